@@ -1,0 +1,97 @@
+"""`edgefer convert` from a trained bundle to one a device can run: prune, convert, quantize, measure, write."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgefer.bundle import PARITY, TFLITE_VARIANTS, Bundle, write_bundle
+from edgefer.card import ModelCard, Scores
+from edgefer.convert.prune import measured_sparsity, prune
+from edgefer.convert.quantize import calibration_pictures, to_float32, to_int8
+from edgefer.errors import BundleError
+from edgefer.interpreter import Network
+from edgefer.parity import make_vectors
+from edgefer.train.backend import tensorflow
+from edgefer.train.datasets import Dataset
+from edgefer.train.evaluate import evaluate, keras_logits
+from edgefer.train.fit import Watcher
+from edgefer.train.recipes import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to make of a bundle: always float32.tflite; int8 too; pruned first when `sparsity` (0..1) is above 0."""
+
+    int8: bool = True
+    sparsity: float = 0.0
+    prune_epochs: int = 4
+    seed: int = 0
+
+    @property
+    def suffix(self) -> str:
+        """What the new bundle's name says of it."""
+        return "-".join(["pruned"] * bool(self.sparsity) + ["int8" if self.int8 else "float32"])
+
+
+def convert(bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, watcher: Watcher) -> Bundle:
+    """Write a new bundle at `out` with the bundle's Keras network and its TFLite forms.
+
+    dataset: what the network was trained on; its training split calibrates and fine-tunes, its held splits measure.
+    """
+    card = bundle.card
+    dataset = dataset.with_labels(card.labels)
+    model = load_keras(bundle, "keras")
+    held = {name: split for name, split in dataset.splits.items() if name != "train"}
+    metrics = {name: {"keras": evaluate(split, keras_logits(model, split.images))} for name, split in held.items()}
+    files = {"keras": bundle.read("keras")}
+    steps = [*card.provenance.steps]
+
+    if plan.sparsity:
+        recipe = Recipe.model_validate(card.provenance.recipe)
+        model = prune(model, recipe, dataset, sparsity=plan.sparsity, epochs=plan.prune_epochs, watcher=watcher)
+        files["pruned"] = keras_bytes(model)
+        for name, split in held.items():
+            metrics[name]["pruned"] = evaluate(split, keras_logits(model, split.images))
+        steps.append(f"prune to {measured_sparsity(model):.0%} zeros, {plan.prune_epochs} epochs of fine-tuning")
+
+    files["float32"] = to_float32(model)
+    if plan.int8:
+        pictures = calibration_pictures(dataset.split("train"), plan.seed)
+        files["int8"] = to_int8(model, pictures)
+        steps.append(f"int8 calibrated on {len(pictures)} training pictures")
+    tflite = {name: files[name] for name in reversed(TFLITE_VARIANTS) if name in files}
+    for name, split in held.items():
+        metrics[name] |= {variant: _tflite_scores(content, card, split) for variant, content in tflite.items()}
+    files[PARITY] = make_vectors(card, tflite)
+    provenance = card.provenance.model_copy(update={"steps": tuple(steps)})
+    card = card.model_copy(update={"metrics": metrics, "provenance": provenance})
+    report = {file.name: file.read_bytes() for file in sorted((bundle.path / "report").glob("*.png"))}
+    return write_bundle(out, card, files, report)
+
+
+def load_keras(bundle: Bundle, variant: str):
+    """The bundle's "keras" or "pruned" network as a tf_keras model."""
+    tensorflow()
+    import tf_keras
+
+    content = bundle.read(variant)
+    with tempfile.NamedTemporaryFile(suffix=".keras") as file:
+        file.write(content)
+        file.flush()
+        try:
+            return tf_keras.models.load_model(file.name, compile=False)
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise BundleError(f"{bundle.file(variant)} is not a network this tf_keras can load: {error}") from None
+
+
+def keras_bytes(model) -> bytes:
+    """A tf_keras model as the bytes of a .keras file."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.keras"
+        model.save(file)
+        return file.read_bytes()
+
+
+def _tflite_scores(content: bytes, card: ModelCard, split) -> Scores:
+    network = Network(content, card.input, len(card.labels))
+    return evaluate(split, network.logits(split.images))

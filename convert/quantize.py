@@ -1,0 +1,63 @@
+"""Keras to TFLite: float32, and int8 in and out by post-training quantization."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgefer.errors import RuntimeFault
+from edgefer.preprocess import to_float
+from edgefer.quiet import quiet
+from edgefer.train.backend import tensorflow
+from edgefer.train.datasets import Split, stratified_rows
+
+if TYPE_CHECKING:
+    import tf_keras
+
+CALIBRATION_PICTURES = 512
+
+
+def to_float32(model: "tf_keras.Model") -> bytes:
+    """The network as a float32 .tflite with batch size 1."""
+    return _run(_converter(model))
+
+
+def to_int8(model: "tf_keras.Model", calibration: np.ndarray) -> bytes:
+    """The network as a .tflite with int8 input, output and arithmetic, batch size 1.
+
+    calibration: uint8 [n, h, w, c], pictures as the network will see them. The input's scale is 1/255 and its zero
+    point -128, so that a device feeds it raw pixels minus 128. Per channel for convolutions, per tensor for dense
+    layers (which tflite-runtime and the Edge TPU compiler read wrongly otherwise).
+    """
+    tf = tensorflow()
+    calibration = calibration.copy()
+    # The input range is taken from the extremes seen, and must be exactly 0..255.
+    calibration[0].flat[calibration[0].argmin()] = 0
+    calibration[0].flat[calibration[0].argmax()] = 255
+    converter = _converter(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([to_float(one)[None]] for one in calibration)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+    return _run(converter)
+
+
+def calibration_pictures(split: Split, seed: int, count: int = CALIBRATION_PICTURES) -> np.ndarray:
+    """A stratified, seeded draw from a split: uint8 [count, h, w, c]."""
+    return split.images[stratified_rows(split.labels, min(count, len(split)), seed)]
+
+
+def _converter(model):
+    tf = tensorflow()
+    # Batch size 1 in the signature: a free one leaves dynamic dimensions, which the Edge TPU refuses.
+    signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)
+    function = tf.function(lambda pixels: model(pixels, training=False)).get_concrete_function(signature)
+    return tf.lite.TFLiteConverter.from_concrete_functions([function], model)
+
+
+def _run(converter) -> bytes:
+    try:
+        with quiet():
+            return converter.convert()
+    except Exception as error:  # the converter raises whatever its C++ parts raise
+        raise RuntimeFault(f"TensorFlow could not convert the network: {str(error).strip().splitlines()[-1]}") from error

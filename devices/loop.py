@@ -1,0 +1,88 @@
+"""The loop on the device: frame, faces, pixels, answers, sinks; and how long each took."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgefer.devices.faces import Detector
+from edgefer.devices.overlay import draw
+from edgefer.devices.sinks import Sink, Window
+from edgefer.interpreter import Classifier
+from edgefer.preprocess import face_pixels
+from edgefer.records import Face, Frame
+
+STAGES = ("capture", "detect", "crop", "classify", "output")
+
+
+@dataclass
+class Summary:
+    """What a run saw: frames, faces, frames with a face, wall-clock seconds, and seconds spent in each stage."""
+
+    frames: int = 0
+    faces: int = 0
+    frames_with_faces: int = 0
+    seconds: float = 0.0
+    stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    labels: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def fps(self) -> float:
+        return self.frames / self.seconds if self.seconds else 0.0
+
+    def stage_ms(self) -> dict[str, float]:
+        """Mean milliseconds a frame spends in each stage."""
+        return {stage: 1000 * seconds / max(1, self.frames) for stage, seconds in self.stage_seconds.items()}
+
+
+def find_faces(frame: Frame, detector: Detector, classifier: Classifier, lap=lambda stage: None) -> list[Face]:
+    """Every face of a frame with what the network says of it; `lap` is called after each stage with its name."""
+    boxes = detector.detect(frame.image_bgr)
+    lap("detect")
+    crop = classifier.card.crop_for(detector.name)
+    pixels = [face_pixels(frame.image_bgr, box, crop, classifier.card.input) for box in boxes]
+    lap("crop")
+    predictions = classifier.predict(np.stack(pixels)) if pixels else []
+    lap("classify")
+    return [Face(box_xyxy=box, prediction=p) for box, p in zip(boxes, predictions, strict=True)]
+
+
+def run(
+    source: Iterable[Frame], detector: Detector, classifier: Classifier, sinks: list[Sink], *, frames: int | None = None
+) -> Summary:
+    """Classify every face of every frame until the source ends, `frames` are done, a window is closed, or Ctrl-C.
+
+    The sinks are closed in any case, so that a file is whole.
+    """
+    summary = Summary()
+    began = last = time.perf_counter()
+
+    def lap(stage: str) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        summary.stage_seconds[stage] += now - last
+        last = now
+
+    try:
+        for frame in source:
+            lap("capture")
+            faces = find_faces(frame, detector, classifier, lap)
+            picture = draw(frame.image_bgr, faces) if any(sink.wants_picture for sink in sinks) else None
+            for sink in sinks:
+                sink.write(frame, faces, picture)
+            lap("output")
+            summary.frames += 1
+            summary.faces += len(faces)
+            summary.frames_with_faces += bool(faces)
+            for face in faces:
+                summary.labels[face.prediction.label] = summary.labels.get(face.prediction.label, 0) + 1
+            if summary.frames == frames or any(isinstance(sink, Window) and sink.closed for sink in sinks):
+                break
+    except KeyboardInterrupt:
+        pass
+    finally:
+        summary.seconds = time.perf_counter() - began
+        for sink in sinks:
+            sink.close()
+    return summary

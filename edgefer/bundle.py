@@ -1,0 +1,157 @@
+"""The bundle: the directory that travels from training to the device, and the only thing that joins the stages.
+
+    card.json            what the network is (edgefer.card); written last, so a directory without it is no bundle yet
+    model.keras          the trained network; pruned.keras the same after pruning; both stay on the host
+    float32.tflite       the network as TFLite, float
+    int8.tflite          the network as TFLite, int8 in and out
+    parity.npz           pictures and expected answers (edgefer.parity)
+    report/              plots and tables; not covered by the card
+"""
+
+import gzip
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgefer.card import ModelCard, Variant, parse_card
+from edgefer.errors import BundleError
+
+CARD = "card.json"
+PARITY = "parity"
+FILES = {
+    "keras": "model.keras",
+    "pruned": "pruned.keras",
+    "float32": "float32.tflite",
+    "int8": "int8.tflite",
+    "int8_edgetpu": "int8_edgetpu.tflite",
+    PARITY: "parity.npz",
+}
+TFLITE_VARIANTS = ("int8", "float32")  # the order in which a device prefers them
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: where it lies and what its card says."""
+
+    path: Path
+    card: ModelCard
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Bundle":
+        """Open a bundle, checking its card and the hash of each file. Raises BundleError with one sentence."""
+        path = Path(path)
+        card_file = path / CARD
+        if not path.is_dir():
+            raise BundleError(f"There is no bundle at {path}: name a directory that `edgefer train` or `convert` wrote.")
+        if not card_file.is_file():
+            hint = " (its training has not finished: `edgefer train --resume`)" if (path / "training").is_dir() else ""
+            raise BundleError(f"{path} is not a bundle: it has no {CARD}{hint}.")
+        try:
+            card = parse_card(card_file.read_bytes(), str(card_file))
+        except OSError as error:
+            raise BundleError(f"{card_file} cannot be read: {error.strerror}.") from None
+        bundle = cls(path, card)
+        for variant in card.variants:
+            bundle.read(variant)
+        return bundle
+
+    def has(self, variant: str) -> bool:
+        return variant in self.card.variants
+
+    def file(self, variant: str) -> Path:
+        """The path of a variant's file; BundleError when the bundle has none."""
+        if variant not in self.card.variants:
+            have = ", ".join(self.card.variants) or "nothing"
+            hint = ": run `edgefer convert` first" if variant in TFLITE_VARIANTS else ""
+            raise BundleError(f"{self.path} holds no {variant} network (it has {have}){hint}.")
+        name = self.card.variants[variant].file
+        if name != FILES.get(variant):
+            raise BundleError(f"{self.path / CARD}: the {variant} file must be {FILES.get(variant)!r}, not {name!r}.")
+        return self.path / name
+
+    def read(self, variant: str) -> bytes:
+        """The bytes of a variant's file, checked against the card's hash."""
+        file = self.file(variant)
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{file} is named by the card but cannot be read: {error.strerror}.") from None
+        if hashlib.sha256(content).hexdigest() != self.card.variants[variant].sha256:
+            raise BundleError(f"{file} is not the file its card describes (sha256 differs): copy the bundle again.")
+        return content
+
+    def best_tflite(self) -> str:
+        """The TFLite variant a device should run: int8 if there, else float32."""
+        for variant in TFLITE_VARIANTS:
+            if self.has(variant):
+                return variant
+        raise BundleError(f"{self.path} holds no TFLite network: run `edgefer convert {self.path} --int8` first.")
+
+
+def write_bundle(path: Path, card: ModelCard, files: Mapping[str, bytes], report: Mapping[str, bytes] = {}) -> Bundle:
+    """Write a bundle of `files` (variant -> content) and `report` (name -> content) at `path`.
+
+    The card's `variants` are made from `files`. A new directory appears complete or not at all; in a run directory
+    that is already there (training's) the card comes last and makes it a bundle.
+    """
+    card = card.model_copy(update={"variants": {name: _describe(name, content) for name, content in files.items()}})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        for name, content in files.items():
+            write_file(staging / FILES[name], content)
+        for name, content in report.items():
+            write_file(staging / "report" / name, content)
+        write_file(staging / CARD, card.model_dump_json(indent=2).encode() + b"\n")
+        if not path.exists():
+            staging.chmod(0o755)
+            staging.rename(path)
+        else:
+            for name in report:
+                (path / "report").mkdir(exist_ok=True)
+                (staging / "report" / name).replace(path / "report" / name)
+            for name in [*(FILES[name] for name in files), CARD]:
+                (staging / name).replace(path / name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Bundle(path, card)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file beside its place and rename it there, so that it is the old one or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(path)
+
+
+def _describe(variant: str, content: bytes) -> Variant:
+    return Variant(
+        file=FILES[variant],
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        gzip_bytes=len(gzip.compress(content, 9, mtime=0)),
+    )
+
+
+def new_directory(parent: Path, stem: str) -> Path:
+    """The first `parent/stem-<n>` that is not there yet, n from 1. Not created."""
+    number = 1
+    while (path := parent / f"{stem}-{number}").exists():
+        number += 1
+    return path
+
+
+def newest_bundle(runs: Path = Path("runs")) -> Path:
+    """The bundle that was finished last under `runs`; BundleError when there is none."""
+    cards = sorted(runs.glob(f"*/{CARD}"), key=lambda card: card.stat().st_mtime)
+    if not cards:
+        raise BundleError(f"There is no bundle under {runs}/: name one, or train one with `edgefer train --data PATH`.")
+    return cards[-1].parent

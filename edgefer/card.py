@@ -1,0 +1,119 @@
+"""card.json: what a bundle says about its network, so that host and device agree without sharing code or memory."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edgefer.errors import BundleError, EdgeferError
+
+SCHEMA_VERSION = 1
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputSpec(_Part):
+    """The picture a network takes: `height` x `width` pixels, one gray or three RGB channels, 0..255."""
+
+    height: int = Field(ge=16, le=512)
+    width: int = Field(ge=16, le=512)
+    color: Literal["gray", "rgb"] = "gray"
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.color == "gray" else 3
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
+
+class CropSpec(_Part):
+    """How a detector's box becomes the square the network was trained on.
+
+    With `side` the mean of the box's width and height, the crop is a square of `scale * side` pixels whose centre lies
+    (`dx * side`, `dy * side`) right of and below the box's centre. `faces` is how many faces it was measured on;
+    0 means nothing was measured and the box is taken as it is.
+    """
+
+    scale: float = Field(1.0, ge=0.2, le=5)
+    dx: float = Field(0.0, ge=-2, le=2)
+    dy: float = Field(0.0, ge=-2, le=2)
+    faces: int = Field(0, ge=0)
+
+
+class Variant(_Part):
+    """One file of the bundle that holds the network."""
+
+    file: Name
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(gt=0)
+    gzip_bytes: int = Field(gt=0)
+
+
+class Scores(_Part):
+    """How well a variant did on one labelled split, one view, no test-time augmentation."""
+
+    count: int = Field(gt=0)
+    accuracy: Fraction
+    macro_recall: Fraction
+    macro_f1: Fraction
+
+
+class Provenance(_Part):
+    """Where the network comes from."""
+
+    data: str
+    split_sizes: dict[str, int]
+    recipe: dict
+    seed: int
+    epoch: int
+    versions: dict[str, str]
+    steps: tuple[str, ...] = ()
+
+
+class ModelCard(_Part):
+    """All a runtime needs to know about a network, and where the network comes from. Written to card.json."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: Name
+    labels: tuple[Name, ...] = Field(min_length=2, max_length=1000)
+    input: InputSpec
+    crops: dict[str, CropSpec] = {}
+    temperature: float = Field(1.0, gt=0, le=100)
+    variants: dict[str, Variant] = {}
+    metrics: dict[str, dict[str, Scores]] = {}
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> "ModelCard":
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels are not unique: {list(self.labels)}")
+        return self
+
+    def crop_for(self, detector: str) -> CropSpec:
+        """The crop measured for `detector`, or the detector's own box where none was."""
+        return self.crops.get(detector, CropSpec())
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first complaint of a pydantic error as `field.path: what is wrong (got value)`."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "the whole"
+    got = problem["input"]
+    what = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {what}" + (f" (got {got!r:.80})" if not isinstance(got, dict) else "")
+
+
+def parse_card(text: str | bytes, where: str) -> ModelCard:
+    """card.json's text as a ModelCard; raises BundleError with the first thing that is wrong with it."""
+    try:
+        return ModelCard.model_validate_json(text)
+    except ValidationError as error:
+        raise BundleError(f"{where} is not a valid model card: {first_problem(error)}.") from None
+    except (ValueError, RecursionError, EdgeferError) as error:
+        raise BundleError(f"{where} cannot be read as JSON: {error}.") from None

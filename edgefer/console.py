@@ -1,0 +1,80 @@
+"""What the command line shows: results on stdout, talk and progress on stderr."""
+
+import time
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A line of talk, to stderr."""
+    err.print(text, markup=False)
+
+
+def show(text: str) -> None:
+    """A line of result, to stdout."""
+    out.print(text, markup=False)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout; the first column is text, the others are figures."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console(highlight=False, width=None if out.is_terminal else 110).print(table, markup=False)
+
+
+def track(items: Iterable, total: int, what: str) -> Iterable:
+    """The items, with a progress bar on a terminal that goes away when it is done."""
+    with _bar(transient=True) as progress:
+        yield from progress.track(items, total=total, description=what)
+
+
+def _bar(transient: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=err,
+        transient=transient,
+    )
+
+
+class TrainingProgress:
+    """A Watcher (edgefer.train.fit): a bar over all steps with ETA, and a line for each epoch."""
+
+    def begin(self, first_epoch: int, epochs: int, steps: int) -> None:
+        self.epochs, self.steps = epochs, steps
+        self.done = first_epoch * steps
+        self.bar = _bar(transient=True)
+        self.task = self.bar.add_task("", total=epochs * steps, completed=self.done)
+        self.bar.start()
+        self.shown = 0.0
+
+    def step(self, loss: float, accuracy: float) -> None:
+        self.done += 1
+        if time.monotonic() - self.shown > 0.2:
+            self.shown = time.monotonic()
+            epoch = min(self.epochs, self.done // self.steps + 1)
+            text = f"epoch {epoch}/{self.epochs}  loss {loss:.3f}  accuracy {accuracy:.1%}"
+            self.bar.update(self.task, completed=self.done, description=text)
+
+    def epoch(self, row, best) -> None:
+        mark = "  best" if row is best else ""
+        say(
+            f"epoch {row.epoch:3d}/{self.epochs}  loss {row.loss:.3f}  accuracy {row.accuracy:.1%}  "
+            f"validation {row.val_accuracy:.1%}  rate {row.rate:.2g}  {row.seconds:.0f} s{mark}"
+        )
+
+    def end(self) -> None:
+        self.bar.stop()

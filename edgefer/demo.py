@@ -1,0 +1,59 @@
+"""`edgefer demo`: every stage once, on built-in data, through the very commands a user would type."""
+
+import json
+import time
+from pathlib import Path
+
+from edgefer import cli, console, drawn
+
+
+def run_demo(out: Path) -> None:
+    """Train, prune and quantize, prove, and run into the directory `out`; about two minutes on two cores."""
+    began = time.monotonic()
+    trained, converted = out / "trained", out / "converted"
+    video, lines = out / "faces.mp4", out / "faces.jsonl"
+
+    _step(1, "Train on drawn faces", "edgefer train --data builtin --recipe demo")
+    cli.train(data="builtin", recipe="demo", out=trained)
+    _step(2, "Prune half the weights, convert, quantize to int8", "edgefer convert --int8 --prune 0.5")
+    cli.convert(trained, prune=0.5, prune_epochs=4, out=converted)
+    _step(3, "Prove that it still is the same model", "edgefer parity --data builtin")
+    cli.parity(converted, data="builtin")
+    _step(4, "Read the faces of a video", f"edgefer run --source builtin --headless --save {video.name} --json")
+    with lines.open("w") as stdout:
+        cli.run(converted, source="builtin", headless=True, save=video, json_to=stdout)
+
+    right, faces = _score(lines)
+    console.show(f"\nIn the video {right} of {faces} faces were found and read as drawn. Done in {time.monotonic() - began:.0f} s.")
+    for what, where in (
+        ("annotated video", video),
+        ("what was seen, frame by frame", lines),
+        ("training curves", trained / "report" / "history.png"),
+        ("confusion matrix", trained / "report" / "confusion-valid.png"),
+        ("parity report", converted / "report" / "parity.json"),
+        ("bundle for the device", converted),
+    ):
+        console.show(f"  {what:30} {where}")
+    console.show("Drawn faces only show that the machinery works: for real faces, train on FER2013 (see README).")
+
+
+def _step(number: int, what: str, command: str) -> None:
+    console.show(f"\n[{number}/4] {what}\n      $ {command}")
+
+
+def _score(lines: Path) -> tuple[int, int]:
+    """How many drawn faces of the built-in scene were found and given their label, of how many."""
+    right = faces = 0
+    for line, (_, truths) in zip(lines.read_text().splitlines(), drawn.scene(), strict=True):
+        found = json.loads(line)["faces"]
+        for truth in truths:
+            x = (truth.box_xyxy[0] + truth.box_xyxy[2]) / 2
+            y = (truth.box_xyxy[1] + truth.box_xyxy[3]) / 2
+            faces += 1
+            right += any(
+                face["label"] == truth.label
+                and face["box_xyxy"][0] < x < face["box_xyxy"][2]
+                and face["box_xyxy"][1] < y < face["box_xyxy"][3]
+                for face in found
+            )
+    return right, faces

@@ -1,0 +1,49 @@
+"""Every failure edgefer expects, so that a user gets one clear sentence and never a traceback.
+
+    EdgeferError             exit 1  the work could not be done
+    ├── MissingDependency    exit 1  a library this step needs is not installed, or the installed one cannot work
+    ├── RuntimeFault         exit 1  a TFLite runtime failed on a model
+    └── InputError           exit 2  what was given is wrong
+        ├── DataError                a data set, one of its rows or pictures
+        ├── RecipeError              a training recipe or one of its fields
+        ├── BundleError              a bundle, its card or one of its files
+        └── SourceError              a camera, video, picture or sink
+
+A message says what is wrong, which value it was, and what to do next.
+"""
+
+
+class EdgeferError(Exception):
+    """Base of every expected failure; the command line prints its message and leaves with `exit_code`."""
+
+    exit_code = 1
+
+
+class MissingDependency(EdgeferError):
+    """A library is absent or cannot work as installed."""
+
+
+class RuntimeFault(EdgeferError):
+    """A TFLite runtime refused or failed on a model."""
+
+
+class InputError(EdgeferError):
+    """What the user gave is wrong."""
+
+    exit_code = 2
+
+
+class DataError(InputError):
+    """A data set, or one of its rows or pictures."""
+
+
+class RecipeError(InputError):
+    """A training recipe, or one of its fields."""
+
+
+class BundleError(InputError):
+    """A bundle, its card or one of its files."""
+
+
+class SourceError(InputError):
+    """A camera, a video, a picture folder, or a place to write results to."""

@@ -1,0 +1,188 @@
+"""Is it still the same model? Three questions, each with its own tolerance.
+
+1. Same pixels?      This machine cuts and resizes stored pictures to the very pixels the host did: bit-exact.
+2. Same decisions?   On labelled pictures, the converted network against the one it came from: accuracy drop, agreement.
+3. Same answers?     This runtime on this processor gives the stored answers to stored pixels: within one quantum.
+
+1 and 3 need only the bundle (`verify`); 2 needs data (`compare`).
+"""
+
+import io
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from edgefer import drawn
+from edgefer.bundle import PARITY, TFLITE_VARIANTS, Bundle
+from edgefer.card import ModelCard, Scores
+from edgefer.errors import BundleError
+from edgefer.interpreter import Network, softmax
+from edgefer.metrics import scores
+from edgefer.preprocess import face_pixels, prepare
+
+# Optimized and reference int8 kernels round a sum differently by one step now and then, and differently per processor.
+INT8_TOLERANCE = 1
+# Float kernels add in different orders; this is a thousandth of what separates two neighbouring logits in practice.
+FLOAT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What conversion may cost: points of accuracy (percent), and the least share of equal decisions."""
+
+    max_drop: float = 1.0
+    min_agreement: float = 0.97
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One answered question: which, about what, whether it passed, and the figures behind it."""
+
+    question: int
+    subject: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A candidate network against its reference on the same labelled pictures.
+
+    drop: accuracy of the reference minus the candidate's, in points; drop_interval its 95% interval from the paired
+    differences. mean_dp: mean absolute difference of probability. flips: (id, true, reference's, candidate's label).
+    """
+
+    reference: str
+    candidate: str
+    reference_scores: Scores
+    candidate_scores: Scores
+    drop: float
+    drop_interval: tuple[float, float]
+    agreement: float
+    mean_dp: float
+    flips: tuple[tuple[str, str, str, str], ...] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityReport:
+    checks: tuple[Check, ...]
+    comparisons: tuple[Comparison, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    def to_json(self) -> dict:
+        """The report as plain values; the flips in full."""
+        compared = [
+            asdict(c) | {"reference_scores": c.reference_scores.model_dump(), "candidate_scores": c.candidate_scores.model_dump()}
+            for c in self.comparisons
+        ]
+        return {"passed": self.passed, "checks": [asdict(check) for check in self.checks], "comparisons": compared}
+
+
+def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = "auto", seed: int = 11) -> bytes:
+    """parity.npz for a card and its .tflite files (variant -> content): questions with this machine's answers.
+
+    The pictures are drawn faces and noise, so a bundle carries nobody's photograph. Arrays: `frames` uint8 [m, h, w, 3],
+    `boxes` int64 [m, 4], `crops` uint8 [m, ...]; `pixels` uint8 [n, ...]; `answers_<variant>` [n, classes].
+    """
+    rng = np.random.default_rng(seed)
+    frames = [frame.image_bgr for frame, _ in drawn.scene(seconds=4, fps=1, size=(160, 120), people=1, seed=seed)]
+    boxes = np.array([[38, 22, 111, 95], [51, 30, 124, 101], [-9, 10, 60, 82], [100, 61, 171, 140]])
+    crop = next(iter(card.crops.values()), card.crop_for(""))
+    faces, _ = drawn.face_set(6, seed)
+    pixels = [prepare(face, card.input) for face in faces]
+    pixels += list(rng.integers(0, 256, (6, *card.input.shape), dtype=np.uint8))
+    arrays = {
+        "frames": np.stack(frames),
+        "boxes": boxes,
+        "crops": np.stack([face_pixels(f, tuple(b), crop, card.input) for f, b in zip(frames, boxes, strict=True)]),
+        "pixels": np.stack(pixels),
+    }
+    for variant, content in networks.items():
+        network = Network(content, card.input, len(card.labels), runtime=runtime)
+        arrays[f"answers_{variant}"] = network.raw(arrays["pixels"])
+    out = io.BytesIO()
+    np.savez_compressed(out, **arrays)
+    return out.getvalue()
+
+
+def verify(bundle: Bundle, *, runtime: str = "auto", variants: tuple[str, ...] = TFLITE_VARIANTS) -> list[Check]:
+    """Questions 1 and 3 for the bundle on this machine: needs neither data nor TensorFlow."""
+    vectors = _load_vectors(bundle)
+    card = bundle.card
+    crop = next(iter(card.crops.values()), card.crop_for(""))
+    crops = [face_pixels(f, tuple(b), crop, card.input) for f, b in zip(vectors["frames"], vectors["boxes"], strict=True)]
+    wrong = int((np.stack(crops) != vectors["crops"]).sum())
+    total = vectors["crops"].size
+    detail = f"{total:,} pixels of {len(crops)} crops equal" if not wrong else f"{wrong:,} of {total:,} pixels differ"
+    checks = [Check(question=1, subject="pixels", passed=wrong == 0, detail=detail)]
+    for variant in variants:
+        if bundle.has(variant):
+            network = Network(bundle.read(variant), card.input, len(card.labels), runtime=runtime)
+            checks.append(_check_answers(network, variant, vectors["pixels"], vectors[f"answers_{variant}"]))
+    return checks
+
+
+def _check_answers(network: Network, variant: str, pixels: np.ndarray, expected: np.ndarray) -> Check:
+    answers = network.raw(pixels).astype(np.float64)
+    if answers.shape != expected.shape:
+        raise BundleError(f"The parity vectors hold {expected.shape} answers, the network gives {answers.shape}.")
+    worst = float(np.abs(answers - expected).max())
+    tolerance, unit = (INT8_TOLERANCE, "quanta") if network.quantized else (FLOAT_TOLERANCE, "in a logit")
+    same = float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    detail = f"worst difference {worst:.3g} {unit} (allowed {tolerance}), {same:.0%} of {len(pixels)} decisions equal"
+    if not answers.any():
+        detail += "; every answer is zero: this runtime cannot run this network"
+    # "not >" would pass a NaN.
+    return Check(question=3, subject=f"{variant} on {network.runtime}", passed=worst <= tolerance, detail=detail)
+
+
+def _load_vectors(bundle: Bundle) -> dict[str, np.ndarray]:
+    try:
+        with np.load(io.BytesIO(bundle.read(PARITY)), allow_pickle=False) as arrays:
+            vectors = {name: arrays[name] for name in arrays.files}
+        for name in ("frames", "boxes", "crops", "pixels"):
+            vectors[name]
+        return vectors
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise BundleError(f"{bundle.path}: the parity vectors cannot be read ({error}): convert the bundle again.") from None
+
+
+def compare(
+    reference: tuple[str, np.ndarray],
+    candidate: tuple[str, np.ndarray],
+    labels: np.ndarray,
+    names: tuple[str, ...],
+    ids: np.ndarray,
+) -> Comparison:
+    """Question 2: (name, float32 logits [n, classes]) of two networks on pictures with int64 `labels` [n] and `ids`."""
+    (ref_name, ref), (cand_name, cand) = reference, candidate
+    ref_choice, cand_choice = ref.argmax(axis=1), cand.argmax(axis=1)
+    loss = 100.0 * ((ref_choice == labels).astype(float) - (cand_choice == labels))
+    margin = 1.96 * float(loss.std()) / len(labels) ** 0.5
+    flips = np.flatnonzero(ref_choice != cand_choice)
+    return Comparison(
+        reference=ref_name,
+        candidate=cand_name,
+        reference_scores=scores(labels, ref_choice, len(names)),
+        candidate_scores=scores(labels, cand_choice, len(names)),
+        drop=float(loss.mean()),
+        drop_interval=(float(loss.mean()) - margin, float(loss.mean()) + margin),
+        agreement=1 - len(flips) / len(labels),
+        mean_dp=float(np.abs(softmax(ref) - softmax(cand)).mean()),
+        flips=tuple((str(ids[i]), names[labels[i]], names[ref_choice[i]], names[cand_choice[i]]) for i in flips),
+    )
+
+
+def judge(comparison: Comparison, budget: Budget) -> Check:
+    """A comparison against the budget."""
+    low, high = comparison.drop_interval
+    return Check(
+        question=2,
+        subject=f"{comparison.candidate} against {comparison.reference}",
+        passed=comparison.drop <= budget.max_drop and comparison.agreement >= budget.min_agreement,
+        detail=f"drop {comparison.drop:+.2f} points [{low:+.2f}, {high:+.2f}] (allowed {budget.max_drop:g}), "
+        f"agreement {comparison.agreement:.2%} (least {budget.min_agreement:.0%})",
+    )

@@ -1,0 +1,69 @@
+"""THE preprocessing: the one way from a picture to the pixels a network sees, for training, conversion and devices.
+
+A second copy of this arithmetic anywhere is a bug: a network that is fed other pixels than it was trained on still
+answers, only wrongly.
+"""
+
+import cv2
+import numpy as np
+
+from edgefer.card import CropSpec, InputSpec
+
+
+def prepare(image: np.ndarray, spec: InputSpec) -> np.ndarray:
+    """A picture as the network's uint8 pixels.
+
+    image: uint8, [h, w] gray, [h, w, 1] gray or [h, w, 3] BGR (OpenCV's order), any size.
+    Returns uint8 [spec.height, spec.width, spec.channels], RGB when there are three channels. Shrinking averages
+    areas (INTER_AREA), enlarging interpolates linearly; a picture of the right size and colour passes unchanged.
+    """
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if image.ndim == 3 and spec.color == "gray":
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    elif image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    elif spec.color == "rgb":
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    height, width = image.shape[:2]
+    if (height, width) != (spec.height, spec.width):
+        shrinks = height * width > spec.height * spec.width
+        image = cv2.resize(
+            image, (spec.width, spec.height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        )
+    return np.ascontiguousarray(image).reshape(spec.shape)
+
+
+def crop_square(frame_bgr: np.ndarray, box_xyxy: tuple[int, int, int, int], crop: CropSpec) -> np.ndarray:
+    """The square of `frame_bgr` (uint8 [h, w, 3] or [h, w]) that `crop` derives from a detector's box, in pixels.
+
+    Where the square leaves the frame, the frame's border is repeated.
+    """
+    x0, y0, x1, y1 = box_xyxy
+    side = ((x1 - x0) + (y1 - y0)) / 2
+    half = crop.scale * side / 2
+    centre_x = (x0 + x1) / 2 + crop.dx * side
+    centre_y = (y0 + y1) / 2 + crop.dy * side
+    size = max(1, round(2 * half))
+    left, top = round(centre_x - half), round(centre_y - half)
+    height, width = frame_bgr.shape[:2]
+    rows = np.clip(np.arange(top, top + size), 0, height - 1)
+    columns = np.clip(np.arange(left, left + size), 0, width - 1)
+    return frame_bgr[rows[:, None], columns]
+
+
+def face_pixels(
+    frame_bgr: np.ndarray, box_xyxy: tuple[int, int, int, int], crop: CropSpec, spec: InputSpec
+) -> np.ndarray:
+    """One face of a frame as the network's pixels: `crop_square`, then `prepare`."""
+    return prepare(crop_square(frame_bgr, box_xyxy, crop), spec)
+
+
+def to_float(pixels: np.ndarray) -> np.ndarray:
+    """uint8 pixels as a float network takes them: float32 in 0..1."""
+    return pixels.astype(np.float32) * np.float32(1 / 255)
+
+
+def to_int8(pixels: np.ndarray) -> np.ndarray:
+    """uint8 pixels as an int8 network takes them (scale 1/255, zero point -128): pixel - 128, which is one XOR."""
+    return (pixels ^ 0x80).view(np.int8)

@@ -1,0 +1,73 @@
+"""Random changes of training pictures: one fused affine over the whole batch, light, and erasing.
+
+Every draw is stateless, a function of (seed, step), so that a resumed run sees the pictures it would have seen.
+"""
+
+import math
+
+from edgefer.train.recipes import Augment
+
+
+def augment_batch(images, recipe: Augment, seed):
+    """Change a batch: float32 [n, h, w, c] in 0..1 and an int64 [2] seed -> float32 of the same shape in 0..1."""
+    import tensorflow as tf
+
+    count = tf.shape(images)[0]
+
+    def uniform(which: int, low: float, high: float):
+        return tf.random.stateless_uniform([count], tf.random.experimental.stateless_fold_in(seed, which), low, high)
+
+    if recipe.flip or recipe.rotate_deg or recipe.zoom or recipe.shift:
+        angle = uniform(0, -recipe.rotate_deg, recipe.rotate_deg) * math.pi / 180
+        scale = 1 / uniform(1, 1 - recipe.zoom, 1 + recipe.zoom)
+        mirror = tf.sign(uniform(2, -1, 1)) if recipe.flip else tf.ones([count])
+        images = _affine(images, angle, scale, mirror, uniform(3, -1, 1) * recipe.shift, uniform(4, -1, 1) * recipe.shift)
+    if recipe.contrast or recipe.brightness:
+        factor = uniform(5, 1 - recipe.contrast, 1 + recipe.contrast)[:, None, None, None]
+        offset = uniform(6, -recipe.brightness, recipe.brightness)[:, None, None, None]
+        mean = tf.reduce_mean(images, axis=[1, 2], keepdims=True)
+        images = tf.clip_by_value((images - mean) * factor + mean + offset, 0, 1)
+    if recipe.erase:
+        images = _erase(images, recipe.erase, uniform)
+    return images
+
+
+def _affine(images, angle, scale, mirror, shift_x, shift_y):
+    """Rotate, scale, mirror and shift each picture about its centre in one resampling; edges are repeated."""
+    import tensorflow as tf
+
+    size = tf.shape(images)[1:3]
+    height, width = tf.cast(size[0], tf.float32), tf.cast(size[1], tf.float32)
+    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+    a0, a1 = tf.cos(angle) * scale * mirror, -tf.sin(angle) * scale
+    b0, b1 = tf.sin(angle) * scale * mirror, tf.cos(angle) * scale
+    a2 = centre_x - a0 * centre_x - a1 * centre_y + shift_x * width
+    b2 = centre_y - b0 * centre_x - b1 * centre_y + shift_y * height
+    zeros = tf.zeros_like(a0)
+    # The op maps each output pixel (x, y) to the input (a0 x + a1 y + a2, b0 x + b1 y + b2).
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=tf.stack([a0, a1, a2, b0, b1, b2, zeros, zeros], axis=1),
+        output_shape=size,
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",
+    )
+
+
+def _erase(images, probability: float, uniform):
+    """Blank one rectangle, a fifth to two fifths of each side, with the picture's mean (Zhong et al. 2017)."""
+    import tensorflow as tf
+
+    size = tf.cast(tf.shape(images)[1:3], tf.float32)
+    drawn = uniform(7, 0, 1) < probability
+
+    def band(which: int, side):
+        length = uniform(which, 0.2, 0.4) * side
+        start = uniform(which + 1, 0, 1) * (side - length)
+        at = tf.range(side)[None, :]
+        return (at >= start[:, None]) & (at < (start + length)[:, None])
+
+    hole = band(8, size[0])[:, :, None] & band(10, size[1])[:, None, :] & drawn[:, None, None]
+    mean = tf.reduce_mean(images, axis=[1, 2, 3], keepdims=True)
+    return tf.where(hole[..., None], mean, images)

@@ -1,0 +1,211 @@
+"""Data sets as arrays: pictures, labels and their origin, kept together so that they cannot get out of step."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from edgefer.card import InputSpec
+from edgefer.errors import DataError
+
+SPLITS = ("train", "valid", "test")
+BUILT_IN = "builtin"
+Track = Callable[[Iterable, int, str], Iterable]  # (items, how many, what) -> the items, showing progress
+
+
+def silent(items: Iterable, total: int, what: str) -> Iterable:
+    """A Track that shows nothing."""
+    return items
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Pictures with their labels: row i of each array belongs together.
+
+    images uint8 [n, h, w, c]; labels int64 [n], indices into Dataset.labels; ids [n], the row or file each came from.
+    """
+
+    images: np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    ids: np.ndarray = field(repr=False)
+
+    def __post_init__(self):
+        if not len(self.images) == len(self.labels) == len(self.ids):
+            raise DataError(f"{len(self.images)} pictures, {len(self.labels)} labels, {len(self.ids)} ids do not match.")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: np.ndarray) -> "Split":
+        """The given rows, in the given order."""
+        return Split(images=self.images[rows], labels=self.labels[rows], ids=self.ids[rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Labelled pictures by split ("train", "valid", perhaps "test"), and what was skipped while reading them."""
+
+    name: str
+    labels: tuple[str, ...]
+    splits: dict[str, Split]
+    skipped: tuple[str, ...] = ()
+
+    def split(self, name: str) -> Split:
+        """The split of that name; DataError when the data set has none."""
+        if name not in self.splits:
+            raise DataError(f"{self.name} has no {name} split: it has {', '.join(self.splits)}.")
+        return self.splits[name]
+
+    def with_labels(self, labels: tuple[str, ...]) -> "Dataset":
+        """The same pictures with label indices into `labels`; matched by name, never by position."""
+        if labels == self.labels:
+            return self
+        if set(labels) != set(self.labels):
+            raise DataError(
+                f"{self.name} is labelled {', '.join(self.labels)}, but the network knows {', '.join(labels)}: "
+                "rename the folders, or train on this data."
+            )
+        order = np.array([labels.index(name) for name in self.labels])
+        moved = {
+            name: Split(images=split.images, labels=order[split.labels], ids=split.ids)
+            for name, split in self.splits.items()
+        }
+        return Dataset(name=self.name, labels=labels, splits=moved, skipped=self.skipped)
+
+
+def stratified_rows(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """`count` rows drawn so that each class keeps its share, at least one of each; int64, shuffled.
+
+    Largest remainders decide which class gets the odd picture.
+    """
+    rng = np.random.default_rng(seed)
+    classes, sizes = np.unique(labels, return_counts=True)
+    count = min(max(count, len(classes)), len(labels))
+    ideal = sizes * count / len(labels)
+    quota = np.maximum(1, np.floor(ideal)).astype(int)
+    for which in np.argsort(quota - ideal, kind="stable"):
+        if quota.sum() < count and quota[which] < sizes[which]:
+            quota[which] += 1
+    rows = [rng.permutation(np.flatnonzero(labels == c))[:q] for c, q in zip(classes, quota, strict=True)]
+    return rng.permutation(np.concatenate(rows))
+
+
+def divide(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """A stratified, seeded division into the rest and `fraction` of the pictures."""
+    held = np.zeros(len(split), bool)
+    held[stratified_rows(split.labels, round(len(split) * fraction), seed)] = True
+    return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
+
+
+def load_dataset(
+    path: str | Path,
+    spec: InputSpec,
+    *,
+    skip_bad: bool = False,
+    valid_fraction: float = 0.2,
+    seed: int = 0,
+    track: Track = silent,
+    cache: Path | None = None,
+) -> Dataset:
+    """A FER2013-style CSV (plain, .gz or inside .zip), a folder of pictures, or "builtin", as pixels for `spec`.
+
+    A validation split that the data does not bring is taken from the training pictures: stratified, seeded,
+    `valid_fraction` of them. A bad row or picture raises DataError naming it, or with `skip_bad` is left out and listed.
+    Parsed data is kept under `cache` (see `cache_folder`) and found again while the files do not change.
+    """
+    from edgefer.train import fer_csv, folders
+
+    if str(path) == BUILT_IN:
+        return built_in(spec, seed=seed)
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"There is no data at {path}: name a fer2013.csv (or .gz, .zip), a folder of pictures, or builtin.")
+    reader = folders if path.is_dir() else fer_csv
+    fingerprint = [1, str(path.resolve()), reader.fingerprint(path), spec.model_dump(), skip_bad]
+    key = hashlib.sha256(json.dumps(fingerprint).encode()).hexdigest()[:24]
+    stored = cache / f"{key}.npz" if cache else None
+    dataset = _from_cache(stored)
+    if dataset is None:
+        dataset = reader.read(path, spec, skip_bad, track)
+        _to_cache(stored, dataset)
+    return _with_validation(dataset, path, valid_fraction, seed)
+
+
+def built_in(spec: InputSpec, *, per_class: int = 90, seed: int = 0) -> Dataset:
+    """Drawn faces (edgefer.drawn), `per_class` of each expression for training and a third as many to validate."""
+    from edgefer import drawn
+    from edgefer.preprocess import prepare
+
+    def draw(count: int, seed: int) -> Split:
+        images, labels = drawn.face_set(count, seed)
+        return Split(
+            images=np.stack([prepare(image, spec) for image in images]),
+            labels=labels,
+            ids=np.array([f"drawn {seed}:{i}" for i in range(len(labels))]),
+        )
+
+    # Different seeds, so no face is in both splits.
+    splits = {"train": draw(per_class, 2 * seed), "valid": draw(max(1, per_class // 3), 2 * seed + 1)}
+    return Dataset(name=BUILT_IN, labels=drawn.EXPRESSIONS, splits=splits)
+
+
+def _with_validation(dataset: Dataset, path: Path, fraction: float, seed: int) -> Dataset:
+    if "train" not in dataset.splits:
+        raise DataError(f"{path} has no training pictures: it has only {', '.join(dataset.splits) or 'nothing'}.")
+    train = dataset.splits["train"]
+    for index, label in enumerate(dataset.labels):
+        if not (train.labels == index).any():
+            raise DataError(f"{path} has no training picture of class {label!r}: add some, or drop the class.")
+    if "valid" in dataset.splits:
+        return dataset
+    if not 0 < fraction < 1:
+        raise DataError(f"The validation share must lie between 0 and 1, not {fraction:g}.")
+    if min(np.bincount(train.labels)) < 2:
+        rare = dataset.labels[int(np.argmin(np.bincount(train.labels)))]
+        raise DataError(f"{path} has a single picture of class {rare!r}: it cannot be in training and validation both.")
+    rest, held = divide(train, fraction, seed)
+    splits = {"train": rest, "valid": held} | {k: v for k, v in dataset.splits.items() if k != "train"}
+    return Dataset(name=dataset.name, labels=dataset.labels, splits=splits, skipped=dataset.skipped)
+
+
+def cache_folder() -> Path:
+    """Where parsed data sets are kept: edgefer/ in the user's cache (XDG Base Directory Specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgefer" / "datasets"
+
+
+def _from_cache(stored: Path | None) -> Dataset | None:
+    if stored is None or not stored.is_file():
+        return None
+    try:
+        with np.load(stored, allow_pickle=False) as arrays:
+            about = json.loads(str(arrays["about"]))
+            splits = {
+                name: Split(**{part: arrays[f"{name}.{part}"] for part in ("images", "labels", "ids")})
+                for name in about["splits"]
+            }
+    except (OSError, ValueError, KeyError, EOFError):
+        return None  # a damaged cache is read anew from the source
+    return Dataset(name=about["name"], labels=tuple(about["labels"]), splits=splits, skipped=tuple(about["skipped"]))
+
+
+def _to_cache(stored: Path | None, dataset: Dataset) -> None:
+    if stored is None:
+        return
+    about = {"name": dataset.name, "labels": dataset.labels, "splits": list(dataset.splits), "skipped": dataset.skipped}
+    arrays = {
+        f"{name}.{part}": getattr(split, part)
+        for name, split in dataset.splits.items()
+        for part in ("images", "labels", "ids")
+    }
+    partial = stored.with_suffix(f".{os.getpid()}.partial")
+    try:
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as out:
+            np.savez(out, about=np.array(json.dumps(about)), **arrays)
+        partial.replace(stored)
+    except OSError:
+        partial.unlink(missing_ok=True)  # no room or no right to cache: the next load parses again

@@ -1,0 +1,59 @@
+"""The networks, built from a recipe's [model] section. All take pixels / 255 and return logits."""
+
+from typing import TYPE_CHECKING
+
+from edgefer.card import InputSpec
+from edgefer.train.recipes import LAYER, Model
+
+if TYPE_CHECKING:
+    import tf_keras
+
+
+def build(model: Model, spec: InputSpec, classes: int) -> "tf_keras.Model":
+    """The untrained network: float32 [n, height, width, channels] in 0..1 -> float32 logits [n, classes]."""
+    import tf_keras
+
+    pixels = tf_keras.Input(spec.shape, name="pixels")
+    features = _plain(model, pixels) if model.family == "plain" else _four_block(model, pixels)
+    # float32 even under mixed precision: a bfloat16 logit has three significant digits.
+    logits = tf_keras.layers.Dense(classes, dtype="float32", name="logits")(features)
+    return tf_keras.Model(pixels, logits, name=model.family.replace("-", "_"))
+
+
+def _plain(model: Model, pixels):
+    """A straight line of 3x3 Conv-BN-ReLU with a few residual blocks: every operator is int8-native in XNNPACK and on
+    the Edge TPU, and batch norm folds into the convolution."""
+    from tf_keras import layers
+
+    def conv(x, filters, stride=1, relu=True):
+        x = layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False)(x)
+        x = layers.BatchNormalization()(x)
+        return layers.ReLU()(x) if relu else x
+
+    x = pixels
+    for word in model.layers.split():
+        filters, stride, residual = LAYER.fullmatch(word).groups()
+        if residual:
+            # layers.Add, not "+": tfmot quantizes only named layers.
+            branch = conv(conv(x, int(residual)), int(residual), relu=False)
+            x = layers.ReLU()(layers.Add()([x, branch]))
+        else:
+            x = conv(x, int(filters), stride=2 if stride else 1)
+    x = layers.GlobalAveragePooling2D()(x)
+    return layers.Dropout(model.dropout)(x) if model.dropout else x
+
+
+def _four_block(model: Model, pixels):
+    """The older system's order of layers, ReLU before batch norm, kept as it was."""
+    from tf_keras import layers
+
+    x = pixels
+    for filters in model.widths:
+        x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.MaxPooling2D()(x)
+        x = layers.Dropout(model.dropout)(x)
+    x = layers.Flatten()(x)
+    x = layers.Dense(model.dense, activation="relu")(x)
+    x = layers.BatchNormalization()(x)
+    return layers.Dropout(min(0.9, 2 * model.dropout))(x)

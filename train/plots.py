@@ -1,0 +1,51 @@
+"""The pictures in a training report, as PNG bytes."""
+
+import io
+
+import numpy as np
+
+from edgefer.train.fit import Epoch
+
+
+def _png(figure) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=110)
+    return out.getvalue()
+
+
+def confusion_plot(matrix: np.ndarray, labels: tuple[str, ...], title: str) -> bytes:
+    """A confusion matrix (row = true class) coloured by recall, with counts."""
+    from matplotlib.figure import Figure
+
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = 2.2 + 0.62 * len(labels)
+    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    axes = figure.add_subplot()
+    shown = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(matrix):
+        color = "white" if share[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{share[row, column]:.0%}\n{count}", ha="center", va="center", fontsize=7, color=color)
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(title, fontsize=10)
+    figure.colorbar(shown, ax=axes, fraction=0.046, label="share of the true class")
+    return _png(figure)
+
+
+def history_plot(rows: list[Epoch], best: Epoch) -> bytes:
+    """Loss and accuracy by epoch, with the epoch that was kept."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    epochs = [row.epoch for row in rows]
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        axes.plot(epochs, [getattr(row, name) for row in rows], label="training (augmented)")
+        axes.plot(epochs, [getattr(row, f"val_{name}") for row in rows], label="validation")
+        axes.axvline(best.epoch, color="gray", linestyle=":", label=f"kept: epoch {best.epoch}")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(name)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    return _png(figure)

@@ -1,0 +1,143 @@
+"""Recipes: everything about a training but the data, as validated TOML with every field open to override."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edgefer.card import InputSpec, first_problem
+from edgefer.errors import RecipeError
+
+BUILT_IN = Path(__file__).parent / "recipes"
+LAYER = re.compile(r"C(\d+)(/2)?|R(\d+)")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Model(_Part):
+    """The network. `family` picks the builder in edgefer.train.models.
+
+    plain: `layers` such as "C16 C32/2 R32": C<n> is 3x3 convolution, batch norm, ReLU with n filters (/2: stride 2),
+    R<n> a residual block of two; then global average pooling, `dropout`, and one logit per class.
+    four-block: per width 3x3 convolution, ReLU, batch norm, 2x2 max pooling and `dropout`; then a dense layer of
+    `dense` units, `dropout` twice over, and the logits.
+    """
+
+    family: Literal["plain", "four-block"]
+    layers: str = ""
+    widths: tuple[int, ...] = ()
+    dense: int = Field(256, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Model":
+        if self.family == "plain":
+            bad = [word for word in self.layers.split() if not LAYER.fullmatch(word)]
+            if bad or not self.layers.split():
+                raise ValueError(f"layers must be words like C16, C32/2 or R32, not {(bad or [''])[0]!r}")
+            before = ""
+            for word in self.layers.split():
+                filters = word.removesuffix("/2")[1:]
+                if word.startswith("R") and filters != before:
+                    raise ValueError(f"{word} adds to its input, so the layer before it must have {filters} filters")
+                before = filters
+        elif not self.widths or min(self.widths) < 1:
+            raise ValueError("the four-block family needs widths, such as [32, 64, 128, 256]")
+        return self
+
+
+class Augment(_Part):
+    """Random changes of each training picture, drawn anew each time it is seen; all off at 0."""
+
+    flip: bool = False
+    rotate_deg: float = Field(0, ge=0, le=180)
+    zoom: float = Field(0, ge=0, lt=1, description="scale between 1 - zoom and 1 + zoom")
+    shift: float = Field(0, ge=0, lt=1, description="fraction of the side, each way")
+    brightness: float = Field(0, ge=0, le=1, description="added, in units of the full range")
+    contrast: float = Field(0, ge=0, lt=1, description="factor between 1 - contrast and 1 + contrast")
+    erase: float = Field(0, ge=0, le=1, description="probability of blanking one rectangle")
+
+
+class Optimizer(_Part):
+    """`weight_decay` is decoupled (Loshchilov & Hutter 2019) and spares biases and batch norm: under SGD with momentum
+    m it acts like an L2 penalty of weight_decay * (1 - m)."""
+
+    name: Literal["sgd", "adam", "adamw"]
+    rate: float = Field(gt=0, le=10)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0, ge=0, le=1)
+
+
+class Schedule(_Part):
+    """How the learning rate falls: cosine to `final_rate` after a linear warm-up, or by `factor` each `every_epochs`,
+    smoothly (exponential) or at once (step)."""
+
+    name: Literal["constant", "cosine", "exponential", "step"] = "constant"
+    warmup_epochs: float = Field(0, ge=0)
+    final_rate: float = Field(1e-4, ge=0)
+    factor: float = Field(0.5, gt=0, le=1)
+    every_epochs: float = Field(10, gt=0)
+
+
+class Fit(_Part):
+    epochs: int = Field(ge=1, le=10000)
+    batch_size: int = Field(ge=1, le=65536)
+    label_smoothing: float = Field(0, ge=0, lt=1)
+    patience: int = Field(0, ge=0, description="stop after so many epochs without a better validation accuracy; 0: never")
+    seed: int = Field(0, ge=0, lt=2**31)
+
+
+class Recipe(_Part):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    description: str = ""
+    input: InputSpec
+    model: Model
+    augment: Augment = Augment()
+    optimizer: Optimizer
+    schedule: Schedule = Schedule()
+    fit: Fit
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with edgefer."""
+    return sorted(file.stem for file in BUILT_IN.glob("*.toml"))
+
+
+def load_recipe(name_or_file: str, overrides: tuple[str, ...] = ()) -> Recipe:
+    """A built-in recipe by name or any by its .toml file, with `section.field=value` overrides (values as in TOML).
+
+    Raises RecipeError naming the field that is wrong.
+    """
+    file = Path(name_or_file) if name_or_file.endswith(".toml") else BUILT_IN / f"{name_or_file}.toml"
+    try:
+        fields = tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        known = ", ".join(recipe_names())
+        raise RecipeError(f"There is no recipe {name_or_file!r}: choose {known}, or name a .toml file.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"The recipe {file} cannot be read: {error}.") from None
+    for override in overrides:
+        _override(fields, override)
+    try:
+        return Recipe.model_validate(fields)
+    except ValidationError as error:
+        raise RecipeError(f"Recipe {name_or_file}: {first_problem(error)}.") from None
+
+
+def _override(fields: dict, override: str) -> None:
+    path, separator, value = override.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise RecipeError(f"Cannot set {override!r}: write section.field=value, such as optimizer.rate=0.05.")
+    for key in keys[:-1]:
+        fields = fields.setdefault(key, {})
+        if not isinstance(fields, dict):
+            raise RecipeError(f"Cannot set {override!r}: {key} is a value, not a section.")
+    try:
+        fields[keys[-1]] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        fields[keys[-1]] = value.strip()
