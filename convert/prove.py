@@ -18,28 +18,30 @@ CHUNK = 128
 def prove(
     bundle: Bundle, dataset: Dataset, split: str, *, runtimes: list[str], track: Track = silent
 ) -> tuple[Comparison, ...]:
-    """Each form of the network, on each runtime, against the first there is of: Keras, TFLite float32.
+    """What pruning cost against the trained network, and what each TFLite form on each runtime cost against its source.
 
-    Without TensorFlow the float32 TFLite network is the reference.
+    The source of the TFLite forms is the pruned network if there is one, else the trained one; without TensorFlow,
+    the float32 TFLite network.
     """
     card = bundle.card
     pictures = dataset.with_labels(card.labels).split(split)
     answers = {}
-    if find_spec("tensorflow") and bundle.has("keras"):
-        for variant in ("keras", "pruned"):
-            if bundle.has(variant):
-                answers[variant] = keras_logits(load_keras(bundle, variant), pictures.images)
+    for variant in ("keras", "pruned") if find_spec("tensorflow") else ():
+        if bundle.has(variant):
+            answers[variant] = keras_logits(load_keras(bundle, variant), pictures.images)
     for variant in reversed(TFLITE_VARIANTS):
         for runtime in runtimes if bundle.has(variant) else ():
             network = Network(bundle.read(variant), card.input, len(card.labels), runtime=runtime)
-            chunks = range(0, len(pictures), CHUNK)
-            parts = track(chunks, len(chunks), f"{variant} on {runtime}")
-            answers[f"{variant} on {runtime}"] = np.concatenate(
-                [network.logits(pictures.images[at : at + CHUNK]) for at in parts]
-            )
+            name, starts = f"{variant} on {runtime}", range(0, len(pictures), CHUNK)
+            parts = [network.logits(pictures.images[at : at + CHUNK]) for at in track(starts, len(starts), name)]
+            answers[name] = np.concatenate(parts)
     if len(answers) < 2:
         raise BundleError(f"{bundle.path} holds only one form of its network: run `edgefer convert` first.")
-    (reference, expected), *candidates = answers.items()
+
+    names = list(answers)
+    source = "pruned" if "pruned" in answers else names[0]
+    pairs = [(names[0], "pruned")] if source == "pruned" else []
+    pairs += [(source, name) for name in names if name not in ("keras", source)]
     return tuple(
-        compare((reference, expected), candidate, pictures.labels, card.labels, pictures.ids) for candidate in candidates
+        compare((a, answers[a]), (b, answers[b]), pictures.labels, card.labels, pictures.ids) for a, b in pairs
     )

@@ -29,7 +29,9 @@ def prune(
     try:
         import tensorflow_model_optimization as tfmot
     except ImportError as error:
-        raise MissingDependency(f"Pruning needs tensorflow-model-optimization ({error}): pip install 'edgefer[train]'.") from None
+        raise MissingDependency(
+            f"Pruning needs tensorflow-model-optimization ({error}): pip install 'edgefer[train]'."
+        ) from None
     train = dataset.split("train")
     batch = min(recipe.fit.batch_size, len(train))
     steps = len(train) // batch

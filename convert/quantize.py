@@ -60,4 +60,6 @@ def _run(converter) -> bytes:
         with quiet():
             return converter.convert()
     except Exception as error:  # the converter raises whatever its C++ parts raise
-        raise RuntimeFault(f"TensorFlow could not convert the network: {str(error).strip().splitlines()[-1]}") from error
+        raise RuntimeFault(
+            f"TensorFlow could not convert the network: {str(error).strip().splitlines()[-1]}"
+        ) from error

@@ -42,9 +42,13 @@ def open_source(where: str | int) -> Source:
         return Stream(where)
     path = Path(where)
     if path.is_dir():
-        return Pictures(sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES), f"The folder {path}")
+        return Pictures(
+            sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES), f"The folder {path}"
+        )
     if not path.exists():
-        raise SourceError(f"There is no file or folder {path}: name a video, a picture, a folder of pictures, or builtin.")
+        raise SourceError(
+            f"There is no file or folder {path}: name a video, a picture, a folder of pictures, or builtin."
+        )
     if path.suffix.lower() in PICTURES:
         return Pictures([path], str(path))
     return Video(path)
@@ -72,7 +76,9 @@ class _Capture:
             read, image = self._capture.read()
             if not read:
                 break
-            yield Frame(index=index, time_s=time.monotonic() - began if self.live else index / self.fps, image_bgr=image)
+            yield Frame(
+                index=index, time_s=time.monotonic() - began if self.live else index / self.fps, image_bgr=image
+            )
             index += 1
         self._ended(index)
 
@@ -140,7 +146,9 @@ class Camera(_Capture):
             raise SourceError(f"You may not use {device}: sudo usermod -aG video $USER, then log in again.") from None
         except OSError as error:
             if error.errno == errno.EBUSY:
-                raise SourceError(f"Camera {self.number} is busy: close the program that uses it (fuser {device}).") from None
+                raise SourceError(
+                    f"Camera {self.number} is busy: close the program that uses it (fuser {device})."
+                ) from None
             raise SourceError(f"Camera {self.number} cannot be opened: {error.strerror}.") from None
         with quiet():
             capture = cv2.VideoCapture(self.number, cv2.CAP_V4L2)
@@ -155,7 +163,9 @@ class Camera(_Capture):
         return capture
 
     def _ended(self, frames: int) -> None:
-        raise SourceError(f"Camera {self.number} stopped giving pictures after {frames} frames: is it still plugged in?")
+        raise SourceError(
+            f"Camera {self.number} stopped giving pictures after {frames} frames: is it still plugged in?"
+        )
 
 
 class Pictures:

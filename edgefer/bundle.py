@@ -1,11 +1,11 @@
 """The bundle: the directory that travels from training to the device, and the only thing that joins the stages.
 
-    card.json            what the network is (edgefer.card); written last, so a directory without it is no bundle yet
-    model.keras          the trained network; pruned.keras the same after pruning; both stay on the host
-    float32.tflite       the network as TFLite, float
-    int8.tflite          the network as TFLite, int8 in and out
-    parity.npz           pictures and expected answers (edgefer.parity)
-    report/              plots and tables; not covered by the card
+card.json            what the network is (edgefer.card); written last, so a directory without it is no bundle yet
+model.keras          the trained network; pruned.keras the same after pruning; both stay on the host
+float32.tflite       the network as TFLite, float
+int8.tflite          the network as TFLite, int8 in and out
+parity.npz           pictures and expected answers (edgefer.parity)
+report/              plots and tables; not covered by the card
 """
 
 import gzip
@@ -46,7 +46,9 @@ class Bundle:
         path = Path(path)
         card_file = path / CARD
         if not path.is_dir():
-            raise BundleError(f"There is no bundle at {path}: name a directory that `edgefer train` or `convert` wrote.")
+            raise BundleError(
+                f"There is no bundle at {path}: name a directory that `edgefer train` or `convert` wrote."
+            )
         if not card_file.is_file():
             hint = " (its training has not finished: `edgefer train --resume`)" if (path / "training").is_dir() else ""
             raise BundleError(f"{path} is not a bundle: it has no {CARD}{hint}.")

@@ -1,5 +1,6 @@
 """What the command line shows: results on stdout, talk and progress on stderr."""
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 
@@ -22,22 +23,24 @@ def show(text: str) -> None:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout; the first column is text, the others are figures."""
+    """A table on stdout; columns of figures are set to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
     table = Table(title=title, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        figures = all(re.fullmatch(r"[+-]?[\d.,]+%?", row[number]) for row in cells)
+        table.add_column(column, justify="right" if figures else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
     Console(highlight=False, width=None if out.is_terminal else 110).print(table, markup=False)
 
 
 def track(items: Iterable, total: int, what: str) -> Iterable:
     """The items, with a progress bar on a terminal that goes away when it is done."""
-    with _bar(transient=True) as progress:
+    with _bar() as progress:
         yield from progress.track(items, total=total, description=what)
 
 
-def _bar(transient: bool) -> Progress:
+def _bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -46,7 +49,8 @@ def _bar(transient: bool) -> Progress:
         TextColumn("ETA"),
         TimeRemainingColumn(),
         console=err,
-        transient=transient,
+        transient=True,
+        disable=not err.is_terminal,
     )
 
 
@@ -56,7 +60,7 @@ class TrainingProgress:
     def begin(self, first_epoch: int, epochs: int, steps: int) -> None:
         self.epochs, self.steps = epochs, steps
         self.done = first_epoch * steps
-        self.bar = _bar(transient=True)
+        self.bar = _bar()
         self.task = self.bar.add_task("", total=epochs * steps, completed=self.done)
         self.bar.start()
         self.shown = 0.0

@@ -98,10 +98,14 @@ class Network:
 def _check_contract(inputs: dict, outputs: dict, spec: InputSpec, classes: int) -> None:
     shape = tuple(int(size) for size in inputs["shape"])
     if shape != (1, *spec.shape):
-        raise BundleError(f"The network takes {shape} pixels but its card says {(1, *spec.shape)}: they do not belong together.")
+        raise BundleError(
+            f"The network takes {shape} pixels but its card says {(1, *spec.shape)}: they do not belong together."
+        )
     answers = tuple(int(size) for size in outputs["shape"])
     if answers != (1, classes):
-        raise BundleError(f"The network gives {answers} answers but its card has {classes} labels: they do not belong together.")
+        raise BundleError(
+            f"The network gives {answers} answers but its card has {classes} labels: they do not belong together."
+        )
     dtypes = inputs["dtype"], outputs["dtype"]
     if dtypes == (np.float32, np.float32):
         return
@@ -130,7 +134,9 @@ class Classifier:
         self.network, self.card = network, card
 
     @classmethod
-    def load(cls, bundle: Bundle, *, variant: str | None = None, runtime: str = "auto", threads: int = 1) -> "Classifier":
+    def load(
+        cls, bundle: Bundle, *, variant: str | None = None, runtime: str = "auto", threads: int = 1
+    ) -> "Classifier":
         """The bundle's int8 network, or its float one where there is no int8, on the best runtime installed."""
         content = bundle.read(variant or bundle.best_tflite())
         card = bundle.card

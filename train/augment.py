@@ -21,7 +21,9 @@ def augment_batch(images, recipe: Augment, seed):
         angle = uniform(0, -recipe.rotate_deg, recipe.rotate_deg) * math.pi / 180
         scale = 1 / uniform(1, 1 - recipe.zoom, 1 + recipe.zoom)
         mirror = tf.sign(uniform(2, -1, 1)) if recipe.flip else tf.ones([count])
-        images = _affine(images, angle, scale, mirror, uniform(3, -1, 1) * recipe.shift, uniform(4, -1, 1) * recipe.shift)
+        images = _affine(
+            images, angle, scale, mirror, uniform(3, -1, 1) * recipe.shift, uniform(4, -1, 1) * recipe.shift
+        )
     if recipe.contrast or recipe.brightness:
         factor = uniform(5, 1 - recipe.contrast, 1 + recipe.contrast)[:, None, None, None]
         offset = uniform(6, -recipe.brightness, recipe.brightness)[:, None, None, None]

@@ -35,7 +35,9 @@ class Split:
 
     def __post_init__(self):
         if not len(self.images) == len(self.labels) == len(self.ids):
-            raise DataError(f"{len(self.images)} pictures, {len(self.labels)} labels, {len(self.ids)} ids do not match.")
+            raise DataError(
+                f"{len(self.images)} pictures, {len(self.labels)} labels, {len(self.ids)} ids do not match."
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -123,7 +125,9 @@ def load_dataset(
         return built_in(spec, seed=seed)
     path = Path(path)
     if not path.exists():
-        raise DataError(f"There is no data at {path}: name a fer2013.csv (or .gz, .zip), a folder of pictures, or builtin.")
+        raise DataError(
+            f"There is no data at {path}: name a fer2013.csv (or .gz, .zip), a folder of pictures, or builtin."
+        )
     reader = folders if path.is_dir() else fer_csv
     fingerprint = [1, str(path.resolve()), reader.fingerprint(path), spec.model_dump(), skip_bad]
     key = hashlib.sha256(json.dumps(fingerprint).encode()).hexdigest()[:24]
@@ -135,7 +139,7 @@ def load_dataset(
     return _with_validation(dataset, path, valid_fraction, seed)
 
 
-def built_in(spec: InputSpec, *, per_class: int = 90, seed: int = 0) -> Dataset:
+def built_in(spec: InputSpec, *, per_class: int = 120, seed: int = 0) -> Dataset:
     """Drawn faces (edgefer.drawn), `per_class` of each expression for training and a third as many to validate."""
     from edgefer import drawn
     from edgefer.preprocess import prepare

@@ -25,7 +25,9 @@ def evaluate(split: Split, logits: np.ndarray) -> Scores:
     return scores(split.labels, logits.argmax(axis=1), logits.shape[1])
 
 
-def class_table(split: Split, logits: np.ndarray, labels: tuple[str, ...]) -> list[tuple[str, int, float, float, float]]:
+def class_table(
+    split: Split, logits: np.ndarray, labels: tuple[str, ...]
+) -> list[tuple[str, int, float, float, float]]:
     """Per class: label, pictures, precision, recall, F1."""
     matrix = confusion_matrix(split.labels, logits.argmax(axis=1), len(labels))
     return list(zip(labels, matrix.sum(axis=1).tolist(), *(part.tolist() for part in per_class(matrix)), strict=True))

@@ -48,7 +48,9 @@ def read(path: Path, spec: InputSpec, skip_bad: bool, track: Track) -> Dataset:
                 except ValueError as error:
                     complaint = f"row {number}: {error}"
                     if not skip_bad:
-                        raise DataError(f"{path}, {complaint}. Mend the row, or leave such rows out with --skip-bad.") from None
+                        raise DataError(
+                            f"{path}, {complaint}. Mend the row, or leave such rows out with --skip-bad."
+                        ) from None
                     skipped.append(complaint)
                 else:
                     rows[split].append((label, prepare(pixels, spec), f"row {number}"))
@@ -97,7 +99,9 @@ def _open(path: Path) -> Iterator[TextIO]:
             names = [name for name in archive.namelist() if name.endswith((".csv", ".csv.gz"))]
             names = [name for name in names if Path(name).name.startswith(KNOWN)] or names
             if len(names) != 1:
-                raise DataError(f"{path} should hold one CSV file, not {len(names)}{': ' + ', '.join(names) if names else ''}.")
+                raise DataError(
+                    f"{path} should hold one CSV file, not {len(names)}{': ' + ', '.join(names) if names else ''}."
+                )
             with archive.open(names[0]) as raw:
                 yield _text(raw, names[0])
     else:

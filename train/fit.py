@@ -2,7 +2,6 @@
 
 import csv
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +50,7 @@ def fit(recipe: Recipe, dataset: Dataset, folder: Path, watcher: Watcher) -> tup
     checkpoint, training continues after that epoch with the same optimizer state and the same batches. Returns the
     float32 network with the best weights, and the epoch that gave them.
     """
-    tf = tensorflow()
+    tensorflow()
     import tf_keras
 
     tf_keras.utils.set_random_seed(recipe.fit.seed)
@@ -88,7 +87,9 @@ def fit(recipe: Recipe, dataset: Dataset, folder: Path, watcher: Watcher) -> tup
         watcher.end()
         tf_keras.mixed_precision.set_global_policy("float32")
     if not journal.best_weights.is_file():
-        raise DataError(f"{folder} has no best weights: training reached no finite validation accuracy. Lower the rate.")
+        raise DataError(
+            f"{folder} has no best weights: training reached no finite validation accuracy. Lower the rate."
+        )
     network = build(recipe.model, recipe.input, len(dataset.labels))
     network.load_weights(journal.best_weights)
     return network, journal.best()

@@ -30,14 +30,18 @@ def read(path: Path, spec: InputSpec, skip_bad: bool, track: Track) -> Dataset:
     split_tops = {SPLIT_NAMES[top.name.lower()]: top for top in tops if top.name.lower() in SPLIT_NAMES}
     if split_tops and len(split_tops) < len(tops):
         stray = next(top.name for top in tops if top.name.lower() not in SPLIT_NAMES)
-        raise DataError(f"{path} mixes split folders with {stray!r}: keep either train/valid/test or classes at the top.")
+        raise DataError(
+            f"{path} mixes split folders with {stray!r}: keep either train/valid/test or classes at the top."
+        )
     if split_tops and "train" not in split_tops:
         raise DataError(f"{path} has no train folder: it has only {', '.join(sorted(split_tops))}.")
     split_tops = split_tops or {"train": path}
 
     labels = tuple(sorted(folder.name.lower() for folder in _folders(split_tops["train"])))
     if len(labels) < 2:
-        raise DataError(f"{split_tops['train']} needs a folder of pictures for each of two classes or more; it has {len(labels)}.")
+        raise DataError(
+            f"{split_tops['train']} needs a folder of pictures for each of two classes or more; it has {len(labels)}."
+        )
     if len(set(labels)) < len(labels):
         raise DataError(f"{split_tops['train']} has class folders that differ only in upper and lower case.")
     listing = [(split, *entry) for split, top in split_tops.items() for entry in _list(top, labels)]
@@ -49,7 +53,9 @@ def read(path: Path, spec: InputSpec, skip_bad: bool, track: Track) -> Dataset:
             parts.setdefault(split, []).append((prepare(_decode(file), spec), label, str(file.relative_to(path))))
         except ValueError as error:
             if not skip_bad:
-                raise DataError(f"{file} {error}. Mend or remove it, or leave such files out with --skip-bad.") from None
+                raise DataError(
+                    f"{file} {error}. Mend or remove it, or leave such files out with --skip-bad."
+                ) from None
             skipped.append(f"{file.relative_to(path)} {error}")
     splits = {
         name: Split(images=np.stack(images), labels=np.array(indices, np.int64), ids=np.array(ids))

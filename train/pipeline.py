@@ -91,7 +91,9 @@ def train(
     report = {"history.png": plots.history_plot(read_history(folder / "history.csv"), best)}
     for name, split in held.items():
         matrix = confusion_matrix(split.labels, logits[name].argmax(axis=1), len(dataset.labels))
-        title = f"{recipe.name}, {name} split: accuracy {scores[name].accuracy:.1%}, recall {scores[name].macro_recall:.3f}"
+        title = (
+            f"{recipe.name}, {name} split: accuracy {scores[name].accuracy:.1%}, recall {scores[name].macro_recall:.3f}"
+        )
         report[f"confusion-{name}.png"] = plots.confusion_plot(matrix, dataset.labels, title)
 
     sample = dataset.split("train")

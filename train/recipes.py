@@ -87,7 +87,9 @@ class Fit(_Part):
     epochs: int = Field(ge=1, le=10000)
     batch_size: int = Field(ge=1, le=65536)
     label_smoothing: float = Field(0, ge=0, lt=1)
-    patience: int = Field(0, ge=0, description="stop after so many epochs without a better validation accuracy; 0: never")
+    patience: int = Field(
+        0, ge=0, description="stop after so many epochs without a better validation accuracy; 0: never"
+    )
     seed: int = Field(0, ge=0, lt=2**31)
 
 

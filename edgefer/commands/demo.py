@@ -1,30 +1,47 @@
 """`edgefer demo`: every stage once, on built-in data, through the very commands a user would type."""
 
+import contextlib
 import json
 import time
 from pathlib import Path
+from typing import Annotated
 
-from edgefer import cli, console, drawn
+import typer
+
+from edgefer.errors import InputError
 
 
-def run_demo(out: Path) -> None:
-    """Train, prune and quantize, prove, and run into the directory `out`; about two minutes on two cores."""
+def demo(
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of runs/demo-<n>/.")] = None,
+) -> None:
+    """The main job in one go on built-in drawn faces: train, prune, quantize, prove, run. No data needed."""
+    from edgefer import console
+    from edgefer.bundle import new_directory
+    from edgefer.commands.device import run
+    from edgefer.commands.host import convert, train
+    from edgefer.commands.proof import parity
+
+    out = out or new_directory(Path("runs"), "demo")
+    if out.exists():
+        raise InputError(f"{out} is there already: choose another --out.")
     began = time.monotonic()
     trained, converted = out / "trained", out / "converted"
     video, lines = out / "faces.mp4", out / "faces.jsonl"
 
     _step(1, "Train on drawn faces", "edgefer train --data builtin --recipe demo")
-    cli.train(data="builtin", recipe="demo", out=trained)
+    train(data="builtin", recipe="demo", out=trained)
     _step(2, "Prune half the weights, convert, quantize to int8", "edgefer convert --int8 --prune 0.5")
-    cli.convert(trained, prune=0.5, prune_epochs=4, out=converted)
+    convert(trained, prune=0.5, prune_epochs=4, out=converted)
     _step(3, "Prove that it still is the same model", "edgefer parity --data builtin")
-    cli.parity(converted, data="builtin")
+    parity(converted, data="builtin")
     _step(4, "Read the faces of a video", f"edgefer run --source builtin --headless --save {video.name} --json")
-    with lines.open("w") as stdout:
-        cli.run(converted, source="builtin", headless=True, save=video, json_to=stdout)
+    with lines.open("w") as file, contextlib.redirect_stdout(file):
+        run(converted, source="builtin", headless=True, save=video, json_lines=True)
 
     right, faces = _score(lines)
-    console.show(f"\nIn the video {right} of {faces} faces were found and read as drawn. Done in {time.monotonic() - began:.0f} s.")
+    console.show(
+        f"\nIn the video {right} of {faces} faces were found and read as drawn. Done in {time.monotonic() - began:.0f} s."
+    )
     for what, where in (
         ("annotated video", video),
         ("what was seen, frame by frame", lines),
@@ -38,11 +55,15 @@ def run_demo(out: Path) -> None:
 
 
 def _step(number: int, what: str, command: str) -> None:
+    from edgefer import console
+
     console.show(f"\n[{number}/4] {what}\n      $ {command}")
 
 
 def _score(lines: Path) -> tuple[int, int]:
     """How many drawn faces of the built-in scene were found and given their label, of how many."""
+    from edgefer import drawn
+
     right = faces = 0
     for line, (_, truths) in zip(lines.read_text().splitlines(), drawn.scene(), strict=True):
         found = json.loads(line)["faces"]

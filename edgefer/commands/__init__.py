@@ -1,0 +1,1 @@
+"""The commands of `edgefer`, one function each; they import what they need inside their bodies."""

@@ -1,0 +1,70 @@
+"""The commands of the device: run."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgefer.commands.inputs import BundleArgument, bundle_path
+from edgefer.errors import InputError
+
+
+def run(
+    bundle: BundleArgument = None,
+    camera: Annotated[int | None, typer.Option(metavar="N", help="Camera number, as in /dev/videoN.")] = None,
+    source: Annotated[
+        str, typer.Option(metavar="FILE|FOLDER|URL", help="Video, picture, folder, stream, or 'builtin'.")
+    ] = "",
+    headless: Annotated[bool, typer.Option("--headless", help="No window.")] = False,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Annotated video (.mp4, .avi) or picture (.png, .jpg).")
+    ] = None,
+    json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a frame on stdout.")] = False,
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    runtime: Annotated[str, typer.Option(help="auto, litert, tflite-runtime or tensorflow.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="For the network.")] = 1,
+) -> None:
+    """Read faces from a camera, video or pictures. No frame is stored or sent unless asked."""
+    from edgefer import console
+    from edgefer.bundle import Bundle
+    from edgefer.devices import loop, sinks
+    from edgefer.devices.cameras import open_source
+    from edgefer.devices.faces import HaarDetector
+    from edgefer.interpreter import Classifier
+
+    if (camera is None) == (not source):
+        raise InputError("Name one input: --camera 0, or --source with a video, picture, folder, URL or builtin.")
+    opened = Bundle.open(bundle_path(bundle))
+    classifier = Classifier.load(opened, runtime=runtime, threads=threads)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service's stop ends as cleanly as Ctrl-C
+    with open_source(camera if camera is not None else source) as frames_in:
+        targets: list[sinks.Sink] = []
+        if save:
+            targets.append(sinks.VideoFile(save, frames_in.fps))
+        if json_lines:
+            targets.append(sinks.JsonLines(sys.stdout))
+        if not headless and sinks.Window.possible():
+            targets.append(sinks.Window())
+        elif not headless:
+            console.say("There is no display: running without a window.")
+        if not targets:
+            targets.append(sinks.Changes(sys.stdout))
+        console.say(f"{opened.card.name} on {classifier.network.runtime}; Ctrl-C ends.")
+        summary = loop.run(frames_in, HaarDetector(), classifier, targets, frames=frames)
+    stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms().items())
+    console.say(
+        f"{summary.frames} frames in {summary.seconds:.1f} s: {summary.fps:.1f} frames/s. Milliseconds a frame: {stages}"
+    )
+    if summary.faces == 0:
+        console.say(
+            "No face was found: faces must look at the camera and fill an eighth of the picture's height or more."
+        )
+    else:
+        seen = ", ".join(
+            f"{label} {count}" for label, count in sorted(summary.labels.items(), key=lambda item: -item[1])
+        )
+        console.say(f"{summary.faces} faces in {summary.frames_with_faces} frames: {seen}")
+    if save and save.exists():
+        console.say(f"Saved {save}")

@@ -1,0 +1,73 @@
+"""The commands that prove a network: parity."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, training_data
+
+
+def parity(
+    bundle: BundleArgument = None,
+    data: Annotated[
+        str, typer.Option(metavar="PATH", help="Labelled pictures: adds question 2, what conversion cost.")
+    ] = "",
+    split: Annotated[str, typer.Option(help="Which split of the data.")] = "valid",
+    runtime: Annotated[
+        list[str] | None, typer.Option(help="litert, tflite-runtime or tensorflow; every installed one by default.")
+    ] = None,
+    max_drop: Annotated[float, typer.Option(help="Most points of accuracy conversion may cost.")] = 1.0,
+    min_agreement: Annotated[float, typer.Option(help="Least share of equal decisions.")] = 0.97,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Instead of BUNDLE/report/parity.json.")
+    ] = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Prove that the converted network still is the same model; exit code 1 when it is not."""
+    import json
+
+    from edgefer import console
+    from edgefer.bundle import Bundle, write_file
+    from edgefer.interpreter import installed_runtimes
+    from edgefer.parity import Budget, Check, ParityReport, judge, verify
+
+    opened = Bundle.open(bundle_path(bundle))
+    runtimes = runtime or installed_runtimes()
+    checks: list[Check] = []
+    for name in runtimes:
+        found = verify(opened, runtime=name)
+        checks += found if not checks else found[1:]  # question 1 is the same for every runtime
+    comparisons = ()
+    if data:
+        from edgefer.convert.prove import prove
+
+        comparisons = prove(
+            opened, training_data(opened, data, skip_bad), split, runtimes=runtimes, track=console.track
+        )
+        budget = Budget(max_drop=max_drop, min_agreement=min_agreement)
+        checks += [judge(comparison, budget) for comparison in comparisons]
+    report = ParityReport(checks=tuple(checks), comparisons=comparisons)
+    console.show_table(
+        f"Parity of {opened.path}",
+        ("question", "about", "", "figures"),
+        [
+            (
+                f"{c.question} {('pixels', 'decisions', 'answers')[c.question - 1]}",
+                c.subject,
+                "pass" if c.passed else "FAIL",
+                c.detail,
+            )
+            for c in sorted(checks, key=lambda c: c.question)
+        ],
+    )
+    file = json_file or opened.path / "report" / "parity.json"
+    write_file(file, json.dumps(report.to_json(), indent=2).encode() + b"\n")
+    if not data:
+        console.say("Question 2, what conversion cost in accuracy, needs labelled pictures: --data PATH.")
+    failed = [check for check in checks if not check.passed]
+    console.show(
+        f"{'FAIL' if failed else 'pass'}: {len(checks) - len(failed)} of {len(checks)} checks passed; report in {file}"
+    )
+    if failed:
+        raise typer.Exit(1)
