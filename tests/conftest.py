@@ -1,0 +1,63 @@
+"""Fixtures: the command line as a user runs it, and a network trained once on built-in data."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgefer.bundle import Bundle
+from edgefer.card import InputSpec
+
+GRAY48 = InputSpec(height=48, width=48)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--require", action="append", default=[], metavar="MARK", help="fail, not skip, what needs this (camera)"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """A skip is not a pass: on the bench, --require=camera makes a missing camera a failure."""
+    if not Path("/dev/video0").exists() and "camera" not in config.getoption("--require"):
+        for item in items:
+            if item.get_closest_marker("camera"):
+                item.add_marker(pytest.mark.skip(reason="no camera at /dev/video0"))
+
+
+@pytest.fixture(scope="session")
+def edgefer(tmp_path_factory):
+    """Run `edgefer ARGS` in a process of its own: returns the completed process, text captured."""
+    cache = tmp_path_factory.mktemp("cache")
+
+    def call(*arguments, cwd=None, expect=0, **environment) -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            [sys.executable, "-c", "from edgefer.cli import main; main()", *map(str, arguments)],
+            cwd=cwd,
+            env=os.environ | {"XDG_CACHE_HOME": str(cache), "DISPLAY": "", "WAYLAND_DISPLAY": ""} | environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def trained(edgefer, tmp_path_factory) -> Path:
+    """A bundle trained on drawn faces; about half a minute."""
+    out = tmp_path_factory.mktemp("runs") / "trained"
+    edgefer("train", "--data", "builtin", "--recipe", "demo", "--out", out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def converted(edgefer, trained) -> Bundle:
+    """The same, in float32 and int8."""
+    out = trained.with_name("converted")
+    edgefer("convert", trained, "--int8", "--out", out)
+    return Bundle.open(out)

@@ -1,0 +1,87 @@
+"""Bundles: whole or not at all, and every fault named."""
+
+import json
+import shutil
+
+import pytest
+
+from edgefer.bundle import CARD, Bundle, new_directory, newest_bundle, write_bundle
+from edgefer.errors import BundleError
+
+
+@pytest.fixture
+def copy(converted, tmp_path):
+    return shutil.copytree(converted.path, tmp_path / "copy")
+
+
+def edit(bundle, **fields):
+    card = json.loads((bundle / CARD).read_text()) | fields
+    (bundle / CARD).write_text(json.dumps(card))
+
+
+def test_a_converted_bundle_holds_what_its_card_says(converted):
+    assert set(converted.card.variants) == {"keras", "float32", "int8", "parity"}
+    for name, variant in converted.card.variants.items():
+        assert len(converted.read(name)) == variant.bytes > variant.gzip_bytes * 0.9
+    assert converted.best_tflite() == "int8"
+    assert converted.card.provenance.steps[0] == "train"
+    assert "/" not in converted.card.provenance.data
+
+
+def test_every_fault_of_a_bundle_is_named(copy, tmp_path):
+    good = (copy / CARD).read_text()
+
+    def complaint():
+        with pytest.raises(BundleError) as error:
+            Bundle.open(copy).best_tflite()
+        (copy / CARD).write_text(good)
+        return str(error.value)
+
+    edit(copy, schema_version=2)
+    assert "schema_version" in complaint()
+    edit(copy, labels=["sad", "sad"])
+    assert "not unique" in complaint()
+    edit(copy, temperature=0)
+    assert "temperature" in complaint()
+    edit(copy, surprise=1)
+    assert "surprise" in complaint()
+    edit(copy, variants=json.loads(good)["variants"] | {"int8": json.loads(good)["variants"]["int8"] | {"file": "../x"}})
+    assert "int8 file must be 'int8.tflite'" in complaint()
+    (copy / CARD).write_text(good[:-40])
+    assert "not a valid model card" in complaint()
+    (copy / CARD).write_bytes(b"\xff\x00")
+    assert "not a valid model card" in complaint()
+
+    content = bytearray((copy / "int8.tflite").read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / "int8.tflite").write_bytes(content)
+    assert "not the file its card describes" in complaint()
+    (copy / "int8.tflite").unlink()
+    assert "cannot be read" in complaint()
+    (copy / CARD).unlink()
+    with pytest.raises(BundleError, match=r"has no card\.json"):
+        Bundle.open(copy)
+    with pytest.raises(BundleError, match="There is no bundle at"):
+        Bundle.open(tmp_path / "none")
+
+
+def test_an_interrupted_write_leaves_nothing(converted, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_bundle(tmp_path / "new", converted.card, {"int8": converted.read("int8")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_new_directories_never_collide_and_the_newest_bundle_is_found(converted, tmp_path):
+    runs = tmp_path / "runs"
+    with pytest.raises(BundleError, match="no bundle under"):
+        newest_bundle(runs)
+    for _ in range(3):
+        write_bundle(new_directory(runs, "net"), converted.card, {"int8": converted.read("int8")})
+    (runs / "net-4").mkdir()
+    assert sorted(path.name for path in runs.iterdir()) == ["net-1", "net-2", "net-3", "net-4"]
+    assert newest_bundle(runs).name == "net-3"
+    assert new_directory(runs, "net").name == "net-5"

@@ -1,0 +1,110 @@
+"""The command line as a newcomer meets it: quick help, one clear sentence for every mistake."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+HEAVY = ("cv2", "numpy", "ai_edge_litert", "tensorflow", "pydantic", "rich.progress")
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_starts_in_well_under_half_a_second_without_heavy_imports(option):
+    code = f"""
+import sys
+sys.argv = ["edgefer", {option!r}]
+from edgefer.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+"""
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        seconds.append(time.monotonic() - began)
+    assert done.stderr.strip() == "[]"
+    assert min(seconds) < 0.5
+
+
+@pytest.fixture
+def empty_video(tmp_path):
+    file = tmp_path / "broken.mp4"
+    file.write_bytes(b"not a video" * 100)
+    return file
+
+
+def test_mistakes_are_named_in_one_sentence(edgefer, tmp_path, trained, empty_video):
+    def refuse(*arguments, code=2):
+        said = edgefer(*arguments, cwd=tmp_path, expect=code).stderr.strip().splitlines()
+        assert said[-1].startswith("edgefer: "), said
+        return said[-1]
+
+    assert "There is no data at nowhere.csv" in refuse("train", "--data", "nowhere.csv")
+    assert "no recipe 'huge'" in refuse("train", "--data", "builtin", "--recipe", "huge")
+    assert "optimizer.rate" in refuse("train", "--data", "builtin", "--set", "optimizer.rate=fast")
+    assert "section.field=value" in refuse("train", "--data", "builtin", "--set", "rate")
+    assert "Name the data" in refuse("train")
+    assert "already holds a finished bundle" in refuse("train", "--data", "builtin", "--out", trained)
+    assert "no unfinished training" in refuse("train", "--resume")
+    assert "There is no bundle at nowhere" in refuse("convert", "nowhere")
+    assert "no bundle under runs/" in refuse("convert")
+    assert "between 0 and 0.95" in refuse("convert", trained, "--prune", "1.5")
+    assert "holds no TFLite network" in refuse("run", trained, "--source", "builtin")
+    assert "Name one input" in refuse("run", trained)
+
+
+def test_bad_sources_are_named_in_one_sentence(edgefer, tmp_path, converted, empty_video):
+    def refuse(*arguments):
+        return edgefer("run", converted.path, "--headless", *arguments, expect=2).stderr
+
+    assert "no file or folder" in refuse("--source", tmp_path / "missing.mp4")
+    assert "is not a video" in refuse("--source", empty_video)
+    assert "holds no pictures" in refuse("--source", tmp_path / "." if not list(tmp_path.glob("*.png")) else tmp_path)
+    assert "There is no camera 97" in refuse("--camera", "97")
+    assert "cannot be opened" in refuse("--source", "http://127.0.0.1:9/none.mjpg")
+    assert "name a .mp4" in refuse("--source", "builtin", "--save", tmp_path / "faces.gif")
+    empty_video.with_suffix(".avi").write_bytes(b"mine")
+    assert "is there already" in refuse("--source", "builtin", "--save", empty_video.with_suffix(".avi"))
+    assert empty_video.with_suffix(".avi").read_bytes() == b"mine"
+
+
+def test_parity_over_budget_leaves_with_1_and_a_report(edgefer, converted, tmp_path):
+    report = tmp_path / "parity.json"
+    edgefer(
+        "parity", converted.path, "--data", "builtin", "--runtime", "litert", "--min-agreement", "1.01",
+        "--json", report, expect=1,
+    )  # fmt: skip
+    written = json.loads(report.read_text())
+    assert written["passed"] is False
+    assert [check["passed"] for check in written["checks"] if check["question"] == 2] == [False, False]
+
+
+def test_broken_pipe_is_quiet(converted):
+    code = "from edgefer.cli import main; main()"
+    command = [sys.executable, "-c", code, "run", str(converted.path), "--source", "builtin", "--headless", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    assert json.loads(process.stdout.readline())["frame"] == 0
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    assert process.wait() == 1
+
+
+def test_figures_printed_are_those_of_the_bundle(edgefer, converted):
+    """What `convert` stored is what the network does, counted anew from its predictions."""
+    from conftest import GRAY48
+
+    from edgefer.interpreter import Classifier
+    from edgefer.train.datasets import load_dataset
+
+    split = load_dataset("builtin", GRAY48).split("valid")
+    predicted = Classifier.load(converted).network.logits(split.images).argmax(axis=1)
+    stored = converted.card.metrics["valid"]["int8"]
+    assert stored.accuracy == pytest.approx(np.mean(predicted == split.labels))
+    assert stored.accuracy > 0.9

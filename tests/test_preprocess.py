@@ -1,0 +1,62 @@
+"""The pixel contract."""
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer.card import CropSpec, InputSpec
+from edgefer.preprocess import crop_square, face_pixels, prepare, to_float, to_int8
+
+RNG = np.random.default_rng(0)
+
+
+def test_a_picture_of_the_right_size_passes_unchanged():
+    gray = RNG.integers(0, 256, (48, 48), dtype=np.uint8)
+    assert np.array_equal(prepare(gray, InputSpec(height=48, width=48))[..., 0], gray)
+    bgr = RNG.integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    assert np.array_equal(prepare(bgr, InputSpec(height=48, width=48, color="rgb")), bgr[..., ::-1])
+
+
+def test_gray_is_rec_601_of_bgr():
+    bgr = RNG.integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    expected = bgr @ np.array([0.114, 0.587, 0.299])
+    assert np.abs(prepare(bgr, InputSpec(height=48, width=48))[..., 0] - expected).max() <= 0.51
+
+
+def test_shrinking_averages():
+    checker = (np.indices((96, 96)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    assert np.unique(prepare(checker, InputSpec(height=48, width=48))).tolist() == [128]
+
+
+def test_int8_and_float_pixels_are_the_same_numbers():
+    pixels = np.arange(256, dtype=np.uint8)
+    assert np.array_equal(to_int8(pixels).astype(int), pixels.astype(int) - 128)
+    assert np.array_equal((to_int8(pixels).astype(np.float32) + 128) * np.float32(1 / 255), to_float(pixels))
+
+
+@pytest.mark.parametrize(
+    ("crop", "expected"),
+    [
+        (CropSpec(), (20, 30, 40, 50)),
+        (CropSpec(scale=2), (10, 20, 50, 60)),
+        (CropSpec(scale=0.5, dx=0.25, dy=-0.5), (30, 25, 40, 35)),
+    ],
+)
+def test_the_crop_spec_moves_and_scales_the_box(crop, expected):
+    frame = RNG.integers(0, 256, (100, 120, 3), dtype=np.uint8)
+    left, top, right, bottom = expected
+    assert np.array_equal(crop_square(frame, (20, 30, 40, 50), crop), frame[top:bottom, left:right])
+
+
+def test_beyond_the_frame_the_border_is_repeated():
+    frame = RNG.integers(0, 256, (60, 50, 3), dtype=np.uint8)
+    padded = cv2.copyMakeBorder(frame, 20, 20, 20, 20, cv2.BORDER_REPLICATE)
+    assert np.array_equal(crop_square(frame, (-15, 30, 25, 70), CropSpec()), padded[50:90, 5:45])
+    outside = crop_square(frame, (400, 400, 420, 420), CropSpec())
+    assert outside.shape == (20, 20, 3) and (outside == frame[-1, -1]).all()
+
+
+def test_a_face_of_any_size_comes_out_as_the_network_takes_it():
+    frame = RNG.integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    for box in ((0, 0, 5, 5), (100, 100, 400, 401), (600, 440, 700, 540)):
+        assert face_pixels(frame, box, CropSpec(scale=0.9), InputSpec(height=48, width=48)).shape == (48, 48, 1)

@@ -1,0 +1,149 @@
+"""Training: augmentation, the learning-rate schedules, and surviving a kill."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import GRAY48
+
+from edgefer.train.backend import tensorflow
+from edgefer.train.datasets import load_dataset
+from edgefer.train.recipes import Augment, load_recipe
+
+ALL = Augment(flip=True, rotate_deg=15, zoom=0.15, shift=0.1, brightness=0.2, contrast=0.25, erase=1.0)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return load_dataset("builtin", GRAY48).split("train").images[:64].astype(np.float32) / 255
+
+
+def augmented(pixels, recipe: Augment, seed=(0, 0)):
+    from edgefer.train.augment import augment_batch
+
+    tf = tensorflow()
+    return augment_batch(tf.constant(pixels), recipe, tf.constant(seed, tf.int64)).numpy()
+
+
+def test_augmentation_is_off_by_default_and_a_function_of_its_seed(pixels):
+    assert np.array_equal(augmented(pixels, Augment()), pixels)
+    first = augmented(pixels, ALL)
+    assert first.shape == pixels.shape and first.min() >= 0 and first.max() <= 1
+    assert np.array_equal(first, augmented(pixels, ALL))
+    assert not np.array_equal(first, augmented(pixels, ALL, seed=(0, 1)))
+    assert not np.array_equal(first, augmented(pixels, ALL, seed=(1, 0)))
+
+
+def test_flip_mirrors_about_half_of_the_pictures(pixels):
+    flipped = augmented(pixels, Augment(flip=True))
+    same = np.abs(flipped - pixels).max(axis=(1, 2, 3)) < 1e-4
+    mirrored = np.abs(flipped - pixels[:, :, ::-1]).max(axis=(1, 2, 3)) < 1e-4
+    assert (same | mirrored).all()
+    assert 16 < mirrored.sum() < 48
+
+
+def test_shift_and_zoom_stay_within_their_bounds():
+    # A bright dot off the centre; where it goes tells what was done to the picture.
+    dots = np.zeros((64, 49, 49, 1), np.float32)
+    dots[:, 23:26, 35:38] = 1
+    grid = np.arange(49)
+
+    def centres(images):
+        mass = images[..., 0]
+        return np.stack([(mass.sum(axis=1) @ grid), (mass.sum(axis=2) @ grid)], axis=1) / mass.sum(axis=(1, 2))[:, None]
+
+    shifted = centres(augmented(dots, Augment(shift=0.1))) - [36, 24]
+    assert np.abs(shifted).max() <= 4.95 and shifted.std(axis=0).min() > 1.5
+    zoomed = (centres(augmented(dots, Augment(zoom=0.2)))[:, 0] - 24) / 12
+    assert 0.78 < zoomed.min() < 0.9 and 1.1 < zoomed.max() < 1.22
+    turned = centres(augmented(dots, Augment(rotate_deg=30))) - 24
+    assert np.hypot(*turned.T) == pytest.approx(12, abs=0.3)
+    assert 20 < np.degrees(np.abs(np.arctan2(turned[:, 1], turned[:, 0]))).max() <= 30.5
+
+
+def test_erasing_blanks_one_rectangle_of_the_stated_size(pixels):
+    noise = np.random.default_rng(0).uniform(size=(200, 48, 48, 1)).astype(np.float32)
+    changed = (augmented(noise, Augment(erase=0.5)) != noise)[..., 0]
+    touched = changed.any(axis=(1, 2))
+    assert 70 < touched.sum() < 130
+    for hole in changed[touched]:
+        height, width = hole.any(axis=1).sum(), hole.any(axis=0).sum()
+        assert hole.sum() == height * width
+        assert 9 <= height <= 20 and 9 <= width <= 20
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (("schedule.name=constant",), {0: 0.1, 399: 0.1}),
+        (("schedule.name=cosine", "schedule.warmup_epochs=2", "schedule.final_rate=0.001"), {0: 0.01, 200: 0.1, 4200: 0.001}),
+        (("schedule.name=step", "schedule.factor=0.5", "schedule.every_epochs=3"), {299: 0.1, 300: 0.05, 600: 0.025}),
+        (("schedule.name=exponential", "schedule.factor=0.5", "schedule.every_epochs=3"), {150: 0.1 * 0.5**0.5, 600: 0.025}),
+    ],
+)
+def test_learning_rate_schedules(overrides, expected):
+    tensorflow()
+    from edgefer.train.fit import _optimizer
+
+    rate = _optimizer(load_recipe("fer-small", overrides), steps=100)._learning_rate
+    for step, value in expected.items():
+        assert float(rate(step) if callable(rate) else rate) == pytest.approx(value, rel=1e-3)
+
+
+def history(run):
+    with (run / "training" / "history.csv").open() as text:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(text)]
+
+
+def test_kill_9_and_resume_gives_the_uninterrupted_run(edgefer, tmp_path):
+    """The same epochs, batches and optimizer state: the histories agree to float noise, and no epoch is lost or run twice."""
+    order = ("train", "--data", "builtin", "--recipe", "demo", "--epochs", "5", "--set", 'model.layers="C16/2 C16 C32/2"')
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    edgefer(*order, "--out", whole)
+
+    command = [sys.executable, "-c", "from edgefer.cli import main; main()", *order, "--out", str(killed)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not (killed / "training" / "history.csv").exists() or len(history(killed)) < 2:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = len(history(killed))
+    assert 2 <= done < 5
+    edgefer("convert", killed, expect=2)  # not a bundle yet, and it says so
+    said = edgefer("train", "--resume", "--out", killed).stderr
+    assert f"epoch   {done}/5" not in said and f"epoch   {done + 1}/5" in said
+
+    assert [row["epoch"] for row in history(killed)] == [1, 2, 3, 4, 5]
+    for ours, theirs in zip(history(killed), history(whole), strict=True):
+        for name in ("rate", "loss", "accuracy", "val_loss", "val_accuracy"):
+            assert ours[name] == pytest.approx(theirs[name], rel=0.02, abs=0.02), (name, ours, theirs)
+
+
+def test_a_training_ends_with_a_bundle_plots_and_logs(trained):
+    from edgefer.bundle import Bundle
+
+    card = Bundle.open(trained).card
+    assert card.metrics["valid"]["keras"].accuracy > 0.9
+    assert card.provenance.split_sizes == {"train": 840, "valid": 280}
+    assert card.crops["haar"].faces >= 20 and 0.5 < card.crops["haar"].scale < 1.6
+    for name in ("history.png", "confusion-valid.png"):
+        assert (trained / "report" / name).read_bytes().startswith(b"\x89PNG")
+    assert list((trained / "training" / "tensorboard").rglob("*.tfevents*"))
+
+
+def test_patience_stops_early_and_keeps_the_best(edgefer, tmp_path):
+    out = tmp_path / "run"
+    edgefer(
+        "train", "--data", "builtin", "--recipe", "demo", "--out", out, "--set", 'model.layers="C16/2"',
+        "--set", "optimizer.rate=1e-9", "--set", "fit.patience=2", "--epochs", "9",
+    )  # fmt: skip
+    rows = history(out)
+    best = max(rows, key=lambda row: row["val_accuracy"])
+    assert len(rows) == best["epoch"] + 2 < 9
