@@ -56,3 +56,7 @@ def _options(
 
 for command in (host.train, host.convert, proof.parity, device.run, demo.demo):
     app.command()(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,7 @@
 
 1. Same pixels?      This machine cuts and resizes stored pictures to the very pixels the host did: bit-exact.
 2. Same decisions?   On labelled pictures, the converted network against the one it came from: accuracy drop, agreement.
-3. Same answers?     This runtime on this processor gives the stored answers to stored pixels: within one quantum.
+3. Same answers?     This runtime on this processor gives the stored answers to stored pixels: within a few quanta.
 
 1 and 3 need only the bundle (`verify`); 2 needs data (`compare`).
 """
@@ -20,8 +20,10 @@ from edgefer.interpreter import Network, softmax
 from edgefer.metrics import scores
 from edgefer.preprocess import face_pixels, prepare
 
-# Optimized and reference int8 kernels round a sum differently by one step now and then, and differently per processor.
-INT8_TOLERANCE = 1
+# Int8 kernels of different runtimes and processors round a sum differently by one step now and then, and a network
+# passes that on from layer to layer: tflite-runtime 2.14 against ai-edge-litert 2.1 gave at worst 3 quanta in a logit
+# and 0.37 on average over 210 faces. A fault moves every answer, so the mean is bounded more tightly than the worst.
+INT8_WORST, INT8_MEAN = 4, 0.5
 # Float kernels add in different orders; this is a thousandth of what separates two neighbouring logits in practice.
 FLOAT_TOLERANCE = 1e-3
 
@@ -132,14 +134,19 @@ def _check_answers(network: Network, variant: str, pixels: np.ndarray, expected:
     answers = network.raw(pixels).astype(np.float64)
     if answers.shape != expected.shape:
         raise BundleError(f"The parity vectors hold {expected.shape} answers, the network gives {answers.shape}.")
-    worst = float(np.abs(answers - expected).max())
-    tolerance, unit = (INT8_TOLERANCE, "quanta") if network.quantized else (FLOAT_TOLERANCE, "in a logit")
+    off = np.abs(answers - expected)
+    worst, mean = float(off.max()), float(off.mean())
     same = float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean())
-    detail = f"worst difference {worst:.3g} {unit} (allowed {tolerance}), {same:.0%} of {len(pixels)} decisions equal"
+    if network.quantized:
+        passed = worst <= INT8_WORST and mean <= INT8_MEAN
+        detail = f"off by {mean:.2f} quanta on average, {worst:.0f} at worst (allowed {INT8_MEAN} and {INT8_WORST})"
+    else:
+        passed = worst <= FLOAT_TOLERANCE  # False for a NaN
+        detail = f"off by {worst:.2g} in a logit at worst (allowed {FLOAT_TOLERANCE})"
+    detail += f", {same:.0%} of {len(pixels)} decisions equal"
     if not answers.any():
         detail += "; every answer is zero: this runtime cannot run this network"
-    # "not >" would pass a NaN.
-    return Check(question=3, subject=f"{variant} on {network.runtime}", passed=worst <= tolerance, detail=detail)
+    return Check(question=3, subject=f"{variant} on {network.runtime}", passed=passed, detail=detail)
 
 
 def _load_vectors(bundle: Bundle) -> dict[str, np.ndarray]:

@@ -1,0 +1,225 @@
+"""The accuracy-parity suite: the three questions, on a network trained for this run, on every TFLite runtime.
+
+tflite-runtime lives in a virtual environment of its own (it needs numpy 1 and Python 3.11), so there the questions are
+asked by `edgefer parity` in a process of that environment.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import GRAY48
+
+from edgefer.bundle import Bundle, write_bundle
+from edgefer.convert.prove import prove
+from edgefer.errors import BundleError
+from edgefer.interpreter import Network
+from edgefer.parity import Budget, compare, judge, make_vectors, verify
+from edgefer.train.datasets import load_dataset
+
+ROOT = Path(__file__).parents[2]
+BUDGET = Budget(max_drop=1.0, min_agreement=0.97)
+
+
+@pytest.fixture(scope="session")
+def builtin():
+    return load_dataset("builtin", GRAY48)
+
+
+@pytest.fixture(scope="session")
+def tflite_runtime_python(tmp_path_factory) -> str:
+    """A Python with edgefer[tflite-runtime] installed."""
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("tflite-runtime 2.14 has wheels up to Python 3.11 only")
+    venv = tmp_path_factory.mktemp("tflite-runtime")
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    python = str(venv / "bin" / "python")
+    subprocess.run([python, "-m", "pip", "install", "-q", f"{ROOT}[tflite-runtime]"], check=True)
+    return python
+
+
+@pytest.mark.parametrize("runtime", ["litert", "tensorflow"])
+def test_questions_1_and_3_on_the_runtimes_of_the_host(converted, runtime):
+    checks = verify(converted, runtime=runtime)
+    assert [check.question for check in checks] == [1, 3, 3]
+    assert all(check.passed for check in checks), checks
+
+
+def test_question_2_conversion_stays_within_the_budget(converted, builtin):
+    comparisons = prove(converted, builtin, "valid", runtimes=["litert", "tensorflow"])
+    assert [(c.reference, c.candidate) for c in comparisons] == [
+        ("keras", "float32 on litert"), ("keras", "float32 on tensorflow"),
+        ("keras", "int8 on litert"), ("keras", "int8 on tensorflow"),
+    ]  # fmt: skip
+    for comparison in comparisons:
+        assert judge(comparison, BUDGET).passed, comparison
+    assert comparisons[0].agreement == 1.0  # float to float decides nothing otherwise
+
+
+def test_all_questions_on_tflite_runtime(converted, tflite_runtime_python, tmp_path):
+    report = tmp_path / "parity.json"
+    command = [tflite_runtime_python, "-m", "edgefer.cli", "parity", converted.path, "--data", "builtin"]
+    done = subprocess.run(
+        [*command, "--runtime", "tflite-runtime", "--json", report], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = json.loads(report.read_text())
+    assert [(check["question"], check["subject"]) for check in written["checks"]] == [
+        (1, "pixels"), (3, "int8 on tflite-runtime"), (3, "float32 on tflite-runtime"),
+        (2, "int8 on tflite-runtime against float32 on tflite-runtime"),
+    ]  # fmt: skip
+    assert all(check["passed"] for check in written["checks"])
+
+
+def test_a_device_with_tflite_runtime_alone_reads_faces(converted, tflite_runtime_python, tmp_path):
+    command = [tflite_runtime_python, "-m", "edgefer.cli", "run", converted.path, "--runtime", "tflite-runtime"]
+    done = subprocess.run(
+        [*command, "--source", "builtin", "--frames", "4", "--json"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert [len(json.loads(line)["faces"]) for line in done.stdout.splitlines()] == [2, 2, 2, 2]
+
+
+def test_a_pruned_network_has_its_zeros_and_passes(edgefer, trained, builtin):
+    import io
+    import tempfile
+
+    out = trained.with_name("pruned")
+    edgefer("convert", trained, "--int8", "--prune", "0.5", "--prune-epochs", "4", "--out", out)
+    pruned = Bundle.open(out)
+    with tempfile.NamedTemporaryFile(suffix=".keras") as file:
+        shutil.copyfileobj(io.BytesIO(pruned.read("pruned")), file)
+        file.flush()
+        import tf_keras
+
+        from edgefer.convert.prune import measured_sparsity
+
+        assert measured_sparsity(tf_keras.models.load_model(file.name, compile=False)) == pytest.approx(0.5, abs=0.01)
+    whole = Bundle.open(trained.with_name("converted"))
+    assert pruned.card.variants["int8"].gzip_bytes < 0.85 * whole.card.variants["int8"].gzip_bytes
+    checks = [judge(c, Budget(max_drop=3.0)) for c in prove(pruned, builtin, "valid", runtimes=["litert"])]
+    assert len(checks) == 3 and all(check.passed for check in checks), checks
+
+
+# What must not pass: each fault is caught by the question that should catch it.
+
+
+def rebuilt(bundle: Bundle, path: Path, *, card=None, **files: bytes) -> Bundle:
+    whole = {name: bundle.read(name) for name in bundle.card.variants} | files
+    return write_bundle(path, card or bundle.card, whole)
+
+
+def patched(bundle: Bundle, change) -> bytes:
+    """parity.npz with its arrays changed in place by `change`."""
+    import io
+
+    with np.load(io.BytesIO(bundle.read("parity"))) as arrays:
+        vectors = {name: arrays[name] for name in arrays.files}
+    change(vectors)
+    out = io.BytesIO()
+    np.savez_compressed(out, **vectors)
+    return out.getvalue()
+
+
+def failed(checks) -> list[int]:
+    return [check.question for check in checks if not check.passed]
+
+
+def test_another_way_to_cut_and_resize_is_caught_by_question_1(converted, tmp_path, monkeypatch):
+    import cv2
+
+    from edgefer import parity, preprocess
+
+    crop = converted.card.crops["haar"]
+    card = converted.card.model_copy(update={"crops": {"haar": crop.model_copy(update={"scale": crop.scale * 1.1})}})
+    assert failed(verify(rebuilt(converted, tmp_path / "crop", card=card))) == [1]
+
+    # A resize kernel other than the host's.
+    shrink = cv2.resize
+    monkeypatch.setattr(preprocess.cv2, "resize", lambda image, size, interpolation: shrink(image, size, interpolation=cv2.INTER_NEAREST))
+    assert failed(parity.verify(converted)) == [1]
+
+
+def test_stale_answers_and_a_lying_runtime_are_caught_by_question_3(converted, tmp_path, monkeypatch):
+    def stale(vectors):
+        vectors["answers_int8"] = np.roll(vectors["answers_int8"], 1, axis=0)
+
+    assert failed(verify(rebuilt(converted, tmp_path / "stale", parity=patched(converted, stale)))) == [3]
+
+    swapped = rebuilt(converted, tmp_path / "swapped", int8=converted.read("float32"))
+    assert 3 in failed(verify(swapped))
+
+    monkeypatch.setattr(Network, "raw", lambda self, pixels: np.zeros((len(pixels), 7), self.dtype))
+    checks = verify(converted)
+    assert failed(checks) == [3, 3]
+    assert "every answer is zero" in checks[1].detail
+
+
+def test_rounding_passes_and_a_shift_of_every_answer_does_not(converted, tmp_path):
+    """What runtimes differ by, a few quanta here and there, is no fault; one quantum everywhere is."""
+    rng = np.random.default_rng(0)
+    scattered = (rng.random((48, 7)) < 0.1) * 3
+    lone = np.zeros((48, 7), int)
+    lone[5, 2] = 5
+    for name, off, expected in (("scattered", scattered, []), ("everywhere", 1, [3]), ("lone", lone, [3])):
+
+        def shift(vectors, off=off):
+            answers = vectors["answers_int8"].astype(int)
+            vectors["answers_int8"] = np.where(answers > 0, answers - off, answers + off).astype(np.int8)
+
+        bundle = rebuilt(converted, tmp_path / name, parity=patched(converted, shift))
+        assert failed(verify(bundle, variants=("int8",))) == expected
+
+
+def test_a_network_calibrated_on_the_wrong_range_is_caught_by_question_2(converted, builtin, tmp_path):
+    """Calibrated on nearly black pictures, an int8 network saturates on real ones; its own vectors cannot know."""
+    from edgefer.convert.pipeline import load_keras
+    from edgefer.convert.quantize import to_int8
+
+    dark = (builtin.split("train").images[:64] // 40).astype(np.uint8)
+    broken = to_int8(load_keras(converted, "keras"), dark)
+    bundle = rebuilt(converted, tmp_path / "dark", int8=broken, parity=make_vectors(converted.card, {"int8": broken}))
+    assert failed(verify(bundle, variants=("int8",))) == []
+    comparisons = prove(bundle, builtin, "valid", runtimes=["litert"])
+    assert [c.candidate for c in comparisons if not judge(c, BUDGET).passed] == ["int8 on litert"]
+
+
+def test_permuted_labels_are_caught_by_question_2(converted, builtin):
+    from edgefer.train.datasets import Dataset, Split
+
+    split = builtin.split("valid")
+    moved = Split(images=split.images, labels=(split.labels + 1) % 7, ids=split.ids)
+    wrong = Dataset(name="wrong", labels=builtin.labels, splits={"valid": moved})
+    (comparison,) = [c for c in prove(converted, wrong, "valid", runtimes=["litert"]) if c.candidate == "int8 on litert"]
+    assert comparison.reference_scores.accuracy < 0.2 and comparison.candidate_scores.accuracy < 0.2
+
+
+def test_vectors_that_cannot_be_read_are_named(converted, tmp_path):
+    with pytest.raises(BundleError, match="parity vectors cannot be read"):
+        verify(rebuilt(converted, tmp_path / "garbage", parity=b"garbage"))
+    with pytest.raises(BundleError, match="holds no parity"):
+        bundle = write_bundle(tmp_path / "none", converted.card, {"int8": converted.read("int8")})
+        verify(bundle)
+
+
+def test_the_paired_interval_is_that_of_the_differences():
+    """Against a bootstrap over pictures (Efron 1979), on decisions with a known drop."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 7, 2000)
+    reference = np.eye(7)[np.where(rng.random(2000) < 0.7, labels, (labels + 1) % 7)]
+    flipped = rng.random(2000) < 0.05
+    candidate = np.where(flipped[:, None], np.roll(reference, 2, axis=1), reference)
+    ids = np.arange(2000)
+    result = compare(("a", reference), ("b", candidate), labels, tuple("abcdefg"), ids)
+    loss = 100.0 * ((reference.argmax(1) == labels).astype(float) - (candidate.argmax(1) == labels))
+    draws = loss[rng.integers(0, 2000, (4000, 2000))].mean(axis=1)
+    assert result.drop == pytest.approx(loss.mean())
+    assert result.drop_interval == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.1)
+    assert result.agreement == pytest.approx(1 - flipped.mean()) and len(result.flips) == flipped.sum()
+    assert judge(result, Budget(max_drop=100, min_agreement=0.9)).passed
+    assert not judge(result, Budget(max_drop=100, min_agreement=0.99)).passed
+    assert not judge(result, Budget(max_drop=1, min_agreement=0.5)).passed
