@@ -34,7 +34,7 @@ class HaarDetector:
         if not hasattr(cv2, "CascadeClassifier"):
             raise MissingDependency(f"OpenCV {cv2.__version__} has no Haar cascades: pip install 'opencv-python<5'.")
         self.width, self.least = width, least
-        self._cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_alt2.xml")
+        self._cascade = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_alt2.xml")  # type: ignore[attr-defined]
 
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
         gray = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)

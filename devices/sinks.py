@@ -94,7 +94,7 @@ class VideoFile:
             return
         if self._writer is None:
             self.size = picture.shape[1], picture.shape[0]
-            codec = cv2.VideoWriter_fourcc(*("mp4v" if self.path.suffix.lower() == ".mp4" else "MJPG"))
+            codec = cv2.VideoWriter.fourcc(*("mp4v" if self.path.suffix.lower() == ".mp4" else "MJPG"))
             self._writer = cv2.VideoWriter(str(self.partial), codec, self.fps, self.size)
             if not self._writer.isOpened():
                 raise SourceError(f"Cannot write a video to {self.path}: is the folder writable and the disk not full?")
@@ -125,6 +125,7 @@ class Window:
         return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
     def write(self, frame: Frame, faces: list[Face], picture: np.ndarray | None) -> None:
+        assert picture is not None
         cv2.imshow(self.TITLE, picture)
         key = cv2.waitKey(1) & 0xFF
         self.closed = key in (ord("q"), 27) or cv2.getWindowProperty(self.TITLE, cv2.WND_PROP_VISIBLE) < 1

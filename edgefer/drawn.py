@@ -229,7 +229,7 @@ def _place(
     """Paste a face of `size` pixels, centred at (x, y) and rolled, into `picture` in place."""
     shrink = size / CANVAS
     matrix = cv2.getRotationMatrix2D((CANVAS / 2, CANVAS / 2), roll_deg, shrink)
-    matrix[:, 2] += (x - CANVAS / 2, y - CANVAS / 2)
+    matrix[:, 2] += np.array([x - CANVAS / 2, y - CANVAS / 2])
     to = picture.shape[1], picture.shape[0]
     if shrink < 1:  # warpAffine does not average when it shrinks
         face, cover = (cv2.GaussianBlur(part, (0, 0), 0.45 / shrink) for part in (face, cover))

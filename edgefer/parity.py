@@ -9,6 +9,7 @@
 
 import io
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,7 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
     faces, _ = drawn.face_set(6, seed)
     pixels = [prepare(face, card.input) for face in faces]
     pixels += list(rng.integers(0, 256, (6, *card.input.shape), dtype=np.uint8))
-    arrays = {
+    arrays: dict[str, Any] = {
         "frames": np.stack(frames),
         "boxes": boxes,
         "crops": np.stack([face_pixels(f, tuple(b), crop, card.input) for f, b in zip(frames, boxes, strict=True)]),

@@ -45,7 +45,9 @@ def test_every_fault_of_a_bundle_is_named(copy, tmp_path):
     assert "temperature" in complaint()
     edit(copy, surprise=1)
     assert "surprise" in complaint()
-    edit(copy, variants=json.loads(good)["variants"] | {"int8": json.loads(good)["variants"]["int8"] | {"file": "../x"}})
+    edit(
+        copy, variants=json.loads(good)["variants"] | {"int8": json.loads(good)["variants"]["int8"] | {"file": "../x"}}
+    )
     assert "int8 file must be 'int8.tflite'" in complaint()
     (copy / CARD).write_text(good[:-40])
     assert "not a valid model card" in complaint()

@@ -75,7 +75,7 @@ def test_both_kaggle_forms_plain_gz_and_zip(tmp_path):
 )
 def test_a_bad_row_is_named_or_skipped(tmp_path, row, complaint):
     file = write_csv(tmp_path / "fer2013.csv", [*rows(), row])
-    with pytest.raises(DataError, match="row 85.*--skip-bad") as error:
+    with pytest.raises(DataError, match=r"row 85.*--skip-bad") as error:
         load_dataset(file, GRAY48)
     assert complaint in str(error.value)
     dataset = load_dataset(file, GRAY48, skip_bad=True)

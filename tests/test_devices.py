@@ -25,7 +25,7 @@ from edgefer.records import Face, Frame, Prediction
 def video(tmp_path_factory):
     """Twenty frames of drawn faces over ten seconds, so that many expressions occur, as an MP4."""
     file = tmp_path_factory.mktemp("video") / "faces.mp4"
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"mp4v"), 2, (480, 360))
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), 2, (480, 360))
     for frame, _ in drawn.scene(seconds=10, fps=2):
         writer.write(frame.image_bgr)
     writer.release()
@@ -54,9 +54,8 @@ def test_pictures_come_in_order_of_name_and_a_bad_one_is_named(tmp_path):
 def test_a_video_without_frames_is_an_error_not_an_empty_result(tmp_path, video):
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(video.read_bytes()[:2000])
-    with pytest.raises(SourceError, match=r"cut\.mp4"):
-        with open_source(str(cut)) as source:
-            list(source)
+    with pytest.raises(SourceError, match=r"cut\.mp4"), open_source(str(cut)) as source:
+        list(source)
 
 
 def test_run_writes_a_json_line_a_frame_and_a_whole_video(edgefer, converted, video, tmp_path):

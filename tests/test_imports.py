@@ -9,7 +9,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = {"edgefer": ROOT / "edgefer", "train": ROOT / "train", "convert": ROOT / "convert", "devices": ROOT / "devices"}
-HOST = ("tensorflow", "tf_keras", "keras", "tensorflow_model_optimization", "matplotlib", "edgefer.train", "edgefer.convert")
+HOST = (
+    "tensorflow",
+    "tf_keras",
+    "keras",
+    "tensorflow_model_optimization",
+    "matplotlib",
+    "edgefer.train",
+    "edgefer.convert",
+)
 FORBIDDEN = {
     "edgefer": ("edgefer.train", "edgefer.convert", "edgefer.devices"),
     "train": ("edgefer.convert", "edgefer.devices"),

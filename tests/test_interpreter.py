@@ -23,7 +23,9 @@ def test_int8_and_float_networks_agree_on_drawn_faces(converted):
         for answer in answers[variant]:
             assert sum(answer.scores.values()) == pytest.approx(1)
             assert answer.score == max(answer.scores.values()) == answer.scores[answer.label]
-        right = [answer.label == drawn.EXPRESSIONS[label] for answer, label in zip(answers[variant], labels, strict=True)]
+        right = [
+            answer.label == drawn.EXPRESSIONS[label] for answer, label in zip(answers[variant], labels, strict=True)
+        ]
         assert np.mean(right) > 0.85
     same = [a.label == b.label for a, b in zip(answers["int8"], answers["float32"], strict=True)]
     assert np.mean(same) > 0.95
@@ -43,7 +45,7 @@ def test_temperature_softens_but_does_not_change_the_choice():
 
 def test_a_network_that_does_not_fit_its_card_is_refused(converted):
     content, spec = converted.read("int8"), converted.card.input
-    with pytest.raises(BundleError, match="takes .*48.* pixels but its card says"):
+    with pytest.raises(BundleError, match=r"takes .*48.* pixels but its card says"):
         Network(content, InputSpec(height=64, width=64), 7)
     with pytest.raises(BundleError, match="card has 8 labels"):
         Network(content, spec, 8)

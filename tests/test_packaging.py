@@ -35,5 +35,9 @@ def test_the_wheel_holds_the_tree(wheel):
 def test_the_base_install_is_what_a_device_needs(wheel):
     (name,) = (name for name in wheel.namelist() if name.endswith("METADATA"))
     requires = Parser().parsestr(wheel.read(name).decode()).get_all("Requires-Dist")
-    base = {line.split(";")[0].split(">")[0].split("~")[0].split("<")[0].strip() for line in requires if "extra ==" not in line}
+    base = {
+        line.split(";")[0].split(">")[0].split("~")[0].split("<")[0].strip()
+        for line in requires
+        if "extra ==" not in line
+    }
     assert base == {"numpy", "opencv-python", "typer", "pydantic", "rich", "ai-edge-litert"}

@@ -14,7 +14,12 @@ def test_every_built_in_recipe_loads_under_its_own_name():
 
 def test_any_field_can_be_overridden_with_toml_values():
     recipe = load_recipe("fer-small", ("optimizer.rate=0.02", "augment.flip=false", "name=mine", "schedule.name=step"))
-    assert (recipe.optimizer.rate, recipe.augment.flip, recipe.name, recipe.schedule.name) == (0.02, False, "mine", "step")
+    assert (recipe.optimizer.rate, recipe.augment.flip, recipe.name, recipe.schedule.name) == (
+        0.02,
+        False,
+        "mine",
+        "step",
+    )
 
 
 def test_a_recipe_file_of_ones_own(tmp_path):
@@ -50,7 +55,7 @@ def test_a_bad_field_is_named(override, complaint):
 
 
 def test_a_missing_or_broken_recipe_is_named(tmp_path):
-    with pytest.raises(RecipeError, match="choose .*fer-small"):
+    with pytest.raises(RecipeError, match=r"choose .*fer-small"):
         load_recipe("fer-huge")
     (tmp_path / "bad.toml").write_text("name = ")
     with pytest.raises(RecipeError, match=r"bad\.toml cannot be read"):
@@ -67,6 +72,8 @@ def test_fer_small_is_the_size_it_says():
     network = build(recipe.model, recipe.input, 7)
     assert network.output_shape == (None, 7)
     convs = [layer for layer in network.layers if type(layer).__name__ == "Conv2D"]
-    macs = sum(int(layer.kernel.shape.num_elements()) * layer.output_shape[1] * layer.output_shape[2] for layer in convs)
+    macs = sum(
+        int(layer.kernel.shape.num_elements()) * layer.output_shape[1] * layer.output_shape[2] for layer in convs
+    )
     assert 0.47e6 < network.count_params() < 0.49e6
     assert 38e6 < macs < 42e6

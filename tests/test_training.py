@@ -81,9 +81,15 @@ def test_erasing_blanks_one_rectangle_of_the_stated_size(pixels):
     ("overrides", "expected"),
     [
         (("schedule.name=constant",), {0: 0.1, 399: 0.1}),
-        (("schedule.name=cosine", "schedule.warmup_epochs=2", "schedule.final_rate=0.001"), {0: 0.01, 200: 0.1, 4200: 0.001}),
+        (
+            ("schedule.name=cosine", "schedule.warmup_epochs=2", "schedule.final_rate=0.001"),
+            {0: 0.01, 200: 0.1, 4200: 0.001},
+        ),
         (("schedule.name=step", "schedule.factor=0.5", "schedule.every_epochs=3"), {299: 0.1, 300: 0.05, 600: 0.025}),
-        (("schedule.name=exponential", "schedule.factor=0.5", "schedule.every_epochs=3"), {150: 0.1 * 0.5**0.5, 600: 0.025}),
+        (
+            ("schedule.name=exponential", "schedule.factor=0.5", "schedule.every_epochs=3"),
+            {150: 0.1 * 0.5**0.5, 600: 0.025},
+        ),
     ],
 )
 def test_learning_rate_schedules(overrides, expected):
@@ -102,7 +108,17 @@ def history(run):
 
 def test_kill_9_and_resume_gives_the_uninterrupted_run(edgefer, tmp_path):
     """The same epochs, batches and optimizer state: the histories agree to float noise, and no epoch is lost or run twice."""
-    order = ("train", "--data", "builtin", "--recipe", "demo", "--epochs", "5", "--set", 'model.layers="C16/2 C16 C32/2"')
+    order = (
+        "train",
+        "--data",
+        "builtin",
+        "--recipe",
+        "demo",
+        "--epochs",
+        "5",
+        "--set",
+        'model.layers="C16/2 C16 C32/2"',
+    )
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     edgefer(*order, "--out", whole)
 

@@ -4,7 +4,7 @@ import csv
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -34,8 +34,8 @@ class Epoch:
     val_accuracy: float
 
 
-class Watcher:
-    """What a fit reports to; the command line's shows a progress bar. This one says nothing."""
+class Watcher(Protocol):
+    """What a fit reports to; the command line's shows a progress bar."""
 
     def begin(self, first_epoch: int, epochs: int, steps: int) -> None: ...
     def step(self, loss: float, accuracy: float) -> None: ...

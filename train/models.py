@@ -34,7 +34,9 @@ def _plain(model: Model, pixels):
 
     x = pixels
     for word in model.layers.split():
-        filters, stride, residual = LAYER.fullmatch(word).groups()
+        match = LAYER.fullmatch(word)
+        assert match  # the recipe has been validated
+        filters, stride, residual = match.groups()
         if residual:
             # layers.Add, not "+": tfmot quantizes only named layers.
             branch = conv(conv(x, int(residual)), int(residual), relu=False)

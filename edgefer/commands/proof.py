@@ -30,7 +30,7 @@ def parity(
     from edgefer import console
     from edgefer.bundle import Bundle, write_file
     from edgefer.interpreter import installed_runtimes
-    from edgefer.parity import Budget, Check, ParityReport, judge, verify
+    from edgefer.parity import Budget, Check, Comparison, ParityReport, judge, verify
 
     opened = Bundle.open(bundle_path(bundle))
     runtimes = runtime or installed_runtimes()
@@ -38,7 +38,7 @@ def parity(
     for name in runtimes:
         found = verify(opened, runtime=name)
         checks += found if not checks else found[1:]  # question 1 is the same for every runtime
-    comparisons = ()
+    comparisons: tuple[Comparison, ...] = ()
     if data:
         from edgefer.convert.prove import prove
 

@@ -140,7 +140,11 @@ def test_another_way_to_cut_and_resize_is_caught_by_question_1(converted, tmp_pa
 
     # A resize kernel other than the host's.
     shrink = cv2.resize
-    monkeypatch.setattr(preprocess.cv2, "resize", lambda image, size, interpolation: shrink(image, size, interpolation=cv2.INTER_NEAREST))
+    monkeypatch.setattr(
+        preprocess.cv2,
+        "resize",
+        lambda image, size, interpolation: shrink(image, size, interpolation=cv2.INTER_NEAREST),
+    )
     assert failed(parity.verify(converted)) == [1]
 
 
@@ -194,7 +198,9 @@ def test_permuted_labels_are_caught_by_question_2(converted, builtin):
     split = builtin.split("valid")
     moved = Split(images=split.images, labels=(split.labels + 1) % 7, ids=split.ids)
     wrong = Dataset(name="wrong", labels=builtin.labels, splits={"valid": moved})
-    (comparison,) = [c for c in prove(converted, wrong, "valid", runtimes=["litert"]) if c.candidate == "int8 on litert"]
+    (comparison,) = [
+        c for c in prove(converted, wrong, "valid", runtimes=["litert"]) if c.candidate == "int8 on litert"
+    ]
     assert comparison.reference_scores.accuracy < 0.2 and comparison.candidate_scores.accuracy < 0.2
 
 
