@@ -68,8 +68,8 @@ class Bundle:
         """The path of a variant's file; BundleError when the bundle has none."""
         if variant not in self.card.variants:
             have = ", ".join(self.card.variants) or "nothing"
-            hint = ": run `edgefer convert` first" if variant in TFLITE_VARIANTS else ""
-            raise BundleError(f"{self.path} holds no {variant} network (it has {have}){hint}.")
+            what = "parity vectors" if variant == PARITY else f"{variant} network"
+            raise BundleError(f"{self.path} holds no {what} (it has {have}): run `edgefer convert {self.path}` first.")
         name = self.card.variants[variant].file
         if name != FILES.get(variant):
             raise BundleError(f"{self.path / CARD}: the {variant} file must be {FILES.get(variant)!r}, not {name!r}.")

@@ -249,11 +249,14 @@ def _film(picture: np.ndarray, rng: np.random.Generator, gain: float, noise: flo
     return np.clip(picture * gain + rng.normal(0, noise, picture.shape), 0, 255).astype(np.uint8)
 
 
-def face_set(per_class: int, seed: int, size: int = 96) -> tuple[list[np.ndarray], np.ndarray]:
-    """Labelled pictures, each filled by one face: uint8 BGR [size, size, 3] and int64 labels into EXPRESSIONS."""
-    rng = np.random.default_rng(seed)
-    images = []
-    labels = np.tile(np.arange(len(EXPRESSIONS)), per_class)
+def face_set(per_class: int, seed: int, size: int = 96) -> tuple[Iterator[np.ndarray], np.ndarray]:
+    """Labelled pictures, each filled by one face: uint8 BGR [size, size, 3], drawn as they are taken, and their int64
+    labels into EXPRESSIONS."""
+    labels = np.tile(np.arange(len(EXPRESSIONS), dtype=np.int64), per_class)
+    return _faces(labels, np.random.default_rng(seed), size), labels
+
+
+def _faces(labels: np.ndarray, rng: np.random.Generator, size: int) -> Iterator[np.ndarray]:
     for label in labels:
         face, cover = draw_face(
             Person.random(rng), EXPRESSIONS[label], rng, yaw=rng.uniform(-1, 1), pitch=rng.uniform(-1, 1)
@@ -263,8 +266,7 @@ def face_set(per_class: int, seed: int, size: int = 96) -> tuple[list[np.ndarray
         _place(
             picture, face, cover, middle[0], middle[1] - 0.06 * size, size * rng.uniform(1.18, 1.36), rng.normal(0, 5)
         )
-        images.append(_film(picture, rng, rng.uniform(0.65, 1.2), rng.uniform(1, 6)))
-    return images, labels.astype(np.int64)
+        yield _film(picture, rng, rng.uniform(0.65, 1.2), rng.uniform(1, 6))
 
 
 @dataclass(frozen=True)

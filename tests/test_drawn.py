@@ -7,9 +7,8 @@ from edgefer.devices.faces import HaarDetector
 
 
 def test_the_same_seed_draws_the_same_faces():
-    first, labels = drawn.face_set(1, seed=5)
-    second, _ = drawn.face_set(1, seed=5)
-    other, _ = drawn.face_set(1, seed=6)
+    labels = drawn.face_set(1, seed=5)[1]
+    first, second, other = (list(drawn.face_set(1, seed=seed)[0]) for seed in (5, 5, 6))
     assert labels.tolist() == list(range(7))
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True))

@@ -122,7 +122,7 @@ def load_dataset(
     from edgefer.train import fer_csv, folders
 
     if str(path) == BUILT_IN:
-        return built_in(spec, seed=seed)
+        return built_in(spec, seed=seed, track=track)
     path = Path(path)
     if not path.exists():
         raise DataError(
@@ -139,15 +139,15 @@ def load_dataset(
     return _with_validation(dataset, path, valid_fraction, seed)
 
 
-def built_in(spec: InputSpec, *, per_class: int = 120, seed: int = 0) -> Dataset:
+def built_in(spec: InputSpec, *, per_class: int = 120, seed: int = 0, track: Track = silent) -> Dataset:
     """Drawn faces (edgefer.drawn), `per_class` of each expression for training and a third as many to validate."""
     from edgefer import drawn
     from edgefer.preprocess import prepare
 
     def draw(count: int, seed: int) -> Split:
-        images, labels = drawn.face_set(count, seed)
+        faces, labels = drawn.face_set(count, seed)
         return Split(
-            images=np.stack([prepare(image, spec) for image in images]),
+            images=np.stack([prepare(face, spec) for face in track(faces, len(labels), "Drawing faces")]),
             labels=labels,
             ids=np.array([f"drawn {seed}:{i}" for i in range(len(labels))]),
         )

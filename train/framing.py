@@ -6,12 +6,15 @@ import cv2
 import numpy as np
 
 from edgefer.card import CropSpec
+from edgefer.train.datasets import Track, silent
 
 ENLARGE = 4  # a 48-pixel face becomes 192, a size every detector finds
 LEAST = 20  # fewer faces say nothing
 
 
-def measure_crop(images: np.ndarray, detect: Callable[[np.ndarray], list[tuple[int, int, int, int]]]) -> CropSpec:
+def measure_crop(
+    images: np.ndarray, detect: Callable[[np.ndarray], list[tuple[int, int, int, int]]], track: Track = silent
+) -> CropSpec:
     """The median relation between `detect`'s boxes and the frames of face pictures.
 
     images: uint8 [n, h, w, c] (gray or RGB), each filled by one face. Each is enlarged, its border mirrored to give
@@ -23,7 +26,7 @@ def measure_crop(images: np.ndarray, detect: Callable[[np.ndarray], list[tuple[i
     pad = height // 2
     frame_x, frame_y = pad + width / 2, pad + height / 2
     found = []
-    for image in images:
+    for image in track(images, len(images), "Measuring how the detector frames these faces"):
         picture = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if image.shape[2] == 1 else cv2.COLOR_RGB2BGR)
         picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC)
         picture = cv2.copyMakeBorder(picture, pad, pad, pad, pad, cv2.BORDER_REFLECT)

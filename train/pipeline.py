@@ -102,7 +102,7 @@ def train(
         name=recipe.name,
         labels=dataset.labels,
         input=recipe.input,
-        crops={name: measure_crop(sample.images, detect) for name, detect in detectors.items()},
+        crops={name: measure_crop(sample.images, detect, track) for name, detect in detectors.items()},
         metrics={name: {"keras": value} for name, value in scores.items()},
         provenance=Provenance(
             data=dataset.name,

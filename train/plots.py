@@ -22,7 +22,8 @@ def confusion_plot(matrix: np.ndarray, labels: tuple[str, ...], title: str) -> b
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axes = figure.add_subplot()
     shown = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(matrix):
+    for row, column in np.argwhere(matrix):
+        count = matrix[row, column]
         color = "white" if share[row, column] > 0.5 else "black"
         axes.text(column, row, f"{share[row, column]:.0%}\n{count}", ha="center", va="center", fontsize=7, color=color)
     axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")

@@ -207,7 +207,7 @@ def test_permuted_labels_are_caught_by_question_2(converted, builtin):
 def test_vectors_that_cannot_be_read_are_named(converted, tmp_path):
     with pytest.raises(BundleError, match="parity vectors cannot be read"):
         verify(rebuilt(converted, tmp_path / "garbage", parity=b"garbage"))
-    with pytest.raises(BundleError, match="holds no parity"):
+    with pytest.raises(BundleError, match="holds no parity vectors"):
         bundle = write_bundle(tmp_path / "none", converted.card, {"int8": converted.read("int8")})
         verify(bundle)
 
