@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgefer.bundle import PARITY, TFLITE_VARIANTS, Bundle, write_bundle
-from edgefer.card import ModelCard, Scores
+from edgefer.convert.calibrate import fit_temperature
 from edgefer.convert.prune import measured_sparsity, prune
 from edgefer.convert.quantize import calibration_pictures, to_float32, to_int8
 from edgefer.errors import BundleError
-from edgefer.interpreter import Network
+from edgefer.interpreter import Network, softmax
+from edgefer.metrics import ece
 from edgefer.parity import make_vectors
 from edgefer.train.backend import tensorflow
 from edgefer.train.datasets import Dataset
@@ -60,11 +61,18 @@ def convert(bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, watcher: Wa
         files["int8"] = to_int8(model, pictures)
         steps.append(f"int8 calibrated on {len(pictures)} training pictures")
     tflite = {name: files[name] for name in reversed(TFLITE_VARIANTS) if name in files}
-    for name, split in held.items():
-        metrics[name] |= {variant: _tflite_scores(content, card, split) for variant, content in tflite.items()}
+    for variant, content in tflite.items():
+        network = Network(content, card.input, len(card.labels))
+        logits = {name: network.logits(split.images) for name, split in held.items()}
+        for name, split in held.items():
+            metrics[name][variant] = evaluate(split, logits[name])
+    # Fitted on the answers of the network that devices will run, the last of the loop above.
+    temperature, labels = fit_temperature(logits["valid"], held["valid"].labels), held["valid"].labels
+    before, after = (ece(softmax(logits["valid"], t), labels) for t in (1.0, temperature))
+    steps.append(f"temperature {temperature:.3f} fitted on valid with {variant}: ECE {before:.3f} to {after:.3f}")
     files[PARITY] = make_vectors(card, tflite)
     provenance = card.provenance.model_copy(update={"steps": tuple(steps)})
-    card = card.model_copy(update={"metrics": metrics, "provenance": provenance})
+    card = card.model_copy(update={"metrics": metrics, "provenance": provenance, "temperature": temperature})
     report = {file.name: file.read_bytes() for file in sorted((bundle.path / "report").glob("*.png"))}
     return write_bundle(out, card, files, report)
 
@@ -90,8 +98,3 @@ def keras_bytes(model) -> bytes:
         file = Path(folder) / "model.keras"
         model.save(file)
         return file.read_bytes()
-
-
-def _tflite_scores(content: bytes, card: ModelCard, split) -> Scores:
-    network = Network(content, card.input, len(card.labels))
-    return evaluate(split, network.logits(split.images))

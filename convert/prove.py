@@ -1,5 +1,6 @@
 """Question 2 of parity: what conversion cost, on labelled pictures, with every form of the network there is."""
 
+import time
 from importlib.util import find_spec
 
 import numpy as np
@@ -25,7 +26,8 @@ def prove(
     """
     card = bundle.card
     pictures = dataset.with_labels(card.labels).split(split)
-    answers = {}
+    answers: dict[str, np.ndarray] = {}
+    times: dict[str, float] = {}
     for variant in ("keras", "pruned") if find_spec("tensorflow") else ():
         if bundle.has(variant):
             answers[variant] = keras_logits(load_keras(bundle, variant), pictures.images)
@@ -33,8 +35,13 @@ def prove(
         for runtime in runtimes if bundle.has(variant) else ():
             network = Network(bundle.read(variant), card.input, len(card.labels), runtime=runtime)
             name, starts = f"{variant} on {runtime}", range(0, len(pictures), CHUNK)
-            parts = [network.logits(pictures.images[at : at + CHUNK]) for at in track(starts, len(starts), name)]
-            answers[name] = np.concatenate(parts)
+            parts, ms = [], []
+            for at in track(starts, len(starts), name):
+                chunk = pictures.images[at : at + CHUNK]
+                began = time.perf_counter()
+                parts.append(network.logits(chunk))
+                ms.append(1000 * (time.perf_counter() - began) / len(chunk))
+            answers[name], times[name] = np.concatenate(parts), float(np.median(ms))
     if len(answers) < 2:
         raise BundleError(f"{bundle.path} holds only one form of its network: run `edgefer convert` first.")
 
@@ -43,5 +50,6 @@ def prove(
     pairs = [(names[0], "pruned")] if source == "pruned" else []
     pairs += [(source, name) for name in names if name not in ("keras", source)]
     return tuple(
-        compare((a, answers[a]), (b, answers[b]), pictures.labels, card.labels, pictures.ids) for a, b in pairs
+        compare((a, answers[a]), (b, answers[b]), pictures.labels, card.labels, pictures.ids, ms=times.get(b))
+        for a, b in pairs
     )

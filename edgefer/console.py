@@ -27,7 +27,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
     cells = [[str(cell) for cell in row] for row in rows]
     table = Table(title=title, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
-        figures = all(re.fullmatch(r"[+-]?[\d.,]+%?", row[number]) for row in cells)
+        figures = all(re.fullmatch(r"[+-]?[\d.,]*%?", row[number]) for row in cells)
         table.add_column(column, justify="right" if figures else "left", overflow="fold")
     for row in cells:
         table.add_row(*row)

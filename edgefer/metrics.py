@@ -34,3 +34,23 @@ def scores(labels: np.ndarray, predicted: np.ndarray, classes: int) -> Scores:
         macro_recall=float(recall[present].mean()),
         macro_f1=float(f1[present].mean()),
     )
+
+
+def nll(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean negative log-likelihood, in nats, of float [n, classes] probabilities against int64 [n] labels."""
+    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).mean())
+
+
+def calibration_bins(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> np.ndarray:
+    """Per equal-width bin of confidence: its count, mean confidence and accuracy; float [bins, 3], zeros where empty."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.bincount(which, minlength=bins)
+    sums = np.stack([np.bincount(which, weights, minlength=bins) for weights in (confidence, right)])
+    return np.column_stack([count, *(sums / np.maximum(count, 1))])
+
+
+def ece(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error: the mean gap between confidence and accuracy (Guo et al. 2017, arXiv:1706.04599)."""
+    count, confidence, accuracy = calibration_bins(probabilities, labels, bins).T
+    return float((count * np.abs(confidence - accuracy)).sum() / count.sum())

@@ -61,6 +61,15 @@ def parity(
             for c in sorted(checks, key=lambda c: c.question)
         ],
     )
+    if comparisons:
+        console.show_table(
+            f"What it gives, {split} split, {comparisons[0].reference_scores.count} pictures",
+            ("network", "accuracy", "macro recall", "macro F1", "mean |dp|", "ms a picture"),
+            [
+                (name, f"{s.accuracy:.2%}", f"{s.macro_recall:.3f}", f"{s.macro_f1:.3f}", dp, ms)
+                for name, s, dp, ms in _figures(comparisons)
+            ],
+        )
     file = json_file or opened.path / "report" / "parity.json"
     write_file(file, json.dumps(report.to_json(), indent=2).encode() + b"\n")
     if not data:
@@ -71,3 +80,11 @@ def parity(
     )
     if failed:
         raise typer.Exit(1)
+
+
+def _figures(comparisons):
+    """Each network once, the references first: name, scores, mean |dp| against its reference, ms a picture."""
+    first = comparisons[0]
+    yield first.reference, first.reference_scores, "", ""
+    for c in comparisons:
+        yield c.candidate, c.candidate_scores, f"{c.mean_dp:.4f}", f"{c.ms:.2f}" if c.ms is not None else ""

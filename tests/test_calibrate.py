@@ -1,0 +1,42 @@
+"""Temperature scaling, against networks whose true temperature is known."""
+
+import numpy as np
+import pytest
+
+from edgefer.convert.calibrate import fit_temperature
+from edgefer.interpreter import softmax
+from edgefer.metrics import calibration_bins, ece, nll
+
+
+def drawn_from(temperature: float, count: int = 20000):
+    """Logits, and labels drawn from their softmax at `temperature`: that is the temperature to find."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (count, 7)).astype(np.float32)
+    labels = (softmax(logits, temperature).cumsum(axis=1) < rng.random((count, 1))).sum(axis=1)
+    return logits, labels
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7, 4.0])
+def test_the_true_temperature_is_found_and_calibrates(temperature):
+    logits, labels = drawn_from(temperature)
+    found = fit_temperature(logits, labels)
+    assert found == pytest.approx(temperature, rel=0.05)
+    assert ece(softmax(logits, found), labels) < 0.012
+    if temperature != 1.0:
+        assert ece(softmax(logits), labels) > 0.05
+        assert nll(softmax(logits, found), labels) < nll(softmax(logits), labels)
+
+
+def test_ece_is_the_gap_between_confidence_and_accuracy():
+    sure = np.tile([0.9, 0.1], (10, 1))
+    assert ece(sure, np.array([0] * 9 + [1])) == pytest.approx(0)
+    assert ece(sure, np.array([0] * 5 + [1] * 5)) == pytest.approx(0.4)
+    assert calibration_bins(sure, np.zeros(10, int))[13].tolist() == pytest.approx([10, 0.9, 1.0])
+    assert nll(np.array([[1.0, 0.0]]), np.array([0])) == 0
+
+
+def test_a_converted_bundle_is_calibrated(converted):
+    step = converted.card.provenance.steps[-1]
+    assert step.startswith("temperature") and converted.card.temperature != 1.0
+    before, after = map(float, step.split("ECE ")[1].split(" to "))
+    assert after <= before
