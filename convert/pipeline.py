@@ -8,13 +8,11 @@ from edgefer.bundle import PARITY, TFLITE_VARIANTS, Bundle, write_bundle
 from edgefer.convert.calibrate import fit_temperature
 from edgefer.convert.prune import measured_sparsity, prune
 from edgefer.convert.quantize import calibration_pictures, to_float32, to_int8
-from edgefer.errors import BundleError
 from edgefer.interpreter import Network, softmax
 from edgefer.metrics import ece
 from edgefer.parity import make_vectors
-from edgefer.train.backend import tensorflow
 from edgefer.train.datasets import Dataset
-from edgefer.train.evaluate import evaluate, keras_logits
+from edgefer.train.evaluate import evaluate, keras_logits, load_keras
 from edgefer.train.fit import Watcher
 from edgefer.train.recipes import Recipe
 
@@ -75,21 +73,6 @@ def convert(bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, watcher: Wa
     card = card.model_copy(update={"metrics": metrics, "provenance": provenance, "temperature": temperature})
     report = {file.name: file.read_bytes() for file in sorted((bundle.path / "report").glob("*.png"))}
     return write_bundle(out, card, files, report)
-
-
-def load_keras(bundle: Bundle, variant: str):
-    """The bundle's "keras" or "pruned" network as a tf_keras model."""
-    tensorflow()
-    import tf_keras
-
-    content = bundle.read(variant)
-    with tempfile.NamedTemporaryFile(suffix=".keras") as file:
-        file.write(content)
-        file.flush()
-        try:
-            return tf_keras.models.load_model(file.name, compile=False)
-        except (ValueError, TypeError, KeyError, OSError) as error:
-            raise BundleError(f"{bundle.file(variant)} is not a network this tf_keras can load: {error}") from None
 
 
 def keras_bytes(model) -> bytes:

@@ -6,12 +6,11 @@ from importlib.util import find_spec
 import numpy as np
 
 from edgefer.bundle import TFLITE_VARIANTS, Bundle
-from edgefer.convert.pipeline import load_keras
 from edgefer.errors import BundleError
 from edgefer.interpreter import Network
 from edgefer.parity import Comparison, compare
 from edgefer.train.datasets import Dataset, Track, silent
-from edgefer.train.evaluate import keras_logits
+from edgefer.train.evaluate import keras_logits, load_keras
 
 CHUNK = 128
 

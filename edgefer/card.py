@@ -69,6 +69,7 @@ class Provenance(_Part):
 
     data: str
     split_sizes: dict[str, int]
+    valid_fraction: float = Field(0.2, gt=0, lt=1)
     recipe: dict
     seed: int
     epoch: int

@@ -1,16 +1,38 @@
 """What a network is worth on a labelled split."""
 
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgefer.bundle import TFLITE_VARIANTS, Bundle
 from edgefer.card import Scores
-from edgefer.metrics import confusion_matrix, per_class, scores
+from edgefer.errors import BundleError
+from edgefer.interpreter import Network, softmax
+from edgefer.metrics import confusion_matrix, ece, nll, per_class, scores
 from edgefer.preprocess import to_float
+from edgefer.train.backend import tensorflow
 from edgefer.train.datasets import Split
 
 if TYPE_CHECKING:
     import tf_keras
+
+
+def load_keras(bundle: Bundle, variant: str):
+    """The bundle's "keras" or "pruned" network as a tf_keras model."""
+    tensorflow()
+    import tf_keras
+
+    content = bundle.read(variant)
+    with tempfile.NamedTemporaryFile(suffix=".keras") as file:
+        file.write(content)
+        file.flush()
+        try:
+            return tf_keras.models.load_model(file.name, compile=False)
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise BundleError(f"{bundle.file(variant)} is not a network this tf_keras can load: {error}") from None
 
 
 def keras_logits(model: "tf_keras.Model", images: np.ndarray) -> np.ndarray:
@@ -31,3 +53,63 @@ def class_table(
     """Per class: label, pictures, precision, recall, F1."""
     matrix = confusion_matrix(split.labels, logits.argmax(axis=1), len(labels))
     return list(zip(labels, matrix.sum(axis=1).tolist(), *(part.tolist() for part in per_class(matrix)), strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One form of a network on one labelled split.
+
+    interval: 95% for the accuracy (Wilson 1927). nll in nats, ece over 15 bins, both with the card's temperature.
+    probabilities: float64 [n, classes], in the split's order.
+    """
+
+    name: str
+    scores: Scores
+    interval: tuple[float, float]
+    nll: float
+    ece: float
+    confusion: np.ndarray
+    probabilities: np.ndarray
+
+
+def networks(bundle: Bundle, runtime: str = "auto") -> dict:
+    """Every form of the bundle's network that can run here: name -> (uint8 [n, h, w, c] -> float32 [n, classes]).
+
+    The TFLite forms, float first; the Keras one only where there are none, for it is float32.tflite's twin.
+    """
+    card = bundle.card
+    forms = {}
+    for variant in reversed(TFLITE_VARIANTS):
+        if bundle.has(variant):
+            network = Network(bundle.read(variant), card.input, len(card.labels), runtime=runtime)
+            forms[variant] = network.logits
+    if not forms and find_spec("tensorflow"):
+        model = load_keras(bundle, "keras")
+        forms["keras"] = lambda images: keras_logits(model, images)
+    if not forms:
+        raise BundleError(
+            f"{bundle.path} holds no network that can run here: run `edgefer convert {bundle.path}` first."
+        )
+    return forms
+
+
+def full_evaluation(name: str, logits: np.ndarray, split: Split, temperature: float) -> Evaluation:
+    """All figures of float32 logits [n, classes] against the split's labels."""
+    probabilities = softmax(logits, temperature)
+    result = evaluate(split, logits)
+    return Evaluation(
+        name=name,
+        scores=result,
+        interval=wilson_interval(result.accuracy, result.count),
+        nll=nll(probabilities, split.labels),
+        ece=ece(probabilities, split.labels),
+        confusion=confusion_matrix(split.labels, logits.argmax(axis=1), logits.shape[1]),
+        probabilities=probabilities,
+    )
+
+
+def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The score interval of a share of `count` trials (Wilson 1927): right near 0 and 1 and for few trials too."""
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -106,6 +106,7 @@ def train(
         metrics={name: {"keras": value} for name, value in scores.items()},
         provenance=Provenance(
             data=dataset.name,
+            valid_fraction=order.valid_fraction,
             split_sizes={name: len(split) for name, split in dataset.splits.items()},
             recipe=recipe.model_dump(mode="json"),
             seed=recipe.fit.seed,

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 
+from edgefer.metrics import calibration_bins, ece
 from edgefer.train.fit import Epoch
 
 
@@ -49,4 +50,21 @@ def history_plot(rows: list[Epoch], best: Epoch) -> bytes:
         axes.set_ylabel(name)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
+    return _png(figure)
+
+
+def reliability_plot(probabilities: np.ndarray, labels: np.ndarray, title: str) -> bytes:
+    """Accuracy against confidence in 15 bins: on the diagonal a score means what it says."""
+    from matplotlib.figure import Figure
+
+    count, confidence, accuracy = calibration_bins(probabilities, labels).T
+    used = count > 0
+    figure = Figure(figsize=(5.2, 5.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="gray", linestyle=":")
+    axes.bar(confidence[used], accuracy[used], width=0.05, alpha=0.7, label="accuracy")
+    axes.plot(confidence[used], count[used] / count.sum(), color="black", marker=".", label="share of pictures")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
+    axes.set_title(f"{title}: ECE {ece(probabilities, labels):.3f}", fontsize=10)
+    axes.legend(fontsize=8)
     return _png(figure)

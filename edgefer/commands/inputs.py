@@ -22,22 +22,27 @@ def bundle_path(bundle: Path | None) -> Path:
 
 
 def training_data(bundle, data: str, skip_bad: bool):
-    """The data a bundle was trained on: as named, or as its training run remembers."""
+    """The data a bundle was trained on, loaded: as named, or as its training run remembers."""
     from edgefer import console
     from edgefer.train.datasets import cache_folder, load_dataset
     from edgefer.train.pipeline import Order
 
-    valid_fraction = 0.2
     if not data:
         if not (bundle.path / "training" / "order.json").is_file():
             raise InputError(f"{bundle.path} does not remember its training data: name it with --data PATH.")
         order = Order.load(bundle.path)
-        data, skip_bad, valid_fraction = order.data, order.skip_bad, order.valid_fraction
+        data, skip_bad = order.data, order.skip_bad
     card = bundle.card
     dataset = load_dataset(
-        data, card.input, skip_bad=skip_bad, valid_fraction=valid_fraction, seed=card.provenance.seed,
-        track=console.track, cache=cache_folder(),
-    )  # fmt: skip
+        data,
+        card.input,
+        skip_bad=skip_bad,
+        # As in training, or pictures that were trained on would come back as validation pictures.
+        valid_fraction=card.provenance.valid_fraction,
+        seed=card.provenance.seed,
+        track=console.track,
+        cache=cache_folder(),
+    )
     list_skipped(dataset.skipped)
     return dataset
 

@@ -1,0 +1,60 @@
+"""The command that says what a network is worth: evaluate."""
+
+from typing import Annotated
+
+import typer
+
+from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, training_data
+
+
+def evaluate(
+    bundle: BundleArgument = None,
+    data: Annotated[
+        str, typer.Option(metavar="PATH", help="Labelled pictures; what it was trained on when left out.")
+    ] = "",
+    split: Annotated[str, typer.Option(help="Which split of the data: valid, test or train.")] = "valid",
+    domain_shift: Annotated[
+        bool, typer.Option("--domain-shift", help="Also under shift, scale, tilt, dark, blur, JPEG and tiny faces.")
+    ] = False,
+    runtime: Annotated[str, typer.Option(help="auto, litert, tflite-runtime or tensorflow.")] = "auto",
+    skip_bad: SkipBad = False,
+) -> None:
+    """Measure a network on labelled pictures: a table, an HTML page and JSON."""
+    import json
+
+    from edgefer import console
+    from edgefer.bundle import Bundle, write_file
+    from edgefer.train import report, shift
+    from edgefer.train.evaluate import evaluate as score
+    from edgefer.train.evaluate import full_evaluation, networks
+
+    opened = Bundle.open(bundle_path(bundle))
+    card = opened.card
+    pictures = training_data(opened, data, skip_bad).with_labels(card.labels).split(split)
+    forms = networks(opened, runtime)
+    evaluations = [
+        full_evaluation(name, logits(pictures.images), pictures, card.temperature) for name, logits in forms.items()
+    ]
+    shifts: dict[str, dict[str, float]] = {}
+    for name, change in (
+        console.track(shift.CHANGES.items(), len(shift.CHANGES), "Domain shift") if domain_shift else ()
+    ):
+        images = shift.changed(pictures.images, change)
+        shifts[name] = {form: score(pictures, logits(images)).accuracy for form, logits in forms.items()}
+
+    console.show_table(
+        f"{card.name} on {split}, {len(pictures):,} pictures", report.SUMMARY_COLUMNS, report.summary_rows(evaluations)
+    )
+    if shifts:
+        rows = [[change, *(f"{by_form[form]:.1%}" for form in forms)] for change, by_form in shifts.items()]
+        console.show_table("Accuracy where the camera differs from the data", ["change", *forms], rows)
+    page = opened.path / "report" / f"evaluation-{split}.html"
+    write_file(page, report.html_report(card, split, pictures, evaluations, shifts).encode())
+    figures = {
+        one.name: one.scores.model_dump()
+        | {"interval": one.interval, "nll": one.nll, "ece": one.ece, "confusion": one.confusion.tolist()}
+        for one in evaluations
+    }
+    written = {"labels": card.labels, "split": split, "networks": figures, "domain_shift": shifts}
+    write_file(page.with_suffix(".json"), json.dumps(written, indent=2).encode() + b"\n")
+    console.show(f"Report: {page} and {page.with_suffix('.json').name}")
