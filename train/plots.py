@@ -57,13 +57,13 @@ def reliability_plot(probabilities: np.ndarray, labels: np.ndarray, title: str) 
     """Accuracy against confidence in 15 bins: on the diagonal a score means what it says."""
     from matplotlib.figure import Figure
 
-    count, confidence, accuracy = calibration_bins(probabilities, labels).T
-    used = count > 0
+    count, _, accuracy = calibration_bins(probabilities, labels).T
+    middles = (np.arange(len(count)) + 0.5) / len(count)
     figure = Figure(figsize=(5.2, 5.2), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="gray", linestyle=":")
-    axes.bar(confidence[used], accuracy[used], width=0.05, alpha=0.7, label="accuracy")
-    axes.plot(confidence[used], count[used] / count.sum(), color="black", marker=".", label="share of pictures")
+    axes.bar(middles, accuracy, width=0.9 / len(count), alpha=0.7, label="accuracy")
+    axes.plot(middles, count / count.sum(), color="black", marker=".", label="share of pictures")
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
     axes.set_title(f"{title}: ECE {ece(probabilities, labels):.3f}", fontsize=10)
     axes.legend(fontsize=8)
