@@ -8,6 +8,8 @@
 """
 
 import io
+import zipfile
+import zlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy as np
 from edgefer import drawn
 from edgefer.bundle import PARITY, TFLITE_VARIANTS, Bundle
 from edgefer.card import ModelCard, Scores
-from edgefer.errors import BundleError
+from edgefer.errors import BundleError, RuntimeFault
 from edgefer.interpreter import Network, softmax
 from edgefer.metrics import scores
 from edgefer.preprocess import face_pixels, prepare
@@ -116,21 +118,36 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
 
 def verify(bundle: Bundle, *, runtime: str = "auto", variants: tuple[str, ...] = TFLITE_VARIANTS) -> list[Check]:
     """Questions 1 and 3 for the bundle on this machine: needs neither data nor TensorFlow."""
-    vectors = _load_vectors(bundle)
+    frames, boxes, expected, pixels = _vectors(bundle, "frames", "boxes", "crops", "pixels")
     card = bundle.card
     crop = next(iter(card.crops.values()), card.crop_for(""))
-    crops = [
-        face_pixels(f, tuple(b), crop, card.input) for f, b in zip(vectors["frames"], vectors["boxes"], strict=True)
-    ]
-    wrong = int((np.stack(crops) != vectors["crops"]).sum())
-    total = vectors["crops"].size
-    detail = f"{total:,} pixels of {len(crops)} crops equal" if not wrong else f"{wrong:,} of {total:,} pixels differ"
+    crops = np.stack([face_pixels(f, tuple(b), crop, card.input) for f, b in zip(frames, boxes, strict=True)])
+    if crops.shape != expected.shape:
+        raise BundleError(
+            f"{bundle.path}: the parity vectors hold {expected.shape} crops, its card makes {crops.shape}."
+        )
+    wrong = int((crops != expected).sum())
+    detail = f"{wrong:,} of {crops.size:,} pixels of {len(crops)} crops differ"
     checks = [Check(question=1, subject="pixels", passed=wrong == 0, detail=detail)]
     for variant in variants:
         if bundle.has(variant):
             network = Network(bundle.read(variant), card.input, len(card.labels), runtime=runtime)
-            checks.append(_check_answers(network, variant, vectors["pixels"], vectors[f"answers_{variant}"]))
+            checks.append(_check_answers(network, variant, pixels, *_vectors(bundle, f"answers_{variant}")))
     return checks
+
+
+def check_at_load(bundle: Bundle, variant: str, network: Network) -> None:
+    """Question 3 on a few pictures, in milliseconds: RuntimeFault when the network does not give its stored answers.
+
+    It catches a runtime that answers zeros, or other numbers than the host's, before the first frame.
+    """
+    pixels, answers = _vectors(bundle, "pixels", f"answers_{variant}")
+    check = _check_answers(network, variant, pixels[::6], answers[::6])
+    if not check.passed:
+        raise RuntimeFault(
+            f"{check.subject} does not give this bundle's stored answers ({check.detail}): do not trust it here. "
+            "See `edgefer parity`, try another --runtime, or run it all the same with --no-check."
+        )
 
 
 def _check_answers(network: Network, variant: str, pixels: np.ndarray, expected: np.ndarray) -> Check:
@@ -152,17 +169,13 @@ def _check_answers(network: Network, variant: str, pixels: np.ndarray, expected:
     return Check(question=3, subject=f"{variant} on {network.runtime}", passed=passed, detail=detail)
 
 
-def _load_vectors(bundle: Bundle) -> dict[str, np.ndarray]:
+def _vectors(bundle: Bundle, *names: str) -> tuple[np.ndarray, ...]:
+    """The named arrays of the bundle's parity.npz."""
     try:
         with np.load(io.BytesIO(bundle.read(PARITY)), allow_pickle=False) as arrays:
-            vectors = {name: arrays[name] for name in arrays.files}
-        for name in ("frames", "boxes", "crops", "pixels"):
-            vectors[name]
-        return vectors
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise BundleError(
-            f"{bundle.path}: the parity vectors cannot be read ({error}): convert the bundle again."
-        ) from None
+            return tuple(arrays[name] for name in names)
+    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise BundleError(f"{bundle.path}: the parity vectors cannot be read ({error}): convert it again.") from None
 
 
 def compare(
