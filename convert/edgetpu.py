@@ -102,7 +102,9 @@ def compile_int8(content: bytes) -> tuple[bytes, CompilerLog, str]:
 def add_compiled(bundle: Bundle) -> tuple[Bundle, CompilerLog]:
     """Compile the bundle's int8 network and add it to the bundle, with the compiler's log in its report."""
     if not bundle.has("int8"):
-        raise BundleError(f"{bundle.path} holds no int8 network, and the Edge TPU runs nothing else: convert with --int8.")
+        raise BundleError(
+            f"{bundle.path} holds no int8 network, and the Edge TPU runs nothing else: convert with --int8."
+        )
     content, log, text = compile_int8(bundle.read("int8"))
     files = {variant: bundle.read(variant) for variant in bundle.card.variants} | {VARIANT: content}
     figures = asdict(log) | {"mapped": log.mapped, "on_cpu": log.on_cpu}

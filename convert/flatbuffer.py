@@ -123,16 +123,19 @@ def read_model(content: bytes, where: str) -> Model:
         raise InputError(f"{where} is not a .tflite file: bytes 4 to 8 are {content[4:8]!r}, not {IDENTIFIER!r}.")
     try:
         return _Reader(content).model()
-    except (struct.error, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{where} is a damaged .tflite file ({reason:.100}): copy or convert it again.") from None
+    except (IndexError, ValueError) as error:
+        reason = str(error)
+    except (struct.error, TypeError, OverflowError):  # what the schema's accessors raise on offsets that lead nowhere
+        reason = "its parts point outside the file"
+    raise InputError(f"{where} is a damaged .tflite file ({reason}): copy or convert it again.")
 
 
 class _Reader:
     """Walks the flatbuffer with the schema's generated accessors, counting what it reads against the file's size.
 
     The accessors check nothing: a mutated length reads on until Python's struct refuses, and vectors may overlap, so
-    that n of them with n elements each take n * n steps. A sound file holds no more elements than it has bytes.
+    that n of them with n elements each take n * n steps. A sound file holds fewer elements (4 bytes each)
+    and letters than it has bytes.
     """
 
     def __init__(self, content: bytes):
@@ -140,7 +143,7 @@ class _Reader:
 
         self.schema = schema_py_generated
         self.content = content
-        self.budget = 4 * len(content)  # four times, since a writer may share equal vectors
+        self.budget = len(content)
 
     def take(self, length: int) -> int:
         """Count `length` elements as read; ValueError once the file cannot hold so many."""
@@ -181,7 +184,7 @@ class _Reader:
 
     def code(self, code) -> tuple[str, int, bool]:
         number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())  # old files know only the deprecated field
-        name = _names(self.schema.BuiltinOperator)[number]
+        name = _name(self.schema.BuiltinOperator, number)
         if name == "CUSTOM":
             return self.text(code.CustomCode()), code.Version(), True
         return name, code.Version(), False
@@ -209,7 +212,7 @@ class _Reader:
             name=self.text(tensor.Name()),
             shape=shape,
             signature=signature,
-            dtype=_names(self.schema.TensorType)[tensor.Type()],
+            dtype=_name(self.schema.TensorType, tensor.Type()),
             scales=self.take(quantization.ScaleLength()) if quantization else 0,
             data=_at(self.buffers, tensor.Buffer()),
         )
@@ -243,14 +246,17 @@ class _Reader:
             return {}
         options = classes[name]()
         options.Init(table.Bytes, table.Pos)
-        found: dict = {
-            "fused_activation": _names(self.schema.ActivationFunctionType)[options.FusedActivationFunction()]
-        }
+        found: dict = {"fused_activation": _name(self.schema.ActivationFunctionType, options.FusedActivationFunction())}
         if name.endswith("CONV_2D"):
             found["dilation"] = options.DilationHFactor(), options.DilationWFactor()
         if name == "FULLY_CONNECTED":
             found["shuffled_weights"] = options.WeightsFormat() != 0
         return found
+
+
+def _name(enum: type, number: int) -> str:
+    """The schema's name of a value; one that is newer than the schema keeps its number."""
+    return _names(enum).get(number, f"UNKNOWN_{number}")
 
 
 @cache
@@ -260,5 +266,5 @@ def _names(enum: type) -> dict[int, str]:
 
 def _at(items: tuple[T, ...], number: int) -> T:
     if not 0 <= number < len(items):  # Python would take a negative one from the end
-        raise IndexError(f"number {number} of {len(items)}")
+        raise IndexError(f"it refers to number {number} of {len(items)}")
     return items[number]

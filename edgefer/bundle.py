@@ -4,6 +4,7 @@ card.json            what the network is (edgefer.card); written last, so a dire
 model.keras          the trained network; pruned.keras the same after pruning; both stay on the host
 float32.tflite       the network as TFLite, float
 int8.tflite          the network as TFLite, int8 in and out
+int8_edgetpu.tflite  the same, compiled for a Coral Edge TPU
 parity.npz           pictures and expected answers (edgefer.parity)
 report/              plots and tables; not covered by the card
 """
@@ -69,6 +70,8 @@ class Bundle:
         if variant not in self.card.variants:
             have = ", ".join(self.card.variants) or "nothing"
             hint = ": run `edgefer convert` first" if variant in TFLITE_VARIANTS else ""
+            if variant == "int8_edgetpu":
+                hint = ": run `edgefer convert --edgetpu` on an x86-64 Linux host first"
             raise BundleError(f"{self.path} holds no {variant} network (it has {have}){hint}.")
         name = self.card.variants[variant].file
         if name != FILES.get(variant):

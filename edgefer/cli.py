@@ -54,5 +54,5 @@ def _options(
     pass
 
 
-for command in (host.train, host.convert, proof.parity, device.run, demo.demo):
+for command in (host.train, host.convert, proof.parity, proof.lint, device.run, demo.demo):
     app.command()(command)
