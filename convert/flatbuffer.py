@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TypeVar
 
+from edgefer.bundle import EDGETPU_OPERATOR
 from edgefer.errors import InputError
 
 IDENTIFIER = b"TFL3"
 T = TypeVar("T")
-COMPILED = "edgetpu-custom-op"  # the operator that edgetpu_compiler puts in place of those it mapped
 INTEGERS = ("INT8", "UINT8", "INT16", "INT4")
 FLOATS = ("FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64")
 
@@ -100,7 +100,7 @@ def quantization(model: Model) -> str:
 
 def compiled(model: Model) -> bool:
     """Whether edgetpu_compiler made this file."""
-    return any(operator.custom and operator.name == COMPILED for operator in model.operators)
+    return any(operator.custom and operator.name == EDGETPU_OPERATOR for operator in model.operators)
 
 
 def parameter_bytes(model: Model) -> int:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from edgefer.convert.flatbuffer import COMPILED, Model, Operator, arithmetic, compiled, parameter_bytes, quantization
+from edgefer.bundle import EDGETPU_OPERATOR
+from edgefer.convert.flatbuffer import Model, Operator, arithmetic, compiled, parameter_bytes, quantization
 from edgefer.convert.operators import BUILT_IN_CUSTOM, EDGETPU, LITERT, TFLITE_RUNTIME
 from edgefer.convert.placement import AFTER, DTYPE, HEAVY, Placement, place
 
@@ -158,7 +159,7 @@ def _operators(model: Model, target: str) -> Iterator[Finding]:
         newest = runtime.operators.get(name, 0)
         if not custom and version <= newest:
             continue
-        if custom and name == COMPILED:
+        if custom and name == EDGETPU_OPERATOR:
             what, hint = (
                 "it is compiled for the Edge TPU, and nothing else runs it",
                 "use the file it was compiled from",
@@ -216,7 +217,7 @@ def _mediapipe(model: Model, target: str) -> Iterator[Finding]:
 def _edgetpu(model: Model, target: str) -> Iterator[Finding]:
     size = parameter_bytes(model)
     if compiled(model):
-        rest = [op for op in model.operators if op.name != COMPILED]
+        rest = [op for op in model.operators if op.name != EDGETPU_OPERATOR]
         yield Finding(
             severity="note",
             rule="edgetpu-compiled",

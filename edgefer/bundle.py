@@ -31,6 +31,7 @@ FILES = {
     "int8_edgetpu": "int8_edgetpu.tflite",
     PARITY: "parity.npz",
 }
+EDGETPU_OPERATOR = "edgetpu-custom-op"  # what edgetpu_compiler puts in place of the operators it mapped
 TFLITE_VARIANTS = ("int8", "float32")  # the order in which a device prefers them
 
 

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
-from edgefer.bundle import Bundle
+from edgefer.bundle import EDGETPU_OPERATOR, Bundle
 from edgefer.card import InputSpec, ModelCard
 from edgefer.errors import BundleError, InputError, MissingDependency, RuntimeFault
 from edgefer.preprocess import to_float, to_int8
@@ -23,7 +23,6 @@ RUNTIMES = {
 }
 DEVICES = ("cpu", "coral")
 EDGETPU_LIBRARY = "libedgetpu.so.1"
-COMPILED = b"edgetpu-custom-op"  # what edgetpu_compiler leaves in a network
 INT8_SCALE, INT8_ZERO = 1 / 255, -128  # of an int8 network's input: the pixel contract
 
 
@@ -50,14 +49,15 @@ def _runtime_module(runtime: str) -> ModuleType:
 def _edgetpu_delegate(load_delegate: Callable, library: str):
     """The runtime's delegate for a Coral Edge TPU; MissingDependency without its library, RuntimeFault without the device."""
     try:
-        ctypes.CDLL(library)  # first by itself: load_delegate does not say which of the two is missing
-    except OSError as error:
+        # First by itself: load_delegate does not say which of the two is missing, and prints a traceback on its way out.
+        _ = ctypes.CDLL(library).tflite_plugin_create_delegate
+    except (OSError, AttributeError) as error:
         raise MissingDependency(
             f"Coral's runtime {library} cannot be loaded ({error}): install libedgetpu1-std, or run with --device cpu."
         ) from None
     try:
         return load_delegate(library)
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         said = " ".join(str(error).removeprefix(f"Failed to load delegate from {library}").split())
         raise RuntimeFault(
             f"{library} found no Edge TPU it can use{f' ({said})' if said else ''}: plug it in, check that this user "
@@ -93,7 +93,7 @@ class Network:
         self.runtime = runtime
         delegates = None
         if device == "coral":
-            if COMPILED not in content:  # the delegate would take it, and leave all of it to the CPU
+            if EDGETPU_OPERATOR.encode() not in content:  # the delegate would take it, and leave all of it to the CPU
                 raise BundleError(
                     "The network is not compiled for the Edge TPU: run `edgefer convert --edgetpu` first."
                 )

@@ -172,13 +172,13 @@ def _compile_for_edgetpu(converted: "Bundle") -> EdgeferError | None:
         )
         return error
     console.show_table(
-        f"Edge TPU (compiler {log.version}): {log.mapped} operators mapped, {log.on_cpu} on the CPU",
+        f"Edge TPU compiler {log.version}",
         ("operator", "count", "status"),
         [(outcome.operator, outcome.count, outcome.status) for outcome in log.outcomes],
     )
     figures = (log.cached_bytes, log.cache_left_bytes, log.streamed_bytes)
     cached, left, streamed = ("?" if figure is None else f"{figure:,}" for figure in figures)
     console.show(
-        f"Parameters: {cached} bytes cached on the chip ({left} left), {streamed} fetched anew for every picture."
+        f"{log.mapped} operators mapped to the Edge TPU, {log.on_cpu} on the CPU. Parameters: {cached} bytes cached on the chip ({left} left), {streamed} fetched anew for every picture."
     )
     return None
