@@ -179,6 +179,7 @@ def _compile_for_edgetpu(converted: "Bundle") -> EdgeferError | None:
     figures = (log.cached_bytes, log.cache_left_bytes, log.streamed_bytes)
     cached, left, streamed = ("?" if figure is None else f"{figure:,}" for figure in figures)
     console.show(
-        f"{log.mapped} operators mapped to the Edge TPU, {log.on_cpu} on the CPU. Parameters: {cached} bytes cached on the chip ({left} left), {streamed} fetched anew for every picture."
+        f"{log.mapped} operators mapped to the Edge TPU, {log.on_cpu} on the CPU. Parameters: {cached} bytes cached on "
+        f"the chip ({left} left), {streamed} fetched anew for every picture."
     )
     return None

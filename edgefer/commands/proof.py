@@ -120,9 +120,12 @@ def lint(
         }
         print(json.dumps(report, indent=2))
     else:
-        console.show_table(
+        console.show(
             f"{model}: {quantization(network)}, {len(network.operators)} operators, "
-            f"{parameter_bytes(network):,} bytes of parameters",
+            f"{parameter_bytes(network):,} bytes of parameters"
+        )
+        console.show_table(
+            "",
             ("target", "", "errors", "warnings", "notes"),
             [
                 (
