@@ -229,6 +229,8 @@ def test_the_edge_tpu_limits_of_single_operators(build, schema):
     )
     assert one(build, "SOFTMAX", before=(1, 7), after=(1, 7)).status == MAPPED
     assert "16000" in one(build, "SOFTMAX", after=(1, 16_001)).detail
+    shuffled = options(schema, "FullyConnectedOptions", weightsFormat=1)
+    assert "shuffled" in one(build, "FULLY_CONNECTED", before=(1, 8), after=(1, 8), options=shuffled).detail
     assert "one-dimensional" in one(build, "FULLY_CONNECTED", after=(4, 7)).detail
     assert one(build, "PRELU", constants=[((1, 1, 8), INT8, bytes(8))]).status == MAPPED
     assert "shared_axes" in one(build, "PRELU", constants=[((4, 4, 8), INT8, bytes(128))]).detail
@@ -343,7 +345,7 @@ def test_mutated_files_end_in_one_sentence_or_in_findings(made):
     assert worst < 2
 
 
-def test_lengths_cannot_make_it_read_more_than_the_file_holds(build, schema, monkeypatch):
+def test_lengths_cannot_make_it_read_more_than_the_file_holds(schema):
     """Vectors that overlap: n operators that each claim the same n inputs would take n * n steps."""
     import flatbuffers
 
