@@ -26,7 +26,7 @@ def to_int8(model: "tf_keras.Model", calibration: np.ndarray) -> bytes:
 
     calibration: uint8 [n, h, w, c], pictures as the network will see them. The input's scale is 1/255 and its zero
     point -128, so that a device feeds it raw pixels minus 128. Per channel for convolutions, per tensor for dense
-    layers (which tflite-runtime and the Edge TPU compiler read wrongly otherwise).
+    layers: runtimes and compilers from before 2024 expect one scale there (TensorFlow Lite Micro and NNAPI refuse more).
     """
     tf = tensorflow()
     calibration = calibration.copy()

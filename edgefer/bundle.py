@@ -4,6 +4,7 @@ card.json            what the network is (edgefer.card); written last, so a dire
 model.keras          the trained network; pruned.keras the same after pruning; both stay on the host
 float32.tflite       the network as TFLite, float
 int8.tflite          the network as TFLite, int8 in and out
+int8_edgetpu.tflite  the same, compiled for a Coral Edge TPU
 parity.npz           pictures and expected answers (edgefer.parity)
 report/              plots and tables; not covered by the card
 """
@@ -30,6 +31,7 @@ FILES = {
     "int8_edgetpu": "int8_edgetpu.tflite",
     PARITY: "parity.npz",
 }
+EDGETPU_OPERATOR = "edgetpu-custom-op"  # what edgetpu_compiler puts in place of the operators it mapped
 TFLITE_VARIANTS = ("int8", "float32")  # the order in which a device prefers them
 
 
@@ -69,7 +71,9 @@ class Bundle:
         if variant not in self.card.variants:
             have = ", ".join(self.card.variants) or "nothing"
             what = "parity vectors" if variant == PARITY else f"{variant} network"
-            raise BundleError(f"{self.path} holds no {what} (it has {have}): run `edgefer convert {self.path}` first.")
+            command = "edgefer convert --edgetpu" if variant == "int8_edgetpu" else f"edgefer convert {self.path}"
+            where = " on an x86-64 Linux host" if variant == "int8_edgetpu" else ""
+            raise BundleError(f"{self.path} holds no {what} (it has {have}): run `{command}`{where} first.")
         name = self.card.variants[variant].file
         if name != FILES.get(variant):
             raise BundleError(f"{self.path / CARD}: the {variant} file must be {FILES.get(variant)!r}, not {name!r}.")

@@ -54,7 +54,15 @@ def _options(
     pass
 
 
-for command in (host.train, host.convert, proof.parity, evaluation.evaluate, device.run, demo.demo):
+for command in (
+    host.train,
+    host.convert,
+    proof.parity,
+    proof.lint,
+    evaluation.evaluate,
+    device.run,
+    demo.demo,
+):
     app.command()(command)
 
 

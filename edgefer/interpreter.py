@@ -1,14 +1,16 @@
 """Runs a TFLite network on whichever runtime is installed, and turns its answers into predictions."""
 
+import ctypes
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 
 import numpy as np
 
-from edgefer.bundle import Bundle
+from edgefer.bundle import EDGETPU_OPERATOR, Bundle
 from edgefer.card import InputSpec, ModelCard
-from edgefer.errors import BundleError, MissingDependency, RuntimeFault
+from edgefer.errors import BundleError, InputError, MissingDependency, RuntimeFault
 from edgefer.preprocess import to_float, to_int8
 from edgefer.quiet import quiet
 from edgefer.records import Prediction
@@ -19,6 +21,8 @@ RUNTIMES = {
     "tflite-runtime": ("tflite_runtime.interpreter", "tflite-runtime"),
     "tensorflow": ("tensorflow.lite.python.interpreter", "tensorflow"),
 }
+DEVICES = ("cpu", "coral")
+EDGETPU_LIBRARY = "libedgetpu.so.1"
 INT8_SCALE, INT8_ZERO = 1 / 255, -128  # of an int8 network's input: the pixel contract
 
 
@@ -27,7 +31,7 @@ def installed_runtimes() -> list[str]:
     return [name for name, (module, _) in RUNTIMES.items() if find_spec(module.split(".")[0]) is not None]
 
 
-def _interpreter_class(runtime: str) -> Callable:
+def _runtime_module(runtime: str) -> ModuleType:
     if runtime not in RUNTIMES:
         raise MissingDependency(f"There is no runtime {runtime!r}: choose {', '.join(RUNTIMES)}, or auto.")
     module, package = RUNTIMES[runtime]
@@ -37,9 +41,28 @@ def _interpreter_class(runtime: str) -> Callable:
         )
     try:
         with quiet():
-            return import_module(module).Interpreter
+            return import_module(module)
     except ImportError as error:
         raise MissingDependency(f"The {runtime} runtime cannot be loaded ({error}): pip install {package}.") from None
+
+
+def _edgetpu_delegate(load_delegate: Callable, library: str):
+    """The runtime's delegate for a Coral Edge TPU; MissingDependency without its library, RuntimeFault without the device."""
+    try:
+        # First by itself: load_delegate does not say which of the two is missing, and prints a traceback on its way out.
+        _ = ctypes.CDLL(library).tflite_plugin_create_delegate
+    except (OSError, AttributeError) as error:
+        raise MissingDependency(
+            f"Coral's runtime {library} cannot be loaded ({error}): install libedgetpu1-std, or run with --device cpu."
+        ) from None
+    try:
+        return load_delegate(library)
+    except ValueError as error:
+        said = " ".join(str(error).removeprefix(f"Failed to load delegate from {library}").split())
+        raise RuntimeFault(
+            f"{library} found no Edge TPU it can use{f' ({said})' if said else ''}: plug it in, check that this user "
+            "may open it (group plugdev), or run with --device cpu."
+        ) from None
 
 
 class Network:
@@ -47,19 +70,39 @@ class Network:
 
     content: the .tflite file. spec, classes: what its input and output must be; BundleError when they are not.
     runtime: "litert", "tflite-runtime", "tensorflow", or "auto" for the first that is installed.
+    device: "cpu", or "coral" for an Edge TPU, which takes a network compiled for it and never falls back to the CPU.
     """
 
-    def __init__(self, content: bytes, spec: InputSpec, classes: int, *, runtime: str = "auto", threads: int = 1):
+    def __init__(
+        self,
+        content: bytes,
+        spec: InputSpec,
+        classes: int,
+        *,
+        runtime: str = "auto",
+        threads: int = 1,
+        device: str = "cpu",
+        edgetpu_library: str = EDGETPU_LIBRARY,
+    ):
         if runtime == "auto":
             installed = installed_runtimes()
             if not installed:
                 raise MissingDependency("No TFLite runtime is installed: pip install ai-edge-litert.")
             runtime = installed[0]
-        interpreter = _interpreter_class(runtime)
+        module = _runtime_module(runtime)
         self.runtime = runtime
+        delegates = None
+        if device == "coral":
+            if EDGETPU_OPERATOR.encode() not in content:  # the delegate would take it, and leave all of it to the CPU
+                raise BundleError(
+                    "The network is not compiled for the Edge TPU: run `edgefer convert --edgetpu` first."
+                )
+            delegates = [_edgetpu_delegate(module.load_delegate, edgetpu_library)]
         try:
             with quiet():
-                self._interpreter = interpreter(model_content=content, num_threads=threads)
+                self._interpreter = module.Interpreter(
+                    model_content=content, num_threads=threads, experimental_delegates=delegates
+                )
                 self._interpreter.allocate_tensors()
             (inputs,), (outputs,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         except (ValueError, RuntimeError, SystemError) as error:
@@ -135,12 +178,21 @@ class Classifier:
 
     @classmethod
     def load(
-        cls, bundle: Bundle, *, variant: str | None = None, runtime: str = "auto", threads: int = 1
+        cls,
+        bundle: Bundle,
+        *,
+        variant: str | None = None,
+        runtime: str = "auto",
+        threads: int = 1,
+        device: str = "cpu",
     ) -> "Classifier":
-        """The bundle's int8 network, or its float one where there is no int8, on the best runtime installed."""
-        content = bundle.read(variant or bundle.best_tflite())
+        """The bundle's network on the best runtime installed: int8 if there, else float32; on "coral" the compiled one."""
+        if device not in DEVICES:
+            raise InputError(f"There is no device {device!r}: choose {' or '.join(DEVICES)}.")
+        content = bundle.read(variant or ("int8_edgetpu" if device == "coral" else bundle.best_tflite()))
         card = bundle.card
-        return cls(Network(content, card.input, len(card.labels), runtime=runtime, threads=threads), card)
+        network = Network(content, card.input, len(card.labels), runtime=runtime, threads=threads, device=device)
+        return cls(network, card)
 
     def predict(self, pixels: np.ndarray) -> list[Prediction]:
         """uint8 [n, h, w, c], as from edgefer.preprocess -> n predictions."""

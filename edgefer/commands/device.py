@@ -25,6 +25,7 @@ def run(
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     runtime: Annotated[str, typer.Option(help="auto, litert, tflite-runtime or tensorflow.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="For the network.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, or coral: an Edge TPU, with a bundle compiled for it.")] = "cpu",
 ) -> None:
     """Read faces from a camera, video or pictures. No frame is stored or sent unless asked."""
     from edgefer import console
@@ -37,7 +38,7 @@ def run(
     if (camera is None) == (not source):
         raise InputError("Name one input: --camera 0, or --source with a video, picture, folder, URL or builtin.")
     opened = Bundle.open(bundle_path(bundle))
-    classifier = Classifier.load(opened, runtime=runtime, threads=threads)
+    classifier = Classifier.load(opened, runtime=runtime, threads=threads, device=device)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service's stop ends as cleanly as Ctrl-C
     with open_source(camera if camera is not None else source) as frames_in:
         targets: list[sinks.Sink] = []
@@ -51,7 +52,7 @@ def run(
             console.say("There is no display: running without a window.")
         if not targets:
             targets.append(sinks.Changes(sys.stdout))
-        console.say(f"{opened.card.name} on {classifier.network.runtime}; Ctrl-C ends.")
+        console.say(f"{opened.card.name} on {classifier.network.runtime}, {device}; Ctrl-C ends.")
         summary = loop.run(frames_in, HaarDetector(), classifier, targets, frames=frames)
     stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms().items())
     console.say(

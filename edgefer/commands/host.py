@@ -1,12 +1,15 @@
 """The commands of the training host: train and convert."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, list_skipped, training_data
 from edgefer.errors import EdgeferError, InputError
+
+if TYPE_CHECKING:
+    from edgefer.bundle import Bundle
 
 
 def train(
@@ -104,6 +107,9 @@ def convert(
         float, typer.Option(metavar="SHARE", help="First set this share of the weights to zero, e.g. 0.5.")
     ] = 0.0,
     prune_epochs: Annotated[int, typer.Option(min=1, help="Epochs of fine-tuning while pruning.")] = 4,
+    edgetpu: Annotated[
+        bool, typer.Option("--edgetpu", help="Compile the int8 network for a Coral Edge TPU too (x86-64 Linux).")
+    ] = False,
     data: Annotated[
         str, typer.Option(metavar="PATH", help="Calibration data; what it was trained on when left out.")
     ] = "",
@@ -118,6 +124,8 @@ def convert(
 
     if not 0 <= prune <= 0.95:
         raise InputError(f"--prune {prune:g}: the share of weights to remove must lie between 0 and 0.95.")
+    if edgetpu and not int8:
+        raise InputError("--edgetpu needs the int8 network: leave --no-int8 out.")
     source = Bundle.open(bundle_path(bundle))
     plan = Plan(int8=int8, sparsity=prune, prune_epochs=prune_epochs)
     target = out or source.path.with_name(f"{source.path.name}-{plan.suffix}")
@@ -128,6 +136,7 @@ def convert(
     dataset = training_data(source, data, skip_bad)
     console.say(f"Converting {source.path} into {target}")
     converted = run_conversion(source, dataset, plan, target, console.TrainingProgress())
+    trouble = _compile_for_edgetpu(converted) if edgetpu else None
     card = converted.card
     for split, by_variant in card.metrics.items():
         console.show_table(
@@ -142,3 +151,35 @@ def convert(
     console.show(
         f"Bundle: {target}. Next: edgefer parity {target} --data {data or 'PATH'}; edgefer run {target} --camera 0"
     )
+    if trouble:
+        raise trouble
+
+
+def _compile_for_edgetpu(converted: "Bundle") -> EdgeferError | None:
+    """Add the compiled network to the bundle and show the compiler's table; what went wrong if it cannot."""
+    from edgefer import console
+    from edgefer.convert.edgetpu import add_compiled
+    from edgefer.convert.flatbuffer import read_model
+    from edgefer.convert.placement import place
+
+    try:
+        _, log = add_compiled(converted)
+    except EdgeferError as error:
+        placements = place(read_model(converted.read("int8"), str(converted.file("int8"))).main)
+        console.show(
+            f"Not compiled for the Edge TPU. lint predicts that {sum(p.mapped for p in placements)} of "
+            f"{len(placements)} operators would run on it: edgefer lint {converted.path} --target edgetpu"
+        )
+        return error
+    console.show_table(
+        f"Edge TPU compiler {log.version}",
+        ("operator", "count", "status"),
+        [(outcome.operator, outcome.count, outcome.status) for outcome in log.outcomes],
+    )
+    figures = (log.cached_bytes, log.cache_left_bytes, log.streamed_bytes)
+    cached, left, streamed = ("?" if figure is None else f"{figure:,}" for figure in figures)
+    console.show(
+        f"{log.mapped} operators mapped to the Edge TPU, {log.on_cpu} on the CPU. Parameters: {cached} bytes cached on "
+        f"the chip ({left} left), {streamed} fetched anew for every picture."
+    )
+    return None

@@ -1,0 +1,124 @@
+"""Compiles an int8 network for the Edge TPU with Coral's edgetpu_compiler, and reads what the compiler says of it.
+
+The compiler is closed and runs on x86-64 Linux only; lint (edgefer.convert.placement) predicts its answer elsewhere.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edgefer.bundle import Bundle, write_bundle
+from edgefer.convert.flatbuffer import compiled, read_model
+from edgefer.convert.placement import MAPPED
+from edgefer.errors import BundleError, MissingDependency, RuntimeFault
+
+COMPILER = "edgetpu_compiler"
+VARIANT = "int8_edgetpu"
+TIMEOUT_S = 600  # the compiler gives up on its own after 180 s
+UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One line of the compiler's table: `count` operators of a kind, and where they went (MAPPED) or why not."""
+
+    operator: str
+    count: int
+    status: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompilerLog:
+    """What edgetpu_compiler wrote. Bytes are those of the network's parameters; None where the log does not say."""
+
+    version: str
+    outcomes: tuple[Outcome, ...]
+    cached_bytes: int | None
+    cache_left_bytes: int | None
+    streamed_bytes: int | None  # fetched anew for every picture
+
+    @property
+    def mapped(self) -> int:
+        return sum(outcome.count for outcome in self.outcomes if outcome.status == MAPPED)
+
+    @property
+    def on_cpu(self) -> int:
+        return sum(outcome.count for outcome in self.outcomes) - self.mapped
+
+
+def parse_log(text: str) -> CompilerLog:
+    """The output of `edgetpu_compiler -s` (written for version 16.0); RuntimeFault when it is not one."""
+    version = re.search(r"^Edge TPU Compiler version (\S+)", text, re.MULTILINE)
+    if not version:
+        raise RuntimeFault(f"{COMPILER} wrote no log that edgefer can read; it begins {text[:60]!r}.")
+    table = re.findall(r"^([A-Z][A-Z0-9_]*|\S+-custom-op)[ \t]+(\d+)[ \t]+(\S.*?)[ \t]*$", text, re.MULTILINE)
+    return CompilerLog(
+        version=version[1],
+        outcomes=tuple(Outcome(operator=name, count=int(count), status=status) for name, count, status in table),
+        cached_bytes=_bytes(text, "On-chip memory used for caching model parameters"),
+        cache_left_bytes=_bytes(text, "On-chip memory remaining for caching model parameters"),
+        streamed_bytes=_bytes(text, "Off-chip memory used for streaming uncached model parameters"),
+    )
+
+
+def compile_int8(content: bytes) -> tuple[bytes, CompilerLog, str]:
+    """An int8 .tflite compiled for the Edge TPU, with what the compiler said, parsed and as text.
+
+    MissingDependency when there is no compiler; RuntimeFault when it fails, or maps not one operator.
+    """
+    program = shutil.which(COMPILER)
+    if program is None:
+        raise MissingDependency(
+            f"{COMPILER} is not on PATH; it runs on x86-64 Linux only (not on a Raspberry Pi): "
+            "get it from Coral's apt repository, https://coral.ai/docs/edgetpu/compiler, and convert there."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "int8.tflite", Path(folder) / "int8_edgetpu.tflite"
+        source.write_bytes(content)
+        command = [program, "-s", "-o", folder, str(source)]
+        try:
+            done = subprocess.run(
+                command, cwd=folder, timeout=TIMEOUT_S, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise RuntimeFault(f"{COMPILER} did not finish in {TIMEOUT_S} s: the network may be too large.") from None
+        except OSError as error:
+            raise RuntimeFault(f"{program} cannot be run ({error.strerror}): it needs x86-64 Linux.") from None
+        text = done.stdout.decode(errors="replace").replace(folder, ".")
+        if done.returncode or not target.is_file():
+            raise RuntimeFault(f"{COMPILER} failed (exit code {done.returncode}): {_complaint(text)}")
+        result = target.read_bytes()
+    log = parse_log(text)
+    if not compiled(read_model(result, target.name)):
+        reasons = ", ".join(f"{o.count} {o.operator} {o.status}" for o in log.outcomes) or _complaint(text)
+        raise RuntimeFault(f"{COMPILER} mapped not one operator to the Edge TPU: {reasons}.")
+    return result, log, text
+
+
+def add_compiled(bundle: Bundle) -> tuple[Bundle, CompilerLog]:
+    """Compile the bundle's int8 network and add it to the bundle, with the compiler's log in its report."""
+    if not bundle.has("int8"):
+        raise BundleError(
+            f"{bundle.path} holds no int8 network, and the Edge TPU runs nothing else: convert with --int8."
+        )
+    content, log, text = compile_int8(bundle.read("int8"))
+    files = {variant: bundle.read(variant) for variant in bundle.card.variants} | {VARIANT: content}
+    figures = asdict(log) | {"mapped": log.mapped, "on_cpu": log.on_cpu}
+    report = {"edgetpu.log": text.encode(), "edgetpu.json": json.dumps(figures, indent=2).encode() + b"\n"}
+    return write_bundle(bundle.path, bundle.card, files, report), log
+
+
+def _bytes(text: str, what: str) -> int | None:
+    found = re.search(rf"^{re.escape(what)}: ([\d.]+)({'|'.join(UNITS)})\b", text, re.MULTILINE)
+    return round(float(found[1]) * UNITS[found[2]]) if found else None
+
+
+def _complaint(text: str) -> str:
+    """The line of a failed log that says most: the first error, else the last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it wrote nothing"]
+    errors = [line for line in lines if re.match(r"(ERROR|Compilation failed:|Internal compiler error|Invalid)", line)]
+    return (errors or lines[-1:])[0].rstrip(".") + "."

@@ -1,0 +1,445 @@
+"""lint finds each fault it claims to find, in networks made to have it, and nothing in a sound one; garbage is one sentence."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from edgefer.convert.flatbuffer import parameter_bytes, quantization, read_model
+from edgefer.convert.lint import TARGETS, lint
+from edgefer.convert.operators import BUILT_IN_CUSTOM, EDGETPU, LITERT, TFLITE_RUNTIME
+from edgefer.convert.placement import AFTER, DTYPE, LIMIT, MAPPED, RANK, UNSUPPORTED, VERSION, place
+from edgefer.errors import InputError
+from edgefer.interpreter import installed_runtimes
+
+INT8, FLOAT32, INT32 = 9, 0, 2
+
+
+# ---- networks made with TensorFlow, as users make them ----
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Small networks by name, each converted once on demand: made("int8"), made("hard-swish"), ..."""
+    cache: dict[str, bytes] = {}
+
+    def make(name: str) -> bytes:
+        if name not in cache:
+            cache[name] = _convert(name)
+        return cache[name]
+
+    return make
+
+
+def _convert(name: str) -> bytes:
+    from edgefer.quiet import quiet
+    from edgefer.train.backend import tensorflow
+
+    tf = tensorflow()
+    import tf_keras
+
+    layers = tf_keras.layers
+    bend = {
+        "hard-swish": lambda x: x * tf.nn.relu6(x + 3) / 6,
+        "silu": tf.nn.silu,
+        "leaky-relu": layers.LeakyReLU(),
+        "float-island": lambda x: tf.exp(-tf.nn.relu(x)),
+    }.get(name, tf.nn.relu)
+    rgb = name.startswith("rgb")
+    pixels = tf_keras.Input((12, 12, 3 if rgb else 1))
+    hidden = bend(layers.Conv2D(8, 3)(pixels))
+    model = tf_keras.Model(pixels, layers.Dense(40)(layers.Flatten()(hidden)))
+    batch = {"free-batch": None, "batch-4": 4}.get(name, 1)
+    signature = tf.TensorSpec((batch, *model.input_shape[1:]), tf.float32)
+    function = tf.function(lambda x: model(x, training=False)).get_concrete_function(signature)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], model)
+    if "float32" not in name:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if "float32" not in name and "dynamic-range" not in name:
+        draw = np.random.default_rng(0)
+        shape = (batch or 1, *model.input_shape[1:])
+        converter.representative_dataset = lambda: ([draw.random(shape, np.float32)] for _ in range(4))
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        kind = tf.uint8 if name == "rgb-uint8" else tf.float32 if name == "float-io" else tf.int8
+        converter.inference_input_type = converter.inference_output_type = kind
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = "per-channel" not in name
+    with quiet():
+        return converter.convert()
+
+
+def rules(content: bytes, target: str) -> dict[str, str]:
+    """rule -> severity of what lint finds."""
+    return {finding.rule: finding.severity for finding in lint(read_model(content, "x.tflite"), target)}
+
+
+def test_a_sound_int8_network_passes_where_it_runs(made):
+    model = read_model(made("int8"), "x.tflite")
+    assert quantization(model) == "int8"
+    assert lint(model, "litert") == lint(model, "tflite-runtime") == ()
+    assert rules(made("int8"), "edgetpu") == {"edgetpu-map": "note"}
+    assert [p.status for p in place(model.main)] == [MAPPED] * 3
+    # 8 filters of 3x3 and 800 x 40 dense weights in int8, biases in int32 (the dense layer's are zero and left out)
+    assert 8 * 9 + 800 * 40 <= parameter_bytes(model) <= 8 * 9 + 800 * 40 + 4 * 48 + 16
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "rule", "severity"),
+    [
+        ("hard-swish", "edgetpu", "edgetpu-cpu", "error"),
+        ("leaky-relu", "edgetpu", "edgetpu-cpu", "error"),
+        ("hard-swish", "edgetpu", "edgetpu-partition", "error"),
+        ("float-island", "litert", "float-island", "warning"),
+        ("float-island", "edgetpu", "float-island", "error"),
+        ("float-island", "edgetpu", "runtime-version", "warning"),  # EXP in int8 came with 2.12
+        ("float32", "edgetpu", "not-quantized", "error"),
+        ("float-io", "edgetpu", "edgetpu-cpu", "warning"),
+        ("free-batch", "edgetpu", "dynamic-shape", "error"),
+        ("free-batch", "litert", "dynamic-shape", "warning"),
+        ("batch-4", "edgetpu", "batch-size", "error"),
+        ("batch-4", "mediapipe", "batch-size", "error"),
+        ("per-channel", "edgetpu", "per-channel-dense", "warning"),
+        ("per-channel", "tflite-runtime", "per-channel-dense", "note"),
+        ("per-channel-dynamic-range", "tflite-runtime", "operator-version", "error"),  # FULLY_CONNECTED version 12
+        ("per-channel-dynamic-range", "tflite-runtime", "runtime-version", "warning"),
+        ("dynamic-range", "tflite-runtime", "dynamic-range", "warning"),
+        ("int8", "mediapipe", "mediapipe-input", "error"),
+        ("int8", "mediapipe", "mediapipe-dtype", "error"),
+        ("rgb-float32", "mediapipe", "mediapipe-metadata", "error"),
+        ("rgb-uint8", "mediapipe", "mediapipe-labels", "warning"),
+    ],
+)
+def test_each_fault_is_found_where_it_matters_and_not_in_a_sound_network(made, name, target, rule, severity):
+    assert rules(made(name), target).get(rule) == severity
+    sound = "rgb-uint8" if target == "mediapipe" else "int8"
+    if name != sound:
+        assert rule not in rules(made(sound), target)
+
+
+def test_what_is_no_fault_is_not_reported(made):
+    assert rules(made("silu"), "edgetpu") == {"edgetpu-map": "note"}  # LOGISTIC and MUL, both mapped
+    assert rules(made("rgb-uint8"), "mediapipe") == {"mediapipe-labels": "warning"}  # opens in MediaPipe 1.2.2
+    assert rules(made("per-channel-dynamic-range"), "litert") == {}
+    assert rules(made("float32"), "tflite-runtime") == {}
+
+
+def test_a_finding_says_where(made):
+    (cpu,) = (f for f in lint(read_model(made("leaky-relu"), "x"), "edgetpu") if f.rule == "edgetpu-cpu")
+    assert cpu.operator == 1 and "LeakyRelu" in cpu.tensor and "shared_axes" in cpu.next
+    (shape,) = lint(read_model(made("free-batch"), "x"), "litert")
+    assert "serving_default" in shape.tensor and "(-1, 12, 12, 1)" in shape.what
+
+
+# ---- networks made operator by operator ----
+
+
+@pytest.fixture(scope="module")
+def schema():
+    return import_module("ai_edge_litert.schema_py_generated")
+
+
+@pytest.fixture(scope="module")
+def build(schema):
+    """The bytes of a network of operators in a row: build([(name, version, shape_in, shape_out, dtype, more), ...])."""
+    import flatbuffers
+
+    def make(steps, constants=()) -> bytes:
+        model, graph = schema.ModelT(), schema.SubGraphT()
+        model.version, model.subgraphs, model.operatorCodes = 3, [graph], []
+        model.buffers = [schema.BufferT()]
+        graph.tensors, graph.operators = [], []
+
+        def tensor(shape, dtype, data=None):
+            made = schema.TensorT()
+            made.shape, made.type, made.name, made.buffer = list(shape), dtype, f"t{len(graph.tensors)}".encode(), 0
+            if data is not None:
+                made.buffer = len(model.buffers)
+                model.buffers.append(schema.BufferT())
+                model.buffers[-1].data = np.frombuffer(data, np.uint8)
+            graph.tensors.append(made)
+            return len(graph.tensors) - 1
+
+        last = None
+        for name, version, before, after, dtype, more in steps:
+            code = schema.OperatorCodeT()
+            number = getattr(schema.BuiltinOperator, name, schema.BuiltinOperator.CUSTOM)
+            code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), version
+            if number == schema.BuiltinOperator.CUSTOM:
+                code.customCode = name.encode()
+            operator = schema.OperatorT()
+            operator.opcodeIndex = len(model.operatorCodes)
+            last = tensor(before, dtype) if last is None else last
+            operator.inputs = [last] + [tensor(shape, kind, data) for shape, kind, data in more.get("constants", ())]
+            last = tensor(after, more.get("gives", dtype))
+            operator.outputs = [last]
+            if "options" in more:
+                operator.builtinOptionsType, operator.builtinOptions = more["options"]
+            model.operatorCodes.append(code)
+            graph.operators.append(operator)
+        graph.inputs, graph.outputs = [0], [last]
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    return make
+
+
+def one(build, name, version=1, before=(1, 4, 4, 8), after=(1, 4, 4, 8), dtype=INT8, **more):
+    """The placement of a network of this one operator."""
+    (placement,) = place(read_model(build([(name, version, before, after, dtype, more)]), "x").main)
+    return placement
+
+
+def axes(*numbers):
+    return [((len(numbers),), INT32, np.array(numbers, "<i4").tobytes())]
+
+
+def options(schema, kind, **fields):
+    made = getattr(schema, f"{kind}T")()
+    for field, value in fields.items():
+        setattr(made, field, value)
+    return getattr(schema.BuiltinOptions, kind), made
+
+
+def test_the_edge_tpu_limits_of_single_operators(build, schema):
+    relu = schema.ActivationFunctionType.RELU
+    assert one(build, "RELU").status == MAPPED
+    assert one(build, "GELU").status == one(build, "Flex").status == UNSUPPORTED
+    assert one(build, "RELU", version=EDGETPU["RELU"] + 1).status == VERSION
+    assert one(build, "RELU", dtype=FLOAT32).status == one(build, "RELU", dtype=INT32).status == DTYPE
+    assert one(build, "RELU", before=(2, 4, 4, 8)).status == RANK
+    assert one(build, "MAX_POOL_2D").status == MAPPED
+    for name, kind in (("MAX_POOL_2D", "Pool2DOptions"), ("CONCATENATION", "ConcatenationOptions")):
+        fused = one(build, name, options=options(schema, kind, fusedActivationFunction=relu))
+        assert fused.status == LIMIT and "fused RELU" in fused.detail
+    for width, status in ((1, MAPPED), (2, LIMIT)):
+        chosen = options(schema, "Conv2DOptions", dilationHFactor=1, dilationWFactor=width)
+        assert one(build, "CONV_2D", options=chosen).status == status
+    assert one(build, "MEAN", after=(1, 8), constants=axes(1, 2)).status == MAPPED
+    assert "batch" in one(build, "MEAN", constants=axes(0)).detail
+    assert one(build, "MEAN", constants=axes(-1)).status == MAPPED
+    assert "multiple of 4" in one(build, "MEAN", before=(1, 4, 4, 6), constants=axes(-1)).detail
+    assert "batch" in one(build, "PAD", constants=[((4, 2), INT32, np.array([1] + [0] * 7, "<i4").tobytes())]).detail
+    assert (
+        one(build, "PAD", constants=[((4, 2), INT32, np.array([0, 0, 1] + [0] * 5, "<i4").tobytes())]).status == MAPPED
+    )
+    assert one(build, "SOFTMAX", before=(1, 7), after=(1, 7)).status == MAPPED
+    assert "16000" in one(build, "SOFTMAX", after=(1, 16_001)).detail
+    shuffled = options(schema, "FullyConnectedOptions", weightsFormat=1)
+    assert "shuffled" in one(build, "FULLY_CONNECTED", before=(1, 8), after=(1, 8), options=shuffled).detail
+    assert "one-dimensional" in one(build, "FULLY_CONNECTED", after=(4, 7)).detail
+    assert one(build, "PRELU", constants=[((1, 1, 8), INT8, bytes(8))]).status == MAPPED
+    assert "shared_axes" in one(build, "PRELU", constants=[((4, 4, 8), INT8, bytes(128))]).detail
+
+
+def test_the_first_unsupported_operator_sends_the_rest_to_the_cpu(build):
+    shape = (1, 4, 4, 8)
+    names = ["CONV_2D", "HARD_SWISH", "CONV_2D", "RELU"]
+    placements = place(read_model(build([(name, 1, shape, shape, INT8, {}) for name in names]), "x").main)
+    assert [p.status for p in placements] == [MAPPED, UNSUPPORTED, AFTER, AFTER]
+    # Slower, but the work is on the Edge TPU.
+    tail = build([(name, 1, shape, shape, INT8, {}) for name in ("CONV_2D", "ARG_MAX")])
+    assert rules(tail, "edgetpu")["edgetpu-cpu"] == "warning"
+
+
+def test_a_quantize_at_the_front_does_not_end_the_partition(build):
+    steps = [("QUANTIZE", 1, (1, 8), (1, 8), FLOAT32, {"gives": INT8}), ("RELU", 1, (1, 8), (1, 8), INT8, {})]
+    assert [p.mapped for p in place(read_model(build(steps), "x").main)] == [False, True]
+
+
+def test_parameters_against_the_edge_tpu_memory(build):
+    for size, over in ((8 * 2**20, False), (8 * 2**20 + 1, True)):
+        weights = {"constants": [((1, size), INT8, bytes(size))]}
+        content = build([("FULLY_CONNECTED", 1, (1, size), (1, 1), INT8, weights)])
+        assert ("edgetpu-memory" in rules(content, "edgetpu")) is over
+
+
+def test_custom_operators(build):
+    def custom(name):
+        return build([(name, 1, (1, 8), (1, 8), INT8, {})])
+
+    for target in ("litert", "tflite-runtime"):
+        assert rules(custom("FlexErf"), target) == {"operator-unknown": "error"}
+        assert rules(custom(BUILT_IN_CUSTOM[0]), target) == {}
+        assert rules(custom("edgetpu-custom-op"), target) == {"operator-unknown": "error"}
+    assert rules(custom("edgetpu-custom-op"), "edgetpu") == {"edgetpu-compiled": "note"}
+
+
+# ---- the tables against the runtimes themselves ----
+
+
+@pytest.mark.parametrize(("runtime", "table"), [("litert", LITERT), ("tflite-runtime", TFLITE_RUNTIME)])
+def test_the_runtime_knows_exactly_the_versions_of_the_table(build, schema, runtime, table):
+    if runtime not in installed_runtimes() or (runtime == "tflite-runtime" and np.__version__ >= "2"):
+        pytest.skip(f"{runtime} is not installed, or cannot work with this numpy")
+    from edgefer.interpreter import RUNTIMES
+    from edgefer.quiet import quiet
+
+    interpreter = import_module(RUNTIMES[runtime][0]).Interpreter
+
+    def knows(name, version):
+        # An operator that no graph uses: the runtime looks it up all the same, and runs none of it.
+        try:
+            with quiet():
+                interpreter(model_content=_with_code(build, schema, name, version))
+        except ValueError as error:
+            assert "Didn't find op" in str(error) or "builtin_code out of range" in str(error), error
+            return False
+        return True
+
+    names = [name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)]
+    wrong = []
+    for name in sorted(set(names) - {"CUSTOM", "DELEGATE", "PLACEHOLDER_FOR_GREATER_OP_CODES"}):
+        newest = table.get(name, 0)
+        if (newest and not knows(name, newest)) or knows(name, newest + 1):
+            wrong.append(name)
+    assert not wrong
+
+
+def _with_code(build, schema, name, version):
+    import flatbuffers
+
+    model, graph, tensor, code = schema.ModelT(), schema.SubGraphT(), schema.TensorT(), schema.OperatorCodeT()
+    tensor.shape, tensor.buffer = [1], 0
+    graph.tensors, graph.inputs, graph.outputs, graph.operators = [tensor], [0], [0], []
+    code.builtinCode = getattr(schema.BuiltinOperator, name)
+    code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), version
+    model.version, model.operatorCodes, model.subgraphs, model.buffers = 3, [code], [graph], [schema.BufferT()]
+    builder = flatbuffers.Builder(256)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+# ---- what is not trusted ----
+
+
+def test_mutated_files_end_in_one_sentence_or_in_findings(made):
+    draw = random.Random(5)
+    seeds = [made("int8"), made("hard-swish"), made("float-island")]
+    refused = passed = 0
+    worst = 0.0
+    for _ in range(2000):
+        content = bytearray(draw.choice(seeds))
+        if draw.random() < 0.2:
+            del content[draw.randrange(len(content)) :]
+        else:
+            for _ in range(draw.choice((1, 3, 20))):  # most where the tables are: at the two ends of the file
+                at = draw.choice((draw.randrange(8, 64), draw.randrange(len(content) - 4000, len(content) - 4)))
+                new = draw.choice((b"\xff" * 4, b"\xff\xff\xff\x7f", b"\0\0\0\x80", bytes(4), draw.randbytes(1)))
+                content[at : at + len(new)] = new
+        began = time.monotonic()
+        try:
+            model = read_model(bytes(content), "x.tflite")
+            for target in TARGETS:
+                lint(model, target)
+            passed += 1
+        except InputError as error:
+            assert str(error).startswith("x.tflite is ") and "\n" not in str(error) and len(str(error)) < 250
+            refused += 1
+        worst = max(worst, time.monotonic() - began)
+    assert refused > 500 and passed > 100
+    assert worst < 2
+
+
+def test_lengths_cannot_make_it_read_more_than_the_file_holds(schema):
+    """Vectors that overlap: n operators that each claim the same n inputs would take n * n steps."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1024)
+    count = 4000
+    builder.StartVector(4, count, 4)
+    for _ in range(count):
+        builder.PrependInt32(-1)
+    shared = builder.EndVector()
+    operators = []
+    for _ in range(count):
+        schema.OperatorStart(builder)
+        schema.OperatorAddInputs(builder, shared)
+        operators.append(schema.OperatorEnd(builder))
+    schema.SubGraphStartOperatorsVector(builder, count)
+    for operator in operators:
+        builder.PrependUOffsetTRelative(operator)
+    vector = builder.EndVector()
+    schema.SubGraphStart(builder)
+    schema.SubGraphAddOperators(builder, vector)
+    graph = schema.SubGraphEnd(builder)
+    schema.OperatorCodeStart(builder)
+    code = schema.OperatorCodeEnd(builder)
+    schema.ModelStartOperatorCodesVector(builder, 1)
+    builder.PrependUOffsetTRelative(code)
+    codes = builder.EndVector()
+    schema.ModelStartSubgraphsVector(builder, 1)
+    builder.PrependUOffsetTRelative(graph)
+    graphs = builder.EndVector()
+    schema.ModelStart(builder)
+    schema.ModelAddOperatorCodes(builder, codes)
+    schema.ModelAddSubgraphs(builder, graphs)
+    builder.Finish(schema.ModelEnd(builder), b"TFL3")
+    began = time.monotonic()
+    with pytest.raises(InputError, match="does not fit"):
+        read_model(bytes(builder.Output()), "x.tflite")
+    assert time.monotonic() - began < 2
+
+
+# ---- the command ----
+
+
+def command(*arguments, expect):
+    done = subprocess.run(
+        [sys.executable, "-c", "from edgefer.cli import main; main()", "lint", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_the_command_says_pass_or_fail(made, tmp_path):
+    sound, faulty = tmp_path / "int8.tflite", tmp_path / "leaky.tflite"
+    sound.write_bytes(made("int8"))
+    faulty.write_bytes(made("leaky-relu"))
+    table = command(sound, expect=0).stdout  # one row for each target, one of which it passes
+    assert all(target.title in table for target in TARGETS.values()) and "mediapipe-input" in table
+    command(sound, "--target", "edgetpu", expect=0)
+    assert "LEAKY_RELU would run on the CPU" in command(faulty, "--target", "edgetpu", expect=1).stdout
+    report = json.loads(command(faulty, "--target", "edgetpu", "--json", expect=1).stdout)
+    assert report["computes_in"] == "int8" and not report["targets"]["edgetpu"]["runs"]
+    first = report["targets"]["edgetpu"]["findings"][0]
+    assert (first["rule"], first["severity"], first["operator"]) == ("edgetpu-cpu", "error", 1)
+
+
+def test_the_command_refuses_what_is_no_network(made, tmp_path):
+    def refuse(content: bytes) -> str:
+        file = tmp_path / "x.tflite"
+        file.write_bytes(content)
+        (line,) = command(file, expect=2).stderr.strip().splitlines()
+        return line
+
+    assert "is not a .tflite file" in refuse(b"")
+    assert "is not a .tflite file" in refuse(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    assert "is a damaged .tflite file" in refuse(made("int8")[:3000])
+    assert "There is no" in command(tmp_path / "none.tflite", expect=2).stderr
+    assert "is not a bundle" in command(tmp_path, expect=2).stderr
+    assert "no target 'npu'" in command(tmp_path, "--target", "npu", expect=2).stderr
+
+
+def test_it_needs_no_tensorflow(made, tmp_path):
+    file = tmp_path / "int8.tflite"
+    file.write_bytes(made("int8"))
+    code = f"""
+import sys
+sys.argv = ["edgefer", "lint", {str(file)!r}]
+from edgefer.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+print([name for name in ("tensorflow", "tf_keras", "cv2", "ai_edge_litert.interpreter") if name in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
