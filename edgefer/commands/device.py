@@ -13,10 +13,18 @@ from edgefer.errors import InputError
 
 def run(
     bundle: BundleArgument = None,
-    camera: Annotated[int | None, typer.Option(metavar="N", help="Camera number, as in /dev/videoN.")] = None,
+    camera: Annotated[
+        str | None,
+        typer.Option(metavar="N|PATH|csi", help="Camera number, /dev path, or csi for a Raspberry Pi's own."),
+    ] = None,
     source: Annotated[
-        str, typer.Option(metavar="FILE|FOLDER|URL", help="Video, picture, folder, stream, or 'builtin'.")
+        str, typer.Option(metavar="FILE|FOLDER|URL", help="Video, picture, folder, stream, gst:PIPELINE, or 'builtin'.")
     ] = "",
+    size: Annotated[str, typer.Option(metavar="WxH", help="Picture size to ask a camera for, such as 640x480.")] = "",
+    fps: Annotated[float | None, typer.Option(min=1, help="Frame rate to ask a camera for.")] = None,
+    mjpg: Annotated[
+        bool | None, typer.Option("--mjpg/--no-mjpg", help="USB cameras: compressed frames; on above 640x480.")
+    ] = None,
     headless: Annotated[bool, typer.Option("--headless", help="No window.")] = False,
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Annotated video (.mp4, .avi) or picture (.png, .jpg).")
@@ -30,16 +38,22 @@ def run(
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.devices import loop, sinks
-    from edgefer.devices.cameras import open_source
+    from edgefer.devices.cameras import CaptureOptions, open_camera, open_source, parse_size
     from edgefer.devices.faces import HaarDetector
     from edgefer.interpreter import Classifier
 
     if (camera is None) == (not source):
         raise InputError("Name one input: --camera 0, or --source with a video, picture, folder, URL or builtin.")
+    if camera is None and (size or fps or mjpg is not None):
+        raise InputError("--size, --fps and --mjpg are for --camera: a file or stream has its own.")
+    options = CaptureOptions(size=parse_size(size) if size else None, fps=fps, mjpg=mjpg)
     opened = Bundle.open(bundle_path(bundle))
     classifier = Classifier.load(opened, runtime=runtime, threads=threads)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service's stop ends as cleanly as Ctrl-C
-    with open_source(camera if camera is not None else source) as frames_in:
+    frames_from = (
+        open_camera(camera, options, say=console.say) if camera is not None else open_source(source, say=console.say)
+    )
+    with frames_from as frames_in:
         targets: list[sinks.Sink] = []
         if save:
             targets.append(sinks.VideoFile(save, frames_in.fps))

@@ -1,0 +1,443 @@
+"""Live sources with cameras that stall, go and come back; what is on this machine; streams over loopback."""
+
+import http.server
+import struct
+import sys
+import threading
+import time
+import types
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer.devices import cameras, captures, discovery
+from edgefer.devices.captures import CaptureOptions
+from edgefer.devices.live import Live
+from edgefer.errors import InputError, MissingDependency, SourceError
+
+
+class FakeCapture:
+    """A camera whose pictures carry their number in every pixel. `script` holds what each read does."""
+
+    def __init__(self, script, fps=25.0):
+        self.script, self.fps, self.closed = iter(script), fps, False
+
+    def read(self):
+        step = next(self.script, None)
+        if isinstance(step, Exception):
+            raise step
+        if isinstance(step, threading.Event):
+            step.wait(5)
+            return None
+        if isinstance(step, float):
+            time.sleep(step)
+            return self.read()
+        return None if step is None else np.full((4, 6, 3), step, np.uint8)
+
+    def close(self):
+        self.closed = True
+
+
+def live(*connections, **settings):
+    """A Live over `connections`, each a FakeCapture or an error, one per attempt; the last one repeats."""
+    left = list(connections)
+
+    def connect():
+        connection = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(connection, Exception):
+            raise connection
+        return connection
+
+    return Live(connect, "Camera 0", **{"retry_s": (0.01, 0.04), "stall_s": 0.15, "open_s": 1} | settings)
+
+
+def slowly(*numbers, pause=0.01):
+    """A script that gives these numbers with a pause before each but the first."""
+    return [step for number in numbers for step in (pause, number)][1:]
+
+
+def test_a_slow_reader_gets_the_newest_frame_not_the_oldest():
+    gate = threading.Event()
+    with live(FakeCapture([1, 0.03, *range(2, 60), gate])) as source:
+        frames = iter(source)
+        first = next(frames)
+        time.sleep(0.2)  # the loop is busy while the camera goes on
+        second = next(frames)
+        gate.set()
+    assert first.image_bgr[0, 0, 0] == 1 and second.image_bgr[0, 0, 0] == 59
+    assert (first.index, second.index) == (0, 1) and second.time_s > first.time_s
+    assert source.fps == 25
+
+
+def test_no_frame_is_given_twice():
+    with live(FakeCapture(slowly(*range(1, 9), pause=0.02)), FakeCapture([100])) as source:
+        numbers = []
+        for frame in source:
+            numbers.append(int(frame.image_bgr[0, 0, 0]))
+            if numbers[-1] == 100:
+                break
+    assert numbers[:-1] == list(range(1, 9))
+
+
+@pytest.mark.parametrize(
+    "end", [None, OSError("No such device"), cv2.error("select() timeout")], ids=["ends", "unplugged", "cv2 error"]
+)
+def test_an_unplugged_camera_comes_back_and_it_is_said_once(end):
+    said, gone = [], SourceError("There is no camera 0.")
+    first, back = FakeCapture([1, 0.02, end]), FakeCapture([50, 0.02, 51, threading.Event()])
+    stop = threading.Event()
+    with live(first, gone, gone, gone, back, say=said.append, stop=stop) as source:
+        numbers = []
+        for frame in source:
+            numbers.append((frame.index, int(frame.image_bgr[0, 0, 0])))
+            if numbers[-1][1] == 51:
+                stop.set()
+    assert numbers == [(0, 1), (1, 50), (2, 51)]
+    assert len(said) == 2, said
+    assert "stopped giving pictures" in said[0] and "is back" in said[1]
+    assert first.closed, "the old connection keeps the camera busy unless it is closed"
+
+
+def test_a_camera_that_hangs_in_its_driver_is_left_behind():
+    hang, said = threading.Event(), []
+    try:
+        with live(FakeCapture([1, hang]), FakeCapture([2, 0.01, 3]), say=said.append) as source:
+            frames = iter(source)
+            numbers = [int(next(frames).image_bgr[0, 0, 0]) for _ in range(2)]
+            assert not hang.is_set()
+        assert numbers[0] == 1 and numbers[1] in (2, 3) and len(said) == 2
+    finally:
+        hang.set()
+
+
+def test_attempts_are_paced_with_a_longer_and_longer_pause():
+    attempts, stop = [], threading.Event()
+    capture = FakeCapture([1])
+
+    def connect():
+        attempts.append(time.monotonic())
+        if len(attempts) == 1:
+            return capture
+        if len(attempts) == 5:
+            stop.set()
+        raise SourceError("gone")
+
+    with Live(connect, "Camera 0", stop=stop, retry_s=(0.04, 0.08), stall_s=0.1) as source:
+        assert len(list(source)) == 1
+    pauses = np.diff(attempts[1:])
+    assert pauses[0] >= 0.08 and (pauses >= 0.08).all(), "0.04, then 0.08 at most"
+    assert pauses[-1] < 0.16, "the longest pause is kept to"
+
+
+def test_a_stop_ends_a_waiting_source_quickly():
+    hang, stop = threading.Event(), threading.Event()
+    try:
+        with live(FakeCapture([1, hang]), stop=stop, stall_s=60) as source:
+            frames = iter(source)
+            next(frames)
+            threading.Timer(0.05, stop.set).start()
+            began = time.monotonic()
+            assert next(frames, None) is None
+            assert time.monotonic() - began < 0.4
+            hang.set()
+    finally:
+        hang.set()
+
+
+def test_a_camera_that_never_worked_is_refused_at_once():
+    with pytest.raises(SourceError, match="There is no camera 0"), live(SourceError("There is no camera 0.")):
+        pass
+    with pytest.raises(SourceError, match="gives no picture .libcamera broke"), live(RuntimeError("libcamera broke")):
+        pass
+    hang = threading.Event()
+    with pytest.raises(SourceError, match="no picture within"), live(FakeCapture([hang]), open_s=0.1):
+        pass
+    hang.set()
+
+
+def test_the_camera_is_free_again_when_the_source_is_left():
+    capture = FakeCapture(slowly(*range(200)))
+    with live(capture) as source:
+        next(iter(source))
+    assert capture.closed
+
+
+class Mjpeg(http.server.BaseHTTPRequestHandler):
+    """A camera's HTTP stream: JPEG after JPEG, brighter and brighter."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        for number in range(self.server.frames):
+            jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), number * 2 % 256, np.uint8))[1].tobytes()
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            try:
+                self.wfile.write(head.encode() + jpeg + b"\r\n")
+            except OSError:
+                return
+            time.sleep(0.01)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def stream():
+    """An MJPEG stream on loopback that breaks off after some frames: (its URL, the server)."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mjpeg)
+    server.frames, server.daemon_threads = 60, True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/stream.mjpg"
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_http_stream_is_read_and_taken_up_again_when_it_breaks_off(stream):
+    said, stop = [], threading.Event()
+    with cameras.open_source(stream, say=said.append, stop=stop) as source:
+        shapes = set()
+        for frame in source:
+            shapes.add(frame.image_bgr.shape)
+            if any("is back" in line for line in said):
+                break
+    assert source.live and shapes == {(48, 64, 3)}
+    assert len(said) == 2 and stream in said[0]
+
+
+def test_a_file_gives_every_frame_even_to_a_slow_loop(tmp_path):
+    file = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 20, (64, 48))
+    for number in range(15):
+        writer.write(np.full((48, 64, 3), number * 10, np.uint8))
+    writer.release()
+    with cameras.open_source(str(file)) as source:
+        numbers = []
+        for frame in source:
+            time.sleep(0.005)
+            numbers.append(round(float(frame.image_bgr.mean()) / 10))
+    assert numbers == list(range(15)) and not source.live
+
+
+@pytest.mark.parametrize("camera", ["usb", "csi:", "csi:x", "", "/tmp/video", "-1"])
+def test_what_is_no_camera_is_refused(camera):
+    with pytest.raises(InputError, match="There is no camera"):
+        cameras.open_camera(camera)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("640x480", (640, 480)), ("1280X720", (1280, 720)), ("640", None), ("0x0", None), ("axb", None)]
+)
+def test_picture_sizes(text, size):
+    if size:
+        assert cameras.parse_size(text) == size
+    else:
+        with pytest.raises(InputError, match="such as 640x480"):
+            cameras.parse_size(text)
+
+
+class FakeVideoCapture:
+    """cv2.VideoCapture as far as it is used; notes the order of what it is asked."""
+
+    def __init__(self, *arguments):
+        self.arguments, self.asked = arguments, []
+        FakeVideoCapture.last = self
+
+    def isOpened(self):
+        return True
+
+    def read(self):
+        return True, np.zeros((4, 4, 3), np.uint8)
+
+    def set(self, what, value):
+        self.asked.append((what, value))
+
+    def get(self, what):
+        return 30.0
+
+    def release(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "compressed"),
+    [
+        ({}, False),
+        ({"size": (640, 480)}, False),
+        ({"size": (1280, 720)}, True),
+        ({"size": (1280, 720), "mjpg": False}, False),
+        ({"mjpg": True, "fps": 60}, True),
+    ],
+)
+def test_a_usb_camera_is_asked_for_format_then_size_then_rate(monkeypatch, tmp_path, options, compressed):
+    monkeypatch.setattr(captures.cv2, "VideoCapture", FakeVideoCapture)
+    (tmp_path / "video3").touch()
+    captures.connect_v4l2(tmp_path / "video3", CaptureOptions(**options))
+    asked = FakeVideoCapture.last
+    assert asked.arguments == (str(tmp_path / "video3"), cv2.CAP_V4L2)
+    order = [cv2.CAP_PROP_FOURCC, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FPS]
+    kinds = [what for what, _ in asked.asked if what in order]
+    assert kinds == sorted(kinds, key=order.index)
+    assert ((cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG")) in asked.asked) == compressed
+    if "size" in options:
+        assert (cv2.CAP_PROP_FRAME_WIDTH, options["size"][0]) in asked.asked
+
+
+def test_a_missing_camera_names_those_that_are_there(tmp_path):
+    (tmp_path / "video2").touch()
+    with pytest.raises(SourceError, match="There is no camera 0 .*the cameras here are 2"):
+        captures.connect_v4l2(tmp_path / "video0", CaptureOptions())
+
+
+def test_gstreamer_where_opencv_has_none_and_where_it_has(monkeypatch):
+    monkeypatch.setattr(captures.cv2.videoio_registry, "hasBackend", lambda backend: False)
+    with (
+        pytest.raises(MissingDependency, match="without GStreamer.*python3-opencv"),
+        cameras.open_source("gst:videotestsrc"),
+    ):
+        pass
+    monkeypatch.setattr(captures.cv2.videoio_registry, "hasBackend", lambda backend: True)
+    monkeypatch.setattr(captures.cv2, "VideoCapture", FakeVideoCapture)
+    captures.connect_gstreamer("videotestsrc !")
+    assert FakeVideoCapture.last.arguments[0].startswith("videotestsrc ! videoconvert !")
+    captures.connect_gstreamer("videotestsrc ! appsink")
+    assert FakeVideoCapture.last.arguments == ("videotestsrc ! appsink", cv2.CAP_GSTREAMER)
+
+
+class FakePicamera2:
+    """Picamera2 as far as it is used (raspberrypi/picamera2, picamera2.py)."""
+
+    cameras = (
+        {"Model": "imx708_wide", "Id": "/base/axi/pcie@120000/rp1/i2c@88000/imx708@1a", "Num": 1},
+        {"Model": "uvcvideo", "Id": "/base/axi/pcie@120000/rp1/usb@200000-1:1.0-046d:0825", "Num": 0},
+    )
+
+    def __init__(self, number):
+        self.number, self.closed = number, False
+        FakePicamera2.last = self
+
+    @staticmethod
+    def global_camera_info():
+        return list(FakePicamera2.cameras)
+
+    def create_video_configuration(self, main, controls):
+        return {"main": main, "controls": controls}
+
+    def configure(self, configuration):
+        self.configuration = configuration
+
+    def start(self):
+        if self.configuration["main"]["size"] == (13, 13):
+            raise RuntimeError("bad size")
+
+    def capture_array(self, name, wait):
+        assert name == "main" and wait is False
+        return "job"
+
+    def wait(self, job, timeout):
+        assert job == "job" and timeout > 0
+        return np.zeros((480, 640, 3), np.uint8)
+
+    def stop(self):
+        pass
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def csi(monkeypatch):
+    monkeypatch.setitem(sys.modules, "picamera2", types.SimpleNamespace(Picamera2=FakePicamera2))
+
+
+def test_a_csi_camera_through_picamera2(csi):
+    with cameras.open_camera("csi", CaptureOptions(size=(640, 480), fps=20)) as source:
+        frame = next(iter(source))
+    assert frame.image_bgr.shape == (480, 640, 3) and source.fps == 20
+    assert FakePicamera2.last.configuration["main"] == {"size": (640, 480), "format": "RGB888"}
+    assert FakePicamera2.last.closed
+    with pytest.raises(SourceError, match="no CSI camera 1: Picamera2 sees 1"), cameras.open_camera("csi:1"):
+        pass
+
+
+def test_a_csi_camera_that_fails_to_start_is_given_back(csi):
+    with (
+        pytest.raises(SourceError, match="bad size"),
+        cameras.open_camera("csi", CaptureOptions(size=(13, 13))),
+    ):
+        pass
+    assert FakePicamera2.last.closed
+
+
+def test_csi_without_picamera2_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    with (
+        pytest.raises(MissingDependency, match="apt install -y python3-picamera2.*--system-site-packages"),
+        cameras.open_camera("csi"),
+    ):
+        pass
+
+
+def machine(root: Path, nodes: dict[str, tuple[str, str]], devices=True) -> Path:
+    """A made-up /sys and /dev: node -> (name, index)."""
+    for node, (name, index) in nodes.items():
+        folder = root / "sys/class/video4linux" / node
+        folder.mkdir(parents=True)
+        (folder / "name").write_text(name + "\n")
+        (folder / "index").write_text(index + "\n")
+        if devices and node.startswith("video"):
+            (root / "dev").mkdir(exist_ok=True)
+            (root / "dev" / node).touch()
+    return root
+
+
+PI = {
+    "video0": ("unicam", "0"),
+    "video2": ("HD Pro Webcam C920", "0"),
+    "video3": ("HD Pro Webcam C920", "1"),
+    "video10": ("bcm2835-codec-decode", "0"),
+    "video13": ("bcm2835-isp-output0", "0"),
+    "video19": ("rpi-hevc-dec", "0"),
+    "v4l-subdev0": ("imx219 10-0010", "0"),
+    "v4l-subdev1": ("dw9807 10-000c", "0"),
+}
+
+
+def test_the_cameras_of_a_pi_are_told_from_its_other_nodes(tmp_path):
+    root = machine(tmp_path, PI)
+    assert [(camera.camera, camera.name) for camera in discovery.usb_cameras(root)] == [("2", "HD Pro Webcam C920")]
+    assert discovery.csi_sensors(root) == ["imx219 10-0010"]
+
+
+def test_capabilities_are_asked_of_the_kernel_where_it_answers(tmp_path, monkeypatch):
+    """A depth camera has its colour pictures on a node that is not its first; a metadata node gives no pictures."""
+    root = machine(tmp_path, {f"video{n}": ("Depth Camera", str(n)) for n in range(3)})
+    capabilities = iter([0x04A00000, 0x04200001, 0x04A00000])  # metadata capture; video capture; metadata capture
+
+    def ioctl(handle, request, buffer):
+        assert request == 0x80685600 and len(buffer) == 104
+        return struct.pack(
+            "16s32s32s6I", b"uvcvideo", b"Depth Camera", b"usb", 0, 0x84A00001, next(capabilities), 0, 0, 0
+        )
+
+    monkeypatch.setattr(discovery.fcntl, "ioctl", ioctl)
+    assert [camera.camera for camera in discovery.usb_cameras(root)] == ["1"]
+
+
+def test_no_cameras(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    assert discovery.find_cameras(tmp_path) == []
+
+
+def test_csi_cameras_are_found_too(tmp_path, csi):
+    found = discovery.find_cameras(machine(tmp_path, PI))
+    assert [(camera.camera, camera.reached_by) for camera in found] == [("2", "v4l2"), ("csi", "picamera2")]
+
+
+def test_a_camera_is_tried_for_real():
+    trial = discovery.try_camera(live(FakeCapture(slowly(*range(60), pause=0.02))), seconds=0.3)
+    assert (trial.width, trial.height, trial.problem) == (6, 4, "")
+    assert 25 < trial.fps < 51
+    assert "no camera 9" in discovery.try_camera(live(SourceError("There is no camera 9."))).problem
