@@ -134,3 +134,12 @@ def this_board(root: Path = ROOT) -> Board:
     # The longest name first: "Raspberry Pi 500" is no "Raspberry Pi 5" by the accident of its spelling.
     known = [(name, board) for board in BOARDS.values() for name in board.models if model.startswith(name)]
     return max(known, key=lambda pair: len(pair[0]), default=("", BOARDS["generic"]))[1]
+
+
+def os_release(root: Path = ROOT) -> dict[str, str]:
+    """/etc/os-release as a dictionary, empty where there is none."""
+    try:
+        lines = (root / "etc/os-release").read_text().splitlines()
+    except OSError:
+        return {}
+    return {name: value.strip("\"'") for name, found, value in (line.partition("=") for line in lines) if found}

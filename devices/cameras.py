@@ -12,7 +12,7 @@ import cv2
 
 from edgefer import drawn
 from edgefer.devices import captures
-from edgefer.devices.captures import CaptureOptions
+from edgefer.devices.captures import AS_IT_COMES, CaptureOptions
 from edgefer.devices.live import Live, Say
 from edgefer.errors import InputError, SourceError
 from edgefer.quiet import quiet
@@ -41,7 +41,7 @@ class Source(Protocol):
 
 def open_camera(
     camera: str | int,
-    options: CaptureOptions = CaptureOptions(),
+    options: CaptureOptions = AS_IT_COMES,
     *,
     stop: threading.Event | None = None,
     say: Say = lambda text: None,

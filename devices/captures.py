@@ -34,6 +34,9 @@ class CaptureOptions:
     mjpg: bool | None = None
 
 
+AS_IT_COMES = CaptureOptions()
+
+
 class CvCapture:
     """A cv2.VideoCapture as a Capture."""
 

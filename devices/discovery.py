@@ -6,10 +6,12 @@ import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgefer.devices import captures
-from edgefer.devices.cameras import Source
 from edgefer.errors import EdgeferError, MissingDependency
+
+if TYPE_CHECKING:
+    from edgefer.devices.cameras import Source
 
 ROOT = Path("/")
 # linux/videodev2.h: VIDIOC_QUERYCAP fills driver[16] card[32] bus_info[32] version capabilities device_caps reserved[3].
@@ -43,6 +45,8 @@ class Trial:
 
 def find_cameras(root: Path = ROOT) -> list[Camera]:
     """The cameras that are there: USB ones by number, then CSI ones where Picamera2 can be asked. Opens no stream."""
+    from edgefer.devices import captures  # here, so that the doctor can look for cameras without OpenCV
+
     found = usb_cameras(root)
     try:
         for number, info in enumerate(captures.csi_cameras()):
@@ -75,7 +79,7 @@ def csi_sensors(root: Path = ROOT) -> list[str]:
     return [name for name in names if name.lower().startswith(_SENSORS)]
 
 
-def try_camera(source: Source, seconds: float = 1.5, clock=time.monotonic) -> Trial:
+def try_camera(source: "Source", seconds: float = 1.5, clock=time.monotonic) -> Trial:
     """Open a source and read it for a while. The first frame's wait is not counted in the frame rate."""
     try:
         with source as frames:

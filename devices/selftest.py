@@ -8,13 +8,13 @@ import base64
 import sys
 import zlib
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
 from edgefer.card import InputSpec
 from edgefer.errors import EdgeferError, RuntimeFault
-from edgefer.interpreter import RUNTIMES, Network
+from edgefer.interpreter import Network
+from edgefer.runtimes import RUNTIMES, runtime_version
 
 # uint8 [2, 16, 16, 1]: a ramp, and the same backwards.
 PIXELS = np.stack([np.arange(256, dtype=np.uint8), np.arange(256, dtype=np.uint8)[::-1]]).reshape(2, 16, 16, 1)
@@ -53,14 +53,6 @@ def check_runtime(runtime: str) -> str:
     if np.abs(answers.astype(int) - ANSWERS).max() > QUANTUM:
         raise RuntimeFault(f"{runtime} computes wrongly: {answers.tolist()} instead of {ANSWERS}.")
     return runtime_version(runtime)
-
-
-def runtime_version(runtime: str) -> str:
-    """The installed version of a runtime's package, "?" when it does not tell."""
-    try:
-        return version(RUNTIMES[runtime][1])
-    except PackageNotFoundError:
-        return "?"
 
 
 def check_delegate(library: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edgefer import __version__
-from edgefer.commands import demo, device, host, proof
+from edgefer.commands import board, demo, device, host, proof
 from edgefer.errors import EdgeferError
 
 app = typer.Typer(
@@ -54,5 +54,15 @@ def _options(
     pass
 
 
-for command in (host.train, host.convert, proof.parity, device.run, demo.demo):
+for command in (
+    host.train,
+    host.convert,
+    proof.parity,
+    device.run,
+    board.cameras,
+    board.bench,
+    board.doctor,
+    board.devices,
+    demo.demo,
+):
     app.command()(command)

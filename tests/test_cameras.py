@@ -149,7 +149,7 @@ def test_a_stop_ends_a_waiting_source_quickly():
 def test_a_camera_that_never_worked_is_refused_at_once():
     with pytest.raises(SourceError, match="There is no camera 0"), live(SourceError("There is no camera 0.")):
         pass
-    with pytest.raises(SourceError, match="gives no picture .libcamera broke"), live(RuntimeError("libcamera broke")):
+    with pytest.raises(SourceError, match=r"gives no picture .libcamera broke"), live(RuntimeError("libcamera broke")):
         pass
     hang = threading.Event()
     with pytest.raises(SourceError, match="no picture within"), live(FakeCapture([hang]), open_s=0.1):
@@ -287,14 +287,14 @@ def test_a_usb_camera_is_asked_for_format_then_size_then_rate(monkeypatch, tmp_p
 
 def test_a_missing_camera_names_those_that_are_there(tmp_path):
     (tmp_path / "video2").touch()
-    with pytest.raises(SourceError, match="There is no camera 0 .*the cameras here are 2"):
+    with pytest.raises(SourceError, match=r"There is no camera 0 .*the cameras here are 2"):
         captures.connect_v4l2(tmp_path / "video0", CaptureOptions())
 
 
 def test_gstreamer_where_opencv_has_none_and_where_it_has(monkeypatch):
     monkeypatch.setattr(captures.cv2.videoio_registry, "hasBackend", lambda backend: False)
     with (
-        pytest.raises(MissingDependency, match="without GStreamer.*python3-opencv"),
+        pytest.raises(MissingDependency, match=r"without GStreamer.*python3-opencv"),
         cameras.open_source("gst:videotestsrc"),
     ):
         pass
@@ -374,7 +374,7 @@ def test_a_csi_camera_that_fails_to_start_is_given_back(csi):
 def test_csi_without_picamera2_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "picamera2", None)
     with (
-        pytest.raises(MissingDependency, match="apt install -y python3-picamera2.*--system-site-packages"),
+        pytest.raises(MissingDependency, match=r"apt install -y python3-picamera2.*--system-site-packages"),
         cameras.open_camera("csi"),
     ):
         pass
