@@ -20,7 +20,7 @@ from edgefer.devices.boards import board_model, os_release
 from edgefer.devices.cameras import BUILT_IN, Source, open_source
 from edgefer.devices.faces import Detector
 from edgefer.devices.sinks import JsonLines
-from edgefer.errors import InputError, SourceError
+from edgefer.errors import EdgeferError, InputError, SourceError
 from edgefer.interpreter import Classifier
 from edgefer.records import Frame
 from edgefer.runtimes import runtime_version
@@ -56,7 +56,7 @@ class Benchmark:
     frame: str
     seconds: float
     frames: int
-    faces: int
+    faces_per_frame: float
     fps: float
     fps_first_tenth: float
     fps_last_tenth: float
@@ -103,12 +103,11 @@ def run_bench(
     minutes: float = 0.5,
     threads: int = 1,
     warm_up: int = WARM_UP_FRAMES,
-    tick: Callable[[float], None] = lambda done: None,
 ) -> Benchmark:
     """Run the loop on a file over and over for `minutes`; results are written as JSON lines that nobody reads.
 
     where: a video, picture or folder; "builtin" is the drawn scene as a video file, so that reading it costs what a
-    video costs and not the drawing. threads: what the classifier was loaded with. tick: told the share that is done.
+    video costs and not the drawing. threads: what the classifier was loaded with.
     Raises InputError for a live source, whose speed is the camera's, and SourceError for one that cannot be read.
     """
     if open_source(where).live:
@@ -118,12 +117,12 @@ def run_bench(
     temperature, held = health.cpu_temperature_c(), health.throttling()
     with tempfile.TemporaryDirectory(prefix="edgefer-bench-") as folder:
         file = str(drawn_video(Path(folder) / "faces.avi")) if where == BUILT_IN else where
-        frames = _over_and_over(lambda: open_source(file), 60 * minutes, warm_up, seen, tick)
+        frames = _over_and_over(lambda: open_source(file), 60 * minutes, warm_up, seen)
         with open(os.devnull, "w") as nowhere, closing(frames):
             summary = loop.run(frames, detector, classifier, [JsonLines(nowhere)], on_lap=watch)
     laps = watch.per_frame()
     if not len(laps):
-        raise SourceError(f"{where} ended within the {warm_up} frames of the warm-up: name a longer video.")
+        raise EdgeferError(f"Stopped within the {warm_up} frames of the warm-up: nothing was measured.")
     whole = laps.sum(axis=1)
     tenth = max(1, len(whole) // 10)
     sizes = ", ".join(f"{width}x{height}" for width, height in sorted(seen))
@@ -134,7 +133,7 @@ def run_bench(
         network=f"{classifier.card.name}, {'int8' if classifier.network.quantized else 'float32'}",
         runtime=f"{classifier.network.runtime} {runtime_version(classifier.network.runtime)}", threads=threads,
         detector=f"{detector.name}, {detector.width} px" if hasattr(detector, "width") else detector.name,
-        source=where, frame=sizes, seconds=float(whole.sum()), frames=len(whole), faces=summary.faces,
+        source=where, frame=sizes, seconds=float(whole.sum()), frames=len(whole), faces_per_frame=summary.faces / summary.frames,
         fps=len(whole) / float(whole.sum()),
         fps_first_tenth=tenth / float(whole[:tenth].sum()), fps_last_tenth=tenth / float(whole[-tenth:].sum()),
         stages={stage: _times(laps[:, column]) for column, stage in enumerate(loop.STAGES)} | {END: _times(whole)},
@@ -157,7 +156,7 @@ def to_markdown(bench: Benchmark) -> str:
     ]
     facts = {
         "frames/s": f"{bench.fps:.1f} (first tenth {bench.fps_first_tenth:.1f}, last tenth {bench.fps_last_tenth:.1f})",
-        "measured": f"{bench.frames} frames in {bench.seconds:.0f} s, of {bench.source} ({bench.frame})",
+        "measured": f"{bench.frames} frames in {bench.seconds:.0f} s, of {bench.source} ({bench.frame}), {bench.faces_per_frame:.1f} faces a frame",
         "board": f"{bench.board}, {bench.cores} cores",
         "network": f"{bench.network} on {bench.runtime}, {bench.threads} thread{'s' * (bench.threads > 1)}",
         "detector": bench.detector,
@@ -189,7 +188,6 @@ def _over_and_over(
     seconds: float,
     warm_up: int,
     seen: set[tuple[int, int]],
-    tick: Callable[[float], None],
 ) -> Iterator[Frame]:
     """A source's frames, again from the start when it ends, for `seconds` after the warm-up."""
     count, began = 0, 0.0
@@ -202,11 +200,8 @@ def _over_and_over(
             for frame in source:
                 if count == warm_up:
                     began = time.monotonic()
-                elif count > warm_up:
-                    done = (time.monotonic() - began) / seconds
-                    tick(min(1.0, done))
-                    if done >= 1:
-                        return
+                elif count > warm_up and time.monotonic() - began >= seconds:
+                    return
                 count += 1
                 seen.add((frame.image_bgr.shape[1], frame.image_bgr.shape[0]))
                 yield frame

@@ -11,7 +11,7 @@ from edgefer.devices.boards import board_model
 from edgefer.devices.doctor import ROOT, Check, in_closed_venv, may_use, run_child
 
 HOT_C = 75.0  # a Raspberry Pi throttles at 80
-LOW_MEMORY_MB = 200  # edgefer run peaked at 150 MB here (edgefer bench)
+LOW_MEMORY_MB = 200  # `edgefer bench` peaked at 121 MB on x86-64
 LOW_DISK_MB = 500
 CORAL_NEW, CORAL_READY = "1a6e:089a", "18d1:9302"  # the USB Accelerator before and after its firmware is loaded
 LIBEDGETPU_FIX = "see `edgefer devices coral-usb`: libedgetpu1-std from github.com/feranick/libedgetpu/releases"
