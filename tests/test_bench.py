@@ -60,10 +60,10 @@ def test_time_is_laid_to_the_stage_that_took_it(tiny, tmp_path):
     picture = tmp_path / "one.png"
     cv2.imwrite(str(picture), np.full((120, 160, 3), 128, np.uint8))
     result = bench.run_bench(Classifier.load(tiny), Slow(), where=str(picture), minutes=0.6 / 60, warm_up=3)
-    assert result.stages["detect"].median_ms == pytest.approx(20, abs=3)
+    assert 20 <= result.stages["detect"].median_ms < 40
     assert all(result.stages[stage].median_ms < 10 for stage in ("capture", "crop", "classify", "output"))
     assert result.stages[bench.END].median_ms >= result.stages["detect"].median_ms
-    assert 0.4 < result.seconds < 1.5, "the time asked for, without the warm-up"
+    assert 0.4 < result.seconds < 3, "the time asked for, without the warm-up"
     assert result.fps == pytest.approx(result.frames / result.seconds)
     assert result.faces_per_frame == 1 and result.frame == "160x120" and result.threads == 1
     assert 20 < result.peak_memory_mb < 10_000

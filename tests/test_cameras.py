@@ -19,7 +19,10 @@ from edgefer.errors import InputError, MissingDependency, SourceError
 
 
 class FakeCapture:
-    """A camera whose pictures carry their number in every pixel. `script` holds what each read does."""
+    """A camera whose pictures carry their number in every pixel; reads follow `script`.
+
+    A number is a picture, None the end, an exception is raised; a function is called first, a float slept for first.
+    """
 
     def __init__(self, script, fps=25.0):
         self.script, self.fps, self.closed = iter(script), fps, False
@@ -28,16 +31,24 @@ class FakeCapture:
         step = next(self.script, None)
         if isinstance(step, Exception):
             raise step
-        if isinstance(step, threading.Event):
-            step.wait(5)
-            return None
         if isinstance(step, float):
             time.sleep(step)
+            return self.read()
+        if callable(step):
+            step()
             return self.read()
         return None if step is None else np.full((4, 6, 3), step, np.uint8)
 
     def close(self):
         self.closed = True
+
+
+@pytest.fixture
+def hang():
+    """What a read that never comes back waits for; let go at the end of the test."""
+    event = threading.Event()
+    yield lambda: event.wait(20)
+    event.set()
 
 
 def live(*connections, **settings):
@@ -50,7 +61,7 @@ def live(*connections, **settings):
             raise connection
         return connection
 
-    return Live(connect, "Camera 0", **{"retry_s": (0.01, 0.04), "stall_s": 0.15, "open_s": 1} | settings)
+    return Live(connect, "Camera 0", **{"retry_s": (0.01, 0.04), "stall_s": 20, "open_s": 20} | settings)
 
 
 def slowly(*numbers, pause=0.01):
@@ -58,41 +69,46 @@ def slowly(*numbers, pause=0.01):
     return [step for number in numbers for step in (pause, number)][1:]
 
 
-def test_a_slow_reader_gets_the_newest_frame_not_the_oldest():
-    gate = threading.Event()
-    with live(FakeCapture([1, 0.03, *range(2, 60), gate])) as source:
+def number_of(frame):
+    return int(frame.image_bgr[0, 0, 0])
+
+
+def test_a_slow_reader_gets_the_newest_frame_not_the_oldest(hang):
+    go, all_read = threading.Event(), threading.Event()
+    with live(FakeCapture([1, go.wait, *range(2, 60), all_read.set, hang])) as source:
         frames = iter(source)
         first = next(frames)
-        time.sleep(0.2)  # the loop is busy while the camera goes on
+        go.set()  # the loop is busy while the camera goes on
+        assert all_read.wait(5)
         second = next(frames)
-        gate.set()
-    assert first.image_bgr[0, 0, 0] == 1 and second.image_bgr[0, 0, 0] == 59
-    assert (first.index, second.index) == (0, 1) and second.time_s > first.time_s
+    assert (number_of(first), number_of(second)) == (1, 59)
+    assert (first.index, second.index) == (0, 1) and second.time_s >= first.time_s
     assert source.fps == 25
 
 
 def test_no_frame_is_given_twice():
-    with live(FakeCapture(slowly(*range(1, 9), pause=0.02)), FakeCapture([100])) as source:
+    with live(FakeCapture(slowly(*range(1, 20))), FakeCapture([100])) as source:
         numbers = []
         for frame in source:
-            numbers.append(int(frame.image_bgr[0, 0, 0]))
+            numbers.append(number_of(frame))
             if numbers[-1] == 100:
                 break
-    assert numbers[:-1] == list(range(1, 9))
+    assert numbers == sorted(set(numbers)) and numbers[-2] == 19
 
 
 @pytest.mark.parametrize(
     "end", [None, OSError("No such device"), cv2.error("select() timeout")], ids=["ends", "unplugged", "cv2 error"]
 )
-def test_an_unplugged_camera_comes_back_and_it_is_said_once(end):
-    said, gone = [], SourceError("There is no camera 0.")
-    first, back = FakeCapture([1, 0.02, end]), FakeCapture([50, 0.02, 51, threading.Event()])
-    stop = threading.Event()
-    with live(first, gone, gone, gone, back, say=said.append, stop=stop) as source:
+def test_an_unplugged_camera_comes_back_and_it_is_said_once(end, hang):
+    said, gone, stop, back = [], SourceError("There is no camera 0."), threading.Event(), threading.Event()
+    first, second = FakeCapture([1, end]), FakeCapture([50, back.wait, 51, hang])
+    with live(first, gone, gone, gone, second, say=said.append, stop=stop) as source:
         numbers = []
         for frame in source:
-            numbers.append((frame.index, int(frame.image_bgr[0, 0, 0])))
-            if numbers[-1][1] == 51:
+            numbers.append((frame.index, number_of(frame)))
+            if len(numbers) == 2:
+                back.set()
+            if number_of(frame) == 51:
                 stop.set()
     assert numbers == [(0, 1), (1, 50), (2, 51)]
     assert len(said) == 2, said
@@ -100,61 +116,53 @@ def test_an_unplugged_camera_comes_back_and_it_is_said_once(end):
     assert first.closed, "the old connection keeps the camera busy unless it is closed"
 
 
-def test_a_camera_that_hangs_in_its_driver_is_left_behind():
-    hang, said = threading.Event(), []
-    try:
-        with live(FakeCapture([1, hang]), FakeCapture([2, 0.01, 3]), say=said.append) as source:
-            frames = iter(source)
-            numbers = [int(next(frames).image_bgr[0, 0, 0]) for _ in range(2)]
-            assert not hang.is_set()
-        assert numbers[0] == 1 and numbers[1] in (2, 3) and len(said) == 2
-    finally:
-        hang.set()
+def test_a_camera_that_hangs_in_its_driver_is_left_behind(hang):
+    said = []
+    with live(FakeCapture([1, hang]), FakeCapture([2, hang]), say=said.append, stall_s=0.1) as source:
+        frames = iter(source)
+        assert [number_of(next(frames)) for _ in range(2)] == [1, 2]
+    assert len(said) == 2
+
+
+class Patience(threading.Event):
+    """A stop event that notes how long it is waited for, waits for nothing, and is set after `attempts`."""
+
+    def __init__(self, attempts):
+        super().__init__()
+        self.attempts, self.waits = attempts, []
+
+    def wait(self, timeout=None):
+        self.waits.append(timeout)
+        if len(self.waits) == self.attempts:
+            self.set()
+        return self.is_set()
 
 
 def test_attempts_are_paced_with_a_longer_and_longer_pause():
-    attempts, stop = [], threading.Event()
-    capture = FakeCapture([1])
-
-    def connect():
-        attempts.append(time.monotonic())
-        if len(attempts) == 1:
-            return capture
-        if len(attempts) == 5:
-            stop.set()
-        raise SourceError("gone")
-
-    with Live(connect, "Camera 0", stop=stop, retry_s=(0.04, 0.08), stall_s=0.1) as source:
+    stop = Patience(attempts=7)
+    with live(FakeCapture([1]), SourceError("gone"), stop=stop, retry_s=(0.5, 10)) as source:
         assert len(list(source)) == 1
-    pauses = np.diff(attempts[1:])
-    assert pauses[0] >= 0.08 and (pauses >= 0.08).all(), "0.04, then 0.08 at most"
-    assert pauses[-1] < 0.16, "the longest pause is kept to"
+    assert stop.waits == [0.5, 1, 2, 4, 8, 10, 10]
 
 
-def test_a_stop_ends_a_waiting_source_quickly():
-    hang, stop = threading.Event(), threading.Event()
-    try:
-        with live(FakeCapture([1, hang]), stop=stop, stall_s=60) as source:
-            frames = iter(source)
-            next(frames)
-            threading.Timer(0.05, stop.set).start()
-            began = time.monotonic()
-            assert next(frames, None) is None
-            assert time.monotonic() - began < 0.4
-            hang.set()
-    finally:
-        hang.set()
+def test_a_stop_ends_a_waiting_source_quickly(hang):
+    stop = threading.Event()
+    with live(FakeCapture([1, hang]), stop=stop) as source:
+        frames = iter(source)
+        next(frames)
+        threading.Timer(0.05, stop.set).start()
+        began = time.monotonic()
+        assert next(frames, None) is None
+        assert time.monotonic() - began < 1, "not the 20 s after which it counts as stalled"
 
 
-def test_a_camera_that_never_worked_is_refused_at_once():
+def test_a_camera_that_never_worked_is_refused_at_once(hang):
     with pytest.raises(SourceError, match="There is no camera 0"), live(SourceError("There is no camera 0.")):
         pass
     with pytest.raises(SourceError, match=r"gives no picture .libcamera broke"), live(RuntimeError("libcamera broke")):
         pass
-    hang = threading.Event()
     with pytest.raises(SourceError, match="no picture within"), live(FakeCapture([hang]), open_s=0.1):
         pass
-    hang.set()
 
 
 def test_the_camera_is_free_again_when_the_source_is_left():
@@ -439,5 +447,5 @@ def test_csi_cameras_are_found_too(tmp_path, csi):
 def test_a_camera_is_tried_for_real():
     trial = discovery.try_camera(live(FakeCapture(slowly(*range(60), pause=0.02))), seconds=0.3)
     assert (trial.width, trial.height, trial.problem) == (6, 4, "")
-    assert 25 < trial.fps < 51
+    assert 5 < trial.fps < 51
     assert "no camera 9" in discovery.try_camera(live(SourceError("There is no camera 9."))).problem
