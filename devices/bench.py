@@ -6,7 +6,7 @@ import re
 import tempfile
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -138,7 +138,7 @@ def run_bench(
         fps_first_tenth=tenth / float(whole[:tenth].sum()), fps_last_tenth=tenth / float(whole[-tenth:].sum()),
         stages={stage: _times(laps[:, column]) for column, stage in enumerate(loop.STAGES)} | {END: _times(whole)},
         temperature_start_c=temperature, temperature_end_c=health.cpu_temperature_c(),
-        throttling_start=held and str(held), throttling_end=(held := health.throttling()) and str(held),
+        throttling_start=_words(held), throttling_end=_words(health.throttling()),
         peak_memory_mb=health.peak_memory_mb(),
     )  # fmt: skip
 
@@ -169,12 +169,12 @@ def to_markdown(bench: Benchmark) -> str:
     return "\n".join([*stages, "", "| | |", "|---|---|", *rows])
 
 
-def drawn_video(file: Path, seconds: float = 4) -> Path:
+def drawn_video(file: Path, seconds: float = 2) -> Path:
     """Write the built-in scene of drawn faces as a Motion JPEG video, as most USB cameras send them; returns `file`."""
     writer = None
     for frame, _ in drawn.scene(seconds):
         height, width = frame.image_bgr.shape[:2]
-        writer = writer or cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 15, (width, height))
+        writer = writer or cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), 15, (width, height))
         if not writer.isOpened():
             raise SourceError(f"Cannot write a video to {file}: is the disk full?")
         writer.write(frame.image_bgr)
@@ -188,7 +188,7 @@ def _over_and_over(
     seconds: float,
     warm_up: int,
     seen: set[tuple[int, int]],
-) -> Iterator[Frame]:
+) -> Generator[Frame, None, None]:
     """A source's frames, again from the start when it ends, for `seconds` after the warm-up."""
     count, began = 0, 0.0
     while True:
@@ -210,6 +210,10 @@ def _over_and_over(
 def _times(seconds: np.ndarray) -> Times:
     median, p95, p99 = (1000 * float(value) for value in np.percentile(seconds, (50, 95, 99)))
     return Times(median_ms=median, p95_ms=p95, p99_ms=p99)
+
+
+def _words(held: health.Throttling | None) -> str | None:
+    return None if held is None else str(held)
 
 
 def _cpu_name() -> str:

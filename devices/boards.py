@@ -27,7 +27,7 @@ _PI_LIMITS = (_NO_32_BIT, _NO_BULLSEYE, _NO_CSI_VIA_V4L2)
 class Board:
     """One kind of board.
 
-    models: what /proc/device-tree/model starts with on it. threads: for the network. detector_width: pixels to which
+    models: what /proc/device-tree/model starts with on it (a Raspberry Pi 400 is a 4, a 500 a 5). threads: for the network. detector_width: pixels to which
     a frame is shrunk before faces are sought. target_fps: frames a second to aim at. install: shell lines, in order.
     limits: what will not work.
     """
@@ -47,13 +47,13 @@ BOARDS = {
     for board in (
         Board(
             key="pi5", name="Raspberry Pi 5",
-            models=("Raspberry Pi 5", "Raspberry Pi 500", "Raspberry Pi Compute Module 5"),
+            models=("Raspberry Pi 5", "Raspberry Pi Compute Module 5"),
             threads=2, detector_width=480, target_fps=30, install=_PI_INSTALL,
             limits=(*_PI_LIMITS, "Full speed without a fan: it throttles at 80 degrees. Fit the active cooler."),
         ),
         Board(
             key="pi4", name="Raspberry Pi 4",
-            models=("Raspberry Pi 4", "Raspberry Pi 400", "Raspberry Pi Compute Module 4"),
+            models=("Raspberry Pi 4", "Raspberry Pi Compute Module 4"),
             threads=2, detector_width=320, target_fps=15, install=_PI_INSTALL,
             limits=(*_PI_LIMITS, "Full speed in a closed case: it throttles at 80 degrees. Fit a heat sink."),
         ),
@@ -131,9 +131,8 @@ def board_model(root: Path = ROOT) -> str:
 def this_board(root: Path = ROOT) -> Board:
     """The board this is, by its device tree; the generic one where that says nothing known."""
     model = board_model(root)
-    # The longest name first: "Raspberry Pi 500" is no "Raspberry Pi 5" by the accident of its spelling.
-    known = [(name, board) for board in BOARDS.values() for name in board.models if model.startswith(name)]
-    return max(known, key=lambda pair: len(pair[0]), default=("", BOARDS["generic"]))[1]
+    here = (board for board in BOARDS.values() if model.startswith(board.models))
+    return next(here, BOARDS["generic"])
 
 
 def os_release(root: Path = ROOT) -> dict[str, str]:

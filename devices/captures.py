@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 
 from edgefer.errors import MissingDependency, SourceError
-from edgefer.quiet import quiet
 
 OPEN_MS = READ_MS = 5000  # OpenCV waits 30 s for a silent host, which is too long to wait for a stop or a retry
 RAW_USB_PIXELS = 640 * 480  # USB 2 carries 30 uncompressed frames a second up to here
@@ -37,6 +36,15 @@ class CaptureOptions:
 AS_IT_COMES = CaptureOptions()
 
 
+def _hush() -> None:
+    """Keep OpenCV and FFmpeg from writing to the terminal at every attempt to connect.
+
+    Not edgefer.quiet: connections are made in threads, and it holds back the whole process's stderr.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+
+
 class CvCapture:
     """A cv2.VideoCapture as a Capture."""
 
@@ -55,20 +63,18 @@ class CvCapture:
 def connect_v4l2(device: Path, options: CaptureOptions) -> CvCapture:
     """A USB camera, such as /dev/video0, through Video4Linux."""
     check_device(device)
-    with quiet():
-        capture = cv2.VideoCapture(str(device), cv2.CAP_V4L2)
-        # The order matters: the pixel format decides which sizes there are, and the size which frame rates.
-        if options.mjpg or (
-            options.mjpg is None and options.size and options.size[0] * options.size[1] > RAW_USB_PIXELS
-        ):
-            capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG"))
-        if options.size:
-            capture.set(cv2.CAP_PROP_FRAME_WIDTH, options.size[0])
-            capture.set(cv2.CAP_PROP_FRAME_HEIGHT, options.size[1])
-        if options.fps:
-            capture.set(cv2.CAP_PROP_FPS, options.fps)
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        read = capture.isOpened() and capture.read()[0]
+    _hush()
+    capture = cv2.VideoCapture(str(device), cv2.CAP_V4L2)
+    # The order matters: the pixel format decides which sizes there are, and the size which frame rates.
+    if options.mjpg or (options.mjpg is None and options.size and options.size[0] * options.size[1] > RAW_USB_PIXELS):
+        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+    if options.size:
+        capture.set(cv2.CAP_PROP_FRAME_WIDTH, options.size[0])
+        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, options.size[1])
+    if options.fps:
+        capture.set(cv2.CAP_PROP_FPS, options.fps)
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    read = capture.isOpened() and capture.read()[0]
     if not read:
         capture.release()
         raise SourceError(
@@ -97,10 +103,10 @@ def check_device(device: Path) -> None:
 
 def connect_url(url: str) -> CvCapture:
     """A stream by URL, such as rtsp://host/path or http://host/stream.mjpg."""
-    with quiet():
-        capture = cv2.VideoCapture(
-            url, cv2.CAP_FFMPEG, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_MS]
-        )
+    _hush()
+    capture = cv2.VideoCapture(
+        url, cv2.CAP_FFMPEG, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_MS]
+    )
     if not capture.isOpened():
         raise SourceError(f"The stream {url} cannot be opened: check the address and that its host answers.")
     return CvCapture(capture)
@@ -114,8 +120,8 @@ def connect_gstreamer(pipeline: str) -> CvCapture:
             "python3-opencv, and use it in a venv with --system-site-packages after pip uninstall opencv-python."
         )
     whole = pipeline if "appsink" in pipeline else f"{pipeline.rstrip(' !')} ! {GSTREAMER_END}"
-    with quiet():
-        capture = cv2.VideoCapture(whole, cv2.CAP_GSTREAMER)
+    _hush()
+    capture = cv2.VideoCapture(whole, cv2.CAP_GSTREAMER)
     if not capture.isOpened():
         raise SourceError(f"GStreamer cannot run {whole!r}: try it with gst-launch-1.0, and fakesink for appsink.")
     return CvCapture(capture)
@@ -123,9 +129,9 @@ def connect_gstreamer(pipeline: str) -> CvCapture:
 
 def picamera2():
     """The class Picamera2. Raises MissingDependency with the line that installs it."""
+    os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")  # it tells of every camera at every start otherwise
     try:
-        with quiet():
-            return import_module("picamera2").Picamera2
+        return import_module("picamera2").Picamera2
     except ImportError as error:
         raise MissingDependency(
             f"A CSI camera needs Picamera2, which cannot be imported ({error}): {PICAMERA2_FIX}."

@@ -53,8 +53,8 @@ def check_csi_camera(
         fix = "pip install 'numpy<2'"
     elif in_closed_venv() if closed_venv is None else closed_venv:
         fix += f" && python3 -m venv --system-site-packages {sys.prefix}   # this venv does not see apt's packages"
-    status = "fail" if sensors else "warn"  # without a sensor a USB camera may be all there is
-    return Check(name="csi camera", status=status, found=f"{found}; Picamera2: {said}", fix=fix)
+    # Without a sensor, a USB camera may be all there is.
+    return Check(name="csi camera", status="fail" if sensors else "warn", found=f"{found}; Picamera2: {said}", fix=fix)
 
 
 def check_coral(root: Path = ROOT) -> Check:
@@ -110,6 +110,7 @@ def check_power(root: Path = ROOT, ask=health.throttling) -> Check:
 
 
 def check_temperature(root: Path = ROOT) -> Check:
+    """The hottest sensor, against where a board begins to slow down."""
     hottest = health.cpu_temperature_c(root)
     if hottest is None:
         return Check(name="temperature", status="pass", found="the kernel shows no sensor")
@@ -120,6 +121,7 @@ def check_temperature(root: Path = ROOT) -> Check:
 
 
 def check_memory(root: Path = ROOT) -> Check:
+    """Memory that is free for edgefer."""
     free = health.available_memory_mb(root)
     if free is None:
         return Check(name="memory", status="warn", found="could not be read")

@@ -200,7 +200,7 @@ def check_gstreamer() -> Check:
     code = "import cv2; print(int(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)))"
     works, said = run_child([sys.executable, "-c", code])
     if not works:
-        return Check(name="gstreamer", status="warn", found=f"could not be asked: {said}")
+        return Check(name="gstreamer", status="warn", found=f"could not be asked: {said}", fix="mend opencv first")
     if said == "1":
         return Check(name="gstreamer", status="pass", found="yes")
     return Check(name="gstreamer", status="pass", found="no, as always with pip's OpenCV; only --source gst: needs it")

@@ -2,6 +2,7 @@
 
 import http.server
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -213,6 +214,23 @@ def test_an_http_stream_is_read_and_taken_up_again_when_it_breaks_off(stream):
                 break
     assert source.live and shapes == {(48, 64, 3)}
     assert len(said) == 2 and stream in said[0]
+
+
+def test_a_failed_attempt_writes_nothing_to_the_terminal():
+    """An attempt is made every few seconds for as long as a camera is away."""
+    # In a process of its own: FFmpeg reads its log level when it is first used, and the tests here have used it.
+    code = """
+from edgefer.devices.cameras import open_source
+from edgefer.errors import SourceError
+for url in ("http://127.0.0.1:9/none.mjpg", "rtsp://127.0.0.1:9/none"):
+    try:
+        open_source(url).__enter__()
+    except SourceError as error:
+        assert "cannot be opened" in str(error)
+        print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("refused\nrefused\n", "")
 
 
 def test_a_file_gives_every_frame_even_to_a_slow_loop(tmp_path):
