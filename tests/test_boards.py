@@ -1,13 +1,17 @@
 """Board profiles, and how a board is recognised; what its files say of heat, throttling and memory."""
 
+import json
 import shlex
 import stat
 
 import pytest
+from typer.testing import CliRunner
 
-from edgefer.devices import health
+from edgefer.cli import app
+from edgefer.devices import boards, health
 from edgefer.devices.boards import BOARDS, board_model, this_board
 from edgefer.devices.health import parse_throttled
+from edgefer.errors import InputError
 
 
 def board_tree(root, model):
@@ -111,3 +115,23 @@ def test_peak_memory_sees_what_this_process_held():
     held = bytearray(int((before + 100) * 1e6))  # more than the peak so far, whatever the tests before took
     held[::4096] = b"\1" * len(held[::4096])
     assert health.peak_memory_mb() > before + 90
+
+
+def test_the_command_prints_install_lines_that_can_be_copied(monkeypatch):
+    monkeypatch.setattr(boards, "this_board", lambda: BOARDS["pi4"])
+    monkeypatch.setattr(boards, "board_model", lambda: "Raspberry Pi 4 Model B Rev 1.4")
+    shown = CliRunner().invoke(app, ["devices", "pi4"])
+    assert shown.exit_code == 0 and "this board: Raspberry Pi 4 Model B Rev 1.4" in shown.output
+    for line in (*BOARDS["pi4"].install, *BOARDS["pi4"].limits):
+        assert line in shown.output, "a line that is broken to fit the terminal cannot be copied"
+    listed = CliRunner().invoke(app, ["devices"]).output
+    assert [line for line in listed.splitlines() if "this board" in line] == [
+        line for line in listed.splitlines() if " pi4 " in line
+    ]
+    told = json.loads(CliRunner().invoke(app, ["devices", "--json"]).output)["boards"]
+    assert [board["key"] for board in told if board["this_board"]] == ["pi4"] and len(told) == len(BOARDS)
+
+
+def test_an_unknown_board_is_refused():
+    refused = CliRunner().invoke(app, ["devices", "pi9"])
+    assert isinstance(refused.exception, InputError) and "choose pi5, pi4" in str(refused.exception)

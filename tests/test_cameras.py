@@ -1,6 +1,7 @@
 """Live sources with cameras that stall, go and come back; what is on this machine; streams over loopback."""
 
 import http.server
+import json
 import struct
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from edgefer.cli import app
 from edgefer.devices import cameras, captures, discovery
 from edgefer.devices.captures import CaptureOptions
 from edgefer.devices.live import Live
@@ -46,9 +49,9 @@ class FakeCapture:
 
 @pytest.fixture
 def hang():
-    """What a read that never comes back waits for; let go at the end of the test."""
+    """What a read that does not come back waits for; let go at the end of the test at the latest."""
     event = threading.Event()
-    yield lambda: event.wait(20)
+    yield event
     event.set()
 
 
@@ -76,12 +79,13 @@ def number_of(frame):
 
 def test_a_slow_reader_gets_the_newest_frame_not_the_oldest(hang):
     go, all_read = threading.Event(), threading.Event()
-    with live(FakeCapture([1, go.wait, *range(2, 60), all_read.set, hang])) as source:
+    with live(FakeCapture([1, go.wait, *range(2, 60), all_read.set, hang.wait])) as source:
         frames = iter(source)
         first = next(frames)
         go.set()  # the loop is busy while the camera goes on
         assert all_read.wait(5)
         second = next(frames)
+        hang.set()
     assert (number_of(first), number_of(second)) == (1, 59)
     assert (first.index, second.index) == (0, 1) and second.time_s >= first.time_s
     assert source.fps == 25
@@ -100,9 +104,9 @@ def test_no_frame_is_given_twice():
 @pytest.mark.parametrize(
     "end", [None, OSError("No such device"), cv2.error("select() timeout")], ids=["ends", "unplugged", "cv2 error"]
 )
-def test_an_unplugged_camera_comes_back_and_it_is_said_once(end, hang):
+def test_an_unplugged_camera_comes_back_and_it_is_said_once(end):
     said, gone, stop, back = [], SourceError("There is no camera 0."), threading.Event(), threading.Event()
-    first, second = FakeCapture([1, end]), FakeCapture([50, back.wait, 51, hang])
+    first, second = FakeCapture([1, end]), FakeCapture([50, back.wait, 51, stop.wait])
     with live(first, gone, gone, gone, second, say=said.append, stop=stop) as source:
         numbers = []
         for frame in source:
@@ -119,9 +123,10 @@ def test_an_unplugged_camera_comes_back_and_it_is_said_once(end, hang):
 
 def test_a_camera_that_hangs_in_its_driver_is_left_behind(hang):
     said = []
-    with live(FakeCapture([1, hang]), FakeCapture([2, hang]), say=said.append, stall_s=0.1) as source:
+    with live(FakeCapture([1, hang.wait]), FakeCapture([2, hang.wait]), say=said.append, stall_s=0.1) as source:
         frames = iter(source)
         assert [number_of(next(frames)) for _ in range(2)] == [1, 2]
+        hang.set()
     assert len(said) == 2
 
 
@@ -148,13 +153,14 @@ def test_attempts_are_paced_with_a_longer_and_longer_pause():
 
 def test_a_stop_ends_a_waiting_source_quickly(hang):
     stop = threading.Event()
-    with live(FakeCapture([1, hang]), stop=stop) as source:
+    with live(FakeCapture([1, hang.wait]), stop=stop) as source:
         frames = iter(source)
         next(frames)
         threading.Timer(0.05, stop.set).start()
         began = time.monotonic()
         assert next(frames, None) is None
         assert time.monotonic() - began < 1, "not the 20 s after which it counts as stalled"
+        hang.set()
 
 
 def test_a_camera_that_never_worked_is_refused_at_once(hang):
@@ -162,7 +168,7 @@ def test_a_camera_that_never_worked_is_refused_at_once(hang):
         pass
     with pytest.raises(SourceError, match=r"gives no picture .libcamera broke"), live(RuntimeError("libcamera broke")):
         pass
-    with pytest.raises(SourceError, match="no picture within"), live(FakeCapture([hang]), open_s=0.1):
+    with pytest.raises(SourceError, match="no picture within"), live(FakeCapture([hang.wait]), open_s=0.1):
         pass
 
 
@@ -467,3 +473,21 @@ def test_a_camera_is_tried_for_real():
     assert (trial.width, trial.height, trial.problem) == (6, 4, "")
     assert 5 < trial.fps < 51
     assert "no camera 9" in discovery.try_camera(live(SourceError("There is no camera 9."))).problem
+
+
+def test_the_command_lists_what_works_and_what_does_not(monkeypatch):
+    found = [
+        discovery.Camera(camera="0", name="Webcam", reached_by="v4l2"),
+        discovery.Camera(camera="csi", name="imx219", reached_by="picamera2"),
+    ]
+    working = {"0": live(FakeCapture(slowly(*range(250)))), "csi": live(SourceError("The camera is busy."))}
+    monkeypatch.setattr(discovery, "find_cameras", lambda: found)
+    monkeypatch.setattr(cameras, "open_camera", working.__getitem__)
+    told = json.loads(CliRunner().invoke(app, ["cameras", "--json"]).output)["cameras"]
+    assert [(camera["camera"], camera["width"], camera["problem"]) for camera in told] == [
+        ("0", 6, ""),
+        ("csi", 0, "The camera is busy."),
+    ]
+    monkeypatch.setattr(discovery, "find_cameras", lambda: [])
+    none = CliRunner().invoke(app, ["cameras"])
+    assert none.exit_code == 0 and "no camera here" in none.output and "--source builtin" in none.output

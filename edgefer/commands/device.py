@@ -32,12 +32,13 @@ def run(
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a frame on stdout.")] = False,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     runtime: Annotated[str, typer.Option(help="auto, litert, tflite-runtime or tensorflow.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="For the network.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="For the network; by default this board's.")] = None,
 ) -> None:
     """Read faces from a camera, video or pictures. No frame is stored or sent unless asked."""
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.devices import loop, sinks
+    from edgefer.devices.boards import this_board
     from edgefer.devices.cameras import CaptureOptions, open_camera, open_source, parse_size
     from edgefer.devices.faces import HaarDetector
     from edgefer.interpreter import Classifier
@@ -48,7 +49,8 @@ def run(
         raise InputError("--size, --fps and --mjpg are for --camera: a file or stream has its own.")
     options = CaptureOptions(size=parse_size(size) if size else None, fps=fps, mjpg=mjpg)
     opened = Bundle.open(bundle_path(bundle))
-    classifier = Classifier.load(opened, runtime=runtime, threads=threads)
+    board = this_board()
+    classifier = Classifier.load(opened, runtime=runtime, threads=threads or board.threads)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service's stop ends as cleanly as Ctrl-C
     frames_from = (
         open_camera(camera, options, say=console.say) if camera is not None else open_source(source, say=console.say)
@@ -66,7 +68,7 @@ def run(
         if not targets:
             targets.append(sinks.Changes(sys.stdout))
         console.say(f"{opened.card.name} on {classifier.network.runtime}; Ctrl-C ends.")
-        summary = loop.run(frames_in, HaarDetector(), classifier, targets, frames=frames)
+        summary = loop.run(frames_in, HaarDetector(width=board.detector_width), classifier, targets, frames=frames)
     stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms().items())
     console.say(
         f"{summary.frames} frames in {summary.seconds:.1f} s: {summary.fps:.1f} frames/s. Milliseconds a frame: {stages}"
