@@ -8,18 +8,22 @@ from pathlib import Path
 
 ROOT = Path("/")
 
-_VENV = (
+# Raspberry Pi OS Lite lacks libgl1 and libglib2.0-0, which the Qt inside pip's OpenCV is linked to.
+_PI_INSTALL = (
+    "sudo apt update && sudo apt install -y python3-venv libgl1 libglib2.0-0",
+    "sudo apt install -y python3-picamera2 --no-install-recommends   # for a CSI camera",
     "python3 -m venv --system-site-packages ~/edgefer   # lets Picamera2, which only apt has, into the venv",
-    "~/edgefer/bin/pip install edgefer",
+    "~/edgefer/bin/pip install edgefer 'numpy<2'   # Bookworm (Python 3.11): its Picamera2 was built for numpy 1",
+    "~/edgefer/bin/pip install edgefer   # Trixie (Python 3.13), instead of the line before",
 )
-_BOOKWORM = "~/edgefer/bin/pip install 'numpy<2'   # Bookworm only: its Picamera2 was built for numpy 1"
-_PI_APT = "sudo apt update && sudo apt install -y python3-venv python3-picamera2 --no-install-recommends"
-_PI_INSTALL = (_PI_APT, *_VENV, _BOOKWORM)
 _LIBEDGETPU = "https://github.com/feranick/libedgetpu/releases/download/16.0TF2.19.1-1/libedgetpu1-std_16.0tf2.19.1-1"
 
 _NO_32_BIT = "A 32-bit system: ai-edge-litert has no 32-bit ARM wheel. Install 64-bit Raspberry Pi OS."
 _NO_CSI_VIA_V4L2 = "A CSI camera as --camera 0: it gives no picture through Video4Linux. Use --camera csi."
 _NO_BULLSEYE = "Bullseye: its Python is 3.9. Bookworm (Python 3.11) and Trixie (3.13) work."
+_NO_EDGE_TPU_YET = (
+    "The Edge TPU itself: this edgefer runs the int8 network on the CPU. `edgefer doctor` checks the Coral."
+)
 _PI_LIMITS = (_NO_32_BIT, _NO_BULLSEYE, _NO_CSI_VIA_V4L2)
 
 
@@ -70,7 +74,7 @@ BOARDS = {
             limits=(
                 *_PI_LIMITS,
                 "A window: 512 MB of memory are too little for a desktop. Use Raspberry Pi OS Lite, --headless.",
-                "A USB camera above 640x480: its one USB 2 port has no room for it.",
+                "A USB camera without an adapter: its one USB port is a micro-B.",
             ),
         ),
         Board(
@@ -83,6 +87,7 @@ BOARDS = {
             ),
             limits=(
                 *_PI_LIMITS,
+                _NO_EDGE_TPU_YET,
                 "Google's own libedgetpu 16.0: it crashes with today's TFLite runtimes. Use the build above.",
                 "PyCoral: not needed, and has no wheel for today's Python.",
                 "A weak power supply or a hub without one: the Coral draws up to 900 mA and hangs.",
@@ -93,13 +98,14 @@ BOARDS = {
             models=("Freescale i.MX8MQ Phanbell",),
             threads=2, detector_width=240, target_fps=8,
             install=(
+                "sudo apt install -y libgl1 libglib2.0-0",
                 "curl -LsSf https://astral.sh/uv/install.sh | sh   # Mendel's own Python is 3.7",
                 "~/.local/bin/uv venv --python 3.11 ~/edgefer",
                 "~/.local/bin/uv pip install --python ~/edgefer/bin/python edgefer",
             ),
             limits=(
                 "Mendel's own Python 3.7: edgefer needs 3.11 to 3.13.",
-                "Mendel's libedgetpu: it was built for a TFLite of 2021. The CPU runs the int8 network.",
+                _NO_EDGE_TPU_YET,
                 "The Coral camera module as --camera csi: Picamera2 is for the Raspberry Pi. Try --camera 0.",
             ),
         ),
@@ -107,7 +113,7 @@ BOARDS = {
             key="generic", name="Any 64-bit Linux PC or ARM board",
             threads=1, detector_width=480, target_fps=30,
             install=(
-                "sudo apt update && sudo apt install -y python3-venv",
+                "sudo apt update && sudo apt install -y python3-venv libgl1 libglib2.0-0",
                 "python3 -m venv ~/edgefer",
                 "~/edgefer/bin/pip install edgefer",
             ),

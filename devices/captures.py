@@ -138,7 +138,7 @@ def picamera2():
         ) from None
     except (ValueError, AttributeError) as error:  # "numpy.dtype size changed": apt's was built for numpy 1
         raise MissingDependency(
-            f"Picamera2 does not work with numpy {np.__version__} ({error}): pip install 'numpy<2'."
+            f"Picamera2 does not work with numpy {np.__version__} ({error}): pip install 'numpy<2' 'opencv-python<4.12'."
         ) from None
 
 

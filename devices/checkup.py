@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgefer.devices import discovery, health
 from edgefer.devices.boards import board_model
-from edgefer.devices.doctor import ROOT, Check, in_closed_venv, may_use, run_child
+from edgefer.devices.doctor import NUMPY_1, ROOT, Check, in_closed_venv, may_use, run_child
 
 HOT_C = 75.0  # a Raspberry Pi throttles at 80
 LOW_MEMORY_MB = 200  # `edgefer bench` peaked at 121 MB on x86-64
@@ -50,7 +50,7 @@ def check_csi_camera(
         return Check(name="csi camera", status="pass", found=f"{found}; Picamera2 {said}")
     fix = "sudo apt install -y python3-picamera2 --no-install-recommends"
     if "numpy" in said:
-        fix = "pip install 'numpy<2'"
+        fix = NUMPY_1
     elif in_closed_venv() if closed_venv is None else closed_venv:
         fix += f" && python3 -m venv --system-site-packages {sys.prefix}   # this venv does not see apt's packages"
     # Without a sensor, a USB camera may be all there is.

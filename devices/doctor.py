@@ -24,6 +24,8 @@ from edgefer.devices.boards import os_release
 from edgefer.runtimes import RUNTIMES, installed_runtimes, runtime_version
 
 ROOT = Path("/")
+PIP = f"{sys.executable} -m pip"  # `pip` alone may be another Python's
+NUMPY_1 = f"{PIP} install 'numpy<2' 'opencv-python<4.12'"  # later ones ask for numpy 2
 CHILD_S = 60  # TensorFlow alone takes 5 to 15 s to import, more from an SD card
 
 
@@ -60,7 +62,7 @@ def examine(root: Path = ROOT) -> list[Check]:
     ]
     if not runtimes:
         missing = Check(
-            name="runtime", status="fail", found="none installed", fix="pip install 'ai-edge-litert~=2.1.0'"
+            name="runtime", status="fail", found="none installed", fix=f"{PIP} install 'ai-edge-litert~=2.1.0'"
         )
         checks.insert(3, ("runtime", lambda: missing))
     with ThreadPoolExecutor() as pool:  # most of the time goes into waiting for child processes
@@ -118,12 +120,12 @@ def check_numpy(
     if int(numpy.split(".")[0]) >= 2:
         if apt_picamera2 and os_release(root).get("VERSION_CODENAME") == "bookworm":
             found = f"{numpy}, but Bookworm's Picamera2 was built for numpy 1"
-            return Check(name="numpy", status="fail", found=found, fix="pip install 'numpy<2'")
+            return Check(name="numpy", status="fail", found=found, fix=NUMPY_1)
         if "tflite-runtime" in runtimes:
             found = f"{numpy}, but tflite-runtime was built for numpy 1"
             if runtimes[0] == "tflite-runtime":
-                return Check(name="numpy", status="fail", found=found, fix="pip install 'numpy<2'")
-            fix = "pip uninstall tflite-runtime   # ai-edge-litert is used; or: pip install 'numpy<2'"
+                return Check(name="numpy", status="fail", found=found, fix=NUMPY_1)
+            fix = f"{PIP} uninstall tflite-runtime   # ai-edge-litert is used; or: {NUMPY_1}"
             return Check(name="numpy", status="warn", found=found, fix=fix)
     return Check(name="numpy", status="pass", found=numpy)
 
@@ -141,11 +143,11 @@ def check_runtime(name: str, *, first: bool = True, command: list[str] | None = 
     if works:
         return Check(name=f"runtime {name}", status="pass", found=f"{said}, runs a tiny int8 network rightly")
     package = "ai-edge-litert~=2.1.0" if name == "litert" else RUNTIMES[name][1]
-    fix = f"pip install --force-reinstall '{package}'" if first else f"pip uninstall {RUNTIMES[name][1]}"
+    fix = f"{PIP} install --force-reinstall '{package}'" if first else f"{PIP} uninstall {RUNTIMES[name][1]}"
     if "cv2" in said or "libGL" in said:
         fix = "mend opencv first"
     elif name == "tflite-runtime" and first:
-        fix = "pip install 'ai-edge-litert~=2.1.0'   # or, to keep tflite-runtime: pip install 'numpy<2'"
+        fix = f"{PIP} install 'ai-edge-litert~=2.1.0'   # or, to keep tflite-runtime: {NUMPY_1}"
     return Check(name=f"runtime {name}", status="fail" if first else "warn", found=said, fix=fix)
 
 
@@ -166,7 +168,7 @@ def run_child(command: list[str], timeout_s: float = CHILD_S) -> tuple[bool, str
 def check_opencv(packages: list[str] | None = None) -> Check:
     """OpenCV imports, is one package only, and has the Haar cascades that OpenCV 5 left out."""
     if find_spec("cv2") is None:
-        return Check(name="opencv", status="fail", found="not installed", fix="pip install 'opencv-python>=4.8,<5'")
+        return Check(name="opencv", status="fail", found="not installed", fix=f"{PIP} install 'opencv-python>=4.8,<5'")
     code = (
         "import cv2; print(cv2.__version__, *[n for n in ('CascadeClassifier', 'FaceDetectorYN') if hasattr(cv2, n)])"
     )
@@ -174,7 +176,9 @@ def check_opencv(packages: list[str] | None = None) -> Check:
     if not works:
         library = "libGL" in said or "libgthread" in said or "libglib" in said
         fix = (
-            "sudo apt install -y libgl1 libglib2.0-0" if library else "pip install --force-reinstall 'opencv-python<5'"
+            "sudo apt install -y libgl1 libglib2.0-0"
+            if library
+            else f"{PIP} install --force-reinstall 'opencv-python<5'"
         )
         return Check(name="opencv", status="fail", found=said, fix=fix)
     release, *has = said.split()
@@ -182,9 +186,9 @@ def check_opencv(packages: list[str] | None = None) -> Check:
     several = sorted(name for name in names if name.startswith("opencv-"))
     if "CascadeClassifier" not in has:
         found = f"{release} has no Haar cascades"
-        return Check(name="opencv", status="fail", found=found, fix="pip install 'opencv-python>=4.8,<5'")
+        return Check(name="opencv", status="fail", found=found, fix=f"{PIP} install 'opencv-python>=4.8,<5'")
     if len(several) > 1:
-        fix = f"pip uninstall -y {' '.join(several)} && pip install 'opencv-python>=4.8,<5'"
+        fix = f"{PIP} uninstall -y {' '.join(several)} && {PIP} install 'opencv-python>=4.8,<5'"
         return Check(
             name="opencv",
             status="warn",
