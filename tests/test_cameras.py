@@ -130,6 +130,17 @@ def test_a_camera_that_hangs_in_its_driver_is_left_behind(hang):
     assert len(said) == 2
 
 
+def test_fifty_unpluggings_lose_no_frame_and_leave_no_thread():
+    stop, threads = threading.Event(), threading.active_count()
+    with live(*[FakeCapture([n]) for n in range(1, 52)], retry_s=(0.001, 0.001), stop=stop) as source:
+        numbers = []
+        for frame in source:
+            numbers.append(number_of(frame))
+            if len(numbers) == 51:
+                stop.set()
+    assert numbers == list(range(1, 52)) and threading.active_count() == threads
+
+
 class Patience(threading.Event):
     """A stop event that notes how long it is waited for, waits for nothing, and is set after `attempts`."""
 
@@ -480,9 +491,12 @@ def test_the_command_lists_what_works_and_what_does_not(monkeypatch):
         discovery.Camera(camera="0", name="Webcam", reached_by="v4l2"),
         discovery.Camera(camera="csi", name="imx219", reached_by="picamera2"),
     ]
-    working = {"0": live(FakeCapture(slowly(*range(250)))), "csi": live(SourceError("The camera is busy."))}
     monkeypatch.setattr(discovery, "find_cameras", lambda: found)
-    monkeypatch.setattr(cameras, "open_camera", working.__getitem__)
+    connections = {"0": lambda: FakeCapture(slowly(*range(250))), "csi": lambda: SourceError("The camera is busy.")}
+    monkeypatch.setattr(cameras, "open_camera", lambda camera: live(connections[camera]()))
+    monkeypatch.setattr(discovery.try_camera, "__defaults__", (0.2, time.monotonic))
+    shown = CliRunner().invoke(app, ["cameras"]).output
+    assert "6x4" in shown and "The camera is busy." in shown
     told = json.loads(CliRunner().invoke(app, ["cameras", "--json"]).output)["cameras"]
     assert [(camera["camera"], camera["width"], camera["problem"]) for camera in told] == [
         ("0", 6, ""),
