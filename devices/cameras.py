@@ -1,27 +1,34 @@
-"""Where frames come from: a camera, a video, a URL, pictures, or the built-in drawn faces, behind one small protocol."""
+"""Where frames come from: a camera, a stream, a video, pictures, or the built-in drawn faces, behind one small protocol."""
 
-import errno
-import os
-import time
+import re
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import cv2
 
 from edgefer import drawn
-from edgefer.errors import SourceError
+from edgefer.devices import captures
+from edgefer.devices.captures import AS_IT_COMES, CaptureOptions
+from edgefer.devices.live import Live, Say
+from edgefer.errors import InputError, SourceError
 from edgefer.quiet import quiet
 from edgefer.records import Frame
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 BUILT_IN = "builtin"
+GSTREAMER = "gst:"
 
 
 class Source(Protocol):
     """Frames to iterate over, inside a `with`: opening fails with SourceError, leaving closes what was opened.
 
-    fps is the rate at which the frames were or will be taken; `live` sources have no end of their own.
+    fps is the rate at which the frames were or will be taken. A `live` source has no end of its own and gives only
+    its newest frame; any other gives every frame.
     """
 
     fps: float
@@ -32,14 +39,41 @@ class Source(Protocol):
     def __iter__(self) -> Iterator[Frame]: ...
 
 
-def open_source(where: str | int) -> Source:
-    """The source for a camera number, a file, a folder of pictures, a URL, or "builtin". Opened by `with`."""
-    if isinstance(where, int):
-        return Camera(where)
+def open_camera(
+    camera: str | int,
+    options: CaptureOptions = AS_IT_COMES,
+    *,
+    stop: threading.Event | None = None,
+    say: Say = lambda text: None,
+) -> Source:
+    """The source for a camera: a number or /dev path (Video4Linux), "csi" or "csi:1" (Picamera2). Opened by `with`.
+
+    stop, say: as edgefer.devices.live.Live has them.
+    """
+    text = str(camera)
+    if csi := re.fullmatch(r"csi(?::(\d+))?", text):
+        connect = partial(captures.connect_csi, int(csi[1] or 0), options)
+        return Live(connect, f"CSI camera {csi[1] or 0}", stop=stop, say=say)
+    if not re.fullmatch(r"\d+|/dev/.+", text):
+        raise InputError(f"There is no camera {text!r}: name a number, a path such as /dev/video0, or csi.")
+    device = Path(text) if text.startswith("/") else Path(f"/dev/video{text}")
+    return Live(partial(captures.connect_v4l2, device, options), f"Camera {text}", stop=stop, say=say)
+
+
+def open_source(where: str, *, stop: threading.Event | None = None, say: Say = lambda text: None) -> Source:
+    """The source for a file, a folder of pictures, a URL, "gst:PIPELINE", or "builtin". Opened by `with`.
+
+    stop, say: for live sources, as edgefer.devices.live.Live has them. A URL that ends like a video file is one.
+    """
     if where == BUILT_IN:
         return Drawn()
+    if where.startswith(GSTREAMER):
+        pipeline = where.removeprefix(GSTREAMER).strip()
+        return Live(partial(captures.connect_gstreamer, pipeline), "The GStreamer pipeline", stop=stop, say=say)
     if "://" in where:
-        return Stream(where)
+        if Path(urlsplit(where).path).suffix.lower() in VIDEOS:
+            return Video(where)
+        return Live(partial(captures.connect_url, where), f"The stream {where}", stop=stop, say=say)
     path = Path(where)
     if path.is_dir():
         return Pictures(
@@ -51,17 +85,31 @@ def open_source(where: str | int) -> Source:
         )
     if path.suffix.lower() in PICTURES:
         return Pictures([path], str(path))
-    return Video(path)
+    return Video(str(path))
 
 
-class _Capture:
-    """What cv2.VideoCapture sources share: reading until there is nothing more."""
+def parse_size(text: str) -> tuple[int, int]:
+    """`640x480` as (640, 480); InputError when it is something else."""
+    match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", text.strip().lower())
+    if not match:
+        raise InputError(f"{text!r} is no picture size: write width x height in pixels, such as 640x480.")
+    return int(match[1]), int(match[2])
+
+
+class Video:
+    """A video file or the URL of one, every frame in turn, timed by the file's frame rate."""
 
     fps = 30.0
     live = False
 
-    def __enter__(self):
-        self._capture = self._open()
+    def __init__(self, path: str):
+        self.path = path
+
+    def __enter__(self) -> "Video":
+        with quiet():
+            self._capture = cv2.VideoCapture(self.path)
+        if not self._capture.isOpened():
+            raise SourceError(f"{self.path} is not a video that OpenCV can read: convert it to MP4 or AVI.")
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         if 0 < fps <= 1000:
             self.fps = fps
@@ -71,101 +119,15 @@ class _Capture:
         self._capture.release()
 
     def __iter__(self) -> Iterator[Frame]:
-        index, began = 0, time.monotonic()
+        index = 0
         while True:
             read, image = self._capture.read()
             if not read:
                 break
-            yield Frame(
-                index=index, time_s=time.monotonic() - began if self.live else index / self.fps, image_bgr=image
-            )
+            yield Frame(index=index, time_s=index / self.fps, image_bgr=image)
             index += 1
-        self._ended(index)
-
-    def _open(self) -> cv2.VideoCapture:
-        raise NotImplementedError
-
-    def _ended(self, frames: int) -> None:
-        raise NotImplementedError
-
-
-class Video(_Capture):
-    """A video file, every frame in turn, timed by the file's frame rate."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def _open(self) -> cv2.VideoCapture:
-        with quiet():
-            capture = cv2.VideoCapture(str(self.path))
-        if not capture.isOpened():
-            raise SourceError(f"{self.path} is not a video that OpenCV can read: convert it to MP4 or AVI.")
-        return capture
-
-    def _ended(self, frames: int) -> None:
-        if frames == 0:
+        if index == 0:
             raise SourceError(f"{self.path} holds no readable frame: the video is damaged or cut short.")
-
-
-class Stream(_Capture):
-    """A video stream by URL (rtsp://, http://), as long as it lasts."""
-
-    live = True
-
-    def __init__(self, url: str):
-        self.url = url
-
-    def _open(self) -> cv2.VideoCapture:
-        with quiet():
-            capture = cv2.VideoCapture(self.url)
-        if not capture.isOpened():
-            raise SourceError(f"The stream {self.url} cannot be opened: check the address and that its host answers.")
-        return capture
-
-    def _ended(self, frames: int) -> None:
-        raise SourceError(f"The stream {self.url} ended after {frames} frames.")
-
-
-class Camera(_Capture):
-    """A USB camera by its number, through Video4Linux; the newest frame each time."""
-
-    live = True
-
-    def __init__(self, number: int):
-        self.number = number
-
-    def _open(self) -> cv2.VideoCapture:
-        device = Path(f"/dev/video{self.number}")
-        if not device.exists():
-            there = ", ".join(name.name.removeprefix("video") for name in sorted(Path("/dev").glob("video*")))
-            hint = f"the cameras here are {there}" if there else "no camera is connected; try --source builtin"
-            raise SourceError(f"There is no camera {self.number} ({device}): {hint}.")
-        try:
-            os.close(os.open(device, os.O_RDWR | os.O_NONBLOCK))
-        except PermissionError:
-            raise SourceError(f"You may not use {device}: sudo usermod -aG video $USER, then log in again.") from None
-        except OSError as error:
-            if error.errno == errno.EBUSY:
-                raise SourceError(
-                    f"Camera {self.number} is busy: close the program that uses it (fuser {device})."
-                ) from None
-            raise SourceError(f"Camera {self.number} cannot be opened: {error.strerror}.") from None
-        with quiet():
-            capture = cv2.VideoCapture(self.number, cv2.CAP_V4L2)
-        read = capture.isOpened() and capture.read()[0]
-        if not read:
-            capture.release()
-            raise SourceError(
-                f"Camera {self.number} ({device}) gives no picture: it is busy (fuser {device}), or it is a Raspberry Pi "
-                "CSI camera, which needs Picamera2, not Video4Linux."
-            )
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        return capture
-
-    def _ended(self, frames: int) -> None:
-        raise SourceError(
-            f"Camera {self.number} stopped giving pictures after {frames} frames: is it still plugged in?"
-        )
 
 
 class Pictures:

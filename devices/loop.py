@@ -1,7 +1,7 @@
 """The loop on the device: frame, faces, pixels, answers, sinks; and how long each took."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,11 +49,18 @@ def find_faces(frame: Frame, detector: Detector, classifier: Classifier, lap=lam
 
 
 def run(
-    source: Iterable[Frame], detector: Detector, classifier: Classifier, sinks: list[Sink], *, frames: int | None = None
+    source: Iterable[Frame],
+    detector: Detector,
+    classifier: Classifier,
+    sinks: list[Sink],
+    *,
+    frames: int | None = None,
+    on_lap: Callable[[str, float], None] = lambda stage, seconds: None,
 ) -> Summary:
     """Classify every face of every frame until the source ends, `frames` are done, a window is closed, or Ctrl-C.
 
-    The sinks are closed in any case, so that a file is whole.
+    on_lap: told each stage's name and seconds as it ends; a frame's last one is "output". The sinks are closed in any
+    case, so that a file is whole.
     """
     summary = Summary()
     began = last = time.perf_counter()
@@ -62,6 +69,7 @@ def run(
         nonlocal last
         now = time.perf_counter()
         summary.stage_seconds[stage] += now - last
+        on_lap(stage, now - last)
         last = now
 
     try:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edgefer import __version__
-from edgefer.commands import demo, device, evaluation, host, proof
+from edgefer.commands import board, demo, device, evaluation, host, proof
 from edgefer.errors import EdgeferError
 
 app = typer.Typer(
@@ -61,6 +61,10 @@ for command in (
     proof.lint,
     evaluation.evaluate,
     device.run,
+    board.cameras,
+    board.bench,
+    board.doctor,
+    board.devices,
     demo.demo,
 ):
     app.command()(command)

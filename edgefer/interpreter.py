@@ -3,7 +3,6 @@
 import ctypes
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 
 import numpy as np
@@ -14,21 +13,11 @@ from edgefer.errors import BundleError, InputError, MissingDependency, RuntimeFa
 from edgefer.preprocess import to_float, to_int8
 from edgefer.quiet import quiet
 from edgefer.records import Prediction
+from edgefer.runtimes import RUNTIMES, installed_runtimes
 
-# In order of preference. On a 27-MMAC int8 network ai-edge-litert measured 7 to 11 times faster than tflite-runtime.
-RUNTIMES = {
-    "litert": ("ai_edge_litert.interpreter", "ai-edge-litert"),
-    "tflite-runtime": ("tflite_runtime.interpreter", "tflite-runtime"),
-    "tensorflow": ("tensorflow.lite.python.interpreter", "tensorflow"),
-}
 DEVICES = ("cpu", "coral")
 EDGETPU_LIBRARY = "libedgetpu.so.1"
 INT8_SCALE, INT8_ZERO = 1 / 255, -128  # of an int8 network's input: the pixel contract
-
-
-def installed_runtimes() -> list[str]:
-    """The names of the TFLite runtimes that are installed, the preferred one first. Imports none of them."""
-    return [name for name, (module, _) in RUNTIMES.items() if find_spec(module.split(".")[0]) is not None]
 
 
 def _runtime_module(runtime: str) -> ModuleType:

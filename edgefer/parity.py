@@ -136,11 +136,12 @@ def verify(bundle: Bundle, *, runtime: str = "auto", variants: tuple[str, ...] =
     return checks
 
 
-def check_at_load(bundle: Bundle, variant: str, network: Network) -> None:
+def check_at_load(bundle: Bundle, network: Network) -> None:
     """Question 3 on a few pictures, in milliseconds: RuntimeFault when the network does not give its stored answers.
 
     It catches a runtime that answers zeros, or other numbers than the host's, before the first frame.
     """
+    variant = "int8" if network.quantized else "float32"
     pixels, answers = _vectors(bundle, "pixels", f"answers_{variant}")
     check = _check_answers(network, variant, pixels[::6], answers[::6])
     if not check.passed:

@@ -13,10 +13,18 @@ from edgefer.errors import InputError
 
 def run(
     bundle: BundleArgument = None,
-    camera: Annotated[int | None, typer.Option(metavar="N", help="Camera number, as in /dev/videoN.")] = None,
+    camera: Annotated[
+        str | None,
+        typer.Option(metavar="N|PATH|csi", help="Camera number, /dev path, or csi for a Raspberry Pi's own."),
+    ] = None,
     source: Annotated[
-        str, typer.Option(metavar="FILE|FOLDER|URL", help="Video, picture, folder, stream, or 'builtin'.")
+        str, typer.Option(metavar="FILE|FOLDER|URL", help="Video, picture, folder, stream, gst:PIPELINE, or 'builtin'.")
     ] = "",
+    size: Annotated[str, typer.Option(metavar="WxH", help="Picture size to ask a camera for, such as 640x480.")] = "",
+    fps: Annotated[float | None, typer.Option(min=1, help="Frame rate to ask a camera for.")] = None,
+    mjpg: Annotated[
+        bool | None, typer.Option("--mjpg/--no-mjpg", help="USB cameras: compressed frames; on above 640x480.")
+    ] = None,
     headless: Annotated[bool, typer.Option("--headless", help="No window.")] = False,
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Annotated video (.mp4, .avi) or picture (.png, .jpg).")
@@ -24,23 +32,37 @@ def run(
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a frame on stdout.")] = False,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     runtime: Annotated[str, typer.Option(help="auto, litert, tflite-runtime or tensorflow.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="For the network.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="For the network; by default this board's.")] = None,
     device: Annotated[str, typer.Option(help="cpu, or coral: an Edge TPU, with a bundle compiled for it.")] = "cpu",
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="First see that the network gives its stored answers here.")
+    ] = True,
 ) -> None:
     """Read faces from a camera, video or pictures. No frame is stored or sent unless asked."""
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.devices import loop, sinks
-    from edgefer.devices.cameras import open_source
+    from edgefer.devices.boards import this_board
+    from edgefer.devices.cameras import CaptureOptions, open_camera, open_source, parse_size
     from edgefer.devices.faces import HaarDetector
     from edgefer.interpreter import Classifier
+    from edgefer.parity import check_at_load
 
     if (camera is None) == (not source):
         raise InputError("Name one input: --camera 0, or --source with a video, picture, folder, URL or builtin.")
+    if camera is None and (size or fps or mjpg is not None):
+        raise InputError("--size, --fps and --mjpg are for --camera: a file or stream has its own.")
+    options = CaptureOptions(size=parse_size(size) if size else None, fps=fps, mjpg=mjpg)
     opened = Bundle.open(bundle_path(bundle))
-    classifier = Classifier.load(opened, runtime=runtime, threads=threads, device=device)
+    board = this_board()
+    classifier = Classifier.load(opened, runtime=runtime, threads=threads or board.threads, device=device)
+    if check:
+        check_at_load(opened, classifier.network)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service's stop ends as cleanly as Ctrl-C
-    with open_source(camera if camera is not None else source) as frames_in:
+    frames_from = (
+        open_camera(camera, options, say=console.say) if camera is not None else open_source(source, say=console.say)
+    )
+    with frames_from as frames_in:
         targets: list[sinks.Sink] = []
         if save:
             targets.append(sinks.VideoFile(save, frames_in.fps))
@@ -53,7 +75,7 @@ def run(
         if not targets:
             targets.append(sinks.Changes(sys.stdout))
         console.say(f"{opened.card.name} on {classifier.network.runtime}, {device}; Ctrl-C ends.")
-        summary = loop.run(frames_in, HaarDetector(), classifier, targets, frames=frames)
+        summary = loop.run(frames_in, HaarDetector(width=board.detector_width), classifier, targets, frames=frames)
     stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms().items())
     console.say(
         f"{summary.frames} frames in {summary.seconds:.1f} s: {summary.fps:.1f} frames/s. Milliseconds a frame: {stages}"

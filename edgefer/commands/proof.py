@@ -30,7 +30,7 @@ def parity(
 
     from edgefer import console
     from edgefer.bundle import Bundle, write_file
-    from edgefer.interpreter import installed_runtimes
+    from edgefer.runtimes import installed_runtimes
     from edgefer.parity import Budget, Check, Comparison, ParityReport, judge, verify
 
     opened = Bundle.open(bundle_path(bundle))

@@ -1,0 +1,224 @@
+"""How fast the whole loop is on this board: each stage's median, p95 and p99, with heat, throttling and memory."""
+
+import os
+import platform
+import re
+import tempfile
+import time
+from array import array
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgefer import __version__, drawn
+from edgefer.devices import health, loop
+from edgefer.devices.boards import board_model, os_release
+from edgefer.devices.cameras import BUILT_IN, Source, open_source
+from edgefer.devices.faces import Detector
+from edgefer.devices.sinks import JsonLines
+from edgefer.errors import EdgeferError, InputError, SourceError
+from edgefer.interpreter import Classifier
+from edgefer.records import Frame
+from edgefer.runtimes import runtime_version
+
+WARM_UP_FRAMES = 30  # the first frames load caches, and let a sleeping CPU raise its clock
+END = "end to end"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """Milliseconds of one stage over all measured frames."""
+
+    median_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """What was measured, on what. None where the board does not tell. Memory in MB (10^6 bytes)."""
+
+    board: str
+    cores: int
+    system: str
+    python: str
+    edgefer: str
+    opencv: str
+    network: str
+    runtime: str
+    threads: int
+    detector: str
+    source: str
+    frame: str
+    seconds: float
+    frames: int
+    faces_per_frame: float
+    fps: float
+    fps_first_tenth: float
+    fps_last_tenth: float
+    stages: dict[str, Times]
+    temperature_start_c: float | None
+    temperature_end_c: float | None
+    throttling_start: str | None
+    throttling_end: str | None
+    peak_memory_mb: float | None
+
+    def to_json(self) -> dict:
+        return asdict(self)
+
+
+class Stopwatch:
+    """Takes the loop's laps (its `on_lap`) and keeps those of every frame after the warm-up."""
+
+    def __init__(self, warm_up: int = WARM_UP_FRAMES):
+        self._skip = warm_up
+        self._frame = dict.fromkeys(loop.STAGES, 0.0)
+        self._seconds = {stage: array("f") for stage in loop.STAGES}
+
+    def __call__(self, stage: str, seconds: float) -> None:
+        self._frame[stage] += seconds
+        if stage != loop.STAGES[-1]:
+            return
+        if self._skip > 0:
+            self._skip -= 1
+        else:
+            for name, spent in self._frame.items():
+                self._seconds[name].append(spent)
+        self._frame = dict.fromkeys(loop.STAGES, 0.0)
+
+    def per_frame(self) -> np.ndarray:
+        """Seconds by frame and stage, float32 [frames, stages] in the order of loop.STAGES."""
+        return np.stack([np.array(self._seconds[stage]) for stage in loop.STAGES], axis=1)
+
+
+def run_bench(
+    classifier: Classifier,
+    detector: Detector,
+    *,
+    where: str = BUILT_IN,
+    minutes: float = 0.5,
+    threads: int = 1,
+    warm_up: int = WARM_UP_FRAMES,
+) -> Benchmark:
+    """Run the loop on a file over and over for `minutes`; results are written as JSON lines that nobody reads.
+
+    where: a video, picture or folder; "builtin" is the drawn scene as a video file, so that reading it costs what a
+    video costs and not the drawing. threads: what the classifier was loaded with.
+    Raises InputError for a live source, whose speed is the camera's, and SourceError for one that cannot be read.
+    """
+    if open_source(where).live:
+        raise InputError(f"bench cannot measure {where}, which sets its own pace: name a video, a folder or builtin.")
+    watch = Stopwatch(warm_up)
+    seen: set[tuple[int, int]] = set()
+    temperature, held = health.cpu_temperature_c(), health.throttling()
+    with tempfile.TemporaryDirectory(prefix="edgefer-bench-") as folder:
+        file = str(drawn_video(Path(folder) / "faces.avi")) if where == BUILT_IN else where
+        frames = _over_and_over(lambda: open_source(file), 60 * minutes, warm_up, seen)
+        with open(os.devnull, "w") as nowhere, closing(frames):
+            summary = loop.run(frames, detector, classifier, [JsonLines(nowhere)], on_lap=watch)
+    laps = watch.per_frame()
+    if not len(laps):
+        raise EdgeferError(f"Stopped within the {warm_up} frames of the warm-up: nothing was measured.")
+    whole = laps.sum(axis=1)
+    tenth = max(1, len(whole) // 10)
+    sizes = ", ".join(f"{width}x{height}" for width, height in sorted(seen))
+    return Benchmark(
+        board=board_model() or _cpu_name(), cores=len(os.sched_getaffinity(0)),
+        system=f"{os_release().get('PRETTY_NAME', platform.system())}, {platform.machine()}",
+        python=platform.python_version(), edgefer=__version__, opencv=cv2.__version__,
+        network=f"{classifier.card.name}, {'int8' if classifier.network.quantized else 'float32'}",
+        runtime=f"{classifier.network.runtime} {runtime_version(classifier.network.runtime)}", threads=threads,
+        detector=f"{detector.name}, {detector.width} px" if hasattr(detector, "width") else detector.name,
+        source=where, frame=sizes, seconds=float(whole.sum()), frames=len(whole), faces_per_frame=summary.faces / summary.frames,
+        fps=len(whole) / float(whole.sum()),
+        fps_first_tenth=tenth / float(whole[:tenth].sum()), fps_last_tenth=tenth / float(whole[-tenth:].sum()),
+        stages={stage: _times(laps[:, column]) for column, stage in enumerate(loop.STAGES)} | {END: _times(whole)},
+        temperature_start_c=temperature, temperature_end_c=health.cpu_temperature_c(),
+        throttling_start=_words(held), throttling_end=_words(health.throttling()),
+        peak_memory_mb=health.peak_memory_mb(),
+    )  # fmt: skip
+
+
+def to_markdown(bench: Benchmark) -> str:
+    """The benchmark as Markdown tables, readable as they are and in an issue."""
+
+    def degrees(value: float | None) -> str:
+        return "not told" if value is None else f"{value:.0f} °C"
+
+    stages = [
+        "| stage | median ms | p95 ms | p99 ms |",
+        "|---|--:|--:|--:|",
+        *(f"| {name} | {t.median_ms:.2f} | {t.p95_ms:.2f} | {t.p99_ms:.2f} |" for name, t in bench.stages.items()),
+    ]
+    facts = {
+        "frames/s": f"{bench.fps:.1f} (first tenth {bench.fps_first_tenth:.1f}, last tenth {bench.fps_last_tenth:.1f})",
+        "measured": f"{bench.frames} frames in {bench.seconds:.0f} s, of {bench.source} ({bench.frame}), {bench.faces_per_frame:.1f} faces a frame",
+        "board": f"{bench.board}, {bench.cores} cores",
+        "network": f"{bench.network} on {bench.runtime}, {bench.threads} thread{'s' * (bench.threads > 1)}",
+        "detector": bench.detector,
+        "temperature": f"{degrees(bench.temperature_start_c)} at the start, {degrees(bench.temperature_end_c)} at the end",
+        "throttling": f"{bench.throttling_start or 'not told'} at the start, {bench.throttling_end or 'not told'} at the end",
+        "peak memory": "not told" if bench.peak_memory_mb is None else f"{bench.peak_memory_mb:.0f} MB",
+        "versions": f"edgefer {bench.edgefer}, Python {bench.python}, OpenCV {bench.opencv}, {bench.system}",
+    }
+    rows = [f"| {name} | {fact} |" for name, fact in facts.items()]
+    return "\n".join([*stages, "", "| | |", "|---|---|", *rows])
+
+
+def drawn_video(file: Path, seconds: float = 2) -> Path:
+    """Write the built-in scene of drawn faces as a Motion JPEG video, as most USB cameras send them; returns `file`."""
+    writer = None
+    for frame, _ in drawn.scene(seconds):
+        height, width = frame.image_bgr.shape[:2]
+        writer = writer or cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), 15, (width, height))
+        if not writer.isOpened():
+            raise SourceError(f"Cannot write a video to {file}: is the disk full?")
+        writer.write(frame.image_bgr)
+    assert writer is not None
+    writer.release()
+    return file
+
+
+def _over_and_over(
+    open_again: Callable[[], Source],
+    seconds: float,
+    warm_up: int,
+    seen: set[tuple[int, int]],
+) -> Generator[Frame, None, None]:
+    """A source's frames, again from the start when it ends, for `seconds` after the warm-up."""
+    count, began = 0, 0.0
+    while True:
+        with open_again() as source:
+            if source.live:
+                raise InputError(
+                    "bench needs a video, a picture, a folder or builtin: a live source sets its own pace."
+                )
+            for frame in source:
+                if count == warm_up:
+                    began = time.monotonic()
+                elif count > warm_up and time.monotonic() - began >= seconds:
+                    return
+                count += 1
+                seen.add((frame.image_bgr.shape[1], frame.image_bgr.shape[0]))
+                yield frame
+
+
+def _times(seconds: np.ndarray) -> Times:
+    median, p95, p99 = (1000 * float(value) for value in np.percentile(seconds, (50, 95, 99)))
+    return Times(median_ms=median, p95_ms=p95, p99_ms=p99)
+
+
+def _words(held: health.Throttling | None) -> str | None:
+    return None if held is None else str(held)
+
+
+def _cpu_name() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else platform.machine()

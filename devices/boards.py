@@ -1,0 +1,151 @@
+"""The boards edgefer is for: how to set one up, what to expect of it, and what will not work on it.
+
+The settings are where to start, not measurements: `edgefer bench` gives the figures of the board at hand.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path("/")
+
+# Raspberry Pi OS Lite lacks libgl1 and libglib2.0-0, which the Qt inside pip's OpenCV is linked to.
+_PI_INSTALL = (
+    "sudo apt update && sudo apt install -y python3-venv libgl1 libglib2.0-0",
+    "sudo apt install -y python3-picamera2 --no-install-recommends   # for a CSI camera",
+    "python3 -m venv --system-site-packages ~/edgefer   # lets Picamera2, which only apt has, into the venv",
+    "~/edgefer/bin/pip install edgefer 'numpy<2'   # Bookworm (Python 3.11): its Picamera2 was built for numpy 1",
+    "~/edgefer/bin/pip install edgefer   # Trixie (Python 3.13), instead of the line before",
+)
+_LIBEDGETPU = "https://github.com/feranick/libedgetpu/releases/download/16.0TF2.19.1-1/libedgetpu1-std_16.0tf2.19.1-1"
+
+_NO_32_BIT = "A 32-bit system: ai-edge-litert has no 32-bit ARM wheel. Install 64-bit Raspberry Pi OS."
+_NO_CSI_VIA_V4L2 = "A CSI camera as --camera 0: it gives no picture through Video4Linux. Use --camera csi."
+_NO_BULLSEYE = "Bullseye: its Python is 3.9. Bookworm (Python 3.11) and Trixie (3.13) work."
+_EDGE_TPU = (
+    "The Edge TPU without a bundle compiled for it: `edgefer convert --edgetpu` on an x86-64 host, then --device coral. "
+    "Not tried on a real Coral yet."
+)
+_PI_LIMITS = (_NO_32_BIT, _NO_BULLSEYE, _NO_CSI_VIA_V4L2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """One kind of board.
+
+    models: what /proc/device-tree/model starts with on it (a Raspberry Pi 400 is a 4, a 500 a 5). threads: for the network. detector_width: pixels to which
+    a frame is shrunk before faces are sought. target_fps: frames a second to aim at. install: shell lines, in order.
+    limits: what will not work.
+    """
+
+    key: str
+    name: str
+    models: tuple[str, ...] = ()
+    threads: int
+    detector_width: int
+    target_fps: int
+    install: tuple[str, ...]
+    limits: tuple[str, ...]
+
+
+BOARDS = {
+    board.key: board
+    for board in (
+        Board(
+            key="pi5", name="Raspberry Pi 5",
+            models=("Raspberry Pi 5", "Raspberry Pi Compute Module 5"),
+            threads=2, detector_width=480, target_fps=30, install=_PI_INSTALL,
+            limits=(*_PI_LIMITS, "Full speed without a fan: it throttles at 80 degrees. Fit the active cooler."),
+        ),
+        Board(
+            key="pi4", name="Raspberry Pi 4",
+            models=("Raspberry Pi 4", "Raspberry Pi Compute Module 4"),
+            threads=2, detector_width=320, target_fps=15, install=_PI_INSTALL,
+            limits=(*_PI_LIMITS, "Full speed in a closed case: it throttles at 80 degrees. Fit a heat sink."),
+        ),
+        Board(
+            key="pi3", name="Raspberry Pi 3",
+            models=("Raspberry Pi 3", "Raspberry Pi Compute Module 3"),
+            threads=2, detector_width=240, target_fps=8, install=_PI_INSTALL,
+            limits=(*_PI_LIMITS, "A window on the desktop: 1 GB of memory is little. Use Raspberry Pi OS Lite, --headless."),
+        ),
+        Board(
+            key="zero2w", name="Raspberry Pi Zero 2 W",
+            models=("Raspberry Pi Zero 2",),
+            threads=1, detector_width=240, target_fps=5, install=_PI_INSTALL,
+            limits=(
+                *_PI_LIMITS,
+                "A window: 512 MB of memory are too little for a desktop. Use Raspberry Pi OS Lite, --headless.",
+                "A USB camera without an adapter: its one USB port is a micro-B.",
+            ),
+        ),
+        Board(
+            key="coral-usb", name="Coral USB Accelerator on a Raspberry Pi",
+            threads=1, detector_width=320, target_fps=15,
+            install=(
+                *_PI_INSTALL,
+                f"wget {_LIBEDGETPU}.$(. /etc/os-release; echo $VERSION_CODENAME)_arm64.deb",
+                "sudo apt install -y ./libedgetpu1-std_*_arm64.deb && sudo usermod -aG plugdev $USER   # then replug the Coral",
+            ),
+            limits=(
+                *_PI_LIMITS,
+                _EDGE_TPU,
+                "Google's own libedgetpu 16.0: it crashes with today's TFLite runtimes. Use the build above.",
+                "PyCoral: not needed, and has no wheel for today's Python.",
+                "A weak power supply or a hub without one: the Coral draws up to 900 mA and hangs.",
+            ),
+        ),
+        Board(
+            key="coral-dev", name="Coral Dev Board",
+            models=("Freescale i.MX8MQ Phanbell",),
+            threads=2, detector_width=240, target_fps=8,
+            install=(
+                "sudo apt install -y libgl1 libglib2.0-0",
+                "curl -LsSf https://astral.sh/uv/install.sh | sh   # Mendel's own Python is 3.7",
+                "~/.local/bin/uv venv --python 3.11 ~/edgefer",
+                "~/.local/bin/uv pip install --python ~/edgefer/bin/python edgefer",
+            ),
+            limits=(
+                "Mendel's own Python 3.7: edgefer needs 3.11 to 3.13.",
+                _EDGE_TPU,
+                "The Coral camera module as --camera csi: Picamera2 is for the Raspberry Pi. Try --camera 0.",
+            ),
+        ),
+        Board(
+            key="generic", name="Any 64-bit Linux PC or ARM board",
+            threads=1, detector_width=480, target_fps=30,
+            install=(
+                "sudo apt update && sudo apt install -y python3-venv libgl1 libglib2.0-0",
+                "python3 -m venv ~/edgefer",
+                "~/edgefer/bin/pip install edgefer",
+            ),
+            limits=(
+                "32-bit systems and musl systems (Alpine): ai-edge-litert has no wheel for them.",
+                "CSI cameras of other boards: only what shows up as /dev/video* with pictures, or a GStreamer pipeline.",
+            ),
+        ),
+    )
+}  # fmt: skip
+
+
+def board_model(root: Path = ROOT) -> str:
+    """What the board calls itself in the device tree, such as "Raspberry Pi 4 Model B Rev 1.4"; "" on a PC."""
+    try:
+        return (root / "proc/device-tree/model").read_bytes().rstrip(b"\0\n").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def this_board(root: Path = ROOT) -> Board:
+    """The board this is, by its device tree; the generic one where that says nothing known."""
+    model = board_model(root)
+    here = (board for board in BOARDS.values() if model.startswith(board.models))
+    return next(here, BOARDS["generic"])
+
+
+def os_release(root: Path = ROOT) -> dict[str, str]:
+    """/etc/os-release as a dictionary, empty where there is none."""
+    try:
+        lines = (root / "etc/os-release").read_text().splitlines()
+    except OSError:
+        return {}
+    return {name: value.strip("\"'") for name, found, value in (line.partition("=") for line in lines) if found}
