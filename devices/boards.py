@@ -16,7 +16,6 @@ _PI_INSTALL = (
     "~/edgefer/bin/pip install edgefer 'numpy<2'   # Bookworm (Python 3.11): its Picamera2 was built for numpy 1",
     "~/edgefer/bin/pip install edgefer   # Trixie (Python 3.13), instead of the line before",
 )
-_LIBEDGETPU = "https://github.com/feranick/libedgetpu/releases/download/16.0TF2.19.1-1/libedgetpu1-std_16.0tf2.19.1-1"
 
 _NO_32_BIT = "A 32-bit system: ai-edge-litert has no 32-bit ARM wheel. Install 64-bit Raspberry Pi OS."
 _NO_CSI_VIA_V4L2 = "A CSI camera as --camera 0: it gives no picture through Video4Linux. Use --camera csi."
@@ -83,8 +82,8 @@ BOARDS = {
             threads=1, detector_width=320, target_fps=15,
             install=(
                 *_PI_INSTALL,
-                f"wget {_LIBEDGETPU}.$(. /etc/os-release; echo $VERSION_CODENAME)_arm64.deb",
-                "sudo apt install -y ./libedgetpu1-std_*_arm64.deb && sudo usermod -aG plugdev $USER   # then replug the Coral",
+                "sudo apt install -y ./libedgetpu1-std_*_arm64.deb   # from https://github.com/feranick/libedgetpu/releases",
+                "sudo usermod -aG plugdev $USER   # then log in again and replug the Coral",
             ),
             limits=(
                 *_PI_LIMITS,

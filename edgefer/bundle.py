@@ -155,9 +155,12 @@ def new_directory(parent: Path, stem: str) -> Path:
     return path
 
 
-def newest_bundle(runs: Path = Path("runs")) -> Path:
-    """The bundle that was finished last under `runs`; BundleError when there is none."""
+def newest_bundle(runs: Path = Path("runs")) -> Path | None:
+    """The bundle that was finished last under `runs`, if there is one."""
     cards = sorted(runs.glob(f"*/{CARD}"), key=lambda card: card.stat().st_mtime)
-    if not cards:
-        raise BundleError(f"There is no bundle under {runs}/: name one, or train one with `edgefer train --data PATH`.")
-    return cards[-1].parent
+    return cards[-1].parent if cards else None
+
+
+def shipped_bundles() -> dict[str, Path]:
+    """The bundles that come with edgefer, by name."""
+    return {card.parent.name: card.parent for card in sorted((Path(__file__).parent / "models").glob(f"*/{CARD}"))}

@@ -60,6 +60,7 @@ for command in (
     proof.parity,
     proof.lint,
     evaluation.evaluate,
+    evaluation.models,
     device.run,
     board.cameras,
     board.bench,

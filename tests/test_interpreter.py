@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgefer import interpreter
+from edgefer import interpreter, runtimes
 from edgefer.card import InputSpec
 from edgefer.errors import BundleError, MissingDependency, RuntimeFault
 from edgefer.interpreter import Classifier, Network, installed_runtimes, softmax
@@ -71,6 +71,6 @@ def test_runtimes_that_cannot_work_say_why(converted, monkeypatch):
     monkeypatch.setattr(np, "__version__", "2.1.0")
     with pytest.raises(MissingDependency, match="pip install 'numpy<2'"):
         Network(converted.read("int8"), converted.card.input, 7, runtime="tflite-runtime")
-    monkeypatch.setattr(interpreter, "find_spec", lambda name: None)
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match="pip install ai-edge-litert"):
         Network(converted.read("int8"), converted.card.input, 7)

@@ -1,4 +1,4 @@
-"""The command that says what a network is worth: evaluate."""
+"""The commands that say what a network is worth: evaluate, models."""
 
 from typing import Annotated
 
@@ -58,3 +58,21 @@ def evaluate(
     written = {"labels": card.labels, "split": split, "networks": figures, "domain_shift": shifts}
     write_file(page.with_suffix(".json"), json.dumps(written, indent=2).encode() + b"\n")
     console.show(f"Report: {page} and {page.with_suffix('.json').name}")
+
+
+def models() -> None:
+    """List the networks that come with edgefer, with what they were measured to be worth."""
+    from edgefer import console
+    from edgefer.bundle import Bundle, shipped_bundles
+
+    rows = []
+    for name, path in shipped_bundles().items():
+        card = Bundle.open(path).card
+        scores = card.metrics["valid"]["int8"]
+        size = f"{card.input.width}x{card.input.height} {card.input.color}"
+        figures = (f"{scores.accuracy:.2%}", f"{scores.macro_recall:.3f}", f"{scores.macro_f1:.3f}")
+        rows.append((name, size, ", ".join(card.labels), *figures, f"{card.variants['int8'].bytes:,}"))
+    columns = ("name", "input", "labels", "accuracy", "macro recall", "macro F1", "bytes")
+    console.show_table("Shipped networks, int8, on the validation split they were chosen on", columns, rows)
+    for name, path in shipped_bundles().items():
+        console.show(f"Model card of {name}: {path / 'README.md'}")

@@ -126,7 +126,7 @@ def convert(
         raise InputError(f"--prune {prune:g}: the share of weights to remove must lie between 0 and 0.95.")
     if edgetpu and not int8:
         raise InputError("--edgetpu needs the int8 network: leave --no-int8 out.")
-    source = Bundle.open(bundle_path(bundle))
+    source = Bundle.open(bundle_path(bundle, or_shipped=False))
     plan = Plan(int8=int8, sparsity=prune, prune_epochs=prune_epochs)
     target = out or source.path.with_name(f"{source.path.name}-{plan.suffix}")
     if out is None and target.exists():

@@ -9,16 +9,27 @@ from edgefer.errors import InputError
 
 BundleArgument = Annotated[
     Path | None,
-    typer.Argument(metavar="[BUNDLE]", help="Bundle directory; the newest under runs/ when left out."),
+    typer.Argument(
+        metavar="[BUNDLE]",
+        help="Bundle directory or shipped name; the newest under runs/, else fer-small, when left out.",
+    ),
 ]
+DEFAULT_MODEL = "fer-small"
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows and pictures out, and list them.")]
 
 
-def bundle_path(bundle: Path | None) -> Path:
-    """The bundle that was named, or the newest under runs/."""
-    from edgefer.bundle import newest_bundle
+def bundle_path(bundle: Path | None, *, or_shipped: bool = True) -> Path:
+    """The bundle that was named, by path or by the name of a shipped one; else the newest under runs/; else the default
+    of the shipped ones."""
+    from edgefer.bundle import newest_bundle, shipped_bundles
 
-    return bundle if bundle is not None else newest_bundle()
+    if bundle is not None:
+        return bundle if bundle.exists() else shipped_bundles().get(str(bundle), bundle)
+    if newest := newest_bundle():
+        return newest
+    if or_shipped and DEFAULT_MODEL in shipped_bundles():
+        return shipped_bundles()[DEFAULT_MODEL]
+    raise InputError("There is no bundle under runs/: name one, or train one with `edgefer train --data PATH`.")
 
 
 def training_data(bundle, data: str, skip_bad: bool):

@@ -30,8 +30,8 @@ def parity(
 
     from edgefer import console
     from edgefer.bundle import Bundle, write_file
-    from edgefer.runtimes import installed_runtimes
     from edgefer.parity import Budget, Check, Comparison, ParityReport, judge, verify
+    from edgefer.runtimes import installed_runtimes
 
     opened = Bundle.open(bundle_path(bundle))
     runtimes = runtime or installed_runtimes()

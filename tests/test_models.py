@@ -1,0 +1,44 @@
+"""The networks that come with edgefer."""
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.errors import RuntimeFault
+from edgefer.interpreter import Classifier, Network
+from edgefer.parity import check_at_load, verify
+
+
+@pytest.mark.parametrize("name", shipped_bundles())
+def test_a_shipped_network_is_whole_small_and_answers_as_it_did(name):
+    bundle = Bundle.open(shipped_bundles()[name])
+    assert all(check.passed for check in verify(bundle))
+    assert set(bundle.card.variants) == {"int8", "parity"}  # what a device needs, no more
+    assert bundle.card.variants["int8"].bytes < 600_000
+    assert bundle.card.crops["haar"].faces > 100
+    page = (bundle.path / "README.md").read_text()
+    figures = bundle.card.metrics["valid"]["int8"]
+    assert f"{figures.accuracy:.2%}" in page and f"{figures.macro_f1:.3f}" in page and "AI Act" in page
+
+
+def test_the_default_network_sees_a_real_smile(edgefer, tmp_path):
+    """scikit-image's astronaut, a public-domain portrait, through the whole of `edgefer run` with no bundle named."""
+    data = pytest.importorskip("skimage.data")
+    cv2.imwrite(str(tmp_path / "astronaut.png"), data.astronaut()[..., ::-1])
+    done = edgefer("run", "--source", tmp_path / "astronaut.png", "--headless", cwd=tmp_path)
+    assert "happy" in done.stdout and "1 faces in 1 frames" in done.stderr
+
+
+def test_the_check_at_load_stops_a_network_that_lies(edgefer, monkeypatch):
+    bundle = Bundle.open(shipped_bundles()["fer-small"])
+    network = Classifier.load(bundle).network
+    check_at_load(bundle, network)
+    monkeypatch.setattr(Network, "raw", lambda self, pixels: np.zeros((len(pixels), 7), np.int8))
+    with pytest.raises(RuntimeFault, match="every answer is zero"):
+        check_at_load(bundle, network)
+
+
+def test_models_lists_them_by_the_name_that_commands_take(edgefer, tmp_path):
+    assert "fer-small" in edgefer("models").stdout
+    assert "fer-small" in edgefer("run", "fer-small", "--source", "builtin", "--frames", "1", cwd=tmp_path).stderr
