@@ -1,5 +1,6 @@
 """The wheel holds every file of the tree that a user needs, and its base install asks for no TensorFlow."""
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,7 +16,14 @@ ROOMS = {"edgefer": "edgefer", "train": "edgefer/train", "convert": "edgefer/con
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     out = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", out, ROOT], check=True, capture_output=True)
+    # From a copy: setuptools would pack whatever an earlier build left in build/.
+    tree = out / "tree"
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, tree / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", out, tree]
+    subprocess.run(command, check=True, capture_output=True)
     (file,) = out.glob("*.whl")
     with zipfile.ZipFile(file) as archive:
         yield archive
