@@ -1,6 +1,7 @@
 """What a network is worth on a labelled split."""
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -72,13 +73,13 @@ class Evaluation:
     probabilities: np.ndarray
 
 
-def networks(bundle: Bundle, runtime: str = "auto") -> dict:
+def networks(bundle: Bundle, runtime: str = "auto") -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Every form of the bundle's network that can run here: name -> (uint8 [n, h, w, c] -> float32 [n, classes]).
 
     The TFLite forms, float first; the Keras one only where there are none, for it is float32.tflite's twin.
     """
     card = bundle.card
-    forms = {}
+    forms: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
     for variant in reversed(TFLITE_VARIANTS):
         if bundle.has(variant):
             network = Network(bundle.read(variant), card.input, len(card.labels), runtime=runtime)

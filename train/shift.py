@@ -27,7 +27,9 @@ def _small(image: np.ndarray, side: int) -> np.ndarray:
 
 def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return cv2.imdecode(coded, cv2.IMREAD_UNCHANGED)
+    decoded = cv2.imdecode(coded, cv2.IMREAD_UNCHANGED)
+    assert decoded is not None
+    return decoded
 
 
 CHANGES: dict[str, Change] = {
