@@ -1,8 +1,9 @@
 """`edgefer convert` from a trained bundle to one a device can run: prune, convert, quantize, measure, write."""
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from edgefer.bundle import PARITY, TFLITE_VARIANTS, Bundle, write_bundle
 from edgefer.convert.calibrate import fit_temperature
@@ -12,9 +13,10 @@ from edgefer.interpreter import Network, softmax
 from edgefer.metrics import ece
 from edgefer.parity import make_vectors
 from edgefer.train.datasets import Dataset
-from edgefer.train.evaluate import evaluate, keras_logits, load_keras
+from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.fit import Watcher
-from edgefer.train.recipes import Recipe
+from edgefer.train.models import keras_bytes, load_keras
+from edgefer.train.recipes import recipe_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ def convert(bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, watcher: Wa
     steps = [*card.provenance.steps]
 
     if plan.sparsity:
-        recipe = Recipe.model_validate(card.provenance.recipe)
+        recipe = recipe_of(card)
         model = prune(model, recipe, dataset, sparsity=plan.sparsity, epochs=plan.prune_epochs, watcher=watcher)
         files["pruned"] = keras_bytes(model)
         for name, split in held.items():
@@ -58,26 +60,19 @@ def convert(bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, watcher: Wa
         pictures = calibration_pictures(dataset.split("train"), plan.seed)
         files["int8"] = to_int8(model, pictures)
         steps.append(f"int8 calibrated on {len(pictures)} training pictures")
+    logits: dict[tuple[str, str], np.ndarray] = {}
     tflite = {name: files[name] for name in reversed(TFLITE_VARIANTS) if name in files}
     for variant, content in tflite.items():
         network = Network(content, card.input, len(card.labels))
-        logits = {name: network.logits(split.images) for name, split in held.items()}
         for name, split in held.items():
-            metrics[name][variant] = evaluate(split, logits[name])
-    # Fitted on the answers of the network that devices will run, the last of the loop above.
-    temperature, labels = fit_temperature(logits["valid"], held["valid"].labels), held["valid"].labels
-    before, after = (ece(softmax(logits["valid"], t), labels) for t in (1.0, temperature))
-    steps.append(f"temperature {temperature:.3f} fitted on valid with {variant}: ECE {before:.3f} to {after:.3f}")
+            logits[variant, name] = network.logits(split.images)
+            metrics[name][variant] = evaluate(split, logits[variant, name])
+    runs = "int8" if plan.int8 else "float32"  # what devices will run, so what a score must be right for
+    temperature = fit_temperature(logits[runs, "valid"], held["valid"].labels)
+    before, after = (ece(softmax(logits[runs, "valid"], t), held["valid"].labels) for t in (1.0, temperature))
+    steps.append(f"temperature {temperature:.3f} fitted on valid with {runs}: ECE {before:.3f} to {after:.3f}")
     files[PARITY] = make_vectors(card, tflite)
     provenance = card.provenance.model_copy(update={"steps": tuple(steps)})
     card = card.model_copy(update={"metrics": metrics, "provenance": provenance, "temperature": temperature})
     report = {file.name: file.read_bytes() for file in sorted((bundle.path / "report").glob("*.png"))}
     return write_bundle(out, card, files, report)
-
-
-def keras_bytes(model) -> bytes:
-    """A tf_keras model as the bytes of a .keras file."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.keras"
-        model.save(file)
-        return file.read_bytes()

@@ -10,7 +10,8 @@ from edgefer.errors import BundleError
 from edgefer.interpreter import Network
 from edgefer.parity import Comparison, compare
 from edgefer.train.datasets import Dataset, Track, silent
-from edgefer.train.evaluate import keras_logits, load_keras
+from edgefer.train.evaluate import keras_logits
+from edgefer.train.models import load_keras
 
 CHUNK = 128
 

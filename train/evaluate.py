@@ -1,6 +1,5 @@
 """What a network is worth on a labelled split."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,26 +13,11 @@ from edgefer.errors import BundleError
 from edgefer.interpreter import Network, softmax
 from edgefer.metrics import confusion_matrix, ece, nll, per_class, scores
 from edgefer.preprocess import to_float
-from edgefer.train.backend import tensorflow
 from edgefer.train.datasets import Split
+from edgefer.train.models import load_keras
 
 if TYPE_CHECKING:
     import tf_keras
-
-
-def load_keras(bundle: Bundle, variant: str):
-    """The bundle's "keras" or "pruned" network as a tf_keras model."""
-    tensorflow()
-    import tf_keras
-
-    content = bundle.read(variant)
-    with tempfile.NamedTemporaryFile(suffix=".keras") as file:
-        file.write(content)
-        file.flush()
-        try:
-            return tf_keras.models.load_model(file.name, compile=False)
-        except (ValueError, TypeError, KeyError, OSError) as error:
-            raise BundleError(f"{bundle.file(variant)} is not a network this tf_keras can load: {error}") from None
 
 
 def keras_logits(model: "tf_keras.Model", images: np.ndarray) -> np.ndarray:

@@ -1,8 +1,13 @@
-"""The networks, built from a recipe's [model] section. All take pixels / 255 and return logits."""
+"""The networks, built from a recipe's [model] section, and their .keras files. All take pixels / 255 and return logits."""
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
+from edgefer.errors import BundleError
+from edgefer.train.backend import tensorflow
 from edgefer.train.recipes import LAYER, Model
 
 if TYPE_CHECKING:
@@ -61,3 +66,26 @@ def _four_block(model: Model, pixels):
     x = layers.Dense(model.dense, activation="relu")(x)
     x = layers.BatchNormalization()(x)
     return layers.Dropout(min(0.9, 2 * model.dropout))(x)
+
+
+def load_keras(bundle: Bundle, variant: str) -> "tf_keras.Model":
+    """The bundle's "keras" or "pruned" network as a tf_keras model."""
+    tensorflow()
+    import tf_keras
+
+    content = bundle.read(variant)
+    with tempfile.NamedTemporaryFile(suffix=".keras") as file:
+        file.write(content)
+        file.flush()
+        try:
+            return tf_keras.models.load_model(file.name, compile=False)
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise BundleError(f"{bundle.file(variant)} is not a network this tf_keras can load: {error}") from None
+
+
+def keras_bytes(model: "tf_keras.Model") -> bytes:
+    """A tf_keras model as the bytes of a .keras file."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.keras"
+        model.save(file)
+        return file.read_bytes()

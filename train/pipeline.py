@@ -15,6 +15,7 @@ from edgefer.train import backend, datasets, plots
 from edgefer.train.evaluate import class_table, evaluate, keras_logits
 from edgefer.train.fit import Watcher, fit, read_history
 from edgefer.train.framing import measure_crop
+from edgefer.train.models import keras_bytes
 from edgefer.train.recipes import Recipe
 
 Detect = Callable[[np.ndarray], list[tuple[int, int, int, int]]]
@@ -115,9 +116,6 @@ def train(
             steps=("train",),
         ),
     )
-    scratch = folder / "model.keras"
-    model.save(scratch)
-    bundle = write_bundle(run, card, {"keras": scratch.read_bytes()}, report)
-    scratch.unlink()
+    bundle = write_bundle(run, card, {"keras": keras_bytes(model)}, report)
     classes = {name: class_table(split, logits[name], dataset.labels) for name, split in held.items()}
     return Result(bundle=bundle, scores=scores, classes=classes, skipped=dataset.skipped)

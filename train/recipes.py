@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from edgefer.card import InputSpec, first_problem
+from edgefer.card import InputSpec, ModelCard, first_problem
 from edgefer.errors import RecipeError
 
 BUILT_IN = Path(__file__).parent / "recipes"
@@ -128,6 +128,14 @@ def load_recipe(name_or_file: str, overrides: tuple[str, ...] = ()) -> Recipe:
         return Recipe.model_validate(fields)
     except ValidationError as error:
         raise RecipeError(f"Recipe {name_or_file}: {first_problem(error)}.") from None
+
+
+def recipe_of(card: ModelCard) -> Recipe:
+    """The recipe a bundle was trained by; RecipeError when this edgefer cannot read it."""
+    try:
+        return Recipe.model_validate(card.provenance.recipe)
+    except ValidationError as error:
+        raise RecipeError(f"The recipe in the card of {card.name} cannot be read: {first_problem(error)}.") from None
 
 
 def _override(fields: dict, override: str) -> None:

@@ -54,7 +54,8 @@ def train(
         overrides = [f"{field}={value}" for field, value in named.items() if value is not None]
         order = Order(
             recipe=load_recipe(recipe, (*overrides, *(set_ or ()))),
-            data=data,
+            # Whole, so that a later --resume or convert from another folder finds it.
+            data=str(Path(data).absolute()) if Path(data).exists() else data,
             skip_bad=skip_bad,
             valid_fraction=valid_fraction,
         )

@@ -182,7 +182,7 @@ def test_rounding_passes_and_a_shift_of_every_answer_does_not(converted, tmp_pat
 def test_a_network_calibrated_on_the_wrong_range_is_caught_by_question_2(converted, builtin, tmp_path):
     """Calibrated on nearly black pictures, an int8 network saturates on real ones; its own vectors cannot know."""
     from edgefer.convert.quantize import to_int8
-    from edgefer.train.evaluate import load_keras
+    from edgefer.train.models import load_keras
 
     dark = (builtin.split("train").images[:64] // 40).astype(np.uint8)
     broken = to_int8(load_keras(converted, "keras"), dark)
