@@ -11,7 +11,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check this computer for all that is known to go wrong; exit code 1 when something must be mended. Offline."""
+    """Check this computer for what is known to go wrong.
+
+    Offline. Exit code 1 when something must be mended, each with the line that mends it.
+    """
     from dataclasses import asdict
 
     from edgefer import console
@@ -74,7 +77,10 @@ def devices(
     name: Annotated[str, typer.Argument(metavar="[BOARD]", help="One board, with its install lines.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """The boards edgefer is for: settings, install lines, what will not work."""
+    """List the boards edgefer is for, or show one.
+
+    Settings, install lines, what will not work.
+    """
     from dataclasses import asdict
 
     from edgefer import console
@@ -121,7 +127,10 @@ def bench(
     runtime: Annotated[str, typer.Option(help="auto, litert, tflite-runtime or tensorflow.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure every stage on this board: median, p95, p99, heat, memory; a table ready for an issue."""
+    """Measure every stage on this board.
+
+    Median, p95, p99, heat and memory, as a table ready for an issue.
+    """
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.devices.bench import run_bench, to_markdown

@@ -14,7 +14,10 @@ from edgefer.errors import InputError
 def demo(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of runs/demo-<n>/.")] = None,
 ) -> None:
-    """The main job in one go on built-in drawn faces: train, prune, quantize, prove, run. No data needed."""
+    """Do the whole job once on built-in drawn faces.
+
+    Train, prune, quantize, prove, run: about two minutes, no data needed.
+    """
     from edgefer import console
     from edgefer.bundle import new_directory
     from edgefer.commands.device import run

@@ -19,7 +19,10 @@ def evaluate(
     runtime: Annotated[str, typer.Option(help="auto, litert, tflite-runtime or tensorflow.")] = "auto",
     skip_bad: SkipBad = False,
 ) -> None:
-    """Measure a network on labelled pictures: a table, an HTML page and JSON."""
+    """Measure a network on labelled pictures.
+
+    Gives a table, an HTML page with pictures, and JSON.
+    """
     import json
 
     from edgefer import console
@@ -61,7 +64,7 @@ def evaluate(
 
 
 def models() -> None:
-    """List the networks that come with edgefer, with what they were measured to be worth."""
+    """List the networks that come with edgefer."""
     from edgefer import console
     from edgefer.bundle import Bundle, shipped_bundles
 

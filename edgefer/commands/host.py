@@ -117,7 +117,10 @@ def convert(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of <bundle>-int8.")] = None,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Convert a trained bundle to TFLite, int8 by default: a new bundle beside the old one."""
+    """Convert a trained bundle to TFLite, int8 by default.
+
+    Writes a new bundle beside the old one.
+    """
     from edgefer import console
     from edgefer.bundle import Bundle, new_directory
     from edgefer.convert.pipeline import Plan

@@ -25,7 +25,10 @@ def parity(
     ] = None,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Prove that the converted network still is the same model; exit code 1 when it is not."""
+    """Prove that the converted network is the same model.
+
+    Exit code 1 when it is not.
+    """
     import json
 
     from edgefer import console
@@ -100,9 +103,9 @@ def lint(
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Say what a target would refuse, slow down or get wrong in a .tflite file; exit code 1 when it would not run there.
+    """Say what a target would refuse in a .tflite file.
 
-    Without --target, exit code 1 when it would run nowhere.
+    Also what it would slow down or get wrong. Exit code 1 when it would not run there; without --target, exit code 1 when it would run nowhere.
     """
     import json
     from collections import Counter
@@ -116,6 +119,7 @@ def lint(
 
     if target and target not in TARGETS:
         raise InputError(f"There is no target {target!r}: choose {', '.join(TARGETS)}.")
+    model = bundle_path(model)
     if not model.exists():
         raise InputError(f"There is no {model}: name a .tflite file or a bundle.")
     if model.is_dir():
