@@ -96,7 +96,8 @@ class Steadier:
         """Show `wanted` at once if nothing was shown, else only once it has led clearly or long enough."""
         if wanted != voice.next:
             voice.next, voice.leads_s, voice.clear_s = wanted, 0.0, 0.0
-        lead = voice.scores.get(wanted, 1.0) - voice.scores.get(voice.shown, 0.0)  # to or from `unsure`: always clear
+        scored = wanted != UNSURE and voice.shown in voice.scores
+        lead = voice.scores[wanted] - voice.scores[voice.shown] if scored else 1.0  # to or from `unsure`: always clear
         voice.leads_s += passed_s
         voice.clear_s = voice.clear_s + passed_s if lead >= self.preset.margin else 0.0
         settled = lead >= self.preset.margin and voice.clear_s >= self.preset.dwell_s

@@ -18,6 +18,7 @@ FORGET_S = 1.0  # a lost face that is found again sooner keeps its number; a lon
 PATCH = 32  # pixels of a face's side while it is followed
 REACH = 0.5  # how far a face is looked for around its last box, in its sides
 ALIKE = 0.5  # least correlation with the patch of the last detection for a face to still be there
+LEAST_CONTRAST = 2.0  # standard deviation of a patch, of 255
 LEVEL_S = 0.2  # time constant of the eyes' smoothing: landmarks tremble, and a crop that rolls to and fro flickers
 
 
@@ -217,9 +218,11 @@ def _follow(image_bgr: np.ndarray, box: Box, patch: np.ndarray) -> tuple[float, 
     window = _patch(image_bgr, box, REACH)
     if not patch.size or window.shape[0] < patch.shape[0] or window.shape[1] < patch.shape[1]:
         return None
+    if patch.std() < LEAST_CONTRAST:  # everything is like a patch without any
+        return None
     likeness = cv2.matchTemplate(window, patch, cv2.TM_CCOEFF_NORMED)
     _, best, _, (column, row) = cv2.minMaxLoc(likeness)
-    if not ALIKE <= best <= 1.01:  # without any contrast it is infinite
+    if best < ALIKE:
         return None
     side = max(1.0, ((box[2] - box[0]) + (box[3] - box[1])) / 2)
     more, pixel = REACH * side, side / PATCH
