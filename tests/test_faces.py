@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from edgefer import drawn
+from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.card import CropSpec, InputSpec
+from edgefer.commands.inputs import open_detector
 from edgefer.devices import yunet
 from edgefer.devices.faces import Found
 from edgefer.devices.yunet import YuNetDetector, fetch_yunet
@@ -186,6 +188,17 @@ def test_offline_the_message_says_what_to_do(tmp_path, monkeypatch):
 
 
 # The command line
+
+
+def test_a_card_without_a_crop_for_the_detector_is_said_once(fake_yunet, tmp_path, capsys):
+    card = Bundle.open(shipped_bundles()["fer-small"]).card
+    measured = card.model_copy(update={"crops": card.crops | {"yunet": CropSpec(scale=1.02, faces=200)}})
+    bare = card.model_copy(update={"crops": {"haar": CropSpec(faces=200)}})
+    assert isinstance(open_detector("yunet", tmp_path / "yunet.onnx", width=240, card=bare), YuNetDetector)
+    assert capsys.readouterr().err.count("was not measured for yunet") == 1
+    open_detector("yunet", tmp_path / "yunet.onnx", width=240, card=measured)
+    assert open_detector("haar", None, width=240, card=bare).width == 240
+    assert capsys.readouterr().err == ""
 
 
 def test_run_refuses_what_does_not_go_together(edgefer, tmp_path):

@@ -1,15 +1,23 @@
 """Faces keep their numbers: between detections, over a detector's lapses, side by side, and not for longer than they should."""
 
+import io
+import json
 import math
+import time
 
 import numpy as np
 import pytest
 
 from edgefer import drawn
+from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.devices import loop
 from edgefer.devices.faces import Found, HaarDetector
+from edgefer.devices.overlay import draw
+from edgefer.devices.sinks import JsonLines
+from edgefer.devices.smoothing import PRESETS, Steadier
 from edgefer.devices.tracking import FORGET_S, Pace, Tracker, overlap
-from edgefer.records import Frame
+from edgefer.interpreter import Classifier
+from edgefer.records import UNSURE, Face, Frame, Prediction
 
 BLANK = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
 ONE, OTHER = (40, 60, 120, 140), (200, 60, 280, 140)
@@ -33,6 +41,10 @@ def numbers(tracker, times_s):
         [face.track for face in tracker.follow(Frame(index=i, time_s=t, image_bgr=BLANK))]
         for i, t in enumerate(times_s)
     ]
+
+
+def shipped():
+    return Classifier.load(Bundle.open(shipped_bundles()["fer-small"]))
 
 
 def at(count, fps=15.0):
@@ -148,11 +160,6 @@ def test_overlap():
 
 
 def test_the_loop_seeks_less_often_when_the_rate_asks_for_it():
-    import time
-
-    from edgefer.bundle import Bundle, shipped_bundles
-    from edgefer.interpreter import Classifier
-
     class Slow(Script):
         def find(self, image_bgr):
             self.calls += 1
@@ -161,6 +168,30 @@ def test_the_loop_seeks_less_often_when_the_rate_asks_for_it():
 
     detector = Slow()
     frames = (Frame(index=i, time_s=i / 30, image_bgr=BLANK) for i in range(60))
-    classifier = Classifier.load(Bundle.open(shipped_bundles()["fer-small"]))
-    summary = loop.run(frames, Tracker(detector, target_fps=30), classifier, [])
+    summary = loop.run(frames, Tracker(detector, target_fps=30), shipped(), [])
     assert summary.faces == 60 and 8 <= detector.calls <= 40
+
+
+def test_a_dark_face_is_unsure_and_says_why_with_its_number_in_each_line():
+    frames = [Frame(index=i, time_s=i / 15, image_bgr=BLANK // 8) for i in range(3)]
+    out = io.StringIO()
+    tracker, steadier = Tracker(Script([ONE, OTHER], [ONE], [ONE, OTHER])), Steadier(PRESETS["calm"], reject=0.45)
+    loop.run(frames, tracker, shipped(), [JsonLines(out)], steadier=steadier)
+    for line in out.getvalue().splitlines():
+        faces = json.loads(line)["faces"]
+        assert [(face["id"], face["label"], face["unsure"]) for face in faces] == [
+            (1, "unsure", "dark"),
+            (2, "unsure", "dark"),
+        ]
+        assert faces[0]["score"] == max(faces[0]["scores"].values())
+    steadier = Steadier(PRESETS["calm"], reject=0)
+    (face,) = loop.find_faces(frames[0], Tracker(Script([ONE])), shipped(), steadier=steadier)
+    assert face.prediction.label in face.prediction.scores and face.prediction.unsure == ""
+
+
+def test_an_unsure_face_is_drawn_in_gray_with_its_reason():
+    prediction = Prediction(label=UNSURE, score=0.4, scores={"happy": 0.4, "sad": 0.3}, unsure="dark")
+    image = draw(np.zeros_like(BLANK), [Face(box_xyxy=ONE, prediction=prediction, track=1)])
+    _, top, right, bottom = ONE
+    edge = image[(top + bottom) // 2, right]
+    assert edge.any() and edge[0] == edge[1] == edge[2]
