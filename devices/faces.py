@@ -55,11 +55,15 @@ class Found:
         """The same face `dx`, `dy` pixels further."""
         x0, y0, x1, y1 = self.box_xyxy
         left, top = round(x0 + dx), round(y0 + dy)  # rounded once, so that the box keeps its size
+
+        def shifted(point: Point) -> Point:
+            return point[0] + dx, point[1] + dy
+
         return replace(
             self,
             box_xyxy=(left, top, left + x1 - x0, top + y1 - y0),
-            eyes_xy=self.eyes_xy and tuple((x + dx, y + dy) for x, y in self.eyes_xy),
-            nose_xy=self.nose_xy and (self.nose_xy[0] + dx, self.nose_xy[1] + dy),
+            eyes_xy=self.eyes_xy and (shifted(self.eyes_xy[0]), shifted(self.eyes_xy[1])),
+            nose_xy=self.nose_xy and shifted(self.nose_xy),
         )
 
 

@@ -52,7 +52,7 @@ class Pace:
         budget_s = 1 / self.target_fps - self._rest_s
         if self._seek_s <= budget_s:
             return 1
-        most = max(1, int(CARRY_S / 2 * self.target_fps))
+        most = max(2, int(CARRY_S / 2 * self.target_fps))
         spare_s = budget_s - self._carry_s
         return min(most, math.ceil((self._seek_s - self._carry_s) / spare_s)) if spare_s > 0 else most
 

@@ -139,7 +139,15 @@ def test_eyes_are_levelled_smoothly():
 
 @pytest.mark.parametrize(
     ("seek_ms", "rest_ms", "target_fps", "apart"),
-    [(40, 3, None, 1), (40, 3, 15, 1), (40, 3, 30, 2), (100, 3, 15, 2), (100, 20, 30, 9), (500, 100, 15, 4)],
+    [
+        (40, 3, None, 1),
+        (40, 3, 15, 1),
+        (40, 3, 30, 2),
+        (100, 3, 15, 2),
+        (100, 20, 30, 9),
+        (500, 100, 15, 4),
+        (400, 20, 5, 2),
+    ],
 )
 def test_faces_are_sought_as_often_as_the_frame_rate_allows(seek_ms, rest_ms, target_fps, apart):
     pace = Pace(target_fps)
