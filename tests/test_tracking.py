@@ -146,7 +146,7 @@ def test_eyes_are_levelled_smoothly():
         (100, 3, 15, 2),
         (100, 20, 30, 9),
         (500, 100, 15, 4),
-        (400, 20, 5, 2),
+        (350, 20, 5, 2),
     ],
 )
 def test_faces_are_sought_as_often_as_the_frame_rate_allows(seek_ms, rest_ms, target_fps, apart):
