@@ -97,6 +97,9 @@ def test_unsure_below_the_threshold_and_not_to_and_fro_at_it():
     alternating = [low, high] * 60
     assert changes(shown(alternating, "off", 15, reject=0.45)) == 119
     assert changes(shown(alternating, "responsive", 15, reject=0.45)) <= 1
+    slowly = ([low] * 15 + [high] * 15) * 4  # too slow for the mean: here the threshold itself must give
+    assert changes(shown(slowly, "off", 15, reject=0.45)) == 7
+    assert changes(shown(slowly, "responsive", 15, reject=0.45)) <= 1
     steadier = Steadier(PRESETS["responsive"], reject=0.45)
     answer = steadier.settle(1, 0.0, low)
     assert (answer.label, answer.unsure, answer.score) == (UNSURE, LOW, 0.43) and answer.scores == low.scores
