@@ -8,7 +8,10 @@ import numpy as np
 
 from edgefer.devices.faces import Detector
 from edgefer.devices.overlay import draw
+from edgefer.devices.quality import what_is_wrong
 from edgefer.devices.sinks import Sink, Window
+from edgefer.devices.smoothing import Steadier
+from edgefer.devices.tracking import Tracker
 from edgefer.interpreter import Classifier
 from edgefer.preprocess import face_pixels
 from edgefer.records import Face, Frame
@@ -36,29 +39,45 @@ class Summary:
         return {stage: 1000 * seconds / max(1, self.frames) for stage, seconds in self.stage_seconds.items()}
 
 
-def find_faces(frame: Frame, detector: Detector, classifier: Classifier, lap=lambda stage: None) -> list[Face]:
+def find_faces(
+    frame: Frame,
+    detector: Detector | Tracker,
+    classifier: Classifier,
+    lap: Callable[[str], None] = lambda stage: None,
+    steadier: Steadier | None = None,
+) -> list[Face]:
     """Every face of a frame with what the network says of it; `lap` is called after each stage with its name."""
-    boxes = detector.detect(frame.image_bgr)
+    found = detector.follow(frame) if isinstance(detector, Tracker) else detector.find(frame.image_bgr)
     lap("detect")
-    crop = classifier.card.crop_for(detector.name)
-    pixels = [face_pixels(frame.image_bgr, box, crop, classifier.card.input) for box in boxes]
+    crop, spec = classifier.card.crop_for(detector.name), classifier.card.input
+    pixels = [face_pixels(frame.image_bgr, face.box_xyxy, crop, spec, face.roll_deg) for face in found]
     lap("crop")
     predictions = classifier.predict(np.stack(pixels)) if pixels else []
+    if steadier:
+        predictions = [
+            steadier.settle(face.track, frame.time_s, prediction, what_is_wrong(face, seen))
+            for face, seen, prediction in zip(found, pixels, predictions, strict=True)
+        ]
     lap("classify")
-    return [Face(box_xyxy=box, prediction=p) for box, p in zip(boxes, predictions, strict=True)]
+    return [
+        Face(box_xyxy=face.box_xyxy, prediction=prediction, track=face.track)
+        for face, prediction in zip(found, predictions, strict=True)
+    ]
 
 
 def run(
     source: Iterable[Frame],
-    detector: Detector,
+    detector: Detector | Tracker,
     classifier: Classifier,
     sinks: list[Sink],
     *,
+    steadier: Steadier | None = None,
     frames: int | None = None,
     on_lap: Callable[[str, float], None] = lambda stage, seconds: None,
 ) -> Summary:
     """Classify every face of every frame until the source ends, `frames` are done, a window is closed, or Ctrl-C.
 
+    detector: a Tracker, where faces are to keep their numbers; a steadier needs those.
     on_lap: told each stage's name and seconds as it ends; a frame's last one is "output". The sinks are closed in any
     case, so that a file is whole.
     """
@@ -70,12 +89,14 @@ def run(
         now = time.perf_counter()
         summary.stage_seconds[stage] += now - last
         on_lap(stage, now - last)
+        if isinstance(detector, Tracker):
+            detector.lap(stage, now - last)
         last = now
 
     try:
         for frame in source:
             lap("capture")
-            faces = find_faces(frame, detector, classifier, lap)
+            faces = find_faces(frame, detector, classifier, lap, steadier)
             picture = draw(frame.image_bgr, faces) if any(sink.wants_picture for sink in sinks) else None
             for sink in sinks:
                 sink.write(frame, faces, picture)

@@ -3,11 +3,12 @@
 import cv2
 import numpy as np
 
-from edgefer.records import Face
+from edgefer.records import UNSURE, Face
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 # One colour a class (BGR), from the Okabe-Ito palette, which the colour-blind can tell apart.
 COLORS = ((0, 94, 213), (167, 121, 204), (178, 114, 0), (66, 228, 240), (233, 180, 86), (0, 159, 230), (115, 158, 0))
+GRAY = (150, 150, 150)
 
 
 def draw(image_bgr: np.ndarray, faces: list[Face]) -> np.ndarray:
@@ -16,10 +17,12 @@ def draw(image_bgr: np.ndarray, faces: list[Face]) -> np.ndarray:
     for face in faces:
         left, top, right, bottom = face.box_xyxy
         prediction = face.prediction
-        color = COLORS[list(prediction.scores).index(prediction.label) % len(COLORS)]
+        sure = prediction.label != UNSURE
+        color = COLORS[list(prediction.scores).index(prediction.label) % len(COLORS)] if sure else GRAY
+        text = f"{prediction.label} {prediction.score:.0%}" if sure else f"{prediction.label}: {prediction.unsure}"
         size = max(0.4, min(1.2, (right - left) / 220))
         cv2.rectangle(image, (left, top), (right, bottom), color, max(1, round(2 * size)), cv2.LINE_AA)
-        _label(image, f"{prediction.label} {prediction.score:.0%}", left, top, color, size)
+        _label(image, text, left, top, color, size)
         _bars(image, prediction.scores, left, bottom, right - left)
     return image
 

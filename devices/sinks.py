@@ -22,7 +22,7 @@ class Sink(Protocol):
 
 
 class JsonLines:
-    """One JSON object a frame: frame, time_s, faces with box_xyxy, label, score and scores."""
+    """One JSON object a frame: frame, time_s, faces with id, box_xyxy, label, score, scores, and why one is unsure."""
 
     wants_picture = False
 
@@ -32,11 +32,13 @@ class JsonLines:
     def write(self, frame: Frame, faces: list[Face], picture: np.ndarray | None) -> None:
         found = [
             {
+                "id": face.track,
                 "box_xyxy": face.box_xyxy,
                 "label": face.prediction.label,
                 "score": round(face.prediction.score, 4),
                 "scores": {label: round(score, 4) for label, score in face.prediction.scores.items()},
             }
+            | ({"unsure": face.prediction.unsure} if face.prediction.unsure else {})
             for face in faces
         ]
         self.out.write(json.dumps({"frame": frame.index, "time_s": round(frame.time_s, 4), "faces": found}) + "\n")

@@ -4,6 +4,8 @@ A second copy of this arithmetic anywhere is a bug: a network that is fed other 
 answers, only wrongly.
 """
 
+import math
+
 import cv2
 import numpy as np
 
@@ -34,10 +36,14 @@ def prepare(image: np.ndarray, spec: InputSpec) -> np.ndarray:
     return np.ascontiguousarray(image).reshape(spec.shape)
 
 
-def crop_square(frame_bgr: np.ndarray, box_xyxy: tuple[int, int, int, int], crop: CropSpec) -> np.ndarray:
+def crop_square(
+    frame_bgr: np.ndarray, box_xyxy: tuple[int, int, int, int], crop: CropSpec, roll_deg: float | None = None
+) -> np.ndarray:
     """The square of `frame_bgr` (uint8 [h, w, 3] or [h, w]) that `crop` derives from a detector's box, in pixels.
 
-    Where the square leaves the frame, the frame's border is repeated.
+    roll_deg: how far the head is rolled, clockwise in the picture; the square is turned by it about its centre, so that
+    the eyes come out level. None or 0 cuts the pixels as they are. Where the square leaves the frame, the frame's
+    border is repeated.
     """
     x0, y0, x1, y1 = box_xyxy
     side = ((x1 - x0) + (y1 - y0)) / 2
@@ -46,6 +52,17 @@ def crop_square(frame_bgr: np.ndarray, box_xyxy: tuple[int, int, int, int], crop
     centre_y = (y0 + y1) / 2 + crop.dy * side
     size = max(1, round(2 * half))
     left, top = round(centre_x - half), round(centre_y - half)
+    if roll_deg:
+        # Pixels' centres have whole coordinates, so the middle of `size` pixels from `left` is at left + (size - 1) / 2.
+        cos, sin, middle = math.cos(math.radians(roll_deg)), math.sin(math.radians(roll_deg)), (size - 1) / 2
+        turn = np.array(
+            [
+                [cos, -sin, left + middle * (1 - cos + sin)],
+                [sin, cos, top + middle * (1 - cos - sin)],
+            ]
+        )
+        how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(frame_bgr, turn, (size, size), flags=how, borderMode=cv2.BORDER_REPLICATE)
     height, width = frame_bgr.shape[:2]
     rows = np.clip(np.arange(top, top + size), 0, height - 1)
     columns = np.clip(np.arange(left, left + size), 0, width - 1)
@@ -53,10 +70,14 @@ def crop_square(frame_bgr: np.ndarray, box_xyxy: tuple[int, int, int, int], crop
 
 
 def face_pixels(
-    frame_bgr: np.ndarray, box_xyxy: tuple[int, int, int, int], crop: CropSpec, spec: InputSpec
+    frame_bgr: np.ndarray,
+    box_xyxy: tuple[int, int, int, int],
+    crop: CropSpec,
+    spec: InputSpec,
+    roll_deg: float | None = None,
 ) -> np.ndarray:
     """One face of a frame as the network's pixels: `crop_square`, then `prepare`."""
-    return prepare(crop_square(frame_bgr, box_xyxy, crop), spec)
+    return prepare(crop_square(frame_bgr, box_xyxy, crop, roll_deg), spec)
 
 
 def to_float(pixels: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from edgefer.bundle import write_bundle
 from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.devices import bench, loop
-from edgefer.devices.faces import HaarDetector
+from edgefer.devices.faces import Found, HaarDetector
 from edgefer.devices.selftest import network_content
 from edgefer.errors import InputError
 from edgefer.interpreter import Classifier
@@ -49,11 +49,11 @@ class Slow:
 
     name = "haar"
 
-    def detect(self, image_bgr):
+    def find(self, image_bgr):
         end = bench.time.monotonic() + 0.02
         while bench.time.monotonic() < end:
             pass
-        return [(10, 10, 60, 60)]
+        return [Found(box_xyxy=(10, 10, 60, 60))]
 
 
 def test_time_is_laid_to_the_stage_that_took_it(tiny, tmp_path):

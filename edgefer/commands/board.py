@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from edgefer.commands.inputs import BundleArgument, bundle_path
+from edgefer.commands.inputs import BundleArgument, DetectorFile, DetectorOption, bundle_path, open_detector
 from edgefer.errors import InputError
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
@@ -123,27 +123,30 @@ def bench(
         str, typer.Option(metavar="FILE", help="Video, picture or folder; 'builtin' is drawn faces as a video.")
     ] = "builtin",
     minutes: Annotated[float, typer.Option(min=0.01, help="How long; heat shows after 10 or more.")] = 0.5,
+    detector: DetectorOption = "haar",
+    detector_file: DetectorFile = None,
     threads: Annotated[int | None, typer.Option(min=1, help="For the network; by default this board's.")] = None,
     runtime: Annotated[str, typer.Option(help="auto, litert, tflite-runtime or tensorflow.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Measure every stage on this board.
 
-    Median, p95, p99, heat and memory, as a table ready for an issue.
+    Median, p95, p99, heat and memory, as a table ready for an issue. Every frame is searched for faces, as `run` does
+    with files.
     """
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.devices.bench import run_bench, to_markdown
     from edgefer.devices.boards import this_board
-    from edgefer.devices.faces import HaarDetector
     from edgefer.interpreter import Classifier
 
     board = this_board()
     threads = threads or board.threads
-    classifier = Classifier.load(Bundle.open(bundle_path(bundle)), runtime=runtime, threads=threads)
-    detector = HaarDetector(width=board.detector_width)
+    opened = Bundle.open(bundle_path(bundle))
+    classifier = Classifier.load(opened, runtime=runtime, threads=threads)
+    faces = open_detector(detector, detector_file, width=board.detector_width, card=opened.card)
     console.say(f"Measuring for {minutes:g} minutes; leave the board alone meanwhile.")
-    result = run_bench(classifier, detector, where=source, minutes=minutes, threads=threads)
+    result = run_bench(classifier, faces, where=source, minutes=minutes, threads=threads)
     if as_json:
         _print_json(result.to_json())
     else:

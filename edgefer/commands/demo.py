@@ -37,9 +37,15 @@ def demo(
     convert(trained, prune=0.5, prune_epochs=4, out=converted)
     _step(3, "Prove that it still is the same model", "edgefer parity --data builtin")
     parity(converted, data="builtin")
-    _step(4, "Read the faces of a video", f"edgefer run --source builtin --headless --save {video.name} --json")
+    _step(
+        4,
+        "Read the faces of a video",
+        f"edgefer run --source builtin --headless --save {video.name} --json --smooth off",
+    )
     with lines.open("w") as file, contextlib.redirect_stdout(file):
-        run(converted, source="builtin", headless=True, save=video, json_lines=True)
+        run(
+            converted, source="builtin", headless=True, save=video, json_lines=True, smooth="off"
+        )  # each frame by itself
 
     right, faces = _score(lines)
     console.show(

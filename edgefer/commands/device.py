@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgefer.commands.inputs import BundleArgument, bundle_path
+from edgefer.commands.inputs import BundleArgument, DetectorFile, DetectorOption, bundle_path, open_detector
 from edgefer.errors import InputError
 
 
@@ -31,6 +31,23 @@ def run(
     ] = None,
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a frame on stdout.")] = False,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    detector: DetectorOption = "haar",
+    detector_file: DetectorFile = None,
+    target_fps: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            help="Seek faces only as often as this frame rate allows, and follow them between. By default this "
+            "board's for live sources; files are searched frame by frame.",
+        ),
+    ] = None,
+    smooth: Annotated[
+        str, typer.Option(metavar="off|responsive|calm", help="How steady labels are: calm is slower to change.")
+    ] = "responsive",
+    reject: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Say `unsure` below this score, or of a face too poor to read; 0: never."),
+    ] = 0.45,
     runtime: Annotated[str, typer.Option(help="auto, litert, tflite-runtime or tensorflow.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="For the network; by default this board's.")] = None,
     device: Annotated[str, typer.Option(help="cpu, or coral: an Edge TPU, with a bundle compiled for it.")] = "cpu",
@@ -44,7 +61,8 @@ def run(
     from edgefer.devices import loop, sinks
     from edgefer.devices.boards import this_board
     from edgefer.devices.cameras import CaptureOptions, open_camera, open_source, parse_size
-    from edgefer.devices.faces import HaarDetector
+    from edgefer.devices.smoothing import PRESETS, Steadier
+    from edgefer.devices.tracking import Tracker
     from edgefer.interpreter import Classifier
     from edgefer.parity import check_at_load
 
@@ -52,12 +70,15 @@ def run(
         raise InputError("Name one input: --camera 0, or --source with a video, picture, folder, URL or builtin.")
     if camera is None and (size or fps or mjpg is not None):
         raise InputError("--size, --fps and --mjpg are for --camera: a file or stream has its own.")
+    if smooth not in PRESETS:
+        raise InputError(f"There is no --smooth {smooth!r}: choose {', '.join(PRESETS)}.")
     options = CaptureOptions(size=parse_size(size) if size else None, fps=fps, mjpg=mjpg)
     opened = Bundle.open(bundle_path(bundle))
     board = this_board()
     classifier = Classifier.load(opened, runtime=runtime, threads=threads or board.threads, device=device)
     if check:
         check_at_load(opened, classifier.network)
+    faces = open_detector(detector, detector_file, width=board.detector_width, card=opened.card)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service's stop ends as cleanly as Ctrl-C
     frames_from = (
         open_camera(camera, options, say=console.say) if camera is not None else open_source(source, say=console.say)
@@ -75,7 +96,9 @@ def run(
         if not targets:
             targets.append(sinks.Changes(sys.stdout))
         console.say(f"{opened.card.name} on {classifier.network.runtime}, {device}; Ctrl-C ends.")
-        summary = loop.run(frames_in, HaarDetector(width=board.detector_width), classifier, targets, frames=frames)
+        tracker = Tracker(faces, target_fps=target_fps or (board.target_fps if frames_in.live else None))
+        steadier = Steadier(PRESETS[smooth], reject=reject)
+        summary = loop.run(frames_in, tracker, classifier, targets, steadier=steadier, frames=frames)
     stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms().items())
     console.say(
         f"{summary.frames} frames in {summary.seconds:.1f} s: {summary.fps:.1f} frames/s. Milliseconds a frame: {stages}"

@@ -31,12 +31,16 @@ def train(
     valid_fraction: Annotated[
         float, typer.Option(help="Share held back where the data has no validation split.")
     ] = 0.2,
+    yunet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YuNet's .onnx: measure its crop too, for run --detector yunet.")
+    ] = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Train a network by a recipe, and end with a bundle."""
     from edgefer import console
     from edgefer.bundle import CARD, new_directory
     from edgefer.devices.faces import HaarDetector
+    from edgefer.devices.yunet import YuNetDetector
     from edgefer.train.datasets import cache_folder
     from edgefer.train.pipeline import Order
     from edgefer.train.pipeline import train as run_training
@@ -63,6 +67,9 @@ def train(
         if run.exists():
             done = "a finished bundle" if (run / CARD).exists() else "something (--resume continues a training)"
             raise InputError(f"{run} already holds {done}: choose another --out.")
+    detectors = {HaarDetector.name: HaarDetector().detect}
+    if yunet:
+        detectors[YuNetDetector.name] = YuNetDetector(yunet).detect
     console.say(f"Training {order.recipe.name} on {order.data} into {run}")
     try:
         result = run_training(
@@ -70,7 +77,7 @@ def train(
             run,
             watcher=console.TrainingProgress(),
             track=console.track,
-            detectors={HaarDetector.name: HaarDetector().detect},
+            detectors=detectors,
             cache=cache_folder(),
         )
     except KeyboardInterrupt:

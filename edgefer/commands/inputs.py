@@ -1,11 +1,15 @@
 """What several commands take: a bundle, and the data it was trained on."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgefer.errors import InputError
+
+if TYPE_CHECKING:
+    from edgefer.card import ModelCard
+    from edgefer.devices.faces import Detector
 
 BundleArgument = Annotated[
     Path | None,
@@ -15,6 +19,13 @@ BundleArgument = Annotated[
     ),
 ]
 DEFAULT_MODEL = "fer-small"
+DETECTORS = ("haar", "yunet")
+DetectorOption = Annotated[
+    str, typer.Option("--detector", metavar="haar|yunet", help="yunet is the better one; fetched on first use.")
+]
+DetectorFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="YuNet's .onnx, instead of fetching it (offline boards).")
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows and pictures out, and list them.")]
 
 
@@ -68,3 +79,23 @@ def list_skipped(skipped: tuple[str, ...]) -> None:
             console.say(f"  {line}")
         if len(skipped) > 20:
             console.say(f"  and {len(skipped) - 20} more")
+
+
+def open_detector(name: str, file: Path | None, *, width: int, card: "ModelCard") -> "Detector":
+    """The face detector of that name: YuNet from `file` or fetched once. Says so when the card has no crop for it."""
+    from edgefer import console
+    from edgefer.devices.faces import HaarDetector
+    from edgefer.devices.yunet import YuNetDetector, cached_yunet, fetch_yunet
+
+    if name not in DETECTORS:
+        raise InputError(f"There is no detector {name!r}: choose {' or '.join(DETECTORS)}.")
+    if file and name != YuNetDetector.name:
+        raise InputError("--detector-file is for --detector yunet: Haar's comes with OpenCV.")
+    if not card.crop_for(name).faces:
+        console.say(
+            f"{card.name} was not measured for {name}: its boxes are taken as they are, which may cost accuracy. "
+            f"Train with {'--yunet FILE' if name == YuNetDetector.name else 'this edgefer'} to measure it."
+        )
+    if name == HaarDetector.name:
+        return HaarDetector(width=width)
+    return YuNetDetector(file or fetch_yunet(cached_yunet(), track=console.track))
