@@ -97,7 +97,8 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
     """
     rng = np.random.default_rng(seed)
     frames = [frame.image_bgr for frame, _ in drawn.scene(seconds=4, fps=1, size=(160, 120), people=1, seed=seed)]
-    boxes = np.array([[38, 22, 111, 95], [51, 30, 124, 101], [-9, 10, 60, 82], [100, 61, 171, 140]])
+    # Faces to shrink, beyond the border, and one to enlarge: each takes another path through `prepare`.
+    boxes = np.array([[38, 22, 111, 95], [70, 50, 101, 82], [-9, 10, 60, 82], [100, 61, 171, 140]])
     crop = next(iter(card.crops.values()), card.crop_for(""))
     faces, _ = drawn.face_set(6, seed)
     pixels = [prepare(face, card.input) for face in faces]
