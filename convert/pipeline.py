@@ -71,8 +71,8 @@ def convert(bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, watcher: Wa
     temperature = fit_temperature(logits[runs, "valid"], held["valid"].labels)
     before, after = (ece(softmax(logits[runs, "valid"], t), held["valid"].labels) for t in (1.0, temperature))
     steps.append(f"temperature {temperature:.3f} fitted on valid with {runs}: ECE {before:.3f} to {after:.3f}")
-    files[PARITY] = make_vectors(card, tflite)
     provenance = card.provenance.model_copy(update={"steps": tuple(steps)})
     card = card.model_copy(update={"metrics": metrics, "provenance": provenance, "temperature": temperature})
+    files[PARITY] = make_vectors(card, tflite)
     report = {file.name: file.read_bytes() for file in sorted((bundle.path / "report").glob("*.png"))}
     return write_bundle(out, card, files, report)

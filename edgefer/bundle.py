@@ -44,7 +44,11 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | Path) -> "Bundle":
-        """Open a bundle, checking its card and the hash of each file. Raises BundleError with one sentence."""
+        """Open a bundle, checking its card and the hash of each file. Raises BundleError with one sentence.
+
+        A damaged file never reaches a TFLite runtime, whose C++ may crash on it. A bundle made to deceive can carry
+        hashes that match: take bundles only from people you would take a program from.
+        """
         path = Path(path)
         card_file = path / CARD
         if not path.is_dir():

@@ -93,11 +93,13 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
     """parity.npz for a card and its .tflite files (variant -> content): questions with this machine's answers.
 
     The pictures are drawn faces and noise, so a bundle carries nobody's photograph. Arrays: `frames` uint8 [m, h, w, 3],
-    `boxes` int64 [m, 4], `crops` uint8 [m, ...]; `pixels` uint8 [n, ...]; `answers_<variant>` [n, classes].
+    `boxes` int64 [m, 4], `crops` uint8 [m, ...]; `pixels` uint8 [n, ...]; `answers_<variant>` [n, classes]; and what no
+    picture can tell: `labels`, the card's, in the order of the answers, and `temperature`.
     """
     rng = np.random.default_rng(seed)
     frames = [frame.image_bgr for frame, _ in drawn.scene(seconds=4, fps=1, size=(160, 120), people=1, seed=seed)]
-    boxes = np.array([[38, 22, 111, 95], [51, 30, 124, 101], [-9, 10, 60, 82], [100, 61, 171, 140]])
+    # Faces to shrink, beyond the border, and one to enlarge: each takes another path through `prepare`.
+    boxes = np.array([[38, 22, 111, 95], [70, 50, 101, 82], [-9, 10, 60, 82], [100, 61, 171, 140]])
     crop = next(iter(card.crops.values()), card.crop_for(""))
     faces, _ = drawn.face_set(6, seed)
     pixels = [prepare(face, card.input) for face in faces]
@@ -107,6 +109,8 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
         "boxes": boxes,
         "crops": np.stack([face_pixels(f, tuple(b), crop, card.input) for f, b in zip(frames, boxes, strict=True)]),
         "pixels": np.stack(pixels),
+        "labels": np.array(card.labels),
+        "temperature": np.array(card.temperature),
     }
     for variant, content in networks.items():
         network = Network(content, card.input, len(card.labels), runtime=runtime)
@@ -118,6 +122,7 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
 
 def verify(bundle: Bundle, *, runtime: str = "auto", variants: tuple[str, ...] = TFLITE_VARIANTS) -> list[Check]:
     """Questions 1 and 3 for the bundle on this machine: needs neither data nor TensorFlow."""
+    _check_card(bundle)
     frames, boxes, expected, pixels = _vectors(bundle, "frames", "boxes", "crops", "pixels")
     card = bundle.card
     crop = next(iter(card.crops.values()), card.crop_for(""))
@@ -141,6 +146,7 @@ def check_at_load(bundle: Bundle, network: Network) -> None:
 
     It catches a runtime that answers zeros, or other numbers than the host's, before the first frame.
     """
+    _check_card(bundle)
     variant = "int8" if network.quantized else "float32"
     pixels, answers = _vectors(bundle, "pixels", f"answers_{variant}")
     check = _check_answers(network, variant, pixels[::6], answers[::6])
@@ -151,7 +157,26 @@ def check_at_load(bundle: Bundle, network: Network) -> None:
         )
 
 
+def _check_card(bundle: Bundle) -> None:
+    """The meaning of the answers: swapped labels or another temperature change no pixel and no quantum."""
+    labels, temperature = _vectors(bundle, "labels", "temperature")
+    card = bundle.card
+    for what, here, there in (
+        ("labels are", list(card.labels), labels.tolist()),
+        ("temperature is", card.temperature, temperature.item()),
+    ):
+        if here != there:
+            raise BundleError(
+                f"{bundle.path}: its card's {what} {here} but its parity vectors were made with {there}: "
+                "they do not belong together; copy the bundle again."
+            )
+
+
 def _check_answers(network: Network, variant: str, pixels: np.ndarray, expected: np.ndarray) -> Check:
+    if network.quantized != (variant == "int8"):
+        raise BundleError(
+            f"The bundle's {variant} file holds a network that takes {np.dtype(network.dtype).name}: convert it again."
+        )
     answers = network.raw(pixels).astype(np.float64)
     if answers.shape != expected.shape:
         raise BundleError(f"The parity vectors hold {expected.shape} answers, the network gives {answers.shape}.")

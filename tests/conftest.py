@@ -1,6 +1,7 @@
 """Fixtures: the command line as a user runs it, and a network trained once on built-in data."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,18 +14,35 @@ from edgefer.card import InputSpec
 GRAY48 = InputSpec(height=48, width=48)
 
 
+ROOT = Path(__file__).parent.parent
+AARCH64 = Path(os.environ.get("EDGEFER_AARCH64", ROOT / ".venv-aarch64"))
+BOARDS = (AARCH64 / "ready").exists() and shutil.which("qemu-aarch64-static") is not None
+NEEDS = {  # mark: (is it here, why not)
+    "camera": (Path("/dev/video0").exists(), "no camera at /dev/video0"),
+    "aarch64": (BOARDS, "no emulated boards: run tests/aarch64/setup.sh"),
+}
+
+
 def pytest_addoption(parser):
     parser.addoption(
-        "--require", action="append", default=[], metavar="MARK", help="fail, not skip, what needs this (camera)"
+        "--require",
+        action="append",
+        default=[],
+        metavar="MARK",
+        choices=list(NEEDS),
+        help="fail, not skip, what needs this (camera, aarch64)",
     )
 
 
 def pytest_collection_modifyitems(config, items):
     """A skip is not a pass: on the bench, --require=camera makes a missing camera a failure."""
-    if not Path("/dev/video0").exists() and "camera" not in config.getoption("--require"):
-        for item in items:
-            if item.get_closest_marker("camera"):
-                item.add_marker(pytest.mark.skip(reason="no camera at /dev/video0"))
+    for mark, (here, why) in NEEDS.items():
+        if mark == "aarch64" and here and mark not in config.getoption("-m"):
+            here, why = False, "minutes of emulation: ask for it with -m aarch64"
+        if not here and mark not in config.getoption("--require"):
+            for item in items:
+                if item.get_closest_marker(mark):
+                    item.add_marker(pytest.mark.skip(reason=why))
 
 
 @pytest.fixture(scope="session")

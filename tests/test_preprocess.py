@@ -28,6 +28,25 @@ def test_shrinking_averages():
     assert np.unique(prepare(checker, InputSpec(height=48, width=48))).tolist() == [128]
 
 
+@pytest.mark.parametrize(("height", "width"), [(49, 48), (73, 101), (200, 60), (96, 96), (300, 40)])
+def test_shrinking_is_the_exact_mean_of_what_a_pixel_covers(height, width):
+    """Against sums over the picture enlarged to whole cells, in integers: no float takes part. Halves go up."""
+    image = RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    cells = image[..., ::-1].astype(np.int64).repeat(32, axis=0).repeat(24, axis=1)
+    sums = cells.reshape(32, height, 24, width, 3).sum(axis=(1, 3))
+    area = height * width
+    assert np.array_equal(prepare(image, InputSpec(height=32, width=24, color="rgb")), (2 * sums + area) // (2 * area))
+
+
+def test_enlarging_interpolates_between_pixel_centres():
+    """Against numpy's own interpolation along each axis."""
+    image = RNG.integers(0, 256, (21, 17), dtype=np.uint8)
+    rows, columns = ((np.arange(48) + 0.5) * size / 48 - 0.5 for size in image.shape)
+    tall = np.stack([np.interp(rows, np.arange(21), column) for column in image.T], axis=1)
+    expected = np.stack([np.interp(columns, np.arange(17), row) for row in tall])
+    assert np.abs(prepare(image, InputSpec(height=48, width=48))[..., 0] - expected).max() <= 1
+
+
 def test_int8_and_float_pixels_are_the_same_numbers():
     pixels = np.arange(256, dtype=np.uint8)
     assert np.array_equal(to_int8(pixels).astype(int), pixels.astype(int) - 128)

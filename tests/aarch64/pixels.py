@@ -1,0 +1,20 @@
+"""Prints a hash of what `prepare` makes of many pictures, a line for each way through it: to compare two machines by."""
+
+import hashlib
+
+import numpy as np
+
+from edgefer.card import InputSpec
+from edgefer.preprocess import prepare
+
+RNG = np.random.default_rng(3)
+for size in (48, 64, 112):
+    for color in ("gray", "rgb"):
+        for way, low, high in (("enlarge", 16, size), ("shrink", size + 1, size * 6)):
+            for channels in (1, 3):
+                seen = hashlib.sha256()
+                for _ in range(15):
+                    height, width = RNG.integers(low, high, 2)
+                    image = RNG.integers(0, 256, (height, width, channels), dtype=np.uint8)
+                    seen.update(prepare(image, InputSpec(height=size, width=size, color=color)).tobytes())
+                print(size, color, way, channels, seen.hexdigest()[:16])

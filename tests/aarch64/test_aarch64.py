@@ -1,0 +1,59 @@
+"""The boards' processors, emulated: what `edgefer parity` says there, with the real aarch64 wheels.
+
+qemu-user runs every instruction of the wheels' own code, kernels included, on the instruction set of the named core; it
+is no measure of speed. Measured with qemu 7.2, numpy 2.4.6, opencv-python 4.14.0 and ai-edge-litert 2.1.6, 2.2.0 and 2.3.0:
+all pixels equal, and all int8 answers equal to those of x86-64, not one quantum off.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import AARCH64, ROOT
+
+pytestmark = pytest.mark.aarch64
+CORES = {"cortex-a53": "Raspberry Pi 3", "cortex-a72": "Raspberry Pi 4", "cortex-a76": "Raspberry Pi 5"}
+
+
+def python_on(core, *arguments, wheels="") -> subprocess.CompletedProcess:
+    """Run an arm64 Python with edgefer's wheels on an emulated core; `wheels` come before those of the base install."""
+    root = AARCH64 / "root"
+    path = ":".join(str(place) for place in (*([AARCH64 / wheels] if wheels else []), AARCH64 / "wheels", ROOT))
+    emulator = ["qemu-aarch64-static", "-cpu", core, "-L", root, "-E", f"PYTHONPATH={path}"]
+    python = ["-E", f"PYTHONHOME={root / 'usr'}", root / "usr/bin/python3.11"]
+    return subprocess.run([*emulator, *python, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT)
+
+
+def parity_on(core, report, wheels="") -> list[dict]:
+    done = python_on(core, "-m", "edgefer.cli", "parity", "fer-small", "--json", report, wheels=wheels)
+    assert done.returncode == 0, done.stdout + done.stderr
+    checks = json.loads(report.read_text())["checks"]
+    assert [(check["question"], check["subject"]) for check in checks] == [(1, "pixels"), (3, "int8 on litert")]
+    return checks
+
+
+def test_it_is_an_arm_that_runs_here():
+    done = python_on("cortex-a72", "-c", "import platform, cv2; print(platform.machine(), cv2.__file__)")
+    machine, cv2 = done.stdout.split()
+    assert machine == "aarch64" and cv2.startswith(str(AARCH64)), done.stderr
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_the_same_pixels_and_answers_as_on_the_host(core, tmp_path):
+    pixels, answers = parity_on(core, tmp_path / "parity.json")
+    assert pixels["detail"].startswith("0 of ")
+    assert "off by 0.00 quanta on average, 0 at worst" in answers["detail"]  # more than the budget asks
+
+
+@pytest.mark.parametrize("version", ["2.2.0", "2.3.0"])
+def test_newer_runtimes_answer_the_same_there(version, tmp_path):
+    _, answers = parity_on("cortex-a72", tmp_path / "parity.json", wheels=f"litert-{version}")
+    assert "off by 0.00 quanta on average, 0 at worst" in answers["detail"]
+
+
+def test_every_way_to_the_pixels_is_bit_exact():
+    script = ROOT / "tests" / "aarch64" / "pixels.py"
+    here = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout.splitlines()
+    there = python_on("cortex-a72", script).stdout.splitlines()
+    assert len(here) == 24 and there == here
