@@ -18,8 +18,8 @@ for package in "$root"/var/cache/apt/archives/*.deb; do
     dpkg-deb -x "$package" "$root"
 done
 
-# qemu-user shows the host's /proc/cpuinfo unless its root has one. From an x86-64 host's, ai-edge-litert 2.2 and 2.3 learn
-# of no processor at all and die in Interpreter() on a null pointer.
+# qemu-user shows the host's /proc/cpuinfo unless its root has one. With an x86-64 host's, ai-edge-litert 2.2 and 2.3
+# die in Interpreter() (SIGSEGV just after they read the processor's topology); with an ARM one they pass.
 mkdir -p "$root/proc"
 cat > "$root/proc/cpuinfo" <<'CPU'
 processor	: 0
