@@ -12,7 +12,6 @@ import pytest
 from edgefer import drawn, preprocess
 from edgefer.bundle import CARD, Bundle, write_bundle
 from edgefer.card import InputSpec, ModelCard, Provenance
-from edgefer.convert.pipeline import keras_bytes
 from edgefer.convert.prove import prove
 from edgefer.convert.quantize import to_float32, to_int8
 from edgefer.errors import EdgeferError
@@ -21,6 +20,7 @@ from edgefer.parity import Budget, judge, make_vectors, verify
 from edgefer.preprocess import prepare, to_float
 from edgefer.train.backend import tensorflow
 from edgefer.train.datasets import Dataset, Split
+from edgefer.train.models import keras_bytes
 
 LABELS = drawn.EXPRESSIONS
 NOTHING = Provenance(data="drawn", split_sizes={}, recipe={}, seed=0, epoch=1, versions={})
