@@ -10,6 +10,7 @@ import pytest
 
 from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
+from edgefer.train.datasets import Dataset, load_dataset
 
 GRAY48 = InputSpec(height=48, width=48)
 
@@ -46,9 +47,20 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(scope="session")
-def edgefer(tmp_path_factory):
+def cache(tmp_path_factory) -> Path:
+    """The user's cache for all processes of this run, so that the built-in faces are drawn once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def builtin(cache) -> Dataset:
+    """The built-in data as the demo network takes it."""
+    return load_dataset("builtin", GRAY48, cache=cache / "edgefer" / "datasets")
+
+
+@pytest.fixture(scope="session")
+def edgefer(cache):
     """Run `edgefer ARGS` in a process of its own: returns the completed process, text captured."""
-    cache = tmp_path_factory.mktemp("cache")
 
     def call(*arguments, cwd=None, expect=0, **environment) -> subprocess.CompletedProcess:
         done = subprocess.run(

@@ -96,14 +96,11 @@ def test_broken_pipe_is_quiet(converted):
     assert process.wait() == 1
 
 
-def test_figures_printed_are_those_of_the_bundle(edgefer, converted):
+def test_figures_printed_are_those_of_the_bundle(builtin, converted):
     """What `convert` stored is what the network does, counted anew from its predictions."""
-    from conftest import GRAY48
-
     from edgefer.interpreter import Classifier
-    from edgefer.train.datasets import load_dataset
 
-    split = load_dataset("builtin", GRAY48).split("valid")
+    split = builtin.split("valid")
     predicted = Classifier.load(converted).network.logits(split.images).argmax(axis=1)
     stored = converted.card.metrics["valid"]["int8"]
     assert stored.accuracy == pytest.approx(np.mean(predicted == split.labels))

@@ -227,8 +227,7 @@ def test_stratified_rows_keep_the_shares():
     assert np.bincount(labels[stratified_rows(labels, 3, seed=3)]).min() == 1
 
 
-def test_divide_loses_nothing():
-    dataset = load_dataset("builtin", GRAY48)
-    rest, held = divide(dataset.split("train"), 0.25, seed=1)
-    assert sorted([*rest.ids, *held.ids]) == sorted(dataset.split("train").ids)
+def test_divide_loses_nothing(builtin):
+    rest, held = divide(builtin.split("train"), 0.25, seed=1)
+    assert sorted([*rest.ids, *held.ids]) == sorted(builtin.split("train").ids)
     assert len(held) == 210

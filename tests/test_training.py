@@ -9,18 +9,16 @@ import time
 
 import numpy as np
 import pytest
-from conftest import GRAY48
 
 from edgefer.train.backend import tensorflow
-from edgefer.train.datasets import load_dataset
 from edgefer.train.recipes import Augment, load_recipe
 
 ALL = Augment(flip=True, rotate_deg=15, zoom=0.15, shift=0.1, brightness=0.2, contrast=0.25, erase=1.0)
 
 
 @pytest.fixture(scope="module")
-def pixels():
-    return load_dataset("builtin", GRAY48).split("train").images[:64].astype(np.float32) / 255
+def pixels(builtin):
+    return builtin.split("train").images[:64].astype(np.float32) / 255
 
 
 def augmented(pixels, recipe: Augment, seed=(0, 0)):
@@ -106,7 +104,7 @@ def history(run):
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(text)]
 
 
-def test_kill_9_and_resume_gives_the_uninterrupted_run(edgefer, tmp_path):
+def test_kill_9_and_resume_gives_the_uninterrupted_run(edgefer, cache, tmp_path):
     """The same epochs, batches and optimizer state: the histories agree to float noise, and no epoch is lost or run twice."""
     order = (
         "train",
@@ -123,7 +121,8 @@ def test_kill_9_and_resume_gives_the_uninterrupted_run(edgefer, tmp_path):
     edgefer(*order, "--out", whole)
 
     command = [sys.executable, "-c", "from edgefer.cli import main; main()", *order, "--out", str(killed)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     deadline = time.monotonic() + 200
     while not (killed / "training" / "history.csv").exists() or len(history(killed)) < 2:
         assert process.poll() is None and time.monotonic() < deadline

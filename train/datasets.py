@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from edgefer import drawn
 from edgefer.card import InputSpec
 from edgefer.errors import DataError
+from edgefer.preprocess import prepare
 
 SPLITS = ("train", "valid", "test")
 BUILT_IN = "builtin"
@@ -122,27 +124,22 @@ def load_dataset(
     from edgefer.train import fer_csv, folders
 
     if str(path) == BUILT_IN:
-        return built_in(spec, seed=seed, track=track)
+        artist = hashlib.sha256(Path(drawn.__file__).read_bytes()).hexdigest()
+        stored = _cache_file(cache, [BUILT_IN, artist, spec.model_dump(), seed])
+        return _cached(stored, lambda: built_in(spec, seed=seed, track=track))
     path = Path(path)
     if not path.exists():
         raise DataError(
             f"There is no data at {path}: name a fer2013.csv (or .gz, .zip), a folder of pictures, or builtin."
         )
     reader = folders if path.is_dir() else fer_csv
-    fingerprint = [1, str(path.resolve()), reader.fingerprint(path), spec.model_dump(), skip_bad]
-    key = hashlib.sha256(json.dumps(fingerprint).encode()).hexdigest()[:24]
-    stored = cache / f"{key}.npz" if cache else None
-    dataset = _from_cache(stored)
-    if dataset is None:
-        dataset = reader.read(path, spec, skip_bad, track)
-        _to_cache(stored, dataset)
+    stored = _cache_file(cache, [str(path.resolve()), reader.fingerprint(path), spec.model_dump(), skip_bad])
+    dataset = _cached(stored, lambda: reader.read(path, spec, skip_bad, track))
     return _with_validation(dataset, path, valid_fraction, seed)
 
 
 def built_in(spec: InputSpec, *, per_class: int = 120, seed: int = 0, track: Track = silent) -> Dataset:
     """Drawn faces (edgefer.drawn), `per_class` of each expression for training and a third as many to validate."""
-    from edgefer import drawn
-    from edgefer.preprocess import prepare
 
     def draw(count: int, seed: int) -> Split:
         faces, labels = drawn.face_set(count, seed)
@@ -179,6 +176,20 @@ def _with_validation(dataset: Dataset, path: Path, fraction: float, seed: int) -
 def cache_folder() -> Path:
     """Where parsed data sets are kept: edgefer/ in the user's cache (XDG Base Directory Specification)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgefer" / "datasets"
+
+
+def _cache_file(cache: Path | None, fingerprint: list) -> Path | None:
+    """The file under `cache` for data of this fingerprint; the number stands for the form of the file."""
+    key = hashlib.sha256(json.dumps([1, *fingerprint]).encode()).hexdigest()[:24]
+    return cache / f"{key}.npz" if cache else None
+
+
+def _cached(stored: Path | None, read: Callable[[], Dataset]) -> Dataset:
+    dataset = _from_cache(stored)
+    if dataset is None:
+        dataset = read()
+        _to_cache(stored, dataset)
+    return dataset
 
 
 def _from_cache(stored: Path | None) -> Dataset | None:

@@ -12,22 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import GRAY48
 
 from edgefer.bundle import Bundle, write_bundle
 from edgefer.convert.prove import prove
 from edgefer.errors import BundleError
 from edgefer.interpreter import Network
 from edgefer.parity import Budget, compare, judge, make_vectors, verify
-from edgefer.train.datasets import load_dataset
 
 ROOT = Path(__file__).parents[2]
 BUDGET = Budget(max_drop=1.0, min_agreement=0.97)
-
-
-@pytest.fixture(scope="session")
-def builtin():
-    return load_dataset("builtin", GRAY48)
 
 
 @pytest.fixture(scope="session")
