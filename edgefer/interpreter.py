@@ -145,7 +145,7 @@ def _check_contract(inputs: dict, outputs: dict, spec: InputSpec, classes: int) 
         names = " in and ".join(np.dtype(dtype).name for dtype in dtypes)
         raise BundleError(f"The network is {names} out; edgefer runs float32 or int8 in and out.")
     scale, zero = inputs["quantization"]
-    if zero != INT8_ZERO or abs(scale * 255 - 1) > 1e-4:
+    if zero != INT8_ZERO or abs(scale / INT8_SCALE - 1) > 1e-4:
         raise BundleError(
             f"The int8 network's input has scale {scale:.6g} and zero point {zero}, not 1/255 and -128: "
             "it would see other pixels than it was trained on; convert it again with `edgefer convert`."

@@ -10,6 +10,7 @@
 import io
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -100,14 +101,13 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
     frames = [frame.image_bgr for frame, _ in drawn.scene(seconds=4, fps=1, size=(160, 120), people=1, seed=seed)]
     # Faces to shrink, beyond the border, and one to enlarge: each takes another path through `prepare`.
     boxes = np.array([[38, 22, 111, 95], [70, 50, 101, 82], [-9, 10, 60, 82], [100, 61, 171, 140]])
-    crop = next(iter(card.crops.values()), card.crop_for(""))
     faces, _ = drawn.face_set(6, seed)
     pixels = [prepare(face, card.input) for face in faces]
     pixels += list(rng.integers(0, 256, (6, *card.input.shape), dtype=np.uint8))
     arrays: dict[str, Any] = {
         "frames": np.stack(frames),
         "boxes": boxes,
-        "crops": np.stack([face_pixels(f, tuple(b), crop, card.input) for f, b in zip(frames, boxes, strict=True)]),
+        "crops": _crops(frames, boxes, card),
         "pixels": np.stack(pixels),
         "labels": np.array(card.labels),
         "temperature": np.array(card.temperature),
@@ -120,13 +120,18 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
     return out.getvalue()
 
 
+def _crops(frames: Sequence[np.ndarray], boxes: np.ndarray, card: ModelCard) -> np.ndarray:
+    """Each frame's box as the card's network would see it, by the first of its crops: uint8 [m, height, width, channels]."""
+    crop = next(iter(card.crops.values()), card.crop_for(""))
+    return np.stack([face_pixels(f, tuple(b), crop, card.input) for f, b in zip(frames, boxes, strict=True)])
+
+
 def verify(bundle: Bundle, *, runtime: str = "auto", variants: tuple[str, ...] = TFLITE_VARIANTS) -> list[Check]:
     """Questions 1 and 3 for the bundle on this machine: needs neither data nor TensorFlow."""
     _check_card(bundle)
     frames, boxes, expected, pixels = _vectors(bundle, "frames", "boxes", "crops", "pixels")
     card = bundle.card
-    crop = next(iter(card.crops.values()), card.crop_for(""))
-    crops = np.stack([face_pixels(f, tuple(b), crop, card.input) for f, b in zip(frames, boxes, strict=True)])
+    crops = _crops(frames, boxes, card)
     if crops.shape != expected.shape:
         raise BundleError(
             f"{bundle.path}: the parity vectors hold {expected.shape} crops, its card makes {crops.shape}."

@@ -14,7 +14,6 @@ from edgefer.card import InputSpec
 from edgefer.errors import DataError
 from edgefer.preprocess import prepare
 
-SPLITS = ("train", "valid", "test")
 BUILT_IN = "builtin"
 Track = Callable[[Iterable, int, str], Iterable]  # (items, how many, what) -> the items, showing progress
 
