@@ -10,7 +10,7 @@
 import io
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -120,7 +120,7 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
     return out.getvalue()
 
 
-def _crops(frames: Sequence[np.ndarray], boxes: np.ndarray, card: ModelCard) -> np.ndarray:
+def _crops(frames: Iterable[np.ndarray], boxes: np.ndarray, card: ModelCard) -> np.ndarray:
     """Each frame's box as the card's network would see it, by the first of its crops: uint8 [m, height, width, channels]."""
     crop = next(iter(card.crops.values()), card.crop_for(""))
     return np.stack([face_pixels(f, tuple(b), crop, card.input) for f, b in zip(frames, boxes, strict=True)])
