@@ -68,6 +68,7 @@ class Provenance(_Part):
     """Where the network comes from."""
 
     data: str
+    labels: str = Field("", description="where other labels than the data's own came from, such as ferplus")
     split_sizes: dict[str, int]
     valid_fraction: float = Field(0.2, gt=0, lt=1)
     recipe: dict

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,25 +27,38 @@ def silent(items: Iterable, total: int, what: str) -> Iterable:
 class Split:
     """Pictures with their labels: row i of each array belongs together.
 
-    images uint8 [n, h, w, c]; labels int64 [n], indices into Dataset.labels; ids [n], the row or file each came from.
+    images uint8 [n, h, w, c]; labels int64 [n], indices into Dataset.labels; ids [n], the row or file each came from;
+    targets float32 [n, classes], what to train towards where that is not just the label: each row sums to 1.
     """
 
     images: np.ndarray = field(repr=False)
     labels: np.ndarray = field(repr=False)
     ids: np.ndarray = field(repr=False)
+    targets: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self):
         if not len(self.images) == len(self.labels) == len(self.ids):
             raise DataError(
                 f"{len(self.images)} pictures, {len(self.labels)} labels, {len(self.ids)} ids do not match."
             )
+        if self.targets is not None and len(self.targets) != len(self.labels):
+            raise DataError(f"{len(self.targets)} targets do not match {len(self.labels)} pictures.")
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: np.ndarray) -> "Split":
         """The given rows, in the given order."""
-        return Split(images=self.images[rows], labels=self.labels[rows], ids=self.ids[rows])
+        return Split(
+            images=self.images[rows],
+            labels=self.labels[rows],
+            ids=self.ids[rows],
+            targets=None if self.targets is None else self.targets[rows],
+        )
+
+    def soft_labels(self, classes: int) -> np.ndarray:
+        """The targets, or the labels as one-hot rows where there are none: float32 [n, classes]."""
+        return np.eye(classes, dtype=np.float32)[self.labels] if self.targets is None else self.targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +87,11 @@ class Dataset:
             )
         order = np.array([labels.index(name) for name in self.labels])
         moved = {
-            name: Split(images=split.images, labels=order[split.labels], ids=split.ids)
+            name: replace(
+                split,
+                labels=order[split.labels],
+                targets=None if split.targets is None else split.targets[:, np.argsort(order)],
+            )
             for name, split in self.splits.items()
         }
         return Dataset(name=self.name, labels=labels, splits=moved, skipped=self.skipped)
@@ -108,6 +125,7 @@ def load_dataset(
     path: str | Path,
     spec: InputSpec,
     *,
+    labels: str = "",
     skip_bad: bool = False,
     valid_fraction: float = 0.2,
     seed: int = 0,
@@ -119,9 +137,12 @@ def load_dataset(
     A validation split that the data does not bring is taken from the training pictures: stratified, seeded,
     `valid_fraction` of them. A bad row or picture raises DataError naming it, or with `skip_bad` is left out and listed.
     Parsed data is kept under `cache` (see `cache_folder`) and found again while the files do not change.
+    labels: "ferplus", or a file of FER+ votes, instead of the CSV's own labels.
     """
-    from edgefer.train import fer_csv, folders
+    from edgefer.train import fer_csv, ferplus, folders
 
+    if labels and (str(path) == BUILT_IN or Path(path).is_dir()):
+        raise DataError(f"FER+ votes ({labels}) belong to a FER2013 CSV: {path} has labels of its own.")
     if str(path) == BUILT_IN:
         artist = hashlib.sha256(Path(drawn.__file__).read_bytes()).hexdigest()
         stored = _cache_file(cache, [BUILT_IN, artist, spec.model_dump(), seed])
@@ -134,6 +155,8 @@ def load_dataset(
     reader = folders if path.is_dir() else fer_csv
     stored = _cache_file(cache, [str(path.resolve()), reader.fingerprint(path), spec.model_dump(), skip_bad])
     dataset = _cached(stored, lambda: reader.read(path, spec, skip_bad, track))
+    if labels:
+        dataset = ferplus.with_votes(dataset, ferplus.votes_file(labels, path))
     return _with_validation(dataset, path, valid_fraction, seed)
 
 

@@ -127,10 +127,10 @@ def _optimizer(recipe: Recipe, steps: int):
 def batches(recipe: Recipe, split: Split, classes: int, batch: int, steps: int, *, first_epoch: int, epochs: int):
     """Augmented batches of the epochs first_epoch .. epochs - 1, a pure function of seed, epoch and step.
 
-    A tf.data.Dataset of (float32 pixels [batch, h, w, c] in 0..1, one-hot float32 labels [batch, classes]).
+    A tf.data.Dataset of (float32 pixels [batch, h, w, c] in 0..1, float32 targets [batch, classes]).
     """
     tf = tensorflow()
-    images, labels = tf.constant(split.images), tf.one_hot(split.labels, classes)
+    images, targets = tf.constant(split.images), tf.constant(split.soft_labels(classes))
     seed = recipe.fit.seed
 
     def rows_of(epoch):
@@ -139,9 +139,9 @@ def batches(recipe: Recipe, split: Split, classes: int, batch: int, steps: int, 
         return rows.enumerate(start=epoch * steps)
 
     def load(step, rows):
-        # Pictures and labels are gathered by the same rows, so they cannot get out of step.
+        # Pictures and targets are gathered by the same rows, so they cannot get out of step.
         pixels = tf.cast(tf.gather(images, rows), tf.float32) / 255
-        return augment_batch(pixels, recipe.augment, tf.stack([seed, step])), tf.gather(labels, rows)
+        return augment_batch(pixels, recipe.augment, tf.stack([seed, step])), tf.gather(targets, rows)
 
     return tf.data.Dataset.range(first_epoch, epochs).flat_map(rows_of).map(load, num_parallel_calls=2).prefetch(4)
 

@@ -27,6 +27,7 @@ class Order:
 
     recipe: Recipe
     data: str
+    labels: str = ""
     skip_bad: bool = False
     valid_fraction: float = 0.2
 
@@ -34,6 +35,7 @@ class Order:
         fields = {
             "recipe": self.recipe.model_dump(mode="json"),
             "data": self.data,
+            "labels": self.labels,
             "skip_bad": self.skip_bad,
             "valid_fraction": self.valid_fraction,
         }
@@ -75,6 +77,7 @@ def train(
     dataset = datasets.load_dataset(
         order.data,
         recipe.input,
+        labels=order.labels,
         skip_bad=order.skip_bad,
         valid_fraction=order.valid_fraction,
         seed=recipe.fit.seed,
@@ -107,6 +110,7 @@ def train(
         metrics={name: {"keras": value} for name, value in scores.items()},
         provenance=Provenance(
             data=dataset.name,
+            labels=order.labels,
             valid_fraction=order.valid_fraction,
             split_sizes={name: len(split) for name, split in dataset.splits.items()},
             recipe=recipe.model_dump(mode="json"),

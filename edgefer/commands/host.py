@@ -16,6 +16,12 @@ def train(
     data: Annotated[
         str, typer.Option(metavar="PATH", help="CSV (.csv, .gz, .zip), picture folder, or 'builtin'.")
     ] = "",
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="ferplus|FILE", help="FER+ votes instead of FER2013's own labels: eight expressions, soft targets."
+        ),
+    ] = "",
     recipe: Annotated[str, typer.Option(metavar="NAME", help="Built-in recipe, or a .toml file.")] = "fer-small",
     epochs: Annotated[int, typer.Option(help="Instead of the recipe's.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Instead of the recipe's.")] = 0,
@@ -47,7 +53,7 @@ def train(
     from edgefer.train.recipes import load_recipe
 
     if resume:
-        if data or epochs or batch_size or seed is not None or set_:
+        if data or labels or epochs or batch_size or seed is not None or set_:
             raise InputError("A resumed run keeps its data and recipe: give --resume alone, or with --out DIR.")
         run = out or _newest_unfinished()
         order = Order.load(run)
@@ -60,6 +66,7 @@ def train(
             recipe=load_recipe(recipe, (*overrides, *(set_ or ()))),
             # Whole, so that a later --resume or convert from another folder finds it.
             data=str(Path(data).absolute()) if Path(data).exists() else data,
+            labels=str(Path(labels).absolute()) if Path(labels).is_file() else labels,
             skip_bad=skip_bad,
             valid_fraction=valid_fraction,
         )

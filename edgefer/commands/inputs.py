@@ -58,6 +58,7 @@ def training_data(bundle, data: str, skip_bad: bool):
     dataset = load_dataset(
         data,
         card.input,
+        labels=card.provenance.labels,
         skip_bad=skip_bad,
         # As in training, or pictures that were trained on would come back as validation pictures.
         valid_fraction=card.provenance.valid_fraction,
