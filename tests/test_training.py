@@ -92,9 +92,9 @@ def test_erasing_blanks_one_rectangle_of_the_stated_size(pixels):
 )
 def test_learning_rate_schedules(overrides, expected):
     tensorflow()
-    from edgefer.train.fit import _optimizer
+    from edgefer.train.objective import make_optimizer
 
-    rate = _optimizer(load_recipe("fer-small", overrides), steps=100)._learning_rate
+    rate = make_optimizer(load_recipe("fer-small", overrides), steps=100)._learning_rate
     for step, value in expected.items():
         assert float(rate(step) if callable(rate) else rate) == pytest.approx(value, rel=1e-3)
 

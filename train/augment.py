@@ -73,3 +73,26 @@ def _erase(images, probability: float, uniform):
     hole = band(8, size[0])[:, :, None] & band(10, size[1])[:, None, :] & drawn[:, None, None]
     mean = tf.reduce_mean(images, axis=[1, 2, 3], keepdims=True)
     return tf.where(hole[..., None], mean, images)
+
+
+def mix(images, targets, alpha: float, seed):
+    """mixup (Zhang et al. 2018, arXiv:1710.09412): each picture and its target blended with the next one's.
+
+    The share of the blend is drawn from Beta(alpha, alpha), one per picture; nothing is done at alpha 0.
+    """
+    import tensorflow as tf
+
+    if not alpha:
+        return images, targets
+    count = tf.shape(images)[0]
+    first, second = (
+        tf.random.stateless_gamma([count], tf.random.experimental.stateless_fold_in(seed, which), alpha)
+        for which in (12, 13)
+    )
+    share = tf.maximum(first, 1e-9) / tf.maximum(first + second, 1e-9)
+    share = tf.maximum(share, 1 - share)  # a blend belongs to the picture it has more of
+    pixels = share[:, None, None, None]
+    return (
+        images * pixels + tf.roll(images, 1, axis=0) * (1 - pixels),
+        targets * share[:, None] + tf.roll(targets, 1, axis=0) * (1 - share[:, None]),
+    )

@@ -4,9 +4,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
-from edgefer.errors import BundleError
+from edgefer.errors import BundleError, InputError
 from edgefer.train.backend import tensorflow
 from edgefer.train.recipes import LAYER, Model
 
@@ -81,6 +83,41 @@ def load_keras(bundle: Bundle, variant: str) -> "tf_keras.Model":
             return tf_keras.models.load_model(file.name, compile=False)
         except (ValueError, TypeError, KeyError, OSError) as error:
             raise BundleError(f"{bundle.file(variant)} is not a network this tf_keras can load: {error}") from None
+
+
+def initialize(model: "tf_keras.Model", labels: tuple[str, ...], source: Bundle) -> int:
+    """Give a network of `labels` the weights of the bundle's, from the first layer on while their shapes agree.
+
+    A kernel for gray pictures serves RGB ones spread over the channels by the weights that make gray of them (ITU-R
+    BT.601). The logits' columns are matched by label; those of labels that the bundle does not know stay as they are.
+    Returns how many layers got weights; InputError when not even the first agrees.
+    """
+    donor = load_keras(source, "keras")
+    count = 0
+    for layer, given in zip(_weighted(model), _weighted(donor), strict=False):
+        own, weights = layer.get_weights(), given.get_weights()
+        if not count and weights[0].shape[2:3] == (1,) and own[0].shape[2:3] == (3,):
+            weights[0] = weights[0] * np.array([0.299, 0.587, 0.114], np.float32)[None, None, :, None]
+        if layer.name == given.name == "logits" and weights[0].shape[0] == own[0].shape[0]:
+            for index, label in enumerate(labels):
+                if label in source.card.labels:
+                    column = source.card.labels.index(label)
+                    own[0][:, index], own[1][index] = weights[0][:, column], weights[1][column]
+            weights = own
+        if type(layer) is not type(given) or [w.shape for w in own] != [w.shape for w in weights]:
+            break
+        layer.set_weights(weights)
+        count += 1
+    if not count:
+        raise InputError(f"{source.path} does not begin like this recipe's network: nothing of it can be taken over.")
+    return count
+
+
+def _weighted(model: "tf_keras.Model") -> list:
+    """The layers that were trained, in order; a normalization of the data is the data's own."""
+    import tf_keras
+
+    return [layer for layer in model.layers if layer.weights and not isinstance(layer, tf_keras.layers.Normalization)]
 
 
 def keras_bytes(model: "tf_keras.Model") -> bytes:

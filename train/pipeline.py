@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,11 @@ from edgefer.card import ModelCard, Provenance, Scores
 from edgefer.errors import InputError
 from edgefer.metrics import confusion_matrix
 from edgefer.train import backend, datasets, plots
+from edgefer.train.distill import distilled, load_soft_labels, save_soft_labels, teacher_probabilities
 from edgefer.train.evaluate import class_table, evaluate, keras_logits
-from edgefer.train.fit import Watcher, fit, read_history
+from edgefer.train.fit import Watcher, fit
 from edgefer.train.framing import measure_crop
+from edgefer.train.journal import read_history
 from edgefer.train.models import keras_bytes
 from edgefer.train.recipes import Recipe
 
@@ -28,17 +30,14 @@ class Order:
     recipe: Recipe
     data: str
     labels: str = ""
+    teachers: tuple[str, ...] = ()
+    soft_labels: str = ""
+    init_from: str = ""
     skip_bad: bool = False
     valid_fraction: float = 0.2
 
     def save(self, run: Path) -> None:
-        fields = {
-            "recipe": self.recipe.model_dump(mode="json"),
-            "data": self.data,
-            "labels": self.labels,
-            "skip_bad": self.skip_bad,
-            "valid_fraction": self.valid_fraction,
-        }
+        fields = vars(self) | {"recipe": self.recipe.model_dump(mode="json")}
         write_file(run / "training" / "order.json", json.dumps(fields, indent=2).encode())
 
     @classmethod
@@ -46,7 +45,8 @@ class Order:
         file = run / "training" / "order.json"
         try:
             fields = json.loads(file.read_bytes())
-            return cls(recipe=Recipe.model_validate(fields.pop("recipe")), **fields)
+            teachers = tuple(fields.pop("teachers", ()))
+            return cls(recipe=Recipe.model_validate(fields.pop("recipe")), teachers=teachers, **fields)
         except FileNotFoundError:
             raise InputError(f"There is no training to resume in {run}.") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -87,7 +87,13 @@ def train(
     folder = run / "training"
     folder.mkdir(parents=True, exist_ok=True)
     order.save(run)
-    model, best = fit(recipe, dataset, folder, watcher)
+    train_split = dataset.split("train")
+    if order.teachers or order.soft_labels:
+        known = _soft_labels(order, folder, train_split, dataset.labels, track)
+        learnt = dataset.splits | {"train": distilled(train_split, known, recipe.distill.weight)}
+        dataset = replace(dataset, splits=learnt)
+    start = Bundle.open(Path(order.init_from)) if order.init_from else None
+    model, best = fit(recipe, dataset, folder, watcher, start=start)
 
     held = {name: split for name, split in dataset.splits.items() if name != "train"}
     logits = {name: keras_logits(model, split.images) for name, split in held.items()}
@@ -100,8 +106,7 @@ def train(
         )
         report[f"confusion-{name}.png"] = plots.confusion_plot(matrix, dataset.labels, title)
 
-    sample = dataset.split("train")
-    sample = sample.take(datasets.stratified_rows(sample.labels, min(400, len(sample)), recipe.fit.seed))
+    sample = train_split.take(datasets.stratified_rows(train_split.labels, min(400, len(train_split)), recipe.fit.seed))
     card = ModelCard(
         name=recipe.name,
         labels=dataset.labels,
@@ -117,9 +122,34 @@ def train(
             seed=recipe.fit.seed,
             epoch=best.epoch,
             versions=backend.versions(),
-            steps=("train",),
+            steps=_steps(order),
         ),
     )
     bundle = write_bundle(run, card, {"keras": keras_bytes(model)}, report)
     classes = {name: class_table(split, logits[name], dataset.labels) for name, split in held.items()}
     return Result(bundle=bundle, scores=scores, classes=classes, skipped=dataset.skipped)
+
+
+def _soft_labels(
+    order: Order, folder: Path, split: datasets.Split, labels: tuple[str, ...], track: datasets.Track
+) -> np.ndarray:
+    """What the order's teachers and file say of the training pictures, as a mean; the teachers are asked only once."""
+    stored = folder / "soft-labels.npz"
+    parts = []
+    if order.soft_labels:
+        parts.append(load_soft_labels(Path(order.soft_labels), split, labels))
+    if order.teachers and not stored.is_file():
+        temperature = order.recipe.distill.temperature
+        opened = [Bundle.open(Path(teacher)) for teacher in order.teachers]
+        said = [teacher_probabilities(teacher, split, labels, temperature, track) for teacher in opened]
+        save_soft_labels(stored, split, labels, np.mean(said, axis=0))
+    if order.teachers:
+        parts.append(load_soft_labels(stored, split, labels))
+    return np.mean(parts, axis=0)
+
+
+def _steps(order: Order) -> tuple[str, ...]:
+    """What the card says of how the training began and what it learnt from."""
+    names = [Path(path).name for path in (*order.teachers, order.soft_labels) if path]
+    start = [f"begin with the weights of {Path(order.init_from).name}"] if order.init_from else []
+    return (*start, f"train, learning from {', '.join(names)} too" if names else "train")

@@ -60,6 +60,7 @@ class Augment(_Part):
     brightness: float = Field(0, ge=0, le=1, description="added, in units of the full range")
     contrast: float = Field(0, ge=0, lt=1, description="factor between 1 - contrast and 1 + contrast")
     erase: float = Field(0, ge=0, le=1, description="probability of blanking one rectangle")
+    mixup: float = Field(0, ge=0, le=10, description="alpha of the Beta distribution pictures are blended by")
 
 
 class Optimizer(_Part):
@@ -73,20 +74,32 @@ class Optimizer(_Part):
 
 
 class Schedule(_Part):
-    """How the learning rate falls: cosine to `final_rate` after a linear warm-up, or by `factor` each `every_epochs`,
-    smoothly (exponential) or at once (step)."""
+    """How the learning rate falls: cosine to `final_rate` after a linear warm-up; by `factor` each `every_epochs`,
+    smoothly (exponential) or at once (step); or by `factor`, down to `final_rate`, whenever `every_epochs` have passed
+    without a better validation accuracy (plateau)."""
 
-    name: Literal["constant", "cosine", "exponential", "step"] = "constant"
+    name: Literal["constant", "cosine", "exponential", "step", "plateau"] = "constant"
     warmup_epochs: float = Field(0, ge=0)
     final_rate: float = Field(1e-4, ge=0)
     factor: float = Field(0.5, gt=0, le=1)
     every_epochs: float = Field(10, gt=0)
 
 
+class Distill(_Part):
+    """How much of a target is the teachers' word when there are any, and at what temperature they say it."""
+
+    weight: float = Field(0.7, ge=0, le=1)
+    temperature: float = Field(2.0, gt=0, le=100)
+
+
 class Fit(_Part):
     epochs: int = Field(ge=1, le=10000)
     batch_size: int = Field(ge=1, le=65536)
     label_smoothing: float = Field(0, ge=0, lt=1)
+    ema: float = Field(0, ge=0, lt=1, description="decay of averaged weights, such as 0.999; 0: none")
+    balance: Literal["none", "class-weights", "oversample", "logit-adjustment"] = Field(
+        "none", description="against rare classes going unheard"
+    )
     patience: int = Field(
         0, ge=0, description="stop after so many epochs without a better validation accuracy; 0: never"
     )
@@ -101,6 +114,7 @@ class Recipe(_Part):
     augment: Augment = Augment()
     optimizer: Optimizer
     schedule: Schedule = Schedule()
+    distill: Distill = Distill()
     fit: Fit
 
 

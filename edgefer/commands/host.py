@@ -22,6 +22,15 @@ def train(
             metavar="ferplus|FILE", help="FER+ votes instead of FER2013's own labels: eight expressions, soft targets."
         ),
     ] = "",
+    teacher: Annotated[
+        str, typer.Option(metavar="BUNDLE[,BUNDLE]", help="Learn from these networks' answers too (distillation).")
+    ] = "",
+    soft_labels: Annotated[
+        str, typer.Option(metavar="FILE", help="Learn from any network's answers: .npz of probabilities and labels.")
+    ] = "",
+    init_from: Annotated[
+        str, typer.Option(metavar="BUNDLE", help="Begin with this network's weights, as far as they fit.")
+    ] = "",
     recipe: Annotated[str, typer.Option(metavar="NAME", help="Built-in recipe, or a .toml file.")] = "fer-small",
     epochs: Annotated[int, typer.Option(help="Instead of the recipe's.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Instead of the recipe's.")] = 0,
@@ -53,7 +62,7 @@ def train(
     from edgefer.train.recipes import load_recipe
 
     if resume:
-        if data or labels or epochs or batch_size or seed is not None or set_:
+        if data or labels or teacher or soft_labels or init_from or epochs or batch_size or seed is not None or set_:
             raise InputError("A resumed run keeps its data and recipe: give --resume alone, or with --out DIR.")
         run = out or _newest_unfinished()
         order = Order.load(run)
@@ -64,9 +73,11 @@ def train(
         overrides = [f"{field}={value}" for field, value in named.items() if value is not None]
         order = Order(
             recipe=load_recipe(recipe, (*overrides, *(set_ or ()))),
-            # Whole, so that a later --resume or convert from another folder finds it.
-            data=str(Path(data).absolute()) if Path(data).exists() else data,
-            labels=str(Path(labels).absolute()) if Path(labels).is_file() else labels,
+            data=_whole(data),
+            labels=_whole(labels),
+            teachers=tuple(_bundle(name.strip()) for name in teacher.split(",") if name.strip()),
+            soft_labels=_whole(soft_labels),
+            init_from=_bundle(init_from) if init_from else "",
             skip_bad=skip_bad,
             valid_fraction=valid_fraction,
         )
@@ -103,6 +114,18 @@ def train(
             f"{name}: accuracy {scores.accuracy:.2%}  macro recall {scores.macro_recall:.3f}  macro F1 {scores.macro_f1:.3f}"
         )
     console.show(f"Bundle: {run} (plots in {run / 'report'}). Next: edgefer convert {run} --int8")
+
+
+def _whole(path: str) -> str:
+    """An absolute path, so that a later --resume or convert from another folder finds it; a name stays a name."""
+    return str(Path(path).absolute()) if path and Path(path).exists() else path
+
+
+def _bundle(name: str) -> str:
+    """A bundle's absolute path, by path or shipped name, once it is known to open."""
+    from edgefer.bundle import Bundle
+
+    return str(Bundle.open(bundle_path(Path(name))).path.absolute())
 
 
 def _newest_unfinished() -> Path:

@@ -1,0 +1,98 @@
+"""Distillation: a training split's targets from other networks, instead of from its labels alone.
+
+Hinton et al. 2015, arXiv:1503.02531. The teachers look at every training picture and its mirror image once, before
+training starts, so that they cost an epoch nothing.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from edgefer.bundle import TFLITE_VARIANTS, Bundle
+from edgefer.errors import DataError, InputError
+from edgefer.interpreter import Network, softmax
+from edgefer.train.datasets import Split, Track
+from edgefer.train.evaluate import keras_logits
+from edgefer.train.models import load_keras
+
+
+def teacher_probabilities(
+    teacher: Bundle, split: Split, labels: tuple[str, ...], temperature: float, track: Track
+) -> np.ndarray:
+    """What a bundle's network says of each picture, averaged over the picture and its mirror image.
+
+    float32 [n, classes] in the order of `labels`; softmax of its logits / temperature. A teacher may know more labels
+    than are asked for: they are left out. InputError when it knows fewer, or takes other pictures.
+    """
+    card = teacher.card
+    if missing := [label for label in labels if label not in card.labels]:
+        raise InputError(f"The teacher {teacher.path} does not know {', '.join(missing)}: choose one that does.")
+    if card.input.shape != split.images.shape[1:]:
+        raise InputError(
+            f"The teacher {teacher.path} takes pictures of {card.input.shape}, the recipe {split.images.shape[1:]}: "
+            "make them equal."
+        )
+    logits = _network(teacher)
+    parts = []
+    for at in track(range(0, len(split), 512), -(-len(split) // 512), f"Asking {teacher.path.name}"):
+        images = split.images[at : at + 512]
+        parts.append((logits(images) + logits(np.ascontiguousarray(images[:, :, ::-1]))) / 2)
+    known = np.concatenate(parts)[:, [card.labels.index(label) for label in labels]]
+    return softmax(known, temperature).astype(np.float32)
+
+
+def _network(bundle: Bundle):
+    if bundle.has("keras"):
+        model = load_keras(bundle, "keras")
+        return lambda images: keras_logits(model, images)
+    variant = next(variant for variant in reversed(TFLITE_VARIANTS) if bundle.has(variant))
+    return Network(bundle.read(variant), bundle.card.input, len(bundle.card.labels)).logits
+
+
+def save_soft_labels(file: Path, split: Split, labels: tuple[str, ...], probabilities: np.ndarray) -> None:
+    """Write soft labels as an .npz: probabilities float32 [n, classes], labels (their names), ids (row or file)."""
+    partial = file.with_suffix(".partial")
+    with partial.open("wb") as out:
+        np.savez(out, probabilities=probabilities, labels=np.array(json.dumps(labels)), ids=split.ids)
+    partial.replace(file)
+
+
+def load_soft_labels(file: Path, split: Split, labels: tuple[str, ...]) -> np.ndarray:
+    """Soft labels for the split's pictures: float32 [n, classes], rows summing to 1.
+
+    From `save_soft_labels`, or from any other network: probabilities [n, classes], labels (names, or JSON of them) and
+    perhaps ids; without ids the rows are the training pictures' in their order. DataError says what does not fit.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            probabilities = arrays["probabilities"].astype(np.float32)
+            named = arrays["labels"]
+            ids = arrays.get("ids")
+        names = json.loads(str(named)) if named.ndim == 0 else [str(name) for name in named]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise DataError(f"{file} is not a file of soft labels (.npz with probabilities and labels): {error}.") from None
+    if probabilities.ndim != 2 or probabilities.shape[1] != len(names):
+        raise DataError(f"{file} has probabilities of shape {probabilities.shape} for {len(names)} labels.")
+    if missing := [label for label in labels if label not in names]:
+        raise DataError(f"{file} has no column for {', '.join(missing)}: it has {', '.join(names)}.")
+    if ids is None:
+        if len(probabilities) != len(split):
+            raise DataError(f"{file} has {len(probabilities):,} rows for {len(split):,} training pictures.")
+    else:
+        row_of = {str(name): row for row, name in enumerate(ids)}
+        if absent := [str(name) for name in split.ids if str(name) not in row_of]:
+            raise DataError(f"{file} has nothing for {absent[0]} and {len(absent) - 1} other training pictures.")
+        probabilities = probabilities[[row_of[str(name)] for name in split.ids]]
+    probabilities = probabilities[:, [names.index(label) for label in labels]]
+    sums = probabilities.sum(axis=1, keepdims=True)
+    if not np.isfinite(probabilities).all() or probabilities.min() < 0 or sums.min() <= 0:
+        raise DataError(f"{file} holds numbers that are no probabilities: they must be 0 or more, and finite.")
+    return probabilities / sums
+
+
+def distilled(split: Split, probabilities: np.ndarray, weight: float) -> Split:
+    """The split with targets (1 - weight) * its own + weight * probabilities."""
+    own = split.soft_labels(probabilities.shape[1])
+    return replace(split, targets=((1 - weight) * own + weight * probabilities).astype(np.float32))

@@ -1,0 +1,94 @@
+"""The journal of a training: its history, its best weights, and the checkpoint it goes on from after a kill."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgefer.train.backend import tensorflow
+
+COLUMNS = ("epoch", "seconds", "rate", "loss", "accuracy", "val_loss", "val_accuracy")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A line of history.csv: losses are mean cross-entropies, accuracies fractions; `epoch` counts from 1."""
+
+    epoch: int
+    seconds: float
+    rate: float
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+
+
+class Journal:
+    """What survives a kill: checkpoints of network and optimizer, the best weights, and the history.
+
+    The checkpoint is written first and names its epoch; history rows after it belong to an epoch that will be run
+    again, and are dropped.
+    """
+
+    def __init__(self, folder: Path, model, patience: int):
+        tf = tensorflow()
+        self.model, self.patience = model, patience
+        self.history = folder / "history.csv"
+        self.best_weights = folder / "best.weights.h5"
+        self.epoch = tf.Variable(0, dtype=tf.int64)
+        checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, epoch=self.epoch)
+        self.manager = tf.train.CheckpointManager(checkpoint, folder / "checkpoints", max_to_keep=2)
+        self.rows: list[Epoch] = []
+
+    def restore(self) -> int:
+        """Load the newest checkpoint if there is one; returns how many epochs are done."""
+        if self.manager.latest_checkpoint:
+            self.manager.checkpoint.restore(self.manager.latest_checkpoint).assert_existing_objects_matched()
+            self.rows = read_history(self.history)[: int(self.epoch)]
+        return int(self.epoch)
+
+    def judge(self, row: Epoch) -> None:
+        """Note an epoch; its weights, as the network has them now, are kept if they are the best so far."""
+        self.rows.append(row)
+        if self.best() is row:
+            partial = self.best_weights.with_name("partial.weights.h5")
+            self.model.save_weights(partial)
+            partial.replace(self.best_weights)
+
+    def keep(self) -> None:
+        """Write the checkpoint from which training goes on after the epoch that was judged last."""
+        self.epoch.assign(self.rows[-1].epoch)
+        self.manager.save()
+        write_history(self.history, self.rows)
+
+    def best(self) -> Epoch:
+        return max(self.rows, key=lambda row: row.val_accuracy)
+
+    def plateaus(self, epochs: float) -> int:
+        """How many times `epochs` have passed without a better one, each time counted anew."""
+        count, since, best = 0, 0, -1.0
+        for row in self.rows:
+            since, best = (0, row.val_accuracy) if row.val_accuracy > best else (since + 1, best)
+            if since >= epochs:
+                count, since = count + 1, 0
+        return count
+
+    def exhausted(self) -> bool:
+        """Whether `patience` epochs have passed without a better one."""
+        return bool(self.patience and self.rows and self.rows[-1].epoch - self.best().epoch >= self.patience)
+
+
+def write_history(file: Path, rows: list[Epoch]) -> None:
+    partial = file.with_suffix(".partial")
+    with partial.open("w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(COLUMNS)
+        writer.writerows([row.epoch, *(f"{getattr(row, name):.6g}" for name in COLUMNS[1:])] for row in rows)
+    partial.replace(file)
+
+
+def read_history(file: Path) -> list[Epoch]:
+    """history.csv as written by `fit`."""
+    with file.open(newline="") as text:
+        return [
+            Epoch(int(row["epoch"]), **{name: float(row[name]) for name in COLUMNS[1:]}) for row in csv.DictReader(text)
+        ]

@@ -1,0 +1,83 @@
+"""What a fit minimizes and how: loss, answers to class imbalance, optimizer, schedule and averaged weights."""
+
+import numpy as np
+
+from edgefer.train.datasets import Split
+from edgefer.train.recipes import Recipe
+
+
+def make_optimizer(recipe: Recipe, steps: int):
+    """The tf_keras optimizer of a recipe, its schedule included; `steps` is batches an epoch.
+
+    A plateau schedule starts at the full rate: the fit lowers it.
+    """
+    from tf_keras import optimizers
+
+    schedule, rate = recipe.schedule, recipe.optimizer.rate
+    if schedule.name == "cosine":
+        warmup = round(schedule.warmup_epochs * steps)
+        rate = optimizers.schedules.CosineDecay(
+            rate / 10 if warmup else rate,
+            max(1, recipe.fit.epochs * steps - warmup),
+            alpha=schedule.final_rate / recipe.optimizer.rate,
+            warmup_target=rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    elif schedule.name in ("exponential", "step"):
+        rate = optimizers.schedules.ExponentialDecay(
+            rate, round(schedule.every_epochs * steps), schedule.factor, staircase=schedule.name == "step"
+        )
+    decay = recipe.optimizer.weight_decay or None
+    average = {"use_ema": True, "ema_momentum": recipe.fit.ema} if recipe.fit.ema else {}
+    if recipe.optimizer.name == "sgd":
+        momentum = recipe.optimizer.momentum
+        optimizer = optimizers.SGD(rate, momentum=momentum, nesterov=momentum > 0, weight_decay=decay, **average)
+    else:
+        kind = optimizers.Adam if recipe.optimizer.name == "adam" else optimizers.AdamW
+        optimizer = kind(rate, weight_decay=decay, **average)
+    if decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def make_loss(recipe: Recipe, split: Split, classes: int):
+    """Cross-entropy of logits, with the recipe's label smoothing.
+
+    Under logit adjustment (Menon et al. 2021, arXiv:2007.07314) each logit is raised by its class's log share while
+    training, so that the network itself answers as if all classes were equally frequent.
+    """
+    from tf_keras import losses
+
+    smoothing = recipe.fit.label_smoothing
+    if recipe.fit.balance != "logit-adjustment":
+        return losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+    prior = np.log(class_shares(split, classes)).astype(np.float32)
+
+    def adjusted(targets, logits):
+        return losses.categorical_crossentropy(targets, logits + prior, from_logits=True, label_smoothing=smoothing)
+
+    return adjusted
+
+
+def class_shares(split: Split, classes: int) -> np.ndarray:
+    """The share of each class in the split, float64 [classes], summing to 1; none is 0."""
+    counts = np.maximum(1, np.bincount(split.labels, minlength=classes))
+    return counts / counts.sum()
+
+
+def take_average(model, batches) -> None:
+    """Give a model its optimizer's averaged weights, and batch norm the statistics that belong to them.
+
+    batches: of (pixels, ...), over which the statistics are averaged (Izmailov et al. 2018, arXiv:1803.05407).
+    """
+    from tf_keras.layers import BatchNormalization
+
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    norms = [layer for layer in model.layers if isinstance(layer, BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for count, (pixels, *_) in enumerate(batches, 1):
+        for norm in norms:
+            norm.momentum = 1 - 1 / count  # a plain mean over the batches
+        model(pixels, training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
