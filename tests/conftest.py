@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
@@ -47,15 +48,24 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory) -> Path:
+def common(tmp_path_factory, worker_id) -> Path:
+    """A folder that all of pytest-xdist's workers share."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
+
+
+@pytest.fixture(scope="session")
+def cache(common) -> Path:
     """The user's cache for all processes of this run, so that the built-in faces are drawn once."""
-    return tmp_path_factory.mktemp("cache")
+    (common / "cache").mkdir(exist_ok=True)
+    return common / "cache"
 
 
 @pytest.fixture(scope="session")
 def builtin(cache) -> Dataset:
     """The built-in data as the demo network takes it."""
-    return load_dataset("builtin", GRAY48, cache=cache / "edgefer" / "datasets")
+    with FileLock(cache / "builtin.lock"):
+        return load_dataset("builtin", GRAY48, cache=cache / "edgefer" / "datasets")
 
 
 @pytest.fixture(scope="session")
@@ -78,16 +88,20 @@ def edgefer(cache):
 
 
 @pytest.fixture(scope="session")
-def trained(edgefer, tmp_path_factory) -> Path:
-    """A bundle trained on drawn faces; about half a minute."""
-    out = tmp_path_factory.mktemp("runs") / "trained"
-    edgefer("train", "--data", "builtin", "--recipe", "demo", "--out", out)
+def trained(edgefer, common) -> Path:
+    """A bundle trained on drawn faces; about half a minute, once for all workers."""
+    out = common / "runs" / "trained"
+    with FileLock(common / "trained.lock"):
+        if not out.exists():
+            edgefer("train", "--data", "builtin", "--recipe", "demo", "--out", out)
     return out
 
 
 @pytest.fixture(scope="session")
-def converted(edgefer, trained) -> Bundle:
+def converted(edgefer, trained, common) -> Bundle:
     """The same, in float32 and int8."""
     out = trained.with_name("converted")
-    edgefer("convert", trained, "--int8", "--out", out)
+    with FileLock(common / "converted.lock"):
+        if not out.exists():
+            edgefer("convert", trained, "--int8", "--out", out)
     return Bundle.open(out)
