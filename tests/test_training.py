@@ -64,6 +64,18 @@ def test_shift_and_zoom_stay_within_their_bounds():
     assert 20 < np.degrees(np.abs(np.arctan2(turned[:, 1], turned[:, 0]))).max() <= 30.5
 
 
+def test_blur_softens_some_pictures_and_noise_roughens_them():
+    edges = np.zeros((200, 48, 48, 1), np.float32)
+    edges[:, :, 24:] = 1
+    blurred = augmented(edges, Augment(blur=0.5))
+    steepest = np.abs(np.diff(blurred, axis=2)).max(axis=(1, 2, 3))
+    assert 0.35 < (steepest < 0.999).mean() < 0.65 and 0.15 < steepest.min() < 0.3
+    np.testing.assert_allclose(blurred.mean(axis=(1, 2, 3)), 0.5, atol=1e-3)
+    gray = np.full((200, 48, 48, 1), 0.5, np.float32)
+    levels = augmented(gray, Augment(noise=0.1)).std(axis=(1, 2, 3))
+    assert levels.min() < 0.01 and 0.09 < levels.max() < 0.105
+
+
 def test_erasing_blanks_one_rectangle_of_the_stated_size(pixels):
     noise = np.random.default_rng(0).uniform(size=(200, 48, 48, 1)).astype(np.float32)
     changed = (augmented(noise, Augment(erase=0.5)) != noise)[..., 0]

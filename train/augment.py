@@ -29,6 +29,13 @@ def augment_batch(images, recipe: Augment, seed):
         offset = uniform(6, -recipe.brightness, recipe.brightness)[:, None, None, None]
         mean = tf.reduce_mean(images, axis=[1, 2], keepdims=True)
         images = tf.clip_by_value((images - mean) * factor + mean + offset, 0, 1)
+    if recipe.blur:
+        share = tf.where(uniform(14, 0, 1) < recipe.blur, uniform(15, 0, 1), 0.0)[:, None, None, None]
+        images = images * (1 - share) + _blurred(images) * share
+    if recipe.noise:
+        level = uniform(16, 0, recipe.noise)[:, None, None, None]
+        draw = tf.random.experimental.stateless_fold_in(seed, 17)
+        images = tf.clip_by_value(images + level * tf.random.stateless_normal(tf.shape(images), draw), 0, 1)
     if recipe.erase:
         images = _erase(images, recipe.erase, uniform)
     return images
@@ -55,6 +62,20 @@ def _affine(images, angle, scale, mirror, shift_x, shift_y):
         interpolation="BILINEAR",
         fill_mode="NEAREST",
     )
+
+
+def _blurred(images, sigma: float = 2.0):
+    """Gaussian blur of `sigma` pixels, edges repeated."""
+    import tensorflow as tf
+
+    reach = math.ceil(2 * sigma)
+    weights = [math.exp(-((at / sigma) ** 2) / 2) for at in range(-reach, reach + 1)]
+    line = tf.constant(weights) / sum(weights)
+    channels = images.shape[-1]
+    padded = tf.pad(images, [[0, 0], [reach, reach], [reach, reach], [0, 0]], "SYMMETRIC")
+    for kernel in (line[:, None], line[None, :]):
+        padded = tf.nn.depthwise_conv2d(padded, tf.tile(kernel[..., None, None], [1, 1, channels, 1]), [1] * 4, "VALID")
+    return padded
 
 
 def _erase(images, probability: float, uniform):

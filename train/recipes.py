@@ -59,6 +59,10 @@ class Augment(_Part):
     shift: float = Field(0, ge=0, lt=1, description="fraction of the side, each way")
     brightness: float = Field(0, ge=0, le=1, description="added, in units of the full range")
     contrast: float = Field(0, ge=0, lt=1, description="factor between 1 - contrast and 1 + contrast")
+    blur: float = Field(0, ge=0, le=1, description="probability of blurring, by up to 2 pixels")
+    noise: float = Field(
+        0, ge=0, le=1, description="most standard deviation of pixel noise, in units of the full range"
+    )
     erase: float = Field(0, ge=0, le=1, description="probability of blanking one rectangle")
     mixup: float = Field(0, ge=0, le=10, description="alpha of the Beta distribution pictures are blended by")
 
