@@ -28,11 +28,12 @@ class Source(Protocol):
     """Frames to iterate over, inside a `with`: opening fails with SourceError, leaving closes what was opened.
 
     fps is the rate at which the frames were or will be taken. A `live` source has no end of its own and gives only
-    its newest frame; any other gives every frame.
+    its newest frame; any other gives every frame. skipped: the live ones that were passed over for a newer one.
     """
 
     fps: float
     live: bool
+    skipped: int
 
     def __enter__(self) -> "Source": ...
     def __exit__(self, *exc: object) -> None: ...
@@ -101,6 +102,7 @@ class Video:
 
     fps = 30.0
     live = False
+    skipped = 0
 
     def __init__(self, path: str):
         self.path = path
@@ -135,6 +137,7 @@ class Pictures:
 
     fps = 1.0
     live = False
+    skipped = 0
 
     def __init__(self, files: list[Path], what: str):
         if not files:
@@ -160,6 +163,7 @@ class Drawn:
 
     fps = 15.0
     live = False
+    skipped = 0
 
     def __init__(self, seconds: float = 8):
         self.seconds = seconds

@@ -51,7 +51,7 @@ class Live:
         stall_s: float = 5,
         retry_s: tuple[float, float] = (0.5, 10),
     ):
-        self.name, self.fps = name, 30.0
+        self.name, self.fps, self.skipped = name, 30.0, 0
         self._connect, self._stop, self._say = connect, stop or threading.Event(), say
         self._open_s, self._stall_s, self._retry_s = open_s, stall_s, retry_s
         self._reader: _Reader | None = None
@@ -81,7 +81,8 @@ class Live:
                 seen = 0
                 self._reconnect()
                 continue
-            seen, image, taken = self._reader.newest()
+            before, (seen, image, taken) = seen, self._reader.newest()
+            self.skipped += seen - before - 1
             yield Frame(index=index, time_s=max(0.0, taken - began), image_bgr=image)
             index += 1
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgefer.devices.faces import Detector
-from edgefer.devices.overlay import draw
 from edgefer.devices.quality import what_is_wrong
-from edgefer.devices.sinks import Sink, Window
+from edgefer.devices.sinks import Result, Sink, Window
 from edgefer.devices.smoothing import Steadier
 from edgefer.devices.tracking import Tracker
 from edgefer.interpreter import Classifier
@@ -97,16 +96,16 @@ def run(
         for frame in source:
             lap("capture")
             faces = find_faces(frame, detector, classifier, lap, steadier)
-            picture = draw(frame.image_bgr, faces) if any(sink.wants_picture for sink in sinks) else None
+            result = Result(frame=frame, faces=faces)
             for sink in sinks:
-                sink.write(frame, faces, picture)
+                sink.write(result)
             lap("output")
             summary.frames += 1
             summary.faces += len(faces)
             summary.frames_with_faces += bool(faces)
             for face in faces:
                 summary.labels[face.prediction.label] = summary.labels.get(face.prediction.label, 0) + 1
-            if summary.frames == frames or any(isinstance(sink, Window) and sink.closed for sink in sinks):
+            if summary.frames == frames or _ended(sinks):
                 break
     except KeyboardInterrupt:
         pass
@@ -115,3 +114,9 @@ def run(
         for sink in sinks:
             sink.close()
     return summary
+
+
+def _ended(sinks: list[Sink]) -> bool:
+    """Whether the person closed the window, or nobody is left to read anything."""
+    closed = [sink for sink in sinks if sink.closed]
+    return any(isinstance(sink, Window) for sink in closed) or 0 < len(closed) == len(sinks)
