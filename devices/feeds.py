@@ -19,7 +19,9 @@ class Feed(Sink):
     say: is told once when the sink has failed, which then gets nothing more, and what was left out at the end.
     """
 
-    def __init__(self, sink: Sink, *, wait: bool = False, say: Callable[[str], None] = lambda text: None, depth: int = DEPTH):
+    def __init__(
+        self, sink: Sink, *, wait: bool = False, say: Callable[[str], None] = lambda text: None, depth: int = DEPTH
+    ):
         self.sink, self.name, self._wait, self._say, self._depth = sink, sink.name, wait, say, depth
         self.error: Exception | None = None
         self._left_out = 0

@@ -71,7 +71,9 @@ class Gate:
             return HTMLResponse(ASK.format(why="This is not the token."), 401)
         if self._same(request.cookies.get(self._cookie, ""), self._key):
             return None
-        return HTMLResponse(ASK.format(why="Open the address that edgefer printed when it started, or give its token."), 401)
+        return HTMLResponse(
+            ASK.format(why="Open the address that edgefer printed when it started, or give its token."), 401
+        )
 
     @staticmethod
     def _same(given: str, wanted: str) -> bool:

@@ -67,7 +67,12 @@ class Mqtt(Sink):
     """
 
     def __init__(
-        self, broker: Broker, labels: tuple[str, ...], *, rate: float = 5, say: Callable[[str], None] = lambda text: None
+        self,
+        broker: Broker,
+        labels: tuple[str, ...],
+        *,
+        rate: float = 5,
+        say: Callable[[str], None] = lambda text: None,
     ):
         self.name = f"MQTT {broker.host}:{broker.port}"
         self._broker, self._labels, self._pause_s, self._say = broker, labels, 1 / rate, say
@@ -103,8 +108,10 @@ class Mqtt(Sink):
         if self._connected:
             if self._unsent:
                 self._send(self._unsent)
-            self._client.publish(self._topic("availability"), "offline", qos=1, retain=True).wait_for_publish(0.5)
-        self._client.on_disconnect = None
+            told = self._client.publish(self._topic("availability"), "offline", qos=1, retain=True)
+            if told.rc == paho.MQTT_ERR_SUCCESS:
+                told.wait_for_publish(0.5)
+        self._client.on_disconnect, self._connected = None, False
         self._client.disconnect()
         self._client.loop_stop()
 

@@ -187,7 +187,9 @@ class VideoFile(Sink):
         if not path.parent.is_dir():
             raise SourceError(f"There is no folder {path.parent} to save {path.name} in.")
         if not os.access(path.parent, os.W_OK):
-            raise SourceError(f"You may not write to the folder {path.parent}: name another one to save {path.name} in.")
+            raise SourceError(
+                f"You may not write to the folder {path.parent}: name another one to save {path.name} in."
+            )
         self.name, self.path, self.fps, self.live = str(path), path, fps, live
         self.partial = path.with_name(f".partial-{path.name}")
         self._writer: cv2.VideoWriter | None = None

@@ -34,7 +34,9 @@ class Mosquitto:
         self.start()
 
     def start(self):
-        self.process = subprocess.Popen([MOSQUITTO, "-c", self.conf], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen(
+            [MOSQUITTO, "-c", self.conf], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+        )
         wait_for(self.answers)
 
     def answers(self):

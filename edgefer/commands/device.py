@@ -32,15 +32,23 @@ def run(
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a frame on stdout.")] = False,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="A row a face, added to the file.")] = None,
     serve: Annotated[
-        str, typer.Option(metavar="[HOST:]PORT", help="A web page with picture and faces; only this machine may see it, "
-                          "unless HOST is given, and then only with the token.")
+        str,
+        typer.Option(
+            metavar="[HOST:]PORT",
+            help="A web page with picture and faces; only this machine may see it, "
+            "unless HOST is given, and then only with the token.",
+        ),
     ] = "",
     token: Annotated[
         str, typer.Option(envvar="EDGEFER_TOKEN", show_envvar=True, help="The page's; made up when left out.")
     ] = "",
     mqtt: Annotated[
-        str, typer.Option(metavar="URL", help="mqtt://[user[:password]@]host[:port]/topic-prefix, for Home Assistant "
-                          "too; the password may be in EDGEFER_MQTT_PASSWORD.")
+        str,
+        typer.Option(
+            metavar="URL",
+            help="mqtt://[user[:password]@]host[:port]/topic-prefix, for Home Assistant "
+            "too; the password may be in EDGEFER_MQTT_PASSWORD.",
+        ),
     ] = "",
     mqtt_rate: Annotated[float, typer.Option(min=0.01, help="At most so many messages a second.")] = 5,
     metrics: Annotated[str, typer.Option(metavar="[HOST:]PORT", help="Figures for Prometheus, at /metrics.")] = "",
