@@ -31,20 +31,20 @@ class Feed(Sink):
         self._thread = threading.Thread(target=self._run, name=f"edgefer-sink-{sink.name}", daemon=True)
         self._thread.start()
 
-    @property  # type: ignore[override]
-    def closed(self) -> bool:
+    @property
+    def closed(self) -> bool:  # type: ignore[override]
         return self.sink.closed
 
-    @property  # type: ignore[override]
-    def trouble(self) -> str:
+    @property
+    def trouble(self) -> str:  # type: ignore[override]
         return _why(self.error) if self.error else self.sink.trouble
 
-    @property  # type: ignore[override]
-    def errors(self) -> int:
+    @property
+    def errors(self) -> int:  # type: ignore[override]
         return self.sink.errors + (self.error is not None)
 
-    @property  # type: ignore[override]
-    def dropped(self) -> int:
+    @property
+    def dropped(self) -> int:  # type: ignore[override]
         return self._left_out
 
     def write(self, result: Result) -> None:

@@ -116,10 +116,13 @@ class Changes(TextSink):
             self._last = labels
 
 
+COLUMNS = ("time", "frame", "time_s", "id", "left", "top", "right", "bottom", "label", "score", "unsure")
+
+
 class Csv(Sink):
     """One row a face, added to the end of the file, so that a program that is started again goes on with it.
 
-    Columns: time (UTC), frame, time_s, id, left, top, right, bottom, label, score, unsure, and a probability a label.
+    COLUMNS, of which `time` is the clock's in UTC, then each label's probability.
     """
 
     every_frame = True
@@ -128,7 +131,7 @@ class Csv(Sink):
         if not path.parent.is_dir():
             raise SourceError(f"There is no folder {path.parent} to write {path.name} in.")
         self.name, self._labels = str(path), labels
-        header = ",".join("time frame time_s id left top right bottom label score unsure".split() + list(labels))
+        header = ",".join((*COLUMNS, *labels))
         self._file = path.open("ab+", buffering=0)
         self._file.seek(0)
         there = self._file.readline()
@@ -159,10 +162,9 @@ class Csv(Sink):
         writer = csv.writer(rows, lineterminator="\n")
         for face in result.faces:
             said = face.prediction
-            writer.writerow(
-                [now, frame.index, f"{frame.time_s:.4f}", face.track, *face.box_xyxy, said.label, f"{said.score:.4f}"]
-                + [said.unsure, *(f"{said.scores[label]:.4f}" for label in self._labels)]
-            )
+            row = [now, frame.index, f"{frame.time_s:.4f}", face.track, *face.box_xyxy, said.label]
+            row += [f"{said.score:.4f}", said.unsure, *(f"{said.scores[label]:.4f}" for label in self._labels)]
+            writer.writerow(row)
         if result.faces:
             self._append(rows.getvalue().encode())
 

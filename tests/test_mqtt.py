@@ -7,8 +7,8 @@ import subprocess
 import time
 
 import pytest
-
 from conftest import MOSQUITTO
+
 from edgefer.devices.feeds import Feed
 from edgefer.errors import InputError
 

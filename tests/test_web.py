@@ -12,8 +12,8 @@ import time
 import cv2
 import numpy as np
 import pytest
-
 from conftest import CHROMIUM
+
 from edgefer.devices.vitals import Vitals
 from edgefer.errors import InputError, SourceError
 
@@ -235,7 +235,7 @@ def test_a_real_browser_shows_faces_and_then_a_lost_camera(serve, result, tmp_pa
             for sink in (vitals, page):
                 sink.write(result(number, *([] if alone.is_set() else ["happy", ("unsure", "dark")])))
 
-    thread = threading.Thread(target=camera)
+    thread = threading.Thread(target=camera, daemon=True)
     thread.start()
     browser = Browser(tmp_path)
     browser.open(page.url.replace(re.search(r"//(.*):", page.url)[1], "127.0.0.1"))
@@ -246,7 +246,7 @@ def test_a_real_browser_shows_faces_and_then_a_lost_camera(serve, result, tmp_pa
     pixel = "[...document.getElementById('picture').getContext('2d').getImageData(1, 1, 1, 1).data].join()"
     assert int(browser.call("Runtime.evaluate", expression=pixel)["result"]["value"].split(",")[0]) > 0
     alone.set()
-    seen = browser.see("No face in view", "unsure 50%")
+    seen = browser.see('<p id="nobody" class="quiet">No face in view.', "unsure 50%")
     assert 'data-state="running"' in seen and 'class="box' not in seen
     stop.set()
     thread.join()

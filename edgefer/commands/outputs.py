@@ -121,4 +121,5 @@ def _needing(module: str, option: str, extra: str) -> ModuleType:
     try:
         return import_module(f"edgefer.devices.{module}")
     except ImportError as error:
-        raise MissingDependency(f"{option} needs {error.name}: pip install 'edgefer[{extra}]'") from None
+        library = (error.name or module).partition(".")[0]
+        raise MissingDependency(f"{option} needs {library}: pip install 'edgefer[{extra}]'") from None
