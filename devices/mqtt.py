@@ -105,15 +105,17 @@ class Mqtt(Sink):
         self._sent, self._unsent, self._sent_s = state, None, time.monotonic()
 
     def close(self) -> None:
-        if self._connected:
+        connected, self._connected = self._connected, False
+        self._client.on_disconnect = None
+        if connected:
             if self._unsent:
                 self._send(self._unsent)
             told = self._client.publish(self._topic("availability"), "offline", qos=1, retain=True)
             if told.rc == paho.MQTT_ERR_SUCCESS:
                 told.wait_for_publish(0.5)
-        self._client.on_disconnect, self._connected = None, False
         self._client.disconnect()
-        self._client.loop_stop()
+        if connected:  # else paho may be waiting for a broker; its thread ends by itself, or with the program
+            self._client.loop_stop()
 
     def _topic(self, name: str) -> str:
         return f"{self._broker.prefix}/{name}"

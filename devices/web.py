@@ -38,7 +38,7 @@ LEAST_TOKEN = 8
 
 
 class WebPage(Sink):
-    """Serves the page until it is closed. `url` is where, with the token if one is needed.
+    """Serves the page until it is closed. `url` is where, with the token if it was made up here.
 
     host: off this machine's loopback a token is required; it is made up when none is given. port: 0 takes a free one.
     labels: in the network's order, which gives them their colours. about: short facts to show, by name.
@@ -59,7 +59,8 @@ class WebPage(Sink):
         if token and len(token) < LEAST_TOKEN:
             raise InputError(f"A token needs {LEAST_TOKEN} characters or more, so that it cannot be guessed.")
         loopback = is_loopback(host)
-        token = token or ("" if loopback else new_token())
+        made_up = "" if token or loopback else new_token()
+        token = token or made_up
         self._vitals, self._say = vitals, say
         colors = dict(zip(labels, (COLORS[row % len(COLORS)] for row in range(len(labels))), strict=True))
         self._about = about | {"colors": {label: f"#{r:02x}{g:02x}{b:02x}" for label, (b, g, r) in colors.items()}}
@@ -73,7 +74,7 @@ class WebPage(Sink):
         port = self._socket.getsockname()[1]
         shown = _bracket(host if not _is_any(host) else _own_address())
         self.name = f"page {_bracket(host)}:{port}"
-        self.url = f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
+        self.url = f"http://{shown}:{port}/" + (f"?token={made_up}" if made_up else "")
         gate = Middleware(Gate, token=token, cookie=f"edgefer-{port}", loopback_only=loopback)
         routes = [
             Route("/live", self._live),

@@ -156,6 +156,7 @@ def test_from_elsewhere_only_with_the_token(serve):
 
 def test_a_token_of_ones_own(serve):
     page = serve(token="correct horse")
+    assert "token" not in page.url, "who gave it knows it; logs need not"
     assert get(page).status == 401 and b"<form>" in get(page).content
     assert get(page, "/?token=correct%20horse").status == 303
     with pytest.raises(InputError, match="8 characters"):
