@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 from edgefer.errors import EdgeferError
 
 T = TypeVar("T")
-In, Out = TypeVar("In"), TypeVar("Out")
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 HANG_S = 10.0  # how long a call may take; the slowest board's slowest detection takes half a second
 TICK_S = 0.1  # how soon a stop is noticed

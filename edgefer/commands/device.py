@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -93,7 +93,7 @@ def run(
         return loaded
 
     stop, notifier = threading.Event(), Notifier()
-    guard = {"say": console.say, "stop": stop}
+    guard: dict[str, Any] = {"say": console.say, "stop": stop}
     if device == "coral":
         spare = load("cpu", check=True) if allow_cpu_fallback else None
         classifier: Classifier = GuardedClassifier(
@@ -118,7 +118,7 @@ def run(
 
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
-    live = {"stop": stop, "say": console.say, "wait": wait, "trying": notifier.trying}
+    live: dict[str, Any] = {"stop": stop, "say": console.say, "wait": wait, "trying": notifier.trying}
     frames_from = open_camera(camera, options, **live) if camera is not None else open_source(source, **live)
     with frames_from as frames_in:
         targets: list[sinks.Sink] = []
