@@ -62,7 +62,7 @@ class Histogram:
 
 
 class Vitals(Sink):
-    """Takes the loop's results, and its laps as `on_lap`; gives a Reading, the histograms and the history.
+    """Takes the loop's results, and its laps as `on_frame`; gives a Reading, the histograms and the history.
 
     sinks: the others, whose states are read. skipped: asked for the frames of the source that were passed over.
     """
@@ -79,13 +79,14 @@ class Vitals(Sink):
         self._times: deque[float] = deque(maxlen=1000)
         self._bins: deque[tuple[int, int, Counter[str]]] = deque(maxlen=BINS)  # number, frames, faces by label
 
-    def lap(self, stage: str, seconds: float) -> None:
-        """A stage has ended after so many seconds."""
+    def laps(self, laps: dict[str, float]) -> None:
+        """A frame is done: seconds by stage."""
         with self._lock:
-            times = self._stages.setdefault(stage, Histogram([0] * (len(BUCKETS_S) + 1), 0.0, deque(maxlen=RECENT)))
-            times.counts[bisect_left(BUCKETS_S, seconds)] += 1
-            times.sum_s += seconds
-            times.recent.append(seconds)
+            for stage, seconds in laps.items():
+                times = self._stages.setdefault(stage, Histogram([0] * (len(BUCKETS_S) + 1), 0.0, deque(maxlen=RECENT)))
+                times.counts[bisect_left(BUCKETS_S, seconds)] += 1
+                times.sum_s += seconds
+                times.recent.append(seconds)
 
     def write(self, result: Result) -> None:
         now, labels = time.monotonic(), [face.prediction.label for face in result.faces]

@@ -26,7 +26,7 @@ def test_a_reading_of_a_run(clock, result):
     assert vitals.read().state == "starting"
     for number in range(40):
         clock.s += 0.1
-        vitals.lap("detect", 0.010 if number else 0.9)
+        vitals.laps({"detect": 0.010 if number else 0.9})
         vitals.write(result(number, "happy", ("unsure", "dark")))
     now = vitals.read()
     assert (now.state, now.frames, now.faces, now.labels) == ("running", 40, 80, {"happy": 40, "unsure": 40})
@@ -62,7 +62,7 @@ def test_prometheus_scrapes_it(result):
     metrics = prometheus.Metrics(vitals, "127.0.0.1", 0, ("happy", "sad", "unsure"), {"network": "fer-small"})
     vitals.write(result(0, "happy", "happy"))
     for seconds in (0.002, 0.02, 9.0):
-        vitals.lap("detect", seconds)
+        vitals.laps({"detect": seconds})
     with pytest.raises(SourceError, match="in use"):
         prometheus.Metrics(vitals, "127.0.0.1", metrics.port, (), {})
     with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics") as answer:

@@ -82,7 +82,7 @@ class Outputs:
             console.say("There is no display: running without a window.")
         if not fed and not opened:
             feed(sinks.Changes(sys.stdout))
-        return OpenOutputs(sinks=[*fed, *opened], fed=fed, on_lap=vitals.lap, saved=self.save)
+        return OpenOutputs(sinks=[*fed, *opened], fed=fed, on_frame=vitals.laps, saved=self.save)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ class OpenOutputs:
 
     sinks: "list[Sink]"
     fed: "list[Feed]"
-    on_lap: Callable[[str, float], None]
+    on_frame: Callable[[dict[str, float]], None]
     saved: Path | None
 
     def conclude(self) -> None:
