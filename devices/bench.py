@@ -40,7 +40,10 @@ class Times:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """What was measured, on what. None where the board does not tell. Memory in MB (10^6 bytes)."""
+    """What was measured, on what. None where the board does not tell. Memory in MB (10^6 bytes).
+
+    stages: a frame's time in each, and in all of them. fps: as frames came out, several cores working on them at once.
+    """
 
     board: str
     cores: int
@@ -72,27 +75,29 @@ class Benchmark:
 
 
 class Stopwatch:
-    """Takes the loop's laps (its `on_lap`) and keeps those of every frame after the warm-up."""
+    """Takes each frame's laps (the loop's `on_frame`) and keeps those after the warm-up, and when it began and ended."""
 
     def __init__(self, warm_up: int = WARM_UP_FRAMES):
         self._skip = warm_up
-        self._frame = dict.fromkeys(loop.STAGES, 0.0)
         self._seconds = {stage: array("f") for stage in loop.STAGES}
+        self._done = array("d", [time.perf_counter()])
 
-    def __call__(self, stage: str, seconds: float) -> None:
-        self._frame[stage] += seconds
-        if stage != loop.STAGES[-1]:
-            return
+    def __call__(self, laps: loop.Laps) -> None:
         if self._skip > 0:
             self._skip -= 1
-        else:
-            for name, spent in self._frame.items():
-                self._seconds[name].append(spent)
-        self._frame = dict.fromkeys(loop.STAGES, 0.0)
+            self._done[0] = time.perf_counter()
+            return
+        self._done.append(time.perf_counter())
+        for stage, seconds in self._seconds.items():
+            seconds.append(laps[stage])
 
     def per_frame(self) -> np.ndarray:
         """Seconds by frame and stage, float32 [frames, stages] in the order of loop.STAGES."""
         return np.stack([np.array(self._seconds[stage]) for stage in loop.STAGES], axis=1)
+
+    def apart(self) -> np.ndarray:
+        """Seconds from each frame's end to the next one's, float64 [frames]: where stages overlap, less than their sum."""
+        return np.diff(np.array(self._done))
 
 
 def run_bench(
@@ -119,12 +124,12 @@ def run_bench(
         file = str(drawn_video(Path(folder) / "faces.avi")) if where == BUILT_IN else where
         frames = _over_and_over(lambda: open_source(file), 60 * minutes, warm_up, seen)
         with open(os.devnull, "w") as nowhere, closing(frames):
-            summary = loop.run(frames, detector, classifier, [JsonLines(nowhere)], on_lap=watch)
+            summary = loop.run(frames, detector, classifier, [JsonLines(nowhere)], on_frame=watch)
     laps = watch.per_frame()
     if not len(laps):
         raise EdgeferError(f"Stopped within the {warm_up} frames of the warm-up: nothing was measured.")
-    whole = laps.sum(axis=1)
-    tenth = max(1, len(whole) // 10)
+    apart = watch.apart()
+    tenth = max(1, len(apart) // 10)
     sizes = ", ".join(f"{width}x{height}" for width, height in sorted(seen))
     return Benchmark(
         board=board_model() or _cpu_name(), cores=len(os.sched_getaffinity(0)),
@@ -133,10 +138,10 @@ def run_bench(
         network=f"{classifier.card.name}, {'int8' if classifier.network.quantized else 'float32'}",
         runtime=f"{classifier.network.runtime} {runtime_version(classifier.network.runtime)}", threads=threads,
         detector=f"{detector.name}, {detector.width} px" if hasattr(detector, "width") else detector.name,
-        source=where, frame=sizes, seconds=float(whole.sum()), frames=len(whole), faces_per_frame=summary.faces / summary.frames,
-        fps=len(whole) / float(whole.sum()),
-        fps_first_tenth=tenth / float(whole[:tenth].sum()), fps_last_tenth=tenth / float(whole[-tenth:].sum()),
-        stages={stage: _times(laps[:, column]) for column, stage in enumerate(loop.STAGES)} | {END: _times(whole)},
+        source=where, frame=sizes, seconds=float(apart.sum()), frames=len(apart), faces_per_frame=summary.faces / summary.frames,
+        fps=len(apart) / float(apart.sum()),
+        fps_first_tenth=tenth / float(apart[:tenth].sum()), fps_last_tenth=tenth / float(apart[-tenth:].sum()),
+        stages={stage: _times(laps[:, column]) for column, stage in enumerate(loop.STAGES)} | {END: _times(laps.sum(axis=1))},
         temperature_start_c=temperature, temperature_end_c=health.cpu_temperature_c(),
         throttling_start=_words(held), throttling_end=_words(health.throttling()),
         peak_memory_mb=health.peak_memory_mb(),

@@ -32,7 +32,8 @@ class Board:
     """One kind of board.
 
     models: what /proc/device-tree/model starts with on it (a Raspberry Pi 400 is a 4, a 500 a 5). threads: for the network. detector_width: pixels to which
-    a frame is shrunk before faces are sought. target_fps: frames a second to aim at. install: shell lines, in order.
+    a frame is shrunk before faces are sought. target_fps: frames a second to aim at. service_memory_mb: what a service may
+    take; edgefer takes about 150 MB. install: shell lines, in order.
     limits: what will not work.
     """
 
@@ -42,6 +43,7 @@ class Board:
     threads: int
     detector_width: int
     target_fps: int
+    service_memory_mb: int = 400
     install: tuple[str, ...]
     limits: tuple[str, ...]
 
@@ -70,7 +72,7 @@ BOARDS = {
         Board(
             key="zero2w", name="Raspberry Pi Zero 2 W",
             models=("Raspberry Pi Zero 2",),
-            threads=1, detector_width=240, target_fps=5, install=_PI_INSTALL,
+            threads=1, detector_width=240, target_fps=5, service_memory_mb=250, install=_PI_INSTALL,
             limits=(
                 *_PI_LIMITS,
                 "A window: 512 MB of memory are too little for a desktop. Use Raspberry Pi OS Lite, --headless.",

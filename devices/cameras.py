@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import cv2
@@ -13,7 +13,7 @@ import cv2
 from edgefer import drawn
 from edgefer.devices import captures
 from edgefer.devices.captures import AS_IT_COMES, CaptureOptions
-from edgefer.devices.live import Live, Say
+from edgefer.devices.live import Live
 from edgefer.errors import InputError, SourceError
 from edgefer.quiet import quiet
 from edgefer.records import Frame
@@ -28,11 +28,12 @@ class Source(Protocol):
     """Frames to iterate over, inside a `with`: opening fails with SourceError, leaving closes what was opened.
 
     fps is the rate at which the frames were or will be taken. A `live` source has no end of its own and gives only
-    its newest frame; any other gives every frame.
+    its newest frame; any other gives every frame. skipped: the live ones that were passed over for a newer one.
     """
 
     fps: float
     live: bool
+    skipped: int
 
     def __enter__(self) -> "Source": ...
     def __exit__(self, *exc: object) -> None: ...
@@ -42,38 +43,36 @@ class Source(Protocol):
 def open_camera(
     camera: str | int,
     options: CaptureOptions = AS_IT_COMES,
-    *,
-    stop: threading.Event | None = None,
-    say: Say = lambda text: None,
+    **how: Any,
 ) -> Source:
     """The source for a camera: a number or /dev path (Video4Linux), "csi" or "csi:1" (Picamera2). Opened by `with`.
 
-    stop, say: as edgefer.devices.live.Live has them.
+    how: stop, say, trying and wait, as edgefer.devices.live.Live has them.
     """
     text = str(camera)
     if csi := re.fullmatch(r"csi(?::(\d+))?", text):
         connect = partial(captures.connect_csi, int(csi[1] or 0), options)
-        return Live(connect, f"CSI camera {csi[1] or 0}", stop=stop, say=say)
+        return Live(connect, f"CSI camera {csi[1] or 0}", **how)
     if not re.fullmatch(r"\d+|/dev/.+", text):
         raise InputError(f"There is no camera {text!r}: name a number, a path such as /dev/video0, or csi.")
     device = Path(text) if text.startswith("/") else Path(f"/dev/video{text}")
-    return Live(partial(captures.connect_v4l2, device, options), f"Camera {text}", stop=stop, say=say)
+    return Live(partial(captures.connect_v4l2, device, options), f"Camera {text}", **how)
 
 
-def open_source(where: str, *, stop: threading.Event | None = None, say: Say = lambda text: None) -> Source:
+def open_source(where: str, **how: Any) -> Source:
     """The source for a file, a folder of pictures, a URL, "gst:PIPELINE", or "builtin". Opened by `with`.
 
-    stop, say: for live sources, as edgefer.devices.live.Live has them. A URL that ends like a video file is one.
+    how: for live sources, as for `open_camera`. A URL that ends like a video file is one.
     """
     if where == BUILT_IN:
         return Drawn()
     if where.startswith(GSTREAMER):
         pipeline = where.removeprefix(GSTREAMER).strip()
-        return Live(partial(captures.connect_gstreamer, pipeline), "The GStreamer pipeline", stop=stop, say=say)
+        return Live(partial(captures.connect_gstreamer, pipeline), "The GStreamer pipeline", **how)
     if "://" in where:
         if Path(urlsplit(where).path).suffix.lower() in VIDEOS:
             return Video(where)
-        return Live(partial(captures.connect_url, where), f"The stream {where}", stop=stop, say=say)
+        return Live(partial(captures.connect_url, where), f"The stream {where}", **how)
     path = Path(where)
     if path.is_dir():
         return Pictures(
@@ -101,9 +100,11 @@ class Video:
 
     fps = 30.0
     live = False
+    skipped = 0
 
     def __init__(self, path: str):
         self.path = path
+        self._reading = threading.Lock()
 
     def __enter__(self) -> "Video":
         with quiet():
@@ -116,12 +117,15 @@ class Video:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._capture.release()
+        # A read that hangs in another thread must not have its capture taken away: OpenCV would crash.
+        if self._reading.acquire(timeout=1):
+            self._capture.release()
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0
         while True:
-            read, image = self._capture.read()
+            with self._reading:
+                read, image = self._capture.read()
             if not read:
                 break
             yield Frame(index=index, time_s=index / self.fps, image_bgr=image)
@@ -135,6 +139,7 @@ class Pictures:
 
     fps = 1.0
     live = False
+    skipped = 0
 
     def __init__(self, files: list[Path], what: str):
         if not files:
@@ -160,6 +165,7 @@ class Drawn:
 
     fps = 15.0
     live = False
+    skipped = 0
 
     def __init__(self, seconds: float = 8):
         self.seconds = seconds

@@ -62,6 +62,11 @@ def available_memory_mb(root: Path = ROOT) -> float | None:
     return _kilobytes(root / "proc/meminfo", "MemAvailable")
 
 
+def memory_mb(root: Path = ROOT) -> float | None:
+    """The memory this process holds now, in MB, or None where it is not told."""
+    return _kilobytes(root / "proc/self/status", "VmRSS")
+
+
 def peak_memory_mb(root: Path = ROOT) -> float | None:
     """The most memory this process has held at once, in MB, or None where it is not told.
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from edgefer.errors import EdgeferError, SourceError
+from edgefer.errors import EdgeferError, MissingDependency, SourceError
 from edgefer.records import Frame
 
 Say = Callable[[str], None]
@@ -33,7 +33,8 @@ class Live:
 
     connect: makes a Capture, or raises SourceError or MissingDependency with one sentence.
     name: how a sentence calls it, such as "Camera 0". stop: ends the frames within TICK_S once it is set.
-    say: is told once when the pictures stop and once when they are back.
+    say: is told once when the pictures stop and once when they are back. trying: is called at each attempt to connect.
+    wait: wait for a camera that is not there when the source is opened, and do not refuse it.
     open_s, stall_s: how long the first picture and any later one may take. retry_s: the first and the longest pause
     between two attempts to connect again; it doubles in between.
     """
@@ -47,58 +48,74 @@ class Live:
         *,
         stop: threading.Event | None = None,
         say: Say = lambda text: None,
+        trying: Callable[[], None] = lambda: None,
+        wait: bool = False,
         open_s: float = 15,
         stall_s: float = 5,
         retry_s: tuple[float, float] = (0.5, 10),
     ):
-        self.name, self.fps = name, 30.0
+        self.name, self.fps, self.skipped = name, 30.0, 0
         self._connect, self._stop, self._say = connect, stop or threading.Event(), say
+        self._trying, self._wait = trying, wait
         self._open_s, self._stall_s, self._retry_s = open_s, stall_s, retry_s
         self._reader: _Reader | None = None
+        self._closed = False
 
     def __enter__(self) -> "Live":
         self._reader = _Reader(self._connect)
-        if not self._reader.wait(0, self._open_s, self._stop) and not self._stop.is_set():
+        if not self._reader.wait(0, self._open_s, self._ended) and not self._ended():
             self._reader.leave()
-            if isinstance(self._reader.error, EdgeferError):
-                raise self._reader.error
             why = self._reader.why() or f" within {self._open_s:.0f} s"
-            raise SourceError(f"{self.name} gives no picture{why}: is it plugged in, and used by nothing else?")
+            if self._wait and not isinstance(self._reader.error, MissingDependency):
+                self._say(f"{self.name} gives no picture{why}: waiting for it.")
+            elif isinstance(self._reader.error, EdgeferError):
+                raise self._reader.error
+            else:
+                raise SourceError(f"{self.name} gives no picture{why}: is it plugged in, and used by nothing else?")
         self.fps = self._reader.fps
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._closed = True
         if self._reader is not None:
             self._reader.leave()
             # A camera is free again once its reader has ended; one that hangs in its driver is not waited for.
-            self._reader.join(1)
+            self._reader.join(0.5)
 
     def __iter__(self) -> Iterator[Frame]:
         assert self._reader is not None, "a source is opened by `with`"
         began, index, seen = time.monotonic(), 0, 0
-        while not self._stop.is_set():
-            if not self._reader.wait(seen, self._stall_s, self._stop):
-                seen = 0
-                self._reconnect()
+        missed = self._reader.left  # it was not there, which has been said
+        while not self._ended():
+            if missed or not self._reader.wait(seen, self._stall_s, self._ended):
+                self._reconnect(said=missed)
+                seen, missed = 0, False
                 continue
-            seen, image, taken = self._reader.newest()
+            before, (seen, image, taken) = seen, self._reader.newest()
+            self.skipped += seen - before - 1
             yield Frame(index=index, time_s=max(0.0, taken - began), image_bgr=image)
             index += 1
 
-    def _reconnect(self) -> None:
+    def _ended(self) -> bool:
+        return self._closed or self._stop.is_set()
+
+    def _reconnect(self, said: bool) -> None:
         """Try until a new reader has a picture, or until the stop is set."""
         assert self._reader is not None
         pause, longest = self._retry_s
-        if not self._stop.is_set():
+        if not self._ended() and not said:
             self._say(f"{self.name} stopped giving pictures{self._reader.why()}: trying again until it is back.")
         lost = time.monotonic()
-        while not self._stop.is_set():
+        while not self._ended():
+            self._trying()
             self._reader.leave()
             if self._stop.wait(pause):
                 return
             pause = min(2 * pause, longest)
+            self._trying()
             self._reader = _Reader(self._connect)
-            if self._reader.wait(0, self._open_s, self._stop):
+            if self._reader.wait(0, self._open_s, self._ended):
+                self.fps = self._reader.fps
                 self._say(f"{self.name} is back after {time.monotonic() - lost:.0f} s.")
                 return
 
@@ -133,12 +150,12 @@ class _Reader(threading.Thread):
             self._ended = True
             self._news.notify_all()
 
-    def wait(self, seen: int, timeout_s: float, stop: threading.Event) -> bool:
-        """Wait for a picture after number `seen`; False when it ended, took too long, or `stop` is set."""
+    def wait(self, seen: int, timeout_s: float, ended: Callable[[], bool]) -> bool:
+        """Wait for a picture after number `seen`; False when there are no more, it took too long, or `ended`."""
         deadline = time.monotonic() + timeout_s
         with self._news:
             while self._number <= seen:
-                if self._ended or stop.is_set() or (left := deadline - time.monotonic()) <= 0:
+                if self._ended or ended() or (left := deadline - time.monotonic()) <= 0:
                     return False
                 self._news.wait(min(TICK_S, left))
         return True
@@ -152,6 +169,10 @@ class _Reader(threading.Thread):
     def leave(self) -> None:
         """Let go of the connection as soon as its current read ends."""
         self._left.set()
+
+    @property
+    def left(self) -> bool:
+        return self._left.is_set()
 
     def why(self) -> str:
         """The error that ended it, in brackets, or nothing."""

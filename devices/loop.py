@@ -1,33 +1,40 @@
 """The loop on the device: frame, faces, pixels, answers, sinks; and how long each took."""
 
+import os
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgefer.devices.faces import Detector
-from edgefer.devices.overlay import draw
+from edgefer.devices.faces import Detector, Found
 from edgefer.devices.quality import what_is_wrong
-from edgefer.devices.sinks import Sink, Window
+from edgefer.devices.sinks import Result, Sink, Window
 from edgefer.devices.smoothing import Steadier
 from edgefer.devices.tracking import Tracker
+from edgefer.devices.workers import HANG_S, Ahead
 from edgefer.interpreter import Classifier
 from edgefer.preprocess import face_pixels
 from edgefer.records import Face, Frame
 
 STAGES = ("capture", "detect", "crop", "classify", "output")
+AHEAD = 2  # frames of a file that may be read before they are needed
+
+Laps = dict[str, float]  # seconds by stage
 
 
 @dataclass
 class Summary:
-    """What a run saw: frames, faces, frames with a face, wall-clock seconds, and seconds spent in each stage."""
+    """What a run saw: frames, faces, frames with a face, wall-clock seconds, and seconds of work in each stage, which
+    come to more than the wall clock's where stages overlap."""
 
     frames: int = 0
     faces: int = 0
     frames_with_faces: int = 0
     seconds: float = 0.0
-    stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    stage_seconds: Laps = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     labels: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -38,25 +45,55 @@ class Summary:
         """Mean milliseconds a frame spends in each stage."""
         return {stage: 1000 * seconds / max(1, self.frames) for stage, seconds in self.stage_seconds.items()}
 
+    def add(self, faces: list[Face], laps: Laps) -> None:
+        self.frames += 1
+        self.faces += len(faces)
+        self.frames_with_faces += bool(faces)
+        for stage, seconds in laps.items():
+            self.stage_seconds[stage] += seconds
+        for face in faces:
+            self.labels[face.prediction.label] = self.labels.get(face.prediction.label, 0) + 1
 
-def find_faces(
+
+class Stopwatch:
+    """Seconds of each stage of one frame, which passes through several threads but only one at a time."""
+
+    def __init__(self) -> None:
+        self.laps: Laps = {}
+        self.start()
+
+    def start(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.laps[stage] = now - self._last
+        self._last = now
+
+
+def locate(frame: Frame, detector: Detector | Tracker) -> list[Found]:
+    """The faces of a frame, the largest first."""
+    return detector.follow(frame) if isinstance(detector, Tracker) else detector.find(frame.image_bgr)
+
+
+def read(
     frame: Frame,
+    found: list[Found],
     detector: Detector | Tracker,
     classifier: Classifier,
-    lap: Callable[[str], None] = lambda stage: None,
     steadier: Steadier | None = None,
+    lap: Callable[[str], None] = lambda stage: None,
 ) -> list[Face]:
-    """Every face of a frame with what the network says of it; `lap` is called after each stage with its name."""
-    found = detector.follow(frame) if isinstance(detector, Tracker) else detector.find(frame.image_bgr)
-    lap("detect")
+    """What the network says of the faces that were found; `lap` is called after each stage with its name."""
     crop, spec = classifier.card.crop_for(detector.name), classifier.card.input
     pixels = [face_pixels(frame.image_bgr, face.box_xyxy, crop, spec, face.roll_deg) for face in found]
+    wrong = [what_is_wrong(face, seen) for face, seen in zip(found, pixels, strict=True)] if steadier else []
     lap("crop")
     predictions = classifier.predict(np.stack(pixels)) if pixels else []
     if steadier:
         predictions = [
-            steadier.settle(face.track, frame.time_s, prediction, what_is_wrong(face, seen))
-            for face, seen, prediction in zip(found, pixels, predictions, strict=True)
+            steadier.settle(face.track, frame.time_s, prediction, why)
+            for face, prediction, why in zip(found, predictions, wrong, strict=True)
         ]
     lap("classify")
     return [
@@ -73,45 +110,73 @@ def run(
     *,
     steadier: Steadier | None = None,
     frames: int | None = None,
-    on_lap: Callable[[str, float], None] = lambda stage, seconds: None,
+    overlap: bool | None = None,
+    stop: threading.Event | None = None,
+    on_frame: Callable[[Laps], None] = lambda laps: None,
 ) -> Summary:
-    """Classify every face of every frame until the source ends, `frames` are done, a window is closed, or Ctrl-C.
+    """Classify every face of every frame until the source ends, `frames` are done, a window is closed, `stop` is set, or
+    Ctrl-C.
 
     detector: a Tracker, where faces are to keep their numbers; a steadier needs those.
-    on_lap: told each stage's name and seconds as it ends; a frame's last one is "output". The sinks are closed in any
-    case, so that a file is whole.
+    overlap: read the next frames and find their faces in threads of their own while this one's are classified. The
+    results and their order are the same. By default where there is more than one core.
+    on_frame: told each frame's seconds by stage once it is done. The sinks are closed in any case, so that a file is whole.
     """
+    if overlap is None:
+        overlap = len(os.sched_getaffinity(0)) > 1
     summary = Summary()
-    began = last = time.perf_counter()
-
-    def lap(stage: str) -> None:
-        nonlocal last
-        now = time.perf_counter()
-        summary.stage_seconds[stage] += now - last
-        on_lap(stage, now - last)
-        if isinstance(detector, Tracker):
-            detector.lap(stage, now - last)
-        last = now
-
-    try:
-        for frame in source:
-            lap("capture")
-            faces = find_faces(frame, detector, classifier, lap, steadier)
-            picture = draw(frame.image_bgr, faces) if any(sink.wants_picture for sink in sinks) else None
-            for sink in sinks:
-                sink.write(frame, faces, picture)
-            lap("output")
-            summary.frames += 1
-            summary.faces += len(faces)
-            summary.frames_with_faces += bool(faces)
-            for face in faces:
-                summary.labels[face.prediction.label] = summary.labels.get(face.prediction.label, 0) + 1
-            if summary.frames == frames or any(isinstance(sink, Window) and sink.closed for sink in sinks):
-                break
-    except KeyboardInterrupt:
-        pass
-    finally:
-        summary.seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    with ExitStack() as stack:
         for sink in sinks:
-            sink.close()
+            stack.callback(sink.close)
+
+        captured: Iterable = _captured(source)
+        if overlap and not getattr(source, "live", False):  # of a live source only the newest frame is wanted
+            captured = Ahead(captured, room=AHEAD, limit_s=HANG_S, what="The source", stop=stop)
+            stack.callback(captured.close)
+        located: Iterable = _located(captured, detector)
+        if overlap:
+            located = Ahead(located, stop=stop)
+            stack.callback(located.close)
+        try:
+            for frame, found, watch in located:
+                watch.start()
+                faces = read(frame, found, detector, classifier, steadier, watch.lap)
+                result = Result(frame=frame, faces=faces)
+                for sink in sinks:
+                    sink.write(result)
+                watch.lap("output")
+                summary.add(faces, watch.laps)
+                if isinstance(detector, Tracker) and not overlap:
+                    detector.pace.rest(sum(watch.laps[stage] for stage in ("crop", "classify", "output")))
+                on_frame(watch.laps)
+                if _ended(sinks) or summary.frames == frames or (stop is not None and stop.is_set()):
+                    break
+        except KeyboardInterrupt:
+            pass
+        summary.seconds = time.perf_counter() - began
     return summary
+
+
+def _ended(sinks: list[Sink]) -> bool:
+    """Whether the person closed the window, or nobody is left to read anything."""
+    closed = [sink for sink in sinks if sink.closed]
+    return any(isinstance(sink, Window) for sink in closed) or 0 < len(closed) == len(sinks)
+
+
+def _captured(source: Iterable[Frame]) -> Iterator[tuple[Frame, Stopwatch]]:
+    watch = Stopwatch()
+    for frame in source:
+        watch.lap("capture")
+        yield frame, watch
+        watch = Stopwatch()
+
+
+def _located(
+    captured: Iterable[tuple[Frame, Stopwatch]], detector: Detector | Tracker
+) -> Iterator[tuple[Frame, list[Found], Stopwatch]]:
+    for frame, watch in captured:
+        watch.start()
+        found = locate(frame, detector)
+        watch.lap("detect")
+        yield frame, found, watch

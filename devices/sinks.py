@@ -1,134 +1,262 @@
-"""Where results go: JSON lines, changes as text, an annotated video, a window."""
+"""Where results go, each to one place: JSON lines, CSV, changes as text, an annotated video, a window.
 
+Sinks that need more than the base install are in modules of their own: mqtt, prometheus, web.
+"""
+
+import csv
+import errno
+import io
 import json
 import os
+import shutil
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import TextIO
 
 import cv2
 import numpy as np
 
-from edgefer.errors import SourceError
+from edgefer.devices.overlay import draw
+from edgefer.errors import EdgeferError, SourceError
 from edgefer.records import Face, Frame
 
-
-class Sink(Protocol):
-    """Takes each frame with its faces. `picture` is the annotated frame, uint8 BGR [h, w, 3]; None unless wanted."""
-
-    wants_picture: bool
-
-    def write(self, frame: Frame, faces: list[Face], picture: np.ndarray | None) -> None: ...
-    def close(self) -> None: ...
+KEEP_FREE_BYTES = 20_000_000  # of the disk: to finish the video with, and for the rest of the system
+CHECK_EVERY_FRAMES = 10
 
 
-class JsonLines:
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A frame and its faces, as sinks get them. They may keep it for a while: nothing writes to it any more."""
+
+    frame: Frame
+    faces: list[Face]
+    _drawn: list[np.ndarray] = field(default_factory=list, repr=False)
+    _drawing: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def picture(self) -> np.ndarray:
+        """The annotated frame, uint8 BGR [h, w, 3]: drawn for the first sink that asks, the same for all. Not to be written to."""
+        with self._drawing:
+            if not self._drawn:
+                self._drawn.append(draw(self.frame.image_bgr, self.faces))
+            return self._drawn[0]
+
+
+class Sink:
+    """Takes every result in turn; `write` raises EdgeferError or OSError when it can take no more.
+
+    name: how a sentence calls it. every_frame: a gap is a loss, as in a file. closed: the person has ended it.
+    trouble: why nothing gets through right now, "" when all is well. errors: how often that happened. dropped: frames
+    left out because it was too slow.
+    """
+
+    name = ""
+    every_frame = False
+    closed = False
+    trouble = ""
+    errors = 0
+    dropped = 0
+
+    def write(self, result: Result) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End it, with what was written whole."""
+
+
+def face_to_json(face: Face) -> dict:
+    """A face as JSON lines, MQTT and the web page have it: id, box_xyxy, label, score, scores, and why it is unsure."""
+    prediction = face.prediction
+    return {
+        "id": face.track,
+        "box_xyxy": face.box_xyxy,
+        "label": prediction.label,
+        "score": round(prediction.score, 4),
+        "scores": {label: round(score, 4) for label, score in prediction.scores.items()},
+    } | ({"unsure": prediction.unsure} if prediction.unsure else {})
+
+
+class TextSink(Sink):
+    """Writes lines; `closed` once the program that read them has gone."""
+
+    every_frame = True
+
+    def __init__(self, out: TextIO, name: str = "stdout"):
+        self.out, self.name = out, name
+
+    def line(self, text: str) -> None:
+        try:
+            self.out.write(text + "\n")
+            self.out.flush()
+        except BrokenPipeError:
+            self.closed = True
+            raise
+
+
+class JsonLines(TextSink):
     """One JSON object a frame: frame, time_s, faces with id, box_xyxy, label, score, scores, and why one is unsure."""
 
-    wants_picture = False
-
-    def __init__(self, out: TextIO):
-        self.out = out
-
-    def write(self, frame: Frame, faces: list[Face], picture: np.ndarray | None) -> None:
-        found = [
-            {
-                "id": face.track,
-                "box_xyxy": face.box_xyxy,
-                "label": face.prediction.label,
-                "score": round(face.prediction.score, 4),
-                "scores": {label: round(score, 4) for label, score in face.prediction.scores.items()},
-            }
-            | ({"unsure": face.prediction.unsure} if face.prediction.unsure else {})
-            for face in faces
-        ]
-        self.out.write(json.dumps({"frame": frame.index, "time_s": round(frame.time_s, 4), "faces": found}) + "\n")
-        self.out.flush()
-
-    def close(self) -> None:
-        pass
+    def write(self, result: Result) -> None:
+        frame = result.frame
+        faces = [face_to_json(face) for face in result.faces]
+        self.line(json.dumps({"frame": frame.index, "time_s": round(frame.time_s, 4), "faces": faces}))
 
 
-class Changes:
+class Changes(TextSink):
     """For a person at a terminal: a line whenever the labels in view change."""
 
-    wants_picture = False
+    _last: list[str] | None = None
 
-    def __init__(self, out: TextIO):
-        self.out = out
-        self._last: list[str] | None = None
-
-    def write(self, frame: Frame, faces: list[Face], picture: np.ndarray | None) -> None:
-        labels = sorted(face.prediction.label for face in faces)
+    def write(self, result: Result) -> None:
+        labels = sorted(face.prediction.label for face in result.faces)
         if labels != self._last:
-            seen = ", ".join(f"{face.prediction.label} {face.prediction.score:.0%}" for face in faces)
-            self.out.write(f"{frame.time_s:8.2f} s  {seen or 'no face'}\n")
-            self.out.flush()
+            seen = ", ".join(f"{face.prediction.label} {face.prediction.score:.0%}" for face in result.faces)
+            self.line(f"{result.frame.time_s:8.2f} s  {seen or 'no face'}")
             self._last = labels
 
+
+COLUMNS = ("time", "frame", "time_s", "id", "left", "top", "right", "bottom", "label", "score", "unsure")
+
+
+class Csv(Sink):
+    """One row a face, added to the end of the file, so that a program that is started again goes on with it.
+
+    COLUMNS, of which `time` is the clock's in UTC, then each label's probability.
+    """
+
+    every_frame = True
+
+    def __init__(self, path: Path, labels: tuple[str, ...]):
+        if not path.parent.is_dir():
+            raise SourceError(f"There is no folder {path.parent} to write {path.name} in.")
+        self.name, self._labels = str(path), labels
+        header = ",".join((*COLUMNS, *labels))
+        self._file = path.open("ab+", buffering=0)
+        self._file.seek(0)
+        there = self._file.readline()
+        if not there.endswith(b"\n"):  # a new file, or one whose first line was cut short
+            self._file.truncate(0)
+            self._append(f"{header}\n".encode())
+        elif there.decode(errors="replace").rstrip("\r\n") != header:
+            self._file.close()
+            raise SourceError(f"{path} has other columns than this network's results: choose another name.")
+        self._cut_to_last_line()
+
+    def _cut_to_last_line(self) -> None:
+        """Take off a last row that was cut short when the program was killed."""
+        tail_at = max(0, self._file.seek(0, os.SEEK_END) - 65536)
+        self._file.seek(tail_at)
+        self._file.truncate(tail_at + self._file.read().rfind(b"\n") + 1)
+
+    def _append(self, lines: bytes) -> None:
+        """All of it, or nothing and an OSError: a disk can take half a row and be full."""
+        whole = self._file.seek(0, os.SEEK_END)
+        if self._file.write(lines) != len(lines):
+            self._file.truncate(whole)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write(self, result: Result) -> None:
+        frame, now = result.frame, datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        rows = io.StringIO()
+        writer = csv.writer(rows, lineterminator="\n")
+        for face in result.faces:
+            said = face.prediction
+            row = [now, frame.index, f"{frame.time_s:.4f}", face.track, *face.box_xyxy, said.label]
+            row += [f"{said.score:.4f}", said.unsure, *(f"{said.scores[label]:.4f}" for label in self._labels)]
+            writer.writerow(row)
+        if result.faces:
+            self._append(rows.getvalue().encode())
+
     def close(self) -> None:
-        pass
+        self._file.close()
 
 
-class VideoFile:
+class VideoFile(Sink):
     """An annotated MP4 video, or a picture when the name ends in .png or .jpg (the last frame is kept).
 
     Written under another name and renamed at the end, so that a file of that name is always a whole one.
+    live: frames come when they come, so each is shown until the next one's time; else every frame is shown once.
     """
 
-    wants_picture = True
+    every_frame = True
 
-    def __init__(self, path: Path, fps: float):
+    def __init__(self, path: Path, fps: float, *, live: bool = False):
         if path.suffix.lower() not in (".mp4", ".avi", ".png", ".jpg"):
             raise SourceError(f"Cannot save to {path}: name a .mp4 or .avi video, or a .png or .jpg picture.")
         if path.exists():
             raise SourceError(f"{path} is there already: choose another name, or remove it first.")
         if not path.parent.is_dir():
             raise SourceError(f"There is no folder {path.parent} to save {path.name} in.")
-        self.path, self.fps = path, fps
+        if not os.access(path.parent, os.W_OK):
+            raise SourceError(
+                f"You may not write to the folder {path.parent}: name another one to save {path.name} in."
+            )
+        self.name, self.path, self.fps, self.live = str(path), path, fps, live
         self.partial = path.with_name(f".partial-{path.name}")
         self._writer: cv2.VideoWriter | None = None
-        self._picture: np.ndarray | None = None
+        self._last: Result | None = None
+        self._written, self._lead_s = 0, 0.0
 
-    def write(self, frame: Frame, faces: list[Face], picture: np.ndarray | None) -> None:
-        assert picture is not None
+    def write(self, result: Result) -> None:
+        last, self._last = self._last, result
         if self.path.suffix.lower() in (".png", ".jpg"):
-            self._picture = picture
             return
+        picture = result.picture()
         if self._writer is None:
-            self.size = picture.shape[1], picture.shape[0]
-            codec = cv2.VideoWriter.fourcc(*("mp4v" if self.path.suffix.lower() == ".mp4" else "MJPG"))
-            self._writer = cv2.VideoWriter(str(self.partial), codec, self.fps, self.size)
-            if not self._writer.isOpened():
-                raise SourceError(f"Cannot write a video to {self.path}: is the folder writable and the disk not full?")
+            self._open(picture)
+        assert self._writer is not None
+        if self._written % CHECK_EVERY_FRAMES == 0 and shutil.disk_usage(self.path.parent).free < KEEP_FREE_BYTES:
+            raise EdgeferError(f"the disk is full (less than {KEEP_FREE_BYTES // 1_000_000} MB free)")
         if (picture.shape[1], picture.shape[0]) != self.size:
             picture = cv2.resize(picture, self.size)  # pictures of a folder may differ in size, a video's may not
-        self._writer.write(picture)
+        for _ in range(self._times(result, last)):
+            self._writer.write(picture)
+            self._written += 1
+
+    def _open(self, picture: np.ndarray) -> None:
+        self.size = picture.shape[1], picture.shape[0]
+        codec = cv2.VideoWriter.fourcc(*("mp4v" if self.path.suffix.lower() == ".mp4" else "MJPG"))
+        self._writer = cv2.VideoWriter(str(self.partial), codec, self.fps, self.size)
+        if not self._writer.isOpened():
+            self._writer = None
+            raise EdgeferError("a video cannot be written there: is the folder writable and the disk not full?")
+
+    def _times(self, result: Result, last: Result | None) -> int:
+        """How often to show a frame so that a live video keeps time; a pause in the source is cut to a second."""
+        if not self.live or last is None:
+            return 1
+        self._lead_s += min(1.0, result.frame.time_s - last.frame.time_s)
+        times = max(0, round(self._lead_s * self.fps))
+        self._lead_s -= times / self.fps
+        return times
 
     def close(self) -> None:
         if self._writer is not None:
             self._writer.release()
+            self._writer = None
             self.partial.replace(self.path)
-        elif self._picture is not None:
-            cv2.imwrite(str(self.path), self._picture)
+        elif self._last is not None and self.path.suffix.lower() in (".png", ".jpg"):
+            done, coded = cv2.imencode(self.path.suffix, self._last.picture())
+            if done:
+                self.partial.write_bytes(coded.tobytes())
+                self.partial.replace(self.path)
+        self._last = None
 
 
-class Window:
+class Window(Sink):
     """A window on the display; `closed` once the user has closed it or pressed q or Escape."""
 
-    wants_picture = True
+    name = "the window"
     TITLE = "edgefer (q to quit)"
-
-    def __init__(self) -> None:
-        self.closed = False
 
     @staticmethod
     def possible() -> bool:
         """Whether there is a display. Without one OpenCV's window ends the whole process."""
         return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
-    def write(self, frame: Frame, faces: list[Face], picture: np.ndarray | None) -> None:
-        assert picture is not None
-        cv2.imshow(self.TITLE, picture)
+    def write(self, result: Result) -> None:
+        cv2.imshow(self.TITLE, result.picture())
         key = cv2.waitKey(1) & 0xFF
         self.closed = key in (ord("q"), 27) or cv2.getWindowProperty(self.TITLE, cv2.WND_PROP_VISIBLE) < 1
 

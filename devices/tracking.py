@@ -1,6 +1,7 @@
 """Keeps each face's number from frame to frame, and carries its box over the frames in which nothing is sought."""
 
 import math
+import time
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -25,24 +26,24 @@ LEVEL_S = 0.2  # time constant of the eyes' smoothing: landmarks tremble, and a 
 class Pace:
     """How many frames may pass from one detection to the next, so that a frame rate is kept on average.
 
-    Told the loop's laps, which is all it knows of the board's speed. With no `target_fps` every frame is searched.
+    Told how long things took, which is all it knows of the board's speed. With no `target_fps` every frame is searched.
     """
 
     def __init__(self, target_fps: float | None = None):
         self.target_fps = target_fps
         self._seek_s = self._carry_s = self._rest_s = 0.0
-        self._frame_rest_s = 0.0
 
-    def lap(self, stage: str, seconds: float, sought: bool) -> None:
-        """Take a lap of the loop. `capture` is left out: of a camera it is the wait for the next picture."""
-        if stage == "detect" and sought:
-            self._seek_s = _mean(self._seek_s, seconds)
-        elif stage == "detect":
-            self._carry_s = _mean(self._carry_s, seconds)
-        elif stage != "capture":
-            self._frame_rest_s += seconds
-        if stage == "output":
-            self._rest_s, self._frame_rest_s = _mean(self._rest_s, self._frame_rest_s), 0.0
+    def sought(self, seconds: float) -> None:
+        """What a frame took in which faces were sought."""
+        self._seek_s = _mean(self._seek_s, seconds)
+
+    def carried(self, seconds: float) -> None:
+        """What a frame took in which they were only followed."""
+        self._carry_s = _mean(self._carry_s, seconds)
+
+    def rest(self, seconds: float) -> None:
+        """What the loop did with a frame before or after that. Nothing where it is done meanwhile, on another core."""
+        self._rest_s = _mean(self._rest_s, seconds)
 
     @property
     def apart(self) -> int:
@@ -63,15 +64,29 @@ def _mean(old: float, new: float) -> float:
 
 @dataclass(eq=False)
 class _Track:
-    """A face over time. `patch` is what it looked like when last detected, gray, PATCH pixels a side or less."""
+    """A face over time."""
 
     number: int
     face: Found
-    seen_s: float
-    patch: np.ndarray = field(repr=False)
     hits: int = 1
     misses: int = 0
     lost: bool = False
+    seen_s: float = 0.0
+    _seen: tuple[np.ndarray, Box] | None = field(default=None, repr=False)
+    _patch: np.ndarray | None = field(default=None, repr=False)
+
+    def see(self, frame: Frame, box: Box) -> None:
+        """Take down where and when it was detected."""
+        self.seen_s, self._seen, self._patch = frame.time_s, (frame.image_bgr, box), None
+
+    @property
+    def patch(self) -> np.ndarray:
+        """What it looked like when last detected, gray, PATCH pixels a side or less. Cut when first asked for: with a
+        detection in every frame hardly ever."""
+        if self._patch is None:
+            assert self._seen is not None
+            self._patch, self._seen = _patch(*self._seen), None  # and the frame is let go
+        return self._patch
 
 
 class Tracker:
@@ -88,26 +103,23 @@ class Tracker:
         self._count = 0
         self._last_s: float | None = None
         self._since = 0  # frames since faces were last sought
-        self._sought = False
-
-    def lap(self, stage: str, seconds: float) -> None:
-        """The loop's laps, from which the pace learns how fast this board is."""
-        self.pace.lap(stage, seconds, self._sought)
 
     def follow(self, frame: Frame) -> list[Found]:
         """The faces of the next frame, the largest first, each with its number in `track`."""
+        began = time.perf_counter()
         gap_s = math.inf if self._last_s is None else frame.time_s - self._last_s
         fresh = not 0 <= gap_s < FORGET_S
         if fresh:
             self._tracks.clear()
         self._last_s = frame.time_s
-        followed = [track for track in self._tracks if not track.lost]
-        for track in followed:
-            self._carry(track, frame)
         self._since += 1
-        doubt = any(track.lost or track.hits < HITS for track in followed)
-        self._sought = fresh or doubt or self._since >= self.pace.apart
-        if self._sought:
+        followed = [track for track in self._tracks if not track.lost]
+        due = fresh or self._since >= self.pace.apart or any(track.hits < HITS for track in followed)
+        if not due:
+            for track in followed:
+                self._carry(track, frame)
+        sought = due or any(track.lost for track in followed)
+        if sought:
             self._seek(frame, fresh)
             self._since = 0
         self._tracks = [
@@ -115,6 +127,7 @@ class Tracker:
             for track in self._tracks
             if frame.time_s - track.seen_s < FORGET_S and not (track.lost and track.hits < HITS)
         ]
+        (self.pace.sought if sought else self.pace.carried)(time.perf_counter() - began)
         shown = [track.face for track in self._tracks if track.hits >= HITS and not track.lost]
         return sorted(shown, key=lambda face: -face.side)
 
@@ -128,7 +141,13 @@ class Tracker:
 
     def _seek(self, frame: Frame, fresh: bool) -> None:
         found = self.detector.find(frame.image_bgr)
-        pairs = _pairs(self._tracks, found)
+        # Boxes overlap from detection to detection unless a face is quick or missed: only such are looked for first.
+        pairs = _pairs([track for track in self._tracks if not track.lost], found)
+        if rest := [track for track in self._tracks if track not in pairs]:
+            for track in rest:
+                if not track.lost:
+                    self._carry(track, frame)
+            pairs |= _pairs(rest, [face for face in found if not any(face is other for other in pairs.values())])
         for track in self._tracks:
             if track not in pairs:
                 track.misses += 1
@@ -136,15 +155,16 @@ class Tracker:
         for track, face in pairs.items():
             eyes = None if track.lost else track.face.eyes_xy
             track.face = replace(_steadied(face, eyes, frame.time_s - track.seen_s), track=track.number)
-            track.seen_s, track.hits, track.misses, track.lost = frame.time_s, track.hits + 1, 0, False
-            track.patch = _patch(frame.image_bgr, face.box_xyxy)
+            track.hits, track.misses, track.lost = track.hits + 1, 0, False
+            track.see(frame, face.box_xyxy)
         known = list(pairs.values())
         for face in found:
             if not any(face is other for other in known):
                 self._count += 1
-                patch = _patch(frame.image_bgr, face.box_xyxy)
                 face = replace(face, track=self._count)
-                self._tracks.append(_Track(self._count, face, frame.time_s, patch, hits=HITS if fresh else 1))
+                track = _Track(self._count, face, hits=HITS if fresh else 1)
+                track.see(frame, face.box_xyxy)
+                self._tracks.append(track)
 
 
 def overlap(one: Box, other: Box) -> float:

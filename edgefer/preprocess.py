@@ -38,20 +38,24 @@ def prepare(image: np.ndarray, spec: InputSpec) -> np.ndarray:
 
 
 def _area_means(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8 [h, w] or [h, w, c] shrunk to [height, width, c]: each pixel the mean of the area it covers, halves up.
+    """uint8 [h, w] or [h, w, c] shrunk to [height, width] or [height, width, c]: each pixel the mean of the area it
+    covers, halves up.
 
-    In whole numbers below 2**53, which float64 holds exactly: whatever order a processor adds in, the sums are equal.
+    The sum of all that lies above and left of a point is linear within a pixel, so between four corners of pixels it is
+    their weighted mean. In whole numbers below 2**53, which float64 holds exactly: whatever order a processor adds in,
+    the sums are equal.
     """
-    rows, columns = _overlaps(image.shape[0], height), _overlaps(image.shape[1], width)
-    planes = np.moveaxis(np.atleast_3d(image), 2, 0).astype(np.float64)
-    means = rows @ planes @ columns.T / (image.shape[0] * image.shape[1])
-    return np.moveaxis(np.floor(means + 0.5).astype(np.uint8), 0, 2)
-
-
-def _overlaps(source: int, target: int) -> np.ndarray:
-    """[target, source]: how much of each source pixel each target pixel covers, both axes `source * target` long."""
-    begin, at = np.arange(source) * target, np.arange(target)[:, None] * source
-    return np.clip(np.minimum(begin + target, at + source) - np.maximum(begin, at), 0, None).astype(np.float64)
+    rows, columns = image.shape[:2]
+    above, down = np.divmod(np.arange(height + 1) * rows, height)
+    before, right = np.divmod(np.arange(width + 1) * columns, width)
+    next_row, next_column = np.minimum(above + 1, rows), np.minimum(before + 1, columns)
+    more = (1,) * (image.ndim - 2)
+    down, right = down.reshape(-1, 1, *more), right.reshape(-1, *more)
+    sums = cv2.integral(image, sdepth=cv2.CV_64F)
+    sums = sums[above] * (height - down) + sums[next_row] * down
+    sums = sums[:, before] * (width - right) + sums[:, next_column] * right
+    areas = np.diff(np.diff(sums, axis=0), axis=1)
+    return np.floor(areas / (rows * columns) + 0.5).astype(np.uint8)
 
 
 def crop_square(
@@ -82,9 +86,11 @@ def crop_square(
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return cv2.warpAffine(frame_bgr, turn, (size, size), flags=how, borderMode=cv2.BORDER_REPLICATE)
     height, width = frame_bgr.shape[:2]
+    if left >= 0 and top >= 0 and left + size <= width and top + size <= height:
+        return frame_bgr[top : top + size, left : left + size]
     rows = np.clip(np.arange(top, top + size), 0, height - 1)
     columns = np.clip(np.arange(left, left + size), 0, width - 1)
-    return frame_bgr[rows[:, None], columns]
+    return frame_bgr[rows].take(columns, axis=1)
 
 
 def face_pixels(

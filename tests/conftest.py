@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
 from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
+from edgefer.devices.sinks import Result
+from edgefer.records import Face, Frame, Prediction
 from edgefer.train.datasets import Dataset, load_dataset
 
 GRAY48 = InputSpec(height=48, width=48)
@@ -19,9 +22,13 @@ GRAY48 = InputSpec(height=48, width=48)
 ROOT = Path(__file__).parent.parent
 AARCH64 = Path(os.environ.get("EDGEFER_AARCH64", ROOT / ".venv-aarch64"))
 BOARDS = (AARCH64 / "ready").exists() and shutil.which("qemu-aarch64-static") is not None
+MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NEEDS = {  # mark: (is it here, why not)
     "camera": (Path("/dev/video0").exists(), "no camera at /dev/video0"),
     "aarch64": (BOARDS, "no emulated boards: run tests/aarch64/setup.sh"),
+    "mosquitto": (MOSQUITTO is not None, "no MQTT broker: sudo apt install -y mosquitto"),
+    "chromium": (CHROMIUM is not None, "no browser: sudo apt install -y chromium"),
 }
 
 
@@ -32,7 +39,7 @@ def pytest_addoption(parser):
         default=[],
         metavar="MARK",
         choices=list(NEEDS),
-        help="fail, not skip, what needs this (camera, aarch64)",
+        help=f"fail, not skip, what needs this ({', '.join(NEEDS)})",
     )
 
 
@@ -45,6 +52,26 @@ def pytest_collection_modifyitems(config, items):
             for item in items:
                 if item.get_closest_marker(mark):
                     item.add_marker(pytest.mark.skip(reason=why))
+
+
+@pytest.fixture(scope="session")
+def result():
+    """Makes what sinks get: result(number, "happy", ("unsure", "dark"), ...), a face for each label."""
+
+    def make(number=0, *labels, time_s=None, score=0.8, size=(64, 48)) -> Result:
+        image = np.full((size[1], size[0], 3), number % 256, np.uint8)
+        faces = []
+        for place, label in enumerate(labels):
+            label, unsure = label if isinstance(label, tuple) else (label, "")
+            rest = (1 - score) / 2
+            scores = dict.fromkeys(("happy", "sad", "neutral"), rest) | {"happy" if unsure else label: score}
+            said = Prediction(label=label, score=score, scores=scores, unsure=unsure)
+            box = (20 * place, 5, 20 * place + 16 - place, 25)
+            faces.append(Face(box_xyxy=box, prediction=said, track=place + 1))
+        time_s = number / 10 if time_s is None else time_s
+        return Result(frame=Frame(index=number, time_s=time_s, image_bgr=image), faces=faces)
+
+    return make
 
 
 @pytest.fixture(scope="session")

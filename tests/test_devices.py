@@ -1,5 +1,6 @@
 """The device side: sources, the loop, and what it leaves behind."""
 
+import csv
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from edgefer.devices import loop
 from edgefer.devices.cameras import open_source
 from edgefer.devices.faces import HaarDetector
 from edgefer.devices.overlay import draw
+from edgefer.devices.sinks import Sink
 from edgefer.errors import SourceError
 from edgefer.interpreter import Classifier
 from edgefer.records import Face, Frame, Prediction
@@ -103,25 +105,29 @@ def test_no_face_is_said_and_is_no_error(edgefer, converted, tmp_path):
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_sigterm_end_cleanly_and_finish_the_file(converted, tmp_path, ending):
-    saved = tmp_path / "out.mp4"
+    saved, table = tmp_path / "out.mp4", tmp_path / "out.csv"
     command = [sys.executable, "-c", "from edgefer.cli import main; main()", "run", str(converted.path)]
     command += ["--source", "builtin", "--headless", "--json", "--save", str(saved)]
+    command += ["--csv", str(table)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stderr is not None
     for _ in range(5):
         process.stdout.readline()
     began = time.monotonic()
     os.kill(process.pid, ending)
-    said = process.communicate(timeout=10)[1]
+    lines, said = process.communicate(timeout=10)
     assert time.monotonic() - began < 2
     assert process.returncode == 0 and "frames/s" in said and "Traceback" not in said
     with open_source(str(saved)) as source:
         assert 5 <= len(list(source)) < 120
+    last = json.loads(lines.splitlines()[-1])
+    rows = list(csv.DictReader(table.open()))
+    assert table.read_text().endswith("\n") and int(rows[-1]["frame"]) == last["frame"]
 
 
 def test_stages_account_for_the_whole_time(converted):
     with open_source("builtin") as source:
-        summary = loop.run(source, HaarDetector(), Classifier.load(converted), [], frames=10)
+        summary = loop.run(source, HaarDetector(), Classifier.load(converted), [], frames=10, overlap=False)
     assert summary.frames == summary.frames_with_faces == 10 and summary.faces == 20
     assert sum(summary.stage_seconds.values()) == pytest.approx(summary.seconds, rel=0.05)
     assert set(summary.stage_ms()) == set(loop.STAGES)
@@ -129,20 +135,19 @@ def test_stages_account_for_the_whole_time(converted):
 
 
 def test_sinks_are_closed_when_the_loop_fails(converted):
-    class Broken:
-        wants_picture = False
-        closed = False
+    class Broken(Sink):
+        ended = False
 
-        def write(self, frame, faces, picture):
+        def write(self, result):
             raise SourceError("full")
 
         def close(self):
-            self.closed = True
+            self.ended = True
 
     sink = Broken()
     with open_source("builtin") as source, pytest.raises(SourceError):
         loop.run(source, HaarDetector(), Classifier.load(converted), [sink])
-    assert sink.closed
+    assert sink.ended
 
 
 def test_overlay_draws_within_the_frame_and_leaves_the_original():

@@ -35,7 +35,8 @@ def test_the_wheel_holds_the_tree(wheel):
         for file in (ROOT / room).rglob("*"):
             if (
                 file.is_file()
-                and file.suffix in {".py", ".toml", ".typed", ".json", ".tflite", ".npz", ".md"}
+                and file.suffix
+                in {".py", ".toml", ".typed", ".json", ".tflite", ".npz", ".md", ".html", ".css", ".js", ".svg"}
                 and "__pycache__" not in file.parts
             ):
                 expected.add(f"{package}/{file.relative_to(ROOT / room)}")

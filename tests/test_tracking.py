@@ -152,11 +152,9 @@ def test_eyes_are_levelled_smoothly():
 def test_faces_are_sought_as_often_as_the_frame_rate_allows(seek_ms, rest_ms, target_fps, apart):
     pace = Pace(target_fps)
     for _ in range(50):
-        pace.lap("capture", 9.0, True)
-        pace.lap("detect", seek_ms / 1000, True)
-        pace.lap("classify", rest_ms / 1000, True)
-        pace.lap("output", 0.0, True)
-    pace.lap("detect", 0.001, False)
+        pace.sought(seek_ms / 1000)
+        pace.rest(rest_ms / 1000)
+    pace.carried(0.001)
     assert pace.apart == apart
     if target_fps and rest_ms < 50:
         assert (seek_ms / apart + 1 + rest_ms) / 1000 <= 1.1 / target_fps, "and so the rate is kept"
@@ -193,7 +191,8 @@ def test_a_dark_face_is_unsure_and_says_why_with_its_number_in_each_line():
         ]
         assert faces[0]["score"] == max(faces[0]["scores"].values())
     steadier = Steadier(PRESETS["calm"], reject=0)
-    (face,) = loop.find_faces(frames[0], Tracker(Script([ONE])), shipped(), steadier=steadier)
+    tracker = Tracker(Script([ONE]))
+    (face,) = loop.read(frames[0], tracker.follow(frames[0]), tracker, shipped(), steadier)
     assert face.prediction.label in face.prediction.scores and face.prediction.unsure == ""
 
 

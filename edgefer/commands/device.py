@@ -1,13 +1,14 @@
 """The commands of the device: run."""
 
 import signal
-import sys
+import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from edgefer.commands.inputs import BundleArgument, DetectorFile, DetectorOption, bundle_path, open_detector
+from edgefer.commands.inputs import BundleArgument, DetectorFile, DetectorOption, bundle_path, detector_maker
+from edgefer.commands.outputs import Outputs
 from edgefer.errors import InputError
 
 
@@ -30,6 +31,28 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Annotated video (.mp4, .avi) or picture (.png, .jpg).")
     ] = None,
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a frame on stdout.")] = False,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="A row a face, added to the file.")] = None,
+    serve: Annotated[
+        str,
+        typer.Option(
+            metavar="[HOST:]PORT",
+            help="A web page with picture and faces; only this machine may see it, "
+            "unless HOST is given, and then only with the token.",
+        ),
+    ] = "",
+    token: Annotated[
+        str, typer.Option(envvar="EDGEFER_TOKEN", show_envvar=True, help="The page's; made up when left out.")
+    ] = "",
+    mqtt: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="mqtt://[user[:password]@]host[:port]/topic-prefix, for Home Assistant "
+            "too; the password may be in EDGEFER_MQTT_PASSWORD.",
+        ),
+    ] = "",
+    mqtt_rate: Annotated[float, typer.Option(min=0.01, help="At most so many messages a second.")] = 5,
+    metrics: Annotated[str, typer.Option(metavar="[HOST:]PORT", help="Figures for Prometheus, at /metrics.")] = "",
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     detector: DetectorOption = "haar",
     detector_file: DetectorFile = None,
@@ -51,6 +74,13 @@ def run(
     runtime: Annotated[str, typer.Option(help="auto, litert, tflite-runtime or tensorflow.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="For the network; by default this board's.")] = None,
     device: Annotated[str, typer.Option(help="cpu, or coral: an Edge TPU, with a bundle compiled for it.")] = "cpu",
+    allow_cpu_fallback: Annotated[
+        bool,
+        typer.Option(
+            "--allow-cpu-fallback", help="Coral: go on with the int8 network on the CPU when it fails or hangs."
+        ),
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for a camera or stream that is not there yet.")] = False,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="First see that the network gives its stored answers here.")
     ] = True,
@@ -58,9 +88,11 @@ def run(
     """Read faces from a camera, video or pictures. No frame is stored or sent unless asked."""
     from edgefer import console
     from edgefer.bundle import Bundle
-    from edgefer.devices import loop, sinks
+    from edgefer.devices import loop
     from edgefer.devices.boards import this_board
     from edgefer.devices.cameras import CaptureOptions, open_camera, open_source, parse_size
+    from edgefer.devices.guarded import GuardedClassifier, GuardedDetector
+    from edgefer.devices.notify import Notifier
     from edgefer.devices.smoothing import PRESETS, Steadier
     from edgefer.devices.tracking import Tracker
     from edgefer.interpreter import Classifier
@@ -72,33 +104,69 @@ def run(
         raise InputError("--size, --fps and --mjpg are for --camera: a file or stream has its own.")
     if smooth not in PRESETS:
         raise InputError(f"There is no --smooth {smooth!r}: choose {', '.join(PRESETS)}.")
+    wanted = Outputs(
+        window=not headless, save=save, json_lines=json_lines, csv=csv, serve=serve, token=token, mqtt=mqtt,
+        mqtt_rate=mqtt_rate, metrics=metrics,
+    )  # fmt: skip
     options = CaptureOptions(size=parse_size(size) if size else None, fps=fps, mjpg=mjpg)
     opened = Bundle.open(bundle_path(bundle))
     board = this_board()
-    classifier = Classifier.load(opened, runtime=runtime, threads=threads or board.threads, device=device)
-    if check:
-        check_at_load(opened, classifier.network)
-    faces = open_detector(detector, detector_file, width=board.detector_width, card=opened.card)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service's stop ends as cleanly as Ctrl-C
-    frames_from = (
-        open_camera(camera, options, say=console.say) if camera is not None else open_source(source, say=console.say)
-    )
+
+    def load(device: str, check: bool) -> Classifier:
+        loaded = Classifier.load(opened, runtime=runtime, threads=threads or board.threads, device=device)
+        if check:
+            check_at_load(opened, loaded.network)
+        return loaded
+
+    stop, notifier = threading.Event(), Notifier()
+    guard: dict[str, Any] = {"say": console.say, "stop": stop}
+    if device == "coral":
+        spare = load("cpu", check=True) if allow_cpu_fallback else None
+        classifier: Classifier = GuardedClassifier(
+            load(device, check),
+            (lambda: spare) if spare else None,
+            on_fault=spare is not None,
+            name="The Edge TPU",
+            then="going on with the int8 network on the CPU",
+            advice="replug it, or run with --allow-cpu-fallback",
+            **guard,
+        )
+    else:
+        classifier = GuardedClassifier(load(device, check), lambda: load(device, check), **guard)
+    make_detector = detector_maker(detector, detector_file, width=board.detector_width, card=opened.card)
+    faces = GuardedDetector(make_detector, **guard)
+
+    def end(number: int, at: object) -> None:
+        if stop.is_set():  # the second time: no more waiting
+            raise KeyboardInterrupt
+        stop.set()  # the frame at hand is finished
+        notifier.send(STOPPING="1")
+
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
+    live: dict[str, Any] = {"stop": stop, "say": console.say, "wait": wait, "trying": notifier.trying}
+    frames_from = open_camera(camera, options, **live) if camera is not None else open_source(source, **live)
     with frames_from as frames_in:
-        targets: list[sinks.Sink] = []
-        if save:
-            targets.append(sinks.VideoFile(save, frames_in.fps))
-        if json_lines:
-            targets.append(sinks.JsonLines(sys.stdout))
-        if not headless and sinks.Window.possible():
-            targets.append(sinks.Window())
-        elif not headless:
-            console.say("There is no display: running without a window.")
-        if not targets:
-            targets.append(sinks.Changes(sys.stdout))
+        outputs = wanted.open(frames_in, opened.card, classifier.network.runtime)
         console.say(f"{opened.card.name} on {classifier.network.runtime}, {device}; Ctrl-C ends.")
         tracker = Tracker(faces, target_fps=target_fps or (board.target_fps if frames_in.live else None))
         steadier = Steadier(PRESETS[smooth], reject=reject)
-        summary = loop.run(frames_in, tracker, classifier, targets, steadier=steadier, frames=frames)
+
+        def on_frame(laps: loop.Laps) -> None:
+            notifier.frame(laps)
+            outputs.on_frame(laps)
+
+        notifier.send(READY="1")
+        summary = loop.run(
+            frames_in,
+            tracker,
+            classifier,
+            outputs.sinks,
+            steadier=steadier,
+            frames=frames,
+            stop=stop,
+            on_frame=on_frame,
+        )
     stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms().items())
     console.say(
         f"{summary.frames} frames in {summary.seconds:.1f} s: {summary.fps:.1f} frames/s. Milliseconds a frame: {stages}"
@@ -112,5 +180,4 @@ def run(
             f"{label} {count}" for label, count in sorted(summary.labels.items(), key=lambda item: -item[1])
         )
         console.say(f"{summary.faces} faces in {summary.frames_with_faces} frames: {seen}")
-    if save and save.exists():
-        console.say(f"Saved {save}")
+    outputs.conclude()

@@ -1,5 +1,6 @@
 """What several commands take: a bundle, and the data it was trained on."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,6 +85,13 @@ def list_skipped(skipped: tuple[str, ...]) -> None:
 
 def open_detector(name: str, file: Path | None, *, width: int, card: "ModelCard") -> "Detector":
     """The face detector of that name: YuNet from `file` or fetched once. Says so when the card has no crop for it."""
+    return detector_maker(name, file, width=width, card=card)()
+
+
+def detector_maker(name: str, file: Path | None, *, width: int, card: "ModelCard") -> "Callable[[], Detector]":
+    """Makes what `open_detector` opens, as often as it is needed; what there is to fetch or say is done here, once."""
+    from functools import partial
+
     from edgefer import console
     from edgefer.devices.faces import HaarDetector
     from edgefer.devices.yunet import YuNetDetector, cached_yunet, fetch_yunet
@@ -98,5 +106,5 @@ def open_detector(name: str, file: Path | None, *, width: int, card: "ModelCard"
             f"Train with {'--yunet FILE' if name == YuNetDetector.name else 'this edgefer'} to measure it."
         )
     if name == HaarDetector.name:
-        return HaarDetector(width=width)
-    return YuNetDetector(file or fetch_yunet(cached_yunet(), track=console.track))
+        return partial(HaarDetector, width=width)
+    return partial(YuNetDetector, file or fetch_yunet(cached_yunet(), track=console.track))

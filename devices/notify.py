@@ -1,0 +1,58 @@
+"""Tells systemd how the program is: the protocol of sd_notify(3), which is a datagram to a socket.
+
+Written here because it is this small: the PyPI package sdnotify has had no release since 2017, and the manual page asks
+programs that do not want libsystemd to do just this.
+"""
+
+import contextlib
+import math
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+PINGS = 4  # within the watchdog's time; sd_watchdog_enabled(3) asks for 2
+
+
+class Notifier:
+    """The service manager that started this process; where none did, every call does nothing.
+
+    environment: with NOTIFY_SOCKET, and WATCHDOG_USEC and WATCHDOG_PID where there is a watchdog.
+    """
+
+    def __init__(self, environment: Mapping[str, str] = os.environ):
+        address = environment.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        mine = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        usec = environment.get("WATCHDOG_USEC", "")
+        self.watchdog_s = int(usec) / 1e6 if mine and usec.isdigit() else None
+        self._pinged, self._frames = -math.inf, 0
+
+    def send(self, **fields: str) -> None:
+        """One message, such as READY="1". One that cannot be sent is no reason to stop: the watchdog will see to it."""
+        if not self._address:
+            return
+        text = "\n".join(f"{name}={' '.join(value.split())}" for name, value in fields.items())
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
+            to.setblocking(False)
+            to.sendto(text.encode(), self._address)
+
+    def frame(self, *_: object) -> None:
+        """A frame was done."""
+        self._frames += 1
+        if (since_s := self._since()) is not None:
+            self._ping("the first frame is done" if since_s == math.inf else f"{self._frames / since_s:.1f} frames/s")
+
+    def trying(self) -> None:
+        """An attempt was made to get frames."""
+        if self._since() is not None:
+            self._ping("no picture from the camera: trying to connect")
+
+    def _since(self) -> float | None:
+        """Seconds since the last ping if another is due: for the watchdog's sake, or every 10 s."""
+        since_s = time.monotonic() - self._pinged
+        return since_s if since_s >= (self.watchdog_s or 10 * PINGS) / PINGS else None
+
+    def _ping(self, status: str) -> None:
+        self._pinged, self._frames = time.monotonic(), 0
+        self.send(**({"WATCHDOG": "1"} if self.watchdog_s else {}), STATUS=status)

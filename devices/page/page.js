@@ -1,0 +1,260 @@
+// Asks for one picture after the other, each with its faces, and for the health of the run every two seconds.
+
+const HEALTH_MS = 2000, RETRY_MS = 1000, SPEAK_MS = 5000, MINUTES = 5, STEP_S = 2
+const WHY = {
+  dark: 'too dark to read', overexposed: 'too bright to read', small: 'too small: come closer', blurred: 'blurred',
+  'turned away': 'turned away', 'low score': 'no label is likely enough',
+}
+const $ = id => document.getElementById(id)
+const percent = share => `${Math.round(100 * share)}%`
+const sleep = ms => new Promise(done => setTimeout(done, ms))
+let colors = {}, spoken = '', spokenAt = 0
+
+function element(tag, className = '', text = '') {
+  const made = document.createElement(tag)
+  made.className = className
+  made.textContent = text
+  return made
+}
+
+function color(label) {
+  return colors[label] ?? getComputedStyle(document.body).getPropertyValue('--unsure')
+}
+
+function paint(node, label) {
+  const hex = colors[label] ?? '#8d979f'
+  const [r, g, b] = [1, 3, 5].map(at => parseInt(hex.slice(at, at + 2), 16))
+  node.style.setProperty('--color', color(label))
+  node.style.setProperty('--on-color', 0.299 * r + 0.587 * g + 0.114 * b > 110 ? '#000' : '#fff')
+  return node
+}
+
+// Keeps as many children as there are items, made once and then updated, so that nothing flickers or loses its place.
+function keep(parent, items, make, update) {
+  while (parent.children.length > items.length) parent.lastElementChild.remove()
+  items.forEach((item, at) => update(parent.children[at] ?? parent.appendChild(make(item)), item))
+}
+
+function setState(state, text, message) {
+  document.body.dataset.state = state
+  setText($('status').lastElementChild, text)
+  setText($('message'), message)
+  if (state !== 'running') showFaces([], 1, 1)
+}
+
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text
+}
+
+function showFaces(faces, width, height) {
+  faces.sort((a, b) => a.id - b.id)
+  keep($('boxes'), faces, () => element('div', 'box').appendChild(element('span')).parentNode, (box, face) => {
+    const [left, top, right, bottom] = face.box_xyxy
+    Object.assign(box.style, {
+      left: percent2(left / width), top: percent2(top / height),
+      width: percent2((right - left) / width), height: percent2((bottom - top) / height),
+    })
+    box.classList.toggle('low', top < 0.08 * height)
+    box.classList.toggle('right', left > 0.6 * width)
+    setText(box.firstChild, face.unsure ? `unsure: ${face.unsure}` : `${face.label} ${percent(face.score)}`)
+    paint(box, face.label)
+  })
+  keep($('faces'), faces, makeCard, updateCard)
+  const running = document.body.dataset.state === 'running'
+  $('nobody').hidden = faces.length > 0
+  setText($('nobody'), running ? 'No face in view.' : 'Nothing to see now.')
+  setText($('count'), faces.length ? String(faces.length) : '')
+  const words = faces.map(face => face.unsure ? `unsure, ${WHY[face.unsure] ?? face.unsure}` : face.label).join('; ')
+  $('picture').setAttribute('aria-label', `Live picture, ${faces.length || 'no'} face${faces.length === 1 ? '' : 's'}`)
+  if (running && words !== spoken && Date.now() - spokenAt > SPEAK_MS) {
+    spoken = words
+    spokenAt = Date.now()
+    $('spoken').textContent = words || 'no face'
+  }
+}
+
+const percent2 = share => `${(100 * share).toFixed(2)}%`
+
+function makeCard(face) {
+  const card = element('article', 'face')
+  const title = card.appendChild(element('h3'))
+  title.append(element('i', 'swatch'), element('span'), element('span', 'score'))
+  card.append(element('p', 'why quiet'), element('div', 'rows'))
+  return card
+}
+
+function updateCard(card, face) {
+  const [title, why, rows] = card.children
+  const scores = Object.entries(face.scores)
+  paint(card, face.label)
+  card.classList.toggle('unsure', Boolean(face.unsure))
+  setText(title.children[1], face.id ? `${face.label} · face ${face.id}` : face.label)
+  setText(title.children[2], face.unsure ? '' : percent(face.score))
+  setText(why, face.unsure ? WHY[face.unsure] ?? face.unsure : '')
+  const most = Math.max(...scores.map(([, score]) => score))
+  if (rows.children.length !== 3 * scores.length) {
+    rows.replaceChildren(...scores.flatMap(([label]) => {
+      const bar = element('span', 'bar')
+      bar.setAttribute('aria-hidden', 'true')
+      paint(bar.appendChild(element('i')), label)
+      return [element('span', '', label), bar, element('span')]
+    }))
+  }
+  scores.forEach(([, score], row) => {
+    const [name, bar, value] = [0, 1, 2].map(column => rows.children[3 * row + column])
+    for (const cell of [name, value]) cell.classList.toggle('top', score === most)
+    bar.firstChild.style.transform = `scaleX(${score.toFixed(3)})`
+    setText(value, percent(score))
+  })
+}
+
+async function draw(blob, width, height) {
+  const image = await createImageBitmap(blob)
+  const canvas = $('picture')
+  if (canvas.width !== image.width || canvas.height !== image.height) {
+    Object.assign(canvas, { width: image.width, height: image.height })
+    $('view').style.aspectRatio = `${width} / ${height}`
+    $('view').style.maxWidth = `calc(70vh * ${width / height})`
+  }
+  canvas.getContext('2d').drawImage(image, 0, 0)
+  image.close()
+}
+
+async function ask(path) {
+  const answer = await fetch(path, { signal: AbortSignal.timeout(8000) })
+  if (answer.status === 401) location.reload() // the token has changed
+  if (!answer.ok) throw new Error(answer.statusText)
+  return answer
+}
+
+function gone() {
+  setState('gone', 'No answer', 'edgefer does not answer: it has stopped, or cannot be reached. Trying again…')
+}
+
+async function pictures() {
+  let number = 0
+  for (;;) {
+    if (document.hidden) { await sleep(200); continue } // nobody looks: nothing is asked for, so nothing is encoded
+    try {
+      const answer = await ask(`live?after=${number}`)
+      if (answer.status === 204) continue
+      const seen = JSON.parse(answer.headers.get('X-Edgefer'))
+      await draw(await answer.blob(), seen.width, seen.height)
+      number = seen.number
+      if (document.body.dataset.state !== 'running') setState('running', 'Running', '')
+      showFaces(seen.faces, seen.width, seen.height)
+    } catch {
+      number = 0 // a program that was started again counts from the start
+      gone()
+      await sleep(RETRY_MS)
+    }
+  }
+}
+
+function duration(seconds) {
+  const s = Math.round(seconds), parts = [[86400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']]
+  const at = parts.findIndex(([size]) => s >= size)
+  if (at < 0) return '0 s'
+  const [size, unit] = parts[at], next = parts[at + 1]
+  const rest = next && Math.floor(s % size / next[0])
+  return `${Math.floor(s / size)} ${unit}` + (rest ? ` ${rest} ${next[1]}` : '')
+}
+
+function define(list, facts) {
+  const cells = facts.flatMap(([name, value]) => [['dt', name, ''], ['dd', value, '']])
+  keep(list, cells, ([tag]) => element(tag), (cell, [, text]) => setText(cell, text))
+}
+
+function showHealth(now) {
+  colors = now.about.colors
+  const { network, runtime, version } = now.about
+  setText($('about'), `${network} on ${runtime} · edgefer ${version}`)
+  if (now.state === 'lost') {
+    setState('lost', 'No picture', `No picture for ${duration(now.age_s)}. The source is tried again until it is back.`)
+  } else if (now.state === 'starting') {
+    setState('starting', 'Starting', 'Waiting for the first picture…')
+  } else if (!document.hidden && document.body.dataset.state === 'running') {
+    setText($('status').lastElementChild, `Running · ${now.fps.toFixed(now.fps < 10 ? 1 : 0)} frames/s`)
+  }
+  const facts = [
+    ['Frames a second', now.fps.toFixed(1)],
+    ['Frames read', now.frames.toLocaleString('en')],
+    ['Running for', duration(now.uptime_s)],
+  ]
+  if (now.skipped) facts.push(['Skipped by the camera', now.skipped.toLocaleString('en')])
+  if (now.temperature_c !== null) facts.push(['CPU temperature', `${now.temperature_c.toFixed(0)} °C`])
+  if (now.memory_mb !== null) facts.push(['Memory', `${now.memory_mb.toFixed(0)} MB`])
+  define($('health'), facts)
+  define($('stages'), Object.entries(now.stages_ms).map(([stage, ms]) => [stage, ms.toFixed(1)]))
+  const sinks = now.sinks.length ? now.sinks : [{ name: 'this page', trouble: '', dropped: 0 }]
+  keep($('sinks'), sinks, () => {
+    const line = element('li')
+    line.append(element('span'), element('span'))
+    return line
+  }, (line, sink) => {
+    setText(line.children[0], sink.name)
+    setText(line.children[1], sink.trouble || (sink.dropped ? `${sink.dropped} frames left out` : 'ok'))
+    line.children[1].className = sink.trouble ? 'bad' : sink.dropped ? 'warn' : 'good'
+  })
+  showHistory(now.history)
+}
+
+function showHistory(bins) {
+  const canvas = $('chart'), scale = devicePixelRatio
+  const width = canvas.clientWidth, height = canvas.clientHeight, edge = 18
+  Object.assign(canvas, { width: width * scale, height: height * scale })
+  const pen = canvas.getContext('2d'), style = getComputedStyle(document.body)
+  pen.scale(scale, scale)
+  const heights = bins.map(bin => Object.values(bin.faces).reduce((sum, n) => sum + n, 0))
+  const most = Math.max(1, Math.ceil(Math.max(0, ...heights) - 0.01))
+  const y = faces => height - 1 - faces / most * (height - 12)
+  pen.font = `12px ${style.fontFamily}`
+  pen.textBaseline = 'middle'
+  for (let faces = 0; faces <= most; faces += Math.ceil(most / 4)) {
+    pen.fillStyle = style.getPropertyValue('--line')
+    pen.fillRect(edge, Math.round(y(faces)), width, 1)
+    pen.fillStyle = style.getPropertyValue('--quiet')
+    if (faces) pen.fillText(faces, 2, y(faces))
+  }
+  const step = (width - edge) / (MINUTES * 60 / STEP_S), order = [...Object.keys(colors), 'unsure'], totals = {}
+  for (const bin of bins) {
+    // Whole pixels: a seam between thin columns would look like a pattern.
+    const right = Math.round(width - bin.ago_s / STEP_S * step)
+    const left = Math.round(width - (bin.ago_s / STEP_S + 1) * step)
+    let floor = 0
+    for (const label of order) {
+      const faces = bin.faces[label] ?? 0
+      if (!faces) continue
+      pen.fillStyle = color(label)
+      pen.fillRect(left, y(floor + faces), right - left, y(floor) - y(floor + faces))
+      floor += faces
+      totals[label] = (totals[label] ?? 0) + faces
+    }
+  }
+  const all = Object.values(totals).reduce((sum, n) => sum + n, 0)
+  const shares = order.filter(label => totals[label]).sort((a, b) => totals[b] - totals[a])
+  keep($('legend'), shares.length ? shares : [''], () => {
+    const line = element('li')
+    line.append(element('i', 'swatch'), element('span'))
+    return line
+  }, (line, label) => {
+    paint(line, label).firstChild.hidden = !label
+    setText(line.lastChild, label ? `${label} ${percent(totals[label] / all)}` : 'No face so far.')
+  })
+}
+
+async function healths() {
+  for (;;) {
+    if (!document.hidden) {
+      try {
+        showHealth(await (await ask('health')).json())
+      } catch {
+        gone()
+      }
+    }
+    await sleep(HEALTH_MS)
+  }
+}
+
+healths()
+pictures()

@@ -1,0 +1,146 @@
+"""The commands of a board that is left running: service install, uninstall, status."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgefer.errors import EdgeferError, InputError
+
+app = typer.Typer(no_args_is_help=True, help="Leave `edgefer run` running under systemd.", rich_markup_mode=None)
+
+
+@app.command()
+def install(
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="-- RUN-ARGUMENTS", help="Those of `edgefer run`, such as -- --camera 0.")
+    ],
+    user: Annotated[
+        str, typer.Option(metavar="NAME", help="Run as this user; by default as one that systemd makes up.")
+    ] = "",
+    print_only: Annotated[bool, typer.Option("--print", help="Show the unit and change nothing.")] = False,
+) -> None:
+    """Start `edgefer run` now and whenever this computer starts.
+
+    It is restarted when it fails or hangs. Relative output files lie in /var/lib/edgefer. Needs root.
+    """
+    import grp
+    import shutil
+    import sys
+
+    from edgefer import console
+    from edgefer.bundle import write_file
+    from edgefer.devices import service
+    from edgefer.devices.boards import this_board
+
+    words = _run_arguments(arguments)
+    script = Path(sys.argv[0]).absolute()
+    found = str(script) if script.name == "edgefer" else shutil.which("edgefer")
+    program = [found] if found else [sys.executable, "-m", "edgefer.cli"]
+    names = {group.gr_name for group in grp.getgrall()}
+    groups = [name for name in ("video", "render", "plugdev") if name in names]
+    text = service.unit(program, ["run", *words], memory_mb=this_board().service_memory_mb, user=user, groups=groups)
+    if print_only:
+        console.show(text.rstrip())
+        return
+    needed = [Path(sys.executable), Path(program[0]), *(Path(word) for word in words if word.startswith("/"))]
+    shut = next(
+        (folder for file in needed if not user and file.exists() and (folder := service.shut_folder(file))), None
+    )
+    if shut:
+        raise InputError(
+            f"A service's own user cannot enter {shut}: name yours with --user, or install edgefer and keep the bundle "
+            "under /opt."
+        )
+    _check_root("install")
+    write_file(service.FILE, text.encode())
+    service.FILE.chmod(0o644)
+    _systemctl("daemon-reload")
+    _systemctl("enable", service.NAME)
+    _systemctl("restart", service.NAME)
+    console.say(
+        f"Installed {service.FILE} and started it. See: edgefer service status; journalctl -u {service.NAME} -f"
+    )
+
+
+@app.command()
+def uninstall() -> None:
+    """Stop the service and remove it. What it saved under /var/lib/edgefer stays. Needs root."""
+    from edgefer import console
+    from edgefer.devices import service
+
+    if not service.FILE.exists():
+        raise InputError(f"There is no service to remove: {service.FILE} is not there.")
+    _check_root("uninstall")
+    _systemctl("disable", "--now", service.NAME)
+    service.FILE.unlink()
+    _systemctl("daemon-reload")
+    console.say(f"Removed {service.FILE}.")
+
+
+@app.command()
+def status() -> None:
+    """Say how the service is. Exit code 1 when it does not run."""
+    from edgefer import console
+    from edgefer.devices import service
+
+    wanted = ("ActiveState", "SubState", "StatusText", "NRestarts", "MemoryCurrent", "ActiveEnterTimestamp")
+    lines = _systemctl("show", service.NAME, *(f"--property={name}" for name in wanted)).splitlines()
+    told = dict(line.split("=", 1) for line in lines if "=" in line)
+    memory = told.get("MemoryCurrent", "")
+    console.show(
+        f"{service.NAME} is {told.get('ActiveState')} ({told.get('SubState')}), {told.get('StatusText') or 'says nothing'}"
+    )
+    console.show(
+        f"since {told.get('ActiveEnterTimestamp') or 'never'}, restarted {told.get('NRestarts', '0')} times"
+        + (f", {int(memory) / 1e6:.0f} MB" if memory.isdigit() else "")
+    )
+    if told.get("ActiveState") != "active":
+        console.show(f"Why: journalctl -u {service.NAME} -n 30")
+        raise typer.Exit(1)
+
+
+def _run_arguments(arguments: list[str]) -> list[str]:
+    """The arguments of `edgefer run`, seen to be right, with paths that do not depend on the folder they are named in."""
+    from edgefer.bundle import newest_bundle
+    from edgefer.commands.device import run
+
+    words = arguments[1:] if arguments[:1] == ["run"] else arguments
+    one = typer.Typer(add_completion=False)
+    one.command()(run)
+    with typer.main.get_command(one).make_context("edgefer run", list(words)) as context:
+        params = context.params
+    if (params["camera"] is None) == (not params["source"]):
+        raise InputError("Name one input after --: --camera 0, or --source with a stream, such as `-- --camera 0`.")
+    words = [str(Path(word).absolute()) if not word.startswith("-") and Path(word).exists() else word for word in words]
+    if params["bundle"] is None and (newest := newest_bundle()):
+        words = [str(newest.absolute()), *words]
+    live = params["camera"] is not None or "://" in params["source"] or params["source"].startswith("gst:")
+    return words + ["--headless"] * (not params["headless"]) + ["--wait"] * (live and not params["wait"])
+
+
+def _check_root(verb: str) -> None:
+    import os
+
+    from edgefer.devices import service
+
+    if os.geteuid() != 0:
+        raise EdgeferError(
+            f"To {verb} a service one must be root: sudo edgefer service {verb} ... (--print only shows it)."
+        )
+    if not service.systemd_is_here():
+        raise EdgeferError("systemd does not run this computer: `edgefer service install --print` shows the unit.")
+
+
+def _systemctl(*arguments: str) -> str:
+    import subprocess
+
+    try:
+        done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, timeout=60)
+    except FileNotFoundError:
+        raise EdgeferError("There is no systemctl here: a service needs systemd.") from None
+    if done.returncode:
+        raise EdgeferError(
+            f"systemctl {' '.join(arguments)} failed: {' '.join(done.stderr.split()) or done.returncode}."
+        )
+    return done.stdout

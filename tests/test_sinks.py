@@ -1,0 +1,136 @@
+"""Files that stay whole: CSV rows, videos that keep time, a disk that fills up."""
+
+import csv
+import errno
+import io
+import json
+import os
+import shutil
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer.devices.sinks import Changes, Csv, JsonLines, VideoFile
+from edgefer.errors import EdgeferError, SourceError
+
+LABELS = ("happy", "sad", "neutral")
+
+
+def rows(file):
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def frames_of(file):
+    video = cv2.VideoCapture(str(file))
+    count = 0
+    while video.read()[0]:
+        count += 1
+    return count
+
+
+def test_a_csv_row_for_each_face(result, tmp_path):
+    sink = Csv(tmp_path / "out.csv", LABELS)
+    for number, labels in enumerate([("happy", ("unsure", "dark")), (), ("sad",)]):
+        sink.write(result(number, *labels))
+    sink.close()
+    first, second, third = rows(tmp_path / "out.csv")
+    assert (first["frame"], first["id"], first["label"], first["score"]) == ("0", "1", "happy", "0.8000")
+    assert [first[edge] for edge in ("left", "top", "right", "bottom")] == ["0", "5", "16", "25"]
+    assert (second["id"], second["label"], second["unsure"]) == ("2", "unsure", "dark")
+    assert (third["frame"], third["sad"], third["neutral"]) == ("2", "0.8000", "0.1000")
+
+
+def test_a_csv_is_gone_on_with_and_a_row_that_was_cut_short_is_taken_off(result, tmp_path):
+    file = tmp_path / "out.csv"
+    for number in range(2):
+        sink = Csv(file, LABELS)
+        sink.write(result(number, "happy"))
+        sink.close()
+        with file.open("a") as cut:
+            cut.write("2026-01-01T00:00")
+    Csv(file, LABELS).close()
+    assert [row["frame"] for row in rows(file)] == ["0", "1"]
+    with pytest.raises(SourceError, match="other columns"):
+        Csv(file, ("happy", "sad"))
+    assert len(rows(file)) == 2
+
+
+def test_a_csv_is_whole_when_the_disk_takes_half_a_row(result, tmp_path):
+    sink = Csv(tmp_path / "out.csv", LABELS)
+    sink.write(result(0, "happy"))
+
+    class Full:
+        """The file on a disk with ten bytes left."""
+
+        def __getattr__(self, name):
+            return getattr(file, name)
+
+        def write(self, data):
+            return file.write(data[:10])
+
+    file, sink._file = sink._file, Full()
+    with pytest.raises(OSError) as caught:
+        sink.write(result(1, "happy"))
+    assert caught.value.errno == errno.ENOSPC
+    sink.close()
+    assert [row["frame"] for row in rows(tmp_path / "out.csv")] == ["0"]
+    assert (tmp_path / "out.csv").read_bytes().endswith(b"\n")
+
+
+def test_a_video_ends_whole_before_the_disk_is_full(result, tmp_path, monkeypatch):
+    free = iter([10**9, 10**9, 10**6])
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=next(free)))
+    sink = VideoFile(tmp_path / "out.avi", 10)
+    with pytest.raises(EdgeferError, match="disk is full"):
+        for number in range(100):
+            sink.write(result(number))
+    sink.close()
+    assert frames_of(tmp_path / "out.avi") == number == 20
+    assert not list(tmp_path.glob(".partial*"))
+
+
+def test_a_live_video_plays_as_fast_as_it_was_seen(result, tmp_path):
+    """A camera of 10 frames a second of which the loop reads five, then twenty, and which is away for a minute."""
+    moments = [*np.arange(0, 2, 0.2), *np.arange(2, 4, 0.05), 64.0]
+    for live, seconds in ((True, (4.5, 5.5)), (False, (5.0, 5.2))):
+        file = tmp_path / f"{live}.avi"
+        sink = VideoFile(file, 10, live=live)
+        for number, time_s in enumerate(moments):
+            sink.write(result(number, time_s=float(time_s)))
+        sink.close()
+        assert seconds[0] <= frames_of(file) / 10 <= seconds[1]
+
+
+def test_a_folder_that_may_not_be_written_to_is_said_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(SourceError, match="may not write"):
+        VideoFile(tmp_path / "out.mp4", 10)
+    with pytest.raises(SourceError, match="no folder"):
+        Csv(tmp_path / "none" / "out.csv", LABELS)
+
+
+def test_the_annotated_picture_is_drawn_once_and_only_if_asked_for(result, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("edgefer.devices.sinks.draw", lambda image, faces: drawn.append(1) or image.copy())
+    seen = result(0, "happy")
+    JsonLines(io.StringIO()).write(seen)
+    assert not drawn
+    assert seen.picture() is seen.picture() and len(drawn) == 1
+
+
+def test_lines_for_programs_and_for_people(result):
+    out, talk = io.StringIO(), io.StringIO()
+    for number, labels in enumerate([(), ("happy",), ("happy",), ("sad", ("unsure", "dark"))]):
+        JsonLines(out).write(result(number, *labels))
+    assert [len(json.loads(line)["faces"]) for line in out.getvalue().splitlines()] == [0, 1, 1, 2]
+    changes = Changes(talk)
+    for number, labels in enumerate([(), ("happy",), ("happy",), ("sad", ("unsure", "dark"))]):
+        changes.write(result(number, *labels))
+    assert talk.getvalue().splitlines() == [
+        "    0.00 s  no face",
+        "    0.10 s  happy 80%",
+        "    0.30 s  sad 80%, unsure 80%",
+    ]
