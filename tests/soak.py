@@ -1,8 +1,8 @@
 """What a board on a shelf lives through. Not tests: they take minutes and print what happened; exit code 1 if one failed.
 
-    python tests/soak.py frames [--count 200000]   memory and lost frames over a long replay of a video
-    python tests/soak.py faults                    a camera that comes and goes, a killed reader, a full disk, a damaged
-                                                   model, SIGKILL: each against a real `edgefer run`
+python tests/soak.py frames [--count 200000]   memory and lost frames over a long replay of a video
+python tests/soak.py faults                    a camera that comes and goes, a killed reader, a full disk, a damaged
+                                               model, SIGKILL: each against a real `edgefer run`
 """
 
 import argparse
@@ -186,7 +186,9 @@ def camera_removed(folder: Path) -> str:
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     said = ended(process)
-    return f"{said.count('is back')} times back, {playable(saved)} frames saved, ended in {time.monotonic() - began:.1f} s"
+    return (
+        f"{said.count('is back')} times back, {playable(saved)} frames saved, ended in {time.monotonic() - began:.1f} s"
+    )
 
 
 def reader_killed(folder: Path) -> str:
@@ -205,7 +207,7 @@ def disk_full(folder: Path) -> str:
     small = folder / "small"
     small.mkdir()
     try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=True, capture_output=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=21m", "tmpfs", small], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         return "not tried: needs root, to mount a small disk"
     try:
