@@ -207,7 +207,7 @@ def disk_full(folder: Path) -> str:
     small = folder / "small"
     small.mkdir()
     try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=True, capture_output=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=21m", "tmpfs", small], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         return "not tried: needs root, to mount a small disk"
     try:
