@@ -15,6 +15,7 @@ from edgefer.train import backend, datasets, plots
 from edgefer.train.distill import distilled, load_soft_labels, save_soft_labels, teacher_probabilities
 from edgefer.train.evaluate import class_table, evaluate, keras_logits
 from edgefer.train.fit import Watcher, fit
+from edgefer.train.folds import CrossValidation, cross_validate, divide_folds
 from edgefer.train.framing import measure_crop
 from edgefer.train.journal import read_history
 from edgefer.train.models import keras_bytes
@@ -35,6 +36,8 @@ class Order:
     init_from: str = ""
     skip_bad: bool = False
     valid_fraction: float = 0.2
+    group_by: str = ""
+    folds: int = 0
 
     def save(self, run: Path) -> None:
         fields = vars(self) | {"recipe": self.recipe.model_dump(mode="json")}
@@ -55,11 +58,12 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a training gave: the bundle, and per held split its scores and per-class table."""
+    """What a training gave: the bundle, per held split its scores and per-class table, and the cross-validation."""
 
     bundle: Bundle
     scores: dict[str, Scores]
     classes: dict[str, list[tuple[str, int, float, float, float]]]
+    crossed: CrossValidation | None
     skipped: tuple[str, ...]
 
 
@@ -71,8 +75,13 @@ def train(
     track: datasets.Track = datasets.silent,
     detectors: Mapping[str, Detect] = {},
     cache: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Result:
-    """Train as ordered into the directory `run`, continuing what is already there, and make it a bundle."""
+    """Train as ordered into the directory `run`, continuing what is already there, and make it a bundle.
+
+    With folds the recipe is cross-validated first, which gives its figures; the network itself is then trained by the
+    same recipe on all pictures.
+    """
     recipe = order.recipe
     dataset = datasets.load_dataset(
         order.data,
@@ -81,6 +90,8 @@ def train(
         skip_bad=order.skip_bad,
         valid_fraction=order.valid_fraction,
         seed=recipe.fit.seed,
+        group_by=order.group_by,
+        pooled=order.folds > 0,
         track=track,
         cache=cache,
     )
@@ -93,10 +104,16 @@ def train(
         learnt = dataset.splits | {"train": distilled(train_split, known, recipe.distill.weight)}
         dataset = replace(dataset, splits=learnt)
     start = Bundle.open(Path(order.init_from)) if order.init_from else None
+    crossed = _cross_validate(order, dataset, folder, watcher, start, say) if order.folds else None
+    if order.folds and recipe.needs_validation:
+        dataset = datasets.hold_out(dataset, order.valid_fraction, recipe.fit.seed, order.group_by)
     model, best = fit(recipe, dataset, folder, watcher, start=start)
 
     held = {name: split for name, split in dataset.splits.items() if name != "train"}
     logits = {name: keras_logits(model, split.images) for name, split in held.items()}
+    if crossed:
+        name = f"{order.folds}-fold"
+        held, logits = {name: crossed.held, **held}, {name: crossed.logits, **logits}
     scores = {name: evaluate(split, logits[name]) for name, split in held.items()}
     report = {"history.png": plots.history_plot(read_history(folder / "history.csv"), best)}
     for name, split in held.items():
@@ -105,18 +122,23 @@ def train(
             f"{recipe.name}, {name} split: accuracy {scores[name].accuracy:.1%}, recall {scores[name].macro_recall:.3f}"
         )
         report[f"confusion-{name}.png"] = plots.confusion_plot(matrix, dataset.labels, title)
+    if crossed:
+        report["cross-validation.json"] = crossed.to_json(dataset.labels)
 
     sample = train_split.take(datasets.stratified_rows(train_split.labels, min(400, len(train_split)), recipe.fit.seed))
     card = ModelCard(
         name=recipe.name,
         labels=dataset.labels,
         input=recipe.input,
+        faces=recipe.faces,
         crops={name: measure_crop(sample.images, detect, track) for name, detect in detectors.items()},
         metrics={name: {"keras": value} for name, value in scores.items()},
         provenance=Provenance(
             data=dataset.name,
             labels=order.labels,
             valid_fraction=order.valid_fraction,
+            group_by=order.group_by,
+            folds=order.folds,
             split_sizes={name: len(split) for name, split in dataset.splits.items()},
             recipe=recipe.model_dump(mode="json"),
             seed=recipe.fit.seed,
@@ -127,7 +149,24 @@ def train(
     )
     bundle = write_bundle(run, card, {"keras": keras_bytes(model)}, report)
     classes = {name: class_table(split, logits[name], dataset.labels) for name, split in held.items()}
-    return Result(bundle=bundle, scores=scores, classes=classes, skipped=dataset.skipped)
+    return Result(bundle=bundle, scores=scores, classes=classes, crossed=crossed, skipped=dataset.skipped)
+
+
+def _cross_validate(
+    order: Order,
+    dataset: datasets.Dataset,
+    folder: Path,
+    watcher: Watcher,
+    start: Bundle | None,
+    say: Callable[[str], None],
+) -> CrossValidation:
+    recipe = order.recipe
+    folds = divide_folds(
+        dataset, recipe, folds=order.folds, group_by=order.group_by, valid_fraction=order.valid_fraction
+    )
+    crossed = cross_validate(folds, recipe, folder / "folds", watcher, start=start, say=say)
+    say(f"Now the network itself, on all {len(dataset.split('train'))} pictures")
+    return crossed
 
 
 def _soft_labels(

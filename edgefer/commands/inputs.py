@@ -27,6 +27,14 @@ DetectorOption = Annotated[
 DetectorFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="YuNet's .onnx, instead of fetching it (offline boards).")
 ]
+GroupBy = Annotated[
+    str,
+    typer.Option(
+        metavar="REGEX",
+        help="What it captures of a picture's path names its group, and groups never cross a split; (?P<copy>…) marks "
+        "copies, which are only trained on.",
+    ),
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows and pictures out, and list them.")]
 
 
@@ -64,6 +72,8 @@ def training_data(bundle, data: str, skip_bad: bool):
         # As in training, or pictures that were trained on would come back as validation pictures.
         valid_fraction=card.provenance.valid_fraction,
         seed=card.provenance.seed,
+        group_by=card.provenance.group_by,
+        pooled=card.provenance.folds > 0,
         track=console.track,
         cache=cache_folder(),
     )
