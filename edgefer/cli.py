@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edgefer import __version__
-from edgefer.commands import board, demo, device, evaluation, host, proof, service
+from edgefer.commands import board, data, demo, device, evaluation, host, proof, service
 from edgefer.errors import EdgeferError
 
 app = typer.Typer(
@@ -69,6 +69,7 @@ for command in (
     demo.demo,
 ):
     app.command()(command)
+app.add_typer(data.data, name="data")
 app.add_typer(service.app, name="service")
 
 

@@ -224,6 +224,13 @@ def _whole_groups(dataset: Dataset, group_by: str) -> Dataset:
     return replace(dataset, splits=kept)
 
 
+def without_copies(dataset: Dataset, group_by: str) -> Dataset:
+    """The data set with only the originals among its training pictures."""
+    train = dataset.split("train")
+    _, copies = group_pictures(train.ids, group_by)
+    return replace(dataset, splits=dataset.splits | {"train": train.take(np.flatnonzero(~copies))})
+
+
 def hold_out(dataset: Dataset, fraction: float, seed: int, group_by: str = "") -> Dataset:
     """The data set with `fraction` of its training pictures as "valid": stratified, seeded, by whole groups."""
     train = dataset.split("train")

@@ -113,7 +113,9 @@ def cross_validate(
     """Train a network for each fold under `folder`/<number>, continuing what is already there, and pool the answers."""
     logits, mirrored = [], []
     for fold in folds:
-        say(f"Fold {fold.number + 1} of {len(folds)}: {len(fold.dataset.split('train'))} to train, {len(fold.held)} to measure")
+        say(
+            f"Fold {fold.number + 1} of {len(folds)}: {len(fold.dataset.split('train'))} to train, {len(fold.held)} to measure"
+        )
         inside = folder / str(fold.number)
         inside.mkdir(parents=True, exist_ok=True)
         model, _ = fit(recipe, fold.dataset, inside, watcher, start=start)

@@ -98,6 +98,8 @@ def train(
     folder = run / "training"
     folder.mkdir(parents=True, exist_ok=True)
     order.save(run)
+    if order.group_by and not recipe.augment.copies:
+        dataset = datasets.without_copies(dataset, order.group_by)
     train_split = dataset.split("train")
     if order.teachers or order.soft_labels:
         known = _soft_labels(order, folder, train_split, dataset.labels, track)

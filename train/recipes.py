@@ -69,8 +69,12 @@ class Model(_Part):
 
 
 class Augment(_Part):
-    """Random changes of each training picture, drawn anew each time it is seen; all off at 0."""
+    """Random changes of each training picture, drawn anew each time it is seen; all off at 0.
 
+    copies: train on the changed copies that the data brings too, where --group-by tells them (?P<copy>...).
+    """
+
+    copies: bool = True
     flip: bool = False
     rotate_deg: float = Field(0, ge=0, le=180)
     zoom: float = Field(0, ge=0, lt=1, description="scale between 1 - zoom and 1 + zoom")
@@ -126,7 +130,9 @@ class Fit(_Part):
     patience: int = Field(
         0, ge=0, description="stop after so many epochs without a better validation accuracy; 0: never"
     )
-    keep: Literal["best", "last"] = Field("best", description="which epoch: the best on the validation split, or the last")
+    keep: Literal["best", "last"] = Field(
+        "best", description="which epoch: the best on the validation split, or the last"
+    )
     seed: int = Field(0, ge=0, lt=2**31)
 
 

@@ -101,7 +101,10 @@ def train(
         if run.exists():
             done = "a finished bundle" if (run / CARD).exists() else "something (--resume continues a training)"
             raise InputError(f"{run} already holds {done}: choose another --out.")
-    detectors = {HaarDetector.name: HaarDetector().detect}
+    detectors = {}
+    if order.recipe.faces != "frame":
+        cascade = HaarDetector(faces=order.recipe.faces)
+        detectors[cascade.name] = cascade.detect
     if yunet:
         detectors[YuNetDetector.name] = YuNetDetector(yunet).detect
     console.say(f"Training {order.recipe.name} on {order.data} into {run}")

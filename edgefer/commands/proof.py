@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, training_data
+from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, training_data, usual_split
 from edgefer.errors import InputError
 
 
@@ -14,7 +14,7 @@ def parity(
     data: Annotated[
         str, typer.Option(metavar="PATH", help="Labelled pictures: adds question 2, what conversion cost.")
     ] = "",
-    split: Annotated[str, typer.Option(help="Which split of the data.")] = "valid",
+    split: Annotated[str, typer.Option(help="Which split of the data; valid, or train where none was held back.")] = "",
     runtime: Annotated[
         list[str] | None, typer.Option(help="litert, tflite-runtime or tensorflow; every installed one by default.")
     ] = None,
@@ -46,9 +46,9 @@ def parity(
     if data:
         from edgefer.convert.prove import prove
 
-        comparisons = prove(
-            opened, training_data(opened, data, skip_bad), split, runtimes=runtimes, track=console.track
-        )
+        dataset = training_data(opened, data, skip_bad)
+        split = split or usual_split(opened.card, dataset)
+        comparisons = prove(opened, dataset, split, runtimes=runtimes, track=console.track)
         budget = Budget(max_drop=max_drop, min_agreement=min_agreement)
         checks += [judge(comparison, budget) for comparison in comparisons]
     report = ParityReport(checks=tuple(checks), comparisons=comparisons)
