@@ -16,7 +16,7 @@ from edgefer.parity import make_vectors
 from edgefer.train.datasets import Dataset, Split, pool
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.fit import Watcher
-from edgefer.train.folds import divide_folds, fold_network
+from edgefer.train.folds import CROSS_VALIDATION, divide_folds, fold_network
 from edgefer.train.models import keras_bytes, load_keras
 from edgefer.train.recipes import recipe_of
 
@@ -89,8 +89,8 @@ def convert(bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, watcher: Wa
     provenance = card.provenance.model_copy(update={"steps": tuple(steps)})
     card = card.model_copy(update={"metrics": metrics, "provenance": provenance, "temperature": temperature})
     files[PARITY] = make_vectors(card, tflite)
-    report = {file.name: file.read_bytes() for file in sorted((bundle.path / "report").glob("*.png"))}
-    report |= {"cross-validation.json": file.read_bytes() for file in bundle.path.glob("report/cross-validation.json")}
+    kept = [*bundle.path.glob("report/*.png"), *bundle.path.glob(f"report/{CROSS_VALIDATION}")]
+    report = {file.name: file.read_bytes() for file in sorted(kept)}
     return write_bundle(out, card, files, report)
 
 

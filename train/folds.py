@@ -19,6 +19,8 @@ from edgefer.train.groups import assign_folds, group_pictures
 from edgefer.train.models import build, pixel_statistics
 from edgefer.train.recipes import Recipe
 
+CROSS_VALIDATION = "cross-validation.json"  # the report's name
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:

@@ -15,7 +15,7 @@ from edgefer.train import backend, datasets, plots
 from edgefer.train.distill import distilled, load_soft_labels, save_soft_labels, teacher_probabilities
 from edgefer.train.evaluate import class_table, evaluate, keras_logits
 from edgefer.train.fit import Watcher, fit
-from edgefer.train.folds import CrossValidation, cross_validate, divide_folds
+from edgefer.train.folds import CROSS_VALIDATION, CrossValidation, cross_validate, divide_folds
 from edgefer.train.framing import measure_crop
 from edgefer.train.journal import read_history
 from edgefer.train.models import keras_bytes
@@ -125,7 +125,7 @@ def train(
         )
         report[f"confusion-{name}.png"] = plots.confusion_plot(matrix, dataset.labels, title)
     if crossed:
-        report["cross-validation.json"] = crossed.to_json(dataset.labels)
+        report[CROSS_VALIDATION] = crossed.to_json(dataset.labels)
 
     sample = train_split.take(datasets.stratified_rows(train_split.labels, min(400, len(train_split)), recipe.fit.seed))
     card = ModelCard(

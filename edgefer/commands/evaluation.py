@@ -34,8 +34,8 @@ def evaluate(
     from edgefer import console
     from edgefer.bundle import Bundle, write_file
     from edgefer.train import report, shift
-    from edgefer.train.evaluate import evaluate as score
     from edgefer.train.evaluate import both_views, full_evaluation, networks
+    from edgefer.train.evaluate import evaluate as score
 
     opened = Bundle.open(bundle_path(bundle))
     card = opened.card
