@@ -8,7 +8,7 @@ import numpy as np
 from edgefer.card import CropSpec
 from edgefer.train.datasets import Track, silent
 
-ENLARGE = 4  # a 48-pixel face becomes 192, a size every detector finds
+SIDE = 192  # pixels smaller faces are enlarged to: a size every detector finds
 LEAST = 20  # fewer faces say nothing
 
 
@@ -22,7 +22,8 @@ def measure_crop(
     detect: uint8 BGR [h, w, 3] -> boxes (left, top, right, bottom). A picture with no box or several is passed over.
     Returns the default CropSpec when fewer than 20 faces are found.
     """
-    height, width = (side * ENLARGE for side in images.shape[1:3])
+    enlarge = max(1, round(SIDE / images.shape[1]))
+    height, width = (side * enlarge for side in images.shape[1:3])
     pad = height // 2
     frame_x, frame_y = pad + width / 2, pad + height / 2
     found = []
