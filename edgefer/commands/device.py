@@ -141,7 +141,9 @@ def run(
         )
     else:
         classifier = GuardedClassifier(load(device, check), lambda: load(device, check), **guard)
-    make_detector = detector_maker(detector, detector_file, width=board.detector_width, card=opened.card, faces=faces_of)
+    make_detector = detector_maker(
+        detector, detector_file, width=board.detector_width, card=opened.card, faces=faces_of
+    )
     faces = GuardedDetector(make_detector, **guard)
 
     def end(number: int, at: object) -> None:
