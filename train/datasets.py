@@ -211,7 +211,8 @@ def _check_classes(dataset: Dataset, path: Path) -> None:
 
 def _whole_groups(dataset: Dataset, group_by: str) -> Dataset:
     """The same without the copies in held splits; DataError when a group is in two splits."""
-    kept, split_of = {}, {}
+    kept: dict[str, Split] = {}
+    split_of: dict[str, tuple[str, str]] = {}
     for name, split in dataset.splits.items():
         groups, copies = group_pictures(split.ids, group_by)
         for group, one in zip(groups.tolist(), split.ids.tolist(), strict=True):
