@@ -12,11 +12,12 @@ import pytest
 from edgefer import drawn, preprocess
 from edgefer.bundle import CARD, Bundle, write_bundle
 from edgefer.card import InputSpec, ModelCard, Provenance
+from edgefer.convert.comparison import Budget, judge
 from edgefer.convert.prove import prove
 from edgefer.convert.quantize import to_float32, to_int8
 from edgefer.errors import EdgeferError
 from edgefer.interpreter import Network
-from edgefer.parity import Budget, judge, make_vectors, verify
+from edgefer.parity import make_vectors, verify
 from edgefer.preprocess import prepare, to_float
 from edgefer.train.backend import tensorflow
 from edgefer.train.datasets import Dataset, Split
@@ -77,7 +78,7 @@ def complaints(path, split: Split = GRAY) -> list[tuple[object, str]]:
         bundle = Bundle.open(path)
         checks = verify(bundle, runtime="litert")
         data = Dataset(name="drawn", labels=LABELS, splits={"valid": split})
-        checks += [judge(found, Budget()) for found in prove(bundle, data, "valid", runtimes=["litert"])]
+        checks += [judge(found, Budget()) for found in prove(bundle, data, "valid", runtimes=["litert"]).cost]
     except EdgeferError as error:
         return [("error", str(error))]
     return [(check.question, f"{check.subject}: {check.detail}") for check in checks if not check.passed]
