@@ -65,7 +65,9 @@ def test_evaluate_reports_both_networks_side_by_side(edgefer, converted):
         assert written["domain_shift"]["as it is"][name] == pytest.approx(stored.accuracy)
         assert written["domain_shift"]["head tilted 30 degrees"][name] < stored.accuracy
     page = (report / "evaluation-valid.html").read_text()
-    assert len(re.findall(r'<img alt="[^"]+" src="data:image/png;base64,iVBOR', page)) == 5
+    assert (
+        len(re.findall(r'<img alt="[^"]+" src="data:image/png;base64,iVBOR', page)) >= 5
+    )  # two plots a network, mistakes
     assert "http://" not in page and "https://" not in page  # opens anywhere, offline
     missing = edgefer("evaluate", converted.path, "--data", "builtin", "--split", "test", expect=2)
     assert "has no test split" in missing.stderr
