@@ -22,8 +22,8 @@ REFERENCE_PICTURES = 256  # for reference kernels, which are ten to thirty times
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """`cost`: each form of the network against the one it came from. `spread`: the same file on other runtimes and
-    kernels, against the first runtime's optimized ones."""
+    """`cost`: each form of the network, on each runtime's optimized kernels, against the one it came from. `spread`: the
+    same file on other runtimes, and on reference kernels, against the first runtime's optimized ones."""
 
     pictures: Split
     cost: tuple[Comparison, ...]
@@ -64,7 +64,8 @@ def prove(
                 if kernels == "reference" and not reference_kernels:
                     continue
                 answers = _ask(bundle, variant, runtime, kernels, pictures, rows, track)
-                forms.append(answers)
+                if kernels == "optimized":
+                    forms.append(answers)
                 if first is None:
                     first = answers
                 else:

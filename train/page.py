@@ -16,7 +16,7 @@ h1 { font-size: 1.7rem; margin: 0 0 .3rem } h2 { font-size: 1.2rem; margin: 2.2r
 p { margin: .4rem 0; max-width: 50rem } .faint { color: var(--faint) } code { font-size: .85em; overflow-wrap: anywhere }
 table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
-th { font-weight: 600 } th.n, td.n { text-align: right; white-space: nowrap } .scroll { overflow-x: auto }
+th { font-weight: 600 } th.n, td.n { text-align: right } td.n, td:first-child { white-space: nowrap } .scroll { overflow-x: auto }
 .pass { color: var(--good); font-weight: 600 } .FAIL { color: var(--bad); font-weight: 600 }
 .doubtful { color: var(--doubt); font-weight: 600 }
 img { max-width: 100% } .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem; align-items: start }
@@ -24,7 +24,7 @@ img { max-width: 100% } .row { display: grid; grid-template-columns: repeat(auto
 figure { margin: 0; font-size: .78rem; line-height: 1.35 } figure img { width: 7.5rem; display: block; margin-bottom: .2rem; border-radius: 3px }
 figure.good img { outline: 3px solid var(--good) } figure.bad img { outline: 3px solid var(--bad) }
 """
-FIGURE = re.compile(r"[+-]?[\d.,]*( ?%| ms)?( (to|±) [+-]?[\d.,]*%?)?")
+FIGURE = re.compile(r"([+-]?\d[-+\d.,%e/ \[\]]*( to [\d.%]+)?)?")
 WORDS = {"pass", "FAIL", "doubtful"}  # set in their colour
 
 

@@ -64,9 +64,7 @@ def test_all_questions_on_tflite_runtime(converted, tflite_runtime_python, tmp_p
     assert [(check["question"], check["subject"]) for check in written["checks"]] == [
         (1, "pixels"), (3, "int8 on tflite-runtime"), (3, "float32 on tflite-runtime"),
         (2, "int8's weights against float32's"),
-        (2, "float32 on tflite-runtime, reference kernels against float32 on tflite-runtime"),
         (2, "int8 on tflite-runtime against float32 on tflite-runtime"),
-        (2, "int8 on tflite-runtime, reference kernels against float32 on tflite-runtime"),
     ]  # fmt: skip
     assert all(check["passed"] for check in written["checks"])
 
