@@ -71,21 +71,23 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What a network said: float32 logits [n, classes] for pictures `rows` [n] of the split, the median milliseconds a
-    picture, the step of its output (None for float), and the temperature its scores want."""
+    """What a network said: float32 logits [n, classes] for pictures `rows` [n], ascending, of the split (None: all), the
+    median milliseconds a picture, the step of its output (None for float), and the temperature its scores want."""
 
     name: str
     logits: np.ndarray
-    rows: np.ndarray
+    rows: np.ndarray | None = None
     ms: float | None = None
     quantum: float | None = None
     temperature: float = 1.0
 
 
 def compare(reference: Answers, candidate: Answers, pictures: Split, names: tuple[str, ...]) -> Comparison:
-    """The candidate's answers against the reference's, on the pictures that the candidate answered."""
-    rows = candidate.rows
-    labels, seen = pictures.labels[rows], np.searchsorted(reference.rows, rows)
+    """The candidate's answers against the reference's, on the pictures that the candidate answered; the reference must
+    have answered them too."""
+    every = np.arange(len(pictures))
+    rows = every if candidate.rows is None else candidate.rows
+    labels, seen = pictures.labels[rows], np.searchsorted(every if reference.rows is None else reference.rows, rows)
     ref, cand = reference.logits[seen], candidate.logits
     ref_scores, cand_scores = softmax(ref, reference.temperature), softmax(cand, candidate.temperature)
     ref_choice, cand_choice = ref.argmax(axis=1), cand.argmax(axis=1)

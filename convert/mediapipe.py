@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgefer.card import InputSpec, ModelCard
+from edgefer.card import InputSpec
 from edgefer.convert.quantize import int8_converter, run_converter
 from edgefer.errors import BundleError
 from edgefer.interpreter import Network
@@ -21,20 +21,21 @@ GRAY = (0.299, 0.587, 0.114)  # of R, G and B: ITU-R BT.601, as in OpenCV
 SMALLEST = 1 / 512  # what stands for a probability of 0, which may be anything up to half of a step of 1/256
 
 
-def to_mediapipe(model: "tf_keras.Model", card: ModelCard, calibration: np.ndarray) -> bytes:
+def to_mediapipe(model: "tf_keras.Model", spec: InputSpec, temperature: float, calibration: np.ndarray) -> bytes:
     """The network as an int8 .tflite between uint8 ends: RGB in, probabilities (256ths) out; batch size 1.
 
-    calibration: uint8 [n, h, w, c], pictures as the network itself would see them.
+    spec: the network's own input. temperature: the card's. calibration: uint8 [n, h, w, c], pictures as the network
+    itself would see them.
     """
     tf = tensorflow()
     import tf_keras
 
     layers = tf_keras.layers
-    pixels = tf_keras.Input((card.input.height, card.input.width, 3))
+    pixels = tf_keras.Input((spec.height, spec.width, 3))
     gray = layers.Conv2D(1, 1, use_bias=False, name="gray")
-    logits = model(gray(pixels) if card.input.channels == 1 else pixels)
-    whole = tf_keras.Model(pixels, layers.Softmax()(layers.Rescaling(1 / card.temperature)(logits)))
-    if card.input.channels == 1:
+    logits = model(gray(pixels) if spec.channels == 1 else pixels)
+    whole = tf_keras.Model(pixels, layers.Softmax()(layers.Rescaling(1 / temperature)(logits)))
+    if spec.channels == 1:
         gray.set_weights([np.reshape(GRAY, (1, 1, 3, 1))])
     converter = int8_converter(whole, np.broadcast_to(calibration, (*calibration.shape[:3], 3)))
     converter.inference_input_type = converter.inference_output_type = tf.uint8

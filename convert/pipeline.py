@@ -80,16 +80,16 @@ def convert(bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, watcher: Wa
     temperature = fit_temperature(logits[runs, "valid"], held["valid"].labels)
     before, after = (ece(softmax(logits[runs, "valid"], t), held["valid"].labels) for t in (1.0, temperature))
     steps.append(f"temperature {temperature:.3f} fitted on valid with {runs}: ECE {before:.3f} to {after:.3f}")
+    if plan.mediapipe:
+        files[MEDIAPIPE] = to_mediapipe(model, card.input, temperature, pictures)
+        network = MediaPipeNetwork(files[MEDIAPIPE], card.input, len(card.labels))
+        for name, split in held.items():
+            metrics[name][MEDIAPIPE] = evaluate(split, network.logits(split.images))
     provenance = card.provenance.model_copy(update={"steps": tuple(steps)})
     card = card.model_copy(
         update={"metrics": metrics, "provenance": provenance, "temperature": temperature}
         | {"author": plan.author or card.author, "license": plan.license or card.license}
     )
-    if plan.mediapipe:
-        files[MEDIAPIPE] = to_mediapipe(model, card, pictures)
-        network = MediaPipeNetwork(files[MEDIAPIPE], card.input, len(card.labels))
-        for name, split in held.items():
-            metrics[name][MEDIAPIPE] = evaluate(split, network.logits(split.images))
     files |= {name: with_metadata(files[name], card) for name in (*tflite, MEDIAPIPE) if name in files}
     files[PARITY] = make_vectors(card, tflite)
     report = {file.name: file.read_bytes() for file in sorted((bundle.path / "report").glob("*.png"))}

@@ -13,7 +13,7 @@ def pair(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, quant
     count = len(labels)
     pictures = Split(images=np.zeros((count, 2, 2, 1), np.uint8), labels=labels, ids=np.arange(count))
     answers = [
-        Answers(name=name, logits=np.eye(7)[choice], rows=np.arange(count), quantum=step)
+        Answers(name=name, logits=np.eye(7)[choice], quantum=step)
         for name, choice, step in (("a", reference, None), ("b", candidate, quantum))
     ]
     return compare(*answers, pictures, tuple("abcdefg"))
@@ -46,7 +46,7 @@ def test_a_candidate_that_saw_some_pictures_is_compared_on_those():
     labels = np.arange(70) % 7
     pictures = Split(images=np.zeros((70, 2, 2, 1), np.uint8), labels=labels, ids=np.arange(70))
     rows = np.array([3, 10, 11, 40])
-    whole = Answers(name="a", logits=np.eye(7)[labels], rows=np.arange(70))
+    whole = Answers(name="a", logits=np.eye(7)[labels])
     some = Answers(name="b", logits=np.eye(7)[(labels[rows] + [0, 0, 1, 0]) % 7], rows=rows)
     result = compare(whole, some, pictures, tuple("abcdefg"))
     assert result.reference.scores.count == result.candidate.scores.count == 4

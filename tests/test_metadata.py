@@ -41,7 +41,9 @@ def in_mediapipe(environment: dict[str, str], code: str) -> dict:
 @pytest.fixture(scope="module")
 def with_mediapipe(converted, builtin, tmp_path_factory) -> Bundle:
     """The converted bundle with the form for MediaPipe, as `convert --mediapipe` adds it."""
-    content = to_mediapipe(load_keras(converted, "keras"), converted.card, builtin.split("train").images[:100])
+    card = converted.card
+    pictures = builtin.split("train").images[:100]
+    content = to_mediapipe(load_keras(converted, "keras"), card.input, card.temperature, pictures)
     files = {name: converted.read(name) for name in converted.card.variants}
     files["mediapipe"] = with_metadata(content, converted.card)
     return write_bundle(tmp_path_factory.mktemp("mediapipe") / "bundle", converted.card, files)
