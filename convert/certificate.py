@@ -192,7 +192,7 @@ def interval_plot(comparisons: Sequence[Comparison], max_drop: float) -> str:
     bottom = 14 + row * len(comparisons)
 
     def x(points: float) -> float:
-        return left + 10 + (width - 20) * (points - low) / (high - low)
+        return left + 10 + (width - 60) * (points - low) / (high - low)
 
     def rule(points: float, text: str, look: str) -> str:
         line = f'<line x1="{x(points):.1f}" x2="{x(points):.1f}" y1="6" y2="{bottom}" {look}/>'
