@@ -236,7 +236,7 @@ SABOTAGES = {
     "network truncated": (lambda s: s.swap("int8", s.files["int8"][:5000]), "error", "not a valid Flatbuffer"),
     "a bit flipped": (flip_bit, "error", "sha256 differs"),
     "a bias's bit flipped, hash rewritten": (lambda s: s.network(flip_bias), 3, "int8 on litert: off by"),
-    "a weight's bit flipped, hash rewritten": (lambda s: s.network(flip_weight), 2, "1 weights of CONV_2D 2"),
+    "a weight's bit flipped, hash rewritten": (lambda s: s.network(flip_weight), 2, "1 weights of CONV_2D"),
     "a weight's bit flipped in float32": (
         lambda s: s.network(flip_weight_float, "float32"),
         2,
