@@ -7,6 +7,9 @@ import numpy as np
 
 from edgefer.bundle import PARITY, TFLITE_VARIANTS, Bundle, write_bundle
 from edgefer.convert.calibrate import fit_temperature
+from edgefer.convert.mediapipe import VARIANT as MEDIAPIPE
+from edgefer.convert.mediapipe import MediaPipeNetwork, to_mediapipe
+from edgefer.convert.metadata import with_metadata
 from edgefer.convert.prune import measured_sparsity, prune
 from edgefer.convert.quantize import calibration_pictures, to_float32, to_int8
 from edgefer.interpreter import Network, softmax
@@ -21,9 +24,15 @@ from edgefer.train.recipes import recipe_of
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to make of a bundle: always float32.tflite; int8 too; pruned first when `sparsity` (0..1) is above 0."""
+    """What to make of a bundle: always float32.tflite; int8 too; pruned first when `sparsity` (0..1) is above 0.
+
+    mediapipe: also the form that MediaPipe's ImageClassifier takes. author, license: for the card and the metadata.
+    """
 
     int8: bool = True
+    mediapipe: bool = False
+    author: str = ""
+    license: str = ""
     sparsity: float = 0.0
     prune_epochs: int = 4
     seed: int = 0
@@ -56,8 +65,8 @@ def convert(bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, watcher: Wa
         steps.append(f"prune to {measured_sparsity(model):.0%} zeros, {plan.prune_epochs} epochs of fine-tuning")
 
     files["float32"] = to_float32(model)
+    pictures = calibration_pictures(dataset.split("train"), plan.seed)
     if plan.int8:
-        pictures = calibration_pictures(dataset.split("train"), plan.seed)
         files["int8"] = to_int8(model, pictures)
         steps.append(f"int8 calibrated on {len(pictures)} training pictures")
     logits: dict[tuple[str, str], np.ndarray] = {}
@@ -71,8 +80,17 @@ def convert(bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, watcher: Wa
     temperature = fit_temperature(logits[runs, "valid"], held["valid"].labels)
     before, after = (ece(softmax(logits[runs, "valid"], t), held["valid"].labels) for t in (1.0, temperature))
     steps.append(f"temperature {temperature:.3f} fitted on valid with {runs}: ECE {before:.3f} to {after:.3f}")
+    if plan.mediapipe:
+        files[MEDIAPIPE] = to_mediapipe(model, card.input, temperature, pictures)
+        network = MediaPipeNetwork(files[MEDIAPIPE], card.input, len(card.labels))
+        for name, split in held.items():
+            metrics[name][MEDIAPIPE] = evaluate(split, network.logits(split.images))
     provenance = card.provenance.model_copy(update={"steps": tuple(steps)})
-    card = card.model_copy(update={"metrics": metrics, "provenance": provenance, "temperature": temperature})
+    card = card.model_copy(
+        update={"metrics": metrics, "provenance": provenance, "temperature": temperature}
+        | {"author": plan.author or card.author, "license": plan.license or card.license}
+    )
+    files |= {name: with_metadata(files[name], card) for name in (*tflite, MEDIAPIPE) if name in files}
     files[PARITY] = make_vectors(card, tflite)
     report = {file.name: file.read_bytes() for file in sorted((bundle.path / "report").glob("*.png"))}
     return write_bundle(out, card, files, report)

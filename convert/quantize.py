@@ -18,7 +18,7 @@ CALIBRATION_PICTURES = 512
 
 def to_float32(model: "tf_keras.Model") -> bytes:
     """The network as a float32 .tflite with batch size 1."""
-    return _run(_converter(model))
+    return run_converter(_converter(model))
 
 
 def to_int8(model: "tf_keras.Model", calibration: np.ndarray) -> bytes:
@@ -28,6 +28,11 @@ def to_int8(model: "tf_keras.Model", calibration: np.ndarray) -> bytes:
     point -128, so that a device feeds it raw pixels minus 128. Per channel for convolutions, per tensor for dense
     layers: runtimes and compilers from before 2024 expect one scale there (TensorFlow Lite Micro and NNAPI refuse more).
     """
+    return run_converter(int8_converter(model, calibration))
+
+
+def int8_converter(model: "tf_keras.Model", calibration: np.ndarray):
+    """The converter behind `to_int8`, for those who ask it more."""
     tf = tensorflow()
     calibration = calibration.copy()
     # The input range is taken from the extremes seen, and must be exactly 0..255.
@@ -39,7 +44,7 @@ def to_int8(model: "tf_keras.Model", calibration: np.ndarray) -> bytes:
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = converter.inference_output_type = tf.int8
     converter._experimental_disable_per_channel_quantization_for_dense_layers = True
-    return _run(converter)
+    return converter
 
 
 def calibration_pictures(split: Split, seed: int, count: int = CALIBRATION_PICTURES) -> np.ndarray:
@@ -55,7 +60,7 @@ def _converter(model):
     return tf.lite.TFLiteConverter.from_concrete_functions([function], model)
 
 
-def _run(converter) -> bytes:
+def run_converter(converter) -> bytes:
     try:
         with quiet():
             return converter.convert()

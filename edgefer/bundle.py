@@ -5,6 +5,7 @@ model.keras          the trained network; pruned.keras the same after pruning; b
 float32.tflite       the network as TFLite, float
 int8.tflite          the network as TFLite, int8 in and out
 int8_edgetpu.tflite  the same, compiled for a Coral Edge TPU
+mediapipe.tflite     the network as MediaPipe's ImageClassifier takes it: RGB uint8 in, probabilities uint8 out
 parity.npz           pictures and expected answers (edgefer.parity)
 report/              plots and tables; not covered by the card
 """
@@ -29,6 +30,7 @@ FILES = {
     "float32": "float32.tflite",
     "int8": "int8.tflite",
     "int8_edgetpu": "int8_edgetpu.tflite",
+    "mediapipe": "mediapipe.tflite",
     PARITY: "parity.npz",
 }
 EDGETPU_OPERATOR = "edgetpu-custom-op"  # what edgetpu_compiler puts in place of the operators it mapped
@@ -66,6 +68,11 @@ class Bundle:
         for variant in card.variants:
             bundle.read(variant)
         return bundle
+
+    @property
+    def hash(self) -> str:
+        """What `sha256sum card.json` says. The card holds the hash of each file, so this one stands for them all."""
+        return hashlib.sha256((self.path / CARD).read_bytes()).hexdigest()
 
     def has(self, variant: str) -> bool:
         return variant in self.card.variants

@@ -57,6 +57,7 @@ def _options(
 for command in (
     host.train,
     host.convert,
+    proof.verify,
     proof.parity,
     proof.lint,
     evaluation.evaluate,

@@ -70,12 +70,15 @@ def models() -> None:
 
     rows = []
     for name, path in shipped_bundles().items():
-        card = Bundle.open(path).card
+        bundle = Bundle.open(path)
+        card = bundle.card
         scores = card.metrics["valid"]["int8"]
         size = f"{card.input.width}x{card.input.height} {card.input.color}"
         figures = (f"{scores.accuracy:.2%}", f"{scores.macro_recall:.3f}", f"{scores.macro_f1:.3f}")
-        rows.append((name, size, ", ".join(card.labels), *figures, f"{card.variants['int8'].bytes:,}"))
-    columns = ("name", "input", "labels", "accuracy", "macro recall", "macro F1", "bytes")
+        rows.append(
+            (name, size, ", ".join(card.labels), *figures, f"{card.variants['int8'].bytes:,}", bundle.hash[:12])
+        )
+    columns = ("name", "input", "labels", "accuracy", "macro recall", "macro F1", "bytes", "bundle")
     console.show_table("Shipped networks, int8, on the validation split they were chosen on", columns, rows)
     for name, path in shipped_bundles().items():
         console.show(f"Model card of {name}: {path / 'README.md'}")

@@ -145,12 +145,17 @@ def convert(
         float, typer.Option(metavar="SHARE", help="First set this share of the weights to zero, e.g. 0.5.")
     ] = 0.0,
     prune_epochs: Annotated[int, typer.Option(min=1, help="Epochs of fine-tuning while pruning.")] = 4,
+    mediapipe: Annotated[
+        bool, typer.Option("--mediapipe", help="Also the RGB form that MediaPipe's ImageClassifier takes.")
+    ] = False,
     edgetpu: Annotated[
         bool, typer.Option("--edgetpu", help="Compile the int8 network for a Coral Edge TPU too (x86-64 Linux).")
     ] = False,
     data: Annotated[
         str, typer.Option(metavar="PATH", help="Calibration data; what it was trained on when left out.")
     ] = "",
+    author: Annotated[str, typer.Option(help="Whose network it is, for the card and the files' metadata.")] = "",
+    license_: Annotated[str, typer.Option("--license", help="Its licence, likewise.")] = "",
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of <bundle>-int8.")] = None,
     skip_bad: SkipBad = False,
 ) -> None:
@@ -168,7 +173,9 @@ def convert(
     if edgetpu and not int8:
         raise InputError("--edgetpu needs the int8 network: leave --no-int8 out.")
     source = Bundle.open(bundle_path(bundle, or_shipped=False))
-    plan = Plan(int8=int8, sparsity=prune, prune_epochs=prune_epochs)
+    plan = Plan(
+        int8=int8, mediapipe=mediapipe, author=author, license=license_, sparsity=prune, prune_epochs=prune_epochs
+    )
     target = out or source.path.with_name(f"{source.path.name}-{plan.suffix}")
     if out is None and target.exists():
         target = new_directory(target.parent, target.name)
