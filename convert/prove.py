@@ -19,16 +19,16 @@ CHUNK = 128
 def prove(
     bundle: Bundle, dataset: Dataset, split: str, *, runtimes: list[str], track: Track = silent
 ) -> tuple[Comparison, ...]:
-    """What pruning cost against the trained network, and what each TFLite form on each runtime cost against its source.
+    """What fine-tuning cost against the trained network, and what each TFLite form on each runtime cost against its source.
 
-    The source of the TFLite forms is the pruned network if there is one, else the trained one; without TensorFlow,
-    the float32 TFLite network.
+    The source of the TFLite forms is the fine-tuned network (pruned, or quantization-aware) if there is one, else the
+    trained one; without TensorFlow, the float32 TFLite network.
     """
     card = bundle.card
     pictures = dataset.with_labels(card.labels).split(split)
     answers: dict[str, np.ndarray] = {}
     times: dict[str, float] = {}
-    for variant in ("keras", "pruned") if find_spec("tensorflow") else ():
+    for variant in ("keras", "tuned") if find_spec("tensorflow") else ():
         if bundle.has(variant):
             answers[variant] = keras_logits(load_keras(bundle, variant), pictures.images)
     for variant in reversed(TFLITE_VARIANTS):
@@ -46,8 +46,8 @@ def prove(
         raise BundleError(f"{bundle.path} holds only one form of its network: run `edgefer convert` first.")
 
     names = list(answers)
-    source = "pruned" if "pruned" in answers else names[0]
-    pairs = [(names[0], "pruned")] if source == "pruned" else []
+    source = "tuned" if "tuned" in answers else names[0]
+    pairs = [(names[0], "tuned")] if source == "tuned" else []
     pairs += [(source, name) for name in names if name not in ("keras", source)]
     return tuple(
         compare((a, answers[a]), (b, answers[b]), pictures.labels, card.labels, pictures.ids, ms=times.get(b))

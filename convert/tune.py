@@ -13,13 +13,12 @@ from edgefer.metrics import nll
 from edgefer.train.backend import tensorflow
 from edgefer.train.datasets import Dataset
 from edgefer.train.evaluate import evaluate, keras_logits
-from edgefer.train.fit import Epoch, Watcher, batches
-from edgefer.train.recipes import Recipe
+from edgefer.train.fit import Watcher, batches
+from edgefer.train.journal import Epoch
+from edgefer.train.recipes import Distill, Recipe
 
 if TYPE_CHECKING:
     import tf_keras
-
-TEACHER_SHARE, TEACHER_TEMPERATURE = 0.7, 3.0
 
 
 def steps_per_epoch(recipe: Recipe, dataset: Dataset) -> tuple[int, int]:
@@ -42,8 +41,9 @@ def tune(
 ) -> None:
     """Fine-tune `network` in place on the training split, by the recipe's augmentation and optimizer.
 
-    The learning rate falls from `rate` to nothing by a cosine; the last epoch is what stays. `folder` receives a
-    checkpoint after every epoch, and one that is there already is continued.
+    The teacher looks at the very pictures the network sees, and its word counts as the recipe's [distill] says. The
+    learning rate falls from `rate` to nothing by a cosine; the last epoch is what stays. `folder` receives a checkpoint
+    after every epoch, and one that is there already is continued.
     """
     tf = tensorflow()
     import tf_keras
@@ -53,7 +53,7 @@ def tune(
     decay = tf_keras.optimizers.schedules.CosineDecay(rate, steps * epochs)
     kind = tf_keras.optimizers.SGD if recipe.optimizer.name == "sgd" else tf_keras.optimizers.Adam
     extra = {"momentum": recipe.optimizer.momentum, "nesterov": True} if recipe.optimizer.name == "sgd" else {}
-    network.compile(kind(decay, **extra), _loss, metrics=[_accuracy])
+    network.compile(kind(decay, **extra), _distillation(recipe.distill), metrics=[_accuracy])
     network.optimizer.build(network.trainable_variables)
     done = tf.Variable(0, dtype=tf.int64)
     checkpoint = tf.train.Checkpoint(network=network, optimizer=network.optimizer, epoch=done)
@@ -86,8 +86,8 @@ def tune(
             done.assign(epoch + 1)
             manager.save()
 
-    def ask(pixels, labels):
-        return pixels, tf.stack([labels, teacher(pixels, training=False)], axis=1)
+    def ask(pixels, labels, *weights):
+        return pixels, tf.stack([labels, teacher(pixels, training=False)], axis=1), *weights
 
     stream = batches(recipe, train, len(dataset.labels), batch, steps, first_epoch=first, epochs=epochs).map(ask)
     watcher.begin(first, epochs, steps)
@@ -105,15 +105,20 @@ def tune(
         watcher.end()
 
 
-def _loss(targets, logits):
-    """targets: float32 [n, 2, classes], the one-hot label and the teacher's logits."""
+def _distillation(share: Distill):
+    """The loss for targets float32 [n, 2, classes], the label and the teacher's logits, against logits [n, classes]."""
     import tensorflow as tf
 
-    entropy = tf.nn.softmax_cross_entropy_with_logits
-    expected, heat = tf.nn.softmax(targets[:, 1] / TEACHER_TEMPERATURE), TEACHER_TEMPERATURE
-    divergence = entropy(expected, logits / heat) - entropy(expected, targets[:, 1] / heat)
-    # Gradients shrink by the square of the temperature.
-    return (1 - TEACHER_SHARE) * entropy(targets[:, 0], logits) + TEACHER_SHARE * heat**2 * divergence
+    entropy, heat = tf.nn.softmax_cross_entropy_with_logits, share.temperature
+
+    def loss(targets, logits):
+        label, taught = targets[:, 0], targets[:, 1] / heat
+        expected = tf.nn.softmax(taught)
+        divergence = entropy(expected, logits / heat) - entropy(expected, taught)
+        # Its gradients shrink by the square of the temperature.
+        return (1 - share.weight) * entropy(label, logits) + share.weight * heat**2 * divergence
+
+    return loss
 
 
 def _accuracy(targets, logits):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edgefer import __version__
-from edgefer.commands import board, demo, device, evaluation, host, proof, service
+from edgefer.commands import board, conversion, demo, device, evaluation, host, proof, service
 from edgefer.errors import EdgeferError
 
 app = typer.Typer(
@@ -56,7 +56,8 @@ def _options(
 
 for command in (
     host.train,
-    host.convert,
+    conversion.convert,
+    conversion.profiles,
     proof.parity,
     proof.lint,
     evaluation.evaluate,

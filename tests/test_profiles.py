@@ -1,0 +1,205 @@
+"""Ways to ship a network: float16, quantization-aware, pruned, slim; accuracy control; the table of profiles."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgefer.bundle import Bundle, write_bundle
+from edgefer.card import ModelCard, Provenance
+from edgefer.convert.pipeline import Plan, convert
+from edgefer.errors import InputError
+from edgefer.interpreter import Classifier, Network
+from edgefer.parity import verify
+from edgefer.train.backend import tensorflow
+from edgefer.train.models import build, keras_bytes, load_keras
+from edgefer.train.recipes import load_recipe, recipe_of
+
+LAYERS = "C16/2 C16/2 R16 C32/2"
+
+
+class Silent:
+    """A Watcher that counts the steps it is told of."""
+
+    def __init__(self):
+        self.steps = 0
+
+    def begin(self, *_):
+        pass
+
+    def step(self, *_):
+        self.steps += 1
+
+    epoch = end = begin
+
+
+@pytest.fixture(scope="module")
+def tiny(builtin):
+    """Few enough drawn faces for an epoch of two steps."""
+    train, valid = builtin.split("train"), builtin.split("valid")
+    return replace(builtin, splits={"train": train.take(np.arange(64)), "valid": valid.take(np.arange(56))})
+
+
+@pytest.fixture(scope="module")
+def source(builtin, tmp_path_factory) -> Bundle:
+    """A tiny network, trained for a few steps so that its batch norms know the data."""
+    tensorflow()
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    recipe = load_recipe("demo", (f'model.layers="{LAYERS}"',))
+    model = build(recipe.model, recipe.input, 7)
+    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(tf_keras.optimizers.Adam(0.01), loss)
+    train = builtin.split("train")
+    model.fit(train.images / np.float32(255), train.labels, batch_size=64, epochs=4, verbose=0)
+    provenance = Provenance(
+        data="builtin", split_sizes={}, recipe=recipe.model_dump(mode="json"), seed=0, epoch=1, versions={}
+    )
+    card = ModelCard(name="tiny", labels=builtin.labels, input=recipe.input, provenance=provenance)
+    return write_bundle(tmp_path_factory.mktemp("source") / "tiny", card, {"keras": keras_bytes(model)})
+
+
+@pytest.fixture(scope="module")
+def pruned_aware(source, tiny, tmp_path_factory) -> Bundle:
+    plan = Plan(sparsity=0.5, aware=True, float16=True, epochs=2)
+    return convert(source, tiny, plan, tmp_path_factory.mktemp("out") / "pruned-qat", Silent()).bundle
+
+
+def logits(bundle: Bundle, variant: str, images) -> np.ndarray:
+    return Network(bundle.read(variant), bundle.card.input, 7).logits(images)
+
+
+def test_quantization_aware_int8_is_pixel_minus_128_and_agrees_with_its_float_twin(pruned_aware, tiny):
+    images = tiny.split("valid").images
+    near, far = logits(pruned_aware, "int8", images), logits(pruned_aware, "float32", images)  # the pixel contract held
+    assert (near.argmax(axis=1) == far.argmax(axis=1)).mean() > 0.9
+    # Ranges that tfmot starts at -6..6 would leave logits of this size with a few steps only.
+    assert np.abs(near - far).mean() < 0.1 * far.std()
+
+
+def test_zeros_outlive_quantization_aware_training(pruned_aware):
+    from edgefer.convert.prune import measured_sparsity
+
+    assert measured_sparsity(load_keras(pruned_aware, "tuned")) == pytest.approx(0.5, abs=0.02)
+    steps = pruned_aware.card.provenance.steps
+    assert steps[0].startswith("prune to 50% zeros") and "prune-preserving" in steps[1] and "drop" in steps[1]
+
+
+def test_float16_is_half_the_bytes_and_proven_like_any_other(pruned_aware, tiny, tmp_path):
+    sizes = {name: variant.bytes for name, variant in pruned_aware.card.variants.items()}
+    assert sizes["float16"] < 0.75 * sizes["float32"]
+    images = tiny.split("valid").images
+    assert np.abs(logits(pruned_aware, "float16", images) - logits(pruned_aware, "float32", images)).max() < 0.05
+    checks = {check.subject.split()[0]: check.passed for check in verify(pruned_aware)}
+    assert checks == {"pixels": True, "int8": True, "float16": True, "float32": True}
+
+    from edgefer.parity import check_at_load
+
+    files = {name: pruned_aware.read(name) for name in ("float32", "float16", "parity")}
+    without_int8 = write_bundle(tmp_path / "halves", pruned_aware.card, files)
+    classifier = Classifier.load(without_int8)
+    assert classifier.variant == "float16"
+    check_at_load(without_int8, classifier.network, classifier.variant)
+
+
+def test_an_interrupted_conversion_goes_on_after_its_last_epoch(source, tiny, tmp_path):
+    class Impatient(Silent):
+        def step(self, *_):
+            super().step()
+            if self.steps == 3:  # in the second of three epochs
+                raise KeyboardInterrupt
+
+    plan, out = Plan(aware=True, epochs=3), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, tiny, plan, out, Impatient())
+    assert not out.exists()
+    watcher = Silent()
+    convert(source, tiny, plan, out, watcher)
+    assert watcher.steps == 4 and sorted(file.name for file in tmp_path.iterdir()) == ["out"]
+
+
+# Slimming
+
+
+def test_slimming_keeps_the_best_filters_of_added_layers_together(source):
+    from edgefer.convert.slim import slim
+
+    model = load_keras(source, "keras")
+    slimmed = slim(model, recipe_of(source.card), 0.5)
+    assert slimmed.recipe.model.layers == "C8/2 C8/2 R8 C24/2"
+    assert slimmed.multiply_adds_before == 24 * 24 * 9 * 16 + 144 * 9 * 16 * (16 + 2 * 16) + 36 * 9 * 16 * 32
+    assert slimmed.multiply_adds <= slimmed.multiply_adds_before / 2
+    # Filters that give nothing must be the ones that go, and then nothing may change.
+    for layer in model.layers:
+        if "batch_normalization" in layer.name:
+            gamma, beta, mean, variance = layer.get_weights()
+            gamma[::2] = beta[::2] = 0
+            if layer.output_shape[-1] == 32:
+                gamma[1:9], beta[1:9] = gamma[1:9], beta[1:9]
+            layer.set_weights([gamma, beta, mean, variance])
+    slimmed = slim(model, recipe_of(source.card), 0.5)
+    pixels = np.random.default_rng(0).random((8, 48, 48, 1), np.float32)
+    assert np.allclose(model(pixels), slimmed.network(pixels), atol=1e-4)
+
+
+def test_a_slim_bundle_is_smaller_and_can_be_converted_again(source, tiny, tmp_path):
+    slim = convert(source, tiny, Plan(slimmed=0.5, epochs=1), tmp_path / "slim", Silent()).bundle
+    whole = convert(source, tiny, Plan(), tmp_path / "whole", Silent()).bundle
+    assert slim.card.variants["int8"].bytes < whole.card.variants["int8"].bytes
+    assert slim.card.provenance.recipe["model"]["layers"] == "C8/2 C8/2 R8 C24/2"
+    assert (
+        slim.card.provenance.steps[0].startswith("slim to C8/2 C8/2 R8 C24/2")
+        and "drop" in slim.card.provenance.steps[0]
+    )
+    again = convert(slim, tiny, Plan(sparsity=0.5, epochs=1), tmp_path / "again", Silent()).bundle
+    assert load_keras(again, "keras").count_params() == load_keras(slim, "keras").count_params()
+
+
+def test_what_cannot_be_slimmed_is_named(source):
+    from edgefer.convert.slim import slim
+
+    model = load_keras(source, "keras")
+    with pytest.raises(InputError, match="too few filters"):
+        slim(model, recipe_of(source.card), 0.95)
+    with pytest.raises(InputError, match="four-block"):
+        slim(model, load_recipe("four-block"), 0.5)
+
+
+# Accuracy control
+
+
+def test_the_cheapest_way_that_holds_is_taken(source, tiny, tmp_path):
+    converted = convert(source, tiny, Plan(max_drop=100.0), tmp_path / "out", Silent())
+    assert converted.quantized.holds and len(converted.quantized.attempts) == 1
+    assert not converted.quantized.layers
+
+
+def test_where_no_way_holds_the_layers_that_hurt_are_named(source, tiny, tmp_path):
+    """A drop below -100 points cannot be: everything is tried, and the best is kept."""
+    converted = convert(source, tiny, Plan(max_drop=-101.0, epochs=1), tmp_path / "out", Silent())
+    result = converted.quantized
+    assert not result.holds and [attempt.how.split()[1] for attempt in result.attempts] == ["calibrated", "by"]
+    assert result.best.comparison.drop == min(attempt.comparison.drop for attempt in result.attempts)
+    assert converted.bundle.read("int8") == result.best.int8
+    report = json.loads((converted.bundle.path / "report" / "quantization.json").read_text())
+    assert not report["holds"] and len(report["attempts"]) == 2
+    errors = [layer["error"] for layer in report["worst_layers"]]
+    assert len(errors) >= 6 and errors == sorted(errors, reverse=True)
+    assert {layer["operator"] for layer in report["worst_layers"]} >= {"CONV_2D", "ADD", "FULLY_CONNECTED"}
+
+
+def test_profiles_are_made_once_and_measured_side_by_side(source, tiny, tmp_path):
+    from edgefer.convert.profiles import make_profiles, measure, write_profiles
+
+    wanted = {"int8": Plan(float16=True), "slim-int8": Plan(slimmed=0.5, epochs=1)}
+    assert make_profiles(source, tiny, wanted, tmp_path, Silent()) == ["int8", "slim-int8"]
+    assert make_profiles(source, tiny, wanted, tmp_path, Silent()) == []
+    measured = measure(tmp_path, list(wanted), tiny)
+    assert [profile.name for profile in measured] == ["float32", "float16", "int8", "slim float32", "slim int8"]
+    first = measured[0].comparison
+    assert first.drop == 0 and first.agreement == 1
+    assert all(profile.ms > 0 and profile.comparison.reference == "float32" for profile in measured)
+    rows = json.loads(write_profiles(tmp_path, measured).read_text())
+    assert [row["gzip_bytes"] for row in rows] == [profile.gzip_bytes for profile in measured]
