@@ -94,9 +94,10 @@ def _set_ranges(aware: "tf_keras.Model", model: "tf_keras.Model", calibration: n
 def _set_input_range(aware: "tf_keras.Model") -> None:
     """Exactly 0..1, so that the int8 input is pixel - 128."""
     (layer,) = [layer for layer in aware.layers if type(layer).__name__ == "QuantizeLayer"]
-    low, high = _range_of(layer, layer.name) or ()
-    low.assign(0.0)
-    high.assign(1.0)
+    pair = _range_of(layer, layer.name)
+    assert pair  # a layer of its kind has nothing else
+    pair[0].assign(0.0)
+    pair[1].assign(1.0)
 
 
 def _range_of(layer, *prefixes: str):

@@ -125,7 +125,7 @@ def _kept(model: "tf_keras.Model", words: list[str], narrow: Widths) -> list[np.
         kernel, gamma = conv.get_weights()[0], norm.get_weights()[0]
         score = np.abs(gamma) * np.sqrt((kernel**2).sum(axis=(0, 1, 2)))
         scores.append(score / score.mean())
-    kept = {}
+    kept: dict[int, np.ndarray] = {}
     for group, size in zip(groups, sizes, strict=True):
         best = np.argsort(-sum(scores[number] for number in group), kind="stable")[:size]
         kept |= dict.fromkeys(group, np.sort(best))

@@ -31,7 +31,9 @@ def convert(
         float,
         typer.Option(metavar="SHARE", help="First remove filters with this share of the multiply-adds: faster."),
     ] = 0.0,
-    epochs: Annotated[int, typer.Option(help="Of each fine-tuning: --prune 4, --qat 3, --slim 8.")] = 0,
+    epochs: Annotated[
+        int, typer.Option(min=0, help="Of each fine-tuning; when left out: --prune 4, --qat 3, --slim 8.")
+    ] = 0,
     edgetpu: Annotated[
         bool, typer.Option("--edgetpu", help="Compile the int8 network for a Coral Edge TPU too (x86-64 Linux).")
     ] = False,
@@ -115,7 +117,7 @@ def profiles(
     bundle: BundleArgument = None,
     prune: Annotated[float, typer.Option(metavar="SHARE", help="Share of zeros in the pruned ones.")] = 0.5,
     slim: Annotated[float, typer.Option(metavar="SHARE", help="Share of multiply-adds the slim ones lose.")] = 0.5,
-    epochs: Annotated[int, typer.Option(help="Of each fine-tuning, as in convert.")] = 0,
+    epochs: Annotated[int, typer.Option(min=0, help="Of each fine-tuning, as in convert.")] = 0,
     data: Annotated[str, typer.Option(metavar="PATH", help="What it was trained on when left out.")] = "",
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of <bundle>-profiles.")] = None,
     skip_bad: SkipBad = False,
