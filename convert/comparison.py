@@ -133,14 +133,14 @@ def _figures(name: str, labels: np.ndarray, choice: np.ndarray, classes: int, ms
 
 
 def judge(comparison: Comparison, budget: Budget) -> Check:
-    """A comparison against the budget. A pruned network was trained on, so it may decide otherwise, only not worse.
+    """A comparison against the budget. A tuned network was trained on, so it may decide otherwise, only not worse.
 
     It fails when even the end of the 95% interval that speaks for the network is over the budget, for then chance does
     not explain it; over the budget but within chance is doubtful, and more pictures decide.
     """
     low, high = comparison.drop_interval
     least, most = comparison.agreement_interval
-    retrained = comparison.candidate.name == "pruned"
+    retrained = comparison.candidate.name == "tuned"
     passed = low <= budget.max_drop and (retrained or most >= budget.min_agreement)
     within = comparison.drop <= budget.max_drop and (retrained or comparison.agreement >= budget.min_agreement)
     wanted = "not judged: it was trained on" if retrained else f"least {budget.min_agreement:.0%}"

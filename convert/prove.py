@@ -39,16 +39,17 @@ def prove(
     reference_kernels: bool = False,
     track: Track = silent,
 ) -> Proof:
-    """What pruning cost against the trained network, and what each TFLite form on each runtime cost against its source.
+    """What fine-tuning cost against the trained network, and what each TFLite form on each runtime cost against its source.
 
-    The source of the TFLite forms is the pruned network if there is one, else the trained one; without TensorFlow,
-    the float32 TFLite network. reference_kernels: run them too, on a stratified draw of REFERENCE_PICTURES.
+    The source of the TFLite forms is the fine-tuned network (pruned, or quantization-aware) if there is one, else the
+    trained one; without TensorFlow, the float32 TFLite network. reference_kernels: run them too, on a stratified draw
+    of REFERENCE_PICTURES.
     """
     card = bundle.card
     pictures = dataset.with_labels(card.labels).split(split)
     some = np.sort(stratified_rows(pictures.labels, min(REFERENCE_PICTURES, len(pictures)), seed=0))
     sources: list[Answers] = []
-    for variant in ("keras", "pruned") if find_spec("tensorflow") else ():
+    for variant in ("keras", "tuned") if find_spec("tensorflow") else ():
         if bundle.has(variant):
             logits = keras_logits(load_keras(bundle, variant), pictures.images)
             sources.append(Answers(name=variant, logits=logits, temperature=card.temperature))
@@ -72,7 +73,7 @@ def prove(
     answered = sources + forms
     if len(answered) < 2:
         raise BundleError(f"{bundle.path} holds only one form of its network: run `edgefer convert` first.")
-    source = next((one for one in sources if one.name == "pruned"), answered[0])
+    source = next((one for one in sources if one.name == "tuned"), answered[0])
     pairs = [(answered[0], source)] if source is not answered[0] else []
     pairs += [(source, one) for one in forms if one is not source]
     cost = tuple(compare(before, after, pictures, card.labels) for before, after in pairs)

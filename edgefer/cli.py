@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from edgefer import __version__
-from edgefer.commands import board, demo, device, evaluation, host, proof, service
+from edgefer.commands import board, conversion, demo, device, evaluation, host, proof, service
 from edgefer.errors import EdgeferError
 
 app = typer.Typer(
@@ -74,7 +74,8 @@ def _options(
 
 for command in (
     host.train,
-    host.convert,
+    conversion.convert,
+    conversion.profiles,
     proof.verify,
     proof.parity,
     proof.lint,

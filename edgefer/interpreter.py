@@ -174,10 +174,10 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 class Classifier:
-    """A bundle's network ready to answer: pixels in, labelled probabilities out."""
+    """A bundle's network ready to answer: pixels in, labelled probabilities out. `variant`: which of its files it is."""
 
-    def __init__(self, network: Network, card: ModelCard):
-        self.network, self.card = network, card
+    def __init__(self, network: Network, card: ModelCard, variant: str):
+        self.network, self.card, self.variant = network, card, variant
 
     @classmethod
     def load(
@@ -189,13 +189,13 @@ class Classifier:
         threads: int = 1,
         device: str = "cpu",
     ) -> "Classifier":
-        """The bundle's network on the best runtime installed: int8 if there, else float32; on "coral" the compiled one."""
+        """The bundle's network on the best runtime installed: its best TFLite form; on "coral" the compiled one."""
         if device not in DEVICES:
             raise InputError(f"There is no device {device!r}: choose {' or '.join(DEVICES)}.")
-        content = bundle.read(variant or ("int8_edgetpu" if device == "coral" else bundle.best_tflite()))
-        card = bundle.card
+        variant = variant or ("int8_edgetpu" if device == "coral" else bundle.best_tflite())
+        content, card = bundle.read(variant), bundle.card
         network = Network(content, card.input, len(card.labels), runtime=runtime, threads=threads, device=device)
-        return cls(network, card)
+        return cls(network, card, variant)
 
     def predict(self, pixels: np.ndarray) -> list[Prediction]:
         """uint8 [n, h, w, c], as from edgefer.preprocess -> n predictions."""

@@ -118,13 +118,13 @@ def verify(bundle: Bundle, *, runtime: str = "auto", variants: tuple[str, ...] =
     return checks
 
 
-def check_at_load(bundle: Bundle, network: Network) -> None:
+def check_at_load(bundle: Bundle, network: Network, variant: str) -> None:
     """Question 3 on a few pictures, in milliseconds: RuntimeFault when the network does not give its stored answers.
 
     It catches a runtime that answers zeros, or other numbers than the host's, before the first frame.
     """
     _check_card(bundle)
-    variant = "int8" if network.quantized else "float32"
+    variant = "int8" if network.quantized else variant  # the one compiled for the Edge TPU answers as int8 does
     pixels, answers = _vectors(bundle, "pixels", f"answers_{variant}")
     check = _check_answers(network, variant, pixels[::6], answers[::6])
     if not check.passed:

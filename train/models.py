@@ -71,7 +71,7 @@ def _four_block(model: Model, pixels):
 
 
 def load_keras(bundle: Bundle, variant: str) -> "tf_keras.Model":
-    """The bundle's "keras" or "pruned" network as a tf_keras model."""
+    """The bundle's "keras" or "tuned" network as a tf_keras model."""
     tensorflow()
     import tf_keras
 

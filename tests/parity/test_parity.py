@@ -83,10 +83,10 @@ def test_a_pruned_network_has_its_zeros_and_passes(edgefer, trained, builtin):
     import tempfile
 
     out = trained.with_name("pruned")
-    edgefer("convert", trained, "--int8", "--prune", "0.5", "--prune-epochs", "4", "--out", out)
+    edgefer("convert", trained, "--int8", "--prune", "0.5", "--out", out)
     pruned = Bundle.open(out)
     with tempfile.NamedTemporaryFile(suffix=".keras") as file:
-        shutil.copyfileobj(io.BytesIO(pruned.read("pruned")), file)
+        shutil.copyfileobj(io.BytesIO(pruned.read("tuned")), file)
         file.flush()
         import tf_keras
 
