@@ -8,17 +8,18 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 
 from edgefer.errors import InputError
-from edgefer.train.datasets import Split
+from edgefer.train.datasets import Split, load_dataset
 from edgefer.train.distribute import ALONE, place
 from edgefer.train.journal import read_history
 from edgefer.train.recipes import load_recipe
 
 HOSTS = ["10.0.0.1:7000", "10.0.0.2:7000"]
-TINY = ("model.layers=C8/2 R8 C16/2", "fit.batch_size=120", "fit.epochs=5", "fit.ema=0.8", "augment.mixup=0.2")
+TINY = ("model.layers=C8/2 C8/2", "fit.batch_size=32", "fit.epochs=4", "fit.ema=0.9", "optimizer.rate=0.01")
 
 
 def config(cluster, job, index):
@@ -81,12 +82,14 @@ def test_replicas_together_see_the_pictures_that_one_would(balance):
     for step, parts in enumerate(whole):
         quarters = [*first[2 * step : 2 * step + 2], *second[2 * step : 2 * step + 2]]
         for part, together in zip(parts, map(np.concatenate, zip(*quarters, strict=True)), strict=True):
-            np.testing.assert_allclose(together, part, atol=1e-6)
+            # Vectorized sines round the last elements of an array otherwise: 4e-6 of a picture's range was seen.
+            np.testing.assert_allclose(together, part, atol=5e-5)
 
 
 def start(command, cache, worker, ports):
     hosts = [f"127.0.0.1:{port}" for port in ports]
-    environment = os.environ | {"XDG_CACHE_HOME": str(cache), "TF_CONFIG": config({"worker": hosts}, "worker", worker)}
+    quiet = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}  # set by this process
+    environment = quiet | {"XDG_CACHE_HOME": str(cache), "TF_CONFIG": config({"worker": hosts}, "worker", worker)}
     program = [sys.executable, "-c", "from edgefer.cli import main; main()", *map(str, command)]
     return subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -108,20 +111,34 @@ class Silent:
     def end(self): ...
 
 
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of two classes of noise, darker and lighter: 128 pictures to learn from, 32 to validate."""
+    rng = np.random.default_rng(0)
+    for number in range(160):
+        label = ("dark", "light")[number % 2]
+        folder = tmp_path / "pictures" / label
+        folder.mkdir(parents=True, exist_ok=True)
+        noise = rng.integers(0, 160, (48, 48)) + 20 * (number % 2)
+        cv2.imwrite(str(folder / f"{number}.png"), noise.astype(np.uint8))
+    return tmp_path / "pictures"
+
+
 @pytest.mark.workers
-def test_two_workers_learn_what_one_does_and_go_on_after_a_kill(builtin, cache, tmp_path):
+def test_two_workers_learn_what_one_does_and_go_on_after_a_kill(pictures, cache, tmp_path):
     """One run of two processes is killed after two epochs and resumed: every epoch is as one process alone has it."""
     from edgefer.bundle import Bundle
     from edgefer.train.fit import fit
 
     (tmp_path / "alone").mkdir()
-    fit(load_recipe("demo", TINY), builtin, tmp_path / "alone", Silent())
+    recipe = load_recipe("demo", TINY)
+    fit(recipe, load_dataset(pictures, recipe.input), tmp_path / "alone", Silent())
     alone = read_history(tmp_path / "alone" / "history.csv")
 
     run = tmp_path / "run"
     history = run / "training" / "history.csv"
     settings = [part for setting in TINY for part in ("--set", setting)]
-    order = ["train", "--data", "builtin", "--recipe", "demo", *settings, "--out", run]
+    order = ["train", "--data", pictures, "--recipe", "demo", *settings, "--out", run]
     ports = free_ports(2)
     chief, worker = (start(order, cache, which, ports) for which in range(2))
     try:
@@ -140,7 +157,7 @@ def test_two_workers_learn_what_one_does_and_go_on_after_a_kill(builtin, cache, 
     assert complaint.startswith("edgefer: Another worker of this training is gone")
     assert f"edgefer train --resume --out {run}" in complaint
     done = len(read_history(history))
-    assert 2 <= done < 5
+    assert 2 <= done < 4
 
     ports = free_ports(2)
     resumed = [start(["train", "--resume", "--out", run], cache, which, ports) for which in range(2)]
@@ -150,14 +167,19 @@ def test_two_workers_learn_what_one_does_and_go_on_after_a_kill(builtin, cache, 
         for process in resumed:
             process.kill()
     assert [process.returncode for process in resumed] == [0, 0], told
-    assert f"epoch   {done}/5" not in told[0][1] and f"epoch   {done + 1}/5" in told[0][1]
+    assert f"epoch   {done}/4" not in told[0][1] and f"epoch   {done + 1}/4" in told[0][1]
     assert "the chief writes the bundle" in told[1][0]
 
-    card = Bundle.open(run).card
     together = read_history(history)
-    assert [row.epoch for row in together] == [1, 2, 3, 4, 5]
+    assert [row.epoch for row in together] == [1, 2, 3, 4]
+    # The same pictures, the same weights to begin with, batch norm over the whole batch: only float sums come in another
+    # order. Over such runs losses were seen to differ by up to 0.001 of theirs, and by 0.014 when batch norm took each
+    # replica's statistics.
     for ours, theirs in zip(together, alone, strict=True):
-        for name in ("rate", "loss", "accuracy", "val_loss", "val_accuracy"):
-            assert getattr(ours, name) == pytest.approx(getattr(theirs, name), rel=0.01, abs=0.01), (ours, theirs)
-    assert card.metrics["valid"]["keras"].accuracy == pytest.approx(max(row.val_accuracy for row in together), abs=1e-6)
+        assert (ours.rate, ours.loss, ours.val_loss) == pytest.approx(
+            (theirs.rate, theirs.loss, theirs.val_loss), rel=0.004
+        )
+        assert (ours.accuracy, ours.val_accuracy) == pytest.approx((theirs.accuracy, theirs.val_accuracy), abs=0.07)
+    scores = Bundle.open(run).card.metrics["valid"]["keras"]
+    assert scores.count == 32 and scores.accuracy == max(row.val_accuracy for row in together)
     assert not list(run.rglob("*partial*"))

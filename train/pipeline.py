@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from edgefer.train.framing import measure_crop
 from edgefer.train.journal import Epoch, read_history
 from edgefer.train.models import keras_bytes
 from edgefer.train.recipes import Recipe
+
+if TYPE_CHECKING:
+    import tf_keras
 
 Detect = Callable[[np.ndarray], list[tuple[int, int, int, int]]]
 
@@ -81,10 +85,15 @@ def train(
     """
     with distribute.together(place, run) as strategy:
         fitted = _fit(order, run, watcher, track, cache, place, strategy)
-    return _finish(order, run, *fitted, track, detectors) if fitted else None
+    if fitted is None:
+        return None
+    dataset, model, best = fitted
+    return _finish(order, run, dataset, model, best, track, detectors)
 
 
-def _fit(order: Order, run: Path, watcher: Watcher, track: datasets.Track, cache: Path | None, place: Place, strategy):
+def _fit(
+    order: Order, run: Path, watcher: Watcher, track: datasets.Track, cache: Path | None, place: Place, strategy
+) -> "tuple[datasets.Dataset, tf_keras.Model, Epoch] | None":
     """The data, the network with the best weights, and the epoch that gave them; None for a worker that only helps."""
     recipe = order.recipe
     dataset = datasets.load_dataset(
@@ -117,7 +126,7 @@ def _finish(
     order: Order,
     run: Path,
     dataset: datasets.Dataset,
-    model,
+    model: "tf_keras.Model",
     best: Epoch,
     track: datasets.Track,
     detectors: Mapping[str, Detect],
