@@ -36,7 +36,7 @@ def _plain(model: Model, pixels):
     # where an epoch has few steps, and validation then sees another network than training does.
     def conv(x, filters, stride=1, relu=True):
         x = layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False)(x)
-        x = layers.BatchNormalization(momentum=0.9)(x)
+        x = _batch_norm(momentum=0.9)(x)
         return layers.ReLU()(x) if relu else x
 
     x = pixels
@@ -61,13 +61,21 @@ def _four_block(model: Model, pixels):
     x = pixels
     for filters in model.widths:
         x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
-        x = layers.BatchNormalization()(x)
+        x = _batch_norm()(x)
         x = layers.MaxPooling2D()(x)
         x = layers.Dropout(model.dropout)(x)
     x = layers.Flatten()(x)
     x = layers.Dense(model.dense, activation="relu")(x)
-    x = layers.BatchNormalization()(x)
+    x = _batch_norm()(x)
     return layers.Dropout(min(0.9, 2 * model.dropout))(x)
+
+
+def _batch_norm(**options):
+    """Batch norm over the whole batch, also where a tf.distribute strategy divides it among several replicas."""
+    import tensorflow as tf
+    from tf_keras import layers
+
+    return layers.BatchNormalization(synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1, **options)
 
 
 def load_keras(bundle: Bundle, variant: str) -> "tf_keras.Model":

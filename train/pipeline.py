@@ -1,9 +1,11 @@
 """`edgefer train` from recipe and data to a bundle: load, fit, evaluate, measure the framing, write."""
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,14 +13,18 @@ from edgefer.bundle import Bundle, write_bundle, write_file
 from edgefer.card import ModelCard, Provenance, Scores
 from edgefer.errors import InputError
 from edgefer.metrics import confusion_matrix
-from edgefer.train import backend, datasets, plots
+from edgefer.train import backend, datasets, distribute, plots
 from edgefer.train.distill import distilled, load_soft_labels, save_soft_labels, teacher_probabilities
+from edgefer.train.distribute import ALONE, Place
 from edgefer.train.evaluate import class_table, evaluate, keras_logits
 from edgefer.train.fit import Watcher, fit
 from edgefer.train.framing import measure_crop
-from edgefer.train.journal import read_history
+from edgefer.train.journal import Epoch, read_history
 from edgefer.train.models import keras_bytes
 from edgefer.train.recipes import Recipe
+
+if TYPE_CHECKING:
+    import tf_keras
 
 Detect = Callable[[np.ndarray], list[tuple[int, int, int, int]]]
 
@@ -71,8 +77,24 @@ def train(
     track: datasets.Track = datasets.silent,
     detectors: Mapping[str, Detect] = {},
     cache: Path | None = None,
-) -> Result:
-    """Train as ordered into the directory `run`, continuing what is already there, and make it a bundle."""
+    place: Place = ALONE,
+) -> Result | None:
+    """Train as ordered into the directory `run`, continuing what is already there, and make it a bundle.
+
+    Of several workers only the chief writes there; the others help to fit, and get None.
+    """
+    with distribute.together(place, run) as strategy:
+        fitted = _fit(order, run, watcher, track, cache, place, strategy)
+    if fitted is None:
+        return None
+    dataset, model, best = fitted
+    return _finish(order, run, dataset, model, best, track, detectors)
+
+
+def _fit(
+    order: Order, run: Path, watcher: Watcher, track: datasets.Track, cache: Path | None, place: Place, strategy
+) -> "tuple[datasets.Dataset, tf_keras.Model, Epoch] | None":
+    """The data, the network with the best weights, and the epoch that gave them; None for a worker that only helps."""
     recipe = order.recipe
     dataset = datasets.load_dataset(
         order.data,
@@ -85,20 +107,36 @@ def train(
         cache=cache,
     )
     folder = run / "training"
-    folder.mkdir(parents=True, exist_ok=True)
-    order.save(run)
-    train_split = dataset.split("train")
-    if order.teachers or order.soft_labels:
-        known = _soft_labels(order, folder, train_split, dataset.labels, track)
-        learnt = dataset.splits | {"train": distilled(train_split, known, recipe.distill.weight)}
-        dataset = replace(dataset, splits=learnt)
-    start = Bundle.open(Path(order.init_from)) if order.init_from else None
-    model, best = fit(recipe, dataset, folder, watcher, start=start)
+    if place.chief:
+        folder.mkdir(parents=True, exist_ok=True)
+        order.save(run)
+    with tempfile.TemporaryDirectory() as scratch:
+        written = None if place.chief else Path(scratch)
+        if order.teachers or order.soft_labels:
+            train_split = dataset.split("train")
+            known = _soft_labels(order, written or folder, train_split, dataset.labels, track)
+            learnt = dataset.splits | {"train": distilled(train_split, known, recipe.distill.weight)}
+            dataset = replace(dataset, splits=learnt)
+        start = Bundle.open(Path(order.init_from)) if order.init_from else None
+        fitted = fit(recipe, dataset, folder, watcher, start=start, written=written, strategy=strategy)
+    return fitted and (dataset, *fitted)
 
+
+def _finish(
+    order: Order,
+    run: Path,
+    dataset: datasets.Dataset,
+    model: "tf_keras.Model",
+    best: Epoch,
+    track: datasets.Track,
+    detectors: Mapping[str, Detect],
+) -> Result:
+    """Evaluate, plot, measure the framing, and write the bundle."""
+    recipe, train_split = order.recipe, dataset.split("train")
     held = {name: split for name, split in dataset.splits.items() if name != "train"}
     logits = {name: keras_logits(model, split.images) for name, split in held.items()}
     scores = {name: evaluate(split, logits[name]) for name, split in held.items()}
-    report = {"history.png": plots.history_plot(read_history(folder / "history.csv"), best)}
+    report = {"history.png": plots.history_plot(read_history(run / "training" / "history.csv"), best)}
     for name, split in held.items():
         matrix = confusion_matrix(split.labels, logits[name].argmax(axis=1), len(dataset.labels))
         title = (

@@ -53,11 +53,15 @@ def train(
     from edgefer.bundle import CARD, new_directory
     from edgefer.devices.faces import HaarDetector
     from edgefer.devices.yunet import YuNetDetector
+    from edgefer.train import distribute
     from edgefer.train.datasets import cache_folder
     from edgefer.train.pipeline import Order
     from edgefer.train.pipeline import train as run_training
     from edgefer.train.recipes import load_recipe
 
+    place = distribute.place()
+    if place.workers > 1 and not out:
+        raise InputError("Several workers train one network: name its folder for all of them with --out DIR.")
     if resume:
         if data or labels or teacher or soft_labels or init_from or epochs or batch_size or seed is not None or set_:
             raise InputError("A resumed run keeps its data and recipe: give --resume alone, or with --out DIR.")
@@ -79,12 +83,14 @@ def train(
             valid_fraction=valid_fraction,
         )
         run = out or new_directory(Path("runs"), order.recipe.name)
-        if run.exists():
+        if run.exists() and place.chief:
             done = "a finished bundle" if (run / CARD).exists() else "something (--resume continues a training)"
             raise InputError(f"{run} already holds {done}: choose another --out.")
     detectors = {HaarDetector.name: HaarDetector().detect}
     if yunet:
         detectors[YuNetDetector.name] = YuNetDetector(yunet).detect
+    if place.workers > 1:
+        console.say(f"Worker {place.index} of {place.workers}, counted from 0; waiting for the others")
     console.say(f"Training {order.recipe.name} on {order.data} into {run}")
     try:
         result = run_training(
@@ -94,11 +100,15 @@ def train(
             track=console.track,
             detectors=detectors,
             cache=cache_folder(),
+            place=place,
         )
     except KeyboardInterrupt:
         raise EdgeferError(
             f"Stopped; every finished epoch is kept. Continue with: edgefer train --resume --out {run}"
         ) from None
+    if result is None:
+        console.show(f"Worker {place.index} is done; the chief writes the bundle {run}.")
+        return
     list_skipped(result.skipped)
     for name, rows in result.classes.items():
         console.show_table(
