@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edgefer.bundle import Bundle, write_bundle
 from edgefer.convert.flatbuffer import compiled, read_model
+from edgefer.convert.metadata import with_metadata
 from edgefer.convert.placement import MAPPED
 from edgefer.errors import BundleError, MissingDependency, RuntimeFault
 
@@ -106,6 +107,7 @@ def add_compiled(bundle: Bundle) -> tuple[Bundle, CompilerLog]:
             f"{bundle.path} holds no int8 network, and the Edge TPU runs nothing else: convert with --int8."
         )
     content, log, text = compile_int8(bundle.read("int8"))
+    content = with_metadata(content, bundle.card)  # whatever the compiler made of it
     files = {variant: bundle.read(variant) for variant in bundle.card.variants} | {VARIANT: content}
     figures = asdict(log) | {"mapped": log.mapped, "on_cpu": log.on_cpu}
     report = {"edgetpu.log": text.encode(), "edgetpu.json": json.dumps(figures, indent=2).encode() + b"\n"}

@@ -28,6 +28,8 @@ class Tensor:
     signature: tuple[int, ...]
     dtype: str
     scales: int  # 0: not quantized, 1: per tensor, more: per channel
+    steps: tuple[float, ...] = ()  # those scales, of a constant
+    axis: int = 0  # the dimension of the channels
     data: memoryview = field(repr=False, compare=False)  # of a constant; empty where the network computes it
 
     @property
@@ -207,14 +209,18 @@ class _Reader:
         shape = self.each(tensor.ShapeLength(), tensor.Shape)
         signature = self.each(tensor.ShapeSignatureLength(), tensor.ShapeSignature) or shape
         quantization = tensor.Quantization()
+        data = _at(self.buffers, tensor.Buffer())
+        scales = self.take(quantization.ScaleLength()) if quantization else 0
         return Tensor(
             index=index,
             name=self.text(tensor.Name()),
             shape=shape,
             signature=signature,
             dtype=_name(self.schema.TensorType, tensor.Type()),
-            scales=self.take(quantization.ScaleLength()) if quantization else 0,
-            data=_at(self.buffers, tensor.Buffer()),
+            scales=scales,
+            steps=tuple(quantization.Scale(number) for number in range(scales)) if len(data) else (),
+            axis=quantization.QuantizedDimension() if quantization else 0,
+            data=data,
         )
 
     def operator(self, index: int, operator, tensors: tuple[Tensor, ...]) -> Operator:

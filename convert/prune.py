@@ -3,38 +3,53 @@
 It makes the file compress better. It does not make int8 inference faster: no int8 kernel skips zeros.
 """
 
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
+from edgefer.convert.tune import steps_per_epoch, tune
 from edgefer.errors import MissingDependency
 from edgefer.train.backend import tensorflow
 from edgefer.train.datasets import Dataset
-from edgefer.train.fit import Watcher, batches
+from edgefer.train.fit import Watcher
 from edgefer.train.recipes import Recipe
 
 if TYPE_CHECKING:
     import tf_keras
 
 
-def prune(
-    model: "tf_keras.Model", recipe: Recipe, dataset: Dataset, *, sparsity: float, epochs: int, watcher: Watcher
-) -> "tf_keras.Model":
-    """The network with `sparsity` (0..1) of each convolution's and hidden dense layer's weights at zero.
-
-    Sparsity rises over the first half of `epochs` on the training split and is held for the second half, at a tenth
-    of the recipe's learning rate. `model` is changed in place and must not be used afterwards.
-    """
+def optimization_toolkit() -> ModuleType:
+    """tensorflow-model-optimization; MissingDependency with the line that installs it."""
     tensorflow()
-    import tf_keras
-
     try:
-        import tensorflow_model_optimization as tfmot
+        import tensorflow_model_optimization
     except ImportError as error:
         raise MissingDependency(
-            f"Pruning needs tensorflow-model-optimization ({error}): pip install 'edgefer[train]'."
+            f"Pruning and quantization-aware training need tensorflow-model-optimization ({error}): "
+            "pip install 'edgefer[train]'."
         ) from None
-    train = dataset.split("train")
-    batch = min(recipe.fit.batch_size, len(train))
-    steps = len(train) // batch
+    return tensorflow_model_optimization
+
+
+def prune(
+    model: "tf_keras.Model",
+    recipe: Recipe,
+    dataset: Dataset,
+    *,
+    sparsity: float,
+    epochs: int,
+    folder: Path,
+    watcher: Watcher,
+) -> "tf_keras.Model":
+    """A copy with `sparsity` (0..1) of each convolution's and hidden dense layer's weights at zero.
+
+    Sparsity rises over the first half of `epochs` on the training split and is held for the second half, at a tenth
+    of the recipe's learning rate, with the network itself as the teacher.
+    """
+    tfmot = optimization_toolkit()
+    import tf_keras
+
+    _, steps = steps_per_epoch(recipe, dataset)
     schedule = tfmot.sparsity.keras.PolynomialDecay(
         initial_sparsity=min(0.2, sparsity),
         final_sparsity=sparsity,
@@ -43,35 +58,33 @@ def prune(
         frequency=max(1, steps // 20),
     )
 
-    def wrap(layer):  # returns the layer itself, bare or wrapped, so the weights stay the model's own
+    def wrap(layer):  # returns the layer itself, bare or wrapped, so the weights stay the copy's own
         if isinstance(layer, tf_keras.layers.Conv2D | tf_keras.layers.Dense) and layer.name != "logits":
             return tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=schedule)
         return layer
 
-    wrapped = tf_keras.models.clone_model(model, clone_function=wrap)
-    rate = recipe.optimizer.rate / 10
-    decay = tf_keras.optimizers.schedules.CosineDecay(rate, steps * epochs)
-    kind = tf_keras.optimizers.SGD if recipe.optimizer.name == "sgd" else tf_keras.optimizers.Adam
-    extra = {"momentum": recipe.optimizer.momentum, "nesterov": True} if recipe.optimizer.name == "sgd" else {}
-    loss = tf_keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.fit.label_smoothing)
-    wrapped.compile(kind(decay, **extra), loss, metrics=["accuracy"])
+    wrapped = tf_keras.models.clone_model(copy_of(model), clone_function=wrap)
+    tune(
+        wrapped,
+        recipe,
+        dataset,
+        teacher=model,
+        epochs=epochs,
+        rate=recipe.optimizer.rate / 10,
+        folder=folder,
+        watcher=watcher,
+        callbacks=(tfmot.sparsity.keras.UpdatePruningStep(),),
+    )
+    return copy_of(tfmot.sparsity.keras.strip_pruning(wrapped))
 
-    class Report(tf_keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            watcher.step(logs["loss"], logs["accuracy"])
 
-    watcher.begin(0, epochs, steps)
-    try:
-        wrapped.fit(
-            batches(recipe, train, len(dataset.labels), batch, steps, first_epoch=0, epochs=epochs),
-            steps_per_epoch=steps,
-            epochs=epochs,
-            verbose=0,
-            callbacks=[tfmot.sparsity.keras.UpdatePruningStep(), Report()],
-        )
-    finally:
-        watcher.end()
-    return tfmot.sparsity.keras.strip_pruning(wrapped)
+def copy_of(model: "tf_keras.Model") -> "tf_keras.Model":
+    """The same network with weights of its own."""
+    import tf_keras
+
+    copy = tf_keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def measured_sparsity(model: "tf_keras.Model") -> float:

@@ -1,4 +1,4 @@
-"""Keras to TFLite: float32, and int8 in and out by post-training quantization."""
+"""Keras to TFLite: float32, float16 weights, and int8 in and out."""
 
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,19 @@ CALIBRATION_PICTURES = 512
 
 def to_float32(model: "tf_keras.Model") -> bytes:
     """The network as a float32 .tflite with batch size 1."""
-    return _run(_converter(model))
+    return run_converter(_converter(model))
+
+
+def to_float16(model: "tf_keras.Model") -> bytes:
+    """The network as a .tflite with float16 weights, half the bytes; float32 in and out, batch size 1.
+
+    Runtimes turn the weights into float32 when they load it, unless the processor computes in float16.
+    """
+    tf = tensorflow()
+    converter = _converter(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tf.float16]
+    return run_converter(converter)
 
 
 def to_int8(model: "tf_keras.Model", calibration: np.ndarray) -> bytes:
@@ -29,18 +41,34 @@ def to_int8(model: "tf_keras.Model", calibration: np.ndarray) -> bytes:
     point -128, so that a device feeds it raw pixels minus 128. Per channel for convolutions, per tensor for dense
     layers: runtimes and compilers from before 2024 expect one scale there (TensorFlow Lite Micro and NNAPI refuse more).
     """
-    tf = tensorflow()
+    return run_converter(int8_converter(model, calibration))
+
+
+def aware_to_int8(aware: "tf_keras.Model") -> bytes:
+    """A network that was trained quantization-aware as an int8 .tflite: its ranges are learnt, not calibrated."""
+    return run_converter(_int8_converter(aware))
+
+
+def int8_converter(model: "tf_keras.Model", calibration: np.ndarray):
+    """The converter behind `to_int8`, for those who ask it more."""
     calibration = calibration.copy()
     # The input range is taken from the extremes seen, and must be exactly 0..255.
     calibration[0].flat[calibration[0].argmin()] = 0
     calibration[0].flat[calibration[0].argmax()] = 255
+    converter = _int8_converter(model)
+    tf = tensorflow()
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.representative_dataset = lambda: ([to_float(one)[None]] for one in calibration)
+    return converter
+
+
+def _int8_converter(model):
+    tf = tensorflow()
     converter = _converter(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([to_float(one)[None]] for one in calibration)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = converter.inference_output_type = tf.int8
     converter._experimental_disable_per_channel_quantization_for_dense_layers = True
-    return _run(converter)
+    return converter
 
 
 def calibration_pictures(split: Split, seed: int, count: int = CALIBRATION_PICTURES) -> np.ndarray:
@@ -57,7 +85,7 @@ def _converter(model):
     return tf.lite.TFLiteConverter.from_concrete_functions([function], model)
 
 
-def _run(converter) -> bytes:
+def run_converter(converter) -> bytes:
     try:
         with quiet():
             return converter.convert()

@@ -41,7 +41,7 @@ class GuardedClassifier(Classifier):
         on_fault: bool = False,
         **how: Any,
     ):
-        super().__init__(classifier.network, classifier.card)
+        super().__init__(classifier.network, classifier.card, classifier.variant)
         self._guard: Guard[np.ndarray, list[Prediction]] = Guard(
             classifier.predict,
             (lambda: replace().predict) if replace else None,

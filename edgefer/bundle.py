@@ -1,10 +1,13 @@
 """The bundle: the directory that travels from training to the device, and the only thing that joins the stages.
 
 card.json            what the network is (edgefer.card); written last, so a directory without it is no bundle yet
-model.keras          the trained network; pruned.keras the same after pruning; both stay on the host
+model.keras          the trained network
+tuned.keras          the same after pruning or quantization-aware training; both stay on the host
 float32.tflite       the network as TFLite, float
+float16.tflite       the same with float16 weights
 int8.tflite          the network as TFLite, int8 in and out
 int8_edgetpu.tflite  the same, compiled for a Coral Edge TPU
+mediapipe.tflite     the network as MediaPipe's ImageClassifier takes it: RGB uint8 in, probabilities uint8 out
 parity.npz           pictures and expected answers (edgefer.parity)
 report/              plots and tables; not covered by the card
 """
@@ -25,14 +28,16 @@ CARD = "card.json"
 PARITY = "parity"
 FILES = {
     "keras": "model.keras",
-    "pruned": "pruned.keras",
+    "tuned": "tuned.keras",
     "float32": "float32.tflite",
+    "float16": "float16.tflite",
     "int8": "int8.tflite",
     "int8_edgetpu": "int8_edgetpu.tflite",
+    "mediapipe": "mediapipe.tflite",
     PARITY: "parity.npz",
 }
 EDGETPU_OPERATOR = "edgetpu-custom-op"  # what edgetpu_compiler puts in place of the operators it mapped
-TFLITE_VARIANTS = ("int8", "float32")  # the order in which a device prefers them
+TFLITE_VARIANTS = ("int8", "float16", "float32")  # the order in which a device prefers them
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,11 @@ class Bundle:
             bundle.read(variant)
         return bundle
 
+    @property
+    def hash(self) -> str:
+        """What `sha256sum card.json` says. The card holds the hash of each file, so this one stands for them all."""
+        return hashlib.sha256((self.path / CARD).read_bytes()).hexdigest()
+
     def has(self, variant: str) -> bool:
         return variant in self.card.variants
 
@@ -95,7 +105,7 @@ class Bundle:
         return content
 
     def best_tflite(self) -> str:
-        """The TFLite variant a device should run: int8 if there, else float32."""
+        """The TFLite variant a device should run: the first of TFLITE_VARIANTS that is there."""
         for variant in TFLITE_VARIANTS:
             if self.has(variant):
                 return variant

@@ -100,6 +100,8 @@ class ModelCard(_Part):
     temperature: float = Field(1.0, gt=0, le=100)
     variants: dict[str, Variant] = {}
     metrics: dict[str, dict[str, Scores]] = {}
+    author: str = ""
+    license: str = ""
     provenance: Provenance
 
     @model_validator(mode="after")

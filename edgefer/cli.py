@@ -1,13 +1,15 @@
 """The `edgefer` command. Commands live in edgefer.commands and import what they need inside their bodies, so that `edgefer --help` is quick."""
 
+import contextlib
 import os
 import sys
+import threading
 from typing import Annotated
 
 import typer
 
 from edgefer import __version__
-from edgefer.commands import board, data, demo, device, evaluation, host, proof, service
+from edgefer.commands import board, conversion, data, demo, device, evaluation, host, proof, service
 from edgefer.errors import EdgeferError
 
 app = typer.Typer(
@@ -22,21 +24,37 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; an expected failure is one sentence and an exit code, never a traceback."""
+    code = _run()
+    if any(thread.name.startswith("edgefer-") for thread in threading.enumerate()):
+        # A camera, detector or sink that is still at it. Python would end its thread in the midst of C++, which aborts the
+        # process. All files are closed by now.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code."""
     try:
         app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except EdgeferError as error:
         print(f"edgefer: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt:
         print("edgefer: stopped.", file=sys.stderr)
-        sys.exit(130)
+        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python does not complain again while it ends
-        sys.exit(1)
+        return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"edgefer: {where}{error.strerror or error}.", file=sys.stderr)
-        sys.exit(1)
+        return 1
+    return 0
 
 
 def _version(wanted: bool) -> None:
@@ -56,7 +74,9 @@ def _options(
 
 for command in (
     host.train,
-    host.convert,
+    conversion.convert,
+    conversion.profiles,
+    proof.verify,
     proof.parity,
     proof.lint,
     evaluation.evaluate,

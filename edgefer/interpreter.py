@@ -16,6 +16,7 @@ from edgefer.records import Prediction
 from edgefer.runtimes import RUNTIMES, installed_runtimes
 
 DEVICES = ("cpu", "coral")
+KERNELS = ("optimized", "reference")  # reference: TFLite's plain C++, slow and the same everywhere
 EDGETPU_LIBRARY = "libedgetpu.so.1"
 INT8_SCALE, INT8_ZERO = 1 / 255, -128  # of an int8 network's input: the pixel contract
 
@@ -59,6 +60,7 @@ class Network:
 
     content: the .tflite file. spec, classes: what its input and output must be; BundleError when they are not.
     runtime: "litert", "tflite-runtime", "tensorflow", or "auto" for the first that is installed.
+    kernels: one of KERNELS, on the CPU.
     device: "cpu", or "coral" for an Edge TPU, which takes a network compiled for it and never falls back to the CPU.
     """
 
@@ -70,6 +72,7 @@ class Network:
         *,
         runtime: str = "auto",
         threads: int = 1,
+        kernels: str = "optimized",
         device: str = "cpu",
         edgetpu_library: str = EDGETPU_LIBRARY,
     ):
@@ -87,10 +90,14 @@ class Network:
                     "The network is not compiled for the Edge TPU: run `edgefer convert --edgetpu` first."
                 )
             delegates = [_edgetpu_delegate(module.load_delegate, edgetpu_library)]
+        resolvers = module.OpResolverType
         try:
             with quiet():
                 self._interpreter = module.Interpreter(
-                    model_content=content, num_threads=threads, experimental_delegates=delegates
+                    model_content=content,
+                    num_threads=threads,
+                    experimental_delegates=delegates,
+                    experimental_op_resolver_type=resolvers.BUILTIN_REF if kernels == "reference" else resolvers.AUTO,
                 )
                 self._interpreter.allocate_tensors()
             (inputs,), (outputs,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
@@ -99,19 +106,26 @@ class Network:
         self.dtype = inputs["dtype"]
         self._in, self._out = inputs["index"], outputs["index"]
         self.scale, self.zero = outputs["quantization"]
+        self.check_contract(inputs, outputs, spec, classes)
+
+    def check_contract(self, inputs: dict, outputs: dict, spec: InputSpec, classes: int) -> None:
+        """BundleError unless the interpreter's details of the ends are those of a network that edgefer runs."""
         _check_contract(inputs, outputs, spec, classes)
 
     @property
     def quantized(self) -> bool:
         return self.dtype == np.int8
 
+    def feed(self, pixels: np.ndarray) -> np.ndarray:
+        """One picture's uint8 pixels [h, w, c] as the network takes them."""
+        return to_int8(pixels) if self.quantized else to_float(pixels)
+
     def raw(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 [n, h, w, c] -> the network's own output [n, classes]: int8 quanta, or float32 logits."""
-        convert = to_int8 if self.quantized else to_float
         answers = []
         for one in pixels:
             try:
-                self._interpreter.set_tensor(self._in, convert(one)[None])
+                self._interpreter.set_tensor(self._in, self.feed(one)[None])
                 self._interpreter.invoke()
                 answers.append(self._interpreter.get_tensor(self._out)[0])
             except (ValueError, RuntimeError) as error:
@@ -160,10 +174,10 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 class Classifier:
-    """A bundle's network ready to answer: pixels in, labelled probabilities out."""
+    """A bundle's network ready to answer: pixels in, labelled probabilities out. `variant`: which of its files it is."""
 
-    def __init__(self, network: Network, card: ModelCard):
-        self.network, self.card = network, card
+    def __init__(self, network: Network, card: ModelCard, variant: str):
+        self.network, self.card, self.variant = network, card, variant
 
     @classmethod
     def load(
@@ -175,13 +189,13 @@ class Classifier:
         threads: int = 1,
         device: str = "cpu",
     ) -> "Classifier":
-        """The bundle's network on the best runtime installed: int8 if there, else float32; on "coral" the compiled one."""
+        """The bundle's network on the best runtime installed: its best TFLite form; on "coral" the compiled one."""
         if device not in DEVICES:
             raise InputError(f"There is no device {device!r}: choose {' or '.join(DEVICES)}.")
-        content = bundle.read(variant or ("int8_edgetpu" if device == "coral" else bundle.best_tflite()))
-        card = bundle.card
+        variant = variant or ("int8_edgetpu" if device == "coral" else bundle.best_tflite())
+        content, card = bundle.read(variant), bundle.card
         network = Network(content, card.input, len(card.labels), runtime=runtime, threads=threads, device=device)
-        return cls(network, card)
+        return cls(network, card, variant)
 
     def predict(self, pixels: np.ndarray) -> list[Prediction]:
         """uint8 [n, h, w, c], as from edgefer.preprocess -> n predictions."""

@@ -1,5 +1,7 @@
 """Accuracy, macro recall and macro F1 from labels and predictions, in numpy so that a device can compute them too."""
 
+from math import comb
+
 import numpy as np
 
 from edgefer.card import Scores
@@ -54,3 +56,28 @@ def ece(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
     """Expected calibration error: the mean gap between confidence and accuracy (Guo et al. 2017, arXiv:1706.04599)."""
     count, confidence, accuracy = calibration_bins(probabilities, labels, bins).T
     return float((count * np.abs(confidence - accuracy)).sum() / count.sum())
+
+
+def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The score interval of a share of `count` trials (Wilson 1927): right near 0 and 1 and for few trials too."""
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def paired_interval(lost: int, gained: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """95% for the difference of two shares of the same `count` trials, of which `lost` went only to the first and
+    `gained` only to the second (Bonett & Price 2012, 10.3102/1076998611411915).
+
+    As if one more trial of each kind had been seen: unlike the plain interval it does not shrink to nothing when no
+    trial differs, and it holds for few trials.
+    """
+    first, second = (lost + 1) / (count + 2), (gained + 1) / (count + 2)
+    half = z * ((first + second - (first - second) ** 2) / (count + 2)) ** 0.5
+    return max(-1.0, first - second - half), min(1.0, first - second + half)
+
+
+def mcnemar_p(lost: int, gained: int) -> float:
+    """The exact two-sided p-value of McNemar's test: how often a fair coin would split as unevenly."""
+    tail = sum(comb(lost + gained, k) for k in range(min(lost, gained) + 1))
+    return min(1.0, 2 * tail / 2 ** (lost + gained))

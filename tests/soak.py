@@ -93,7 +93,7 @@ def soak_frames(count: int, real: bool) -> bool:
     else:
         none = Provenance(data="none", split_sizes={}, recipe={}, seed=0, epoch=0, versions={})
         card = ModelCard(name="tiny", labels=("a", "b"), input=InputSpec(height=16, width=16), provenance=none)
-        classifier = Classifier(Network(network_content(), card.input, 2), card)
+        classifier = Classifier(Network(network_content(), card.input, 2), card, "int8")
     lines, rows = Lines(), []
     began = time.monotonic()
 

@@ -74,13 +74,11 @@ def test_bad_sources_are_named_in_one_sentence(edgefer, tmp_path, converted, emp
     assert empty_video.with_suffix(".avi").read_bytes() == b"mine"
 
 
-def test_parity_over_budget_leaves_with_1_and_a_report(edgefer, converted, tmp_path):
-    report = tmp_path / "parity.json"
+def test_parity_over_budget_leaves_with_1_and_a_report(edgefer, converted):
     edgefer(
-        "parity", converted.path, "--data", "builtin", "--runtime", "litert", "--min-agreement", "1.01",
-        "--json", report, expect=1,
+        "parity", converted.path, "--data", "builtin", "--runtime", "litert", "--min-agreement", "1.01", expect=1,
     )  # fmt: skip
-    written = json.loads(report.read_text())
+    written = json.loads((converted.path / "report" / "parity.json").read_text())
     assert written["passed"] is False
     assert [check["passed"] for check in written["checks"] if check["question"] == 2] == [False, False]
 

@@ -17,6 +17,7 @@ from edgefer.bundle import Bundle, write_bundle
 from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.convert.edgetpu import Outcome, add_compiled, compile_int8, parse_log
 from edgefer.convert.flatbuffer import read_model
+from edgefer.convert.metadata import with_metadata
 from edgefer.convert.placement import AFTER, DTYPE, LIMIT, MAPPED, RANK, UNSUPPORTED, VERSION
 from edgefer.drawn import EXPRESSIONS
 from edgefer.errors import BundleError, MissingDependency, RuntimeFault
@@ -268,7 +269,7 @@ def test_convert_stores_the_compiled_network_and_the_log(source, compiled, compi
     out = tmp_path / "out"
     done = command("convert", source.path, "--edgetpu", "--data", pictures, "--out", out, expect=0)
     bundle = Bundle.open(out)
-    assert bundle.read("int8_edgetpu") == compiled
+    assert bundle.read("int8_edgetpu") == with_metadata(compiled, bundle.card)
     assert set(bundle.card.variants) == {"keras", "float32", "int8", "parity", "int8_edgetpu"}
     assert (out / "report" / "edgetpu.log").read_text() == WHOLE
     figures = json.loads((out / "report" / "edgetpu.json").read_text())

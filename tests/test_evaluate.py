@@ -10,7 +10,6 @@ from conftest import GRAY48
 from edgefer import drawn, metrics
 from edgefer.preprocess import prepare
 from edgefer.train import shift
-from edgefer.train.evaluate import wilson_interval
 
 
 def test_scores_are_those_of_their_definitions():
@@ -40,7 +39,7 @@ def test_wilson_interval_against_published_values():
         (0, 20, 0, 0.1611),
         (1, 29, 0.0061, 0.1718),
     ):
-        assert wilson_interval(hits / count, count) == pytest.approx((low, high), abs=5e-4)
+        assert metrics.wilson_interval(hits / count, count) == pytest.approx((low, high), abs=5e-4)
 
 
 def test_every_domain_shift_does_something_and_keeps_the_shape():
@@ -66,7 +65,9 @@ def test_evaluate_reports_both_networks_side_by_side(edgefer, converted):
         assert written["domain_shift"]["as it is"][name] == pytest.approx(stored.accuracy)
         assert written["domain_shift"]["head tilted 30 degrees"][name] < stored.accuracy
     page = (report / "evaluation-valid.html").read_text()
-    assert len(re.findall(r'<img alt="[^"]+" src="data:image/png;base64,iVBOR', page)) == 5
+    assert (
+        len(re.findall(r'<img alt="[^"]+" src="data:image/png;base64,iVBOR', page)) >= 5
+    )  # two plots a network, mistakes
     assert "http://" not in page and "https://" not in page  # opens anywhere, offline
     missing = edgefer("evaluate", converted.path, "--data", "builtin", "--split", "test", expect=2)
     assert "has no test split" in missing.stderr

@@ -33,10 +33,10 @@ def test_the_default_network_sees_a_real_smile(edgefer, tmp_path):
 def test_the_check_at_load_stops_a_network_that_lies(edgefer, monkeypatch):
     bundle = Bundle.open(shipped_bundles()["fer-small"])
     network = Classifier.load(bundle).network
-    check_at_load(bundle, network)
+    check_at_load(bundle, network, "int8")
     monkeypatch.setattr(Network, "raw", lambda self, pixels: np.zeros((len(pixels), 7), np.int8))
     with pytest.raises(RuntimeFault, match="every answer is zero"):
-        check_at_load(bundle, network)
+        check_at_load(bundle, network, "int8")
 
 
 def test_models_lists_them_by_the_name_that_commands_take(edgefer, tmp_path):

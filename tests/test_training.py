@@ -22,10 +22,11 @@ def pixels(builtin):
 
 
 def augmented(pixels, recipe: Augment, seed=(0, 0)):
-    from edgefer.train.augment import augment_batch
+    from edgefer.train.augment import Draws, augment_batch
 
     tf = tensorflow()
-    return augment_batch(tf.constant(pixels), recipe, tf.constant(seed, tf.int64)).numpy()
+    draws = Draws.of_all(len(pixels), tf.constant(seed, tf.int64))
+    return augment_batch(tf.constant(pixels), recipe, draws).numpy()
 
 
 def test_augmentation_is_off_by_default_and_a_function_of_its_seed(pixels):

@@ -165,7 +165,7 @@ def test_a_detector_whose_replacement_hangs_too_ends_the_run(shipped, hang):
 
 class Hanging(Classifier):
     def __init__(self, real, fault):
-        super().__init__(real.network, real.card)
+        super().__init__(real.network, real.card, real.variant)
         self.fault, self.calls = fault, 0
 
     def predict(self, pixels):

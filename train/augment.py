@@ -4,23 +4,62 @@ Every draw is stateless, a function of (seed, step), so that a resumed run sees 
 """
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 from edgefer.train.recipes import Augment
 
 
-def augment_batch(images, recipe: Augment, seed):
-    """Change a batch: float32 [n, h, w, c] in 0..1 and an int64 [2] seed -> float32 of the same shape in 0..1."""
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """Random numbers for the pictures `rows` of a batch of `count`; a seed is int64 [2].
+
+    They are drawn for the whole batch: each of several workers changes its share as one alone would have.
+    """
+
+    seed: Any
+    count: int
+    rows: Any
+
+    @classmethod
+    def of_all(cls, count: int, seed) -> "Draws":
+        return cls(seed=seed, count=count, rows=range(count))
+
+    def uniform(self, which: int, low: float, high: float):
+        """float32 [rows]."""
+        import tensorflow as tf
+
+        return tf.gather(tf.random.stateless_uniform([self.count], self._seed(which), low, high), self.rows)
+
+    def normal(self, which: int, shape):
+        """float32 [rows, *shape], standard deviation 1."""
+        import tensorflow as tf
+
+        whole = tf.concat([[self.count], shape], axis=0)
+        return tf.gather(tf.random.stateless_normal(whole, self._seed(which)), self.rows)
+
+    def beta(self, first: int, second: int, alpha: float):
+        """float32 [rows], of Beta(alpha, alpha)."""
+        import tensorflow as tf
+
+        a, b = (tf.random.stateless_gamma([self.count], self._seed(which), alpha) for which in (first, second))
+        return tf.gather(tf.maximum(a, 1e-9) / tf.maximum(a + b, 1e-9), self.rows)
+
+    def _seed(self, which: int):
+        import tensorflow as tf
+
+        return tf.random.experimental.stateless_fold_in(self.seed, which)
+
+
+def augment_batch(images, recipe: Augment, draws: Draws):
+    """Change pictures: float32 [n, h, w, c] in 0..1 -> float32 of the same shape in 0..1."""
     import tensorflow as tf
 
-    count = tf.shape(images)[0]
-
-    def uniform(which: int, low: float, high: float):
-        return tf.random.stateless_uniform([count], tf.random.experimental.stateless_fold_in(seed, which), low, high)
-
+    uniform = draws.uniform
     if recipe.flip or recipe.rotate_deg or recipe.zoom or recipe.shift:
         angle = uniform(0, -recipe.rotate_deg, recipe.rotate_deg) * math.pi / 180
         scale = 1 / uniform(1, 1 - recipe.zoom, 1 + recipe.zoom)
-        mirror = tf.sign(uniform(2, -1, 1)) if recipe.flip else tf.ones([count])
+        mirror = tf.sign(uniform(2, -1, 1)) if recipe.flip else tf.ones_like(scale)
         images = _affine(
             images, angle, scale, mirror, uniform(3, -1, 1) * recipe.shift, uniform(4, -1, 1) * recipe.shift
         )
@@ -38,8 +77,7 @@ def augment_batch(images, recipe: Augment, seed):
         images = images * (1 - share) + _blurred(images) * share
     if recipe.noise:
         level = uniform(16, 0, recipe.noise)[:, None, None, None]
-        draw = tf.random.experimental.stateless_fold_in(seed, 17)
-        images = tf.clip_by_value(images + level * tf.random.stateless_normal(tf.shape(images), draw), 0, 1)
+        images = tf.clip_by_value(images + level * draws.normal(17, tf.shape(images)[1:]), 0, 1)
     if recipe.erase:
         images = _erase(images, recipe.erase, uniform)
     return images
@@ -100,24 +138,18 @@ def _erase(images, probability: float, uniform):
     return tf.where(hole[..., None], mean, images)
 
 
-def mix(images, targets, alpha: float, seed):
-    """mixup (Zhang et al. 2018, arXiv:1710.09412): each picture and its target blended with the next one's.
+def mix(images, targets, alpha: float, draws: Draws):
+    """mixup (Zhang et al. 2018, arXiv:1710.09412): each picture and its target blended with those before it.
 
-    The share of the blend is drawn from Beta(alpha, alpha), one per picture; nothing is done at alpha 0.
+    The share of the blend is drawn from Beta(alpha, alpha), one per picture. The first picture is there only for the
+    second: n + 1 go in, n come out.
     """
     import tensorflow as tf
 
-    if not alpha:
-        return images, targets
-    count = tf.shape(images)[0]
-    first, second = (
-        tf.random.stateless_gamma([count], tf.random.experimental.stateless_fold_in(seed, which), alpha)
-        for which in (12, 13)
-    )
-    share = tf.maximum(first, 1e-9) / tf.maximum(first + second, 1e-9)
+    share = draws.beta(12, 13, alpha)[1:]
     share = tf.maximum(share, 1 - share)  # a blend belongs to the picture it has more of
     pixels = share[:, None, None, None]
     return (
-        images * pixels + tf.roll(images, 1, axis=0) * (1 - pixels),
-        targets * share[:, None] + tf.roll(targets, 1, axis=0) * (1 - share[:, None]),
+        images[1:] * pixels + images[:-1] * (1 - pixels),
+        targets[1:] * share[:, None] + targets[:-1] * (1 - share[:, None]),
     )

@@ -11,7 +11,7 @@ from edgefer.bundle import TFLITE_VARIANTS, Bundle
 from edgefer.card import Scores
 from edgefer.errors import BundleError
 from edgefer.interpreter import Network, softmax
-from edgefer.metrics import confusion_matrix, ece, nll, per_class, scores
+from edgefer.metrics import confusion_matrix, ece, nll, per_class, scores, wilson_interval
 from edgefer.preprocess import to_float
 from edgefer.train.datasets import Split
 from edgefer.train.models import load_keras
@@ -103,10 +103,3 @@ def full_evaluation(name: str, logits: np.ndarray, split: Split, temperature: fl
         confusion=confusion_matrix(split.labels, logits.argmax(axis=1), logits.shape[1]),
         probabilities=probabilities,
     )
-
-
-def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """The score interval of a share of `count` trials (Wilson 1927): right near 0 and 1 and for few trials too."""
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)

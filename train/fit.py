@@ -1,6 +1,8 @@
 """Fitting: one deterministic stream of batches, a checkpoint every epoch, and resuming where a killed run stopped."""
 
+import itertools
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -8,7 +10,7 @@ import numpy as np
 
 from edgefer.bundle import Bundle
 from edgefer.errors import DataError, InputError
-from edgefer.train.augment import augment_batch, mix
+from edgefer.train.augment import Draws, augment_batch, mix
 from edgefer.train.backend import precision, tensorflow
 from edgefer.train.datasets import Dataset, Split
 from edgefer.train.journal import COLUMNS, Epoch, Journal
@@ -17,6 +19,7 @@ from edgefer.train.objective import class_shares, make_loss, make_optimizer, tak
 from edgefer.train.recipes import Recipe
 
 if TYPE_CHECKING:
+    import tensorflow as tf
     import tf_keras
 
 NORM_BATCHES = 50
@@ -27,88 +30,151 @@ class Watcher(Protocol):
 
     def begin(self, first_epoch: int, epochs: int, steps: int) -> None: ...
     def step(self, loss: float, accuracy: float) -> None: ...
-    def epoch(self, row: Epoch, best: Epoch) -> None: ...
+    def epoch(self, row: Epoch, best: Epoch | None) -> None: ...
     def end(self) -> None: ...
 
 
 def fit(
-    recipe: Recipe, dataset: Dataset, folder: Path, watcher: Watcher, *, start: Bundle | None = None
-) -> tuple["tf_keras.Model", Epoch]:
+    recipe: Recipe,
+    dataset: Dataset,
+    folder: Path,
+    watcher: Watcher,
+    *,
+    start: Bundle | None = None,
+    written: Path | None = None,
+    strategy: "tf.distribute.Strategy | None" = None,
+) -> tuple["tf_keras.Model", Epoch] | None:
     """Train on the "train" split, choosing the epoch with the best accuracy on "valid", or the last where the recipe
     keeps that; then "valid" may be absent. `start`: whose weights to begin with, as far as they fit.
 
     `folder` receives checkpoints, the best weights, history.csv and TensorBoard logs; when it already holds a
     checkpoint, training continues after that epoch with the same optimizer state and the same batches. Returns the
     float32 network with the best weights, and the epoch that gave them.
+
+    strategy: of tf.distribute; the recipe's batch is divided among its replicas, and they see the pictures that one
+    alone would. written: for a worker that is not the chief, another place to write into, which nobody reads: every
+    worker must save the variables that are spread over all. It gets None.
     """
-    tensorflow()
-    import tf_keras
-
-    tf_keras.utils.set_random_seed(recipe.fit.seed)
-    train = dataset.split("train")
-    valid = dataset.split("valid") if recipe.needs_validation else dataset.splits.get("valid")
-    batch = min(recipe.fit.batch_size, len(train))
-    steps = len(train) // batch
-
-    tf_keras.mixed_precision.set_global_policy(precision())
-    statistics = pixel_statistics(train.images) if recipe.model.zscore else None
-    model = build(recipe.model, recipe.input, len(dataset.labels), statistics)
-    if start:
-        initialize(model, dataset.labels, start)
-    elif recipe.model.freeze and not recipe.model.weights:
-        raise InputError("A frozen network needs weights to begin with: --init-from BUNDLE.")
-    model.compile(
-        optimizer=make_optimizer(recipe, steps),
-        loss=make_loss(recipe, train, len(dataset.labels)),
-        metrics=["accuracy"],
-    )
-    model.optimizer.build(model.trainable_variables)
-    journal = Journal(folder, model, recipe.fit.patience, recipe.fit.keep)
-    done = journal.restore()
-    watcher.begin(done, recipe.fit.epochs, steps)
-
-    def averaging(epoch: int):
-        """Some of the batches of an epoch, to estimate batch norm's statistics on."""
-        stream = batches(recipe, train, len(dataset.labels), batch, steps, first_epoch=epoch, epochs=epoch + 1)
-        return stream.take(NORM_BATCHES)
-
-    try:
-        if done < recipe.fit.epochs and not journal.exhausted():
-            model.fit(
-                batches(recipe, train, len(dataset.labels), batch, steps, first_epoch=done, epochs=recipe.fit.epochs),
-                validation_data=_in_order(valid, len(dataset.labels)) if valid else None,
-                steps_per_epoch=steps,
-                initial_epoch=done,
-                epochs=recipe.fit.epochs,
-                verbose=0,
-                callbacks=[
-                    _callback(recipe, journal, watcher, averaging),
-                    tf_keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False),
-                ],
-            )
-    finally:
-        watcher.end()
-        tf_keras.mixed_precision.set_global_policy("float32")
+    strategy = strategy or tensorflow().distribute.get_strategy()
+    journal = _fit(recipe, dataset, folder, written or folder, watcher, start, strategy)
+    if written:
+        return None
     if not journal.best_weights.is_file():
         raise DataError(
             f"{folder} has no best weights: training reached no finite validation accuracy. Lower the rate."
         )
+    statistics = pixel_statistics(dataset.split("train").images) if recipe.model.zscore else None
     network = build(recipe.model, recipe.input, len(dataset.labels), statistics)
     network.load_weights(journal.best_weights)
     return network, journal.kept()
 
 
-def batches(recipe: Recipe, split: Split, classes: int, batch: int, steps: int, *, first_epoch: int, epochs: int):
+def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, watcher: Watcher, start, strategy) -> Journal:
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(recipe.fit.seed)
+    train = dataset.split("train")
+    valid = dataset.split("valid") if recipe.needs_validation else dataset.splits.get("valid")
+    statistics = pixel_statistics(train.images) if recipe.model.zscore else None
+    classes, replicas = len(dataset.labels), strategy.num_replicas_in_sync
+    batch = min(recipe.fit.batch_size, len(train))
+    if batch % replicas:
+        raise DataError(f"A batch of {batch} pictures cannot be divided among {replicas} replicas: set --batch-size.")
+    steps = len(train) // batch
+
+    def stream(first_epoch: int, epochs: int):
+        return strategy.distribute_datasets_from_function(
+            lambda context: batches(
+                recipe, train, classes, batch, steps, first_epoch=first_epoch, epochs=epochs, share=Share.of(context)
+            )
+        )
+
+    tf_keras.mixed_precision.set_global_policy(precision())
+    with strategy.scope():
+        model = build(recipe.model, recipe.input, classes, statistics)
+        if start:
+            initialize(model, dataset.labels, start)
+        elif recipe.model.freeze and not recipe.model.weights:
+            raise InputError("A frozen network needs weights to begin with: --init-from BUNDLE.")
+        model.compile(
+            optimizer=make_optimizer(recipe, steps), loss=make_loss(recipe, train, classes), metrics=["accuracy"]
+        )
+        model.optimizer.build(model.trainable_variables)
+    journal = Journal(folder, model, recipe.fit.patience, recipe.fit.keep, written=written)
+    done = journal.restore()
+    _agree(done, folder, strategy)
+    watcher.begin(done, recipe.fit.epochs, steps)
+    callbacks = [_callback(recipe, journal, watcher, lambda epoch: stream(epoch, epoch + 1))]
+    if written == folder:
+        callbacks.append(tf_keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False))
+    try:
+        if done < recipe.fit.epochs and not journal.exhausted():
+            model.fit(
+                stream(done, recipe.fit.epochs),
+                validation_data=_in_order(valid, classes) if valid else None,
+                steps_per_epoch=steps,
+                initial_epoch=done,
+                epochs=recipe.fit.epochs,
+                verbose=0,
+                callbacks=callbacks,
+            )
+    finally:
+        watcher.end()
+        tf_keras.mixed_precision.set_global_policy("float32")
+    return journal
+
+
+def _agree(done: int, folder: Path, strategy) -> None:
+    """Fail when workers would go on from different epochs."""
+    tf = tensorflow()
+    total = strategy.reduce("SUM", strategy.run(lambda: tf.constant(done)), axis=None)
+    if total != done * strategy.num_replicas_in_sync:
+        raise DataError(
+            f"The workers do not see the same checkpoint: {folder} must lie on a disk that all of them share."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """The part of every batch that this process takes: the replicas first .. first + here - 1 of `replicas`."""
+
+    first: int = 0
+    here: int = 1
+    replicas: int = 1
+
+    @classmethod
+    def of(cls, context) -> "Share":
+        """Of a tf.distribute.InputContext."""
+        here = context.num_replicas_in_sync // context.num_input_pipelines
+        return cls(first=context.input_pipeline_id * here, here=here, replicas=context.num_replicas_in_sync)
+
+
+WHOLE = Share()
+
+
+def batches(
+    recipe: Recipe,
+    split: Split,
+    classes: int,
+    batch: int,
+    steps: int,
+    *,
+    first_epoch: int,
+    epochs: int,
+    share: Share = WHOLE,
+):
     """Augmented batches of the epochs first_epoch .. epochs - 1, a pure function of seed, epoch and step.
 
     A tf.data.Dataset of (float32 pixels [batch, h, w, c] in 0..1, float32 targets [batch, classes]), and
-    with class weights float32 weights [batch] of mean 1.
+    with class weights float32 weights [batch] of mean 1. With a share of it, each element is one replica's part of a
+    batch: together, all replicas see the pictures that one alone would.
     """
     tf = tensorflow()
     images, targets = tf.constant(split.images), tf.constant(split.soft_labels(classes))
-    seed, balance = recipe.fit.seed, recipe.fit.balance
+    seed, balance, mixup = recipe.fit.seed, recipe.fit.balance, recipe.augment.mixup
     rarity = (1 / class_shares(split, classes))[split.labels]
     weights = tf.constant(rarity / rarity.mean(), tf.float32)
+    part = batch // share.replicas
 
     def rows_of(epoch):
         draw = tf.stack([seed, epoch])
@@ -119,16 +185,26 @@ def batches(recipe: Recipe, split: Split, classes: int, batch: int, steps: int, 
         rows = tf.data.Dataset.from_tensor_slices(tf.reshape(order[: steps * batch], [steps, batch]))
         return rows.enumerate(start=epoch * steps)
 
-    def load(step, rows):
-        # Pictures and targets are gathered by the same rows, so they cannot get out of step.
-        pixels = tf.cast(tf.gather(images, rows), tf.float32) / 255
-        draw = tf.stack([seed, step])
-        pixels, wanted = mix(
-            augment_batch(pixels, recipe.augment, draw), tf.gather(targets, rows), recipe.augment.mixup, draw
-        )
-        return (pixels, wanted, tf.gather(weights, rows)) if balance == "class-weights" else (pixels, wanted)
+    def parts_of(step, rows):
+        replicas = tf.data.Dataset.range(share.first, share.first + share.here)
+        return replicas.map(lambda replica: (step, rows, tf.cast(replica, tf.int32) * part))
 
-    return tf.data.Dataset.range(first_epoch, epochs).flat_map(rows_of).map(load, num_parallel_calls=2).prefetch(4)
+    def load(step, rows, start):
+        # The picture before the first is loaded too for mixup to blend the first with.
+        chosen = tf.math.floormod(tf.range(start - 1 if mixup else start, start + part), batch)
+        draws = Draws(seed=tf.stack([seed, step]), count=batch, rows=chosen)
+        # Pictures and targets are gathered by the same rows, so they cannot get out of step.
+        rows = tf.gather(rows, chosen)
+        pixels, wanted = tf.cast(tf.gather(images, rows), tf.float32) / 255, tf.gather(targets, rows)
+        pixels = augment_batch(pixels, recipe.augment, draws)
+        if mixup:
+            pixels, wanted = mix(pixels, wanted, mixup, draws)
+        if balance == "class-weights":
+            return pixels, wanted, tf.gather(weights, rows[-part:])
+        return pixels, wanted
+
+    stream = tf.data.Dataset.range(first_epoch, epochs).flat_map(rows_of).flat_map(parts_of)
+    return stream.map(load, num_parallel_calls=2).prefetch(4)
 
 
 def _in_order(split: Split, classes: int):
@@ -159,7 +235,8 @@ def _callback(recipe: Recipe, journal: Journal, watcher: Watcher, averaging):
         def average(self):
             if recipe.fit.ema:
                 self.trained = self.model.get_weights()
-                take_average(self.model, averaging(self.number))
+                # Some of the epoch's batches, to estimate batch norm's statistics on.
+                take_average(self.model, itertools.islice(averaging(self.number), NORM_BATCHES))
 
         def on_epoch_end(self, epoch, logs=None):
             if not np.isfinite(logs["loss"]):
@@ -168,7 +245,7 @@ def _callback(recipe: Recipe, journal: Journal, watcher: Watcher, averaging):
                     "try --set optimizer.rate=... ten times lower."
                 )
             rate = self.model.optimizer.learning_rate
-            rate = float(rate(self.model.optimizer.iterations) if callable(rate) else rate)
+            rate = float((rate(self.model.optimizer.iterations) if callable(rate) else rate).numpy())
             seconds = time.monotonic() - self.began
             if "val_loss" not in logs:  # nothing was tested, so nothing was averaged yet
                 self.average()

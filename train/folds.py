@@ -110,9 +110,13 @@ def cross_validate(
     watcher: Watcher,
     *,
     start: Bundle | None = None,
+    strategy=None,
     say: Callable[[str], None] = lambda text: None,
 ) -> CrossValidation:
-    """Train a network for each fold under `folder`/<number>, continuing what is already there, and pool the answers."""
+    """Train a network for each fold under `folder`/<number>, continuing what is already there, and pool the answers.
+
+    strategy: as for fit.
+    """
     logits, mirrored = [], []
     for fold in folds:
         say(
@@ -120,7 +124,9 @@ def cross_validate(
         )
         inside = folder / str(fold.number)
         inside.mkdir(parents=True, exist_ok=True)
-        model, _ = fit(recipe, fold.dataset, inside, watcher, start=start)
+        fitted = fit(recipe, fold.dataset, inside, watcher, start=start, strategy=strategy)
+        assert fitted  # this process is the only one
+        model, _ = fitted
         logits.append(keras_logits(model, fold.held.images))
         mirrored.append(keras_logits(model, np.ascontiguousarray(fold.held.images[:, :, ::-1])))
         right = float((logits[-1].argmax(axis=1) == fold.held.labels).mean())

@@ -11,33 +11,47 @@ from edgefer.train.datasets import Track, silent
 SIDE = 192  # pixels smaller faces are enlarged to: a size every detector finds
 LEAST = 20  # fewer faces say nothing
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
-def measure_crop(
-    images: np.ndarray, detect: Callable[[np.ndarray], list[tuple[int, int, int, int]]], track: Track = silent
-) -> CropSpec:
+
+def scene_of(image: np.ndarray) -> tuple[np.ndarray, Box]:
+    """A face picture, uint8 [h, w, c] gray or RGB, as a camera might see it: uint8 BGR, and where the picture lies in it.
+
+    It is enlarged, and its border mirrored to give a detector the surroundings it looks for.
+    """
+    enlarge = max(1, round(SIDE / image.shape[0]))
+    height, width = (side * enlarge for side in image.shape[:2])
+    pad = height // 2
+    picture = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if image.shape[2] == 1 else cv2.COLOR_RGB2BGR)
+    picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC)
+    picture = cv2.copyMakeBorder(picture, pad, pad, pad, pad, cv2.BORDER_REFLECT)
+    return picture, (pad, pad, pad + width, pad + height)
+
+
+def relation(box_xyxy: Box, frame_xyxy: Box) -> tuple[float, float, float]:
+    """The scale, dx and dy of the crop (edgefer.card.CropSpec) that makes the frame of the box."""
+    (x0, y0, x1, y1), (left, top, right, bottom) = box_xyxy, frame_xyxy
+    side = ((x1 - x0) + (y1 - y0)) / 2
+    return (
+        ((right - left) + (bottom - top)) / 2 / side,
+        ((left + right) / 2 - (x0 + x1) / 2) / side,
+        ((top + bottom) / 2 - (y0 + y1) / 2) / side,
+    )
+
+
+def measure_crop(images: np.ndarray, detect: Callable[[np.ndarray], list[Box]], track: Track = silent) -> CropSpec:
     """The median relation between `detect`'s boxes and the frames of face pictures.
 
-    images: uint8 [n, h, w, c] (gray or RGB), each filled by one face. Each is enlarged, its border mirrored to give
-    the detector the surroundings it looks for, and detected; the box is compared with where the picture lies.
+    images: uint8 [n, h, w, c] (gray or RGB), each filled by one face.
     detect: uint8 BGR [h, w, 3] -> boxes (left, top, right, bottom). A picture with no box or several is passed over.
     Returns the default CropSpec when fewer than 20 faces are found.
     """
-    enlarge = max(1, round(SIDE / images.shape[1]))
-    height, width = (side * enlarge for side in images.shape[1:3])
-    pad = height // 2
-    frame_x, frame_y = pad + width / 2, pad + height / 2
     found = []
     for image in track(images, len(images), "Measuring how the detector frames these faces"):
-        picture = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if image.shape[2] == 1 else cv2.COLOR_RGB2BGR)
-        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC)
-        picture = cv2.copyMakeBorder(picture, pad, pad, pad, pad, cv2.BORDER_REFLECT)
+        picture, frame_xyxy = scene_of(image)
         boxes = detect(picture)
         if len(boxes) == 1:
-            x0, y0, x1, y1 = boxes[0]
-            side = ((x1 - x0) + (y1 - y0)) / 2
-            found.append(
-                ((width + height) / 2 / side, (frame_x - (x0 + x1) / 2) / side, (frame_y - (y0 + y1) / 2) / side)
-            )
+            found.append(relation(boxes[0], frame_xyxy))
     if len(found) < LEAST:
         return CropSpec()
     scale, dx, dy = np.median(found, axis=0).round(3)

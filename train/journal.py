@@ -29,24 +29,27 @@ class Journal:
     """What survives a kill: checkpoints of network and optimizer, the best weights, and the history.
 
     The checkpoint is written first and names its epoch; history rows after it belong to an epoch that will be run
-    again, and are dropped.
+    again, and are dropped. All is read from `folder` and written into `written`, the same folder but for a worker that
+    is not the chief.
     """
 
-    def __init__(self, folder: Path, model, patience: int, keep: str = "best"):
+    def __init__(self, folder: Path, model, patience: int, keep: str = "best", *, written: Path | None = None):
         tf = tensorflow()
         self.model, self.patience, self.last = model, patience, keep == "last"
-        self.history = folder / "history.csv"
-        self.best_weights = folder / "best.weights.h5"
+        self.folder, self.written = folder, written or folder
+        self.history = self.written / "history.csv"
+        self.best_weights = self.written / "best.weights.h5"
         self.epoch = tf.Variable(0, dtype=tf.int64)
         checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, epoch=self.epoch)
-        self.manager = tf.train.CheckpointManager(checkpoint, folder / "checkpoints", max_to_keep=2)
+        self.manager = tf.train.CheckpointManager(checkpoint, self.written / "checkpoints", max_to_keep=2)
         self.rows: list[Epoch] = []
 
     def restore(self) -> int:
         """Load the newest checkpoint if there is one; returns how many epochs are done."""
-        if self.manager.latest_checkpoint:
-            self.manager.checkpoint.restore(self.manager.latest_checkpoint).assert_existing_objects_matched()
-            self.rows = read_history(self.history)[: int(self.epoch)]
+        newest = tensorflow().train.latest_checkpoint(self.folder / "checkpoints")
+        if newest:
+            self.manager.checkpoint.restore(newest).assert_existing_objects_matched()
+            self.rows = read_history(self.folder / "history.csv")[: int(self.epoch)]
         return int(self.epoch)
 
     def judge(self, row: Epoch) -> None:

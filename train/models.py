@@ -82,7 +82,7 @@ def _plain(model: Model, pixels):
     # where an epoch has few steps, and validation then sees another network than training does.
     def conv(x, filters, stride=1, relu=True, padding="same"):
         x = layers.Conv2D(filters, 3, strides=stride, padding=padding, use_bias=False)(x)
-        x = layers.BatchNormalization(momentum=0.9)(x)
+        x = _batch_norm(momentum=0.9)(x)
         return layers.ReLU()(x) if relu else x
 
     x = pixels
@@ -97,6 +97,8 @@ def _plain(model: Model, pixels):
         else:
             x = conv(x, int(filters), stride=2 if stride else 1, padding=_first(model, number == 0))
     x = layers.GlobalAveragePooling2D()(x)
+    if model.freeze:  # features that were not learnt here are small and uneven, which weight decay would punish
+        x = _batch_norm(momentum=0.9, center=False, scale=False)(x)
     return layers.Dropout(model.dropout)(x) if model.dropout else x
 
 
@@ -107,13 +109,21 @@ def _four_block(model: Model, pixels):
     x = pixels
     for number, filters in enumerate(model.widths):
         x = layers.Conv2D(filters, 3, padding=_first(model, number == 0), activation="relu")(x)
-        x = layers.BatchNormalization()(x)
+        x = _batch_norm()(x)
         x = layers.MaxPooling2D()(x)
         x = layers.Dropout(model.dropout)(x)
     x = layers.Flatten()(x)
     x = layers.Dense(model.dense, activation="relu")(x)
-    x = layers.BatchNormalization()(x)
+    x = _batch_norm()(x)
     return layers.Dropout(min(0.9, 2 * model.dropout))(x)
+
+
+def _batch_norm(**options):
+    """Batch norm over the whole batch, also where a tf.distribute strategy divides it among several replicas."""
+    import tensorflow as tf
+    from tf_keras import layers
+
+    return layers.BatchNormalization(synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1, **options)
 
 
 def _cnn_mlp(model: Model, x):
@@ -142,7 +152,7 @@ def _keras_applications(model: Model, pixels):
 
 
 def load_keras(bundle: Bundle, variant: str) -> "tf_keras.Model":
-    """The bundle's "keras" or "pruned" network as a tf_keras model."""
+    """The bundle's "keras" or "tuned" network as a tf_keras model."""
     tensorflow()
     import tf_keras
 

@@ -68,16 +68,19 @@ def class_shares(split: Split, classes: int) -> np.ndarray:
 def take_average(model, batches) -> None:
     """Give a model its optimizer's averaged weights, and batch norm the statistics that belong to them.
 
-    batches: of (pixels, ...), over which the statistics are averaged (Izmailov et al. 2018, arXiv:1803.05407).
+    batches: of (pixels, ...), over which the statistics are averaged (Izmailov et al. 2018, arXiv:1803.05407). Under a
+    tf.distribute strategy each is divided among its replicas.
     """
+    import tensorflow as tf
     from tf_keras.layers import BatchNormalization
 
     model.optimizer.finalize_variable_values(model.trainable_variables)
+    strategy = tf.distribute.get_strategy()
     norms = [layer for layer in model.layers if isinstance(layer, BatchNormalization)]
     momenta = [norm.momentum for norm in norms]
     for count, (pixels, *_) in enumerate(batches, 1):
         for norm in norms:
             norm.momentum = 1 - 1 / count  # a plain mean over the batches
-        model(pixels, training=True)
+        strategy.run(model, (pixels,), {"training": True})
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

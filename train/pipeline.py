@@ -1,9 +1,11 @@
 """`edgefer train` from recipe and data to a bundle: load, fit, evaluate, measure the framing, write."""
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,15 +13,19 @@ from edgefer.bundle import Bundle, write_bundle, write_file
 from edgefer.card import ModelCard, Provenance, Scores
 from edgefer.errors import InputError
 from edgefer.metrics import confusion_matrix
-from edgefer.train import backend, datasets, plots
+from edgefer.train import backend, datasets, distribute, plots
 from edgefer.train.distill import distilled, load_soft_labels, save_soft_labels, teacher_probabilities
+from edgefer.train.distribute import ALONE, Place
 from edgefer.train.evaluate import class_table, evaluate, keras_logits
 from edgefer.train.fit import Watcher, fit
 from edgefer.train.folds import CROSS_VALIDATION, CrossValidation, cross_validate, divide_folds
 from edgefer.train.framing import measure_crop
-from edgefer.train.journal import read_history
+from edgefer.train.journal import Epoch, read_history
 from edgefer.train.models import keras_bytes
 from edgefer.train.recipes import Recipe
+
+if TYPE_CHECKING:
+    import tf_keras
 
 Detect = Callable[[np.ndarray], list[tuple[int, int, int, int]]]
 
@@ -67,6 +73,16 @@ class Result:
     skipped: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Fitted:
+    """The data as it was trained on, the network, the epoch that gave its weights, and the cross-validation."""
+
+    dataset: datasets.Dataset
+    model: "tf_keras.Model"
+    best: Epoch
+    crossed: CrossValidation | None
+
+
 def train(
     order: Order,
     run: Path,
@@ -75,13 +91,25 @@ def train(
     track: datasets.Track = datasets.silent,
     detectors: Mapping[str, Detect] = {},
     cache: Path | None = None,
+    place: Place = ALONE,
     say: Callable[[str], None] = lambda text: None,
-) -> Result:
+) -> Result | None:
     """Train as ordered into the directory `run`, continuing what is already there, and make it a bundle.
 
     With folds the recipe is cross-validated first, which gives its figures; the network itself is then trained by the
-    same recipe on all pictures.
+    same recipe on all pictures. Of several workers only the chief writes there; the others help to fit, and get None.
     """
+    with distribute.together(place, run) as strategy:
+        fitted = _fit(order, run, watcher, track, cache, place, strategy, say)
+    if fitted is None:
+        return None
+    return _finish(order, run, fitted, track, detectors)
+
+
+def _fit(
+    order: Order, run: Path, watcher: Watcher, track: datasets.Track, cache: Path | None, place: Place, strategy, say
+) -> "_Fitted | None":
+    """None for a worker that only helps."""
     recipe = order.recipe
     dataset = datasets.load_dataset(
         order.data,
@@ -96,28 +124,43 @@ def train(
         cache=cache,
     )
     folder = run / "training"
-    folder.mkdir(parents=True, exist_ok=True)
-    order.save(run)
+    if place.chief:
+        folder.mkdir(parents=True, exist_ok=True)
+        order.save(run)
     if order.group_by and not recipe.augment.copies:
         dataset = datasets.without_copies(dataset, order.group_by)
-    train_split = dataset.split("train")
-    if order.teachers or order.soft_labels:
-        known = _soft_labels(order, folder, train_split, dataset.labels, track)
-        learnt = dataset.splits | {"train": distilled(train_split, known, recipe.distill.weight)}
-        dataset = replace(dataset, splits=learnt)
-    start = Bundle.open(Path(order.init_from)) if order.init_from else None
-    crossed = _cross_validate(order, dataset, folder, watcher, start, say) if order.folds else None
-    if order.folds and recipe.needs_validation:
-        dataset = datasets.hold_out(dataset, order.valid_fraction, recipe.fit.seed, order.group_by)
-    model, best = fit(recipe, dataset, folder, watcher, start=start)
+    with tempfile.TemporaryDirectory() as scratch:
+        written = None if place.chief else Path(scratch)
+        if order.teachers or order.soft_labels:
+            train_split = dataset.split("train")
+            known = _soft_labels(order, written or folder, train_split, dataset.labels, track)
+            learnt = dataset.splits | {"train": distilled(train_split, known, recipe.distill.weight)}
+            dataset = replace(dataset, splits=learnt)
+        start = Bundle.open(Path(order.init_from)) if order.init_from else None
+        crossed = _cross_validate(order, dataset, folder, watcher, start, strategy, say) if order.folds else None
+        if order.folds and recipe.needs_validation:
+            dataset = datasets.hold_out(dataset, order.valid_fraction, recipe.fit.seed, order.group_by)
+        fitted = fit(recipe, dataset, folder, watcher, start=start, written=written, strategy=strategy)
+    return fitted and _Fitted(dataset=dataset, model=fitted[0], best=fitted[1], crossed=crossed)
 
+
+def _finish(
+    order: Order,
+    run: Path,
+    fitted: _Fitted,
+    track: datasets.Track,
+    detectors: Mapping[str, Detect],
+) -> Result:
+    """Evaluate, plot, measure the framing, and write the bundle."""
+    dataset, model, best, crossed = fitted.dataset, fitted.model, fitted.best, fitted.crossed
+    recipe, train_split = order.recipe, dataset.split("train")
     held = {name: split for name, split in dataset.splits.items() if name != "train"}
     logits = {name: keras_logits(model, split.images) for name, split in held.items()}
     if crossed:
         name = f"{order.folds}-fold"
         held, logits = {name: crossed.held, **held}, {name: crossed.logits, **logits}
     scores = {name: evaluate(split, logits[name]) for name, split in held.items()}
-    report = {"history.png": plots.history_plot(read_history(folder / "history.csv"), best)}
+    report = {"history.png": plots.history_plot(read_history(run / "training" / "history.csv"), best)}
     for name, split in held.items():
         matrix = confusion_matrix(split.labels, logits[name].argmax(axis=1), len(dataset.labels))
         title = (
@@ -160,13 +203,14 @@ def _cross_validate(
     folder: Path,
     watcher: Watcher,
     start: Bundle | None,
+    strategy,
     say: Callable[[str], None],
 ) -> CrossValidation:
     recipe = order.recipe
     folds = divide_folds(
         dataset, recipe, folds=order.folds, group_by=order.group_by, valid_fraction=order.valid_fraction
     )
-    crossed = cross_validate(folds, recipe, folder / "folds", watcher, start=start, say=say)
+    crossed = cross_validate(folds, recipe, folder / "folds", watcher, start=start, strategy=strategy, say=say)
     say(f"Now the network itself, on all {len(dataset.split('train'))} pictures")
     return crossed
 

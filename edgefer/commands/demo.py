@@ -20,8 +20,9 @@ def demo(
     """
     from edgefer import console
     from edgefer.bundle import new_directory
+    from edgefer.commands.conversion import convert
     from edgefer.commands.device import run
-    from edgefer.commands.host import convert, train
+    from edgefer.commands.host import train
     from edgefer.commands.proof import parity
 
     out = out or new_directory(Path("runs"), "demo")
@@ -34,7 +35,7 @@ def demo(
     _step(1, "Train on drawn faces", "edgefer train --data builtin --recipe demo")
     train(data="builtin", recipe="demo", out=trained)
     _step(2, "Prune half the weights, convert, quantize to int8", "edgefer convert --int8 --prune 0.5")
-    convert(trained, prune=0.5, prune_epochs=4, out=converted)
+    convert(trained, prune=0.5, out=converted)
     _step(3, "Prove that it still is the same model", "edgefer parity --data builtin")
     parity(converted, data="builtin")
     _step(

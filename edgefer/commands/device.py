@@ -123,7 +123,7 @@ def run(
     def load(device: str, check: bool) -> Classifier:
         loaded = Classifier.load(opened, runtime=runtime, threads=threads or board.threads, device=device)
         if check:
-            check_at_load(opened, loaded.network)
+            check_at_load(opened, loaded.network, loaded.variant)
         return loaded
 
     stop, notifier = threading.Event(), Notifier()

@@ -80,13 +80,23 @@ def models() -> None:
 
     rows = []
     for name, path in shipped_bundles().items():
-        card = Bundle.open(path).card
+        bundle = Bundle.open(path)
+        card = bundle.card
         scores = card.metrics[card.measured_on]["int8"]
         size = f"{card.input.width}x{card.input.height} {card.input.color}"
         figures = (f"{scores.accuracy:.2%}", f"{scores.macro_recall:.3f}", f"{scores.macro_f1:.3f}")
-        measured = f"{card.measured_on}, {scores.count:,}"
-        rows.append((name, size, ", ".join(card.labels), measured, *figures, f"{card.variants['int8'].bytes:,}"))
-    columns = ("name", "input", "labels", "pictures", "accuracy", "macro recall", "macro F1", "bytes")
+        rows.append(
+            (
+                name,
+                size,
+                ", ".join(card.labels),
+                f"{card.measured_on}, {scores.count:,}",
+                *figures,
+                f"{card.variants['int8'].bytes:,}",
+                bundle.hash[:12],
+            )
+        )
+    columns = ("name", "input", "labels", "pictures", "accuracy", "macro recall", "macro F1", "bytes", "bundle")
     console.show_table("Shipped networks, int8; valid is the split they were chosen on", columns, rows)
     for name, path in shipped_bundles().items():
         console.show(f"Model card of {name}: {path / 'README.md'}")

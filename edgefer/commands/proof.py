@@ -1,97 +1,166 @@
-"""The commands that prove a network: parity, lint."""
+"""The commands that prove a network: verify, parity, lint."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, training_data, usual_split
 from edgefer.errors import InputError
 
+if TYPE_CHECKING:
+    from edgefer.bundle import Bundle
+    from edgefer.parity import Check
+
+
+Runtimes = Annotated[
+    list[str] | None, typer.Option("--runtime", help="litert, tflite-runtime or tensorflow; may be given again.")
+]
+
+
+def verify(
+    bundle: BundleArgument = None,
+    runtime: Runtimes = None,
+    certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also: is this the bundle of that parity certificate (.json)?")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Prove that this machine runs what the host shipped.
+
+    In seconds, with the bundle alone: neither data nor TensorFlow. On the runtime that `edgefer run` would take, or on
+    those named. Exit code 1 when it does not.
+    """
+    import json
+    from dataclasses import asdict
+
+    from edgefer import console
+    from edgefer.bundle import Bundle
+    from edgefer.convert.weights import check_weights
+
+    opened = Bundle.open(bundle_path(bundle))
+    if certificate:
+        _check_certificate(opened, certificate)
+    checks = _ask(opened, runtime or ["auto"])
+    if weights := check_weights(opened):
+        checks.append(weights)
+    passed = all(check.passed for check in checks)
+    if as_json:
+        told = {"bundle": opened.hash, "passed": passed, "checks": [asdict(check) for check in checks]}
+        print(json.dumps(told, indent=2))
+    else:
+        _show_checks(f"{opened.path}", checks)
+        console.show(f"Bundle {opened.hash}" + (f", as in {certificate}" if certificate else ""))
+    if not passed:
+        raise typer.Exit(1)
+
 
 def parity(
     bundle: BundleArgument = None,
     data: Annotated[
-        str, typer.Option(metavar="PATH", help="Labelled pictures: adds question 2, what conversion cost.")
+        str, typer.Option(metavar="PATH", help="Labelled pictures; what it was trained on when left out.")
     ] = "",
     split: Annotated[str, typer.Option(help="Which split of the data; valid, or train where none was held back.")] = "",
-    runtime: Annotated[
-        list[str] | None, typer.Option(help="litert, tflite-runtime or tensorflow; every installed one by default.")
-    ] = None,
+    runtime: Runtimes = None,
     max_drop: Annotated[float, typer.Option(help="Most points of accuracy conversion may cost.")] = 1.0,
     min_agreement: Annotated[float, typer.Option(help="Least share of equal decisions.")] = 0.97,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Instead of BUNDLE/report/parity.json.")
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR|FILE", help="The certificate, parity.html and .json, with reference kernels too; minutes."
+        ),
     ] = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Prove that the converted network is the same model.
 
-    Exit code 1 when it is not.
+    All three questions, on every installed runtime or those named. Exit code 1 when it is not.
     """
     import json
 
     from edgefer import console
     from edgefer.bundle import Bundle, write_file
-    from edgefer.parity import Budget, Check, Comparison, ParityReport, judge, verify
+    from edgefer.convert.certificate import COST_COLUMNS, WORTH_COLUMNS, Certificate, cost_row, worth_row
+    from edgefer.convert.comparison import Budget, judge
+    from edgefer.convert.prove import prove
+    from edgefer.convert.weights import check_weights
     from edgefer.runtimes import installed_runtimes
 
     opened = Bundle.open(bundle_path(bundle))
+    dataset = training_data(opened, data, skip_bad)
+    split = split or usual_split(opened.card, dataset)
     runtimes = runtime or installed_runtimes()
-    checks: list[Check] = []
-    for name in runtimes:
-        found = verify(opened, runtime=name)
-        checks += found if not checks else found[1:]  # question 1 is the same for every runtime
-    comparisons: tuple[Comparison, ...] = ()
-    if data:
-        from edgefer.convert.prove import prove
-
-        dataset = training_data(opened, data, skip_bad)
-        split = split or usual_split(opened.card, dataset)
-        comparisons = prove(opened, dataset, split, runtimes=runtimes, track=console.track)
-        budget = Budget(max_drop=max_drop, min_agreement=min_agreement)
-        checks += [judge(comparison, budget) for comparison in comparisons]
-    report = ParityReport(checks=tuple(checks), comparisons=comparisons)
-    console.show_table(
-        f"Parity of {opened.path}",
-        ("question", "about", "", "figures"),
-        [
-            (
-                f"{c.question} {('pixels', 'decisions', 'answers')[c.question - 1]}",
-                c.subject,
-                "pass" if c.passed else "FAIL",
-                c.detail,
-            )
-            for c in sorted(checks, key=lambda c: c.question)
-        ],
+    checks = _ask(opened, runtimes)
+    if weights := check_weights(opened):
+        checks.append(weights)
+    proof = prove(opened, dataset, split, runtimes=runtimes, reference_kernels=report is not None, track=console.track)
+    budget = Budget(max_drop=max_drop, min_agreement=min_agreement)
+    checks += [judge(comparison, budget) for comparison in proof.cost]
+    certificate = Certificate(
+        bundle=opened,
+        checks=tuple(checks),
+        proof=proof,
+        budget=budget,
+        data=dataset.name,
+        split=split,
+        runtimes=tuple(runtimes),
     )
-    if comparisons:
-        console.show_table(
-            f"What it gives, {split} split, {comparisons[0].reference_scores.count} pictures",
-            ("network", "accuracy", "macro recall", "macro F1", "mean |dp|", "ms a picture"),
-            [
-                (name, f"{s.accuracy:.2%}", f"{s.macro_recall:.3f}", f"{s.macro_f1:.3f}", dp, ms)
-                for name, s, dp, ms in _figures(comparisons)
-            ],
-        )
-    file = json_file or opened.path / "report" / "parity.json"
-    write_file(file, json.dumps(report.to_json(), indent=2).encode() + b"\n")
-    if not data:
-        console.say("Question 2, what conversion cost in accuracy, needs labelled pictures: --data PATH.")
-    failed = [check for check in checks if not check.passed]
-    console.show(
-        f"{'FAIL' if failed else 'pass'}: {len(checks) - len(failed)} of {len(checks)} checks passed; report in {file}"
-    )
-    if failed:
+    _show_checks(f"Parity of {opened.path}", checks)
+    networks = [proof.cost[0].reference, *(one.candidate for one in proof.cost)]
+    console.show_table(f"What it gives, {split} split", WORTH_COLUMNS, [worth_row(one) for one in networks])
+    console.show_table("What it cost", COST_COLUMNS, [cost_row(one) for one in proof.cost])
+    page = _certificate_file(report) if report else opened.path / "report" / "parity.html"
+    write_file(page.with_suffix(".json"), json.dumps(certificate.to_json(), indent=2).encode() + b"\n")
+    if report:
+        write_file(page, certificate.to_html().encode())
+    console.show(f"Report: {page if report else page.with_suffix('.json')}")
+    if not certificate.passed:
         raise typer.Exit(1)
 
 
-def _figures(comparisons):
-    """Each network once, the references first: name, scores, mean |dp| against its reference, ms a picture."""
-    first = comparisons[0]
-    yield first.reference, first.reference_scores, "", ""
-    for c in comparisons:
-        yield c.candidate, c.candidate_scores, f"{c.mean_dp:.4f}", f"{c.ms:.2f}" if c.ms is not None else ""
+def _certificate_file(report: Path) -> Path:
+    """Where the certificate's page goes: the file that was named, or parity.html in the directory."""
+    return report if report.suffix.lower() in (".html", ".htm") else report / "parity.html"
+
+
+def _check_certificate(opened: "Bundle", file: Path) -> None:
+    """BundleError unless the certificate is of this very bundle, and passed."""
+    import json
+
+    from edgefer.errors import BundleError
+
+    try:
+        told = json.loads(file.read_text())
+        proven, passed = told["bundle"]["sha256"], told["passed"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{file} is no parity certificate: it is the .json that `edgefer parity --report` writes."
+        ) from None
+    if proven != opened.hash:
+        raise BundleError(
+            f"{file} is about another bundle ({proven:.12}…); {opened.path} is {opened.hash:.12}…: what runs here was not proven."
+        )
+    if not passed:
+        raise BundleError(f"{file} is about this bundle, and says that it did not pass.")
+
+
+def _ask(opened: "Bundle", runtimes: list[str]) -> "list[Check]":
+    """Questions 1 and 3 on each runtime; question 1 is the same for all of them."""
+    from edgefer.parity import verify
+
+    first, *others = (verify(opened, runtime=name) for name in runtimes)
+    return first + [check for found in others for check in found[1:]]
+
+
+def _show_checks(title: str, checks: "list[Check]") -> None:
+    from edgefer import console
+    from edgefer.parity import CHECK_COLUMNS, check_rows
+
+    console.show_table(title, CHECK_COLUMNS, check_rows(checks))
+    if any(check.doubtful for check in checks):
+        console.show("doubtful: over the budget, but chance may explain it with so few pictures; more of them decide.")
+    failed = [check for check in checks if not check.passed]
+    console.show(f"{'FAIL' if failed else 'pass'}: {len(checks) - len(failed)} of {len(checks)} checks passed.")
 
 
 def lint(

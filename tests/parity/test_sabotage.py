@@ -12,11 +12,14 @@ import pytest
 from edgefer import drawn, preprocess
 from edgefer.bundle import CARD, Bundle, write_bundle
 from edgefer.card import InputSpec, ModelCard, Provenance
+from edgefer.convert.comparison import Budget, judge
+from edgefer.convert.metadata import with_metadata
 from edgefer.convert.prove import prove
 from edgefer.convert.quantize import to_float32, to_int8
+from edgefer.convert.weights import check_weights
 from edgefer.errors import EdgeferError
 from edgefer.interpreter import Network
-from edgefer.parity import Budget, judge, make_vectors, verify
+from edgefer.parity import make_vectors, verify
 from edgefer.preprocess import prepare, to_float
 from edgefer.train.backend import tensorflow
 from edgefer.train.datasets import Dataset, Split
@@ -50,13 +53,15 @@ def make_bundle(path, split: Split, seed: int, epochs: int = 15) -> Bundle:
             layers.Dense(len(LABELS)),
         ]
     )
-    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(tf_keras.optimizers.legacy.Adam(0.003), loss)
-    model.fit(to_float(split.images), split.labels, batch_size=32, epochs=epochs, verbose=0)
+    if epochs:
+        loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(tf_keras.optimizers.legacy.Adam(0.003), loss)
+        model.fit(to_float(split.images), split.labels, batch_size=32, epochs=epochs, verbose=0)
     height, width, channels = split.images.shape[1:]
     spec = InputSpec(height=height, width=width, color="rgb" if channels == 3 else "gray")
     described = ModelCard(name="net", labels=LABELS, input=spec, provenance=NOTHING)
-    networks = {"float32": to_float32(model), "int8": to_int8(model, split.images)}
+    networks = {"float32": to_float32(model), "int8": to_int8(model, split.images[::7])}
+    networks = {name: with_metadata(content, described) for name, content in networks.items()}
     files = {"keras": keras_bytes(model), **networks, "parity": make_vectors(described, networks)}
     return write_bundle(path, described, files)
 
@@ -75,12 +80,12 @@ def complaints(path, split: Split = GRAY) -> list[tuple[object, str]]:
     """(question, what it said) for all that `edgefer parity --data` finds wrong; ("error", sentence) where it stops."""
     try:
         bundle = Bundle.open(path)
-        checks = verify(bundle, runtime="litert")
+        checks = [*verify(bundle, runtime="litert"), check_weights(bundle)]
         data = Dataset(name="drawn", labels=LABELS, splits={"valid": split})
-        checks += [judge(found, Budget()) for found in prove(bundle, data, "valid", runtimes=["litert"])]
+        checks += [judge(found, Budget()) for found in prove(bundle, data, "valid", runtimes=["litert"]).cost]
     except EdgeferError as error:
         return [("error", str(error))]
-    return [(check.question, f"{check.subject}: {check.detail}") for check in checks if not check.passed]
+    return [(check.question, f"{check.subject}: {check.detail}") for check in checks if check and not check.passed]
 
 
 class Saboteur:
@@ -168,11 +173,26 @@ def flip_bit(saboteur):
 
 
 def flip_bias(graph, buffers):
-    """The highest bit of one answer's bias. A small weight's may drown in question 3's tolerance: the hash is for that."""
+    """The highest bit of one answer's bias."""
     bias = next(t for t in graph.tensors if t.shape is not None and list(t.shape) == [len(LABELS)])
     data = np.array(buffers[bias.buffer].data)
     data[3] ^= 0x80
     buffers[bias.buffer].data = data
+
+
+def flip_weight(graph, buffers):
+    """The lowest bit of one weight: it drowns in question 3's tolerance."""
+    data = np.array(buffers[convolution_weights(graph).buffer].data)
+    data[100] ^= 1
+    buffers[convolution_weights(graph).buffer].data = data
+
+
+def flip_weight_float(graph, buffers):
+    """A bit of the exponent of one float weight."""
+    weights = next(t for t in graph.tensors if t.shape is not None and list(t.shape) == [16, 3, 3, 16])
+    data = np.array(buffers[weights.buffer].data)
+    data[403] ^= 1
+    buffers[weights.buffer].data = data
 
 
 def stale(vectors):
@@ -215,7 +235,13 @@ SABOTAGES = {
     "vectors garbage": (lambda s: s.swap("parity", b"garbage"), "error", "parity vectors cannot be read"),
     "network truncated": (lambda s: s.swap("int8", s.files["int8"][:5000]), "error", "not a valid Flatbuffer"),
     "a bit flipped": (flip_bit, "error", "sha256 differs"),
-    "a bit flipped, hash rewritten": (lambda s: s.network(flip_bias), 3, "int8 on litert: off by"),
+    "a bias's bit flipped, hash rewritten": (lambda s: s.network(flip_bias), 3, "int8 on litert: off by"),
+    "a weight's bit flipped, hash rewritten": (lambda s: s.network(flip_weight), 2, "1 weights of CONV_2D"),
+    "a weight's bit flipped in float32": (
+        lambda s: s.network(flip_weight_float, "float32"),
+        2,
+        "1 weights of CONV_2D 2",
+    ),
 }
 
 
@@ -230,7 +256,7 @@ def test_a_sabotage_is_caught_by_the_question_that_should(healthy, tmp_path, nam
 
 
 def test_vectors_of_another_network_of_the_same_shape_are_caught(healthy, tmp_path):
-    other = make_bundle(tmp_path / "other", GRAY, seed=9, epochs=1)
+    other = make_bundle(tmp_path / "other", GRAY, seed=9, epochs=0)
     saboteur = Saboteur(healthy, tmp_path / "bundle")
     saboteur.swap("parity", other.read("parity"))
     assert {by for by, _ in complaints(saboteur.path)} == {3}
@@ -262,8 +288,10 @@ def test_a_runtime_that_answers_zeros_is_caught_by_question_3(healthy, monkeypat
 
 @pytest.mark.parametrize("seed", range(10))
 def test_no_false_alarm_over_ten_networks(tmp_path, seed):
-    """Questions 1 and 3. A network that is hardly trained may decide otherwise in int8, so question 2 is not asked."""
-    bundle = make_bundle(tmp_path / "healthy", GRAY, seed, epochs=1)
+    """Questions 1 and 3, and the weights. An untrained network may decide otherwise in int8, so 2 is not asked."""
+    bundle = make_bundle(tmp_path / "healthy", GRAY, seed, epochs=0)
+    weights = check_weights(bundle)
+    assert weights and weights.passed, weights
     for runtime in ("litert", "tensorflow"):
         checks = verify(bundle, runtime=runtime)
         assert [check.question for check in checks] == [1, 3, 3] and all(check.passed for check in checks), checks

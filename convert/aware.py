@@ -1,0 +1,120 @@
+"""Quantization-aware training by tensorflow-model-optimization: the network learns with int8's rounding in its way.
+
+Jacob et al. 2018, arXiv:1712.05877. A pruned network keeps its zeros (tfmot's prune-preserving scheme).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgefer.convert.prune import copy_of, optimization_toolkit
+from edgefer.convert.quantize import aware_to_int8
+from edgefer.convert.tune import tune
+from edgefer.errors import RuntimeFault
+from edgefer.preprocess import to_float
+from edgefer.train.datasets import Dataset
+from edgefer.train.fit import Watcher
+from edgefer.train.recipes import Recipe
+
+if TYPE_CHECKING:
+    import tf_keras
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aware:
+    """What quantization-aware training gives: the int8 .tflite, and the float network with the same weights."""
+
+    int8: bytes
+    network: "tf_keras.Model"
+
+
+def quantization_aware(
+    model: "tf_keras.Model",
+    recipe: Recipe,
+    dataset: Dataset,
+    calibration: np.ndarray,
+    *,
+    sparse: bool,
+    epochs: int,
+    folder: Path,
+    watcher: Watcher,
+    teacher: "tf_keras.Model",
+) -> Aware:
+    """Fine-tune a copy of the network with its weights and activations rounded as int8 will round them.
+
+    calibration: uint8 [n, h, w, c], pictures from which the ranges of the activations start. sparse: weights that
+    are zero stay zero. The rate is a hundredth of the recipe's.
+    """
+    tfmot = optimization_toolkit()
+    try:
+        annotated = tfmot.quantization.keras.quantize_annotate_model(copy_of(model))
+        scheme = [tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()] if sparse else []
+        aware = tfmot.quantization.keras.quantize_apply(annotated, *scheme)
+    except (ValueError, RuntimeError) as error:
+        raise RuntimeFault(
+            f"tensorflow-model-optimization cannot train this network quantization-aware: {error}"
+        ) from None
+    _set_ranges(aware, model, calibration)
+    tune(
+        aware,
+        recipe,
+        dataset,
+        teacher=teacher,
+        epochs=epochs,
+        rate=recipe.optimizer.rate / 100,
+        folder=folder,
+        watcher=watcher,
+    )
+    _set_input_range(aware)
+    return Aware(int8=aware_to_int8(aware), network=_without_rounding(aware, model))
+
+
+def _set_ranges(aware: "tf_keras.Model", model: "tf_keras.Model", calibration: np.ndarray) -> None:
+    """Start each activation's range at what the float network gives.
+
+    tfmot starts them all at -6..6 and moves them by a thousandth of the way a step: a few hundred steps of fine-tuning
+    would end with ranges that are wrong by half.
+    """
+    import tf_keras
+
+    _set_input_range(aware)
+    ranges = {
+        layer.layer.name: pair for layer in _wrapped(aware) if (pair := _range_of(layer, "output", "post_activation"))
+    }
+    probe = tf_keras.Model(model.input, [model.get_layer(name).output for name in ranges])
+    batches = [probe(to_float(calibration[at : at + 64]), training=False) for at in range(0, len(calibration), 64)]
+    for number, (low, high) in enumerate(ranges.values()):
+        low.assign(min(0.0, float(np.mean([np.min(batch[number]) for batch in batches]))))
+        high.assign(max(0.0, float(np.mean([np.max(batch[number]) for batch in batches]))))
+
+
+def _set_input_range(aware: "tf_keras.Model") -> None:
+    """Exactly 0..1, so that the int8 input is pixel - 128."""
+    (layer,) = [layer for layer in aware.layers if type(layer).__name__ == "QuantizeLayer"]
+    pair = _range_of(layer, layer.name)
+    assert pair  # a layer of its kind has nothing else
+    pair[0].assign(0.0)
+    pair[1].assign(1.0)
+
+
+def _range_of(layer, *prefixes: str):
+    """The layer's variables for the ends of a range that it tracks, if it tracks one."""
+    named = {weight.name.split("/")[-1].split(":")[0]: weight for weight in layer.weights}
+    return next(((named[f"{p}_min"], named[f"{p}_max"]) for p in prefixes if f"{p}_min" in named), None)
+
+
+def _wrapped(aware: "tf_keras.Model") -> Iterator:
+    return (layer for layer in aware.layers if hasattr(layer, "quantize_config"))
+
+
+def _without_rounding(aware: "tf_keras.Model", model: "tf_keras.Model") -> "tf_keras.Model":
+    """The float network with the weights that were learnt."""
+    plain = copy_of(model)
+    for layer in _wrapped(aware):
+        learnt = {weight.name.split("/")[-1]: weight for weight in layer.weights}
+        for weight in plain.get_layer(layer.layer.name).weights:
+            weight.assign(learnt[weight.name.split("/")[-1]])
+    return plain

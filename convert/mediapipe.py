@@ -1,0 +1,58 @@
+"""The network as MediaPipe's ImageClassifier takes it: RGB uint8 pixels in, uint8 probabilities out.
+
+What edgefer does around a network, the way to gray and the softmax with its temperature, is part of this graph.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgefer.card import InputSpec
+from edgefer.convert.quantize import int8_converter, run_converter
+from edgefer.errors import BundleError
+from edgefer.interpreter import Network
+from edgefer.train.backend import tensorflow
+
+if TYPE_CHECKING:
+    import tf_keras
+
+VARIANT = "mediapipe"
+GRAY = (0.299, 0.587, 0.114)  # of R, G and B: ITU-R BT.601, as in OpenCV
+SMALLEST = 1 / 512  # what stands for a probability of 0, which may be anything up to half of a step of 1/256
+
+
+def to_mediapipe(model: "tf_keras.Model", spec: InputSpec, temperature: float, calibration: np.ndarray) -> bytes:
+    """The network as an int8 .tflite between uint8 ends: RGB in, probabilities (256ths) out; batch size 1.
+
+    spec: the network's own input. temperature: the card's. calibration: uint8 [n, h, w, c], pictures as the network
+    itself would see them.
+    """
+    tf = tensorflow()
+    import tf_keras
+
+    layers = tf_keras.layers
+    pixels = tf_keras.Input((spec.height, spec.width, 3))
+    gray = layers.Conv2D(1, 1, use_bias=False, name="gray")
+    logits = model(gray(pixels) if spec.channels == 1 else pixels)
+    whole = tf_keras.Model(pixels, layers.Softmax()(layers.Rescaling(1 / temperature)(logits)))
+    if spec.channels == 1:
+        gray.set_weights([np.reshape(GRAY, (1, 1, 3, 1))])
+    converter = int8_converter(whole, np.broadcast_to(calibration, (*calibration.shape[:3], 3)))
+    converter.inference_input_type = converter.inference_output_type = tf.uint8
+    return run_converter(converter)
+
+
+class MediaPipeNetwork(Network):
+    """Such a file on a TFLite runtime, asked as every other network is: uint8 pixels of the card's colour in."""
+
+    def check_contract(self, inputs: dict, outputs: dict, spec: InputSpec, classes: int) -> None:
+        ends = tuple(inputs["shape"]), tuple(outputs["shape"]), inputs["dtype"], outputs["dtype"]
+        if ends != ((1, spec.height, spec.width, 3), (1, classes), np.uint8, np.uint8):
+            raise BundleError(f"The bundle's {VARIANT} file is not what edgefer writes for it: convert it again.")
+
+    def feed(self, pixels: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+
+    def dequantize(self, raw: np.ndarray) -> np.ndarray:
+        """Logarithms of the probabilities: logits with a temperature of 1."""
+        return np.log(np.maximum((raw.astype(np.float32) - self.zero) * self.scale, SMALLEST)).astype(np.float32)

@@ -1,0 +1,132 @@
+"""Physical filter pruning: whole filters leave the network, so that it has less to compute on every runtime.
+
+Filters are ranked by |gamma| * ||W||: their batch norm's factor (Network Slimming, Liu et al. 2017, arXiv:1708.06519)
+times the norm of their weights (Li et al. 2017, arXiv:1608.08710). Fine-tuning belongs to it.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgefer.errors import InputError
+from edgefer.train.backend import tensorflow
+from edgefer.train.models import build
+from edgefer.train.recipes import LAYER, Recipe
+
+if TYPE_CHECKING:
+    import tf_keras
+
+MULTIPLE = 8  # of filters: what int8 kernels compute at once
+Widths = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slim:
+    """A network with fewer filters, not fine-tuned yet, the recipe that builds it, and the multiply-adds of a picture."""
+
+    network: "tf_keras.Model"
+    recipe: Recipe
+    multiply_adds_before: int
+    multiply_adds: int
+
+
+def slim(model: "tf_keras.Model", recipe: Recipe, share: float) -> Slim:
+    """Remove `share` (0..1) of the multiply-adds of a network of the plain family; at least so much, if it can be.
+
+    Every width shrinks by the same factor, to a multiple of 8; within it the filters with the highest scores stay.
+    What a residual block adds to and what it adds have the same filters, so those are ranked together. InputError
+    for other families, and where nothing can go.
+    """
+    if recipe.model.family != "plain":
+        raise InputError(f"--slim knows networks of the plain family only; {recipe.name} is {recipe.model.family}.")
+    tensorflow()
+    words = recipe.model.layers.split()
+    widths = tuple(_filters(word) for word in words)
+    before = multiply_adds(words, widths, recipe)
+    narrow = _narrowed(words, widths, recipe, (1 - share) * before)
+    layers = " ".join(word.replace(str(old), str(new), 1) for word, old, new in zip(words, widths, narrow, strict=True))
+    smaller = recipe.model_copy(update={"model": recipe.model.model_copy(update={"layers": layers})})
+    network = build(smaller.model, recipe.input, model.output_shape[-1])
+    _copy_filters(model, network, words, narrow)
+    return Slim(
+        network=network,
+        recipe=smaller,
+        multiply_adds_before=before,
+        multiply_adds=multiply_adds(words, narrow, recipe),
+    )
+
+
+def multiply_adds(words: list[str], widths: Widths, recipe: Recipe) -> int:
+    """Of the convolutions of a plain network, for one picture."""
+    total, before = 0, recipe.input.channels
+    height, width = recipe.input.height, recipe.input.width
+    for word, filters in zip(words, widths, strict=True):
+        if word.endswith("/2"):
+            height, width = -(-height // 2), -(-width // 2)
+        total += height * width * 9 * filters * (2 * filters if word.startswith("R") else before)
+        before = filters
+    return total
+
+
+def _filters(word: str) -> int:
+    match = LAYER.fullmatch(word)
+    assert match  # the recipe has been validated
+    return int(match[1] or match[3])
+
+
+def _narrowed(words: list[str], widths: Widths, recipe: Recipe, most: float) -> Widths:
+    for percent in range(99, 0, -1):
+        narrow = tuple(min(w, max(MULTIPLE, MULTIPLE * round(w * percent / 100 / MULTIPLE))) for w in widths)
+        if multiply_adds(words, narrow, recipe) <= most:
+            return narrow
+    raise InputError(
+        f"--slim: {recipe.name} ({' '.join(words)}) has too few filters to lose so many: ask for a smaller share."
+    )
+
+
+def _copy_filters(model: "tf_keras.Model", network: "tf_keras.Model", words: list[str], narrow: Widths) -> None:
+    """Copy the filters that stay, with their batch norms, into the narrower network."""
+    kept = _kept(model, words, narrow)
+    inputs = np.arange(model.input_shape[-1])
+    pairs = zip(_convolutions(model), _convolutions(network), kept, strict=True)
+    for (conv, norm), (new_conv, new_norm), outputs in pairs:
+        new_conv.set_weights([conv.get_weights()[0][:, :, inputs][..., outputs]])
+        new_norm.set_weights([weight[outputs] for weight in norm.get_weights()])
+        inputs = outputs
+    kernel, bias = model.get_layer("logits").get_weights()
+    network.get_layer("logits").set_weights([kernel[inputs], bias])
+
+
+def _convolutions(model: "tf_keras.Model") -> list[tuple]:
+    """Each convolution with its batch norm, in their order."""
+    import tf_keras
+
+    convolutions = [layer for layer in model.layers if isinstance(layer, tf_keras.layers.Conv2D)]
+    norms = [layer for layer in model.layers if isinstance(layer, tf_keras.layers.BatchNormalization)]
+    return list(zip(convolutions, norms, strict=True))
+
+
+def _kept(model: "tf_keras.Model", words: list[str], narrow: Widths) -> list[np.ndarray]:
+    """For each convolution the filters that stay, int64, rising."""
+    groups: list[list[int]] = []  # convolutions whose filters must be the same, since they are added up
+    sizes: list[int] = []
+    stem = 0  # the group that residual blocks add to
+    for word, size in zip(words, narrow, strict=True):
+        at = sum(map(len, groups))
+        groups.append([at])
+        sizes.append(size)
+        if word.startswith("R"):
+            groups[stem].append(at + 1)
+        else:
+            stem = len(groups) - 1
+    scores = []
+    for conv, norm in _convolutions(model):
+        kernel, gamma = conv.get_weights()[0], norm.get_weights()[0]
+        score = np.abs(gamma) * np.sqrt((kernel**2).sum(axis=(0, 1, 2)))
+        scores.append(score / score.mean())
+    kept: dict[int, np.ndarray] = {}
+    for group, size in zip(groups, sizes, strict=True):
+        best = np.argsort(-sum(scores[number] for number in group), kind="stable")[:size]
+        kept |= dict.fromkeys(group, np.sort(best))
+    return [kept[number] for number in range(len(scores))]

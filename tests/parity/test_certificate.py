@@ -1,0 +1,78 @@
+"""`edgefer verify` on the device, and the certificate of `edgefer parity --report` that it can be held against."""
+
+import hashlib
+import json
+import re
+import shutil
+
+import pytest
+
+from edgefer.bundle import Bundle, write_bundle
+
+
+@pytest.fixture(scope="module")
+def certificate(edgefer, converted, tmp_path_factory):
+    """The folder of a certificate of the converted bundle on drawn faces."""
+    folder = tmp_path_factory.mktemp("certificate")
+    edgefer("parity", converted.path, "--data", "builtin", "--runtime", "litert", "--report", folder)
+    return folder
+
+
+def test_verify_needs_the_bundle_alone_and_names_it(edgefer, converted, tmp_path):
+    told = json.loads(edgefer("verify", converted.path, "--json", cwd=tmp_path).stdout)
+    card = (converted.path / "card.json").read_bytes()
+    assert told["passed"] and told["bundle"] == converted.hash == hashlib.sha256(card).hexdigest()
+    assert [(check["question"], check["subject"]) for check in told["checks"]] == [
+        (1, "pixels"), (3, "int8 on litert"), (3, "float32 on litert"), (2, "int8's weights against float32's"),
+    ]  # fmt: skip
+    assert converted.hash in edgefer("verify", converted.path).stdout
+
+
+def test_verify_fails_where_the_answers_are_others(edgefer, converted, tmp_path):
+    stale = shutil.copytree(converted.path, tmp_path / "stale")
+    card = json.loads((stale / "card.json").read_text())
+    card["crops"]["haar"]["scale"] *= 1.2
+    (stale / "card.json").write_text(json.dumps(card))
+    done = edgefer("verify", stale, expect=1)
+    assert re.search(r"1 pixels .*FAIL", done.stdout) and "FAIL: 3 of 4" in done.stdout
+
+
+def test_the_certificate_says_what_was_asked_and_found(certificate, converted):
+    told = json.loads((certificate / "parity.json").read_text())
+    assert told["passed"] and told["bundle"]["sha256"] == converted.hash
+    assert told["bundle"]["files"]["int8.tflite"] == converted.card.variants["int8"].sha256
+    assert told["data"]["pictures"] == 280 and set(told["machine"]) == {"system", "python", "numpy", "litert"}
+    compared = {one["candidate"]["name"]: one for one in told["comparisons"]}
+    assert list(compared) == ["float32 on litert", "int8 on litert"]
+    for variant, one in zip(("float32", "int8"), compared.values(), strict=True):
+        assert one["reference"]["name"] == "keras" and (one["mean_quanta"] is None) == (variant == "float32")
+        assert one["candidate"]["scores"]["accuracy"] == pytest.approx(
+            converted.card.metrics["valid"][variant].accuracy
+        )
+        assert len(one["candidate"]["f1"]) == 7
+    elsewhere = told["runtimes"]
+    assert [one["candidate"]["name"] for one in elsewhere] == [f"{name}, reference kernels" for name in compared]
+    for one in elsewhere:
+        assert one["candidate"]["scores"]["count"] == one["reference"]["scores"]["count"] == 256
+        assert one["agreement"] > 0.98 and (one["worst_quanta"] is None or one["worst_quanta"] <= 4)
+
+
+def test_the_page_stands_alone_and_shows_the_flips(certificate):
+    page = (certificate / "parity.html").read_text()
+    told = json.loads((certificate / "parity.json").read_text())
+    flips = next(one for one in told["comparisons"] if one["candidate"]["name"] == "int8 on litert")["flips"]
+    assert page.count("<figure") == min(64, len(flips))
+    assert told["bundle"]["sha256"] in page and "<svg" in page
+    assert "http://" not in page and "https://" not in page
+
+
+def test_verify_tells_the_proven_bundle_from_another(edgefer, certificate, converted, tmp_path):
+    file = certificate / "parity.json"
+    assert "as in" in edgefer("verify", converted.path, "--certificate", file).stdout
+    card = converted.card.model_copy(update={"name": "other"})
+    other = write_bundle(tmp_path / "other", card, {name: converted.read(name) for name in card.variants})
+    assert "about another bundle" in edgefer("verify", other.path, "--certificate", file, expect=2).stderr
+    (tmp_path / "no.json").write_text("{}")
+    done = edgefer("verify", converted.path, "--certificate", tmp_path / "no.json", expect=2)
+    assert "is no parity certificate" in done.stderr
+    assert Bundle.open(other.path).hash != converted.hash

@@ -1,0 +1,76 @@
+"""Several GPUs or machines: which strategy of tf.distribute serves this process, and what only the chief does."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgefer.errors import EdgeferError, InputError
+from edgefer.train.backend import tensorflow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """This process among the workers of one training, counted from 0: the first, the chief, writes what stays."""
+
+    index: int = 0
+    workers: int = 1
+
+    @property
+    def chief(self) -> bool:
+        return self.index == 0
+
+
+ALONE = Place()
+
+
+def place() -> Place:
+    """Read from TF_CONFIG, TensorFlow's own way of saying it: {"cluster": {"worker": ["host:port", ...]}, "task":
+    {"type": "worker", "index": 0}}, perhaps with a "chief" beside the workers. InputError when it cannot be that.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    if not text:
+        return ALONE
+    try:
+        config = json.loads(text)
+        hosts = [(job, index) for job in ("chief", "worker") for index, _ in enumerate(config["cluster"].get(job, ()))]
+        task = config["task"]
+        index = hosts.index((task["type"], int(task["index"])))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"TF_CONFIG does not say which worker this is: {text[:160]}. It must look like "
+            '{"cluster": {"worker": ["host0:7000", "host1:7000"]}, "task": {"type": "worker", "index": 0}}.'
+        ) from None
+    return Place(index=index, workers=len(hosts))
+
+
+@contextlib.contextmanager
+def together(place: Place, run: Path) -> Iterator:
+    """The tf.distribute.Strategy for what is here: over the workers, over this machine's GPUs, or the default one.
+
+    With several workers, nothing else may have used TensorFlow before, and it waits for all of them. They exchange
+    gradients by NCCL between GPUs, in a ring over gRPC between CPUs. When one of them is gone, TensorFlow notices within
+    some ten seconds, and EdgeferError says how to go on.
+    """
+    if place.workers == 1:
+        tf = tensorflow()
+        several = len(tf.config.list_physical_devices("GPU")) > 1
+        yield tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a lost worker is told in one sentence, not in C++'s ten lines
+    tf = tensorflow()
+    gone = (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+    )
+    try:
+        yield tf.distribute.MultiWorkerMirroredStrategy()
+    except gone:
+        raise EdgeferError(
+            "Another worker of this training is gone or cannot be reached; its own output says why. Every finished epoch "
+            f"is kept. Continue by starting all workers again with: edgefer train --resume --out {run}"
+        ) from None
