@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,14 @@ from edgefer.convert.prune import measured_sparsity, prune
 from edgefer.convert.quantize import calibration_pictures, to_float16, to_float32
 from edgefer.convert.slim import slim
 from edgefer.convert.tune import tune
+from edgefer.errors import InputError
 from edgefer.interpreter import Network, softmax
 from edgefer.metrics import ece
 from edgefer.parity import make_vectors
-from edgefer.train.datasets import Dataset
+from edgefer.train.datasets import Dataset, Split, pool
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.fit import Watcher
+from edgefer.train.folds import CROSS_VALIDATION, divide_folds, fold_network
 from edgefer.train.models import keras_bytes, load_keras
 from edgefer.train.recipes import recipe_of
 
@@ -84,6 +86,12 @@ def convert(
     stages = _Stages(workshop, dataset, watcher, plan.epochs)
     model = load_keras(bundle, "keras")
     held = {name: split for name, split in dataset.splits.items() if name != "train"}
+    judged_on = card.measured_on
+    if card.provenance.folds and (plan.sparsity or plan.slimmed):
+        raise InputError(
+            f"{bundle.path} was cross-validated, and its folds' networks are neither pruned nor slimmed: convert it "
+            "without, or train it with a validation split."
+        )
     files = {"keras": bundle.read("keras")}
     steps: list[str] = []
 
@@ -98,19 +106,7 @@ def convert(
         steps.append(f"prune to {zeros:.0%} zeros, {stages.epochs(PRUNE_EPOCHS)} epochs of fine-tuning")
     quantized = None
     if plan.int8:
-        quantized = quantize(
-            tuned,
-            card,
-            dataset,
-            aware=plan.aware,
-            max_drop=plan.max_drop,
-            epochs=stages.epochs(AWARE_EPOCHS),
-            sparse=plan.sparsity > 0,
-            teacher=trained,
-            seed=plan.seed,
-            folder=stages.folder("aware", tuned),
-            watcher=watcher,
-        )
+        quantized = _quantize(tuned, card, dataset, plan, stages, trained)
         files["int8"] = quantized.best.int8
         tuned = quantized.best.network or tuned
         steps += [str(attempt) for attempt in quantized.attempts]
@@ -133,16 +129,25 @@ def convert(
         for name, split in held.items():
             logits[variant, name] = network.logits(split.images)
             metrics[name][variant] = evaluate(split, logits[variant, name])
+    if card.provenance.folds:
+        held[judged_on], pooled = _fold_answers(bundle, dataset, stages, plan)
+        metrics[judged_on] = {"keras": card.metrics[judged_on]["keras"]}
+        for variant, pooled_logits in pooled.items():
+            logits[variant, judged_on] = pooled_logits
+            metrics[judged_on][variant] = evaluate(held[judged_on], pooled_logits)
     runs = next(variant for variant in TFLITE_VARIANTS if variant in files)  # so what a score must be right for
-    temperature = fit_temperature(logits[runs, "valid"], held["valid"].labels)
-    before, after = (ece(softmax(logits[runs, "valid"], t), held["valid"].labels) for t in (1.0, temperature))
-    steps.append(f"temperature {temperature:.3f} fitted on valid with {runs}: ECE {before:.3f} to {after:.3f}")
+    answers, truth = logits[runs, judged_on], held[judged_on].labels
+    temperature = fit_temperature(answers, truth)
+    before, after = (ece(softmax(answers, t), truth) for t in (1.0, temperature))
+    steps.append(f"temperature {temperature:.3f} fitted on {judged_on} with {runs}: ECE {before:.3f} to {after:.3f}")
     if plan.mediapipe:
         files[MEDIAPIPE] = to_mediapipe(
             tuned, card.input, temperature, calibration_pictures(dataset.split("train"), plan.seed)
         )
         network = MediaPipeNetwork(files[MEDIAPIPE], card.input, len(card.labels))
         for name, split in held.items():
+            if name == judged_on and card.provenance.folds:
+                continue  # the folds' networks have no such form
             metrics[name][MEDIAPIPE] = evaluate(split, network.logits(split.images))
     provenance = card.provenance.model_copy(update={"steps": (*card.provenance.steps, *steps)})
     card = card.model_copy(
@@ -151,7 +156,8 @@ def convert(
     )
     files |= {name: with_metadata(files[name], card) for name in (*tflite, MEDIAPIPE) if name in files}
     files[PARITY] = make_vectors(card, tflite)
-    report = {file.name: file.read_bytes() for file in sorted((bundle.path / "report").glob("*.png"))}
+    kept = [*bundle.path.glob("report/*.png"), *bundle.path.glob(f"report/{CROSS_VALIDATION}")]
+    report = {file.name: file.read_bytes() for file in sorted(kept)}
     if quantized:
         report["quantization.json"] = _quantization_report(quantized)
     written = write_bundle(out, card, files, report)
@@ -211,6 +217,44 @@ class _Stages:
         recipe = slimmed.recipe.model_dump(mode="json")
         provenance = card.provenance.model_copy(update={"recipe": recipe})
         return slimmed.network, card.model_copy(update={"provenance": provenance}), step
+
+
+def _quantize(model, card: ModelCard, dataset: Dataset, plan: Plan, stages: _Stages, teacher) -> Quantized:
+    if "valid" not in dataset.splits:  # trained on all pictures: what rounding changed shows on those too
+        dataset = replace(dataset, splits=dataset.splits | {"valid": dataset.split("train")})
+    return quantize(
+        model,
+        card,
+        dataset,
+        aware=plan.aware,
+        max_drop=plan.max_drop,
+        epochs=stages.epochs(AWARE_EPOCHS),
+        sparse=plan.sparsity > 0,
+        teacher=teacher,
+        seed=plan.seed,
+        folder=stages.folder("aware", model),
+        watcher=stages.watcher,
+    )
+
+
+def _fold_answers(bundle: Bundle, dataset: Dataset, stages: _Stages, plan: Plan) -> tuple[Split, dict[str, np.ndarray]]:
+    """The cross-validation's pictures, and what its folds' networks, converted by the same plan, say of them: variant ->
+    float32 logits [n, classes]. The shipped network saw every picture, so only these can tell what conversion cost."""
+    card, recipe = bundle.card, recipe_of(bundle.card)
+    about = card.provenance
+    folds = divide_folds(
+        dataset, recipe, folds=about.folds, group_by=about.group_by, valid_fraction=about.valid_fraction
+    )
+    parts: dict[str, list[np.ndarray]] = {}
+    for fold in folds:
+        model = fold_network(bundle, fold, recipe)
+        forms = {"float32": to_float32(model)}
+        if plan.int8:
+            forms["int8"] = _quantize(model, card, fold.dataset, plan, stages, model).best.int8
+        for variant, content in forms.items():
+            network = Network(content, card.input, len(card.labels))
+            parts.setdefault(variant, []).append(network.logits(fold.held.images))
+    return pool([fold.held for fold in folds]), {variant: np.concatenate(some) for variant, some in parts.items()}
 
 
 def _quantization_report(quantized: Quantized) -> bytes:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgefer.convert.fold import fold_zscore
 from edgefer.errors import RuntimeFault
 from edgefer.preprocess import to_float
 from edgefer.quiet import quiet
@@ -77,6 +78,7 @@ def calibration_pictures(split: Split, seed: int, count: int = CALIBRATION_PICTU
 
 def _converter(model):
     tf = tensorflow()
+    model = fold_zscore(model)
     # Batch size 1 in the signature: a free one leaves dynamic dimensions, which the Edge TPU refuses.
     signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)
     function = tf.function(lambda pixels: model(pixels, training=False)).get_concrete_function(signature)

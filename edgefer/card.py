@@ -9,6 +9,7 @@ from edgefer.errors import BundleError, EdgeferError
 SCHEMA_VERSION: Literal[1] = 1
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Faces = Literal["human", "cat", "frame"]  # what a network reads: a person's face, a cat's, or the middle of the frame
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -56,7 +57,10 @@ class Variant(_Part):
 
 
 class Scores(_Part):
-    """How well a variant did on one labelled split, one view, no test-time augmentation."""
+    """How well a variant did on one labelled split, one view, no test-time augmentation.
+
+    On a split like "5-fold": the pooled answers of the folds' networks, each on the pictures it was not trained on.
+    """
 
     count: int = Field(gt=0)
     accuracy: Fraction
@@ -65,12 +69,18 @@ class Scores(_Part):
 
 
 class Provenance(_Part):
-    """Where the network comes from."""
+    """Where the network comes from.
+
+    group_by: the rule that kept pictures together that belong together. folds: of the cross-validation that gave the
+    figures, where the network itself was then trained on all pictures; 0 where a validation split was held back.
+    """
 
     data: str
     labels: str = Field("", description="where other labels than the data's own came from, such as ferplus")
     split_sizes: dict[str, int]
     valid_fraction: float = Field(0.2, gt=0, lt=1)
+    group_by: str = ""
+    folds: int = Field(0, ge=0)
     recipe: dict
     seed: int
     epoch: int
@@ -85,6 +95,7 @@ class ModelCard(_Part):
     name: Name
     labels: tuple[Name, ...] = Field(min_length=2, max_length=1000)
     input: InputSpec
+    faces: Faces = "human"
     crops: dict[str, CropSpec] = {}
     temperature: float = Field(1.0, gt=0, le=100)
     variants: dict[str, Variant] = {}
@@ -98,6 +109,11 @@ class ModelCard(_Part):
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels are not unique: {list(self.labels)}")
         return self
+
+    @property
+    def measured_on(self) -> str:
+        """The split whose figures speak for the network: the cross-validation's pooled folds, or "valid"."""
+        return f"{self.provenance.folds}-fold" if self.provenance.folds else "valid"
 
     def crop_for(self, detector: str) -> CropSpec:
         """The crop measured for `detector`, or the detector's own box where none was."""

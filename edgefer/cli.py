@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from edgefer import __version__
-from edgefer.commands import board, conversion, demo, device, evaluation, host, proof, service
+from edgefer.commands import board, conversion, data, demo, device, evaluation, host, proof, service
 from edgefer.errors import EdgeferError
 
 app = typer.Typer(
@@ -89,6 +89,7 @@ for command in (
     demo.demo,
 ):
     app.command()(command)
+app.add_typer(data.data, name="data")
 app.add_typer(service.app, name="service")
 
 

@@ -1,5 +1,6 @@
 """What the command line shows: results on stdout, talk and progress on stderr."""
 
+import math
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -74,10 +75,12 @@ class TrainingProgress:
             self.bar.update(self.task, completed=self.done, description=text)
 
     def epoch(self, row, best) -> None:
-        mark = "  best" if row is best else ""
+        held = not math.isnan(row.val_accuracy)
+        mark = "  best" if held and row is best else ""
+        validation = f"validation {row.val_accuracy:.1%}  " if held else ""
         say(
             f"epoch {row.epoch:3d}/{self.epochs}  loss {row.loss:.3f}  accuracy {row.accuracy:.1%}  "
-            f"validation {row.val_accuracy:.1%}  rate {row.rate:.2g}  {row.seconds:.0f} s{mark}"
+            f"{validation}rate {row.rate:.2g}  {row.seconds:.0f} s{mark}"
         )
 
     def end(self) -> None:

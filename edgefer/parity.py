@@ -70,9 +70,11 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
     picture can tell: `labels`, the card's, in the order of the answers, and `temperature`.
     """
     rng = np.random.default_rng(seed)
-    frames = [frame.image_bgr for frame, _ in drawn.scene(seconds=4, fps=1, size=(160, 120), people=1, seed=seed)]
+    grow = max(1, round(card.input.height / 48))
+    size = (160 * grow, 120 * grow)
+    frames = [frame.image_bgr for frame, _ in drawn.scene(seconds=4, fps=1, size=size, people=1, seed=seed)]
     # Faces to shrink, beyond the border, and one to enlarge: each takes another path through `prepare`.
-    boxes = np.array([[38, 22, 111, 95], [70, 50, 101, 82], [-9, 10, 60, 82], [100, 61, 171, 140]])
+    boxes = grow * np.array([[38, 22, 111, 95], [70, 50, 101, 82], [-9, 10, 60, 82], [100, 61, 171, 140]])
     faces, _ = drawn.face_set(6, seed)
     pixels = [prepare(face, card.input) for face in faces]
     pixels += list(rng.integers(0, 256, (6, *card.input.shape), dtype=np.uint8))

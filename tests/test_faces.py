@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import http.server
+import json
 import math
 import threading
 
@@ -15,9 +16,9 @@ from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.card import CropSpec, InputSpec
 from edgefer.commands.inputs import open_detector
 from edgefer.devices import yunet
-from edgefer.devices.faces import Found
+from edgefer.devices.faces import Found, HaarDetector
 from edgefer.devices.yunet import YuNetDetector, fetch_yunet
-from edgefer.errors import EdgeferError, SourceError
+from edgefer.errors import EdgeferError, InputError, SourceError
 from edgefer.preprocess import crop_square, face_pixels
 
 RNG = np.random.default_rng(0)
@@ -199,6 +200,42 @@ def test_a_card_without_a_crop_for_the_detector_is_said_once(fake_yunet, tmp_pat
     open_detector("yunet", tmp_path / "yunet.onnx", width=240, card=measured)
     assert open_detector("haar", None, width=240, card=bare).width == 240
     assert capsys.readouterr().err == ""
+
+
+@pytest.fixture(scope="module")
+def cat(tmp_path_factory):
+    """A photograph of a cat in the public domain; its ears are cut off, so the cascade does not know it."""
+    data = pytest.importorskip("skimage.data")
+    file = tmp_path_factory.mktemp("cat") / "chelsea.png"
+    cv2.imwrite(str(file), cv2.cvtColor(data.chelsea(), cv2.COLOR_RGB2BGR))
+    return file
+
+
+def test_the_middle_of_the_frame_needs_no_detector(edgefer, cat):
+    done = edgefer("run", "fer-small", "--faces", "frame", "--source", cat, "--headless", "--json")
+    (face,) = json.loads(done.stdout)["faces"]
+    assert face["box_xyxy"] == [75, 0, 375, 300]
+    assert "was not measured" not in done.stderr
+
+
+def test_cats_are_sought_by_their_own_cascade(edgefer, cat):
+    done = edgefer("run", "fer-small", "--faces", "cat", "--source", cat, "--headless", "--json")
+    assert "not measured for haar-cat" in done.stderr and "--faces frame" in done.stderr
+    people = next(frame.image_bgr for frame, _ in drawn.scene(seconds=1, fps=1, size=(320, 240), people=1, seed=1))
+    of_people, of_cats = HaarDetector(), HaarDetector(faces="cat")
+    assert of_people.detect(people) != of_cats.detect(people)
+    assert of_cats.detect(np.full_like(people, 128)) == []
+
+
+def test_the_card_says_whose_faces(tmp_path):
+    card = Bundle.open(shipped_bundles()["fer-small"]).card
+    assert open_detector("haar", None, width=240, card=card).name == "haar"
+    of_cats = card.model_copy(update={"faces": "cat"})
+    assert open_detector("haar", None, width=240, card=of_cats).name == "haar-cat"
+    assert open_detector("haar", None, width=240, card=of_cats, faces="frame").name == "frame"
+    for faces, detector, said in (("dog", "haar", "choose human, cat, frame"), ("cat", "yunet", "finds human faces")):
+        with pytest.raises(InputError, match=said):
+            open_detector(detector, None, width=240, card=card, faces=faces)
 
 
 def test_run_refuses_what_does_not_go_together(edgefer, tmp_path):

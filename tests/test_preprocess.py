@@ -1,10 +1,13 @@
 """The pixel contract."""
 
+import io
+
 import cv2
 import numpy as np
 import pytest
 
-from edgefer.card import CropSpec, InputSpec
+from edgefer.card import CropSpec, InputSpec, ModelCard, Provenance
+from edgefer.parity import make_vectors
 from edgefer.preprocess import crop_square, face_pixels, prepare, to_float, to_int8
 
 RNG = np.random.default_rng(0)
@@ -79,3 +82,18 @@ def test_a_face_of_any_size_comes_out_as_the_network_takes_it():
     frame = RNG.integers(0, 256, (480, 640, 3), dtype=np.uint8)
     for box in ((0, 0, 5, 5), (100, 100, 400, 401), (600, 440, 700, 540)):
         assert face_pixels(frame, box, CropSpec(scale=0.9), InputSpec(height=48, width=48)).shape == (48, 48, 1)
+
+
+@pytest.mark.parametrize(("side", "color"), [(48, "gray"), (96, "rgb"), (224, "rgb")])
+def test_parity_vectors_shrink_and_enlarge_at_every_size(side, color):
+    spec = InputSpec(height=side, width=side, color=color)
+    about = Provenance(data="", split_sizes={}, recipe={}, seed=0, epoch=1, versions={})
+    card = ModelCard(name="any", labels=("a", "b"), input=spec, provenance=about)
+    with np.load(io.BytesIO(make_vectors(card, {}))) as vectors:
+        boxes, crops, frames = vectors["boxes"], vectors["crops"], vectors["frames"]
+    sides = (boxes[:, 2] - boxes[:, 0] + boxes[:, 3] - boxes[:, 1]) / 2
+    assert sides.min() < side < sides.max()
+    assert boxes[:, :2].min() < 0 and (boxes[:, 2] > frames.shape[2]).any()
+    assert crops.shape == (4, *spec.shape)
+    if color == "rgb":
+        assert (crops[..., 0] != crops[..., 2]).any()

@@ -68,6 +68,10 @@ def augment_batch(images, recipe: Augment, draws: Draws):
         offset = uniform(6, -recipe.brightness, recipe.brightness)[:, None, None, None]
         mean = tf.reduce_mean(images, axis=[1, 2], keepdims=True)
         images = tf.clip_by_value((images - mean) * factor + mean + offset, 0, 1)
+    if recipe.saturation and images.shape[-1] == 3:
+        factor = uniform(18, 1 - recipe.saturation, 1 + recipe.saturation)[:, None, None, None]
+        gray = tf.image.rgb_to_grayscale(images)
+        images = tf.clip_by_value(gray + (images - gray) * factor, 0, 1)
     if recipe.blur:
         share = tf.where(uniform(14, 0, 1) < recipe.blur, uniform(15, 0, 1), 0.0)[:, None, None, None]
         images = images * (1 - share) + _blurred(images) * share

@@ -13,6 +13,7 @@ from edgefer import drawn
 from edgefer.card import InputSpec
 from edgefer.errors import DataError
 from edgefer.preprocess import prepare
+from edgefer.train.groups import group_pictures, held_rows
 
 BUILT_IN = "builtin"
 Track = Callable[[Iterable, int, str], Iterable]  # (items, how many, what) -> the items, showing progress
@@ -129,6 +130,8 @@ def load_dataset(
     skip_bad: bool = False,
     valid_fraction: float = 0.2,
     seed: int = 0,
+    group_by: str = "",
+    pooled: bool = False,
     track: Track = silent,
     cache: Path | None = None,
 ) -> Dataset:
@@ -138,11 +141,15 @@ def load_dataset(
     `valid_fraction` of them. A bad row or picture raises DataError naming it, or with `skip_bad` is left out and listed.
     Parsed data is kept under `cache` (see `cache_folder`) and found again while the files do not change.
     labels: "ferplus", or a file of FER+ votes, instead of the CSV's own labels.
+    group_by: for folders, a rule (edgefer.train.groups) by which pictures belong together: groups never cross a split,
+    and copies are in the training split only. pooled: training and validation pictures together as "train".
     """
     from edgefer.train import fer_csv, ferplus, folders
 
     if labels and (str(path) == BUILT_IN or Path(path).is_dir()):
         raise DataError(f"FER+ votes ({labels}) belong to a FER2013 CSV: {path} has labels of its own.")
+    if group_by and not Path(path).is_dir():
+        raise DataError(f"--group-by reads the paths of pictures: {path} is no folder.")
     if str(path) == BUILT_IN:
         artist = hashlib.sha256(Path(drawn.__file__).read_bytes()).hexdigest()
         stored = _cache_file(cache, [BUILT_IN, artist, spec.model_dump(), seed])
@@ -157,7 +164,25 @@ def load_dataset(
     dataset = _cached(stored, lambda: reader.read(path, spec, skip_bad, track))
     if labels:
         dataset = ferplus.with_votes(dataset, ferplus.votes_file(labels, path))
-    return _with_validation(dataset, path, valid_fraction, seed)
+    _check_classes(dataset, path)
+    if pooled:
+        together = [split for name, split in dataset.splits.items() if name != "test"]
+        rest = {name: split for name, split in dataset.splits.items() if name == "test"}
+        dataset = replace(dataset, splits={"train": pool(together), **rest})
+    if group_by:
+        dataset = _whole_groups(dataset, group_by)
+    return dataset if pooled or "valid" in dataset.splits else hold_out(dataset, valid_fraction, seed, group_by)
+
+
+def pool(splits: list[Split]) -> Split:
+    """The splits one after the other."""
+    soft = [split.targets for split in splits if split.targets is not None]
+    return Split(
+        images=np.concatenate([split.images for split in splits]),
+        labels=np.concatenate([split.labels for split in splits]),
+        ids=np.concatenate([split.ids for split in splits]),
+        targets=np.concatenate(soft) if len(soft) == len(splits) else None,
+    )
 
 
 def built_in(spec: InputSpec, *, per_class: int = 120, seed: int = 0, track: Track = silent) -> Dataset:
@@ -176,23 +201,55 @@ def built_in(spec: InputSpec, *, per_class: int = 120, seed: int = 0, track: Tra
     return Dataset(name=BUILT_IN, labels=drawn.EXPRESSIONS, splits=splits)
 
 
-def _with_validation(dataset: Dataset, path: Path, fraction: float, seed: int) -> Dataset:
+def _check_classes(dataset: Dataset, path: Path) -> None:
     if "train" not in dataset.splits:
         raise DataError(f"{path} has no training pictures: it has only {', '.join(dataset.splits) or 'nothing'}.")
-    train = dataset.splits["train"]
     for index, label in enumerate(dataset.labels):
-        if not (train.labels == index).any():
+        if not (dataset.splits["train"].labels == index).any():
             raise DataError(f"{path} has no training picture of class {label!r}: add some, or drop the class.")
-    if "valid" in dataset.splits:
-        return dataset
+
+
+def _whole_groups(dataset: Dataset, group_by: str) -> Dataset:
+    """The same without the copies in held splits; DataError when a group is in two splits."""
+    kept: dict[str, Split] = {}
+    split_of: dict[str, tuple[str, str]] = {}
+    for name, split in dataset.splits.items():
+        groups, copies = group_pictures(split.ids, group_by)
+        for group, one in zip(groups.tolist(), split.ids.tolist(), strict=True):
+            if split_of.setdefault(group, (name, one))[0] != name:
+                raise DataError(
+                    f"{one} belongs to the same group as {split_of[group][1]} ({group}) but lies in another split: move "
+                    "it, put all pictures at one level of class folders, or mend --group-by."
+                )
+        kept[name] = split if name == "train" else split.take(np.flatnonzero(~copies))
+    return replace(dataset, splits=kept)
+
+
+def without_copies(dataset: Dataset, group_by: str) -> Dataset:
+    """The data set with only the originals among its training pictures."""
+    train = dataset.split("train")
+    _, copies = group_pictures(train.ids, group_by)
+    return replace(dataset, splits=dataset.splits | {"train": train.take(np.flatnonzero(~copies))})
+
+
+def hold_out(dataset: Dataset, fraction: float, seed: int, group_by: str = "") -> Dataset:
+    """The data set with `fraction` of its training pictures as "valid": stratified, seeded, by whole groups."""
+    train = dataset.split("train")
     if not 0 < fraction < 1:
         raise DataError(f"The validation share must lie between 0 and 1, not {fraction:g}.")
     if min(np.bincount(train.labels)) < 2:
         rare = dataset.labels[int(np.argmin(np.bincount(train.labels)))]
-        raise DataError(f"{path} has a single picture of class {rare!r}: it cannot be in training and validation both.")
-    rest, held = divide(train, fraction, seed)
-    splits = {"train": rest, "valid": held} | {k: v for k, v in dataset.splits.items() if k != "train"}
-    return Dataset(name=dataset.name, labels=dataset.labels, splits=splits, skipped=dataset.skipped)
+        raise DataError(
+            f"{dataset.name} has a single picture of class {rare!r}: it cannot be in training and validation both."
+        )
+    if group_by:
+        groups, copies = group_pictures(train.ids, group_by)
+        held = held_rows(train.labels, groups, fraction, seed)
+        rest, valid = train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held & ~copies))
+    else:
+        rest, valid = divide(train, fraction, seed)
+    others = {name: split for name, split in dataset.splits.items() if name != "train"}
+    return replace(dataset, splits={"train": rest, "valid": valid} | others)
 
 
 def cache_folder() -> Path:

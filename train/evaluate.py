@@ -78,6 +78,18 @@ def networks(bundle: Bundle, runtime: str = "auto") -> dict[str, Callable[[np.nd
     return forms
 
 
+def both_views(logits: Callable[[np.ndarray], np.ndarray], temperature: float) -> Callable[[np.ndarray], np.ndarray]:
+    """The network asked of each picture and its mirror image (test-time flip): logits whose softmax at `temperature` is
+    the mean of the two probabilities."""
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        views = (images, np.ascontiguousarray(images[:, :, ::-1]))
+        mean = np.mean([softmax(logits(view), temperature) for view in views], axis=0)
+        return (temperature * np.log(np.maximum(mean, 1e-12))).astype(np.float32)
+
+    return answer
+
+
 def full_evaluation(name: str, logits: np.ndarray, split: Split, temperature: float) -> Evaluation:
     """All figures of float32 logits [n, classes] against the split's labels."""
     probabilities = softmax(logits, temperature)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from edgefer.bundle import Bundle
-from edgefer.errors import DataError
+from edgefer.errors import DataError, InputError
 from edgefer.train.augment import Draws, augment_batch, mix
 from edgefer.train.backend import precision, tensorflow
 from edgefer.train.datasets import Dataset, Split
 from edgefer.train.journal import COLUMNS, Epoch, Journal
-from edgefer.train.models import build, initialize
+from edgefer.train.models import build, initialize, pixel_statistics
 from edgefer.train.objective import class_shares, make_loss, make_optimizer, take_average
 from edgefer.train.recipes import Recipe
 
@@ -44,8 +44,8 @@ def fit(
     written: Path | None = None,
     strategy: "tf.distribute.Strategy | None" = None,
 ) -> tuple["tf_keras.Model", Epoch] | None:
-    """Train on the "train" split, choosing the epoch with the best accuracy on "valid". `start`: whose weights to
-    begin with, as far as they fit.
+    """Train on the "train" split, choosing the epoch with the best accuracy on "valid", or the last where the recipe
+    keeps that; then "valid" may be absent. `start`: whose weights to begin with, as far as they fit.
 
     `folder` receives checkpoints, the best weights, history.csv and TensorBoard logs; when it already holds a
     checkpoint, training continues after that epoch with the same optimizer state and the same batches. Returns the
@@ -63,16 +63,19 @@ def fit(
         raise DataError(
             f"{folder} has no best weights: training reached no finite validation accuracy. Lower the rate."
         )
-    network = build(recipe.model, recipe.input, len(dataset.labels))
+    statistics = pixel_statistics(dataset.split("train").images) if recipe.model.zscore else None
+    network = build(recipe.model, recipe.input, len(dataset.labels), statistics)
     network.load_weights(journal.best_weights)
-    return network, journal.best()
+    return network, journal.kept()
 
 
 def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, watcher: Watcher, start, strategy) -> Journal:
     import tf_keras
 
     tf_keras.utils.set_random_seed(recipe.fit.seed)
-    train, valid = dataset.split("train"), dataset.split("valid")
+    train = dataset.split("train")
+    valid = dataset.split("valid") if recipe.needs_validation else dataset.splits.get("valid")
+    statistics = pixel_statistics(train.images) if recipe.model.zscore else None
     classes, replicas = len(dataset.labels), strategy.num_replicas_in_sync
     batch = min(recipe.fit.batch_size, len(train))
     if batch % replicas:
@@ -88,14 +91,16 @@ def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, watcher:
 
     tf_keras.mixed_precision.set_global_policy(precision())
     with strategy.scope():
-        model = build(recipe.model, recipe.input, classes)
+        model = build(recipe.model, recipe.input, classes, statistics)
         if start:
             initialize(model, dataset.labels, start)
+        elif recipe.model.freeze and not recipe.model.weights:
+            raise InputError("A frozen network needs weights to begin with: --init-from BUNDLE.")
         model.compile(
             optimizer=make_optimizer(recipe, steps), loss=make_loss(recipe, train, classes), metrics=["accuracy"]
         )
         model.optimizer.build(model.trainable_variables)
-    journal = Journal(folder, model, recipe.fit.patience, written=written)
+    journal = Journal(folder, model, recipe.fit.patience, recipe.fit.keep, written=written)
     done = journal.restore()
     _agree(done, folder, strategy)
     watcher.begin(done, recipe.fit.epochs, steps)
@@ -106,7 +111,7 @@ def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, watcher:
         if done < recipe.fit.epochs and not journal.exhausted():
             model.fit(
                 stream(done, recipe.fit.epochs),
-                validation_data=_in_order(valid, classes),
+                validation_data=_in_order(valid, classes) if valid else None,
                 steps_per_epoch=steps,
                 initial_epoch=done,
                 epochs=recipe.fit.epochs,
@@ -225,6 +230,9 @@ def _callback(recipe: Recipe, journal: Journal, watcher: Watcher, averaging):
             watcher.step(logs["loss"], logs["accuracy"])
 
         def on_test_begin(self, logs=None):
+            self.average()
+
+        def average(self):
             if recipe.fit.ema:
                 self.trained = self.model.get_weights()
                 # Some of the epoch's batches, to estimate batch norm's statistics on.
@@ -239,11 +247,14 @@ def _callback(recipe: Recipe, journal: Journal, watcher: Watcher, averaging):
             rate = self.model.optimizer.learning_rate
             rate = float((rate(self.model.optimizer.iterations) if callable(rate) else rate).numpy())
             seconds = time.monotonic() - self.began
-            journal.judge(Epoch(epoch + 1, seconds, rate, **{name: float(logs[name]) for name in COLUMNS[3:]}))
+            if "val_loss" not in logs:  # nothing was tested, so nothing was averaged yet
+                self.average()
+            figures = {name: float(logs.get(name, np.nan)) for name in COLUMNS[3:]}
+            journal.judge(Epoch(epoch + 1, seconds, rate, **figures))
             if recipe.fit.ema:
                 self.model.set_weights(self.trained)
             journal.keep()
-            watcher.epoch(journal.rows[-1], journal.best())
+            watcher.epoch(journal.rows[-1], journal.kept())
             self.model.stop_training = journal.exhausted()
 
     return Report()

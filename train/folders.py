@@ -24,8 +24,9 @@ def fingerprint(path: Path) -> list:
     return [[str(file.relative_to(path)), (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files]
 
 
-def read(path: Path, spec: InputSpec, skip_bad: bool, track: Track) -> Dataset:
-    """The folder as a Dataset; class folders are matched between splits by name, ignoring case, and sorted."""
+def listing(path: Path) -> tuple[tuple[str, ...], list[tuple[str, int, Path]]]:
+    """The labels, and each picture's split, label and file; class folders are matched between splits by name, ignoring
+    case, and sorted."""
     tops = _folders(path)
     split_tops = {SPLIT_NAMES[top.name.lower()]: top for top in tops if top.name.lower() in SPLIT_NAMES}
     if split_tops and len(split_tops) < len(tops):
@@ -44,13 +45,24 @@ def read(path: Path, spec: InputSpec, skip_bad: bool, track: Track) -> Dataset:
         )
     if len(set(labels)) < len(labels):
         raise DataError(f"{split_tops['train']} has class folders that differ only in upper and lower case.")
-    listing = [(split, *entry) for split, top in split_tops.items() for entry in _list(top, labels)]
+    return labels, [(split, *entry) for split, top in split_tops.items() for entry in _list(top, labels)]
 
+
+def class_folders(path: Path) -> list[str]:
+    """The names of the training split's class folders, as they are written."""
+    tops = _folders(path)
+    training = [top for top in tops if SPLIT_NAMES.get(top.name.lower()) == "train"]
+    return [folder.name for folder in (_folders(training[0]) if training else tops)]
+
+
+def read(path: Path, spec: InputSpec, skip_bad: bool, track: Track) -> Dataset:
+    """The folder as a Dataset."""
+    labels, listed = listing(path)
     parts: dict[str, list] = {}
     skipped: list[str] = []
-    for split, label, file in track(listing, len(listing), f"Reading {path.name}"):
+    for split, label, file in track(listed, len(listed), f"Reading {path.name}"):
         try:
-            parts.setdefault(split, []).append((prepare(_decode(file), spec), label, str(file.relative_to(path))))
+            parts.setdefault(split, []).append((prepare(decode(file), spec), label, str(file.relative_to(path))))
         except ValueError as error:
             if not skip_bad:
                 raise DataError(
@@ -80,7 +92,8 @@ def _list(top: Path, labels: tuple[str, ...]) -> list[tuple[int, Path]]:
     return found
 
 
-def _decode(file: Path) -> np.ndarray:
+def decode(file: Path) -> np.ndarray:
+    """A picture file as uint8 BGR [h, w, 3], or gray [h, w]; ValueError says what is wrong with it."""
     content = np.fromfile(file, np.uint8)
     if not len(content):
         raise ValueError("is an empty file")

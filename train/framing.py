@@ -8,7 +8,7 @@ import numpy as np
 from edgefer.card import CropSpec
 from edgefer.train.datasets import Track, silent
 
-ENLARGE = 4  # a 48-pixel face becomes 192, a size every detector finds
+SIDE = 192  # pixels smaller faces are enlarged to: a size every detector finds
 LEAST = 20  # fewer faces say nothing
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
@@ -19,7 +19,8 @@ def scene_of(image: np.ndarray) -> tuple[np.ndarray, Box]:
 
     It is enlarged, and its border mirrored to give a detector the surroundings it looks for.
     """
-    height, width = (side * ENLARGE for side in image.shape[:2])
+    enlarge = max(1, round(SIDE / image.shape[0]))
+    height, width = (side * enlarge for side in image.shape[:2])
     pad = height // 2
     picture = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if image.shape[2] == 1 else cv2.COLOR_RGB2BGR)
     picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC)

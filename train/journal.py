@@ -11,7 +11,10 @@ COLUMNS = ("epoch", "seconds", "rate", "loss", "accuracy", "val_loss", "val_accu
 
 @dataclass(frozen=True)
 class Epoch:
-    """A line of history.csv: losses are mean cross-entropies, accuracies fractions; `epoch` counts from 1."""
+    """A line of history.csv: losses are mean cross-entropies, accuracies fractions; `epoch` counts from 1.
+
+    val_loss and val_accuracy are NaN where no validation split is held back.
+    """
 
     epoch: int
     seconds: float
@@ -30,9 +33,9 @@ class Journal:
     is not the chief.
     """
 
-    def __init__(self, folder: Path, model, patience: int, *, written: Path | None = None):
+    def __init__(self, folder: Path, model, patience: int, keep: str = "best", *, written: Path | None = None):
         tf = tensorflow()
-        self.model, self.patience = model, patience
+        self.model, self.patience, self.last = model, patience, keep == "last"
         self.folder, self.written = folder, written or folder
         self.history = self.written / "history.csv"
         self.best_weights = self.written / "best.weights.h5"
@@ -50,9 +53,10 @@ class Journal:
         return int(self.epoch)
 
     def judge(self, row: Epoch) -> None:
-        """Note an epoch; its weights, as the network has them now, are kept if they are the best so far."""
+        """Note an epoch; its weights, as the network has them now, are kept if they are the best so far, or the last
+        are wanted."""
         self.rows.append(row)
-        if self.best() is row:
+        if self.kept() is row:
             partial = self.best_weights.with_name("partial.weights.h5")
             self.model.save_weights(partial)
             partial.replace(self.best_weights)
@@ -62,6 +66,10 @@ class Journal:
         self.epoch.assign(self.rows[-1].epoch)
         self.manager.save()
         write_history(self.history, self.rows)
+
+    def kept(self) -> Epoch:
+        """The epoch whose weights are kept."""
+        return self.rows[-1] if self.last else self.best()
 
     def best(self) -> Epoch:
         return max(self.rows, key=lambda row: row.val_accuracy)

@@ -9,6 +9,7 @@ import numpy as np
 from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
 from edgefer.errors import BundleError, InputError
+from edgefer.train.backbones import mobilenet_v2
 from edgefer.train.backend import tensorflow
 from edgefer.train.recipes import LAYER, Model
 
@@ -16,15 +17,60 @@ if TYPE_CHECKING:
     import tf_keras
 
 
-def build(model: Model, spec: InputSpec, classes: int) -> "tf_keras.Model":
-    """The untrained network: float32 [n, height, width, channels] in 0..1 -> float32 logits [n, classes]."""
+def build(model: Model, spec: InputSpec, classes: int, statistics: "Statistics | None" = None) -> "tf_keras.Model":
+    """The untrained network: float32 [n, height, width, channels] in 0..1 -> float32 logits [n, classes].
+
+    statistics: `pixel_statistics` of the training split, for a recipe with zscore.
+    """
     import tf_keras
 
-    pixels = tf_keras.Input(spec.shape, name="pixels")
-    features = _plain(model, pixels) if model.family == "plain" else _four_block(model, pixels)
+    x = pixels = tf_keras.Input(spec.shape, name="pixels")
+    if model.zscore:
+        x = _zscore(model, x, statistics)
+    families = {
+        "plain": _plain,
+        "four-block": _four_block,
+        "cnn-mlp": _cnn_mlp,
+        "keras-applications": _keras_applications,
+    }
+    features = families[model.family](model, x)
     # float32 even under mixed precision: a bfloat16 logit has three significant digits.
     logits = tf_keras.layers.Dense(classes, dtype="float32", name="logits")(features)
-    return tf_keras.Model(pixels, logits, name=model.family.replace("-", "_"))
+    network = tf_keras.Model(pixels, logits, name=model.family.replace("-", "_"))
+    if model.freeze:
+        pooled = [isinstance(layer, tf_keras.layers.GlobalAveragePooling2D) for layer in network.layers]
+        for layer in network.layers[: pooled.index(True) if any(pooled) else -1]:
+            layer.trainable = False
+    return network
+
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def pixel_statistics(images: np.ndarray) -> Statistics:
+    """Mean and variance per channel of pixels / 255, of uint8 [n, h, w, c]."""
+    shares = np.stack([np.bincount(part.ravel(), minlength=256) / part.size for part in np.moveaxis(images, 3, 0)])
+    values = np.arange(256) / 255
+    mean = shares @ values
+    return tuple(mean.tolist()), tuple(np.maximum(shares @ values**2 - mean**2, 1e-6).tolist())
+
+
+def _zscore(model: Model, pixels, statistics: Statistics | None):
+    """Normalized pixels, with the border that the first convolution needs: it is padded before, with black, for then
+    the normalization folds exactly into that convolution (edgefer.convert.fold)."""
+    from tf_keras import layers
+
+    assert statistics, "a recipe with zscore needs the statistics of its training pictures"
+    strided = model.family == "plain" and model.layers.split()[0].endswith("/2")
+    edges = [(max(0, 3 - (side % 2 or 2)) // 2, 1) if strided else (1, 1) for side in pixels.shape[1:3]]
+    x = layers.ZeroPadding2D(tuple(edges), name="zscore_border")(pixels)
+    mean, variance = statistics
+    return layers.Normalization(axis=-1, mean=list(mean), variance=list(variance), name="zscore")(x)
+
+
+def _first(model: Model, is_first: bool) -> str:
+    """The padding of a convolution: the first one's was done where pixels are normalized."""
+    return "valid" if model.zscore and is_first else "same"
 
 
 def _plain(model: Model, pixels):
@@ -34,13 +80,13 @@ def _plain(model: Model, pixels):
 
     # momentum 0.9, as in most published recipes: Keras's 0.99 leaves the statistics far behind on small data sets,
     # where an epoch has few steps, and validation then sees another network than training does.
-    def conv(x, filters, stride=1, relu=True):
-        x = layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False)(x)
+    def conv(x, filters, stride=1, relu=True, padding="same"):
+        x = layers.Conv2D(filters, 3, strides=stride, padding=padding, use_bias=False)(x)
         x = _batch_norm(momentum=0.9)(x)
         return layers.ReLU()(x) if relu else x
 
     x = pixels
-    for word in model.layers.split():
+    for number, word in enumerate(model.layers.split()):
         match = LAYER.fullmatch(word)
         assert match  # the recipe has been validated
         filters, stride, residual = match.groups()
@@ -49,8 +95,10 @@ def _plain(model: Model, pixels):
             branch = conv(conv(x, int(residual)), int(residual), relu=False)
             x = layers.ReLU()(layers.Add()([x, branch]))
         else:
-            x = conv(x, int(filters), stride=2 if stride else 1)
+            x = conv(x, int(filters), stride=2 if stride else 1, padding=_first(model, number == 0))
     x = layers.GlobalAveragePooling2D()(x)
+    if model.freeze:  # features that were not learnt here are small and uneven, which weight decay would punish
+        x = _batch_norm(momentum=0.9, center=False, scale=False)(x)
     return layers.Dropout(model.dropout)(x) if model.dropout else x
 
 
@@ -59,8 +107,8 @@ def _four_block(model: Model, pixels):
     from tf_keras import layers
 
     x = pixels
-    for filters in model.widths:
-        x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+    for number, filters in enumerate(model.widths):
+        x = layers.Conv2D(filters, 3, padding=_first(model, number == 0), activation="relu")(x)
         x = _batch_norm()(x)
         x = layers.MaxPooling2D()(x)
         x = layers.Dropout(model.dropout)(x)
@@ -76,6 +124,31 @@ def _batch_norm(**options):
     from tf_keras import layers
 
     return layers.BatchNormalization(synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1, **options)
+
+
+def _cnn_mlp(model: Model, x):
+    """The other older system: whether its pooling leaves anything of where things are in the picture is `pooling`."""
+    from tf_keras import layers
+
+    for number, filters in enumerate(model.widths):
+        x = layers.Conv2D(filters, 3, padding=_first(model, number == 0), activation="relu")(x)
+        x = layers.MaxPooling2D()(x)
+    if model.pooling == "grid":
+        x = layers.AveragePooling2D(tuple(max(1, side // 4) for side in x.shape[1:3]))(x)
+        x = layers.Flatten()(x)
+    else:
+        x = layers.GlobalAveragePooling2D()(x)
+    for units in (model.dense, model.dense // 2):
+        x = layers.Dense(units, activation="relu")(x)
+        x = layers.Dropout(model.dropout)(x) if model.dropout else x
+    return x
+
+
+def _keras_applications(model: Model, pixels):
+    from tf_keras import layers
+
+    x = mobilenet_v2(model, pixels)
+    return layers.Dropout(model.dropout)(x) if model.dropout else x
 
 
 def load_keras(bundle: Bundle, variant: str) -> "tf_keras.Model":

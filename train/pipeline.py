@@ -18,6 +18,7 @@ from edgefer.train.distill import distilled, load_soft_labels, save_soft_labels,
 from edgefer.train.distribute import ALONE, Place
 from edgefer.train.evaluate import class_table, evaluate, keras_logits
 from edgefer.train.fit import Watcher, fit
+from edgefer.train.folds import CROSS_VALIDATION, CrossValidation, cross_validate, divide_folds
 from edgefer.train.framing import measure_crop
 from edgefer.train.journal import Epoch, read_history
 from edgefer.train.models import keras_bytes
@@ -41,6 +42,8 @@ class Order:
     init_from: str = ""
     skip_bad: bool = False
     valid_fraction: float = 0.2
+    group_by: str = ""
+    folds: int = 0
 
     def save(self, run: Path) -> None:
         fields = vars(self) | {"recipe": self.recipe.model_dump(mode="json")}
@@ -61,12 +64,23 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a training gave: the bundle, and per held split its scores and per-class table."""
+    """What a training gave: the bundle, per held split its scores and per-class table, and the cross-validation."""
 
     bundle: Bundle
     scores: dict[str, Scores]
     classes: dict[str, list[tuple[str, int, float, float, float]]]
+    crossed: CrossValidation | None
     skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fitted:
+    """The data as it was trained on, the network, the epoch that gave its weights, and the cross-validation."""
+
+    dataset: datasets.Dataset
+    model: "tf_keras.Model"
+    best: Epoch
+    crossed: CrossValidation | None
 
 
 def train(
@@ -78,23 +92,24 @@ def train(
     detectors: Mapping[str, Detect] = {},
     cache: Path | None = None,
     place: Place = ALONE,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Result | None:
     """Train as ordered into the directory `run`, continuing what is already there, and make it a bundle.
 
-    Of several workers only the chief writes there; the others help to fit, and get None.
+    With folds the recipe is cross-validated first, which gives its figures; the network itself is then trained by the
+    same recipe on all pictures. Of several workers only the chief writes there; the others help to fit, and get None.
     """
     with distribute.together(place, run) as strategy:
-        fitted = _fit(order, run, watcher, track, cache, place, strategy)
+        fitted = _fit(order, run, watcher, track, cache, place, strategy, say)
     if fitted is None:
         return None
-    dataset, model, best = fitted
-    return _finish(order, run, dataset, model, best, track, detectors)
+    return _finish(order, run, fitted, track, detectors)
 
 
 def _fit(
-    order: Order, run: Path, watcher: Watcher, track: datasets.Track, cache: Path | None, place: Place, strategy
-) -> "tuple[datasets.Dataset, tf_keras.Model, Epoch] | None":
-    """The data, the network with the best weights, and the epoch that gave them; None for a worker that only helps."""
+    order: Order, run: Path, watcher: Watcher, track: datasets.Track, cache: Path | None, place: Place, strategy, say
+) -> "_Fitted | None":
+    """None for a worker that only helps."""
     recipe = order.recipe
     dataset = datasets.load_dataset(
         order.data,
@@ -103,6 +118,8 @@ def _fit(
         skip_bad=order.skip_bad,
         valid_fraction=order.valid_fraction,
         seed=recipe.fit.seed,
+        group_by=order.group_by,
+        pooled=order.folds > 0,
         track=track,
         cache=cache,
     )
@@ -110,6 +127,8 @@ def _fit(
     if place.chief:
         folder.mkdir(parents=True, exist_ok=True)
         order.save(run)
+    if order.group_by and not recipe.augment.copies:
+        dataset = datasets.without_copies(dataset, order.group_by)
     with tempfile.TemporaryDirectory() as scratch:
         written = None if place.chief else Path(scratch)
         if order.teachers or order.soft_labels:
@@ -118,23 +137,28 @@ def _fit(
             learnt = dataset.splits | {"train": distilled(train_split, known, recipe.distill.weight)}
             dataset = replace(dataset, splits=learnt)
         start = Bundle.open(Path(order.init_from)) if order.init_from else None
+        crossed = _cross_validate(order, dataset, folder, watcher, start, strategy, say) if order.folds else None
+        if order.folds and recipe.needs_validation:
+            dataset = datasets.hold_out(dataset, order.valid_fraction, recipe.fit.seed, order.group_by)
         fitted = fit(recipe, dataset, folder, watcher, start=start, written=written, strategy=strategy)
-    return fitted and (dataset, *fitted)
+    return fitted and _Fitted(dataset=dataset, model=fitted[0], best=fitted[1], crossed=crossed)
 
 
 def _finish(
     order: Order,
     run: Path,
-    dataset: datasets.Dataset,
-    model: "tf_keras.Model",
-    best: Epoch,
+    fitted: _Fitted,
     track: datasets.Track,
     detectors: Mapping[str, Detect],
 ) -> Result:
     """Evaluate, plot, measure the framing, and write the bundle."""
+    dataset, model, best, crossed = fitted.dataset, fitted.model, fitted.best, fitted.crossed
     recipe, train_split = order.recipe, dataset.split("train")
     held = {name: split for name, split in dataset.splits.items() if name != "train"}
     logits = {name: keras_logits(model, split.images) for name, split in held.items()}
+    if crossed:
+        name = f"{order.folds}-fold"
+        held, logits = {name: crossed.held, **held}, {name: crossed.logits, **logits}
     scores = {name: evaluate(split, logits[name]) for name, split in held.items()}
     report = {"history.png": plots.history_plot(read_history(run / "training" / "history.csv"), best)}
     for name, split in held.items():
@@ -143,18 +167,23 @@ def _finish(
             f"{recipe.name}, {name} split: accuracy {scores[name].accuracy:.1%}, recall {scores[name].macro_recall:.3f}"
         )
         report[f"confusion-{name}.png"] = plots.confusion_plot(matrix, dataset.labels, title)
+    if crossed:
+        report[CROSS_VALIDATION] = crossed.to_json(dataset.labels)
 
     sample = train_split.take(datasets.stratified_rows(train_split.labels, min(400, len(train_split)), recipe.fit.seed))
     card = ModelCard(
         name=recipe.name,
         labels=dataset.labels,
         input=recipe.input,
+        faces=recipe.faces,
         crops={name: measure_crop(sample.images, detect, track) for name, detect in detectors.items()},
         metrics={name: {"keras": value} for name, value in scores.items()},
         provenance=Provenance(
             data=dataset.name,
             labels=order.labels,
             valid_fraction=order.valid_fraction,
+            group_by=order.group_by,
+            folds=order.folds,
             split_sizes={name: len(split) for name, split in dataset.splits.items()},
             recipe=recipe.model_dump(mode="json"),
             seed=recipe.fit.seed,
@@ -165,7 +194,25 @@ def _finish(
     )
     bundle = write_bundle(run, card, {"keras": keras_bytes(model)}, report)
     classes = {name: class_table(split, logits[name], dataset.labels) for name, split in held.items()}
-    return Result(bundle=bundle, scores=scores, classes=classes, skipped=dataset.skipped)
+    return Result(bundle=bundle, scores=scores, classes=classes, crossed=crossed, skipped=dataset.skipped)
+
+
+def _cross_validate(
+    order: Order,
+    dataset: datasets.Dataset,
+    folder: Path,
+    watcher: Watcher,
+    start: Bundle | None,
+    strategy,
+    say: Callable[[str], None],
+) -> CrossValidation:
+    recipe = order.recipe
+    folds = divide_folds(
+        dataset, recipe, folds=order.folds, group_by=order.group_by, valid_fraction=order.valid_fraction
+    )
+    crossed = cross_validate(folds, recipe, folder / "folds", watcher, start=start, strategy=strategy, say=say)
+    say(f"Now the network itself, on all {len(dataset.split('train'))} pictures")
+    return crossed
 
 
 def _soft_labels(

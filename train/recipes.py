@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from edgefer.card import InputSpec, ModelCard, first_problem
+from edgefer.card import Faces, InputSpec, ModelCard, first_problem
 from edgefer.errors import RecipeError
 
 BUILT_IN = Path(__file__).parent / "recipes"
@@ -25,13 +25,26 @@ class Model(_Part):
     R<n> a residual block of two; then global average pooling, `dropout`, and one logit per class.
     four-block: per width 3x3 convolution, ReLU, batch norm, 2x2 max pooling and `dropout`; then a dense layer of
     `dense` units, `dropout` twice over, and the logits.
+    cnn-mlp: per width 3x3 convolution, ReLU and 2x2 max pooling; then `pooling`, which leaves a mean a channel (global)
+    or a mean for each cell of a 4x4 grid (grid); then dense layers of `dense` and half as many units with `dropout`.
+    keras-applications: the trunk of `backbone` at width `alpha`, its `weights` from a file, by "imagenet" from the
+    user's own download, or random; then global average pooling and `dropout`.
+
+    zscore: a first layer that subtracts the training split's mean and divides by its standard deviation, per channel.
+    freeze: only what follows the pooling is trained; the rest keeps the weights it begins with.
     """
 
-    family: Literal["plain", "four-block"]
+    family: Literal["plain", "four-block", "cnn-mlp", "keras-applications"]
     layers: str = ""
     widths: tuple[int, ...] = ()
-    dense: int = Field(256, ge=1)
+    dense: int = Field(256, ge=2)
     dropout: float = Field(0.0, ge=0, lt=1)
+    pooling: Literal["global", "grid"] = "global"
+    backbone: Literal["", "mobilenet_v2"] = ""
+    alpha: float = Field(1.0, gt=0, le=2)
+    weights: str = ""
+    zscore: bool = False
+    freeze: bool = False
 
     @model_validator(mode="after")
     def _complete(self) -> "Model":
@@ -45,20 +58,30 @@ class Model(_Part):
                 if word.startswith("R") and filters != before:
                     raise ValueError(f"{word} adds to its input, so the layer before it must have {filters} filters")
                 before = filters
+        elif self.family == "keras-applications":
+            if not self.backbone:
+                raise ValueError('the keras-applications family needs a backbone, such as "mobilenet_v2"')
+            if self.zscore:
+                raise ValueError("a keras-applications backbone has a normalization of its own: leave zscore out")
         elif not self.widths or min(self.widths) < 1:
-            raise ValueError("the four-block family needs widths, such as [32, 64, 128, 256]")
+            raise ValueError(f"the {self.family} family needs widths, such as [32, 64, 128, 256]")
         return self
 
 
 class Augment(_Part):
-    """Random changes of each training picture, drawn anew each time it is seen; all off at 0."""
+    """Random changes of each training picture, drawn anew each time it is seen; all off at 0.
 
+    copies: train on the changed copies that the data brings too, where --group-by tells them (?P<copy>...).
+    """
+
+    copies: bool = True
     flip: bool = False
     rotate_deg: float = Field(0, ge=0, le=180)
     zoom: float = Field(0, ge=0, lt=1, description="scale between 1 - zoom and 1 + zoom")
     shift: float = Field(0, ge=0, lt=1, description="fraction of the side, each way")
     brightness: float = Field(0, ge=0, le=1, description="added, in units of the full range")
     contrast: float = Field(0, ge=0, lt=1, description="factor between 1 - contrast and 1 + contrast")
+    saturation: float = Field(0, ge=0, le=1, description="of colours: factor between 1 - saturation and 1 + saturation")
     blur: float = Field(0, ge=0, le=1, description="probability of blurring, by up to 2 pixels")
     noise: float = Field(
         0, ge=0, le=1, description="most standard deviation of pixel noise, in units of the full range"
@@ -107,6 +130,9 @@ class Fit(_Part):
     patience: int = Field(
         0, ge=0, description="stop after so many epochs without a better validation accuracy; 0: never"
     )
+    keep: Literal["best", "last"] = Field(
+        "best", description="which epoch: the best on the validation split, or the last"
+    )
     seed: int = Field(0, ge=0, lt=2**31)
 
 
@@ -114,12 +140,18 @@ class Recipe(_Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     description: str = ""
     input: InputSpec
+    faces: Faces = "human"
     model: Model
     augment: Augment = Augment()
     optimizer: Optimizer
     schedule: Schedule = Schedule()
     distill: Distill = Distill()
     fit: Fit
+
+    @property
+    def needs_validation(self) -> bool:
+        """Whether anything in training depends on pictures that are held back."""
+        return self.fit.keep == "best" or self.fit.patience > 0 or self.schedule.name == "plateau"
 
 
 def recipe_names() -> list[str]:

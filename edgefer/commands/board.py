@@ -4,7 +4,14 @@ from typing import Annotated
 
 import typer
 
-from edgefer.commands.inputs import BundleArgument, DetectorFile, DetectorOption, bundle_path, open_detector
+from edgefer.commands.inputs import (
+    BundleArgument,
+    DetectorFile,
+    DetectorOption,
+    FacesOption,
+    bundle_path,
+    open_detector,
+)
 from edgefer.errors import InputError
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
@@ -123,6 +130,7 @@ def bench(
         str, typer.Option(metavar="FILE", help="Video, picture or folder; 'builtin' is drawn faces as a video.")
     ] = "builtin",
     minutes: Annotated[float, typer.Option(min=0.01, help="How long; heat shows after 10 or more.")] = 0.5,
+    faces_of: FacesOption = "",
     detector: DetectorOption = "haar",
     detector_file: DetectorFile = None,
     threads: Annotated[int | None, typer.Option(min=1, help="For the network; by default this board's.")] = None,
@@ -144,7 +152,7 @@ def bench(
     threads = threads or board.threads
     opened = Bundle.open(bundle_path(bundle))
     classifier = Classifier.load(opened, runtime=runtime, threads=threads)
-    faces = open_detector(detector, detector_file, width=board.detector_width, card=opened.card)
+    faces = open_detector(detector, detector_file, width=board.detector_width, card=opened.card, faces=faces_of)
     console.say(f"Measuring for {minutes:g} minutes; leave the board alone meanwhile.")
     result = run_bench(classifier, faces, where=source, minutes=minutes, threads=threads)
     if as_json:

@@ -7,7 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from edgefer.commands.inputs import BundleArgument, DetectorFile, DetectorOption, bundle_path, detector_maker
+from edgefer.commands.inputs import (
+    BundleArgument,
+    DetectorFile,
+    DetectorOption,
+    FacesOption,
+    bundle_path,
+    detector_maker,
+)
 from edgefer.commands.outputs import Outputs
 from edgefer.errors import InputError
 
@@ -54,6 +61,7 @@ def run(
     mqtt_rate: Annotated[float, typer.Option(min=0.01, help="At most so many messages a second.")] = 5,
     metrics: Annotated[str, typer.Option(metavar="[HOST:]PORT", help="Figures for Prometheus, at /metrics.")] = "",
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    faces_of: FacesOption = "",
     detector: DetectorOption = "haar",
     detector_file: DetectorFile = None,
     target_fps: Annotated[
@@ -133,7 +141,9 @@ def run(
         )
     else:
         classifier = GuardedClassifier(load(device, check), lambda: load(device, check), **guard)
-    make_detector = detector_maker(detector, detector_file, width=board.detector_width, card=opened.card)
+    make_detector = detector_maker(
+        detector, detector_file, width=board.detector_width, card=opened.card, faces=faces_of
+    )
     faces = GuardedDetector(make_detector, **guard)
 
     def end(number: int, at: object) -> None:
@@ -173,7 +183,8 @@ def run(
     )
     if summary.faces == 0:
         console.say(
-            "No face was found: faces must look at the camera and fill an eighth of the picture's height or more."
+            "No face was found: faces must look at the camera and fill an eighth of the picture's height or more. "
+            "--faces frame reads the middle of the frame as it is."
         )
     else:
         seen = ", ".join(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, training_data
+from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, training_data, usual_split
 
 
 def evaluate(
@@ -12,7 +12,13 @@ def evaluate(
     data: Annotated[
         str, typer.Option(metavar="PATH", help="Labelled pictures; what it was trained on when left out.")
     ] = "",
-    split: Annotated[str, typer.Option(help="Which split of the data: valid, test or train.")] = "valid",
+    split: Annotated[
+        str,
+        typer.Option(help="Which split of the data: valid, test or train; valid, or train where none was held back."),
+    ] = "",
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Average each picture's answer with its mirror image's: what two views give.")
+    ] = False,
     domain_shift: Annotated[
         bool, typer.Option("--domain-shift", help="Also under shift, scale, tilt, dark, blur, JPEG and tiny faces.")
     ] = False,
@@ -28,13 +34,17 @@ def evaluate(
     from edgefer import console
     from edgefer.bundle import Bundle, write_file
     from edgefer.train import report, shift
+    from edgefer.train.evaluate import both_views, full_evaluation, networks
     from edgefer.train.evaluate import evaluate as score
-    from edgefer.train.evaluate import full_evaluation, networks
 
     opened = Bundle.open(bundle_path(bundle))
     card = opened.card
-    pictures = training_data(opened, data, skip_bad).with_labels(card.labels).split(split)
+    dataset = training_data(opened, data, skip_bad).with_labels(card.labels)
+    split = split or usual_split(card, dataset)
+    pictures = dataset.split(split)
     forms = networks(opened, runtime)
+    if flip:
+        forms = {f"{name}, two views": both_views(logits, card.temperature) for name, logits in forms.items()}
     evaluations = [
         full_evaluation(name, logits(pictures.images), pictures, card.temperature) for name, logits in forms.items()
     ]
@@ -72,13 +82,21 @@ def models() -> None:
     for name, path in shipped_bundles().items():
         bundle = Bundle.open(path)
         card = bundle.card
-        scores = card.metrics["valid"]["int8"]
+        scores = card.metrics[card.measured_on]["int8"]
         size = f"{card.input.width}x{card.input.height} {card.input.color}"
         figures = (f"{scores.accuracy:.2%}", f"{scores.macro_recall:.3f}", f"{scores.macro_f1:.3f}")
         rows.append(
-            (name, size, ", ".join(card.labels), *figures, f"{card.variants['int8'].bytes:,}", bundle.hash[:12])
+            (
+                name,
+                size,
+                ", ".join(card.labels),
+                f"{card.measured_on}, {scores.count:,}",
+                *figures,
+                f"{card.variants['int8'].bytes:,}",
+                bundle.hash[:12],
+            )
         )
-    columns = ("name", "input", "labels", "accuracy", "macro recall", "macro F1", "bytes", "bundle")
-    console.show_table("Shipped networks, int8, on the validation split they were chosen on", columns, rows)
+    columns = ("name", "input", "labels", "pictures", "accuracy", "macro recall", "macro F1", "bytes", "bundle")
+    console.show_table("Shipped networks, int8; valid is the split they were chosen on", columns, rows)
     for name, path in shipped_bundles().items():
         console.show(f"Model card of {name}: {path / 'README.md'}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from edgefer.commands.inputs import SkipBad, bundle_path, list_skipped
+from edgefer.commands.inputs import GroupBy, SkipBad, bundle_path, list_skipped
 from edgefer.errors import EdgeferError, InputError
 
 
@@ -43,18 +43,29 @@ def train(
     valid_fraction: Annotated[
         float, typer.Option(help="Share held back where the data has no validation split.")
     ] = 0.2,
+    group_by: GroupBy = "",
+    folds: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Cross-validate first: N networks, each measured on the Nth of the pictures it never saw. For small data.",
+        ),
+    ] = 0,
     yunet: Annotated[
         Path | None, typer.Option(metavar="FILE", help="YuNet's .onnx: measure its crop too, for run --detector yunet.")
     ] = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Train a network by a recipe, and end with a bundle."""
+    import numpy as np
+
     from edgefer import console
     from edgefer.bundle import CARD, new_directory
     from edgefer.devices.faces import HaarDetector
     from edgefer.devices.yunet import YuNetDetector
     from edgefer.train import distribute
     from edgefer.train.datasets import cache_folder
+    from edgefer.train.evaluate import wilson_interval
     from edgefer.train.pipeline import Order
     from edgefer.train.pipeline import train as run_training
     from edgefer.train.recipes import load_recipe
@@ -63,15 +74,18 @@ def train(
     if place.workers > 1 and not out:
         raise InputError("Several workers train one network: name its folder for all of them with --out DIR.")
     if resume:
-        if data or labels or teacher or soft_labels or init_from or epochs or batch_size or seed is not None or set_:
+        named = data or labels or teacher or soft_labels or init_from or epochs or batch_size or group_by or folds
+        if named or seed is not None or set_:
             raise InputError("A resumed run keeps its data and recipe: give --resume alone, or with --out DIR.")
         run = out or _newest_unfinished()
         order = Order.load(run)
     else:
         if not data:
             raise InputError("Name the data: --data fer2013.csv, a folder of pictures, or --data builtin.")
-        named = {"fit.epochs": epochs or None, "fit.batch_size": batch_size or None, "fit.seed": seed}
-        overrides = [f"{field}={value}" for field, value in named.items() if value is not None]
+        if folds < 0 or folds == 1:
+            raise InputError(f"--folds {folds}: name 2 or more, such as 5; 0 holds one validation split back.")
+        fields = {"fit.epochs": epochs or None, "fit.batch_size": batch_size or None, "fit.seed": seed}
+        overrides = [f"{field}={value}" for field, value in fields.items() if value is not None]
         order = Order(
             recipe=load_recipe(recipe, (*overrides, *(set_ or ()))),
             data=_whole(data),
@@ -81,12 +95,17 @@ def train(
             init_from=_bundle(init_from) if init_from else "",
             skip_bad=skip_bad,
             valid_fraction=valid_fraction,
+            group_by=group_by,
+            folds=folds,
         )
         run = out or new_directory(Path("runs"), order.recipe.name)
         if run.exists() and place.chief:
             done = "a finished bundle" if (run / CARD).exists() else "something (--resume continues a training)"
             raise InputError(f"{run} already holds {done}: choose another --out.")
-    detectors = {HaarDetector.name: HaarDetector().detect}
+    detectors = {}
+    if order.recipe.faces != "frame":
+        cascade = HaarDetector(faces=order.recipe.faces)
+        detectors[cascade.name] = cascade.detect
     if yunet:
         detectors[YuNetDetector.name] = YuNetDetector(yunet).detect
     if place.workers > 1:
@@ -100,6 +119,7 @@ def train(
             track=console.track,
             detectors=detectors,
             cache=cache_folder(),
+            say=console.say,
             place=place,
         )
     except KeyboardInterrupt:
@@ -119,6 +139,14 @@ def train(
         scores = result.scores[name]
         console.show(
             f"{name}: accuracy {scores.accuracy:.2%}  macro recall {scores.macro_recall:.3f}  macro F1 {scores.macro_f1:.3f}"
+        )
+    if crossed := result.crossed:
+        low, high = wilson_interval(crossed.scores.accuracy, crossed.scores.count)
+        by_fold = crossed.fold_accuracies
+        console.show(
+            f"Over {len(by_fold)} folds: {np.mean(by_fold):.1%} on average, standard deviation "
+            f"{100 * np.std(by_fold, ddof=1):.1f} points; pooled {crossed.scores.accuracy:.1%}, 95% interval {low:.1%} to "
+            f"{high:.1%}; with mirror images {crossed.both_views.accuracy:.1%}"
         )
     console.show(f"Bundle: {run} (plots in {run / 'report'}). Next: edgefer convert {run} --int8")
 

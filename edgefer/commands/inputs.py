@@ -11,6 +11,7 @@ from edgefer.errors import InputError
 if TYPE_CHECKING:
     from edgefer.card import ModelCard
     from edgefer.devices.faces import Detector
+    from edgefer.train.datasets import Dataset
 
 BundleArgument = Annotated[
     Path | None,
@@ -21,11 +22,28 @@ BundleArgument = Annotated[
 ]
 DEFAULT_MODEL = "fer-small"
 DETECTORS = ("haar", "yunet")
+FACES = ("human", "cat", "frame")
+FacesOption = Annotated[
+    str,
+    typer.Option(
+        "--faces",
+        metavar="human|cat|frame",
+        help="What to read: people's faces, cats', or the middle of the frame. The bundle's own when left out.",
+    ),
+]
 DetectorOption = Annotated[
     str, typer.Option("--detector", metavar="haar|yunet", help="yunet is the better one; fetched on first use.")
 ]
 DetectorFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="YuNet's .onnx, instead of fetching it (offline boards).")
+]
+GroupBy = Annotated[
+    str,
+    typer.Option(
+        metavar="REGEX",
+        help="What it captures of a picture's path names its group, and groups never cross a split; (?P<copy>…) marks "
+        "copies, which are only trained on.",
+    ),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows and pictures out, and list them.")]
 
@@ -64,11 +82,26 @@ def training_data(bundle, data: str, skip_bad: bool):
         # As in training, or pictures that were trained on would come back as validation pictures.
         valid_fraction=card.provenance.valid_fraction,
         seed=card.provenance.seed,
+        group_by=card.provenance.group_by,
+        pooled=card.provenance.folds > 0,
         track=console.track,
         cache=cache_folder(),
     )
     list_skipped(dataset.skipped)
     return dataset
+
+
+def usual_split(card: "ModelCard", dataset: "Dataset") -> str:
+    """The split to look at when none is named: "valid", or "train" where the network was trained on all pictures."""
+    from edgefer import console
+
+    if "valid" in dataset.splits or not card.provenance.folds:
+        return "valid"
+    console.say(
+        f"{card.name} was trained on all these pictures: here it shows what conversion changed, not how good it is. "
+        f"For that see {card.measured_on} in its card."
+    )
+    return "train"
 
 
 def list_skipped(skipped: tuple[str, ...]) -> None:
@@ -83,28 +116,39 @@ def list_skipped(skipped: tuple[str, ...]) -> None:
             console.say(f"  and {len(skipped) - 20} more")
 
 
-def open_detector(name: str, file: Path | None, *, width: int, card: "ModelCard") -> "Detector":
-    """The face detector of that name: YuNet from `file` or fetched once. Says so when the card has no crop for it."""
-    return detector_maker(name, file, width=width, card=card)()
+def open_detector(name: str, file: Path | None, *, width: int, card: "ModelCard", faces: str = "") -> "Detector":
+    """What finds the faces that a network reads, its card's kind unless `faces` names another: for human ones Haar, or
+    YuNet from `file` or fetched once. Says so when the card has no crop for it."""
+    return detector_maker(name, file, width=width, card=card, faces=faces)()
 
 
-def detector_maker(name: str, file: Path | None, *, width: int, card: "ModelCard") -> "Callable[[], Detector]":
+def detector_maker(
+    name: str, file: Path | None, *, width: int, card: "ModelCard", faces: str = ""
+) -> "Callable[[], Detector]":
     """Makes what `open_detector` opens, as often as it is needed; what there is to fetch or say is done here, once."""
     from functools import partial
 
     from edgefer import console
-    from edgefer.devices.faces import HaarDetector
+    from edgefer.devices.faces import FrameDetector, HaarDetector
     from edgefer.devices.yunet import YuNetDetector, cached_yunet, fetch_yunet
 
+    faces = faces or card.faces
     if name not in DETECTORS:
         raise InputError(f"There is no detector {name!r}: choose {' or '.join(DETECTORS)}.")
+    if faces not in FACES:
+        raise InputError(f"There are no faces {faces!r}: choose {', '.join(FACES)}.")
+    if faces != "human" and name == YuNetDetector.name:
+        raise InputError(f"--detector yunet finds human faces, but {card.name} is to read {faces}: leave it out.")
     if file and name != YuNetDetector.name:
         raise InputError("--detector-file is for --detector yunet: Haar's comes with OpenCV.")
-    if not card.crop_for(name).faces:
+    if faces == "frame":
+        return FrameDetector
+    key = name if faces == "human" else f"{name}-{faces}"
+    if not card.crop_for(key).faces:
         console.say(
-            f"{card.name} was not measured for {name}: its boxes are taken as they are, which may cost accuracy. "
+            f"{card.name} was not measured for {key}: its boxes are taken as they are, which may cost accuracy. "
             f"Train with {'--yunet FILE' if name == YuNetDetector.name else 'this edgefer'} to measure it."
         )
     if name == HaarDetector.name:
-        return partial(HaarDetector, width=width)
+        return partial(HaarDetector, faces=faces, width=width)
     return partial(YuNetDetector, file or fetch_yunet(cached_yunet(), track=console.track))

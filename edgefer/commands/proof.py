@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, training_data
+from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, training_data, usual_split
 from edgefer.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def parity(
     data: Annotated[
         str, typer.Option(metavar="PATH", help="Labelled pictures; what it was trained on when left out.")
     ] = "",
-    split: Annotated[str, typer.Option(help="Which split of the data.")] = "valid",
+    split: Annotated[str, typer.Option(help="Which split of the data; valid, or train where none was held back.")] = "",
     runtime: Runtimes = None,
     max_drop: Annotated[float, typer.Option(help="Most points of accuracy conversion may cost.")] = 1.0,
     min_agreement: Annotated[float, typer.Option(help="Least share of equal decisions.")] = 0.97,
@@ -88,6 +88,7 @@ def parity(
 
     opened = Bundle.open(bundle_path(bundle))
     dataset = training_data(opened, data, skip_bad)
+    split = split or usual_split(opened.card, dataset)
     runtimes = runtime or installed_runtimes()
     checks = _ask(opened, runtimes)
     if weights := check_weights(opened):

@@ -1,0 +1,156 @@
+"""Small colour pictures through the whole path: z-score, cross-validation, conversion, parity, the device."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer.bundle import Bundle
+from edgefer.card import InputSpec
+from edgefer.errors import InputError, RecipeError
+from edgefer.parity import verify
+from edgefer.train.recipes import Model, load_recipe
+
+RULE = r"([^/]+)/(?P<copy>aug-\d+-)?([^/]+)$"
+SHORT = (
+    "--set",
+    "model.widths=[8, 16]",
+    "--set",
+    "model.dense=16",
+    "--set",
+    "input.height=32",
+    "--set",
+    "input.width=32",
+)
+
+
+@pytest.fixture(scope="module")
+def animals(tmp_path_factory):
+    """Red and blue pictures, 12 of each class, with a copy of each."""
+    root, rng = tmp_path_factory.mktemp("animals"), np.random.default_rng(0)
+    for channel, name in enumerate(("angry", "happy")):
+        (root / name).mkdir()
+        for number in range(12):
+            image = rng.integers(0, 120, (36, 36, 3), dtype=np.uint8)
+            image[..., 2 * channel] += 100
+            for prefix in ("", "aug-7-"):
+                cv2.imwrite(str(root / name / f"{prefix}{number:02}.png"), image)
+    return root
+
+
+@pytest.fixture(scope="module")
+def crossed(edgefer, animals, tmp_path_factory):
+    """A cnn-mlp network, cross-validated in two folds and trained on everything, and its int8 form."""
+    out = tmp_path_factory.mktemp("runs") / "pets"
+    few = ("--folds", 2, "--epochs", 6, "--set", "fit.keep=last", "--set", "schedule.name=constant")
+    done = edgefer(
+        "train", "--data", animals, "--recipe", "cnn-mlp", "--group-by", RULE, *few, *SHORT, "--set", "optimizer.rate=0.01",
+        "--batch-size", 8, "--out", out,
+    )  # fmt: skip
+    assert "Over 2 folds" in done.stdout
+    edgefer("convert", out, "--out", out.with_name("int8"))
+    return Bundle.open(out), Bundle.open(out.with_name("int8"))
+
+
+def test_each_picture_is_measured_once_and_never_a_copy(crossed):
+    trained, _ = crossed
+    report = json.loads((trained.path / "report" / "cross-validation.json").read_text())
+    ids = [picture["id"] for picture in report["pictures"]]
+    assert len(ids) == len(set(ids)) == 24 and not any("aug" in one for one in ids)
+    assert [fold["count"] for fold in report["folds"]] == [12, 12]
+    assert report["pooled"]["accuracy"] == np.mean([fold["accuracy"] for fold in report["folds"]]) > 0.9
+    card = trained.card
+    assert card.measured_on == "2-fold" and card.metrics["2-fold"]["keras"].count == 24
+    assert card.provenance.split_sizes == {"train": 48} and "valid" not in card.metrics
+
+
+def test_zscore_is_folded_and_the_folds_judge_int8(crossed):
+    from edgefer.interpreter import Network
+    from edgefer.train.evaluate import keras_logits
+    from edgefer.train.models import load_keras
+
+    trained, converted = crossed
+    model = load_keras(trained, "keras")
+    zscore = model.get_layer("zscore")
+    assert np.allclose(np.ravel(zscore.mean), [109.5 / 255, 59.5 / 255, 109.5 / 255], atol=0.02)  # red, green, blue
+    pixels = np.random.default_rng(3).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
+    network = Network(converted.read("float32"), converted.card.input, 2)
+    assert np.abs(network.logits(pixels) - keras_logits(model, pixels)).max() < 1e-3
+    operators = {detail["op_name"] for detail in network._interpreter._get_ops_details()}
+    assert not operators & {"SUB", "MUL", "ADD", "PAD", "PADV2"}
+    figures = converted.card.metrics["2-fold"]
+    assert set(figures) == {"keras", "float32", "int8"} and figures["int8"].count == 24
+    assert abs(figures["int8"].accuracy - figures["keras"].accuracy) <= 0.05
+    assert "fitted on 2-fold" in converted.card.provenance.steps[-1]
+    assert all(check.passed for check in verify(converted))
+
+
+def test_parity_and_evaluate_say_what_they_look_at(edgefer, crossed, animals):
+    _, converted = crossed
+    done = edgefer("parity", converted.path, "--data", animals, "--min-agreement", 0.9)
+    assert "was trained on all these pictures" in done.stderr
+    edgefer("evaluate", converted.path, "--data", animals, "--flip")
+    assert "int8, two views" in (converted.path / "report" / "evaluation-train.json").read_text()
+
+
+def test_the_device_reads_what_the_card_says(edgefer, crossed, animals):
+    _, converted = crossed
+    assert converted.card.faces == "frame"
+    picture = animals / "angry" / "00.png"
+    done = edgefer("run", converted.path, "--source", picture, "--headless", "--json", "--reject", 0)
+    (face,) = json.loads(done.stdout)["faces"]
+    assert face["box_xyxy"] == [0, 0, 36, 36] and face["label"] == "angry"
+
+
+def test_a_folded_strided_convolution_is_the_same():
+    from edgefer.convert.fold import fold_zscore
+    from edgefer.train.models import build, pixel_statistics
+
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (4, 31, 24, 3), dtype=np.uint8)
+    model = Model(family="plain", layers="C8/2 R8 C16/2", zscore=True)
+    network = build(model, InputSpec(height=31, width=24, color="rgb"), 3, pixel_statistics(pictures))
+    folded = fold_zscore(network)
+    pixels = pictures.astype(np.float32) / 255
+    assert "zscore" not in [layer.name for layer in folded.layers]
+    assert np.abs(network(pixels).numpy() - folded(pixels).numpy()).max() < 1e-4
+    plain = build(Model(family="plain", layers="C8"), InputSpec(height=31, width=24), 3)
+    assert fold_zscore(plain) is plain
+
+
+def test_a_backbone_takes_a_local_file(tmp_path, monkeypatch):
+    import tf_keras
+
+    from edgefer.train.models import build
+
+    spec = InputSpec(height=48, width=48, color="rgb")
+    trunk = tf_keras.applications.MobileNetV2((48, 48, 3), alpha=0.35, include_top=False, weights=None)
+    trunk.save_weights(tmp_path / "own.h5")
+    fields = {"family": "keras-applications", "backbone": "mobilenet_v2", "alpha": 0.35, "freeze": True}
+    network = build(Model(**fields, weights=str(tmp_path / "own.h5")), spec, 4)
+    assert np.array_equal(network.get_layer("Conv1").get_weights()[0], trunk.get_layer("Conv1").get_weights()[0])
+    assert [layer.name for layer in network.layers if layer.trainable and layer.weights] == ["logits"]
+    with pytest.raises(InputError, match=r"alpha 0\.5"):
+        build(Model(**fields | {"alpha": 0.5}, weights=str(tmp_path / "own.h5")), spec, 4)
+    with pytest.raises(InputError, match="does not fit"):
+        build(Model(**fields, weights=str(tmp_path / "none.h5")), spec, 4)
+
+    def offline(*_, **__):
+        raise Exception("URL fetch failure: [Errno -3] Temporary failure in name resolution")
+
+    monkeypatch.setattr("tf_keras.src.applications.mobilenet_v2.data_utils.get_file", offline)
+    with pytest.raises(InputError, match=r"Offline, fetch Keras's file.*model\.weights=FILE"):
+        build(Model(**fields, weights="imagenet"), spec, 4)
+
+
+def test_recipes_that_cannot_be():
+    with pytest.raises(RecipeError, match="needs a backbone"):
+        load_recipe("pets-small", ("model.family=keras-applications",))
+    with pytest.raises(RecipeError, match="needs widths"):
+        load_recipe("cnn-mlp", ("model.widths=[]",))
+
+
+def test_frozen_without_weights_is_refused(edgefer, animals, tmp_path):
+    done = edgefer("train", "--data", animals, "--recipe", "pets-small", "--out", tmp_path / "run", expect=2)
+    assert "--init-from BUNDLE" in done.stderr
