@@ -6,8 +6,17 @@ import numpy as np
 from edgefer.records import UNSURE, Face
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-# One colour a class (BGR), from the Okabe-Ito palette, which the colour-blind can tell apart.
-COLORS = ((0, 94, 213), (167, 121, 204), (178, 114, 0), (66, 228, 240), (233, 180, 86), (0, 159, 230), (115, 158, 0))
+# One colour a class (BGR), from the Okabe-Ito palette, which the colour-blind can tell apart, and a brown.
+COLORS = (
+    (0, 94, 213),
+    (167, 121, 204),
+    (178, 114, 0),
+    (66, 228, 240),
+    (233, 180, 86),
+    (0, 159, 230),
+    (115, 158, 0),
+    (42, 75, 124),
+)
 GRAY = (150, 150, 150)
 
 

@@ -17,10 +17,10 @@ BundleArgument = Annotated[
     Path | None,
     typer.Argument(
         metavar="[BUNDLE]",
-        help="Bundle directory or shipped name; the newest under runs/, else fer-small, when left out.",
+        help="Bundle directory or shipped name; the newest under runs/, else ferplus-small, when left out.",
     ),
 ]
-DEFAULT_MODEL = "fer-small"
+DEFAULT_MODEL = "ferplus-small"
 DETECTORS = ("haar", "yunet")
 FACES = ("human", "cat", "frame")
 FacesOption = Annotated[
