@@ -78,25 +78,15 @@ def models() -> None:
     from edgefer import console
     from edgefer.bundle import Bundle, shipped_bundles
 
+    bundles = {name: Bundle.open(path) for name, path in shipped_bundles().items()}
     rows = []
-    for name, path in shipped_bundles().items():
-        bundle = Bundle.open(path)
+    for name, bundle in bundles.items():
         card = bundle.card
         scores = card.metrics[card.measured_on]["int8"]
-        size = f"{card.input.width}x{card.input.height} {card.input.color}"
         figures = (f"{scores.accuracy:.2%}", f"{scores.macro_recall:.3f}", f"{scores.macro_f1:.3f}")
-        rows.append(
-            (
-                name,
-                size,
-                ", ".join(card.labels),
-                f"{card.measured_on}, {scores.count:,}",
-                *figures,
-                f"{card.variants['int8'].bytes:,}",
-                bundle.hash[:12],
-            )
-        )
-    columns = ("name", "input", "labels", "pictures", "accuracy", "macro recall", "macro F1", "bytes", "bundle")
+        size = f"{card.variants['int8'].bytes:,}"
+        rows.append((name, f"{card.measured_on}, {scores.count:,}", *figures, size, bundle.hash[:12]))
+    columns = ("name", "pictures", "accuracy", "recall", "F1", "bytes", "bundle")
     console.show_table("Shipped networks, int8; valid is the split they were chosen on", columns, rows)
-    for name, path in shipped_bundles().items():
-        console.show(f"Model card of {name}: {path / 'README.md'}")
+    for name, bundle in bundles.items():
+        console.show(f"{name}: {', '.join(bundle.card.labels)}. Model card: {bundle.path / 'README.md'}")
