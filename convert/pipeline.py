@@ -16,7 +16,7 @@ from edgefer.convert.control import Quantized, quantize
 from edgefer.convert.mediapipe import VARIANT as MEDIAPIPE
 from edgefer.convert.mediapipe import MediaPipeNetwork, to_mediapipe
 from edgefer.convert.metadata import with_metadata
-from edgefer.convert.prune import measured_sparsity, prune
+from edgefer.convert.prune import copy_of, measured_sparsity, prune
 from edgefer.convert.quantize import calibration_pictures, to_float16, to_float32
 from edgefer.convert.slim import slim
 from edgefer.convert.tune import tune
@@ -216,7 +216,8 @@ class _Stages:
         )
         recipe = slimmed.recipe.model_dump(mode="json")
         provenance = card.provenance.model_copy(update={"recipe": recipe})
-        return slimmed.network, card.model_copy(update={"provenance": provenance}), step
+        # A copy: a network that was compiled would be saved with its optimizer's state, twice the bytes.
+        return copy_of(slimmed.network), card.model_copy(update={"provenance": provenance}), step
 
 
 def _quantize(model, card: ModelCard, dataset: Dataset, plan: Plan, stages: _Stages, teacher) -> Quantized:
