@@ -111,16 +111,17 @@ def test_ctrl_c_and_sigterm_end_cleanly_and_finish_the_file(converted, tmp_path,
     command += ["--csv", str(table)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stderr is not None
-    for _ in range(5):
-        process.stdout.readline()
+    lines = [process.stdout.readline() for _ in range(5)]
     began = time.monotonic()
     os.kill(process.pid, ending)
-    lines, said = process.communicate(timeout=10)
+    lines += process.stdout.readlines()  # not communicate(), which loses what readline has buffered
+    said = process.stderr.read()
+    process.wait(timeout=10)
     assert time.monotonic() - began < 2
     assert process.returncode == 0 and "frames/s" in said and "Traceback" not in said
     with open_source(str(saved)) as source:
         assert 5 <= len(list(source)) < 120
-    last = json.loads(lines.splitlines()[-1])
+    last = json.loads(lines[-1])
     rows = list(csv.DictReader(table.open()))
     assert table.read_text().endswith("\n") and int(rows[-1]["frame"]) == last["frame"]
 

@@ -162,7 +162,7 @@ def test_two_workers_learn_what_one_does_and_go_on_after_a_kill(pictures, cache,
     ports = free_ports(2)
     resumed = [start(["train", "--resume", "--out", run], cache, which, ports) for which in range(2)]
     try:
-        told = [process.communicate(timeout=200) for process in resumed]
+        told = [process.communicate(timeout=400) for process in resumed]
     finally:
         for process in resumed:
             process.kill()

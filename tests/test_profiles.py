@@ -214,6 +214,6 @@ def test_profiles_are_made_once_and_measured_side_by_side(interrupted, source, t
     assert [profile.name for profile in measured] == ["float32", "float16", "int8", "slim float32", "slim int8"]
     first = measured[0].comparison
     assert first.drop == 0 and first.agreement == 1
-    assert all(profile.ms > 0 and profile.comparison.reference == "float32" for profile in measured)
+    assert all(profile.ms > 0 and profile.comparison.reference.name == "float32" for profile in measured)
     rows = json.loads(write_profiles(tmp_path, measured).read_text())
     assert [row["gzip_bytes"] for row in rows] == [profile.gzip_bytes for profile in measured]

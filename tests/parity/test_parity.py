@@ -175,7 +175,10 @@ def test_rounding_passes_and_a_shift_of_every_answer_does_not(converted, tmp_pat
 
 
 def test_a_network_calibrated_on_the_wrong_range_is_caught_by_question_2(converted, builtin, tmp_path):
-    """Calibrated on nearly black pictures, an int8 network saturates on real ones; its own vectors cannot know."""
+    """Calibrated on nearly black pictures, an int8 network saturates on real ones; its own vectors cannot know.
+
+    How much it loses depends on the trained network: on 280 pictures it may be a failure or only doubtful, never a pass.
+    """
     from edgefer.convert.quantize import to_int8
     from edgefer.train.models import load_keras
 
@@ -184,7 +187,8 @@ def test_a_network_calibrated_on_the_wrong_range_is_caught_by_question_2(convert
     bundle = rebuilt(converted, tmp_path / "dark", int8=broken, parity=make_vectors(converted.card, {"int8": broken}))
     assert failed(verify(bundle, variants=("int8",))) == []
     comparisons = prove(bundle, builtin, "valid", runtimes=["litert"]).cost
-    assert [c.candidate.name for c in comparisons if not judge(c, BUDGET).passed] == ["int8 on litert"]
+    checks = {comparison.candidate.name: judge(comparison, BUDGET) for comparison in comparisons}
+    assert [name for name, one in checks.items() if one.doubtful or not one.passed] == ["int8 on litert"]
 
 
 def test_permuted_labels_are_caught_by_question_2(converted, builtin):
