@@ -138,7 +138,7 @@ def profiles(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of <bundle>-profiles.")] = None,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Make every form a network can ship in, and measure them side by side.
+    """Make and measure every form a network can ship in.
 
     float32, float16, int8, quantization-aware, pruned, slim: a bundle of each under one directory, and one table. What
     is there already is measured again, not made again.
