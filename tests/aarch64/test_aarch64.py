@@ -5,9 +5,12 @@ is no measure of speed. Measured with qemu 7.2, numpy 2.4.6, opencv-python 4.14.
 all pixels equal, and all int8 answers equal to those of x86-64, not one quantum off.
 """
 
+import functools
 import json
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from conftest import AARCH64, ROOT
@@ -16,13 +19,21 @@ pytestmark = pytest.mark.aarch64
 CORES = {"cortex-a53": "Raspberry Pi 3", "cortex-a72": "Raspberry Pi 4", "cortex-a76": "Raspberry Pi 5"}
 
 
+@functools.cache
+def laid_out() -> Path:
+    """The package as a wheel lays it out: the tree's train/ and convert/ are edgefer.train and edgefer.convert."""
+    target = Path(tempfile.mkdtemp(prefix="edgefer-aarch64-"))
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", target, ROOT], check=True)
+    return target
+
+
 def python_on(core, *arguments, wheels="") -> subprocess.CompletedProcess:
     """Run an arm64 Python with edgefer's wheels on an emulated core; `wheels` come before those of the base install."""
     root = AARCH64 / "root"
-    path = ":".join(str(place) for place in (*([AARCH64 / wheels] if wheels else []), AARCH64 / "wheels", ROOT))
+    path = ":".join(str(place) for place in (*([AARCH64 / wheels] if wheels else []), AARCH64 / "wheels", laid_out()))
     emulator = ["qemu-aarch64-static", "-cpu", core, "-L", root, "-E", f"PYTHONPATH={path}"]
     python = ["-E", f"PYTHONHOME={root / 'usr'}", root / "usr/bin/python3.11"]
-    return subprocess.run([*emulator, *python, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT)
+    return subprocess.run([*emulator, *python, *map(str, arguments)], capture_output=True, text=True, cwd=laid_out())
 
 
 def verify_on(core, wheels="") -> list[dict]:
