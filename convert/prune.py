@@ -7,11 +7,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from edgefer.convert.tune import steps_per_epoch, tune
+from edgefer.convert.tune import tune
 from edgefer.errors import MissingDependency
 from edgefer.train.backend import tensorflow
 from edgefer.train.datasets import Dataset
-from edgefer.train.fit import Watcher
+from edgefer.train.fit import Watcher, steps_per_epoch
 from edgefer.train.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def prune(
     tfmot = optimization_toolkit()
     import tf_keras
 
-    _, steps = steps_per_epoch(recipe, dataset)
+    _, steps = steps_per_epoch(recipe, dataset.split("train"))
     schedule = tfmot.sparsity.keras.PolynomialDecay(
         initial_sparsity=min(0.2, sparsity),
         final_sparsity=sparsity,

@@ -13,18 +13,12 @@ from edgefer.metrics import nll
 from edgefer.train.backend import tensorflow
 from edgefer.train.datasets import Dataset
 from edgefer.train.evaluate import evaluate, keras_logits
-from edgefer.train.fit import Watcher, batches
+from edgefer.train.fit import Watcher, batches, steps_per_epoch
 from edgefer.train.journal import Epoch
 from edgefer.train.recipes import Distill, Recipe
 
 if TYPE_CHECKING:
     import tf_keras
-
-
-def steps_per_epoch(recipe: Recipe, dataset: Dataset) -> tuple[int, int]:
-    """How many pictures a batch has, and how many batches an epoch."""
-    batch = min(recipe.fit.batch_size, len(dataset.split("train")))
-    return batch, len(dataset.split("train")) // batch
 
 
 def tune(
@@ -49,7 +43,7 @@ def tune(
     import tf_keras
 
     train, valid = dataset.split("train"), dataset.split("valid")
-    batch, steps = steps_per_epoch(recipe, dataset)
+    batch, steps = steps_per_epoch(recipe, train)
     decay = tf_keras.optimizers.schedules.CosineDecay(rate, steps * epochs)
     kind = tf_keras.optimizers.SGD if recipe.optimizer.name == "sgd" else tf_keras.optimizers.Adam
     extra = {"momentum": recipe.optimizer.momentum, "nesterov": True} if recipe.optimizer.name == "sgd" else {}

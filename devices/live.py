@@ -12,11 +12,11 @@ from typing import Protocol
 
 import numpy as np
 
+from edgefer.devices.workers import TICK_S
 from edgefer.errors import EdgeferError, MissingDependency, SourceError
 from edgefer.records import Frame
 
 Say = Callable[[str], None]
-TICK_S = 0.1  # how soon a stop is noticed
 
 
 class Capture(Protocol):

@@ -129,9 +129,6 @@ class Guard(Generic[In, Out]):
         except TimeoutError:
             raise EdgeferError(f"{why}, and neither has its replacement.") from None
 
-    def close(self) -> None:
-        self._worker.leave()
-
 
 class _Worker(Generic[In, Out]):
     """A thread that answers one question at a time."""

@@ -16,7 +16,6 @@ from edgefer.records import Prediction
 from edgefer.runtimes import RUNTIMES, installed_runtimes
 
 DEVICES = ("cpu", "coral")
-KERNELS = ("optimized", "reference")  # reference: TFLite's plain C++, slow and the same everywhere
 EDGETPU_LIBRARY = "libedgetpu.so.1"
 INT8_SCALE, INT8_ZERO = 1 / 255, -128  # of an int8 network's input: the pixel contract
 
@@ -60,7 +59,7 @@ class Network:
 
     content: the .tflite file. spec, classes: what its input and output must be; BundleError when they are not.
     runtime: "litert", "tflite-runtime", "tensorflow", or "auto" for the first that is installed.
-    kernels: one of KERNELS, on the CPU.
+    kernels, on the CPU: "optimized", or "reference", TFLite's plain C++, slow and the same everywhere.
     device: "cpu", or "coral" for an Edge TPU, which takes a network compiled for it and never falls back to the CPU.
     """
 

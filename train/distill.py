@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from edgefer.bundle import TFLITE_VARIANTS, Bundle
+from edgefer.bundle import Bundle
 from edgefer.errors import DataError, InputError
-from edgefer.interpreter import Network, softmax
+from edgefer.interpreter import softmax
 from edgefer.train.datasets import Split, Track
-from edgefer.train.evaluate import keras_logits
+from edgefer.train.evaluate import keras_logits, mirror_images, networks
 from edgefer.train.models import load_keras
 
 
@@ -38,7 +38,7 @@ def teacher_probabilities(
     parts = []
     for at in track(range(0, len(split), 512), -(-len(split) // 512), f"Asking {teacher.path.name}"):
         images = split.images[at : at + 512]
-        parts.append((logits(images) + logits(np.ascontiguousarray(images[:, :, ::-1]))) / 2)
+        parts.append((logits(images) + logits(mirror_images(images))) / 2)
     known = np.concatenate(parts)[:, [card.labels.index(label) for label in labels]]
     return softmax(known, temperature).astype(np.float32)
 
@@ -47,8 +47,7 @@ def _network(bundle: Bundle):
     if bundle.has("keras"):
         model = load_keras(bundle, "keras")
         return lambda images: keras_logits(model, images)
-    variant = next(variant for variant in reversed(TFLITE_VARIANTS) if bundle.has(variant))
-    return Network(bundle.read(variant), bundle.card.input, len(bundle.card.labels)).logits
+    return next(iter(networks(bundle).values()))  # the float form first
 
 
 def save_soft_labels(file: Path, split: Split, labels: tuple[str, ...], probabilities: np.ndarray) -> None:

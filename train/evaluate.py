@@ -78,12 +78,17 @@ def networks(bundle: Bundle, runtime: str = "auto") -> dict[str, Callable[[np.nd
     return forms
 
 
+def mirror_images(images: np.ndarray) -> np.ndarray:
+    """Each of the pictures [n, h, w, c] with left and right exchanged."""
+    return np.ascontiguousarray(images[:, :, ::-1])
+
+
 def both_views(logits: Callable[[np.ndarray], np.ndarray], temperature: float) -> Callable[[np.ndarray], np.ndarray]:
     """The network asked of each picture and its mirror image (test-time flip): logits whose softmax at `temperature` is
     the mean of the two probabilities."""
 
     def answer(images: np.ndarray) -> np.ndarray:
-        views = (images, np.ascontiguousarray(images[:, :, ::-1]))
+        views = (images, mirror_images(images))
         mean = np.mean([softmax(logits(view), temperature) for view in views], axis=0)
         return (temperature * np.log(np.maximum(mean, 1e-12))).astype(np.float32)
 

@@ -14,7 +14,7 @@ from edgefer.train.augment import Draws, augment_batch, mix
 from edgefer.train.backend import precision, tensorflow
 from edgefer.train.datasets import Dataset, Split
 from edgefer.train.journal import COLUMNS, Epoch, Journal
-from edgefer.train.models import build, initialize, pixel_statistics
+from edgefer.train.models import build_for, initialize
 from edgefer.train.objective import class_shares, make_loss, make_optimizer, take_average
 from edgefer.train.recipes import Recipe
 
@@ -63,8 +63,7 @@ def fit(
         raise DataError(
             f"{folder} has no best weights: training reached no finite validation accuracy. Lower the rate."
         )
-    statistics = pixel_statistics(dataset.split("train").images) if recipe.model.zscore else None
-    network = build(recipe.model, recipe.input, len(dataset.labels), statistics)
+    network = build_for(recipe, dataset)
     network.load_weights(journal.best_weights)
     return network, journal.kept()
 
@@ -75,12 +74,10 @@ def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, watcher:
     tf_keras.utils.set_random_seed(recipe.fit.seed)
     train = dataset.split("train")
     valid = dataset.split("valid") if recipe.needs_validation else dataset.splits.get("valid")
-    statistics = pixel_statistics(train.images) if recipe.model.zscore else None
     classes, replicas = len(dataset.labels), strategy.num_replicas_in_sync
-    batch = min(recipe.fit.batch_size, len(train))
+    batch, steps = steps_per_epoch(recipe, train)
     if batch % replicas:
         raise DataError(f"A batch of {batch} pictures cannot be divided among {replicas} replicas: set --batch-size.")
-    steps = len(train) // batch
 
     def stream(first_epoch: int, epochs: int):
         return strategy.distribute_datasets_from_function(
@@ -91,7 +88,7 @@ def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, watcher:
 
     tf_keras.mixed_precision.set_global_policy(precision())
     with strategy.scope():
-        model = build(recipe.model, recipe.input, classes, statistics)
+        model = build_for(recipe, dataset)
         if start:
             initialize(model, dataset.labels, start)
         elif recipe.model.freeze and not recipe.model.weights:
@@ -122,6 +119,12 @@ def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, watcher:
         watcher.end()
         tf_keras.mixed_precision.set_global_policy("float32")
     return journal
+
+
+def steps_per_epoch(recipe: Recipe, split: Split) -> tuple[int, int]:
+    """How many pictures a batch has, and how many batches an epoch."""
+    batch = min(recipe.fit.batch_size, len(split))
+    return batch, len(split) // batch
 
 
 def _agree(done: int, folder: Path, strategy) -> None:

@@ -11,12 +11,12 @@ from edgefer.bundle import Bundle
 from edgefer.card import Scores
 from edgefer.errors import BundleError
 from edgefer.interpreter import softmax
-from edgefer.metrics import confusion_matrix, scores
+from edgefer.metrics import confusion_matrix, scores, wilson_interval
 from edgefer.train.datasets import Dataset, Split, hold_out, pool
-from edgefer.train.evaluate import keras_logits, wilson_interval
+from edgefer.train.evaluate import keras_logits, mirror_images
 from edgefer.train.fit import Watcher, fit
 from edgefer.train.groups import assign_folds, group_pictures
-from edgefer.train.models import build, pixel_statistics
+from edgefer.train.models import build_for
 from edgefer.train.recipes import Recipe
 
 CROSS_VALIDATION = "cross-validation.json"  # the report's name
@@ -50,6 +50,11 @@ class CrossValidation:
         return scores(self.held.labels, self.logits.argmax(axis=1), self.logits.shape[1])
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """95% for the pooled accuracy, one view."""
+        return wilson_interval(self.scores.accuracy, self.scores.count)
+
+    @property
     def both_views(self) -> Scores:
         """The same with each picture's probabilities averaged with its mirror image's (test-time flip)."""
         chosen = (softmax(self.logits) + softmax(self.mirrored)).argmax(axis=1)
@@ -60,17 +65,26 @@ class CrossValidation:
         right = self.logits.argmax(axis=1) == self.held.labels
         return [float(part.mean()) for part in np.split(right, np.cumsum(self.sizes)[:-1])]
 
+    @property
+    def mean(self) -> float:
+        """The mean of the folds' accuracies."""
+        return float(np.mean(self.fold_accuracies))
+
+    @property
+    def standard_deviation(self) -> float:
+        """Of the folds' accuracies, with one degree of freedom less."""
+        return float(np.std(self.fold_accuracies, ddof=1))
+
     def to_json(self, labels: tuple[str, ...]) -> bytes:
         """The report: pooled figures with their interval, each fold's, and each picture's probabilities."""
-        pooled, by_fold = self.scores, self.fold_accuracies
         probabilities = softmax(self.logits)
         report = {
             "labels": labels,
-            "pooled": pooled.model_dump() | {"interval": wilson_interval(pooled.accuracy, pooled.count)},
+            "pooled": self.scores.model_dump() | {"interval": self.interval},
             "with_mirror_images": self.both_views.model_dump(),
-            "folds": [{"count": n, "accuracy": a} for n, a in zip(self.sizes, by_fold, strict=True)],
-            "mean": float(np.mean(by_fold)),
-            "standard_deviation": float(np.std(by_fold, ddof=1)),
+            "folds": [{"count": n, "accuracy": a} for n, a in zip(self.sizes, self.fold_accuracies, strict=True)],
+            "mean": self.mean,
+            "standard_deviation": self.standard_deviation,
             "confusion": confusion_matrix(self.held.labels, self.logits.argmax(axis=1), len(labels)).tolist(),
             "pictures": [
                 {"id": str(one), "label": labels[label], "probabilities": row.round(4).tolist()}
@@ -128,7 +142,7 @@ def cross_validate(
         assert fitted  # this process is the only one
         model, _ = fitted
         logits.append(keras_logits(model, fold.held.images))
-        mirrored.append(keras_logits(model, np.ascontiguousarray(fold.held.images[:, :, ::-1])))
+        mirrored.append(keras_logits(model, mirror_images(fold.held.images)))
         right = float((logits[-1].argmax(axis=1) == fold.held.labels).mean())
         say(f"Fold {fold.number + 1}: accuracy {right:.1%}")
     return CrossValidation(
@@ -146,8 +160,6 @@ def fold_network(bundle: Bundle, fold: Fold, recipe: Recipe):
         raise BundleError(
             f"{bundle.path} says it was cross-validated, but {weights} is not there: convert it where it was trained."
         )
-    images = fold.dataset.split("train").images
-    statistics = pixel_statistics(images) if recipe.model.zscore else None
-    model = build(recipe.model, recipe.input, len(bundle.card.labels), statistics)
+    model = build_for(recipe, fold.dataset)
     model.load_weights(weights)
     return model

@@ -11,7 +11,8 @@ from edgefer.card import InputSpec
 from edgefer.errors import BundleError, InputError
 from edgefer.train.backbones import mobilenet_v2
 from edgefer.train.backend import tensorflow
-from edgefer.train.recipes import LAYER, Model
+from edgefer.train.datasets import Dataset
+from edgefer.train.recipes import LAYER, Model, Recipe
 
 if TYPE_CHECKING:
     import tf_keras
@@ -42,6 +43,12 @@ def build(model: Model, spec: InputSpec, classes: int, statistics: "Statistics |
         for layer in network.layers[: pooled.index(True) if any(pooled) else -1]:
             layer.trainable = False
     return network
+
+
+def build_for(recipe: Recipe, dataset: Dataset) -> "tf_keras.Model":
+    """The recipe's untrained network for the data set's labels, with the statistics of its training split if it wants them."""
+    statistics = pixel_statistics(dataset.split("train").images) if recipe.model.zscore else None
+    return build(recipe.model, recipe.input, len(dataset.labels), statistics)
 
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]

@@ -57,15 +57,12 @@ def train(
     skip_bad: SkipBad = False,
 ) -> None:
     """Train a network by a recipe, and end with a bundle."""
-    import numpy as np
-
     from edgefer import console
     from edgefer.bundle import CARD, new_directory
     from edgefer.devices.faces import HaarDetector
     from edgefer.devices.yunet import YuNetDetector
     from edgefer.train import distribute
     from edgefer.train.datasets import cache_folder
-    from edgefer.train.evaluate import wilson_interval
     from edgefer.train.pipeline import Order
     from edgefer.train.pipeline import train as run_training
     from edgefer.train.recipes import load_recipe
@@ -141,11 +138,10 @@ def train(
             f"{name}: accuracy {scores.accuracy:.2%}  macro recall {scores.macro_recall:.3f}  macro F1 {scores.macro_f1:.3f}"
         )
     if crossed := result.crossed:
-        low, high = wilson_interval(crossed.scores.accuracy, crossed.scores.count)
-        by_fold = crossed.fold_accuracies
+        low, high = crossed.interval
         console.show(
-            f"Over {len(by_fold)} folds: {np.mean(by_fold):.1%} on average, standard deviation "
-            f"{100 * np.std(by_fold, ddof=1):.1f} points; pooled {crossed.scores.accuracy:.1%}, 95% interval {low:.1%} to "
+            f"Over {len(crossed.sizes)} folds: {crossed.mean:.1%} on average, standard deviation "
+            f"{100 * crossed.standard_deviation:.1f} points; pooled {crossed.scores.accuracy:.1%}, 95% interval {low:.1%} to "
             f"{high:.1%}; with mirror images {crossed.both_views.accuracy:.1%}"
         )
     console.show(f"Bundle: {run} (plots in {run / 'report'}). Next: edgefer convert {run} --int8")

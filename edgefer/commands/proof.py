@@ -36,14 +36,11 @@ def verify(
 
     from edgefer import console
     from edgefer.bundle import Bundle
-    from edgefer.convert.weights import check_weights
 
     opened = Bundle.open(bundle_path(bundle))
     if certificate:
         _check_certificate(opened, certificate)
     checks = _ask(opened, runtime or ["auto"])
-    if weights := check_weights(opened):
-        checks.append(weights)
     passed = all(check.passed for check in checks)
     if as_json:
         told = {"bundle": opened.hash, "passed": passed, "checks": [asdict(check) for check in checks]}
@@ -83,7 +80,6 @@ def parity(
     from edgefer.convert.certificate import COST_COLUMNS, WORTH_COLUMNS, Certificate, cost_row, worth_row
     from edgefer.convert.comparison import Budget, judge
     from edgefer.convert.prove import prove
-    from edgefer.convert.weights import check_weights
     from edgefer.runtimes import installed_runtimes
 
     opened = Bundle.open(bundle_path(bundle))
@@ -91,8 +87,6 @@ def parity(
     split = split or usual_split(opened.card, dataset)
     runtimes = runtime or installed_runtimes()
     checks = _ask(opened, runtimes)
-    if weights := check_weights(opened):
-        checks.append(weights)
     proof = prove(opened, dataset, split, runtimes=runtimes, reference_kernels=report is not None, track=console.track)
     budget = Budget(max_drop=max_drop, min_agreement=min_agreement)
     checks += [judge(comparison, budget) for comparison in proof.cost]
@@ -145,11 +139,13 @@ def _check_certificate(opened: "Bundle", file: Path) -> None:
 
 
 def _ask(opened: "Bundle", runtimes: list[str]) -> "list[Check]":
-    """Questions 1 and 3 on each runtime; question 1 is the same for all of them."""
+    """Questions 1 and 3 on each runtime, where question 1 is the same for all of them, and the weights of int8."""
+    from edgefer.convert.weights import check_weights
     from edgefer.parity import verify
 
     first, *others = (verify(opened, runtime=name) for name in runtimes)
-    return first + [check for found in others for check in found[1:]]
+    weights = check_weights(opened)
+    return first + [check for found in others for check in found[1:]] + ([weights] if weights else [])
 
 
 def _show_checks(title: str, checks: "list[Check]") -> None:
