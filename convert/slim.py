@@ -40,6 +40,11 @@ def slim(model: "tf_keras.Model", recipe: Recipe, share: float) -> Slim:
     """
     if recipe.model.family != "plain":
         raise InputError(f"--slim knows networks of the plain family only; {recipe.name} is {recipe.model.family}.")
+    if recipe.model.freeze or recipe.model.pooling != "global":
+        raise InputError(
+            f"--slim follows neither frozen layers nor pooling in stages, which {recipe.name} has: slim the bundle that "
+            "it began with."
+        )
     tensorflow()
     words = recipe.model.layers.split()
     widths = tuple(_filters(word) for word in words)
