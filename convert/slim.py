@@ -40,10 +40,9 @@ def slim(model: "tf_keras.Model", recipe: Recipe, share: float) -> Slim:
     """
     if recipe.model.family != "plain":
         raise InputError(f"--slim knows networks of the plain family only; {recipe.name} is {recipe.model.family}.")
-    if recipe.model.freeze or recipe.model.pooling != "global":
+    if recipe.model.freeze:
         raise InputError(
-            f"--slim follows neither frozen layers nor pooling in stages, which {recipe.name} has: slim the bundle that "
-            "it began with."
+            f"--slim does not follow the frozen layers of {recipe.name}: slim the bundle that it began with."
         )
     tensorflow()
     words = recipe.model.layers.split()

@@ -42,7 +42,6 @@ def test_a_recipe_file_of_ones_own(tmp_path):
         ("model.layers=C16 X9", "not 'X9'"),
         ("model.layers=C16 R32", "R32 adds to its input"),
         ("model.family=four-block", "needs widths"),
-        ("model.pooling=grid", "no 'grid' pooling"),
         ("schedule.name=sometimes", "schedule.name"),
         ("name=../escape", "name"),
         ("rate", "section.field=value"),
@@ -78,16 +77,3 @@ def test_fer_small_is_the_size_it_says():
     )
     assert 0.47e6 < network.count_params() < 0.49e6
     assert 38e6 < macs < 42e6
-
-
-def test_pooling_by_stages_keeps_what_each_resolution_ends_with():
-    from edgefer.train.backend import tensorflow
-
-    tensorflow()
-    from edgefer.train.models import build
-
-    recipe = load_recipe("demo", ("model.pooling=stages", "model.freeze=true"))
-    assert recipe.model.layers == "C16/2 C16 C32/2 R32 C64/2 C64"
-    network = build(recipe.model, recipe.input, 4)
-    trained = [layer for layer in network.layers if layer.trainable and layer.weights]
-    assert [layer.input_shape[-1] for layer in trained] == [16 + 32 + 64] * 2  # batch norm and logits

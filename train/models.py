@@ -93,23 +93,17 @@ def _plain(model: Model, pixels):
         return layers.ReLU()(x) if relu else x
 
     x = pixels
-    stages = []  # what each resolution ends with, but the last
     for number, word in enumerate(model.layers.split()):
         match = LAYER.fullmatch(word)
         assert match  # the recipe has been validated
         filters, stride, residual = match.groups()
-        if stride and number:
-            stages.append(x)
         if residual:
             # layers.Add, not "+": tfmot quantizes only named layers.
             branch = conv(conv(x, int(residual)), int(residual), relu=False)
             x = layers.ReLU()(layers.Add()([x, branch]))
         else:
             x = conv(x, int(filters), stride=2 if stride else 1, padding=_first(model, number == 0))
-    if model.pooling == "stages":
-        x = layers.Concatenate()([layers.GlobalAveragePooling2D()(stage) for stage in [*stages, x]])
-    else:
-        x = layers.GlobalAveragePooling2D()(x)
+    x = layers.GlobalAveragePooling2D()(x)
     if model.freeze:  # features that were not learnt here are small and uneven, which weight decay would punish
         x = _batch_norm(momentum=0.9, center=False, scale=False)(x)
     return layers.Dropout(model.dropout)(x) if model.dropout else x

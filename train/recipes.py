@@ -22,8 +22,7 @@ class Model(_Part):
     """The network. `family` picks the builder in edgefer.train.models.
 
     plain: `layers` such as "C16 C32/2 R32": C<n> is 3x3 convolution, batch norm, ReLU with n filters (/2: stride 2),
-    R<n> a residual block of two; then `pooling`, of the last layer (global) or of the last at each resolution, side by
-    side (stages), `dropout`, and one logit per class.
+    R<n> a residual block of two; then global average pooling, `dropout`, and one logit per class.
     four-block: per width 3x3 convolution, ReLU, batch norm, 2x2 max pooling and `dropout`; then a dense layer of
     `dense` units, `dropout` twice over, and the logits.
     cnn-mlp: per width 3x3 convolution, ReLU and 2x2 max pooling; then `pooling`, which leaves a mean a channel (global)
@@ -40,7 +39,7 @@ class Model(_Part):
     widths: tuple[int, ...] = ()
     dense: int = Field(256, ge=2)
     dropout: float = Field(0.0, ge=0, lt=1)
-    pooling: Literal["global", "grid", "stages"] = "global"
+    pooling: Literal["global", "grid"] = "global"
     backbone: Literal["", "mobilenet_v2"] = ""
     alpha: float = Field(1.0, gt=0, le=2)
     weights: str = ""
@@ -66,8 +65,6 @@ class Model(_Part):
                 raise ValueError("a keras-applications backbone has a normalization of its own: leave zscore out")
         elif not self.widths or min(self.widths) < 1:
             raise ValueError(f"the {self.family} family needs widths, such as [32, 64, 128, 256]")
-        if self.pooling != "global" and self.family != {"grid": "cnn-mlp", "stages": "plain"}[self.pooling]:
-            raise ValueError(f"the {self.family} family has no {self.pooling!r} pooling: set it to global")
         return self
 
 
