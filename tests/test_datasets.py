@@ -141,6 +141,19 @@ def test_folders_with_and_without_splits(tmp_path):
     assert {name: len(split) for name, split in kaggle.splits.items()} == {"train": 12, "valid": 3, "test": 15}
 
 
+def test_no_split_is_left_without_pictures_or_a_class(tmp_path, cache):
+    together = load_dataset("builtin", GRAY48, pooled=True, cache=cache / "edgefer" / "datasets")
+    assert {name: len(split) for name, split in together.splits.items()} == {"train": 1120}
+    files = write_folder(tmp_path / "flat", count=6)
+    one_sad = r"(Sad|\d)\.?"  # all pictures of a class are one group, which cannot be divided
+    with pytest.raises(DataError, match=r"too few groups of pictures of class 'sad'"):
+        load_dataset(files, GRAY48, group_by=one_sad)
+    for split in ("train", "test"):
+        write_folder(tmp_path / "full" / split)
+    with pytest.raises(DataError, match=r"No picture of the test split .* is left"):
+        load_dataset(tmp_path / "full", GRAY48, group_by=r"^((?P<copy>test)?.+)")
+
+
 def test_colour_and_size_follow_the_input_spec(tmp_path):
     folder = tmp_path / "colour"
     for name, bgr in {"blue": (200, 0, 0), "red": (0, 0, 200)}.items():
@@ -214,8 +227,11 @@ def test_the_second_load_comes_from_the_cache(tmp_path):
             assert np.array_equal(getattr(split, part), getattr(second.splits[name], part))
     write_csv(file, rows(3))
     assert len(load_dataset(file, GRAY48, cache=tmp_path / "small").splits["train"]) == 21
-    next((tmp_path / "small").iterdir()).write_bytes(b"damaged")
-    assert len(load_dataset(file, GRAY48, cache=tmp_path / "small").splits["train"]) == 21
+    stored = next((tmp_path / "small").iterdir())
+    whole = stored.read_bytes()
+    for damaged in (b"damaged", whole[: len(whole) // 2], whole[:60] + b"?" + whole[61:]):
+        stored.write_bytes(damaged)
+        assert len(load_dataset(file, GRAY48, cache=tmp_path / "small").splits["train"]) == 21
     assert len(load_dataset(file, GRAY48, cache=tmp_path / "cache").splits["train"]) == 21
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -153,24 +154,25 @@ def load_dataset(
     if str(path) == BUILT_IN:
         artist = hashlib.sha256(Path(drawn.__file__).read_bytes()).hexdigest()
         stored = _cache_file(cache, [BUILT_IN, artist, spec.model_dump(), seed])
-        return _cached(stored, lambda: built_in(spec, seed=seed, track=track))
-    path = Path(path)
-    if not path.exists():
-        raise DataError(
-            f"There is no data at {path}: name a fer2013.csv (or .gz, .zip), a folder of pictures, or builtin."
-        )
-    reader = folders if path.is_dir() else fer_csv
-    stored = _cache_file(cache, [str(path.resolve()), reader.fingerprint(path), spec.model_dump(), skip_bad])
-    dataset = _cached(stored, lambda: reader.read(path, spec, skip_bad, track))
+        dataset = _cached(stored, lambda: built_in(spec, seed=seed, track=track))
+    else:
+        path = Path(path)
+        if not path.exists():
+            raise DataError(
+                f"There is no data at {path}: name a fer2013.csv (or .gz, .zip), a folder of pictures, or builtin."
+            )
+        reader = folders if path.is_dir() else fer_csv
+        stored = _cache_file(cache, [str(path.resolve()), reader.fingerprint(path), spec.model_dump(), skip_bad])
+        dataset = _cached(stored, lambda: reader.read(path, spec, skip_bad, track))
     if labels:
-        dataset = ferplus.with_votes(dataset, ferplus.votes_file(labels, path))
-    _check_classes(dataset, path)
+        dataset = ferplus.with_votes(dataset, ferplus.votes_file(labels, Path(path)))
     if pooled:
         together = [split for name, split in dataset.splits.items() if name != "test"]
         rest = {name: split for name, split in dataset.splits.items() if name == "test"}
         dataset = replace(dataset, splits={"train": pool(together), **rest})
     if group_by:
         dataset = _whole_groups(dataset, group_by)
+    _check_classes(dataset, path)
     return dataset if pooled or "valid" in dataset.splits else hold_out(dataset, valid_fraction, seed, group_by)
 
 
@@ -201,12 +203,16 @@ def built_in(spec: InputSpec, *, per_class: int = 120, seed: int = 0, track: Tra
     return Dataset(name=BUILT_IN, labels=drawn.EXPRESSIONS, splits=splits)
 
 
-def _check_classes(dataset: Dataset, path: Path) -> None:
+def _check_classes(dataset: Dataset, path: str | Path) -> None:
     if "train" not in dataset.splits:
         raise DataError(f"{path} has no training pictures: it has only {', '.join(dataset.splits) or 'nothing'}.")
     for index, label in enumerate(dataset.labels):
         if not (dataset.splits["train"].labels == index).any():
             raise DataError(f"{path} has no training picture of class {label!r}: add some, or drop the class.")
+    if empty := [name for name, split in dataset.splits.items() if not len(split)]:
+        raise DataError(
+            f"No picture of the {empty[0]} split of {path} is left to measure on: add some, or drop the split."
+        )
 
 
 def _whole_groups(dataset: Dataset, group_by: str) -> Dataset:
@@ -237,17 +243,18 @@ def hold_out(dataset: Dataset, fraction: float, seed: int, group_by: str = "") -
     train = dataset.split("train")
     if not 0 < fraction < 1:
         raise DataError(f"The validation share must lie between 0 and 1, not {fraction:g}.")
-    if min(np.bincount(train.labels)) < 2:
-        rare = dataset.labels[int(np.argmin(np.bincount(train.labels)))]
-        raise DataError(
-            f"{dataset.name} has a single picture of class {rare!r}: it cannot be in training and validation both."
-        )
     if group_by:
         groups, copies = group_pictures(train.ids, group_by)
         held = held_rows(train.labels, groups, fraction, seed)
         rest, valid = train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held & ~copies))
     else:
         rest, valid = divide(train, fraction, seed)
+    for index, label in enumerate(dataset.labels):
+        if not all((split.labels == index).any() for split in (rest, valid)):
+            raise DataError(
+                f"{dataset.name} has too few {'groups of ' if group_by else ''}pictures of class {label!r}: they cannot "
+                "be in training and validation both."
+            )
     others = {name: split for name, split in dataset.splits.items() if name != "train"}
     return replace(dataset, splits={"train": rest, "valid": valid} | others)
 
@@ -281,7 +288,7 @@ def _from_cache(stored: Path | None) -> Dataset | None:
                 name: Split(**{part: arrays[f"{name}.{part}"] for part in ("images", "labels", "ids")})
                 for name in about["splits"]
             }
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None  # a damaged cache is read anew from the source
     return Dataset(name=about["name"], labels=tuple(about["labels"]), splits=splits, skipped=tuple(about["skipped"]))
 
