@@ -112,6 +112,7 @@ def test_soft_labels_are_found_by_picture_and_by_label(tmp_path):
         ({"probabilities": np.full((3, 2), np.nan), "labels": ["no", "yes"]}, "no probabilities"),
         ({"probabilities": np.ones((3, 2)), "labels": json.dumps(["no", "yes"]), "ids": ["a", "b", "x"]}, "nothing for c"),
         ({"probabilities": np.ones((3, 2))}, "not a file of soft labels"),
+        ({"probabilities": np.ones((3, 2)), "labels": "5"}, "not a file of soft labels"),
     ],
 )  # fmt: skip
 def test_soft_labels_that_do_not_fit_are_refused(tmp_path, content, complaint):
@@ -119,6 +120,12 @@ def test_soft_labels_that_do_not_fit_are_refused(tmp_path, content, complaint):
     np.savez(tmp_path / "soft.npz", **content)
     with pytest.raises(DataError, match=complaint):
         load_soft_labels(tmp_path / "soft.npz", split, ("no", "yes"))
+    content = (tmp_path / "soft.npz").read_bytes()
+    (tmp_path / "soft.npz").write_bytes(content[: len(content) // 2])
+    np.save(tmp_path / "soft.npy", np.ones((3, 2)))
+    for file in ("soft.npz", "soft.npy"):
+        with pytest.raises(DataError, match="not a file of soft labels"):
+            load_soft_labels(tmp_path / file, split, ("no", "yes"))
 
 
 def test_a_pupil_and_a_network_to_begin_with(edgefer, trained, tmp_path):

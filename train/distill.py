@@ -5,6 +5,7 @@ training starts, so that they cost an epoch nothing.
 """
 
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,8 +70,8 @@ def load_soft_labels(file: Path, split: Split, labels: tuple[str, ...]) -> np.nd
             probabilities = arrays["probabilities"].astype(np.float32)
             named = arrays["labels"]
             ids = arrays.get("ids")
-        names = json.loads(str(named)) if named.ndim == 0 else [str(name) for name in named]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        names = [str(name) for name in (json.loads(str(named)) if named.ndim == 0 else named)]
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{file} is not a file of soft labels (.npz with probabilities and labels): {error}.") from None
     if probabilities.ndim != 2 or probabilities.shape[1] != len(names):
         raise DataError(f"{file} has probabilities of shape {probabilities.shape} for {len(names)} labels.")
