@@ -90,6 +90,33 @@ def test_averaged_weights_survive_a_resume(lopsided, tmp_path):
     assert [row.loss for row in resumed] == pytest.approx([row.loss for row in whole], rel=1e-3)
 
 
+def test_a_kill_between_checkpoint_and_history_loses_neither(lopsided, tmp_path, monkeypatch):
+    from edgefer.train import journal
+    from edgefer.train.fit import fit
+
+    class Listening(Silent):
+        def epoch(self, row, best):
+            self.rows.append(row)
+
+    def killed(*_):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    watcher = Listening()
+    watcher.rows = []
+    recipe = load_recipe("demo", (*TINY, "fit.epochs=2"))
+    monkeypatch.setattr(journal, "write_history", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, lopsided, tmp_path, watcher)
+    fit(recipe, lopsided, tmp_path, watcher)
+    # What a resumed run reads is exactly what the uninterrupted one judged by.
+    read = read_history(tmp_path / "history.csv")
+    assert [row.epoch for row in read] == [1, 2]
+    assert [(r.loss, r.val_loss, r.val_accuracy) for r in read] == [
+        (r.loss, r.val_loss, r.val_accuracy) for r in watcher.rows
+    ]
+
+
 def test_batch_norm_belongs_to_the_averaged_weights(lopsided):
     """With statistics estimated anew, the network that is judged sees its features at mean 0 and variance 1."""
     tf = tensorflow()

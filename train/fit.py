@@ -252,7 +252,8 @@ def _callback(recipe: Recipe, journal: Journal, watcher: Watcher, averaging):
             seconds = time.monotonic() - self.began
             if "val_loss" not in logs:  # nothing was tested, so nothing was averaged yet
                 self.average()
-            figures = {name: float(logs.get(name, np.nan)) for name in COLUMNS[3:]}
+            # As history.csv gives them back, so that a resumed run finds the same epochs better than others.
+            figures = {name: float(f"{logs.get(name, np.nan):.6g}") for name in COLUMNS[3:]}
             journal.judge(Epoch(epoch + 1, seconds, rate, **figures))
             if recipe.fit.ema:
                 self.model.set_weights(self.trained)

@@ -28,8 +28,8 @@ class Epoch:
 class Journal:
     """What survives a kill: checkpoints of network and optimizer, the best weights, and the history.
 
-    The checkpoint is written first and names its epoch; history rows after it belong to an epoch that will be run
-    again, and are dropped. All is read from `folder` and written into `written`, the same folder but for a worker that
+    The history is written first, then the checkpoint, which names its epoch: a row after that belongs to an epoch that
+    will be run again, and is dropped. All is read from `folder` and written into `written`, the same folder but for a worker that
     is not the chief.
     """
 
@@ -63,9 +63,9 @@ class Journal:
 
     def keep(self) -> None:
         """Write the checkpoint from which training goes on after the epoch that was judged last."""
+        write_history(self.history, self.rows)
         self.epoch.assign(self.rows[-1].epoch)
         self.manager.save()
-        write_history(self.history, self.rows)
 
     def kept(self) -> Epoch:
         """The epoch whose weights are kept."""
