@@ -3,11 +3,13 @@
 import json
 import re
 
+import cv2
 import numpy as np
 import pytest
 from conftest import GRAY48
 
 from edgefer import drawn, metrics
+from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.preprocess import prepare
 from edgefer.train import shift
 
@@ -71,3 +73,20 @@ def test_evaluate_reports_both_networks_side_by_side(edgefer, converted):
     assert "http://" not in page and "https://" not in page  # opens anywhere, offline
     missing = edgefer("evaluate", converted.path, "--data", "builtin", "--split", "test", expect=2)
     assert "has no test split" in missing.stderr
+
+
+def test_a_shipped_network_is_measured_on_a_folder_and_its_own_folder_stays_as_it_is(edgefer, tmp_path):
+    """The votes that it learnt from are FER2013's, and edgefer's own files are not the user's to write to."""
+    shipped = Bundle.open(shipped_bundles()["ferplus-small"])
+    before = sorted(shipped.path.rglob("*"))
+    rng = np.random.default_rng(0)
+    for label in shipped.card.labels:
+        (tmp_path / "mine" / label).mkdir(parents=True)
+        for number in range(3):
+            cv2.imwrite(
+                str(tmp_path / "mine" / label / f"{number}.png"), rng.integers(0, 256, (48, 48), dtype=np.uint8)
+            )
+    edgefer("evaluate", "ferplus-small", "--data", "mine", "--split", "train", cwd=tmp_path)
+    written = json.loads((tmp_path / "report" / "ferplus-small" / "evaluation-train.json").read_text())
+    assert written["data"] == "mine" and list(written["networks"]) == ["int8"]
+    assert sorted(shipped.path.rglob("*")) == before

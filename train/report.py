@@ -14,12 +14,17 @@ MISTAKES = 48
 
 
 def html_report(
-    card: ModelCard, split_name: str, split: Split, evaluations: list[Evaluation], shifts: dict[str, dict[str, float]]
+    card: ModelCard,
+    data: str,
+    split_name: str,
+    split: Split,
+    evaluations: list[Evaluation],
+    shifts: dict[str, dict[str, float]],
 ) -> str:
-    """The page for evaluations of one split; shifts: change -> network -> accuracy, empty when it was not asked for."""
+    """The page for evaluations of one split of `data`; shifts: change -> network -> accuracy, empty when it was not asked for."""
     parts = [
         f"<h1>{escape(card.name)} on the {escape(split_name)} split</h1>",
-        f"<p>{len(split):,} pictures. Trained on {escape(card.provenance.data)}; {escape('; '.join(card.provenance.steps))}.</p>",
+        f"<p>{len(split):,} pictures of {escape(data)}. Trained on {escape(card.provenance.data)}; {escape('; '.join(card.provenance.steps))}.</p>",
         table(SUMMARY_COLUMNS, summary_rows(evaluations)),
     ]
     for one in evaluations:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, training_data, usual_split
+from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, report_folder, training_data, usual_split
 
 
 def evaluate(
@@ -61,14 +61,14 @@ def evaluate(
     if shifts:
         rows = [[change, *(f"{by_form[form]:.1%}" for form in forms)] for change, by_form in shifts.items()]
         console.show_table("Accuracy where the camera differs from the data", ["change", *forms], rows)
-    page = opened.path / "report" / f"evaluation-{split}.html"
-    write_file(page, report.html_report(card, split, pictures, evaluations, shifts).encode())
+    page = report_folder(opened) / f"evaluation-{split}.html"
+    write_file(page, report.html_report(card, dataset.name, split, pictures, evaluations, shifts).encode())
     figures = {
         one.name: one.scores.model_dump()
         | {"interval": one.interval, "nll": one.nll, "ece": one.ece, "confusion": one.confusion.tolist()}
         for one in evaluations
     }
-    written = {"labels": card.labels, "split": split, "networks": figures, "domain_shift": shifts}
+    written = {"labels": card.labels, "data": dataset.name, "split": split, "networks": figures, "domain_shift": shifts}
     write_file(page.with_suffix(".json"), json.dumps(written, indent=2).encode() + b"\n")
     console.show(f"Report: {page} and {page.with_suffix('.json').name}")
 

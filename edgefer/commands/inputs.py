@@ -9,6 +9,7 @@ import typer
 from edgefer.errors import InputError
 
 if TYPE_CHECKING:
+    from edgefer.bundle import Bundle
     from edgefer.card import ModelCard
     from edgefer.devices.faces import Detector
     from edgefer.train.datasets import Dataset
@@ -65,7 +66,7 @@ def bundle_path(bundle: Path | None, *, or_shipped: bool = True) -> Path:
 def training_data(bundle, data: str, skip_bad: bool):
     """The data a bundle was trained on, loaded: as named, or as its training run remembers."""
     from edgefer import console
-    from edgefer.train.datasets import cache_folder, load_dataset
+    from edgefer.train.datasets import BUILT_IN, cache_folder, load_dataset
     from edgefer.train.pipeline import Order
 
     if not data:
@@ -74,21 +75,31 @@ def training_data(bundle, data: str, skip_bad: bool):
         order = Order.load(bundle.path)
         data, skip_bad = order.data, order.skip_bad
     card = bundle.card
+    folder = Path(data).is_dir()
     dataset = load_dataset(
         data,
         card.input,
-        labels=card.provenance.labels,
+        # Votes are FER2013's and groups are of paths: other data is taken without.
+        labels="" if folder or data == BUILT_IN else card.provenance.labels,
         skip_bad=skip_bad,
         # As in training, or pictures that were trained on would come back as validation pictures.
         valid_fraction=card.provenance.valid_fraction,
         seed=card.provenance.seed,
-        group_by=card.provenance.group_by,
+        group_by=card.provenance.group_by if folder else "",
         pooled=card.provenance.folds > 0,
         track=console.track,
         cache=cache_folder(),
     )
     list_skipped(dataset.skipped)
     return dataset
+
+
+def report_folder(bundle: "Bundle") -> Path:
+    """Where a report on a bundle goes: into it, or for one that came with edgefer to report/<name> here."""
+    from edgefer.bundle import shipped_bundles
+
+    shipped = bundle.path in shipped_bundles().values()
+    return Path("report") / bundle.path.name if shipped else bundle.path / "report"
 
 
 def usual_split(card: "ModelCard", dataset: "Dataset") -> str:

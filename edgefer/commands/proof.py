@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, training_data, usual_split
+from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, report_folder, training_data, usual_split
 from edgefer.errors import InputError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def parity(
     networks = [proof.cost[0].reference, *(one.candidate for one in proof.cost)]
     console.show_table(f"What it gives, {split} split", WORTH_COLUMNS, [worth_row(one) for one in networks])
     console.show_table("What it cost", COST_COLUMNS, [cost_row(one) for one in proof.cost])
-    page = _certificate_file(report) if report else opened.path / "report" / "parity.html"
+    page = _certificate_file(report) if report else report_folder(opened) / "parity.html"
     write_file(page.with_suffix(".json"), json.dumps(certificate.to_json(), indent=2).encode() + b"\n")
     if report:
         write_file(page, certificate.to_html().encode())
