@@ -36,6 +36,7 @@ FIELDS = {
     "AssociatedFile": ("name", "description", "type"),
 }  # fmt: skip
 FEATURE, IMAGE, NORMALIZATION, RGB, GRAYSCALE, AXIS_LABELS = map(np.uint8, (1, 2, 1, 1, 2, 2))
+SUBJECTS = {"human": "a picture of a face", "cat": "a picture of a cat's face", "frame": "a picture"}
 RANGES = {"FLOAT32": (0, 1), "INT8": (-128, 127), "UINT8": (0, 255)}  # of an input's values, by its type
 
 
@@ -83,7 +84,7 @@ def _model(card: ModelCard, shape: tuple[int, ...], dtype: str, *, probabilities
     image = _table(
         "TensorMetadata",
         name="image",
-        description=f"A face, {width}x{height}, {'RGB' if channels == 3 else 'gray'}; values {least} to {most} for pixels 0 to 255.",
+        description=f"{SUBJECTS[card.faces].capitalize()}, {width}x{height}, {'RGB' if channels == 3 else 'gray'}; values {least} to {most} for pixels 0 to 255.",
         content=_table("Content", content_properties_type=IMAGE, content_properties=color),
         process_units=[_table("ProcessUnit", options_type=NORMALIZATION, options=norm)],
         stats=_table("Stats", max=np.full(1, most, np.float32), min=np.full(1, least, np.float32)),
@@ -104,7 +105,7 @@ def _model(card: ModelCard, shape: tuple[int, ...], dtype: str, *, probabilities
     return _table(
         "ModelMetadata",
         name=card.name,
-        description=f"Tells {', '.join(card.labels)} from a picture of a face. Trained on {card.provenance.data}.",
+        description=f"Tells {', '.join(card.labels)} from {SUBJECTS[card.faces]}. Trained on {card.provenance.data}.",
         version=f"edgefer {__version__}",
         subgraph_metadata=[_table("SubGraphMetadata", input_tensor_metadata=[image], output_tensor_metadata=[answer])],
         min_parser_version=PARSER,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgefer import drawn
-from edgefer.bundle import Bundle, write_bundle
+from edgefer.bundle import Bundle, shipped_bundles, write_bundle
 from edgefer.convert.flatbuffer import read_model
 from edgefer.convert.lint import lint
 from edgefer.convert.mediapipe import MediaPipeNetwork, to_mediapipe
@@ -47,6 +47,12 @@ def with_mediapipe(converted, builtin, tmp_path_factory) -> Bundle:
     files = {name: converted.read(name) for name in converted.card.variants}
     files["mediapipe"] = with_metadata(content, converted.card)
     return write_bundle(tmp_path_factory.mktemp("mediapipe") / "bundle", converted.card, files)
+
+
+def test_the_description_is_of_what_the_network_looks_at():
+    bundle = Bundle.open(shipped_bundles()["fer-small"])
+    for faces, described in {"human": b"A picture of a face, 48x48", "frame": b"A picture, 48x48"}.items():
+        assert described in with_metadata(bundle.read("int8"), bundle.card.model_copy(update={"faces": faces}))
 
 
 @pytest.mark.parametrize("variant", ["float32", "int8"])
