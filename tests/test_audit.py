@@ -1,6 +1,7 @@
 """edgefer data check: what it finds, and that it does not cry wolf."""
 
 import json
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -41,6 +42,16 @@ def test_altered_pictures_are_found_and_others_are_not(faces):
     hashes, thumbs = zip(*map(fingerprint, [*pictures, *altered]), strict=True)
     pairs = near_duplicates(np.stack(hashes), np.stack(thumbs))
     assert pairs == [(i, count + i) for i in range(4)]
+
+
+def test_a_still_video_does_not_eat_the_memory():
+    """400 frames alike are 79,800 pairs: 650 MB of thumbnails, were they compared all at once."""
+    code, thumb = fingerprint(np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8))
+    tracemalloc.start()
+    pairs = near_duplicates(np.stack([code] * 400), np.stack([thumb] * 400))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(pairs) == 400 * 399 / 2 and peak < 150e6
 
 
 def test_clusters_join_pairs():

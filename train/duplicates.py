@@ -38,8 +38,9 @@ def near_duplicates(hashes: np.ndarray, thumbs: np.ndarray) -> list[tuple[int, i
     found = set()
     for left, own_hashes in ((thumbs, hashes), (flipped, mirrored)):
         pairs = _close(own_hashes, hashes)
-        alike = _correlations(left[pairs[:, 0]], thumbs[pairs[:, 1]]) >= ALIKE
-        found |= {(int(i), int(j)) for i, j in pairs[alike]}
+        for part in np.array_split(pairs, len(pairs) // CHUNK + 1):  # a thousand frames alike make half a million pairs
+            alike = _correlations(left[part[:, 0]], thumbs[part[:, 1]]) >= ALIKE
+            found |= {(int(i), int(j)) for i, j in part[alike]}
     return sorted(found)
 
 
