@@ -49,11 +49,13 @@ def test_both_kaggle_forms_plain_gz_and_zip(tmp_path):
     icml = write_csv(tmp_path / "icml_face_data.csv", rows(), (" emotion", " pixels", " Usage"), (0, 2, 1))
     packed = tmp_path / "fer2013.csv.gz"
     packed.write_bytes(gzip.compress(plain.read_bytes()))
+    marked = tmp_path / "excel.csv"
+    marked.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes())
     archive = tmp_path / "challenges.zip"
     with zipfile.ZipFile(archive, "w") as z:
         z.write(icml, "icml_face_data.csv")
         z.writestr("train.csv", "emotion,pixels\n")
-    loaded = [load_dataset(path, GRAY48) for path in (plain, icml, packed, archive)]
+    loaded = [load_dataset(path, GRAY48) for path in (plain, icml, packed, marked, archive)]
     for dataset in loaded:
         assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 28, "valid": 28, "test": 28}
         assert dataset.labels == ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")

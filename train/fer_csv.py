@@ -112,4 +112,4 @@ def _open(path: Path) -> Iterator[TextIO]:
 
 
 def _text(raw, name: str) -> TextIO:
-    return io.TextIOWrapper(gzip.open(raw) if name.endswith(".gz") else raw, encoding="utf-8", newline="")
+    return io.TextIOWrapper(gzip.open(raw) if name.endswith(".gz") else raw, encoding="utf-8-sig", newline="")

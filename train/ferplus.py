@@ -66,7 +66,7 @@ def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """The split each row belongs to, and float64 votes [rows, 8 expressions and 2 others]."""
     usage, votes = [], []
     try:
-        with file.open(newline="", encoding="utf-8") as text:
+        with file.open(newline="", encoding="utf-8-sig") as text:
             for number, row in enumerate(csv.DictReader(text), 1):
                 try:
                     usage.append(USAGE[row["Usage"]])
