@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+from pydantic import ValidationError
 
 from edgefer.card import CropSpec
 from edgefer.train.datasets import Track, silent
@@ -44,7 +45,7 @@ def measure_crop(images: np.ndarray, detect: Callable[[np.ndarray], list[Box]], 
 
     images: uint8 [n, h, w, c] (gray or RGB), each filled by one face.
     detect: uint8 BGR [h, w, 3] -> boxes (left, top, right, bottom). A picture with no box or several is passed over.
-    Returns the default CropSpec when fewer than 20 faces are found.
+    Returns the default CropSpec when fewer than 20 faces are found, or what is found cannot be the pictures' own face.
     """
     found = []
     for image in track(images, len(images), "Measuring how the detector frames these faces"):
@@ -55,4 +56,7 @@ def measure_crop(images: np.ndarray, detect: Callable[[np.ndarray], list[Box]], 
     if len(found) < LEAST:
         return CropSpec()
     scale, dx, dy = np.median(found, axis=0).round(3)
-    return CropSpec(scale=scale, dx=dx, dy=dy, faces=len(found))
+    try:
+        return CropSpec(scale=scale, dx=dx, dy=dy, faces=len(found))
+    except ValidationError:
+        return CropSpec()

@@ -1,0 +1,21 @@
+"""How a detector's box relates to a data set's pictures."""
+
+import numpy as np
+import pytest
+
+from edgefer.card import CropSpec
+from edgefer.train.framing import LEAST, measure_crop
+
+FACES = np.zeros((LEAST, 48, 48, 1), np.uint8)  # each becomes 192 pixels, 96 from the scene's border
+
+
+def test_the_crop_makes_the_picture_of_the_box():
+    crop = measure_crop(FACES, lambda scene: [(112, 120, 272, 280)])
+    assert (crop.scale, crop.faces) == (1.2, LEAST)
+    assert (crop.dx, crop.dy) == pytest.approx((0, -0.05))
+
+
+def test_boxes_that_are_not_of_the_face_measure_nothing():
+    """A detector that finds something small in pictures of anything else: no crop, and no lost training."""
+    assert measure_crop(FACES, lambda scene: [(100, 100, 124, 124)]) == CropSpec()
+    assert measure_crop(FACES[1:], lambda scene: [(96, 96, 288, 288)]) == CropSpec()
