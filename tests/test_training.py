@@ -112,6 +112,17 @@ def test_learning_rate_schedules(overrides, expected):
         assert float(rate(step) if callable(rate) else rate) == pytest.approx(value, rel=1e-3)
 
 
+def test_adamw_goes_without_decay_too():
+    tensorflow()
+    from edgefer.train.objective import make_optimizer
+
+    rates = [
+        make_optimizer(load_recipe("demo", f), 1).weight_decay
+        for f in (("optimizer.name=adamw",), ("optimizer.name=adamw", "optimizer.weight_decay=0.01"))
+    ]
+    assert rates == [None, 0.01]
+
+
 def history(run):
     with (run / "training" / "history.csv").open() as text:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(text)]

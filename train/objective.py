@@ -33,8 +33,8 @@ def make_optimizer(recipe: Recipe, steps: int):
         momentum = recipe.optimizer.momentum
         optimizer = optimizers.SGD(rate, momentum=momentum, nesterov=momentum > 0, weight_decay=decay, **average)
     else:
-        kind = optimizers.Adam if recipe.optimizer.name == "adam" else optimizers.AdamW
-        optimizer = kind(rate, weight_decay=decay, **average)
+        # adamw too: tf_keras decouples Adam's decay as AdamW's, which refuses to go without one.
+        optimizer = optimizers.Adam(rate, weight_decay=decay, **average)
     if decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
