@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from edgefer.errors import InputError
 from edgefer.train.backend import tensorflow
 from edgefer.train.recipes import Augment, load_recipe
 
@@ -175,6 +176,32 @@ def test_a_training_ends_with_a_bundle_plots_and_logs(trained):
     for name in ("history.png", "confusion-valid.png"):
         assert (trained / "report" / name).read_bytes().startswith(b"\x89PNG")
     assert list((trained / "training" / "tensorboard").rglob("*.tfevents*"))
+
+
+@pytest.fixture
+def order(builtin):
+    """Makes orders of a training on the built-in data, which is drawn already."""
+    from edgefer.train.pipeline import Order
+
+    return lambda **fields: Order(recipe=load_recipe("demo"), data="builtin", **fields)
+
+
+def test_what_no_card_can_hold_is_said_before_training(order, cache, tmp_path):
+    from edgefer.train.pipeline import train
+
+    with pytest.raises(InputError, match="valid_fraction"):
+        train(order(valid_fraction=0.0), tmp_path / "run", watcher=None, cache=cache / "edgefer" / "datasets")
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_trainings_never_write_into_one_run(order, tmp_path):
+    from edgefer.train.pipeline import _held, train
+
+    with _held(tmp_path / "run"):
+        with pytest.raises(InputError, match="by another process"):
+            train(order(), tmp_path / "run", watcher=None)
+        assert (tmp_path / "run" / "training").is_dir()
+    assert not (tmp_path / "run").exists()
 
 
 def test_patience_stops_early_and_keeps_the_best(edgefer, tmp_path):

@@ -1,16 +1,20 @@
 """`edgefer train` from recipe and data to a bundle: load, fit, evaluate, measure the framing, write."""
 
+import contextlib
+import fcntl
 import json
+import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import ValidationError
 
 from edgefer.bundle import Bundle, write_bundle, write_file
-from edgefer.card import ModelCard, Provenance, Scores
+from edgefer.card import ModelCard, Provenance, Scores, first_problem
 from edgefer.errors import InputError
 from edgefer.metrics import confusion_matrix
 from edgefer.train import backend, datasets, distribute, plots
@@ -98,12 +102,34 @@ def train(
 
     With folds the recipe is cross-validated first, which gives its figures; the network itself is then trained by the
     same recipe on all pictures. Of several workers only the chief writes there; the others help to fit, and get None.
+    InputError when another process is training there.
     """
-    with distribute.together(place, run) as strategy:
-        fitted = _fit(order, run, watcher, track, cache, place, strategy, say)
-    if fitted is None:
-        return None
-    return _finish(order, run, fitted, track, detectors)
+    with _held(run) if place.chief else contextlib.nullcontext():
+        with distribute.together(place, run) as strategy:
+            fitted = _fit(order, run, watcher, track, cache, place, strategy, say)
+        return fitted and _finish(order, run, fitted, track, detectors)
+
+
+@contextlib.contextmanager
+def _held(run: Path) -> Iterator[None]:
+    """Make the run's folder and hold it for this process; where nothing was begun in it, it is gone again."""
+    folder = run / "training"
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise InputError(f"{run} is being trained by another process: wait for it, or choose another --out.") from None
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        for empty in (folder, run):
+            with contextlib.suppress(OSError):
+                empty.rmdir()
+        os.close(handle)
 
 
 def _fit(
@@ -123,9 +149,9 @@ def _fit(
         track=track,
         cache=cache,
     )
+    _card(order, dataset)
     folder = run / "training"
     if place.chief:
-        folder.mkdir(parents=True, exist_ok=True)
         order.save(run)
     if order.group_by and not recipe.augment.copies:
         dataset = datasets.without_copies(dataset, order.group_by)
@@ -171,30 +197,45 @@ def _finish(
         report[CROSS_VALIDATION] = crossed.to_json(dataset.labels)
 
     sample = train_split.take(datasets.stratified_rows(train_split.labels, min(400, len(train_split)), recipe.fit.seed))
-    card = ModelCard(
-        name=recipe.name,
-        labels=dataset.labels,
-        input=recipe.input,
-        faces=recipe.faces,
-        crops={name: measure_crop(sample.images, detect, track) for name, detect in detectors.items()},
-        metrics={name: {"keras": value} for name, value in scores.items()},
-        provenance=Provenance(
-            data=dataset.name,
-            labels=order.labels,
-            valid_fraction=order.valid_fraction,
-            group_by=order.group_by,
-            folds=order.folds,
-            split_sizes={name: len(split) for name, split in dataset.splits.items()},
-            recipe=recipe.model_dump(mode="json"),
-            seed=recipe.fit.seed,
-            epoch=best.epoch,
-            versions=backend.versions(),
-            steps=_steps(order),
-        ),
+    card = _card(order, dataset)
+    card = card.model_copy(
+        update={
+            "crops": {name: measure_crop(sample.images, detect, track) for name, detect in detectors.items()},
+            "metrics": {name: {"keras": value} for name, value in scores.items()},
+            "provenance": card.provenance.model_copy(update={"epoch": best.epoch}),
+        }
     )
     bundle = write_bundle(run, card, {"keras": keras_bytes(model)}, report)
     classes = {name: class_table(split, logits[name], dataset.labels) for name, split in held.items()}
     return Result(bundle=bundle, scores=scores, classes=classes, crossed=crossed, skipped=dataset.skipped)
+
+
+def _card(order: Order, dataset: datasets.Dataset) -> ModelCard:
+    """The card but for what training finds out. InputError for what no card can hold, before hours of training and not
+    after them."""
+    recipe = order.recipe
+    try:
+        return ModelCard(
+            name=recipe.name,
+            labels=dataset.labels,
+            input=recipe.input,
+            faces=recipe.faces,
+            provenance=Provenance(
+                data=dataset.name,
+                labels=order.labels,
+                valid_fraction=order.valid_fraction,
+                group_by=order.group_by,
+                folds=order.folds,
+                split_sizes={name: len(split) for name, split in dataset.splits.items()},
+                recipe=recipe.model_dump(mode="json"),
+                seed=recipe.fit.seed,
+                epoch=0,
+                versions=backend.versions(),
+                steps=_steps(order),
+            ),
+        )
+    except ValidationError as error:
+        raise InputError(f"A network of this could not be written: {first_problem(error)}.") from None
 
 
 def _cross_validate(
