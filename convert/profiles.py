@@ -1,8 +1,9 @@
 """Every form a network can ship in, made and measured side by side: what each costs and what it gains."""
 
 import json
+import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from edgefer.bundle import CARD, Bundle, write_file
 from edgefer.convert.comparison import Answers, Comparison, compare
 from edgefer.convert.pipeline import Plan, convert
+from edgefer.errors import InputError
 from edgefer.interpreter import Network
 from edgefer.train.datasets import Dataset, Track, silent
 from edgefer.train.fit import Watcher
@@ -44,12 +46,28 @@ def plans(*, sparsity: float, slimmed: float, epochs: int) -> dict[str, Plan]:
 
 
 def make_profiles(bundle: Bundle, dataset: Dataset, wanted: dict[str, Plan], out: Path, watcher: Watcher) -> list[str]:
-    """Convert into `out`/<name>, leaving what is there already: an interrupted run goes on. Returns what was made."""
+    """Convert into `out`/<name>, leaving what is there already: an interrupted run goes on. Returns what was made.
+
+    InputError when what is there was asked for otherwise, and for a cross-validated bundle.
+    """
+    if bundle.card.provenance.folds:
+        raise InputError(
+            f"{bundle.path} was cross-validated: it has no validation split on which its forms could be compared. Train it "
+            "without --folds, or look at edgefer convert and its report."
+        )
+    asked = {"bundle": bundle.hash, "plans": {name: asdict(plan) for name, plan in wanted.items()}}
+    content, file = json.dumps(asked, indent=2).encode() + b"\n", out / "asked.json"
+    if file.is_file() and file.read_bytes() != content:
+        raise InputError(
+            f"{out} holds the forms of another network, or of other shares or epochs: choose another --out."
+        )
+    write_file(file, content)
     made = []
     for name, plan in wanted.items():
         if not (out / name / CARD).is_file():
             convert(bundle, dataset, plan, out / name, watcher, unfinished=out / ".unfinished")
             made.append(name)
+    shutil.rmtree(out / ".unfinished", ignore_errors=True)
     return made
 
 

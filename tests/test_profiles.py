@@ -212,6 +212,13 @@ def test_profiles_are_made_once_and_measured_side_by_side(interrupted, source, t
     shutil.copytree(interrupted[1].path, tmp_path / "slim-int8")
     wanted = {"int8": Plan(float16=True), "slim-int8": Plan(slimmed=0.5)}
     assert make_profiles(source, tiny, wanted, tmp_path, Silent()) == ["int8"]
+    assert make_profiles(source, tiny, wanted, tmp_path, Silent()) == []
+    with pytest.raises(InputError, match="of other shares"):
+        make_profiles(source, tiny, wanted | {"slim-int8": Plan(slimmed=0.3)}, tmp_path, Silent())
+    provenance = source.card.provenance.model_copy(update={"folds": 5})
+    crossed = Bundle(source.path, source.card.model_copy(update={"provenance": provenance}))
+    with pytest.raises(InputError, match="was cross-validated"):
+        make_profiles(crossed, tiny, wanted, tmp_path / "crossed", Silent())
     measured = measure(tmp_path, list(wanted), tiny)
     assert [profile.name for profile in measured] == ["float32", "float16", "int8", "slim float32", "slim int8"]
     first = measured[0].comparison
