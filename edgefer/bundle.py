@@ -85,6 +85,11 @@ class Bundle:
         if variant not in self.card.variants:
             have = ", ".join(self.card.variants) or "nothing"
             what = "parity vectors" if variant == PARITY else f"{variant} network"
+            if variant == "keras":
+                raise BundleError(
+                    f"{self.path} holds no Keras network (it has {have}), which conversion and --init-from begin with: name the "
+                    "bundle that was trained. This one can be run, measured, and be a --teacher."
+                )
             command = "edgefer convert --edgetpu" if variant == "int8_edgetpu" else f"edgefer convert {self.path}"
             where = " on an x86-64 Linux host" if variant == "int8_edgetpu" else ""
             raise BundleError(f"{self.path} holds no {what} (it has {have}): run `{command}`{where} first.")

@@ -52,11 +52,31 @@ def test_mistakes_are_named_in_one_sentence(edgefer, tmp_path, trained, empty_vi
     assert "Name the data" in refuse("train")
     assert "already holds a finished bundle" in refuse("train", "--data", "builtin", "--out", trained)
     assert "no unfinished training" in refuse("train", "--resume")
+    assert "nothing to resume" in refuse("train", "--resume", "--out", trained)
+    assert "keeps its data and recipe" in refuse("train", "--resume", "--recipe", "demo")
     assert "There is no bundle at nowhere" in refuse("convert", "nowhere")
     assert "no bundle under runs/" in refuse("convert")
+    no_keras = "holds no Keras network (it has int8, parity)"
+    assert no_keras in refuse("convert", "fer-small", "--data", "builtin")
+    assert no_keras in refuse("train", "--data", "builtin", "--init-from", "fer-small")
     assert "between 0 and 0.95" in refuse("convert", trained, "--prune", "1.5")
     assert "holds no TFLite network" in refuse("run", trained, "--source", "builtin")
     assert "Name one input" in refuse("run", trained)
+
+
+def test_votes_beside_the_data_are_not_a_folder_of_that_name(edgefer, tmp_path):
+    (tmp_path / "ferplus").mkdir()
+    (tmp_path / "fer.csv").write_text(f"emotion,pixels,Usage\n0,{'7 ' * 2304},Training\n")
+    said = edgefer("train", "--data", "fer.csv", "--labels", "ferplus", cwd=tmp_path, expect=2).stderr
+    assert f"no FER+ votes at {tmp_path / 'ferplus.csv'} or " in said
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["fer.csv", "ferplus", "runs"]
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_folds_are_not_for_several_workers(edgefer, tmp_path):
+    config = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}'
+    order = ("train", "--data", "builtin", "--folds", 2, "--out", tmp_path / "run")
+    assert "Leave TF_CONFIG out" in edgefer(*order, expect=2, TF_CONFIG=config).stderr
 
 
 def test_bad_sources_are_named_in_one_sentence(edgefer, tmp_path, converted, empty_video):

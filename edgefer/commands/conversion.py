@@ -77,6 +77,7 @@ def convert(
         max_drop=max_drop,
         epochs=epochs,
     )
+    source.file("keras")
     target = out or source.path.with_name(f"{source.path.name}-{plan.suffix}")
     if out is None and target.exists():
         target = new_directory(target.parent, target.name)
@@ -150,6 +151,7 @@ def profiles(
     for option, share in (("--prune", prune), ("--slim", slim)):
         check_share(option, share)
     source = Bundle.open(bundle_path(bundle, or_shipped=False))
+    source.file("keras")
     target = out or source.path.with_name(f"{source.path.name}-profiles")
     dataset = training_data(source, data, skip_bad)
     wanted = plans(sparsity=prune, slimmed=slim, epochs=epochs)

@@ -8,6 +8,8 @@ import typer
 from edgefer.commands.inputs import GroupBy, SkipBad, bundle_path, list_skipped
 from edgefer.errors import EdgeferError, InputError
 
+DEFAULT_RECIPE, DEFAULT_FRACTION = "fer-small", 0.2
+
 
 def train(
     data: Annotated[
@@ -28,7 +30,7 @@ def train(
     init_from: Annotated[
         str, typer.Option(metavar="BUNDLE", help="Begin with this network's weights, as far as they fit.")
     ] = "",
-    recipe: Annotated[str, typer.Option(metavar="NAME", help="Built-in recipe, or a .toml file.")] = "fer-small",
+    recipe: Annotated[str, typer.Option(metavar="NAME", help="Built-in recipe, or a .toml file.")] = DEFAULT_RECIPE,
     epochs: Annotated[int, typer.Option(help="Instead of the recipe's.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Instead of the recipe's.")] = 0,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
@@ -42,7 +44,7 @@ def train(
     ] = False,
     valid_fraction: Annotated[
         float, typer.Option(help="Share held back where the data has no validation split.")
-    ] = 0.2,
+    ] = DEFAULT_FRACTION,
     group_by: GroupBy = "",
     folds: Annotated[
         int,
@@ -63,6 +65,7 @@ def train(
     from edgefer.devices.yunet import YuNetDetector
     from edgefer.train import distribute
     from edgefer.train.datasets import cache_folder
+    from edgefer.train.ferplus import NAME as FERPLUS
     from edgefer.train.pipeline import Order
     from edgefer.train.pipeline import train as run_training
     from edgefer.train.recipes import load_recipe
@@ -70,11 +73,16 @@ def train(
     place = distribute.place()
     if place.workers > 1 and not out:
         raise InputError("Several workers train one network: name its folder for all of them with --out DIR.")
+    if place.workers > 1 and folds:
+        raise InputError("--folds trains on one machine: cross-validation is for few pictures. Leave TF_CONFIG out.")
     if resume:
         named = data or labels or teacher or soft_labels or init_from or epochs or batch_size or group_by or folds
-        if named or seed is not None or set_:
+        named = named or set_ or skip_bad or recipe != DEFAULT_RECIPE or valid_fraction != DEFAULT_FRACTION
+        if named or seed is not None:
             raise InputError("A resumed run keeps its data and recipe: give --resume alone, or with --out DIR.")
         run = out or _newest_unfinished()
+        if (run / CARD).exists():
+            raise InputError(f"{run} is a finished bundle: there is nothing to resume.")
         order = Order.load(run)
     else:
         if not data:
@@ -86,10 +94,10 @@ def train(
         order = Order(
             recipe=load_recipe(recipe, (*overrides, *(set_ or ()))),
             data=_whole(data),
-            labels=_whole(labels),
+            labels=labels if labels == FERPLUS else _whole(labels),
             teachers=tuple(_bundle(name.strip()) for name in teacher.split(",") if name.strip()),
             soft_labels=_whole(soft_labels),
-            init_from=_bundle(init_from) if init_from else "",
+            init_from=_bundle(init_from, needs="keras") if init_from else "",
             skip_bad=skip_bad,
             valid_fraction=valid_fraction,
             group_by=group_by,
@@ -152,11 +160,14 @@ def _whole(path: str) -> str:
     return str(Path(path).absolute()) if path and Path(path).exists() else path
 
 
-def _bundle(name: str) -> str:
-    """A bundle's absolute path, by path or shipped name, once it is known to open."""
+def _bundle(name: str, needs: str = "") -> str:
+    """A bundle's absolute path, by path or shipped name, once it is known to open and to hold what it needs."""
     from edgefer.bundle import Bundle
 
-    return str(Bundle.open(bundle_path(Path(name))).path.absolute())
+    bundle = Bundle.open(bundle_path(Path(name)))
+    if needs:
+        bundle.file(needs)
+    return str(bundle.path.absolute())
 
 
 def _newest_unfinished() -> Path:
