@@ -89,5 +89,5 @@ def copy_of(model: "tf_keras.Model") -> "tf_keras.Model":
 
 def measured_sparsity(model: "tf_keras.Model") -> float:
     """The share of zeros among the kernels of convolutions and dense layers, without the logits."""
-    kernels = [w.numpy() for w in model.trainable_weights if "kernel" in w.name and not w.name.startswith("logits")]
+    kernels = [w.numpy() for w in model.weights if "kernel" in w.name and not w.name.startswith("logits")]
     return float(sum((kernel == 0).sum() for kernel in kernels) / sum(kernel.size for kernel in kernels))

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgefer.errors import InputError
 from edgefer.train.backend import tensorflow
-from edgefer.train.models import build
+from edgefer.train.models import Statistics, build
 from edgefer.train.recipes import LAYER, Recipe
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def slim(model: "tf_keras.Model", recipe: Recipe, share: float) -> Slim:
 
     Every width shrinks by the same factor, to a multiple of 8; within it the filters with the highest scores stay.
     What a residual block adds to and what it adds have the same filters, so those are ranked together. InputError
-    for other families, and where nothing can go.
+    for other families and frozen networks, and where nothing can go.
     """
     if recipe.model.family != "plain":
         raise InputError(f"--slim knows networks of the plain family only; {recipe.name} is {recipe.model.family}.")
@@ -51,7 +51,9 @@ def slim(model: "tf_keras.Model", recipe: Recipe, share: float) -> Slim:
     narrow = _narrowed(words, widths, recipe, (1 - share) * before)
     layers = " ".join(word.replace(str(old), str(new), 1) for word, old, new in zip(words, widths, narrow, strict=True))
     smaller = recipe.model_copy(update={"model": recipe.model.model_copy(update={"layers": layers})})
-    network = build(smaller.model, recipe.input, model.output_shape[-1])
+    network = build(
+        smaller.model, recipe.input, model.output_shape[-1], _statistics(model) if recipe.model.zscore else None
+    )
     _copy_filters(model, network, words, narrow)
     return Slim(
         network=network,
@@ -100,6 +102,13 @@ def _copy_filters(model: "tf_keras.Model", network: "tf_keras.Model", words: lis
         inputs = outputs
     kernel, bias = model.get_layer("logits").get_weights()
     network.get_layer("logits").set_weights([kernel[inputs], bias])
+
+
+def _statistics(model: "tf_keras.Model") -> Statistics:
+    """What the network's z-score was made of."""
+    zscore = model.get_layer("zscore")
+    mean, variance = (tuple(np.ravel(part).tolist()) for part in (zscore.mean, zscore.variance))
+    return mean, variance
 
 
 def _convolutions(model: "tf_keras.Model") -> list[tuple]:

@@ -173,6 +173,17 @@ def test_what_cannot_be_slimmed_is_named(source):
         slim(model, load_recipe("pets-small"), 0.5)
 
 
+def test_the_zeros_of_frozen_layers_count():
+    from edgefer.convert.prune import measured_sparsity
+
+    tensorflow()
+    recipe = load_recipe("demo", (f'model.layers="{LAYERS}"', "model.freeze=true"))
+    network = build(recipe.model, recipe.input, 7)
+    first, *others = (layer for layer in network.layers if "conv" in layer.name)
+    first.set_weights([np.zeros(first.kernel.shape)])
+    assert measured_sparsity(network) == 9 * 16 / (9 * 16 + len(others) * 9 * 16 * 16)
+
+
 # Accuracy control
 
 
