@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgefer.convert.fold import fold_zscore
 from edgefer.convert.prune import copy_of, optimization_toolkit
 from edgefer.convert.quantize import aware_to_int8
 from edgefer.convert.tune import tune
@@ -43,12 +44,13 @@ def quantization_aware(
     watcher: Watcher,
     teacher: "tf_keras.Model",
 ) -> Aware:
-    """Fine-tune a copy of the network with its weights and activations rounded as int8 will round them.
+    """Fine-tune a copy of the network, its z-score folded, with weights and activations rounded as int8 will round them.
 
     calibration: uint8 [n, h, w, c], pictures from which the ranges of the activations start. sparse: weights that
     are zero stay zero. The rate is a hundredth of the recipe's.
     """
     tfmot = optimization_toolkit()
+    model = fold_zscore(model)  # tfmot knows no such layer
     try:
         annotated = tfmot.quantization.keras.quantize_annotate_model(copy_of(model))
         scheme = [tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()] if sparse else []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgefer.card import InputSpec
+from edgefer.convert.fold import fold_zscore
 from edgefer.convert.quantize import int8_converter, run_converter
 from edgefer.errors import BundleError
 from edgefer.interpreter import Network
@@ -33,7 +34,7 @@ def to_mediapipe(model: "tf_keras.Model", spec: InputSpec, temperature: float, c
     layers = tf_keras.layers
     pixels = tf_keras.Input((spec.height, spec.width, 3))
     gray = layers.Conv2D(1, 1, use_bias=False, name="gray")
-    logits = model(gray(pixels) if spec.channels == 1 else pixels)
+    logits = fold_zscore(model)(gray(pixels) if spec.channels == 1 else pixels)
     whole = tf_keras.Model(pixels, layers.Softmax()(layers.Rescaling(1 / temperature)(logits)))
     if spec.channels == 1:
         gray.set_weights([np.reshape(GRAY, (1, 1, 3, 1))])

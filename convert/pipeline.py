@@ -24,7 +24,7 @@ from edgefer.errors import InputError
 from edgefer.interpreter import Network, softmax
 from edgefer.metrics import ece
 from edgefer.parity import make_vectors
-from edgefer.train.datasets import Dataset, Split, pool
+from edgefer.train.datasets import Dataset, Split, pool, without_copies
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.fit import Watcher
 from edgefer.train.folds import CROSS_VALIDATION, divide_folds, fold_network
@@ -83,6 +83,8 @@ def convert(
     """
     workshop = unfinished or out.with_name(f".{out.name}.unfinished")
     card, dataset = bundle.card, dataset.with_labels(bundle.card.labels)
+    if card.provenance.group_by and not recipe_of(card).augment.copies:  # as in training, whose z-score is of these
+        dataset = without_copies(dataset, card.provenance.group_by)
     stages = _Stages(workshop, dataset, watcher, plan.epochs)
     model = load_keras(bundle, "keras")
     held = {name: split for name, split in dataset.splits.items() if name != "train"}
@@ -250,6 +252,8 @@ def _fold_answers(bundle: Bundle, dataset: Dataset, stages: _Stages, plan: Plan)
     for fold in folds:
         model = fold_network(bundle, fold, recipe)
         forms = {"float32": to_float32(model)}
+        if plan.float16:
+            forms["float16"] = to_float16(model)
         if plan.int8:
             forms["int8"] = _quantize(model, card, fold.dataset, plan, stages, model).best.int8
         for variant, content in forms.items():

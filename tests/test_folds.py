@@ -119,6 +119,70 @@ def test_a_folded_strided_convolution_is_the_same():
     assert fold_zscore(plain) is plain
 
 
+def test_zscore_is_folded_for_quantization_aware_training_mediapipe_and_slimming(tmp_path):
+    import tf_keras
+    from test_profiles import Silent
+
+    from edgefer.convert.aware import quantization_aware
+    from edgefer.convert.flatbuffer import read_model
+    from edgefer.convert.mediapipe import to_mediapipe
+    from edgefer.convert.slim import slim
+    from edgefer.interpreter import Network
+    from edgefer.train.datasets import Dataset, Split
+    from edgefer.train.evaluate import keras_logits
+    from edgefer.train.models import build_for
+
+    tf_keras.utils.set_random_seed(0)
+    noise = np.random.default_rng(0).integers(0, 16, (16, 16, 16, 3))
+    images = (noise + np.linspace(0, 240, 16, dtype=int)[:, None, None, None]).astype(np.uint8)  # from dark to light
+    split = Split(images=images, labels=np.arange(16) % 2, ids=np.arange(16).astype(str))
+    dataset = Dataset(name="noise", labels=("a", "b"), splits={"train": split, "valid": split})
+    fields = ("model.layers=C16/2 R16", "model.zscore=true", "input.color=rgb", "input.height=16", "input.width=16")
+    recipe = load_recipe("demo", (*fields, "fit.batch_size=8"))
+    model = build_for(recipe, dataset)
+    aware = quantization_aware(
+        model, recipe, dataset, images, sparse=False, epochs=1, folder=tmp_path, watcher=Silent(), teacher=model
+    )
+    learnt = keras_logits(aware.network, images)
+    off = Network(aware.int8, recipe.input, 2).logits(images) - learnt
+    assert np.abs(off).max() < 0.15 * np.ptp(learnt)
+    for content in (aware.int8, to_mediapipe(model, recipe.input, 1.0, images)):
+        assert not {op.name for op in read_model(content, "").operators} & {"SUB", "MUL", "PAD"}
+    before, after = (one.get_layer("zscore") for one in (model, slim(model, recipe, 0.5).network))
+    assert np.array_equal(before.mean, after.mean) and np.array_equal(before.variance, after.variance)
+
+
+def test_conversion_sees_the_folds_as_training_did_in_every_form(animals, tmp_path, monkeypatch):
+    """Without copies where the recipe leaves them out, for a fold's z-score is of its own pictures; float16 too."""
+    from test_profiles import Silent
+
+    from edgefer.bundle import write_bundle
+    from edgefer.card import ModelCard, Provenance, Scores
+    from edgefer.convert import pipeline
+    from edgefer.train.datasets import load_dataset
+    from edgefer.train.models import build_for, keras_bytes
+
+    recipe = load_recipe("cnn-mlp", ("augment.copies=false", "fit.keep=last", "schedule.name=constant", *SHORT[1::2]))
+    dataset = load_dataset(animals, recipe.input, group_by=RULE, pooled=True)
+    provenance = Provenance(
+        data="animals", split_sizes={}, folds=2, group_by=RULE, recipe=recipe.model_dump(mode="json"), seed=0, epoch=1,
+        versions={},
+    )  # fmt: skip
+    scores = {"2-fold": {"keras": Scores(count=24, accuracy=0.5, macro_recall=0.5, macro_f1=0.5)}}
+    card = ModelCard(name="pets", labels=dataset.labels, input=recipe.input, metrics=scores, provenance=provenance)
+    bundle = write_bundle(tmp_path / "pets", card, {"keras": keras_bytes(build_for(recipe, dataset))})
+    sizes = []
+
+    def untrained(bundle, fold, recipe):
+        sizes.append(len(fold.dataset.split("train")))
+        return build_for(recipe, fold.dataset)
+
+    monkeypatch.setattr(pipeline, "fold_network", untrained)
+    made = pipeline.convert(bundle, dataset, pipeline.Plan(int8=False, float16=True), tmp_path / "out", Silent())
+    assert sizes == [12, 12]
+    assert set(made.bundle.card.metrics["2-fold"]) == {"keras", "float16", "float32"}
+
+
 def test_a_backbone_takes_a_local_file(tmp_path, monkeypatch):
     import tf_keras
 
@@ -149,6 +213,11 @@ def test_recipes_that_cannot_be():
         load_recipe("pets-small", ("model.family=keras-applications",))
     with pytest.raises(RecipeError, match="needs widths"):
         load_recipe("cnn-mlp", ("model.widths=[]",))
+    from edgefer.train.models import build
+
+    recipe = load_recipe("four-block", ("input.width=16", "input.height=16", "model.widths=[8,8,8,8,8]"))
+    with pytest.raises(RecipeError, match=r"16x16 pixels.*larger input"):
+        build(recipe.model, recipe.input, 2)
 
 
 def test_frozen_without_weights_is_refused(edgefer, animals, tmp_path):
