@@ -153,3 +153,6 @@ def test_a_gray_kernel_serves_rgb(trained, builtin):
     other = load_recipe("demo", ("model.layers=C8 C16/2",))
     with pytest.raises(InputError, match="nothing of it can be taken over"):
         initialize(build(other.model, other.input, 7), builtin.labels, source)
+    frozen = load_recipe("demo", ("model.layers=C16/2 C8", "model.freeze=true"))
+    with pytest.raises(InputError, match="would stay frozen"):
+        initialize(build(frozen.model, frozen.input, 7), builtin.labels, source)

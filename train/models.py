@@ -8,7 +8,7 @@ import numpy as np
 
 from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
-from edgefer.errors import BundleError, InputError
+from edgefer.errors import BundleError, InputError, RecipeError
 from edgefer.train.backbones import mobilenet_v2
 from edgefer.train.backend import tensorflow
 from edgefer.train.datasets import Dataset
@@ -34,7 +34,13 @@ def build(model: Model, spec: InputSpec, classes: int, statistics: "Statistics |
         "cnn-mlp": _cnn_mlp,
         "keras-applications": _keras_applications,
     }
-    features = families[model.family](model, x)
+    try:
+        features = families[model.family](model, x)
+    except ValueError:
+        raise RecipeError(
+            f"The layers of this {model.family} network shrink pictures of {spec.width}x{spec.height} pixels to nothing: set a "
+            "larger input.width and input.height."
+        ) from None
     # float32 even under mixed precision: a bfloat16 logit has three significant digits.
     logits = tf_keras.layers.Dense(classes, dtype="float32", name="logits")(features)
     network = tf_keras.Model(pixels, logits, name=model.family.replace("-", "_"))
@@ -178,7 +184,7 @@ def initialize(model: "tf_keras.Model", labels: tuple[str, ...], source: Bundle)
 
     A kernel for gray pictures serves RGB ones spread over the channels by the weights that make gray of them (ITU-R
     BT.601). The logits' columns are matched by label; those of labels that the bundle does not know stay as they are.
-    Returns how many layers got weights; InputError when not even the first agrees.
+    Returns how many layers got weights; InputError when not even the first agrees, or one that is frozen does not.
     """
     donor = load_keras(source, "keras")
     count = 0
@@ -198,6 +204,11 @@ def initialize(model: "tf_keras.Model", labels: tuple[str, ...], source: Bundle)
         count += 1
     if not count:
         raise InputError(f"{source.path} does not begin like this recipe's network: nothing of it can be taken over.")
+    if frozen := [layer.name for layer in _weighted(model)[count:] if not layer.trainable]:
+        raise InputError(
+            f"{source.path} fits only the first {count} layers of this recipe's network, and {frozen[0]} would stay frozen as "
+            "chance made it: begin with a network of the same layers, or --set model.freeze=false."
+        )
     return count
 
 
