@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from edgefer.errors import EdgeferError
 from edgefer.train.backend import tensorflow
 from edgefer.train.datasets import Dataset, Split
 from edgefer.train.journal import Epoch, Journal, read_history
@@ -115,6 +116,17 @@ def test_a_kill_between_checkpoint_and_history_loses_neither(lopsided, tmp_path,
     assert [(r.loss, r.val_loss, r.val_accuracy) for r in read] == [
         (r.loss, r.val_loss, r.val_accuracy) for r in watcher.rows
     ]
+
+
+def test_memory_that_runs_out_is_told_in_a_sentence(lopsided, tmp_path, monkeypatch):
+    from edgefer.train.fit import fit
+
+    def full(*_):
+        raise tensorflow().errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nand ten lines more")
+
+    monkeypatch.setattr(Journal, "judge", full)
+    with pytest.raises(EdgeferError, match=r"ran out \(OOM when allocating tensor\).*smaller --batch-size"):
+        fit(load_recipe("demo", (*TINY, "fit.epochs=1")), lopsided, tmp_path, Silent())
 
 
 def test_batch_norm_belongs_to_the_averaged_weights(lopsided):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from edgefer.bundle import Bundle
-from edgefer.errors import DataError, InputError
+from edgefer.errors import DataError, EdgeferError, InputError
 from edgefer.train.augment import Draws, augment_batch, mix
 from edgefer.train.backend import precision, tensorflow
 from edgefer.train.datasets import Dataset, Split
@@ -115,6 +115,11 @@ def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, watcher:
                 verbose=0,
                 callbacks=callbacks,
             )
+    except tensorflow().errors.ResourceExhaustedError as error:
+        raise EdgeferError(
+            f"Memory or disk space ran out ({str(error).strip().splitlines()[0]:.120}). Finished epochs are kept in {folder}: "
+            "make room and --resume, or train anew with a smaller --batch-size."
+        ) from None
     finally:
         watcher.end()
         tf_keras.mixed_precision.set_global_policy("float32")
