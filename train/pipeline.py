@@ -107,7 +107,7 @@ def train(
     with _held(run) if place.chief else contextlib.nullcontext():
         with distribute.together(place, run) as strategy:
             fitted = _fit(order, run, watcher, track, cache, place, strategy, say)
-        return fitted and _finish(order, run, fitted, track, detectors)
+        return _finish(order, run, fitted, track, detectors) if fitted else None
 
 
 @contextlib.contextmanager

@@ -76,9 +76,8 @@ def train(
     if place.workers > 1 and folds:
         raise InputError("--folds trains on one machine: cross-validation is for few pictures. Leave TF_CONFIG out.")
     if resume:
-        named = data or labels or teacher or soft_labels or init_from or epochs or batch_size or group_by or folds
-        named = named or set_ or skip_bad or recipe != DEFAULT_RECIPE or valid_fraction != DEFAULT_FRACTION
-        if named or seed is not None:
+        named = (data, labels, teacher, soft_labels, init_from, epochs, batch_size, group_by, folds, set_, skip_bad)
+        if any((*named, recipe != DEFAULT_RECIPE, valid_fraction != DEFAULT_FRACTION, seed is not None)):
             raise InputError("A resumed run keeps its data and recipe: give --resume alone, or with --out DIR.")
         run = out or _newest_unfinished()
         if (run / CARD).exists():
