@@ -22,8 +22,8 @@ from edgefer.devices.overlay import draw
 from edgefer.errors import EdgeferError, SourceError
 from edgefer.records import Face, Frame
 
-KEEP_FREE_BYTES = 20_000_000  # of the disk: to finish the video with, and for the rest of the system
-CHECK_EVERY_FRAMES = 10
+KEEP_FREE_BYTES = 20_000_000  # of the disk, for the rest of the system
+INDEX_BYTES = 16  # a frame of a video takes at most so many more when it is finished: an AVI 16.0, an MP4 4.2 to 4.8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,26 +193,35 @@ class VideoFile(Sink):
                 f"You may not write to the folder {path.parent}: name another one to save {path.name} in."
             )
         self.name, self.path, self.fps, self.live = str(path), path, fps, live
+        self._still = path.suffix.lower() in (".png", ".jpg")
         self.partial = path.with_name(f".partial-{path.name}")
         self._writer: cv2.VideoWriter | None = None
         self._last: Result | None = None
         self._written, self._lead_s = 0, 0.0
+        try:
+            self._check_room()
+        except EdgeferError as error:
+            raise SourceError(f"{path} cannot be written: {error}. Make room, or name a file elsewhere.") from None
 
     def write(self, result: Result) -> None:
         last, self._last = self._last, result
-        if self.path.suffix.lower() in (".png", ".jpg"):
+        if self._still:
             return
+        self._check_room()
         picture = result.picture()
         if self._writer is None:
             self._open(picture)
         assert self._writer is not None
-        if self._written % CHECK_EVERY_FRAMES == 0 and shutil.disk_usage(self.path.parent).free < KEEP_FREE_BYTES:
-            raise EdgeferError(f"the disk is full (less than {KEEP_FREE_BYTES // 1_000_000} MB free)")
         if (picture.shape[1], picture.shape[0]) != self.size:
             picture = cv2.resize(picture, self.size)  # pictures of a folder may differ in size, a video's may not
         for _ in range(self._times(result, last)):
             self._writer.write(picture)
             self._written += 1
+
+    def _check_room(self) -> None:
+        least = KEEP_FREE_BYTES + INDEX_BYTES * self._written
+        if shutil.disk_usage(self.path.parent).free < least:
+            raise EdgeferError(f"the disk is full (less than {least / 1e6:.0f} MB free)")
 
     def _open(self, picture: np.ndarray) -> None:
         self.size = picture.shape[1], picture.shape[0]
@@ -232,16 +241,20 @@ class VideoFile(Sink):
         return times
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.release()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        last, self._last = self._last, None
+        try:
+            if writer is not None:
+                writer.release()  # which tells of no failure
+                if not cv2.VideoCapture(str(self.partial)).isOpened():
+                    raise EdgeferError("the video could not be finished, and is gone: is the disk full?")
+            elif self._still and last is not None:
+                self.partial.write_bytes(cv2.imencode(self.path.suffix, last.picture())[1].tobytes())
+            else:
+                return
             self.partial.replace(self.path)
-        elif self._last is not None and self.path.suffix.lower() in (".png", ".jpg"):
-            done, coded = cv2.imencode(self.path.suffix, self._last.picture())
-            if done:
-                self.partial.write_bytes(coded.tobytes())
-                self.partial.replace(self.path)
-        self._last = None
+        finally:
+            self.partial.unlink(missing_ok=True)
 
 
 class Window(Sink):

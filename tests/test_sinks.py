@@ -81,7 +81,7 @@ def test_a_csv_is_whole_when_the_disk_takes_half_a_row(result, tmp_path):
 
 
 def test_a_video_ends_whole_before_the_disk_is_full(result, tmp_path, monkeypatch):
-    free = iter([10**9, 10**9, 10**6])
+    free = iter([10**9] * 21 + [10**6])
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=next(free)))
     sink = VideoFile(tmp_path / "out.avi", 10)
     with pytest.raises(EdgeferError, match="disk is full"):
@@ -90,6 +90,33 @@ def test_a_video_ends_whole_before_the_disk_is_full(result, tmp_path, monkeypatc
     sink.close()
     assert frames_of(tmp_path / "out.avi") == number == 20
     assert not list(tmp_path.glob(".partial*"))
+
+
+def test_a_disk_that_is_full_at_the_start_is_said_at_once_and_left_clean(result, tmp_path, monkeypatch):
+    free = [10**6]
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[0]))
+    with pytest.raises(
+        SourceError, match=r"out.mp4 cannot be written: the disk is full .less than 20 MB free.\. Make room"
+    ):
+        VideoFile(tmp_path / "out.mp4", 10)
+    free[0] = 10**9
+    sink = VideoFile(tmp_path / "out.mp4", 10)
+    free[0] = 10**6
+    with pytest.raises(EdgeferError, match="disk is full"):
+        sink.write(result(0))
+    sink.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_video_that_could_not_be_finished_is_not_left(result, tmp_path):
+    sink = VideoFile(tmp_path / "out.mp4", 10)
+    for number in range(5):
+        sink.write(result(number))
+    sink.partial.unlink()
+    sink.partial.write_bytes(b"what a full disk has of it")
+    with pytest.raises(EdgeferError, match="could not be finished"):
+        sink.close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_live_video_plays_as_fast_as_it_was_seen(result, tmp_path):
