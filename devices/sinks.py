@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,14 +132,16 @@ class Csv(Sink):
         if not path.parent.is_dir():
             raise SourceError(f"There is no folder {path.parent} to write {path.name} in.")
         self.name, self._labels = str(path), labels
-        header = ",".join((*COLUMNS, *labels))
+        header = _row([*COLUMNS, *labels])
         self._file = path.open("ab+", buffering=0)
         self._file.seek(0)
-        there = self._file.readline()
-        if not there.endswith(b"\n"):  # a new file, or one whose first line was cut short
+        there = self._file.read(len(header) + 1).replace(b"\r\n", b"\n")[
+            : len(header)
+        ]  # a spreadsheet may have saved it
+        if there != header and header.startswith(there):  # a new file, or one whose first line was cut short
             self._file.truncate(0)
-            self._append(f"{header}\n".encode())
-        elif there.decode(errors="replace").rstrip("\r\n") != header:
+            self._append(header)
+        elif there != header:
             self._file.close()
             raise SourceError(f"{path} has other columns than this network's results: choose another name.")
         self._cut_to_last_line()
@@ -158,18 +161,24 @@ class Csv(Sink):
 
     def write(self, result: Result) -> None:
         frame, now = result.frame, datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        rows = io.StringIO()
-        writer = csv.writer(rows, lineterminator="\n")
+        rows = b""
         for face in result.faces:
             said = face.prediction
             row = [now, frame.index, f"{frame.time_s:.4f}", face.track, *face.box_xyxy, said.label]
             row += [f"{said.score:.4f}", said.unsure, *(f"{said.scores[label]:.4f}" for label in self._labels)]
-            writer.writerow(row)
-        if result.faces:
-            self._append(rows.getvalue().encode())
+            rows += _row(row)
+        if rows:
+            self._append(rows)
 
     def close(self) -> None:
         self._file.close()
+
+
+def _row(cells: Sequence) -> bytes:
+    """A line of CSV."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue().encode()
 
 
 class VideoFile(Sink):

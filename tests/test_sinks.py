@@ -51,11 +51,35 @@ def test_a_csv_is_gone_on_with_and_a_row_that_was_cut_short_is_taken_off(result,
         sink.close()
         with file.open("a") as cut:
             cut.write("2026-01-01T00:00")
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n", 1))  # as a spreadsheet saves the first line
     Csv(file, LABELS).close()
     assert [row["frame"] for row in rows(file)] == ["0", "1"]
     with pytest.raises(SourceError, match="other columns"):
         Csv(file, ("happy", "sad"))
     assert len(rows(file)) == 2
+
+
+@pytest.mark.parametrize("content", [b"no newline at all", b"time", b"time,frame,x\n", b"\xff\xfe" * 9000, b"\n"])
+def test_a_file_that_is_something_else_is_left_alone(tmp_path, content):
+    file = tmp_path / "notes.txt"
+    file.write_bytes(content)
+    if content == b"time":  # what a kill may leave of the first line
+        Csv(file, LABELS).close()
+        assert rows(file) == [] and file.read_bytes().endswith(b"neutral\n")
+    else:
+        with pytest.raises(SourceError, match="other columns"):
+            Csv(file, LABELS)
+        assert file.read_bytes() == content
+
+
+def test_a_label_with_a_comma_is_one_column(result, tmp_path):
+    sink = Csv(tmp_path / "out.csv", ("happy", "sad", "so, so"))
+    seen = result(0, "happy")
+    seen.faces[0].prediction.scores["so, so"] = 0.25
+    sink.write(seen)
+    sink.close()
+    (row,) = rows(tmp_path / "out.csv")
+    assert row["so, so"] == "0.2500" and None not in row
 
 
 def test_a_csv_is_whole_when_the_disk_takes_half_a_row(result, tmp_path):
