@@ -24,7 +24,7 @@ ExecStart={command}
 Restart=on-failure
 RestartSec=5
 WatchdogSec={watchdog}
-TimeoutStopSec=10
+TimeoutStopSec=30
 MemoryMax={memory}M
 {user}
 SupplementaryGroups={groups}

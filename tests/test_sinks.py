@@ -51,7 +51,9 @@ def test_a_csv_is_gone_on_with_and_a_row_that_was_cut_short_is_taken_off(result,
         sink.close()
         with file.open("a") as cut:
             cut.write("2026-01-01T00:00")
-        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n", 1))  # as a spreadsheet saves the first line
+        file.write_bytes(
+            file.read_bytes().replace(b"neutral\n", b"neutral\r\n")
+        )  # as a spreadsheet saves the first line
     Csv(file, LABELS).close()
     assert [row["frame"] for row in rows(file)] == ["0", "1"]
     with pytest.raises(SourceError, match="other columns"):
