@@ -54,7 +54,9 @@ class Outputs:
             served = _needing("prometheus", "--metrics", "metrics").Metrics(
                 vitals, *address, labels=(*card.labels, UNSURE), about=about
             )
-            console.say(f"Metrics at http://{address[0]}:{served.port}/metrics")
+            console.say(
+                f"Metrics at http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{served.port}/metrics"
+            )
             opened.append(served)
         if self.serve:
             web = _needing("web", "--serve", "web")
@@ -113,7 +115,12 @@ def parse_address(text: str, option: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit() and int(port) < 65536) or (":" in host and not host.startswith("[")):
         raise InputError(f"{option} {text!r} is no address: write a port such as 8000, or host and port, 0.0.0.0:8000.")
-    return host.strip("[]") or "127.0.0.1", int(port)
+    host = host.strip("[]") or "127.0.0.1"
+    try:
+        host.encode("idna")  # as the sockets will
+    except UnicodeError:
+        raise InputError(f"{option} {text!r} names no host: write 0.0.0.0:8000, for instance.") from None
+    return host, int(port)
 
 
 def _needing(module: str, option: str, extra: str) -> ModuleType:
