@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -32,8 +33,13 @@ class Outputs:
     mqtt_rate: float = 5
     metrics: str = ""
 
-    def open(self, source: "Source", card: "ModelCard", runtime: str) -> "OpenOutputs":
-        """Open all of them; text on stdout where there would be none. InputError or MissingDependency for what cannot be."""
+    def open(
+        self, source: "Source", card: "ModelCard", runtime: str, stop: threading.Event | None = None
+    ) -> "OpenOutputs":
+        """Open all of them; text on stdout where there would be none. InputError or MissingDependency for what cannot be.
+
+        stop: that of the run, which then waits for no slow file.
+        """
         from edgefer import __version__, console
         from edgefer.devices import sinks
         from edgefer.devices.feeds import Feed
@@ -47,7 +53,7 @@ class Outputs:
 
         def feed(sink: sinks.Sink) -> None:
             # From a file every frame is written; a camera does not wait for a slow disk.
-            fed.append(Feed(sink, wait=sink.every_frame and not source.live, say=console.say))
+            fed.append(Feed(sink, wait=sink.every_frame and not source.live, stop=stop, say=console.say))
 
         if self.metrics:
             address = parse_address(self.metrics, "--metrics")
@@ -81,7 +87,7 @@ class Outputs:
         if self.window and sinks.Window.possible():
             opened.append(sinks.Window())  # without a queue: a window belongs to the main thread
         elif self.window:
-            console.say("There is no display: running without a window.")
+            console.say("There is no display that a window can open on: running without one.")
         if not fed and not opened:
             feed(sinks.Changes(sys.stdout))
         return OpenOutputs(sinks=[*fed, *opened], fed=fed, on_frame=vitals.laps, saved=self.save)
