@@ -9,6 +9,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ from edgefer.errors import EdgeferError, SourceError
 from edgefer.records import Face, Frame
 
 KEEP_FREE_BYTES = 20_000_000  # of the disk, for the rest of the system
+WINDOW_S = 30.0  # a display that has not shown one by then will not
 INDEX_BYTES = 16  # a frame of a video takes at most so many more when it is finished: an AVI 16.0, an MP4 4.2 to 4.8
 
 
@@ -274,8 +277,14 @@ class Window(Sink):
 
     @staticmethod
     def possible() -> bool:
-        """Whether there is a display. Without one OpenCV's window ends the whole process."""
-        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+        """Whether a window opens here. Tried in a process of its own: on a display that refuses, Qt ends the process."""
+        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            return False
+        command = [sys.executable, "-c", "import cv2; cv2.namedWindow('edgefer'); cv2.waitKey(1)"]
+        try:
+            return subprocess.run(command, capture_output=True, timeout=WINDOW_S).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
 
     def write(self, result: Result) -> None:
         cv2.imshow(self.TITLE, result.picture())

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefer.devices.sinks import Changes, Csv, JsonLines, VideoFile
+from edgefer.devices.sinks import Changes, Csv, JsonLines, VideoFile, Window
 from edgefer.errors import EdgeferError, SourceError
 
 LABELS = ("happy", "sad", "neutral")
@@ -187,3 +187,8 @@ def test_lines_for_programs_and_for_people(result):
         "    0.10 s  happy 80%",
         "    0.30 s  sad 80%, unsure 80%",
     ]
+
+
+def test_a_display_that_refuses_is_found_out_without_it(monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":4077")
+    assert not Window.possible()
