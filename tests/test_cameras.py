@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+import threading
 import time
 import types
 from pathlib import Path
@@ -17,6 +18,19 @@ from edgefer.cli import app
 from edgefer.devices import cameras, captures, discovery
 from edgefer.devices.captures import CaptureOptions
 from edgefer.errors import InputError, MissingDependency, SourceError
+
+
+def test_only_a_web_address_that_ends_like_a_video_is_one():
+    assert (
+        not cameras.open_source("http://host/film.mp4?x=1").live and cameras.open_source("rtsp://camera/live.mp4").live
+    )
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    (tmp_path / "film.mp4").write_bytes(b"film")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(SourceError, match="You may not read"):
+        cameras.open_source(str(tmp_path / "film.mp4"))
 
 
 def test_a_file_gives_every_frame_even_to_a_slow_loop(tmp_path):
@@ -253,6 +267,14 @@ def test_a_camera_is_tried_for_real():
     assert (trial.width, trial.height, trial.problem) == (6, 4, "")
     assert 5 < trial.fps < 51
     assert "no camera 9" in discovery.try_camera(live(SourceError("There is no camera 9."))).problem
+
+
+def test_a_camera_that_hangs_after_a_picture_is_no_endless_trial(monkeypatch):
+    monkeypatch.setattr(discovery, "HANG_S", 0.2)
+    hang = threading.Event()
+    trial = discovery.try_camera(live(FakeCapture([1, lambda: hang.wait(20)])))
+    hang.set()
+    assert trial.problem == "It has given nothing for 0.2 s: it hangs."
 
 
 def test_the_command_lists_what_works_and_what_does_not(monkeypatch):
