@@ -183,9 +183,27 @@ def test_a_csi_camera_through_picamera2(csi):
         frame = next(iter(source))
     assert frame.image_bgr.shape == (480, 640, 3) and source.fps == 20
     assert FakePicamera2.last.configuration["main"] == {"size": (640, 480), "format": "RGB888"}
-    assert FakePicamera2.last.closed
+    assert FakePicamera2.last.closed and FakePicamera2.last.number == 1, "0 is the USB camera"
     with pytest.raises(SourceError, match="no CSI camera 1: Picamera2 sees 1"), cameras.open_camera("csi:1"):
         pass
+
+
+def test_an_older_picamera2_lists_the_cameras_by_number(csi, monkeypatch):
+    usb, sensor = {"Model": "uvcvideo", "Id": "/base/usb@1"}, {"Model": "imx219", "Id": "/base/i2c@1"}
+    monkeypatch.setattr(FakePicamera2, "cameras", (usb, sensor))
+    with cameras.open_camera("csi") as source:
+        next(iter(source))
+    assert FakePicamera2.last.number == 1
+
+
+def test_a_csi_camera_that_fails_to_stop_is_given_back(csi, monkeypatch):
+    def stop(self):
+        raise TimeoutError
+
+    monkeypatch.setattr(FakePicamera2, "stop", stop)
+    with cameras.open_camera("csi") as source:
+        next(iter(source))
+    assert FakePicamera2.last.closed
 
 
 def test_a_csi_camera_that_fails_to_start_is_given_back(csi):
