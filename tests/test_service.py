@@ -30,7 +30,7 @@ def test_the_unit_restarts_watches_and_confines():
     lines = unit().splitlines()
     for line in (
         "Type=notify", f"WatchdogSec={service.WATCHDOG_S}", "Restart=on-failure", "StartLimitBurst=5", "DynamicUser=yes",
-        "SupplementaryGroups=video", "ProtectSystem=strict", "NoNewPrivileges=yes", "MemoryMax=400M", "StateDirectory=edgefer",
+        "SupplementaryGroups=video", "EnvironmentFile=-/etc/edgefer.env", "ProtectSystem=strict", "NoNewPrivileges=yes", "MemoryMax=400M", "StateDirectory=edgefer",
     ):  # fmt: skip
         assert line in lines
     assert "User=pi" in (named := unit(user="pi")) and "DynamicUser" not in named
@@ -100,6 +100,10 @@ def test_a_systemctl_that_hangs_is_a_sentence(monkeypatch):
 def test_wrong_run_arguments_are_refused():
     with pytest.raises(InputError, match="find its --save file there"):
         commands._run_arguments(["--camera", "0", "--save", "out.mp4"])
+    for secret in (["--serve", "0.0.0.0:80", "--token", "long enough"], ["--mqtt", "mqtt://me:secret@pi/desk"]):
+        with pytest.raises(InputError, match=r"can read .* /etc/edgefer\.env"):
+            commands._run_arguments(["--camera", "0", *secret])
+    assert "mqtt://me@pi/desk" in commands._run_arguments(["--camera", "0", "--mqtt", "mqtt://me@pi/desk"])
     with pytest.raises(InputError, match="There is no user 'nobody at all'"):
         commands.install(["--camera", "0"], user="nobody at all", print_only=True)
     with pytest.raises(Exception, match="No such option: --cam"):

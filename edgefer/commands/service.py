@@ -1,5 +1,6 @@
 """The commands of a board that is left running: service install, uninstall, status."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -105,6 +106,7 @@ def _run_arguments(arguments: list[str]) -> list[str]:
     folder of its own; what they write lies there."""
     from edgefer.bundle import newest_bundle
     from edgefer.commands.device import run
+    from edgefer.devices import service
 
     one = typer.Typer(add_completion=False)
     one.command()(run)
@@ -130,6 +132,11 @@ def _run_arguments(arguments: list[str]) -> list[str]:
         raise InputError("Name one input after --: --camera 0, or --source with a stream, such as `-- --camera 0`.")
     if params["save"]:
         raise InputError("A service that is started again would find its --save file there and stop: use --csv.")
+    if (params["serve"] and params["token"]) or re.search(r"//[^/@]*:[^/@]*@", params["mqtt"]):
+        raise InputError(
+            f"All users can read a service's command line: put EDGEFER_TOKEN=... and EDGEFER_MQTT_PASSWORD=... into "
+            f"{service.SECRETS}, for root alone (chmod 600), and leave them out here."
+        )
     if params["bundle"] is None and (newest := newest_bundle()):
         words = [str(newest.absolute()), *words]
     live = params["camera"] is not None or "://" in params["source"] or params["source"].startswith("gst:")
