@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -116,7 +116,8 @@ def _run_arguments(arguments: list[str]) -> list[str]:
     with command.make_context("edgefer run", list(given)) as context:
         params = context.params
         for param in command.get_params(context):
-            name, value = param.name or "", params.get(param.name or "")
+            name = str(param.name)
+            value: Any = params.get(name)
             source = context.get_parameter_source(name)
             if source is None or source.name != "COMMANDLINE":
                 continue
