@@ -113,7 +113,12 @@ class Video:
         with quiet():
             self._capture = cv2.VideoCapture(self.path)
         if not self._capture.isOpened():
-            raise SourceError(f"{self.path} is not a video that OpenCV can read: convert it to MP4 or AVI.")
+            fix = (
+                "check the address and its host, or fetch it first"
+                if "://" in self.path
+                else "convert it to MP4 or AVI"
+            )
+            raise SourceError(f"{self.path} is not a video that OpenCV can read: {fix}.")
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         if 0 < fps <= 1000:
             self.fps = fps

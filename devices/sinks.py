@@ -134,6 +134,8 @@ class Csv(Sink):
     def __init__(self, path: Path, labels: tuple[str, ...]):
         if not path.parent.is_dir():
             raise SourceError(f"There is no folder {path.parent} to write {path.name} in.")
+        if path.exists() and not path.is_file():
+            raise SourceError(f"{path} is a folder or a device: name a file.")
         self.name, self._labels = str(path), labels
         header = _row([*COLUMNS, *labels])
         self._file = path.open("ab+", buffering=0)

@@ -21,9 +21,10 @@ from edgefer.errors import InputError, MissingDependency, SourceError
 
 
 def test_only_a_web_address_that_ends_like_a_video_is_one():
-    assert (
-        not cameras.open_source("http://host/film.mp4?x=1").live and cameras.open_source("rtsp://camera/live.mp4").live
-    )
+    assert not cameras.open_source("http://host/film.mp4?x=1").live
+    assert cameras.open_source("rtsp://camera/live.mp4").live
+    with pytest.raises(SourceError, match="check the address"), cameras.open_source("http://127.0.0.1:9/film.mp4"):
+        pass
 
 
 def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -72,6 +73,12 @@ def test_a_file_that_is_something_else_is_left_alone(tmp_path, content):
         with pytest.raises(SourceError, match="other columns"):
             Csv(file, LABELS)
         assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/tmp"])
+def test_what_is_no_file_is_said(path):
+    with pytest.raises(SourceError, match="name a file"):
+        Csv(Path(path), LABELS)
 
 
 def test_a_label_with_a_comma_is_one_column(result, tmp_path):
