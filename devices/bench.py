@@ -198,10 +198,6 @@ def _over_and_over(
     count, began = 0, 0.0
     while True:
         with open_again() as source:
-            if source.live:
-                raise InputError(
-                    "bench needs a video, a picture, a folder or builtin: a live source sets its own pace."
-                )
             for frame in source:
                 if count == warm_up:
                     began = time.monotonic()

@@ -1,5 +1,6 @@
 """Where frames come from: a camera, a stream, a video, pictures, or the built-in drawn faces, behind one small protocol."""
 
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ def open_camera(
 def open_source(where: str, **how: Any) -> Source:
     """The source for a file, a folder of pictures, a URL, "gst:PIPELINE", or "builtin". Opened by `with`.
 
-    how: for live sources, as for `open_camera`. A URL that ends like a video file is one.
+    how: for live sources, as for `open_camera`. A URL of HTTP that ends like a video file is one.
     """
     if where == BUILT_IN:
         return Drawn()
@@ -70,7 +71,7 @@ def open_source(where: str, **how: Any) -> Source:
         pipeline = where.removeprefix(GSTREAMER).strip()
         return Live(partial(captures.connect_gstreamer, pipeline), "The GStreamer pipeline", **how)
     if "://" in where:
-        if Path(urlsplit(where).path).suffix.lower() in VIDEOS:
+        if where.startswith(("http", "file")) and Path(urlsplit(where).path).suffix.lower() in VIDEOS:
             return Video(where)
         return Live(partial(captures.connect_url, where), f"The stream {where}", **how)
     path = Path(where)
@@ -82,6 +83,8 @@ def open_source(where: str, **how: Any) -> Source:
         raise SourceError(
             f"There is no file or folder {path}: name a video, a picture, a folder of pictures, or builtin."
         )
+    if not os.access(path, os.R_OK):
+        raise SourceError(f"You may not read {path}: change its rights (chmod), or name another.")
     if path.suffix.lower() in PICTURES:
         return Pictures([path], str(path))
     return Video(str(path))
@@ -110,7 +113,12 @@ class Video:
         with quiet():
             self._capture = cv2.VideoCapture(self.path)
         if not self._capture.isOpened():
-            raise SourceError(f"{self.path} is not a video that OpenCV can read: convert it to MP4 or AVI.")
+            fix = (
+                "check the address and its host, or fetch it first"
+                if "://" in self.path
+                else "convert it to MP4 or AVI"
+            )
+            raise SourceError(f"{self.path} is not a video that OpenCV can read: {fix}.")
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         if 0 < fps <= 1000:
             self.fps = fps

@@ -143,8 +143,12 @@ def picamera2():
 
 
 def csi_cameras() -> list[dict]:
-    """What Picamera2 lists, without the USB cameras that it lists too."""
-    return [camera for camera in picamera2().global_camera_info() if "/usb" not in camera.get("Id", "")]
+    """What Picamera2 lists, without the USB cameras that it lists too. `Num` is Picamera2's own number, which counts those.
+
+    Older Picamera2 gives no `Num`, and lists the cameras by number.
+    """
+    cameras = enumerate(picamera2().global_camera_info())
+    return [{"Num": number} | camera for number, camera in cameras if "/usb" not in camera.get("Id", "")]
 
 
 class CsiCapture:
@@ -158,12 +162,14 @@ class CsiCapture:
         return self._camera.wait(self._camera.capture_array("main", wait=False), timeout=READ_MS / 1000)
 
     def close(self) -> None:
-        self._camera.stop()
-        self._camera.close()
+        try:
+            self._camera.stop()
+        finally:
+            self._camera.close()  # or no later attempt can have it
 
 
 def connect_csi(number: int, options: CaptureOptions) -> CsiCapture:
-    """A Raspberry Pi CSI camera by its number, through Picamera2."""
+    """A Raspberry Pi CSI camera by its number among them, through Picamera2."""
     kind = picamera2()
     there = csi_cameras()
     if number >= len(there):
@@ -172,7 +178,7 @@ def connect_csi(number: int, options: CaptureOptions) -> CsiCapture:
             "rpicam-hello --list-cameras."
         )
     fps = options.fps or 30.0
-    camera = kind(number)
+    camera = kind(there[number]["Num"])
     try:
         # Picamera2's "RGB888" names the order in memory from the far end: its arrays are BGR, which is what is wanted.
         main = {"size": options.size or (640, 480), "format": "RGB888"}

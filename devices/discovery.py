@@ -4,10 +4,12 @@ import fcntl
 import os
 import struct
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgefer.devices.workers import HANG_S, Ahead
 from edgefer.errors import EdgeferError, MissingDependency
 
 if TYPE_CHECKING:
@@ -82,7 +84,8 @@ def csi_sensors(root: Path = ROOT) -> list[str]:
 def try_camera(source: "Source", seconds: float = 1.5, clock=time.monotonic) -> Trial:
     """Open a source and read it for a while. The first frame's wait is not counted in the frame rate."""
     try:
-        with source as frames:
+        # A camera that hangs after a picture would be waited for without an end.
+        with source as opened, closing(Ahead(opened, limit_s=HANG_S, what="It")) as frames:
             first, count, size = 0.0, 0, (0, 0)
             for frame in frames:
                 now = clock()

@@ -101,7 +101,7 @@ class HaarDetector:
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
         """Only the boxes: what training needs to measure how they lie around a face."""
         gray = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
-        shrink = min(1.0, self.width / gray.shape[1])
+        shrink = min(1.0, max(self.width, gray.shape[1] / gray.shape[0]) / gray.shape[1])  # a pixel of height is left
         if shrink < 1:
             gray = cv2.resize(gray, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         least = max(24, round(self.least * min(gray.shape)))

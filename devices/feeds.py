@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 
 from edgefer.devices.sinks import Result, Sink
+from edgefer.devices.workers import TICK_S
+from edgefer.errors import EdgeferError
 
 DEPTH = 8  # frames: half a second of a camera, a few MB
 CLOSE_S = 10.0  # for a file to be finished; a broker or a terminal gets CLOSE_LIVE_S
@@ -15,14 +17,22 @@ CLOSE_LIVE_S = 1.0
 class Feed(Sink):
     """A sink behind a queue. `write` returns at once, unless it waits for room.
 
-    wait: when the queue is full wait rather than leave the oldest result out; for files written from a file.
+    wait: when the queue is full wait rather than leave the oldest result out; for files written from a file. stop: ends
+    that wait, and what there is no room for is left out.
     say: is told once when the sink has failed, which then gets nothing more, and what was left out at the end.
     """
 
     def __init__(
-        self, sink: Sink, *, wait: bool = False, say: Callable[[str], None] = lambda text: None, depth: int = DEPTH
+        self,
+        sink: Sink,
+        *,
+        wait: bool = False,
+        stop: threading.Event | None = None,
+        say: Callable[[str], None] = lambda text: None,
+        depth: int = DEPTH,
     ):
         self.sink, self.name, self._wait, self._say, self._depth = sink, sink.name, wait, say, depth
+        self._stop = stop or threading.Event()
         self.error: Exception | None = None
         self._left_out = 0
         self._queue: deque[Result] = deque()
@@ -49,13 +59,15 @@ class Feed(Sink):
 
     def write(self, result: Result) -> None:
         with self._news:
-            if self._wait:
-                self._news.wait_for(lambda: len(self._queue) < self._depth or self.error)
+            while self._wait and len(self._queue) == self._depth and not self.error and not self._stop.is_set():
+                self._news.wait(TICK_S)
             if self.error:
                 return
             if len(self._queue) == self._depth:
-                self._queue.popleft()
                 self._left_out += 1
+                if self._wait:  # stopped: what is missing is the end, and nothing in between
+                    return
+                self._queue.popleft()
             self._queue.append(result)
             self._news.notify_all()
 
@@ -66,7 +78,8 @@ class Feed(Sink):
             self._news.notify_all()
         self._thread.join(CLOSE_S if self.sink.every_frame else CLOSE_LIVE_S)
         if self._thread.is_alive() and self.sink.every_frame:
-            self._say(f"{self.name} did not take its last results: they are lost.")
+            self.error = EdgeferError("it did not take its last results: they are lost")
+            self._say(f"{self.name}: {self.error}.")
         elif self._left_out and self.sink.every_frame:
             self._say(f"{self.name} was too slow and lacks {self._left_out} frames.")
 

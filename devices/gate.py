@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import ipaddress
 import secrets
 from urllib.parse import urlsplit
 
@@ -10,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
 COOKIE_S = 30 * 24 * 3600
 GUESS_S = 0.5  # a wrong token is answered after so long
 HEADERS = {
@@ -57,7 +57,7 @@ class Gate:
 
     def _refuse(self, request: Request) -> Response | None:
         """What to answer instead of the page, or None when the page may be seen."""
-        if self._loopback_only and _name(request.headers.get("host", "")) not in LOOPBACK_NAMES:
+        if self._loopback_only and not is_loopback(_name(request.headers.get("host", ""))):
             return PlainTextResponse("This page is for localhost only.", 421)
         if not self._token or request.url.path == "/page.css":
             return None
@@ -80,9 +80,17 @@ class Gate:
         return secrets.compare_digest(given.encode(errors="replace"), wanted.encode(errors="replace"))
 
 
-def _name(host: str) -> str | None:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what is served there."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _name(host: str) -> str:
     """The name in a Host header, without the port."""
     try:
-        return urlsplit(f"//{host}").hostname
+        return urlsplit(f"//{host}").hostname or ""
     except ValueError:
-        return None
+        return ""

@@ -17,6 +17,7 @@ from edgefer.errors import EdgeferError, MissingDependency, SourceError
 from edgefer.records import Frame
 
 Say = Callable[[str], None]
+MOST_HUNG = 10  # threads that a driver holds, each with its memory; a service is then started again
 
 
 class Capture(Protocol):
@@ -59,6 +60,7 @@ class Live:
         self._trying, self._wait = trying, wait
         self._open_s, self._stall_s, self._retry_s = open_s, stall_s, retry_s
         self._reader: _Reader | None = None
+        self._hung: list[_Reader] = []
         self._closed = False
 
     def __enter__(self) -> "Live":
@@ -100,7 +102,7 @@ class Live:
         return self._closed or self._stop.is_set()
 
     def _reconnect(self, said: bool) -> None:
-        """Try until a new reader has a picture, or until the stop is set."""
+        """Try until a new reader has a picture, or until the stop is set. EdgeferError once MOST_HUNG of them hang."""
         assert self._reader is not None
         pause, longest = self._retry_s
         if not self._ended() and not said:
@@ -113,6 +115,11 @@ class Live:
                 return
             pause = min(2 * pause, longest)
             self._trying()
+            self._hung = [reader for reader in (*self._hung, self._reader) if reader.is_alive()]
+            if len(self._hung) >= MOST_HUNG:
+                raise EdgeferError(
+                    f"{self.name} hangs: {MOST_HUNG} connections did not end. Replug it, or restart this computer."
+                )
             self._reader = _Reader(self._connect)
             if self._reader.wait(0, self._open_s, self._ended):
                 self.fps = self._reader.fps

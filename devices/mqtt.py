@@ -42,6 +42,7 @@ def parse_broker(url: str, password: str = "") -> Broker:
     try:
         parts = urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")  # as the socket will, in a thread of paho's that would die of it
     except ValueError as error:
         raise InputError(f"The MQTT address cannot be read ({error}): {shape}.") from None
     prefix = unquote(parts.path).strip("/")

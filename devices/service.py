@@ -7,6 +7,7 @@ from pathlib import Path
 
 NAME = "edgefer"
 FILE = Path(f"/etc/systemd/system/{NAME}.service")
+SECRETS = Path(f"/etc/{NAME}.env")  # EDGEFER_TOKEN=..., EDGEFER_MQTT_PASSWORD=...; systemd reads it as root
 WATCHDOG_S = 30  # more than twice what a hung call takes to be noticed (edgefer.devices.workers.HANG_S)
 
 _UNIT = """\
@@ -24,7 +25,7 @@ ExecStart={command}
 Restart=on-failure
 RestartSec=5
 WatchdogSec={watchdog}
-TimeoutStopSec=10
+TimeoutStopSec=30
 MemoryMax={memory}M
 {user}
 SupplementaryGroups={groups}
@@ -32,6 +33,7 @@ StateDirectory={name}
 CacheDirectory={name}
 WorkingDirectory=%S/{name}
 Environment=XDG_CACHE_HOME=%C/{name}
+EnvironmentFile=-{secrets}
 UMask=0077
 # A core dump would hold the camera's pictures.
 LimitCORE=0
@@ -86,6 +88,7 @@ def unit(
         user=f"User={user}" if user else "DynamicUser=yes",
         groups=" ".join(groups),
         name=NAME,
+        secrets=SECRETS,
     )
 
 

@@ -9,7 +9,10 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +25,9 @@ from edgefer.devices.overlay import draw
 from edgefer.errors import EdgeferError, SourceError
 from edgefer.records import Face, Frame
 
-KEEP_FREE_BYTES = 20_000_000  # of the disk: to finish the video with, and for the rest of the system
-CHECK_EVERY_FRAMES = 10
+KEEP_FREE_BYTES = 20_000_000  # of the disk, for the rest of the system
+WINDOW_S = 30.0  # a display that has not shown one by then will not
+INDEX_BYTES = 16  # a frame of a video takes at most so many more when it is finished: an AVI 16.0, an MP4 4.2 to 4.8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,15 +134,19 @@ class Csv(Sink):
     def __init__(self, path: Path, labels: tuple[str, ...]):
         if not path.parent.is_dir():
             raise SourceError(f"There is no folder {path.parent} to write {path.name} in.")
+        if path.exists() and not path.is_file():
+            raise SourceError(f"{path} is a folder or a device: name a file.")
         self.name, self._labels = str(path), labels
-        header = ",".join((*COLUMNS, *labels))
+        header = _row([*COLUMNS, *labels])
         self._file = path.open("ab+", buffering=0)
         self._file.seek(0)
-        there = self._file.readline()
-        if not there.endswith(b"\n"):  # a new file, or one whose first line was cut short
+        there = self._file.read(len(header) + 1).replace(b"\r\n", b"\n")[
+            : len(header)
+        ]  # a spreadsheet may have saved it
+        if there != header and header.startswith(there):  # a new file, or one whose first line was cut short
             self._file.truncate(0)
-            self._append(f"{header}\n".encode())
-        elif there.decode(errors="replace").rstrip("\r\n") != header:
+            self._append(header)
+        elif there != header:
             self._file.close()
             raise SourceError(f"{path} has other columns than this network's results: choose another name.")
         self._cut_to_last_line()
@@ -158,18 +166,24 @@ class Csv(Sink):
 
     def write(self, result: Result) -> None:
         frame, now = result.frame, datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        rows = io.StringIO()
-        writer = csv.writer(rows, lineterminator="\n")
+        rows = b""
         for face in result.faces:
             said = face.prediction
             row = [now, frame.index, f"{frame.time_s:.4f}", face.track, *face.box_xyxy, said.label]
             row += [f"{said.score:.4f}", said.unsure, *(f"{said.scores[label]:.4f}" for label in self._labels)]
-            writer.writerow(row)
-        if result.faces:
-            self._append(rows.getvalue().encode())
+            rows += _row(row)
+        if rows:
+            self._append(rows)
 
     def close(self) -> None:
         self._file.close()
+
+
+def _row(cells: Sequence) -> bytes:
+    """A line of CSV."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue().encode()
 
 
 class VideoFile(Sink):
@@ -193,26 +207,35 @@ class VideoFile(Sink):
                 f"You may not write to the folder {path.parent}: name another one to save {path.name} in."
             )
         self.name, self.path, self.fps, self.live = str(path), path, fps, live
+        self._still = path.suffix.lower() in (".png", ".jpg")
         self.partial = path.with_name(f".partial-{path.name}")
         self._writer: cv2.VideoWriter | None = None
         self._last: Result | None = None
         self._written, self._lead_s = 0, 0.0
+        try:
+            self._check_room()
+        except EdgeferError as error:
+            raise SourceError(f"{path} cannot be written: {error}. Make room, or name a file elsewhere.") from None
 
     def write(self, result: Result) -> None:
         last, self._last = self._last, result
-        if self.path.suffix.lower() in (".png", ".jpg"):
+        if self._still:
             return
+        self._check_room()
         picture = result.picture()
         if self._writer is None:
             self._open(picture)
         assert self._writer is not None
-        if self._written % CHECK_EVERY_FRAMES == 0 and shutil.disk_usage(self.path.parent).free < KEEP_FREE_BYTES:
-            raise EdgeferError(f"the disk is full (less than {KEEP_FREE_BYTES // 1_000_000} MB free)")
         if (picture.shape[1], picture.shape[0]) != self.size:
             picture = cv2.resize(picture, self.size)  # pictures of a folder may differ in size, a video's may not
         for _ in range(self._times(result, last)):
             self._writer.write(picture)
             self._written += 1
+
+    def _check_room(self) -> None:
+        least = KEEP_FREE_BYTES + INDEX_BYTES * self._written
+        if shutil.disk_usage(self.path.parent).free < least:
+            raise EdgeferError(f"the disk is full (less than {least / 1e6:.0f} MB free)")
 
     def _open(self, picture: np.ndarray) -> None:
         self.size = picture.shape[1], picture.shape[0]
@@ -232,16 +255,20 @@ class VideoFile(Sink):
         return times
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.release()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        last, self._last = self._last, None
+        try:
+            if writer is not None:
+                writer.release()  # which tells of no failure
+                if not cv2.VideoCapture(str(self.partial)).isOpened():
+                    raise EdgeferError("the video could not be finished, and is gone: is the disk full?")
+            elif self._still and last is not None:
+                self.partial.write_bytes(cv2.imencode(self.path.suffix, last.picture())[1].tobytes())
+            else:
+                return
             self.partial.replace(self.path)
-        elif self._last is not None and self.path.suffix.lower() in (".png", ".jpg"):
-            done, coded = cv2.imencode(self.path.suffix, self._last.picture())
-            if done:
-                self.partial.write_bytes(coded.tobytes())
-                self.partial.replace(self.path)
-        self._last = None
+        finally:
+            self.partial.unlink(missing_ok=True)
 
 
 class Window(Sink):
@@ -252,8 +279,14 @@ class Window(Sink):
 
     @staticmethod
     def possible() -> bool:
-        """Whether there is a display. Without one OpenCV's window ends the whole process."""
-        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+        """Whether a window opens here. Tried in a process of its own: on a display that refuses, Qt ends the process."""
+        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            return False
+        command = [sys.executable, "-c", "import cv2; cv2.namedWindow('edgefer'); cv2.waitKey(1)"]
+        try:
+            return subprocess.run(command, capture_output=True, timeout=WINDOW_S).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
 
     def write(self, result: Result) -> None:
         cv2.imshow(self.TITLE, result.picture())

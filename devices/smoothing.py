@@ -24,7 +24,7 @@ class Preset:
 PRESETS = {
     "off": Preset(mean_s=0.0, margin=0.0, dwell_s=0.0, patience_s=0.0),
     "responsive": Preset(mean_s=0.12, margin=0.1, dwell_s=0.12, patience_s=0.5),
-    "calm": Preset(mean_s=0.25, margin=0.15, dwell_s=0.15, patience_s=0.6),
+    "calm": Preset(mean_s=0.15, margin=0.3, dwell_s=0.2, patience_s=0.6),
 }
 
 

@@ -5,7 +5,6 @@ are encoded only while somebody looks.
 """
 
 import asyncio
-import ipaddress
 import json
 import socket
 import threading
@@ -22,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from edgefer.devices.gate import Gate, new_token
+from edgefer.devices.gate import Gate, is_loopback, new_token
 from edgefer.devices.overlay import COLORS
 from edgefer.devices.sinks import Result, Sink, face_to_json
 from edgefer.devices.vitals import Vitals
@@ -68,7 +67,9 @@ class WebPage(Sink):
         self._picture: tuple[int, str, bytes] = (0, "", b"")  # number, its faces, JPEG
         self._waiting, self._encoded_s, self._closing = 0, 0.0, False
         try:
-            self._socket = socket.create_server((host, port), family=_family(host))
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            both = host == "::" and socket.has_dualstack_ipv6()  # the address that is printed is an IPv4 one
+            self._socket = socket.create_server((host, port), family=family, dualstack_ipv6=both)
         except OSError as error:
             raise SourceError(f"The page cannot be served at {host}:{port}: {error.strerror or error}.") from None
         port = self._socket.getsockname()[1]
@@ -122,7 +123,7 @@ class WebPage(Sink):
         self._news = asyncio.Event()
 
     async def _live(self, request: Request) -> Response:
-        """The newest picture as JPEG, its faces in a header; 204 when there is none newer than `after` within WAIT_S."""
+        """The newest picture as JPEG, its faces in a header; 204 when there is none but `after` within WAIT_S."""
         try:
             after = int(request.query_params.get("after", 0))
         except ValueError:
@@ -140,13 +141,13 @@ class WebPage(Sink):
         return Response(jpeg, media_type="image/jpeg", headers={"X-Edgefer": faces})
 
     async def _newer(self, after: int) -> bool:
-        """Wait for a result numbered above `after`."""
+        """Wait for another result than `after`, whose number may be higher: that of a run that has since begun anew."""
         deadline = time.monotonic() + WAIT_S
         self._waiting += 1
         try:
             while not self._closing and (left := deadline - time.monotonic()) > 0:
                 news = self._news
-                if self._newest[0] > after:
+                if self._newest[0] not in (0, after):
                     return True
                 try:
                     await asyncio.wait_for(news.wait(), left)
@@ -175,20 +176,8 @@ def _describe(number: int, result: Result) -> str:
     return json.dumps({"number": number, "width": width, "height": height, "faces": faces}, separators=(",", ":"))
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what is served there."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _is_any(host: str) -> bool:
     return host in ("", "0.0.0.0", "::")
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _bracket(host: str) -> str:

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Without emoji, or ":b:" in an IPv6 address becomes one.
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def say(text: str) -> None:
@@ -32,7 +33,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
         table.add_column(column, justify="right" if figures else "left", overflow="fold")
     for row in cells:
         table.add_row(*row)
-    Console(highlight=False, width=None if out.is_terminal else 110).print(table, markup=False)
+    Console(highlight=False, emoji=False, width=None if out.is_terminal else 110).print(table, markup=False)
 
 
 def track(items: Iterable, total: int, what: str) -> Iterable:

@@ -22,7 +22,7 @@ INT8_SCALE, INT8_ZERO = 1 / 255, -128  # of an int8 network's input: the pixel c
 
 def _runtime_module(runtime: str) -> ModuleType:
     if runtime not in RUNTIMES:
-        raise MissingDependency(f"There is no runtime {runtime!r}: choose {', '.join(RUNTIMES)}, or auto.")
+        raise InputError(f"There is no runtime {runtime!r}: choose {', '.join(RUNTIMES)}, or auto.")
     module, package = RUNTIMES[runtime]
     if runtime == "tflite-runtime" and int(np.__version__.split(".")[0]) >= 2:
         raise MissingDependency(

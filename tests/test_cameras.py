@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+import threading
 import time
 import types
 from pathlib import Path
@@ -17,6 +18,20 @@ from edgefer.cli import app
 from edgefer.devices import cameras, captures, discovery
 from edgefer.devices.captures import CaptureOptions
 from edgefer.errors import InputError, MissingDependency, SourceError
+
+
+def test_only_a_web_address_that_ends_like_a_video_is_one():
+    assert not cameras.open_source("http://host/film.mp4?x=1").live
+    assert cameras.open_source("rtsp://camera/live.mp4").live
+    with pytest.raises(SourceError, match="check the address"), cameras.open_source("http://127.0.0.1:9/film.mp4"):
+        pass
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    (tmp_path / "film.mp4").write_bytes(b"film")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(SourceError, match="You may not read"):
+        cameras.open_source(str(tmp_path / "film.mp4"))
 
 
 def test_a_file_gives_every_frame_even_to_a_slow_loop(tmp_path):
@@ -169,9 +184,27 @@ def test_a_csi_camera_through_picamera2(csi):
         frame = next(iter(source))
     assert frame.image_bgr.shape == (480, 640, 3) and source.fps == 20
     assert FakePicamera2.last.configuration["main"] == {"size": (640, 480), "format": "RGB888"}
-    assert FakePicamera2.last.closed
+    assert FakePicamera2.last.closed and FakePicamera2.last.number == 1, "0 is the USB camera"
     with pytest.raises(SourceError, match="no CSI camera 1: Picamera2 sees 1"), cameras.open_camera("csi:1"):
         pass
+
+
+def test_an_older_picamera2_lists_the_cameras_by_number(csi, monkeypatch):
+    usb, sensor = {"Model": "uvcvideo", "Id": "/base/usb@1"}, {"Model": "imx219", "Id": "/base/i2c@1"}
+    monkeypatch.setattr(FakePicamera2, "cameras", (usb, sensor))
+    with cameras.open_camera("csi") as source:
+        next(iter(source))
+    assert FakePicamera2.last.number == 1
+
+
+def test_a_csi_camera_that_fails_to_stop_is_given_back(csi, monkeypatch):
+    def stop(self):
+        raise TimeoutError
+
+    monkeypatch.setattr(FakePicamera2, "stop", stop)
+    with cameras.open_camera("csi") as source:
+        next(iter(source))
+    assert FakePicamera2.last.closed
 
 
 def test_a_csi_camera_that_fails_to_start_is_given_back(csi):
@@ -253,6 +286,14 @@ def test_a_camera_is_tried_for_real():
     assert (trial.width, trial.height, trial.problem) == (6, 4, "")
     assert 5 < trial.fps < 51
     assert "no camera 9" in discovery.try_camera(live(SourceError("There is no camera 9."))).problem
+
+
+def test_a_camera_that_hangs_after_a_picture_is_no_endless_trial(monkeypatch):
+    monkeypatch.setattr(discovery, "HANG_S", 0.2)
+    hang = threading.Event()
+    trial = discovery.try_camera(live(FakeCapture([1, lambda: hang.wait(20)])))
+    hang.set()
+    assert trial.problem == "It has given nothing for 0.2 s: it hangs."
 
 
 def test_the_command_lists_what_works_and_what_does_not(monkeypatch):

@@ -123,3 +123,12 @@ def test_figures_printed_are_those_of_the_bundle(builtin, converted):
     stored = converted.card.metrics["valid"]["int8"]
     assert stored.accuracy == pytest.approx(np.mean(predicted == split.labels))
     assert stored.accuracy > 0.9
+
+
+def test_an_address_is_printed_as_it_is(capsys):
+    from edgefer import console
+
+    console.show("http://[fd00:a:b::1]:8000/")
+    console.show_table("", ("folder",), [("/data/:dog:/x",)])
+    told = capsys.readouterr().out
+    assert ":a:b:" in told and ":dog:" in told

@@ -28,6 +28,11 @@ BOX = (60, 40, 140, 120)
 # The levelled crop
 
 
+@pytest.mark.parametrize("size", [(1, 10000), (5, 5000), (5000, 5), (1, 1)])
+def test_a_sliver_of_a_picture_holds_no_face(size):
+    assert HaarDetector().find(np.zeros((*size, 3), np.uint8)) == []
+
+
 def test_no_roll_cuts_the_very_same_pixels():
     frame = RNG.integers(0, 256, (160, 200, 3), dtype=np.uint8)
     for box in (BOX, (-20, 100, 60, 180)):

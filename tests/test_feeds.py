@@ -73,6 +73,20 @@ def test_a_file_from_a_file_gets_every_frame(result):
     assert sink.seen == list(range(50)) and feed.dropped == 0 and not said
 
 
+def test_a_stop_is_not_held_up_by_a_sink_that_hangs(result):
+    sink, stop, said = Slow(every_frame=True), threading.Event(), []
+    feed = Feed(sink, wait=True, stop=stop, say=said.append, depth=2)
+    threading.Timer(0.2, stop.set).start()
+    began = time.monotonic()
+    for number in range(6):
+        feed.write(result(number))
+    assert time.monotonic() - began < 5
+    sink.go.set()
+    feed.close()
+    assert sink.seen == [0, 1, 2], "without a gap"
+    assert said == ["slow was too slow and lacks 3 frames."]
+
+
 def test_a_file_from_a_camera_says_what_it_lacks(result):
     sink, said = Slow(every_frame=True), []
     feed = Feed(sink, say=said.append, depth=1)
@@ -110,7 +124,8 @@ def test_a_hung_sink_is_left_behind_at_the_end(result, monkeypatch):
     feed.write(result(0))
     began = time.monotonic()
     feed.close()
-    assert time.monotonic() - began < 2 and said == ["slow did not take its last results: they are lost."]
+    assert time.monotonic() - began < 2 and said == ["slow: it did not take its last results: they are lost."]
+    assert "last results" in feed.trouble, "so that the exit code tells of it"
     sink.go.set()
 
 

@@ -5,8 +5,13 @@ import pytest
 
 from edgefer import interpreter, runtimes
 from edgefer.card import InputSpec
-from edgefer.errors import BundleError, MissingDependency, RuntimeFault
+from edgefer.errors import BundleError, InputError, MissingDependency, RuntimeFault
 from edgefer.interpreter import Classifier, Network, installed_runtimes, softmax
+
+
+def test_a_runtime_that_is_none_is_what_was_given_wrong():
+    with pytest.raises(InputError, match="There is no runtime 'foo': choose litert"):
+        Network(b"", InputSpec(height=16, width=16), 2, runtime="foo")
 
 
 def test_int8_and_float_networks_agree_on_drawn_faces(converted):

@@ -12,7 +12,7 @@ import pytest
 
 from edgefer.devices import cameras
 from edgefer.devices.live import Live
-from edgefer.errors import SourceError
+from edgefer.errors import EdgeferError, SourceError
 
 
 class FakeCapture:
@@ -121,6 +121,20 @@ def test_a_camera_that_hangs_in_its_driver_is_left_behind(hang):
         assert [number_of(next(frames)) for _ in range(2)] == [1, 2]
         hang.set()
     assert len(said) == 2
+
+
+def test_a_driver_that_hangs_at_every_attempt_ends_the_run_before_it_holds_too_many_threads(hang):
+    stop, threads = threading.Event(), threading.active_count()
+    dead = FakeCapture([hang.wait] * 100)
+    threading.Timer(20, stop.set).start()
+    with (
+        live(FakeCapture([1]), dead, stop=stop, open_s=0.02, retry_s=(0.001, 0.001)) as source,
+        pytest.raises(EdgeferError, match="Camera 0 hangs: 10 connections did not end"),
+    ):
+        for _ in source:
+            pass
+    assert threading.active_count() <= threads + 11
+    hang.set()
 
 
 def test_fifty_unpluggings_lose_no_frame_and_leave_no_thread():

@@ -112,7 +112,7 @@ def test_addresses_and_passwords():
 
 
 @pytest.mark.parametrize(
-    "url", ["mqtt://broker", "mqtt://broker/a/#", "mqtt://broker/a b", "http://broker/a", "broker/a", "mqtt://b:x/a", "mqtt:///a"]
+    "url", ["mqtt://broker", "mqtt://broker/a/#", "mqtt://broker/a b", "http://broker/a", "broker/a", "mqtt://b:x/a", "mqtt:///a", "mqtt://home..lan/a"]
 )  # fmt: skip
 def test_no_mqtt_address(url):
     with pytest.raises(InputError, match="mqtt://host/topic-prefix"):

@@ -30,7 +30,7 @@ def test_the_unit_restarts_watches_and_confines():
     lines = unit().splitlines()
     for line in (
         "Type=notify", f"WatchdogSec={service.WATCHDOG_S}", "Restart=on-failure", "StartLimitBurst=5", "DynamicUser=yes",
-        "SupplementaryGroups=video", "ProtectSystem=strict", "NoNewPrivileges=yes", "MemoryMax=400M", "StateDirectory=edgefer",
+        "SupplementaryGroups=video", "EnvironmentFile=-/etc/edgefer.env", "ProtectSystem=strict", "NoNewPrivileges=yes", "MemoryMax=400M", "StateDirectory=edgefer",
     ):  # fmt: skip
         assert line in lines
     assert "User=pi" in (named := unit(user="pi")) and "DynamicUser" not in named
@@ -68,14 +68,44 @@ def test_a_folder_others_may_not_enter_is_found(tmp_path):
 
 def test_the_command_prints_the_unit_of_the_given_run(edgefer, tmp_path):
     (tmp_path / "film.mp4").write_bytes(b"film")
-    printed = edgefer("service", "install", "--print", "--", "--camera", "0", "--save", "out.mp4", cwd=tmp_path).stdout
+    printed = edgefer("service", "install", "--print", "--", "--camera", "0", "--csv", "out.csv", cwd=tmp_path).stdout
     (line,) = (line for line in printed.splitlines() if line.startswith("ExecStart="))
-    assert line.endswith(" run --camera 0 --save out.mp4 --headless --wait")
+    assert line.endswith(" run --camera 0 --csv out.csv --headless --wait")
     printed = edgefer("service", "install", "--print", "--", "run", "--source", "film.mp4", cwd=tmp_path).stdout
     assert f" run --source {tmp_path / 'film.mp4'} --headless\n" in printed
 
 
+def test_only_what_is_read_is_named_from_the_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("0", "cat", "out.csv", "yunet.onnx", "bundle"):
+        (tmp_path / name).touch()
+    given = ["bundle", "--camera", "0", "--faces", "cat", "--csv", "out.csv", "--no-check", "--smooth=calm"]
+    words = commands._run_arguments([*given, "--detector-file=yunet.onnx"])
+    assert words[0] == str(tmp_path / "bundle") and words[words.index("--camera") + 1] == "0"
+    assert words[words.index("--csv") + 1] == "out.csv" and words[words.index("--faces") + 1] == "cat"
+    assert words[words.index("--detector-file") + 1] == str(tmp_path / "yunet.onnx")
+    assert words[words.index("--smooth") + 1] == "calm" and "--no-check" in words and "--check" not in words
+    assert sorted(words) == sorted(commands._run_arguments(["run", *words])), "they say the same again"
+
+
+def test_a_systemctl_that_hangs_is_a_sentence(monkeypatch):
+    def hangs(command, **how):
+        raise subprocess.TimeoutExpired(command, 60)
+
+    monkeypatch.setattr(subprocess, "run", hangs)
+    with pytest.raises(EdgeferError, match="gave no answer in 60 s"):
+        commands._systemctl("restart", "edgefer")
+
+
 def test_wrong_run_arguments_are_refused():
+    with pytest.raises(InputError, match="find its --save file there"):
+        commands._run_arguments(["--camera", "0", "--save", "out.mp4"])
+    for secret in (["--serve", "0.0.0.0:80", "--token", "long enough"], ["--mqtt", "mqtt://me:secret@pi/desk"]):
+        with pytest.raises(InputError, match=r"can read .* /etc/edgefer\.env"):
+            commands._run_arguments(["--camera", "0", *secret])
+    assert "mqtt://me@pi/desk" in commands._run_arguments(["--camera", "0", "--mqtt", "mqtt://me@pi/desk"])
+    with pytest.raises(InputError, match="There is no user 'nobody at all'"):
+        commands.install(["--camera", "0"], user="nobody at all", print_only=True)
     with pytest.raises(Exception, match="No such option: --cam"):
         commands._run_arguments(["--cam", "0"])
     with pytest.raises(InputError, match="Name one input"):
@@ -84,7 +114,7 @@ def test_wrong_run_arguments_are_refused():
 
 def test_installing_needs_root_and_systemd(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(EdgeferError, match="must be root: sudo edgefer service uninstall"):
+    with pytest.raises(EdgeferError, match=r"must be root: sudo /.* service uninstall"):
         commands._check_root("uninstall")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(service, "systemd_is_here", lambda: False)

@@ -6,13 +6,14 @@ import io
 import json
 import os
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-from edgefer.devices.sinks import Changes, Csv, JsonLines, VideoFile
+from edgefer.devices.sinks import Changes, Csv, JsonLines, VideoFile, Window
 from edgefer.errors import EdgeferError, SourceError
 
 LABELS = ("happy", "sad", "neutral")
@@ -51,11 +52,43 @@ def test_a_csv_is_gone_on_with_and_a_row_that_was_cut_short_is_taken_off(result,
         sink.close()
         with file.open("a") as cut:
             cut.write("2026-01-01T00:00")
+        file.write_bytes(
+            file.read_bytes().replace(b"neutral\n", b"neutral\r\n")
+        )  # as a spreadsheet saves the first line
     Csv(file, LABELS).close()
     assert [row["frame"] for row in rows(file)] == ["0", "1"]
     with pytest.raises(SourceError, match="other columns"):
         Csv(file, ("happy", "sad"))
     assert len(rows(file)) == 2
+
+
+@pytest.mark.parametrize("content", [b"no newline at all", b"time", b"time,frame,x\n", b"\xff\xfe" * 9000, b"\n"])
+def test_a_file_that_is_something_else_is_left_alone(tmp_path, content):
+    file = tmp_path / "notes.txt"
+    file.write_bytes(content)
+    if content == b"time":  # what a kill may leave of the first line
+        Csv(file, LABELS).close()
+        assert rows(file) == [] and file.read_bytes().endswith(b"neutral\n")
+    else:
+        with pytest.raises(SourceError, match="other columns"):
+            Csv(file, LABELS)
+        assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/tmp"])
+def test_what_is_no_file_is_said(path):
+    with pytest.raises(SourceError, match="name a file"):
+        Csv(Path(path), LABELS)
+
+
+def test_a_label_with_a_comma_is_one_column(result, tmp_path):
+    sink = Csv(tmp_path / "out.csv", ("happy", "sad", "so, so"))
+    seen = result(0, "happy")
+    seen.faces[0].prediction.scores["so, so"] = 0.25
+    sink.write(seen)
+    sink.close()
+    (row,) = rows(tmp_path / "out.csv")
+    assert row["so, so"] == "0.2500" and None not in row
 
 
 def test_a_csv_is_whole_when_the_disk_takes_half_a_row(result, tmp_path):
@@ -81,7 +114,7 @@ def test_a_csv_is_whole_when_the_disk_takes_half_a_row(result, tmp_path):
 
 
 def test_a_video_ends_whole_before_the_disk_is_full(result, tmp_path, monkeypatch):
-    free = iter([10**9, 10**9, 10**6])
+    free = iter([10**9] * 21 + [10**6])
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=next(free)))
     sink = VideoFile(tmp_path / "out.avi", 10)
     with pytest.raises(EdgeferError, match="disk is full"):
@@ -90,6 +123,33 @@ def test_a_video_ends_whole_before_the_disk_is_full(result, tmp_path, monkeypatc
     sink.close()
     assert frames_of(tmp_path / "out.avi") == number == 20
     assert not list(tmp_path.glob(".partial*"))
+
+
+def test_a_disk_that_is_full_at_the_start_is_said_at_once_and_left_clean(result, tmp_path, monkeypatch):
+    free = [10**6]
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[0]))
+    with pytest.raises(
+        SourceError, match=r"out.mp4 cannot be written: the disk is full .less than 20 MB free.\. Make room"
+    ):
+        VideoFile(tmp_path / "out.mp4", 10)
+    free[0] = 10**9
+    sink = VideoFile(tmp_path / "out.mp4", 10)
+    free[0] = 10**6
+    with pytest.raises(EdgeferError, match="disk is full"):
+        sink.write(result(0))
+    sink.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_video_that_could_not_be_finished_is_not_left(result, tmp_path):
+    sink = VideoFile(tmp_path / "out.mp4", 10)
+    for number in range(5):
+        sink.write(result(number))
+    sink.partial.unlink()
+    sink.partial.write_bytes(b"what a full disk has of it")
+    with pytest.raises(EdgeferError, match="could not be finished"):
+        sink.close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_live_video_plays_as_fast_as_it_was_seen(result, tmp_path):
@@ -134,3 +194,8 @@ def test_lines_for_programs_and_for_people(result):
         "    0.10 s  happy 80%",
         "    0.30 s  sad 80%, unsure 80%",
     ]
+
+
+def test_a_display_that_refuses_is_found_out_without_it(monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":4077")
+    assert not Window.possible()

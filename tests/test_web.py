@@ -82,6 +82,15 @@ def test_a_newer_picture_is_waited_for_and_there_may_be_none(serve, result, monk
     monkeypatch.setattr(web, "WAIT_S", 20)
     threading.Timer(0.1, lambda: page.write(result(1))).start()
     assert json.loads(get(page, "/live?after=1").headers["x-edgefer"])["number"] == 2
+    # A browser that slept while the program was started again: its number is the old run's.
+    assert json.loads(get(page, "/live?after=100000").headers["x-edgefer"])["number"] == 2
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_any_address_is_ipv4_too_and_all_of_loopback_is_this_machine(serve):
+    page = serve("::", token="long enough")
+    assert get(page, "/health?token=long%20enough").status == 303
+    assert get(serve("127.0.0.1"), "/health", Host="127.0.1.1:80").status == 200
 
 
 def test_health_and_history(serve, result):

@@ -157,7 +157,7 @@ def run(
     live: dict[str, Any] = {"stop": stop, "say": console.say, "wait": wait, "trying": notifier.trying}
     frames_from = open_camera(camera, options, **live) if camera is not None else open_source(source, **live)
     with frames_from as frames_in:
-        outputs = wanted.open(frames_in, opened.card, classifier.network.runtime)
+        outputs = wanted.open(frames_in, opened.card, classifier.network.runtime, stop)
         console.say(f"{opened.card.name} on {classifier.network.runtime}, {device}; Ctrl-C ends.")
         tracker = Tracker(faces, target_fps=target_fps or (board.target_fps if frames_in.live else None))
         steadier = Steadier(PRESETS[smooth], reject=reject)

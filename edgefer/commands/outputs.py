@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -32,8 +33,13 @@ class Outputs:
     mqtt_rate: float = 5
     metrics: str = ""
 
-    def open(self, source: "Source", card: "ModelCard", runtime: str) -> "OpenOutputs":
-        """Open all of them; text on stdout where there would be none. InputError or MissingDependency for what cannot be."""
+    def open(
+        self, source: "Source", card: "ModelCard", runtime: str, stop: threading.Event | None = None
+    ) -> "OpenOutputs":
+        """Open all of them; text on stdout where there would be none. InputError or MissingDependency for what cannot be.
+
+        stop: that of the run, which then waits for no slow file.
+        """
         from edgefer import __version__, console
         from edgefer.devices import sinks
         from edgefer.devices.feeds import Feed
@@ -47,14 +53,16 @@ class Outputs:
 
         def feed(sink: sinks.Sink) -> None:
             # From a file every frame is written; a camera does not wait for a slow disk.
-            fed.append(Feed(sink, wait=sink.every_frame and not source.live, say=console.say))
+            fed.append(Feed(sink, wait=sink.every_frame and not source.live, stop=stop, say=console.say))
 
         if self.metrics:
             address = parse_address(self.metrics, "--metrics")
             served = _needing("prometheus", "--metrics", "metrics").Metrics(
                 vitals, *address, labels=(*card.labels, UNSURE), about=about
             )
-            console.say(f"Metrics at http://{address[0]}:{served.port}/metrics")
+            console.say(
+                f"Metrics at http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{served.port}/metrics"
+            )
             opened.append(served)
         if self.serve:
             web = _needing("web", "--serve", "web")
@@ -79,7 +87,7 @@ class Outputs:
         if self.window and sinks.Window.possible():
             opened.append(sinks.Window())  # without a queue: a window belongs to the main thread
         elif self.window:
-            console.say("There is no display: running without a window.")
+            console.say("There is no display that a window can open on: running without one.")
         if not fed and not opened:
             feed(sinks.Changes(sys.stdout))
         return OpenOutputs(sinks=[*fed, *opened], fed=fed, on_frame=vitals.laps, saved=self.save)
@@ -113,7 +121,12 @@ def parse_address(text: str, option: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit() and int(port) < 65536) or (":" in host and not host.startswith("[")):
         raise InputError(f"{option} {text!r} is no address: write a port such as 8000, or host and port, 0.0.0.0:8000.")
-    return host.strip("[]") or "127.0.0.1", int(port)
+    host = host.strip("[]") or "127.0.0.1"
+    try:
+        host.encode("idna")  # as the sockets will
+    except UnicodeError:
+        raise InputError(f"{option} {text!r} names no host: write 0.0.0.0:8000, for instance.") from None
+    return host, int(port)
 
 
 def _needing(module: str, option: str, extra: str) -> ModuleType:

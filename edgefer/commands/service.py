@@ -1,7 +1,8 @@
 """The commands of a board that is left running: service install, uninstall, status."""
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +26,7 @@ def install(
     It is restarted when it fails or hangs. Relative output files lie in /var/lib/edgefer. Needs root.
     """
     import grp
-    import shutil
+    import pwd
     import sys
 
     from edgefer import console
@@ -34,9 +35,9 @@ def install(
     from edgefer.devices.boards import this_board
 
     words = _run_arguments(arguments)
-    script = Path(sys.argv[0]).absolute()
-    found = str(script) if script.name == "edgefer" else shutil.which("edgefer")
-    program = [found] if found else [sys.executable, "-m", "edgefer.cli"]
+    if user and user not in {known.pw_name for known in pwd.getpwall()}:
+        raise InputError(f"There is no user {user!r} here: name one with --user, such as yours, or leave it out.")
+    program = _program()
     names = {group.gr_name for group in grp.getgrall()}
     groups = [name for name in ("video", "render", "plugdev") if name in names]
     text = service.unit(program, ["run", *words], memory_mb=this_board().service_memory_mb, user=user, groups=groups)
@@ -101,22 +102,56 @@ def status() -> None:
 
 
 def _run_arguments(arguments: list[str]) -> list[str]:
-    """The arguments of `edgefer run`, seen to be right, with paths that do not depend on the folder they are named in."""
+    """The arguments of `edgefer run`, seen to be right. What they read is named from the root, as the service runs in a
+    folder of its own; what they write lies there."""
     from edgefer.bundle import newest_bundle
     from edgefer.commands.device import run
+    from edgefer.devices import service
 
-    words = arguments[1:] if arguments[:1] == ["run"] else arguments
     one = typer.Typer(add_completion=False)
     one.command()(run)
-    with typer.main.get_command(one).make_context("edgefer run", list(words)) as context:
+    command = typer.main.get_command(one)
+    given = arguments[1:] if arguments[:1] == ["run"] else arguments
+    words: list[str] = []
+    with command.make_context("edgefer run", list(given)) as context:
         params = context.params
+        for param in command.get_params(context):
+            name = str(param.name)
+            value: Any = params.get(name)
+            source = context.get_parameter_source(name)
+            if source is None or source.name != "COMMANDLINE":
+                continue
+            if name in ("bundle", "source", "detector_file") and Path(value).exists():
+                value = Path(value).absolute()
+            if name == "bundle":
+                words.insert(0, str(value))
+            elif isinstance(value, bool):
+                words.append((param.opts if value else param.secondary_opts)[0])
+            else:
+                words += [param.opts[0], str(value)]
     if (params["camera"] is None) == (not params["source"]):
         raise InputError("Name one input after --: --camera 0, or --source with a stream, such as `-- --camera 0`.")
-    words = [str(Path(word).absolute()) if not word.startswith("-") and Path(word).exists() else word for word in words]
+    if params["save"]:
+        raise InputError("A service that is started again would find its --save file there and stop: use --csv.")
+    if (params["serve"] and params["token"]) or re.search(r"//[^/@]*:[^/@]*@", params["mqtt"]):
+        raise InputError(
+            f"All users can read a service's command line: put EDGEFER_TOKEN=... and EDGEFER_MQTT_PASSWORD=... into "
+            f"{service.SECRETS}, for root alone (chmod 600), and leave them out here."
+        )
     if params["bundle"] is None and (newest := newest_bundle()):
         words = [str(newest.absolute()), *words]
     live = params["camera"] is not None or "://" in params["source"] or params["source"].startswith("gst:")
     return words + ["--headless"] * (not params["headless"]) + ["--wait"] * (live and not params["wait"])
+
+
+def _program() -> list[str]:
+    """How this very edgefer is started, by its whole path: neither systemd nor sudo looks into a venv."""
+    import shutil
+    import sys
+
+    script = Path(sys.argv[0]).absolute()
+    found = str(script) if script.name == "edgefer" else shutil.which("edgefer")
+    return [found] if found else [sys.executable, "-m", "edgefer.cli"]
 
 
 def _check_root(verb: str) -> None:
@@ -126,7 +161,7 @@ def _check_root(verb: str) -> None:
 
     if os.geteuid() != 0:
         raise EdgeferError(
-            f"To {verb} a service one must be root: sudo edgefer service {verb} ... (--print only shows it)."
+            f"To {verb} a service one must be root: sudo {' '.join(_program())} service {verb} ... (install --print only shows it)."
         )
     if not service.systemd_is_here():
         raise EdgeferError("systemd does not run this computer: `edgefer service install --print` shows the unit.")
@@ -139,6 +174,10 @@ def _systemctl(*arguments: str) -> str:
         done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, timeout=60)
     except FileNotFoundError:
         raise EdgeferError("There is no systemctl here: a service needs systemd.") from None
+    except subprocess.TimeoutExpired:
+        raise EdgeferError(
+            f"systemctl {' '.join(arguments)} gave no answer in 60 s: journalctl -u edgefer -n 30"
+        ) from None
     if done.returncode:
         raise EdgeferError(
             f"systemctl {' '.join(arguments)} failed: {' '.join(done.stderr.split()) or done.returncode}."
