@@ -57,8 +57,8 @@ def test_mistakes_are_named_in_one_sentence(edgefer, tmp_path, trained, empty_vi
     assert "There is no bundle at nowhere" in refuse("convert", "nowhere")
     assert "no bundle under runs/" in refuse("convert")
     no_keras = "holds no Keras network (it has int8, parity)"
-    assert no_keras in refuse("convert", "fer-small", "--data", "builtin")
-    assert no_keras in refuse("train", "--data", "builtin", "--init-from", "fer-small")
+    assert no_keras in refuse("convert", "pets-small", "--data", "builtin")
+    assert no_keras in refuse("train", "--data", "builtin", "--init-from", "pets-small")
     assert "between 0 and 0.95" in refuse("convert", trained, "--prune", "1.5")
     assert "holds no TFLite network" in refuse("run", trained, "--source", "builtin")
     assert "Name one input" in refuse("run", trained)
