@@ -45,3 +45,11 @@ def test_models_lists_them_by_the_name_that_commands_take(edgefer, tmp_path):
     listed = edgefer("models").stdout
     assert all(name in listed for name in shipped_bundles()), listed
     assert "fer-small" in edgefer("run", "fer-small", "--source", "builtin", "--frames", "1", cwd=tmp_path).stderr
+
+
+def test_a_shipped_network_is_converted_into_runs_here(edgefer, tmp_path):
+    rows = [f"{label},{'90 ' * 2304},{usage}" for usage in ("Training", "PublicTest") for label in range(7)]
+    (tmp_path / "fer.csv").write_text("\n".join(["emotion,pixels,Usage", *rows, ""]))
+    edgefer("convert", "fer-nano", "--data", "fer.csv", "--no-int8", cwd=tmp_path)
+    made = Bundle.open(tmp_path / "runs" / "fer-nano-float32")
+    assert made.has("float32") and not made.has("int8")

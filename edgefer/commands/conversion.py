@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, training_data
+from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, made_from, training_data
 from edgefer.errors import EdgeferError, InputError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def convert(
         epochs=epochs,
     )
     source.file("keras")
-    target = out or source.path.with_name(f"{source.path.name}-{plan.suffix}")
+    target = out or made_from(source, plan.suffix)
     if out is None and target.exists():
         target = new_directory(target.parent, target.name)
     if target.exists():
@@ -152,7 +152,7 @@ def profiles(
         check_share(option, share)
     source = Bundle.open(bundle_path(bundle, or_shipped=False))
     source.file("keras")
-    target = out or source.path.with_name(f"{source.path.name}-profiles")
+    target = out or made_from(source, "profiles")
     dataset = training_data(source, data, skip_bad)
     wanted = plans(sparsity=prune, slimmed=slim, epochs=epochs)
     console.say(f"Making {', '.join(wanted)} in {target}")

@@ -96,10 +96,19 @@ def training_data(bundle, data: str, skip_bad: bool):
 
 def report_folder(bundle: "Bundle") -> Path:
     """Where a report on a bundle goes: into it, or for one that came with edgefer to report/<name> here."""
+    return Path("report") / bundle.path.name if _is_shipped(bundle) else bundle.path / "report"
+
+
+def made_from(bundle: "Bundle", suffix: str) -> Path:
+    """Where what is made of a bundle goes: beside it, or for one that came with edgefer under runs/ here."""
+    parent = Path("runs") if _is_shipped(bundle) else bundle.path.parent
+    return parent / f"{bundle.path.name}-{suffix}"
+
+
+def _is_shipped(bundle: "Bundle") -> bool:
     from edgefer.bundle import shipped_bundles
 
-    shipped = bundle.path in shipped_bundles().values()
-    return Path("report") / bundle.path.name if shipped else bundle.path / "report"
+    return bundle.path in shipped_bundles().values()
 
 
 def usual_split(card: "ModelCard", dataset: "Dataset") -> str:
