@@ -100,7 +100,7 @@ def test_no_face_is_said_and_is_no_error(edgefer, converted, tmp_path):
     done = edgefer("run", converted.path, "--source", tmp_path / "wall.png", "--json")
     assert json.loads(done.stdout) == {"frame": 0, "time_s": 0.0, "faces": []}
     assert "No face was found" in done.stderr
-    assert "no display: running without a window" in done.stderr
+    assert "no display that a window can open on: running without one" in done.stderr
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])

@@ -36,7 +36,20 @@ def test_the_wheel_holds_the_tree(wheel):
             if (
                 file.is_file()
                 and file.suffix
-                in {".py", ".toml", ".typed", ".json", ".tflite", ".npz", ".md", ".html", ".css", ".js", ".svg"}
+                in {
+                    ".py",
+                    ".toml",
+                    ".typed",
+                    ".json",
+                    ".tflite",
+                    ".keras",
+                    ".npz",
+                    ".md",
+                    ".html",
+                    ".css",
+                    ".js",
+                    ".svg",
+                }
                 and "__pycache__" not in file.parts
             ):
                 expected.add(f"{package}/{file.relative_to(ROOT / room)}")
