@@ -13,7 +13,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from edgefer.devices.sinks import Result, Sink
-from edgefer.devices.vitals import BUCKETS_S, Vitals
+from edgefer.devices.vitals import BUCKETS_S, Vitals, in_url
 from edgefer.errors import SourceError
 
 
@@ -33,6 +33,7 @@ class Metrics(Sink):
             raise SourceError(f"Metrics cannot be served at {host}:{port}: {error.strerror or error}.") from None
         self.port = self._server.server_port
         self.name = f"metrics {host}:{self.port}"
+        self.url = f"http://{in_url(host)}:{self.port}/metrics"
 
     def write(self, result: Result) -> None:
         pass

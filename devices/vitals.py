@@ -141,3 +141,8 @@ class Vitals(Sink):
                 for number, frames, seen in self._bins
                 if current - number < BINS
             ]
+
+
+def in_url(host: str) -> str:
+    """A host as it stands in a URL: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host

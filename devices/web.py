@@ -24,7 +24,7 @@ from starlette.staticfiles import StaticFiles
 from edgefer.devices.gate import Gate, is_loopback, new_token
 from edgefer.devices.overlay import COLORS
 from edgefer.devices.sinks import Result, Sink, face_to_json
-from edgefer.devices.vitals import Vitals
+from edgefer.devices.vitals import Vitals, in_url
 from edgefer.errors import InputError, SourceError
 
 PAGE = Path(__file__).parent / "page"
@@ -73,8 +73,8 @@ class WebPage(Sink):
         except OSError as error:
             raise SourceError(f"The page cannot be served at {host}:{port}: {error.strerror or error}.") from None
         port = self._socket.getsockname()[1]
-        shown = _bracket(host if not _is_any(host) else _own_address())
-        self.name = f"page {_bracket(host)}:{port}"
+        shown = in_url(host if not _is_any(host) else _own_address())
+        self.name = f"page {in_url(host)}:{port}"
         self.url = f"http://{shown}:{port}/" + (f"?token={made_up}" if made_up else "")
         gate = Middleware(Gate, token=token, cookie=f"edgefer-{port}", loopback_only=loopback)
         routes = [
@@ -178,10 +178,6 @@ def _describe(number: int, result: Result) -> str:
 
 def _is_any(host: str) -> bool:
     return host in ("", "0.0.0.0", "::")
-
-
-def _bracket(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _own_address() -> str:

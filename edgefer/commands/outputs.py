@@ -56,13 +56,10 @@ class Outputs:
             fed.append(Feed(sink, wait=sink.every_frame and not source.live, stop=stop, say=console.say))
 
         if self.metrics:
-            address = parse_address(self.metrics, "--metrics")
             served = _needing("prometheus", "--metrics", "metrics").Metrics(
-                vitals, *address, labels=(*card.labels, UNSURE), about=about
+                vitals, *parse_address(self.metrics, "--metrics"), labels=(*card.labels, UNSURE), about=about
             )
-            console.say(
-                f"Metrics at http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{served.port}/metrics"
-            )
+            console.say(f"Metrics at {served.url}")
             opened.append(served)
         if self.serve:
             web = _needing("web", "--serve", "web")
