@@ -147,8 +147,11 @@ def load_dataset(
     """
     from edgefer.train import fer_csv, ferplus, folders
 
-    if labels and (str(path) == BUILT_IN or Path(path).is_dir()):
-        raise DataError(f"FER+ votes ({labels}) belong to a FER2013 CSV: {path} has labels of its own.")
+    if str(path) != BUILT_IN and not Path(path).exists():
+        raise DataError(
+            f"There is no data at {path}: name a fer2013.csv (or .gz, .zip), a folder of pictures, or builtin."
+        )
+    votes = ferplus.votes_file(labels, path) if labels else None
     if group_by and not Path(path).is_dir():
         raise DataError(f"--group-by reads the paths of pictures: {path} is no folder.")
     if str(path) == BUILT_IN:
@@ -157,15 +160,11 @@ def load_dataset(
         dataset = _cached(stored, lambda: built_in(spec, seed=seed, track=track))
     else:
         path = Path(path)
-        if not path.exists():
-            raise DataError(
-                f"There is no data at {path}: name a fer2013.csv (or .gz, .zip), a folder of pictures, or builtin."
-            )
         reader = folders if path.is_dir() else fer_csv
         stored = _cache_file(cache, [str(path.resolve()), reader.fingerprint(path), spec.model_dump(), skip_bad])
         dataset = _cached(stored, lambda: reader.read(path, spec, skip_bad, track))
-    if labels:
-        dataset = ferplus.with_votes(dataset, ferplus.votes_file(labels, Path(path)))
+    if votes:
+        dataset = ferplus.with_votes(dataset, votes)
     if pooled:
         together = [split for name, split in dataset.splits.items() if name != "test"]
         rest = {name: split for name, split in dataset.splits.items() if name == "test"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edgefer.errors import DataError
-from edgefer.train.datasets import Dataset, Split
+from edgefer.train.datasets import BUILT_IN, Dataset, Split
 from edgefer.train.fer_csv import USAGE
 
 NAME = "ferplus"
@@ -23,15 +23,17 @@ COLUMNS = {
 NO_EMOTION = ("unknown", "NF")
 
 
-def votes_file(labels: str, data: Path) -> Path:
-    """The file of votes: `labels` itself, or for "ferplus" the one beside the data. DataError when there is none."""
-    candidates = [data.parent / name for name in FILES] if labels == NAME else [Path(labels)]
+def votes_file(votes: str, data: str | Path) -> Path:
+    """The file of votes: `votes` itself, or for "ferplus" the one beside the data. DataError when there can be none."""
+    if str(data) == BUILT_IN or Path(data).is_dir():
+        raise DataError(f"FER+ votes ({votes}) belong to a FER2013 CSV: {data} has labels of its own.")
+    candidates = [Path(data).parent / name for name in FILES] if votes == NAME else [Path(votes)]
     for file in candidates:
         if file.is_file():
             return file
     raise DataError(
         f"There are no FER+ votes at {' or '.join(map(str, candidates))}: put fer2013new.csv (github.com/microsoft/"
-        "FERPlus) beside the data, or name it with --labels FILE."
+        "FERPlus) beside the data, or name the file instead of {NAME}."
     )
 
 
@@ -41,18 +43,10 @@ def with_votes(dataset: Dataset, file: Path) -> Dataset:
     As in the paper, a single vote for an expression counts as noise. Training pictures are those on which an
     expression got the most votes; held pictures those on which it got more than half, the paper's "majority".
     """
-    usage, votes = _read(file)
-    rows = sum(map(len, dataset.splits.values())) + len(dataset.skipped)
-    if rows != len(votes):
-        raise DataError(f"{file} has {len(votes):,} rows, but {dataset.name} {rows:,}: they must match row by row.")
     splits = {}
     for name, split in dataset.splits.items():
-        at = np.array([int(row.removeprefix("row ")) - 1 for row in split.ids])
-        if (wrong := at[usage[at] != name]).size:
-            raise DataError(
-                f"{file} and {dataset.name} are not in the same order: row {wrong[0] + 1} is of the {name} split in one only."
-            )
-        counted = np.where(votes[at] > 1, votes[at], 0)
+        votes = votes_of(dataset, name, file)
+        counted = np.where(votes > 1, votes, 0)
         emotions = counted[:, : len(COLUMNS)]
         most = emotions.max(axis=1)
         clear = most > counted[:, len(COLUMNS) :].max(axis=1) if name == "train" else 2 * most > counted.sum(axis=1)
@@ -60,6 +54,20 @@ def with_votes(dataset: Dataset, file: Path) -> Dataset:
         labelled = Split(images=split.images, labels=emotions.argmax(axis=1), ids=split.ids, targets=targets)
         splits[name] = labelled.take(np.flatnonzero(clear))
     return Dataset(name=dataset.name, labels=tuple(COLUMNS), splits=splits, skipped=dataset.skipped)
+
+
+def votes_of(dataset: Dataset, name: str, file: Path) -> np.ndarray:
+    """The votes for a split's pictures: float64 [n, 8 expressions and 2 others]. DataError when they belong to others."""
+    usage, votes = _read(file)
+    rows = sum(map(len, dataset.splits.values())) + len(dataset.skipped)
+    if rows != len(votes):
+        raise DataError(f"{file} has {len(votes):,} rows, but {dataset.name} {rows:,}: they must match row by row.")
+    at = np.array([int(row.removeprefix("row ")) - 1 for row in dataset.split(name).ids])
+    if (wrong := at[usage[at] != name]).size:
+        raise DataError(
+            f"{file} and {dataset.name} are not in the same order: row {wrong[0] + 1} is of the {name} split in one only."
+        )
+    return votes[at]
 
 
 def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -21,12 +21,14 @@ from edgefer.train import backend, datasets, distribute, plots
 from edgefer.train.distill import distilled, load_soft_labels, save_soft_labels, teacher_probabilities
 from edgefer.train.distribute import ALONE, Place
 from edgefer.train.evaluate import class_table, evaluate, keras_logits
+from edgefer.train.ferplus import votes_file
 from edgefer.train.fit import Watcher, fit
 from edgefer.train.folds import CROSS_VALIDATION, CrossValidation, cross_validate, divide_folds
 from edgefer.train.framing import measure_crop
 from edgefer.train.journal import Epoch, read_history
 from edgefer.train.models import keras_bytes
 from edgefer.train.recipes import Recipe
+from edgefer.train.votes import translated
 
 if TYPE_CHECKING:
     import tf_keras
@@ -43,6 +45,7 @@ class Order:
     labels: str = ""
     teachers: tuple[str, ...] = ()
     soft_labels: str = ""
+    votes: str = ""
     init_from: str = ""
     skip_bad: bool = False
     valid_fraction: float = 0.2
@@ -137,6 +140,7 @@ def _fit(
 ) -> "_Fitted | None":
     """None for a worker that only helps."""
     recipe = order.recipe
+    votes = votes_file(order.votes, order.data) if order.votes else None
     dataset = datasets.load_dataset(
         order.data,
         recipe.input,
@@ -157,9 +161,9 @@ def _fit(
         dataset = datasets.without_copies(dataset, order.group_by)
     with tempfile.TemporaryDirectory() as scratch:
         written = None if place.chief else Path(scratch)
-        if order.teachers or order.soft_labels:
+        if order.teachers or order.soft_labels or votes:
             train_split = dataset.split("train")
-            known = _soft_labels(order, written or folder, train_split, dataset.labels, track)
+            known = _soft_labels(order, votes, written or folder, dataset, track)
             learnt = dataset.splits | {"train": distilled(train_split, known, recipe.distill.weight)}
             dataset = replace(dataset, splits=learnt)
         start = Bundle.open(Path(order.init_from)) if order.init_from else None
@@ -257,25 +261,40 @@ def _cross_validate(
 
 
 def _soft_labels(
-    order: Order, folder: Path, split: datasets.Split, labels: tuple[str, ...], track: datasets.Track
+    order: Order, votes: Path | None, folder: Path, dataset: datasets.Dataset, track: datasets.Track
 ) -> np.ndarray:
-    """What the order's teachers and file say of the training pictures, as a mean; the teachers are asked only once."""
-    stored = folder / "soft-labels.npz"
+    """What the order's file, teachers and votes say of the training pictures, as a mean; each is asked only once.
+
+    Beside votes, the teachers that learnt from votes help to translate them instead of answering themselves.
+    """
+    split, recipe = dataset.split("train"), order.recipe
+    opened = [Bundle.open(Path(teacher)) for teacher in order.teachers]
+    witnesses = [teacher for teacher in opened if votes and teacher.card.provenance.labels]
+    teachers = [teacher for teacher in opened if teacher not in witnesses]
+
+    def once(name: str, ask: Callable[[], np.ndarray]) -> np.ndarray:
+        if not (folder / name).is_file():
+            save_soft_labels(folder / name, split, dataset.labels, ask())
+        return load_soft_labels(folder / name, split, dataset.labels)
+
+    def ask_teachers() -> np.ndarray:
+        temperature = recipe.distill.temperature
+        said = [teacher_probabilities(each, split, dataset.labels, temperature, track) for each in teachers]
+        return np.mean(said, axis=0)
+
     parts = []
     if order.soft_labels:
-        parts.append(load_soft_labels(Path(order.soft_labels), split, labels))
-    if order.teachers and not stored.is_file():
-        temperature = order.recipe.distill.temperature
-        opened = [Bundle.open(Path(teacher)) for teacher in order.teachers]
-        said = [teacher_probabilities(teacher, split, labels, temperature, track) for teacher in opened]
-        save_soft_labels(stored, split, labels, np.mean(said, axis=0))
-    if order.teachers:
-        parts.append(load_soft_labels(stored, split, labels))
+        parts.append(load_soft_labels(Path(order.soft_labels), split, dataset.labels))
+    if teachers:
+        parts.append(once("soft-labels.npz", ask_teachers))
+    if votes:
+        parts.append(once("votes.npz", lambda: translated(dataset, votes, witnesses, recipe.fit.seed, track)))
     return np.mean(parts, axis=0)
 
 
 def _steps(order: Order) -> tuple[str, ...]:
     """What the card says of how the training began and what it learnt from."""
     names = [Path(path).name for path in (*order.teachers, order.soft_labels) if path]
+    names += ["FER+ votes"] if order.votes else []
     start = [f"begin with the weights of {Path(order.init_from).name}"] if order.init_from else []
     return (*start, f"train, learning from {', '.join(names)} too" if names else "train")

@@ -27,6 +27,10 @@ def train(
     soft_labels: Annotated[
         str, typer.Option(metavar="FILE", help="Learn from any network's answers: .npz of probabilities and labels.")
     ] = "",
+    votes: Annotated[
+        str,
+        typer.Option(metavar="ferplus|FILE", help="Learn from FER+ votes too, translated to FER2013's own labels."),
+    ] = "",
     init_from: Annotated[
         str, typer.Option(metavar="BUNDLE", help="Begin with this network's weights, as far as they fit.")
     ] = "",
@@ -76,8 +80,8 @@ def train(
     if place.workers > 1 and folds:
         raise InputError("--folds trains on one machine: cross-validation is for few pictures. Leave TF_CONFIG out.")
     if resume:
-        named = (data, labels, teacher, soft_labels, init_from, epochs, batch_size, group_by, folds, set_, skip_bad)
-        if any((*named, recipe != DEFAULT_RECIPE, valid_fraction != DEFAULT_FRACTION, seed is not None)):
+        named = (data, labels, teacher, soft_labels, votes, init_from, epochs, batch_size, group_by, folds, set_)
+        if any((*named, skip_bad, recipe != DEFAULT_RECIPE, valid_fraction != DEFAULT_FRACTION, seed is not None)):
             raise InputError("A resumed run keeps its data and recipe: give --resume alone, or with --out DIR.")
         run = out or _newest_unfinished()
         if (run / CARD).exists():
@@ -88,6 +92,8 @@ def train(
             raise InputError("Name the data: --data fer2013.csv, a folder of pictures, or --data builtin.")
         if folds < 0 or folds == 1:
             raise InputError(f"--folds {folds}: name 2 or more, such as 5; 0 holds one validation split back.")
+        if votes and (labels or folds):
+            raise InputError("--votes teaches the CSV's own labels, in one training: leave --labels and --folds out.")
         fields = {"fit.epochs": epochs or None, "fit.batch_size": batch_size or None, "fit.seed": seed}
         overrides = [f"{field}={value}" for field, value in fields.items() if value is not None]
         order = Order(
@@ -96,6 +102,7 @@ def train(
             labels=labels if labels == FERPLUS else _whole(labels),
             teachers=tuple(_bundle(name.strip()) for name in teacher.split(",") if name.strip()),
             soft_labels=_whole(soft_labels),
+            votes=votes if votes == FERPLUS else _whole(votes),
             init_from=_bundle(init_from, needs="keras") if init_from else "",
             skip_bad=skip_bad,
             valid_fraction=valid_fraction,

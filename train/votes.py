@@ -1,0 +1,76 @@
+"""Votes as a teacher: what FER+'s ten people say of a picture, translated to the labels that its data set gave it.
+
+FER2013 has one label a picture, FER+ ten votes, and they disagree too often for the votes to be targets themselves. A
+small network therefore learns which label the data set gives to pictures of such votes. Its answer keeps what of the
+label the picture can tell, and loses most of the chance in it (learning from privileged information: Lopez-Paz et al.
+2016, arXiv:1511.03643).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgefer.bundle import Bundle
+from edgefer.errors import DataError
+from edgefer.interpreter import softmax
+from edgefer.preprocess import to_float
+from edgefer.train.datasets import Dataset, Split, Track
+from edgefer.train.evaluate import mirror_images
+from edgefer.train.ferplus import votes_of
+from edgefer.train.models import load_keras
+
+PARTS, EPOCHS, BATCH, HIDDEN = 5, 12, 256, 256
+
+
+def translated(dataset: Dataset, votes: Path, witnesses: Sequence[Bundle], seed: int, track: Track) -> np.ndarray:
+    """What the votes for each training picture say of its label: float32 [n, classes], rows summing to 1.
+
+    votes: the file of votes. witnesses: networks that learnt from such votes; what they see in the picture is told
+    beside them. Each fifth of the pictures is answered by a network that learnt from the others: none is told its own
+    label. DataError when the votes belong to other pictures, or a witness takes other ones.
+    """
+    split = dataset.split("train")
+    counts = votes_of(dataset, "train", votes)
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    seen = [_seen(witness, split, track) for witness in witnesses]
+    told = np.concatenate([shares, shares > 0, *seen], axis=1).astype(np.float32)
+    told = (told - told.mean(axis=0)) / (told.std(axis=0) + 1e-3)
+    part = np.random.default_rng(seed).permutation(len(split)) % PARTS
+    answers = np.zeros((len(split), len(dataset.labels)), np.float32)
+    for held in track(range(PARTS), PARTS, "Translating votes"):
+        rest, own = np.flatnonzero(part != held), np.flatnonzero(part == held)
+        answers[own] = _answers(told[rest], split.labels[rest], told[own], len(dataset.labels), seed)
+    return answers
+
+
+def _seen(witness: Bundle, split: Split, track: Track) -> np.ndarray:
+    """What a network makes of each picture before its last layer, averaged with the mirror image's: float32 [n, features]."""
+    import tf_keras
+
+    if witness.card.input.shape != split.images.shape[1:]:
+        raise DataError(
+            f"The teacher {witness.path} takes pictures of {witness.card.input.shape}, the recipe {split.images.shape[1:]}: "
+            "make them equal."
+        )
+    model = load_keras(witness, "keras")
+    features = tf_keras.Model(model.input, model.get_layer("logits").input)
+    parts = []
+    for at in track(range(0, len(split), 256), -(-len(split) // 256), f"Asking {witness.path.name}"):
+        images = split.images[at : at + 256]
+        views = [np.asarray(features(to_float(view), training=False)) for view in (images, mirror_images(images))]
+        parts.append((views[0] + views[1]) / 2)
+    return np.concatenate(parts)
+
+
+def _answers(told: np.ndarray, labels: np.ndarray, asked: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    """Probabilities for `asked`, of a small network that learnt the labels of what it was told."""
+    from tf_keras import Sequential, layers, losses, optimizers, utils
+
+    utils.set_random_seed(seed)
+    network = Sequential([layers.Dense(HIDDEN, activation="relu"), layers.Dropout(0.5), layers.Dense(classes)])
+    rate = optimizers.schedules.CosineDecay(3e-3, EPOCHS * -(-len(told) // BATCH))
+    loss = losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile(optimizers.AdamW(rate, weight_decay=1e-3), loss)
+    network.fit(told, labels, batch_size=BATCH, epochs=EPOCHS, verbose=0)
+    return softmax(np.asarray(network(asked, training=False)))
