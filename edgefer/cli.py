@@ -74,6 +74,7 @@ def _options(
 
 for command in (
     host.train,
+    host.average,
     conversion.convert,
     conversion.profiles,
     proof.verify,

@@ -66,15 +66,20 @@ def class_shares(split: Split, classes: int) -> np.ndarray:
 
 
 def take_average(model, batches) -> None:
-    """Give a model its optimizer's averaged weights, and batch norm the statistics that belong to them.
+    """Give a model its optimizer's averaged weights, and batch norm the statistics that belong to them."""
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    measure_statistics(model, batches)
 
-    batches: of (pixels, ...), over which the statistics are averaged (Izmailov et al. 2018, arXiv:1803.05407). Under a
-    tf.distribute strategy each is divided among its replicas.
+
+def measure_statistics(model, batches) -> None:
+    """Give batch norm the statistics that belong to weights which were averaged (Izmailov et al. 2018, arXiv:1803.05407).
+
+    batches: of (pixels, ...), over which they are averaged. Under a tf.distribute strategy each is divided among its
+    replicas.
     """
     import tensorflow as tf
     from tf_keras.layers import BatchNormalization
 
-    model.optimizer.finalize_variable_values(model.trainable_variables)
     strategy = tf.distribute.get_strategy()
     norms = [layer for layer in model.layers if isinstance(layer, BatchNormalization)]
     momenta = [norm.momentum for norm in norms]
