@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgefer.bundle import Bundle
-from edgefer.errors import DataError
+from edgefer.errors import InputError
 from edgefer.train.datasets import Dataset, Split, silent
 from edgefer.train.votes import translated
 
@@ -68,7 +68,7 @@ def test_a_witness_tells_what_the_votes_do_not(trained, builtin, tmp_path):
     small = replace(
         data, splits={"train": replace(split, images=split.images[:, :24, :24], ids=data.split("train").ids)}
     )
-    with pytest.raises(DataError, match="takes pictures of"):
+    with pytest.raises(InputError, match="takes pictures of"):
         translated(small, file, [Bundle.open(trained)], 0, silent)
 
 

@@ -6,6 +6,7 @@ training starts, so that they cost an epoch nothing.
 
 import json
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,18 +31,24 @@ def teacher_probabilities(
     card = teacher.card
     if missing := [label for label in labels if label not in card.labels]:
         raise InputError(f"The teacher {teacher.path} does not know {', '.join(missing)}: choose one that does.")
-    if card.input.shape != split.images.shape[1:]:
+    logits = asked(teacher, _network(teacher), split, track)
+    known = logits[:, [card.labels.index(label) for label in labels]]
+    return softmax(known, temperature).astype(np.float32)
+
+
+def asked(teacher: Bundle, ask: Callable[[np.ndarray], np.ndarray], split: Split, track: Track) -> np.ndarray:
+    """`ask`'s answers, float32 [n, any], averaged over each picture and its mirror image. InputError when the teacher
+    takes other pictures."""
+    if teacher.card.input.shape != split.images.shape[1:]:
         raise InputError(
-            f"The teacher {teacher.path} takes pictures of {card.input.shape}, the recipe {split.images.shape[1:]}: "
+            f"The teacher {teacher.path} takes pictures of {teacher.card.input.shape}, the recipe {split.images.shape[1:]}: "
             "make them equal."
         )
-    logits = _network(teacher)
     parts = []
     for at in track(range(0, len(split), 512), -(-len(split) // 512), f"Asking {teacher.path.name}"):
         images = split.images[at : at + 512]
-        parts.append((logits(images) + logits(mirror_images(images))) / 2)
-    known = np.concatenate(parts)[:, [card.labels.index(label) for label in labels]]
-    return softmax(known, temperature).astype(np.float32)
+        parts.append((ask(images) + ask(mirror_images(images))) / 2)
+    return np.concatenate(parts)
 
 
 def _network(bundle: Bundle):

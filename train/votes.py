@@ -1,9 +1,9 @@
 """Votes as a teacher: what FER+'s ten people say of a picture, translated to the labels that its data set gave it.
 
 FER2013 has one label a picture, FER+ ten votes, and they disagree too often for the votes to be targets themselves. A
-small network therefore learns which label the data set gives to pictures of such votes. Its answer keeps what of the
-label the picture can tell, and loses most of the chance in it (learning from privileged information: Lopez-Paz et al.
-2016, arXiv:1511.03643).
+small network therefore learns which label the data set gives to pictures of such votes. Its answer keeps what the
+picture can tell of the label, and loses most of the chance in it (learning from privileged information: Lopez-Paz et
+al. 2016, arXiv:1511.03643).
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from edgefer.bundle import Bundle
-from edgefer.errors import DataError
 from edgefer.interpreter import softmax
-from edgefer.preprocess import to_float
 from edgefer.train.datasets import Dataset, Split, Track
-from edgefer.train.evaluate import mirror_images
+from edgefer.train.distill import asked
+from edgefer.train.evaluate import keras_logits
 from edgefer.train.ferplus import votes_of
 from edgefer.train.models import load_keras
 
@@ -28,7 +27,7 @@ def translated(dataset: Dataset, votes: Path, witnesses: Sequence[Bundle], seed:
 
     votes: the file of votes. witnesses: networks that learnt from such votes; what they see in the picture is told
     beside them. Each fifth of the pictures is answered by a network that learnt from the others: none is told its own
-    label. DataError when the votes belong to other pictures, or a witness takes other ones.
+    label. DataError when the votes belong to other pictures, InputError when a witness takes other ones.
     """
     split = dataset.split("train")
     counts = votes_of(dataset, "train", votes)
@@ -45,22 +44,12 @@ def translated(dataset: Dataset, votes: Path, witnesses: Sequence[Bundle], seed:
 
 
 def _seen(witness: Bundle, split: Split, track: Track) -> np.ndarray:
-    """What a network makes of each picture before its last layer, averaged with the mirror image's: float32 [n, features]."""
+    """What a network makes of each picture before its last layer: float32 [n, features]."""
     import tf_keras
 
-    if witness.card.input.shape != split.images.shape[1:]:
-        raise DataError(
-            f"The teacher {witness.path} takes pictures of {witness.card.input.shape}, the recipe {split.images.shape[1:]}: "
-            "make them equal."
-        )
     model = load_keras(witness, "keras")
     features = tf_keras.Model(model.input, model.get_layer("logits").input)
-    parts = []
-    for at in track(range(0, len(split), 256), -(-len(split) // 256), f"Asking {witness.path.name}"):
-        images = split.images[at : at + 256]
-        views = [np.asarray(features(to_float(view), training=False)) for view in (images, mirror_images(images))]
-        parts.append((views[0] + views[1]) / 2)
-    return np.concatenate(parts)
+    return asked(witness, lambda images: keras_logits(features, images), split, track)
 
 
 def _answers(told: np.ndarray, labels: np.ndarray, asked: np.ndarray, classes: int, seed: int) -> np.ndarray:
