@@ -162,9 +162,7 @@ def train(
 
 
 def average(
-    bundles: Annotated[
-        list[str], typer.Argument(metavar="BUNDLE BUNDLE...", help="Bundle directories or shipped names.")
-    ],
+    bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE", help="Two bundle directories or more.")],
     data: Annotated[
         str, typer.Option(metavar="PATH", help="What the first was trained on; found by itself when left out.")
     ] = "",
