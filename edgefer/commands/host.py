@@ -182,7 +182,7 @@ def average(
         target = new_directory(target.parent, target.name)
     if target.exists():
         raise InputError(f"{target} is there already: choose another --out.")
-    dataset = training_data(members[0], data, skip_bad)
+    dataset = training_data(members[0], data, skip_bad).with_labels(members[0].card.labels)
     scores = run_average(members, dataset, target, console.track)
     console.show_table(
         f"valid split, {next(iter(scores.values())).count:,} pictures",
