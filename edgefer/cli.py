@@ -74,7 +74,6 @@ def _options(
 
 for command in (
     host.train,
-    host.average,
     conversion.convert,
     conversion.profiles,
     proof.verify,

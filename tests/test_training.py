@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from edgefer import console
 from edgefer.errors import InputError
 from edgefer.train.backend import tensorflow
 from edgefer.train.recipes import Augment, load_recipe
@@ -213,3 +215,21 @@ def test_patience_stops_early_and_keeps_the_best(edgefer, tmp_path):
     rows = history(out)
     best = max(rows, key=lambda row: row["val_accuracy"])
     assert len(rows) == best["epoch"] + 2 < 9
+
+
+def test_clean_statistics_are_those_of_the_pictures_as_they_are(builtin, tmp_path):
+    """The first batch norm's mean is that of its convolution's answers to the training pictures themselves."""
+    import tf_keras
+
+    from edgefer.preprocess import to_float
+    from edgefer.train.fit import fit
+
+    less = replace(builtin, splits={name: split.take(np.arange(140)) for name, split in builtin.splits.items()})
+    means = {}
+    for clean in ("true", "false"):
+        recipe = load_recipe("demo", ("fit.epochs=1", "augment.brightness=0.5", f"fit.clean_statistics={clean}"))
+        network, _ = fit(recipe, less, tmp_path / clean, console.TrainingProgress())
+        norm = next(layer for layer in network.layers if isinstance(layer, tf_keras.layers.BatchNormalization))
+        answers = tf_keras.Model(network.input, norm.input)(to_float(less.split("train").images)).numpy()
+        means[clean] = np.abs(norm.moving_mean.numpy() - answers.mean(axis=(0, 1, 2))).max()
+    assert means["true"] < 1e-4 and means["false"] > 1e-2

@@ -124,6 +124,11 @@ class Fit(_Part):
     batch_size: int = Field(ge=1, le=65536)
     label_smoothing: float = Field(0, ge=0, lt=1)
     ema: float = Field(0, ge=0, lt=1, description="decay of averaged weights, such as 0.999; 0: none")
+    clean_statistics: bool = Field(
+        False,
+        description="measure batch norm's statistics in the end on pictures as they are, not augmented: better on pictures like "
+        "the data, worse on blurred ones",
+    )
     balance: Literal["none", "class-weights", "oversample", "logit-adjustment"] = Field(
         "none", description="against rare classes going unheard"
     )

@@ -1,11 +1,11 @@
-"""The commands that make a network: train, average."""
+"""The command that trains a network."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgefer.commands.inputs import GroupBy, SkipBad, bundle_path, list_skipped, made_from, training_data
+from edgefer.commands.inputs import GroupBy, SkipBad, bundle_path, list_skipped
 from edgefer.errors import EdgeferError, InputError
 
 DEFAULT_RECIPE, DEFAULT_FRACTION = "fer-small", 0.2
@@ -159,42 +159,6 @@ def train(
             f"{high:.1%}; with mirror images {crossed.both_views.accuracy:.1%}"
         )
     console.show(f"Bundle: {run} (plots in {run / 'report'}). Next: edgefer convert {run} --int8")
-
-
-def average(
-    bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE", help="Two bundle directories or more.")],
-    data: Annotated[
-        str, typer.Option(metavar="PATH", help="What the first was trained on; found by itself when left out.")
-    ] = "",
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of <first>-average.")] = None,
-    skip_bad: SkipBad = False,
-) -> None:
-    """Make one network of several that began with the same weights: the mean of them, often better than each."""
-    from edgefer import console
-    from edgefer.bundle import Bundle, new_directory
-    from edgefer.train.average import average as run_average
-
-    members = [Bundle.open(_bundle(name, needs="keras")) for name in bundles]
-    if len(members) < 2:
-        raise InputError("Name two bundles or more: the mean of one is itself.")
-    target = out or made_from(members[0], "average")
-    if out is None and target.exists():
-        target = new_directory(target.parent, target.name)
-    if target.exists():
-        raise InputError(f"{target} is there already: choose another --out.")
-    dataset = training_data(members[0], data, skip_bad).with_labels(members[0].card.labels)
-    scores = run_average(members, dataset, target, console.track)
-    console.show_table(
-        f"valid split, {next(iter(scores.values())).count:,} pictures",
-        ("network", "accuracy", "macro recall", "macro F1"),
-        [(name, f"{s.accuracy:.2%}", f"{s.macro_recall:.3f}", f"{s.macro_f1:.3f}") for name, s in scores.items()],
-    )
-    *alone, mean = scores.values()
-    if mean.accuracy < max(each.accuracy for each in alone):
-        console.say(
-            "The mean is no better than the best of them. Networks that did not begin alike have no useful one."
-        )
-    console.show(f"Bundle: {target}. Next: edgefer convert {target} --int8")
 
 
 def _whole(path: str) -> str:
