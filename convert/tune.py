@@ -15,6 +15,7 @@ from edgefer.train.datasets import Dataset
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.fit import Watcher, batches, steps_per_epoch
 from edgefer.train.journal import Epoch
+from edgefer.train.objective import take_clean_statistics
 from edgefer.train.recipes import Distill, Recipe
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def tune(
             )
     finally:
         watcher.end()
+    take_clean_statistics(network, recipe, train)
 
 
 def _distillation(share: Distill):

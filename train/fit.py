@@ -10,13 +10,12 @@ import numpy as np
 
 from edgefer.bundle import Bundle
 from edgefer.errors import DataError, EdgeferError, InputError
-from edgefer.preprocess import to_float
 from edgefer.train.augment import Draws, augment_batch, mix
 from edgefer.train.backend import precision, tensorflow
 from edgefer.train.datasets import Dataset, Split
 from edgefer.train.journal import COLUMNS, Epoch, Journal
 from edgefer.train.models import build_for, initialize
-from edgefer.train.objective import class_shares, make_loss, make_optimizer, measure_statistics, take_average
+from edgefer.train.objective import class_shares, make_loss, make_optimizer, take_average, take_clean_statistics
 from edgefer.train.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     import tf_keras
 
 NORM_BATCHES = 50
-CLEAN_PICTURES = 16_384
 
 
 class Watcher(Protocol):
@@ -67,10 +65,7 @@ def fit(
         )
     network = build_for(recipe, dataset)
     network.load_weights(journal.best_weights)
-    if recipe.fit.clean_statistics:
-        images = dataset.split("train").images
-        rows = np.random.default_rng(recipe.fit.seed).permutation(len(images))[:CLEAN_PICTURES]
-        measure_statistics(network, ((to_float(images[part]),) for part in np.array_split(rows, -(-len(rows) // 256))))
+    take_clean_statistics(network, recipe, dataset.split("train"))
     return network, journal.kept()
 
 

@@ -2,8 +2,11 @@
 
 import numpy as np
 
+from edgefer.preprocess import to_float
 from edgefer.train.datasets import Split
 from edgefer.train.recipes import Recipe
+
+CLEAN_PICTURES = 16_384
 
 
 def make_optimizer(recipe: Recipe, steps: int):
@@ -71,10 +74,18 @@ def take_average(model, batches) -> None:
     measure_statistics(model, batches)
 
 
-def measure_statistics(model, batches) -> None:
-    """Give batch norm the statistics that belong to weights which were averaged (Izmailov et al. 2018, arXiv:1803.05407).
+def take_clean_statistics(model, recipe: Recipe, split: Split) -> None:
+    """Where the recipe wants it, give batch norm the statistics of the split's pictures as they are, not augmented."""
+    if recipe.fit.clean_statistics:
+        rows = np.random.default_rng(recipe.fit.seed).permutation(len(split))[:CLEAN_PICTURES]
+        parts = np.array_split(rows, -(-len(rows) // 256))
+        measure_statistics(model, ((to_float(split.images[part]),) for part in parts))
 
-    batches: of (pixels, ...), over which they are averaged. Under a tf.distribute strategy each is divided among its
+
+def measure_statistics(model, batches) -> None:
+    """Measure batch norm's statistics anew, as the mean over batches (Izmailov et al. 2018, arXiv:1803.05407).
+
+    batches: of (pixels, ...). Under a tf.distribute strategy each is divided among its
     replicas.
     """
     import tensorflow as tf
@@ -82,6 +93,8 @@ def measure_statistics(model, batches) -> None:
 
     strategy = tf.distribute.get_strategy()
     norms = [layer for layer in model.layers if isinstance(layer, BatchNormalization)]
+    if not norms:  # as after quantization-aware training, whose ranges another look would move
+        return
     momenta = [norm.momentum for norm in norms]
     for count, (pixels, *_) in enumerate(batches, 1):
         for norm in norms:
