@@ -1,12 +1,13 @@
 """FER+ votes as a teacher of FER2013's own labels."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from edgefer.bundle import Bundle
+from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.errors import InputError
 from edgefer.train.datasets import Dataset, Split, silent
 from edgefer.train.votes import translated
@@ -72,10 +73,10 @@ def test_a_witness_tells_what_the_votes_do_not(trained, builtin, tmp_path):
         translated(small, file, [Bundle.open(trained)], 0, silent)
 
 
-def test_a_training_learns_from_votes(edgefer, trained, builtin, tmp_path):
-    """A teacher answers itself, one that learnt from votes helps to translate them; the card names what was learnt from."""
-    rng = np.random.default_rng(0)
-    rows = rng.permutation(len(builtin.split("train")))[:140]
+@pytest.fixture
+def pictures(builtin, tmp_path):
+    """140 drawn faces as a FER2013 CSV, with votes beside it that say nothing."""
+    rows = np.random.default_rng(0).permutation(len(builtin.split("train")))[:140]
     split = builtin.split("train").take(rows)
     lines = [
         f'{label},"{" ".join(map(str, image.ravel()))}",Training'
@@ -83,11 +84,33 @@ def test_a_training_learns_from_votes(edgefer, trained, builtin, tmp_path):
     ]
     (tmp_path / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *lines]))
     write_votes(tmp_path / "ferplus.csv", np.ones((len(split), 10), int))
-    order = ("train", "--data", tmp_path / "fer2013.csv", "--recipe", "demo", "--epochs", 1, "--teacher", trained)
+    return tmp_path / "fer2013.csv"
+
+
+def test_a_training_learns_from_votes(edgefer, trained, builtin, pictures, tmp_path):
+    """A teacher answers itself, and the votes beside it; the card names what was learnt from."""
+    order = ("train", "--data", pictures, "--recipe", "demo", "--epochs", 1, "--teacher", trained)
     edgefer(*order, "--votes", "ferplus", "--out", tmp_path / "run")
     assert Bundle.open(tmp_path / "run").card.provenance.steps == ("train, learning from trained, FER+ votes too",)
     with np.load(tmp_path / "run" / "training" / "votes.npz") as stored:
         assert stored["probabilities"].shape[1] == 7 and json.loads(str(stored["labels"])) == list(builtin.labels)
+
+
+def test_a_resumed_training_needs_its_teachers_no_more(edgefer, trained, pictures, tmp_path):
+    """One that learnt from votes only helps to translate them; both were asked before training."""
+    teacher, witness = tmp_path / "teacher", tmp_path / "witness"
+    shutil.copytree(trained, teacher)
+    shutil.copytree(shipped_bundles()["ferplus-small"], witness)
+    order = ("train", "--data", pictures, "--recipe", "demo", "--epochs", 1, "--teacher", f"{teacher},{witness}")
+    run = tmp_path / "run"
+    edgefer(*order, "--votes", "ferplus", "--out", run)
+    kept = json.loads((run / "training" / "order.json").read_text())
+    assert kept["teachers"] == [str(teacher)] and kept["witnesses"] == [str(witness)]
+    shutil.rmtree(teacher)
+    shutil.rmtree(witness)
+    (run / "card.json").unlink()
+    edgefer("train", "--resume", "--out", run)
+    assert Bundle.open(run).card.provenance.steps == ("train, learning from teacher, witness, FER+ votes too",)
 
 
 @pytest.mark.parametrize(

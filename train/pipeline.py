@@ -46,6 +46,7 @@ class Order:
     teachers: tuple[str, ...] = ()
     soft_labels: str = ""
     votes: str = ""
+    witnesses: tuple[str, ...] = ()
     init_from: str = ""
     skip_bad: bool = False
     valid_fraction: float = 0.2
@@ -61,8 +62,9 @@ class Order:
         file = run / "training" / "order.json"
         try:
             fields = json.loads(file.read_bytes())
-            teachers = tuple(fields.pop("teachers", ()))
-            return cls(recipe=Recipe.model_validate(fields.pop("recipe")), teachers=teachers, **fields)
+            recipe = Recipe.model_validate(fields.pop("recipe"))
+            teachers, witnesses = (tuple(fields.pop(name, ())) for name in ("teachers", "witnesses"))
+            return cls(recipe=recipe, teachers=teachers, witnesses=witnesses, **fields)
         except FileNotFoundError:
             raise InputError(f"There is no training to resume in {run}.") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -263,14 +265,8 @@ def _cross_validate(
 def _soft_labels(
     order: Order, votes: Path | None, folder: Path, dataset: datasets.Dataset, track: datasets.Track
 ) -> np.ndarray:
-    """What the order's file, teachers and votes say of the training pictures, as a mean; each is asked only once.
-
-    Beside votes, the teachers that learnt from votes help to translate them instead of answering themselves.
-    """
+    """What the order's file, teachers and votes say of the training pictures, as a mean; the last two are asked once."""
     split, recipe = dataset.split("train"), order.recipe
-    opened = [Bundle.open(Path(teacher)) for teacher in order.teachers]
-    witnesses = [teacher for teacher in opened if votes and teacher.card.provenance.labels]
-    teachers = [teacher for teacher in opened if teacher not in witnesses]
 
     def once(name: str, ask: Callable[[], np.ndarray]) -> np.ndarray:
         if not (folder / name).is_file():
@@ -279,22 +275,27 @@ def _soft_labels(
 
     def ask_teachers() -> np.ndarray:
         temperature = recipe.distill.temperature
-        said = [teacher_probabilities(each, split, dataset.labels, temperature, track) for each in teachers]
+        opened = [Bundle.open(Path(teacher)) for teacher in order.teachers]
+        said = [teacher_probabilities(each, split, dataset.labels, temperature, track) for each in opened]
         return np.mean(said, axis=0)
+
+    def ask_votes(file: Path) -> np.ndarray:
+        opened = [Bundle.open(Path(witness)) for witness in order.witnesses]
+        return translated(dataset, file, opened, recipe.fit.seed, track)
 
     parts = []
     if order.soft_labels:
         parts.append(load_soft_labels(Path(order.soft_labels), split, dataset.labels))
-    if teachers:
+    if order.teachers:
         parts.append(once("soft-labels.npz", ask_teachers))
     if votes:
-        parts.append(once("votes.npz", lambda: translated(dataset, votes, witnesses, recipe.fit.seed, track)))
+        parts.append(once("votes.npz", lambda: ask_votes(votes)))
     return np.mean(parts, axis=0)
 
 
 def _steps(order: Order) -> tuple[str, ...]:
     """What the card says of how the training began and what it learnt from."""
-    names = [Path(path).name for path in (*order.teachers, order.soft_labels) if path]
+    names = [Path(path).name for path in (*order.teachers, *order.witnesses, order.soft_labels) if path]
     names += ["FER+ votes"] if order.votes else []
     start = [f"begin with the weights of {Path(order.init_from).name}"] if order.init_from else []
     return (*start, f"train, learning from {', '.join(names)} too" if names else "train")

@@ -64,7 +64,7 @@ def train(
 ) -> None:
     """Train a network by a recipe, and end with a bundle."""
     from edgefer import console
-    from edgefer.bundle import CARD, new_directory
+    from edgefer.bundle import CARD, Bundle, new_directory
     from edgefer.devices.faces import HaarDetector
     from edgefer.devices.yunet import YuNetDetector
     from edgefer.train import distribute
@@ -94,15 +94,19 @@ def train(
             raise InputError(f"--folds {folds}: name 2 or more, such as 5; 0 holds one validation split back.")
         if votes and (labels or folds):
             raise InputError("--votes teaches the CSV's own labels, in one training: leave --labels and --folds out.")
+        teachers = [_bundle(name.strip()) for name in teacher.split(",") if name.strip()]
+        # Beside votes, a teacher that learnt from votes helps to translate them instead of answering itself.
+        witnesses = tuple(path for path in teachers if votes and Bundle.open(path).card.provenance.labels)
         fields = {"fit.epochs": epochs or None, "fit.batch_size": batch_size or None, "fit.seed": seed}
         overrides = [f"{field}={value}" for field, value in fields.items() if value is not None]
         order = Order(
             recipe=load_recipe(recipe, (*overrides, *(set_ or ()))),
             data=_whole(data),
             labels=labels if labels == FERPLUS else _whole(labels),
-            teachers=tuple(_bundle(name.strip()) for name in teacher.split(",") if name.strip()),
+            teachers=tuple(path for path in teachers if path not in witnesses),
             soft_labels=_whole(soft_labels),
             votes=votes if votes == FERPLUS else _whole(votes),
+            witnesses=witnesses,
             init_from=_bundle(init_from, needs="keras") if init_from else "",
             skip_bad=skip_bad,
             valid_fraction=valid_fraction,
