@@ -19,14 +19,7 @@ from edgefer.train.journal import read_history
 from edgefer.train.recipes import load_recipe
 
 HOSTS = ["10.0.0.1:7000", "10.0.0.2:7000"]
-TINY = (
-    "model.layers=C8/2 C8/2",
-    "fit.batch_size=32",
-    "fit.epochs=4",
-    "fit.ema=0.9",
-    "fit.sharpness=0.05",
-    "optimizer.rate=0.01",
-)
+TINY = ("model.layers=C8/2 C8/2", "fit.batch_size=32", "fit.epochs=4", "fit.ema=0.9", "optimizer.rate=0.01")
 
 
 def config(cluster, job, index):

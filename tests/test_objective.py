@@ -148,31 +148,6 @@ def test_batch_norm_belongs_to_the_averaged_weights(lopsided):
     assert first.momentum == 0.9
 
 
-def test_sharpness_aware_steps_follow_the_slope_further_up(lopsided):
-    tf = tensorflow()
-    from edgefer.train.objective import sharpness_aware
-
-    pixels, targets = tf.random.stateless_uniform((16, 3), (0, 1)), tf.one_hot(np.arange(16) % 2, 2)
-    network = tf.keras.Sequential([tf.keras.Input((3,)), tf.keras.layers.Dense(2, use_bias=False)])
-    loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True)
-
-    def slope(weights):
-        with tf.GradientTape() as tape:
-            tape.watch(weights)
-            value = loss(targets, pixels @ weights)
-        return value, tape.gradient(value, weights)
-
-    before = network.weights[0] + 0
-    here, up = slope(before)
-    there, further = slope(before + 0.5 * up / tf.norm(up))
-    trained = sharpness_aware(network, 0.5)
-    trained.compile(optimizer=tf.keras.optimizers.SGD(0.1), loss=loss)
-    said = trained.train_on_batch(pixels, targets)
-    np.testing.assert_allclose(network.weights[0], before - 0.1 * further, atol=1e-6)
-    assert said == pytest.approx((here + there) / 2)
-    assert not np.allclose(up, further, atol=1e-3)
-
-
 def test_the_rate_falls_on_a_plateau_and_is_the_same_after_a_resume(tmp_path, lopsided):
     from edgefer.train.fit import fit
 

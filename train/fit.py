@@ -15,14 +15,7 @@ from edgefer.train.backend import precision, tensorflow
 from edgefer.train.datasets import Dataset, Split
 from edgefer.train.journal import COLUMNS, Epoch, Journal
 from edgefer.train.models import build_for, initialize
-from edgefer.train.objective import (
-    class_shares,
-    make_loss,
-    make_optimizer,
-    sharpness_aware,
-    take_average,
-    take_clean_statistics,
-)
+from edgefer.train.objective import class_shares, make_loss, make_optimizer, take_average, take_clean_statistics
 from edgefer.train.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -101,8 +94,6 @@ def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, watcher:
             initialize(model, dataset.labels, start)
         elif recipe.model.freeze and not recipe.model.weights:
             raise InputError("A frozen network needs weights to begin with: --init-from BUNDLE.")
-        if recipe.fit.sharpness:
-            model = sharpness_aware(model, recipe.fit.sharpness)
         model.compile(
             optimizer=make_optimizer(recipe, steps), loss=make_loss(recipe, train, classes), metrics=["accuracy"]
         )

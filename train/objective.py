@@ -68,42 +68,6 @@ def class_shares(split: Split, classes: int) -> np.ndarray:
     return counts / counts.sum()
 
 
-def sharpness_aware(network, radius: float):
-    """The network, trained by the gradient `radius` further up its own slope: sharpness-aware minimization (Foret et
-    al. 2021, arXiv:2010.01412), against what is learnt of the training pictures alone. A step takes twice as long.
-
-    The loss it reports is the mean of those at both places, the accuracy is that of the network itself.
-    """
-    # tf_keras.models.experimental has a wrapper, but it climbs with batch norm as in inference, and renames the weights.
-    import tensorflow as tf
-    import tf_keras
-
-    class SharpnessAware(tf_keras.Model):
-        def train_step(self, data):
-            pixels, targets, weights = tf_keras.utils.unpack_x_y_sample_weight(data)
-            variables = self.trainable_variables
-
-            def slope():
-                with tf.GradientTape() as tape:
-                    logits = self(pixels, training=True)
-                    loss = self.compute_loss(pixels, targets, logits, weights)
-                return logits, tape.gradient(loss, variables)
-
-            logits, up = slope()
-            context = tf.distribute.get_replica_context()
-            up = context.all_reduce("SUM", up)  # every replica climbs the slope of the whole batch
-            scale = radius / (tf.linalg.global_norm(up) + 1e-12)
-            for variable, gradient in zip(variables, up, strict=True):
-                variable.assign_add(scale * gradient)
-            _, gradients = slope()
-            for variable, gradient in zip(variables, up, strict=True):
-                variable.assign_sub(scale * gradient)
-            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-            return self.compute_metrics(pixels, targets, logits, weights)
-
-    return SharpnessAware(network.inputs, network.outputs, name=network.name)
-
-
 def take_average(model, batches) -> None:
     """Give a model its optimizer's averaged weights, and batch norm the statistics that belong to them."""
     model.optimizer.finalize_variable_values(model.trainable_variables)

@@ -124,9 +124,6 @@ class Fit(_Part):
     batch_size: int = Field(ge=1, le=65536)
     label_smoothing: float = Field(0, ge=0, lt=1)
     ema: float = Field(0, ge=0, lt=1, description="decay of averaged weights, such as 0.999; 0: none")
-    sharpness: float = Field(
-        0, ge=0, le=10, description="radius of sharpness-aware minimization, such as 0.05, at twice the time; 0: none"
-    )
     clean_statistics: bool = Field(
         False,
         description="measure batch norm's statistics in the end on pictures as they are, not augmented: better on pictures like "
