@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import cv2
 
@@ -23,6 +23,7 @@ PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 BUILT_IN = "builtin"
 GSTREAMER = "gst:"
+_USER = re.compile(r"^(?P<scheme>[^:/?#]+://)(?P<name>[^:/?#]*)(?P<password>:[^/?#]*)?@")
 
 
 class Source(Protocol):
@@ -60,10 +61,11 @@ def open_camera(
     return Live(partial(captures.connect_v4l2, device, options), f"Camera {text}", **how)
 
 
-def open_source(where: str, **how: Any) -> Source:
+def open_source(where: str, *, password: str = "", **how: Any) -> Source:
     """The source for a file, a folder of pictures, a URL, "gst:PIPELINE", or "builtin". Opened by `with`.
 
-    how: for live sources, as for `open_camera`. A URL of HTTP that ends like a video file is one.
+    password: for a URL that names a user and no password. how: for live sources, as for `open_camera`. A URL of HTTP
+    that ends like a video file is one.
     """
     if where == BUILT_IN:
         return Drawn()
@@ -72,8 +74,9 @@ def open_source(where: str, **how: Any) -> Source:
         return Live(partial(captures.connect_gstreamer, pipeline), "The GStreamer pipeline", **how)
     if "://" in where:
         if where.startswith(("http", "file")) and Path(urlsplit(where).path).suffix.lower() in VIDEOS:
-            return Video(where)
-        return Live(partial(captures.connect_url, where), f"The stream {where}", **how)
+            return Video(with_password(where, password), without_user(where))
+        shown = without_user(where)
+        return Live(partial(captures.connect_url, with_password(where, password), shown), f"The stream {shown}", **how)
     path = Path(where)
     if path.is_dir():
         return Pictures(
@@ -88,6 +91,19 @@ def open_source(where: str, **how: Any) -> Source:
     if path.suffix.lower() in PICTURES:
         return Pictures([path], str(path))
     return Video(str(path))
+
+
+def with_password(url: str, password: str) -> str:
+    """The URL with the password where it names a user and none: user@host as user:password@host."""
+    user = _USER.match(url)
+    if not user or user["password"] is not None or not password:
+        return url
+    return f"{user['scheme']}{user['name']}:{quote(password, safe='')}@{url[user.end() :]}"
+
+
+def without_user(url: str) -> str:
+    """The URL as it may be shown and logged: without user and password."""
+    return _USER.sub(r"\g<scheme>", url)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -105,8 +121,8 @@ class Video:
     live = False
     skipped = 0
 
-    def __init__(self, path: str):
-        self.path = path
+    def __init__(self, path: str, name: str = ""):
+        self.path, self.name = path, name or path
         self._reading = threading.Lock()
 
     def __enter__(self) -> "Video":
@@ -118,7 +134,7 @@ class Video:
                 if "://" in self.path
                 else "convert it to MP4 or AVI"
             )
-            raise SourceError(f"{self.path} is not a video that OpenCV can read: {fix}.")
+            raise SourceError(f"{self.name} is not a video that OpenCV can read: {fix}.")
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         if 0 < fps <= 1000:
             self.fps = fps
@@ -139,7 +155,7 @@ class Video:
             yield Frame(index=index, time_s=index / self.fps, image_bgr=image)
             index += 1
         if index == 0:
-            raise SourceError(f"{self.path} holds no readable frame: the video is damaged or cut short.")
+            raise SourceError(f"{self.name} holds no readable frame: the video is damaged or cut short.")
 
 
 class Pictures:

@@ -101,14 +101,16 @@ def check_device(device: Path) -> None:
         raise SourceError(f"Camera {name} cannot be opened: {error.strerror}.") from None
 
 
-def connect_url(url: str) -> CvCapture:
-    """A stream by URL, such as rtsp://host/path or http://host/stream.mjpg."""
+def connect_url(url: str, shown: str) -> CvCapture:
+    """A stream by URL, such as rtsp://host/path or http://host/stream.mjpg. shown: the URL without a password."""
     _hush()
     capture = cv2.VideoCapture(
         url, cv2.CAP_FFMPEG, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_MS]
     )
     if not capture.isOpened():
-        raise SourceError(f"The stream {url} cannot be opened: check the address and that its host answers.")
+        raise SourceError(
+            f"The stream {shown} cannot be opened: check the address, the password if it needs one, and that its host answers."
+        )
     return CvCapture(capture)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 NAME = "edgefer"
 FILE = Path(f"/etc/systemd/system/{NAME}.service")
-SECRETS = Path(f"/etc/{NAME}.env")  # EDGEFER_TOKEN=..., EDGEFER_MQTT_PASSWORD=...; systemd reads it as root
+SECRETS = Path(f"/etc/{NAME}.env")  # EDGEFER_TOKEN=..., EDGEFER_*_PASSWORD=...; systemd reads it as root
 WATCHDOG_S = 30  # more than twice what a hung call takes to be noticed (edgefer.devices.workers.HANG_S)
 
 _UNIT = """\

@@ -8,6 +8,9 @@ import time
 import numpy as np
 import pytest
 
+from edgefer.bundle import write_bundle
+from edgefer.train.models import keras_bytes, load_keras
+
 HEAVY = ("cv2", "numpy", "ai_edge_litert", "tensorflow", "pydantic", "rich.progress")
 
 
@@ -62,6 +65,8 @@ def test_mistakes_are_named_in_one_sentence(edgefer, tmp_path, trained, empty_vi
     assert "between 0 and 0.95" in refuse("convert", trained, "--prune", "1.5")
     assert "holds no TFLite network" in refuse("run", trained, "--source", "builtin")
     assert "Name one input" in refuse("run", trained)
+    assert "--wait is for cameras and streams" in refuse("run", "--source", "builtin", "--wait")
+    assert "--mjpg is for USB cameras" in refuse("run", "--camera", "csi", "--mjpg")
 
 
 def test_votes_beside_the_data_are_not_a_folder_of_that_name(edgefer, tmp_path):
@@ -94,11 +99,13 @@ def test_bad_sources_are_named_in_one_sentence(edgefer, tmp_path, converted, emp
     assert empty_video.with_suffix(".avi").read_bytes() == b"mine"
 
 
-def test_parity_over_budget_leaves_with_1_and_a_report(edgefer, converted):
-    edgefer(
-        "parity", converted.path, "--data", "builtin", "--runtime", "litert", "--min-agreement", "1.01", expect=1,
-    )  # fmt: skip
-    written = json.loads((converted.path / "report" / "parity.json").read_text())
+def test_parity_over_budget_leaves_with_1_and_a_report(edgefer, converted, tmp_path):
+    model = load_keras(converted, "keras")
+    model.layers[-1].set_weights([weights[..., ::-1] for weights in model.layers[-1].get_weights()])  # other labels
+    files = {name: converted.read(name) for name in converted.card.variants} | {"keras": keras_bytes(model)}
+    spoilt = write_bundle(tmp_path / "spoilt", converted.card, files).path
+    edgefer("parity", spoilt, "--data", "builtin", "--runtime", "litert", expect=1)
+    written = json.loads((spoilt / "report" / "parity.json").read_text())
     assert written["passed"] is False
     assert [check["passed"] for check in written["checks"] if "on litert against" in check["subject"]] == [False, False]
 

@@ -1,5 +1,6 @@
 """Live sources with cameras that stall, hang, go and come back, and a stream over loopback that breaks off."""
 
+import base64
 import http.server
 import subprocess
 import sys
@@ -198,9 +199,15 @@ def test_the_camera_is_free_again_when_the_source_is_left():
 
 
 class Mjpeg(http.server.BaseHTTPRequestHandler):
-    """A camera's HTTP stream: JPEG after JPEG, brighter and brighter."""
+    """A camera's HTTP stream: JPEG after JPEG, brighter and brighter; for those who know the password if it has one."""
 
     def do_GET(self):
+        login = base64.b64encode(b"me:" + self.server.password.encode()).decode()
+        if self.server.password and self.headers.get("Authorization") != f"Basic {login}":
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+            self.end_headers()
+            return
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
@@ -218,17 +225,18 @@ class Mjpeg(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def stream():
-    """An MJPEG stream on loopback that breaks off after some frames: (its URL, the server)."""
+def server():
+    """An MJPEG stream on loopback that breaks off after some frames."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mjpeg)
-    server.frames, server.daemon_threads = 60, True
+    server.frames, server.password, server.daemon_threads = 60, "", True
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/stream.mjpg"
+    yield server
     server.shutdown()
     server.server_close()
 
 
-def test_an_http_stream_is_read_and_taken_up_again_when_it_breaks_off(stream):
+def test_an_http_stream_is_read_and_taken_up_again_when_it_breaks_off(server):
+    stream = f"http://127.0.0.1:{server.server_port}/stream.mjpg"
     said, stop = [], threading.Event()
     with cameras.open_source(stream, say=said.append, stop=stop) as source:
         shapes = set()
@@ -238,6 +246,30 @@ def test_an_http_stream_is_read_and_taken_up_again_when_it_breaks_off(stream):
                 break
     assert source.live and shapes == {(48, 64, 3)}
     assert len(said) == 2 and stream in said[0]
+
+
+def test_a_stream_is_opened_with_its_password_and_shown_without(server):
+    server.password = "p@ss:/%w"
+    host = f"127.0.0.1:{server.server_port}/stream.mjpg"
+    with pytest.raises(SourceError) as refused:
+        cameras.open_source(f"http://me:wrong@{host}").__enter__()
+    assert "the password" in str(refused.value) and host in str(refused.value) and "wrong" not in str(refused.value)
+    with cameras.open_source(f"http://me@{host}", password=server.password) as source:
+        assert next(iter(source)).image_bgr.shape == (48, 64, 3)
+    assert source.name == f"The stream http://{host}"
+
+
+@pytest.mark.parametrize(
+    ("url", "opened", "shown"),
+    [
+        ("rtsp://host:554/a@b", "rtsp://host:554/a@b", "rtsp://host:554/a@b"),
+        ("rtsp://me@host:554/a", "rtsp://me:s%40%2F@host:554/a", "rtsp://host:554/a"),
+        ("rtsp://me:own@host/a?b=c@d", "rtsp://me:own@host/a?b=c@d", "rtsp://host/a?b=c@d"),
+        ("rtsp://me@home.org:o@wn@host/a", "rtsp://me@home.org:o@wn@host/a", "rtsp://host/a"),
+    ],
+)
+def test_a_password_belongs_to_a_user_that_has_none(url, opened, shown):
+    assert (cameras.with_password(url, "s@/"), cameras.without_user(url)) == (opened, shown)
 
 
 def test_a_failed_attempt_writes_nothing_to_the_terminal():

@@ -103,6 +103,9 @@ def test_wrong_run_arguments_are_refused():
     for secret in (["--serve", "0.0.0.0:80", "--token", "long enough"], ["--mqtt", "mqtt://me:secret@pi/desk"]):
         with pytest.raises(InputError, match=r"can read .* /etc/edgefer\.env"):
             commands._run_arguments(["--camera", "0", *secret])
+    with pytest.raises(InputError, match="EDGEFER_SOURCE_PASSWORD"):
+        commands._run_arguments(["--source", "rtsp://me:p@ss@camera/live"])
+    assert "rtsp://me@camera:554/live" in commands._run_arguments(["--source", "rtsp://me@camera:554/live"])
     assert "mqtt://me@pi/desk" in commands._run_arguments(["--camera", "0", "--mqtt", "mqtt://me@pi/desk"])
     with pytest.raises(InputError, match="There is no user 'nobody at all'"):
         commands.install(["--camera", "0"], user="nobody at all", print_only=True)

@@ -129,7 +129,7 @@ def bench(
     source: Annotated[
         str, typer.Option(metavar="FILE", help="Video, picture or folder; 'builtin' is drawn faces as a video.")
     ] = "builtin",
-    minutes: Annotated[float, typer.Option(min=0.01, help="How long; heat shows after 10 or more.")] = 0.5,
+    minutes: Annotated[float, typer.Option(min=0.01, max=1440, help="How long; heat shows after 10 or more.")] = 0.5,
     faces_of: FacesOption = "",
     detector: DetectorOption = "haar",
     detector_file: DetectorFile = None,

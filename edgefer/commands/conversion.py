@@ -21,7 +21,9 @@ def convert(
     ] = False,
     max_drop: Annotated[
         float | None,
-        typer.Option(metavar="POINTS", help="int8 by the cheapest way that loses no more accuracy on validation."),
+        typer.Option(
+            min=0, max=100, metavar="POINTS", help="int8 by the cheapest way that loses no more accuracy on validation."
+        ),
     ] = None,
     float16: Annotated[bool, typer.Option("--float16", help="Also with float16 weights: half the bytes.")] = False,
     prune: Annotated[

@@ -1,5 +1,6 @@
 """The commands of the device: run."""
 
+import os
 import signal
 import threading
 from pathlib import Path
@@ -26,7 +27,12 @@ def run(
         typer.Option(metavar="N|PATH|csi", help="Camera number, /dev path, or csi for a Raspberry Pi's own."),
     ] = None,
     source: Annotated[
-        str, typer.Option(metavar="FILE|FOLDER|URL", help="Video, picture, folder, stream, gst:PIPELINE, or 'builtin'.")
+        str,
+        typer.Option(
+            metavar="FILE|FOLDER|URL",
+            help="Video, picture, folder, stream, gst:PIPELINE, or 'builtin'; the password of a rtsp://user@host/path "
+            "may be in EDGEFER_SOURCE_PASSWORD.",
+        ),
     ] = "",
     size: Annotated[str, typer.Option(metavar="WxH", help="Picture size to ask a camera for, such as 640x480.")] = "",
     fps: Annotated[float | None, typer.Option(min=1, help="Frame rate to ask a camera for.")] = None,
@@ -110,6 +116,8 @@ def run(
         raise InputError("Name one input: --camera 0, or --source with a video, picture, folder, URL or builtin.")
     if camera is None and (size or fps or mjpg is not None):
         raise InputError("--size, --fps and --mjpg are for --camera: a file or stream has its own.")
+    if mjpg is not None and str(camera).startswith("csi"):
+        raise InputError("--mjpg is for USB cameras: a CSI camera's frames are never compressed. Leave it out.")
     if smooth not in PRESETS:
         raise InputError(f"There is no --smooth {smooth!r}: choose {', '.join(PRESETS)}.")
     wanted = Outputs(
@@ -155,7 +163,12 @@ def run(
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
     live: dict[str, Any] = {"stop": stop, "say": console.say, "wait": wait, "trying": notifier.trying}
-    frames_from = open_camera(camera, options, **live) if camera is not None else open_source(source, **live)
+    if camera is not None:
+        frames_from = open_camera(camera, options, **live)
+    else:
+        frames_from = open_source(source, password=os.environ.get("EDGEFER_SOURCE_PASSWORD", ""), **live)
+    if wait and not frames_from.live:
+        raise InputError(f"--wait is for cameras and streams: {source} is read as it is.")
     with frames_from as frames_in:
         outputs = wanted.open(frames_in, opened.card, classifier.network.runtime, stop)
         console.say(f"{opened.card.name} on {classifier.network.runtime}, {device}; Ctrl-C ends.")

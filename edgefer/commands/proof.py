@@ -59,8 +59,12 @@ def parity(
     ] = "",
     split: Annotated[str, typer.Option(help="Which split of the data; valid, or train where none was held back.")] = "",
     runtime: Runtimes = None,
-    max_drop: Annotated[float, typer.Option(help="Most points of accuracy conversion may cost.")] = 1.0,
-    min_agreement: Annotated[float, typer.Option(help="Least share of equal decisions.")] = 0.97,
+    max_drop: Annotated[
+        float, typer.Option(min=0, max=100, metavar="POINTS", help="Most points of accuracy conversion may cost.")
+    ] = 1.0,
+    min_agreement: Annotated[
+        float, typer.Option(min=0, max=1, metavar="SHARE", help="Least share of equal decisions.")
+    ] = 0.97,
     report: Annotated[
         Path | None,
         typer.Option(

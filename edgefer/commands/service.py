@@ -133,10 +133,11 @@ def _run_arguments(arguments: list[str]) -> list[str]:
         raise InputError("Name one input after --: --camera 0, or --source with a stream, such as `-- --camera 0`.")
     if params["save"]:
         raise InputError("A service that is started again would find its --save file there and stop: use --csv.")
-    if (params["serve"] and params["token"]) or re.search(r"//[^/@]*:[^/@]*@", params["mqtt"]):
+    addresses = params["mqtt"], params["source"]
+    if (params["serve"] and params["token"]) or any(re.search(r"//[^/@]*:[^/]*@", address) for address in addresses):
         raise InputError(
-            f"All users can read a service's command line: put EDGEFER_TOKEN=... and EDGEFER_MQTT_PASSWORD=... into "
-            f"{service.SECRETS}, for root alone (chmod 600), and leave them out here."
+            "All users can read a service's command line: put EDGEFER_TOKEN=..., EDGEFER_MQTT_PASSWORD=... and "
+            f"EDGEFER_SOURCE_PASSWORD=... into {service.SECRETS}, for root alone (chmod 600), and leave them out here."
         )
     if params["bundle"] is None and (newest := newest_bundle()):
         words = [str(newest.absolute()), *words]
