@@ -18,6 +18,7 @@ from edgefer import __version__, drawn
 from edgefer.devices import health, loop
 from edgefer.devices.boards import board_model, os_release
 from edgefer.devices.cameras import BUILT_IN, Source, open_source
+from edgefer.devices.captures import without_secrets
 from edgefer.devices.faces import Detector
 from edgefer.devices.sinks import JsonLines
 from edgefer.errors import EdgeferError, InputError, SourceError
@@ -116,7 +117,9 @@ def run_bench(
     Raises InputError for a live source, whose speed is the camera's, and SourceError for one that cannot be read.
     """
     if open_source(where).live:
-        raise InputError(f"bench cannot measure {where}, which sets its own pace: name a video, a folder or builtin.")
+        raise InputError(
+            f"bench cannot measure {without_secrets(where)}, which sets its own pace: name a video, a folder or builtin."
+        )
     watch = Stopwatch(warm_up)
     seen: set[tuple[int, int]] = set()
     temperature, held = health.cpu_temperature_c(), health.throttling()
@@ -138,7 +141,7 @@ def run_bench(
         network=f"{classifier.card.name}, {'int8' if classifier.network.quantized else 'float32'}",
         runtime=f"{classifier.network.runtime} {runtime_version(classifier.network.runtime)}", threads=threads,
         detector=f"{detector.name}, {detector.width} px" if hasattr(detector, "width") else detector.name,
-        source=where, frame=sizes, seconds=float(apart.sum()), frames=len(apart), faces_per_frame=summary.faces / summary.frames,
+        source=without_secrets(where), frame=sizes, seconds=float(apart.sum()), frames=len(apart), faces_per_frame=summary.faces / summary.frames,
         fps=len(apart) / float(apart.sum()),
         fps_first_tenth=tenth / float(apart[:tenth].sum()), fps_last_tenth=tenth / float(apart[-tenth:].sum()),
         stages={stage: _times(laps[:, column]) for column, stage in enumerate(loop.STAGES)} | {END: _times(laps.sum(axis=1))},

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import cv2
 
 from edgefer import drawn
 from edgefer.devices import captures
-from edgefer.devices.captures import AS_IT_COMES, CaptureOptions
+from edgefer.devices.captures import AS_IT_COMES, CaptureOptions, with_password, without_secrets
 from edgefer.devices.live import Live
 from edgefer.errors import InputError, SourceError
 from edgefer.quiet import quiet
@@ -23,7 +23,6 @@ PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 BUILT_IN = "builtin"
 GSTREAMER = "gst:"
-_USER = re.compile(r"^(?P<scheme>[^:/?#]+://)(?P<name>[^:/?#]*)(?P<password>:[^/?#]*)?@")
 
 
 class Source(Protocol):
@@ -74,9 +73,9 @@ def open_source(where: str, *, password: str = "", **how: Any) -> Source:
         return Live(partial(captures.connect_gstreamer, pipeline), "The GStreamer pipeline", **how)
     if "://" in where:
         if where.startswith(("http", "file")) and Path(urlsplit(where).path).suffix.lower() in VIDEOS:
-            return Video(with_password(where, password), without_user(where))
-        shown = without_user(where)
-        return Live(partial(captures.connect_url, with_password(where, password), shown), f"The stream {shown}", **how)
+            return Video(with_password(where, password), without_secrets(where))
+        url = with_password(where, password)
+        return Live(partial(captures.connect_url, url), f"The stream {without_secrets(where)}", **how)
     path = Path(where)
     if path.is_dir():
         return Pictures(
@@ -90,20 +89,7 @@ def open_source(where: str, *, password: str = "", **how: Any) -> Source:
         raise SourceError(f"You may not read {path}: change its rights (chmod), or name another.")
     if path.suffix.lower() in PICTURES:
         return Pictures([path], str(path))
-    return Video(str(path))
-
-
-def with_password(url: str, password: str) -> str:
-    """The URL with the password where it names a user and none: user@host as user:password@host."""
-    user = _USER.match(url)
-    if not user or user["password"] is not None or not password:
-        return url
-    return f"{user['scheme']}{user['name']}:{quote(password, safe='')}@{url[user.end() :]}"
-
-
-def without_user(url: str) -> str:
-    """The URL as it may be shown and logged: without user and password."""
-    return _USER.sub(r"\g<scheme>", url)
+    return Video(str(path.absolute()), str(path))  # FFmpeg takes the 10 of a relative 10:30.mp4 for a protocol
 
 
 def parse_size(text: str) -> tuple[int, int]:

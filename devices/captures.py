@@ -5,9 +5,11 @@ Each `connect_...` opens one and gives a Capture (edgefer.devices.live), or rais
 
 import errno
 import os
+import re
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -101,15 +103,27 @@ def check_device(device: Path) -> None:
         raise SourceError(f"Camera {name} cannot be opened: {error.strerror}.") from None
 
 
-def connect_url(url: str, shown: str) -> CvCapture:
-    """A stream by URL, such as rtsp://host/path or http://host/stream.mjpg. shown: the URL without a password."""
+def with_password(url: str, password: str) -> str:
+    """The URL with the password where it names a user and none: user@host as user:password@host."""
+    user = re.match(r"[^:/?#]+://[^:/?#]*(?=@[^@/?#]*(?:[/?#]|$))", url)
+    return f"{user[0]}:{quote(password, safe='')}{url[user.end() :]}" if user and password else url
+
+
+def without_secrets(text: str) -> str:
+    """A URL or pipeline as it may be shown and logged: without user and password, even if they are badly written."""
+    text = re.sub(r"://(\S*:\S*|[^/?#\s]*)@", "://", text)
+    return re.sub(r"(?i)\b((?:user-)?(?:pw|pwd|pass\w*)=)[^&\s]+", r"\1...", text)
+
+
+def connect_url(url: str) -> CvCapture:
+    """A stream by URL, such as rtsp://host/path or http://host/stream.mjpg."""
     _hush()
     capture = cv2.VideoCapture(
         url, cv2.CAP_FFMPEG, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_MS]
     )
     if not capture.isOpened():
         raise SourceError(
-            f"The stream {shown} cannot be opened: check the address, the password if it needs one, and that its host answers."
+            f"The stream {without_secrets(url)} cannot be opened: check the address, the password if it needs one, and that its host answers."
         )
     return CvCapture(capture)
 
@@ -125,7 +139,9 @@ def connect_gstreamer(pipeline: str) -> CvCapture:
     _hush()
     capture = cv2.VideoCapture(whole, cv2.CAP_GSTREAMER)
     if not capture.isOpened():
-        raise SourceError(f"GStreamer cannot run {whole!r}: try it with gst-launch-1.0, and fakesink for appsink.")
+        raise SourceError(
+            f"GStreamer cannot run {without_secrets(whole)!r}: try it with gst-launch-1.0, and fakesink for appsink."
+        )
     return CvCapture(capture)
 
 

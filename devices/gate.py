@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE_S = 30 * 24 * 3600
-GUESS_S = 0.5  # a wrong token is answered after so long
+GUESS_S = 0.5  # a wrong token or cookie is answered after so long
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -51,7 +51,7 @@ class Gate:
 
         request = Request(scope)
         answer = self._refuse(request)
-        if answer is not None and answer.status_code == 401 and "token" in request.query_params:
+        if answer is not None and answer.status_code == 401 and ("token" in request.query_params or request.cookies):
             await asyncio.sleep(GUESS_S)
         await (answer or self._app)(scope, receive, with_headers)
 

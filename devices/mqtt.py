@@ -21,6 +21,7 @@ CHANGE = 0.05  # a score that moved by less is no news
 AGAIN_S = 10.0  # the state is told again so often, so that a listener knows it is fresh
 EXPIRE_S = 30  # Home Assistant shows "unavailable" when it has heard nothing for so long, as when a camera is lost
 RETRY_S = (1, 60)  # the first and the longest pause between two attempts to connect; paho doubles it
+LASTING_S = 5.0  # a connection that ends sooner was not one: brokers that forbid a topic end it at the first message
 NO_FACE = "none"
 
 
@@ -43,8 +44,10 @@ def parse_broker(url: str, password: str = "") -> Broker:
         parts = urlsplit(url)
         port = parts.port
         (parts.hostname or "").encode("idna")  # as the socket will, in a thread of paho's that would die of it
-    except ValueError as error:
-        raise InputError(f"The MQTT address cannot be read ({error}): {shape}.") from None
+    except ValueError:  # not told on: it quotes what may be a password
+        raise InputError(
+            f"The MQTT address cannot be read: {shape}, with / # ? @ : of a password as %2F and so on."
+        ) from None
     prefix = unquote(parts.path).strip("/")
     if parts.scheme not in PORTS or not parts.hostname or "?" in url or "#" in url:
         raise InputError(f"This is no MQTT address: {shape}.")  # not shown: it may hold a password
@@ -80,7 +83,8 @@ class Mqtt(Sink):
         self._sent: dict | None = None
         self._unsent: dict | None = None
         self._sent_s = 0.0
-        self._connected = False
+        self._connected, self._connected_s = False, 0.0
+        self._retry_s = RETRY_S[0]
         self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"edgefer-{secrets.token_hex(4)}")
         if broker.user:
             self._client.username_pw_set(broker.user, broker.password or None)
@@ -97,6 +101,9 @@ class Mqtt(Sink):
     def write(self, result: Result) -> None:
         state = state_of(result)
         now = time.monotonic()
+        if self.trouble and self._connected and now - self._connected_s >= LASTING_S:
+            self.trouble = ""
+            self._say(f"{self.name} is connected again.")
         self._unsent = state if news(self._sent, state) or now - self._sent_s >= AGAIN_S else None
         if self._unsent and self._connected and now - self._sent_s >= self._pause_s:
             self._send(state)
@@ -125,17 +132,19 @@ class Mqtt(Sink):
         if reason.is_failure:
             self._failed(f"refuses the connection ({reason})")
             return
+        # With QoS 0, as all is told again at the next connection: paho would keep what is not acknowledged, for ever.
         for topic, config in discovery(self._broker.prefix, self._labels).items():
-            client.publish(topic, json.dumps(config), qos=1, retain=True)
-        client.publish(self._topic("availability"), "online", qos=1, retain=True)
-        self._sent, self._connected = None, True
-        if self.trouble:
-            self.trouble = ""
-            self._say(f"{self.name} is connected again.")
+            client.publish(topic, json.dumps(config), retain=True)
+        client.publish(self._topic("availability"), "online", retain=True)
+        self._sent, self._connected, self._connected_s = None, True, time.monotonic()
 
     def _on_disconnect(self, client, userdata, flags, reason, properties) -> None:
         if self._connected:
-            self._failed("is gone")
+            lasted = time.monotonic() - self._connected_s >= LASTING_S
+            self._retry_s = RETRY_S[0] if lasted else min(2 * self._retry_s, RETRY_S[1])
+            client.reconnect_delay_set(self._retry_s, RETRY_S[1])  # paho itself begins anew after each connection
+            topics = f"{self._broker.prefix}/# and homeassistant/#"
+            self._failed("is gone" if lasted else f"ends the connection at once (may this user write to {topics}?)")
         self._connected = False
 
     def _failed(self, why: str) -> None:

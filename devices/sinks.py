@@ -123,6 +123,13 @@ class Changes(TextSink):
 COLUMNS = ("time", "frame", "time_s", "id", "left", "top", "right", "bottom", "label", "score", "unsure")
 
 
+def check_room(folder: Path, more: int = 0) -> None:
+    """EdgeferError when the folder's disk has less than KEEP_FREE_BYTES, and `more`, left."""
+    least = KEEP_FREE_BYTES + more
+    if shutil.disk_usage(folder).free < least:
+        raise EdgeferError(f"the disk is full (less than {least / 1e6:.0f} MB free)")
+
+
 class Csv(Sink):
     """One row a face, added to the end of the file, so that a program that is started again goes on with it.
 
@@ -136,7 +143,7 @@ class Csv(Sink):
             raise SourceError(f"There is no folder {path.parent} to write {path.name} in.")
         if path.exists() and not path.is_file():
             raise SourceError(f"{path} is a folder or a device: name a file.")
-        self.name, self._labels = str(path), labels
+        self.name, self._folder, self._labels = str(path), path.parent, labels
         header = _row([*COLUMNS, *labels])
         self._file = path.open("ab+", buffering=0)
         self._file.seek(0)
@@ -173,6 +180,7 @@ class Csv(Sink):
             row += [f"{said.score:.4f}", said.unsure, *(f"{said.scores[label]:.4f}" for label in self._labels)]
             rows += _row(row)
         if rows:
+            check_room(self._folder)
             self._append(rows)
 
     def close(self) -> None:
@@ -208,12 +216,14 @@ class VideoFile(Sink):
             )
         self.name, self.path, self.fps, self.live = str(path), path, fps, live
         self._still = path.suffix.lower() in (".png", ".jpg")
-        self.partial = path.with_name(f".partial-{path.name}")
+        self.partial = path.absolute().with_name(
+            f".partial-{path.name}"
+        )  # FFmpeg takes the 10 of 10:30.mp4 for a protocol
         self._writer: cv2.VideoWriter | None = None
         self._last: Result | None = None
         self._written, self._lead_s = 0, 0.0
         try:
-            self._check_room()
+            check_room(path.parent)
         except EdgeferError as error:
             raise SourceError(f"{path} cannot be written: {error}. Make room, or name a file elsewhere.") from None
 
@@ -221,7 +231,7 @@ class VideoFile(Sink):
         last, self._last = self._last, result
         if self._still:
             return
-        self._check_room()
+        check_room(self.path.parent, INDEX_BYTES * self._written)
         picture = result.picture()
         if self._writer is None:
             self._open(picture)
@@ -231,11 +241,6 @@ class VideoFile(Sink):
         for _ in range(self._times(result, last)):
             self._writer.write(picture)
             self._written += 1
-
-    def _check_room(self) -> None:
-        least = KEEP_FREE_BYTES + INDEX_BYTES * self._written
-        if shutil.disk_usage(self.path.parent).free < least:
-            raise EdgeferError(f"the disk is full (less than {least / 1e6:.0f} MB free)")
 
     def _open(self, picture: np.ndarray) -> None:
         self.size = picture.shape[1], picture.shape[0]

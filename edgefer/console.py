@@ -1,5 +1,6 @@
 """What the command line shows: results on stdout, talk and progress on stderr."""
 
+import contextlib
 import math
 import re
 import time
@@ -15,8 +16,9 @@ err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def say(text: str) -> None:
-    """A line of talk, to stderr."""
-    err.print(text, markup=False)
+    """A line of talk, to stderr; nobody may be there any more to hear it."""
+    with contextlib.suppress(OSError):
+        err.print(text, markup=False)
 
 
 def show(text: str) -> None:

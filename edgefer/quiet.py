@@ -12,7 +12,9 @@ def quiet() -> Iterator[None]:
     """Hold back what is written to the process's stderr; it is shown after all if the work inside fails."""
     sys.stderr.flush()
     saved = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    # In memory where that is possible: on a full disk there is no temporary file, and a camera must run all the same.
+    in_memory = hasattr(os, "memfd_create")
+    with os.fdopen(os.memfd_create("edgefer"), "w+b") if in_memory else tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield

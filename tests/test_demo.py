@@ -6,6 +6,15 @@ import time
 import cv2
 import pytest
 
+from edgefer.commands import demo
+from edgefer.errors import EdgeferError
+
+
+def test_a_demo_that_was_stopped_in_its_video_says_so(tmp_path):
+    (tmp_path / "faces.jsonl").write_text('{"frame": 0, "time_s": 0.0, "faces": []}\n')
+    with pytest.raises(EdgeferError, match="Stopped while it read the video"):
+        demo._score(tmp_path / "faces.jsonl")
+
 
 @pytest.mark.slow
 def test_demo_does_the_main_job_in_three_minutes(edgefer, tmp_path):

@@ -103,8 +103,8 @@ def test_no_face_is_said_and_is_no_error(edgefer, converted, tmp_path):
     assert "no display that a window can open on: running without one" in done.stderr
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_sigterm_end_cleanly_and_finish_the_file(converted, tmp_path, ending):
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_and_a_closed_terminal_end_cleanly_and_finish_the_file(converted, tmp_path, ending):
     saved, table = tmp_path / "out.mp4", tmp_path / "out.csv"
     command = [sys.executable, "-c", "from edgefer.cli import main; main()", "run", str(converted.path)]
     command += ["--source", "builtin", "--headless", "--json", "--save", str(saved)]

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefer.devices import cameras
+from edgefer.devices import cameras, captures
 from edgefer.devices.live import Live
 from edgefer.errors import EdgeferError, SourceError
 
@@ -262,14 +262,26 @@ def test_a_stream_is_opened_with_its_password_and_shown_without(server):
 @pytest.mark.parametrize(
     ("url", "opened", "shown"),
     [
-        ("rtsp://host:554/a@b", "rtsp://host:554/a@b", "rtsp://host:554/a@b"),
+        ("rtsp://host:554/a", "rtsp://host:554/a", "rtsp://host:554/a"),
+        ("http://host/a@b", "http://host/a@b", "http://host/a@b"),
         ("rtsp://me@host:554/a", "rtsp://me:s%40%2F@host:554/a", "rtsp://host:554/a"),
-        ("rtsp://me:own@host/a?b=c@d", "rtsp://me:own@host/a?b=c@d", "rtsp://host/a?b=c@d"),
+        ("rtsp://me@home.org@host/a", "rtsp://me@home.org:s%40%2F@host/a", "rtsp://host/a"),
         ("rtsp://me@home.org:o@wn@host/a", "rtsp://me@home.org:o@wn@host/a", "rtsp://host/a"),
+        ("rtsp://me:o/#?wn@host/a", "rtsp://me:o/#?wn@host/a", "rtsp://host/a"),
+        (
+            "http://host/a?user=me&password=own&n=1",
+            "http://host/a?user=me&password=own&n=1",
+            "http://host/a?user=me&password=...&n=1",
+        ),
+        (
+            "rtspsrc location=rtsp://me:own@host/a user-pw=own ! x",
+            "rtspsrc location=rtsp://me:own@host/a user-pw=own ! x",
+            "rtspsrc location=rtsp://host/a user-pw=... ! x",
+        ),
     ],
 )
-def test_a_password_belongs_to_a_user_that_has_none(url, opened, shown):
-    assert (cameras.with_password(url, "s@/"), cameras.without_user(url)) == (opened, shown)
+def test_a_password_belongs_to_a_user_that_has_none_and_is_never_shown(url, opened, shown):
+    assert (captures.with_password(url, "s@/"), captures.without_secrets(url)) == (opened, shown)
 
 
 def test_a_failed_attempt_writes_nothing_to_the_terminal():

@@ -1,9 +1,11 @@
 """MQTT against a real Mosquitto: what is published and how often, a broker that goes and comes back, one that refuses."""
 
+import itertools
 import json
 import queue
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -112,11 +114,12 @@ def test_addresses_and_passwords():
 
 
 @pytest.mark.parametrize(
-    "url", ["mqtt://broker", "mqtt://broker/a/#", "mqtt://broker/a b", "http://broker/a", "broker/a", "mqtt://b:x/a", "mqtt:///a", "mqtt://home..lan/a"]
+    "url", ["mqtt://broker", "mqtt://broker/a/#", "mqtt://broker/a b", "http://broker/a", "broker/a", "mqtt://b:x/a", "mqtt:///a", "mqtt://home..lan/a", "mqtt://me:secret/1@b/a"]
 )  # fmt: skip
 def test_no_mqtt_address(url):
-    with pytest.raises(InputError, match="mqtt://host/topic-prefix"):
+    with pytest.raises(InputError, match="mqtt://host/topic-prefix") as refused:
         mqtt.parse_broker(url)
+    assert "secret" not in str(refused.value)
 
 
 def test_news_is_another_face_or_label_or_a_score_that_moved(result):
@@ -178,7 +181,7 @@ def test_only_changes_are_told_and_not_too_often(broker, sinks, result):
 
 
 @pytest.mark.mosquitto
-def test_a_broker_may_go_and_come_back(broker, sinks, result):
+def test_a_broker_may_go_and_come_back(broker, sinks, result, monkeypatch):
     said = []
     sink = sinks(broker.port, rate=1000, say=said.append)
     feed = Feed(sink)
@@ -189,11 +192,44 @@ def test_a_broker_may_go_and_come_back(broker, sinks, result):
         feed.write(result(number, "happy"))
     broker.start()
     listener = Listener(broker.port)
-    wait_for(lambda: not sink.trouble)
+    wait_for(lambda: sink._connected)
     feed.write(result(99, "sad"))
-    assert json.loads(listener.next("home/desk/state"))["label"] == "sad"
+    assert json.loads(listener.next("home/desk/state"))["label"] == "sad" and sink.trouble
+    monkeypatch.setattr(mqtt, "LASTING_S", 0)
+    feed.write(result(100, "sad"))
+    wait_for(lambda: not sink.trouble)
     assert sink.errors == 1 and len(said) == 2 and "trying again" in said[0] and "connected again" in said[1]
     listener.close()
+
+
+def test_a_broker_that_ends_every_connection_is_asked_less_and_less_often(monkeypatch, result):
+    """As some do with who writes to a topic that is not theirs."""
+    monkeypatch.setattr(mqtt, "RETRY_S", (0.1, 60))
+    said, met = [], []
+
+    def serve():
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                met.append(time.monotonic())
+                connection.recv(1024)
+                connection.sendall(b"\x20\x02\x00\x00")  # CONNACK, accepted
+                connection.recv(1024)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        broker = mqtt.parse_broker(f"mqtt://127.0.0.1:{server.getsockname()[1]}/home/desk")
+        sink = mqtt.Mqtt(broker, LABELS, say=said.append)
+        wait_for(lambda: len(met) == 5)
+        kept = len(sink._client._out_messages)
+        sink.close()
+        server.shutdown(socket.SHUT_RDWR)
+    pauses = [after - before for before, after in itertools.pairwise(met)]
+    assert pauses[3] > 2 * pauses[1] and kept == 0
+    assert len(said) == 1 and "may this user write to home/desk/# and homeassistant/#?" in said[0]
 
 
 @pytest.mark.mosquitto

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -11,6 +13,7 @@ from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.commands.outputs import Outputs, parse_address
 from edgefer.devices.cameras import open_source
 from edgefer.errors import InputError, MissingDependency
+from edgefer.quiet import quiet
 
 RUN = ("run", "fer-small", "--source", "builtin", "--headless")
 
@@ -63,6 +66,17 @@ def test_a_missing_library_is_one_sentence(monkeypatch, wanted, module, library,
     with open_source("builtin") as source, pytest.raises(MissingDependency) as caught:
         Outputs(**wanted).open(source, card, "litert")
     assert str(caught.value) == line
+
+
+def test_a_full_disk_keeps_no_run_from_starting(monkeypatch, capfd):
+    def full(*about, **options):
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(ValueError, match="at last"), quiet():
+        os.write(2, b"held back, then shown")
+        raise ValueError("at last")
+    assert capfd.readouterr().err == "held back, then shown"
 
 
 def test_a_disk_that_is_full_ends_one_output_and_not_the_run(tmp_path):

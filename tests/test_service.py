@@ -97,14 +97,24 @@ def test_a_systemctl_that_hangs_is_a_sentence(monkeypatch):
         commands._systemctl("restart", "edgefer")
 
 
-def test_wrong_run_arguments_are_refused():
+def test_wrong_run_arguments_are_refused(monkeypatch):
     with pytest.raises(InputError, match="find its --save file there"):
         commands._run_arguments(["--camera", "0", "--save", "out.mp4"])
     for secret in (["--serve", "0.0.0.0:80", "--token", "long enough"], ["--mqtt", "mqtt://me:secret@pi/desk"]):
         with pytest.raises(InputError, match=r"can read .* /etc/edgefer\.env"):
             commands._run_arguments(["--camera", "0", *secret])
-    with pytest.raises(InputError, match="EDGEFER_SOURCE_PASSWORD"):
-        commands._run_arguments(["--source", "rtsp://me:p@ss@camera/live"])
+    for secret in (
+        "rtsp://me:p@ss@camera/live",
+        "rtsp://me:p/ss@camera/live",
+        "gst:rtspsrc location=rtsp://me:p@camera",
+    ):
+        with pytest.raises(InputError, match="EDGEFER_SOURCE_PASSWORD"):
+            commands._run_arguments(["--source", secret])
+    for folder in ("/home/pi", "/tmp", "logs"):
+        with pytest.raises(InputError, match=r"a name alone, such as faces\.csv"):
+            commands._run_arguments(["--camera", "0", "--csv", f"{folder}/faces.csv"])
+    monkeypatch.setenv("EDGEFER_TOKEN", "from elsewhere")
+    assert "--csv" in commands._run_arguments(["--camera", "0", "--csv", "faces.csv", "--serve", "8000"])
     assert "rtsp://me@camera:554/live" in commands._run_arguments(["--source", "rtsp://me@camera:554/live"])
     assert "mqtt://me@pi/desk" in commands._run_arguments(["--camera", "0", "--mqtt", "mqtt://me@pi/desk"])
     with pytest.raises(InputError, match="There is no user 'nobody at all'"):

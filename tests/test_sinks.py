@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgefer.devices.cameras import open_source
 from edgefer.devices.sinks import Changes, Csv, JsonLines, VideoFile, Window
 from edgefer.errors import EdgeferError, SourceError
 
@@ -139,6 +140,28 @@ def test_a_disk_that_is_full_at_the_start_is_said_at_once_and_left_clean(result,
         sink.write(result(0))
     sink.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_csv_leaves_the_disk_some_room(result, tmp_path, monkeypatch):
+    sink = Csv(tmp_path / "out.csv", LABELS)
+    sink.write(result(0, "happy"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**6))
+    with pytest.raises(EdgeferError, match="less than 20 MB free"):
+        sink.write(result(1, "happy"))
+    sink.close()
+    assert [row["frame"] for row in rows(tmp_path / "out.csv")] == ["0"]
+
+
+def test_a_video_may_be_named_by_the_time_of_day(result, tmp_path, monkeypatch):
+    """FFmpeg takes what stands before a colon for a protocol."""
+    monkeypatch.chdir(tmp_path)
+    sink = VideoFile(Path("10:30.mp4"), 10)
+    for number in range(3):
+        sink.write(result(number))
+    sink.close()
+    with open_source("10:30.mp4") as source:
+        assert len(list(source)) == 3
+    assert [file.name for file in tmp_path.iterdir()] == ["10:30.mp4"]
 
 
 def test_a_video_that_could_not_be_finished_is_not_left(result, tmp_path):

@@ -160,7 +160,9 @@ def test_from_elsewhere_only_with_the_token(serve):
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie and "SameSite=lax" in cookie and token not in cookie
     assert get(page, "/health", Host="pi.local", Cookie=cookie.split(";")[0]).status == 200
+    began = time.monotonic()
     assert get(page, "/health", Host="pi.local", Cookie=cookie.split("=")[0] + "=" + token).status == 401
+    assert time.monotonic() - began >= 0.5, "cookies can be guessed too"
 
 
 def test_a_token_of_ones_own(serve):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgefer.errors import InputError
+from edgefer.errors import EdgeferError, InputError
 
 
 def demo(
@@ -75,7 +75,10 @@ def _score(lines: Path) -> tuple[int, int]:
     from edgefer import drawn
 
     right = faces = 0
-    for line, (_, truths) in zip(lines.read_text().splitlines(), drawn.scene(), strict=True):
+    seen, scene = lines.read_text().splitlines(), [truths for _, truths in drawn.scene()]
+    if len(seen) < len(scene):
+        raise EdgeferError(f"Stopped while it read the video; all up to there is in {lines.parent}.")
+    for line, truths in zip(seen, scene, strict=True):
         found = json.loads(line)["faces"]
         for truth in truths:
             x = (truth.box_xyxy[0] + truth.box_xyxy[2]) / 2

@@ -104,7 +104,8 @@ def run(
     from edgefer.bundle import Bundle
     from edgefer.devices import loop
     from edgefer.devices.boards import this_board
-    from edgefer.devices.cameras import CaptureOptions, open_camera, open_source, parse_size
+    from edgefer.devices.cameras import open_camera, open_source, parse_size
+    from edgefer.devices.captures import CaptureOptions, without_secrets
     from edgefer.devices.guarded import GuardedClassifier, GuardedDetector
     from edgefer.devices.notify import Notifier
     from edgefer.devices.smoothing import PRESETS, Steadier
@@ -162,13 +163,17 @@ def run(
 
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(
+            signal.SIGHUP, end
+        )  # the terminal is closed, or ssh is gone: what is saved is finished all the same
     live: dict[str, Any] = {"stop": stop, "say": console.say, "wait": wait, "trying": notifier.trying}
     if camera is not None:
         frames_from = open_camera(camera, options, **live)
     else:
         frames_from = open_source(source, password=os.environ.get("EDGEFER_SOURCE_PASSWORD", ""), **live)
     if wait and not frames_from.live:
-        raise InputError(f"--wait is for cameras and streams: {source} is read as it is.")
+        raise InputError(f"--wait is for cameras and streams: {without_secrets(source)} is read as it is.")
     with frames_from as frames_in:
         outputs = wanted.open(frames_in, opened.card, classifier.network.runtime, stop)
         console.say(f"{opened.card.name} on {classifier.network.runtime}, {device}; Ctrl-C ends.")

@@ -133,8 +133,12 @@ def _run_arguments(arguments: list[str]) -> list[str]:
         raise InputError("Name one input after --: --camera 0, or --source with a stream, such as `-- --camera 0`.")
     if params["save"]:
         raise InputError("A service that is started again would find its --save file there and stop: use --csv.")
-    addresses = params["mqtt"], params["source"]
-    if (params["serve"] and params["token"]) or any(re.search(r"//[^/@]*:[^/]*@", address) for address in addresses):
+    if params["csv"] and len(params["csv"].parts) > 1:
+        raise InputError(
+            f"A service may write nowhere but in /var/lib/{service.NAME}, where its --csv lies: give it a name alone, "
+            f"such as {params['csv'].name}."
+        )
+    if "--token" in words or any(re.search(r"//\S*:\S*@", params[name]) for name in ("mqtt", "source")):
         raise InputError(
             "All users can read a service's command line: put EDGEFER_TOKEN=..., EDGEFER_MQTT_PASSWORD=... and "
             f"EDGEFER_SOURCE_PASSWORD=... into {service.SECRETS}, for root alone (chmod 600), and leave them out here."
