@@ -54,6 +54,7 @@ class Operator:
     fused_activation: str = "NONE"
     dilation: tuple[int, int] = (1, 1)  # height, width
     shuffled_weights: bool = False
+    slice_masks: tuple[int, int] = (0, 0)  # of a STRIDED_SLICE: ellipsis, new axis
 
     @property
     def activations(self) -> tuple[Tensor, ...]:
@@ -246,12 +247,15 @@ class _Reader:
             "MAX_POOL_2D": self.schema.Pool2DOptions,
             "CONCATENATION": self.schema.ConcatenationOptions,
             "FULLY_CONNECTED": self.schema.FullyConnectedOptions,
+            "STRIDED_SLICE": self.schema.StridedSliceOptions,
         }
         table = operator.BuiltinOptions()
         if name not in classes or table is None:
             return {}
         options = classes[name]()
         options.Init(table.Bytes, table.Pos)
+        if name == "STRIDED_SLICE":
+            return {"slice_masks": (options.EllipsisMask(), options.NewAxisMask())}
         found: dict = {"fused_activation": _name(self.schema.ActivationFunctionType, options.FusedActivationFunction())}
         if name.endswith("CONV_2D"):
             found["dilation"] = options.DilationHFactor(), options.DilationWFactor()

@@ -89,7 +89,31 @@ def _limit(operator: Operator) -> str:
                 return f"its output has {tensor.shape[-1]} values, at most {MAX_SOFTMAX} are mapped"
     if name == "PRELU" and any(size > 1 for tensor in operator.inputs[1:] for size in tensor.shape[:-1]):
         return "its slopes are not one per channel: shared_axes=[1, 2] in Keras"
-    return _batch_limit(operator)
+    return _layout_limit(operator) or _batch_limit(operator)
+
+
+def _layout_limit(operator: Operator) -> str:
+    """What it does to its inputs' layout that the Edge TPU cannot, or ""."""
+    name, inputs = operator.name, operator.inputs
+    constants = [tensor for tensor in inputs if tensor.constant]
+    if name == "CONCATENATION" and constants:
+        if len(inputs) > 2:
+            return f"one of its {len(inputs)} inputs is a constant"
+        if any(len(set(tensor.data)) > 1 for tensor in constants):
+            return "it adds a constant that is not all zeros"
+    if name == "STRIDED_SLICE" and len(inputs) > 3:
+        strides = _integers(inputs[3].data)
+        if any(stride != 1 for stride in strides):
+            return f"its strides are {strides}, where all must be 1"
+        if any(operator.slice_masks):
+            return "it has an ellipsis or a new axis"
+    if name == "SQUEEZE" and _without_leading_ones(inputs[0].shape) != _without_leading_ones(operator.outputs[0].shape):
+        return f"it takes more than leading ones from {inputs[0].shape}"
+    return ""
+
+
+def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[next((place for place, size in enumerate(shape) if size != 1), len(shape)) :]
 
 
 def _batch_limit(operator: Operator) -> str:

@@ -72,12 +72,15 @@ class Provenance(_Part):
     """Where the network comes from.
 
     group_by: the rule that kept pictures together that belong together. folds: of the cross-validation that gave the
-    figures, where the network itself was then trained on all pictures; 0 where a validation split was held back.
+    figures, where the network itself was then trained on all pictures, or all but those that chose its epoch; 0 where a
+    validation split was held back. held_pictures: a hash of the names of those that were held back, or of all with
+    folds; "" in older cards.
     """
 
     data: str
     labels: str = Field("", description="where other labels than the data's own came from, such as ferplus")
     split_sizes: dict[str, int]
+    held_pictures: str = ""
     valid_fraction: float = Field(0.2, gt=0, lt=1)
     group_by: str = ""
     folds: int = Field(0, ge=0)

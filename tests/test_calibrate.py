@@ -27,6 +27,17 @@ def test_the_true_temperature_is_found_and_calibrates(temperature):
         assert nll(softmax(logits, found), labels) < nll(softmax(logits), labels)
 
 
+def test_few_pictures_that_are_all_right_make_no_score_certain():
+    """24 pictures, told apart by far: one between two classes must not become a sure one by it."""
+    labels = np.arange(24) % 3
+    logits = np.eye(3, dtype=np.float32)[labels] * 2
+    temperature = fit_temperature(logits, labels)
+    assert 0.9 < softmax(logits, temperature).max(axis=1).mean() < 0.97
+    assert softmax(np.array([0.6, 0.4, 0.0]), temperature).max() < 0.65
+    many = np.tile(labels, 400)
+    assert fit_temperature(np.tile(logits, (400, 1)), many) < temperature, "many that are right are worth more"
+
+
 def test_ece_is_the_gap_between_confidence_and_accuracy():
     sure = np.tile([0.9, 0.1], (10, 1))
     assert ece(sure, np.array([0] * 9 + [1])) == pytest.approx(0)

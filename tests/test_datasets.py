@@ -2,8 +2,10 @@
 
 import csv
 import gzip
+import struct
 import time
 import zipfile
+import zlib
 
 import cv2
 import numpy as np
@@ -194,6 +196,43 @@ def test_bad_folders_are_named(tmp_path):
     write_folder(tmp_path / "more" / "test", classes=("Angry", "bored"))
     with pytest.raises(DataError, match="bored is a class that the training split does not have"):
         load_dataset(tmp_path / "more", GRAY48)
+
+
+def test_two_folders_of_one_split_are_named(tmp_path):
+    for split in ("train", "val", "valid"):
+        write_folder(tmp_path / split)
+    with pytest.raises(DataError, match="two folders of one split"):
+        load_dataset(tmp_path, GRAY48)
+
+
+def test_a_header_that_claims_too_much_is_a_bad_picture(tmp_path):
+    flat = write_folder(tmp_path / "flat")
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    (flat / "happy" / "3.png").write_bytes(png + struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND")))
+    with pytest.raises(DataError, match=r"3\.png is not a picture OpenCV can read"):
+        load_dataset(flat, GRAY48)
+    assert len(load_dataset(flat, GRAY48, skip_bad=True).skipped) == 1
+
+
+def test_hidden_files_are_no_pictures(tmp_path):
+    flat = write_folder(tmp_path)
+    (flat / "happy" / ".ipynb_checkpoints").mkdir()
+    for copy in (".ipynb_checkpoints/3-checkpoint.png", "._3.png"):
+        (flat / "happy" / copy).write_bytes((flat / "happy" / "3.png").read_bytes())
+    assert sum(len(split) for split in load_dataset(flat, GRAY48).splits.values()) == 15
+
+
+def test_linked_folders_are_read_anew_when_they_change(tmp_path):
+    write_folder(tmp_path / "disk")
+    (tmp_path / "data").mkdir()
+    for top in (tmp_path / "disk").iterdir():
+        (tmp_path / "data" / top.name).symlink_to(top)
+    first = load_dataset(tmp_path / "data", GRAY48, cache=tmp_path / "cache")
+    (tmp_path / "disk" / "happy" / "4.png").unlink()
+    second = load_dataset(tmp_path / "data", GRAY48, cache=tmp_path / "cache")
+    assert [sum(len(split) for split in data.splits.values()) for data in (first, second)] == [15, 14]
+    assert first.held_pictures != second.held_pictures
 
 
 def test_labels_follow_their_pictures_through_every_shuffle(tmp_path):

@@ -89,7 +89,7 @@ def test_zscore_is_folded_and_the_folds_judge_int8(crossed):
 def test_parity_and_evaluate_say_what_they_look_at(edgefer, crossed, animals):
     _, converted = crossed
     done = edgefer("parity", converted.path, "--data", animals, "--min-agreement", 0.9)
-    assert "was trained on all these pictures" in done.stderr
+    assert "was trained on these pictures" in done.stderr
     edgefer("evaluate", converted.path, "--data", animals, "--flip")
     assert "int8, two views" in (converted.path / "report" / "evaluation-train.json").read_text()
 
@@ -181,6 +181,27 @@ def test_conversion_sees_the_folds_as_training_did_in_every_form(animals, tmp_pa
     made = pipeline.convert(bundle, dataset, pipeline.Plan(int8=False, float16=True), tmp_path / "out", Silent())
     assert sizes == [12, 12]
     assert set(made.bundle.card.metrics["2-fold"]) == {"keras", "float16", "float32"}
+
+
+def test_conversion_measures_the_very_networks_of_the_folds(animals, tmp_path):
+    """Clean statistics are taken after a fold's weights are written, and again when they are read."""
+    from types import SimpleNamespace
+
+    from test_profiles import Silent
+
+    from edgefer.train.datasets import load_dataset
+    from edgefer.train.evaluate import keras_logits
+    from edgefer.train.folds import cross_validate, divide_folds, fold_network
+
+    small = ("model.layers=C4/2 C8/2", "input.height=32", "input.width=32", "fit.epochs=1", "fit.batch_size=8")
+    recipe = load_recipe("fer-nano", (*small, "augment.brightness=0.9", "schedule.warmup_epochs=0"))
+    assert recipe.fit.clean_statistics
+    dataset = load_dataset(animals, recipe.input, pooled=True)
+    folds = divide_folds(dataset, recipe, folds=2, group_by="", valid_fraction=0.2)
+    crossed = cross_validate(folds, recipe, tmp_path / "training" / "folds", Silent())
+    networks = [fold_network(SimpleNamespace(path=tmp_path), fold, recipe) for fold in folds]
+    again = [keras_logits(model, fold.held.images) for model, fold in zip(networks, folds, strict=True)]
+    assert np.allclose(np.concatenate(again), crossed.logits, atol=1e-4)
 
 
 def test_a_backbone_takes_a_local_file(tmp_path, monkeypatch):

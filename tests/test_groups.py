@@ -1,10 +1,14 @@
 """Groups that stay together, in splits and in folds."""
 
+import shutil
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 
-from edgefer.card import InputSpec
+from edgefer.card import InputSpec, ModelCard, Provenance
+from edgefer.commands.inputs import training_data
 from edgefer.errors import DataError
 from edgefer.train.datasets import load_dataset
 from edgefer.train.groups import assign_folds, group_pictures, held_rows
@@ -91,6 +95,35 @@ def test_a_group_in_two_splits_is_refused(animals, tmp_path):
         load_dataset(tmp_path, RGB32, group_by=RULE)
     pooled = load_dataset(tmp_path, RGB32, group_by=RULE, pooled=True)
     assert {name: len(split) for name, split in pooled.splits.items()} == {"train": 6}
+
+
+def test_a_bundle_knows_whether_its_data_is_as_it_was(animals, tmp_path, capsys, monkeypatch):
+    """A split is drawn anew from a folder that changed, and what was learnt from would come back to be measured on."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rule = r"(?P<copy>aug-\d+-)?(\d+)\.png$"
+    copied = shutil.copytree(animals, tmp_path / "pets")
+    about = {"split_sizes": {}, "recipe": {}, "seed": 0, "epoch": 1, "versions": {}, "group_by": rule}
+    dataset = load_dataset(copied, RGB32, group_by=rule)
+    card = ModelCard(
+        name="pets",
+        labels=("cat", "dog"),
+        input=RGB32,
+        provenance=Provenance(data="pets", held_pictures=dataset.held_pictures, **about),
+    )
+    bundle = SimpleNamespace(path=tmp_path, card=card)
+
+    def said(folder):
+        training_data(bundle, str(folder), False)
+        return " ".join(capsys.readouterr().err.split())
+
+    assert said(copied) == ""
+    (copied / dataset.split("valid").ids[0]).unlink()
+    assert "has changed since pets was trained on it" in said(copied)
+    for label in ("Cat", "dog"):
+        (tmp_path / "others" / label).mkdir(parents=True)
+        for number in range(5):
+            shutil.copy(animals / label / "01.png", tmp_path / "others" / label / f"{'abcde'[number]}.png")
+    assert said(tmp_path / "others") == "", "other data is taken without the rule for the names of these"
 
 
 def test_grouping_is_for_folders():

@@ -120,6 +120,28 @@ def test_the_edge_tpu_limits_of_single_operators(build, schema):
     assert "shared_axes" in one(build, "PRELU", constants=[((4, 4, 8), INT8, bytes(128))]).detail
 
 
+def test_the_edge_tpu_limits_of_layout(build, schema):
+    def joined(*values):
+        constants = [((1, 4, 4, 8), INT8, np.full(128, value, np.int8).tobytes()) for value in values]
+        return one(build, "CONCATENATION", constants=constants)
+
+    assert joined(0).status == joined(-128).status == MAPPED, "any value may be the quantized zero"
+    assert "constant" in joined(0, 0).detail
+    uneven = [((1, 4, 4, 8), INT8, bytes(range(128)))]
+    assert "not all zeros" in one(build, "CONCATENATION", constants=uneven).detail
+
+    def sliced(step, **masks):
+        chosen = options(schema, "StridedSliceOptions", **masks)
+        return one(build, "STRIDED_SLICE", constants=[*axes(0, 0) * 2, *axes(1, step)], options=chosen)
+
+    assert sliced(1).status == sliced(1, beginMask=3, shrinkAxisMask=1).status == MAPPED
+    assert "its strides are [1, 2]" in sliced(2).detail
+    assert "ellipsis" in sliced(1, ellipsisMask=1).detail and "new axis" in sliced(1, newAxisMask=2).detail
+    for before, after in (((1, 1, 10), (10,)), ((1, 5, 10), (5, 10)), ((1, 1, 1, 7), (1, 7))):
+        assert one(build, "SQUEEZE", before=before, after=after).status == MAPPED
+    assert "leading ones" in one(build, "SQUEEZE", before=(5, 1, 10), after=(5, 10)).detail
+
+
 def test_the_first_unsupported_operator_sends_the_rest_to_the_cpu(build):
     shape = (1, 4, 4, 8)
     names = ["CONV_2D", "HARD_SWISH", "CONV_2D", "RELU"]

@@ -78,6 +78,12 @@ class Dataset:
             raise DataError(f"{self.name} has no {name} split: it has {', '.join(self.splits)}.")
         return self.splits[name]
 
+    @property
+    def held_pictures(self) -> str:
+        """A hash of the names of the pictures that are held back to measure on; of all, for folds, where none are."""
+        names = sorted(str(one) for one in self.splits.get("valid", self.split("train")).ids)
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
     def with_labels(self, labels: tuple[str, ...]) -> "Dataset":
         """The same pictures with label indices into `labels`; matched by name, never by position."""
         if labels == self.labels:

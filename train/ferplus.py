@@ -33,7 +33,7 @@ def votes_file(votes: str, data: str | Path) -> Path:
             return file
     raise DataError(
         f"There are no FER+ votes at {' or '.join(map(str, candidates))}: put fer2013new.csv (github.com/microsoft/"
-        "FERPlus) beside the data, or name the file instead of {NAME}."
+        f"FERPlus) beside the data, or name the file instead of {NAME}."
     )
 
 

@@ -20,7 +20,7 @@ SPLIT_NAMES = {
 
 def fingerprint(path: Path) -> list:
     """What changes when a picture does."""
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURES)
+    files = [file for _, _, file in listing(path)[1]]  # the very files that are read: links are followed to folders
     return [[str(file.relative_to(path)), (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files]
 
 
@@ -29,11 +29,14 @@ def listing(path: Path) -> tuple[tuple[str, ...], list[tuple[str, int, Path]]]:
     case, and sorted."""
     tops = _folders(path)
     split_tops = {SPLIT_NAMES[top.name.lower()]: top for top in tops if top.name.lower() in SPLIT_NAMES}
-    if split_tops and len(split_tops) < len(tops):
-        stray = next(top.name for top in tops if top.name.lower() not in SPLIT_NAMES)
+    stray = next((top.name for top in tops if top.name.lower() not in SPLIT_NAMES), None)
+    if split_tops and stray:
         raise DataError(
             f"{path} mixes split folders with {stray!r}: keep either train/valid/test or classes at the top."
         )
+    if split_tops and len(split_tops) < len(tops):
+        twice = next(top.name for top in tops if top not in split_tops.values())
+        raise DataError(f"{path} has two folders of one split, {twice!r} and another: put their pictures together.")
     if split_tops and "train" not in split_tops:
         raise DataError(f"{path} has no train folder: it has only {', '.join(sorted(split_tops))}.")
     split_tops = split_tops or {"train": path}
@@ -85,11 +88,16 @@ def _list(top: Path, labels: tuple[str, ...]) -> list[tuple[int, Path]]:
     for folder in _folders(top):
         if folder.name.lower() not in labels:
             raise DataError(f"{folder} is a class that the training split does not have ({', '.join(labels)}).")
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURES)
+        files = sorted(file for file in folder.rglob("*") if _is_picture(file.relative_to(folder)))
         if not files:
             raise DataError(f"The class folder {folder} holds no pictures: add some, or remove the folder.")
         found += [(labels.index(folder.name.lower()), file) for file in files]
     return found
+
+
+def _is_picture(file: Path) -> bool:
+    """By its name; nothing hidden, such as .ipynb_checkpoints/ or macOS's ._picture.jpg."""
+    return file.suffix.lower() in PICTURES and not any(part.startswith(".") for part in file.parts)
 
 
 def decode(file: Path) -> np.ndarray:
@@ -97,7 +105,10 @@ def decode(file: Path) -> np.ndarray:
     content = np.fromfile(file, np.uint8)
     if not len(content):
         raise ValueError("is an empty file")
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    try:
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    except cv2.error:  # of a size that OpenCV refuses, which a damaged header can claim
+        image = None
     if image is None:
         raise ValueError("is not a picture OpenCV can read")
     # A grayscale JPEG decodes to three equal channels; converting those back would round, so take one as it is.

@@ -17,6 +17,7 @@ from edgefer.train.evaluate import keras_logits, mirror_images
 from edgefer.train.fit import Watcher, fit
 from edgefer.train.groups import assign_folds, group_pictures
 from edgefer.train.models import build_for
+from edgefer.train.objective import take_clean_statistics
 from edgefer.train.recipes import Recipe
 
 CROSS_VALIDATION = "cross-validation.json"  # the report's name
@@ -162,4 +163,5 @@ def fold_network(bundle: Bundle, fold: Fold, recipe: Recipe):
         )
     model = build_for(recipe, fold.dataset)
     model.load_weights(weights)
+    take_clean_statistics(model, recipe, fold.dataset.split("train"))  # as fit did after it had written them
     return model

@@ -84,9 +84,11 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class _Fitted:
-    """The data as it was trained on, the network, the epoch that gave its weights, and the cross-validation."""
+    """The data as it was trained on, Dataset.held_pictures of it as it was loaded, the network, the epoch that gave its
+    weights, and the cross-validation."""
 
     dataset: datasets.Dataset
+    held_pictures: str
     model: "tf_keras.Model"
     best: Epoch
     crossed: CrossValidation | None
@@ -106,7 +108,7 @@ def train(
     """Train as ordered into the directory `run`, continuing what is already there, and make it a bundle.
 
     With folds the recipe is cross-validated first, which gives its figures; the network itself is then trained by the
-    same recipe on all pictures. Of several workers only the chief writes there; the others help to fit, and get None.
+    same recipe on all pictures, less those by which the recipe chooses an epoch. Of several workers only the chief writes there; the others help to fit, and get None.
     InputError when another process is training there.
     """
     with _held(run) if place.chief else contextlib.nullcontext():
@@ -156,7 +158,7 @@ def _fit(
         cache=cache,
     )
     _card(order, dataset)
-    folder = run / "training"
+    folder, held_pictures = run / "training", dataset.held_pictures
     if place.chief:
         order.save(run)
     if order.group_by and not recipe.augment.copies:
@@ -170,10 +172,15 @@ def _fit(
             dataset = replace(dataset, splits=learnt)
         start = Bundle.open(Path(order.init_from)) if order.init_from else None
         crossed = _cross_validate(order, dataset, folder, watcher, start, strategy, say) if order.folds else None
-        if order.folds and recipe.needs_validation:
-            dataset = datasets.hold_out(dataset, order.valid_fraction, recipe.fit.seed, order.group_by)
+        if order.folds:
+            if recipe.needs_validation:
+                dataset = datasets.hold_out(dataset, order.valid_fraction, recipe.fit.seed, order.group_by)
+            aside = f"; {len(dataset.split('valid'))} choose its epoch" if recipe.needs_validation else ""
+            say(f"Now the network itself, on {len(dataset.split('train'))} pictures{aside}")
         fitted = fit(recipe, dataset, folder, watcher, start=start, written=written, strategy=strategy)
-    return fitted and _Fitted(dataset=dataset, model=fitted[0], best=fitted[1], crossed=crossed)
+    return fitted and _Fitted(
+        dataset=dataset, held_pictures=held_pictures, model=fitted[0], best=fitted[1], crossed=crossed
+    )
 
 
 def _finish(
@@ -208,7 +215,9 @@ def _finish(
         update={
             "crops": {name: measure_crop(sample.images, detect, track) for name, detect in detectors.items()},
             "metrics": {name: {"keras": value} for name, value in scores.items()},
-            "provenance": card.provenance.model_copy(update={"epoch": best.epoch}),
+            "provenance": card.provenance.model_copy(
+                update={"epoch": best.epoch, "held_pictures": fitted.held_pictures}
+            ),
         }
     )
     bundle = write_bundle(run, card, {"keras": keras_bytes(model)}, report)
@@ -257,9 +266,7 @@ def _cross_validate(
     folds = divide_folds(
         dataset, recipe, folds=order.folds, group_by=order.group_by, valid_fraction=order.valid_fraction
     )
-    crossed = cross_validate(folds, recipe, folder / "folds", watcher, start=start, strategy=strategy, say=say)
-    say(f"Now the network itself, on all {len(dataset.split('train'))} pictures")
-    return crossed
+    return cross_validate(folds, recipe, folder / "folds", watcher, start=start, strategy=strategy, say=say)
 
 
 def _soft_labels(

@@ -1,5 +1,6 @@
 """What several commands take: a bundle, and the data it was trained on."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -79,19 +80,32 @@ def training_data(bundle, data: str, skip_bad: bool):
     dataset = load_dataset(
         data,
         card.input,
-        # Votes are FER2013's and groups are of paths: other data is taken without.
+        # Votes are FER2013's, and groups are of its own paths: other data is taken without.
         labels="" if folder or data == BUILT_IN else card.provenance.labels,
         skip_bad=skip_bad,
         # As in training, or pictures that were trained on would come back as validation pictures.
         valid_fraction=card.provenance.valid_fraction,
         seed=card.provenance.seed,
-        group_by=card.provenance.group_by if folder else "",
+        group_by=_grouping(card, Path(data)) if folder else "",
         pooled=card.provenance.folds > 0,
         track=console.track,
         cache=cache_folder(),
     )
     list_skipped(dataset.skipped)
+    if dataset.name == card.provenance.data and card.provenance.held_pictures not in ("", dataset.held_pictures):
+        console.say(
+            f"{data} has changed since {card.name} was trained on it, and other pictures are held back now: it may have "
+            "learnt from some of them and look better than it is. Train again, or name data it never saw."
+        )
     return dataset
+
+
+def _grouping(card: "ModelCard", folder: Path) -> str:
+    """The rule by which the training pictures belonged together, unless these are others: it matches none of them."""
+    from edgefer.train.folders import listing
+
+    rule = card.provenance.group_by
+    return rule if any(re.search(rule, str(file.relative_to(folder))) for _, _, file in listing(folder)[1]) else ""
 
 
 def report_folder(bundle: "Bundle") -> Path:
@@ -118,7 +132,7 @@ def usual_split(card: "ModelCard", dataset: "Dataset") -> str:
     if "valid" in dataset.splits or not card.provenance.folds:
         return "valid"
     console.say(
-        f"{card.name} was trained on all these pictures: here it shows what conversion changed, not how good it is. "
+        f"{card.name} was trained on these pictures, or most of them: here it shows what conversion changed, not how good it is. "
         f"For that see {card.measured_on} in its card."
     )
     return "train"

@@ -55,7 +55,7 @@ def verify(
 def parity(
     bundle: BundleArgument = None,
     data: Annotated[
-        str, typer.Option(metavar="PATH", help="Labelled pictures; what it was trained on when left out.")
+        str, typer.Option(metavar="PATH", help="Labelled pictures: those it was trained on, or like them.")
     ] = "",
     split: Annotated[str, typer.Option(help="Which split of the data; valid, or train where none was held back.")] = "",
     runtime: Runtimes = None,
