@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgefer.devices.gate import Gate, is_loopback, new_token
 from edgefer.devices.overlay import COLORS
@@ -33,7 +34,20 @@ MOST_WIDTH = 960
 JPEG_QUALITY = 80
 WAIT_S = 2.0  # how long a browser waits for a newer picture before it is told that there is none
 VIEWERS = 64  # connections; more are turned away
+REQUEST_S = 10.0  # a connection that has asked for nothing by then is closed: it takes a viewer's place
 LEAST_TOKEN = 8
+
+
+class _Connection(H11Protocol):
+    """uvicorn's, which waits for a first request for ever."""
+
+    def connection_made(self, transport) -> None:
+        super().connection_made(transport)
+        self.loop.call_later(REQUEST_S, self._leave_if_silent)
+
+    def _leave_if_silent(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
 
 
 class WebPage(Sink):
@@ -84,7 +98,7 @@ class WebPage(Sink):
         ]
         config = uvicorn.Config(
             Starlette(routes=routes, middleware=[gate]), log_config=None, log_level="critical", access_log=False,
-            lifespan="off", server_header=False, limit_concurrency=VIEWERS, timeout_graceful_shutdown=1,
+            lifespan="off", server_header=False, http=_Connection, limit_concurrency=VIEWERS, timeout_graceful_shutdown=1,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
         self._loop = asyncio.new_event_loop()

@@ -165,6 +165,20 @@ def test_from_elsewhere_only_with_the_token(serve):
     assert time.monotonic() - began >= 0.5, "cookies can be guessed too"
 
 
+def test_who_connects_and_asks_nothing_is_sent_away(serve, monkeypatch):
+    """As there is room for VIEWERS connections only."""
+    monkeypatch.setattr(web, "REQUEST_S", 0.2)
+    page = serve()
+    asking = http.client.HTTPConnection("127.0.0.1", page.port, timeout=20)
+    with socket.create_connection(("127.0.0.1", page.port), timeout=20) as silent:
+        asking.request("GET", "/health")
+        assert asking.getresponse().read()
+        assert silent.recv(1) == b""
+    asking.request("GET", "/health")
+    assert asking.getresponse().status == 200
+    asking.close()
+
+
 def test_a_token_of_ones_own(serve):
     page = serve(token="correct horse")
     assert "token" not in page.url, "who gave it knows it; logs need not"
