@@ -7,7 +7,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -126,8 +126,12 @@ def run_bench(
     with tempfile.TemporaryDirectory(prefix="edgefer-bench-") as folder:
         file = str(drawn_video(Path(folder) / "faces.avi")) if where == BUILT_IN else where
         frames = _over_and_over(lambda: open_source(file), 60 * minutes, warm_up, seen)
-        with open(os.devnull, "w") as nowhere, closing(frames):
-            summary = loop.run(frames, detector, classifier, [JsonLines(nowhere)], on_frame=watch)
+        try:
+            with open(os.devnull, "w") as nowhere:
+                summary = loop.run(frames, detector, classifier, [JsonLines(nowhere)], on_frame=watch)
+        finally:
+            with suppress(ValueError):  # when it is stopped midway, the thread that reads may be at it
+                frames.close()
     laps = watch.per_frame()
     if not len(laps):
         raise EdgeferError(f"Stopped within the {warm_up} frames of the warm-up: nothing was measured.")

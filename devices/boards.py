@@ -13,8 +13,9 @@ _PI_INSTALL = (
     "sudo apt update && sudo apt install -y python3-venv libgl1 libglib2.0-0",
     "sudo apt install -y python3-picamera2 --no-install-recommends   # for a CSI camera",
     "python3 -m venv --system-site-packages ~/edgefer   # lets Picamera2, which only apt has, into the venv",
-    "~/edgefer/bin/pip install edgefer 'numpy<2'   # Bookworm (Python 3.11): its Picamera2 was built for numpy 1",
-    "~/edgefer/bin/pip install edgefer   # Trixie (Python 3.13), instead of the line before",
+    "~/edgefer/bin/pip install . 'numpy<2'   # in a copy of edgefer. Bookworm (Python 3.11): its Picamera2 wants numpy 1",
+    "~/edgefer/bin/pip install .   # Trixie (Python 3.13), instead of the line before",
+    ". ~/edgefer/bin/activate",
 )
 
 _NO_32_BIT = "A 32-bit system: ai-edge-litert has no 32-bit ARM wheel. Install 64-bit Raspberry Pi OS."
@@ -103,7 +104,8 @@ BOARDS = {
                 "sudo apt install -y libgl1 libglib2.0-0",
                 "curl -LsSf https://astral.sh/uv/install.sh | sh   # Mendel's own Python is 3.7",
                 "~/.local/bin/uv venv --python 3.11 ~/edgefer",
-                "~/.local/bin/uv pip install --python ~/edgefer/bin/python edgefer",
+                "~/.local/bin/uv pip install --python ~/edgefer/bin/python .   # in a copy of edgefer",
+                ". ~/edgefer/bin/activate",
             ),
             limits=(
                 "Mendel's own Python 3.7: edgefer needs 3.11 to 3.13.",
@@ -117,7 +119,8 @@ BOARDS = {
             install=(
                 "sudo apt update && sudo apt install -y python3-venv libgl1 libglib2.0-0",
                 "python3 -m venv ~/edgefer",
-                "~/edgefer/bin/pip install edgefer",
+                "~/edgefer/bin/pip install .   # in a copy of edgefer",
+                ". ~/edgefer/bin/activate",
             ),
             limits=(
                 "32-bit systems and musl systems (Alpine): ai-edge-litert has no wheel for them.",

@@ -118,7 +118,7 @@ class Video:
             fix = (
                 "check the address and its host, or fetch it first"
                 if "://" in self.path
-                else "convert it to MP4 or AVI"
+                else "copy it again if it is not whole, or convert it to MP4 or AVI"
             )
             raise SourceError(f"{self.name} is not a video that OpenCV can read: {fix}.")
         fps = self._capture.get(cv2.CAP_PROP_FPS)

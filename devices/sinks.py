@@ -27,6 +27,7 @@ from edgefer.records import Face, Frame
 
 KEEP_FREE_BYTES = 20_000_000  # of the disk, for the rest of the system
 WINDOW_S = 30.0  # a display that has not shown one by then will not
+STILLS = (".png", ".jpg")
 INDEX_BYTES = 16  # a frame of a video takes at most so many more when it is finished: an AVI 16.0, an MP4 4.2 to 4.8
 
 
@@ -115,7 +116,10 @@ class Changes(TextSink):
     def write(self, result: Result) -> None:
         labels = sorted(face.prediction.label for face in result.faces)
         if labels != self._last:
-            seen = ", ".join(f"{face.prediction.label} {face.prediction.score:.0%}" for face in result.faces)
+            seen = ", ".join(
+                f"{said.label} ({said.unsure})" if said.unsure else f"{said.label} {said.score:.0%}"
+                for said in (face.prediction for face in result.faces)
+            )
             self.line(f"{result.frame.time_s:8.2f} s  {seen or 'no face'}")
             self._last = labels
 
@@ -204,7 +208,7 @@ class VideoFile(Sink):
     every_frame = True
 
     def __init__(self, path: Path, fps: float, *, live: bool = False):
-        if path.suffix.lower() not in (".mp4", ".avi", ".png", ".jpg"):
+        if path.suffix.lower() not in (".mp4", ".avi", *STILLS):
             raise SourceError(f"Cannot save to {path}: name a .mp4 or .avi video, or a .png or .jpg picture.")
         if path.exists():
             raise SourceError(f"{path} is there already: choose another name, or remove it first.")
@@ -215,7 +219,7 @@ class VideoFile(Sink):
                 f"You may not write to the folder {path.parent}: name another one to save {path.name} in."
             )
         self.name, self.path, self.fps, self.live = str(path), path, fps, live
-        self._still = path.suffix.lower() in (".png", ".jpg")
+        self._still = path.suffix.lower() in STILLS
         self.partial = path.absolute().with_name(
             f".partial-{path.name}"
         )  # FFmpeg takes the 10 of 10:30.mp4 for a protocol

@@ -58,7 +58,8 @@ class Bundle:
         card_file = path / CARD
         if not path.is_dir():
             raise BundleError(
-                f"There is no bundle at {path}: name a directory that `edgefer train` or `convert` wrote."
+                f"There is no bundle at {path}: name a directory that `edgefer train` or `convert` wrote, or one of "
+                f"{', '.join(shipped_bundles())}."
             )
         if not card_file.is_file():
             hint = " (its training has not finished: `edgefer train --resume`)" if (path / "training").is_dir() else ""

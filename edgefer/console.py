@@ -32,7 +32,8 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
     table = Table(title=title, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         figures = all(re.fullmatch(r"[+-]?[\d.,]*%?", row[number]) for row in cells)
-        table.add_column(column, justify="right" if figures else "left", overflow="fold")
+        name = number == 0 and all(len(row[0]) <= 16 for row in cells)  # to be typed, so in one piece
+        table.add_column(column, justify="right" if figures else "left", overflow="fold", no_wrap=name)
     for row in cells:
         table.add_row(*row)
     Console(highlight=False, emoji=False, width=None if out.is_terminal else 110).print(table, markup=False)

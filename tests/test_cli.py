@@ -1,6 +1,7 @@
 """The command line as a newcomer meets it: quick help, one clear sentence for every mistake."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -58,6 +59,7 @@ def test_mistakes_are_named_in_one_sentence(edgefer, tmp_path, trained, empty_vi
     assert "nothing to resume" in refuse("train", "--resume", "--out", trained)
     assert "keeps its data and recipe" in refuse("train", "--resume", "--recipe", "demo")
     assert "There is no bundle at nowhere" in refuse("convert", "nowhere")
+    assert "or one of fer-nano, fer-small, ferplus-small" in refuse("run", "fer-smal", "--source", "builtin")
     assert "no bundle under runs/" in refuse("convert")
     no_keras = "holds no Keras network (it has int8, parity)"
     assert no_keras in refuse("convert", "pets-small", "--data", "builtin")
@@ -108,6 +110,14 @@ def test_parity_over_budget_leaves_with_1_and_a_report(edgefer, converted, tmp_p
     written = json.loads((spoilt / "report" / "parity.json").read_text())
     assert written["passed"] is False
     assert [check["passed"] for check in written["checks"] if "on litert against" in check["subject"]] == [False, False]
+
+
+def test_ctrl_c_while_it_is_loaded_is_no_traceback(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, "-m", "edgefer", "models"], env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 def test_broken_pipe_is_quiet(converted):

@@ -10,6 +10,8 @@ from conftest import GRAY48
 
 from edgefer import drawn, metrics
 from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.commands import evaluation
+from edgefer.errors import MissingDependency
 from edgefer.preprocess import prepare
 from edgefer.train import shift
 
@@ -75,6 +77,12 @@ def test_evaluate_reports_both_networks_side_by_side(edgefer, converted):
     assert "has no test split" in missing.stderr
 
 
+def test_a_missing_matplotlib_is_said_before_the_work(monkeypatch):
+    monkeypatch.setattr(evaluation, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependency, match="pip install matplotlib"):
+        evaluation.evaluate()
+
+
 def test_a_shipped_network_is_measured_on_a_folder_and_its_own_folder_stays_as_it_is(edgefer, tmp_path):
     """The votes that it learnt from are FER2013's, and edgefer's own files are not the user's to write to."""
     shipped = Bundle.open(shipped_bundles()["ferplus-small"])
@@ -90,3 +98,11 @@ def test_a_shipped_network_is_measured_on_a_folder_and_its_own_folder_stays_as_i
     written = json.loads((tmp_path / "report" / "ferplus-small" / "evaluation-train.json").read_text())
     assert written["data"] == "mine" and list(written["networks"]) == ["int8"]
     assert sorted(shipped.path.rglob("*")) == before
+    again = edgefer("evaluate", "ferplus-small", "--data", "mine", cwd=tmp_path)
+    assert "8 of 24 pictures are measured, the valid split: --split all" in again.stderr
+    every = edgefer("evaluate", "ferplus-small", "--data", "mine", "--split", "all", cwd=tmp_path)
+    assert "on all, 24 pictures" in every.stdout
+    edgefer("evaluate", "ferplus-small", "--data", "mine", "--split", "all", cwd=tmp_path)
+    assert {page.name for page in (tmp_path / "report" / "ferplus-small").glob("*.html")} == {
+        "evaluation-train.html", "evaluation-valid.html", "evaluation-all.html", "evaluation-all-2.html"
+    }  # fmt: skip

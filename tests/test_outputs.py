@@ -68,6 +68,11 @@ def test_a_missing_library_is_one_sentence(monkeypatch, wanted, module, library,
     assert str(caught.value) == line
 
 
+def test_a_picture_of_many_frames_is_the_last(edgefer, tmp_path):
+    done = edgefer(*RUN, "--frames", 3, "--save", tmp_path / "out.png")
+    assert f"Saved {tmp_path / 'out.png'}, the last of 3 frames" in done.stderr
+
+
 def test_a_full_disk_keeps_no_run_from_starting(monkeypatch, capfd):
     def full(*about, **options):
         raise FileNotFoundError("No usable temporary directory found")

@@ -215,7 +215,7 @@ def test_lines_for_programs_and_for_people(result):
     assert talk.getvalue().splitlines() == [
         "    0.00 s  no face",
         "    0.10 s  happy 80%",
-        "    0.30 s  sad 80%, unsure 80%",
+        "    0.30 s  sad 80%, unsure (dark)",
     ]
 
 

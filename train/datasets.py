@@ -89,9 +89,10 @@ class Dataset:
         if labels == self.labels:
             return self
         if set(labels) != set(self.labels):
+            apart = sorted(set(labels) ^ set(self.labels))
             raise DataError(
-                f"{self.name} is labelled {', '.join(self.labels)}, but the network knows {', '.join(labels)}: "
-                "rename the folders, or train on this data."
+                f"{self.name} is labelled {', '.join(self.labels)}, but the network knows {', '.join(labels)}: take one that "
+                f"knows the same (edgefer models), rename the folders, or train on this data. Apart: {', '.join(apart)}."
             )
         order = np.array([labels.index(name) for name in self.labels])
         moved = {

@@ -209,4 +209,4 @@ def run(
             f"{label} {count}" for label, count in sorted(summary.labels.items(), key=lambda item: -item[1])
         )
         console.say(f"{summary.faces} faces in {summary.frames_with_faces} frames: {seen}")
-    outputs.conclude()
+    outputs.conclude(summary.frames)

@@ -1,10 +1,14 @@
 """The commands that say what a network is worth: evaluate, models."""
 
+import itertools
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, report_folder, training_data, usual_split
+from edgefer.errors import MissingDependency
 
 
 def evaluate(
@@ -14,7 +18,7 @@ def evaluate(
     ] = "",
     split: Annotated[
         str,
-        typer.Option(help="Which split of the data: valid, test or train; valid, or train where none was held back."),
+        typer.Option(help="valid, test, train or all; when left out valid, or train where none was held back."),
     ] = "",
     flip: Annotated[
         bool, typer.Option("--flip", help="Average each picture's answer with its mirror image's: what two views give.")
@@ -31,17 +35,25 @@ def evaluate(
     """
     import json
 
+    if find_spec("matplotlib") is None:
+        raise MissingDependency("evaluate draws its report with matplotlib: pip install matplotlib.")
     from edgefer import console
     from edgefer.bundle import Bundle, write_file
     from edgefer.train import report, shift
+    from edgefer.train.datasets import pool
     from edgefer.train.evaluate import both_views, full_evaluation, networks
     from edgefer.train.evaluate import evaluate as score
 
     opened = Bundle.open(bundle_path(bundle))
     card = opened.card
     dataset = training_data(opened, data, skip_bad).with_labels(card.labels)
-    split = split or usual_split(card, dataset)
-    pictures = dataset.split(split)
+    everything = pool(list(dataset.splits.values()))
+    named, split = split, split or usual_split(card, dataset)
+    pictures = everything if split == "all" else dataset.split(split)
+    if not named and dataset.name != card.provenance.data and len(pictures) < len(everything):
+        console.say(
+            f"{len(pictures)} of {len(everything)} pictures are measured, the {split} split: --split all takes all of them."
+        )
     forms = networks(opened, runtime)
     if flip:
         forms = {f"{name}, two views": both_views(logits, card.temperature) for name, logits in forms.items()}
@@ -61,7 +73,7 @@ def evaluate(
     if shifts:
         rows = [[change, *(f"{by_form[form]:.1%}" for form in forms)] for change, by_form in shifts.items()]
         console.show_table("Accuracy where the camera differs from the data", ["change", *forms], rows)
-    page = report_folder(opened) / f"evaluation-{split}.html"
+    page = _new_page(report_folder(opened), f"evaluation-{split}")
     write_file(page, report.html_report(card, dataset.name, split, pictures, evaluations, shifts).encode())
     figures = {
         one.name: one.scores.model_dump()
@@ -71,6 +83,12 @@ def evaluate(
     written = {"labels": card.labels, "data": dataset.name, "split": split, "networks": figures, "domain_shift": shifts}
     write_file(page.with_suffix(".json"), json.dumps(written, indent=2).encode() + b"\n")
     console.show(f"Report: {page} and {page.with_suffix('.json').name}")
+
+
+def _new_page(folder: Path, name: str) -> Path:
+    """The page of that name, with a number where there is one already: a report is never lost to the next one."""
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(page for each in names if not (page := folder / f"{each}.html").exists())
 
 
 def models() -> None:

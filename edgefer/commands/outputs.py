@@ -99,12 +99,14 @@ class OpenOutputs:
     on_frame: Callable[[dict[str, float]], None]
     saved: Path | None
 
-    def conclude(self) -> None:
-        """After the run: say what was saved. EdgeferError when a file has ended early, BrokenPipeError for stdout."""
+    def conclude(self, frames: int) -> None:
+        """After a run of so many frames: say what was saved. EdgeferError when a file has ended early, BrokenPipeError for stdout."""
         from edgefer import console
+        from edgefer.devices.sinks import STILLS
 
         if self.saved and self.saved.exists():
-            console.say(f"Saved {self.saved}")
+            last = f", the last of {frames} frames" if self.saved.suffix.lower() in STILLS and frames > 1 else ""
+            console.say(f"Saved {self.saved}{last}")
         failed = [feed for feed in self.fed if feed.error]
         for feed in failed:
             if isinstance(feed.error, BrokenPipeError):

@@ -8,6 +8,7 @@ import typer
 
 from edgefer.errors import EdgeferError, InputError
 
+NO_SYSTEMD = "systemd does not run this computer: `edgefer service install --print` shows the unit."
 app = typer.Typer(no_args_is_help=True, help="Leave `edgefer run` running under systemd.", rich_markup_mode=None)
 
 
@@ -169,11 +170,13 @@ def _check_root(verb: str) -> None:
             f"To {verb} a service one must be root: sudo {' '.join(_program())} service {verb} ... (install --print only shows it)."
         )
     if not service.systemd_is_here():
-        raise EdgeferError("systemd does not run this computer: `edgefer service install --print` shows the unit.")
+        raise EdgeferError(NO_SYSTEMD)
 
 
 def _systemctl(*arguments: str) -> str:
     import subprocess
+
+    from edgefer.devices.service import systemd_is_here
 
     try:
         done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, timeout=60)
@@ -184,6 +187,8 @@ def _systemctl(*arguments: str) -> str:
             f"systemctl {' '.join(arguments)} gave no answer in 60 s: journalctl -u edgefer -n 30"
         ) from None
     if done.returncode:
+        if not systemd_is_here():
+            raise EdgeferError(NO_SYSTEMD)
         raise EdgeferError(
             f"systemctl {' '.join(arguments)} failed: {' '.join(done.stderr.split()) or done.returncode}."
         )
