@@ -109,7 +109,11 @@ def test_ctrl_c_and_a_closed_terminal_end_cleanly_and_finish_the_file(converted,
     command = [sys.executable, "-c", "from edgefer.cli import main; main()", "run", str(converted.path)]
     command += ["--source", "builtin", "--headless", "--json", "--save", str(saved)]
     command += ["--csv", str(table)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Under nohup these tests ignore SIGHUP, and so would what they start.
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )  # fmt: skip
     assert process.stdout is not None and process.stderr is not None
     lines = [process.stdout.readline() for _ in range(5)]
     began = time.monotonic()
