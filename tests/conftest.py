@@ -1,6 +1,7 @@
 """Fixtures: the command line as a user runs it, and a network trained once on built-in data."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,12 @@ NEEDS = {  # mark: (is it here, why not)
     "mosquitto": (MOSQUITTO is not None, "no MQTT broker: sudo apt install -y mosquitto"),
     "chromium": (CHROMIUM is not None, "no browser: sudo apt install -y chromium"),
 }
+
+
+def newest_checkpoint(run: Path) -> int:
+    """The epoch that a training would go on after, 0 for none: of the file that is written after the checkpoint it names."""
+    state = run / "training" / "checkpoints" / "checkpoint"
+    return int(re.search(r'model_checkpoint_path: "ckpt-(\d+)"', state.read_text())[1]) if state.exists() else 0
 
 
 def pytest_addoption(parser):

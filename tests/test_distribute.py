@@ -11,6 +11,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+from conftest import newest_checkpoint
 
 from edgefer.errors import InputError
 from edgefer.train.datasets import Split, load_dataset
@@ -136,14 +137,13 @@ def test_two_workers_learn_what_one_does_and_go_on_after_a_kill(pictures, cache,
     alone = read_history(tmp_path / "alone" / "history.csv")
 
     run = tmp_path / "run"
-    checkpoints = run / "training" / "checkpoints"
     settings = [part for setting in TINY for part in ("--set", setting)]
     order = ["train", "--data", pictures, "--recipe", "demo", *settings, "--out", run]
     ports = free_ports(2)
     chief, worker = (start(order, cache, which, ports) for which in range(2))
     try:
         deadline = time.monotonic() + 200
-        while not (checkpoints / "ckpt-2.index").exists():
+        while newest_checkpoint(run) < 2:
             assert chief.poll() is None and worker.poll() is None and time.monotonic() < deadline, chief.stderr.read()
             time.sleep(0.05)
         worker.send_signal(signal.SIGKILL)
@@ -156,7 +156,7 @@ def test_two_workers_learn_what_one_does_and_go_on_after_a_kill(pictures, cache,
     (complaint,) = [line for line in said.splitlines() if not line.startswith(("Training", "Worker", "epoch"))]
     assert complaint.startswith("edgefer: Another worker of this training is gone")
     assert f"edgefer train --resume --out {run}" in complaint
-    done = max(int(file.stem[5:]) for file in checkpoints.glob("ckpt-*.index"))
+    done = newest_checkpoint(run)
     assert 2 <= done < 4
 
     ports = free_ports(2)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import newest_checkpoint
 
 from edgefer import console
 from edgefer.errors import InputError
@@ -151,12 +152,12 @@ def test_kill_9_and_resume_gives_the_uninterrupted_run(edgefer, cache, tmp_path)
     environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     deadline = time.monotonic() + 200
-    while not (killed / "training" / "checkpoints" / "ckpt-2.index").exists():
+    while newest_checkpoint(killed) < 2:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    done = max(int(file.stem[5:]) for file in (killed / "training" / "checkpoints").glob("ckpt-*.index"))
+    done = newest_checkpoint(killed)
     assert 2 <= done < 5
     edgefer("convert", killed, expect=2)  # not a bundle yet, and it says so
     said = edgefer("train", "--resume", "--out", killed).stderr
