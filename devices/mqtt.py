@@ -101,7 +101,7 @@ class Mqtt(Sink):
     def write(self, result: Result) -> None:
         state = state_of(result)
         now = time.monotonic()
-        if self.trouble and self._connected and now - self._connected_s >= LASTING_S:
+        if self.trouble and self._connected and self._lasts():
             self.trouble = ""
             self._say(f"{self.name} is connected again.")
         self._unsent = state if news(self._sent, state) or now - self._sent_s >= AGAIN_S else None
@@ -140,12 +140,15 @@ class Mqtt(Sink):
 
     def _on_disconnect(self, client, userdata, flags, reason, properties) -> None:
         if self._connected:
-            lasted = time.monotonic() - self._connected_s >= LASTING_S
+            lasted = self._lasts()
             self._retry_s = RETRY_S[0] if lasted else min(2 * self._retry_s, RETRY_S[1])
             client.reconnect_delay_set(self._retry_s, RETRY_S[1])  # paho itself begins anew after each connection
             topics = f"{self._broker.prefix}/# and homeassistant/#"
             self._failed("is gone" if lasted else f"ends the connection at once (may this user write to {topics}?)")
         self._connected = False
+
+    def _lasts(self) -> bool:
+        return time.monotonic() - self._connected_s >= LASTING_S
 
     def _failed(self, why: str) -> None:
         if not self.trouble:

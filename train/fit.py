@@ -63,10 +63,15 @@ def fit(
         raise DataError(
             f"{folder} has no best weights: training reached no finite validation accuracy. Lower the rate."
         )
+    return kept_network(recipe, dataset, journal.best_weights), journal.kept()
+
+
+def kept_network(recipe: Recipe, dataset: Dataset, weights: Path) -> "tf_keras.Model":
+    """The network that a training on the data set gave, of the weights that it kept."""
     network = build_for(recipe, dataset)
-    network.load_weights(journal.best_weights)
+    network.load_weights(weights)
     take_clean_statistics(network, recipe, dataset.split("train"))
-    return network, journal.kept()
+    return network
 
 
 def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, watcher: Watcher, start, strategy) -> Journal:

@@ -14,10 +14,8 @@ from edgefer.interpreter import softmax
 from edgefer.metrics import confusion_matrix, scores, wilson_interval
 from edgefer.train.datasets import Dataset, Split, hold_out, pool
 from edgefer.train.evaluate import keras_logits, mirror_images
-from edgefer.train.fit import Watcher, fit
+from edgefer.train.fit import Watcher, fit, kept_network
 from edgefer.train.groups import assign_folds, group_pictures
-from edgefer.train.models import build_for
-from edgefer.train.objective import take_clean_statistics
 from edgefer.train.recipes import Recipe
 
 CROSS_VALIDATION = "cross-validation.json"  # the report's name
@@ -161,7 +159,4 @@ def fold_network(bundle: Bundle, fold: Fold, recipe: Recipe):
         raise BundleError(
             f"{bundle.path} says it was cross-validated, but {weights} is not there: convert it where it was trained."
         )
-    model = build_for(recipe, fold.dataset)
-    model.load_weights(weights)
-    take_clean_statistics(model, recipe, fold.dataset.split("train"))  # as fit did after it had written them
-    return model
+    return kept_network(recipe, fold.dataset, weights)

@@ -47,13 +47,15 @@ def evaluate(
     opened = Bundle.open(bundle_path(bundle))
     card = opened.card
     dataset = training_data(opened, data, skip_bad).with_labels(card.labels)
-    everything = pool(list(dataset.splits.values()))
-    named, split = split, split or usual_split(card, dataset)
-    pictures = everything if split == "all" else dataset.split(split)
-    if not named and dataset.name != card.provenance.data and len(pictures) < len(everything):
-        console.say(
-            f"{len(pictures)} of {len(everything)} pictures are measured, the {split} split: --split all takes all of them."
-        )
+    splits = dataset.splits
+    if not split:
+        split = usual_split(card, dataset)
+        measured, total = len(dataset.split(split)), sum(map(len, splits.values()))
+        if dataset.name != card.provenance.data and measured < total:
+            console.say(
+                f"{measured} of {total} pictures are measured, the {split} split: --split all takes all of them."
+            )
+    pictures = pool(list(splits.values())) if split == "all" else dataset.split(split)
     forms = networks(opened, runtime)
     if flip:
         forms = {f"{name}, two views": both_views(logits, card.temperature) for name, logits in forms.items()}

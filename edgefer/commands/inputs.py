@@ -86,7 +86,7 @@ def training_data(bundle, data: str, skip_bad: bool):
         # As in training, or pictures that were trained on would come back as validation pictures.
         valid_fraction=card.provenance.valid_fraction,
         seed=card.provenance.seed,
-        group_by=_grouping(card, Path(data)) if folder else "",
+        group_by=_grouping(card, Path(data)) if folder and card.provenance.group_by else "",
         pooled=card.provenance.folds > 0,
         track=console.track,
         cache=cache_folder(),
