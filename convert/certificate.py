@@ -17,9 +17,9 @@ from edgefer import __version__
 from edgefer.bundle import Bundle
 from edgefer.convert.comparison import Budget, Comparison, Figures, Flip
 from edgefer.convert.prove import REFERENCE_PICTURES, Proof
+from edgefer.html import Picture, contact_sheet, page, table
 from edgefer.parity import CHECK_COLUMNS, Check, check_rows
 from edgefer.runtimes import runtime_version
-from edgefer.train.page import Picture, contact_sheet, page, table
 
 SHOWN = 64  # flips on the page; all of them are in the JSON
 

@@ -8,7 +8,7 @@ from edgefer.card import Scores
 from edgefer.interpreter import softmax
 from edgefer.metrics import confusion_matrix, mcnemar_p, paired_interval, per_class, scores, wilson_interval
 from edgefer.parity import Check
-from edgefer.train.datasets import Split
+from edgefer.train.data.dataset import Split
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,23 @@ from typing import Annotated
 import typer
 
 from edgefer import __version__
-from edgefer.commands import board, conversion, data, demo, device, evaluation, host, proof, service
+from edgefer.commands import (
+    bench,
+    boards,
+    cameras,
+    compare,
+    convert,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    lint,
+    models,
+    run,
+    service,
+    train,
+    verify,
+)
 from edgefer.errors import EdgeferError
 
 app = typer.Typer(
@@ -73,19 +89,19 @@ def _options(
 
 
 for command in (
-    host.train,
-    conversion.convert,
-    conversion.profiles,
-    proof.verify,
-    proof.parity,
-    proof.lint,
-    evaluation.evaluate,
-    evaluation.models,
-    device.run,
-    board.cameras,
-    board.bench,
-    board.doctor,
-    board.devices,
+    train.train,
+    convert.convert,
+    compare.compare,
+    verify.verify,
+    verify.parity,
+    lint.lint,
+    evaluate.evaluate,
+    models.models,
+    run.run,
+    cameras.cameras,
+    bench.bench,
+    doctor.doctor,
+    boards.boards,
     demo.demo,
 ):
     app.command()(command)

@@ -1,6 +1,7 @@
 """What the command line shows: results on stdout, talk and progress on stderr."""
 
 import contextlib
+import json
 import math
 import re
 import time
@@ -24,6 +25,11 @@ def say(text: str) -> None:
 def show(text: str) -> None:
     """A line of result, to stdout."""
     out.print(text, markup=False)
+
+
+def show_json(value: object) -> None:
+    """A value as indented JSON, to stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -13,8 +13,8 @@ from edgefer.errors import BundleError
 from edgefer.interpreter import Network, softmax
 from edgefer.metrics import confusion_matrix, ece, nll, per_class, scores, wilson_interval
 from edgefer.preprocess import to_float
-from edgefer.train.datasets import Split
-from edgefer.train.models import load_keras
+from edgefer.train.data.dataset import Split
+from edgefer.train.networks import load_keras
 
 if TYPE_CHECKING:
     import tf_keras

@@ -19,7 +19,7 @@ class _Part(BaseModel):
 
 
 class Model(_Part):
-    """The network. `family` picks the builder in edgefer.train.models.
+    """The network. `family` picks the builder in edgefer.train.networks.
 
     plain: `layers` such as "C16 C32/2 R32": C<n> is 3x3 convolution, batch norm, ReLU with n filters (/2: stride 2),
     R<n> a residual block of two; then global average pooling, `dropout`, and one logit per class.
