@@ -47,7 +47,7 @@ class Trial:
 
 def find_cameras(root: Path = ROOT) -> list[Camera]:
     """The cameras that are there: USB ones by number, then CSI ones where Picamera2 can be asked. Opens no stream."""
-    from edgefer.devices import captures  # here, so that the doctor can look for cameras without OpenCV
+    from edgefer.devices.sources import captures  # here, so that the doctor can look for cameras without OpenCV
 
     found = usb_cameras(root)
     try:

@@ -120,7 +120,7 @@ def test_peak_memory_sees_what_this_process_held():
 def test_the_command_prints_install_lines_that_can_be_copied(monkeypatch):
     monkeypatch.setattr(boards, "this_board", lambda: BOARDS["pi4"])
     monkeypatch.setattr(boards, "board_model", lambda: "Raspberry Pi 4 Model B Rev 1.4")
-    shown = CliRunner().invoke(app, ["devices", "pi4"])
+    shown = CliRunner().invoke(app, ["boards", "pi4"])
     assert shown.exit_code == 0 and "this board: Raspberry Pi 4 Model B Rev 1.4" in shown.output
     for line in (*BOARDS["pi4"].install, *BOARDS["pi4"].limits):
         assert line in shown.output, "a line that is broken to fit the terminal cannot be copied"
@@ -128,10 +128,10 @@ def test_the_command_prints_install_lines_that_can_be_copied(monkeypatch):
     assert [line for line in listed.splitlines() if "this board" in line] == [
         line for line in listed.splitlines() if " pi4 " in line
     ]
-    told = json.loads(CliRunner().invoke(app, ["devices", "--json"]).output)["boards"]
+    told = json.loads(CliRunner().invoke(app, ["boards", "--json"]).output)["boards"]
     assert [board["key"] for board in told if board["this_board"]] == ["pi4"] and len(told) == len(BOARDS)
 
 
 def test_an_unknown_board_is_refused():
-    refused = CliRunner().invoke(app, ["devices", "pi9"])
+    refused = CliRunner().invoke(app, ["boards", "pi9"])
     assert isinstance(refused.exception, InputError) and "choose pi5, pi4" in str(refused.exception)
