@@ -56,7 +56,7 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
         "temperature": np.array(card.temperature),
     }
     for variant, content in networks.items():
-        network = Network(content, card.input, len(card.labels), runtime=runtime)
+        network = Network.of(content, card, runtime=runtime)
         arrays[f"answers_{variant}"] = network.raw(arrays["pixels"])
     out = io.BytesIO()
     np.savez_compressed(out, **arrays)
@@ -84,7 +84,7 @@ def verify(bundle: Bundle, *, runtime: str = "auto", variants: tuple[str, ...] =
     checks = [Check(question=1, subject="pixels", status=status_if(wrong == 0), detail=detail)]
     for variant in variants:
         if bundle.has(variant):
-            network = Network(bundle.read(variant), card.input, len(card.labels), runtime=runtime)
+            network = Network.of(bundle.read(variant), card, runtime=runtime)
             checks.append(_check_answers(network, variant, pixels, *_vectors(bundle, f"answers_{variant}")))
     return checks
 
