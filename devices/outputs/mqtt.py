@@ -12,9 +12,9 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edgefer import __version__
-from edgefer.devices.outputs.sinks import Result, Sink, face_to_json
+from edgefer.devices.outputs.sinks import Sink
 from edgefer.errors import InputError
-from edgefer.records import UNSURE
+from edgefer.records import UNSURE, Frame
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 CHANGE = 0.05  # a score that moved by less is no news
@@ -98,8 +98,8 @@ class Mqtt(Sink):
         self._client.connect_async(broker.host, broker.port, keepalive=30)
         self._client.loop_start()
 
-    def write(self, result: Result) -> None:
-        state = state_of(result)
+    def write(self, frame: Frame) -> None:
+        state = state_of(frame)
         now = time.monotonic()
         if self.trouble and self._connected and self._lasts():
             self.trouble = ""
@@ -157,18 +157,18 @@ class Mqtt(Sink):
         self.trouble = why
 
 
-def state_of(result: Result) -> dict:
-    """What is published of a result: count, label and score of the largest face, and the faces without their scores."""
+def state_of(frame: Frame) -> dict:
+    """What is published of a frame: count, label and score of the largest face, and the faces without their scores."""
 
     def area(face) -> int:
         left, top, right, bottom = face.box_xyxy
         return (right - left) * (bottom - top)
 
-    faces = sorted(result.faces, key=area, reverse=True)
-    listed = [{key: value for key, value in face_to_json(face).items() if key != "scores"} for face in faces]
+    faces = sorted(frame.faces, key=area, reverse=True)
+    listed = [{key: value for key, value in face.to_dict().items() if key != "scores"} for face in faces]
     return {
         "count": len(faces),
-        "label": faces[0].prediction.label if faces else NO_FACE,
+        "label": faces[0].label if faces else NO_FACE,
         "score": listed[0]["score"] if faces else 0.0,
         "faces": listed,
     }

@@ -1,9 +1,11 @@
 """Draws what was found onto a frame."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
-from edgefer.records import UNSURE, Face
+from edgefer.records import Face, Frame
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 # One colour a class (BGR), from the Okabe-Ito palette, which the colour-blind can tell apart, and a brown.
@@ -20,19 +22,22 @@ COLORS = (
 GRAY = (150, 150, 150)
 
 
-def draw(image_bgr: np.ndarray, faces: list[Face]) -> np.ndarray:
+def annotated(frame: Frame) -> np.ndarray:
+    """The frame with its faces drawn on, uint8 BGR [h, w, 3]: drawn for the first who asks, and not to be written to."""
+    return frame.once("annotated", lambda: draw(frame.image_bgr, frame.faces))
+
+
+def draw(image_bgr: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
     """A copy of the frame (uint8 BGR [h, w, 3]) with a box, a label with its confidence, and bars for each face."""
     image = image_bgr.copy()
     for face in faces:
         left, top, right, bottom = face.box_xyxy
-        prediction = face.prediction
-        sure = prediction.label != UNSURE
-        color = COLORS[list(prediction.scores).index(prediction.label) % len(COLORS)] if sure else GRAY
-        text = f"{prediction.label} {prediction.score:.0%}" if sure else f"{prediction.label}: {prediction.unsure}"
+        color = GRAY if face.unsure else COLORS[list(face.scores).index(face.label) % len(COLORS)]
+        text = f"{face.label}: {face.unsure}" if face.unsure else f"{face.label} {face.score:.0%}"
         size = max(0.4, min(1.2, (right - left) / 220))
         cv2.rectangle(image, (left, top), (right, bottom), color, max(1, round(2 * size)), cv2.LINE_AA)
         _label(image, text, left, top, color, size)
-        _bars(image, prediction.scores, left, bottom, right - left)
+        _bars(image, face.scores, left, bottom, right - left)
     return image
 
 

@@ -12,9 +12,10 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from edgefer.devices.outputs.sinks import Result, Sink
+from edgefer.devices.outputs.sinks import Sink
 from edgefer.devices.outputs.stats import BUCKETS_S, Vitals, in_url
 from edgefer.errors import SourceError
+from edgefer.records import Frame
 
 
 class Metrics(Sink):
@@ -35,7 +36,7 @@ class Metrics(Sink):
         self.name = f"metrics {host}:{self.port}"
         self.url = f"http://{in_url(host)}:{self.port}/metrics"
 
-    def write(self, result: Result) -> None:
+    def write(self, frame: Frame) -> None:
         pass
 
     def close(self) -> None:

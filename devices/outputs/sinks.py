@@ -11,9 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -21,9 +19,9 @@ from typing import TextIO
 import cv2
 import numpy as np
 
-from edgefer.devices.outputs.overlay import draw
+from edgefer.devices.outputs.overlay import annotated
 from edgefer.errors import EdgeferError, SourceError
-from edgefer.records import Face, Frame
+from edgefer.records import Frame
 
 KEEP_FREE_BYTES = 20_000_000  # of the disk, for the rest of the system
 WINDOW_S = 30.0  # a display that has not shown one by then will not
@@ -31,25 +29,8 @@ STILLS = (".png", ".jpg")
 INDEX_BYTES = 16  # a frame of a video takes at most so many more when it is finished: an AVI 16.0, an MP4 4.2 to 4.8
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """A frame and its faces, as sinks get them. They may keep it for a while: nothing writes to it any more."""
-
-    frame: Frame
-    faces: list[Face]
-    _drawn: list[np.ndarray] = field(default_factory=list, repr=False)
-    _drawing: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-
-    def picture(self) -> np.ndarray:
-        """The annotated frame, uint8 BGR [h, w, 3]: drawn for the first sink that asks, the same for all. Not to be written to."""
-        with self._drawing:
-            if not self._drawn:
-                self._drawn.append(draw(self.frame.image_bgr, self.faces))
-            return self._drawn[0]
-
-
 class Sink:
-    """Takes every result in turn; `write` raises EdgeferError or OSError when it can take no more.
+    """Takes every frame in turn; `write` raises EdgeferError or OSError when it can take no more.
 
     name: how a sentence calls it. every_frame: a gap is a loss, as in a file. closed: the person has ended it.
     trouble: why nothing gets through right now, "" when all is well. errors: how often that happened. dropped: frames
@@ -63,23 +44,11 @@ class Sink:
     errors = 0
     dropped = 0
 
-    def write(self, result: Result) -> None:
+    def write(self, frame: Frame) -> None:
         raise NotImplementedError
 
     def close(self) -> None:
         """End it, with what was written whole."""
-
-
-def face_to_json(face: Face) -> dict:
-    """A face as JSON lines, MQTT and the web page have it: id, box_xyxy, label, score, scores, and why it is unsure."""
-    prediction = face.prediction
-    return {
-        "id": face.track,
-        "box_xyxy": face.box_xyxy,
-        "label": prediction.label,
-        "score": round(prediction.score, 4),
-        "scores": {label: round(score, 4) for label, score in prediction.scores.items()},
-    } | ({"unsure": prediction.unsure} if prediction.unsure else {})
 
 
 class TextSink(Sink):
@@ -102,10 +71,8 @@ class TextSink(Sink):
 class JsonLines(TextSink):
     """One JSON object a frame: frame, time_s, faces with id, box_xyxy, label, score, scores, and why one is unsure."""
 
-    def write(self, result: Result) -> None:
-        frame = result.frame
-        faces = [face_to_json(face) for face in result.faces]
-        self.line(json.dumps({"frame": frame.index, "time_s": round(frame.time_s, 4), "faces": faces}))
+    def write(self, frame: Frame) -> None:
+        self.line(json.dumps(frame.to_dict()))
 
 
 class Changes(TextSink):
@@ -113,14 +80,14 @@ class Changes(TextSink):
 
     _last: list[str] | None = None
 
-    def write(self, result: Result) -> None:
-        labels = sorted(face.prediction.label for face in result.faces)
+    def write(self, frame: Frame) -> None:
+        labels = sorted(face.label for face in frame.faces)
         if labels != self._last:
             seen = ", ".join(
-                f"{said.label} ({said.unsure})" if said.unsure else f"{said.label} {said.score:.0%}"
-                for said in (face.prediction for face in result.faces)
+                f"{face.label} ({face.unsure})" if face.unsure else f"{face.label} {face.score:.0%}"
+                for face in frame.faces
             )
-            self.line(f"{result.frame.time_s:8.2f} s  {seen or 'no face'}")
+            self.line(f"{frame.time_s:8.2f} s  {seen or 'no face'}")
             self._last = labels
 
 
@@ -175,13 +142,12 @@ class Csv(Sink):
             self._file.truncate(whole)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def write(self, result: Result) -> None:
-        frame, now = result.frame, datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    def write(self, frame: Frame) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         rows = b""
-        for face in result.faces:
-            said = face.prediction
-            row = [now, frame.index, f"{frame.time_s:.4f}", face.track, *face.box_xyxy, said.label]
-            row += [f"{said.score:.4f}", said.unsure, *(f"{said.scores[label]:.4f}" for label in self._labels)]
+        for face in frame.faces:
+            row = [now, frame.index, f"{frame.time_s:.4f}", face.id, *face.box_xyxy, face.label]
+            row += [f"{face.score:.4f}", face.unsure, *(f"{face.scores[label]:.4f}" for label in self._labels)]
             rows += _row(row)
         if rows:
             check_room(self._folder)
@@ -224,25 +190,25 @@ class VideoFile(Sink):
             f".partial-{path.name}"
         )  # FFmpeg takes the 10 of 10:30.mp4 for a protocol
         self._writer: cv2.VideoWriter | None = None
-        self._last: Result | None = None
+        self._last: Frame | None = None
         self._written, self._lead_s = 0, 0.0
         try:
             check_room(path.parent)
         except EdgeferError as error:
             raise SourceError(f"{path} cannot be written: {error}. Make room, or name a file elsewhere.") from None
 
-    def write(self, result: Result) -> None:
-        last, self._last = self._last, result
+    def write(self, frame: Frame) -> None:
+        last, self._last = self._last, frame
         if self._still:
             return
         check_room(self.path.parent, INDEX_BYTES * self._written)
-        picture = result.picture()
+        picture = annotated(frame)
         if self._writer is None:
             self._open(picture)
         assert self._writer is not None
         if (picture.shape[1], picture.shape[0]) != self.size:
             picture = cv2.resize(picture, self.size)  # pictures of a folder may differ in size, a video's may not
-        for _ in range(self._times(result, last)):
+        for _ in range(self._times(frame, last)):
             self._writer.write(picture)
             self._written += 1
 
@@ -254,11 +220,11 @@ class VideoFile(Sink):
             self._writer = None
             raise EdgeferError("a video cannot be written there: is the folder writable and the disk not full?")
 
-    def _times(self, result: Result, last: Result | None) -> int:
+    def _times(self, frame: Frame, last: Frame | None) -> int:
         """How often to show a frame so that a live video keeps time; a pause in the source is cut to a second."""
         if not self.live or last is None:
             return 1
-        self._lead_s += min(1.0, result.frame.time_s - last.frame.time_s)
+        self._lead_s += min(1.0, frame.time_s - last.time_s)
         times = max(0, round(self._lead_s * self.fps))
         self._lead_s -= times / self.fps
         return times
@@ -272,7 +238,7 @@ class VideoFile(Sink):
                 if not cv2.VideoCapture(str(self.partial)).isOpened():
                     raise EdgeferError("the video could not be finished, and is gone: is the disk full?")
             elif self._still and last is not None:
-                self.partial.write_bytes(cv2.imencode(self.path.suffix, last.picture())[1].tobytes())
+                self.partial.write_bytes(cv2.imencode(self.path.suffix, annotated(last))[1].tobytes())
             else:
                 return
             self.partial.replace(self.path)
@@ -297,8 +263,8 @@ class Window(Sink):
         except subprocess.TimeoutExpired:
             return False
 
-    def write(self, result: Result) -> None:
-        cv2.imshow(self.TITLE, result.picture())
+    def write(self, frame: Frame) -> None:
+        cv2.imshow(self.TITLE, annotated(frame))
         key = cv2.waitKey(1) & 0xFF
         self.closed = key in (ord("q"), 27) or cv2.getWindowProperty(self.TITLE, cv2.WND_PROP_VISIBLE) < 1
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from edgefer.devices.board import health
-from edgefer.devices.outputs.sinks import Result, Sink
+from edgefer.devices.outputs.sinks import Sink
+from edgefer.records import Frame
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 RECENT = 120  # laps of a stage that its median is taken of
@@ -88,8 +89,8 @@ class Vitals(Sink):
                 times.sum_s += seconds
                 times.recent.append(seconds)
 
-    def write(self, result: Result) -> None:
-        now, labels = time.monotonic(), [face.prediction.label for face in result.faces]
+    def write(self, frame: Frame) -> None:
+        now, labels = time.monotonic(), [face.label for face in frame.faces]
         number = int((now - self._began) / BIN_S)
         with self._lock:
             self._last = now

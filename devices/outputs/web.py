@@ -24,9 +24,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgefer.devices.outputs.auth import Gate, is_loopback, new_token
 from edgefer.devices.outputs.overlay import COLORS
-from edgefer.devices.outputs.sinks import Result, Sink, face_to_json
+from edgefer.devices.outputs.sinks import Sink
 from edgefer.devices.outputs.stats import Vitals, in_url
 from edgefer.errors import InputError, SourceError
+from edgefer.records import Frame
 
 PAGE = Path(__file__).parent / "page"
 MOST_FPS = 15.0  # pictures encoded a second, however many look on
@@ -77,7 +78,7 @@ class WebPage(Sink):
         self._vitals, self._say = vitals, say
         colors = dict(zip(labels, (COLORS[row % len(COLORS)] for row in range(len(labels))), strict=True))
         self._about = about | {"colors": {label: f"#{r:02x}{g:02x}{b:02x}" for label, (b, g, r) in colors.items()}}
-        self._newest: tuple[int, Result | None] = (0, None)
+        self._newest: tuple[int, Frame | None] = (0, None)
         self._picture: tuple[int, str, bytes] = (0, "", b"")  # number, its faces, JPEG
         self._waiting, self._encoded_s, self._closing = 0, 0.0, False
         try:
@@ -117,8 +118,8 @@ class WebPage(Sink):
             self.trouble = self.trouble or "stopped"
             self._say(f"The {self.name} has ended ({self.trouble}). The run goes on without it.")
 
-    def write(self, result: Result) -> None:
-        self._newest = (self._newest[0] + 1, result)
+    def write(self, frame: Frame) -> None:
+        self._newest = (self._newest[0] + 1, frame)
         if self._waiting:
             self._wake_all()
 
@@ -148,14 +149,14 @@ class WebPage(Sink):
             if self._picture[0] <= after:
                 await asyncio.sleep(self._encoded_s + 1 / MOST_FPS - time.monotonic())
                 self._encoded_s = time.monotonic()
-                number, result = self._newest
-                assert result is not None
-                self._picture = number, _describe(number, result), await asyncio.to_thread(_encode, result)
+                number, frame = self._newest
+                assert frame is not None
+                self._picture = number, _describe(number, frame), await asyncio.to_thread(_encode, frame)
             _, faces, jpeg = self._picture
         return Response(jpeg, media_type="image/jpeg", headers={"X-Edgefer": faces})
 
     async def _newer(self, after: int) -> bool:
-        """Wait for another result than `after`, whose number may be higher: that of a run that has since begun anew."""
+        """Wait for another frame than `after`, whose number may be higher: that of a run that has since begun anew."""
         deadline = time.monotonic() + WAIT_S
         self._waiting += 1
         try:
@@ -176,17 +177,17 @@ class WebPage(Sink):
         return JSONResponse(reading | {"about": self._about, "history": self._vitals.history()})
 
 
-def _encode(result: Result) -> bytes:
-    image = result.frame.image_bgr
+def _encode(frame: Frame) -> bytes:
+    image = frame.image_bgr
     if image.shape[1] > MOST_WIDTH:
         size = MOST_WIDTH, round(image.shape[0] * MOST_WIDTH / image.shape[1])
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
 
 
-def _describe(number: int, result: Result) -> str:
-    height, width = result.frame.image_bgr.shape[:2]
-    faces = [face_to_json(face) for face in result.faces]
+def _describe(number: int, frame: Frame) -> str:
+    height, width = frame.image_bgr.shape[:2]
+    faces = [face.to_dict() for face in frame.faces]
     return json.dumps({"number": number, "width": width, "height": height, "faces": faces}, separators=(",", ":"))
 
 
