@@ -16,13 +16,11 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from edgefer.progress import SILENT, Item, Progress
+from edgefer.progress import Item, Progress
 from edgefer.text import json_text, printable
 
 if TYPE_CHECKING:
     from edgefer.train.run import Epoch
-
-__all__ = ["PROGRESS", "SILENT", "Progress", "Terminal", "log", "show", "show_json", "show_table"]
 
 # Without emoji, or ":b:" in an IPv6 address becomes one.
 out = Console(highlight=False, soft_wrap=True, emoji=False)
@@ -68,7 +66,7 @@ class Terminal(Progress):
         with _bar() as bar:
             yield from bar.track(items, total=total, description=printable(description))
 
-    def begin_fit(self, first_epoch: int, epochs: int, steps: int) -> None:
+    def begin(self, first_epoch: int, epochs: int, steps: int) -> None:
         self.epochs, self.steps = epochs, steps
         self.done = first_epoch * steps
         self.bar = _bar()
@@ -93,11 +91,12 @@ class Terminal(Progress):
             f"{validation}rate {row.rate:.2g}  {row.seconds:.0f} s{mark}"
         )
 
-    def end_fit(self) -> None:
+    def end(self) -> None:
         self.bar.stop()
 
 
 PROGRESS = Terminal()
+say, track, TrainingProgress = log, PROGRESS.track, Terminal  # the old names, until no command uses them
 
 
 def _bar() -> Bar:

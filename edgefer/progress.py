@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 class Progress:
     """Reports nothing; edgefer.console.Terminal is the one that people see. Any method may be overridden alone.
 
-    A fit calls begin_fit, then step after each batch and epoch after each epoch, and end_fit, also when it fails.
+    A fit calls begin, then step after each batch and epoch after each epoch, and end, also when it fails.
     """
 
     def log(self, text: str) -> None:
@@ -22,7 +22,7 @@ class Progress:
         """The items, showing how many of `total` were taken."""
         return items
 
-    def begin_fit(self, first_epoch: int, epochs: int, steps: int) -> None:
+    def begin(self, first_epoch: int, epochs: int, steps: int) -> None:
         """A network is to be fitted: epochs first_epoch .. epochs - 1, of `steps` batches each."""
 
     def step(self, loss: float, accuracy: float) -> None:
@@ -31,7 +31,7 @@ class Progress:
     def epoch(self, row: "Epoch", best: "Epoch | None") -> None:
         """An epoch has ended; `best` is the one whose weights are kept."""
 
-    def end_fit(self) -> None:
+    def end(self) -> None:
         """Nothing more is fitted."""
 
 
