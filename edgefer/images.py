@@ -59,7 +59,9 @@ def decode_image(content: bytes) -> np.ndarray:
         raise ValueError("is an empty file")
     header = read_header(content)
     if header is None:
-        raise ValueError("is not an image of a type that is read (JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000, PNM)")
+        raise ValueError(
+            "is not an image of a type that is read (JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000, PNM)"
+        )
     _check(header)
     coded = np.frombuffer(content, np.uint8)
     image = _opencv(coded, cv2.IMREAD_UNCHANGED) if header.alpha else None

@@ -49,7 +49,9 @@ class LiveSettings:
             if not isinstance(value, bool):
                 raise InputError("paused must be true or false.")
         else:
-            raise InputError(f"There is no setting {str(name)[:40]!r}: choose reject, paused, {', '.join(self.choices)}.")
+            raise InputError(
+                f"There is no setting {str(name)[:40]!r}: choose reject, paused, {', '.join(self.choices)}."
+            )
 
     def to_json(self) -> dict:
         """The values in force, and what there is to choose from."""

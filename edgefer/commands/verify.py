@@ -38,7 +38,7 @@ def verify(
     opened = Bundle.open(bundle_path(bundle))
     if certificate:
         _check_certificate(opened, certificate)
-    checks = _ask(opened, runtime or ["auto"])
+    checks = ask(opened, runtime or ["auto"])
     if not as_json:
         console.show(f"Bundle {opened.hash}" + (f", as in {certificate}" if certificate else ""))
     report(str(opened.path), checks, as_json=as_json, bundle=opened.hash)
@@ -83,7 +83,7 @@ def parity(
     dataset = training_data(opened, data, skip_bad)
     split = split or usual_split(opened.card, dataset)
     runtimes = runtime or installed_runtimes()
-    checks = _ask(opened, runtimes)
+    checks = ask(opened, runtimes)
     proof = prove(opened, dataset, split, runtimes=runtimes, reference_kernels=report is not None, track=console.track)
     budget = Budget(max_drop=max_drop, min_agreement=min_agreement)
     checks += [judge(comparison, budget) for comparison in proof.cost]
@@ -135,7 +135,7 @@ def _check_certificate(opened: "Bundle", file: Path) -> None:
         raise BundleError(f"{file} is about this bundle, and says that it did not pass.")
 
 
-def _ask(opened: "Bundle", runtimes: list[str]) -> "list[Check]":
+def ask(opened: "Bundle", runtimes: list[str]) -> "list[Check]":
     """Questions 1 and 3 on each runtime, where question 1 is the same for all of them, and the weights of int8."""
     from edgefer.parity import check_answers, check_pixels
     from edgefer.tflite.weights import check_weights
@@ -147,3 +147,16 @@ def _ask(opened: "Bundle", runtimes: list[str]) -> "list[Check]":
         checks += check_answers(opened, vectors, runtime=runtime)
     weights = check_weights(opened)
     return checks + ([weights] if weights else [])
+
+
+def judge_on_data(opened: "Bundle", data: str, split: str, runtimes: list[str]) -> "list[Check]":
+    """Question 2: how many decisions on labelled images conversion changed, and what it cost, for each converted network."""
+    from edgefer.convert.comparison import Budget, judge
+    from edgefer.convert.prove import prove
+    from edgefer.runtimes import installed_runtimes
+
+    dataset = training_data(opened, data, False)
+    split = split or usual_split(opened.card, dataset)
+    named = [runtime for runtime in runtimes if runtime != "auto"]
+    proof = prove(opened, dataset, split, runtimes=named or installed_runtimes())
+    return [judge(comparison, Budget()) for comparison in proof.cost]

@@ -76,7 +76,9 @@ def test_every_type_is_the_same_image(face, suffix):
         pytest.skip("this OpenCV has no GIF")
     flags = [cv2.IMWRITE_WEBP_QUALITY, 101] if suffix == ".webp" else []
     content = cv2.imencode(suffix, face, flags)[1].tobytes()
-    assert np.abs(decode_image(content).astype(int) - face).mean() < (25 if suffix == ".gif" else 2)  # OpenCV writes GIFs coarsely
+    assert np.abs(decode_image(content).astype(int) - face).mean() < (
+        25 if suffix == ".gif" else 2
+    )  # OpenCV writes GIFs coarsely
 
 
 def test_transparency_lies_on_white(face):
@@ -132,7 +134,9 @@ def test_a_file_that_is_cut_short_is_refused_whatever_its_type(face, suffix, sha
 def test_what_is_no_image_is_one_sentence(tmp_path, face):
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.jpg").write_bytes(b"hello")
-    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0\0\0\x14ispe" + struct.pack(">III", 0, 40, 30))
+    (tmp_path / "photo.heic").write_bytes(
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0\0\0\x14ispe" + struct.pack(">III", 0, 40, 30)
+    )
     cv2.imwrite(str(tmp_path / "float.tif"), face.astype(np.float32) / 255)
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder.png").mkdir()
