@@ -3,9 +3,9 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from edgefer.devices.faces.detectors import Detector
 from edgefer.devices.faces.quality import quality_fault
 from edgefer.devices.faces.smoothing import LabelSmoother
 from edgefer.devices.faces.tracking import Tracker
-from edgefer.devices.outputs.sinks import Sink, Window
+from edgefer.devices.outputs.sink import Sink
+from edgefer.devices.outputs.stats import RunStats
 from edgefer.devices.threads import HANG_S, Ahead
 from edgefer.interpreter import Classifier
 from edgefer.preprocess import face_pixels
@@ -23,36 +24,6 @@ STAGES = ("capture", "detect", "crop", "classify", "output")
 AHEAD = 2  # frames of a file that may be read before they are needed
 
 Laps = dict[str, float]  # seconds by stage
-
-
-@dataclass
-class Summary:
-    """What a run saw: frames, faces, frames with a face, wall-clock seconds, and seconds of work in each stage, which
-    come to more than the wall clock's where stages overlap."""
-
-    frames: int = 0
-    faces: int = 0
-    frames_with_faces: int = 0
-    seconds: float = 0.0
-    stage_seconds: Laps = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-    labels: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def fps(self) -> float:
-        return self.frames / self.seconds if self.seconds else 0.0
-
-    def stage_ms(self) -> dict[str, float]:
-        """Mean milliseconds a frame spends in each stage."""
-        return {stage: 1000 * seconds / max(1, self.frames) for stage, seconds in self.stage_seconds.items()}
-
-    def add(self, faces: Sequence[Face], laps: Laps) -> None:
-        self.frames += 1
-        self.faces += len(faces)
-        self.frames_with_faces += bool(faces)
-        for stage, seconds in laps.items():
-            self.stage_seconds[stage] += seconds
-        for face in faces:
-            self.labels[face.label] = self.labels.get(face.label, 0) + 1
 
 
 class Stopwatch:
@@ -112,20 +83,20 @@ def run(
     frames: int | None = None,
     overlap: bool | None = None,
     stop: threading.Event | None = None,
-    on_frame: Callable[[Laps], None] = lambda laps: None,
-) -> Summary:
+    stats: RunStats | None = None,
+) -> RunStats:
     """Classify every face of every frame until the source ends, `frames` are done, a window is closed, `stop` is set, or
     Ctrl-C.
 
     detector: a Tracker, where faces are to keep their numbers; a smoother needs those.
     overlap: read the next frames and find their faces in threads of their own while this one's are classified. The
     results and their order are the same. By default where there is more than one core.
-    on_frame: told each frame's seconds by stage once it is done. The sinks are closed in any case, so that a file is whole.
+    stats: counts the run, a new one by default; returned. The sinks are closed in any case, so that a file is whole.
     """
     if overlap is None:
         overlap = len(os.sched_getaffinity(0)) > 1
-    summary = Summary()
-    began = time.perf_counter()
+    stats = stats or RunStats()
+    stats.start()
     with ExitStack() as stack:
         for sink in sinks:
             stack.callback(sink.close)
@@ -146,22 +117,21 @@ def run(
                 for sink in sinks:
                     sink.write(frame)
                 watch.lap("output")
-                summary.add(faces, watch.laps)
+                stats.add(frame, watch.laps)
                 if isinstance(detector, Tracker) and not overlap:
                     detector.pace.rest(sum(watch.laps[stage] for stage in ("crop", "classify", "output")))
-                on_frame(watch.laps)
-                if _ended(sinks) or summary.frames == frames or (stop is not None and stop.is_set()):
+                if _ended(sinks) or stats.frames == frames or (stop is not None and stop.is_set()):
                     break
         except KeyboardInterrupt:
             pass
-        summary.seconds = time.perf_counter() - began
-    return summary
+        stats.stop()
+    return stats
 
 
 def _ended(sinks: list[Sink]) -> bool:
     """Whether the person closed the window, or nobody is left to read anything."""
     closed = [sink for sink in sinks if sink.closed]
-    return any(isinstance(sink, Window) for sink in closed) or 0 < len(closed) == len(sinks)
+    return any(sink.ends_run for sink in closed) or 0 < len(closed) == len(sinks)
 
 
 def _captured(source: Iterable[Frame]) -> Iterator[tuple[Frame, Stopwatch]]:

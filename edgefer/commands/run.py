@@ -3,11 +3,11 @@
 import os
 import signal
 import threading
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from edgefer.commands import outputs as out
 from edgefer.commands.inputs import (
     BundleArgument,
     DetectorFile,
@@ -16,7 +16,7 @@ from edgefer.commands.inputs import (
     bundle_path,
     detector_maker,
 )
-from edgefer.commands.outputs import Outputs
+from edgefer.commands.outputs import Outputs, RunFacts
 from edgefer.errors import InputError
 
 
@@ -39,33 +39,21 @@ def run(
     mjpg: Annotated[
         bool | None, typer.Option("--mjpg/--no-mjpg", help="USB cameras: compressed frames; on above 640x480.")
     ] = None,
-    headless: Annotated[bool, typer.Option("--headless", help="No window.")] = False,
-    save: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Annotated video (.mp4, .avi) or picture (.png, .jpg).")
-    ] = None,
-    json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a frame on stdout.")] = False,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="A row a face, added to the file.")] = None,
-    serve: Annotated[
-        str,
-        typer.Option(
-            metavar="[HOST:]PORT",
-            help="A web page with picture and faces; only this machine may see it, "
-            "unless HOST is given, and then only with the token.",
-        ),
-    ] = "",
-    token: Annotated[
-        str, typer.Option(envvar="EDGEFER_TOKEN", show_envvar=True, help="The page's; made up when left out.")
-    ] = "",
-    mqtt: Annotated[
-        str,
-        typer.Option(
-            metavar="URL",
-            help="mqtt://[user[:password]@]host[:port]/topic-prefix, for Home Assistant "
-            "too; the password may be in EDGEFER_MQTT_PASSWORD.",
-        ),
-    ] = "",
-    mqtt_rate: Annotated[float, typer.Option(min=0.01, help="At most so many messages a second.")] = 5,
-    metrics: Annotated[str, typer.Option(metavar="[HOST:]PORT", help="Figures for Prometheus, at /metrics.")] = "",
+    headless: out.Headless = False,
+    save: out.Save = None,
+    json_lines: out.JsonLinesOption = False,
+    csv: out.CsvOption = None,
+    on: out.On = None,
+    snapshot_on: out.SnapshotOn = None,
+    on_hold: out.OnHold = 0.5,
+    on_pause: out.OnPause = 5.0,
+    blur_faces: out.BlurFaces = False,
+    serve: out.Serve = "",
+    token: out.Token = "",
+    mqtt: out.MqttOption = "",
+    mqtt_rate: out.MqttRate = 5,
+    mqtt_ca: out.MqttCa = None,
+    metrics: out.MetricsOption = "",
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     faces_of: FacesOption = "",
     detector: DetectorOption = "haar",
@@ -108,6 +96,8 @@ def run(
     from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
     from edgefer.devices.faces.tracking import Tracker
     from edgefer.devices.guarded import GuardedClassifier, GuardedDetector
+    from edgefer.devices.outputs.settings import Controls, LiveSettings, RunSettings
+    from edgefer.devices.outputs.stats import RunStats
     from edgefer.devices.sources.cameras import open_camera, open_source, parse_size
     from edgefer.devices.sources.captures import CaptureOptions, without_secrets
     from edgefer.interpreter import Classifier
@@ -123,7 +113,8 @@ def run(
         raise InputError(f"There is no --smooth {smooth!r}: choose {', '.join(PRESETS)}.")
     wanted = Outputs(
         window=not headless, save=save, json_lines=json_lines, csv=csv, serve=serve, token=token, mqtt=mqtt,
-        mqtt_rate=mqtt_rate, metrics=metrics,
+        mqtt_rate=mqtt_rate, mqtt_ca=mqtt_ca, metrics=metrics, on=tuple(on or ()), snapshot_on=tuple(snapshot_on or ()), on_hold=on_hold,
+        on_pause=on_pause, blur_faces=blur_faces,
     )  # fmt: skip
     options = CaptureOptions(size=parse_size(size) if size else None, fps=fps, mjpg=mjpg)
     opened = Bundle.open(bundle_path(bundle))
@@ -175,15 +166,32 @@ def run(
     if wait and not frames_from.live:
         raise InputError(f"--wait is for cameras and streams: {without_secrets(source)} is read as it is.")
     with frames_from as frames_in:
-        outputs = wanted.open(frames_in, opened.card, classifier.network.runtime, stop)
+        stats = RunStats(skipped=lambda: frames_in.skipped, on_frame=notifier.frame)
+        detectors = {detector: make_detector}
+        settings = LiveSettings(
+            RunSettings(smooth=smooth, reject=reject, detector=detector),
+            smooths=tuple(PRESETS),
+            detectors=tuple(detectors),
+        )
+        stats.paused = lambda: settings.read().paused
+        outputs = wanted.open(
+            RunFacts(
+                source=frames_in,
+                card=opened.card,
+                runtime=classifier.network.runtime,
+                stats=stats,
+                stop=stop,
+                settings=settings,
+            )
+        )
         console.say(f"{opened.card.name} on {classifier.network.runtime}, {device}; Ctrl-C ends.")
         tracker = Tracker(faces, target_fps=target_fps or (board.target_fps if frames_in.live else None))
         smoother = LabelSmoother(PRESETS[smooth], reject=reject)
 
-        def on_frame(laps: loop.Laps) -> None:
-            notifier.frame(laps)
-            outputs.on_frame(laps)
-
+        if serve:
+            outputs.sinks.append(
+                Controls(settings, smoother, tracker, detectors, stop=stop, waiting=notifier.trying, log=console.say)
+            )
         notifier.send(READY="1")
         summary = loop.run(
             frames_in,
@@ -193,7 +201,7 @@ def run(
             smoother=smoother,
             frames=frames,
             stop=stop,
-            on_frame=on_frame,
+            stats=stats,
         )
     stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms().items())
     console.say(
