@@ -100,8 +100,6 @@ def _captured(source: Iterable[Frame]) -> Iterator[tuple[Frame, Stopwatch]]:
 
 def _located(captured: Iterable[tuple[Frame, Stopwatch]], session: Session) -> Iterator[tuple[Detected, Stopwatch]]:
     for frame, watch in captured:
-        if session.paused():
-            continue
         watch.start()
         detected = session.detect(frame)
         watch.lap("detect")

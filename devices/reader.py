@@ -21,11 +21,11 @@ from edgefer.devices.faces.detectors import Detector, FrameDetector, HaarDetecto
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
 from edgefer.devices.faces.yunet import YuNetDetector, cached_yunet, fetch_yunet
 from edgefer.devices.guarded import GuardedClassifier, GuardedDetector
-from edgefer.devices.session import Session, Settings
+from edgefer.devices.session import Session
 from edgefer.devices.sources.cameras import LiveOptions, is_camera, open_camera, open_source
 from edgefer.devices.sources.captures import AS_IT_COMES, CaptureOptions
 from edgefer.devices.sources.files import Source
-from edgefer.devices.sources.playback import Playback, Played, Several
+from edgefer.devices.sources.playback import AS_TAKEN, Playback, Played, Several
 from edgefer.devices.threads import HANG_S, Prefetch, Rules
 from edgefer.errors import InputError
 from edgefer.images import read_image
@@ -45,7 +45,7 @@ class SourceOptions:
     read. wait: for a camera that is not there yet. trying: called at each attempt to connect."""
 
     capture: CaptureOptions = AS_IT_COMES
-    playback: Playback = Playback()
+    playback: Playback = AS_TAKEN
     skip_bad: bool = False
     wait: bool = False
     trying: Callable[[], None] = lambda: None
@@ -139,7 +139,7 @@ class Reader:
             for frame in frames:
                 yield session.read(session.detect(frame))
 
-    def session(self, *, live: bool = False, settings: Callable[[], Settings] | None = None) -> Session:
+    def session(self, *, live: bool = False) -> Session:
         """What reads the frames of one run, see Session. live: how often faces are looked for follows this board's speed."""
         return Session(
             self.classifier,
@@ -147,9 +147,13 @@ class Reader:
             smooth=PRESETS[self.options.smooth],
             reject=self.options.reject,
             target_fps=self.options.target_fps or (this_board().target_fps if live else None),
-            settings=settings,
-            make_detector=lambda name: self._make_detector(choice(DetectorName, name, "detector")),
         )
+
+    def detectors(self) -> dict[str, Callable[[], Detector]]:
+        """How each detector that finds this network's kind of faces is opened, by name."""
+        human = (self.options.faces or self.card.faces) == FaceKind.HUMAN
+        names = list(DetectorName) if human else [self.options.detector]
+        return {str(name): partial(self._make_detector, name) for name in names}
 
     def open_sources(self, names: Sequence[str], options: SourceOptions | None = None) -> Source:
         """One source for all that are named; opened by `with`. InputError for options that do not fit them."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -24,27 +23,13 @@ class Detected:
     detector: str
 
 
-class Settings(Protocol):
-    """What may change while a run goes on, see edgefer.devices.outputs.settings.RunSettings."""
-
-    @property
-    def smooth(self) -> str: ...
-    @property
-    def reject(self) -> float: ...
-    @property
-    def detector(self) -> str: ...
-    @property
-    def paused(self) -> bool: ...
-
-
 class Session:
     """Reads the frames of one run in turn, of one source or several: each has its own tracks and its own smoother.
 
     `detect` and `read` may be called in two threads, each for one frame after the other.
 
-    smooth, reject: see LabelSmoother. follow: look for faces only as often as target_fps allows, and follow them between;
-    target_fps None looks in every frame. settings: asked at every frame for what may have changed; make_detector: makes
-    the detector of another name.
+    smooth, reject: see LabelSmoother. target_fps: look for faces only as often as this rate allows, and follow them in
+    between; None looks in every frame.
     """
 
     def __init__(
@@ -55,32 +40,31 @@ class Session:
         smooth: Preset = PRESETS["off"],
         reject: float = 0.0,
         target_fps: float | None = None,
-        settings: Callable[[], Settings] | None = None,
-        make_detector: Callable[[str], Detector] | None = None,
     ):
         self.classifier, self.detector, self.target_fps = classifier, detector, target_fps
         self._smooth, self._reject = smooth, reject
-        self._settings, self._make_detector = settings, make_detector
-        self._detector_name = settings().detector if settings else ""
         self._trackers: dict[int, Tracker] = {}
         self._smoothers: dict[int, LabelSmoother] = {}
         self._in_view: dict[int, list[str]] = {}
 
-    def paused(self) -> bool:
-        """Whether frames are to be passed over for now."""
-        return self._settings is not None and self._settings().paused
+    def change(self, smooth: Preset, reject: float) -> None:
+        """Smooth and reject otherwise from the next frame on."""
+        self._smooth, self._reject = smooth, reject
+        for smoother in list(self._smoothers.values()):
+            smoother.preset, smoother.reject = smooth, reject
+
+    def use(self, detector: Detector) -> None:
+        """Find faces with another detector from the next frame on; they keep their numbers."""
+        self.detector = detector
 
     def detect(self, frame: Frame) -> Detected:
         """The faces of a frame, with the numbers they had in the frame before."""
-        if self._settings and self._make_detector and self._settings().detector != self._detector_name:
-            self._detector_name = self._settings().detector
-            self.detector = self._make_detector(self._detector_name)
-            for tracker in self._trackers.values():
-                tracker.detector = self.detector
+        detector = self.detector
         if frame.stream not in self._trackers:
-            self._trackers[frame.stream] = Tracker(self.detector, target_fps=self.target_fps)
-        detections = self._trackers[frame.stream].follow(frame)
-        return Detected(frame=frame, detections=detections, detector=self.detector.name)
+            self._trackers[frame.stream] = Tracker(detector, target_fps=self.target_fps)
+        tracker = self._trackers[frame.stream]
+        tracker.detector = detector
+        return Detected(frame=frame, detections=tracker.follow(frame), detector=detector.name)
 
     def read(self, detected: Detected, lap: Callable[[str], None] = lambda stage: None) -> Frame:
         """The frame with the decision about each face; `lap` is called after each stage with its name."""
@@ -113,8 +97,4 @@ class Session:
     def _smoother(self, stream: int) -> LabelSmoother:
         if stream not in self._smoothers:
             self._smoothers[stream] = LabelSmoother(self._smooth, reject=self._reject)
-        smoother = self._smoothers[stream]
-        if self._settings:
-            now = self._settings()
-            smoother.preset, smoother.reject = PRESETS[now.smooth], now.reject
-        return smoother
+        return self._smoothers[stream]

@@ -29,7 +29,8 @@ class Source(Protocol):
     name: as it may be shown, without secrets. fps is the rate at which the frames were or will be taken. A `live` source
     has no end of its own and gives only its newest frame; any other gives every frame, and raises IncompleteError after the
     last one when there should have been more. skipped: the live ones that were passed over for a newer one. total: how
-    many frames there are to be, None where that is not known. left_out: what could not be read, and why.
+    many frames there are to be, None where that is not known. left_out: what could not be read, and why. stills: images
+    that have nothing to do with one another. streams: how many sources it is made of.
     """
 
     name: str
@@ -38,6 +39,8 @@ class Source(Protocol):
     skipped: int
     total: int | None
     left_out: list[str]
+    stills: bool
+    streams: int
 
     def __enter__(self) -> "Source": ...
     def __exit__(self, *exc: object) -> None: ...
@@ -51,6 +54,8 @@ class Recorded:
     live = False
     skipped = 0
     total: int | None = None
+    stills = False
+    streams = 1
 
     def __init__(self, name: str):
         self.name = name
@@ -154,7 +159,7 @@ class Images(Recorded):
     def __init__(self, files: list[Path], name: str, *, skip_bad: bool = False):
         super().__init__(name)
         self._files, self._skip_bad = files, skip_bad
-        self.total = len(files)
+        self.stills, self.total = True, len(files)
 
     @classmethod
     def of_folder(cls, folder: Path, *, skip_bad: bool = False) -> "Images":

@@ -58,6 +58,7 @@ class Live:
     ):
         self.name, self._title, self.fps, self.skipped = label or title, title, 30.0, 0
         self.total: int | None = None
+        self.stills, self.streams = False, 1
         self.left_out: list[str] = []
         self._connect, self._stop, self._say = connect, options.stop, options.log
         self._trying, self._wait = options.trying, options.wait

@@ -31,6 +31,9 @@ class Playback:
     rotate: Rotation = Rotation.NONE
 
 
+AS_TAKEN = Playback()
+
+
 class Played:
     """A source as a Playback wants it. stop: ends a wait for the time of a frame."""
 
@@ -38,7 +41,7 @@ class Played:
         if source.live and (playback.loop or playback.realtime):
             raise InputError(f"--loop and --realtime are for files: {source.name} has its own pace.")
         self._source, self._playback, self._stop = source, playback, stop or threading.Event()
-        self.name, self.live = source.name, source.live
+        self.name, self.live, self.stills, self.streams = source.name, source.live, source.stills, source.streams
         self._late = 0
 
     @property
@@ -109,7 +112,8 @@ class Several:
             raise InputError(f"{twice[0]} is named twice: each source must have a name of its own in the outputs.")
         self._sources, self._stop = sources, stop
         self.name = ", ".join(names)
-        self.live = any(source.live for source in sources)
+        self.live, self.streams = any(source.live for source in sources), len(sources)
+        self.stills = all(source.stills for source in sources)
         self._open = ExitStack()
 
     @property

@@ -11,6 +11,7 @@ from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.devices import bench, loop
 from edgefer.devices.board.selftest import network_content
 from edgefer.devices.faces.detectors import HaarDetector
+from edgefer.devices.outputs import stats
 from edgefer.errors import InputError
 from edgefer.interpreter import Classifier
 from edgefer.records import Detection
@@ -26,19 +27,20 @@ def tiny(tmp_path_factory):
     return write_bundle(tmp_path_factory.mktemp("bundles") / "tiny", card, {"int8": network_content()})
 
 
-def test_laps_become_percentiles_without_the_warm_up(monkeypatch):
+def test_laps_become_percentiles_without_the_warm_up(monkeypatch, make_frame):
     now = [100.0]
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
-    watch = bench.Stopwatch(warm_up=2)
+    monkeypatch.setattr(stats.time, "monotonic", lambda: now[0])
+    run = stats.RunStats(keep_laps=True)
     for frame in range(102):
         now[0] += 7.0 if frame < 2 else 0.5
-        watch({stage: 9.0 if frame < 2 else (frame - 1) / 1000 + n for n, stage in enumerate(loop.STAGES)})
-    laps = watch.per_frame()
+        laps = {stage: 9.0 if frame < 2 else (frame - 1) / 1000 + n for n, stage in enumerate(loop.STAGES)}
+        run.add(make_frame(frame), laps)
+    laps = run.laps(loop.STAGES, skip=2)
     assert laps.shape == (100, len(loop.STAGES))
     capture = bench._times(laps[:, 0])
     assert (capture.median_ms, capture.p95_ms, capture.p99_ms) == pytest.approx((50.5, 95.05, 99.01), rel=1e-4)
     assert bench._times(laps[:, 4]).median_ms == pytest.approx(4050.5, rel=1e-4)
-    assert watch.apart().tolist() == [0.5] * 100, "however long its stages took"
+    assert run.apart(skip=2).tolist() == [0.5] * 100, "however long its stages took"
 
 
 class Slow:

@@ -15,7 +15,8 @@ from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
 from edgefer.devices.faces.tracking import Tracker
 from edgefer.devices.guarded import GuardedClassifier, GuardedDetector
-from edgefer.devices.outputs.sinks import JsonLines
+from edgefer.devices.outputs.lines import JsonLines
+from edgefer.devices.outputs.stats import RunStats
 from edgefer.devices.threads import Ahead, Guard
 from edgefer.errors import EdgeferError, RuntimeFault
 from edgefer.interpreter import Classifier
@@ -136,11 +137,11 @@ def test_the_loop_stops_after_the_frame_at_hand(shipped):
     stop = threading.Event()
     out = io.StringIO()
 
-    def on_frame(laps):
+    def on_frame():
         assert set(laps) == set(loop.STAGES)
         stop.set()
 
-    loop.run(frames(20), Scripted(), shipped, [JsonLines(out)], stop=stop, on_frame=on_frame)
+    loop.run(frames(20), Scripted(), shipped, [JsonLines(out)], stop=stop, stats=RunStats(on_frame=on_frame))
     assert len(out.getvalue().splitlines()) == 1
 
 

@@ -14,8 +14,8 @@ from edgefer.devices import loop
 from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
 from edgefer.devices.faces.tracking import FORGET_S, Pace, Tracker, overlap
+from edgefer.devices.outputs.lines import JsonLines
 from edgefer.devices.outputs.overlay import draw
-from edgefer.devices.outputs.sinks import JsonLines
 from edgefer.interpreter import Classifier
 from edgefer.records import Detection, Face, Frame
 
