@@ -60,7 +60,7 @@ class Played:
     def left_out(self) -> list[str]:
         return self._source.left_out
 
-    def __enter__(self) -> "Played":
+    def __enter__(self) -> Source:
         self._source.__enter__()
         return self
 
@@ -133,7 +133,7 @@ class Several:
     def left_out(self) -> list[str]:
         return [line for source in self._sources for line in source.left_out]
 
-    def __enter__(self) -> "Several":
+    def __enter__(self) -> Source:
         with ExitStack() as stack:
             for source in self._sources:
                 stack.enter_context(source)

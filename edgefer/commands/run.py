@@ -231,6 +231,8 @@ def sort_inputs(inputs: list[str], bundle: Path | None) -> tuple[Path | None, li
     nothing of that name lies here; anything else is a source.
     """
     from edgefer.bundle import CARD, shipped_bundles
+    from edgefer.devices.sources.cameras import BUILT_IN, GSTREAMER, is_camera
+    from edgefer.devices.sources.urls import shown_address
 
     shipped = shipped_bundles()
     bundles, sources = ([] if bundle is None else [bundle]), []
@@ -239,8 +241,13 @@ def sort_inputs(inputs: list[str], bundle: Path | None) -> tuple[Path | None, li
         made_here = (path / CARD).exists() or (path / "training").is_dir()
         if made_here or (name in shipped and not path.exists()):
             bundles.append(path)
-        else:
+        elif path.exists() or is_camera(name) or "://" in name or name.startswith(GSTREAMER) or name == BUILT_IN:
             sources.append(name)
+        else:
+            raise InputError(
+                f"There is no bundle, file or folder {shown_address(name)}: name a bundle or one of {', '.join(shipped)}; and a "
+                "video, image, folder, address such as rtsp://host/path, camera's number or builtin."
+            )
     if len(bundles) > 1:
         raise InputError(f"{' and '.join(printable(str(one)) for one in bundles)} are bundles: name one of them.")
     return (bundles[0] if bundles else None), sources
