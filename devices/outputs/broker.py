@@ -78,7 +78,11 @@ def connection_problem(error: BaseException | None, broker: Broker) -> str:
     """Why a connection could not be made, such as "refuses connections: nothing listens at port 1883"."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _certificate_problem(error, broker)
-    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
+    if isinstance(error, ssl.SSLError) and error.reason in (
+        "WRONG_VERSION_NUMBER",
+        "RECORD_LAYER_FAILURE",
+        "HTTP_REQUEST",
+    ):
         return "does not speak TLS at this port: write mqtt:// in place of mqtts://, or name the TLS port, mostly 8883"
     if isinstance(error, ssl.SSLError | ConnectionResetError | BrokenPipeError) and broker.tls:
         return f"breaks off the TLS handshake ({_text(error)}): is it a TLS port?"

@@ -181,7 +181,9 @@ class Mqtt(Sink):
             self._publish("run", asdict(self._claim))
         elif not self._rival:
             self._rival, self._connected = True, False
-            self._failed(f"has another edgefer run under {self._broker.prefix}: give each run a topic prefix of its own")
+            self._failed(
+                f"has another edgefer run under {self._broker.prefix}: give each run a topic prefix of its own"
+            )
 
     def _on_connect_fail(self, client: paho.Client, userdata: Any) -> None:
         self._failed(connection_problem(sys.exception(), self._broker))  # paho calls this while it handles the error
@@ -205,7 +207,11 @@ class Mqtt(Sink):
         if problem not in self._logged:
             self._logged.add(problem)
             self.errors += 1
-            self._log(f"{self.name} {problem}. Trying again until it is there." if not self._rival else f"{self.name} {problem}.")
+            self._log(
+                f"{self.name} {problem}. Trying again until it is there."
+                if not self._rival
+                else f"{self.name} {problem}."
+            )
         self.trouble = problem
 
 

@@ -11,7 +11,8 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from edgefer.devices.outputs.auth import MIN_TOKEN, GuessLimit, TokenAuth, host_of, is_loopback
+from edgefer.devices.outputs.auth import TokenAuth
+from edgefer.devices.outputs.tokens import GuessLimit, check_token, host_of, is_loopback
 from edgefer.errors import InputError, SourceError
 
 MAX_CONNECTIONS = 128
@@ -134,12 +135,6 @@ class HttpServer:
         self.call_soon(lambda: None)
         self._thread.join(2)
         self._socket.close()
-
-
-def check_token(token: str) -> None:
-    """InputError for a token that is too short; "" is none."""
-    if token and len(token) < MIN_TOKEN:
-        raise InputError(f"A token needs {MIN_TOKEN} characters or more, so that it cannot be guessed.")
 
 
 def in_url(host: str) -> str:

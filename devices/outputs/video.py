@@ -89,11 +89,13 @@ class VideoFile(Sink):
         if not readable:
             raise EdgeferError("the video could not be finished, and is gone: is the disk full?")
 
+    @property
+    def lost(self) -> bool:  # type: ignore[override]
+        return self._closed and not self.path.exists()
+
     def kept(self) -> str:
-        if not self._closed:
-            return ""
-        if not self.path.exists():
-            return "nothing of it was kept"
+        if self.lost:
+            return "nothing of it is left"
         return "the last frame before that is in it" if self._still else f"its first {self._written} frames are in it"
 
 

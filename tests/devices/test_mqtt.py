@@ -183,7 +183,7 @@ def test_only_changes_are_told_and_not_too_often(broker, sinks, make_frame):
 @pytest.mark.mosquitto
 def test_a_broker_may_go_and_come_back(broker, sinks, make_frame, monkeypatch):
     said = []
-    sink = sinks(broker.port, rate=1000, say=said.append)
+    sink = sinks(broker.port, rate=1000, log=said.append)
     feed = Feed(sink)
     wait_for(lambda: sink._connected)
     broker.stop()
@@ -222,7 +222,7 @@ def test_a_broker_that_ends_every_connection_is_asked_less_and_less_often(monkey
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=serve, daemon=True).start()
         broker = mqtt.parse_broker(f"mqtt://127.0.0.1:{server.getsockname()[1]}/home/desk")
-        sink = mqtt.Mqtt(broker, LABELS, say=said.append)
+        sink = mqtt.Mqtt(broker, LABELS, log=said.append)
         wait_for(lambda: len(met) == 5)
         kept = len(sink._client._out_messages)
         sink.close()
@@ -245,7 +245,7 @@ def test_a_killed_program_leaves_its_last_will(broker, sinks, make_frame):
 @pytest.mark.mosquitto
 def test_a_wrong_password_is_said_once(broker, sinks):
     said = []
-    sink = sinks(broker.port, user="pi:wrong", say=said.append)
+    sink = sinks(broker.port, user="pi:wrong", log=said.append)
     wait_for(lambda: sink.trouble)
     time.sleep(1.5)  # for a second attempt
     assert len(said) == 1 and "Not authorized" in said[0] and "wrong" not in said[0]
@@ -253,7 +253,7 @@ def test_a_wrong_password_is_said_once(broker, sinks):
 
 def test_no_broker_at_all_holds_nothing_up(sinks, make_frame):
     said = []
-    sink = sinks(1, say=said.append)
+    sink = sinks(1, log=said.append)
     feed = Feed(sink)
     for number in range(100):
         feed.write(make_frame(number, "happy"))
