@@ -37,6 +37,7 @@ def bench(
     from edgefer.bundle import Bundle
     from edgefer.devices.bench import run_bench, to_markdown
     from edgefer.devices.board.boards import this_board
+    from edgefer.devices.board.software import slow_int8
     from edgefer.interpreter import Classifier
 
     board = this_board()
@@ -44,6 +45,8 @@ def bench(
     opened = Bundle.open(bundle_path(bundle))
     classifier = Classifier.load(opened, runtime=runtime, threads=threads)
     faces = open_detector(detector, detector_file, width=board.detector_width, card=opened.card, faces=faces_of)
+    if reason := slow_int8(classifier.network.runtime):
+        console.say(f"{classifier.network.runtime} is {reason}: pip install ai-edge-litert")
     console.say(f"Measuring for {minutes:g} minutes; leave the board alone meanwhile.")
     result = run_bench(classifier, faces, where=source, minutes=minutes, threads=threads)
     if as_json:

@@ -470,10 +470,8 @@ def test_home_assistant_gets_presence_diagnostics_and_small_attributes():
     for config in configs.values():
         assert config["device"]["manufacturer"] and config["device"]["configuration_url"] == "http://pi:8000/"
         assert (
-            ("box" not in json.dumps(config)
-            and "json_attributes_topic" not in config)
-            or "json_attributes_template" in config
-        )
+            "box" not in json.dumps(config) and "json_attributes_topic" not in config
+        ) or "json_attributes_template" in config
     attributes = configs["homeassistant/sensor/home_desk/expression/config"]["json_attributes_template"]
     assert "score" not in attributes and "box" not in attributes, "they would be recorded at every change"
 
