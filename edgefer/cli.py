@@ -19,6 +19,7 @@ from edgefer.commands import (
     demo,
     doctor,
     evaluate,
+    import_,
     lint,
     models,
     report,
@@ -108,6 +109,7 @@ for command in (
     demo.demo,
 ):
     app.command()(command)
+app.command("import")(import_.import_)
 app.add_typer(data.data, name="data")
 app.add_typer(service.app, name="service")
 
