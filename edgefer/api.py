@@ -92,10 +92,11 @@ def verify(
     >>> checks[0].passed
     True
     """
-    from edgefer.commands.verify import ask, judge_on_data
+    from edgefer.commands.verify import judge_on_data
+    from edgefer.parity import check_bundle
 
     opened = find_bundle(bundle)
-    checks = ask(opened, list(runtimes))
+    checks = check_bundle(opened, list(runtimes))
     return checks + (judge_on_data(opened, str(data), split, list(runtimes)) if data else [])
 
 
