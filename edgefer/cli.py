@@ -108,7 +108,7 @@ for command in (
     boards.boards,
     demo.demo,
 ):
-    app.command()(command)
+    app.command(hidden=command is verify.parity)(command)
 app.command("import")(import_.import_)
 app.add_typer(data.data, name="data")
 app.add_typer(service.app, name="service")
