@@ -34,11 +34,14 @@ def verify(
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.checks import report
+    from edgefer.lineage import check_recorded_cost
 
     opened = Bundle.open(bundle_path(bundle))
     if certificate:
         _check_certificate(opened, certificate)
     checks = _ask(opened, runtime or ["auto"])
+    if recorded := check_recorded_cost(opened):
+        checks.append(recorded)
     if not as_json:
         console.show(f"Bundle {opened.hash}" + (f", as in {certificate}" if certificate else ""))
     report(str(opened.path), checks, as_json=as_json, bundle=opened.hash)
@@ -77,16 +80,26 @@ def parity(
     from edgefer.convert.certificate import COST_COLUMNS, WORTH_COLUMNS, Certificate, cost_row, worth_row
     from edgefer.convert.comparison import Budget, judge
     from edgefer.convert.prove import prove
+    from edgefer.files import check_writable
+    from edgefer.lineage import MIN_RETRAINED_AGREEMENT
     from edgefer.runtimes import installed_runtimes
 
     opened = Bundle.open(bundle_path(bundle))
+    page = _certificate_file(report) if report else report_folder(opened) / "parity.html"
+    check_writable(page, "--report")
     dataset = training_data(opened, data, skip_bad)
     split = split or usual_split(opened.card, dataset)
     runtimes = runtime or installed_runtimes()
     checks = _ask(opened, runtimes)
-    proof = prove(opened, dataset, split, runtimes=runtimes, reference_kernels=report is not None, track=console.track)
-    budget = Budget(max_drop=max_drop, min_agreement=min_agreement)
-    checks += [judge(comparison, budget) for comparison in proof.cost]
+    proof = prove(
+        opened, dataset, split, runtimes=runtimes, reference_kernels=report is not None, progress=console.PROGRESS
+    )
+    budget = Budget(
+        max_drop=max_drop,
+        min_agreement=min_agreement,
+        min_retrained_agreement=min(min_agreement, MIN_RETRAINED_AGREEMENT),
+    )
+    checks += [proof.origin, *(judge(comparison, budget) for comparison in proof.cost)]
     certificate = Certificate(
         bundle=opened,
         checks=tuple(checks),
@@ -97,10 +110,8 @@ def parity(
         runtimes=tuple(runtimes),
     )
     grammar.show(f"Parity of {opened.path}", checks)
-    networks = [proof.cost[0].reference, *(one.candidate for one in proof.cost)]
-    console.show_table(f"What it gives, {split} split", WORTH_COLUMNS, [worth_row(one) for one in networks])
+    console.show_table(f"What it gives, {split} split", WORTH_COLUMNS, [worth_row(one) for one in certificate.networks])
     console.show_table("What it cost", COST_COLUMNS, [cost_row(one) for one in proof.cost])
-    page = _certificate_file(report) if report else report_folder(opened) / "parity.html"
     write_file(page.with_suffix(".json"), json.dumps(certificate.to_json(), indent=2).encode() + b"\n")
     if report:
         write_file(page, certificate.to_html().encode())
