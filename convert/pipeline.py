@@ -17,8 +17,8 @@ from edgefer.interpreter import softmax
 from edgefer.lineage import is_retrained, origin_form
 from edgefer.metrics import ece
 from edgefer.parity import make_vectors
+from edgefer.progress import Progress
 from edgefer.train.data.dataset import Dataset, without_copies
-from edgefer.train.fit import Watcher
 from edgefer.train.folds import divide_folds, fold_network
 from edgefer.train.networks import load_keras
 from edgefer.train.recipes import recipe_of
@@ -57,7 +57,7 @@ class Converted:
 
 
 def convert(
-    bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, watcher: Watcher, *, work_dir: Path | None = None
+    bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, progress: Progress, *, work_dir: Path | None = None
 ) -> Converted:
     """Write a new bundle at `out` with the bundle's Keras network and its TFLite forms.
 
@@ -71,7 +71,7 @@ def convert(
             f"{bundle.path} does not hold the network it came from, so --max-drop cannot be judged: convert the bundle that "
             "was trained."
         )
-    tuner = Tuner(work_dir=work_dir or out.with_name(f".{out.name}.unfinished"), watcher=watcher, epochs=plan.epochs)
+    tuner = Tuner(work_dir=work_dir or out.with_name(f".{out.name}.unfinished"), progress=progress, epochs=plan.epochs)
     works = [_shaped(work, plan, tuner) for work in _works(bundle, dataset)]
     judged_on = bundle.card.measured_on
     temperature, note = _temperature(works, judged_on)

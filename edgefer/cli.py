@@ -110,6 +110,7 @@ for command in (
 ):
     app.command(hidden=command is verify.parity)(command)
 app.command("import")(import_.import_)
+app.command("profiles", hidden=True)(compare.compare)  # its name before 0.2
 app.add_typer(data.data, name="data")
 app.add_typer(service.app, name="service")
 
