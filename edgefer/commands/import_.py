@@ -53,7 +53,7 @@ def import_(
         ),
     ] = "",
     skip_bad: SkipBad = False,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of runs/<file>.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of runs/FILE.")] = None,
 ) -> None:
     """Take in a network from elsewhere, so that everything here works on it.
 
