@@ -27,6 +27,7 @@ from edgefer.train.networks import build, keras_bytes
 from edgefer.train.recipes import load_recipe
 
 SPEC = InputSpec(height=24, width=24)
+BUDGET = Budget()
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def slim(trained, faces, tmp_path_factory) -> Bundle:
         return convert(trained, faces, Plan(slimmed=0.6), tmp_path_factory.mktemp("out") / "slim", SILENT).bundle
 
 
-def certificate(bundle: Bundle, faces: Dataset, budget: Budget = Budget()) -> list:
+def certificate(bundle: Bundle, faces: Dataset, budget: Budget = BUDGET) -> list:
     proof = prove(bundle, faces, "valid", runtimes=["litert"])
     return [proof.origin, *(judge(one, budget) for one in proof.cost)]
 
