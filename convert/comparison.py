@@ -27,6 +27,15 @@ class Budget:
     min_agreement: float = MIN_AGREEMENT
     min_retrained_agreement: float = MIN_RETRAINED_AGREEMENT
 
+    @classmethod
+    def of(cls, max_drop: float, min_agreement: float) -> "Budget":
+        """As a user asks: a retrained network is never held to more than a rounded one."""
+        return cls(
+            max_drop=max_drop,
+            min_agreement=min_agreement,
+            min_retrained_agreement=min(min_agreement, MIN_RETRAINED_AGREEMENT),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Flip:

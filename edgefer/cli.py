@@ -22,6 +22,7 @@ from edgefer.commands import (
     import_,
     lint,
     models,
+    report,
     run,
     service,
     train,
@@ -100,13 +101,14 @@ for command in (
     evaluate.evaluate,
     models.models,
     run.run,
+    report.report,
     cameras.cameras,
     bench.bench,
     doctor.doctor,
     boards.boards,
     demo.demo,
 ):
-    app.command()(command)
+    app.command(hidden=command is verify.parity)(command)
 app.command("import")(import_.import_)
 app.command("profiles", hidden=True)(compare.compare)  # its name before 0.2
 app.add_typer(data.data, name="data")

@@ -25,8 +25,8 @@ p { margin: .4rem 0; max-width: 50rem; overflow-wrap: anywhere } .faint { color:
 .scroll { overflow-x: auto; max-width: 100%; margin: .6rem 0 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
-td { overflow-wrap: anywhere; min-width: 5rem } td.n, th.n { text-align: right; white-space: nowrap; min-width: 0 } td.name { overflow-wrap: normal; min-width: 9rem }
-td.wide { min-width: min(16rem, 60vw) } th { font-weight: 600 } td.status { white-space: nowrap; font-weight: 600; min-width: 0 }
+td { overflow-wrap: break-word } td.n, th.n { text-align: right; white-space: nowrap } td.short { white-space: nowrap }
+td.wide { min-width: min(16rem, 60vw) } th { font-weight: 600 } td.status { white-space: nowrap; font-weight: 600 }
 .pass { color: var(--good); font-weight: 600 } .FAIL { color: var(--bad); font-weight: 600 }
 .doubtful, .warn, .not-checked { color: var(--doubt); font-weight: 600 }
 img, svg { max-width: 100%; height: auto } .plot img { background: var(--plate); border-radius: 4px }
@@ -42,7 +42,7 @@ svg .doubtful { stroke: var(--doubt); fill: var(--doubt) } svg .zero { stroke: v
 """
 FIGURE = re.compile(r"([+-]?\d[-+\d.,%e/ \[\]]*( to [\d.%]+)?)?")
 STATUSES = {"pass", "FAIL", "doubtful", "warn", "not checked"}  # set in their colour
-NAME, WIDE = 24, 48  # characters: up to the first a cell is kept in few lines, from the second on it gets room
+SHORT, WIDE = 24, 48  # characters: a column of at most the first is not wrapped, one from the second on gets room
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
             return "n"
         if cell in STATUSES:
             return f"status {cell.replace(' ', '-')}"
-        return "wide" if widest[number] >= WIDE else "name" if number == 0 and widest[number] >= NAME else ""
+        return "wide" if widest[number] >= WIDE else "short" if widest[number] <= SHORT else ""
 
     def line(tag: str, cells: Sequence[str]) -> str:
         marks = [classes(number, cell) for number, cell in enumerate(cells)]
