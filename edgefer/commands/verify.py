@@ -20,6 +20,7 @@ from edgefer.files import MAX_JSON, read_regular
 
 if TYPE_CHECKING:
     from edgefer.bundle import Bundle
+    from edgefer.checks import Check
     from edgefer.convert.certificate import Certificate
 
 
@@ -146,7 +147,9 @@ def _verify_on_data(
     split = split or usual_split(opened.card, dataset)
     runtimes = [str(name) for name in runtime or installed_runtimes()]
     checks = check_bundle(opened, runtimes)
-    proof = prove(opened, dataset, split, runtimes=runtimes, reference_kernels=report is not None, progress=console.PROGRESS)
+    proof = prove(
+        opened, dataset, split, runtimes=runtimes, reference_kernels=report is not None, progress=console.PROGRESS
+    )
     allowed = Budget.of(*budget)
     checks += [proof.origin, *(judge(comparison, allowed) for comparison in proof.cost)]
     certificate = Certificate(
