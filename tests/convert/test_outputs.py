@@ -25,7 +25,7 @@ def test_a_place_that_cannot_be_written_is_refused_and_left_alone(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"")
     for bad in (file / "bundle", Path("/proc/edgefer/bundle"), Path("/sys/bundle"), tmp_path / "a\0b"):
-        with pytest.raises(InputError, match="cannot be written .*choose another --out"):
+        with pytest.raises(InputError, match=r"cannot be written .*choose another --out"):
             check_writable(bad)
     check_writable(tmp_path / "new" / "deep" / "bundle")
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
