@@ -55,7 +55,7 @@ def search_int8(work: Work, plan: Plan, tuner: Tuner) -> Quantized:
 
 def _ways(work: Work, plan: Plan, tuner: Tuner) -> Iterator[tuple[str, Callable[[], Made]]]:
     """The ways to int8 that the plan allows, the cheapest first, each with what makes it."""
-    train, seeks = work.dataset.split("train"), plan.max_drop is not None
+    train, controlled = work.dataset.split("train"), plan.max_drop is not None
 
     def calibrated(count: int) -> Made:
         return to_int8(work.tuned, calibration_images(train, plan.seed, count)), None
@@ -66,10 +66,10 @@ def _ways(work: Work, plan: Plan, tuner: Tuner) -> Iterator[tuple[str, Callable[
         return made.int8, made.network
 
     if not plan.aware:
-        counts = (CALIBRATION_IMAGES, *(OTHER_CALIBRATIONS if seeks else ()))
+        counts = (CALIBRATION_IMAGES, *(OTHER_CALIBRATIONS if controlled else ()))
         for count in dict.fromkeys(min(count, len(train)) for count in counts):
             yield f"int8 calibrated on {count} training images", partial(calibrated, count)
-    if plan.aware or seeks:
+    if plan.aware or controlled:
         task = tuner.task("aware", work.tuned, work.card, work.dataset, work.origin)
         kept = "prune-preserving " if plan.sparsity else ""
         yield f"int8 by {kept}quantization-aware training, {task.epochs} epochs", partial(trained, task)
