@@ -15,10 +15,13 @@ import numpy as np
 from edgefer import __version__, checks
 from edgefer.bundle import TFLITE_VARIANTS, Bundle
 from edgefer.checks import Check
-from edgefer.convert.comparison import Budget, Comparison, Figures, Flip
-from edgefer.convert.prove import REFERENCE_IMAGES, Proof
+from edgefer.convert.comparison import Budget, Comparison, Figures, Flip, judge
+from edgefer.convert.prove import REFERENCE_IMAGES, Proof, prove
 from edgefer.html import Picture, contact_sheet, escape, heading, page, paragraph, table
-from edgefer.runtimes import runtime_version
+from edgefer.parity import check_bundle
+from edgefer.progress import SILENT, Progress
+from edgefer.runtimes import installed_runtimes, runtime_version
+from edgefer.train.data.dataset import Dataset
 
 SHOWN = 64  # flips on the page; all of them are in the JSON
 EXPLAINED = (
@@ -46,6 +49,7 @@ class Certificate:
 
     @property
     def passed(self) -> bool:
+        """Whether nothing that was checked failed."""
         return checks.exit_code(self.checks) == 0
 
     @property
@@ -239,4 +243,34 @@ def interval_plot(comparisons: Sequence[Comparison], max_drop: float) -> str:
     return (
         f'<svg viewBox="0 0 {width} {bottom + 22}" width="{width}" font-size="13" role="img" '
         f'aria-label="accuracy lost, in points, with 95% intervals">{"".join(marks)}</svg>'
+    )
+
+
+def certify(
+    bundle: Bundle,
+    dataset: Dataset,
+    split: str,
+    *,
+    runtimes: Sequence[str] = (),
+    budget: Budget | None = None,
+    reference_kernels: bool = False,
+    progress: Progress = SILENT,
+) -> Certificate:
+    """Ask all three questions of a bundle, on each of `runtimes`, all that are installed when none is named.
+
+    dataset: labelled images as the card's input takes them; `split` of it answers question 2.
+    """
+    names = [str(name) for name in runtimes or installed_runtimes()]
+    budget = budget or Budget()
+    found = check_bundle(bundle, names)
+    proof = prove(bundle, dataset, split, runtimes=names, reference_kernels=reference_kernels, progress=progress)
+    found += [proof.origin, *(judge(comparison, budget) for comparison in proof.cost)]
+    return Certificate(
+        bundle=bundle,
+        checks=tuple(found),
+        proof=proof,
+        budget=budget,
+        data=dataset.name,
+        split=split,
+        runtimes=tuple(names),
     )

@@ -29,12 +29,8 @@ class Budget:
 
     @classmethod
     def of(cls, max_drop: float, min_agreement: float) -> "Budget":
-        """As a user asks: a retrained network is never held to more than a rounded one."""
-        return cls(
-            max_drop=max_drop,
-            min_agreement=min_agreement,
-            min_retrained_agreement=min(min_agreement, MIN_RETRAINED_AGREEMENT),
-        )
+        """A budget as it is asked for: a retrained network need not agree more than a rounded one."""
+        return cls(max_drop, min_agreement, min(min_agreement, MIN_RETRAINED_AGREEMENT))
 
 
 @dataclass(frozen=True, kw_only=True)
