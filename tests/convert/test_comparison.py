@@ -78,6 +78,11 @@ def test_a_retrained_network_must_still_be_recognisable():
         assert not judge(pair(wrong, other, labels), Budget()).passed
 
 
+def test_a_budget_as_a_user_asks_for_it():
+    assert Budget.of(2.0, 0.97) == Budget(max_drop=2.0)
+    assert Budget.of(2.0, 0.5) == Budget(max_drop=2.0, min_agreement=0.5, min_retrained_agreement=0.5)
+
+
 def test_mcnemar_against_the_binomial_distribution():
     # 2 of 10 by a fair coin: (1 + 10 + 45) / 1024, twice.
     assert mcnemar_p(8, 2) == mcnemar_p(2, 8) == pytest.approx(112 / 1024)
