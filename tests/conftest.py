@@ -15,7 +15,8 @@ from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
 from edgefer.devices.outputs.sinks import Result
 from edgefer.records import Face, Frame, Prediction
-from edgefer.train.data.dataset import Dataset, load_dataset
+from edgefer.train.data.dataset import Dataset
+from edgefer.train.data.load import load_dataset
 
 GRAY48 = InputSpec(height=48, width=48)
 

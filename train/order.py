@@ -4,8 +4,9 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from edgefer.bundle import write_file
+from edgefer.bundle import Bundle, shipped_bundles, write_file
 from edgefer.errors import InputError
+from edgefer.train.data.ferplus import NAME as FERPLUS
 from edgefer.train.data.load import DataOptions
 from edgefer.train.recipes import Recipe
 from edgefer.train.run import RunFolder
@@ -27,6 +28,31 @@ class Supervision:
     auxiliary: tuple[str, ...] = ()
     init_from: str = ""
 
+    @classmethod
+    def named(
+        cls, *, labels: str = "", teachers: str = "", soft_labels: str = "", votes: str = "", init_from: str = ""
+    ) -> "Supervision":
+        """From what a command line names, bundles also by the names of shipped ones, teachers separated by commas.
+
+        Every bundle is opened once, so that a wrong one is refused before any work.
+        """
+        bundles = [_bundle(name.strip()) for name in teachers.split(",") if name.strip()]
+        # Beside votes, a teacher that learnt from votes helps to translate them instead of answering itself.
+        auxiliary = tuple(str(one.path.absolute()) for one in bundles if votes and one.card.provenance.labels)
+        paths = (str(one.path.absolute()) for one in bundles)
+        if init_from:
+            begin = _bundle(init_from)
+            begin.file("keras")
+            init_from = str(begin.path.absolute())
+        return cls(
+            labels=labels if labels == FERPLUS else lasting(labels),
+            teachers=tuple(path for path in paths if path not in auxiliary),
+            soft_labels=lasting(soft_labels),
+            votes=votes if votes == FERPLUS else lasting(votes),
+            auxiliary=auxiliary,
+            init_from=init_from,
+        )
+
     @property
     def soft(self) -> bool:
         """Whether something gives soft labels."""
@@ -38,6 +64,16 @@ class Supervision:
         names += ["FER+ votes"] if self.votes else []
         start = [f"begin with the weights of {Path(self.init_from).name}"] if self.init_from else []
         return (*start, f"train, learning from {', '.join(names)} too" if names else "train")
+
+
+def lasting(path: str) -> str:
+    """An absolute path, so that a later --resume or convert from another folder finds it; a name stays a name."""
+    return str(Path(path).absolute()) if path and Path(path).exists() else path
+
+
+def _bundle(name: str) -> Bundle:
+    path = Path(name)
+    return Bundle.open(path if path.exists() else shipped_bundles().get(name, path))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +88,13 @@ class Order:
     valid_fraction: float = 0.2
     group_by: str = ""
     folds: int = 0
+
+    def __post_init__(self) -> None:
+        supervision = self.supervision
+        if self.folds < 0 or self.folds == 1:
+            raise InputError(f"--folds {self.folds}: name 2 or more, such as 5; 0 holds one validation split back.")
+        if supervision.votes and (supervision.labels or self.folds):
+            raise InputError("--votes teaches the CSV's own labels, in one training: leave --labels and --folds out.")
 
     @property
     def data_options(self) -> DataOptions:
@@ -86,7 +129,9 @@ class Order:
                 problem = problem or error
         if problem is None:
             raise InputError(f"There is no training to resume in {run.path}.")
-        raise InputError(f"{run.order} cannot be read ({problem}): give the command of this training again, with another --out.")
+        raise InputError(
+            f"{run.order} cannot be read ({problem}): give the command of this training again, with another --out."
+        )
 
     @classmethod
     def _parse(cls, content: dict) -> "Order":

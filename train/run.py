@@ -130,8 +130,12 @@ class RunFolder:
             write_file(self.data, json.dumps(now).encode())
             return
         if before["hash"] != now["hash"]:
-            was, has = (", ".join(f"{name} {n:,}" for name, n in one.get("counts", {}).items()) for one in (before, now))
-            changed = f"it had {was} images, and has {has}" if was != has else f"as many images ({has}), but not the same"
+            was, has = (
+                ", ".join(f"{name} {n:,}" for name, n in one.get("counts", {}).items()) for one in (before, now)
+            )
+            changed = (
+                f"it had {was} images, and has {has}" if was != has else f"as many images ({has}), but not the same"
+            )
             raise DataError(
                 f"The data has changed since the training in {self.path} was stopped: {changed}. Bring back what it was, or "
                 "train anew with another --out."
@@ -222,7 +226,9 @@ class Journal:
         for number in self.read.checkpoint_numbers():
             if not self._load(number):
                 damaged.append(number)
-            elif not (weights_lost and epochs and int(self.epoch) >= epochs):  # an epoch must be left to get weights from
+            elif not (
+                weights_lost and epochs and int(self.epoch) >= epochs
+            ):  # an epoch must be left to get weights from
                 break
         else:
             if self.read.begun():
@@ -312,7 +318,9 @@ class Journal:
 
     def exhausted(self) -> bool:
         """Whether `patience` epochs have passed without a better one."""
-        return bool(self.patience and any(self._candidates()) and self.rows[-1].epoch - self.best().epoch >= self.patience)
+        return bool(
+            self.patience and any(self._candidates()) and self.rows[-1].epoch - self.best().epoch >= self.patience
+        )
 
 
 def unwritable(file: Path, error: Exception) -> EdgeferError:

@@ -11,6 +11,7 @@ from edgefer import drawn
 from edgefer.errors import DataError
 from edgefer.train.data.audit import audit
 from edgefer.train.data.duplicates import clusters, fingerprint, near_duplicates
+from edgefer.train.data.load import DataOptions
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_clusters_join_pairs():
 
 
 def status(found):
-    return {finding.about: finding.status for finding in found.findings}
+    return {check.subject: check.status.value for check in found.checks}
 
 
 def test_a_sound_folder_passes(folder):
@@ -76,7 +77,7 @@ def test_leaks_wrong_labels_and_broken_files(folder):
     (sad / "wrong.png").write_bytes(happy[1].read_bytes())
     (sad / "broken.jpg").write_bytes(b"no picture")
     found = audit(folder)
-    by_name = {finding.about: finding for finding in found.findings}
+    by_name = {check.subject: check for check in found.checks}
     assert not found.passed
     assert by_name["unreadable"].examples == ("train/Sad/broken.jpg is not a picture OpenCV can read",)
     assert "valid/happy/leak.png" in by_name["leaks between splits"].examples[0]
@@ -86,8 +87,8 @@ def test_leaks_wrong_labels_and_broken_files(folder):
 def test_groups_that_are_torn_or_too_fine(folder):
     names = [file.name for file in folder.rglob("*.png")]
     assert len(names) == len(set(names))
-    assert status(audit(folder, group_by=r"(\d+)\.png"))["groups"] == "pass"
-    found = audit(folder, group_by=r"/([A-Za-z]+)/\d")  # a group for each class, in both splits
+    assert status(audit(folder, DataOptions(group_by=r"(\d+)\.png")))["groups"] == "pass"
+    found = audit(folder, DataOptions(group_by=r"/([A-Za-z]+)/\d"))  # a group for each class, in both splits
     assert status(found)["groups"] == "fail" and not found.passed
 
 

@@ -14,7 +14,8 @@ from conftest import GRAY48
 
 from edgefer.card import InputSpec
 from edgefer.errors import DataError
-from edgefer.train.data.dataset import divide, load_dataset, stratified_rows
+from edgefer.train.data.dataset import divide, stratified_rows
+from edgefer.train.data.load import DataOptions, load_dataset
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
 
@@ -82,7 +83,7 @@ def test_a_bad_row_is_named_or_skipped(tmp_path, row, complaint):
     with pytest.raises(DataError, match=r"row 85.*--skip-bad") as error:
         load_dataset(file, GRAY48)
     assert complaint in str(error.value)
-    dataset = load_dataset(file, GRAY48, skip_bad=True)
+    dataset = load_dataset(file, GRAY48, DataOptions(skip_bad=True))
     assert len(dataset.skipped) == 1 and complaint in dataset.skipped[0]
     assert len(dataset.splits["train"]) == 28
 
@@ -114,7 +115,7 @@ def test_a_csv_without_public_test_gets_a_stratified_validation_split(tmp_path):
     assert not set(dataset.split("valid").ids) & set(dataset.split("train").ids)
     again = load_dataset(file, GRAY48)
     assert np.array_equal(again.split("valid").ids, dataset.split("valid").ids)
-    assert not np.array_equal(load_dataset(file, GRAY48, seed=1).split("valid").ids, dataset.split("valid").ids)
+    assert not np.array_equal(load_dataset(file, GRAY48, DataOptions(seed=1)).split("valid").ids, dataset.split("valid").ids)
     with pytest.raises(DataError, match="has no test split"):
         dataset.split("test")
 
@@ -146,16 +147,16 @@ def test_folders_with_and_without_splits(tmp_path):
 
 
 def test_no_split_is_left_without_pictures_or_a_class(tmp_path, cache):
-    together = load_dataset("builtin", GRAY48, pooled=True, cache=cache / "edgefer" / "datasets")
+    together = load_dataset("builtin", GRAY48, DataOptions(pooled=True), cache=cache / "edgefer" / "datasets")
     assert {name: len(split) for name, split in together.splits.items()} == {"train": 1120}
     files = write_folder(tmp_path / "flat", count=6)
     one_sad = r"(Sad|\d)\.?"  # all pictures of a class are one group, which cannot be divided
     with pytest.raises(DataError, match=r"too few groups of pictures of class 'sad'"):
-        load_dataset(files, GRAY48, group_by=one_sad)
+        load_dataset(files, GRAY48, DataOptions(group_by=one_sad))
     for split in ("train", "test"):
         write_folder(tmp_path / "full" / split)
     with pytest.raises(DataError, match=r"No picture of the test split .* is left"):
-        load_dataset(tmp_path / "full", GRAY48, group_by=r"^((?P<copy>test)?.+)")
+        load_dataset(tmp_path / "full", GRAY48, DataOptions(group_by=r"^((?P<copy>test)?.+)"))
 
 
 def test_colour_and_size_follow_the_input_spec(tmp_path):
@@ -164,7 +165,7 @@ def test_colour_and_size_follow_the_input_spec(tmp_path):
         (folder / name).mkdir(parents=True)
         for number in range(5):
             cv2.imwrite(str(folder / name / f"{number}.png"), np.full((60, 80, 3), bgr, np.uint8))
-    dataset = load_dataset(folder, InputSpec(height=32, width=24, color="rgb"))
+    dataset = load_dataset(folder, InputSpec(height=32, DataOptions(width=24, color="rgb")))
     images = dataset.split("train").images
     assert images.shape[1:] == (32, 24, 3)
     red = images[dataset.split("train").labels == dataset.labels.index("red")]
@@ -177,7 +178,7 @@ def test_bad_folders_are_named(tmp_path):
     (flat / "Sad" / "1.png").write_bytes(b"not a picture")
     with pytest.raises(DataError, match=r"Sad/1\.png is not a picture OpenCV can read"):
         load_dataset(flat, GRAY48)
-    dataset = load_dataset(flat, GRAY48, skip_bad=True)
+    dataset = load_dataset(flat, GRAY48, DataOptions(skip_bad=True))
     assert [line.split()[0] for line in dataset.skipped] == ["Sad/1.png", "happy/3.png"]
     assert dataset.skipped[1] == "happy/3.png is an empty file"
     assert sum(len(split) for split in dataset.splits.values()) == 13
@@ -212,7 +213,7 @@ def test_a_header_that_claims_too_much_is_a_bad_picture(tmp_path):
     (flat / "happy" / "3.png").write_bytes(png + struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND")))
     with pytest.raises(DataError, match=r"3\.png is not a picture OpenCV can read"):
         load_dataset(flat, GRAY48)
-    assert len(load_dataset(flat, GRAY48, skip_bad=True).skipped) == 1
+    assert len(load_dataset(flat, GRAY48, DataOptions(skip_bad=True)).skipped) == 1
 
 
 def test_hidden_files_are_no_pictures(tmp_path):

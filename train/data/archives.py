@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from edgefer.errors import DataError
 from edgefer.files import regular_size
@@ -51,12 +50,13 @@ def _only_csv(path: Path, members: list[str]) -> str:
     if not names and any(name.lower().endswith(SUFFIXES) for name in seen):
         raise DataError(f"{path} holds image files: unpack it, and name the folder that it makes.")
     listed = f": {', '.join(chosen[:8])}" if chosen else ""
-    raise DataError(f"{path} should hold one CSV file, not {len(chosen)}{listed}. Unpack it, and name the file to read.")
+    raise DataError(
+        f"{path} should hold one CSV file, not {len(chosen)}{listed}. Unpack it, and name the file to read."
+    )
 
 
 def _lines(raw, name: str, path: Path) -> Iterator[str]:
-    unpacked: BinaryIO = gzip.open(raw) if name.endswith(".gz") else raw  # type: ignore[assignment]
-    buffered = io.BufferedReader(unpacked)  # type: ignore[type-var]
+    buffered = io.BufferedReader(gzip.GzipFile(fileobj=raw) if name.endswith(".gz") else raw)
     if buffered.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f"{path} is UTF-16 text: save it as UTF-8 (iconv -f UTF-16 -t UTF-8 {path.name} > utf8.csv).")
     text = io.TextIOWrapper(buffered, encoding="utf-8-sig", newline="")

@@ -48,13 +48,25 @@ def _from_cache(stored: Path | None) -> Dataset | None:
             }
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None  # a damaged cache is read again from the source
-    return Dataset(name=about["name"], labels=tuple(about["labels"]), splits=splits, skipped=tuple(about["skipped"]), notes=tuple(about["notes"]))
+    return Dataset(
+        name=about["name"],
+        labels=tuple(about["labels"]),
+        splits=splits,
+        skipped=tuple(about["skipped"]),
+        notes=tuple(about["notes"]),
+    )
 
 
 def _to_cache(stored: Path | None, dataset: Dataset) -> None:
     if stored is None:
         return
-    about = {"name": dataset.name, "labels": dataset.labels, "splits": list(dataset.splits), "skipped": dataset.skipped, "notes": dataset.notes}
+    about = {
+        "name": dataset.name,
+        "labels": dataset.labels,
+        "splits": list(dataset.splits),
+        "skipped": dataset.skipped,
+        "notes": dataset.notes,
+    }
     arrays = {
         f"{name}.{part}": getattr(split, part)
         for name, split in dataset.splits.items()

@@ -98,9 +98,15 @@ def _known(header: list[str]) -> list[str]:
 
 
 def _columns(header: list[str], path: Path) -> _Columns:
-    found = {what: next((header.index(name) for name in names if name in header), None) for what, names in COLUMNS.items()}
+    found = {
+        what: next((header.index(name) for name in names if name in header), None) for what, names in COLUMNS.items()
+    }
     label, usage = found["label"], found["usage"]
-    wide = sorted((int(match[1]), at) for at, name in enumerate(header) if (match := re.fullmatch(r"(?:pixel|px)?[ _]?(\d+)", name)))
+    wide = sorted(
+        (int(match[1]), at)
+        for at, name in enumerate(header)
+        if (match := re.fullmatch(r"(?:pixel|px)?[ _]?(\d+)", name))
+    )
     pixels = (found["pixels"],) if found["pixels"] is not None else tuple(at for _, at in wide)
     if {"happiness", "contempt", "nf"} <= set(header):
         raise DataError(
@@ -134,9 +140,9 @@ class _Labels:
         number = _whole(text)
         key = text.lower() if number is None else str(number)
         if self.names:
-            if key not in self.names:
+            if key not in self.names and key not in self.names.values():
                 raise ValueError(f"label {text!r} is not in --names ({', '.join(self.names)})")
-            return self.names[key]
+            return self.names.get(key, key)
         if self.numbers is None and text:
             self.numbers = number is not None
         if self.numbers is not False:

@@ -202,5 +202,3 @@ def hold_out(dataset: Dataset, fraction: float, seed: int, group_by: str = "") -
             )
     others = {name: split for name, split in dataset.splits.items() if name != "train"}
     return replace(dataset, splits={"train": rest, "valid": valid} | others)
-
-

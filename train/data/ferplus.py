@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edgefer.errors import DataError
-from edgefer.train.data.dataset import Dataset, Split
+from edgefer.train.data.dataset import Dataset
 from edgefer.train.data.rows import SPLITS
 
 NAME = "ferplus"

@@ -60,7 +60,7 @@ def listing(path: Path, names: str = "") -> Listing:
     training = folders_in(tops["train"])
     renamed = parse_names(names)
     label_of = {_key(folder): renamed.get(_key(folder), _key(folder)) for folder in training}
-    if renamed and (unnamed := [key for key in label_of if key not in renamed]):
+    if renamed and (unnamed := [key for key in label_of if key not in renamed and key not in renamed.values()]):
         raise DataError(f"--names says nothing of the class folder {unnamed[0]!r}: name it, or remove the folder.")
     if len(training) < 2:
         raise DataError(
@@ -70,7 +70,9 @@ def listing(path: Path, names: str = "") -> Listing:
         raise DataError(f"{tops['train']} has class folders that differ only in upper and lower case.")
     keys = sorted(label_of, key=lambda key: (0, int(key), "") if key.isdigit() else (1, 0, key))
     if keys[0].isdigit() and not renamed:
-        notes.append(f"The classes are called {keys[0]} to {keys[-1]}: name them with --names {keys[0]}=NAME,{keys[1]}=NAME,...")
+        notes.append(
+            f"The classes are called {keys[0]} to {keys[-1]}: name them with --names {keys[0]}=NAME,{keys[1]}=NAME,..."
+        )
     files, ignored = [], []
     for split, top in tops.items():
         for folder in folders_in(top):
@@ -136,7 +138,9 @@ def _split_folders(root: Path) -> tuple[dict[str, Path], list[str]]:
 def _contents(root: Path) -> dict[str, list[tuple[str, int]]]:
     """Names and sizes of the files in each split folder."""
     return {
-        top.name.lower(): sorted((str(file.relative_to(top)), file.stat().st_size) for file in top.rglob("*") if file.is_file())
+        top.name.lower(): sorted(
+            (str(file.relative_to(top)), file.stat().st_size) for file in top.rglob("*") if file.is_file()
+        )
         for top in folders_in(root)
         if is_split(top)
     }

@@ -47,7 +47,7 @@ class DataOptions:
 def load_dataset(
     path: str | Path,
     spec: InputSpec,
-    options: DataOptions = DataOptions(),  # noqa: B008 - frozen
+    options: DataOptions = DataOptions(),
     *,
     progress: Progress = SILENT,
     cache: Path | None = None,
@@ -167,7 +167,9 @@ def _drawn_rows(seed: int) -> Rows:
             # Different seeds, so no face is in both splits.
             faces, labels = drawn.face_set(count, 2 * seed + offset)
             for number, (face, label) in enumerate(zip(faces, labels.tolist(), strict=True)):
-                yield Row(id=f"drawn {2 * seed + offset}:{number}", split=split, label=drawn.EXPRESSIONS[label], image=face)
+                yield Row(
+                    id=f"drawn {2 * seed + offset}:{number}", split=split, label=drawn.EXPRESSIONS[label], image=face
+                )
 
     return Rows(
         name=BUILT_IN,
