@@ -13,7 +13,8 @@ from edgefer.convert.comparison import Answers, Comparison, compare
 from edgefer.convert.pipeline import Plan, convert
 from edgefer.errors import InputError
 from edgefer.interpreter import Network
-from edgefer.train.data.dataset import Dataset, Track, silent
+from edgefer.progress import SILENT, Progress
+from edgefer.train.data.dataset import Dataset
 from edgefer.train.fit import Watcher
 
 ROUND = 10  # pictures that each network gets before it is the next one's turn
@@ -71,7 +72,7 @@ def make_profiles(bundle: Bundle, dataset: Dataset, wanted: dict[str, Plan], out
     return made
 
 
-def measure(out: Path, names: list[str], dataset: Dataset, track: Track = silent) -> tuple[Profile, ...]:
+def measure(out: Path, names: list[str], dataset: Dataset, progress: Progress = SILENT) -> tuple[Profile, ...]:
     """Compare what lies in `out`/<name> on the validation split, with the milliseconds of all from one run.
 
     The networks take turns every few pictures, so that what else the machine does falls on all of them alike.
@@ -93,7 +94,7 @@ def measure(out: Path, names: list[str], dataset: Dataset, track: Track = silent
     parts: dict[str, list[np.ndarray]] = {title: [] for title in forms}
     times: dict[str, list[float]] = {title: [] for title in forms}
     starts = range(0, len(valid), ROUND)
-    for at in track(starts, len(starts), "Measuring"):
+    for at in progress.track(starts, len(starts), "Measuring"):
         pictures = valid.images[at : at + ROUND]
         for title, network in networks.items():
             began = time.perf_counter()

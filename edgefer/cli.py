@@ -19,6 +19,7 @@ from edgefer.commands import (
     demo,
     doctor,
     evaluate,
+    import_,
     lint,
     models,
     run,
@@ -106,6 +107,7 @@ for command in (
     demo.demo,
 ):
     app.command()(command)
+app.command("import")(import_.import_)
 app.add_typer(data.data, name="data")
 app.add_typer(service.app, name="service")
 

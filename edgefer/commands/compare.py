@@ -42,7 +42,7 @@ def compare(
         make_profiles(source, dataset, wanted, target, console.TrainingProgress())
     except KeyboardInterrupt:
         raise EdgeferError("Stopped; what is finished is kept: the same command goes on.") from None
-    measured = measure(target, list(wanted), dataset, console.track)
+    measured = measure(target, list(wanted), dataset, console.PROGRESS)
     console.show_table(
         f"Profiles of {source.path}, valid split, {measured[0].comparison.candidate.scores.count} pictures",
         ("network", "bundle", "accuracy", "drop [95%]", "agreement", "bytes", "gzipped", "ms"),
