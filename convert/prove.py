@@ -53,7 +53,7 @@ def prove(
     card = bundle.card
     images = dataset.with_labels(card.labels).split(split)
     keras = _keras_answers(bundle, images)
-    forms, spread = _tflite_answers(bundle, images, runtimes, reference_kernels, track)
+    forms, spread = _tflite_answers(bundle, images, runtimes, reference_kernels, progress)
     if len(keras) + len(forms) < 2:
         raise BundleError(f"{bundle.path} holds only one form of its network: run `edgefer convert` first.")
     cost = tuple(

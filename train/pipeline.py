@@ -16,7 +16,7 @@ from edgefer.bundle import Bundle, write_bundle
 from edgefer.card import ModelCard, Provenance, Scores, first_problem
 from edgefer.errors import EdgeferError, InputError
 from edgefer.metrics import confusion_matrix
-from edgefer.progress import SILENT, Progress
+from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train import backend, distribute, plots
 from edgefer.train.data.dataset import Dataset, hold_out, stratified_rows, without_copies
 from edgefer.train.data.ferplus import votes_file
@@ -29,7 +29,7 @@ from edgefer.train.folds import CROSS_VALIDATION, CrossValidation, cross_validat
 from edgefer.train.framing import measure_crop
 from edgefer.train.networks import keras_bytes
 from edgefer.train.order import Order
-from edgefer.train.run import Epoch, RunFolder, read_history
+from edgefer.train.run import RunFolder, read_history
 from edgefer.train.votes import translated
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgefer.bundle import CARD, write_file
 from edgefer.errors import DataError, EdgeferError, InputError
-from edgefer.progress import SILENT, Progress
+from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Dataset
 
@@ -170,22 +170,6 @@ def _epochs_done(run: RunFolder) -> int:
         return len(read_history(run.training.history))
     except (OSError, ValueError, KeyError, TypeError):
         return 0
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """A line of history.csv: losses are mean cross-entropies, accuracies fractions; `epoch` counts from 1.
-
-    val_loss and val_accuracy are NaN where no validation split is held back.
-    """
-
-    epoch: int
-    seconds: float
-    rate: float
-    loss: float
-    accuracy: float
-    val_loss: float
-    val_accuracy: float
 
 
 class Journal:

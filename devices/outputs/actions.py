@@ -47,7 +47,7 @@ class Trigger:
         """The face that the label has stood on for long enough just now, or None."""
         seen = {(frame.source, face.id): face for face in frame.faces if face.label == self.label}
         ours = {key: since for key, since in self._since.items() if key[0] != frame.source or key in seen}
-        self._since = {key: frame.time_s for key in seen} | ours
+        self._since = dict.fromkeys(seen, frame.time_s) | ours
         if not self._since:
             self._ready = True
         if not self._ready or frame.time_s - self._fired_s < self.timing.pause_s:

@@ -9,8 +9,8 @@ from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
 from edgefer.errors import DataError, InputError
 from edgefer.train.data.dataset import Split
-from edgefer.train.data.load import DataOptions, load_dataset
 from edgefer.train.data.ferplus import votes_file
+from edgefer.train.data.load import DataOptions, load_dataset
 from edgefer.train.distill import distilled, load_soft_labels, save_soft_labels, teacher_probabilities
 
 GRAY48 = InputSpec(height=48, width=48)

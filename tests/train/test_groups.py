@@ -10,8 +10,8 @@ import pytest
 from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.commands.inputs import training_data
 from edgefer.errors import DataError
-from edgefer.train.data.load import DataOptions, load_dataset
 from edgefer.train.data.groups import assign_folds, group_pictures, held_rows
+from edgefer.train.data.load import DataOptions, load_dataset
 
 RGB32 = InputSpec(height=32, width=32, color="rgb")
 RULE = r"([^/]+)/(?P<copy>aug-\d+-)?([^/]+)$"

@@ -34,6 +34,10 @@ class Audit:
     notes: tuple[str, ...]
     checks: tuple[Check, ...]
 
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
 
 @dataclass(kw_only=True)
 class _Seen:

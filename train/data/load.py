@@ -69,15 +69,15 @@ def open_rows(path: str | Path, options: DataOptions) -> Rows:
         ferplus.votes_file(options.labels, path)
     if options.labels and options.names:
         raise DataError("--labels brings names of its own: leave --names out.")
+    file = Path(path)
+    if options.group_by and not file.is_dir() and (file.exists() or str(path) == BUILT_IN):
+        raise DataError(f"--group-by reads the paths of images: {path} is no folder.")
     if str(path) == BUILT_IN:
         return _drawn_rows(options.seed)
-    file = Path(path)
     if not file.exists():
         raise DataError(
             f"There is no data at {path}: name a fer2013.csv (or .gz, .zip, .tar.gz), a folder of images, or builtin."
         )
-    if options.group_by and not file.is_dir():
-        raise DataError(f"--group-by reads the paths of images: {path} is no folder.")
     return (open_folder if file.is_dir() else open_csv)(file, options.names)
 
 
