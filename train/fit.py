@@ -89,7 +89,7 @@ def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, progress
         )
 
     tf_keras.mixed_precision.set_global_policy(precision())
-    begun = False
+    journal, begun = None, False
     try:
         with strategy.scope():
             model = _compiled(recipe, dataset, steps, start)
@@ -112,7 +112,11 @@ def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, progress
                 callbacks=callbacks,
             )
     except tensorflow().errors.ResourceExhaustedError as error:
-        kept = f"Finished epochs are kept in {folder}: make room and --resume, or train" if journal.rows else "Train"
+        kept = (
+            f"Finished epochs are kept in {folder}: make room and --resume, or train"
+            if journal and journal.rows
+            else "Train"
+        )
         raise EdgeferError(
             f"Memory or disk space ran out ({str(error).strip().splitlines()[0]:.120}). {kept} again with a smaller --batch-size."
         ) from None

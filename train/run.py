@@ -205,9 +205,11 @@ class Journal:
         What is damaged or missing is reported, and trained again where it can be. DataError when there were checkpoints and
         none is whole, or the history is lost: a training never begins again in silence.
         """
-        weights_lost = self.read.begun() and not _whole_weights(self.read.best_weights)
+        numbers, recorded = self.read.checkpoint_numbers(), self._recorded()
+        begun = bool(numbers or recorded)
+        weights_lost = begun and not _whole_weights(self.read.best_weights)
         damaged: list[int] = []
-        for number in self.read.checkpoint_numbers():
+        for number in numbers:
             if not self._load(number):
                 damaged.append(number)
             elif not (
@@ -215,18 +217,14 @@ class Journal:
             ):  # an epoch must be left to get weights from
                 break
         else:
-            if self.read.begun():
-                raise DataError(
-                    f"Nothing in {self.read.checkpoints} can be read, though epochs were finished: copy it back from where it is "
-                    "whole, or train anew with another --out."
-                )
-            return 0
+            return self._nothing(max(recorded, *numbers, 0), progress) if begun else 0
         done = int(self.epoch)
         self.rows = self._history(done)
-        if damaged:
+        if damaged or recorded > done:
+            what = f"ckpt-{damaged[0]} is damaged or not whole" if damaged else f"that of epoch {recorded} is missing"
             progress.log(
-                f"The checkpoint {self.read.checkpoints / f'ckpt-{damaged[0]}'} is damaged or not whole: going on from the one "
-                f"before, after epoch {done}. Later epochs are trained again."
+                f"Of the checkpoints in {self.read.checkpoints}, {what}: going on from the one before, after epoch {done}. Later epochs "
+                "are trained again."
             )
         if weights_lost:
             self.first_kept = done + 1
@@ -235,6 +233,25 @@ class Journal:
                 "of those that follow will be kept."
             )
         return done
+
+    def _nothing(self, epochs: int, progress: Progress) -> int:
+        """No checkpoint is whole, of so many epochs: the first can have been cut off, more were lost."""
+        if epochs > 1:
+            raise DataError(
+                f"Nothing in {self.read.checkpoints} can be read, though {epochs} epochs were finished: copy it back from where it is "
+                "whole, or train again with another --out."
+            )
+        progress.log(f"Epoch 1 was not kept whole in {self.read.checkpoints}: it is trained again.")
+        self.epoch.assign(0)
+        return 0
+
+    def _recorded(self) -> int:
+        """How many epochs the history names; 0 where there is none that can be read."""
+        counts = [0]
+        for file in (self.read.history, self.read.spare_history):
+            with suppress(OSError, ValueError, KeyError, TypeError, csv.Error):
+                counts.append(len(read_history(file)))
+        return max(counts)
 
     def _load(self, number: int) -> bool:
         errors = tensorflow().errors
