@@ -20,6 +20,7 @@ from edgefer.train.data.dataset import Dataset
 
 COLUMNS = ("epoch", "seconds", "rate", "loss", "accuracy", "val_loss", "val_accuracy")
 STALE_S = 24 * 3600
+MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -121,24 +122,20 @@ class RunFolder:
 
     def check_data(self, dataset: Dataset) -> None:
         """Note what is trained on; DataError when it is not what was noted before the training was stopped."""
-        now = {"hash": dataset.content_hash, "counts": {name: len(split) for name, split in dataset.splits.items()}}
+        counts = {name: len(split) for name, split in dataset.splits.items()}
+        now = {"hash": dataset.content_hash, "counts": counts}
         try:
             before = json.loads(self.data.read_bytes())
-        except (OSError, ValueError):
-            before = None
-        if not isinstance(before, dict) or "hash" not in before:
+            changed = before["hash"] != now["hash"]
+            was, has = (", ".join(f"{name} {n:,}" for name, n in some.items()) for some in (before["counts"], counts))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             write_file(self.data, json.dumps(now).encode())
             return
-        if before["hash"] != now["hash"]:
-            was, has = (
-                ", ".join(f"{name} {n:,}" for name, n in one.get("counts", {}).items()) for one in (before, now)
-            )
-            changed = (
-                f"it had {was} images, and has {has}" if was != has else f"as many images ({has}), but not the same"
-            )
+        if changed:
+            found = f"it had {was} images, and has {has}" if was != has else f"as many images ({has}), but not the same"
             raise DataError(
-                f"The data has changed since the training in {self.path} was stopped: {changed}. Bring back what it was, or "
-                "train anew with another --out."
+                f"The data has changed since the training in {self.path} was stopped: {found}. Bring back what it was, or "
+                "train again with another --out."
             )
 
 
@@ -257,7 +254,7 @@ class Journal:
         errors = tensorflow().errors
         try:
             self.checkpoint.restore(str(self.read.checkpoints / f"ckpt-{number}")).assert_existing_objects_matched()
-        except (errors.OpError, ValueError, AssertionError, KeyError, RuntimeError, OSError):
+        except (errors.OpError, ValueError, AssertionError, LookupError, RuntimeError, OSError):
             return False
         return True
 
@@ -277,14 +274,14 @@ class Journal:
         are wanted."""
         self.rows.append(row)
         if self.kept() is row:
-            partial = self.best_weights.with_name("partial.weights.h5")
-            try:
-                self.model.save_weights(partial)
-                partial.replace(self.best_weights)
-            except OSError as error:
-                with suppress(OSError):
-                    partial.unlink()
-                raise unwritable(self.best_weights, error) from None
+            # In memory first: HDF5 reports a full disk in ten lines, and again whenever Python drops one of its objects.
+            with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as memory:
+                file = Path(memory) / self.best_weights.name
+                try:
+                    self.model.save_weights(file)
+                    write_file(self.best_weights, file.read_bytes())
+                except OSError as error:
+                    raise unwritable(self.best_weights, error) from None
 
     def keep(self) -> None:
         """Write the checkpoint from which training goes on after the epoch that was judged last."""

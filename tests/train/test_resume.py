@@ -191,7 +191,7 @@ def test_data_that_changed_since_the_stop_is_noticed(tmp_path, small):
     other = small.split("train").images.copy()
     other[0, 0, 0, 0] ^= 1
     split = Split(images=other, labels=small.split("train").labels, ids=small.split("train").ids)
-    with pytest.raises(DataError, match="as many images .* but not the same"):
+    with pytest.raises(DataError, match=r"as many images .* but not the same"):
         run.check_data(Dataset(name="small", labels=small.labels, splits={**small.splits, "train": split}))
 
 
@@ -249,6 +249,7 @@ def test_what_killed_processes_left_is_cleaned_and_nothing_else(tmp_path, monkey
     )
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the limit holds in memory, too
 def test_a_full_disk_names_the_file_in_one_sentence(small, tmp_path):
     tensorflow()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -32,10 +32,10 @@ def open_lines(path: Path) -> Iterator[Iterator[str]]:
     elif tarfile.is_tarfile(path):
         with tarfile.open(path) as tar:
             name = _only_csv(path, [member.name for member in tar if member.isreg()])
-            raw = tar.extractfile(name)
-            assert raw  # a regular member
-            with raw:
-                yield _lines(raw, name, path)
+            member = tar.extractfile(name)
+            assert member  # a regular one
+            with member:
+                yield _lines(member, name, path)
     else:
         with path.open("rb") as raw:
             yield _lines(raw, path.name, path)

@@ -99,7 +99,8 @@ def _key(folder: Path) -> str:
 def _images_in(folder: Path) -> tuple[list[Path], list[Path]]:
     """The images, and the files that are none: by their names, hidden, or in something hidden, such as
     .ipynb_checkpoints/ or macOS's ._picture.jpg."""
-    images, others = [], []
+    images: list[Path] = []
+    others: list[Path] = []
     for file in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
         if file.is_dir():
