@@ -23,9 +23,6 @@ LAYERS = "C16/2 R16"
 SLIM = "C8/2 R8"
 
 
-class Silent(Progress):
-    """Counts the steps that are reported to it."""
-
     def __init__(self):
         self.steps = 0
 
