@@ -93,9 +93,7 @@ def _works(bundle: Bundle, dataset: Dataset) -> list[Work]:
     origin = trained if form in (None, Form.KERAS) else load_keras(bundle, form)
     held = {name: split for name, split in dataset.splits.items() if name != "train"}
     files = {Form.KERAS: bundle.read(Form.KERAS)}
-    own = Work(
-        card=card, origin=origin, trained=trained, tuned=trained, dataset=dataset, held=held, files=files
-    )
+    own = Work(card=card, origin=origin, trained=trained, tuned=trained, dataset=dataset, held=held, files=files)
     return [own, *_fold_works(bundle, dataset)] if card.provenance.folds else [own]
 
 
@@ -128,7 +126,10 @@ def _temperature(works: list[Work], split: str) -> tuple[float, str]:
     logits, labels = measured.logits[split][deployed], measured.splits[split].labels
     temperature = fit_temperature(logits, labels)
     before, after = (ece(softmax(logits, t), labels) for t in (1.0, temperature))
-    return temperature, f"temperature {temperature:.3f} fitted on {split} with {deployed}: ECE {before:.3f} to {after:.3f}"
+    return (
+        temperature,
+        f"temperature {temperature:.3f} fitted on {split} with {deployed}: ECE {before:.3f} to {after:.3f}",
+    )
 
 
 def _publish(bundle: Bundle, work: Work, measured: Measured, out: Path, plan: Plan) -> Converted:
@@ -139,9 +140,7 @@ def _publish(bundle: Bundle, work: Work, measured: Measured, out: Path, plan: Pl
         update={"retrained": retrained, "cost": cost.cost(split) if origin is not None else None}
     )
     provenance = work.card.provenance.model_copy(update={"steps": (*work.card.provenance.steps, *work.notes)})
-    card = work.card.model_copy(
-        update={"metrics": measured.scores(), "provenance": provenance, "lineage": lineage}
-    )
+    card = work.card.model_copy(update={"metrics": measured.scores(), "provenance": provenance, "lineage": lineage})
     files = work.files | steps.host_files(work, bundle.read(origin) if origin is not None else None)
     vectors = make_vectors(card, work.tflite)
     report = {"quantization.json": steps.quantization_report(work.quantized)} if work.quantized else {}
@@ -161,4 +160,3 @@ def _retrained(bundle: Bundle, work: Work) -> bool:
     """Whether weights were removed or trained on the way from the trained network to what ships, earlier conversions
     included. Conversion begins with `keras`, so what an earlier one kept in `tuned` does not count."""
     return work.retrained or (origin_form(bundle.card) is None and is_retrained(bundle.card))
-

@@ -3,34 +3,24 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 
-import numpy as np
-
-from edgefer.devices.faces.detectors import Detector
-from edgefer.devices.faces.quality import quality_fault
-from edgefer.devices.faces.smoothing import LabelSmoother
-from edgefer.devices.faces.tracking import Tracker
 from edgefer.devices.outputs.sink import Sink
 from edgefer.devices.outputs.stats import RunStats
-from edgefer.devices.threads import HANG_S, Ahead
-from edgefer.interpreter import Classifier
-from edgefer.preprocess import face_pixels
-from edgefer.records import Detection, Face, Frame
+from edgefer.devices.session import Detected, Session
+from edgefer.devices.threads import HANG_S, Prefetch
+from edgefer.records import Frame
 
 STAGES = ("capture", "detect", "crop", "classify", "output")
-AHEAD = 2  # frames of a file that may be read before they are needed
-
-Laps = dict[str, float]  # seconds by stage
+FRAMES_AHEAD = 2  # of a file, that may be read before they are needed
 
 
 class Stopwatch:
     """Seconds of each stage of one frame, which passes through several threads but only one at a time."""
 
     def __init__(self) -> None:
-        self.laps: Laps = {}
+        self.laps: dict[str, float] = {}
         self.start()
 
     def start(self) -> None:
@@ -42,56 +32,21 @@ class Stopwatch:
         self._last = now
 
 
-def locate(frame: Frame, detector: Detector | Tracker) -> list[Detection]:
-    """The faces of a frame, the largest first."""
-    return detector.follow(frame) if isinstance(detector, Tracker) else detector.find(frame.image_bgr)
-
-
-def read(
-    frame: Frame,
-    detections: list[Detection],
-    detector: Detector | Tracker,
-    classifier: Classifier,
-    smoother: LabelSmoother | None = None,
-    lap: Callable[[str], None] = lambda stage: None,
-) -> list[Face]:
-    """What the network says of the faces that were found; `lap` is called after each stage with its name."""
-    crop, spec = classifier.card.crop_for(detector.name), classifier.card.input
-    pixels = [face_pixels(frame.image_bgr, face.box_xyxy, crop, spec, face.roll_deg) for face in detections]
-    faults = [quality_fault(face, seen) if smoother else "" for face, seen in zip(detections, pixels, strict=True)]
-    lap("crop")
-    probabilities = classifier.predict(np.stack(pixels)) if pixels else ()
-    faces = []
-    for detection, row, fault in zip(detections, probabilities, faults, strict=True):
-        scores, unsure = dict(zip(classifier.card.labels, row.tolist(), strict=True)), ""
-        if smoother:
-            scores, unsure = smoother.settle(detection.id, frame.time_s, scores, fault)
-        faces.append(
-            Face(box_xyxy=detection.box_xyxy, scores=scores, unsure=unsure, id=detection.id, detection=detection)
-        )
-    lap("classify")
-    return faces
-
-
 def run(
     source: Iterable[Frame],
-    detector: Detector | Tracker,
-    classifier: Classifier,
+    session: Session,
     sinks: list[Sink],
     *,
-    smoother: LabelSmoother | None = None,
+    stats: RunStats | None = None,
     frames: int | None = None,
     overlap: bool | None = None,
     stop: threading.Event | None = None,
-    stats: RunStats | None = None,
 ) -> RunStats:
-    """Classify every face of every frame until the source ends, `frames` are done, a window is closed, `stop` is set, or
-    Ctrl-C.
+    """Read every face of every frame until the source ends, `frames` are done, a window is closed, `stop` is set, or Ctrl-C.
 
-    detector: a Tracker, where faces are to keep their numbers; a smoother needs those.
     overlap: read the next frames and find their faces in threads of their own while this one's are classified. The
     results and their order are the same. By default where there is more than one core.
-    stats: counts the run, a new one by default; returned. The sinks are closed in any case, so that a file is whole.
+    stats: what each frame and its seconds by stage are counted in. The sinks are closed in any case, so that a file is whole.
     """
     if overlap is None:
         overlap = len(os.sched_getaffinity(0)) > 1
@@ -100,38 +55,38 @@ def run(
     with ExitStack() as stack:
         for sink in sinks:
             stack.callback(sink.close)
-
-        captured: Iterable = _captured(source)
-        if overlap and not getattr(source, "live", False):  # of a live source only the newest frame is wanted
-            captured = Ahead(captured, room=AHEAD, limit_s=HANG_S, what="The source", stop=stop)
-            stack.callback(captured.close)
-        located: Iterable = _located(captured, detector)
-        if overlap:
-            located = Ahead(located, stop=stop)
-            stack.callback(located.close)
         try:
-            for frame, detections, watch in located:
+            for detected, watch in _detected(source, session, overlap, stop, stack):
                 watch.start()
-                faces = read(frame, detections, detector, classifier, smoother, watch.lap)
-                frame = replace(frame, faces=tuple(faces))
+                frame = session.read(detected, watch.lap)
                 for sink in sinks:
                     sink.write(frame)
                 watch.lap("output")
+                if not overlap:
+                    session.rest(frame, sum(watch.laps[stage] for stage in ("crop", "classify", "output")))
                 stats.add(frame, watch.laps)
-                if isinstance(detector, Tracker) and not overlap:
-                    detector.pace.rest(sum(watch.laps[stage] for stage in ("crop", "classify", "output")))
                 if _ended(sinks) or stats.frames == frames or (stop is not None and stop.is_set()):
                     break
         except KeyboardInterrupt:
             pass
-        stats.stop()
+        finally:
+            stats.stop()
     return stats
 
 
-def _ended(sinks: list[Sink]) -> bool:
-    """Whether the person closed the window, or nobody is left to read anything."""
-    closed = [sink for sink in sinks if sink.closed]
-    return any(sink.ends_run for sink in closed) or 0 < len(closed) == len(sinks)
+def _detected(
+    source: Iterable[Frame], session: Session, overlap: bool, stop: threading.Event | None, stack: ExitStack
+) -> Iterable[tuple[Detected, Stopwatch]]:
+    """Each frame with its faces, in threads of their own where that is asked for; `stack` closes them."""
+    captured: Iterable = _captured(source)
+    if overlap and not getattr(source, "live", False):  # of a live source only the newest frame is wanted
+        captured = Prefetch(captured, room=FRAMES_AHEAD, limit_s=HANG_S, name="The source", stop=stop)
+        stack.callback(captured.close)
+    located: Iterable = _located(captured, session)
+    if overlap:
+        located = Prefetch(located, stop=stop)
+        stack.callback(located.close)
+    return located
 
 
 def _captured(source: Iterable[Frame]) -> Iterator[tuple[Frame, Stopwatch]]:
@@ -142,11 +97,15 @@ def _captured(source: Iterable[Frame]) -> Iterator[tuple[Frame, Stopwatch]]:
         watch = Stopwatch()
 
 
-def _located(
-    captured: Iterable[tuple[Frame, Stopwatch]], detector: Detector | Tracker
-) -> Iterator[tuple[Frame, list[Detection], Stopwatch]]:
+def _located(captured: Iterable[tuple[Frame, Stopwatch]], session: Session) -> Iterator[tuple[Detected, Stopwatch]]:
     for frame, watch in captured:
         watch.start()
-        detections = locate(frame, detector)
+        detected = session.detect(frame)
         watch.lap("detect")
-        yield frame, detections, watch
+        yield detected, watch
+
+
+def _ended(sinks: list[Sink]) -> bool:
+    """Whether the person closed the window, or nobody is left to read anything."""
+    closed = [sink for sink in sinks if sink.closed]
+    return any(sink.ends_run for sink in closed) or 0 < len(closed) == len(sinks)

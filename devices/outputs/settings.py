@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from edgefer.devices.faces.detectors import Detector
-from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
-from edgefer.devices.faces.tracking import Tracker
+from edgefer.devices.faces.smoothing import PRESETS
 from edgefer.devices.outputs.sink import Sink
+from edgefer.devices.session import Session
 from edgefer.errors import EdgeferError, InputError
 from edgefer.records import Frame
 
@@ -77,15 +77,14 @@ class Controls(Sink):
     def __init__(
         self,
         settings: LiveSettings,
-        smoother: LabelSmoother,
-        tracker: Tracker,
+        session: Session,
         detectors: Mapping[str, Callable[[], Detector]],
         *,
         stop: threading.Event,
         waiting: Callable[[], None] = lambda: None,
         log: Callable[[str], None] = lambda text: None,
     ):
-        self._settings, self._smoother, self._tracker, self._detectors = settings, smoother, tracker, detectors
+        self._settings, self._session, self._detectors = settings, session, detectors
         self._stop, self._waiting, self._log = stop, waiting, log
         self._in_force = settings.read()
 
@@ -95,7 +94,7 @@ class Controls(Sink):
         wanted = self._settings.read()
         if wanted is self._in_force:
             return
-        self._smoother.preset, self._smoother.reject = PRESETS[wanted.smooth], wanted.reject
+        self._session.change(PRESETS[wanted.smooth], wanted.reject)
         if wanted.detector != self._in_force.detector:
             try:
                 detector = self._detectors[wanted.detector]()
@@ -103,5 +102,5 @@ class Controls(Sink):
                 self._log(f"{error} Going on with {self._in_force.detector}.")
                 wanted = self._settings.change({"detector": self._in_force.detector})
             else:
-                self._tracker.detector, self._tracker.name = detector, detector.name
+                self._session.use(detector)
         self._in_force = wanted

@@ -290,7 +290,7 @@ class _Opener:
 
     def _open_screen(self) -> None:
         from edgefer import console
-        from edgefer.devices.outputs.lines import Changes, JsonLines
+        from edgefer.devices.outputs.lines import Changes, FaceLines, JsonLines
         from edgefer.devices.outputs.window import Window
 
         if self._wanted.json_lines:
@@ -300,7 +300,8 @@ class _Opener:
         elif self._wanted.window:
             console.say("There is no display that a window can open on: running without one.")
         if not self.fed and not self.unfed:
-            self._feed(Changes(sys.stdout))
+            source = self._run.source
+            self._feed(FaceLines(sys.stdout) if source.stills else Changes(sys.stdout, named=source.streams > 1))
 
 
 @dataclass(frozen=True, kw_only=True)

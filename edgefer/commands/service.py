@@ -120,8 +120,9 @@ def _run_arguments(arguments: list[str]) -> list[str]:
     """The arguments of `edgefer run`, seen to be right. What they read is named from the root, as the service runs in a
     folder of its own; what they write lies there."""
     from edgefer.bundle import newest_bundle
-    from edgefer.commands.run import run
+    from edgefer.commands.run import run, sort_inputs
     from edgefer.devices.board import service
+    from edgefer.devices.sources.cameras import GSTREAMER, is_camera
 
     one = typer.Typer(add_completion=False)
     one.command()(run)
@@ -136,17 +137,18 @@ def _run_arguments(arguments: list[str]) -> list[str]:
             source = context.get_parameter_source(name)
             if source is None or source.name != "COMMANDLINE":
                 continue
-            if name in ("bundle", "source", "detector_file") and Path(value).exists():
-                value = Path(value).absolute()
-            if name == "bundle":
-                words.insert(0, str(value))
+            values = list(value) if isinstance(value, list | tuple) else [value]
+            if name in ("inputs", "bundle", "source", "detector_file", "config"):
+                values = [Path(one).absolute() if Path(one).exists() else one for one in values]
+            if name == "inputs":
+                words = [*map(str, values), *words]
             elif isinstance(value, bool):
                 words.append((param.opts if value else param.secondary_opts)[0])
-            elif isinstance(value, list | tuple):
-                words += [word for one in value for word in (param.opts[0], str(one))]
             else:
-                words += [param.opts[0], str(value)]
-    if (params["camera"] is None) == (not params["source"]):
+                words += [word for one in values for word in (param.opts[0], str(one))]
+    bundle, sources = sort_inputs(params["inputs"] or [], params["bundle"])
+    sources += [*(params["camera"] or []), *(params["source"] or [])]
+    if not sources:
         raise InputError("Name one input after --: --camera 0, or --source with a stream, such as `-- --camera 0`.")
     if params["save"]:
         raise InputError("A service that is started again would find its --save file there and stop: use --csv.")
@@ -160,14 +162,14 @@ def _run_arguments(arguments: list[str]) -> list[str]:
             f"A service may write nowhere but in /var/lib/{service.NAME}, where its --csv lies: give it a name alone, "
             f"such as {params['csv'].name}."
         )
-    if "--token" in words or any(re.search(r"//\S*:\S*@", params[name]) for name in ("mqtt", "source")):
+    if "--token" in words or any(_holds_secret(address) for address in (params["mqtt"], *sources)):
         raise InputError(
             "All users can read a service's command line: put EDGEFER_TOKEN=..., EDGEFER_MQTT_PASSWORD=... and "
             f"EDGEFER_SOURCE_PASSWORD=... into {service.SECRETS}, for root alone (chmod 600), and leave them out here."
         )
-    if params["bundle"] is None and (newest := newest_bundle()):
+    if bundle is None and (newest := newest_bundle()):
         words = [str(newest.absolute()), *words]
-    live = params["camera"] is not None or "://" in params["source"] or params["source"].startswith("gst:")
+    live = all(is_camera(source) or "://" in source or source.startswith(GSTREAMER) for source in sources)
     return words + ["--headless"] * (not params["headless"]) + ["--wait"] * (live and not params["wait"])
 
 
@@ -181,6 +183,12 @@ def _serves_low_port(words: list[str]) -> bool:
         if option in ("--serve", "--metrics")
     ]
     return any(0 < port < 1024 for port in ports)
+
+
+def _holds_secret(address: str) -> bool:
+    from edgefer.devices.sources.urls import HIDDEN, shown_address
+
+    return re.search(r"//\S*:\S*@", address) is not None or HIDDEN in shown_address(address)
 
 
 def _program() -> list[str]:

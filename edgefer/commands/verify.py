@@ -10,6 +10,7 @@ from edgefer.errors import InputError
 
 if TYPE_CHECKING:
     from edgefer.bundle import Bundle
+    from edgefer.checks import Check
 
 
 Runtimes = Annotated[
@@ -134,3 +135,16 @@ def _check_certificate(opened: "Bundle", file: Path) -> None:
         )
     if not passed:
         raise BundleError(f"{file} is about this bundle, and says that it did not pass.")
+
+
+def judge_on_data(opened: "Bundle", data: str, split: str, runtimes: list[str]) -> "list[Check]":
+    """Question 2: how many decisions on labelled images conversion changed, and what it cost, for each converted network."""
+    from edgefer.convert.comparison import Budget, judge
+    from edgefer.convert.prove import prove
+    from edgefer.runtimes import installed_runtimes
+
+    dataset = training_data(opened, data, False)
+    split = split or usual_split(opened.card, dataset)
+    named = [runtime for runtime in runtimes if runtime != "auto"]
+    proof = prove(opened, dataset, split, runtimes=named or installed_runtimes())
+    return [judge(comparison, Budget()) for comparison in proof.cost]

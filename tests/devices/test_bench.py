@@ -12,8 +12,10 @@ from edgefer.devices import bench, loop
 from edgefer.devices.board.selftest import network_content
 from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.devices.outputs import stats
+from edgefer.devices.reader import Reader
 from edgefer.errors import InputError
 from edgefer.interpreter import Classifier
+from edgefer.options import ReaderOptions
 from edgefer.records import Detection
 
 
@@ -43,6 +45,10 @@ def test_laps_become_percentiles_without_the_warm_up(monkeypatch, make_frame):
     assert run.apart(skip=2).tolist() == [0.5] * 100, "however long its stages took"
 
 
+def reader(bundle, detector):
+    return Reader(Classifier.load(bundle), lambda name: detector, ReaderOptions(threads=1))
+
+
 class Slow:
     """A detector that takes a known time and finds one face."""
 
@@ -56,7 +62,7 @@ class Slow:
 def test_time_is_laid_to_the_stage_that_took_it(tiny, tmp_path):
     picture = tmp_path / "one.png"
     cv2.imwrite(str(picture), np.full((120, 160, 3), 128, np.uint8))
-    result = bench.run_bench(Classifier.load(tiny), Slow(), where=str(picture), minutes=0.6 / 60, warm_up=25)
+    result = bench.run_bench(reader(tiny, Slow()), where=str(picture), minutes=0.6 / 60, warm_up=25)
     assert 20 <= result.stages["detect"].median_ms < 40
     assert all(result.stages[stage].median_ms < 10 for stage in ("capture", "crop", "classify", "output"))
     assert result.stages[bench.END].median_ms >= result.stages["detect"].median_ms
@@ -67,7 +73,7 @@ def test_time_is_laid_to_the_stage_that_took_it(tiny, tmp_path):
 
 
 def test_the_built_in_video_with_the_real_detector(tiny):
-    result = bench.run_bench(Classifier.load(tiny), HaarDetector(width=240), minutes=0.5 / 60, warm_up=2)
+    result = bench.run_bench(reader(tiny, HaarDetector(width=240)), minutes=0.5 / 60, warm_up=2)
     assert result.frames >= 1 and result.frame == "480x360" and result.faces_per_frame > 1
     assert json.loads(json.dumps(result.to_json()))["stages"]["end to end"]["p99_ms"] > 0
     text = bench.to_markdown(result)
@@ -80,4 +86,4 @@ def test_the_built_in_video_with_the_real_detector(tiny):
 
 def test_a_live_source_is_refused(tiny):
     with pytest.raises(InputError, match="sets its own pace"):
-        bench.run_bench(Classifier.load(tiny), HaarDetector(), where="rtsp://127.0.0.1/none")
+        bench.run_bench(reader(tiny, HaarDetector()), where="rtsp://127.0.0.1/none")

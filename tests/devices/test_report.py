@@ -40,7 +40,9 @@ def test_shares_moments_and_runs(saved):
 
 def test_the_command_writes_the_page_beside_the_file(edgefer, saved):
     done = edgefer("report", saved)
-    assert f"Wrote {saved.with_suffix('.html')}" in done.stdout and saved.with_suffix(".html").read_text().startswith("<!doctype")
+    assert f"Wrote {saved.with_suffix('.html')}" in done.stdout and saved.with_suffix(".html").read_text().startswith(
+        "<!doctype"
+    )
     assert "no CSV of `edgefer run --csv`" in edgefer("report", saved.with_suffix(".html"), expect=2).stderr
     assert "There is no file" in edgefer("report", "none.csv", expect=2).stderr
     assert "There is no folder" in edgefer("report", saved, "--out", "/none/x.html", expect=2).stderr

@@ -317,7 +317,7 @@ HANGS = """
 import threading
 from edgefer.devices import threads as workers
 from edgefer.devices.faces import detectors as faces
-workers.Guard.__init__.__kwdefaults__["limit_s"] = 1.0
+workers.Rules.__init__.__kwdefaults__["limit_s"] = 1.0
 find, calls = faces.HaarDetector.find, []
 def hung(self, image):
     calls.append(1)
