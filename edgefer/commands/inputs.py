@@ -118,8 +118,6 @@ def usual_split(card: "ModelCard", dataset: "Dataset") -> str:
     return "train"
 
 
-
-
 def check_share(option: str, share: float) -> None:
     if not 0 <= share <= 0.95:
         raise InputError(f"{option} {share:g}: the share to remove must lie between 0 and 0.95.")
