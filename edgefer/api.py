@@ -92,11 +92,17 @@ def verify(
     >>> checks[0].passed
     True
     """
-    from edgefer.commands.verify import ask, judge_on_data
+    from edgefer.parity import check_bundle
 
     opened = find_bundle(bundle)
-    checks = ask(opened, list(runtimes))
-    return checks + (judge_on_data(opened, str(data), split, list(runtimes)) if data else [])
+    if not data:
+        return check_bundle(opened, list(runtimes))
+    from edgefer.commands.inputs import training_data, usual_split
+    from edgefer.convert.certificate import certify
+
+    dataset = training_data(opened, str(data), False)
+    named = [runtime for runtime in runtimes if runtime != "auto"]
+    return [*certify(opened, dataset, split or usual_split(opened.card, dataset), runtimes=named).checks]
 
 
 def train(data: str | Path, *, out: str | Path, **options: Any) -> Bundle:

@@ -19,8 +19,10 @@ from edgefer.commands import (
     demo,
     doctor,
     evaluate,
+    import_,
     lint,
     models,
+    report,
     run,
     service,
     train,
@@ -99,13 +101,16 @@ for command in (
     evaluate.evaluate,
     models.models,
     run.run,
+    report.report,
     cameras.cameras,
     bench.bench,
     doctor.doctor,
     boards.boards,
     demo.demo,
 ):
-    app.command()(command)
+    app.command(hidden=command is verify.parity)(command)
+app.command("import")(import_.import_)
+app.command("profiles", hidden=True)(compare.compare)  # its name before 0.2
 app.add_typer(data.data, name="data")
 app.add_typer(service.app, name="service")
 

@@ -58,7 +58,7 @@ def read_arrays(content: bytes, wanted: Mapping[str, ArraySpec], max_bytes: int)
 
     max_bytes: what all of them may take in memory. Raises ValueError, which names the array, for whatever is not right.
     """
-    _check_end(content)
+    check_end(content)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = {}
@@ -68,8 +68,8 @@ def read_arrays(content: bytes, wanted: Mapping[str, ArraySpec], max_bytes: int)
                 members[member.filename] = member
             arrays: dict[str, np.ndarray] = {}
             for name, spec in wanted.items():
-                if member := members.get(f"{name}.npy"):
-                    arrays[name] = _read_array(archive, member, name, spec, max_bytes)
+                if f"{name}.npy" in members:
+                    arrays[name] = _read_array(archive, members[f"{name}.npy"], name, spec, max_bytes)
                     max_bytes -= arrays[name].nbytes
             return arrays
     except (
@@ -84,8 +84,8 @@ def read_arrays(content: bytes, wanted: Mapping[str, ArraySpec], max_bytes: int)
         raise ValueError(f"it is a damaged .npz: {error}") from None
 
 
-def _check_end(content: bytes) -> None:
-    """The directory is bounded before zipfile reads it, which takes a record of memory for each entry."""
+def check_end(content: bytes) -> None:
+    """ValueError unless the zip's directory is bounded: zipfile takes a record of memory for each entry."""
     end = content[-END_SIZE:]
     if end[:4] != END or content[-END_SIZE - ZIP64_SIZE :][:4] == ZIP64:
         raise ValueError("it does not end as an .npz does")

@@ -123,7 +123,7 @@ def answer_problem(broker: Broker) -> str:
         answer = None
     except ssl.SSLError as error:
         return connection_problem(error, broker)
-    except ConnectionError:  # reset by who had not read everything
+    except (ConnectionResetError, BrokenPipeError):  # reset by who had not read everything
         answer = b""
     except OSError as error:
         return connection_problem(error, broker)

@@ -37,6 +37,7 @@ def bench(
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.devices.bench import run_bench, to_markdown
+    from edgefer.devices.board.software import slow_int8
     from edgefer.devices.reader import Reader
     from edgefer.options import ReaderOptions
 
@@ -44,6 +45,8 @@ def bench(
         faces=faces_of, detector=detector, detector_file=detector_file, threads=threads, runtime=runtime
     )
     reader = Reader.open(Bundle.open(bundle_path(bundle)), options, log=console.say)
+    if reason := slow_int8(reader.classifier.network.runtime):
+        console.say(f"{reader.classifier.network.runtime} is {reason}: pip install ai-edge-litert")
     console.say(f"Measuring for {minutes:g} minutes; leave the board alone meanwhile.")
     result = run_bench(reader, where=source, minutes=minutes)
     if as_json:

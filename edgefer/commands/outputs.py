@@ -277,10 +277,10 @@ class _Opener:
         from edgefer import console
 
         if self._wanted.mqtt:
+            from edgefer.devices.outputs.broker import parse_broker
+
             mqtt = _needing("mqtt", "--mqtt", "mqtt")
-            broker = mqtt.parse_broker(
-                self._wanted.mqtt, os.environ.get("EDGEFER_MQTT_PASSWORD", ""), self._wanted.mqtt_ca
-            )
+            broker = parse_broker(self._wanted.mqtt, os.environ.get("EDGEFER_MQTT_PASSWORD", ""), self._wanted.mqtt_ca)
             self._feed(
                 mqtt.Mqtt(
                     broker, self._labels, rate=self._wanted.mqtt_rate, stats=self._run.stats, page_url=self._page_url,

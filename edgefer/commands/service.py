@@ -1,5 +1,6 @@
 """The commands of a board that is left running: service install, uninstall, status."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ def install(
         list[str], typer.Argument(metavar="-- RUN-ARGUMENTS", help="Those of `edgefer run`, such as -- --camera 0.")
     ],
     user: Annotated[
-        str, typer.Option(metavar="NAME", help="Run as this user; by default as one that systemd makes up.")
+        str, typer.Option(metavar="NAME", help="Run as this user; by default as one that systemd generates.")
     ] = "",
     print_only: Annotated[bool, typer.Option("--print", help="Show the unit and change nothing.")] = False,
 ) -> None:
@@ -41,17 +42,30 @@ def install(
     program = _program()
     names = {group.gr_name for group in grp.getgrall()}
     groups = [name for name in ("video", "render", "plugdev") if name in names]
-    text = service.unit(program, ["run", *words], memory_mb=this_board().service_memory_mb, user=user, groups=groups)
+    text = service.unit(
+        program,
+        ["run", *words],
+        memory_mb=this_board().service_memory_mb,
+        user=user,
+        groups=groups,
+        low_port=_serves_low_port(words),
+    )
     if print_only:
         console.show(text.rstrip())
         return
+    interpreter = service.interpreter_of(Path(program[0]))
+    if interpreter and not interpreter.exists():
+        raise InputError(
+            f"{program[0]} is for {interpreter}, which is not there: install edgefer again, in a new venv."
+        )
     needed = [Path(sys.executable), Path(program[0]), *(Path(word) for word in words if word.startswith("/"))]
+    needed += [Path(sys.base_prefix), *([interpreter] if interpreter else [])]
     shut = next(
         (folder for file in needed if not user and file.exists() and (folder := service.shut_folder(file))), None
     )
     if shut:
         raise InputError(
-            f"A service's own user cannot enter {shut}: name yours with --user, or install edgefer and keep the bundle "
+            f"A service's own user cannot enter {shut}: name yours with --user, or install edgefer, its Python and the bundle "
             "under /opt."
         )
     _check_root("install")
@@ -82,22 +96,22 @@ def uninstall() -> None:
 
 @app.command()
 def status() -> None:
-    """Say how the service is. Exit code 1 when it does not run."""
+    """Show how the service is. Exit code 1 when it does not run."""
     from edgefer import console
     from edgefer.devices.board import service
 
     wanted = ("ActiveState", "SubState", "StatusText", "NRestarts", "MemoryCurrent", "ActiveEnterTimestamp")
     lines = _systemctl("show", service.NAME, *(f"--property={name}" for name in wanted)).splitlines()
-    told = dict(line.split("=", 1) for line in lines if "=" in line)
-    memory = told.get("MemoryCurrent", "")
+    state = dict(line.split("=", 1) for line in lines if "=" in line)
+    memory = state.get("MemoryCurrent", "")
     console.show(
-        f"{service.NAME} is {told.get('ActiveState')} ({told.get('SubState')}), {told.get('StatusText') or 'says nothing'}"
+        f"{service.NAME} is {state.get('ActiveState')} ({state.get('SubState')}), {state.get('StatusText') or 'no status'}"
     )
     console.show(
-        f"since {told.get('ActiveEnterTimestamp') or 'never'}, restarted {told.get('NRestarts', '0')} times"
+        f"since {state.get('ActiveEnterTimestamp') or 'never'}, restarted {state.get('NRestarts', '0')} times"
         + (f", {int(memory) / 1e6:.0f} MB" if memory.isdigit() else "")
     )
-    if told.get("ActiveState") != "active":
+    if state.get("ActiveState") != "active":
         console.show(f"Why: journalctl -u {service.NAME} -n 30")
         raise typer.Exit(1)
 
@@ -138,6 +152,11 @@ def _run_arguments(arguments: list[str]) -> list[str]:
         raise InputError("Name one input after --: --camera 0, or --source with a stream, such as `-- --camera 0`.")
     if params["save"]:
         raise InputError("A service that is started again would find its --save file there and stop: use --csv.")
+    for option in params["snapshot_on"] or ():
+        if len(Path(option.partition("=")[2]).parts) > 1:
+            raise InputError(
+                f"A service may write nowhere but in /var/lib/{service.NAME}: give --snapshot-on a folder there."
+            )
     if params["csv"] and len(params["csv"].parts) > 1:
         raise InputError(
             f"A service may write nowhere but in /var/lib/{service.NAME}, where its --csv lies: give it a name alone, "
@@ -158,6 +177,18 @@ def _holds_secret(address: str) -> bool:
     from edgefer.devices.sources.urls import HIDDEN, shown_address
 
     return re.search(r"//\S*:\S*@", address) is not None or HIDDEN in shown_address(address)
+
+
+def _serves_low_port(words: list[str]) -> bool:
+    """Whether the page or the metrics are at a port that only root, or a capability, may serve at."""
+    from edgefer.commands.outputs import parse_address
+
+    ports = [
+        parse_address(value, option)[1]
+        for option, value in itertools.pairwise(words)
+        if option in ("--serve", "--metrics")
+    ]
+    return any(0 < port < 1024 for port in ports)
 
 
 def _program() -> list[str]:
