@@ -3,7 +3,7 @@
 import csv
 import heapq
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -77,7 +77,7 @@ class Run:
     last: Row
     rows: int = 0
     labels: Counter = field(default_factory=Counter)
-    scores: Counter = field(default_factory=Counter)  # sums, by label
+    scores: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # sums, by label
     bins: list[Counter] = field(default_factory=lambda: [Counter() for _ in range(BINS)])
     moments: list[Moment] = field(default_factory=list)  # a heap: the shortest first
 
