@@ -133,6 +133,24 @@ def convert(bundle: "str | Path | Bundle", *, out: str | Path | None = None, **o
     return Bundle.open(target)
 
 
+def import_model(
+    file: str | Path, *, labels: Sequence[str] = (), out: str | Path | None = None, **options: Any
+) -> Bundle:
+    """Take in a network from elsewhere as `edgefer import` does, and return its bundle.
+
+    file: a .keras or .h5 file, a SavedModel folder or a .tflite file; nothing in it is run. labels: in the order of its
+    answers; those of a labels.txt beside it when left out. out: the bundle's folder, by default runs/ and the file's name.
+    options: those of the command, by name, such as scale="-1..1", color="gray", data="fer2013.csv". Raises InputError where
+    how it is fed stays open, EdgeferError where the bundle does not answer as the file did.
+    """
+    from edgefer.commands.import_ import import_ as command
+    from edgefer.convert.importing import Request, target_folder
+
+    target = target_folder(Request(path=Path(file)), Path(out) if out else None)
+    _run(command, file=Path(file), labels=",".join(labels), out=target, **options)
+    return Bundle.open(target)
+
+
 def _run(command: Callable[..., None], **options: Any) -> None:
     """Call a command of the command line as the function that it is; its exit code becomes an exception."""
     import typer
