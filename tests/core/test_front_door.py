@@ -92,3 +92,19 @@ def test_training_and_conversion_return_bundles_from_python(monkeypatch, tmp_pat
     assert called[0] == {"data": "builtin", "out": converted.path, "recipe": "demo", "seed": 1}
     assert called[1] == {"bundle": converted.path, "out": converted.path, "qat": True}
     assert os.fspath(converted.path)
+
+
+def test_a_training_does_not_mind_by_which_name_opencv_was_installed(monkeypatch):
+    import importlib.metadata as metadata
+
+    from edgefer.train.backend import versions
+
+    real = metadata.version
+
+    def headless(name):
+        if name == "opencv-python":
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(metadata, "version", headless)
+    assert versions()["opencv-python"].startswith("4.")

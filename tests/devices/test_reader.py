@@ -1,5 +1,6 @@
 """The public API: one call for an image, a crop, a video; what is wrong is one sentence; the same safety as the command."""
 
+import itertools
 import json
 
 import cv2
@@ -77,7 +78,7 @@ def test_watching_gives_frames_with_faces_that_keep_their_ids(reader):
     assert [frame.index for frame in seen] == list(range(41)) and {frame.source for frame in seen} == {"builtin"}
     assert all(sorted(face.id for face in frame) == [1, 2] for frame in seen)
     assert seen[0].changed and 1 <= sum(frame.changed for frame in seen) < 20
-    for before, now in zip(seen, seen[1:], strict=False):
+    for before, now in itertools.pairwise(seen):
         labels = [sorted(face.label for face in frame) for frame in (before, now)]
         assert now.changed == (labels[0] != labels[1])
 
