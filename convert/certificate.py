@@ -178,7 +178,7 @@ def machine(runtimes: Sequence[str]) -> dict[str, str]:
     }
 
 
-WORTH_COLUMNS = ("network", "pictures", "accuracy", "95% interval", "macro recall", "macro F1", "ms an image")
+WORTH_COLUMNS = ("network", "images", "accuracy", "95% interval", "macro recall", "macro F1", "ms an image")
 COST_COLUMNS = (
     "network", "against", "drop, points [95%]", "lost / gained", "McNemar's p", "agreement [95%]", "mean |dp|",
     "quanta, mean / worst",
@@ -227,7 +227,7 @@ def interval_plot(comparisons: Sequence[Comparison], max_drop: float) -> str:
 
     def rule(points: float, text: str, kind: str) -> str:
         line = f'<line x1="{x(points):.1f}" x2="{x(points):.1f}" y1="6" y2="{bottom}" class="{kind}"/>'
-        anchor = "start" if x(points) < width / 4 else "end" if x(points) > width * 3 / 4 else "middle"
+        anchor = "start" if points and x(points) < width - 90 else "end"
         return f'{line}<text x="{x(points):.1f}" y="{bottom + 15}" text-anchor="{anchor}" class="faint">{escape(text)}</text>'
 
     marks = [rule(0, "0", "zero"), rule(max_drop, f"allowed {max_drop:g}", "limit")]

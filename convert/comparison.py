@@ -30,7 +30,8 @@ class Budget:
     @classmethod
     def of(cls, max_drop: float, min_agreement: float) -> "Budget":
         """A budget as it is asked for: a retrained network need not agree more than a rounded one."""
-        return cls(max_drop, min_agreement, min(min_agreement, MIN_RETRAINED_AGREEMENT))
+        retrained = min(min_agreement, MIN_RETRAINED_AGREEMENT)
+        return cls(max_drop=max_drop, min_agreement=min_agreement, min_retrained_agreement=retrained)
 
 
 @dataclass(frozen=True, kw_only=True)

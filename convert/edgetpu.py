@@ -1,4 +1,4 @@
-"""Compiles an int8 network for the Edge TPU with Coral's edgetpu_compiler, and reads what the compiler says of it.
+"""Compiles an int8 network for the Edge TPU with Coral's edgetpu_compiler, and reads its log.
 
 The compiler is closed and runs on x86-64 Linux only; lint (edgefer.tflite.placement) predicts its answer elsewhere.
 """
@@ -88,7 +88,7 @@ def find_compiler() -> str:
 
 
 def compile_int8(content: bytes) -> tuple[bytes, CompilerLog, str]:
-    """An int8 .tflite compiled for the Edge TPU, with what the compiler said, parsed and as text.
+    """An int8 .tflite compiled for the Edge TPU, with the compiler's log, parsed and as text.
 
     MissingDependency when there is no compiler; RuntimeFault when it fails, or maps not one operator.
     """

@@ -71,6 +71,10 @@ def convert(
             f"{bundle.path} does not hold the network it came from, so --max-drop cannot be judged: convert the bundle that "
             "was trained."
         )
+    if not bundle.card.provenance.folds and bundle.card.measured_on not in dataset.splits:
+        raise InputError(
+            f"{dataset.name} has no {bundle.card.measured_on} split to measure on: name data that has one."
+        )
     tuner = Tuner(work_dir=work_dir or out.with_name(f".{out.name}.unfinished"), progress=progress, epochs=plan.epochs)
     works = [_shaped(work, plan, tuner) for work in _works(bundle, dataset)]
     judged_on = bundle.card.measured_on
@@ -142,9 +146,11 @@ def _publish(bundle: Bundle, work: Work, measured: Measured, out: Path, plan: Pl
     provenance = work.card.provenance.model_copy(update={"steps": (*work.card.provenance.steps, *work.notes)})
     card = work.card.model_copy(update={"metrics": measured.scores(), "provenance": provenance, "lineage": lineage})
     files = work.files | steps.host_files(work, bundle.read(origin) if origin is not None else None)
-    vectors = make_vectors(card, work.tflite)
+    vectors = make_vectors(card, {form.value: content for form, content in work.tflite.items()})
     report = {"quantization.json": steps.quantization_report(work.quantized)} if work.quantized else {}
-    written = write_bundle(out, card, {**files, PARITY: vectors}, report)
+    written = write_bundle(
+        out, card, {form.value: content for form, content in files.items()} | {PARITY: vectors}, report
+    )
     return Converted(bundle=written, quantized=work.quantized, cost=cost, max_drop=plan.max_drop)
 
 

@@ -1,6 +1,7 @@
 """Reads files that a stranger named or sent: regular ones only, of a bounded size, and never waiting for anybody. And tests,
 before long work, whether a place can be written to."""
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -54,8 +55,9 @@ def check_writable(path: Path, option: str = "--out") -> None:
     """InputError unless a file or directory could be written at `path`, whose parents may not be there yet. Leaves nothing."""
     place = next((one for one in (path.parent, *path.parent.parents) if one.exists()), Path("."))
     try:
-        if path.is_dir():
-            place = path
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if stat.S_ISDIR(path.stat().st_mode):  # raises for a NUL in the name, and for one that is too long
+                place = path
         with tempfile.TemporaryFile(dir=place) as probe:
             probe.write(b"\0")
     except (OSError, ValueError) as trouble:  # ValueError: a NUL in the name

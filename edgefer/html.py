@@ -25,8 +25,8 @@ p { margin: .4rem 0; max-width: 50rem; overflow-wrap: anywhere } .faint { color:
 .scroll { overflow-x: auto; max-width: 100%; margin: .6rem 0 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
-td { overflow-wrap: anywhere; min-width: 5rem } td.n, th.n { text-align: right; white-space: nowrap; min-width: 0 } td.name { overflow-wrap: normal; min-width: 9rem }
-td.wide { min-width: min(16rem, 60vw) } th { font-weight: 600 } td.status { white-space: nowrap; font-weight: 600; min-width: 0 }
+td { overflow-wrap: break-word } td.n, th.n { text-align: right } td.n { white-space: nowrap } td.short { white-space: nowrap }
+td.wide { min-width: min(16rem, 60vw) } th { font-weight: 600 } td.status { white-space: nowrap; font-weight: 600 }
 .pass { color: var(--good); font-weight: 600 } .FAIL { color: var(--bad); font-weight: 600 }
 .doubtful, .warn, .not-checked { color: var(--doubt); font-weight: 600 }
 img, svg { max-width: 100%; height: auto } .plot img { background: var(--plate); border-radius: 4px }
@@ -37,12 +37,16 @@ figure { margin: 0; min-width: 0; font-size: .78rem; line-height: 1.35 } figcapt
 figure.good img { outline: 3px solid var(--good) } figure.bad img { outline: 3px solid var(--bad) }
 svg text { fill: var(--ink) } svg text.faint { fill: var(--faint) } svg .good { stroke: var(--good); fill: var(--good) } svg .bad { stroke: var(--bad); fill: var(--bad) }
 svg .doubtful { stroke: var(--doubt); fill: var(--doubt) } svg .zero { stroke: var(--faint) } svg .limit { stroke: var(--bad); stroke-dasharray: 4 3 }
-@media (max-width: 40rem) { body { font-size: 14px } h1 { font-size: 1.35rem } th, td { padding-right: .7rem } }
+@media (max-width: 40rem) {
+  body { font-size: 14px } h1 { font-size: 1.35rem } th, td { padding-right: .7rem }
+  .stack thead, .stack td:empty { display: none } .stack tr { display: block; padding: .45rem 0; border-bottom: 1px solid var(--line) }
+  .stack td { display: block; padding: 0; border: 0; text-align: left; overflow-wrap: anywhere }
+}
 @media print { .scroll { overflow: visible } figure { break-inside: avoid } }
 """
 FIGURE = re.compile(r"([+-]?\d[-+\d.,%e/ \[\]]*( to [\d.%]+)?)?")
 STATUSES = {"pass", "FAIL", "doubtful", "warn", "not checked"}  # set in their colour
-NAME, WIDE = 24, 48  # characters: up to the first a cell is kept in few lines, from the second on it gets room
+SHORT, WIDE = 24, 48  # characters: a column of at most the first is not wrapped, one from the second on gets room
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +90,8 @@ def paragraph(text: str, kind: str = "") -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table, which scrolls in its own box where the screen is narrow; columns of figures are set to the right."""
+    """A table; columns of figures are set to the right. On a narrow screen it scrolls in its own box, or one with sentences
+    in it shows the cells of each row below each other."""
     figures = [all(FIGURE.fullmatch(row[number]) for row in rows) for number in range(len(columns))]
     widest = [max((len(row[number]) for row in rows), default=0) for number in range(len(columns))]
 
@@ -95,7 +100,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
             return "n"
         if cell in STATUSES:
             return f"status {cell.replace(' ', '-')}"
-        return "wide" if widest[number] >= WIDE else "name" if number == 0 and widest[number] >= NAME else ""
+        return "wide" if widest[number] >= WIDE else "short" if widest[number] <= SHORT else ""
 
     def line(tag: str, cells: Sequence[str]) -> str:
         marks = [classes(number, cell) for number, cell in enumerate(cells)]
@@ -109,7 +114,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         )
 
     body = "".join(line("td", row) for row in rows)
-    return f'<div class="scroll"><table><thead>{line("th", columns)}</thead><tbody>{body}</tbody></table></div>'
+    kind = ' class="stack"' if max(widest, default=0) >= WIDE else ""
+    return f'<div class="scroll"><table{kind}><thead>{line("th", columns)}</thead><tbody>{body}</tbody></table></div>'
 
 
 def image(png: bytes, description: str) -> str:

@@ -8,9 +8,10 @@ import pytest
 
 from edgefer.errors import InputError
 from edgefer.interpreter import installed_runtimes
+from edgefer.runtimes import runtime_version
 from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.lint import lint
-from edgefer.tflite.operators import BUILT_IN_CUSTOM, EDGETPU, LITERT, TFLITE_RUNTIME
+from edgefer.tflite.operators import BUILT_IN_CUSTOM, EDGETPU, LITERT, LITERT_2_2, TFLITE_RUNTIME
 from edgefer.tflite.placement import AFTER, DTYPE, LIMIT, MAPPED, RANK, UNSUPPORTED, VERSION, place
 
 INT8, FLOAT32, INT32 = 9, 0, 2
@@ -175,6 +176,15 @@ def test_custom_operators(build):
     assert rules(custom("edgetpu-custom-op"), "edgetpu") == {"edgetpu-compiled": "note"}
 
 
+def test_a_version_that_only_newer_releases_know_is_a_warning(build):
+    def cast(version):
+        return build([("CAST", version, (1, 8), (1, 8), INT8, {})])
+
+    assert rules(cast(LITERT["CAST"]), "litert") == {}
+    assert rules(cast(LITERT_2_2["CAST"]), "litert") == {"operator-version": "warning"}
+    assert rules(cast(LITERT_2_2["CAST"] + 1), "litert") == {"operator-version": "error"}
+
+
 # ---- the tables against the runtimes themselves ----
 
 
@@ -185,6 +195,8 @@ def test_the_runtime_knows_exactly_the_versions_of_the_table(build, schema, runt
     from edgefer.interpreter import RUNTIMES
     from edgefer.quiet import quiet
 
+    if runtime == "litert" and runtime_version(runtime) >= "2.2":
+        table = LITERT_2_2
     interpreter = import_module(RUNTIMES[runtime][0]).Interpreter
 
     def knows(name, version):

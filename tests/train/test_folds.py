@@ -125,6 +125,7 @@ def test_zscore_is_folded_for_quantization_aware_training_mediapipe_and_slimming
     from edgefer.convert.aware import quantization_aware
     from edgefer.convert.mediapipe import to_mediapipe
     from edgefer.convert.slim import slim
+    from edgefer.convert.tune import FineTuning
     from edgefer.interpreter import Network
     from edgefer.progress import SILENT
     from edgefer.tflite.flatbuffer import read_model
@@ -140,9 +141,11 @@ def test_zscore_is_folded_for_quantization_aware_training_mediapipe_and_slimming
     fields = ("model.layers=C16/2 R16", "model.zscore=true", "input.color=rgb", "input.height=16", "input.width=16")
     recipe = load_recipe("demo", (*fields, "fit.batch_size=8"))
     model = build_for(recipe, dataset)
-    aware = quantization_aware(
-        model, recipe, dataset, images, sparse=False, epochs=1, folder=tmp_path, watcher=SILENT, teacher=model
-    )
+    task = FineTuning(
+        recipe=recipe, dataset=dataset, teacher=model, epochs=1, rate=0.01 * recipe.optimizer.rate, folder=tmp_path,
+        progress=SILENT,
+    )  # fmt: skip
+    aware = quantization_aware(model, images, task, keep_zeros=False)
     learnt = keras_logits(aware.network, images)
     off = Network(aware.int8, recipe.input, 2).logits(images) - learnt
     assert np.abs(off).max() < 0.15 * np.ptp(learnt)
