@@ -14,7 +14,7 @@ from edgefer.convert.work import Plan
 from edgefer.errors import InputError
 from edgefer.interpreter import Classifier, Network
 from edgefer.parity import verify
-from edgefer.progress import Progress
+from edgefer.progress import SILENT, Progress
 from edgefer.train.backend import tensorflow
 from edgefer.train.networks import build, keras_bytes, load_keras
 from edgefer.train.recipes import load_recipe, recipe_of
@@ -22,6 +22,9 @@ from edgefer.train.recipes import load_recipe, recipe_of
 LAYERS = "C16/2 R16"
 SLIM = "C8/2 R8"
 
+
+class Counting(Progress):
+    """Counts the steps that are reported to it."""
 
     def __init__(self):
         self.steps = 0
@@ -114,7 +117,7 @@ def interrupted(source, tiny, tmp_path_factory):
     with pytest.raises(KeyboardInterrupt):
         convert(source, tiny, plan, out, Impatient())
     assert not out.exists()
-    watcher = SILENT
+    watcher = Counting()
     return watcher, convert(source, tiny, plan, out, watcher).bundle
 
 
