@@ -63,7 +63,8 @@ def import_(
     from edgefer import checks, console
     from edgefer.card import OutputSpec
     from edgefer.convert.contract import Stated, parse_scale
-    from edgefer.convert.importing import Request, import_network, target_folder
+    from edgefer.convert.importing import Request, data_loader, import_network, target_folder
+    from edgefer.train.data.load import DataOptions
 
     request = Request(
         path=file,
@@ -73,7 +74,7 @@ def import_(
             output=OutputSpec.model_validate({"values": str(outputs)}) if outputs else None,
             labels=_labels(labels, file),
         ),
-        load=_loader(data, skip_bad) if data else None,
+        load=data_loader(data, DataOptions(skip_bad=skip_bad), console.PROGRESS) if data else None,
         name=name,
         faces=str(faces_of),
         author=author,
@@ -102,24 +103,6 @@ def _labels(text: str, file: Path) -> tuple[str, ...] | None:
         except UnicodeDecodeError:
             raise InputError(f"{source} is no text of labels in UTF-8.") from None
     return None
-
-
-def _loader(data: str, skip_bad: bool):
-    from edgefer import console
-    from edgefer.card import InputSpec
-    from edgefer.train.data.cache import cache_folder
-    from edgefer.train.data.dataset import Dataset
-    from edgefer.train.data.load import DataOptions, load_dataset
-    from edgefer.train.data.trained import log_skipped
-
-    def load(spec: InputSpec) -> Dataset:
-        dataset = load_dataset(
-            data, spec, DataOptions(skip_bad=skip_bad), progress=console.PROGRESS, cache=cache_folder()
-        )
-        log_skipped(dataset.skipped, console.PROGRESS)
-        return dataset
-
-    return load
 
 
 def _show(imported: "Imported") -> None:
