@@ -96,9 +96,9 @@ def import_network(request: Request, out: Path) -> Imported:
     )
 
 
-def data_loader(path: str, options: DataOptions = DataOptions(), progress: Progress = SILENT) -> Load:
+def data_loader(path: str, options: DataOptions | None = None, progress: Progress = SILENT) -> Load:
     """Loads labelled images for whatever input a network turns out to have."""
-    return lambda spec: load_dataset(path, spec, options, progress=progress, cache=cache_folder())
+    return lambda spec: load_dataset(path, spec, options or DataOptions(), progress=progress, cache=cache_folder())
 
 
 def target_folder(request: Request, out: Path | None) -> Path:
