@@ -92,12 +92,19 @@ def verify(
     >>> checks[0].passed
     True
     """
-    from edgefer.commands.verify import judge_on_data
+    from edgefer.lineage import check_recorded_cost
     from edgefer.parity import check_bundle
 
     opened = find_bundle(bundle)
-    checks = check_bundle(opened, list(runtimes))
-    return checks + (judge_on_data(opened, str(data), split, list(runtimes)) if data else [])
+    if not data:
+        recorded = check_recorded_cost(opened)
+        return check_bundle(opened, list(runtimes)) + ([recorded] if recorded else [])
+    from edgefer.commands.inputs import training_data, usual_split
+    from edgefer.convert.certificate import certify
+
+    dataset = training_data(opened, str(data), False)
+    named = [runtime for runtime in runtimes if runtime != "auto"]
+    return [*certify(opened, dataset, split or usual_split(opened.card, dataset), runtimes=named).checks]
 
 
 def train(data: str | Path, *, out: str | Path, **options: Any) -> Bundle:

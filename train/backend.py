@@ -8,10 +8,12 @@ from pathlib import Path
 
 from edgefer.errors import MissingDependency
 from edgefer.quiet import quiet
+from edgefer.scratch import use_own_directory
 
 
 def tensorflow():
     """Import and return TensorFlow, set up for edgefer. Raises MissingDependency with the line that installs it."""
+    use_own_directory()
     # tfmot 0.8 works on Keras 2 only, and reads this when it and TensorFlow are imported.
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     # TensorFlow leaves oneDNN off on x86 CPUs without AVX-512: switching it on made fer-small train 1.6 times faster.

@@ -45,9 +45,8 @@ def bench(
         faces=faces_of, detector=detector, detector_file=detector_file, threads=threads, runtime=runtime
     )
     reader = Reader.open(Bundle.open(bundle_path(bundle)), options, log=console.say)
-    taken = reader.classifier.network.runtime
-    if reason := slow_int8(taken):
-        console.say(f"{taken} is {reason}: pip install ai-edge-litert")
+    if reason := slow_int8(reader.classifier.network.runtime):
+        console.say(f"{reader.classifier.network.runtime} is {reason}: pip install ai-edge-litert")
     console.say(f"Measuring for {minutes:g} minutes; leave the board alone meanwhile.")
     result = run_bench(reader, where=source, minutes=minutes)
     if as_json:

@@ -173,6 +173,12 @@ def _run_arguments(arguments: list[str]) -> list[str]:
     return words + ["--headless"] * (not params["headless"]) + ["--wait"] * (live and not params["wait"])
 
 
+def _holds_secret(address: str) -> bool:
+    from edgefer.devices.sources.urls import HIDDEN, shown_address
+
+    return re.search(r"//\S*:\S*@", address) is not None or HIDDEN in shown_address(address)
+
+
 def _serves_low_port(words: list[str]) -> bool:
     """Whether the page or the metrics are at a port that only root, or a capability, may serve at."""
     from edgefer.commands.outputs import parse_address
@@ -183,12 +189,6 @@ def _serves_low_port(words: list[str]) -> bool:
         if option in ("--serve", "--metrics")
     ]
     return any(0 < port < 1024 for port in ports)
-
-
-def _holds_secret(address: str) -> bool:
-    from edgefer.devices.sources.urls import HIDDEN, shown_address
-
-    return re.search(r"//\S*:\S*@", address) is not None or HIDDEN in shown_address(address)
 
 
 def _program() -> list[str]:

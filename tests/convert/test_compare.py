@@ -9,10 +9,12 @@ import pytest
 
 from edgefer.bundle import Bundle, write_bundle
 from edgefer.card import ModelCard, Provenance
-from edgefer.convert.pipeline import Plan, convert
+from edgefer.convert.pipeline import convert
+from edgefer.convert.work import Plan
 from edgefer.errors import InputError
 from edgefer.interpreter import Classifier, Network
 from edgefer.parity import verify
+from edgefer.progress import Progress
 from edgefer.train.backend import tensorflow
 from edgefer.train.networks import build, keras_bytes, load_keras
 from edgefer.train.recipes import load_recipe, recipe_of
@@ -21,19 +23,14 @@ LAYERS = "C16/2 R16"
 SLIM = "C8/2 R8"
 
 
-class Silent:
-    """A Watcher that counts the steps it is told of."""
+class Silent(Progress):
+    """Counts the steps that are reported to it."""
 
     def __init__(self):
         self.steps = 0
 
-    def begin(self, *_):
-        pass
-
     def step(self, *_):
         self.steps += 1
-
-    epoch = end = begin
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +92,7 @@ def test_float16_is_half_the_bytes_and_proven_like_any_other(pruned_aware, tiny,
     images = tiny.split("valid").images
     assert np.abs(logits(pruned_aware, "float16", images) - logits(pruned_aware, "float32", images)).max() < 0.05
     checks = {check.subject.split()[0]: check.passed for check in verify(pruned_aware)}
-    assert checks == {"pixels": True, "int8": True, "float16": True, "float32": True}
+    assert checks == {"pixels": True, "faces": True, "int8": True, "float16": True, "float32": True}
 
     from edgefer.parity import check_at_load
 
@@ -195,17 +192,17 @@ def test_the_cheapest_way_that_holds_is_taken(source, tiny, tmp_path):
 
 def test_where_no_way_holds_the_layers_that_hurt_are_named(source, tiny, tmp_path, monkeypatch):
     """A drop below -100 points cannot be: everything is tried, and the best is kept."""
-    from edgefer.convert import search as control
+    from edgefer.convert import search
     from edgefer.convert.aware import Aware
     from edgefer.convert.quantize import to_int8
 
     def train_on(model, *_, **__):  # what it really does has its own tests
         return Aware(int8=to_int8(model, tiny.split("valid").images), network=model)
 
-    monkeypatch.setattr(control, "quantization_aware", train_on)
+    monkeypatch.setattr(search, "quantization_aware", train_on)
     converted = convert(source, tiny, Plan(max_drop=-101.0, epochs=1), tmp_path / "out", Silent())
     result = converted.quantized
-    assert not result.holds and [attempt.how.split()[1] for attempt in result.attempts] == ["calibrated", "by"]
+    assert not result.holds and [attempt.way.split()[1] for attempt in result.attempts] == ["calibrated", "by"]
     assert result.best.comparison.drop == min(attempt.comparison.drop for attempt in result.attempts)
     images = tiny.split("valid").images
     kept = Network(result.best.int8, source.card.input, 7).logits(images)
@@ -218,7 +215,7 @@ def test_where_no_way_holds_the_layers_that_hurt_are_named(source, tiny, tmp_pat
 
 
 def test_profiles_are_made_once_and_measured_side_by_side(interrupted, source, tiny, tmp_path):
-    from edgefer.convert.compare import make_profiles, measure, write_profiles
+    from edgefer.convert.compare import make_profiles, measure_profiles, write_profiles
 
     shutil.copytree(interrupted[1].path, tmp_path / "slim-int8")
     wanted = {"int8": Plan(float16=True), "slim-int8": Plan(slimmed=0.5)}
@@ -230,10 +227,10 @@ def test_profiles_are_made_once_and_measured_side_by_side(interrupted, source, t
     crossed = Bundle(source.path, source.card.model_copy(update={"provenance": provenance}))
     with pytest.raises(InputError, match="was cross-validated"):
         make_profiles(crossed, tiny, wanted, tmp_path / "crossed", Silent())
-    measured = measure(tmp_path, list(wanted), tiny)
+    measured = measure_profiles(tmp_path, wanted, tiny)
     assert [profile.name for profile in measured] == ["float32", "float16", "int8", "slim float32", "slim int8"]
     first = measured[0].comparison
     assert first.drop == 0 and first.agreement == 1
-    assert all(profile.ms > 0 and profile.comparison.reference.name == "float32" for profile in measured)
+    assert all(profile.ms > 0 and profile.comparison.reference.name == "the trained network" for profile in measured)
     rows = json.loads(write_profiles(tmp_path, measured).read_text())
     assert [row["gzip_bytes"] for row in rows] == [profile.gzip_bytes for profile in measured]
