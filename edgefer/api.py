@@ -92,13 +92,11 @@ def verify(
     >>> checks[0].passed
     True
     """
-    from edgefer.lineage import check_recorded_cost
     from edgefer.parity import check_bundle
 
     opened = find_bundle(bundle)
     if not data:
-        recorded = check_recorded_cost(opened)
-        return check_bundle(opened, list(runtimes)) + ([recorded] if recorded else [])
+        return check_bundle(opened, list(runtimes))
     from edgefer.commands.inputs import training_data, usual_split
     from edgefer.convert.certificate import certify
 

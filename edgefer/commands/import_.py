@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import SkipBad, list_skipped
+from edgefer.commands.inputs import SkipBad
 from edgefer.errors import InputError
 from edgefer.options import Color, FaceKind, Outputs
 
@@ -107,11 +107,16 @@ def _labels(text: str, file: Path) -> tuple[str, ...] | None:
 def _loader(data: str, skip_bad: bool):
     from edgefer import console
     from edgefer.card import InputSpec
-    from edgefer.train.data.dataset import Dataset, cache_folder, load_dataset
+    from edgefer.train.data.cache import cache_folder
+    from edgefer.train.data.dataset import Dataset
+    from edgefer.train.data.load import DataOptions, load_dataset
+    from edgefer.train.data.trained import log_skipped
 
     def load(spec: InputSpec) -> Dataset:
-        dataset = load_dataset(data, spec, skip_bad=skip_bad, track=console.track, cache=cache_folder())
-        list_skipped(dataset.skipped)
+        dataset = load_dataset(
+            data, spec, DataOptions(skip_bad=skip_bad), progress=console.PROGRESS, cache=cache_folder()
+        )
+        log_skipped(dataset.skipped, console.PROGRESS)
         return dataset
 
     return load

@@ -83,7 +83,6 @@ def verify(
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.checks import report as report_checks
-    from edgefer.lineage import check_recorded_cost
     from edgefer.parity import check_bundle
 
     opened = Bundle.open(bundle_path(bundle))
@@ -105,8 +104,6 @@ def verify(
         )
         return
     checks = check_bundle(opened, runtime or ["auto"])
-    if recorded := check_recorded_cost(opened):
-        checks.append(recorded)
     if not as_json:
         console.show(f"Bundle {opened.hash}" + (f", as in {certificate}" if certificate else ""))
     report_checks(str(opened.path), checks, as_json=as_json, bundle=opened.hash)
