@@ -10,8 +10,7 @@
 import io
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,47 +18,17 @@ import numpy as np
 from edgefer import drawn
 from edgefer.bundle import PARITY, TFLITE_VARIANTS, Bundle
 from edgefer.card import ModelCard
+from edgefer.checks import Check, status_if
 from edgefer.errors import BundleError, RuntimeFault
 from edgefer.interpreter import Network
 from edgefer.preprocess import face_pixels, prepare
 
-QUESTIONS = ("pixels", "decisions", "answers")
 # Int8 kernels of different runtimes and processors round a sum differently by one step now and then, and a network
 # passes that on from layer to layer: tflite-runtime 2.14 against ai-edge-litert 2.1 gave at worst 3 quanta in a logit
 # and 0.37 on average over 210 faces. A fault moves every answer, so the mean is bounded more tightly than the worst.
 INT8_WORST, INT8_MEAN = 4, 0.5
 # Float kernels add in different orders; this is a thousandth of what separates two neighbouring logits in practice.
 FLOAT_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One answered question: which, about what, whether it passed, and the figures behind it.
-
-    doubtful: it passed because chance may explain what the figures say.
-    """
-
-    question: int
-    subject: str
-    passed: bool
-    detail: str
-    doubtful: bool = False
-
-
-CHECK_COLUMNS = ("question", "about", "", "figures")
-
-
-def check_rows(checks: Sequence[Check]) -> list[tuple[str, str, str, str]]:
-    """A row for each check under CHECK_COLUMNS, in the order of the questions."""
-    return [
-        (
-            f"{c.question} {QUESTIONS[c.question - 1]}",
-            c.subject,
-            "FAIL" if not c.passed else "doubtful" if c.doubtful else "pass",
-            c.detail,
-        )
-        for c in sorted(checks, key=lambda c: c.question)
-    ]
 
 
 def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = "auto", seed: int = 11) -> bytes:
@@ -87,7 +56,7 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
         "temperature": np.array(card.temperature),
     }
     for variant, content in networks.items():
-        network = Network(content, card.input, len(card.labels), runtime=runtime)
+        network = Network.of(content, card, runtime=runtime)
         arrays[f"answers_{variant}"] = network.raw(arrays["pixels"])
     out = io.BytesIO()
     np.savez_compressed(out, **arrays)
@@ -112,10 +81,10 @@ def verify(bundle: Bundle, *, runtime: str = "auto", variants: tuple[str, ...] =
         )
     wrong = int((crops != expected).sum())
     detail = f"{wrong:,} of {crops.size:,} pixels of {len(crops)} crops differ"
-    checks = [Check(question=1, subject="pixels", passed=wrong == 0, detail=detail)]
+    checks = [Check(question=1, subject="pixels", status=status_if(wrong == 0), detail=detail)]
     for variant in variants:
         if bundle.has(variant):
-            network = Network(bundle.read(variant), card.input, len(card.labels), runtime=runtime)
+            network = Network.of(bundle.read(variant), card, runtime=runtime)
             checks.append(_check_answers(network, variant, pixels, *_vectors(bundle, f"answers_{variant}")))
     return checks
 
@@ -171,7 +140,7 @@ def _check_answers(network: Network, variant: str, pixels: np.ndarray, expected:
     detail += f", {same:.0%} of {len(pixels)} decisions equal"
     if not answers.any():
         detail += "; every answer is zero: this runtime cannot run this network"
-    return Check(question=3, subject=f"{variant} on {network.runtime}", passed=passed, detail=detail)
+    return Check(question=3, subject=f"{variant} on {network.runtime}", status=status_if(passed), detail=detail)
 
 
 def _vectors(bundle: Bundle, *names: str) -> tuple[np.ndarray, ...]:

@@ -6,8 +6,8 @@ It catches what stored answers cannot, a single changed weight, which moves them
 import numpy as np
 
 from edgefer.bundle import Bundle
+from edgefer.checks import Check, status_if
 from edgefer.errors import BundleError
-from edgefer.parity import Check
 from edgefer.tflite.flatbuffer import Operator, Tensor, read_model
 
 HALF = 0.5 + 1e-3  # of a step: what rounding may move a weight by, and a little for the division's own rounding,
@@ -49,7 +49,7 @@ def check_weights(bundle: Bundle) -> Check | None:
     detail = f"all {total:,} are float32's, rounded"
     if wrong:
         detail = f"{', '.join(wrong)} are not float32's, rounded: int8.tflite was changed or damaged after conversion"
-    return Check(question=2, subject="int8's weights against float32's", passed=not wrong, detail=detail)
+    return Check(question=2, subject="int8's weights against float32's", status=status_if(not wrong), detail=detail)
 
 
 def _layers(bundle: Bundle, variant: str) -> list[Operator]:
