@@ -1,5 +1,6 @@
 """card.json: what a bundle says about its network, so that host and device agree without sharing code or memory."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -13,6 +14,7 @@ from pydantic import (
 )
 
 from edgefer.errors import BundleError, EdgeferError
+from edgefer.text import printable, unprintable
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -157,7 +159,7 @@ class ModelCard(_Part):
     input: InputSpec
     output: OutputSpec = OutputSpec()
     faces: Faces = "human"
-    crops: dict[str, CropSpec] = {}
+    crops: dict[Name, CropSpec] = Field({}, max_length=16)
     temperature: float = Field(1.0, gt=0, le=100)
     variants: dict[str, Variant] = {}
     metrics: dict[str, dict[str, Scores]] = {}
@@ -169,6 +171,14 @@ class ModelCard(_Part):
     def _labels_differ(self) -> "ModelCard":
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels are not unique: {list(self.labels)}")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_acts_on_a_terminal(self) -> "ModelCard":
+        """Labels and names reach terminals, pages, CSV and MQTT: no text of the card holds a control character."""
+        for where, text in _texts("", self.model_dump()):
+            if char := unprintable(text):
+                raise ValueError(f"{printable(where)} holds the control character {char!a}: {printable(text):.80}")
         return self
 
     @model_serializer(mode="wrap")
@@ -184,6 +194,19 @@ class ModelCard(_Part):
     def crop_for(self, detector: str) -> CropSpec:
         """The crop measured for `detector`, or the detector's own box where none was."""
         return self.crops.get(detector, CropSpec())
+
+
+def _texts(where: str, value: object) -> Iterator[tuple[str, str]]:
+    """Every text in a card's plain values, keys included, with the path to it."""
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield where or "a key", str(key)
+            yield from _texts(f"{where}.{key}".lstrip("."), part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(where, part)
 
 
 def first_problem(error: ValidationError) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgefer.errors import InputError
 from edgefer.train.backend import tensorflow
-from edgefer.train.keras_layers import Architecture, Built, build, first_line
+from edgefer.train.keras_layers import Architecture, Built, build, connect, first_line
 
 if TYPE_CHECKING:
     import h5py
@@ -54,10 +54,27 @@ def read_keras(content: bytes, where: str) -> "tf_keras.Model":
             raise InputError(
                 f"{where}: its weights do not fit its layers ({first_line(error)}): save it again."
             ) from None
-    network = built.layer
+    network = _flat(built, architecture)
     if not all(np.isfinite(array).all() for array in network.get_weights()):
         raise InputError(f"{where} holds weights that are not numbers (NaN or infinite): train it again.")
     return network
+
+
+def _flat(built: Built, architecture: dict) -> "tf_keras.Model":
+    """The network with the layers of networks within it as its own: what prunes and quantizes takes no others."""
+    import tf_keras
+
+    network = built.layer
+    if not any(part.parts for part in built.parts):
+        return network
+    pixels = [
+        tf_keras.Input(one.shape[1:], name=f"pixels_{number}" if number else "pixels")
+        for number, one in enumerate(network.inputs)
+    ]
+    outputs = connect(built, architecture, pixels)
+    return tf_keras.Model(
+        pixels if len(pixels) > 1 else pixels[0], outputs if len(outputs) > 1 else outputs[0], name=network.name
+    )
 
 
 def open_keras(content: bytes, where: str) -> KerasFile:

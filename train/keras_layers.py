@@ -201,7 +201,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Built:
-    """A network or layer that was made, and for a network what it is made of, in the file's order."""
+    """A network or layer that was made, its kind in the file, and for a network what it is made of, in the file's order."""
 
     layer: Any
     kind: str = ""
@@ -263,38 +263,66 @@ def _make_sequential(layer: dict) -> Built:
 
 
 def _make_functional(layer: dict) -> Built:
-    """The layers called one after the other as their inputs are there: Keras's own from_config can wait forever."""
     import tf_keras
 
     config = layer["config"]
-    made = {one["name"]: _make(one) for one in config["layers"]}
+    built = Built(None, layer.get("kind", ""), tuple(_make(one) for one in config["layers"]))
+    pixels = [part.layer.output for part in built.parts if type(part.layer).__name__ == "InputLayer"]
+    outputs = connect(built, layer, pixels, flat=False)
+    network = tf_keras.Model(_one_or_all(pixels), _one_or_all(outputs), name=config["name"])
+    return Built(network, built.kind, built.parts)
+
+
+def connect(
+    built: Built, architecture: dict, inputs: list, *, skip: frozenset[str] = frozenset(), flat: bool = True
+) -> list:
+    """Call a network's layers one after the other on Keras tensors, as their inputs are there; returns its outputs.
+
+    skip: layers that pass on what they get. flat: networks within are called layer by layer too. Keras's own from_config waits forever for a layer that is connected to nothing.
+    """
+    config = architecture["config"]
+    if architecture["class_name"] == "Sequential":
+        for part, one in zip(built.parts, config["layers"], strict=True):
+            if type(part.layer).__name__ != "InputLayer" and one["name"] not in skip:
+                inputs = _call(part, one, inputs, flat)
+        return inputs
+    parts = {one["name"]: (part, one) for part, one in zip(built.parts, config["layers"], strict=True)}
     calls = [
-        (one["name"], index, node)
+        (one["name"], number, node)
         for one in config["layers"]
-        for index, node in enumerate(one.get("inbound_nodes", []))
+        for number, node in enumerate(one.get("inbound_nodes", []))
     ]
-    first = {name: _first_call(name, part, calls, config) for name, part in made.items()}
-    tensors = {
-        (name, 0): [part.layer.output] for name, part in made.items() if type(part.layer).__name__ == "InputLayer"
-    }
+    first = {name: _first_call(name, part, calls, config) for name, (part, _) in parts.items()}
+    given = [name for name, (part, _) in parts.items() if type(part.layer).__name__ == "InputLayer"]
+    tensors = {(name, 0): [pixels] for name, pixels in zip(given, inputs, strict=True)}
+
+    def there(reference: list) -> bool:
+        return (reference[0], reference[1] - first.get(reference[0], 0)) in tensors
 
     def tensor(reference: list) -> Any:
-        name, call, output = reference[:3]
-        return tensors[name, call - first[name]][output]
+        return tensors[reference[0], reference[1] - first[reference[0]]][reference[2]]
 
     while calls:
-        ready = [one for one in calls if all((ref[0], ref[1] - first.get(ref[0], 0)) in tensors for ref in one[2])]
+        ready = [call for call in calls if all(there(reference) for reference in call[2])]
         if not ready:
             raise InputError(f"the layer {calls[0][0]!r} is connected to nothing that there is.")
-        for name, index, node in ready:
+        for name, number, node in ready:
             if node:
-                inputs = [tensor(reference) for reference in node]
-                outputs = made[name].layer(inputs if len(inputs) > 1 else inputs[0])
-                tensors[name, index] = outputs if isinstance(outputs, list | tuple) else [outputs]
-        calls = [one for one in calls if one not in ready]
-    ends = [[tensor(reference) for reference in config[key]] for key in ("input_layers", "output_layers")]
-    inputs, outputs = (end[0] if len(end) == 1 else end for end in ends)
-    return Built(tf_keras.Model(inputs, outputs, name=config["name"]), layer.get("kind", ""), tuple(made.values()))
+                taken = [tensor(reference) for reference in node]
+                tensors[name, number] = taken if name in skip else _call(*parts[name], taken, flat)
+        calls = [call for call in calls if call not in ready]
+    return [tensor(reference) for reference in config["output_layers"]]
+
+
+def _call(part: Built, architecture: dict, inputs: list, flat: bool) -> list:
+    if part.parts and flat:
+        return connect(part, architecture, inputs)
+    outputs = part.layer(_one_or_all(inputs))
+    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+
+
+def _one_or_all(tensors: list) -> Any:
+    return tensors[0] if len(tensors) == 1 else tensors
 
 
 def _first_call(name: str, part: Built, calls: list, config: dict) -> int:

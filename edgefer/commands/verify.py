@@ -137,9 +137,13 @@ def _check_certificate(opened: "Bundle", file: Path) -> None:
 
 def _ask(opened: "Bundle", runtimes: list[str]) -> "list[Check]":
     """Questions 1 and 3 on each runtime, where question 1 is the same for all of them, and the weights of int8."""
-    from edgefer.parity import verify
+    from edgefer.parity import check_answers, check_pixels
     from edgefer.tflite.weights import check_weights
+    from edgefer.vectors import Vectors
 
-    first, *others = (verify(opened, runtime=name) for name in runtimes)
+    vectors = Vectors.load(opened)
+    checks = check_pixels(opened, vectors)
+    for runtime in runtimes:
+        checks += check_answers(opened, vectors, runtime=runtime)
     weights = check_weights(opened)
-    return first + [check for found in others for check in found[1:]] + ([weights] if weights else [])
+    return checks + ([weights] if weights else [])
