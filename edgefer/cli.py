@@ -19,6 +19,7 @@ from edgefer.commands import (
     demo,
     doctor,
     evaluate,
+    export,
     lint,
     models,
     run,
@@ -107,6 +108,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(data.data, name="data")
+app.add_typer(export.app, name="export")
 app.add_typer(service.app, name="service")
 
 

@@ -39,62 +39,52 @@ def source(name: str) -> str:
     return resources.files("edgefer.convert.c").joinpath("source", name).read_text()
 
 
-def compile_library(names: tuple[str, ...], folder: Path, flags: tuple[str, ...] = FLAGS) -> ctypes.CDLL:
-    """The named C files as one shared library in `folder`, loaded. MissingDependency without a compiler."""
+@cache
+def compiled(names: tuple[str, ...], flags: tuple[str, ...] = FLAGS) -> ctypes.CDLL:
+    """The named C files as one shared library, loaded, once per process. MissingDependency without a compiler."""
     program = compiler()
     if program is None:
         raise MissingDependency("No C compiler was found (cc, gcc, clang): sudo apt install gcc.")
-    for name in (*names, *(name.replace(".c", ".h") for name in names)):
-        (folder / name).write_text(source(name))
-    library = folder / "edgefer.so"
-    command = [program, *flags, "-shared", "-fPIC", "-o", str(library), *names]
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise RuntimeFault(f"{program} cannot compile the network's C ({error}).") from None
-    if done.returncode:
-        raise RuntimeFault(
-            f"{program} cannot compile the network's C: {(done.stderr.strip() or 'no reason').splitlines()[0]}"
-        )
-    return ctypes.CDLL(str(library))
+    with tempfile.TemporaryDirectory(prefix="edgefer-c-") as folder:  # a library that is loaded needs its file no more
+        for name in (*names, *(name.replace(".c", ".h") for name in names)):
+            (Path(folder) / name).write_text(source(name))
+        command = [program, *flags, "-shared", "-fPIC", "-o", "edgefer.so", *names]
+        try:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise RuntimeFault(f"{program} cannot compile the network's C ({error}).") from None
+        if done.returncode:
+            reason = (done.stderr.strip() or "it gives no reason").splitlines()[0]
+            raise RuntimeFault(f"{program} cannot compile the network's C: {reason}")
+        return ctypes.CDLL(str(Path(folder) / "edgefer.so"))
 
 
 class HostNetwork:
-    """A network's C, compiled here. Close it, or use it as a context, to remove what was compiled."""
+    """A network's C, compiled here."""
 
     def __init__(self, program: Program, flags: tuple[str, ...] = FLAGS):
         self.program = program
         self.words = np.ascontiguousarray(program.words)
-        self._folder = tempfile.TemporaryDirectory(prefix="edgefer-c-")
-        self._library = compile_library(("edgefer_net.c",), Path(self._folder.name), flags)
+        self._library = compiled(("edgefer_net.c",), flags)
         self._library.edgefer_inner.restype = ctypes.POINTER(ctypes.c_int8)
         self._arena = _aligned(program.plan.size)
 
-    def __enter__(self) -> "HostNetwork":
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._folder.cleanup()
-
     def check(self) -> int:
         """0 where the words are whole; see edgefer_check."""
-        return int(self._library.edgefer_check(_pointer(self.words), ctypes.c_uint32(len(self.words))))
+        return int(self._library.edgefer_check(address(self.words), ctypes.c_uint32(len(self.words))))
 
     def answers(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 [n, h, w, c] -> int8 [n, classes]."""
         found = np.empty((len(pixels), self.program.network.output.size), np.int8)
         for image, row in zip(np.ascontiguousarray(pixels), found, strict=True):
-            self._library.edgefer_run(_pointer(self.words), _pointer(image), _pointer(self._arena), _pointer(row))
+            self._library.edgefer_run(address(self.words), address(image), address(self._arena), address(row))
         return found
 
     def inner(self, image: np.ndarray, layers: int) -> np.ndarray:
         """What layer number `layers`, counted from 1, gives for uint8 [h, w, c]: int8, flat."""
         size = ctypes.c_uint32()
         where = self._library.edgefer_inner(
-            _pointer(self.words), _pointer(np.ascontiguousarray(image)), _pointer(self._arena), ctypes.c_uint32(layers),
+            address(self.words), address(np.ascontiguousarray(image)), address(self._arena), ctypes.c_uint32(layers),
             ctypes.byref(size),
         )  # fmt: skip
         return np.ctypeslib.as_array(where, (size.value,)).copy()
@@ -106,5 +96,6 @@ def _aligned(size: int) -> np.ndarray:
     return whole[begin : begin + size]
 
 
-def _pointer(array: np.ndarray) -> ctypes.c_void_p:
+def address(array: np.ndarray) -> ctypes.c_void_p:
+    """Where an array lies, for a call of C."""
     return ctypes.c_void_p(array.ctypes.data)

@@ -44,12 +44,16 @@ class _Constants:
         return begin // 4
 
 
-def make_program(network: Int8Network) -> Program:
-    """The words of a network and the plan of its arena."""
+def make_program(network: Int8Network, table: np.ndarray | None = None) -> Program:
+    """The words of a network and the plan of its arena.
+
+    table: int8 [256, channels], what the network takes for each pixel value; None for edgefer's own, pixel - 128.
+    """
     arena = plan(network)
     constants = _Constants(HEADER_WORDS + LAYER_WORDS * len(network.layers))
     records = [_record(layer, number, arena, constants) for number, layer in enumerate(network.layers)]
     source, result = network.input, network.output
+    table_at = 0 if table is None else constants.add(np.ascontiguousarray(table.T))
     body = b"".join([np.array(records, "<i4").tobytes(), *constants.parts])
     shape = (*source.shape, 1, 1)[:3]
     header = np.zeros(HEADER_WORDS, "<u4")
@@ -66,6 +70,7 @@ def make_program(network: Int8Network) -> Program:
     header[9] = result.scale.view(np.uint32)
     header[10] = np.int64(result.zero) & 0xFFFFFFFF
     header[11:14] = shape
+    header[14] = table_at
     content = header.tobytes() + body
     header[2] = zlib.crc32(content[12:])
     return Program(network=network, plan=arena, words=np.frombuffer(header.tobytes() + body, "<u4"))

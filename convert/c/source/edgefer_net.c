@@ -15,6 +15,7 @@
 
 #define MAGIC 0x314E4645u /* "EFN1" */
 enum { WORDS = 1, CRC = 2, ARENA = 3, LAYERS = 4, INPUT_AT = 5, INPUT_BYTES = 6, OUTPUT_AT = 7, OUTPUT_BYTES = 8 };
+enum { INPUT_DEPTH = 13, INPUT_TABLE = 14 }; /* of the table's place: 0 where the network takes pixels - 128 */
 enum { HEADER_WORDS = 16, LAYER_WORDS = 32 };
 
 enum {
@@ -367,7 +368,12 @@ const int8_t *edgefer_inner(const uint32_t *network, const uint8_t *pixels, void
   const Layer *layer = (const Layer *)(const void *)(network + HEADER_WORDS);
   int8_t *input = (int8_t *)arena + network[INPUT_AT];
   uint32_t i;
-  for (i = 0; i < network[INPUT_BYTES]; i++) input[i] = (int8_t)(pixels[i] ^ 0x80);
+  if (network[INPUT_TABLE]) {
+    const int8_t *table = (const int8_t *)(network + network[INPUT_TABLE]);
+    for (i = 0; i < network[INPUT_BYTES]; i++) input[i] = table[256 * (i % network[INPUT_DEPTH]) + pixels[i]];
+  } else {
+    for (i = 0; i < network[INPUT_BYTES]; i++) input[i] = (int8_t)(pixels[i] ^ 0x80);
+  }
   for (i = 0; i < layers; i++) compute(network, layer + i, arena);
   *bytes = (uint32_t)(layer[layers - 1].height * layer[layers - 1].width * layer[layers - 1].depth);
   return (int8_t *)arena + layer[layers - 1].out;
