@@ -3,63 +3,25 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
-import numpy as np
-
-from edgefer.devices.faces.detectors import Detector, Found
-from edgefer.devices.faces.quality import what_is_wrong
-from edgefer.devices.faces.smoothing import Steadier
-from edgefer.devices.faces.tracking import Tracker
-from edgefer.devices.outputs.sinks import Result, Sink, Window
-from edgefer.devices.threads import HANG_S, Ahead
-from edgefer.interpreter import Classifier
-from edgefer.preprocess import face_pixels
-from edgefer.records import Face, Frame
+from edgefer.devices.outputs.sink import Sink
+from edgefer.devices.outputs.stats import RunStats
+from edgefer.devices.outputs.window import Window
+from edgefer.devices.session import Detected, Session
+from edgefer.devices.threads import HANG_S, Prefetch
+from edgefer.records import Frame
 
 STAGES = ("capture", "detect", "crop", "classify", "output")
-AHEAD = 2  # frames of a file that may be read before they are needed
-
-Laps = dict[str, float]  # seconds by stage
-
-
-@dataclass
-class Summary:
-    """What a run saw: frames, faces, frames with a face, wall-clock seconds, and seconds of work in each stage, which
-    come to more than the wall clock's where stages overlap."""
-
-    frames: int = 0
-    faces: int = 0
-    frames_with_faces: int = 0
-    seconds: float = 0.0
-    stage_seconds: Laps = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-    labels: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def fps(self) -> float:
-        return self.frames / self.seconds if self.seconds else 0.0
-
-    def stage_ms(self) -> dict[str, float]:
-        """Mean milliseconds a frame spends in each stage."""
-        return {stage: 1000 * seconds / max(1, self.frames) for stage, seconds in self.stage_seconds.items()}
-
-    def add(self, faces: list[Face], laps: Laps) -> None:
-        self.frames += 1
-        self.faces += len(faces)
-        self.frames_with_faces += bool(faces)
-        for stage, seconds in laps.items():
-            self.stage_seconds[stage] += seconds
-        for face in faces:
-            self.labels[face.prediction.label] = self.labels.get(face.prediction.label, 0) + 1
+FRAMES_AHEAD = 2  # of a file, that may be read before they are needed
 
 
 class Stopwatch:
     """Seconds of each stage of one frame, which passes through several threads but only one at a time."""
 
     def __init__(self) -> None:
-        self.laps: Laps = {}
+        self.laps: dict[str, float] = {}
         self.start()
 
     def start(self) -> None:
@@ -71,97 +33,61 @@ class Stopwatch:
         self._last = now
 
 
-def locate(frame: Frame, detector: Detector | Tracker) -> list[Found]:
-    """The faces of a frame, the largest first."""
-    return detector.follow(frame) if isinstance(detector, Tracker) else detector.find(frame.image_bgr)
-
-
-def read(
-    frame: Frame,
-    found: list[Found],
-    detector: Detector | Tracker,
-    classifier: Classifier,
-    steadier: Steadier | None = None,
-    lap: Callable[[str], None] = lambda stage: None,
-) -> list[Face]:
-    """What the network says of the faces that were found; `lap` is called after each stage with its name."""
-    crop, spec = classifier.card.crop_for(detector.name), classifier.card.input
-    pixels = [face_pixels(frame.image_bgr, face.box_xyxy, crop, spec, face.roll_deg) for face in found]
-    wrong = [what_is_wrong(face, seen) for face, seen in zip(found, pixels, strict=True)] if steadier else []
-    lap("crop")
-    predictions = classifier.predict(np.stack(pixels)) if pixels else []
-    if steadier:
-        predictions = [
-            steadier.settle(face.track, frame.time_s, prediction, why)
-            for face, prediction, why in zip(found, predictions, wrong, strict=True)
-        ]
-    lap("classify")
-    return [
-        Face(box_xyxy=face.box_xyxy, prediction=prediction, track=face.track)
-        for face, prediction in zip(found, predictions, strict=True)
-    ]
-
-
 def run(
     source: Iterable[Frame],
-    detector: Detector | Tracker,
-    classifier: Classifier,
+    session: Session,
     sinks: list[Sink],
     *,
-    steadier: Steadier | None = None,
+    stats: RunStats | None = None,
     frames: int | None = None,
     overlap: bool | None = None,
     stop: threading.Event | None = None,
-    on_frame: Callable[[Laps], None] = lambda laps: None,
-) -> Summary:
-    """Classify every face of every frame until the source ends, `frames` are done, a window is closed, `stop` is set, or
-    Ctrl-C.
+) -> RunStats:
+    """Read every face of every frame until the source ends, `frames` are done, a window is closed, `stop` is set, or Ctrl-C.
 
-    detector: a Tracker, where faces are to keep their numbers; a steadier needs those.
     overlap: read the next frames and find their faces in threads of their own while this one's are classified. The
     results and their order are the same. By default where there is more than one core.
-    on_frame: told each frame's seconds by stage once it is done. The sinks are closed in any case, so that a file is whole.
+    stats: what each frame and its seconds by stage are counted in. The sinks are closed in any case, so that a file is whole.
     """
     if overlap is None:
         overlap = len(os.sched_getaffinity(0)) > 1
-    summary = Summary()
-    began = time.perf_counter()
+    stats = stats or RunStats()
+    stats.start()
     with ExitStack() as stack:
         for sink in sinks:
             stack.callback(sink.close)
-
-        captured: Iterable = _captured(source)
-        if overlap and not getattr(source, "live", False):  # of a live source only the newest frame is wanted
-            captured = Ahead(captured, room=AHEAD, limit_s=HANG_S, what="The source", stop=stop)
-            stack.callback(captured.close)
-        located: Iterable = _located(captured, detector)
-        if overlap:
-            located = Ahead(located, stop=stop)
-            stack.callback(located.close)
         try:
-            for frame, found, watch in located:
+            for detected, watch in _detected(source, session, overlap, stop, stack):
                 watch.start()
-                faces = read(frame, found, detector, classifier, steadier, watch.lap)
-                result = Result(frame=frame, faces=faces)
+                frame = session.read(detected, watch.lap)
                 for sink in sinks:
-                    sink.write(result)
+                    sink.write(frame)
                 watch.lap("output")
-                summary.add(faces, watch.laps)
-                if isinstance(detector, Tracker) and not overlap:
-                    detector.pace.rest(sum(watch.laps[stage] for stage in ("crop", "classify", "output")))
-                on_frame(watch.laps)
-                if _ended(sinks) or summary.frames == frames or (stop is not None and stop.is_set()):
+                if not overlap:
+                    session.rest(frame, sum(watch.laps[stage] for stage in ("crop", "classify", "output")))
+                stats.add(frame, watch.laps)
+                if _ended(sinks) or stats.frames == frames or (stop is not None and stop.is_set()):
                     break
         except KeyboardInterrupt:
             pass
-        summary.seconds = time.perf_counter() - began
-    return summary
+        finally:
+            stats.stop()
+    return stats
 
 
-def _ended(sinks: list[Sink]) -> bool:
-    """Whether the person closed the window, or nobody is left to read anything."""
-    closed = [sink for sink in sinks if sink.closed]
-    return any(isinstance(sink, Window) for sink in closed) or 0 < len(closed) == len(sinks)
+def _detected(
+    source: Iterable[Frame], session: Session, overlap: bool, stop: threading.Event | None, stack: ExitStack
+) -> Iterable[tuple[Detected, Stopwatch]]:
+    """Each frame with its faces, in threads of their own where that is asked for; `stack` closes them."""
+    captured: Iterable = _captured(source)
+    if overlap and not getattr(source, "live", False):  # of a live source only the newest frame is wanted
+        captured = Prefetch(captured, room=FRAMES_AHEAD, limit_s=HANG_S, name="The source", stop=stop)
+        stack.callback(captured.close)
+    located: Iterable = _located(captured, session)
+    if overlap:
+        located = Prefetch(located, stop=stop)
+        stack.callback(located.close)
+    return located
 
 
 def _captured(source: Iterable[Frame]) -> Iterator[tuple[Frame, Stopwatch]]:
@@ -172,11 +98,15 @@ def _captured(source: Iterable[Frame]) -> Iterator[tuple[Frame, Stopwatch]]:
         watch = Stopwatch()
 
 
-def _located(
-    captured: Iterable[tuple[Frame, Stopwatch]], detector: Detector | Tracker
-) -> Iterator[tuple[Frame, list[Found], Stopwatch]]:
+def _located(captured: Iterable[tuple[Frame, Stopwatch]], session: Session) -> Iterator[tuple[Detected, Stopwatch]]:
     for frame, watch in captured:
         watch.start()
-        found = locate(frame, detector)
+        detected = session.detect(frame)
         watch.lap("detect")
-        yield frame, found, watch
+        yield detected, watch
+
+
+def _ended(sinks: list[Sink]) -> bool:
+    """Whether the person closed the window, or nobody is left to read anything."""
+    closed = [sink for sink in sinks if sink.closed]
+    return any(isinstance(sink, Window) for sink in closed) or 0 < len(closed) == len(sinks)

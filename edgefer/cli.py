@@ -20,8 +20,10 @@ from edgefer.commands import (
     doctor,
     evaluate,
     export,
+    import_,
     lint,
     models,
+    report,
     run,
     service,
     train,
@@ -100,13 +102,15 @@ for command in (
     evaluate.evaluate,
     models.models,
     run.run,
+    report.report,
     cameras.cameras,
     bench.bench,
     doctor.doctor,
     boards.boards,
     demo.demo,
 ):
-    app.command()(command)
+    app.command(hidden=command is verify.parity)(command)
+app.command("import")(import_.import_)
 app.add_typer(data.data, name="data")
 app.add_typer(export.app, name="export")
 app.add_typer(service.app, name="service")

@@ -3,10 +3,12 @@
     EdgeferError             exit 1  the work could not be done
     ├── MissingDependency    exit 1  a library this step needs is not installed, or the installed one cannot work
     ├── RuntimeFault         exit 1  a TFLite runtime failed on a model
+    ├── IncompleteError      exit 1  a source ended before its end: what was read of it is kept
     └── InputError           exit 2  what was given is wrong
         ├── DataError                a data set, one of its rows or pictures
         ├── RecipeError              a training recipe or one of its fields
         ├── BundleError              a bundle, its card or one of its files
+        ├── ImageError               an image file
         └── SourceError              a camera, video, picture or sink
 
 A message says what is wrong, which value it was, and what to do next.
@@ -27,6 +29,10 @@ class RuntimeFault(EdgeferError):
     """A TFLite runtime refused or failed on a model."""
 
 
+class IncompleteError(EdgeferError):
+    """A source gave less than it holds, such as a damaged video; what was read of it is kept."""
+
+
 class InputError(EdgeferError):
     """What the user gave is wrong."""
 
@@ -35,6 +41,10 @@ class InputError(EdgeferError):
 
 class DataError(InputError):
     """A data set, or one of its rows or pictures."""
+
+
+class ImageError(InputError):
+    """An image file that cannot be read; the sentence begins with its path."""
 
 
 class RecipeError(InputError):

@@ -42,6 +42,11 @@ def read_keras(content: bytes, where: str) -> "tf_keras.Model":
 
     where: how a sentence names the file. Raises InputError naming the first thing that is not on the closed list.
     """
+    return _flat(*read_layers(content, where))
+
+
+def read_layers(content: bytes, where: str) -> tuple[Built, dict]:
+    """The same as layers that hold their weights, and how they are connected (edgefer.train.keras_layers.connect)."""
     tensorflow()
     file = open_keras(content, where)
     architecture = Architecture(where).network(file.config)
@@ -54,10 +59,9 @@ def read_keras(content: bytes, where: str) -> "tf_keras.Model":
             raise InputError(
                 f"{where}: its weights do not fit its layers ({first_line(error)}): save it again."
             ) from None
-    network = _flat(built, architecture)
-    if not all(np.isfinite(array).all() for array in network.get_weights()):
+    if not all(np.isfinite(array).all() for array in built.layer.get_weights()):
         raise InputError(f"{where} holds weights that are not numbers (NaN or infinite): train it again.")
-    return network
+    return built, architecture
 
 
 def _flat(built: Built, architecture: dict) -> "tf_keras.Model":

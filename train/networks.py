@@ -25,6 +25,10 @@ def build(model: Model, spec: InputSpec, classes: int, statistics: "Statistics |
     """
     import tf_keras
 
+    if model.family == "imported":
+        raise RecipeError(
+            "A network that was imported cannot be trained from nothing: begin a recipe of its own with it."
+        )
     x = pixels = tf_keras.Input(spec.shape, name="pixels")
     if model.zscore:
         x = _zscore(model, x, statistics)

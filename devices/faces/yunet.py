@@ -11,8 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgefer.devices.faces.detectors import Box, Found
 from edgefer.errors import EdgeferError, MissingDependency, SourceError
+from edgefer.native import native_path
+from edgefer.records import Box, Detection
+from edgefer.text import printable
 
 FILE = "face_detection_yunet_2023mar.onnx"
 URL = f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/{FILE}"
@@ -39,26 +41,29 @@ class YuNetDetector:
         if not hasattr(cv2, "FaceDetectorYN"):
             raise MissingDependency(f"OpenCV {cv2.__version__} has no YuNet: pip install 'opencv-python>=4.8,<5'.")
         if not file.is_file():
-            raise SourceError(f"There is no file {file}: name YuNet's .onnx, or leave --detector-file out to fetch it.")
+            raise SourceError(
+                f"There is no file {printable(str(file))}: name YuNet's .onnx, or leave --detector-file out to fetch it."
+            )
         square = (self.width, self.width)
         self._canvas = np.zeros((*square, 3), np.uint8)
         try:
-            self._net = cv2.FaceDetectorYN.create(str(file), "", square, SURE)
+            with native_path(file) as path:
+                self._net = cv2.FaceDetectorYN.create(path, "", square, SURE)
             self._net.detect(self._canvas)  # a file that is some other network fails only here
         except cv2.error as error:
             raise SourceError(
-                f"{file} is not a YuNet that OpenCV {cv2.__version__} can run ({' '.join(str(error).split())[:120]}): "
+                f"{printable(str(file))} is not a YuNet that OpenCV {cv2.__version__} can run ({' '.join(str(error).split())[:120]}): "
                 f"use {FILE} from OpenCV Zoo."
             ) from None
 
-    def find(self, image_bgr: np.ndarray) -> list[Found]:
+    def find(self, image_bgr: np.ndarray) -> list[Detection]:
         height, width = image_bgr.shape[:2]
         shrink = min(1.0, self.width / max(height, width))
         size = max(1, round(width * shrink)), max(1, round(height * shrink))
         self._canvas[:] = 0
         self._canvas[: size[1], : size[0]] = cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA)
         _, rows = self._net.detect(self._canvas)
-        faces = [] if rows is None else [_found(row[:14] / shrink) for row in rows]
+        faces = [] if rows is None else [_detection(row[:14] / shrink, float(row[14])) for row in rows]
         return sorted(faces, key=lambda face: -face.side)
 
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
@@ -66,13 +71,13 @@ class YuNetDetector:
         return [face.box_xyxy for face in self.find(image_bgr)]
 
 
-def _found(row: np.ndarray) -> Found:
+def _detection(row: np.ndarray, score: float) -> Detection:
     """x, y, width, height, then x and y of: two eyes, the nose's tip, two corners of the mouth; in pixels."""
     x, y, width, height = row[:4]
     points = [(float(px), float(py)) for px, py in row[4:14].reshape(5, 2)]
     first, second = sorted(points[:2])
     box = round(float(x)), round(float(y)), round(float(x + width)), round(float(y + height))
-    return Found(box_xyxy=box, eyes_xy=(first, second), nose_xy=points[2])
+    return Detection(box_xyxy=box, score=min(1.0, score), eyes_xy=(first, second), nose_xy=points[2])
 
 
 def cached_yunet() -> Path:

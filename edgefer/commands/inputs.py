@@ -1,18 +1,17 @@
 """What several commands take: a bundle, and the data it was trained on."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgefer.errors import InputError
+from edgefer.options import DetectorName, FaceKind, RuntimeName
 
 if TYPE_CHECKING:
     from edgefer.bundle import Bundle
     from edgefer.card import ModelCard
-    from edgefer.devices.faces.detectors import Detector
     from edgefer.train.data.dataset import Dataset
 
 BundleArgument = Annotated[
@@ -23,21 +22,29 @@ BundleArgument = Annotated[
     ),
 ]
 DEFAULT_MODEL = "ferplus-small"
-DETECTORS = ("haar", "yunet")
-FACES = ("human", "cat", "frame")
 FacesOption = Annotated[
-    str,
+    FaceKind | None,
     typer.Option(
-        "--faces",
-        metavar="human|cat|frame",
-        help="What to read: people's faces, cats', or the middle of the frame. The bundle's own when left out.",
+        "--faces", help="What to read: people's faces, cats', or the middle of the frame. The bundle's own when left out.",
+        rich_help_panel="Faces",
     ),
-]
+]  # fmt: skip
 DetectorOption = Annotated[
-    str, typer.Option("--detector", metavar="haar|yunet", help="yunet is the better one; fetched on first use.")
+    DetectorName,
+    typer.Option("--detector", help="yunet is the better one; fetched on first use.", rich_help_panel="Faces"),
 ]
 DetectorFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="YuNet's .onnx, instead of fetching it (offline boards).")
+    Path | None,
+    typer.Option(
+        "--detector-file", metavar="FILE", help="YuNet's .onnx, instead of fetching it (offline boards).",
+        rich_help_panel="Faces",
+    ),
+]  # fmt: skip
+RuntimeOption = Annotated[
+    RuntimeName,
+    typer.Option(
+        "--runtime", help="What runs the network; auto is the first that is installed.", rich_help_panel="Runtime"
+    ),
 ]
 GroupBy = Annotated[
     str,
@@ -149,44 +156,6 @@ def list_skipped(skipped: tuple[str, ...]) -> None:
             console.say(f"  {line}")
         if len(skipped) > 20:
             console.say(f"  and {len(skipped) - 20} more")
-
-
-def open_detector(name: str, file: Path | None, *, width: int, card: "ModelCard", faces: str = "") -> "Detector":
-    """What finds the faces that a network reads, its card's kind unless `faces` names another: for human ones Haar, or
-    YuNet from `file` or fetched once. Says so when the card has no crop for it."""
-    return detector_maker(name, file, width=width, card=card, faces=faces)()
-
-
-def detector_maker(
-    name: str, file: Path | None, *, width: int, card: "ModelCard", faces: str = ""
-) -> "Callable[[], Detector]":
-    """Makes what `open_detector` opens, as often as it is needed; what there is to fetch or say is done here, once."""
-    from functools import partial
-
-    from edgefer import console
-    from edgefer.devices.faces.detectors import FrameDetector, HaarDetector
-    from edgefer.devices.faces.yunet import YuNetDetector, cached_yunet, fetch_yunet
-
-    faces = faces or card.faces
-    if name not in DETECTORS:
-        raise InputError(f"There is no detector {name!r}: choose {' or '.join(DETECTORS)}.")
-    if faces not in FACES:
-        raise InputError(f"There are no faces {faces!r}: choose {', '.join(FACES)}.")
-    if faces != "human" and name == YuNetDetector.name:
-        raise InputError(f"--detector yunet finds human faces, but {card.name} is to read {faces}: leave it out.")
-    if file and name != YuNetDetector.name:
-        raise InputError("--detector-file is for --detector yunet: Haar's comes with OpenCV.")
-    if faces == "frame":
-        return FrameDetector
-    key = name if faces == "human" else f"{name}-{faces}"
-    if not card.crop_for(key).faces:
-        console.say(
-            f"{card.name} was not measured for {key}: its boxes are taken as they are, which may cost accuracy. "
-            f"Train with {'--yunet FILE' if name == YuNetDetector.name else 'this edgefer'} to measure it."
-        )
-    if name == HaarDetector.name:
-        return partial(HaarDetector, faces=faces, width=width)
-    return partial(YuNetDetector, file or fetch_yunet(cached_yunet(), track=console.track))
 
 
 def check_share(option: str, share: float) -> None:

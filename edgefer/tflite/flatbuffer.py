@@ -31,6 +31,7 @@ class Tensor:
     steps: tuple[float, ...] = ()  # those scales
     zeros: tuple[int, ...] = ()  # the zero points
     axis: int = 0  # the dimension of the channels
+    sparse: bool = False
     data: memoryview = field(repr=False, compare=False)  # of a constant; empty where the network computes it
 
     @property
@@ -78,12 +79,15 @@ class Subgraph:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A .tflite file: `min_runtime_version` is "" where the converter wrote none, `metadata` the names of its entries."""
+    """A .tflite file: `version` of its schema, `min_runtime_version` "" where the converter wrote none, `metadata` the names
+    of its entries, `description` the content of TFLITE_METADATA."""
 
     size: int
+    version: int
     subgraphs: tuple[Subgraph, ...]
     min_runtime_version: str
     metadata: tuple[str, ...]
+    description: memoryview = field(repr=False, compare=False)
 
     @property
     def main(self) -> Subgraph:
@@ -177,6 +181,8 @@ class _Reader:
         version = dict(metadata).get("min_runtime_version", memoryview(b""))
         return Model(
             size=len(self.content),
+            version=root.Version(),
+            description=dict(metadata).get("TFLITE_METADATA", memoryview(b"")),
             subgraphs=subgraphs,
             min_runtime_version=bytes(version[:16]).rstrip(b"\0").decode(errors="replace"),
             metadata=tuple(name for name, _ in metadata),
@@ -227,6 +233,7 @@ class _Reader:
             steps=tuple(quantization.Scale(number) for number in range(scales)),
             zeros=tuple(quantization.ZeroPoint(number) for number in range(zeros)),
             axis=quantization.QuantizedDimension() if quantization else 0,
+            sparse=tensor.Sparsity() is not None,
             data=data,
         )
 
@@ -255,6 +262,7 @@ class _Reader:
             "FULLY_CONNECTED": self.schema.FullyConnectedOptions,
             "ADD": self.schema.AddOptions,
             "STRIDED_SLICE": self.schema.StridedSliceOptions,
+            "TRANSPOSE_CONV": self.schema.TransposeConvOptions,
         }
         table = operator.BuiltinOptions()
         if name not in classes or table is None:
@@ -263,6 +271,8 @@ class _Reader:
         options.Init(table.Bytes, table.Pos)
         if name == "STRIDED_SLICE":
             return {"slice_masks": (options.EllipsisMask(), options.NewAxisMask())}
+        if name == "TRANSPOSE_CONV":
+            return {"strides": (options.StrideH(), options.StrideW())}
         found: dict = {"fused_activation": _name(self.schema.ActivationFunctionType, options.FusedActivationFunction())}
         if name.endswith("2D"):
             found["strides"] = options.StrideH(), options.StrideW()

@@ -60,3 +60,7 @@ EDGETPU = {
 
 # Custom operators that both runtimes bring along: offered to them, neither calls these unresolved.
 BUILT_IN_CUSTOM = ("AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess")
+
+# MediaPipe's custom operators that neither runtime has kernels for, but XNNPACK computes in float: it is the default of both,
+# so they run there, and not with reference kernels or with XNNPACK switched off.
+XNNPACK_CUSTOM = ("Convolution2DTransposeBias", "MaxPoolingWithArgmax2D", "MaxUnpooling2D")

@@ -1,0 +1,64 @@
+"""Results as lines of text: JSON for programs, changes for people."""
+
+import json
+from typing import TextIO
+
+from edgefer.devices.outputs.sink import Sink
+from edgefer.records import Frame
+from edgefer.text import printable
+
+
+class TextSink(Sink):
+    """Writes lines; `closed` once the program that read them has gone."""
+
+    every_frame = True
+
+    def __init__(self, out: TextIO, name: str = "stdout"):
+        self.out, self.name = out, name
+
+    def line(self, text: str) -> None:
+        try:
+            self.out.write(text + "\n")
+            self.out.flush()
+        except BrokenPipeError:
+            self.closed = True
+            raise
+
+
+class JsonLines(TextSink):
+    """One JSON object per frame: frame, time_s, faces with id, box_xyxy, label, score, scores, and why one is unsure."""
+
+    def write(self, frame: Frame) -> None:
+        self.line(json.dumps(frame.to_dict()))
+
+
+class Changes(TextSink):
+    """For a person at a terminal: a line whenever the labels in view change."""
+
+    def __init__(self, out: TextIO, *, named: bool = False):
+        """named: begin each line with the source's name, where there are several."""
+        super().__init__(out)
+        self._last: dict[int, list[str]] = {}
+        self._named = named
+
+    def write(self, frame: Frame) -> None:
+        labels = sorted(face.label for face in frame.faces)
+        if labels != self._last.get(frame.stream):
+            seen = ", ".join(
+                f"unsure ({face.unsure})" if face.unsure else f"{face.label} {face.score:.0%}" for face in frame.faces
+            )
+            name = f"{frame.source}  " if self._named else ""
+            self.line(printable(f"{name}{frame.time_s:8.2f} s  {seen or 'no face'}"))
+            self._last[frame.stream] = labels
+
+
+class FaceLines(TextSink):
+    """For a person who reads images: a line for each face of each image."""
+
+    def write(self, frame: Frame) -> None:
+        if not frame.faces:
+            self.line(printable(f"{frame.source}: no face"))
+        for face in frame.faces:
+            left, top, right, bottom = face.box_xyxy
+            said = f"unsure ({face.unsure})" if face.unsure else f"{face.label} {face.score:.0%}"
+            self.line(printable(f"{frame.source}: {said}, {right - left}x{bottom - top} pixels at {left},{top}"))
