@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgefer.convert.c.plan import ALIGNMENT, Plan, plan, row_bytes
+from edgefer.tflite.arena import ALIGNMENT, Plan, plan, row_bytes
 from edgefer.tflite.layers import Int8Network, Layer
 
 MAGIC = int.from_bytes(b"EFN1", "little")

@@ -9,7 +9,7 @@ from edgefer.checks import Check, table
 from edgefer.convert.c import text, tflm
 from edgefer.convert.c.pixels import COLORS
 from edgefer.convert.c.prove import prove_on_host
-from edgefer.convert.c.subject import Subject, Vectors
+from edgefer.convert.c.subject import Questions, Subject
 from edgefer.convert.exported import check_folder, write_folder
 
 SOURCES = (
@@ -98,7 +98,7 @@ const uint32_t edgefer_network[EDGEFER_NETWORK_WORDS] __attribute__((aligned(16)
 """
 
 
-def _vectors_header(vectors: Vectors) -> str:
+def _vectors_header(vectors: Questions) -> str:
     crop = vectors.crop
     return f"""/* What the self-test asks, and what the host answered. */
 #define VECTOR_FRAMES {len(vectors.frames)}

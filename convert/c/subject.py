@@ -1,26 +1,24 @@
 """What an export is made of: a bundle's int8 network as words, and its stored questions and answers, all checked."""
 
-import io
-import zipfile
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
 
-from edgefer.bundle import PARITY, Bundle
+from edgefer.bundle import Bundle
 from edgefer.card import CropSpec
 from edgefer.convert.c.program import Program, make_program
 from edgefer.errors import BundleError
 from edgefer.interpreter import INT8_SCALE, INT8_ZERO
 from edgefer.preprocess import quantized_table
 from edgefer.tflite.layers import Int8Network, read_layers
+from edgefer.vectors import Vectors, stored_crops
 
 MAX_FRAME_BYTES, MAX_PIXEL_BYTES = 2**18, 2**17  # of what a target's self-test carries; one of each at least
 LOGITS = "logits"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vectors:
+class Questions:
     """The bundle's stored questions: frames uint8 [m, h, w, 3] BGR, boxes int64 [m, 4], crops and pixels uint8
     [n, h, w, c], answers int8 [n, classes]. `crop`: how the crops were cut out of the boxes."""
 
@@ -31,11 +29,11 @@ class Vectors:
     answers: np.ndarray
     crop: CropSpec
 
-    def small(self) -> "Vectors":
+    def small(self) -> "Questions":
         """As many of them, evenly spread, as a small target's memory has room for."""
         frames = _spread(len(self.frames), MAX_FRAME_BYTES // self.frames[0].nbytes)
         images = _spread(len(self.pixels), MAX_PIXEL_BYTES // self.pixels[0].nbytes)
-        return Vectors(
+        return Questions(
             frames=self.frames[frames],
             boxes=self.boxes[frames],
             crops=self.crops[frames],
@@ -52,7 +50,7 @@ class Subject:
     bundle: Bundle
     content: bytes  # of int8.tflite
     program: Program
-    vectors: Vectors
+    vectors: Questions
 
     @property
     def network(self) -> Int8Network:
@@ -78,7 +76,7 @@ def read_subject(bundle: Bundle) -> Subject:
         bundle=bundle,
         content=content,
         program=make_program(network, _input_table(bundle, network)),
-        vectors=_read_vectors(bundle, network),
+        vectors=_questions(bundle),
     )
 
 
@@ -95,36 +93,18 @@ def _input_table(bundle: Bundle, network: Int8Network) -> np.ndarray | None:
     return None
 
 
-def _read_vectors(bundle: Bundle, network: Int8Network) -> Vectors:
-    names = {"frames": "u1", "boxes": "i8", "crops": "u1", "pixels": "u1", "answers_int8": "i1"}
-    try:
-        with np.load(io.BytesIO(bundle.read(PARITY)), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise BundleError(f"{bundle.path}: the parity vectors cannot be read ({error}): convert it again.") from None
-    shape, frames, count = bundle.card.input.shape, len(arrays["frames"]), len(arrays["pixels"])
-    expected = {
-        "frames": (frames, *arrays["frames"].shape[1:3], 3),
-        "boxes": (frames, 4),
-        "crops": (frames, *shape),
-        "pixels": (count, *shape),
-        "answers_int8": (count, network.output.size),
-    }
-    for name, array in arrays.items():
-        if array.dtype != np.dtype(names[name]) or array.shape != expected[name] or not array.size:
-            raise BundleError(
-                f"{bundle.path}: the parity vectors' {name} are {array.dtype} {array.shape}, not {names[name]} {expected[name]}: "
-                "convert it again."
-            )
-    if np.abs(arrays["boxes"]).max() > 2**16:
-        raise BundleError(f"{bundle.path}: the parity vectors hold a box far outside its frame: convert it again.")
-    return Vectors(
-        frames=arrays["frames"],
-        boxes=arrays["boxes"],
-        crops=arrays["crops"],
-        pixels=arrays["pixels"],
-        answers=arrays["answers_int8"],
-        crop=next(iter(bundle.card.crops.values()), bundle.card.crop_for("")),
+def _questions(bundle: Bundle) -> Questions:
+    stored = Vectors.load(bundle)
+    if "int8" not in stored.answers:
+        raise BundleError(f"{bundle.path}: its parity vectors hold no answers of int8: convert it again.")
+    name, crop = next(iter(stored_crops(bundle.card).items()))
+    return Questions(
+        frames=stored.frames,
+        boxes=stored.boxes,
+        crops=stored.crops[name],
+        pixels=stored.pixels,
+        answers=stored.answers["int8"],
+        crop=crop,
     )
 
 

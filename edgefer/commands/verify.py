@@ -82,6 +82,7 @@ def verify(
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.checks import report as report_checks
+    from edgefer.convert.c.prove import check_in_c
     from edgefer.parity import check_bundle
 
     opened = Bundle.open(bundle_path(bundle))
@@ -90,7 +91,7 @@ def verify(
     if data or split or report:
         _verify_on_data(opened, data, split, runtime, (max_drop, min_agreement), report, skip_bad, as_json)
         return
-    checks = check_bundle(opened, runtime or ["auto"])
+    checks = check_bundle(opened, runtime or ["auto"]) + check_in_c(opened)
     if not as_json:
         console.show(f"Bundle {opened.hash}" + (f", as in {certificate}" if certificate else ""))
     report_checks(str(opened.path), checks, as_json=as_json, bundle=opened.hash)
