@@ -19,6 +19,7 @@ from edgefer.commands import (
     demo,
     doctor,
     evaluate,
+    export,
     import_,
     lint,
     models,
@@ -104,6 +105,7 @@ app.command(hidden=True)(verify.parity)  # names before 0.2
 app.command("profiles", hidden=True)(compare.compare)
 app.command("devices", hidden=True)(boards.boards)
 app.add_typer(data.data, name="data", rich_help_panel="Make a network")
+app.add_typer(export.app, name="export", rich_help_panel="Make a network")
 app.add_typer(service.app, name="service", rich_help_panel="The board")
 
 
