@@ -61,8 +61,7 @@ def fit(
         model = build()
     finally:
         tf_keras.mixed_precision.set_global_policy("float32")
-    rate = tf.Variable(0.0, trainable=False)
-    optimizer = tf_keras.optimizers.AdamW(rate, weight_decay=schedule.weight_decay, clipnorm=10.0)
+    optimizer = tf_keras.optimizers.AdamW(schedule.rate, weight_decay=schedule.weight_decay, clipnorm=10.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     optimizer.build(model.trainable_variables)
     averages = [tf.Variable(value, trainable=False) for value in model.get_weights()]
@@ -86,7 +85,7 @@ def fit(
     losses: list[float] = []
     began = time.monotonic()
     for step, (images, targets) in _ahead(batch, int(done), schedule.steps):
-        rate.assign(schedule.at(step))
+        optimizer.learning_rate.assign(schedule.at(step))
         keep = min(AVERAGE, (1 + step) / (10 + step))
         losses.append(float(learn(tf.constant(images), tf.constant(targets), tf.constant(keep, tf.float32))))
         if (step + 1) % schedule.every == 0 or step + 1 == schedule.steps:

@@ -10,7 +10,9 @@ from edgefer.train.faces.scenes import Source
 from edgefer.train.faces.teacher import overlaps
 
 MIN_MATCH = 0.35  # overlap of a person's box, moved to where the teacher would draw it, with the teacher's
-SURE, SURE_UNMARKED = 0.6, 0.8  # scores from which the teacher's faces count, where people have marked faces and where not
+SURE, SURE_UNMARKED = 0.75, 0.8  # scores from which the teacher's faces count, where people have marked faces and where not
+DOUBTFUL, DOUBTFUL_THING = 0.45, 0.6  # scores below which its other faces are none: beside marked ones, and on other things
+FEW = 0.25  # a source nobody marked, with sure faces in fewer of its pictures, is one of other things
 MARKED_TARGET = 0.85  # the score to give a face that people marked and the teacher missed
 ALIKE = 0.9  # correlation of two faces' pixels from which they are of the same photograph
 ALIKE_SIDE = 24
@@ -48,8 +50,10 @@ def _pictures(source: Source) -> list[Picture]:
     fit = _box_fit(source) if source.has_marks else None
     taught = np.split(source.taught, np.searchsorted(source.taught[:, 0], np.arange(1, len(source.images))))
     marked = np.split(source.marked, np.searchsorted(source.marked[:, 0], np.arange(1, len(source.images))))
+    sure = np.unique(source.taught[source.taught[:, 15] >= SURE_UNMARKED, 0])
+    of_things = not source.has_marks and len(sure) < FEW * len(source.images)
     return [
-        Picture(source.name, name, image, _faces(rows[:, 1:], marks[:, 1:], fit))
+        Picture(source.name, name, image, _mistaken(rows[:, 1:]) if of_things else _faces(rows[:, 1:], marks[:, 1:], fit))
         for name, image, rows, marks in zip(source.names, source.images, taught, marked, strict=True)
     ]
 
@@ -76,6 +80,7 @@ def _faces(taught: np.ndarray, marks: np.ndarray, fit: np.ndarray | None) -> Fac
     """taught: [n, 16] box, points, score, roll; marks: [m, 4]; fit: as from `_box_fit`, None where nobody marked."""
     target = taught[:, 14].copy()
     target[target < (SURE_UNMARKED if fit is None else SURE)] = np.nan
+    matched = np.zeros(len(taught), bool)
     added = []
     if fit is not None:
         size = marks[:, 2:] - marks[:, :2]
@@ -85,7 +90,7 @@ def _faces(taught: np.ndarray, marks: np.ndarray, fit: np.ndarray | None) -> Fac
             shared = overlaps(box, taught[:, :4]) if len(taught) else np.zeros(1)
             if shared.max() >= MIN_MATCH:
                 row = shared.argmax()
-                target[row] = max(MARKED_TARGET, taught[row, 14])
+                target[row], matched[row] = max(MARKED_TARGET, taught[row, 14]), True
             else:
                 added.append(box)
     extra = len(added)
@@ -94,7 +99,17 @@ def _faces(taught: np.ndarray, marks: np.ndarray, fit: np.ndarray | None) -> Fac
     points[: len(taught)][np.isnan(taught[:, 15])] = np.nan  # not levelled: the teacher's points lack a part of the roll
     roll = np.concatenate([taught[:, 15], np.full(extra, np.nan)])
     target = np.concatenate([target, np.full(extra, MARKED_TARGET)])
-    return Faces(*(one.astype(np.float32) for one in (boxes, points, roll, target)))
+    kept = np.ones(len(boxes), bool)
+    if fit is not None:
+        kept[: len(taught)] = matched | (taught[:, 14] >= DOUBTFUL)
+    return Faces(*(one[kept].astype(np.float32) for one in (boxes, points, roll, target)))
+
+
+def _mistaken(taught: np.ndarray) -> Faces:
+    """Of a picture of something else: what the teacher takes for a face is none, or where it is surer, teaches nothing."""
+    kept = taught[taught[:, 14] >= DOUBTFUL_THING]
+    unknown = np.full(len(kept), np.nan, np.float32)
+    return Faces(kept[:, :4], np.full((len(kept), 5, 2), np.nan, np.float32), unknown, unknown)
 
 
 def same_photographs(pictures: Sequence[Picture]) -> np.ndarray:
