@@ -19,6 +19,7 @@ from edgefer.commands import (
     demo,
     doctor,
     evaluate,
+    import_,
     lint,
     models,
     run,
@@ -27,6 +28,7 @@ from edgefer.commands import (
     verify,
 )
 from edgefer.errors import EdgeferError
+from edgefer.text import printable
 
 app = typer.Typer(
     help="Facial expressions on small computers: train, convert to int8, prove parity, run on the device.",
@@ -58,7 +60,7 @@ def _run() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except EdgeferError as error:
-        print(f"edgefer: {error}", file=sys.stderr)
+        print(f"edgefer: {printable(str(error), keep=chr(10))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("edgefer: stopped.", file=sys.stderr)
@@ -68,7 +70,7 @@ def _run() -> int:
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"edgefer: {where}{error.strerror or error}.", file=sys.stderr)
+        print(f"edgefer: {printable(where)}{error.strerror or error}.", file=sys.stderr)
         return 1
     return 0
 
@@ -105,6 +107,7 @@ for command in (
     demo.demo,
 ):
     app.command()(command)
+app.command("import")(import_.import_)
 app.add_typer(data.data, name="data")
 app.add_typer(service.app, name="service")
 

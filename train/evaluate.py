@@ -66,7 +66,7 @@ def networks(bundle: Bundle, runtime: str = "auto") -> dict[str, Callable[[np.nd
     forms: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
     for variant in reversed(TFLITE_VARIANTS):
         if bundle.has(variant):
-            network = Network(bundle.read(variant), card.input, len(card.labels), runtime=runtime)
+            network = Network.of(bundle.read(variant), card, runtime=runtime)
             forms[variant] = network.logits
     if not forms and find_spec("tensorflow"):
         model = load_keras(bundle, "keras")

@@ -10,8 +10,8 @@ from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
 from edgefer.errors import BundleError, InputError, RecipeError
 from edgefer.train.backbones import mobilenet_v2
-from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Dataset
+from edgefer.train.keras_file import read_keras
 from edgefer.train.recipes import LAYER, Model, Recipe
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ def build(model: Model, spec: InputSpec, classes: int, statistics: "Statistics |
     """
     import tf_keras
 
+    if model.family == "imported":
+        raise RecipeError(
+            "A network that was imported cannot be trained from nothing: begin a recipe of its own with it."
+        )
     x = pixels = tf_keras.Input(spec.shape, name="pixels")
     if model.zscore:
         x = _zscore(model, x, statistics)
@@ -165,18 +169,20 @@ def _keras_applications(model: Model, pixels):
 
 
 def load_keras(bundle: Bundle, variant: str) -> "tf_keras.Model":
-    """The bundle's "keras" or "tuned" network as a tf_keras model."""
-    tensorflow()
-    import tf_keras
+    """The bundle's "keras" or "tuned" network as a tf_keras model, rebuilt from a closed list of layers.
 
+    Raises BundleError for a file that holds anything else: see edgefer.train.keras_file.
+    """
+    where = str(bundle.file(variant))
     content = bundle.read(variant)
-    with tempfile.NamedTemporaryFile(suffix=".keras") as file:
-        file.write(content)
-        file.flush()
-        try:
-            return tf_keras.models.load_model(file.name, compile=False)
-        except (ValueError, TypeError, KeyError, OSError) as error:
-            raise BundleError(f"{bundle.file(variant)} is not a network this tf_keras can load: {error}") from None
+    if not content.startswith(b"PK"):
+        raise BundleError(
+            f"{where} is no .keras file: a bundle holds no other. Take one in with `edgefer import FILE`."
+        )
+    try:
+        return read_keras(content, where)
+    except InputError as error:
+        raise BundleError(str(error)) from None
 
 
 def initialize(model: "tf_keras.Model", labels: tuple[str, ...], source: Bundle) -> int:

@@ -10,7 +10,6 @@ from edgefer.errors import InputError
 
 if TYPE_CHECKING:
     from edgefer.bundle import Bundle
-    from edgefer.parity import Check
 
 
 Runtimes = Annotated[
@@ -31,25 +30,18 @@ def verify(
     In seconds, with the bundle alone: neither data nor TensorFlow. On the runtime that `edgefer run` would take, or on
     those named. Exit code 1 when it does not.
     """
-    import json
-    from dataclasses import asdict
-
     from edgefer import console
     from edgefer.bundle import Bundle
+    from edgefer.checks import report
+    from edgefer.parity import check_bundle
 
     opened = Bundle.open(bundle_path(bundle))
     if certificate:
         _check_certificate(opened, certificate)
-    checks = _ask(opened, runtime or ["auto"])
-    passed = all(check.passed for check in checks)
-    if as_json:
-        told = {"bundle": opened.hash, "passed": passed, "checks": [asdict(check) for check in checks]}
-        print(json.dumps(told, indent=2))
-    else:
-        _show_checks(f"{opened.path}", checks)
+    checks = check_bundle(opened, runtime or ["auto"])
+    if not as_json:
         console.show(f"Bundle {opened.hash}" + (f", as in {certificate}" if certificate else ""))
-    if not passed:
-        raise typer.Exit(1)
+    report(str(opened.path), checks, as_json=as_json, bundle=opened.hash)
 
 
 def parity(
@@ -79,18 +71,20 @@ def parity(
     """
     import json
 
+    from edgefer import checks as grammar
     from edgefer import console
     from edgefer.bundle import Bundle, write_file
     from edgefer.convert.certificate import COST_COLUMNS, WORTH_COLUMNS, Certificate, cost_row, worth_row
     from edgefer.convert.comparison import Budget, judge
     from edgefer.convert.prove import prove
+    from edgefer.parity import check_bundle
     from edgefer.runtimes import installed_runtimes
 
     opened = Bundle.open(bundle_path(bundle))
     dataset = training_data(opened, data, skip_bad)
     split = split or usual_split(opened.card, dataset)
     runtimes = runtime or installed_runtimes()
-    checks = _ask(opened, runtimes)
+    checks = check_bundle(opened, runtimes)
     proof = prove(opened, dataset, split, runtimes=runtimes, reference_kernels=report is not None, track=console.track)
     budget = Budget(max_drop=max_drop, min_agreement=min_agreement)
     checks += [judge(comparison, budget) for comparison in proof.cost]
@@ -103,7 +97,7 @@ def parity(
         split=split,
         runtimes=tuple(runtimes),
     )
-    _show_checks(f"Parity of {opened.path}", checks)
+    grammar.show(f"Parity of {opened.path}", checks)
     networks = [proof.cost[0].reference, *(one.candidate for one in proof.cost)]
     console.show_table(f"What it gives, {split} split", WORTH_COLUMNS, [worth_row(one) for one in networks])
     console.show_table("What it cost", COST_COLUMNS, [cost_row(one) for one in proof.cost])
@@ -140,24 +134,3 @@ def _check_certificate(opened: "Bundle", file: Path) -> None:
         )
     if not passed:
         raise BundleError(f"{file} is about this bundle, and says that it did not pass.")
-
-
-def _ask(opened: "Bundle", runtimes: list[str]) -> "list[Check]":
-    """Questions 1 and 3 on each runtime, where question 1 is the same for all of them, and the weights of int8."""
-    from edgefer.parity import verify
-    from edgefer.tflite.weights import check_weights
-
-    first, *others = (verify(opened, runtime=name) for name in runtimes)
-    weights = check_weights(opened)
-    return first + [check for found in others for check in found[1:]] + ([weights] if weights else [])
-
-
-def _show_checks(title: str, checks: "list[Check]") -> None:
-    from edgefer import console
-    from edgefer.parity import CHECK_COLUMNS, check_rows
-
-    console.show_table(title, CHECK_COLUMNS, check_rows(checks))
-    if any(check.doubtful for check in checks):
-        console.show("doubtful: over the budget, but chance may explain it with so few pictures; more of them decide.")
-    failed = [check for check in checks if not check.passed]
-    console.show(f"{'FAIL' if failed else 'pass'}: {len(checks) - len(failed)} of {len(checks)} checks passed.")

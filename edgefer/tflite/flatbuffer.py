@@ -28,7 +28,8 @@ class Tensor:
     signature: tuple[int, ...]
     dtype: str
     scales: int  # 0: not quantized, 1: per tensor, more: per channel
-    steps: tuple[float, ...] = ()  # those scales, of a constant
+    steps: tuple[float, ...] = ()  # those scales
+    zeros: tuple[int, ...] = ()  # the zero points
     axis: int = 0  # the dimension of the channels
     data: memoryview = field(repr=False, compare=False)  # of a constant; empty where the network computes it
 
@@ -53,6 +54,9 @@ class Operator:
     outputs: tuple[Tensor, ...]
     fused_activation: str = "NONE"
     dilation: tuple[int, int] = (1, 1)  # height, width
+    strides: tuple[int, int] = (1, 1)  # height, width
+    padding: str = ""  # "SAME" or "VALID"
+    window: tuple[int, int] = (0, 0)  # of a pooling: height, width
     shuffled_weights: bool = False
     slice_masks: tuple[int, int] = (0, 0)  # of a STRIDED_SLICE: ellipsis, new axis
 
@@ -212,6 +216,7 @@ class _Reader:
         quantization = tensor.Quantization()
         data = _at(self.buffers, tensor.Buffer())
         scales = self.take(quantization.ScaleLength()) if quantization else 0
+        zeros = self.take(quantization.ZeroPointLength()) if quantization else 0
         return Tensor(
             index=index,
             name=self.text(tensor.Name()),
@@ -219,7 +224,8 @@ class _Reader:
             signature=signature,
             dtype=_name(self.schema.TensorType, tensor.Type()),
             scales=scales,
-            steps=tuple(quantization.Scale(number) for number in range(scales)) if len(data) else (),
+            steps=tuple(quantization.Scale(number) for number in range(scales)),
+            zeros=tuple(quantization.ZeroPoint(number) for number in range(zeros)),
             axis=quantization.QuantizedDimension() if quantization else 0,
             data=data,
         )
@@ -247,6 +253,7 @@ class _Reader:
             "MAX_POOL_2D": self.schema.Pool2DOptions,
             "CONCATENATION": self.schema.ConcatenationOptions,
             "FULLY_CONNECTED": self.schema.FullyConnectedOptions,
+            "ADD": self.schema.AddOptions,
             "STRIDED_SLICE": self.schema.StridedSliceOptions,
         }
         table = operator.BuiltinOptions()
@@ -257,8 +264,13 @@ class _Reader:
         if name == "STRIDED_SLICE":
             return {"slice_masks": (options.EllipsisMask(), options.NewAxisMask())}
         found: dict = {"fused_activation": _name(self.schema.ActivationFunctionType, options.FusedActivationFunction())}
+        if name.endswith("2D"):
+            found["strides"] = options.StrideH(), options.StrideW()
+            found["padding"] = _name(self.schema.Padding, options.Padding())
         if name.endswith("CONV_2D"):
             found["dilation"] = options.DilationHFactor(), options.DilationWFactor()
+        if name.endswith("POOL_2D"):
+            found["window"] = options.FilterHeight(), options.FilterWidth()
         if name == "FULLY_CONNECTED":
             found["shuffled_weights"] = options.WeightsFormat() != 0
         return found

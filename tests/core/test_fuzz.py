@@ -21,3 +21,10 @@ def test_the_fuzz_sees_an_error_that_is_not_edgefers(monkeypatch):
     except KeyError:
         return
     raise AssertionError("a traceback went unseen")
+
+
+def test_mutated_vectors_end_in_one_sentence_soon_and_in_little_memory():
+    seen, slowest_s, largest_mb = fuzz.fuzz_vectors(150, seed=2)
+    assert set(seen) == {"EdgeferError", "passes"}, seen
+    assert seen["EdgeferError"] > 80 and seen["passes"] > 5
+    assert slowest_s < 5 and largest_mb < 500
