@@ -25,14 +25,12 @@ class Refined(NamedTuple):
     roll_deg: np.ndarray
 
 
-def decode_map(answers: np.ndarray, stride: int, anchor: float, min_logit: float) -> tuple[np.ndarray, np.ndarray]:
-    """A finder's map float32 [h, w, 5] -> logits [n] above `min_logit` and their boxes float32 [n, 4] in pixels."""
-    rows, columns = np.nonzero(answers[..., 0] > min_logit)
-    picked = answers[rows, columns]
-    x = (columns + 0.5 + picked[:, 1] / BOX_GAIN) * stride
-    y = (rows + 0.5 + picked[:, 2] / BOX_GAIN) * stride
-    half = 0.5 * anchor * np.exp(np.clip(picked[:, 3:] / BOX_GAIN, -4, 4))
-    return picked[:, 0], np.stack([x - half[:, 0], y - half[:, 1], x + half[:, 0], y + half[:, 1]], 1)
+def decode_map(cells: tuple[np.ndarray, np.ndarray], answers: np.ndarray, stride: int, anchor: float) -> np.ndarray:
+    """Boxes float32 [n, 4], in pixels of the image, of a finder's answers float32 [n, 5] in `cells` (rows [n], columns [n])."""
+    x = (cells[1] + 0.5 + answers[:, 1] / BOX_GAIN) * stride
+    y = (cells[0] + 0.5 + answers[:, 2] / BOX_GAIN) * stride
+    half = 0.5 * anchor * np.exp(np.clip(answers[:, 3:] / BOX_GAIN, -4, 4))
+    return np.stack([x - half[:, 0], y - half[:, 1], x + half[:, 0], y + half[:, 1]], 1).astype(np.float32)
 
 
 def decode_refined(answers: np.ndarray, squares: np.ndarray) -> Refined:
