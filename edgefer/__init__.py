@@ -17,7 +17,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Bundle", "Detection", "EdgeferError", "Face", "Frame", "Reader", "convert", "draw", "import_model", "load", "train", "verify",
 ]  # fmt: skip
