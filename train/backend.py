@@ -53,5 +53,9 @@ def versions() -> dict[str, str]:
     """The versions that made a network, for its card."""
     from importlib.metadata import version
 
-    names = ("edgefer", "tensorflow", "tf_keras", "tensorflow-model-optimization", "numpy", "opencv-python")
-    return {name: version(name) for name in names} | {"python": sys.version.split()[0]}
+    import cv2
+
+    names = ("edgefer", "tensorflow", "tf_keras", "tensorflow-model-optimization", "numpy")
+    # OpenCV comes by several names, opencv-python-headless among them: it is asked itself.
+    known = {name: version(name) for name in names} | {"opencv-python": cv2.__version__}
+    return known | {"python": sys.version.split()[0]}

@@ -21,6 +21,9 @@ class Target(StrEnum):
     TFLITE_RUNTIME = "tflite-runtime"
     MEDIAPIPE = "mediapipe"
     EDGETPU = "edgetpu"
+    C = "c"
+    WEB = "web"
+    MICRO = "micro"
 
 
 def lint(

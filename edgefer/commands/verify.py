@@ -83,7 +83,7 @@ def verify(
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.checks import report as report_checks
-    from edgefer.lineage import check_recorded_cost
+    from edgefer.convert.c.prove import check_in_c
     from edgefer.parity import check_bundle
 
     opened = Bundle.open(bundle_path(bundle))
@@ -104,9 +104,7 @@ def verify(
             ),
         )
         return
-    checks = check_bundle(opened, runtime or ["auto"])
-    if recorded := check_recorded_cost(opened):
-        checks.append(recorded)
+    checks = check_bundle(opened, runtime or ["auto"]) + check_in_c(opened)
     if not as_json:
         console.show(f"Bundle {opened.hash}" + (f", as in {certificate}" if certificate else ""))
     report_checks(str(opened.path), checks, as_json=as_json, bundle=opened.hash)

@@ -13,6 +13,7 @@ from edgefer.tflite.flatbuffer import Model, Operator, arithmetic, compiled, qua
 from edgefer.tflite.mediapipe_rules import mediapipe
 from edgefer.tflite.operators import BUILT_IN_CUSTOM, EDGETPU, LITERT, LITERT_2_2, TFLITE_RUNTIME, XNNPACK_CUSTOM
 from edgefer.tflite.placement import HEAVY, place
+from edgefer.tflite.portable import PORTABLE, portable
 from edgefer.tflite.soundness import unsound
 from edgefer.tflite.trial import Trial
 
@@ -36,7 +37,9 @@ UNKNOWN = ("operator-unknown", "operator-version")
 
 
 def lint(model: Model, target: str) -> tuple[Finding, ...]:
-    """Every finding for one of TARGETS that the file alone gives, errors first."""
+    """Every finding for one of TARGETS or PORTABLE that the file alone gives, errors first."""
+    if target in PORTABLE:
+        return _sorted(portable(model, target))
     checks: tuple[Callable[[Model, str], Iterator[Finding]], ...] = (
         unsound,
         _release,

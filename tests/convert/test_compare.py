@@ -14,7 +14,7 @@ from edgefer.convert.work import Plan
 from edgefer.errors import InputError
 from edgefer.interpreter import Classifier, Network
 from edgefer.parity import verify
-from edgefer.progress import Progress
+from edgefer.progress import SILENT, Progress
 from edgefer.train.backend import tensorflow
 from edgefer.train.networks import build, keras_bytes, load_keras
 from edgefer.train.recipes import load_recipe, recipe_of
@@ -23,7 +23,7 @@ LAYERS = "C16/2 R16"
 SLIM = "C8/2 R8"
 
 
-class Silent(Progress):
+class Counting(Progress):
     """Counts the steps that are reported to it."""
 
     def __init__(self):
@@ -63,7 +63,7 @@ def source(builtin, tmp_path_factory) -> Bundle:
 @pytest.fixture(scope="module")
 def pruned_aware(source, tiny, tmp_path_factory) -> Bundle:
     plan = Plan(sparsity=0.5, aware=True, float16=True, epochs=2)
-    return convert(source, tiny, plan, tmp_path_factory.mktemp("out") / "pruned-qat", Silent()).bundle
+    return convert(source, tiny, plan, tmp_path_factory.mktemp("out") / "pruned-qat", SILENT).bundle
 
 
 def logits(bundle: Bundle, variant: str, images) -> np.ndarray:
@@ -107,7 +107,7 @@ def test_float16_is_half_the_bytes_and_proven_like_any_other(pruned_aware, tiny,
 def interrupted(source, tiny, tmp_path_factory):
     """A slimming that was stopped in its second epoch of three, and asked for again: its steps after that, its bundle."""
 
-    class Impatient(Silent):
+    class Impatient(Progress):
         def step(self, *_):
             super().step()
             if self.steps == 3:
@@ -117,7 +117,7 @@ def interrupted(source, tiny, tmp_path_factory):
     with pytest.raises(KeyboardInterrupt):
         convert(source, tiny, plan, out, Impatient())
     assert not out.exists()
-    watcher = Silent()
+    watcher = Counting()
     return watcher, convert(source, tiny, plan, out, watcher).bundle
 
 
@@ -149,12 +149,12 @@ def test_slimming_keeps_the_best_filters_of_added_layers_together(source):
 
 def test_a_slim_bundle_is_smaller_and_can_be_converted_again(interrupted, source, tiny, tmp_path):
     _, slim = interrupted
-    whole = convert(source, tiny, Plan(), tmp_path / "whole", Silent()).bundle
+    whole = convert(source, tiny, Plan(), tmp_path / "whole", SILENT).bundle
     for variant in ("keras", "float32", "int8"):
         assert slim.card.variants[variant].bytes < whole.card.variants[variant].bytes
     assert slim.card.provenance.recipe["model"]["layers"] == SLIM
     assert slim.card.provenance.steps[0].startswith(f"slim to {SLIM}") and "drop" in slim.card.provenance.steps[0]
-    again = convert(slim, tiny, Plan(float16=True), tmp_path / "again", Silent()).bundle
+    again = convert(slim, tiny, Plan(float16=True), tmp_path / "again", SILENT).bundle
     assert again.card.variants["keras"] == slim.card.variants["keras"] and again.has("float16")
 
 
@@ -185,7 +185,7 @@ def test_the_zeros_of_frozen_layers_count():
 
 
 def test_the_cheapest_way_that_holds_is_taken(source, tiny, tmp_path):
-    converted = convert(source, tiny, Plan(max_drop=100.0), tmp_path / "out", Silent())
+    converted = convert(source, tiny, Plan(max_drop=100.0), tmp_path / "out", SILENT)
     assert converted.quantized.holds and len(converted.quantized.attempts) == 1
     assert not converted.quantized.layers
 
@@ -200,7 +200,7 @@ def test_where_no_way_holds_the_layers_that_hurt_are_named(source, tiny, tmp_pat
         return Aware(int8=to_int8(model, tiny.split("valid").images), network=model)
 
     monkeypatch.setattr(search, "quantization_aware", train_on)
-    converted = convert(source, tiny, Plan(max_drop=-101.0, epochs=1), tmp_path / "out", Silent())
+    converted = convert(source, tiny, Plan(max_drop=-101.0, epochs=1), tmp_path / "out", SILENT)
     result = converted.quantized
     assert not result.holds and [attempt.way.split()[1] for attempt in result.attempts] == ["calibrated", "by"]
     assert result.best.comparison.drop == min(attempt.comparison.drop for attempt in result.attempts)
@@ -219,14 +219,14 @@ def test_profiles_are_made_once_and_measured_side_by_side(interrupted, source, t
 
     shutil.copytree(interrupted[1].path, tmp_path / "slim-int8")
     wanted = {"int8": Plan(float16=True), "slim-int8": Plan(slimmed=0.5)}
-    assert make_profiles(source, tiny, wanted, tmp_path, Silent()) == ["int8"]
-    assert make_profiles(source, tiny, wanted, tmp_path, Silent()) == []
+    assert make_profiles(source, tiny, wanted, tmp_path, SILENT) == ["int8"]
+    assert make_profiles(source, tiny, wanted, tmp_path, SILENT) == []
     with pytest.raises(InputError, match="of other shares"):
-        make_profiles(source, tiny, wanted | {"slim-int8": Plan(slimmed=0.3)}, tmp_path, Silent())
+        make_profiles(source, tiny, wanted | {"slim-int8": Plan(slimmed=0.3)}, tmp_path, SILENT)
     provenance = source.card.provenance.model_copy(update={"folds": 5})
     crossed = Bundle(source.path, source.card.model_copy(update={"provenance": provenance}))
     with pytest.raises(InputError, match="was cross-validated"):
-        make_profiles(crossed, tiny, wanted, tmp_path / "crossed", Silent())
+        make_profiles(crossed, tiny, wanted, tmp_path / "crossed", SILENT)
     measured = measure_profiles(tmp_path, wanted, tiny)
     assert [profile.name for profile in measured] == ["float32", "float16", "int8", "slim float32", "slim int8"]
     first = measured[0].comparison

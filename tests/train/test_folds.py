@@ -161,11 +161,11 @@ def test_conversion_sees_the_folds_as_training_did_in_every_form(animals, tmp_pa
     from edgefer.card import ModelCard, Provenance, Scores
     from edgefer.convert import pipeline
     from edgefer.progress import SILENT
-    from edgefer.train.data.dataset import load_dataset
+    from edgefer.train.data.load import DataOptions, load_dataset
     from edgefer.train.networks import build_for, keras_bytes
 
     recipe = load_recipe("cnn-mlp", ("augment.copies=false", "fit.keep=last", "schedule.name=constant", *SHORT[1::2]))
-    dataset = load_dataset(animals, recipe.input, group_by=RULE, pooled=True)
+    dataset = load_dataset(animals, recipe.input, DataOptions(group_by=RULE, pooled=True))
     provenance = Provenance(
         data="animals", split_sizes={}, folds=2, group_by=RULE, recipe=recipe.model_dump(mode="json"), seed=0, epoch=1,
         versions={},
@@ -190,16 +190,17 @@ def test_conversion_measures_the_very_networks_of_the_folds(animals, tmp_path):
     from types import SimpleNamespace
 
     from edgefer.progress import SILENT
-    from edgefer.train.data.dataset import load_dataset
+    from edgefer.train.data.load import DataOptions, load_dataset
     from edgefer.train.evaluate import keras_logits
     from edgefer.train.folds import cross_validate, divide_folds, fold_network
+    from edgefer.train.run import RunFolder
 
     small = ("model.layers=C4/2 C8/2", "input.height=32", "input.width=32", "fit.epochs=1", "fit.batch_size=8")
     recipe = load_recipe("fer-nano", (*small, "augment.brightness=0.9", "schedule.warmup_epochs=0"))
     assert recipe.fit.clean_statistics
-    dataset = load_dataset(animals, recipe.input, pooled=True)
+    dataset = load_dataset(animals, recipe.input, DataOptions(pooled=True))
     folds = divide_folds(dataset, recipe, folds=2, group_by="", valid_fraction=0.2)
-    crossed = cross_validate(folds, recipe, tmp_path / "training" / "folds", SILENT)
+    crossed = cross_validate(folds, recipe, RunFolder(tmp_path), SILENT)
     networks = [fold_network(SimpleNamespace(path=tmp_path), fold, recipe) for fold in folds]
     again = [keras_logits(model, fold.held.images) for model, fold in zip(networks, folds, strict=True)]
     assert np.allclose(np.concatenate(again), crossed.logits, atol=1e-4)
