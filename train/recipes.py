@@ -82,10 +82,18 @@ class Augment(_Part):
     brightness: float = Field(0, ge=0, le=1, description="added, in units of the full range")
     contrast: float = Field(0, ge=0, lt=1, description="factor between 1 - contrast and 1 + contrast")
     saturation: float = Field(0, ge=0, le=1, description="of colours: factor between 1 - saturation and 1 + saturation")
-    blur: float = Field(0, ge=0, le=1, description="probability of blurring, by up to 2 pixels")
+    camera: float = Field(1, ge=0, le=1, description="share of the pictures that see what a camera does, down to jpeg")
+    tilt_deg: float = Field(0, ge=0, le=180, description="instead of rotate_deg, where it is more")
+    framing: float = Field(0, ge=0, lt=1, description="instead of zoom, where it is more")
+    dark: float = Field(0, ge=0, le=1, description="probability of too little light")
+    flat: float = Field(0, ge=0, le=1, description="probability of glare or of little contrast")
+    blur: float = Field(0, ge=0, le=1, description="probability of blurring, by up to 2.2 pixels")
+    motion: float = Field(0, ge=0, le=1, description="probability of motion blur, of 3 to 8 pixels")
+    pixels: float = Field(0, ge=0, le=1, description="probability of shrinking to 0.3 to 0.9 of the side, and back")
     noise: float = Field(
         0, ge=0, le=1, description="most standard deviation of pixel noise, in units of the full range"
     )
+    jpeg: float = Field(0, ge=0, le=1, description="probability of JPEG at a quality of 8 to 60")
     erase: float = Field(0, ge=0, le=1, description="probability of blanking one rectangle")
     mixup: float = Field(0, ge=0, le=10, description="alpha of the Beta distribution pictures are blended by")
 
