@@ -16,7 +16,7 @@ from edgefer.convert.quantize import aware_to_int8
 from edgefer.convert.tune import tune
 from edgefer.errors import RuntimeFault
 from edgefer.preprocess import to_float
-from edgefer.train.datasets import Dataset
+from edgefer.train.data.dataset import Dataset
 from edgefer.train.fit import Watcher
 from edgefer.train.recipes import Recipe
 

@@ -13,13 +13,13 @@ from html import escape
 
 import numpy as np
 
-from edgefer import __version__
+from edgefer import __version__, checks
 from edgefer.bundle import Bundle
+from edgefer.checks import Check
 from edgefer.convert.comparison import Budget, Comparison, Figures, Flip
 from edgefer.convert.prove import REFERENCE_PICTURES, Proof
-from edgefer.parity import CHECK_COLUMNS, Check, check_rows
+from edgefer.html import Picture, contact_sheet, page, table
 from edgefer.runtimes import runtime_version
-from edgefer.train.page import Picture, contact_sheet, page, table
 
 SHOWN = 64  # flips on the page; all of them are in the JSON
 
@@ -63,7 +63,7 @@ class Certificate:
                 "labels": card.labels,
             },
             "budget": asdict(self.budget),
-            "checks": [asdict(check) for check in self.checks],
+            "checks": [check.to_json() for check in self.checks],
             "comparisons": [_plain(one) for one in self.proof.cost],
             "runtimes": [_plain(one) for one in self.proof.spread],
         }
@@ -80,7 +80,7 @@ class Certificate:
             f'<p class="faint">{told["data"]["pictures"]:,} pictures of the {escape(self.split)} split of '
             f"{escape(self.data)} · {escape(' · '.join(told['machine'].values()))} · edgefer {__version__} · {told['made']}</p>",
             "<h2>Is it still the same model?</h2>",
-            table(CHECK_COLUMNS, check_rows(self.checks)),
+            table(*checks.table(self.checks)),
             "<p class=faint>A comparison fails when even the end of its 95% interval that speaks for the network is over the "
             "budget, for then chance does not explain it; over the budget but within chance is doubtful, and more "
             "pictures decide.</p>",

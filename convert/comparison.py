@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgefer.card import Scores
+from edgefer.checks import Check, Status
 from edgefer.interpreter import softmax
 from edgefer.metrics import confusion_matrix, mcnemar_p, paired_interval, per_class, scores, wilson_interval
-from edgefer.parity import Check
-from edgefer.train.datasets import Split
+from edgefer.train.data.dataset import Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +147,7 @@ def judge(comparison: Comparison, budget: Budget) -> Check:
     return Check(
         question=2,
         subject=f"{comparison.candidate.name} against {comparison.reference.name}",
-        passed=passed,
-        doubtful=passed and not within,
+        status=Status.PASS if within else Status.DOUBTFUL if passed else Status.FAIL,
         detail=f"drop {comparison.drop:+.2f} points [{low:+.2f}, {high:+.2f}] (allowed {budget.max_drop:g}), "
         f"agreement {comparison.agreement:.2%} [{least:.1%}, {most:.1%}] ({wanted})",
     )

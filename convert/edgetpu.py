@@ -1,6 +1,6 @@
 """Compiles an int8 network for the Edge TPU with Coral's edgetpu_compiler, and reads what the compiler says of it.
 
-The compiler is closed and runs on x86-64 Linux only; lint (edgefer.convert.placement) predicts its answer elsewhere.
+The compiler is closed and runs on x86-64 Linux only; lint (edgefer.tflite.placement) predicts its answer elsewhere.
 """
 
 import json
@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgefer.bundle import Bundle, write_bundle
-from edgefer.convert.flatbuffer import compiled, read_model
-from edgefer.convert.metadata import with_metadata
-from edgefer.convert.placement import MAPPED
 from edgefer.errors import BundleError, MissingDependency, RuntimeFault
+from edgefer.tflite.flatbuffer import compiled, read_model
+from edgefer.tflite.metadata import with_metadata
+from edgefer.tflite.placement import MAPPED
 
 COMPILER = "edgetpu_compiler"
 VARIANT = "int8_edgetpu"

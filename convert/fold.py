@@ -9,7 +9,7 @@ def fold_zscore(model):
     """The same network without its "zscore" layer, exactly: the convolution behind it has other weights and a bias.
 
     With z = (x - mean) / deviation, sum(kernel * z) is sum(kernel / deviation * x) less a constant. The border was padded
-    before the normalization (edgefer.train.models), so it is black in both forms. A network without z-score is returned
+    before the normalization (edgefer.train.networks), so it is black in both forms. A network without z-score is returned
     as it is.
     """
     tensorflow()

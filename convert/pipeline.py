@@ -12,23 +12,23 @@ from edgefer.bundle import PARITY, TFLITE_VARIANTS, Bundle, write_bundle
 from edgefer.card import ModelCard
 from edgefer.convert.calibrate import fit_temperature
 from edgefer.convert.comparison import Answers, compare
-from edgefer.convert.control import Quantized, quantize
 from edgefer.convert.mediapipe import VARIANT as MEDIAPIPE
 from edgefer.convert.mediapipe import MediaPipeNetwork, to_mediapipe
-from edgefer.convert.metadata import with_metadata
 from edgefer.convert.prune import copy_of, measured_sparsity, prune
 from edgefer.convert.quantize import calibration_pictures, to_float16, to_float32
+from edgefer.convert.search import Quantized, quantize
 from edgefer.convert.slim import slim
 from edgefer.convert.tune import tune
 from edgefer.errors import InputError
 from edgefer.interpreter import Network, softmax
 from edgefer.metrics import ece
 from edgefer.parity import make_vectors
-from edgefer.train.datasets import Dataset, Split, pool, without_copies
+from edgefer.tflite.metadata import with_metadata
+from edgefer.train.data.dataset import Dataset, Split, pool, without_copies
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.fit import Watcher
 from edgefer.train.folds import CROSS_VALIDATION, divide_folds, fold_network
-from edgefer.train.models import keras_bytes, load_keras
+from edgefer.train.networks import keras_bytes, load_keras
 from edgefer.train.recipes import recipe_of
 
 PRUNE_EPOCHS, AWARE_EPOCHS, SLIM_EPOCHS = 4, 3, 8

@@ -12,9 +12,9 @@ from edgefer.convert.mediapipe import VARIANT as MEDIAPIPE
 from edgefer.convert.mediapipe import MediaPipeNetwork
 from edgefer.errors import BundleError
 from edgefer.interpreter import Network
-from edgefer.train.datasets import Dataset, Split, Track, silent, stratified_rows
+from edgefer.train.data.dataset import Dataset, Split, Track, silent, stratified_rows
 from edgefer.train.evaluate import keras_logits
-from edgefer.train.models import load_keras
+from edgefer.train.networks import load_keras
 
 CHUNK = 128
 REFERENCE_PICTURES = 256  # for reference kernels, which are ten to thirty times slower

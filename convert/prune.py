@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgefer.convert.tune import tune
 from edgefer.errors import MissingDependency
 from edgefer.train.backend import tensorflow
-from edgefer.train.datasets import Dataset
+from edgefer.train.data.dataset import Dataset
 from edgefer.train.fit import Watcher, steps_per_epoch
 from edgefer.train.recipes import Recipe
 

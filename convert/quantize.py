@@ -9,7 +9,7 @@ from edgefer.errors import RuntimeFault
 from edgefer.preprocess import to_float
 from edgefer.quiet import quiet
 from edgefer.train.backend import tensorflow
-from edgefer.train.datasets import Split, stratified_rows
+from edgefer.train.data.dataset import Split, stratified_rows
 
 if TYPE_CHECKING:
     import tf_keras

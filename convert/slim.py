@@ -11,7 +11,7 @@ import numpy as np
 
 from edgefer.errors import InputError
 from edgefer.train.backend import tensorflow
-from edgefer.train.models import Statistics, build
+from edgefer.train.networks import Statistics, build
 from edgefer.train.recipes import LAYER, Recipe
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from edgefer.interpreter import softmax
 from edgefer.metrics import nll
 from edgefer.train.backend import tensorflow
-from edgefer.train.datasets import Dataset
+from edgefer.train.data.dataset import Dataset
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.fit import Watcher, batches, steps_per_epoch
-from edgefer.train.journal import Epoch
 from edgefer.train.objective import take_clean_statistics
 from edgefer.train.recipes import Distill, Recipe
+from edgefer.train.run import Epoch
 
 if TYPE_CHECKING:
     import tf_keras

@@ -15,12 +15,13 @@ import cv2
 import numpy as np
 
 from edgefer import __version__, drawn
-from edgefer.devices import health, loop
-from edgefer.devices.boards import board_model, os_release
-from edgefer.devices.cameras import BUILT_IN, Source, open_source
-from edgefer.devices.captures import without_secrets
-from edgefer.devices.faces import Detector
-from edgefer.devices.sinks import JsonLines
+from edgefer.devices import loop
+from edgefer.devices.board import health
+from edgefer.devices.board.boards import board_model, os_release
+from edgefer.devices.faces.detectors import Detector
+from edgefer.devices.outputs.sinks import JsonLines
+from edgefer.devices.sources.cameras import BUILT_IN, Source, open_source
+from edgefer.devices.sources.captures import without_secrets
 from edgefer.errors import EdgeferError, InputError, SourceError
 from edgefer.interpreter import Classifier
 from edgefer.records import Frame

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from edgefer.devices.faces import Detector, Found
-from edgefer.devices.workers import Guard
+from edgefer.devices.faces.detectors import Detector, Found
+from edgefer.devices.threads import Guard
 from edgefer.errors import RuntimeFault
 from edgefer.interpreter import Classifier
 from edgefer.records import Prediction

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgefer.devices.faces import Detector, Found
-from edgefer.devices.quality import what_is_wrong
-from edgefer.devices.sinks import Result, Sink, Window
-from edgefer.devices.smoothing import Steadier
-from edgefer.devices.tracking import Tracker
-from edgefer.devices.workers import HANG_S, Ahead
+from edgefer.devices.faces.detectors import Detector, Found
+from edgefer.devices.faces.quality import what_is_wrong
+from edgefer.devices.faces.smoothing import Steadier
+from edgefer.devices.faces.tracking import Tracker
+from edgefer.devices.outputs.sinks import Result, Sink, Window
+from edgefer.devices.threads import HANG_S, Ahead
 from edgefer.interpreter import Classifier
 from edgefer.preprocess import face_pixels
 from edgefer.records import Face, Frame

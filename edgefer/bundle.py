@@ -23,6 +23,7 @@ from pathlib import Path
 
 from edgefer.card import ModelCard, Variant, parse_card
 from edgefer.errors import BundleError
+from edgefer.files import MAX_CARD, MAX_NETWORK, read_regular, regular_size
 
 CARD = "card.json"
 PARITY = "parity"
@@ -49,10 +50,12 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | Path) -> "Bundle":
-        """Open a bundle, checking its card and the hash of each file. Raises BundleError with one sentence.
+        """Open a bundle, checking its card, that each file is a regular one of the size the card says, and the hash of
+        each .tflite. Raises BundleError with one sentence.
 
-        A damaged file never reaches a TFLite runtime, whose C++ may crash on it. A bundle made to deceive can carry
-        hashes that match: take bundles only from people you would take a program from.
+        The hash of any other file is checked when it is read: a device never reads the networks of the host. A damaged
+        file never reaches a TFLite runtime, whose C++ may crash on it; one that was made to deceive may carry a hash that
+        matches.
         """
         path = Path(path)
         card_file = path / CARD
@@ -61,22 +64,22 @@ class Bundle:
                 f"There is no bundle at {path}: name a directory that `edgefer train` or `convert` wrote, or one of "
                 f"{', '.join(shipped_bundles())}."
             )
-        if not card_file.is_file():
+        if not card_file.exists():
             hint = " (its training has not finished: `edgefer train --resume`)" if (path / "training").is_dir() else ""
             raise BundleError(f"{path} is not a bundle: it has no {CARD}{hint}.")
-        try:
-            card = parse_card(card_file.read_bytes(), str(card_file))
-        except OSError as error:
-            raise BundleError(f"{card_file} cannot be read: {error.strerror}.") from None
+        card = parse_card(read_regular(card_file, MAX_CARD, error=BundleError), str(card_file))
         bundle = cls(path, card)
         for variant in card.variants:
-            bundle.read(variant)
+            if bundle.file(variant).suffix == ".tflite":
+                bundle.read(variant)
+            else:
+                bundle.check_size(variant)
         return bundle
 
     @property
     def hash(self) -> str:
         """What `sha256sum card.json` says. The card holds the hash of each file, so this one stands for them all."""
-        return hashlib.sha256((self.path / CARD).read_bytes()).hexdigest()
+        return hashlib.sha256(read_regular(self.path / CARD, MAX_CARD, error=BundleError)).hexdigest()
 
     def has(self, variant: str) -> bool:
         return variant in self.card.variants
@@ -101,14 +104,21 @@ class Bundle:
 
     def read(self, variant: str) -> bytes:
         """The bytes of a variant's file, checked against the card's hash."""
+        self.check_size(variant)
         file = self.file(variant)
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            raise BundleError(f"{file} is named by the card but cannot be read: {error.strerror}.") from None
+        content = read_regular(file, MAX_NETWORK, error=BundleError)
         if hashlib.sha256(content).hexdigest() != self.card.variants[variant].sha256:
             raise BundleError(f"{file} is not the file its card describes (sha256 differs): copy the bundle again.")
         return content
+
+    def check_size(self, variant: str) -> None:
+        """BundleError unless a variant's file is there, a regular file, and as large as the card says."""
+        file, stated = self.file(variant), self.card.variants[variant].bytes
+        size = regular_size(file, MAX_NETWORK, error=BundleError)
+        if size != stated:
+            raise BundleError(
+                f"{file} is not the file its card describes ({size:,} bytes, not {stated:,}): copy the bundle again."
+            )
 
     def best_tflite(self) -> str:
         """The TFLite variant a device should run: the first of TFLITE_VARIANTS that is there."""

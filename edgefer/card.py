@@ -1,16 +1,28 @@
 """card.json: what a bundle says about its network, so that host and device agree without sharing code or memory."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from edgefer.errors import BundleError, EdgeferError
+from edgefer.text import printable, unprintable
 
 SCHEMA_VERSION: Literal[1] = 1
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Faces = Literal["human", "cat", "frame"]  # what a network reads: a person's face, a cat's, or the middle of the frame
 Name = Annotated[str, Field(min_length=1, max_length=64)]
+Factor = Annotated[float, Field(ge=-1e4, le=1e4, allow_inf_nan=False)]
+Offset = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
@@ -18,11 +30,36 @@ class _Part(BaseModel):
 
 
 class InputSpec(_Part):
-    """The picture a network takes: `height` x `width` pixels, one gray or three RGB channels, 0..255."""
+    """The image a network takes, `height` x `width` uint8 pixels of 0..255 in one or three channels, and what it makes of them.
+
+    color: one gray channel, or three in the order R, G, B or B, G, R.
+    scale, offset: the network computes on pixel * scale + offset, with one number for all channels or one for each. They
+    are stated for a network that comes from elsewhere. Without a scale it is one of edgefer's own, which takes pixels / 255,
+    in int8 with the scale 1/255 and the zero point -128 and nothing else; with one, its int8 or uint8 input may have any
+    scale and zero point.
+    """
 
     height: int = Field(ge=16, le=512)
     width: int = Field(ge=16, le=512)
-    color: Literal["gray", "rgb"] = "gray"
+    color: Literal["gray", "rgb", "bgr"] = "gray"
+    scale: Factor | tuple[Factor, ...] | None = None
+    offset: Offset | tuple[Offset, ...] = 0.0
+
+    @model_validator(mode="after")
+    def _one_number_for_each_channel(self) -> "InputSpec":
+        for name, value in (("scale", self.scale), ("offset", self.offset)):
+            if isinstance(value, tuple) and len(value) != self.channels:
+                raise ValueError(f"{name} has {len(value)} numbers for {self.channels} channels")
+        if self.scale is None and self.offset != 0.0:
+            raise ValueError("offset is stated without a scale")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_stated(self, handler: SerializerFunctionWrapHandler) -> dict:
+        plain = handler(self)
+        return {
+            name: value for name, value in plain.items() if self.scale is not None or name not in ("scale", "offset")
+        }
 
     @property
     def channels(self) -> int:
@@ -31,6 +68,28 @@ class InputSpec(_Part):
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.height, self.width, self.channels
+
+    @property
+    def stated(self) -> bool:
+        """Whether the card states what the network makes of pixels, which is then not edgefer's own way."""
+        return self.scale is not None
+
+    def per_channel(self) -> tuple[tuple[float, float], ...]:
+        """(scale, offset) of each channel."""
+        scales, offsets = self.scale if self.scale is not None else 1 / 255, self.offset
+        return tuple(
+            (
+                scales[channel] if isinstance(scales, tuple) else scales,
+                offsets[channel] if isinstance(offsets, tuple) else offsets,
+            )
+            for channel in range(self.channels)
+        )
+
+
+class OutputSpec(_Part):
+    """What a network answers with: logits, or the probabilities that its own softmax made of them."""
+
+    values: Literal["logits", "probabilities"] = "logits"
 
 
 class CropSpec(_Part):
@@ -98,8 +157,9 @@ class ModelCard(_Part):
     name: Name
     labels: tuple[Name, ...] = Field(min_length=2, max_length=1000)
     input: InputSpec
+    output: OutputSpec = OutputSpec()
     faces: Faces = "human"
-    crops: dict[str, CropSpec] = {}
+    crops: dict[Name, CropSpec] = Field({}, max_length=16)
     temperature: float = Field(1.0, gt=0, le=100)
     variants: dict[str, Variant] = {}
     metrics: dict[str, dict[str, Scores]] = {}
@@ -113,6 +173,19 @@ class ModelCard(_Part):
             raise ValueError(f"labels are not unique: {list(self.labels)}")
         return self
 
+    @model_validator(mode="after")
+    def _nothing_acts_on_a_terminal(self) -> "ModelCard":
+        """Labels and names reach terminals, pages, CSV and MQTT: no text of the card holds a control character."""
+        for where, text in _texts("", self.model_dump()):
+            if char := unprintable(text):
+                raise ValueError(f"{printable(where)} holds the control character {char!a}: {printable(text):.80}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_output(self, handler: SerializerFunctionWrapHandler) -> dict:
+        plain = handler(self)
+        return {name: value for name, value in plain.items() if name != "output" or self.output != OutputSpec()}
+
     @property
     def measured_on(self) -> str:
         """The split whose figures speak for the network: the cross-validation's pooled folds, or "valid"."""
@@ -121,6 +194,19 @@ class ModelCard(_Part):
     def crop_for(self, detector: str) -> CropSpec:
         """The crop measured for `detector`, or the detector's own box where none was."""
         return self.crops.get(detector, CropSpec())
+
+
+def _texts(where: str, value: object) -> Iterator[tuple[str, str]]:
+    """Every text in a card's plain values, keys included, with the path to it."""
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield where or "a key", str(key)
+            yield from _texts(f"{where}.{key}".lstrip("."), part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(where, part)
 
 
 def first_problem(error: ValidationError) -> str:

@@ -9,8 +9,26 @@ from typing import Annotated
 import typer
 
 from edgefer import __version__
-from edgefer.commands import board, conversion, data, demo, device, evaluation, host, proof, service
+from edgefer.commands import (
+    bench,
+    boards,
+    cameras,
+    compare,
+    convert,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    import_,
+    lint,
+    models,
+    run,
+    service,
+    train,
+    verify,
+)
 from edgefer.errors import EdgeferError
+from edgefer.text import printable
 
 app = typer.Typer(
     help="Facial expressions on small computers: train, convert to int8, prove parity, run on the device.",
@@ -42,7 +60,7 @@ def _run() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except EdgeferError as error:
-        print(f"edgefer: {error}", file=sys.stderr)
+        print(f"edgefer: {printable(str(error), keep=chr(10))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("edgefer: stopped.", file=sys.stderr)
@@ -52,7 +70,7 @@ def _run() -> int:
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"edgefer: {where}{error.strerror or error}.", file=sys.stderr)
+        print(f"edgefer: {printable(where)}{error.strerror or error}.", file=sys.stderr)
         return 1
     return 0
 
@@ -73,22 +91,23 @@ def _options(
 
 
 for command in (
-    host.train,
-    conversion.convert,
-    conversion.profiles,
-    proof.verify,
-    proof.parity,
-    proof.lint,
-    evaluation.evaluate,
-    evaluation.models,
-    device.run,
-    board.cameras,
-    board.bench,
-    board.doctor,
-    board.devices,
+    train.train,
+    convert.convert,
+    compare.compare,
+    verify.verify,
+    verify.parity,
+    lint.lint,
+    evaluate.evaluate,
+    models.models,
+    run.run,
+    cameras.cameras,
+    bench.bench,
+    doctor.doctor,
+    boards.boards,
     demo.demo,
 ):
     app.command()(command)
+app.command("import")(import_.import_)
 app.add_typer(data.data, name="data")
 app.add_typer(service.app, name="service")
 

@@ -10,30 +10,37 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from edgefer.text import json_text, printable
+
 # Without emoji, or ":b:" in an IPv6 address becomes one.
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def say(text: str) -> None:
-    """A line of talk, to stderr; nobody may be there any more to hear it."""
+    """A line of progress, to stderr; nobody may be there any more to hear it."""
     with contextlib.suppress(OSError):
-        err.print(text, markup=False)
+        err.print(printable(text, keep="\n"), markup=False)
 
 
 def show(text: str) -> None:
     """A line of result, to stdout."""
-    out.print(text, markup=False)
+    out.print(printable(text, keep="\n"), markup=False)
+
+
+def show_json(value: object) -> None:
+    """A value as indented JSON, to stdout."""
+    print(json_text(value, indent=2))
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table on stdout; columns of figures are set to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    table = Table(title=title, title_justify="left", title_style="bold")
+    cells = [[printable(str(cell), keep="\n") for cell in row] for row in rows]
+    table = Table(title=printable(title), title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         figures = all(re.fullmatch(r"[+-]?[\d.,]*%?", row[number]) for row in cells)
         name = number == 0 and all(len(row[0]) <= 16 for row in cells)  # to be typed, so in one piece
-        table.add_column(column, justify="right" if figures else "left", overflow="fold", no_wrap=name)
+        table.add_column(printable(column), justify="right" if figures else "left", overflow="fold", no_wrap=name)
     for row in cells:
         table.add_row(*row)
     Console(highlight=False, emoji=False, width=None if out.is_terminal else 110).print(table, markup=False)

@@ -8,16 +8,20 @@ from types import ModuleType
 import numpy as np
 
 from edgefer.bundle import EDGETPU_OPERATOR, Bundle
-from edgefer.card import InputSpec, ModelCard
+from edgefer.card import InputSpec, ModelCard, OutputSpec
 from edgefer.errors import BundleError, InputError, MissingDependency, RuntimeFault
-from edgefer.preprocess import to_float, to_int8
+from edgefer.preprocess import float_table, look_up, quantized_table, to_float, to_int8
 from edgefer.quiet import quiet
 from edgefer.records import Prediction
 from edgefer.runtimes import RUNTIMES, installed_runtimes
 
 DEVICES = ("cpu", "coral")
 EDGETPU_LIBRARY = "libedgetpu.so.1"
-INT8_SCALE, INT8_ZERO = 1 / 255, -128  # of an int8 network's input: the pixel contract
+INT8_SCALE, INT8_ZERO = 1 / 255, -128  # of an own int8 network's input: the pixel contract
+LOGITS = OutputSpec()
+INTEGERS = (np.int8, np.uint8, np.int16)
+MIN_LEVELS = 128  # of 256: a quantized input that keeps fewer pixel values apart is not the one the card describes
+MIN_PROBABILITY = 1e-7  # what stands for a float probability of 0; for a quantized one it is half a step
 
 
 def _runtime_module(runtime: str) -> ModuleType:
@@ -58,6 +62,7 @@ class Network:
     """One .tflite network on one runtime: uint8 pixels in, logits out.
 
     content: the .tflite file. spec, classes: what its input and output must be; BundleError when they are not.
+    output: whether it answers with logits or with probabilities, whose logarithms `logits` then gives.
     runtime: "litert", "tflite-runtime", "tensorflow", or "auto" for the first that is installed.
     kernels, on the CPU: "optimized", or "reference", TFLite's plain C++, slow and the same everywhere.
     device: "cpu", or "coral" for an Edge TPU, which takes a network compiled for it and never falls back to the CPU.
@@ -69,6 +74,7 @@ class Network:
         spec: InputSpec,
         classes: int,
         *,
+        output: OutputSpec = LOGITS,
         runtime: str = "auto",
         threads: int = 1,
         kernels: str = "optimized",
@@ -99,13 +105,26 @@ class Network:
                     experimental_op_resolver_type=resolvers.BUILTIN_REF if kernels == "reference" else resolvers.AUTO,
                 )
                 self._interpreter.allocate_tensors()
-            (inputs,), (outputs,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+            inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         except (ValueError, RuntimeError, SystemError) as error:
             raise RuntimeFault(f"{runtime} cannot load this network: {' '.join(str(error).split())}") from None
-        self.dtype = inputs["dtype"]
-        self._in, self._out = inputs["index"], outputs["index"]
-        self.scale, self.zero = outputs["quantization"]
-        self.check_contract(inputs, outputs, spec, classes)
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise BundleError(
+                f"The network has {len(inputs)} inputs and {len(outputs)} outputs; edgefer runs networks of one image "
+                "in and one row of answers out."
+            )
+        self.spec, self.output, self.classes = spec, output, classes
+        self.dtype, self.answer_dtype = inputs[0]["dtype"], outputs[0]["dtype"]
+        self._in, self._out = inputs[0]["index"], outputs[0]["index"]
+        self._shape = tuple(inputs[0]["shape"])
+        self.scale, self.zero = outputs[0]["quantization"]
+        self.check_contract(inputs[0], outputs[0], spec, classes)
+        self._table = _input_table(inputs[0], spec) if spec.stated else None
+
+    @classmethod
+    def of(cls, content: bytes, card: ModelCard, **options) -> "Network":
+        """The network of a card's bundle. options: Network's own, such as runtime."""
+        return cls(content, card.input, len(card.labels), output=card.output, **options)
 
     def check_contract(self, inputs: dict, outputs: dict, spec: InputSpec, classes: int) -> None:
         """BundleError unless the interpreter's details of the ends are those of a network that edgefer runs."""
@@ -113,27 +132,34 @@ class Network:
 
     @property
     def quantized(self) -> bool:
-        return self.dtype == np.int8
+        """Whether it answers in quanta."""
+        return self.answer_dtype in INTEGERS
 
     def feed(self, pixels: np.ndarray) -> np.ndarray:
-        """One picture's uint8 pixels [h, w, c] as the network takes them."""
-        return to_int8(pixels) if self.quantized else to_float(pixels)
+        """One image's uint8 pixels [h, w, c] as the network takes them."""
+        if self._table is not None:
+            return look_up(pixels, self._table)
+        return to_int8(pixels) if self.dtype == np.int8 else to_float(pixels)
 
     def raw(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 [n, h, w, c] -> the network's own output [n, classes]: int8 quanta, or float32 logits."""
+        """uint8 [n, h, w, c] -> the network's own output [n, classes]: int8 or uint8 quanta, or float32."""
         answers = []
         for one in pixels:
             try:
-                self._interpreter.set_tensor(self._in, self.feed(one)[None])
+                self._interpreter.set_tensor(self._in, self.feed(one).reshape(self._shape))
                 self._interpreter.invoke()
-                answers.append(self._interpreter.get_tensor(self._out)[0])
+                answers.append(self._interpreter.get_tensor(self._out).reshape(-1))
             except (ValueError, RuntimeError) as error:
                 raise RuntimeFault(f"{self.runtime} failed while running the network: {error}") from None
         return np.stack(answers) if answers else np.empty((0, 0), np.float32)
 
     def dequantize(self, raw: np.ndarray) -> np.ndarray:
-        """The network's own output as float32 logits, by the scale and zero point in the .tflite."""
-        return ((raw.astype(np.float32) - self.zero) * self.scale).astype(np.float32) if self.quantized else raw
+        """The network's own output as float32 logits, by the scale and zero point in the .tflite; of probabilities their
+        logarithms, whose softmax they are."""
+        values = ((raw.astype(np.float32) - self.zero) * self.scale).astype(np.float32) if self.quantized else raw
+        if self.output.values == "logits":
+            return values
+        return np.log(np.maximum(values, self.scale / 2 if self.quantized else MIN_PROBABILITY)).astype(np.float32)
 
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 [n, h, w, c] -> float32 logits [n, classes]."""
@@ -142,27 +168,51 @@ class Network:
 
 def _check_contract(inputs: dict, outputs: dict, spec: InputSpec, classes: int) -> None:
     shape = tuple(int(size) for size in inputs["shape"])
-    if shape != (1, *spec.shape):
+    if shape != (1, *spec.shape) and not (spec.stated and shape == (1, *spec.shape[: 2 if spec.channels == 1 else 3])):
         raise BundleError(
             f"The network takes {shape} pixels but its card says {(1, *spec.shape)}: they do not belong together."
         )
     answers = tuple(int(size) for size in outputs["shape"])
-    if answers != (1, classes):
+    if answers != (1, classes) and not (spec.stated and answers[-1:] == (classes,) and set(answers[:-1]) <= {1}):
         raise BundleError(
             f"The network gives {answers} answers but its card has {classes} labels: they do not belong together."
         )
     dtypes = inputs["dtype"], outputs["dtype"]
     if dtypes == (np.float32, np.float32):
         return
+    names = " in and ".join(np.dtype(dtype).name for dtype in dtypes)
+    if spec.stated:
+        if not all(dtype in (np.float32, *INTEGERS) for dtype in dtypes):
+            raise BundleError(f"The network is {names} out; edgefer runs float32, int8, uint8 and int16 ends.")
+        for end in (inputs, outputs):
+            if end["dtype"] in INTEGERS and not end["quantization"][0] > 0:
+                raise BundleError(
+                    f"The network is {names} out, but without the scale that says what its integers mean."
+                )
+        return
     if dtypes != (np.int8, np.int8):
-        names = " in and ".join(np.dtype(dtype).name for dtype in dtypes)
         raise BundleError(f"The network is {names} out; edgefer runs float32 or int8 in and out.")
     scale, zero = inputs["quantization"]
-    if zero != INT8_ZERO or abs(scale / INT8_SCALE - 1) > 1e-4:
+    if zero != INT8_ZERO or not abs(scale / INT8_SCALE - 1) <= 1e-4:
         raise BundleError(
             f"The int8 network's input has scale {scale:.6g} and zero point {zero}, not 1/255 and -128: "
             "it would see other pixels than it was trained on; convert it again with `edgefer convert`."
         )
+
+
+def _input_table(inputs: dict, spec: InputSpec) -> np.ndarray:
+    """What a network of a stated contract is fed for each pixel value: [256, c] in its input's dtype."""
+    if inputs["dtype"] == np.float32:
+        return float_table(spec)
+    scale, zero = inputs["quantization"]
+    table = quantized_table(spec, inputs["dtype"], scale, zero)
+    levels = min(len(np.unique(channel)) for channel in table.T)
+    if levels < MIN_LEVELS:
+        raise BundleError(
+            f"The network's {np.dtype(inputs['dtype']).name} input (scale {scale:.6g}, zero point {zero}) tells only {levels} "
+            "of the 256 pixel values apart under the scale and offset of its card: they do not belong together."
+        )
+    return table
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -193,7 +243,7 @@ class Classifier:
             raise InputError(f"There is no device {device!r}: choose {' or '.join(DEVICES)}.")
         variant = variant or ("int8_edgetpu" if device == "coral" else bundle.best_tflite())
         content, card = bundle.read(variant), bundle.card
-        network = Network(content, card.input, len(card.labels), runtime=runtime, threads=threads, device=device)
+        network = Network.of(content, card, runtime=runtime, threads=threads, device=device)
         return cls(network, card, variant)
 
     def predict(self, pixels: np.ndarray) -> list[Prediction]:

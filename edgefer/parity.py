@@ -7,148 +7,95 @@
 1 and 3 need only the bundle (`verify`); 2 needs data (edgefer.convert.comparison).
 """
 
-import io
-import zipfile
-import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from edgefer import drawn
-from edgefer.bundle import PARITY, TFLITE_VARIANTS, Bundle
-from edgefer.card import ModelCard
+from edgefer.bundle import TFLITE_VARIANTS, Bundle
+from edgefer.checks import Check, Status, status_if
 from edgefer.errors import BundleError, RuntimeFault
 from edgefer.interpreter import Network
-from edgefer.preprocess import face_pixels, prepare
+from edgefer.vectors import Vectors, cut_crops, make_vectors, stored_crops
 
-QUESTIONS = ("pixels", "decisions", "answers")
+__all__ = ["Vectors", "check_at_load", "check_pixels", "make_vectors", "verify"]
+
 # Int8 kernels of different runtimes and processors round a sum differently by one step now and then, and a network
 # passes that on from layer to layer: tflite-runtime 2.14 against ai-edge-litert 2.1 gave at worst 3 quanta in a logit
 # and 0.37 on average over 210 faces. A fault moves every answer, so the mean is bounded more tightly than the worst.
 INT8_WORST, INT8_MEAN = 4, 0.5
 # Float kernels add in different orders; this is a thousandth of what separates two neighbouring logits in practice.
 FLOAT_TOLERANCE = 1e-3
+QUICK = 6  # every sixth image is asked for before a run
 
 
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One answered question: which, about what, whether it passed, and the figures behind it.
-
-    doubtful: it passed because chance may explain what the figures say.
-    """
-
-    question: int
-    subject: str
-    passed: bool
-    detail: str
-    doubtful: bool = False
-
-
-CHECK_COLUMNS = ("question", "about", "", "figures")
+def verify(
+    bundle: Bundle,
+    *,
+    runtime: str = "auto",
+    variants: Sequence[str] = TFLITE_VARIANTS,
+    vectors: Vectors | None = None,
+) -> list[Check]:
+    """Questions 1 and 3 for the bundle on this machine: needs neither data nor TensorFlow. vectors: the bundle's, if they
+    were loaded already."""
+    vectors = vectors or Vectors.load(bundle)
+    return check_pixels(bundle, vectors) + check_answers(bundle, vectors, runtime=runtime, variants=variants)
 
 
-def check_rows(checks: Sequence[Check]) -> list[tuple[str, str, str, str]]:
-    """A row for each check under CHECK_COLUMNS, in the order of the questions."""
-    return [
-        (
-            f"{c.question} {QUESTIONS[c.question - 1]}",
-            c.subject,
-            "FAIL" if not c.passed else "doubtful" if c.doubtful else "pass",
-            c.detail,
-        )
-        for c in sorted(checks, key=lambda c: c.question)
-    ]
-
-
-def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = "auto", seed: int = 11) -> bytes:
-    """parity.npz for a card and its .tflite files (variant -> content): questions with this machine's answers.
-
-    The pictures are drawn faces and noise, so a bundle carries nobody's photograph. Arrays: `frames` uint8 [m, h, w, 3],
-    `boxes` int64 [m, 4], `crops` uint8 [m, ...]; `pixels` uint8 [n, ...]; `answers_<variant>` [n, classes]; and what no
-    picture can tell: `labels`, the card's, in the order of the answers, and `temperature`.
-    """
-    rng = np.random.default_rng(seed)
-    grow = max(1, round(card.input.height / 48))
-    size = (160 * grow, 120 * grow)
-    frames = [frame.image_bgr for frame, _ in drawn.scene(seconds=4, fps=1, size=size, people=1, seed=seed)]
-    # Faces to shrink, beyond the border, and one to enlarge: each takes another path through `prepare`.
-    boxes = grow * np.array([[38, 22, 111, 95], [70, 50, 101, 82], [-9, 10, 60, 82], [100, 61, 171, 140]])
-    faces, _ = drawn.face_set(6, seed)
-    pixels = [prepare(face, card.input) for face in faces]
-    pixels += list(rng.integers(0, 256, (6, *card.input.shape), dtype=np.uint8))
-    arrays: dict[str, Any] = {
-        "frames": np.stack(frames),
-        "boxes": boxes,
-        "crops": _crops(frames, boxes, card),
-        "pixels": np.stack(pixels),
-        "labels": np.array(card.labels),
-        "temperature": np.array(card.temperature),
-    }
-    for variant, content in networks.items():
-        network = Network(content, card.input, len(card.labels), runtime=runtime)
-        arrays[f"answers_{variant}"] = network.raw(arrays["pixels"])
-    out = io.BytesIO()
-    np.savez_compressed(out, **arrays)
-    return out.getvalue()
-
-
-def _crops(frames: Iterable[np.ndarray], boxes: np.ndarray, card: ModelCard) -> np.ndarray:
-    """Each frame's box as the card's network would see it, by the first of its crops: uint8 [m, height, width, channels]."""
-    crop = next(iter(card.crops.values()), card.crop_for(""))
-    return np.stack([face_pixels(f, tuple(b), crop, card.input) for f, b in zip(frames, boxes, strict=True)])
-
-
-def verify(bundle: Bundle, *, runtime: str = "auto", variants: tuple[str, ...] = TFLITE_VARIANTS) -> list[Check]:
-    """Questions 1 and 3 for the bundle on this machine: needs neither data nor TensorFlow."""
-    _check_card(bundle)
-    frames, boxes, expected, pixels = _vectors(bundle, "frames", "boxes", "crops", "pixels")
+def check_pixels(bundle: Bundle, vectors: Vectors) -> list[Check]:
+    """Question 1: a check for the crop of each detector that the card names, and for what it reads faces of."""
     card = bundle.card
-    crops = _crops(frames, boxes, card)
-    if crops.shape != expected.shape:
-        raise BundleError(
-            f"{bundle.path}: the parity vectors hold {expected.shape} crops, its card makes {crops.shape}."
-        )
-    wrong = int((crops != expected).sum())
-    detail = f"{wrong:,} of {crops.size:,} pixels of {len(crops)} crops differ"
-    checks = [Check(question=1, subject="pixels", passed=wrong == 0, detail=detail)]
+    checks = []
+    for name, crop in stored_crops(card).items():
+        subject = f"pixels of {name}'s crop" if name else "pixels"
+        expected = vectors.crops.get(name)
+        if expected is None:
+            detail, fix = "the bundle stores no pixels cut with it", "convert the trained bundle again"
+            checks.append(Check(question=1, subject=subject, status=Status.NOT_CHECKED, detail=detail, fix=fix))
+            continue
+        crops = cut_crops(vectors.frames, vectors.boxes, crop, card)
+        wrong = int((crops != expected).sum())
+        detail = f"{wrong:,} of {crops.size:,} pixels of {len(crops)} crops differ"
+        checks.append(Check(question=1, subject=subject, status=status_if(wrong == 0), detail=detail))
+    return [*checks, _check_faces(bundle, vectors)]
+
+
+def _check_faces(bundle: Bundle, vectors: Vectors) -> Check:
+    """Another `faces` in the card has another detector look for them: no stored pixel or answer would tell."""
+    faces = bundle.card.faces
+    if vectors.faces:  # Vectors.load has compared it
+        return Check(question=1, subject="faces", status=Status.PASS, detail=f"{faces}, as when the vectors were made")
+    detail = f"the card says {faces}; the bundle stores nothing to compare it with"
+    fix = "convert the trained bundle again"
+    return Check(question=1, subject="faces", status=Status.NOT_CHECKED, detail=detail, fix=fix)
+
+
+def check_answers(
+    bundle: Bundle, vectors: Vectors, *, runtime: str = "auto", variants: Sequence[str] = TFLITE_VARIANTS
+) -> list[Check]:
+    """Question 3: a check for each TFLite network of the bundle on one runtime."""
+    checks = []
     for variant in variants:
         if bundle.has(variant):
-            network = Network(bundle.read(variant), card.input, len(card.labels), runtime=runtime)
-            checks.append(_check_answers(network, variant, pixels, *_vectors(bundle, f"answers_{variant}")))
+            network = Network.of(bundle.read(variant), bundle.card, runtime=runtime)
+            checks.append(_check_answers(network, variant, vectors.pixels, vectors.answers[variant]))
     return checks
 
 
 def check_at_load(bundle: Bundle, network: Network, variant: str) -> None:
-    """Question 3 on a few pictures, in milliseconds: RuntimeFault when the network does not give its stored answers.
+    """Question 3 on a few images, in milliseconds: RuntimeFault when the network does not give its stored answers.
 
     It catches a runtime that answers zeros, or other numbers than the host's, before the first frame.
     """
-    _check_card(bundle)
+    vectors = Vectors.load(bundle)
     variant = "int8" if network.quantized else variant  # the one compiled for the Edge TPU answers as int8 does
-    pixels, answers = _vectors(bundle, "pixels", f"answers_{variant}")
-    check = _check_answers(network, variant, pixels[::6], answers[::6])
+    if variant not in vectors.answers:
+        raise BundleError(f"{bundle.path}: its parity vectors hold no answers of {variant}: convert it again.")
+    check = _check_answers(network, variant, vectors.pixels[::QUICK], vectors.answers[variant][::QUICK])
     if not check.passed:
         raise RuntimeFault(
             f"{check.subject} does not give this bundle's stored answers ({check.detail}): do not trust it here. "
             "See `edgefer verify`, try another --runtime, or run it all the same with --no-check."
         )
-
-
-def _check_card(bundle: Bundle) -> None:
-    """The meaning of the answers: swapped labels or another temperature change no pixel and no quantum."""
-    labels, temperature = _vectors(bundle, "labels", "temperature")
-    card = bundle.card
-    for what, here, there in (
-        ("labels are", list(card.labels), labels.tolist()),
-        ("temperature is", card.temperature, temperature.item()),
-    ):
-        if here != there:
-            raise BundleError(
-                f"{bundle.path}: its card's {what} {here} but its parity vectors were made with {there}: "
-                "they do not belong together; copy the bundle again."
-            )
 
 
 def _check_answers(network: Network, variant: str, pixels: np.ndarray, expected: np.ndarray) -> Check:
@@ -171,13 +118,4 @@ def _check_answers(network: Network, variant: str, pixels: np.ndarray, expected:
     detail += f", {same:.0%} of {len(pixels)} decisions equal"
     if not answers.any():
         detail += "; every answer is zero: this runtime cannot run this network"
-    return Check(question=3, subject=f"{variant} on {network.runtime}", passed=passed, detail=detail)
-
-
-def _vectors(bundle: Bundle, *names: str) -> tuple[np.ndarray, ...]:
-    """The named arrays of the bundle's parity.npz."""
-    try:
-        with np.load(io.BytesIO(bundle.read(PARITY)), allow_pickle=False) as arrays:
-            return tuple(arrays[name] for name in names)
-    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise BundleError(f"{bundle.path}: the parity vectors cannot be read ({error}): convert it again.") from None
+    return Check(question=3, subject=f"{variant} on {network.runtime}", status=status_if(passed), detail=detail)

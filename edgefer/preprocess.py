@@ -16,7 +16,7 @@ def prepare(image: np.ndarray, spec: InputSpec) -> np.ndarray:
     """A picture as the network's uint8 pixels.
 
     image: uint8, [h, w] gray, [h, w, 1] gray or [h, w, 3] BGR (OpenCV's order), any size.
-    Returns uint8 [spec.height, spec.width, spec.channels], RGB when there are three channels. Shrinking averages
+    Returns uint8 [spec.height, spec.width, spec.channels], three channels in the order of spec.color. Shrinking averages
     areas, enlarging interpolates linearly; a picture of the right size and colour passes unchanged. The same pixels
     come out on every processor, which OpenCV's INTER_AREA (one pixel in 10,000 to 100,000 off by one on ARM) and
     INTER_LINEAR (a third of a gray picture's pixels, by up to 3) do not promise.
@@ -25,9 +25,9 @@ def prepare(image: np.ndarray, spec: InputSpec) -> np.ndarray:
         image = image[:, :, 0]
     if image.ndim == 3 and spec.color == "gray":
         image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    elif image.ndim == 3:
+    elif image.ndim == 3 and spec.color == "rgb":
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    elif spec.color == "rgb":
+    elif image.ndim == 2 and spec.channels == 3:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     height, width = image.shape[:2]
     if height * width > spec.height * spec.width:
@@ -104,11 +104,31 @@ def face_pixels(
     return prepare(crop_square(frame_bgr, box_xyxy, crop, roll_deg), spec)
 
 
-def to_float(pixels: np.ndarray) -> np.ndarray:
-    """uint8 pixels as a float network takes them: float32 in 0..1."""
-    return pixels.astype(np.float32) * np.float32(1 / 255)
+def to_float(pixels: np.ndarray, spec: InputSpec | None = None) -> np.ndarray:
+    """uint8 pixels [..., c] as a float network takes them: float32, in 0..1 unless `spec` states another scale or offset."""
+    if spec is None or not spec.stated:
+        return pixels.astype(np.float32) * np.float32(1 / 255)
+    return look_up(pixels, float_table(spec))
 
 
 def to_int8(pixels: np.ndarray) -> np.ndarray:
     """uint8 pixels as an int8 network takes them (scale 1/255, zero point -128): pixel - 128, which is one XOR."""
     return (pixels ^ 0x80).view(np.int8)
+
+
+def float_table(spec: InputSpec) -> np.ndarray:
+    """What the network makes of each pixel value in each channel: float32 [256, c], pixel * scale + offset in float32."""
+    scales, offsets = np.array(spec.per_channel(), np.float32).T
+    return np.arange(256, dtype=np.float32)[:, None] * scales + offsets
+
+
+def quantized_table(spec: InputSpec, dtype: type, scale: float, zero: int) -> np.ndarray:
+    """The same as a quantized input takes it: integers [256, c], the nearest (halves away from 0) of value / scale + zero."""
+    steps = float_table(spec).astype(np.float64) / scale
+    limits = np.iinfo(dtype)
+    return np.clip(np.copysign(np.floor(np.abs(steps) + 0.5), steps) + zero, limits.min, limits.max).astype(dtype)
+
+
+def look_up(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """uint8 pixels [..., c] through a table [256, c]."""
+    return table[pixels, np.arange(table.shape[1])]

@@ -13,9 +13,9 @@ from filelock import FileLock
 
 from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
-from edgefer.devices.sinks import Result
+from edgefer.devices.outputs.sinks import Result
 from edgefer.records import Face, Frame, Prediction
-from edgefer.train.datasets import Dataset, load_dataset
+from edgefer.train.data.dataset import Dataset, load_dataset
 
 GRAY48 = InputSpec(height=48, width=48)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgefer.card import InputSpec
 from edgefer.convert.quantize import to_int8
-from edgefer.devices.selftest import PIXELS
+from edgefer.devices.board.selftest import PIXELS
 from edgefer.interpreter import Network
 from edgefer.train.backend import tensorflow
 

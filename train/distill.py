@@ -15,9 +15,9 @@ import numpy as np
 from edgefer.bundle import Bundle
 from edgefer.errors import DataError, InputError
 from edgefer.interpreter import softmax
-from edgefer.train.datasets import Split, Track
+from edgefer.train.data.dataset import Split, Track
 from edgefer.train.evaluate import keras_logits, mirror_images, networks
-from edgefer.train.models import load_keras
+from edgefer.train.networks import load_keras
 
 
 def teacher_probabilities(

@@ -13,8 +13,8 @@ from edgefer.errors import BundleError
 from edgefer.interpreter import Network, softmax
 from edgefer.metrics import confusion_matrix, ece, nll, per_class, scores, wilson_interval
 from edgefer.preprocess import to_float
-from edgefer.train.datasets import Split
-from edgefer.train.models import load_keras
+from edgefer.train.data.dataset import Split
+from edgefer.train.networks import load_keras
 
 if TYPE_CHECKING:
     import tf_keras
@@ -66,7 +66,7 @@ def networks(bundle: Bundle, runtime: str = "auto") -> dict[str, Callable[[np.nd
     forms: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
     for variant in reversed(TFLITE_VARIANTS):
         if bundle.has(variant):
-            network = Network(bundle.read(variant), card.input, len(card.labels), runtime=runtime)
+            network = Network.of(bundle.read(variant), card, runtime=runtime)
             forms[variant] = network.logits
     if not forms and find_spec("tensorflow"):
         model = load_keras(bundle, "keras")

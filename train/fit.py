@@ -12,11 +12,11 @@ from edgefer.bundle import Bundle
 from edgefer.errors import DataError, EdgeferError, InputError
 from edgefer.train.augment import Draws, augment_batch, mix
 from edgefer.train.backend import precision, tensorflow
-from edgefer.train.datasets import Dataset, Split
-from edgefer.train.journal import COLUMNS, Epoch, Journal
-from edgefer.train.models import build_for, initialize
+from edgefer.train.data.dataset import Dataset, Split
+from edgefer.train.networks import build_for, initialize
 from edgefer.train.objective import class_shares, make_loss, make_optimizer, take_average, take_clean_statistics
 from edgefer.train.recipes import Recipe
+from edgefer.train.run import COLUMNS, Epoch, Journal
 
 if TYPE_CHECKING:
     import tensorflow as tf

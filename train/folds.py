@@ -12,10 +12,10 @@ from edgefer.card import Scores
 from edgefer.errors import BundleError
 from edgefer.interpreter import softmax
 from edgefer.metrics import confusion_matrix, scores, wilson_interval
-from edgefer.train.datasets import Dataset, Split, hold_out, pool
+from edgefer.train.data.dataset import Dataset, Split, hold_out, pool
+from edgefer.train.data.groups import assign_folds, group_pictures
 from edgefer.train.evaluate import keras_logits, mirror_images
 from edgefer.train.fit import Watcher, fit, kept_network
-from edgefer.train.groups import assign_folds, group_pictures
 from edgefer.train.recipes import Recipe
 
 CROSS_VALIDATION = "cross-validation.json"  # the report's name

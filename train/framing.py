@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from edgefer.card import CropSpec
-from edgefer.train.datasets import Track, silent
+from edgefer.train.data.dataset import Track, silent
 
 SIDE = 192  # pixels smaller faces are enlarged to: a size every detector finds
 LEAST = 20  # fewer faces say nothing

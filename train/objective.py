@@ -3,7 +3,7 @@
 import numpy as np
 
 from edgefer.preprocess import to_float
-from edgefer.train.datasets import Split
+from edgefer.train.data.dataset import Split
 from edgefer.train.recipes import Recipe
 
 CLEAN_PICTURES = 16_384

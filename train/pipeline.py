@@ -17,17 +17,18 @@ from edgefer.bundle import Bundle, write_bundle, write_file
 from edgefer.card import ModelCard, Provenance, Scores, first_problem
 from edgefer.errors import InputError
 from edgefer.metrics import confusion_matrix
-from edgefer.train import backend, datasets, distribute, plots
+from edgefer.train import backend, distribute, plots
+from edgefer.train.data import dataset as datasets
+from edgefer.train.data.ferplus import votes_file
 from edgefer.train.distill import distilled, load_soft_labels, save_soft_labels, teacher_probabilities
 from edgefer.train.distribute import ALONE, Place
 from edgefer.train.evaluate import class_table, evaluate, keras_logits
-from edgefer.train.ferplus import votes_file
 from edgefer.train.fit import Watcher, fit
 from edgefer.train.folds import CROSS_VALIDATION, CrossValidation, cross_validate, divide_folds
 from edgefer.train.framing import measure_crop
-from edgefer.train.journal import Epoch, read_history
-from edgefer.train.models import keras_bytes
+from edgefer.train.networks import keras_bytes
 from edgefer.train.recipes import Recipe
+from edgefer.train.run import Epoch, read_history
 from edgefer.train.votes import translated
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ class _Part(BaseModel):
 
 
 class Model(_Part):
-    """The network. `family` picks the builder in edgefer.train.models.
+    """The network. `family` picks the builder in edgefer.train.networks.
 
     plain: `layers` such as "C16 C32/2 R32": C<n> is 3x3 convolution, batch norm, ReLU with n filters (/2: stride 2),
     R<n> a residual block of two; then global average pooling, `dropout`, and one logit per class.
@@ -27,6 +27,7 @@ class Model(_Part):
     `dense` units, `dropout` twice over, and the logits.
     cnn-mlp: per width 3x3 convolution, ReLU and 2x2 max pooling; then `pooling`, which leaves a mean a channel (global)
     or a mean for each cell of a 4x4 grid (grid); then dense layers of `dense` and half as many units with `dropout`.
+    imported: a network that came from elsewhere (edgefer.convert.importing); it can be fine-tuned, not built.
     keras-applications: the trunk of `backbone` at width `alpha`, its `weights` from a file, by "imagenet" from the
     user's own download, or random; then global average pooling and `dropout`.
 
@@ -34,7 +35,7 @@ class Model(_Part):
     freeze: only what follows the pooling is trained; the rest keeps the weights it begins with.
     """
 
-    family: Literal["plain", "four-block", "cnn-mlp", "keras-applications"]
+    family: Literal["plain", "four-block", "cnn-mlp", "keras-applications", "imported"]
     layers: str = ""
     widths: tuple[int, ...] = ()
     dense: int = Field(256, ge=2)
@@ -63,7 +64,7 @@ class Model(_Part):
                 raise ValueError('the keras-applications family needs a backbone, such as "mobilenet_v2"')
             if self.zscore:
                 raise ValueError("a keras-applications backbone has a normalization of its own: leave zscore out")
-        elif not self.widths or min(self.widths) < 1:
+        elif self.family != "imported" and (not self.widths or min(self.widths) < 1):
             raise ValueError(f"the {self.family} family needs widths, such as [32, 64, 128, 256]")
         return self
 

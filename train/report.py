@@ -5,9 +5,9 @@ from html import escape
 import numpy as np
 
 from edgefer.card import ModelCard
-from edgefer.train.datasets import Split
+from edgefer.html import Picture, contact_sheet, image, page, table
+from edgefer.train.data.dataset import Split
 from edgefer.train.evaluate import Evaluation
-from edgefer.train.page import Picture, contact_sheet, image, page, table
 from edgefer.train.plots import confusion_plot, reliability_plot
 from edgefer.train.shift import Shift
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from edgefer.bundle import Bundle
 from edgefer.interpreter import softmax
-from edgefer.train.datasets import Dataset, Split, Track
+from edgefer.train.data.dataset import Dataset, Split, Track
+from edgefer.train.data.ferplus import votes_of
 from edgefer.train.distill import asked
 from edgefer.train.evaluate import keras_logits
-from edgefer.train.ferplus import votes_of
-from edgefer.train.models import load_keras
+from edgefer.train.networks import load_keras
 
 PARTS, EPOCHS, BATCH, HIDDEN = 5, 12, 256, 256
 

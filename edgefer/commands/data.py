@@ -33,7 +33,7 @@ def check(
 
     from edgefer import console
     from edgefer.bundle import Bundle
-    from edgefer.train.audit import audit
+    from edgefer.train.data.audit import audit
 
     card = Bundle.open(bundle_path(bundle)).card if bundle else None
     found = audit(path, group_by=group_by, card=card, track=console.track)

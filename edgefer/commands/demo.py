@@ -20,10 +20,10 @@ def demo(
     """
     from edgefer import console
     from edgefer.bundle import new_directory
-    from edgefer.commands.conversion import convert
-    from edgefer.commands.device import run
-    from edgefer.commands.host import train
-    from edgefer.commands.proof import parity
+    from edgefer.commands.convert import convert
+    from edgefer.commands.run import run
+    from edgefer.commands.train import train
+    from edgefer.commands.verify import parity
 
     out = out or new_directory(Path("runs"), "demo")
     if out.exists():

@@ -12,8 +12,8 @@ from edgefer.errors import InputError
 if TYPE_CHECKING:
     from edgefer.bundle import Bundle
     from edgefer.card import ModelCard
-    from edgefer.devices.faces import Detector
-    from edgefer.train.datasets import Dataset
+    from edgefer.devices.faces.detectors import Detector
+    from edgefer.train.data.dataset import Dataset
 
 BundleArgument = Annotated[
     Path | None,
@@ -47,6 +47,7 @@ GroupBy = Annotated[
         "copies, which are only trained on.",
     ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows and pictures out, and list them.")]
 
 
@@ -67,7 +68,7 @@ def bundle_path(bundle: Path | None, *, or_shipped: bool = True) -> Path:
 def training_data(bundle, data: str, skip_bad: bool):
     """The data a bundle was trained on, loaded: as named, or as its training run remembers."""
     from edgefer import console
-    from edgefer.train.datasets import BUILT_IN, cache_folder, load_dataset
+    from edgefer.train.data.dataset import BUILT_IN, cache_folder, load_dataset
     from edgefer.train.pipeline import Order
 
     if not data:
@@ -102,7 +103,7 @@ def training_data(bundle, data: str, skip_bad: bool):
 
 def _grouping(card: "ModelCard", folder: Path) -> str:
     """The rule by which the training pictures belonged together, unless these are others: it matches none of them."""
-    from edgefer.train.folders import listing
+    from edgefer.train.data.folders import listing
 
     rule = card.provenance.group_by
     return rule if any(re.search(rule, str(file.relative_to(folder))) for _, _, file in listing(folder)[1]) else ""
@@ -163,8 +164,8 @@ def detector_maker(
     from functools import partial
 
     from edgefer import console
-    from edgefer.devices.faces import FrameDetector, HaarDetector
-    from edgefer.devices.yunet import YuNetDetector, cached_yunet, fetch_yunet
+    from edgefer.devices.faces.detectors import FrameDetector, HaarDetector
+    from edgefer.devices.faces.yunet import YuNetDetector, cached_yunet, fetch_yunet
 
     faces = faces or card.faces
     if name not in DETECTORS:
@@ -186,3 +187,8 @@ def detector_maker(
     if name == HaarDetector.name:
         return partial(HaarDetector, faces=faces, width=width)
     return partial(YuNetDetector, file or fetch_yunet(cached_yunet(), track=console.track))
+
+
+def check_share(option: str, share: float) -> None:
+    if not 0 <= share <= 0.95:
+        raise InputError(f"{option} {share:g}: the share to remove must lie between 0 and 0.95.")

@@ -14,9 +14,9 @@ from edgefer.errors import EdgeferError, InputError, MissingDependency
 
 if TYPE_CHECKING:
     from edgefer.card import ModelCard
-    from edgefer.devices.cameras import Source
-    from edgefer.devices.feeds import Feed
-    from edgefer.devices.sinks import Sink
+    from edgefer.devices.outputs.feeds import Feed
+    from edgefer.devices.outputs.sinks import Sink
+    from edgefer.devices.sources.cameras import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +41,9 @@ class Outputs:
         stop: that of the run, which then waits for no slow file.
         """
         from edgefer import __version__, console
-        from edgefer.devices import sinks
-        from edgefer.devices.feeds import Feed
-        from edgefer.devices.vitals import Vitals
+        from edgefer.devices.outputs import sinks
+        from edgefer.devices.outputs.feeds import Feed
+        from edgefer.devices.outputs.stats import Vitals
         from edgefer.records import UNSURE
 
         about = {"network": card.name, "runtime": runtime, "version": __version__}
@@ -102,7 +102,7 @@ class OpenOutputs:
     def conclude(self, frames: int) -> None:
         """After a run of so many frames: say what was saved. EdgeferError when a file has ended early, BrokenPipeError for stdout."""
         from edgefer import console
-        from edgefer.devices.sinks import STILLS
+        from edgefer.devices.outputs.sinks import STILLS
 
         if self.saved and self.saved.exists():
             last = f", the last of {frames} frames" if self.saved.suffix.lower() in STILLS and frames > 1 else ""
@@ -131,7 +131,7 @@ def parse_address(text: str, option: str) -> tuple[str, int]:
 def _needing(module: str, option: str, extra: str) -> ModuleType:
     """A module of edgefer.devices that needs an extra."""
     try:
-        return import_module(f"edgefer.devices.{module}")
+        return import_module(f"edgefer.devices.outputs.{module}")
     except ImportError as error:
         library = (error.name or module).partition(".")[0]
         raise MissingDependency(f"{option} needs {library}: pip install 'edgefer[{extra}]'") from None

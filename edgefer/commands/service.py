@@ -32,8 +32,8 @@ def install(
 
     from edgefer import console
     from edgefer.bundle import write_file
-    from edgefer.devices import service
-    from edgefer.devices.boards import this_board
+    from edgefer.devices.board import service
+    from edgefer.devices.board.boards import this_board
 
     words = _run_arguments(arguments)
     if user and user not in {known.pw_name for known in pwd.getpwall()}:
@@ -69,7 +69,7 @@ def install(
 def uninstall() -> None:
     """Stop the service and remove it. What it saved under /var/lib/edgefer stays. Needs root."""
     from edgefer import console
-    from edgefer.devices import service
+    from edgefer.devices.board import service
 
     if not service.FILE.exists():
         raise InputError(f"There is no service to remove: {service.FILE} is not there.")
@@ -84,7 +84,7 @@ def uninstall() -> None:
 def status() -> None:
     """Say how the service is. Exit code 1 when it does not run."""
     from edgefer import console
-    from edgefer.devices import service
+    from edgefer.devices.board import service
 
     wanted = ("ActiveState", "SubState", "StatusText", "NRestarts", "MemoryCurrent", "ActiveEnterTimestamp")
     lines = _systemctl("show", service.NAME, *(f"--property={name}" for name in wanted)).splitlines()
@@ -106,8 +106,8 @@ def _run_arguments(arguments: list[str]) -> list[str]:
     """The arguments of `edgefer run`, seen to be right. What they read is named from the root, as the service runs in a
     folder of its own; what they write lies there."""
     from edgefer.bundle import newest_bundle
-    from edgefer.commands.device import run
-    from edgefer.devices import service
+    from edgefer.commands.run import run
+    from edgefer.devices.board import service
 
     one = typer.Typer(add_completion=False)
     one.command()(run)
@@ -163,7 +163,7 @@ def _program() -> list[str]:
 def _check_root(verb: str) -> None:
     import os
 
-    from edgefer.devices import service
+    from edgefer.devices.board import service
 
     if os.geteuid() != 0:
         raise EdgeferError(
@@ -176,7 +176,7 @@ def _check_root(verb: str) -> None:
 def _systemctl(*arguments: str) -> str:
     import subprocess
 
-    from edgefer.devices.service import systemd_is_here
+    from edgefer.devices.board.service import systemd_is_here
 
     try:
         done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, timeout=60)

@@ -180,7 +180,7 @@ def test_a_network_calibrated_on_the_wrong_range_is_caught_by_question_2(convert
     How much it loses depends on the trained network: on 280 pictures it may be a failure or only doubtful, never a pass.
     """
     from edgefer.convert.quantize import to_int8
-    from edgefer.train.models import load_keras
+    from edgefer.train.networks import load_keras
 
     dark = (builtin.split("train").images[:64] // 40).astype(np.uint8)
     broken = to_int8(load_keras(converted, "keras"), dark)
@@ -192,7 +192,7 @@ def test_a_network_calibrated_on_the_wrong_range_is_caught_by_question_2(convert
 
 
 def test_permuted_labels_are_caught_by_question_2(converted, builtin):
-    from edgefer.train.datasets import Dataset, Split
+    from edgefer.train.data.dataset import Dataset, Split
 
     split = builtin.split("valid")
     moved = Split(images=split.images, labels=(split.labels + 1) % 7, ids=split.ids)

@@ -13,17 +13,17 @@ from edgefer import drawn, preprocess
 from edgefer.bundle import CARD, Bundle, write_bundle
 from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.convert.comparison import Budget, judge
-from edgefer.convert.metadata import with_metadata
 from edgefer.convert.prove import prove
 from edgefer.convert.quantize import to_float32, to_int8
-from edgefer.convert.weights import check_weights
 from edgefer.errors import EdgeferError
 from edgefer.interpreter import Network
 from edgefer.parity import make_vectors, verify
 from edgefer.preprocess import prepare, to_float
+from edgefer.tflite.metadata import with_metadata
+from edgefer.tflite.weights import check_weights
 from edgefer.train.backend import tensorflow
-from edgefer.train.datasets import Dataset, Split
-from edgefer.train.models import keras_bytes
+from edgefer.train.data.dataset import Dataset, Split
+from edgefer.train.networks import keras_bytes
 
 LABELS = drawn.EXPRESSIONS
 NOTHING = Provenance(data="drawn", split_sizes={}, recipe={}, seed=0, epoch=1, versions={})

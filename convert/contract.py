@@ -1,0 +1,198 @@
+"""What a network from elsewhere makes of pixels and means by its answers: stated, read off its file, or measured."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from edgefer.card import InputSpec, OutputSpec
+from edgefer.errors import InputError
+from edgefer.metrics import wilson_interval
+from edgefer.train.data.dataset import Split
+
+Affine = tuple[float | tuple[float, ...], float | tuple[float, ...]]  # pixel * scale + offset
+# The ways in which published networks take pixels, and who publishes them so.
+SCALES: dict[str, Affine] = {
+    "0..1": (1 / 255, 0.0),
+    "0..255": (1.0, 0.0),
+    "-1..1": (2 / 255, -1.0),
+    "imagenet": (
+        tuple(1 / 255 / deviation for deviation in (0.229, 0.224, 0.225)),
+        tuple(-mean / deviation for mean, deviation in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))),
+    ),
+    "caffe": (1.0, (-103.939, -116.779, -123.68)),  # with color bgr
+}
+LABEL_ORDERS = {
+    "FER2013": ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
+    "RAF-DB": ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"),
+    "AffectNet": ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry"),
+    "alphabetical": ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"),
+}
+
+
+class Color(StrEnum):
+    """The order of a network's channels."""
+
+    GRAY = "gray"
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """How a network is to be fed and read.
+
+    scale: a name of SCALES, or "stated" for other numbers. values: it computes on pixel * values[0] + values[1].
+    labels: in the order of its answers. order: where that order comes from.
+    """
+
+    scale: str
+    values: Affine
+    color: Color
+    output: OutputSpec
+    labels: tuple[str, ...]
+    order: str = "stated"
+
+    def spec(self, height: int, width: int) -> InputSpec:
+        scale, offset = self.values
+        return InputSpec(height=height, width=width, color=self.color.value, scale=scale, offset=offset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stated:
+    """What is known of a contract, from the command line or from the file; None: not known.
+
+    because: a sentence for each thing that the file gave away.
+    """
+
+    scale: tuple[str, Affine] | None = None
+    color: Color | None = None
+    output: OutputSpec | None = None
+    labels: tuple[str, ...] | None = None
+    because: tuple[str, ...] = ()
+
+    def over(self, file: "Stated", where: str) -> "Stated":
+        """These, and of the file's what is not stated here; InputError where the two contradict each other."""
+        if self.output and file.output and self.output != file.output:
+            raise InputError(
+                f"{where} answers with {file.output.values}, not {self.output.values}: leave --outputs out, or the softmax "
+                "would be done twice or never."
+            )
+        if self.scale and file.scale and not same_affine(self.scale[1], file.scale[1]):
+            raise InputError(
+                f"{where} itself says that it takes {describe(file.scale)}, not {describe(self.scale)}: leave --scale out, or "
+                "pixels would be scaled twice."
+            )
+        return Stated(
+            scale=self.scale or file.scale,
+            color=self.color or file.color,
+            output=self.output or file.output,
+            labels=self.labels or file.labels,
+            because=file.because,
+        )
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A contract that may be the network's, and how often it is right under it on labelled images."""
+
+    contract: Contract
+    right: np.ndarray = field(repr=False)  # bool [n]
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.right.mean())
+
+
+def parse_scale(text: str) -> tuple[str, Affine]:
+    """A name of SCALES, or two numbers "SCALE,OFFSET" of pixel * SCALE + OFFSET; InputError otherwise."""
+    if text in SCALES:
+        return text, SCALES[text]
+    try:
+        scale, offset = (float(number) for number in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"--scale {text!r} is none of {', '.join(SCALES)}, nor two numbers such as 0.0078,-1 for pixel * 0.0078 - 1."
+        ) from None
+    if not (np.isfinite(scale) and np.isfinite(offset) and scale):
+        raise InputError(f"--scale {text!r}: pixel * {scale:g} + {offset:g} says nothing of a pixel.")
+    return "stated", (scale, offset)
+
+
+def describe(scale: tuple[str, Affine]) -> str:
+    name, (factor, offset) = scale
+    return f"pixels * {factor:.6g} + {offset:.6g}" if name == "stated" else f"pixels as {name}"
+
+
+def same_affine(one: Affine, other: Affine, tolerance: float = 1e-3) -> bool:
+    """Whether two ways to scale pixels are the same, to so much of the range."""
+    pixels = np.array([[0.0], [255.0]])
+    ends = [pixels * np.asarray(scale, float) + np.asarray(offset, float) for scale, offset in (one, other)]
+    return bool((np.abs(ends[0] - ends[1]) <= tolerance * np.ptp(ends[1], axis=0).max()).all())
+
+
+def candidates(known: Stated, channels: int, classes: int, data_labels: Sequence[str] = ()) -> list[Contract]:
+    """Every contract that what is known leaves open. With no data labels only what needs no measuring to tell."""
+    colors = [known.color] if known.color else [Color.GRAY] if channels == 1 else [Color.RGB, Color.BGR]
+    scales = [known.scale] if known.scale else [(name, values) for name, values in SCALES.items() if channels == 3 or name in ("0..1", "0..255", "-1..1")]  # fmt: skip
+    orders = {"stated": known.labels} if known.labels else _orders(classes, data_labels)
+    return [
+        Contract(
+            scale=name, values=values, color=color, output=known.output or OutputSpec(), labels=labels, order=order
+        )
+        for (name, values), color, (order, labels) in itertools.product(scales, colors, orders.items())
+    ]
+
+
+def _orders(classes: int, data_labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    orders = {"of the data": tuple(data_labels)} if len(data_labels) == classes else {}
+    if orders:
+        orders |= {"alphabetical": tuple(sorted(data_labels))}
+    known = {name: labels for name, labels in LABEL_ORDERS.items() if set(labels) == set(data_labels)}
+    different: dict[str, tuple[str, ...]] = {}
+    for name, labels in (known | orders).items():
+        if labels not in different.values():
+            different[name] = labels
+    return different
+
+
+def measure(
+    contracts: Sequence[Contract], split: Split, labels: Sequence[str], logits: Callable[[Contract], np.ndarray]
+) -> list[Hypothesis]:
+    """Each contract on labelled images, the best first. logits: [n, classes] of the split's images under a contract, which
+    are asked once for all orders of labels."""
+    truth = np.array(labels)[split.labels]
+    answers: dict[tuple, np.ndarray] = {}
+    found = []
+    for contract in contracts:
+        key = (contract.scale, contract.values, contract.color)
+        if key not in answers:
+            answers[key] = logits(contract).argmax(axis=1)
+        found.append(Hypothesis(contract, np.array(contract.labels)[answers[key]] == truth))
+    return sorted(found, key=lambda one: -one.accuracy)
+
+
+def choose(found: list[Hypothesis], where: str) -> Contract:
+    """The contract that fits; InputError where the data does not decide it, or where none fits."""
+    best = found[0]
+    low, _ = wilson_interval(best.accuracy, len(best.right))
+    if low <= 1 / len(best.contract.labels):
+        raise InputError(
+            f"No way to feed {where} is right more often than guessing: the best, {_words(best)}. Are --labels in the order of its "
+            "answers, and are these images like those it was trained on?"
+        )
+    for other in found[1:]:
+        # McNemar's view: only images on which the two differ say anything.
+        better, worse = int((best.right & ~other.right).sum()), int((other.right & ~best.right).sum())
+        if better - worse <= 2 * np.sqrt(better + worse):
+            raise InputError(
+                f"The images do not decide how {where} is to be fed: {_words(best)}, {_words(other)}. State --scale, --color or "
+                "--labels, or give more images."
+            )
+    return best.contract
+
+
+def _words(one: Hypothesis) -> str:
+    return f"{one.accuracy:.1%} with {one.contract.scale}, {one.contract.color}, labels {one.contract.order}"

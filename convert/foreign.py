@@ -1,0 +1,270 @@
+"""Networks from elsewhere, as files that nobody vouches for: what they are, what they say of themselves, what they answer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgefer.card import InputSpec, OutputSpec
+from edgefer.convert.contract import SCALES, Color, Stated
+from edgefer.errors import InputError
+from edgefer.interpreter import Network
+from edgefer.preprocess import to_float
+from edgefer.tflite.flatbuffer import Model, Tensor, read_model
+
+if TYPE_CHECKING:
+    from edgefer.train.keras_layers import Built
+
+MAX_BYTES = 1 << 30
+KERAS, TFLITE = (".keras", ".h5", ".hdf5"), (".tflite", ".lite")
+PROBABILITIES, LOGITS = OutputSpec(values="probabilities"), OutputSpec()
+INTEGERS = {"UINT8": np.uint8, "INT8": np.int8}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """A network as it came.
+
+    shape: height, width, channels of its input. logits: (uint8 [n, h, w, c], InputSpec, OutputSpec) -> float32 [n, classes],
+    asked of the network as it is. told: what its file says of its contract.
+    layers: its Keras layers and how they are connected, where it has them; passes: names of those that only scale pixels.
+    content: the .tflite file, where it is one.
+    """
+
+    name: str
+    sha256: str
+    kind: str
+    shape: tuple[int, int, int]
+    classes: int
+    told: Stated
+    logits: Callable[[np.ndarray, InputSpec, OutputSpec], np.ndarray] = field(repr=False)
+    layers: "tuple[Built, dict] | None" = field(default=None, repr=False)
+    passes: frozenset[str] = frozenset()
+    content: bytes = field(default=b"", repr=False)
+
+
+def read_foreign(path: Path) -> Foreign:
+    """A network file as a Foreign; InputError in one sentence for whatever is no image classifier that can be read."""
+    import hashlib
+
+    if path.is_dir():
+        content, kind = saved_model_as_tflite(path), "SavedModel"
+    else:
+        content, kind = _read(path), path.suffix.lower()
+    common = {"name": path.stem, "sha256": hashlib.sha256(content).hexdigest()}
+    if content[4:8] == b"TFL3":
+        return _tflite(content, kind, str(path), common)
+    if content[:4] == b"PK\x03\x04" or content[:8] == b"\x89HDF\r\n\x1a\n":
+        return _keras(content, str(path), common)
+    raise InputError(f"{path} is no Keras file (.keras, .h5) and no .tflite: {_what_instead(path)}")
+
+
+def _read(path: Path) -> bytes:
+    from edgefer.files import read_regular
+
+    return read_regular(path, MAX_BYTES, error=InputError)
+
+
+def _what_instead(path: Path) -> str:
+    if path.suffix.lower() == ".onnx":
+        return (
+            "no kept ONNX converter installs beside TensorFlow 2.21, so make a .tflite of it elsewhere (pip install onnx2tf in an "
+            "environment of its own; onnx2tf -i FILE) and import that."
+        )
+    if path.suffix.lower() in (".pt", ".pth", ".ckpt"):
+        return (
+            "a PyTorch file holds code and no architecture: export it with litert-torch to a .tflite and import that."
+        )
+    return "name a network file."
+
+
+def _shape(shape: tuple, where: str) -> tuple[int, int, int]:
+    """Height, width and channels of an input [n, h, w, c] or [n, h, w]."""
+    sides = tuple(int(side) if side else 0 for side in shape[1:])
+    if len(sides) == 2:
+        sides = (*sides, 1)
+    if len(sides) != 3 or sides[2] not in (1, 3) or not all(16 <= side <= 512 for side in sides[:2]):
+        raise InputError(
+            f"{where} takes {list(shape)}: edgefer runs networks of one image [1, height, width, 1 or 3] of 16 to 512 pixels a "
+            "side, channels last."
+        )
+    return sides[0], sides[1], sides[2]
+
+
+def _keras(content: bytes, where: str, common: dict) -> Foreign:
+    from edgefer.train.keras_file import read_layers
+
+    built, architecture = read_layers(content, where)
+    network = built.layer
+    if len(network.inputs) != 1 or len(network.outputs) != 1 or len(network.output_shape) != 2:
+        raise InputError(
+            f"{where} has {len(network.inputs)} inputs and {len(network.outputs)} outputs of the shape {network.output_shape}: edgefer "
+            "runs classifiers, of one image in and one row of answers out."
+        )
+    shape = _shape(network.input_shape, where)
+    passes, told = _keras_contract(built, shape[2])
+    output = _keras_output(built, where)
+
+    def logits(pixels: np.ndarray, spec: InputSpec, kind: OutputSpec) -> np.ndarray:
+        values = to_float(pixels, spec)
+        answers = [np.asarray(network(values[at : at + 128], training=False)) for at in range(0, len(values), 128)]
+        return _as_logits(np.concatenate(answers), kind)
+
+    return Foreign(
+        **common, kind="Keras", shape=shape, classes=int(network.output_shape[-1]), logits=logits,
+        told=Stated(scale=told.scale, output=output, because=told.because), layers=(built, architecture), passes=passes,
+    )  # fmt: skip
+
+
+def _as_logits(answers: np.ndarray, kind: OutputSpec) -> np.ndarray:
+    answers = answers.astype(np.float32)
+    return answers if kind == LOGITS else np.log(np.maximum(answers, 1e-7)).astype(np.float32)
+
+
+def _flat_layers(built: "Built") -> list:
+    return [layer for part in built.parts for layer in (_flat_layers(part) if part.parts else [part.layer])]
+
+
+def _keras_contract(built: "Built", channels: int) -> tuple[frozenset[str], Stated]:
+    """Which first layers only scale pixels, and what they give away: the network takes what they are made for."""
+    scaling = []
+    for layer in _flat_layers(built):
+        kind = type(layer).__name__
+        if kind in ("Rescaling", "Normalization"):
+            scaling.append(layer)
+        elif kind != "InputLayer":
+            break
+    if not scaling:
+        return frozenset(), Stated()
+    scale, offset = affine_of(scaling, channels)
+    low, high = float(np.min(offset)), float(np.max(255 * scale + offset))
+    if high - low > 64:  # after its own scaling the range is still that of bytes: it scales something else
+        return frozenset(), Stated()
+    names = ", ".join(layer.name for layer in scaling)
+    largest = float(np.max(np.abs(255 * scale + offset)))
+    if largest < 0.5:  # made for 0..1 or less: 0..255 scaled twice would leave next to nothing
+        return frozenset(), Stated()
+    return frozenset(layer.name for layer in scaling), Stated(
+        scale=("0..255", SCALES["0..255"]),
+        because=(f"its first layers ({names}) scale pixels of 0..255 to {low:.3g}..{high:.3g}",),
+    )
+
+
+def affine_of(layers: list, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and offset, float64 [channels], that Rescaling and Normalization layers make together."""
+    scale, offset = np.ones(channels), np.zeros(channels)
+    for layer in layers:
+        if type(layer).__name__ == "Rescaling":
+            factor, shift = np.asarray(layer.scale, float), np.asarray(layer.offset, float)
+        else:
+            deviation = np.maximum(np.sqrt(np.asarray(layer.variance, float).ravel()), 1e-7)
+            factor, shift = 1 / deviation, -np.asarray(layer.mean, float).ravel() / deviation
+        scale, offset = scale * factor, offset * factor + shift
+    return scale, offset
+
+
+def _keras_output(built: "Built", where: str) -> OutputSpec:
+    last = _flat_layers(built)[-1]
+    name = getattr(getattr(last, "activation", None), "__name__", "")
+    if type(last).__name__ == "Softmax" or name == "softmax":
+        return PROBABILITIES
+    if name in ("sigmoid", "hard_sigmoid"):
+        raise InputError(
+            f"{where} ends with a sigmoid: it gives each label a probability of its own, where edgefer wants one label of several. "
+            "Train it with a softmax, or with none and from_logits=True."
+        )
+    return LOGITS
+
+
+def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
+    model = read_model(content, where)
+    if len(model.main.inputs) != 1 or len(model.main.outputs) != 1:
+        raise InputError(
+            f"{where} has {len(model.main.inputs)} inputs and {len(model.main.outputs)} outputs: edgefer runs classifiers, of one "
+            "image in and one row of answers out."
+        )
+    image, answer = model.main.inputs[0], model.main.outputs[0]
+    shape, classes = _shape(image.shape, where), int(answer.shape[-1])
+    if any(size != 1 for size in answer.shape[:-1]):
+        raise InputError(f"{where} answers with {list(answer.shape)}, not one row of labels: it is no classifier.")
+
+    def logits(pixels: np.ndarray, spec: InputSpec, output: OutputSpec) -> np.ndarray:
+        return Network(content, spec, classes, output=output).logits(pixels)
+
+    scale = _quantized_scale(image)
+    because = (f"its {image.dtype} input stands for {_range(scale[1])}",) if scale else ()
+    told = Stated(
+        scale=scale,
+        output=_tflite_output(model, where),
+        labels=_packed_labels(content, classes),
+        color=Color.GRAY if shape[2] == 1 else None,
+        because=because,
+    )
+    return Foreign(**common, kind=kind, shape=shape, classes=classes, told=told, logits=logits, content=content)
+
+
+def _quantized_scale(image: Tensor) -> tuple | None:
+    """What an integer input says of itself: quanta q stand for (q - zero) * step, and q is the pixel, or pixel - 128."""
+    if image.dtype not in INTEGERS or len(image.steps) != 1:
+        return None
+    step, zero = image.steps[0], (image.zeros or (0,))[0]
+    offset = -zero * step if image.dtype == "UINT8" else -(zero + 128) * step
+    return "stated", (step, offset)
+
+
+def _range(values: tuple) -> str:
+    return f"{values[1]:.4g}..{255 * values[0] + values[1]:.4g}"
+
+
+def _tflite_output(model: Model, where: str) -> OutputSpec:
+    ends = [
+        operator.name for operator in model.main.operators if operator.name not in ("QUANTIZE", "DEQUANTIZE", "RESHAPE")
+    ]
+    if ends and ends[-1] == "LOGISTIC":
+        raise InputError(
+            f"{where} ends with a sigmoid: edgefer wants one label of several, so train it with a softmax."
+        )
+    return PROBABILITIES if ends and ends[-1] == "SOFTMAX" else LOGITS
+
+
+def _packed_labels(content: bytes, classes: int) -> tuple[str, ...] | None:
+    """The labels.txt that TFLite Metadata packs at the end of a file, where it fits."""
+    import io
+    import zipfile
+    import zlib
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            name = next(name for name in archive.namelist() if name.endswith(".txt"))
+            with archive.open(name) as part:
+                labels = parse_labels(part.read(1 << 16).decode())
+    except (
+        zipfile.BadZipFile,
+        StopIteration,
+        UnicodeDecodeError,
+        zlib.error,
+        ValueError,
+        OSError,
+        RuntimeError,
+        EOFError,
+    ):
+        return None
+    return labels if len(labels) == classes else None
+
+
+def parse_labels(text: str) -> tuple[str, ...]:
+    """Labels of a file with one on each line, as "happy" or as "0 happy", Teachable Machine's way."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    numbered = [line.partition(" ") for line in lines]
+    if lines and all(number == str(at) and rest for at, (number, _, rest) in enumerate(numbered)):
+        return tuple(rest.strip() for _, _, rest in numbered)
+    return tuple(lines)
+
+
+def saved_model_as_tflite(folder: Path) -> bytes:
+    """A SavedModel's float32 .tflite, made in a process of its own from a graph of nothing but arithmetic."""
+    from edgefer.convert.saved_model import to_tflite
+
+    return to_tflite(folder)

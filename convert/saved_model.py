@@ -1,0 +1,125 @@
+"""SavedModel folders from strangers: a graph can read and write files, so its operators are looked at before it is loaded.
+
+As a program (python -m edgefer.convert.saved_model FOLDER OUT) it converts in a process of its own, so that whatever
+TensorFlow does with a file of somebody else's, it does it there.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from edgefer.errors import InputError
+from edgefer.text import printable
+
+MAX_GRAPH_BYTES = 256 << 20
+TIMEOUT_S = 600
+# What a network of images is computed with.
+OPERATORS = {
+    "Add", "AddN", "AddV2", "All", "ArgMax", "Assert", "AssignVariableOp", "AvgPool", "BatchMatMulV2", "BiasAdd",
+    "Cast", "Concat", "ConcatV2", "Const", "Conv2D", "DepthwiseConv2dNative", "Div", "Einsum", "Elu", "Enter",
+    "Equal", "Exp", "ExpandDims", "Fill", "Floor", "FloorDiv", "FloorMod", "FusedBatchNorm", "FusedBatchNormV2",
+    "FusedBatchNormV3", "GatherV2", "Gelu", "Greater", "GreaterEqual", "HardSwish", "Identity", "IdentityN",
+    "LeakyRelu", "Less", "LessEqual", "Log", "LogicalAnd", "LogicalNot", "LogicalOr", "MatMul", "Max", "MaxPool",
+    "Maximum", "Mean", "Min", "Minimum", "MirrorPad", "Mul", "Neg", "NoOp", "NotEqual", "Pack", "Pad", "PadV2",
+    "PartitionedCall", "Placeholder", "Pow", "Prod", "RandomUniform", "Range", "Rank", "ReadVariableOp", "RealDiv",
+    "Relu", "Relu6", "Reshape", "ResizeBilinear", "ResizeNearestNeighbor", "Round", "Rsqrt", "Select", "SelectV2",
+    "Selu", "Shape", "Sigmoid", "Sign", "Slice", "Softmax", "Softplus", "SpaceToBatchND", "BatchToSpaceND", "Split",
+    "SplitV", "Sqrt", "Square", "SquaredDifference", "Squeeze", "StatefulPartitionedCall", "StopGradient",
+    "StridedSlice", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Unpack", "VarHandleOp", "VarIsInitializedOp",
+    "VariableV2", "Assign", "Where", "ZerosLike", "DisableCopyOnRead",
+}  # fmt: skip
+# Of the functions that save and restore the variables, which every SavedModel brings and nothing here calls.
+KINDS = {"user_object", "variable", "function", "bare_concrete_function", "constant", "captured_tensor"}
+SAVERS = {"SaveV2", "MergeV2Checkpoints", "ShardedFilename", "StringJoin", "RestoreV2", "StaticRegexFullMatch"}
+
+
+def check_saved_model(folder: Path) -> None:
+    """InputError unless the folder is a SavedModel whose graphs hold nothing but arithmetic."""
+    from edgefer.files import read_regular
+    from edgefer.train.backend import tensorflow
+
+    file = folder / "saved_model.pb"
+    if not file.is_file():
+        raise InputError(
+            f"{folder} is no SavedModel: it has no saved_model.pb. Name a folder that model.export() wrote, or a file."
+        )
+    content = read_regular(file, MAX_GRAPH_BYTES, error=InputError)
+    tensorflow()
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    saved = SavedModel()
+    try:
+        saved.ParseFromString(content)
+    except DecodeError:
+        raise InputError(f"{file} cannot be read: save the network again.") from None
+    if not saved.meta_graphs:
+        raise InputError(f"{file} holds no network.")
+    for meta in saved.meta_graphs:
+        _check_graph(meta, str(folder))
+
+
+def _check_graph(meta: Any, where: str) -> None:
+    if not meta.object_graph_def.nodes:
+        raise InputError(
+            f"{where} was saved by TensorFlow 1: save the network again with TensorFlow 2, or make a .tflite."
+        )
+    if odd := {node.WhichOneof("kind") for node in meta.object_graph_def.nodes} - KINDS:
+        raise InputError(
+            f"{where} brings {', '.join(sorted(map(str, odd)))}, which acts when it is loaded: edgefer loads none."
+        )
+    functions = {function.signature.name: function.node_def for function in meta.graph_def.library.function}
+    left, called = list(meta.object_graph_def.concrete_functions), set()
+    while left:  # all that loading or asking the network can reach
+        if (name := left.pop()) in called or name not in functions:
+            continue
+        called.add(name)
+        for node in functions[name]:
+            for value in node.attr.values():
+                left += [one.name for one in (value.func, *value.list.func) if one.name]
+    for name, nodes in (("", meta.graph_def.node), *functions.items()):
+        for node in nodes:
+            if node.op not in (OPERATORS if name in called else OPERATORS | SAVERS) and node.op not in functions:
+                raise InputError(
+                    f"{where} holds the operator {printable(node.op)!r:.60}, which edgefer does not load: it may act, or is not for "
+                    "images. Save the network as .keras, or make a .tflite of it."
+                )
+
+
+def to_tflite(folder: Path) -> bytes:
+    """A SavedModel's float32 .tflite. InputError for what is refused, or what TensorFlow cannot convert."""
+    check_saved_model(folder)
+    with tempfile.TemporaryDirectory() as work:
+        out = Path(work) / "network.tflite"
+        command = [sys.executable, "-m", "edgefer.convert.saved_model", str(folder), str(out)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, errors="replace")
+        except subprocess.TimeoutExpired:
+            raise InputError(f"{folder} was not converted within {TIMEOUT_S} s.") from None
+        if done.returncode or not out.is_file():
+            why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise InputError(f"TensorFlow cannot make a .tflite of {folder}: {why:.200}")
+        return out.read_bytes()
+
+
+def _convert(folder: str, out: str) -> None:
+    from edgefer.train.backend import tensorflow
+
+    tf = tensorflow()
+    loaded = tf.saved_model.load(folder)
+    signature = loaded.signatures["serving_default"]
+    (name, spec), *more = signature.structured_input_signature[1].items()
+    if more:
+        raise ValueError(f"its serving_default takes {1 + len(more)} inputs")
+    fixed = tf.TensorSpec((1, *spec.shape[1:]), spec.dtype)
+    function = tf.function(lambda pixels: next(iter(signature(**{name: pixels}).values()))).get_concrete_function(fixed)
+    Path(out).write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([function], loaded).convert())
+
+
+if __name__ == "__main__":
+    try:
+        _convert(*sys.argv[1:3])
+    except Exception as error:
+        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")

@@ -1,0 +1,1 @@
+"""The computer itself: what it is, whether it is well, and running as its service."""

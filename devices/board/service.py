@@ -1,0 +1,111 @@
+"""The systemd unit under which `edgefer run` is left running: restarted when it fails or hangs, and kept from the rest."""
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+NAME = "edgefer"
+FILE = Path(f"/etc/systemd/system/{NAME}.service")
+SECRETS = Path(f"/etc/{NAME}.env")  # EDGEFER_TOKEN=..., EDGEFER_*_PASSWORD=...; systemd reads it as root
+WATCHDOG_S = 30  # more than twice what a hung call takes to be noticed (edgefer.devices.threads.HANG_S)
+
+_UNIT = """\
+# Written by `edgefer service install`.
+[Unit]
+Description=edgefer: facial expressions
+After=network.target
+StartLimitIntervalSec=300
+StartLimitBurst=5
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart={command}
+Restart=on-failure
+RestartSec=5
+WatchdogSec={watchdog}
+TimeoutStopSec=30
+MemoryMax={memory}M
+{user}
+SupplementaryGroups={groups}
+StateDirectory={name}
+CacheDirectory={name}
+WorkingDirectory=%S/{name}
+Environment=XDG_CACHE_HOME=%C/{name}
+EnvironmentFile=-{secrets}
+UMask=0077
+# A core dump would hold the camera's pictures.
+LimitCORE=0
+
+# Nothing but the cameras, a Coral, the network and its own folder.
+DevicePolicy=closed
+DeviceAllow=char-video4linux rw
+DeviceAllow=char-media rw
+DeviceAllow=char-dma_heap rw
+DeviceAllow=char-usb_device rw
+DeviceAllow=char-apex rw
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
+ProtectSystem=strict
+ProtectHome=read-only
+PrivateTmp=yes
+ProtectProc=invisible
+ProtectClock=yes
+ProtectHostname=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+RemoveIPC=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged
+SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def unit(
+    program: Sequence[str], arguments: Sequence[str], *, memory_mb: int, user: str = "", groups: Sequence[str]
+) -> str:
+    """The unit's text. program, arguments: the command line. user: "" for one that systemd makes up (DynamicUser).
+
+    groups: whose devices it may open, such as video.
+    """
+    return _UNIT.format(
+        command=" ".join(quoted(word) for word in (*program, *arguments)),
+        watchdog=WATCHDOG_S,
+        memory=memory_mb,
+        user=f"User={user}" if user else "DynamicUser=yes",
+        groups=" ".join(groups),
+        name=NAME,
+        secrets=SECRETS,
+    )
+
+
+def quoted(word: str) -> str:
+    """A word of ExecStart: systemd.service(5) expands $ and %, and splits at spaces."""
+    word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{word}"' if not word or set(word) & set(" \t;'\"\\") else word
+
+
+def shut_folder(file: Path) -> Path | None:
+    """The outermost folder on the way to `file` that not everybody may enter, or None. A made-up user is everybody."""
+    for folder in reversed(file.absolute().parents):
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            return folder
+    return None
+
+
+def systemd_is_here() -> bool:
+    """Whether systemd runs this computer (sd_booted(3))."""
+    return os.path.isdir("/run/systemd/system")

@@ -1,0 +1,263 @@
+"""Keeps each face's number from frame to frame, and carries its box over the frames in which nothing is sought."""
+
+import math
+import time
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+
+from edgefer.devices.faces.detectors import Box, Detector, Found
+from edgefer.records import Frame
+
+SAME = 0.3  # least overlap (intersection over union) for a detection to be a known face
+NEAR = 1.0  # a face lost from view may come back so many of its sides away
+HITS = 2  # detections in a row before a new face is shown: a cascade's false alarms last one frame
+MISSES = 3  # detections in a row without a face before it counts as lost
+CARRY_S = 0.6  # longest time a face is carried without being detected again
+FORGET_S = 1.0  # a lost face that is found again sooner keeps its number; a longer gap between frames starts all anew
+PATCH = 32  # pixels of a face's side while it is followed
+REACH = 0.5  # how far a face is looked for around its last box, in its sides
+ALIKE = 0.5  # least correlation with the patch of the last detection for a face to still be there
+LEAST_CONTRAST = 2.0  # standard deviation of a patch, of 255
+LEVEL_S = 0.2  # time constant of the eyes' smoothing: landmarks tremble, and a crop that rolls to and fro flickers
+
+
+class Pace:
+    """How many frames may pass from one detection to the next, so that a frame rate is kept on average.
+
+    Told how long things took, which is all it knows of the board's speed. With no `target_fps` every frame is searched.
+    """
+
+    def __init__(self, target_fps: float | None = None):
+        self.target_fps = target_fps
+        self._seek_s = self._carry_s = self._rest_s = 0.0
+
+    def sought(self, seconds: float) -> None:
+        """What a frame took in which faces were sought."""
+        self._seek_s = _mean(self._seek_s, seconds)
+
+    def carried(self, seconds: float) -> None:
+        """What a frame took in which they were only followed."""
+        self._carry_s = _mean(self._carry_s, seconds)
+
+    def rest(self, seconds: float) -> None:
+        """What the loop did with a frame before or after that. Nothing where it is done meanwhile, on another core."""
+        self._rest_s = _mean(self._rest_s, seconds)
+
+    @property
+    def apart(self) -> int:
+        """1 searches every frame, 3 every third; never further apart than faces may be carried."""
+        if self.target_fps is None:
+            return 1
+        budget_s = 1 / self.target_fps - self._rest_s
+        if self._seek_s <= budget_s:
+            return 1
+        most = max(2, int(CARRY_S / 2 * self.target_fps))
+        spare_s = budget_s - self._carry_s
+        return min(most, math.ceil((self._seek_s - self._carry_s) / spare_s)) if spare_s > 0 else most
+
+
+def _mean(old: float, new: float) -> float:
+    return old + 0.2 * (new - old) if old else new
+
+
+@dataclass(eq=False)
+class _Track:
+    """A face over time."""
+
+    number: int
+    face: Found
+    hits: int = 1
+    misses: int = 0
+    lost: bool = False
+    seen_s: float = 0.0
+    _seen: tuple[np.ndarray, Box] | None = field(default=None, repr=False)
+    _patch: np.ndarray | None = field(default=None, repr=False)
+
+    def see(self, frame: Frame, box: Box) -> None:
+        """Take down where and when it was detected."""
+        self.seen_s, self._seen, self._patch = frame.time_s, (frame.image_bgr, box), None
+
+    @property
+    def patch(self) -> np.ndarray:
+        """What it looked like when last detected, gray, PATCH pixels a side or less. Cut when first asked for: with a
+        detection in every frame hardly ever."""
+        if self._patch is None:
+            assert self._seen is not None
+            self._patch, self._seen = _patch(*self._seen), None  # and the frame is let go
+        return self._patch
+
+
+class Tracker:
+    """Faces with stable numbers out of a detector, from frame to frame of one source.
+
+    A new face is shown after two detections in a row, except in a first frame, which has nothing to be compared with; a
+    face that three detections miss is lost. So a frame in which the detector fails is no gap, and its false alarm no face.
+    """
+
+    def __init__(self, detector: Detector, *, target_fps: float | None = None):
+        self.detector, self.name = detector, detector.name
+        self.pace = Pace(target_fps)
+        self._tracks: list[_Track] = []
+        self._count = 0
+        self._last_s: float | None = None
+        self._since = 0  # frames since faces were last sought
+
+    def follow(self, frame: Frame) -> list[Found]:
+        """The faces of the next frame, the largest first, each with its number in `track`."""
+        began = time.perf_counter()
+        gap_s = math.inf if self._last_s is None else frame.time_s - self._last_s
+        fresh = not 0 <= gap_s < FORGET_S
+        if fresh:
+            self._tracks.clear()
+        self._last_s = frame.time_s
+        self._since += 1
+        followed = [track for track in self._tracks if not track.lost]
+        due = fresh or self._since >= self.pace.apart or any(track.hits < HITS for track in followed)
+        if not due:
+            for track in followed:
+                self._carry(track, frame)
+        sought = due or any(track.lost for track in followed)
+        if sought:
+            self._seek(frame, fresh)
+            self._since = 0
+        self._tracks = [
+            track
+            for track in self._tracks
+            if frame.time_s - track.seen_s < FORGET_S and not (track.lost and track.hits < HITS)
+        ]
+        (self.pace.sought if sought else self.pace.carried)(time.perf_counter() - began)
+        shown = [track.face for track in self._tracks if track.hits >= HITS and not track.lost]
+        return sorted(shown, key=lambda face: -face.side)
+
+    def _carry(self, track: _Track, frame: Frame) -> None:
+        """Move a face to where its patch fits best, or lose it."""
+        moved = _follow(frame.image_bgr, track.face.box_xyxy, track.patch)
+        if moved is None or frame.time_s - track.seen_s > CARRY_S:
+            track.lost = True
+        else:
+            track.face = track.face.moved(*moved)
+
+    def _seek(self, frame: Frame, fresh: bool) -> None:
+        found = self.detector.find(frame.image_bgr)
+        # Boxes overlap from detection to detection unless a face is quick or missed: only such are looked for first.
+        pairs = _pairs([track for track in self._tracks if not track.lost], found)
+        if rest := [track for track in self._tracks if track not in pairs]:
+            for track in rest:
+                if not track.lost:
+                    self._carry(track, frame)
+            pairs |= _pairs(rest, [face for face in found if not any(face is other for other in pairs.values())])
+        for track in self._tracks:
+            if track not in pairs:
+                track.misses += 1
+                track.lost = track.lost or track.misses >= MISSES or track.hits < HITS
+        for track, face in pairs.items():
+            eyes = None if track.lost else track.face.eyes_xy
+            track.face = replace(_steadied(face, eyes, frame.time_s - track.seen_s), track=track.number)
+            track.hits, track.misses, track.lost = track.hits + 1, 0, False
+            track.see(frame, face.box_xyxy)
+        known = list(pairs.values())
+        for face in found:
+            if not any(face is other for other in known):
+                self._count += 1
+                face = replace(face, track=self._count)
+                track = _Track(self._count, face, hits=HITS if fresh else 1)
+                track.see(frame, face.box_xyxy)
+                self._tracks.append(track)
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes, 0..1."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    return both / ((one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1]) - both)
+
+
+def _pairs(tracks: list[_Track], found: list[Found]) -> dict[_Track, Found]:
+    """Which detection is which known face: the greatest overlap first, and what was lost nearby last."""
+    likely = []
+    for track in tracks:
+        for face in found:
+            likeness = overlap(track.face.box_xyxy, face.box_xyxy)
+            if likeness >= SAME or (track.lost and _near(track.face, face)):
+                likely.append((likeness, track, face))
+    pairs: dict[_Track, Found] = {}
+    for _, track, face in sorted(likely, key=lambda pair: (pair[1].lost, -pair[0])):
+        if track not in pairs and not any(face is taken for taken in pairs.values()):
+            pairs[track] = face
+    return pairs
+
+
+def _near(one: Found, other: Found) -> bool:
+    (ax, ay), (bx, by) = _middle(one.box_xyxy), _middle(other.box_xyxy)
+    alike = 0.5 < one.side / max(other.side, 1e-9) < 2
+    return alike and math.hypot(ax - bx, ay - by) < NEAR * max(one.side, other.side)
+
+
+def _middle(box: Box) -> tuple[float, float]:
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
+def _steadied(face: Found, eyes_before: tuple | None, apart_s: float) -> Found:
+    """The face with the line through its eyes smoothed over time; their middle stays where it is."""
+    if face.eyes_xy is None or eyes_before is None:
+        return face
+    share = 1 - math.exp(-apart_s / LEVEL_S)
+    (x0, y0), (x1, y1) = face.eyes_xy
+    (p0, q0), (p1, q1) = eyes_before
+    half_x = ((p1 - p0) + share * ((x1 - x0) - (p1 - p0))) / 2
+    half_y = ((q1 - q0) + share * ((y1 - y0) - (q1 - q0))) / 2
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    return replace(face, eyes_xy=((x - half_x, y - half_y), (x + half_x, y + half_y)))
+
+
+def _clipped(box: tuple[float, float, float, float], image_bgr: np.ndarray) -> Box:
+    height, width = image_bgr.shape[:2]
+    x0, y0, x1, y1 = (round(edge) for edge in box)
+    return max(0, x0), max(0, y0), min(width, x1), min(height, y1)
+
+
+def _patch(image_bgr: np.ndarray, box: Box, grow: float = 0.0) -> np.ndarray:
+    """The part of a frame in `box`, grown by so many of its sides each way, as gray uint8; the side becomes PATCH
+    pixels. Empty where the box lies outside the frame."""
+    side = max(1.0, ((box[2] - box[0]) + (box[3] - box[1])) / 2)
+    more = grow * side
+    x0, y0, x1, y1 = _clipped((box[0] - more, box[1] - more, box[2] + more, box[3] + more), image_bgr)
+    if x0 >= x1 or y0 >= y1:
+        return np.empty((0, 0), np.uint8)
+    size = max(1, round((x1 - x0) * PATCH / side)), max(1, round((y1 - y0) * PATCH / side))
+    step = max(1, int(side / (2 * PATCH)))  # every pixel of a large face would cost ten times as much
+    part = np.ascontiguousarray(image_bgr[y0:y1:step, x0:x1:step])
+    return cv2.cvtColor(cv2.resize(part, size, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
+
+
+def _follow(image_bgr: np.ndarray, box: Box, patch: np.ndarray) -> tuple[float, float] | None:
+    """How far `patch`, once cut at `box`, has moved, in pixels (x, y); None where nothing is like it."""
+    window = _patch(image_bgr, box, REACH)
+    if not patch.size or window.shape[0] < patch.shape[0] or window.shape[1] < patch.shape[1]:
+        return None
+    if patch.std() < LEAST_CONTRAST:  # everything is like a patch without any
+        return None
+    likeness = cv2.matchTemplate(window, patch, cv2.TM_CCOEFF_NORMED)
+    _, best, _, (column, row) = cv2.minMaxLoc(likeness)
+    if best < ALIKE:
+        return None
+    side = max(1.0, ((box[2] - box[0]) + (box[3] - box[1])) / 2)
+    more, pixel = REACH * side, side / PATCH
+    left, top, _, _ = _clipped((box[0] - more, box[1] - more, box[2], box[3]), image_bgr)
+    x = left + pixel * (column + _peak(likeness[row], column))
+    y = top + pixel * (row + _peak(likeness[:, column], row))
+    return x - max(0, box[0]), y - max(0, box[1])
+
+
+def _peak(values: np.ndarray, at: int) -> float:
+    """Where between its neighbours the highest value lies, -0.5..0.5, by a parabola through the three."""
+    if not 0 < at < len(values) - 1:
+        return 0.0
+    before, here, after = (float(value) for value in values[at - 1 : at + 2])
+    bend = before - 2 * here + after
+    return 0.5 * (before - after) / bend if bend < 0 else 0.0

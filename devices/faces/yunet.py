@@ -1,0 +1,119 @@
+"""YuNet, the better of the two face detectors: small, quick, and it tells where the eyes are. Fetched on first use."""
+
+import hashlib
+import os
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from http.client import HTTPException
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgefer.devices.faces.detectors import Box, Found
+from edgefer.errors import EdgeferError, MissingDependency, SourceError
+
+FILE = "face_detection_yunet_2023mar.onnx"
+URL = f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/{FILE}"
+SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+BYTES = 232_589
+CHUNK = 16_384
+TIMEOUT_S = 20.0
+SURE = 0.7  # the least score of a face; OpenCV's sample has 0.9, its zoo 0.6
+
+Track = Callable[[Iterable[bytes], int, str], Iterable[bytes]]
+
+
+class YuNetDetector:
+    """OpenCV's YuNet (Wu, Peng & Yu 2023), from an ONNX file.
+
+    A frame is shrunk into the corner of a black square of `width` pixels. Files with a fixed input are as common as
+    those without, and 320 x 320 is what the fixed ones take; nothing is ever enlarged.
+    """
+
+    name = "yunet"
+    width = 320
+
+    def __init__(self, file: Path):
+        if not hasattr(cv2, "FaceDetectorYN"):
+            raise MissingDependency(f"OpenCV {cv2.__version__} has no YuNet: pip install 'opencv-python>=4.8,<5'.")
+        if not file.is_file():
+            raise SourceError(f"There is no file {file}: name YuNet's .onnx, or leave --detector-file out to fetch it.")
+        square = (self.width, self.width)
+        self._canvas = np.zeros((*square, 3), np.uint8)
+        try:
+            self._net = cv2.FaceDetectorYN.create(str(file), "", square, SURE)
+            self._net.detect(self._canvas)  # a file that is some other network fails only here
+        except cv2.error as error:
+            raise SourceError(
+                f"{file} is not a YuNet that OpenCV {cv2.__version__} can run ({' '.join(str(error).split())[:120]}): "
+                f"use {FILE} from OpenCV Zoo."
+            ) from None
+
+    def find(self, image_bgr: np.ndarray) -> list[Found]:
+        height, width = image_bgr.shape[:2]
+        shrink = min(1.0, self.width / max(height, width))
+        size = max(1, round(width * shrink)), max(1, round(height * shrink))
+        self._canvas[:] = 0
+        self._canvas[: size[1], : size[0]] = cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA)
+        _, rows = self._net.detect(self._canvas)
+        faces = [] if rows is None else [_found(row[:14] / shrink) for row in rows]
+        return sorted(faces, key=lambda face: -face.side)
+
+    def detect(self, image_bgr: np.ndarray) -> list[Box]:
+        """Only the boxes: what training needs to measure how they lie around a face."""
+        return [face.box_xyxy for face in self.find(image_bgr)]
+
+
+def _found(row: np.ndarray) -> Found:
+    """x, y, width, height, then x and y of: two eyes, the nose's tip, two corners of the mouth; in pixels."""
+    x, y, width, height = row[:4]
+    points = [(float(px), float(py)) for px, py in row[4:14].reshape(5, 2)]
+    first, second = sorted(points[:2])
+    box = round(float(x)), round(float(y)), round(float(x + width)), round(float(y + height))
+    return Found(box_xyxy=box, eyes_xy=(first, second), nose_xy=points[2])
+
+
+def cached_yunet() -> Path:
+    """Where the fetched file is kept: edgefer/ in the user's cache (XDG Base Directory Specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgefer" / "detectors" / FILE
+
+
+def fetch_yunet(to: Path, *, url: str = URL, track: Track = lambda chunks, total, what: chunks) -> Path:
+    """`to`, fetched from OpenCV Zoo unless it is there already and whole. Written under another name and renamed.
+
+    track: wraps the chunks to show progress: (chunks, how many, what is being done).
+    """
+    if to.is_file() and _sha256(to.read_bytes()) == SHA256:
+        return to
+    by_hand = f"fetch {URL} on another computer and name the file with --detector-file, or use --detector haar"
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
+            content = b"".join(track(_chunks(answer), -(-BYTES // CHUNK), "Fetching the YuNet face detector"))
+    except (OSError, HTTPException) as error:  # URLError is an OSError, and so is a timeout
+        raise EdgeferError(f"YuNet could not be fetched ({getattr(error, 'reason', error)}): {by_hand}.") from None
+    if _sha256(content) != SHA256:
+        raise EdgeferError(
+            f"What {url} gave is not YuNet ({len(content):,} bytes, sha256 {_sha256(content)[:12]}...): {by_hand}."
+        )
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=to.parent, prefix=".partial-", delete=False) as partial:
+            partial.write(content)
+        Path(partial.name).replace(to)
+    except OSError as error:
+        raise EdgeferError(f"YuNet cannot be kept in {to.parent} ({error.strerror}): {by_hand}.") from None
+    return to
+
+
+def _chunks(answer) -> Iterator[bytes]:
+    """What comes, to a little more than YuNet has: whatever is longer is not YuNet, and need not be read."""
+    for _ in range(-(-BYTES // CHUNK) + 1):
+        if not (chunk := answer.read(CHUNK)):
+            return
+        yield chunk
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

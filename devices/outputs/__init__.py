@@ -1,0 +1,1 @@
+"""Where results go: windows, files, web page, MQTT, Prometheus."""

@@ -1,0 +1,120 @@
+"""Keeps a slow or dead sink from holding up the loop: a short queue, and a thread of its own that empties it."""
+
+import errno
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from edgefer.devices.outputs.sinks import Result, Sink
+from edgefer.devices.threads import TICK_S
+from edgefer.errors import EdgeferError
+
+DEPTH = 8  # frames: half a second of a camera, a few MB
+CLOSE_S = 10.0  # for a file to be finished; a broker or a terminal gets CLOSE_LIVE_S
+CLOSE_LIVE_S = 1.0
+
+
+class Feed(Sink):
+    """A sink behind a queue. `write` returns at once, unless it waits for room.
+
+    wait: when the queue is full wait rather than leave the oldest result out; for files written from a file. stop: ends
+    that wait, and what there is no room for is left out.
+    say: is told once when the sink has failed, which then gets nothing more, and what was left out at the end.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        wait: bool = False,
+        stop: threading.Event | None = None,
+        say: Callable[[str], None] = lambda text: None,
+        depth: int = DEPTH,
+    ):
+        self.sink, self.name, self._wait, self._say, self._depth = sink, sink.name, wait, say, depth
+        self._stop = stop or threading.Event()
+        self.error: Exception | None = None
+        self._left_out = 0
+        self._queue: deque[Result] = deque()
+        self._news, self._ending = threading.Condition(), False
+        # A daemon: a sink that hangs, on a network drive for instance, must not keep the program from ending.
+        self._thread = threading.Thread(target=self._run, name=f"edgefer-sink-{sink.name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def closed(self) -> bool:  # type: ignore[override]
+        return self.sink.closed
+
+    @property
+    def trouble(self) -> str:  # type: ignore[override]
+        return _why(self.error) if self.error else self.sink.trouble
+
+    @property
+    def errors(self) -> int:  # type: ignore[override]
+        return self.sink.errors + (self.error is not None)
+
+    @property
+    def dropped(self) -> int:  # type: ignore[override]
+        return self._left_out
+
+    def write(self, result: Result) -> None:
+        with self._news:
+            while self._wait and len(self._queue) == self._depth and not self.error and not self._stop.is_set():
+                self._news.wait(TICK_S)
+            if self.error:
+                return
+            if len(self._queue) == self._depth:
+                self._left_out += 1
+                if self._wait:  # stopped: what is missing is the end, and nothing in between
+                    return
+                self._queue.popleft()
+            self._queue.append(result)
+            self._news.notify_all()
+
+    def close(self) -> None:
+        """Let what is queued be written, then end the sink; one that hangs is left behind."""
+        with self._news:
+            self._ending = True
+            self._news.notify_all()
+        self._thread.join(CLOSE_S if self.sink.every_frame else CLOSE_LIVE_S)
+        if self._thread.is_alive() and self.sink.every_frame:
+            self.error = EdgeferError("it did not take its last results: they are lost")
+            self._say(f"{self.name}: {self.error}.")
+        elif self._left_out and self.sink.every_frame:
+            self._say(f"{self.name} was too slow and lacks {self._left_out} frames.")
+
+    def _run(self) -> None:
+        try:
+            while (result := self._next()) is not None:
+                self.sink.write(result)
+        except Exception as error:  # whatever a library raises, the loop and the other sinks must outlive it
+            self._fail(error)
+        try:
+            self.sink.close()
+        except Exception as error:
+            if not self.error:
+                self._fail(error)
+
+    def _next(self) -> Result | None:
+        with self._news:
+            self._news.wait_for(lambda: self._queue or self._ending)
+            if not self._queue:
+                return None
+            result = self._queue.popleft()
+            self._news.notify_all()
+            return result
+
+    def _fail(self, error: Exception) -> None:
+        if not self.sink.closed:
+            self._say(f"{self.name} has ended: {_why(error)}. The run goes on without it.")
+        with self._news:
+            self.error = error
+            self._queue.clear()
+            self._news.notify_all()
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full"
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return " ".join(text.split()).rstrip(".")

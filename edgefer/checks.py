@@ -1,0 +1,160 @@
+"""One grammar for what is wrong: the one Check, its table, its JSON and its exit code, for verify, doctor, lint, data check.
+
+A command makes its checks and ends with
+
+    report(title, checks, as_json=as_json, bundle=opened.hash)
+
+which prints the table (or one JSON object that begins with those facts) and leaves with the exit code:
+
+    0  nothing failed
+    1  something was checked and failed
+    2  nothing could be checked at all
+
+What could not be checked is a row like any other, with the status NOT_CHECKED; it is never left out.
+
+Where to put what a command has to say:
+
+    subject   what was looked at: "int8 on litert", "opencv", "leaks between splits", lint's rule "edgetpu-cpu"
+    status    PASS; WARN: works, but worse than it could; DOUBTFUL: the figures do not decide it; NOT_CHECKED; FAIL
+    detail    what was found, with its figures
+    fix       the command (or the step) that fixes it; shown below the table, where it can be copied
+    question  1 pixels, 2 decisions, 3 answers, of the parity suite; 0 elsewhere
+    group     what several checks of one run belong to, such as lint's target; "" where there is only one
+    examples  files, rows or operators; the first few are shown, JSON has all of them
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import typer
+
+from edgefer import console
+
+QUESTIONS = ("pixels", "decisions", "answers")
+MAX_EXAMPLES = 5  # in a terminal
+
+
+class Status(StrEnum):
+    """What came of a check, from the best to the worst."""
+
+    PASS = "pass"
+    WARN = "warn"
+    DOUBTFUL = "doubtful"
+    NOT_CHECKED = "not checked"
+    FAIL = "fail"
+
+
+MEANINGS = {
+    Status.DOUBTFUL: "over the budget, but chance may explain it with so few images; more of them decide.",
+    Status.NOT_CHECKED: "nothing is known about it; it did not pass.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was looked at, and what came of it. The fields are explained above."""
+
+    subject: str
+    status: Status
+    detail: str
+    fix: str = ""
+    question: int = 0
+    group: str = ""
+    examples: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether it did not fail: a check that was not made, or decides nothing, stops nobody."""
+        return self.status is not Status.FAIL
+
+    @property
+    def doubtful(self) -> bool:
+        return self.status is Status.DOUBTFUL
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values; question, group, fix and examples only where there are any."""
+        extra = {"fix": self.fix, "question": self.question, "group": self.group, "examples": list(self.examples)}
+        base = {"subject": self.subject, "status": self.status.value, "passed": self.passed, "detail": self.detail}
+        return base | {name: value for name, value in extra.items() if value}
+
+
+def status_if(passed: bool) -> Status:
+    """PASS or FAIL."""
+    return Status.PASS if passed else Status.FAIL
+
+
+def exit_code(checks: Iterable[Check]) -> int:
+    """0 nothing failed, 1 something failed, 2 nothing could be checked."""
+    seen = {check.status for check in checks}
+    if Status.FAIL in seen:
+        return 1
+    return 2 if seen == {Status.NOT_CHECKED} else 0
+
+
+def summary(checks: Sequence[Check]) -> str:
+    """One line: the verdict, how many passed, and how many of each other status there are."""
+    counts = Counter(check.status for check in checks)
+    verdict = {0: "pass", 1: "FAIL", 2: "NOT CHECKED"}[exit_code(checks)]
+    others = [
+        f"{counts[status]} {status}" for status in reversed(Status) if status is not Status.PASS and counts[status]
+    ]
+    return (
+        f"{verdict}: {counts[Status.PASS]} of {len(checks)} checks passed" + "".join(f", {one}" for one in others) + "."
+    )
+
+
+def table(checks: Sequence[Check]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The columns and rows for a terminal or a page, in the order of the questions; columns that would be empty are left out."""
+    ordered = sorted(checks, key=lambda check: check.question)
+    numbered, grouped = any(check.question for check in checks), any(check.group for check in checks)
+    columns = (*(["question"] * numbered), *(["for"] * grouped), "check", "", "found")
+    rows = []
+    for check in ordered:
+        question = f"{check.question} {QUESTIONS[check.question - 1]}" if check.question else ""
+        shown = "FAIL" if check.status is Status.FAIL else check.status.value
+        rows.append(
+            (*([question] * numbered), *([check.group] * grouped), check.subject, shown, check.detail),
+        )
+    return columns, rows
+
+
+def show(title: str, checks: Sequence[Check]) -> None:
+    """The table on stdout; below it examples, what the statuses mean, the fixes, each on a line of its own, and the verdict."""
+    console.show_table(title, *table(checks))
+    for check in checks:
+        if check.status is Status.PASS:
+            continue
+        name = f"{check.group} {check.subject}".strip()
+        for example in check.examples[:MAX_EXAMPLES]:
+            console.show(f"{name}: {example}")
+        if len(check.examples) > MAX_EXAMPLES:
+            console.show(f"{name}: and {len(check.examples) - MAX_EXAMPLES:,} more (--json lists all)")
+        if check.fix:  # not in a cell: a line that is folded cannot be copied
+            console.show(f"{name}: {check.fix}")
+    for status, meaning in MEANINGS.items():
+        if any(check.status is status for check in checks):
+            console.show(f"{status}: {meaning}")
+    console.show(summary(checks))
+
+
+def to_json(checks: Sequence[Check], **facts: object) -> dict[str, object]:
+    """The same as plain values: the facts, `passed`, `counts` by status, and every check."""
+    counts = Counter(check.status.value for check in checks)
+    return {
+        **facts,
+        "passed": exit_code(checks) == 0,
+        "counts": {status.value: counts[status.value] for status in Status},
+        "checks": [check.to_json() for check in checks],
+    }
+
+
+def report(title: str, checks: Sequence[Check], *, as_json: bool = False, **facts: object) -> None:
+    """Show the checks, or print them as one JSON object after `facts`; typer.Exit with 1 or 2 unless nothing failed."""
+    if as_json:
+        console.show_json(to_json(checks, **facts))
+    else:
+        show(title, checks)
+    if code := exit_code(checks):
+        raise typer.Exit(code)

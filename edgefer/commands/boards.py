@@ -1,0 +1,54 @@
+"""edgefer boards: the boards edgefer is for."""
+
+from typing import Annotated
+
+import typer
+
+from edgefer.commands.inputs import (
+    AsJson,
+)
+from edgefer.errors import InputError
+
+
+def boards(
+    name: Annotated[str, typer.Argument(metavar="[BOARD]", help="One board, with its install lines.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """List the boards edgefer is for, or show one.
+
+    Settings, install lines, what will not work.
+    """
+    from dataclasses import asdict
+
+    from edgefer import console
+    from edgefer.devices.board.boards import BOARDS, board_model, this_board
+
+    here = this_board()
+    if name and name not in BOARDS:
+        raise InputError(f"There is no board {name!r}: choose {', '.join(BOARDS)}.")
+    if as_json:
+        wanted = [BOARDS[name]] if name else list(BOARDS.values())
+        console.show_json({"boards": [asdict(board) | {"this_board": board is here} for board in wanted]})
+    elif not name:
+        console.show_table(
+            "",
+            ("", "name", "threads", "detector width", "frames/s", ""),
+            [
+                (b.key, b.name, b.threads, b.detector_width, b.target_fps, "this board" if b is here else "")
+                for b in BOARDS.values()
+            ],
+        )
+        console.show("Where to start, not measurements: those are edgefer bench. Install lines: edgefer boards BOARD")
+    else:
+        board = BOARDS[name]
+        mark = f" (this board: {board_model() or 'no model is told'})" if board is here else ""
+        console.show(f"{board.name}{mark}\n")
+        console.show(
+            f"Network threads {board.threads}, detector width {board.detector_width} px, aim {board.target_fps} frames/s"
+        )
+        console.show("\nInstall:")
+        for line in board.install:
+            console.show(f"  {line}")
+        console.show("\nWhat will not work:")
+        for line in board.limits:
+            console.show(f"  - {line}")

@@ -1,0 +1,36 @@
+"""edgefer cameras: the cameras that are here."""
+
+from edgefer.commands.inputs import (
+    AsJson,
+)
+
+
+def cameras(as_json: AsJson = False) -> None:
+    """List the cameras that are here and try each. No picture is kept."""
+    from dataclasses import asdict
+
+    from edgefer import console
+    from edgefer.devices.sources.cameras import open_camera
+    from edgefer.devices.sources.discovery import find_cameras, try_camera
+
+    found = [(camera, try_camera(open_camera(camera.camera))) for camera in find_cameras()]
+    if as_json:
+        console.show_json({"cameras": [asdict(camera) | asdict(trial) for camera, trial in found]})
+    elif not found:
+        console.show("There is no camera here that can be read. Plug one in; for what is amiss: edgefer doctor.")
+        console.show("Without one: edgefer run --source builtin")
+    else:
+        console.show_table(
+            "",
+            ("--camera", "name", "through", "picture", "frames/s"),
+            [
+                (
+                    c.camera,
+                    c.name,
+                    c.reached_by,
+                    t.problem or f"{t.width}x{t.height}",
+                    "" if t.problem else f"{t.fps:.1f}",
+                )
+                for c, t in found
+            ],
+        )

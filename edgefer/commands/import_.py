@@ -1,0 +1,160 @@
+"""edgefer import: a network from elsewhere becomes a bundle."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgefer.commands.inputs import SkipBad, list_skipped
+from edgefer.errors import InputError
+
+if TYPE_CHECKING:
+    from edgefer.convert.contract import Contract
+    from edgefer.convert.importing import Imported
+
+CONTRACT, CARD, DATA = "What the network takes and gives", "For the card", "Labelled images"
+
+
+def import_(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A .keras or .h5 file, a SavedModel folder, or a .tflite file.")
+    ],
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B,...|FILE", help="In the order of its answers, or a labels.txt.", rich_help_panel=CONTRACT
+        ),
+    ] = "",
+    scale: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|SCALE,OFFSET",
+            help="What it makes of pixels: 0..1, 0..255, -1..1, imagenet, caffe, or two numbers.",
+            rich_help_panel=CONTRACT,
+        ),
+    ] = "",
+    color: Annotated[str, typer.Option(metavar="gray|rgb|bgr", help="Its channels.", rich_help_panel=CONTRACT)] = "",
+    outputs: Annotated[
+        str,
+        typer.Option(metavar="logits|probabilities", help="Where the file does not tell.", rich_help_panel=CONTRACT),
+    ] = "",
+    faces_of: Annotated[
+        str, typer.Option("--faces", metavar="human|cat|frame", help="What it reads.", rich_help_panel=CARD)
+    ] = "human",
+    name: Annotated[str, typer.Option(help="Instead of the file's.", rich_help_panel=CARD)] = "",
+    author: Annotated[str, typer.Option(help="Whose network it is.", rich_help_panel=CARD)] = "",
+    license_: Annotated[str, typer.Option("--license", help="Its licence.", rich_help_panel=CARD)] = "",
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="What is open is measured on these: every way to feed it is tried, and what fits is taken.",
+            rich_help_panel=DATA,
+        ),
+    ] = "",
+    skip_bad: SkipBad = False,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of runs/<file>.")] = None,
+) -> None:
+    """Take in a network from elsewhere, so that everything here works on it.
+
+    The file is not trusted: nothing in it is run. How the network is fed is stated, read off the file or measured, never
+    guessed; and the bundle must answer as the file did.
+    """
+    from edgefer import checks, console
+    from edgefer.card import OutputSpec
+    from edgefer.convert.contract import Color, Stated, parse_scale
+    from edgefer.convert.importing import Request, import_network, target_folder
+
+    for option, value, known in (
+        ("--color", color, [*Color]),
+        ("--outputs", outputs, ["logits", "probabilities"]),
+        ("--faces", faces_of, ["human", "cat", "frame"]),
+    ):
+        if value and value not in known:
+            raise InputError(f"There is no {option} {value!r}: choose {', '.join(known)}.")
+    request = Request(
+        path=file,
+        stated=Stated(
+            scale=parse_scale(scale) if scale else None,
+            color=Color(color) if color else None,
+            output=OutputSpec.model_validate({"values": outputs}) if outputs else None,
+            labels=_labels(labels, file),
+        ),
+        load=_loader(data, skip_bad) if data else None,
+        name=name,
+        faces=faces_of,
+        author=author,
+        license=license_,
+    )
+    target = target_folder(request, out)
+    console.say(f"Taking {file} in as {target}")
+    imported = import_network(request, target)
+    _show(imported)
+    checks.show(f"Import of {file}", imported.checks)
+    console.show(f"Bundle: {target}. Next: {_next(imported, data)}")
+
+
+def _labels(text: str, file: Path) -> tuple[str, ...] | None:
+    """Labels as they were named; else those of a labels.txt beside the file."""
+    from edgefer.convert.foreign import parse_labels
+    from edgefer.files import MAX_CARD, read_regular
+
+    beside = file.with_name("labels.txt")
+    if text and not Path(text).is_file():
+        return tuple(label.strip() for label in text.split(","))
+    if text or (file.is_file() and beside.is_file()):
+        source = Path(text) if text else beside
+        try:
+            return parse_labels(read_regular(source, MAX_CARD).decode())
+        except UnicodeDecodeError:
+            raise InputError(f"{source} is no text of labels in UTF-8.") from None
+    return None
+
+
+def _loader(data: str, skip_bad: bool):
+    from edgefer import console
+    from edgefer.card import InputSpec
+    from edgefer.train.data.dataset import Dataset, cache_folder, load_dataset
+
+    def load(spec: InputSpec) -> Dataset:
+        dataset = load_dataset(data, spec, skip_bad=skip_bad, track=console.track, cache=cache_folder())
+        list_skipped(dataset.skipped)
+        return dataset
+
+    return load
+
+
+def _show(imported: "Imported") -> None:
+    from edgefer import console
+
+    for reason in imported.because:
+        console.show(f"From the file: {reason}.")
+    if imported.measured:
+        console.show_table(
+            f"Ways to feed it, on {len(imported.measured[0].right):,} images",
+            ("scale", "color", "labels", "accuracy", ""),
+            [
+                (
+                    one.contract.scale,
+                    str(one.contract.color),
+                    one.contract.order,
+                    f"{one.accuracy:.1%}",
+                    "taken" if one.contract == imported.contract else "",
+                )
+                for one in imported.measured[:12]
+            ],
+        )
+    console.show(f"It takes {_words(imported.contract)}; labels: {', '.join(imported.contract.labels)}.")
+
+
+def _words(contract: "Contract") -> str:
+    from edgefer.convert.contract import describe
+
+    return f"{contract.color} {describe((contract.scale, contract.values))} and gives {contract.output.values}"
+
+
+def _next(imported: "Imported", data: str) -> str:
+    bundle = imported.bundle
+    if bundle.has("keras"):
+        return f"edgefer convert {bundle.path} --int8 --data {data or 'PATH'}; edgefer run {bundle.path} --camera 0"
+    return f"edgefer verify {bundle.path}; edgefer run {bundle.path} --camera 0"

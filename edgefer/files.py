@@ -1,0 +1,64 @@
+"""Reads files that a stranger named or sent: regular ones only, of a bounded size, and never waiting for anybody."""
+
+import os
+import stat
+from pathlib import Path
+
+from edgefer.errors import InputError
+from edgefer.text import printable
+
+MAX_CARD = 1 << 20  # bytes
+MAX_JSON = 64 << 20
+MAX_NETWORK = 1 << 30  # of a .tflite, .keras or .npz file
+
+
+def read_regular(path: Path, limit: int, *, error: type[InputError] = InputError) -> bytes:
+    """The whole content of a regular file, or of a link to one, of at most `limit` bytes.
+
+    A FIFO, a device, a socket and a link to one are refused without being opened or waited for. Raises `error` with one
+    sentence, a missing file included.
+    """
+    descriptor = -1
+    try:
+        regular_size(path, limit, error=error)  # first by its name: opening some devices has effects
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        _size(path, os.fstat(descriptor), limit, error)
+        with os.fdopen(descriptor, "rb") as file:
+            descriptor = -1
+            content = file.read(limit + 1)
+    except OSError as trouble:
+        raise error(f"{_shown(path)} cannot be read: {trouble.strerror}.") from None
+    except ValueError:  # a NUL in the name
+        raise error(f"{_shown(path)} is no name of a file.") from None
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+    if len(content) > limit:
+        raise error(f"{_shown(path)} grows while it is read: more than {limit:,} bytes.")
+    return content
+
+
+def regular_size(path: Path, limit: int, *, error: type[InputError] = InputError) -> int:
+    """The size of a regular file in bytes; `error` where it is none, cannot be looked at, or has more than `limit` bytes."""
+    try:
+        return _size(path, path.stat(), limit, error)
+    except OSError as trouble:
+        raise error(f"{_shown(path)} cannot be read: {trouble.strerror}.") from None
+    except ValueError:
+        raise error(f"{_shown(path)} is no name of a file.") from None
+
+
+def _size(path: Path, status: os.stat_result, limit: int, error: type[InputError]) -> int:
+    if not stat.S_ISREG(status.st_mode):
+        kinds = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a directory"}
+        kind = kinds.get(stat.S_IFMT(status.st_mode), "a device")
+        raise error(f"{_shown(path)} is {kind}, not a regular file.")
+    if status.st_size > limit:
+        raise error(
+            f"{_shown(path)} has {status.st_size:,} bytes, more than the {limit:,} that are read of such a file."
+        )
+    return status.st_size
+
+
+def _shown(path: Path) -> str:
+    return printable(str(path))

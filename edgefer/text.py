@@ -1,0 +1,36 @@
+"""Text from a stranger, such as a card's labels, a tensor's name or a file's: made safe to show in a terminal."""
+
+import json
+import re
+import unicodedata
+
+# Cc: C0 and C1 control characters, with ESC and the C1 form of it. Cf: bidirectional overrides and isolates, zero-width
+# characters. Cs: half of a surrogate pair, which no terminal can encode. Zl, Zp: line and paragraph separators.
+UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+JOINERS = "\u200c\u200d"  # of the kind Cf, but Persian, the languages of India and emoji are written with them
+
+
+def unprintable(text: str) -> str:
+    """The first character of `text` that could act on a terminal or hide what is shown, or ""."""
+    if text.isascii() and text.isprintable():
+        return ""
+    return next((char for char in text if _acts(char)), "")
+
+
+def _acts(char: str) -> bool:
+    return unicodedata.category(char) in UNPRINTABLE and char not in JOINERS
+
+
+def printable(text: str, keep: str = "") -> str:
+    """`text` with each such character, but those in `keep`, written as its escape: "\\x1b[31m" becomes "\\\\x1b[31m"."""
+    if not unprintable(text):
+        return text
+    return "".join(ascii(char)[1:-1] if _acts(char) and char not in keep else char for char in text)
+
+
+def json_text(value: object, indent: int | None = None) -> str:
+    """`value` as JSON, in UTF-8, with what is unprintable in its strings as \\u escapes: json.dumps leaves C1 and bidi as they are."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    if not unprintable(text.replace("\n", "")):
+        return text
+    return re.sub(r"[^\n]", lambda one: json.dumps(one[0])[1:-1] if unprintable(one[0]) else one[0], text)

@@ -1,0 +1,292 @@
+"""Reads what a .tflite file says of its network, without TensorFlow and without running it.
+
+The file is not trusted: whatever bytes it holds, reading ends in a Model or in one InputError, in time linear in its size.
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TypeVar
+
+from edgefer.bundle import EDGETPU_OPERATOR
+from edgefer.errors import InputError
+
+IDENTIFIER = b"TFL3"
+T = TypeVar("T")
+INTEGERS = ("INT8", "UINT8", "INT16", "INT4")
+FLOATS = ("FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """One tensor: `dtype` is the schema's name (INT8, FLOAT32), `signature` the shape with -1 where it is dynamic."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    signature: tuple[int, ...]
+    dtype: str
+    scales: int  # 0: not quantized, 1: per tensor, more: per channel
+    steps: tuple[float, ...] = ()  # those scales
+    zeros: tuple[int, ...] = ()  # the zero points
+    axis: int = 0  # the dimension of the channels
+    data: memoryview = field(repr=False, compare=False)  # of a constant; empty where the network computes it
+
+    @property
+    def constant(self) -> bool:
+        return len(self.data) > 0
+
+    @property
+    def dynamic(self) -> bool:
+        return any(size < 0 for size in self.signature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """One operator in execution order: `name` is the schema's (CONV_2D), or a custom operator's own."""
+
+    index: int
+    name: str
+    version: int
+    custom: bool
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    fused_activation: str = "NONE"
+    dilation: tuple[int, int] = (1, 1)  # height, width
+    strides: tuple[int, int] = (1, 1)  # height, width
+    padding: str = ""  # "SAME" or "VALID"
+    window: tuple[int, int] = (0, 0)  # of a pooling: height, width
+    shuffled_weights: bool = False
+    slice_masks: tuple[int, int] = (0, 0)  # of a STRIDED_SLICE: ellipsis, new axis
+
+    @property
+    def activations(self) -> tuple[Tensor, ...]:
+        """The tensors it computes from and into, without constants."""
+        return tuple(tensor for tensor in (*self.inputs, *self.outputs) if not tensor.constant)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subgraph:
+    """One graph of a model; the first is the network, others are the bodies of its control flow."""
+
+    tensors: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A .tflite file: `min_runtime_version` is "" where the converter wrote none, `metadata` the names of its entries."""
+
+    size: int
+    subgraphs: tuple[Subgraph, ...]
+    min_runtime_version: str
+    metadata: tuple[str, ...]
+
+    @property
+    def main(self) -> Subgraph:
+        return self.subgraphs[0]
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        return tuple(operator for subgraph in self.subgraphs for operator in subgraph.operators)
+
+
+def quantization(model: Model) -> str:
+    """What the network computes in: "int8", "mixed", "dynamic-range", "float16", "float32"."""
+    kinds = {arithmetic(operator) for operator in model.operators if operator.name not in ("QUANTIZE", "DEQUANTIZE")}
+    if "integer" in kinds:
+        return "mixed" if "float" in kinds else "int8"
+    constants = {tensor.dtype for operator in model.operators for tensor in operator.inputs if tensor.constant}
+    if constants & {"INT8", "INT4"}:
+        return "dynamic-range"
+    return "float16" if "FLOAT16" in constants else "float32"
+
+
+def compiled(model: Model) -> bool:
+    """Whether edgetpu_compiler made this file."""
+    return any(operator.custom and operator.name == EDGETPU_OPERATOR for operator in model.operators)
+
+
+def parameter_bytes(model: Model) -> int:
+    """The bytes of all constants, each buffer once."""
+    constants = {id(t.data): len(t.data) for op in model.operators for t in op.inputs if t.constant}
+    return sum(constants.values())
+
+
+def arithmetic(operator: Operator) -> str:
+    """ "float" or "integer" by what an operator computes from and into; "" where it is neither, as with shapes."""
+    dtypes = {tensor.dtype for tensor in operator.activations}
+    if dtypes & set(FLOATS):
+        return "float"
+    return "integer" if dtypes & set(INTEGERS) else ""
+
+
+def read_model(content: bytes, where: str) -> Model:
+    """The network in the bytes of a .tflite file; InputError, which calls the file `where`, when it is none or damaged."""
+    if content[4:8] != IDENTIFIER:
+        raise InputError(f"{where} is not a .tflite file: bytes 4 to 8 are {content[4:8]!r}, not {IDENTIFIER!r}.")
+    try:
+        return _Reader(content).model()
+    except (IndexError, ValueError) as error:
+        reason = str(error)
+    except (struct.error, TypeError, OverflowError):  # what the schema's accessors raise on offsets that lead nowhere
+        reason = "its parts point outside the file"
+    raise InputError(f"{where} is a damaged .tflite file ({reason}): copy or convert it again.")
+
+
+class _Reader:
+    """Walks the flatbuffer with the schema's generated accessors, counting what it reads against the file's size.
+
+    The accessors check nothing: a mutated length reads on until Python's struct refuses, and vectors may overlap, so
+    that n of them with n elements each take n * n steps. A sound file holds fewer elements (4 bytes each)
+    and letters than it has bytes.
+    """
+
+    def __init__(self, content: bytes):
+        from ai_edge_litert import schema_py_generated
+
+        self.schema = schema_py_generated
+        self.content = content
+        self.budget = len(content)
+
+    def take(self, length: int) -> int:
+        """Count `length` elements as read; ValueError once the file cannot hold so many."""
+        self.budget -= length
+        if length < 0 or self.budget < 0:
+            raise ValueError(f"a length of {length} does not fit into {len(self.content)} bytes")
+        return length
+
+    def each(self, length: int, item: Callable[[int], T]) -> tuple[T, ...]:
+        return tuple(item(number) for number in range(self.take(length)))
+
+    def text(self, value: bytes | None) -> str:
+        self.take(len(value or b""))
+        return (value or b"").decode(errors="replace")
+
+    def model(self) -> Model:
+        root = self.schema.Model.GetRootAs(self.content, 0)
+        self.buffers = self.each(root.BuffersLength(), lambda number: self.data(root.Buffers(number)))
+        self.codes = self.each(root.OperatorCodesLength(), lambda number: self.code(root.OperatorCodes(number)))
+        subgraphs = self.each(root.SubgraphsLength(), lambda number: self.subgraph(root.Subgraphs(number)))
+        if not subgraphs:
+            raise ValueError("it holds no network")
+        metadata = self.each(root.MetadataLength(), lambda number: self.entry(root.Metadata(number)))
+        version = dict(metadata).get("min_runtime_version", memoryview(b""))
+        return Model(
+            size=len(self.content),
+            subgraphs=subgraphs,
+            min_runtime_version=bytes(version[:16]).rstrip(b"\0").decode(errors="replace"),
+            metadata=tuple(name for name, _ in metadata),
+        )
+
+    def data(self, buffer) -> memoryview:
+        # A file above 2 GB keeps the bytes behind the flatbuffer, by offset and size.
+        if buffer.Offset() > 1 and buffer.Size():
+            return memoryview(self.content)[buffer.Offset() : buffer.Offset() + buffer.Size()]
+        array = buffer.DataAsNumpy()
+        return memoryview(b"") if isinstance(array, int) else array.data
+
+    def code(self, code) -> tuple[str, int, bool]:
+        number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())  # old files know only the deprecated field
+        name = _name(self.schema.BuiltinOperator, number)
+        if name == "CUSTOM":
+            return self.text(code.CustomCode()), code.Version(), True
+        return name, code.Version(), False
+
+    def entry(self, entry) -> tuple[str, memoryview]:
+        return self.text(entry.Name()), _at(self.buffers, entry.Buffer())
+
+    def subgraph(self, graph) -> Subgraph:
+        tensors = self.each(graph.TensorsLength(), lambda number: self.tensor(number, graph.Tensors(number)))
+        return Subgraph(
+            tensors=tensors,
+            operators=self.each(
+                graph.OperatorsLength(), lambda number: self.operator(number, graph.Operators(number), tensors)
+            ),
+            inputs=self.each(graph.InputsLength(), lambda number: _at(tensors, graph.Inputs(number))),
+            outputs=self.each(graph.OutputsLength(), lambda number: _at(tensors, graph.Outputs(number))),
+        )
+
+    def tensor(self, index: int, tensor) -> Tensor:
+        shape = self.each(tensor.ShapeLength(), tensor.Shape)
+        signature = self.each(tensor.ShapeSignatureLength(), tensor.ShapeSignature) or shape
+        quantization = tensor.Quantization()
+        data = _at(self.buffers, tensor.Buffer())
+        scales = self.take(quantization.ScaleLength()) if quantization else 0
+        zeros = self.take(quantization.ZeroPointLength()) if quantization else 0
+        return Tensor(
+            index=index,
+            name=self.text(tensor.Name()),
+            shape=shape,
+            signature=signature,
+            dtype=_name(self.schema.TensorType, tensor.Type()),
+            scales=scales,
+            steps=tuple(quantization.Scale(number) for number in range(scales)),
+            zeros=tuple(quantization.ZeroPoint(number) for number in range(zeros)),
+            axis=quantization.QuantizedDimension() if quantization else 0,
+            data=data,
+        )
+
+    def operator(self, index: int, operator, tensors: tuple[Tensor, ...]) -> Operator:
+        name, version, custom = _at(self.codes, operator.OpcodeIndex())
+        inputs = self.each(operator.InputsLength(), operator.Inputs)
+        outputs = self.each(operator.OutputsLength(), operator.Outputs)
+        return Operator(
+            index=index,
+            name=name,
+            version=version,
+            custom=custom,
+            inputs=tuple(_at(tensors, number) for number in inputs if number != -1),  # -1: an optional one left out
+            outputs=tuple(_at(tensors, number) for number in outputs),
+            **self.options(name, operator),
+        )
+
+    def options(self, name: str, operator) -> dict:
+        """What the checks need to know of an operator's options, by the names of Operator's fields."""
+        classes = {
+            "CONV_2D": self.schema.Conv2DOptions,
+            "DEPTHWISE_CONV_2D": self.schema.DepthwiseConv2DOptions,
+            "AVERAGE_POOL_2D": self.schema.Pool2DOptions,
+            "MAX_POOL_2D": self.schema.Pool2DOptions,
+            "CONCATENATION": self.schema.ConcatenationOptions,
+            "FULLY_CONNECTED": self.schema.FullyConnectedOptions,
+            "ADD": self.schema.AddOptions,
+            "STRIDED_SLICE": self.schema.StridedSliceOptions,
+        }
+        table = operator.BuiltinOptions()
+        if name not in classes or table is None:
+            return {}
+        options = classes[name]()
+        options.Init(table.Bytes, table.Pos)
+        if name == "STRIDED_SLICE":
+            return {"slice_masks": (options.EllipsisMask(), options.NewAxisMask())}
+        found: dict = {"fused_activation": _name(self.schema.ActivationFunctionType, options.FusedActivationFunction())}
+        if name.endswith("2D"):
+            found["strides"] = options.StrideH(), options.StrideW()
+            found["padding"] = _name(self.schema.Padding, options.Padding())
+        if name.endswith("CONV_2D"):
+            found["dilation"] = options.DilationHFactor(), options.DilationWFactor()
+        if name.endswith("POOL_2D"):
+            found["window"] = options.FilterHeight(), options.FilterWidth()
+        if name == "FULLY_CONNECTED":
+            found["shuffled_weights"] = options.WeightsFormat() != 0
+        return found
+
+
+def _name(enum: type, number: int) -> str:
+    """The schema's name of a value; one that is newer than the schema keeps its number."""
+    return _names(enum).get(number, f"UNKNOWN_{number}")
+
+
+@cache
+def _names(enum: type) -> dict[int, str]:
+    return {value: name for name, value in vars(enum).items() if isinstance(value, int)}
+
+
+def _at(items: tuple[T, ...], number: int) -> T:
+    if not 0 <= number < len(items):  # Python would take a negative one from the end
+        raise IndexError(f"it refers to number {number} of {len(items)}")
+    return items[number]

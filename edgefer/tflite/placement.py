@@ -1,0 +1,137 @@
+"""Predicts what edgetpu_compiler 16.0 would map to the Edge TPU and what would fall to the CPU, and why.
+
+Its rules are Coral's: an operator it supports, in a version it knows, on int8 tensors of a fixed size, within that
+operator's own limits. It makes one partition: the first operator it cannot map sends all that follow to the CPU.
+"""
+
+from dataclasses import dataclass
+
+from edgefer.tflite.flatbuffer import FLOATS, Operator, Subgraph
+from edgefer.tflite.operators import EDGETPU
+
+# The compiler's own words, as in the log it writes (edgefer.convert.edgetpu reads it).
+MAPPED = "Mapped to Edge TPU"
+UNSUPPORTED = "Operation not supported"
+VERSION = "Operation version not supported"
+DTYPE = "Operation is working on an unsupported data type"
+RANK = "Tensor has unsupported rank (up to 3 innermost dimensions mapped)"
+AFTER = "More than one subgraph is not supported"
+LIMIT = "Operation is otherwise supported, but not mapped due to some unspecified limitation"
+
+HEAVY = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM")
+MAX_SOFTMAX = 16_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where one operator would run: `status` in the compiler's words, `detail` what lint knows beyond them, or ""."""
+
+    operator: Operator
+    status: str
+    detail: str = ""
+
+    @property
+    def mapped(self) -> bool:
+        return self.status == MAPPED
+
+
+def place(graph: Subgraph) -> tuple[Placement, ...]:
+    """A placement for each operator of the graph, in execution order."""
+    placements: list[Placement] = []
+    ended = begun = False
+    for operator in graph.operators:
+        status, detail = _judge(operator)
+        if status == MAPPED and ended:
+            status = AFTER
+        # QUANTIZE of a float input stays on the CPU without ending the partition, which has not begun yet.
+        leading = operator.name == "QUANTIZE" and not begun
+        ended = ended or (status != MAPPED and not leading)
+        begun = begun or status == MAPPED
+        placements.append(Placement(operator=operator, status=status, detail=detail))
+    return tuple(placements)
+
+
+def _judge(operator: Operator) -> tuple[str, str]:
+    """The compiler's status for an operator on its own, and what more is known."""
+    floats = [tensor for tensor in operator.activations if tensor.dtype in FLOATS]
+    if floats:
+        return DTYPE, f"{floats[0].name} is {floats[0].dtype}"
+    if operator.custom or operator.name not in EDGETPU:
+        return UNSUPPORTED, ""
+    newest = EDGETPU[operator.name]
+    if operator.version > newest:
+        return VERSION, f"version {operator.version}, it knows up to {newest}"
+    for tensor in operator.activations:
+        if tensor.dynamic:
+            return LIMIT, f"{tensor.name} has a dynamic shape {tensor.signature}"
+        if tensor.dtype not in ("INT8", "UINT8"):
+            return DTYPE, f"{tensor.name} is {tensor.dtype}"
+        if any(size > 1 for size in tensor.shape[:-3]):
+            return RANK, f"{tensor.name} is {tensor.shape}"
+    detail = _limit(operator)
+    return (LIMIT, detail) if detail else (MAPPED, "")
+
+
+def _limit(operator: Operator) -> str:
+    """Which of the operator's own limits it breaks, or ""."""
+    name = operator.name
+    if name in ("AVERAGE_POOL_2D", "MAX_POOL_2D", "CONCATENATION") and operator.fused_activation != "NONE":
+        return f"it has a fused {operator.fused_activation}"
+    if operator.dilation[0] != operator.dilation[1]:
+        return f"its dilation differs by direction {operator.dilation}"
+    if operator.shuffled_weights:
+        return "its weights are shuffled"
+    if name in ("FULLY_CONNECTED", "SOFTMAX"):
+        for tensor in operator.outputs:
+            if any(size > 1 for size in tensor.shape[:-1]):
+                return f"its output {tensor.shape} is not one-dimensional"
+            if name == "SOFTMAX" and tensor.shape and tensor.shape[-1] > MAX_SOFTMAX:
+                return f"its output has {tensor.shape[-1]} values, at most {MAX_SOFTMAX} are mapped"
+    if name == "PRELU" and any(size > 1 for tensor in operator.inputs[1:] for size in tensor.shape[:-1]):
+        return "its slopes are not one per channel: shared_axes=[1, 2] in Keras"
+    return _layout_limit(operator) or _batch_limit(operator)
+
+
+def _layout_limit(operator: Operator) -> str:
+    """What it does to its inputs' layout that the Edge TPU cannot, or ""."""
+    name, inputs = operator.name, operator.inputs
+    constants = [tensor for tensor in inputs if tensor.constant]
+    if name == "CONCATENATION" and constants:
+        if len(inputs) > 2:
+            return f"one of its {len(inputs)} inputs is a constant"
+        if any(len(set(tensor.data)) > 1 for tensor in constants):
+            return "it adds a constant that is not all zeros"
+    if name == "STRIDED_SLICE" and len(inputs) > 3:
+        strides = _integers(inputs[3].data)
+        if any(stride != 1 for stride in strides):
+            return f"its strides are {strides}, where all must be 1"
+        if any(operator.slice_masks):
+            return "it has an ellipsis or a new axis"
+    if name == "SQUEEZE" and _without_leading_ones(inputs[0].shape) != _without_leading_ones(operator.outputs[0].shape):
+        return f"it takes more than leading ones from {inputs[0].shape}"
+    return ""
+
+
+def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[next((place for place, size in enumerate(shape) if size != 1), len(shape)) :]
+
+
+def _batch_limit(operator: Operator) -> str:
+    """Whether a reduction or padding touches the batch dimension, or a mean an odd number of channels; or ""."""
+    if len(operator.inputs) < 2 or operator.inputs[1].dtype != "INT32" or not operator.inputs[0].shape:
+        return ""
+    shape, values = operator.inputs[0].shape, _integers(operator.inputs[1].data)
+    if operator.name in ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"):
+        axes = {axis % len(shape) for axis in values}
+        if 0 in axes and len(shape) > 1:
+            return "it reduces the batch dimension"
+        if operator.name == "MEAN" and len(shape) == 4 and 3 in axes and shape[3] % 4:
+            return f"it averages {shape[3]} channels, which must be a multiple of 4"
+    if operator.name == "PAD" and len(shape) == 4 and any(values[:2]):
+        return "it pads the batch dimension"
+    return ""
+
+
+def _integers(data: memoryview) -> list[int]:
+    """A constant of int32, little-endian, as TFLite stores it."""
+    return [int.from_bytes(data[at : at + 4], "little", signed=True) for at in range(0, len(data), 4)]

@@ -1,0 +1,174 @@
+"""parity.npz: images and expected answers, by which a bundle proves on another machine that its network is still the same.
+
+frames         uint8 [m, h, w, 3]             scenes, BGR
+boxes          int64 [m, 4]                   a detector's box in each of them: left, top, right, bottom
+crops          uint8 [m, height, width, c]    what `face_pixels` makes of them with the first of the card's crops
+crops_<name>   the same                       with the crop of that detector; bundles from before 0.2 have none
+pixels         uint8 [n, height, width, c]    images as the network takes them
+answers_<variant>  int8 or float32 [n, classes]  that network's own output for `pixels`, on the machine that made it
+labels, temperature, faces                    the card's: what no pixel and no answer can tell
+
+The images are drawn faces and noise, so a bundle carries nobody's photograph. The file is a stranger's: it is read once a
+run, bounded, and compared with the card before anything is computed from it.
+"""
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgefer import drawn
+from edgefer.bundle import PARITY, TFLITE_VARIANTS, Bundle
+from edgefer.card import CropSpec, ModelCard
+from edgefer.errors import BundleError
+from edgefer.interpreter import Network
+from edgefer.npz import ArraySpec, read_arrays
+from edgefer.preprocess import face_pixels, prepare
+
+MAX_IMAGES = 64
+MAX_FRAME = 4096  # pixels, height and width
+MAX_CROP = 2048  # pixels, the side of what is cut out of a frame
+MAX_BYTES = 192 << 20  # of all arrays together
+MAX_TEXT = 64
+IMAGE, TEXT = ("|u1",), ("<U",)
+INTEGER_ANSWERS, FLOAT_ANSWERS = ("|i1", "|u1", "<i2"), ("<f4",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vectors:
+    """The arrays of a bundle's parity.npz, every one checked against its card.
+
+    crops: by the name of the detector; "" where the card has none. answers: by variant. faces: "" in older bundles.
+    """
+
+    frames: np.ndarray
+    boxes: np.ndarray
+    crops: dict[str, np.ndarray]
+    pixels: np.ndarray
+    answers: dict[str, np.ndarray]
+    faces: str
+
+    @classmethod
+    def load(cls, bundle: Bundle) -> "Vectors":
+        """The vectors of a bundle, read and checked; BundleError, in one sentence, when anything about them is wrong."""
+        try:
+            arrays = read_arrays(bundle.read(PARITY), _specs(bundle.card), MAX_BYTES)
+            return cls(**_checked(arrays, bundle))
+        except ValueError as error:
+            raise BundleError(
+                f"{bundle.path}: the parity vectors cannot be read ({error}): copy the bundle again, or convert it again."
+            ) from None
+
+
+def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = "auto", seed: int = 11) -> bytes:
+    """parity.npz for a card and its .tflite files (variant -> content): the images with this machine's answers."""
+    rng = np.random.default_rng(seed)
+    grow = max(1, round(card.input.height / 48))
+    size = (160 * grow, 120 * grow)
+    frames = [frame.image_bgr for frame, _ in drawn.scene(seconds=4, fps=1, size=size, people=1, seed=seed)]
+    # Faces to shrink, beyond the border, and one to enlarge: each takes another path through `prepare`.
+    boxes = grow * np.array([[38, 22, 111, 95], [70, 50, 101, 82], [-9, 10, 60, 82], [100, 61, 171, 140]])
+    faces, _ = drawn.face_set(6, seed)
+    pixels = [prepare(face, card.input) for face in faces]
+    pixels += list(rng.integers(0, 256, (6, *card.input.shape), dtype=np.uint8))
+    by_detector = {name: cut_crops(frames, boxes, crop, card) for name, crop in stored_crops(card).items()}
+    arrays: dict[str, Any] = {
+        "frames": np.stack(frames),
+        "boxes": boxes,
+        "crops": next(iter(by_detector.values())),
+        **{f"crops_{name}": crops for name, crops in list(by_detector.items())[1:]},
+        "pixels": np.stack(pixels),
+        "labels": np.array(card.labels),
+        "temperature": np.array(card.temperature),
+        "faces": np.array(card.faces),
+    }
+    for variant, content in networks.items():
+        arrays[f"answers_{variant}"] = Network.of(content, card, runtime=runtime).raw(arrays["pixels"])
+    out = io.BytesIO()
+    np.savez_compressed(out, **arrays)
+    return out.getvalue()
+
+
+def stored_crops(card: ModelCard) -> dict[str, CropSpec]:
+    """The crop of each detector that the card names, the first one stored as `crops`; a box taken as it is where it names none."""
+    return dict(card.crops) or {"": card.crop_for("")}
+
+
+def cut_crops(frames: Iterable[np.ndarray], boxes: np.ndarray, crop: CropSpec, card: ModelCard) -> np.ndarray:
+    """Each frame's box as the card's network would see it through `crop`: uint8 [m, height, width, channels]."""
+    boxes_xyxy = [tuple(int(edge) for edge in box) for box in boxes]
+    return np.stack([face_pixels(f, b, crop, card.input) for f, b in zip(frames, boxes_xyxy, strict=True)])
+
+
+def _specs(card: ModelCard) -> dict[str, ArraySpec]:
+    """What each array must be for this card, by name, the required ones first."""
+    images = ArraySpec(dtypes=IMAGE, shape=((MAX_IMAGES,), *card.input.shape))
+    answers = ArraySpec(dtypes=(*INTEGER_ANSWERS, *FLOAT_ANSWERS), shape=((MAX_IMAGES,), len(card.labels)))
+    return {
+        "labels": ArraySpec(dtypes=TEXT, shape=((1000,),), max_chars=MAX_TEXT),
+        "temperature": ArraySpec(dtypes=("<f8",), shape=()),
+        "faces": ArraySpec(dtypes=TEXT, shape=(), max_chars=MAX_TEXT),
+        "frames": ArraySpec(dtypes=IMAGE, shape=((MAX_IMAGES,), (MAX_FRAME,), (MAX_FRAME,), 3)),
+        "boxes": ArraySpec(dtypes=("<i8", "<i4"), shape=((MAX_IMAGES,), 4)),
+        "crops": images,
+        **{f"crops_{name}": images for name in list(stored_crops(card))[1:]},
+        "pixels": images,
+        **{f"answers_{variant}": answers for variant in TFLITE_VARIANTS},
+    }
+
+
+def _checked(arrays: dict[str, np.ndarray], bundle: Bundle) -> dict[str, Any]:
+    """The fields of Vectors; ValueError for what contradicts itself, BundleError for what contradicts the card."""
+    card = bundle.card
+    expected = [f"answers_{variant}" for variant in TFLITE_VARIANTS if bundle.has(variant)]
+    for name in ("labels", "temperature", "frames", "boxes", "crops", "pixels", *expected):
+        if name not in arrays:
+            raise ValueError(f"there is no {name}")
+    _check_meaning(bundle, arrays)
+    frames, boxes, pixels = arrays["frames"], arrays["boxes"], arrays["pixels"]
+    names = list(stored_crops(card))
+    crops = {names[0]: arrays["crops"]}
+    crops |= {name: arrays[f"crops_{name}"] for name in names[1:] if f"crops_{name}" in arrays}
+    for what, array in (("boxes", boxes), *((f"crops of {name}", some) for name, some in crops.items())):
+        if len(array) != len(frames):
+            raise ValueError(f"there are {len(array)} {what} for {len(frames)} frames")
+    for crop in stored_crops(card).values():
+        _check_boxes(boxes, crop, frames.shape[1:3])
+    answers = {variant: arrays[f"answers_{variant}"] for variant in TFLITE_VARIANTS if f"answers_{variant}" in arrays}
+    for variant, array in answers.items():
+        if len(array) != len(pixels):
+            raise ValueError(f"there are {len(array)} answers of {variant} for {len(pixels)} images")
+        if not np.isfinite(array).all():
+            raise ValueError(f"an answer of {variant} is not a finite number")
+    faces = str(arrays["faces"].item()) if "faces" in arrays else ""
+    return {"frames": frames, "boxes": boxes, "crops": crops, "pixels": pixels, "answers": answers, "faces": faces}
+
+
+def _check_boxes(boxes: np.ndarray, crop: CropSpec, frame: tuple[int, ...]) -> None:
+    """Boxes lie in or near the frame, and what is cut out is of a size that a detector's box could lead to."""
+    most = 2 * max(frame)
+    left, top, right, bottom = boxes.T
+    if (np.abs(boxes // 2) > most).any() or (left >= right).any() or (top >= bottom).any():
+        raise ValueError("a box is empty or far outside its frame")
+    side = crop.scale * float(((right - left) + (bottom - top)).max()) / 2
+    if not side <= MAX_CROP:
+        raise ValueError(f"a box leads to a crop of {side:.0f} pixels, at most {MAX_CROP} are cut")
+
+
+def _check_meaning(bundle: Bundle, arrays: dict[str, np.ndarray]) -> None:
+    """The meaning of the answers: swapped labels or another temperature change no pixel and no quantum."""
+    card = bundle.card
+    stated = [
+        ("labels are", list(card.labels), arrays["labels"].tolist()),
+        ("temperature is", card.temperature, arrays["temperature"].item()),
+    ]
+    if "faces" in arrays:
+        stated.append(("faces are", card.faces, arrays["faces"].item()))
+    for what, here, there in stated:
+        if here != there:
+            raise BundleError(
+                f"{bundle.path}: its card's {what} {here} but its parity vectors were made with {there}: "
+                "they do not belong together; copy the bundle again."
+            )

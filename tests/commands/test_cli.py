@@ -1,0 +1,151 @@
+"""The command line as a newcomer meets it: quick help, one clear sentence for every mistake."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from edgefer.bundle import write_bundle
+from edgefer.train.networks import keras_bytes, load_keras
+
+HEAVY = ("cv2", "numpy", "ai_edge_litert", "tensorflow", "pydantic", "rich.progress")
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_starts_in_well_under_half_a_second_without_heavy_imports(option):
+    code = f"""
+import sys
+sys.argv = ["edgefer", {option!r}]
+from edgefer.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+"""
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        seconds.append(time.monotonic() - began)
+    assert done.stderr.strip() == "[]"
+    assert min(seconds) < 0.5
+
+
+@pytest.fixture
+def empty_video(tmp_path):
+    file = tmp_path / "broken.mp4"
+    file.write_bytes(b"not a video" * 100)
+    return file
+
+
+def test_mistakes_are_named_in_one_sentence(edgefer, tmp_path, trained, empty_video):
+    def refuse(*arguments, code=2):
+        said = edgefer(*arguments, cwd=tmp_path, expect=code).stderr.strip().splitlines()
+        assert said[-1].startswith("edgefer: "), said
+        return said[-1]
+
+    assert "There is no data at nowhere.csv" in refuse("train", "--data", "nowhere.csv")
+    assert "no recipe 'huge'" in refuse("train", "--data", "builtin", "--recipe", "huge")
+    assert "optimizer.rate" in refuse("train", "--data", "builtin", "--set", "optimizer.rate=fast")
+    assert "section.field=value" in refuse("train", "--data", "builtin", "--set", "rate")
+    assert "Name the data" in refuse("train")
+    assert "already holds a finished bundle" in refuse("train", "--data", "builtin", "--out", trained)
+    assert "no unfinished training" in refuse("train", "--resume")
+    assert "nothing to resume" in refuse("train", "--resume", "--out", trained)
+    assert "keeps its data and recipe" in refuse("train", "--resume", "--recipe", "demo")
+    assert "There is no bundle at nowhere" in refuse("convert", "nowhere")
+    assert "or one of fer-nano, fer-small, ferplus-small" in refuse("run", "fer-smal", "--source", "builtin")
+    assert "no bundle under runs/" in refuse("convert")
+    no_keras = "holds no Keras network (it has int8, parity)"
+    assert no_keras in refuse("convert", "pets-small", "--data", "builtin")
+    assert no_keras in refuse("train", "--data", "builtin", "--init-from", "pets-small")
+    assert "between 0 and 0.95" in refuse("convert", trained, "--prune", "1.5")
+    assert "holds no TFLite network" in refuse("run", trained, "--source", "builtin")
+    assert "Name one input" in refuse("run", trained)
+    assert "--wait is for cameras and streams" in refuse("run", "--source", "builtin", "--wait")
+    assert "--mjpg is for USB cameras" in refuse("run", "--camera", "csi", "--mjpg")
+
+
+def test_votes_beside_the_data_are_not_a_folder_of_that_name(edgefer, tmp_path):
+    (tmp_path / "ferplus").mkdir()
+    (tmp_path / "fer.csv").write_text(f"emotion,pixels,Usage\n0,{'7 ' * 2304},Training\n")
+    said = edgefer("train", "--data", "fer.csv", "--labels", "ferplus", cwd=tmp_path, expect=2).stderr
+    assert f"no FER+ votes at {tmp_path / 'ferplus.csv'} or " in said and "instead of ferplus." in said
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["fer.csv", "ferplus", "runs"]
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_folds_are_not_for_several_workers(edgefer, tmp_path):
+    config = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}'
+    order = ("train", "--data", "builtin", "--folds", 2, "--out", tmp_path / "run")
+    assert "Leave TF_CONFIG out" in edgefer(*order, expect=2, TF_CONFIG=config).stderr
+
+
+def test_bad_sources_are_named_in_one_sentence(edgefer, tmp_path, converted, empty_video):
+    def refuse(*arguments):
+        return edgefer("run", converted.path, "--headless", *arguments, expect=2).stderr
+
+    assert "no file or folder" in refuse("--source", tmp_path / "missing.mp4")
+    assert "is not a video" in refuse("--source", empty_video)
+    assert "holds no pictures" in refuse("--source", tmp_path / "." if not list(tmp_path.glob("*.png")) else tmp_path)
+    assert "There is no camera 97" in refuse("--camera", "97")
+    assert "cannot be opened" in refuse("--source", "http://127.0.0.1:9/none.mjpg")
+    assert "name a .mp4" in refuse("--source", "builtin", "--save", tmp_path / "faces.gif")
+    empty_video.with_suffix(".avi").write_bytes(b"mine")
+    assert "is there already" in refuse("--source", "builtin", "--save", empty_video.with_suffix(".avi"))
+    assert empty_video.with_suffix(".avi").read_bytes() == b"mine"
+
+
+def test_parity_over_budget_leaves_with_1_and_a_report(edgefer, converted, tmp_path):
+    model = load_keras(converted, "keras")
+    model.layers[-1].set_weights([weights[..., ::-1] for weights in model.layers[-1].get_weights()])  # other labels
+    files = {name: converted.read(name) for name in converted.card.variants} | {"keras": keras_bytes(model)}
+    spoilt = write_bundle(tmp_path / "spoilt", converted.card, files).path
+    edgefer("parity", spoilt, "--data", "builtin", "--runtime", "litert", expect=1)
+    written = json.loads((spoilt / "report" / "parity.json").read_text())
+    assert written["passed"] is False
+    assert [check["passed"] for check in written["checks"] if "on litert against" in check["subject"]] == [False, False]
+
+
+def test_ctrl_c_while_it_is_loaded_is_no_traceback(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, "-m", "edgefer", "models"], env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_broken_pipe_is_quiet(converted):
+    code = "from edgefer.cli import main; main()"
+    command = [sys.executable, "-c", code, "run", str(converted.path), "--source", "builtin", "--headless", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    assert json.loads(process.stdout.readline())["frame"] == 0
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    assert process.wait() == 1
+
+
+def test_figures_printed_are_those_of_the_bundle(builtin, converted):
+    """What `convert` stored is what the network does, counted anew from its predictions."""
+    from edgefer.interpreter import Classifier
+
+    split = builtin.split("valid")
+    predicted = Classifier.load(converted).network.logits(split.images).argmax(axis=1)
+    stored = converted.card.metrics["valid"]["int8"]
+    assert stored.accuracy == pytest.approx(np.mean(predicted == split.labels))
+    assert stored.accuracy > 0.9
+
+
+def test_an_address_is_printed_as_it_is(capsys):
+    from edgefer import console
+
+    console.show("http://[fd00:a:b::1]:8000/")
+    console.show_table("", ("folder",), [("/data/:dog:/x",)])
+    told = capsys.readouterr().out
+    assert ":a:b:" in told and ":dog:" in told

@@ -1,0 +1,95 @@
+"""The outputs of `edgefer run`: several at once, what is amiss said in a sentence."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.commands.outputs import Outputs, parse_address
+from edgefer.devices.sources.cameras import open_source
+from edgefer.errors import InputError, MissingDependency
+from edgefer.quiet import quiet
+
+RUN = ("run", "fer-small", "--source", "builtin", "--headless")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("8000", ("127.0.0.1", 8000)), ("0.0.0.0:80", ("0.0.0.0", 80)), ("[::1]:80", ("::1", 80)), ("pi:0", ("pi", 0))],
+)
+def test_an_address_without_a_host_is_this_machine_alone(text, address):
+    assert parse_address(text, "--serve") == address
+
+
+@pytest.mark.parametrize("text", ["", "pi", "pi:", "::1:80", "99999", "-1", "80 ", "²", "pi..lan:80"])
+def test_no_address(text):
+    with pytest.raises(InputError, match=r"--serve .*0\.0\.0\.0:8000"):
+        parse_address(text, "--serve")
+
+
+def test_all_outputs_at_once(edgefer, tmp_path):
+    pytest.importorskip("starlette")
+    pytest.importorskip("prometheus_client")
+    pytest.importorskip("paho")
+    files = {"--csv": tmp_path / "out.csv", "--save": tmp_path / "out.mp4"}
+    done = edgefer(
+        *RUN, "--frames", 4, "--json", *(part for option in files.items() for part in option),
+        "--serve", "0", "--metrics", "0", "--mqtt", "mqtt://pi@127.0.0.1:1/desk", EDGEFER_MQTT_PASSWORD="secret",
+    )  # fmt: skip
+    faces = [face for line in done.stdout.splitlines() for face in json.loads(line)["faces"]]
+    rows = list(csv.DictReader(files["--csv"].open()))
+    assert len(done.stdout.splitlines()) == 4 and len(faces) == 8
+    assert [row["label"] for row in rows] == [face["label"] for face in faces]
+    assert "The page is at http://127.0.0.1:" in done.stderr and "Metrics at http://127.0.0.1:" in done.stderr
+    assert "MQTT 127.0.0.1:1 does not answer" in done.stderr and f"Saved {files['--save']}" in done.stderr
+    assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wanted", "module", "library", "line"),
+    [
+        ({"serve": "0"}, "web", "uvicorn", "--serve needs uvicorn: pip install 'edgefer[web]'"),
+        ({"metrics": "0"}, "prometheus", "prometheus_client", "--metrics needs prometheus_client: pip install 'edgefer[metrics]'"),
+        ({"mqtt": "mqtt://x/y"}, "mqtt", "paho.mqtt", "--mqtt needs paho: pip install 'edgefer[mqtt]'"),
+    ],
+)  # fmt: skip
+def test_a_missing_library_is_one_sentence(monkeypatch, wanted, module, library, line):
+    for name in [
+        name for name in sys.modules if f"{name}.".startswith((f"{library}.", f"edgefer.devices.outputs.{module}."))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    card = Bundle.open(shipped_bundles()["fer-small"]).card
+    with open_source("builtin") as source, pytest.raises(MissingDependency) as caught:
+        Outputs(**wanted).open(source, card, "litert")
+    assert str(caught.value) == line
+
+
+def test_a_picture_of_many_frames_is_the_last(edgefer, tmp_path):
+    done = edgefer(*RUN, "--frames", 3, "--save", tmp_path / "out.png")
+    assert f"Saved {tmp_path / 'out.png'}, the last of 3 frames" in done.stderr
+
+
+def test_a_full_disk_keeps_no_run_from_starting(monkeypatch, capfd):
+    def full(*about, **options):
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(ValueError, match="at last"), quiet():
+        os.write(2, b"held back, then shown")
+        raise ValueError("at last")
+    assert capfd.readouterr().err == "held back, then shown"
+
+
+def test_a_disk_that_is_full_ends_one_output_and_not_the_run(tmp_path):
+    command = [sys.executable, "-c", "from edgefer.cli import main; main()", *RUN, "--frames", "4", "--json"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*command, "--csv", tmp_path / "out.csv"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("stdout has ended: the disk is full.") == 1 and "4 frames in" in done.stderr
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 9

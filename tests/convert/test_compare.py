@@ -1,0 +1,239 @@
+"""Ways to ship a network: float16, quantization-aware, pruned, slim; accuracy control; the table of profiles."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgefer.bundle import Bundle, write_bundle
+from edgefer.card import ModelCard, Provenance
+from edgefer.convert.pipeline import Plan, convert
+from edgefer.errors import InputError
+from edgefer.interpreter import Classifier, Network
+from edgefer.parity import verify
+from edgefer.train.backend import tensorflow
+from edgefer.train.networks import build, keras_bytes, load_keras
+from edgefer.train.recipes import load_recipe, recipe_of
+
+LAYERS = "C16/2 R16"
+SLIM = "C8/2 R8"
+
+
+class Silent:
+    """A Watcher that counts the steps it is told of."""
+
+    def __init__(self):
+        self.steps = 0
+
+    def begin(self, *_):
+        pass
+
+    def step(self, *_):
+        self.steps += 1
+
+    epoch = end = begin
+
+
+@pytest.fixture(scope="module")
+def tiny(builtin):
+    """Few enough drawn faces for an epoch of two steps."""
+    train, valid = builtin.split("train"), builtin.split("valid")
+    return replace(builtin, splits={"train": train.take(np.arange(64)), "valid": valid.take(np.arange(56))})
+
+
+@pytest.fixture(scope="module")
+def source(builtin, tmp_path_factory) -> Bundle:
+    """A tiny network, trained for a few steps so that its batch norms know the data."""
+    tensorflow()
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    recipe = load_recipe("demo", (f'model.layers="{LAYERS}"',))
+    model = build(recipe.model, recipe.input, 7)
+    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(tf_keras.optimizers.Adam(0.01), loss)
+    train = builtin.split("train")
+    model.fit(train.images / np.float32(255), train.labels, batch_size=64, epochs=4, verbose=0)
+    provenance = Provenance(
+        data="builtin", split_sizes={}, recipe=recipe.model_dump(mode="json"), seed=0, epoch=1, versions={}
+    )
+    card = ModelCard(name="tiny", labels=builtin.labels, input=recipe.input, provenance=provenance)
+    return write_bundle(tmp_path_factory.mktemp("source") / "tiny", card, {"keras": keras_bytes(model)})
+
+
+@pytest.fixture(scope="module")
+def pruned_aware(source, tiny, tmp_path_factory) -> Bundle:
+    plan = Plan(sparsity=0.5, aware=True, float16=True, epochs=2)
+    return convert(source, tiny, plan, tmp_path_factory.mktemp("out") / "pruned-qat", Silent()).bundle
+
+
+def logits(bundle: Bundle, variant: str, images) -> np.ndarray:
+    return Network(bundle.read(variant), bundle.card.input, 7).logits(images)
+
+
+def test_quantization_aware_int8_is_pixel_minus_128_and_agrees_with_its_float_twin(pruned_aware, tiny):
+    images = tiny.split("valid").images
+    near, far = logits(pruned_aware, "int8", images), logits(pruned_aware, "float32", images)  # the pixel contract held
+    assert (near.argmax(axis=1) == far.argmax(axis=1)).mean() > 0.9
+    # Ranges that tfmot starts at -6..6 would leave logits of this size with a few steps only.
+    assert np.abs(near - far).mean() < 0.1 * far.std()
+
+
+def test_zeros_outlive_quantization_aware_training(pruned_aware):
+    from edgefer.convert.prune import measured_sparsity
+
+    assert measured_sparsity(load_keras(pruned_aware, "tuned")) == pytest.approx(0.5, abs=0.02)
+    steps = pruned_aware.card.provenance.steps
+    assert steps[0].startswith("prune to 50% zeros") and "prune-preserving" in steps[1] and "drop" in steps[1]
+
+
+def test_float16_is_half_the_bytes_and_proven_like_any_other(pruned_aware, tiny, tmp_path):
+    sizes = {name: variant.bytes for name, variant in pruned_aware.card.variants.items()}
+    assert sizes["float16"] < 0.75 * sizes["float32"]
+    images = tiny.split("valid").images
+    assert np.abs(logits(pruned_aware, "float16", images) - logits(pruned_aware, "float32", images)).max() < 0.05
+    checks = {check.subject.split()[0]: check.passed for check in verify(pruned_aware)}
+    assert checks == {"pixels": True, "int8": True, "float16": True, "float32": True}
+
+    from edgefer.parity import check_at_load
+
+    files = {name: pruned_aware.read(name) for name in ("float32", "float16", "parity")}
+    without_int8 = write_bundle(tmp_path / "halves", pruned_aware.card, files)
+    classifier = Classifier.load(without_int8)
+    assert classifier.variant == "float16"
+    check_at_load(without_int8, classifier.network, classifier.variant)
+
+
+@pytest.fixture(scope="module")
+def interrupted(source, tiny, tmp_path_factory):
+    """A slimming that was stopped in its second epoch of three, and asked for again: its steps after that, its bundle."""
+
+    class Impatient(Silent):
+        def step(self, *_):
+            super().step()
+            if self.steps == 3:
+                raise KeyboardInterrupt
+
+    plan, out = Plan(slimmed=0.5, epochs=3), tmp_path_factory.mktemp("interrupted") / "slim"
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, tiny, plan, out, Impatient())
+    assert not out.exists()
+    watcher = Silent()
+    return watcher, convert(source, tiny, plan, out, watcher).bundle
+
+
+def test_an_interrupted_conversion_goes_on_after_its_last_epoch(interrupted):
+    watcher, bundle = interrupted
+    assert watcher.steps == 4 and [file.name for file in bundle.path.parent.iterdir()] == ["slim"]
+
+
+def test_slimming_keeps_the_best_filters_of_added_layers_together(source):
+    from edgefer.convert.slim import slim
+
+    recipe = recipe_of(source.card)
+    model = load_keras(source, "keras")
+    # Filters that give nothing must be the ones that go, the same ones in all layers that are added up, and then
+    # nothing may change.
+    for number, layer in enumerate(layer for layer in model.layers if "batch_normalization" in layer.name):
+        gamma, beta, mean, variance = layer.get_weights()
+        idle = slice(1, None, 2) if number == 1 else slice(0, None, 2)  # 1: inside the block, where nothing is added
+        gamma[idle] = beta[idle] = 0
+        layer.set_weights([gamma, beta, mean, variance])
+    slimmed = slim(model, recipe, 0.5)
+    assert slimmed.recipe.model.layers == SLIM
+    assert slimmed.multiply_adds_before == 24 * 24 * 9 * 16 * (1 + 2 * 16)
+    assert slimmed.multiply_adds == 24 * 24 * 9 * 8 * (1 + 2 * 8)
+    pixels = np.random.default_rng(0).random((8, 48, 48, 1), np.float32)
+    assert np.allclose(model(pixels), slimmed.network(pixels), atol=1e-4)
+    assert slim(model, recipe, 0.0).recipe == recipe
+
+
+def test_a_slim_bundle_is_smaller_and_can_be_converted_again(interrupted, source, tiny, tmp_path):
+    _, slim = interrupted
+    whole = convert(source, tiny, Plan(), tmp_path / "whole", Silent()).bundle
+    for variant in ("keras", "float32", "int8"):
+        assert slim.card.variants[variant].bytes < whole.card.variants[variant].bytes
+    assert slim.card.provenance.recipe["model"]["layers"] == SLIM
+    assert slim.card.provenance.steps[0].startswith(f"slim to {SLIM}") and "drop" in slim.card.provenance.steps[0]
+    again = convert(slim, tiny, Plan(float16=True), tmp_path / "again", Silent()).bundle
+    assert again.card.variants["keras"] == slim.card.variants["keras"] and again.has("float16")
+
+
+def test_what_cannot_be_slimmed_is_named(source):
+    from edgefer.convert.slim import slim
+
+    model = load_keras(source, "keras")
+    with pytest.raises(InputError, match="too few filters"):
+        slim(model, recipe_of(source.card), 0.95)
+    with pytest.raises(InputError, match="four-block"):
+        slim(model, load_recipe("four-block"), 0.5)
+    with pytest.raises(InputError, match="frozen layers"):
+        slim(model, load_recipe("pets-small"), 0.5)
+
+
+def test_the_zeros_of_frozen_layers_count():
+    from edgefer.convert.prune import measured_sparsity
+
+    tensorflow()
+    recipe = load_recipe("demo", (f'model.layers="{LAYERS}"', "model.freeze=true"))
+    network = build(recipe.model, recipe.input, 7)
+    first, *others = (layer for layer in network.layers if "conv" in layer.name)
+    first.set_weights([np.zeros(first.kernel.shape)])
+    assert measured_sparsity(network) == 9 * 16 / (9 * 16 + len(others) * 9 * 16 * 16)
+
+
+# Accuracy control
+
+
+def test_the_cheapest_way_that_holds_is_taken(source, tiny, tmp_path):
+    converted = convert(source, tiny, Plan(max_drop=100.0), tmp_path / "out", Silent())
+    assert converted.quantized.holds and len(converted.quantized.attempts) == 1
+    assert not converted.quantized.layers
+
+
+def test_where_no_way_holds_the_layers_that_hurt_are_named(source, tiny, tmp_path, monkeypatch):
+    """A drop below -100 points cannot be: everything is tried, and the best is kept."""
+    from edgefer.convert import search as control
+    from edgefer.convert.aware import Aware
+    from edgefer.convert.quantize import to_int8
+
+    def train_on(model, *_, **__):  # what it really does has its own tests
+        return Aware(int8=to_int8(model, tiny.split("valid").images), network=model)
+
+    monkeypatch.setattr(control, "quantization_aware", train_on)
+    converted = convert(source, tiny, Plan(max_drop=-101.0, epochs=1), tmp_path / "out", Silent())
+    result = converted.quantized
+    assert not result.holds and [attempt.how.split()[1] for attempt in result.attempts] == ["calibrated", "by"]
+    assert result.best.comparison.drop == min(attempt.comparison.drop for attempt in result.attempts)
+    images = tiny.split("valid").images
+    kept = Network(result.best.int8, source.card.input, 7).logits(images)
+    assert np.array_equal(logits(converted.bundle, "int8", images), kept)
+    report = json.loads((converted.bundle.path / "report" / "quantization.json").read_text())
+    assert not report["holds"] and len(report["attempts"]) == 2
+    errors = [layer["error"] for layer in report["worst_layers"]]
+    assert len(errors) >= 4 and errors == sorted(errors, reverse=True)
+    assert {layer["operator"] for layer in report["worst_layers"]} >= {"CONV_2D", "ADD", "FULLY_CONNECTED"}
+
+
+def test_profiles_are_made_once_and_measured_side_by_side(interrupted, source, tiny, tmp_path):
+    from edgefer.convert.compare import make_profiles, measure, write_profiles
+
+    shutil.copytree(interrupted[1].path, tmp_path / "slim-int8")
+    wanted = {"int8": Plan(float16=True), "slim-int8": Plan(slimmed=0.5)}
+    assert make_profiles(source, tiny, wanted, tmp_path, Silent()) == ["int8"]
+    assert make_profiles(source, tiny, wanted, tmp_path, Silent()) == []
+    with pytest.raises(InputError, match="of other shares"):
+        make_profiles(source, tiny, wanted | {"slim-int8": Plan(slimmed=0.3)}, tmp_path, Silent())
+    provenance = source.card.provenance.model_copy(update={"folds": 5})
+    crossed = Bundle(source.path, source.card.model_copy(update={"provenance": provenance}))
+    with pytest.raises(InputError, match="was cross-validated"):
+        make_profiles(crossed, tiny, wanted, tmp_path / "crossed", Silent())
+    measured = measure(tmp_path, list(wanted), tiny)
+    assert [profile.name for profile in measured] == ["float32", "float16", "int8", "slim float32", "slim int8"]
+    first = measured[0].comparison
+    assert first.drop == 0 and first.agreement == 1
+    assert all(profile.ms > 0 and profile.comparison.reference.name == "float32" for profile in measured)
+    rows = json.loads(write_profiles(tmp_path, measured).read_text())
+    assert [row["gzip_bytes"] for row in rows] == [profile.gzip_bytes for profile in measured]

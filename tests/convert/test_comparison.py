@@ -1,0 +1,84 @@
+"""Question 2's figures against independent ones, and its judgement: chance is no fault, and a fault is no chance."""
+
+import numpy as np
+import pytest
+
+from edgefer.convert.comparison import Answers, Budget, Comparison, compare, judge
+from edgefer.metrics import mcnemar_p, paired_interval
+from edgefer.train.data.dataset import Split
+
+
+def pair(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, quantum=None) -> Comparison:
+    """Decisions [n] compared as if they were logits of seven classes."""
+    count = len(labels)
+    pictures = Split(images=np.zeros((count, 2, 2, 1), np.uint8), labels=labels, ids=np.arange(count))
+    answers = [
+        Answers(name=name, logits=np.eye(7)[choice], quantum=step)
+        for name, choice, step in (("a", reference, None), ("b", candidate, quantum))
+    ]
+    return compare(*answers, pictures, tuple("abcdefg"))
+
+
+def test_the_figures_are_those_of_the_differences():
+    """The interval against a bootstrap over pictures (Efron 1979), on decisions with a known drop."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 7, 2000)
+    reference = np.where(rng.random(2000) < 0.7, labels, (labels + 1) % 7)
+    flipped = rng.random(2000) < 0.05
+    candidate = np.where(flipped, (reference + 2) % 7, reference)
+    result = pair(reference, candidate, labels, quantum=0.5)
+    loss = 100.0 * ((reference == labels).astype(float) - (candidate == labels))
+    draws = loss[rng.integers(0, 2000, (4000, 2000))].mean(axis=1)
+    assert result.drop == pytest.approx(loss.mean())
+    assert result.drop_interval == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.15)
+    assert result.agreement == pytest.approx(1 - flipped.mean()) and len(result.flips) == flipped.sum()
+    assert result.lost == (loss > 0).sum() and result.gained == (loss < 0).sum() and result.p < 1e-9
+    assert result.worst_quanta == 2.0 and result.mean_quanta == pytest.approx(2 * 2 * flipped.mean() / 7)
+    flip = result.flips[0]
+    assert flip.row == np.flatnonzero(flipped)[0] and flip.id == str(flip.row)
+    assert (flip.reference, flip.candidate) == ("abcdefg"[reference[flip.row]], "abcdefg"[candidate[flip.row]])
+    assert judge(result, Budget(max_drop=100, min_agreement=0.9)).passed
+    assert not judge(result, Budget(max_drop=100, min_agreement=0.99)).passed
+    assert not judge(result, Budget(max_drop=1, min_agreement=0.5)).passed
+
+
+def test_a_candidate_that_saw_some_pictures_is_compared_on_those():
+    labels = np.arange(70) % 7
+    pictures = Split(images=np.zeros((70, 2, 2, 1), np.uint8), labels=labels, ids=np.arange(70))
+    rows = np.array([3, 10, 11, 40])
+    whole = Answers(name="a", logits=np.eye(7)[labels])
+    some = Answers(name="b", logits=np.eye(7)[(labels[rows] + [0, 0, 1, 0]) % 7], rows=rows)
+    result = compare(whole, some, pictures, tuple("abcdefg"))
+    assert result.reference.scores.count == result.candidate.scores.count == 4
+    assert [flip.row for flip in result.flips] == [11] and result.agreement == 0.75
+
+
+def test_chance_is_doubtful_and_what_chance_cannot_explain_fails():
+    labels = np.arange(84) % 7
+    few = np.where(np.arange(84) < 4, (labels + 1) % 7, labels)  # 4 of 84: 95.2% agree
+    check = judge(pair(labels, few, labels), Budget(max_drop=1.0, min_agreement=0.97))
+    assert check.passed and check.doubtful
+    many = np.arange(8400) % 7
+    same_share = np.where(np.arange(8400) < 400, (many + 1) % 7, many)
+    check = judge(pair(many, same_share, many), Budget(max_drop=1.0, min_agreement=0.97))
+    assert not check.passed and not check.doubtful
+    check = judge(pair(many, many, many), Budget())
+    assert check.passed and not check.doubtful
+
+
+def test_mcnemar_against_the_binomial_distribution():
+    # 2 of 10 by a fair coin: (1 + 10 + 45) / 1024, twice.
+    assert mcnemar_p(8, 2) == mcnemar_p(2, 8) == pytest.approx(112 / 1024)
+    assert mcnemar_p(0, 0) == mcnemar_p(5, 5) == 1.0
+    assert 0 < mcnemar_p(900, 700) < 1e-5
+
+
+def test_the_paired_interval_covers_as_it_promises():
+    """Drawn 2000 times: few pictures, few discordant. The plain interval covers far less here."""
+    rng = np.random.default_rng(1)
+    count, lost, gained = 84, 0.03, 0.01
+    draws = rng.multinomial(count, [lost, gained, 1 - lost - gained], 2000)
+    covered = [low <= lost - gained <= high for low, high in (paired_interval(b, c, count) for b, c, _ in draws)]
+    assert 0.94 <= np.mean(covered) <= 1.0
+    low, high = paired_interval(0, 0, count)
+    assert low == -high and 0.02 < high < 0.05

@@ -1,0 +1,377 @@
+"""The Edge TPU's two doors: Coral's compiler (a recorded log, a stand-in program) and its delegate (libraries built here)."""
+
+import ctypes
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from importlib import import_module
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer.bundle import Bundle, write_bundle
+from edgefer.card import InputSpec, ModelCard, Provenance
+from edgefer.convert.edgetpu import Outcome, add_compiled, compile_int8, parse_log
+from edgefer.drawn import EXPRESSIONS
+from edgefer.errors import BundleError, MissingDependency, RuntimeFault
+from edgefer.interpreter import EDGETPU_LIBRARY, Classifier, Network
+from edgefer.tflite.flatbuffer import read_model
+from edgefer.tflite.metadata import with_metadata
+from edgefer.tflite.placement import AFTER, DTYPE, LIMIT, MAPPED, RANK, UNSUPPORTED, VERSION
+
+SPEC = InputSpec(height=48, width=48)
+
+# What edgetpu_compiler 16.0 -s prints; tables and figures as in logs that users posted.
+WHOLE = """\
+Edge TPU Compiler version 16.0.384591198
+Started a compilation timeout timer of 180 seconds.
+
+Model compiled successfully in 371 ms.
+
+Input model: ./int8.tflite
+Input size: 3.11MiB
+Output model: ./int8_edgetpu.tflite
+Output size: 3.17MiB
+On-chip memory used for caching model parameters: 3.00MiB
+On-chip memory remaining for caching model parameters: 7.75KiB
+Off-chip memory used for streaming uncached model parameters: 0.00B
+Number of Edge TPU subgraphs: 1
+Total number of operations: 6
+Operation log: ./int8_edgetpu.log
+
+Operator                       Count      Status
+
+CONV_2D                        4          Mapped to Edge TPU
+MEAN                           1          Mapped to Edge TPU
+FULLY_CONNECTED                1          Mapped to Edge TPU
+Compilation child process completed within timeout period.
+Compilation succeeded!
+"""
+PARTLY = """\
+Edge TPU Compiler version 16.0.384591198
+Started a compilation timeout timer of 180 seconds.
+
+Model compiled successfully in 12264 ms.
+
+Input model: model2.tflite
+Input size: 8.11MiB
+Output model: model2_edgetpu.tflite
+Output size: 9.47MiB
+On-chip memory used for caching model parameters: 6.86MiB
+On-chip memory remaining for caching model parameters: 0.00B
+Off-chip memory used for streaming uncached model parameters: 1.22MiB
+Number of Edge TPU subgraphs: 1
+Total number of operations: 162
+Operation log: model2_edgetpu.log
+
+Model successfully compiled but not all operations are supported by the Edge TPU. A percentage of the model will instead run on the CPU, which is slower. If possible, consider updating your model to use only operations supported by the Edge TPU. For details, visit g.co/coral/model-reqs.
+Number of operations that will run on Edge TPU: 37
+Number of operations that will run on CPU: 125
+
+Operator                       Count      Status
+
+TRANSPOSE                      70         Operation not supported
+PAD                            17         More than one subgraph is not supported
+PAD                            1          Mapped to Edge TPU
+DEQUANTIZE                     2          Operation is working on an unsupported data type
+QUANTIZE                       1          Operation is otherwise supported, but not mapped due to some unspecified limitation
+RESIZE_NEAREST_NEIGHBOR        1          Operation version not supported
+PACK                           24         Tensor has unsupported rank (up to 3 innermost dimensions mapped)
+CONV_2D                        36         Mapped to Edge TPU
+ADD                            10         More than one subgraph is not supported
+Compilation child process completed within timeout period.
+Compilation succeeded!
+"""
+FAILED = """\
+Edge TPU Compiler version 16.0.384591198
+Started a compilation timeout timer of 180 seconds.
+ERROR: Attempting to use a delegate that only supports static-sized tensors with a graph that has dynamic-sized tensors.
+Compilation failed: Model failed in Tflite interpreter. Please ensure model can be loaded/run in Tflite interpreter.
+Compilation child process completed within timeout period.
+Compilation failed!
+"""
+
+
+def test_a_recorded_log():
+    log = parse_log(WHOLE)
+    assert log.version == "16.0.384591198"
+    assert (log.mapped, log.on_cpu) == (6, 0)
+    assert (log.cached_bytes, log.cache_left_bytes, log.streamed_bytes) == (3 * 2**20, 7936, 0)
+    assert log.outcomes[1] == Outcome(operator="MEAN", count=1, status=MAPPED)
+
+
+def test_a_recorded_log_with_operators_on_the_cpu():
+    log = parse_log(PARTLY)
+    assert (log.mapped, log.on_cpu) == (37, 125)  # as the log itself says
+    assert log.streamed_bytes == round(1.22 * 2**20)
+    by_operator = {(outcome.operator, outcome.status): outcome.count for outcome in log.outcomes}
+    assert by_operator["PAD", AFTER] == 17 and by_operator["PAD", MAPPED] == 1
+    # lint predicts in the very words of the compiler
+    assert {outcome.status for outcome in log.outcomes} == {UNSUPPORTED, AFTER, MAPPED, DTYPE, LIMIT, VERSION, RANK}
+
+
+def test_a_log_without_sizes_and_what_is_no_log():
+    short = parse_log(
+        "Edge TPU Compiler version 2.1.302470888\n\nOperator   Count   Status\n\nADD\t3\tMapped to Edge TPU\n"
+    )
+    assert (short.mapped, short.on_cpu, short.cached_bytes) == (3, 0, None)
+    with pytest.raises(RuntimeFault, match="no log that edgefer can read"):
+        parse_log("segmentation fault")
+
+
+# ---- a bundle, and a stand-in for the compiler ----
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Bundle:
+    """A bundle with an untrained network, and its int8 form."""
+    from edgefer.convert.pipeline import keras_bytes
+    from edgefer.convert.quantize import to_float32, to_int8
+    from edgefer.train.backend import tensorflow
+
+    tensorflow().keras.utils.set_random_seed(0)
+    import tf_keras
+
+    layers = tf_keras.layers
+    pixels = tf_keras.Input(SPEC.shape)
+    hidden = layers.ReLU()(layers.Conv2D(16, 3, strides=4)(pixels))
+    hidden = layers.GlobalAveragePooling2D()(hidden)
+    model = tf_keras.Model(pixels, layers.Dense(len(EXPRESSIONS), name="logits")(hidden))
+    pictures = np.random.default_rng(0).integers(0, 256, (8, *SPEC.shape), np.uint8)
+    provenance = Provenance(data="none", split_sizes={}, recipe={}, seed=0, epoch=0, versions={})
+    card = ModelCard(name="tiny", labels=EXPRESSIONS, input=SPEC, provenance=provenance)
+    files = {"keras": keras_bytes(model), "float32": to_float32(model), "int8": to_int8(model, pictures)}
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "tiny", card, files)
+
+
+@pytest.fixture(scope="module")
+def compiled(source) -> bytes:
+    """The int8 network with all operators replaced by the compiler's custom one, as the compiler does."""
+    import flatbuffers
+
+    schema = import_module("ai_edge_litert.schema_py_generated")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(source.read("int8"), 0))
+    code, operator, graph = schema.OperatorCodeT(), schema.OperatorT(), model.subgraphs[0]
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    code.customCode, code.version = b"edgetpu-custom-op", 1
+    operator.opcodeIndex, operator.inputs, operator.outputs = 0, graph.inputs, graph.outputs
+    model.operatorCodes, graph.operators = [code], [operator]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch):
+    """Put a stand-in for edgetpu_compiler on PATH: compiler(log, output, exit_code) makes it; returns its folder."""
+
+    def make(log: str, output: bytes | None, exit_code: int = 0):
+        folder = tmp_path / "bin"
+        folder.mkdir(exist_ok=True)
+        (folder / "log").write_text(log)
+        if output is not None:
+            (folder / "output").write_bytes(output)
+        program = folder / "edgetpu_compiler"
+        program.write_text(f"""#!{sys.executable}
+import pathlib, sys
+here = pathlib.Path(__file__).parent
+flag, out, folder, source = sys.argv[1:]
+assert (flag, out) == ("-s", "-o") and pathlib.Path(source).read_bytes()[4:8] == b"TFL3"
+if (here / "output").exists():
+    name = pathlib.Path(source).stem + "_edgetpu.tflite"
+    pathlib.Path(folder, name).write_bytes((here / "output").read_bytes())
+print((here / "log").read_text(), end="")
+sys.exit({exit_code})
+""")
+        program.chmod(program.stat().st_mode | stat.S_IEXEC)
+        monkeypatch.setenv("PATH", str(folder))
+        return folder
+
+    return make
+
+
+def test_compiling_gives_the_network_and_the_log(source, compiled, compiler):
+    compiler(WHOLE, compiled)
+    content, log, text = compile_int8(source.read("int8"))
+    assert content == compiled and log == parse_log(WHOLE) and text == WHOLE
+
+
+def test_without_a_compiler_it_says_where_one_runs(source, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingDependency, match=r"x86-64 Linux only.*coral.ai/docs/edgetpu/compiler"):
+        compile_int8(source.read("int8"))
+
+
+def test_a_compiler_that_fails_is_quoted(source, compiler):
+    compiler(FAILED, None, 1)
+    with pytest.raises(
+        RuntimeFault, match=r"exit code 1\): ERROR: Attempting to use a delegate that only supports static"
+    ):
+        compile_int8(source.read("int8"))
+
+
+def test_a_compiler_that_writes_nothing_or_maps_nothing_has_failed(source, compiler):
+    compiler(WHOLE, None)
+    with pytest.raises(RuntimeFault, match="failed"):
+        compile_int8(source.read("int8"))
+    nothing = WHOLE.replace("Mapped to Edge TPU", "Operation not supported")
+    compiler(nothing, source.read("int8"))  # it then gives the network back as it was
+    with pytest.raises(RuntimeFault, match=r"not one operator.*4 CONV_2D Operation not supported"):
+        compile_int8(source.read("int8"))
+
+
+def test_a_compiler_for_another_machine(source, compiler):
+    program = compiler(WHOLE, None) / "edgetpu_compiler"
+    program.write_bytes(b"\x7fELF" + bytes(60))
+    with pytest.raises(RuntimeFault, match="cannot be run"):
+        compile_int8(source.read("int8"))
+
+
+def test_only_int8_is_compiled(source, compiler, compiled, tmp_path):
+    compiler(WHOLE, compiled)
+    bundle = write_bundle(tmp_path / "float", source.card, {"float32": source.read("float32")})
+    with pytest.raises(BundleError, match="holds no int8 network"):
+        add_compiled(bundle)
+
+
+# ---- convert --edgetpu ----
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> str:
+    """A folder of noise, a few pictures of each expression."""
+    folder, draw = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for label in EXPRESSIONS:
+        (folder / label).mkdir()
+        for number in range(5):
+            cv2.imwrite(str(folder / label / f"{number}.png"), draw.integers(0, 256, (48, 48), np.uint8))
+    return str(folder)
+
+
+def command(*arguments, expect, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", "from edgefer.cli import main; main()", *map(str, arguments)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def test_convert_stores_the_compiled_network_and_the_log(source, compiled, compiler, pictures, tmp_path):
+    compiler(WHOLE, compiled)
+    out = tmp_path / "out"
+    done = command("convert", source.path, "--edgetpu", "--data", pictures, "--out", out, expect=0)
+    bundle = Bundle.open(out)
+    assert bundle.read("int8_edgetpu") == with_metadata(compiled, bundle.card)
+    assert set(bundle.card.variants) == {"keras", "float32", "int8", "parity", "int8_edgetpu"}
+    assert (out / "report" / "edgetpu.log").read_text() == WHOLE
+    figures = json.loads((out / "report" / "edgetpu.json").read_text())
+    assert (figures["mapped"], figures["on_cpu"], figures["cached_bytes"]) == (6, 0, 3 * 2**20)
+    assert "6 operators mapped to the Edge TPU, 0 on the CPU" in done.stdout
+
+
+def test_convert_without_a_compiler_writes_the_rest_and_says_so(source, pictures, tmp_path):
+    out = tmp_path / "out"
+    done = command("convert", source.path, "--edgetpu", "--data", pictures, "--out", out, expect=1, PATH=str(tmp_path))
+    assert set(Bundle.open(out).card.variants) == {"keras", "float32", "int8", "parity"}
+    assert "3 of 3 operators would run on it" in done.stdout
+    assert (
+        done.stderr.strip().splitlines()[-1].startswith("edgefer: edgetpu_compiler is not on PATH; it runs on x86-64")
+    )
+
+
+# ---- run --device coral ----
+
+DELEGATE = """
+#include <stddef.h>
+#include <stdint.h>
+typedef struct Delegate {
+  void* data; int (*prepare)(void*, struct Delegate*); void* copy_from; void* copy_to; void* free_handle;
+  int64_t flags; void* builder;
+} Delegate;
+static int prepare(void* context, Delegate* self) { return 0; }
+static Delegate idle = {NULL, prepare, NULL, NULL, NULL, 0, NULL};
+Delegate* tflite_plugin_create_delegate(char** keys, char** values, size_t count, void (*report)(const char*)) {
+  if (FOUND) return &idle;
+  if (report) report("no device in sight");
+  return NULL;
+}
+void tflite_plugin_destroy_delegate(Delegate* self) {}
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    """Build a delegate library as libedgetpu.so.1: library("missing") finds no device, library("idle") takes no operator."""
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is needed to build a delegate library")
+
+    def make(kind: str) -> str:
+        folder = tmp_path_factory.mktemp(kind)
+        (folder / "delegate.c").write_text(DELEGATE)
+        found = f"-DFOUND={int(kind == 'idle')}"
+        out = folder / EDGETPU_LIBRARY
+        subprocess.run(["gcc", "-shared", "-fPIC", found, "-o", out, folder / "delegate.c"], check=True)
+        return str(out)
+
+    return make
+
+
+def coral(content: bytes, library: str) -> Network:
+    return Network(content, SPEC, len(EXPRESSIONS), runtime="litert", device="coral", edgetpu_library=library)
+
+
+def test_three_faults_are_three_sentences(source, compiled, library):
+    with pytest.raises(MissingDependency, match=r"libnothing\.so\.9 cannot be loaded .*install libedgetpu1-std"):
+        coral(compiled, "libnothing.so.9")
+    with pytest.raises(RuntimeFault, match=r"found no Edge TPU it can use \(no device in sight\): plug it in"):
+        coral(compiled, library("missing"))
+    with pytest.raises(BundleError, match="not compiled for the Edge TPU"):
+        coral(source.read("int8"), library("idle"))
+
+
+def test_a_delegate_that_takes_nothing_is_a_failure_and_no_fall_back_to_the_cpu(compiled, library):
+    with pytest.raises(RuntimeFault, match="unresolved custom op: edgetpu-custom-op"):
+        coral(compiled, library("idle"))
+
+
+def test_a_library_that_is_no_delegate(compiled):
+    with pytest.raises(MissingDependency, match=r"libc\.so\.6 cannot be loaded .*tflite_plugin_create_delegate"):
+        coral(compiled, "libc.so.6")
+
+
+def test_the_cpu_needs_none_of_it(source):
+    picture = np.zeros((1, *SPEC.shape), np.uint8)
+    assert Classifier.load(source, device="cpu").predict(picture)[0].label in EXPRESSIONS
+
+
+def test_run_names_the_fault(source, compiled, library, tmp_path):
+    def refuse(bundle, device="coral", code=1, **environment):
+        arguments = ["run", bundle.path, "--source", "builtin", "--headless", "--device", device]
+        return command(*arguments, expect=code, **environment).stderr.strip().splitlines()[-1]
+
+    files = {"int8": source.read("int8"), "int8_edgetpu": compiled}
+    bundle = write_bundle(tmp_path / "compiled", source.card, files)
+    assert "holds no int8_edgetpu network" in (said := refuse(source, code=2)) and "convert --edgetpu" in said
+    assert "no device 'gpu'" in refuse(bundle, "gpu", code=2)
+    folder = str(os.path.dirname(library("missing")))
+    assert "found no Edge TPU it can use" in refuse(bundle, LD_LIBRARY_PATH=folder)
+    try:
+        ctypes.CDLL(EDGETPU_LIBRARY)
+    except OSError:
+        assert f"{EDGETPU_LIBRARY} cannot be loaded" in refuse(bundle)
+
+
+def test_lint_takes_a_bundle(source):
+    assert "int8.tflite: int8, 3 operators" in command("lint", source.path, "--target", "edgetpu", expect=0).stdout
+
+
+def test_lint_knows_a_compiled_network(compiled):
+    assert [operator.name for operator in read_model(compiled, "x").operators] == ["edgetpu-custom-op"]

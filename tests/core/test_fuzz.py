@@ -1,0 +1,30 @@
+"""A few of the mutated bundles of tests/fuzz.py, which tries 10,000 by default."""
+
+import fuzz
+
+from edgefer.bundle import CARD
+
+
+def test_mutated_bundles_end_in_one_of_edgefers_errors_or_open():
+    seen = fuzz.fuzz(400, seed=1)
+    assert seen["int8.tflite", "BundleError"] > 150 and seen[CARD, "BundleError"] > 100
+    assert seen[CARD, "passes"] > 0  # a changed provenance, say: the mutations are not all crude
+
+
+def test_the_fuzz_sees_an_error_that_is_not_edgefers(monkeypatch):
+    def fail(*_):
+        raise KeyError("labels")
+
+    monkeypatch.setattr(fuzz.Bundle, "open", fail)
+    try:
+        fuzz.fuzz(1)
+    except KeyError:
+        return
+    raise AssertionError("a traceback went unseen")
+
+
+def test_mutated_vectors_end_in_one_sentence_soon_and_in_little_memory():
+    seen, slowest_s, largest_mb = fuzz.fuzz_vectors(150, seed=2)
+    assert set(seen) == {"EdgeferError", "passes"}, seen
+    assert seen["EdgeferError"] > 80 and seen["passes"] > 5
+    assert slowest_s < 5 and largest_mb < 500

@@ -1,0 +1,72 @@
+"""The arrows between the packages, and what a device never imports."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = {"edgefer": ROOT / "edgefer", "train": ROOT / "train", "convert": ROOT / "convert", "devices": ROOT / "devices"}
+HOST = (
+    "tensorflow",
+    "tf_keras",
+    "keras",
+    "tensorflow_model_optimization",
+    "matplotlib",
+    "edgefer.train",
+    "edgefer.convert",
+)
+FORBIDDEN = {
+    "edgefer": ("edgefer.train", "edgefer.convert", "edgefer.devices"),
+    "train": ("edgefer.convert", "edgefer.devices"),
+    "convert": ("edgefer.devices",),
+    "devices": HOST,
+}
+
+
+def imported(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_import_goes_against_the_arrows(room):
+    files = [file for file in ROOMS[room].rglob("*.py") if file.parent.name != "commands"]
+    assert files
+    for file in files:
+        for name in imported(file):
+            wrong = [other for other in FORBIDDEN[room] if f"{name}.".startswith(f"{other}.")]
+            assert not wrong, f"{file.relative_to(ROOT)} imports {name}"
+
+
+def test_running_on_a_device_loads_neither_tensorflow_nor_the_host_packages(converted):
+    """`edgefer run` from start to end, then a look at what was loaded; `edgefer verify` may read .tflite files."""
+    code = f"""
+import sys
+from edgefer.cli import app
+app(["run", {str(converted.path)!r}, "--source", "builtin", "--headless", "--frames", "3"], standalone_mode=False)
+loaded = {{name for name in {HOST!r} if name in sys.modules}}
+app(["verify", {str(converted.path)!r}], standalone_mode=False)
+print(sorted(loaded | {{name for name in {HOST!r} if name in sys.modules}} - {{"edgefer.convert"}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_without_tensorflow_training_says_what_to_install(tmp_path):
+    (tmp_path / "tensorflow.py").write_text("raise ImportError(\"No module named 'tensorflow'\")")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from edgefer.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", "--data", "builtin", "--recipe", "demo", "--out", tmp_path / "run"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "pip install 'edgefer[train]'" in done.stderr and "Traceback" not in done.stderr

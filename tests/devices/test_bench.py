@@ -1,0 +1,80 @@
+"""The benchmark: its figures against laps that are known, and a whole run on a network of 2 kB."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer.bundle import write_bundle
+from edgefer.card import InputSpec, ModelCard, Provenance
+from edgefer.devices import bench, loop
+from edgefer.devices.board.selftest import network_content
+from edgefer.devices.faces.detectors import Found, HaarDetector
+from edgefer.errors import InputError
+from edgefer.interpreter import Classifier
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A bundle whose network is the doctor's: nothing needs training, the loop is the real one."""
+    card = ModelCard(
+        name="tiny", labels=("a", "b"), input=InputSpec(height=16, width=16),
+        provenance=Provenance(data="none", split_sizes={}, recipe={}, seed=0, epoch=0, versions={}),
+    )  # fmt: skip
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "tiny", card, {"int8": network_content()})
+
+
+def test_laps_become_percentiles_without_the_warm_up(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
+    watch = bench.Stopwatch(warm_up=2)
+    for frame in range(102):
+        now[0] += 7.0 if frame < 2 else 0.5
+        watch({stage: 9.0 if frame < 2 else (frame - 1) / 1000 + n for n, stage in enumerate(loop.STAGES)})
+    laps = watch.per_frame()
+    assert laps.shape == (100, len(loop.STAGES))
+    capture = bench._times(laps[:, 0])
+    assert (capture.median_ms, capture.p95_ms, capture.p99_ms) == pytest.approx((50.5, 95.05, 99.01), rel=1e-4)
+    assert bench._times(laps[:, 4]).median_ms == pytest.approx(4050.5, rel=1e-4)
+    assert watch.apart().tolist() == [0.5] * 100, "however long its stages took"
+
+
+class Slow:
+    """A detector that takes a known time and finds one face."""
+
+    name = "haar"
+
+    def find(self, image_bgr):
+        bench.time.sleep(0.02)
+        return [Found(box_xyxy=(10, 10, 60, 60))]
+
+
+def test_time_is_laid_to_the_stage_that_took_it(tiny, tmp_path):
+    picture = tmp_path / "one.png"
+    cv2.imwrite(str(picture), np.full((120, 160, 3), 128, np.uint8))
+    result = bench.run_bench(Classifier.load(tiny), Slow(), where=str(picture), minutes=0.6 / 60, warm_up=25)
+    assert 20 <= result.stages["detect"].median_ms < 40
+    assert all(result.stages[stage].median_ms < 10 for stage in ("capture", "crop", "classify", "output"))
+    assert result.stages[bench.END].median_ms >= result.stages["detect"].median_ms
+    assert 0.4 < result.seconds < 3, "the time asked for, without the warm-up"
+    assert result.fps == pytest.approx(result.frames / result.seconds)
+    assert result.faces_per_frame == 1 and result.frame == "160x120" and result.threads == 1
+    assert 20 < result.peak_memory_mb < 10_000
+
+
+def test_the_built_in_video_with_the_real_detector(tiny):
+    result = bench.run_bench(Classifier.load(tiny), HaarDetector(width=240), minutes=0.5 / 60, warm_up=2)
+    assert result.frames >= 1 and result.frame == "480x360" and result.faces_per_frame > 1
+    assert json.loads(json.dumps(result.to_json()))["stages"]["end to end"]["p99_ms"] > 0
+    text = bench.to_markdown(result)
+    rows = [line for line in text.splitlines() if line]
+    assert all(line.startswith("|") and line.endswith("|") for line in rows), "GitHub draws no table otherwise"
+    for name in (*loop.STAGES, bench.END):
+        assert any(line.startswith(f"| {name} |") for line in rows)
+    assert "litert 2.1" in text and "haar, 240 px" in text and "1 thread |" in text
+
+
+def test_a_live_source_is_refused(tiny):
+    with pytest.raises(InputError, match="sets its own pace"):
+        bench.run_bench(Classifier.load(tiny), HaarDetector(), where="rtsp://127.0.0.1/none")

@@ -1,0 +1,317 @@
+"""What is a camera and what is on this machine; how each kind is asked for pictures; videos frame by frame."""
+
+import json
+import struct
+import sys
+import threading
+import time
+import types
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from test_live import FakeCapture, live, slowly
+from typer.testing import CliRunner
+
+from edgefer.cli import app
+from edgefer.devices.sources import cameras, captures, discovery
+from edgefer.devices.sources.captures import CaptureOptions
+from edgefer.errors import InputError, MissingDependency, SourceError
+
+
+def test_only_a_web_address_that_ends_like_a_video_is_one():
+    assert not cameras.open_source("http://host/film.mp4?x=1").live
+    assert cameras.open_source("rtsp://camera/live.mp4").live
+    with pytest.raises(SourceError, match="check the address"), cameras.open_source("http://127.0.0.1:9/film.mp4"):
+        pass
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    (tmp_path / "film.mp4").write_bytes(b"film")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(SourceError, match="You may not read"):
+        cameras.open_source(str(tmp_path / "film.mp4"))
+
+
+def test_a_file_gives_every_frame_even_to_a_slow_loop(tmp_path):
+    file = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 20, (64, 48))
+    for number in range(15):
+        writer.write(np.full((48, 64, 3), number * 10, np.uint8))
+    writer.release()
+    with cameras.open_source(str(file)) as source:
+        numbers = []
+        for frame in source:
+            time.sleep(0.005)
+            numbers.append(round(float(frame.image_bgr.mean()) / 10))
+    assert numbers == list(range(15)) and not source.live
+
+
+@pytest.mark.parametrize("camera", ["usb", "csi:", "csi:x", "", "/tmp/video", "-1"])
+def test_what_is_no_camera_is_refused(camera):
+    with pytest.raises(InputError, match="There is no camera"):
+        cameras.open_camera(camera)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("640x480", (640, 480)), ("1280X720", (1280, 720)), ("640", None), ("0x0", None), ("axb", None)]
+)
+def test_picture_sizes(text, size):
+    if size:
+        assert cameras.parse_size(text) == size
+    else:
+        with pytest.raises(InputError, match="such as 640x480"):
+            cameras.parse_size(text)
+
+
+class FakeVideoCapture:
+    """cv2.VideoCapture as far as it is used; notes the order of what it is asked."""
+
+    def __init__(self, *arguments):
+        self.arguments, self.asked = arguments, []
+        FakeVideoCapture.last = self
+
+    def isOpened(self):
+        return True
+
+    def read(self):
+        return True, np.zeros((4, 4, 3), np.uint8)
+
+    def set(self, what, value):
+        self.asked.append((what, value))
+
+    def get(self, what):
+        return 30.0
+
+    def release(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "compressed"),
+    [
+        ({}, False),
+        ({"size": (640, 480)}, False),
+        ({"size": (1280, 720)}, True),
+        ({"size": (1280, 720), "mjpg": False}, False),
+        ({"mjpg": True, "fps": 60}, True),
+    ],
+)
+def test_a_usb_camera_is_asked_for_format_then_size_then_rate(monkeypatch, tmp_path, options, compressed):
+    monkeypatch.setattr(captures.cv2, "VideoCapture", FakeVideoCapture)
+    (tmp_path / "video3").touch()
+    captures.connect_v4l2(tmp_path / "video3", CaptureOptions(**options))
+    asked = FakeVideoCapture.last
+    assert asked.arguments == (str(tmp_path / "video3"), cv2.CAP_V4L2)
+    order = [cv2.CAP_PROP_FOURCC, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FPS]
+    kinds = [what for what, _ in asked.asked if what in order]
+    assert kinds == sorted(kinds, key=order.index)
+    assert ((cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG")) in asked.asked) == compressed
+    if "size" in options:
+        assert (cv2.CAP_PROP_FRAME_WIDTH, options["size"][0]) in asked.asked
+
+
+def test_a_missing_camera_names_those_that_are_there(tmp_path):
+    (tmp_path / "video2").touch()
+    with pytest.raises(SourceError, match=r"There is no camera 0 .*the cameras here are 2"):
+        captures.connect_v4l2(tmp_path / "video0", CaptureOptions())
+
+
+def test_gstreamer_where_opencv_has_none_and_where_it_has(monkeypatch):
+    monkeypatch.setattr(captures.cv2.videoio_registry, "hasBackend", lambda backend: False)
+    with (
+        pytest.raises(MissingDependency, match=r"without GStreamer.*python3-opencv"),
+        cameras.open_source("gst:videotestsrc"),
+    ):
+        pass
+    monkeypatch.setattr(captures.cv2.videoio_registry, "hasBackend", lambda backend: True)
+    monkeypatch.setattr(captures.cv2, "VideoCapture", FakeVideoCapture)
+    captures.connect_gstreamer("videotestsrc !")
+    assert FakeVideoCapture.last.arguments[0].startswith("videotestsrc ! videoconvert !")
+    captures.connect_gstreamer("videotestsrc ! appsink")
+    assert FakeVideoCapture.last.arguments == ("videotestsrc ! appsink", cv2.CAP_GSTREAMER)
+
+
+class FakePicamera2:
+    """Picamera2 as far as it is used (raspberrypi/picamera2, picamera2.py)."""
+
+    cameras = (
+        {"Model": "imx708_wide", "Id": "/base/axi/pcie@120000/rp1/i2c@88000/imx708@1a", "Num": 1},
+        {"Model": "uvcvideo", "Id": "/base/axi/pcie@120000/rp1/usb@200000-1:1.0-046d:0825", "Num": 0},
+    )
+
+    def __init__(self, number):
+        self.number, self.closed = number, False
+        FakePicamera2.last = self
+
+    @staticmethod
+    def global_camera_info():
+        return list(FakePicamera2.cameras)
+
+    def create_video_configuration(self, main, controls):
+        return {"main": main, "controls": controls}
+
+    def configure(self, configuration):
+        self.configuration = configuration
+
+    def start(self):
+        if self.configuration["main"]["size"] == (13, 13):
+            raise RuntimeError("bad size")
+
+    def capture_array(self, name, wait):
+        assert name == "main" and wait is False
+        return "job"
+
+    def wait(self, job, timeout):
+        assert job == "job" and timeout > 0
+        return np.zeros((480, 640, 3), np.uint8)
+
+    def stop(self):
+        pass
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def csi(monkeypatch):
+    monkeypatch.setitem(sys.modules, "picamera2", types.SimpleNamespace(Picamera2=FakePicamera2))
+
+
+def test_a_csi_camera_through_picamera2(csi):
+    with cameras.open_camera("csi", CaptureOptions(size=(640, 480), fps=20)) as source:
+        frame = next(iter(source))
+    assert frame.image_bgr.shape == (480, 640, 3) and source.fps == 20
+    assert FakePicamera2.last.configuration["main"] == {"size": (640, 480), "format": "RGB888"}
+    assert FakePicamera2.last.closed and FakePicamera2.last.number == 1, "0 is the USB camera"
+    with pytest.raises(SourceError, match="no CSI camera 1: Picamera2 sees 1"), cameras.open_camera("csi:1"):
+        pass
+
+
+def test_an_older_picamera2_lists_the_cameras_by_number(csi, monkeypatch):
+    usb, sensor = {"Model": "uvcvideo", "Id": "/base/usb@1"}, {"Model": "imx219", "Id": "/base/i2c@1"}
+    monkeypatch.setattr(FakePicamera2, "cameras", (usb, sensor))
+    with cameras.open_camera("csi") as source:
+        next(iter(source))
+    assert FakePicamera2.last.number == 1
+
+
+def test_a_csi_camera_that_fails_to_stop_is_given_back(csi, monkeypatch):
+    def stop(self):
+        raise TimeoutError
+
+    monkeypatch.setattr(FakePicamera2, "stop", stop)
+    with cameras.open_camera("csi") as source:
+        next(iter(source))
+    assert FakePicamera2.last.closed
+
+
+def test_a_csi_camera_that_fails_to_start_is_given_back(csi):
+    with (
+        pytest.raises(SourceError, match="bad size"),
+        cameras.open_camera("csi", CaptureOptions(size=(13, 13))),
+    ):
+        pass
+    assert FakePicamera2.last.closed
+
+
+def test_csi_without_picamera2_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    with (
+        pytest.raises(MissingDependency, match=r"apt install -y python3-picamera2.*--system-site-packages"),
+        cameras.open_camera("csi"),
+    ):
+        pass
+
+
+def machine(root: Path, nodes: dict[str, tuple[str, str]], devices=True) -> Path:
+    """A made-up /sys and /dev: node -> (name, index)."""
+    for node, (name, index) in nodes.items():
+        folder = root / "sys/class/video4linux" / node
+        folder.mkdir(parents=True)
+        (folder / "name").write_text(name + "\n")
+        (folder / "index").write_text(index + "\n")
+        if devices and node.startswith("video"):
+            (root / "dev").mkdir(exist_ok=True)
+            (root / "dev" / node).touch()
+    return root
+
+
+PI = {
+    "video0": ("unicam", "0"),
+    "video2": ("HD Pro Webcam C920", "0"),
+    "video3": ("HD Pro Webcam C920", "1"),
+    "video10": ("bcm2835-codec-decode", "0"),
+    "video13": ("bcm2835-isp-output0", "0"),
+    "video19": ("rpi-hevc-dec", "0"),
+    "v4l-subdev0": ("imx219 10-0010", "0"),
+    "v4l-subdev1": ("dw9807 10-000c", "0"),
+}
+
+
+def test_the_cameras_of_a_pi_are_told_from_its_other_nodes(tmp_path):
+    root = machine(tmp_path, PI)
+    assert [(camera.camera, camera.name) for camera in discovery.usb_cameras(root)] == [("2", "HD Pro Webcam C920")]
+    assert discovery.csi_sensors(root) == ["imx219 10-0010"]
+
+
+def test_capabilities_are_asked_of_the_kernel_where_it_answers(tmp_path, monkeypatch):
+    """A depth camera has its colour pictures on a node that is not its first; a metadata node gives no pictures."""
+    root = machine(tmp_path, {f"video{n}": ("Depth Camera", str(n)) for n in range(3)})
+    capabilities = iter([0x04A00000, 0x04200001, 0x04A00000])  # metadata capture; video capture; metadata capture
+
+    def ioctl(handle, request, buffer):
+        assert request == 0x80685600 and len(buffer) == 104
+        return struct.pack(
+            "16s32s32s6I", b"uvcvideo", b"Depth Camera", b"usb", 0, 0x84A00001, next(capabilities), 0, 0, 0
+        )
+
+    monkeypatch.setattr(discovery.fcntl, "ioctl", ioctl)
+    assert [camera.camera for camera in discovery.usb_cameras(root)] == ["1"]
+
+
+def test_no_cameras(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    assert discovery.find_cameras(tmp_path) == []
+
+
+def test_csi_cameras_are_found_too(tmp_path, csi):
+    found = discovery.find_cameras(machine(tmp_path, PI))
+    assert [(camera.camera, camera.reached_by) for camera in found] == [("2", "v4l2"), ("csi", "picamera2")]
+
+
+def test_a_camera_is_tried_for_real():
+    trial = discovery.try_camera(live(FakeCapture(slowly(*range(60), pause=0.02))), seconds=0.3)
+    assert (trial.width, trial.height, trial.problem) == (6, 4, "")
+    assert 5 < trial.fps < 51
+    assert "no camera 9" in discovery.try_camera(live(SourceError("There is no camera 9."))).problem
+
+
+def test_a_camera_that_hangs_after_a_picture_is_no_endless_trial(monkeypatch):
+    monkeypatch.setattr(discovery, "HANG_S", 0.2)
+    hang = threading.Event()
+    trial = discovery.try_camera(live(FakeCapture([1, lambda: hang.wait(20)])))
+    hang.set()
+    assert trial.problem == "It has given nothing for 0.2 s: it hangs."
+
+
+def test_the_command_lists_what_works_and_what_does_not(monkeypatch):
+    found = [
+        discovery.Camera(camera="0", name="Webcam", reached_by="v4l2"),
+        discovery.Camera(camera="csi", name="imx219", reached_by="picamera2"),
+    ]
+    monkeypatch.setattr(discovery, "find_cameras", lambda: found)
+    connections = {"0": lambda: FakeCapture(slowly(*range(250))), "csi": lambda: SourceError("The camera is busy.")}
+    monkeypatch.setattr(cameras, "open_camera", lambda camera: live(connections[camera]()))
+    monkeypatch.setattr(discovery.try_camera, "__defaults__", (0.2, time.monotonic))
+    shown = CliRunner().invoke(app, ["cameras"]).output
+    assert "6x4" in shown and "The camera is busy." in shown
+    told = json.loads(CliRunner().invoke(app, ["cameras", "--json"]).output)["cameras"]
+    assert [(camera["camera"], camera["width"], camera["problem"]) for camera in told] == [
+        ("0", 6, ""),
+        ("csi", 0, "The camera is busy."),
+    ]
+    monkeypatch.setattr(discovery, "find_cameras", lambda: [])
+    none = CliRunner().invoke(app, ["cameras"])
+    assert none.exit_code == 0 and "no camera here" in none.output and "--source builtin" in none.output

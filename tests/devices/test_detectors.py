@@ -1,0 +1,253 @@
+"""The detectors, the levelled crop, and how YuNet comes to the device."""
+
+import functools
+import hashlib
+import http.server
+import json
+import math
+import threading
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer import drawn
+from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.card import CropSpec, InputSpec
+from edgefer.commands.inputs import open_detector
+from edgefer.devices.faces.detectors import Found, HaarDetector, yunet
+from edgefer.devices.faces.yunet import YuNetDetector, fetch_yunet
+from edgefer.errors import EdgeferError, InputError, SourceError
+from edgefer.preprocess import crop_square, face_pixels
+
+RNG = np.random.default_rng(0)
+BOX = (60, 40, 140, 120)
+
+
+# The levelled crop
+
+
+@pytest.mark.parametrize("size", [(1, 10000), (5, 5000), (5000, 5), (1, 1)])
+def test_a_sliver_of_a_picture_holds_no_face(size):
+    assert HaarDetector().find(np.zeros((*size, 3), np.uint8)) == []
+
+
+def test_no_roll_cuts_the_very_same_pixels():
+    frame = RNG.integers(0, 256, (160, 200, 3), dtype=np.uint8)
+    for box in (BOX, (-20, 100, 60, 180)):
+        plain = crop_square(frame, box, CropSpec(scale=1.1))
+        assert np.array_equal(crop_square(frame, box, CropSpec(scale=1.1), 0.0), plain)
+        assert np.array_equal(crop_square(frame, box, CropSpec(scale=1.1), None), plain)
+        # By next to nothing, the other way through the code meets the same pixels to within a rounding.
+        nearly = crop_square(frame, box, CropSpec(scale=1.1), 1e-6)
+        assert nearly.shape == plain.shape and np.abs(nearly.astype(int) - plain).max() <= 1
+
+
+def test_a_quarter_turn_is_exact():
+    frame = RNG.integers(0, 256, (160, 200, 3), dtype=np.uint8)
+    upright = crop_square(frame, BOX, CropSpec())
+    assert np.array_equal(crop_square(frame, BOX, CropSpec(), 90.0), np.rot90(upright))
+
+
+@pytest.mark.parametrize("roll_deg", [-30, -12, 12, 30])
+def test_a_rolled_face_comes_out_as_the_level_one(roll_deg):
+    """The eyes' roll, as Found tells it, undoes the roll of a picture."""
+    face, _ = drawn.draw_face(drawn.Person.random(np.random.default_rng(1)), "neutral", np.random.default_rng(2))
+    level = cv2.copyMakeBorder(face, 64, 64, 64, 64, cv2.BORDER_CONSTANT, value=(90, 90, 90))
+    middle = (level.shape[0] - 1) / 2
+    turn = cv2.getRotationMatrix2D((middle, middle), -roll_deg, 1)  # positive is clockwise here, not in OpenCV
+    rolled = cv2.warpAffine(level, turn, level.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+    eyes = np.array([[middle - 27, middle - 14, 1], [middle + 27, middle - 14, 1]]) @ turn.T
+    found = Found(box_xyxy=(80, 80, 240, 240), eyes_xy=(tuple(eyes[0]), tuple(eyes[1])))
+    assert found.roll_deg == pytest.approx(roll_deg)
+    spec = InputSpec(height=48, width=48)
+    wanted = face_pixels(level, found.box_xyxy, CropSpec(), spec).astype(int)
+    levelled = np.abs(face_pixels(rolled, found.box_xyxy, CropSpec(), spec, found.roll_deg) - wanted).mean()
+    left = np.abs(face_pixels(rolled, found.box_xyxy, CropSpec(), spec) - wanted).mean()
+    assert levelled < 3 and levelled < left / 3
+
+
+def test_roll_and_turn_of_a_face():
+    assert Found(box_xyxy=BOX).roll_deg is None and Found(box_xyxy=BOX).turn is None
+    tilted = Found(
+        box_xyxy=BOX, eyes_xy=((0, 0), (30, 30)), nose_xy=(0, 30)
+    )  # the nose straight below the eyes' middle
+    assert tilted.roll_deg == pytest.approx(45) and tilted.turn == pytest.approx(0)
+    aside = Found(box_xyxy=BOX, eyes_xy=((0, 0), (40, 0)), nose_xy=(36, 25))
+    assert aside.turn == pytest.approx(0.4)
+    moved = aside.moved(3, -2)
+    assert moved.box_xyxy == (63, 38, 143, 118) and moved.eyes_xy == ((3, -2), (43, -2)) and moved.nose_xy == (39, 23)
+
+
+# YuNet
+
+
+class FakeNet:
+    """cv2.FaceDetectorYN with one face in the square it is shown, wherever that square is bright."""
+
+    def detect(self, image):
+        assert image.shape == (320, 320, 3) and image.dtype == np.uint8
+        ys, xs = np.nonzero(image[..., 0] > 128)
+        if not len(xs):
+            return 1, None
+        x, y, w, h = xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1
+        right, left = (x + 0.7 * w, y + 0.4 * h), (x + 0.3 * w, y + 0.3 * h)
+        small = [0, 0, 8, 8, *[0] * 10, 0.8]
+        face = [x, y, w, h, *right, *left, x + 0.5 * w, y + 0.6 * h, *[0] * 4, 0.9]
+        return 1, np.array([small, face], np.float32)
+
+
+@pytest.fixture
+def fake_yunet(monkeypatch, tmp_path):
+    monkeypatch.setattr(cv2, "FaceDetectorYN", type("", (), {"create": staticmethod(lambda *_: FakeNet())}))
+    file = tmp_path / "yunet.onnx"
+    file.write_bytes(b"network")
+    return YuNetDetector(file)
+
+
+@pytest.mark.parametrize(("height", "width"), [(360, 640), (640, 360), (100, 120), (2000, 1500)])
+def test_yunet_tells_boxes_and_eyes_in_the_frames_own_pixels(fake_yunet, height, width):
+    frame = np.zeros((height, width, 3), np.uint8)
+    box = (width // 4, height // 4, width // 2, height // 2)
+    frame[box[1] : box[3], box[0] : box[2]] = 255
+    largest, smallest = fake_yunet.find(frame)
+    pixel = max(1, height / 320, width / 320)
+    assert np.abs(np.array(largest.box_xyxy) - box).max() <= 1 + pixel
+    (x0, y0), (x1, y1) = largest.eyes_xy
+    assert x0 < x1, "the eye further left first, whichever the network told first"
+    side_x, side_y = box[2] - box[0], box[3] - box[1]
+    assert np.allclose([x0, y0], [box[0] + 0.3 * side_x, box[1] + 0.3 * side_y], atol=2 * pixel)
+    assert np.allclose([x1, y1], [box[0] + 0.7 * side_x, box[1] + 0.4 * side_y], atol=2 * pixel)
+    roll_deg = math.degrees(math.atan2(0.1 * side_y, 0.4 * side_x))
+    assert largest.roll_deg == pytest.approx(roll_deg, abs=3) and smallest.side < largest.side
+    assert fake_yunet.find(np.zeros_like(frame)) == [], "nothing is left of the frame before"
+    assert fake_yunet.detect(frame) == [largest.box_xyxy, smallest.box_xyxy]
+
+
+def test_a_file_that_is_no_yunet_is_named(tmp_path):
+    with pytest.raises(SourceError, match=r"There is no file .*none\.onnx"):
+        YuNetDetector(tmp_path / "none.onnx")
+    (tmp_path / "other.onnx").write_bytes(b"something else")
+    with pytest.raises(SourceError, match=r"other\.onnx is not a YuNet"):
+        YuNetDetector(tmp_path / "other.onnx")
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A folder served on the loopback, and the addresses of its files."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setenv("no_proxy", "*")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{served.server_port}"
+        served.shutdown()
+
+
+CONTENT = RNG.integers(0, 256, yunet.BYTES, dtype=np.uint8).tobytes()
+
+
+def test_yunet_is_fetched_once_checked_and_kept_whole(server, tmp_path, monkeypatch):
+    folder, url = server
+    (folder / "a.onnx").write_bytes(CONTENT)
+    monkeypatch.setattr(yunet, "SHA256", hashlib.sha256(CONTENT).hexdigest())
+    told = []
+
+    def track(chunks, total, what):
+        for count, chunk in enumerate(chunks, 1):
+            told.append((count, total))
+            yield chunk
+
+    target = tmp_path / "cache" / "deep" / "yunet.onnx"
+    assert fetch_yunet(target, url=f"{url}/a.onnx", track=track) == target
+    assert target.read_bytes() == CONTENT and [file.name for file in target.parent.iterdir()] == ["yunet.onnx"]
+    assert told[-1] == (15, 15)
+    (folder / "a.onnx").unlink()
+    assert fetch_yunet(target, url=f"{url}/a.onnx") == target, "the second time nothing is fetched"
+    target.write_bytes(CONTENT[:-1])
+    with pytest.raises(EdgeferError, match=r"Not Found|File not found"):
+        fetch_yunet(target, url=f"{url}/a.onnx")
+
+
+@pytest.mark.parametrize("content", [CONTENT[:-1] + b"!", CONTENT[:1000], CONTENT * 3, b""])
+def test_what_is_not_yunet_is_not_kept(server, tmp_path, content):
+    folder, url = server
+    (folder / "a.onnx").write_bytes(content)
+    target = tmp_path / "cache" / "yunet.onnx"
+    with pytest.raises(EdgeferError, match=r"is not YuNet .*--detector-file"):
+        fetch_yunet(target, url=f"{url}/a.onnx")
+    assert not target.exists()
+
+
+def test_offline_the_message_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with pytest.raises(
+        EdgeferError, match=r"could not be fetched \(.+\): fetch https://.+ --detector-file, or use --detector haar"
+    ):
+        fetch_yunet(tmp_path / "yunet.onnx", url="http://127.0.0.1:9/")
+
+
+# The command line
+
+
+def test_a_card_without_a_crop_for_the_detector_is_said_once(fake_yunet, tmp_path, capsys):
+    card = Bundle.open(shipped_bundles()["fer-small"]).card
+    measured = card.model_copy(update={"crops": card.crops | {"yunet": CropSpec(scale=1.02, faces=200)}})
+    bare = card.model_copy(update={"crops": {"haar": CropSpec(faces=200)}})
+    assert isinstance(open_detector("yunet", tmp_path / "yunet.onnx", width=240, card=bare), YuNetDetector)
+    assert capsys.readouterr().err.count("was not measured for yunet") == 1
+    open_detector("yunet", tmp_path / "yunet.onnx", width=240, card=measured)
+    assert open_detector("haar", None, width=240, card=bare).width == 240
+    assert capsys.readouterr().err == ""
+
+
+@pytest.fixture(scope="module")
+def cat(tmp_path_factory):
+    """A photograph of a cat in the public domain; its ears are cut off, so the cascade does not know it."""
+    data = pytest.importorskip("skimage.data")
+    file = tmp_path_factory.mktemp("cat") / "chelsea.png"
+    cv2.imwrite(str(file), cv2.cvtColor(data.chelsea(), cv2.COLOR_RGB2BGR))
+    return file
+
+
+def test_the_middle_of_the_frame_needs_no_detector(edgefer, cat):
+    done = edgefer("run", "fer-small", "--faces", "frame", "--source", cat, "--headless", "--json")
+    (face,) = json.loads(done.stdout)["faces"]
+    assert face["box_xyxy"] == [75, 0, 375, 300]
+    assert "was not measured" not in done.stderr
+
+
+def test_cats_are_sought_by_their_own_cascade(edgefer, cat):
+    done = edgefer("run", "fer-small", "--faces", "cat", "--source", cat, "--headless", "--json")
+    assert "not measured for haar-cat" in done.stderr and "--faces frame" in done.stderr
+    people = next(frame.image_bgr for frame, _ in drawn.scene(seconds=1, fps=1, size=(320, 240), people=1, seed=1))
+    of_people, of_cats = HaarDetector(), HaarDetector(faces="cat")
+    assert of_people.detect(people) != of_cats.detect(people)
+    assert of_cats.detect(np.full_like(people, 128)) == []
+
+
+def test_the_card_says_whose_faces(tmp_path):
+    card = Bundle.open(shipped_bundles()["fer-small"]).card
+    assert open_detector("haar", None, width=240, card=card).name == "haar"
+    of_cats = card.model_copy(update={"faces": "cat"})
+    assert open_detector("haar", None, width=240, card=of_cats).name == "haar-cat"
+    assert open_detector("haar", None, width=240, card=of_cats, faces="frame").name == "frame"
+    for faces, detector, said in (("dog", "haar", "choose human, cat, frame"), ("cat", "yunet", "finds human faces")):
+        with pytest.raises(InputError, match=said):
+            open_detector(detector, None, width=240, card=card, faces=faces)
+
+
+def test_run_refuses_what_does_not_go_together(edgefer, tmp_path):
+    for arguments, said in (
+        (["--detector", "hog"], "choose haar or yunet"),
+        (["--detector-file", tmp_path / "x.onnx"], "--detector-file is for --detector yunet"),
+        (["--detector", "yunet", "--detector-file", tmp_path / "x.onnx"], "There is no file"),
+        (["--smooth", "very"], "choose off, responsive, calm"),
+    ):
+        done = edgefer("run", "fer-small", "--source", "builtin", "--headless", *arguments, expect=2)
+        assert said in done.stderr

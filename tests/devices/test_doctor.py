@@ -1,0 +1,291 @@
+"""The doctor's checks, each against a made-up machine that has the trouble and one that has not."""
+
+import subprocess
+import sys
+from collections import namedtuple
+
+import pytest
+from test_boards import board_tree
+from test_cameras import PI, machine
+
+from edgefer.devices.board import checkup, doctor, health
+from edgefer.devices.board.doctor import Check, check_numpy, check_python, check_runtime, check_system, run_child
+
+
+def os_release(root, codename):
+    (root / "etc").mkdir(exist_ok=True)
+    (root / "etc/os-release").write_text(f'PRETTY_NAME="Debian GNU/Linux ({codename})"\nVERSION_CODENAME={codename}\n')
+    return root
+
+
+def says(check: Check, status: str, fix: str = "") -> None:
+    """The check has this status, and its fix holds these words; what is amiss always has a fix, what is well none."""
+    assert check.status == status, check
+    assert fix in check.fix and bool(check.fix) == (status != "pass"), check
+
+
+GOOD = {"machine": "aarch64", "bits": 64, "libc": "glibc", "kernel": "Linux"}
+
+
+@pytest.mark.parametrize(
+    ("difference", "status", "fix"),
+    [
+        ({}, "pass", ""),
+        ({"machine": "x86_64"}, "pass", ""),
+        ({"bits": 32}, "fail", "64-bit"),  # aarch64 kernel, 32-bit programs: what Raspberry Pi OS (32-bit) is on a Pi 4
+        ({"machine": "armv7l", "bits": 32}, "fail", "64-bit"),
+        ({"libc": ""}, "fail", "musl"),
+        ({"machine": "riscv64"}, "fail", "x86-64"),
+        ({"kernel": "Darwin", "libc": ""}, "warn", "Linux"),
+    ],
+)
+def test_system(tmp_path, difference, status, fix):
+    check = check_system(os_release(tmp_path, "trixie"), **GOOD | difference)
+    says(check, status, fix)
+    assert "Debian GNU/Linux (trixie)" in check.found
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [((3, 10, 9), "fail"), ((3, 11, 2), "pass"), ((3, 13, 5), "pass"), ((3, 14, 0), "fail"), ((3, 9, 2), "fail")],
+)
+def test_python(version, status):
+    says(check_python(version), status, "venv" if status == "fail" else "")
+
+
+@pytest.mark.parametrize(
+    ("numpy", "codename", "picamera2", "runtimes", "status", "fix"),
+    [
+        ("2.4.6", "bookworm", False, ["litert"], "pass", ""),
+        ("1.26.4", "bookworm", True, ["tflite-runtime"], "pass", ""),
+        ("2.4.6", "bookworm", True, ["litert"], "fail", "'numpy<2'"),
+        ("2.4.6", "trixie", True, ["litert"], "pass", ""),
+        ("2.4.6", "trixie", False, ["tflite-runtime"], "fail", "'numpy<2'"),
+        ("2.4.6", "trixie", False, ["litert", "tflite-runtime"], "warn", "uninstall tflite-runtime"),
+    ],
+)
+def test_numpy_against_what_was_built_for_numpy_1(tmp_path, numpy, codename, picamera2, runtimes, status, fix):
+    root = os_release(tmp_path, codename)
+    if picamera2:
+        (root / "usr/lib/python3/dist-packages/picamera2").mkdir(parents=True)
+    says(check_numpy(root, runtimes, numpy=numpy), status, fix)
+
+
+def test_the_installed_runtime_really_runs_the_tiny_network():
+    check = check_runtime("litert")
+    says(check, "pass")
+    assert "2.1" in check.found and "rightly" in check.found
+
+
+CRASH = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+
+
+def test_a_runtime_that_crashes_is_a_row_and_no_dead_doctor():
+    says(check_runtime("litert", command=[sys.executable, "-c", CRASH]), "fail", "ai-edge-litert")
+    assert "SIGSEGV" in check_runtime("litert", command=[sys.executable, "-c", CRASH]).found
+    says(check_runtime("litert", first=False, command=[sys.executable, "-c", CRASH]), "warn", "uninstall")
+
+
+def test_a_runtime_that_computes_wrongly_is_found_out(monkeypatch):
+    """The all-zero answers of section 3.2 of many a bug report: it loads, runs, and is wrong."""
+    from edgefer.devices.board import selftest
+    from edgefer.errors import RuntimeFault
+
+    raw = selftest.Network.raw
+    monkeypatch.setattr(selftest.Network, "raw", lambda self, pixels: raw(self, pixels) + 1)
+    selftest.check_runtime("litert")  # one quantum is rounding
+    monkeypatch.setattr(selftest.Network, "raw", lambda self, pixels: raw(self, pixels) * 0)
+    with pytest.raises(RuntimeFault, match="computes wrongly"):
+        selftest.check_runtime("litert")
+
+
+def test_a_child_that_hangs_or_fails_is_told():
+    works, said = run_child([sys.executable, "-c", "import time; time.sleep(60)"], timeout_s=0.3)
+    assert not works and "no answer" in said
+    assert run_child([sys.executable, "-c", "raise SystemExit('broken: libGL.so.1')"]) == (False, "broken: libGL.so.1")
+
+
+OPENCV = {
+    "4.14": "4.14.0 CascadeClassifier FaceDetectorYN",
+    "5": "5.0.0 FaceDetectorYN",
+    "4.5.1": "4.5.1 CascadeClassifier",
+}
+
+
+@pytest.mark.parametrize(
+    ("works", "said", "packages", "status", "fix"),
+    [
+        (True, OPENCV["4.14"], ["opencv-python", "numpy"], "pass", ""),
+        (True, OPENCV["4.5.1"], ["opencv-python"], "pass", ""),
+        (True, OPENCV["5"], ["opencv-python"], "fail", "opencv-python>=4.8,<5"),
+        (
+            True,
+            OPENCV["4.14"],
+            ["opencv-python", "opencv-python-headless"],
+            "warn",
+            "uninstall -y opencv-python opencv",
+        ),
+        (False, "ImportError: libGL.so.1: cannot open shared object file", [], "fail", "apt install -y libgl1"),
+        (False, "crashes (SIGILL)", [], "fail", "force-reinstall"),
+    ],
+)
+def test_opencv(monkeypatch, works, said, packages, status, fix):
+    monkeypatch.setattr(doctor, "run_child", lambda command: (works, said))
+    says(doctor.check_opencv(packages), status, fix)
+
+
+def test_no_camera_and_a_camera_that_may_not_be_used(tmp_path, monkeypatch):
+    says(checkup.check_usb_cameras(tmp_path), "warn", "builtin")
+    root = machine(tmp_path, PI)
+    says(checkup.check_usb_cameras(root), "pass")
+    monkeypatch.setattr(checkup, "may_use", lambda device: device != root / "dev/video2")
+    says(checkup.check_usb_cameras(root), "fail", "usermod -aG video")
+
+
+@pytest.mark.parametrize(
+    ("sensor", "picamera2", "closed", "status", "fix"),
+    [
+        (True, (True, "imports"), False, "pass", ""),
+        (True, (False, "not installed"), False, "fail", "apt install -y python3-picamera2"),
+        (True, (False, "not installed"), True, "fail", "--system-site-packages"),
+        (True, (False, "ValueError: numpy.dtype size changed"), False, "fail", "'numpy<2'"),
+        (True, (False, "crashes (SIGSEGV)"), False, "fail", "picamera2"),
+        (False, (False, "not installed"), True, "warn", "--system-site-packages"),
+    ],
+)
+def test_csi_camera_on_a_pi(tmp_path, sensor, picamera2, closed, status, fix):
+    root = machine(board_tree(tmp_path, "Raspberry Pi 5 Model B Rev 1.0"), PI if sensor else {})
+    check = checkup.check_csi_camera(root, closed_venv=closed, picamera2=picamera2)
+    says(check, status, fix)
+    assert ("imx219" in check.found) == sensor
+    if not closed:
+        assert "--system-site-packages" not in check.fix
+
+
+def test_a_pc_has_no_csi_camera(tmp_path):
+    says(checkup.check_csi_camera(tmp_path), "pass")
+
+
+def coral(root, ids="18d1:9302", speed="5000", library=True):
+    """A machine with a Coral on USB, and Google's library or not (an empty file, which does not load)."""
+    folder = root / "sys/bus/usb/devices/2-1"
+    folder.mkdir(parents=True)
+    vendor, product = ids.split(":")
+    for name, text in {"idVendor": vendor, "idProduct": product, "speed": speed, "busnum": "2", "devnum": "3"}.items():
+        (folder / name).write_text(text + "\n")
+    (root / "dev/bus/usb/002").mkdir(parents=True)
+    (root / "dev/bus/usb/002/003").touch()
+    if library:
+        (root / "usr/lib/aarch64-linux-gnu").mkdir(parents=True)
+        (root / "usr/lib/aarch64-linux-gnu/libedgetpu.so.1").touch()
+    return root
+
+
+def test_no_coral_is_no_trouble(tmp_path):
+    says(checkup.check_coral(tmp_path), "pass")
+
+
+@pytest.mark.parametrize(("ids", "word"), [("1a6e:089a", "wakes at its first use"), ("18d1:9302", "ready")])
+def test_a_coral_and_its_library(tmp_path, monkeypatch, ids, word):
+    root = coral(tmp_path, ids)
+    real = checkup.check_coral(root)
+    says(real, "fail", "libedgetpu")  # the empty file was really given to the runtime, which could not load it
+    assert "file too short" in real.found
+    monkeypatch.setattr(checkup, "run_child", lambda command, timeout_s: (True, "ok"))
+    good = checkup.check_coral(root)
+    says(good, "pass")
+    assert word in good.found
+
+
+def test_coral_troubles(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkup, "run_child", lambda command, timeout_s: (True, "ok"))
+    says(checkup.check_coral(coral(tmp_path / "a", library=False)), "fail", "libedgetpu1-std")
+    says(checkup.check_coral(coral(tmp_path / "b", speed="480")), "warn", "USB 3")
+    monkeypatch.setattr(checkup, "may_use", lambda device: "usb" not in str(device.relative_to(tmp_path)))
+    says(checkup.check_coral(coral(tmp_path / "c")), "fail", "plugdev")
+    only_library = tmp_path / "d/usr/lib"
+    only_library.mkdir(parents=True)
+    (only_library / "libedgetpu.so.1").touch()
+    says(checkup.check_coral(tmp_path / "d"), "warn", "replug")
+    (tmp_path / "d/dev").mkdir()
+    (tmp_path / "d/dev/apex_0").touch()
+    assert "PCIe" in checkup.check_coral(tmp_path / "d").found
+    monkeypatch.setattr(checkup, "may_use", lambda device: False)
+    says(checkup.check_coral(tmp_path / "d"), "fail", "usermod -aG apex")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "fix"),
+    [
+        ("throttled=0x0", "pass", ""),
+        ("throttled=0x50005", "fail", "power supply"),
+        ("throttled=0x50000", "warn", "power supply"),
+        ("throttled=0x80008", "warn", "heat sink"),
+        (None, "warn", "raspi-utils"),
+    ],
+)
+def test_power_of_a_pi(tmp_path, answer, status, fix):
+    root = board_tree(tmp_path, "Raspberry Pi 4 Model B Rev 1.4")
+    says(checkup.check_power(root, lambda: answer and health.parse_throttled(answer)), status, fix)
+
+
+def test_a_pc_is_not_asked_for_throttling(tmp_path):
+    says(checkup.check_power(tmp_path, lambda: pytest.fail("asked")), "pass")
+
+
+@pytest.mark.parametrize(("millidegrees", "status"), [("48000", "pass"), ("82000", "warn"), (None, "pass")])
+def test_temperature(tmp_path, millidegrees, status):
+    if millidegrees:
+        (tmp_path / "sys/class/thermal/thermal_zone0").mkdir(parents=True)
+        (tmp_path / "sys/class/thermal/thermal_zone0/temp").write_text(millidegrees)
+    says(checkup.check_temperature(tmp_path), status)
+
+
+@pytest.mark.parametrize(("kilobytes", "status"), [(60_000, "warn"), (3_000_000, "pass")])
+def test_memory(tmp_path, kilobytes, status):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text(f"MemAvailable: {kilobytes} kB\n")
+    says(checkup.check_memory(tmp_path), status)
+
+
+@pytest.mark.parametrize(("free", "status"), [(10e6, "fail"), (200e6, "warn"), (9e9, "pass")])
+def test_disk(tmp_path, free, status):
+    usage = namedtuple("usage", "total used free")
+    says(checkup.check_disk(tmp_path, lambda folder: usage(1e12, 0, free)), status)
+
+
+def test_a_check_that_breaks_is_a_warning(monkeypatch, tmp_path):
+    def broken(*arguments, **named):
+        raise PermissionError("no")
+
+    for name in ("usb_cameras", "csi_sensors"):
+        monkeypatch.setattr(checkup.discovery, name, broken)
+    found = {check.name: check for check in doctor.examine(tmp_path)}
+    assert found["usb cameras"].status == found["csi camera"].status == "warn"
+    assert "PermissionError" in found["usb cameras"].found and found["disk"].status == "pass"
+
+
+def run_doctor(code, *arguments):
+    code = f"import sys; {code}; from edgefer.cli import main; sys.argv = ['edgefer', 'doctor', *sys.argv[1:]]; main()"
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_the_command_exits_1_when_something_fails_even_without_opencv():
+    """A broken OpenCV is what the doctor is asked about, so it must not need one."""
+    block = "sys.modules['cv2'] = None; sys.modules['numpy'] = None"
+    done = run_doctor(f"{block}; from edgefer.devices import doctor; doctor.check_python.__defaults__ = ((3, 9, 2),)")
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "FAIL" in done.stdout and "python: python3.11 -m venv" in done.stdout
+
+
+def test_the_command_as_json_needs_no_tensorflow():
+    import json
+
+    done = run_doctor(
+        "import atexit; atexit.register(lambda: print('tensorflow' in sys.modules, file=sys.stderr))", "--json"
+    )
+    told = json.loads(done.stdout)
+    names = [check["name"] for check in told["checks"]]
+    assert names == list(dict.fromkeys(names)) and {"system", "numpy", "runtime litert", "coral", "power"} <= set(names)
+    assert told["fail"] == sum(check["status"] == "fail" for check in told["checks"])
+    assert done.returncode == bool(told["fail"]) and done.stderr.strip().endswith("False")

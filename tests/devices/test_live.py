@@ -1,0 +1,301 @@
+"""Live sources with cameras that stall, hang, go and come back, and a stream over loopback that breaks off."""
+
+import base64
+import http.server
+import subprocess
+import sys
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer.devices.sources import cameras, captures
+from edgefer.devices.sources.live import Live
+from edgefer.errors import EdgeferError, SourceError
+
+
+class FakeCapture:
+    """A camera whose pictures carry their number in every pixel; reads follow `script`.
+
+    A number is a picture, None the end, an exception is raised; a function is called first, a float slept for first.
+    """
+
+    def __init__(self, script, fps=25.0):
+        self.script, self.fps, self.closed = iter(script), fps, False
+
+    def read(self):
+        step = next(self.script, None)
+        if isinstance(step, Exception):
+            raise step
+        if isinstance(step, float):
+            time.sleep(step)
+            return self.read()
+        if callable(step):
+            step()
+            return self.read()
+        return None if step is None else np.full((4, 6, 3), step, np.uint8)
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def hang():
+    """What a read that does not come back waits for; let go at the end of the test at the latest."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def live(*connections, **settings):
+    """A Live over `connections`, each a FakeCapture or an error, one per attempt; the last one repeats."""
+    left = list(connections)
+
+    def connect():
+        connection = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(connection, Exception):
+            raise connection
+        return connection
+
+    return Live(connect, "Camera 0", **{"retry_s": (0.01, 0.04), "stall_s": 20, "open_s": 20} | settings)
+
+
+def slowly(*numbers, pause=0.01):
+    """A script that gives these numbers with a pause before each but the first."""
+    return [step for number in numbers for step in (pause, number)][1:]
+
+
+def number_of(frame):
+    return int(frame.image_bgr[0, 0, 0])
+
+
+def test_a_slow_reader_gets_the_newest_frame_not_the_oldest(hang):
+    go, all_read = threading.Event(), threading.Event()
+    with live(FakeCapture([1, go.wait, *range(2, 60), all_read.set, hang.wait])) as source:
+        frames = iter(source)
+        first = next(frames)
+        go.set()  # the loop is busy while the camera goes on
+        assert all_read.wait(5)
+        second = next(frames)
+        hang.set()
+    assert (number_of(first), number_of(second)) == (1, 59)
+    assert (first.index, second.index) == (0, 1) and second.time_s >= first.time_s
+    assert source.fps == 25
+
+
+def test_no_frame_is_given_twice():
+    with live(FakeCapture(slowly(*range(1, 20))), FakeCapture([100])) as source:
+        numbers = []
+        for frame in source:
+            numbers.append(number_of(frame))
+            if numbers[-1] == 100:
+                break
+    assert numbers == sorted(set(numbers)) and numbers[-2] == 19
+
+
+@pytest.mark.parametrize(
+    "end", [None, OSError("No such device"), cv2.error("select() timeout")], ids=["ends", "unplugged", "cv2 error"]
+)
+def test_an_unplugged_camera_comes_back_and_it_is_said_once(end):
+    said, gone, stop, back = [], SourceError("There is no camera 0."), threading.Event(), threading.Event()
+    first, second = FakeCapture([1, end]), FakeCapture([50, back.wait, 51, stop.wait])
+    with live(first, gone, gone, gone, second, say=said.append, stop=stop) as source:
+        numbers = []
+        for frame in source:
+            numbers.append((frame.index, number_of(frame)))
+            if len(numbers) == 2:
+                back.set()
+            if number_of(frame) == 51:
+                stop.set()
+    assert numbers == [(0, 1), (1, 50), (2, 51)]
+    assert len(said) == 2, said
+    assert "stopped giving pictures" in said[0] and "is back" in said[1]
+    assert first.closed, "the old connection keeps the camera busy unless it is closed"
+
+
+def test_a_camera_that_hangs_in_its_driver_is_left_behind(hang):
+    said = []
+    with live(FakeCapture([1, hang.wait]), FakeCapture([2, hang.wait]), say=said.append, stall_s=0.1) as source:
+        frames = iter(source)
+        assert [number_of(next(frames)) for _ in range(2)] == [1, 2]
+        hang.set()
+    assert len(said) == 2
+
+
+def test_a_driver_that_hangs_at_every_attempt_ends_the_run_before_it_holds_too_many_threads(hang):
+    stop, threads = threading.Event(), threading.active_count()
+    dead = FakeCapture([hang.wait] * 100)
+    threading.Timer(20, stop.set).start()
+    with (
+        live(FakeCapture([1]), dead, stop=stop, open_s=0.02, retry_s=(0.001, 0.001)) as source,
+        pytest.raises(EdgeferError, match="Camera 0 hangs: 10 connections did not end"),
+    ):
+        for _ in source:
+            pass
+    assert threading.active_count() <= threads + 11
+    hang.set()
+
+
+def test_fifty_unpluggings_lose_no_frame_and_leave_no_thread():
+    stop, before = threading.Event(), set(threading.enumerate())  # an earlier test's hung thread may end meanwhile
+    with live(*[FakeCapture([n]) for n in range(1, 52)], retry_s=(0.001, 0.001), stop=stop) as source:
+        numbers = []
+        for frame in source:
+            numbers.append(number_of(frame))
+            if len(numbers) == 51:
+                stop.set()
+    assert numbers == list(range(1, 52)) and before.issuperset(threading.enumerate())
+
+
+class Patience(threading.Event):
+    """A stop event that notes how long it is waited for, waits for nothing, and is set after `attempts`."""
+
+    def __init__(self, attempts):
+        super().__init__()
+        self.attempts, self.waits = attempts, []
+
+    def wait(self, timeout=None):
+        self.waits.append(timeout)
+        if len(self.waits) == self.attempts:
+            self.set()
+        return self.is_set()
+
+
+def test_attempts_are_paced_with_a_longer_and_longer_pause():
+    stop = Patience(attempts=7)
+    with live(FakeCapture([1]), SourceError("gone"), stop=stop, retry_s=(0.5, 10)) as source:
+        assert len(list(source)) == 1
+    assert stop.waits == [0.5, 1, 2, 4, 8, 10, 10]
+
+
+def test_a_stop_ends_a_waiting_source_quickly(hang):
+    stop = threading.Event()
+    with live(FakeCapture([1, hang.wait]), stop=stop) as source:
+        frames = iter(source)
+        next(frames)
+        threading.Timer(0.05, stop.set).start()
+        began = time.monotonic()
+        assert next(frames, None) is None
+        assert time.monotonic() - began < 1, "not the 20 s after which it counts as stalled"
+        hang.set()
+
+
+def test_a_camera_that_never_worked_is_refused_at_once(hang):
+    with pytest.raises(SourceError, match="There is no camera 0"), live(SourceError("There is no camera 0.")):
+        pass
+    with pytest.raises(SourceError, match=r"gives no picture .libcamera broke"), live(RuntimeError("libcamera broke")):
+        pass
+    with pytest.raises(SourceError, match="no picture within"), live(FakeCapture([hang.wait]), open_s=0.1):
+        pass
+
+
+def test_the_camera_is_free_again_when_the_source_is_left():
+    capture = FakeCapture(slowly(*range(200)))
+    with live(capture) as source:
+        next(iter(source))
+    assert capture.closed
+
+
+class Mjpeg(http.server.BaseHTTPRequestHandler):
+    """A camera's HTTP stream: JPEG after JPEG, brighter and brighter; for those who know the password if it has one."""
+
+    def do_GET(self):
+        login = base64.b64encode(b"me:" + self.server.password.encode()).decode()
+        if self.server.password and self.headers.get("Authorization") != f"Basic {login}":
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        for number in range(self.server.frames):
+            jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), number * 2 % 256, np.uint8))[1].tobytes()
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            try:
+                self.wfile.write(head.encode() + jpeg + b"\r\n")
+            except OSError:
+                return
+            time.sleep(0.01)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    """An MJPEG stream on loopback that breaks off after some frames."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mjpeg)
+    server.frames, server.password, server.daemon_threads = 60, "", True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_http_stream_is_read_and_taken_up_again_when_it_breaks_off(server):
+    stream = f"http://127.0.0.1:{server.server_port}/stream.mjpg"
+    said, stop = [], threading.Event()
+    with cameras.open_source(stream, say=said.append, stop=stop) as source:
+        shapes = set()
+        for frame in source:
+            shapes.add(frame.image_bgr.shape)
+            if any("is back" in line for line in said):
+                break
+    assert source.live and shapes == {(48, 64, 3)}
+    assert len(said) == 2 and stream in said[0]
+
+
+def test_a_stream_is_opened_with_its_password_and_shown_without(server):
+    server.password = "p@ss:/%w"
+    host = f"127.0.0.1:{server.server_port}/stream.mjpg"
+    with pytest.raises(SourceError) as refused:
+        cameras.open_source(f"http://me:wrong@{host}").__enter__()
+    assert "the password" in str(refused.value) and host in str(refused.value) and "wrong" not in str(refused.value)
+    with cameras.open_source(f"http://me@{host}", password=server.password) as source:
+        assert next(iter(source)).image_bgr.shape == (48, 64, 3)
+    assert source.name == f"The stream http://{host}"
+
+
+@pytest.mark.parametrize(
+    ("url", "opened", "shown"),
+    [
+        ("rtsp://host:554/a", "rtsp://host:554/a", "rtsp://host:554/a"),
+        ("http://host/a@b", "http://host/a@b", "http://host/a@b"),
+        ("rtsp://me@host:554/a", "rtsp://me:s%40%2F@host:554/a", "rtsp://host:554/a"),
+        ("rtsp://me@home.org@host/a", "rtsp://me@home.org:s%40%2F@host/a", "rtsp://host/a"),
+        ("rtsp://me@home.org:o@wn@host/a", "rtsp://me@home.org:o@wn@host/a", "rtsp://host/a"),
+        ("rtsp://me:o/#?wn@host/a", "rtsp://me:o/#?wn@host/a", "rtsp://host/a"),
+        (
+            "http://host/a?user=me&password=own&n=1",
+            "http://host/a?user=me&password=own&n=1",
+            "http://host/a?user=me&password=...&n=1",
+        ),
+        (
+            "rtspsrc location=rtsp://me:own@host/a user-pw=own ! x",
+            "rtspsrc location=rtsp://me:own@host/a user-pw=own ! x",
+            "rtspsrc location=rtsp://host/a user-pw=... ! x",
+        ),
+    ],
+)
+def test_a_password_belongs_to_a_user_that_has_none_and_is_never_shown(url, opened, shown):
+    assert (captures.with_password(url, "s@/"), captures.without_secrets(url)) == (opened, shown)
+
+
+def test_a_failed_attempt_writes_nothing_to_the_terminal():
+    """An attempt is made every few seconds for as long as a camera is away."""
+    # In a process of its own: FFmpeg reads its log level when it is first used, and the tests here have used it.
+    code = """
+from edgefer.devices.sources.cameras import open_source
+from edgefer.errors import SourceError
+for url in ("http://127.0.0.1:9/none.mjpg", "rtsp://127.0.0.1:9/none"):
+    try:
+        open_source(url).__enter__()
+    except SourceError as error:
+        assert "cannot be opened" in str(error)
+        print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("refused\nrefused\n", "")

@@ -1,0 +1,294 @@
+"""The service: a unit systemd accepts, and what a real `edgefer run` tells a service manager at its socket."""
+
+import http.server
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer import drawn
+from edgefer.commands import service as commands
+from edgefer.devices.board import service
+from edgefer.devices.board.notify import Notifier
+from edgefer.errors import EdgeferError, InputError
+
+
+def unit(**settings):
+    how = {"memory_mb": 400, "groups": ["video"]} | settings
+    return service.unit([sys.executable, "-m", "edgefer.cli"], ["run", "--camera", "0", "--headless"], **how)
+
+
+def test_the_unit_restarts_watches_and_confines():
+    lines = unit().splitlines()
+    for line in (
+        "Type=notify", f"WatchdogSec={service.WATCHDOG_S}", "Restart=on-failure", "StartLimitBurst=5", "DynamicUser=yes",
+        "SupplementaryGroups=video", "EnvironmentFile=-/etc/edgefer.env", "ProtectSystem=strict", "NoNewPrivileges=yes", "MemoryMax=400M", "StateDirectory=edgefer",
+    ):  # fmt: skip
+        assert line in lines
+    assert "User=pi" in (named := unit(user="pi")) and "DynamicUser" not in named
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
+def test_systemd_accepts_the_unit_and_finds_it_confined(tmp_path):
+    file = tmp_path / "edgefer.service"
+    file.write_text(unit())
+    verified = subprocess.run(["systemd-analyze", "verify", file], capture_output=True, text=True)
+    assert verified.returncode == 0 and not verified.stderr, verified.stderr
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=25", "--no-pager", file]
+    judged = subprocess.run(command, capture_output=True, text=True)
+    assert judged.returncode == 0, judged.stdout[-500:]  # an exposure of 2.5 of 10 or less
+
+
+def test_words_reach_the_program_as_they_are():
+    assert service.quoted("--camera") == "--camera"
+    assert service.quoted("a b") == '"a b"'
+    assert service.quoted("50%$HOME") == "50%%$$HOME"
+    assert service.quoted('rtsp://u:p"w@h/a;b') == '"rtsp://u:p\\"w@h/a;b"'
+    assert service.quoted("") == '""'
+
+
+def test_a_folder_others_may_not_enter_is_found(tmp_path):
+    shut = tmp_path / "home" / "pi"
+    (shut / "venv").mkdir(parents=True)
+    tmp_path.chmod(0o755), (tmp_path / "home").chmod(0o755), shut.chmod(0o750)
+    for folder in tmp_path.parents:
+        if not folder.stat().st_mode & 1:
+            assert service.shut_folder(shut / "venv" / "python") == folder or folder in tmp_path.parents
+            return
+    assert service.shut_folder(shut / "venv" / "python") == shut
+
+
+def test_the_command_prints_the_unit_of_the_given_run(edgefer, tmp_path):
+    (tmp_path / "film.mp4").write_bytes(b"film")
+    printed = edgefer("service", "install", "--print", "--", "--camera", "0", "--csv", "out.csv", cwd=tmp_path).stdout
+    (line,) = (line for line in printed.splitlines() if line.startswith("ExecStart="))
+    assert line.endswith(" run --camera 0 --csv out.csv --headless --wait")
+    printed = edgefer("service", "install", "--print", "--", "run", "--source", "film.mp4", cwd=tmp_path).stdout
+    assert f" run --source {tmp_path / 'film.mp4'} --headless\n" in printed
+
+
+def test_only_what_is_read_is_named_from_the_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("0", "cat", "out.csv", "yunet.onnx", "bundle"):
+        (tmp_path / name).touch()
+    given = ["bundle", "--camera", "0", "--faces", "cat", "--csv", "out.csv", "--no-check", "--smooth=calm"]
+    words = commands._run_arguments([*given, "--detector-file=yunet.onnx"])
+    assert words[0] == str(tmp_path / "bundle") and words[words.index("--camera") + 1] == "0"
+    assert words[words.index("--csv") + 1] == "out.csv" and words[words.index("--faces") + 1] == "cat"
+    assert words[words.index("--detector-file") + 1] == str(tmp_path / "yunet.onnx")
+    assert words[words.index("--smooth") + 1] == "calm" and "--no-check" in words and "--check" not in words
+    assert sorted(words) == sorted(commands._run_arguments(["run", *words])), "they say the same again"
+
+
+def test_a_systemctl_that_hangs_is_a_sentence(monkeypatch):
+    def hangs(command, **how):
+        raise subprocess.TimeoutExpired(command, 60)
+
+    monkeypatch.setattr(subprocess, "run", hangs)
+    with pytest.raises(EdgeferError, match="gave no answer in 60 s"):
+        commands._systemctl("restart", "edgefer")
+
+
+def test_wrong_run_arguments_are_refused(monkeypatch):
+    with pytest.raises(InputError, match="find its --save file there"):
+        commands._run_arguments(["--camera", "0", "--save", "out.mp4"])
+    for secret in (["--serve", "0.0.0.0:80", "--token", "long enough"], ["--mqtt", "mqtt://me:secret@pi/desk"]):
+        with pytest.raises(InputError, match=r"can read .* /etc/edgefer\.env"):
+            commands._run_arguments(["--camera", "0", *secret])
+    for secret in (
+        "rtsp://me:p@ss@camera/live",
+        "rtsp://me:p/ss@camera/live",
+        "gst:rtspsrc location=rtsp://me:p@camera",
+    ):
+        with pytest.raises(InputError, match="EDGEFER_SOURCE_PASSWORD"):
+            commands._run_arguments(["--source", secret])
+    for folder in ("/home/pi", "/tmp", "logs"):
+        with pytest.raises(InputError, match=r"a name alone, such as faces\.csv"):
+            commands._run_arguments(["--camera", "0", "--csv", f"{folder}/faces.csv"])
+    monkeypatch.setenv("EDGEFER_TOKEN", "from elsewhere")
+    assert "--csv" in commands._run_arguments(["--camera", "0", "--csv", "faces.csv", "--serve", "8000"])
+    assert "rtsp://me@camera:554/live" in commands._run_arguments(["--source", "rtsp://me@camera:554/live"])
+    assert "mqtt://me@pi/desk" in commands._run_arguments(["--camera", "0", "--mqtt", "mqtt://me@pi/desk"])
+    with pytest.raises(InputError, match="There is no user 'nobody at all'"):
+        commands.install(["--camera", "0"], user="nobody at all", print_only=True)
+    with pytest.raises(Exception, match="No such option: --cam"):
+        commands._run_arguments(["--cam", "0"])
+    with pytest.raises(InputError, match="Name one input"):
+        commands._run_arguments(["--json"])
+
+
+def test_installing_needs_root_and_systemd(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(EdgeferError, match=r"must be root: sudo /.* service uninstall"):
+        commands._check_root("uninstall")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(service, "systemd_is_here", lambda: False)
+    with pytest.raises(EdgeferError, match="systemd does not run this computer"):
+        commands._check_root("install")
+
+
+# ---- sd_notify ----
+
+
+@pytest.fixture
+def manager(tmp_path):
+    """A service manager's socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as at:
+        at.bind(str(tmp_path / "notify"))
+        at.settimeout(60)
+        yield at
+
+
+def test_messages_are_those_of_the_protocol(manager):
+    notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "2000000"})
+    notifier.send(READY="1", STATUS="two\nlines")
+    assert manager.recv(1000) == b"READY=1\nSTATUS=two lines"
+    assert notifier.watchdog_s == 2
+    notifier.frame()
+    assert manager.recv(1000) == b"WATCHDOG=1\nSTATUS=the first frame is done"
+    notifier.frame()  # too soon for another
+    time.sleep(0.6)
+    notifier.trying()
+    assert manager.recv(1000) == b"WATCHDOG=1\nSTATUS=no picture from the camera: trying to connect"
+
+
+def test_an_abstract_socket_and_somebody_elses_watchdog():
+    name = f"edgefer-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as at:
+        at.bind(f"\0{name}")
+        at.settimeout(5)
+        notifier = Notifier({"NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "2000000", "WATCHDOG_PID": "1"})
+        notifier.frame()
+        assert at.recv(1000) == b"STATUS=the first frame is done"
+
+
+def test_without_a_manager_or_with_a_dead_one_nothing_happens(tmp_path):
+    Notifier({}).send(READY="1")
+    Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone"), "WATCHDOG_USEC": "nonsense"}).frame()
+
+
+# ---- a real process ----
+
+
+class Camera(http.server.BaseHTTPRequestHandler):
+    """Drawn faces over HTTP while the server is `on`; then the connection breaks off, and none is made."""
+
+    def do_GET(self):
+        if not self.server.on.is_set():
+            return self.send_error(503)
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        while self.server.on.is_set():
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(self.server.jpeg)}\r\n\r\n"
+            try:
+                self.wfile.write(head.encode() + self.server.jpeg + b"\r\n")
+            except OSError:
+                return
+            time.sleep(0.05)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def camera():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Camera)
+    (frame, _), *_ = drawn.scene(seconds=0.07, size=(320, 240))
+    server.jpeg = cv2.imencode(".jpg", frame.image_bgr)[1].tobytes()
+    server.on, server.daemon_threads = threading.Event(), True
+    server.url = f"http://127.0.0.1:{server.server_port}/stream.mjpg"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def start(manager, camera, *arguments, patch=""):
+    """`edgefer run` on the camera under a service manager whose watchdog wants a sign every 0.4 s."""
+    code = f"{patch}\nfrom edgefer.cli import main; main()"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "run",
+        "fer-small",
+        "--source",
+        camera.url,
+        "--headless",
+        *map(str, arguments),
+    ]
+    told = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "400000"}
+    return subprocess.Popen(
+        command, env=os.environ | told, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def messages_until(manager, wanted):
+    """What comes at the socket up to the first message with `wanted` in it."""
+    seen = []
+    while not seen or wanted not in seen[-1]:
+        seen.append(manager.recv(1000).decode())
+    return seen
+
+
+def test_a_run_reports_frames_and_attempts_and_its_end(manager, camera, tmp_path):
+    saved = tmp_path / "out.mp4"
+    process = start(manager, camera, "--wait", "--save", saved)
+    assert "READY=1" in messages_until(manager, "READY=1")[-1], "it is up though there is no camera yet"
+    messages_until(manager, "trying to connect")
+    camera.on.set()
+    messages_until(manager, "frames/s")
+    camera.on.clear()
+    messages_until(manager, "trying to connect")
+    camera.on.set()
+    messages_until(manager, "frames/s")
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    said = process.communicate(timeout=20)[1]
+    assert time.monotonic() - began < 3 and process.returncode == 0, said
+    assert "STOPPING=1" in messages_until(manager, "STOPPING=1")[-1]
+    assert said.count("waiting for it") == 1 and said.count("stopped giving pictures") == 1
+    video = cv2.VideoCapture(str(saved))
+    assert video.read()[0] and np.ptp(video.read()[1]) > 0
+
+
+HANGS = """
+import threading
+from edgefer.devices import threads as workers
+from edgefer.devices.faces.detectors import detectors as faces
+workers.Guard.__init__.__kwdefaults__["limit_s"] = 1.0
+find, calls = faces.HaarDetector.find, []
+def hung(self, image):
+    calls.append(1)
+    if len(calls) > 2:
+        threading.Event().wait()
+    return find(self, image)
+faces.HaarDetector.find = hung
+"""
+
+
+def test_a_detector_that_hangs_for_good_ends_the_run_for_a_restart(manager, camera):
+    camera.on.set()
+    process = start(manager, camera, patch=HANGS)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1 and "Traceback" not in said
+    assert "The face detector has not answered for 1 s: it is replaced." in said
+    assert said.splitlines()[-1] == (
+        "edgefer: The face detector has not answered for 1 s, and neither has its replacement."
+    )
+    manager.settimeout(0.1)
+    told = []
+    with pytest.raises(TimeoutError):
+        while True:
+            told.append(manager.recv(1000))
+    # The first frames' and, on a machine too slow for 1 s a frame, a few more; none for the seconds nothing was done.
+    assert len(told) <= 8, told

@@ -1,0 +1,142 @@
+"""Steady labels: how often they change on a face that does not, how late they follow one that does, and `unsure`."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from edgefer.devices.faces.detectors import Found
+from edgefer.devices.faces.quality import what_is_wrong
+from edgefer.devices.faces.smoothing import LOW, PRESETS, Steadier
+from edgefer.interpreter import softmax
+from edgefer.records import UNSURE, Prediction
+
+LABELS = ("happy", "sad", "neutral")
+
+
+def says(scores) -> Prediction:
+    best = int(np.argmax(scores))
+    return Prediction(label=LABELS[best], score=float(scores[best]), scores=dict(zip(LABELS, scores, strict=True)))
+
+
+def noisy(fps: float, held_s: float, seconds: float = 60, lead: float = 1.2) -> list[Prediction]:
+    """What a network says of one face when its logits tremble about as much as the right one leads.
+
+    held_s: how long a tremble lasts; a camera's noise is new in every frame, a head's sway is not.
+    """
+    rng = np.random.default_rng(1)
+    kept = np.exp(-1 / fps / held_s) if held_s else 0.0
+    logits = np.zeros((round(seconds * fps), len(LABELS)))
+    for before, row in itertools.pairwise(logits):
+        row += kept * before + np.sqrt(1 - kept**2) * rng.normal(0, 1, len(LABELS))
+    logits[:, 0] += lead
+    return [says(row) for row in softmax(1.5 * logits)]
+
+
+def shown(predictions, preset: str, fps: float, reject: float = 0.0) -> list[str]:
+    steadier = Steadier(PRESETS[preset], reject=reject)
+    return [steadier.settle(1, index / fps, each).label for index, each in enumerate(predictions)]
+
+
+def changes(labels) -> int:
+    return sum(one != other for one, other in itertools.pairwise(labels))
+
+
+def test_off_shows_what_the_network_says():
+    predictions = noisy(15, 0.0)
+    assert shown(predictions, "off", 15) == [each.label for each in predictions]
+
+
+@pytest.mark.parametrize("fps", [10, 15, 30])
+@pytest.mark.parametrize("held_s", [0.0, 0.1, 0.4])
+def test_a_steady_face_flickers_a_sixth_as_often_when_calm(fps, held_s):
+    predictions = noisy(fps, held_s)
+    plain, responsive, calm = (changes(shown(predictions, preset, fps)) for preset in PRESETS)
+    assert plain > 60, "the noise must make it flicker, or nothing is tested"
+    assert calm <= plain / 6 and calm <= responsive < plain / 2
+
+
+@pytest.mark.parametrize("fps", [5, 15, 30])
+@pytest.mark.parametrize(("preset", "most_s"), [("off", 0.01), ("responsive", 0.4), ("calm", 0.6)])
+def test_a_clear_change_is_shown_in_time(preset, most_s, fps):
+    """From the first frame of the new expression to the first that shows it."""
+    before, after = [says([0.9, 0.05, 0.05])] * (2 * fps), [says([0.05, 0.9, 0.05])] * (2 * fps)
+    labels = shown(before + after, preset, fps)
+    assert labels[2 * fps - 1] == "happy" and changes(labels) == 1
+    assert (labels.index("sad") - 2 * fps) / fps <= most_s
+
+
+@pytest.mark.parametrize("preset", ["responsive", "calm"])
+def test_a_newcomer_that_barely_leads_is_shown_within_the_patience(preset):
+    fps = 15
+    labels = shown([says([0.9, 0.05, 0.05])] * fps + [says([0.45, 0.47, 0.08])] * (4 * fps), preset, fps)
+    delay_s = (labels.index("sad") - fps) / fps
+    settings = PRESETS[preset]
+    # The mean must cross first: 0.85 e^(-t / mean_s) = 0.02.
+    assert settings.dwell_s < delay_s <= settings.patience_s + 3.8 * settings.mean_s + 1 / fps
+
+
+def test_one_odd_frame_changes_nothing():
+    good, odd = says([0.8, 0.1, 0.1]), says([0.01, 0.98, 0.01])
+    assert set(shown([good] * 10 + [odd] + [good] * 10, "responsive", 15)) == {"happy"}
+
+
+def test_each_face_has_a_voice_of_its_own_and_a_gap_makes_it_new():
+    steadier = Steadier(PRESETS["calm"])
+    for index in range(15):
+        assert steadier.settle(1, index / 15, says([0.9, 0.1, 0])).label == "happy"
+        assert steadier.settle(2, index / 15, says([0.1, 0.9, 0])).label == "sad"
+    later = steadier.settle(1, 2.0, says([0, 0.1, 0.9]))
+    assert later.label == "neutral" and later.scores["happy"] == 0
+    rewound = steadier.settle(1, 0.0, says([0, 0.9, 0.1]))
+    assert rewound.label == "sad" and rewound.score == 0.9
+
+
+def test_unsure_below_the_threshold_and_not_to_and_fro_at_it():
+    low, high = says([0.43, 0.3, 0.27]), says([0.47, 0.3, 0.23])
+    alternating = [low, high] * 60
+    assert changes(shown(alternating, "off", 15, reject=0.45)) == 119
+    assert changes(shown(alternating, "responsive", 15, reject=0.45)) <= 1
+    slowly = ([low] * 15 + [high] * 15) * 4  # too slow for the mean: here the threshold itself must give
+    assert changes(shown(slowly, "off", 15, reject=0.45)) == 7
+    assert changes(shown(slowly, "responsive", 15, reject=0.45)) <= 1
+    steadier = Steadier(PRESETS["responsive"], reject=0.45)
+    answer = steadier.settle(1, 0.0, low)
+    assert (answer.label, answer.unsure, answer.score) == (UNSURE, LOW, 0.43) and answer.scores == low.scores
+    assert shown([low], "responsive", 15, reject=0) == ["happy"]
+
+
+def test_pictures_that_cannot_be_read_leave_the_mean_alone():
+    steadier = Steadier(PRESETS["calm"], reject=0.45)
+    good, nonsense = says([0.9, 0.05, 0.05]), says([0.0, 1.0, 0.0])
+    steadier.settle(1, 0.0, good)
+    one = steadier.settle(1, 0.07, nonsense, "blurred")
+    assert (one.label, one.scores) == ("happy", good.scores), "one blurred frame is passed over"
+    for index in range(2, 10):
+        last = steadier.settle(1, 0.07 * index, nonsense, "blurred")
+    assert (last.label, last.unsure, last.scores) == (UNSURE, "blurred", good.scores)
+    again = [steadier.settle(1, 0.07 * index, good).label for index in range(10, 20)]
+    assert again[0] == UNSURE and again[-1] == "happy"
+    never = Steadier(PRESETS["calm"], reject=0)
+    assert never.settle(1, 0.0, nonsense, "dark").label == "sad"
+
+
+FACE = np.clip(128 + 40 * np.random.default_rng(2).normal(size=(48, 48, 1)), 0, 255).astype(np.uint8)
+EYES = {"eyes_xy": ((30.0, 40.0), (70.0, 40.0))}
+
+
+@pytest.mark.parametrize(
+    ("found", "pixels", "wrong"),
+    [
+        (Found(box_xyxy=(0, 0, 100, 100)), FACE, ""),
+        (Found(box_xyxy=(0, 0, 20, 20)), FACE, "small"),
+        (Found(box_xyxy=(0, 0, 100, 100)), FACE // 5, "dark"),
+        (Found(box_xyxy=(0, 0, 100, 100)), 255 - FACE // 10, "overexposed"),
+        (Found(box_xyxy=(0, 0, 100, 100)), np.full((48, 48, 1), 128, np.uint8), "blurred"),
+        (Found(box_xyxy=(0, 0, 100, 100), nose_xy=(55, 60), **EYES), FACE, ""),
+        (Found(box_xyxy=(0, 0, 100, 100), nose_xy=(66, 60), **EYES), FACE, "turned away"),
+        (Found(box_xyxy=(0, 0, 100, 100)), np.repeat(FACE // 5, 3, axis=2), "dark"),
+    ],
+)
+def test_what_is_wrong_with_a_picture(found, pixels, wrong):
+    assert what_is_wrong(found, pixels) == wrong

@@ -1,0 +1,87 @@
+"""What a run tells of itself: its vitals, and the same as Prometheus scrapes it."""
+
+import urllib.request
+from types import SimpleNamespace
+
+import pytest
+
+from edgefer.devices.outputs import stats as module
+from edgefer.devices.outputs.sinks import Sink
+from edgefer.devices.outputs.stats import Vitals
+from edgefer.errors import SourceError
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that a test sets."""
+    now = SimpleNamespace(s=1000.0)
+    monkeypatch.setattr(module.time, "monotonic", lambda: now.s)
+    return now
+
+
+def test_a_reading_of_a_run(clock, result):
+    sink = Sink()
+    sink.name, sink.dropped, sink.errors, sink.trouble = "MQTT broker:1883", 3, 1, "does not answer"
+    vitals = Vitals([sink], skipped=lambda: 7)
+    assert vitals.read().state == "starting"
+    for number in range(40):
+        clock.s += 0.1
+        vitals.laps({"detect": 0.010 if number else 0.9})
+        vitals.write(result(number, "happy", ("unsure", "dark")))
+    now = vitals.read()
+    assert (now.state, now.frames, now.faces, now.labels) == ("running", 40, 80, {"happy": 40, "unsure": 40})
+    assert now.fps == pytest.approx(10, abs=0.5) and now.stages_ms["detect"] == pytest.approx(10)
+    assert now.skipped == 7 and now.memory_mb > 10 and now.uptime_s == pytest.approx(4)
+    assert now.to_json()["sinks"] == (
+        {"name": "MQTT broker:1883", "dropped": 3, "errors": 1, "trouble": "does not answer"},
+    )
+    clock.s += 2.5
+    assert vitals.read().state == "lost" and vitals.read().age_s == pytest.approx(2.5)
+    clock.s += 1
+    assert vitals.read().fps == 0
+
+
+def test_the_history_is_five_minutes_of_mean_faces(clock, result):
+    vitals = Vitals()
+    for second in range(400):
+        labels = [("happy",), ("happy", "sad")][second % 2] if second >= 390 else ()
+        vitals.write(result(second, *labels))
+        clock.s += 1
+    history = vitals.history()
+    assert len(history) <= 150 and history[0]["ago_s"] <= 300 and history[0]["faces"] == {}
+    assert history[-1] == {"ago_s": 2, "faces": {"happy": 1.0, "sad": 0.5}}
+    clock.s += 301
+    assert vitals.history() == []
+
+
+def test_prometheus_scrapes_it(result):
+    prometheus = pytest.importorskip("edgefer.devices.outputs.prometheus", reason="prometheus-client is not installed")
+    sink = Sink()
+    sink.name, sink.dropped = "out.csv", 2
+    vitals = Vitals([sink])
+    metrics = prometheus.Metrics(vitals, "127.0.0.1", 0, ("happy", "sad", "unsure"), {"network": "fer-small"})
+    vitals.write(result(0, "happy", "happy"))
+    for seconds in (0.002, 0.02, 9.0):
+        vitals.laps({"detect": seconds})
+    with pytest.raises(SourceError, match="in use"):
+        prometheus.Metrics(vitals, "127.0.0.1", metrics.port, (), {})
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics") as answer:
+        told = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[0] != "#")
+    metrics.close()
+    expected = {
+        'edgefer_info{network="fer-small"}': 1,
+        "edgefer_frames_total": 1,
+        "edgefer_frames_skipped_total": 0,
+        'edgefer_faces_total{label="happy"}': 2,
+        'edgefer_faces_total{label="sad"}': 0,
+        'edgefer_stage_seconds_bucket{le="0.001",stage="detect"}': 0,
+        'edgefer_stage_seconds_bucket{le="0.0025",stage="detect"}': 1,
+        'edgefer_stage_seconds_bucket{le="2.5",stage="detect"}': 2,
+        'edgefer_stage_seconds_bucket{le="+Inf",stage="detect"}': 3,
+        'edgefer_stage_seconds_count{stage="detect"}': 3,
+        'edgefer_sink_dropped_frames_total{sink="out.csv"}': 2,
+        'edgefer_sink_errors_total{sink="out.csv"}': 0,
+        'edgefer_sink_up{sink="out.csv"}': 1,
+    }
+    assert {name: float(told[name]) for name in expected} == expected
+    assert "process_resident_memory_bytes" in told

@@ -1,0 +1,218 @@
+"""Stages that run ahead, and calls that hang: nothing is lost, nothing is turned round, and nobody waits for ever."""
+
+import io
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from edgefer import drawn
+from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.devices import loop
+from edgefer.devices.faces.detectors import Found, HaarDetector
+from edgefer.devices.faces.smoothing import PRESETS, Steadier
+from edgefer.devices.faces.tracking import Tracker
+from edgefer.devices.guarded import GuardedClassifier, GuardedDetector
+from edgefer.devices.outputs.sinks import JsonLines
+from edgefer.devices.threads import Ahead, Guard
+from edgefer.errors import EdgeferError, RuntimeFault
+from edgefer.interpreter import Classifier
+from edgefer.records import Frame
+
+LIMIT_S = 0.3
+
+
+@pytest.fixture
+def hang():
+    """What a call that does not come back waits for; let go when the test is over."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return Classifier.load(Bundle.open(shipped_bundles()["fer-small"]))
+
+
+def frames(count, size=(120, 160)):
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    return [Frame(index=index, time_s=index / 15, image_bgr=noise) for index in range(count)]
+
+
+class Scripted:
+    """A detector that finds one face; its calls follow the script: None answers, anything else is called first."""
+
+    name = "haar"
+
+    def __init__(self, *script):
+        self.script, self.calls = list(script), 0
+
+    def find(self, image_bgr):
+        self.calls += 1
+        if self.script and (step := self.script.pop(0)):
+            step()
+        return [Found(box_xyxy=(20, 20, 80, 80))]
+
+
+# ---- ahead ----
+
+
+def test_items_come_in_turn_and_no_more_are_made_than_there_is_room_for():
+    made = []
+    items = Ahead((made.append(number) or number for number in range(50)), room=2)
+    assert next(items) == 0
+    time.sleep(0.2)
+    assert len(made) <= 4, "one used, two waiting, one in hand"
+    assert [*items] == list(range(1, 50))
+
+
+def test_an_error_comes_after_the_items_before_it():
+    def items():
+        yield 1
+        raise ValueError("broken")
+
+    ahead = Ahead(items())
+    assert next(ahead) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(ahead)
+
+
+def test_a_source_that_hangs_is_named_and_left_behind(hang):
+    ahead = Ahead((hang.wait() for _ in range(1)), limit_s=LIMIT_S, what="The source")
+    with pytest.raises(EdgeferError, match=r"The source has given nothing for 0\.3 s"):
+        next(ahead)
+
+
+def test_closing_ends_the_thread_and_a_stop_ends_the_items(hang):
+    before = set(threading.enumerate())
+    ahead = Ahead(iter(int, 1))
+    next(ahead)
+    ahead.close()
+    assert before.issuperset(threading.enumerate())
+    stop = threading.Event()
+    threading.Timer(0.1, stop.set).start()
+    began = time.monotonic()
+    assert list(Ahead((hang.wait() for _ in range(1)), stop=stop)) == []
+    assert time.monotonic() - began < 1
+
+
+# ---- the loop ----
+
+
+def results(shipped, overlap, count=12):
+    out = io.StringIO()
+    source = (frame for frame, _ in drawn.scene(seconds=count / 15, size=(320, 240)))
+    summary = loop.run(
+        source, Tracker(HaarDetector()), shipped, [JsonLines(out)],
+        steadier=Steadier(PRESETS["responsive"], reject=0.45), overlap=overlap,
+    )  # fmt: skip
+    return summary, out.getvalue()
+
+
+def test_overlapping_stages_give_the_same_results_in_the_same_order(shipped):
+    (one, alone), (other, overlapped) = results(shipped, False), results(shipped, True)
+    assert alone == overlapped
+    assert [json.loads(line)["frame"] for line in alone.splitlines()] == list(range(12))
+    assert one.labels == other.labels and one.faces == other.faces == 24
+
+
+def test_overlapping_stages_take_as_long_as_the_slowest_of_them(shipped):
+    def source():
+        for frame in frames(20):
+            time.sleep(0.02)
+            yield frame
+
+    def seconds(overlap):
+        detector = Scripted(*[lambda: time.sleep(0.02)] * 20)
+        return loop.run(source(), detector, shipped, [], overlap=overlap).seconds
+
+    assert seconds(True) < 0.8 * seconds(False)
+
+
+def test_the_loop_stops_after_the_frame_at_hand(shipped):
+    stop = threading.Event()
+    out = io.StringIO()
+
+    def on_frame(laps):
+        assert set(laps) == set(loop.STAGES)
+        stop.set()
+
+    loop.run(frames(20), Scripted(), shipped, [JsonLines(out)], stop=stop, on_frame=on_frame)
+    assert len(out.getvalue().splitlines()) == 1
+
+
+# ---- guards ----
+
+
+def test_a_detector_that_hangs_is_replaced_and_the_frame_is_not_lost(shipped, hang):
+    detectors = [Scripted(None, None, hang.wait), Scripted()]
+    said, out = [], io.StringIO()
+    left = list(detectors)
+    guarded = GuardedDetector(lambda: left.pop(0), say=said.append, limit_s=LIMIT_S)
+    summary = loop.run(frames(8), Tracker(guarded), shipped, [JsonLines(out)])
+    assert summary.faces == 8 and [d.calls for d in detectors] == [3, 6]
+    assert said == ["The face detector has not answered for 0.3 s: it is replaced."]
+
+
+def test_a_detector_whose_replacement_hangs_too_ends_the_run(shipped, hang):
+    guarded = GuardedDetector(lambda: Scripted(hang.wait), limit_s=LIMIT_S)
+    with pytest.raises(EdgeferError, match=r"has not answered for 0\.3 s, and neither has its replacement"):
+        loop.run(frames(3), guarded, shipped, [])
+
+
+class Hanging(Classifier):
+    def __init__(self, real, fault):
+        super().__init__(real.network, real.card, real.variant)
+        self.fault, self.calls = fault, 0
+
+    def predict(self, pixels):
+        self.calls += 1
+        if self.calls == 3:
+            self.fault()
+        return super().predict(pixels)
+
+
+def unplugged():
+    raise RuntimeFault("litert failed while running the network: the device is gone.")
+
+
+def test_a_hung_delegate_ends_the_run_with_a_sentence_unless_the_cpu_is_allowed(shipped, hang):
+    out = io.StringIO()
+    coral = GuardedClassifier(
+        Hanging(shipped, hang.wait), None, name="The Edge TPU", advice="replug it", limit_s=LIMIT_S
+    )
+    with pytest.raises(EdgeferError, match=r"The Edge TPU has not answered for 0\.3 s: replug it"):
+        loop.run(frames(6), Scripted(), coral, [JsonLines(out)])
+    assert len(out.getvalue().splitlines()) == 2, "what was done is kept"
+
+
+def test_a_delegate_that_hangs_or_fails_is_taken_over_by_the_cpu_if_allowed(shipped, hang):
+    for fault, why in ((hang.wait, "has not answered"), (unplugged, "the device is gone")):
+        said = []
+        coral = GuardedClassifier(
+            Hanging(shipped, fault),
+            lambda: shipped,
+            name="The Edge TPU",
+            on_fault=True,
+            say=said.append,
+            limit_s=LIMIT_S,
+        )
+        assert loop.run(frames(6), Scripted(), coral, []).faces == 6
+        assert len(said) == 1 and why in said[0] and said[0].endswith(": it is replaced.")
+
+
+def test_a_stop_is_not_held_up_by_a_call_that_hangs(shipped, hang):
+    stop = threading.Event()
+    coral = GuardedClassifier(Hanging(shipped, hang.wait), None, stop=stop)
+    threading.Timer(0.5, stop.set).start()
+    began = time.monotonic()
+    assert loop.run(frames(6), Scripted(), coral, [], stop=stop).frames == 2
+    assert time.monotonic() - began < 3
+
+
+def test_an_error_of_the_call_itself_is_passed_on():
+    with pytest.raises(ZeroDivisionError):
+        Guard(lambda x: 1 // x, None, name="It")(0)

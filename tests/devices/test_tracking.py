@@ -1,0 +1,204 @@
+"""Faces keep their numbers: between detections, over a detector's lapses, side by side, and not for longer than they should."""
+
+import io
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+
+from edgefer import drawn
+from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.devices import loop
+from edgefer.devices.faces.detectors import Found, HaarDetector
+from edgefer.devices.faces.smoothing import PRESETS, Steadier
+from edgefer.devices.faces.tracking import FORGET_S, Pace, Tracker, overlap
+from edgefer.devices.outputs.overlay import draw
+from edgefer.devices.outputs.sinks import JsonLines
+from edgefer.interpreter import Classifier
+from edgefer.records import UNSURE, Face, Frame, Prediction
+
+BLANK = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+ONE, OTHER = (40, 60, 120, 140), (200, 60, 280, 140)
+
+
+class Script:
+    """A detector that finds what it is told, frame by frame."""
+
+    name = "haar"
+
+    def __init__(self, *frames):
+        self.frames, self.calls = list(frames), 0
+
+    def find(self, image_bgr):
+        self.calls += 1
+        return [Found(box_xyxy=box) for box in self.frames.pop(0)]
+
+
+def numbers(tracker, times_s):
+    return [
+        [face.track for face in tracker.follow(Frame(index=i, time_s=t, image_bgr=BLANK))]
+        for i, t in enumerate(times_s)
+    ]
+
+
+def shipped():
+    return Classifier.load(Bundle.open(shipped_bundles()["fer-small"]))
+
+
+def at(count, fps=15.0):
+    return [index / fps for index in range(count)]
+
+
+def test_a_false_alarm_of_one_frame_is_not_shown_and_a_new_face_is_in_its_second():
+    tracker = Tracker(Script([ONE], [ONE, OTHER], [ONE], [ONE, OTHER], [ONE, OTHER], [ONE, OTHER]))
+    assert numbers(tracker, at(6)) == [[1], [1], [1], [1], [1, 3], [1, 3]]
+
+
+def test_a_lapse_of_the_detector_is_bridged_and_a_lasting_one_is_not():
+    tracker = Tracker(Script([ONE], [ONE], [], [], [ONE], [], [], [], []))
+    assert numbers(tracker, at(9)) == [[1], [1], [1], [1], [1], [1], [1], [], []]
+
+
+def test_a_face_found_again_within_a_second_keeps_its_number_even_where_it_has_moved():
+    moved = tuple(edge + 50 for edge in ONE)
+    tracker = Tracker(Script([ONE], *[[]] * 10, [moved]))
+    assert numbers(tracker, at(12))[-1] == [1]
+    tracker = Tracker(Script([ONE], *[[]] * 20, [ONE], [ONE]))
+    assert numbers(tracker, at(23))[-2:] == [[], [2]]
+    tracker = Tracker(Script([ONE], *[[]] * 10, [OTHER], [OTHER]))
+    assert numbers(tracker, at(13))[-2:] == [[], [2]], "another face elsewhere is not it"
+
+
+def test_a_gap_or_a_jump_back_in_time_starts_anew():
+    tracker = Tracker(Script([ONE], [ONE], [ONE]))
+    assert numbers(tracker, [0.0, FORGET_S, 0.5]) == [[1], [2], [3]]
+
+
+def test_two_faces_that_come_close_keep_their_numbers():
+    def pair(step):
+        return [(40 + 8 * step, 60, 120 + 8 * step, 140), (280 - 8 * step, 60, 360 - 8 * step, 140)]
+
+    steps = [*range(10), *range(9, -1, -1)]
+    script = Script(*[pair(step)[:: 1 - 2 * (step % 2)] for step in steps])  # found in either order
+    tracker = Tracker(script)
+    for index, step in enumerate(steps):
+        faces = tracker.follow(Frame(index=index, time_s=index / 15, image_bgr=np.zeros((240, 400, 3), np.uint8)))
+        by_number = {face.track: face.box_xyxy for face in faces}
+        assert [by_number[1], by_number[2]] == pair(step)
+
+
+@pytest.mark.parametrize("every", [2, 4])
+def test_between_detections_the_boxes_follow_the_faces(every, monkeypatch):
+    """Against a Haar search of every frame: hardly further from the truth, by the same two numbers throughout."""
+    monkeypatch.setattr(Pace, "apart", every)
+    detector = HaarDetector(width=240)
+    calls = []
+    monkeypatch.setattr(detector, "find", lambda image, find=detector.find: calls.append(1) or find(image))
+    tracker = Tracker(detector)
+    off = []
+    for frame, truths in drawn.scene(seconds=3):
+        faces = tracker.follow(frame)
+        assert sorted(face.track for face in faces) == [1, 2]
+        for truth in truths:
+            x, y = middle(truth.box_xyxy)
+            off += [min(math.dist((x, y), middle(face.box_xyxy)) / face.side for face in faces)]
+    assert len(calls) < 45 / every + 6
+    assert np.percentile(off, 95) < 0.13
+
+
+def middle(box):
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
+def test_a_face_that_leaves_between_detections_is_let_go(monkeypatch):
+    monkeypatch.setattr(Pace, "apart", 7)
+    frames = [frame for frame, _ in drawn.scene(seconds=0.2, people=1)]
+    tracker = Tracker(HaarDetector(width=240))
+    assert [len(tracker.follow(frame)) for frame in frames] == [1] * len(frames)
+    wall = Frame(
+        index=9, time_s=0.3, image_bgr=np.random.default_rng(1).integers(0, 256, (360, 480, 3), dtype=np.uint8)
+    )
+    assert tracker.follow(wall) == []
+
+
+def test_eyes_are_levelled_smoothly():
+    def eyes(roll_deg):
+        dx, dy = 20 * math.cos(math.radians(roll_deg)), 20 * math.sin(math.radians(roll_deg))
+        return Found(box_xyxy=ONE, eyes_xy=((80 - dx, 90 - dy), (80 + dx, 90 + dy)))
+
+    detector = Script()
+    rolls = iter([10, 14, 10, 6] * 10)
+    detector.find = lambda image: [eyes(next(rolls))]
+    tracker = Tracker(detector)
+    seen = [tracker.follow(Frame(index=i, time_s=i / 15, image_bgr=BLANK))[0].roll_deg for i in range(40)]
+    assert seen[0] == pytest.approx(10)
+    assert np.ptp(seen[8:]) < 4 and np.mean(seen[8:]) == pytest.approx(10, abs=0.3), "of 8 degrees of trembling"
+
+
+@pytest.mark.parametrize(
+    ("seek_ms", "rest_ms", "target_fps", "apart"),
+    [
+        (40, 3, None, 1),
+        (40, 3, 15, 1),
+        (40, 3, 30, 2),
+        (100, 3, 15, 2),
+        (100, 20, 30, 9),
+        (500, 100, 15, 4),
+        (350, 20, 5, 2),
+    ],
+)
+def test_faces_are_sought_as_often_as_the_frame_rate_allows(seek_ms, rest_ms, target_fps, apart):
+    pace = Pace(target_fps)
+    for _ in range(50):
+        pace.sought(seek_ms / 1000)
+        pace.rest(rest_ms / 1000)
+    pace.carried(0.001)
+    assert pace.apart == apart
+    if target_fps and rest_ms < 50:
+        assert (seek_ms / apart + 1 + rest_ms) / 1000 <= 1.1 / target_fps, "and so the rate is kept"
+
+
+def test_overlap():
+    assert overlap(ONE, ONE) == 1 and overlap(ONE, OTHER) == 0
+    assert overlap((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
+
+
+def test_the_loop_seeks_less_often_when_the_rate_asks_for_it():
+    class Slow(Script):
+        def find(self, image_bgr):
+            self.calls += 1
+            time.sleep(0.06)
+            return [Found(box_xyxy=ONE)]
+
+    detector = Slow()
+    frames = (Frame(index=i, time_s=i / 30, image_bgr=BLANK) for i in range(60))
+    summary = loop.run(frames, Tracker(detector, target_fps=30), shipped(), [])
+    assert summary.faces == 60 and 8 <= detector.calls <= 40
+
+
+def test_a_dark_face_is_unsure_and_says_why_with_its_number_in_each_line():
+    frames = [Frame(index=i, time_s=i / 15, image_bgr=BLANK // 8) for i in range(3)]
+    out = io.StringIO()
+    tracker, steadier = Tracker(Script([ONE, OTHER], [ONE], [ONE, OTHER])), Steadier(PRESETS["calm"], reject=0.45)
+    loop.run(frames, tracker, shipped(), [JsonLines(out)], steadier=steadier)
+    for line in out.getvalue().splitlines():
+        faces = json.loads(line)["faces"]
+        assert [(face["id"], face["label"], face["unsure"]) for face in faces] == [
+            (1, "unsure", "dark"),
+            (2, "unsure", "dark"),
+        ]
+        assert faces[0]["score"] == max(faces[0]["scores"].values())
+    steadier = Steadier(PRESETS["calm"], reject=0)
+    tracker = Tracker(Script([ONE]))
+    (face,) = loop.read(frames[0], tracker.follow(frames[0]), tracker, shipped(), steadier)
+    assert face.prediction.label in face.prediction.scores and face.prediction.unsure == ""
+
+
+def test_an_unsure_face_is_drawn_in_gray_with_its_reason():
+    prediction = Prediction(label=UNSURE, score=0.4, scores={"happy": 0.4, "sad": 0.3}, unsure="dark")
+    image = draw(np.zeros_like(BLANK), [Face(box_xyxy=ONE, prediction=prediction, track=1)])
+    _, top, right, bottom = ONE
+    edge = image[(top + bottom) // 2, right]
+    assert edge.any() and edge[0] == edge[1] == edge[2]

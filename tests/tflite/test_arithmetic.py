@@ -1,0 +1,231 @@
+"""The int8 arithmetic in numpy gives what ai-edge-litert gives, bit for bit; what it does not cover is refused by name."""
+
+import io
+
+import numpy as np
+import pytest
+
+from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.tflite.arithmetic import answers, compute, run
+from edgefer.tflite.layers import OPERATORS, UnsupportedNetwork, read_layers
+from tests.tflite.networks import Maker
+
+
+def litert(content: bytes, image: np.ndarray, kernels: str = "AUTO") -> np.ndarray:
+    """What ai-edge-litert answers to int8 [h, w, c]: int8, flat."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=getattr(OpResolverType, kernels))
+    interpreter.allocate_tensors()
+    (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.set_tensor(source["index"], image[None])
+    interpreter.invoke()
+    return interpreter.get_tensor(result["index"]).ravel()
+
+
+def with_output(content: bytes, tensor: int) -> bytes:
+    """The network with another of its tensors as its output."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    model.subgraphs[0].outputs, model.signatureDefs = [tensor], []
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def image_for(network, rng) -> np.ndarray:
+    return rng.integers(-128, 128, network.input.shape).astype(np.int8)
+
+
+def differing(content: bytes, rng, images: int = 3, kernels: str = "AUTO") -> int:
+    """How many quanta of ai-edge-litert's answers differ from numpy's."""
+    network, count = read_layers(content, "made"), 0
+    for _ in range(images):
+        image = image_for(network, rng)
+        count += int((run(network, image)[network.output.index].ravel() != litert(content, image, kernels)).sum())
+    return count
+
+
+@pytest.mark.parametrize("name", shipped_bundles())
+def test_every_stored_answer_of_the_shipped_networks_is_met_exactly(name):
+    bundle = Bundle.open(shipped_bundles()[name])
+    with np.load(io.BytesIO(bundle.read("parity"))) as stored:
+        got = answers(read_layers(bundle.read("int8"), name), stored["pixels"])
+        assert (got != stored["answers_int8"]).sum() == 0
+        assert got.dtype == np.int8
+
+
+def test_every_inner_tensor_of_a_shipped_network_is_met_exactly():
+    bundle = Bundle.open(shipped_bundles()["fer-nano"])
+    content, rng = bundle.read("int8"), np.random.default_rng(3)
+    network = read_layers(content, "fer-nano")
+    image = image_for(network, rng)
+    tensors = run(network, image)
+    for layer in network.layers:
+        expected = litert(with_output(content, layer.output.index), image)
+        assert (tensors[layer.output.index].ravel() != expected).sum() == 0, layer.number
+        again = compute(layer, [tensors[value.index] for value in layer.inputs])
+        assert np.array_equal(again.ravel(), expected)
+
+
+ACTIVATIONS = ("NONE", "RELU", "RELU6")
+
+
+class Chance:
+    """Draws what a made network is of."""
+
+    def __init__(self, seed: int):
+        self.rng = np.random.default_rng(seed)
+        self.make = Maker(self.rng)
+
+    def one_of(self, *items):
+        return items[self.rng.integers(len(items))]
+
+    def act(self):
+        return self.one_of(*ACTIVATIONS)
+
+    def pair(self, low: int, high: int):
+        return int(self.rng.integers(low, high)), int(self.rng.integers(low, high))
+
+    def moves(self):
+        """Window, strides and padding: no window smaller than its stride, see the test of that."""
+        strides = self.pair(1, 3)
+        kernel = tuple(int(self.rng.integers(side, 5)) for side in strides)
+        return kernel, strides, self.one_of("SAME", "VALID")
+
+    def input(self) -> int:
+        size = self.pair(9, 25)
+        return self.make.input((1, *size, self.one_of(1, 3, 8)), *self.one_of((1 / 255, -128), (0.02, 5)))
+
+
+def flat(make: Maker, x: int) -> int:
+    return make.reshape(x, (1, int(np.prod(make.shape(x)))))
+
+
+ONE = {
+    "conv": lambda c, x: c.make.conv(x, c.one_of(5, 8, 16), *c.moves(), c.act(), per=c.one_of(True, False)),
+    "dilated": lambda c, x: c.make.conv(x, 6, (3, 3), (1, 1), c.one_of("SAME", "VALID"), c.act(), (2, 2)),
+    "depthwise": lambda c, x: c.make.depthwise(x, c.one_of(1, 2), *c.moves(), c.act()),
+    "dilated depthwise": lambda c, x: c.make.depthwise(x, 1, (3, 3), (1, 1), "SAME", c.act(), (2, 2)),
+    "dense": lambda c, x: c.make.dense(flat(c.make, x), 9, c.act(), per=c.one_of(True, False)),
+    "dense of an image": lambda c, x: c.make.dense(x, 9, c.act()),
+    "add": lambda c, x: c.make.add(x, c.make.conv(x, c.make.shape(x)[3], (1, 1)), c.act()),
+    "mean": lambda c, x: c.make.mean(x, keep=c.one_of(True, False)),
+    "max": lambda c, x: c.make.pool("MAX", x, *c.moves(), c.act()),
+    "average": lambda c, x: c.make.pool("AVERAGE", x, *c.moves(), c.act()),
+    "pad": lambda c, x: c.make.pad(x, ((0, 0), c.pair(0, 3), c.pair(0, 3), c.pair(0, 3))),
+    "relu": lambda c, x: c.make.unary(
+        c.one_of("RELU", "RELU6"), x, c.make.scale(x) * c.one_of(0.61, 1.7), c.one_of(-128, 3)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ONE)
+def test_each_operator_equals_ai_edge_litert(kind):
+    for seed in range(12):
+        chance = Chance(seed)
+        x = chance.input()
+        if seed % 2:
+            x = chance.make.conv(x, 7)
+        content = chance.make.finish(ONE[kind](chance, x))
+        assert differing(content, chance.rng) == 0, seed
+
+
+def everything(chance: Chance) -> bytes:
+    """A network of every operator, with sizes, strides, paddings, activations and quanta by chance."""
+    make, one_of = chance.make, chance.one_of
+    x = make.conv(chance.input(), one_of(5, 8, 16), *chance.moves(), chance.act())
+    a = make.conv(x, 12, (3, 3), (1, 1), "SAME", chance.act(), dilation=one_of((1, 1), (2, 2)), per=one_of(True, False))
+    x = make.add(a, make.conv(x, 12, (1, 1), (1, 1), "SAME", "NONE"), chance.act())
+    x = make.pool(one_of("MAX", "AVERAGE"), x, (2, 3), (1, 2), "SAME", chance.act())
+    x = make.pad(x, ((0, 0), chance.pair(0, 3), chance.pair(0, 3), (0, 0)))
+    x = make.depthwise(x, one_of(1, 2), (3, 2), one_of((1, 1), (2, 2)), one_of("SAME", "VALID"), chance.act())
+    x = make.unary(one_of("RELU", "RELU6"), x, *one_of((None, None), (make.scale(x) * 0.61, -128)))
+    if one_of(True, False):
+        x = make.mean(x, keep=one_of(True, False))
+    return make.finish(make.dense(make.dense(flat(make, x), 9, chance.act(), per=one_of(True, False)), 5))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_networks_of_every_operator_equal_ai_edge_litert(seed):
+    chance = Chance(seed)
+    content = everything(chance)
+    assert {layer.kind for layer in read_layers(content, "made").layers} <= set(OPERATORS)
+    assert differing(content, chance.rng) == 0
+
+
+def test_where_a_window_is_smaller_than_its_stride_only_reference_kernels_can_be_compared():
+    """ai-edge-litert 2.1's XNNPACK shifts the image there, with padding SAME and a larger window the other way: its
+    answers are off by more than a hundred. TFLite's reference kernels, which round elsewhere, are off by one at most."""
+    chance = Chance(20)
+    make = chance.make
+    content = make.finish(make.conv(make.input((1, 18, 12, 1)), 8, (4, 1), (1, 2), "SAME"))
+    network = read_layers(content, "made")
+    image = image_for(network, chance.rng)
+    ours = run(network, image)[network.output.index].ravel().astype(int)
+    assert np.abs(ours - litert(content, image, "BUILTIN_REF")).max() <= 1
+
+
+# ---- what is not covered is refused by name ----
+
+
+def refused(content: bytes) -> str:
+    with pytest.raises(UnsupportedNetwork) as caught:
+        read_layers(content, "net.tflite")
+    message = str(caught.value)
+    assert message.startswith("net.tflite") and message.count("\n") == 0 and message.endswith(".")
+    return message
+
+
+@pytest.mark.parametrize("name", ["SOFTMAX", "LOGISTIC", "HARD_SWISH", "QUANTIZE", "TANH"])
+def test_another_operator_is_refused_by_name(name):
+    make = Chance(0).make
+    assert f"operator 1, {name}" in refused(make.finish(make.unary(name, make.input((1, 8, 8, 1)))))
+
+
+@pytest.mark.parametrize(
+    ("words", "build"),
+    [
+        ("[2], not over rows", lambda make, x: make.mean(x, axes=(2,))),
+        ("RELU_N1_TO_1", lambda make, x: make.conv(x, 4, act="RELU_N1_TO_1")),
+        ("2^-10 to 2^8", lambda make, x: make.add(x, x, scale=1e4)),
+        ("of its output's", lambda make, x: make.unary("RELU", x, 1e9, 0)),
+    ],
+)
+def test_what_lies_outside_the_arithmetic_is_refused_with_the_value(words, build):
+    make = Chance(1).make
+    assert words in refused(make.finish(build(make, make.input((1, 8, 8, 2)))))
+
+
+def test_damaged_quanta_and_weights_are_refused_not_computed():
+    def damaged(change) -> str:
+        make = Chance(2).make
+        x = make.input((1, 8, 8, 2))
+        y = make.conv(x, 4)
+        change(make, *make.operators[0].inputs, y)
+        return refused(make.finish(y))
+
+    def quanta(make, tensor):
+        return make.tensors[tensor].quantization
+
+    assert "scale nan" in damaged(lambda m, x, w, b, y: setattr(quanta(m, y), "scale", [float("nan")]))
+    assert "zero point 300" in damaged(lambda m, x, w, b, y: setattr(quanta(m, y), "zeroPoint", [300]))
+    assert "far apart" in damaged(lambda m, x, w, b, y: setattr(quanta(m, y), "scale", [1e-20]))
+    assert "batch size 1" in damaged(lambda m, x, w, b, y: setattr(m.tensors[x], "shape", [3, 8, 8, 2]))
+    assert "2 scales" in damaged(lambda m, x, w, b, y: setattr(quanta(m, y), "scale", [1.0, 2.0]))
+    assert "zero points" in damaged(lambda m, x, w, b, y: setattr(quanta(m, w), "zeroPoint", [1, 0, 0, 0]))
+    assert "dimension 3" in damaged(lambda m, x, w, b, y: setattr(quanta(m, w), "quantizedDimension", 3))
+    assert "bytes" in damaged(lambda m, x, w, b, y: setattr(m.tensors[w], "shape", [4, 3, 3, 3]))
+    assert "not (8, 8, 4)" in damaged(lambda m, x, w, b, y: setattr(m.tensors[y], "shape", [1, 9, 8, 4]))
+    assert "elements" in damaged(lambda m, x, w, b, y: setattr(m.tensors[y], "shape", [1, 9999, 9999, 4]))
+    assert "bias" in damaged(lambda m, x, w, b, y: setattr(m.tensors[b], "shape", [2, 2]))
+
+
+def test_sums_that_32_bits_do_not_hold_are_refused():
+    make = Chance(3).make
+    y = make.conv(make.input((1, 8, 8, 2)), 4)
+    bias = make.operators[0].inputs[2]
+    make.buffers[make.tensors[bias].buffer].data = np.frombuffer(np.full(4, 2**31 - 1, np.int32).tobytes(), np.uint8)
+    assert "32 bits" in refused(make.finish(y))

@@ -1,0 +1,162 @@
+"""The .tflite's metadata says what the network takes and gives, and disturbs nobody; MediaPipe's form opens in MediaPipe."""
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer import drawn
+from edgefer.bundle import Bundle, shipped_bundles, write_bundle
+from edgefer.convert.mediapipe import MediaPipeNetwork, to_mediapipe
+from edgefer.errors import BundleError
+from edgefer.interpreter import Classifier, Network
+from edgefer.preprocess import prepare
+from edgefer.tflite.flatbuffer import read_model
+from edgefer.tflite.lint import lint
+from edgefer.tflite.metadata import with_metadata
+from edgefer.train.networks import load_keras
+
+
+@pytest.fixture(scope="module")
+def mediapipe(tmp_path_factory) -> dict[str, str]:
+    """The environment of a process that can import the mediapipe package. Its OpenCV must not meet ours: no dependencies."""
+    folder = tmp_path_factory.mktemp("mediapipe")
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", folder, "mediapipe"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"mediapipe cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
+    return {"PYTHONPATH": str(folder)}
+
+
+def in_mediapipe(environment: dict[str, str], code: str) -> dict:
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def with_mediapipe(converted, builtin, tmp_path_factory) -> Bundle:
+    """The converted bundle with the form for MediaPipe, as `convert --mediapipe` adds it."""
+    card = converted.card
+    pictures = builtin.split("train").images[:100]
+    content = to_mediapipe(load_keras(converted, "keras"), card.input, card.temperature, pictures)
+    files = {name: converted.read(name) for name in converted.card.variants}
+    files["mediapipe"] = with_metadata(content, converted.card)
+    return write_bundle(tmp_path_factory.mktemp("mediapipe") / "bundle", converted.card, files)
+
+
+def test_the_description_is_of_what_the_network_looks_at():
+    bundle = Bundle.open(shipped_bundles()["fer-small"])
+    for faces, described in {"human": b"A picture of a face, 48x48", "frame": b"A picture, 48x48"}.items():
+        assert described in with_metadata(bundle.read("int8"), bundle.card.model_copy(update={"faces": faces}))
+
+
+@pytest.mark.parametrize("variant", ["float32", "int8"])
+def test_converted_files_carry_their_labels_and_answer_as_before(converted, variant, tmp_path):
+    content, card = converted.read(variant), converted.card
+    with zipfile.ZipFile(converted.file(variant)) as archive:
+        assert archive.read("labels.txt").decode().split() == list(card.labels)
+        assert [file.compress_type for file in archive.infolist()] == [zipfile.ZIP_STORED]
+    model = read_model(content, variant)
+    assert model.metadata.count("TFLITE_METADATA") == 1 and "min_runtime_version" in model.metadata
+    assert with_metadata(content, card) == content
+
+    other = with_metadata(content, card.model_copy(update={"license": "CC0-1.0", "author": "Somebody"}))
+    assert b"CC0-1.0" in other and b"CC0-1.0" not in content
+    pixels = np.random.default_rng(0).integers(0, 256, (4, *card.input.shape), dtype=np.uint8)
+    for runtime in ("litert", "tensorflow"):
+        answers = [Network(c, card.input, len(card.labels), runtime=runtime).raw(pixels) for c in (content, other)]
+        assert np.array_equal(*answers)
+
+
+def test_constants_are_aligned_as_the_schema_asks(converted):
+    content = converted.read("int8")
+    whole = np.frombuffer(content, np.uint8)
+    constants = [t.data for op in read_model(content, "x").operators for t in op.inputs if t.constant]
+    assert len(constants) > 10
+    for data in constants:
+        assert (np.frombuffer(data, np.uint8).ctypes.data - whole.ctypes.data) % 16 == 0
+
+
+def test_the_official_schema_reads_it(with_mediapipe, mediapipe):
+    code = f"""
+import json
+from mediapipe.tasks.metadata import metadata_schema_py_generated as meta, schema_py_generated as schema
+found = {{}}
+for name in ("int8", "float32", "mediapipe"):
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(open(f"{with_mediapipe.path}/{{name}}.tflite", "rb").read()))
+    (entry,) = [e for e in model.metadata if e.name == b"TFLITE_METADATA"]
+    content = bytes(model.buffers[entry.buffer].data)
+    assert meta.ModelMetadata.ModelMetadataBufferHasIdentifier(content, 0)
+    told = meta.ModelMetadataT.InitFromObj(meta.ModelMetadata.GetRootAs(content))
+    (graph,) = told.subgraphMetadata
+    (image,), (answer,) = graph.inputTensorMetadata, graph.outputTensorMetadata
+    (unit,), (labels,) = image.processUnits, answer.associatedFiles
+    found[name] = [told.name.decode(), told.minParserVersion.decode(), image.content.contentProperties.colorSpace,
+        image.content.contentProperties.defaultSize.width, list(map(float, unit.options.mean)),
+        list(map(float, unit.options.std)), list(map(float, image.stats.min)), list(map(float, image.stats.max)),
+        answer.name.decode(), labels.name.decode(), labels.type]
+print(json.dumps(found))
+"""
+    found = in_mediapipe(mediapipe, code)
+    name = with_mediapipe.card.name
+    head, tail = [name, "1.0.0"], ["labels.txt", 2]
+    assert found == {  # color spaces: 1 is RGB, 2 gray; file type 2: labels of a tensor's axis
+        "float32": [*head, 2, 48, [0.0], [255.0], [0.0], [1.0], "logits", *tail],
+        "int8": [*head, 2, 48, [0.0], [255.0], [-128.0], [127.0], "logits", *tail],
+        "mediapipe": [*head, 1, 48, [0.0], [255.0], [0.0], [255.0], "probability", *tail],
+    }
+
+
+def test_the_mediapipe_form_keeps_the_decisions(with_mediapipe, builtin):
+    card, split = with_mediapipe.card, builtin.split("valid")
+    content = with_mediapipe.read("mediapipe")
+    network = MediaPipeNetwork(content, card.input, len(card.labels), runtime="litert")
+    int8 = Network(with_mediapipe.read("int8"), card.input, len(card.labels), runtime="litert")
+    chosen = network.logits(split.images).argmax(axis=1)
+    assert np.mean(chosen == int8.logits(split.images).argmax(axis=1)) > 0.97
+    assert lint(read_model(content, "x"), "mediapipe") == ()
+    with pytest.raises(BundleError, match="mediapipe file is not what edgefer writes"):
+        MediaPipeNetwork(with_mediapipe.read("int8"), card.input, len(card.labels), runtime="litert")
+
+
+def test_it_turns_colours_to_gray_as_opencv_does(with_mediapipe):
+    """Strongly coloured pictures, so that swapped or equal weights would show."""
+    card = with_mediapipe.card
+    rng = np.random.default_rng(0)
+    faces = np.stack([prepare(face, card.input) for face in drawn.face_set(4, seed=8)[0]])
+    tint = rng.uniform(0.2, 1.0, (len(faces), 1, 1, 3))
+    rgb = np.clip(faces * tint, 0, 255).astype(np.uint8)
+    gray = np.stack([cv2.cvtColor(one, cv2.COLOR_RGB2GRAY)[:, :, None] for one in rgb])
+    network = MediaPipeNetwork(with_mediapipe.read("mediapipe"), card.input, len(card.labels), runtime="litert")
+    from_gray, from_rgb = (np.exp(network.logits(pictures)) for pictures in (gray, rgb))
+    assert np.abs(from_gray - from_rgb).mean() < 0.01
+    wrong = np.exp(network.logits(rgb[..., ::-1]))
+    assert np.abs(from_gray - wrong).mean() > 2 * np.abs(from_gray - from_rgb).mean()
+
+
+def test_mediapipe_itself_opens_it_and_gives_the_same_labels(with_mediapipe, mediapipe, tmp_path):
+    card = with_mediapipe.card
+    pictures = np.stack(
+        [cv2.cvtColor(cv2.cvtColor(f, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2RGB) for f in drawn.face_set(6, seed=3)[0]]
+    )
+    np.save(tmp_path / "faces.npy", pictures)
+    code = f"""
+import json, numpy as np, mediapipe as mp
+from mediapipe.tasks.python import BaseOptions, vision
+options = vision.ImageClassifierOptions(
+    base_options=BaseOptions(model_asset_path={str(with_mediapipe.file("mediapipe"))!r}), max_results=1)
+with vision.ImageClassifier.create_from_options(options) as classifier:
+    top = [classifier.classify(mp.Image(image_format=mp.ImageFormat.SRGB, data=face)).classifications[0].categories[0]
+           for face in np.load({str(tmp_path / "faces.npy")!r})]
+print(json.dumps({{"labels": [one.category_name for one in top], "scores": [one.score for one in top]}}))
+"""
+    found = in_mediapipe(mediapipe, code)
+    ours = Classifier.load(with_mediapipe).predict(np.stack([prepare(face, card.input) for face in pictures]))
+    same = [one.label == label for one, label in zip(ours, found["labels"], strict=True)]
+    assert len(same) == 42 and np.mean(same) >= 0.9  # MediaPipe shrinks pictures in its own way
+    assert np.median(np.abs([o.score - s for o, s in zip(ours, found["scores"], strict=True)])) < 0.05

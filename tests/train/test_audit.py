@@ -1,0 +1,102 @@
+"""edgefer data check: what it finds, and that it does not cry wolf."""
+
+import json
+import tracemalloc
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer import drawn
+from edgefer.errors import DataError
+from edgefer.train.data.audit import audit
+from edgefer.train.data.duplicates import clusters, fingerprint, near_duplicates
+
+
+@pytest.fixture(scope="module")
+def faces():
+    pictures, labels = drawn.face_set(8, seed=5)
+    return [cv2.resize(face, (64, 64)) for face in pictures], labels
+
+
+@pytest.fixture
+def folder(faces, tmp_path):
+    pictures, labels = faces
+    for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        name = ("Angry", "Sad", "happy")[label % 3]
+        split = "valid" if number % 4 == 0 else "train"
+        (tmp_path / split / name).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / split / name / f"{number:03}.png"), picture)
+    return tmp_path
+
+
+def test_altered_pictures_are_found_and_others_are_not(faces):
+    pictures, _ = faces
+    altered = [
+        cv2.resize(pictures[0], (48, 48), interpolation=cv2.INTER_AREA),
+        pictures[1][:, ::-1],
+        np.clip(pictures[2] * 0.9 + 8, 0, 255).astype(np.uint8),
+        cv2.imdecode(cv2.imencode(".jpg", pictures[3], [cv2.IMWRITE_JPEG_QUALITY, 60])[1], cv2.IMREAD_COLOR),
+    ]
+    count = len(pictures)
+    hashes, thumbs = zip(*map(fingerprint, [*pictures, *altered]), strict=True)
+    pairs = near_duplicates(np.stack(hashes), np.stack(thumbs))
+    assert pairs == [(i, count + i) for i in range(4)]
+
+
+def test_a_still_video_does_not_eat_the_memory():
+    """400 frames alike are 79,800 pairs: 650 MB of thumbnails, were they compared all at once."""
+    code, thumb = fingerprint(np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8))
+    tracemalloc.start()
+    pairs = near_duplicates(np.stack([code] * 400), np.stack([thumb] * 400))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(pairs) == 400 * 399 / 2 and peak < 150e6
+
+
+def test_clusters_join_pairs():
+    assert clusters([(0, 5), (5, 9), (2, 3)]) == [[0, 5, 9], [2, 3]]
+
+
+def status(found):
+    return {finding.about: finding.status for finding in found.findings}
+
+
+def test_a_sound_folder_passes(folder):
+    found = audit(folder)
+    assert found.passed and found.labels == ("angry", "happy", "sad")
+    assert sum(sum(counts.values()) for counts in found.counts.values()) == sum(found.sizes.values()) == 56
+    assert status(found)["near-duplicates"] == status(found)["leaks between splits"] == "pass"
+    assert status(found)["label order"] == "warn"  # Angry, Sad, happy in ASCII
+
+
+def test_leaks_wrong_labels_and_broken_files(folder):
+    happy, sad = sorted((folder / "train" / "happy").iterdir()), folder / "train" / "Sad"
+    (folder / "valid" / "happy" / "leak.png").write_bytes(happy[0].read_bytes())
+    (sad / "wrong.png").write_bytes(happy[1].read_bytes())
+    (sad / "broken.jpg").write_bytes(b"no picture")
+    found = audit(folder)
+    by_name = {finding.about: finding for finding in found.findings}
+    assert not found.passed
+    assert by_name["unreadable"].examples == ("train/Sad/broken.jpg is not a picture OpenCV can read",)
+    assert "valid/happy/leak.png" in by_name["leaks between splits"].examples[0]
+    assert "wrong.png (sad)" in by_name["labels of duplicates"].examples[0]
+
+
+def test_groups_that_are_torn_or_too_fine(folder):
+    names = [file.name for file in folder.rglob("*.png")]
+    assert len(names) == len(set(names))
+    assert status(audit(folder, group_by=r"(\d+)\.png"))["groups"] == "pass"
+    found = audit(folder, group_by=r"/([A-Za-z]+)/\d")  # a group for each class, in both splits
+    assert status(found)["groups"] == "fail" and not found.passed
+
+
+def test_the_command(edgefer, folder):
+    happy = sorted((folder / "train" / "happy").iterdir())[0]
+    (folder / "valid" / "happy" / "leak.png").write_bytes(happy.read_bytes())
+    done = edgefer("data", "check", folder, expect=1)
+    assert "FAIL  leaks between splits: 1 pairs" in done.stdout
+    told = json.loads(edgefer("data", "check", folder, "--json", "--bundle", "fer-small", expect=1).stdout)
+    assert [f["status"] for f in told["findings"] if f["about"] == "label order"] == ["fail"]
+    with pytest.raises(DataError, match="There is no data"):
+        audit(folder / "nothing")

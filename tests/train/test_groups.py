@@ -1,0 +1,131 @@
+"""Groups that stay together, in splits and in folds."""
+
+import shutil
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer.card import InputSpec, ModelCard, Provenance
+from edgefer.commands.inputs import training_data
+from edgefer.errors import DataError
+from edgefer.train.data.dataset import load_dataset
+from edgefer.train.data.groups import assign_folds, group_pictures, held_rows
+
+RGB32 = InputSpec(height=32, width=32, color="rgb")
+RULE = r"([^/]+)/(?P<copy>aug-\d+-)?([^/]+)$"
+
+
+@pytest.fixture(scope="module")
+def animals(tmp_path_factory):
+    """Two classes of 20 pictures and two copies of each; a picture's colour is its class, its brightness its number."""
+    root = tmp_path_factory.mktemp("animals")
+    for label, name in enumerate(("Cat", "dog")):
+        (root / name).mkdir()
+        for number in range(20):
+            image = np.zeros((40, 40, 3), np.uint8)
+            image[..., 2 * label] = 50 + 10 * number
+            image[::2] += np.random.default_rng([label, number]).integers(0, 40, (20, 40, 3), dtype=np.uint8)
+            for prefix in ("", "aug-1-", f"aug-{20 + number}-"):
+                cv2.imwrite(str(root / name / f"{prefix}{number:02}.png"), image)
+    return root
+
+
+def test_a_rule_names_groups_and_copies():
+    ids = np.array(["train/Sad/012.jpg", "train/Sad/aug-3-012.jpg", "train/happy/012.jpg"])
+    groups, copies = group_pictures(ids, RULE)
+    assert groups[0] == groups[1] != groups[2]
+    assert copies.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("rule", "complaint"),
+    [("(", "not a regular expression"), ("Sad", "captures nothing"), ("(?P<copy>a)", "captures nothing"), (r"(\d{9})", "does not match")],
+)  # fmt: skip
+def test_a_rule_that_groups_nothing(rule, complaint):
+    with pytest.raises(DataError, match=complaint):
+        group_pictures(np.array(["Sad/aug-1-2.jpg"]), rule)
+
+
+def test_folds_keep_groups_whole_and_classes_even():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 150, 600)
+    labels = groups % 4
+    folds = assign_folds(labels, groups, 5, seed=3)
+    assert all(len(set(folds[groups == group])) == 1 for group in set(groups))
+    for label in range(4):
+        shares = np.bincount(folds[labels == label], minlength=5) / (labels == label).sum()
+        assert shares.min() > 0.15 and shares.max() < 0.25
+    assert np.array_equal(folds, assign_folds(labels, groups, 5, seed=3))
+    assert not np.array_equal(folds, assign_folds(labels, groups, 5, seed=4))
+
+
+def test_too_few_groups_for_the_folds():
+    with pytest.raises(DataError, match="only 3 groups"):
+        assign_folds(np.array([0, 0, 0, 1, 1, 1, 1, 1]), np.arange(8), 5, seed=0)
+
+
+def test_a_held_split_has_whole_groups_of_each_class():
+    groups = np.repeat(np.arange(30), 4)
+    held = held_rows(groups % 3, groups, 0.2, seed=1)
+    assert all(len(set(held[groups == group])) == 1 for group in range(30))
+    assert [(held & (groups % 3 == label)).sum() for label in range(3)] == [8, 8, 8]
+
+
+def test_copies_never_leave_training(animals):
+    loose = load_dataset(animals, RGB32)
+    grouped = load_dataset(animals, RGB32, group_by=RULE)
+
+    def shared(dataset):
+        groups = [set(group_pictures(split.ids, RULE)[0]) for split in dataset.splits.values()]
+        return groups[0] & groups[1]
+
+    assert shared(loose) and not shared(grouped)
+    assert len(grouped.split("valid")) == 8 and len(grouped.split("train")) == 96
+    assert not any("aug" in one for one in grouped.split("valid").ids)
+
+
+def test_a_group_in_two_splits_is_refused(animals, tmp_path):
+    for split, name in (("train", "00.png"), ("train", "01.png"), ("valid", "aug-1-00.png")):
+        for label in ("Cat", "dog"):
+            (tmp_path / split / label).mkdir(parents=True, exist_ok=True)
+            (tmp_path / split / label / name).write_bytes((animals / label / name).read_bytes())
+    with pytest.raises(DataError, match=r"aug-1-00\.png.*same group.*another split"):
+        load_dataset(tmp_path, RGB32, group_by=RULE)
+    pooled = load_dataset(tmp_path, RGB32, group_by=RULE, pooled=True)
+    assert {name: len(split) for name, split in pooled.splits.items()} == {"train": 6}
+
+
+def test_a_bundle_knows_whether_its_data_is_as_it_was(animals, tmp_path, capsys, monkeypatch):
+    """A split is drawn anew from a folder that changed, and what was learnt from would come back to be measured on."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rule = r"(?P<copy>aug-\d+-)?(\d+)\.png$"
+    copied = shutil.copytree(animals, tmp_path / "pets")
+    about = {"split_sizes": {}, "recipe": {}, "seed": 0, "epoch": 1, "versions": {}, "group_by": rule}
+    dataset = load_dataset(copied, RGB32, group_by=rule)
+    card = ModelCard(
+        name="pets",
+        labels=("cat", "dog"),
+        input=RGB32,
+        provenance=Provenance(data="pets", held_pictures=dataset.held_pictures, **about),
+    )
+    bundle = SimpleNamespace(path=tmp_path, card=card)
+
+    def said(folder):
+        training_data(bundle, str(folder), False)
+        return " ".join(capsys.readouterr().err.split())
+
+    assert said(copied) == ""
+    (copied / dataset.split("valid").ids[0]).unlink()
+    assert "has changed since pets was trained on it" in said(copied)
+    for label in ("Cat", "dog"):
+        (tmp_path / "others" / label).mkdir(parents=True)
+        for number in range(5):
+            shutil.copy(animals / label / "01.png", tmp_path / "others" / label / f"{'abcde'[number]}.png")
+    assert said(tmp_path / "others") == "", "other data is taken without the rule for the names of these"
+
+
+def test_grouping_is_for_folders():
+    with pytest.raises(DataError, match="is no folder"):
+        load_dataset("builtin", RGB32, group_by=RULE)

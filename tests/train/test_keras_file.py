@@ -1,0 +1,224 @@
+"""Keras files from strangers: nothing in them runs, and what is plain comes back as it was."""
+
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgefer.errors import InputError
+from edgefer.train.backend import tensorflow
+from edgefer.train.keras_file import open_weights, read_keras
+from edgefer.train.keras_layers import MAX_ACTIVATIONS
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def keras():
+    tensorflow()
+    import tf_keras
+
+    return tf_keras
+
+
+def small(keras, shape=(16, 16, 1)):
+    layers = keras.layers
+    pixels = keras.Input(shape, name="pixels")
+    x = layers.Conv2D(4, 3, name="first")(pixels)
+    x = layers.BatchNormalization()(x)
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+    return keras.Model(pixels, layers.Dense(3, name="logits")(x))
+
+
+def saved(model, tmp_path, name="model.keras") -> bytes:
+    model.save(tmp_path / name)
+    return (tmp_path / name).read_bytes()
+
+
+def changed(content: bytes, change) -> bytes:
+    """A .keras file with `change` done to its architecture."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(parts["config.json"])
+    change(config)
+    parts["config.json"] = json.dumps(config).encode()
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, part in parts.items():
+            archive.writestr(name, part)
+    return out.getvalue()
+
+
+def layer(config, name):
+    return next(one for one in config["config"]["layers"] if one["name"] == name)
+
+
+def same(keras, model, content, tolerance=0.0):
+    images = np.random.default_rng(0).random((3, *model.input_shape[1:]), np.float32)
+    again = read_keras(content, "a file")
+    assert np.abs(again(images, training=False).numpy() - model(images, training=False).numpy()).max() <= tolerance
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_a_plain_network_comes_back_as_it_was(keras, tmp_path, name):
+    layers = keras.layers
+    pixels = keras.Input((24, 24, 3))
+    x = layers.Rescaling(1 / 127.5, offset=-1)(pixels)
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False, kernel_regularizer="l2")(x)
+    x = layers.LeakyReLU(0.2)(layers.BatchNormalization()(x))
+    x = layers.Add()([x, layers.SeparableConv2D(8, 3, padding="same", activation="swish")(x)])
+    trunk = keras.Sequential([keras.Input((12, 12, 8)), layers.DepthwiseConv2D(3), layers.PReLU(shared_axes=[1, 2])])
+    x = layers.Dropout(0.5)(layers.Flatten()(layers.MaxPooling2D()(trunk(x))))
+    model = keras.Model(pixels, layers.Dense(4, activation="softmax")(x))
+    same(keras, model, saved(model, tmp_path, name))
+
+
+@pytest.mark.parametrize("kind", ["functional", "sequential", "nested", "h5"])
+def test_a_file_of_keras_3_answers_as_keras_3_does(keras, tmp_path, kind):
+    """Saved and asked by Keras 3 in a process of its own, as tf_keras and Keras 3 do not share one."""
+    code = f"""
+import sys, keras, numpy as np
+from keras import layers
+folder, kind = {str(tmp_path)!r}, {kind!r}
+trunk = [keras.Input((20, 20, 1)), layers.Conv2D(4, 3, use_bias=False), layers.BatchNormalization(), layers.LeakyReLU(0.1)]
+head = [layers.GlobalAveragePooling2D(), layers.Dense(5, activation="softmax")]
+if kind == "sequential":
+    model = keras.Sequential([trunk[0], layers.RandomFlip(), *trunk[1:], *head])
+else:
+    x = pixels = keras.Input((20, 20, 1))
+    for one in ([keras.Sequential(trunk)] if kind == "nested" else trunk[1:]) + head:
+        x = one(x)
+    model = keras.Model(pixels, x)
+images = np.random.default_rng(0).random((3, 20, 20, 1)).astype("float32")
+for weight in model.weights:
+    if "moving" in weight.path:
+        weight.assign(np.random.default_rng(1).random(weight.shape) + 0.5)
+model.save(folder + ("/model.h5" if kind == "h5" else "/model.keras"))
+np.savez(folder + "/answers.npz", images=images, answers=model.predict(images, verbose=0))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    network = read_keras((tmp_path / ("model.h5" if kind == "h5" else "model.keras")).read_bytes(), "a file")
+    stored = np.load(tmp_path / "answers.npz")
+    assert np.abs(network(stored["images"], training=False).numpy() - stored["answers"]).max() < 1e-6
+
+
+def test_bytecode_in_a_lambda_never_runs(keras, tmp_path):
+    trap = str(tmp_path / "ran")
+
+    def act(x):
+        open(trap, "w").close()
+        return x
+
+    pixels = keras.Input((16, 16, 1))
+    model = keras.Model(pixels, keras.layers.Lambda(act, output_shape=(16, 16, 1))(pixels))
+    for name in ("model.keras", "model.h5"):
+        content = saved(model, tmp_path, name)
+        Path(trap).unlink(missing_ok=True)
+        with pytest.raises(InputError, match="Lambda"):
+            read_keras(content, "a file")
+        assert not Path(trap).exists()
+
+
+def test_a_tensorflow_operator_in_a_network_never_runs(keras, tmp_path):
+    import tensorflow as tf
+
+    trap = tmp_path / "written"
+    pixels = keras.Input((16, 16, 1))
+    content = saved(keras.Model(pixels, tf.nn.relu(pixels)), tmp_path)
+
+    def write(config):
+        one = next(one for one in config["config"]["layers"] if one["class_name"] == "TFOpLambda")
+        one["config"]["function"] = "io.write_file"
+        one["inbound_nodes"] = [[str(trap), 0, 0, {"contents": "it acted"}]]
+
+    with pytest.raises(InputError, match="TFOpLambda"):
+        read_keras(changed(content, write), "a file")
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: layer(c, "logits")["config"].update(units=2_000_000_000), "out of range"),
+        (lambda c: layer(c, "logits")["config"].update(units=900_000), "claims"),
+        (lambda c: layer(c, "first")["config"].update(filters=60_000), "claims"),
+        (lambda c: layer(c, "first").update(module="os", class_name="system", registered_name="system"), "'system'"),
+        (lambda c: layer(c, "first").update(registered_name="Evil>Conv2D"), "Conv2D"),
+        (lambda c: layer(c, "first")["config"].update(activation="os.system"), "not an activation"),
+        (lambda c: layer(c, "first")["config"].update(activation={"class_name": "function", "config": "eval"}), "not an activation"),
+        (lambda c: layer(c, "first")["config"].update(padding="../../etc"), "not a setting"),
+        (lambda c: layer(c, "logits").update(inbound_nodes=[[["logits", 0, 0, {}]]]), "connected"),
+        (lambda c: layer(c, "logits").update(inbound_nodes=[[["nowhere", 0, 0, {}]]]), "connected"),
+        (lambda c: layer(c, "logits").update(inbound_nodes=[[["first", 7, 0, {}]]]), "connected"),
+        (lambda c: layer(c, "first").update(name="\x1b[31mred"), "no name"),
+        (lambda c: c.update(class_name="PickledModel"), "PickledModel"),
+        (lambda c: c["config"].update(layers=c["config"]["layers"] * 2000), "list of 1 to"),
+        (lambda c: c["config"].update(output_layers=[["logits", 0, 5]]), "fit together"),
+        (lambda c: c.clear(), "not described"),
+    ],
+)  # fmt: skip
+def test_what_is_not_a_plain_layer_is_refused_in_one_sentence(keras, tmp_path, change, said):
+    content = changed(saved(small(keras), tmp_path), change)
+    with pytest.raises(InputError, match=said) as refused:
+        read_keras(content, "a file")
+    assert "\n" not in str(refused.value) and "\x1b" not in str(refused.value)
+
+
+def test_layers_that_would_need_gigabytes_for_one_image_are_refused(keras, tmp_path):
+    pixels = keras.Input((16, 16, 4))
+    model = keras.Model(pixels, keras.layers.Flatten()(keras.layers.UpSampling2D(2, name="large")(pixels)))
+    content = changed(saved(model, tmp_path), lambda c: layer(c, "large")["config"].update(size=[1 << 12, 1 << 12]))
+    assert MAX_ACTIVATIONS < 16 * 16 * 4 << 24
+    with pytest.raises(InputError, match="numbers for one image"):
+        read_keras(content, "a file")
+
+
+def test_weights_that_lie_elsewhere_are_refused(tmp_path):
+    import h5py
+
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"x" * 64)
+    for number, make in enumerate(
+        (
+            lambda f: f.create_dataset("w", (8,), "f8", external=[(str(secret), 0, 64)]),
+            lambda f: f.__setitem__("w", h5py.ExternalLink(str(secret), "/w")),
+            lambda f: f.__setitem__("w", h5py.SoftLink("/v")),
+            lambda f: f.create_dataset("w", (4,), h5py.string_dtype()),
+            lambda f: f.create_dataset("w", (1 << 34,), "f4", chunks=(1 << 10,), compression="gzip"),
+        )
+    ):
+        file = tmp_path / f"{number}.h5"
+        with h5py.File(file, "w") as out:
+            make(out)
+        with pytest.raises(InputError, match="refused"):
+            open_weights(file.read_bytes(), "a file")
+
+
+def test_a_small_file_that_unpacks_to_gigabytes_is_refused(tmp_path):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("metadata.json", "{}")
+        with archive.open("config.json", "w", force_zip64=True) as part:
+            for _ in range(64):
+                part.write(b" " * (1 << 20))
+    with pytest.raises(InputError, match="more than"):
+        read_keras(out.getvalue(), "a file")
+
+
+def test_weights_that_are_no_numbers_are_refused(keras, tmp_path):
+    model = small(keras)
+    model.get_layer("logits").set_weights([np.full((4, 3), np.nan), np.zeros(3)])
+    with pytest.raises(InputError, match="not numbers"):
+        read_keras(saved(model, tmp_path), "a file")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 but no more", b"\x89HDF\r\n\x1a\n and then nothing", b"{}"])
+def test_a_broken_file_is_one_sentence(content):
+    with pytest.raises(InputError) as refused:
+        read_keras(content, "a file")
+    assert str(refused.value).startswith("a file")

@@ -1,0 +1,161 @@
+"""What a fit minimizes: class balance, mixup, averaged weights, and the plateau schedule; all off unless asked for."""
+
+import numpy as np
+import pytest
+
+from edgefer.errors import EdgeferError
+from edgefer.train.backend import tensorflow
+from edgefer.train.data.dataset import Dataset, Split
+from edgefer.train.recipes import load_recipe
+from edgefer.train.run import Epoch, Journal, read_history
+
+TINY = ("model.layers=C8/2 C8/2", "schedule.name=constant", "fit.batch_size=16", "optimizer.rate=0.01")
+
+
+@pytest.fixture(scope="module")
+def lopsided():
+    """Two classes, light and dark, seven to one."""
+    rng = np.random.default_rng(0)
+    labels = (np.arange(128) % 8 == 0).astype(np.int64)
+    images = (rng.integers(0, 100, (128, 48, 48, 1)) + 60 * labels[:, None, None, None]).astype(np.uint8)
+    split = Split(images=images, labels=labels, ids=np.arange(128).astype(str))
+    return Dataset(name="lopsided", labels=("dark", "light"), splits={"train": split, "valid": split})
+
+
+def stream(dataset, *overrides, steps=8):
+    from edgefer.train.fit import batches
+
+    recipe = load_recipe("demo", (*TINY, *overrides))
+    return list(batches(recipe, dataset.split("train"), 2, 16, steps, first_epoch=0, epochs=20).as_numpy_iterator())
+
+
+def test_balance_is_off_by_default_and_oversampling_evens_the_classes(lopsided):
+    plain = np.concatenate([targets for _, targets in stream(lopsided)])
+    assert plain.mean(axis=0) == pytest.approx([7 / 8, 1 / 8])
+    even = np.concatenate([targets for _, targets in stream(lopsided, "fit.balance=oversample")])
+    assert even.mean(axis=0) == pytest.approx([0.5, 0.5], abs=0.05)
+
+
+def test_class_weights_make_every_class_count_the_same(lopsided):
+    parts = stream(lopsided, "fit.balance=class-weights")
+    targets, weights = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+    assert weights.mean() == pytest.approx(1, abs=1e-5)
+    assert (weights @ targets) == pytest.approx([len(weights) / 2] * 2, rel=1e-4)
+
+
+def test_logit_adjustment_raises_logits_by_the_log_share(lopsided):
+    tensorflow()
+    from edgefer.train.objective import make_loss
+
+    split = lopsided.split("train")
+    recipe = load_recipe("demo", (*TINY, "fit.balance=logit-adjustment", "fit.label_smoothing=0"))
+    loss = make_loss(recipe, split, 2)(np.eye(2, dtype=np.float32), np.zeros((2, 2), np.float32)).numpy()
+    np.testing.assert_allclose(loss, -np.log([7 / 8, 1 / 8]), rtol=1e-5)
+
+
+def test_mixup_blends_pictures_and_targets_by_the_same_share(lopsided):
+    from edgefer.train.augment import Draws, mix
+
+    tf = tensorflow()
+    targets = np.eye(2, dtype=np.float32)[lopsided.split("train").labels]
+    images = np.repeat(targets[:, 1], 4).reshape(-1, 2, 2, 1)  # a picture says what its target is
+    draws = Draws.of_all(len(targets), (0, 1))
+    pictures, blended = (part.numpy() for part in mix(tf.constant(images), tf.constant(targets), 0.4, draws))
+    assert len(pictures) == len(blended) == len(targets) - 1  # the first was there for the second
+    np.testing.assert_allclose(pictures[:, 0, 0, 0], blended[:, 1], atol=1e-6)
+    np.testing.assert_allclose(blended.sum(axis=1), 1, atol=1e-6)
+    own = targets[1:].argmax(axis=1)
+    assert len(np.unique(blended)) > 20 and ((blended.argmax(axis=1) == own) | (blended == 0.5).any(1)).all()
+
+
+class Silent:
+    def begin(self, *_): ...
+    def step(self, *_): ...
+    def epoch(self, *_): ...
+    def end(self): ...
+
+
+def test_averaged_weights_survive_a_resume(lopsided, tmp_path):
+    from edgefer.train.fit import fit
+
+    def run(folder, epochs):
+        folder.mkdir(exist_ok=True)
+        recipe = load_recipe("demo", (*TINY, "fit.ema=0.9", f"fit.epochs={epochs}"))
+        fit(recipe, lopsided, folder, Silent())
+        return read_history(folder / "history.csv")
+
+    whole = run(tmp_path / "whole", 3)
+    run(tmp_path / "parts", 2)
+    resumed = run(tmp_path / "parts", 3)
+    assert [row.val_loss for row in resumed] == pytest.approx([row.val_loss for row in whole], rel=1e-3)
+    assert [row.loss for row in resumed] == pytest.approx([row.loss for row in whole], rel=1e-3)
+
+
+def test_a_kill_between_checkpoint_and_history_loses_neither(lopsided, tmp_path, monkeypatch):
+    from edgefer.train import run as journal
+    from edgefer.train.fit import fit
+
+    class Listening(Silent):
+        def epoch(self, row, best):
+            self.rows.append(row)
+
+    def killed(*_):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    watcher = Listening()
+    watcher.rows = []
+    recipe = load_recipe("demo", (*TINY, "fit.epochs=2"))
+    monkeypatch.setattr(journal, "write_history", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, lopsided, tmp_path, watcher)
+    fit(recipe, lopsided, tmp_path, watcher)
+    # What a resumed run reads is exactly what the uninterrupted one judged by.
+    read = read_history(tmp_path / "history.csv")
+    assert [row.epoch for row in read] == [1, 2]
+    assert [(r.loss, r.val_loss, r.val_accuracy) for r in read] == [
+        (r.loss, r.val_loss, r.val_accuracy) for r in watcher.rows
+    ]
+
+
+def test_memory_that_runs_out_is_told_in_a_sentence(lopsided, tmp_path, monkeypatch):
+    from edgefer.train.fit import fit
+
+    def full(*_):
+        raise tensorflow().errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nand ten lines more")
+
+    monkeypatch.setattr(Journal, "judge", full)
+    with pytest.raises(EdgeferError, match=r"ran out \(OOM when allocating tensor\).*smaller --batch-size"):
+        fit(load_recipe("demo", (*TINY, "fit.epochs=1")), lopsided, tmp_path, Silent())
+
+
+def test_batch_norm_belongs_to_the_averaged_weights(lopsided):
+    """With statistics estimated anew, the network that is judged sees its features at mean 0 and variance 1."""
+    tf = tensorflow()
+    from edgefer.train.networks import build
+    from edgefer.train.objective import make_optimizer, take_average
+
+    recipe = load_recipe("demo", (*TINY, "fit.ema=0.9"))
+    model = build(recipe.model, recipe.input, 2)
+    model.compile(optimizer=make_optimizer(recipe, 8), loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    pixels = 20 * tf.random.stateless_uniform((64, 48, 48, 1), (0, 1))  # far above batch norm's epsilon
+    take_average(model, [(pixels, None)])
+    first = next(layer for layer in model.layers if "batch_norm" in layer.name)
+    features = first(model.layers[1](pixels))
+    assert float(tf.reduce_mean(features)) == pytest.approx(0, abs=0.01)
+    assert float(tf.math.reduce_variance(features)) == pytest.approx(1, abs=0.05)
+    assert first.momentum == 0.9
+
+
+def test_the_rate_falls_on_a_plateau_and_is_the_same_after_a_resume(tmp_path, lopsided):
+    from edgefer.train.fit import fit
+
+    journal = Journal.__new__(Journal)
+    journal.rows = [Epoch(i, 0, 0, 0, 0, 0, accuracy) for i, accuracy in enumerate([0.1, 0.2, 0.2, 0.1, 0.3, 0.3, 0.3])]
+    assert [journal.plateaus(n) for n in (1, 2, 3)] == [4, 2, 0]
+    overrides = ("schedule.name=plateau", "schedule.every_epochs=1", "schedule.factor=0.5", "optimizer.rate=1e-9")
+    recipe = load_recipe("demo", (*TINY, *overrides, "schedule.final_rate=3e-10", "fit.epochs=4"))
+    fit(recipe, lopsided, tmp_path, Silent())
+    rates = [row.rate for row in read_history(tmp_path / "history.csv")]
+    assert rates[0] == pytest.approx(1e-9) and min(rates) == pytest.approx(3e-10)

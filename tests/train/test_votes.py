@@ -1,0 +1,126 @@
+"""FER+ votes as a teacher of FER2013's own labels."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.errors import InputError
+from edgefer.train.data.dataset import Dataset, Split, silent
+from edgefer.train.votes import translated
+
+HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+
+
+def write_votes(file, votes):
+    """The votes [n, 10] of training pictures, as FER+ has them."""
+    lines = [f"Training,fer{row:07d}.png,{','.join(map(str, counts))}" for row, counts in enumerate(votes)]
+    file.write_text("\n".join([HEADER, *lines]))
+    return file
+
+
+def data_set(images, labels, names):
+    ids = np.array([f"row {row + 1}" for row in range(len(labels))])
+    return Dataset(name="some.csv", labels=names, splits={"train": Split(images=images, labels=labels, ids=ids)})
+
+
+@pytest.fixture
+def voted(tmp_path):
+    """1,500 pictures of nothing, labelled "no", "yes" or "maybe" by chances that their votes alone decide."""
+    rng = np.random.default_rng(0)
+    votes = np.zeros((1500, 10), int)
+    votes[:, 0] = rng.integers(0, 11, len(votes))
+    votes[:, 8] = 10 - votes[:, 0]
+    chances = np.stack([votes[:, 0] / 20, 1 - votes[:, 0] / 10, votes[:, 0] / 20], axis=1)
+    labels = np.array([rng.choice(3, p=row) for row in chances])
+    data = data_set(np.zeros((len(votes), 1, 1, 1), np.uint8), labels, ("no", "yes", "maybe"))
+    return data, write_votes(tmp_path / "ferplus.csv", votes), chances
+
+
+def test_votes_tell_the_chances_of_each_label(voted):
+    data, file, chances = voted
+    said = translated(data, file, (), 0, silent)
+    np.testing.assert_allclose(said.sum(axis=1), 1, atol=1e-5)
+    assert np.abs(said - chances).mean() < 0.05
+    np.testing.assert_array_equal(translated(data, file, (), 0, silent), said)
+
+
+def test_no_picture_is_told_its_own_label(tmp_path):
+    """Votes that say nothing of the label, but are each picture's own: what was learnt by heart would show."""
+    rng = np.random.default_rng(0)
+    votes = rng.integers(0, 1000, (600, 10))
+    labels = rng.integers(0, 3, len(votes))
+    data = data_set(np.zeros((len(votes), 1, 1, 1), np.uint8), labels, ("no", "yes", "maybe"))
+    said = translated(data, write_votes(tmp_path / "ferplus.csv", votes), (), 0, silent)
+    assert (said.argmax(axis=1) == labels).mean() < 0.40
+
+
+def test_a_witness_tells_what_the_votes_do_not(trained, builtin, tmp_path):
+    split = builtin.split("train")
+    file = write_votes(tmp_path / "ferplus.csv", np.ones((len(split), 10), int))
+    data = data_set(split.images, split.labels, builtin.labels)
+    alone = translated(data, file, (), 0, silent)
+    helped = translated(data, file, [Bundle.open(trained)], 0, silent)
+    assert (alone.argmax(axis=1) == split.labels).mean() < 0.3
+    assert (helped.argmax(axis=1) == split.labels).mean() > 0.8
+    small = replace(
+        data, splits={"train": replace(split, images=split.images[:, :24, :24], ids=data.split("train").ids)}
+    )
+    with pytest.raises(InputError, match="takes pictures of"):
+        translated(small, file, [Bundle.open(trained)], 0, silent)
+
+
+@pytest.fixture
+def pictures(builtin, tmp_path):
+    """140 drawn faces as a FER2013 CSV, with votes beside it that say nothing."""
+    rows = np.random.default_rng(0).permutation(len(builtin.split("train")))[:140]
+    split = builtin.split("train").take(rows)
+    lines = [
+        f'{label},"{" ".join(map(str, image.ravel()))}",Training'
+        for image, label in zip(split.images, split.labels, strict=True)
+    ]
+    (tmp_path / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *lines]))
+    write_votes(tmp_path / "ferplus.csv", np.ones((len(split), 10), int))
+    return tmp_path / "fer2013.csv"
+
+
+def test_a_training_learns_from_votes(edgefer, trained, builtin, pictures, tmp_path):
+    """A teacher answers itself, and the votes beside it; the card names what was learnt from."""
+    order = ("train", "--data", pictures, "--recipe", "demo", "--epochs", 1, "--teacher", trained)
+    edgefer(*order, "--votes", "ferplus", "--out", tmp_path / "run")
+    assert Bundle.open(tmp_path / "run").card.provenance.steps == ("train, learning from trained, FER+ votes too",)
+    with np.load(tmp_path / "run" / "training" / "votes.npz") as stored:
+        assert stored["probabilities"].shape[1] == 7 and json.loads(str(stored["labels"])) == list(builtin.labels)
+
+
+def test_a_resumed_training_needs_its_teachers_no_more(edgefer, trained, pictures, tmp_path):
+    """One that learnt from votes only helps to translate them; both were asked before training."""
+    teacher, witness = tmp_path / "teacher", tmp_path / "witness"
+    shutil.copytree(trained, teacher)
+    shutil.copytree(shipped_bundles()["ferplus-small"], witness)
+    order = ("train", "--data", pictures, "--recipe", "demo", "--epochs", 1, "--teacher", f"{teacher},{witness}")
+    run = tmp_path / "run"
+    edgefer(*order, "--votes", "ferplus", "--out", run)
+    kept = json.loads((run / "training" / "order.json").read_text())
+    assert kept["teachers"] == [str(teacher)] and kept["witnesses"] == [str(witness)]
+    shutil.rmtree(teacher)
+    shutil.rmtree(witness)
+    (run / "card.json").unlink()
+    edgefer("train", "--resume", "--out", run)
+    assert Bundle.open(run).card.provenance.steps == ("train, learning from teacher, witness, FER+ votes too",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--data", "builtin", "--votes", "ferplus"), "belong to a FER2013 CSV"),
+        (("--data", "builtin", "--votes", "ferplus", "--folds", "2"), "leave --labels and --folds out"),
+        (("--data", "fer2013.csv", "--votes", "ferplus", "--labels", "ferplus"), "leave --labels and --folds out"),
+    ],
+)
+def test_votes_that_cannot_be_learnt_from_are_refused(edgefer, arguments, complaint, tmp_path):
+    assert complaint in edgefer("train", *arguments, "--out", tmp_path / "run", expect=2).stderr
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,86 @@
+"""FER+: ten people's votes for each FER2013 picture, in place of FER2013's single label.
+
+Barsoum et al. 2016, arXiv:1608.01041. Eight expressions, and columns for "unknown" and "no face". The votes come as
+fer2013new.csv (or ferplus.csv): a row per row of fer2013.csv, in the same order.
+"""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from edgefer.errors import DataError
+from edgefer.train.data.csv import USAGE
+from edgefer.train.data.dataset import BUILT_IN, Dataset, Split
+
+NAME = "ferplus"
+FILES = ("ferplus.csv", "fer2013new.csv")
+# FER2013's seven in its own order, then the eighth; the columns are named otherwise.
+COLUMNS = {
+    "angry": "anger", "disgust": "disgust", "fear": "fear", "happy": "happiness",
+    "sad": "sadness", "surprise": "surprise", "neutral": "neutral", "contempt": "contempt",
+}  # fmt: skip
+NO_EMOTION = ("unknown", "NF")
+
+
+def votes_file(votes: str, data: str | Path) -> Path:
+    """The file of votes: `votes` itself, or for "ferplus" the one beside the data. DataError when there can be none."""
+    if str(data) == BUILT_IN or Path(data).is_dir():
+        raise DataError(f"FER+ votes ({votes}) belong to a FER2013 CSV: {data} has labels of its own.")
+    candidates = [Path(data).parent / name for name in FILES] if votes == NAME else [Path(votes)]
+    for file in candidates:
+        if file.is_file():
+            return file
+    raise DataError(
+        f"There are no FER+ votes at {' or '.join(map(str, candidates))}: put fer2013new.csv (github.com/microsoft/"
+        f"FERPlus) beside the data, or name the file instead of {NAME}."
+    )
+
+
+def with_votes(dataset: Dataset, file: Path) -> Dataset:
+    """The pictures of a FER2013 CSV under FER+'s eight labels, with the votes as targets.
+
+    As in the paper, a single vote for an expression counts as noise. Training pictures are those on which an
+    expression got the most votes; held pictures those on which it got more than half, the paper's "majority".
+    """
+    splits = {}
+    for name, split in dataset.splits.items():
+        votes = votes_of(dataset, name, file)
+        counted = np.where(votes > 1, votes, 0)
+        emotions = counted[:, : len(COLUMNS)]
+        most = emotions.max(axis=1)
+        clear = most > counted[:, len(COLUMNS) :].max(axis=1) if name == "train" else 2 * most > counted.sum(axis=1)
+        targets = (emotions / np.maximum(1, emotions.sum(axis=1, keepdims=True))).astype(np.float32)
+        labelled = Split(images=split.images, labels=emotions.argmax(axis=1), ids=split.ids, targets=targets)
+        splits[name] = labelled.take(np.flatnonzero(clear))
+    return Dataset(name=dataset.name, labels=tuple(COLUMNS), splits=splits, skipped=dataset.skipped)
+
+
+def votes_of(dataset: Dataset, name: str, file: Path) -> np.ndarray:
+    """The votes for a split's pictures: float64 [n, 8 expressions and 2 others]. DataError when they belong to others."""
+    usage, votes = _read(file)
+    rows = sum(map(len, dataset.splits.values())) + len(dataset.skipped)
+    if rows != len(votes):
+        raise DataError(f"{file} has {len(votes):,} rows, but {dataset.name} {rows:,}: they must match row by row.")
+    at = np.array([int(row.removeprefix("row ")) - 1 for row in dataset.split(name).ids])
+    if (wrong := at[usage[at] != name]).size:
+        raise DataError(
+            f"{file} and {dataset.name} are not in the same order: row {wrong[0] + 1} is of the {name} split in one only."
+        )
+    return votes[at]
+
+
+def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The split each row belongs to, and float64 votes [rows, 8 expressions and 2 others]."""
+    usage, votes = [], []
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            for number, row in enumerate(csv.DictReader(text), 1):
+                try:
+                    usage.append(USAGE[row["Usage"]])
+                    votes.append([float(row[column]) for column in (*COLUMNS.values(), *NO_EMOTION)])
+                except (KeyError, TypeError, ValueError) as error:
+                    raise DataError(f"{file}, row {number} is not a row of FER+ votes ({error}).") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file} cannot be read as FER+ votes: {error}.") from None
+    return np.array(usage), np.array(votes)

@@ -1,0 +1,231 @@
+"""Reads Keras networks out of files that nobody vouches for.
+
+A Keras file can name any Python class, carry bytecode (Lambda) or TensorFlow operators that write files (TFOpLambda),
+and claim layers of any size, and Keras acts on all of it while it loads. So the file is never given to Keras: its
+architecture is read as data, rebuilt from a closed list of layers with plain settings, and given the stored arrays.
+"""
+
+import io
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgefer.errors import InputError
+from edgefer.train.backend import tensorflow
+from edgefer.train.keras_layers import Architecture, Built, build, connect, first_line
+
+if TYPE_CHECKING:
+    import h5py
+    import tf_keras
+
+MAX_CONFIG_BYTES = 16 << 20
+MAX_WEIGHT_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class KerasFile:
+    """What a Keras file holds, read as data: its architecture as JSON objects, and the weights' HDF5 file."""
+
+    config: dict
+    weights: bytes
+    generation: int  # 1: HDF5 with the architecture inside (.h5), 2: .keras of Keras 2, 3: .keras of Keras 3
+
+
+def read_keras(content: bytes, where: str) -> "tf_keras.Model":
+    """The network in a Keras file's bytes (.keras of Keras 2 or 3, or .h5), rebuilt; nothing of the file is run.
+
+    where: how a sentence names the file. Raises InputError naming the first thing that is not on the closed list.
+    """
+    return _flat(*read_layers(content, where))
+
+
+def read_layers(content: bytes, where: str) -> tuple[Built, dict]:
+    """The same as layers that hold their weights, and how they are connected (edgefer.train.keras_layers.connect)."""
+    tensorflow()
+    file = open_keras(content, where)
+    architecture = Architecture(where).network(file.config)
+    with open_weights(file.weights, where) as weights:
+        stored = sum(dataset.size for dataset in _datasets(weights))
+        built = build(architecture, stored, where)
+        try:
+            _fill(built, weights, file.generation)
+        except (ValueError, KeyError, TypeError, OSError, IndexError, AttributeError) as error:
+            raise InputError(
+                f"{where}: its weights do not fit its layers ({first_line(error)}): save it again."
+            ) from None
+    if not all(np.isfinite(array).all() for array in built.layer.get_weights()):
+        raise InputError(f"{where} holds weights that are not numbers (NaN or infinite): train it again.")
+    return built, architecture
+
+
+def _flat(built: Built, architecture: dict) -> "tf_keras.Model":
+    """The network with the layers of networks within it as its own: what prunes and quantizes takes no others."""
+    import tf_keras
+
+    network = built.layer
+    if not any(part.parts for part in built.parts):
+        return network
+    pixels = [
+        tf_keras.Input(one.shape[1:], name=f"pixels_{number}" if number else "pixels")
+        for number, one in enumerate(network.inputs)
+    ]
+    outputs = connect(built, architecture, pixels)
+    return tf_keras.Model(
+        pixels if len(pixels) > 1 else pixels[0], outputs if len(outputs) > 1 else outputs[0], name=network.name
+    )
+
+
+def open_keras(content: bytes, where: str) -> KerasFile:
+    """The parts of a Keras file; InputError for anything else, and for what is too large to be one."""
+    if content.startswith(b"\x89HDF\r\n\x1a\n"):
+        return _open_hdf5(content, where)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            config = _member(archive, "config.json", MAX_CONFIG_BYTES, where)
+            metadata = json.loads(_member(archive, "metadata.json", MAX_CONFIG_BYTES, where))
+            weights = _member(archive, "model.weights.h5", MAX_WEIGHT_BYTES, where)
+        parsed = json.loads(config)
+        version = str(metadata["keras_version"])
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+        OSError,
+    ) as error:
+        raise InputError(f"{where} is not a Keras file ({first_line(error)}): name a .keras or .h5 file.") from None
+    except (NotImplementedError, RuntimeError) as error:  # encrypted, or packed in a way that zipfile does not know
+        raise InputError(f"{where} cannot be unpacked ({first_line(error)}).") from None
+    return KerasFile(parsed, weights, 3 if version.startswith("3.") else 2)
+
+
+def _member(archive: zipfile.ZipFile, name: str, limit: int, where: str) -> bytes:
+    if archive.getinfo(name).file_size > limit:
+        raise InputError(f"{where}: {name} claims {archive.getinfo(name).file_size:,} bytes, more than {limit:,}.")
+    with archive.open(name) as part:  # the size in the directory may lie, so no more than that is read
+        content = part.read(limit + 1)
+    if len(content) > limit:
+        raise InputError(f"{where}: {name} unpacks to more than {limit:,} bytes.")
+    return content
+
+
+def _open_hdf5(content: bytes, where: str) -> KerasFile:
+    if len(content) > MAX_WEIGHT_BYTES:
+        raise InputError(f"{where} has {len(content):,} bytes, more than {MAX_WEIGHT_BYTES:,}.")
+    with open_weights(content, where) as file:
+        config = file.attrs.get("model_config")
+        if config is None:
+            raise InputError(
+                f"{where} holds weights without an architecture (save_weights): save the whole network with model.save()."
+            )
+        if len(config) > MAX_CONFIG_BYTES:
+            raise InputError(f"{where}: its architecture has {len(config):,} bytes, more than {MAX_CONFIG_BYTES:,}.")
+        try:
+            parsed = json.loads(config)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: its architecture cannot be read ({first_line(error)}).") from None
+    return KerasFile(parsed, content, 1)
+
+
+def open_weights(content: bytes, where: str) -> "h5py.File":
+    """An HDF5 file in memory, once nothing in it points out of it and all of it together is of a sane size."""
+    import h5py
+
+    try:
+        file = h5py.File(io.BytesIO(content), "r")
+        total = 0
+        for group, name in _links(file):
+            link = group.get(name, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                raise InputError(f"{where}: {name!r} points to something else (a {type(link).__name__}): refused.")
+            item = group[name]
+            if isinstance(item, h5py.Dataset):
+                if item.external or item.is_virtual:
+                    raise InputError(f"{where}: {name!r} keeps its numbers in another file: refused.")
+                if item.dtype.kind not in "fiu" or item.dtype.itemsize > 8:
+                    raise InputError(f"{where}: {name!r} holds {item.dtype}, not numbers: refused.")
+                total += item.size * item.dtype.itemsize
+        if total > min(MAX_WEIGHT_BYTES, 32 * len(content) + (1 << 20)):
+            raise InputError(f"{where} claims {total:,} bytes of weights in {len(content):,}: refused.")
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{where}: its weights cannot be read ({first_line(error)}).") from None
+    return file
+
+
+def _links(group: "h5py.Group", limit: int = 100_000) -> "Iterator[tuple[h5py.Group, str]]":
+    """Every link of a file, each object once: groups may hold themselves."""
+    import h5py
+
+    seen, left = {group.id.__hash__()}, [group]
+    while left:
+        here = left.pop()
+        for name in here:
+            limit -= 1
+            if limit < 0:
+                raise ValueError("more than 100,000 objects")
+            yield here, name
+            item = here[name]
+            if isinstance(item, h5py.Group) and (key := hash(item.id)) not in seen:
+                seen.add(key)
+                left.append(item)
+
+
+def _datasets(group: "h5py.Group") -> "Iterator[h5py.Dataset]":
+    import h5py
+
+    for here, name in _links(group):
+        if isinstance(item := here[name], h5py.Dataset):
+            yield item
+
+
+def _fill(built: Built, weights: "h5py.File", generation: int) -> None:
+    """Give a network the arrays of the file; ValueError or KeyError where they do not fit."""
+    if generation == 1:
+        from tf_keras.src.saving.legacy import hdf5_format
+
+        group = weights.get("model_weights", weights)
+        hdf5_format.load_weights_from_hdf5_group(group, built.layer)
+    else:
+        _fill_parts(built.parts, weights)
+
+
+def _fill_parts(parts: "tuple[Built, ...]", group: "h5py.Group") -> None:
+    """Arrays of a .keras file into layers. Keras names the groups after the layers, or after their classes in turn."""
+    layers = next((group[name] for name in ("_layer_checkpoint_dependencies", "layers") if name in group), None)
+    if layers is None:
+        raise KeyError("no layers in its weights")
+    by_name = all(part.layer.name in layers for part in parts if part.layer.weights)
+    used: dict[str, int] = {}
+    for part in parts:
+        kind = _snake(part.kind)
+        used[kind] = used.get(kind, -1) + 1
+        name = part.layer.name if by_name else f"{kind}_{used[kind]}" if used[kind] else kind
+        if part.parts:
+            _fill_parts(part.parts, layers[name])
+        elif part.layer.weights:
+            _give(part.layer, layers[name])
+
+
+def _give(layer: Any, group: "h5py.Group") -> None:
+    stored = group.get("vars", {})
+    arrays = [stored[key][()] for key in sorted(stored, key=int)]
+    shapes, wanted = [array.shape for array in arrays], [tuple(weight.shape) for weight in layer.weights]
+    if shapes != wanted:
+        raise ValueError(f"{layer.name} has {shapes} where {wanted} belong")
+    layer.set_weights(arrays)
+
+
+def _snake(name: str) -> str:
+    """A class's name as Keras writes it: BatchNormalization is batch_normalization, ReLU is re_lu."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
