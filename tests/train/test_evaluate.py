@@ -10,7 +10,7 @@ from conftest import GRAY48
 
 from edgefer import drawn, metrics
 from edgefer.bundle import Bundle, shipped_bundles
-from edgefer.commands import evaluation
+from edgefer.commands import evaluate as command
 from edgefer.errors import MissingDependency
 from edgefer.preprocess import prepare
 from edgefer.train import shift
@@ -115,9 +115,9 @@ def test_evaluate_reports_both_networks_side_by_side(edgefer, converted):
 
 
 def test_a_missing_matplotlib_is_said_before_the_work(monkeypatch):
-    monkeypatch.setattr(evaluation, "find_spec", lambda name: None)
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match="pip install matplotlib"):
-        evaluation.evaluate()
+        command.evaluate()
 
 
 def test_a_shipped_network_is_measured_on_a_folder_and_its_own_folder_stays_as_it_is(edgefer, tmp_path):
