@@ -5,7 +5,6 @@ Jacob et al. 2018, arXiv:1712.05877. A pruned network keeps its zeros (tfmot's p
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,12 +12,9 @@ import numpy as np
 from edgefer.convert.fold import fold_zscore
 from edgefer.convert.prune import copy_of, optimization_toolkit
 from edgefer.convert.quantize import aware_to_int8
-from edgefer.convert.tune import tune
+from edgefer.convert.tune import FineTuning, tune
 from edgefer.errors import RuntimeFault
 from edgefer.preprocess import to_float
-from edgefer.train.data.dataset import Dataset
-from edgefer.train.fit import Watcher
-from edgefer.train.recipes import Recipe
 
 if TYPE_CHECKING:
     import tf_keras
@@ -33,43 +29,25 @@ class Aware:
 
 
 def quantization_aware(
-    model: "tf_keras.Model",
-    recipe: Recipe,
-    dataset: Dataset,
-    calibration: np.ndarray,
-    *,
-    sparse: bool,
-    epochs: int,
-    folder: Path,
-    watcher: Watcher,
-    teacher: "tf_keras.Model",
+    model: "tf_keras.Model", calibration: np.ndarray, task: FineTuning, *, keep_zeros: bool
 ) -> Aware:
     """Fine-tune a copy of the network, its z-score folded, with weights and activations rounded as int8 will round them.
 
-    calibration: uint8 [n, h, w, c], pictures from which the ranges of the activations start. sparse: weights that
-    are zero stay zero. The rate is a hundredth of the recipe's.
+    calibration: uint8 [n, h, w, c], images from which the ranges of the activations start. keep_zeros: weights that are
+    zero stay zero.
     """
     tfmot = optimization_toolkit()
     model = fold_zscore(model)  # tfmot knows no such layer
     try:
         annotated = tfmot.quantization.keras.quantize_annotate_model(copy_of(model))
-        scheme = [tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()] if sparse else []
+        scheme = [tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()] if keep_zeros else []
         aware = tfmot.quantization.keras.quantize_apply(annotated, *scheme)
     except (ValueError, RuntimeError) as error:
         raise RuntimeFault(
             f"tensorflow-model-optimization cannot train this network quantization-aware: {error}"
         ) from None
     _set_ranges(aware, model, calibration)
-    tune(
-        aware,
-        recipe,
-        dataset,
-        teacher=teacher,
-        epochs=epochs,
-        rate=recipe.optimizer.rate / 100,
-        folder=folder,
-        watcher=watcher,
-    )
+    tune(aware, task)
     _set_input_range(aware)
     return Aware(int8=aware_to_int8(aware), network=_without_rounding(aware, model))
 

@@ -4,24 +4,33 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgefer.card import Scores
+from edgefer.bundle import Form
+from edgefer.card import Cost, Scores
 from edgefer.checks import Check, Status
 from edgefer.interpreter import softmax
+from edgefer.lineage import MAX_DROP, MIN_AGREEMENT, MIN_RETRAINED_AGREEMENT
 from edgefer.metrics import confusion_matrix, mcnemar_p, paired_interval, per_class, scores, wilson_interval
 from edgefer.train.data.dataset import Split
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What conversion may cost: points of accuracy (percent), and the least share of equal decisions."""
+    """What conversion may cost: points of accuracy (percent), and the least share of equal decisions.
 
-    max_drop: float = 1.0
-    min_agreement: float = 0.97
+    min_retrained_agreement: of a network that was slimmed, pruned or trained quantization-aware. It learnt from data again, so
+    it decides otherwise more often than rounding explains, but it must still be recognisable as the network it came from:
+    pruned and quantization-aware forms of fer-small agreed with it on 93.5 to 97.1%, one slimmed to half and hardly tuned on
+    85.7%.
+    """
+
+    max_drop: float = MAX_DROP
+    min_agreement: float = MIN_AGREEMENT
+    min_retrained_agreement: float = MIN_RETRAINED_AGREEMENT
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flip:
-    """A picture that two networks call by different labels: its row and id in the split, labels, and their scores."""
+    """An image that two networks call by different labels: its row and id in the split, labels, and their scores."""
 
     row: int
     id: str
@@ -34,10 +43,11 @@ class Flip:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What one network is worth: its name, scores, 95% interval of accuracy, F1 of each class, and its median
-    milliseconds a picture on one thread where it was timed."""
+    """What one network is worth: its name and form, scores, 95% interval of accuracy, F1 of each class, and its median
+    milliseconds an image on one thread where it was timed."""
 
     name: str
+    form: Form
     scores: Scores
     interval: tuple[float, float]
     f1: tuple[float, ...]
@@ -46,16 +56,17 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A candidate network against its reference on the same labelled pictures.
+    """A candidate network against its reference on the same labelled images.
 
-    drop: accuracy of the reference minus the candidate's, in points; lost and gained: pictures that only the reference,
-    or only the candidate, got right; p: McNemar's, exact. mean_dp: mean absolute difference of probability.
-    mean_quanta, worst_quanta: difference of a logit, in steps of the candidate's output; None where it is float.
-    Intervals are 95%.
+    retrained: whether weights were removed or trained between the two, and not only rounded. drop: accuracy of the
+    reference minus the candidate's, in points; lost and gained: images that only the reference, or only the candidate, got
+    right; p: McNemar's, exact. mean_dp: mean absolute difference of probability. mean_quanta, worst_quanta: difference of a
+    logit, in steps of the candidate's output; None where it is float. Intervals are 95%.
     """
 
     reference: Figures
     candidate: Figures
+    retrained: bool
     drop: float
     drop_interval: tuple[float, float]
     lost: int
@@ -68,13 +79,25 @@ class Comparison:
     worst_quanta: float | None
     flips: tuple[Flip, ...] = field(repr=False)
 
+    def cost(self, split: str) -> Cost:
+        """The figures that a card keeps."""
+        return Cost(
+            variant=self.candidate.form.value,
+            split=split,
+            count=self.candidate.scores.count,
+            drop=self.drop,
+            drop_interval=self.drop_interval,
+            agreement=self.agreement,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What a network said: float32 logits [n, classes] for pictures `rows` [n], ascending, of the split (None: all), the
-    median milliseconds a picture, the step of its output (None for float), and the temperature its scores want."""
+    """What a network answered: float32 logits [n, classes] for images `rows` [n], ascending, of the split (None: all), the
+    median milliseconds an image, the step of its output (None for float), and the temperature its scores need."""
 
     name: str
+    form: Form
     logits: np.ndarray
     rows: np.ndarray | None = None
     ms: float | None = None
@@ -82,12 +105,14 @@ class Answers:
     temperature: float = 1.0
 
 
-def compare(reference: Answers, candidate: Answers, pictures: Split, names: tuple[str, ...]) -> Comparison:
-    """The candidate's answers against the reference's, on the pictures that the candidate answered; the reference must
-    have answered them too."""
-    every = np.arange(len(pictures))
+def compare(
+    reference: Answers, candidate: Answers, images: Split, names: tuple[str, ...], *, retrained: bool = False
+) -> Comparison:
+    """The candidate's answers against the reference's, on the images that the candidate answered; the reference must have
+    answered them too. retrained: as in Comparison."""
+    every = np.arange(len(images))
     rows = every if candidate.rows is None else candidate.rows
-    labels, seen = pictures.labels[rows], np.searchsorted(every if reference.rows is None else reference.rows, rows)
+    labels, seen = images.labels[rows], np.searchsorted(every if reference.rows is None else reference.rows, rows)
     ref, cand = reference.logits[seen], candidate.logits
     ref_scores, cand_scores = softmax(ref, reference.temperature), softmax(cand, candidate.temperature)
     ref_choice, cand_choice = ref.argmax(axis=1), cand.argmax(axis=1)
@@ -98,8 +123,9 @@ def compare(reference: Answers, candidate: Answers, pictures: Split, names: tupl
     agreement = 1 - len(flips) / len(rows)
     off = np.abs(ref - cand)
     return Comparison(
-        reference=_figures(reference.name, labels, ref_choice, len(names), reference.ms),
-        candidate=_figures(candidate.name, labels, cand_choice, len(names), candidate.ms),
+        reference=_figures(reference, labels, ref_choice, len(names)),
+        candidate=_figures(candidate, labels, cand_choice, len(names)),
+        retrained=retrained,
         drop=100 * (lost - gained) / len(rows),
         drop_interval=(100 * low, 100 * high),
         lost=lost,
@@ -113,7 +139,7 @@ def compare(reference: Answers, candidate: Answers, pictures: Split, names: tupl
         flips=tuple(
             Flip(
                 row=int(rows[i]),
-                id=str(pictures.ids[rows[i]]),
+                id=str(images.ids[rows[i]]),
                 true=names[labels[i]],
                 reference=names[ref_choice[i]],
                 reference_score=float(ref_scores[i].max()),
@@ -125,29 +151,31 @@ def compare(reference: Answers, candidate: Answers, pictures: Split, names: tupl
     )
 
 
-def _figures(name: str, labels: np.ndarray, choice: np.ndarray, classes: int, ms: float | None) -> Figures:
+def _figures(answers: Answers, labels: np.ndarray, choice: np.ndarray, classes: int) -> Figures:
     result = scores(labels, choice, classes)
     f1 = per_class(confusion_matrix(labels, choice, classes))[2]
     interval = wilson_interval(result.accuracy, result.count)
-    return Figures(name=name, scores=result, interval=interval, f1=tuple(f1.tolist()), ms=ms)
+    return Figures(
+        name=answers.name, form=answers.form, scores=result, interval=interval, f1=tuple(f1.tolist()), ms=answers.ms
+    )
 
 
 def judge(comparison: Comparison, budget: Budget) -> Check:
-    """A comparison against the budget. A tuned network was trained on, so it may decide otherwise, only not worse.
+    """A comparison against the budget.
 
     It fails when even the end of the 95% interval that speaks for the network is over the budget, for then chance does
-    not explain it; over the budget but within chance is doubtful, and more pictures decide.
+    not explain it; over the budget but within chance is doubtful, and more images decide.
     """
     low, high = comparison.drop_interval
     least, most = comparison.agreement_interval
-    retrained = comparison.candidate.name == "tuned"
-    passed = low <= budget.max_drop and (retrained or most >= budget.min_agreement)
-    within = comparison.drop <= budget.max_drop and (retrained or comparison.agreement >= budget.min_agreement)
-    wanted = "not judged: it was trained on" if retrained else f"least {budget.min_agreement:.0%}"
+    needed = budget.min_retrained_agreement if comparison.retrained else budget.min_agreement
+    passed = low <= budget.max_drop and most >= needed
+    within = comparison.drop <= budget.max_drop and comparison.agreement >= needed
+    reason = ", as weights were trained in between" if comparison.retrained else ""
     return Check(
         question=2,
         subject=f"{comparison.candidate.name} against {comparison.reference.name}",
         status=Status.PASS if within else Status.DOUBTFUL if passed else Status.FAIL,
         detail=f"drop {comparison.drop:+.2f} points [{low:+.2f}, {high:+.2f}] (allowed {budget.max_drop:g}), "
-        f"agreement {comparison.agreement:.2%} [{least:.1%}, {most:.1%}] ({wanted})",
+        f"agreement {comparison.agreement:.2%} [{least:.1%}, {most:.1%}] (at least {needed:.0%}{reason})",
     )

@@ -1,31 +1,36 @@
-"""Question 2 of parity: what conversion cost, on labelled pictures, with every form of the network there is."""
+"""Question 2 of parity: what conversion cost, on labelled images, with every form of the network there is."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
 
-from edgefer.bundle import TFLITE_VARIANTS, Bundle
+from edgefer.bundle import TFLITE_VARIANTS, Bundle, Form
+from edgefer.checks import Check, Status
 from edgefer.convert.comparison import Answers, Comparison, compare
-from edgefer.convert.mediapipe import VARIANT as MEDIAPIPE
 from edgefer.convert.mediapipe import MediaPipeNetwork
 from edgefer.errors import BundleError
 from edgefer.interpreter import Network
+from edgefer.lineage import SUBJECT, check_origin, origin_form
 from edgefer.train.data.dataset import Dataset, Split, Track, silent, stratified_rows
 from edgefer.train.evaluate import keras_logits
 from edgefer.train.networks import load_keras
 
 CHUNK = 128
-REFERENCE_PICTURES = 256  # for reference kernels, which are ten to thirty times slower
+REFERENCE_IMAGES = 256  # for reference kernels, which are ten to thirty times slower
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """`cost`: each form of the network, on each runtime's optimized kernels, against the one it came from. `spread`: the
-    same file on other runtimes, and on reference kernels, against the first runtime's optimized ones."""
+    """origin: is the trained network at hand to be compared with? cost: each form of the network, on each runtime's
+    optimized kernels, against the ones it came from: the network as it was trained, and where weights were trained after
+    that, the float network it was made of too. spread: the same file on other runtimes, and on reference kernels, against
+    the first runtime's optimized ones."""
 
-    pictures: Split
+    images: Split
+    origin: Check
     cost: tuple[Comparison, ...]
     spread: tuple[Comparison, ...]
 
@@ -35,71 +40,117 @@ def prove(
     dataset: Dataset,
     split: str,
     *,
-    runtimes: list[str],
+    runtimes: Sequence[str],
     reference_kernels: bool = False,
     track: Track = silent,
 ) -> Proof:
-    """What fine-tuning cost against the trained network, and what each TFLite form on each runtime cost against its source.
+    """Every form of the bundle's network against the network as it was trained, however many conversions ago.
 
-    The source of the TFLite forms is the fine-tuned network (pruned, or quantization-aware) if there is one, else the
-    trained one; without TensorFlow, the float32 TFLite network. reference_kernels: run them too, on a stratified draw
-    of REFERENCE_PICTURES.
+    Without the trained network, or without TensorFlow to run it, forms are compared with the nearest there is, and `origin`
+    says so. reference_kernels: run them too, on a stratified draw of REFERENCE_IMAGES.
     """
     card = bundle.card
-    pictures = dataset.with_labels(card.labels).split(split)
-    some = np.sort(stratified_rows(pictures.labels, min(REFERENCE_PICTURES, len(pictures)), seed=0))
-    sources: list[Answers] = []
-    for variant in ("keras", "tuned") if find_spec("tensorflow") else ():
-        if bundle.has(variant):
-            logits = keras_logits(load_keras(bundle, variant), pictures.images)
-            sources.append(Answers(name=variant, logits=logits, temperature=card.temperature))
+    images = dataset.with_labels(card.labels).split(split)
+    keras = _keras_answers(bundle, images)
+    forms, spread = _tflite_answers(bundle, images, runtimes, reference_kernels, track)
+    if len(keras) + len(forms) < 2:
+        raise BundleError(f"{bundle.path} holds only one form of its network: run `edgefer convert` first.")
+    cost = tuple(
+        compare(before, after, images, card.labels, retrained=retrained)
+        for before, after, retrained in _pairs(keras, forms)
+    )
+    return Proof(images=images, origin=_origin(bundle), cost=cost, spread=spread)
+
+
+def _origin(bundle: Bundle) -> Check:
+    """check_origin, and whether there is TensorFlow to run it."""
+    check = check_origin(bundle)
+    if check.status is Status.PASS and not find_spec("tensorflow"):
+        detail = "it needs TensorFlow, which is not installed here: the forms are compared with float32.tflite"
+        fix = "give the same command on the host"
+        return Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=fix)
+    return check
+
+
+def _keras_answers(bundle: Bundle, images: Split) -> list[Answers]:
+    """Those of the Keras networks of the bundle, the network as it was trained first, the one TFLite was made of last."""
+    found = []
+    for form in (Form.ORIGIN, Form.KERAS, Form.TUNED) if find_spec("tensorflow") else ():
+        if bundle.has(form) and not (form is Form.ORIGIN and origin_form(bundle.card) is not form):
+            logits = keras_logits(load_keras(bundle, form), images.images)
+            found.append(Answers(name=form.value, form=form, logits=logits, temperature=bundle.card.temperature))
+    return found
+
+
+def _pairs(keras: list[Answers], forms: list[Answers]) -> list[tuple[Answers, Answers, bool]]:
+    """(reference, candidate, whether weights were removed or trained in between)."""
+    first = [*keras, *forms][0]
+    made_of = keras[-1] if keras else first  # of the TFLite forms
+    pairs = [(first, one, True) for one in keras[1:]]
+    pairs += [(made_of, one, False) for one in forms if one is not made_of]
+    if made_of is not first:
+        pairs += [(first, one, True) for one in forms]
+    return pairs
+
+
+def _tflite_answers(
+    bundle: Bundle, images: Split, runtimes: Sequence[str], reference_kernels: bool, track: Track
+) -> tuple[list[Answers], tuple[Comparison, ...]]:
+    """Every TFLite form on every runtime's optimized kernels, and how other kernels differ from the first of each form."""
+    some = np.sort(stratified_rows(images.labels, min(REFERENCE_IMAGES, len(images)), seed=0))
+    kernels = {"optimized": None} | ({"reference": some} if reference_kernels else {})
     forms: list[Answers] = []
     spread: list[Comparison] = []
-    for variant in (*reversed(TFLITE_VARIANTS), MEDIAPIPE):
-        if not bundle.has(variant):
+    for form in (*reversed(TFLITE_VARIANTS), Form.MEDIAPIPE):
+        if not bundle.has(form):
             continue
-        first = None
-        for runtime in runtimes:
-            for kernels, rows in {"optimized": None, "reference": some}.items():
-                if kernels == "reference" and not reference_kernels:
-                    continue
-                answers = _ask(bundle, variant, runtime, kernels, pictures, rows, track)
-                if kernels == "optimized":
-                    forms.append(answers)
-                if first is None:
-                    first = answers
-                else:
-                    spread.append(compare(first, answers, pictures, card.labels))
-    answered = sources + forms
-    if len(answered) < 2:
-        raise BundleError(f"{bundle.path} holds only one form of its network: run `edgefer convert` first.")
-    source = next((one for one in sources if one.name == "tuned"), answered[0])
-    pairs = [(answered[0], source)] if source is not answered[0] else []
-    pairs += [(source, one) for one in forms if one is not source]
-    cost = tuple(compare(before, after, pictures, card.labels) for before, after in pairs)
-    return Proof(pictures=pictures, cost=cost, spread=tuple(spread))
+        answers = {
+            (runtime, kind): _ask(Asked(bundle, form, runtime, kind), images, rows, track)
+            for runtime in runtimes
+            for kind, rows in kernels.items()
+        }
+        forms += [one for (_, kind), one in answers.items() if kind == "optimized"]
+        first, *others = answers.values()
+        spread += [compare(first, one, images, bundle.card.labels) for one in others]
+    return forms, tuple(spread)
 
 
-def _ask(
-    bundle: Bundle, variant: str, runtime: str, kernels: str, pictures: Split, rows: np.ndarray | None, track: Track
-) -> Answers:
-    """What a TFLite file of the bundle says of pictures `rows` (None: all), on a runtime's kernels."""
-    card = bundle.card
-    kind = MediaPipeNetwork if variant == MEDIAPIPE else Network
-    network = kind(bundle.read(variant), card.input, len(card.labels), runtime=runtime, kernels=kernels)
-    images = pictures.images if rows is None else pictures.images[rows]
-    name = f"{variant} on {runtime}" + (", reference kernels" if kernels == "reference" else "")
-    starts, parts, ms = range(0, len(images), CHUNK), [], []
-    for at in track(starts, len(starts), name):
-        chunk = images[at : at + CHUNK]
+@dataclass(frozen=True)
+class Asked:
+    """A TFLite form of a bundle on a runtime's kernels."""
+
+    bundle: Bundle
+    form: Form
+    runtime: str
+    kernels: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.form} on {self.runtime}" + (", reference kernels" if self.kernels == "reference" else "")
+
+    def open(self) -> Network:
+        content, card = self.bundle.read(self.form), self.bundle.card
+        if self.form is Form.MEDIAPIPE:
+            return MediaPipeNetwork(content, card.input, len(card.labels), runtime=self.runtime, kernels=self.kernels)
+        return Network.of(content, card, runtime=self.runtime, kernels=self.kernels)
+
+
+def _ask(asked: Asked, images: Split, rows: np.ndarray | None, track: Track) -> Answers:
+    """What it answers to images `rows` (None: all)."""
+    network = asked.open()
+    pixels = images.images if rows is None else images.images[rows]
+    starts, parts, ms = range(0, len(pixels), CHUNK), [], []
+    for at in track(starts, len(starts), asked.name):
+        chunk = pixels[at : at + CHUNK]
         began = time.perf_counter()
         parts.append(network.logits(chunk))
         ms.append(1000 * (time.perf_counter() - began) / len(chunk))
     return Answers(
-        name=name,
+        name=asked.name,
+        form=asked.form,
         logits=np.concatenate(parts),
         rows=rows,
-        ms=float(np.median(ms)) if kernels == "optimized" else None,
+        ms=float(np.median(ms)) if asked.kernels == "optimized" else None,
         quantum=network.scale if network.quantized else None,
-        temperature=1.0 if variant == MEDIAPIPE else card.temperature,
+        temperature=1.0 if asked.form is Form.MEDIAPIPE else asked.bundle.card.temperature,
     )

@@ -3,16 +3,12 @@
 It makes the file compress better. It does not make int8 inference faster: no int8 kernel skips zeros.
 """
 
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from edgefer.convert.tune import tune
+from edgefer.convert.tune import FineTuning, tune
 from edgefer.errors import MissingDependency
 from edgefer.train.backend import tensorflow
-from edgefer.train.data.dataset import Dataset
-from edgefer.train.fit import Watcher, steps_per_epoch
-from edgefer.train.recipes import Recipe
 
 if TYPE_CHECKING:
     import tf_keras
@@ -31,31 +27,20 @@ def optimization_toolkit() -> ModuleType:
     return tensorflow_model_optimization
 
 
-def prune(
-    model: "tf_keras.Model",
-    recipe: Recipe,
-    dataset: Dataset,
-    *,
-    sparsity: float,
-    epochs: int,
-    folder: Path,
-    watcher: Watcher,
-) -> "tf_keras.Model":
+def prune(model: "tf_keras.Model", sparsity: float, task: FineTuning) -> "tf_keras.Model":
     """A copy with `sparsity` (0..1) of each convolution's and hidden dense layer's weights at zero.
 
-    Sparsity rises over the first half of `epochs` on the training split and is held for the second half, at a tenth
-    of the recipe's learning rate, with the network itself as the teacher.
+    Sparsity rises over the first half of the epochs and is held for the second half.
     """
     tfmot = optimization_toolkit()
     import tf_keras
 
-    _, steps = steps_per_epoch(recipe, dataset.split("train"))
     schedule = tfmot.sparsity.keras.PolynomialDecay(
         initial_sparsity=min(0.2, sparsity),
         final_sparsity=sparsity,
         begin_step=0,
-        end_step=max(1, steps * epochs // 2),
-        frequency=max(1, steps // 20),
+        end_step=max(1, task.steps * task.epochs // 2),
+        frequency=max(1, task.steps // 20),
     )
 
     def wrap(layer):  # returns the layer itself, bare or wrapped, so the weights stay the copy's own
@@ -64,17 +49,7 @@ def prune(
         return layer
 
     wrapped = tf_keras.models.clone_model(copy_of(model), clone_function=wrap)
-    tune(
-        wrapped,
-        recipe,
-        dataset,
-        teacher=model,
-        epochs=epochs,
-        rate=recipe.optimizer.rate / 10,
-        folder=folder,
-        watcher=watcher,
-        callbacks=(tfmot.sparsity.keras.UpdatePruningStep(),),
-    )
+    tune(wrapped, task, (tfmot.sparsity.keras.UpdatePruningStep(),))
     return copy_of(tfmot.sparsity.keras.strip_pruning(wrapped))
 
 

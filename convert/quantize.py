@@ -14,7 +14,7 @@ from edgefer.train.data.dataset import Split, stratified_rows
 if TYPE_CHECKING:
     import tf_keras
 
-CALIBRATION_PICTURES = 512
+CALIBRATION_IMAGES = 512
 
 
 def to_float32(model: "tf_keras.Model") -> bytes:
@@ -37,7 +37,7 @@ def to_float16(model: "tf_keras.Model") -> bytes:
 def to_int8(model: "tf_keras.Model", calibration: np.ndarray) -> bytes:
     """The network as a .tflite with int8 input, output and arithmetic, batch size 1.
 
-    calibration: uint8 [n, h, w, c], pictures as the network will see them. The input's scale is 1/255 and its zero
+    calibration: uint8 [n, h, w, c], images as the network will see them. The input's scale is 1/255 and its zero
     point -128, so that a device feeds it raw pixels minus 128. Per channel for convolutions, per tensor for dense
     layers: runtimes and compilers from before 2024 expect one scale there (TensorFlow Lite Micro and NNAPI refuse more).
     """
@@ -71,7 +71,7 @@ def _int8_converter(model):
     return converter
 
 
-def calibration_pictures(split: Split, seed: int, count: int = CALIBRATION_PICTURES) -> np.ndarray:
+def calibration_images(split: Split, seed: int, count: int = CALIBRATION_IMAGES) -> np.ndarray:
     """A stratified, seeded draw from a split: uint8 [count, h, w, c]."""
     return split.images[stratified_rows(split.labels, min(count, len(split)), seed)]
 
@@ -81,7 +81,7 @@ def _converter(model):
     model = fold_zscore(model)
     # Batch size 1 in the signature: a free one leaves dynamic dimensions, which the Edge TPU refuses.
     signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)
-    function = tf.function(lambda pixels: model(pixels, training=False)).get_concrete_function(signature)
+    function = tf.function(lambda pixels: model(pixels, training=False), autograph=False).get_concrete_function(signature)
     return tf.lite.TFLiteConverter.from_concrete_functions([function], model)
 
 

@@ -1,131 +1,78 @@
 """int8 by the cheapest way that holds: post-training quantization, other calibrations, quantization-aware training.
 
 TFLite's converter takes each activation's range from the extremes it sees, so what there is to choose in calibration
-is how many pictures it sees: more widen the ranges, fewer leave rare extremes out and round the rest more finely.
+is how many images it sees: more widen the ranges, fewer leave rare extremes out and round the rest more finely.
 """
 
 import csv
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgefer.card import ModelCard
+from edgefer.bundle import Form
 from edgefer.convert.aware import quantization_aware
-from edgefer.convert.comparison import Answers, Comparison, compare
-from edgefer.convert.quantize import CALIBRATION_PICTURES, calibration_pictures, int8_converter, to_int8
+from edgefer.convert.comparison import Answers, compare
+from edgefer.convert.quantize import CALIBRATION_IMAGES, calibration_images, int8_converter, to_int8
+from edgefer.convert.tune import Tuner
+from edgefer.convert.work import Attempt, LayerError, Plan, Quantized, Work
 from edgefer.interpreter import Network
 from edgefer.preprocess import to_float
 from edgefer.quiet import quiet
 from edgefer.train.backend import tensorflow
-from edgefer.train.data.dataset import Dataset
 from edgefer.train.evaluate import keras_logits
-from edgefer.train.fit import Watcher
-from edgefer.train.recipes import recipe_of
 
 if TYPE_CHECKING:
     import tf_keras
 
-OTHER_CALIBRATIONS = (2048, 128)  # pictures
-DEBUG_PICTURES = 64
+OTHER_CALIBRATIONS = (2048, 128)  # images
+DEBUG_IMAGES = 64
+Made = tuple[bytes, "tf_keras.Model | None"]  # the .tflite, and the float network with its weights where those are new
 
 
-@dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """One way to int8: the .tflite, its paired comparison with the float network on the validation split, and the
-    float network with the same weights where the way was to train on."""
-
-    how: str
-    int8: bytes
-    comparison: Comparison
-    network: "tf_keras.Model | None" = None
-
-    def __str__(self) -> str:
-        drop, (low, high) = self.comparison.drop, self.comparison.drop_interval
-        return f"{self.how}: drop {drop:+.2f} points [{low:+.2f}, {high:+.2f}]"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerError:
-    """How far a tensor of the int8 network lies from the float one, as TFLite's QuantizationDebugger finds it.
-
-    error: root of the mean squared error, in steps of the tensor's scale; 0.29 is what rounding alone would give.
-    """
-
-    layer: str
-    operator: str
-    error: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quantized:
-    """What came of it: the attempts in their order, the best, whether it holds, and else the worst layers."""
-
-    attempts: tuple[Attempt, ...]
-    best: Attempt
-    holds: bool
-    layers: tuple[LayerError, ...] = ()
-
-
-def quantize(
-    model: "tf_keras.Model",
-    card: ModelCard,
-    dataset: Dataset,
-    *,
-    aware: bool,
-    max_drop: float | None,
-    epochs: int,
-    sparse: bool,
-    teacher: "tf_keras.Model",
-    seed: int,
-    folder: Path,
-    watcher: Watcher,
-) -> Quantized:
-    """Quantize `model` to int8, measured against it on the validation split.
-
-    aware: by quantization-aware training of so many `epochs`, nothing else. max_drop: try what is cheap first, until
-    the accuracy drops by no more points than that; None takes the first way as it is. sparse: zeros stay zeros.
-    """
-    train, valid = dataset.split("train"), dataset.split("valid")
-    reference = keras_logits(model, valid.images)
-
-    def calibrated(count: int) -> tuple[bytes, None]:
-        return to_int8(model, calibration_pictures(train, seed, count)), None
-
-    def trained() -> tuple[bytes, "tf_keras.Model"]:
-        result = quantization_aware(
-            model, recipe_of(card), dataset, calibration_pictures(train, seed), sparse=sparse, epochs=epochs,
-            folder=folder, watcher=watcher, teacher=teacher,
-        )  # fmt: skip
-        return result.int8, result.network
-
-    def ways() -> Iterator[tuple[str, Callable]]:
-        if not aware:
-            counts = (CALIBRATION_PICTURES, *OTHER_CALIBRATIONS) if max_drop is not None else (CALIBRATION_PICTURES,)
-            for count in dict.fromkeys(min(count, len(train)) for count in counts):
-                yield f"int8 calibrated on {count} training pictures", partial(calibrated, count)
-        if aware or max_drop is not None:
-            kept = "prune-preserving " if sparse else ""
-            yield f"int8 by {kept}quantization-aware training, {epochs} epochs", trained
-
+def search_int8(work: Work, plan: Plan, tuner: Tuner) -> Quantized:
+    """int8 by quantization-aware training where the plan says so; else by calibration, and with a max_drop by further ways
+    until the accuracy drops by no more points than that, against the trained network."""
+    images = work.choosing
+    reference = Answers(name="trained", form=Form.ORIGIN, logits=keras_logits(work.origin, images.images))
     attempts: list[Attempt] = []
-    for how, make in ways():
+    holds = plan.max_drop is None
+    for way, make in _ways(work, plan, tuner):
         content, network = make()
-        logits = Network(content, card.input, len(card.labels)).logits(valid.images)
-        comparison = compare(
-            Answers(name="float32", logits=reference), Answers(name="int8", logits=logits), valid, card.labels
-        )
-        attempts.append(Attempt(how=how, int8=content, comparison=comparison, network=network))
-        if max_drop is not None and comparison.drop <= max_drop:
+        logits = Network.of(content, work.card).logits(images.images)
+        answers = Answers(name="int8", form=Form.INT8, logits=logits)
+        comparison = compare(reference, answers, images, work.card.labels)
+        attempts.append(Attempt(way=way, int8=content, comparison=comparison, network=network))
+        if plan.max_drop is not None and comparison.drop <= plan.max_drop:
+            holds = True
             break
     best = min(attempts, key=lambda attempt: attempt.comparison.drop)
-    holds = max_drop is None or best.comparison.drop <= max_drop
-    layers = () if holds else worst_layers(model, calibration_pictures(train, seed))
+    layers = () if holds else worst_layers(work.tuned, calibration_images(work.dataset.split("train"), plan.seed))
     return Quantized(attempts=tuple(attempts), best=best, holds=holds, layers=layers)
+
+
+def _ways(work: Work, plan: Plan, tuner: Tuner) -> Iterator[tuple[str, Callable[[], Made]]]:
+    """The ways to int8 that the plan allows, the cheapest first, each with what makes it."""
+    train, seeks = work.dataset.split("train"), plan.max_drop is not None
+    task = tuner.task("aware", work.tuned, work.card, work.dataset, work.origin)
+
+    def calibrated(count: int) -> Made:
+        return to_int8(work.tuned, calibration_images(train, plan.seed, count)), None
+
+    def trained() -> Made:
+        calibration = calibration_images(train, plan.seed)
+        made = quantization_aware(work.tuned, calibration, task, keep_zeros=plan.sparsity > 0)
+        return made.int8, made.network
+
+    if not plan.aware:
+        counts = (CALIBRATION_IMAGES, *(OTHER_CALIBRATIONS if seeks else ()))
+        for count in dict.fromkeys(min(count, len(train)) for count in counts):
+            yield f"int8 calibrated on {count} training images", partial(calibrated, count)
+    if plan.aware or seeks:
+        kept = "prune-preserving " if plan.sparsity else ""
+        yield f"int8 by {kept}quantization-aware training, {task.epochs} epochs", trained
 
 
 def worst_layers(model: "tf_keras.Model", calibration: np.ndarray) -> tuple[LayerError, ...]:
@@ -134,7 +81,7 @@ def worst_layers(model: "tf_keras.Model", calibration: np.ndarray) -> tuple[Laye
     with quiet():
         debugger = tf.lite.experimental.QuantizationDebugger(
             converter=int8_converter(model, calibration),
-            debug_dataset=lambda: ([to_float(one)[None]] for one in calibration[:DEBUG_PICTURES]),
+            debug_dataset=lambda: ([to_float(one)[None]] for one in calibration[:DEBUG_IMAGES]),
         )
         debugger.run()
     table = io.StringIO()

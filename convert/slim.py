@@ -23,7 +23,7 @@ Widths = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Slim:
-    """A network with fewer filters, not fine-tuned yet, the recipe that builds it, and the multiply-adds of a picture."""
+    """A network with fewer filters, not fine-tuned yet, the recipe that builds it, and the multiply-adds of an image."""
 
     network: "tf_keras.Model"
     recipe: Recipe
@@ -64,7 +64,7 @@ def slim(model: "tf_keras.Model", recipe: Recipe, share: float) -> Slim:
 
 
 def multiply_adds(words: list[str], widths: Widths, recipe: Recipe) -> int:
-    """Of the convolutions of a plain network, for one picture."""
+    """Of the convolutions of a plain network, for one image."""
     total, before = 0, recipe.input.channels
     height, width = recipe.input.height, recipe.input.width
     for word, filters in zip(words, widths, strict=True):

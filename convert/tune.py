@@ -1,118 +1,195 @@
 """Fine-tuning that pruning, slimming and quantization-aware training share: the network learns from data and teacher.
 
-The teacher is the float network as it was trained: its probabilities say more about a picture than a label does
-(Hinton, Vinyals & Dean 2015, arXiv:1503.02531), and keep the new network's decisions near the old one's.
+The teacher is the network as it was trained: its probabilities say more about an image than a label does (Hinton, Vinyals
+& Dean 2015, arXiv:1503.02531), and keep the new network's decisions near the old one's.
 """
 
+import hashlib
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgefer.card import ModelCard
+from edgefer.errors import EdgeferError
 from edgefer.interpreter import softmax
 from edgefer.metrics import nll
 from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.fit import Watcher, batches, steps_per_epoch
-from edgefer.train.objective import take_clean_statistics
-from edgefer.train.recipes import Distill, Recipe
+from edgefer.train.objective import make_optimizer, take_clean_statistics
+from edgefer.train.recipes import Distill, Recipe, recipe_of
 from edgefer.train.run import Epoch
 
 if TYPE_CHECKING:
     import tf_keras
 
 
-def tune(
-    network: "tf_keras.Model",
-    recipe: Recipe,
-    dataset: Dataset,
-    *,
-    teacher: "tf_keras.Model",
-    epochs: int,
-    rate: float,
-    folder: Path,
-    watcher: Watcher,
-    callbacks: tuple = (),
-) -> None:
-    """Fine-tune `network` in place on the training split, by the recipe's augmentation and optimizer.
+@dataclass(frozen=True, kw_only=True)
+class FineTuning:
+    """What a fine-tuning learns from, and for how long.
 
-    The teacher looks at the very pictures the network sees, and its word counts as the recipe's [distill] says. The
-    learning rate falls from `rate` to nothing by a cosine; the last epoch is what stays. `folder` receives a checkpoint
-    after every epoch, and one that is there already is continued.
+    recipe: augmentation, batches, optimizer and [distill] are its own. rate: the learning rate to begin with; it falls to
+    nothing by a cosine. folder: receives a checkpoint after every epoch, and one that is there already is continued.
+    """
+
+    recipe: Recipe
+    dataset: Dataset
+    teacher: "tf_keras.Model"
+    epochs: int
+    rate: float
+    folder: Path
+    watcher: Watcher
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return steps_per_epoch(self.recipe, self.dataset.split("train"))[1]
+
+    def optimizer(self):
+        """The recipe's optimizer, weight decay included, on this schedule."""
+        schedule = {"name": "cosine", "warmup_epochs": 0.0, "final_rate": 0.0}
+        changes = {
+            "schedule": self.recipe.schedule.model_copy(update=schedule),
+            "optimizer": self.recipe.optimizer.model_copy(update={"rate": self.rate}),
+            "fit": self.recipe.fit.model_copy(update={"epochs": self.epochs, "ema": 0.0}),
+        }
+        return make_optimizer(self.recipe.model_copy(update=changes), self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuner:
+    """The fine-tunings of one conversion. work_dir: where each keeps its checkpoints, in a folder named after all that it
+    depends on. epochs: of each; 0 for each one's own number."""
+
+    work_dir: Path
+    watcher: Watcher
+    epochs: int = 0
+
+    def task(
+        self, step: str, model: "tf_keras.Model", card: ModelCard, dataset: Dataset, teacher: "tf_keras.Model"
+    ) -> FineTuning:
+        """A fine-tuning of `model` by its recipe; `step` begins with "slim", "prune" or "aware" and tells it from others."""
+        kind = step.split("-")[0]
+        recipe = recipe_of(card)
+        epochs = self.epochs or EPOCHS[kind]
+        names = [hashlib.sha256(b"".join(weight.tobytes() for weight in one.get_weights())) for one in (model, teacher)]
+        facts = f"{dataset.name} {len(dataset.split('train'))} {[name.hexdigest() for name in names]}"
+        folder = self.work_dir / f"{step}-{epochs}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
+        return FineTuning(
+            recipe=recipe,
+            dataset=dataset,
+            teacher=teacher,
+            epochs=epochs,
+            rate=recipe.optimizer.rate * RATES[kind],
+            folder=folder,
+            watcher=self.watcher,
+        )
+
+
+EPOCHS = {"slim": 8, "prune": 4, "aware": 3}
+RATES = {"slim": 0.3, "prune": 0.1, "aware": 0.01}  # of the recipe's: what has lost more has more to learn
+
+
+def tune(network: "tf_keras.Model", task: FineTuning, callbacks: tuple = ()) -> None:
+    """Fine-tune `network` in place on the training split; the last epoch is what stays.
+
+    The teacher looks at the very images the network sees, and counts as much as the recipe's [distill] says. EdgeferError
+    when there is no memory or disk space left.
     """
     tf = tensorflow()
-    import tf_keras
-
-    train, valid = dataset.split("train"), dataset.split("valid")
-    batch, steps = steps_per_epoch(recipe, train)
-    decay = tf_keras.optimizers.schedules.CosineDecay(rate, steps * epochs)
-    kind = tf_keras.optimizers.SGD if recipe.optimizer.name == "sgd" else tf_keras.optimizers.Adam
-    extra = {"momentum": recipe.optimizer.momentum, "nesterov": True} if recipe.optimizer.name == "sgd" else {}
-    network.compile(kind(decay, **extra), _distillation(recipe.distill), metrics=[_accuracy])
+    network.compile(task.optimizer(), _distillation(task.recipe.distill), metrics=[_accuracy])
     network.optimizer.build(network.trainable_variables)
     done = tf.Variable(0, dtype=tf.int64)
     checkpoint = tf.train.Checkpoint(network=network, optimizer=network.optimizer, epoch=done)
-    manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=1)
+    manager = tf.train.CheckpointManager(checkpoint, task.folder, max_to_keep=1)
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
     first = int(done)
+
+    def save(epochs: int) -> None:
+        done.assign(epochs)
+        manager.save()
+
+    task.watcher.begin(first, task.epochs, task.steps)
+    try:
+        if first < task.epochs:
+            network.fit(
+                _stream(task, first),
+                steps_per_epoch=task.steps,
+                initial_epoch=first,
+                epochs=task.epochs,
+                verbose=0,
+                callbacks=[*callbacks, _report(task, save)],
+            )
+    except tf.errors.ResourceExhaustedError as error:
+        raise EdgeferError(
+            f"Memory or disk space ran out while fine-tuning in {task.folder} ({str(error).strip().splitlines()[0]:.120}): "
+            "make room and give the same command again; finished epochs are kept."
+        ) from None
+    finally:
+        task.watcher.end()
+    take_clean_statistics(network, task.recipe, task.dataset.split("train"))
+
+
+def _stream(task: FineTuning, first: int):
+    """Batches of (pixels, targets float32 [n, 2, classes], ...): the labels and the teacher's logits."""
+    tf = tensorflow()
+    train = task.dataset.split("train")
+    batch, steps = steps_per_epoch(task.recipe, train)
+
+    @tf.autograph.experimental.do_not_convert
+    def with_teacher(pixels, labels, *weights):
+        return pixels, tf.stack([labels, task.teacher(pixels, training=False)], axis=1), *weights
+
+    classes = len(task.dataset.labels)
+    rows = batches(task.recipe, train, classes, batch, steps, first_epoch=first, epochs=task.epochs)
+    return rows.map(with_teacher).prefetch(2)
+
+
+def _report(task: FineTuning, save):
+    """A Keras callback that reports steps and epochs, and calls `save` with the number of epochs that are done."""
+    import tf_keras
+
+    measured = task.dataset.splits.get("valid", task.dataset.split("train"))
 
     class Report(tf_keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             self.began = time.monotonic()
 
         def on_train_batch_end(self, batch, logs=None):
-            watcher.step(logs["loss"], logs["accuracy"])
+            task.watcher.step(logs["loss"], logs["accuracy"])
 
         def on_epoch_end(self, epoch, logs=None):
-            logits = keras_logits(self.model, valid.images)
-            watcher.epoch(
-                Epoch(
-                    epoch=epoch + 1,
-                    seconds=time.monotonic() - self.began,
-                    rate=float(decay(self.model.optimizer.iterations)),
-                    loss=float(logs["loss"]),
-                    accuracy=float(logs["accuracy"]),
-                    val_loss=nll(softmax(logits), valid.labels),
-                    val_accuracy=evaluate(valid, logits).accuracy,
-                ),
-                None,
+            logits = keras_logits(self.model, measured.images)
+            row = Epoch(
+                epoch=epoch + 1,
+                seconds=time.monotonic() - self.began,
+                rate=float(self.model.optimizer.learning_rate),
+                loss=float(logs["loss"]),
+                accuracy=float(logs["accuracy"]),
+                val_loss=nll(softmax(logits), measured.labels),
+                val_accuracy=evaluate(measured, logits).accuracy,
             )
-            done.assign(epoch + 1)
-            manager.save()
+            task.watcher.epoch(row, None)
+            save(epoch + 1)
 
-    def ask(pixels, labels, *weights):
-        return pixels, tf.stack([labels, teacher(pixels, training=False)], axis=1), *weights
-
-    stream = batches(recipe, train, len(dataset.labels), batch, steps, first_epoch=first, epochs=epochs).map(ask)
-    watcher.begin(first, epochs, steps)
-    try:
-        if first < epochs:
-            network.fit(
-                stream.prefetch(2),
-                steps_per_epoch=steps,
-                initial_epoch=first,
-                epochs=epochs,
-                verbose=0,
-                callbacks=[*callbacks, Report()],
-            )
-    finally:
-        watcher.end()
-    take_clean_statistics(network, recipe, train)
+    return Report()
 
 
 def _distillation(share: Distill):
     """The loss for targets float32 [n, 2, classes], the label and the teacher's logits, against logits [n, classes]."""
     import tensorflow as tf
 
-    entropy, heat = tf.nn.softmax_cross_entropy_with_logits, share.temperature
+    entropy, temperature = tf.nn.softmax_cross_entropy_with_logits, share.temperature
 
     def loss(targets, logits):
-        label, taught = targets[:, 0], targets[:, 1] / heat
+        label, taught = targets[:, 0], targets[:, 1] / temperature
         expected = tf.nn.softmax(taught)
-        divergence = entropy(expected, logits / heat) - entropy(expected, taught)
+        divergence = entropy(expected, logits / temperature) - entropy(expected, taught)
         # Its gradients shrink by the square of the temperature.
-        return (1 - share.weight) * entropy(label, logits) + share.weight * heat**2 * divergence
+        return (1 - share.weight) * entropy(label, logits) + share.weight * temperature**2 * divergence
 
     return loss
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from edgefer.devices.faces.detectors import Detector, Found
+from edgefer.devices.faces.detectors import Detector
 from edgefer.devices.threads import Guard
 from edgefer.errors import RuntimeFault
 from edgefer.interpreter import Classifier
-from edgefer.records import Prediction
+from edgefer.records import Detection
 
 
 class GuardedDetector:
@@ -18,11 +18,11 @@ class GuardedDetector:
     def __init__(self, make: Callable[[], Detector], **how: Any):
         detector = make()
         self.name = detector.name
-        self._guard: Guard[np.ndarray, list[Found]] = Guard(
+        self._guard: Guard[np.ndarray, list[Detection]] = Guard(
             detector.find, lambda: make().find, name="The face detector", **how
         )
 
-    def find(self, image_bgr: np.ndarray) -> list[Found]:
+    def find(self, image_bgr: np.ndarray) -> list[Detection]:
         return self._guard(image_bgr)
 
 
@@ -42,12 +42,12 @@ class GuardedClassifier(Classifier):
         **how: Any,
     ):
         super().__init__(classifier.network, classifier.card, classifier.variant)
-        self._guard: Guard[np.ndarray, list[Prediction]] = Guard(
+        self._guard: Guard[np.ndarray, np.ndarray] = Guard(
             classifier.predict,
             (lambda: replace().predict) if replace else None,
             faults=(RuntimeFault,) if on_fault else (),
             **{"name": "The network"} | how,
         )
 
-    def predict(self, pixels: np.ndarray) -> list[Prediction]:
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
         return self._guard(pixels)

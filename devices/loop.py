@@ -3,21 +3,21 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from edgefer.devices.faces.detectors import Detector, Found
-from edgefer.devices.faces.quality import what_is_wrong
-from edgefer.devices.faces.smoothing import Steadier
+from edgefer.devices.faces.detectors import Detector
+from edgefer.devices.faces.quality import quality_fault
+from edgefer.devices.faces.smoothing import LabelSmoother
 from edgefer.devices.faces.tracking import Tracker
-from edgefer.devices.outputs.sinks import Result, Sink, Window
+from edgefer.devices.outputs.sinks import Sink, Window
 from edgefer.devices.threads import HANG_S, Ahead
 from edgefer.interpreter import Classifier
 from edgefer.preprocess import face_pixels
-from edgefer.records import Face, Frame
+from edgefer.records import Detection, Face, Frame
 
 STAGES = ("capture", "detect", "crop", "classify", "output")
 AHEAD = 2  # frames of a file that may be read before they are needed
@@ -45,14 +45,14 @@ class Summary:
         """Mean milliseconds a frame spends in each stage."""
         return {stage: 1000 * seconds / max(1, self.frames) for stage, seconds in self.stage_seconds.items()}
 
-    def add(self, faces: list[Face], laps: Laps) -> None:
+    def add(self, faces: Sequence[Face], laps: Laps) -> None:
         self.frames += 1
         self.faces += len(faces)
         self.frames_with_faces += bool(faces)
         for stage, seconds in laps.items():
             self.stage_seconds[stage] += seconds
         for face in faces:
-            self.labels[face.prediction.label] = self.labels.get(face.prediction.label, 0) + 1
+            self.labels[face.label] = self.labels.get(face.label, 0) + 1
 
 
 class Stopwatch:
@@ -71,35 +71,35 @@ class Stopwatch:
         self._last = now
 
 
-def locate(frame: Frame, detector: Detector | Tracker) -> list[Found]:
+def locate(frame: Frame, detector: Detector | Tracker) -> list[Detection]:
     """The faces of a frame, the largest first."""
     return detector.follow(frame) if isinstance(detector, Tracker) else detector.find(frame.image_bgr)
 
 
 def read(
     frame: Frame,
-    found: list[Found],
+    detections: list[Detection],
     detector: Detector | Tracker,
     classifier: Classifier,
-    steadier: Steadier | None = None,
+    smoother: LabelSmoother | None = None,
     lap: Callable[[str], None] = lambda stage: None,
 ) -> list[Face]:
     """What the network says of the faces that were found; `lap` is called after each stage with its name."""
     crop, spec = classifier.card.crop_for(detector.name), classifier.card.input
-    pixels = [face_pixels(frame.image_bgr, face.box_xyxy, crop, spec, face.roll_deg) for face in found]
-    wrong = [what_is_wrong(face, seen) for face, seen in zip(found, pixels, strict=True)] if steadier else []
+    pixels = [face_pixels(frame.image_bgr, face.box_xyxy, crop, spec, face.roll_deg) for face in detections]
+    faults = [quality_fault(face, seen) if smoother else "" for face, seen in zip(detections, pixels, strict=True)]
     lap("crop")
-    predictions = classifier.predict(np.stack(pixels)) if pixels else []
-    if steadier:
-        predictions = [
-            steadier.settle(face.track, frame.time_s, prediction, why)
-            for face, prediction, why in zip(found, predictions, wrong, strict=True)
-        ]
+    probabilities = classifier.predict(np.stack(pixels)) if pixels else ()
+    faces = []
+    for detection, row, fault in zip(detections, probabilities, faults, strict=True):
+        scores, unsure = dict(zip(classifier.card.labels, row.tolist(), strict=True)), ""
+        if smoother:
+            scores, unsure = smoother.settle(detection.id, frame.time_s, scores, fault)
+        faces.append(
+            Face(box_xyxy=detection.box_xyxy, scores=scores, unsure=unsure, id=detection.id, detection=detection)
+        )
     lap("classify")
-    return [
-        Face(box_xyxy=face.box_xyxy, prediction=prediction, track=face.track)
-        for face, prediction in zip(found, predictions, strict=True)
-    ]
+    return faces
 
 
 def run(
@@ -108,7 +108,7 @@ def run(
     classifier: Classifier,
     sinks: list[Sink],
     *,
-    steadier: Steadier | None = None,
+    smoother: LabelSmoother | None = None,
     frames: int | None = None,
     overlap: bool | None = None,
     stop: threading.Event | None = None,
@@ -117,7 +117,7 @@ def run(
     """Classify every face of every frame until the source ends, `frames` are done, a window is closed, `stop` is set, or
     Ctrl-C.
 
-    detector: a Tracker, where faces are to keep their numbers; a steadier needs those.
+    detector: a Tracker, where faces are to keep their numbers; a smoother needs those.
     overlap: read the next frames and find their faces in threads of their own while this one's are classified. The
     results and their order are the same. By default where there is more than one core.
     on_frame: told each frame's seconds by stage once it is done. The sinks are closed in any case, so that a file is whole.
@@ -139,12 +139,12 @@ def run(
             located = Ahead(located, stop=stop)
             stack.callback(located.close)
         try:
-            for frame, found, watch in located:
+            for frame, detections, watch in located:
                 watch.start()
-                faces = read(frame, found, detector, classifier, steadier, watch.lap)
-                result = Result(frame=frame, faces=faces)
+                faces = read(frame, detections, detector, classifier, smoother, watch.lap)
+                frame = replace(frame, faces=tuple(faces))
                 for sink in sinks:
-                    sink.write(result)
+                    sink.write(frame)
                 watch.lap("output")
                 summary.add(faces, watch.laps)
                 if isinstance(detector, Tracker) and not overlap:
@@ -174,9 +174,9 @@ def _captured(source: Iterable[Frame]) -> Iterator[tuple[Frame, Stopwatch]]:
 
 def _located(
     captured: Iterable[tuple[Frame, Stopwatch]], detector: Detector | Tracker
-) -> Iterator[tuple[Frame, list[Found], Stopwatch]]:
+) -> Iterator[tuple[Frame, list[Detection], Stopwatch]]:
     for frame, watch in captured:
         watch.start()
-        found = locate(frame, detector)
+        detections = locate(frame, detector)
         watch.lap("detect")
-        yield frame, found, watch
+        yield frame, detections, watch

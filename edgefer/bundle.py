@@ -1,8 +1,9 @@
 """The bundle: the directory that travels from training to the device, and the only thing that joins the stages.
 
 card.json            what the network is (edgefer.card); written last, so a directory without it is no bundle yet
+origin.keras         the network as it was trained, where slimming has put a smaller one in its place (edgefer.lineage)
 model.keras          the trained network
-tuned.keras          the same after pruning or quantization-aware training; both stay on the host
+tuned.keras          the same after pruning or quantization-aware training; these three stay on the host
 float32.tflite       the network as TFLite, float
 float16.tflite       the same with float16 weights
 int8.tflite          the network as TFLite, int8 in and out
@@ -19,6 +20,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from edgefer.card import ModelCard, Variant, parse_card
@@ -27,18 +29,34 @@ from edgefer.files import MAX_CARD, MAX_NETWORK, read_regular, regular_size
 
 CARD = "card.json"
 PARITY = "parity"
+
+
+class Form(StrEnum):
+    """The forms of a network that a bundle may hold, as its card names them."""
+
+    ORIGIN = "origin"
+    KERAS = "keras"
+    TUNED = "tuned"
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+    INT8_EDGETPU = "int8_edgetpu"
+    MEDIAPIPE = "mediapipe"
+
+
 FILES = {
-    "keras": "model.keras",
-    "tuned": "tuned.keras",
-    "float32": "float32.tflite",
-    "float16": "float16.tflite",
-    "int8": "int8.tflite",
-    "int8_edgetpu": "int8_edgetpu.tflite",
-    "mediapipe": "mediapipe.tflite",
+    Form.ORIGIN: "origin.keras",
+    Form.KERAS: "model.keras",
+    Form.TUNED: "tuned.keras",
+    Form.FLOAT32: "float32.tflite",
+    Form.FLOAT16: "float16.tflite",
+    Form.INT8: "int8.tflite",
+    Form.INT8_EDGETPU: "int8_edgetpu.tflite",
+    Form.MEDIAPIPE: "mediapipe.tflite",
     PARITY: "parity.npz",
 }
 EDGETPU_OPERATOR = "edgetpu-custom-op"  # what edgetpu_compiler puts in place of the operators it mapped
-TFLITE_VARIANTS = ("int8", "float16", "float32")  # the order in which a device prefers them
+TFLITE_VARIANTS = (Form.INT8, Form.FLOAT16, Form.FLOAT32)  # the order in which a device prefers them
 
 
 @dataclass(frozen=True)

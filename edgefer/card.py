@@ -150,6 +150,33 @@ class Provenance(_Part):
     steps: tuple[str, ...] = ()
 
 
+class Cost(_Part):
+    """What a converted network lost against the network it came from, on the `count` images of a labelled split.
+
+    variant: the form that was compared. drop: points of accuracy, with the 95% interval. agreement: share of equal decisions.
+    """
+
+    variant: Name
+    split: Name
+    count: int = Field(gt=0)
+    drop: float = Field(ge=-100, le=100)
+    drop_interval: tuple[float, float]
+    agreement: Fraction
+
+
+class Lineage(_Part):
+    """The trained network that a converted one came from, however many conversions ago.
+
+    name: its card's. sha256: of its Keras file; "" when a conversion began from a bundle that did not hold it any more.
+    retrained: whether weights were removed or trained on the way, and not only rounded. cost: of the form that devices run.
+    """
+
+    name: Name
+    sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+    retrained: bool = False
+    cost: Cost | None = None
+
+
 class ModelCard(_Part):
     """All a runtime needs to know about a network, and where the network comes from. Written to card.json."""
 
@@ -166,6 +193,7 @@ class ModelCard(_Part):
     author: str = ""
     license: str = ""
     provenance: Provenance
+    lineage: Lineage | None = None
 
     @model_validator(mode="after")
     def _labels_differ(self) -> "ModelCard":
@@ -184,7 +212,8 @@ class ModelCard(_Part):
     @model_serializer(mode="wrap")
     def _without_the_usual_output(self, handler: SerializerFunctionWrapHandler) -> dict:
         plain = handler(self)
-        return {name: value for name, value in plain.items() if name != "output" or self.output != OutputSpec()}
+        usual = {"output": self.output == OutputSpec(), "lineage": self.lineage is None}
+        return {name: value for name, value in plain.items() if not usual.get(name)}
 
     @property
     def measured_on(self) -> str:

@@ -1,24 +1,34 @@
-"""What the command line shows: results on stdout, talk and progress on stderr."""
+"""What the command line shows: results on stdout, lines and bars of progress on stderr.
+
+Every text goes through edgefer.text.printable here: names, labels and messages come from strangers' files.
+"""
 
 import contextlib
 import math
 import re
 import time
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
+from edgefer.progress import Item, Progress
 from edgefer.text import json_text, printable
+
+if TYPE_CHECKING:
+    from edgefer.train.run import Epoch
 
 # Without emoji, or ":b:" in an IPv6 address becomes one.
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
-def say(text: str) -> None:
-    """A line of progress, to stderr; nobody may be there any more to hear it."""
+def log(text: str) -> None:
+    """A line about the work, to stderr; nobody may be there any more to read it."""
     with contextlib.suppress(OSError):
         err.print(printable(text, keep="\n"), markup=False)
 
@@ -36,7 +46,7 @@ def show_json(value: object) -> None:
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table on stdout; columns of figures are set to the right."""
     cells = [[printable(str(cell), keep="\n") for cell in row] for row in rows]
-    table = Table(title=printable(title), title_justify="left", title_style="bold")
+    table = Table(title=Text(printable(title)), title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         figures = all(re.fullmatch(r"[+-]?[\d.,]*%?", row[number]) for row in cells)
         name = number == 0 and all(len(row[0]) <= 16 for row in cells)  # to be typed, so in one piece
@@ -46,28 +56,15 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
     Console(highlight=False, emoji=False, width=None if out.is_terminal else 110).print(table, markup=False)
 
 
-def track(items: Iterable, total: int, what: str) -> Iterable:
-    """The items, with a progress bar on a terminal that goes away when it is done."""
-    with _bar() as progress:
-        yield from progress.track(items, total=total, description=what)
+class Terminal(Progress):
+    """Progress as people see it, on stderr: lines, and on a terminal bars that go away when they are done."""
 
+    def log(self, text: str) -> None:
+        log(text)
 
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        console=err,
-        transient=True,
-        disable=not err.is_terminal,
-    )
-
-
-class TrainingProgress:
-    """A Watcher (edgefer.train.fit): a bar over all steps with ETA, and a line for each epoch."""
+    def track(self, items: Iterable[Item], total: int, description: str) -> Iterable[Item]:
+        with _bar() as bar:
+            yield from bar.track(items, total=total, description=printable(description))
 
     def begin(self, first_epoch: int, epochs: int, steps: int) -> None:
         self.epochs, self.steps = epochs, steps
@@ -85,14 +82,32 @@ class TrainingProgress:
             text = f"epoch {epoch}/{self.epochs}  loss {loss:.3f}  accuracy {accuracy:.1%}"
             self.bar.update(self.task, completed=self.done, description=text)
 
-    def epoch(self, row, best) -> None:
+    def epoch(self, row: "Epoch", best: "Epoch | None") -> None:
         held = not math.isnan(row.val_accuracy)
         mark = "  best" if held and row is best else ""
         validation = f"validation {row.val_accuracy:.1%}  " if held else ""
-        say(
+        log(
             f"epoch {row.epoch:3d}/{self.epochs}  loss {row.loss:.3f}  accuracy {row.accuracy:.1%}  "
             f"{validation}rate {row.rate:.2g}  {row.seconds:.0f} s{mark}"
         )
 
     def end(self) -> None:
         self.bar.stop()
+
+
+PROGRESS = Terminal()
+say, track, TrainingProgress = log, PROGRESS.track, Terminal  # the old names, until no command uses them
+
+
+def _bar() -> Bar:
+    return Bar(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    )

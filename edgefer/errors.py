@@ -7,6 +7,7 @@
         ├── DataError                a data set, one of its rows or pictures
         ├── RecipeError              a training recipe or one of its fields
         ├── BundleError              a bundle, its card or one of its files
+        ├── ImageError               an image file
         └── SourceError              a camera, video, picture or sink
 
 A message says what is wrong, which value it was, and what to do next.
@@ -35,6 +36,10 @@ class InputError(EdgeferError):
 
 class DataError(InputError):
     """A data set, or one of its rows or pictures."""
+
+
+class ImageError(InputError):
+    """An image file that cannot be read; the sentence begins with its path."""
 
 
 class RecipeError(InputError):

@@ -1,4 +1,4 @@
-"""Runs a TFLite network on whichever runtime is installed, and turns its answers into predictions."""
+"""Runs a TFLite network on whichever runtime is installed, and turns its answers into probabilities."""
 
 import ctypes
 from collections.abc import Callable
@@ -12,7 +12,6 @@ from edgefer.card import InputSpec, ModelCard, OutputSpec
 from edgefer.errors import BundleError, InputError, MissingDependency, RuntimeFault
 from edgefer.preprocess import float_table, look_up, quantized_table, to_float, to_int8
 from edgefer.quiet import quiet
-from edgefer.records import Prediction
 from edgefer.runtimes import RUNTIMES, installed_runtimes
 
 DEVICES = ("cpu", "coral")
@@ -246,16 +245,8 @@ class Classifier:
         network = Network.of(content, card, runtime=runtime, threads=threads, device=device)
         return cls(network, card, variant)
 
-    def predict(self, pixels: np.ndarray) -> list[Prediction]:
-        """uint8 [n, h, w, c], as from edgefer.preprocess -> n predictions."""
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 [n, h, w, c], as from edgefer.preprocess -> probabilities, float64 [n, labels], in the card's order."""
         if not len(pixels):
-            return []
-        answers = softmax(self.network.logits(pixels), self.card.temperature)
-        return [
-            Prediction(
-                label=self.card.labels[int(row.argmax())],
-                score=float(row.max()),
-                scores=dict(zip(self.card.labels, row.tolist(), strict=True)),
-            )
-            for row in answers
-        ]
+            return np.empty((0, len(self.card.labels)))
+        return softmax(self.network.logits(pixels), self.card.temperature)

@@ -68,8 +68,8 @@ def read_arrays(content: bytes, wanted: Mapping[str, ArraySpec], max_bytes: int)
                 members[member.filename] = member
             arrays: dict[str, np.ndarray] = {}
             for name, spec in wanted.items():
-                if member := members.get(f"{name}.npy"):
-                    arrays[name] = _read_array(archive, member, name, spec, max_bytes)
+                if f"{name}.npy" in members:
+                    arrays[name] = _read_array(archive, members[f"{name}.npy"], name, spec, max_bytes)
                     max_bytes -= arrays[name].nbytes
             return arrays
     except (

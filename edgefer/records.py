@@ -1,41 +1,151 @@
-"""What flows from a camera to a sink: frames, faces, and what the network says of them."""
+"""The records that flow from a source to a sink: a Detection becomes a Face, and a Frame carries its faces.
 
-from dataclasses import dataclass, field
+source -> Frame -> detector -> [Detection] -> tracker -> [Detection] -> network, smoother -> Frame with faces -> sinks
+"""
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
+Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels; right and bottom are exclusive
+Point = tuple[float, float]  # x, y, in pixels
 
 UNSURE = "unsure"  # the label of a face on which the network is not to be trusted
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frame:
-    """One picture of a source: `image_bgr` uint8 [h, w, 3], its number from 0 and its time since the source began."""
+class Detection:
+    """A face that a detector found, before the network has seen it.
 
-    index: int
-    time_s: float
-    image_bgr: np.ndarray = field(repr=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What the network says of one picture: the likeliest label, its probability, and every label's probability.
-
-    unsure: why the label is "unsure", such as "dark"; then `score` is the probability of the likeliest label.
+    box_xyxy: in pixels of the frame. score: the detector's confidence, 0..1; 1.0 where it gives none.
+    eyes_xy: the eye further left in the image, then the other. nose_xy: the tip of the nose.
+    roll_deg: how far the head is rolled, clockwise in the image; by default the roll of the line through the eyes, None
+    where nothing is known. id: a number that the tracker gives, the same from frame to frame; 0 before that.
     """
 
-    label: str
-    score: float
-    scores: dict[str, float]
-    unsure: str = ""
+    box_xyxy: Box
+    score: float = 1.0
+    eyes_xy: tuple[Point, Point] | None = None
+    nose_xy: Point | None = None
+    roll_deg: float | None = None
+    id: int = 0
+
+    def __post_init__(self) -> None:
+        if self.roll_deg is None and self.eyes_xy is not None:
+            (x0, y0), (x1, y1) = self.eyes_xy
+            object.__setattr__(self, "roll_deg", math.degrees(math.atan2(y1 - y0, x1 - x0)))
+
+    @property
+    def side(self) -> float:
+        """The mean of the box's width and height, in pixels."""
+        x0, y0, x1, y1 = self.box_xyxy
+        return ((x1 - x0) + (y1 - y0)) / 2
+
+    @property
+    def turn(self) -> float | None:
+        """How far the head is turned aside: the nose's distance from the middle between the eyes, along the line through
+        them, in distances between the eyes. 0 faces the camera; a nose standing out by 0.45 of that distance gives
+        0.45 * tan(yaw)."""
+        if self.eyes_xy is None or self.nose_xy is None:
+            return None
+        left, right, nose = np.array(self.eyes_xy[0]), np.array(self.eyes_xy[1]), np.array(self.nose_xy)
+        across = right - left
+        gap = float(np.hypot(*across))
+        return abs(float((nose - (left + right) / 2) @ across)) / gap**2 if gap else 0.0
+
+    def moved(self, dx: float, dy: float) -> "Detection":
+        """The same face `dx`, `dy` pixels further."""
+        x0, y0, x1, y1 = self.box_xyxy
+        left, top = round(x0 + dx), round(y0 + dy)  # rounded once, so that the box keeps its size
+
+        def shifted(point: Point) -> Point:
+            return point[0] + dx, point[1] + dy
+
+        return replace(
+            self,
+            box_xyxy=(left, top, left + x1 - x0, top + y1 - y0),
+            eyes_xy=self.eyes_xy and (shifted(self.eyes_xy[0]), shifted(self.eyes_xy[1])),
+            nose_xy=self.nose_xy and shifted(self.nose_xy),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Face:
-    """A face in a frame: its box in pixels (left, top, right, bottom) and what the network says of it.
+    """A face in a frame and the decision about it.
 
-    track: a number that the same face keeps from frame to frame; 0 where faces are not tracked.
+    The label and its score are read off the scores, so they can never contradict them.
+
+    box_xyxy: in pixels of the frame. scores: the probability of each label, after smoothing: the numbers that the
+    decision was made on. unsure: why the network is not to be trusted here, such as "dark" or "low score"; "" when it is.
+    id: a number that the same face keeps from frame to frame; 0 where faces are not tracked.
+    detection: what the detector said of it, where it was detected.
     """
 
-    box_xyxy: tuple[int, int, int, int]
-    prediction: Prediction
-    track: int = 0
+    box_xyxy: Box
+    scores: dict[str, float]
+    unsure: str = ""
+    id: int = 0
+    detection: Detection | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def label(self) -> str:
+        """The likeliest label, or "unsure"."""
+        return UNSURE if self.unsure else self.top
+
+    @property
+    def top(self) -> str:
+        """The likeliest label, also where the face is unsure."""
+        return max(self.scores, key=self.scores.__getitem__)
+
+    @property
+    def score(self) -> float:
+        """The probability of the likeliest label, 0..1; of an unsure face too."""
+        return max(self.scores.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON lines have it: id, box_xyxy, label, score and scores with four decimals, and why it is unsure if it is."""
+        return {
+            "id": self.id,
+            "box_xyxy": self.box_xyxy,
+            "label": self.label,
+            "score": round(self.score, 4),
+            "scores": {label: round(score, 4) for label, score in self.scores.items()},
+        } | ({"unsure": self.unsure} if self.unsure else {})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frame:
+    """One image of a source, and the faces in it once they have been read. Shared by the sinks: nothing writes to it.
+
+    index: its number in its source, from 0. time_s: seconds since the source began, by the source's own time stamps.
+    image_bgr: uint8 [h, w, 3], OpenCV's channel order. source: the name of where it comes from, such as a file's.
+    faces: the largest first; empty before they are read. changed: whether the labels in view differ from those of the
+    frame before.
+    """
+
+    index: int
+    time_s: float
+    image_bgr: np.ndarray = field(repr=False)
+    source: str = ""
+    faces: tuple[Face, ...] = ()
+    changed: bool = False
+    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    _keeping: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """What `make` returns, called for the first who asks for `key` and kept for the others: sinks in several threads
+        share one annotated image."""
+        with self._keeping:
+            if key not in self._kept:
+                self._kept[key] = make()
+            return self._kept[key]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON lines have it: frame, time_s and the faces as Face.to_dict() gives them."""
+        faces = [face.to_dict() for face in self.faces]
+        return {"frame": self.index, "time_s": round(self.time_s, 4), "faces": faces}

@@ -6,6 +6,7 @@ crops          uint8 [m, height, width, c]    what `face_pixels` makes of them w
 crops_<name>   the same                       with the crop of that detector; bundles from before 0.2 have none
 pixels         uint8 [n, height, width, c]    images as the network takes them
 answers_<variant>  int8 or float32 [n, classes]  that network's own output for `pixels`, on the machine that made it
+quanta_int8    float64 [k, 2]                 scale and zero point of each tensor that int8 computes
 labels, temperature, faces                    the card's: what no pixel and no answer can tell
 
 The images are drawn faces and noise, so a bundle carries nobody's photograph. The file is a stranger's: it is read once a
@@ -26,12 +27,16 @@ from edgefer.errors import BundleError
 from edgefer.interpreter import Network
 from edgefer.npz import ArraySpec, read_arrays
 from edgefer.preprocess import face_pixels, prepare
+from edgefer.tflite.flatbuffer import read_model
+from edgefer.tflite.quanta import inner_quanta
 
 MAX_IMAGES = 64
 MAX_FRAME = 4096  # pixels, height and width
 MAX_CROP = 2048  # pixels, the side of what is cut out of a frame
 MAX_BYTES = 192 << 20  # of all arrays together
 MAX_TEXT = 64
+MAX_TENSORS = 4096
+MEANING = ("labels", "temperature")
 IMAGE, TEXT = ("|u1",), ("<U",)
 INTEGER_ANSWERS, FLOAT_ANSWERS = ("|i1", "|u1", "<i2"), ("<f4",)
 
@@ -40,7 +45,8 @@ INTEGER_ANSWERS, FLOAT_ANSWERS = ("|i1", "|u1", "<i2"), ("<f4",)
 class Vectors:
     """The arrays of a bundle's parity.npz, every one checked against its card.
 
-    crops: by the name of the detector; "" where the card has none. answers: by variant. faces: "" in older bundles.
+    crops: by the name of the detector; "" where the card has none. answers: by variant. faces and quanta: "" and None in
+    older bundles.
     """
 
     frames: np.ndarray
@@ -49,13 +55,16 @@ class Vectors:
     pixels: np.ndarray
     answers: dict[str, np.ndarray]
     faces: str
+    quanta: np.ndarray | None = None
 
     @classmethod
     def load(cls, bundle: Bundle) -> "Vectors":
         """The vectors of a bundle, read and checked; BundleError, in one sentence, when anything about them is wrong."""
         try:
-            arrays = read_arrays(bundle.read(PARITY), _specs(bundle.card), MAX_BYTES)
-            return cls(**_checked(arrays, bundle))
+            content, specs = bundle.read(PARITY), _specs(bundle.card)
+            # What the answers mean comes first: of two networks with other labels nothing else need agree.
+            _check_meaning(bundle, read_arrays(content, {name: specs.pop(name) for name in MEANING}, MAX_BYTES))
+            return cls(**_checked(read_arrays(content, specs, MAX_BYTES), bundle))
         except ValueError as error:
             raise BundleError(
                 f"{bundle.path}: the parity vectors cannot be read ({error}): copy the bundle again, or convert it again."
@@ -86,6 +95,8 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
     }
     for variant, content in networks.items():
         arrays[f"answers_{variant}"] = Network.of(content, card, runtime=runtime).raw(arrays["pixels"])
+    if "int8" in networks:
+        arrays["quanta_int8"] = inner_quanta(read_model(networks["int8"], "int8.tflite"))
     out = io.BytesIO()
     np.savez_compressed(out, **arrays)
     return out.getvalue()
@@ -98,8 +109,9 @@ def stored_crops(card: ModelCard) -> dict[str, CropSpec]:
 
 def cut_crops(frames: Iterable[np.ndarray], boxes: np.ndarray, crop: CropSpec, card: ModelCard) -> np.ndarray:
     """Each frame's box as the card's network would see it through `crop`: uint8 [m, height, width, channels]."""
-    boxes_xyxy = [tuple(int(edge) for edge in box) for box in boxes]
-    return np.stack([face_pixels(f, b, crop, card.input) for f, b in zip(frames, boxes_xyxy, strict=True)])
+    return np.stack(
+        [face_pixels(f, tuple(box), crop, card.input) for f, box in zip(frames, boxes.tolist(), strict=True)]
+    )
 
 
 def _specs(card: ModelCard) -> dict[str, ArraySpec]:
@@ -116,6 +128,7 @@ def _specs(card: ModelCard) -> dict[str, ArraySpec]:
         **{f"crops_{name}": images for name in list(stored_crops(card))[1:]},
         "pixels": images,
         **{f"answers_{variant}": answers for variant in TFLITE_VARIANTS},
+        "quanta_int8": ArraySpec(dtypes=("<f8",), shape=((MAX_TENSORS,), 2)),
     }
 
 
@@ -123,10 +136,11 @@ def _checked(arrays: dict[str, np.ndarray], bundle: Bundle) -> dict[str, Any]:
     """The fields of Vectors; ValueError for what contradicts itself, BundleError for what contradicts the card."""
     card = bundle.card
     expected = [f"answers_{variant}" for variant in TFLITE_VARIANTS if bundle.has(variant)]
-    for name in ("labels", "temperature", "frames", "boxes", "crops", "pixels", *expected):
+    for name in ("frames", "boxes", "crops", "pixels", *expected):
         if name not in arrays:
             raise ValueError(f"there is no {name}")
-    _check_meaning(bundle, arrays)
+    if "faces" in arrays and arrays["faces"].item() != card.faces:
+        raise _other(bundle, "faces are", card.faces, arrays["faces"].item())
     frames, boxes, pixels = arrays["frames"], arrays["boxes"], arrays["pixels"]
     names = list(stored_crops(card))
     crops = {names[0]: arrays["crops"]}
@@ -142,8 +156,18 @@ def _checked(arrays: dict[str, np.ndarray], bundle: Bundle) -> dict[str, Any]:
             raise ValueError(f"there are {len(array)} answers of {variant} for {len(pixels)} images")
         if not np.isfinite(array).all():
             raise ValueError(f"an answer of {variant} is not a finite number")
-    faces = str(arrays["faces"].item()) if "faces" in arrays else ""
-    return {"frames": frames, "boxes": boxes, "crops": crops, "pixels": pixels, "answers": answers, "faces": faces}
+    quanta = arrays.get("quanta_int8")
+    if quanta is not None and not np.isfinite(quanta).all():
+        raise ValueError("a scale or zero point in quanta_int8 is not a finite number")
+    return {
+        "frames": frames,
+        "boxes": boxes,
+        "crops": crops,
+        "pixels": pixels,
+        "answers": answers,
+        "faces": str(arrays["faces"].item()) if "faces" in arrays else "",
+        "quanta": quanta,
+    }
 
 
 def _check_boxes(boxes: np.ndarray, crop: CropSpec, frame: tuple[int, ...]) -> None:
@@ -159,16 +183,20 @@ def _check_boxes(boxes: np.ndarray, crop: CropSpec, frame: tuple[int, ...]) -> N
 
 def _check_meaning(bundle: Bundle, arrays: dict[str, np.ndarray]) -> None:
     """The meaning of the answers: swapped labels or another temperature change no pixel and no quantum."""
+    for name in MEANING:
+        if name not in arrays:
+            raise ValueError(f"there is no {name}")
     card = bundle.card
-    stated = [
+    for what, here, there in (
         ("labels are", list(card.labels), arrays["labels"].tolist()),
         ("temperature is", card.temperature, arrays["temperature"].item()),
-    ]
-    if "faces" in arrays:
-        stated.append(("faces are", card.faces, arrays["faces"].item()))
-    for what, here, there in stated:
+    ):
         if here != there:
-            raise BundleError(
-                f"{bundle.path}: its card's {what} {here} but its parity vectors were made with {there}: "
-                "they do not belong together; copy the bundle again."
-            )
+            raise _other(bundle, what, here, there)
+
+
+def _other(bundle: Bundle, what: str, here: object, there: object) -> BundleError:
+    return BundleError(
+        f"{bundle.path}: its card's {what} {here} but its parity vectors were made with {there}: "
+        "they do not belong together; copy the bundle again."
+    )

@@ -13,8 +13,7 @@ from filelock import FileLock
 
 from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
-from edgefer.devices.outputs.sinks import Result
-from edgefer.records import Face, Frame, Prediction
+from edgefer.records import Face, Frame
 from edgefer.train.data.dataset import Dataset, load_dataset
 
 GRAY48 = InputSpec(height=48, width=48)
@@ -62,21 +61,20 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(scope="session")
-def result():
-    """Makes what sinks get: result(number, "happy", ("unsure", "dark"), ...), a face for each label."""
+def make_frame():
+    """Makes what sinks get: make_frame(number, "happy", ("unsure", "dark"), ...), a face for each label."""
 
-    def make(number=0, *labels, time_s=None, score=0.8, size=(64, 48)) -> Result:
+    def make(number=0, *labels, time_s=None, score=0.8, size=(64, 48)) -> Frame:
         image = np.full((size[1], size[0], 3), number % 256, np.uint8)
         faces = []
         for place, label in enumerate(labels):
             label, unsure = label if isinstance(label, tuple) else (label, "")
             rest = (1 - score) / 2
             scores = dict.fromkeys(("happy", "sad", "neutral"), rest) | {"happy" if unsure else label: score}
-            said = Prediction(label=label, score=score, scores=scores, unsure=unsure)
             box = (20 * place, 5, 20 * place + 16 - place, 25)
-            faces.append(Face(box_xyxy=box, prediction=said, track=place + 1))
+            faces.append(Face(box_xyxy=box, scores=scores, unsure=unsure, id=place + 1))
         time_s = number / 10 if time_s is None else time_s
-        return Result(frame=Frame(index=number, time_s=time_s, image_bgr=image), faces=faces)
+        return Frame(index=number, time_s=time_s, image_bgr=image, faces=tuple(faces))
 
     return make
 

@@ -1,70 +1,12 @@
 """Finds faces in a frame."""
 
-import math
-from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import cv2
 import numpy as np
 
 from edgefer.errors import MissingDependency
-
-Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
-Point = tuple[float, float]  # x, y, in pixels
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """A face a detector found: its box in pixels and, where the detector tells, where its eyes and nose are.
-
-    eyes_xy: the eye further left in the picture, then the other. track: as in edgefer.records.Face.
-    """
-
-    box_xyxy: Box
-    eyes_xy: tuple[Point, Point] | None = None
-    nose_xy: Point | None = None
-    track: int = 0
-
-    @property
-    def side(self) -> float:
-        """The mean of the box's width and height, in pixels."""
-        x0, y0, x1, y1 = self.box_xyxy
-        return ((x1 - x0) + (y1 - y0)) / 2
-
-    @property
-    def roll_deg(self) -> float | None:
-        """How far the line through the eyes is rolled, clockwise in the picture."""
-        if self.eyes_xy is None:
-            return None
-        (x0, y0), (x1, y1) = self.eyes_xy
-        return math.degrees(math.atan2(y1 - y0, x1 - x0))
-
-    @property
-    def turn(self) -> float | None:
-        """How far the head is turned aside: the nose's distance from the middle between the eyes, along the line through
-        them, in distances between the eyes. 0 faces the camera; a nose standing out by 0.45 of that distance gives
-        0.45 * tan(yaw)."""
-        if self.eyes_xy is None or self.nose_xy is None:
-            return None
-        left, right, nose = np.array(self.eyes_xy[0]), np.array(self.eyes_xy[1]), np.array(self.nose_xy)
-        across = right - left
-        gap = float(np.hypot(*across))
-        return abs(float((nose - (left + right) / 2) @ across)) / gap**2 if gap else 0.0
-
-    def moved(self, dx: float, dy: float) -> "Found":
-        """The same face `dx`, `dy` pixels further."""
-        x0, y0, x1, y1 = self.box_xyxy
-        left, top = round(x0 + dx), round(y0 + dy)  # rounded once, so that the box keeps its size
-
-        def shifted(point: Point) -> Point:
-            return point[0] + dx, point[1] + dy
-
-        return replace(
-            self,
-            box_xyxy=(left, top, left + x1 - x0, top + y1 - y0),
-            eyes_xy=self.eyes_xy and (shifted(self.eyes_xy[0]), shifted(self.eyes_xy[1])),
-            nose_xy=self.nose_xy and shifted(self.nose_xy),
-        )
+from edgefer.records import Box, Detection
 
 
 class Detector(Protocol):
@@ -72,7 +14,7 @@ class Detector(Protocol):
 
     name: str
 
-    def find(self, image_bgr: np.ndarray) -> list[Found]:
+    def find(self, image_bgr: np.ndarray) -> list[Detection]:
         """uint8 BGR [h, w, 3] -> each face, the largest first."""
         ...
 
@@ -95,8 +37,8 @@ class HaarDetector:
         self.width, self.least = width, least
         self._cascade = cv2.CascadeClassifier(cv2.data.haarcascades + self.CASCADES[faces])  # type: ignore[attr-defined]
 
-    def find(self, image_bgr: np.ndarray) -> list[Found]:
-        return [Found(box_xyxy=box) for box in self.detect(image_bgr)]
+    def find(self, image_bgr: np.ndarray) -> list[Detection]:
+        return [Detection(box_xyxy=box) for box in self.detect(image_bgr)]
 
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
         """Only the boxes: what training needs to measure how they lie around a face."""
@@ -115,8 +57,8 @@ class FrameDetector:
 
     name = "frame"
 
-    def find(self, image_bgr: np.ndarray) -> list[Found]:
+    def find(self, image_bgr: np.ndarray) -> list[Detection]:
         height, width = image_bgr.shape[:2]
         side = min(height, width)
         left, top = (width - side) // 2, (height - side) // 2
-        return [Found(box_xyxy=(left, top, left + side, top + side))]
+        return [Detection(box_xyxy=(left, top, left + side, top + side))]

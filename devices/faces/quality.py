@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from edgefer.devices.faces.detectors import Found
+from edgefer.records import Detection
 
 # Measured with fer-small on the 3,579 validation faces of FER2013, 67% of which it reads right as they are:
 # at each limit it reads less than half of the worsened faces right, and fewer than 1 in 100 of the faces as they are lie beyond.
@@ -12,10 +12,10 @@ LEAST_SIDE = 0.5  # of the network's input: below, more than three in four of it
 LEAST_LIGHT = 35.0  # the mean; at 26 it calls half of all faces sad, at 13 nearly every one
 MOST_LIGHT = 235.0
 LEAST_SHARPNESS = 60.0  # a Gaussian blur of 1.5 of the network's pixels leaves 47 (median)
-MOST_TURN = 0.35  # about 38 degrees aside, see Found.turn; by geometry, not measured
+MOST_TURN = 0.35  # about 38 degrees aside, see Detection.turn; by geometry, not measured
 
 
-def what_is_wrong(face: Found, pixels: np.ndarray) -> str:
+def quality_fault(face: Detection, pixels: np.ndarray) -> str:
     """Why a face cannot be read: "small", "dark", "overexposed", "blurred" or "turned away"; "" when it can.
 
     pixels: the face as the network takes it, uint8 [h, w, 1] or RGB [h, w, 3].

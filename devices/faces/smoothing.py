@@ -1,10 +1,10 @@
 """Keeps a face's label from flickering, at a price in delay that is bounded; and says `unsure` rather than guess."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgefer.devices.faces.tracking import FORGET_S
-from edgefer.records import UNSURE, Prediction
+from edgefer.records import UNSURE
 
 LOW = "low score"
 EASE = 0.05  # by how much a score must exceed the reject threshold again before an unsure face gets its label back
@@ -29,77 +29,91 @@ PRESETS = {
 
 
 @dataclass
-class _Voice:
-    """What one tracked face has been saying."""
+class _State:
+    """One tracked face: the mean of its scores, and what is shown of it.
+
+    decided: the mean as it was when it last agreed with `label`: the numbers that go with it.
+    """
 
     seen_s: float
-    scores: dict[str, float]
-    heard_s: float | None = None  # when `scores` was last added to; None while no picture of it was fit to be read
-    shown: str = ""  # "" until something was shown
-    why: str = ""
-    next: str = ""
-    leads_s: float = 0.0  # for how long `next` has been called for
-    clear_s: float = 0.0  # and for how long by the margin
+    mean: dict[str, float]
+    mean_s: float | None = None  # when `mean` was last added to; None while no image of the face was fit to be read
+    label: str = ""  # "" until something was shown
+    unsure: str = ""
+    decided: dict[str, float] = field(default_factory=dict)
+    rival: str = ""  # the label that is called for instead of `label`
+    against_s: float = 0.0  # for how long any other than `label` has been called for
+    clear_s: float = 0.0  # and for how long `rival` has, by the margin
 
 
-class Steadier:
-    """One steady prediction a frame for each tracked face.
+class LabelSmoother:
+    """One steady decision per frame for each tracked face.
 
     Everything is measured in seconds of the source, so that it is as steady at 5 frames a second as at 30. A frame
     stands for the time since the one before: at a low rate nothing waits for a second frame.
 
-    reject: below this probability of the likeliest label a face is `unsure`; 0 never says so, whatever the reason.
+    While a label is held against a rival, the scores that it was decided on are held too, for at most `patience_s`: so
+    the label is always the likeliest of the scores beside it, and never below `reject`.
+
+    reject: below this probability of the likeliest label a face is unsure, until it exceeds it by EASE; 0 never says so,
+    whatever the reason.
     """
 
     def __init__(self, preset: Preset, *, reject: float = 0.0):
         self.preset, self.reject = preset, reject
-        self._voices: dict[int, _Voice] = {}
+        self._states: dict[int, _State] = {}
 
-    def settle(self, track: int, time_s: float, prediction: Prediction, wrong: str = "") -> Prediction:
-        """What to show of face `track` at `time_s`, given what the network says of this frame alone.
+    def settle(
+        self, track: int, time_s: float, scores: dict[str, float], fault: str = ""
+    ) -> tuple[dict[str, float], str]:
+        """(scores, why it is unsure or "") to show of face `track` at `time_s`, given the scores of this frame alone.
 
-        wrong: why this picture of the face cannot be read, "" if it can. One that cannot leaves the mean alone.
+        fault: why this image of the face cannot be read, "" if it can. One that cannot leaves the mean alone.
         """
-        self._voices = {key: one for key, one in self._voices.items() if 0 <= time_s - one.seen_s < FORGET_S}
-        voice = self._voices.setdefault(track, _Voice(seen_s=time_s, scores=prediction.scores))
-        passed_s, voice.seen_s = time_s - voice.seen_s, time_s
+        self._states = {key: one for key, one in self._states.items() if 0 <= time_s - one.seen_s < FORGET_S}
+        state = self._states.setdefault(track, _State(seen_s=time_s, mean=scores))
+        passed_s, state.seen_s = time_s - state.seen_s, time_s
         if not self.reject:
-            wrong = ""
-        if not wrong:
-            voice.scores = self._mean(voice, time_s, prediction.scores)
-            voice.heard_s = time_s
-        top = max(voice.scores, key=voice.scores.__getitem__)
-        wanted, why = self._wanted(voice, top, wrong)
-        self._switch(voice, wanted, passed_s)
-        if voice.shown == UNSURE:
-            voice.why = why or voice.why
-            return Prediction(label=UNSURE, score=voice.scores[top], scores=voice.scores, unsure=voice.why)
-        return Prediction(label=voice.shown, score=voice.scores[voice.shown], scores=voice.scores)
+            fault = ""
+        if not fault:
+            state.mean = self._mean(state, time_s, scores)
+            state.mean_s = time_s
+        top = max(state.mean, key=state.mean.__getitem__)
+        wanted, unsure = self._wanted(state, top, fault)
+        if self._agreed(state, wanted, passed_s):
+            state.label, state.unsure, state.decided = wanted, unsure, state.mean
+        return state.decided, state.unsure
 
-    def _mean(self, voice: _Voice, time_s: float, scores: dict[str, float]) -> dict[str, float]:
+    def _mean(self, state: _State, time_s: float, scores: dict[str, float]) -> dict[str, float]:
         """The exponential mean over time. Of probabilities, not logits: one odd frame then weighs no more than any."""
-        if voice.heard_s is None or not self.preset.mean_s:
+        if state.mean_s is None or not self.preset.mean_s:
             return scores
-        share = 1 - math.exp(-(time_s - voice.heard_s) / self.preset.mean_s)
-        return {label: old + share * (scores[label] - old) for label, old in voice.scores.items()}
+        share = 1 - math.exp(-(time_s - state.mean_s) / self.preset.mean_s)
+        return {label: old + share * (scores[label] - old) for label, old in state.mean.items()}
 
-    def _wanted(self, voice: _Voice, top: str, wrong: str) -> tuple[str, str]:
+    def _wanted(self, state: _State, top: str, fault: str) -> tuple[str, str]:
         """The label this moment calls for, and why it is `unsure` if it is."""
-        ease = EASE if voice.shown == UNSURE and self.preset.dwell_s else 0.0
-        if wrong:
-            return UNSURE, wrong
-        if voice.scores[top] < self.reject + ease:
+        ease = EASE if state.label == UNSURE and self.preset.dwell_s else 0.0
+        if fault:
+            return UNSURE, fault
+        if state.mean[top] < self.reject + ease:
             return UNSURE, LOW
         return top, ""
 
-    def _switch(self, voice: _Voice, wanted: str, passed_s: float) -> None:
-        """Show `wanted` at once if nothing was shown, else only once it has led clearly or long enough."""
-        if wanted != voice.next:
-            voice.next, voice.leads_s, voice.clear_s = wanted, 0.0, 0.0
-        scored = wanted != UNSURE and voice.shown in voice.scores
-        lead = voice.scores[wanted] - voice.scores[voice.shown] if scored else 1.0  # to or from `unsure`: always clear
-        voice.leads_s += passed_s
-        voice.clear_s = voice.clear_s + passed_s if lead >= self.preset.margin else 0.0
-        settled = lead >= self.preset.margin and voice.clear_s >= self.preset.dwell_s
-        if not voice.shown or settled or voice.leads_s >= self.preset.patience_s:
-            voice.shown = wanted
+    def _agreed(self, state: _State, wanted: str, passed_s: float) -> bool:
+        """Whether to show `wanted`: at once if it or nothing was shown, else only once it has led clearly or long enough."""
+        if wanted == state.label or not state.label:
+            state.rival, state.against_s, state.clear_s = "", 0.0, 0.0
+            return True
+        scored = wanted != UNSURE and state.label != UNSURE
+        lead = state.mean[wanted] - state.mean[state.label] if scored else 1.0  # to or from `unsure`: always clear
+        state.against_s += passed_s
+        state.clear_s = (state.clear_s if wanted == state.rival else 0.0) + passed_s
+        state.rival = wanted
+        if lead < self.preset.margin:
+            state.clear_s = 0.0
+        settled = lead >= self.preset.margin and state.clear_s >= self.preset.dwell_s
+        if settled or state.against_s >= self.preset.patience_s:
+            state.rival, state.against_s, state.clear_s = "", 0.0, 0.0
+            return True
+        return False

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 
-from edgefer.devices.faces.detectors import Box, Detector, Found
-from edgefer.records import Frame
+from edgefer.devices.faces.detectors import Detector
+from edgefer.records import Box, Detection, Frame
 
 SAME = 0.3  # least overlap (intersection over union) for a detection to be a known face
 NEAR = 1.0  # a face lost from view may come back so many of its sides away
@@ -20,7 +20,7 @@ PATCH = 32  # pixels of a face's side while it is followed
 REACH = 0.5  # how far a face is looked for around its last box, in its sides
 ALIKE = 0.5  # least correlation with the patch of the last detection for a face to still be there
 LEAST_CONTRAST = 2.0  # standard deviation of a patch, of 255
-LEVEL_S = 0.2  # time constant of the eyes' smoothing: landmarks tremble, and a crop that rolls to and fro flickers
+LEVEL_S = 0.2  # time constant of the roll's smoothing: landmarks tremble, and a crop that rolls to and fro flickers
 
 
 class Pace:
@@ -67,7 +67,7 @@ class _Track:
     """A face over time."""
 
     number: int
-    face: Found
+    face: Detection
     hits: int = 1
     misses: int = 0
     lost: bool = False
@@ -104,8 +104,8 @@ class Tracker:
         self._last_s: float | None = None
         self._since = 0  # frames since faces were last sought
 
-    def follow(self, frame: Frame) -> list[Found]:
-        """The faces of the next frame, the largest first, each with its number in `track`."""
+    def follow(self, frame: Frame) -> list[Detection]:
+        """The faces of the next frame, the largest first, each with its number in `id`."""
         began = time.perf_counter()
         gap_s = math.inf if self._last_s is None else frame.time_s - self._last_s
         fresh = not 0 <= gap_s < FORGET_S
@@ -153,15 +153,16 @@ class Tracker:
                 track.misses += 1
                 track.lost = track.lost or track.misses >= MISSES or track.hits < HITS
         for track, face in pairs.items():
-            eyes = None if track.lost else track.face.eyes_xy
-            track.face = replace(_steadied(face, eyes, frame.time_s - track.seen_s), track=track.number)
+            before = None if track.lost else track.face.roll_deg
+            roll_deg = _smoothed_roll(face.roll_deg, before, frame.time_s - track.seen_s)
+            track.face = replace(face, roll_deg=roll_deg, id=track.number)
             track.hits, track.misses, track.lost = track.hits + 1, 0, False
             track.see(frame, face.box_xyxy)
         known = list(pairs.values())
         for face in found:
             if not any(face is other for other in known):
                 self._count += 1
-                face = replace(face, track=self._count)
+                face = replace(face, id=self._count)
                 track = _Track(self._count, face, hits=HITS if fresh else 1)
                 track.see(frame, face.box_xyxy)
                 self._tracks.append(track)
@@ -177,7 +178,7 @@ def overlap(one: Box, other: Box) -> float:
     return both / ((one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1]) - both)
 
 
-def _pairs(tracks: list[_Track], found: list[Found]) -> dict[_Track, Found]:
+def _pairs(tracks: list[_Track], found: list[Detection]) -> dict[_Track, Detection]:
     """Which detection is which known face: the greatest overlap first, and what was lost nearby last."""
     likely = []
     for track in tracks:
@@ -185,14 +186,14 @@ def _pairs(tracks: list[_Track], found: list[Found]) -> dict[_Track, Found]:
             likeness = overlap(track.face.box_xyxy, face.box_xyxy)
             if likeness >= SAME or (track.lost and _near(track.face, face)):
                 likely.append((likeness, track, face))
-    pairs: dict[_Track, Found] = {}
+    pairs: dict[_Track, Detection] = {}
     for _, track, face in sorted(likely, key=lambda pair: (pair[1].lost, -pair[0])):
         if track not in pairs and not any(face is taken for taken in pairs.values()):
             pairs[track] = face
     return pairs
 
 
-def _near(one: Found, other: Found) -> bool:
+def _near(one: Detection, other: Detection) -> bool:
     (ax, ay), (bx, by) = _middle(one.box_xyxy), _middle(other.box_xyxy)
     alike = 0.5 < one.side / max(other.side, 1e-9) < 2
     return alike and math.hypot(ax - bx, ay - by) < NEAR * max(one.side, other.side)
@@ -202,17 +203,12 @@ def _middle(box: Box) -> tuple[float, float]:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
-def _steadied(face: Found, eyes_before: tuple | None, apart_s: float) -> Found:
-    """The face with the line through its eyes smoothed over time; their middle stays where it is."""
-    if face.eyes_xy is None or eyes_before is None:
-        return face
-    share = 1 - math.exp(-apart_s / LEVEL_S)
-    (x0, y0), (x1, y1) = face.eyes_xy
-    (p0, q0), (p1, q1) = eyes_before
-    half_x = ((p1 - p0) + share * ((x1 - x0) - (p1 - p0))) / 2
-    half_y = ((q1 - q0) + share * ((y1 - y0) - (q1 - q0))) / 2
-    x, y = (x0 + x1) / 2, (y0 + y1) / 2
-    return replace(face, eyes_xy=((x - half_x, y - half_y), (x + half_x, y + half_y)))
+def _smoothed_roll(roll_deg: float | None, before_deg: float | None, apart_s: float) -> float | None:
+    """The exponential mean of a head's roll over time, in degrees, the short way round."""
+    if roll_deg is None or before_deg is None:
+        return roll_deg
+    step_deg = (roll_deg - before_deg + 180) % 360 - 180
+    return before_deg + (1 - math.exp(-apart_s / LEVEL_S)) * step_deg
 
 
 def _clipped(box: tuple[float, float, float, float], image_bgr: np.ndarray) -> Box:

@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgefer.devices.faces.detectors import Box, Found
 from edgefer.errors import EdgeferError, MissingDependency, SourceError
+from edgefer.records import Box, Detection
 
 FILE = "face_detection_yunet_2023mar.onnx"
 URL = f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/{FILE}"
@@ -51,14 +51,14 @@ class YuNetDetector:
                 f"use {FILE} from OpenCV Zoo."
             ) from None
 
-    def find(self, image_bgr: np.ndarray) -> list[Found]:
+    def find(self, image_bgr: np.ndarray) -> list[Detection]:
         height, width = image_bgr.shape[:2]
         shrink = min(1.0, self.width / max(height, width))
         size = max(1, round(width * shrink)), max(1, round(height * shrink))
         self._canvas[:] = 0
         self._canvas[: size[1], : size[0]] = cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA)
         _, rows = self._net.detect(self._canvas)
-        faces = [] if rows is None else [_found(row[:14] / shrink) for row in rows]
+        faces = [] if rows is None else [_detection(row[:14] / shrink, float(row[14])) for row in rows]
         return sorted(faces, key=lambda face: -face.side)
 
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
@@ -66,13 +66,13 @@ class YuNetDetector:
         return [face.box_xyxy for face in self.find(image_bgr)]
 
 
-def _found(row: np.ndarray) -> Found:
+def _detection(row: np.ndarray, score: float) -> Detection:
     """x, y, width, height, then x and y of: two eyes, the nose's tip, two corners of the mouth; in pixels."""
     x, y, width, height = row[:4]
     points = [(float(px), float(py)) for px, py in row[4:14].reshape(5, 2)]
     first, second = sorted(points[:2])
     box = round(float(x)), round(float(y)), round(float(x + width)), round(float(y + height))
-    return Found(box_xyxy=box, eyes_xy=(first, second), nose_xy=points[2])
+    return Detection(box_xyxy=box, score=min(1.0, score), eyes_xy=(first, second), nose_xy=points[2])
 
 
 def cached_yunet() -> Path:

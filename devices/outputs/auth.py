@@ -1,9 +1,15 @@
-"""Who may see the page: only this machine, or who has the token."""
+"""Who may see the page and the metrics: only this machine, or who has the token; and how often a token may be guessed."""
 
 import asyncio
+import base64
+import binascii
 import hashlib
+import hmac
 import ipaddress
 import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
@@ -11,34 +17,81 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+MIN_TOKEN = 8  # characters
+MAX_GUESSES = 10  # different wrong tokens from one host within GUESS_WINDOW_S; then it waits
+GUESS_WINDOW_S = 60.0
+MAX_HOSTS = 1024  # remembered; the ones that guessed longest ago are forgotten first
+MAX_SESSIONS = 256
 COOKIE_S = 30 * 24 * 3600
-GUESS_S = 0.5  # a wrong token or cookie is answered after so long
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-ASK = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>edgefer</title><link rel="stylesheet" href="/page.css"><main class="ask"><h1>edgefer</h1><p>{why}</p>
+LOGIN = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>edgefer</title><link rel="stylesheet" href="/page.css"><main class="login"><h1>edgefer</h1><p>{reason}</p>
 <form><label for="token">Token</label><input id="token" name="token" type="password" autocomplete="current-password" required>
 <button>Open</button></form></main></html>"""
+NEEDS_TOKEN = "Open the address that edgefer printed when it started, or enter its token."
+WRONG_TOKEN = "This is not the token."
 
 
 def new_token() -> str:
     return secrets.token_urlsafe(16)
 
 
-class Gate:
-    """ASGI middleware. With a token: a cookie or ?token=, which becomes the cookie. On loopback: a Host of this machine.
+class GuessLimit:
+    """Wrong tokens by host: MAX_GUESSES different ones in GUESS_WINDOW_S, then the host is refused until they are old.
 
-    The Host check is against DNS rebinding: a page elsewhere whose name is made to lead to 127.0.0.1 sends its own name.
+    The same wrong token again counts once: a browser or a scraper with an old one learns nothing, and locks nobody out.
+    log: gets a sentence at a host's first guess, and when it is refused; each at most once in GUESS_WINDOW_S.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str, cookie: str, loopback_only: bool):
+    def __init__(self, log: Callable[[str], None] = lambda text: None):
+        self._log = log
+        self._wrong: OrderedDict[str, dict[bytes, float]] = OrderedDict()  # by host: digest of a guess, and when
+        self.guesses = 0
+
+    def refused_for_s(self, host: str) -> float:
+        """Seconds until this host may try again, 0 where it may."""
+        times = self._recent(host).values()
+        return max(0.0, min(times) + GUESS_WINDOW_S - time.monotonic()) if len(times) >= MAX_GUESSES else 0.0
+
+    def wrong(self, host: str, guess: str) -> None:
+        """Count a wrong token."""
+        recent = self._recent(host)
+        digest = hashlib.sha256(guess.encode(errors="replace")).digest()
+        if digest in recent:
+            return
+        recent[digest] = time.monotonic()
+        self._wrong[host] = recent
+        self._wrong.move_to_end(host)
+        if len(self._wrong) > MAX_HOSTS:
+            self._wrong.popitem(last=False)
+        self.guesses += 1
+        if len(recent) == 1:
+            self._log(f"A wrong token came from {host}.")
+        if len(recent) == MAX_GUESSES:
+            self._log(f"{MAX_GUESSES} wrong tokens came from {host}: it is refused for up to {GUESS_WINDOW_S:.0f} s.")
+
+    def _recent(self, host: str) -> dict[bytes, float]:
+        since = time.monotonic() - GUESS_WINDOW_S
+        return {digest: at for digest, at in self._wrong.get(host, {}).items() if at > since}
+
+
+class TokenAuth:
+    """ASGI middleware. With a token: a cookie, ?token=, or an Authorization header (Bearer, or Basic with any user).
+
+    On loopback: a Host of this machine, against DNS rebinding: a page elsewhere whose name is made to lead to 127.0.0.1
+    sends its own name. Who has shown the token once is known by its cookie, and is let in even while others behind the
+    same address are refused for guessing.
+    """
+
+    def __init__(self, app: ASGIApp, *, token: str, cookie: str, loopback_only: bool, limit: GuessLimit):
         self._app, self._token, self._cookie, self._loopback_only = app, token, cookie, loopback_only
-        # Not the token itself: a cookie is kept in more places, and from this one the token cannot be had.
-        self._key = hashlib.sha256(f"edgefer {token}".encode()).hexdigest()
+        self._limit = limit
+        self._sessions: OrderedDict[str, None] = OrderedDict()  # cookies that were checked in this run
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -49,35 +102,78 @@ class Gate:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        request = Request(scope)
-        answer = self._refuse(request)
-        if answer is not None and answer.status_code == 401 and ("token" in request.query_params or request.cookies):
-            await asyncio.sleep(GUESS_S)
+        answer = self._refusal(Request(scope))
         await (answer or self._app)(scope, receive, with_headers)
 
-    def _refuse(self, request: Request) -> Response | None:
-        """What to answer instead of the page, or None when the page may be seen."""
+    def _refusal(self, request: Request) -> Response | None:
+        """The answer instead of the app's, or None when the request may pass."""
         if self._loopback_only and not is_loopback(_name(request.headers.get("host", ""))):
             return PlainTextResponse("This page is for localhost only.", 421)
+        if request.method not in ("GET", "HEAD") and not _same_origin(request):
+            return PlainTextResponse("Only this page may change anything.", 403)
         if not self._token or request.url.path == "/page.css":
             return None
-        if "token" in request.query_params:
-            if self._same(request.query_params["token"], self._token):
-                # So that the token stays neither in the address bar nor in the history.
-                answer = RedirectResponse(request.url.path, 303)
-                # Not "strict": after a link from elsewhere the redirect would come without it.
-                answer.set_cookie(self._cookie, self._key, max_age=COOKIE_S, httponly=True, samesite="lax")
-                return answer
-            return HTMLResponse(ASK.format(why="This is not the token."), 401)
-        if self._same(request.cookies.get(self._cookie, ""), self._key):
+        cookie = request.cookies.get(self._cookie, "")
+        if cookie in self._sessions:
             return None
-        return HTMLResponse(
-            ASK.format(why="Open the address that edgefer printed when it started, or give its token."), 401
-        )
+        token = request.query_params.get("token") or _authorization(request)
+        if token is None and not cookie:
+            return _login(NEEDS_TOKEN)
+        host = host_of(request.client.host if request.client else "")
+        if wait_s := self._limit.refused_for_s(host):
+            return PlainTextResponse("Too many wrong tokens.", 429, {"Retry-After": str(int(wait_s) + 1)})
+        if token is not None and _equal(token, self._token):
+            return self._welcome(request)
+        if token is None and self._signed(cookie):
+            self._remember(cookie)
+            return None
+        self._limit.wrong(host, cookie if token is None else token)
+        answer = _login(WRONG_TOKEN if token is not None else NEEDS_TOKEN)
+        if cookie:
+            answer.delete_cookie(self._cookie)
+        return answer
 
-    @staticmethod
-    def _same(given: str, wanted: str) -> bool:
-        return secrets.compare_digest(given.encode(errors="replace"), wanted.encode(errors="replace"))
+    def _welcome(self, request: Request) -> Response | None:
+        """The token was right. For a person at the page: a cookie, and the token leaves the address bar."""
+        if "token" not in request.query_params or request.url.path != "/":
+            return None
+        number = secrets.token_hex(16)
+        cookie = f"{number}.{self._signature(number)}"
+        self._remember(cookie)
+        answer = RedirectResponse("/", 303)
+        # Not "strict": after a link from elsewhere the redirect would come without it.
+        answer.set_cookie(self._cookie, cookie, max_age=COOKIE_S, httponly=True, samesite="lax")
+        return answer
+
+    def _remember(self, cookie: str) -> None:
+        self._sessions[cookie] = None
+        if len(self._sessions) > MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+
+    def _signed(self, cookie: str) -> bool:
+        """Whether a run with the same token made this cookie, this one or one before."""
+        number, _, signature = cookie.partition(".")
+        return _equal(signature, self._signature(number))
+
+    def _signature(self, number: str) -> str:
+        return hmac.new(self._token.encode(errors="replace"), number.encode(errors="replace"), "sha256").hexdigest()
+
+
+async def read_body(request: Request, max_bytes: int = 4096, limit_s: float = 5.0) -> bytes:
+    """A small request body. ValueError when it is too long or does not come in time."""
+
+    async def collect() -> bytes:
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > max_bytes:
+                raise ValueError(f"more than {max_bytes} bytes")
+        return body
+
+    try:
+        return await asyncio.wait_for(collect(), limit_s)
+    except TimeoutError:
+        raise ValueError(f"not complete after {limit_s:g} s") from None
 
 
 def is_loopback(host: str) -> bool:
@@ -86,6 +182,52 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def host_of(address: str) -> str:
+    """Who counts as one host: an IPv4 address, or the /64 that an IPv6 one is in, as every host has all of that."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return "somewhere"
+    if isinstance(ip, ipaddress.IPv6Address):
+        return str(ip.ipv4_mapped or ipaddress.ip_network((ip, 64), strict=False))
+    return str(ip)
+
+
+def _authorization(request: Request) -> str | None:
+    """The token in an Authorization header: that of Prometheus (Bearer) or of Home Assistant's camera (Basic)."""
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).decode(errors="replace").partition(":")[2]
+        except (binascii.Error, ValueError):
+            return value
+    return None
+
+
+def _same_origin(request: Request) -> bool:
+    """Whether a change comes from the page itself: a page elsewhere can neither set this type nor hide its origin."""
+    origin = request.headers.get("origin")
+    by_page = origin is None or _netloc(origin) == request.headers.get("host", "")
+    return by_page and request.headers.get("content-type", "").partition(";")[0] == "application/json"
+
+
+def _login(reason: str) -> Response:
+    return HTMLResponse(LOGIN.format(reason=reason), 401, {"WWW-Authenticate": "Bearer"})
+
+
+def _equal(given: str, right: str) -> bool:
+    return secrets.compare_digest(given.encode(errors="replace"), right.encode(errors="replace"))
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _name(host: str) -> str:

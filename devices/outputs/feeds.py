@@ -5,9 +5,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from edgefer.devices.outputs.sinks import Result, Sink
+from edgefer.devices.outputs.sinks import Sink
 from edgefer.devices.threads import TICK_S
 from edgefer.errors import EdgeferError
+from edgefer.records import Frame
 
 DEPTH = 8  # frames: half a second of a camera, a few MB
 CLOSE_S = 10.0  # for a file to be finished; a broker or a terminal gets CLOSE_LIVE_S
@@ -17,7 +18,7 @@ CLOSE_LIVE_S = 1.0
 class Feed(Sink):
     """A sink behind a queue. `write` returns at once, unless it waits for room.
 
-    wait: when the queue is full wait rather than leave the oldest result out; for files written from a file. stop: ends
+    wait: when the queue is full wait rather than leave the oldest frame out; for files written from a file. stop: ends
     that wait, and what there is no room for is left out.
     say: is told once when the sink has failed, which then gets nothing more, and what was left out at the end.
     """
@@ -35,7 +36,7 @@ class Feed(Sink):
         self._stop = stop or threading.Event()
         self.error: Exception | None = None
         self._left_out = 0
-        self._queue: deque[Result] = deque()
+        self._queue: deque[Frame] = deque()
         self._news, self._ending = threading.Condition(), False
         # A daemon: a sink that hangs, on a network drive for instance, must not keep the program from ending.
         self._thread = threading.Thread(target=self._run, name=f"edgefer-sink-{sink.name}", daemon=True)
@@ -57,7 +58,7 @@ class Feed(Sink):
     def dropped(self) -> int:  # type: ignore[override]
         return self._left_out
 
-    def write(self, result: Result) -> None:
+    def write(self, frame: Frame) -> None:
         with self._news:
             while self._wait and len(self._queue) == self._depth and not self.error and not self._stop.is_set():
                 self._news.wait(TICK_S)
@@ -68,7 +69,7 @@ class Feed(Sink):
                 if self._wait:  # stopped: what is missing is the end, and nothing in between
                     return
                 self._queue.popleft()
-            self._queue.append(result)
+            self._queue.append(frame)
             self._news.notify_all()
 
     def close(self) -> None:
@@ -85,8 +86,8 @@ class Feed(Sink):
 
     def _run(self) -> None:
         try:
-            while (result := self._next()) is not None:
-                self.sink.write(result)
+            while (frame := self._next()) is not None:
+                self.sink.write(frame)
         except Exception as error:  # whatever a library raises, the loop and the other sinks must outlive it
             self._fail(error)
         try:
@@ -95,14 +96,14 @@ class Feed(Sink):
             if not self.error:
                 self._fail(error)
 
-    def _next(self) -> Result | None:
+    def _next(self) -> Frame | None:
         with self._news:
             self._news.wait_for(lambda: self._queue or self._ending)
             if not self._queue:
                 return None
-            result = self._queue.popleft()
+            frame = self._queue.popleft()
             self._news.notify_all()
-            return result
+            return frame
 
     def _fail(self, error: Exception) -> None:
         if not self.sink.closed:

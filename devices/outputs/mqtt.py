@@ -1,73 +1,55 @@
-"""Tells an MQTT broker, and through it Home Assistant, what is seen. Needs paho-mqtt (the extra `mqtt`)."""
+"""Reports to an MQTT broker, and through it to Home Assistant, what is seen. Needs paho-mqtt (the extra `mqtt`)."""
 
 import json
-import re
 import secrets
+import sys
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from urllib.parse import unquote, urlsplit
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edgefer import __version__
-from edgefer.devices.outputs.sinks import Result, Sink, face_to_json
-from edgefer.errors import InputError
-from edgefer.records import UNSURE
+from edgefer.devices.outputs.broker import Broker, answer_problem, connection_problem, tls_context
+from edgefer.devices.outputs.homeassistant import NO_FACE, discovery
+from edgefer.devices.outputs.sink import Sink, distinct
+from edgefer.devices.outputs.stats import RunStats
+from edgefer.errors import EdgeferError
+from edgefer.records import UNSURE, Frame
+from edgefer.text import printable
 
-PORTS = {"mqtt": 1883, "mqtts": 8883}
-CHANGE = 0.05  # a score that moved by less is no news
-AGAIN_S = 10.0  # the state is told again so often, so that a listener knows it is fresh
-EXPIRE_S = 30  # Home Assistant shows "unavailable" when it has heard nothing for so long, as when a camera is lost
+MIN_CHANGE = 0.05  # a score that moved by less is not published
+REPEAT_S = 10.0  # the state is published again so often, so that a listener knows it is fresh
+DIAGNOSTICS_S = 60.0
 RETRY_S = (1, 60)  # the first and the longest pause between two attempts to connect; paho doubles it
 LASTING_S = 5.0  # a connection that ends sooner was not one: brokers that forbid a topic end it at the first message
-NO_FACE = "none"
+CONNACK_S = 5.0  # a broker accepts within so long
+CLAIM_S = 0.5  # another run on the same topic prefix has so long to answer
+MAX_CLAIM_BYTES = 300
 
 
 @dataclass(frozen=True, kw_only=True)
-class Broker:
-    """Where to: mqtt://user:password@host:port/topic/prefix, or mqtts:// for TLS."""
+class Claim:
+    """A run that publishes under a topic prefix, as PREFIX/run has it. established: it has published already."""
 
-    host: str
-    port: int
-    prefix: str
-    tls: bool = False
-    user: str = ""
-    password: str = field(default="", repr=False)
+    run: str
+    since: float
+    established: bool = False
 
-
-def parse_broker(url: str, password: str = "") -> Broker:
-    """The parts of an mqtt:// URL; `password` is used where the URL has none. InputError when something is amiss."""
-    shape = "write mqtt://host/topic-prefix or mqtt://user@host:1883/topic-prefix"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-        (parts.hostname or "").encode("idna")  # as the socket will, in a thread of paho's that would die of it
-    except ValueError:  # not told on: it quotes what may be a password
-        raise InputError(
-            f"The MQTT address cannot be read: {shape}, with / # ? @ : of a password as %2F and so on."
-        ) from None
-    prefix = unquote(parts.path).strip("/")
-    if parts.scheme not in PORTS or not parts.hostname or "?" in url or "#" in url:
-        raise InputError(f"This is no MQTT address: {shape}.")  # not shown: it may hold a password
-    if not prefix or re.search(r"[+#\0\s]|//", prefix):
-        raise InputError(f"The MQTT address needs a topic prefix without blanks, + and #: {shape}.")
-    return Broker(
-        host=parts.hostname,
-        port=port or PORTS[parts.scheme],
-        prefix=prefix,
-        tls=parts.scheme == "mqtts",
-        user=unquote(parts.username or ""),
-        password=unquote(parts.password or "") or password,
-    )
+    def before(self, other: "Claim") -> bool:
+        """Whether this run keeps the prefix, and the other one leaves it."""
+        return (not self.established, self.since, self.run) < (not other.established, other.since, other.run)
 
 
 class Mqtt(Sink):
     """Publishes PREFIX/state as JSON when it changes, at most `rate` times a second: count, label, score, faces.
 
-    PREFIX/availability is online or offline (also as last will); three sensors are announced to Home Assistant.
-    `label` and `score` are those of the largest face. A broker that is away is tried again for ever, by paho.
+    PREFIX/availability is online or offline (also as last will), PREFIX/diagnostics has the run's health, and Home Assistant
+    gets its discovery. `label` and `score` are those of the largest face. A broker that is away is tried again forever.
+    Two runs do not mix: one that finds another publishing under its prefix ends with EdgeferError at the next frame.
+    page_url: of --serve, for Home Assistant's link. log: gets a sentence for each kind of trouble, and when it is over.
     """
 
     def __init__(
@@ -76,150 +58,217 @@ class Mqtt(Sink):
         labels: tuple[str, ...],
         *,
         rate: float = 5,
-        say: Callable[[str], None] = lambda text: None,
+        stats: RunStats | None = None,
+        page_url: str = "",
+        log: Callable[[str], None] = lambda text: None,
     ):
         self.name = f"MQTT {broker.host}:{broker.port}"
-        self._broker, self._labels, self._pause_s, self._say = broker, labels, 1 / rate, say
-        self._sent: dict | None = None
-        self._unsent: dict | None = None
-        self._sent_s = 0.0
-        self._connected, self._connected_s = False, 0.0
-        self._retry_s = RETRY_S[0]
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"edgefer-{secrets.token_hex(4)}")
-        if broker.user:
-            self._client.username_pw_set(broker.user, broker.password or None)
-        if broker.tls:
-            self._client.tls_set()
-        self._client.will_set(self._topic("availability"), "offline", qos=1, retain=True)
-        self._client.reconnect_delay_set(*RETRY_S)
-        self._client.on_connect = self._on_connect
-        self._client.on_connect_fail = lambda client, userdata: self._failed("does not answer")
-        self._client.on_disconnect = self._on_disconnect
-        self._client.connect_async(broker.host, broker.port, keepalive=30)
+        self._broker, self._labels, self._min_pause_s, self._log = broker, labels, 1 / rate, log
+        self._stats, self._page_url = stats, page_url
+        self._published: dict | None = None  # the state that was published last, and one that waits for its turn
+        self._waiting: dict | None = None
+        self._published_s = self._diagnostics_s = 0.0
+        self._claim = Claim(run=secrets.token_hex(6), since=time.time())
+        self._rival = False
+        self._attempt = 0  # counts connections, so that a timer knows whether its own is still there
+        self._accepted_s: float | None = None  # when the broker accepted this connection
+        self._connected = self._refused = False
+        self._logged: set[str] = set()  # problems since the last connection that lasted
+        self._retry_s: float = RETRY_S[0]
+        self._client = self._make_client()
         self._client.loop_start()
 
-    def write(self, result: Result) -> None:
-        state = state_of(result)
+    def _make_client(self) -> paho.Client:
+        broker = self._broker
+        client = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"edgefer-{self._claim.run}")
+        if broker.user:
+            client.username_pw_set(broker.user, broker.password or None)
+        if broker.tls:
+            client.tls_set_context(tls_context(broker))
+        client.will_set(self._topic("availability"), "offline", qos=1, retain=True)
+        client.reconnect_delay_set(*RETRY_S)
+        client.on_socket_open = self._on_socket_open
+        client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_claim
+        client.connect_async(broker.host, broker.port, keepalive=30)
+        return client
+
+    def write(self, frame: Frame) -> None:
+        if self._rival:
+            raise EdgeferError(
+                f"another edgefer run publishes to {self._broker.prefix} already: give each run a topic prefix of its own"
+            )
+        state = state_of(frame, self._labels)
         now = time.monotonic()
         if self.trouble and self._connected and self._lasts():
             self.trouble = ""
-            self._say(f"{self.name} is connected again.")
-        self._unsent = state if news(self._sent, state) or now - self._sent_s >= AGAIN_S else None
-        if self._unsent and self._connected and now - self._sent_s >= self._pause_s:
-            self._send(state)
-
-    def _send(self, state: dict) -> None:
-        self._client.publish(self._topic("state"), json.dumps(state))
-        self._sent, self._unsent, self._sent_s = state, None, time.monotonic()
+            self._logged.clear()
+            self._log(f"{self.name} is connected again.")
+        due = is_news(self._published, state) or now - self._published_s >= REPEAT_S
+        self._waiting = state if due else None
+        if self._connected and due and now - self._published_s >= self._min_pause_s:
+            self._publish_state(state)
+        if self._connected and self._stats and now - self._diagnostics_s >= DIAGNOSTICS_S:
+            self._diagnostics_s = now
+            self._publish("diagnostics", diagnostics_of(self._stats, self.name))
 
     def close(self) -> None:
         connected, self._connected = self._connected, False
+        self._attempt += 1
         self._client.on_disconnect = None
-        if connected:
-            if self._unsent:
-                self._send(self._unsent)
-            told = self._client.publish(self._topic("availability"), "offline", qos=1, retain=True)
-            if told.rc == paho.MQTT_ERR_SUCCESS:
-                told.wait_for_publish(0.5)
-        self._client.disconnect()
+        if connected and not self._rival:
+            if self._waiting:
+                self._publish_state(self._waiting)
+            sent = self._client.publish(self._topic("availability"), "offline", qos=1, retain=True)
+            if sent.rc == paho.MQTT_ERR_SUCCESS:
+                sent.wait_for_publish(0.5)
+        self._client.disconnect()  # without the last will
         if connected:  # else paho may be waiting for a broker; its thread ends by itself, or with the program
             self._client.loop_stop()
 
     def _topic(self, name: str) -> str:
         return f"{self._broker.prefix}/{name}"
 
-    def _on_connect(self, client, userdata, flags, reason, properties) -> None:
+    def _publish(self, name: str, value: dict) -> None:
+        # With QoS 0, as all is published again at the next connection: paho would keep what is not acknowledged, forever.
+        self._client.publish(self._topic(name), json.dumps(value))
+
+    def _publish_state(self, state: dict) -> None:
+        self._publish("state", state)
+        self._published, self._waiting, self._published_s = state, None, time.monotonic()
+
+    # ---- in paho's thread ----
+
+    def _on_socket_open(self, client: paho.Client, userdata: Any, sock: Any) -> None:
+        self._attempt += 1
+        self._accepted_s, self._refused = None, False
+        _later(CONNACK_S, self._not_accepted, self._attempt)
+
+    def _not_accepted(self, attempt: int) -> None:
+        """There is a connection, but nothing came of it."""
+        if attempt == self._attempt and self._accepted_s is None and not self._refused:
+            problem = answer_problem(self._broker)
+            if attempt == self._attempt and self._accepted_s is None:
+                self._failed(problem)
+
+    def _on_connect(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
+            self._refused = True
             self._failed(f"refuses the connection ({reason})")
             return
-        # With QoS 0, as all is told again at the next connection: paho would keep what is not acknowledged, for ever.
-        for topic, config in discovery(self._broker.prefix, self._labels).items():
-            client.publish(topic, json.dumps(config), retain=True)
-        client.publish(self._topic("availability"), "online", retain=True)
-        self._sent, self._connected, self._connected_s = None, True, time.monotonic()
+        self._accepted_s = time.monotonic()
+        client.subscribe(self._topic("run"))
+        self._publish("run", asdict(self._claim))
+        _later(CLAIM_S, self._establish, self._attempt)
 
-    def _on_disconnect(self, client, userdata, flags, reason, properties) -> None:
-        if self._connected:
+    def _establish(self, attempt: int) -> None:
+        """Nobody else publishes under the prefix: it is this run's."""
+        if attempt != self._attempt or self._accepted_s is None or self._rival:
+            return
+        self._claim = Claim(run=self._claim.run, since=self._claim.since, established=True)
+        for topic, config in discovery(self._broker.prefix, self._labels, self._page_url).items():
+            self._client.publish(topic, json.dumps(config), retain=True)
+        self._client.publish(self._topic("availability"), "online", retain=True)
+        self._published, self._diagnostics_s, self._connected = None, 0.0, True
+
+    def _on_claim(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
+        other = _parse_claim(message.payload)
+        if other is None or other.run == self._claim.run:
+            return
+        if not other.before(self._claim):
+            self._publish("run", asdict(self._claim))
+        elif not self._rival:
+            self._rival, self._connected = True, False
+            self._failed(f"has another edgefer run under {self._broker.prefix}: give each run a topic prefix of its own")
+
+    def _on_connect_fail(self, client: paho.Client, userdata: Any) -> None:
+        self._failed(connection_problem(sys.exception(), self._broker))  # paho calls this while it handles the error
+
+    def _on_disconnect(self, client: paho.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        attempt, self._attempt = self._attempt, self._attempt + 1
+        self._connected = False
+        if self._accepted_s is not None:
             lasted = self._lasts()
             self._retry_s = RETRY_S[0] if lasted else min(2 * self._retry_s, RETRY_S[1])
-            client.reconnect_delay_set(self._retry_s, RETRY_S[1])  # paho itself begins anew after each connection
+            client.reconnect_delay_set(self._retry_s, RETRY_S[1])  # paho itself begins again after each connection
             topics = f"{self._broker.prefix}/# and homeassistant/#"
-            self._failed("is gone" if lasted else f"ends the connection at once (may this user write to {topics}?)")
-        self._connected = False
+            self._failed("has gone" if lasted else f"ends the connection at once (may this user write to {topics}?)")
+        elif not self._refused and attempt:
+            self._failed(answer_problem(self._broker))
 
     def _lasts(self) -> bool:
-        return time.monotonic() - self._connected_s >= LASTING_S
+        return self._accepted_s is not None and time.monotonic() - self._accepted_s >= LASTING_S
 
-    def _failed(self, why: str) -> None:
-        if not self.trouble:
+    def _failed(self, problem: str) -> None:
+        if problem not in self._logged:
+            self._logged.add(problem)
             self.errors += 1
-            self._say(f"{self.name} {why}: trying again until it is there.")
-        self.trouble = why
+            self._log(f"{self.name} {problem}. Trying again until it is there." if not self._rival else f"{self.name} {problem}.")
+        self.trouble = problem
 
 
-def state_of(result: Result) -> dict:
-    """What is published of a result: count, label and score of the largest face, and the faces without their scores."""
+def state_of(frame: Frame, labels: tuple[str, ...] = ()) -> dict:
+    """What is published of a frame: count, label and score of the largest face, and the faces without their scores.
+
+    labels: the network's. One that is called "none" or "unsure" keeps its name, and edgefer's own word is put in brackets.
+    """
 
     def area(face) -> int:
         left, top, right, bottom = face.box_xyxy
         return (right - left) * (bottom - top)
 
-    faces = sorted(result.faces, key=area, reverse=True)
-    listed = [{key: value for key, value in face_to_json(face).items() if key != "scores"} for face in faces]
+    shown = tuple(printable(label) for label in labels)
+    faces = sorted(frame.faces, key=area, reverse=True)
+    listed = []
+    for face in faces:
+        values = {key: value for key, value in face.to_dict().items() if key != "scores"}
+        listed.append(values | {"label": distinct(UNSURE, shown) if face.unsure else printable(face.label)})
     return {
         "count": len(faces),
-        "label": faces[0].prediction.label if faces else NO_FACE,
+        "label": listed[0]["label"] if faces else distinct(NO_FACE, shown),
         "score": listed[0]["score"] if faces else 0.0,
         "faces": listed,
     }
 
 
-def news(old: dict | None, new: dict) -> bool:
-    """Whether a state is worth telling: other faces or labels, or a score that moved by CHANGE."""
+def is_news(old: dict | None, new: dict) -> bool:
+    """Whether a state is worth publishing: other faces or labels, or a score that moved by MIN_CHANGE."""
 
-    def who(state: dict) -> list[tuple]:
+    def faces_in(state: dict) -> list[tuple]:
         return sorted((face["id"], face["label"], face.get("unsure", "")) for face in state["faces"])
 
-    if old is None or who(old) != who(new):
+    if old is None or faces_in(old) != faces_in(new):
         return True
     before = {face["id"]: face["score"] for face in old["faces"]}
-    return any(abs(face["score"] - before[face["id"]]) >= CHANGE for face in new["faces"])
+    return any(abs(face["score"] - before[face["id"]]) >= MIN_CHANGE for face in new["faces"])
 
 
-def discovery(prefix: str, labels: tuple[str, ...]) -> dict[str, dict]:
-    """Home Assistant's MQTT discovery (home-assistant.io/integrations/mqtt): a config by topic, of three sensors."""
-    node = re.sub(r"[^a-zA-Z0-9_-]", "_", prefix)
-    common = {
-        "state_topic": f"{prefix}/state",
-        "availability_topic": f"{prefix}/availability",
-        "expire_after": EXPIRE_S,
-        "device": {"identifiers": [f"edgefer-{node}"], "name": prefix, "model": "edgefer", "sw_version": __version__},
-        "origin": {"name": "edgefer", "sw_version": __version__},
-    }
-    sensors: dict[str, dict] = {
-        "expression": {
-            "name": "Expression",
-            "icon": "mdi:emoticon-outline",
-            "value_template": "{{ value_json.label }}",
-            "device_class": "enum",
-            "options": [*labels, UNSURE, NO_FACE],
-            "json_attributes_topic": f"{prefix}/state",
-        },
-        "score": {
-            "name": "Score",
-            "icon": "mdi:percent-outline",
-            "value_template": "{{ (value_json.score * 100) | round }}",
-            "unit_of_measurement": "%",
-            "state_class": "measurement",
-        },
-        "faces": {
-            "name": "Faces",
-            "icon": "mdi:account-multiple-outline",
-            "value_template": "{{ value_json.count }}",
-            "state_class": "measurement",
-        },
-    }
+def diagnostics_of(stats: RunStats, own_name: str) -> dict:
+    """The run's health: fps, temperature_c, memory_mb, and what is wrong with another output, "none" when nothing is."""
+    now = stats.read()
+    problems = [f"{sink.name}: {sink.trouble}" for sink in now.sinks if sink.trouble and sink.name != own_name]
     return {
-        f"homeassistant/sensor/{node}/{key}/config": common | sensor | {"unique_id": f"edgefer-{node}-{key}"}
-        for key, sensor in sensors.items()
+        "fps": round(now.fps, 1),
+        "temperature_c": now.temperature_c and round(now.temperature_c),
+        "memory_mb": now.memory_mb and round(now.memory_mb),
+        "problem": "; ".join(problems)[:250] or "none",  # Home Assistant keeps 255 characters of a state
     }
+
+
+def _parse_claim(payload: bytes) -> Claim | None:
+    """Another run's claim, or None for what is none: anybody may write to the topic."""
+    if len(payload) > MAX_CLAIM_BYTES:
+        return None
+    try:
+        value = json.loads(payload)
+        return Claim(run=str(value["run"]), since=float(value["since"]), established=value.get("established") is True)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _later(seconds: float, function: Callable[[int], None], attempt: int) -> None:
+    timer = threading.Timer(seconds, function, (attempt,))
+    timer.daemon = True
+    timer.start()

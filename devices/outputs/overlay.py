@@ -1,9 +1,13 @@
-"""Draws what was found onto a frame."""
+"""Frames as they are shown: annotated with what was found, and with faces blurred where that was asked for."""
+
+import unicodedata
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from edgefer.records import UNSURE, Face
+from edgefer.records import Face, Frame
+from edgefer.text import printable
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 # One colour a class (BGR), from the Okabe-Ito palette, which the colour-blind can tell apart, and a brown.
@@ -18,41 +22,133 @@ COLORS = (
     (42, 75, 124),
 )
 GRAY = (150, 150, 150)
+MIN_TEXT_PX = 10  # capitals' height; smaller ones cannot be read
+TEXT_SHARE = 0.018  # of the image's shorter side: the same size on every screen that shows the whole image
+BLUR_CELLS = 6  # a blurred face has so many cells a side: too few for people and networks
+BLUR_MARGIN = 0.25  # of the box's size, around it: hair and chin too
 
 
-def draw(image_bgr: np.ndarray, faces: list[Face]) -> np.ndarray:
-    """A copy of the frame (uint8 BGR [h, w, 3]) with a box, a label with its confidence, and bars for each face."""
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """How frames are shown by every output that shows any. blur_faces: no face can be recognized in them."""
+
+    blur_faces: bool = False
+
+    def plain(self, frame: Frame) -> np.ndarray:
+        """The frame without annotations, uint8 BGR [h, w, 3]; the same for all who ask, and not to be written to."""
+        if not self.blur_faces:
+            return frame.image_bgr
+        return frame.once("blurred", lambda: blurred(frame.image_bgr, frame.faces))
+
+    def annotated(self, frame: Frame) -> np.ndarray:
+        """The frame with its faces drawn on it, uint8 BGR [h, w, 3]; the same for all who ask, and not to be written to."""
+        key = "annotated, blurred" if self.blur_faces else "annotated"
+        return frame.once(key, lambda: draw(self.plain(frame), frame.faces))
+
+
+def draw(image_bgr: np.ndarray, faces: tuple[Face, ...]) -> np.ndarray:
+    """A copy of the image (uint8 BGR [h, w, 3]) with a box, a label with its score, and a named bar per label for each face.
+
+    Text and lines are as large as the image asks for: they can be read at 320 pixels and at 4K.
+    """
     image = image_bgr.copy()
+    height = text_height(image)
     for face in faces:
         left, top, right, bottom = face.box_xyxy
-        prediction = face.prediction
-        sure = prediction.label != UNSURE
-        color = COLORS[list(prediction.scores).index(prediction.label) % len(COLORS)] if sure else GRAY
-        text = f"{prediction.label} {prediction.score:.0%}" if sure else f"{prediction.label}: {prediction.unsure}"
-        size = max(0.4, min(1.2, (right - left) / 220))
-        cv2.rectangle(image, (left, top), (right, bottom), color, max(1, round(2 * size)), cv2.LINE_AA)
-        _label(image, text, left, top, color, size)
-        _bars(image, prediction.scores, left, bottom, right - left)
+        color = GRAY if face.unsure else color_of(face.label, tuple(face.scores))
+        text = f"unsure: {face.unsure}" if face.unsure else f"{drawable(face.label)} {face.score:.0%}"
+        cv2.rectangle(image, (left, top), (right, bottom), color, max(1, round(height / 6)), cv2.LINE_AA)
+        _title(image, text, left, top, color, height)
+        _bars(image, face, height)
     return image
 
 
-def _label(image: np.ndarray, text: str, left: int, top: int, color: tuple, size: float) -> None:
-    (width, height), drop = cv2.getTextSize(text, FONT, size, 1)
-    pad = 3
-    # Above the box, or inside it where the frame ends.
-    base = top - drop if top - height - drop - 2 * pad >= 0 else top + height + pad
+def blurred(image_bgr: np.ndarray, faces: tuple[Face, ...]) -> np.ndarray:
+    """A copy of the image in which every face is a few large cells."""
+    image = image_bgr.copy()
+    rows, columns = image.shape[:2]
+    for face in faces:
+        left, top, right, bottom = face.box_xyxy
+        dx, dy = round(BLUR_MARGIN * (right - left)), round(BLUR_MARGIN * (bottom - top))
+        x0, x1 = max(0, left - dx), min(columns, right + dx)
+        y0, y1 = max(0, top - dy), min(rows, bottom + dy)
+        if x0 < x1 and y0 < y1:
+            part = image[y0:y1, x0:x1]
+            cells = cv2.resize(part, (BLUR_CELLS, BLUR_CELLS), interpolation=cv2.INTER_AREA)
+            image[y0:y1, x0:x1] = cv2.resize(cells, (x1 - x0, y1 - y0), interpolation=cv2.INTER_NEAREST)
+    return image
+
+
+def color_of(label: str, labels: tuple[str, ...]) -> tuple[int, int, int]:
+    """A label's colour (BGR), by its place among the network's labels; gray for one that is not among them."""
+    return COLORS[labels.index(label) % len(COLORS)] if label in labels else GRAY
+
+
+def text_height(image: np.ndarray) -> int:
+    """How tall capitals are drawn on an image, in pixels."""
+    return max(MIN_TEXT_PX, round(TEXT_SHARE * min(image.shape[:2])))
+
+
+def drawable(text: str) -> str:
+    """Text in the letters that OpenCV can draw: accents go, and what has no such letter is a question mark."""
+    letters = (one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one))
+    return printable("".join(letters)).encode("ascii", "replace").decode()
+
+
+def _size(text: str, height: int) -> tuple[float, int, int, int]:
+    """(font scale, thickness, width, descent) of a text whose capitals are `height` pixels tall."""
+    thickness = max(1, round(height / 9))
+    scale = cv2.getFontScaleFromHeight(FONT, height, thickness)
+    (width, _), descent = cv2.getTextSize(text, FONT, scale, thickness)
+    return scale, thickness, width, descent
+
+
+def _title(image: np.ndarray, text: str, left: int, top: int, color: tuple, height: int) -> None:
+    scale, thickness, width, descent = _size(text, height)
+    pad = max(3, height // 4)
+    # Above the box, or inside it where the image ends.
+    base = top - descent - pad if top - height - descent - 2 * pad >= 0 else max(0, top) + height + pad
     left = max(0, min(left, image.shape[1] - width - 2 * pad))
-    cv2.rectangle(image, (left, base - height - pad), (left + width + 2 * pad, base + drop), color, -1)
+    cv2.rectangle(image, (left, base - height - pad), (left + width + 2 * pad, base + descent), color, -1)
     bright = 0.114 * color[0] + 0.587 * color[1] + 0.299 * color[2] > 110
-    cv2.putText(image, text, (left + pad, base), FONT, size, (0, 0, 0) if bright else (255, 255, 255), 1, cv2.LINE_AA)
+    ink = (0, 0, 0) if bright else (255, 255, 255)
+    cv2.putText(image, text, (left + pad, base), FONT, scale, ink, thickness, cv2.LINE_AA)
 
 
-def _bars(image: np.ndarray, scores: dict[str, float], left: int, bottom: int, width: int) -> None:
-    """A bar per class under the box, where the frame has room for it."""
-    height = max(2, width // 40)
-    for row, score in enumerate(scores.values()):
-        top = bottom + 3 + row * (height + 1)
-        if top + height >= image.shape[0]:
+def _bars(image: np.ndarray, face: Face, height: int) -> None:
+    """A named bar per label on a dark ground: under the box, beside it, or in it, wherever the image has room."""
+    names = [drawable(label) for label in face.scores]
+    small = max(MIN_TEXT_PX - 2, round(0.75 * height))
+    sizes = [_size(name, small) for name in names]
+    name_width, pad, step = max(size[2] for size in sizes), max(2, small // 3), round(1.6 * small)
+    left, top, right, bottom = face.box_xyxy
+    width = max(min(right - left, name_width + 14 * small), name_width + 5 * small)
+    total = step * len(names) + pad
+    x, y = _place(image, face.box_xyxy, width, total)
+    x1, y1 = min(image.shape[1], x + width), min(image.shape[0], y + total)
+    ground = image[y:y1, x:x1]
+    ground[:] = (ground * 0.35).astype(np.uint8)
+    room = width - name_width - 3 * pad
+    for row, (name, score) in enumerate(zip(names, face.scores.values(), strict=True)):
+        base = y + pad + row * step + small
+        if base >= image.shape[0]:
             return
-        color = COLORS[row % len(COLORS)]
-        cv2.rectangle(image, (left, top), (left + max(1, round(score * width)), top + height), color, -1)
+        scale, thickness = sizes[row][:2]
+        cv2.putText(image, name, (x + pad, base), FONT, scale, (255, 255, 255), thickness, cv2.LINE_AA)
+        start = x + name_width + 2 * pad
+        end = start + max(1, round(score * room))
+        cv2.rectangle(image, (start, base - small), (end, base), COLORS[row % len(COLORS)], -1)
+
+
+def _place(image: np.ndarray, box: tuple[int, int, int, int], width: int, height: int) -> tuple[int, int]:
+    """The left upper corner of a panel of this size near the box and inside the image."""
+    rows, columns = image.shape[:2]
+    left, top, right, bottom = box
+    x, y = max(0, min(left, columns - width)), max(0, min(top, rows - height))
+    if bottom + height <= rows:
+        return x, max(0, bottom + 2)
+    if right + width <= columns:
+        return max(0, right + 2), y
+    if left - width >= 0:
+        return left - width - 2 if left - width >= 2 else 0, y
+    return x, max(0, rows - height)

@@ -1,8 +1,8 @@
-"""What Prometheus may scrape: /metrics of the run's vitals. Needs prometheus-client (the extra `metrics`)."""
+"""What Prometheus may scrape: the run's figures at /metrics. Needs prometheus-client, starlette and uvicorn (the extra `metrics`)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -10,60 +10,92 @@ from prometheus_client.core import (
     InfoMetricFamily,
     Metric,
 )
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
-from edgefer.devices.outputs.sinks import Result, Sink
-from edgefer.devices.outputs.stats import BUCKETS_S, Vitals, in_url
-from edgefer.errors import SourceError
+from edgefer.devices.outputs.server import HttpServer
+from edgefer.devices.outputs.sink import Sink
+from edgefer.devices.outputs.stats import BUCKETS_S, RunStats
+from edgefer.records import Frame
+from edgefer.text import printable
 
 
 class Metrics(Sink):
     """Serves /metrics at an address until it is closed; every figure is made when it is asked for, none in the loop.
 
-    Raises SourceError when the address is taken. `port` is the one that was given, or a free one for 0.
+    token: required off this machine's loopback. Raises SourceError when the address is taken.
     """
 
-    def __init__(self, vitals: Vitals, host: str, port: int, labels: Iterable[str], about: dict[str, str]):
-        registry = CollectorRegistry()
-        registry.register(VitalsCollector(vitals, tuple(labels), about))
-        ProcessCollector(registry=registry)
-        try:
-            self._server, self._thread = start_http_server(port, host, registry)
-        except OSError as error:
-            raise SourceError(f"Metrics cannot be served at {host}:{port}: {error.strerror or error}.") from None
-        self.port = self._server.server_port
-        self.name = f"metrics {host}:{self.port}"
-        self.url = f"http://{in_url(host)}:{self.port}/metrics"
+    def __init__(
+        self,
+        stats: RunStats,
+        host: str,
+        port: int,
+        *,
+        labels: Iterable[str],
+        about: dict[str, str],
+        token: str = "",
+        log: Callable[[str], None] = lambda text: None,
+    ):
+        self._registry = CollectorRegistry()
+        self._server = HttpServer(
+            [Route("/metrics", self._metrics)], host, port, name="metrics", token=token, log=log
+        )  # fmt: skip
+        self._registry.register(StatsCollector(stats, tuple(labels), about, lambda: self._server.limit.guesses))
+        ProcessCollector(registry=self._registry)
+        self.name, self.port = self._server.name, self._server.port
+        self.url = f"{self._server.address}/metrics"
+        self._server.start()
 
-    def write(self, result: Result) -> None:
+    def _metrics(self, request: Request) -> Response:
+        return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    @property
+    def trouble(self) -> str:  # type: ignore[override]
+        return self._server.trouble
+
+    @property
+    def errors(self) -> int:  # type: ignore[override]
+        return self._server.errors
+
+    def write(self, frame: Frame) -> None:
         pass
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.close()
 
 
-class VitalsCollector(Collector):
-    """A Prometheus collector over Vitals. labels: all there can be, so that each has a figure from the start."""
+class StatsCollector(Collector):
+    """A Prometheus collector over RunStats. labels: all there can be, so that each has a figure from the start."""
 
-    def __init__(self, vitals: Vitals, labels: tuple[str, ...], about: dict[str, str]):
-        self._vitals, self._labels, self._about = vitals, labels, about
+    def __init__(
+        self,
+        stats: RunStats,
+        labels: tuple[str, ...],
+        about: dict[str, str],
+        guesses: Callable[[], int] = lambda: 0,
+    ):
+        self._stats, self._labels, self._guesses = stats, labels, guesses
+        self._about = {name: printable(value) for name, value in about.items()}
 
     def collect(self) -> Iterator[Metric]:
-        now = self._vitals.read()
+        now = self._stats.read()
         yield InfoMetricFamily("edgefer", "What runs here", value=self._about)
         yield CounterMetricFamily("edgefer_frames", "Frames read", value=now.frames)
         yield CounterMetricFamily("edgefer_frames_skipped", "Frames a live source gave too fast", value=now.skipped)
         faces = CounterMetricFamily("edgefer_faces", "Faces read, by label", labels=["label"])
         for label in self._labels:
-            faces.add_metric([label], now.labels.get(label, 0))
+            faces.add_metric([printable(label)], now.labels.get(label, 0))
         yield faces
         yield GaugeMetricFamily("edgefer_frames_per_second", "Frames read a second, lately", value=now.fps)
         yield GaugeMetricFamily("edgefer_frame_age_seconds", "Time since the last frame", value=now.age_s)
         if now.temperature_c is not None:
             yield GaugeMetricFamily("edgefer_cpu_temperature_celsius", "Hottest thermal zone", value=now.temperature_c)
         stages = HistogramMetricFamily("edgefer_stage_seconds", "Time a frame spent in a stage", labels=["stage"])
-        for stage, (counts, total_s) in self._vitals.histograms().items():
+        for stage, (counts, total_s) in self._stats.histograms().items():
             stages.add_metric([stage], _cumulative(counts), total_s)
         yield stages
         dropped = CounterMetricFamily("edgefer_sink_dropped_frames", "Frames a sink left out", labels=["sink"])
@@ -74,6 +106,7 @@ class VitalsCollector(Collector):
             errors.add_metric([sink.name], sink.errors)
             up.add_metric([sink.name], not sink.trouble)
         yield from (dropped, errors, up)
+        yield CounterMetricFamily("edgefer_wrong_tokens", "Wrong tokens that came here", value=self._guesses())
 
 
 def _cumulative(counts: list[int]) -> list[tuple[str, float]]:

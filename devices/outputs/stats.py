@@ -1,21 +1,25 @@
-"""How a run is going, counted as it goes, for whoever asks from another thread: the metrics and the web page."""
+"""How a run is going, counted once as it goes, for whoever asks from another thread: the end of a run, the metrics, the page,
+MQTT's diagnostics, the benchmark."""
 
 import statistics
 import threading
 import time
+from array import array
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from edgefer.devices.board import health
-from edgefer.devices.outputs.sinks import Result, Sink
+from edgefer.devices.outputs.sink import Sink
+from edgefer.records import Frame
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 RECENT = 120  # laps of a stage that its median is taken of
 RATE_S = 3.0  # the frame rate is that of so long a time
 LOST_S = 2.0  # without a frame: the source is taken for lost
-BIN_S, BINS = 2, 150  # the history: five minutes, in steps of two seconds
+FINE_S, FINE_BINS = 2, 150  # the history: five minutes in steps of two seconds,
+COARSE_S, COARSE_BINS = 60, 1440  # and a day in steps of a minute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,7 @@ class SinkState:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The run at one moment. `state`: "starting", "running" or "lost" (no frame for LOST_S). None: the board does not tell.
+    """The run at one moment. `state`: "starting", "running", "paused" or "lost" (no frame for LOST_S). None: not known here.
 
     stages_ms: the median of each stage's latest times. skipped: frames of a live source that came too fast.
     """
@@ -53,96 +57,163 @@ class Reading:
 
 
 @dataclass
-class Histogram:
-    """Times of one stage: how many fell into each of BUCKETS_S (the last: above all), their sum, the latest."""
+class Stage:
+    """Times of one stage: how many fell into each of BUCKETS_S (the last: above all), their sum, the latest, and all of them."""
 
-    counts: list[int]
-    sum_s: float
-    recent: deque[float]
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
+    sum_s: float = 0.0
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    all_s: array = field(default_factory=lambda: array("f"))
 
 
-class Vitals(Sink):
-    """Takes the loop's results, and its laps as `on_frame`; gives a Reading, the histograms and the history.
+@dataclass
+class Bin:
+    """A step of the history: its number, its frames, and its faces by label."""
 
-    sinks: the others, whose states are read. skipped: asked for the frames of the source that were passed over.
+    number: int
+    frames: int = 0
+    faces: Counter = field(default_factory=Counter)
+
+
+class History:
+    """Faces by label in steps of `step_s`, the latest `length` of them."""
+
+    def __init__(self, step_s: int, length: int):
+        self.step_s, self._length = step_s, length
+        self._bins: deque[Bin] = deque(maxlen=length)
+
+    def add(self, at_s: float, labels: Sequence[str]) -> None:
+        """A frame with faces of these labels, `at_s` seconds after the start."""
+        number = int(at_s / self.step_s)
+        if not self._bins or self._bins[-1].number != number:
+            self._bins.append(Bin(number))
+        self._bins[-1].frames += 1
+        self._bins[-1].faces.update(labels)
+
+    def read(self, now_s: float) -> list[dict]:
+        """Oldest first: `ago_s`, and `faces`: the mean number of faces with each label."""
+        current = int(now_s / self.step_s)
+        return [
+            {
+                "ago_s": (current - one.number) * self.step_s,
+                "faces": {label: n / one.frames for label, n in one.faces.items()},
+            }
+            for one in self._bins
+            if current - one.number < self._length
+        ]
+
+
+class RunStats:
+    """What a run has seen and how long it took. The loop calls `add` once for each frame that is done.
+
+    frames, faces, frames_with_faces and labels count from the start. skipped: asked for the frames of the source that were
+    passed over. on_frame: called after each frame, as systemd's watchdog wants it. keep_laps: keep every time, for percentiles.
     """
 
-    name = "vitals"
-
-    def __init__(self, sinks: Sequence[Sink] = (), skipped: Callable[[], int] = lambda: 0):
-        self._sinks, self._skipped = sinks, skipped
+    def __init__(
+        self,
+        *,
+        skipped: Callable[[], int] = lambda: 0,
+        on_frame: Callable[[], None] = lambda: None,
+        keep_laps: bool = False,
+    ):
+        self._skipped, self._on_frame, self._keep_laps = skipped, on_frame, keep_laps
+        self.sinks: Sequence[Sink] = ()  # whose states are read
+        self.paused: Callable[[], bool] = lambda: False
         self._lock = threading.Lock()
+        self.frames = self.faces = self.frames_with_faces = 0
+        self.labels: Counter[str] = Counter()
+        self._stages: dict[str, Stage] = {}
+        self._recent: deque[float] = deque(maxlen=1000)  # when the latest frames were done
+        self._fine, self._coarse = History(FINE_S, FINE_BINS), History(COARSE_S, COARSE_BINS)
+        self.done_s = array("d")  # when each frame was done, with keep_laps
+        self.start()
+
+    def start(self) -> None:
+        """The run begins now."""
         self._began = self._last = time.monotonic()
-        self._frames = self._faces = 0
-        self._labels: Counter[str] = Counter()
-        self._stages: dict[str, Histogram] = {}
-        self._times: deque[float] = deque(maxlen=1000)
-        self._bins: deque[tuple[int, int, Counter[str]]] = deque(maxlen=BINS)  # number, frames, faces by label
+        self.seconds = 0.0
 
-    def laps(self, laps: dict[str, float]) -> None:
-        """A frame is done: seconds by stage."""
-        with self._lock:
-            for stage, seconds in laps.items():
-                times = self._stages.setdefault(stage, Histogram([0] * (len(BUCKETS_S) + 1), 0.0, deque(maxlen=RECENT)))
-                times.counts[bisect_left(BUCKETS_S, seconds)] += 1
-                times.sum_s += seconds
-                times.recent.append(seconds)
+    def stop(self) -> None:
+        """The run has ended: `seconds` is its length by the wall clock."""
+        self.seconds = time.monotonic() - self._began
 
-    def write(self, result: Result) -> None:
-        now, labels = time.monotonic(), [face.prediction.label for face in result.faces]
-        number = int((now - self._began) / BIN_S)
+    def add(self, frame: Frame, laps: dict[str, float]) -> None:
+        """A frame is done. laps: seconds by stage."""
+        now, labels = time.monotonic(), [face.label for face in frame.faces]
         with self._lock:
             self._last = now
-            self._times.append(now)
-            self._frames += 1
-            self._faces += len(labels)
-            self._labels.update(labels)
-            frames, seen = 0, Counter[str]()
-            if self._bins and self._bins[-1][0] == number:
-                _, frames, seen = self._bins.pop()
-            seen.update(labels)
-            self._bins.append((number, frames + 1, seen))
+            self._recent.append(now)
+            self.frames += 1
+            self.faces += len(labels)
+            self.frames_with_faces += bool(labels)
+            self.labels.update(labels)
+            for history in (self._fine, self._coarse):
+                history.add(now - self._began, labels)
+            for name, seconds in laps.items():
+                stage = self._stages.setdefault(name, Stage())
+                stage.counts[bisect_left(BUCKETS_S, seconds)] += 1
+                stage.sum_s += seconds
+                stage.recent.append(seconds)
+                if self._keep_laps:
+                    stage.all_s.append(seconds)
+            if self._keep_laps:
+                self.done_s.append(now)
+        self._on_frame()
+
+    @property
+    def fps(self) -> float:
+        """Frames a second over the whole run, once it has ended."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+    def stage_ms(self) -> dict[str, float]:
+        """Mean milliseconds that a frame spent in each stage."""
+        return {name: 1000 * stage.sum_s / max(1, self.frames) for name, stage in self._stages.items()}
+
+    def laps(self) -> dict[str, array]:
+        """Every frame's seconds by stage, with keep_laps."""
+        return {name: stage.all_s for name, stage in self._stages.items()}
 
     def read(self) -> Reading:
         """How the run goes now."""
         with self._lock:
             now = time.monotonic()
-            recent = sum(now - moment < RATE_S for moment in self._times)
+            recent = sum(now - moment < RATE_S for moment in self._recent)
             age = now - self._last
             return Reading(
-                state="starting" if not self._frames else "lost" if age > LOST_S else "running",
+                state=self._state(age),
                 age_s=age,
                 uptime_s=now - self._began,
                 fps=recent / min(RATE_S, max(now - self._began, 1e-3)),
-                frames=self._frames,
-                faces=self._faces,
-                labels=dict(self._labels),
-                stages_ms={stage: 1000 * statistics.median(times.recent) for stage, times in self._stages.items()},
+                frames=self.frames,
+                faces=self.faces,
+                labels=dict(self.labels),
+                stages_ms={name: 1000 * statistics.median(stage.recent) for name, stage in self._stages.items()},
                 skipped=self._skipped(),
                 temperature_c=health.cpu_temperature_c(),
                 memory_mb=health.memory_mb(),
                 sinks=tuple(
                     SinkState(name=sink.name, dropped=sink.dropped, errors=sink.errors, trouble=sink.trouble)
-                    for sink in self._sinks
+                    for sink in self.sinks
                 ),
             )
+
+    def _state(self, age_s: float) -> str:
+        if self.paused():
+            return "paused"
+        return "starting" if not self.frames else "lost" if age_s > LOST_S else "running"
 
     def histograms(self) -> dict[str, tuple[list[int], float]]:
         """For each stage the counts by bucket and the sum in seconds, since the start."""
         with self._lock:
-            return {stage: (list(times.counts), times.sum_s) for stage, times in self._stages.items()}
+            return {name: (list(stage.counts), stage.sum_s) for name, stage in self._stages.items()}
 
-    def history(self) -> list[dict]:
-        """The last minutes, oldest first: `ago_s`, and `faces`: the mean number of faces with each label."""
+    def history(self, minutes: float = 5) -> list[dict]:
+        """The last minutes, oldest first: `ago_s`, and `faces`: the mean number of faces with each label.
+
+        In steps of FINE_S up to five minutes, of COARSE_S beyond.
+        """
         with self._lock:
-            current = int((time.monotonic() - self._began) / BIN_S)
-            return [
-                {"ago_s": (current - number) * BIN_S, "faces": {label: n / frames for label, n in seen.items()}}
-                for number, frames, seen in self._bins
-                if current - number < BINS
-            ]
-
-
-def in_url(host: str) -> str:
-    """A host as it stands in a URL: an IPv6 address in brackets."""
-    return f"[{host}]" if ":" in host else host
+            fine = 60 * minutes <= FINE_S * FINE_BINS
+            bins = (self._fine if fine else self._coarse).read(time.monotonic() - self._began)
+        return [one for one in bins if one["ago_s"] < 60 * minutes]

@@ -1,165 +1,171 @@
 """A page that shows what is seen, for boards without a display. Needs starlette and uvicorn (the extra `web`).
 
-A browser asks for one picture after the other and gets the newest each time, so a slow one gets fewer, and pictures
+A browser asks for one image after the other and gets the newest each time, so a slow one gets fewer, and images
 are encoded only while somebody looks.
 """
 
 import asyncio
+import csv
+import io
 import json
-import socket
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import cv2
-import uvicorn
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
+import numpy as np
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from edgefer.devices.outputs.auth import Gate, is_loopback, new_token
-from edgefer.devices.outputs.overlay import COLORS
-from edgefer.devices.outputs.sinks import Result, Sink, face_to_json
-from edgefer.devices.outputs.stats import Vitals, in_url
-from edgefer.errors import InputError, SourceError
+from edgefer.devices.outputs.auth import read_body
+from edgefer.devices.outputs.overlay import View, color_of
+from edgefer.devices.outputs.server import HttpServer
+from edgefer.devices.outputs.settings import LiveSettings
+from edgefer.devices.outputs.sink import Sink, cell
+from edgefer.devices.outputs.stats import RunStats
+from edgefer.errors import InputError
+from edgefer.records import Frame
+from edgefer.text import printable
 
 PAGE = Path(__file__).parent / "page"
-MOST_FPS = 15.0  # pictures encoded a second, however many look on
-MOST_WIDTH = 960
+MAX_FPS = 15.0  # images encoded a second, however many look on
+MAX_WIDTH = 960
 JPEG_QUALITY = 80
-WAIT_S = 2.0  # how long a browser waits for a newer picture before it is told that there is none
-VIEWERS = 64  # connections; more are turned away
-REQUEST_S = 10.0  # a connection that has asked for nothing by then is closed: it takes a viewer's place
-LEAST_TOKEN = 8
+WAIT_S = 2.0  # how long a browser waits for a newer image before it gets the answer that there is none
+STREAM_WAIT_S = 15.0  # the same of /stream.mjpg, which then ends
+MAX_STREAMS = 8
+MAX_MINUTES = 24 * 60
+BOUNDARY = "edgefer"
 
 
-class _Connection(H11Protocol):
-    """uvicorn's, which waits for a first request for ever."""
+@dataclass(frozen=True, kw_only=True)
+class PageOptions:
+    """What the page shows besides images. labels: in the network's order, which gives them their colours. about: short facts
+    by name. view: how frames are shown. settings: what may be changed, None for nothing."""
 
-    def connection_made(self, transport) -> None:
-        super().connection_made(transport)
-        self.loop.call_later(REQUEST_S, self._leave_if_silent)
-
-    def _leave_if_silent(self) -> None:
-        if self.cycle is None:
-            self.transport.close()
+    labels: tuple[str, ...] = ()
+    about: dict[str, str] = field(default_factory=dict)
+    view: View = field(default_factory=View)
+    settings: LiveSettings | None = None
 
 
 class WebPage(Sink):
-    """Serves the page until it is closed. `url` is where, with the token if it was made up here.
+    """Serves the page until it is closed; `url` is where.
 
-    host: off this machine's loopback a token is required; it is made up when none is given. port: 0 takes a free one.
-    labels: in the network's order, which gives them their colours. about: short facts to show, by name.
-    Raises SourceError when the address is taken.
+    token: required off this machine's loopback. Raises SourceError when the address is taken.
     """
 
     def __init__(
         self,
-        vitals: Vitals,
+        stats: RunStats,
         host: str,
         port: int,
+        options: PageOptions,
         *,
-        labels: tuple[str, ...],
-        about: dict[str, str],
         token: str = "",
-        say: Callable[[str], None] = lambda text: None,
+        log: Callable[[str], None] = lambda text: None,
     ):
-        if token and len(token) < LEAST_TOKEN:
-            raise InputError(f"A token needs {LEAST_TOKEN} characters or more, so that it cannot be guessed.")
-        loopback = is_loopback(host)
-        made_up = "" if token or loopback else new_token()
-        token = token or made_up
-        self._vitals, self._say = vitals, say
-        colors = dict(zip(labels, (COLORS[row % len(COLORS)] for row in range(len(labels))), strict=True))
-        self._about = about | {"colors": {label: f"#{r:02x}{g:02x}{b:02x}" for label, (b, g, r) in colors.items()}}
-        self._newest: tuple[int, Result | None] = (0, None)
-        self._picture: tuple[int, str, bytes] = (0, "", b"")  # number, its faces, JPEG
-        self._waiting, self._encoded_s, self._closing = 0, 0.0, False
-        try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            both = host == "::" and socket.has_dualstack_ipv6()  # the address that is printed is an IPv4 one
-            self._socket = socket.create_server((host, port), family=family, dualstack_ipv6=both)
-        except OSError as error:
-            raise SourceError(f"The page cannot be served at {host}:{port}: {error.strerror or error}.") from None
-        port = self._socket.getsockname()[1]
-        shown = in_url(host if not _is_any(host) else _own_address())
-        self.name = f"page {in_url(host)}:{port}"
-        self.url = f"http://{shown}:{port}/" + (f"?token={made_up}" if made_up else "")
-        gate = Middleware(Gate, token=token, cookie=f"edgefer-{port}", loopback_only=loopback)
+        self._stats, self._options = stats, options
+        colors = {label: "#{2:02x}{1:02x}{0:02x}".format(*color_of(label, options.labels)) for label in options.labels}
+        self._about = {name: printable(fact) for name, fact in options.about.items()} | {"colors": colors}
+        self._newest: tuple[int, Frame | None] = (0, None)
+        self._encoded: dict[bool, tuple[int, Frame | None, bytes]] = {}  # by annotated: number, frame, JPEG
+        self._waiting, self._streams, self._encoded_s = 0, 0, 0.0
         routes = [
             Route("/live", self._live),
             Route("/health", self._health),
+            Route("/settings", self._change, methods=["POST"]),
+            Route("/history.csv", self._history_csv),
+            Route("/snapshot.jpg", self._snapshot),
+            Route("/stream.mjpg", self._stream),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ]
-        config = uvicorn.Config(
-            Starlette(routes=routes, middleware=[gate]), log_config=None, log_level="critical", access_log=False,
-            lifespan="off", server_header=False, http=_Connection, limit_concurrency=VIEWERS, timeout_graceful_shutdown=1,
-        )  # fmt: skip
-        self._server = uvicorn.Server(config)
-        self._loop = asyncio.new_event_loop()
+        self._server = HttpServer(routes, host, port, name="page", token=token, log=log)
+        self.name, self.port, self.url = self._server.name, self._server.port, f"{self._server.address}/"
         self._news, self._encoding = asyncio.Event(), asyncio.Lock()
-        self._thread = threading.Thread(target=self._serve, name="edgefer-page", daemon=True)
-        self._thread.start()
+        self._server.start()
 
-    def _serve(self) -> None:
-        try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-                runner.run(self._server.serve(sockets=[self._socket]))
-        except Exception as error:  # the page is gone; the loop and the other sinks must outlive it
-            self.trouble = str(error) or type(error).__name__
-        if not self._closing:
-            self.errors += 1
-            self.trouble = self.trouble or "stopped"
-            self._say(f"The {self.name} has ended ({self.trouble}). The run goes on without it.")
+    @property
+    def trouble(self) -> str:  # type: ignore[override]
+        return self._server.trouble
 
-    def write(self, result: Result) -> None:
-        self._newest = (self._newest[0] + 1, result)
+    @property
+    def errors(self) -> int:  # type: ignore[override]
+        return self._server.errors
+
+    def write(self, frame: Frame) -> None:
+        self._newest = (self._newest[0] + 1, frame)
         if self._waiting:
-            self._wake_all()
+            self._server.call_soon(self._wake)
 
     def close(self) -> None:
-        self._closing = self._server.should_exit = True
-        self._wake_all()
-        self._thread.join(2)
-
-    def _wake_all(self) -> None:
-        """From any thread."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake)
+        self._server.closing = True
+        self._server.call_soon(self._wake)
+        self._server.close()
 
     def _wake(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
 
     async def _live(self, request: Request) -> Response:
-        """The newest picture as JPEG, its faces in a header; 204 when there is none but `after` within WAIT_S."""
+        """The newest image as JPEG, its faces in a header; 204 when there is none but `after` within WAIT_S."""
         try:
             after = int(request.query_params.get("after", 0))
         except ValueError:
-            return Response("after must be a number", 400)
-        if not await self._newer(after):
+            return PlainTextResponse("after must be a number", 400)
+        if not await self._newer(after, WAIT_S):
             return Response(status_code=204)
-        async with self._encoding:  # one at a time, shared by all who wait for it
-            if self._picture[0] <= after:
-                await asyncio.sleep(self._encoded_s + 1 / MOST_FPS - time.monotonic())
-                self._encoded_s = time.monotonic()
-                number, result = self._newest
-                assert result is not None
-                self._picture = number, _describe(number, result), await asyncio.to_thread(_encode, result)
-            _, faces, jpeg = self._picture
-        return Response(jpeg, media_type="image/jpeg", headers={"X-Edgefer": faces})
+        number, frame, jpeg = await self._jpeg(annotated=False, after=after)
+        return Response(jpeg, media_type="image/jpeg", headers={"X-Edgefer": _describe(number, frame)})
 
-    async def _newer(self, after: int) -> bool:
-        """Wait for another result than `after`, whose number may be higher: that of a run that has since begun anew."""
-        deadline = time.monotonic() + WAIT_S
+    async def _snapshot(self, request: Request) -> Response:
+        """The newest image, annotated unless ?plain=1 is asked for; 503 before the first."""
+        if not await self._newer(0, WAIT_S):
+            return PlainTextResponse("There is no picture yet.", 503, {"Retry-After": "2"})
+        _, _, jpeg = await self._jpeg(annotated=request.query_params.get("plain") != "1", after=0, newest=True)
+        return Response(jpeg, media_type="image/jpeg")
+
+    async def _stream(self, request: Request) -> Response:
+        """Motion JPEG, annotated, as Home Assistant's camera takes it."""
+        if self._streams >= MAX_STREAMS:
+            return PlainTextResponse("Too many watch the stream.", 503, {"Retry-After": "10"})
+        return StreamingResponse(self._parts(), media_type=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
+
+    async def _parts(self) -> AsyncIterator[bytes]:
+        self._streams += 1
+        number = 0
+        try:
+            while await self._newer(number, STREAM_WAIT_S):
+                number, _, jpeg = await self._jpeg(annotated=True, after=number)
+                head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                yield head.encode() + jpeg + b"\r\n"
+        finally:
+            self._streams -= 1
+
+    async def _jpeg(self, *, annotated: bool, after: int, newest: bool = False) -> tuple[int, Frame, bytes]:
+        """The newest image but `after`: its number, its frame, and it as JPEG. Encoded one at a time, and once for all who wait."""
+        async with self._encoding:
+            number, frame, jpeg = self._encoded.get(annotated, (0, None, b""))
+            if frame is None or number <= after or (newest and number != self._newest[0]):
+                await asyncio.sleep(self._encoded_s + 1 / MAX_FPS - time.monotonic())
+                self._encoded_s = time.monotonic()
+                number, frame = self._newest
+                assert frame is not None
+                view = self._options.view
+                jpeg = await asyncio.to_thread(_encode, view.annotated if annotated else view.plain, frame)
+                self._encoded[annotated] = number, frame, jpeg
+            return number, frame, jpeg
+
+    async def _newer(self, after: int, wait_s: float) -> bool:
+        """Wait for another frame than `after`, whose number may be higher: that of a run before this one."""
+        deadline = time.monotonic() + wait_s
         self._waiting += 1
         try:
-            while not self._closing and (left := deadline - time.monotonic()) > 0:
+            while not self._server.closing and (left := deadline - time.monotonic()) > 0:
                 news = self._news
                 if self._newest[0] not in (0, after):
                     return True
@@ -172,33 +178,54 @@ class WebPage(Sink):
             self._waiting -= 1
 
     async def _health(self, request: Request) -> Response:
-        reading = self._vitals.read().to_json()
-        return JSONResponse(reading | {"about": self._about, "history": self._vitals.history()})
+        reading = self._stats.read().to_json()
+        settings = self._options.settings
+        facts = {"about": self._about, "history": self._stats.history(_minutes(request)), "minutes": _minutes(request)}
+        return JSONResponse(reading | facts | {"settings": settings.to_json() if settings else None})
+
+    async def _change(self, request: Request) -> Response:
+        """Change settings: a JSON object of names and values. 400 with a sentence when one is wrong."""
+        settings = self._options.settings
+        if settings is None:
+            return JSONResponse({"error": "This run has no settings that can be changed."}, 404)
+        try:
+            settings.change(json.loads(await read_body(request)))
+        except InputError as error:
+            return JSONResponse({"error": str(error)}, 400)
+        except (ValueError, RecursionError):
+            return JSONResponse({"error": "Settings must be a short JSON object."}, 400)
+        return JSONResponse(settings.to_json())
+
+    async def _history_csv(self, request: Request) -> Response:
+        """The history as CSV: the time in UTC, and the mean number of faces with each label; ?minutes= as the page has it."""
+        out, now = io.StringIO(), datetime.now(UTC)
+        bins = self._stats.history(_minutes(request))
+        labels = list(dict.fromkeys((*self._options.labels, *(label for one in bins for label in one["faces"]))))
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["time", *(cell(label) for label in labels)])
+        for one in bins:
+            moment = (now - timedelta(seconds=one["ago_s"])).isoformat(timespec="seconds").replace("+00:00", "Z")
+            writer.writerow([moment, *(f"{one['faces'].get(label, 0):.3f}" for label in labels)])
+        headers = {"Content-Disposition": 'attachment; filename="edgefer-history.csv"'}
+        return Response(out.getvalue(), media_type="text/csv", headers=headers)
 
 
-def _encode(result: Result) -> bytes:
-    image = result.frame.image_bgr
-    if image.shape[1] > MOST_WIDTH:
-        size = MOST_WIDTH, round(image.shape[0] * MOST_WIDTH / image.shape[1])
+def _minutes(request: Request) -> float:
+    """How much of the history is asked for: 5 minutes unless ?minutes= says otherwise."""
+    text = request.query_params.get("minutes", "")
+    return min(MAX_MINUTES, max(1, int(text))) if text.isascii() and text.isdigit() and len(text) < 6 else 5
+
+
+def _encode(image_of: Callable[[Frame], np.ndarray], frame: Frame) -> bytes:
+    image = image_of(frame)
+    if image.shape[1] > MAX_WIDTH:
+        size = MAX_WIDTH, max(1, round(image.shape[0] * MAX_WIDTH / image.shape[1]))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
 
 
-def _describe(number: int, result: Result) -> str:
-    height, width = result.frame.image_bgr.shape[:2]
-    faces = [face_to_json(face) for face in result.faces]
+def _describe(number: int, frame: Frame) -> str:
+    """The faces as an HTTP header, and so in ASCII."""
+    height, width = frame.image_bgr.shape[:2]
+    faces = [face.to_dict() for face in frame.faces]
     return json.dumps({"number": number, "width": width, "height": height, "faces": faces}, separators=(",", ":"))
-
-
-def _is_any(host: str) -> bool:
-    return host in ("", "0.0.0.0", "::")
-
-
-def _own_address() -> str:
-    """This machine's address in its network; nothing is sent to find out."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # TEST-NET-1
-            return str(probe.getsockname()[0])
-        except OSError:
-            return socket.gethostname()

@@ -105,7 +105,7 @@ def run(
     from edgefer.devices import loop
     from edgefer.devices.board.boards import this_board
     from edgefer.devices.board.notify import Notifier
-    from edgefer.devices.faces.smoothing import PRESETS, Steadier
+    from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
     from edgefer.devices.faces.tracking import Tracker
     from edgefer.devices.guarded import GuardedClassifier, GuardedDetector
     from edgefer.devices.sources.cameras import open_camera, open_source, parse_size
@@ -178,7 +178,7 @@ def run(
         outputs = wanted.open(frames_in, opened.card, classifier.network.runtime, stop)
         console.say(f"{opened.card.name} on {classifier.network.runtime}, {device}; Ctrl-C ends.")
         tracker = Tracker(faces, target_fps=target_fps or (board.target_fps if frames_in.live else None))
-        steadier = Steadier(PRESETS[smooth], reject=reject)
+        smoother = LabelSmoother(PRESETS[smooth], reject=reject)
 
         def on_frame(laps: loop.Laps) -> None:
             notifier.frame(laps)
@@ -190,7 +190,7 @@ def run(
             tracker,
             classifier,
             outputs.sinks,
-            steadier=steadier,
+            smoother=smoother,
             frames=frames,
             stop=stop,
             on_frame=on_frame,

@@ -10,7 +10,6 @@ from edgefer.errors import InputError
 
 if TYPE_CHECKING:
     from edgefer.bundle import Bundle
-    from edgefer.checks import Check
 
 
 Runtimes = Annotated[
@@ -34,11 +33,12 @@ def verify(
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.checks import report
+    from edgefer.parity import check_bundle
 
     opened = Bundle.open(bundle_path(bundle))
     if certificate:
         _check_certificate(opened, certificate)
-    checks = _ask(opened, runtime or ["auto"])
+    checks = check_bundle(opened, runtime or ["auto"])
     if not as_json:
         console.show(f"Bundle {opened.hash}" + (f", as in {certificate}" if certificate else ""))
     report(str(opened.path), checks, as_json=as_json, bundle=opened.hash)
@@ -77,13 +77,14 @@ def parity(
     from edgefer.convert.certificate import COST_COLUMNS, WORTH_COLUMNS, Certificate, cost_row, worth_row
     from edgefer.convert.comparison import Budget, judge
     from edgefer.convert.prove import prove
+    from edgefer.parity import check_bundle
     from edgefer.runtimes import installed_runtimes
 
     opened = Bundle.open(bundle_path(bundle))
     dataset = training_data(opened, data, skip_bad)
     split = split or usual_split(opened.card, dataset)
     runtimes = runtime or installed_runtimes()
-    checks = _ask(opened, runtimes)
+    checks = check_bundle(opened, runtimes)
     proof = prove(opened, dataset, split, runtimes=runtimes, reference_kernels=report is not None, track=console.track)
     budget = Budget(max_drop=max_drop, min_agreement=min_agreement)
     checks += [judge(comparison, budget) for comparison in proof.cost]
@@ -133,17 +134,3 @@ def _check_certificate(opened: "Bundle", file: Path) -> None:
         )
     if not passed:
         raise BundleError(f"{file} is about this bundle, and says that it did not pass.")
-
-
-def _ask(opened: "Bundle", runtimes: list[str]) -> "list[Check]":
-    """Questions 1 and 3 on each runtime, where question 1 is the same for all of them, and the weights of int8."""
-    from edgefer.parity import check_answers, check_pixels
-    from edgefer.tflite.weights import check_weights
-    from edgefer.vectors import Vectors
-
-    vectors = Vectors.load(opened)
-    checks = check_pixels(opened, vectors)
-    for runtime in runtimes:
-        checks += check_answers(opened, vectors, runtime=runtime)
-    weights = check_weights(opened)
-    return checks + ([weights] if weights else [])

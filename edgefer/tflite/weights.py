@@ -1,69 +1,147 @@
-"""Are int8.tflite's weights those of float32.tflite? Answered from the two files alone, without running them.
+"""Are int8.tflite's constants those of float32.tflite, rounded? Answered from the two files alone, without running them.
 
-It catches what stored answers cannot, a single changed weight, which moves them by less than two runtimes differ.
+It catches what stored answers cannot, a single changed weight, which moves them by less than two runtimes differ. What
+cannot be compared is a check of its own that says so.
 """
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from edgefer.bundle import Bundle
-from edgefer.checks import Check, status_if
+from edgefer.checks import Check, Status
 from edgefer.errors import BundleError
 from edgefer.tflite.flatbuffer import Operator, Tensor, read_model
 
+SUBJECT = "int8's weights against float32's"
 HALF = 0.5 + 1e-3  # of a step: what rounding may move a weight by, and a little for the division's own rounding,
-FLOAT = 1e-6  # which grows with a bias of millions of steps
-DTYPES = {"FLOAT32": "<f4", "INT8": "i1", "INT32": "<i4"}
+FLOAT = 3e-7  # which grows with a bias of millions of steps
+SAME_SCALE = 1e-4  # of the scale, relative
+DTYPES = {"FLOAT32": "<f4", "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8"}
+ENDS = ("QUANTIZE", "DEQUANTIZE")  # what only a quantized network has
+MAX_NAMED = 4
+AGAIN = "convert the trained bundle again"
 
 
-def check_weights(bundle: Bundle) -> Check | None:
-    """Every weight and bias of int8 against float32's, within half a step of its scale.
+def check_weights(bundle: Bundle) -> list[Check]:
+    """Question 2 for every constant of int8, weights, biases and others, against float32's within half a step of its scale."""
+    if not bundle.has("int8"):
+        return []
+    if not bundle.has("float32"):
+        detail = "the bundle has no float32.tflite to compare them with"
+        return [Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=AGAIN)]
+    before, after = (_operators(bundle, variant) for variant in ("float32", "int8"))
+    rest: list[Check] = []
+    if _names(before) != _names(after):
+        before, after = _weighted(before), _weighted(after)
+        if _names(before) != _names(after):
+            detail = f"the two are built differently: {_difference(before, after)}"
+            return [Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=AGAIN)]
+        detail = "their operators differ beside the convolutions and dense layers"
+        rest = [Check(question=2, subject="int8's other constants", status=Status.NOT_CHECKED, detail=detail)]
+    return [_compare(bundle, before, after), *rest]
 
-    None where there is nothing to compare: a form is missing, the two are built differently, or the int8 network was
-    trained on, so that many of its layers differ. A fault in many layers at once is for the stored answers to find.
-    """
-    if not (bundle.has("float32") and bundle.has("int8")):
-        return None
-    before, after = (_layers(bundle, variant) for variant in ("float32", "int8"))
-    if [op.name for op in before] != [op.name for op in after]:
-        return None
+
+def _compare(bundle: Bundle, before: list[Operator], after: list[Operator]) -> Check:
     wrong: list[str] = []
-    same = total = 0
-    for number, (old, new) in enumerate(zip(before, after, strict=True)):
-        for what, floats, quanta in zip(("weights", "biases"), old.inputs[1:3], new.inputs[1:3], strict=False):
-            if floats.shape != quanta.shape or not quanta.steps or not floats.constant:
-                return None
+    total = number = own_scales = 0
+    for old, new in zip(before, after, strict=True):
+        number += any(tensor.constant and tensor.dtype == "FLOAT32" for tensor in old.inputs)
+        for place, floats in enumerate(old.inputs):
+            quanta = new.inputs[place] if place < len(new.inputs) else None
             try:
-                values = _values(quanta)
-                off = np.abs(_values(floats) / _steps(quanta) - values)
+                many = _differing(floats, quanta)
             except (KeyError, ValueError) as error:
                 raise BundleError(
-                    f"{bundle.path}: {new.name} {number + 1} is damaged ({error}): copy the bundle again."
+                    f"{bundle.path}: {new.name} {number} is damaged ({error}): copy the bundle again."
                 ) from None
-            many = int((~(off <= HALF + FLOAT * np.abs(values))).sum())  # a NaN counts
-            total += off.size
-            same += not many
+            if many is None:
+                continue
+            total += math.prod(floats.shape)
             if many:
-                wrong.append(f"{many} {what} of {old.name} {number + 1}")
-    if len(wrong) > max(1, same // 10):
-        return None
-    detail = f"all {total:,} are float32's, rounded"
-    if wrong:
-        detail = f"{', '.join(wrong)} are not float32's, rounded: int8.tflite was changed or damaged after conversion"
-    return Check(question=2, subject="int8's weights against float32's", status=status_if(not wrong), detail=detail)
+                what = {1: "weights", 2: "biases"}.get(place, "constants")
+                wrong.append(f"{many} {what} of {old.name} {number}")
+        own_scales += _quantized_from(old, new)
+    if not total:
+        detail = "the two networks hold no constants to compare"
+        return Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail)
+    if not wrong:
+        return Check(question=2, subject=SUBJECT, status=Status.PASS, detail=f"all {total:,} are float32's, rounded")
+    named = ", ".join(wrong[:MAX_NAMED]) + (f" and of {len(wrong) - MAX_NAMED} more" if len(wrong) > MAX_NAMED else "")
+    if 2 * own_scales < len(_weighted(before)):
+        detail = f"{named} are not float32's, rounded, and the scales are not those of its weights: int8 was trained with rounding, or is another network"
+        return Check(question=2, subject=SUBJECT, status=Status.DOUBTFUL, detail=detail, examples=tuple(wrong))
+    detail = f"{named} are not float32's, rounded: one of the two files was changed or damaged after conversion"
+    return Check(question=2, subject=SUBJECT, status=Status.FAIL, detail=detail, fix=AGAIN, examples=tuple(wrong))
 
 
-def _layers(bundle: Bundle, variant: str) -> list[Operator]:
-    """The operators with weights, in the order of execution."""
+def _differing(floats: Tensor, quanta: Tensor | None) -> int | None:
+    """How many entries of a constant differ from float32's by more than rounding; None where float32 has no constant.
+
+    Raises KeyError for a type that is not known, ValueError for data that do not fit their shape.
+    """
+    if not floats.constant:
+        return None if quanta is None or not quanta.constant else math.prod(quanta.shape)
+    values = _values(floats)
+    if quanta is None or not quanta.constant:  # a bias of zeros is left out
+        return int((values != 0).sum())
+    if floats.dtype != "FLOAT32":  # a shape or axes
+        return int(not np.array_equal(values, _values(quanta)))
+    if floats.shape != quanta.shape or not quanta.steps:
+        return values.size
+    whole = _values(quanta)
+    zero = np.array(quanta.zeros or (0,), np.float64)
+    with np.errstate(all="ignore"):
+        off = np.abs(values / _along(quanta, np.array(quanta.steps)) + _along(quanta, zero) - whole)
+    return int((~(off <= HALF + FLOAT * np.abs(whole))).sum())  # a NaN counts
+
+
+def _quantized_from(old: Operator, new: Operator) -> bool:
+    """Whether an operator's weights have the scales that quantization after training gives to float32's: a 127th of the
+    largest magnitude. In most channels, since a changed weight changes one."""
+    if old not in _weighted([old]) or new.inputs[1].dtype != "INT8" or not new.inputs[1].steps:
+        return False
+    quanta, magnitudes = new.inputs[1], np.abs(_values(old.inputs[1]))
+    if len(quanta.steps) == 1:
+        largest = magnitudes.max(keepdims=True).reshape(1)
+    else:
+        others = tuple(axis for axis in range(magnitudes.ndim) if axis != quanta.axis)
+        largest = magnitudes.max(axis=others)
+    with np.errstate(all="ignore"):
+        ratios = np.array(quanta.steps) * 127 / largest
+    same = np.abs(ratios[largest > 0] - 1) <= SAME_SCALE
+    return 2 * int(same.sum()) >= len(same)
+
+
+def _operators(bundle: Bundle, variant: str) -> list[Operator]:
     model = read_model(bundle.read(variant), str(bundle.file(variant)))
-    return [op for op in model.operators if len(op.inputs) > 1 and op.name.endswith(("CONV_2D", "FULLY_CONNECTED"))]
+    return [operator for operator in model.operators if operator.name not in ENDS]
+
+
+def _weighted(operators: Sequence[Operator]) -> list[Operator]:
+    """Convolutions and dense layers, in the order of execution."""
+    return [op for op in operators if len(op.inputs) > 1 and op.name.endswith(("CONV_2D", "FULLY_CONNECTED"))]
+
+
+def _names(operators: Sequence[Operator]) -> list[str]:
+    return [operator.name for operator in operators]
+
+
+def _difference(before: list[Operator], after: list[Operator]) -> str:
+    """The first place where two lists of operators differ."""
+    pairs = zip(_names(before), _names(after), strict=False)
+    place = next((place for place, (old, new) in enumerate(pairs) if old != new), min(len(before), len(after)))
+    first, second = (_names(some)[place] if place < len(some) else "nothing" for some in (before, after))
+    return f"layer {place + 1} is {first} in float32, {second} in int8"
 
 
 def _values(tensor: Tensor) -> np.ndarray:
     return np.frombuffer(tensor.data, DTYPES[tensor.dtype]).reshape(tensor.shape).astype(np.float64)
 
 
-def _steps(tensor: Tensor) -> np.ndarray:
-    """The tensor's scales, in a shape that divides it."""
-    if len(tensor.steps) == 1:
-        return np.array(tensor.steps)
-    return np.array(tensor.steps).reshape([-1 if axis == tensor.axis else 1 for axis in range(len(tensor.shape))])
+def _along(tensor: Tensor, numbers: np.ndarray) -> np.ndarray:
+    """Scales or zero points in a shape that works on the tensor; ValueError where they do not fit it."""
+    if len(numbers) == 1:
+        return numbers
+    return numbers.reshape([-1 if axis == tensor.axis else 1 for axis in range(len(tensor.shape))])

@@ -14,10 +14,11 @@ import numpy as np
 
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.card import CropSpec, InputSpec
-from edgefer.devices.faces.detectors import Found, HaarDetector
+from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.devices.faces.yunet import YuNetDetector
 from edgefer.interpreter import Classifier
 from edgefer.preprocess import face_pixels
+from edgefer.records import Detection
 from edgefer.train.data.dataset import Split, cache_folder, load_dataset, stratified_rows
 from edgefer.train.framing import Box, measure_crop, relation, scene_of
 
@@ -51,11 +52,11 @@ def sensitivity(scenes: list, labels: np.ndarray, spec: InputSpec, judge: Judge)
         yield f"| {name} | " + " | ".join(cells) + " |"
 
 
-def face_in(found: list[Found], frame_xyxy: Box) -> Found | None:
+def face_in(found: list[Detection], frame_xyxy: Box) -> Detection | None:
     """The largest face whose centre lies in the frame."""
     left, top, right, bottom = frame_xyxy
 
-    def inside(face: Found) -> bool:
+    def inside(face: Detection) -> bool:
         x0, y0, x1, y1 = face.box_xyxy
         return left < (x0 + x1) / 2 < right and top < (y0 + y1) / 2 < bottom
 

@@ -15,8 +15,8 @@ import numpy as np
 from edgefer import drawn
 from edgefer.bundle import Bundle
 from edgefer.devices.faces.detectors import HaarDetector
-from edgefer.devices.faces.quality import what_is_wrong
-from edgefer.devices.faces.smoothing import PRESETS, Steadier
+from edgefer.devices.faces.quality import quality_fault
+from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
 from edgefer.devices.faces.tracking import Tracker
 from edgefer.interpreter import Classifier
 from edgefer.preprocess import face_pixels
@@ -32,7 +32,7 @@ def scenes(seconds: float, fps: float, size: tuple[int, int]) -> list[tuple]:
 
 
 def answers(classifier: Classifier, drawn_scenes: list[tuple], gain: float, noise: float) -> list[tuple]:
-    """(time, track, prediction of this frame alone, what is wrong, true label, seconds since that began) of each face.
+    """(time, track, scores of this frame alone, what is wrong, true label, seconds since that began) of each face.
 
     Faces are found before the noise is added: a detector that loses them would leave nothing to be measured.
     """
@@ -51,20 +51,19 @@ def answers(classifier: Classifier, drawn_scenes: list[tuple], gain: float, nois
             if here:
                 label, since_s = began[here[0].person]
                 pixels = face_pixels(image_bgr, face.box_xyxy, crop, spec)
-                (prediction,) = classifier.predict(pixels[None])
-                rows.append(
-                    (frame.time_s, face.track, prediction, what_is_wrong(face, pixels), label, frame.time_s - since_s)
-                )
+                scores = dict(zip(classifier.card.labels, classifier.predict(pixels[None])[0].tolist(), strict=True))
+                rows.append((frame.time_s, face.id, scores, quality_fault(face, pixels), label, frame.time_s - since_s))
     return rows
 
 
 def figures(rows: list[tuple], preset: str, reject: float, fps: float) -> tuple[float, np.ndarray, float, float, float]:
     """Label changes a second on a steady face; seconds to each true change's first right label (infinite if never);
     shares of frames: right, unsure, and wrong."""
-    steadier = Steadier(PRESETS[preset], reject=reject)
+    smoother = LabelSmoother(PRESETS[preset], reject=reject)
     shown = defaultdict(list)
-    for time_s, track, prediction, wrong, truth, since_s in rows:
-        label = steadier.settle(track, time_s, prediction, wrong).label
+    for time_s, track, scores, fault, truth, since_s in rows:
+        shown_scores, unsure = smoother.settle(track, time_s, scores, fault)
+        label = UNSURE if unsure else max(shown_scores, key=shown_scores.__getitem__)
         shown[track].append((time_s, label, truth, since_s))
     changes = steady = 0
     late = []

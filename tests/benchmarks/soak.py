@@ -27,7 +27,7 @@ from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.devices import loop
 from edgefer.devices.board.selftest import network_content
 from edgefer.devices.faces.detectors import HaarDetector
-from edgefer.devices.faces.smoothing import PRESETS, Steadier
+from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
 from edgefer.devices.faces.tracking import Pace, Tracker
 from edgefer.devices.outputs.sinks import JsonLines
 from edgefer.devices.sources.cameras import open_source
@@ -107,7 +107,7 @@ def soak_frames(count: int, real: bool) -> bool:
         file = video(Path(folder) / "faces.mp4", 10, (160, 120))
         summary = loop.run(
             over_and_over(file, count), Tracker(HaarDetector(width=160)), classifier, [JsonLines(lines)],  # type: ignore[arg-type]
-            steadier=Steadier(PRESETS["responsive"], reject=0.45), frames=count, on_frame=on_frame,
+            smoother=LabelSmoother(PRESETS["responsive"], reject=0.45), frames=count, on_frame=on_frame,
         )  # fmt: skip
     warm = [megabytes for done, megabytes in rows if done >= count // 10]
     growth = max(warm) - warm[0]

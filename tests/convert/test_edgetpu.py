@@ -349,7 +349,7 @@ def test_a_library_that_is_no_delegate(compiled):
 
 def test_the_cpu_needs_none_of_it(source):
     picture = np.zeros((1, *SPEC.shape), np.uint8)
-    assert Classifier.load(source, device="cpu").predict(picture)[0].label in EXPRESSIONS
+    assert Classifier.load(source, device="cpu").predict(picture).shape == (1, len(EXPRESSIONS))
 
 
 def test_run_names_the_fault(source, compiled, library, tmp_path):

@@ -25,19 +25,14 @@ def test_int8_and_float_networks_agree_on_drawn_faces(converted):
         classifier = Classifier.load(converted, variant=variant)
         assert classifier.network.quantized == (variant == "int8")
         answers[variant] = classifier.predict(pixels)
-        for answer in answers[variant]:
-            assert sum(answer.scores.values()) == pytest.approx(1)
-            assert answer.score == max(answer.scores.values()) == answer.scores[answer.label]
-        right = [
-            answer.label == drawn.EXPRESSIONS[label] for answer, label in zip(answers[variant], labels, strict=True)
-        ]
-        assert np.mean(right) > 0.85
-    same = [a.label == b.label for a, b in zip(answers["int8"], answers["float32"], strict=True)]
-    assert np.mean(same) > 0.95
+        assert answers[variant].shape == (len(labels), len(drawn.EXPRESSIONS))
+        assert answers[variant].sum(axis=1) == pytest.approx(1)
+        assert np.mean(answers[variant].argmax(axis=1) == labels) > 0.85
+    assert np.mean(answers["int8"].argmax(axis=1) == answers["float32"].argmax(axis=1)) > 0.95
 
 
 def test_no_faces_no_answers(converted):
-    assert Classifier.load(converted).predict(np.empty((0, 48, 48, 1), np.uint8)) == []
+    assert Classifier.load(converted).predict(np.empty((0, 48, 48, 1), np.uint8)).shape == (0, 7)
 
 
 def test_temperature_softens_but_does_not_change_the_choice():

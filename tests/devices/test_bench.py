@@ -10,9 +10,10 @@ from edgefer.bundle import write_bundle
 from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.devices import bench, loop
 from edgefer.devices.board.selftest import network_content
-from edgefer.devices.faces.detectors import Found, HaarDetector
+from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.errors import InputError
 from edgefer.interpreter import Classifier
+from edgefer.records import Detection
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ class Slow:
 
     def find(self, image_bgr):
         bench.time.sleep(0.02)
-        return [Found(box_xyxy=(10, 10, 60, 60))]
+        return [Detection(box_xyxy=(10, 10, 60, 60))]
 
 
 def test_time_is_laid_to_the_stage_that_took_it(tiny, tmp_path):

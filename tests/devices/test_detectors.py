@@ -15,10 +15,12 @@ from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.card import CropSpec, InputSpec
 from edgefer.commands.inputs import open_detector
-from edgefer.devices.faces.detectors import Found, HaarDetector, yunet
+from edgefer.devices.faces import yunet
+from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.devices.faces.yunet import YuNetDetector, fetch_yunet
 from edgefer.errors import EdgeferError, InputError, SourceError
 from edgefer.preprocess import crop_square, face_pixels
+from edgefer.records import Detection
 
 RNG = np.random.default_rng(0)
 BOX = (60, 40, 140, 120)
@@ -51,14 +53,14 @@ def test_a_quarter_turn_is_exact():
 
 @pytest.mark.parametrize("roll_deg", [-30, -12, 12, 30])
 def test_a_rolled_face_comes_out_as_the_level_one(roll_deg):
-    """The eyes' roll, as Found tells it, undoes the roll of a picture."""
+    """The eyes' roll, as Detection tells it, undoes the roll of a picture."""
     face, _ = drawn.draw_face(drawn.Person.random(np.random.default_rng(1)), "neutral", np.random.default_rng(2))
     level = cv2.copyMakeBorder(face, 64, 64, 64, 64, cv2.BORDER_CONSTANT, value=(90, 90, 90))
     middle = (level.shape[0] - 1) / 2
     turn = cv2.getRotationMatrix2D((middle, middle), -roll_deg, 1)  # positive is clockwise here, not in OpenCV
     rolled = cv2.warpAffine(level, turn, level.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
     eyes = np.array([[middle - 27, middle - 14, 1], [middle + 27, middle - 14, 1]]) @ turn.T
-    found = Found(box_xyxy=(80, 80, 240, 240), eyes_xy=(tuple(eyes[0]), tuple(eyes[1])))
+    found = Detection(box_xyxy=(80, 80, 240, 240), eyes_xy=(tuple(eyes[0]), tuple(eyes[1])))
     assert found.roll_deg == pytest.approx(roll_deg)
     spec = InputSpec(height=48, width=48)
     wanted = face_pixels(level, found.box_xyxy, CropSpec(), spec).astype(int)
@@ -68,12 +70,12 @@ def test_a_rolled_face_comes_out_as_the_level_one(roll_deg):
 
 
 def test_roll_and_turn_of_a_face():
-    assert Found(box_xyxy=BOX).roll_deg is None and Found(box_xyxy=BOX).turn is None
-    tilted = Found(
+    assert Detection(box_xyxy=BOX).roll_deg is None and Detection(box_xyxy=BOX).turn is None
+    tilted = Detection(
         box_xyxy=BOX, eyes_xy=((0, 0), (30, 30)), nose_xy=(0, 30)
     )  # the nose straight below the eyes' middle
     assert tilted.roll_deg == pytest.approx(45) and tilted.turn == pytest.approx(0)
-    aside = Found(box_xyxy=BOX, eyes_xy=((0, 0), (40, 0)), nose_xy=(36, 25))
+    aside = Detection(box_xyxy=BOX, eyes_xy=((0, 0), (40, 0)), nose_xy=(36, 25))
     assert aside.turn == pytest.approx(0.4)
     moved = aside.moved(3, -2)
     assert moved.box_xyxy == (63, 38, 143, 118) and moved.eyes_xy == ((3, -2), (43, -2)) and moved.nose_xy == (39, 23)

@@ -273,7 +273,9 @@ def run_doctor(code, *arguments):
 def test_the_command_exits_1_when_something_fails_even_without_opencv():
     """A broken OpenCV is what the doctor is asked about, so it must not need one."""
     block = "sys.modules['cv2'] = None; sys.modules['numpy'] = None"
-    done = run_doctor(f"{block}; from edgefer.devices import doctor; doctor.check_python.__defaults__ = ((3, 9, 2),)")
+    done = run_doctor(
+        f"{block}; from edgefer.devices.board import doctor; doctor.check_python.__defaults__ = ((3, 9, 2),)"
+    )
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert "FAIL" in done.stdout and "python: python3.11 -m venv" in done.stdout
 

@@ -22,10 +22,10 @@ class Slow(Sink):
         self.every_frame, self.seen, self.ended = every_frame, [], False
         self.go, self.taking = threading.Event(), threading.Event()
 
-    def write(self, result):
+    def write(self, frame):
         self.taking.set()
         assert self.go.wait(20)
-        self.seen.append(result.frame.index)
+        self.seen.append(frame.index)
 
     def close(self):
         self.ended = True
@@ -38,21 +38,21 @@ class Dead(Sink):
     def __init__(self, error):
         self.error, self.ended = error, False
 
-    def write(self, result):
+    def write(self, frame):
         raise self.error
 
     def close(self):
         self.ended = True
 
 
-def test_a_slow_live_sink_gets_the_newest_and_holds_nobody_up(result):
+def test_a_slow_live_sink_gets_the_newest_and_holds_nobody_up(make_frame):
     sink = Slow()
     feed = Feed(sink, depth=3)
-    feed.write(result(0))
+    feed.write(make_frame(0))
     assert sink.taking.wait(5)
     began = time.monotonic()
     for number in range(1, 100):
-        feed.write(result(number))
+        feed.write(make_frame(number))
     assert time.monotonic() - began < 1
     sink.go.set()
     feed.close()
@@ -60,10 +60,10 @@ def test_a_slow_live_sink_gets_the_newest_and_holds_nobody_up(result):
     assert feed.dropped == 96
 
 
-def test_a_file_from_a_file_gets_every_frame(result):
+def test_a_file_from_a_file_gets_every_frame(make_frame):
     sink, said = Slow(every_frame=True), []
     feed = Feed(sink, wait=True, say=said.append, depth=3)
-    writer = threading.Thread(target=lambda: [feed.write(result(number)) for number in range(50)])
+    writer = threading.Thread(target=lambda: [feed.write(make_frame(number)) for number in range(50)])
     writer.start()
     assert sink.taking.wait(5)
     writer.join(0.1)
@@ -74,13 +74,13 @@ def test_a_file_from_a_file_gets_every_frame(result):
     assert sink.seen == list(range(50)) and feed.dropped == 0 and not said
 
 
-def test_a_stop_is_not_held_up_by_a_sink_that_hangs(result):
+def test_a_stop_is_not_held_up_by_a_sink_that_hangs(make_frame):
     sink, stop, said = Slow(every_frame=True), threading.Event(), []
     feed = Feed(sink, wait=True, stop=stop, say=said.append, depth=2)
     threading.Timer(0.2, stop.set).start()
     began = time.monotonic()
     for number in range(6):
-        feed.write(result(number))
+        feed.write(make_frame(number))
     assert time.monotonic() - began < 5
     sink.go.set()
     feed.close()
@@ -88,13 +88,13 @@ def test_a_stop_is_not_held_up_by_a_sink_that_hangs(result):
     assert said == ["slow was too slow and lacks 3 frames."]
 
 
-def test_a_file_from_a_camera_says_what_it_lacks(result):
+def test_a_file_from_a_camera_says_what_it_lacks(make_frame):
     sink, said = Slow(every_frame=True), []
     feed = Feed(sink, say=said.append, depth=1)
-    feed.write(result(0))
+    feed.write(make_frame(0))
     assert sink.taking.wait(5)
     for number in range(1, 4):
-        feed.write(result(number))
+        feed.write(make_frame(number))
     sink.go.set()
     feed.close()
     assert said == ["slow was too slow and lacks 2 frames."]
@@ -108,21 +108,21 @@ def test_a_file_from_a_camera_says_what_it_lacks(result):
         (KeyError(), "KeyError"),
     ],
 )
-def test_a_dead_sink_is_said_once_and_the_run_goes_on(result, error, why):
+def test_a_dead_sink_is_said_once_and_the_run_goes_on(make_frame, error, why):
     sink, said = Dead(error), []
     feed = Feed(sink, wait=True, say=said.append, depth=1)
     for number in range(20):
-        feed.write(result(number))
+        feed.write(make_frame(number))
     feed.close()
     assert said == [f"out.csv has ended: {why}. The run goes on without it."]
     assert feed.trouble == why and feed.errors == 1 and sink.ended
 
 
-def test_a_hung_sink_is_left_behind_at_the_end(result, monkeypatch):
+def test_a_hung_sink_is_left_behind_at_the_end(make_frame, monkeypatch):
     monkeypatch.setattr(feeds, "CLOSE_S", 0.1)
     sink, said = Slow(every_frame=True), []
     feed = Feed(sink, say=said.append)
-    feed.write(result(0))
+    feed.write(make_frame(0))
     began = time.monotonic()
     feed.close()
     assert time.monotonic() - began < 2 and said == ["slow: it did not take its last results: they are lost."]
@@ -130,13 +130,13 @@ def test_a_hung_sink_is_left_behind_at_the_end(result, monkeypatch):
     sink.go.set()
 
 
-def test_a_run_ends_when_the_last_reader_of_its_output_has_gone(result):
+def test_a_run_ends_when_the_last_reader_of_its_output_has_gone(make_frame):
     read, write = os.pipe()
     os.close(read)
     said = []
     with contextlib.suppress(BrokenPipeError), os.fdopen(write, "w") as out:
         feed = Feed(JsonLines(out), say=said.append)
-        feed.write(result(0))
+        feed.write(make_frame(0))
         feed.close()
         assert feed.closed and isinstance(feed.error, BrokenPipeError) and not said
         assert loop._ended([feed]) and not loop._ended([feed, Dead(ValueError())]) and not loop._ended([])

@@ -20,7 +20,7 @@ from edgefer.devices.outputs.sinks import Sink
 from edgefer.devices.sources.cameras import open_source
 from edgefer.errors import SourceError
 from edgefer.interpreter import Classifier
-from edgefer.records import Face, Frame, Prediction
+from edgefer.records import Face, Frame
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_sinks_are_closed_when_the_loop_fails(converted):
     class Broken(Sink):
         ended = False
 
-        def write(self, result):
+        def write(self, frame):
             raise SourceError("full")
 
         def close(self):
@@ -158,8 +158,7 @@ def test_sinks_are_closed_when_the_loop_fails(converted):
 def test_overlay_draws_within_the_frame_and_leaves_the_original():
     image = np.zeros((120, 160, 3), np.uint8)
     scores = dict.fromkeys(drawn.EXPRESSIONS, 0.05) | {"happy": 0.7}
-    prediction = Prediction(label="happy", score=0.7, scores=scores)
-    corner = [Face(box_xyxy=box, prediction=prediction) for box in ((-20, -10, 60, 70), (120, 80, 200, 160))]
+    corner = [Face(box_xyxy=box, scores=scores) for box in ((-20, -10, 60, 70), (120, 80, 200, 160))]
     drawn_on = draw(image, corner)
     assert not image.any() and drawn_on.any()
     assert draw(image, []).any() == np.False_

@@ -122,25 +122,25 @@ def test_no_mqtt_address(url):
     assert "secret" not in str(refused.value)
 
 
-def test_news_is_another_face_or_label_or_a_score_that_moved(result):
-    calm = mqtt.state_of(result(0, "happy", "sad"))
+def test_news_is_another_face_or_label_or_a_score_that_moved(make_frame):
+    calm = mqtt.state_of(make_frame(0, "happy", "sad"))
     assert calm["count"] == 2 and calm["label"] == "happy" and calm["score"] == 0.8
-    assert not mqtt.news(calm, mqtt.state_of(result(1, "happy", "sad")))
-    assert not mqtt.news(calm, mqtt.state_of(result(1, "happy", "sad", score=0.83)))
+    assert not mqtt.news(calm, mqtt.state_of(make_frame(1, "happy", "sad")))
+    assert not mqtt.news(calm, mqtt.state_of(make_frame(1, "happy", "sad", score=0.83)))
     for other in [("happy",), ("sad", "happy"), ("happy", ("unsure", "dark")), ()]:
-        assert mqtt.news(calm, mqtt.state_of(result(1, *other)))
-    assert mqtt.news(calm, mqtt.state_of(result(1, "happy", "sad", score=0.7)))
+        assert mqtt.news(calm, mqtt.state_of(make_frame(1, *other)))
+    assert mqtt.news(calm, mqtt.state_of(make_frame(1, "happy", "sad", score=0.7)))
     assert mqtt.news(None, calm)
-    assert mqtt.state_of(result(0)) == {"count": 0, "label": "none", "score": 0.0, "faces": []}
+    assert mqtt.state_of(make_frame(0)) == {"count": 0, "label": "none", "score": 0.0, "faces": []}
 
 
 @pytest.mark.mosquitto
-def test_what_is_told(broker, sinks, result):
+def test_what_is_told(broker, sinks, make_frame):
     listener = Listener(broker.port)
     sink = sinks(broker.port, rate=1000)
     assert listener.next("home/desk/availability") == "online"
     wait_for(lambda: sink._connected)
-    sink.write(result(0, "happy", ("unsure", "dark")))
+    sink.write(make_frame(0, "happy", ("unsure", "dark")))
     state = json.loads(listener.next("home/desk/state"))
     assert state == {
         "count": 2,
@@ -162,16 +162,16 @@ def test_what_is_told(broker, sinks, result):
 
 
 @pytest.mark.mosquitto
-def test_only_changes_are_told_and_not_too_often(broker, sinks, result):
+def test_only_changes_are_told_and_not_too_often(broker, sinks, make_frame):
     listener = Listener(broker.port)
     sink = sinks(broker.port, rate=5)
     wait_for(lambda: sink._connected)
     began, number = time.monotonic(), 0
     while time.monotonic() - began < 1:  # a face that flickers, and then a face that does not
-        sink.write(result(number, ("happy", "sad")[number % 2]))
+        sink.write(make_frame(number, ("happy", "sad")[number % 2]))
         number += 1
         time.sleep(0.005)
-    sink.write(result(0, "neutral"))
+    sink.write(make_frame(0, "neutral"))
     sink.close()
     states = [json.loads(listener.next("home/desk/state"))["label"]]
     while states[-1] != "neutral":  # what was held back is told at the end
@@ -181,7 +181,7 @@ def test_only_changes_are_told_and_not_too_often(broker, sinks, result):
 
 
 @pytest.mark.mosquitto
-def test_a_broker_may_go_and_come_back(broker, sinks, result, monkeypatch):
+def test_a_broker_may_go_and_come_back(broker, sinks, make_frame, monkeypatch):
     said = []
     sink = sinks(broker.port, rate=1000, say=said.append)
     feed = Feed(sink)
@@ -189,20 +189,20 @@ def test_a_broker_may_go_and_come_back(broker, sinks, result, monkeypatch):
     broker.stop()
     wait_for(lambda: sink.trouble)
     for number in range(50):
-        feed.write(result(number, "happy"))
+        feed.write(make_frame(number, "happy"))
     broker.start()
     listener = Listener(broker.port)
     wait_for(lambda: sink._connected)
-    feed.write(result(99, "sad"))
+    feed.write(make_frame(99, "sad"))
     assert json.loads(listener.next("home/desk/state"))["label"] == "sad" and sink.trouble
     monkeypatch.setattr(mqtt, "LASTING_S", 0)
-    feed.write(result(100, "sad"))
+    feed.write(make_frame(100, "sad"))
     wait_for(lambda: not sink.trouble)
     assert sink.errors == 1 and len(said) == 2 and "trying again" in said[0] and "connected again" in said[1]
     listener.close()
 
 
-def test_a_broker_that_ends_every_connection_is_asked_less_and_less_often(monkeypatch, result):
+def test_a_broker_that_ends_every_connection_is_asked_less_and_less_often(monkeypatch, make_frame):
     """As some do with who writes to a topic that is not theirs."""
     monkeypatch.setattr(mqtt, "RETRY_S", (0.1, 60))
     said, met = [], []
@@ -233,7 +233,7 @@ def test_a_broker_that_ends_every_connection_is_asked_less_and_less_often(monkey
 
 
 @pytest.mark.mosquitto
-def test_a_killed_program_leaves_its_last_will(broker, sinks, result):
+def test_a_killed_program_leaves_its_last_will(broker, sinks, make_frame):
     listener = Listener(broker.port)
     sink = sinks(broker.port)
     assert listener.next("home/desk/availability") == "online"
@@ -251,12 +251,12 @@ def test_a_wrong_password_is_said_once(broker, sinks):
     assert len(said) == 1 and "Not authorized" in said[0] and "wrong" not in said[0]
 
 
-def test_no_broker_at_all_holds_nothing_up(sinks, result):
+def test_no_broker_at_all_holds_nothing_up(sinks, make_frame):
     said = []
     sink = sinks(1, say=said.append)
     feed = Feed(sink)
     for number in range(100):
-        feed.write(result(number, "happy"))
+        feed.write(make_frame(number, "happy"))
     wait_for(lambda: said)
     began = time.monotonic()
     feed.close()

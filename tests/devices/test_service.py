@@ -264,7 +264,7 @@ def test_a_run_reports_frames_and_attempts_and_its_end(manager, camera, tmp_path
 HANGS = """
 import threading
 from edgefer.devices import threads as workers
-from edgefer.devices.faces.detectors import detectors as faces
+from edgefer.devices.faces import detectors as faces
 workers.Guard.__init__.__kwdefaults__["limit_s"] = 1.0
 find, calls = faces.HaarDetector.find, []
 def hung(self, image):

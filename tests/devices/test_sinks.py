@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgefer.devices.outputs import overlay
 from edgefer.devices.outputs.sinks import Changes, Csv, JsonLines, VideoFile, Window
 from edgefer.devices.sources.cameras import open_source
 from edgefer.errors import EdgeferError, SourceError
@@ -33,10 +34,10 @@ def frames_of(file):
     return count
 
 
-def test_a_csv_row_for_each_face(result, tmp_path):
+def test_a_csv_row_for_each_face(make_frame, tmp_path):
     sink = Csv(tmp_path / "out.csv", LABELS)
     for number, labels in enumerate([("happy", ("unsure", "dark")), (), ("sad",)]):
-        sink.write(result(number, *labels))
+        sink.write(make_frame(number, *labels))
     sink.close()
     first, second, third = rows(tmp_path / "out.csv")
     assert (first["frame"], first["id"], first["label"], first["score"]) == ("0", "1", "happy", "0.8000")
@@ -45,11 +46,11 @@ def test_a_csv_row_for_each_face(result, tmp_path):
     assert (third["frame"], third["sad"], third["neutral"]) == ("2", "0.8000", "0.1000")
 
 
-def test_a_csv_is_gone_on_with_and_a_row_that_was_cut_short_is_taken_off(result, tmp_path):
+def test_a_csv_is_gone_on_with_and_a_row_that_was_cut_short_is_taken_off(make_frame, tmp_path):
     file = tmp_path / "out.csv"
     for number in range(2):
         sink = Csv(file, LABELS)
-        sink.write(result(number, "happy"))
+        sink.write(make_frame(number, "happy"))
         sink.close()
         with file.open("a") as cut:
             cut.write("2026-01-01T00:00")
@@ -82,19 +83,19 @@ def test_what_is_no_file_is_said(path):
         Csv(Path(path), LABELS)
 
 
-def test_a_label_with_a_comma_is_one_column(result, tmp_path):
+def test_a_label_with_a_comma_is_one_column(make_frame, tmp_path):
     sink = Csv(tmp_path / "out.csv", ("happy", "sad", "so, so"))
-    seen = result(0, "happy")
-    seen.faces[0].prediction.scores["so, so"] = 0.25
+    seen = make_frame(0, "happy")
+    seen.faces[0].scores["so, so"] = 0.25
     sink.write(seen)
     sink.close()
     (row,) = rows(tmp_path / "out.csv")
     assert row["so, so"] == "0.2500" and None not in row
 
 
-def test_a_csv_is_whole_when_the_disk_takes_half_a_row(result, tmp_path):
+def test_a_csv_is_whole_when_the_disk_takes_half_a_row(make_frame, tmp_path):
     sink = Csv(tmp_path / "out.csv", LABELS)
-    sink.write(result(0, "happy"))
+    sink.write(make_frame(0, "happy"))
 
     class Full:
         """The file on a disk with ten bytes left."""
@@ -107,26 +108,26 @@ def test_a_csv_is_whole_when_the_disk_takes_half_a_row(result, tmp_path):
 
     file, sink._file = sink._file, Full()
     with pytest.raises(OSError) as caught:
-        sink.write(result(1, "happy"))
+        sink.write(make_frame(1, "happy"))
     assert caught.value.errno == errno.ENOSPC
     sink.close()
     assert [row["frame"] for row in rows(tmp_path / "out.csv")] == ["0"]
     assert (tmp_path / "out.csv").read_bytes().endswith(b"\n")
 
 
-def test_a_video_ends_whole_before_the_disk_is_full(result, tmp_path, monkeypatch):
+def test_a_video_ends_whole_before_the_disk_is_full(make_frame, tmp_path, monkeypatch):
     free = iter([10**9] * 21 + [10**6])
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=next(free)))
     sink = VideoFile(tmp_path / "out.avi", 10)
     with pytest.raises(EdgeferError, match="disk is full"):
         for number in range(100):
-            sink.write(result(number))
+            sink.write(make_frame(number))
     sink.close()
     assert frames_of(tmp_path / "out.avi") == number == 20
     assert not list(tmp_path.glob(".partial*"))
 
 
-def test_a_disk_that_is_full_at_the_start_is_said_at_once_and_left_clean(result, tmp_path, monkeypatch):
+def test_a_disk_that_is_full_at_the_start_is_said_at_once_and_left_clean(make_frame, tmp_path, monkeypatch):
     free = [10**6]
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[0]))
     with pytest.raises(
@@ -137,37 +138,37 @@ def test_a_disk_that_is_full_at_the_start_is_said_at_once_and_left_clean(result,
     sink = VideoFile(tmp_path / "out.mp4", 10)
     free[0] = 10**6
     with pytest.raises(EdgeferError, match="disk is full"):
-        sink.write(result(0))
+        sink.write(make_frame(0))
     sink.close()
     assert not list(tmp_path.iterdir())
 
 
-def test_a_csv_leaves_the_disk_some_room(result, tmp_path, monkeypatch):
+def test_a_csv_leaves_the_disk_some_room(make_frame, tmp_path, monkeypatch):
     sink = Csv(tmp_path / "out.csv", LABELS)
-    sink.write(result(0, "happy"))
+    sink.write(make_frame(0, "happy"))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**6))
     with pytest.raises(EdgeferError, match="less than 20 MB free"):
-        sink.write(result(1, "happy"))
+        sink.write(make_frame(1, "happy"))
     sink.close()
     assert [row["frame"] for row in rows(tmp_path / "out.csv")] == ["0"]
 
 
-def test_a_video_may_be_named_by_the_time_of_day(result, tmp_path, monkeypatch):
+def test_a_video_may_be_named_by_the_time_of_day(make_frame, tmp_path, monkeypatch):
     """FFmpeg takes what stands before a colon for a protocol."""
     monkeypatch.chdir(tmp_path)
     sink = VideoFile(Path("10:30.mp4"), 10)
     for number in range(3):
-        sink.write(result(number))
+        sink.write(make_frame(number))
     sink.close()
     with open_source("10:30.mp4") as source:
         assert len(list(source)) == 3
     assert [file.name for file in tmp_path.iterdir()] == ["10:30.mp4"]
 
 
-def test_a_video_that_could_not_be_finished_is_not_left(result, tmp_path):
+def test_a_video_that_could_not_be_finished_is_not_left(make_frame, tmp_path):
     sink = VideoFile(tmp_path / "out.mp4", 10)
     for number in range(5):
-        sink.write(result(number))
+        sink.write(make_frame(number))
     sink.partial.unlink()
     sink.partial.write_bytes(b"what a full disk has of it")
     with pytest.raises(EdgeferError, match="could not be finished"):
@@ -175,14 +176,14 @@ def test_a_video_that_could_not_be_finished_is_not_left(result, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_live_video_plays_as_fast_as_it_was_seen(result, tmp_path):
+def test_a_live_video_plays_as_fast_as_it_was_seen(make_frame, tmp_path):
     """A camera of 10 frames a second of which the loop reads five, then twenty, and which is away for a minute."""
     moments = [*np.arange(0, 2, 0.2), *np.arange(2, 4, 0.05), 64.0]
     for live, seconds in ((True, (4.5, 5.5)), (False, (5.0, 5.2))):
         file = tmp_path / f"{live}.avi"
         sink = VideoFile(file, 10, live=live)
         for number, time_s in enumerate(moments):
-            sink.write(result(number, time_s=float(time_s)))
+            sink.write(make_frame(number, time_s=float(time_s)))
         sink.close()
         assert seconds[0] <= frames_of(file) / 10 <= seconds[1]
 
@@ -195,23 +196,22 @@ def test_a_folder_that_may_not_be_written_to_is_said_at_once(tmp_path, monkeypat
         Csv(tmp_path / "none" / "out.csv", LABELS)
 
 
-def test_the_annotated_picture_is_drawn_once_and_only_if_asked_for(result, monkeypatch):
+def test_the_annotated_image_is_drawn_once_and_only_if_asked_for(make_frame, monkeypatch):
     drawn = []
-    monkeypatch.setattr("edgefer.devices.outputs.sinks.draw", lambda image, faces: drawn.append(1) or image.copy())
-    seen = result(0, "happy")
-    JsonLines(io.StringIO()).write(seen)
+    monkeypatch.setattr(overlay, "draw", lambda image, faces: drawn.append(faces) or image)
+    seen = make_frame(0, "happy")
     assert not drawn
-    assert seen.picture() is seen.picture() and len(drawn) == 1
+    assert overlay.annotated(seen) is overlay.annotated(seen) and drawn == [seen.faces]
 
 
-def test_lines_for_programs_and_for_people(result):
+def test_lines_for_programs_and_for_people(make_frame):
     out, talk = io.StringIO(), io.StringIO()
     for number, labels in enumerate([(), ("happy",), ("happy",), ("sad", ("unsure", "dark"))]):
-        JsonLines(out).write(result(number, *labels))
+        JsonLines(out).write(make_frame(number, *labels))
     assert [len(json.loads(line)["faces"]) for line in out.getvalue().splitlines()] == [0, 1, 1, 2]
     changes = Changes(talk)
     for number, labels in enumerate([(), ("happy",), ("happy",), ("sad", ("unsure", "dark"))]):
-        changes.write(result(number, *labels))
+        changes.write(make_frame(number, *labels))
     assert talk.getvalue().splitlines() == [
         "    0.00 s  no face",
         "    0.10 s  happy 80%",

@@ -5,21 +5,25 @@ import itertools
 import numpy as np
 import pytest
 
-from edgefer.devices.faces.detectors import Found
-from edgefer.devices.faces.quality import what_is_wrong
-from edgefer.devices.faces.smoothing import LOW, PRESETS, Steadier
+from edgefer.devices.faces.quality import quality_fault
+from edgefer.devices.faces.smoothing import EASE, LOW, PRESETS, LabelSmoother
 from edgefer.interpreter import softmax
-from edgefer.records import UNSURE, Prediction
+from edgefer.records import UNSURE, Detection, Face
 
 LABELS = ("happy", "sad", "neutral")
 
 
-def says(scores) -> Prediction:
-    best = int(np.argmax(scores))
-    return Prediction(label=LABELS[best], score=float(scores[best]), scores=dict(zip(LABELS, scores, strict=True)))
+def says(scores) -> dict[str, float]:
+    """A frame's scores by label."""
+    return dict(zip(LABELS, map(float, scores), strict=True))
 
 
-def noisy(fps: float, held_s: float, seconds: float = 60, lead: float = 1.2) -> list[Prediction]:
+def settle(smoother, track, time_s, scores, fault="") -> Face:
+    scores, unsure = smoother.settle(track, time_s, scores, fault)
+    return Face(box_xyxy=(0, 0, 9, 9), scores=scores, unsure=unsure)
+
+
+def noisy(fps: float, held_s: float, seconds: float = 60, lead: float = 1.2) -> list[dict[str, float]]:
     """What a network says of one face when its logits tremble about as much as the right one leads.
 
     held_s: how long a tremble lasts; a camera's noise is new in every frame, a head's sway is not.
@@ -33,9 +37,9 @@ def noisy(fps: float, held_s: float, seconds: float = 60, lead: float = 1.2) -> 
     return [says(row) for row in softmax(1.5 * logits)]
 
 
-def shown(predictions, preset: str, fps: float, reject: float = 0.0) -> list[str]:
-    steadier = Steadier(PRESETS[preset], reject=reject)
-    return [steadier.settle(1, index / fps, each).label for index, each in enumerate(predictions)]
+def shown(answers, preset: str, fps: float, reject: float = 0.0) -> list[str]:
+    smoother = LabelSmoother(PRESETS[preset], reject=reject)
+    return [settle(smoother, 1, index / fps, each).label for index, each in enumerate(answers)]
 
 
 def changes(labels) -> int:
@@ -43,15 +47,15 @@ def changes(labels) -> int:
 
 
 def test_off_shows_what_the_network_says():
-    predictions = noisy(15, 0.0)
-    assert shown(predictions, "off", 15) == [each.label for each in predictions]
+    answers = noisy(15, 0.0)
+    assert shown(answers, "off", 15) == [max(each, key=each.get) for each in answers]
 
 
 @pytest.mark.parametrize("fps", [10, 15, 30])
 @pytest.mark.parametrize("held_s", [0.0, 0.1, 0.4])
 def test_a_steady_face_flickers_a_sixth_as_often_when_calm(fps, held_s):
-    predictions = noisy(fps, held_s)
-    plain, responsive, calm = (changes(shown(predictions, preset, fps)) for preset in PRESETS)
+    answers = noisy(fps, held_s)
+    plain, responsive, calm = (changes(shown(answers, preset, fps)) for preset in PRESETS)
     assert plain > 60, "the noise must make it flicker, or nothing is tested"
     assert calm <= plain / 6 and calm <= responsive < plain / 2
 
@@ -82,13 +86,13 @@ def test_one_odd_frame_changes_nothing():
 
 
 def test_each_face_has_a_voice_of_its_own_and_a_gap_makes_it_new():
-    steadier = Steadier(PRESETS["calm"])
+    smoother = LabelSmoother(PRESETS["calm"])
     for index in range(15):
-        assert steadier.settle(1, index / 15, says([0.9, 0.1, 0])).label == "happy"
-        assert steadier.settle(2, index / 15, says([0.1, 0.9, 0])).label == "sad"
-    later = steadier.settle(1, 2.0, says([0, 0.1, 0.9]))
+        assert settle(smoother, 1, index / 15, says([0.9, 0.1, 0])).label == "happy"
+        assert settle(smoother, 2, index / 15, says([0.1, 0.9, 0])).label == "sad"
+    later = settle(smoother, 1, 2.0, says([0, 0.1, 0.9]))
     assert later.label == "neutral" and later.scores["happy"] == 0
-    rewound = steadier.settle(1, 0.0, says([0, 0.9, 0.1]))
+    rewound = settle(smoother, 1, 0.0, says([0, 0.9, 0.1]))
     assert rewound.label == "sad" and rewound.score == 0.9
 
 
@@ -100,25 +104,25 @@ def test_unsure_below_the_threshold_and_not_to_and_fro_at_it():
     slowly = ([low] * 15 + [high] * 15) * 4  # too slow for the mean: here the threshold itself must give
     assert changes(shown(slowly, "off", 15, reject=0.45)) == 7
     assert changes(shown(slowly, "responsive", 15, reject=0.45)) <= 1
-    steadier = Steadier(PRESETS["responsive"], reject=0.45)
-    answer = steadier.settle(1, 0.0, low)
-    assert (answer.label, answer.unsure, answer.score) == (UNSURE, LOW, 0.43) and answer.scores == low.scores
+    smoother = LabelSmoother(PRESETS["responsive"], reject=0.45)
+    answer = settle(smoother, 1, 0.0, low)
+    assert (answer.label, answer.unsure, answer.score) == (UNSURE, LOW, 0.43) and answer.scores == low
     assert shown([low], "responsive", 15, reject=0) == ["happy"]
 
 
 def test_pictures_that_cannot_be_read_leave_the_mean_alone():
-    steadier = Steadier(PRESETS["calm"], reject=0.45)
+    smoother = LabelSmoother(PRESETS["calm"], reject=0.45)
     good, nonsense = says([0.9, 0.05, 0.05]), says([0.0, 1.0, 0.0])
-    steadier.settle(1, 0.0, good)
-    one = steadier.settle(1, 0.07, nonsense, "blurred")
-    assert (one.label, one.scores) == ("happy", good.scores), "one blurred frame is passed over"
+    settle(smoother, 1, 0.0, good)
+    one = settle(smoother, 1, 0.07, nonsense, "blurred")
+    assert (one.label, one.scores) == ("happy", good), "one blurred frame is passed over"
     for index in range(2, 10):
-        last = steadier.settle(1, 0.07 * index, nonsense, "blurred")
-    assert (last.label, last.unsure, last.scores) == (UNSURE, "blurred", good.scores)
-    again = [steadier.settle(1, 0.07 * index, good).label for index in range(10, 20)]
+        last = settle(smoother, 1, 0.07 * index, nonsense, "blurred")
+    assert (last.label, last.unsure, last.scores) == (UNSURE, "blurred", good)
+    again = [settle(smoother, 1, 0.07 * index, good).label for index in range(10, 20)]
     assert again[0] == UNSURE and again[-1] == "happy"
-    never = Steadier(PRESETS["calm"], reject=0)
-    assert never.settle(1, 0.0, nonsense, "dark").label == "sad"
+    never = LabelSmoother(PRESETS["calm"], reject=0)
+    assert settle(never, 1, 0.0, nonsense, "dark").label == "sad"
 
 
 FACE = np.clip(128 + 40 * np.random.default_rng(2).normal(size=(48, 48, 1)), 0, 255).astype(np.uint8)
@@ -128,15 +132,42 @@ EYES = {"eyes_xy": ((30.0, 40.0), (70.0, 40.0))}
 @pytest.mark.parametrize(
     ("found", "pixels", "wrong"),
     [
-        (Found(box_xyxy=(0, 0, 100, 100)), FACE, ""),
-        (Found(box_xyxy=(0, 0, 20, 20)), FACE, "small"),
-        (Found(box_xyxy=(0, 0, 100, 100)), FACE // 5, "dark"),
-        (Found(box_xyxy=(0, 0, 100, 100)), 255 - FACE // 10, "overexposed"),
-        (Found(box_xyxy=(0, 0, 100, 100)), np.full((48, 48, 1), 128, np.uint8), "blurred"),
-        (Found(box_xyxy=(0, 0, 100, 100), nose_xy=(55, 60), **EYES), FACE, ""),
-        (Found(box_xyxy=(0, 0, 100, 100), nose_xy=(66, 60), **EYES), FACE, "turned away"),
-        (Found(box_xyxy=(0, 0, 100, 100)), np.repeat(FACE // 5, 3, axis=2), "dark"),
+        (Detection(box_xyxy=(0, 0, 100, 100)), FACE, ""),
+        (Detection(box_xyxy=(0, 0, 20, 20)), FACE, "small"),
+        (Detection(box_xyxy=(0, 0, 100, 100)), FACE // 5, "dark"),
+        (Detection(box_xyxy=(0, 0, 100, 100)), 255 - FACE // 10, "overexposed"),
+        (Detection(box_xyxy=(0, 0, 100, 100)), np.full((48, 48, 1), 128, np.uint8), "blurred"),
+        (Detection(box_xyxy=(0, 0, 100, 100), nose_xy=(55, 60), **EYES), FACE, ""),
+        (Detection(box_xyxy=(0, 0, 100, 100), nose_xy=(66, 60), **EYES), FACE, "turned away"),
+        (Detection(box_xyxy=(0, 0, 100, 100)), np.repeat(FACE // 5, 3, axis=2), "dark"),
     ],
 )
-def test_what_is_wrong_with_a_picture(found, pixels, wrong):
-    assert what_is_wrong(found, pixels) == wrong
+def test_quality_fault_with_a_picture(found, pixels, wrong):
+    assert quality_fault(found, pixels) == wrong
+
+
+def test_what_is_shown_agrees_with_its_numbers_whatever_the_network_says():
+    """On replayed score sequences: the label is the likeliest of its scores, never below --reject, and never stale."""
+    for preset, reject, fps, seed in itertools.product(PRESETS, (0.0, 0.45, 0.6), (5, 15, 30), range(3)):
+        rng = np.random.default_rng(seed)
+        steps = np.cumsum(rng.normal(0, 0.6, (20 * fps, len(LABELS))), axis=0) + rng.normal(
+            0, 1.0, (20 * fps, len(LABELS))
+        )
+        smoother, held_s, before = LabelSmoother(PRESETS[preset], reject=reject), 0.0, None
+        for index, row in enumerate(softmax(steps - steps.mean(axis=1, keepdims=True), 1.5)):
+            fault = "dark" if rng.random() < 0.1 else ""
+            face = settle(smoother, 1, index / fps, says(row), fault)
+            assert face.score == max(face.scores.values()) and face.top == max(face.scores, key=face.scores.get)
+            if face.unsure:
+                assert face.label == UNSURE and reject > 0
+                assert face.unsure != LOW or face.score < reject + EASE
+            else:
+                assert face.label == face.top and face.score == face.scores[face.label] >= reject
+            held_s = held_s + 1 / fps if face.scores == before and not fault else 0.0
+            before = face.scores
+            assert held_s <= PRESETS[preset].patience_s + 1 / fps, "scores are held for the patience and no longer"
+
+
+def test_rivals_that_take_turns_do_not_hold_a_label_for_ever():
+    shown_labels = shown([says([0.8, 0.1, 0.1])] * 15 + [says([0.3, 0.4, 0.3]), says([0.3, 0.3, 0.4])] * 30, "calm", 15)
+    assert shown_labels[14] == "happy" and "happy" not in shown_labels[15 + 15 :]

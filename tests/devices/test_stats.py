@@ -19,7 +19,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_reading_of_a_run(clock, result):
+def test_a_reading_of_a_run(clock, make_frame):
     sink = Sink()
     sink.name, sink.dropped, sink.errors, sink.trouble = "MQTT broker:1883", 3, 1, "does not answer"
     vitals = Vitals([sink], skipped=lambda: 7)
@@ -27,7 +27,7 @@ def test_a_reading_of_a_run(clock, result):
     for number in range(40):
         clock.s += 0.1
         vitals.laps({"detect": 0.010 if number else 0.9})
-        vitals.write(result(number, "happy", ("unsure", "dark")))
+        vitals.write(make_frame(number, "happy", ("unsure", "dark")))
     now = vitals.read()
     assert (now.state, now.frames, now.faces, now.labels) == ("running", 40, 80, {"happy": 40, "unsure": 40})
     assert now.fps == pytest.approx(10, abs=0.5) and now.stages_ms["detect"] == pytest.approx(10)
@@ -41,11 +41,11 @@ def test_a_reading_of_a_run(clock, result):
     assert vitals.read().fps == 0
 
 
-def test_the_history_is_five_minutes_of_mean_faces(clock, result):
+def test_the_history_is_five_minutes_of_mean_faces(clock, make_frame):
     vitals = Vitals()
     for second in range(400):
         labels = [("happy",), ("happy", "sad")][second % 2] if second >= 390 else ()
-        vitals.write(result(second, *labels))
+        vitals.write(make_frame(second, *labels))
         clock.s += 1
     history = vitals.history()
     assert len(history) <= 150 and history[0]["ago_s"] <= 300 and history[0]["faces"] == {}
@@ -54,13 +54,13 @@ def test_the_history_is_five_minutes_of_mean_faces(clock, result):
     assert vitals.history() == []
 
 
-def test_prometheus_scrapes_it(result):
+def test_prometheus_scrapes_it(make_frame):
     prometheus = pytest.importorskip("edgefer.devices.outputs.prometheus", reason="prometheus-client is not installed")
     sink = Sink()
     sink.name, sink.dropped = "out.csv", 2
     vitals = Vitals([sink])
     metrics = prometheus.Metrics(vitals, "127.0.0.1", 0, ("happy", "sad", "unsure"), {"network": "fer-small"})
-    vitals.write(result(0, "happy", "happy"))
+    vitals.write(make_frame(0, "happy", "happy"))
     for seconds in (0.002, 0.02, 9.0):
         vitals.laps({"detect": seconds})
     with pytest.raises(SourceError, match="in use"):

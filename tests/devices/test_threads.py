@@ -11,15 +11,15 @@ import pytest
 from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.devices import loop
-from edgefer.devices.faces.detectors import Found, HaarDetector
-from edgefer.devices.faces.smoothing import PRESETS, Steadier
+from edgefer.devices.faces.detectors import HaarDetector
+from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
 from edgefer.devices.faces.tracking import Tracker
 from edgefer.devices.guarded import GuardedClassifier, GuardedDetector
 from edgefer.devices.outputs.sinks import JsonLines
 from edgefer.devices.threads import Ahead, Guard
 from edgefer.errors import EdgeferError, RuntimeFault
 from edgefer.interpreter import Classifier
-from edgefer.records import Frame
+from edgefer.records import Detection, Frame
 
 LIMIT_S = 0.3
 
@@ -54,7 +54,7 @@ class Scripted:
         self.calls += 1
         if self.script and (step := self.script.pop(0)):
             step()
-        return [Found(box_xyxy=(20, 20, 80, 80))]
+        return [Detection(box_xyxy=(20, 20, 80, 80))]
 
 
 # ---- ahead ----
@@ -107,7 +107,7 @@ def results(shipped, overlap, count=12):
     source = (frame for frame, _ in drawn.scene(seconds=count / 15, size=(320, 240)))
     summary = loop.run(
         source, Tracker(HaarDetector()), shipped, [JsonLines(out)],
-        steadier=Steadier(PRESETS["responsive"], reject=0.45), overlap=overlap,
+        smoother=LabelSmoother(PRESETS["responsive"], reject=0.45), overlap=overlap,
     )  # fmt: skip
     return summary, out.getvalue()
 

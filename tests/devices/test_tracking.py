@@ -11,13 +11,13 @@ import pytest
 from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.devices import loop
-from edgefer.devices.faces.detectors import Found, HaarDetector
-from edgefer.devices.faces.smoothing import PRESETS, Steadier
+from edgefer.devices.faces.detectors import HaarDetector
+from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
 from edgefer.devices.faces.tracking import FORGET_S, Pace, Tracker, overlap
 from edgefer.devices.outputs.overlay import draw
 from edgefer.devices.outputs.sinks import JsonLines
 from edgefer.interpreter import Classifier
-from edgefer.records import UNSURE, Face, Frame, Prediction
+from edgefer.records import Detection, Face, Frame
 
 BLANK = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
 ONE, OTHER = (40, 60, 120, 140), (200, 60, 280, 140)
@@ -33,13 +33,12 @@ class Script:
 
     def find(self, image_bgr):
         self.calls += 1
-        return [Found(box_xyxy=box) for box in self.frames.pop(0)]
+        return [Detection(box_xyxy=box) for box in self.frames.pop(0)]
 
 
 def numbers(tracker, times_s):
     return [
-        [face.track for face in tracker.follow(Frame(index=i, time_s=t, image_bgr=BLANK))]
-        for i, t in enumerate(times_s)
+        [face.id for face in tracker.follow(Frame(index=i, time_s=t, image_bgr=BLANK))] for i, t in enumerate(times_s)
     ]
 
 
@@ -85,7 +84,7 @@ def test_two_faces_that_come_close_keep_their_numbers():
     tracker = Tracker(script)
     for index, step in enumerate(steps):
         faces = tracker.follow(Frame(index=index, time_s=index / 15, image_bgr=np.zeros((240, 400, 3), np.uint8)))
-        by_number = {face.track: face.box_xyxy for face in faces}
+        by_number = {face.id: face.box_xyxy for face in faces}
         assert [by_number[1], by_number[2]] == pair(step)
 
 
@@ -100,7 +99,7 @@ def test_between_detections_the_boxes_follow_the_faces(every, monkeypatch):
     off = []
     for frame, truths in drawn.scene(seconds=3):
         faces = tracker.follow(frame)
-        assert sorted(face.track for face in faces) == [1, 2]
+        assert sorted(face.id for face in faces) == [1, 2]
         for truth in truths:
             x, y = middle(truth.box_xyxy)
             off += [min(math.dist((x, y), middle(face.box_xyxy)) / face.side for face in faces)]
@@ -126,7 +125,7 @@ def test_a_face_that_leaves_between_detections_is_let_go(monkeypatch):
 def test_eyes_are_levelled_smoothly():
     def eyes(roll_deg):
         dx, dy = 20 * math.cos(math.radians(roll_deg)), 20 * math.sin(math.radians(roll_deg))
-        return Found(box_xyxy=ONE, eyes_xy=((80 - dx, 90 - dy), (80 + dx, 90 + dy)))
+        return Detection(box_xyxy=ONE, eyes_xy=((80 - dx, 90 - dy), (80 + dx, 90 + dy)))
 
     detector = Script()
     rolls = iter([10, 14, 10, 6] * 10)
@@ -170,7 +169,7 @@ def test_the_loop_seeks_less_often_when_the_rate_asks_for_it():
         def find(self, image_bgr):
             self.calls += 1
             time.sleep(0.06)
-            return [Found(box_xyxy=ONE)]
+            return [Detection(box_xyxy=ONE)]
 
     detector = Slow()
     frames = (Frame(index=i, time_s=i / 30, image_bgr=BLANK) for i in range(60))
@@ -181,8 +180,8 @@ def test_the_loop_seeks_less_often_when_the_rate_asks_for_it():
 def test_a_dark_face_is_unsure_and_says_why_with_its_number_in_each_line():
     frames = [Frame(index=i, time_s=i / 15, image_bgr=BLANK // 8) for i in range(3)]
     out = io.StringIO()
-    tracker, steadier = Tracker(Script([ONE, OTHER], [ONE], [ONE, OTHER])), Steadier(PRESETS["calm"], reject=0.45)
-    loop.run(frames, tracker, shipped(), [JsonLines(out)], steadier=steadier)
+    tracker, smoother = Tracker(Script([ONE, OTHER], [ONE], [ONE, OTHER])), LabelSmoother(PRESETS["calm"], reject=0.45)
+    loop.run(frames, tracker, shipped(), [JsonLines(out)], smoother=smoother)
     for line in out.getvalue().splitlines():
         faces = json.loads(line)["faces"]
         assert [(face["id"], face["label"], face["unsure"]) for face in faces] == [
@@ -190,15 +189,15 @@ def test_a_dark_face_is_unsure_and_says_why_with_its_number_in_each_line():
             (2, "unsure", "dark"),
         ]
         assert faces[0]["score"] == max(faces[0]["scores"].values())
-    steadier = Steadier(PRESETS["calm"], reject=0)
+    smoother = LabelSmoother(PRESETS["calm"], reject=0)
     tracker = Tracker(Script([ONE]))
-    (face,) = loop.read(frames[0], tracker.follow(frames[0]), tracker, shipped(), steadier)
-    assert face.prediction.label in face.prediction.scores and face.prediction.unsure == ""
+    (face,) = loop.read(frames[0], tracker.follow(frames[0]), tracker, shipped(), smoother)
+    assert face.label in face.scores and face.unsure == ""
 
 
 def test_an_unsure_face_is_drawn_in_gray_with_its_reason():
-    prediction = Prediction(label=UNSURE, score=0.4, scores={"happy": 0.4, "sad": 0.3}, unsure="dark")
-    image = draw(np.zeros_like(BLANK), [Face(box_xyxy=ONE, prediction=prediction, track=1)])
+    face = Face(box_xyxy=ONE, scores={"happy": 0.4, "sad": 0.3}, unsure="dark", id=1)
+    image = draw(np.zeros_like(BLANK), [face])
     _, top, right, bottom = ONE
     edge = image[(top + bottom) // 2, right]
     assert edge.any() and edge[0] == edge[1] == edge[2]

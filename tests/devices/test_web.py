@@ -60,9 +60,9 @@ def test_the_page_and_what_it_needs(serve):
         web.WebPage(Vitals(), "127.0.0.1", page.port, labels=(), about={})
 
 
-def test_a_picture_comes_with_its_faces(serve, result):
+def test_a_picture_comes_with_its_faces(serve, make_frame):
     page = serve()
-    page.write(result(200, "happy", ("unsure", "dark"), size=(1920, 1080)))
+    page.write(make_frame(200, "happy", ("unsure", "dark"), size=(1920, 1080)))
     answer = get(page, "/live")
     seen = json.loads(answer.headers["x-edgefer"])
     assert (seen["number"], seen["width"], seen["height"]) == (1, 1920, 1080)
@@ -73,14 +73,14 @@ def test_a_picture_comes_with_its_faces(serve, result):
     assert get(page, "/live?after=x").status == 400
 
 
-def test_a_newer_picture_is_waited_for_and_there_may_be_none(serve, result, monkeypatch):
+def test_a_newer_picture_is_waited_for_and_there_may_be_none(serve, make_frame, monkeypatch):
     monkeypatch.setattr(web, "WAIT_S", 0.3)
     page = serve()
     assert get(page, "/live").status == 204
-    page.write(result(0))
+    page.write(make_frame(0))
     assert get(page, "/live?after=1").status == 204
     monkeypatch.setattr(web, "WAIT_S", 20)
-    threading.Timer(0.1, lambda: page.write(result(1))).start()
+    threading.Timer(0.1, lambda: page.write(make_frame(1))).start()
     assert json.loads(get(page, "/live?after=1").headers["x-edgefer"])["number"] == 2
     # A browser that slept while the program was started again: its number is the old run's.
     assert json.loads(get(page, "/live?after=100000").headers["x-edgefer"])["number"] == 2
@@ -93,9 +93,9 @@ def test_any_address_is_ipv4_too_and_all_of_loopback_is_this_machine(serve):
     assert get(serve("127.0.0.1"), "/health", Host="127.0.1.1:80").status == 200
 
 
-def test_health_and_history(serve, result):
+def test_health_and_history(serve, make_frame):
     vitals = Vitals()
-    vitals.write(result(0, "happy"))
+    vitals.write(make_frame(0, "happy"))
     told = json.loads(get(serve(vitals=vitals), "/health").content)
     assert (
         told["state"] == "running"
@@ -105,12 +105,12 @@ def test_health_and_history(serve, result):
     assert told["about"]["colors"] == {"happy": "#d55e00", "sad": "#cc79a7", "neutral": "#0072b2"}
 
 
-def test_pictures_are_encoded_only_while_somebody_looks_and_once_for_all(serve, result, monkeypatch):
+def test_pictures_are_encoded_only_while_somebody_looks_and_once_for_all(serve, make_frame, monkeypatch):
     encoded, encode = [], web._encode
     monkeypatch.setattr(web, "_encode", lambda seen: encoded.append(1) or encode(seen))
     page = serve()
     for number in range(100):
-        page.write(result(number))
+        page.write(make_frame(number))
     assert not encoded
     viewers = [threading.Thread(target=get, args=(page, "/live?after=0")) for _ in range(8)]
     for viewer in viewers:
@@ -120,15 +120,15 @@ def test_pictures_are_encoded_only_while_somebody_looks_and_once_for_all(serve, 
     assert len(encoded) == 1
 
 
-def test_viewers_that_read_nothing_hold_nobody_up(serve, result):
+def test_viewers_that_read_nothing_hold_nobody_up(serve, make_frame):
     page = serve()
     sleepers = []
     for _ in range(20):
         sleeper = socket.create_connection(("127.0.0.1", page.port))
         sleeper.sendall(b"GET /live?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50)
         sleepers.append(sleeper)
-    noise = result(0, size=(960, 540))
-    noise.frame.image_bgr[:] = np.random.default_rng(0).integers(0, 255, noise.frame.image_bgr.shape, np.uint8)
+    noise = make_frame(0, size=(960, 540))
+    noise.image_bgr[:] = np.random.default_rng(0).integers(0, 255, noise.image_bgr.shape, np.uint8)
     began = time.monotonic()
     for _ in range(200):
         page.write(noise)
@@ -250,7 +250,7 @@ class Browser:
 
 
 @pytest.mark.chromium
-def test_a_real_browser_shows_faces_and_then_a_lost_camera(serve, result, tmp_path):
+def test_a_real_browser_shows_faces_and_then_a_lost_camera(serve, make_frame, tmp_path):
     vitals = Vitals()
     page, alone, stop = serve("0.0.0.0", vitals=vitals), threading.Event(), threading.Event()
 
@@ -259,7 +259,7 @@ def test_a_real_browser_shows_faces_and_then_a_lost_camera(serve, result, tmp_pa
         while not stop.wait(0.05):
             number += 1
             for sink in (vitals, page):
-                sink.write(result(number, *([] if alone.is_set() else ["happy", ("unsure", "dark")])))
+                sink.write(make_frame(number, *([] if alone.is_set() else ["happy", ("unsure", "dark")])))
 
     thread = threading.Thread(target=camera, daemon=True)
     thread.start()

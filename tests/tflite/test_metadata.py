@@ -157,6 +157,6 @@ print(json.dumps({{"labels": [one.category_name for one in top], "scores": [one.
 """
     found = in_mediapipe(mediapipe, code)
     ours = Classifier.load(with_mediapipe).predict(np.stack([prepare(face, card.input) for face in pictures]))
-    same = [one.label == label for one, label in zip(ours, found["labels"], strict=True)]
+    same = [card.labels[row.argmax()] == label for row, label in zip(ours, found["labels"], strict=True)]
     assert len(same) == 42 and np.mean(same) >= 0.9  # MediaPipe shrinks pictures in its own way
-    assert np.median(np.abs([o.score - s for o, s in zip(ours, found["scores"], strict=True)])) < 0.05
+    assert np.median(np.abs(ours.max(axis=1) - found["scores"])) < 0.05

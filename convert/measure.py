@@ -1,0 +1,75 @@
+"""What each form of a network answers on images that it never saw: a held-out split, or the folds of a cross-validation.
+
+A cross-validated network saw every image, so its folds' networks answer for it, each converted by the same steps and each
+for the images that it was not trained on. A network with a held-out split is the case of one fold.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgefer.bundle import Form
+from edgefer.card import Scores
+from edgefer.convert.comparison import Answers, Comparison, compare
+from edgefer.convert.mediapipe import MediaPipeNetwork
+from edgefer.convert.work import Work
+from edgefer.interpreter import Network
+from edgefer.train.data.dataset import Split, pool
+from edgefer.train.evaluate import evaluate, keras_logits
+
+Ask = Callable[[np.ndarray], np.ndarray]  # uint8 [n, h, w, c] -> float32 logits [n, classes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """The images by split, and for each split every form's answers to them: float32 logits [n, classes]."""
+
+    splits: dict[str, Split]
+    logits: dict[str, dict[Form, np.ndarray]]
+
+    def scores(self) -> dict[str, dict[str, Scores]]:
+        """As a card keeps them: split -> form -> scores."""
+        return {
+            name: {form.value: evaluate(self.splits[name], logits) for form, logits in forms.items()}
+            for name, forms in self.logits.items()
+        }
+
+    def against_origin(self, form: Form, split: str, labels: tuple[str, ...], *, retrained: bool) -> Comparison:
+        """A form against the network as it was trained, which is `keras` where that was never replaced."""
+        logits = self.logits[split]
+        origin = Form.ORIGIN if Form.ORIGIN in logits else Form.KERAS
+        before = Answers(name="the trained network", form=origin, logits=logits[origin])
+        after = Answers(name=form.value, form=form, logits=logits[form])
+        return compare(before, after, self.splits[split], labels, retrained=retrained)
+
+
+def measure(works: Sequence[Work], splits: Iterable[str], forms: Sequence[Form] = tuple(Form)) -> Measured:
+    """Every form, or those named, on each of the named splits; images of a split that several networks hold are pooled."""
+    held, logits = {}, {}
+    for name in splits:
+        parts = [(work, work.held[name]) for work in works if name in work.held]
+        held[name] = pool([split for _, split in parts]) if len(parts) > 1 else parts[0][1]
+        answers: dict[Form, list[np.ndarray]] = {}
+        for work, split in parts:
+            for form, ask in _networks(work, forms).items():
+                answers.setdefault(form, []).append(ask(split.images))
+        logits[name] = {form: np.concatenate(some) for form, some in answers.items()}
+    return Measured(splits=held, logits=logits)
+
+
+def _networks(work: Work, forms: Sequence[Form]) -> dict[Form, Ask]:
+    """The forms of a network that there are and that were asked for, ready to answer."""
+    keras = {Form.KERAS: work.trained}
+    if work.origin is not work.trained:
+        keras[Form.ORIGIN] = work.origin
+    if work.tuned is not work.trained:
+        keras[Form.TUNED] = work.tuned
+    asks: dict[Form, Ask] = {
+        form: lambda images, model=model: keras_logits(model, images) for form, model in keras.items() if form in forms
+    }
+    asks |= {form: Network.of(content, work.card).logits for form, content in work.tflite.items() if form in forms}
+    if Form.MEDIAPIPE in work.files and Form.MEDIAPIPE in forms:
+        network = MediaPipeNetwork(work.files[Form.MEDIAPIPE], work.card.input, len(work.card.labels))
+        asks[Form.MEDIAPIPE] = network.logits
+    return asks

@@ -1,0 +1,123 @@
+"""What a conversion is asked for, and the record that its steps pass on."""
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from edgefer.bundle import TFLITE_VARIANTS, Form
+from edgefer.card import ModelCard
+from edgefer.convert.comparison import Comparison
+from edgefer.train.data.dataset import Dataset, Split
+
+if TYPE_CHECKING:
+    import tf_keras
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to make of a bundle: always float32.tflite; float16 and int8 too, and MediaPipe's form.
+
+    slimmed: first remove filters with this share (0..1) of the multiply-adds. sparsity: then set this share of the
+    weights to zero. aware: int8 by quantization-aware training. max_drop: int8 by the cheapest way that loses no more
+    points of accuracy against the trained network. epochs: of each fine-tuning; 0 for each one's own number. author,
+    license: for the card and the files' metadata.
+    """
+
+    int8: bool = True
+    float16: bool = False
+    mediapipe: bool = False
+    author: str = ""
+    license: str = ""
+    slimmed: float = 0.0
+    sparsity: float = 0.0
+    aware: bool = False
+    max_drop: float | None = None
+    epochs: int = 0
+    seed: int = 0
+
+    @property
+    def suffix(self) -> str:
+        """What the new bundle's name says of it."""
+        last = "qat" if self.aware else "int8" if self.int8 else "float16" if self.float16 else "float32"
+        return "-".join(["slim"] * bool(self.slimmed) + ["pruned"] * bool(self.sparsity) + [last])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One way to int8: the .tflite, its paired comparison with the trained network on images that were held back, and the
+    float network with the same weights where the way was to train on."""
+
+    way: str
+    int8: bytes
+    comparison: Comparison
+    network: "tf_keras.Model | None" = None
+
+    def __str__(self) -> str:
+        drop, (low, high) = self.comparison.drop, self.comparison.drop_interval
+        return f"{self.way}: drop {drop:+.2f} points [{low:+.2f}, {high:+.2f}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerError:
+    """How far a tensor of the int8 network lies from the float one, as TFLite's QuantizationDebugger finds it.
+
+    error: root of the mean squared error, in steps of the tensor's scale; 0.29 is what rounding alone would give.
+    """
+
+    layer: str
+    operator: str
+    error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantized:
+    """What came of the ways to int8: the attempts in their order, the best, whether it holds, and else the worst layers."""
+
+    attempts: tuple[Attempt, ...]
+    best: Attempt
+    holds: bool
+    layers: tuple[LayerError, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One network on its way. A step takes the record and returns the next one.
+
+    origin: the network as it was trained, which all forms are compared with. trained: what the new bundle's `keras` holds:
+    the origin, or what slimming left of it. tuned: what the TFLite forms are made of: `trained`, or what pruning and
+    quantization-aware training made of it. dataset: its training split calibrates and fine-tunes. held: images that the
+    network never saw, by the name of the split. notes: what was done, for the card.
+    """
+
+    card: ModelCard
+    origin: "tf_keras.Model"
+    trained: "tf_keras.Model"
+    tuned: "tf_keras.Model"
+    dataset: Dataset
+    held: dict[str, Split]
+    files: dict[Form, bytes] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    quantized: Quantized | None = None
+
+    @property
+    def choosing(self) -> Split:
+        """The images by which one way to int8 is preferred to another; where all were trained on, those: what rounding
+        changed shows on them too."""
+        return self.dataset.splits.get("valid", self.dataset.split("train"))
+
+    @property
+    def retrained(self) -> bool:
+        return self.tuned is not self.origin
+
+    @property
+    def tflite(self) -> dict[Form, bytes]:
+        """The TFLite forms that there are, float first."""
+        return {form: self.files[form] for form in reversed(TFLITE_VARIANTS) if form in self.files}
+
+    @property
+    def deployed(self) -> Form:
+        """The form that devices run, so the one that scores must be right for."""
+        return next(form for form in TFLITE_VARIANTS if form in self.files)
+
+    def noted(self, *notes: str, **changes) -> "Work":
+        """The record with these changes, and more notes."""
+        return replace(self, notes=(*self.notes, *notes), **changes)

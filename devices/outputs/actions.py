@@ -1,0 +1,178 @@
+"""What happens when an expression shows: a command is run, or a picture is kept."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edgefer.devices.outputs.files import check_folder, check_room
+from edgefer.devices.outputs.overlay import View
+from edgefer.devices.outputs.sink import Sink
+from edgefer.devices.outputs.video import encoded
+from edgefer.errors import InputError
+from edgefer.records import UNSURE, Face, Frame
+from edgefer.text import printable
+
+MAX_RUNNING = 4  # commands of one trigger at a time; more are left out
+COMMAND_S = 60.0  # a command that takes longer is ended
+SAFE_NAME = re.compile(r"[^\w-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """hold_s: a label must have stood for so long on one face. pause_s: then nothing happens for so long, and not before the
+    label has been away once."""
+
+    hold_s: float = 0.5
+    pause_s: float = 5.0
+
+
+@dataclass
+class Trigger:
+    """Tells when a label shows: once each time, not for a flicker, and not over and over."""
+
+    label: str
+    timing: Timing
+    _since: dict[tuple[str, int], float] = field(default_factory=dict)  # by source and face: when the label came
+    _ready: bool = True
+    _fired_s: float = float("-inf")
+
+    def fires(self, frame: Frame) -> Face | None:
+        """The face that the label has stood on for long enough just now, or None."""
+        seen = {(frame.source, face.id): face for face in frame.faces if face.label == self.label}
+        ours = {key: since for key, since in self._since.items() if key[0] != frame.source or key in seen}
+        self._since = {key: frame.time_s for key in seen} | ours
+        if not self._since:
+            self._ready = True
+        if not self._ready or frame.time_s - self._fired_s < self.timing.pause_s:
+            return None
+        held = (face for key, face in seen.items() if frame.time_s - self._since[key] >= self.timing.hold_s)
+        face = next(held, None)
+        if face is not None:
+            self._ready, self._fired_s = False, frame.time_s
+        return face
+
+
+class CommandOn(Sink):
+    """Runs a command when a label shows. Never through a shell: what a network calls a face is only in its environment.
+
+    EDGEFER_LABEL, EDGEFER_SCORE, EDGEFER_ID, EDGEFER_TIME_S, EDGEFER_SOURCE. log: gets a sentence for a command that fails.
+    """
+
+    def __init__(
+        self, label: str, command: Sequence[str], timing: Timing, *, log: Callable[[str], None] = lambda text: None
+    ):
+        self.name = f"--on {printable(label)}"
+        self._command, self._trigger, self._log = list(command), Trigger(label, timing), log
+        self._running: list[tuple[subprocess.Popen, float]] = []
+
+    def write(self, frame: Frame) -> None:
+        self._collect()
+        face = self._trigger.fires(frame)
+        if face is None:
+            return
+        if len(self._running) >= MAX_RUNNING:
+            self.dropped += 1
+            return
+        try:
+            process = subprocess.Popen(
+                self._command, env=os.environ | facts_of(frame, face), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
+            self._failed(f"cannot be run: {getattr(error, 'strerror', None) or error}")
+            return
+        self._running.append((process, time.monotonic()))
+
+    def _collect(self) -> None:
+        """See which commands have ended, and end the ones that take too long."""
+        going = []
+        for process, began in self._running:
+            code = process.poll()
+            if code is None and time.monotonic() - began > COMMAND_S:
+                process.kill()
+                self._failed(f"took longer than {COMMAND_S:.0f} s and was ended")
+            elif code is None:
+                going.append((process, began))
+            elif code:
+                self._failed(f"ended with exit code {code}")
+            else:
+                self.trouble = ""
+        self._running = going
+
+    def _failed(self, problem: str) -> None:
+        self.errors += 1
+        if problem != self.trouble:
+            self._log(f"{self.name}: {printable(self._command[0])} {problem}.")
+        self.trouble = problem
+
+    def close(self) -> None:
+        """What runs may end by itself; it is not waited for."""
+        self._collect()
+
+
+class SnapshotOn(Sink):
+    """Keeps the annotated frame as a .jpg in a folder when a label shows."""
+
+    def __init__(self, label: str, folder: Path, timing: Timing, *, view: View | None = None):
+        self.name = f"--snapshot-on {printable(label)}"
+        self._folder, self._trigger, self._view = folder, Trigger(label, timing), view or View()
+        check_folder(folder / "snapshot.jpg", "keep")
+        self.saved = 0
+
+    def write(self, frame: Frame) -> None:
+        face = self._trigger.fires(frame)
+        if face is None:
+            return
+        check_room(self._folder)
+        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3]
+        label = SAFE_NAME.sub("_", face.label)[:40]
+        file = self._folder / f"{moment}-{label}-{frame.index}.jpg"
+        partial = file.with_name(f".{file.name}.partial")
+        partial.write_bytes(encoded(self._view.annotated(frame), ".jpg"))
+        partial.replace(file)
+        self.saved += 1
+
+    def kept(self) -> str:
+        return f"{self.saved} pictures are in {printable(str(self._folder))}"
+
+
+def facts_of(frame: Frame, face: Face) -> dict[str, str]:
+    """What a command learns of the face, as environment variables."""
+    facts = {
+        "EDGEFER_LABEL": face.label,
+        "EDGEFER_SCORE": f"{face.score:.4f}",
+        "EDGEFER_ID": str(face.id),
+        "EDGEFER_TIME_S": f"{frame.time_s:.3f}",
+        "EDGEFER_SOURCE": frame.source,
+    }
+    return {name: printable(value) for name, value in facts.items()}
+
+
+def parse_on(text: str, option: str, labels: Sequence[str]) -> tuple[str, str]:
+    """LABEL=REST as (label, rest). InputError when there is no such label, or no rest."""
+    known = (*labels, UNSURE)
+    label, found, rest = text.partition("=")
+    if not found or not rest.strip():
+        raise InputError(f"{option} {printable(text)!r} must be LABEL=..., such as {option} {known[0]}=...")
+    if label not in known:
+        raise InputError(f"{option} {printable(label)!r}: this network has no such label. Choose {', '.join(known)}.")
+    return label, rest
+
+
+def parse_command(text: str, option: str = "--on") -> list[str]:
+    """A command line as words, the program found. InputError when it cannot be run."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"{option}: the command {printable(text)!r} cannot be read ({error}).") from None
+    if not words or not shutil.which(words[0]):
+        raise InputError(f"{option}: there is no program {printable(words[0] if words else text)!r} that can be run here.")
+    return words
+

@@ -1,0 +1,161 @@
+"""Where an MQTT broker is, and why it cannot be reached: the real reason, as a sentence goes on after the broker's name."""
+
+import errno
+import re
+import socket
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from edgefer.errors import InputError
+from edgefer.text import printable
+
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+PROBE_S = 3.0
+# MQTT 3.1.1: CONNECT, clean session, keepalive of a minute, client id "edgefer-probe"; CONNACK answers it.
+CONNECT = b"\x10\x19\x00\x04MQTT\x04\x02\x00\x3c\x00\x0dedgefer-probe"
+CONNACK = 0x20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broker:
+    """Where to: mqtt://user:password@host:port/topic/prefix, or mqtts:// for TLS. ca: who signed its certificate, a PEM file."""
+
+    host: str
+    port: int
+    prefix: str
+    tls: bool = False
+    user: str = ""
+    password: str = field(default="", repr=False)
+    ca: Path | None = None
+
+
+def parse_broker(url: str, password: str = "", ca: Path | None = None) -> Broker:
+    """The parts of an mqtt:// URL; `password` is used where the URL has none. InputError when something is wrong."""
+    shape = "write mqtt://host/topic-prefix or mqtt://user@host:1883/topic-prefix"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        (parts.hostname or "").encode("idna")  # as the socket will, in a thread of paho's that would die of it
+    except ValueError:  # not shown: it quotes what may be a password
+        raise InputError(
+            f"The MQTT address cannot be read: {shape}, with / # ? @ : of a password as %2F and so on."
+        ) from None
+    prefix = unquote(parts.path).strip("/")
+    if parts.scheme not in PORTS or not parts.hostname or "?" in url or "#" in url or port == 0:
+        raise InputError(f"This is no MQTT address: {shape}.")  # not shown: it may hold a password
+    if not prefix or re.search(r"[+#\0\s]|//", prefix) or printable(prefix) != prefix:
+        raise InputError(f"The MQTT address needs a topic prefix without blanks, + and #: {shape}.")
+    broker = Broker(
+        host=parts.hostname,
+        port=port or PORTS[parts.scheme],
+        prefix=prefix,
+        tls=parts.scheme == "mqtts",
+        user=unquote(parts.username or ""),
+        password=unquote(parts.password or "") or password,
+        ca=ca,
+    )
+    if ca and not broker.tls:
+        raise InputError("--mqtt-ca is for a broker with TLS: write mqtts:// in place of mqtt://.")
+    tls_context(broker)
+    return broker
+
+
+def tls_context(broker: Broker) -> ssl.SSLContext:
+    """TLS that checks the certificate and its name. InputError when the file of --mqtt-ca holds none."""
+    try:
+        return ssl.create_default_context(cafile=broker.ca)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = error.strerror if type(error) is FileNotFoundError or isinstance(error, PermissionError) else ""
+        raise InputError(
+            f"--mqtt-ca {broker.ca} cannot be read ({reason or 'no certificate in PEM'}): name the file of the authority "
+            "that signed the broker's certificate."
+        ) from None
+
+
+def connection_problem(error: BaseException | None, broker: Broker) -> str:
+    """Why a connection could not be made, such as "refuses connections: nothing listens at port 1883"."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _certificate_problem(error, broker)
+    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
+        return "does not speak TLS at this port: write mqtt:// in place of mqtts://, or name the TLS port, mostly 8883"
+    if isinstance(error, ssl.SSLError | ConnectionResetError | BrokenPipeError) and broker.tls:
+        return f"breaks off the TLS handshake ({_text(error)}): is it a TLS port?"
+    if isinstance(error, socket.gaierror):
+        return f"is not known by that name ({_text(error)}): check the host's name"
+    if isinstance(error, ConnectionRefusedError):
+        return f"refuses connections: nothing listens at port {broker.port}"
+    if isinstance(error, TimeoutError):
+        in_tls = "TLS handshake is not answered" if broker.tls else "no answer within 5 s"
+        return f"does not answer ({in_tls})"
+    if isinstance(error, OSError) and error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
+        return f"cannot be reached ({_text(error)})"
+    return f"cannot be connected to ({_text(error)})"
+
+
+def _certificate_problem(error: ssl.SSLCertVerificationError, broker: Broker) -> str:
+    message = " ".join(printable(error.verify_message or str(error)).split()).rstrip(".")
+    if error.verify_code in (62, 64):  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH
+        return f"shows a certificate for another name ({message}): write the name that it was made for"
+    if error.verify_code in (9, 10):  # not yet valid, expired
+        return f"shows a certificate that is not valid now ({message}): renew it, or set this machine's clock"
+    if broker.ca:
+        return f"shows a certificate that {broker.ca} did not sign ({message})"
+    return f"shows a certificate that is not trusted here ({message}): name its authority's file with --mqtt-ca"
+
+
+def answer_problem(broker: Broker) -> str:
+    """Why what listens there never said that it is an MQTT broker, found out by asking it: a few seconds at worst."""
+    try:
+        with socket.create_connection((broker.host, broker.port), PROBE_S) as plain:
+            plain.settimeout(PROBE_S)
+            if broker.tls:
+                with tls_context(broker).wrap_socket(plain, server_hostname=broker.host) as secured:
+                    answer = _ask(secured)
+            else:
+                answer = _ask(plain)
+    except TimeoutError:
+        answer = None
+    except ssl.SSLError as error:
+        return connection_problem(error, broker)
+    except ConnectionError:  # reset by who had not read everything
+        answer = b""
+    except OSError as error:
+        return connection_problem(error, broker)
+    if answer is None:
+        return "takes the connection but gives no answer to MQTT (no CONNACK): is another service at this port?"
+    if answer.startswith((b"HTTP/", b"<")):
+        return "is a web server at this port, not an MQTT broker: name the broker's port, mostly 1883, or 8883 for TLS"
+    if not broker.tls and (answer[:2] == b"\x15\x03" or _speaks_tls(broker)):
+        return "speaks TLS at this port: write mqtts:// in place of mqtt://"
+    if not answer:
+        return "closes the connection without an answer to MQTT (no CONNACK): is another service at this port?"
+    if answer[0] == CONNACK:
+        return "broke off the connection before accepting it"
+    return f"answers, but not in MQTT (it begins with {answer[:8].hex(' ')}): name the broker's port"
+
+
+def _ask(connection: socket.socket) -> bytes:
+    connection.sendall(CONNECT)
+    return connection.recv(64)
+
+
+def _speaks_tls(broker: Broker) -> bool:
+    """Whether a TLS handshake gets anywhere. Nothing is sent in it, so its certificate does not matter."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((broker.host, broker.port), PROBE_S) as plain:
+            context.wrap_socket(plain, server_hostname=broker.host).close()
+    except OSError:
+        return False
+    return True
+
+
+def _text(error: BaseException | None) -> str:
+    reason = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None)
+    text = str(reason or error or "no reason given").replace("_", " ") if isinstance(error, ssl.SSLError) else str(
+        reason or error or "no reason given"
+    )  # fmt: skip
+    return printable(" ".join(text.split()))[:200].rstrip(".")

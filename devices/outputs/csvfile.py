@@ -1,0 +1,98 @@
+"""Results as CSV: one row per face, added to the end of a file."""
+
+import csv
+import errno
+import io
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edgefer.devices.outputs.files import check_folder, check_room, lock
+from edgefer.devices.outputs.sink import Sink, cell
+from edgefer.errors import SourceError
+from edgefer.records import Frame
+from edgefer.text import printable
+
+COLUMNS = ("time", "frame", "time_s", "id", "left", "top", "right", "bottom", "label", "score", "unsure")
+
+
+class Csv(Sink):
+    """One row per face, added to the end of the file, so that a program that is started again goes on with it.
+
+    COLUMNS, of which `time` is the clock's in UTC, then each label's probability. A cell that a spreadsheet would run as a
+    formula begins with an apostrophe. One run at a time: SourceError for a second one.
+    """
+
+    every_frame = True
+
+    def __init__(self, path: Path, labels: tuple[str, ...]):
+        shown = printable(str(path))
+        if path.exists() and not path.is_file():
+            raise SourceError(f"{shown} is a folder or a device: name a file.")
+        check_folder(path, "write")
+        self.name, self.path, self._labels, self._rows = shown, path, labels, 0
+        self._file = self._open(path)
+        try:
+            lock(self._file.fileno(), path)
+            self._start(_row([*COLUMNS, *(cell(label) for label in labels)]))
+        except BaseException:
+            self._file.close()
+            raise
+
+    @staticmethod
+    def _open(path: Path):
+        try:
+            return path.open("ab+", buffering=0)
+        except OSError as error:
+            raise SourceError(f"{printable(str(path))} cannot be written: {error.strerror}.") from None
+
+    def _start(self, header: bytes) -> None:
+        """Write the first line, or see that it is this one."""
+        self._file.seek(0)
+        # A spreadsheet may have saved it, with its own line ends.
+        there = self._file.read(len(header) + 1).replace(b"\r\n", b"\n")[: len(header)]
+        if there != header and header.startswith(there):  # a new file, or one whose first line was cut short
+            self._file.truncate(0)
+            self._append(header)
+        elif there != header:
+            raise SourceError(f"{self.name} has other columns than this network's results: choose another name.")
+        self._cut_to_last_line()
+
+    def _cut_to_last_line(self) -> None:
+        """Take off a last row that was cut short when the program was killed."""
+        tail_at = max(0, self._file.seek(0, os.SEEK_END) - 65536)
+        self._file.seek(tail_at)
+        self._file.truncate(tail_at + self._file.read().rfind(b"\n") + 1)
+
+    def _append(self, lines: bytes) -> None:
+        """All of it, or nothing and an OSError: a disk can take half a row and be full."""
+        whole = self._file.seek(0, os.SEEK_END)
+        if self._file.write(lines) != len(lines):
+            self._file.truncate(whole)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write(self, frame: Frame) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        rows = b""
+        for face in frame.faces:
+            row = [now, frame.index, f"{frame.time_s:.4f}", face.id, *face.box_xyxy, cell(face.label)]
+            row += [f"{face.score:.4f}", cell(face.unsure), *(f"{face.scores[label]:.4f}" for label in self._labels)]
+            rows += _row(row)
+        if rows:
+            check_room(self.path.parent)
+            self._append(rows)
+            self._rows += len(frame.faces)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def kept(self) -> str:
+        return f"{self._rows} rows of this run are in it"
+
+
+def _row(cells: Sequence) -> bytes:
+    """A line of CSV."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue().encode(errors="replace")

@@ -1,0 +1,47 @@
+"""Results as lines of text: JSON for programs, changes for people."""
+
+import json
+from typing import TextIO
+
+from edgefer.devices.outputs.sink import Sink
+from edgefer.records import Frame
+from edgefer.text import printable
+
+
+class TextSink(Sink):
+    """Writes lines; `closed` once the program that read them has gone."""
+
+    every_frame = True
+
+    def __init__(self, out: TextIO, name: str = "stdout"):
+        self.out, self.name = out, name
+
+    def line(self, text: str) -> None:
+        try:
+            self.out.write(text + "\n")
+            self.out.flush()
+        except BrokenPipeError:
+            self.closed = True
+            raise
+
+
+class JsonLines(TextSink):
+    """One JSON object per frame: frame, time_s, faces with id, box_xyxy, label, score, scores, and why one is unsure."""
+
+    def write(self, frame: Frame) -> None:
+        self.line(json.dumps(frame.to_dict()))
+
+
+class Changes(TextSink):
+    """For a person at a terminal: a line whenever the labels in view change."""
+
+    _last: tuple[str, list[str]] | None = None
+
+    def write(self, frame: Frame) -> None:
+        labels = frame.source, sorted(face.label for face in frame.faces)
+        if labels != self._last:
+            seen = ", ".join(
+                f"unsure ({face.unsure})" if face.unsure else f"{face.label} {face.score:.0%}" for face in frame.faces
+            )
+            self.line(printable(f"{frame.time_s:8.2f} s  {seen or 'no face'}"))
+            self._last = labels

@@ -1,0 +1,166 @@
+"""The small HTTP server behind the page and the metrics: one thread, bounded connections, no request that is held open."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Sequence
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from edgefer.devices.outputs.auth import MIN_TOKEN, GuessLimit, TokenAuth, host_of, is_loopback
+from edgefer.errors import InputError, SourceError
+
+MAX_CONNECTIONS = 128
+MAX_HOST_CONNECTIONS = 32  # from one host; a browser opens up to 6
+REQUEST_S = 10.0  # a connection that has asked for nothing, or has read nothing, for so long is closed
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class _Connection(H11Protocol):
+    """uvicorn's connection, which would wait forever for the rest of a request, and for a reader that has stopped reading.
+
+    Where there are too many, the one that has waited longest without a request gives way to the new one.
+    """
+
+    def connection_made(self, transport) -> None:
+        self._opened_s = self.loop.time()
+        self._seen_cycle, self._seen_unsent = None, 0
+        super().connection_made(transport)
+        same_host = [one for one in self.connections if one.host == self.host]
+        for crowd, most in ((same_host, MAX_HOST_CONNECTIONS), (list(self.connections), MAX_CONNECTIONS)):
+            if len(crowd) > most and not _close_idlest([one for one in crowd if one is not self]):
+                transport.write(BUSY)
+                transport.close()
+                self.connections.discard(self)
+                return
+        self._timer = self.loop.call_later(REQUEST_S, self._close_if_stuck)
+
+    @property
+    def host(self) -> str:
+        return host_of(self.client[0] if self.client else "")
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _close_if_stuck(self) -> None:
+        if self.transport.is_closing():
+            return
+        unsent = self.transport.get_write_buffer_size()
+        if (self.idle and self.cycle is self._seen_cycle) or (unsent and unsent == self._seen_unsent):
+            self.transport.abort()  # close() would wait for what nobody reads
+            return
+        self._seen_cycle, self._seen_unsent = self.cycle, unsent
+        self._timer = self.loop.call_later(REQUEST_S, self._close_if_stuck)
+
+
+def _close_idlest(connections: list[_Connection]) -> bool:
+    """Close the oldest connection without a request; False when all are being answered."""
+    idle = min((one for one in connections if one.idle), key=lambda one: one._opened_s, default=None)
+    if idle is None:
+        return False
+    idle.connections.discard(idle)
+    idle.transport.abort()
+    return True
+
+
+class HttpServer:
+    """Serves routes in a thread of its own until it is closed.
+
+    host: off this machine's loopback a token is required. port: 0 takes a free one. log: gets a sentence for wrong tokens,
+    and when the server has ended by itself. Raises SourceError when the address is taken, InputError for a weak token.
+    """
+
+    def __init__(
+        self,
+        routes: Sequence[BaseRoute],
+        host: str,
+        port: int,
+        *,
+        name: str,
+        token: str = "",
+        log: Callable[[str], None] = lambda text: None,
+    ):
+        check_token(token)
+        if not token and not is_loopback(host):
+            raise InputError(f"The {name} at {host} needs a token: others can reach it there.")
+        self._socket = _listen(host, port, name)
+        self.port: int = self._socket.getsockname()[1]
+        self.name = f"{name} {in_url(host)}:{self.port}"
+        shown = in_url(host if host not in ("", "0.0.0.0", "::") else _own_address())
+        self.address = f"http://{shown}:{self.port}"
+        self.trouble, self.errors, self.closing = "", 0, False
+        self.limit = GuessLimit(lambda text: log(f"The {self.name}: {text}"))
+        self._log = log
+        auth = Middleware(
+            TokenAuth, token=token, cookie=f"edgefer-{self.port}", loopback_only=is_loopback(host), limit=self.limit
+        )
+        config = uvicorn.Config(
+            Starlette(routes=list(routes), middleware=[auth]), log_config=None, log_level="critical", access_log=False,
+            lifespan="off", server_header=False, http=_Connection, ws="none", timeout_graceful_shutdown=1,
+            # Not believed: who guesses could name another host each time.
+            proxy_headers=False,
+        )  # fmt: skip
+        self._server = uvicorn.Server(config)
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name=f"edgefer-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _serve(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+                runner.run(self._server.serve(sockets=[self._socket]))
+        except Exception as error:  # the page is gone; the loop and the other sinks must outlive it
+            self.trouble = str(error) or type(error).__name__
+        if not self.closing:
+            self.errors += 1
+            self.trouble = self.trouble or "stopped"
+            self._log(f"The {self.name} has ended ({self.trouble}). The run goes on without it.")
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Call a function in the server's thread, from any other."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(function)
+
+    def close(self) -> None:
+        self.closing = self._server.should_exit = True
+        self.call_soon(lambda: None)
+        self._thread.join(2)
+        self._socket.close()
+
+
+def check_token(token: str) -> None:
+    """InputError for a token that is too short; "" is none."""
+    if token and len(token) < MIN_TOKEN:
+        raise InputError(f"A token needs {MIN_TOKEN} characters or more, so that it cannot be guessed.")
+
+
+def in_url(host: str) -> str:
+    """A host as it stands in a URL: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _listen(host: str, port: int, name: str) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        both = host == "::" and socket.has_dualstack_ipv6()  # the address that is printed is an IPv4 one
+        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
+    except OSError as error:
+        raise SourceError(f"The {name} cannot be served at {host}:{port}: {error.strerror or error}.") from None
+
+
+def _own_address() -> str:
+    """This machine's address in its network; nothing is sent to find out."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1
+            return str(probe.getsockname()[0])
+        except OSError:
+            return socket.gethostname()

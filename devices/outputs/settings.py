@@ -1,0 +1,56 @@
+"""What of a run may be changed while it goes on, from the page."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from edgefer.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """smooth: a name of edgefer.devices.faces.smoothing's presets. reject: scores below it are unsure. detector: a name.
+    paused: frames are neither read by the network nor shown nor written."""
+
+    smooth: str
+    reject: float
+    detector: str
+    paused: bool = False
+
+
+class LiveSettings:
+    """The settings in force. The page changes them, the loop asks for them at every frame."""
+
+    def __init__(self, settings: RunSettings, *, smooths: Sequence[str], detectors: Sequence[str]):
+        self._now, self._lock = settings, threading.Lock()
+        self.choices = {"smooth": tuple(smooths), "detector": tuple(detectors)}
+
+    def read(self) -> RunSettings:
+        return self._now
+
+    def change(self, given: object) -> RunSettings:
+        """Put these values in force, by name, the others stay. InputError when one is wrong; then nothing has changed."""
+        if not isinstance(given, Mapping) or not given:
+            raise InputError('Settings are an object such as {"reject": 0.5}.')
+        for name, value in given.items():
+            self._check(name, value)
+        with self._lock:
+            self._now = replace(self._now, **given)
+            return self._now
+
+    def _check(self, name: object, value: object) -> None:
+        if name in self.choices:
+            if value not in self.choices[str(name)]:
+                raise InputError(f"{name} must be one of {', '.join(self.choices[str(name)])}.")
+        elif name == "reject":
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise InputError("reject must be a number from 0 to 1.")
+        elif name == "paused":
+            if not isinstance(value, bool):
+                raise InputError("paused must be true or false.")
+        else:
+            raise InputError(f"There is no setting {str(name)[:40]!r}: choose reject, paused, {', '.join(self.choices)}.")
+
+    def to_json(self) -> dict:
+        """The values in force, and what there is to choose from."""
+        return asdict(self._now) | {"choices": {name: list(values) for name, values in self.choices.items()}}

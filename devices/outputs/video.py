@@ -1,0 +1,117 @@
+"""Results as an annotated video or picture."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgefer.devices.outputs.encoders import NO_H264, CvEncoder, Encoder, MotionJpegEncoder, h264_encoder
+from edgefer.devices.outputs.files import PartialFile, check_folder, check_room
+from edgefer.devices.outputs.overlay import View
+from edgefer.devices.outputs.sink import Sink
+from edgefer.errors import EdgeferError, SourceError
+from edgefer.records import Frame
+from edgefer.text import printable
+
+STILLS = (".png", ".jpg")
+VIDEOS = (".mp4", ".avi")
+INDEX_BYTES = 16  # a frame of a video takes at most so many more when it is finished: an AVI 16.0, an MP4 4.2 to 4.8
+LIVE_GAP_S = 1.0  # a camera that was away for longer is shown as a pause of this
+
+
+class VideoFile(Sink):
+    """An annotated video, or a picture when the name ends in .png or .jpg (the last frame is kept).
+
+    Written under another name and renamed at the end, so that a file of that name is always a whole one. Frames keep their
+    times. An .mp4 is H.264, which browsers play, where an encoder of it is here; else `notice` is a sentence about that.
+    live: a pause of the source is cut to a second.
+    """
+
+    every_frame = True
+
+    def __init__(self, path: Path, fps: float, *, live: bool = False, view: View | None = None):
+        self.name, self.path, self.fps, self.live = printable(str(path)), path, fps, live
+        self._view = view or View()
+        suffix = path.suffix.lower()
+        if suffix not in (*VIDEOS, *STILLS):
+            raise SourceError(f"Cannot save to {self.name}: name a .mp4 or .avi video, or a .png or .jpg picture.")
+        if path.exists():
+            raise SourceError(f"{self.name} is there already: choose another name, or remove it first.")
+        check_folder(path, "save")
+        self._still = suffix in STILLS
+        kind = h264_encoder() if suffix == ".mp4" else MotionJpegEncoder
+        self.notice = "" if kind or self._still else f"{self.name} {NO_H264}."
+        self._kind: type[Encoder] = kind or CvEncoder
+        self.partial = PartialFile(path)
+        self._encoder: Encoder | None = None
+        self._last: Frame | None = None
+        self._written, self._time_s, self._size, self._closed = 0, 0.0, (0, 0), False
+
+    def write(self, frame: Frame) -> None:
+        last, self._last = self._last, frame
+        if self._still:
+            return
+        check_room(self.path.parent, INDEX_BYTES * self._written)
+        image = self._view.annotated(frame)
+        if self._encoder is None:
+            self._size = image.shape[1], image.shape[0]
+            self._encoder = self._kind(self.partial.for_libraries, self._size, self.fps)
+        gap_s = 0.0 if last is None else max(0.0, frame.time_s - last.time_s)
+        self._time_s += min(LIVE_GAP_S, gap_s) if self.live else gap_s
+        self._encoder.write(fitted(image, self._size), self._time_s)
+        self._written += 1
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        encoder, last, self._last = self._encoder, self._last, None
+        try:
+            if encoder is not None:
+                self._finish(encoder)
+            elif self._still and last is not None:
+                self.partial.file.write_bytes(encoded(self._view.annotated(last), self.path.suffix))
+            else:
+                return
+            self.partial.publish()
+        finally:
+            self.partial.close()
+
+    def _finish(self, encoder: Encoder) -> None:
+        """End the video; EdgeferError when it cannot be played, as an encoder that wrote to a full disk may not say so."""
+        try:
+            encoder.close()
+        except (EdgeferError, OSError) as error:
+            raise EdgeferError(f"the video could not be finished, and is gone: {error}") from None
+        video = cv2.VideoCapture(self.partial.for_libraries)
+        readable = video.isOpened() and video.read()[0]
+        video.release()
+        if not readable:
+            raise EdgeferError("the video could not be finished, and is gone: is the disk full?")
+
+    def kept(self) -> str:
+        if not self._closed:
+            return ""
+        if not self.path.exists():
+            return "nothing of it was kept"
+        return "the last frame before that is in it" if self._still else f"its first {self._written} frames are in it"
+
+
+def fitted(image_bgr: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The image as large as it goes into `size` (width, height), on black: images of a folder differ in size, a video's may
+    not, and a face that is stretched is another face."""
+    height, width = image_bgr.shape[:2]
+    if (width, height) == size:
+        return image_bgr
+    scale = min(size[0] / width, size[1] / height)
+    inner = max(1, round(width * scale)), max(1, round(height * scale))
+    whole = np.zeros((size[1], size[0], 3), np.uint8)
+    left, top = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    shrunk = cv2.resize(image_bgr, inner, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    whole[top : top + inner[1], left : left + inner[0]] = shrunk
+    return whole
+
+
+def encoded(image_bgr: np.ndarray, suffix: str) -> bytes:
+    """The image as the bytes of a .png or .jpg file."""
+    return cv2.imencode(suffix.lower(), image_bgr)[1].tobytes()

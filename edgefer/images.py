@@ -1,0 +1,150 @@
+"""THE door for image files, for training, `data check` and devices: what one of them reads, all read, to the same pixels.
+
+Bytes are read in Python and decoded from memory, so that no path reaches C++ and names may be in any encoding. Every
+viewer's rules hold: Exif orientation is obeyed, transparency lies on white, an animation is its first frame, 16 bits
+become 8, CMYK becomes RGB as OpenCV has it (without a colour profile). A file that is cut short is refused.
+"""
+
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgefer.bundle import write_file
+from edgefer.errors import EdgeferError, ImageError
+from edgefer.files import read_regular
+from edgefer.image_headers import MAX_SIGNATURE, Header, looks_like_image, read_header
+from edgefer.text import printable
+
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif",
+    ".jp2", ".pgm", ".ppm", ".pbm", ".pnm",
+)  # fmt: skip
+WRITTEN = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+MAX_BYTES = 256 << 20
+MAX_PIXELS = 64 << 20  # 192 MB as BGR; the largest phone cameras give 50 million
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether a file is to be read as an image: by its name, or by its first bytes where the name has no suffix."""
+    if path.suffix:
+        return path.suffix.lower() in SUFFIXES
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return looks_like_image(file.read(MAX_SIGNATURE))
+    except OSError:
+        return False
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An image file, upright, as uint8 BGR [h, w, 3]. ImageError is one sentence that begins with the path."""
+    content = read_regular(path, MAX_BYTES, error=ImageError)
+    try:
+        return decode_image(content)
+    except ValueError as error:
+        raise ImageError(f"{printable(str(path))} {error}.") from None
+
+
+def problem_of(error: ImageError, path: Path) -> str:
+    """What an ImageError says of the file, without its path: "is an empty file"."""
+    return str(error).removeprefix(f"{printable(str(path))} ").removesuffix(".")
+
+
+def decode_image(content: bytes) -> np.ndarray:
+    """The content of an image file, upright, as uint8 BGR [h, w, 3]; ValueError says what it is: "is an empty file"."""
+    if not content:
+        raise ValueError("is an empty file")
+    header = read_header(content)
+    if header is None:
+        raise ValueError(
+            "is not an image of a type that is read (JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000, PNM)"
+        )
+    _check(header)
+    coded = np.frombuffer(content, np.uint8)
+    image = _opencv(coded, cv2.IMREAD_UNCHANGED) if header.alpha else None
+    if image is not None and image.ndim == 3 and image.shape[2] == 4:
+        return _turned(_on_white(image), header.orientation)
+    image = _opencv(coded, cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"is a {header.kind} file that OpenCV cannot read: it is damaged, cut short or of a rare form")
+    # OpenCV obeys the Exif data of all types but AVIF, whose orientation is none of Exif's.
+    return _turned(image, header.orientation) if header.kind == "AVIF" else image
+
+
+def gray_where_equal(image: np.ndarray) -> np.ndarray:
+    """uint8 BGR [h, w, 3] as gray [h, w] where the three channels are equal, else as it is: a conversion could round."""
+    return image[:, :, 0] if (image[:, :, :1] == image).all() else image
+
+
+def encode_image(image: np.ndarray, suffix: str) -> bytes:
+    """uint8 BGR [h, w, 3] or gray [h, w] as a file of the type that `suffix` names. EdgeferError when OpenCV cannot."""
+    try:
+        done, coded = cv2.imencode(suffix.lower(), image)
+    except cv2.error:
+        done = False
+    if not done:
+        raise EdgeferError(
+            f"An image of {image.shape[1]}x{image.shape[0]} cannot be written as {printable(suffix) or 'a file without a type'}: "
+            f"name one of {', '.join(WRITTEN)}."
+        )
+    return coded.tobytes()
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write uint8 BGR [h, w, 3] or gray [h, w]: encoded in memory, written beside and renamed, whole or not at all."""
+    content = encode_image(image, path.suffix)
+    try:
+        write_file(path, content)
+    except OSError as error:
+        raise EdgeferError(f"{printable(str(path))} cannot be written: {error.strerror or error}.") from None
+
+
+def _check(header: Header) -> None:
+    if header.kind == "HEIC":
+        raise ValueError("is a HEIC image, which OpenCV cannot read: convert it to JPEG")
+    if header.float_samples:
+        raise ValueError("holds floating-point samples, whose range nobody states: save it with 8 or 16 bits")
+    if header.width < 1 or header.height < 1:
+        raise ValueError("is damaged: its header says that it has no pixels")
+    if math.prod((header.width, header.height)) > MAX_PIXELS:
+        raise ValueError(
+            f"claims to have {header.width:,} x {header.height:,} pixels; at most {MAX_PIXELS:,} are read: make it smaller"
+        )
+
+
+def _opencv(coded: np.ndarray, flags: int) -> np.ndarray | None:
+    # A damaged file is our sentence, not ten lines of OpenCV's log.
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.imdecode(coded, flags)
+    except cv2.error:
+        return None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _on_white(image: np.ndarray) -> np.ndarray:
+    """uint8 or uint16 BGRA as uint8 BGR over white, as a page of paper or of the web shows it."""
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise ValueError("holds floating-point samples, whose range nobody states: save it with 8 or 16 bits")
+    alpha = image[:, :, 3:].astype(np.uint16)
+    if (alpha == 255).all():
+        return np.ascontiguousarray(image[:, :, :3])
+    return ((image[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """The image upright, from how it is stored: Exif's orientations 1 to 8."""
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)

@@ -1,0 +1,70 @@
+"""Which network a bundle's own came from: the trained one, however many conversions ago, and whether the bundle holds it.
+
+Slimming, pruning and quantization-aware training change the weights. Compared with the float network that such a step left
+behind, any int8 network would do well; so everything is compared with the network as it was trained. The bundle holds that
+one as `keras`, or as `origin` where slimming has put a smaller one in its place, and the card has its hash.
+"""
+
+from edgefer.bundle import Bundle, Form
+from edgefer.card import ModelCard
+from edgefer.checks import Check, Status
+
+SUBJECT = "the trained network"
+FIX = "convert again from the bundle that was trained"
+MAX_DROP, MIN_AGREEMENT, MIN_RETRAINED_AGREEMENT = 1.0, 0.97, 0.90  # what conversion may cost unless a user says otherwise
+
+
+def origin_form(card: ModelCard) -> Form | None:
+    """The file that holds the network as it was trained; None when the bundle does not hold it (any more)."""
+    if card.lineage is None:
+        return Form.KERAS if Form.KERAS in card.variants and not slimmed_without_lineage(card) else None
+    forms = (Form.ORIGIN, Form.KERAS)
+    return next((f for f in forms if f in card.variants and card.variants[f].sha256 == card.lineage.sha256), None)
+
+
+def slimmed_without_lineage(card: ModelCard) -> bool:
+    """Whether an edgefer from before 0.2 slimmed it: those wrote no lineage, only this step."""
+    return card.lineage is None and any(step.startswith("slim to ") for step in card.provenance.steps)
+
+
+def is_retrained(card: ModelCard) -> bool:
+    """Whether weights were removed or trained after the training itself."""
+    if card.lineage is not None:
+        return card.lineage.retrained
+    return Form.TUNED in card.variants or slimmed_without_lineage(card)
+
+
+def check_origin(bundle: Bundle) -> Check:
+    """Is the trained network at hand? A row of question 2, so that a comparison with another one is never taken for it."""
+    card = bundle.card
+    form, status = origin_form(card), Status.NOT_CHECKED
+    if form is not None:
+        name, status = card.variants[form].file, Status.PASS
+        detail = f"{name}, by its hash in the card's lineage" if card.lineage else f"{name}, which no step of the card replaced"
+    elif card.lineage is not None and Form.ORIGIN in card.variants:
+        status, detail = Status.FAIL, "origin.keras is not the network that the card's lineage names"
+    elif not any(variant in card.variants for variant in (Form.KERAS, Form.ORIGIN)):
+        detail = "the bundle holds no Keras network: its forms can be compared with each other only"
+    elif card.lineage is not None and card.lineage.sha256:
+        detail = f"the bundle does not hold it any more ({card.lineage.sha256:.12}…): what the way from it has cost is not known"
+    else:
+        detail = "the network was slimmed, and the bundle does not hold the one it came from: what that has cost is not known"
+    return Check(question=2, subject=SUBJECT, status=status, detail=detail, fix="" if form is not None else FIX)
+
+
+def check_recorded_cost(bundle: Bundle) -> Check | None:
+    """What the card says a retrained network has lost, for a machine without data; None for one that was only rounded."""
+    card = bundle.card
+    if not is_retrained(card):
+        return None
+    if card.lineage is None or card.lineage.cost is None:
+        detail = "it was trained on or slimmed, and the card does not say what that has cost"
+        return Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=FIX)
+    cost = card.lineage.cost
+    low, high = cost.drop_interval
+    over = cost.drop > MAX_DROP or cost.agreement < MIN_RETRAINED_AGREEMENT
+    detail = (
+        f"when it was converted, {cost.variant} lost {cost.drop:+.2f} points [{low:+.2f}, {high:+.2f}] against "
+        f"{card.lineage.name} and agreed on {cost.agreement:.2%} of {cost.count:,} images ({cost.split})"
+    )
+    return Check(question=2, subject=SUBJECT, status=Status.WARN if over else Status.PASS, detail=detail)

@@ -1,0 +1,27 @@
+"""Paths for libraries in C++, which take UTF-8 and nothing else: OpenCV dies of a name in another encoding."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def native_path(path: Path) -> Iterator[str]:
+    """The absolute name of `path` for a C++ library, while the block runs.
+
+    A name that is not UTF-8 is reached through a link of a plain name, with the same suffix, in a temporary folder. The
+    file need not exist: a library that creates it creates the one that is meant. Absolute, as FFmpeg takes the 10 of a
+    relative 10:30.mp4 for a protocol.
+    """
+    absolute = path.absolute()
+    try:
+        str(absolute).encode()
+    except UnicodeEncodeError:
+        suffix = path.suffix if path.suffix.isascii() else ""
+        with tempfile.TemporaryDirectory(prefix="edgefer-name-") as folder:
+            link = Path(folder) / f"file{suffix}"
+            link.symlink_to(absolute)
+            yield str(link)
+    else:
+        yield str(absolute)

@@ -1,0 +1,38 @@
+"""What long work reports to while it goes on. Library functions take a Progress and are silent without one."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from edgefer.train.run import Epoch
+
+Item = TypeVar("Item")
+
+
+class Progress:
+    """Reports nothing; edgefer.console.Terminal is the one that people see. Any method may be overridden alone.
+
+    A fit calls begin, then step after each batch and epoch after each epoch, and end, also when it fails.
+    """
+
+    def log(self, text: str) -> None:
+        """A line about what is being done."""
+
+    def track(self, items: Iterable[Item], total: int, description: str) -> Iterable[Item]:
+        """The items, showing how many of `total` were taken."""
+        return items
+
+    def begin(self, first_epoch: int, epochs: int, steps: int) -> None:
+        """A network is to be fitted: epochs first_epoch .. epochs - 1, of `steps` batches each."""
+
+    def step(self, loss: float, accuracy: float) -> None:
+        """A batch was fitted; the means of the epoch so far."""
+
+    def epoch(self, row: "Epoch", best: "Epoch | None") -> None:
+        """An epoch has ended; `best` is the one whose weights are kept."""
+
+    def end(self) -> None:
+        """Nothing more is fitted."""
+
+
+SILENT = Progress()

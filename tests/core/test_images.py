@@ -1,0 +1,218 @@
+"""The one door for image files: every viewer's rules, bounded before decoding, and a sentence for what cannot be read."""
+
+import os
+import struct
+import threading
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer.drawn import face_set
+from edgefer.errors import EdgeferError, ImageError
+from edgefer.images import (
+    MAX_PIXELS,
+    SUFFIXES,
+    decode_image,
+    encode_image,
+    gray_where_equal,
+    is_image_file,
+    read_image,
+    write_image,
+)
+
+
+@pytest.fixture(scope="module")
+def face() -> np.ndarray:
+    """uint8 BGR, higher than wide, with nothing symmetrical about it."""
+    image = cv2.resize(next(iter(face_set(1, seed=1)[0])), (60, 90))
+    image = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    image[:20, :30] = (200, 40, 90)
+    return np.ascontiguousarray(image)
+
+
+def exif(orientation: int) -> bytes:
+    """A TIFF directory of one entry: the orientation."""
+    return b"II*\0\x08\0\0\0" + struct.pack("<HHHIHHI", 1, 0x112, 3, 1, orientation, 0, 0)
+
+
+def stored(image: np.ndarray, orientation: int) -> np.ndarray:
+    """The image as a camera stores it with that Exif orientation (the inverse of what a viewer does)."""
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image.transpose(1, 0, 2) if orientation >= 5 else image)
+
+
+def png_chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def png_with(content: bytes, name: bytes, body: bytes) -> bytes:
+    return content[:33] + png_chunk(name, body) + content[33:]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_obeyed_with_and_without_transparency(face, orientation):
+    turned = stored(face, orientation)
+    opaque = png_with(encode_image(turned, ".png"), b"eXIf", exif(orientation))
+    assert np.array_equal(decode_image(opaque), face)
+    seen_through = np.dstack([turned, np.full(turned.shape[:2], 254, np.uint8)])
+    content = png_with(encode_image(seen_through, ".png"), b"eXIf", exif(orientation))
+    assert np.abs(decode_image(content).astype(int) - face).max() <= 1
+
+    jpeg = encode_image(turned, ".jpg")
+    segment = b"Exif\0\0" + exif(orientation)
+    jpeg = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
+    assert np.abs(decode_image(jpeg).astype(int) - face).mean() < 8
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".bmp", ".jp2", ".ppm", ".gif"])
+def test_every_type_is_the_same_image(face, suffix):
+    if suffix == ".gif" and not cv2.haveImageWriter("a.gif"):
+        pytest.skip("this OpenCV has no GIF")
+    flags = [cv2.IMWRITE_WEBP_QUALITY, 101] if suffix == ".webp" else []
+    content = cv2.imencode(suffix, face, flags)[1].tobytes()
+    assert np.abs(decode_image(content).astype(int) - face).mean() < (
+        25 if suffix == ".gif" else 2
+    )  # OpenCV writes GIFs coarsely
+
+
+def test_transparency_lies_on_white(face):
+    holes = np.dstack([face, np.full(face.shape[:2], 255, np.uint8)])
+    holes[:40, :, :] = 0
+    for suffix in (".png", ".tif"):
+        image = decode_image(encode_image(holes, suffix))
+        assert (image[:40] == 255).all() and np.array_equal(image[40:], face[40:]), suffix
+
+
+def test_16_bits_gray_and_colour(face):
+    gray = cv2.cvtColor(face, cv2.COLOR_BGR2GRAY)
+    for suffix in (".png", ".tif"):
+        assert np.array_equal(decode_image(encode_image(face.astype(np.uint16) * 257, suffix)), face)
+        assert np.array_equal(gray_where_equal(decode_image(encode_image(gray.astype(np.uint16) * 257, suffix))), gray)
+    assert np.array_equal(gray_where_equal(decode_image(encode_image(gray, ".png"))), gray)
+    assert gray_where_equal(face).ndim == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("png", b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
+         + png_chunk(b"IDAT", zlib.compress(b"\0" * 100)) + png_chunk(b"IEND", b"")),
+        ("jpg", b"\xff\xd8\xff\xc0\0\x11\x08" + struct.pack(">HH", 60000, 60000) + b"\x03" + bytes(12) + b"\xff\xd9"),
+        ("gif", b"GIF89a" + struct.pack("<HH", 60000, 60000) + bytes(40)),
+        ("bmp", b"BM" + bytes(12) + struct.pack("<Iii", 40, 60000, -60000) + bytes(40)),
+        ("webp", b"RIFF" + struct.pack("<I", 30) + b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + b"\xff\xff\0" * 2 + bytes(8)),
+        ("tif", b"II*\0\x08\0\0\0" + struct.pack("<HHHIIHHII", 2, 256, 4, 1, 60000, 257, 4, 1, 60000) + bytes(40)),
+        ("ppm", b"P6\n# a comment\n60000 60000\n255\n" + bytes(40)),
+        ("jp2", b"\xff\x4f\xff\x51" + bytes(4) + struct.pack(">IIII", 60000, 60000, 0, 0) + bytes(40)),
+    ],
+)  # fmt: skip
+def test_a_header_that_claims_too_much_is_one_sentence_and_costs_nothing(tmp_path, name, header, monkeypatch):
+    def decoder(*arguments):
+        raise AssertionError("a decoder was asked")
+
+    monkeypatch.setattr(cv2, "imdecode", decoder)
+    file = tmp_path / f"huge.{name}"
+    file.write_bytes(header)
+    with pytest.raises(ImageError, match=rf"huge\.{name} claims to have .* at most {MAX_PIXELS:,} are read"):
+        read_image(file)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp", ".jp2", ".ppm"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.98])
+def test_a_file_that_is_cut_short_is_refused_whatever_its_type(face, suffix, share):
+    content = encode_image(cv2.resize(face, (120, 180)), suffix)
+    with pytest.raises(ValueError, match="cut short|of a type"):
+        decode_image(content[: int(len(content) * share)])
+
+
+def test_what_is_no_image_is_one_sentence(tmp_path, face):
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.jpg").write_bytes(b"hello")
+    (tmp_path / "photo.heic").write_bytes(
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0\0\0\x14ispe" + struct.pack(">III", 0, 40, 30)
+    )
+    cv2.imwrite(str(tmp_path / "float.tif"), face.astype(np.float32) / 255)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    for name, complaint in {
+        "empty.png": "is an empty file",
+        "text.jpg": "is not an image of a type that is read",
+        "photo.heic": "is a HEIC image, which OpenCV cannot read: convert it",
+        "float.tif": "holds floating-point samples",
+        "pipe.png": "is a FIFO",
+        "folder.png": "is a directory",
+        "device.png": "is a device",
+        "absent.png": "cannot be read: No such file",
+    }.items():
+        with pytest.raises(ImageError, match=rf"^{tmp_path}/{name} {complaint}.*\.$"):
+            read_image(tmp_path / name)
+
+
+def test_names_need_not_be_utf_8(tmp_path, face):
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    write_image(file, face)
+    assert np.array_equal(read_image(file), face)
+    file.write_bytes(b"")
+    with pytest.raises(ImageError, match=r"caf\\udce9\.png is an empty file"):
+        read_image(file)
+
+
+def test_types_go_by_name_and_without_a_suffix_by_content(tmp_path, face):
+    assert {".jfif", ".jpe", ".gif", ".avif", ".heic", ".jp2", ".pgm"} <= set(SUFFIXES)
+    for name, content, expected in (
+        ("A.JFIF", b"", True),
+        ("noext", encode_image(face, ".jpg"), True),
+        ("README", b"read me", False),
+        ("notes.txt", encode_image(face, ".jpg"), False),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert is_image_file(tmp_path / name) is expected, name
+    wrong_name = tmp_path / "really_a_jpeg.png"
+    wrong_name.write_bytes(encode_image(face, ".jpg"))
+    assert read_image(wrong_name).shape == face.shape
+
+
+def test_an_image_is_written_whole_or_not_at_all(tmp_path, face):
+    write_image(tmp_path / "out.png", face)
+    before = (tmp_path / "out.png").read_bytes()
+    with pytest.raises(EdgeferError, match=r"cannot be written as \.xyz: name one of"):
+        write_image(tmp_path / "out.xyz", face)
+    with pytest.raises(EdgeferError, match=r"out\.png/inner\.png cannot be written"):
+        write_image(tmp_path / "out.png" / "inner.png", face)
+    assert (tmp_path / "out.png").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png"]
+
+
+def test_damaged_images_never_raise_anything_else(face):
+    rng = np.random.default_rng(0)
+    read = refused = 0
+    for suffix in (".png", ".jpg", ".webp", ".tif", ".bmp", ".jp2", ".ppm"):
+        whole = encode_image(face, suffix)
+        for _ in range(40):
+            content = bytearray(whole)
+            for at in rng.integers(0, min(len(content), 200), 3):
+                content[at] = rng.integers(256)
+            try:
+                assert decode_image(bytes(content)).dtype == np.uint8
+                read += 1
+            except ValueError:
+                refused += 1
+    assert read and refused
+
+
+def test_two_threads_can_read_at_once(face):
+    content = encode_image(face, ".png")
+    results: list[np.ndarray] = []
+    threads = [threading.Thread(target=lambda: results.append(decode_image(content))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4 and all(np.array_equal(image, face) for image in results)
