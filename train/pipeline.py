@@ -54,13 +54,13 @@ class Order:
     group_by: str = ""
     folds: int = 0
 
-    def save(self, run: Path) -> None:
+    def save(self, run: Path, name: str = "order.json") -> None:
         fields = vars(self) | {"recipe": self.recipe.model_dump(mode="json")}
-        write_file(run / "training" / "order.json", json.dumps(fields, indent=2).encode())
+        write_file(run / "training" / name, json.dumps(fields, indent=2).encode())
 
     @classmethod
-    def load(cls, run: Path) -> "Order":
-        file = run / "training" / "order.json"
+    def load(cls, run: Path, name: str = "order.json") -> "Order":
+        file = run / "training" / name
         try:
             fields = json.loads(file.read_bytes())
             recipe = Recipe.model_validate(fields.pop("recipe"))

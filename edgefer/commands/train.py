@@ -8,7 +8,7 @@ import typer
 from edgefer.commands.inputs import GroupBy, SkipBad, bundle_path, list_skipped
 from edgefer.errors import EdgeferError, InputError
 
-DEFAULT_RECIPE, DEFAULT_FRACTION = "fer-small", 0.2
+DEFAULT_RECIPE, DEFAULT_FRACTION = "small", 0.2
 
 
 def train(
@@ -73,6 +73,7 @@ def train(
     from edgefer.train.pipeline import Order
     from edgefer.train.pipeline import train as run_training
     from edgefer.train.recipes import load_recipe
+    from edgefer.train.stages import train_in_stages, unfinished_plan
 
     place = distribute.place()
     if place.workers > 1 and not out:
@@ -86,7 +87,7 @@ def train(
         run = out or _newest_unfinished()
         if (run / CARD).exists():
             raise InputError(f"{run} is a finished bundle: there is nothing to resume.")
-        order = Order.load(run)
+        order = unfinished_plan(run) or Order.load(run)
     else:
         if not data:
             raise InputError("Name the data: --data fer2013.csv, a folder of pictures, or --data builtin.")
@@ -126,8 +127,11 @@ def train(
     if place.workers > 1:
         console.say(f"Worker {place.index} of {place.workers}, counted from 0; waiting for the others")
     console.say(f"Training {order.recipe.name} on {order.data} into {run}")
+    if order.recipe.stages and place.workers > 1:
+        raise InputError(f"The recipe {order.recipe.name} has stages, which one machine trains: leave TF_CONFIG out.")
+    by_recipe = train_in_stages if order.recipe.stages else run_training
     try:
-        result = run_training(
+        result = by_recipe(
             order,
             run,
             watcher=console.TrainingProgress(),
@@ -182,8 +186,10 @@ def _bundle(name: str, needs: str = "") -> str:
 
 def _newest_unfinished() -> Path:
     from edgefer.bundle import CARD
+    from edgefer.train.stages import PLAN
 
-    orders = sorted(Path("runs").glob("*/training/order.json"), key=lambda file: file.stat().st_mtime)
+    found = (file for name in ("order.json", PLAN) for file in Path("runs").glob(f"*/training/{name}"))
+    orders = sorted(found, key=lambda file: file.stat().st_mtime)
     runs = [file.parent.parent for file in orders if not (file.parent.parent / CARD).exists()]
     if not runs:
         raise InputError("There is no unfinished training under runs/: name one with --out DIR.")
