@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -30,8 +31,8 @@ def compose(pool: Pool, rng: np.random.Generator, size: int) -> tuple[np.ndarray
     grid = int(rng.choice(GRIDS, p=GRID_SHARES))
     canvas, parts = np.empty((size, size), np.uint8), []
     edges = np.linspace(0, size, grid + 1).round().astype(int)
-    for top, bottom in zip(edges[:-1], edges[1:], strict=True):
-        for left, right in zip(edges[:-1], edges[1:], strict=True):
+    for top, bottom in pairwise(edges):
+        for left, right in pairwise(edges):
             cell, faces = _cell(pool.draw(rng), pool, rng, (right - left, bottom - top))
             canvas[top:bottom, left:right] = cell
             parts.append(moved(faces, np.array([[1, 0, left], [0, 1, top]], np.float32)))
