@@ -8,7 +8,6 @@ from contextlib import ExitStack
 
 from edgefer.devices.outputs.sink import Sink
 from edgefer.devices.outputs.stats import RunStats
-from edgefer.devices.outputs.window import Window
 from edgefer.devices.session import Detected, Session
 from edgefer.devices.threads import HANG_S, Prefetch
 from edgefer.records import Frame
@@ -109,4 +108,4 @@ def _located(captured: Iterable[tuple[Frame, Stopwatch]], session: Session) -> I
 def _ended(sinks: list[Sink]) -> bool:
     """Whether the person closed the window, or nobody is left to read anything."""
     closed = [sink for sink in sinks if sink.closed]
-    return any(isinstance(sink, Window) for sink in closed) or 0 < len(closed) == len(sinks)
+    return any(sink.ends_run for sink in closed) or 0 < len(closed) == len(sinks)

@@ -17,7 +17,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Bundle", "Detection", "EdgeferError", "Face", "Frame", "Reader", "convert", "draw", "import_model", "load", "train", "verify",
 ]  # fmt: skip
@@ -30,16 +30,15 @@ _HOMES = {
     "Frame": "edgefer.records",
     "Reader": "edgefer.devices.reader",
     "draw": "edgefer.api",
-    "import_model": "edgefer.convert.importing",
+    "import_model": "edgefer.api",
     "load": "edgefer.api",
     "verify": "edgefer.api",
 }
 _CALLABLE_PACKAGES = ("convert", "train")  # packages that can be called, see edgefer.api.CallablePackage
 
 if TYPE_CHECKING:
-    from edgefer.api import convert, draw, load, train, verify
+    from edgefer.api import convert, draw, import_model, load, train, verify
     from edgefer.bundle import Bundle
-    from edgefer.convert.importing import import_model
     from edgefer.devices.reader import Reader
     from edgefer.errors import EdgeferError
     from edgefer.records import Detection, Face, Frame

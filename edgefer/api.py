@@ -92,12 +92,17 @@ def verify(
     >>> checks[0].passed
     True
     """
-    from edgefer.commands.verify import judge_on_data
     from edgefer.parity import check_bundle
 
     opened = find_bundle(bundle)
-    checks = check_bundle(opened, list(runtimes))
-    return checks + (judge_on_data(opened, str(data), split, list(runtimes)) if data else [])
+    if not data:
+        return check_bundle(opened, list(runtimes))
+    from edgefer.commands.inputs import training_data, usual_split
+    from edgefer.convert.certificate import certify
+
+    dataset = training_data(opened, str(data), False)
+    named = [runtime for runtime in runtimes if runtime != "auto"]
+    return [*certify(opened, dataset, split or usual_split(opened.card, dataset), runtimes=named).checks]
 
 
 def train(data: str | Path, *, out: str | Path, **options: Any) -> Bundle:
@@ -126,6 +131,41 @@ def convert(bundle: "str | Path | Bundle", *, out: str | Path | None = None, **o
     target = Path(out) if out else made_from(source, "int8")
     _run(command, bundle=source.path, out=target, **options)
     return Bundle.open(target)
+
+
+def import_model(
+    file: str | Path,
+    *,
+    labels: Sequence[str] | None = None,
+    scale: "str | tuple[float, float] | None" = None,
+    color: str | None = None,
+    outputs: str | None = None,
+    data: str | Path = "",
+    out: str | Path | None = None,
+    faces: str = "human",
+) -> Bundle:
+    """Take in a network from elsewhere (.keras, .h5, a SavedModel folder, .tflite), so that everything here works on it.
+
+    labels: in the order of its answers. scale: what it makes of pixels, "0..1", "0..255", "-1..1", "imagenet", "caffe", or
+    (factor, offset). color: "gray", "rgb" or "bgr". outputs: "logits" or "probabilities". What is not given is read off the
+    file, or measured on `data`, labelled images. out: the bundle's folder, by default runs/FILE.
+    Raises InputError when how it is fed stays open, or when the file holds more than plain layers; EdgeferError when the
+    bundle would not answer as the file does.
+    """
+    from edgefer.card import OutputSpec
+    from edgefer.convert.contract import Stated, parse_scale
+    from edgefer.convert.importing import Request, data_loader, import_network, target_folder
+    from edgefer.options import Color, FaceKind, Outputs, choice
+
+    stated = Stated(
+        scale=parse_scale(scale) if isinstance(scale, str) else ("stated", scale) if scale else None,
+        color=choice(Color, color, "color") if color else None,
+        output=OutputSpec.model_validate({"values": choice(Outputs, outputs, "outputs").value}) if outputs else None,
+        labels=tuple(labels) if labels else None,
+    )
+    load = data_loader(str(data)) if data else None
+    request = Request(path=Path(file), stated=stated, load=load, faces=choice(FaceKind, faces, "faces").value)
+    return import_network(request, target_folder(request, Path(out) if out else None)).bundle
 
 
 def _run(command: Callable[..., None], **options: Any) -> None:

@@ -4,6 +4,7 @@ import ctypes
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,48 @@ def _edgetpu_delegate(load_delegate: Callable, library: str):
         ) from None
 
 
+def open_interpreter(
+    content: bytes,
+    *,
+    runtime: str = "auto",
+    threads: int = 1,
+    kernels: str = "optimized",
+    device: str = "cpu",
+    edgetpu_library: str = EDGETPU_LIBRARY,
+    keep_all: bool = False,
+) -> tuple[str, Any]:
+    """A .tflite on a runtime, its tensors allocated: the runtime's name and its interpreter; options as for Network.
+
+    keep_all: every tensor can be read after a run, which makes it slower.
+    """
+    if runtime == "auto":
+        installed = installed_runtimes()
+        if not installed:
+            raise MissingDependency("No TFLite runtime is installed: pip install ai-edge-litert.")
+        runtime = installed[0]
+    module = _runtime_module(runtime)
+    delegates = None
+    if device == "coral":
+        if EDGETPU_OPERATOR.encode() not in content:  # the delegate would take it, and leave all of it to the CPU
+            raise BundleError("The network is not compiled for the Edge TPU: run `edgefer convert --edgetpu` first.")
+        delegates = [_edgetpu_delegate(module.load_delegate, edgetpu_library)]
+    resolvers = module.OpResolverType
+    try:
+        with quiet():
+            interpreter = module.Interpreter(
+                model_content=content,
+                num_threads=threads,
+                experimental_delegates=delegates,
+                experimental_op_resolver_type=resolvers.BUILTIN_REF if kernels == "reference" else resolvers.AUTO,
+                experimental_preserve_all_tensors=keep_all,
+            )
+            interpreter.allocate_tensors()
+            interpreter.get_input_details(), interpreter.get_output_details()
+    except (ValueError, RuntimeError, SystemError) as error:
+        raise RuntimeFault(f"{runtime} cannot load this network: {' '.join(str(error).split())}") from None
+    return runtime, interpreter
+
+
 class Network:
     """One .tflite network on one runtime: uint8 pixels in, logits out.
 
@@ -80,33 +123,10 @@ class Network:
         device: str = "cpu",
         edgetpu_library: str = EDGETPU_LIBRARY,
     ):
-        if runtime == "auto":
-            installed = installed_runtimes()
-            if not installed:
-                raise MissingDependency("No TFLite runtime is installed: pip install ai-edge-litert.")
-            runtime = installed[0]
-        module = _runtime_module(runtime)
-        self.runtime = runtime
-        delegates = None
-        if device == "coral":
-            if EDGETPU_OPERATOR.encode() not in content:  # the delegate would take it, and leave all of it to the CPU
-                raise BundleError(
-                    "The network is not compiled for the Edge TPU: run `edgefer convert --edgetpu` first."
-                )
-            delegates = [_edgetpu_delegate(module.load_delegate, edgetpu_library)]
-        resolvers = module.OpResolverType
-        try:
-            with quiet():
-                self._interpreter = module.Interpreter(
-                    model_content=content,
-                    num_threads=threads,
-                    experimental_delegates=delegates,
-                    experimental_op_resolver_type=resolvers.BUILTIN_REF if kernels == "reference" else resolvers.AUTO,
-                )
-                self._interpreter.allocate_tensors()
-            inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        except (ValueError, RuntimeError, SystemError) as error:
-            raise RuntimeFault(f"{runtime} cannot load this network: {' '.join(str(error).split())}") from None
+        self.runtime, self._interpreter = open_interpreter(
+            content, runtime=runtime, threads=threads, kernels=kernels, device=device, edgetpu_library=edgetpu_library
+        )
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         if len(inputs) != 1 or len(outputs) != 1:
             raise BundleError(
                 f"The network has {len(inputs)} inputs and {len(outputs)} outputs; edgefer runs networks of one image "

@@ -60,6 +60,21 @@ class Rotation(StrEnum):
     LEFT = "270"
 
 
+class Color(StrEnum):
+    """The order of a network's channels."""
+
+    GRAY = "gray"
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+class Outputs(StrEnum):
+    """What a network answers with."""
+
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"
+
+
 def choice(kind: type[Choice], value: Any, name: str) -> Choice:
     """A member of an enum by its value. InputError names the choices."""
     try:

@@ -14,7 +14,8 @@ from filelock import FileLock
 from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
 from edgefer.records import Face, Frame
-from edgefer.train.data.dataset import Dataset, load_dataset
+from edgefer.train.data.dataset import Dataset
+from edgefer.train.data.load import load_dataset
 
 GRAY48 = InputSpec(height=48, width=48)
 

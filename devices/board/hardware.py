@@ -57,7 +57,10 @@ def check_csi_camera(
         fix += f" && python3 -m venv --system-site-packages {sys.prefix}   # this venv does not see apt's packages"
     # Without a sensor, a USB camera may be all there is.
     return Check(
-        subject="csi camera", status=Status.FAIL if sensors else "warn", detail=f"{found}; Picamera2: {output}", fix=fix
+        subject="csi camera",
+        status=Status.FAIL if sensors else Status.WARN,
+        detail=f"{found}; Picamera2: {output}",
+        fix=fix,
     )
 
 
@@ -149,7 +152,7 @@ def check_disk(folder: Path | None = None, usage=shutil.disk_usage) -> Check:
         fix = f"make room on the disk of {folder}: sudo apt clean; journalctl --vacuum-size=100M"
         return Check(
             subject="disk",
-            status=Status.FAIL if free < LOW_DISK_MB / 10 else "warn",
+            status=Status.FAIL if free < LOW_DISK_MB / 10 else Status.WARN,
             detail=f"{free:.0f} MB free",
             fix=fix,
         )

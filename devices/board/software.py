@@ -96,7 +96,7 @@ def check_runtime(name: str, *, first: bool = True, command: list[str] | None = 
         fix = "fix opencv first"
     elif name == "tflite-runtime" and first:
         fix = f"{PIP} install 'ai-edge-litert~=2.1.0'   # or, to keep tflite-runtime: {NUMPY_1}"
-    return Check(subject=f"runtime {name}", status=Status.FAIL if first else "warn", detail=said, fix=fix)
+    return Check(subject=f"runtime {name}", status=Status.FAIL if first else Status.WARN, detail=said, fix=fix)
 
 
 def slow_int8(runtime: str, root: Path = ROOT) -> str:

@@ -6,8 +6,9 @@ import socket
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
+from edgefer.devices.sources.urls import split_url
 from edgefer.errors import InputError
 from edgefer.text import printable
 
@@ -35,10 +36,9 @@ def parse_broker(url: str, password: str = "", ca: Path | None = None) -> Broker
     """The parts of an mqtt:// URL; `password` is used where the URL has none. InputError when something is wrong."""
     shape = "write mqtt://host/topic-prefix or mqtt://user@host:1883/topic-prefix"
     try:
-        parts = urlsplit(url)
+        parts = split_url(url, "--mqtt")
         port = parts.port
-        (parts.hostname or "").encode("idna")  # as the socket will, in a thread of paho's that would die of it
-    except ValueError:  # not shown: it quotes what may be a password
+    except InputError:
         raise InputError(
             f"The MQTT address cannot be read: {shape}, with / # ? @ : of a password as %2F and so on."
         ) from None

@@ -181,7 +181,7 @@ class MotionJpegEncoder(CvEncoder):
     code = "MJPG"
 
 
-def h264_encoder() -> type[Encoder] | None:
+def h264_encoder() -> Callable[[str, tuple[int, int], float], Encoder] | None:
     """The best encoder of H.264 that works here, None where there is none."""
     return next((kind for kind in (PyavEncoder, FfmpegEncoder, CvH264Encoder) if kind.here()), None)
 

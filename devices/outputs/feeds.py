@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Callable
 
 from edgefer.devices.outputs.sink import Sink
+from edgefer.devices.sources.urls import redact
 from edgefer.devices.threads import TICK_S
 from edgefer.errors import EdgeferError
 from edgefer.records import Frame
-from edgefer.text import printable
 
 DEPTH = 8  # frames: half a second of a camera, a few MB
 CLOSE_S = 10.0  # for a file to be finished; a broker or a terminal gets CLOSE_LIVE_S
@@ -126,4 +126,4 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         return "the file has reached the largest size that is allowed here"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return printable(" ".join(text.split())).rstrip(".")
+    return redact(" ".join(text.split())).rstrip(".")

@@ -74,7 +74,7 @@ class Mqtt(Sink):
         self._accepted_s: float | None = None  # when the broker accepted this connection
         self._connected = self._refused = False
         self._logged: set[str] = set()  # problems since the last connection that lasted
-        self._retry_s: float = RETRY_S[0]
+        self._retry_s = RETRY_S[0]
         self._client = self._make_client()
         self._client.loop_start()
 
@@ -174,7 +174,7 @@ class Mqtt(Sink):
         self._published, self._diagnostics_s, self._connected = None, 0.0, True
 
     def _on_claim(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
-        other = _parse_claim(message.payload)
+        other = _parse_claim(bytes(message.payload))
         if other is None or other.run == self._claim.run:
             return
         if not other.before(self._claim):

@@ -3,7 +3,7 @@
 import csv
 import heapq
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -16,7 +16,7 @@ from edgefer.errors import InputError
 from edgefer.records import UNSURE
 from edgefer.text import printable
 
-BINS = 240  # of a timeline
+BINS = 240  # of a timeline, at most
 MAX_RUNS = 50  # the last ones of a file; each has a timeline
 MAX_MOMENTS = 15
 MAX_FACES = 10_000  # faces whose stretches are followed at a time; numbers of a stranger's file need not end
@@ -77,9 +77,13 @@ class Run:
     last: Row
     rows: int = 0
     labels: Counter = field(default_factory=Counter)
-    scores: Counter = field(default_factory=Counter)  # sums, by label
-    bins: list[Counter] = field(default_factory=lambda: [Counter() for _ in range(BINS)])
+    scores: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # sums, by label
+    bins: list[Counter] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)  # a heap: the shortest first
+
+    def __post_init__(self) -> None:
+        frames = self.last.frame - self.first.frame + 1  # a short run has no more steps than frames
+        self.bins = [Counter() for _ in range(max(1, min(BINS, frames)))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +164,7 @@ def _run_parts(run: Run, colors: dict[str, str]) -> list[str]:
 def _timeline(run: Run, colors: dict[str, str]) -> str:
     """The share of each label over the run, stacked, as SVG."""
     width, height = 960, 120
-    step, parts = width / BINS, []
+    step, parts = width / len(run.bins), []
     for number, seen in enumerate(run.bins):
         total, floor = sum(seen.values()), float(height)
         for label in colors:
@@ -223,8 +227,8 @@ def _count(run: Run, row: Row) -> None:
     run.labels[label] += 1
     run.scores[label] += row.score
     length_s = run.last.time_s - run.first.time_s
-    place = int((row.time_s - run.first.time_s) / length_s * BINS) if length_s > 0 else 0
-    run.bins[min(BINS - 1, max(0, place))][label] += 1
+    place = int((row.time_s - run.first.time_s) / length_s * len(run.bins)) if length_s > 0 else 0
+    run.bins[min(len(run.bins) - 1, max(0, place))][label] += 1
 
 
 def _follow(run: Run, stretches: dict[int, Stretch], row: Row) -> None:

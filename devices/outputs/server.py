@@ -29,10 +29,12 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport) -> None:
         self._opened_s = self.loop.time()
-        self._seen_cycle, self._seen_unsent = None, 0
+        self._seen_cycle: object = None
+        self._seen_unsent = 0
         super().connection_made(transport)
-        same_host = [one for one in self.connections if one.host == self.host]
-        for crowd, most in ((same_host, MAX_HOST_CONNECTIONS), (list(self.connections), MAX_CONNECTIONS)):
+        everybody = [one for one in self.connections if isinstance(one, _Connection)]
+        same_host = [one for one in everybody if one.host == self.host]
+        for crowd, most in ((same_host, MAX_HOST_CONNECTIONS), (everybody, MAX_CONNECTIONS)):
             if len(crowd) > most and not _close_idlest([one for one in crowd if one is not self]):
                 transport.write(BUSY)
                 transport.close()

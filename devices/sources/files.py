@@ -114,6 +114,7 @@ class Video(Recorded):
         if self._reading.acquire(timeout=1):
             self._capture.release()
             self._open.close()
+            self._reading.release()  # it may be opened again
 
     def __iter__(self) -> Iterator[Frame]:
         index, time_s = 0, 0.0

@@ -10,7 +10,6 @@ from edgefer.commands.inputs import bundle_path
 app = typer.Typer(
     help="Write a network for the browser or for a microcontroller, with the proof that it is the same one.",
     no_args_is_help=True,
-    rich_markup_mode=None,
 )
 Bundle_ = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle directory or the name of a shipped one.")]
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Directory to write: new, empty, or an earlier export.")]

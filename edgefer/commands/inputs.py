@@ -1,6 +1,5 @@
 """What several commands take: a bundle, and the data it was trained on."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,6 +53,14 @@ GroupBy = Annotated[
         "copies, which are only trained on.",
     ),
 ]
+Names = Annotated[
+    str,
+    typer.Option(
+        "--names",
+        metavar="0=NAME,1=NAME,...",
+        help="What labels or class folders that are numbers mean (or other names).",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows and pictures out, and list them.")]
 
@@ -72,48 +79,13 @@ def bundle_path(bundle: Path | None, *, or_shipped: bool = True) -> Path:
     raise InputError("There is no bundle under runs/: name one, or train one with `edgefer train --data PATH`.")
 
 
-def training_data(bundle, data: str, skip_bad: bool):
-    """The data a bundle was trained on, loaded: as named, or as its training run remembers."""
-    from edgefer import console
-    from edgefer.train.data.dataset import BUILT_IN, cache_folder, load_dataset
-    from edgefer.train.pipeline import Order
+def training_data(bundle: "Bundle", data: str, skip_bad: bool) -> "Dataset":
+    """The data a bundle was trained on, as named or as its training remembers; what is left out of it is shown."""
+    from edgefer.console import PROGRESS
+    from edgefer.train.data.cache import cache_folder
+    from edgefer.train.data.trained import training_data
 
-    if not data:
-        if not (bundle.path / "training" / "order.json").is_file():
-            raise InputError(f"{bundle.path} does not remember its training data: name it with --data PATH.")
-        order = Order.load(bundle.path)
-        data, skip_bad = order.data, order.skip_bad
-    card = bundle.card
-    folder = Path(data).is_dir()
-    dataset = load_dataset(
-        data,
-        card.input,
-        # Votes are FER2013's, and groups are of its own paths: other data is taken without.
-        labels="" if folder or data == BUILT_IN else card.provenance.labels,
-        skip_bad=skip_bad,
-        # As in training, or pictures that were trained on would come back as validation pictures.
-        valid_fraction=card.provenance.valid_fraction,
-        seed=card.provenance.seed,
-        group_by=_grouping(card, Path(data)) if folder and card.provenance.group_by else "",
-        pooled=card.provenance.folds > 0,
-        track=console.track,
-        cache=cache_folder(),
-    )
-    list_skipped(dataset.skipped)
-    if dataset.name == card.provenance.data and card.provenance.held_pictures not in ("", dataset.held_pictures):
-        console.say(
-            f"{data} has changed since {card.name} was trained on it, and other pictures are held back now: it may have "
-            "learnt from some of them and look better than it is. Train again, or name data it never saw."
-        )
-    return dataset
-
-
-def _grouping(card: "ModelCard", folder: Path) -> str:
-    """The rule by which the training pictures belonged together, unless these are others: it matches none of them."""
-    from edgefer.train.data.folders import listing
-
-    rule = card.provenance.group_by
-    return rule if any(re.search(rule, str(file.relative_to(folder))) for _, _, file in listing(folder)[1]) else ""
+    return training_data(bundle, data, skip_bad, progress=PROGRESS, cache=cache_folder())
 
 
 def report_folder(bundle: "Bundle") -> Path:
@@ -144,18 +116,6 @@ def usual_split(card: "ModelCard", dataset: "Dataset") -> str:
         f"For that see {card.measured_on} in its card."
     )
     return "train"
-
-
-def list_skipped(skipped: tuple[str, ...]) -> None:
-    """Say which rows or pictures were left out, the first twenty by name."""
-    from edgefer import console
-
-    if skipped:
-        console.say(f"Left out {len(skipped)} bad rows or pictures:")
-        for line in skipped[:20]:
-            console.say(f"  {line}")
-        if len(skipped) > 20:
-            console.say(f"  and {len(skipped) - 20} more")
 
 
 def check_share(option: str, share: float) -> None:

@@ -10,7 +10,7 @@ import typer
 from edgefer.errors import EdgeferError, InputError
 
 NO_SYSTEMD = "systemd does not run this computer: `edgefer service install --print` shows the unit."
-app = typer.Typer(no_args_is_help=True, help="Leave `edgefer run` running under systemd.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="Leave `edgefer run` running under systemd.")
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """edgefer verify: is this still the same network?"""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -89,7 +90,19 @@ def verify(
     if certificate:
         _check_certificate(opened, certificate)
     if data or split or report:
-        _verify_on_data(opened, data, split, runtime, (max_drop, min_agreement), report, skip_bad, as_json)
+        _verify_on_data(
+            opened,
+            _Request(
+                data=data,
+                split=split,
+                runtimes=[*(runtime or ())],
+                max_drop=max_drop,
+                min_agreement=min_agreement,
+                report=report,
+                skip_bad=skip_bad,
+                as_json=as_json,
+            ),
+        )
         return
     checks = check_bundle(opened, runtime or ["auto"]) + check_in_c(opened)
     if not as_json:
@@ -112,66 +125,76 @@ def parity(
     from edgefer.bundle import Bundle
 
     opened = Bundle.open(bundle_path(bundle))
-    _verify_on_data(opened, data, split, runtime, (max_drop, min_agreement), report, skip_bad, as_json)
+    _verify_on_data(
+        opened,
+        _Request(
+            data=data,
+            split=split,
+            runtimes=[*(runtime or ())],
+            max_drop=max_drop,
+            min_agreement=min_agreement,
+            report=report,
+            skip_bad=skip_bad,
+            as_json=as_json,
+        ),
+    )
 
 
-def _verify_on_data(
-    opened: "Bundle",
-    data: str,
-    split: str,
-    runtime: list[Runtime] | None,
-    budget: tuple[float, float],
-    report: Path | None,
-    skip_bad: bool,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """What a verification on data was asked for."""
+
+    data: str
+    split: str
+    runtimes: list[str]
+    max_drop: float
+    min_agreement: float
+    report: Path | None
+    skip_bad: bool
+    as_json: bool
+
+
+def _verify_on_data(opened: "Bundle", asked: _Request) -> None:
     """All three questions, with the host's packages; the certificate is written where `report` says, its JSON always."""
     import json
 
     from edgefer import console
     from edgefer.bundle import write_file
     from edgefer.checks import report as report_checks
-    from edgefer.convert.certificate import Certificate
-    from edgefer.convert.comparison import Budget, judge
-    from edgefer.convert.prove import prove
-    from edgefer.parity import check_bundle
-    from edgefer.runtimes import installed_runtimes
+    from edgefer.convert.certificate import certify
+    from edgefer.convert.comparison import Budget
+    from edgefer.files import check_writable
 
-    dataset = training_data(opened, data, skip_bad)
-    split = split or usual_split(opened.card, dataset)
-    runtimes = [str(name) for name in runtime or installed_runtimes()]
-    checks = check_bundle(opened, runtimes)
-    proof = prove(opened, dataset, split, runtimes=runtimes, reference_kernels=report is not None, track=console.track)
-    allowed = Budget(max_drop=budget[0], min_agreement=budget[1])
-    checks += [proof.origin, *(judge(comparison, allowed) for comparison in proof.cost)]
-    certificate = Certificate(
-        bundle=opened,
-        checks=tuple(checks),
-        proof=proof,
-        budget=allowed,
-        data=dataset.name,
-        split=split,
-        runtimes=tuple(runtimes),
+    page = _certificate_file(asked.report) if asked.report else report_folder(opened) / "parity.html"
+    check_writable(page, "--report")
+    dataset = training_data(opened, asked.data, asked.skip_bad)
+    certificate = certify(
+        opened,
+        dataset,
+        asked.split or usual_split(opened.card, dataset),
+        runtimes=asked.runtimes,
+        budget=Budget.of(asked.max_drop, asked.min_agreement),
+        reference_kernels=asked.report is not None,
+        progress=console.PROGRESS,
     )
-    page = _certificate_file(report) if report else report_folder(opened) / "parity.html"
     write_file(page.with_suffix(".json"), json.dumps(certificate.to_json(), indent=2).encode() + b"\n")
-    if report:
+    if asked.report:
         write_file(page, certificate.to_html().encode())
-    shown = page if report else page.with_suffix(".json")
-    if not as_json:
+    shown = page if asked.report else page.with_suffix(".json")
+    if not asked.as_json:
         _show_figures(certificate)
         console.show(f"Report: {shown}")
-    report_checks(f"Parity of {opened.path}", checks, as_json=as_json, bundle=opened.hash, report=str(shown))
+    title = f"Parity of {opened.path}"
+    report_checks(title, certificate.checks, as_json=asked.as_json, bundle=opened.hash, report=str(shown))
 
 
 def _show_figures(certificate: "Certificate") -> None:
     from edgefer import console
     from edgefer.convert.certificate import COST_COLUMNS, WORTH_COLUMNS, cost_row, worth_row
 
-    cost = certificate.proof.cost
-    networks = [cost[0].reference, *(one.candidate for one in cost)]
-    console.show_table(f"Accuracy, {certificate.split} split", WORTH_COLUMNS, [worth_row(one) for one in networks])
-    console.show_table("What conversion cost", COST_COLUMNS, [cost_row(one) for one in cost])
+    rows = [worth_row(one) for one in certificate.networks]
+    console.show_table(f"Accuracy, {certificate.split} split", WORTH_COLUMNS, rows)
+    console.show_table("What conversion cost", COST_COLUMNS, [cost_row(one) for one in certificate.proof.cost])
 
 
 def _certificate_file(report: Path) -> Path:
@@ -196,16 +219,3 @@ def _check_certificate(opened: "Bundle", file: Path) -> None:
         )
     if passed is not True:
         raise BundleError(f"{file} is about this bundle, and says that it did not pass.")
-
-
-def judge_on_data(opened: "Bundle", data: str, split: str, runtimes: list[str]) -> "list[Check]":
-    """Question 2: how many decisions on labelled images conversion changed, and what it cost, for each converted network."""
-    from edgefer.convert.comparison import Budget, judge
-    from edgefer.convert.prove import prove
-    from edgefer.runtimes import installed_runtimes
-
-    dataset = training_data(opened, data, False)
-    split = split or usual_split(opened.card, dataset)
-    named = [runtime for runtime in runtimes if runtime != "auto"]
-    proof = prove(opened, dataset, split, runtimes=named or installed_runtimes())
-    return [judge(comparison, Budget()) for comparison in proof.cost]

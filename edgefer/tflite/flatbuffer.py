@@ -3,7 +3,9 @@
 The file is not trusted: whatever bytes it holds, reading ends in a Model or in one InputError, in time linear in its size.
 """
 
+import io
 import struct
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,6 +13,7 @@ from typing import TypeVar
 
 from edgefer.bundle import EDGETPU_OPERATOR
 from edgefer.errors import InputError
+from edgefer.npz import check_end
 
 IDENTIFIER = b"TFL3"
 T = TypeVar("T")
@@ -80,7 +83,7 @@ class Subgraph:
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """A .tflite file: `version` of its schema, `min_runtime_version` "" where the converter wrote none, `metadata` the names
-    of its entries, `description` the content of TFLITE_METADATA."""
+    of its entries, `description` the content of TFLITE_METADATA, `files` the names of those packed behind the network."""
 
     size: int
     version: int
@@ -88,6 +91,7 @@ class Model:
     min_runtime_version: str
     metadata: tuple[str, ...]
     description: memoryview = field(repr=False, compare=False)
+    files: tuple[str, ...] = ()
 
     @property
     def main(self) -> Subgraph:
@@ -186,6 +190,7 @@ class _Reader:
             subgraphs=subgraphs,
             min_runtime_version=bytes(version[:16]).rstrip(b"\0").decode(errors="replace"),
             metadata=tuple(name for name, _ in metadata),
+            files=_packed_files(self.content),
         )
 
     def data(self, buffer) -> memoryview:
@@ -284,6 +289,16 @@ class _Reader:
         if name == "FULLY_CONNECTED":
             found["shuffled_weights"] = options.WeightsFormat() != 0
         return found
+
+
+def _packed_files(content: bytes) -> tuple[str, ...]:
+    """The names in the zip that metadata's files are kept in, at the end of the file; none where it is damaged."""
+    try:
+        check_end(content)
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return tuple(archive.namelist())
+    except (ValueError, zipfile.BadZipFile, NotImplementedError, OSError):
+        return ()
 
 
 def _name(enum: type, number: int) -> str:

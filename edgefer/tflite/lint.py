@@ -11,7 +11,7 @@ from edgefer.tflite.edgetpu_rules import edgetpu
 from edgefer.tflite.findings import ORDER, Finding, at, tally, times
 from edgefer.tflite.flatbuffer import Model, Operator, arithmetic, compiled, quantization
 from edgefer.tflite.mediapipe_rules import mediapipe
-from edgefer.tflite.operators import BUILT_IN_CUSTOM, EDGETPU, LITERT, TFLITE_RUNTIME, XNNPACK_CUSTOM
+from edgefer.tflite.operators import BUILT_IN_CUSTOM, EDGETPU, LITERT, LITERT_2_2, TFLITE_RUNTIME, XNNPACK_CUSTOM
 from edgefer.tflite.placement import HEAVY, place
 from edgefer.tflite.portable import PORTABLE, portable
 from edgefer.tflite.soundness import unsound
@@ -197,6 +197,13 @@ def _unknown(operators: Sequence[Operator], target: str) -> Iterator[Finding]:
     for (name, version, custom), group in _groups(operators).items():
         newest = runtime.operators.get(name, 0)
         if (custom and name in BUILT_IN_CUSTOM) or (not custom and version <= newest):
+            continue
+        if target == "litert" and not custom and version <= LITERT_2_2.get(name, 0):
+            what = f"{runtime.title} knows {name} up to version {newest}; this is version {version}, which 2.2 and 2.3 know"
+            fix = "pip install 'ai-edge-litert>=2.2', or convert to int8 or float32"
+            yield Finding(
+                severity="warning", rule="operator-version", what=times(group) + what, next=fix, **at(group[0])
+            )
             continue
         if custom and name in XNNPACK_CUSTOM and target != "tflite-runtime":
             if target == "litert":

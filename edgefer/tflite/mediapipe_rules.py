@@ -3,6 +3,7 @@
 The rules were measured on MediaPipe 1.2's ImageClassifier.create_from_options.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,17 +13,22 @@ from edgefer.tflite.flatbuffer import Model, Tensor
 from edgefer.tflite.metadata import FIELDS, IDENTIFIER, IMAGE, NORMALIZATION, RGB
 
 DTYPES = ("UINT8", "FLOAT32")
+PARSER = (1, 5, 0)  # the newest version of the metadata's schema that MediaPipe 1.2 reads
+MAX_ITEMS, MAX_TEXT = 1000, 1000  # of a list, and characters: what is longer is not metadata of a classifier
 WRITE = "write metadata again, as edgefer convert --mediapipe does"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Described:
-    """What the metadata says of the network's first input and of how many outputs. means, stds: of every normalization."""
+    """What the metadata says of the network's first input and of how many outputs. inputs, outputs: None where it
+    says nothing of the network. files: of labels. normalizations: means and deviations."""
 
-    inputs: int
-    outputs: int
-    content: int | None
-    color: int | None
+    inputs: int | None
+    outputs: int | None
+    content: int
+    color: int
+    files: tuple[str, ...]
+    parser: str
     normalizations: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
 
 
@@ -81,32 +87,42 @@ def _no_metadata(model: Model) -> Iterator[Finding]:
 
 
 def _description(model: Model, described: Described) -> Iterator[Finding]:
-    for name, stated, there in (
-        ("input", described.inputs, len(model.main.inputs)),
-        ("output", described.outputs, len(model.main.outputs)),
-    ):
-        if stated not in (0, there):
-            yield _error("mediapipe-metadata", f"its metadata is about {stated} {name}s, the network has {there}")
-    if described.content not in (None, int(IMAGE)):
+    if described.inputs == 0:
+        yield _error("mediapipe-metadata", "its metadata describes no input")
+    if described.outputs not in (None, len(model.main.outputs)):
+        what = f"its metadata is about {described.outputs} outputs, the network has {len(model.main.outputs)}"
+        yield _error("mediapipe-metadata", what)
+    if described.content not in (0, int(IMAGE)):
         yield _error("mediapipe-metadata", "its metadata says that the input is no image")
-    elif described.color is not None and described.color != int(RGB):
+    elif described.content and described.color != int(RGB):
         yield _error("mediapipe-metadata", "its metadata says that the input is not RGB")
+    if _version(described.parser) > PARSER:
+        yield _error("mediapipe-metadata", f"its metadata asks for a parser of version {described.parser:.20}")
+    for name in described.files:
+        if name not in model.files:
+            yield _error("mediapipe-labels", f"its metadata names the file {name:.60}, which it does not hold")
+    yield from _normalization(model, described)
+
+
+def _normalization(model: Model, described: Described) -> Iterator[Finding]:
+    rule, floats = "mediapipe-normalization", any(tensor.dtype == "FLOAT32" for tensor in model.main.inputs[:1])
     if len(described.normalizations) > 1:
-        yield _error(
-            "mediapipe-normalization", f"its metadata has {len(described.normalizations)} normalizations, not one"
-        )
-    floats = any(tensor.dtype == "FLOAT32" for tensor in model.main.inputs[:1])
+        yield _error(rule, f"its metadata has {len(described.normalizations)} normalizations, not one")
     if floats and not described.normalizations:
-        yield _error("mediapipe-normalization", "a float input needs NormalizationOptions, and its metadata has none")
+        yield _error(rule, "a float input needs NormalizationOptions, and its metadata has none")
     for means, stds in described.normalizations[:1]:
-        if len(means) != len(stds) or not means:
+        if len(means) != len(stds) or len(means) not in (1, 3):
             yield _error(
-                "mediapipe-normalization", f"its normalization has {len(means)} means and {len(stds)} deviations"
+                rule, f"its normalization has {len(means)} means and {len(stds)} deviations, not 1 or 3 of each"
             )
-        elif floats and (len(set(means)) > 1 or len(set(stds)) > 1):
-            yield _error("mediapipe-normalization", "its normalization differs by channel, which it does not take")
-        elif floats and not all(abs(std) > 0 for std in stds):  # a NaN too
-            yield _error("mediapipe-normalization", f"its normalization divides by {stds[0]:g}")
+        elif not all(std > 0 and math.isfinite(std) for std in stds) or not all(map(math.isfinite, means)):
+            yield _error(rule, f"its normalization takes off {means[0]:g} and divides by {min(stds):g}")
+        elif len(set(means)) > 1 or len(set(stds)) > 1:
+            yield _error(rule, "its normalization differs by channel, which it does not take")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:3] if part.isdecimal() and len(part) < 10)
 
 
 def read_description(content: bytes) -> Described:
@@ -117,23 +133,25 @@ def read_description(content: bytes) -> Described:
     graphs = model.tables("subgraph_metadata", "SubGraphMetadata")
     inputs = graphs[0].tables("input_tensor_metadata", "TensorMetadata") if graphs else []
     outputs = graphs[0].tables("output_tensor_metadata", "TensorMetadata") if graphs else []
-    content_type = color = None
+    kind = color = 0
     normalizations = []
-    if inputs:
-        if box := inputs[0].table("content", "Content"):
-            content_type = box.byte("content_properties_type")
-            properties = box.table("content_properties", "ImageProperties") if content_type == int(IMAGE) else None
-            color = properties.byte("color_space") if properties else None
-        for unit in inputs[0].tables("process_units", "ProcessUnit"):
-            if unit.byte("options_type") == int(NORMALIZATION) and (
-                options := unit.table("options", "NormalizationOptions")
-            ):
+    for tensor in inputs[:1]:
+        if box := tensor.table("content", "Content"):
+            kind = box.byte("content_properties_type")
+            properties = box.table("content_properties", "ImageProperties") if kind == int(IMAGE) else None
+            color = properties.byte("color_space") if properties else 0
+        for unit in tensor.tables("process_units", "ProcessUnit"):
+            options = unit.table("options", "NormalizationOptions")
+            if options and unit.byte("options_type") == int(NORMALIZATION):
                 normalizations.append((options.floats("mean"), options.floats("std")))
+    files = (file for tensor in outputs for file in tensor.tables("associated_files", "AssociatedFile"))
     return Described(
-        inputs=len(inputs),
-        outputs=len(outputs),
-        content=content_type or None,
-        color=color or None,
+        inputs=len(inputs) if graphs else None,
+        outputs=len(outputs) if graphs else None,
+        content=kind,
+        color=color,
+        files=tuple(file.text("name") for file in files),
+        parser=model.text("min_parser_version"),
         normalizations=tuple(normalizations),
     )
 
@@ -173,14 +191,22 @@ class _Table:
         if not target:
             return 0, 0
         count = struct.unpack_from("<I", self.content, target)[0]
-        if target + 4 + 4 * count > len(self.content):
-            raise ValueError("a list is longer than the file")
+        if count > MAX_ITEMS or target + 4 + 4 * count > len(self.content):
+            raise ValueError("a list is longer than it may be")
         return target + 4, count
 
     def tables(self, name: str, kind: str) -> list["_Table"]:
         begin, count = self._vector(name)
         places = (begin + 4 * number for number in range(count))
         return [_Table(self.content, kind, at + struct.unpack_from("<I", self.content, at)[0]) for at in places]
+
+    def text(self, name: str) -> str:
+        """A text, "" where there is none."""
+        target = self._target(name)
+        if not target:
+            return ""
+        size = struct.unpack_from("<I", self.content, target)[0]
+        return self.content[target + 4 : target + 4 + min(size, MAX_TEXT)].decode(errors="replace")
 
     def floats(self, name: str) -> tuple[float, ...]:
         begin, count = self._vector(name)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 
 from edgefer.tflite.findings import Finding, at
-from edgefer.tflite.flatbuffer import INTEGERS, Model, Operator, Tensor
+from edgefer.tflite.flatbuffer import FLOATS, INTEGERS, Model, Operator, Tensor
 
 SCHEMA_VERSION = 3
 BITS = {
@@ -61,6 +61,8 @@ def _tensor(tensor: Tensor, exact: bool) -> Iterator[Finding]:
     elif scales > 1 and rank and scales != tensor.shape[tensor.axis if tensor.axis < rank else 0]:
         what = f"it has {scales} scales for the shape {tensor.shape}, channels in dimension {tensor.axis}"
         yield _error("quantization", what, tensor=tensor.name)
+    if any(not scale > 0 for scale in tensor.steps) and tensor.dtype in INTEGERS:
+        yield _error("quantization", "it has a scale that is not above 0", tensor=tensor.name)
     bits = BITS.get(tensor.dtype)
     if bits and tensor.constant and not tensor.sparse:
         if any(size < 0 for size in tensor.shape):
@@ -74,8 +76,9 @@ def _tensor(tensor: Tensor, exact: bool) -> Iterator[Finding]:
 
 def _operator(operator: Operator) -> Iterator[Finding]:
     name = operator.name
-    if name in STRIDED and not all(stride > 0 for stride in operator.strides):
-        yield _error("stride", f"the strides of {name} are {operator.strides}", **at(operator))
+    if name in STRIDED and not all(step > 0 for step in (*operator.strides, *operator.dilation)):
+        what = f"the strides of {name} are {operator.strides}, its dilation is {operator.dilation}"
+        yield _error("stride", what, **at(operator))
     if name in QUANTIZED and not operator.custom:
         for tensor in operator.activations:
             if tensor.dtype in INTEGERS and not tensor.steps:
@@ -109,6 +112,10 @@ def _product(operator: Operator, axis: int) -> Iterator[Finding]:
         bias = operator.inputs[2 + (1 if first else 0)]
         if bias.dtype != "INT32" and bias is not source:
             yield _error("type", f"the bias of {operator.name} is {bias.dtype}, not INT32", **at(operator))
+    if operator.name.endswith("CONV_2D") and weights.dtype == "INT8" and source.dtype == "INT8" and any(weights.zeros):
+        yield _error("quantization", f"the weights of {operator.name} have zero points other than 0", **at(operator))
+    if source.dtype == "INT8" and operator.outputs[0].dtype in FLOATS:
+        yield _error("type", f"{operator.name} makes {operator.outputs[0].dtype} of INT8", **at(operator))
     if operator.name == "CONV_2D" and len(weights.shape) == 4 and len(source.shape) == 4:
         depth, group = source.shape[3], weights.shape[3]
         if group < 1 or depth % group:

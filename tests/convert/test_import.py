@@ -7,11 +7,12 @@ import pytest
 
 from edgefer.bundle import Bundle
 from edgefer.card import InputSpec, OutputSpec
-from edgefer.convert.contract import Color, Hypothesis, Stated, candidates, choose, parse_scale
+from edgefer.convert.contract import Hypothesis, Stated, candidates, choose, parse_scale
 from edgefer.convert.foreign import parse_labels, read_foreign
 from edgefer.convert.importing import Request, import_network
 from edgefer.errors import InputError
 from edgefer.interpreter import Network
+from edgefer.options import Color
 from edgefer.parity import verify
 from edgefer.train.backend import tensorflow
 from edgefer.train.evaluate import evaluate, keras_logits

@@ -40,7 +40,8 @@ def imported(file: Path) -> set[str]:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_no_import_goes_against_the_arrows(room):
-    files = [file for file in ROOMS[room].rglob("*.py") if file.parent.name != "commands"]
+    front_door = (ROOMS["edgefer"] / "__init__.py", ROOMS["edgefer"] / "api.py")
+    files = [file for file in ROOMS[room].rglob("*.py") if file.parent.name != "commands" and file not in front_door]
     assert files
     for file in files:
         for name in imported(file):

@@ -8,7 +8,7 @@ import pytest
 from test_boards import board_tree
 from test_cameras import PI, machine
 
-from edgefer.checks import Check
+from edgefer.checks import Check, Status
 from edgefer.devices.board import doctor, hardware, health, software
 from edgefer.devices.board.probes import run_child
 from edgefer.devices.board.software import check_numpy, check_python, check_runtime, check_system
@@ -22,7 +22,7 @@ def os_release(root, codename):
 
 def says(check: Check, status: str, fix: str = "") -> None:
     """The check has this status, and its fix holds these words; what is amiss always has a fix, what is well none."""
-    assert check.status == status, check
+    assert isinstance(check.status, Status) and check.status == status, check
     assert fix in check.fix and bool(check.fix) == (status != "pass"), check
 
 

@@ -259,7 +259,7 @@ def test_a_stream_is_opened_with_its_password_and_shown_without(server):
     assert "the password" in str(refused.value) and host in str(refused.value) and "wrong" not in str(refused.value)
     with cameras.open_source(f"http://me@{host}", password=server.password) as source:
         assert next(iter(source)).image_bgr.shape == (48, 64, 3)
-    assert source.name == f"The stream http://{host}"
+    assert source.name == f"http://{host}"
 
 
 @pytest.mark.parametrize(

@@ -152,9 +152,9 @@ def test_eyes_are_levelled_smoothly():
 def test_faces_are_sought_as_often_as_the_frame_rate_allows(seek_ms, rest_ms, target_fps, apart):
     pace = Pace(target_fps)
     for _ in range(50):
-        pace.sought(seek_ms / 1000)
+        pace.detected(seek_ms / 1000)
         pace.rest(rest_ms / 1000)
-    pace.carried(0.001)
+    pace.followed(0.001)
     assert pace.apart == apart
     if target_fps and rest_ms < 50:
         assert (seek_ms / apart + 1 + rest_ms) / 1000 <= 1.1 / target_fps, "and so the rate is kept"

@@ -1,5 +1,6 @@
 """The page: what it serves, to whom, what many or slow viewers cost, and how it looks to a real browser."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 from conftest import CHROMIUM
 
 from edgefer.devices.outputs.overlay import View
+from edgefer.devices.outputs.settings import LiveSettings, RunSettings
 from edgefer.devices.outputs.stats import RunStats
 from edgefer.devices.outputs.tokens import is_loopback
 from edgefer.errors import SourceError
@@ -113,7 +115,7 @@ def test_health_and_history(serve, make_frame):
 
 def test_pictures_are_encoded_only_while_somebody_looks_and_once_for_all(serve, make_frame, monkeypatch):
     encoded, encode = [], web._encode
-    monkeypatch.setattr(web, "_encode", lambda seen: encoded.append(1) or encode(seen))
+    monkeypatch.setattr(web, "_encode", lambda *seen: encoded.append(1) or encode(*seen))
     page = serve()
     for number in range(100):
         page.write(make_frame(number))
@@ -214,6 +216,105 @@ class Browser:
     def close(self):
         self.call("Browser.close")
         self.process.wait(10)
+
+
+def test_a_snapshot_and_a_stream(serve, make_frame, monkeypatch):
+    monkeypatch.setattr(web, "WAIT_S", 0.2)
+    page = serve()
+    assert get(page, "/snapshot.jpg").status == 503
+    page.write(make_frame(200, "happy", size=(320, 240)))
+    annotated, plain = get(page, "/snapshot.jpg"), get(page, "/snapshot.jpg?plain=1")
+    assert annotated.headers["content-type"] == plain.headers["content-type"] == "image/jpeg"
+    images = [cv2.imdecode(np.frombuffer(one.content, np.uint8), cv2.IMREAD_COLOR) for one in (annotated, plain)]
+    assert images[0].shape == images[1].shape == (240, 320, 3) and np.ptp(images[1]) < 10 < np.ptp(images[0])
+    with socket.create_connection(("127.0.0.1", page.port), timeout=20) as watching:
+        watching.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        seen, number = b"", 0
+        while seen.count(b"--edgefer\r\nContent-Type: image/jpeg") < 3:
+            number += 1
+            page.write(make_frame(number, "sad", size=(320, 240)))
+            seen += watching.recv(65536)
+    assert b"multipart/x-mixed-replace; boundary=edgefer" in seen
+
+
+def test_only_so_many_watch_the_stream(serve, make_frame, monkeypatch):
+    monkeypatch.setattr(web, "MAX_STREAMS", 1)
+    page = serve()
+    page.write(make_frame(0))
+    with socket.create_connection(("127.0.0.1", page.port), timeout=20) as watching:
+        watching.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"200 OK" in watching.recv(65536)
+        assert get(page, "/stream.mjpg").status == 503
+    deadline = time.monotonic() + 20
+    while page._streams:
+        assert time.monotonic() < deadline, "who has gone makes room"
+        page.write(make_frame(1))
+        time.sleep(0.05)
+
+
+def test_blurred_faces_are_blurred_on_the_page(serve, make_frame):
+    page = serve(view=View(blur_faces=True))
+    frame = make_frame(0, "happy", size=(320, 240))
+    frame.image_bgr[5:25:2, 0:16] = 255
+    page.write(frame)
+    image = cv2.imdecode(np.frombuffer(get(page, "/live").content, np.uint8), cv2.IMREAD_COLOR)
+    assert np.abs(np.diff(image[8:20, 8].astype(int), axis=0)).max() < 100
+
+
+def test_the_history_as_csv_and_over_a_longer_time(serve, make_frame, monkeypatch):
+    from edgefer.devices.outputs import stats as module
+
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    stats = RunStats()
+    for second in range(7200):
+        now[0] = float(second)
+        stats.add(make_frame(second, "happy" if second < 3600 else "=sad"), {})
+    answer = get(serve(stats=stats), "/history.csv?minutes=60")
+    lines = answer.content.decode().splitlines()
+    assert "attachment" in answer.headers["content-disposition"] and lines[0] == "time,happy,sad,neutral,'=sad"
+    assert len(lines) == 61 and lines[-1].endswith("Z,0.000,0.000,0.000,1.000")
+    health = json.loads(get(serve(stats=stats), "/health?minutes=1440").content)
+    assert len(health["history"]) == 120 and health["minutes"] == 1440
+    for odd in ("x", "-1", "9" * 30, "1e3", "%00"):
+        assert json.loads(get(serve(stats=stats), f"/health?minutes={odd}").content)["minutes"] == 5
+
+
+@pytest.mark.chromium
+def test_bars_have_their_colours_however_late_the_first_health_answer_comes(serve, make_frame, tmp_path, monkeypatch):
+    health = web.WebPage._health
+
+    async def late(self, request):
+        await asyncio.sleep(1)
+        return await health(self, request)
+
+    monkeypatch.setattr(web.WebPage, "_health", late)
+    page = serve()
+    page.write(make_frame(0, "happy"))
+    browser = Browser(tmp_path)
+    browser.open(page.url)
+    browser.see('data-state="running"', "happy · face 1")
+    script = "[...document.querySelectorAll('.rows .bar i')].map(i => getComputedStyle(i).backgroundColor).join(' ')"
+    colors = browser.call("Runtime.evaluate", expression=script)["result"]["value"]
+    assert colors == "rgb(213, 94, 0) rgb(204, 121, 167) rgb(0, 114, 178)"
+    browser.close()
+
+
+@pytest.mark.chromium
+def test_settings_are_changed_from_the_page(serve, make_frame, tmp_path):
+    live = LiveSettings(
+        RunSettings(smooth="off", reject=0.45, detector="haar"), smooths=("off", "calm"), detectors=("haar",)
+    )
+    page = serve("0.0.0.0", token=TOKEN, settings=live)
+    browser = Browser(tmp_path)
+    browser.open(f"http://127.0.0.1:{page.port}/?token={TOKEN.replace(' ', '%20')}")
+    browser.see("Unsure below", 'value="calm">calm')
+    change = "const $ = id => document.getElementById(id); $('smooth').value = 'calm'; $('reject').value = 0.6;"
+    change += "for (const id of ['smooth', 'reject']) $(id).dispatchEvent(new Event('change')); $('pause').click()"
+    browser.call("Runtime.evaluate", expression=change)
+    browser.see("Go on", "60%")
+    assert live.read() == RunSettings(smooth="calm", reject=0.6, detector="haar", paused=True)
+    browser.close()
 
 
 @pytest.mark.chromium

@@ -1,0 +1,110 @@
+"""Lays frames on a network's canvas, runs it there, and sorts what it found: for detectors that are TFLite networks."""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from edgefer.errors import RuntimeFault
+from edgefer.interpreter import open_interpreter
+from edgefer.quiet import quiet
+
+MULTIPLE = 32  # pixels: the coarsest map's stride
+MAX_SIDE = 1920  # pixels of a canvas
+NESTED = 0.7  # of the smaller of two boxes, covered by the other: one face found twice
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a frame lies on a canvas: shrunk by `scale` to `size` (width, height), in the corner of `canvas` (height, width)."""
+
+    scale: float
+    size: tuple[int, int]
+    canvas: tuple[int, int]
+
+    @classmethod
+    def of(cls, frame_shape: tuple[int, ...], side: int) -> "Layout":
+        """The canvas of the frame's own shape whose longer side is about `side`, in multiples of 32; nothing is enlarged
+        beyond it."""
+        height, width = frame_shape[:2]
+        side = MULTIPLE * max(1, min(MAX_SIDE, side) // MULTIPLE)
+        scale = min(1.0, side / max(height, width))
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        canvas = MULTIPLE * -(-size[1] // MULTIPLE), MULTIPLE * -(-size[0] // MULTIPLE)
+        return cls(scale, size, canvas)
+
+
+def shrunk(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 [h, w] or [h, w, 3] resized to (width, height), linearly. Of a much larger image whole rows and columns are left
+    out first: reading all of its pixels would cost more than finding the faces."""
+    step = max(1, min(image.shape[1] // (2 * size[0]), image.shape[0] // (2 * size[1])))
+    if step > 1:
+        image = np.ascontiguousarray(image[step // 2 :: step, step // 2 :: step])
+    if image.shape[1::-1] == size:
+        return image
+    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+
+
+class MapNetwork:
+    """A .tflite network of one image in and maps out, on whichever runtime is installed; float32 or int8."""
+
+    def __init__(self, content: bytes, *, runtime: str = "auto", threads: int = 1):
+        self.runtime, self._interpreter = open_interpreter(content, runtime=runtime, threads=threads)
+        self._read_ends()
+
+    def _read_ends(self) -> None:
+        (self._input,) = self._interpreter.get_input_details()
+        self._outputs = sorted(self._interpreter.get_output_details(), key=lambda one: -int(np.prod(one["shape"])))
+        self.shape = tuple(int(size) for size in self._input["shape"][1:])
+        self.quantized = self._input["dtype"] == np.int8
+
+    def reshape(self, height: int, width: int) -> None:
+        """Take images of another size from now on; for networks of convolutions only."""
+        if (height, width) != self.shape[:2]:
+            try:
+                with quiet():
+                    self._interpreter.resize_tensor_input(self._input["index"], (1, height, width, self.shape[2]))
+                    self._interpreter.allocate_tensors()
+            except (ValueError, RuntimeError) as error:
+                raise RuntimeFault(f"{self.runtime} cannot take frames of {width}x{height} pixels: {error}") from None
+            self._read_ends()
+
+    def run(self, image: np.ndarray) -> list[np.ndarray]:
+        """The image as the network takes it, [h, w, c] -> its own outputs without the batch, the largest first."""
+        try:
+            self._interpreter.set_tensor(self._input["index"], image[None])
+            self._interpreter.invoke()
+            return [self._interpreter.get_tensor(one["index"])[0] for one in self._outputs]
+        except (ValueError, RuntimeError) as error:
+            raise RuntimeFault(f"{self.runtime} failed while running the detector: {error}") from None
+
+    def step(self, output: int) -> tuple[float, int]:
+        """Scale and zero point of an output; (1, 0) of a float one."""
+        scale, zero = self._outputs[output]["quantization"]
+        return (float(scale), int(zero)) if self.quantized else (1.0, 0)
+
+
+def distinct(boxes: np.ndarray, scores: np.ndarray, max_overlap: float, nested: float = NESTED) -> list[int]:
+    """The rows to keep of boxes float [n, 4], the surest first: none overlaps a surer one by more than `max_overlap`
+    (intersection over union), nor is one inside the other."""
+    order = np.argsort(-scores, kind="stable").tolist()
+    if len(order) < 2:
+        return order
+    x0, y0, x1, y1 = boxes.T
+    areas = np.maximum((x1 - x0) * (y1 - y0), 1e-9)
+    width = np.minimum.outer(x1, x1) - np.maximum.outer(x0, x0)
+    height = np.minimum.outer(y1, y1) - np.maximum.outer(y0, y0)
+    both = np.where((width > 0) & (height > 0), width * height, 0.0)
+    alike = (both > max_overlap * (areas[:, None] + areas - both)) | (both > nested * np.minimum.outer(areas, areas))
+    kept: list[int] = []
+    dropped = np.zeros(len(order), bool)
+    for row in order:
+        if not dropped[row]:
+            kept.append(row)
+            dropped |= alike[row]
+    return kept
+
+
+def logit(share: float) -> float:
+    return math.log(share / (1 - share))

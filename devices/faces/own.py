@@ -1,0 +1,163 @@
+"""edgefer's own detector: a finder that looks at the whole frame, and a refiner that looks closely at each candidate."""
+
+import cv2
+import numpy as np
+
+from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.devices.faces.canvas import Layout, MapNetwork, distinct, logit, shrunk
+from edgefer.faces import ANCHORS, REFINER_MARGIN, REFINER_SIDE, STRIDES, Refined, decode_map, decode_refined
+from edgefer.records import Box, Detection
+
+FINDER, REFINER = "face-finder", "face-refiner"  # the shipped bundles
+CANDIDATE, FACE = 0.1, 0.5  # scores from which the finder's is a candidate, and from which the refiner's is a face
+SIDE = 192  # pixels of the canvas's longer side
+MAX_SCALED_FACE = 0.9  # of SIDE: faces larger on a canvas than the networks were trained on are found on a coarse one
+SMALLEST = 12.0  # pixels of a face on the canvas
+CANDIDATES = 24  # looked at closely, at most: the likeliest
+OVERLAP = 0.4  # of two faces
+
+
+class Finder:
+    """Candidates in a frame, at a low threshold."""
+
+    def __init__(self, network: MapNetwork, min_logit: float = logit(CANDIDATE)):
+        self._network, self._min_logit = network, min_logit
+
+    def find(self, image_bgr: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes float32 [n, 4] in pixels of the frame, and logits [n]; the likeliest first."""
+        layout = Layout.of(image_bgr.shape, side)
+        small = shrunk(image_bgr, layout.size)
+        canvas = np.zeros(layout.canvas, np.uint8)
+        gray = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY) if small.ndim == 3 else small
+        canvas[: layout.size[1], : layout.size[0]] = gray
+        self._network.reshape(*layout.canvas)
+        boxes, scores = [], []
+        maps = self._network.run(as_input(canvas[..., None], self._network.quantized))
+        for index, (answers, stride, anchor) in enumerate(zip(maps, STRIDES, ANCHORS, strict=True)):
+            scale, zero = self._network.step(index)
+            rows = np.nonzero(answers[..., 0] > self._min_logit / scale + zero)
+            if len(rows[0]):
+                picked = (answers[rows].astype(np.float32) - zero) * scale
+                found = decode_map(rows, picked, stride, anchor)
+                boxes.append(found)
+                scores.append(picked[:, 0])
+        if not boxes:
+            return np.empty((0, 4), np.float32), np.empty(0, np.float32)
+        every, logits = np.concatenate(boxes), np.concatenate(scores)
+        kept = distinct(every, logits, 0.5, nested=2.0)[:CANDIDATES]
+        shrink = np.array(layout.size) / image_bgr.shape[1::-1]
+        return every[kept] / np.tile(shrink, 2).astype(np.float32), logits[kept]
+
+
+class Refiner:
+    """Looks closely at candidates: face or not, box, five points, roll."""
+
+    def __init__(self, network: MapNetwork):
+        self._network = network
+
+    def refine(self, image_bgr: np.ndarray, boxes: np.ndarray) -> Refined:
+        """boxes: float [n, 4], pixels of the frame."""
+        centre, side = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).mean(axis=1, keepdims=True)
+        squares = np.concatenate([centre, np.maximum(side, 2.0) * REFINER_MARGIN], axis=1)
+        scale, zero = self._network.step(0)
+        raw = [
+            self._network.run(as_input(cut(image_bgr, square)[..., None], self._network.quantized))[0]
+            for square in squares
+        ]
+        return decode_refined((np.array(raw, np.float32) - zero) * scale, squares)
+
+
+def cut(image_bgr: np.ndarray, square: np.ndarray) -> np.ndarray:
+    """The square (centre x, y, side) of a frame as gray uint8 [48, 48]; beyond the frame its border is repeated."""
+    x, y, side = (float(one) for one in square)
+    scale = REFINER_SIDE / side
+    left, top = x - side / 2, y - side / 2
+    x0, y0, x1, y1 = int(np.floor(left)), int(np.floor(top)), int(np.ceil(left + side)), int(np.ceil(top + side))
+    height, width = image_bgr.shape[:2]
+    inside = max(0, min(x0, width - 1)), max(0, min(y0, height - 1)), min(width, max(x1, 1)), min(height, max(y1, 1))
+    step = max(1, int(side / (2 * REFINER_SIDE)))
+    part = image_bgr[inside[1] : inside[3] : step, inside[0] : inside[2] : step]
+    if part.ndim == 3:
+        part = cv2.cvtColor(np.ascontiguousarray(part), cv2.COLOR_BGR2GRAY)
+    if scale * step < 0.99:
+        size = max(1, round(part.shape[1] * scale * step)), max(1, round(part.shape[0] * scale * step))
+        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    zoom_x = part.shape[1] / (inside[2] - inside[0])
+    zoom_y = part.shape[0] / (inside[3] - inside[1])
+    # Pixels' centres: x of the crop + 0.5 = (x of the frame + 0.5 - left) * scale.
+    sx, sy = scale / zoom_x, scale / zoom_y
+    matrix = np.array(
+        [
+            [sx, 0, 0.5 * sx - 0.5 + (inside[0] - left) * scale],
+            [0, sy, 0.5 * sy - 0.5 + (inside[1] - top) * scale],
+        ]
+    )
+    return cv2.warpAffine(part, matrix, (REFINER_SIDE, REFINER_SIDE), borderMode=cv2.BORDER_REPLICATE)
+
+
+def as_input(pixels: np.ndarray, quantized: bool) -> np.ndarray:
+    return (pixels ^ 0x80).view(np.int8) if quantized else pixels.astype(np.float32) * np.float32(1 / 255)
+
+
+class OwnDetector:
+    """The finder on the frame, shrunk so that the smallest wanted face has 12 pixels; the refiner on what it finds.
+
+    min_face: pixels of the frame; 0 takes the smallest that a canvas of 192 pixels shows.
+    """
+
+    name = "own"
+
+    def __init__(self, finder: MapNetwork, refiner: MapNetwork, *, min_face: int = 0, min_score: float = FACE):
+        self._finder, self._refiner = Finder(finder), Refiner(refiner)
+        self.min_face, self.min_score = min_face, min_score
+
+    @classmethod
+    def shipped(cls, *, min_face: int = 0, runtime: str = "auto", threads: int = 1) -> "OwnDetector":
+        """With the networks that come with edgefer."""
+        networks = (Bundle.open(shipped_bundles()[name]).read("int8") for name in (FINDER, REFINER))
+        finder, refiner = (MapNetwork(content, runtime=runtime, threads=threads) for content in networks)
+        return cls(finder, refiner, min_face=min_face)
+
+    def sides(self, frame_shape: tuple[int, ...]) -> list[int]:
+        """The canvases' longer sides for a frame: one that shows the smallest wanted face, and where that is a large one, a
+        coarse one for the faces that are too large there."""
+        if not self.min_face:
+            return [SIDE]
+        wanted = 32 * round(max(frame_shape[:2]) * SMALLEST / self.min_face / 32)
+        return [SIDE] if wanted <= SIDE else [SIDE, wanted]
+
+    def find(self, image_bgr: np.ndarray) -> list[Detection]:
+        found = [self._finder.find(image_bgr, side) for side in self.sides(image_bgr.shape)]
+        boxes, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        if len(found) > 1:
+            kept = distinct(boxes, logits, 0.5, nested=2.0)[: 2 * CANDIDATES]
+            boxes = boxes[kept]
+        return refined_faces(self._refiner, image_bgr, boxes, self.min_score)
+
+    def detect(self, image_bgr: np.ndarray) -> list[Box]:
+        """Only the boxes: what training needs to measure how they lie around a face."""
+        return [face.box_xyxy for face in self.find(image_bgr)]
+
+
+def refined_faces(refiner: Refiner, image_bgr: np.ndarray, boxes: np.ndarray, min_score: float) -> list[Detection]:
+    """What the refiner takes for faces, the largest first, each once."""
+    if not len(boxes):
+        return []
+    seen = refiner.refine(image_bgr, boxes)
+    sure = np.flatnonzero(seen.score >= min_score)
+    kept = sure[distinct(seen.boxes[sure], seen.score[sure], OVERLAP)] if len(sure) else sure
+    faces = [
+        Detection(
+            box_xyxy=tuple(round(float(edge)) for edge in seen.boxes[row]),  # type: ignore[arg-type]
+            score=float(seen.score[row]),
+            eyes_xy=(_point(seen.points[row, 0]), _point(seen.points[row, 1])),
+            nose_xy=_point(seen.points[row, 2]),
+            roll_deg=float(seen.roll_deg[row]),
+        )
+        for row in kept
+    ]
+    return sorted(faces, key=lambda face: -face.side)
+
+
+def _point(xy: np.ndarray) -> tuple[float, float]:
+    return float(xy[0]), float(xy[1])

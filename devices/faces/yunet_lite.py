@@ -1,0 +1,270 @@
+"""YuNet on the TFLite runtime: the user's .onnx becomes a float32 and an int8 .tflite, kept in the cache once they are proven."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgefer import drawn
+from edgefer.bundle import write_file
+from edgefer.devices.faces.canvas import Layout, MapNetwork, distinct, logit, shrunk
+from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
+from edgefer.devices.faces.yunet_graph import ANSWERS, INPUT, STRIDES, Ranges, equalize, measure, read_layers, steps_of
+from edgefer.errors import RuntimeFault, SourceError
+from edgefer.interpreter import open_interpreter
+from edgefer.records import Box, Detection
+from edgefer.tflite.write import write_tflite
+
+SIDE = 320  # pixels of the canvas's longer side
+SMALLEST = 10.0  # pixels of a face on the canvas
+SURE = 0.7  # the least score of a face; OpenCV's sample has 0.9, its zoo 0.6
+OVERLAP = 0.3  # of two faces, as OpenCV has it
+CALIBRATION_SCENES = 24
+PROOF_SCENES = 12
+MIN_IOU = {"float32": 0.98, "int8": 0.8}  # of a box with OpenCV's, at worst
+MAX_SCORE_GAP = {"float32": 0.002, "int8": 0.12}
+VERSION = 1  # of what is kept
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How a .tflite's faces differ from OpenCV's on drawn scenes: how many faces, the least overlap, the largest gap of a score,
+    and how many of the sure ones only one of the two found."""
+
+    faces: int
+    worst_iou: float
+    worst_score_gap: float
+    unmatched: int
+
+    def passes(self, dtype: str) -> bool:
+        return (
+            self.faces > 0
+            and self.unmatched == 0
+            and self.worst_iou >= MIN_IOU[dtype]
+            and self.worst_score_gap <= MAX_SCORE_GAP[dtype]
+        )
+
+
+class YuNetLite:
+    """YuNet on a canvas of the frame's own shape; what it finds is what OpenCV's finds, several times sooner.
+
+    file: YuNet's .onnx. cache: a folder for what is made of it; the first use makes and proves it, in a few seconds.
+    dtype: "int8" or "float32". min_face: pixels of the frame; 0 takes what a canvas of 320 pixels shows.
+    """
+
+    name = "yunet"
+
+    def __init__(
+        self, file: Path, cache: Path, *, dtype: str = "int8", min_face: int = 0, runtime: str = "auto", threads: int = 1
+    ):
+        self._build = _Build(file, cache, runtime)
+        self.dtype, self.min_face, self.threads = dtype, min_face, threads
+        self.proof = self._build.proofs[dtype]
+        self._networks: dict[tuple[int, int], MapNetwork] = {}
+
+    def find(self, image_bgr: np.ndarray) -> list[Detection]:
+        side = SIDE
+        if self.min_face:
+            side = max(SIDE, 32 * round(max(image_bgr.shape[:2]) * SMALLEST / self.min_face / 32))
+        rows = [self._rows(image_bgr, one) for one in {min(side, 2 * SIDE), side}]
+        found = np.concatenate(rows)
+        kept = distinct(found[:, :4], found[:, 14], OVERLAP)
+        return sorted((_detection(found[row]) for row in kept), key=lambda face: -face.side)
+
+    def detect(self, image_bgr: np.ndarray) -> list[Box]:
+        """Only the boxes: what training needs to measure how they lie around a face."""
+        return [face.box_xyxy for face in self.find(image_bgr)]
+
+    def _rows(self, image_bgr: np.ndarray, side: int) -> np.ndarray:
+        """float32 [n, 15]: box, points and score, in pixels of the frame."""
+        layout = Layout.of(image_bgr.shape, side)
+        network = self._network(layout.canvas)
+        canvas = np.zeros((layout.canvas[0] + 1, layout.canvas[1] + 1, 3), np.uint8)
+        canvas[1 : layout.size[1] + 1, 1 : layout.size[0] + 1] = shrunk(image_bgr, layout.size)
+        rows = decode(network, canvas, self._build.gains if self.dtype == "int8" else None, SURE)
+        shrink = np.array(layout.size) / image_bgr.shape[1::-1]
+        rows[:, :14] /= np.tile(shrink, 7).astype(np.float32)
+        return rows
+
+    def _network(self, canvas: tuple[int, int]) -> MapNetwork:
+        if canvas not in self._networks:
+            if len(self._networks) >= 4:
+                self._networks.clear()  # folders of images of every shape
+            content = self._build.tflite(self.dtype, canvas)
+            self._networks[canvas] = MapNetwork(content, runtime=self._build.runtime, threads=self.threads)
+        return self._networks[canvas]
+
+
+def decode(network: MapNetwork, canvas: np.ndarray, gains: dict[str, np.ndarray] | None, min_score: float) -> np.ndarray:
+    """The faces on a canvas uint8 [h + 1, w + 1, 3]: float32 [n, 15] x0, y0, x1, y1, five points, score, in its pixels
+    without the black row and column; each once."""
+    image = (canvas ^ 0x80).view(np.int8) if network.quantized else canvas.astype(np.float32)
+    parts = []
+    for index, (answers, stride) in enumerate(zip(network.run(image), STRIDES, strict=True)):
+        scale, zero = network.step(index)
+        gain = np.ones(ANSWERS, np.float32) if gains is None else gains[f"faces_{stride}"]
+        # The score is the root of two probabilities' product, so neither can be below the square of the least score.
+        least = logit(min_score**2) * gain[:2] / scale + zero
+        cells = np.nonzero((answers[..., 0] >= least[0]) & (answers[..., 1] >= least[1]))
+        if not len(cells[0]):
+            continue
+        values = (answers[cells].astype(np.float32) - zero) * (scale / gain)
+        score = np.sqrt(np.prod(1 / (1 + np.exp(-values[:, :2])), axis=1))
+        corner = np.stack([cells[1], cells[0]], 1).astype(np.float32)
+        centre = (corner + values[:, 2:4]) * stride
+        half = np.exp(np.clip(values[:, 4:6], -8, 8)) * stride / 2
+        points = (values[:, 6:].reshape(-1, 5, 2) + corner[:, None]) * stride
+        rows = np.concatenate([centre - half, centre + half, points.reshape(-1, 10), score[:, None]], 1)
+        parts.append(rows[score >= min_score])
+    rows = np.concatenate(parts).astype(np.float32) if parts else np.empty((0, 15), np.float32)
+    return rows[distinct(rows[:, :4], rows[:, 14], OVERLAP, nested=2.0)]
+
+
+def _detection(row: np.ndarray) -> Detection:
+    points = [(float(x), float(y)) for x, y in row[4:14].reshape(5, 2)]
+    first, second = sorted(points[:2])
+    box = tuple(round(float(edge)) for edge in row[:4])
+    return Detection(box_xyxy=box, score=float(row[14]), eyes_xy=(first, second), nose_xy=points[2])  # type: ignore[arg-type]
+
+
+class _Build:
+    """The networks made of one .onnx: its int8 ranges and proofs are kept in the cache, the .tflite of each canvas beside."""
+
+    def __init__(self, file: Path, cache: Path, runtime: str):
+        try:
+            with file.open("rb") as opened:
+                content = opened.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise SourceError(f"{file} cannot be read ({error.strerror}): name YuNet's .onnx.") from None
+        self.layers = read_layers(read_onnx(content, str(file)), str(file))
+        self.runtime = runtime
+        self.key = hashlib.sha256(content).hexdigest()[:16]
+        self.folder = cache / f"yunet-{self.key}"
+        kept = self._kept()
+        ranges, self.proofs = kept or (self._calibrate(), {})
+        self.equal, scaled, self.gains = equalize(self.layers, ranges)
+        self.steps = steps_of(self.equal, scaled)
+        if not kept:
+            self.proofs = {dtype: self._prove(file, dtype) for dtype in MIN_IOU}
+            self._keep(ranges)
+
+    def tflite(self, dtype: str, canvas: tuple[int, int]) -> bytes:
+        """The network for a canvas (height, width), as kept or newly written."""
+        shape = canvas[0] + 1, canvas[1] + 1, 3
+        outputs = [f"faces_{stride}" for stride in STRIDES]
+        if dtype == "int8":
+            return write_tflite(self.equal, INPUT, shape, outputs, self.steps)
+        return write_tflite(self.layers, INPUT, shape, outputs)
+
+    def _calibrate(self) -> Ranges:
+        content = self.tflite("float32", (SIDE, SIDE))
+        self.runtime, interpreter = open_interpreter(content, runtime=self.runtime, keep_all=True)
+        (where,) = interpreter.get_input_details()
+        names = {layer.output for layer in self.layers} | {INPUT}
+        details = [one for one in interpreter.get_tensor_details() if one["name"] in names]
+
+        def tensors() -> Iterator[dict[str, np.ndarray]]:
+            for canvas in scenes(CALIBRATION_SCENES, seed=1):
+                interpreter.set_tensor(where["index"], canvas[None].astype(np.float32))
+                interpreter.invoke()
+                yield {one["name"]: interpreter.get_tensor(one["index"])[0] for one in details}
+
+        return measure(tensors())
+
+    def _prove(self, file: Path, dtype: str) -> Proof:
+        """Compare with OpenCV's own run of the file; RuntimeFault where they differ."""
+        network = MapNetwork(self.tflite(dtype, (SIDE, SIDE)), runtime=self.runtime)
+        try:
+            theirs = cv2.FaceDetectorYN.create(str(file), "", (SIDE, SIDE), SURE, OVERLAP)
+            pairs = [
+                (theirs.detect(canvas[1:, 1:].copy())[1], decode(network, canvas, self.gains if dtype == "int8" else None, 0.5))
+                for canvas in scenes(PROOF_SCENES, seed=2)
+            ]
+        except (cv2.error, AttributeError) as error:
+            raise SourceError(
+                f"{file} is not a YuNet that OpenCV {cv2.__version__} can run ({' '.join(str(error).split())[:120]})."
+            ) from None
+        proof = compared(pairs)
+        if not proof.passes(dtype):
+            raise RuntimeFault(
+                f"YuNet as {dtype} .tflite does not find on this machine what OpenCV's finds ({proof.unmatched} of "
+                f"{proof.faces} faces unmatched, overlap {proof.worst_iou:.2f} at worst): use --detector own."
+            )
+        return proof
+
+    def _kept(self) -> tuple[Ranges, dict[str, Proof]] | None:
+        try:
+            facts = json.loads((self.folder / "proof.json").read_text())
+            if facts["version"] != VERSION or facts["opencv"] != cv2.__version__:
+                return None
+            with np.load(self.folder / "ranges.npz", allow_pickle=False) as arrays:
+                ranges = {layer.output: tuple(arrays[layer.output]) for layer in self.layers}
+            return ranges, {dtype: Proof(**facts["proofs"][dtype]) for dtype in MIN_IOU}
+        except (OSError, ValueError, KeyError, TypeError, EOFError):
+            return None
+
+    def _keep(self, ranges: Ranges) -> None:
+        """As far as the disk allows: without, the next use makes it all again."""
+        out = io.BytesIO()
+        np.savez(out, **{name: np.stack(pair) for name, pair in ranges.items()})
+        facts = {
+            "version": VERSION,
+            "opencv": cv2.__version__,
+            "proofs": {name: asdict(proof) for name, proof in self.proofs.items()},
+        }
+        try:
+            write_file(self.folder / "ranges.npz", out.getvalue())
+            for dtype in MIN_IOU:
+                write_file(self.folder / f"{dtype}-{SIDE}x{SIDE}.tflite", self.tflite(dtype, (SIDE, SIDE)))
+            write_file(self.folder / "proof.json", json.dumps(facts, indent=2).encode())
+        except OSError:
+            return
+
+
+def compared(pairs: list[tuple[np.ndarray | None, np.ndarray]]) -> Proof:
+    """pairs: OpenCV's sure faces [n, 15] (x, y, width, height, ...) and ours [m, 15] at a lower score, by image."""
+    faces, worst, gap, unmatched = 0, 1.0, 0.0, 0
+    for theirs, ours in pairs:
+        sure = np.empty((0, 15), np.float32) if theirs is None else theirs.copy()
+        sure[:, 2:4] += sure[:, :2]
+        faces += len(sure)
+        taken = set()
+        for row in sure:
+            shared = [_overlap(row, other) for other in ours]
+            if not shared or max(shared) < 0.5:
+                unmatched += 1
+                continue
+            best = int(np.argmax(shared))
+            taken.add(best)
+            worst, gap = min(worst, shared[best]), max(gap, abs(float(row[14] - ours[best, 14])))
+        unmatched += sum(index not in taken and row[14] >= SURE + 0.1 for index, row in enumerate(ours))
+    return Proof(faces, float(worst), float(gap), int(unmatched))
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> float:
+    width, height = np.minimum(one[2:4], other[2:4]) - np.maximum(one[:2], other[:2])
+    both = max(0.0, float(width)) * max(0.0, float(height))
+    return both / float(np.prod(one[2:4] - one[:2]) + np.prod(other[2:4] - other[:2]) - both)
+
+
+def scenes(count: int, seed: int) -> Iterator[np.ndarray]:
+    """Canvases uint8 [321, 321, 3] of drawn faces, in varied light and sharpness, with a black row above and column left."""
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        people, zoom = 1 + number % 3, (160, 320, 480)[number % 3]
+        (frame, _), *_ = drawn.scene(seconds=1, fps=1, size=(zoom, zoom), people=people, seed=seed * 1000 + number)
+        image = cv2.resize(frame.image_bgr, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+        gain, offset = (1.0, 0.0) if number % 4 == 0 else (rng.uniform(0.4, 1.6), rng.uniform(-40, 40))
+        image = np.clip(image * gain + offset, 0, 255).astype(np.uint8)
+        if number % 4 == 2:
+            image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.5, 2)))
+        if number % 4 == 3:
+            image = np.clip(image + rng.normal(0, 20, image.shape), 0, 255).astype(np.uint8)
+        canvas = np.zeros((SIDE + 1, SIDE + 1, 3), np.uint8)
+        canvas[1:, 1:] = image
+        yield canvas

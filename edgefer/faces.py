@@ -1,0 +1,54 @@
+"""What the shipped face networks' outputs mean: the same arithmetic for training, devices and tests."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+STRIDES = (8, 16, 32)  # pixels of the image per cell of the finder's maps
+ANCHORS = (16.0, 40.0, 96.0)  # pixels: the side of a face whose size answers are 0
+BOX_GAIN = 4.0  # the network's box answers are this many times the logarithms and the strides they stand for
+REFINER_SIDE = 48  # pixels of the refiner's square crop
+REFINER_OUTPUTS = 17  # face or not; box 4; points 10; roll's sine and cosine
+REFINER_MARGIN = 1.6  # the crop's side, in sides of the candidate's box
+POINT_GAIN = 8.0  # the refiner's answers per half of the crop's side
+SIZE_GAIN = 6.0  # and per unit of the logarithm of the box's side / the crop's side * REFINER_MARGIN
+ROLL_GAIN = 5.0  # and per unit of sine and cosine
+
+
+class Refined(NamedTuple):
+    """n candidates looked at closely, in pixels of the image: score [n] 0..1, boxes [n, 4], points [n, 5, 2] (eyes, nose, corners
+    of the mouth; the left ones of the image first), roll_deg [n] clockwise in the image."""
+
+    score: np.ndarray
+    boxes: np.ndarray
+    points: np.ndarray
+    roll_deg: np.ndarray
+
+
+def decode_map(cells: tuple[np.ndarray, np.ndarray], answers: np.ndarray, stride: int, anchor: float) -> np.ndarray:
+    """Boxes float32 [n, 4], in pixels of the image, of a finder's answers float32 [n, 5] in `cells` (rows [n], columns [n])."""
+    x = (cells[1] + 0.5 + answers[:, 1] / BOX_GAIN) * stride
+    y = (cells[0] + 0.5 + answers[:, 2] / BOX_GAIN) * stride
+    half = 0.5 * anchor * np.exp(np.clip(answers[:, 3:] / BOX_GAIN, -4, 4))
+    return np.stack([x - half[:, 0], y - half[:, 1], x + half[:, 0], y + half[:, 1]], 1).astype(np.float32)
+
+
+def decode_refined(answers: np.ndarray, squares: np.ndarray) -> Refined:
+    """A refiner's answers float32 [n, 17] on crops of `squares` float [n, 3] (centre x, y, side; pixels of the image)."""
+    centre, half = squares[:, :2], squares[:, 2:] / 2
+    middle = centre + answers[:, 1:3] / POINT_GAIN * half
+    size = squares[:, 2:] / REFINER_MARGIN * np.exp(np.clip(answers[:, 3:5] / SIZE_GAIN, -3, 3))
+    points = centre[:, None] + answers[:, 5:15].reshape(-1, 5, 2) / POINT_GAIN * half[:, None]
+    roll = np.degrees(np.arctan2(answers[:, 15], answers[:, 16]))
+    score = 1 / (1 + np.exp(-np.clip(answers[:, 0], -30, 30)))
+    return Refined(score, np.concatenate([middle - size / 2, middle + size / 2], 1), points, roll)
+
+
+def encode_refined(square: np.ndarray, box: np.ndarray, points: np.ndarray, roll_deg: float) -> np.ndarray:
+    """What a refiner should answer on the crop `square` (centre x, y, side), but for the first: float32 [16]; NaN stays NaN."""
+    centre, half = square[:2], square[2] / 2
+    middle = ((box[:2] + box[2:]) / 2 - centre) / half * POINT_GAIN
+    size = np.log((box[2:] - box[:2]) / square[2] * REFINER_MARGIN) * SIZE_GAIN
+    angle = np.radians(roll_deg)
+    roll = ROLL_GAIN * np.array([np.sin(angle), np.cos(angle)])
+    return np.concatenate([middle, size, ((points - centre) / half * POINT_GAIN).ravel(), roll]).astype(np.float32)

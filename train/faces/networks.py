@@ -1,0 +1,61 @@
+"""The networks that find faces: plain 3x3 convolutions in widths of multiples of 16. Both take gray pixels / 255.
+
+Finder: any image of sides divisible by 32 -> for each of STRIDES a map [h / stride, w / stride, 5]: a face's score (logit) and
+its box's centre and size, relative to the cell. Refiner: a crop of REFINER_SIDE around a candidate -> 18 numbers: see `edgefer.faces`.
+
+All outputs of one network share a quantization scale, so each is multiplied by a gain that fills the same range.
+"""
+
+from typing import TYPE_CHECKING
+
+from edgefer.faces import REFINER_OUTPUTS, REFINER_SIDE, STRIDES
+
+if TYPE_CHECKING:
+    import tf_keras
+
+FINDER_SIDE = 192  # pixels of the finder's input as it is exported
+
+
+def build_finder(side: int | None = FINDER_SIDE) -> "tf_keras.Model":
+    """side: of its input; None for training on images of any size."""
+    import tf_keras
+
+    x = pixels = tf_keras.Input((side, side, 1), name="pixels")
+    for width, stride in ((16, 2), (32, 2), (64, 2)):
+        x = _conv(x, width, stride)
+    maps = []
+    for level, stride in enumerate(STRIDES):
+        if level:
+            x = _conv(x, 64, 2)
+        x = _conv(x, 64, 1)
+        maps.append(_head(x, f"faces_{stride}"))
+    return tf_keras.Model(pixels, maps, name="face_finder")
+
+
+def build_refiner() -> "tf_keras.Model":
+    import tf_keras
+
+    x = pixels = tf_keras.Input((REFINER_SIDE, REFINER_SIDE, 1), name="pixels")
+    for width, stride in ((16, 2), (32, 2), (32, 1), (48, 2), (48, 1), (64, 2)):
+        x = _conv(x, width, stride)
+    x = _conv(x, 96, 1, padding="valid")  # 3x3 -> 1x1: where something lies is not averaged away
+    x = tf_keras.layers.GlobalAveragePooling2D(name="mean")(x)
+    answers = tf_keras.layers.Dense(REFINER_OUTPUTS, dtype="float32", name="answers")(x)
+    return tf_keras.Model(pixels, answers, name="face_refiner")
+
+
+def _conv(x, width: int, stride: int, padding: str = "same"):
+    from tf_keras import layers
+
+    x = layers.Conv2D(width, 3, stride, padding=padding, use_bias=False, kernel_initializer="he_normal")(x)
+    return layers.ReLU()(layers.BatchNormalization(momentum=0.97)(x))
+
+
+def _head(x, name: str):
+    from tf_keras import initializers, layers
+
+    bias = initializers.Constant([-4.0, 0.0, 0.0, 0.0, 0.0])  # faces are rare: begin there
+    start = initializers.RandomNormal(stddev=0.01)
+    return layers.Conv2D(
+        5, 3, padding="same", dtype="float32", kernel_initializer=start, bias_initializer=bias, name=name
+    )(x)

@@ -1,0 +1,167 @@
+"""YuNet as a teacher: where the faces of a picture are, how sure it is, and where their eyes, nose and mouth are."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgefer.errors import InputError, MissingDependency
+
+CANVAS = 320  # pixels; files of YuNet with a fixed input take this
+MIN_SCORE = 0.3
+MAX_OVERLAP = 0.4
+TILE = 0.6  # of the sides of a picture: a second look, at small faces
+MIN_TILED_SIDE = 200
+LEVEL_CROP = 2.2  # sides of a face around it, to measure its roll in
+LEVEL_STEPS_DEG = (20.0, 10.0)
+MIN_LEVEL_SIDE = 24.0
+MIN_GAIN = 0.15  # of what the eyes' line follows when the picture is rotated: below it, the eyes say nothing of the roll
+MAX_ROLL_DEG = 60.0
+
+
+@dataclass(frozen=True)
+class TaughtFace:
+    """box: x0, y0, x1, y1; points: float [5, 2], eyes, nose, corners of the mouth, left ones in the image first; in pixels.
+
+    roll_deg: clockwise in the image; NaN where it could not be measured.
+    """
+
+    box: np.ndarray
+    points: np.ndarray
+    score: float
+    roll_deg: float = math.nan
+
+
+class Teacher:
+    """Looks at a picture as a whole and in tiles, then at each face in several rotations.
+
+    YuNet's eyes follow only a part of a head's roll, but that part grows linearly with the angle: the rotation at which
+    the line through them is level is the roll without that error. The points are taken from the face so levelled.
+    """
+
+    def __init__(self, file: Path):
+        if not hasattr(cv2, "FaceDetectorYN"):
+            raise MissingDependency(f"OpenCV {cv2.__version__} has no YuNet: pip install 'opencv-python>=4.8,<5'.")
+        if not file.is_file():
+            raise InputError(f"There is no file {file}: name YuNet's .onnx with --detector-file.")
+        try:
+            self._net = cv2.FaceDetectorYN.create(str(file), "", (CANVAS, CANVAS), MIN_SCORE, MAX_OVERLAP)
+            self._net.detect(np.zeros((CANVAS, CANVAS, 3), np.uint8))
+        except cv2.error as error:
+            raise InputError(
+                f"{file} is not a YuNet that OpenCV can run ({' '.join(str(error).split())[:120]})."
+            ) from None
+
+    def faces(self, image_bgr: np.ndarray) -> list[TaughtFace]:
+        """The faces of uint8 BGR [h, w, 3], the surest first, levelled where they are large enough."""
+        height, width = image_bgr.shape[:2]
+        views = [(0, 0, width, height)]
+        if max(height, width) >= MIN_TILED_SIDE:
+            w, h = math.ceil(width * TILE), math.ceil(height * TILE)
+            views += [(x, y, x + w, y + h) for x in (0, width - w) for y in (0, height - h)]
+        found: list[TaughtFace] = []
+        for x0, y0, x1, y1 in views:
+            inner = [(x0 == 0, y0 == 0, x1 == width, y1 == height)] * (len(views) > 1)
+            for face in self._seen(image_bgr[y0:y1, x0:x1], (x0, y0)):
+                if (x0, y0, x1, y1) == views[0] or not _cut(face.box, (x0, y0, x1, y1), inner[0]):
+                    found.append(face)
+        return [self._levelled(image_bgr, face) for face in _distinct(found)]
+
+    def _seen(self, image_bgr: np.ndarray, at: tuple[int, int]) -> list[TaughtFace]:
+        scale = CANVAS / max(image_bgr.shape[:2])
+        size = [max(1, round(side * scale)) for side in image_bgr.shape[1::-1]]
+        canvas = np.zeros((CANVAS, CANVAS, 3), np.uint8)
+        canvas[: size[1], : size[0]] = cv2.resize(image_bgr, size, interpolation=cv2.INTER_LINEAR)
+        return [_face(row, 1 / scale, at) for row in self._rows(canvas)]
+
+    def _rows(self, canvas: np.ndarray) -> np.ndarray:
+        _, rows = self._net.detect(canvas)
+        return np.empty((0, 15), np.float32) if rows is None else rows
+
+    def _levelled(self, image_bgr: np.ndarray, face: TaughtFace) -> TaughtFace:
+        """The face with its roll, and its points as they are seen when it is level."""
+        if (face.box[2:] - face.box[:2]).mean() < MIN_LEVEL_SIDE:
+            return face
+        roll = _roll(face.points)
+        for apart in LEVEL_STEPS_DEG:
+            angles = tuple(step * apart - roll for step in (-1.0, 0.0, 1.0))
+            seen = self._rotated(image_bgr, face, angles)
+            measured = [(angle, _roll(one.points)) for angle, one in zip(angles, seen, strict=False) if one is not None]
+            if len(measured) < 2:
+                return face
+            gain, offset = np.polyfit(*np.array(measured).T, 1)
+            roll = offset / gain if MIN_GAIN < gain < 1 / MIN_GAIN else math.inf
+            if abs(roll) > MAX_ROLL_DEG:
+                return face
+        level = self._rotated(image_bgr, face, (-roll,))[0]
+        if level is None:
+            return face
+        back = _rotation(level, roll)
+        points = level.points @ back[:, :2].T + back[:, 2]
+        return TaughtFace(face.box, points, max(face.score, level.score), float(roll))
+
+    def _rotated(self, image_bgr: np.ndarray, face: TaughtFace, angles: tuple[float, ...]) -> list[TaughtFace | None]:
+        """The face as it is seen in the picture rotated clockwise about its middle by each of up to four angles; still in
+        pixels of the picture, relative to the rotated axes."""
+        half = CANVAS // 2
+        centre, side = (face.box[:2] + face.box[2:]) / 2, float((face.box[2:] - face.box[:2]).max())
+        scale = half / (LEVEL_CROP * side)
+        canvas = np.zeros((CANVAS, CANVAS, 3), np.uint8)
+        corners = [(x, y) for y in (0, half) for x in (0, half)][: len(angles)]
+        for (x, y), angle in zip(corners, angles, strict=True):
+            matrix = cv2.getRotationMatrix2D(centre.tolist(), -angle, scale)
+            matrix[:, 2] += half / 2 - centre
+            canvas[y : y + half, x : x + half] = cv2.warpAffine(image_bgr, matrix, (half, half))
+        seen: list[TaughtFace | None] = []
+        rows = self._rows(canvas)
+        for x, y in corners:
+            middle = np.array([x + half / 2, y + half / 2])
+            near = [row for row in rows if np.abs(row[:2] + row[2:4] / 2 - middle).max() < half / 5]
+            best = max(near, key=lambda row: row[14], default=None)
+            shift = centre - middle / scale
+            seen.append(None if best is None else _face(best, 1 / scale, tuple(shift), centre))
+        return seen
+
+
+def _rotation(face: TaughtFace, angle_deg: float) -> np.ndarray:
+    return cv2.getRotationMatrix2D(face.box[:2].tolist(), -angle_deg, 1.0)
+
+
+def _face(row: np.ndarray, scale: float, at, centre: np.ndarray | None = None) -> TaughtFace:
+    """Of a row of YuNet's; with `centre`, that point stands for the box, to be rotated about."""
+    x, y, w, h = row[:4] * scale
+    points = row[4:14].reshape(5, 2) * scale + at
+    for first in (0, 3):
+        points[first : first + 2] = points[first : first + 2][np.argsort(points[first : first + 2, 0])]
+    box = np.array([x, y, x + w, y + h]) + np.tile(at, 2) if centre is None else np.tile(centre, 2)
+    return TaughtFace(box, points, float(row[14]))
+
+
+def _roll(points: np.ndarray) -> float:
+    """The angle of the lines through the eyes and through the mouth together, in degrees, clockwise in the image."""
+    across = (points[1] - points[0]) + (points[4] - points[3])
+    return math.degrees(math.atan2(across[1], across[0]))
+
+
+def _cut(box: np.ndarray, view: tuple[int, int, int, int], outer: tuple[bool, ...]) -> bool:
+    """Whether a tile's inner edge may cut through the face, so that its box is not to be trusted."""
+    margin = 0.1 * (box[2:] - box[:2]).mean()
+    inside = (box[:2] - view[:2] > margin).tolist() + (np.array(view[2:]) - box[2:] > margin).tolist()
+    return not all(one or edge for one, edge in zip(inside, outer, strict=True))
+
+
+def _distinct(faces: list[TaughtFace]) -> list[TaughtFace]:
+    kept: list[TaughtFace] = []
+    for face in sorted(faces, key=lambda one: -one.score):
+        if not kept or overlaps(face.box, np.array([one.box for one in kept])).max() < MAX_OVERLAP:
+            kept.append(face)
+    return kept
+
+
+def overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of a box [4] with boxes [n, 4]: float [n]."""
+    sides = np.clip(np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0, None)
+    both = sides.prod(axis=1)
+    return both / (np.prod(box[2:] - box[:2]) + (others[:, 2:] - others[:, :2]).prod(axis=1) - both)
