@@ -53,7 +53,9 @@ def build(flags: tuple[str, ...]) -> bytes:
         for name in (*SOURCES, *HEADERS):
             (Path(folder) / name).write_text(source(name))
         objects = [name.replace(".c", ".o") for name in SOURCES]
-        commands = [["clang", *FLAGS, *flags, "-c", name, "-o", made] for name, made in zip(SOURCES, objects, strict=True)]
+        commands = [
+            ["clang", *FLAGS, *flags, "-c", name, "-o", made] for name, made in zip(SOURCES, objects, strict=True)
+        ]
         exports = [f"--export={name}" for name in EXPORTS]
         commands.append(["wasm-ld", "--no-entry", "--strip-all", "--gc-sections", *exports, *objects, "-o", "out.wasm"])
         for command in commands:

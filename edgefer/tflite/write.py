@@ -76,7 +76,9 @@ class _Writer:
             self.schema: Any = import_module("ai_edge_litert.schema_py_generated")
             self.flatbuffers: Any = import_module("flatbuffers")
         except ImportError as error:
-            raise MissingDependency(f"Writing a .tflite needs ai-edge-litert ({error}): pip install ai-edge-litert.") from None
+            raise MissingDependency(
+                f"Writing a .tflite needs ai-edge-litert ({error}): pip install ai-edge-litert."
+            ) from None
         self.steps = steps
         self.buffers, self.tensors, self.codes = [self.schema.BufferT()], [], []
         self.index: dict[str, int] = {}

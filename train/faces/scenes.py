@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from edgefer.errors import DataError
-from edgefer.train.faces.teacher import Teacher, TaughtFace
+from edgefer.train.faces.teacher import TaughtFace, Teacher
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm"}
 BOXES = "boxes.json"
