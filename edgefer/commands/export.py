@@ -41,3 +41,40 @@ def c(bundle: Bundle_, out: Folder, as_json: AsJson = False) -> None:
         )
         console.show(f"Next: make -C {out} test")
     report(f"{opened.path} in C", checks, as_json=as_json, bundle=opened.hash, out=str(out))
+
+
+@app.command()
+def web(
+    bundle: Bundle_,
+    out: Folder,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Then serve it to this machine's browser, until Ctrl-C.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --serve; 0: any that is free.")] = 8080,
+    as_json: AsJson = False,
+) -> None:
+    """Write a network as a static web page that works offline.
+
+    Camera, photos, labels; images never leave the browser. It proves itself before its camera button works. Any static
+    server will do; phones want https for the camera. Exit code 1 when the C does not give the stored answers.
+    """
+    from edgefer import console
+    from edgefer.bundle import Bundle
+    from edgefer.checks import exit_code, report
+    from edgefer.convert.c.subject import read_subject
+    from edgefer.convert.exported import check_folder
+    from edgefer.convert.web.serve import serve as serve_folder
+    from edgefer.convert.web.site import export_web, gzip_bytes
+
+    check_folder(out)
+    opened = Bundle.open(bundle_path(bundle))
+    checks = export_web(read_subject(opened), out)
+    size = gzip_bytes({file.name: file.read_bytes() for file in out.iterdir()})
+    if not as_json:
+        console.show(
+            f"{out}: {size:,} bytes to download, compressed. Put it on any https server, or try it with --serve."
+        )
+    if not serve or exit_code(checks):
+        report(f"{opened.path} as a page", checks, as_json=as_json, bundle=opened.hash, out=str(out), gzip_bytes=size)
+        return
+    serve_folder(out, port, lambda address: console.show(f"{address} (this machine only; Ctrl-C ends)"))
