@@ -9,7 +9,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The temperature that makes the most of float32 logits [n, classes] for int64 labels [n], in cross-entropy.
 
     Dividing the logits by it changes no decision. A label counts for (n + 1) / (n + 2) and all others for the rest, as
-    in Platt's scaling (1999): without that, few pictures that are all right would make any score a certain one. The
+    in Platt's scaling (1999): without that, few images that are all right would make any score a certain one. The
     cross-entropy is unimodal in the logarithm of the temperature, so a golden-section search finds its minimum.
     """
     count, classes = logits.shape

@@ -1,4 +1,4 @@
-"""The parity certificate: what was asked of a bundle, on what machine and pictures, and what came out, as a page and as JSON.
+"""The parity certificate: what was asked of a bundle, on what machine and images, and what came out, as a page and as JSON.
 
 It names the bundle by its hash, so that `edgefer verify BUNDLE --certificate FILE` can tell later, on another machine,
 whether this is the bundle that was proven.
@@ -9,24 +9,35 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from html import escape
 
 import numpy as np
 
 from edgefer import __version__, checks
-from edgefer.bundle import Bundle
+from edgefer.bundle import TFLITE_VARIANTS, Bundle
 from edgefer.checks import Check
-from edgefer.convert.comparison import Budget, Comparison, Figures, Flip
-from edgefer.convert.prove import REFERENCE_PICTURES, Proof
-from edgefer.html import Picture, contact_sheet, page, table
-from edgefer.runtimes import runtime_version
+from edgefer.convert.comparison import Budget, Comparison, Figures, Flip, judge
+from edgefer.convert.prove import REFERENCE_IMAGES, Proof, prove
+from edgefer.html import Picture, contact_sheet, escape, heading, page, paragraph, table
+from edgefer.parity import check_bundle
+from edgefer.progress import SILENT, Progress
+from edgefer.runtimes import installed_runtimes, runtime_version
+from edgefer.train.data.dataset import Dataset
 
 SHOWN = 64  # flips on the page; all of them are in the JSON
+EXPLAINED = (
+    "A comparison fails when even the end of its 95% interval that speaks for the network is over the budget, for then chance "
+    "does not explain it; over the budget but within chance is doubtful, and more images decide. What is not checked did not "
+    "pass: nothing is known about it."
+)
+COST_EXPLAINED = (
+    "Lost and gained: images that only the first, or only the second, got right. McNemar's p: how often a fair coin would "
+    "split them as unevenly. Quanta: steps of the int8 output."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """What was asked and what came out; `data` and `split` name the pictures of question 2."""
+    """What was asked and what came out; `data` and `split` name the images of question 2."""
 
     bundle: Bundle
     checks: tuple[Check, ...]
@@ -38,13 +49,19 @@ class Certificate:
 
     @property
     def passed(self) -> bool:
-        return all(check.passed for check in self.checks)
+        """Whether nothing that was checked failed."""
+        return checks.exit_code(self.checks) == 0
+
+    @property
+    def networks(self) -> list[Figures]:
+        """Every network that was compared, once, in the order of the comparisons."""
+        figures = [one for comparison in self.proof.cost for one in (comparison.reference, comparison.candidate)]
+        return list({one.name: one for one in figures}.values())
 
     def to_json(self) -> dict:
         """All of it as plain values, every flip included."""
-        pictures = self.proof.pictures
-        content = hashlib.sha256(np.ascontiguousarray(pictures.images).tobytes() + pictures.labels.tobytes())
-        card = self.bundle.card
+        images, card = self.proof.images, self.bundle.card
+        content = hashlib.sha256(np.ascontiguousarray(images.images).tobytes() + images.labels.tobytes())
         return {
             "edgefer": __version__,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -53,12 +70,13 @@ class Certificate:
                 "name": card.name,
                 "sha256": self.bundle.hash,
                 "files": {v.file: v.sha256 for v in card.variants.values()},
+                "lineage": card.lineage.model_dump(mode="json") if card.lineage else None,
             },
             "machine": machine(self.runtimes),
             "data": {
                 "name": self.data,
                 "split": self.split,
-                "pictures": len(pictures),
+                "pictures": len(images),
                 "sha256": content.hexdigest(),
                 "labels": card.labels,
             },
@@ -70,71 +88,84 @@ class Certificate:
 
     def to_html(self) -> str:
         """The page. It opens anywhere, offline."""
-        told, card = self.to_json(), self.bundle.card
-        verdict = "pass" if self.passed else "FAIL"
-        source = self.proof.cost[0].reference
-        networks = [source, *(one.candidate for one in self.proof.cost)]
-        parts = [
-            f"<h1>Parity certificate: {escape(card.name)}</h1>",
-            f'<p><span class="{verdict}">{verdict}</span> · bundle <code>{told["bundle"]["sha256"]}</code></p>',
-            f'<p class="faint">{told["data"]["pictures"]:,} pictures of the {escape(self.split)} split of '
-            f"{escape(self.data)} · {escape(' · '.join(told['machine'].values()))} · edgefer {__version__} · {told['made']}</p>",
-            "<h2>Is it still the same model?</h2>",
+        parts = [*self._summary(), *self._figures(), *self._elsewhere(), *self._flips(), *self._files()]
+        return page(f"Parity of {self.bundle.card.name}", parts)
+
+    def _summary(self) -> list[str]:
+        facts, verdict = self.to_json(), "pass" if self.passed else "FAIL"
+        origin = f" · came from {self.bundle.card.lineage.name}" if self.bundle.card.lineage else ""
+        about = (
+            f"{facts['data']['pictures']:,} images of the {self.split} split of {self.data} · "
+            f"{' · '.join(facts['machine'].values())} · edgefer {__version__} · {facts['made']}{origin}"
+        )
+        return [
+            heading(f"Parity certificate: {self.bundle.card.name}", 1),
+            f'<p><span class="{verdict}">{verdict}</span> · bundle <code>{escape(self.bundle.hash)}</code></p>',
+            paragraph(about, "faint"),
+            heading("Is it still the same model?"),
             table(*checks.table(self.checks)),
-            "<p class=faint>A comparison fails when even the end of its 95% interval that speaks for the network is over the "
-            "budget, for then chance does not explain it; over the budget but within chance is doubtful, and more "
-            "pictures decide.</p>",
-            "<h2>What conversion cost</h2>",
+            paragraph(EXPLAINED, "faint"),
+        ]
+
+    def _figures(self) -> list[str]:
+        labels, networks = self.bundle.card.labels, self.networks
+        by_class = [(label, *(f"{one.f1[i]:.3f}" for one in networks)) for i, label in enumerate(labels)]
+        return [
+            heading("What conversion cost"),
             interval_plot(self.proof.cost, self.budget.max_drop),
             table(COST_COLUMNS, [cost_row(one) for one in self.proof.cost]),
-            "<p class=faint>Lost and gained: pictures that only the first, or only the second, got right. McNemar's p: how often "
-            "a fair coin would split them as unevenly. Quanta: steps of the int8 output.</p>",
-            "<h2>What each network is worth</h2>",
+            paragraph(COST_EXPLAINED, "faint"),
+            heading("What each network is worth"),
             table(WORTH_COLUMNS, [worth_row(one) for one in networks]),
-            "<h2>F1 of each class</h2>",
-            table(
-                ("class", *(one.name for one in networks)),
-                [(label, *(f"{one.f1[i]:.3f}" for one in networks)) for i, label in enumerate(card.labels)],
-            ),
+            heading("F1 of each class"),
+            table(("class", *(one.name for one in networks)), by_class),
         ]
-        if self.proof.spread:
-            parts += [
-                "<h2>The same file elsewhere</h2>",
-                table(COST_COLUMNS, [cost_row(one) for one in self.proof.spread]),
-                f"<p class=faint>Reference kernels are TFLite's plain C++, ten to thirty times slower: they saw a stratified "
-                f"draw of {REFERENCE_PICTURES} pictures at most, and are compared on those. Not judged.</p>",
-            ]
-        parts += self._flips()
-        files = [(v.file, f"{v.bytes:,}", v.sha256) for v in card.variants.values()]
-        parts += ["<h2>The bundle's files</h2>", table(("file", "bytes", "sha256"), files)]
-        return page(f"Parity of {card.name}", parts)
+
+    def _elsewhere(self) -> list[str]:
+        if not self.proof.spread:
+            return []
+        explained = (
+            "Reference kernels are TFLite's plain C++, ten to thirty times slower: they got a stratified draw of "
+            f"{REFERENCE_IMAGES} images at most, and are compared on those. Not judged."
+        )
+        rows = [cost_row(one) for one in self.proof.spread]
+        return [heading("The same file elsewhere"), table(COST_COLUMNS, rows), paragraph(explained, "faint")]
+
+    def _files(self) -> list[str]:
+        files = [(v.file, f"{v.bytes:,}", v.sha256) for v in self.bundle.card.variants.values()]
+        return [heading("The bundle's files"), table(("file", "bytes", "sha256"), files)]
 
     def _flips(self) -> list[str]:
-        """The flips of the network that devices run: those that cost a right answer first."""
-        cost = self.proof.cost
-        shown = next((one for one in cost if one.candidate.name.startswith("int8")), cost[-1])
-        title = f"<h2>Flips: {escape(shown.candidate.name)} against {escape(shown.reference.name)}</h2>"
+        """The flips of the form that devices run, against the network as it was trained: those that cost a right answer
+        first."""
+        order = {form: number for number, form in enumerate(TFLITE_VARIANTS)}
+        # The last pair of a form is the one with the network furthest back.
+        shown = min(reversed(self.proof.cost), key=lambda one: order.get(one.candidate.form, len(order)))
+        title = heading(f"Flips: {shown.candidate.name} against {shown.reference.name}")
         if not shown.flips:
-            return [title, "<p>None: every decision is the same.</p>"]
+            return [title, paragraph("None: every decision is the same.")]
         flips = sorted(shown.flips, key=lambda f: (_kind(f) != "bad", _kind(f) != "good", -f.candidate_score))
         sheet = contact_sheet(
             Picture(
-                image=self.proof.pictures.images[f.row],
+                image=self.proof.images.images[f.row],
                 lines=(
                     f"is {f.true}",
                     f"{f.reference} {f.reference_score:.0%} →",
                     f"{f.candidate} {f.candidate_score:.0%}",
-                    f.id,
                 ),
                 kind=_kind(f),
+                file=f.id,
             )
             for f in flips[:SHOWN]
         )
         both_wrong = len(flips) - shown.lost - shown.gained
-        said = f"{len(flips)} pictures are decided otherwise: {shown.lost} lost (red), {shown.gained} gained (green), {both_wrong} wrong either way."
+        text = (
+            f"{len(flips)} images are decided otherwise: {shown.lost} lost (red), {shown.gained} gained (green), "
+            f"{both_wrong} wrong either way."
+        )
         if len(flips) > SHOWN:
-            said += f" The first {SHOWN} are shown; all are in the JSON."
-        return [title, f"<p>{said}</p>", sheet]
+            text += f" The first {SHOWN} are shown; all are in the JSON."
+        return [title, paragraph(text), sheet]
 
 
 def machine(runtimes: Sequence[str]) -> dict[str, str]:
@@ -147,7 +178,7 @@ def machine(runtimes: Sequence[str]) -> dict[str, str]:
     }
 
 
-WORTH_COLUMNS = ("network", "pictures", "accuracy", "95% interval", "macro recall", "macro F1", "ms a picture")
+WORTH_COLUMNS = ("network", "images", "accuracy", "95% interval", "macro recall", "macro F1", "ms an image")
 COST_COLUMNS = (
     "network", "against", "drop, points [95%]", "lost / gained", "McNemar's p", "agreement [95%]", "mean |dp|",
     "quanta, mean / worst",
@@ -185,33 +216,61 @@ def _kind(flip: Flip) -> str:
 
 
 def interval_plot(comparisons: Sequence[Comparison], max_drop: float) -> str:
-    """The drops with their intervals, a line each, against zero and the budget: SVG."""
+    """The drops with their intervals, one line each, against zero and the budget: SVG."""
     ends = [end for one in comparisons for end in one.drop_interval]
     low, high = min([*ends, 0.0]), max([*ends, max_drop])
-    left, width, row = 270, 620, 24
+    width, row, margin = 620, 44, 10
     bottom = 14 + row * len(comparisons)
 
     def x(points: float) -> float:
-        return left + 10 + (width - 60) * (points - low) / (high - low)
+        return margin + (width - 2 * margin) * (points - low) / (high - low)
 
-    def rule(points: float, text: str, look: str) -> str:
-        line = f'<line x1="{x(points):.1f}" x2="{x(points):.1f}" y1="6" y2="{bottom}" {look}/>'
-        return f'{line}<text x="{x(points):.1f}" y="{bottom + 15}" text-anchor="middle" fill="#667">{text}</text>'
+    def rule(points: float, text: str, kind: str) -> str:
+        line = f'<line x1="{x(points):.1f}" x2="{x(points):.1f}" y1="6" y2="{bottom}" class="{kind}"/>'
+        anchor = "start" if points and x(points) < width - 90 else "end"
+        return f'{line}<text x="{x(points):.1f}" y="{bottom + 15}" text-anchor="{anchor}" class="faint">{escape(text)}</text>'
 
-    marks = [
-        rule(0, "0", 'stroke="#99a"'),
-        rule(max_drop, f"budget {max_drop:g}", 'stroke="#c62828" stroke-dasharray="4 3"'),
-    ]
+    marks = [rule(0, "0", "zero"), rule(max_drop, f"allowed {max_drop:g}", "limit")]
     for number, one in enumerate(comparisons):
-        y = 18 + row * number
-        color = "#c62828" if one.drop_interval[0] > max_drop else "#9a6700" if one.drop > max_drop else "#1a7f37"
+        y = 36 + row * number
+        kind = "bad" if one.drop_interval[0] > max_drop else "doubtful" if one.drop > max_drop else "good"
         begin, end = (x(points) for points in one.drop_interval)
         marks.append(
-            f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{escape(one.candidate.name)}</text>'
-            f'<line x1="{begin:.1f}" x2="{end:.1f}" y1="{y}" y2="{y}" stroke="{color}" stroke-width="3" stroke-linecap="round"/>'
-            f'<circle cx="{x(one.drop):.1f}" cy="{y}" r="5" fill="{color}"/>'
+            f'<text x="{margin}" y="{y - 12}">{escape(f"{one.candidate.name} against {one.reference.name}")}</text>'
+            f'<line x1="{begin:.1f}" x2="{end:.1f}" y1="{y}" y2="{y}" class="{kind}" stroke-width="3" stroke-linecap="round"/>'
+            f'<circle cx="{x(one.drop):.1f}" cy="{y}" r="5" class="{kind}"/>'
         )
     return (
-        f'<svg viewBox="0 0 {left + width} {bottom + 22}" font-size="13" role="img" '
-        f'aria-label="accuracy lost, in points, with 95% intervals" style="max-width:100%">{"".join(marks)}</svg>'
+        f'<svg viewBox="0 0 {width} {bottom + 22}" width="{width}" font-size="13" role="img" '
+        f'aria-label="accuracy lost, in points, with 95% intervals">{"".join(marks)}</svg>'
+    )
+
+
+def certify(
+    bundle: Bundle,
+    dataset: Dataset,
+    split: str,
+    *,
+    runtimes: Sequence[str] = (),
+    budget: Budget | None = None,
+    reference_kernels: bool = False,
+    progress: Progress = SILENT,
+) -> Certificate:
+    """Ask all three questions of a bundle, on each of `runtimes`, all that are installed when none is named.
+
+    dataset: labelled images as the card's input takes them; `split` of it answers question 2.
+    """
+    names = [str(name) for name in runtimes or installed_runtimes()]
+    budget = budget or Budget()
+    found = check_bundle(bundle, names)
+    proof = prove(bundle, dataset, split, runtimes=names, reference_kernels=reference_kernels, progress=progress)
+    found += [proof.origin, *(judge(comparison, budget) for comparison in proof.cost)]
+    return Certificate(
+        bundle=bundle,
+        checks=tuple(found),
+        proof=proof,
+        budget=budget,
+        data=dataset.name,
+        split=split,
+        runtimes=tuple(names),
     )

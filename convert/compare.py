@@ -8,21 +8,25 @@ from pathlib import Path
 
 import numpy as np
 
-from edgefer.bundle import CARD, Bundle, write_file
+from edgefer.bundle import CARD, TFLITE_VARIANTS, Bundle, Form, write_file
 from edgefer.convert.comparison import Answers, Comparison, compare
-from edgefer.convert.pipeline import Plan, convert
+from edgefer.convert.pipeline import convert
+from edgefer.convert.work import Plan
 from edgefer.errors import InputError
 from edgefer.interpreter import Network
-from edgefer.train.data.dataset import Dataset, Track, silent
-from edgefer.train.fit import Watcher
+from edgefer.lineage import origin_form
+from edgefer.progress import SILENT, Progress
+from edgefer.train.data.dataset import Dataset, Split
+from edgefer.train.evaluate import keras_logits
+from edgefer.train.networks import load_keras
 
-ROUND = 10  # pictures that each network gets before it is the next one's turn
+ROUND = 10  # images that each network gets before it is the next one's turn
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """One form of the network: the bundle and variant that hold it, its comparison with the float32 one on the
-    validation split, its bytes, and its median milliseconds a picture on one thread."""
+    """One form of the network: the bundle and variant that hold it, its comparison with the network as it was trained on
+    the validation split, its bytes, and its median milliseconds an image on one thread."""
 
     name: str
     bundle: str
@@ -45,7 +49,9 @@ def plans(*, sparsity: float, slimmed: float, epochs: int) -> dict[str, Plan]:
     return {plan.suffix: plan for plan in made}
 
 
-def make_profiles(bundle: Bundle, dataset: Dataset, wanted: dict[str, Plan], out: Path, watcher: Watcher) -> list[str]:
+def make_profiles(
+    bundle: Bundle, dataset: Dataset, wanted: dict[str, Plan], out: Path, progress: Progress = SILENT
+) -> list[str]:
     """Convert into `out`/<name>, leaving what is there already: an interrupted run goes on. Returns what was made.
 
     InputError when what is there was asked for otherwise, and for a cross-validated bundle.
@@ -65,64 +71,122 @@ def make_profiles(bundle: Bundle, dataset: Dataset, wanted: dict[str, Plan], out
     made = []
     for name, plan in wanted.items():
         if not (out / name / CARD).is_file():
-            convert(bundle, dataset, plan, out / name, watcher, unfinished=out / ".unfinished")
+            convert(bundle, dataset, plan, out / name, progress, work_dir=out / ".unfinished")
             made.append(name)
     shutil.rmtree(out / ".unfinished", ignore_errors=True)
     return made
 
 
-def measure(out: Path, names: list[str], dataset: Dataset, track: Track = silent) -> tuple[Profile, ...]:
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """A form to measure: what the table calls it, the bundle it lies in, and whether weights were trained for it."""
+
+    title: str
+    folder: str
+    bundle: Bundle
+    form: Form
+
+    @property
+    def retrained(self) -> bool:
+        lineage = self.bundle.card.lineage
+        return lineage is None or lineage.retrained
+
+
+def measure_profiles(
+    out: Path, wanted: dict[str, Plan], dataset: Dataset, progress: Progress = SILENT
+) -> tuple[Profile, ...]:
     """Compare what lies in `out`/<name> on the validation split, with the milliseconds of all from one run.
 
-    The networks take turns every few pictures, so that what else the machine does falls on all of them alike.
+    All are compared with the network as it was trained. They take turns every few images, so that what else the machine
+    does falls on all of them alike.
     """
-    bundles = {name: Bundle.open(out / name) for name in names}
-    card = next(iter(bundles.values())).card
-    valid = dataset.with_labels(card.labels).split("valid")
-    forms = {
-        _title(name, variant): (name, variant)
-        for name, bundle in bundles.items()
-        for variant in ("float32", "float16", "int8")
+    forms = [
+        _Form(title=_title(plan, form), folder=name, bundle=bundle, form=form)
+        for name, plan in wanted.items()
+        for bundle in (Bundle.open(out / name),)
+        for form in reversed(TFLITE_VARIANTS)
         # The float twin of quantization-aware training is not a form to ship.
-        if bundle.has(variant) and not (variant == "float32" and name.endswith("qat"))
-    }
-    networks = {
-        title: Network(bundles[name].read(variant), card.input, len(card.labels))
-        for title, (name, variant) in forms.items()
-    }
-    parts: dict[str, list[np.ndarray]] = {title: [] for title in forms}
-    times: dict[str, list[float]] = {title: [] for title in forms}
-    starts = range(0, len(valid), ROUND)
-    for at in track(starts, len(starts), "Measuring"):
-        pictures = valid.images[at : at + ROUND]
-        for title, network in networks.items():
-            began = time.perf_counter()
-            parts[title].append(network.logits(pictures))
-            times[title].append(1000 * (time.perf_counter() - began) / len(pictures))
-    logits = {title: np.concatenate(part) for title, part in parts.items()}
+        if bundle.has(form) and not (form is Form.FLOAT32 and plan.aware)
+    ]
+    card = forms[0].bundle.card
+    images = dataset.with_labels(card.labels).split("valid")
+    origin = _origin_answers(forms[0].bundle, images)
+    logits, ms = _take_turns(forms, images, progress)
     return tuple(
         Profile(
-            name=title,
-            bundle=name,
-            variant=variant,
+            name=one.title,
+            bundle=one.folder,
+            variant=one.form.value,
             comparison=compare(
-                Answers(name="float32", logits=logits["float32"]),
-                Answers(name=title, logits=logits[title]),
-                valid,
+                origin,
+                Answers(name=one.title, form=one.form, logits=logits[one.title]),
+                images,
                 card.labels,
+                retrained=one.retrained,
             ),
-            bytes=bundles[name].card.variants[variant].bytes,
-            gzip_bytes=bundles[name].card.variants[variant].gzip_bytes,
-            ms=float(np.median(times[title])),
+            bytes=one.bundle.card.variants[one.form].bytes,
+            gzip_bytes=one.bundle.card.variants[one.form].gzip_bytes,
+            ms=ms[one.title],
         )
-        for title, (name, variant) in forms.items()
+        for one in forms
     )
 
 
-def _title(name: str, variant: str) -> str:
-    """int8 of pruned-qat is "pruned int8 (QAT)"."""
-    *what, last = name.split("-")
-    return " ".join([*what, variant]) + (" (QAT)" if last == "qat" else "")
+def _origin_answers(bundle: Bundle, images: Split) -> Answers:
+    """Those of the network as it was trained; InputError when the bundles do not hold it."""
+    form = origin_form(bundle.card)
+    if form is None:
+        raise InputError(
+            f"{bundle.path} does not hold the network it came from, so its forms cannot be compared with it: give the bundle "
+            "that was trained."
+        )
+    logits = keras_logits(load_keras(bundle, form), images.images)
+    return Answers(name="the trained network", form=form, logits=logits)
+
+
+def _take_turns(
+    forms: list[_Form], images: Split, progress: Progress
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """By title: every form's logits, and its median milliseconds an image."""
+    networks = {one.title: Network.of(one.bundle.read(one.form), one.bundle.card) for one in forms}
+    parts: dict[str, list[np.ndarray]] = {title: [] for title in networks}
+    times: dict[str, list[float]] = {title: [] for title in networks}
+    starts = range(0, len(images), ROUND)
+    for at in progress.track(starts, len(starts), "Measuring"):
+        pixels = images.images[at : at + ROUND]
+        for title, network in networks.items():
+            began = time.perf_counter()
+            parts[title].append(network.logits(pixels))
+            times[title].append(1000 * (time.perf_counter() - began) / len(pixels))
+    return (
+        {title: np.concatenate(part) for title, part in parts.items()},
+        {title: float(np.median(some)) for title, some in times.items()},
+    )
+
+
+def _title(plan: Plan, form: Form) -> str:
+    """int8 of a pruned network that was trained quantization-aware is "pruned int8 (QAT)"."""
+    return " ".join(["slim"] * bool(plan.slimmed) + ["pruned"] * bool(plan.sparsity) + [form.value]) + (
+        " (QAT)" if plan.aware else ""
+    )
+
+
+COLUMNS = ("network", "bundle", "accuracy", "drop [95%]", "agreement", "bytes", "gzipped", "ms")
+
+
+def row(one: Profile) -> tuple[str, ...]:
+    """A form's figures, under COLUMNS."""
+    low, high = one.comparison.drop_interval
+    return (
+        one.name,
+        one.bundle,
+        f"{one.comparison.candidate.scores.accuracy:.2%}",
+        f"{one.comparison.drop:+.2f} [{low:+.2f}, {high:+.2f}]",
+        f"{one.comparison.agreement:.2%}",
+        f"{one.bytes:,}",
+        f"{one.gzip_bytes:,}",
+        f"{one.ms:.2f}",
+    )
 
 
 def write_profiles(out: Path, profiles: tuple[Profile, ...]) -> Path:

@@ -27,6 +27,12 @@ class Budget:
     min_agreement: float = MIN_AGREEMENT
     min_retrained_agreement: float = MIN_RETRAINED_AGREEMENT
 
+    @classmethod
+    def of(cls, max_drop: float, min_agreement: float) -> "Budget":
+        """A budget as it is asked for: a retrained network need not agree more than a rounded one."""
+        retrained = min(min_agreement, MIN_RETRAINED_AGREEMENT)
+        return cls(max_drop=max_drop, min_agreement=min_agreement, min_retrained_agreement=retrained)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Flip:

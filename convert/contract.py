@@ -3,13 +3,13 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 
 from edgefer.card import InputSpec, OutputSpec
 from edgefer.errors import InputError
 from edgefer.metrics import wilson_interval
+from edgefer.options import Color
 from edgefer.train.data.dataset import Split
 
 Affine = tuple[float | tuple[float, ...], float | tuple[float, ...]]  # pixel * scale + offset
@@ -30,14 +30,6 @@ LABEL_ORDERS = {
     "AffectNet": ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry"),
     "alphabetical": ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"),
 }
-
-
-class Color(StrEnum):
-    """The order of a network's channels."""
-
-    GRAY = "gray"
-    RGB = "rgb"
-    BGR = "bgr"
 
 
 @dataclass(frozen=True, kw_only=True)

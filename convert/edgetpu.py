@@ -1,4 +1,4 @@
-"""Compiles an int8 network for the Edge TPU with Coral's edgetpu_compiler, and reads what the compiler says of it.
+"""Compiles an int8 network for the Edge TPU with Coral's edgetpu_compiler, and reads its log.
 
 The compiler is closed and runs on x86-64 Linux only; lint (edgefer.tflite.placement) predicts its answer elsewhere.
 """
@@ -11,14 +11,13 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edgefer.bundle import Bundle, write_bundle
+from edgefer.bundle import Bundle, Form, write_bundle
 from edgefer.errors import BundleError, MissingDependency, RuntimeFault
 from edgefer.tflite.flatbuffer import compiled, read_model
 from edgefer.tflite.metadata import with_metadata
-from edgefer.tflite.placement import MAPPED
+from edgefer.tflite.placement import MAPPED, place
 
 COMPILER = "edgetpu_compiler"
-VARIANT = "int8_edgetpu"
 TIMEOUT_S = 600  # the compiler gives up on its own after 180 s
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
@@ -40,7 +39,7 @@ class CompilerLog:
     outcomes: tuple[Outcome, ...]
     cached_bytes: int | None
     cache_left_bytes: int | None
-    streamed_bytes: int | None  # fetched anew for every picture
+    streamed_bytes: int | None  # fetched again for every image
 
     @property
     def mapped(self) -> int:
@@ -49,6 +48,16 @@ class CompilerLog:
     @property
     def on_cpu(self) -> int:
         return sum(outcome.count for outcome in self.outcomes) - self.mapped
+
+    @property
+    def summary(self) -> str:
+        """What runs where and where its parameters lie, in one line."""
+        figures = (self.cached_bytes, self.cache_left_bytes, self.streamed_bytes)
+        cached, left, streamed = ("?" if figure is None else f"{figure:,}" for figure in figures)
+        return (
+            f"{self.mapped} operators mapped to the Edge TPU, {self.on_cpu} on the CPU. Parameters: {cached} bytes cached on "
+            f"the chip ({left} left), {streamed} fetched again for every image."
+        )
 
 
 def parse_log(text: str) -> CompilerLog:
@@ -66,17 +75,24 @@ def parse_log(text: str) -> CompilerLog:
     )
 
 
-def compile_int8(content: bytes) -> tuple[bytes, CompilerLog, str]:
-    """An int8 .tflite compiled for the Edge TPU, with what the compiler said, parsed and as text.
-
-    MissingDependency when there is no compiler; RuntimeFault when it fails, or maps not one operator.
-    """
+def find_compiler() -> str:
+    """The compiler's path; MissingDependency when there is none."""
     program = shutil.which(COMPILER)
     if program is None:
         raise MissingDependency(
-            f"{COMPILER} is not on PATH; it runs on x86-64 Linux only (not on a Raspberry Pi): "
-            "get it from Coral's apt repository, https://coral.ai/docs/edgetpu/compiler, and convert there."
+            f"{COMPILER} is not on PATH; it runs on x86-64 Linux only (not on a Raspberry Pi): get it from Coral's apt "
+            "repository, https://coral.ai/docs/edgetpu/compiler, and convert there, or leave --edgetpu out and see "
+            "`edgefer lint BUNDLE --target edgetpu` for what it would do."
         )
+    return program
+
+
+def compile_int8(content: bytes) -> tuple[bytes, CompilerLog, str]:
+    """An int8 .tflite compiled for the Edge TPU, with the compiler's log, parsed and as text.
+
+    MissingDependency when there is no compiler; RuntimeFault when it fails, or maps not one operator.
+    """
+    program = find_compiler()
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "int8.tflite", Path(folder) / "int8_edgetpu.tflite"
         source.write_bytes(content)
@@ -102,16 +118,26 @@ def compile_int8(content: bytes) -> tuple[bytes, CompilerLog, str]:
 
 def add_compiled(bundle: Bundle) -> tuple[Bundle, CompilerLog]:
     """Compile the bundle's int8 network and add it to the bundle, with the compiler's log in its report."""
-    if not bundle.has("int8"):
+    if not bundle.has(Form.INT8):
         raise BundleError(
             f"{bundle.path} holds no int8 network, and the Edge TPU runs nothing else: convert with --int8."
         )
-    content, log, text = compile_int8(bundle.read("int8"))
+    content, log, text = compile_int8(bundle.read(Form.INT8))
     content = with_metadata(content, bundle.card)  # whatever the compiler made of it
-    files = {variant: bundle.read(variant) for variant in bundle.card.variants} | {VARIANT: content}
+    files = {variant: bundle.read(variant) for variant in bundle.card.variants}
+    files |= {Form.INT8_EDGETPU: content}
     figures = asdict(log) | {"mapped": log.mapped, "on_cpu": log.on_cpu}
     report = {"edgetpu.log": text.encode(), "edgetpu.json": json.dumps(figures, indent=2).encode() + b"\n"}
     return write_bundle(bundle.path, bundle.card, files, report), log
+
+
+def predicted(bundle: Bundle) -> str:
+    """What lint predicts of the bundle's int8 network, in one line, where the compiler did not say."""
+    placements = place(read_model(bundle.read(Form.INT8), str(bundle.file(Form.INT8))).main)
+    return (
+        f"lint predicts that {sum(p.mapped for p in placements)} of {len(placements)} operators would run on it: "
+        f"edgefer lint {bundle.path} --target edgetpu"
+    )
 
 
 def _bytes(text: str, what: str) -> int | None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgefer.card import InputSpec, OutputSpec
-from edgefer.convert.contract import SCALES, Color, Stated
+from edgefer.convert.contract import SCALES, Stated
 from edgefer.errors import InputError
 from edgefer.interpreter import Network
+from edgefer.options import Color
 from edgefer.preprocess import to_float
 from edgefer.tflite.flatbuffer import Model, Tensor, read_model
 

@@ -21,9 +21,12 @@ from edgefer.convert.foreign import LOGITS, Foreign, affine_of, read_foreign
 from edgefer.errors import EdgeferError, InputError
 from edgefer.interpreter import Network, softmax
 from edgefer.parity import make_vectors
+from edgefer.progress import SILENT, Progress
 from edgefer.text import printable
 from edgefer.train import backend
+from edgefer.train.data.cache import cache_folder
 from edgefer.train.data.dataset import Dataset, Split
+from edgefer.train.data.load import DataOptions, load_dataset
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.networks import keras_bytes
 from edgefer.train.recipes import Recipe
@@ -91,6 +94,11 @@ def import_network(request: Request, out: Path) -> Imported:
         because=known.because,
         checks=tuple(checks),
     )
+
+
+def data_loader(path: str, options: DataOptions | None = None, progress: Progress = SILENT) -> Load:
+    """Loads labelled images for whatever input a network turns out to have."""
+    return lambda spec: load_dataset(path, spec, options or DataOptions(), progress=progress, cache=cache_folder())
 
 
 def target_folder(request: Request, out: Path | None) -> Path:

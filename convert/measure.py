@@ -6,6 +6,7 @@ for the images that it was not trained on. A network with a held-out split is th
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -65,9 +66,7 @@ def _networks(work: Work, forms: Sequence[Form]) -> dict[Form, Ask]:
         keras[Form.ORIGIN] = work.origin
     if work.tuned is not work.trained:
         keras[Form.TUNED] = work.tuned
-    asks: dict[Form, Ask] = {
-        form: lambda images, model=model: keras_logits(model, images) for form, model in keras.items() if form in forms
-    }
+    asks: dict[Form, Ask] = {form: partial(keras_logits, model) for form, model in keras.items() if form in forms}
     asks |= {form: Network.of(content, work.card).logits for form, content in work.tflite.items() if form in forms}
     if Form.MEDIAPIPE in work.files and Form.MEDIAPIPE in forms:
         network = MediaPipeNetwork(work.files[Form.MEDIAPIPE], work.card.input, len(work.card.labels))

@@ -17,15 +17,14 @@ from edgefer.train.backend import tensorflow
 if TYPE_CHECKING:
     import tf_keras
 
-VARIANT = "mediapipe"
 GRAY = (0.299, 0.587, 0.114)  # of R, G and B: ITU-R BT.601, as in OpenCV
-SMALLEST = 1 / 512  # what stands for a probability of 0, which may be anything up to half of a step of 1/256
+MIN_PROBABILITY = 1 / 512  # what stands for a probability of 0, which may be anything up to half of a step of 1/256
 
 
 def to_mediapipe(model: "tf_keras.Model", spec: InputSpec, temperature: float, calibration: np.ndarray) -> bytes:
     """The network as an int8 .tflite between uint8 ends: RGB in, probabilities (256ths) out; batch size 1.
 
-    spec: the network's own input. temperature: the card's. calibration: uint8 [n, h, w, c], pictures as the network
+    spec: the network's own input. temperature: the card's. calibration: uint8 [n, h, w, c], images as the network
     itself would see them.
     """
     tf = tensorflow()
@@ -49,11 +48,11 @@ class MediaPipeNetwork(Network):
     def check_contract(self, inputs: dict, outputs: dict, spec: InputSpec, classes: int) -> None:
         ends = tuple(inputs["shape"]), tuple(outputs["shape"]), inputs["dtype"], outputs["dtype"]
         if ends != ((1, spec.height, spec.width, 3), (1, classes), np.uint8, np.uint8):
-            raise BundleError(f"The bundle's {VARIANT} file is not what edgefer writes for it: convert it again.")
+            raise BundleError("The bundle's mediapipe file is not what edgefer writes for it: convert it again.")
 
     def feed(self, pixels: np.ndarray) -> np.ndarray:
         return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
     def dequantize(self, raw: np.ndarray) -> np.ndarray:
         """Logarithms of the probabilities: logits with a temperature of 1."""
-        return np.log(np.maximum((raw.astype(np.float32) - self.zero) * self.scale, SMALLEST)).astype(np.float32)
+        return np.log(np.maximum((raw.astype(np.float32) - self.zero) * self.scale, MIN_PROBABILITY)).astype(np.float32)

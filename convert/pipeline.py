@@ -17,8 +17,8 @@ from edgefer.interpreter import softmax
 from edgefer.lineage import is_retrained, origin_form
 from edgefer.metrics import ece
 from edgefer.parity import make_vectors
+from edgefer.progress import Progress
 from edgefer.train.data.dataset import Dataset, without_copies
-from edgefer.train.fit import Watcher
 from edgefer.train.folds import divide_folds, fold_network
 from edgefer.train.networks import load_keras
 from edgefer.train.recipes import recipe_of
@@ -57,7 +57,7 @@ class Converted:
 
 
 def convert(
-    bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, watcher: Watcher, *, work_dir: Path | None = None
+    bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, progress: Progress, *, work_dir: Path | None = None
 ) -> Converted:
     """Write a new bundle at `out` with the bundle's Keras network and its TFLite forms.
 
@@ -71,7 +71,11 @@ def convert(
             f"{bundle.path} does not hold the network it came from, so --max-drop cannot be judged: convert the bundle that "
             "was trained."
         )
-    tuner = Tuner(work_dir=work_dir or out.with_name(f".{out.name}.unfinished"), watcher=watcher, epochs=plan.epochs)
+    if not bundle.card.provenance.folds and bundle.card.measured_on not in dataset.splits:
+        raise InputError(
+            f"{dataset.name} has no {bundle.card.measured_on} split to measure on: name data that has one."
+        )
+    tuner = Tuner(work_dir=work_dir or out.with_name(f".{out.name}.unfinished"), progress=progress, epochs=plan.epochs)
     works = [_shaped(work, plan, tuner) for work in _works(bundle, dataset)]
     judged_on = bundle.card.measured_on
     temperature, note = _temperature(works, judged_on)
@@ -93,9 +97,7 @@ def _works(bundle: Bundle, dataset: Dataset) -> list[Work]:
     origin = trained if form in (None, Form.KERAS) else load_keras(bundle, form)
     held = {name: split for name, split in dataset.splits.items() if name != "train"}
     files = {Form.KERAS: bundle.read(Form.KERAS)}
-    own = Work(
-        card=card, origin=origin, trained=trained, tuned=trained, dataset=dataset, held=held, files=files
-    )
+    own = Work(card=card, origin=origin, trained=trained, tuned=trained, dataset=dataset, held=held, files=files)
     return [own, *_fold_works(bundle, dataset)] if card.provenance.folds else [own]
 
 
@@ -128,7 +130,10 @@ def _temperature(works: list[Work], split: str) -> tuple[float, str]:
     logits, labels = measured.logits[split][deployed], measured.splits[split].labels
     temperature = fit_temperature(logits, labels)
     before, after = (ece(softmax(logits, t), labels) for t in (1.0, temperature))
-    return temperature, f"temperature {temperature:.3f} fitted on {split} with {deployed}: ECE {before:.3f} to {after:.3f}"
+    return (
+        temperature,
+        f"temperature {temperature:.3f} fitted on {split} with {deployed}: ECE {before:.3f} to {after:.3f}",
+    )
 
 
 def _publish(bundle: Bundle, work: Work, measured: Measured, out: Path, plan: Plan) -> Converted:
@@ -139,13 +144,13 @@ def _publish(bundle: Bundle, work: Work, measured: Measured, out: Path, plan: Pl
         update={"retrained": retrained, "cost": cost.cost(split) if origin is not None else None}
     )
     provenance = work.card.provenance.model_copy(update={"steps": (*work.card.provenance.steps, *work.notes)})
-    card = work.card.model_copy(
-        update={"metrics": measured.scores(), "provenance": provenance, "lineage": lineage}
-    )
+    card = work.card.model_copy(update={"metrics": measured.scores(), "provenance": provenance, "lineage": lineage})
     files = work.files | steps.host_files(work, bundle.read(origin) if origin is not None else None)
-    vectors = make_vectors(card, work.tflite)
+    vectors = make_vectors(card, {form.value: content for form, content in work.tflite.items()})
     report = {"quantization.json": steps.quantization_report(work.quantized)} if work.quantized else {}
-    written = write_bundle(out, card, {**files, PARITY: vectors}, report)
+    written = write_bundle(
+        out, card, {form.value: content for form, content in files.items()} | {PARITY: vectors}, report
+    )
     return Converted(bundle=written, quantized=work.quantized, cost=cost, max_drop=plan.max_drop)
 
 
@@ -161,4 +166,3 @@ def _retrained(bundle: Bundle, work: Work) -> bool:
     """Whether weights were removed or trained on the way from the trained network to what ships, earlier conversions
     included. Conversion begins with `keras`, so what an earlier one kept in `tuned` does not count."""
     return work.retrained or (origin_form(bundle.card) is None and is_retrained(bundle.card))
-

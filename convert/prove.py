@@ -14,7 +14,8 @@ from edgefer.convert.mediapipe import MediaPipeNetwork
 from edgefer.errors import BundleError
 from edgefer.interpreter import Network
 from edgefer.lineage import SUBJECT, check_origin, origin_form
-from edgefer.train.data.dataset import Dataset, Split, Track, silent, stratified_rows
+from edgefer.progress import SILENT, Progress
+from edgefer.train.data.dataset import Dataset, Split, stratified_rows
 from edgefer.train.evaluate import keras_logits
 from edgefer.train.networks import load_keras
 
@@ -42,7 +43,7 @@ def prove(
     *,
     runtimes: Sequence[str],
     reference_kernels: bool = False,
-    track: Track = silent,
+    progress: Progress = SILENT,
 ) -> Proof:
     """Every form of the bundle's network against the network as it was trained, however many conversions ago.
 
@@ -52,7 +53,7 @@ def prove(
     card = bundle.card
     images = dataset.with_labels(card.labels).split(split)
     keras = _keras_answers(bundle, images)
-    forms, spread = _tflite_answers(bundle, images, runtimes, reference_kernels, track)
+    forms, spread = _tflite_answers(bundle, images, runtimes, reference_kernels, progress)
     if len(keras) + len(forms) < 2:
         raise BundleError(f"{bundle.path} holds only one form of its network: run `edgefer convert` first.")
     cost = tuple(
@@ -94,7 +95,7 @@ def _pairs(keras: list[Answers], forms: list[Answers]) -> list[tuple[Answers, An
 
 
 def _tflite_answers(
-    bundle: Bundle, images: Split, runtimes: Sequence[str], reference_kernels: bool, track: Track
+    bundle: Bundle, images: Split, runtimes: Sequence[str], reference_kernels: bool, progress: Progress
 ) -> tuple[list[Answers], tuple[Comparison, ...]]:
     """Every TFLite form on every runtime's optimized kernels, and how other kernels differ from the first of each form."""
     some = np.sort(stratified_rows(images.labels, min(REFERENCE_IMAGES, len(images)), seed=0))
@@ -105,7 +106,7 @@ def _tflite_answers(
         if not bundle.has(form):
             continue
         answers = {
-            (runtime, kind): _ask(Asked(bundle, form, runtime, kind), images, rows, track)
+            (runtime, kind): _ask(Asked(bundle, form, runtime, kind), images, rows, progress)
             for runtime in runtimes
             for kind, rows in kernels.items()
         }
@@ -135,12 +136,12 @@ class Asked:
         return Network.of(content, card, runtime=self.runtime, kernels=self.kernels)
 
 
-def _ask(asked: Asked, images: Split, rows: np.ndarray | None, track: Track) -> Answers:
+def _ask(asked: Asked, images: Split, rows: np.ndarray | None, progress: Progress) -> Answers:
     """What it answers to images `rows` (None: all)."""
     network = asked.open()
     pixels = images.images if rows is None else images.images[rows]
     starts, parts, ms = range(0, len(pixels), CHUNK), [], []
-    for at in track(starts, len(starts), asked.name):
+    for at in progress.track(starts, len(starts), asked.name):
         chunk = pixels[at : at + CHUNK]
         began = time.perf_counter()
         parts.append(network.logits(chunk))

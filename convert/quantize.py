@@ -81,7 +81,9 @@ def _converter(model):
     model = fold_zscore(model)
     # Batch size 1 in the signature: a free one leaves dynamic dimensions, which the Edge TPU refuses.
     signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)
-    function = tf.function(lambda pixels: model(pixels, training=False), autograph=False).get_concrete_function(signature)
+    function = tf.function(lambda pixels: model(pixels, training=False), autograph=False).get_concrete_function(
+        signature
+    )
     return tf.lite.TFLiteConverter.from_concrete_functions([function], model)
 
 

@@ -16,7 +16,7 @@ from edgefer.bundle import Form
 from edgefer.convert.aware import quantization_aware
 from edgefer.convert.comparison import Answers, compare
 from edgefer.convert.quantize import CALIBRATION_IMAGES, calibration_images, int8_converter, to_int8
-from edgefer.convert.tune import Tuner
+from edgefer.convert.tune import FineTuning, Tuner
 from edgefer.convert.work import Attempt, LayerError, Plan, Quantized, Work
 from edgefer.interpreter import Network
 from edgefer.preprocess import to_float
@@ -55,24 +55,24 @@ def search_int8(work: Work, plan: Plan, tuner: Tuner) -> Quantized:
 
 def _ways(work: Work, plan: Plan, tuner: Tuner) -> Iterator[tuple[str, Callable[[], Made]]]:
     """The ways to int8 that the plan allows, the cheapest first, each with what makes it."""
-    train, seeks = work.dataset.split("train"), plan.max_drop is not None
-    task = tuner.task("aware", work.tuned, work.card, work.dataset, work.origin)
+    train, controlled = work.dataset.split("train"), plan.max_drop is not None
 
     def calibrated(count: int) -> Made:
         return to_int8(work.tuned, calibration_images(train, plan.seed, count)), None
 
-    def trained() -> Made:
+    def trained(task: FineTuning) -> Made:
         calibration = calibration_images(train, plan.seed)
         made = quantization_aware(work.tuned, calibration, task, keep_zeros=plan.sparsity > 0)
         return made.int8, made.network
 
     if not plan.aware:
-        counts = (CALIBRATION_IMAGES, *(OTHER_CALIBRATIONS if seeks else ()))
+        counts = (CALIBRATION_IMAGES, *(OTHER_CALIBRATIONS if controlled else ()))
         for count in dict.fromkeys(min(count, len(train)) for count in counts):
             yield f"int8 calibrated on {count} training images", partial(calibrated, count)
-    if plan.aware or seeks:
+    if plan.aware or controlled:
+        task = tuner.task("aware", work.tuned, work.card, work.dataset, work.origin)
         kept = "prune-preserving " if plan.sparsity else ""
-        yield f"int8 by {kept}quantization-aware training, {task.epochs} epochs", trained
+        yield f"int8 by {kept}quantization-aware training, {task.epochs} epochs", partial(trained, task)
 
 
 def worst_layers(model: "tf_keras.Model", calibration: np.ndarray) -> tuple[LayerError, ...]:

@@ -44,7 +44,9 @@ def prune(work: Work, plan: Plan, tuner: Tuner) -> Work:
         return work
     task = tuner.task(f"prune-{plan.sparsity:g}", work.tuned, work.card, work.dataset, work.origin)
     network = prune_weights(work.tuned, plan.sparsity, task)
-    note = f"prune to {measured_sparsity(network):.0%} zeros, {task.epochs} epochs of fine-tuning: {_drop(work, network)}"
+    note = (
+        f"prune to {measured_sparsity(network):.0%} zeros, {task.epochs} epochs of fine-tuning: {_drop(work, network)}"
+    )
     return work.noted(note, tuned=network)
 
 

@@ -14,10 +14,11 @@ from edgefer.card import ModelCard
 from edgefer.errors import EdgeferError
 from edgefer.interpreter import softmax
 from edgefer.metrics import nll
+from edgefer.progress import Progress
 from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.evaluate import evaluate, keras_logits
-from edgefer.train.fit import Watcher, batches, steps_per_epoch
+from edgefer.train.fit import batches, steps_per_epoch
 from edgefer.train.objective import make_optimizer, take_clean_statistics
 from edgefer.train.recipes import Distill, Recipe, recipe_of
 from edgefer.train.run import Epoch
@@ -40,7 +41,7 @@ class FineTuning:
     epochs: int
     rate: float
     folder: Path
-    watcher: Watcher
+    progress: Progress
 
     @property
     def steps(self) -> int:
@@ -64,7 +65,7 @@ class Tuner:
     depends on. epochs: of each; 0 for each one's own number."""
 
     work_dir: Path
-    watcher: Watcher
+    progress: Progress
     epochs: int = 0
 
     def task(
@@ -84,7 +85,7 @@ class Tuner:
             epochs=epochs,
             rate=recipe.optimizer.rate * RATES[kind],
             folder=folder,
-            watcher=self.watcher,
+            progress=self.progress,
         )
 
 
@@ -112,7 +113,7 @@ def tune(network: "tf_keras.Model", task: FineTuning, callbacks: tuple = ()) -> 
         done.assign(epochs)
         manager.save()
 
-    task.watcher.begin(first, task.epochs, task.steps)
+    task.progress.begin(first, task.epochs, task.steps)
     try:
         if first < task.epochs:
             network.fit(
@@ -129,7 +130,7 @@ def tune(network: "tf_keras.Model", task: FineTuning, callbacks: tuple = ()) -> 
             "make room and give the same command again; finished epochs are kept."
         ) from None
     finally:
-        task.watcher.end()
+        task.progress.end()
     take_clean_statistics(network, task.recipe, task.dataset.split("train"))
 
 
@@ -159,7 +160,7 @@ def _report(task: FineTuning, save):
             self.began = time.monotonic()
 
         def on_train_batch_end(self, batch, logs=None):
-            task.watcher.step(logs["loss"], logs["accuracy"])
+            task.progress.step(logs["loss"], logs["accuracy"])
 
         def on_epoch_end(self, epoch, logs=None):
             logits = keras_logits(self.model, measured.images)
@@ -172,7 +173,7 @@ def _report(task: FineTuning, save):
                 val_loss=nll(softmax(logits), measured.labels),
                 val_accuracy=evaluate(measured, logits).accuracy,
             )
-            task.watcher.epoch(row, None)
+            task.progress.epoch(row, None)
             save(epoch + 1)
 
     return Report()

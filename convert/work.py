@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from edgefer.bundle import TFLITE_VARIANTS, Form
 from edgefer.card import ModelCard
 from edgefer.convert.comparison import Comparison
+from edgefer.errors import InputError
 from edgefer.train.data.dataset import Dataset, Split
 
 if TYPE_CHECKING:
@@ -33,6 +34,15 @@ class Plan:
     max_drop: float | None = None
     epochs: int = 0
     seed: int = 0
+
+    def __post_init__(self):
+        for option, share in (("--prune", self.sparsity), ("--slim", self.slimmed)):
+            if not 0 <= share <= 0.95:
+                raise InputError(f"{option} {share:g}: the share to remove must lie between 0 and 0.95.")
+        if self.aware and not self.int8:
+            raise InputError("--qat is about the int8 network: leave --no-int8 out.")
+        if self.aware and self.max_drop is not None:
+            raise InputError("--max-drop tries quantization-aware training by itself where it must: leave --qat out.")
 
     @property
     def suffix(self) -> str:

@@ -5,7 +5,6 @@ import platform
 import re
 import tempfile
 import time
-from array import array
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -17,13 +16,15 @@ import numpy as np
 from edgefer import __version__, drawn
 from edgefer.devices import loop
 from edgefer.devices.board import health
-from edgefer.devices.board.boards import board_model, os_release
+from edgefer.devices.board.boards import board_model, os_release, this_board
 from edgefer.devices.faces.detectors import Detector
-from edgefer.devices.outputs.sinks import JsonLines
-from edgefer.devices.sources.cameras import BUILT_IN, Source, open_source
-from edgefer.devices.sources.captures import without_secrets
+from edgefer.devices.outputs.lines import JsonLines
+from edgefer.devices.outputs.stats import RunStats
+from edgefer.devices.reader import Reader
+from edgefer.devices.sources.cameras import BUILT_IN, is_camera, open_source
+from edgefer.devices.sources.files import Source
+from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import EdgeferError, InputError, SourceError
-from edgefer.interpreter import Classifier
 from edgefer.records import Frame
 from edgefer.runtimes import runtime_version
 
@@ -76,52 +77,24 @@ class Benchmark:
         return asdict(self)
 
 
-class Stopwatch:
-    """Takes each frame's laps (the loop's `on_frame`) and keeps those after the warm-up, and when it began and ended."""
-
-    def __init__(self, warm_up: int = WARM_UP_FRAMES):
-        self._skip = warm_up
-        self._seconds = {stage: array("f") for stage in loop.STAGES}
-        self._done = array("d", [time.perf_counter()])
-
-    def __call__(self, laps: loop.Laps) -> None:
-        if self._skip > 0:
-            self._skip -= 1
-            self._done[0] = time.perf_counter()
-            return
-        self._done.append(time.perf_counter())
-        for stage, seconds in self._seconds.items():
-            seconds.append(laps[stage])
-
-    def per_frame(self) -> np.ndarray:
-        """Seconds by frame and stage, float32 [frames, stages] in the order of loop.STAGES."""
-        return np.stack([np.array(self._seconds[stage]) for stage in loop.STAGES], axis=1)
-
-    def apart(self) -> np.ndarray:
-        """Seconds from each frame's end to the next one's, float64 [frames]: where stages overlap, less than their sum."""
-        return np.diff(np.array(self._done))
-
-
 def run_bench(
-    classifier: Classifier,
-    detector: Detector,
+    reader: Reader,
     *,
     where: str = BUILT_IN,
     minutes: float = 0.5,
-    threads: int = 1,
     warm_up: int = WARM_UP_FRAMES,
 ) -> Benchmark:
     """Run the loop on a file over and over for `minutes`; results are written as JSON lines that nobody reads.
 
     where: a video, picture or folder; "builtin" is the drawn scene as a video file, so that reading it costs what a
-    video costs and not the drawing. threads: what the classifier was loaded with.
+    video costs and not the drawing.
     Raises InputError for a live source, whose speed is the camera's, and SourceError for one that cannot be read.
     """
-    if open_source(where).live:
+    if is_camera(where) or open_source(where).live:
         raise InputError(
-            f"bench cannot measure {without_secrets(where)}, which sets its own pace: name a video, a folder or builtin."
+            f"bench cannot measure {shown_address(where)}, which sets its own pace: name a video, a folder or builtin."
         )
-    watch = Stopwatch(warm_up)
+    stats = RunStats(keep_laps=True)
     seen: set[tuple[int, int]] = set()
     temperature, held = health.cpu_temperature_c(), health.throttling()
     with tempfile.TemporaryDirectory(prefix="edgefer-bench-") as folder:
@@ -129,24 +102,24 @@ def run_bench(
         frames = _over_and_over(lambda: open_source(file), 60 * minutes, warm_up, seen)
         try:
             with open(os.devnull, "w") as nowhere:
-                summary = loop.run(frames, detector, classifier, [JsonLines(nowhere)], on_frame=watch)
+                loop.run(frames, reader.session(), [JsonLines(nowhere)], stats=stats)
         finally:
             with suppress(ValueError):  # when it is stopped midway, the thread that reads may be at it
                 frames.close()
-    laps = watch.per_frame()
-    if not len(laps):
+    if stats.frames <= warm_up:
         raise EdgeferError(f"Stopped within the {warm_up} frames of the warm-up: nothing was measured.")
-    apart = watch.apart()
+    laps, apart = stats.laps(loop.STAGES, skip=warm_up), stats.apart(skip=warm_up)
     tenth = max(1, len(apart) // 10)
+    classifier, detector = reader.classifier, reader.detector
     sizes = ", ".join(f"{width}x{height}" for width, height in sorted(seen))
     return Benchmark(
         board=board_model() or _cpu_name(), cores=len(os.sched_getaffinity(0)),
         system=f"{os_release().get('PRETTY_NAME', platform.system())}, {platform.machine()}",
         python=platform.python_version(), edgefer=__version__, opencv=cv2.__version__,
         network=f"{classifier.card.name}, {'int8' if classifier.network.quantized else 'float32'}",
-        runtime=f"{classifier.network.runtime} {runtime_version(classifier.network.runtime)}", threads=threads,
-        detector=f"{detector.name}, {detector.width} px" if hasattr(detector, "width") else detector.name,
-        source=without_secrets(where), frame=sizes, seconds=float(apart.sum()), frames=len(apart), faces_per_frame=summary.faces / summary.frames,
+        runtime=f"{classifier.network.runtime} {runtime_version(classifier.network.runtime)}", threads=reader.options.threads or this_board().threads,
+        detector=_described(detector),
+        source=shown_address(where), frame=sizes, seconds=float(apart.sum()), frames=len(apart), faces_per_frame=stats.faces / stats.frames,
         fps=len(apart) / float(apart.sum()),
         fps_first_tenth=tenth / float(apart[:tenth].sum()), fps_last_tenth=tenth / float(apart[-tenth:].sum()),
         stages={stage: _times(laps[:, column]) for column, stage in enumerate(loop.STAGES)} | {END: _times(laps.sum(axis=1))},
@@ -214,6 +187,12 @@ def _over_and_over(
                 count += 1
                 seen.add((frame.image_bgr.shape[1], frame.image_bgr.shape[0]))
                 yield frame
+
+
+def _described(detector: Detector) -> str:
+    """A detector's name, and the width that it shrinks frames to."""
+    width = getattr(getattr(detector, "inner", detector), "width", None)
+    return f"{detector.name}, {width} px" if width else detector.name
 
 
 def _times(seconds: np.ndarray) -> Times:

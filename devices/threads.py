@@ -4,6 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from edgefer.errors import EdgeferError
@@ -18,31 +19,34 @@ LEAVE_S = 0.5  # how long a thread is waited for at the end
 _END = object()
 
 
-class Ahead(Generic[T]):
+class Prefetch(Generic[T]):
     """The items in turn, each made in a thread of its own while the one before is being used. To be closed.
 
+    items: of several iterables each has a thread, and whichever has an item gives the next one.
     room: how many may wait to be used. An exception of the items comes out here, in its turn. stop: ends the items.
-    limit_s: how long one may take; EdgeferError that names `what` when it takes longer.
+    limit_s: how long one may take; EdgeferError that names `name` when it takes longer.
     """
 
     def __init__(
         self,
-        items: Iterable[T],
-        *,
+        *items: Iterable[T],
         room: int = 1,
         limit_s: float | None = None,
-        what: str = "",
+        name: str = "",
         stop: threading.Event | None = None,
     ):
-        self._items, self._limit_s, self._what, self._stop = items, limit_s, what, stop
+        self._limit_s, self._name, self._stop = limit_s, name, stop
         self._made: queue.Queue = queue.Queue(room)
-        self._left = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="edgefer-ahead", daemon=True)
-        self._thread.start()
+        self._left, self._going = threading.Event(), len(items)
+        self._threads = [
+            threading.Thread(target=self._run, args=(one,), name="edgefer-prefetch", daemon=True) for one in items
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    def _run(self) -> None:
+    def _run(self, items: Iterable[T]) -> None:
         try:
-            for item in self._items:
+            for item in items:
                 self._put(item, None)
                 if self._left.is_set():
                     return
@@ -57,7 +61,7 @@ class Ahead(Generic[T]):
             except queue.Full:
                 continue
 
-    def __iter__(self) -> "Ahead[T]":
+    def __iter__(self) -> "Prefetch[T]":
         return self
 
     def __next__(self) -> T:
@@ -67,67 +71,77 @@ class Ahead(Generic[T]):
                 item, error = self._made.get(timeout=TICK_S)
             except queue.Empty:
                 if self._limit_s is not None and time.monotonic() - asked > self._limit_s:
-                    raise EdgeferError(f"{self._what} has given nothing for {self._limit_s:g} s: it hangs.") from None
+                    raise EdgeferError(f"{self._name} has given nothing for {self._limit_s:g} s: it hangs.") from None
                 continue
             if error is not None:
+                self._going -= 1
                 raise error
-            if item is _END:
+            if item is not _END:
+                return item
+            self._going -= 1
+            if not self._going:
                 break
-            return item
         raise StopIteration
 
     def close(self) -> None:
         """Let the thread end after the item it is at; one that hangs is left behind."""
         self._left.set()
-        self._thread.join(LEAVE_S)
+        deadline = time.monotonic() + LEAVE_S
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
-class Guard(Generic[In, Out]):
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """How a Watchdog judges and what it says.
+
+    name, then, advice: how sentences call the function, what they say of a replacement, and what to do where there is
+    none. limit_s: how long a call may take. log: takes a line about a replacement. faults: errors of the function that are
+    also answered by replacing it. stop: interrupts a call that hangs, by KeyboardInterrupt.
+    """
+
+    name: str = "The call"
+    then: str = "it is replaced"
+    advice: str = "it hangs"
+    limit_s: float = HANG_S
+    log: Callable[[str], None] = lambda text: None
+    faults: tuple[type[EdgeferError], ...] = ()
+    stop: threading.Event | None = None
+
+
+class Watchdog(Generic[In, Out]):
     """A function that is called in a thread of its own, and replaced when a call does not come back.
 
     A thread that hangs in a driver cannot be ended: it is left behind, with whatever it holds.
 
-    function: the one to begin with. replace: makes another one; run in the new thread, as it may hang too. None: there
-    is no other one. name, then, advice: how sentences call it, what they say of a replacement, and what to do where there
-    is none. say: is told of a replacement. faults: errors of the function that are also answered by replacing it.
-    stop: interrupts a call that hangs, by KeyboardInterrupt.
+    function: the one to begin with. spare: makes another one; run in the new thread, as it may hang too. None: there is
+    no other one.
     """
 
     def __init__(
-        self,
-        function: Callable[[In], Out],
-        replace: Callable[[], Callable[[In], Out]] | None,
-        *,
-        name: str,
-        then: str = "it is replaced",
-        advice: str = "it hangs",
-        limit_s: float = HANG_S,
-        say: Callable[[str], None] = lambda text: None,
-        faults: tuple[type[EdgeferError], ...] = (),
-        stop: threading.Event | None = None,
+        self, function: Callable[[In], Out], spare: Callable[[], Callable[[In], Out]] | None, rules: Rules | None = None
     ):
-        self._replace, self._name, self._limit_s, self._say = replace, name, limit_s, say
-        self._then, self._advice = then, advice
-        self._faults, self._stop = faults, stop
+        self._spare, self._rules = spare, rules or Rules()
         self._worker: _Worker[In, Out] = _Worker(lambda: function)
 
     def __call__(self, given: In) -> Out:
         """The function's answer. EdgeferError when it hangs and cannot be replaced, or hangs again at once."""
+        rules = self._rules
         try:
-            return self._worker.ask(given, self._limit_s, self._stop)
+            return self._worker.ask(given, rules.limit_s, rules.stop)
         except TimeoutError:
-            why = f"{self._name} has not answered for {self._limit_s:g} s"
-        except self._faults as error:
-            why = str(error).rstrip(".")
-        if self._replace is None:
-            raise EdgeferError(f"{why}: {self._advice}.")
+            reason = f"{rules.name} has not answered for {rules.limit_s:g} s"
+        except rules.faults as error:
+            reason = str(error).rstrip(".")
+        if self._spare is None:
+            raise EdgeferError(f"{reason}: {rules.advice}.")
         self._worker.leave()
-        self._say(f"{why}: {self._then}.")
-        self._worker = _Worker(self._replace)
+        rules.log(f"{reason}: {rules.then}.")
+        self._worker = _Worker(self._spare)
         try:
-            return self._worker.ask(given, self._limit_s, self._stop)
+            return self._worker.ask(given, rules.limit_s, rules.stop)
         except TimeoutError:
-            raise EdgeferError(f"{why}, and neither has its replacement.") from None
+            raise EdgeferError(f"{reason}, and neither has its replacement.") from None
 
 
 class _Worker(Generic[In, Out]):

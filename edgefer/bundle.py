@@ -13,18 +13,21 @@ parity.npz           pictures and expected answers (edgefer.parity)
 report/              plots and tables; not covered by the card
 """
 
+import contextlib
+import fcntl
+import glob
 import gzip
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from edgefer.card import ModelCard, Variant, parse_card
-from edgefer.errors import BundleError
+from edgefer.errors import BundleError, EdgeferError
 from edgefer.files import MAX_CARD, MAX_NETWORK, read_regular, regular_size
 
 CARD = "card.json"
@@ -150,40 +153,90 @@ def write_bundle(path: Path, card: ModelCard, files: Mapping[str, bytes], report
     """Write a bundle of `files` (variant -> content) and `report` (name -> content) at `path`.
 
     The card's `variants` are made from `files`. A new directory appears complete or not at all; in a run directory
-    that is already there (training's) the card comes last and makes it a bundle.
+    that is already there (training's) the card comes last and makes it a bundle. EdgeferError, which names the file, when
+    it cannot be written; nothing of it is left then.
     """
     card = card.model_copy(update={"variants": {name: _describe(name, content) for name, content in files.items()}})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        for name, content in files.items():
-            write_file(staging / FILES[name], content)
-        for name, content in report.items():
-            write_file(staging / "report" / name, content)
-        write_file(staging / CARD, card.model_dump_json(indent=2).encode() + b"\n")
-        if not path.exists():
-            staging.chmod(0o755)
-            staging.rename(path)
-        else:
-            for name in report:
-                (path / "report").mkdir(exist_ok=True)
-                (staging / "report" / name).replace(path / "report" / name)
-            for name in [*(FILES[name] for name in files), CARD]:
-                (staging / name).replace(path / name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    contents = {FILES[name]: content for name, content in files.items()}
+    contents |= {f"report/{name}": content for name, content in report.items()}
+    contents[CARD] = card.model_dump_json(indent=2).encode() + b"\n"
+    with staging_directory(path) as staging:
+        for name, content in contents.items():
+            with _named(path / name):
+                _write(staging / name, content)
+        with _named(path):
+            if not path.exists():
+                staging.chmod(0o755)
+                staging.rename(path)
+            else:
+                if report:
+                    (path / "report").mkdir(exist_ok=True)
+                for name in sorted(contents, key=lambda name: (name == CARD, not name.startswith("report/"))):
+                    (staging / name).replace(path / name)
     return Bundle(path, card)
 
 
+@contextlib.contextmanager
+def staging_directory(path: Path) -> Iterator[Path]:
+    """A directory beside `path` to write into before it is renamed; gone in the end. Those that killed processes have left
+    there for the same path are removed too: nobody holds their lock any more."""
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.staging-*"):
+            with contextlib.suppress(OSError), _lock(left):
+                shutil.rmtree(left, ignore_errors=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.staging-", dir=path.parent))
+    try:
+        with _lock(staging):
+            yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold a directory for this process; BlockingIOError when another one does."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn an OSError into one sentence that names `path`, and no temporary file."""
+    try:
+        yield
+    except OSError as error:
+        raise EdgeferError(
+            f"{path} could not be written: {error.strerror or error}. Make room there, or choose another place."
+        ) from None
+
+
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it there, so that it is the old one or the new one, never half."""
+    """Write a file beside its place and rename it there, so that it is the old one or the new one, never half.
+
+    EdgeferError, which names the file, when it cannot be written.
+    """
+    with _named(path):
+        _write(path, content)
+
+
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
 
 
 def _describe(variant: str, content: bytes) -> Variant:

@@ -141,6 +141,7 @@ class Provenance(_Part):
     split_sizes: dict[str, int]
     held_pictures: str = ""
     valid_fraction: float = Field(0.2, gt=0, lt=1)
+    names: str = Field("", description="what labels or class folders that are numbers mean, such as 0=neutral,1=happy")
     group_by: str = ""
     folds: int = Field(0, ge=0)
     recipe: dict

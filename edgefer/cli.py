@@ -19,9 +19,11 @@ from edgefer.commands import (
     demo,
     doctor,
     evaluate,
+    export,
     import_,
     lint,
     models,
+    report,
     run,
     service,
     train,
@@ -33,9 +35,8 @@ from edgefer.text import printable
 app = typer.Typer(
     help="Facial expressions on small computers: train, convert to int8, prove parity, run on the device.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -90,26 +91,22 @@ def _options(
     pass
 
 
-for command in (
-    train.train,
-    convert.convert,
-    compare.compare,
-    verify.verify,
-    verify.parity,
-    lint.lint,
-    evaluate.evaluate,
-    models.models,
-    run.run,
-    cameras.cameras,
-    bench.bench,
-    doctor.doctor,
-    boards.boards,
-    demo.demo,
-):
-    app.command()(command)
-app.command("import")(import_.import_)
-app.add_typer(data.data, name="data")
-app.add_typer(service.app, name="service")
+PANELS = {
+    "Read faces": (run.run, report.report, models.models),
+    "Make a network": (train.train, import_.import_, convert.convert, compare.compare),
+    "Prove it": (verify.verify, evaluate.evaluate, lint.lint),
+    "The board": (doctor.doctor, cameras.cameras, bench.bench, boards.boards),
+    "Everything once": (demo.demo,),
+}
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(command.__name__.strip("_"), rich_help_panel=panel)(command)
+app.command(hidden=True)(verify.parity)  # names before 0.2
+app.command("profiles", hidden=True)(compare.compare)
+app.command("devices", hidden=True)(boards.boards)
+app.add_typer(data.data, name="data", rich_help_panel="Make a network")
+app.add_typer(export.app, name="export", rich_help_panel="Make a network")
+app.add_typer(service.app, name="service", rich_help_panel="The board")
 
 
 if __name__ == "__main__":

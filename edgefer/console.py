@@ -8,7 +8,6 @@ import math
 import re
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -16,11 +15,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from edgefer.progress import Item, Progress
+from edgefer.progress import Epoch, Item, Progress
 from edgefer.text import json_text, printable
-
-if TYPE_CHECKING:
-    from edgefer.train.run import Epoch
 
 # Without emoji, or ":b:" in an IPv6 address becomes one.
 out = Console(highlight=False, soft_wrap=True, emoji=False)
@@ -82,7 +78,7 @@ class Terminal(Progress):
             text = f"epoch {epoch}/{self.epochs}  loss {loss:.3f}  accuracy {accuracy:.1%}"
             self.bar.update(self.task, completed=self.done, description=text)
 
-    def epoch(self, row: "Epoch", best: "Epoch | None") -> None:
+    def epoch(self, row: Epoch, best: Epoch | None) -> None:
         held = not math.isnan(row.val_accuracy)
         mark = "  best" if held and row is best else ""
         validation = f"validation {row.val_accuracy:.1%}  " if held else ""

@@ -3,6 +3,7 @@
     EdgeferError             exit 1  the work could not be done
     ├── MissingDependency    exit 1  a library this step needs is not installed, or the installed one cannot work
     ├── RuntimeFault         exit 1  a TFLite runtime failed on a model
+    ├── IncompleteError      exit 1  a source ended before its end: what was read of it is kept
     └── InputError           exit 2  what was given is wrong
         ├── DataError                a data set, one of its rows or pictures
         ├── RecipeError              a training recipe or one of its fields
@@ -26,6 +27,10 @@ class MissingDependency(EdgeferError):
 
 class RuntimeFault(EdgeferError):
     """A TFLite runtime refused or failed on a model."""
+
+
+class IncompleteError(EdgeferError):
+    """A source gave less than it holds, such as a damaged video; what was read of it is kept."""
 
 
 class InputError(EdgeferError):

@@ -1,7 +1,10 @@
-"""Reads files that a stranger named or sent: regular ones only, of a bounded size, and never waiting for anybody."""
+"""Reads files that a stranger named or sent: regular ones only, of a bounded size, and never waiting for anybody. And tests,
+before long work, whether a place can be written to."""
 
+import contextlib
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 from edgefer.errors import InputError
@@ -46,6 +49,20 @@ def regular_size(path: Path, limit: int, *, error: type[InputError] = InputError
         raise error(f"{_shown(path)} cannot be read: {trouble.strerror}.") from None
     except ValueError:
         raise error(f"{_shown(path)} is no name of a file.") from None
+
+
+def check_writable(path: Path, option: str = "--out") -> None:
+    """InputError unless a file or directory could be written at `path`, whose parents may not be there yet. Leaves nothing."""
+    place = next((one for one in (path.parent, *path.parent.parents) if one.exists()), Path("."))
+    try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if stat.S_ISDIR(path.stat().st_mode):  # raises for a NUL in the name, and for one that is too long
+                place = path
+        with tempfile.TemporaryFile(dir=place) as probe:
+            probe.write(b"\0")
+    except (OSError, ValueError) as trouble:  # ValueError: a NUL in the name
+        reason = getattr(trouble, "strerror", None) or str(trouble)
+        raise InputError(f"{_shown(path)} cannot be written ({reason}): choose another {option}.") from None
 
 
 def _size(path: Path, status: os.stat_result, limit: int, error: type[InputError]) -> int:

@@ -11,7 +11,11 @@ from edgefer.checks import Check, Status
 
 SUBJECT = "the trained network"
 FIX = "convert again from the bundle that was trained"
-MAX_DROP, MIN_AGREEMENT, MIN_RETRAINED_AGREEMENT = 1.0, 0.97, 0.90  # what conversion may cost unless a user says otherwise
+MAX_DROP, MIN_AGREEMENT, MIN_RETRAINED_AGREEMENT = (
+    1.0,
+    0.97,
+    0.90,
+)  # what conversion may cost unless a user says otherwise
 
 
 def origin_form(card: ModelCard) -> Form | None:
@@ -40,7 +44,11 @@ def check_origin(bundle: Bundle) -> Check:
     form, status = origin_form(card), Status.NOT_CHECKED
     if form is not None:
         name, status = card.variants[form].file, Status.PASS
-        detail = f"{name}, by its hash in the card's lineage" if card.lineage else f"{name}, which no step of the card replaced"
+        detail = (
+            f"{name}, by its hash in the card's lineage"
+            if card.lineage
+            else f"{name}, which no step of the card replaced"
+        )
     elif card.lineage is not None and Form.ORIGIN in card.variants:
         status, detail = Status.FAIL, "origin.keras is not the network that the card's lineage names"
     elif not any(variant in card.variants for variant in (Form.KERAS, Form.ORIGIN)):

@@ -58,7 +58,7 @@ def read_arrays(content: bytes, wanted: Mapping[str, ArraySpec], max_bytes: int)
 
     max_bytes: what all of them may take in memory. Raises ValueError, which names the array, for whatever is not right.
     """
-    _check_end(content)
+    check_end(content)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = {}
@@ -84,8 +84,8 @@ def read_arrays(content: bytes, wanted: Mapping[str, ArraySpec], max_bytes: int)
         raise ValueError(f"it is a damaged .npz: {error}") from None
 
 
-def _check_end(content: bytes) -> None:
-    """The directory is bounded before zipfile reads it, which takes a record of memory for each entry."""
+def check_end(content: bytes) -> None:
+    """ValueError unless the zip's directory is bounded: zipfile takes a record of memory for each entry."""
     end = content[-END_SIZE:]
     if end[:4] != END or content[-END_SIZE - ZIP64_SIZE :][:4] == ZIP64:
         raise ValueError("it does not end as an .npz does")

@@ -1,12 +1,26 @@
 """What long work reports to while it goes on. Library functions take a Progress and are silent without one."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    from edgefer.train.run import Epoch
+from dataclasses import dataclass
+from typing import TypeVar
 
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch of a fit came to: losses are mean cross-entropies, accuracies fractions; `epoch` counts from 1.
+
+    val_loss and val_accuracy are NaN where no validation split is held back.
+    """
+
+    epoch: int
+    seconds: float
+    rate: float
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
 
 
 class Progress:
@@ -28,7 +42,7 @@ class Progress:
     def step(self, loss: float, accuracy: float) -> None:
         """A batch was fitted; the means of the epoch so far."""
 
-    def epoch(self, row: "Epoch", best: "Epoch | None") -> None:
+    def epoch(self, row: Epoch, best: Epoch | None) -> None:
         """An epoch has ended; `best` is the one whose weights are kept."""
 
     def end(self) -> None:

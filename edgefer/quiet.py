@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back what is written to the process's stderr; it is shown after all if the work inside fails."""
+def quiet(*, show_on_failure: bool = True) -> Iterator[None]:
+    """Hold back what is written to the process's stderr; it is shown after all if the work inside fails, unless the caller
+    says in its own words what failed."""
     sys.stderr.flush()
     saved = os.dup(2)
     # In memory where that is possible: on a full disk there is no temporary file, and a camera must run all the same.
@@ -20,7 +21,8 @@ def quiet() -> Iterator[None]:
             yield
         except BaseException:
             held.seek(0)
-            os.write(saved, held.read())
+            if show_on_failure:
+                os.write(saved, held.read())
             raise
         finally:
             os.dup2(saved, 2)

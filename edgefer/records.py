@@ -3,13 +3,17 @@
 source -> Frame -> detector -> [Detection] -> tracker -> [Detection] -> network, smoother -> Frame with faces -> sinks
 """
 
+import base64
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from html import escape
 from typing import Any, TypeVar
 
 import numpy as np
+
+from edgefer.text import printable
 
 T = TypeVar("T")
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels; right and bottom are exclusive
@@ -125,7 +129,9 @@ class Frame:
     index: its number in its source, from 0. time_s: seconds since the source began, by the source's own time stamps.
     image_bgr: uint8 [h, w, 3], OpenCV's channel order. source: the name of where it comes from, such as a file's.
     faces: the largest first; empty before they are read. changed: whether the labels in view differ from those of the
-    frame before.
+    frame before. stream: the number of its source where a run has several, from 0.
+
+    A frame is also the sequence of its faces: `for face in frame`, `len(frame)`, `frame[0]`.
     """
 
     index: int
@@ -134,8 +140,18 @@ class Frame:
     source: str = ""
     faces: tuple[Face, ...] = ()
     changed: bool = False
+    stream: int = 0
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _keeping: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def __iter__(self) -> Iterator[Face]:
+        return iter(self.faces)
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, place: int) -> Face:
+        return self.faces[place]
 
     def once(self, key: str, make: Callable[[], T]) -> T:
         """What `make` returns, called for the first who asks for `key` and kept for the others: sinks in several threads
@@ -146,6 +162,37 @@ class Frame:
             return self._kept[key]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON lines have it: frame, time_s and the faces as Face.to_dict() gives them."""
-        faces = [face.to_dict() for face in self.faces]
-        return {"frame": self.index, "time_s": round(self.time_s, 4), "faces": faces}
+        """As JSON lines have it: frame, time_s, source where it has a name, and the faces as Face.to_dict() gives them."""
+        named = {"source": self.source} if self.source else {}
+        head = {"frame": self.index, "time_s": round(self.time_s, 4)} | named
+        return head | {"faces": [face.to_dict() for face in self.faces]}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat dict per face, for `pandas.DataFrame(row for frame in frames for row in frame.rows())`.
+
+        source, frame, time_s, id, left, top, right, bottom, label, score, unsure, then `score_LABEL` for each label.
+        """
+        rows = []
+        for face in self.faces:
+            row = {"source": self.source, "frame": self.index, "time_s": self.time_s, "id": face.id}
+            row |= dict(zip(("left", "top", "right", "bottom"), face.box_xyxy, strict=True))
+            row |= {"label": face.label, "score": face.score, "unsure": face.unsure}
+            rows.append(row | {f"score_{label}": score for label, score in face.scores.items()})
+        return rows
+
+    def _repr_html_(self) -> str:
+        """The annotated image and a table of its faces, for notebooks."""
+        import cv2
+
+        import edgefer
+
+        jpeg = base64.b64encode(cv2.imencode(".jpg", edgefer.draw(self))[1].tobytes()).decode()
+        cells = "".join(
+            f"<tr><td>{face.id}</td><td>{escape(face.label)}</td><td>{face.score:.0%}</td><td>{escape(face.unsure)}</td></tr>"
+            for face in self.faces
+        )
+        table = (
+            f"<table><tr><th>id</th><th>label</th><th>score</th><th>unsure</th></tr>{cells}</table>" if cells else ""
+        )
+        where = escape(printable(f"{self.source} {self.time_s:.2f} s".strip()))
+        return f'<figure><img src="data:image/jpeg;base64,{jpeg}"><figcaption>{where}</figcaption></figure>{table}'

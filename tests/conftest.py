@@ -14,7 +14,8 @@ from filelock import FileLock
 from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
 from edgefer.records import Face, Frame
-from edgefer.train.data.dataset import Dataset, load_dataset
+from edgefer.train.data.dataset import Dataset
+from edgefer.train.data.load import load_dataset
 
 GRAY48 = InputSpec(height=48, width=48)
 
@@ -28,6 +29,19 @@ NEEDS = {  # mark: (is it here, why not)
     "camera": (Path("/dev/video0").exists(), "no camera at /dev/video0"),
     "aarch64": (BOARDS, "no emulated boards: run tests/aarch64/setup.sh"),
     "mosquitto": (MOSQUITTO is not None, "no MQTT broker: sudo apt install -y mosquitto"),
+    "gcc": (shutil.which("cc") is not None, "no C compiler: sudo apt install -y gcc"),
+    "arm": (
+        all(map(shutil.which, ("arm-none-eabi-gcc", "qemu-system-arm"))),
+        "no Cortex-M: sudo apt install -y gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm",
+    ),
+    "riscv": (
+        all(map(shutil.which, ("riscv64-unknown-elf-gcc", "qemu-system-riscv32"))),
+        "no RV32: sudo apt install -y gcc-riscv64-unknown-elf qemu-system-misc",
+    ),
+    "wasm": (
+        all(map(shutil.which, ("clang", "wasm-ld"))),
+        "no compiler for WebAssembly: sudo apt install -y clang lld",
+    ),
     "chromium": (CHROMIUM is not None, "no browser: sudo apt install -y chromium"),
 }
 

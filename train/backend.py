@@ -8,10 +8,12 @@ from pathlib import Path
 
 from edgefer.errors import MissingDependency
 from edgefer.quiet import quiet
+from edgefer.scratch import use_own_directory
 
 
 def tensorflow():
     """Import and return TensorFlow, set up for edgefer. Raises MissingDependency with the line that installs it."""
+    use_own_directory()
     # tfmot 0.8 works on Keras 2 only, and reads this when it and TensorFlow are imported.
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     # TensorFlow leaves oneDNN off on x86 CPUs without AVX-512: switching it on made fer-small train 1.6 times faster.
@@ -51,5 +53,9 @@ def versions() -> dict[str, str]:
     """The versions that made a network, for its card."""
     from importlib.metadata import version
 
-    names = ("edgefer", "tensorflow", "tf_keras", "tensorflow-model-optimization", "numpy", "opencv-python")
-    return {name: version(name) for name in names} | {"python": sys.version.split()[0]}
+    import cv2
+
+    names = ("edgefer", "tensorflow", "tf_keras", "tensorflow-model-optimization", "numpy")
+    # OpenCV comes by several names, opencv-python-headless among them: it is asked itself.
+    known = {name: version(name) for name in names} | {"opencv-python": cv2.__version__}
+    return known | {"python": sys.version.split()[0]}

@@ -4,6 +4,7 @@ Hinton et al. 2015, arXiv:1503.02531. The teachers look at every training pictur
 training starts, so that they cost an epoch nothing.
 """
 
+import io
 import json
 import zipfile
 from collections.abc import Callable
@@ -12,16 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from edgefer.bundle import Bundle
-from edgefer.errors import DataError, InputError
+from edgefer.bundle import Bundle, write_file
+from edgefer.errors import DataError, EdgeferError, InputError
 from edgefer.interpreter import softmax
-from edgefer.train.data.dataset import Split, Track
+from edgefer.progress import SILENT, Progress
+from edgefer.train.data.dataset import Split
 from edgefer.train.evaluate import keras_logits, mirror_images, networks
 from edgefer.train.networks import load_keras
 
 
 def teacher_probabilities(
-    teacher: Bundle, split: Split, labels: tuple[str, ...], temperature: float, track: Track
+    teacher: Bundle, split: Split, labels: tuple[str, ...], temperature: float, progress: Progress = SILENT
 ) -> np.ndarray:
     """What a bundle's network says of each picture, averaged over the picture and its mirror image.
 
@@ -31,12 +33,14 @@ def teacher_probabilities(
     card = teacher.card
     if missing := [label for label in labels if label not in card.labels]:
         raise InputError(f"The teacher {teacher.path} does not know {', '.join(missing)}: choose one that does.")
-    logits = asked(teacher, _network(teacher), split, track)
+    logits = asked(teacher, _network(teacher), split, progress)
     known = logits[:, [card.labels.index(label) for label in labels]]
     return softmax(known, temperature).astype(np.float32)
 
 
-def asked(teacher: Bundle, ask: Callable[[np.ndarray], np.ndarray], split: Split, track: Track) -> np.ndarray:
+def asked(
+    teacher: Bundle, ask: Callable[[np.ndarray], np.ndarray], split: Split, progress: Progress = SILENT
+) -> np.ndarray:
     """`ask`'s answers, float32 [n, any], averaged over each picture and its mirror image. InputError when the teacher
     takes other pictures."""
     if teacher.card.input.shape != split.images.shape[1:]:
@@ -45,7 +49,7 @@ def asked(teacher: Bundle, ask: Callable[[np.ndarray], np.ndarray], split: Split
             "make them equal."
         )
     parts = []
-    for at in track(range(0, len(split), 512), -(-len(split) // 512), f"Asking {teacher.path.name}"):
+    for at in progress.track(range(0, len(split), 512), -(-len(split) // 512), f"Asking {teacher.path.name}"):
         images = split.images[at : at + 512]
         parts.append((ask(images) + ask(mirror_images(images))) / 2)
     return np.concatenate(parts)
@@ -60,10 +64,12 @@ def _network(bundle: Bundle):
 
 def save_soft_labels(file: Path, split: Split, labels: tuple[str, ...], probabilities: np.ndarray) -> None:
     """Write soft labels as an .npz: probabilities float32 [n, classes], labels (their names), ids (row or file)."""
-    partial = file.with_suffix(".partial")
-    with partial.open("wb") as out:
-        np.savez(out, probabilities=probabilities, labels=np.array(json.dumps(labels)), ids=split.ids)
-    partial.replace(file)
+    content = io.BytesIO()
+    np.savez(content, probabilities=probabilities, labels=np.array(json.dumps(labels)), ids=split.ids)
+    try:
+        write_file(file, content.getvalue())
+    except OSError as error:
+        raise EdgeferError(f"{file} cannot be written: {error.strerror or error}.") from None
 
 
 def load_soft_labels(file: Path, split: Split, labels: tuple[str, ...]) -> np.ndarray:

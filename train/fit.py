@@ -4,19 +4,21 @@ import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgefer.bundle import Bundle
 from edgefer.errors import DataError, EdgeferError, InputError
+from edgefer.preprocess import to_float
+from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train.augment import Draws, augment_batch, mix
 from edgefer.train.backend import precision, tensorflow
 from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.networks import build_for, initialize
 from edgefer.train.objective import class_shares, make_loss, make_optimizer, take_average, take_clean_statistics
 from edgefer.train.recipes import Recipe
-from edgefer.train.run import COLUMNS, Epoch, Journal
+from edgefer.train.run import COLUMNS, Journal
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -25,20 +27,14 @@ if TYPE_CHECKING:
 NORM_BATCHES = 50
 
 
-class Watcher(Protocol):
-    """What a fit reports to; the command line's shows a progress bar."""
-
-    def begin(self, first_epoch: int, epochs: int, steps: int) -> None: ...
-    def step(self, loss: float, accuracy: float) -> None: ...
-    def epoch(self, row: Epoch, best: Epoch | None) -> None: ...
-    def end(self) -> None: ...
+Watcher = Progress  # its old name, until no conversion uses it
 
 
 def fit(
     recipe: Recipe,
     dataset: Dataset,
     folder: Path,
-    watcher: Watcher,
+    progress: Progress = SILENT,
     *,
     start: Bundle | None = None,
     written: Path | None = None,
@@ -56,7 +52,7 @@ def fit(
     worker must save the variables that are spread over all. It gets None.
     """
     strategy = strategy or tensorflow().distribute.get_strategy()
-    journal = _fit(recipe, dataset, folder, written or folder, watcher, start, strategy)
+    journal = _fit(recipe, dataset, folder, written or folder, progress, start, strategy)
     if written:
         return None
     if not journal.best_weights.is_file():
@@ -74,14 +70,14 @@ def kept_network(recipe: Recipe, dataset: Dataset, weights: Path) -> "tf_keras.M
     return network
 
 
-def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, watcher: Watcher, start, strategy) -> Journal:
+def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, progress: Progress, start, strategy) -> Journal:
     import tf_keras
 
     tf_keras.utils.set_random_seed(recipe.fit.seed)
-    train = dataset.split("train")
+    train, classes = dataset.split("train"), len(dataset.labels)
     valid = dataset.split("valid") if recipe.needs_validation else dataset.splits.get("valid")
-    classes, replicas = len(dataset.labels), strategy.num_replicas_in_sync
     batch, steps = steps_per_epoch(recipe, train)
+    replicas = strategy.num_replicas_in_sync
     if batch % replicas:
         raise DataError(f"A batch of {batch} pictures cannot be divided among {replicas} replicas: set --batch-size.")
 
@@ -93,24 +89,18 @@ def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, watcher:
         )
 
     tf_keras.mixed_precision.set_global_policy(precision())
-    with strategy.scope():
-        model = build_for(recipe, dataset)
-        if start:
-            initialize(model, dataset.labels, start)
-        elif recipe.model.freeze and not recipe.model.weights:
-            raise InputError("A frozen network needs weights to begin with: --init-from BUNDLE.")
-        model.compile(
-            optimizer=make_optimizer(recipe, steps), loss=make_loss(recipe, train, classes), metrics=["accuracy"]
-        )
-        model.optimizer.build(model.trainable_variables)
-    journal = Journal(folder, model, recipe.fit.patience, recipe.fit.keep, written=written)
-    done = journal.restore()
-    _agree(done, folder, strategy)
-    watcher.begin(done, recipe.fit.epochs, steps)
-    callbacks = [_callback(recipe, journal, watcher, lambda epoch: stream(epoch, epoch + 1))]
-    if written == folder:
-        callbacks.append(tf_keras.callbacks.TensorBoard(folder / "tensorboard", write_graph=False))
+    journal, begun = None, False
     try:
+        with strategy.scope():
+            model = _compiled(recipe, dataset, steps, start)
+        journal = Journal(folder, model, recipe.fit.patience, recipe.fit.keep, written=written)
+        done = journal.restore(recipe.fit.epochs, progress)
+        _agree(done, folder, strategy)
+        progress.begin(done, recipe.fit.epochs, steps)
+        begun = True
+        callbacks = [_callback(recipe, journal, progress, lambda epoch: stream(epoch, epoch + 1))]
+        if written == folder:
+            callbacks.append(tf_keras.callbacks.TensorBoard(journal.written.tensorboard, write_graph=False))
         if done < recipe.fit.epochs and not journal.exhausted():
             model.fit(
                 stream(done, recipe.fit.epochs),
@@ -122,14 +112,32 @@ def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, watcher:
                 callbacks=callbacks,
             )
     except tensorflow().errors.ResourceExhaustedError as error:
+        kept = (
+            f"Finished epochs are kept in {folder}: make room and --resume, or train"
+            if journal and journal.rows
+            else "Train"
+        )
         raise EdgeferError(
-            f"Memory or disk space ran out ({str(error).strip().splitlines()[0]:.120}). Finished epochs are kept in {folder}: "
-            "make room and --resume, or train anew with a smaller --batch-size."
+            f"Memory or disk space ran out ({str(error).strip().splitlines()[0]:.120}). {kept} again with a smaller --batch-size."
         ) from None
     finally:
-        watcher.end()
+        if begun:
+            progress.end()
         tf_keras.mixed_precision.set_global_policy("float32")
     return journal
+
+
+def _compiled(recipe: Recipe, dataset: Dataset, steps: int, start: Bundle | None) -> "tf_keras.Model":
+    """The network to fit, with the weights that it begins with, its loss and its optimizer."""
+    model = build_for(recipe, dataset)
+    if start:
+        initialize(model, dataset.labels, start)
+    elif recipe.model.freeze and not recipe.model.weights:
+        raise InputError("A frozen network needs weights to begin with: --init-from BUNDLE.")
+    loss = make_loss(recipe, dataset.split("train"), len(dataset.labels))
+    model.compile(optimizer=make_optimizer(recipe, steps), loss=loss, metrics=["accuracy"])
+    model.optimizer.build(model.trainable_variables)
+    return model
 
 
 def steps_per_epoch(recipe: Recipe, split: Split) -> tuple[int, int]:
@@ -188,7 +196,7 @@ def batches(
     seed, balance, mixup = recipe.fit.seed, recipe.fit.balance, recipe.augment.mixup
     rarity = (1 / class_shares(split, classes))[split.labels]
     weights = tf.constant(rarity / rarity.mean(), tf.float32)
-    part = batch // share.replicas
+    part, floats = batch // share.replicas, _to_float()
 
     def rows_of(epoch):
         draw = tf.stack([seed, epoch])
@@ -209,7 +217,7 @@ def batches(
         draws = Draws(seed=tf.stack([seed, step]), count=batch, rows=chosen)
         # Pictures and targets are gathered by the same rows, so they cannot get out of step.
         rows = tf.gather(rows, chosen)
-        pixels, wanted = tf.cast(tf.gather(images, rows), tf.float32) / 255, tf.gather(targets, rows)
+        pixels, wanted = floats(tf.gather(images, rows)), tf.gather(targets, rows)
         pixels = augment_batch(pixels, recipe.augment, draws)
         if mixup:
             pixels, wanted = mix(pixels, wanted, mixup, draws)
@@ -224,10 +232,18 @@ def batches(
 def _in_order(split: Split, classes: int):
     tf = tensorflow()
     pairs = tf.data.Dataset.from_tensor_slices((split.images, tf.one_hot(split.labels, classes)))
-    return pairs.batch(256).map(lambda images, labels: (tf.cast(images, tf.float32) / 255, labels))
+    floats = _to_float()
+    return pairs.batch(256).map(lambda images, labels: (floats(images), labels))
 
 
-def _callback(recipe: Recipe, journal: Journal, watcher: Watcher, averaging):
+def _to_float():
+    """edgefer.preprocess.to_float inside TensorFlow's graph: by its own 256 answers, so that not a bit can differ."""
+    tf = tensorflow()
+    table = tf.constant(to_float(np.arange(256, dtype=np.uint8)))
+    return lambda pixels: tf.gather(table, tf.cast(pixels, tf.int32))
+
+
+def _callback(recipe: Recipe, journal: Journal, progress: Progress, averaging):
     import tf_keras
 
     class Report(tf_keras.callbacks.Callback):
@@ -241,7 +257,7 @@ def _callback(recipe: Recipe, journal: Journal, watcher: Watcher, averaging):
             self.number = epoch
 
         def on_train_batch_end(self, batch, logs=None):
-            watcher.step(logs["loss"], logs["accuracy"])
+            progress.step(logs["loss"], logs["accuracy"])
 
         def on_test_begin(self, logs=None):
             self.average()
@@ -269,7 +285,7 @@ def _callback(recipe: Recipe, journal: Journal, watcher: Watcher, averaging):
             if recipe.fit.ema:
                 self.model.set_weights(self.trained)
             journal.keep()
-            watcher.epoch(journal.rows[-1], journal.kept())
+            progress.epoch(journal.rows[-1], journal.kept())
             self.model.stop_training = journal.exhausted()
 
     return Report()

@@ -1,9 +1,7 @@
 """Cross-validation: what a recipe is worth on few pictures, each measured by a network that never saw its group."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -12,11 +10,13 @@ from edgefer.card import Scores
 from edgefer.errors import BundleError
 from edgefer.interpreter import softmax
 from edgefer.metrics import confusion_matrix, scores, wilson_interval
+from edgefer.progress import SILENT, Progress
 from edgefer.train.data.dataset import Dataset, Split, hold_out, pool
 from edgefer.train.data.groups import assign_folds, group_pictures
 from edgefer.train.evaluate import keras_logits, mirror_images
-from edgefer.train.fit import Watcher, fit, kept_network
+from edgefer.train.fit import fit, kept_network
 from edgefer.train.recipes import Recipe
+from edgefer.train.run import RunFolder
 
 CROSS_VALIDATION = "cross-validation.json"  # the report's name
 
@@ -119,31 +119,30 @@ def divide_folds(dataset: Dataset, recipe: Recipe, *, folds: int, group_by: str,
 def cross_validate(
     folds: list[Fold],
     recipe: Recipe,
-    folder: Path,
-    watcher: Watcher,
+    run: RunFolder,
+    progress: Progress = SILENT,
     *,
     start: Bundle | None = None,
     strategy=None,
-    say: Callable[[str], None] = lambda text: None,
 ) -> CrossValidation:
-    """Train a network for each fold under `folder`/<number>, continuing what is already there, and pool the answers.
+    """Train a network for each fold in its folder of `run`, continuing what is already there, and pool the answers.
 
     strategy: as for fit.
     """
     logits, mirrored = [], []
     for fold in folds:
-        say(
+        progress.log(
             f"Fold {fold.number + 1} of {len(folds)}: {len(fold.dataset.split('train'))} to train, {len(fold.held)} to measure"
         )
-        inside = folder / str(fold.number)
+        inside = run.fold(fold.number).path
         inside.mkdir(parents=True, exist_ok=True)
-        fitted = fit(recipe, fold.dataset, inside, watcher, start=start, strategy=strategy)
+        fitted = fit(recipe, fold.dataset, inside, progress, start=start, strategy=strategy)
         assert fitted  # this process is the only one
         model, _ = fitted
         logits.append(keras_logits(model, fold.held.images))
         mirrored.append(keras_logits(model, mirror_images(fold.held.images)))
         right = float((logits[-1].argmax(axis=1) == fold.held.labels).mean())
-        say(f"Fold {fold.number + 1}: accuracy {right:.1%}")
+        progress.log(f"Fold {fold.number + 1}: accuracy {right:.1%}")
     return CrossValidation(
         held=pool([fold.held for fold in folds]),
         logits=np.concatenate(logits),
@@ -154,7 +153,7 @@ def cross_validate(
 
 def fold_network(bundle: Bundle, fold: Fold, recipe: Recipe):
     """The network of a finished fold, from the bundle's training folder; BundleError when that was not kept."""
-    weights = bundle.path / "training" / "folds" / str(fold.number) / "best.weights.h5"
+    weights = RunFolder(bundle.path).fold(fold.number).best_weights
     if not weights.is_file():
         raise BundleError(
             f"{bundle.path} says it was cross-validated, but {weights} is not there: convert it where it was trained."

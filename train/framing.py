@@ -7,10 +7,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from edgefer.card import CropSpec
-from edgefer.train.data.dataset import Track, silent
+from edgefer.progress import SILENT, Progress
 
 SIDE = 192  # pixels smaller faces are enlarged to: a size every detector finds
-LEAST = 20  # fewer faces say nothing
+MIN_FACES = 20  # fewer faces say nothing
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
@@ -40,7 +40,9 @@ def relation(box_xyxy: Box, frame_xyxy: Box) -> tuple[float, float, float]:
     )
 
 
-def measure_crop(images: np.ndarray, detect: Callable[[np.ndarray], list[Box]], track: Track = silent) -> CropSpec:
+def measure_crop(
+    images: np.ndarray, detect: Callable[[np.ndarray], list[Box]], progress: Progress = SILENT
+) -> CropSpec:
     """The median relation between `detect`'s boxes and the frames of face pictures.
 
     images: uint8 [n, h, w, c] (gray or RGB), each filled by one face.
@@ -48,12 +50,12 @@ def measure_crop(images: np.ndarray, detect: Callable[[np.ndarray], list[Box]], 
     Returns the default CropSpec when fewer than 20 faces are found, or what is found cannot be the pictures' own face.
     """
     found = []
-    for image in track(images, len(images), "Measuring how the detector frames these faces"):
+    for image in progress.track(images, len(images), "Measuring how the detector frames these faces"):
         picture, frame_xyxy = scene_of(image)
         boxes = detect(picture)
         if len(boxes) == 1:
             found.append(relation(boxes[0], frame_xyxy))
-    if len(found) < LEAST:
+    if len(found) < MIN_FACES:
         return CropSpec()
     scale, dx, dy = np.median(found, axis=0).round(3)
     try:

@@ -89,7 +89,8 @@ class Architecture:
         settings = config.get("config")
         if not isinstance(settings, dict):
             raise InputError(f"{self.where}: the settings of {what} cannot be read.")
-        return RENAMED.get(config["class_name"], config["class_name"]), settings
+        kind: str = config["class_name"]
+        return RENAMED.get(kind, kind), settings
 
     def _layer(self, config: Any, depth: int) -> dict:
         kind, settings = self._parts(config, "a layer")

@@ -8,7 +8,8 @@ import numpy as np
 
 from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
-from edgefer.errors import BundleError, InputError, RecipeError
+from edgefer.errors import BundleError, EdgeferError, InputError, RecipeError
+from edgefer.quiet import quiet
 from edgefer.train.backbones import mobilenet_v2
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.keras_file import read_keras
@@ -226,8 +227,18 @@ def _weighted(model: "tf_keras.Model") -> list:
 
 
 def keras_bytes(model: "tf_keras.Model") -> bytes:
-    """A tf_keras model as the bytes of a .keras file."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.keras"
-        model.save(file)
-        return file.read_bytes()
+    """A tf_keras model as the bytes of a .keras file; EdgeferError where there is no room for temporary files."""
+    try:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            quiet(show_on_failure=False),
+        ):  # HDF5 dumps its own stack of errors
+            file = Path(folder) / "model.keras"
+            model.save(file)
+            return file.read_bytes()
+    except (OSError, RuntimeError) as error:  # h5py raises RuntimeError when it cannot flush a file
+        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
+        raise EdgeferError(
+            f"The network could not be written as a Keras file in {tempfile.gettempdir()} ({reason:.120}): make room there, "
+            "or set TMPDIR to a place with room."
+        ) from None

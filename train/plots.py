@@ -5,7 +5,7 @@ import io
 import numpy as np
 
 from edgefer.metrics import calibration_bins, ece
-from edgefer.train.run import Epoch
+from edgefer.progress import Epoch
 
 
 def _png(figure) -> bytes:

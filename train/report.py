@@ -1,11 +1,9 @@
 """The evaluation as one HTML file with its pictures inside, to look at or send on."""
 
-from html import escape
-
 import numpy as np
 
 from edgefer.card import ModelCard
-from edgefer.html import Picture, contact_sheet, image, page, table
+from edgefer.html import Picture, contact_sheet, heading, page, paragraph, plot, table
 from edgefer.train.data.dataset import Split
 from edgefer.train.evaluate import Evaluation
 from edgefer.train.plots import confusion_plot, reliability_plot
@@ -23,27 +21,30 @@ def html_report(
 ) -> str:
     """The page for evaluations of one split of `data`; shifts: change -> network -> accuracy, empty when it was not asked for."""
     parts = [
-        f"<h1>{escape(card.name)} on the {escape(split_name)} split</h1>",
-        f"<p>{len(split):,} pictures of {escape(data)}. Trained on {escape(card.provenance.data)}; {escape('; '.join(card.provenance.steps))}.</p>",
+        heading(f"{card.name} on the {split_name} split", 1),
+        paragraph(
+            f"{len(split):,} images of {data}. Trained on {card.provenance.data}; {'; '.join(card.provenance.steps)}."
+        ),
         table(SUMMARY_COLUMNS, summary_rows(evaluations)),
     ]
     for one in evaluations:
         title = f"{one.name}: accuracy {one.scores.accuracy:.1%}"
         parts += [
             '<div class="row">',
-            image(confusion_plot(one.confusion, card.labels, title), f"confusion matrix of {one.name}"),
-            image(reliability_plot(one.probabilities, split.labels, one.name), f"reliability of {one.name}"),
+            plot(confusion_plot(one.confusion, card.labels, title), f"confusion matrix of {one.name}"),
+            plot(reliability_plot(one.probabilities, split.labels, one.name), f"reliability of {one.name}"),
             "</div>",
         ]
     last = evaluations[-1]
     parts += [
-        f"<h2>Most confident mistakes of {escape(last.name)}</h2><p>Below each picture: what it is; what it was taken for, score.</p>",
+        heading(f"Most confident mistakes of {last.name}"),
+        paragraph("Below each image: what it is; what it was taken for, with the score; its file."),
         contact_sheet(most_confident_mistakes(split, last.probabilities, card.labels)),
     ]
     if shifts:
         names = [one.name for one in evaluations]
         rows = [[change, *(f"{by_name[name]:.1%}" for name in names)] for change, by_name in shifts.items()]
-        parts += ["<h2>Where it breaks</h2>", table(["change", *names], rows)]
+        parts += [heading("Where it breaks"), table(["change", *names], rows)]
     return page(card.name, parts)
 
 
@@ -74,7 +75,8 @@ def most_confident_mistakes(split: Split, probabilities: np.ndarray, labels: tup
     return [
         Picture(
             image=split.images[i],
-            lines=(labels[split.labels[i]], f"→ {labels[chosen[i]]} {probabilities[i].max():.0%}"),
+            lines=(f"is {labels[split.labels[i]]}", f"→ {labels[chosen[i]]} {probabilities[i].max():.0%}"),
+            file=str(split.ids[i]),
         )
         for i in wrong
     ]

@@ -13,7 +13,8 @@ import numpy as np
 
 from edgefer.bundle import Bundle
 from edgefer.interpreter import softmax
-from edgefer.train.data.dataset import Dataset, Split, Track
+from edgefer.progress import SILENT, Progress
+from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.data.ferplus import votes_of
 from edgefer.train.distill import asked
 from edgefer.train.evaluate import keras_logits
@@ -22,44 +23,46 @@ from edgefer.train.networks import load_keras
 PARTS, EPOCHS, BATCH, HIDDEN = 5, 12, 256, 256
 
 
-def translated(dataset: Dataset, votes: Path, witnesses: Sequence[Bundle], seed: int, track: Track) -> np.ndarray:
+def translated(
+    dataset: Dataset, votes: Path, auxiliary: Sequence[Bundle], seed: int, progress: Progress = SILENT
+) -> np.ndarray:
     """What the votes for each training picture say of its label: float32 [n, classes], rows summing to 1.
 
-    votes: the file of votes. witnesses: networks that learnt from such votes; what they see in the picture is told
-    beside them. Each fifth of the pictures is answered by a network that learnt from the others: none is told its own
-    label. DataError when the votes belong to other pictures, InputError when a witness takes other ones.
+    votes: the file of votes. auxiliary: networks that learnt from such votes; their features of the image are
+    inputs beside them. Each fifth of the images is answered by a network that learnt from the others: none is given its own
+    label. DataError when the votes belong to other pictures, InputError when one of them takes other ones.
     """
     split = dataset.split("train")
     counts = votes_of(dataset, "train", votes)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    seen = [_seen(witness, split, track) for witness in witnesses]
-    told = np.concatenate([shares, shares > 0, *seen], axis=1).astype(np.float32)
-    told = (told - told.mean(axis=0)) / (told.std(axis=0) + 1e-3)
+    seen = [_seen(bundle, split, progress) for bundle in auxiliary]
+    inputs = np.concatenate([shares, shares > 0, *seen], axis=1).astype(np.float32)
+    inputs = (inputs - inputs.mean(axis=0)) / (inputs.std(axis=0) + 1e-3)
     part = np.random.default_rng(seed).permutation(len(split)) % PARTS
     answers = np.zeros((len(split), len(dataset.labels)), np.float32)
-    for held in track(range(PARTS), PARTS, "Translating votes"):
+    for held in progress.track(range(PARTS), PARTS, "Translating votes"):
         rest, own = np.flatnonzero(part != held), np.flatnonzero(part == held)
-        answers[own] = _answers(told[rest], split.labels[rest], told[own], len(dataset.labels), seed)
+        answers[own] = _answers(inputs[rest], split.labels[rest], inputs[own], len(dataset.labels), seed)
     return answers
 
 
-def _seen(witness: Bundle, split: Split, track: Track) -> np.ndarray:
+def _seen(bundle: Bundle, split: Split, progress: Progress = SILENT) -> np.ndarray:
     """What a network makes of each picture before its last layer: float32 [n, features]."""
     import tf_keras
 
-    model = load_keras(witness, "keras")
+    model = load_keras(bundle, "keras")
     features = tf_keras.Model(model.input, model.get_layer("logits").input)
-    return asked(witness, lambda images: keras_logits(features, images), split, track)
+    return asked(bundle, lambda images: keras_logits(features, images), split, progress)
 
 
-def _answers(told: np.ndarray, labels: np.ndarray, asked: np.ndarray, classes: int, seed: int) -> np.ndarray:
-    """Probabilities for `asked`, of a small network that learnt the labels of what it was told."""
+def _answers(inputs: np.ndarray, labels: np.ndarray, held: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    """Probabilities for `held`, of a small network that learnt the labels of `inputs`."""
     from tf_keras import Sequential, layers, losses, optimizers, utils
 
     utils.set_random_seed(seed)
     network = Sequential([layers.Dense(HIDDEN, activation="relu"), layers.Dropout(0.5), layers.Dense(classes)])
-    rate = optimizers.schedules.CosineDecay(3e-3, EPOCHS * -(-len(told) // BATCH))
+    rate = optimizers.schedules.CosineDecay(3e-3, EPOCHS * -(-len(inputs) // BATCH))
     loss = losses.SparseCategoricalCrossentropy(from_logits=True)
     network.compile(optimizers.AdamW(rate, weight_decay=1e-3), loss)
-    network.fit(told, labels, batch_size=BATCH, epochs=EPOCHS, verbose=0)
-    return softmax(np.asarray(network(asked, training=False)))
+    network.fit(inputs, labels, batch_size=BATCH, epochs=EPOCHS, verbose=0)
+    return softmax(np.asarray(network(held, training=False)))

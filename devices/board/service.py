@@ -2,12 +2,13 @@
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 NAME = "edgefer"
 FILE = Path(f"/etc/systemd/system/{NAME}.service")
 SECRETS = Path(f"/etc/{NAME}.env")  # EDGEFER_TOKEN=..., EDGEFER_*_PASSWORD=...; systemd reads it as root
+MAX_LINKS = 20
 WATCHDOG_S = 30  # more than twice what a hung call takes to be noticed (edgefer.devices.threads.HANG_S)
 
 _UNIT = """\
@@ -46,8 +47,8 @@ DeviceAllow=char-dma_heap rw
 DeviceAllow=char-usb_device rw
 DeviceAllow=char-apex rw
 NoNewPrivileges=yes
-CapabilityBoundingSet=
-AmbientCapabilities=
+CapabilityBoundingSet={capabilities}
+AmbientCapabilities={capabilities}
 ProtectSystem=strict
 ProtectHome=read-only
 PrivateTmp=yes
@@ -75,11 +76,17 @@ WantedBy=multi-user.target
 
 
 def unit(
-    program: Sequence[str], arguments: Sequence[str], *, memory_mb: int, user: str = "", groups: Sequence[str]
+    program: Sequence[str],
+    arguments: Sequence[str],
+    *,
+    memory_mb: int,
+    user: str = "",
+    groups: Sequence[str],
+    low_port: bool = False,
 ) -> str:
     """The unit's text. program, arguments: the command line. user: "" for one that systemd makes up (DynamicUser).
 
-    groups: whose devices it may open, such as video.
+    groups: whose devices it may open, such as video. low_port: it serves at a port below 1024, which needs a capability.
     """
     return _UNIT.format(
         command=" ".join(quoted(word) for word in (*program, *arguments)),
@@ -87,6 +94,7 @@ def unit(
         memory=memory_mb,
         user=f"User={user}" if user else "DynamicUser=yes",
         groups=" ".join(groups),
+        capabilities="CAP_NET_BIND_SERVICE" if low_port else "",
         name=NAME,
         secrets=SECRETS,
     )
@@ -99,11 +107,40 @@ def quoted(word: str) -> str:
 
 
 def shut_folder(file: Path) -> Path | None:
-    """The outermost folder on the way to `file` that not everybody may enter, or None. A made-up user is everybody."""
-    for folder in reversed(file.absolute().parents):
-        if not folder.stat().st_mode & stat.S_IXOTH:
-            return folder
+    """The first thing on the way to `file` that not everybody may enter, or read at its end, or None.
+
+    A user that systemd generates is everybody. Links are followed one by one: a venv's python is a link to an interpreter that
+    may lie in somebody's home.
+    """
+    for step in _steps(file):
+        mode = step.stat().st_mode
+        if (stat.S_ISDIR(mode) and not mode & stat.S_IXOTH) or (stat.S_ISREG(mode) and not mode & stat.S_IROTH):
+            return step
     return None
+
+
+def _steps(file: Path, depth: int = 0) -> Iterator[Path]:
+    """Every folder and file that is passed through on the way to `file`, with those behind its links."""
+    path = Path("/")
+    for part in file.absolute().parts[1:]:
+        path = path / part
+        if path.is_symlink() and depth < MAX_LINKS:
+            yield from _steps(path.parent / os.readlink(path), depth + 1)
+        elif path.exists():
+            yield path
+        else:
+            return
+
+
+def interpreter_of(script: Path) -> Path | None:
+    """The interpreter in a script's first line, None where there is none."""
+    try:
+        with script.open("rb") as opened:
+            line = opened.readline(512)
+    except OSError:
+        return None
+    words = os.fsdecode(line[2:]).split() if line.startswith(b"#!") else []
+    return Path(words[0]) if words and words[0].startswith("/") else None
 
 
 def systemd_is_here() -> bool:

@@ -5,7 +5,7 @@ from typing import ClassVar, Protocol
 import cv2
 import numpy as np
 
-from edgefer.errors import MissingDependency
+from edgefer.errors import InputError, MissingDependency
 from edgefer.records import Box, Detection
 
 
@@ -62,3 +62,26 @@ class FrameDetector:
         side = min(height, width)
         left, top = (width - side) // 2, (height - side) // 2
         return [Detection(box_xyxy=(left, top, left + side, top + side))]
+
+
+class RegionDetector:
+    """A detector that looks at a part of the frame only, and leaves small faces out.
+
+    roi: (left, top, width, height) in pixels; None is the whole frame. min_face: the least side of a face, in pixels.
+    """
+
+    def __init__(self, detector: Detector, roi: tuple[int, int, int, int] | None = None, min_face: int = 0):
+        self._detector, self._roi, self._min_face = detector, roi, min_face
+        self.name = detector.name
+
+    def find(self, image_bgr: np.ndarray) -> list[Detection]:
+        left = top = 0
+        if self._roi:
+            left, top, width, height = self._roi
+            image_bgr = np.ascontiguousarray(image_bgr[top : top + height, left : left + width])
+            if not image_bgr.size:
+                raise InputError(
+                    f"The region {left},{top},{width}x{height} lies outside of the frame: name one within it."
+                )
+        found = [face.moved(left, top) for face in self._detector.find(image_bgr)]
+        return [face for face in found if face.side >= self._min_face]

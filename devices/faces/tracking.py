@@ -1,4 +1,4 @@
-"""Keeps each face's number from frame to frame, and carries its box over the frames in which nothing is sought."""
+"""Keeps each face's number from frame to frame, and moves its box over the frames in which nothing is detected."""
 
 import math
 import time
@@ -10,16 +10,18 @@ import numpy as np
 from edgefer.devices.faces.detectors import Detector
 from edgefer.records import Box, Detection, Frame
 
-SAME = 0.3  # least overlap (intersection over union) for a detection to be a known face
-NEAR = 1.0  # a face lost from view may come back so many of its sides away
-HITS = 2  # detections in a row before a new face is shown: a cascade's false alarms last one frame
-MISSES = 3  # detections in a row without a face before it counts as lost
-CARRY_S = 0.6  # longest time a face is carried without being detected again
-FORGET_S = 1.0  # a lost face that is found again sooner keeps its number; a longer gap between frames starts all anew
+MIN_IOU = 0.3  # least overlap (intersection over union) for a detection to be a known face
+MAX_SHIFT = 1.0  # a face lost from view may come back so many of its sides away
+MIN_HITS = 2  # detections in a row before a new face is shown: a cascade's false alarms last one frame
+MAX_MISSES = 3  # detections in a row without a face before it counts as lost
+FOLLOW_S = 0.6  # longest time a face is followed without being detected again
+FORGET_S = (
+    1.0  # a lost face that is found again sooner keeps its number; a longer gap between frames starts all over again
+)
 PATCH = 32  # pixels of a face's side while it is followed
 REACH = 0.5  # how far a face is looked for around its last box, in its sides
-ALIKE = 0.5  # least correlation with the patch of the last detection for a face to still be there
-LEAST_CONTRAST = 2.0  # standard deviation of a patch, of 255
+MIN_CORRELATION = 0.5  # least correlation with the patch of the last detection for a face to still be there
+MIN_CONTRAST = 2.0  # standard deviation of a patch, of 255
 LEVEL_S = 0.2  # time constant of the roll's smoothing: landmarks tremble, and a crop that rolls to and fro flickers
 
 
@@ -31,15 +33,15 @@ class Pace:
 
     def __init__(self, target_fps: float | None = None):
         self.target_fps = target_fps
-        self._seek_s = self._carry_s = self._rest_s = 0.0
+        self._detect_s = self._follow_s = self._rest_s = 0.0
 
-    def sought(self, seconds: float) -> None:
-        """What a frame took in which faces were sought."""
-        self._seek_s = _mean(self._seek_s, seconds)
+    def detected(self, seconds: float) -> None:
+        """What a frame took in which faces were detected."""
+        self._detect_s = _mean(self._detect_s, seconds)
 
-    def carried(self, seconds: float) -> None:
+    def followed(self, seconds: float) -> None:
         """What a frame took in which they were only followed."""
-        self._carry_s = _mean(self._carry_s, seconds)
+        self._follow_s = _mean(self._follow_s, seconds)
 
     def rest(self, seconds: float) -> None:
         """What the loop did with a frame before or after that. Nothing where it is done meanwhile, on another core."""
@@ -47,15 +49,15 @@ class Pace:
 
     @property
     def apart(self) -> int:
-        """1 searches every frame, 3 every third; never further apart than faces may be carried."""
+        """1 searches every frame, 3 every third; never further apart than faces may be followed."""
         if self.target_fps is None:
             return 1
         budget_s = 1 / self.target_fps - self._rest_s
-        if self._seek_s <= budget_s:
+        if self._detect_s <= budget_s:
             return 1
-        most = max(2, int(CARRY_S / 2 * self.target_fps))
-        spare_s = budget_s - self._carry_s
-        return min(most, math.ceil((self._seek_s - self._carry_s) / spare_s)) if spare_s > 0 else most
+        most = max(2, int(FOLLOW_S / 2 * self.target_fps))
+        spare_s = budget_s - self._follow_s
+        return min(most, math.ceil((self._detect_s - self._follow_s) / spare_s)) if spare_s > 0 else most
 
 
 def _mean(old: float, new: float) -> float:
@@ -102,7 +104,7 @@ class Tracker:
         self._tracks: list[_Track] = []
         self._count = 0
         self._last_s: float | None = None
-        self._since = 0  # frames since faces were last sought
+        self._since = 0  # frames since faces were last detected
 
     def follow(self, frame: Frame) -> list[Detection]:
         """The faces of the next frame, the largest first, each with its number in `id`."""
@@ -114,44 +116,44 @@ class Tracker:
         self._last_s = frame.time_s
         self._since += 1
         followed = [track for track in self._tracks if not track.lost]
-        due = fresh or self._since >= self.pace.apart or any(track.hits < HITS for track in followed)
+        due = fresh or self._since >= self.pace.apart or any(track.hits < MIN_HITS for track in followed)
         if not due:
             for track in followed:
-                self._carry(track, frame)
-        sought = due or any(track.lost for track in followed)
-        if sought:
-            self._seek(frame, fresh)
+                self._move(track, frame)
+        detected = due or any(track.lost for track in followed)
+        if detected:
+            self._detect(frame, fresh)
             self._since = 0
         self._tracks = [
             track
             for track in self._tracks
-            if frame.time_s - track.seen_s < FORGET_S and not (track.lost and track.hits < HITS)
+            if frame.time_s - track.seen_s < FORGET_S and not (track.lost and track.hits < MIN_HITS)
         ]
-        (self.pace.sought if sought else self.pace.carried)(time.perf_counter() - began)
-        shown = [track.face for track in self._tracks if track.hits >= HITS and not track.lost]
+        (self.pace.detected if detected else self.pace.followed)(time.perf_counter() - began)
+        shown = [track.face for track in self._tracks if track.hits >= MIN_HITS and not track.lost]
         return sorted(shown, key=lambda face: -face.side)
 
-    def _carry(self, track: _Track, frame: Frame) -> None:
+    def _move(self, track: _Track, frame: Frame) -> None:
         """Move a face to where its patch fits best, or lose it."""
         moved = _follow(frame.image_bgr, track.face.box_xyxy, track.patch)
-        if moved is None or frame.time_s - track.seen_s > CARRY_S:
+        if moved is None or frame.time_s - track.seen_s > FOLLOW_S:
             track.lost = True
         else:
             track.face = track.face.moved(*moved)
 
-    def _seek(self, frame: Frame, fresh: bool) -> None:
+    def _detect(self, frame: Frame, fresh: bool) -> None:
         found = self.detector.find(frame.image_bgr)
         # Boxes overlap from detection to detection unless a face is quick or missed: only such are looked for first.
         pairs = _pairs([track for track in self._tracks if not track.lost], found)
         if rest := [track for track in self._tracks if track not in pairs]:
             for track in rest:
                 if not track.lost:
-                    self._carry(track, frame)
+                    self._move(track, frame)
             pairs |= _pairs(rest, [face for face in found if not any(face is other for other in pairs.values())])
         for track in self._tracks:
             if track not in pairs:
                 track.misses += 1
-                track.lost = track.lost or track.misses >= MISSES or track.hits < HITS
+                track.lost = track.lost or track.misses >= MAX_MISSES or track.hits < MIN_HITS
         for track, face in pairs.items():
             before = None if track.lost else track.face.roll_deg
             roll_deg = _smoothed_roll(face.roll_deg, before, frame.time_s - track.seen_s)
@@ -163,7 +165,7 @@ class Tracker:
             if not any(face is other for other in known):
                 self._count += 1
                 face = replace(face, id=self._count)
-                track = _Track(self._count, face, hits=HITS if fresh else 1)
+                track = _Track(self._count, face, hits=MIN_HITS if fresh else 1)
                 track.see(frame, face.box_xyxy)
                 self._tracks.append(track)
 
@@ -184,7 +186,7 @@ def _pairs(tracks: list[_Track], found: list[Detection]) -> dict[_Track, Detecti
     for track in tracks:
         for face in found:
             likeness = overlap(track.face.box_xyxy, face.box_xyxy)
-            if likeness >= SAME or (track.lost and _near(track.face, face)):
+            if likeness >= MIN_IOU or (track.lost and _near(track.face, face)):
                 likely.append((likeness, track, face))
     pairs: dict[_Track, Detection] = {}
     for _, track, face in sorted(likely, key=lambda pair: (pair[1].lost, -pair[0])):
@@ -196,7 +198,7 @@ def _pairs(tracks: list[_Track], found: list[Detection]) -> dict[_Track, Detecti
 def _near(one: Detection, other: Detection) -> bool:
     (ax, ay), (bx, by) = _middle(one.box_xyxy), _middle(other.box_xyxy)
     alike = 0.5 < one.side / max(other.side, 1e-9) < 2
-    return alike and math.hypot(ax - bx, ay - by) < NEAR * max(one.side, other.side)
+    return alike and math.hypot(ax - bx, ay - by) < MAX_SHIFT * max(one.side, other.side)
 
 
 def _middle(box: Box) -> tuple[float, float]:
@@ -236,11 +238,11 @@ def _follow(image_bgr: np.ndarray, box: Box, patch: np.ndarray) -> tuple[float, 
     window = _patch(image_bgr, box, REACH)
     if not patch.size or window.shape[0] < patch.shape[0] or window.shape[1] < patch.shape[1]:
         return None
-    if patch.std() < LEAST_CONTRAST:  # everything is like a patch without any
+    if patch.std() < MIN_CONTRAST:  # everything is like a patch without any
         return None
     likeness = cv2.matchTemplate(window, patch, cv2.TM_CCOEFF_NORMED)
     _, best, _, (column, row) = cv2.minMaxLoc(likeness)
-    if best < ALIKE:
+    if best < MIN_CORRELATION:
         return None
     side = max(1.0, ((box[2] - box[0]) + (box[3] - box[1])) / 2)
     more, pixel = REACH * side, side / PATCH

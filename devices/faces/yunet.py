@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 
 from edgefer.errors import EdgeferError, MissingDependency, SourceError
+from edgefer.native import native_path
 from edgefer.records import Box, Detection
+from edgefer.text import printable
 
 FILE = "face_detection_yunet_2023mar.onnx"
 URL = f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/{FILE}"
@@ -39,15 +41,18 @@ class YuNetDetector:
         if not hasattr(cv2, "FaceDetectorYN"):
             raise MissingDependency(f"OpenCV {cv2.__version__} has no YuNet: pip install 'opencv-python>=4.8,<5'.")
         if not file.is_file():
-            raise SourceError(f"There is no file {file}: name YuNet's .onnx, or leave --detector-file out to fetch it.")
+            raise SourceError(
+                f"There is no file {printable(str(file))}: name YuNet's .onnx, or leave --detector-file out to fetch it."
+            )
         square = (self.width, self.width)
         self._canvas = np.zeros((*square, 3), np.uint8)
         try:
-            self._net = cv2.FaceDetectorYN.create(str(file), "", square, SURE)
+            with native_path(file) as path:
+                self._net = cv2.FaceDetectorYN.create(path, "", square, SURE)
             self._net.detect(self._canvas)  # a file that is some other network fails only here
         except cv2.error as error:
             raise SourceError(
-                f"{file} is not a YuNet that OpenCV {cv2.__version__} can run ({' '.join(str(error).split())[:120]}): "
+                f"{printable(str(file))} is not a YuNet that OpenCV {cv2.__version__} can run ({' '.join(str(error).split())[:120]}): "
                 f"use {FILE} from OpenCV Zoo."
             ) from None
 

@@ -47,7 +47,7 @@ class Trigger:
         """The face that the label has stood on for long enough just now, or None."""
         seen = {(frame.source, face.id): face for face in frame.faces if face.label == self.label}
         ours = {key: since for key, since in self._since.items() if key[0] != frame.source or key in seen}
-        self._since = {key: frame.time_s for key in seen} | ours
+        self._since = dict.fromkeys(seen, frame.time_s) | ours
         if not self._since:
             self._ready = True
         if not self._ready or frame.time_s - self._fired_s < self.timing.pause_s:
@@ -173,6 +173,7 @@ def parse_command(text: str, option: str = "--on") -> list[str]:
     except ValueError as error:
         raise InputError(f"{option}: the command {printable(text)!r} cannot be read ({error}).") from None
     if not words or not shutil.which(words[0]):
-        raise InputError(f"{option}: there is no program {printable(words[0] if words else text)!r} that can be run here.")
+        raise InputError(
+            f"{option}: there is no program {printable(words[0] if words else text)!r} that can be run here."
+        )
     return words
-

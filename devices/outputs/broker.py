@@ -6,8 +6,9 @@ import socket
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
+from edgefer.devices.sources.urls import split_url
 from edgefer.errors import InputError
 from edgefer.text import printable
 
@@ -35,10 +36,9 @@ def parse_broker(url: str, password: str = "", ca: Path | None = None) -> Broker
     """The parts of an mqtt:// URL; `password` is used where the URL has none. InputError when something is wrong."""
     shape = "write mqtt://host/topic-prefix or mqtt://user@host:1883/topic-prefix"
     try:
-        parts = urlsplit(url)
+        parts = split_url(url, "--mqtt")
         port = parts.port
-        (parts.hostname or "").encode("idna")  # as the socket will, in a thread of paho's that would die of it
-    except ValueError:  # not shown: it quotes what may be a password
+    except InputError:
         raise InputError(
             f"The MQTT address cannot be read: {shape}, with / # ? @ : of a password as %2F and so on."
         ) from None
@@ -78,7 +78,11 @@ def connection_problem(error: BaseException | None, broker: Broker) -> str:
     """Why a connection could not be made, such as "refuses connections: nothing listens at port 1883"."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _certificate_problem(error, broker)
-    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
+    if isinstance(error, ssl.SSLError) and error.reason in (
+        "WRONG_VERSION_NUMBER",
+        "RECORD_LAYER_FAILURE",
+        "HTTP_REQUEST",
+    ):
         return "does not speak TLS at this port: write mqtt:// in place of mqtts://, or name the TLS port, mostly 8883"
     if isinstance(error, ssl.SSLError | ConnectionResetError | BrokenPipeError) and broker.tls:
         return f"breaks off the TLS handshake ({_text(error)}): is it a TLS port?"
@@ -119,7 +123,7 @@ def answer_problem(broker: Broker) -> str:
         answer = None
     except ssl.SSLError as error:
         return connection_problem(error, broker)
-    except ConnectionError:  # reset by who had not read everything
+    except (ConnectionResetError, BrokenPipeError):  # reset by who had not read everything
         answer = b""
     except OSError as error:
         return connection_problem(error, broker)

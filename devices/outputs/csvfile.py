@@ -14,7 +14,7 @@ from edgefer.errors import SourceError
 from edgefer.records import Frame
 from edgefer.text import printable
 
-COLUMNS = ("time", "frame", "time_s", "id", "left", "top", "right", "bottom", "label", "score", "unsure")
+COLUMNS = ("time", "frame", "time_s", "id", "left", "top", "right", "bottom", "label", "score", "unsure", "source")
 
 
 class Csv(Sink):
@@ -77,7 +77,12 @@ class Csv(Sink):
         rows = b""
         for face in frame.faces:
             row = [now, frame.index, f"{frame.time_s:.4f}", face.id, *face.box_xyxy, cell(face.label)]
-            row += [f"{face.score:.4f}", cell(face.unsure), *(f"{face.scores[label]:.4f}" for label in self._labels)]
+            row += [
+                f"{face.score:.4f}",
+                cell(face.unsure),
+                cell(frame.source),
+                *(f"{face.scores[label]:.4f}" for label in self._labels),
+            ]
             rows += _row(row)
         if rows:
             check_room(self.path.parent)

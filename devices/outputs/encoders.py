@@ -1,5 +1,6 @@
 """What turns frames into a video file: H.264 through whatever encoder is here, as only that plays in a browser."""
 
+import contextlib
 import shutil
 import subprocess
 import tempfile
@@ -108,7 +109,7 @@ class FfmpegEncoder:
             f"{width}x{height}", "-r", f"{fps:.6f}", "-i", "pipe:0", "-an", "-c:v", "libx264", "-preset", "veryfast", "-crf", CRF,
             "-pix_fmt", "yuv420p", "-movflags", "+faststart", "-f", "mp4", f"file:{path}",
         ]  # fmt: skip
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         # In a session of its own: Ctrl-C is for edgefer, which then finishes the file.
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors, start_new_session=True
@@ -135,10 +136,8 @@ class FfmpegEncoder:
 
     def close(self) -> None:
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(OSError):
             self._process.stdin.close()
-        except OSError:
-            pass
         if self._process.wait() != 0:
             raise EdgeferError(self._reason())
 
@@ -182,7 +181,7 @@ class MotionJpegEncoder(CvEncoder):
     code = "MJPG"
 
 
-def h264_encoder() -> type[Encoder] | None:
+def h264_encoder() -> Callable[[str, tuple[int, int], float], Encoder] | None:
     """The best encoder of H.264 that works here, None where there is none."""
     return next((kind for kind in (PyavEncoder, FfmpegEncoder, CvH264Encoder) if kind.here()), None)
 

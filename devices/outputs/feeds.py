@@ -5,7 +5,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from edgefer.devices.outputs.sinks import Sink
+from edgefer.devices.outputs.sink import Sink
+from edgefer.devices.sources.urls import redact
 from edgefer.devices.threads import TICK_S
 from edgefer.errors import EdgeferError
 from edgefer.records import Frame
@@ -20,7 +21,7 @@ class Feed(Sink):
 
     wait: when the queue is full wait rather than leave the oldest frame out; for files written from a file. stop: ends
     that wait, and what there is no room for is left out.
-    say: is told once when the sink has failed, which then gets nothing more, and what was left out at the end.
+    log: gets a sentence when the sink has failed, which then gets nothing more, and for what was left out at the end.
     """
 
     def __init__(
@@ -29,10 +30,10 @@ class Feed(Sink):
         *,
         wait: bool = False,
         stop: threading.Event | None = None,
-        say: Callable[[str], None] = lambda text: None,
+        log: Callable[[str], None] = lambda text: None,
         depth: int = DEPTH,
     ):
-        self.sink, self.name, self._wait, self._say, self._depth = sink, sink.name, wait, say, depth
+        self.sink, self.name, self._wait, self._log, self._depth = sink, sink.name, wait, log, depth
         self._stop = stop or threading.Event()
         self.error: Exception | None = None
         self._left_out = 0
@@ -48,7 +49,7 @@ class Feed(Sink):
 
     @property
     def trouble(self) -> str:  # type: ignore[override]
-        return _why(self.error) if self.error else self.sink.trouble
+        return reason_of(self.error) if self.error else self.sink.trouble
 
     @property
     def errors(self) -> int:  # type: ignore[override]
@@ -80,21 +81,27 @@ class Feed(Sink):
         self._thread.join(CLOSE_S if self.sink.every_frame else CLOSE_LIVE_S)
         if self._thread.is_alive() and self.sink.every_frame:
             self.error = EdgeferError("it did not take its last results: they are lost")
-            self._say(f"{self.name}: {self.error}.")
+            self._log(f"{self.name}: {self.error}.")
         elif self._left_out and self.sink.every_frame:
-            self._say(f"{self.name} was too slow and lacks {self._left_out} frames.")
+            self._log(f"{self.name} was too slow and lacks {self._left_out} frames.")
 
     def _run(self) -> None:
         try:
             while (frame := self._next()) is not None:
                 self.sink.write(frame)
         except Exception as error:  # whatever a library raises, the loop and the other sinks must outlive it
-            self._fail(error)
+            self._stop_taking(error)
         try:
             self.sink.close()
         except Exception as error:
             if not self.error:
-                self._fail(error)
+                self._stop_taking(error)
+        if self.error and not self.sink.closed:
+            # Only now: what became of the file is known once it is closed.
+            kept = self.sink.kept()
+            outcome = f" {kept[0].upper()}{kept[1:]}." if kept else ""
+            verb = "could not be written" if self.sink.lost else "has ended"
+            self._log(f"{self.name} {verb}: {reason_of(self.error)}.{outcome} The run goes on without it.")
 
     def _next(self) -> Frame | None:
         with self._news:
@@ -105,17 +112,18 @@ class Feed(Sink):
             self._news.notify_all()
             return frame
 
-    def _fail(self, error: Exception) -> None:
-        if not self.sink.closed:
-            self._say(f"{self.name} has ended: {_why(error)}. The run goes on without it.")
+    def _stop_taking(self, error: Exception) -> None:
         with self._news:
             self.error = error
             self._queue.clear()
             self._news.notify_all()
 
 
-def _why(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+def reason_of(error: Exception) -> str:
+    """Why a sink failed, as the end of a sentence."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full"
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return "the file has reached the largest size that is allowed here"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return " ".join(text.split()).rstrip(".")
+    return redact(" ".join(text.split())).rstrip(".")

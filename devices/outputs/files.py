@@ -73,7 +73,9 @@ class PartialFile:
     def for_libraries(self) -> str:
         """Its name in ASCII: C++ libraries crash on what is not UTF-8, and FFmpeg takes what stands before a colon for a protocol."""
         whole = str(self.file)
-        return whole if whole.isascii() and ":" not in whole else f"/proc/{os.getpid()}/fd/{self._folder}/{self.file.name}"
+        return (
+            whole if whole.isascii() and ":" not in whole else f"/proc/{os.getpid()}/fd/{self._folder}/{self.file.name}"
+        )
 
     def publish(self) -> None:
         """Give it its name. EdgeferError when another file has that by now: nothing is overwritten."""

@@ -35,13 +35,30 @@ class JsonLines(TextSink):
 class Changes(TextSink):
     """For a person at a terminal: a line whenever the labels in view change."""
 
-    _last: tuple[str, list[str]] | None = None
+    def __init__(self, out: TextIO, *, named: bool = False):
+        """named: begin each line with the source's name, where there are several."""
+        super().__init__(out)
+        self._last: dict[int, list[str]] = {}
+        self._named = named
 
     def write(self, frame: Frame) -> None:
-        labels = frame.source, sorted(face.label for face in frame.faces)
-        if labels != self._last:
+        labels = sorted(face.label for face in frame.faces)
+        if labels != self._last.get(frame.stream):
             seen = ", ".join(
                 f"unsure ({face.unsure})" if face.unsure else f"{face.label} {face.score:.0%}" for face in frame.faces
             )
-            self.line(printable(f"{frame.time_s:8.2f} s  {seen or 'no face'}"))
-            self._last = labels
+            name = f"{frame.source}  " if self._named else ""
+            self.line(printable(f"{name}{frame.time_s:8.2f} s  {seen or 'no face'}"))
+            self._last[frame.stream] = labels
+
+
+class FaceLines(TextSink):
+    """For a person who reads images: a line for each face of each image."""
+
+    def write(self, frame: Frame) -> None:
+        if not frame.faces:
+            self.line(printable(f"{frame.source}: no face"))
+        for face in frame.faces:
+            left, top, right, bottom = face.box_xyxy
+            said = f"unsure ({face.unsure})" if face.unsure else f"{face.label} {face.score:.0%}"
+            self.line(printable(f"{frame.source}: {said}, {right - left}x{bottom - top} pixels at {left},{top}"))

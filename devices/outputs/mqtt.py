@@ -74,7 +74,7 @@ class Mqtt(Sink):
         self._accepted_s: float | None = None  # when the broker accepted this connection
         self._connected = self._refused = False
         self._logged: set[str] = set()  # problems since the last connection that lasted
-        self._retry_s: float = RETRY_S[0]
+        self._retry_s = RETRY_S[0]
         self._client = self._make_client()
         self._client.loop_start()
 
@@ -174,14 +174,16 @@ class Mqtt(Sink):
         self._published, self._diagnostics_s, self._connected = None, 0.0, True
 
     def _on_claim(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
-        other = _parse_claim(message.payload)
+        other = _parse_claim(bytes(message.payload))
         if other is None or other.run == self._claim.run:
             return
         if not other.before(self._claim):
             self._publish("run", asdict(self._claim))
         elif not self._rival:
             self._rival, self._connected = True, False
-            self._failed(f"has another edgefer run under {self._broker.prefix}: give each run a topic prefix of its own")
+            self._failed(
+                f"has another edgefer run under {self._broker.prefix}: give each run a topic prefix of its own"
+            )
 
     def _on_connect_fail(self, client: paho.Client, userdata: Any) -> None:
         self._failed(connection_problem(sys.exception(), self._broker))  # paho calls this while it handles the error
@@ -205,7 +207,11 @@ class Mqtt(Sink):
         if problem not in self._logged:
             self._logged.add(problem)
             self.errors += 1
-            self._log(f"{self.name} {problem}. Trying again until it is there." if not self._rival else f"{self.name} {problem}.")
+            self._log(
+                f"{self.name} {problem}. Trying again until it is there."
+                if not self._rival
+                else f"{self.name} {problem}."
+            )
         self.trouble = problem
 
 

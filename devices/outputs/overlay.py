@@ -42,8 +42,13 @@ class View:
 
     def annotated(self, frame: Frame) -> np.ndarray:
         """The frame with its faces drawn on it, uint8 BGR [h, w, 3]; the same for all who ask, and not to be written to."""
-        key = "annotated, blurred" if self.blur_faces else "annotated"
-        return frame.once(key, lambda: draw(self.plain(frame), frame.faces))
+        key, image = ("annotated, blurred" if self.blur_faces else "annotated"), self.plain(frame)
+        return frame.once(key, lambda: draw(image, frame.faces))
+
+
+def annotated(frame: Frame) -> np.ndarray:
+    """The frame with its faces drawn on it, uint8 BGR [h, w, 3]; not to be written to."""
+    return View().annotated(frame)
 
 
 def draw(image_bgr: np.ndarray, faces: tuple[Face, ...]) -> np.ndarray:
@@ -121,8 +126,7 @@ def _bars(image: np.ndarray, face: Face, height: int) -> None:
     small = max(MIN_TEXT_PX - 2, round(0.75 * height))
     sizes = [_size(name, small) for name in names]
     name_width, pad, step = max(size[2] for size in sizes), max(2, small // 3), round(1.6 * small)
-    left, top, right, bottom = face.box_xyxy
-    width = max(min(right - left, name_width + 14 * small), name_width + 5 * small)
+    width = max(min(face.box_xyxy[2] - face.box_xyxy[0], name_width + 14 * small), name_width + 5 * small)
     total = step * len(names) + pad
     x, y = _place(image, face.box_xyxy, width, total)
     x1, y1 = min(image.shape[1], x + width), min(image.shape[0], y + total)

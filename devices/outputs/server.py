@@ -11,7 +11,8 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from edgefer.devices.outputs.auth import MIN_TOKEN, GuessLimit, TokenAuth, host_of, is_loopback
+from edgefer.devices.outputs.auth import TokenAuth
+from edgefer.devices.outputs.tokens import GuessLimit, check_token, host_of, is_loopback
 from edgefer.errors import InputError, SourceError
 
 MAX_CONNECTIONS = 128
@@ -28,10 +29,12 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport) -> None:
         self._opened_s = self.loop.time()
-        self._seen_cycle, self._seen_unsent = None, 0
+        self._seen_cycle: object = None
+        self._seen_unsent = 0
         super().connection_made(transport)
-        same_host = [one for one in self.connections if one.host == self.host]
-        for crowd, most in ((same_host, MAX_HOST_CONNECTIONS), (list(self.connections), MAX_CONNECTIONS)):
+        everybody = [one for one in self.connections if isinstance(one, _Connection)]
+        same_host = [one for one in everybody if one.host == self.host]
+        for crowd, most in ((same_host, MAX_HOST_CONNECTIONS), (everybody, MAX_CONNECTIONS)):
             if len(crowd) > most and not _close_idlest([one for one in crowd if one is not self]):
                 transport.write(BUSY)
                 transport.close()
@@ -134,12 +137,6 @@ class HttpServer:
         self.call_soon(lambda: None)
         self._thread.join(2)
         self._socket.close()
-
-
-def check_token(token: str) -> None:
-    """InputError for a token that is too short; "" is none."""
-    if token and len(token) < MIN_TOKEN:
-        raise InputError(f"A token needs {MIN_TOKEN} characters or more, so that it cannot be guessed.")
 
 
 def in_url(host: str) -> str:

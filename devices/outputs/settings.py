@@ -1,10 +1,17 @@
-"""What of a run may be changed while it goes on, from the page."""
+"""What of a run may be changed while it goes on, from the page, and what puts that into force."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from edgefer.errors import InputError
+from edgefer.devices.faces.detectors import Detector
+from edgefer.devices.faces.smoothing import PRESETS
+from edgefer.devices.outputs.sink import Sink
+from edgefer.devices.session import Session
+from edgefer.errors import EdgeferError, InputError
+from edgefer.records import Frame
+
+TICK_S = 0.1  # how soon the end of a pause is noticed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +56,51 @@ class LiveSettings:
             if not isinstance(value, bool):
                 raise InputError("paused must be true or false.")
         else:
-            raise InputError(f"There is no setting {str(name)[:40]!r}: choose reject, paused, {', '.join(self.choices)}.")
+            raise InputError(
+                f"There is no setting {str(name)[:40]!r}: choose reject, paused, {', '.join(self.choices)}."
+            )
 
     def to_json(self) -> dict:
         """The values in force, and what there is to choose from."""
         return asdict(self._now) | {"choices": {name: list(values) for name, values in self.choices.items()}}
+
+
+class Controls(Sink):
+    """Puts changed settings into force between two frames, and holds the loop up while it is paused.
+
+    detectors: how each one is opened, by name. stop: ends a pause. waiting: called during one, for systemd's watchdog.
+    log: gets a sentence for a detector that cannot be opened; the one before stays.
+    """
+
+    name = "settings"
+
+    def __init__(
+        self,
+        settings: LiveSettings,
+        session: Session,
+        detectors: Mapping[str, Callable[[], Detector]],
+        *,
+        stop: threading.Event,
+        waiting: Callable[[], None] = lambda: None,
+        log: Callable[[str], None] = lambda text: None,
+    ):
+        self._settings, self._session, self._detectors = settings, session, detectors
+        self._stop, self._waiting, self._log = stop, waiting, log
+        self._in_force = settings.read()
+
+    def write(self, frame: Frame) -> None:
+        while self._settings.read().paused and not self._stop.wait(TICK_S):
+            self._waiting()
+        wanted = self._settings.read()
+        if wanted is self._in_force:
+            return
+        self._session.change(PRESETS[wanted.smooth], wanted.reject)
+        if wanted.detector != self._in_force.detector:
+            try:
+                detector = self._detectors[wanted.detector]()
+            except EdgeferError as error:
+                self._log(f"{error} Going on with {self._in_force.detector}.")
+                wanted = self._settings.change({"detector": self._in_force.detector})
+            else:
+                self._session.use(detector)
+        self._in_force = wanted

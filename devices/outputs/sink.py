@@ -13,7 +13,7 @@ class Sink:
 
     name: how a sentence calls it. every_frame: a gap is a loss, as in a file. closed: the person has ended it.
     trouble: why nothing gets through right now, "" when all is well. errors: how often that happened. dropped: frames
-    left out because it was too slow.
+    left out because it was too slow. ends_run: the run ends once it is closed. lost: once closed, what it wrote is gone.
     """
 
     name = ""
@@ -22,6 +22,8 @@ class Sink:
     trouble = ""
     errors = 0
     dropped = 0
+    ends_run = False
+    lost = False
 
     def write(self, frame: Frame) -> None:
         raise NotImplementedError

@@ -10,6 +10,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
+import numpy as np
+
 from edgefer.devices.board import health
 from edgefer.devices.outputs.sink import Sink
 from edgefer.records import Frame
@@ -126,13 +128,13 @@ class RunStats:
         self._stages: dict[str, Stage] = {}
         self._recent: deque[float] = deque(maxlen=1000)  # when the latest frames were done
         self._fine, self._coarse = History(FINE_S, FINE_BINS), History(COARSE_S, COARSE_BINS)
-        self.done_s = array("d")  # when each frame was done, with keep_laps
         self.start()
 
     def start(self) -> None:
         """The run begins now."""
         self._began = self._last = time.monotonic()
         self.seconds = 0.0
+        self._done_s = array("d", [self._began])  # and when each frame was done, with keep_laps
 
     def stop(self) -> None:
         """The run has ended: `seconds` is its length by the wall clock."""
@@ -158,7 +160,7 @@ class RunStats:
                 if self._keep_laps:
                     stage.all_s.append(seconds)
             if self._keep_laps:
-                self.done_s.append(now)
+                self._done_s.append(now)
         self._on_frame()
 
     @property
@@ -170,9 +172,13 @@ class RunStats:
         """Mean milliseconds that a frame spent in each stage."""
         return {name: 1000 * stage.sum_s / max(1, self.frames) for name, stage in self._stages.items()}
 
-    def laps(self) -> dict[str, array]:
-        """Every frame's seconds by stage, with keep_laps."""
-        return {name: stage.all_s for name, stage in self._stages.items()}
+    def laps(self, stages: Sequence[str], skip: int = 0) -> np.ndarray:
+        """Seconds by frame and stage, float32 [frames, stages], without the first `skip` frames. Needs keep_laps."""
+        return np.stack([np.array(self._stages[name].all_s, np.float32) for name in stages], axis=1)[skip:]
+
+    def apart(self, skip: int = 0) -> np.ndarray:
+        """Seconds from each frame's end to the next one's, float64 [frames]: where stages overlap, less than their sum."""
+        return np.diff(np.array(self._done_s))[skip:]
 
     def read(self) -> Reading:
         """How the run goes now."""

@@ -1,5 +1,6 @@
 """Results as an annotated video or picture."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -41,7 +42,7 @@ class VideoFile(Sink):
         self._still = suffix in STILLS
         kind = h264_encoder() if suffix == ".mp4" else MotionJpegEncoder
         self.notice = "" if kind or self._still else f"{self.name} {NO_H264}."
-        self._kind: type[Encoder] = kind or CvEncoder
+        self._open: Callable[[str, tuple[int, int], float], Encoder] = kind or CvEncoder
         self.partial = PartialFile(path)
         self._encoder: Encoder | None = None
         self._last: Frame | None = None
@@ -55,7 +56,7 @@ class VideoFile(Sink):
         image = self._view.annotated(frame)
         if self._encoder is None:
             self._size = image.shape[1], image.shape[0]
-            self._encoder = self._kind(self.partial.for_libraries, self._size, self.fps)
+            self._encoder = self._open(self.partial.for_libraries, self._size, self.fps)
         gap_s = 0.0 if last is None else max(0.0, frame.time_s - last.time_s)
         self._time_s += min(LIVE_GAP_S, gap_s) if self.live else gap_s
         self._encoder.write(fitted(image, self._size), self._time_s)
@@ -89,11 +90,13 @@ class VideoFile(Sink):
         if not readable:
             raise EdgeferError("the video could not be finished, and is gone: is the disk full?")
 
+    @property
+    def lost(self) -> bool:  # type: ignore[override]
+        return self._closed and not self.path.exists()
+
     def kept(self) -> str:
-        if not self._closed:
-            return ""
-        if not self.path.exists():
-            return "nothing of it was kept"
+        if self.lost:
+            return "nothing of it is left"
         return "the last frame before that is in it" if self._still else f"its first {self._written} frames are in it"
 
 

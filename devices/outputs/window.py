@@ -17,6 +17,7 @@ class Window(Sink):
     """A window on the display; `closed` once the user has closed it or pressed q or Escape."""
 
     name = "the window"
+    ends_run = True
     TITLE = "edgefer (q to quit)"
 
     def __init__(self, view: View | None = None):

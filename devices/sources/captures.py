@@ -5,15 +5,14 @@ Each `connect_...` opens one and gives a Capture (edgefer.devices.sources.live),
 
 import errno
 import os
-import re
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from urllib.parse import quote
 
 import cv2
 import numpy as np
 
+from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import MissingDependency, SourceError
 
 OPEN_MS = READ_MS = 5000  # OpenCV waits 30 s for a silent host, which is too long to wait for a stop or a retry
@@ -103,18 +102,6 @@ def check_device(device: Path) -> None:
         raise SourceError(f"Camera {name} cannot be opened: {error.strerror}.") from None
 
 
-def with_password(url: str, password: str) -> str:
-    """The URL with the password where it names a user and none: user@host as user:password@host."""
-    user = re.match(r"[^:/?#]+://[^:/?#]*(?=@[^@/?#]*(?:[/?#]|$))", url)
-    return f"{user[0]}:{quote(password, safe='')}{url[user.end() :]}" if user and password else url
-
-
-def without_secrets(text: str) -> str:
-    """A URL or pipeline as it may be shown and logged: without user and password, even if they are badly written."""
-    text = re.sub(r"://(\S*:\S*|[^/?#\s]*)@", "://", text)
-    return re.sub(r"(?i)\b((?:user-)?(?:pw|pwd|pass\w*)=)[^&\s]+", r"\1...", text)
-
-
 def connect_url(url: str) -> CvCapture:
     """A stream by URL, such as rtsp://host/path or http://host/stream.mjpg."""
     _hush()
@@ -123,7 +110,7 @@ def connect_url(url: str) -> CvCapture:
     )
     if not capture.isOpened():
         raise SourceError(
-            f"The stream {without_secrets(url)} cannot be opened: check the address, the password if it needs one, and that its host answers."
+            f"The stream {shown_address(url)} cannot be opened: check the address, the password if it needs one, and that its host answers."
         )
     return CvCapture(capture)
 
@@ -140,7 +127,7 @@ def connect_gstreamer(pipeline: str) -> CvCapture:
     capture = cv2.VideoCapture(whole, cv2.CAP_GSTREAMER)
     if not capture.isOpened():
         raise SourceError(
-            f"GStreamer cannot run {without_secrets(whole)!r}: try it with gst-launch-1.0, and fakesink for appsink."
+            f"GStreamer cannot run {shown_address(whole)!r}: try it with gst-launch-1.0, and fakesink for appsink."
         )
     return CvCapture(capture)
 
@@ -176,7 +163,7 @@ class CsiCapture:
         self._camera, self.fps = camera, fps
 
     def read(self) -> np.ndarray:
-        # Without the timeout a camera whose cable came loose would hold this thread for ever.
+        # Without the timeout a camera whose cable came loose would hold this thread forever.
         return self._camera.wait(self._camera.capture_array("main", wait=False), timeout=READ_MS / 1000)
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgefer.devices.threads import HANG_S, Ahead
+from edgefer.devices.threads import HANG_S, Prefetch
 from edgefer.errors import EdgeferError, MissingDependency
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def try_camera(source: "Source", seconds: float = 1.5, clock=time.monotonic) -> 
     """Open a source and read it for a while. The first frame's wait is not counted in the frame rate."""
     try:
         # A camera that hangs after a picture would be waited for without an end.
-        with source as opened, closing(Ahead(opened, limit_s=HANG_S, what="It")) as frames:
+        with source as opened, closing(Prefetch(opened, limit_s=HANG_S, name="It")) as frames:
             first, count, size = 0.0, 0, (0, 0)
             for frame in frames:
                 now = clock()

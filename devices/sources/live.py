@@ -8,7 +8,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -16,8 +16,10 @@ from edgefer.devices.threads import TICK_S
 from edgefer.errors import EdgeferError, MissingDependency, SourceError
 from edgefer.records import Frame
 
-Say = Callable[[str], None]
-MOST_HUNG = 10  # threads that a driver holds, each with its memory; a service is then started again
+if TYPE_CHECKING:
+    from edgefer.devices.sources.cameras import LiveOptions
+
+MAX_HUNG = 10  # threads that a driver holds, each with its memory; a service is then started again
 
 
 class Capture(Protocol):
@@ -33,9 +35,10 @@ class Live:
     """A live source (see edgefer.devices.sources.cameras.Source) over anything that `connect` connects to.
 
     connect: makes a Capture, or raises SourceError or MissingDependency with one sentence.
-    name: how a sentence calls it, such as "Camera 0". stop: ends the frames within TICK_S once it is set.
-    say: is told once when the pictures stop and once when they are back. trying: is called at each attempt to connect.
-    wait: wait for a camera that is not there when the source is opened, and do not refuse it.
+    title: how a sentence calls it, such as "Camera 0". label: its name in the outputs, such as "0".
+    options: stop ends the frames within TICK_S once it is set; log takes a line when the images stop and one when they are
+    back; trying is called at each attempt to connect; with wait a camera that is not there when the source is opened is
+    waited for and not refused.
     open_s, stall_s: how long the first picture and any later one may take. retry_s: the first and the longest pause
     between two attempts to connect again; it doubles in between.
     """
@@ -45,19 +48,20 @@ class Live:
     def __init__(
         self,
         connect: Callable[[], Capture],
-        name: str,
+        title: str,
+        options: "LiveOptions",
         *,
-        stop: threading.Event | None = None,
-        say: Say = lambda text: None,
-        trying: Callable[[], None] = lambda: None,
-        wait: bool = False,
+        label: str = "",
         open_s: float = 15,
         stall_s: float = 5,
         retry_s: tuple[float, float] = (0.5, 10),
     ):
-        self.name, self.fps, self.skipped = name, 30.0, 0
-        self._connect, self._stop, self._say = connect, stop or threading.Event(), say
-        self._trying, self._wait = trying, wait
+        self.name, self._title, self.fps, self.skipped = label or title, title, 30.0, 0
+        self.total: int | None = None
+        self.stills, self.streams = False, 1
+        self.left_out: list[str] = []
+        self._connect, self._stop, self._say = connect, options.stop, options.log
+        self._trying, self._wait = options.trying, options.wait
         self._open_s, self._stall_s, self._retry_s = open_s, stall_s, retry_s
         self._reader: _Reader | None = None
         self._hung: list[_Reader] = []
@@ -69,11 +73,11 @@ class Live:
             self._reader.leave()
             why = self._reader.why() or f" within {self._open_s:.0f} s"
             if self._wait and not isinstance(self._reader.error, MissingDependency):
-                self._say(f"{self.name} gives no picture{why}: waiting for it.")
+                self._say(f"{self._title} gives no picture{why}: waiting for it.")
             elif isinstance(self._reader.error, EdgeferError):
                 raise self._reader.error
             else:
-                raise SourceError(f"{self.name} gives no picture{why}: is it plugged in, and used by nothing else?")
+                raise SourceError(f"{self._title} gives no picture{why}: is it plugged in, and used by nothing else?")
         self.fps = self._reader.fps
         return self
 
@@ -95,18 +99,18 @@ class Live:
                 continue
             before, (seen, image, taken) = seen, self._reader.newest()
             self.skipped += seen - before - 1
-            yield Frame(index=index, time_s=max(0.0, taken - began), image_bgr=image)
+            yield Frame(index=index, time_s=max(0.0, taken - began), image_bgr=image, source=self.name)
             index += 1
 
     def _ended(self) -> bool:
         return self._closed or self._stop.is_set()
 
     def _reconnect(self, said: bool) -> None:
-        """Try until a new reader has a picture, or until the stop is set. EdgeferError once MOST_HUNG of them hang."""
+        """Try until a new reader has a picture, or until the stop is set. EdgeferError once MAX_HUNG of them hang."""
         assert self._reader is not None
         pause, longest = self._retry_s
         if not self._ended() and not said:
-            self._say(f"{self.name} stopped giving pictures{self._reader.why()}: trying again until it is back.")
+            self._say(f"{self._title} stopped giving pictures{self._reader.why()}: trying again until it is back.")
         lost = time.monotonic()
         while not self._ended():
             self._trying()
@@ -116,14 +120,14 @@ class Live:
             pause = min(2 * pause, longest)
             self._trying()
             self._hung = [reader for reader in (*self._hung, self._reader) if reader.is_alive()]
-            if len(self._hung) >= MOST_HUNG:
+            if len(self._hung) >= MAX_HUNG:
                 raise EdgeferError(
-                    f"{self.name} hangs: {MOST_HUNG} connections did not end. Replug it, or restart this computer."
+                    f"{self._title} hangs: {MAX_HUNG} connections did not end. Replug it, or restart this computer."
                 )
             self._reader = _Reader(self._connect)
             if self._reader.wait(0, self._open_s, self._ended):
                 self.fps = self._reader.fps
-                self._say(f"{self.name} is back after {time.monotonic() - lost:.0f} s.")
+                self._say(f"{self._title} is back after {time.monotonic() - lost:.0f} s.")
                 return
 
 

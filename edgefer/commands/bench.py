@@ -10,9 +10,10 @@ from edgefer.commands.inputs import (
     DetectorFile,
     DetectorOption,
     FacesOption,
+    RuntimeOption,
     bundle_path,
-    open_detector,
 )
+from edgefer.options import DetectorName, RuntimeName
 
 
 def bench(
@@ -21,11 +22,11 @@ def bench(
         str, typer.Option(metavar="FILE", help="Video, picture or folder; 'builtin' is drawn faces as a video.")
     ] = "builtin",
     minutes: Annotated[float, typer.Option(min=0.01, max=1440, help="How long; heat shows after 10 or more.")] = 0.5,
-    faces_of: FacesOption = "",
-    detector: DetectorOption = "haar",
+    faces_of: FacesOption = None,
+    detector: DetectorOption = DetectorName.HAAR,
     detector_file: DetectorFile = None,
     threads: Annotated[int | None, typer.Option(min=1, help="For the network; by default this board's.")] = None,
-    runtime: Annotated[str, typer.Option(help="auto, litert, tflite-runtime or tensorflow.")] = "auto",
+    runtime: RuntimeOption = RuntimeName.AUTO,
     as_json: AsJson = False,
 ) -> None:
     """Measure every stage on this board.
@@ -36,16 +37,18 @@ def bench(
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.devices.bench import run_bench, to_markdown
-    from edgefer.devices.board.boards import this_board
-    from edgefer.interpreter import Classifier
+    from edgefer.devices.board.software import slow_int8
+    from edgefer.devices.reader import Reader
+    from edgefer.options import ReaderOptions
 
-    board = this_board()
-    threads = threads or board.threads
-    opened = Bundle.open(bundle_path(bundle))
-    classifier = Classifier.load(opened, runtime=runtime, threads=threads)
-    faces = open_detector(detector, detector_file, width=board.detector_width, card=opened.card, faces=faces_of)
+    options = ReaderOptions(
+        faces=faces_of, detector=detector, detector_file=detector_file, threads=threads, runtime=runtime
+    )
+    reader = Reader.open(Bundle.open(bundle_path(bundle)), options, log=console.say)
+    if reason := slow_int8(reader.classifier.network.runtime):
+        console.say(f"{reader.classifier.network.runtime} is {reason}: pip install ai-edge-litert")
     console.say(f"Measuring for {minutes:g} minutes; leave the board alone meanwhile.")
-    result = run_bench(classifier, faces, where=source, minutes=minutes, threads=threads)
+    result = run_bench(reader, where=source, minutes=minutes)
     if as_json:
         console.show_json(result.to_json())
     else:

@@ -1,14 +1,17 @@
 """The commands about data: data check."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import GroupBy, bundle_path
+from edgefer.commands.inputs import AsJson, GroupBy, Names, SkipBad, bundle_path
+
+if TYPE_CHECKING:
+    from edgefer.train.data.audit import Audit
 
 data = typer.Typer(help="Look a data set over before training.", no_args_is_help=True)
-EXAMPLES = 5
+MAX_SIZES = 5
 
 
 @data.callback()
@@ -18,44 +21,50 @@ def _data() -> None:
 
 @data.command()
 def check(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder of pictures, or a FER2013 CSV.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH", help="A folder of images, a FER2013 CSV (.csv, .gz, .zip, .tar.gz), or 'builtin'."
+        ),
+    ],
+    names: Names = "",
+    labels: Annotated[str, typer.Option(metavar="ferplus|FILE", help="FER+ votes, as for edgefer train.")] = "",
     group_by: GroupBy = "",
+    skip_bad: SkipBad = False,
     bundle: Annotated[
         Path | None, typer.Option(metavar="BUNDLE", help="Also compare its labels with this network's.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, with every example.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Find what spoils a training: broken files, duplicates, leaks.
+    """Find what spoils a training: whether it can be trained on at all, broken files, duplicates, leaks.
 
-    Also class balance, sizes and label order. Exit code 1 when something must be mended.
+    Also class balance, sizes and label order. Exit code 1 when something must be fixed.
     """
-    import json
-
-    from edgefer import console
+    from edgefer import checks, console
     from edgefer.bundle import Bundle
     from edgefer.train.data.audit import audit
+    from edgefer.train.data.load import DataOptions
 
     card = Bundle.open(bundle_path(bundle)).card if bundle else None
-    found = audit(path, group_by=group_by, card=card, track=console.track)
-    if as_json:
-        print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
-    else:
-        console.show_table(
-            str(path),
-            ("class", *found.counts),
-            [(label, *(f"{counts[label]:,}" for counts in found.counts.values())) for label in found.labels],
-        )
-        sizes = [f"{size} ({count:,})" for size, count in list(found.sizes.items())[:EXAMPLES]]
-        more = f" and {len(found.sizes) - EXAMPLES} more" if len(found.sizes) > EXAMPLES else ""
-        console.show(
-            f"Sizes: {', '.join(sizes)}{more}. Colour: {', '.join(f'{k} {n:,}' for k, n in found.colors.items())}"
-        )
-        for finding in found.findings:
-            console.show(f"{finding.status if finding.status != 'fail' else 'FAIL'}  {finding.about}: {finding.found}")
-            if finding.status != "pass":
-                for example in finding.examples[:EXAMPLES]:
-                    console.show(f"        {example}")
-                if len(finding.examples) > EXAMPLES:
-                    console.show(f"        and {len(finding.examples) - EXAMPLES:,} more (--json lists all)")
-    if not found.passed:
-        raise typer.Exit(1)
+    options = DataOptions(labels=labels, names=names, skip_bad=skip_bad, group_by=group_by)
+    found = audit(path, options, card=card, progress=console.PROGRESS)
+    if not as_json:
+        _show(found)
+    checks.report(
+        "checks", found.checks, as_json=as_json, path=found.path, labels=list(found.labels), images=found.counts,
+        sizes=found.sizes, colors=found.colors, notes=list(found.notes),
+    )  # fmt: skip
+
+
+def _show(found: "Audit") -> None:
+    """The classes by split, sizes and colours, and what is ignored."""
+    from edgefer import console
+
+    rows = [(label, *(f"{counts[label]:,}" for counts in found.counts.values())) for label in found.labels]
+    console.show_table(found.path, ("class", *found.counts), rows)
+    sizes = [f"{size} ({count:,})" for size, count in list(found.sizes.items())[:MAX_SIZES]]
+    more = f" and {len(found.sizes) - MAX_SIZES} more" if len(found.sizes) > MAX_SIZES else ""
+    colors = ", ".join(f"{color} {count:,}" for color, count in found.colors.items())
+    console.show(f"Sizes: {', '.join(sizes)}{more}. Colour: {colors}")
+    for note in found.notes:
+        console.show(f"{note}.")

@@ -24,6 +24,7 @@ def demo(
     from edgefer.commands.run import run
     from edgefer.commands.train import train
     from edgefer.commands.verify import parity
+    from edgefer.options import Smoothing
 
     out = out or new_directory(Path("runs"), "demo")
     if out.exists():
@@ -44,9 +45,8 @@ def demo(
         f"edgefer run --source builtin --headless --save {video.name} --json --smooth off",
     )
     with lines.open("w") as file, contextlib.redirect_stdout(file):
-        run(
-            converted, source="builtin", headless=True, save=video, json_lines=True, smooth="off"
-        )  # each frame by itself
+        # Each frame by itself.
+        run(bundle=converted, source=["builtin"], headless=True, save=video, json_lines=True, smooth=Smoothing.OFF)
 
     right, faces = _score(lines)
     console.show(

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import SkipBad, list_skipped
+from edgefer.commands.inputs import SkipBad
 from edgefer.errors import InputError
+from edgefer.options import Color, FaceKind, Outputs
 
 if TYPE_CHECKING:
     from edgefer.convert.contract import Contract
@@ -33,14 +34,13 @@ def import_(
             rich_help_panel=CONTRACT,
         ),
     ] = "",
-    color: Annotated[str, typer.Option(metavar="gray|rgb|bgr", help="Its channels.", rich_help_panel=CONTRACT)] = "",
+    color: Annotated[Color | None, typer.Option(help="Its channels.", rich_help_panel=CONTRACT)] = None,
     outputs: Annotated[
-        str,
-        typer.Option(metavar="logits|probabilities", help="Where the file does not tell.", rich_help_panel=CONTRACT),
-    ] = "",
+        Outputs | None, typer.Option(help="Where the file does not tell.", rich_help_panel=CONTRACT)
+    ] = None,
     faces_of: Annotated[
-        str, typer.Option("--faces", metavar="human|cat|frame", help="What it reads.", rich_help_panel=CARD)
-    ] = "human",
+        FaceKind, typer.Option("--faces", help="What it reads.", rich_help_panel=CARD)
+    ] = FaceKind.HUMAN,
     name: Annotated[str, typer.Option(help="Instead of the file's.", rich_help_panel=CARD)] = "",
     author: Annotated[str, typer.Option(help="Whose network it is.", rich_help_panel=CARD)] = "",
     license_: Annotated[str, typer.Option("--license", help="Its licence.", rich_help_panel=CARD)] = "",
@@ -53,7 +53,7 @@ def import_(
         ),
     ] = "",
     skip_bad: SkipBad = False,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of runs/<file>.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of runs/FILE.")] = None,
 ) -> None:
     """Take in a network from elsewhere, so that everything here works on it.
 
@@ -62,27 +62,21 @@ def import_(
     """
     from edgefer import checks, console
     from edgefer.card import OutputSpec
-    from edgefer.convert.contract import Color, Stated, parse_scale
-    from edgefer.convert.importing import Request, import_network, target_folder
+    from edgefer.convert.contract import Stated, parse_scale
+    from edgefer.convert.importing import Request, data_loader, import_network, target_folder
+    from edgefer.train.data.load import DataOptions
 
-    for option, value, known in (
-        ("--color", color, [*Color]),
-        ("--outputs", outputs, ["logits", "probabilities"]),
-        ("--faces", faces_of, ["human", "cat", "frame"]),
-    ):
-        if value and value not in known:
-            raise InputError(f"There is no {option} {value!r}: choose {', '.join(known)}.")
     request = Request(
         path=file,
         stated=Stated(
             scale=parse_scale(scale) if scale else None,
-            color=Color(color) if color else None,
-            output=OutputSpec.model_validate({"values": outputs}) if outputs else None,
+            color=color,
+            output=OutputSpec.model_validate({"values": str(outputs)}) if outputs else None,
             labels=_labels(labels, file),
         ),
-        load=_loader(data, skip_bad) if data else None,
+        load=data_loader(data, DataOptions(skip_bad=skip_bad), console.PROGRESS) if data else None,
         name=name,
-        faces=faces_of,
+        faces=str(faces_of),
         author=author,
         license=license_,
     )
@@ -109,19 +103,6 @@ def _labels(text: str, file: Path) -> tuple[str, ...] | None:
         except UnicodeDecodeError:
             raise InputError(f"{source} is no text of labels in UTF-8.") from None
     return None
-
-
-def _loader(data: str, skip_bad: bool):
-    from edgefer import console
-    from edgefer.card import InputSpec
-    from edgefer.train.data.dataset import Dataset, cache_folder, load_dataset
-
-    def load(spec: InputSpec) -> Dataset:
-        dataset = load_dataset(data, spec, skip_bad=skip_bad, track=console.track, cache=cache_folder())
-        list_skipped(dataset.skipped)
-        return dataset
-
-    return load
 
 
 def _show(imported: "Imported") -> None:

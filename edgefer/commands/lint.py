@@ -1,15 +1,29 @@
 """edgefer lint: what a target would refuse in a .tflite file."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import bundle_path
+from edgefer.commands.inputs import AsJson, bundle_path
 from edgefer.errors import InputError
 
 if TYPE_CHECKING:
-    pass
+    from edgefer.checks import Check
+    from edgefer.tflite.findings import Finding
+
+
+class Target(StrEnum):
+    """What is to run the network."""
+
+    LITERT = "litert"
+    TFLITE_RUNTIME = "tflite-runtime"
+    MEDIAPIPE = "mediapipe"
+    EDGETPU = "edgetpu"
+    C = "c"
+    WEB = "web"
+    MICRO = "micro"
 
 
 def lint(
@@ -17,71 +31,120 @@ def lint(
         Path, typer.Argument(metavar="MODEL", help="A .tflite file, or a bundle: its int8 or float32 one.")
     ],
     target: Annotated[
-        str, typer.Option(help="edgetpu, litert, tflite-runtime or mediapipe; all of them when left out.")
-    ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+        Target | None, typer.Option(help="What is to run it; all of them when left out.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Say what a target would refuse in a .tflite file.
+    """Find what a target would refuse in a .tflite file, slow down or get wrong.
 
-    Also what it would slow down or get wrong. Exit code 1 when it would not run there; without --target, exit code 1 when it would run nowhere.
+    From the file alone, and by loading and running it in a process of its own on the runtimes that are installed. Exit code
+    1 when it would not run there; without --target, when it would run nowhere.
     """
-    import json
-    from collections import Counter
     from dataclasses import asdict
 
-    from edgefer import console
-    from edgefer.bundle import Bundle
+    from edgefer import checks, console
     from edgefer.tflite.flatbuffer import parameter_bytes, quantization, read_model
-    from edgefer.tflite.lint import TARGETS
     from edgefer.tflite.lint import lint as find
+    from edgefer.tflite.lint import with_trial
+    from edgefer.tflite.trial import try_network
 
-    if target and target not in TARGETS:
-        raise InputError(f"There is no target {target!r}: choose {', '.join(TARGETS)}.")
+    file, content = _content(model)
+    network = read_model(content, str(file))
+    trials = {name: try_network(content, name) for name in _installed()}
+    findings: dict[str, tuple[Finding, ...]] = {}
+    for name in [target] if target else Target:
+        found = find(network, name)
+        for runtime, trial in trials.items():
+            found = with_trial(found, name, runtime, trial)
+        findings[name] = found
+    rows = _each(findings[target], target, trials) if target else _overview(findings, trials)
+    if not as_json:
+        console.show(
+            f"{file}: {quantization(network)}, {len(network.operators)} operators, "
+            f"{parameter_bytes(network):,} bytes of parameters"
+        )
+    checks.report(
+        "",
+        rows,
+        as_json=as_json,
+        file=str(file),
+        bytes=network.size,
+        computes_in=quantization(network),
+        parameter_bytes=parameter_bytes(network),
+        targets={
+            name: {"runs": _runs(found), "findings": [asdict(finding) for finding in found]}
+            for name, found in findings.items()
+        },
+    )
+
+
+def _content(model: Path) -> tuple[Path, bytes]:
+    """The file that was named, or the network that a device would run of the bundle that was."""
+    from edgefer.bundle import Bundle
+    from edgefer.files import MAX_NETWORK, read_regular
+
     model = bundle_path(model)
     if not model.exists():
         raise InputError(f"There is no {model}: name a .tflite file or a bundle.")
     if model.is_dir():
         bundle = Bundle.open(model)
-        model = bundle.file(bundle.best_tflite())
-    network = read_model(model.read_bytes(), str(model))
-    findings = {name: find(network, name) for name in ([target] if target else TARGETS)}
-    counts = {name: Counter(finding.severity for finding in found) for name, found in findings.items()}
-    if as_json:
-        report = {
-            "file": str(model),
-            "bytes": network.size,
-            "computes_in": quantization(network),
-            "parameter_bytes": parameter_bytes(network),
-            "targets": {
-                name: {"runs": not counts[name]["error"], "findings": [asdict(finding) for finding in found]}
-                for name, found in findings.items()
-            },
-        }
-        print(json.dumps(report, indent=2))
-    else:
-        console.show(
-            f"{model}: {quantization(network)}, {len(network.operators)} operators, "
-            f"{parameter_bytes(network):,} bytes of parameters"
+        variant = bundle.best_tflite()
+        return bundle.file(variant), bundle.read(variant)
+    return model, read_regular(model, MAX_NETWORK)
+
+
+def _installed() -> list[str]:
+    """The runtimes that are targets and are installed here."""
+    from edgefer.runtimes import installed_runtimes
+
+    return [name for name in installed_runtimes() if name in (Target.LITERT, Target.TFLITE_RUNTIME)]
+
+
+def _runs(findings: "tuple[Finding, ...]") -> bool:
+    return all(finding.severity != "error" for finding in findings)
+
+
+def _each(findings: "tuple[Finding, ...]", target: Target, trials: dict) -> "list[Check]":
+    """A check for each finding of one target."""
+    from edgefer.checks import Check, Status
+
+    statuses = {"error": Status.FAIL, "warning": Status.WARN, "note": Status.PASS}
+    rows = [
+        Check(
+            subject=one.rule, status=statuses[one.severity], detail=_where(one) + one.what, fix=one.next, group=target
         )
-        console.show_table(
-            "",
-            ("target", "", "errors", "warnings", "notes"),
-            [
-                (
-                    TARGETS[name].title,
-                    "FAIL" if count["error"] else "pass",
-                    count["error"],
-                    count["warning"],
-                    count["note"],
-                )
-                for name, count in counts.items()
-            ],
-        )
-        for name, found in findings.items():
-            for finding in found:
-                where = "" if finding.operator is None else f" operator {finding.operator}"
-                where += f" {finding.tensor:.60}" if finding.tensor else ""  # converters make names of any length
-                console.show(f"{name}: {finding.severity} {finding.rule}:{where}")
-                console.show(f"    {finding.what}.\n    Next: {finding.next}.")
-    if all(count["error"] for count in counts.values()):
-        raise typer.Exit(1)
+        for one in findings
+    ]
+    if _runs(findings):
+        tried = target in trials and trials[target].runs
+        detail = "it loads, allocates and runs here" if tried else "nothing in the file speaks against it"
+        rows.append(Check(subject="runs", status=Status.PASS, detail=detail, group=target))
+    if target in (Target.LITERT, Target.TFLITE_RUNTIME) and target not in trials:
+        detail = f"{target} is not installed here, so the file was not loaded with it"
+        rows.append(Check(subject="load", status=Status.NOT_CHECKED, detail=detail, group=target))
+    return rows
+
+
+def _overview(findings: "dict[str, tuple[Finding, ...]]", trials: dict) -> "list[Check]":
+    """A check for each target. One that would not run it is a warning, as long as another would."""
+    from edgefer.checks import Check, Status
+    from edgefer.tflite.lint import TARGETS
+
+    nowhere = not any(_runs(found) for found in findings.values())
+    rows = []
+    for name, found in findings.items():
+        counts = {severity: sum(one.severity == severity for one in found) for severity in ("error", "warning")}
+        counted = ", ".join(f"{n} {severity}s" if n > 1 else f"{n} {severity}" for severity, n in counts.items() if n)
+        status = Status.PASS if not counted else Status.FAIL if nowhere and counts["error"] else Status.WARN
+        tried = " (loaded and run here)" if name in trials and trials[name].runs is not None else ""
+        detail = ("would not run" if counts["error"] else "runs") + tried + (f": {counted}" if counted else "")
+        lines = tuple(f"{one.severity} {one.rule}: {_where(one)}{one.what}; next: {one.next}" for one in found)
+        rows.append(Check(subject=TARGETS[name].title, status=status, detail=detail, examples=lines))
+    return rows
+
+
+def _where(finding: "Finding") -> str:
+    """The operator and tensor of a finding; converters make names of any length."""
+    parts = [] if finding.operator is None else [f"operator {finding.operator}"]
+    parts += [f"{finding.tensor:.60}"] if finding.tensor else []
+    return f"{' '.join(parts)}: " if parts else ""

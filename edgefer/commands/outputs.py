@@ -1,22 +1,134 @@
-"""Where `edgefer run` sends what it sees: the sinks that were asked for."""
+"""Where `edgefer run` sends what it sees: the options, the record of what was asked for, and the sinks behind it."""
 
 import os
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from edgefer.errors import EdgeferError, InputError, MissingDependency
 
 if TYPE_CHECKING:
     from edgefer.card import ModelCard
     from edgefer.devices.outputs.feeds import Feed
-    from edgefer.devices.outputs.sinks import Sink
+    from edgefer.devices.outputs.settings import LiveSettings
+    from edgefer.devices.outputs.sink import Sink
+    from edgefer.devices.outputs.stats import RunStats
     from edgefer.devices.sources.cameras import Source
+
+PANEL = "Output"
+Headless = Annotated[bool, typer.Option("--headless", help="No window.", rich_help_panel=PANEL)]
+Save = Annotated[
+    Path | None,
+    typer.Option(
+        "--save", metavar="FILE", help="Annotated video (.mp4, .avi) or picture (.png, .jpg).", rich_help_panel=PANEL
+    ),
+]
+JsonLinesOption = Annotated[
+    bool, typer.Option("--json", help="One JSON object per frame on stdout.", rich_help_panel=PANEL)
+]
+CsvOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--csv",
+        metavar="FILE",
+        help="One row per face, added to the file; see `edgefer report`.",
+        rich_help_panel=PANEL,
+    ),
+]
+On = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--on",
+        metavar="LABEL=COMMAND",
+        help="Run a command when this label shows, without a shell; EDGEFER_LABEL, EDGEFER_SCORE, EDGEFER_ID, EDGEFER_TIME_S "
+        "and EDGEFER_SOURCE are in its environment. May be given several times.",
+        rich_help_panel=PANEL,
+    ),
+]
+SnapshotOn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--snapshot-on",
+        metavar="LABEL=FOLDER",
+        help="Keep the annotated picture when this label shows. May be given several times.",
+        rich_help_panel=PANEL,
+    ),
+]
+OnHold = Annotated[
+    float,
+    typer.Option(
+        "--on-hold", min=0, help="--on, --snapshot-on: after so many seconds of the label.", rich_help_panel=PANEL
+    ),
+]
+OnPause = Annotated[
+    float,
+    typer.Option(
+        "--on-pause", min=0, help="--on, --snapshot-on: then not again for so many seconds.", rich_help_panel=PANEL
+    ),
+]
+BlurFaces = Annotated[
+    bool,
+    typer.Option(
+        "--blur-faces", help="Make faces unrecognizable in every picture that is shown or kept.", rich_help_panel=PANEL
+    ),
+]
+Serve = Annotated[
+    str,
+    typer.Option(
+        "--serve",
+        metavar="[HOST:]PORT",
+        help="A web page with picture, faces and settings; only this machine may see it, unless HOST is given, and then "
+        "only with the token.",
+        rich_help_panel=PANEL,
+    ),
+]
+Token = Annotated[
+    str,
+    typer.Option(
+        "--token",
+        envvar="EDGEFER_TOKEN",
+        show_envvar=True,
+        help="That of --serve and --metrics; generated when left out.",
+        rich_help_panel=PANEL,
+    ),
+]
+MqttOption = Annotated[
+    str,
+    typer.Option(
+        "--mqtt",
+        metavar="URL",
+        help="mqtt[s]://[user[:password]@]host[:port]/topic-prefix, for Home Assistant too; the password may be in "
+        "EDGEFER_MQTT_PASSWORD.",
+        rich_help_panel=PANEL,
+    ),
+]
+MqttRate = Annotated[
+    float, typer.Option("--mqtt-rate", min=0.01, help="At most so many messages a second.", rich_help_panel=PANEL)
+]
+MqttCa = Annotated[
+    Path | None,
+    typer.Option(
+        "--mqtt-ca",
+        metavar="FILE",
+        help="mqtts://: the authority (PEM) that signed the broker's certificate.",
+        rich_help_panel=PANEL,
+    ),
+]
+MetricsOption = Annotated[
+    str,
+    typer.Option(
+        "--metrics",
+        metavar="[HOST:]PORT",
+        help="Figures for Prometheus, at /metrics; with HOST only with the token (Authorization: Bearer).",
+        rich_help_panel=PANEL,
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,82 +139,183 @@ class Outputs:
     save: Path | None = None
     json_lines: bool = False
     csv: Path | None = None
+    on: tuple[str, ...] = ()
+    snapshot_on: tuple[str, ...] = ()
+    on_hold: float = 0.5
+    on_pause: float = 5.0
+    blur_faces: bool = False
     serve: str = ""
     token: str = field(default="", repr=False)
     mqtt: str = field(default="", repr=False)
     mqtt_rate: float = 5
+    mqtt_ca: Path | None = None
     metrics: str = ""
 
-    def open(
-        self, source: "Source", card: "ModelCard", runtime: str, stop: threading.Event | None = None
-    ) -> "OpenOutputs":
-        """Open all of them; text on stdout where there would be none. InputError or MissingDependency for what cannot be.
+    def open(self, run: "RunFacts") -> "OpenOutputs":
+        """Open all of them; text on stdout where there would be none. InputError or MissingDependency for what cannot be."""
+        opener = _Opener(self, run)
+        try:
+            return opener.open()
+        except BaseException:
+            opener.close()
+            raise
 
-        stop: that of the run, which then waits for no slow file.
-        """
-        from edgefer import __version__, console
-        from edgefer.devices.outputs import sinks
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """The run that the outputs are of. stop: the run's; it then waits for no slow file. settings: what the page may change."""
+
+    source: "Source"
+    card: "ModelCard"
+    runtime: str
+    stats: "RunStats"
+    stop: threading.Event | None = None
+    settings: "LiveSettings | None" = None
+
+
+class _Opener:
+    """Opens the outputs one by one, the ones that are likeliest to be refused first."""
+
+    def __init__(self, wanted: Outputs, run: RunFacts):
+        from edgefer import __version__
+        from edgefer.devices.outputs.overlay import View
+        from edgefer.devices.outputs.tokens import new_token
+
+        self._wanted, self._run = wanted, run
+        self._labels = tuple(run.card.labels)
+        self._about = {"network": run.card.name, "runtime": run.runtime, "version": __version__}
+        self._view: View = View(blur_faces=wanted.blur_faces)
+        self._generated = "" if wanted.token else new_token()
+        self._page_url = ""
+        self.fed: list[Feed] = []
+        self.unfed: list[Sink] = []  # what is asked for by others, and needs no queue
+
+    def open(self) -> "OpenOutputs":
+        if self._wanted.mqtt_ca and not self._wanted.mqtt:
+            raise InputError("--mqtt-ca is for --mqtt mqtts://...: give both or neither.")
+        self._open_files()
+        self._open_actions()
+        self._open_servers()
+        self._open_mqtt()
+        self._open_screen()
+        self._run.stats.sinks = self.fed
+        return OpenOutputs(sinks=[*self.fed, *self.unfed], fed=self.fed, saved=self._wanted.save)
+
+    def close(self) -> None:
+        for sink in (*self.fed, *self.unfed):
+            sink.close()
+
+    def _feed(self, sink: "Sink") -> None:
+        from edgefer import console
         from edgefer.devices.outputs.feeds import Feed
-        from edgefer.devices.outputs.stats import Vitals
+
+        # From a file every frame is written; a camera does not wait for a slow disk.
+        wait = sink.every_frame and not self._run.source.live
+        self.fed.append(Feed(sink, wait=wait, stop=self._run.stop, log=console.say))
+
+    def _open_files(self) -> None:
+        from edgefer import console
+
+        if self._wanted.csv:
+            from edgefer.devices.outputs.csvfile import Csv
+
+            self._feed(Csv(self._wanted.csv, self._labels))
+        if self._wanted.save:
+            from edgefer.devices.outputs.video import VideoFile
+
+            source = self._run.source
+            video = VideoFile(self._wanted.save, source.fps, live=source.live, view=self._view)
+            if video.notice:
+                console.say(video.notice)
+            self._feed(video)
+
+    def _open_actions(self) -> None:
+        from edgefer import console
+        from edgefer.devices.outputs import actions
+
+        timing = actions.Timing(hold_s=self._wanted.on_hold, pause_s=self._wanted.on_pause)
+        for text in self._wanted.on:
+            label, command = actions.parse_on(text, "--on", self._labels)
+            self._feed(actions.CommandOn(label, actions.parse_command(command), timing, log=console.say))
+        for text in self._wanted.snapshot_on:
+            label, folder = actions.parse_on(text, "--snapshot-on", self._labels)
+            self._feed(actions.SnapshotOn(label, Path(folder), timing, view=self._view))
+
+    def _open_servers(self) -> None:
+        from edgefer import console
         from edgefer.records import UNSURE
 
-        about = {"network": card.name, "runtime": runtime, "version": __version__}
-        fed: list[Feed] = []
-        opened: list[Sink] = []  # what is asked for by others, and needs no queue
-        vitals = Vitals(fed, lambda: source.skipped)
-
-        def feed(sink: sinks.Sink) -> None:
-            # From a file every frame is written; a camera does not wait for a slow disk.
-            fed.append(Feed(sink, wait=sink.every_frame and not source.live, stop=stop, say=console.say))
-
-        if self.metrics:
-            served = _needing("prometheus", "--metrics", "metrics").Metrics(
-                vitals, *parse_address(self.metrics, "--metrics"), labels=(*card.labels, UNSURE), about=about
-            )
-            console.say(f"Metrics at {served.url}")
-            opened.append(served)
-        if self.serve:
-            web = _needing("web", "--serve", "web")
-            page = web.WebPage(
-                vitals, *parse_address(self.serve, "--serve"), labels=tuple(card.labels), about=about, token=self.token,
-                say=console.say,
+        if self._wanted.metrics:
+            prometheus = _needing("prometheus", "--metrics", "metrics")
+            host, port = parse_address(self._wanted.metrics, "--metrics")
+            # On loopback without one: scrapers that have worked there go on.
+            token = "" if _is_loopback(host) else self._token(host)
+            served = prometheus.Metrics(
+                self._run.stats, host, port, labels=(*self._labels, UNSURE), about=self._about, token=token, log=console.say
             )  # fmt: skip
-            console.say(f"The page is at {page.url}")
-            opened.append(page)
-        if opened:
-            opened.append(vitals)
-        if self.mqtt:
+            console.say(f"Metrics at {served.url}{self._shown(host)}")
+            self.unfed.append(served)
+        if self._wanted.serve:
+            web = _needing("web", "--serve", "web")
+            host, port = parse_address(self._wanted.serve, "--serve")
+            options = web.PageOptions(
+                labels=self._labels, about=self._about, view=self._view, settings=self._run.settings
+            )
+            page = web.WebPage(self._run.stats, host, port, options, token=self._token(host), log=console.say)
+            console.say(f"The page is at {page.url}{self._shown(host)}")
+            self._page_url = "" if _is_loopback(host) else page.url
+            self.unfed.append(page)
+
+    def _token(self, host: str) -> str:
+        return self._wanted.token or ("" if _is_loopback(host) else self._generated)
+
+    def _shown(self, host: str) -> str:
+        """The token as it is printed behind a URL: only one that was generated, as logs need not have the other."""
+        return f"?token={self._generated}" if self._generated and not _is_loopback(host) else ""
+
+    def _open_mqtt(self) -> None:
+        from edgefer import console
+
+        if self._wanted.mqtt:
+            from edgefer.devices.outputs.broker import parse_broker
+
             mqtt = _needing("mqtt", "--mqtt", "mqtt")
-            broker = mqtt.parse_broker(self.mqtt, os.environ.get("EDGEFER_MQTT_PASSWORD", ""))
-            feed(mqtt.Mqtt(broker, tuple(card.labels), rate=self.mqtt_rate, say=console.say))
-        if self.csv:
-            feed(sinks.Csv(self.csv, tuple(card.labels)))
-        if self.save:
-            feed(sinks.VideoFile(self.save, source.fps, live=source.live))
-        if self.json_lines:
-            feed(sinks.JsonLines(sys.stdout))
-        if self.window and sinks.Window.possible():
-            opened.append(sinks.Window())  # without a queue: a window belongs to the main thread
-        elif self.window:
+            broker = parse_broker(self._wanted.mqtt, os.environ.get("EDGEFER_MQTT_PASSWORD", ""), self._wanted.mqtt_ca)
+            self._feed(
+                mqtt.Mqtt(
+                    broker, self._labels, rate=self._wanted.mqtt_rate, stats=self._run.stats, page_url=self._page_url,
+                    log=console.say,
+                )
+            )  # fmt: skip
+
+    def _open_screen(self) -> None:
+        from edgefer import console
+        from edgefer.devices.outputs.lines import Changes, FaceLines, JsonLines
+        from edgefer.devices.outputs.window import Window
+
+        if self._wanted.json_lines:
+            self._feed(JsonLines(sys.stdout))
+        if self._wanted.window and Window.possible():
+            self.unfed.append(Window(self._view))  # without a queue: a window belongs to the main thread
+        elif self._wanted.window:
             console.say("There is no display that a window can open on: running without one.")
-        if not fed and not opened:
-            feed(sinks.Changes(sys.stdout))
-        return OpenOutputs(sinks=[*fed, *opened], fed=fed, on_frame=vitals.laps, saved=self.save)
+        if not self.fed and not self.unfed:
+            source = self._run.source
+            self._feed(FaceLines(sys.stdout) if source.stills else Changes(sys.stdout, named=source.streams > 1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenOutputs:
-    """The sinks, those behind a queue, and what the loop's laps go to."""
+    """The sinks, and those of them that are behind a queue."""
 
     sinks: "list[Sink]"
     fed: "list[Feed]"
-    on_frame: Callable[[dict[str, float]], None]
     saved: Path | None
 
     def conclude(self, frames: int) -> None:
         """After a run of so many frames: say what was saved. EdgeferError when a file has ended early, BrokenPipeError for stdout."""
         from edgefer import console
-        from edgefer.devices.outputs.sinks import STILLS
+        from edgefer.devices.outputs.video import STILLS
 
         if self.saved and self.saved.exists():
             last = f", the last of {frames} frames" if self.saved.suffix.lower() in STILLS and frames > 1 else ""
@@ -126,6 +339,12 @@ def parse_address(text: str, option: str) -> tuple[str, int]:
     except UnicodeError:
         raise InputError(f"{option} {text!r} names no host: write 0.0.0.0:8000, for instance.") from None
     return host, int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    from edgefer.devices.outputs.tokens import is_loopback
+
+    return is_loopback(host)
 
 
 def _needing(module: str, option: str, extra: str) -> ModuleType:

@@ -1,212 +1,361 @@
-"""The commands of the device: run."""
+"""edgefer run: read faces from cameras, videos and images."""
 
-import os
 import signal
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import (
-    BundleArgument,
-    DetectorFile,
-    DetectorOption,
-    FacesOption,
-    bundle_path,
-    detector_maker,
+from edgefer.commands import outputs as out
+from edgefer.commands.config import ConfigOption
+from edgefer.commands.inputs import DetectorFile, DetectorOption, FacesOption, RuntimeOption, SkipBad, bundle_path
+from edgefer.commands.outputs import Outputs, RunFacts
+from edgefer.errors import IncompleteError, InputError
+from edgefer.options import (
+    DetectorName,
+    DeviceName,
+    ReaderOptions,
+    Rotation,
+    RuntimeName,
+    Smoothing,
+    parse_region,
+    parse_size,
 )
-from edgefer.commands.outputs import Outputs
-from edgefer.errors import InputError
+from edgefer.text import printable
+
+if TYPE_CHECKING:
+    from edgefer.devices.outputs.stats import RunStats
+    from edgefer.devices.reader import Reader, SourceOptions
+    from edgefer.devices.sources.files import Source
+
+INPUT, FACES, RUNTIME = "Input", "Faces", "Runtime"
+MAX_LISTED = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What one run reads, how, and where its results go."""
+
+    bundle: Path
+    sources: tuple[str, ...]
+    reader: ReaderOptions
+    source_options: "SourceOptions"
+    outputs: Outputs = field(default_factory=Outputs)
+    frames: int | None = None
 
 
 def run(
-    bundle: BundleArgument = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[BUNDLE] [SOURCE]...",
+            help="A bundle's folder or shipped name, and what to read: a camera's number, video, image, folder, URL or 'builtin'. "
+            "A folder with a card.json is a bundle, anything else is a source.",
+            show_default=False,
+        ),
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--bundle",
+            metavar="BUNDLE",
+            help="The bundle; the newest under runs/, else ferplus-small, when left out.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
     camera: Annotated[
-        str | None,
-        typer.Option(metavar="N|PATH|csi", help="Camera number, /dev path, or csi for a Raspberry Pi's own."),
+        list[str] | None,
+        typer.Option(
+            metavar="N|PATH|csi",
+            help="Camera number, /dev path, or csi for a Raspberry Pi's own. May be given several times.",
+            rich_help_panel=INPUT,
+        ),
     ] = None,
     source: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             metavar="FILE|FOLDER|URL",
-            help="Video, picture, folder, stream, gst:PIPELINE, or 'builtin'; the password of a rtsp://user@host/path "
-            "may be in EDGEFER_SOURCE_PASSWORD.",
+            help="Video, image, folder, stream, gst:PIPELINE, or 'builtin'; the password of a rtsp://user@host/path may be in "
+            "EDGEFER_SOURCE_PASSWORD. May be given several times.",
+            rich_help_panel=INPUT,
         ),
+    ] = None,
+    size: Annotated[
+        str, typer.Option(metavar="WxH", help="Image size to ask a camera for, such as 640x480.", rich_help_panel=INPUT)
     ] = "",
-    size: Annotated[str, typer.Option(metavar="WxH", help="Picture size to ask a camera for, such as 640x480.")] = "",
-    fps: Annotated[float | None, typer.Option(min=1, help="Frame rate to ask a camera for.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(min=1, help="Frame rate to ask a camera for.", rich_help_panel=INPUT)
+    ] = None,
     mjpg: Annotated[
-        bool | None, typer.Option("--mjpg/--no-mjpg", help="USB cameras: compressed frames; on above 640x480.")
-    ] = None,
-    headless: Annotated[bool, typer.Option("--headless", help="No window.")] = False,
-    save: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Annotated video (.mp4, .avi) or picture (.png, .jpg).")
-    ] = None,
-    json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a frame on stdout.")] = False,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="A row a face, added to the file.")] = None,
-    serve: Annotated[
-        str,
+        bool | None,
         typer.Option(
-            metavar="[HOST:]PORT",
-            help="A web page with picture and faces; only this machine may see it, "
-            "unless HOST is given, and then only with the token.",
+            "--mjpg/--no-mjpg", help="USB cameras: compressed frames; on above 640x480.", rich_help_panel=INPUT
         ),
-    ] = "",
-    token: Annotated[
-        str, typer.Option(envvar="EDGEFER_TOKEN", show_envvar=True, help="The page's; made up when left out.")
-    ] = "",
-    mqtt: Annotated[
-        str,
-        typer.Option(
-            metavar="URL",
-            help="mqtt://[user[:password]@]host[:port]/topic-prefix, for Home Assistant "
-            "too; the password may be in EDGEFER_MQTT_PASSWORD.",
-        ),
-    ] = "",
-    mqtt_rate: Annotated[float, typer.Option(min=0.01, help="At most so many messages a second.")] = 5,
-    metrics: Annotated[str, typer.Option(metavar="[HOST:]PORT", help="Figures for Prometheus, at /metrics.")] = "",
-    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
-    faces_of: FacesOption = "",
-    detector: DetectorOption = "haar",
+    ] = None,
+    rotate: Annotated[
+        Rotation, typer.Option(help="Turn every image clockwise by so many degrees.", rich_help_panel=INPUT)
+    ] = Rotation.NONE,
+    loop: Annotated[
+        bool, typer.Option("--loop", help="Files: from the start again when they end.", rich_help_panel=INPUT)
+    ] = False,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="Files: as fast as they were taken, no faster.", rich_help_panel=INPUT)
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for a camera or stream that is not there yet.", rich_help_panel=INPUT)
+    ] = False,
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.", rich_help_panel=INPUT)] = None,
+    skip_bad: SkipBad = False,
+    config: ConfigOption = None,
+    faces_of: FacesOption = None,
+    detector: DetectorOption = DetectorName.HAAR,
     detector_file: DetectorFile = None,
+    min_face: Annotated[
+        int, typer.Option(min=0, metavar="PIXELS", help="Leave smaller faces out.", rich_help_panel=FACES)
+    ] = 0,
+    roi: Annotated[
+        str,
+        typer.Option(
+            metavar="LEFT,TOP,WxH",
+            help="Look for faces in this part of the image only, in pixels.",
+            rich_help_panel=FACES,
+        ),
+    ] = "",
     target_fps: Annotated[
         float | None,
         typer.Option(
             min=1,
-            help="Seek faces only as often as this frame rate allows, and follow them between. By default this "
-            "board's for live sources; files are searched frame by frame.",
+            help="Look for faces only as often as this frame rate allows, and follow them in between. By default this board's "
+            "for live sources; files are searched frame by frame.",
+            rich_help_panel=FACES,
         ),
     ] = None,
     smooth: Annotated[
-        str, typer.Option(metavar="off|responsive|calm", help="How steady labels are: calm is slower to change.")
-    ] = "responsive",
+        Smoothing, typer.Option(help="How steady labels are: calm is slower to change.", rich_help_panel=FACES)
+    ] = Smoothing.RESPONSIVE,
     reject: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Say `unsure` below this score, or of a face too poor to read; 0: never."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Say `unsure` below this score, or of a face too poor to read; 0: never.",
+            rich_help_panel=FACES,
+        ),
     ] = 0.45,
-    runtime: Annotated[str, typer.Option(help="auto, litert, tflite-runtime or tensorflow.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="For the network; by default this board's.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, or coral: an Edge TPU, with a bundle compiled for it.")] = "cpu",
+    headless: out.Headless = False,
+    save: out.Save = None,
+    json_lines: out.JsonLinesOption = False,
+    csv: out.CsvOption = None,
+    on: out.On = None,
+    snapshot_on: out.SnapshotOn = None,
+    on_hold: out.OnHold = 0.5,
+    on_pause: out.OnPause = 5.0,
+    blur_faces: out.BlurFaces = False,
+    serve: out.Serve = "",
+    token: out.Token = "",
+    mqtt: out.MqttOption = "",
+    mqtt_rate: out.MqttRate = 5,
+    mqtt_ca: out.MqttCa = None,
+    metrics: out.MetricsOption = "",
+    runtime: RuntimeOption = RuntimeName.AUTO,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="For the network; by default this board's.", rich_help_panel=RUNTIME)
+    ] = None,
+    device: Annotated[
+        DeviceName, typer.Option(help="coral: an Edge TPU, with a bundle compiled for it.", rich_help_panel=RUNTIME)
+    ] = DeviceName.CPU,
     allow_cpu_fallback: Annotated[
         bool,
         typer.Option(
-            "--allow-cpu-fallback", help="Coral: go on with the int8 network on the CPU when it fails or hangs."
+            "--allow-cpu-fallback",
+            help="Coral: go on with the int8 network on the CPU when it fails or hangs.",
+            rich_help_panel=RUNTIME,
         ),
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for a camera or stream that is not there yet.")] = False,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="First see that the network gives its stored answers here.")
+        bool,
+        typer.Option(
+            "--check/--no-check",
+            help="First see that the network gives its stored answers here.",
+            rich_help_panel=RUNTIME,
+        ),
     ] = True,
 ) -> None:
-    """Read faces from a camera, video or pictures. No frame is stored or sent unless asked."""
+    """Read faces from cameras, videos and images. No frame is stored or sent unless asked.
+
+    `edgefer run photo.jpg`, `edgefer run BUNDLE --camera 0`, `edgefer run BUNDLE film.mp4 --csv out.csv`.
+    """
+    from edgefer.devices.reader import SourceOptions
+    from edgefer.devices.sources.captures import CaptureOptions
+    from edgefer.devices.sources.playback import Playback
+
+    named_bundle, sources = sort_inputs(inputs or [], bundle)
+    sources += [*(camera or []), *(source or [])]
+    if not sources:
+        raise InputError(
+            "Name what to read: `edgefer run photo.jpg`, --camera 0, or --source with a video, image, folder, URL or builtin."
+        )
+    if mjpg is not None and any(name.startswith("csi") for name in sources):
+        raise InputError("--mjpg is for USB cameras: a CSI camera's frames are never compressed. Leave it out.")
+    if save and len(sources) > 1:
+        raise InputError(f"--save takes one source, and {len(sources)} are named: run it once for each.")
+    _run(
+        RunOptions(
+            bundle=bundle_path(named_bundle),
+            sources=tuple(sources),
+            reader=ReaderOptions(
+                check=check, smooth=smooth, reject=reject, detector=detector, detector_file=detector_file, faces=faces_of,
+                min_face=min_face, roi=parse_region(roi) if roi else None, runtime=runtime, threads=threads, device=device,
+                target_fps=target_fps, allow_cpu_fallback=allow_cpu_fallback,
+            ),
+            source_options=SourceOptions(
+                capture=CaptureOptions(size=parse_size(size) if size else None, fps=fps, mjpg=mjpg),
+                playback=Playback(loop=loop, realtime=realtime, rotate=rotate), skip_bad=skip_bad, wait=wait,
+            ),
+            outputs=Outputs(
+                window=not headless, save=save, json_lines=json_lines, csv=csv, serve=serve, token=token, mqtt=mqtt,
+                mqtt_rate=mqtt_rate, mqtt_ca=mqtt_ca, metrics=metrics, on=tuple(on or ()), snapshot_on=tuple(snapshot_on or ()),
+                on_hold=on_hold, on_pause=on_pause, blur_faces=blur_faces,
+            ),
+            frames=frames,
+        )
+    )  # fmt: skip
+
+
+def sort_inputs(inputs: list[str], bundle: Path | None) -> tuple[Path | None, list[str]]:
+    """Which of the arguments is the bundle, and which are sources.
+
+    A folder with a card.json, or with an unfinished training, is a bundle, and so is the name of a shipped one where
+    nothing of that name lies here; anything else is a source.
+    """
+    from edgefer.bundle import CARD, shipped_bundles
+    from edgefer.devices.sources.cameras import BUILT_IN, GSTREAMER, is_camera
+    from edgefer.devices.sources.urls import shown_address
+
+    shipped = shipped_bundles()
+    bundles, sources = ([] if bundle is None else [bundle]), []
+    for name in inputs:
+        path = Path(name)
+        made_here = (path / CARD).exists() or (path / "training").is_dir()
+        if made_here or (name in shipped and not path.exists()):
+            bundles.append(path)
+        elif path.exists() or is_camera(name) or "://" in name or name.startswith(GSTREAMER) or name == BUILT_IN:
+            sources.append(name)
+        else:
+            raise InputError(
+                f"There is no bundle, file or folder {shown_address(name)}: name a bundle or one of {', '.join(shipped)}; and a "
+                "video, image, folder, address such as rtsp://host/path, camera's number or builtin."
+            )
+    if len(bundles) > 1:
+        raise InputError(f"{' and '.join(printable(str(one)) for one in bundles)} are bundles: name one of them.")
+    return (bundles[0] if bundles else None), sources
+
+
+def _run(options: RunOptions) -> None:
+    """Open everything that was asked for, read until the end, and say what was seen."""
+    from dataclasses import replace
+
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.devices import loop
-    from edgefer.devices.board.boards import this_board
     from edgefer.devices.board.notify import Notifier
-    from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
-    from edgefer.devices.faces.tracking import Tracker
-    from edgefer.devices.guarded import GuardedClassifier, GuardedDetector
-    from edgefer.devices.sources.cameras import open_camera, open_source, parse_size
-    from edgefer.devices.sources.captures import CaptureOptions, without_secrets
-    from edgefer.interpreter import Classifier
-    from edgefer.parity import check_at_load
-
-    if (camera is None) == (not source):
-        raise InputError("Name one input: --camera 0, or --source with a video, picture, folder, URL or builtin.")
-    if camera is None and (size or fps or mjpg is not None):
-        raise InputError("--size, --fps and --mjpg are for --camera: a file or stream has its own.")
-    if mjpg is not None and str(camera).startswith("csi"):
-        raise InputError("--mjpg is for USB cameras: a CSI camera's frames are never compressed. Leave it out.")
-    if smooth not in PRESETS:
-        raise InputError(f"There is no --smooth {smooth!r}: choose {', '.join(PRESETS)}.")
-    wanted = Outputs(
-        window=not headless, save=save, json_lines=json_lines, csv=csv, serve=serve, token=token, mqtt=mqtt,
-        mqtt_rate=mqtt_rate, metrics=metrics,
-    )  # fmt: skip
-    options = CaptureOptions(size=parse_size(size) if size else None, fps=fps, mjpg=mjpg)
-    opened = Bundle.open(bundle_path(bundle))
-    board = this_board()
-
-    def load(device: str, check: bool) -> Classifier:
-        loaded = Classifier.load(opened, runtime=runtime, threads=threads or board.threads, device=device)
-        if check:
-            check_at_load(opened, loaded.network, loaded.variant)
-        return loaded
+    from edgefer.devices.outputs.stats import RunStats
+    from edgefer.devices.reader import Reader
 
     stop, notifier = threading.Event(), Notifier()
-    guard: dict[str, Any] = {"say": console.say, "stop": stop}
-    if device == "coral":
-        spare = load("cpu", check=True) if allow_cpu_fallback else None
-        classifier: Classifier = GuardedClassifier(
-            load(device, check),
-            (lambda: spare) if spare else None,
-            on_fault=spare is not None,
-            name="The Edge TPU",
-            then="going on with the int8 network on the CPU",
-            advice="replug it, or run with --allow-cpu-fallback",
-            **guard,
-        )
-    else:
-        classifier = GuardedClassifier(load(device, check), lambda: load(device, check), **guard)
-    make_detector = detector_maker(
-        detector, detector_file, width=board.detector_width, card=opened.card, faces=faces_of
-    )
-    faces = GuardedDetector(make_detector, **guard)
+    reader = Reader.open(Bundle.open(options.bundle), options.reader, log=console.say, stop=stop)
+    _end_on_signals(stop, notifier)
+    source_options = replace(options.source_options, trying=notifier.trying)
+    damage: IncompleteError | None = None
+    with reader.open_sources(options.sources, source_options) as source:
+        stats = RunStats(skipped=lambda: source.skipped, on_frame=notifier.frame)
+        session = reader.session(live=source.live)
+        settings, controls = _controls(reader, session, stats, stop, notifier)
+        facts = RunFacts(
+            source=source, card=reader.card, runtime=reader.classifier.network.runtime, stats=stats, stop=stop, settings=settings
+        )  # fmt: skip
+        outputs = options.outputs.open(facts)
+        console.say(f"{reader.card.name} on {facts.runtime}, {options.reader.device}; Ctrl-C ends.")
+        if options.outputs.serve:
+            outputs.sinks.append(controls)
+        notifier.send(READY="1")
+        try:
+            loop.run(
+                _with_progress(source, options), session, outputs.sinks, frames=options.frames, stop=stop, stats=stats
+            )
+        except IncompleteError as error:
+            damage = error
+    _say_what_was_seen(stats, source)
+    outputs.conclude(stats.frames)
+    if damage:
+        raise damage
+
+
+def _end_on_signals(stop: threading.Event, notifier) -> None:
+    """End after the frame at hand on Ctrl-C, SIGTERM, and a closed terminal: what is saved is finished all the same."""
 
     def end(number: int, at: object) -> None:
         if stop.is_set():  # the second time: no more waiting
             raise KeyboardInterrupt
-        stop.set()  # the frame at hand is finished
+        stop.set()
         notifier.send(STOPPING="1")
 
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        signal.signal(
-            signal.SIGHUP, end
-        )  # the terminal is closed, or ssh is gone: what is saved is finished all the same
-    live: dict[str, Any] = {"stop": stop, "say": console.say, "wait": wait, "trying": notifier.trying}
-    if camera is not None:
-        frames_from = open_camera(camera, options, **live)
-    else:
-        frames_from = open_source(source, password=os.environ.get("EDGEFER_SOURCE_PASSWORD", ""), **live)
-    if wait and not frames_from.live:
-        raise InputError(f"--wait is for cameras and streams: {without_secrets(source)} is read as it is.")
-    with frames_from as frames_in:
-        outputs = wanted.open(frames_in, opened.card, classifier.network.runtime, stop)
-        console.say(f"{opened.card.name} on {classifier.network.runtime}, {device}; Ctrl-C ends.")
-        tracker = Tracker(faces, target_fps=target_fps or (board.target_fps if frames_in.live else None))
-        smoother = LabelSmoother(PRESETS[smooth], reject=reject)
+        signal.signal(signal.SIGHUP, end)
 
-        def on_frame(laps: loop.Laps) -> None:
-            notifier.frame(laps)
-            outputs.on_frame(laps)
 
-        notifier.send(READY="1")
-        summary = loop.run(
-            frames_in,
-            tracker,
-            classifier,
-            outputs.sinks,
-            smoother=smoother,
-            frames=frames,
-            stop=stop,
-            on_frame=on_frame,
-        )
-    stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in summary.stage_ms().items())
+def _controls(reader: "Reader", session, stats: "RunStats", stop: threading.Event, notifier):
+    """What the page may change while the run goes on, and the sink that puts it into force."""
+    from edgefer import console
+    from edgefer.devices.outputs.settings import Controls, LiveSettings, RunSettings
+
+    detectors, options = reader.detectors(), reader.options
+    now = RunSettings(smooth=options.smooth, reject=options.reject, detector=options.detector)
+    settings = LiveSettings(now, smooths=tuple(Smoothing), detectors=tuple(detectors))
+    stats.paused = lambda: settings.read().paused
+    controls = Controls(settings, session, detectors, stop=stop, waiting=notifier.trying, log=console.say)
+    return settings, controls
+
+
+def _with_progress(source: "Source", options: RunOptions):
+    """The frames, with a progress bar where their number is known and nothing else is written to the terminal."""
+    import sys
+
+    from edgefer import console
+
+    wanted = options.outputs
+    lines = wanted.json_lines or not (wanted.save or wanted.csv or wanted.serve or wanted.mqtt)
+    if source.live or not source.total or source.total < 2 or (lines and sys.stdout.isatty()):
+        return source
+    total = min(source.total, options.frames or source.total)
+    return console.track(source, total, source.name)
+
+
+def _say_what_was_seen(stats: "RunStats", source: "Source") -> None:
+    from edgefer import console
+
+    if source.left_out:
+        console.say(f"Left out {len(source.left_out)} files:")
+        for line in source.left_out[:MAX_LISTED]:
+            console.say(f"  {line}")
+        if len(source.left_out) > MAX_LISTED:
+            console.say(f"  and {len(source.left_out) - MAX_LISTED} more")
+    if not stats.frames:
+        console.say(f"Nothing was read: {source.name} gave no image.")
+        return
+    stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in stats.stage_ms().items())
     console.say(
-        f"{summary.frames} frames in {summary.seconds:.1f} s: {summary.fps:.1f} frames/s. Milliseconds a frame: {stages}"
+        f"{stats.frames} frames in {stats.seconds:.1f} s: {stats.fps:.1f} frames/s. Milliseconds a frame: {stages}"
     )
-    if summary.faces == 0:
+    if not stats.faces:
         console.say(
-            "No face was found: faces must look at the camera and fill an eighth of the picture's height or more. "
+            "No face was found: faces must look at the camera and fill an eighth of the image's height or more. "
             "--faces frame reads the middle of the frame as it is."
         )
-    else:
-        seen = ", ".join(
-            f"{label} {count}" for label, count in sorted(summary.labels.items(), key=lambda item: -item[1])
-        )
-        console.say(f"{summary.faces} faces in {summary.frames_with_faces} frames: {seen}")
-    outputs.conclude(summary.frames)
+        return
+    seen = ", ".join(f"{label} {count}" for label, count in sorted(stats.labels.items(), key=lambda item: -item[1]))
+    console.say(f"{stats.faces} faces in {stats.frames_with_faces} frames: {seen}")

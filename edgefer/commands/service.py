@@ -1,5 +1,6 @@
 """The commands of a board that is left running: service install, uninstall, status."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ import typer
 from edgefer.errors import EdgeferError, InputError
 
 NO_SYSTEMD = "systemd does not run this computer: `edgefer service install --print` shows the unit."
-app = typer.Typer(no_args_is_help=True, help="Leave `edgefer run` running under systemd.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="Leave `edgefer run` running under systemd.")
 
 
 @app.command()
@@ -18,7 +19,7 @@ def install(
         list[str], typer.Argument(metavar="-- RUN-ARGUMENTS", help="Those of `edgefer run`, such as -- --camera 0.")
     ],
     user: Annotated[
-        str, typer.Option(metavar="NAME", help="Run as this user; by default as one that systemd makes up.")
+        str, typer.Option(metavar="NAME", help="Run as this user; by default as one that systemd generates.")
     ] = "",
     print_only: Annotated[bool, typer.Option("--print", help="Show the unit and change nothing.")] = False,
 ) -> None:
@@ -41,17 +42,30 @@ def install(
     program = _program()
     names = {group.gr_name for group in grp.getgrall()}
     groups = [name for name in ("video", "render", "plugdev") if name in names]
-    text = service.unit(program, ["run", *words], memory_mb=this_board().service_memory_mb, user=user, groups=groups)
+    text = service.unit(
+        program,
+        ["run", *words],
+        memory_mb=this_board().service_memory_mb,
+        user=user,
+        groups=groups,
+        low_port=_serves_low_port(words),
+    )
     if print_only:
         console.show(text.rstrip())
         return
+    interpreter = service.interpreter_of(Path(program[0]))
+    if interpreter and not interpreter.exists():
+        raise InputError(
+            f"{program[0]} is for {interpreter}, which is not there: install edgefer again, in a new venv."
+        )
     needed = [Path(sys.executable), Path(program[0]), *(Path(word) for word in words if word.startswith("/"))]
+    needed += [Path(sys.base_prefix), *([interpreter] if interpreter else [])]
     shut = next(
         (folder for file in needed if not user and file.exists() and (folder := service.shut_folder(file))), None
     )
     if shut:
         raise InputError(
-            f"A service's own user cannot enter {shut}: name yours with --user, or install edgefer and keep the bundle "
+            f"A service's own user cannot enter {shut}: name yours with --user, or install edgefer, its Python and the bundle "
             "under /opt."
         )
     _check_root("install")
@@ -82,22 +96,22 @@ def uninstall() -> None:
 
 @app.command()
 def status() -> None:
-    """Say how the service is. Exit code 1 when it does not run."""
+    """Show how the service is. Exit code 1 when it does not run."""
     from edgefer import console
     from edgefer.devices.board import service
 
     wanted = ("ActiveState", "SubState", "StatusText", "NRestarts", "MemoryCurrent", "ActiveEnterTimestamp")
     lines = _systemctl("show", service.NAME, *(f"--property={name}" for name in wanted)).splitlines()
-    told = dict(line.split("=", 1) for line in lines if "=" in line)
-    memory = told.get("MemoryCurrent", "")
+    state = dict(line.split("=", 1) for line in lines if "=" in line)
+    memory = state.get("MemoryCurrent", "")
     console.show(
-        f"{service.NAME} is {told.get('ActiveState')} ({told.get('SubState')}), {told.get('StatusText') or 'says nothing'}"
+        f"{service.NAME} is {state.get('ActiveState')} ({state.get('SubState')}), {state.get('StatusText') or 'no status'}"
     )
     console.show(
-        f"since {told.get('ActiveEnterTimestamp') or 'never'}, restarted {told.get('NRestarts', '0')} times"
+        f"since {state.get('ActiveEnterTimestamp') or 'never'}, restarted {state.get('NRestarts', '0')} times"
         + (f", {int(memory) / 1e6:.0f} MB" if memory.isdigit() else "")
     )
-    if told.get("ActiveState") != "active":
+    if state.get("ActiveState") != "active":
         console.show(f"Why: journalctl -u {service.NAME} -n 30")
         raise typer.Exit(1)
 
@@ -106,8 +120,9 @@ def _run_arguments(arguments: list[str]) -> list[str]:
     """The arguments of `edgefer run`, seen to be right. What they read is named from the root, as the service runs in a
     folder of its own; what they write lies there."""
     from edgefer.bundle import newest_bundle
-    from edgefer.commands.run import run
+    from edgefer.commands.run import run, sort_inputs
     from edgefer.devices.board import service
+    from edgefer.devices.sources.cameras import GSTREAMER, is_camera
 
     one = typer.Typer(add_completion=False)
     one.command()(run)
@@ -122,32 +137,58 @@ def _run_arguments(arguments: list[str]) -> list[str]:
             source = context.get_parameter_source(name)
             if source is None or source.name != "COMMANDLINE":
                 continue
-            if name in ("bundle", "source", "detector_file") and Path(value).exists():
-                value = Path(value).absolute()
-            if name == "bundle":
-                words.insert(0, str(value))
+            values = list(value) if isinstance(value, list | tuple) else [value]
+            if name in ("inputs", "bundle", "source", "detector_file", "config"):
+                values = [Path(one).absolute() if Path(one).exists() else one for one in values]
+            if name == "inputs":
+                words = [*map(str, values), *words]
             elif isinstance(value, bool):
                 words.append((param.opts if value else param.secondary_opts)[0])
             else:
-                words += [param.opts[0], str(value)]
-    if (params["camera"] is None) == (not params["source"]):
+                words += [word for one in values for word in (param.opts[0], str(one))]
+    bundle, sources = sort_inputs(params["inputs"] or [], params["bundle"])
+    sources += [*(params["camera"] or []), *(params["source"] or [])]
+    if not sources:
         raise InputError("Name one input after --: --camera 0, or --source with a stream, such as `-- --camera 0`.")
     if params["save"]:
         raise InputError("A service that is started again would find its --save file there and stop: use --csv.")
+    for option in params["snapshot_on"] or ():
+        if len(Path(option.partition("=")[2]).parts) > 1:
+            raise InputError(
+                f"A service may write nowhere but in /var/lib/{service.NAME}: give --snapshot-on a folder there."
+            )
     if params["csv"] and len(params["csv"].parts) > 1:
         raise InputError(
             f"A service may write nowhere but in /var/lib/{service.NAME}, where its --csv lies: give it a name alone, "
             f"such as {params['csv'].name}."
         )
-    if "--token" in words or any(re.search(r"//\S*:\S*@", params[name]) for name in ("mqtt", "source")):
+    if "--token" in words or any(_holds_secret(address) for address in (params["mqtt"], *sources)):
         raise InputError(
             "All users can read a service's command line: put EDGEFER_TOKEN=..., EDGEFER_MQTT_PASSWORD=... and "
             f"EDGEFER_SOURCE_PASSWORD=... into {service.SECRETS}, for root alone (chmod 600), and leave them out here."
         )
-    if params["bundle"] is None and (newest := newest_bundle()):
+    if bundle is None and (newest := newest_bundle()):
         words = [str(newest.absolute()), *words]
-    live = params["camera"] is not None or "://" in params["source"] or params["source"].startswith("gst:")
+    live = all(is_camera(source) or "://" in source or source.startswith(GSTREAMER) for source in sources)
     return words + ["--headless"] * (not params["headless"]) + ["--wait"] * (live and not params["wait"])
+
+
+def _holds_secret(address: str) -> bool:
+    from edgefer.devices.sources.urls import HIDDEN, shown_address
+
+    return re.search(r"//\S*:\S*@", address) is not None or HIDDEN in shown_address(address)
+
+
+def _serves_low_port(words: list[str]) -> bool:
+    """Whether the page or the metrics are at a port that only root, or a capability, may serve at."""
+    from edgefer.commands.outputs import parse_address
+
+    ports = [
+        parse_address(value, option)[1]
+        for option, value in itertools.pairwise(words)
+        if option in ("--serve", "--metrics")
+    ]
+    return any(0 < port < 1024 for port in ports)
 
 
 def _program() -> list[str]:

@@ -1,19 +1,24 @@
 """The command that trains a network."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import GroupBy, SkipBad, bundle_path, list_skipped
+from edgefer.commands.inputs import GroupBy, Names, SkipBad
 from edgefer.errors import EdgeferError, InputError
+
+if TYPE_CHECKING:
+    from edgefer.train.distribute import Place
+    from edgefer.train.order import Order
+    from edgefer.train.pipeline import Detect, Result
 
 DEFAULT_RECIPE, DEFAULT_FRACTION = "fer-small", 0.2
 
 
 def train(
     data: Annotated[
-        str, typer.Option(metavar="PATH", help="CSV (.csv, .gz, .zip), picture folder, or 'builtin'.")
+        str, typer.Option(metavar="PATH", help="CSV (.csv, .gz, .zip, .tar.gz), folder of images, or 'builtin'.")
     ] = "",
     labels: Annotated[
         str,
@@ -44,11 +49,12 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of runs/<recipe>-<n>/.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the newest unfinished run, or the one at --out.")
+        bool, typer.Option("--resume", help="Continue the unfinished run under runs/, or the one at --out.")
     ] = False,
     valid_fraction: Annotated[
         float, typer.Option(help="Share held back where the data has no validation split.")
     ] = DEFAULT_FRACTION,
+    names: Names = "",
     group_by: GroupBy = "",
     folds: Annotated[
         int,
@@ -63,88 +69,105 @@ def train(
     skip_bad: SkipBad = False,
 ) -> None:
     """Train a network by a recipe, and end with a bundle."""
-    from edgefer import console
-    from edgefer.bundle import CARD, Bundle, new_directory
-    from edgefer.devices.faces.detectors import HaarDetector
-    from edgefer.devices.faces.yunet import YuNetDetector
+    from edgefer.console import PROGRESS
     from edgefer.train import distribute
-    from edgefer.train.data.dataset import cache_folder
-    from edgefer.train.data.ferplus import NAME as FERPLUS
-    from edgefer.train.pipeline import Order
+    from edgefer.train.data.cache import cache_folder
+    from edgefer.train.order import Order, Supervision, lasting
     from edgefer.train.pipeline import train as run_training
     from edgefer.train.recipes import load_recipe
+    from edgefer.train.run import RunFolder
 
     place = distribute.place()
-    if place.workers > 1 and not out:
-        raise InputError("Several workers train one network: name its folder for all of them with --out DIR.")
-    if place.workers > 1 and folds:
-        raise InputError("--folds trains on one machine: cross-validation is for few pictures. Leave TF_CONFIG out.")
+    _check_workers(place, out, folds)
     if resume:
-        named = (data, labels, teacher, soft_labels, votes, init_from, epochs, batch_size, group_by, folds, set_)
+        named = (data, labels, teacher, soft_labels, votes, init_from, epochs, batch_size, names, group_by, folds, set_)
         if any((*named, skip_bad, recipe != DEFAULT_RECIPE, valid_fraction != DEFAULT_FRACTION, seed is not None)):
             raise InputError("A resumed run keeps its data and recipe: give --resume alone, or with --out DIR.")
-        run = out or _newest_unfinished()
-        if (run / CARD).exists():
-            raise InputError(f"{run} is a finished bundle: there is nothing to resume.")
-        order = Order.load(run)
+        run, order = _resumed(out)
     else:
         if not data:
-            raise InputError("Name the data: --data fer2013.csv, a folder of pictures, or --data builtin.")
-        if folds < 0 or folds == 1:
-            raise InputError(f"--folds {folds}: name 2 or more, such as 5; 0 holds one validation split back.")
-        if votes and (labels or folds):
-            raise InputError("--votes teaches the CSV's own labels, in one training: leave --labels and --folds out.")
-        teachers = [_bundle(name.strip()) for name in teacher.split(",") if name.strip()]
-        # Beside votes, a teacher that learnt from votes helps to translate them instead of answering itself.
-        witnesses = tuple(path for path in teachers if votes and Bundle.open(path).card.provenance.labels)
+            raise InputError("Name the data: --data fer2013.csv, a folder of images, or --data builtin.")
         fields = {"fit.epochs": epochs or None, "fit.batch_size": batch_size or None, "fit.seed": seed}
         overrides = [f"{field}={value}" for field, value in fields.items() if value is not None]
         order = Order(
             recipe=load_recipe(recipe, (*overrides, *(set_ or ()))),
-            data=_whole(data),
-            labels=labels if labels == FERPLUS else _whole(labels),
-            teachers=tuple(path for path in teachers if path not in witnesses),
-            soft_labels=_whole(soft_labels),
-            votes=votes if votes == FERPLUS else _whole(votes),
-            witnesses=witnesses,
-            init_from=_bundle(init_from, needs="keras") if init_from else "",
+            data=lasting(data),
+            supervision=Supervision.named(
+                labels=labels, teachers=teacher, soft_labels=soft_labels, votes=votes, init_from=init_from
+            ),
+            names=names,
             skip_bad=skip_bad,
             valid_fraction=valid_fraction,
             group_by=group_by,
             folds=folds,
         )
-        run = out or new_directory(Path("runs"), order.recipe.name)
-        if run.exists() and place.chief:
-            done = "a finished bundle" if (run / CARD).exists() else "something (--resume continues a training)"
-            raise InputError(f"{run} already holds {done}: choose another --out.")
-    detectors = {}
+        run = _new_run(out, order, place)
+    detectors = _detectors(order, yunet)
+    if place.workers > 1:
+        PROGRESS.log(f"Worker {place.index} of {place.workers}, counted from 0; waiting for the others")
+    PROGRESS.log(f"Training {order.recipe.name} on {order.data} into {run}")
+    try:
+        result = run_training(order, run, progress=PROGRESS, detectors=detectors, cache=cache_folder(), place=place)
+    except KeyboardInterrupt:
+        if not RunFolder(run).resumable:
+            raise EdgeferError("Stopped before training began: nothing is left of it.") from None
+        raise EdgeferError(
+            f"Stopped; every finished epoch is kept. Continue with: edgefer train --resume --out {run}"
+        ) from None
+    _show(result, run, place)
+
+
+def _check_workers(place: "Place", out: Path | None, folds: int) -> None:
+    if place.workers > 1 and not out:
+        raise InputError("Several workers train one network: name its folder for all of them with --out DIR.")
+    if place.workers > 1 and folds:
+        raise InputError("--folds trains on one machine: cross-validation is for few pictures. Leave TF_CONFIG out.")
+
+
+def _resumed(out: Path | None) -> "tuple[Path, Order]":
+    """The run to go on with, and its order."""
+    from edgefer.train.order import Order
+    from edgefer.train.run import RunFolder, unfinished_run
+
+    run = RunFolder(out) if out else unfinished_run()
+    if run.finished:
+        raise InputError(f"{run.path} is a finished bundle: there is nothing to resume.")
+    return run.path, Order.load(run)
+
+
+def _new_run(out: Path | None, order: "Order", place: "Place") -> Path:
+    from edgefer.bundle import new_directory
+    from edgefer.train.run import RunFolder
+
+    run = out or new_directory(Path("runs"), order.recipe.name)
+    if run.exists() and place.chief:
+        done = "a finished bundle" if RunFolder(run).finished else "something (--resume continues a training)"
+        raise InputError(f"{run} already holds {done}: choose another --out.")
+    return run
+
+
+def _detectors(order: "Order", yunet: Path | None) -> "dict[str, Detect]":
+    """What the crop is measured for."""
+    from edgefer.devices.faces.detectors import HaarDetector
+    from edgefer.devices.faces.yunet import YuNetDetector
+
+    detectors: dict[str, Detect] = {}
     if order.recipe.faces != "frame":
         cascade = HaarDetector(faces=order.recipe.faces)
         detectors[cascade.name] = cascade.detect
     if yunet:
         detectors[YuNetDetector.name] = YuNetDetector(yunet).detect
-    if place.workers > 1:
-        console.say(f"Worker {place.index} of {place.workers}, counted from 0; waiting for the others")
-    console.say(f"Training {order.recipe.name} on {order.data} into {run}")
-    try:
-        result = run_training(
-            order,
-            run,
-            watcher=console.TrainingProgress(),
-            track=console.track,
-            detectors=detectors,
-            cache=cache_folder(),
-            say=console.say,
-            place=place,
-        )
-    except KeyboardInterrupt:
-        raise EdgeferError(
-            f"Stopped; every finished epoch is kept. Continue with: edgefer train --resume --out {run}"
-        ) from None
+    return detectors
+
+
+def _show(result: "Result | None", run: Path, place: "Place") -> None:
+    from edgefer import console
+    from edgefer.train.data.trained import log_skipped
+
     if result is None:
         console.show(f"Worker {place.index} is done; the chief writes the bundle {run}.")
         return
-    list_skipped(result.skipped)
+    log_skipped(result.skipped, console.PROGRESS)
     for name, rows in result.classes.items():
         console.show_table(
             f"{name} split",
@@ -163,28 +186,3 @@ def train(
             f"{high:.1%}; with mirror images {crossed.both_views.accuracy:.1%}"
         )
     console.show(f"Bundle: {run} (plots in {run / 'report'}). Next: edgefer convert {run} --int8")
-
-
-def _whole(path: str) -> str:
-    """An absolute path, so that a later --resume or convert from another folder finds it; a name stays a name."""
-    return str(Path(path).absolute()) if path and Path(path).exists() else path
-
-
-def _bundle(name: str, needs: str = "") -> str:
-    """A bundle's absolute path, by path or shipped name, once it is known to open and to hold what it needs."""
-    from edgefer.bundle import Bundle
-
-    bundle = Bundle.open(bundle_path(Path(name)))
-    if needs:
-        bundle.file(needs)
-    return str(bundle.path.absolute())
-
-
-def _newest_unfinished() -> Path:
-    from edgefer.bundle import CARD
-
-    orders = sorted(Path("runs").glob("*/training/order.json"), key=lambda file: file.stat().st_mtime)
-    runs = [file.parent.parent for file in orders if not (file.parent.parent / CARD).exists()]
-    if not runs:
-        raise InputError("There is no unfinished training under runs/: name one with --out DIR.")
-    return runs[-1]

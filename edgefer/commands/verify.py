@@ -1,113 +1,200 @@
 """edgefer verify: is this still the same network?"""
 
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, report_folder, training_data, usual_split
-from edgefer.errors import InputError
+from edgefer.commands.inputs import (
+    AsJson,
+    BundleArgument,
+    SkipBad,
+    bundle_path,
+    report_folder,
+    training_data,
+    usual_split,
+)
+from edgefer.errors import BundleError, InputError
+from edgefer.files import MAX_JSON, read_regular
 
 if TYPE_CHECKING:
     from edgefer.bundle import Bundle
+    from edgefer.convert.certificate import Certificate
+
+
+class Runtime(StrEnum):
+    """A TFLite runtime, as in edgefer.runtimes."""
+
+    LITERT = "litert"
+    TFLITE_RUNTIME = "tflite-runtime"
+    TENSORFLOW = "tensorflow"
 
 
 Runtimes = Annotated[
-    list[str] | None, typer.Option("--runtime", help="litert, tflite-runtime or tensorflow; may be given again.")
+    list[Runtime] | None, typer.Option("--runtime", help="The runtime to ask; may be given again.", show_default=False)
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        metavar="PATH", help="Labelled images, those it was trained on or like them: does it decide the same?"
+    ),
+]
+SplitOption = Annotated[
+    str, typer.Option(help="Which split of the data; valid, or train where none was held back.", show_default=False)
+]
+MaxDrop = Annotated[
+    float, typer.Option(min=0, max=100, metavar="POINTS", help="The most accuracy that conversion may cost.")
+]
+MinAgreement = Annotated[
+    float, typer.Option(min=0, max=1, metavar="SHARE", help="The smallest share of equal decisions.")
+]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR|FILE", help="The certificate, parity.html and .json, with reference kernels too; minutes."
+    ),
+]
+CertificateFile = Annotated[
+    Path | None,
+    typer.Option("--certificate", metavar="FILE", help="Also: is this the bundle of that certificate (.json)?"),
 ]
 
 
 def verify(
     bundle: BundleArgument = None,
+    data: Data = "",
+    split: SplitOption = "",
     runtime: Runtimes = None,
-    certificate: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also: is this the bundle of that parity certificate (.json)?")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    max_drop: MaxDrop = 1.0,
+    min_agreement: MinAgreement = 0.97,
+    report: Report = None,
+    certificate: CertificateFile = None,
+    skip_bad: SkipBad = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Prove that this machine runs what the host shipped.
+    """Prove that a bundle still is the same network.
 
-    In seconds, with the bundle alone: neither data nor TensorFlow. On the runtime that `edgefer run` would take, or on
-    those named. Exit code 1 when it does not.
+    With the bundle alone, in seconds, without data or TensorFlow: are its pixels, weights and answers on this machine those
+    that it was shipped with? With --data also, on every installed runtime: does it decide as the network it came from?
+    Exit code 1 when it does not, 2 when it cannot be asked.
     """
     from edgefer import console
     from edgefer.bundle import Bundle
-    from edgefer.checks import report
+    from edgefer.checks import report as report_checks
+    from edgefer.convert.c.prove import check_in_c
     from edgefer.parity import check_bundle
 
     opened = Bundle.open(bundle_path(bundle))
     if certificate:
         _check_certificate(opened, certificate)
-    checks = check_bundle(opened, runtime or ["auto"])
+    if data or split or report:
+        _verify_on_data(
+            opened,
+            _Request(
+                data=data,
+                split=split,
+                runtimes=[*(runtime or ())],
+                max_drop=max_drop,
+                min_agreement=min_agreement,
+                report=report,
+                skip_bad=skip_bad,
+                as_json=as_json,
+            ),
+        )
+        return
+    checks = check_bundle(opened, runtime or ["auto"]) + check_in_c(opened)
     if not as_json:
         console.show(f"Bundle {opened.hash}" + (f", as in {certificate}" if certificate else ""))
-    report(str(opened.path), checks, as_json=as_json, bundle=opened.hash)
+    report_checks(str(opened.path), checks, as_json=as_json, bundle=opened.hash)
 
 
 def parity(
     bundle: BundleArgument = None,
-    data: Annotated[
-        str, typer.Option(metavar="PATH", help="Labelled pictures: those it was trained on, or like them.")
-    ] = "",
-    split: Annotated[str, typer.Option(help="Which split of the data; valid, or train where none was held back.")] = "",
+    data: Data = "",
+    split: SplitOption = "",
     runtime: Runtimes = None,
-    max_drop: Annotated[
-        float, typer.Option(min=0, max=100, metavar="POINTS", help="Most points of accuracy conversion may cost.")
-    ] = 1.0,
-    min_agreement: Annotated[
-        float, typer.Option(min=0, max=1, metavar="SHARE", help="Least share of equal decisions.")
-    ] = 0.97,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR|FILE", help="The certificate, parity.html and .json, with reference kernels too; minutes."
-        ),
-    ] = None,
+    max_drop: MaxDrop = 1.0,
+    min_agreement: MinAgreement = 0.97,
+    report: Report = None,
     skip_bad: SkipBad = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Prove that the converted network is the same model.
-
-    All three questions, on every installed runtime or those named. Exit code 1 when it is not.
-    """
-    import json
-
-    from edgefer import checks as grammar
-    from edgefer import console
-    from edgefer.bundle import Bundle, write_file
-    from edgefer.convert.certificate import COST_COLUMNS, WORTH_COLUMNS, Certificate, cost_row, worth_row
-    from edgefer.convert.comparison import Budget, judge
-    from edgefer.convert.prove import prove
-    from edgefer.parity import check_bundle
-    from edgefer.runtimes import installed_runtimes
+    """The older name of `edgefer verify --data`; without --data, on the data that the bundle's training remembers."""
+    from edgefer.bundle import Bundle
 
     opened = Bundle.open(bundle_path(bundle))
-    dataset = training_data(opened, data, skip_bad)
-    split = split or usual_split(opened.card, dataset)
-    runtimes = runtime or installed_runtimes()
-    checks = check_bundle(opened, runtimes)
-    proof = prove(opened, dataset, split, runtimes=runtimes, reference_kernels=report is not None, track=console.track)
-    budget = Budget(max_drop=max_drop, min_agreement=min_agreement)
-    checks += [judge(comparison, budget) for comparison in proof.cost]
-    certificate = Certificate(
-        bundle=opened,
-        checks=tuple(checks),
-        proof=proof,
-        budget=budget,
-        data=dataset.name,
-        split=split,
-        runtimes=tuple(runtimes),
+    _verify_on_data(
+        opened,
+        _Request(
+            data=data,
+            split=split,
+            runtimes=[*(runtime or ())],
+            max_drop=max_drop,
+            min_agreement=min_agreement,
+            report=report,
+            skip_bad=skip_bad,
+            as_json=as_json,
+        ),
     )
-    grammar.show(f"Parity of {opened.path}", checks)
-    networks = [proof.cost[0].reference, *(one.candidate for one in proof.cost)]
-    console.show_table(f"What it gives, {split} split", WORTH_COLUMNS, [worth_row(one) for one in networks])
-    console.show_table("What it cost", COST_COLUMNS, [cost_row(one) for one in proof.cost])
-    page = _certificate_file(report) if report else report_folder(opened) / "parity.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """What a verification on data was asked for."""
+
+    data: str
+    split: str
+    runtimes: list[str]
+    max_drop: float
+    min_agreement: float
+    report: Path | None
+    skip_bad: bool
+    as_json: bool
+
+
+def _verify_on_data(opened: "Bundle", asked: _Request) -> None:
+    """All three questions, with the host's packages; the certificate is written where `report` says, its JSON always."""
+    import json
+
+    from edgefer import console
+    from edgefer.bundle import write_file
+    from edgefer.checks import report as report_checks
+    from edgefer.convert.certificate import certify
+    from edgefer.convert.comparison import Budget
+    from edgefer.files import check_writable
+
+    page = _certificate_file(asked.report) if asked.report else report_folder(opened) / "parity.html"
+    check_writable(page, "--report")
+    dataset = training_data(opened, asked.data, asked.skip_bad)
+    certificate = certify(
+        opened,
+        dataset,
+        asked.split or usual_split(opened.card, dataset),
+        runtimes=asked.runtimes,
+        budget=Budget.of(asked.max_drop, asked.min_agreement),
+        reference_kernels=asked.report is not None,
+        progress=console.PROGRESS,
+    )
     write_file(page.with_suffix(".json"), json.dumps(certificate.to_json(), indent=2).encode() + b"\n")
-    if report:
+    if asked.report:
         write_file(page, certificate.to_html().encode())
-    console.show(f"Report: {page if report else page.with_suffix('.json')}")
-    if not certificate.passed:
-        raise typer.Exit(1)
+    shown = page if asked.report else page.with_suffix(".json")
+    if not asked.as_json:
+        _show_figures(certificate)
+        console.show(f"Report: {shown}")
+    title = f"Parity of {opened.path}"
+    report_checks(title, certificate.checks, as_json=asked.as_json, bundle=opened.hash, report=str(shown))
+
+
+def _show_figures(certificate: "Certificate") -> None:
+    from edgefer import console
+    from edgefer.convert.certificate import COST_COLUMNS, WORTH_COLUMNS, cost_row, worth_row
+
+    rows = [worth_row(one) for one in certificate.networks]
+    console.show_table(f"Accuracy, {certificate.split} split", WORTH_COLUMNS, rows)
+    console.show_table("What conversion cost", COST_COLUMNS, [cost_row(one) for one in certificate.proof.cost])
 
 
 def _certificate_file(report: Path) -> Path:
@@ -119,18 +206,16 @@ def _check_certificate(opened: "Bundle", file: Path) -> None:
     """BundleError unless the certificate is of this very bundle, and passed."""
     import json
 
-    from edgefer.errors import BundleError
-
     try:
-        told = json.loads(file.read_text())
-        proven, passed = told["bundle"]["sha256"], told["passed"]
-    except (ValueError, KeyError, TypeError):
+        content = json.loads(read_regular(file, MAX_JSON))
+        proven, passed = content["bundle"]["sha256"], content["passed"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(
-            f"{file} is no parity certificate: it is the .json that `edgefer parity --report` writes."
+            f"{file} is no parity certificate: it is the .json that `edgefer verify --data --report` writes."
         ) from None
     if proven != opened.hash:
         raise BundleError(
-            f"{file} is about another bundle ({proven:.12}…); {opened.path} is {opened.hash:.12}…: what runs here was not proven."
+            f"{file} is about another bundle ({proven!s:.12}…); {opened.path} is {opened.hash:.12}…: what runs here was not proven."
         )
-    if not passed:
+    if passed is not True:
         raise BundleError(f"{file} is about this bundle, and says that it did not pass.")

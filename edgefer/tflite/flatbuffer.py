@@ -3,7 +3,9 @@
 The file is not trusted: whatever bytes it holds, reading ends in a Model or in one InputError, in time linear in its size.
 """
 
+import io
 import struct
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,6 +13,7 @@ from typing import TypeVar
 
 from edgefer.bundle import EDGETPU_OPERATOR
 from edgefer.errors import InputError
+from edgefer.npz import check_end
 
 IDENTIFIER = b"TFL3"
 T = TypeVar("T")
@@ -31,6 +34,7 @@ class Tensor:
     steps: tuple[float, ...] = ()  # those scales
     zeros: tuple[int, ...] = ()  # the zero points
     axis: int = 0  # the dimension of the channels
+    sparse: bool = False
     data: memoryview = field(repr=False, compare=False)  # of a constant; empty where the network computes it
 
     @property
@@ -78,12 +82,16 @@ class Subgraph:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A .tflite file: `min_runtime_version` is "" where the converter wrote none, `metadata` the names of its entries."""
+    """A .tflite file: `version` of its schema, `min_runtime_version` "" where the converter wrote none, `metadata` the names
+    of its entries, `description` the content of TFLITE_METADATA, `files` the names of those packed behind the network."""
 
     size: int
+    version: int
     subgraphs: tuple[Subgraph, ...]
     min_runtime_version: str
     metadata: tuple[str, ...]
+    description: memoryview = field(repr=False, compare=False)
+    files: tuple[str, ...] = ()
 
     @property
     def main(self) -> Subgraph:
@@ -177,9 +185,12 @@ class _Reader:
         version = dict(metadata).get("min_runtime_version", memoryview(b""))
         return Model(
             size=len(self.content),
+            version=root.Version(),
+            description=dict(metadata).get("TFLITE_METADATA", memoryview(b"")),
             subgraphs=subgraphs,
             min_runtime_version=bytes(version[:16]).rstrip(b"\0").decode(errors="replace"),
             metadata=tuple(name for name, _ in metadata),
+            files=_packed_files(self.content),
         )
 
     def data(self, buffer) -> memoryview:
@@ -227,6 +238,7 @@ class _Reader:
             steps=tuple(quantization.Scale(number) for number in range(scales)),
             zeros=tuple(quantization.ZeroPoint(number) for number in range(zeros)),
             axis=quantization.QuantizedDimension() if quantization else 0,
+            sparse=tensor.Sparsity() is not None,
             data=data,
         )
 
@@ -255,6 +267,7 @@ class _Reader:
             "FULLY_CONNECTED": self.schema.FullyConnectedOptions,
             "ADD": self.schema.AddOptions,
             "STRIDED_SLICE": self.schema.StridedSliceOptions,
+            "TRANSPOSE_CONV": self.schema.TransposeConvOptions,
         }
         table = operator.BuiltinOptions()
         if name not in classes or table is None:
@@ -263,6 +276,8 @@ class _Reader:
         options.Init(table.Bytes, table.Pos)
         if name == "STRIDED_SLICE":
             return {"slice_masks": (options.EllipsisMask(), options.NewAxisMask())}
+        if name == "TRANSPOSE_CONV":
+            return {"strides": (options.StrideH(), options.StrideW())}
         found: dict = {"fused_activation": _name(self.schema.ActivationFunctionType, options.FusedActivationFunction())}
         if name.endswith("2D"):
             found["strides"] = options.StrideH(), options.StrideW()
@@ -274,6 +289,16 @@ class _Reader:
         if name == "FULLY_CONNECTED":
             found["shuffled_weights"] = options.WeightsFormat() != 0
         return found
+
+
+def _packed_files(content: bytes) -> tuple[str, ...]:
+    """The names in the zip that metadata's files are kept in, at the end of the file; none where it is damaged."""
+    try:
+        check_end(content)
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return tuple(archive.namelist())
+    except (ValueError, zipfile.BadZipFile, NotImplementedError, OSError):
+        return ()
 
 
 def _name(enum: type, number: int) -> str:

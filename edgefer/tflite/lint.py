@@ -3,31 +3,19 @@
 No TensorFlow: it looks at the file alone. Where a rule was measured, its comment says on what.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from edgefer.bundle import EDGETPU_OPERATOR
-from edgefer.tflite.flatbuffer import Model, Operator, arithmetic, compiled, parameter_bytes, quantization
-from edgefer.tflite.operators import BUILT_IN_CUSTOM, EDGETPU, LITERT, TFLITE_RUNTIME
-from edgefer.tflite.placement import AFTER, DTYPE, HEAVY, Placement, place
-
-EDGETPU_MEMORY = 8 * 2**20  # bytes of on-chip memory for parameters; the compiler keeps a little for itself
-
-Severity = Literal["error", "warning", "note"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing a target would stumble over. `operator` is an index in execution order, `tensor` a name; None and "" where it is about the file."""
-
-    severity: Severity
-    rule: str
-    what: str
-    next: str
-    operator: int | None = None
-    tensor: str = ""
+from edgefer.tflite.edgetpu_rules import edgetpu
+from edgefer.tflite.findings import ORDER, Finding, at, tally, times
+from edgefer.tflite.flatbuffer import Model, Operator, arithmetic, compiled, quantization
+from edgefer.tflite.mediapipe_rules import mediapipe
+from edgefer.tflite.operators import BUILT_IN_CUSTOM, EDGETPU, LITERT, LITERT_2_2, TFLITE_RUNTIME, XNNPACK_CUSTOM
+from edgefer.tflite.placement import HEAVY, place
+from edgefer.tflite.portable import PORTABLE, portable
+from edgefer.tflite.soundness import unsound
+from edgefer.tflite.trial import Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,28 +33,61 @@ TARGETS = {
     "mediapipe": Target(title="MediaPipe ImageClassifier", operators=LITERT, release=(2, 21)),
     "edgetpu": Target(title="Edge TPU (compiler 16.0)", operators=EDGETPU, release=(2, 5)),
 }
-INSTEAD = {
-    "HARD_SWISH": "use ReLU6, or SiLU, which becomes LOGISTIC and MUL",
-    "LEAKY_RELU": "use ReLU, or PReLU with one slope a channel (shared_axes=[1, 2])",
-    "DEQUANTIZE": "convert with int8 or uint8 output",
-    "QUANTIZE": "convert with int8 or uint8 input",
-}
+UNKNOWN = ("operator-unknown", "operator-version")
 
 
 def lint(model: Model, target: str) -> tuple[Finding, ...]:
-    """Every finding for one of TARGETS, errors first."""
+    """Every finding for one of TARGETS or PORTABLE that the file alone gives, errors first."""
+    if target in PORTABLE:
+        return _sorted(portable(model, target))
     checks: tuple[Callable[[Model, str], Iterator[Finding]], ...] = (
+        unsound,
         _release,
         _shapes,
         _numbers,
         _dense,
-        _edgetpu if target == "edgetpu" else _operators,
+        _left_on_the_cpu if target == "edgetpu" else _operators,
     )
     if target == "mediapipe":
-        checks += (_mediapipe,)
-    findings = [finding for check in checks for finding in check(model, target)]
-    order = ("error", "warning", "note")
-    return tuple(sorted(findings, key=lambda finding: order.index(finding.severity)))
+        checks += (mediapipe,)
+    if target == "edgetpu":
+        checks += (edgetpu,)
+    return _sorted(finding for check in checks for finding in check(model, target))
+
+
+def with_trial(findings: Sequence[Finding], target: str, runtime: str, trial: Trial) -> tuple[Finding, ...]:
+    """The findings of `target`, corrected by what `runtime`, a name of edgefer.runtimes, did with the file.
+
+    Of the target's own runtime it is the verdict: what the rules call an error and it runs is only a warning. Others load a
+    file as it does, so that what it refuses they refuse; unless for an operator, which each has its own of.
+    """
+    if trial.runs is None:
+        finding = Finding(
+            severity="warning",
+            rule="not-tried",
+            what=f"the installed {runtime} did not decide whether it runs: {trial.reason}",
+            next="try it on the device",
+        )
+        return _sorted([*findings, finding]) if runtime == target else tuple(findings)
+    if trial.runs:
+        if runtime != target:
+            return tuple(findings)
+        lighter = [replace(one, severity="warning") if one.severity == "error" else one for one in findings]
+        return _sorted(lighter)
+    if runtime != target and any(finding.rule in UNKNOWN or finding.rule == "edgetpu-compiled" for finding in findings):
+        return tuple(findings)
+    finding = Finding(
+        severity="error",
+        rule="does-not-run",
+        what=f"the installed {runtime} refuses it: {trial.reason}"
+        + ("" if runtime == target else "; it loads a file as this target does"),
+        next="convert or copy it again",
+    )
+    return _sorted([*findings, finding])
+
+
+def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda finding: ORDER.index(finding.severity)))
 
 
 def _release(model: Model, target: str) -> Iterator[Finding]:
@@ -113,11 +134,11 @@ def _numbers(model: Model, target: str) -> Iterator[Finding]:
             op for op in model.operators if op.name not in ("QUANTIZE", "DEQUANTIZE") and arithmetic(op) == "float"
         ]
         yield Finding(
-            severity="error" if target == "edgetpu" else "warning",
+            severity="error" if target == "edgetpu" and _heavy_on_the_cpu(model) else "warning",
             rule="float-island",
-            what=f"{len(islands)} operators of an int8 network compute in float ({_tally(islands)})",
+            what=f"{len(islands)} operators of an int8 network compute in float ({tally(islands)})",
             next="give the converter representative data and TFLITE_BUILTINS_INT8 alone, or replace the operator",
-            **_where(islands[0]),
+            **at(islands[0]),
         )
     elif kind != "int8" and target == "edgetpu":
         yield Finding(
@@ -147,17 +168,53 @@ def _dense(model: Model, target: str) -> Iterator[Finding]:
         rule="per-channel-dense",
         what=f"{len(dense)} dense layers have one scale a channel, which runtimes before 2024 do not expect and may read as one",
         next="convert with _experimental_disable_per_channel_quantization_for_dense_layers, as edgefer convert does",
-        **_where(dense[0]),
+        **at(dense[0]),
     )
 
 
+def _heavy_on_the_cpu(model: Model) -> bool:
+    """Whether an operator that does much of the work would not run on the Edge TPU: a float tail of others is no fault."""
+    return any(not p.mapped and p.operator.name in HEAVY for p in place(model.main))
+
+
 def _operators(model: Model, target: str) -> Iterator[Finding]:
+    yield from _unknown(model.operators, target)
+
+
+def _left_on_the_cpu(model: Model, target: str) -> Iterator[Finding]:
+    """Operators that stay on the CPU of an Edge TPU's board run on a TFLite runtime there, which must know them."""
+    if compiled(model):
+        left = [op for op in model.operators if op.name != EDGETPU_OPERATOR]
+    else:
+        left = [p.operator for p in place(model.main) if not p.mapped]
+        left += [op for graph in model.subgraphs[1:] for op in graph.operators]
+    yield from _unknown(left, "litert")
+
+
+def _unknown(operators: Sequence[Operator], target: str) -> Iterator[Finding]:
+    """Operators and versions that the target's runtime does not have."""
     runtime = TARGETS[target]
-    for (name, version, custom), group in _groups(model.operators).items():
-        if custom and name in BUILT_IN_CUSTOM:
-            continue
+    for (name, version, custom), group in _groups(operators).items():
         newest = runtime.operators.get(name, 0)
-        if not custom and version <= newest:
+        if (custom and name in BUILT_IN_CUSTOM) or (not custom and version <= newest):
+            continue
+        if target == "litert" and not custom and version <= LITERT_2_2.get(name, 0):
+            what = f"{runtime.title} knows {name} up to version {newest}; this is version {version}, which 2.2 and 2.3 know"
+            fix = "pip install 'ai-edge-litert>=2.2', or convert to int8 or float32"
+            yield Finding(
+                severity="warning", rule="operator-version", what=times(group) + what, next=fix, **at(group[0])
+            )
+            continue
+        if custom and name in XNNPACK_CUSTOM and target != "tflite-runtime":
+            if target == "litert":
+                yield Finding(
+                    severity="warning",
+                    rule="operator-xnnpack",
+                    what=times(group)
+                    + f"{name} runs on XNNPACK, the default of {runtime.title}, and on no reference kernels",
+                    next="leave XNNPACK on, and give it float tensors of a fixed size",
+                    **at(group[0]),
+                )
             continue
         if custom and name == EDGETPU_OPERATOR:
             what, hint = (
@@ -174,117 +231,11 @@ def _operators(model: Model, target: str) -> Iterator[Finding]:
         else:
             what, hint = f"{runtime.title} has no operator {name}", "use a newer runtime, or replace the operator"
         rule = "operator-version" if newest and not custom else "operator-unknown"
-        yield Finding(severity="error", rule=rule, what=_times(group) + what, next=hint, **_where(group[0]))
+        yield Finding(severity="error", rule=rule, what=times(group) + what, next=hint, **at(group[0]))
 
 
-def _mediapipe(model: Model, target: str) -> Iterator[Finding]:
-    # All of it measured on MediaPipe 1.2.2's ImageClassifier.create_from_options.
-    for tensor in model.main.inputs[:1]:
-        if len(tensor.shape) != 4 or tensor.shape[3] not in (3, 4):
-            yield Finding(
-                severity="error",
-                rule="mediapipe-input",
-                what=f"it wants an RGB input [1, height, width, 3]; this one is {tensor.shape}",
-                next="train with an RGB input",
-                tensor=tensor.name,
-            )
-        if tensor.dtype == "FLOAT32" and "TFLITE_METADATA" not in model.metadata:
-            yield Finding(
-                severity="error",
-                rule="mediapipe-metadata",
-                what="a float input needs NormalizationOptions in TFLite metadata, and the file has none",
-                next="write metadata, or convert with uint8 input",
-                tensor=tensor.name,
-            )
-    for tensor in (*model.main.inputs, *model.main.outputs):
-        if tensor.dtype not in ("UINT8", "FLOAT32"):
-            yield Finding(
-                severity="error",
-                rule="mediapipe-dtype",
-                what=f"it takes and gives uint8 or float32; this tensor is {tensor.dtype}",
-                next="convert with uint8 input and output",
-                tensor=tensor.name,
-            )
-    if "TFLITE_METADATA" not in model.metadata:
-        yield Finding(
-            severity="warning",
-            rule="mediapipe-labels",
-            what="the file has no TFLite metadata, so that its answers are numbers without names",
-            next="write metadata with the labels",
-        )
-
-
-def _edgetpu(model: Model, target: str) -> Iterator[Finding]:
-    size = parameter_bytes(model)
-    if compiled(model):
-        rest = [op for op in model.operators if op.name != EDGETPU_OPERATOR]
-        yield Finding(
-            severity="note",
-            rule="edgetpu-compiled",
-            what=f"it is compiled already; {len(rest)} operators of it run on the CPU"
-            + (f" ({_tally(rest)})" if rest else ""),
-            next="run it with --device coral",
-        )
-        return
-    if quantization(model) not in ("int8", "mixed") or any(tensor.dynamic for tensor in model.main.tensors):
-        return  # the compiler refuses it as a whole, and another finding says so
-    placements = place(model.main)
-    heavy_left = any(not p.mapped and p.operator.name in HEAVY for p in placements)
-    reasons: dict[tuple, list[Placement]] = {}
-    for p in placements:
-        if not p.mapped and p.status != AFTER:
-            reasons.setdefault((p.operator.name, p.status), []).append(p)
-    for (name, status), group in reasons.items():
-        first = group[0]
-        edge = status == DTYPE and name in ("QUANTIZE", "DEQUANTIZE")
-        yield Finding(
-            severity="error" if heavy_left and not edge else "warning",
-            rule="edgetpu-cpu",
-            what=_times([p.operator for p in group])
-            + f"{name} would run on the CPU: {first.status}"
-            + (f" ({first.detail})" if first.detail else ""),
-            next=INSTEAD.get(name, "replace it, or move it to the end of the network"),
-            **_where(first.operator),
-        )
-    behind = [p.operator for p in placements if p.status == AFTER]
-    if behind:
-        yield Finding(
-            severity="error" if heavy_left else "warning",
-            rule="edgetpu-partition",
-            what=f"{len(behind)} operators would run on the CPU for coming after one that must ({_tally(behind)})",
-            next="see the findings for edgetpu-cpu: the Edge TPU takes one unbroken run of operators",
-            **_where(behind[0]),
-        )
-    if size > EDGETPU_MEMORY:
-        yield Finding(
-            severity="warning",
-            rule="edgetpu-memory",
-            what=f"its parameters take {size:,} bytes, more than the Edge TPU's {EDGETPU_MEMORY:,}: the rest is fetched anew for every picture",
-            next="make the network smaller",
-        )
-    mapped = sum(p.mapped for p in placements)
-    yield Finding(
-        severity="note",
-        rule="edgetpu-map",
-        what=f"{mapped} of {len(placements)} operators would run on the Edge TPU; parameters {size:,} of {EDGETPU_MEMORY:,} bytes",
-        next="edgefer convert --edgetpu asks the compiler itself",
-    )
-
-
-def _groups(operators: tuple[Operator, ...]) -> dict[tuple[str, int, bool], list[Operator]]:
+def _groups(operators: Sequence[Operator]) -> dict[tuple[str, int, bool], list[Operator]]:
     groups: dict[tuple[str, int, bool], list[Operator]] = {}
     for operator in operators:
         groups.setdefault((operator.name, operator.version, operator.custom), []).append(operator)
     return groups
-
-
-def _times(group: list[Operator]) -> str:
-    return f"{len(group)} times: " if len(group) > 1 else ""
-
-
-def _tally(operators: list[Operator]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in Counter(op.name for op in operators).most_common(4))
-
-
-def _where(operator: Operator) -> dict:
-    return {"operator": operator.index, "tensor": operator.outputs[0].name if operator.outputs else ""}

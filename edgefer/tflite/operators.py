@@ -47,6 +47,11 @@ LITERT = TFLITE_RUNTIME | {  # ai-edge-litert 2.1.6: what differs
     "TRANSPOSE_CONV": 5, "UNPACK": 5,
 }
 
+LITERT_2_2 = LITERT | {  # ai-edge-litert 2.2.0 and 2.3.0: what differs from 2.1.6
+    "BROADCAST_TO": 4, "CAST": 9, "CONCATENATION": 7, "DEQUANTIZE": 9, "FILL": 5, "GATHER": 8, "GATHER_ND": 6, "PACK": 5,
+    "PAD": 6, "PADV2": 6, "REVERSE_V2": 4, "SPLIT": 5, "SPLIT_V": 3, "UNPACK": 6,
+}
+
 EDGETPU = {
     "ADD": 3, "AVERAGE_POOL_2D": 3, "CONCATENATION": 3, "CONV_2D": 5, "DEPTHWISE_CONV_2D": 6, "EXPAND_DIMS": 1,
     "FULLY_CONNECTED": 9, "L2_NORMALIZATION": 2, "LOGISTIC": 3, "LSTM": 4, "MAXIMUM": 4, "MAX_POOL_2D": 3, "MEAN": 3,
@@ -60,3 +65,7 @@ EDGETPU = {
 
 # Custom operators that both runtimes bring along: offered to them, neither calls these unresolved.
 BUILT_IN_CUSTOM = ("AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess")
+
+# MediaPipe's custom operators that neither runtime has kernels for, but XNNPACK computes in float: it is the default of both,
+# so they run there, and not with reference kernels or with XNNPACK switched off.
+XNNPACK_CUSTOM = ("Convolution2DTransposeBias", "MaxPoolingWithArgmax2D", "MaxUnpooling2D")

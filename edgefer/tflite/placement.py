@@ -19,12 +19,15 @@ AFTER = "More than one subgraph is not supported"
 LIMIT = "Operation is otherwise supported, but not mapped due to some unspecified limitation"
 
 HEAVY = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM")
+RECURRENT = ("LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM")  # the cell's state is INT16 beside INT8 activations
 MAX_SOFTMAX = 16_000
+MAX_FACTOR = 4  # of a resize. A guess: Coral's documents say only "depending on input/output size"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where one operator would run: `status` in the compiler's words, `detail` what lint knows beyond them, or ""."""
+    """Where one operator would run: `status` in the compiler's words, `detail` what lint knows beyond them, or "": of a
+    mapped one, why it may not be."""
 
     operator: Operator
     status: str
@@ -43,9 +46,9 @@ def place(graph: Subgraph) -> tuple[Placement, ...]:
         status, detail = _judge(operator)
         if status == MAPPED and ended:
             status = AFTER
-        # QUANTIZE of a float input stays on the CPU without ending the partition, which has not begun yet.
-        leading = operator.name == "QUANTIZE" and not begun
-        ended = ended or (status != MAPPED and not leading)
+        # What comes before the first mapped operator, a CAST or QUANTIZE of the input, stays on the CPU without ending the
+        # partition, which has not begun yet: so in the pairs of files in google-coral/test_data.
+        ended = ended or (status != MAPPED and begun)
         begun = begun or status == MAPPED
         placements.append(Placement(operator=operator, status=status, detail=detail))
     return tuple(placements)
@@ -64,12 +67,22 @@ def _judge(operator: Operator) -> tuple[str, str]:
     for tensor in operator.activations:
         if tensor.dynamic:
             return LIMIT, f"{tensor.name} has a dynamic shape {tensor.signature}"
-        if tensor.dtype not in ("INT8", "UINT8"):
+        if tensor.dtype not in ("INT8", "UINT8") and not (operator.name in RECURRENT and tensor.dtype == "INT16"):
             return DTYPE, f"{tensor.name} is {tensor.dtype}"
         if any(size > 1 for size in tensor.shape[:-3]):
             return RANK, f"{tensor.name} is {tensor.shape}"
     detail = _limit(operator)
-    return (LIMIT, detail) if detail else (MAPPED, "")
+    return (LIMIT, detail) if detail else (MAPPED, _doubt(operator))
+
+
+def _doubt(operator: Operator) -> str:
+    """Why an operator that is supported may all the same stay on the CPU, or ""."""
+    if operator.name not in ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"):
+        return ""
+    before, after = operator.inputs[0].shape[1:3], operator.outputs[0].shape[1:3]
+    if len(before) == len(after) == 2 and any(new > MAX_FACTOR * old for old, new in zip(before, after, strict=True)):
+        return f"it enlarges {before[0]}x{before[1]} to {after[0]}x{after[1]}, where the compiler fears for precision"
+    return ""
 
 
 def _limit(operator: Operator) -> str:

@@ -85,8 +85,8 @@ from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.devices import loop
 from edgefer.devices.sources.cameras import open_source
 from edgefer.devices.faces.detectors import HaarDetector
-from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
-from edgefer.devices.faces.tracking import Tracker
+from edgefer.devices.faces.smoothing import PRESETS
+from edgefer.devices.session import Session
 from edgefer.devices.faces.yunet import YuNetDetector
 from edgefer.interpreter import Classifier
 from edgefer.preprocess import face_pixels
@@ -107,7 +107,7 @@ detector.find, classifier.network.raw = timed(detector.find, found_s), timed(cla
 with open_source(video) as source:
     began = time.process_time()
     summary = loop.run(
-        source, Tracker(detector), classifier, [], smoother=LabelSmoother(PRESETS["responsive"], reject=0.45), frames=count
+        source, Session(classifier, detector, smooth=PRESETS["responsive"], reject=0.45), [], frames=count
     )
     spent = time.process_time() - began
 picture = next(frames())

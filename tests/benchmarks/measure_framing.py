@@ -19,7 +19,9 @@ from edgefer.devices.faces.yunet import YuNetDetector
 from edgefer.interpreter import Classifier
 from edgefer.preprocess import face_pixels
 from edgefer.records import Detection
-from edgefer.train.data.dataset import Split, cache_folder, load_dataset, stratified_rows
+from edgefer.train.data.cache import cache_folder
+from edgefer.train.data.dataset import Split, stratified_rows
+from edgefer.train.data.load import load_dataset
 from edgefer.train.framing import Box, measure_crop, relation, scene_of
 
 AS_FOUND = CropSpec()

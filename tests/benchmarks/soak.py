@@ -27,9 +27,11 @@ from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.devices import loop
 from edgefer.devices.board.selftest import network_content
 from edgefer.devices.faces.detectors import HaarDetector
-from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
-from edgefer.devices.faces.tracking import Pace, Tracker
-from edgefer.devices.outputs.sinks import JsonLines
+from edgefer.devices.faces.smoothing import PRESETS
+from edgefer.devices.faces.tracking import Pace
+from edgefer.devices.outputs.lines import JsonLines
+from edgefer.devices.outputs.stats import RunStats
+from edgefer.devices.session import Session
 from edgefer.devices.sources.cameras import open_source
 from edgefer.interpreter import Classifier, Network
 from edgefer.records import Frame
@@ -97,7 +99,7 @@ def soak_frames(count: int, real: bool) -> bool:
     lines, rows = Lines(), []
     began = time.monotonic()
 
-    def on_frame(laps: dict) -> None:
+    def on_frame() -> None:
         if lines.count and lines.count % (count // 20) == 0:
             rows.append((lines.count, resident_mb()))
             print(f"| {lines.count:7d} | {time.monotonic() - began:6.0f} | {rows[-1][1]:6.1f} |", flush=True)
@@ -106,8 +108,8 @@ def soak_frames(count: int, real: bool) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         file = video(Path(folder) / "faces.mp4", 10, (160, 120))
         summary = loop.run(
-            over_and_over(file, count), Tracker(HaarDetector(width=160)), classifier, [JsonLines(lines)],  # type: ignore[arg-type]
-            smoother=LabelSmoother(PRESETS["responsive"], reject=0.45), frames=count, on_frame=on_frame,
+            over_and_over(file, count), Session(classifier, HaarDetector(width=160), smooth=PRESETS["responsive"], reject=0.45),
+            [JsonLines(lines)], frames=count, stats=RunStats(on_frame=on_frame),
         )  # fmt: skip
     warm = [megabytes for done, megabytes in rows if done >= count // 10]
     growth = max(warm) - warm[0]

@@ -9,10 +9,12 @@ import pytest
 
 from edgefer.bundle import Bundle, write_bundle
 from edgefer.card import ModelCard, Provenance
-from edgefer.convert.pipeline import Plan, convert
+from edgefer.convert.pipeline import convert
+from edgefer.convert.work import Plan
 from edgefer.errors import InputError
 from edgefer.interpreter import Classifier, Network
 from edgefer.parity import verify
+from edgefer.progress import SILENT, Progress
 from edgefer.train.backend import tensorflow
 from edgefer.train.networks import build, keras_bytes, load_keras
 from edgefer.train.recipes import load_recipe, recipe_of
@@ -21,19 +23,14 @@ LAYERS = "C16/2 R16"
 SLIM = "C8/2 R8"
 
 
-class Silent:
-    """A Watcher that counts the steps it is told of."""
+class Counting(Progress):
+    """Counts the steps that are reported to it."""
 
     def __init__(self):
         self.steps = 0
 
-    def begin(self, *_):
-        pass
-
     def step(self, *_):
         self.steps += 1
-
-    epoch = end = begin
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +63,7 @@ def source(builtin, tmp_path_factory) -> Bundle:
 @pytest.fixture(scope="module")
 def pruned_aware(source, tiny, tmp_path_factory) -> Bundle:
     plan = Plan(sparsity=0.5, aware=True, float16=True, epochs=2)
-    return convert(source, tiny, plan, tmp_path_factory.mktemp("out") / "pruned-qat", Silent()).bundle
+    return convert(source, tiny, plan, tmp_path_factory.mktemp("out") / "pruned-qat", SILENT).bundle
 
 
 def logits(bundle: Bundle, variant: str, images) -> np.ndarray:
@@ -95,7 +92,7 @@ def test_float16_is_half_the_bytes_and_proven_like_any_other(pruned_aware, tiny,
     images = tiny.split("valid").images
     assert np.abs(logits(pruned_aware, "float16", images) - logits(pruned_aware, "float32", images)).max() < 0.05
     checks = {check.subject.split()[0]: check.passed for check in verify(pruned_aware)}
-    assert checks == {"pixels": True, "int8": True, "float16": True, "float32": True}
+    assert checks == {"pixels": True, "faces": True, "int8": True, "float16": True, "float32": True}
 
     from edgefer.parity import check_at_load
 
@@ -110,7 +107,7 @@ def test_float16_is_half_the_bytes_and_proven_like_any_other(pruned_aware, tiny,
 def interrupted(source, tiny, tmp_path_factory):
     """A slimming that was stopped in its second epoch of three, and asked for again: its steps after that, its bundle."""
 
-    class Impatient(Silent):
+    class Impatient(Progress):
         def step(self, *_):
             super().step()
             if self.steps == 3:
@@ -120,7 +117,7 @@ def interrupted(source, tiny, tmp_path_factory):
     with pytest.raises(KeyboardInterrupt):
         convert(source, tiny, plan, out, Impatient())
     assert not out.exists()
-    watcher = Silent()
+    watcher = Counting()
     return watcher, convert(source, tiny, plan, out, watcher).bundle
 
 
@@ -152,12 +149,12 @@ def test_slimming_keeps_the_best_filters_of_added_layers_together(source):
 
 def test_a_slim_bundle_is_smaller_and_can_be_converted_again(interrupted, source, tiny, tmp_path):
     _, slim = interrupted
-    whole = convert(source, tiny, Plan(), tmp_path / "whole", Silent()).bundle
+    whole = convert(source, tiny, Plan(), tmp_path / "whole", SILENT).bundle
     for variant in ("keras", "float32", "int8"):
         assert slim.card.variants[variant].bytes < whole.card.variants[variant].bytes
     assert slim.card.provenance.recipe["model"]["layers"] == SLIM
     assert slim.card.provenance.steps[0].startswith(f"slim to {SLIM}") and "drop" in slim.card.provenance.steps[0]
-    again = convert(slim, tiny, Plan(float16=True), tmp_path / "again", Silent()).bundle
+    again = convert(slim, tiny, Plan(float16=True), tmp_path / "again", SILENT).bundle
     assert again.card.variants["keras"] == slim.card.variants["keras"] and again.has("float16")
 
 
@@ -188,24 +185,24 @@ def test_the_zeros_of_frozen_layers_count():
 
 
 def test_the_cheapest_way_that_holds_is_taken(source, tiny, tmp_path):
-    converted = convert(source, tiny, Plan(max_drop=100.0), tmp_path / "out", Silent())
+    converted = convert(source, tiny, Plan(max_drop=100.0), tmp_path / "out", SILENT)
     assert converted.quantized.holds and len(converted.quantized.attempts) == 1
     assert not converted.quantized.layers
 
 
 def test_where_no_way_holds_the_layers_that_hurt_are_named(source, tiny, tmp_path, monkeypatch):
     """A drop below -100 points cannot be: everything is tried, and the best is kept."""
-    from edgefer.convert import search as control
+    from edgefer.convert import search
     from edgefer.convert.aware import Aware
     from edgefer.convert.quantize import to_int8
 
     def train_on(model, *_, **__):  # what it really does has its own tests
         return Aware(int8=to_int8(model, tiny.split("valid").images), network=model)
 
-    monkeypatch.setattr(control, "quantization_aware", train_on)
-    converted = convert(source, tiny, Plan(max_drop=-101.0, epochs=1), tmp_path / "out", Silent())
+    monkeypatch.setattr(search, "quantization_aware", train_on)
+    converted = convert(source, tiny, Plan(max_drop=-101.0, epochs=1), tmp_path / "out", SILENT)
     result = converted.quantized
-    assert not result.holds and [attempt.how.split()[1] for attempt in result.attempts] == ["calibrated", "by"]
+    assert not result.holds and [attempt.way.split()[1] for attempt in result.attempts] == ["calibrated", "by"]
     assert result.best.comparison.drop == min(attempt.comparison.drop for attempt in result.attempts)
     images = tiny.split("valid").images
     kept = Network(result.best.int8, source.card.input, 7).logits(images)
@@ -218,22 +215,22 @@ def test_where_no_way_holds_the_layers_that_hurt_are_named(source, tiny, tmp_pat
 
 
 def test_profiles_are_made_once_and_measured_side_by_side(interrupted, source, tiny, tmp_path):
-    from edgefer.convert.compare import make_profiles, measure, write_profiles
+    from edgefer.convert.compare import make_profiles, measure_profiles, write_profiles
 
     shutil.copytree(interrupted[1].path, tmp_path / "slim-int8")
     wanted = {"int8": Plan(float16=True), "slim-int8": Plan(slimmed=0.5)}
-    assert make_profiles(source, tiny, wanted, tmp_path, Silent()) == ["int8"]
-    assert make_profiles(source, tiny, wanted, tmp_path, Silent()) == []
+    assert make_profiles(source, tiny, wanted, tmp_path, SILENT) == ["int8"]
+    assert make_profiles(source, tiny, wanted, tmp_path, SILENT) == []
     with pytest.raises(InputError, match="of other shares"):
-        make_profiles(source, tiny, wanted | {"slim-int8": Plan(slimmed=0.3)}, tmp_path, Silent())
+        make_profiles(source, tiny, wanted | {"slim-int8": Plan(slimmed=0.3)}, tmp_path, SILENT)
     provenance = source.card.provenance.model_copy(update={"folds": 5})
     crossed = Bundle(source.path, source.card.model_copy(update={"provenance": provenance}))
     with pytest.raises(InputError, match="was cross-validated"):
-        make_profiles(crossed, tiny, wanted, tmp_path / "crossed", Silent())
-    measured = measure(tmp_path, list(wanted), tiny)
+        make_profiles(crossed, tiny, wanted, tmp_path / "crossed", SILENT)
+    measured = measure_profiles(tmp_path, wanted, tiny)
     assert [profile.name for profile in measured] == ["float32", "float16", "int8", "slim float32", "slim int8"]
     first = measured[0].comparison
     assert first.drop == 0 and first.agreement == 1
-    assert all(profile.ms > 0 and profile.comparison.reference.name == "float32" for profile in measured)
+    assert all(profile.ms > 0 and profile.comparison.reference.name == "the trained network" for profile in measured)
     rows = json.loads(write_profiles(tmp_path, measured).read_text())
     assert [row["gzip_bytes"] for row in rows] == [profile.gzip_bytes for profile in measured]

@@ -3,20 +3,21 @@
 import numpy as np
 import pytest
 
+from edgefer.bundle import Form
 from edgefer.convert.comparison import Answers, Budget, Comparison, compare, judge
 from edgefer.metrics import mcnemar_p, paired_interval
 from edgefer.train.data.dataset import Split
 
 
-def pair(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, quantum=None) -> Comparison:
+def pair(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, quantum=None, retrained=False) -> Comparison:
     """Decisions [n] compared as if they were logits of seven classes."""
     count = len(labels)
     pictures = Split(images=np.zeros((count, 2, 2, 1), np.uint8), labels=labels, ids=np.arange(count))
     answers = [
-        Answers(name=name, logits=np.eye(7)[choice], quantum=step)
+        Answers(name=name, form=Form.INT8, logits=np.eye(7)[choice], quantum=step)
         for name, choice, step in (("a", reference, None), ("b", candidate, quantum))
     ]
-    return compare(*answers, pictures, tuple("abcdefg"))
+    return compare(*answers, pictures, tuple("abcdefg"), retrained=retrained)
 
 
 def test_the_figures_are_those_of_the_differences():
@@ -46,8 +47,8 @@ def test_a_candidate_that_saw_some_pictures_is_compared_on_those():
     labels = np.arange(70) % 7
     pictures = Split(images=np.zeros((70, 2, 2, 1), np.uint8), labels=labels, ids=np.arange(70))
     rows = np.array([3, 10, 11, 40])
-    whole = Answers(name="a", logits=np.eye(7)[labels])
-    some = Answers(name="b", logits=np.eye(7)[(labels[rows] + [0, 0, 1, 0]) % 7], rows=rows)
+    whole = Answers(name="a", form=Form.KERAS, logits=np.eye(7)[labels])
+    some = Answers(name="b", form=Form.INT8, logits=np.eye(7)[(labels[rows] + [0, 0, 1, 0]) % 7], rows=rows)
     result = compare(whole, some, pictures, tuple("abcdefg"))
     assert result.reference.scores.count == result.candidate.scores.count == 4
     assert [flip.row for flip in result.flips] == [11] and result.agreement == 0.75
@@ -64,6 +65,22 @@ def test_chance_is_doubtful_and_what_chance_cannot_explain_fails():
     assert not check.passed and not check.doubtful
     check = judge(pair(many, many, many), Budget())
     assert check.passed and not check.doubtful
+
+
+def test_a_retrained_network_must_still_be_recognisable():
+    """Decisions that differ without being worse: 93% agree, as pruning may cost, and 62%, another network."""
+    labels = np.arange(7000) % 7
+    wrong = (labels + 1) % 7  # of the reference, so that no decision is worth less than another
+    for share, passes in ((0.93, True), (0.62, False)):
+        other = np.where(np.arange(7000) < share * 7000, wrong, (labels + 2) % 7)
+        check = judge(pair(wrong, other, labels, retrained=True), Budget())
+        assert "drop +0.00" in check.detail and check.passed is passes, check
+        assert not judge(pair(wrong, other, labels), Budget()).passed
+
+
+def test_a_budget_as_a_user_asks_for_it():
+    assert Budget.of(2.0, 0.97) == Budget(max_drop=2.0)
+    assert Budget.of(2.0, 0.5) == Budget(max_drop=2.0, min_agreement=0.5, min_retrained_agreement=0.5)
 
 
 def test_mcnemar_against_the_binomial_distribution():

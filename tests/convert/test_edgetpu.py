@@ -129,9 +129,9 @@ def test_a_log_without_sizes_and_what_is_no_log():
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Bundle:
     """A bundle with an untrained network, and its int8 form."""
-    from edgefer.convert.pipeline import keras_bytes
     from edgefer.convert.quantize import to_float32, to_int8
     from edgefer.train.backend import tensorflow
+    from edgefer.train.networks import keras_bytes
 
     tensorflow().keras.utils.set_random_seed(0)
     import tf_keras
@@ -277,14 +277,21 @@ def test_convert_stores_the_compiled_network_and_the_log(source, compiled, compi
     assert "6 operators mapped to the Edge TPU, 0 on the CPU" in done.stdout
 
 
-def test_convert_without_a_compiler_writes_the_rest_and_says_so(source, pictures, tmp_path):
+def test_convert_without_a_compiler_says_so_before_the_work(source, pictures, tmp_path):
     out = tmp_path / "out"
     done = command("convert", source.path, "--edgetpu", "--data", pictures, "--out", out, expect=1, PATH=str(tmp_path))
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("edgefer: edgetpu_compiler is not on PATH; it runs on x86-64")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_convert_with_a_compiler_that_fails_writes_the_rest_and_says_so(source, compiler, pictures, tmp_path):
+    compiler(FAILED, None, 1)
+    out = tmp_path / "out"
+    done = command("convert", source.path, "--edgetpu", "--data", pictures, "--out", out, expect=1)
     assert set(Bundle.open(out).card.variants) == {"keras", "float32", "int8", "parity"}
     assert "3 of 3 operators would run on it" in done.stdout
-    assert (
-        done.stderr.strip().splitlines()[-1].startswith("edgefer: edgetpu_compiler is not on PATH; it runs on x86-64")
-    )
+    assert "edgetpu_compiler failed (exit code 1)" in done.stderr.strip().splitlines()[-1]
 
 
 # ---- run --device coral ----
@@ -360,7 +367,7 @@ def test_run_names_the_fault(source, compiled, library, tmp_path):
     files = {"int8": source.read("int8"), "int8_edgetpu": compiled}
     bundle = write_bundle(tmp_path / "compiled", source.card, files)
     assert "holds no int8_edgetpu network" in (said := refuse(source, code=2)) and "convert --edgetpu" in said
-    assert "no device 'gpu'" in refuse(bundle, "gpu", code=2)
+    assert "'gpu' is not one of" in refuse(bundle, "gpu", code=2)
     folder = str(os.path.dirname(library("missing")))
     assert "found no Edge TPU it can use" in refuse(bundle, LD_LIBRARY_PATH=folder)
     try:

@@ -11,8 +11,11 @@ from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.devices import bench, loop
 from edgefer.devices.board.selftest import network_content
 from edgefer.devices.faces.detectors import HaarDetector
+from edgefer.devices.outputs import stats
+from edgefer.devices.reader import Reader
 from edgefer.errors import InputError
 from edgefer.interpreter import Classifier
+from edgefer.options import ReaderOptions
 from edgefer.records import Detection
 
 
@@ -26,19 +29,24 @@ def tiny(tmp_path_factory):
     return write_bundle(tmp_path_factory.mktemp("bundles") / "tiny", card, {"int8": network_content()})
 
 
-def test_laps_become_percentiles_without_the_warm_up(monkeypatch):
+def test_laps_become_percentiles_without_the_warm_up(monkeypatch, make_frame):
     now = [100.0]
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
-    watch = bench.Stopwatch(warm_up=2)
+    monkeypatch.setattr(stats.time, "monotonic", lambda: now[0])
+    run = stats.RunStats(keep_laps=True)
     for frame in range(102):
         now[0] += 7.0 if frame < 2 else 0.5
-        watch({stage: 9.0 if frame < 2 else (frame - 1) / 1000 + n for n, stage in enumerate(loop.STAGES)})
-    laps = watch.per_frame()
+        laps = {stage: 9.0 if frame < 2 else (frame - 1) / 1000 + n for n, stage in enumerate(loop.STAGES)}
+        run.add(make_frame(frame), laps)
+    laps = run.laps(loop.STAGES, skip=2)
     assert laps.shape == (100, len(loop.STAGES))
     capture = bench._times(laps[:, 0])
     assert (capture.median_ms, capture.p95_ms, capture.p99_ms) == pytest.approx((50.5, 95.05, 99.01), rel=1e-4)
     assert bench._times(laps[:, 4]).median_ms == pytest.approx(4050.5, rel=1e-4)
-    assert watch.apart().tolist() == [0.5] * 100, "however long its stages took"
+    assert run.apart(skip=2).tolist() == [0.5] * 100, "however long its stages took"
+
+
+def reader(bundle, detector):
+    return Reader(Classifier.load(bundle), lambda name: detector, ReaderOptions(threads=1))
 
 
 class Slow:
@@ -54,7 +62,7 @@ class Slow:
 def test_time_is_laid_to_the_stage_that_took_it(tiny, tmp_path):
     picture = tmp_path / "one.png"
     cv2.imwrite(str(picture), np.full((120, 160, 3), 128, np.uint8))
-    result = bench.run_bench(Classifier.load(tiny), Slow(), where=str(picture), minutes=0.6 / 60, warm_up=25)
+    result = bench.run_bench(reader(tiny, Slow()), where=str(picture), minutes=0.6 / 60, warm_up=25)
     assert 20 <= result.stages["detect"].median_ms < 40
     assert all(result.stages[stage].median_ms < 10 for stage in ("capture", "crop", "classify", "output"))
     assert result.stages[bench.END].median_ms >= result.stages["detect"].median_ms
@@ -65,7 +73,7 @@ def test_time_is_laid_to_the_stage_that_took_it(tiny, tmp_path):
 
 
 def test_the_built_in_video_with_the_real_detector(tiny):
-    result = bench.run_bench(Classifier.load(tiny), HaarDetector(width=240), minutes=0.5 / 60, warm_up=2)
+    result = bench.run_bench(reader(tiny, HaarDetector(width=240)), minutes=0.5 / 60, warm_up=2)
     assert result.frames >= 1 and result.frame == "480x360" and result.faces_per_frame > 1
     assert json.loads(json.dumps(result.to_json()))["stages"]["end to end"]["p99_ms"] > 0
     text = bench.to_markdown(result)
@@ -78,4 +86,4 @@ def test_the_built_in_video_with_the_real_detector(tiny):
 
 def test_a_live_source_is_refused(tiny):
     with pytest.raises(InputError, match="sets its own pace"):
-        bench.run_bench(Classifier.load(tiny), HaarDetector(), where="rtsp://127.0.0.1/none")
+        bench.run_bench(reader(tiny, HaarDetector()), where="rtsp://127.0.0.1/none")

@@ -18,6 +18,7 @@ from edgefer.cli import app
 from edgefer.devices.sources import cameras, captures, discovery
 from edgefer.devices.sources.captures import CaptureOptions
 from edgefer.errors import InputError, MissingDependency, SourceError
+from edgefer.options import parse_size
 
 
 def test_only_a_web_address_that_ends_like_a_video_is_one():
@@ -59,10 +60,10 @@ def test_what_is_no_camera_is_refused(camera):
 )
 def test_picture_sizes(text, size):
     if size:
-        assert cameras.parse_size(text) == size
+        assert parse_size(text) == size
     else:
         with pytest.raises(InputError, match="such as 640x480"):
-            cameras.parse_size(text)
+            parse_size(text)
 
 
 class FakeVideoCapture:

@@ -14,11 +14,12 @@ import pytest
 from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.card import CropSpec, InputSpec
-from edgefer.commands.inputs import open_detector
 from edgefer.devices.faces import yunet
 from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.devices.faces.yunet import YuNetDetector, fetch_yunet
+from edgefer.devices.reader import detector_maker
 from edgefer.errors import EdgeferError, InputError, SourceError
+from edgefer.options import DetectorName, ReaderOptions
 from edgefer.preprocess import crop_square, face_pixels
 from edgefer.records import Detection
 
@@ -197,15 +198,18 @@ def test_offline_the_message_says_what_to_do(tmp_path, monkeypatch):
 # The command line
 
 
-def test_a_card_without_a_crop_for_the_detector_is_said_once(fake_yunet, tmp_path, capsys):
+def test_a_card_without_a_crop_for_the_detector_is_said_once(fake_yunet, tmp_path):
     card = Bundle.open(shipped_bundles()["fer-small"]).card
     measured = card.model_copy(update={"crops": card.crops | {"yunet": CropSpec(scale=1.02, faces=200)}})
     bare = card.model_copy(update={"crops": {"haar": CropSpec(faces=200)}})
-    assert isinstance(open_detector("yunet", tmp_path / "yunet.onnx", width=240, card=bare), YuNetDetector)
-    assert capsys.readouterr().err.count("was not measured for yunet") == 1
-    open_detector("yunet", tmp_path / "yunet.onnx", width=240, card=measured)
-    assert open_detector("haar", None, width=240, card=bare).width == 240
-    assert capsys.readouterr().err == ""
+    said = []
+    yunet_options = ReaderOptions(detector="yunet", detector_file=tmp_path / "yunet.onnx")
+    make = detector_maker(yunet_options, bare, said.append)
+    assert isinstance(make(DetectorName.YUNET), YuNetDetector) and make(DetectorName.YUNET).name == "yunet"
+    assert len(said) == 1 and "was not measured for yunet" in said[0]
+    detector_maker(yunet_options, measured, said.append)(DetectorName.YUNET)
+    assert detector_maker(ReaderOptions(), bare, said.append)(DetectorName.HAAR).name == "haar"
+    assert len(said) == 1
 
 
 @pytest.fixture(scope="module")
@@ -235,21 +239,26 @@ def test_cats_are_sought_by_their_own_cascade(edgefer, cat):
 
 def test_the_card_says_whose_faces(tmp_path):
     card = Bundle.open(shipped_bundles()["fer-small"]).card
-    assert open_detector("haar", None, width=240, card=card).name == "haar"
+
+    def opened(card, **options):
+        options = ReaderOptions(**options)
+        return detector_maker(options, card)(options.detector).name
+
+    assert opened(card) == "haar"
     of_cats = card.model_copy(update={"faces": "cat"})
-    assert open_detector("haar", None, width=240, card=of_cats).name == "haar-cat"
-    assert open_detector("haar", None, width=240, card=of_cats, faces="frame").name == "frame"
+    assert opened(of_cats) == "haar-cat"
+    assert opened(of_cats, faces="frame") == "frame"
     for faces, detector, said in (("dog", "haar", "choose human, cat, frame"), ("cat", "yunet", "finds human faces")):
         with pytest.raises(InputError, match=said):
-            open_detector(detector, None, width=240, card=card, faces=faces)
+            opened(card, detector=detector, faces=faces)
 
 
 def test_run_refuses_what_does_not_go_together(edgefer, tmp_path):
     for arguments, said in (
-        (["--detector", "hog"], "choose haar or yunet"),
+        (["--detector", "hog"], "is not one of"),
         (["--detector-file", tmp_path / "x.onnx"], "--detector-file is for --detector yunet"),
         (["--detector", "yunet", "--detector-file", tmp_path / "x.onnx"], "There is no file"),
-        (["--smooth", "very"], "choose off, responsive, calm"),
+        (["--smooth", "very"], "is not one of"),
     ):
         done = edgefer("run", "fer-small", "--source", "builtin", "--headless", *arguments, expect=2)
         assert said in done.stderr

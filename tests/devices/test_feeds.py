@@ -10,7 +10,8 @@ import pytest
 from edgefer.devices import loop
 from edgefer.devices.outputs import feeds
 from edgefer.devices.outputs.feeds import Feed
-from edgefer.devices.outputs.sinks import JsonLines, Sink
+from edgefer.devices.outputs.lines import JsonLines
+from edgefer.devices.outputs.sink import Sink
 
 
 class Slow(Sink):
@@ -62,7 +63,7 @@ def test_a_slow_live_sink_gets_the_newest_and_holds_nobody_up(make_frame):
 
 def test_a_file_from_a_file_gets_every_frame(make_frame):
     sink, said = Slow(every_frame=True), []
-    feed = Feed(sink, wait=True, say=said.append, depth=3)
+    feed = Feed(sink, wait=True, log=said.append, depth=3)
     writer = threading.Thread(target=lambda: [feed.write(make_frame(number)) for number in range(50)])
     writer.start()
     assert sink.taking.wait(5)
@@ -76,7 +77,7 @@ def test_a_file_from_a_file_gets_every_frame(make_frame):
 
 def test_a_stop_is_not_held_up_by_a_sink_that_hangs(make_frame):
     sink, stop, said = Slow(every_frame=True), threading.Event(), []
-    feed = Feed(sink, wait=True, stop=stop, say=said.append, depth=2)
+    feed = Feed(sink, wait=True, stop=stop, log=said.append, depth=2)
     threading.Timer(0.2, stop.set).start()
     began = time.monotonic()
     for number in range(6):
@@ -90,7 +91,7 @@ def test_a_stop_is_not_held_up_by_a_sink_that_hangs(make_frame):
 
 def test_a_file_from_a_camera_says_what_it_lacks(make_frame):
     sink, said = Slow(every_frame=True), []
-    feed = Feed(sink, say=said.append, depth=1)
+    feed = Feed(sink, log=said.append, depth=1)
     feed.write(make_frame(0))
     assert sink.taking.wait(5)
     for number in range(1, 4):
@@ -110,7 +111,7 @@ def test_a_file_from_a_camera_says_what_it_lacks(make_frame):
 )
 def test_a_dead_sink_is_said_once_and_the_run_goes_on(make_frame, error, why):
     sink, said = Dead(error), []
-    feed = Feed(sink, wait=True, say=said.append, depth=1)
+    feed = Feed(sink, wait=True, log=said.append, depth=1)
     for number in range(20):
         feed.write(make_frame(number))
     feed.close()
@@ -121,7 +122,7 @@ def test_a_dead_sink_is_said_once_and_the_run_goes_on(make_frame, error, why):
 def test_a_hung_sink_is_left_behind_at_the_end(make_frame, monkeypatch):
     monkeypatch.setattr(feeds, "CLOSE_S", 0.1)
     sink, said = Slow(every_frame=True), []
-    feed = Feed(sink, say=said.append)
+    feed = Feed(sink, log=said.append)
     feed.write(make_frame(0))
     began = time.monotonic()
     feed.close()
@@ -135,7 +136,7 @@ def test_a_run_ends_when_the_last_reader_of_its_output_has_gone(make_frame):
     os.close(read)
     said = []
     with contextlib.suppress(BrokenPipeError), os.fdopen(write, "w") as out:
-        feed = Feed(JsonLines(out), say=said.append)
+        feed = Feed(JsonLines(out), log=said.append)
         feed.write(make_frame(0))
         feed.close()
         assert feed.closed and isinstance(feed.error, BrokenPipeError) and not said

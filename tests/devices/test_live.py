@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefer.devices.sources import cameras, captures
+from edgefer.devices.sources import cameras, urls
+from edgefer.devices.sources.cameras import LiveOptions
 from edgefer.devices.sources.live import Live
 from edgefer.errors import EdgeferError, SourceError
 
@@ -59,7 +60,9 @@ def live(*connections, **settings):
             raise connection
         return connection
 
-    return Live(connect, "Camera 0", **{"retry_s": (0.01, 0.04), "stall_s": 20, "open_s": 20} | settings)
+    timing = {"retry_s": (0.01, 0.04), "stall_s": 20, "open_s": 20}
+    timing |= {name: settings.pop(name) for name in list(settings) if name in timing}
+    return Live(connect, "Camera 0", LiveOptions(**settings), **timing)
 
 
 def slowly(*numbers, pause=0.01):
@@ -101,7 +104,7 @@ def test_no_frame_is_given_twice():
 def test_an_unplugged_camera_comes_back_and_it_is_said_once(end):
     said, gone, stop, back = [], SourceError("There is no camera 0."), threading.Event(), threading.Event()
     first, second = FakeCapture([1, end]), FakeCapture([50, back.wait, 51, stop.wait])
-    with live(first, gone, gone, gone, second, say=said.append, stop=stop) as source:
+    with live(first, gone, gone, gone, second, log=said.append, stop=stop) as source:
         numbers = []
         for frame in source:
             numbers.append((frame.index, number_of(frame)))
@@ -117,7 +120,7 @@ def test_an_unplugged_camera_comes_back_and_it_is_said_once(end):
 
 def test_a_camera_that_hangs_in_its_driver_is_left_behind(hang):
     said = []
-    with live(FakeCapture([1, hang.wait]), FakeCapture([2, hang.wait]), say=said.append, stall_s=0.1) as source:
+    with live(FakeCapture([1, hang.wait]), FakeCapture([2, hang.wait]), log=said.append, stall_s=0.1) as source:
         frames = iter(source)
         assert [number_of(next(frames)) for _ in range(2)] == [1, 2]
         hang.set()
@@ -238,7 +241,7 @@ def server():
 def test_an_http_stream_is_read_and_taken_up_again_when_it_breaks_off(server):
     stream = f"http://127.0.0.1:{server.server_port}/stream.mjpg"
     said, stop = [], threading.Event()
-    with cameras.open_source(stream, say=said.append, stop=stop) as source:
+    with cameras.open_source(stream, live=LiveOptions(log=said.append, stop=stop)) as source:
         shapes = set()
         for frame in source:
             shapes.add(frame.image_bgr.shape)
@@ -256,7 +259,7 @@ def test_a_stream_is_opened_with_its_password_and_shown_without(server):
     assert "the password" in str(refused.value) and host in str(refused.value) and "wrong" not in str(refused.value)
     with cameras.open_source(f"http://me@{host}", password=server.password) as source:
         assert next(iter(source)).image_bgr.shape == (48, 64, 3)
-    assert source.name == f"The stream http://{host}"
+    assert source.name == f"http://{host}"
 
 
 @pytest.mark.parametrize(
@@ -281,7 +284,7 @@ def test_a_stream_is_opened_with_its_password_and_shown_without(server):
     ],
 )
 def test_a_password_belongs_to_a_user_that_has_none_and_is_never_shown(url, opened, shown):
-    assert (captures.with_password(url, "s@/"), captures.without_secrets(url)) == (opened, shown)
+    assert (urls.with_password(url, "s@/"), urls.shown_address(url)) == (opened, shown)
 
 
 def test_a_failed_attempt_writes_nothing_to_the_terminal():

@@ -16,9 +16,10 @@ from edgefer import drawn
 from edgefer.devices import loop
 from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.devices.outputs.overlay import draw
-from edgefer.devices.outputs.sinks import Sink
-from edgefer.devices.sources.cameras import open_source
-from edgefer.errors import SourceError
+from edgefer.devices.outputs.sink import Sink
+from edgefer.devices.session import Session
+from edgefer.devices.sources.cameras import open_camera, open_source
+from edgefer.errors import ImageError, SourceError
 from edgefer.interpreter import Classifier
 from edgefer.records import Face, Frame
 
@@ -49,7 +50,7 @@ def test_pictures_come_in_order_of_name_and_a_bad_one_is_named(tmp_path):
     with open_source(str(tmp_path)) as source:
         assert [int(frame.image_bgr[0, 0, 0]) for frame in source] == [ord("a"), ord("b")]
     (tmp_path / "c.jpg").write_bytes(b"no picture")
-    with open_source(str(tmp_path)) as source, pytest.raises(SourceError, match=r"c\.jpg is not a picture"):
+    with open_source(str(tmp_path)) as source, pytest.raises(ImageError, match=r"c\.jpg is not an image"):
         list(source)
 
 
@@ -98,7 +99,7 @@ def test_run_over_a_picture_saves_a_picture(edgefer, converted, tmp_path):
 def test_no_face_is_said_and_is_no_error(edgefer, converted, tmp_path):
     cv2.imwrite(str(tmp_path / "wall.png"), np.full((200, 300, 3), 120, np.uint8))
     done = edgefer("run", converted.path, "--source", tmp_path / "wall.png", "--json")
-    assert json.loads(done.stdout) == {"frame": 0, "time_s": 0.0, "faces": []}
+    assert json.loads(done.stdout) == {"frame": 0, "time_s": 0.0, "source": "wall.png", "faces": []}
     assert "No face was found" in done.stderr
     assert "no display that a window can open on: running without one" in done.stderr
 
@@ -132,9 +133,9 @@ def test_ctrl_c_and_a_closed_terminal_end_cleanly_and_finish_the_file(converted,
 
 def test_stages_account_for_the_whole_time(converted):
     with open_source("builtin") as source:
-        summary = loop.run(source, HaarDetector(), Classifier.load(converted), [], frames=10, overlap=False)
+        summary = loop.run(source, Session(Classifier.load(converted), HaarDetector()), [], frames=10, overlap=False)
     assert summary.frames == summary.frames_with_faces == 10 and summary.faces == 20
-    assert sum(summary.stage_seconds.values()) == pytest.approx(summary.seconds, rel=0.05)
+    assert sum(summary.stage_ms().values()) / 100 == pytest.approx(summary.seconds, rel=0.05)
     assert set(summary.stage_ms()) == set(loop.STAGES)
     assert sum(summary.labels.values()) == 20
 
@@ -151,7 +152,7 @@ def test_sinks_are_closed_when_the_loop_fails(converted):
 
     sink = Broken()
     with open_source("builtin") as source, pytest.raises(SourceError):
-        loop.run(source, HaarDetector(), Classifier.load(converted), [sink])
+        loop.run(source, Session(Classifier.load(converted), HaarDetector()), [sink])
     assert sink.ended
 
 
@@ -166,6 +167,6 @@ def test_overlay_draws_within_the_frame_and_leaves_the_original():
 
 @pytest.mark.camera
 def test_a_real_camera_gives_frames():
-    with open_source(0) as source:
+    with open_camera(0) as source:
         frames = [frame for frame, _ in zip(source, range(5), strict=False)]
     assert isinstance(frames[4], Frame) and frames[4].image_bgr.any()

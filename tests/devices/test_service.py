@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -64,6 +65,57 @@ def test_a_folder_others_may_not_enter_is_found(tmp_path):
             assert service.shut_folder(shut / "venv" / "python") == folder or folder in tmp_path.parents
             return
     assert service.shut_folder(shut / "venv" / "python") == shut
+
+
+def test_what_lies_behind_a_link_counts(tmp_path):
+    """A venv's python is a link to an interpreter that may lie in somebody's home, as pyenv's and uv's do."""
+    home, opt = tmp_path / "home", tmp_path / "opt"
+    (home / "python/bin").mkdir(parents=True), opt.mkdir()
+    (home / "python/bin/python3").write_text("")
+    (opt / "python").symlink_to(home / "python/bin/python3")
+    (opt / "again").symlink_to("python")
+    (opt / "loop").symlink_to("loop")
+    for folder in (tmp_path, home, home / "python", home / "python/bin", opt):
+        folder.chmod(0o755)
+    (home / "python/bin/python3").chmod(0o755)
+    outer = service.shut_folder(tmp_path)  # pytest's own folder may be shut
+    assert service.shut_folder(opt / "again") == outer
+    home.chmod(0o700)
+    if outer is None:
+        assert service.shut_folder(opt / "again") == home
+    assert home in list(service._steps(opt / "again")) and home not in list(service._steps(opt))
+    assert service.shut_folder(opt / "loop") == outer, "and a circle ends"
+
+
+def test_the_interpreter_of_a_script(tmp_path):
+    script = tmp_path / "edgefer"
+    for line, interpreter in (
+        ("#!/opt/venv/bin/python3 -I\n", "/opt/venv/bin/python3"), ("#!relative\n", None), ("\x7fELF", None), ("", None)
+    ):  # fmt: skip
+        script.write_text(line)
+        assert service.interpreter_of(script) == (interpreter and Path(interpreter))
+    assert service.interpreter_of(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "low"),
+    [
+        (["--serve", "0.0.0.0:80"], True), (["--metrics", "443"], True), (["--serve", "8000"], False),
+        (["--serve", "0"], False), ([], False),
+    ],
+)  # fmt: skip
+def test_a_port_below_1024_gets_the_capability_and_no_other_does(arguments, low, monkeypatch):
+    monkeypatch.setenv("EDGEFER_TOKEN", "long enough")
+    words = commands._run_arguments(["--camera", "0", *arguments])
+    assert commands._serves_low_port(words) == low
+    lines = unit(low_port=low).splitlines()
+    given = "CAP_NET_BIND_SERVICE" if low else ""
+    assert f"AmbientCapabilities={given}" in lines and f"CapabilityBoundingSet={given}" in lines
+
+
+def test_options_that_are_given_several_times_reach_the_unit():
+    words = commands._run_arguments(["--camera", "0", "--on", "happy=true", "--on", "sad=echo a b"])
+    assert words[:6] == ["--camera", "0", "--on", "happy=true", "--on", "sad=echo a b"]
 
 
 def test_the_command_prints_the_unit_of_the_given_run(edgefer, tmp_path):
@@ -265,7 +317,7 @@ HANGS = """
 import threading
 from edgefer.devices import threads as workers
 from edgefer.devices.faces import detectors as faces
-workers.Guard.__init__.__kwdefaults__["limit_s"] = 1.0
+workers.Rules.__init__.__kwdefaults__["limit_s"] = 1.0
 find, calls = faces.HaarDetector.find, []
 def hung(self, image):
     calls.append(1)

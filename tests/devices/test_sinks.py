@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +15,13 @@ import numpy as np
 import pytest
 
 from edgefer.devices.outputs import overlay
-from edgefer.devices.outputs.sinks import Changes, Csv, JsonLines, VideoFile, Window
+from edgefer.devices.outputs.csvfile import Csv
+from edgefer.devices.outputs.lines import Changes, JsonLines
+from edgefer.devices.outputs.video import VideoFile
+from edgefer.devices.outputs.window import Window
 from edgefer.devices.sources.cameras import open_source
 from edgefer.errors import EdgeferError, SourceError
+from edgefer.records import Face
 
 LABELS = ("happy", "sad", "neutral")
 
@@ -93,6 +98,60 @@ def test_a_label_with_a_comma_is_one_column(make_frame, tmp_path):
     assert row["so, so"] == "0.2500" and None not in row
 
 
+@pytest.mark.parametrize(
+    "label", ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", " =1", "sad\x1b[31m", "a\tb", "a\nb", "\u202esad"]
+)
+def test_no_cell_is_a_formula_or_acts_on_a_terminal(make_frame, tmp_path, label):
+    labels = ("happy", label)
+    sink = Csv(tmp_path / "out.csv", labels)
+    face = Face(box_xyxy=(0, 0, 9, 9), scores={"happy": 0.2, label: 0.8}, unsure="", id=1)
+    sink.write(replace(make_frame(0), faces=(face,)))
+    sink.close()
+    Csv(tmp_path / "out.csv", labels).close()  # it is the same file again
+    text = (tmp_path / "out.csv").read_text()
+    assert all(character.isprintable() for character in text.replace("\n", "")) and text.count("\n") == 2
+    for line in csv.reader(io.StringIO(text)):
+        assert not any(cell.lstrip().startswith(("=", "+", "-", "@")) for cell in line), line
+    out, talk = io.StringIO(), io.StringIO()
+    for sink in (JsonLines(out), Changes(talk)):
+        sink.write(replace(make_frame(0), faces=(face,)))
+    for text in (out.getvalue(), talk.getvalue()):
+        assert text[:-1].isprintable() and text[-1] == "\n"
+    assert json.loads(out.getvalue())["faces"][0]["label"] == label
+
+
+def test_two_runs_do_not_mix_in_one_csv(make_frame, tmp_path):
+    first = Csv(tmp_path / "out.csv", LABELS)
+    with pytest.raises(SourceError, match=r"Another edgefer run is writing to .*out\.csv: choose another name"):
+        Csv(tmp_path / "out.csv", LABELS)
+    first.write(make_frame(0, "happy"))
+    first.close()
+    Csv(tmp_path / "out.csv", LABELS).close()
+    assert len(rows(tmp_path / "out.csv")) == 1
+
+
+def test_label_score_and_scores_agree_everywhere(make_frame, tmp_path):
+    from edgefer.devices.outputs.mqtt import state_of
+
+    frame = make_frame(0, "sad", ("unsure", "low score"), score=0.41)
+    sink = Csv(tmp_path / "out.csv", LABELS)
+    sink.write(frame)
+    sink.close()
+    told = frame.to_dict()["faces"]
+    for row, face in zip(rows(tmp_path / "out.csv"), told, strict=True):
+        assert row["label"] == face["label"] and float(row["score"]) == face["score"] == max(face["scores"].values())
+        assert {label: float(row[label]) for label in LABELS} == face["scores"] and row["unsure"] == face.get(
+            "unsure", ""
+        )
+        top = max(face["scores"], key=face["scores"].get)
+        assert face["label"] == ("unsure" if face.get("unsure") else top)
+    published = state_of(frame, LABELS)
+    assert [(one["label"], one["score"]) for one in published["faces"]] == [
+        (one["label"], one["score"]) for one in told
+    ]
+    assert (published["label"], published["score"]) == (told[0]["label"], told[0]["score"])
+
+
 def test_a_csv_is_whole_when_the_disk_takes_half_a_row(make_frame, tmp_path):
     sink = Csv(tmp_path / "out.csv", LABELS)
     sink.write(make_frame(0, "happy"))
@@ -116,7 +175,7 @@ def test_a_csv_is_whole_when_the_disk_takes_half_a_row(make_frame, tmp_path):
 
 
 def test_a_video_ends_whole_before_the_disk_is_full(make_frame, tmp_path, monkeypatch):
-    free = iter([10**9] * 21 + [10**6])
+    free = iter([10**9] * 21 + [10**6] * 9)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=next(free)))
     sink = VideoFile(tmp_path / "out.avi", 10)
     with pytest.raises(EdgeferError, match="disk is full"):
@@ -124,7 +183,7 @@ def test_a_video_ends_whole_before_the_disk_is_full(make_frame, tmp_path, monkey
             sink.write(make_frame(number))
     sink.close()
     assert frames_of(tmp_path / "out.avi") == number == 20
-    assert not list(tmp_path.glob(".partial*"))
+    assert not list(tmp_path.glob(".edgefer*"))
 
 
 def test_a_disk_that_is_full_at_the_start_is_said_at_once_and_left_clean(make_frame, tmp_path, monkeypatch):
@@ -166,20 +225,20 @@ def test_a_video_may_be_named_by_the_time_of_day(make_frame, tmp_path, monkeypat
 
 
 def test_a_video_that_could_not_be_finished_is_not_left(make_frame, tmp_path):
-    sink = VideoFile(tmp_path / "out.mp4", 10)
+    sink = VideoFile(tmp_path / "out.avi", 10)
     for number in range(5):
         sink.write(make_frame(number))
-    sink.partial.unlink()
-    sink.partial.write_bytes(b"what a full disk has of it")
+    sink.partial.file.unlink()
+    sink.partial.file.write_bytes(b"what a full disk has of it")
     with pytest.raises(EdgeferError, match="could not be finished"):
         sink.close()
     assert not list(tmp_path.iterdir())
 
 
 def test_a_live_video_plays_as_fast_as_it_was_seen(make_frame, tmp_path):
-    """A camera of 10 frames a second of which the loop reads five, then twenty, and which is away for a minute."""
+    """A camera of 10 frames a second of which the loop reads five, then twenty, and which is away for a minute: of a file that pause is real."""
     moments = [*np.arange(0, 2, 0.2), *np.arange(2, 4, 0.05), 64.0]
-    for live, seconds in ((True, (4.5, 5.5)), (False, (5.0, 5.2))):
+    for live, seconds in ((True, (4.5, 5.5)), (False, (63.5, 64.5))):
         file = tmp_path / f"{live}.avi"
         sink = VideoFile(file, 10, live=live)
         for number, time_s in enumerate(moments):

@@ -1,4 +1,4 @@
-"""What a run tells of itself: its vitals, and the same as Prometheus scrapes it."""
+"""What a run tells of itself: its figures, and the same as Prometheus scrapes it."""
 
 import urllib.request
 from types import SimpleNamespace
@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from edgefer.devices.outputs import stats as module
-from edgefer.devices.outputs.sinks import Sink
-from edgefer.devices.outputs.stats import Vitals
+from edgefer.devices.outputs.sink import Sink
+from edgefer.devices.outputs.stats import RunStats
 from edgefer.errors import SourceError
 
 
@@ -22,13 +22,13 @@ def clock(monkeypatch):
 def test_a_reading_of_a_run(clock, make_frame):
     sink = Sink()
     sink.name, sink.dropped, sink.errors, sink.trouble = "MQTT broker:1883", 3, 1, "does not answer"
-    vitals = Vitals([sink], skipped=lambda: 7)
-    assert vitals.read().state == "starting"
+    stats = RunStats(skipped=lambda: 7)
+    stats.sinks = [sink]
+    assert stats.read().state == "starting"
     for number in range(40):
         clock.s += 0.1
-        vitals.laps({"detect": 0.010 if number else 0.9})
-        vitals.write(make_frame(number, "happy", ("unsure", "dark")))
-    now = vitals.read()
+        stats.add(make_frame(number, "happy", ("unsure", "dark")), {"detect": 0.010 if number else 0.9})
+    now = stats.read()
     assert (now.state, now.frames, now.faces, now.labels) == ("running", 40, 80, {"happy": 40, "unsure": 40})
     assert now.fps == pytest.approx(10, abs=0.5) and now.stages_ms["detect"] == pytest.approx(10)
     assert now.skipped == 7 and now.memory_mb > 10 and now.uptime_s == pytest.approx(4)
@@ -36,43 +36,45 @@ def test_a_reading_of_a_run(clock, make_frame):
         {"name": "MQTT broker:1883", "dropped": 3, "errors": 1, "trouble": "does not answer"},
     )
     clock.s += 2.5
-    assert vitals.read().state == "lost" and vitals.read().age_s == pytest.approx(2.5)
+    assert stats.read().state == "lost" and stats.read().age_s == pytest.approx(2.5)
     clock.s += 1
-    assert vitals.read().fps == 0
+    assert stats.read().fps == 0
 
 
 def test_the_history_is_five_minutes_of_mean_faces(clock, make_frame):
-    vitals = Vitals()
+    stats = RunStats()
     for second in range(400):
         labels = [("happy",), ("happy", "sad")][second % 2] if second >= 390 else ()
-        vitals.write(make_frame(second, *labels))
+        stats.add(make_frame(second, *labels), {})
         clock.s += 1
-    history = vitals.history()
+    history = stats.history()
     assert len(history) <= 150 and history[0]["ago_s"] <= 300 and history[0]["faces"] == {}
     assert history[-1] == {"ago_s": 2, "faces": {"happy": 1.0, "sad": 0.5}}
     clock.s += 301
-    assert vitals.history() == []
+    assert stats.history() == []
 
 
 def test_prometheus_scrapes_it(make_frame):
     prometheus = pytest.importorskip("edgefer.devices.outputs.prometheus", reason="prometheus-client is not installed")
     sink = Sink()
     sink.name, sink.dropped = "out.csv", 2
-    vitals = Vitals([sink])
-    metrics = prometheus.Metrics(vitals, "127.0.0.1", 0, ("happy", "sad", "unsure"), {"network": "fer-small"})
-    vitals.write(make_frame(0, "happy", "happy"))
+    stats = RunStats()
+    stats.sinks = [sink]
+    metrics = prometheus.Metrics(
+        stats, "127.0.0.1", 0, labels=("happy", "sad", "unsure"), about={"network": "fer-small"}
+    )
     for seconds in (0.002, 0.02, 9.0):
-        vitals.laps({"detect": seconds})
+        stats.add(make_frame(0, "happy", "happy"), {"detect": seconds})
     with pytest.raises(SourceError, match="in use"):
-        prometheus.Metrics(vitals, "127.0.0.1", metrics.port, (), {})
+        prometheus.Metrics(stats, "127.0.0.1", metrics.port, labels=(), about={})
     with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics") as answer:
         told = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[0] != "#")
     metrics.close()
     expected = {
         'edgefer_info{network="fer-small"}': 1,
-        "edgefer_frames_total": 1,
+        "edgefer_frames_total": 3,
         "edgefer_frames_skipped_total": 0,
-        'edgefer_faces_total{label="happy"}': 2,
+        'edgefer_faces_total{label="happy"}': 6,
         'edgefer_faces_total{label="sad"}': 0,
         'edgefer_stage_seconds_bucket{le="0.001",stage="detect"}': 0,
         'edgefer_stage_seconds_bucket{le="0.0025",stage="detect"}': 1,

@@ -12,11 +12,12 @@ from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.devices import loop
 from edgefer.devices.faces.detectors import HaarDetector
-from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
-from edgefer.devices.faces.tracking import Tracker
+from edgefer.devices.faces.smoothing import PRESETS
 from edgefer.devices.guarded import GuardedClassifier, GuardedDetector
-from edgefer.devices.outputs.sinks import JsonLines
-from edgefer.devices.threads import Ahead, Guard
+from edgefer.devices.outputs.lines import JsonLines
+from edgefer.devices.outputs.stats import RunStats
+from edgefer.devices.session import Session
+from edgefer.devices.threads import Prefetch, Rules, Watchdog
 from edgefer.errors import EdgeferError, RuntimeFault
 from edgefer.interpreter import Classifier
 from edgefer.records import Detection, Frame
@@ -62,7 +63,7 @@ class Scripted:
 
 def test_items_come_in_turn_and_no_more_are_made_than_there_is_room_for():
     made = []
-    items = Ahead((made.append(number) or number for number in range(50)), room=2)
+    items = Prefetch((made.append(number) or number for number in range(50)), room=2)
     assert next(items) == 0
     time.sleep(0.2)
     assert len(made) <= 4, "one used, two waiting, one in hand"
@@ -74,28 +75,28 @@ def test_an_error_comes_after_the_items_before_it():
         yield 1
         raise ValueError("broken")
 
-    ahead = Ahead(items())
+    ahead = Prefetch(items())
     assert next(ahead) == 1
     with pytest.raises(ValueError, match="broken"):
         next(ahead)
 
 
 def test_a_source_that_hangs_is_named_and_left_behind(hang):
-    ahead = Ahead((hang.wait() for _ in range(1)), limit_s=LIMIT_S, what="The source")
+    ahead = Prefetch((hang.wait() for _ in range(1)), limit_s=LIMIT_S, name="The source")
     with pytest.raises(EdgeferError, match=r"The source has given nothing for 0\.3 s"):
         next(ahead)
 
 
 def test_closing_ends_the_thread_and_a_stop_ends_the_items(hang):
     before = set(threading.enumerate())
-    ahead = Ahead(iter(int, 1))
+    ahead = Prefetch(iter(int, 1))
     next(ahead)
     ahead.close()
     assert before.issuperset(threading.enumerate())
     stop = threading.Event()
     threading.Timer(0.1, stop.set).start()
     began = time.monotonic()
-    assert list(Ahead((hang.wait() for _ in range(1)), stop=stop)) == []
+    assert list(Prefetch((hang.wait() for _ in range(1)), stop=stop)) == []
     assert time.monotonic() - began < 1
 
 
@@ -106,8 +107,8 @@ def results(shipped, overlap, count=12):
     out = io.StringIO()
     source = (frame for frame, _ in drawn.scene(seconds=count / 15, size=(320, 240)))
     summary = loop.run(
-        source, Tracker(HaarDetector()), shipped, [JsonLines(out)],
-        smoother=LabelSmoother(PRESETS["responsive"], reject=0.45), overlap=overlap,
+        source, Session(shipped, HaarDetector(), smooth=PRESETS["responsive"], reject=0.45), [JsonLines(out)],
+        overlap=overlap,
     )  # fmt: skip
     return summary, out.getvalue()
 
@@ -127,7 +128,7 @@ def test_overlapping_stages_take_as_long_as_the_slowest_of_them(shipped):
 
     def seconds(overlap):
         detector = Scripted(*[lambda: time.sleep(0.02)] * 20)
-        return loop.run(source(), detector, shipped, [], overlap=overlap).seconds
+        return loop.run(source(), Session(shipped, detector), [], overlap=overlap).seconds
 
     assert seconds(True) < 0.8 * seconds(False)
 
@@ -136,11 +137,9 @@ def test_the_loop_stops_after_the_frame_at_hand(shipped):
     stop = threading.Event()
     out = io.StringIO()
 
-    def on_frame(laps):
-        assert set(laps) == set(loop.STAGES)
-        stop.set()
-
-    loop.run(frames(20), Scripted(), shipped, [JsonLines(out)], stop=stop, on_frame=on_frame)
+    stats = RunStats(on_frame=stop.set)
+    loop.run(frames(20), Session(shipped, Scripted()), [JsonLines(out)], stop=stop, stats=stats)
+    assert set(stats.stage_ms()) == set(loop.STAGES)
     assert len(out.getvalue().splitlines()) == 1
 
 
@@ -151,16 +150,16 @@ def test_a_detector_that_hangs_is_replaced_and_the_frame_is_not_lost(shipped, ha
     detectors = [Scripted(None, None, hang.wait), Scripted()]
     said, out = [], io.StringIO()
     left = list(detectors)
-    guarded = GuardedDetector(lambda: left.pop(0), say=said.append, limit_s=LIMIT_S)
-    summary = loop.run(frames(8), Tracker(guarded), shipped, [JsonLines(out)])
+    guarded = GuardedDetector(lambda: left.pop(0), Rules(log=said.append, limit_s=LIMIT_S))
+    summary = loop.run(frames(8), Session(shipped, guarded), [JsonLines(out)])
     assert summary.faces == 8 and [d.calls for d in detectors] == [3, 6]
     assert said == ["The face detector has not answered for 0.3 s: it is replaced."]
 
 
 def test_a_detector_whose_replacement_hangs_too_ends_the_run(shipped, hang):
-    guarded = GuardedDetector(lambda: Scripted(hang.wait), limit_s=LIMIT_S)
+    guarded = GuardedDetector(lambda: Scripted(hang.wait), Rules(limit_s=LIMIT_S))
     with pytest.raises(EdgeferError, match=r"has not answered for 0\.3 s, and neither has its replacement"):
-        loop.run(frames(3), guarded, shipped, [])
+        loop.run(frames(3), Session(shipped, guarded), [])
 
 
 class Hanging(Classifier):
@@ -182,10 +181,10 @@ def unplugged():
 def test_a_hung_delegate_ends_the_run_with_a_sentence_unless_the_cpu_is_allowed(shipped, hang):
     out = io.StringIO()
     coral = GuardedClassifier(
-        Hanging(shipped, hang.wait), None, name="The Edge TPU", advice="replug it", limit_s=LIMIT_S
+        Hanging(shipped, hang.wait), None, Rules(name="The Edge TPU", advice="replug it", limit_s=LIMIT_S)
     )
     with pytest.raises(EdgeferError, match=r"The Edge TPU has not answered for 0\.3 s: replug it"):
-        loop.run(frames(6), Scripted(), coral, [JsonLines(out)])
+        loop.run(frames(6), Session(coral, Scripted()), [JsonLines(out)])
     assert len(out.getvalue().splitlines()) == 2, "what was done is kept"
 
 
@@ -195,24 +194,34 @@ def test_a_delegate_that_hangs_or_fails_is_taken_over_by_the_cpu_if_allowed(ship
         coral = GuardedClassifier(
             Hanging(shipped, fault),
             lambda: shipped,
-            name="The Edge TPU",
+            Rules(name="The Edge TPU", log=said.append, limit_s=LIMIT_S),
             on_fault=True,
-            say=said.append,
-            limit_s=LIMIT_S,
         )
-        assert loop.run(frames(6), Scripted(), coral, []).faces == 6
+        assert loop.run(frames(6), Session(coral, Scripted()), []).faces == 6
         assert len(said) == 1 and why in said[0] and said[0].endswith(": it is replaced.")
 
 
 def test_a_stop_is_not_held_up_by_a_call_that_hangs(shipped, hang):
     stop = threading.Event()
-    coral = GuardedClassifier(Hanging(shipped, hang.wait), None, stop=stop)
+    coral = GuardedClassifier(Hanging(shipped, hang.wait), None, Rules(stop=stop))
     threading.Timer(0.5, stop.set).start()
     began = time.monotonic()
-    assert loop.run(frames(6), Scripted(), coral, [], stop=stop).frames == 2
+    assert loop.run(frames(6), Session(coral, Scripted()), [], stop=stop).frames == 2
     assert time.monotonic() - began < 3
 
 
 def test_an_error_of_the_call_itself_is_passed_on():
     with pytest.raises(ZeroDivisionError):
-        Guard(lambda x: 1 // x, None, name="It")(0)
+        Watchdog(lambda x: 1 // x, None)(0)
+
+
+def test_several_sources_are_read_at_once_and_each_in_its_order():
+    def slowly(numbers):
+        for number in numbers:
+            time.sleep(0.002)
+            yield number
+
+    items = list(Prefetch(slowly(range(0, 30)), slowly(range(100, 130)), room=2))
+    assert [item for item in items if item < 100] == list(range(30))
+    assert [item for item in items if item >= 100] == list(range(100, 130))
+    assert items != sorted(items), "at once, and not one after the other"

@@ -12,10 +12,11 @@ from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.devices import loop
 from edgefer.devices.faces.detectors import HaarDetector
-from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
+from edgefer.devices.faces.smoothing import PRESETS
 from edgefer.devices.faces.tracking import FORGET_S, Pace, Tracker, overlap
+from edgefer.devices.outputs.lines import JsonLines
 from edgefer.devices.outputs.overlay import draw
-from edgefer.devices.outputs.sinks import JsonLines
+from edgefer.devices.session import Session
 from edgefer.interpreter import Classifier
 from edgefer.records import Detection, Face, Frame
 
@@ -151,9 +152,9 @@ def test_eyes_are_levelled_smoothly():
 def test_faces_are_sought_as_often_as_the_frame_rate_allows(seek_ms, rest_ms, target_fps, apart):
     pace = Pace(target_fps)
     for _ in range(50):
-        pace.sought(seek_ms / 1000)
+        pace.detected(seek_ms / 1000)
         pace.rest(rest_ms / 1000)
-    pace.carried(0.001)
+    pace.followed(0.001)
     assert pace.apart == apart
     if target_fps and rest_ms < 50:
         assert (seek_ms / apart + 1 + rest_ms) / 1000 <= 1.1 / target_fps, "and so the rate is kept"
@@ -173,15 +174,15 @@ def test_the_loop_seeks_less_often_when_the_rate_asks_for_it():
 
     detector = Slow()
     frames = (Frame(index=i, time_s=i / 30, image_bgr=BLANK) for i in range(60))
-    summary = loop.run(frames, Tracker(detector, target_fps=30), shipped(), [])
+    summary = loop.run(frames, Session(shipped(), detector, target_fps=30), [])
     assert summary.faces == 60 and 8 <= detector.calls <= 40
 
 
 def test_a_dark_face_is_unsure_and_says_why_with_its_number_in_each_line():
     frames = [Frame(index=i, time_s=i / 15, image_bgr=BLANK // 8) for i in range(3)]
     out = io.StringIO()
-    tracker, smoother = Tracker(Script([ONE, OTHER], [ONE], [ONE, OTHER])), LabelSmoother(PRESETS["calm"], reject=0.45)
-    loop.run(frames, tracker, shipped(), [JsonLines(out)], smoother=smoother)
+    script = Script([ONE, OTHER], [ONE], [ONE, OTHER])
+    loop.run(frames, Session(shipped(), script, smooth=PRESETS["calm"], reject=0.45), [JsonLines(out)])
     for line in out.getvalue().splitlines():
         faces = json.loads(line)["faces"]
         assert [(face["id"], face["label"], face["unsure"]) for face in faces] == [
@@ -189,9 +190,8 @@ def test_a_dark_face_is_unsure_and_says_why_with_its_number_in_each_line():
             (2, "unsure", "dark"),
         ]
         assert faces[0]["score"] == max(faces[0]["scores"].values())
-    smoother = LabelSmoother(PRESETS["calm"], reject=0)
-    tracker = Tracker(Script([ONE]))
-    (face,) = loop.read(frames[0], tracker.follow(frames[0]), tracker, shipped(), smoother)
+    session = Session(shipped(), Script([ONE]), smooth=PRESETS["calm"])
+    (face,) = session.read(session.detect(frames[0]))
     assert face.label in face.scores and face.unsure == ""
 
 

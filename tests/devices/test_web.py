@@ -1,5 +1,6 @@
 """The page: what it serves, to whom, what many or slow viewers cost, and how it looks to a real browser."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -14,10 +15,14 @@ import numpy as np
 import pytest
 from conftest import CHROMIUM
 
-from edgefer.devices.outputs.stats import Vitals
-from edgefer.errors import InputError, SourceError
+from edgefer.devices.outputs.overlay import View
+from edgefer.devices.outputs.settings import LiveSettings, RunSettings
+from edgefer.devices.outputs.stats import RunStats
+from edgefer.devices.outputs.tokens import is_loopback
+from edgefer.errors import SourceError
 
 web = pytest.importorskip("edgefer.devices.outputs.web", reason="starlette and uvicorn are not installed")
+TOKEN = "correct horse"
 ABOUT = {"network": "fer-small", "runtime": "litert", "version": "1"}
 
 
@@ -27,10 +32,13 @@ def serve():
     pages = []
 
     def make(host="127.0.0.1", **settings):
-        page = web.WebPage(
-            settings.pop("vitals", Vitals()), host, 0, labels=("happy", "sad", "neutral"), about=ABOUT, **settings
+        options = web.PageOptions(
+            labels=("happy", "sad", "neutral"),
+            about=ABOUT,
+            settings=settings.pop("settings", None),
+            view=settings.pop("view", View()),
         )
-        page.port = int(re.search(r":(\d+)/", page.url)[1])
+        page = web.WebPage(settings.pop("stats", None) or RunStats(), host, 0, options, **settings)
         pages.append(page)
         return page
 
@@ -57,7 +65,7 @@ def test_the_page_and_what_it_needs(serve):
     assert page.url == f"http://127.0.0.1:{page.port}/"
     assert get(page, "/none").status == 404 and get(page, "/../web.py").status == 404
     with pytest.raises(SourceError, match="in use"):
-        web.WebPage(Vitals(), "127.0.0.1", page.port, labels=(), about={})
+        web.WebPage(RunStats(), "127.0.0.1", page.port, web.PageOptions())
 
 
 def test_a_picture_comes_with_its_faces(serve, make_frame):
@@ -89,14 +97,14 @@ def test_a_newer_picture_is_waited_for_and_there_may_be_none(serve, make_frame, 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 def test_any_address_is_ipv4_too_and_all_of_loopback_is_this_machine(serve):
     page = serve("::", token="long enough")
-    assert get(page, "/health?token=long%20enough").status == 303
+    assert get(page, "/health?token=long%20enough").status == 200
     assert get(serve("127.0.0.1"), "/health", Host="127.0.1.1:80").status == 200
 
 
 def test_health_and_history(serve, make_frame):
-    vitals = Vitals()
-    vitals.write(make_frame(0, "happy"))
-    told = json.loads(get(serve(vitals=vitals), "/health").content)
+    stats = RunStats()
+    stats.add(make_frame(0, "happy"), {})
+    told = json.loads(get(serve(stats=stats), "/health").content)
     assert (
         told["state"] == "running"
         and told["frames"] == 1
@@ -107,7 +115,7 @@ def test_health_and_history(serve, make_frame):
 
 def test_pictures_are_encoded_only_while_somebody_looks_and_once_for_all(serve, make_frame, monkeypatch):
     encoded, encode = [], web._encode
-    monkeypatch.setattr(web, "_encode", lambda seen: encoded.append(1) or encode(seen))
+    monkeypatch.setattr(web, "_encode", lambda *seen: encoded.append(1) or encode(*seen))
     page = serve()
     for number in range(100):
         page.write(make_frame(number))
@@ -149,51 +157,12 @@ def test_a_name_that_was_made_to_lead_here_is_refused(serve, host):
         assert get(page, "/health", Host=good).status == 200
 
 
-def test_from_elsewhere_only_with_the_token(serve):
-    page = serve("0.0.0.0")
-    token = page.url.partition("?token=")[2]
-    assert len(token) >= 20 and token != serve("0.0.0.0").url.partition("?token=")[2]
-    for path in ("/", "/live", "/health", "/page.js", "/?token=wrong", "/?token="):
-        assert get(page, path, Host="pi.local").status == 401
-    answer = get(page, f"/?token={token}", Host="pi.local")
-    assert answer.status == 303 and answer.headers["location"] == "/"
-    cookie = answer.headers["set-cookie"]
-    assert "HttpOnly" in cookie and "SameSite=lax" in cookie and token not in cookie
-    assert get(page, "/health", Host="pi.local", Cookie=cookie.split(";")[0]).status == 200
-    began = time.monotonic()
-    assert get(page, "/health", Host="pi.local", Cookie=cookie.split("=")[0] + "=" + token).status == 401
-    assert time.monotonic() - began >= 0.5, "cookies can be guessed too"
-
-
-def test_who_connects_and_asks_nothing_is_sent_away(serve, monkeypatch):
-    """As there is room for VIEWERS connections only."""
-    monkeypatch.setattr(web, "REQUEST_S", 0.2)
-    page = serve()
-    asking = http.client.HTTPConnection("127.0.0.1", page.port, timeout=20)
-    with socket.create_connection(("127.0.0.1", page.port), timeout=20) as silent:
-        asking.request("GET", "/health")
-        assert asking.getresponse().read()
-        assert silent.recv(1) == b""
-    asking.request("GET", "/health")
-    assert asking.getresponse().status == 200
-    asking.close()
-
-
-def test_a_token_of_ones_own(serve):
-    page = serve(token="correct horse")
-    assert "token" not in page.url, "who gave it knows it; logs need not"
-    assert get(page).status == 401 and b"<form>" in get(page).content
-    assert get(page, "/?token=correct%20horse").status == 303
-    with pytest.raises(InputError, match="8 characters"):
-        serve(token="short")
-
-
 @pytest.mark.parametrize(
     ("host", "is_it"),
     [("127.0.0.1", True), ("127.0.0.2", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("pi", False)],
 )
 def test_what_is_loopback(host, is_it):
-    assert web.is_loopback(host) == is_it
+    assert is_loopback(host) == is_it
 
 
 class Browser:
@@ -249,22 +218,122 @@ class Browser:
         self.process.wait(10)
 
 
+def test_a_snapshot_and_a_stream(serve, make_frame, monkeypatch):
+    monkeypatch.setattr(web, "WAIT_S", 0.2)
+    page = serve()
+    assert get(page, "/snapshot.jpg").status == 503
+    page.write(make_frame(200, "happy", size=(320, 240)))
+    annotated, plain = get(page, "/snapshot.jpg"), get(page, "/snapshot.jpg?plain=1")
+    assert annotated.headers["content-type"] == plain.headers["content-type"] == "image/jpeg"
+    images = [cv2.imdecode(np.frombuffer(one.content, np.uint8), cv2.IMREAD_COLOR) for one in (annotated, plain)]
+    assert images[0].shape == images[1].shape == (240, 320, 3) and np.ptp(images[1]) < 10 < np.ptp(images[0])
+    with socket.create_connection(("127.0.0.1", page.port), timeout=20) as watching:
+        watching.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        seen, number = b"", 0
+        while seen.count(b"--edgefer\r\nContent-Type: image/jpeg") < 3:
+            number += 1
+            page.write(make_frame(number, "sad", size=(320, 240)))
+            seen += watching.recv(65536)
+    assert b"multipart/x-mixed-replace; boundary=edgefer" in seen
+
+
+def test_only_so_many_watch_the_stream(serve, make_frame, monkeypatch):
+    monkeypatch.setattr(web, "MAX_STREAMS", 1)
+    page = serve()
+    page.write(make_frame(0))
+    with socket.create_connection(("127.0.0.1", page.port), timeout=20) as watching:
+        watching.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"200 OK" in watching.recv(65536)
+        assert get(page, "/stream.mjpg").status == 503
+    deadline = time.monotonic() + 20
+    while page._streams:
+        assert time.monotonic() < deadline, "who has gone makes room"
+        page.write(make_frame(1))
+        time.sleep(0.05)
+
+
+def test_blurred_faces_are_blurred_on_the_page(serve, make_frame):
+    page = serve(view=View(blur_faces=True))
+    frame = make_frame(0, "happy", size=(320, 240))
+    frame.image_bgr[5:25:2, 0:16] = 255
+    page.write(frame)
+    image = cv2.imdecode(np.frombuffer(get(page, "/live").content, np.uint8), cv2.IMREAD_COLOR)
+    assert np.abs(np.diff(image[8:20, 8].astype(int), axis=0)).max() < 100
+
+
+def test_the_history_as_csv_and_over_a_longer_time(serve, make_frame, monkeypatch):
+    from edgefer.devices.outputs import stats as module
+
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    stats = RunStats()
+    for second in range(7200):
+        now[0] = float(second)
+        stats.add(make_frame(second, "happy" if second < 3600 else "=sad"), {})
+    answer = get(serve(stats=stats), "/history.csv?minutes=60")
+    lines = answer.content.decode().splitlines()
+    assert "attachment" in answer.headers["content-disposition"] and lines[0] == "time,happy,sad,neutral,'=sad"
+    assert len(lines) == 61 and lines[-1].endswith("Z,0.000,0.000,0.000,1.000")
+    health = json.loads(get(serve(stats=stats), "/health?minutes=1440").content)
+    assert len(health["history"]) == 120 and health["minutes"] == 1440
+    for odd in ("x", "-1", "9" * 30, "1e3", "%00"):
+        assert json.loads(get(serve(stats=stats), f"/health?minutes={odd}").content)["minutes"] == 5
+
+
+@pytest.mark.chromium
+def test_bars_have_their_colours_however_late_the_first_health_answer_comes(serve, make_frame, tmp_path, monkeypatch):
+    health = web.WebPage._health
+
+    async def late(self, request):
+        await asyncio.sleep(1)
+        return await health(self, request)
+
+    monkeypatch.setattr(web.WebPage, "_health", late)
+    page = serve()
+    page.write(make_frame(0, "happy"))
+    browser = Browser(tmp_path)
+    browser.open(page.url)
+    browser.see('data-state="running"', "happy · face 1")
+    script = "[...document.querySelectorAll('.rows .bar i')].map(i => getComputedStyle(i).backgroundColor).join(' ')"
+    colors = browser.call("Runtime.evaluate", expression=script)["result"]["value"]
+    assert colors == "rgb(213, 94, 0) rgb(204, 121, 167) rgb(0, 114, 178)"
+    browser.close()
+
+
+@pytest.mark.chromium
+def test_settings_are_changed_from_the_page(serve, make_frame, tmp_path):
+    live = LiveSettings(
+        RunSettings(smooth="off", reject=0.45, detector="haar"), smooths=("off", "calm"), detectors=("haar",)
+    )
+    page = serve("0.0.0.0", token=TOKEN, settings=live)
+    browser = Browser(tmp_path)
+    browser.open(f"http://127.0.0.1:{page.port}/?token={TOKEN.replace(' ', '%20')}")
+    browser.see("Unsure below", 'value="calm">calm')
+    change = "const $ = id => document.getElementById(id); $('smooth').value = 'calm'; $('reject').value = 0.6;"
+    change += "for (const id of ['smooth', 'reject']) $(id).dispatchEvent(new Event('change')); $('pause').click()"
+    browser.call("Runtime.evaluate", expression=change)
+    browser.see("Go on", "60%")
+    assert live.read() == RunSettings(smooth="calm", reject=0.6, detector="haar", paused=True)
+    browser.close()
+
+
 @pytest.mark.chromium
 def test_a_real_browser_shows_faces_and_then_a_lost_camera(serve, make_frame, tmp_path):
-    vitals = Vitals()
-    page, alone, stop = serve("0.0.0.0", vitals=vitals), threading.Event(), threading.Event()
+    stats = RunStats()
+    page, alone, stop = serve("0.0.0.0", token=TOKEN, stats=stats), threading.Event(), threading.Event()
 
     def camera():
         number = 0
         while not stop.wait(0.05):
             number += 1
-            for sink in (vitals, page):
-                sink.write(make_frame(number, *([] if alone.is_set() else ["happy", ("unsure", "dark")])))
+            frame = make_frame(number, *([] if alone.is_set() else ["happy", ("unsure", "dark")]))
+            page.write(frame)
+            stats.add(frame, {})
 
     thread = threading.Thread(target=camera, daemon=True)
     thread.start()
     browser = Browser(tmp_path)
-    browser.open(page.url.replace(re.search(r"//(.*):", page.url)[1], "127.0.0.1"))
+    browser.open(f"http://127.0.0.1:{page.port}/?token={TOKEN.replace(' ', '%20')}")
     seen = browser.see('data-state="running"', "happy · face 1", "unsure · face 2", "too dark to read", "Frames read")
     assert seen.count('class="box') == 2 and "unsure: dark" in seen and "fer-small on litert" in seen
     address = browser.call("Runtime.evaluate", expression="location.href")["result"]["value"]

@@ -183,11 +183,16 @@ def test_the_command_says_pass_or_fail(made, tmp_path):
     table = command(sound, expect=0).stdout  # one row for each target, one of which it passes
     assert all(target.title in table for target in TARGETS.values()) and "mediapipe-input" in table
     command(sound, "--target", "edgetpu", expect=0)
-    assert "LEAKY_RELU would run on the CPU" in command(faulty, "--target", "edgetpu", expect=1).stdout
+    assert "edgetpu-cpu" in command(faulty, "--target", "edgetpu", expect=1).stdout
     report = json.loads(command(faulty, "--target", "edgetpu", "--json", expect=1).stdout)
     assert report["computes_in"] == "int8" and not report["targets"]["edgetpu"]["runs"]
     first = report["targets"]["edgetpu"]["findings"][0]
     assert (first["rule"], first["severity"], first["operator"]) == ("edgetpu-cpu", "error", 1)
+    assert "LEAKY_RELU would run on the CPU" in first["what"]
+    assert report["passed"] is False and report["checks"][0] == {
+        "subject": "edgetpu-cpu", "status": "fail", "passed": False, "detail": report["checks"][0]["detail"],
+        "fix": first["next"], "group": "edgetpu",
+    }  # fmt: skip
 
 
 def test_the_command_refuses_what_is_no_network(made, tmp_path):
@@ -202,7 +207,7 @@ def test_the_command_refuses_what_is_no_network(made, tmp_path):
     assert "is a damaged .tflite file" in refuse(made("int8")[:3000])
     assert "There is no" in command(tmp_path / "none.tflite", expect=2).stderr
     assert "is not a bundle" in command(tmp_path, expect=2).stderr
-    assert "no target 'npu'" in command(tmp_path, "--target", "npu", expect=2).stderr
+    assert "'npu' is not one of 'litert', 'tflite-runtime'" in command(tmp_path, "--target", "npu", expect=2).stderr
 
 
 def test_it_needs_no_tensorflow(made, tmp_path):

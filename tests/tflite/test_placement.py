@@ -8,9 +8,10 @@ import pytest
 
 from edgefer.errors import InputError
 from edgefer.interpreter import installed_runtimes
+from edgefer.runtimes import runtime_version
 from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.lint import lint
-from edgefer.tflite.operators import BUILT_IN_CUSTOM, EDGETPU, LITERT, TFLITE_RUNTIME
+from edgefer.tflite.operators import BUILT_IN_CUSTOM, EDGETPU, LITERT, LITERT_2_2, TFLITE_RUNTIME
 from edgefer.tflite.placement import AFTER, DTYPE, LIMIT, MAPPED, RANK, UNSUPPORTED, VERSION, place
 
 INT8, FLOAT32, INT32 = 9, 0, 2
@@ -175,6 +176,15 @@ def test_custom_operators(build):
     assert rules(custom("edgetpu-custom-op"), "edgetpu") == {"edgetpu-compiled": "note"}
 
 
+def test_a_version_that_only_newer_releases_know_is_a_warning(build):
+    def cast(version):
+        return build([("CAST", version, (1, 8), (1, 8), INT8, {})])
+
+    assert rules(cast(LITERT["CAST"]), "litert") == {}
+    assert rules(cast(LITERT_2_2["CAST"]), "litert") == {"operator-version": "warning"}
+    assert rules(cast(LITERT_2_2["CAST"] + 1), "litert") == {"operator-version": "error"}
+
+
 # ---- the tables against the runtimes themselves ----
 
 
@@ -185,6 +195,8 @@ def test_the_runtime_knows_exactly_the_versions_of_the_table(build, schema, runt
     from edgefer.interpreter import RUNTIMES
     from edgefer.quiet import quiet
 
+    if runtime == "litert" and runtime_version(runtime) >= "2.2":
+        table = LITERT_2_2
     interpreter = import_module(RUNTIMES[runtime][0]).Interpreter
 
     def knows(name, version):
@@ -258,3 +270,66 @@ def test_lengths_cannot_make_it_read_more_than_the_file_holds(schema):
     with pytest.raises(InputError, match="does not fit"):
         read_model(bytes(builder.Output()), "x.tflite")
     assert time.monotonic() - began < 2
+
+
+# ---- the pairs of google-coral/test_data: what the compiler did ----
+
+
+def statuses(build, *steps) -> list[str]:
+    return [p.status for p in place(read_model(build(steps), "x").main)]
+
+
+PIXELS = (1, 8, 8, 8)
+
+
+def test_what_comes_first_and_cannot_be_mapped_stays_on_the_cpu_and_the_rest_is_mapped(build):
+    conv = ("RELU", 1, PIXELS, PIXELS, INT8, {})
+    cast = ("CAST", 1, PIXELS, PIXELS, FLOAT32, {"gives": FLOAT32})
+    quantize = ("QUANTIZE", 1, PIXELS, PIXELS, FLOAT32, {"gives": INT8})
+    for leading in ([quantize], [cast, quantize], [("HARD_SWISH", 1, PIXELS, PIXELS, INT8, {})]):
+        assert statuses(build, *leading, conv, conv)[len(leading) :] == [MAPPED, MAPPED]
+        found = lint(read_model(build([*leading, conv, conv]), "x"), "edgetpu")
+        assert not [finding for finding in found if finding.rule.startswith("edgetpu") and finding.severity == "error"]
+    assert statuses(build, conv, cast, conv)[1:] == [DTYPE, DTYPE]  # in the middle it ends the run
+    assert statuses(build, conv, ("HARD_SWISH", 1, PIXELS, PIXELS, INT8, {}), conv) == [MAPPED, UNSUPPORTED, AFTER]
+
+
+def test_an_lstm_is_mapped_although_its_state_is_int16(build):
+    state = {"constants": [((1, 8), 7, None)]}
+    assert one(build, "UNIDIRECTIONAL_SEQUENCE_LSTM", 3, (1, 6, 8), (1, 6, 8), **state).status == MAPPED
+    assert one(build, "ADD", 1, (1, 6, 8), (1, 6, 8), **state).status == DTYPE
+
+
+@pytest.mark.parametrize(("size", "doubt"), [(8, False), (16, False), (32, False), (64, True), (264, True)])
+def test_a_large_resize_may_stay_on_the_cpu(build, size, doubt):
+    steps = [("RESIZE_BILINEAR", 3, PIXELS, (1, size, size, 8), INT8, {})]
+    content = build(steps)
+    (placement,) = place(read_model(content, "x").main)
+    assert placement.mapped and bool(placement.detail) == doubt
+    found = {finding.rule: finding for finding in lint(read_model(content, "x"), "edgetpu")}
+    assert ("edgetpu-maybe" in found) == doubt
+    assert not doubt or (
+        found["edgetpu-maybe"].severity == "warning" and "may stay on the CPU" in found["edgetpu-maybe"].what
+    )
+
+
+def test_a_float_tail_is_a_warning(build):
+    """As an SSD: int8 up to its boxes, then DEQUANTIZE and a custom operator in float."""
+    relu, back = ("RELU", 1, PIXELS, PIXELS, INT8, {}), ("DEQUANTIZE", 2, PIXELS, PIXELS, INT8, {"gives": FLOAT32})
+    tail = [back, ("TFLite_Detection_PostProcess", 1, PIXELS, PIXELS, FLOAT32, {})]
+    found = {finding.rule: finding.severity for finding in lint(read_model(build([relu, relu, *tail]), "x"), "edgetpu")}
+    del found["no-scale"]  # these tensors have none
+    assert "error" not in found.values() and found["edgetpu-cpu"] == "warning" and "float-island" in found
+
+
+def test_nothing_mapped_is_no_pass(build):
+    swish = ("HARD_SWISH", 1, PIXELS, PIXELS, INT8, {})
+    assert rules(build([swish, swish]), "edgetpu")["edgetpu-nothing"] == "error"
+    assert "edgetpu-nothing" not in rules(build([("RELU", 1, PIXELS, PIXELS, INT8, {}), swish]), "edgetpu")
+
+
+def test_what_is_left_on_the_cpu_must_be_known_there(build):
+    relu = ("RELU", 1, PIXELS, PIXELS, INT8, {})
+    assert rules(build([relu, ("Nobody", 1, PIXELS, PIXELS, INT8, {})]), "edgetpu")["operator-unknown"] == "error"
+    assert rules(build([relu, ("CAST", 99, PIXELS, PIXELS, INT8, {})]), "edgetpu")["operator-version"] == "error"
+    assert "operator-unknown" not in rules(build([relu, ("HARD_SWISH", 1, PIXELS, PIXELS, INT8, {})]), "edgetpu")

@@ -1,6 +1,7 @@
 """edgefer data check: what it finds, and that it does not cry wolf."""
 
 import json
+import re
 import tracemalloc
 
 import cv2
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 
 from edgefer import drawn
+from edgefer.card import InputSpec
 from edgefer.errors import DataError
 from edgefer.train.data.audit import audit
 from edgefer.train.data.duplicates import clusters, fingerprint, near_duplicates
+from edgefer.train.data.load import DataOptions, load_dataset
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ def test_clusters_join_pairs():
 
 
 def status(found):
-    return {finding.about: finding.status for finding in found.findings}
+    return {check.subject: check.status.value for check in found.checks}
 
 
 def test_a_sound_folder_passes(folder):
@@ -76,9 +79,9 @@ def test_leaks_wrong_labels_and_broken_files(folder):
     (sad / "wrong.png").write_bytes(happy[1].read_bytes())
     (sad / "broken.jpg").write_bytes(b"no picture")
     found = audit(folder)
-    by_name = {finding.about: finding for finding in found.findings}
+    by_name = {check.subject: check for check in found.checks}
     assert not found.passed
-    assert by_name["unreadable"].examples == ("train/Sad/broken.jpg is not a picture OpenCV can read",)
+    assert by_name["unreadable"].examples[0].startswith("train/Sad/broken.jpg is not an image of a type")
     assert "valid/happy/leak.png" in by_name["leaks between splits"].examples[0]
     assert "wrong.png (sad)" in by_name["labels of duplicates"].examples[0]
 
@@ -86,8 +89,8 @@ def test_leaks_wrong_labels_and_broken_files(folder):
 def test_groups_that_are_torn_or_too_fine(folder):
     names = [file.name for file in folder.rglob("*.png")]
     assert len(names) == len(set(names))
-    assert status(audit(folder, group_by=r"(\d+)\.png"))["groups"] == "pass"
-    found = audit(folder, group_by=r"/([A-Za-z]+)/\d")  # a group for each class, in both splits
+    assert status(audit(folder, DataOptions(group_by=r"(\d+)\.png")))["groups"] == "pass"
+    found = audit(folder, DataOptions(group_by=r"/([A-Za-z]+)/\d"))  # a group for each class, in both splits
     assert status(found)["groups"] == "fail" and not found.passed
 
 
@@ -95,8 +98,29 @@ def test_the_command(edgefer, folder):
     happy = sorted((folder / "train" / "happy").iterdir())[0]
     (folder / "valid" / "happy" / "leak.png").write_bytes(happy.read_bytes())
     done = edgefer("data", "check", folder, expect=1)
-    assert "FAIL  leaks between splits: 1 pairs" in done.stdout
-    told = json.loads(edgefer("data", "check", folder, "--json", "--bundle", "fer-small", expect=1).stdout)
-    assert [f["status"] for f in told["findings"] if f["about"] == "label order"] == ["fail"]
+    assert re.search(r"leaks between splits *│ FAIL *│ 1 pairs", done.stdout)
+    report = json.loads(edgefer("data", "check", folder, "--json", "--bundle", "fer-small", expect=1).stdout)
+    assert [check["status"] for check in report["checks"] if check["subject"] == "label order"] == ["fail"]
+    assert report["images"]["train"]["happy"] and not report["passed"]
     with pytest.raises(DataError, match="There is no data"):
         audit(folder / "nothing")
+
+
+def test_what_training_refuses_fails_here_with_the_same_reason(tmp_path):
+    """At least as strict as training: one image of a class cannot be in training and validation both."""
+    for name, count in {"happy": 5, "sad": 1}.items():
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            noise = np.random.default_rng([count, number]).integers(0, 256, (48, 48), np.uint8)
+            cv2.imwrite(str(tmp_path / name / f"{number}.png"), noise)
+    with pytest.raises(DataError) as refused:
+        load_dataset(tmp_path, InputSpec(height=48, width=48))
+    found = audit(tmp_path)
+    check = next(check for check in found.checks if check.subject == "can be trained on")
+    assert not found.passed and check.detail == str(refused.value) and "'sad'" in check.detail
+
+
+def test_bad_images_warn_only_where_they_are_to_be_left_out(folder):
+    (folder / "train" / "Sad" / "cut.png").write_bytes(next((folder / "train" / "Sad").iterdir()).read_bytes()[:200])
+    assert status(audit(folder))["unreadable"] == "fail"
+    assert status(audit(folder, DataOptions(skip_bad=True)))["unreadable"] == "warn"

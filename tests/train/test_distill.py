@@ -8,8 +8,9 @@ import pytest
 from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
 from edgefer.errors import DataError, InputError
-from edgefer.train.data.dataset import Split, load_dataset
+from edgefer.train.data.dataset import Split
 from edgefer.train.data.ferplus import votes_file
+from edgefer.train.data.load import DataOptions, load_dataset
 from edgefer.train.distill import distilled, load_soft_labels, save_soft_labels, teacher_probabilities
 
 GRAY48 = InputSpec(height=48, width=48)
@@ -43,7 +44,7 @@ def voted(tmp_path):
 
 
 def test_votes_become_targets_joined_by_row(voted):
-    data = load_dataset(voted, GRAY48, labels="ferplus")
+    data = load_dataset(voted, GRAY48, DataOptions(labels="ferplus"))
     train, valid = data.split("train"), data.split("valid")
     assert data.labels == ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "contempt")
     assert train.ids.tolist() == [f"row {n}" for n in (1, 2, 3, 5, 6, 7, 8, 9, 10)]
@@ -67,30 +68,30 @@ def test_votes_that_do_not_belong_to_the_pictures_are_refused(voted, change, com
     file = voted.with_name("fer2013new.csv")
     file.write_text("\n".join(change(file.read_text().splitlines())))
     with pytest.raises(DataError, match=complaint):
-        load_dataset(voted, GRAY48, labels="ferplus")
+        load_dataset(voted, GRAY48, DataOptions(labels="ferplus"))
 
 
 def test_missing_votes_are_named(tmp_path):
     with pytest.raises(DataError, match=r"There are no FER\+ votes"):
         votes_file("ferplus", tmp_path / "fer2013.csv")
     with pytest.raises(DataError, match="labels of its own"):
-        load_dataset("builtin", GRAY48, labels="ferplus")
+        load_dataset("builtin", GRAY48, DataOptions(labels="ferplus"))
 
 
 def test_a_teacher_speaks_in_the_pupils_order_of_labels(trained, builtin):
     teacher, split = Bundle.open(trained), builtin.split("valid")
-    given = teacher_probabilities(teacher, split, builtin.labels, 1.0, lambda items, *_: items)
+    given = teacher_probabilities(teacher, split, builtin.labels, 1.0)
     assert given.shape == (len(split), 7) and np.allclose(given.sum(axis=1), 1, atol=1e-5)
     assert (given.argmax(axis=1) == split.labels).mean() > 0.8
     few = builtin.labels[:1:-1]
-    some = teacher_probabilities(teacher, split, few, 1.0, lambda items, *_: items)
+    some = teacher_probabilities(teacher, split, few, 1.0)
     known = np.isin(split.labels, [builtin.labels.index(label) for label in few])
     expected = [few.index(builtin.labels[label]) for label in split.labels[known]]
     assert (some[known].argmax(axis=1) == expected).mean() > 0.8
-    hot = teacher_probabilities(teacher, split, builtin.labels, 4.0, lambda items, *_: items)
+    hot = teacher_probabilities(teacher, split, builtin.labels, 4.0)
     assert hot.max(axis=1).mean() < given.max(axis=1).mean()
     with pytest.raises(InputError, match="does not know bored"):
-        teacher_probabilities(teacher, split, ("happy", "bored"), 1.0, lambda items, *_: items)
+        teacher_probabilities(teacher, split, ("happy", "bored"), 1.0)
 
 
 def test_soft_labels_are_found_by_picture_and_by_label(tmp_path):

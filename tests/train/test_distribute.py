@@ -14,7 +14,8 @@ import pytest
 from conftest import newest_checkpoint
 
 from edgefer.errors import InputError
-from edgefer.train.data.dataset import Split, load_dataset
+from edgefer.train.data.dataset import Split
+from edgefer.train.data.load import load_dataset
 from edgefer.train.distribute import ALONE, place
 from edgefer.train.recipes import load_recipe
 from edgefer.train.run import read_history

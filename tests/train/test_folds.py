@@ -121,12 +121,13 @@ def test_a_folded_strided_convolution_is_the_same():
 
 def test_zscore_is_folded_for_quantization_aware_training_mediapipe_and_slimming(tmp_path):
     import tf_keras
-    from test_profiles import Silent
 
     from edgefer.convert.aware import quantization_aware
     from edgefer.convert.mediapipe import to_mediapipe
     from edgefer.convert.slim import slim
+    from edgefer.convert.tune import FineTuning
     from edgefer.interpreter import Network
+    from edgefer.progress import SILENT
     from edgefer.tflite.flatbuffer import read_model
     from edgefer.train.data.dataset import Dataset, Split
     from edgefer.train.evaluate import keras_logits
@@ -140,9 +141,11 @@ def test_zscore_is_folded_for_quantization_aware_training_mediapipe_and_slimming
     fields = ("model.layers=C16/2 R16", "model.zscore=true", "input.color=rgb", "input.height=16", "input.width=16")
     recipe = load_recipe("demo", (*fields, "fit.batch_size=8"))
     model = build_for(recipe, dataset)
-    aware = quantization_aware(
-        model, recipe, dataset, images, sparse=False, epochs=1, folder=tmp_path, watcher=Silent(), teacher=model
-    )
+    task = FineTuning(
+        recipe=recipe, dataset=dataset, teacher=model, epochs=1, rate=0.01 * recipe.optimizer.rate, folder=tmp_path,
+        progress=SILENT,
+    )  # fmt: skip
+    aware = quantization_aware(model, images, task, keep_zeros=False)
     learnt = keras_logits(aware.network, images)
     off = Network(aware.int8, recipe.input, 2).logits(images) - learnt
     assert np.abs(off).max() < 0.15 * np.ptp(learnt)
@@ -154,16 +157,15 @@ def test_zscore_is_folded_for_quantization_aware_training_mediapipe_and_slimming
 
 def test_conversion_sees_the_folds_as_training_did_in_every_form(animals, tmp_path, monkeypatch):
     """Without copies where the recipe leaves them out, for a fold's z-score is of its own pictures; float16 too."""
-    from test_profiles import Silent
-
     from edgefer.bundle import write_bundle
     from edgefer.card import ModelCard, Provenance, Scores
     from edgefer.convert import pipeline
-    from edgefer.train.data.dataset import load_dataset
+    from edgefer.progress import SILENT
+    from edgefer.train.data.load import DataOptions, load_dataset
     from edgefer.train.networks import build_for, keras_bytes
 
     recipe = load_recipe("cnn-mlp", ("augment.copies=false", "fit.keep=last", "schedule.name=constant", *SHORT[1::2]))
-    dataset = load_dataset(animals, recipe.input, group_by=RULE, pooled=True)
+    dataset = load_dataset(animals, recipe.input, DataOptions(group_by=RULE, pooled=True))
     provenance = Provenance(
         data="animals", split_sizes={}, folds=2, group_by=RULE, recipe=recipe.model_dump(mode="json"), seed=0, epoch=1,
         versions={},
@@ -178,7 +180,7 @@ def test_conversion_sees_the_folds_as_training_did_in_every_form(animals, tmp_pa
         return build_for(recipe, fold.dataset)
 
     monkeypatch.setattr(pipeline, "fold_network", untrained)
-    made = pipeline.convert(bundle, dataset, pipeline.Plan(int8=False, float16=True), tmp_path / "out", Silent())
+    made = pipeline.convert(bundle, dataset, pipeline.Plan(int8=False, float16=True), tmp_path / "out", SILENT)
     assert sizes == [12, 12]
     assert set(made.bundle.card.metrics["2-fold"]) == {"keras", "float16", "float32"}
 
@@ -187,18 +189,18 @@ def test_conversion_measures_the_very_networks_of_the_folds(animals, tmp_path):
     """Clean statistics are taken after a fold's weights are written, and again when they are read."""
     from types import SimpleNamespace
 
-    from test_profiles import Silent
-
-    from edgefer.train.data.dataset import load_dataset
+    from edgefer.progress import SILENT
+    from edgefer.train.data.load import DataOptions, load_dataset
     from edgefer.train.evaluate import keras_logits
     from edgefer.train.folds import cross_validate, divide_folds, fold_network
+    from edgefer.train.run import RunFolder
 
     small = ("model.layers=C4/2 C8/2", "input.height=32", "input.width=32", "fit.epochs=1", "fit.batch_size=8")
     recipe = load_recipe("fer-nano", (*small, "augment.brightness=0.9", "schedule.warmup_epochs=0"))
     assert recipe.fit.clean_statistics
-    dataset = load_dataset(animals, recipe.input, pooled=True)
+    dataset = load_dataset(animals, recipe.input, DataOptions(pooled=True))
     folds = divide_folds(dataset, recipe, folds=2, group_by="", valid_fraction=0.2)
-    crossed = cross_validate(folds, recipe, tmp_path / "training" / "folds", Silent())
+    crossed = cross_validate(folds, recipe, RunFolder(tmp_path), SILENT)
     networks = [fold_network(SimpleNamespace(path=tmp_path), fold, recipe) for fold in folds]
     again = [keras_logits(model, fold.held.images) for model, fold in zip(networks, folds, strict=True)]
     assert np.allclose(np.concatenate(again), crossed.logits, atol=1e-4)

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from edgefer.card import CropSpec
-from edgefer.train.framing import LEAST, measure_crop
+from edgefer.train.framing import MIN_FACES, measure_crop
 
-FACES = np.zeros((LEAST, 48, 48, 1), np.uint8)  # each becomes 192 pixels, 96 from the scene's border
+FACES = np.zeros((MIN_FACES, 48, 48, 1), np.uint8)  # each becomes 192 pixels, 96 from the scene's border
 
 
 def test_the_crop_makes_the_picture_of_the_box():
     crop = measure_crop(FACES, lambda scene: [(112, 120, 272, 280)])
-    assert (crop.scale, crop.faces) == (1.2, LEAST)
+    assert (crop.scale, crop.faces) == (1.2, MIN_FACES)
     assert (crop.dx, crop.dy) == pytest.approx((0, -0.05))
 
 

@@ -10,8 +10,8 @@ import pytest
 from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.commands.inputs import training_data
 from edgefer.errors import DataError
-from edgefer.train.data.dataset import load_dataset
 from edgefer.train.data.groups import assign_folds, group_pictures, held_rows
+from edgefer.train.data.load import DataOptions, load_dataset
 
 RGB32 = InputSpec(height=32, width=32, color="rgb")
 RULE = r"([^/]+)/(?P<copy>aug-\d+-)?([^/]+)$"
@@ -75,7 +75,7 @@ def test_a_held_split_has_whole_groups_of_each_class():
 
 def test_copies_never_leave_training(animals):
     loose = load_dataset(animals, RGB32)
-    grouped = load_dataset(animals, RGB32, group_by=RULE)
+    grouped = load_dataset(animals, RGB32, DataOptions(group_by=RULE))
 
     def shared(dataset):
         groups = [set(group_pictures(split.ids, RULE)[0]) for split in dataset.splits.values()]
@@ -92,8 +92,8 @@ def test_a_group_in_two_splits_is_refused(animals, tmp_path):
             (tmp_path / split / label).mkdir(parents=True, exist_ok=True)
             (tmp_path / split / label / name).write_bytes((animals / label / name).read_bytes())
     with pytest.raises(DataError, match=r"aug-1-00\.png.*same group.*another split"):
-        load_dataset(tmp_path, RGB32, group_by=RULE)
-    pooled = load_dataset(tmp_path, RGB32, group_by=RULE, pooled=True)
+        load_dataset(tmp_path, RGB32, DataOptions(group_by=RULE))
+    pooled = load_dataset(tmp_path, RGB32, DataOptions(group_by=RULE, pooled=True))
     assert {name: len(split) for name, split in pooled.splits.items()} == {"train": 6}
 
 
@@ -103,7 +103,7 @@ def test_a_bundle_knows_whether_its_data_is_as_it_was(animals, tmp_path, capsys,
     rule = r"(?P<copy>aug-\d+-)?(\d+)\.png$"
     copied = shutil.copytree(animals, tmp_path / "pets")
     about = {"split_sizes": {}, "recipe": {}, "seed": 0, "epoch": 1, "versions": {}, "group_by": rule}
-    dataset = load_dataset(copied, RGB32, group_by=rule)
+    dataset = load_dataset(copied, RGB32, DataOptions(group_by=rule))
     card = ModelCard(
         name="pets",
         labels=("cat", "dog"),
@@ -128,4 +128,4 @@ def test_a_bundle_knows_whether_its_data_is_as_it_was(animals, tmp_path, capsys,
 
 def test_grouping_is_for_folders():
     with pytest.raises(DataError, match="is no folder"):
-        load_dataset("builtin", RGB32, group_by=RULE)
+        load_dataset("builtin", RGB32, DataOptions(group_by=RULE))

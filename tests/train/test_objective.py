@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from edgefer.errors import EdgeferError
+from edgefer.progress import Epoch
 from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.recipes import load_recipe
-from edgefer.train.run import Epoch, Journal, read_history
+from edgefer.train.run import Journal, read_history
 
 TINY = ("model.layers=C8/2 C8/2", "schedule.name=constant", "fit.batch_size=16", "optimizer.rate=0.01")
 

@@ -184,7 +184,7 @@ def test_a_training_ends_with_a_bundle_plots_and_logs(trained):
 @pytest.fixture
 def order(builtin):
     """Makes orders of a training on the built-in data, which is drawn already."""
-    from edgefer.train.pipeline import Order
+    from edgefer.train.order import Order
 
     return lambda **fields: Order(recipe=load_recipe("demo"), data="builtin", **fields)
 
@@ -193,16 +193,17 @@ def test_what_no_card_can_hold_is_said_before_training(order, cache, tmp_path):
     from edgefer.train.pipeline import train
 
     with pytest.raises(InputError, match="valid_fraction"):
-        train(order(valid_fraction=0.0), tmp_path / "run", watcher=None, cache=cache / "edgefer" / "datasets")
+        train(order(valid_fraction=0.0), tmp_path / "run", cache=cache / "edgefer" / "datasets")
     assert not (tmp_path / "run").exists()
 
 
 def test_two_trainings_never_write_into_one_run(order, tmp_path):
     from edgefer.train.pipeline import _held, train
+    from edgefer.train.run import RunFolder
 
-    with _held(tmp_path / "run"):
+    with _held(RunFolder(tmp_path / "run")):
         with pytest.raises(InputError, match="by another process"):
-            train(order(), tmp_path / "run", watcher=None)
+            train(order(), tmp_path / "run")
         assert (tmp_path / "run" / "training").is_dir()
     assert not (tmp_path / "run").exists()
 
@@ -229,7 +230,7 @@ def test_clean_statistics_are_those_of_the_pictures_as_they_are(builtin, tmp_pat
     means = {}
     for clean in ("true", "false"):
         recipe = load_recipe("demo", ("fit.epochs=1", "augment.brightness=0.5", f"fit.clean_statistics={clean}"))
-        network, _ = fit(recipe, less, tmp_path / clean, console.TrainingProgress())
+        network, _ = fit(recipe, less, tmp_path / clean, console.Terminal())
         norm = next(layer for layer in network.layers if isinstance(layer, tf_keras.layers.BatchNormalization))
         answers = tf_keras.Model(network.input, norm.input)(to_float(less.split("train").images)).numpy()
         means[clean] = np.abs(norm.moving_mean.numpy() - answers.mean(axis=(0, 1, 2))).max()

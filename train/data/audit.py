@@ -1,196 +1,174 @@
-"""Looks a data set over before it is trained on: balance, sizes, broken files, near-duplicates, leaks between splits."""
+"""Looks a data set over before it is trained on: whether it can be at all, balance, sizes, near-duplicates, leaks."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from edgefer.card import InputSpec, ModelCard
+from edgefer.card import ModelCard
+from edgefer.checks import Check, Status, status_if
 from edgefer.errors import DataError
-from edgefer.train.data import csv as fer_csv
+from edgefer.progress import SILENT, Progress
 from edgefer.train.data import folders
-from edgefer.train.data.dataset import Track, silent
+from edgefer.train.data.dataset import Dataset
 from edgefer.train.data.duplicates import clusters, fingerprint, near_duplicates
 from edgefer.train.data.groups import group_pictures
+from edgefer.train.data.load import BUILT_IN, DataOptions, arrange, as_dataset, open_rows
 
 UNEVEN = 5  # a class so many times as frequent as another drowns it
-FEW = 100  # pictures of a class; fewer say little, so folds are advised
+MIN_CLASS = 100  # images of a class; fewer say little, so folds are advised
 SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that was looked at. status: "pass", "warn", "fail"; examples name files or rows."""
-
-    about: str
-    status: str
-    found: str
-    examples: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class Audit:
-    """What a data set holds. counts: split -> class -> pictures; sizes: "224x224" -> pictures; colors: "gray" or "rgb"."""
+    """What a data set holds. counts: split -> class -> images, as read; sizes: "224x224" -> images; colors: "gray" or
+    "rgb" -> images; notes: sentences on what is ignored or held back."""
 
     path: str
     labels: tuple[str, ...]
     counts: dict[str, dict[str, int]]
     sizes: dict[str, int]
     colors: dict[str, int]
-    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    checks: tuple[Check, ...]
 
     @property
     def passed(self) -> bool:
-        return all(finding.status != "fail" for finding in self.findings)
-
-    def to_json(self) -> dict:
-        return {"passed": self.passed} | asdict(self)
+        return all(check.passed for check in self.checks)
 
 
 @dataclass(kw_only=True)
-class _Pictures:
-    """What was read: one entry a picture in each list."""
+class _Seen:
+    """What was read: one entry per image in each list."""
 
-    ids: list[str] = field(default_factory=list)
-    splits: list[str] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    sizes: list[str] = field(default_factory=list)
-    colors: list[str] = field(default_factory=list)
+    kept: list[tuple[str, str, str]] = field(default_factory=list)  # id, split, label
+    sizes: Counter[str] = field(default_factory=Counter)
+    colors: Counter[str] = field(default_factory=Counter)
     hashes: list[np.ndarray] = field(default_factory=list)
     thumbs: list[np.ndarray] = field(default_factory=list)
-
-    def add(self, one: str, split: str, label: int, image: np.ndarray) -> None:
-        """image: uint8 [h, w] or BGR [h, w, 3]."""
-        code, thumb = fingerprint(image)
-        self.ids.append(one)
-        self.splits.append(split)
-        self.labels.append(label)
-        self.sizes.append(f"{image.shape[1]}x{image.shape[0]}")
-        self.colors.append("gray" if image.ndim == 2 else "rgb")
-        self.hashes.append(code)
-        self.thumbs.append(thumb)
+    bad: list[str] = field(default_factory=list)
 
 
-def audit(path: Path, *, group_by: str = "", card: ModelCard | None = None, track: Track = silent) -> Audit:
-    """Look over a folder of pictures or a FER2013 CSV. group_by: as for training; card: of a network to use it with.
+def audit(
+    path: str | Path,
+    options: DataOptions = DataOptions(),  # noqa: B008 - frozen
+    *,
+    card: ModelCard | None = None,
+    progress: Progress = SILENT,
+) -> Audit:
+    """Look over data that a training with these options is to have. card: of a network to use it with.
 
+    It reads the very rows that training reads and arranges them as training does, so what training refuses fails here.
     Raises DataError when there is nothing to look over.
     """
-    if not path.exists():
-        raise DataError(f"There is no data at {path}: name a folder of pictures or a fer2013.csv (or .gz, .zip).")
-    if group_by and not path.is_dir():
-        raise DataError(f"--group-by reads the paths of pictures: {path} is no folder.")
-    pictures = _Pictures()
-    labels, bad = (_read_folder if path.is_dir() else _read_csv)(path, pictures, track)
-    if not pictures.ids:
-        raise DataError(f"{path} holds no picture that can be read.")
-    findings = [
-        Finding(about="unreadable", status="fail" if bad else "pass", found=f"{len(bad)} files or rows", examples=bad),
-        _balance(pictures, labels),
-        _label_order(path, labels, card),
-        *_duplicates(pictures, labels, group_by),
-    ]
-    counts = {
-        split: {
-            label: sum(1 for s, which in zip(pictures.splits, pictures.labels, strict=True) if (s, which) == (split, i))
-            for i, label in enumerate(labels)
-        }
-        for split in dict.fromkeys(pictures.splits)
-    }
+    rows = open_rows(path, options)
+    seen = _Seen()
+    for row in progress.track(rows.stream, rows.total, f"Looking over {rows.name}"):
+        if row.image is None:
+            seen.bad.append(row.problem)
+            continue
+        code, thumb = fingerprint(row.image)
+        seen.kept.append((row.id, row.split, row.label))
+        seen.sizes[f"{row.image.shape[1]}x{row.image.shape[0]}"] += 1
+        seen.colors["gray" if row.image.ndim == 2 else "rgb"] += 1
+        seen.hashes.append(code)
+        seen.thumbs.append(thumb)
+    # Numbers stand for the images, which need not be kept.
+    dataset = as_dataset(rows, path, seen.kept, np.arange(len(seen.kept)), seen.bad)
+    trainable, arranged = _trainable(dataset, path, options)
+    checks = (
+        trainable,
+        _unreadable(seen.bad, options.skip_bad),
+        _balance(arranged),
+        _label_order(path, arranged.labels, options, card),
+        *_duplicates(seen, options.group_by),
+    )
     return Audit(
         path=str(path),
-        labels=labels,
-        counts=counts,
-        sizes=dict(Counter(pictures.sizes).most_common()),
-        colors=dict(Counter(pictures.colors).most_common()),
-        findings=tuple(findings),
+        labels=dataset.labels,
+        counts={name: dict(zip(dataset.labels, numbers, strict=True)) for name, numbers in dataset.counts().items()},
+        sizes=dict(seen.sizes.most_common()),
+        colors=dict(seen.colors.most_common()),
+        notes=arranged.notes,
+        checks=checks,
     )
 
 
-def _read_folder(path: Path, pictures: _Pictures, track: Track) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    labels, listing = folders.listing(path)
-    bad = []
-    for split, label, file in track(listing, len(listing), f"Looking over {path.name}"):
-        name = str(file.relative_to(path))
-        try:
-            pictures.add(name, split, label, folders.decode(file))
-        except ValueError as error:
-            bad.append(f"{name} {error}")
-    return labels, tuple(bad)
+def _trainable(dataset: Dataset, path: str | Path, options: DataOptions) -> tuple[Check, Dataset]:
+    """Whether training would take it, and the data set as it would be trained on."""
+    try:
+        arranged = arrange(dataset, path, options)
+    except DataError as error:
+        return Check(subject="can be trained on", status=Status.FAIL, detail=str(error)), dataset
+    held = ", ".join(f"{name} {len(split):,}" for name, split in arranged.splits.items())
+    return Check(subject="can be trained on", status=Status.PASS, detail=held), arranged
 
 
-def _read_csv(path: Path, pictures: _Pictures, track: Track) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    dataset = fer_csv.read(path, InputSpec(height=fer_csv.SIDE, width=fer_csv.SIDE), True, track)
-    for name, split in dataset.splits.items():
-        for image, label, one in zip(split.images, split.labels.tolist(), split.ids.tolist(), strict=True):
-            pictures.add(one, name, label, image[:, :, 0])
-    return dataset.labels, dataset.skipped
+def _unreadable(bad: list[str], skip_bad: bool) -> Check:
+    status = Status.PASS if not bad else Status.WARN if skip_bad else Status.FAIL
+    fix = "fix or remove them, or leave them out with edgefer train --skip-bad" if bad else ""
+    found = f"{len(bad):,} rows or files"
+    return Check(subject="unreadable", status=status, detail=found, fix=fix, examples=tuple(bad))
 
 
-def _balance(pictures: _Pictures, labels: tuple[str, ...]) -> Finding:
-    count = np.bincount(
-        [label for label, split in zip(pictures.labels, pictures.splits, strict=True) if split == "train"],
-        minlength=len(labels),
-    )
-    rare, common = int(count.argmin()), int(count.argmax())
-    found = f"{labels[rare]} has {count[rare]:,} training pictures, {labels[common]} {count[common]:,}"
-    if count[rare] * UNEVEN < count[common]:
-        found += f": set fit.balance, and look at the recall of {labels[rare]}"
-    elif count[rare] < FEW:
-        found += ": few; a single split says little, so measure by --folds 5"
-    else:
-        return Finding(about="balance", status="pass", found=found)
-    return Finding(about="balance", status="warn", found=found)
+def _balance(dataset: Dataset) -> Check:
+    counts = np.array(dataset.counts().get("train", [0] * len(dataset.labels)))
+    rare, common = int(counts.argmin()), int(counts.argmax())
+    labels = dataset.labels
+    found = f"{labels[rare]} has {counts[rare]:,} training images, {labels[common]} {counts[common]:,}"
+    status, fix = Status.PASS, ""
+    if counts[rare] * UNEVEN < counts[common]:
+        status, fix = Status.WARN, f"set fit.balance, and look at the recall of {labels[rare]}"
+    elif counts[rare] < MIN_CLASS:
+        status, fix = Status.WARN, "few: a single split says little, so measure by --folds 5"
+    return Check(subject="balance", status=status, detail=found, fix=fix)
 
 
-def _label_order(path: Path, labels: tuple[str, ...], card: ModelCard | None) -> Finding:
+def _label_order(path: str | Path, labels: tuple[str, ...], options: DataOptions, card: ModelCard | None) -> Check:
     """Labels by position instead of by name are the classic way to a network that is wrong and looks fine."""
+    status, found = Status.PASS, ", ".join(labels)
     if card and set(card.labels) != set(labels):
         only = sorted(set(labels) ^ set(card.labels))
         found = f"{card.name} knows {', '.join(card.labels)}; {', '.join(only)} is not in both"
-        return Finding(about="label order", status="fail", found=found)
+        return Check(subject="label order", status=Status.FAIL, detail=found)
     if card and card.labels != labels:
+        status = Status.WARN
         found = f"here {', '.join(labels)}, in {card.name} {', '.join(card.labels)}: edgefer matches them by name"
-        return Finding(about="label order", status="warn", found=found)
-    if path.is_dir():
-        written = folders.class_folders(path)
-        if [name.lower() for name in sorted(written)] != list(labels):
+    elif str(path) != BUILT_IN and Path(path).is_dir() and not options.names:
+        written = folders.listing(Path(path)).written
+        if all(name.isdigit() for name in written):
+            status, found = Status.WARN, f"classes are called {', '.join(labels[:SHOWN])}...: name them with --names"
+        elif [name.lower() for name in sorted(written)] != list(labels):
+            status = Status.WARN
             found = (
                 f"edgefer sorts {', '.join(labels)}; tools that mind upper case sort {', '.join(sorted(written))}: "
                 "a network from such a tool numbers them otherwise"
             )
-            return Finding(about="label order", status="warn", found=found)
-        if all(name.isdigit() for name in written) and sorted(written) != sorted(written, key=int):
-            found = f"classes are numbers but are sorted as text: {', '.join(sorted(written)[:SHOWN])} ..."
-            return Finding(about="label order", status="warn", found=found)
-    return Finding(about="label order", status="pass", found=", ".join(labels))
+    return Check(subject="label order", status=status, detail=found)
 
 
-def _duplicates(pictures: _Pictures, labels: tuple[str, ...], group_by: str) -> list[Finding]:
-    pairs = near_duplicates(np.stack(pictures.hashes), np.stack(pictures.thumbs))
+def _duplicates(seen: _Seen, group_by: str) -> list[Check]:
+    pairs = near_duplicates(np.stack(seen.hashes), np.stack(seen.thumbs))
     sets = clusters(pairs)
-    ids, splits, classes = pictures.ids, pictures.splits, pictures.labels
+    ids, splits, classes = zip(*seen.kept, strict=True)
 
-    def finding(about: str, chosen: list[tuple[int, int]], status: str, what: str) -> Finding:
-        shown = tuple(f"{ids[i]} ({labels[classes[i]]}) = {ids[j]} ({labels[classes[j]]})" for i, j in chosen)
-        return Finding(about=about, status=status if chosen else "pass", found=what, examples=shown)
+    def check(subject: str, chosen: list[tuple[int, int]], status: Status, detail: str) -> Check:
+        shown = tuple(f"{ids[i]} ({classes[i]}) = {ids[j]} ({classes[j]})" for i, j in chosen)
+        return Check(subject=subject, status=status if chosen else Status.PASS, detail=detail, examples=shown)
 
     extra = sum(len(members) - 1 for members in sets)
     across = [(i, j) for i, j in pairs if splits[i] != splits[j]]
     mixed = [(i, j) for i, j in pairs if classes[i] != classes[j]]
-    findings = [
-        finding(
-            "near-duplicates",
-            pairs,
-            "warn",
-            f"{extra:,} pictures of {len(ids):,} repeat another, in {len(sets):,} sets",
-        ),
-        finding("leaks between splits", across, "fail", f"{len(across):,} pairs alike lie in different splits"),
-        finding("labels of duplicates", mixed, "warn", f"{len(mixed):,} pairs alike have different labels"),
+    repeat = f"{extra:,} images of {len(ids):,} repeat another, in {len(sets):,} sets"
+    checks = [
+        check("near-duplicates", pairs, Status.WARN, repeat),
+        check("leaks between splits", across, Status.FAIL, f"{len(across):,} pairs alike lie in different splits"),
+        check("labels of duplicates", mixed, Status.WARN, f"{len(mixed):,} pairs alike have different labels"),
     ]
     if not group_by:
-        return findings
+        return checks
     groups, copies = group_pictures(np.array(ids), group_by)
     apart = [(i, j) for i, j in pairs if groups[i] != groups[j]]
     in_splits: dict[str, set[str]] = {}
@@ -199,7 +177,7 @@ def _duplicates(pictures: _Pictures, labels: tuple[str, ...], group_by: str) -> 
     torn = tuple(group for group, where in in_splits.items() if len(where) > 1)
     found = f"{len(in_splits):,} groups, {int(copies.sum()):,} copies; {len(torn):,} groups lie in more than one split"
     return [
-        *findings,
-        Finding(about="groups", status="fail" if torn else "pass", found=found, examples=torn),
-        finding("duplicates across groups", apart, "warn", f"{len(apart):,} pairs alike are in different groups"),
+        *checks,
+        Check(subject="groups", status=status_if(not torn), detail=found, examples=torn),
+        check("duplicates across groups", apart, Status.WARN, f"{len(apart):,} pairs alike are in different groups"),
     ]

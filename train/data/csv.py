@@ -1,115 +1,207 @@
-"""FER2013 as Kaggle gives it: fer2013.csv or icml_face_data.csv, plain, .gz or inside a .zip.
+"""FER2013 as it circulates: a row per image with label, pixels and perhaps Usage. Goodfellow et al. 2013, arXiv:1307.0414.
 
-Both hold a row per picture with the columns emotion (0..6), pixels (2,304 numbers) and Usage, in different order and
-with or without a leading space in their names. Goodfellow et al. 2013, arXiv:1307.0414.
+Kaggle's fer2013.csv, icml_face_data.csv and train.csv, CK+'s extended one with an eighth class, and what pandas and
+spreadsheets make of them: other separators and orders of columns, an index, labels by name or as 3.0, pixels as 12.0,
+as a list or in a column each, any square size.
 """
 
 import csv
-import gzip
-import io
+import math
+import re
 import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
-from edgefer.card import InputSpec
 from edgefer.errors import DataError
-from edgefer.preprocess import prepare
-from edgefer.train.data.dataset import Dataset, Split, Track
+from edgefer.text import printable
+from edgefer.train.data.archives import DAMAGE, MAX_LINE, open_lines
+from edgefer.train.data.rows import SPLITS, Row, Rows, parse_names, utf8
 
-LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-USAGE = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
-KNOWN = ("fer2013.csv", "icml_face_data.csv")
-SIDE = 48
-ROWS = 35887  # of the full set: only for the progress bar
+LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "contempt")
+FER2013 = 7  # of these; the eighth is CK+'s
+ALIASES = {
+    "anger": "angry", "disgusted": "disgust", "afraid": "fear", "fearful": "fear", "happiness": "happy",
+    "sadness": "sad", "surprised": "surprise", "neutrality": "neutral",
+}  # fmt: skip
+COLUMNS = {"label": ("emotion", "label", "emotions", "class"), "pixels": ("pixels", "pixel"), "usage": ("usage", "split", "set")}  # fmt: skip
+USUAL_SIDE, MIN_SIDE = 48, 8
+USUAL_ROWS = 35887  # of FER2013: only for the progress bar
 
 
-def fingerprint(path: Path) -> list:
-    """What changes when the file does."""
+@dataclass(frozen=True)
+class _Columns:
+    """Where in a row what stands; usage None where there is none; several pixel columns hold one each."""
+
+    label: int
+    pixels: tuple[int, ...]
+    usage: int | None
+
+
+def open_csv(path: Path, names: str = "") -> Rows:
+    """The CSV as rows, read while they are iterated over. names: as for `parse_names`, instead of FER2013's labels."""
     stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns]
+    labels = _Labels(parse_names(names))
+    return Rows(
+        name=printable(utf8(path.name)),
+        classes=labels.classes,
+        total=USUAL_ROWS,
+        stream=_read(path, labels),
+        fingerprint=[stat.st_size, stat.st_mtime_ns, names],
+    )
 
 
-def read(path: Path, spec: InputSpec, skip_bad: bool, track: Track) -> Dataset:
-    """The file as a Dataset with Training as train, PublicTest as valid and PrivateTest as test."""
-    rows: dict[str, list] = {name: [] for name in USAGE.values()}
-    skipped: list[str] = []
+def _read(path: Path, labels: "_Labels") -> Iterator[Row]:
+    csv.field_size_limit(MAX_LINE)
     try:
-        with _open(path) as text, warnings.catch_warnings():
+        with open_lines(path) as lines, warnings.catch_warnings():
             warnings.simplefilter("error", DeprecationWarning)  # numpy 1 only warns of a pixel that is no number
-            reader = csv.DictReader(text, skipinitialspace=True)
-            reader.fieldnames = _columns(reader.fieldnames, path)
-            for number, row in enumerate(track(reader, ROWS, f"Reading {path.name}"), 1):
-                try:
-                    split, label, pixels = _parse(row)
-                except ValueError as error:
-                    complaint = f"row {number}: {error}"
-                    if not skip_bad:
-                        raise DataError(
-                            f"{path}, {complaint}. Mend the row, or leave such rows out with --skip-bad."
-                        ) from None
-                    skipped.append(complaint)
-                else:
-                    rows[split].append((label, prepare(pixels, spec), f"row {number}"))
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError, csv.Error) as error:
+            first = next(lines, "")
+            separator = max(",;\t", key=lambda sign: (len(_known(_cells(first, sign))), first.count(sign)))
+            columns = _columns(_cells(first, separator), path)
+            pixels = _Pixels()
+            reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+            for number, cells in enumerate(filter(None, reader), 1):
+                yield _row(cells, number, columns, labels, pixels)
+    except (*DAMAGE, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a FER2013 CSV: {error}.") from None
-    if not any(rows.values()):
-        raise DataError(f"{path} has no usable rows.")
-    splits = {name: _split(parts) for name, parts in rows.items() if parts}
-    return Dataset(name=path.name, labels=LABELS, splits=splits, skipped=tuple(skipped))
 
 
-def _columns(header, path: Path) -> list[str]:
-    names = [name.strip().lower() for name in header or []]
-    missing = [name for name in ("emotion", "pixels", "usage") if name not in names]
-    if missing:
-        raise DataError(f"{path} has no column {missing[0]!r}: its first line must name emotion, pixels and Usage.")
-    return names
-
-
-def _parse(row: dict) -> tuple[str, int, np.ndarray]:
-    label, pixels, usage = ((row[name] or "").strip() for name in ("emotion", "pixels", "usage"))
-    if not (label.isascii() and label.isdigit() and int(label) < len(LABELS)):
-        raise ValueError(f"label {label!r} is not 0 to {len(LABELS) - 1}")
-    if usage not in USAGE:
-        raise ValueError(f"Usage {usage!r} is not one of {', '.join(USAGE)}")
+def _row(cells: list[str], number: int, columns: _Columns, labels: "_Labels", pixels: "_Pixels") -> Row:
+    name = f"row {number}"
     try:
-        values = np.fromstring(pixels, np.int64, sep=" ")  # eight times as fast as splitting
+        cell = dict(enumerate(cells)).get
+        label = labels.name_of((cell(columns.label) or "").strip())
+        split = "train" if columns.usage is None else _split((cell(columns.usage) or "").strip())
+        image = pixels.parse(" ".join(cell(at) or "" for at in columns.pixels))
+    except ValueError as error:
+        return Row(id=name, problem=f"{name}: {error}")
+    return Row(id=name, split=split, label=label, image=image)
+
+
+def _split(usage: str) -> str:
+    if usage.lower() not in SPLITS:
+        raise ValueError(f"Usage {usage!r} is not one of Training, PublicTest, PrivateTest (or train, valid, test)")
+    return SPLITS[usage.lower()]
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    return [cell.strip().lower() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])]
+
+
+def _known(header: list[str]) -> list[str]:
+    return [name for name in header if name in chain(*COLUMNS.values())]
+
+
+def _columns(header: list[str], path: Path) -> _Columns:
+    found = {
+        what: next((header.index(name) for name in names if name in header), None) for what, names in COLUMNS.items()
+    }
+    label, usage = found["label"], found["usage"]
+    wide = sorted(
+        (int(match[1]), at)
+        for at, name in enumerate(header)
+        if (match := re.fullmatch(r"(?:pixel|px)?[ _]?(\d+)", name))
+    )
+    pixels = (found["pixels"],) if found["pixels"] is not None else tuple(at for _, at in wide)
+    if {"happiness", "contempt", "nf"} <= set(header):
+        raise DataError(
+            f"{path} holds FER+'s votes and no pixels: name fer2013.csv with --data, and this file with --labels or --votes."
+        )
+    if label is None and pixels:
+        raise DataError(
+            f"{path} has pixels but no labels (no column 'emotion'), like the test.csv of Kaggle's challenge: train on the file "
+            "that has them, such as train.csv or icml_face_data.csv."
+        )
+    if label is None or not pixels:
+        missing = "emotion" if label is None else "pixels"
+        shown = ", ".join(printable(name) for name in header[:8])
+        hint = " It lists image files: put them into a folder per class, and name the folder above." if set(header) & {"image", "file", "filename", "path", "pth"} else ""  # fmt: skip
+        raise DataError(
+            f"{path} has no column {missing!r}: its first line must name emotion, pixels and perhaps Usage; it names "
+            f"{shown or 'nothing'}.{hint}"
+        )
+    return _Columns(label, pixels, usage)
+
+
+class _Labels:
+    """What a file's labels mean: numbers in FER2013's order, names, or what `names` says. The first row decides which."""
+
+    def __init__(self, names: dict[str, str]):
+        self.names = names
+        self.numbers: bool | None = None
+
+    def name_of(self, text: str) -> str:
+        """The class; ValueError for what is none."""
+        number = _whole(text)
+        key = text.lower() if number is None else str(number)
+        if self.names:
+            if key not in self.names and key not in self.names.values():
+                raise ValueError(f"label {text!r} is not in --names ({', '.join(self.names)})")
+            return self.names.get(key, key)
+        if self.numbers is None and text:
+            self.numbers = number is not None
+        if self.numbers is not False:
+            if number is None or not 0 <= number < len(LABELS):
+                raise ValueError(f"label {text!r} is not 0 to {len(LABELS) - 1}")
+            return LABELS[number]
+        if number is not None or not re.fullmatch(r"\w[\w .'/-]{0,59}", key):
+            raise ValueError(f"label {text!r} is no name of a class")
+        return ALIASES.get(key, key)
+
+    def classes(self, seen: set[str]) -> tuple[str, ...]:
+        if self.names:
+            keys = sorted(self.names, key=lambda key: (not key.isdigit(), int(key) if key.isdigit() else 0, key))
+            return tuple(dict.fromkeys(self.names[key] for key in keys))
+        if self.numbers is not False:
+            return tuple(name for at, name in enumerate(LABELS) if at < FER2013 or name in seen)
+        return tuple(sorted(seen, key=lambda name: (LABELS.index(name) if name in LABELS else len(LABELS), name)))
+
+
+def _whole(text: str) -> int | None:
+    """3 and 3.0 as 3; None for anything else."""
+    return int(match[1]) if (match := re.fullmatch(r"(-?[0-9]{1,9})(?:\.0*)?", text)) else None
+
+
+class _Pixels:
+    """Parses rows' pixels to square gray images; all of a file must be of the first one's size."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def parse(self, text: str) -> np.ndarray:
+        """uint8 [side, side]; ValueError says what is wrong."""
+        values = _numbers(text)
+        expected = self.count or USUAL_SIDE**2
+        side = math.isqrt(len(values))
+        if len(values) != expected and (self.count or side**2 != len(values) or side < MIN_SIDE):
+            raise ValueError(f"{len(values):,} pixels instead of {expected:,}")
+        if values.min() < 0 or values.max() > 255:
+            raise ValueError(f"a pixel of {values.max() if values.max() > 255 else values.min()} is outside 0 to 255")
+        self.count = len(values)
+        return values.astype(np.uint8).reshape(side, side)
+
+
+def _numbers(text: str) -> np.ndarray:
+    """Whole numbers, int64 [n], from "1 2 3", "1.0 2.0 3.0" or "[1, 2, 3]"."""
+    text = text.strip().strip("[]()").replace(",", " ")
+    parse = partial(np.fromstring, text, sep=" ")  # eight times as fast as splitting
+    try:
+        return parse(dtype=np.int64)
+    except (ValueError, DeprecationWarning):
+        pass
+    if "..." in text:
+        raise ValueError("a pixel is not a whole number: the list was shortened to '...' when it was written")
+    try:
+        values = parse(dtype=np.float64)
     except (ValueError, DeprecationWarning):
         raise ValueError("a pixel is not a whole number") from None
-    if len(values) != SIDE * SIDE:
-        raise ValueError(f"{len(values):,} pixels instead of {SIDE * SIDE:,}")
-    if values.min() < 0 or values.max() > 255:
-        raise ValueError(f"a pixel of {values.max() if values.max() > 255 else values.min()} is outside 0 to 255")
-    return USAGE[usage], int(label), values.astype(np.uint8).reshape(SIDE, SIDE)
-
-
-def _split(parts: list) -> Split:
-    labels, images, ids = zip(*parts, strict=True)
-    return Split(images=np.stack(images), labels=np.array(labels, np.int64), ids=np.array(ids))
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[TextIO]:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith((".csv", ".csv.gz"))]
-            names = [name for name in names if Path(name).name.startswith(KNOWN)] or names
-            if len(names) != 1:
-                raise DataError(
-                    f"{path} should hold one CSV file, not {len(names)}{': ' + ', '.join(names) if names else ''}."
-                )
-            with archive.open(names[0]) as raw:
-                yield _text(raw, names[0])
-    else:
-        with path.open("rb") as raw:
-            yield _text(raw, path.name)
-
-
-def _text(raw, name: str) -> TextIO:
-    return io.TextIOWrapper(gzip.open(raw) if name.endswith(".gz") else raw, encoding="utf-8-sig", newline="")
+    if len(values) and np.isfinite(values).all() and (values == np.floor(values)).all():
+        return np.clip(values, -(2**31), 2**31).astype(np.int64)
+    if len(values) and values.min() >= 0 and values.max() <= 1:
+        raise ValueError("a pixel is not a whole number: they lie between 0 and 1; multiply them by 255 and round")
+    raise ValueError("a pixel is not a whole number")

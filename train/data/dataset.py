@@ -1,28 +1,12 @@
-"""Data sets as arrays: pictures, labels and their origin, kept together so that they cannot get out of step."""
+"""Data sets as arrays: images, labels and their origin, kept together so that they cannot get out of step."""
 
 import hashlib
-import json
-import os
-import zipfile
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
-from edgefer import drawn
-from edgefer.card import InputSpec
 from edgefer.errors import DataError
-from edgefer.preprocess import prepare
 from edgefer.train.data.groups import group_pictures, held_rows
-
-BUILT_IN = "builtin"
-Track = Callable[[Iterable, int, str], Iterable]  # (items, how many, what) -> the items, showing progress
-
-
-def silent(items: Iterable, total: int, what: str) -> Iterable:
-    """A Track that shows nothing."""
-    return items
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +49,19 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Labelled pictures by split ("train", "valid", perhaps "test"), and what was skipped while reading them."""
+    """Labelled images by split ("train", "valid", perhaps "test").
+
+    skipped: rows or files that were left out as bad, and why. notes: sentences on what is ignored, or looks odd.
+    """
 
     name: str
     labels: tuple[str, ...]
     splits: dict[str, Split]
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return sum(map(len, self.splits.values()))
 
     def split(self, name: str) -> Split:
         """The split of that name; DataError when the data set has none."""
@@ -82,7 +73,23 @@ class Dataset:
     def held_pictures(self) -> str:
         """A hash of the names of the pictures that are held back to measure on; of all, for folds, where none are."""
         names = sorted(str(one) for one in self.splits.get("valid", self.split("train")).ids)
-        return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
+
+    @property
+    def content_hash(self) -> str:
+        """A hash of every image, label and name, which changes when anything that is trained on does."""
+        content = hashlib.sha256(repr(self.labels).encode(errors="surrogateescape"))
+        for name, split in self.splits.items():
+            content.update(f"{name} {len(split)}".encode())
+            for part in (split.images, split.labels, split.ids):
+                content.update(np.ascontiguousarray(part).data)
+        return content.hexdigest()[:32]
+
+    def counts(self) -> dict[str, list[int]]:
+        """How many images each split has of each class, in the order of the labels."""
+        return {
+            name: np.bincount(split.labels, minlength=len(self.labels)).tolist() for name, split in self.splits.items()
+        }
 
     def with_labels(self, labels: tuple[str, ...]) -> "Dataset":
         """The same pictures with label indices into `labels`; matched by name, never by position."""
@@ -103,7 +110,7 @@ class Dataset:
             )
             for name, split in self.splits.items()
         }
-        return Dataset(name=self.name, labels=labels, splits=moved, skipped=self.skipped)
+        return replace(self, labels=labels, splits=moved)
 
 
 def stratified_rows(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -130,59 +137,6 @@ def divide(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
 
 
-def load_dataset(
-    path: str | Path,
-    spec: InputSpec,
-    *,
-    labels: str = "",
-    skip_bad: bool = False,
-    valid_fraction: float = 0.2,
-    seed: int = 0,
-    group_by: str = "",
-    pooled: bool = False,
-    track: Track = silent,
-    cache: Path | None = None,
-) -> Dataset:
-    """A FER2013-style CSV (plain, .gz or inside .zip), a folder of pictures, or "builtin", as pixels for `spec`.
-
-    A validation split that the data does not bring is taken from the training pictures: stratified, seeded,
-    `valid_fraction` of them. A bad row or picture raises DataError naming it, or with `skip_bad` is left out and listed.
-    Parsed data is kept under `cache` (see `cache_folder`) and found again while the files do not change.
-    labels: "ferplus", or a file of FER+ votes, instead of the CSV's own labels.
-    group_by: for folders, a rule (edgefer.train.data.groups) by which pictures belong together: groups never cross a split,
-    and copies are in the training split only. pooled: training and validation pictures together as "train".
-    """
-    from edgefer.train.data import csv as fer_csv
-    from edgefer.train.data import ferplus, folders
-
-    if str(path) != BUILT_IN and not Path(path).exists():
-        raise DataError(
-            f"There is no data at {path}: name a fer2013.csv (or .gz, .zip), a folder of pictures, or builtin."
-        )
-    votes = ferplus.votes_file(labels, path) if labels else None
-    if group_by and not Path(path).is_dir():
-        raise DataError(f"--group-by reads the paths of pictures: {path} is no folder.")
-    if str(path) == BUILT_IN:
-        artist = hashlib.sha256(Path(drawn.__file__).read_bytes()).hexdigest()
-        stored = _cache_file(cache, [BUILT_IN, artist, spec.model_dump(), seed])
-        dataset = _cached(stored, lambda: built_in(spec, seed=seed, track=track))
-    else:
-        path = Path(path)
-        reader = folders if path.is_dir() else fer_csv
-        stored = _cache_file(cache, [str(path.resolve()), reader.fingerprint(path), spec.model_dump(), skip_bad])
-        dataset = _cached(stored, lambda: reader.read(path, spec, skip_bad, track))
-    if votes:
-        dataset = ferplus.with_votes(dataset, votes)
-    if pooled:
-        together = [split for name, split in dataset.splits.items() if name != "test"]
-        rest = {name: split for name, split in dataset.splits.items() if name == "test"}
-        dataset = replace(dataset, splits={"train": pool(together), **rest})
-    if group_by:
-        dataset = _whole_groups(dataset, group_by)
-    _check_classes(dataset, path)
-    return dataset if pooled or "valid" in dataset.splits else hold_out(dataset, valid_fraction, seed, group_by)
-
-
 def pool(splits: list[Split]) -> Split:
     """The splits one after the other."""
     soft = [split.targets for split in splits if split.targets is not None]
@@ -194,23 +148,7 @@ def pool(splits: list[Split]) -> Split:
     )
 
 
-def built_in(spec: InputSpec, *, per_class: int = 120, seed: int = 0, track: Track = silent) -> Dataset:
-    """Drawn faces (edgefer.drawn), `per_class` of each expression for training and a third as many to validate."""
-
-    def draw(count: int, seed: int) -> Split:
-        faces, labels = drawn.face_set(count, seed)
-        return Split(
-            images=np.stack([prepare(face, spec) for face in track(faces, len(labels), "Drawing faces")]),
-            labels=labels,
-            ids=np.array([f"drawn {seed}:{i}" for i in range(len(labels))]),
-        )
-
-    # Different seeds, so no face is in both splits.
-    splits = {"train": draw(per_class, 2 * seed), "valid": draw(max(1, per_class // 3), 2 * seed + 1)}
-    return Dataset(name=BUILT_IN, labels=drawn.EXPRESSIONS, splits=splits)
-
-
-def _check_classes(dataset: Dataset, path: str | Path) -> None:
+def check_classes(dataset: Dataset, path: object) -> None:
     if "train" not in dataset.splits:
         raise DataError(f"{path} has no training pictures: it has only {', '.join(dataset.splits) or 'nothing'}.")
     for index, label in enumerate(dataset.labels):
@@ -222,7 +160,7 @@ def _check_classes(dataset: Dataset, path: str | Path) -> None:
         )
 
 
-def _whole_groups(dataset: Dataset, group_by: str) -> Dataset:
+def whole_groups(dataset: Dataset, group_by: str) -> Dataset:
     """The same without the copies in held splits; DataError when a group is in two splits."""
     kept: dict[str, Split] = {}
     split_of: dict[str, tuple[str, str]] = {}
@@ -232,7 +170,7 @@ def _whole_groups(dataset: Dataset, group_by: str) -> Dataset:
             if split_of.setdefault(group, (name, one))[0] != name:
                 raise DataError(
                     f"{one} belongs to the same group as {split_of[group][1]} ({group}) but lies in another split: move "
-                    "it, put all pictures at one level of class folders, or mend --group-by."
+                    "it, put all pictures at one level of class folders, or fix --group-by."
                 )
         kept[name] = split if name == "train" else split.take(np.flatnonzero(~copies))
     return replace(dataset, splits=kept)
@@ -264,56 +202,3 @@ def hold_out(dataset: Dataset, fraction: float, seed: int, group_by: str = "") -
             )
     others = {name: split for name, split in dataset.splits.items() if name != "train"}
     return replace(dataset, splits={"train": rest, "valid": valid} | others)
-
-
-def cache_folder() -> Path:
-    """Where parsed data sets are kept: edgefer/ in the user's cache (XDG Base Directory Specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgefer" / "datasets"
-
-
-def _cache_file(cache: Path | None, fingerprint: list) -> Path | None:
-    """The file under `cache` for data of this fingerprint; the number stands for the form of the file."""
-    key = hashlib.sha256(json.dumps([1, *fingerprint]).encode()).hexdigest()[:24]
-    return cache / f"{key}.npz" if cache else None
-
-
-def _cached(stored: Path | None, read: Callable[[], Dataset]) -> Dataset:
-    dataset = _from_cache(stored)
-    if dataset is None:
-        dataset = read()
-        _to_cache(stored, dataset)
-    return dataset
-
-
-def _from_cache(stored: Path | None) -> Dataset | None:
-    if stored is None or not stored.is_file():
-        return None
-    try:
-        with np.load(stored, allow_pickle=False) as arrays:
-            about = json.loads(str(arrays["about"]))
-            splits = {
-                name: Split(**{part: arrays[f"{name}.{part}"] for part in ("images", "labels", "ids")})
-                for name in about["splits"]
-            }
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # a damaged cache is read anew from the source
-    return Dataset(name=about["name"], labels=tuple(about["labels"]), splits=splits, skipped=tuple(about["skipped"]))
-
-
-def _to_cache(stored: Path | None, dataset: Dataset) -> None:
-    if stored is None:
-        return
-    about = {"name": dataset.name, "labels": dataset.labels, "splits": list(dataset.splits), "skipped": dataset.skipped}
-    arrays = {
-        f"{name}.{part}": getattr(split, part)
-        for name, split in dataset.splits.items()
-        for part in ("images", "labels", "ids")
-    }
-    partial = stored.with_suffix(f".{os.getpid()}.partial")
-    try:
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as out:
-            np.savez(out, about=np.array(json.dumps(about)), **arrays)
-        partial.replace(stored)
-    except OSError:
-        partial.unlink(missing_ok=True)  # no room or no right to cache: the next load parses again

@@ -5,13 +5,14 @@ fer2013new.csv (or ferplus.csv): a row per row of fer2013.csv, in the same order
 """
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from edgefer.errors import DataError
-from edgefer.train.data.csv import USAGE
-from edgefer.train.data.dataset import BUILT_IN, Dataset, Split
+from edgefer.train.data.dataset import Dataset
+from edgefer.train.data.rows import SPLITS
 
 NAME = "ferplus"
 FILES = ("ferplus.csv", "fer2013new.csv")
@@ -25,7 +26,7 @@ NO_EMOTION = ("unknown", "NF")
 
 def votes_file(votes: str, data: str | Path) -> Path:
     """The file of votes: `votes` itself, or for "ferplus" the one beside the data. DataError when there can be none."""
-    if str(data) == BUILT_IN or Path(data).is_dir():
+    if not Path(data).is_file():
         raise DataError(f"FER+ votes ({votes}) belong to a FER2013 CSV: {data} has labels of its own.")
     candidates = [Path(data).parent / name for name in FILES] if votes == NAME else [Path(votes)]
     for file in candidates:
@@ -51,9 +52,9 @@ def with_votes(dataset: Dataset, file: Path) -> Dataset:
         most = emotions.max(axis=1)
         clear = most > counted[:, len(COLUMNS) :].max(axis=1) if name == "train" else 2 * most > counted.sum(axis=1)
         targets = (emotions / np.maximum(1, emotions.sum(axis=1, keepdims=True))).astype(np.float32)
-        labelled = Split(images=split.images, labels=emotions.argmax(axis=1), ids=split.ids, targets=targets)
+        labelled = replace(split, labels=emotions.argmax(axis=1), targets=targets)
         splits[name] = labelled.take(np.flatnonzero(clear))
-    return Dataset(name=dataset.name, labels=tuple(COLUMNS), splits=splits, skipped=dataset.skipped)
+    return replace(dataset, labels=tuple(COLUMNS), splits=splits)
 
 
 def votes_of(dataset: Dataset, name: str, file: Path) -> np.ndarray:
@@ -77,9 +78,9 @@ def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
         with file.open(newline="", encoding="utf-8-sig") as text:
             for number, row in enumerate(csv.DictReader(text), 1):
                 try:
-                    usage.append(USAGE[row["Usage"]])
+                    usage.append(SPLITS[row["Usage"].strip().lower()])
                     votes.append([float(row[column]) for column in (*COLUMNS.values(), *NO_EMOTION)])
-                except (KeyError, TypeError, ValueError) as error:
+                except (KeyError, TypeError, ValueError, AttributeError) as error:
                     raise DataError(f"{file}, row {number} is not a row of FER+ votes ({error}).") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file} cannot be read as FER+ votes: {error}.") from None

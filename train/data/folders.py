@@ -1,115 +1,147 @@
-"""Pictures in folders: <split>/<class>/picture, or one level of <class>/picture."""
+"""Images in folders: <split>/<class>/image, or one level of <class>/image."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
+from edgefer.errors import DataError, ImageError
+from edgefer.images import gray_where_equal, is_image_file, problem_of, read_image
+from edgefer.text import printable
+from edgefer.train.data.layouts import find_root, folders_in, is_split
+from edgefer.train.data.rows import SPLITS, Row, Rows, parse_names, utf8
 
-from edgefer.card import InputSpec
-from edgefer.errors import DataError
-from edgefer.preprocess import prepare
-from edgefer.train.data.dataset import Dataset, Split, Track
-
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
-SPLIT_NAMES = {
-    "train": "train", "training": "train",
-    "valid": "valid", "val": "valid", "validation": "valid",
-    "test": "test", "testing": "test",
-}  # fmt: skip
+SHOWN = 5
 
 
-def fingerprint(path: Path) -> list:
-    """What changes when a picture does."""
-    files = [file for _, _, file in listing(path)[1]]  # the very files that are read: links are followed to folders
-    return [[str(file.relative_to(path)), (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files]
+@dataclass(frozen=True)
+class Listing:
+    """The labels in their order; each image's split, label and file; the class folders' names as they are written in the
+    training split; and notes, sentences on what is ignored."""
+
+    labels: tuple[str, ...]
+    files: list[tuple[str, str, Path]]
+    written: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
-def listing(path: Path) -> tuple[tuple[str, ...], list[tuple[str, int, Path]]]:
-    """The labels, and each picture's split, label and file; class folders are matched between splits by name, ignoring
-    case, and sorted."""
-    tops = _folders(path)
-    split_tops = {SPLIT_NAMES[top.name.lower()]: top for top in tops if top.name.lower() in SPLIT_NAMES}
-    stray = next((top.name for top in tops if top.name.lower() not in SPLIT_NAMES), None)
-    if split_tops and stray:
-        raise DataError(
-            f"{path} mixes split folders with {stray!r}: keep either train/valid/test or classes at the top."
-        )
-    if split_tops and len(split_tops) < len(tops):
-        twice = next(top.name for top in tops if top not in split_tops.values())
-        raise DataError(f"{path} has two folders of one split, {twice!r} and another: put their pictures together.")
-    if split_tops and "train" not in split_tops:
-        raise DataError(f"{path} has no train folder: it has only {', '.join(sorted(split_tops))}.")
-    split_tops = split_tops or {"train": path}
-
-    labels = tuple(sorted(folder.name.lower() for folder in _folders(split_tops["train"])))
-    if len(labels) < 2:
-        raise DataError(
-            f"{split_tops['train']} needs a folder of pictures for each of two classes or more; it has {len(labels)}."
-        )
-    if len(set(labels)) < len(labels):
-        raise DataError(f"{split_tops['train']} has class folders that differ only in upper and lower case.")
-    return labels, [(split, *entry) for split, top in split_tops.items() for entry in _list(top, labels)]
+def open_folder(path: Path, names: str = "") -> Rows:
+    """The folder as rows, in the order of their files. names: as for `parse_names`, for folders called by numbers."""
+    listed = listing(path, names)
+    stats = [(name_in(path, file), file.stat()) for _, _, file in listed.files]
+    return Rows(
+        name=printable(utf8(path.resolve().name)),
+        classes=lambda seen: listed.labels,
+        total=len(listed.files),
+        stream=_read(path, listed),
+        fingerprint=[names, *([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)],
+        notes=listed.notes,
+    )
 
 
-def class_folders(path: Path) -> list[str]:
-    """The names of the training split's class folders, as they are written."""
-    tops = _folders(path)
-    training = [top for top in tops if SPLIT_NAMES.get(top.name.lower()) == "train"]
-    return [folder.name for folder in (_folders(training[0]) if training else tops)]
-
-
-def read(path: Path, spec: InputSpec, skip_bad: bool, track: Track) -> Dataset:
-    """The folder as a Dataset."""
-    labels, listed = listing(path)
-    parts: dict[str, list] = {}
-    skipped: list[str] = []
-    for split, label, file in track(listed, len(listed), f"Reading {path.name}"):
+def _read(path: Path, listed: Listing) -> Iterator[Row]:
+    for split, label, file in listed.files:
+        name = name_in(path, file)
         try:
-            parts.setdefault(split, []).append((prepare(decode(file), spec), label, str(file.relative_to(path))))
-        except ValueError as error:
-            if not skip_bad:
+            yield Row(id=name, split=split, label=label, image=gray_where_equal(read_image(file)))
+        except ImageError as error:
+            yield Row(id=name, problem=f"{name} {problem_of(error, file)}")
+
+
+def name_in(path: Path, file: Path) -> str:
+    """A file's name within the data."""
+    return str(file.relative_to(path))
+
+
+def listing(path: Path, names: str = "") -> Listing:
+    """What there is to read. Class folders are matched between splits by name, ignoring case, and sorted: by number where all
+    are numbers. DataError for a layout that cannot be read."""
+    root = find_root(path)
+    tops, notes = _split_folders(root)
+    training = folders_in(tops["train"])
+    renamed = parse_names(names)
+    label_of = {_key(folder): renamed.get(_key(folder), _key(folder)) for folder in training}
+    if renamed and (unnamed := [key for key in label_of if key not in renamed and key not in renamed.values()]):
+        raise DataError(f"--names says nothing of the class folder {unnamed[0]!r}: name it, or remove the folder.")
+    if len(training) < 2:
+        raise DataError(
+            f"{tops['train']} needs a folder of images for each of two classes or more; it has {len(training)}."
+        )
+    if len(label_of) < len(training):
+        raise DataError(f"{tops['train']} has class folders that differ only in upper and lower case.")
+    keys = sorted(label_of, key=lambda key: (0, int(key), "") if key.isdigit() else (1, 0, key))
+    if keys[0].isdigit() and not renamed:
+        notes.append(
+            f"The classes are called {keys[0]} to {keys[-1]}: name them with --names {keys[0]}=NAME,{keys[1]}=NAME,..."
+        )
+    files, ignored = [], []
+    for split, top in tops.items():
+        for folder in folders_in(top):
+            if _key(folder) not in label_of:
                 raise DataError(
-                    f"{file} {error}. Mend or remove it, or leave such files out with --skip-bad."
-                ) from None
-            skipped.append(f"{file.relative_to(path)} {error}")
-    splits = {
-        name: Split(images=np.stack(images), labels=np.array(indices, np.int64), ids=np.array(ids))
-        for name, (images, indices, ids) in ((name, zip(*rows, strict=True)) for name, rows in parts.items())
+                    f"{folder} is a class that the training split does not have ({', '.join(label_of)}): rename or remove it."
+                )
+            images, others = _images_in(folder)
+            if not images:
+                raise DataError(f"The class folder {folder} holds no pictures: add some, or remove the folder.")
+            files += [(split, label_of[_key(folder)], file) for file in images]
+            ignored += [name_in(path, file) for file in others]
+    if ignored:
+        more = f" and {len(ignored) - SHOWN:,} more" if len(ignored) > SHOWN else ""
+        notes.append(f"{len(ignored):,} files are not read as images: {', '.join(ignored[:SHOWN])}{more}")
+    labels = tuple(dict.fromkeys(label_of[key] for key in keys))
+    return Listing(labels, files, tuple(folder.name for folder in training), tuple(notes))
+
+
+def _key(folder: Path) -> str:
+    return utf8(folder.name).lower()
+
+
+def _images_in(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The images, and the files that are none: by their names, hidden, or in something hidden, such as
+    .ipynb_checkpoints/ or macOS's ._picture.jpg."""
+    images: list[Path] = []
+    others: list[Path] = []
+    for file in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if file.is_dir():
+            continue
+        (images if not hidden and is_image_file(file) else others).append(file)
+    return images, others
+
+
+def _split_folders(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """The folder of each split, {"train": root} where there are none; and notes."""
+    inner = folders_in(root)
+    splits = {SPLITS[folder.name.lower()]: folder for folder in inner if is_split(folder)}
+    if not splits:
+        return {"train": root}, []
+    notes = []
+    strays = [folder for folder in inner if not is_split(folder)]
+    for stray in strays:
+        own = [folder for folder in folders_in(stray) if is_split(folder)]
+        if not own:
+            raise DataError(
+                f"{root} mixes split folders with {stray.name!r}: keep either train/valid/test or classes at the top."
+            )
+        if _contents(stray) != {name: sizes for name, sizes in _contents(root).items() if name in _contents(stray)}:
+            raise DataError(
+                f"{root} has split folders, and other ones in {stray.name}/: name the one to read, {stray}, or move it away."
+            )
+        notes.append(f"{stray.name}/ is a copy of the split folders beside it, and is not read")
+    if len(splits) + len(strays) < len(inner):
+        twice = next(folder.name for folder in inner if is_split(folder) and folder not in splits.values())
+        raise DataError(f"{root} has two folders of one split, {twice!r} and another: put their images together.")
+    if "train" not in splits:
+        raise DataError(f"{root} has no train folder: it has only {', '.join(sorted(splits))}.")
+    return splits, notes
+
+
+def _contents(root: Path) -> dict[str, list[tuple[str, int]]]:
+    """Names and sizes of the files in each split folder."""
+    return {
+        top.name.lower(): sorted(
+            (str(file.relative_to(top)), file.stat().st_size) for file in top.rglob("*") if file.is_file()
+        )
+        for top in folders_in(root)
+        if is_split(top)
     }
-    return Dataset(name=path.name, labels=labels, splits=splits, skipped=tuple(skipped))
-
-
-def _folders(path: Path) -> list[Path]:
-    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _list(top: Path, labels: tuple[str, ...]) -> list[tuple[int, Path]]:
-    found = []
-    for folder in _folders(top):
-        if folder.name.lower() not in labels:
-            raise DataError(f"{folder} is a class that the training split does not have ({', '.join(labels)}).")
-        files = sorted(file for file in folder.rglob("*") if _is_picture(file.relative_to(folder)))
-        if not files:
-            raise DataError(f"The class folder {folder} holds no pictures: add some, or remove the folder.")
-        found += [(labels.index(folder.name.lower()), file) for file in files]
-    return found
-
-
-def _is_picture(file: Path) -> bool:
-    """By its name; nothing hidden, such as .ipynb_checkpoints/ or macOS's ._picture.jpg."""
-    return file.suffix.lower() in PICTURES and not any(part.startswith(".") for part in file.parts)
-
-
-def decode(file: Path) -> np.ndarray:
-    """A picture file as uint8 BGR [h, w, 3], or gray [h, w]; ValueError says what is wrong with it."""
-    content = np.fromfile(file, np.uint8)
-    if not len(content):
-        raise ValueError("is an empty file")
-    try:
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR)
-    except cv2.error:  # of a size that OpenCV refuses, which a damaged header can claim
-        image = None
-    if image is None:
-        raise ValueError("is not a picture OpenCV can read")
-    # A grayscale JPEG decodes to three equal channels; converting those back would round, so take one as it is.
-    return image[:, :, 0] if (image[:, :, :1] == image).all() else image

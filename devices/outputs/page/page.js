@@ -1,6 +1,7 @@
-// Asks for one picture after the other, each with its faces, and for the health of the run every two seconds.
+// Asks for one picture after the other, each with its faces, and for the health of the run every two seconds. The first
+// health answer comes first: it has the labels' colours.
 
-const HEALTH_MS = 2000, RETRY_MS = 1000, SPEAK_MS = 5000, MINUTES = 5, STEP_S = 2
+const HEALTH_MS = 2000, RETRY_MS = 1000, SPEAK_MS = 5000, FINE_MINUTES = 5, FINE_S = 2, COARSE_S = 60
 const WHY = {
   dark: 'too dark to read', overexposed: 'too bright to read', small: 'too small: come closer', blurred: 'blurred',
   'turned away': 'turned away', 'low score': 'no label is likely enough',
@@ -8,7 +9,7 @@ const WHY = {
 const $ = id => document.getElementById(id)
 const percent = share => `${Math.round(100 * share)}%`
 const sleep = ms => new Promise(done => setTimeout(done, ms))
-let colors = {}, spoken = '', spokenAt = 0
+let colors = {}, spoken = '', spokenAt = 0, minutes = 5
 
 function element(tag, className = '', text = '') {
   const made = document.createElement(tag)
@@ -89,19 +90,21 @@ function updateCard(card, face) {
   paint(card, face.label)
   card.classList.toggle('unsure', Boolean(face.unsure))
   setText(title.children[1], face.id ? `${face.label} · face ${face.id}` : face.label)
-  setText(title.children[2], face.unsure ? '' : percent(face.score))
+  setText(title.children[2], percent(face.score))
   setText(why, face.unsure ? WHY[face.unsure] ?? face.unsure : '')
   const most = Math.max(...scores.map(([, score]) => score))
   if (rows.children.length !== 3 * scores.length) {
-    rows.replaceChildren(...scores.flatMap(([label]) => {
+    rows.replaceChildren(...scores.flatMap(() => {
       const bar = element('span', 'bar')
       bar.setAttribute('aria-hidden', 'true')
-      paint(bar.appendChild(element('i')), label)
-      return [element('span', '', label), bar, element('span')]
+      bar.append(element('i'))
+      return [element('span'), bar, element('span')]
     }))
   }
-  scores.forEach(([, score], row) => {
+  scores.forEach(([label, score], row) => {
     const [name, bar, value] = [0, 1, 2].map(column => rows.children[3 * row + column])
+    setText(name, label)
+    paint(bar.firstChild, label) // each time: the colours may come later, or be those of another network
     for (const cell of [name, value]) cell.classList.toggle('top', score === most)
     bar.firstChild.style.transform = `scaleX(${score.toFixed(3)})`
     setText(value, percent(score))
@@ -171,6 +174,8 @@ function showHealth(now) {
   setText($('about'), `${network} on ${runtime} · edgefer ${version}`)
   if (now.state === 'lost') {
     setState('lost', 'No picture', `No picture for ${duration(now.age_s)}. The source is tried again until it is back.`)
+  } else if (now.state === 'paused') {
+    setState('paused', 'Paused', 'Paused: nothing is read, shown or written.')
   } else if (now.state === 'starting') {
     setState('starting', 'Starting', 'Waiting for the first picture…')
   } else if (!document.hidden && document.body.dataset.state === 'running') {
@@ -196,10 +201,11 @@ function showHealth(now) {
     setText(line.children[1], sink.trouble || (sink.dropped ? `${sink.dropped} frames left out` : 'ok'))
     line.children[1].className = sink.trouble ? 'bad' : sink.dropped ? 'warn' : 'good'
   })
-  showHistory(now.history)
+  showHistory(now.history, now.minutes)
+  showSettings(now.settings)
 }
 
-function showHistory(bins) {
+function showHistory(bins, range) {
   const canvas = $('chart'), scale = devicePixelRatio
   const width = canvas.clientWidth, height = canvas.clientHeight, edge = 18
   Object.assign(canvas, { width: width * scale, height: height * scale })
@@ -216,11 +222,12 @@ function showHistory(bins) {
     pen.fillStyle = style.getPropertyValue('--quiet')
     if (faces) pen.fillText(faces, 2, y(faces))
   }
-  const step = (width - edge) / (MINUTES * 60 / STEP_S), order = [...Object.keys(colors), 'unsure'], totals = {}
+  const stepS = range <= FINE_MINUTES ? FINE_S : COARSE_S, step = (width - edge) / (range * 60 / stepS)
+  const order = [...new Set([...Object.keys(colors), 'unsure'])], totals = {}
   for (const bin of bins) {
     // Whole pixels: a seam between thin columns would look like a pattern.
-    const right = Math.round(width - bin.ago_s / STEP_S * step)
-    const left = Math.round(width - (bin.ago_s / STEP_S + 1) * step)
+    const right = Math.round(width - bin.ago_s / stepS * step)
+    const left = Math.round(width - (bin.ago_s / stepS + 1) * step)
     let floor = 0
     for (const label of order) {
       const faces = bin.faces[label] ?? 0
@@ -243,18 +250,72 @@ function showHistory(bins) {
   })
 }
 
-async function healths() {
-  for (;;) {
-    if (!document.hidden) {
-      try {
-        showHealth(await (await ask('health')).json())
-      } catch {
-        gone()
-      }
-    }
-    await sleep(HEALTH_MS)
+// ---- settings ----
+
+function choose(select, values, value) {
+  if (select.children.length !== values.length) {
+    select.replaceChildren(...values.map(name => {
+      const option = element('option', '', name)
+      option.value = name
+      return option
+    }))
+  }
+  select.disabled = values.length < 2
+  if (document.activeElement !== select) select.value = value
+}
+
+function showSettings(settings) {
+  $('settings').hidden = !settings
+  if (!settings) return
+  choose($('smooth'), settings.choices.smooth, settings.smooth)
+  choose($('detector'), settings.choices.detector, settings.detector)
+  if (document.activeElement !== $('reject')) $('reject').value = settings.reject
+  setText($('reject-value'), percent($('reject').value))
+  $('pause').setAttribute('aria-pressed', settings.paused)
+  setText($('pause'), settings.paused ? 'Go on' : 'Pause')
+}
+
+async function change(values) {
+  try {
+    const answer = await fetch('settings', {
+      method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(values),
+      signal: AbortSignal.timeout(8000),
+    })
+    const settings = await answer.json()
+    setText($('settings-message'), settings.error ?? '')
+    if (answer.ok) showSettings(settings)
+  } catch {
+    setText($('settings-message'), 'The change did not arrive.')
   }
 }
 
+for (const name of ['smooth', 'detector']) $(name).addEventListener('change', () => change({ [name]: $(name).value }))
+$('reject').addEventListener('input', () => setText($('reject-value'), percent($('reject').value)))
+$('reject').addEventListener('change', () => change({ reject: Number($('reject').value) }))
+$('pause').addEventListener('click', () => change({ paused: $('pause').getAttribute('aria-pressed') !== 'true' }))
+$('settings').addEventListener('submit', event => event.preventDefault())
+$('minutes').addEventListener('change', () => {
+  minutes = Number($('minutes').value)
+  $('csv').href = `history.csv?minutes=${minutes}`
+  setText($('from'), minutes < 60 ? `${minutes} min ago` : `${minutes / 60} h ago`)
+  health()
+})
+
+async function health() {
+  try {
+    showHealth(await (await ask(`health?minutes=${minutes}`)).json())
+  } catch {
+    gone()
+  }
+}
+
+async function healths() {
+  for (;;) {
+    await sleep(HEALTH_MS)
+    if (!document.hidden) await health()
+  }
+}
+
+await health()
 healths()
 pictures()

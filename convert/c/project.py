@@ -1,0 +1,191 @@
+"""The files of `edgefer export c`: kernels, the network as a constant, its self-test, a Makefile and a README."""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from edgefer import __version__
+from edgefer.checks import Check, table
+from edgefer.convert.c import text, tflm
+from edgefer.convert.c.pixels import COLORS
+from edgefer.convert.c.prove import prove_on_host
+from edgefer.convert.c.subject import Questions, Subject
+from edgefer.convert.exported import check_folder, write_folder
+
+SOURCES = (
+    "edgefer_net.h", "edgefer_net.c", "edgefer_pixels.h", "edgefer_pixels.c", "selftest.c", "platform.h",
+    "platform_host.c", "platform_arm.c", "platform_riscv.c", "stm32f405.ld", "riscv.ld", "Makefile",
+)  # fmt: skip
+
+
+def export_c(subject: Subject, out: Path) -> list[Check]:
+    """Write the project at `out`, and return what was proven of it on this host."""
+    check_folder(out)
+    checks = prove_on_host(subject)
+    write_folder(out, "c", subject.bundle, make_project(subject, checks), checks)
+    return checks
+
+
+def make_project(subject: Subject, checks: Sequence[Check]) -> dict[str, bytes]:
+    """Every file by name. checks: what the README says was proven."""
+    folder = resources.files("edgefer.convert.c").joinpath("source")
+    files = {name: folder.joinpath(name).read_bytes() for name in SOURCES}
+    made = {
+        "network.h": _network_header(subject),
+        "network.c": _network_source(subject),
+        "vectors.h": _vectors_header(subject.vectors.small()),
+        "model.h": tflm.model_header(subject.content),
+        "README.md": _readme(subject, checks),
+    }
+    return files | {name: content.encode() for name, content in made.items()}
+
+
+def _title(subject: Subject) -> str:
+    return f"{text.comment(subject.bundle.card.name)}, bundle {subject.bundle.hash}, by edgefer {__version__}"
+
+
+def _network_header(subject: Subject) -> str:
+    card, program, network = subject.bundle.card, subject.program, subject.network
+    values = {
+        "NETWORK_WORDS": len(program.words),
+        "NETWORK_CRC": f"0x{program.crc:08x}u",
+        "ARENA_BYTES": program.plan.size,
+        "INPUT_HEIGHT": card.input.height,
+        "INPUT_WIDTH": card.input.width,
+        "INPUT_CHANNELS": card.input.channels,
+        "INPUT_COLOR": f"{COLORS[card.input.color]} /* {card.input.color} */",
+        "INPUT_BYTES": network.input.size,
+        "LABELS": len(card.labels),
+        "OUTPUT_SCALE": f"{text.double(network.output.scale)}f",
+        "OUTPUT_ZERO": network.output.zero,
+        "TEMPERATURE": text.double(card.temperature),
+    }
+    defines = "\n".join(f"#define EDGEFER_{name} {value}" for name, value in values.items())
+    crops = "\n".join(
+        f"#define EDGEFER_CROP_{text.macro(name)} {{{text.double(crop.scale)}, {text.double(crop.dx)}, {text.double(crop.dy)}}}"
+        for name, crop in sorted(card.crops.items())
+    )
+    return f"""/* {_title(subject)}
+ *
+ * Probability of label i: softmax of EDGEFER_OUTPUT_SCALE * (answers[i] - EDGEFER_OUTPUT_ZERO) / EDGEFER_TEMPERATURE.
+ */
+#ifndef EDGEFER_NETWORK_H
+#define EDGEFER_NETWORK_H
+
+#include <stdint.h>
+
+{defines}
+/* How a detector's box becomes the square that the network was trained on: an EdgeferCrop. */
+{crops}
+
+extern const uint32_t edgefer_network[EDGEFER_NETWORK_WORDS];
+extern const char *const edgefer_labels[EDGEFER_LABELS]; /* UTF-8 */
+
+#endif
+"""
+
+
+def _network_source(subject: Subject) -> str:
+    labels = ",\n".join(f"    {text.string(label)}" for label in subject.bundle.card.labels)
+    return f"""/* {_title(subject)} */
+#include "network.h"
+
+const char *const edgefer_labels[EDGEFER_LABELS] = {{
+{labels}}};
+
+const uint32_t edgefer_network[EDGEFER_NETWORK_WORDS] __attribute__((aligned(16))) = {{
+{text.words(subject.program.words)}}};
+"""
+
+
+def _vectors_header(vectors: Questions) -> str:
+    crop = vectors.crop
+    return f"""/* What the self-test asks, and what the host answered. */
+#define VECTOR_FRAMES {len(vectors.frames)}
+#define VECTOR_FRAME_HEIGHT {vectors.frames.shape[1]}
+#define VECTOR_FRAME_WIDTH {vectors.frames.shape[2]}
+#define VECTOR_CROP_SCALE {text.double(crop.scale)}
+#define VECTOR_CROP_DX {text.double(crop.dx)}
+#define VECTOR_CROP_DY {text.double(crop.dy)}
+#define VECTORS {len(vectors.pixels)}
+
+static const uint8_t vector_frames[VECTOR_FRAMES][VECTOR_FRAME_HEIGHT * VECTOR_FRAME_WIDTH * 3] = {{
+{text.rows(vectors.frames)}}};
+static const int32_t vector_boxes[VECTOR_FRAMES][4] = {{
+{text.rows(vectors.boxes)}}};
+static const uint8_t vector_crops[VECTOR_FRAMES][EDGEFER_INPUT_BYTES] = {{
+{text.rows(vectors.crops)}}};
+static const uint8_t vector_pixels[VECTORS][EDGEFER_INPUT_BYTES] = {{
+{text.rows(vectors.pixels)}}};
+static const int8_t vector_answers[VECTORS][EDGEFER_LABELS] = {{
+{text.rows(vectors.answers)}}};
+"""
+
+
+def _readme(subject: Subject, checks: Sequence[Check]) -> str:
+    card, program, network = subject.bundle.card, subject.program, subject.network
+    columns, rows = table(checks)
+    proven = "\n".join(f"| {' | '.join(row)} |" for row in [columns, tuple("---" for _ in columns), *rows])
+    small = subject.vectors.small()
+    constants = 4 * len(program.words)
+    vectors = sum(a.nbytes for a in (small.frames, small.crops, small.pixels, small.answers)) + 4 * small.boxes.size
+    largest = max(network.layers, key=lambda layer: layer.macs)
+    return f"""# {text.comment(card.name)} in C99
+
+Bundle `{subject.bundle.hash}`, written by edgefer {__version__}. No heap, no libc, no floating-point division while it runs.
+
+| | |
+|---|---|
+| input | {card.input.height} x {card.input.width} {card.input.color}, uint8 |
+| labels | {len(card.labels)}: {", ".join(text.comment(label) for label in card.labels)} |
+| flash: the network | {constants:,} bytes |
+| flash: the self-test's vectors, not needed afterwards | {vectors:,} bytes |
+| flash: code, and everything together | `make size` |
+| RAM: arena, known at compile time | {program.plan.size:,} bytes |
+| multiply-adds per image | {network.macs:,}; most in {largest.kind} {largest.number + 1} ({largest.macs:,}) |
+| answers | int8; real logit = {float(network.output.scale):.9g} * (answer - {network.output.zero}), temperature {card.temperature:.6g} |
+
+## Proof
+
+{proven}
+
+Each target then proves itself with the same questions, bit for bit, and sees one changed bit of the network by its CRC-32:
+
+    make test     # this host
+    make arm      # STM32F405 (Cortex-M4, 1 MB flash, 128 KB RAM) in QEMU
+    make riscv    # RV32IMC in QEMU
+
+Each prints a label for each stored image, how many pixels and answers differ (0), and PASS, and leaves with 0. On a
+board, let `platform_print` in a file of your own write to its UART. With QEMU's `-icount shift=0` the Cortex-M4's ticks
+are those of a 168 MHz clock of which each instruction takes a nanosecond: instructions = ticks / 0.168. On hardware
+they are cycles. QEMU proves answers, it does not tell a board's time.
+
+## Use
+
+```c
+#include "edgefer_net.h"
+#include "edgefer_pixels.h"
+#include "network.h"
+
+static uint8_t arena[EDGEFER_ARENA_BYTES] __attribute__((aligned(16)));
+static uint8_t face[EDGEFER_INPUT_BYTES];
+
+int read_face(const EdgeferFrame *frame, const int32_t box[4], const EdgeferCrop *crop) {{
+  int8_t answers[EDGEFER_LABELS];
+  int32_t square[3], best = 0, i;
+  edgefer_square(box, crop, square); /* crop: EDGEFER_CROP_<your detector> of network.h */
+  edgefer_face(frame, square, 0, EDGEFER_INPUT_HEIGHT, EDGEFER_INPUT_WIDTH, EDGEFER_INPUT_COLOR, face);
+  edgefer_run(edgefer_network, face, arena, answers);
+  for (i = 1; i < EDGEFER_LABELS; i++)
+    if (answers[i] > answers[best]) best = i;
+  return best; /* edgefer_labels[best] */
+}}
+```
+
+Compile `edgefer_net.c` with `-O2`, and without `-ffast-math`; `edgefer_pixels.c` also with `-ffp-contract=off`. Cortex-M4 and M7 use SMLAD,
+WebAssembly SIMD128 where it is on; the answers are the same.
+
+## TensorFlow Lite Micro instead
+
+{tflm.readme(subject.content, len(small.pixels))}
+"""

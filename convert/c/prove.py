@@ -1,0 +1,63 @@
+"""The first of two steps of proof: the C, compiled on this host, against the stored pixels and answers, to the last quantum.
+
+The second step is each target against the C: its own self-test, which holds the same vectors.
+"""
+
+import numpy as np
+
+from edgefer.bundle import Bundle
+from edgefer.checks import Check, Status, status_if
+from edgefer.convert.c.host import FLAGS, HostNetwork, compiler, compiler_version
+from edgefer.convert.c.pixels import HostPixels
+from edgefer.convert.c.subject import Subject, read_subject
+from edgefer.tflite import arithmetic
+from edgefer.tflite.layers import UnsupportedNetwork
+
+IN_C, NUMPY = "int8 in C", "int8 in numpy"  # verify asks numpy itself
+NUMPY_IMAGES = 12  # of the stored ones: numpy takes a fifth of a second for one
+
+
+def check_in_c(bundle: Bundle) -> list[Check]:
+    """The same for `edgefer verify`: a row that says why where the network is not one that C covers."""
+    if not bundle.has("int8"):
+        return []
+    try:
+        return [check for check in prove_on_host(read_subject(bundle)) if check.subject != NUMPY]
+    except UnsupportedNetwork as error:
+        return [Check(question=3, subject=IN_C, status=Status.NOT_CHECKED, detail=str(error))]
+
+
+def prove_on_host(subject: Subject) -> list[Check]:
+    """Rows of questions 1 and 3. Without a compiler they say so, and numpy answers question 3 on some of the images."""
+    vectors, program = subject.vectors, compiler()
+    if program is None:
+        reason = "no C compiler on this host (cc, gcc, clang)"
+        missing = [
+            Check(question=question, subject=name, status=Status.NOT_CHECKED, detail=reason, fix="sudo apt install gcc")
+            for question, name in ((1, "pixels in C"), (3, IN_C))
+        ]
+        return [*missing, _against_numpy(subject)]
+    version = compiler_version(program)
+    how = f"{version}, {' '.join(FLAGS)}"
+    pixels, spec = HostPixels(), subject.bundle.card.input
+    crops = [
+        pixels.face(frame, tuple(box), vectors.crop, spec)
+        for frame, box in zip(vectors.frames, vectors.boxes, strict=True)
+    ]
+    answers = HostNetwork(subject.program).answers(vectors.pixels)
+    return [
+        _row(1, "pixels in C", "pixels", np.stack(crops), vectors.crops, how),
+        _row(3, IN_C, "quanta", answers, vectors.answers, how),
+    ]
+
+
+def _against_numpy(subject: Subject) -> Check:
+    some = subject.vectors.pixels[:: max(1, len(subject.vectors.pixels) // NUMPY_IMAGES)]
+    expected = subject.vectors.answers[:: max(1, len(subject.vectors.pixels) // NUMPY_IMAGES)]
+    return _row(3, NUMPY, "quanta", arithmetic.answers(subject.network, some), expected, "")
+
+
+def _row(question: int, subject: str, unit: str, got: np.ndarray, expected: np.ndarray, how: str) -> Check:
+    wrong = int((got != expected).sum())
+    detail = f"{wrong:,} of {expected.size:,} {unit} differ" + (f" ({how})" if how else "")
+    return Check(question=question, subject=subject, status=status_if(wrong == 0), detail=detail)

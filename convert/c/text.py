@@ -1,0 +1,45 @@
+"""Arrays and a stranger's words as C."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+WORDS_PER_LINE, BYTES_PER_LINE = 10, 30
+PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ._-")
+
+
+def string(text: str) -> str:
+    """A string literal with these UTF-8 bytes. All but letters, digits and a few signs are octal, so nothing ends it."""
+    return '"' + "".join(chr(byte) if chr(byte) in PLAIN else f"\\{byte:03o}" for byte in text.encode()) + '"'
+
+
+def comment(text: str) -> str:
+    """What is left of a text that may stand in a comment or a Makefile."""
+    return "".join(letter if letter in PLAIN else "?" for letter in text)
+
+
+def double(value: float) -> str:
+    """A constant of double or float with exactly this value."""
+    return float(value).hex()
+
+
+def words(values: np.ndarray) -> str:
+    """uint32 as lines of constants."""
+    return "\n".join(_lines([f"0x{value:08x}u" for value in values.ravel().tolist()], WORDS_PER_LINE))
+
+
+def rows(values: np.ndarray) -> str:
+    """Integers [n, m] as n braces."""
+    return ",\n".join(
+        "{\n" + "\n".join(_lines([str(v) for v in row.ravel().tolist()], BYTES_PER_LINE)) + "}" for row in values
+    )
+
+
+def _lines(items: list[str], length: int) -> Iterator[str]:
+    for begin in range(0, len(items), length):
+        yield ",".join(items[begin : begin + length]) + ("," if begin + length < len(items) else "")
+
+
+def macro(name: str) -> str:
+    """What a detector's name is in the name of a macro."""
+    return "".join(letter.upper() if letter.isascii() and letter.isalnum() else "_" for letter in name)

@@ -1,0 +1,40 @@
+"""What the doctor's checks have in common: child processes, rights, and the lines that fix things."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path("/")
+PIP = f"{sys.executable} -m pip"  # `pip` alone may be another Python's
+NUMPY_1 = f"{PIP} install 'numpy<2' 'opencv-python<4.12'"  # later ones ask for numpy 2
+CHILD_S = 60  # TensorFlow alone takes 5 to 15 s to import, more from an SD card
+
+
+def run_child(command: list[str], timeout_s: float = CHILD_S) -> tuple[bool, str]:
+    """Run a command: whether it succeeded, and its last line or how it died."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        return False, f"gave no answer within {timeout_s:.0f} s"
+    if done.returncode < 0:
+        return False, f"crashes ({signal.Signals(-done.returncode).name})"
+    lines = (done.stdout.strip() or done.stderr.strip() or f"exit code {done.returncode}").splitlines()
+    return done.returncode == 0, lines[-1][:300]
+
+
+def in_closed_venv() -> bool:
+    """Whether this is a venv that does not see the system's packages, and so no Picamera2."""
+    if sys.prefix == sys.base_prefix:
+        return False
+    try:
+        settings = (Path(sys.prefix) / "pyvenv.cfg").read_text().lower().replace(" ", "")
+    except OSError:
+        return False
+    return "include-system-site-packages=true" not in settings.splitlines()
+
+
+def may_use(device: Path) -> bool:
+    """Whether this user may read and write a device."""
+    return os.access(device, os.R_OK | os.W_OK)

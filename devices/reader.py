@@ -1,0 +1,250 @@
+"""THE reader of faces: a bundle's network that has proven its stored answers, a detector, and watchdogs over both.
+
+`edgefer.load` makes one, and `edgefer run`, `edgefer bench` and Python programs use it alike.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgefer.bundle import Bundle
+from edgefer.card import ModelCard
+from edgefer.devices.board.boards import this_board
+from edgefer.devices.faces.detectors import Detector, FrameDetector, HaarDetector, RegionDetector
+from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
+from edgefer.devices.faces.yunet import YuNetDetector, cached_yunet, fetch_yunet
+from edgefer.devices.guarded import GuardedClassifier, GuardedDetector
+from edgefer.devices.session import Session
+from edgefer.devices.sources.cameras import LiveOptions, is_camera, open_camera, open_source
+from edgefer.devices.sources.captures import AS_IT_COMES, CaptureOptions
+from edgefer.devices.sources.files import Source
+from edgefer.devices.sources.playback import AS_TAKEN, Playback, Played, Several
+from edgefer.devices.threads import HANG_S, Prefetch, Rules
+from edgefer.errors import InputError
+from edgefer.images import read_image
+from edgefer.interpreter import Classifier
+from edgefer.options import DetectorName, DeviceName, FaceKind, ReaderOptions, Smoothing, choice
+from edgefer.parity import check_at_load
+from edgefer.preprocess import prepare
+from edgefer.records import Face, Frame
+from edgefer.text import printable
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """How sources are opened. capture: what cameras are asked for. skip_bad: leave images of a folder out that cannot be
+    read. wait: for a camera that is not there yet. trying: called at each attempt to connect."""
+
+    capture: CaptureOptions = AS_IT_COMES
+    playback: Playback = AS_TAKEN
+    skip_bad: bool = False
+    wait: bool = False
+    trying: Callable[[], None] = lambda: None
+
+
+class Reader:
+    """Finds the faces in images and says what each expresses. Made by `edgefer.load`.
+
+    classifier: as it is to be asked, with its watchdog. make_detector: makes the detector of a name. log: takes lines about
+    what goes wrong on the way. stop: ends what waits.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        make_detector: Callable[[DetectorName], Detector],
+        options: ReaderOptions | None = None,
+        *,
+        log: Log = lambda text: None,
+        stop: threading.Event | None = None,
+    ):
+        self.options = options or ReaderOptions()
+        self.classifier, self._make_detector = classifier, make_detector
+        self._log, self._stop = log, stop or threading.Event()
+        self.detector = make_detector(self.options.detector)
+
+    @classmethod
+    def open(
+        cls,
+        bundle: Bundle,
+        options: ReaderOptions,
+        *,
+        log: Log = lambda text: None,
+        stop: threading.Event | None = None,
+    ) -> "Reader":
+        """Load the bundle's network as `options` want it and prove its stored answers; RuntimeFault when it fails."""
+        rules = Rules(name="The network", log=log, stop=stop)
+        make = detector_maker(options, bundle.card, log)
+
+        def guarded(name: DetectorName) -> Detector:
+            detector: Detector = GuardedDetector(partial(make, name), rules)
+            wanted = options.roi or options.min_face
+            return RegionDetector(detector, options.roi, options.min_face) if wanted else detector
+
+        return cls(_classifier(bundle, options, rules), guarded, options, log=log, stop=stop)
+
+    @property
+    def card(self) -> ModelCard:
+        return self.classifier.card
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The network's labels, in its order."""
+        return tuple(self.card.labels)
+
+    def __call__(self, image: Any) -> Frame:
+        """The faces of one image, the largest first, each read by itself: nothing is smoothed.
+
+        image: a path, a PIL image, or uint8 [h, w, 3] BGR or [h, w] gray. Returns a Frame, which is a sequence of Face
+        records. Raises ImageError for a file that cannot be read, InputError for anything else.
+        """
+        pixels, name = as_image(image)
+        frame = Frame(index=0, time_s=0.0, image_bgr=pixels, source=name)
+        session = Session(self.classifier, self.detector, reject=self.options.reject)
+        return session.read(session.detect(frame))
+
+    def classify(self, crop: Any) -> Face:
+        """The expression of a face that is cut out already, of any size: the whole image is what the network sees.
+
+        crop: as for a call. Returns a Face whose box is the image. Raises as a call does.
+        """
+        pixels, _ = as_image(crop)
+        height, width = pixels.shape[:2]
+        (row,) = self.classifier.predict(prepare(pixels, self.card.input)[None])
+        smoother = LabelSmoother(PRESETS[Smoothing.OFF], reject=self.options.reject)
+        scores, unsure = smoother.settle(0, 0.0, dict(zip(self.labels, row.tolist(), strict=True)))
+        return Face(box_xyxy=(0, 0, width, height), scores=scores, unsure=unsure)
+
+    def watch(self, source: Any, **settings: Any) -> Iterator[Frame]:
+        """The frames of a source in turn, with faces that keep their ids and labels that are smoothed over time.
+
+        source: a camera's number, "csi", a video, image or folder, a URL, "gst:PIPELINE" or "builtin"; or a list of them,
+        read at once. settings: fields of SourceOptions. Live sources give their newest frame, files every one, and are read
+        in a thread of their own. Raises SourceError for a source that cannot be opened, and IncompleteError after the last
+        frame of a damaged video.
+        """
+        sources = source if isinstance(source, list | tuple) else [source]
+        opened = self.open_sources([str(one) for one in sources], SourceOptions(**settings))
+        session = self.session(live=opened.live)
+        with opened, closing(Prefetch(opened, limit_s=None if opened.live else HANG_S, name="The source")) as frames:
+            for frame in frames:
+                yield session.read(session.detect(frame))
+
+    def session(self, *, live: bool = False) -> Session:
+        """What reads the frames of one run, see Session. live: how often faces are looked for follows this board's speed."""
+        return Session(
+            self.classifier,
+            self.detector,
+            smooth=PRESETS[self.options.smooth],
+            reject=self.options.reject,
+            target_fps=self.options.target_fps or (this_board().target_fps if live else None),
+        )
+
+    def detectors(self) -> dict[str, Callable[[], Detector]]:
+        """How each detector that finds this network's kind of faces is opened, by name."""
+        human = (self.options.faces or self.card.faces) == FaceKind.HUMAN
+        names = list(DetectorName) if human else [self.options.detector]
+        return {str(name): partial(self._make_detector, name) for name in names}
+
+    def open_sources(self, names: Sequence[str], options: SourceOptions | None = None) -> Source:
+        """One source for all that are named; opened by `with`. InputError for options that do not fit them."""
+        options = options or SourceOptions()
+        live = LiveOptions(stop=self._stop, log=self._log, trying=options.trying, wait=options.wait)
+        password = os.environ.get("EDGEFER_SOURCE_PASSWORD", "")
+        opened: list[Source] = []
+        for name in names:
+            if is_camera(name):
+                source: Source = open_camera(name, options.capture, live)
+            else:
+                if options.capture != AS_IT_COMES:
+                    raise InputError("--size, --fps and --mjpg are for cameras: a file or stream has its own.")
+                source = open_source(name, password=password, skip_bad=options.skip_bad, live=live)
+            if options.wait and not source.live:
+                raise InputError(f"--wait is for cameras and streams: {source.name} is read as it is.")
+            opened.append(Played(source, options.playback, self._stop))
+        if not opened:
+            raise InputError("Name a source: a camera's number, a video, an image, a folder, a URL or builtin.")
+        return opened[0] if len(opened) == 1 else Several(opened, self._stop)
+
+
+def as_image(image: Any) -> tuple[np.ndarray, str]:
+    """What a caller gave as uint8 BGR [h, w, 3], and the name of its file or "". InputError says what is wrong with it."""
+    if isinstance(image, str | os.PathLike):
+        return read_image(Path(image)), printable(Path(image).name)
+    if hasattr(image, "convert") and hasattr(image, "getbands"):  # a PIL image
+        return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1]), ""
+    wanted = "give a path, a PIL image, or uint8 [height, width, 3] in BGR order or [height, width] in gray"
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"An image cannot be a {type(image).__name__}: {wanted}.")
+    if image.dtype != np.uint8:
+        hint = ", such as (image * 255).astype('uint8') where it is 0..1" if image.dtype.kind == "f" else ""
+        raise InputError(f"An image of {image.dtype} cannot be read: {wanted}{hint}.")
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
+        raise InputError(f"An image of shape {list(image.shape)} cannot be read: {wanted}.")
+    return (np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else np.ascontiguousarray(image)), ""
+
+
+def _classifier(bundle: Bundle, options: ReaderOptions, rules: Rules) -> Classifier:
+    """The bundle's network with a watchdog, its stored answers proven."""
+
+    def load(device: DeviceName, check: bool) -> Classifier:
+        threads = options.threads or this_board().threads
+        loaded = Classifier.load(bundle, runtime=options.runtime, threads=threads, device=device)
+        if check:
+            check_at_load(bundle, loaded.network, loaded.variant)
+        return loaded
+
+    if options.device is not DeviceName.CORAL:
+        return GuardedClassifier(
+            load(options.device, options.check), lambda: load(options.device, options.check), rules
+        )
+    spare = load(DeviceName.CPU, check=True) if options.allow_cpu_fallback else None
+    coral = replace(
+        rules,
+        name="The Edge TPU",
+        then="going on with the int8 network on the CPU",
+        advice="replug it, or run with --allow-cpu-fallback",
+    )
+    return GuardedClassifier(
+        load(options.device, options.check), (lambda: spare) if spare else None, coral, on_fault=spare is not None
+    )
+
+
+def detector_maker(
+    options: ReaderOptions, card: ModelCard, log: Log = lambda text: None
+) -> Callable[[DetectorName], Detector]:
+    """Makes the detector of a name for a network's kind of faces, as often as it is needed.
+
+    What there is to fetch or say is done once. InputError for a detector that cannot find such faces.
+    """
+    kind = options.faces or choice(FaceKind, card.faces, "faces")
+    said: set[str] = set()
+
+    def make(name: DetectorName) -> Detector:
+        if kind is FaceKind.FRAME:
+            return FrameDetector()
+        if kind is not FaceKind.HUMAN and name is DetectorName.YUNET:
+            raise InputError(f"--detector yunet finds human faces, but {card.name} is to read {kind}: leave it out.")
+        key = str(name) if kind is FaceKind.HUMAN else f"{name}-{kind}"
+        if not card.crop_for(key).faces and key not in said:
+            said.add(key)
+            log(
+                f"{card.name} was not measured for {key}: its boxes are taken as they are, which may cost accuracy. "
+                f"Train with {'--yunet FILE' if name is DetectorName.YUNET else 'this edgefer'} to measure it."
+            )
+        if name is DetectorName.HAAR:
+            return HaarDetector(faces=str(kind), width=this_board().detector_width)
+        return YuNetDetector(options.detector_file or fetch_yunet(cached_yunet()))
+
+    return make

@@ -1,0 +1,100 @@
+"""Faces over time: detector, tracker, network and smoother for the frames of one run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgefer.devices.faces.detectors import Detector
+from edgefer.devices.faces.quality import quality_fault
+from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother, Preset
+from edgefer.devices.faces.tracking import Tracker
+from edgefer.interpreter import Classifier
+from edgefer.preprocess import face_pixels
+from edgefer.records import Detection, Face, Frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detected:
+    """A frame with the faces that were found in it, the largest first. detector: the name of what found them."""
+
+    frame: Frame
+    detections: list[Detection]
+    detector: str
+
+
+class Session:
+    """Reads the frames of one run in turn, of one source or several: each has its own tracks and its own smoother.
+
+    `detect` and `read` may be called in two threads, each for one frame after the other.
+
+    smooth, reject: see LabelSmoother. target_fps: look for faces only as often as this rate allows, and follow them in
+    between; None looks in every frame.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        detector: Detector,
+        *,
+        smooth: Preset = PRESETS["off"],
+        reject: float = 0.0,
+        target_fps: float | None = None,
+    ):
+        self.classifier, self.detector, self.target_fps = classifier, detector, target_fps
+        self._smooth, self._reject = smooth, reject
+        self._trackers: dict[int, Tracker] = {}
+        self._smoothers: dict[int, LabelSmoother] = {}
+        self._in_view: dict[int, list[str]] = {}
+
+    def change(self, smooth: Preset, reject: float) -> None:
+        """Smooth and reject otherwise from the next frame on."""
+        self._smooth, self._reject = smooth, reject
+        for smoother in list(self._smoothers.values()):
+            smoother.preset, smoother.reject = smooth, reject
+
+    def use(self, detector: Detector) -> None:
+        """Find faces with another detector from the next frame on; they keep their numbers."""
+        self.detector = detector
+
+    def detect(self, frame: Frame) -> Detected:
+        """The faces of a frame, with the numbers they had in the frame before."""
+        detector = self.detector
+        if frame.stream not in self._trackers:
+            self._trackers[frame.stream] = Tracker(detector, target_fps=self.target_fps)
+        tracker = self._trackers[frame.stream]
+        tracker.detector = detector
+        return Detected(frame=frame, detections=tracker.follow(frame), detector=detector.name)
+
+    def read(self, detected: Detected, lap: Callable[[str], None] = lambda stage: None) -> Frame:
+        """The frame with the decision about each face; `lap` is called after each stage with its name."""
+        frame, card = detected.frame, self.classifier.card
+        crop = card.crop_for(detected.detector)
+        pixels = [
+            face_pixels(frame.image_bgr, face.box_xyxy, crop, card.input, face.roll_deg) for face in detected.detections
+        ]
+        faults = [quality_fault(face, seen) for face, seen in zip(detected.detections, pixels, strict=True)]
+        lap("crop")
+        rows = self.classifier.predict(np.stack(pixels)) if pixels else ()
+        smoother = self._smoother(frame.stream)
+        faces = []
+        for detection, row, fault in zip(detected.detections, rows, faults, strict=True):
+            scores = dict(zip(card.labels, row.tolist(), strict=True))
+            decided, unsure = smoother.settle(detection.id, frame.time_s, scores, fault)
+            faces.append(
+                Face(box_xyxy=detection.box_xyxy, scores=decided, unsure=unsure, id=detection.id, detection=detection)
+            )
+        lap("classify")
+        labels = sorted(face.label for face in faces)
+        changed = labels != self._in_view.get(frame.stream, [])
+        self._in_view[frame.stream] = labels
+        return replace(frame, faces=tuple(faces), changed=changed)
+
+    def rest(self, frame: Frame, seconds: float) -> None:
+        """What a frame took after its detection, in the same thread: the tracker's pace is told."""
+        self._trackers[frame.stream].pace.rest(seconds)
+
+    def _smoother(self, stream: int) -> LabelSmoother:
+        if stream not in self._smoothers:
+            self._smoothers[stream] = LabelSmoother(self._smooth, reject=self._reject)
+        return self._smoothers[stream]

@@ -1,0 +1,214 @@
+"""Sources that are read frame by frame: videos, image files, and the built-in drawn faces."""
+
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+
+from edgefer import drawn
+from edgefer.devices.sources.urls import shown_address
+from edgefer.errors import ImageError, IncompleteError, SourceError
+from edgefer.images import SUFFIXES, is_image_file, problem_of, read_image
+from edgefer.native import native_path
+from edgefer.quiet import quiet
+from edgefer.records import Frame
+from edgefer.text import printable
+
+MAX_STEP_S = 3600.0  # a time stamp further on than that is damage, and not a pause
+MAX_MISSING = 0.01  # share of a video's frames: the count in its header may be off by the few at its ends
+EXACT = {b"ftyp": 4, b"RIFF": 0}  # containers that count their frames, by where their signature is; others estimate
+
+
+class Source(Protocol):
+    """Frames to iterate over, inside a `with`: opening fails with SourceError, leaving closes what was opened.
+
+    name: as it may be shown, without secrets. fps is the rate at which the frames were or will be taken. A `live` source
+    has no end of its own and gives only its newest frame; any other gives every frame, and raises IncompleteError after the
+    last one when there should have been more. skipped: the live ones that were passed over for a newer one. total: how
+    many frames there are to be, None where that is not known. left_out: what could not be read, and why. stills: images
+    that have nothing to do with one another. streams: how many sources it is made of.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fps(self) -> float: ...
+    @property
+    def live(self) -> bool: ...
+    @property
+    def skipped(self) -> int: ...
+    @property
+    def total(self) -> int | None: ...
+    @property
+    def left_out(self) -> list[str]: ...
+    @property
+    def stills(self) -> bool: ...
+    @property
+    def streams(self) -> int: ...
+
+    def __enter__(self) -> "Source": ...
+    def __exit__(self, *exc: object) -> None: ...
+    def __iter__(self) -> Iterator[Frame]: ...
+
+
+class Recorded:
+    """What the sources in this module have in common."""
+
+    fps = 1.0
+    live = False
+    skipped = 0
+    total: int | None = None
+    stills = False
+    streams = 1
+
+    def __init__(self, name: str):
+        self.name = name
+        self.left_out: list[str] = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+
+class Video(Recorded):
+    """A video file or the URL of one: every frame in turn, timed by the container's time stamps.
+
+    A time stamp that is missing or does not grow is replaced by that of the frame before and one over the frame rate.
+    """
+
+    fps = 30.0
+
+    def __init__(self, where: Path | str, name: str = ""):
+        super().__init__(name or shown_address(str(where)))
+        self._where = where
+        self._exact = isinstance(where, Path) and _counts_frames(where)
+        self._reading = threading.Lock()
+        self._open = ExitStack()
+
+    def __enter__(self) -> "Video":
+        path = self._open.enter_context(native_path(self._where)) if isinstance(self._where, Path) else self._where
+        with quiet():
+            self._capture = cv2.VideoCapture(path)
+        if not self._capture.isOpened():
+            self._open.close()
+            fix = (
+                "copy it again if it is not whole, or convert it to MP4 or AVI"
+                if isinstance(self._where, Path)
+                else "check the address and its host, or fetch it first"
+            )
+            raise SourceError(f"{self.name} is not a video that OpenCV can read: {fix}.")
+        fps, count = self._capture.get(cv2.CAP_PROP_FPS), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        if 0 < fps <= 1000:
+            self.fps = fps
+        self.total = round(count) if 0 < count < 1e9 else None
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        # A read that hangs in another thread must not have its capture taken away: OpenCV would crash.
+        if self._reading.acquire(timeout=1):
+            self._capture.release()
+            self._open.close()
+            self._reading.release()  # it may be opened again
+
+    def __iter__(self) -> Iterator[Frame]:
+        index, time_s = 0, 0.0
+        while True:
+            with self._reading:
+                read, image = self._capture.read()
+                stamp_s = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            if not read:
+                break
+            time_s = next_time(stamp_s, time_s, self.fps) if index else max(0.0, stamp_s)
+            yield Frame(index=index, time_s=time_s, image_bgr=image, source=self.name)
+            index += 1
+        if index == 0:
+            raise SourceError(f"{self.name} holds no readable frame: the video is damaged or cut short.")
+        if self.total and self._missing(index, time_s):
+            raise IncompleteError(
+                f"{self.name} is damaged: {index} of {self.total} frames could be read. What was read is kept; copy the "
+                "video again, or repair it with ffmpeg."
+            )
+
+    def _missing(self, frames: int, last_s: float) -> bool:
+        """Whether more frames were announced. Where the container only estimates them, by the time that is left."""
+        assert self.total is not None
+        allowed = max(2, math.ceil(MAX_MISSING * self.total))
+        if self.total - frames <= allowed:
+            return False
+        return self._exact or (self.total / self.fps - last_s) > max(1.0, 2 * allowed / self.fps)
+
+
+def next_time(stamp_s: float, before_s: float, fps: float) -> float:
+    """The time of a frame: its time stamp, or where that is missing, does not grow or leaps, one frame on."""
+    grows = math.isfinite(stamp_s) and before_s < stamp_s <= before_s + MAX_STEP_S
+    return stamp_s if grows else before_s + 1 / fps
+
+
+def _counts_frames(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(8)
+    except OSError:
+        return False
+    return any(head[at : at + 4] == signature for signature, at in EXACT.items())
+
+
+class Images(Recorded):
+    """Image files, one frame each, a second apart; each frame's source is its file's name.
+
+    skip_bad: leave files out that cannot be read, and list them in `left_out`; else the first of them is an ImageError.
+    """
+
+    def __init__(self, files: list[Path], name: str, *, skip_bad: bool = False):
+        super().__init__(name)
+        self._files, self._skip_bad = files, skip_bad
+        self.stills, self.total = True, len(files)
+
+    @classmethod
+    def of_folder(cls, folder: Path, *, skip_bad: bool = False) -> "Images":
+        """The images of a folder in the order of their names; what else is in it is counted in `left_out`."""
+        everything = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and not file.is_dir())
+        files = [file for file in everything if is_image_file(file)]
+        shown = printable(str(folder))
+        if not files:
+            raise SourceError(f"The folder {shown} holds no images ({', '.join(SUFFIXES)}).")
+        source = cls(files, shown, skip_bad=skip_bad)
+        known = set(files)
+        source.left_out = [f"{printable(file.name)}: not an image" for file in everything if file not in known]
+        return source
+
+    def __iter__(self) -> Iterator[Frame]:
+        index = 0
+        for file in self._files:
+            try:
+                image = read_image(file)
+            except ImageError as error:
+                if not self._skip_bad:
+                    hint = "" if len(self._files) == 1 else ", or leave such files out with --skip-bad"
+                    raise ImageError(f"{str(error).rstrip('.')}: repair or remove it{hint}.") from None
+                self.left_out.append(f"{printable(file.name)}: {problem_of(error, file)}")
+                continue
+            yield Frame(index=index, time_s=float(index), image_bgr=image, source=printable(file.name))
+            index += 1
+        if index == 0:
+            raise SourceError(f"{self.name}: none of {len(self._files)} images could be read ({self.left_out[-1]}).")
+
+
+class Drawn(Recorded):
+    """The built-in scene of drawn faces, as if it were a video."""
+
+    fps = 15.0
+
+    def __init__(self, seconds: float = 8):
+        super().__init__("builtin")
+        self.seconds = seconds
+        self.total = round(seconds * self.fps)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (frame for frame, _ in drawn.scene(self.seconds, self.fps))

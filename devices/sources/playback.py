@@ -1,0 +1,157 @@
+"""How sources are played: turned, over and over, at the pace they were taken, and several at once."""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import cv2
+
+from edgefer.devices.sources.files import Source
+from edgefer.devices.threads import Prefetch
+from edgefer.errors import InputError
+from edgefer.options import Rotation
+from edgefer.records import Frame
+
+TURNS = {
+    Rotation.RIGHT: cv2.ROTATE_90_CLOCKWISE,
+    Rotation.HALF: cv2.ROTATE_180,
+    Rotation.LEFT: cv2.ROTATE_90_COUNTERCLOCKWISE,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Playback:
+    """How to play a source. loop: from its start again when it ends. realtime: no sooner than it was taken, leaving out what
+    comes too late. Both are for files; a camera has its own pace. rotate: turn every image clockwise."""
+
+    loop: bool = False
+    realtime: bool = False
+    rotate: Rotation = Rotation.NONE
+
+
+AS_TAKEN = Playback()
+
+
+class Played:
+    """A source as a Playback wants it. stop: ends a wait for the time of a frame."""
+
+    def __init__(self, source: Source, playback: Playback, stop: threading.Event | None = None):
+        if source.live and (playback.loop or playback.realtime):
+            raise InputError(f"--loop and --realtime are for files: {source.name} has its own pace.")
+        self._source, self._playback, self._stop = source, playback, stop or threading.Event()
+        self.name, self.live, self.stills, self.streams = source.name, source.live, source.stills, source.streams
+        self._late = 0
+
+    @property
+    def fps(self) -> float:
+        return self._source.fps
+
+    @property
+    def skipped(self) -> int:
+        return self._source.skipped + self._late
+
+    @property
+    def total(self) -> int | None:
+        return None if self._playback.loop else self._source.total
+
+    @property
+    def left_out(self) -> list[str]:
+        return self._source.left_out
+
+    def __enter__(self) -> Source:
+        self._source.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._source.__exit__(*exc)
+
+    def __iter__(self) -> Iterator[Frame]:
+        frames = self._again() if self._playback.loop else iter(self._source)
+        if self._playback.realtime:
+            frames = self._paced(frames)
+        turn = TURNS.get(self._playback.rotate)
+        for frame in frames:
+            if turn is not None:
+                frame = replace(frame, image_bgr=cv2.rotate(frame.image_bgr, turn))
+            yield frame if frame.source else replace(frame, source=self.name)
+
+    def _again(self) -> Iterator[Frame]:
+        """The frames over and over, with times and numbers that go on."""
+        began_s, count = 0.0, 0
+        while not self._stop.is_set():
+            last_s = began_s
+            for frame in self._source:
+                last_s = began_s + frame.time_s
+                yield replace(frame, index=count, time_s=last_s)
+                count += 1
+            began_s = last_s + 1 / self._source.fps
+            self._source.__exit__(None, None, None)
+            self._source.__enter__()
+
+    def _paced(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """Each frame at its time; one that is more than a frame late is left out."""
+        began = time.monotonic()
+        for frame in frames:
+            wait_s = began + frame.time_s - time.monotonic()
+            if wait_s < -1 / self.fps:
+                self._late += 1
+                continue
+            if wait_s > 0 and self._stop.wait(wait_s):
+                return
+            yield frame
+
+
+class Several:
+    """Several sources at once: whichever has a frame gives the next one. Each frame tells its `source` and its `stream`."""
+
+    def __init__(self, sources: Sequence[Source], stop: threading.Event | None = None):
+        names = [source.name for source in sources]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InputError(f"{twice[0]} is named twice: each source must have a name of its own in the outputs.")
+        self._sources, self._stop = sources, stop
+        self.name = ", ".join(names)
+        self.live, self.streams = any(source.live for source in sources), len(sources)
+        self.stills = all(source.stills for source in sources)
+        self._open = ExitStack()
+
+    @property
+    def fps(self) -> float:
+        return min(source.fps for source in self._sources)
+
+    @property
+    def skipped(self) -> int:
+        return sum(source.skipped for source in self._sources)
+
+    @property
+    def total(self) -> int | None:
+        totals = [source.total for source in self._sources]
+        return None if None in totals else sum(total for total in totals if total)
+
+    @property
+    def left_out(self) -> list[str]:
+        return [line for source in self._sources for line in source.left_out]
+
+    def __enter__(self) -> Source:
+        with ExitStack() as stack:
+            for source in self._sources:
+                stack.enter_context(source)
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._open.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        streams = [_numbered(source, stream) for stream, source in enumerate(self._sources)]
+        frames = Prefetch(*streams, stop=self._stop)
+        try:
+            yield from frames
+        finally:
+            frames.close()
+
+
+def _numbered(source: Source, stream: int) -> Iterator[Frame]:
+    for frame in source:
+        yield replace(frame, stream=stream, source=frame.source or source.name)

@@ -1,0 +1,154 @@
+"""How faces are read: the choices, as enums that validate, complete and document themselves, and the record of them."""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgefer.errors import InputError
+from edgefer.text import printable
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+class DetectorName(StrEnum):
+    """What finds faces."""
+
+    HAAR = "haar"
+    YUNET = "yunet"
+
+
+class FaceKind(StrEnum):
+    """What is read: people's faces, cats', or the middle of the frame as it is."""
+
+    HUMAN = "human"
+    CAT = "cat"
+    FRAME = "frame"
+
+
+class Smoothing(StrEnum):
+    """How steady labels are; calm is slower to change."""
+
+    OFF = "off"
+    RESPONSIVE = "responsive"
+    CALM = "calm"
+
+
+class RuntimeName(StrEnum):
+    """What runs the network; auto takes the first that is installed."""
+
+    AUTO = "auto"
+    LITERT = "litert"
+    TFLITE = "tflite-runtime"
+    TENSORFLOW = "tensorflow"
+
+
+class DeviceName(StrEnum):
+    """Where the network runs; coral is an Edge TPU."""
+
+    CPU = "cpu"
+    CORAL = "coral"
+
+
+class Rotation(StrEnum):
+    """How far images are turned, clockwise, in degrees."""
+
+    NONE = "0"
+    RIGHT = "90"
+    HALF = "180"
+    LEFT = "270"
+
+
+class Color(StrEnum):
+    """The order of a network's channels."""
+
+    GRAY = "gray"
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+class Outputs(StrEnum):
+    """What a network answers with."""
+
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"
+
+
+def choice(kind: type[Choice], value: Any, name: str) -> Choice:
+    """A member of an enum by its value. InputError names the choices."""
+    try:
+        return kind(str(value))
+    except ValueError:
+        raise InputError(f"{name} {printable(str(value))!r} is not known: choose {', '.join(kind)}.") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderOptions:
+    """How a Reader reads faces. Choices may be given as plain text, such as detector="yunet".
+
+    check: prove the stored answers before anything is read. reject: faces below this score are unsure, 0..1; 0: never.
+    detector_file: YuNet's .onnx. faces: the kind to read; None takes the bundle's own. min_face: faces with a smaller side
+    are left out, in pixels. roi: (left, top, width, height) in pixels, outside of which no face is looked for.
+    threads: for the network; None takes this board's. target_fps: look for faces only as often as this rate allows, and
+    follow them in between; None takes the board's for live sources, and every frame of files.
+    allow_cpu_fallback: go on with the int8 network on the CPU when an Edge TPU fails or hangs.
+    """
+
+    check: bool = True
+    smooth: Smoothing = Smoothing.RESPONSIVE
+    reject: float = 0.45
+    detector: DetectorName = DetectorName.HAAR
+    detector_file: Path | None = None
+    faces: FaceKind | None = None
+    min_face: int = 0
+    roi: tuple[int, int, int, int] | None = None
+    runtime: RuntimeName = RuntimeName.AUTO
+    threads: int | None = None
+    device: DeviceName = DeviceName.CPU
+    target_fps: float | None = None
+    allow_cpu_fallback: bool = False
+
+    def __post_init__(self) -> None:
+        for name, kind in CHOICES.items():
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, choice(kind, value, name))
+        if isinstance(self.reject, bool) or not isinstance(self.reject, int | float) or not 0 <= self.reject <= 1:
+            raise InputError(f"reject {self.reject!r} is not a probability: give a number from 0 to 1.")
+        for name, least in (("min_face", 0), ("threads", 1), ("target_fps", 0.1)):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float) and value >= least):
+                raise InputError(f"{name} {value!r} is not a number from {least} up.")
+        if self.roi is not None and (len(self.roi) != 4 or min(self.roi) < 0 or min(self.roi[2:]) < 1):
+            raise InputError(f"roi {self.roi!r} is no region: give (left, top, width, height) in pixels.")
+        if self.detector_file is not None and self.detector is not DetectorName.YUNET:
+            raise InputError("--detector-file is for --detector yunet: Haar's comes with OpenCV.")
+
+
+CHOICES: dict[str, type[StrEnum]] = {
+    "smooth": Smoothing,
+    "detector": DetectorName,
+    "faces": FaceKind,
+    "runtime": RuntimeName,
+    "device": DeviceName,
+}
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`640x480` as (640, 480); InputError when it is something else."""
+    match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", text.strip().lower())
+    if not match:
+        raise InputError(f"{printable(text)!r} is no image size: write width x height in pixels, such as 640x480.")
+    return int(match[1]), int(match[2])
+
+
+def parse_region(text: str) -> tuple[int, int, int, int]:
+    """`100,50,640x480` as (100, 50, 640, 480): left, top, width and height in pixels; InputError for anything else."""
+    match = re.fullmatch(r"(\d{1,5}),(\d{1,5}),(\d{1,5})x(\d{1,5})", text.strip().lower())
+    if not match:
+        raise InputError(
+            f"{printable(text)!r} is no region: write LEFT,TOP,WIDTHxHEIGHT in pixels, such as 100,50,640x480."
+        )
+    left, top, width, height = map(int, match.groups())
+    return left, top, width, height

@@ -1,0 +1,99 @@
+"""Where each activation of a network lies in the arena: known before anything runs, and no larger than what is alive at once."""
+
+from dataclasses import dataclass, replace
+
+from edgefer.tflite.layers import Int8Network, Layer
+
+ALIGNMENT = 16  # bytes: of the arena and of each place in it
+COLUMNS = 4  # places of a convolution's output that are computed together
+ROW = 8  # weights: a convolution's rows of them are padded to a multiple of it
+IN_PLACE = ("ADD", "RELU", "RELU6", "RESHAPE")  # what may write over an input that nothing else reads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """`size` bytes that are in use from layer `first` to layer `last`; -1 is before the first layer."""
+
+    size: int
+    first: int
+    last: int
+
+    def meets(self, other: "Span") -> bool:
+        return self.first <= other.last and other.first <= self.last
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """`places`: bytes from the arena's start by tensor; `scratch` by layer, 0 where it needs none."""
+
+    size: int
+    places: dict[int, int]
+    scratch: tuple[int, ...]
+
+
+def row_bytes(layer: Layer) -> int:
+    """Bytes from one output channel's weights to the next: all of a window, padded, for a convolution."""
+    taps = layer.weights.size // max(1, layer.output.shape[-1])
+    return -(-taps // ROW) * ROW if layer.kind == "CONV_2D" else taps
+
+
+def plan(network: Int8Network) -> Plan:
+    """The arena of a network."""
+    end = len(network.layers)
+    lives = {network.input.index: Span(size=network.input.size, first=-1, last=-1)}
+    for number, layer in enumerate(network.layers):
+        for value in layer.inputs:
+            lives[value.index] = replace(lives[value.index], last=number)
+        lives[layer.output.index] = Span(size=layer.output.size, first=number, last=number)
+    lives[network.output.index] = replace(lives[network.output.index], last=end)
+    owners = _shared(network, lives)
+    spans: dict[tuple[str, int], Span] = {}
+    for tensor, life in lives.items():
+        key = "tensor", owners[tensor]
+        old = spans.get(key, life)
+        spans[key] = Span(
+            size=max(old.size, life.size), first=min(old.first, life.first), last=max(old.last, life.last)
+        )
+    for number, layer in enumerate(network.layers):
+        if layer.kind == "CONV_2D":
+            spans["scratch", number] = Span(size=2 * COLUMNS * row_bytes(layer), first=number, last=number)
+    places, size = _place(spans)
+    return Plan(
+        size=size,
+        places={tensor: places["tensor", owner] for tensor, owner in owners.items()},
+        scratch=tuple(places.get(("scratch", number), 0) for number in range(end)),
+    )
+
+
+def _shared(network: Int8Network, lives: dict[int, Span]) -> dict[int, int]:
+    """For each tensor the one whose bytes it uses: itself, or an input of its layer that ends there."""
+    owners = {tensor: tensor for tensor in lives}
+    for number, layer in enumerate(network.layers):
+        if layer.kind in IN_PLACE:
+            for value in layer.inputs:
+                if lives[value.index].last == number and value.size == layer.output.size:
+                    owners[layer.output.index] = owners[value.index]
+                    break
+    return owners
+
+
+def _place(spans: dict[tuple[str, int], Span]) -> tuple[dict[tuple[str, int], int], int]:
+    """The largest first, each at the lowest place where nothing lies that is in use at the same time; and the size of all."""
+    places: dict[tuple[str, int], int] = {}
+    size = 0
+    for key, span in sorted(spans.items(), key=lambda item: (-item[1].size, item[1].first)):
+        place = 0
+        taken = sorted(
+            (at, at + _aligned(spans[other].size)) for other, at in places.items() if spans[other].meets(span)
+        )
+        for begin, end in taken:
+            if place + _aligned(span.size) <= begin:
+                break
+            place = max(place, end)
+        places[key] = place
+        size = max(size, place + _aligned(span.size))
+    return places, size
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,213 @@
+"""What of a network MediaPipe's ImageClassifier would refuse: its ends, and the TFLite Metadata that says what they mean.
+
+The rules were measured on MediaPipe 1.2's ImageClassifier.create_from_options.
+"""
+
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edgefer.tflite.findings import Finding
+from edgefer.tflite.flatbuffer import Model, Tensor
+from edgefer.tflite.metadata import FIELDS, IDENTIFIER, IMAGE, NORMALIZATION, RGB
+
+DTYPES = ("UINT8", "FLOAT32")
+PARSER = (1, 5, 0)  # the newest version of the metadata's schema that MediaPipe 1.2 reads
+MAX_ITEMS, MAX_TEXT = 1000, 1000  # of a list, and characters: what is longer is not metadata of a classifier
+WRITE = "write metadata again, as edgefer convert --mediapipe does"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """What the metadata says of the network's first input and of how many outputs. inputs, outputs: None where it
+    says nothing of the network. files: of labels. normalizations: means and deviations."""
+
+    inputs: int | None
+    outputs: int | None
+    content: int
+    color: int
+    files: tuple[str, ...]
+    parser: str
+    normalizations: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
+
+
+def mediapipe(model: Model, target: str) -> Iterator[Finding]:
+    """Every finding for MediaPipe's ImageClassifier."""
+    yield from _ends(model)
+    if not len(model.description):
+        yield from _no_metadata(model)
+        return
+    try:
+        described = read_description(bytes(model.description))
+    except (ValueError, IndexError, struct.error, OverflowError, TypeError):
+        yield _error("mediapipe-metadata", "its TFLite metadata cannot be read")
+        return
+    yield from _description(model, described)
+
+
+def _error(rule: str, what: str, hint: str = WRITE, tensor: Tensor | None = None) -> Finding:
+    return Finding(severity="error", rule=rule, what=what, next=hint, tensor=tensor.name if tensor else "")
+
+
+def _ends(model: Model) -> Iterator[Finding]:
+    inputs, outputs = model.main.inputs, model.main.outputs
+    if len(inputs) != 1:
+        yield _error(
+            "mediapipe-input", f"it wants one input, an image; the network has {len(inputs)}", "give it one input"
+        )
+    for tensor in inputs[:1]:
+        if len(tensor.shape) != 4 or tensor.shape[3] != 3:
+            what = f"it wants an RGB input [1, height, width, 3]; this one is {tensor.shape}"
+            yield _error("mediapipe-input", what, "train with an RGB input", tensor)
+    for tensor in (*inputs, *outputs):
+        if tensor.dtype not in DTYPES:
+            what = f"it takes and gives uint8 or float32; this tensor is {tensor.dtype}"
+            yield _error("mediapipe-dtype", what, "convert with uint8 input and output", tensor)
+    for tensor in outputs:
+        if len(tensor.shape) not in (2, 4) or any(size != 1 for size in tensor.shape[:-1]):
+            what = f"it wants answers [1, classes]; this tensor is {tensor.shape}"
+            yield _error("mediapipe-output", what, "end it with one score per class", tensor)
+
+
+def _no_metadata(model: Model) -> Iterator[Finding]:
+    for tensor in model.main.inputs[:1]:
+        if tensor.dtype == "FLOAT32":
+            what = "a float input needs NormalizationOptions in TFLite metadata, and the file has none"
+            yield _error("mediapipe-metadata", what, "write metadata, or convert with uint8 input", tensor)
+    if len(model.main.outputs) != 1:
+        what = f"without metadata it takes one output; the network has {len(model.main.outputs)}"
+        yield _error("mediapipe-output", what, "give it one output")
+    yield Finding(
+        severity="warning",
+        rule="mediapipe-labels",
+        what="the file has no TFLite metadata, so that its answers are numbers without names",
+        next="write metadata with the labels",
+    )
+
+
+def _description(model: Model, described: Described) -> Iterator[Finding]:
+    if described.inputs == 0:
+        yield _error("mediapipe-metadata", "its metadata describes no input")
+    if described.outputs not in (None, len(model.main.outputs)):
+        what = f"its metadata is about {described.outputs} outputs, the network has {len(model.main.outputs)}"
+        yield _error("mediapipe-metadata", what)
+    if described.content not in (0, int(IMAGE)):
+        yield _error("mediapipe-metadata", "its metadata says that the input is no image")
+    elif described.content and described.color != int(RGB):
+        yield _error("mediapipe-metadata", "its metadata says that the input is not RGB")
+    if _version(described.parser) > PARSER:
+        yield _error("mediapipe-metadata", f"its metadata asks for a parser of version {described.parser:.20}")
+    for name in described.files:
+        if name not in model.files:
+            yield _error("mediapipe-labels", f"its metadata names the file {name:.60}, which it does not hold")
+    yield from _normalization(model, described)
+
+
+def _normalization(model: Model, described: Described) -> Iterator[Finding]:
+    rule, floats = "mediapipe-normalization", any(tensor.dtype == "FLOAT32" for tensor in model.main.inputs[:1])
+    if len(described.normalizations) > 1:
+        yield _error(rule, f"its metadata has {len(described.normalizations)} normalizations, not one")
+    if floats and not described.normalizations:
+        yield _error(rule, "a float input needs NormalizationOptions, and its metadata has none")
+    for means, stds in described.normalizations[:1]:
+        if len(means) != len(stds) or len(means) not in (1, 3):
+            yield _error(
+                rule, f"its normalization has {len(means)} means and {len(stds)} deviations, not 1 or 3 of each"
+            )
+        elif not all(std > 0 and math.isfinite(std) for std in stds) or not all(map(math.isfinite, means)):
+            yield _error(rule, f"its normalization takes off {means[0]:g} and divides by {min(stds):g}")
+        elif len(set(means)) > 1 or len(set(stds)) > 1:
+            yield _error(rule, "its normalization differs by channel, which it does not take")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:3] if part.isdecimal() and len(part) < 10)
+
+
+def read_description(content: bytes) -> Described:
+    """The parts of TFLite Metadata that MediaPipe minds. Raises ValueError, IndexError or struct.error for what is damaged."""
+    if content[4:8] != IDENTIFIER:
+        raise ValueError("it does not begin as TFLite metadata")
+    model = _Table(content, "ModelMetadata", struct.unpack_from("<I", content)[0])
+    graphs = model.tables("subgraph_metadata", "SubGraphMetadata")
+    inputs = graphs[0].tables("input_tensor_metadata", "TensorMetadata") if graphs else []
+    outputs = graphs[0].tables("output_tensor_metadata", "TensorMetadata") if graphs else []
+    kind = color = 0
+    normalizations = []
+    for tensor in inputs[:1]:
+        if box := tensor.table("content", "Content"):
+            kind = box.byte("content_properties_type")
+            properties = box.table("content_properties", "ImageProperties") if kind == int(IMAGE) else None
+            color = properties.byte("color_space") if properties else 0
+        for unit in tensor.tables("process_units", "ProcessUnit"):
+            options = unit.table("options", "NormalizationOptions")
+            if options and unit.byte("options_type") == int(NORMALIZATION):
+                normalizations.append((options.floats("mean"), options.floats("std")))
+    files = (file for tensor in outputs for file in tensor.tables("associated_files", "AssociatedFile"))
+    return Described(
+        inputs=len(inputs) if graphs else None,
+        outputs=len(outputs) if graphs else None,
+        content=kind,
+        color=color,
+        files=tuple(file.text("name") for file in files),
+        parser=model.text("min_parser_version"),
+        normalizations=tuple(normalizations),
+    )
+
+
+class _Table:
+    """One table of a flatbuffer, read with Python's struct, which refuses to read beyond the end."""
+
+    def __init__(self, content: bytes, kind: str, place: int):
+        self.content, self.kind, self.place = content, kind, place
+        self.fields = place - struct.unpack_from("<i", content, place)[0]
+        if self.fields < 0:
+            raise ValueError("a table points before the file")
+        self.size = struct.unpack_from("<H", content, self.fields)[0]
+
+    def _field(self, name: str) -> int:
+        """Where a field lies, 0 where the table has none."""
+        at = 4 + 2 * FIELDS[self.kind].index(name)
+        offset = struct.unpack_from("<H", self.content, self.fields + at)[0] if at + 2 <= self.size else 0
+        return self.place + offset if offset else 0
+
+    def _target(self, name: str) -> int:
+        field = self._field(name)
+        return field + struct.unpack_from("<I", self.content, field)[0] if field else 0
+
+    def byte(self, name: str) -> int:
+        """A field of one byte, 0 where there is none."""
+        field = self._field(name)
+        return self.content[field] if field else 0
+
+    def table(self, name: str, kind: str) -> "_Table | None":
+        target = self._target(name)
+        return _Table(self.content, kind, target) if target else None
+
+    def _vector(self, name: str) -> tuple[int, int]:
+        """Where a vector's items lie and how many of 4 bytes there are."""
+        target = self._target(name)
+        if not target:
+            return 0, 0
+        count = struct.unpack_from("<I", self.content, target)[0]
+        if count > MAX_ITEMS or target + 4 + 4 * count > len(self.content):
+            raise ValueError("a list is longer than it may be")
+        return target + 4, count
+
+    def tables(self, name: str, kind: str) -> list["_Table"]:
+        begin, count = self._vector(name)
+        places = (begin + 4 * number for number in range(count))
+        return [_Table(self.content, kind, at + struct.unpack_from("<I", self.content, at)[0]) for at in places]
+
+    def text(self, name: str) -> str:
+        """A text, "" where there is none."""
+        target = self._target(name)
+        if not target:
+            return ""
+        size = struct.unpack_from("<I", self.content, target)[0]
+        return self.content[target + 4 : target + 4 + min(size, MAX_TEXT)].decode(errors="replace")
+
+    def floats(self, name: str) -> tuple[float, ...]:
+        begin, count = self._vector(name)
+        return struct.unpack_from(f"<{count}f", self.content, begin) if count else ()

@@ -1,0 +1,132 @@
+"""`edgefer run` as it is typed: what is a bundle and what a source, several sources, damage, --config."""
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer import drawn
+from edgefer.bundle import shipped_bundles
+from edgefer.commands.run import sort_inputs
+from edgefer.errors import InputError
+
+FRAMES = [frame.image_bgr for frame, _ in drawn.scene(seconds=2, fps=5)]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with photo.jpg and two videos of ten frames, which is the current one."""
+    cv2.imwrite(str(tmp_path / "photo.jpg"), FRAMES[0])
+    for name in ("one.avi", "other.avi"):
+        writer = cv2.VideoWriter(str(tmp_path / name), cv2.VideoWriter.fourcc(*"MJPG"), 5, (480, 360))
+        for image in FRAMES:
+            writer.write(image)
+        writer.release()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_an_argument_is_a_bundle_or_a_source_without_doubt(here):
+    shipped = shipped_bundles()["fer-nano"]
+    (here / "run").mkdir()
+    (here / "run" / "card.json").write_text("{}")
+    (here / "pictures").mkdir()
+    for inputs, bundle, sources in (
+        (["photo.jpg"], None, ["photo.jpg"]),
+        (["fer-nano"], "fer-nano", []),
+        (["fer-nano", "photo.jpg"], "fer-nano", ["photo.jpg"]),
+        (["photo.jpg", "fer-nano"], "fer-nano", ["photo.jpg"]),
+        ([str(shipped), "0", "csi:1"], str(shipped), ["0", "csi:1"]),
+        (["run", "pictures"], "run", ["pictures"]),
+        (["rtsp://host/a", "builtin"], None, ["rtsp://host/a", "builtin"]),
+    ):
+        named, found = sort_inputs(inputs, None)
+        assert (named and str(named), found) == (bundle, sources)
+    with pytest.raises(InputError, match="are bundles: name one"):
+        sort_inputs(["fer-nano", "fer-small"], None)
+    with pytest.raises(InputError, match=r"no bundle, file or folder fer-smal: .*fer-small"):
+        sort_inputs(["fer-smal"], None)
+    with pytest.raises(InputError) as caught:
+        sort_inputs(["me:my own@host/a"], None)
+    assert "own" not in str(caught.value)
+
+
+def test_a_photo_gives_a_readable_line_for_each_face(edgefer, here):
+    done = edgefer("run", "ferplus-small", "photo.jpg", "--headless")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2 and all(line.startswith("photo.jpg: ") and "pixels at" in line for line in lines)
+
+
+def test_several_sources_are_named_in_every_output(edgefer, here):
+    done = edgefer(
+        "run", "fer-nano", "one.avi", "--source", "other.avi", "--headless", "--json", "--csv", "out.csv", "--smooth", "off"
+    )  # fmt: skip
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    for name in ("one.avi", "other.avi"):
+        assert [line["frame"] for line in lines if line["source"] == name] == list(range(10))
+    ours, others = ([line["faces"] for line in lines if line["source"] == name] for name in ("one.avi", "other.avi"))
+    assert ours == others, "each has its own tracks"
+    rows = list(csv.DictReader((here / "out.csv").open()))
+    assert {row["source"] for row in rows} == {"one.avi", "other.avi"}
+    refused = edgefer("run", "fer-nano", "one.avi", "other.avi", "--save", "out.mp4", expect=2)
+    assert "--save takes one source" in refused.stderr
+
+
+def test_a_damaged_video_exits_1_after_its_frames(edgefer, here):
+    content = (here / "one.avi").read_bytes()
+    (here / "cut.avi").write_bytes(content[: len(content) // 2])
+    done = edgefer("run", "fer-nano", "cut.avi", "--headless", "--json", expect=1)
+    assert 0 < len(done.stdout.splitlines()) < 10
+    assert "of 10 frames could be read" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+def test_bad_images_of_a_folder_are_counted_and_named(edgefer, here):
+    (here / "bad.jpg").write_bytes(b"no image")
+    refused = edgefer("run", "fer-nano", here, "--headless", expect=2)
+    assert "bad.jpg" in refused.stderr and "--skip-bad" in refused.stderr
+    done = edgefer("run", "fer-nano", here, "--headless", "--skip-bad", "--json")
+    assert [json.loads(line)["source"] for line in done.stdout.splitlines()] == ["photo.jpg"]
+    assert "Left out 3 files" in done.stderr and "bad.jpg: " in done.stderr
+
+
+def test_options_come_from_a_file_and_what_is_typed_goes_first(edgefer, here):
+    (here / "run.toml").write_text('source = ["one.avi"]\nframes = 3\nheadless = true\njson = true\nmin_face = 10\n')
+    done = edgefer("run", "fer-nano", "--config", "run.toml", "--frames", "2")
+    assert len(done.stdout.splitlines()) == 2
+    for text, said in (
+        ("smoth = 1", "smoth"),
+        ("frames = [1]", "one value"),
+        ("= 1", "is not TOML"),
+        ('smooth = "very"', "very"),
+    ):
+        (here / "run.toml").write_text(text)
+        refused = edgefer("run", "fer-nano", "builtin", "--config", "run.toml", expect=2)
+        assert said in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_a_run_that_saw_no_image_does_not_speak_of_faces():
+    from types import SimpleNamespace
+
+    from edgefer.commands import run
+    from edgefer.devices.outputs.stats import RunStats
+
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgefer.console.say", said.append)
+        run._say_what_was_seen(RunStats(), SimpleNamespace(name="7", left_out=[]))
+    assert said == ["Nothing was read: 7 gave no image."]
+
+
+def test_pictures_of_a_folder_are_not_stretched_in_a_video(edgefer, here):
+    cv2.imwrite(str(here / "a.png"), FRAMES[0])
+    cv2.imwrite(str(here / "b.png"), np.full((480, 120, 3), 255, np.uint8))
+    for name in ("one.avi", "other.avi", "photo.jpg"):
+        (here / name).unlink()
+    edgefer("run", "fer-nano", here, "--headless", "--save", "out.avi")
+    capture = cv2.VideoCapture("out.avi")
+    capture.read()
+    _, tall = capture.read()
+    white = (tall.min(axis=2) > 128).any(axis=0).sum()
+    assert tall.shape[:2] == (360, 480) and abs(white - 90) <= 4, "120x480 in 360 lines is 90 wide"

@@ -1,0 +1,208 @@
+"""Networks from elsewhere: how they are fed is found out or asked for, and they answer as they did before."""
+
+import json
+
+import numpy as np
+import pytest
+
+from edgefer.bundle import Bundle
+from edgefer.card import InputSpec, OutputSpec
+from edgefer.convert.contract import Hypothesis, Stated, candidates, choose, parse_scale
+from edgefer.convert.foreign import parse_labels, read_foreign
+from edgefer.convert.importing import Request, import_network
+from edgefer.errors import InputError
+from edgefer.interpreter import Network
+from edgefer.options import Color
+from edgefer.parity import verify
+from edgefer.train.backend import tensorflow
+from edgefer.train.evaluate import evaluate, keras_logits
+from edgefer.train.networks import load_keras
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def keras():
+    tensorflow()
+    import tf_keras
+
+    return tf_keras
+
+
+@pytest.fixture(scope="module")
+def network(keras, trained):
+    return load_keras(Bundle.open(trained), "keras")
+
+
+@pytest.fixture(scope="module")
+def labels(trained) -> tuple[str, ...]:
+    return Bundle.open(trained).card.labels
+
+
+def wrapped(keras, network, scale, offset):
+    """The trained network as somebody else may have made it: pixels / 255 = scale * input + offset, probabilities out."""
+    pixels = keras.Input((48, 48, 1))
+    x = keras.layers.Rescaling(scale, offset=offset)(pixels)
+    return keras.Model(pixels, keras.layers.Softmax()(network(x)))
+
+
+def taken_in(path, out, **stated):
+    return import_network(Request(path=path, stated=Stated(**stated)), out)
+
+
+def test_how_a_network_is_fed_is_measured_and_it_stays_as_good(keras, network, labels, builtin, edgefer, tmp_path):
+    wrapped(keras, network, 0.5, 0.5).save(tmp_path / "theirs.keras")
+    out = tmp_path / "bundle"
+    done = edgefer("import", tmp_path / "theirs.keras", "--data", "builtin", "--labels", ",".join(labels), "--out", out)
+    assert "-1..1" in done.stdout and "taken" in done.stdout
+    bundle = Bundle.open(out)
+    assert bundle.card.labels == labels and not bundle.card.input.stated
+    valid = builtin.with_labels(labels).split("valid")
+    ours, theirs = load_keras(bundle, "keras"), network
+    assert np.abs(keras_logits(ours, valid.images) - keras_logits(theirs, valid.images)).max() < 1e-3
+    assert bundle.card.metrics["valid"]["float32"] == evaluate(valid, keras_logits(theirs, valid.images))
+    assert all(check.passed for check in verify(bundle))
+    edgefer("convert", out, "--int8", "--data", "builtin", "--out", tmp_path / "int8")
+    converted = Bundle.open(tmp_path / "int8")
+    int8 = Network.of(converted.read("int8"), converted.card)
+    same = int8.logits(valid.images).argmax(axis=1) == keras_logits(theirs, valid.images).argmax(axis=1)
+    assert same.mean() > 0.95
+
+
+def test_scaling_within_the_network_is_read_off_it_and_not_done_twice(keras, network, labels, tmp_path):
+    file = tmp_path / "theirs.h5"
+    wrapped(keras, network, 1 / 255, 0.0).save(file)
+    imported = taken_in(file, tmp_path / "bundle", labels=labels)
+    assert imported.contract.scale == "0..255" and "scale pixels of 0..255" in imported.because[0]
+    names = [layer.name for layer in load_keras(imported.bundle, "keras").layers]
+    assert "edgefer_scaling" not in names and not any("rescaling" in name or "softmax" in name for name in names)
+    with pytest.raises(InputError, match="scaled twice"):
+        taken_in(file, tmp_path / "other", labels=labels, scale=parse_scale("0..1"))
+    with pytest.raises(InputError, match="softmax would be done twice"):
+        taken_in(file, tmp_path / "other", labels=labels, output=OutputSpec(values="logits"))
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_a_file_does_not_tell_is_asked_for(keras, network, labels, tmp_path):
+    network.save(tmp_path / "theirs.keras")
+    with pytest.raises(InputError, match=r"state --scale, or give --data"):
+        taken_in(tmp_path / "theirs.keras", tmp_path / "bundle", labels=labels)
+    with pytest.raises(InputError, match="--labels"):
+        taken_in(tmp_path / "theirs.keras", tmp_path / "bundle", scale=parse_scale("0..1"))
+    with pytest.raises(InputError, match="2 labels are named"):
+        taken_in(tmp_path / "theirs.keras", tmp_path / "bundle", scale=parse_scale("0..1"), labels=("a", "b"))
+    imported = taken_in(
+        tmp_path / "theirs.keras", tmp_path / "bundle", labels=labels, scale=parse_scale("0.00392156862745098,0")
+    )
+    assert len(load_keras(imported.bundle, "keras").layers) == len(network.layers)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_tflite_file_runs_as_it_is(keras, network, labels, builtin, edgefer, tmp_path, dtype):
+    import tensorflow as tf
+
+    model = wrapped(keras, network, 1.0, 0.0)
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]  # float32 ends: dynamic range
+    if dtype == "uint8":
+        images = builtin.split("train").images[::8].astype(np.float32) / 255
+        converter.representative_dataset = lambda: ([one[None]] for one in images)
+        converter.inference_input_type = converter.inference_output_type = tf.uint8
+    (tmp_path / "model.tflite").write_bytes(converter.convert())
+    (tmp_path / "labels.txt").write_text("".join(f"{number} {label}\n" for number, label in enumerate(labels)))
+    edgefer(
+        "import",
+        tmp_path / "model.tflite",
+        *([] if dtype == "uint8" else ["--scale", "0..1"]),
+        "--out",
+        tmp_path / "out",
+    )
+    bundle = Bundle.open(tmp_path / "out")
+    assert bundle.card.labels == labels and bundle.card.output.values == "probabilities"
+    assert bundle.read(bundle.best_tflite()) == (tmp_path / "model.tflite").read_bytes()
+    valid = builtin.with_labels(labels).split("valid")
+    answers = Network.of(bundle.read(bundle.best_tflite()), bundle.card).logits(valid.images)
+    assert (answers.argmax(axis=1) == keras_logits(network, valid.images).argmax(axis=1)).mean() > 0.95
+    edgefer("verify", bundle.path)
+    done = edgefer("run", bundle.path, "--source", "builtin", "--headless", "--frames", "2", "--json")
+    assert set(json.loads(done.stdout.splitlines()[0])["faces"][0]["scores"]) == set(labels)
+
+
+def test_a_saved_model_comes_in_and_one_that_writes_does_not(keras, network, labels, tmp_path):
+    import tensorflow as tf
+
+    network.export(str(tmp_path / "theirs"))
+    imported = taken_in(tmp_path / "theirs", tmp_path / "bundle", labels=labels, scale=parse_scale("0..1"))
+    images = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 1), dtype=np.uint8)
+    answers = Network.of(imported.bundle.read("float32"), imported.bundle.card).logits(images)
+    assert np.abs(answers - keras_logits(network, images)).max() < 1e-3
+
+    class Trap(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((1, 48, 48, 1))])
+        def __call__(self, pixels):
+            tf.io.write_file(str(tmp_path / "written"), "it acted")
+            return tf.reduce_mean(pixels, [1, 2]) * tf.ones((1, 7))
+
+    trap = Trap()
+    tf.saved_model.save(trap, str(tmp_path / "trap"), signatures=trap.__call__)
+    with pytest.raises(InputError, match="WriteFile"):
+        read_foreign(tmp_path / "trap")
+    assert not (tmp_path / "written").exists()
+
+
+def test_what_is_no_classifier_is_one_sentence(keras, tmp_path):
+    layers = keras.layers
+
+    def save(name, *parts, shape=(32, 32, 1)):
+        model = keras.Sequential([keras.Input(shape), *parts])
+        model.save(tmp_path / name)
+        return tmp_path / name
+
+    head = (layers.Flatten(), layers.Dense(3, activation="sigmoid"))
+    for file, said in (
+        (save("sigmoid.keras", *head), "sigmoid"),
+        (save("map.keras", layers.Conv2D(3, 3)), "classifiers"),
+        (save("channels.keras", *head, shape=(32, 32, 4)), "1 or 3"),
+        (save("large.keras", layers.GlobalAveragePooling2D(), layers.Dense(3), shape=(1024, 1024, 1)), "16 to 512"),
+    ):
+        with pytest.raises(InputError, match=said):
+            read_foreign(file)
+    for name, content, said in (
+        ("theirs.onnx", b"\x08\x07\x12", "onnx2tf"),
+        ("theirs.pt", b"whatever", "litert-torch"),
+        ("theirs.bin", b"", "name a network file"),
+        ("theirs.tflite", b"\x1c\x00\x00\x00TFL3", "tflite"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=said):
+            read_foreign(tmp_path / name)
+    with pytest.raises(InputError, match="No such file"):
+        read_foreign(tmp_path / "nowhere.keras")
+
+
+def test_images_that_decide_nothing_are_no_reason():
+    spec = InputSpec(height=48, width=48, color="rgb")
+    known = Stated(labels=("a", "b"), output=OutputSpec())
+    contracts = candidates(known, spec.channels, 2)
+    assert {one.color for one in contracts} == {Color.RGB, Color.BGR} and len(contracts) == 10
+    right = np.arange(400) % 10 < 9
+    with pytest.raises(InputError, match="do not decide"):
+        choose([Hypothesis(contracts[0], right), Hypothesis(contracts[1], right)], "it")
+    worse = right & (np.arange(400) % 7 > 0)
+    assert choose([Hypothesis(contracts[0], right), Hypothesis(contracts[1], worse)], "it") == contracts[0]
+    with pytest.raises(InputError, match="more often than guessing"):
+        choose([Hypothesis(contracts[0], np.arange(400) % 2 < 1)], "it")
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [("happy\nsad\n", ("happy", "sad")), ("0 happy\n1 very sad\n", ("happy", "very sad")), ("0\n1\n", ("0", "1"))],
+)
+def test_labels_are_read_from_both_kinds_of_file(text, labels):
+    assert parse_labels(text) == labels
+
+
+@pytest.mark.parametrize("text", ["0..2", "1", "nan,0", "0,1", "1,2,3"])
+def test_a_scale_that_says_nothing_is_refused(text):
+    with pytest.raises(InputError, match="--scale"):
+        parse_scale(text)

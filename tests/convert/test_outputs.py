@@ -1,0 +1,111 @@
+"""Outputs are tested before the work, a failed write names the file and leaves nothing, and killed processes' rests go."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from edgefer.bundle import Bundle, shipped_bundles, write_bundle, write_file
+from edgefer.errors import EdgeferError, InputError
+from edgefer.files import check_writable
+
+
+def in_process(code: str, **environment) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=os.environ | environment
+    )
+
+
+def test_a_place_that_cannot_be_written_is_refused_and_left_alone(tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    for bad in (file / "bundle", Path("/proc/edgefer/bundle"), Path("/sys/bundle"), tmp_path / "a\0b"):
+        with pytest.raises(InputError, match=r"cannot be written .*choose another --out"):
+            check_writable(bad)
+    check_writable(tmp_path / "new" / "deep" / "bundle")
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("arguments", [("convert",), ("compare",), ("profiles",)])
+def test_commands_refuse_before_the_work(edgefer, trained, arguments):
+    done = edgefer(*arguments, trained, "--out", "/proc/nothing/out", expect=2)
+    assert "/proc/nothing/out cannot be written" in done.stderr and "Converting" not in done.stderr
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(edgefer, trained):
+    done = edgefer("parity", trained, "--data", "builtin", "--report", "/proc/nothing", expect=2)
+    assert "cannot be written" in done.stderr and "choose another --report" in done.stderr
+
+
+@pytest.fixture
+def small_disk():
+    """No file may grow beyond 100,000 bytes in this process."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_names_the_file_and_nothing_is_left(small_disk, tmp_path):
+    source = Bundle.open(shipped_bundles()["fer-nano"])
+    files = {name: source.read(name) for name in source.card.variants}
+    with pytest.raises(EdgeferError) as caught:
+        write_bundle(tmp_path / "bundle", source.card, files)
+    text = str(caught.value)
+    assert str(tmp_path / "bundle" / "int8.tflite") in text and "staging" not in text and "partial" not in text
+    with pytest.raises(EdgeferError, match=r"parity\.json could not be written"):
+        write_file(tmp_path / "parity.json", bytes(200_000))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
+    source = Bundle.open(shipped_bundles()["fer-nano"])
+    (tmp_path / ".bundle.staging-killed").mkdir()
+    (tmp_path / ".bundle.staging-killed" / "int8.tflite").write_bytes(b"half")
+    (tmp_path / ".bundle.unfinished").mkdir()  # checkpoints, from which a conversion goes on
+    write_bundle(tmp_path / "bundle", source.card, {"int8": source.read("int8")})
+    assert sorted(one.name for one in tmp_path.iterdir()) == [".bundle.unfinished", "bundle"]
+
+
+def test_hdf5_says_nothing_of_its_own(tmp_path):
+    done = in_process(
+        """
+        import resource, signal
+        from edgefer.train.backend import tensorflow
+        from edgefer.train.networks import keras_bytes
+        from edgefer.errors import EdgeferError
+        tensorflow()
+        import tf_keras
+        model = tf_keras.Sequential([tf_keras.layers.Input((64,)), tf_keras.layers.Dense(2048), tf_keras.layers.Dense(512)])
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            keras_bytes(model)
+        except EdgeferError as error:
+            print(error)
+        """,
+        TMPDIR=str(tmp_path),
+    )
+    assert "could not be written as a Keras file" in done.stdout and "HDF5" not in done.stderr, done.stderr
+
+
+def test_temporary_files_of_a_killed_process_go_with_the_next(tmp_path):
+    code = """
+        import os, signal, sys, tempfile
+        from edgefer.scratch import use_own_directory
+        use_own_directory()
+        tempfile.mkstemp(prefix="__autograph_generated_file")
+        if sys.argv[1:] or os.environ.get("KILLED"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert in_process(code, TMPDIR=str(tmp_path), KILLED="1").returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert any(left.iterdir())
+    assert in_process(code, TMPDIR=str(tmp_path)).returncode == 0
+    assert list(tmp_path.iterdir()) == []

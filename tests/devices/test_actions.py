@@ -1,0 +1,155 @@
+"""What happens when an expression shows: hold and pause, commands without a shell, pictures, and faces that are blurred."""
+
+import json
+import os
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer.devices.outputs import actions
+from edgefer.devices.outputs.actions import CommandOn, SnapshotOn, Timing, Trigger, parse_command, parse_on
+from edgefer.devices.outputs.overlay import View, draw, drawable, text_height
+from edgefer.devices.outputs.video import VideoFile
+from edgefer.errors import InputError, SourceError
+
+LABELS = ("happy", "sad", "neutral")
+
+
+def fired(make_frame, labels, timing, step_s=0.1):
+    """The frames at which `happy` fires, of frames with these labels."""
+    trigger = Trigger("happy", timing)
+    frames = (make_frame(n, *([label] if label else []), time_s=n * step_s) for n, label in enumerate(labels))
+    return [frame.index for frame in frames if trigger.fires(frame)]
+
+
+def test_a_label_fires_once_it_has_stood_and_once_each_time(make_frame):
+    once = Timing(hold_s=0.5, pause_s=0)
+    assert fired(make_frame, ["happy"] * 40, once) == [5]
+    assert fired(make_frame, ["happy", "sad"] * 20, once) == [], "a flicker is nothing"
+    assert fired(make_frame, ["happy"] * 10 + ["sad"] * 3 + ["happy"] * 10, once) == [5, 18]
+    assert fired(make_frame, ["happy"] * 10 + [""] * 3 + ["happy"] * 10, once) == [5, 18]
+    assert fired(make_frame, ["happy"], Timing(hold_s=0, pause_s=0)) == [0]
+    slow = Timing(hold_s=0, pause_s=2)
+    assert fired(make_frame, ["happy", "sad"] * 25, slow) == [0, 20, 40]
+
+
+def test_a_command_gets_what_was_seen_in_its_environment_alone(make_frame, tmp_path):
+    out = tmp_path / "out"
+    label = "$(touch hacked); `id`\n"
+    program = "import os, sys, json; json.dump([sys.argv[1:], {k: v for k, v in os.environ.items() if 'EDGEFER' in k}], open(sys.argv[1], 'w'))"
+    sink = CommandOn(label, [sys.executable, "-c", program, str(out), "; rm -rf /"], Timing(hold_s=0, pause_s=0))
+    sink.write(make_frame(3, label))
+    deadline = time.monotonic() + 20
+    while not (out.exists() and out.stat().st_size):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.1)
+    arguments, environment = json.loads(out.read_text())
+    assert arguments == [str(out), "; rm -rf /"] and not list(tmp_path.glob("hacked"))
+    assert environment["EDGEFER_LABEL"] == "$(touch hacked); `id`\\n" and environment["EDGEFER_SCORE"] == "0.8000"
+    assert environment["EDGEFER_ID"] == "1" and environment["EDGEFER_TIME_S"] == "0.300"
+
+
+def until(what, sink, frame):
+    deadline = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < deadline
+        sink.write(frame)
+        time.sleep(0.02)
+
+
+def test_a_command_that_fails_or_hangs_is_logged_and_holds_nothing_up(make_frame, monkeypatch):
+    log = []
+    sink = CommandOn("happy", ["false"], Timing(hold_s=0, pause_s=0), log=log.append)
+    sink.write(make_frame(0, "happy"))
+    until(lambda: sink.trouble, sink, make_frame(1))
+    assert log == ["--on happy: false ended with exit code 1."] and sink.errors == 1
+    monkeypatch.setattr(actions, "COMMAND_S", 0.1)
+    log.clear()
+    sink = CommandOn("happy", ["sleep", "60"], Timing(hold_s=0, pause_s=0), log=log.append)
+    began = time.monotonic()
+    for number in range(20):  # more often than there may be at a time
+        sink.write(make_frame(number, *(["happy"] if number % 2 else [])))
+    assert time.monotonic() - began < 2
+    until(lambda: not sink._running, sink, make_frame(30))
+    assert log[0] == "--on happy: sleep took longer than 0 s and was ended."
+    gone = CommandOn("happy", ["/none/program"], Timing(hold_s=0, pause_s=0), log=log.append)
+    gone.write(make_frame(0, "happy"))
+    assert "cannot be run: No such file" in gone.trouble
+
+
+def test_what_cannot_be_done_is_said_at_the_start(tmp_path):
+    assert parse_on("happy=say 'hello you' --loud", "--on", LABELS) == ("happy", "say 'hello you' --loud")
+    assert parse_on("unsure=x", "--on", LABELS) == ("unsure", "x")
+    for wrong in ("happy", "happy=", "=x", "joy=x"):
+        with pytest.raises(InputError, match=r"LABEL=|no such label\. Choose happy, sad, neutral, unsure"):
+            parse_on(wrong, "--on", LABELS)
+    assert parse_command("true 'a b'") == ["true", "a b"]
+    for wrong in ("no-such-program x", "true 'a", " "):
+        with pytest.raises(InputError, match=r"no program|cannot be read"):
+            parse_command(wrong)
+    with pytest.raises(SourceError, match="There is no folder"):
+        SnapshotOn("happy", tmp_path / "none", Timing())
+
+
+def test_snapshots_are_whole_pictures_with_safe_names(make_frame, tmp_path):
+    label = "../../happy"
+    sink = SnapshotOn(label, tmp_path, Timing(hold_s=0, pause_s=0))
+    for number in range(6):
+        sink.write(make_frame(number, *([label] if number in (1, 2, 4) else [])))
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 2 and all(cv2.imread(str(file)).shape == (48, 64, 3) for file in files)
+    assert all(file.suffix == ".jpg" and "_happy-" in file.name for file in files) and "2 pictures" in sink.kept()
+
+
+def test_a_blurred_face_is_a_few_cells_in_everything_that_is_shown(make_frame, tmp_path):
+    frame = make_frame(0, "happy", size=(320, 240))
+    rng = np.random.default_rng(0)
+    frame.image_bgr[:] = rng.integers(0, 255, frame.image_bgr.shape, np.uint8)
+    view, before = View(blur_faces=True), frame.image_bgr.copy()
+    left, top, right, bottom = frame.faces[0].box_xyxy
+    inside = view.plain(frame)[top:bottom, left:right]
+    assert len(np.unique(inside.reshape(-1, 3), axis=0)) <= 36
+    assert (view.annotated(frame) == draw(view.plain(frame), frame.faces)).all()
+    assert (frame.image_bgr == before).all(), "the network's image is left alone"
+    sink = VideoFile(tmp_path / "out.png", 10, view=view)
+    sink.write(frame)
+    sink.close()
+    assert (cv2.imread(str(tmp_path / "out.png")) == view.annotated(frame)).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "smallest", "largest"), [((320, 240), 10, 12), ((1280, 720), 12, 16), ((3840, 2160), 36, 50)]
+)
+def test_text_is_as_large_as_the_image_asks_for(make_frame, size, smallest, largest):
+    frame = make_frame(0, "happy", size=size)
+    assert smallest <= text_height(frame.image_bgr) <= largest
+    shown = View().annotated(frame)
+    changed = np.flatnonzero((shown != frame.image_bgr).any(axis=(1, 2)))
+    assert len(changed) > 3 * text_height(frame.image_bgr), "title, box and named bars"
+
+
+def test_faces_at_every_edge_can_be_drawn(make_frame):
+    from dataclasses import replace
+
+    frame = make_frame(0, "happy", size=(100, 80))
+    for box in (
+        (-20, -20, 30, 30),
+        (80, 60, 130, 110),
+        (0, 0, 100, 80),
+        (99, 79, 100, 80),
+        (-50, -50, -10, -10),
+        (0, 0, 0, 0),
+        (-9, 10, 9**5, 20),
+    ):
+        faces = tuple(replace(face, box_xyxy=box) for face in frame.faces)
+        for view in (View(), View(blur_faces=True)):
+            assert view.annotated(replace(frame, faces=faces)).shape == (80, 100, 3)
+
+
+def test_labels_in_the_letters_that_can_be_drawn():
+    assert drawable("fröhlich") == "frohlich" and drawable("sad\x1b[31m") == "sad\\x1b[31m" and drawable("喜") == "?"
+    assert os.linesep not in drawable("a\nb")

@@ -1,0 +1,195 @@
+"""Videos and images as they come: damaged, of variable rate, oddly named, of all sizes, and unreadable ones among them."""
+
+import os
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer.devices.sources import files
+from edgefer.devices.sources.cameras import open_source
+from edgefer.devices.sources.files import next_time
+from edgefer.devices.sources.playback import Playback, Played, Several
+from edgefer.errors import ImageError, IncompleteError, InputError, SourceError
+from edgefer.options import Rotation
+
+FFMPEG = shutil.which("ffmpeg")
+NOT_UTF8 = os.fsdecode(b"f\xfclm")
+
+
+def write_video(file: Path, frames: int = 60, codec: str = "mp4v", fps: float = 20) -> Path:
+    """Frames of noise, so that every one takes room in the file; the top left pixel counts them."""
+    rng = np.random.default_rng(0)
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*codec), fps, (96, 64))
+    for _ in range(frames):
+        writer.write(rng.integers(0, 255, (64, 96, 3), np.uint8))
+    writer.release()
+    return file
+
+
+def read(source) -> list:
+    with source as opened:
+        return list(opened)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "mp4v"), ("a.avi", "MJPG")])
+def test_a_video_with_a_damaged_middle_is_no_success(tmp_path, name, codec):
+    whole = write_video(tmp_path / name, codec=codec)
+    assert len(read(open_source(str(whole)))) == 60
+    content = bytearray(whole.read_bytes())
+    third = len(content) // 3
+    content[third : 2 * third] = os.urandom(third)
+    damaged = tmp_path / f"damaged-{name}"
+    damaged.write_bytes(content)
+    frames = []
+    with pytest.raises(IncompleteError, match=r"is damaged: (\d+) of 60 frames"), open_source(str(damaged)) as source:
+        for frame in source:
+            frames.append(frame)
+    assert 0 < len(frames) < 60 and IncompleteError("").exit_code == 1
+
+
+def test_a_video_that_is_cut_short_is_no_success(tmp_path):
+    whole = write_video(tmp_path / "a.avi", codec="MJPG")
+    content = whole.read_bytes()
+    (tmp_path / "cut.avi").write_bytes(content[: len(content) // 2])
+    with pytest.raises(IncompleteError, match="of 60 frames"):
+        read(open_source(str(tmp_path / "cut.avi")))
+
+
+@pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg to make a video of variable rate")
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_times_are_those_of_the_container_and_a_variable_rate_is_no_damage(tmp_path, suffix):
+    """Twenty frames at 20 a second, then ten at 5: index / fps is wrong by more than a second at the end."""
+    file = tmp_path / f"vfr.{suffix}"
+    select = "setpts='if(lt(N,20),N/20,1+(N-20)/5)/TB'"
+    command = [
+        str(FFMPEG),
+        "-v",
+        "error",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc=size=96x64:rate=20:duration=1.5",
+        "-vf",
+        select,
+    ]
+    subprocess.run([*command, "-fps_mode", "vfr", "-c:v", "mpeg4", str(file)], check=True)
+    times_s = [frame.time_s for frame in read(open_source(str(file)))]
+    assert len(times_s) == 30
+    expected = [n / 20 for n in range(20)] + [1 + n / 5 for n in range(10)]
+    assert times_s == pytest.approx(expected, abs=0.06)
+
+
+def test_a_time_stamp_that_is_missing_or_wrong_is_one_frame_on():
+    assert next_time(1.5, 1.0, 10) == 1.5
+    for stamp_s in (0.0, 1.0, 0.9, float("nan"), float("inf"), 1e9):
+        assert next_time(stamp_s, 1.0, 10) == pytest.approx(1.1)
+
+
+def test_names_that_are_not_utf_8_are_read(tmp_path):
+    video = write_video(tmp_path / "a.mp4", 5).rename(tmp_path / f"{NOT_UTF8}.mp4")
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((20, 30, 3), 7, np.uint8))
+    image = (tmp_path / "a.png").rename(tmp_path / f"{NOT_UTF8}.png")
+    assert len(read(open_source(str(video)))) == 5
+    (frame,) = read(open_source(str(image)))
+    assert frame.image_bgr.max() == 7
+    frame.source.encode()  # it may be shown and written anywhere
+
+
+def test_a_network_of_a_detector_may_have_any_name(tmp_path):
+    from edgefer.devices.faces.yunet import YuNetDetector
+
+    file = tmp_path / f"{NOT_UTF8}.onnx"
+    file.write_bytes(b"no network")
+    with pytest.raises(SourceError, match="is not a YuNet") as caught:
+        YuNetDetector(file)
+    str(caught.value).encode()
+
+
+def png_header(width: int, height: int) -> bytes:
+    head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", width, height, 8, 2, 0, 0, 0)
+    return head + bytes(64)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number, size in enumerate([(20, 30), (40, 30)]):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((*size, 3), number, np.uint8))
+    (tmp_path / "0bomb.png").write_bytes(png_header(60_000, 60_000))
+    (tmp_path / "0half.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    (tmp_path / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+def test_one_unreadable_image_ends_a_folder_only_unless_told_to_skip_it(folder):
+    with pytest.raises(ImageError, match=r"0bomb\.png .*--skip-bad"):
+        read(open_source(str(folder)))
+    source = open_source(str(folder), skip_bad=True)
+    frames = read(source)
+    assert [frame.source for frame in frames] == ["0.png", "1.png"]
+    assert [frame.image_bgr.shape[:2] for frame in frames] == [(20, 30), (40, 30)]
+    named = [line.split(":")[0] for line in source.left_out]
+    assert sorted(named) == ["0bomb.png", "0half.jpg", "notes.txt"]
+
+
+def test_a_folder_of_nothing_but_unreadable_images_is_an_error(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    with pytest.raises(SourceError, match="none of 1 images could be read"):
+        read(open_source(str(tmp_path), skip_bad=True))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(SourceError, match="neither a file nor a folder"):
+        open_source(str(tmp_path / "pipe.mp4"))
+
+
+def test_a_loop_goes_on_in_time_and_number(tmp_path):
+    video = write_video(tmp_path / "a.mp4", 4, fps=10)
+    with Played(open_source(str(video)), Playback(loop=True)) as source:
+        frames = [frame for frame, _ in zip(source, range(10), strict=False)]
+    assert source.total is None
+    assert [frame.index for frame in frames] == list(range(10))
+    assert [frame.time_s for frame in frames] == pytest.approx([n / 10 for n in range(10)])
+
+
+def test_real_time_is_no_faster_than_it_was_taken(tmp_path):
+    import time
+
+    video = write_video(tmp_path / "a.mp4", 10, fps=20)
+    began = time.monotonic()
+    with Played(open_source(str(video)), Playback(realtime=True)) as source:
+        last = list(source)[-1]
+    assert time.monotonic() - began >= last.time_s > 0.4
+
+
+def test_images_are_turned(tmp_path):
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[:5, :5] = 255  # top left
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    for rotation, size, corner in (("90", (30, 20), (0, -1)), ("180", (20, 30), (-1, -1)), ("270", (30, 20), (-1, 0))):
+        ((turned,),) = [read(Played(open_source(str(tmp_path / "a.png")), Playback(rotate=Rotation(rotation))))]
+        assert turned.image_bgr.shape[:2] == size and turned.image_bgr[corner].min() == 255
+
+
+def test_several_sources_are_named_and_numbered(tmp_path):
+    one, other = write_video(tmp_path / "one.mp4", 5), write_video(tmp_path / "other.mp4", 7)
+    sources = [open_source(str(file)) for file in (one, other)]
+    frames = read(Several(sources))
+    for stream, (file, count) in enumerate(((one, 5), (other, 7))):
+        ours = [frame for frame in frames if frame.stream == stream]
+        assert [frame.index for frame in ours] == list(range(count)) and {frame.source for frame in ours} == {str(file)}
+    with pytest.raises(InputError, match="is named twice"):
+        Several([open_source(str(one)), open_source(str(one))])
+
+
+def test_only_containers_that_count_their_frames_are_taken_at_their_word(tmp_path):
+    assert files._counts_frames(write_video(tmp_path / "a.mp4", 2)) and files._counts_frames(
+        write_video(tmp_path / "a.avi", 2, "MJPG")
+    )
+    (tmp_path / "a.webm").write_bytes(b"\x1aE\xdf\xa3 and so on")
+    assert not files._counts_frames(tmp_path / "a.webm")

@@ -1,0 +1,170 @@
+"""The public API: one call for an image, a crop, a video; what is wrong is one sentence; the same safety as the command."""
+
+import itertools
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+import edgefer
+from edgefer import drawn, parity
+from edgefer.devices import reader as readers
+from edgefer.errors import BundleError, EdgeferError, ImageError, InputError, RuntimeFault
+from edgefer.records import UNSURE
+
+IMAGE = next(drawn.scene())[0].image_bgr
+
+
+@pytest.fixture(scope="module")
+def reader():
+    return edgefer.load("ferplus-small")
+
+
+def test_a_path_an_array_and_a_pil_image_give_the_same_faces(reader, tmp_path):
+    pil = pytest.importorskip("PIL.Image")
+    cv2.imwrite(str(tmp_path / "photo.png"), IMAGE)
+    faces = [reader(given) for given in (IMAGE, tmp_path / "photo.png", str(tmp_path / "photo.png"))]
+    faces.append(reader(pil.fromarray(IMAGE[:, :, ::-1])))
+    assert all(list(one) == list(faces[0]) for one in faces) and len(faces[0]) == 2
+    assert faces[1].source == "photo.png" and faces[0].source == ""
+    for face in faces[0]:
+        assert face.unsure or face.score == face.scores[face.label] == max(face.scores.values()) >= 0.45
+    assert list(reader(np.ascontiguousarray(IMAGE[:, :, 0]))) is not None, "gray"
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (IMAGE / 255.0, "An image of float64 cannot be read"),
+        (IMAGE.astype(np.int32), "An image of int32 cannot be read"),
+        (IMAGE[:, :, :2], r"An image of shape \[360, 480, 2\]"),
+        (IMAGE[None], r"An image of shape \[1, 360, 480, 3\]"),
+        (np.empty((0, 5, 3), np.uint8), r"An image of shape \[0, 5, 3\]"),
+        (None, "cannot be a NoneType"),
+        ([1, 2], "cannot be a list"),
+        (b"\xff\xd8", "cannot be a bytes"),
+    ],
+)
+def test_what_is_no_image_is_one_sentence(reader, image, said):
+    for read in (reader, reader.classify):
+        with pytest.raises(InputError, match=said) as caught:
+            read(image)
+        assert "uint8" in str(caught.value) and str(caught.value).count("\n") == 0
+
+
+def test_a_file_that_is_no_image_is_one_sentence(reader, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    for name in ("a.jpg", "missing.jpg"):
+        with pytest.raises(ImageError, match=name):
+            reader(tmp_path / name)
+
+
+def test_a_face_that_is_cut_out_is_classified_as_it_is(reader):
+    face = reader(IMAGE)[0]
+    left, top, right, bottom = face.box_xyxy
+    crop = IMAGE[max(0, top) : bottom, max(0, left) : right]
+    answer = reader.classify(crop)
+    assert set(answer.scores) == set(reader.labels) and answer.box_xyxy[2:] == (crop.shape[1], crop.shape[0])
+    assert sum(answer.scores.values()) == pytest.approx(1)
+
+
+def test_watching_gives_frames_with_faces_that_keep_their_ids(reader):
+    seen = []
+    for frame in reader.watch("builtin"):
+        seen.append(frame)
+        if frame.index == 40:
+            break
+    assert [frame.index for frame in seen] == list(range(41)) and {frame.source for frame in seen} == {"builtin"}
+    assert all(sorted(face.id for face in frame) == [1, 2] for frame in seen)
+    assert seen[0].changed and 1 <= sum(frame.changed for frame in seen) < 20
+    for before, now in itertools.pairwise(seen):
+        labels = [sorted(face.label for face in frame) for frame in (before, now)]
+        assert now.changed == (labels[0] != labels[1])
+
+
+def test_a_frame_is_drawn_and_shown_and_becomes_rows(reader):
+    frame = reader(IMAGE)
+    assert (edgefer.draw(frame) != IMAGE).any() and not np.shares_memory(edgefer.draw(frame), edgefer.draw(frame))
+    page = frame._repr_html_()
+    assert "data:image/jpeg;base64," in page and page.count("<tr>") == 3
+    assert json.loads(json.dumps(frame.to_dict()))["faces"][0]["box_xyxy"] == list(frame[0].box_xyxy)
+    rows = frame.rows()
+    assert [row["id"] for row in rows] == [1, 2] and rows[0][f"score_{frame[0].top}"] == frame[0].score
+
+
+def test_what_a_stranger_named_is_escaped_where_it_is_shown(reader):
+    from dataclasses import replace
+
+    page = replace(reader(IMAGE), source="<script>alert(1)</script>\x1b[31m")._repr_html_()
+    assert "<script>" not in page and "\x1b" not in page
+
+
+def test_the_stored_answers_are_proven_first_unless_told_not_to(monkeypatch):
+    asked = []
+    monkeypatch.setattr(readers, "check_at_load", lambda *given: asked.append(given) or parity.check_at_load(*given))
+    edgefer.load("fer-nano")
+    assert len(asked) == 1
+    edgefer.load("fer-nano", check=False)
+    assert len(asked) == 1
+
+    def fails(*given):
+        raise RuntimeFault("it does not give this bundle's stored answers")
+
+    monkeypatch.setattr(readers, "check_at_load", fails)
+    with pytest.raises(RuntimeFault, match="stored answers"):
+        edgefer.load("fer-nano")
+
+
+def test_a_network_that_hangs_in_python_too_is_replaced(monkeypatch):
+    """The watchdog lives in the Reader and not in the command."""
+    assert isinstance(edgefer.load("fer-nano").classifier, readers.GuardedClassifier)
+    assert isinstance(edgefer.load("fer-nano").detector, readers.GuardedDetector)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"detector": "hog"}, "detector 'hog' is not known: choose haar, yunet"),
+        ({"smooth": "very"}, "choose off, responsive, calm"),
+        ({"reject": 2}, "reject 2 is not a probability"),
+        ({"reject": float("nan")}, "reject nan is not a probability"),
+        ({"threads": 0}, "threads 0 is not a number from 1 up"),
+        ({"roi": (0, 0, 0, 5)}, "is no region"),
+        ({"detector_file": "x.onnx"}, "--detector-file is for --detector yunet"),
+    ],
+)
+def test_options_that_cannot_be_are_one_sentence(options, said):
+    with pytest.raises(InputError, match=said):
+        edgefer.load("fer-nano", **options)
+
+
+def test_a_bundle_that_is_not_there_names_those_that_are():
+    with pytest.raises(BundleError, match="ferplus-small"):
+        edgefer.load("fer-smal")
+    assert issubclass(BundleError, EdgeferError)
+
+
+def test_only_a_region_is_searched_and_small_faces_are_left_out():
+    whole = edgefer.load("fer-nano")(IMAGE)
+    assert len(whole) == 2
+    left = min(whole, key=lambda face: face.box_xyxy[0])
+    (inside,) = edgefer.load("fer-nano", roi=(0, 0, 240, 360))(IMAGE)
+    assert np.abs(np.subtract(inside.box_xyxy, left.box_xyxy)).max() < 20
+    (right,) = edgefer.load("fer-nano", roi=(240, 60, 240, 300))(IMAGE)
+    assert right.box_xyxy[0] > 240, "in pixels of the whole image"
+    sides = sorted(face.box_xyxy[2] - face.box_xyxy[0] for face in whole)
+    assert len(edgefer.load("fer-nano", min_face=sides[0] + 2)(IMAGE)) == 1
+    with pytest.raises(InputError, match="lies outside of the frame"):
+        edgefer.load("fer-nano", roi=(2000, 0, 10, 10))(IMAGE)
+
+
+def test_a_face_below_the_threshold_is_unsure_and_tells_its_score():
+    (one, other) = edgefer.load("ferplus-small", reject=0.9999)(IMAGE)
+    for face in (one, other):
+        assert face.label == UNSURE and face.unsure == "low score" and face.score == max(face.scores.values()) < 0.9999
+
+
+def test_verify_from_python():
+    checks = edgefer.verify("fer-nano")
+    assert len(checks) >= 2 and all(check.passed for check in checks)

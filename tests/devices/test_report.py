@@ -1,0 +1,107 @@
+"""`edgefer report`: from a CSV of a run, or of a stranger, to one HTML page."""
+
+import re
+
+import pytest
+
+from edgefer.devices.outputs import report
+from edgefer.devices.outputs.csvfile import COLUMNS, Csv
+from edgefer.devices.outputs.report import read_report, to_html
+from edgefer.errors import InputError
+
+LABELS = ("happy", "sad", "neutral")
+HEADER = ",".join((*COLUMNS, *LABELS)) + "\n"
+
+
+@pytest.fixture
+def saved(make_frame, tmp_path):
+    """The CSV of two runs: six seconds happy, then four sad; and a short one."""
+    file = tmp_path / "run.csv"
+    for lengths in ((60, 40), (5, 0)):
+        sink = Csv(file, LABELS)
+        for number in range(sum(lengths)):
+            sink.write(make_frame(number, "happy" if number < lengths[0] else "sad"))
+        sink.close()
+    return file
+
+
+def test_shares_moments_and_runs(saved):
+    found = read_report(saved)
+    first, second = found.runs
+    assert first.labels == {"happy": 60, "sad": 40} and second.labels == {"happy": 5}
+    assert [(one.label, round(one.seconds, 1)) for one in sorted(first.moments, key=lambda one: one.start_s)] == [
+        ("happy", 5.9), ("sad", 3.9),
+    ]  # fmt: skip
+    assert first.moments[0].mean_score == pytest.approx(0.8) and not found.bad
+    assert sum(sum(one.values()) for one in first.bins) == 100
+    page = to_html(found, "run.csv")
+    assert "60.0%" in page and "105 faces read in 2 runs" in page and page.count("<svg") == 2
+
+
+def test_the_command_writes_the_page_beside_the_file(edgefer, saved):
+    done = edgefer("report", saved)
+    assert f"Wrote {saved.with_suffix('.html')}" in done.stdout and saved.with_suffix(".html").read_text().startswith(
+        "<!doctype"
+    )
+    assert "no CSV of `edgefer run --csv`" in edgefer("report", saved.with_suffix(".html"), expect=2).stderr
+    assert "There is no file" in edgefer("report", "none.csv", expect=2).stderr
+    assert "There is no folder" in edgefer("report", saved, "--out", "/none/x.html", expect=2).stderr
+
+
+def test_a_strangers_labels_do_nothing_on_the_page(make_frame, tmp_path):
+    label = "<script>alert(1)</script>\x1b[31m"
+    sink = Csv(tmp_path / "run.csv", ("=cmd|' /C calc'!A0", label))
+    frame = make_frame(0)
+    from edgefer.records import Face
+
+    face = Face(box_xyxy=(0, 0, 9, 9), scores={"=cmd|' /C calc'!A0": 0.2, label: 0.8}, id=1)
+    for number in range(3):
+        sink.write(type(frame)(index=number, time_s=number / 2, image_bgr=frame.image_bgr, faces=(face,)))
+    sink.close()
+    page = to_html(read_report(tmp_path / "run.csv"), "<b>")
+    assert "<script" not in page and "\x1b" not in page and "&lt;script&gt;" in page and "<b>" not in page
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("t,x,0.1,1,0,0,9,9,happy,0.5,\n", "invalid literal"),
+        ("t,0,nan,1,0,0,9,9,happy,0.5,\n", "time_s nan"),
+        ("t,0,1e400,1,0,0,9,9,happy,0.5,\n", "time_s inf"),
+        ("t,0,0.1,1,0,0,9,9,happy,7,\n", "score 7"),
+        ("t,0\n", "no column"),
+        ("\n", "no column"),
+    ],
+)
+def test_bad_rows_are_counted_and_named(saved, row, reason):
+    saved.write_text(saved.read_text() + row)
+    found = read_report(saved)
+    assert found.bad == 1 and reason in found.bad_reason and "line 107" in found.bad_reason
+    assert "1 rows could not be read" in to_html(found, "run.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "no CSV of"),
+        (HEADER.encode(), "no face was seen"),
+        (HEADER.encode() + b"x\n", "line 2"),
+        (b"\xff\xfe\x00", "no CSV of"),
+        (b"time,frame\n", "no CSV of"),
+        (b'"' * 300_000, "no CSV of|cannot be read"),
+        (b"a" * 300_000, "no CSV of|cannot be read"),
+    ],
+)
+def test_what_is_no_such_file_is_a_sentence(tmp_path, content, reason):
+    (tmp_path / "run.csv").write_bytes(content)
+    with pytest.raises(InputError, match=reason):
+        read_report(tmp_path / "run.csv")
+
+
+def test_a_file_without_end_takes_bounded_memory(tmp_path):
+    """Ten thousand runs, faces and labels."""
+    lines = (f"t,0,{n % 7},{n},0,0,9,9,label{n},0.5,\n" for n in range(30_000))
+    (tmp_path / "run.csv").write_text(HEADER + "".join(lines))
+    found = read_report(tmp_path / "run.csv")
+    assert len(found.runs) == report.MAX_RUNS and found.earlier > 4000
+    assert len(re.findall("<svg", to_html(found, "x"))) == report.MAX_RUNS

@@ -1,0 +1,49 @@
+"""lint says beforehand what `export c` and `export web` would refuse, and what a microcontroller has no room for."""
+
+import pytest
+
+from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.tflite.flatbuffer import read_model
+from edgefer.tflite.layers import UnsupportedNetwork, read_layers
+from edgefer.tflite.lint import lint
+from edgefer.tflite.portable import PORTABLE
+from tests.tflite.test_arithmetic import Chance, everything, flat
+
+
+@pytest.mark.parametrize("target", PORTABLE)
+def test_a_shipped_network_goes_everywhere(target):
+    content = Bundle.open(shipped_bundles()["ferplus-small"]).read("int8")
+    assert lint(read_model(content, "net"), target) == ()
+
+
+def test_every_operator_that_is_not_there_is_named_once():
+    make = Chance(0).make
+    x = make.input((1, 8, 8, 1))
+    content = make.finish(make.unary("TANH", make.unary("LOGISTIC", make.unary("TANH", x))))
+    found = lint(read_model(content, "net"), "c")
+    assert [finding.severity for finding in found] == ["error", "error"]
+    assert "2 times: the C has no operator TANH" in found[0].what and "LOGISTIC" in found[1].what
+
+
+def test_lint_refuses_what_export_refuses():
+    make = Chance(1).make
+    content = make.finish(make.mean(make.input((1, 8, 8, 2)), axes=(2,)))
+    with pytest.raises(UnsupportedNetwork) as refused:
+        read_layers(content, "it")
+    (finding,) = lint(read_model(content, "net"), "web")
+    assert finding.severity == "error" and finding.what == str(refused.value).rstrip(".")
+
+
+def test_a_network_too_large_for_a_microcontroller_is_told_in_bytes():
+    make = Chance(2).make
+    x = make.conv(make.input((1, 96, 96, 1)), 32)
+    content = make.finish(make.dense(flat(make, make.pool("MAX", x, (8, 8), (8, 8))), 300))
+    found = lint(read_model(content, "net"), "micro")
+    assert {finding.rule for finding in found} == {"micro-ram", "micro-flash"}
+    assert all(finding.severity == "warning" and "STM32F405" in finding.what for finding in found)
+    assert lint(read_model(content, "net"), "c") == ()
+
+
+def test_random_networks_that_export_takes_have_no_error():
+    for seed in range(10):
+        assert not [f for f in lint(read_model(everything(Chance(seed)), "net"), "micro") if f.severity == "error"]

@@ -1,0 +1,229 @@
+"""The CSVs and folders that circulate: read, or refused with a sentence that says what to do."""
+
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import GRAY48
+
+from edgefer.errors import DataError, EdgeferError
+from edgefer.images import encode_image
+from edgefer.train.data.load import DataOptions, composition, load_dataset
+
+FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+USAGES = ("Training", "Training", "PublicTest", "PrivateTest")
+
+
+def image(seed: int, side: int = 48) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (side, side), np.uint8)
+
+
+def pixels(seed: int, side: int = 48, join: str = " ", form: str = "{}") -> str:
+    return join.join(form.format(value) for value in image(seed, side).ravel().tolist())
+
+
+def write(path: Path, header: str, *columns, separator: str = ",", encoding: str = "utf-8") -> Path:
+    """A CSV of 28 rows, four of each class; each column gives the text of (row, label, usage)."""
+    lines = [header]
+    for row in range(28):
+        lines.append(separator.join(column(row, row % 7, USAGES[row // 7]) for column in columns))
+    path.write_text("\n".join(lines) + "\n", encoding=encoding)
+    return path
+
+
+LABEL, USAGE = (lambda row, label, usage: str(label)), (lambda row, label, usage: usage)
+PIXELS = lambda row, label, usage: pixels(row)  # noqa: E731
+CSVS = {
+    "semicolons": ("emotion;pixels;Usage", (LABEL, PIXELS, USAGE), ";"),
+    "tabs and other columns": ("\temotion\tUsage\tpixels", (lambda r, *_: str(r), LABEL, USAGE, PIXELS), "\t"),
+    "labels as 3.0": ("emotion,pixels,Usage", (lambda r, label, u: f"{label}.0", PIXELS, USAGE), ","),
+    "labels by name": ("Label,Pixels,Split", (lambda r, label, u: FER2013[label].title(), PIXELS, USAGE), ","),
+    "pixels as 12.0": ("emotion,pixels,Usage", (LABEL, lambda r, *_: pixels(r, form="{}.0"), USAGE), ","),
+    "pixels as a list": ("emotion,pixels,Usage", (LABEL, lambda r, *_: f'"[{pixels(r, join=", ")}]"', USAGE), ","),
+    "a column per pixel": (
+        f"emotion,{','.join(f'pixel{at}' for at in range(2304))},Usage", (LABEL, lambda r, *_: pixels(r, join=","), USAGE), ",",
+    ),
+    "other names of splits": ("emotion,pixels,usage", (LABEL, PIXELS, lambda r, label, u: {"Training": "Train", "PublicTest": "Val"}.get(u, "Test")), ","),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CSVS)
+def test_a_csv_is_read_in_every_form_that_circulates(tmp_path, name):
+    header, columns, separator = CSVS[name]
+    dataset = load_dataset(write(tmp_path / "faces.csv", header, *columns, separator=separator), GRAY48)
+    assert dataset.labels == FER2013
+    assert {split: len(part) for split, part in dataset.splits.items()} == {"train": 14, "valid": 7, "test": 7}
+    for split, first in {"train": 0, "valid": 14, "test": 21}.items():
+        assert np.array_equal(dataset.split(split).images[3, :, :, 0], image(first + 3))
+        assert dataset.split(split).labels[3] == 3
+
+
+def test_a_csv_without_usage_is_divided_as_folders_are_and_says_so(tmp_path):
+    dataset = load_dataset(write(tmp_path / "train.csv", "emotion,pixels", LABEL, PIXELS), GRAY48)
+    assert {split: len(part) for split, part in dataset.splits.items()} == {"train": 21, "valid": 7}
+    lines = composition(dataset)
+    assert lines[0].split() == ["class", "train", "valid"] and lines[4].split() == ["happy", "3", "1"]
+    assert "7 of its training images (20% of each class) are held back" in lines[-1]
+
+
+def test_ck_has_an_eighth_class_and_larger_squares_are_resized(tmp_path):
+    column = lambda row, label, usage: str(row % 8 if usage == "Training" else label)  # noqa: E731
+    dataset = load_dataset(write(tmp_path / "ck.csv", "emotion,pixels,Usage", column, PIXELS, USAGE), GRAY48)
+    assert dataset.labels == (*FER2013, "contempt")
+    large = write(tmp_path / "large.csv", "emotion,pixels,Usage", LABEL, lambda r, *_: pixels(r, 224), USAGE)
+    assert load_dataset(large, GRAY48).split("train").images.shape == (14, 48, 48, 1)
+
+
+def test_names_say_what_numbers_mean(tmp_path):
+    file = write(tmp_path / "data.csv", "label,pixels", LABEL, PIXELS)
+    names = ",".join(
+        f"{at}={name}" for at, name in enumerate(("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"))
+    )
+    dataset = load_dataset(file, GRAY48, DataOptions(names=names))
+    assert dataset.labels[0] == "surprise" and dataset.labels[5] == "angry"
+    with pytest.raises(DataError, match=r"row 3: label '2' is not in --names"):
+        load_dataset(file, GRAY48, DataOptions(names="0=happy,1=sad"))
+    with pytest.raises(DataError, match=r"write each label once with its class, such as 0=neutral"):
+        load_dataset(file, GRAY48, DataOptions(names="0:happy"))
+
+
+def test_tar_gz_as_kaggle_packed_it(tmp_path):
+    write(tmp_path / "fer2013.csv", "emotion,pixels,Usage", LABEL, PIXELS, USAGE)
+    (tmp_path / "readme").write_text("x")
+    with tarfile.open(tmp_path / "fer2013.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "fer2013.csv", "fer2013/fer2013.csv")
+        archive.add(tmp_path / "readme", "fer2013/README")
+    assert len(load_dataset(tmp_path / "fer2013.tar.gz", GRAY48)) == 28
+    whole = (tmp_path / "fer2013.tar.gz").read_bytes()
+    (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="cannot be read"):
+        load_dataset(tmp_path / "cut.tar.gz", GRAY48)
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "encoding", "complaint"),
+    [
+        ("pixels", (PIXELS,), "utf-8", "pixels but no labels"),
+        ("emotion,pixels,Usage", (LABEL, PIXELS, USAGE), "utf-16", "is UTF-16 text: save it as UTF-8"),
+        ("Usage,Image name,neutral,happiness,contempt,NF", (USAGE, *[LABEL] * 5), "utf-8", "FER\\+'s votes and no pixels"),
+        ("image,label", (LABEL, LABEL), "utf-8", "no column 'pixels'.*a folder per class"),
+        ("emotion,pixels", (LABEL, lambda r, *_: pixels(r, form="0.{}")), "utf-8", "lie between 0 and 1; multiply them"),
+        ("emotion,pixels", (LABEL, lambda *_: "[ 70 80 82 ... 106 109 82]"), "utf-8", "shortened to"),
+        ("emotion,pixels", (LABEL, lambda *_: "nan " * 2304), "utf-8", "not a whole number"),
+    ],
+)  # fmt: skip
+def test_a_csv_that_cannot_be_trained_on_says_why(tmp_path, header, columns, encoding, complaint):
+    with pytest.raises(DataError, match=complaint):
+        load_dataset(write(tmp_path / "odd.csv", header, *columns, encoding=encoding), GRAY48)
+
+
+def test_rows_that_are_all_bad_keep_their_reason(tmp_path):
+    file = write(tmp_path / "bad.csv", "emotion,pixels", LABEL, lambda *_: "1 2 3")
+    with pytest.raises(
+        DataError, match=r"no usable rows or images: 28 are bad, the first is row 1: 3 pixels instead of 2,304"
+    ):
+        load_dataset(file, GRAY48, DataOptions(skip_bad=True))
+
+
+def test_a_line_without_end_does_not_fill_the_memory(tmp_path):
+    (tmp_path / "endless.csv").write_bytes(b"emotion,pixels\n" + b"1 " * (20 << 20))
+    with pytest.raises(DataError, match=r"a line of more than 16,777,216 characters"):
+        load_dataset(tmp_path / "endless.csv", GRAY48)
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(DataError, match="is a FIFO"):
+        load_dataset(tmp_path / "pipe.csv", GRAY48)
+
+
+def put(file: Path, seed: int) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    suffix = file.suffix if file.suffix in (".png", ".tiff") else ".jpg"
+    file.write_bytes(encode_image(image(seed), suffix))
+
+
+def classes(top: Path, names=("happy", "sad"), count: int = 5, name: str = "{}.png") -> None:
+    for label, folder in enumerate(names):
+        for number in range(count):
+            put(top / folder / name.format(number), 100 * label + number)
+
+
+def test_split_folders_may_lie_deeper_and_beside_other_files(tmp_path):
+    for split in ("train", "validation"):
+        classes(tmp_path / "set" / "images" / split)
+    (tmp_path / "set" / "labels.csv").write_text("x")
+    dataset = load_dataset(tmp_path, GRAY48)
+    assert {split: len(part) for split, part in dataset.splits.items()} == {"train": 10, "valid": 10}
+    assert dataset.split("train").ids[0] == "set/images/train/happy/0.png"
+
+
+def test_a_doubled_copy_is_read_once_and_another_set_is_asked_about(tmp_path):
+    for top in (tmp_path, tmp_path / "images"):
+        classes(top / "train")
+        classes(top / "test")
+    dataset = load_dataset(tmp_path, GRAY48)
+    assert len(dataset) == 20 and "images/ is a copy" in dataset.notes[0]
+    put(tmp_path / "images" / "train" / "sad" / "more.png", 7)
+    with pytest.raises(DataError, match=r"other ones in images/: name the one to read, .*/images, or move it away"):
+        load_dataset(tmp_path, GRAY48)
+
+
+def test_numbers_as_class_folders_are_sorted_as_numbers_and_can_be_named(tmp_path):
+    classes(tmp_path / "train", [str(number) for number in range(12)], count=2)
+    dataset = load_dataset(tmp_path, GRAY48)
+    assert dataset.labels == tuple(str(number) for number in range(12))
+    assert "name them with --names 0=NAME,1=NAME" in dataset.notes[0]
+    names = ",".join(f"{number}=class {number}" for number in range(12))
+    assert load_dataset(tmp_path, GRAY48, DataOptions(names=names)).labels[11] == "class 11"
+    with pytest.raises(DataError, match="--names says nothing of the class folder '1'"):
+        load_dataset(tmp_path, GRAY48, DataOptions(names="0=happy"))
+
+
+def test_every_type_is_read_and_what_is_not_is_counted_and_named(tmp_path):
+    for name in ("{}.jfif", "{}.jpg", "without{}"):
+        classes(tmp_path, name=name)
+    (tmp_path / "sad" / "notes.txt").write_text("x")
+    (tmp_path / "sad" / "._0.jpg").write_text("x")
+    (tmp_path / "__MACOSX" / "sad").mkdir(parents=True)
+    dataset = load_dataset(tmp_path, GRAY48)
+    assert len(dataset) == 30
+    assert dataset.notes[0] == "2 files are not read as images: sad/._0.jpg, sad/notes.txt"
+
+
+@pytest.mark.parametrize(
+    ("files", "complaint"),
+    [
+        (("train/images/a.jpg", "train/labels/a.txt", "data.yaml"), "YOLO's layout.*export it for classification"),
+        (("train/a.jpg", "train/_annotations.coco.json"), "COCO's layout"),
+        (("Image/aligned/a.jpg", "EmoLabel/list_patition_label.txt"), "RAF-DB's original layout.*--names 1=surprise"),
+        (("KA.AN1.39.tiff", "KA.HA2.40.tiff"), "JAFFE's layout"),
+        (("a.jpg", "b.jpg"), "2 images and no folder per class"),
+        (("fer2013.csv",), "no folder per class, but fer2013.csv: name that file"),
+        (
+            ("train/happy/a.jpg", "train/sad/a.jpg", "test/happy/a.jpg", "test/angry/b.jpg"),
+            "test/angry is a class that",
+        ),
+    ],
+)
+def test_a_layout_that_cannot_be_read_is_named_with_what_to_do(tmp_path, files, complaint):
+    for number, file in enumerate(files):
+        put(tmp_path / file, number)
+    with pytest.raises(DataError, match=complaint):
+        load_dataset(tmp_path, GRAY48)
+
+
+def test_folders_and_files_need_not_be_called_in_utf_8(tmp_path):
+    top = os.fsencode(tmp_path) + b"/d\xe9part"
+    for label in (b"d\xe9go\xfbt", b"joie"):
+        os.makedirs(top + b"/" + label)
+        for number in range(5):
+            with open(top + b"/" + label + b"/caf\xe9%d.png" % number, "wb") as file:
+                file.write(encode_image(image(number), ".png"))
+    path = Path(os.fsdecode(top))
+    dataset = load_dataset(path, GRAY48, cache=tmp_path / "cache")
+    again = load_dataset(path, GRAY48, cache=tmp_path / "cache")
+    assert dataset.labels == ("dégoût", "joie") and dataset.name == "départ" and len(again) == 10
+    assert dataset.held_pictures == again.held_pictures and dataset.content_hash == again.content_hash
+    (path / "joie" / os.fsdecode(b"bad\xe9.png")).write_bytes(b"")
+    with pytest.raises(EdgeferError, match=r"is an empty file"):
+        load_dataset(path, GRAY48)

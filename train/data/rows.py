@@ -1,0 +1,67 @@
+"""The one stream of rows that every reader of data gives, and that training and `data check` both take."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgefer.errors import DataError
+
+SPLITS = {
+    "train": "train", "training": "train",
+    "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid", "publictest": "valid",
+    "test": "test", "testing": "test", "privatetest": "test",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One labelled image, or what is wrong with it.
+
+    id: the row or file, unique in the data; split: "train", "valid" or "test"; label: a class by its name;
+    image: uint8 [h, w] gray or [h, w, 3] BGR, None where there is a `problem`, which names the row or file itself.
+    """
+
+    id: str
+    split: str = "train"
+    label: str = ""
+    image: np.ndarray | None = field(default=None, repr=False)
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Opened data: the stream is read while it is iterated over, once, and may raise DataError.
+
+    classes: the names of the classes in their order, given the labels that were seen. total: rows, perhaps a guess.
+    notes: sentences on what is ignored, or looks odd. fingerprint: changes when the data does.
+    """
+
+    name: str
+    classes: Callable[[set[str]], tuple[str, ...]]
+    total: int
+    stream: Iterable[Row] = field(repr=False)
+    fingerprint: list = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+
+def parse_names(text: str) -> dict[str, str]:
+    """`0=neutral,1=happy` as {"0": "neutral", "1": "happy"}: what a label or class folder is called in the data, and its
+    class. DataError for anything else."""
+    names: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        key, separator, name = (piece.strip().lower() for piece in part.partition("="))
+        if not (separator and key and name) or key in names:
+            raise DataError(f"--names {text!r}: write each label once with its class, such as 0=neutral,1=happy.")
+        names[key] = name
+    return names
+
+
+def utf8(text: str) -> str:
+    """A name from a file system as text that can be written anywhere: bytes that are not UTF-8 are taken as Latin-1."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return os.fsencode(text).decode("latin-1")

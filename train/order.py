@@ -1,0 +1,142 @@
+"""What a training is asked for, kept with it so that it can be resumed and its data found again."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from edgefer.bundle import Bundle, shipped_bundles, write_file
+from edgefer.errors import InputError
+from edgefer.train.data.ferplus import NAME as FERPLUS
+from edgefer.train.data.load import DataOptions
+from edgefer.train.recipes import Recipe
+from edgefer.train.run import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supervision:
+    """What a network learns from beside the data's own labels; paths, "" and () for none.
+
+    labels: "ferplus" or a file of FER+ votes, instead of those labels. teachers: bundles whose answers are learnt too.
+    soft_labels: an .npz of any network's answers. votes: FER+ votes, translated to the data's labels; auxiliary: bundles
+    that help to translate them. init_from: a bundle whose weights it begins with.
+    """
+
+    labels: str = ""
+    teachers: tuple[str, ...] = ()
+    soft_labels: str = ""
+    votes: str = ""
+    auxiliary: tuple[str, ...] = ()
+    init_from: str = ""
+
+    @classmethod
+    def named(
+        cls, *, labels: str = "", teachers: str = "", soft_labels: str = "", votes: str = "", init_from: str = ""
+    ) -> "Supervision":
+        """From what a command line names, bundles also by the names of shipped ones, teachers separated by commas.
+
+        Every bundle is opened once, so that a wrong one is refused before any work.
+        """
+        bundles = [_bundle(name.strip()) for name in teachers.split(",") if name.strip()]
+        # Beside votes, a teacher that learnt from votes helps to translate them instead of answering itself.
+        auxiliary = tuple(str(one.path.absolute()) for one in bundles if votes and one.card.provenance.labels)
+        paths = (str(one.path.absolute()) for one in bundles)
+        if init_from:
+            begin = _bundle(init_from)
+            begin.file("keras")
+            init_from = str(begin.path.absolute())
+        return cls(
+            labels=labels if labels == FERPLUS else lasting(labels),
+            teachers=tuple(path for path in paths if path not in auxiliary),
+            soft_labels=lasting(soft_labels),
+            votes=votes if votes == FERPLUS else lasting(votes),
+            auxiliary=auxiliary,
+            init_from=init_from,
+        )
+
+    @property
+    def soft(self) -> bool:
+        """Whether something gives soft labels."""
+        return bool(self.teachers or self.soft_labels or self.votes)
+
+    def steps(self) -> tuple[str, ...]:
+        """What the card says of how the training began and what it learnt from."""
+        names = [Path(path).name for path in (*self.teachers, *self.auxiliary, self.soft_labels) if path]
+        names += ["FER+ votes"] if self.votes else []
+        start = [f"begin with the weights of {Path(self.init_from).name}"] if self.init_from else []
+        return (*start, f"train, learning from {', '.join(names)} too" if names else "train")
+
+
+def lasting(path: str) -> str:
+    """An absolute path, so that a later --resume or convert from another folder finds it; a name stays a name."""
+    return str(Path(path).absolute()) if path and Path(path).exists() else path
+
+
+def _bundle(name: str) -> Bundle:
+    path = Path(name)
+    return Bundle.open(path if path.exists() else shipped_bundles().get(name, path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A training: recipe, data, and how the data is read and divided (edgefer.train.data.load.DataOptions)."""
+
+    recipe: Recipe
+    data: str
+    supervision: Supervision = Supervision()
+    names: str = ""
+    skip_bad: bool = False
+    valid_fraction: float = 0.2
+    group_by: str = ""
+    folds: int = 0
+
+    def __post_init__(self) -> None:
+        supervision = self.supervision
+        if self.folds < 0 or self.folds == 1:
+            raise InputError(f"--folds {self.folds}: name 2 or more, such as 5; 0 holds one validation split back.")
+        if supervision.votes and (supervision.labels or self.folds):
+            raise InputError("--votes teaches the CSV's own labels, in one training: leave --labels and --folds out.")
+
+    @property
+    def data_options(self) -> DataOptions:
+        return DataOptions(
+            labels=self.supervision.labels,
+            names=self.names,
+            skip_bad=self.skip_bad,
+            valid_fraction=self.valid_fraction,
+            seed=self.recipe.fit.seed,
+            group_by=self.group_by,
+            pooled=self.folds > 0,
+        )
+
+    def save(self, run: RunFolder) -> None:
+        """Keep it twice: without it no training can go on."""
+        content = vars(self) | {"recipe": self.recipe.model_dump(mode="json")}
+        supervision = asdict(content.pop("supervision"))
+        text = json.dumps(content | supervision, indent=2).encode()
+        for file in (run.order, run.spare_order):
+            write_file(file, text)
+
+    @classmethod
+    def load(cls, run: RunFolder) -> "Order":
+        """The order of a run, from its copy where the first is damaged. InputError when neither can be read."""
+        problem: Exception | None = None
+        for file in (run.order, run.spare_order):
+            try:
+                return cls._parse(json.loads(file.read_bytes()))
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                problem = problem or error
+        if problem is None:
+            raise InputError(f"There is no training to resume in {run.path}.")
+        raise InputError(
+            f"{run.order} cannot be read ({problem}): give the command of this training again, with another --out."
+        )
+
+    @classmethod
+    def _parse(cls, content: dict) -> "Order":
+        content["auxiliary"] = content.pop("witnesses", content.get("auxiliary", ()))  # its name in older runs
+        own = {one.name: content.pop(one.name) for one in fields(Supervision) if one.name in content}
+        own |= {name: tuple(own[name]) for name in ("teachers", "auxiliary") if name in own}
+        recipe = Recipe.model_validate(content.pop("recipe"))
+        return cls(recipe=recipe, supervision=Supervision(**own), **content)
