@@ -52,7 +52,7 @@ def read_scenes(folder: Path, cache: Path, teacher_file: Path, track: Track) -> 
 
 
 def _source(entry: Path, cache: Path, teacher_file: Path, track: Track) -> Source:
-    files = _Archive(entry) if entry.is_file() else _Folder(entry)
+    files = open_entry(entry)
     names = [name for name in files.names() if Path(name).suffix.lower() in PICTURES]
     if not names:
         raise DataError(f"{entry} holds no pictures: remove it, or put some there.")
@@ -117,6 +117,11 @@ def _marks(files) -> dict[str, list]:
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{BOXES} is not {{file: [[class, x0, y0, x1, y1]]}}: {error}.") from None
     return marks
+
+
+def open_entry(entry: Path):
+    """The files of an archive or a folder."""
+    return _Archive(entry) if entry.is_file() else _Folder(entry)
 
 
 class _Archive:
