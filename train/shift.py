@@ -105,7 +105,10 @@ KINDS: dict[str, tuple[Strength, ...]] = {
     "framing": (
         _strength("box too wide: face at 0.8", partial(_warp, scale=0.8)),
         _strength("box too tight: face at 1.25", partial(_warp, scale=1.25)),
-        _strength("box a tenth aside", *(partial(_warp, **{at: by}) for at in ("dx", "dy") for by in (-0.1, 0.1))),
+        _strength(
+            "box a tenth aside",
+            *(partial(_warp, dx=dx, dy=dy) for dx, dy in ((-0.1, 0), (0.1, 0), (0, -0.1), (0, 0.1))),
+        ),
     ),
 }
 
@@ -150,7 +153,7 @@ def domain_shift(
     """Each network under every change: name -> Shift. images uint8 [n, h, w, c], labels int64 [n]."""
 
     def accuracies(changes: tuple[Change, ...]) -> dict[str, float]:
-        right = {name: [] for name in networks}
+        right: dict[str, list[float]] = {name: [] for name in networks}
         for change in changes:
             seen = changed(images, change)
             for name, logits in networks.items():

@@ -3,9 +3,10 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -223,7 +224,8 @@ class _Build:
     def _keep(self, ranges: Ranges) -> None:
         """As far as the disk allows: without, the next use makes it all again."""
         out = io.BytesIO()
-        np.savez(out, **{name: np.stack(pair) for name, pair in ranges.items()})
+        arrays: dict[str, Any] = {name: np.stack(pair) for name, pair in ranges.items()}
+        np.savez(out, **arrays)
         facts = {
             "version": VERSION,
             "opencv": cv2.__version__,
@@ -238,7 +240,7 @@ class _Build:
             return
 
 
-def compared(pairs: list[tuple[np.ndarray | None, np.ndarray]]) -> Proof:
+def compared(pairs: Sequence[tuple[np.ndarray | None, np.ndarray]]) -> Proof:
     """pairs: OpenCV's sure faces [n, 15] (x, y, width, height, ...) and ours [m, 15] at a lower score, by image."""
     faces, worst, gap, unmatched = 0, 1.0, 0.0, 0
     for theirs, ours in pairs:

@@ -186,9 +186,11 @@ def spoil(gray: np.ndarray, rng) -> np.ndarray:
     if drawn[1] < 0.2:
         noise = np.empty(gray.shape, np.int16)
         cv2.setRNGSeed(int(rng.integers(2**31)))
-        cv2.randn(noise, 0, float(rng.uniform(2, 16)))
+        cv2.randn(noise, np.zeros(1), np.full(1, rng.uniform(2, 16)))
         gray = cv2.add(gray, noise, dtype=cv2.CV_8U)
     if drawn[2] < 0.25:
         _, content = cv2.imencode(".jpg", gray, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 85))])
-        gray = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)
+        decoded = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)
+        assert decoded is not None
+        gray = decoded
     return gray

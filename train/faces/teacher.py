@@ -93,7 +93,8 @@ class Teacher:
             measured = [(angle, _roll(one.points)) for angle, one in zip(angles, seen, strict=False) if one is not None]
             if len(measured) < 2:
                 return face
-            gain, offset = np.polyfit(*np.array(measured).T, 1)
+            turned, seen_rolls = np.array(measured).T
+            gain, offset = np.polyfit(turned, seen_rolls, 1)
             roll = offset / gain if MIN_GAIN < gain < 1 / MIN_GAIN else math.inf
             if abs(roll) > MAX_ROLL_DEG:
                 return face
