@@ -78,6 +78,15 @@ class RunFolder:
         return self.training.path / "order-copy.json"
 
     @property
+    def plan(self) -> Path:
+        """The order of a training in stages; each stage has an order of its own."""
+        return self.training.path / "stages.json"
+
+    def stage(self, name: str) -> Path:
+        """The run folder of a stage that is not the last."""
+        return self.training.path / "stages" / name
+
+    @property
     def data(self) -> Path:
         return self.training.path / "data.json"
 
@@ -98,7 +107,7 @@ class RunFolder:
 
     @property
     def resumable(self) -> bool:
-        return not self.finished and (self.order.exists() or self.spare_order.exists())
+        return not self.finished and any(file.exists() for file in (self.order, self.spare_order, self.plan))
 
     def begun(self) -> bool:
         """Whether an epoch of the network or of a fold has been finished."""
