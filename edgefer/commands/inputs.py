@@ -49,7 +49,7 @@ GroupBy = Annotated[
     str,
     typer.Option(
         metavar="REGEX",
-        help="What it captures of a picture's path names its group, and groups never cross a split; (?P<copy>…) marks "
+        help="What it captures of a picture's path names its group, and groups never cross a split; `(?P<copy>…)` marks "
         "copies, which are only trained on.",
     ),
 ]
