@@ -38,7 +38,7 @@ class Finder:
             rows = np.nonzero(answers[..., 0] > self._min_logit / scale + zero)
             if len(rows[0]):
                 picked = (answers[rows].astype(np.float32) - zero) * scale
-                found = decode_map(rows, picked, stride, anchor)
+                found = decode_map((rows[0], rows[1]), picked, stride, anchor)
                 boxes.append(found)
                 scores.append(picked[:, 0])
         if not boxes:

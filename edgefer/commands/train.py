@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgefer.train.order import Order
     from edgefer.train.pipeline import Detect, Result
 
-DEFAULT_RECIPE, DEFAULT_FRACTION = "fer-small", 0.2
+DEFAULT_RECIPE, DEFAULT_FRACTION = "small", 0.2
 
 
 def train(
@@ -76,6 +76,7 @@ def train(
     from edgefer.train.pipeline import train as run_training
     from edgefer.train.recipes import load_recipe
     from edgefer.train.run import RunFolder
+    from edgefer.train.stages import train_in_stages
 
     place = distribute.place()
     _check_workers(place, out, folds)
@@ -106,8 +107,9 @@ def train(
     if place.workers > 1:
         PROGRESS.log(f"Worker {place.index} of {place.workers}, counted from 0; waiting for the others")
     PROGRESS.log(f"Training {order.recipe.name} on {order.data} into {run}")
+    by_recipe = train_in_stages if order.recipe.stages else run_training
     try:
-        result = run_training(order, run, progress=PROGRESS, detectors=detectors, cache=cache_folder(), place=place)
+        result = by_recipe(order, run, progress=PROGRESS, detectors=detectors, cache=cache_folder(), place=place)
     except KeyboardInterrupt:
         if not RunFolder(run).resumable:
             raise EdgeferError("Stopped before training began: nothing is left of it.") from None

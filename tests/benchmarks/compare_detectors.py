@@ -125,7 +125,10 @@ def main() -> None:
     held = held_apart(asked.scenes, asked.cache, asked.yunet)
     images = [one.image_bgr for one in held]
     heads = [one.heads for one in held]
-    tilts = [tilted(image, boxes, TILT_DEG if index % 2 else -TILT_DEG) for index, (image, boxes) in enumerate(zip(images, heads, strict=True))]
+    tilts = [
+        tilted(image, boxes, TILT_DEG if index % 2 else -TILT_DEG)
+        for index, (image, boxes) in enumerate(zip(images, heads, strict=True))
+    ]
 
     def own(**options):
         if not asked.finder:
@@ -155,9 +158,17 @@ def main() -> None:
             "roll_error_median_deg": float(np.median(errors)) if errors else math.nan, "ms": 1000 * seconds(detector, images[:150]),
         }  # fmt: skip
         print(name, {key: round(value, 3) for key, value in table[name].items()}, flush=True)
-        sheet(asked.out / f"missed-{name.replace(' ', '-')}.jpg", [(images[i], heads[i], []) for i in sorted({p for s, c, p in plain.hits if c < 0 and s >= 60})])
-        sheet(asked.out / f"ghosts-{name.replace(' ', '-')}.jpg", [(images[i], np.empty((0, 4)), [box]) for _, i, box in ghosts])
-    print(f"{len(images)} pictures, {sum(s >= 60 for s, _, _ in plain.hits)} heads of 60 px and more, {sum(30 <= s < 60 for s, _, _ in plain.hits)} of 30 to 60")
+        sheet(
+            asked.out / f"missed-{name.replace(' ', '-')}.jpg",
+            [(images[i], heads[i], []) for i in sorted({p for s, c, p in plain.hits if c < 0 and s >= 60})],
+        )
+        sheet(
+            asked.out / f"ghosts-{name.replace(' ', '-')}.jpg",
+            [(images[i], np.empty((0, 4)), [box]) for _, i, box in ghosts],
+        )
+    print(
+        f"{len(images)} pictures, {sum(s >= 60 for s, _, _ in plain.hits)} heads of 60 px and more, {sum(30 <= s < 60 for s, _, _ in plain.hits)} of 30 to 60"
+    )
     (asked.out / "detectors.json").write_text(json.dumps(table, indent=2))
 
 

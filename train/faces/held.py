@@ -44,7 +44,10 @@ def parts(sources: list[Source]) -> tuple[list[Picture], list[Picture]]:
 
 
 def held_apart(
-    folder: Path, cache: Path, teacher_file: Path, track: Callable[[Iterable, int, str], Iterable] = lambda it, n, what: it
+    folder: Path,
+    cache: Path,
+    teacher_file: Path,
+    track: Callable[[Iterable, int, str], Iterable] = lambda it, n, what: it,
 ) -> list[Held]:
     sources = read_scenes(folder, cache, teacher_file, track)
     _, held = parts(sources)

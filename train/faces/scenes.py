@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from edgefer.errors import DataError
-from edgefer.train.faces.teacher import Teacher, TaughtFace
+from edgefer.train.faces.teacher import TaughtFace, Teacher
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm"}
 BOXES = "boxes.json"
@@ -65,7 +65,8 @@ def _source(entry: Path, cache: Path, teacher_file: Path, track: Track) -> Sourc
 
 def _teach(name: str, files, names: list[str], teacher: Teacher, track: Track, kept: Path) -> None:
     marks = _marks(files)
-    images, taught, marked, shown = [], [], [], []
+    images: list = []
+    taught, marked, shown = [], [], []
     for file in track(names, len(names), f"Teaching {name}"):
         image = cv2.imdecode(np.frombuffer(files.read(file), np.uint8), cv2.IMREAD_COLOR)
         if image is None:

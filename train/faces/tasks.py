@@ -81,7 +81,9 @@ def finder_batches(pool: Pool, *, size: int, count: int, seed: int) -> Callable[
 
 
 def pack(faces: Faces) -> np.ndarray:
-    return np.concatenate([faces.boxes, faces.points.reshape(-1, 10), faces.roll_deg[:, None], faces.target[:, None]], 1)
+    return np.concatenate(
+        [faces.boxes, faces.points.reshape(-1, 10), faces.roll_deg[:, None], faces.target[:, None]], 1
+    )
 
 
 def unpack(rows: np.ndarray) -> Faces:
