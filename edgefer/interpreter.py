@@ -281,7 +281,9 @@ class Classifier:
         if device not in DEVICES:
             raise InputError(f"There is no device {device!r}: choose {' or '.join(DEVICES)}.")
         if bundle.card.task != "read":
-            raise BundleError(f"{bundle.path} finds faces and reads nothing in them: name a network that reads expressions.")
+            raise BundleError(
+                f"{bundle.path} finds faces and reads nothing in them: name a network that reads expressions."
+            )
         variant = variant or ("int8_edgetpu" if device == "coral" else bundle.best_tflite())
         content, card = bundle.read(variant), bundle.card
         network = Network.of(content, card, runtime=runtime, threads=threads, device=device)

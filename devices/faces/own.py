@@ -1,5 +1,7 @@
 """edgefer's own detector: a finder that looks at the whole frame, and a refiner that looks closely at each candidate."""
 
+from collections.abc import Iterable
+
 import cv2
 import numpy as np
 
@@ -47,6 +49,21 @@ class Finder:
         kept = distinct(every, logits, 0.5, nested=2.0)[:CANDIDATES]
         shrink = np.array(layout.size) / image_bgr.shape[1::-1]
         return every[kept] / np.tile(shrink, 2).astype(np.float32), logits[kept]
+
+
+class Miner:
+    """What a finder takes for faces in gray pictures, for a refiner to learn from."""
+
+    def __init__(self, finder: Finder):
+        self._finder = finder
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "Miner":
+        return cls(Finder(MapNetwork(bundle.read("int8"))))
+
+    def __call__(self, pictures: Iterable) -> list[tuple]:
+        """pictures: with `gray` uint8 [h, w] each -> a picture and a box float32 [4], for each candidate."""
+        return [(one, box) for one in pictures for box in self._finder.find(one.gray, SIDE)[0]]
 
 
 class Refiner:
