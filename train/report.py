@@ -7,6 +7,7 @@ from edgefer.html import Picture, contact_sheet, heading, page, paragraph, plot,
 from edgefer.train.data.dataset import Split
 from edgefer.train.evaluate import Evaluation
 from edgefer.train.plots import confusion_plot, reliability_plot
+from edgefer.train.shift import Shift
 
 MISTAKES = 48
 
@@ -17,9 +18,9 @@ def html_report(
     split_name: str,
     split: Split,
     evaluations: list[Evaluation],
-    shifts: dict[str, dict[str, float]],
+    shifts: dict[str, Shift],
 ) -> str:
-    """The page for evaluations of one split of `data`; shifts: change -> network -> accuracy, empty when it was not asked for."""
+    """The page for evaluations of one split of `data`; shifts by network, empty when it was not asked for."""
     parts = [
         heading(f"{card.name} on the {split_name} split", 1),
         paragraph(
@@ -42,9 +43,7 @@ def html_report(
         contact_sheet(most_confident_mistakes(split, last.probabilities, card.labels)),
     ]
     if shifts:
-        names = [one.name for one in evaluations]
-        rows = [[change, *(f"{by_name[name]:.1%}" for name in names)] for change, by_name in shifts.items()]
-        parts += [heading("Where it breaks"), table(["change", *names], rows)]
+        parts += [heading("Where it breaks"), table(shift_columns(shifts), shift_rows(shifts))]
     return page(card.name, parts)
 
 
@@ -65,6 +64,27 @@ def summary_rows(evaluations: list[Evaluation]) -> list[list[str]]:
         ]
         for one in evaluations
     ]
+
+
+def shift_columns(shifts: dict[str, Shift]) -> list[str]:
+    """The names of the columns of `shift_rows`."""
+    return ["change", "strength", *shifts]
+
+
+def shift_rows(shifts: dict[str, Shift]) -> list[list[str]]:
+    """A row for the images as they are, one for each strength, one for the mean of each kind, and the headline."""
+
+    def row(change: str, strength: str, accuracies) -> list[str]:
+        return [change, strength, *(f"{accuracy:.1%}" for accuracy in accuracies)]
+
+    ones = list(shifts.values())
+    rows = [row("none", "", (one.clean for one in ones))]
+    for kind, strengths in ones[0].strengths.items():
+        rows += [row(kind, name, (one.strengths[kind][name] for one in ones)) for name in strengths]
+        rows.append(row(kind, "mean", (one.kinds[kind] for one in ones)))
+    rows.append(["worst kind", "", *(f"{accuracy:.1%} {kind}" for kind, accuracy in (one.worst_kind for one in ones))])
+    rows.append(row("mean of kinds", "", (one.mean_of_kinds for one in ones)))
+    return rows
 
 
 def most_confident_mistakes(split: Split, probabilities: np.ndarray, labels: tuple[str, ...]) -> list[Picture]:

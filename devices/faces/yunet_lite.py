@@ -3,9 +3,10 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -60,7 +61,14 @@ class YuNetLite:
     name = "yunet"
 
     def __init__(
-        self, file: Path, cache: Path, *, dtype: str = "int8", min_face: int = 0, runtime: str = "auto", threads: int = 1
+        self,
+        file: Path,
+        cache: Path,
+        *,
+        dtype: str = "int8",
+        min_face: int = 0,
+        runtime: str = "auto",
+        threads: int = 1,
     ):
         self._build = _Build(file, cache, runtime)
         self.dtype, self.min_face, self.threads = dtype, min_face, threads
@@ -100,7 +108,9 @@ class YuNetLite:
         return self._networks[canvas]
 
 
-def decode(network: MapNetwork, canvas: np.ndarray, gains: dict[str, np.ndarray] | None, min_score: float) -> np.ndarray:
+def decode(
+    network: MapNetwork, canvas: np.ndarray, gains: dict[str, np.ndarray] | None, min_score: float
+) -> np.ndarray:
     """The faces on a canvas uint8 [h + 1, w + 1, 3]: float32 [n, 15] x0, y0, x1, y1, five points, score, in its pixels
     without the black row and column; each once."""
     image = (canvas ^ 0x80).view(np.int8) if network.quantized else canvas.astype(np.float32)
@@ -182,7 +192,10 @@ class _Build:
         try:
             theirs = cv2.FaceDetectorYN.create(str(file), "", (SIDE, SIDE), SURE, OVERLAP)
             pairs = [
-                (theirs.detect(canvas[1:, 1:].copy())[1], decode(network, canvas, self.gains if dtype == "int8" else None, 0.5))
+                (
+                    theirs.detect(canvas[1:, 1:].copy())[1],
+                    decode(network, canvas, self.gains if dtype == "int8" else None, 0.5),
+                )
                 for canvas in scenes(PROOF_SCENES, seed=2)
             ]
         except (cv2.error, AttributeError) as error:
@@ -211,7 +224,8 @@ class _Build:
     def _keep(self, ranges: Ranges) -> None:
         """As far as the disk allows: without, the next use makes it all again."""
         out = io.BytesIO()
-        np.savez(out, **{name: np.stack(pair) for name, pair in ranges.items()})
+        arrays: dict[str, Any] = {name: np.stack(pair) for name, pair in ranges.items()}
+        np.savez(out, **arrays)
         facts = {
             "version": VERSION,
             "opencv": cv2.__version__,
@@ -226,7 +240,7 @@ class _Build:
             return
 
 
-def compared(pairs: list[tuple[np.ndarray | None, np.ndarray]]) -> Proof:
+def compared(pairs: Sequence[tuple[np.ndarray | None, np.ndarray]]) -> Proof:
     """pairs: OpenCV's sure faces [n, 15] (x, y, width, height, ...) and ours [m, 15] at a lower score, by image."""
     faces, worst, gap, unmatched = 0, 1.0, 0.0, 0
     for theirs, ours in pairs:

@@ -157,3 +157,17 @@ def test_a_gray_kernel_serves_rgb(trained, builtin):
     frozen = load_recipe("demo", ("model.layers=C16/2 C8", "model.freeze=true"))
     with pytest.raises(InputError, match="would stay frozen"):
         initialize(build(frozen.model, frozen.input, 7), builtin.labels, source)
+
+
+def test_a_network_with_one_more_residual_block_begins_where_the_smaller_one_ended(trained, builtin):
+    from edgefer.train.evaluate import keras_logits
+    from edgefer.train.models import build, initialize, load_keras
+    from edgefer.train.recipes import load_recipe
+
+    source, images = Bundle.open(trained), builtin.split("valid").images[:50]
+    recipe = load_recipe("demo", ("model.layers=C16/2 C16 C32/2 R32 R32 R32 C64/2 C64",))
+    model = build(recipe.model, recipe.input, 7)
+    assert initialize(model, builtin.labels, source) == len([layer for layer in model.layers if layer.weights])
+    np.testing.assert_allclose(
+        keras_logits(model, images), keras_logits(load_keras(source, "keras"), images), atol=1e-4
+    )

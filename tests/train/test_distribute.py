@@ -70,7 +70,8 @@ def test_replicas_together_see_the_pictures_that_one_would(balance):
         labels=np.arange(40) % 3 % 2,
         ids=np.arange(40).astype(str),
     )
-    changes = ("augment.mixup=0.3", "augment.erase=0.5", "augment.noise=0.1", "augment.blur=0.5")
+    changes = ("augment.mixup=0.3", "augment.erase=0.5", "augment.noise=0.1", "augment.blur=0.5", "augment.jpeg=0.5",
+               "augment.motion=0.5", "augment.camera=0.5")  # fmt: skip
     recipe = load_recipe("fer-small", (*changes, f"fit.balance={balance}"))
 
     def stream(share):

@@ -10,7 +10,7 @@ from conftest import GRAY48
 
 from edgefer import drawn, metrics
 from edgefer.bundle import Bundle, shipped_bundles
-from edgefer.commands import evaluation
+from edgefer.commands import evaluate as command
 from edgefer.errors import MissingDependency
 from edgefer.preprocess import prepare
 from edgefer.train import shift
@@ -49,10 +49,44 @@ def test_wilson_interval_against_published_values():
 def test_every_domain_shift_does_something_and_keeps_the_shape():
     for spec in (GRAY48, GRAY48.model_copy(update={"color": "rgb"})):
         images = np.stack([prepare(face, spec) for face in drawn.face_set(1, seed=1)[0]])
-        for name, change in shift.CHANGES.items():
-            result = shift.changed(images, change)
-            assert result.shape == images.shape and result.dtype == np.uint8
-            assert np.array_equal(result, images) == (name == "as it is")
+        for strength in (one for strengths in shift.KINDS.values() for one in strengths):
+            for change in strength.ways:
+                result = shift.changed(images, change)
+                assert result.shape == images.shape and result.dtype == np.uint8
+                assert not np.array_equal(result, images), strength.name
+                np.testing.assert_array_equal(result, shift.changed(images, change))
+
+
+def test_the_headline_is_the_mean_over_kinds_of_means_over_strengths_of_means_over_ways(monkeypatch):
+    """A network that reads its answer off the first pixel: each change says by it how many of ten images stay right."""
+
+    def leaves(right: int):
+        return lambda image: np.full_like(image, 1 if image[0, 0, 0] < right else 2)
+
+    def strength(name: str, *rights: int) -> shift.Strength:
+        return shift.Strength(name=name, ways=tuple(map(leaves, rights)))
+
+    kinds = {"one": (strength("a", 10, 8), strength("b", 3)), "two": (strength("c", 5),)}
+    monkeypatch.setattr(shift, "KINDS", kinds)
+    images = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
+    answers = {"net": lambda seen: np.eye(3, dtype=np.float32)[np.minimum(2, seen[:, 0, 0, 0])]}
+    found = shift.domain_shift(images, np.ones(10, np.int64), answers, lambda items, total, what: items)["net"]
+    assert found.clean == pytest.approx(0.1)
+    assert found.strengths == {"one": {"a": pytest.approx(0.9), "b": pytest.approx(0.3)}, "two": {"c": 0.5}}
+    assert found.kinds == {"one": pytest.approx(0.6), "two": 0.5}
+    assert found.mean_of_kinds == pytest.approx(0.55) and found.worst_kind == ("two", 0.5)
+
+
+def test_motion_and_noise_are_of_the_stated_strength():
+    point = np.zeros((49, 49, 1), np.uint8)
+    point[24, 24] = 210
+    across, down = (change(point).reshape(49, 49) for change in shift.KINDS["motion blur"][1].ways)
+    np.testing.assert_array_equal(np.argwhere(across), [[24, x] for x in range(21, 28)])
+    np.testing.assert_array_equal(across, down.T)
+    assert across.max() == 30
+    gray = np.full((48, 48, 1), 128, np.uint8)
+    for strength, share in zip(shift.KINDS["noise"], (0.04, 0.08, 0.12), strict=True):
+        assert strength.ways[0](gray).std() / 255 == pytest.approx(share, rel=0.05)
 
 
 def test_evaluate_reports_both_networks_side_by_side(edgefer, converted):
@@ -66,8 +100,11 @@ def test_evaluate_reports_both_networks_side_by_side(edgefer, converted):
         assert figures["interval"][0] < stored.accuracy <= figures["interval"][1]
         assert np.trace(figures["confusion"]) == round(stored.accuracy * 280)
         assert figures["ece"] < 0.1
-        assert written["domain_shift"]["as it is"][name] == pytest.approx(stored.accuracy)
-        assert written["domain_shift"]["head tilted 30 degrees"][name] < stored.accuracy
+        shifted = written["domain_shift"][name]
+        assert shifted["clean"] == pytest.approx(stored.accuracy)
+        assert shifted["strengths"]["tilt"]["30 degrees"] < stored.accuracy
+        assert shifted["worst_kind"]["accuracy"] == min(shifted["kinds"].values()) < shifted["mean_of_kinds"]
+        assert f"{shifted['mean_of_kinds']:.1%}" in done.stdout
     page = (report / "evaluation-valid.html").read_text()
     assert (
         len(re.findall(r'<img alt="[^"]+" src="data:image/png;base64,iVBOR', page)) >= 5
@@ -78,9 +115,9 @@ def test_evaluate_reports_both_networks_side_by_side(edgefer, converted):
 
 
 def test_a_missing_matplotlib_is_said_before_the_work(monkeypatch):
-    monkeypatch.setattr(evaluation, "find_spec", lambda name: None)
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match="pip install matplotlib"):
-        evaluation.evaluate()
+        command.evaluate()
 
 
 def test_a_shipped_network_is_measured_on_a_folder_and_its_own_folder_stays_as_it_is(edgefer, tmp_path):
