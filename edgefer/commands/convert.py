@@ -82,7 +82,7 @@ Author = Annotated[
     str, typer.Option(help="Whose network it is, for the card and the files' metadata.", rich_help_panel=OUTPUT)
 ]
 License = Annotated[str, typer.Option("--license", help="Its licence, likewise.", rich_help_panel=OUTPUT)]
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of <bundle>-int8.", rich_help_panel=OUTPUT)]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Output folder; by default BUNDLE-int8.", rich_help_panel=OUTPUT)]
 
 
 def convert(

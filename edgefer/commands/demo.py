@@ -12,7 +12,7 @@ from edgefer.errors import EdgeferError, InputError
 
 
 def demo(
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of runs/demo-<n>/.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Output folder; by default the next runs/demo-N.")] = None,
 ) -> None:
     """Do the whole job once on built-in drawn faces.
 

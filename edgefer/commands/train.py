@@ -47,7 +47,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Any recipe field, e.g. optimizer.rate=0.05."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of runs/<recipe>-<n>/.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Output folder; by default the next runs/RECIPE-N.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the unfinished run under runs/, or the one at --out.")
     ] = False,
