@@ -117,7 +117,7 @@ def cut_crops(frames: Iterable[np.ndarray], boxes: np.ndarray, crop: CropSpec, c
 def _specs(card: ModelCard) -> dict[str, ArraySpec]:
     """What each array must be for this card, by name, the required ones first."""
     images = ArraySpec(dtypes=IMAGE, shape=((MAX_IMAGES,), *card.input.shape))
-    answers = ArraySpec(dtypes=(*INTEGER_ANSWERS, *FLOAT_ANSWERS), shape=((MAX_IMAGES,), len(card.labels)))
+    answers = ArraySpec(dtypes=(*INTEGER_ANSWERS, *FLOAT_ANSWERS), shape=((MAX_IMAGES,), card.answers))
     return {
         "labels": ArraySpec(dtypes=TEXT, shape=((1000,),), max_chars=MAX_TEXT),
         "temperature": ArraySpec(dtypes=("<f8",), shape=()),

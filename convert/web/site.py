@@ -13,6 +13,7 @@ from edgefer import __version__
 from edgefer.checks import Check
 from edgefer.convert.c.prove import prove_on_host
 from edgefer.convert.c.subject import Subject
+from edgefer.convert.c.text import comment
 from edgefer.convert.exported import check_folder, write_folder
 from edgefer.convert.web import wasm
 from edgefer.convert.web.haar import cascade_file, read_cascade
@@ -37,11 +38,28 @@ def make_site(subject: Subject) -> dict[str, bytes]:
     files = {name: wasm.committed(name) for name in PAGE}
     files["bundle.js"] = f"const BUNDLE = {json.dumps(_bundle(subject))}\n".encode()
     files["manifest.webmanifest"] = json.dumps(_manifest(subject.bundle.card.name), indent=2).encode()
-    names = sorted(files)
+    names = sorted(files)  # what the page needs; the README is for whoever puts it on a server
+    files["README.md"] = _readme(subject).encode()
     version = hashlib.sha256(b"".join(files[name] for name in names)).hexdigest()[:16]
     worker = wasm.committed("sw.js").decode()
     files["sw.js"] = worker.replace("@VERSION@", f"edgefer-{version}").replace("@FILES@", "', '".join(names)).encode()
     return files
+
+
+def _readme(subject: Subject) -> str:
+    return f"""# {comment(subject.bundle.card.name)} as a page
+
+Bundle `{subject.bundle.hash}`, written by edgefer {__version__}.
+
+- On a desktop open `index.html` as it is, or run `edgefer export web BUNDLE OUT --serve`.
+- A phone opens a camera only for a page that came over https. Any static host with a certificate will do; copy this
+  folder to it. On the phone, "Add to home screen" installs it, and it then works without a network.
+- Nothing of an image leaves the browser: the page's policy (`default-src 'none'; connect-src 'none'`) lets it send nothing.
+- Before its camera button works, the page checks the network's CRC-32, the pixels of {len(subject.vectors.crops)} stored crops and
+  {subject.vectors.answers.size:,} stored answers. Nothing may differ.
+- The detector is made of the cascade in the opencv-python that wrote this page (Haar, by Rainer Lienhart and others, under
+  OpenCV's licence), where the network reads faces.
+"""
 
 
 def gzip_bytes(files: dict[str, bytes]) -> int:

@@ -20,8 +20,10 @@ import pytest
 
 from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.checks import Status
 from edgefer.convert.c.host import FLAGS, address, compiled
 from edgefer.convert.c.subject import read_subject
+from edgefer.convert.c.targets import prove_page
 from edgefer.convert.web import wasm
 from edgefer.convert.web.haar import cascade_file, read_cascade
 from edgefer.convert.web.serve import _Handler
@@ -82,6 +84,17 @@ def test_the_page_proves_itself_and_only_then_offers_the_camera(site, subject):
     assert proof(dom) == {"Network": ("0", "1"), "Pixels": ("0", "9,216"), "Answers": ("0", "384")}
     assert re.search(r'<button id="camera" class="main">', dom)
     assert subject.bundle.hash in dom
+
+
+@pytest.mark.chromium
+def test_the_browser_gives_a_row_with_its_version(site, tmp_path):
+    row = prove_page(site)
+    assert row.status is Status.PASS and "0 of 384 answers differ" in row.detail and "Chrom" in row.subject
+    shutil.copytree(site, tmp_path / "page")
+    script = (tmp_path / "page" / "bundle.js").read_text()
+    place = script.index('"answers": "') + 60
+    (tmp_path / "page" / "bundle.js").write_text(script[:place] + "AAAA" + script[place + 4 :])
+    assert prove_page(tmp_path / "page").status is Status.FAIL
 
 
 @pytest.mark.chromium
@@ -202,7 +215,7 @@ def test_the_page_is_kept_for_use_without_a_network(site, tmp_path, subject):
     with reported(site, tmp_path, script) as told:
         seen = told.get(timeout=90)
     assert seen["name"].startswith("edgefer-")
-    assert {f"/{name}" for name in make_site(subject) if name != "sw.js"} <= set(seen["kept"])
+    assert {f"/{name}" for name in make_site(subject) if name not in ("sw.js", "README.md")} <= set(seen["kept"])
 
 
 @pytest.mark.chromium
@@ -241,7 +254,7 @@ def test_the_service_worker_keeps_every_file_and_changes_with_them(subject):
     files = make_site(subject)
     worker = files["sw.js"].decode()
     kept = re.findall(r"'([^']+)'", worker.split("FILES = [")[1].split("]")[0])
-    assert set(kept) == {"./", *files} - {"sw.js"}
+    assert set(kept) == {"./", *files} - {"sw.js", "README.md"}
     assert "@" not in worker.split("\n")[2]
     assert json.loads(files["manifest.webmanifest"])["display"] == "standalone"
 

@@ -48,7 +48,7 @@ async function start() {
     const rows = await prove(engine, BUNDLE)
     showProof(rows)
     if (rows.some(row => row.wrong)) return setState('failed', 'This is not the network that was proven: the camera stays off.')
-    fact('Engine', `WebAssembly ${engine.simd ? 'with' : 'without'} SIMD, ${milliseconds().toFixed(1)} ms per face`)
+    fact('Engine', `WebAssembly ${engine.simd ? 'with' : 'without'} SIMD, ${milliseconds().toFixed(2)} ms per face`)
     setState('ready', 'Proven: it answers here as it did when it was exported.')
     for (const id of ['camera', 'photo']) $(id).disabled = false
     $('open').removeAttribute('aria-disabled')
