@@ -22,6 +22,7 @@ SCHEMA_VERSION: Literal[1] = 1
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Task = Literal["read", "find-faces", "refine-faces"]
 Faces = Literal["human", "cat", "frame"]  # what a network reads: a person's face, a cat's, or the middle of the frame
+TAUGHT_BY = {"own": "yunet"}  # edgefer's own detector draws boxes as its teacher does
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Factor = Annotated[float, Field(ge=-1e4, le=1e4, allow_inf_nan=False)]
 Offset = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
@@ -236,8 +237,8 @@ class ModelCard(_Part):
         return f"{self.provenance.folds}-fold" if self.provenance.folds else "valid"
 
     def crop_for(self, detector: str) -> CropSpec:
-        """The crop measured for `detector`, or the detector's own box where none was."""
-        return self.crops.get(detector, CropSpec())
+        """The crop measured for `detector`, or for one whose boxes it was taught to draw; its own box where none was."""
+        return self.crops.get(detector) or self.crops.get(TAUGHT_BY.get(detector, "")) or CropSpec()
 
 
 def _texts(where: str, value: object) -> Iterator[tuple[str, str]]:

@@ -1,17 +1,20 @@
 """edgefer's own detector: a finder that looks at the whole frame, and a refiner that looks closely at each candidate."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
 from edgefer.bundle import FACE_NETWORKS, Bundle, shipped_networks
 from edgefer.devices.faces.canvas import Layout, MapNetwork, distinct, logit, shrunk
+from edgefer.devices.faces.detectors import Detector
 from edgefer.faces import ANCHORS, REFINER_MARGIN, REFINER_SIDE, STRIDES, Refined, decode_map, decode_refined
 from edgefer.records import Box, Detection
 
 FINDER, REFINER = FACE_NETWORKS
 CANDIDATE, FACE = 0.2, 0.6  # scores from which the finder has a candidate, and from which that is a face
+DOUBT = 0.3  # the score below which another detector's face is left out
 SIDE = 192  # pixels of the canvas's longer side
 MAX_SCALED_FACE = 0.9  # of SIDE: faces larger on a canvas than the networks were trained on are found on a coarse one
 SMALLEST = 12.0  # pixels of a face on the canvas
@@ -158,6 +161,38 @@ class OwnDetector:
         return [face.box_xyxy for face in self.find(image_bgr)]
 
 
+class RefinedDetector:
+    """Another detector's faces with the refiner's roll and points; those that it doubts are left out. The boxes stay.
+
+    min_score: of the geometric mean of both scores.
+    """
+
+    def __init__(self, detector: Detector, refiner: Refiner, *, min_score: float = DOUBT):
+        self._detector, self._refiner, self.name = detector, refiner, detector.name
+        self.min_score = min_score
+
+    def find(self, image_bgr: np.ndarray) -> list[Detection]:
+        found = self._detector.find(image_bgr)
+        if not found:
+            return found
+        seen = self._refiner.refine(image_bgr, np.array([face.box_xyxy for face in found], np.float32))
+        return [
+            replace(face, score=score, roll_deg=float(seen.roll_deg[row]), **_points(seen, row))
+            for row, face in enumerate(found)
+            if (score := float(np.sqrt(face.score * seen.score[row]))) >= self.min_score
+        ]
+
+    def detect(self, image_bgr: np.ndarray) -> list[Box]:
+        """Only the boxes: what training needs to measure how they lie around a face."""
+        return [face.box_xyxy for face in self.find(image_bgr)]
+
+
+def shipped_refiner(*, runtime: str = "auto", threads: int = 1) -> Refiner:
+    """The refiner that comes with edgefer."""
+    content = Bundle.open(shipped_networks()[REFINER]).read("int8")
+    return Refiner(MapNetwork(content, runtime=runtime, threads=threads))
+
+
 def refined_faces(
     refiner: Refiner, image_bgr: np.ndarray, boxes: np.ndarray, prior: np.ndarray, min_score: float
 ) -> list[Detection]:
@@ -176,13 +211,19 @@ def refined_faces(
         Detection(
             box_xyxy=tuple(round(float(edge)) for edge in seen.boxes[row]),  # type: ignore[arg-type]
             score=float(score[row]),
-            eyes_xy=(_point(seen.points[row, 0]), _point(seen.points[row, 1])),
-            nose_xy=_point(seen.points[row, 2]),
             roll_deg=float(seen.roll_deg[row]),
+            **_points(seen, row),
         )
         for row in kept
     ]
     return sorted(faces, key=lambda face: -face.side)
+
+
+def _points(seen: Refined, row: int) -> dict:
+    return {
+        "eyes_xy": (_point(seen.points[row, 0]), _point(seen.points[row, 1])),
+        "nose_xy": _point(seen.points[row, 2]),
+    }
 
 
 def _point(xy: np.ndarray) -> tuple[float, float]:

@@ -23,7 +23,7 @@ def bench(
     ] = "builtin",
     minutes: Annotated[float, typer.Option(min=0.01, max=1440, help="How long; heat shows after 10 or more.")] = 0.5,
     faces_of: FacesOption = None,
-    detector: DetectorOption = DetectorName.HAAR,
+    detector: DetectorOption = DetectorName.AUTO,
     detector_file: DetectorFile = None,
     threads: Annotated[int | None, typer.Option(min=1, help="For the network; by default this board's.")] = None,
     runtime: RuntimeOption = RuntimeName.AUTO,

@@ -110,7 +110,7 @@ def run(
     skip_bad: SkipBad = False,
     config: ConfigOption = None,
     faces_of: FacesOption = None,
-    detector: DetectorOption = DetectorName.HAAR,
+    detector: DetectorOption = DetectorName.AUTO,
     detector_file: DetectorFile = None,
     min_face: Annotated[
         int, typer.Option(min=0, metavar="PIXELS", help="Leave smaller faces out.", rich_help_panel=FACES)
