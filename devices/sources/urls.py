@@ -41,7 +41,8 @@ def shown_address(text: str) -> str:
 
 
 def _hide(match: re.Match) -> str:
-    return f"{match[1]}{match[2]}{HIDDEN}" if SECRET_NAME.search(unquote(match[1]).rstrip("]").replace("[", "_").rstrip("_")) else match[0]
+    name = unquote(match[1]).rstrip("]").replace("[", "_").rstrip("_")  # auth[token], token[]
+    return f"{match[1]}{match[2]}{HIDDEN}" if SECRET_NAME.search(name) else match[0]
 
 
 def split_url(text: str, option: str = "--source") -> SplitResult:
