@@ -19,8 +19,8 @@ from edgefer.card import ModelCard
 from edgefer.devices.board.boards import this_board
 from edgefer.devices.faces.choice import automatic, yunet
 from edgefer.devices.faces.detectors import Detector, FrameDetector, HaarDetector, RegionDetector
-from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
 from edgefer.devices.faces.own import OwnDetector
+from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
 from edgefer.devices.guarded import GuardedClassifier, GuardedDetector
 from edgefer.devices.session import Session
 from edgefer.devices.sources.cameras import LiveOptions, is_camera, open_camera, open_source

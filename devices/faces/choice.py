@@ -30,7 +30,10 @@ def automatic(file: Path | None, *, min_face: int = 0, runtime: str = "auto", th
     own = OwnDetector.shipped
     if not at_hand.is_file():
         why = "YuNet, which finds more small faces, is not on this machine (--detector yunet fetches it)"
-        return Choice(own(min_face=min_face, runtime=runtime, threads=threads), f"Faces are found by edgefer's own detector: {why}.")
+        return Choice(
+            own(min_face=min_face, runtime=runtime, threads=threads),
+            f"Faces are found by edgefer's own detector: {why}.",
+        )
     try:
         detector = yunet(at_hand, min_face=min_face, runtime=runtime, threads=threads)
     except EdgeferError as error:
@@ -38,7 +41,9 @@ def automatic(file: Path | None, *, min_face: int = 0, runtime: str = "auto", th
             own(min_face=min_face, runtime=runtime, threads=threads),
             f"Faces are found by edgefer's own detector, as YuNet cannot be used: {error}",
         )
-    return Choice(detector, f"Faces are found by YuNet, as int8 .tflite made of {at_hand}, with roll from edgefer's refiner.")
+    return Choice(
+        detector, f"Faces are found by YuNet, as int8 .tflite made of {at_hand}, with roll from edgefer's refiner."
+    )
 
 
 def yunet(file: Path | None, *, min_face: int = 0, runtime: str = "auto", threads: int = 1) -> Detector:
@@ -46,4 +51,3 @@ def yunet(file: Path | None, *, min_face: int = 0, runtime: str = "auto", thread
     found = file or fetch_yunet(cached_yunet())
     lite = YuNetLite(found, cached_yunet().parent, min_face=min_face, runtime=runtime, threads=threads)
     return RefinedDetector(lite, shipped_refiner(runtime=runtime, threads=threads))
-

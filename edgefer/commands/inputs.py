@@ -30,7 +30,11 @@ FacesOption = Annotated[
 ]  # fmt: skip
 DetectorOption = Annotated[
     DetectorName,
-    typer.Option("--detector", help="auto: YuNet where its file is at hand, else edgefer's own, which needs none. yunet is fetched on first use; haar is the oldest.", rich_help_panel="Faces"),
+    typer.Option(
+        "--detector",
+        help="auto: YuNet where its file is at hand, else edgefer's own, which needs none. yunet is fetched on first use; haar is the oldest.",
+        rich_help_panel="Faces",
+    ),
 ]
 DetectorFile = Annotated[
     Path | None,
