@@ -38,7 +38,9 @@ def demo(
     _step(2, "Prune half the weights, convert, quantize to int8", "edgefer convert --int8 --prune 0.5")
     convert(trained, prune=0.5, out=converted)
     _step(
-        3, "Prove that it is still the same network", f"edgefer verify --data builtin --report {certificate.parent.name}/"
+        3,
+        "Prove that it is still the same network",
+        f"edgefer verify --data builtin --report {certificate.parent.name}/",
     )
     verify(converted, data="builtin", report=certificate.parent)
     _step(

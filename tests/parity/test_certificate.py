@@ -35,7 +35,10 @@ def test_verify_fails_where_the_answers_are_others(edgefer, converted, tmp_path)
     card["crops"]["haar"]["scale"] *= 1.2
     (stale / "card.json").write_text(json.dumps(card))
     done = edgefer("verify", stale, expect=1)
-    assert re.search(r"1 pixels .*haar's crop .*FAIL", done.stdout) and "FAIL: 6 of 7 checks passed, 1 fail." in done.stdout
+    assert (
+        re.search(r"1 pixels .*haar's crop .*FAIL", done.stdout)
+        and "FAIL: 6 of 7 checks passed, 1 fail." in done.stdout
+    )
 
 
 def test_the_certificate_says_what_was_asked_and_found(certificate, converted):
