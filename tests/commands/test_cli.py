@@ -86,7 +86,7 @@ def test_mistakes_are_named_in_one_sentence(edgefer, tmp_path, trained, empty_vi
     assert no_keras in refuse("train", "--data", "builtin", "--init-from", "pets-small")
     assert "between 0 and 0.95" in refuse("convert", trained, "--prune", "1.5")
     assert "holds no TFLite network" in refuse("run", trained, "--source", "builtin")
-    assert "Name one input" in refuse("run", trained)
+    assert "Name what to read" in refuse("run", trained)
     assert "--wait is for cameras and streams" in refuse("run", "--source", "builtin", "--wait")
     assert "--mjpg is for USB cameras" in refuse("run", "--camera", "csi", "--mjpg")
 

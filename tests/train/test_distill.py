@@ -72,6 +72,7 @@ def test_votes_that_do_not_belong_to_the_pictures_are_refused(voted, change, com
 
 
 def test_missing_votes_are_named(tmp_path):
+    (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage\n")
     with pytest.raises(DataError, match=r"There are no FER\+ votes"):
         votes_file("ferplus", tmp_path / "fer2013.csv")
     with pytest.raises(DataError, match="labels of its own"):
@@ -161,7 +162,7 @@ def test_a_gray_kernel_serves_rgb(trained, builtin):
 
 def test_a_network_with_one_more_residual_block_begins_where_the_smaller_one_ended(trained, builtin):
     from edgefer.train.evaluate import keras_logits
-    from edgefer.train.models import build, initialize, load_keras
+    from edgefer.train.networks import build, initialize, load_keras
     from edgefer.train.recipes import load_recipe
 
     source, images = Bundle.open(trained), builtin.split("valid").images[:50]
