@@ -190,7 +190,12 @@ def plot(file: Path, curves) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 5))
     for name, (precision, recall) in curves.items():
         axes.plot(recall, precision, marker="o" if len(recall) < 3 else "", label=name)
-    axes.set(xlabel="recall of heads of 30 pixels and more", ylabel="precision (unmarked faces count as wrong)", xlim=(0.5, 1), ylim=(0.5, 1.01))
+    axes.set(
+        xlabel="recall of heads of 30 pixels and more",
+        ylabel="precision (unmarked faces count as wrong)",
+        xlim=(0.5, 1),
+        ylim=(0.5, 1.01),
+    )
     axes.legend(loc="lower left")
     axes.grid(alpha=0.3)
     figure.savefig(file, dpi=120, bbox_inches="tight")

@@ -52,7 +52,9 @@ def test_the_shipped_pair_is_small_and_gives_its_stored_answers():
 
 @pytest.mark.parametrize("scale", [0.35, 0.5, 1.0, 2.0])
 def test_a_face_is_found_once_in_its_own_pixels_at_every_size(own, astronaut, scale):
-    image = cv2.resize(astronaut, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    image = cv2.resize(
+        astronaut, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    )
     (face,) = own.find(image)
     assert overlap(face.box_xyxy, np.array(ASTRONAUT) * scale) > 0.6
     (x0, y0), (x1, y1) = face.eyes_xy
@@ -81,7 +83,9 @@ def test_a_face_too_large_for_the_fine_canvas_is_found_on_the_coarse_one(astrona
     assert any(face.side > 350 for face in faces)
 
 
-@pytest.mark.parametrize("image", [np.zeros((240, 320, 3)), np.full((1, 900, 3), 128), np.full((900, 1, 3), 200), np.zeros((1, 1, 3))])
+@pytest.mark.parametrize(
+    "image", [np.zeros((240, 320, 3)), np.full((1, 900, 3), 128), np.full((900, 1, 3), 200), np.zeros((1, 1, 3))]
+)
 def test_nothing_is_found_in_nothing(own, image):
     assert own.find(image.astype(np.uint8)) == []
 
