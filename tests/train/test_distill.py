@@ -161,7 +161,7 @@ def test_a_gray_kernel_serves_rgb(trained, builtin):
 
 def test_a_network_with_one_more_residual_block_begins_where_the_smaller_one_ended(trained, builtin):
     from edgefer.train.evaluate import keras_logits
-    from edgefer.train.models import build, initialize, load_keras
+    from edgefer.train.networks import build, initialize, load_keras
     from edgefer.train.recipes import load_recipe
 
     source, images = Bundle.open(trained), builtin.split("valid").images[:50]
