@@ -112,7 +112,7 @@ def test_bad_sources_are_named_in_one_sentence(edgefer, tmp_path, converted, emp
 
     assert "no file or folder" in refuse("--source", tmp_path / "missing.mp4")
     assert "is not a video" in refuse("--source", empty_video)
-    assert "holds no pictures" in refuse("--source", tmp_path / "." if not list(tmp_path.glob("*.png")) else tmp_path)
+    assert "holds no images" in refuse("--source", tmp_path / "." if not list(tmp_path.glob("*.png")) else tmp_path)
     assert "There is no camera 97" in refuse("--camera", "97")
     assert "cannot be opened" in refuse("--source", "http://127.0.0.1:9/none.mjpg")
     assert "name a .mp4" in refuse("--source", "builtin", "--save", tmp_path / "faces.gif")

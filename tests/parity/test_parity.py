@@ -192,7 +192,7 @@ def test_a_network_calibrated_on_the_wrong_range_is_caught_by_question_2(convert
     from edgefer.convert.quantize import to_int8
     from edgefer.train.networks import load_keras
 
-    dark = (builtin.split("train").images[:64] // 40).astype(np.uint8)
+    dark = (builtin.split("train").images[:64] // 200).astype(np.uint8)
     broken = to_int8(load_keras(converted, "keras"), dark)
     bundle = rebuilt(
         converted,
