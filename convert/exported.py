@@ -13,6 +13,7 @@ from edgefer.checks import Check, to_json
 from edgefer.errors import InputError
 
 LIST = "export.json"
+FACTS = ("edgefer", "target", "bundle", "bundle_sha256", "files")
 
 
 def check_folder(out: Path) -> None:
@@ -47,3 +48,10 @@ def write_folder(out: Path, target: str, bundle: Bundle, files: Mapping[str, byt
         staging.rename(out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def record(out: Path, checks: Sequence[Check]) -> None:
+    """Put everything that was proven of an export into its export.json."""
+    listed = json.loads((out / LIST).read_text())
+    kept = {name: listed[name] for name in FACTS}
+    write_file(out / LIST, json.dumps(to_json(checks, **kept), indent=2).encode() + b"\n")

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from edgefer.train.camera import camera_changes
 from edgefer.train.recipes import Augment
 
 
@@ -56,9 +57,12 @@ def augment_batch(images, recipe: Augment, draws: Draws):
     import tensorflow as tf
 
     uniform = draws.uniform
-    if recipe.flip or recipe.rotate_deg or recipe.zoom or recipe.shift:
-        angle = uniform(0, -recipe.rotate_deg, recipe.rotate_deg) * math.pi / 180
-        scale = 1 / uniform(1, 1 - recipe.zoom, 1 + recipe.zoom)
+    seen = uniform(19, 0, 1) < recipe.camera  # through a camera
+    if recipe.flip or recipe.rotate_deg or recipe.zoom or recipe.shift or recipe.tilt_deg or recipe.framing:
+        turn = tf.where(seen, float(max(recipe.rotate_deg, recipe.tilt_deg)), float(recipe.rotate_deg))
+        zoom = tf.where(seen, float(max(recipe.zoom, recipe.framing)), float(recipe.zoom))
+        angle = uniform(0, -1, 1) * turn * math.pi / 180
+        scale = 1 / (1 + uniform(1, -1, 1) * zoom)
         mirror = tf.sign(uniform(2, -1, 1)) if recipe.flip else tf.ones_like(scale)
         images = _affine(
             images, angle, scale, mirror, uniform(3, -1, 1) * recipe.shift, uniform(4, -1, 1) * recipe.shift
@@ -72,12 +76,7 @@ def augment_batch(images, recipe: Augment, draws: Draws):
         factor = uniform(18, 1 - recipe.saturation, 1 + recipe.saturation)[:, None, None, None]
         gray = tf.image.rgb_to_grayscale(images)
         images = tf.clip_by_value(gray + (images - gray) * factor, 0, 1)
-    if recipe.blur:
-        share = tf.where(uniform(14, 0, 1) < recipe.blur, uniform(15, 0, 1), 0.0)[:, None, None, None]
-        images = images * (1 - share) + _blurred(images) * share
-    if recipe.noise:
-        level = uniform(16, 0, recipe.noise)[:, None, None, None]
-        images = tf.clip_by_value(images + level * draws.normal(17, tf.shape(images)[1:]), 0, 1)
+    images = camera_changes(images, recipe, draws, seen)
     if recipe.erase:
         images = _erase(images, recipe.erase, uniform)
     return images
@@ -96,7 +95,7 @@ def _affine(images, angle, scale, mirror, shift_x, shift_y):
     b2 = centre_y - b0 * centre_x - b1 * centre_y + shift_y * height
     zeros = tf.zeros_like(a0)
     # The op maps each output pixel (x, y) to the input (a0 x + a1 y + a2, b0 x + b1 y + b2).
-    return tf.raw_ops.ImageProjectiveTransformV3(
+    changed = tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=tf.stack([a0, a1, a2, b0, b1, b2, zeros, zeros], axis=1),
         output_shape=size,
@@ -104,20 +103,7 @@ def _affine(images, angle, scale, mirror, shift_x, shift_y):
         interpolation="BILINEAR",
         fill_mode="NEAREST",
     )
-
-
-def _blurred(images, sigma: float = 2.0):
-    """Gaussian blur of `sigma` pixels, edges repeated."""
-    import tensorflow as tf
-
-    reach = math.ceil(2 * sigma)
-    weights = [math.exp(-((at / sigma) ** 2) / 2) for at in range(-reach, reach + 1)]
-    line = tf.constant(weights) / sum(weights)
-    channels = images.shape[-1]
-    padded = tf.pad(images, [[0, 0], [reach, reach], [reach, reach], [0, 0]], "SYMMETRIC")
-    for kernel in (line[:, None], line[None, :]):
-        padded = tf.nn.depthwise_conv2d(padded, tf.tile(kernel[..., None, None], [1, 1, channels, 1]), [1] * 4, "VALID")
-    return padded
+    return tf.ensure_shape(changed, images.shape)
 
 
 def _erase(images, probability: float, uniform):

@@ -10,6 +10,9 @@ from edgefer.errors import MissingDependency
 from edgefer.quiet import quiet
 from edgefer.scratch import use_own_directory
 
+CPUINFO = Path("/proc/cpuinfo")
+BFLOAT16_UNITS = {"amx_bf16", "avx512_bf16"}  # the CPU's flags for native products of bfloat16
+
 
 def tensorflow():
     """Import and return TensorFlow, set up for edgefer. Raises MissingDependency with the line that installs it."""
@@ -44,7 +47,7 @@ def precision() -> str:
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
         return "mixed_bfloat16" if capability >= (8, 0) else "float32"
     with contextlib.suppress(OSError):
-        if "amx_bf16" in Path("/proc/cpuinfo").read_text().split():
+        if BFLOAT16_UNITS & set(CPUINFO.read_text().split()):
             return "mixed_bfloat16"
     return "float32"
 

@@ -189,14 +189,22 @@ def load_keras(bundle: Bundle, variant: str) -> "tf_keras.Model":
 def initialize(model: "tf_keras.Model", labels: tuple[str, ...], source: Bundle) -> int:
     """Give a network of `labels` the weights of the bundle's, from the first layer on while their shapes agree.
 
+    A residual block that the bundle's network lacks begins as identity, so that a larger network begins where the smaller
+    one ended (Chen et al. 2016, arXiv:1511.05641).
     A kernel for gray pictures serves RGB ones spread over the channels by the weights that make gray of them (ITU-R
     BT.601). The logits' columns are matched by label; those of labels that the bundle does not know stay as they are.
     Returns how many layers got weights; InputError when not even the first agrees, or one that is frozen does not.
     """
     donor = load_keras(source, "keras")
-    count = 0
-    for layer, given in zip(_weighted(model), _weighted(donor), strict=False):
-        own, weights = layer.get_weights(), given.get_weights()
+    layers, count = _weighted(model), 0
+    for given in _weighted(donor):
+        weights = given.get_weights()
+        while count and _is_block(layers[count : count + 4]) and not _fits(layers[count], given, weights):
+            _make_identity(layers[count : count + 4])
+            count += 4
+        if count == len(layers):
+            break
+        layer, own = layers[count], layers[count].get_weights()
         if not count and weights[0].shape[2:3] == (1,) and own[0].shape[2:3] == (3,):
             weights[0] = weights[0] * np.array([0.299, 0.587, 0.114], np.float32)[None, None, :, None]
         if layer.name == given.name == "logits" and weights[0].shape[0] == own[0].shape[0]:
@@ -205,7 +213,7 @@ def initialize(model: "tf_keras.Model", labels: tuple[str, ...], source: Bundle)
                     column = source.card.labels.index(label)
                     own[0][:, index], own[1][index] = weights[0][:, column], weights[1][column]
             weights = own
-        if type(layer) is not type(given) or [w.shape for w in own] != [w.shape for w in weights]:
+        if not _fits(layer, given, weights):
             break
         layer.set_weights(weights)
         count += 1
@@ -217,6 +225,26 @@ def initialize(model: "tf_keras.Model", labels: tuple[str, ...], source: Bundle)
             "chance made it: begin with a network of the same layers, or --set model.freeze=false."
         )
     return count
+
+
+def _fits(layer, given, weights: list[np.ndarray]) -> bool:
+    return type(layer) is type(given) and [w.shape for w in layer.get_weights()] == [w.shape for w in weights]
+
+
+def _is_block(layers: list) -> bool:
+    """Whether these are the weighted layers of one residual block: two convolutions, the second norm being added."""
+    import tf_keras
+
+    kinds = [tf_keras.layers.Conv2D, tf_keras.layers.BatchNormalization] * 2
+    if [type(layer) for layer in layers] != kinds:
+        return False
+    return [type(node.outbound_layer) for node in layers[-1].outbound_nodes] == [tf_keras.layers.Add]
+
+
+def _make_identity(block: list) -> None:
+    """Let a residual block add nothing yet: its last norm's scale is 0."""
+    gamma, *others = block[-1].get_weights()
+    block[-1].set_weights([np.zeros_like(gamma), *others])
 
 
 def _weighted(model: "tf_keras.Model") -> list:

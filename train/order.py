@@ -109,18 +109,20 @@ class Order:
         )
 
     def save(self, run: RunFolder) -> None:
-        """Keep it twice: without it no training can go on."""
+        """Keep it twice: without it no training can go on. Of a recipe with stages it is the plan, which is made again from
+        them."""
         content = vars(self) | {"recipe": self.recipe.model_dump(mode="json")}
         supervision = asdict(content.pop("supervision"))
         text = json.dumps(content | supervision, indent=2).encode()
-        for file in (run.order, run.spare_order):
+        for file in (run.plan,) if self.recipe.stages else (run.order, run.spare_order):
             write_file(file, text)
 
     @classmethod
     def load(cls, run: RunFolder) -> "Order":
-        """The order of a run, from its copy where the first is damaged. InputError when neither can be read."""
+        """The order of a run: its plan where it has stages, else its order, from the copy where the first is damaged.
+        InputError when none can be read."""
         problem: Exception | None = None
-        for file in (run.order, run.spare_order):
+        for file in (run.plan, run.order, run.spare_order):
             try:
                 return cls._parse(json.loads(file.read_bytes()))
             except FileNotFoundError:

@@ -3,7 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -11,6 +11,8 @@ from edgefer.card import Faces, InputSpec, ModelCard, first_problem
 from edgefer.errors import RecipeError
 
 BUILT_IN = Path(__file__).parent / "recipes"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+SCRATCH = "scratch"  # where a stage begins with no stage's weights
 LAYER = re.compile(r"C(\d+)(/2)?|R(\d+)")
 
 
@@ -83,10 +85,18 @@ class Augment(_Part):
     brightness: float = Field(0, ge=0, le=1, description="added, in units of the full range")
     contrast: float = Field(0, ge=0, lt=1, description="factor between 1 - contrast and 1 + contrast")
     saturation: float = Field(0, ge=0, le=1, description="of colours: factor between 1 - saturation and 1 + saturation")
-    blur: float = Field(0, ge=0, le=1, description="probability of blurring, by up to 2 pixels")
+    camera: float = Field(1, ge=0, le=1, description="share of the pictures that see what a camera does, down to jpeg")
+    tilt_deg: float = Field(0, ge=0, le=180, description="instead of rotate_deg, where it is more")
+    framing: float = Field(0, ge=0, lt=1, description="instead of zoom, where it is more")
+    dark: float = Field(0, ge=0, le=1, description="probability of too little light")
+    flat: float = Field(0, ge=0, le=1, description="probability of glare or of little contrast")
+    blur: float = Field(0, ge=0, le=1, description="probability of blurring, by up to 2.2 pixels")
+    motion: float = Field(0, ge=0, le=1, description="probability of motion blur, of 3 to 8 pixels")
+    pixels: float = Field(0, ge=0, le=1, description="probability of shrinking to 0.3 to 0.9 of the side, and back")
     noise: float = Field(
         0, ge=0, le=1, description="most standard deviation of pixel noise, in units of the full range"
     )
+    jpeg: float = Field(0, ge=0, le=1, description="probability of JPEG at a quality of 8 to 60")
     erase: float = Field(0, ge=0, le=1, description="probability of blanking one rectangle")
     mixup: float = Field(0, ge=0, le=10, description="alpha of the Beta distribution pictures are blended by")
 
@@ -142,8 +152,26 @@ class Fit(_Part):
     seed: int = Field(0, ge=0, lt=2**31)
 
 
+class Stage(_Part):
+    """One of several trainings that a recipe is made of.
+
+    name: what later stages call its network. begin: the stage whose weights it begins with, when left out the one
+    before, or "scratch". teachers: stages whose networks it learns from too. labels, votes: as `edgefer train` takes
+    them. change: fields of the recipe that are different in this stage, by section.
+    """
+
+    name: str = Field(pattern=NAME)
+    begin: str = ""
+    teachers: tuple[str, ...] = ()
+    labels: str = ""
+    votes: str = ""
+    change: dict[str, Any] = {}
+
+
 class Recipe(_Part):
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """All sections of one training; `stages` makes it several, each with these sections but for what it changes."""
+
+    name: str = Field(pattern=NAME)
     description: str = ""
     input: InputSpec
     faces: Faces = "human"
@@ -153,6 +181,28 @@ class Recipe(_Part):
     schedule: Schedule = Schedule()
     distill: Distill = Distill()
     fit: Fit
+    stages: tuple[Stage, ...] = ()
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Recipe":
+        before: list[str] = []
+        for stage in self.stages:
+            if stage.name in (*before, SCRATCH):
+                raise ValueError(f"two stages cannot both be called {stage.name!r}, nor any {SCRATCH!r}")
+            for named in (stage.begin, *stage.teachers):
+                if named not in ("", SCRATCH, *before):
+                    raise ValueError(f"stage {stage.name!r} names {named!r}, which is no stage before it")
+            self.of_stage(stage)
+            before.append(stage.name)
+        return self
+
+    def of_stage(self, stage: Stage) -> "Recipe":
+        """The recipe of one stage's training, without stages."""
+        own = self.model_dump(exclude={"stages"})
+        try:
+            return Recipe.model_validate(merge(own, stage.change))
+        except ValidationError as error:
+            raise ValueError(f"stage {stage.name!r}: {first_problem(error)}") from None
 
     @property
     def needs_validation(self) -> bool:
@@ -170,7 +220,37 @@ def load_recipe(name_or_file: str, overrides: tuple[str, ...] = ()) -> Recipe:
 
     Raises RecipeError naming the field that is wrong.
     """
+    fields = _fields(name_or_file, ())
+    for override in overrides:
+        for part in (fields, *(stage.setdefault("change", {}) for stage in fields.get("stages", ()))):
+            _override(part, override)
+    return _validated(fields, name_or_file)
+
+
+def _validated(fields: dict, name_or_file: str) -> Recipe:
+    try:
+        return Recipe.model_validate(fields)
+    except ValidationError as error:
+        raise RecipeError(f"Recipe {name_or_file}: {first_problem(error)}.") from None
+
+
+def merge(fields: dict, changes: dict) -> dict:
+    """`fields` with `changes`, section by section."""
+    both = dict(fields)
+    for name, value in changes.items():
+        old = both.get(name)
+        both[name] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return both
+
+
+def _fields(name_or_file: str, opened: tuple[str, ...]) -> dict:
+    """A recipe's fields, with those of its base, and the stages of other recipes in the place of their names.
+
+    opened: the recipes that this one is read for.
+    """
     file = Path(name_or_file) if name_or_file.endswith(".toml") else BUILT_IN / f"{name_or_file}.toml"
+    if name_or_file in opened:
+        raise RecipeError(f"The recipe {file} is made of itself: {' of '.join((*opened, name_or_file))}.")
     try:
         fields = tomllib.loads(file.read_text())
     except FileNotFoundError:
@@ -178,12 +258,50 @@ def load_recipe(name_or_file: str, overrides: tuple[str, ...] = ()) -> Recipe:
         raise RecipeError(f"There is no recipe {name_or_file!r}: choose {known}, or name a .toml file.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"The recipe {file} cannot be read: {error}.") from None
-    for override in overrides:
-        _override(fields, override)
-    try:
-        return Recipe.model_validate(fields)
-    except ValidationError as error:
-        raise RecipeError(f"Recipe {name_or_file}: {first_problem(error)}.") from None
+    opened = (*opened, name_or_file)
+    if "base" in fields:
+        base = _fields(_text(fields.pop("base"), "base", file), opened)
+        base.pop("stages", None)
+        fields = merge(base, fields)
+    stages = fields.get("stages", [])
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        raise RecipeError(f"The recipe {file} cannot be read: stages are [[stages]] sections.")
+    if stages:
+        fields["stages"] = [one for stage in stages for one in _spelt_out(stage, file, opened)]
+    return fields
+
+
+def _spelt_out(stage: dict, file: Path, opened: tuple[str, ...]) -> list[dict]:
+    """The stage itself, or where it names a recipe, that recipe's stages: the last is called as this one, those before
+    it <name>-<its name>."""
+    if "recipe" not in stage:
+        return [stage]
+    if set(stage) != {"name", "recipe"}:
+        raise RecipeError(f"The recipe {file} cannot be read: a stage that is a recipe has a name and nothing else.")
+    named = _text(stage["recipe"], "recipe", file)
+    fields = _fields(named, opened)
+    stages = fields.pop("stages", [{"name": "1"}])
+    # With its defaults, for what it leaves out is not what the recipe around it says.
+    own = _validated(fields, named).model_dump(mode="json", exclude={"stages"})
+    last, names = stages[-1].get("name"), {"": "", SCRATCH: SCRATCH}
+    parts = []
+    for number, part in enumerate(stages):
+        name = part.get("name", "")
+        names[name] = str(stage["name"] if name == last else f"{stage['name']}-{name}")
+        changed = {
+            "name": names[name],
+            "begin": names.get(part.get("begin", "" if number else SCRATCH), ""),
+            "teachers": [names.get(teacher, teacher) for teacher in part.get("teachers", ())],
+            "change": merge(own, part.get("change", {})),
+        }
+        parts.append(part | changed)
+    return parts
+
+
+def _text(value: object, field: str, file: Path) -> str:
+    if not isinstance(value, str):
+        raise RecipeError(f"The recipe {file} cannot be read: {field} must name a recipe, not be {value!r}.")
+    return value
 
 
 def recipe_of(card: ModelCard) -> Recipe:

@@ -78,6 +78,15 @@ class RunFolder:
         return self.training.path / "order-copy.json"
 
     @property
+    def plan(self) -> Path:
+        """The order of a training in stages; each stage has an order of its own."""
+        return self.training.path / "stages.json"
+
+    def stage(self, name: str) -> Path:
+        """The run folder of a stage that is not the last."""
+        return self.training.path / "stages" / name
+
+    @property
     def data(self) -> Path:
         return self.training.path / "data.json"
 
@@ -98,7 +107,7 @@ class RunFolder:
 
     @property
     def resumable(self) -> bool:
-        return not self.finished and (self.order.exists() or self.spare_order.exists())
+        return not self.finished and any(file.exists() for file in (self.order, self.spare_order, self.plan))
 
     def begun(self) -> bool:
         """Whether an epoch of the network or of a fold has been finished."""
@@ -348,10 +357,7 @@ def _whole_weights(file: Path) -> bool:
 def write_history(file: Path, rows: list[Epoch]) -> None:
     lines = [",".join(COLUMNS)]
     lines += [",".join([str(row.epoch), *(f"{getattr(row, name):.6g}" for name in COLUMNS[1:])]) for row in rows]
-    try:
-        write_file(file, ("\r\n".join(lines) + "\r\n").encode())
-    except OSError as error:
-        raise unwritable(file, error) from None
+    write_file(file, ("\r\n".join(lines) + "\r\n").encode())
 
 
 def read_history(file: Path) -> list[Epoch]:

@@ -1,11 +1,22 @@
-"""What a camera does to a face that a data set did not: where a network breaks, seen before it is deployed."""
+"""What a camera does to a face that a data set did not: where a network breaks, seen before it is deployed.
 
-from collections.abc import Callable
+Nine kinds of change, each at several strengths. The figure of a kind is the mean over its strengths, and the headline is
+the mean over the kinds: no kind counts for more because it has more strengths.
+"""
+
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
 
 import cv2
 import numpy as np
 
-Change = Callable[[np.ndarray], np.ndarray]  # one picture, uint8 [h, w, c], to another of the same shape
+from edgefer.interpreter import softmax
+from edgefer.metrics import ece
+
+Change = Callable[[np.ndarray], np.ndarray]  # one image, uint8 [h, w, c], to another of the same shape
+Logits = Callable[[np.ndarray], np.ndarray]  # uint8 [n, h, w, c] -> float32 [n, classes]
 
 
 def _warp(
@@ -16,6 +27,16 @@ def _warp(
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle_deg, scale)
     matrix[:, 2] += np.array([dx * width, dy * height])
     return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    return cv2.GaussianBlur(image, (0, 0), sigma)
+
+
+def _motion(image: np.ndarray, length: int, down: bool) -> np.ndarray:
+    """Smeared by `length` pixels, across or down."""
+    size = (1, length) if down else (length, 1)
+    return cv2.blur(image, size, borderType=cv2.BORDER_REPLICATE)
 
 
 def _small(image: np.ndarray, side: int) -> np.ndarray:
@@ -32,21 +53,149 @@ def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     return decoded
 
 
-CHANGES: dict[str, Change] = {
-    "as it is": lambda image: image,
-    "box 10% to the right": lambda image: _warp(image, dx=-0.1),
-    "box 10% too low": lambda image: _warp(image, dy=-0.1),
-    "box too wide: face at 0.8": lambda image: _warp(image, scale=0.8),
-    "box too tight: face at 1.3": lambda image: _warp(image, scale=1.3),
-    "head tilted 15 degrees": lambda image: _warp(image, angle_deg=15),
-    "head tilted 30 degrees": lambda image: _warp(image, angle_deg=30),
-    "dark: 35% of the light": lambda image: (image * 0.35).astype(np.uint8),
-    "blurred: sigma 1.5 px": lambda image: cv2.GaussianBlur(image, (0, 0), 1.5),
-    "JPEG quality 15": lambda image: _jpeg(image, 15),
-    "a 24-pixel face": lambda image: _small(image, 24),
+def _noise(image: np.ndarray, share: float) -> np.ndarray:
+    """Gaussian noise of a standard deviation of `share` of the range; an image always gets the same noise."""
+    rng = np.random.default_rng(zlib.crc32(image.tobytes()))
+    return _to_pixels(image + rng.normal(0, share * 255, image.shape))
+
+
+def _light(image: np.ndarray, factor: float) -> np.ndarray:
+    return _to_pixels(image * factor)
+
+
+def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    """Differences from the image's mean times `factor`."""
+    mean = image.mean()
+    return _to_pixels((image - mean) * factor + mean)
+
+
+def _to_pixels(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strength:
+    """One strength of a kind of change. ways: the changes it is the mean of, such as a tilt to the left and to the right."""
+
+    name: str
+    ways: tuple[Change, ...]
+
+
+def _strength(name: str, *ways: Change) -> Strength:
+    return Strength(name=name, ways=ways)
+
+
+KINDS: dict[str, tuple[Strength, ...]] = {
+    "blur": tuple(_strength(f"sigma {sigma} px", partial(_blur, sigma=sigma)) for sigma in (1, 1.5, 2)),
+    "motion blur": tuple(
+        _strength(f"{length} px", *(partial(_motion, length=length, down=down) for down in (False, True)))
+        for length in (5, 7)
+    ),
+    "few pixels": tuple(_strength(f"a {side}-pixel face", partial(_small, side=side)) for side in (32, 24, 16)),
+    "JPEG": tuple(_strength(f"quality {quality}", partial(_jpeg, quality=quality)) for quality in (40, 20, 10)),
+    "noise": tuple(
+        _strength(f"{share:.0%} of the range", partial(_noise, share=share)) for share in (0.04, 0.08, 0.12)
+    ),
+    "dark": tuple(_strength(f"{factor:.0%} of the light", partial(_light, factor=factor)) for factor in (0.5, 0.3)),
+    "flat light": (
+        _strength("160% of the light", partial(_light, factor=1.6)),
+        _strength("40% of the contrast", partial(_contrast, factor=0.4)),
+    ),
+    "tilt": tuple(
+        _strength(f"{angle} degrees", *(partial(_warp, angle_deg=sign * angle) for sign in (-1, 1)))
+        for angle in (15, 30)
+    ),
+    "framing": (
+        _strength("box too wide: face at 0.8", partial(_warp, scale=0.8)),
+        _strength("box too tight: face at 1.25", partial(_warp, scale=1.25)),
+        _strength(
+            "box a tenth aside",
+            *(partial(_warp, dx=dx, dy=dy) for dx, dy in ((-0.1, 0), (0.1, 0), (0, -0.1), (0, 0.1))),
+        ),
+    ),
 }
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """Accuracy, and how far the scores are from it (expected calibration error over 15 bins)."""
+
+    accuracy: float
+    ece: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift:
+    """A network under change: unchanged, by kind, and the accuracy by kind and the name of the strength.
+
+    A kind's accuracy is the mean over its strengths, its ECE that of all its answers together.
+    """
+
+    clean: Calibrated
+    kinds: dict[str, Calibrated]
+    strengths: dict[str, dict[str, float]]
+
+    @property
+    def mean_of_kinds(self) -> float:
+        """The headline."""
+        return float(np.mean([kind.accuracy for kind in self.kinds.values()]))
+
+    @property
+    def worst_kind(self) -> tuple[str, float]:
+        """The kind with the lowest accuracy, and that accuracy."""
+        name, kind = min(self.kinds.items(), key=lambda pair: pair[1].accuracy)
+        return name, kind.accuracy
+
+    def to_json(self) -> dict:
+        """Unchanged, the headline, the worst kind, each kind and each strength."""
+        worst, accuracy = self.worst_kind
+        return {
+            "clean": asdict(self.clean),
+            "mean_of_kinds": self.mean_of_kinds,
+            "worst_kind": {"kind": worst, "accuracy": accuracy},
+            "kinds": {name: asdict(kind) for name, kind in self.kinds.items()},
+            "strengths": self.strengths,
+        }
+
+
+def domain_shift(
+    images: np.ndarray,
+    labels: np.ndarray,
+    networks: dict[str, Logits],
+    temperature: float,
+    track: Callable[..., Iterable],
+) -> dict[str, Shift]:
+    """Each network under every change: name -> Shift. images uint8 [n, h, w, c], labels int64 [n]."""
+    todo = [(kind, strength) for kind, strengths in KINDS.items() for strength in strengths]
+    found: dict[str, dict[str, dict[str, list[np.ndarray]]]] = {name: {kind: {} for kind in KINDS} for name in networks}
+    for kind, strength in track(todo, len(todo), "Domain shift"):
+        for change in strength.ways:
+            seen = changed(images, change)
+            for name, logits in networks.items():
+                found[name][kind].setdefault(strength.name, []).append(softmax(logits(seen), temperature))
+    return {
+        name: _shift(softmax(logits(images), temperature), found[name], labels) for name, logits in networks.items()
+    }
+
+
+def _shift(clean: np.ndarray, found: dict[str, dict[str, list[np.ndarray]]], labels: np.ndarray) -> Shift:
+    """clean, and by kind and strength for each way: probabilities, float64 [n, classes]."""
+
+    def right(probabilities: np.ndarray) -> float:
+        return float(np.mean(probabilities.argmax(axis=1) == labels))
+
+    strengths = {
+        kind: {name: float(np.mean([right(way) for way in ways])) for name, ways in by_name.items()}
+        for kind, by_name in found.items()
+    }
+    kinds = {}
+    for kind, by_name in found.items():
+        answers = [way for ways in by_name.values() for way in ways]
+        error = ece(np.concatenate(answers), np.tile(labels, len(answers)))
+        kinds[kind] = Calibrated(float(np.mean(list(strengths[kind].values()))), float(error))
+    return Shift(clean=Calibrated(right(clean), float(ece(clean, labels))), kinds=kinds, strengths=strengths)
+
+
 def changed(images: np.ndarray, change: Change) -> np.ndarray:
-    """`change` done to each picture: uint8 [n, h, w, c] -> the same shape."""
+    """`change` done to each image: uint8 [n, h, w, c] -> the same shape."""
     return np.stack([change(image).reshape(image.shape) for image in images])

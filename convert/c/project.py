@@ -56,7 +56,7 @@ def _network_header(subject: Subject) -> str:
         "INPUT_COLOR": f"{COLORS[card.input.color]} /* {card.input.color} */",
         "INPUT_BYTES": network.input.size,
         "LABELS": len(card.labels),
-        "OUTPUT_SCALE": f"{text.double(network.output.scale)}f",
+        "OUTPUT_SCALE": f"{text.double(float(network.output.scale))}f",
         "OUTPUT_ZERO": network.output.zero,
         "TEMPERATURE": text.double(card.temperature),
     }

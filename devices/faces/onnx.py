@@ -5,6 +5,7 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -101,7 +102,8 @@ def _attribute(content: memoryview):
 
 def _tensor(content: memoryview) -> tuple[str, np.ndarray]:
     """A constant; one of a type that no weight has is left empty."""
-    key, dims, kind, raw, floats = "", [], 0, b"", []
+    dims: list[int] = []
+    key, kind, raw, floats = "", 0, b"", []
     for number, wire, value in _fields(content):
         if number == 1:
             dims += [value] if wire == VARINT else list(_packed(value))
@@ -123,7 +125,7 @@ def _tensor(content: memoryview) -> tuple[str, np.ndarray]:
     return key, data.reshape(dims)
 
 
-def _fields(content: memoryview) -> Iterator[tuple[int, int, memoryview | int]]:
+def _fields(content: memoryview) -> Iterator[tuple[int, int, Any]]:
     """(number, wire type, value) of a message: integers of varints, else the bytes."""
     at = 0
     while at < len(content):

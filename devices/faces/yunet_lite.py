@@ -3,16 +3,17 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from edgefer import drawn
 from edgefer.bundle import write_file
-from edgefer.devices.faces.canvas import Layout, MapNetwork, distinct, logit, shrunk
+from edgefer.devices.faces.canvas import MAX_BOXES, Layout, MapNetwork, distinct, logit, shrunk
 from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
 from edgefer.devices.faces.yunet_graph import ANSWERS, INPUT, STRIDES, Ranges, equalize, measure, read_layers, steps_of
 from edgefer.errors import RuntimeFault, SourceError
@@ -60,7 +61,14 @@ class YuNetLite:
     name = "yunet"
 
     def __init__(
-        self, file: Path, cache: Path, *, dtype: str = "int8", min_face: int = 0, runtime: str = "auto", threads: int = 1
+        self,
+        file: Path,
+        cache: Path,
+        *,
+        dtype: str = "int8",
+        min_face: int = 0,
+        runtime: str = "auto",
+        threads: int = 1,
     ):
         self._build = _Build(file, cache, runtime)
         self.dtype, self.min_face, self.threads = dtype, min_face, threads
@@ -100,7 +108,9 @@ class YuNetLite:
         return self._networks[canvas]
 
 
-def decode(network: MapNetwork, canvas: np.ndarray, gains: dict[str, np.ndarray] | None, min_score: float) -> np.ndarray:
+def decode(
+    network: MapNetwork, canvas: np.ndarray, gains: dict[str, np.ndarray] | None, min_score: float
+) -> np.ndarray:
     """The faces on a canvas uint8 [h + 1, w + 1, 3]: float32 [n, 15] x0, y0, x1, y1, five points, score, in its pixels
     without the black row and column; each once."""
     image = (canvas ^ 0x80).view(np.int8) if network.quantized else canvas.astype(np.float32)
@@ -182,7 +192,10 @@ class _Build:
         try:
             theirs = cv2.FaceDetectorYN.create(str(file), "", (SIDE, SIDE), SURE, OVERLAP)
             pairs = [
-                (theirs.detect(canvas[1:, 1:].copy())[1], decode(network, canvas, self.gains if dtype == "int8" else None, 0.5))
+                (
+                    theirs.detect(canvas[1:, 1:].copy())[1],
+                    decode(network, canvas, self.gains if dtype == "int8" else None, 0.5),
+                )
                 for canvas in scenes(PROOF_SCENES, seed=2)
             ]
         except (cv2.error, AttributeError) as error:
@@ -211,7 +224,8 @@ class _Build:
     def _keep(self, ranges: Ranges) -> None:
         """As far as the disk allows: without, the next use makes it all again."""
         out = io.BytesIO()
-        np.savez(out, **{name: np.stack(pair) for name, pair in ranges.items()})
+        arrays: dict[str, Any] = {name: np.stack(pair) for name, pair in ranges.items()}
+        np.savez(out, **arrays)
         facts = {
             "version": VERSION,
             "opencv": cv2.__version__,
@@ -226,30 +240,30 @@ class _Build:
             return
 
 
-def compared(pairs: list[tuple[np.ndarray | None, np.ndarray]]) -> Proof:
+def compared(pairs: Sequence[tuple[np.ndarray | None, np.ndarray]]) -> Proof:
     """pairs: OpenCV's sure faces [n, 15] (x, y, width, height, ...) and ours [m, 15] at a lower score, by image."""
     faces, worst, gap, unmatched = 0, 1.0, 0.0, 0
     for theirs, ours in pairs:
-        sure = np.empty((0, 15), np.float32) if theirs is None else theirs.copy()
+        sure = np.empty((0, 15), np.float32) if theirs is None else theirs[:MAX_BOXES].copy()
         sure[:, 2:4] += sure[:, :2]
         faces += len(sure)
         taken = set()
         for row in sure:
-            shared = [_overlap(row, other) for other in ours]
-            if not shared or max(shared) < 0.5:
+            shared = _overlaps(row, ours)
+            if not len(shared) or shared.max() < 0.5:
                 unmatched += 1
                 continue
-            best = int(np.argmax(shared))
+            best = int(shared.argmax())
             taken.add(best)
-            worst, gap = min(worst, shared[best]), max(gap, abs(float(row[14] - ours[best, 14])))
+            worst, gap = min(worst, float(shared[best])), max(gap, abs(float(row[14] - ours[best, 14])))
         unmatched += sum(index not in taken and row[14] >= SURE + 0.1 for index, row in enumerate(ours))
     return Proof(faces, float(worst), float(gap), int(unmatched))
 
 
-def _overlap(one: np.ndarray, other: np.ndarray) -> float:
-    width, height = np.minimum(one[2:4], other[2:4]) - np.maximum(one[:2], other[:2])
-    both = max(0.0, float(width)) * max(0.0, float(height))
-    return both / float(np.prod(one[2:4] - one[:2]) + np.prod(other[2:4] - other[:2]) - both)
+def _overlaps(one: np.ndarray, others: np.ndarray) -> np.ndarray:
+    sides = np.clip(np.minimum(one[2:4], others[:, 2:4]) - np.maximum(one[:2], others[:, :2]), 0, None)
+    both = sides.prod(axis=1)
+    return both / (np.prod(one[2:4] - one[:2]) + (others[:, 2:4] - others[:, :2]).prod(axis=1) - both)
 
 
 def scenes(count: int, seed: int) -> Iterator[np.ndarray]:

@@ -11,85 +11,97 @@ from edgefer.errors import EdgeferError, InputError
 if TYPE_CHECKING:
     from edgefer.bundle import Bundle
     from edgefer.convert.pipeline import Converted
+    from edgefer.convert.work import Plan
 
 FORMS, SMALLER, INPUT, OUTPUT = "Forms", "Smaller networks", "Input", "Output"
 
 
+Int8 = Annotated[
+    bool,
+    typer.Option("--int8/--no-int8", help="Quantize to int8 in and out, beside float32.", rich_help_panel=FORMS),
+]
+Float16 = Annotated[
+    bool, typer.Option("--float16", help="Also with float16 weights: half the bytes.", rich_help_panel=FORMS)
+]
+MediaPipe = Annotated[
+    bool,
+    typer.Option(
+        "--mediapipe", help="Also the RGB form that MediaPipe's ImageClassifier takes.", rich_help_panel=FORMS
+    ),
+]
+EdgeTpu = Annotated[
+    bool,
+    typer.Option(
+        "--edgetpu",
+        help="Compile the int8 network for a Coral Edge TPU too (x86-64 Linux).",
+        rich_help_panel=FORMS,
+    ),
+]
+Qat = Annotated[
+    bool,
+    typer.Option(
+        "--qat", help="int8 by quantization-aware training, instead of calibration alone.", rich_help_panel=FORMS
+    ),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=100,
+        metavar="POINTS",
+        help="int8 by the cheapest way that loses no more accuracy against the trained network; exit code 1 if none does.",
+        rich_help_panel=FORMS,
+    ),
+]
+Prune = Annotated[
+    float,
+    typer.Option(
+        metavar="SHARE",
+        help="First set this share of the weights to zero: a smaller download.",
+        rich_help_panel=SMALLER,
+    ),
+]
+Slim = Annotated[
+    float,
+    typer.Option(
+        metavar="SHARE",
+        help="First remove filters with this share of the multiply-adds: faster.",
+        rich_help_panel=SMALLER,
+    ),
+]
+Epochs = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Of each fine-tuning; when left out: --prune 4, --qat 3, --slim 8.", rich_help_panel=SMALLER
+    ),
+]
+Data = Annotated[
+    str,
+    typer.Option(metavar="PATH", help="Calibration data; what it was trained on when left out.", rich_help_panel=INPUT),
+]
+Author = Annotated[
+    str, typer.Option(help="Whose network it is, for the card and the files' metadata.", rich_help_panel=OUTPUT)
+]
+License = Annotated[str, typer.Option("--license", help="Its licence, likewise.", rich_help_panel=OUTPUT)]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of BUNDLE-int8.", rich_help_panel=OUTPUT)]
+
+
 def convert(
     bundle: BundleArgument = None,
-    int8: Annotated[
-        bool,
-        typer.Option("--int8/--no-int8", help="Quantize to int8 in and out, beside float32.", rich_help_panel=FORMS),
-    ] = True,
-    float16: Annotated[
-        bool, typer.Option("--float16", help="Also with float16 weights: half the bytes.", rich_help_panel=FORMS)
-    ] = False,
-    mediapipe: Annotated[
-        bool,
-        typer.Option(
-            "--mediapipe", help="Also the RGB form that MediaPipe's ImageClassifier takes.", rich_help_panel=FORMS
-        ),
-    ] = False,
-    edgetpu: Annotated[
-        bool,
-        typer.Option(
-            "--edgetpu",
-            help="Compile the int8 network for a Coral Edge TPU too (x86-64 Linux).",
-            rich_help_panel=FORMS,
-        ),
-    ] = False,
-    qat: Annotated[
-        bool,
-        typer.Option(
-            "--qat", help="int8 by quantization-aware training, instead of calibration alone.", rich_help_panel=FORMS
-        ),
-    ] = False,
-    max_drop: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=100,
-            metavar="POINTS",
-            help="int8 by the cheapest way that loses no more accuracy against the trained network; exit code 1 if none does.",
-            rich_help_panel=FORMS,
-        ),
-    ] = None,
-    prune: Annotated[
-        float,
-        typer.Option(
-            metavar="SHARE",
-            help="First set this share of the weights to zero: a smaller download.",
-            rich_help_panel=SMALLER,
-        ),
-    ] = 0.0,
-    slim: Annotated[
-        float,
-        typer.Option(
-            metavar="SHARE",
-            help="First remove filters with this share of the multiply-adds: faster.",
-            rich_help_panel=SMALLER,
-        ),
-    ] = 0.0,
-    epochs: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Of each fine-tuning; when left out: --prune 4, --qat 3, --slim 8.", rich_help_panel=SMALLER
-        ),
-    ] = 0,
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="PATH", help="Calibration data; what it was trained on when left out.", rich_help_panel=INPUT
-        ),
-    ] = "",
+    int8: Int8 = True,
+    float16: Float16 = False,
+    mediapipe: MediaPipe = False,
+    edgetpu: EdgeTpu = False,
+    qat: Qat = False,
+    max_drop: MaxDrop = None,
+    prune: Prune = 0.0,
+    slim: Slim = 0.0,
+    epochs: Epochs = 0,
+    data: Data = "",
     skip_bad: SkipBad = False,
-    author: Annotated[
-        str, typer.Option(help="Whose network it is, for the card and the files' metadata.", rich_help_panel=OUTPUT)
-    ] = "",
-    license_: Annotated[str, typer.Option("--license", help="Its licence, likewise.", rich_help_panel=OUTPUT)] = "",
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Instead of <bundle>-int8.", rich_help_panel=OUTPUT)
-    ] = None,
+    author: Author = "",
+    license_: License = "",
+    out: Out = None,
 ) -> None:
     """Convert a trained bundle to TFLite, int8 by default.
 
@@ -114,6 +126,11 @@ def convert(
     check_writable(target)
     if edgetpu:
         find_compiler()
+    if source.card.task != "read":
+        _convert_faces(source, data, plan, target)
+        if failure := _compile(Bundle.open(target)) if edgetpu else None:
+            raise EdgeferError(str(failure))
+        return
     dataset = training_data(source, data, skip_bad)
     console.log(f"Converting {source.path} into {target}")
     try:
@@ -129,6 +146,36 @@ def convert(
     )
     if failure or not converted.holds:
         raise EdgeferError(" ".join(filter(None, [converted.complaint, str(failure or "")])))
+
+
+def _convert_faces(source: "Bundle", data: str, plan: "Plan", target: Path) -> None:
+    """Convert a network that finds faces: float32 and int8, calibrated on what it was trained on."""
+    from dataclasses import replace
+
+    from edgefer import console
+    from edgefer.convert.faces import convert_faces
+    from edgefer.train.data.cache import cache_folder
+    from edgefer.train.faces.run import FaceOrder, calibration_images
+
+    if (
+        plan.slimmed
+        or plan.sparsity
+        or plan.aware
+        or plan.max_drop is not None
+        or plan.float16
+        or plan.mediapipe
+        or not plan.int8
+    ):
+        raise InputError(
+            f"{source.path} finds faces: it is converted to float32 and int8, with no other options than --edgetpu."
+        )
+    order = FaceOrder.load(source.path)
+    if data:
+        order = replace(order, data=str(Path(data).absolute()))
+    console.log(f"Converting {source.path} into {target}")
+    images = calibration_images(order, cache_folder() / "faces", console.PROGRESS)
+    convert_faces(source, images, target, author=plan.author, license_=plan.license)
+    console.show(f"Bundle: {target}. Next: edgefer verify {target}")
 
 
 def _target(source: "Bundle", suffix: str, out: Path | None) -> Path:

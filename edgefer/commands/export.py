@@ -13,11 +13,12 @@ app = typer.Typer(
 )
 Bundle_ = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle directory or the name of a shipped one.")]
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Directory to write: new, empty, or an earlier export.")]
+Prove = Annotated[bool, typer.Option("--prove", help="Also run the self-test of every target whose tools are here.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 @app.command()
-def c(bundle: Bundle_, out: Folder, as_json: AsJson = False) -> None:
+def c(bundle: Bundle_, out: Folder, prove: Prove = False, as_json: AsJson = False) -> None:
     """Write a network as portable C99 with its self-test.
 
     No heap, no libc. `make test`, `make arm` and `make riscv` in OUT prove it on this host, on a Cortex-M4 and on
@@ -28,12 +29,16 @@ def c(bundle: Bundle_, out: Folder, as_json: AsJson = False) -> None:
     from edgefer.checks import report
     from edgefer.convert.c.project import export_c
     from edgefer.convert.c.subject import read_subject
-    from edgefer.convert.exported import check_folder
+    from edgefer.convert.c.targets import prove_targets
+    from edgefer.convert.exported import check_folder, record
 
     check_folder(out)
     opened = Bundle.open(bundle_path(bundle))
     subject = read_subject(opened)
     checks = export_c(subject, out)
+    if prove:
+        checks += prove_targets(out)
+        record(out, checks)
     if not as_json:
         flash, ram = 4 * len(subject.program.words), subject.program.plan.size
         console.show(
@@ -41,3 +46,47 @@ def c(bundle: Bundle_, out: Folder, as_json: AsJson = False) -> None:
         )
         console.show(f"Next: make -C {out} test")
     report(f"{opened.path} in C", checks, as_json=as_json, bundle=opened.hash, out=str(out))
+
+
+@app.command()
+def web(
+    bundle: Bundle_,
+    out: Folder,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Then serve it to this machine's browser, until Ctrl-C.")
+    ] = False,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Also let the page prove itself in Chromium, if it is here.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --serve; 0: any that is free.")] = 8080,
+    as_json: AsJson = False,
+) -> None:
+    """Write a network as a static web page that works offline.
+
+    Camera, photos, labels; images never leave the browser. It proves itself before its camera button works. Any static
+    server will do; phones want https for the camera. Exit code 1 when the C does not give the stored answers.
+    """
+    from edgefer import console
+    from edgefer.bundle import Bundle
+    from edgefer.checks import exit_code, report
+    from edgefer.convert.c.subject import read_subject
+    from edgefer.convert.c.targets import prove_page
+    from edgefer.convert.exported import check_folder, record
+    from edgefer.convert.web.serve import serve as serve_folder
+    from edgefer.convert.web.site import export_web, gzip_bytes
+
+    check_folder(out)
+    opened = Bundle.open(bundle_path(bundle))
+    checks = export_web(read_subject(opened), out)
+    if prove:
+        checks.append(prove_page(out))
+        record(out, checks)
+    size = gzip_bytes({file.name: file.read_bytes() for file in out.iterdir()})
+    if not as_json:
+        console.show(
+            f"{out}: {size:,} bytes to download, compressed. Put it on any https server, or try it with --serve."
+        )
+    if not serve or exit_code(checks):
+        report(f"{opened.path} as a page", checks, as_json=as_json, bundle=opened.hash, out=str(out), gzip_bytes=size)
+        return
+    serve_folder(out, port, lambda address: console.show(f"{address} (this machine only; Ctrl-C ends)"))

@@ -76,9 +76,13 @@ class _Writer:
             self.schema: Any = import_module("ai_edge_litert.schema_py_generated")
             self.flatbuffers: Any = import_module("flatbuffers")
         except ImportError as error:
-            raise MissingDependency(f"Writing a .tflite needs ai-edge-litert ({error}): pip install ai-edge-litert.") from None
+            raise MissingDependency(
+                f"Writing a .tflite needs ai-edge-litert ({error}): pip install ai-edge-litert."
+            ) from None
         self.steps = steps
-        self.buffers, self.tensors, self.codes = [self.schema.BufferT()], [], []
+        self.buffers = [self.schema.BufferT()]
+        self.tensors: list = []
+        self.codes: list = []
         self.index: dict[str, int] = {}
 
     def write(self, layers, input_name, input_shape, outputs) -> bytes:
@@ -173,6 +177,7 @@ class _Writer:
 
     def _weights(self, layer: Layer) -> list[int]:
         name, weights, bias = layer.output, layer.weights, layer.bias
+        assert weights is not None and bias is not None  # of these kinds
         if self.steps is None:
             return [
                 self._constant(f"{name}/weights", weights.astype(np.float32)),

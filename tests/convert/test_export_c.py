@@ -19,6 +19,7 @@ from edgefer.convert.c.pixels import HostPixels
 from edgefer.convert.c.program import make_program
 from edgefer.convert.c.project import export_c, make_project
 from edgefer.convert.c.subject import read_subject
+from edgefer.convert.c.targets import prove_page, prove_targets
 from edgefer.convert.c.text import comment, string
 from edgefer.convert.exported import LIST, check_folder
 from edgefer.errors import InputError
@@ -355,3 +356,21 @@ def test_the_command_refuses_by_name_in_one_sentence(edgefer, tmp_path):
     (tmp_path / "full" / "file").write_text("")
     done = edgefer("export", "c", "fer-nano", tmp_path / "full", expect=2)
     assert done.stderr.count("\n") == 1 and "holds other files" in done.stderr
+
+
+@pytest.mark.arm
+@pytest.mark.riscv
+def test_every_target_gives_a_row_with_its_compiler_and_emulator(project, tmp_path):
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
+    arm, riscv = prove_targets(tmp_path)
+    assert arm.status is riscv.status is Status.PASS
+    assert "0 of 336 answers differ, 0 of 9,216 pixels differ" in arm.detail
+    assert "arm-none-eabi-gcc" in arm.detail and "QEMU" in arm.detail and "rv32imc" in riscv.detail
+    assert {file.name for file in tmp_path.iterdir()} == {file.name for file in project.iterdir()}
+
+
+def test_a_target_whose_tools_are_missing_is_a_row_that_says_so(project, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    rows = [*prove_targets(project), prove_page(project)]
+    assert {row.status for row in rows} == {Status.NOT_CHECKED}
+    assert all(row.fix.startswith("sudo apt install") for row in rows)

@@ -72,6 +72,7 @@ def test_votes_that_do_not_belong_to_the_pictures_are_refused(voted, change, com
 
 
 def test_missing_votes_are_named(tmp_path):
+    (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage\n")
     with pytest.raises(DataError, match=r"There are no FER\+ votes"):
         votes_file("ferplus", tmp_path / "fer2013.csv")
     with pytest.raises(DataError, match="labels of its own"):
@@ -157,3 +158,17 @@ def test_a_gray_kernel_serves_rgb(trained, builtin):
     frozen = load_recipe("demo", ("model.layers=C16/2 C8", "model.freeze=true"))
     with pytest.raises(InputError, match="would stay frozen"):
         initialize(build(frozen.model, frozen.input, 7), builtin.labels, source)
+
+
+def test_a_network_with_one_more_residual_block_begins_where_the_smaller_one_ended(trained, builtin):
+    from edgefer.train.evaluate import keras_logits
+    from edgefer.train.networks import build, initialize, load_keras
+    from edgefer.train.recipes import load_recipe
+
+    source, images = Bundle.open(trained), builtin.split("valid").images[:50]
+    recipe = load_recipe("demo", ("model.layers=C16/2 C16 C32/2 R32 R32 R32 C64/2 C64",))
+    model = build(recipe.model, recipe.input, 7)
+    assert initialize(model, builtin.labels, source) == len([layer for layer in model.layers if layer.weights])
+    np.testing.assert_allclose(
+        keras_logits(model, images), keras_logits(load_keras(source, "keras"), images), atol=1e-4
+    )

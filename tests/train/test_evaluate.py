@@ -10,7 +10,7 @@ from conftest import GRAY48
 
 from edgefer import drawn, metrics
 from edgefer.bundle import Bundle, shipped_bundles
-from edgefer.commands import evaluation
+from edgefer.commands import evaluate as command
 from edgefer.errors import MissingDependency
 from edgefer.preprocess import prepare
 from edgefer.train import shift
@@ -35,6 +35,13 @@ def test_scores_are_those_of_their_definitions():
         metrics.confusion_matrix(labels, predicted[:-1], 5)
 
 
+def test_accuracy_by_coverage_ranks_by_score():
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.0, 0.1, 0.9], [0.6, 0.3, 0.1]])
+    scores, accuracy = metrics.accuracy_by_coverage(probabilities, np.array([0, 0, 2, 1]))
+    assert scores.tolist() == [0.9, 0.8, 0.6, 0.5]
+    assert accuracy == pytest.approx([1, 1 / 2, 1 / 3, 2 / 4])
+
+
 def test_wilson_interval_against_published_values():
     # Newcombe 1998, Statistics in Medicine 17:857, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
     for hits, count, low, high in (
@@ -49,10 +56,47 @@ def test_wilson_interval_against_published_values():
 def test_every_domain_shift_does_something_and_keeps_the_shape():
     for spec in (GRAY48, GRAY48.model_copy(update={"color": "rgb"})):
         images = np.stack([prepare(face, spec) for face in drawn.face_set(1, seed=1)[0]])
-        for name, change in shift.CHANGES.items():
-            result = shift.changed(images, change)
-            assert result.shape == images.shape and result.dtype == np.uint8
-            assert np.array_equal(result, images) == (name == "as it is")
+        for strength in (one for strengths in shift.KINDS.values() for one in strengths):
+            for change in strength.ways:
+                result = shift.changed(images, change)
+                assert result.shape == images.shape and result.dtype == np.uint8
+                assert not np.array_equal(result, images), strength.name
+                np.testing.assert_array_equal(result, shift.changed(images, change))
+
+
+def test_the_headline_is_the_mean_over_kinds_of_means_over_strengths_of_means_over_ways(monkeypatch):
+    """A network that reads its answer off the first pixel: each change says by it how many of ten images stay right."""
+
+    def leaves(right: int):
+        return lambda image: np.full_like(image, 1 if image[0, 0, 0] < right else 2)
+
+    def strength(name: str, *rights: int) -> shift.Strength:
+        return shift.Strength(name=name, ways=tuple(map(leaves, rights)))
+
+    kinds = {"one": (strength("a", 10, 8), strength("b", 3)), "two": (strength("c", 5),)}
+    monkeypatch.setattr(shift, "KINDS", kinds)
+    images = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
+    answers = {"net": lambda seen: np.eye(3, dtype=np.float32)[np.minimum(2, seen[:, 0, 0, 0])]}
+    found = shift.domain_shift(images, np.ones(10, np.int64), answers, 1.0, lambda items, total, what: items)["net"]
+    assert found.clean.accuracy == pytest.approx(0.1)
+    assert found.strengths == {"one": {"a": pytest.approx(0.9), "b": pytest.approx(0.3)}, "two": {"c": 0.5}}
+    assert {kind: one.accuracy for kind, one in found.kinds.items()} == {"one": pytest.approx(0.6), "two": 0.5}
+    score = np.exp(1) / (np.exp(1) + 2)  # of every answer; 21 of 30 are right, then 5 of 10
+    assert found.kinds["one"].ece == pytest.approx(0.7 - score, abs=1e-6)
+    assert found.kinds["two"].ece == pytest.approx(abs(0.5 - score), abs=1e-6)
+    assert found.mean_of_kinds == pytest.approx(0.55) and found.worst_kind == ("two", 0.5)
+
+
+def test_motion_and_noise_are_of_the_stated_strength():
+    point = np.zeros((49, 49, 1), np.uint8)
+    point[24, 24] = 210
+    across, down = (change(point).reshape(49, 49) for change in shift.KINDS["motion blur"][1].ways)
+    np.testing.assert_array_equal(np.argwhere(across), [[24, x] for x in range(21, 28)])
+    np.testing.assert_array_equal(across, down.T)
+    assert across.max() == 30
+    gray = np.full((48, 48, 1), 128, np.uint8)
+    for strength, share in zip(shift.KINDS["noise"], (0.04, 0.08, 0.12), strict=True):
+        assert strength.ways[0](gray).std() / 255 == pytest.approx(share, rel=0.05)
 
 
 def test_evaluate_reports_both_networks_side_by_side(edgefer, converted):
@@ -66,8 +110,15 @@ def test_evaluate_reports_both_networks_side_by_side(edgefer, converted):
         assert figures["interval"][0] < stored.accuracy <= figures["interval"][1]
         assert np.trace(figures["confusion"]) == round(stored.accuracy * 280)
         assert figures["ece"] < 0.1
-        assert written["domain_shift"]["as it is"][name] == pytest.approx(stored.accuracy)
-        assert written["domain_shift"]["head tilted 30 degrees"][name] < stored.accuracy
+        shifted = written["domain_shift"][name]
+        assert shifted["clean"]["accuracy"] == pytest.approx(stored.accuracy)
+        assert shifted["clean"]["ece"] == pytest.approx(figures["ece"])
+        assert figures["coverage"][0]["accuracy"] == pytest.approx(stored.accuracy)
+        assert [row["answered"] for row in figures["coverage"]] == [1, 0.9, 0.8, 0.7, 0.6, 0.5]
+        assert shifted["strengths"]["tilt"]["30 degrees"] < stored.accuracy
+        kinds = [kind["accuracy"] for kind in shifted["kinds"].values()]
+        assert shifted["worst_kind"]["accuracy"] == min(kinds) < shifted["mean_of_kinds"]
+        assert f"{shifted['mean_of_kinds']:.1%}" in done.stdout
     page = (report / "evaluation-valid.html").read_text()
     assert (
         len(re.findall(r'<img alt="[^"]+" src="data:image/png;base64,iVBOR', page)) >= 5
@@ -78,9 +129,9 @@ def test_evaluate_reports_both_networks_side_by_side(edgefer, converted):
 
 
 def test_a_missing_matplotlib_is_said_before_the_work(monkeypatch):
-    monkeypatch.setattr(evaluation, "find_spec", lambda name: None)
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match="pip install matplotlib"):
-        evaluation.evaluate()
+        command.evaluate()
 
 
 def test_a_shipped_network_is_measured_on_a_folder_and_its_own_folder_stays_as_it_is(edgefer, tmp_path):

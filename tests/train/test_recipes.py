@@ -7,7 +7,7 @@ from edgefer.train.recipes import load_recipe, recipe_names
 
 
 def test_every_built_in_recipe_loads_under_its_own_name():
-    assert {"fer-small", "four-block", "demo"} <= set(recipe_names())
+    assert {"small", "fer-small", "four-block", "demo"} <= set(recipe_names())
     for name in recipe_names():
         assert load_recipe(name).name == name
 
@@ -62,13 +62,93 @@ def test_a_missing_or_broken_recipe_is_named(tmp_path):
         load_recipe(str(tmp_path / "bad.toml"))
 
 
-def test_fer_small_is_the_size_it_says():
+STAGED = """
+name = "staged"
+base = "demo"
+[fit]
+epochs = 3
+[[stages]]
+name = "first"
+change.optimizer.rate = 0.02
+[[stages]]
+name = "second"
+begin = "scratch"
+teachers = ["first"]
+change.fit.epochs = 5
+[[stages]]
+name = "last"
+begin = "first"
+teachers = ["first", "second"]
+"""
+
+
+def test_a_base_gives_what_a_recipe_leaves_out(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('base = "demo"\nname = "mine"\n[augment]\nrotate_deg = 3\n')
+    mine, demo = load_recipe(str(file)), load_recipe("demo")
+    assert (mine.name, mine.augment.rotate_deg, mine.augment.zoom) == ("mine", 3, demo.augment.zoom)
+    assert mine.model == demo.model and mine.fit == demo.fit
+
+
+def test_stages_change_the_recipe_and_overrides_change_every_stage(tmp_path):
+    file = tmp_path / "staged.toml"
+    file.write_text(STAGED)
+    recipe = load_recipe(str(file), ("fit.seed=7", "optimizer.momentum=0.5"))
+    first, second, last = map(recipe.of_stage, recipe.stages)
+    assert (first.optimizer.rate, first.fit.epochs, second.fit.epochs, last.fit.epochs) == (0.02, 3, 5, 3)
+    assert {(one.fit.seed, one.optimizer.momentum, one.stages) for one in (first, second, last)} == {(7, 0.5, ())}
+    assert load_recipe(str(file), ("fit.epochs=1",)).of_stage(recipe.stages[1]).fit.epochs == 5
+    one_epoch = load_recipe(str(file), ("fit.epochs=1",))
+    assert [one_epoch.of_stage(stage).fit.epochs for stage in one_epoch.stages] == [1, 1, 1]
+
+
+def test_a_recipe_within_a_recipe_is_trained_as_if_alone(tmp_path):
+    """What the inner one leaves out has its defaults, not what the outer one says; its stages keep their order."""
+    (tmp_path / "inner.toml").write_text(STAGED)
+    outer = f'''name = "outer"\nbase = "demo"\n[fit]\nclean_statistics = true\n[distill]\nweight = 0.1\n
+[[stages]]\nname = "in"\nrecipe = "{tmp_path}/inner.toml"\n
+[[stages]]\nname = "end"\nteachers = ["in", "in-second"]\n'''
+    (tmp_path / "outer.toml").write_text(outer)
+    inner, whole = load_recipe(str(tmp_path / "inner.toml")), load_recipe(str(tmp_path / "outer.toml"))
+    assert [stage.name for stage in whole.stages] == ["in-first", "in-second", "in", "end"]
+    assert [stage.begin for stage in whole.stages] == ["scratch", "scratch", "in-first", ""]
+    assert whole.stages[2].teachers == ("in-first", "in-second")
+    for own, same in zip(inner.stages, whole.stages, strict=False):
+        assert whole.of_stage(same) == inner.of_stage(own)
+    assert whole.of_stage(whole.stages[3]).fit.clean_statistics
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('[[stages]]\nname = "a"\n[[stages]]\nname = "a"\n', "two stages cannot both be called 'a'"),
+        ('[[stages]]\nname = "scratch"\n', "nor any 'scratch'"),
+        ('[[stages]]\nname = "a"\nteachers = ["b"]\n', "stage 'a' names 'b', which is no stage before it"),
+        ('[[stages]]\nname = "a"\nbegin = "a"\n', "stage 'a' names 'a'"),
+        ('[[stages]]\nname = "a"\nchange.fit.epochs = 0\n', "stage 'a': fit.epochs"),
+        ('[[stages]]\nname = "a"\nchange.fit.speed = 1\n', "fit.speed"),
+        ('[[stages]]\nname = "a"\nrecipe = "demo"\nlabels = "ferplus"\n', "has a name and nothing else"),
+        ('[[stages]]\nname = "a"\nrecipe = 3\n', "recipe must name a recipe, not be 3"),
+        ("stages = 3\n", "stages are [[stages]] sections"),
+        ('[[stages]]\nname = "a"\nrecipe = "{file}"\n', "is made of itself"),
+    ],
+)
+def test_bad_stages_are_named(text, complaint, tmp_path):
+    file = tmp_path / "bad.toml"
+    head, body = ("", text) if "[[" in text else (text, "")
+    file.write_text(f'{head}name = "bad"\nbase = "demo"\n' + body.replace("{file}", str(file)))
+    with pytest.raises(RecipeError) as error:
+        load_recipe(str(file))
+    assert complaint in str(error.value)
+
+
+def test_small_is_the_size_it_says():
     from edgefer.train.backend import tensorflow
 
     tensorflow()
     from edgefer.train.networks import build
 
-    recipe = load_recipe("fer-small")
+    recipe = load_recipe("small")
     network = build(recipe.model, recipe.input, 7)
     assert network.output_shape == (None, 7)
     convs = [layer for layer in network.layers if type(layer).__name__ == "Conv2D"]

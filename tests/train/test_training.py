@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from conftest import newest_checkpoint
@@ -15,9 +16,13 @@ from conftest import newest_checkpoint
 from edgefer import console
 from edgefer.errors import InputError
 from edgefer.train.backend import tensorflow
+from edgefer.train.camera import MAX_MOTION, MAX_SIGMA, MIN_SIGMA, shrinking_tables
 from edgefer.train.recipes import Augment, load_recipe
 
-ALL = Augment(flip=True, rotate_deg=15, zoom=0.15, shift=0.1, brightness=0.2, contrast=0.25, erase=1.0)
+ALL = Augment(
+    flip=True, rotate_deg=15, zoom=0.15, shift=0.1, brightness=0.2, contrast=0.25, erase=1.0,
+    camera=0.5, tilt_deg=35, framing=0.3, dark=0.3, flat=0.3, blur=0.5, motion=0.5, pixels=0.5, noise=0.1, jpeg=0.5,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +74,79 @@ def test_shift_and_zoom_stay_within_their_bounds():
     assert 20 < np.degrees(np.abs(np.arctan2(turned[:, 1], turned[:, 0]))).max() <= 30.5
 
 
+def edges(count: int = 200) -> np.ndarray:
+    """Images of one vertical edge between black and white."""
+    images = np.zeros((count, 48, 48, 1), np.float32)
+    images[:, :, 24:] = 1
+    return images
+
+
+def steepest(images, axis: int = 2) -> np.ndarray:
+    return np.abs(np.diff(images, axis=axis)).max(axis=(1, 2, 3))
+
+
 def test_blur_softens_some_pictures_and_noise_roughens_them():
-    edges = np.zeros((200, 48, 48, 1), np.float32)
-    edges[:, :, 24:] = 1
-    blurred = augmented(edges, Augment(blur=0.5))
-    steepest = np.abs(np.diff(blurred, axis=2)).max(axis=(1, 2, 3))
-    assert 0.35 < (steepest < 0.999).mean() < 0.65 and 0.15 < steepest.min() < 0.3
+    blurred = augmented(edges(), Augment(blur=0.5))
+    assert 0.35 < (steepest(blurred) < 0.999).mean() < 0.65 and 0.15 < steepest(blurred).min() < 0.3
     np.testing.assert_allclose(blurred.mean(axis=(1, 2, 3)), 0.5, atol=1e-3)
     gray = np.full((200, 48, 48, 1), 0.5, np.float32)
     levels = augmented(gray, Augment(noise=0.1)).std(axis=(1, 2, 3))
     assert levels.min() < 0.01 and 0.09 < levels.max() < 0.105
+
+
+def test_blur_is_gaussian():
+    """Of one point: what cv2.GaussianBlur gives, of a spread within the stated bounds."""
+    points = np.zeros((64, 49, 49, 1), np.float32)
+    points[:, 24, 24] = 1
+    for spot in augmented(points, Augment(blur=1))[..., 0]:
+        sigma = 1 / np.sqrt(2 * np.log(spot[24, 24] / spot[24, 25]))
+        assert MIN_SIGMA - 1e-3 < sigma < MAX_SIGMA + 1e-3
+        np.testing.assert_allclose(spot, cv2.GaussianBlur(points[0, ..., 0], (0, 0), sigma), atol=0.02 * spot.max())
+
+
+def test_few_pixels_are_those_of_shrinking_by_area_and_enlarging_linearly():
+    noise = np.random.default_rng(0).uniform(size=(48, 48)).astype(np.float32)
+    for side in (16, 24, 31, 48):
+        matrix = shrinking_tables(48)[side - 1]
+        small = cv2.resize(noise, (side, side), interpolation=cv2.INTER_AREA)
+        expected = cv2.resize(small, (48, 48), interpolation=cv2.INTER_LINEAR)
+        np.testing.assert_allclose(matrix @ noise @ matrix.T, expected, atol=1e-5)
+    assert steepest(augmented(edges(), Augment(pixels=1))).min() < 0.4
+
+
+def test_motion_smears_along_a_line_of_any_direction():
+    points = np.zeros((200, 49, 49, 1), np.float32)
+    points[:, 24, 24] = 1
+    smeared = augmented(points, Augment(motion=1))[..., 0]
+    np.testing.assert_allclose(smeared.sum(axis=(1, 2)), 1, atol=1e-5)
+    y, x = np.mgrid[-24:25, -24:25]
+    moments = np.array([[(s * x * x).sum(), (s * x * y).sum(), (s * y * y).sum()] for s in smeared])
+    matrices = moments[:, [0, 1, 1, 2]].reshape(-1, 2, 2)
+    across, along = np.sqrt(np.maximum(np.linalg.eigvalsh(matrices), 0)).T
+    assert across.max() < 0.6  # a line is thin
+    assert along.min() > 0.6 and along.max() < MAX_MOTION / np.sqrt(12) + 0.4
+    directions = np.linalg.eigh(matrices)[1][:, :, 1]
+    angles = np.degrees(np.arctan2(directions[:, 1], directions[:, 0])) % 180
+    assert np.histogram(angles, bins=4, range=(0, 180))[0].min() > 20
+
+
+def test_light_is_lost_contrast_is_flattened_and_jpeg_leaves_blocks(pixels):
+    gain = augmented(pixels, Augment(dark=1)).mean(axis=(1, 2, 3)) / pixels.mean(axis=(1, 2, 3))
+    assert 0.19 < gain.min() < 0.4 and 0.6 < gain.max() < 0.81
+    ramps = np.tile(np.linspace(0.3, 0.5, 48, dtype=np.float32)[None, None, :, None], (200, 48, 1, 1))
+    spread = np.ptp(augmented(ramps, Augment(flat=1)), axis=(1, 2, 3)) / 0.2
+    assert 0.3 < (spread < 1).mean() < 0.7 and spread.min() > 0.29 and 1.5 < spread.max() < 1.81
+    noise = np.random.default_rng(0).uniform(size=(32, 48, 48, 1)).astype(np.float32)
+    coded = augmented(noise, Augment(jpeg=1))
+    assert np.abs(coded - noise).mean(axis=(1, 2, 3)).min() > 0.02 and np.abs(coded.mean() - noise.mean()) < 0.02
+
+
+def test_a_share_of_the_pictures_is_spared_by_what_a_camera_does():
+    harsh = Augment(camera=0.5, blur=1, motion=1, pixels=1, noise=0.1, jpeg=1, dark=1, tilt_deg=40)
+    noise = np.random.default_rng(0).uniform(size=(200, 48, 48, 1)).astype(np.float32)
+    spared = np.isclose(augmented(noise, harsh), noise, atol=1e-5).all(axis=(1, 2, 3))
+    assert 70 < spared.sum() < 130
+    assert np.isclose(augmented(noise, harsh.model_copy(update={"camera": 0.0})), noise, atol=1e-5).all()
 
 
 def test_erasing_blanks_one_rectangle_of_the_stated_size(pixels):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -30,8 +31,8 @@ def compose(pool: Pool, rng: np.random.Generator, size: int) -> tuple[np.ndarray
     grid = int(rng.choice(GRIDS, p=GRID_SHARES))
     canvas, parts = np.empty((size, size), np.uint8), []
     edges = np.linspace(0, size, grid + 1).round().astype(int)
-    for top, bottom in zip(edges[:-1], edges[1:], strict=True):
-        for left, right in zip(edges[:-1], edges[1:], strict=True):
+    for top, bottom in pairwise(edges):
+        for left, right in pairwise(edges):
             cell, faces = _cell(pool.draw(rng), pool, rng, (right - left, bottom - top))
             canvas[top:bottom, left:right] = cell
             parts.append(moved(faces, np.array([[1, 0, left], [0, 1, top]], np.float32)))
@@ -185,9 +186,11 @@ def spoil(gray: np.ndarray, rng) -> np.ndarray:
     if drawn[1] < 0.2:
         noise = np.empty(gray.shape, np.int16)
         cv2.setRNGSeed(int(rng.integers(2**31)))
-        cv2.randn(noise, 0, float(rng.uniform(2, 16)))
+        cv2.randn(noise, np.zeros(1), np.full(1, rng.uniform(2, 16)))
         gray = cv2.add(gray, noise, dtype=cv2.CV_8U)
     if drawn[2] < 0.25:
         _, content = cv2.imencode(".jpg", gray, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 85))])
-        gray = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)
+        decoded = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)
+        assert decoded is not None
+        gray = decoded
     return gray

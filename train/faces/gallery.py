@@ -10,8 +10,14 @@ from edgefer.train.faces.scenes import Source
 from edgefer.train.faces.teacher import overlaps
 
 MIN_MATCH = 0.35  # overlap of a person's box, moved to where the teacher would draw it, with the teacher's
-SURE, SURE_UNMARKED = 0.75, 0.8  # scores from which the teacher's faces count, where people have marked faces and where not
-DOUBTFUL, DOUBTFUL_THING = 0.45, 0.6  # scores below which its other faces are none: beside marked ones, and on other things
+SURE, SURE_UNMARKED = (
+    0.75,
+    0.8,
+)  # scores from which the teacher's faces count, where people have marked faces and where not
+DOUBTFUL, DOUBTFUL_THING = (
+    0.45,
+    0.6,
+)  # scores below which its other faces are none: beside marked ones, and on other things
 FEW = 0.25  # a source nobody marked, with sure faces in fewer of its pictures, is one of other things
 MARKED_TARGET = 0.85  # the score to give a face that people marked and the teacher missed
 ALIKE = 0.9  # correlation of two faces' pixels from which they are of the same photograph
@@ -53,7 +59,9 @@ def _pictures(source: Source) -> list[Picture]:
     sure = np.unique(source.taught[source.taught[:, 15] >= SURE_UNMARKED, 0])
     of_things = not source.has_marks and len(sure) < FEW * len(source.images)
     return [
-        Picture(source.name, name, image, _mistaken(rows[:, 1:]) if of_things else _faces(rows[:, 1:], marks[:, 1:], fit))
+        Picture(
+            source.name, name, image, _mistaken(rows[:, 1:]) if of_things else _faces(rows[:, 1:], marks[:, 1:], fit)
+        )
         for name, image, rows, marks in zip(source.names, source.images, taught, marked, strict=True)
     ]
 
@@ -96,7 +104,9 @@ def _faces(taught: np.ndarray, marks: np.ndarray, fit: np.ndarray | None) -> Fac
     extra = len(added)
     boxes = np.concatenate([taught[:, :4], np.array(added).reshape(-1, 4)])
     points = np.concatenate([taught[:, 4:14].reshape(-1, 5, 2), np.full((extra, 5, 2), np.nan)])
-    points[: len(taught)][np.isnan(taught[:, 15])] = np.nan  # not levelled: the teacher's points lack a part of the roll
+    points[: len(taught)][np.isnan(taught[:, 15])] = (
+        np.nan
+    )  # not levelled: the teacher's points lack a part of the roll
     roll = np.concatenate([taught[:, 15], np.full(extra, np.nan)])
     target = np.concatenate([target, np.full(extra, MARKED_TARGET)])
     kept = np.ones(len(boxes), bool)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from edgefer.errors import DataError
-from edgefer.train.faces.teacher import Teacher, TaughtFace
+from edgefer.train.faces.teacher import TaughtFace, Teacher
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm"}
 BOXES = "boxes.json"
@@ -52,7 +52,7 @@ def read_scenes(folder: Path, cache: Path, teacher_file: Path, track: Track) -> 
 
 
 def _source(entry: Path, cache: Path, teacher_file: Path, track: Track) -> Source:
-    files = _Archive(entry) if entry.is_file() else _Folder(entry)
+    files = open_entry(entry)
     names = [name for name in files.names() if Path(name).suffix.lower() in PICTURES]
     if not names:
         raise DataError(f"{entry} holds no pictures: remove it, or put some there.")
@@ -65,7 +65,8 @@ def _source(entry: Path, cache: Path, teacher_file: Path, track: Track) -> Sourc
 
 def _teach(name: str, files, names: list[str], teacher: Teacher, track: Track, kept: Path) -> None:
     marks = _marks(files)
-    images, taught, marked, shown = [], [], [], []
+    images: list = []
+    taught, marked, shown = [], [], []
     for file in track(names, len(names), f"Teaching {name}"):
         image = cv2.imdecode(np.frombuffer(files.read(file), np.uint8), cv2.IMREAD_COLOR)
         if image is None:
@@ -117,6 +118,11 @@ def _marks(files) -> dict[str, list]:
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{BOXES} is not {{file: [[class, x0, y0, x1, y1]]}}: {error}.") from None
     return marks
+
+
+def open_entry(entry: Path):
+    """The files of an archive or a folder."""
+    return _Archive(entry) if entry.is_file() else _Folder(entry)
 
 
 class _Archive:

@@ -17,7 +17,9 @@ MIN_TILED_SIDE = 200
 LEVEL_CROP = 2.2  # sides of a face around it, to measure its roll in
 LEVEL_STEPS_DEG = (20.0, 10.0)
 MIN_LEVEL_SIDE = 24.0
-MIN_GAIN = 0.15  # of what the eyes' line follows when the picture is rotated: below it, the eyes say nothing of the roll
+MIN_GAIN = (
+    0.15  # of what the eyes' line follows when the picture is rotated: below it, the eyes say nothing of the roll
+)
 MAX_ROLL_DEG = 60.0
 
 
@@ -91,7 +93,8 @@ class Teacher:
             measured = [(angle, _roll(one.points)) for angle, one in zip(angles, seen, strict=False) if one is not None]
             if len(measured) < 2:
                 return face
-            gain, offset = np.polyfit(*np.array(measured).T, 1)
+            turned, seen_rolls = np.array(measured).T
+            gain, offset = np.polyfit(turned, seen_rolls, 1)
             roll = offset / gain if MIN_GAIN < gain < 1 / MIN_GAIN else math.inf
             if abs(roll) > MAX_ROLL_DEG:
                 return face

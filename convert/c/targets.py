@@ -1,0 +1,104 @@
+"""The second of two steps of proof: each target's own self-test, run by the compilers, emulators and browsers that are here."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgefer.checks import Check, Status, status_if
+
+TIMEOUT_S = 300
+COUNTS = re.compile(r"^(pixels|answers): (\d+) of (\d+) differ$", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One way to run the self-test: `make name` in the project, the compiler and emulator that it takes."""
+
+    name: str
+    title: str
+    compiler: str
+    emulator: str
+    packages: str
+    flags: str
+
+
+TARGETS = (
+    Target(
+        name="arm",
+        title="STM32F405 (Cortex-M4)",
+        compiler="arm-none-eabi-gcc",
+        emulator="qemu-system-arm",
+        packages="gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm",
+        flags="-O2 -mcpu=cortex-m4 -mfpu=fpv4-sp-d16",
+    ),
+    Target(
+        name="riscv",
+        title="RV32IMC",
+        compiler="riscv64-unknown-elf-gcc",
+        emulator="qemu-system-riscv32",
+        packages="gcc-riscv64-unknown-elf qemu-system-misc",
+        flags="-O2 -march=rv32imc -mabi=ilp32",
+    ),
+)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def prove_targets(project: Path) -> list[Check]:
+    """A row per target for an exported C project; NOT_CHECKED where its compiler or emulator is missing."""
+    return [_prove(target, project) for target in TARGETS]
+
+
+def _prove(target: Target, project: Path) -> Check:
+    tools = target.compiler, target.emulator, "make"
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing:
+        return _not_checked(target.title, f"{', '.join(missing)} not found", f"sudo apt install {target.packages}")
+    command = ["make", "-s", target.name]
+    try:
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return Check(question=3, subject=target.title, status=Status.FAIL, detail=f"no answer within {TIMEOUT_S} s")
+    finally:
+        subprocess.run(["make", "-s", "clean"], cwd=project, capture_output=True, timeout=TIMEOUT_S, check=False)
+    how = f"{_version(target.compiler)}, {target.flags}; {_version(target.emulator)}"
+    counts = {name: (wrong, total) for name, wrong, total in COUNTS.findall(done.stdout)}
+    if set(counts) != {"pixels", "answers"}:
+        reason = (done.stderr.strip() or "it printed no result").splitlines()[0]
+        return Check(question=3, subject=target.title, status=Status.FAIL, detail=f"{reason} ({how})")
+    parts = ", ".join(f"{wrong} of {int(total):,} {name} differ" for name, (wrong, total) in sorted(counts.items()))
+    return Check(question=3, subject=target.title, status=status_if(done.returncode == 0), detail=f"{parts} ({how})")
+
+
+def prove_page(page: Path) -> Check:
+    """The row of a browser for an exported page; NOT_CHECKED where there is no Chromium."""
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if browser is None:
+        return _not_checked("browser", "no Chromium found", "sudo apt install chromium")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=20000"]
+    try:
+        done = subprocess.run(
+            [*command, (page / "index.html").resolve().as_uri()],
+            capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return Check(question=3, subject="browser", status=Status.FAIL, detail=f"no answer within {TIMEOUT_S} s")
+    version = _version(browser)
+    rows = re.findall(r"<th[^>]*>(\w+)</th><td[^>]*>([\d,]+)</td><td[^>]*>([\d,]+)</td>", done.stdout)
+    state = re.search(r'<body data-state="(\w+)"', done.stdout)
+    if len(rows) != 3 or state is None:
+        return Check(question=3, subject=version, status=Status.FAIL, detail="the page did not finish its proof")
+    engine = re.search(r"WebAssembly (with|without) SIMD", done.stdout)
+    parts = ", ".join(f"{wrong} of {total} {name.lower()} differ" for name, wrong, total in rows[1:])
+    detail = f"{parts} (WebAssembly {engine[1] if engine else 'without'} SIMD)"
+    return Check(question=3, subject=version, status=status_if(state[1] == "ready"), detail=detail)
+
+
+def _not_checked(subject: str, reason: str, fix: str) -> Check:
+    return Check(question=3, subject=subject, status=Status.NOT_CHECKED, detail=reason, fix=fix)
+
+
+def _version(program: str) -> str:
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    return done.stdout.partition("\n")[0].strip() or Path(program).name

@@ -1,0 +1,271 @@
+// The page: proves itself, then reads faces from a camera or a photo. Nothing is stored or sent unless a button saves it here.
+'use strict'
+
+const $ = id => document.getElementById(id)
+const WHY = {
+  dark: 'too dark to read', overexposed: 'too bright to read', small: 'too small: come closer', blurred: 'blurred',
+  'low score': 'no label is likely enough',
+}
+const TIMED = 20, CAMERA_PX = 640, PHOTO_PX = 1280, SPEAK_MS = 4000, MAX_ROWS = 100000
+const SLOW_MS = 120, WIDTHS = [480, 320, 240]  // a slow detection is made on a smaller image
+const percent = share => `${Math.round(100 * share)}%`
+const video = document.createElement('video')
+video.playsInline = true
+video.muted = true
+let engine, tracker, smoother, stream = null, facing = 'user', rows = [], began = 0, spoken = '', spokenAt = 0, width = 0
+let shown = []
+
+function element(tag, className = '', text = '') {
+  const made = document.createElement(tag)
+  made.className = className
+  made.textContent = text
+  return made
+}
+
+function setState(state, text) {
+  document.body.dataset.state = state
+  $('status').textContent = text
+}
+
+function paint(node, label) {
+  const hex = BUNDLE.colors[label] ?? '#8d979f'
+  const [r, g, b] = [1, 3, 5].map(at => parseInt(hex.slice(at, at + 2), 16))
+  node.style.setProperty('--color', hex)
+  node.style.setProperty('--on-color', 0.299 * r + 0.587 * g + 0.114 * b > 110 ? '#000' : '#fff')
+}
+
+// ---- the proof ----
+
+async function start() {
+  const { card } = BUNDLE
+  $('name').textContent = card.name
+  document.title = `${card.name} · edgefer`
+  for (const name of Object.keys(BUNDLE.rules.presets)) $('smooth').append(new Option(name, name, name === BUNDLE.rules.smooth, name === BUNDLE.rules.smooth))
+  $('reject').value = BUNDLE.rules.reject
+  fresh()
+  try {
+    engine = await Engine.start(BUNDLE)
+    const rows = await prove(engine, BUNDLE)
+    showProof(rows)
+    if (rows.some(row => row.wrong)) return setState('failed', 'This is not the network that was proven: the camera stays off.')
+    fact('Engine', `WebAssembly ${engine.simd ? 'with' : 'without'} SIMD, ${milliseconds().toFixed(2)} ms per face`)
+    setState('ready', 'Proven: it answers here as it did when it was exported.')
+    for (const id of ['camera', 'photo']) $(id).disabled = false
+    $('open').removeAttribute('aria-disabled')
+  } catch (error) {
+    setState('failed', `It cannot run here: ${error.message}`)
+  }
+}
+
+// What the network takes for one face; the proof has warmed it up.
+function milliseconds() {
+  const before = performance.now(), blank = new Uint8Array(engine.inputBytes)
+  for (let number = 0; number < TIMED; number++) engine.run(blank)
+  return (performance.now() - before) / TIMED
+}
+
+function showProof(results) {
+  $('proof').replaceChildren(...results.map(({ name, wrong, of }) => {
+    const line = element('tr'), head = element('th', '', name)
+    head.scope = 'row'
+    line.append(head, element('td', wrong ? 'bad' : 'good', wrong.toLocaleString('en')), element('td', '', of.toLocaleString('en')))
+    return line
+  }))
+  fact('Bundle (sha256 of card.json, as in its certificate)', BUNDLE.bundle_sha256)
+  fact('Written by', `edgefer ${BUNDLE.edgefer}`)
+}
+
+function fact(name, value) { $('facts').append(element('dt', '', name), element('dd', '', value)) }
+
+function fresh() {
+  tracker = new Tracker(BUNDLE.rules)
+  smoother = new LabelSmoother(BUNDLE.rules.presets[$('smooth').value], Number($('reject').value), BUNDLE.rules)
+  $('reject-value').textContent = percent($('reject').value)
+}
+
+// ---- a frame ----
+
+function read(source, sourceWidth, sourceHeight, limit) {
+  const shrink = Math.min(1, limit / Math.max(sourceWidth, sourceHeight))
+  const canvas = $('canvas')
+  const size = { width: Math.max(1, Math.round(sourceWidth * shrink)), height: Math.max(1, Math.round(sourceHeight * shrink)) }
+  if (canvas.width !== size.width || canvas.height !== size.height) {
+    Object.assign(canvas, size)
+    $('frame').style.aspectRatio = `${size.width} / ${size.height}`
+    $('frame').style.maxWidth = `calc(70vh * ${size.width / size.height})`
+  }
+  const pen = canvas.getContext('2d', { willReadFrequently: true })
+  pen.drawImage(source, 0, 0, size.width, size.height)
+  document.body.dataset.shown = 'yes'
+  return { pixels: pen.getImageData(0, 0, size.width, size.height).data, ...size, format: 'rgba' }
+}
+
+// [{ id, box, scores, unsure }] of a frame; time_s: null for a photo, of which every face is shown as it is.
+function look(frame, time_s) {
+  const taken = engine.take(frame), before = performance.now()
+  const boxes = engine.find(taken, WIDTHS[width])
+  if (time_s !== null && performance.now() - before > SLOW_MS && width < WIDTHS.length - 1) width++
+  const faces = time_s === null ? boxes.map((box, at) => ({ id: at + 1, box })) : tracker.follow(boxes, time_s)
+  return faces.map(({ id, box }) => {
+    const pixels = engine.face(taken, box, BUNDLE.detector.crop)
+    const fault = qualityFault(box, pixels, BUNDLE.card.input, BUNDLE.rules)
+    const scores = softmax(engine.run(pixels), BUNDLE.card)
+    const still = time_s === null ? new LabelSmoother(BUNDLE.rules.presets.off, smoother.reject, BUNDLE.rules) : smoother
+    return { id, box, ...still.settle(id, time_s ?? 0, scores, fault) }
+  })
+}
+
+function show(faces, frame) {
+  shown = faces
+  const { labels } = BUNDLE.card
+  const named = faces.map(face => ({ ...face, label: labels[largest(face.scores)], score: Math.max(...face.scores) }))
+  $('boxes').replaceChildren(...named.map(face => {
+    const box = element('div', 'box'), [left, top, right, bottom] = face.box
+    const part = (value, size) => `${(100 * value / size).toFixed(2)}%`
+    Object.assign(box.style, { left: part(left, frame.width), top: part(top, frame.height), width: part(right - left, frame.width), height: part(bottom - top, frame.height) })
+    box.classList.toggle('low', top < 0.08 * frame.height)
+    box.classList.toggle('right', left > 0.6 * frame.width)
+    box.append(element('span', '', face.unsure ? `unsure: ${face.unsure}` : `${face.label} ${percent(face.score)}`))
+    paint(box, face.unsure ? '' : face.label)
+    return box
+  }))
+  $('faces').replaceChildren(...named.map(card))
+  $('nobody').hidden = named.length > 0
+  $('nobody').textContent = 'No face in view.'
+  const words = named.map(face => face.unsure ? `unsure, ${WHY[face.unsure] ?? face.unsure}` : face.label).join('; ')
+  $('canvas').setAttribute('aria-label', `Image with ${named.length || 'no'} face${named.length === 1 ? '' : 's'}`)
+  if (words !== spoken && performance.now() - spokenAt > SPEAK_MS) {
+    spoken = words
+    spokenAt = performance.now()
+    $('spoken').textContent = words || 'no face'
+  }
+  $('snapshot').disabled = false
+}
+
+function card(face) {
+  const made = element('article', face.unsure ? 'face unsure' : 'face'), title = element('h3')
+  title.append(element('span', '', `${face.unsure ? 'unsure' : face.label} · face ${face.id}`), element('span', '', face.unsure ? '' : percent(face.score)))
+  const bars = element('div', 'rows')
+  face.scores.forEach((score, at) => {
+    const label = BUNDLE.card.labels[at], bar = element('span', 'bar'), fill = element('i')
+    bar.setAttribute('aria-hidden', 'true')
+    fill.style.transform = `scaleX(${score.toFixed(3)})`
+    paint(fill, label)
+    bar.append(fill)
+    bars.append(element('span', '', label), bar, element('span', '', percent(score)))
+  })
+  made.append(title, element('p', 'why quiet', face.unsure ? WHY[face.unsure] ?? face.unsure : ''), bars)
+  return made
+}
+
+function record(faces, time_s) {
+  for (const face of faces) {
+    if (rows.length >= MAX_ROWS) return
+    const label = face.unsure ? 'unsure' : BUNDLE.card.labels[largest(face.scores)]
+    rows.push([time_s.toFixed(3), face.id, ...face.box, label, Math.max(...face.scores).toFixed(4), face.unsure, ...face.scores.map(score => score.toFixed(4))])
+  }
+  $('csv').disabled = rows.length === 0
+}
+
+// ---- the camera ----
+
+async function openCamera() {
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ audio: false, video: { facingMode: facing, width: { ideal: 640 }, height: { ideal: 480 } } })
+  } catch (error) {
+    const secure = window.isSecureContext ? '' : ' This page must come over https for a camera.'
+    return setState('ready', `No camera: ${error.name === 'NotAllowedError' ? 'it was not allowed' : error.message}.${secure}`)
+  }
+  video.srcObject = stream
+  await video.play()
+  fresh()
+  began = performance.now()
+  $('camera').textContent = 'Stop camera'
+  $('turn').disabled = false
+  setState('running', 'Reading the camera')
+  tick(stream)
+}
+
+function closeCamera() {
+  stream?.getTracks().forEach(track => track.stop())
+  stream = null
+  video.srcObject = null
+  $('camera').textContent = 'Start camera'
+  $('turn').disabled = true
+  setState('ready', 'Camera off')
+}
+
+function tick(mine) {
+  if (stream !== mine) return
+  if (!document.hidden && video.readyState >= 2 && video.videoWidth) {
+    const frame = read(video, video.videoWidth, video.videoHeight, CAMERA_PX), time_s = (performance.now() - began) / 1000
+    const faces = look(frame, time_s)
+    show(faces, frame)
+    record(faces, time_s)
+  }
+  setTimeout(() => requestAnimationFrame(() => tick(mine)), 0)
+}
+
+$('camera').onclick = () => stream ? closeCamera() : openCamera()
+$('turn').onclick = () => {
+  facing = facing === 'user' ? 'environment' : 'user'
+  closeCamera()
+  return openCamera()
+}
+
+// ---- a photo, and what is saved ----
+
+$('photo').onchange = async () => {
+  const [file] = $('photo').files
+  $('photo').value = ''
+  if (!file) return
+  closeCamera()
+  try {
+    const image = await createImageBitmap(file)
+    const frame = read(image, image.width, image.height, PHOTO_PX)
+    image.close()
+    const faces = look(frame, null)
+    show(faces, frame)
+    record(faces, 0)
+    setState('ready', `${faces.length || 'No'} face${faces.length === 1 ? '' : 's'} in the photo`)
+  } catch {
+    setState('ready', `${file.name} cannot be read as an image: choose a JPEG or PNG.`)
+  }
+}
+
+function save(blob, name) {
+  const link = element('a')
+  link.href = URL.createObjectURL(blob)
+  link.download = name
+  link.click()
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000)
+}
+
+$('snapshot').onclick = () => {
+  const canvas = document.createElement('canvas'), pen = canvas.getContext('2d'), source = $('canvas')
+  Object.assign(canvas, { width: source.width, height: source.height })
+  pen.drawImage(source, 0, 0)
+  pen.font = `600 ${Math.max(14, Math.round(source.height / 28))}px sans-serif`
+  for (const { box, scores, unsure } of shown) {
+    const label = BUNDLE.card.labels[largest(scores)]
+    pen.strokeStyle = pen.fillStyle = unsure ? '#8d979f' : BUNDLE.colors[label]
+    pen.lineWidth = 3
+    pen.strokeRect(box[0], box[1], box[2] - box[0], box[3] - box[1])
+    pen.fillText(unsure ? 'unsure' : `${label} ${percent(Math.max(...scores))}`, box[0], Math.max(20, box[1] - 6))
+  }
+  canvas.toBlob(blob => save(blob, 'edgefer.png'), 'image/png')
+}
+
+$('csv').onclick = () => {
+  const quoted = value => /[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value
+  // A cell that begins like a formula is text to a spreadsheet only after an apostrophe; labels are a stranger's words.
+  const safe = value => typeof value === 'string' && /^[=+@\t]|^-(?!\d)/.test(value) ? `'${value}` : value
+  const head = ['time_s', 'face', 'left', 'top', 'right', 'bottom', 'label', 'score', 'unsure', ...BUNDLE.card.labels.map(label => `p_${label}`)]
+  save(new Blob([[head, ...rows].map(row => row.map(safe).map(quoted).join(',')).join('\r\n') + '\r\n'], { type: 'text/csv' }), 'edgefer.csv')
+}
+
+for (const id of ['smooth', 'reject']) $(id).oninput = fresh
+window.addEventListener('pagehide', () => stream && closeCamera())
+if ('serviceWorker' in navigator && location.protocol.startsWith('http') && window.isSecureContext)
+  navigator.serviceWorker.register('sw.js').catch(() => {})  // private windows refuse: the page works without
+start()

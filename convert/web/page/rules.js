@@ -1,0 +1,144 @@
+// What is made of answers: probabilities, which face is which, steady labels, and when a face cannot be read. The same
+// rules as `edgefer run`, with its numbers: the page gets them from the export.
+'use strict'
+
+const UNSURE = 'unsure'
+
+// int8 answers -> probabilities.
+function softmax(answers, card) {
+  const values = Array.from(answers, answer => (answer - card.output_zero) * card.output_scale / card.temperature)
+  const top = Math.max(...values), powers = values.map(value => Math.exp(value - top))
+  const sum = powers.reduce((a, b) => a + b, 0)
+  return powers.map(power => power / sum)
+}
+
+const largest = scores => scores.indexOf(Math.max(...scores))
+
+function overlap(a, b) {
+  const width = Math.min(a[2], b[2]) - Math.max(a[0], b[0]), height = Math.min(a[3], b[3]) - Math.max(a[1], b[1])
+  if (width <= 0 || height <= 0) return 0
+  const both = width * height, area = box => (box[2] - box[0]) * (box[3] - box[1])
+  return both / (area(a) + area(b) - both)
+}
+
+class Tracker {
+  constructor(rules) { Object.assign(this, { rules, tracks: [], count: 0, last_s: null }) }
+
+  // Boxes of one frame -> [{ id, box }] of the faces to show.
+  follow(boxes, time_s) {
+    const { min_iou, min_hits, max_misses, forget_s } = this.rules
+    const gap = this.last_s === null ? Infinity : time_s - this.last_s, fresh = !(gap >= 0 && gap < forget_s)
+    if (fresh) this.tracks = []
+    this.last_s = time_s
+    const pairs = []
+    for (const track of this.tracks)
+      for (const box of boxes) {
+        const iou = overlap(track.box, box)
+        if (iou >= min_iou) pairs.push({ iou, track, box })
+      }
+    const known = new Set(), taken = new Set()
+    for (const { track, box } of pairs.sort((a, b) => a.track.lost - b.track.lost || b.iou - a.iou)) {
+      if (known.has(track) || taken.has(box)) continue
+      known.add(track)
+      taken.add(box)
+      Object.assign(track, { box, hits: track.hits + 1, misses: 0, lost: false, seen_s: time_s })
+    }
+    for (const track of this.tracks)
+      if (!known.has(track)) track.lost = ++track.misses >= max_misses || track.hits < min_hits || track.lost
+    for (const box of boxes)
+      if (!taken.has(box))
+        this.tracks.push({ id: ++this.count, box, hits: fresh ? min_hits : 1, misses: 0, lost: false, seen_s: time_s })
+    this.tracks = this.tracks.filter(t => time_s - t.seen_s < forget_s && !(t.lost && t.hits < min_hits))
+    return this.tracks.filter(t => t.hits >= min_hits && !t.lost).map(({ id, box }) => ({ id, box }))
+  }
+}
+
+class LabelSmoother {
+  constructor(preset, reject, rules) { Object.assign(this, { preset, reject, rules, states: new Map() }) }
+
+  // { scores, unsure } to show of a face, given the scores of this frame; fault: why it cannot be read, or ''.
+  settle(id, time_s, scores, fault = '') {
+    for (const [key, one] of this.states)
+      if (!(time_s - one.seen_s >= 0 && time_s - one.seen_s < this.rules.forget_s)) this.states.delete(key)
+    if (!this.states.has(id))
+      this.states.set(id, { seen_s: time_s, mean: scores, mean_s: null, label: null, unsure: '', decided: scores, rival: null, against_s: 0, clear_s: 0 })
+    const state = this.states.get(id), passed_s = time_s - state.seen_s
+    state.seen_s = time_s
+    if (!this.reject) fault = ''
+    if (!fault) {
+      if (state.mean_s !== null && this.preset.mean_s) {
+        const share = 1 - Math.exp(-(time_s - state.mean_s) / this.preset.mean_s)
+        state.mean = state.mean.map((old, at) => old + share * (scores[at] - old))
+      } else state.mean = scores
+      state.mean_s = time_s
+    }
+    const top = largest(state.mean), ease = state.label === UNSURE && this.preset.dwell_s ? this.rules.ease : 0
+    const low = state.mean[top] < this.reject + ease
+    const wanted = fault || low ? UNSURE : top, unsure = fault || (low ? 'low score' : '')
+    if (this.agreed(state, wanted, passed_s)) Object.assign(state, { label: wanted, unsure, decided: state.mean })
+    return { scores: state.decided, unsure: state.unsure }
+  }
+
+  agreed(state, wanted, passed_s) {
+    const settle = () => Object.assign(state, { rival: null, against_s: 0, clear_s: 0 })
+    if (wanted === state.label || state.label === null) return settle()
+    const scored = wanted !== UNSURE && state.label !== UNSURE
+    const lead = scored ? state.mean[wanted] - state.mean[state.label] : 1
+    state.against_s += passed_s
+    state.clear_s = (wanted === state.rival ? state.clear_s : 0) + passed_s
+    state.rival = wanted
+    if (lead < this.preset.margin) state.clear_s = 0
+    const settled = lead >= this.preset.margin && state.clear_s >= this.preset.dwell_s
+    return settled || state.against_s >= this.preset.patience_s ? settle() : false
+  }
+}
+
+// Why a face cannot be read, '' if it can. pixels: as the network takes them.
+function qualityFault(box, pixels, input, rules) {
+  const { height, width } = input
+  const gray = input.channels === 1 ? pixels : toGray(pixels, input.color)
+  if (((box[2] - box[0]) + (box[3] - box[1])) / 2 < rules.min_side * height) return 'small'
+  const mean = gray.reduce((a, b) => a + b, 0) / gray.length
+  if (mean < rules.min_light) return 'dark'
+  if (mean > rules.max_light) return 'overexposed'
+  const judged = height > rules.side ? shrunk(gray, height, width, rules.side) : { gray, height, width }
+  return sharpness(judged) < rules.min_sharpness ? 'blurred' : ''
+}
+
+function toGray(pixels, color) {
+  const red = color === 'rgb' ? 0 : 2
+  return Uint8Array.from({ length: pixels.length / 3 }, (_, at) =>
+    (pixels[3 * at + red] * 9798 + pixels[3 * at + 1] * 19235 + pixels[3 * at + 2 - red] * 3735 + 16384) >> 15)
+}
+
+function shrunk(gray, height, width, side) {
+  const out = new Uint8Array(side * side)
+  for (let y = 0; y < side; y++)
+    for (let x = 0; x < side; x++) {
+      let sum = 0, area = 0
+      for (let row = Math.floor(y * height / side); row < (y + 1) * height / side; row++)
+        for (let column = Math.floor(x * width / side); column < (x + 1) * width / side; column++) {
+          const down = Math.min(row + 1, (y + 1) * height / side) - Math.max(row, y * height / side)
+          const part = down * (Math.min(column + 1, (x + 1) * width / side) - Math.max(column, x * width / side))
+          sum += part * gray[row * width + column]
+          area += part
+        }
+      out[y * side + x] = Math.round(sum / area)
+    }
+  return { gray: out, height: side, width: side }
+}
+
+// The variance of the Laplacian, the border mirrored.
+function sharpness({ gray, height, width }) {
+  let sum = 0, squares = 0
+  const mirror = (at, size) => at < 0 ? 1 : at >= size ? size - 2 : at
+  const pixel = (y, x) => gray[mirror(y, height) * width + mirror(x, width)]
+  for (let y = 0; y < height; y++)
+    for (let x = 0; x < width; x++) {
+      const value = pixel(y - 1, x) + pixel(y + 1, x) + pixel(y, x - 1) + pixel(y, x + 1) - 4 * pixel(y, x)
+      sum += value
+      squares += value * value
+    }
+  const mean = sum / (height * width)
+  return squares / (height * width) - mean * mean
+}

@@ -1,0 +1,12 @@
+// Keeps the page's files, so that it opens without a network. VERSION and FILES are filled in by the export.
+'use strict'
+const VERSION = '@VERSION@', FILES = ['./', '@FILES@']
+self.addEventListener('install', event => event.waitUntil(
+  caches.open(VERSION).then(cache => cache.addAll(FILES.map(file => new Request(file, { cache: 'reload' }))))
+    .then(() => self.skipWaiting())))
+self.addEventListener('activate', event => event.waitUntil(
+  caches.keys().then(keys => Promise.all(keys.filter(key => key.startsWith('edgefer-') && key !== VERSION).map(key => caches.delete(key))))
+    .then(() => self.clients.claim())))
+self.addEventListener('fetch', event => {
+  if (event.request.method === 'GET') event.respondWith(caches.match(event.request, { ignoreSearch: true }).then(kept => kept ?? fetch(event.request)))
+})

@@ -1,0 +1,157 @@
+"""The files of `edgefer export web`: a static page that proves its network and reads faces, offline."""
+
+import base64
+import gzip
+import hashlib
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from edgefer import __version__
+from edgefer.checks import Check
+from edgefer.convert.c.prove import prove_on_host
+from edgefer.convert.c.subject import Subject
+from edgefer.convert.c.text import comment
+from edgefer.convert.exported import check_folder, write_folder
+from edgefer.convert.web import wasm
+from edgefer.convert.web.haar import cascade_file, read_cascade
+from edgefer.devices.faces import quality, smoothing, tracking
+from edgefer.devices.outputs.overlay import color_of
+
+PAGE = ("index.html", "page.css", "page.js", "engine.js", "rules.js", "proof.js", "icon.svg")
+SMALLEST_WINDOW, SMALLEST_SHARE = 24, 0.12  # pixels, and share of the shorter side: HaarDetector's
+SMOOTH, REJECT = "responsive", 0.45  # what `edgefer run` begins with
+
+
+def export_web(subject: Subject, out: Path) -> list[Check]:
+    """Write the page at `out`, and return what was proven of its C on this host."""
+    check_folder(out)
+    checks = prove_on_host(subject)
+    write_folder(out, "web", subject.bundle, make_site(subject), checks)
+    return checks
+
+
+def make_site(subject: Subject) -> dict[str, bytes]:
+    """Every file by name."""
+    files = {name: wasm.committed(name) for name in PAGE}
+    files["bundle.js"] = f"const BUNDLE = {json.dumps(_bundle(subject))}\n".encode()
+    files["manifest.webmanifest"] = json.dumps(_manifest(subject.bundle.card.name), indent=2).encode()
+    names = sorted(files)  # what the page needs; the README is for whoever puts it on a server
+    files["README.md"] = _readme(subject).encode()
+    version = hashlib.sha256(b"".join(files[name] for name in names)).hexdigest()[:16]
+    worker = wasm.committed("sw.js").decode()
+    files["sw.js"] = worker.replace("@VERSION@", f"edgefer-{version}").replace("@FILES@", "', '".join(names)).encode()
+    return files
+
+
+def _readme(subject: Subject) -> str:
+    return f"""# {comment(subject.bundle.card.name)} as a page
+
+Bundle `{subject.bundle.hash}`, written by edgefer {__version__}.
+
+- On a desktop open `index.html` as it is, or run `edgefer export web BUNDLE OUT --serve`.
+- A phone opens a camera only for a page that came over https. Any static host with a certificate will do; copy this
+  folder to it. On the phone, "Add to home screen" installs it, and it then works without a network.
+- Nothing of an image leaves the browser: the page's policy (`default-src 'none'; connect-src 'none'`) lets it send nothing.
+- Before its camera button works, the page checks the network's CRC-32, the pixels of {len(subject.vectors.crops)} stored crops and
+  {subject.vectors.answers.size:,} stored answers. Nothing may differ.
+- The detector is made of the cascade in the opencv-python that wrote this page (Haar, by Rainer Lienhart and others, under
+  OpenCV's licence), where the network reads faces.
+"""
+
+
+def gzip_bytes(files: dict[str, bytes]) -> int:
+    """What a browser downloads of them from a server that compresses."""
+    return sum(len(gzip.compress(content, 9, mtime=0)) for content in files.values())
+
+
+def _bundle(subject: Subject) -> dict:
+    """What the page knows, as JSON. Arrays are deflated and in base64: a page from a file may not fetch anything."""
+    card, program, vectors = subject.bundle.card, subject.program, subject.vectors
+    detector = {"human": "haar", "cat": "haar-cat"}.get(card.faces, "frame")
+    return {
+        "edgefer": __version__,
+        "bundle_sha256": subject.bundle.hash,
+        "card": {
+            "name": card.name,
+            "labels": list(card.labels),
+            "input": {**card.input.model_dump(include={"height", "width", "color"}), "channels": card.input.channels},
+            "temperature": card.temperature,
+            "output_scale": float(subject.network.output.scale),
+            "output_zero": subject.network.output.zero,
+        },
+        "colors": {label: _hex(color_of(label, card.labels)) for label in card.labels},
+        "detector": {
+            "name": detector,
+            "crop": _crop(card.crop_for(detector)),
+            "window": SMALLEST_WINDOW,
+            "share": SMALLEST_SHARE,
+        },
+        "rules": _rules(),
+        "network_words": len(program.words),
+        "network_crc": program.crc,
+        "network": _packed(program.words),
+        "cascade": _packed(read_cascade(cascade_file(card.faces))) if detector != "frame" else "",
+        "engine": _packed(wasm.committed("engine.wasm")),
+        "engine_simd": _packed(wasm.committed("engine_simd.wasm")),
+        "vectors": {
+            "height": vectors.frames.shape[1],
+            "width": vectors.frames.shape[2],
+            "crop": _crop(vectors.crop),
+            "boxes": vectors.boxes.tolist(),
+            "frames": _packed(vectors.frames),
+            "crops": _packed(vectors.crops),
+            "pixels": _packed(vectors.pixels),
+            "answers": _packed(vectors.answers),
+        },
+    }
+
+
+def _rules() -> dict:
+    """The numbers by which `edgefer run` tracks, steadies and judges faces."""
+    presets = {
+        name: {"mean_s": p.mean_s, "margin": p.margin, "dwell_s": p.dwell_s, "patience_s": p.patience_s}
+        for name, p in smoothing.PRESETS.items()
+    }
+    return {
+        "presets": presets,
+        "smooth": SMOOTH,
+        "reject": REJECT,
+        "ease": smoothing.EASE,
+        "min_iou": tracking.MIN_IOU,
+        "min_hits": tracking.MIN_HITS,
+        "max_misses": tracking.MAX_MISSES,
+        "forget_s": tracking.FORGET_S,
+        "side": quality.SIDE,
+        "min_side": quality.MIN_SIDE,
+        "min_light": quality.MIN_LIGHT,
+        "max_light": quality.MAX_LIGHT,
+        "min_sharpness": quality.MIN_SHARPNESS,
+    }
+
+
+def _manifest(name: str) -> dict:
+    return {
+        "name": f"{name} · edgefer",
+        "short_name": name[:12],
+        "start_url": "./",
+        "display": "standalone",
+        "background_color": "#14171a",
+        "theme_color": "#00795a",
+        "icons": [{"src": "icon.svg", "sizes": "any", "type": "image/svg+xml"}],
+    }
+
+
+def _packed(content: bytes | np.ndarray) -> str:
+    raw = content if isinstance(content, bytes) else np.ascontiguousarray(content).tobytes()
+    return base64.b64encode(zlib.compress(raw, 9)).decode()
+
+
+def _crop(crop) -> dict[str, float]:
+    return {"scale": crop.scale, "dx": crop.dx, "dy": crop.dy}
+
+
+def _hex(bgr: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*reversed(bgr))

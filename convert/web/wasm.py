@@ -1,0 +1,82 @@
+"""The page's WebAssembly: committed beside its C, and built again here where clang and wasm-ld are.
+
+`python -m edgefer.convert.web.wasm` builds it into the package; do so after every change of the C.
+"""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from edgefer.convert.c.host import source
+from edgefer.errors import MissingDependency, RuntimeFault
+
+SOURCES = ("edgefer_net.c", "edgefer_pixels.c", "edgefer_faces.c", "web.c")
+HEADERS = ("edgefer_net.h", "edgefer_pixels.h", "edgefer_faces.h")
+EXPORTS = (
+    "edgefer_check", "edgefer_run", "edgefer_arena_bytes", "edgefer_output_bytes", "edgefer_faces",
+    "edgefer_faces_bytes", "web_allocate", "web_face", "web_gray",
+)  # fmt: skip
+FILES = {"engine.wasm": (), "engine_simd.wasm": ("-msimd128",)}
+FACTS = "engine.json"  # the compiler that made them, and the hash of what they were made of
+FLAGS = (
+    "--target=wasm32", "-std=c99", "-O3", "-ffreestanding", "-fno-builtin-memcpy", "-fno-builtin-memset",
+    "-ffp-contract=off", "-Wall", "-Wextra",
+)  # fmt: skip
+TIMEOUT_S = 120
+
+
+def sources_sha256() -> str:
+    """A hash of the C that the WebAssembly is made of, and of the flags."""
+    digest = hashlib.sha256(" ".join((*FLAGS, *EXPORTS)).encode())
+    for name in (*SOURCES, *HEADERS):
+        digest.update(source(name).encode())
+    return digest.hexdigest()
+
+
+def clang_version() -> str | None:
+    """The first line of what clang says of itself; None unless clang and wasm-ld are here."""
+    if not (shutil.which("clang") and shutil.which("wasm-ld")):
+        return None
+    done = subprocess.run(["clang", "--version"], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    return done.stdout.splitlines()[0]
+
+
+def build(flags: tuple[str, ...]) -> bytes:
+    """One .wasm. It is linked by wasm-ld itself: clang would ask for a C library that is not there."""
+    if clang_version() is None:
+        raise MissingDependency("clang and wasm-ld are needed: sudo apt install clang lld.")
+    with tempfile.TemporaryDirectory(prefix="edgefer-wasm-") as folder:
+        for name in (*SOURCES, *HEADERS):
+            (Path(folder) / name).write_text(source(name))
+        objects = [name.replace(".c", ".o") for name in SOURCES]
+        commands = [
+            ["clang", *FLAGS, *flags, "-c", name, "-o", made] for name, made in zip(SOURCES, objects, strict=True)
+        ]
+        exports = [f"--export={name}" for name in EXPORTS]
+        commands.append(["wasm-ld", "--no-entry", "--strip-all", "--gc-sections", *exports, *objects, "-o", "out.wasm"])
+        for command in commands:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+            if done.returncode:
+                raise RuntimeFault(f"{command[0]} failed: {(done.stderr.strip() or 'no reason given').splitlines()[0]}")
+        return (Path(folder) / "out.wasm").read_bytes()
+
+
+def committed(name: str) -> bytes:
+    """A file of the page as it comes with edgefer."""
+    return resources.files("edgefer.convert.web").joinpath("page", name).read_bytes()
+
+
+def rebuild(folder: Path) -> None:
+    """Build everything into `folder`."""
+    for name, flags in FILES.items():
+        (folder / name).write_bytes(build(flags))
+    facts = {"compiler": clang_version(), "sources_sha256": sources_sha256()}
+    (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    rebuild(Path(__file__).parent / "page")

@@ -1,0 +1,58 @@
+"""The pages of reports: nothing from a stranger acts, nothing is cut off, names of files do not overlap."""
+
+import subprocess
+
+import numpy as np
+import pytest
+from conftest import CHROMIUM
+
+from edgefer.html import Picture, contact_sheet, escape, heading, page, paragraph, table
+
+NAME = "a folder/with a long name/subject-0011_session-02_camera-07_frame-000011.png"
+
+
+def test_text_from_strangers_is_shown_and_does_nothing():
+    evil = '<script>alert(1)</script>" onerror=x \x1b[31m \u202e'
+    picture = Picture(image=np.zeros((8, 8, 1), np.uint8), lines=(evil,), kind="bad", file=evil)
+    made = page(evil, [heading(evil), paragraph(evil), table((evil,), [(evil,)]), contact_sheet([picture])])
+    assert "<script" not in made and '" onerror' not in made and "\x1b" not in made and "\u202e" not in made
+    assert made.count(escape(evil)) >= 6 and "default-src 'none'" in made
+
+
+def test_a_file_is_named_short_with_the_whole_path_at_hand():
+    sheet = contact_sheet([Picture(image=np.zeros((8, 8, 3), np.uint8), lines=("is sad",), file=NAME)])
+    assert f'title="{NAME}">subject-0011_session-02_camera-07_frame-000011.png<' in sheet
+
+
+def test_statuses_and_figures_are_set_apart():
+    made = table(("check", "", "figure"), [("a", "not checked", "+1.0"), ("b", "FAIL", "-20.5")])
+    assert 'class="status not-checked">not checked<' in made and 'class="status FAIL">FAIL<' in made
+    assert made.count('<td class="n">') == 2
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize("width", [1200, 500])
+def test_a_page_is_never_wider_than_its_window(tmp_path, width):
+    """Only a table in its own box may scroll; names below images stay in their column. Chromium's narrowest window is 500."""
+    rows = [
+        (f"int8 on tflite-runtime {n}", "origin", "+12.14 [+3.36, +20.59]", "x" * 90, "sentence " * 9) for n in range(3)
+    ]
+    pictures = [Picture(image=np.zeros((8, 8, 1), np.uint8), lines=("is sad",), file=NAME) for _ in range(9)]
+    figures = table(("network", *(f"column {n}" for n in range(14))), [("a", *["+12.14"] * 14)])
+    parts = [heading("x" * 300, 1), table(("a", "b", "c", "d", "e"), rows), figures, contact_sheet(pictures)]
+    made = page("report", parts)
+    measure = """<script>
+      const inside = [...document.querySelectorAll('figcaption span')].every(
+        one => one.getBoundingClientRect().right <= one.closest('figure').getBoundingClientRect().right + 1);
+      document.title = 'measured ' + document.documentElement.scrollWidth + ' ' + innerWidth + ' ' + inside;
+    </script>"""
+    made = made.replace("default-src 'none'", "default-src 'none'; script-src 'unsafe-inline'").replace(
+        "</body>", f"{measure}</body>"
+    )
+    (tmp_path / "page.html").write_text(made)
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900", "--dump-dom"]
+    done = subprocess.run(
+        [CHROMIUM, *options, f"file://{tmp_path}/page.html"], capture_output=True, text=True, timeout=120
+    )
+    scroll, inner, inside = done.stdout.split("<title>measured ")[1].split("</title>")[0].split()
+    assert int(scroll) <= int(inner) == width and inside == "true"

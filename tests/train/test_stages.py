@@ -1,0 +1,100 @@
+"""Recipes of several trainings: one after the other, each from the ones before, and resumed where they stopped."""
+
+import pytest
+
+from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.errors import DataError, InputError
+from edgefer.progress import Progress
+from edgefer.train.order import Order
+from edgefer.train.recipes import load_recipe
+from edgefer.train.run import RunFolder
+from edgefer.train.stages import train_in_stages
+
+STAGED = """
+name = "staged"
+base = "demo"
+[model]
+layers = "C16/2 C32/2"
+[fit]
+epochs = 1
+[[stages]]
+name = "first"
+[[stages]]
+name = "second"
+begin = "scratch"
+teachers = ["first"]
+[[stages]]
+name = "last"
+begin = "first"
+teachers = ["first", "second"]
+change.fit.epochs = 2
+"""
+
+
+@pytest.fixture
+def staged(tmp_path):
+    file = tmp_path / "staged.toml"
+    file.write_text(STAGED)
+    return file
+
+
+class Recorded(Progress):
+    """Keeps what is logged, counts the epochs, and interrupts the training after some."""
+
+    def __init__(self, stop_after: int = 99):
+        self.logged, self.epochs, self.stop_after = [], 0, stop_after
+
+    def log(self, text):
+        if text.startswith("Stage"):
+            self.logged.append(text)
+
+    def epoch(self, row, best):
+        self.epochs += 1
+        if self.epochs == self.stop_after:
+            raise KeyboardInterrupt
+
+
+def test_stages_are_trained_in_turn_and_resumed_where_they_stopped(staged, builtin, cache, tmp_path):
+    run, kept = tmp_path / "run", cache / "edgefer" / "datasets"
+    plan = Order(recipe=load_recipe(str(staged)), data="builtin")
+    first = Recorded(stop_after=3)  # in the first of the last stage's two
+    with pytest.raises(KeyboardInterrupt):
+        train_in_stages(plan, run, progress=first, cache=kept)
+    assert first.logged == ["Stage 1 of 3: first", "Stage 2 of 3: second", "Stage 3 of 3: last"]
+    assert RunFolder(run).resumable and Order.load(RunFolder(run)) == plan
+    rest = Recorded()
+    train_in_stages(Order.load(RunFolder(run)), run, progress=rest, cache=kept)
+    assert rest.logged == ["Stage 3 of 3: last"] and rest.epochs == 1
+    card = Bundle.open(run).card
+    assert card.name == "staged" and card.provenance.recipe["fit"]["epochs"] == 2
+    assert card.provenance.steps == ("begin with the weights of first", "train, learning from first, second too")
+    second = Bundle.open(run / "training" / "stages" / "second").card
+    assert second.provenance.steps == ("train, learning from first too",)
+
+
+def test_what_has_no_meaning_over_stages_is_refused(edgefer, staged, tmp_path):
+    for option, value in (("--teacher", "fer-nano"), ("--init-from", "fer-nano"), ("--folds", "3")):
+        done = edgefer(
+            "train", "--data", "builtin", "--recipe", staged, option, value, "--out", tmp_path / "run", expect=2
+        )
+        assert "is 3 trainings, which name their own" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_votes_that_are_not_there_are_missed_before_the_first_stage(tmp_path):
+    plan = Order(recipe=load_recipe("fer-small"), data="builtin")
+    with pytest.raises(DataError, match="belong to a FER2013 CSV"):
+        train_in_stages(plan, tmp_path / "run")
+    with pytest.raises(InputError, match="leave those options out"):
+        train_in_stages(Order(recipe=load_recipe("fer-small"), data="builtin", folds=3), tmp_path / "run")
+    assert not RunFolder(tmp_path / "run").resumable
+
+
+@pytest.mark.parametrize("name", ["ferplus-small"])  # fer-nano and fer-small ship as their earlier recipes made them
+def test_a_shipped_network_was_trained_by_the_last_stage_of_its_recipe(name):
+    """The recipe of that name says all of what its card says; the card may lack what came later and is off."""
+    card = Bundle.open(shipped_bundles()[name]).card
+    recipe = load_recipe(name)
+    last = recipe.of_stage(recipe.stages[-1]).model_dump(mode="json")
+    for section in ("input", "model", "augment", "optimizer", "schedule", "distill", "fit"):
+        assert card.provenance.recipe[section] == last[section], section
