@@ -18,7 +18,7 @@ from edgefer.train.backend import tensorflow
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.networks import load_keras
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)  # whichever comes first also trains the network, beside whatever else runs
 
 
 @pytest.fixture(scope="module")
