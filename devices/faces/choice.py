@@ -8,7 +8,7 @@ from edgefer.devices.faces.detectors import Detector, HaarDetector
 from edgefer.devices.faces.own import OwnDetector, RefinedDetector, shipped_refiner
 from edgefer.devices.faces.yunet import cached_yunet, fetch_yunet
 from edgefer.devices.faces.yunet_lite import YuNetLite
-from edgefer.errors import EdgeferError
+from edgefer.errors import EdgeferError, SourceError
 
 Log = Callable[[str], None]
 
@@ -28,6 +28,8 @@ def automatic(file: Path | None, *, min_face: int = 0, runtime: str = "auto", th
     """
     at_hand = file or cached_yunet()
     own: Callable[..., Detector] = OwnDetector.shipped
+    if file is not None and not file.is_file():
+        raise SourceError(f"There is no file {file}: name YuNet's .onnx, or leave --detector-file out.")
     if not OwnDetector.is_shipped():
         return Choice(
             HaarDetector(), "Faces are found by OpenCV's Haar cascade: this install has no detector of edgefer's own."

@@ -153,8 +153,8 @@ def test_only_a_region_is_searched_and_small_faces_are_left_out():
     assert np.abs(np.subtract(inside.box_xyxy, left.box_xyxy)).max() < 20
     (right,) = edgefer.load("fer-nano", roi=(240, 60, 240, 300))(IMAGE)
     assert right.box_xyxy[0] > 240, "in pixels of the whole image"
-    sides = sorted(face.box_xyxy[2] - face.box_xyxy[0] for face in whole)
-    assert len(edgefer.load("fer-nano", min_face=sides[0] + 2)(IMAGE)) == 1
+    sides = sorted(sum(np.subtract(face.box_xyxy[2:], face.box_xyxy[:2])) / 2 for face in whole)
+    assert len(edgefer.load("fer-nano", min_face=int(sides[0]) + 2)(IMAGE)) == 1
     with pytest.raises(InputError, match="lies outside of the frame"):
         edgefer.load("fer-nano", roi=(2000, 0, 10, 10))(IMAGE)
 

@@ -316,15 +316,15 @@ def test_a_run_reports_frames_and_attempts_and_its_end(manager, camera, tmp_path
 HANGS = """
 import threading
 from edgefer.devices import threads as workers
-from edgefer.devices.faces import detectors as faces
+from edgefer.devices.faces import own as faces
 workers.Rules.__init__.__kwdefaults__["limit_s"] = 1.0
-find, calls = faces.HaarDetector.find, []
+find, calls = faces.OwnDetector.find, []
 def hung(self, image):
     calls.append(1)
     if len(calls) > 2:
         threading.Event().wait()
     return find(self, image)
-faces.HaarDetector.find = hung
+faces.OwnDetector.find = hung
 """
 
 
