@@ -28,6 +28,7 @@ def automatic(file: Path | None, *, min_face: int = 0, runtime: str = "auto", th
     """
     at_hand = file or cached_yunet()
     own: Callable[..., Detector] = OwnDetector.shipped
+    file = Path(file) if file else None  # from Python it may be a name
     if file is not None and not file.is_file():
         raise SourceError(f"There is no file {file}: name YuNet's .onnx, or leave --detector-file out.")
     if not OwnDetector.is_shipped():

@@ -125,13 +125,13 @@ def test_a_network_that_hangs_in_python_too_is_replaced(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"detector": "hog"}, "detector 'hog' is not known: choose haar, yunet"),
+        ({"detector": "hog"}, "detector 'hog' is not known: choose auto, own, yunet, haar"),
         ({"smooth": "very"}, "choose off, responsive, calm"),
         ({"reject": 2}, "reject 2 is not a probability"),
         ({"reject": float("nan")}, "reject nan is not a probability"),
         ({"threads": 0}, "threads 0 is not a number from 1 up"),
         ({"roi": (0, 0, 0, 5)}, "is no region"),
-        ({"detector_file": "x.onnx"}, "--detector-file is for --detector yunet"),
+        ({"detector": "haar", "detector_file": "x.onnx"}, "--detector-file is for --detector yunet"),
     ],
 )
 def test_options_that_cannot_be_are_one_sentence(options, said):
