@@ -32,4 +32,8 @@ def convert_faces(
         }
     )
     vectors = make_vectors(card, {str(form): network for form, network in networks.items()})
-    return write_bundle(out, card, {Form.KERAS: content, **networks, PARITY: vectors})
+    return write_bundle(
+        out,
+        card,
+        {str(form): content for form, content in ((Form.KERAS, content), *networks.items(), (PARITY, vectors))},
+    )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgefer.devices.faces.detectors import Detector
+from edgefer.devices.faces.detectors import Detector, HaarDetector
 from edgefer.devices.faces.own import OwnDetector, RefinedDetector, shipped_refiner
 from edgefer.devices.faces.yunet import cached_yunet, fetch_yunet
 from edgefer.devices.faces.yunet_lite import YuNetLite
@@ -27,7 +27,11 @@ def automatic(file: Path | None, *, min_face: int = 0, runtime: str = "auto", th
     file: as named by --detector-file, or None for the one that was fetched once.
     """
     at_hand = file or cached_yunet()
-    own = OwnDetector.shipped
+    own: Callable[..., Detector] = OwnDetector.shipped
+    if not OwnDetector.is_shipped():
+        return Choice(
+            HaarDetector(), "Faces are found by OpenCV's Haar cascade: this install has no detector of edgefer's own."
+        )
     if not at_hand.is_file():
         why = "YuNet, which finds more small faces, is not on this machine (--detector yunet fetches it)"
         return Choice(
@@ -50,4 +54,6 @@ def yunet(file: Path | None, *, min_face: int = 0, runtime: str = "auto", thread
     """YuNet on the TFLite runtime, refined; its file is fetched unless it is named or was fetched before."""
     found = file or fetch_yunet(cached_yunet())
     lite = YuNetLite(found, cached_yunet().parent, min_face=min_face, runtime=runtime, threads=threads)
+    if not OwnDetector.is_shipped():
+        return lite
     return RefinedDetector(lite, shipped_refiner(runtime=runtime, threads=threads))

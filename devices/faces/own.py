@@ -132,6 +132,11 @@ class OwnDetector:
         self.min_face, self.min_score = min_face, min_score
 
     @classmethod
+    def is_shipped(cls) -> bool:
+        """Whether this install has its networks."""
+        return all(name in shipped_networks() for name in (FINDER, REFINER))
+
+    @classmethod
     def shipped(cls, *, min_face: int = 0, runtime: str = "auto", threads: int = 1) -> "OwnDetector":
         """With the networks that come with edgefer."""
         networks = (Bundle.open(shipped_networks()[name]).read("int8") for name in (FINDER, REFINER))

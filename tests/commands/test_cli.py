@@ -86,7 +86,7 @@ def test_mistakes_are_named_in_one_sentence(edgefer, tmp_path, trained, empty_vi
     assert no_keras in refuse("train", "--data", "builtin", "--init-from", "pets-small")
     assert "between 0 and 0.95" in refuse("convert", trained, "--prune", "1.5")
     assert "holds no TFLite network" in refuse("run", trained, "--source", "builtin")
-    assert "Name one input" in refuse("run", trained)
+    assert "Name what to read" in refuse("run", trained)
     assert "--wait is for cameras and streams" in refuse("run", "--source", "builtin", "--wait")
     assert "--mjpg is for USB cameras" in refuse("run", "--camera", "csi", "--mjpg")
 
@@ -112,7 +112,7 @@ def test_bad_sources_are_named_in_one_sentence(edgefer, tmp_path, converted, emp
 
     assert "no file or folder" in refuse("--source", tmp_path / "missing.mp4")
     assert "is not a video" in refuse("--source", empty_video)
-    assert "holds no pictures" in refuse("--source", tmp_path / "." if not list(tmp_path.glob("*.png")) else tmp_path)
+    assert "holds no images" in refuse("--source", tmp_path / "." if not list(tmp_path.glob("*.png")) else tmp_path)
     assert "There is no camera 97" in refuse("--camera", "97")
     assert "cannot be opened" in refuse("--source", "http://127.0.0.1:9/none.mjpg")
     assert "name a .mp4" in refuse("--source", "builtin", "--save", tmp_path / "faces.gif")

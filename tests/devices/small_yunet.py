@@ -36,7 +36,9 @@ def node(kind: str, inputs, output: str, **attributes) -> bytes:
 
 def constant(name: str, array: np.ndarray) -> bytes:
     kind = 1 if array.dtype == np.float32 else 7
-    return field(5, b"".join([*(field(1, n) for n in array.shape), field(2, kind), field(8, name), field(9, array.tobytes())]))
+    return field(
+        5, b"".join([*(field(1, n) for n in array.shape), field(2, kind), field(8, name), field(9, array.tobytes())])
+    )
 
 
 def end(number: int, name: str, shape) -> bytes:
@@ -112,5 +114,3 @@ def small_yunet(height: int = 64, width: int = 64, seed: int = 0) -> bytes:
             writer.parts.append(end(12, name, (1, cells, count)))
     graph = field(2, "graph") + b"".join(writer.parts) + end(11, "input", (1, 3, height, width))
     return field(1, 6) + field(8, field(1, "") + field(2, 11)) + field(7, graph)
-
-

@@ -161,7 +161,9 @@ def test_faces_that_differ_from_opencvs_fail_the_proof():
 # Canvases
 
 
-@pytest.mark.parametrize(("shape", "canvas"), [((720, 1280), (192, 320)), ((480, 640), (256, 320)), ((640, 360), (320, 192))])
+@pytest.mark.parametrize(
+    ("shape", "canvas"), [((720, 1280), (192, 320)), ((480, 640), (256, 320)), ((640, 360), (320, 192))]
+)
 def test_a_canvas_has_the_frames_own_shape(shape, canvas):
     layout = Layout.of(shape, 320)
     assert layout.canvas == canvas and max(layout.size) == 320

@@ -192,9 +192,14 @@ def test_a_network_calibrated_on_the_wrong_range_is_caught_by_question_2(convert
     from edgefer.convert.quantize import to_int8
     from edgefer.train.networks import load_keras
 
-    dark = (builtin.split("train").images[:64] // 40).astype(np.uint8)
+    dark = (builtin.split("train").images[:64] // 200).astype(np.uint8)
     broken = to_int8(load_keras(converted, "keras"), dark)
-    bundle = rebuilt(converted, tmp_path / "dark", int8=broken, parity=make_vectors(converted.card, {"int8": broken}))
+    bundle = rebuilt(
+        converted,
+        tmp_path / "dark",
+        int8=broken,
+        parity=make_vectors(converted.card, {"float32": converted.read("float32"), "int8": broken}),
+    )
     assert failed(verify(bundle, variants=("int8",))) == []
     comparisons = prove(bundle, builtin, "valid", runtimes=["litert"]).cost
     checks = {comparison.candidate.name: judge(comparison, BUDGET) for comparison in comparisons}

@@ -72,6 +72,7 @@ def test_votes_that_do_not_belong_to_the_pictures_are_refused(voted, change, com
 
 
 def test_missing_votes_are_named(tmp_path):
+    (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage\n")
     with pytest.raises(DataError, match=r"There are no FER\+ votes"):
         votes_file("ferplus", tmp_path / "fer2013.csv")
     with pytest.raises(DataError, match="labels of its own"):
