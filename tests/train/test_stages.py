@@ -10,6 +10,7 @@ from edgefer.train.recipes import load_recipe
 from edgefer.train.run import RunFolder
 from edgefer.train.stages import train_in_stages
 
+CAMERA = ("camera", "tilt_deg", "framing", "dark", "flat", "blur", "motion", "pixels", "noise", "jpeg")
 STAGED = """
 name = "staged"
 base = "demo"
@@ -90,11 +91,14 @@ def test_votes_that_are_not_there_are_missed_before_the_first_stage(tmp_path):
     assert not RunFolder(tmp_path / "run").resumable
 
 
-@pytest.mark.parametrize("name", ["ferplus-small"])  # fer-nano and fer-small ship as their earlier recipes made them
+@pytest.mark.parametrize("name", ["fer-nano", "fer-small", "ferplus-small"])
 def test_a_shipped_network_was_trained_by_the_last_stage_of_its_recipe(name):
-    """The recipe of that name says all of what its card says; the card may lack what came later and is off."""
-    card = Bundle.open(shipped_bundles()[name]).card
+    """The recipe of that name says all that its card says, but for strengths of what it does to no image."""
+    stored = Bundle.open(shipped_bundles()[name]).card.provenance.recipe
     recipe = load_recipe(name)
     last = recipe.of_stage(recipe.stages[-1]).model_dump(mode="json")
+    if last["augment"]["camera"] == 0:
+        for one in (stored, last):
+            one["augment"] = {field: value for field, value in one["augment"].items() if field not in CAMERA}
     for section in ("input", "model", "augment", "optimizer", "schedule", "distill", "fit"):
-        assert card.provenance.recipe[section] == last[section], section
+        assert stored[section] == last[section], section
