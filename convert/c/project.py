@@ -5,11 +5,11 @@ from importlib import resources
 from pathlib import Path
 
 from edgefer import __version__
+from edgefer.c.pixels import COLORS
+from edgefer.c.prove import prove_on_host
+from edgefer.c.subject import Questions, Subject
 from edgefer.checks import Check, table
 from edgefer.convert.c import text, tflm
-from edgefer.convert.c.pixels import COLORS
-from edgefer.convert.c.prove import prove_on_host
-from edgefer.convert.c.subject import Questions, Subject
 from edgefer.convert.exported import check_folder, write_folder
 
 SOURCES = (
@@ -28,7 +28,7 @@ def export_c(subject: Subject, out: Path) -> list[Check]:
 
 def make_project(subject: Subject, checks: Sequence[Check]) -> dict[str, bytes]:
     """Every file by name. checks: what the README says was proven."""
-    folder = resources.files("edgefer.convert.c").joinpath("source")
+    folder = resources.files("edgefer.c").joinpath("source")
     files = {name: folder.joinpath(name).read_bytes() for name in SOURCES}
     made = {
         "network.h": _network_header(subject),

@@ -11,7 +11,7 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
-from edgefer.convert.c.host import source
+from edgefer.c.host import source
 from edgefer.errors import MissingDependency, RuntimeFault
 
 SOURCES = ("edgefer_net.c", "edgefer_pixels.c", "edgefer_faces.c", "web.c")

@@ -83,7 +83,7 @@ def verify(
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.checks import report as report_checks
-    from edgefer.convert.c.prove import check_in_c
+    from edgefer.c.prove import check_in_c
     from edgefer.parity import check_bundle
 
     opened = Bundle.open(bundle_path(bundle))

@@ -35,7 +35,7 @@ def test_the_wheel_holds_the_tree(wheel):
         for file in (ROOT / room).rglob("*"):
             if (
                 file.is_file()
-                and file.suffix
+                and (file.suffix or file.name)
                 in {
                     ".py",
                     ".toml",
@@ -49,6 +49,11 @@ def test_the_wheel_holds_the_tree(wheel):
                     ".css",
                     ".js",
                     ".svg",
+                    ".c",
+                    ".h",
+                    ".ld",
+                    ".wasm",
+                    "Makefile",
                 }
                 and "__pycache__" not in file.parts
             ):
