@@ -14,7 +14,7 @@ from edgefer.convert.exported import check_folder, write_folder
 
 SOURCES = (
     "edgefer_net.h", "edgefer_net.c", "edgefer_pixels.h", "edgefer_pixels.c", "selftest.c", "platform.h",
-    "platform_host.c", "platform_arm.c", "platform_riscv.c", "stm32f405.ld", "riscv.ld", "Makefile",
+    "platform_host.c", "platform_arm.c", "platform_riscv.c", "memory.c", "stm32f405.ld", "riscv.ld", "Makefile",
 )  # fmt: skip
 
 

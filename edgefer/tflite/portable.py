@@ -7,7 +7,11 @@ from edgefer.tflite.findings import Finding, at, times
 from edgefer.tflite.flatbuffer import Model, Operator, parameter_bytes
 from edgefer.tflite.layers import OPERATORS, UnsupportedNetwork, model_layers
 
-PORTABLE = ("c", "web", "micro")
+PORTABLE = {
+    "c": "edgefer's C",
+    "web": "edgefer's C in a browser",
+    "micro": "edgefer's C on an STM32F405",
+}  # target: title
 FLASH, RAM = 2**20, 2**17  # bytes of the microcontroller that the self-test is built for, an STM32F405
 CODE, STACK = 16 * 1024, 8 * 1024  # of them, for what is not the network
 
