@@ -115,7 +115,7 @@ class Certificate:
             interval_plot(self.proof.cost, self.budget.max_drop),
             table(COST_COLUMNS, [cost_row(one) for one in self.proof.cost]),
             paragraph(COST_EXPLAINED, "faint"),
-            heading("What each network is worth"),
+            heading("Accuracy of each network"),
             table(WORTH_COLUMNS, [worth_row(one) for one in networks]),
             heading("F1 of each class"),
             table(("class", *(one.name for one in networks)), by_class),

@@ -17,9 +17,10 @@ import numpy as np
 from edgefer.bundle import Bundle
 from edgefer.card import ModelCard
 from edgefer.devices.board.boards import this_board
+from edgefer.devices.faces.choice import automatic, yunet
 from edgefer.devices.faces.detectors import Detector, FrameDetector, HaarDetector, RegionDetector
+from edgefer.devices.faces.own import OwnDetector
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
-from edgefer.devices.faces.yunet import YuNetDetector, cached_yunet, fetch_yunet
 from edgefer.devices.guarded import GuardedClassifier, GuardedDetector
 from edgefer.devices.session import Session
 from edgefer.devices.sources.cameras import LiveOptions, is_camera, open_camera, open_source
@@ -230,21 +231,37 @@ def detector_maker(
     """
     kind = options.faces or choice(FaceKind, card.faces, "faces")
     said: set[str] = set()
+    board = this_board()
+    runs: dict[str, Any] = {
+        "min_face": options.min_face or 0, "runtime": str(options.runtime), "threads": options.threads or board.threads,
+    }  # fmt: skip
+
+    def named(name: DetectorName) -> Detector:
+        if name is DetectorName.HAAR or kind is not FaceKind.HUMAN:  # of animals only cascades are known
+            return HaarDetector(faces=str(kind), width=board.detector_width)
+        if name is DetectorName.OWN:
+            return OwnDetector.shipped(**runs)
+        if name is DetectorName.YUNET:
+            return yunet(options.detector_file, **runs)
+        choice = automatic(options.detector_file, **runs)
+        if choice.reason not in said:
+            said.add(choice.reason)
+            log(choice.reason)
+        return choice.detector
 
     def make(name: DetectorName) -> Detector:
         if kind is FaceKind.FRAME:
             return FrameDetector()
-        if kind is not FaceKind.HUMAN and name is DetectorName.YUNET:
-            raise InputError(f"--detector yunet finds human faces, but {card.name} is to read {kind}: leave it out.")
-        key = str(name) if kind is FaceKind.HUMAN else f"{name}-{kind}"
+        if kind is not FaceKind.HUMAN and name in (DetectorName.YUNET, DetectorName.OWN):
+            raise InputError(f"--detector {name} finds human faces, but {card.name} is to read {kind}: leave it out.")
+        detector = named(name)
+        key = detector.name
         if not card.crop_for(key).faces and key not in said:
             said.add(key)
             log(
                 f"{card.name} was not measured for {key}: its boxes are taken as they are, which may cost accuracy. "
-                f"Train with {'--yunet FILE' if name is DetectorName.YUNET else 'this edgefer'} to measure it."
+                f"Train with {'--yunet FILE' if key == DetectorName.YUNET else 'this edgefer'} to measure it."
             )
-        if name is DetectorName.HAAR:
-            return HaarDetector(faces=str(kind), width=this_board().detector_width)
-        return YuNetDetector(options.detector_file or fetch_yunet(cached_yunet()))
+        return detector
 
     return make

@@ -262,6 +262,14 @@ def newest_bundle(runs: Path = Path("runs")) -> Path | None:
     return cards[-1].parent if cards else None
 
 
+FACE_NETWORKS = ("face-finder", "face-refiner")  # what finds faces, among the shipped networks
+
+
 def shipped_bundles() -> dict[str, Path]:
-    """The bundles that come with edgefer, by name."""
+    """The bundles that come with edgefer to read faces with, by name."""
+    return {name: path for name, path in shipped_networks().items() if name not in FACE_NETWORKS}
+
+
+def shipped_networks() -> dict[str, Path]:
+    """Every bundle that comes with edgefer, those that find faces too, by name."""
     return {card.parent.name: card.parent for card in sorted((Path(__file__).parent / "models").glob(f"*/{CARD}"))}

@@ -14,12 +14,15 @@ from pydantic import (
 )
 
 from edgefer.errors import BundleError, EdgeferError
+from edgefer.faces import STRIDES
 from edgefer.text import printable, unprintable
 
 SCHEMA_VERSION: Literal[1] = 1
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Task = Literal["read", "find-faces", "refine-faces"]
 Faces = Literal["human", "cat", "frame"]  # what a network reads: a person's face, a cat's, or the middle of the frame
+TAUGHT_BY = {"own": "yunet"}  # edgefer's own detector draws boxes as its teacher does
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Factor = Annotated[float, Field(ge=-1e4, le=1e4, allow_inf_nan=False)]
 Offset = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
@@ -179,11 +182,16 @@ class Lineage(_Part):
 
 
 class ModelCard(_Part):
-    """All a runtime needs to know about a network, and where the network comes from. Written to card.json."""
+    """All a runtime needs to know about a network, and where the network comes from. Written to card.json.
+
+    task: "read" is what edgefer is for, one of `labels` for a face. "find-faces" and "refine-faces" are the networks that find
+    the faces first; their `labels` name the numbers they answer with (edgefer.faces), and nothing is read with them.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Name
     labels: tuple[Name, ...] = Field(min_length=2, max_length=1000)
+    task: Task = "read"
     input: InputSpec
     output: OutputSpec = OutputSpec()
     faces: Faces = "human"
@@ -213,8 +221,15 @@ class ModelCard(_Part):
     @model_serializer(mode="wrap")
     def _without_the_usual_output(self, handler: SerializerFunctionWrapHandler) -> dict:
         plain = handler(self)
-        usual = {"output": self.output == OutputSpec(), "lineage": self.lineage is None}
+        usual = {"task": self.task == "read", "output": self.output == OutputSpec(), "lineage": self.lineage is None}
         return {name: value for name, value in plain.items() if not usual.get(name)}
+
+    @property
+    def answers(self) -> int:
+        """How many numbers the network answers with: one for each label; a finder of faces gives them for every cell of its maps."""
+        if self.task != "find-faces":
+            return len(self.labels)
+        return len(self.labels) * sum((self.input.height // s) * (self.input.width // s) for s in STRIDES)
 
     @property
     def measured_on(self) -> str:
@@ -222,8 +237,8 @@ class ModelCard(_Part):
         return f"{self.provenance.folds}-fold" if self.provenance.folds else "valid"
 
     def crop_for(self, detector: str) -> CropSpec:
-        """The crop measured for `detector`, or the detector's own box where none was."""
-        return self.crops.get(detector, CropSpec())
+        """The crop measured for `detector`, or for one whose boxes it was taught to draw; its own box where none was."""
+        return self.crops.get(detector) or self.crops.get(TAUGHT_BY.get(detector, "")) or CropSpec()
 
 
 def _texts(where: str, value: object) -> Iterator[tuple[str, str]]:

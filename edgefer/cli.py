@@ -96,7 +96,7 @@ PANELS = {
     "Make a network": (train.train, import_.import_, convert.convert, compare.compare),
     "Prove it": (verify.verify, evaluate.evaluate, lint.lint),
     "The board": (doctor.doctor, cameras.cameras, bench.bench, boards.boards),
-    "Everything once": (demo.demo,),
+    "Try everything": (demo.demo,),
 }
 for panel, commands in PANELS.items():
     for command in commands:

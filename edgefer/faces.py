@@ -52,3 +52,13 @@ def encode_refined(square: np.ndarray, box: np.ndarray, points: np.ndarray, roll
     angle = np.radians(roll_deg)
     roll = ROLL_GAIN * np.array([np.sin(angle), np.cos(angle)])
     return np.concatenate([middle, size, ((points - centre) / half * POINT_GAIN).ravel(), roll]).astype(np.float32)
+
+
+FINDER_LABELS = ("face", "x", "y", "width", "height")
+POINTS = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
+REFINER_LABELS = (
+    *FINDER_LABELS,
+    *(f"{point} {axis}" for point in POINTS for axis in "xy"),
+    "roll sine",
+    "roll cosine",
+)

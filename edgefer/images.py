@@ -95,11 +95,7 @@ def encode_image(image: np.ndarray, suffix: str) -> bytes:
 
 def write_image(path: Path, image: np.ndarray) -> None:
     """Write uint8 BGR [h, w, 3] or gray [h, w]: encoded in memory, written beside and renamed, whole or not at all."""
-    content = encode_image(image, path.suffix)
-    try:
-        write_file(path, content)
-    except OSError as error:
-        raise EdgeferError(f"{printable(str(path))} cannot be written: {error.strerror or error}.") from None
+    write_file(path, encode_image(image, path.suffix))
 
 
 def _check(header: Header) -> None:

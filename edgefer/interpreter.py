@@ -1,6 +1,7 @@
 """Runs a TFLite network on whichever runtime is installed, and turns its answers into probabilities."""
 
 import ctypes
+import math
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
@@ -108,6 +109,7 @@ class Network:
     runtime: "litert", "tflite-runtime", "tensorflow", or "auto" for the first that is installed.
     kernels, on the CPU: "optimized", or "reference", TFLite's plain C++, slow and the same everywhere.
     device: "cpu", or "coral" for an Edge TPU, which takes a network compiled for it and never falls back to the CPU.
+    maps: whether it answers with several maps, which are read one after the other, the largest first.
     """
 
     def __init__(
@@ -122,28 +124,37 @@ class Network:
         kernels: str = "optimized",
         device: str = "cpu",
         edgetpu_library: str = EDGETPU_LIBRARY,
+        maps: bool = False,
     ):
         self.runtime, self._interpreter = open_interpreter(
             content, runtime=runtime, threads=threads, kernels=kernels, device=device, edgetpu_library=edgetpu_library
         )
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        if len(inputs) != 1 or len(outputs) != 1:
+        if len(inputs) != 1 or (len(outputs) != 1 and not maps):
             raise BundleError(
                 f"The network has {len(inputs)} inputs and {len(outputs)} outputs; edgefer runs networks of one image "
                 "in and one row of answers out."
             )
+        if maps:
+            outputs = sorted(outputs, key=lambda one: -math.prod(one["shape"]))
+            _check_maps(outputs, classes)
         self.spec, self.output, self.classes = spec, output, classes
         self.dtype, self.answer_dtype = inputs[0]["dtype"], outputs[0]["dtype"]
-        self._in, self._out = inputs[0]["index"], outputs[0]["index"]
+        self._in, self._outs = inputs[0]["index"], [one["index"] for one in outputs]
         self._shape = tuple(inputs[0]["shape"])
         self.scale, self.zero = outputs[0]["quantization"]
-        self.check_contract(inputs[0], outputs[0], spec, classes)
+        if maps:  # each has its own scale
+            counts = [math.prod(one["shape"]) for one in outputs]
+            self.scale = np.repeat([one["quantization"][0] for one in outputs], counts).astype(np.float32)
+            self.zero = np.repeat([one["quantization"][1] for one in outputs], counts)
+        self.check_contract(inputs[0], {**outputs[0], "shape": (1, classes)} if maps else outputs[0], spec, classes)
         self._table = _input_table(inputs[0], spec) if spec.stated else None
 
     @classmethod
     def of(cls, content: bytes, card: ModelCard, **options) -> "Network":
         """The network of a card's bundle. options: Network's own, such as runtime."""
-        return cls(content, card.input, len(card.labels), output=card.output, **options)
+        options["maps"] = card.task == "find-faces"
+        return cls(content, card.input, card.answers, output=card.output, **options)
 
     def check_contract(self, inputs: dict, outputs: dict, spec: InputSpec, classes: int) -> None:
         """BundleError unless the interpreter's details of the ends are those of a network that edgefer runs."""
@@ -167,7 +178,7 @@ class Network:
             try:
                 self._interpreter.set_tensor(self._in, self.feed(one).reshape(self._shape))
                 self._interpreter.invoke()
-                answers.append(self._interpreter.get_tensor(self._out).reshape(-1))
+                answers.append(np.concatenate([self._interpreter.get_tensor(one).reshape(-1) for one in self._outs]))
             except (ValueError, RuntimeError) as error:
                 raise RuntimeFault(f"{self.runtime} failed while running the network: {error}") from None
         return np.stack(answers) if answers else np.empty((0, 0), np.float32)
@@ -183,6 +194,15 @@ class Network:
     def logits(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 [n, h, w, c] -> float32 logits [n, classes]."""
         return self.dequantize(self.raw(pixels))
+
+
+def _check_maps(outputs: list[dict], classes: int) -> None:
+    counts = [math.prod(int(size) for size in one["shape"]) for one in outputs]
+    if sum(counts) != classes or len({one["dtype"] for one in outputs}) != 1:
+        raise BundleError(
+            f"The network answers with {sum(counts):,} numbers in {len(outputs)} maps but its card says {classes:,}: they do "
+            "not belong together."
+        )
 
 
 def _check_contract(inputs: dict, outputs: dict, spec: InputSpec, classes: int) -> None:
@@ -260,6 +280,10 @@ class Classifier:
         """The bundle's network on the best runtime installed: its best TFLite form; on "coral" the compiled one."""
         if device not in DEVICES:
             raise InputError(f"There is no device {device!r}: choose {' or '.join(DEVICES)}.")
+        if bundle.card.task != "read":
+            raise BundleError(
+                f"{bundle.path} finds faces and reads nothing in them: name a network that reads expressions."
+            )
         variant = variant or ("int8_edgetpu" if device == "coral" else bundle.best_tflite())
         content, card = bundle.read(variant), bundle.card
         network = Network.of(content, card, runtime=runtime, threads=threads, device=device)

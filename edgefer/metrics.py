@@ -58,6 +58,15 @@ def ece(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
     return float((count * np.abs(confidence - accuracy)).sum() / count.sum())
 
 
+def accuracy_by_coverage(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a network is worth where it may say that it does not know: scores, best first, and the accuracy of the answers
+    with at least that score; both float64 [n]. Entry k - 1 answers for k of the n images."""
+    confidence = probabilities.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    right = (probabilities.argmax(axis=1) == labels)[order]
+    return confidence[order], np.cumsum(right) / np.arange(1, len(right) + 1)
+
+
 def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
     """The score interval of a share of `count` trials (Wilson 1927): right near 0 and 1 and for few trials too."""
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)

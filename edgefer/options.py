@@ -13,10 +13,12 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class DetectorName(StrEnum):
-    """What finds faces."""
+    """What finds faces: auto is the best of what is at hand."""
 
-    HAAR = "haar"
+    AUTO = "auto"
+    OWN = "own"
     YUNET = "yunet"
+    HAAR = "haar"
 
 
 class FaceKind(StrEnum):
@@ -98,7 +100,7 @@ class ReaderOptions:
     check: bool = True
     smooth: Smoothing = Smoothing.RESPONSIVE
     reject: float = 0.45
-    detector: DetectorName = DetectorName.HAAR
+    detector: DetectorName = DetectorName.AUTO
     detector_file: Path | None = None
     faces: FaceKind | None = None
     min_face: int = 0
@@ -122,8 +124,8 @@ class ReaderOptions:
                 raise InputError(f"{name} {value!r} is not a number from {least} up.")
         if self.roi is not None and (len(self.roi) != 4 or min(self.roi) < 0 or min(self.roi[2:]) < 1):
             raise InputError(f"roi {self.roi!r} is no region: give (left, top, width, height) in pixels.")
-        if self.detector_file is not None and self.detector is not DetectorName.YUNET:
-            raise InputError("--detector-file is for --detector yunet: Haar's comes with OpenCV.")
+        if self.detector_file is not None and self.detector in (DetectorName.OWN, DetectorName.HAAR):
+            raise InputError(f"--detector-file is for --detector yunet: {self.detector}'s comes with edgefer.")
 
 
 CHOICES: dict[str, type[StrEnum]] = {

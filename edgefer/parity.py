@@ -111,7 +111,7 @@ def check_exactly(bundle: Bundle, vectors: Vectors) -> list[Check]:
     card, stored = bundle.card, vectors.answers["int8"][::EXACT]
     try:
         network = read_layers(bundle.read("int8"), str(bundle.file("int8").name))
-        if network.input.shape != card.input.shape or network.output.size != len(card.labels):
+        if network.input.shape != card.input.shape or network.output.size != card.answers:
             raise UnsupportedNetwork("its ends are not those of its card.")
     except UnsupportedNetwork as error:
         detail = str(error).rstrip(".")

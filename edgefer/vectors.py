@@ -74,14 +74,15 @@ class Vectors:
 def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = "auto", seed: int = 11) -> bytes:
     """parity.npz for a card and its .tflite files (variant -> content): the images with this machine's answers."""
     rng = np.random.default_rng(seed)
-    grow = max(1, round(card.input.height / 48))
+    reads = card.task == "read"
+    grow = max(1, round(card.input.height / 48)) if reads else 1  # what finds faces is given no crops
     size = (160 * grow, 120 * grow)
     frames = [frame.image_bgr for frame, _ in drawn.scene(seconds=4, fps=1, size=size, people=1, seed=seed)]
     # Faces to shrink, beyond the border, and one to enlarge: each takes another path through `prepare`.
     boxes = grow * np.array([[38, 22, 111, 95], [70, 50, 101, 82], [-9, 10, 60, 82], [100, 61, 171, 140]])
-    faces, _ = drawn.face_set(6, seed)
+    faces, _ = drawn.face_set(6 if reads else 1, seed)
     pixels = [prepare(face, card.input) for face in faces]
-    pixels += list(rng.integers(0, 256, (6, *card.input.shape), dtype=np.uint8))
+    pixels += list(rng.integers(0, 256, (6 if reads else 2, *card.input.shape), dtype=np.uint8))
     by_detector = {name: cut_crops(frames, boxes, crop, card) for name, crop in stored_crops(card).items()}
     arrays: dict[str, Any] = {
         "frames": np.stack(frames),
@@ -117,7 +118,7 @@ def cut_crops(frames: Iterable[np.ndarray], boxes: np.ndarray, crop: CropSpec, c
 def _specs(card: ModelCard) -> dict[str, ArraySpec]:
     """What each array must be for this card, by name, the required ones first."""
     images = ArraySpec(dtypes=IMAGE, shape=((MAX_IMAGES,), *card.input.shape))
-    answers = ArraySpec(dtypes=(*INTEGER_ANSWERS, *FLOAT_ANSWERS), shape=((MAX_IMAGES,), len(card.labels)))
+    answers = ArraySpec(dtypes=(*INTEGER_ANSWERS, *FLOAT_ANSWERS), shape=((MAX_IMAGES,), card.answers))
     return {
         "labels": ArraySpec(dtypes=TEXT, shape=((1000,),), max_chars=MAX_TEXT),
         "temperature": ArraySpec(dtypes=("<f8",), shape=()),

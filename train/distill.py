@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from edgefer.bundle import Bundle, write_file
-from edgefer.errors import DataError, EdgeferError, InputError
+from edgefer.errors import DataError, InputError
 from edgefer.interpreter import softmax
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.dataset import Split
@@ -66,10 +66,7 @@ def save_soft_labels(file: Path, split: Split, labels: tuple[str, ...], probabil
     """Write soft labels as an .npz: probabilities float32 [n, classes], labels (their names), ids (row or file)."""
     content = io.BytesIO()
     np.savez(content, probabilities=probabilities, labels=np.array(json.dumps(labels)), ids=split.ids)
-    try:
-        write_file(file, content.getvalue())
-    except OSError as error:
-        raise EdgeferError(f"{file} cannot be written: {error.strerror or error}.") from None
+    write_file(file, content.getvalue())
 
 
 def load_soft_labels(file: Path, split: Split, labels: tuple[str, ...]) -> np.ndarray:

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 NORM_BATCHES = 50
 
 
-Watcher = Progress  # its old name, until no conversion uses it
-
-
 def fit(
     recipe: Recipe,
     dataset: Dataset,

@@ -11,6 +11,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -136,29 +137,44 @@ def _open_hdf5(content: bytes, where: str) -> KerasFile:
     return KerasFile(parsed, content, 1)
 
 
-def open_weights(content: bytes, where: str) -> "h5py.File":
+@contextmanager
+def open_weights(content: bytes, where: str) -> "Iterator[h5py.File]":
     """An HDF5 file in memory, once nothing in it points out of it and all of it together is of a sane size."""
     import h5py
 
+    # A file image of HDF5's own, not a Python object that it reads through: that one crashes where files are left open.
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fapl_core(backing_store=False)
+    access.set_file_image(content)
     try:
-        file = h5py.File(io.BytesIO(content), "r")
-        total = 0
-        for group, name in _links(file):
-            link = group.get(name, getlink=True)
-            if not isinstance(link, h5py.HardLink):
-                raise InputError(f"{where}: {name!r} points to something else (a {type(link).__name__}): refused.")
-            item = group[name]
-            if isinstance(item, h5py.Dataset):
-                if item.external or item.is_virtual:
-                    raise InputError(f"{where}: {name!r} keeps its numbers in another file: refused.")
-                if item.dtype.kind not in "fiu" or item.dtype.itemsize > 8:
-                    raise InputError(f"{where}: {name!r} holds {item.dtype}, not numbers: refused.")
-                total += item.size * item.dtype.itemsize
-        if total > min(MAX_WEIGHT_BYTES, 32 * len(content) + (1 << 20)):
-            raise InputError(f"{where} claims {total:,} bytes of weights in {len(content):,}: refused.")
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, RecursionError) as error:
+        file = h5py.File(h5py.h5f.open(b"weights", h5py.h5f.ACC_RDONLY, fapl=access))
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"{where}: its weights cannot be read ({first_line(error)}).") from None
-    return file
+    with file:
+        try:
+            _check_weights(file, len(content), where)
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"{where}: its weights cannot be read ({first_line(error)}).") from None
+        yield file
+
+
+def _check_weights(file: "h5py.File", size: int, where: str) -> None:
+    import h5py
+
+    total = 0
+    for group, name in _links(file):
+        link = group.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise InputError(f"{where}: {name!r} points to something else (a {type(link).__name__}): refused.")
+        item = group[name]
+        if isinstance(item, h5py.Dataset):
+            if item.external or item.is_virtual:
+                raise InputError(f"{where}: {name!r} keeps its numbers in another file: refused.")
+            if item.dtype.kind not in "fiu" or item.dtype.itemsize > 8:
+                raise InputError(f"{where}: {name!r} holds {item.dtype}, not numbers: refused.")
+            total += item.size * item.dtype.itemsize
+    if total > min(MAX_WEIGHT_BYTES, 32 * size + (1 << 20)):
+        raise InputError(f"{where} claims {total:,} bytes of weights in {size:,}: refused.")
 
 
 def _links(group: "h5py.Group", limit: int = 100_000) -> "Iterator[tuple[h5py.Group, str]]":

@@ -1,7 +1,9 @@
 """The closed list of Keras layers that edgefer loads, and networks built from it without Keras looking anything up."""
 
 import inspect
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,7 @@ from edgefer.errors import InputError
 MAX_LAYERS = 4000
 MAX_DEPTH = 8  # of networks within networks
 MAX_NUMBER = 1 << 20  # in a layer's settings: units, filters, sizes
+MAX_DILATION = 256  # TensorFlow takes one batch for each of its steps
 MAX_ACTIVATIONS = 1 << 28  # numbers that one layer may give for one image
 
 NETWORKS = {"Functional", "Model", "Sequential"}
@@ -142,8 +145,9 @@ class Architecture:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, int | float):
-            if not abs(value) <= MAX_NUMBER:
-                raise InputError(f"{what} is out of range (at most {MAX_NUMBER:,}).")
+            most = MAX_DILATION if key == "dilation_rate" else MAX_NUMBER
+            if not abs(value) <= most:
+                raise InputError(f"{what} is out of range (at most {most:,}).")
             return value
         if isinstance(value, str):
             if value in WORDS.get(key, ()) or (key == "name" and NAME.fullmatch(value)):
@@ -166,17 +170,13 @@ class Architecture:
     def _node(self, node: Any, layer: str) -> list:
         """One use of a layer: [[name, node, tensor, {}], ...]."""
         if isinstance(node, dict):  # Keras 3
-            arguments = node.get("args")
-            options = {
-                key: value for key, value in (node.get("kwargs") or {}).items() if key not in ("training", "mask")
-            }
-            if options or not isinstance(arguments, list) or len(arguments) != 1:
+            arguments, options = node.get("args"), node.get("kwargs") or {}
+            if not isinstance(options, dict) or not set(options) <= {"training", "mask"}:
+                raise InputError(f"{self.where}: {layer!r} is called with more than its input: refused.")
+            if not isinstance(arguments, list) or len(arguments) != 1:
                 raise InputError(f"{self.where}: {layer!r} is called with more than its input: refused.")
             sources = arguments[0] if isinstance(arguments[0], list) else [arguments[0]]
-            return [
-                self._tensor(one.get("config", {}).get("keras_history") if isinstance(one, dict) else one)
-                for one in sources
-            ]
+            return [self._tensor(_history(one)) for one in self._list(sources)]
         node = self._list(node)
         if node and isinstance(node[0], str):
             node = [node]
@@ -197,7 +197,15 @@ class Architecture:
         value = self._list(value)
         if value and isinstance(value[0], str):
             value = [value]
+        if not value:
+            raise InputError(f"{self.where} names no inputs or no outputs.")
         return [self._tensor(one)[:3] for one in value]
+
+
+def _history(tensor: Any) -> Any:
+    """Where a tensor comes from, in the form of Keras 3: {"config": {"keras_history": [layer, node, tensor]}}."""
+    config = tensor.get("config") if isinstance(tensor, dict) else None
+    return config.get("keras_history") if isinstance(config, dict) else tensor
 
 
 @dataclass(frozen=True)
@@ -226,9 +234,9 @@ def build(architecture: dict, stored: int, where: str) -> Built:
 
     try:
         with tf.Graph().as_default():
-            outline = _make(architecture).layer
-            claimed = outline.count_params()
-            widest = max(_size(layer.output_shape) for layer in outline.layers)
+            outline = _make(architecture)
+            claimed = outline.layer.count_params()
+            widest = max(_widest(layer) for layer in _layers(outline))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     except Exception as error:  # whatever Keras makes of settings that contradict each other
@@ -334,13 +342,26 @@ def _first_call(name: str, part: Built, calls: list, config: dict) -> int:
     return int(bool(part.parts) and bool(asked) and max(asked) >= max(1, count))
 
 
-def _size(shape: Any) -> int:
-    if isinstance(shape, list):
-        return max(_size(one) for one in shape)
-    size = 1
-    for side in shape:
-        size *= side or 1
-    return size
+def _layers(built: Built) -> Iterator[Any]:
+    """The layers of a network, and those of the networks within it."""
+    for part in built.parts:
+        yield part.layer
+        yield from _layers(part)
+
+
+def _widest(layer: Any) -> int:
+    """The most numbers that a layer gives for one image, at any of its calls."""
+    nodes = layer._inbound_nodes  # a shared layer has one for each call; Keras has no public list of them
+    return max((_size(shape) for node in nodes for shape in _shapes(node.output_shapes)), default=1)
+
+
+def _shapes(shapes: Any) -> list[tuple]:
+    """What Keras gives as one shape or, for several tensors, as a list of them."""
+    return shapes if isinstance(shapes, list) else [shapes]
+
+
+def _size(shape: tuple) -> int:
+    return math.prod(side or 1 for side in shape)
 
 
 def first_line(error: BaseException) -> str:

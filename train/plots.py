@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 
-from edgefer.metrics import calibration_bins, ece
+from edgefer.metrics import accuracy_by_coverage, calibration_bins, ece
 from edgefer.progress import Epoch
 
 
@@ -67,4 +67,21 @@ def reliability_plot(probabilities: np.ndarray, labels: np.ndarray, title: str) 
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
     axes.set_title(f"{title}: ECE {ece(probabilities, labels):.3f}", fontsize=10)
     axes.legend(fontsize=8)
+    return _png(figure)
+
+
+def coverage_plot(probabilities: np.ndarray, labels: np.ndarray, title: str) -> bytes:
+    """Accuracy of the answers against the share of images that are answered, the lowest scores being refused first."""
+    from matplotlib.figure import Figure
+
+    scores, accuracy = accuracy_by_coverage(probabilities, labels)
+    share = np.arange(1, len(scores) + 1) / len(scores)
+    figure = Figure(figsize=(5.2, 5.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(share, accuracy, label="accuracy of the answers")
+    axes.plot(share, scores, color="gray", linestyle=":", label="lowest score that is answered")
+    axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="share of images that are answered", ylabel="accuracy, score")
+    axes.set_title(f"{title}: accuracy by coverage", fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower left")
     return _png(figure)

@@ -4,9 +4,10 @@ import numpy as np
 
 from edgefer.card import ModelCard
 from edgefer.html import Picture, contact_sheet, heading, page, paragraph, plot, table
+from edgefer.metrics import accuracy_by_coverage
 from edgefer.train.data.dataset import Split
 from edgefer.train.evaluate import Evaluation
-from edgefer.train.plots import confusion_plot, reliability_plot
+from edgefer.train.plots import confusion_plot, coverage_plot, reliability_plot
 from edgefer.train.shift import Shift
 
 MISTAKES = 48
@@ -34,8 +35,13 @@ def html_report(
             '<div class="row">',
             plot(confusion_plot(one.confusion, card.labels, title), f"confusion matrix of {one.name}"),
             plot(reliability_plot(one.probabilities, split.labels, one.name), f"reliability of {one.name}"),
+            plot(coverage_plot(one.probabilities, split.labels, one.name), f"accuracy by coverage of {one.name}"),
             "</div>",
         ]
+    parts += [
+        heading("What it is worth where it may be unsure"),
+        table(coverage_columns(evaluations), coverage_rows(evaluations, split.labels)),
+    ]
     last = evaluations[-1]
     parts += [
         heading(f"Most confident mistakes of {last.name}"),
@@ -66,6 +72,33 @@ def summary_rows(evaluations: list[Evaluation]) -> list[list[str]]:
     ]
 
 
+COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+
+
+def coverage(one: Evaluation, labels: np.ndarray) -> list[dict[str, float]]:
+    """For each of COVERAGES, as `answered`: the lowest score among that share of the images, and the accuracy on them."""
+    scores, accuracy = accuracy_by_coverage(one.probabilities, labels)
+    rows = []
+    for share in COVERAGES:
+        at = max(1, round(share * len(scores))) - 1
+        rows.append({"answered": share, "score": float(scores[at]), "accuracy": float(accuracy[at])})
+    return rows
+
+
+def coverage_columns(evaluations: list[Evaluation]) -> list[str]:
+    """The names of the columns of `coverage_rows`."""
+    return ["answered", *(f"{one.name}: {what}" for one in evaluations for what in ("score at least", "accuracy"))]
+
+
+def coverage_rows(evaluations: list[Evaluation], labels: np.ndarray) -> list[list[str]]:
+    """A row for each of COVERAGES: the score to ask for, so that this share is answered, and what the answers are worth."""
+    rows = [[f"{share:.0%}"] for share in COVERAGES]
+    for one in evaluations:
+        for row, found in zip(rows, coverage(one, labels), strict=True):
+            row += [f"{found['score']:.2f}", f"{found['accuracy']:.1%}"]
+    return rows
+
+
 def shift_columns(shifts: dict[str, Shift]) -> list[str]:
     """The names of the columns of `shift_rows`."""
     return ["change", "strength", *shifts]
@@ -78,10 +111,11 @@ def shift_rows(shifts: dict[str, Shift]) -> list[list[str]]:
         return [change, strength, *(f"{accuracy:.1%}" for accuracy in accuracies)]
 
     ones = list(shifts.values())
-    rows = [row("none", "", (one.clean for one in ones))]
+    rows = [row("none", "", (one.clean.accuracy for one in ones))]
     for kind, strengths in ones[0].strengths.items():
         rows += [row(kind, name, (one.strengths[kind][name] for one in ones)) for name in strengths]
-        rows.append(row(kind, "mean", (one.kinds[kind] for one in ones)))
+        rows.append(row(kind, "mean", (one.kinds[kind].accuracy for one in ones)))
+        rows.append([kind, "ECE", *(f"{one.kinds[kind].ece:.3f}" for one in ones)])
     rows.append(["worst kind", "", *(f"{accuracy:.1%} {kind}" for kind, accuracy in (one.worst_kind for one in ones))])
     rows.append(row("mean of kinds", "", (one.mean_of_kinds for one in ones)))
     return rows

@@ -357,10 +357,7 @@ def _whole_weights(file: Path) -> bool:
 def write_history(file: Path, rows: list[Epoch]) -> None:
     lines = [",".join(COLUMNS)]
     lines += [",".join([str(row.epoch), *(f"{getattr(row, name):.6g}" for name in COLUMNS[1:])]) for row in rows]
-    try:
-        write_file(file, ("\r\n".join(lines) + "\r\n").encode())
-    except OSError as error:
-        raise unwritable(file, error) from None
+    write_file(file, ("\r\n".join(lines) + "\r\n").encode())
 
 
 def read_history(file: Path) -> list[Epoch]:

@@ -6,11 +6,14 @@ the mean over the kinds: no kind counts for more because it has more strengths.
 
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import cv2
 import numpy as np
+
+from edgefer.interpreter import softmax
+from edgefer.metrics import ece
 
 Change = Callable[[np.ndarray], np.ndarray]  # one image, uint8 [h, w, c], to another of the same shape
 Logits = Callable[[np.ndarray], np.ndarray]  # uint8 [n, h, w, c] -> float32 [n, classes]
@@ -113,60 +116,84 @@ KINDS: dict[str, tuple[Strength, ...]] = {
 }
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """Accuracy, and how far the scores are from it (expected calibration error over 15 bins)."""
+
+    accuracy: float
+    ece: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """A network's accuracy under change: clean, and by kind and the name of the strength."""
+    """A network under change: unchanged, by kind, and the accuracy by kind and the name of the strength.
 
-    clean: float
+    A kind's accuracy is the mean over its strengths, its ECE that of all its answers together.
+    """
+
+    clean: Calibrated
+    kinds: dict[str, Calibrated]
     strengths: dict[str, dict[str, float]]
-
-    @property
-    def kinds(self) -> dict[str, float]:
-        """By kind, the mean over its strengths."""
-        return {kind: float(np.mean(list(by_name.values()))) for kind, by_name in self.strengths.items()}
 
     @property
     def mean_of_kinds(self) -> float:
         """The headline."""
-        return float(np.mean(list(self.kinds.values())))
+        return float(np.mean([kind.accuracy for kind in self.kinds.values()]))
 
     @property
     def worst_kind(self) -> tuple[str, float]:
         """The kind with the lowest accuracy, and that accuracy."""
-        return min(self.kinds.items(), key=lambda pair: pair[1])
+        name, kind = min(self.kinds.items(), key=lambda pair: pair[1].accuracy)
+        return name, kind.accuracy
 
     def to_json(self) -> dict:
-        """Clean accuracy, the headline, the worst kind, each kind's mean and each strength."""
+        """Unchanged, the headline, the worst kind, each kind and each strength."""
         worst, accuracy = self.worst_kind
         return {
-            "clean": self.clean,
+            "clean": asdict(self.clean),
             "mean_of_kinds": self.mean_of_kinds,
             "worst_kind": {"kind": worst, "accuracy": accuracy},
-            "kinds": self.kinds,
+            "kinds": {name: asdict(kind) for name, kind in self.kinds.items()},
             "strengths": self.strengths,
         }
 
 
 def domain_shift(
-    images: np.ndarray, labels: np.ndarray, networks: dict[str, Logits], track: Callable[..., Iterable]
+    images: np.ndarray,
+    labels: np.ndarray,
+    networks: dict[str, Logits],
+    temperature: float,
+    track: Callable[..., Iterable],
 ) -> dict[str, Shift]:
     """Each network under every change: name -> Shift. images uint8 [n, h, w, c], labels int64 [n]."""
-
-    def accuracies(changes: tuple[Change, ...]) -> dict[str, float]:
-        right: dict[str, list[float]] = {name: [] for name in networks}
-        for change in changes:
+    todo = [(kind, strength) for kind, strengths in KINDS.items() for strength in strengths]
+    found: dict[str, dict[str, dict[str, list[np.ndarray]]]] = {name: {kind: {} for kind in KINDS} for name in networks}
+    for kind, strength in track(todo, len(todo), "Domain shift"):
+        for change in strength.ways:
             seen = changed(images, change)
             for name, logits in networks.items():
-                right[name].append(float(np.mean(logits(seen).argmax(axis=1) == labels)))
-        return {name: float(np.mean(values)) for name, values in right.items()}
+                found[name][kind].setdefault(strength.name, []).append(softmax(logits(seen), temperature))
+    return {
+        name: _shift(softmax(logits(images), temperature), found[name], labels) for name, logits in networks.items()
+    }
 
-    clean = accuracies((np.copy,))
-    found: dict[str, dict[str, dict[str, float]]] = {name: {kind: {} for kind in KINDS} for name in networks}
-    todo = [(kind, strength) for kind, strengths in KINDS.items() for strength in strengths]
-    for kind, strength in track(todo, len(todo), "Domain shift"):
-        for name, accuracy in accuracies(strength.ways).items():
-            found[name][kind][strength.name] = accuracy
-    return {name: Shift(clean=clean[name], strengths=found[name]) for name in networks}
+
+def _shift(clean: np.ndarray, found: dict[str, dict[str, list[np.ndarray]]], labels: np.ndarray) -> Shift:
+    """clean, and by kind and strength for each way: probabilities, float64 [n, classes]."""
+
+    def right(probabilities: np.ndarray) -> float:
+        return float(np.mean(probabilities.argmax(axis=1) == labels))
+
+    strengths = {
+        kind: {name: float(np.mean([right(way) for way in ways])) for name, ways in by_name.items()}
+        for kind, by_name in found.items()
+    }
+    kinds = {}
+    for kind, by_name in found.items():
+        answers = [way for ways in by_name.values() for way in ways]
+        error = ece(np.concatenate(answers), np.tile(labels, len(answers)))
+        kinds[kind] = Calibrated(float(np.mean(list(strengths[kind].values()))), float(error))
+    return Shift(clean=Calibrated(right(clean), float(ece(clean, labels))), kinds=kinds, strengths=strengths)
 
 
 def changed(images: np.ndarray, change: Change) -> np.ndarray:

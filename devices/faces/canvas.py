@@ -12,6 +12,7 @@ from edgefer.quiet import quiet
 
 MULTIPLE = 32  # pixels: the coarsest map's stride
 MAX_SIDE = 1920  # pixels of a canvas
+MAX_BOXES = 300  # the likeliest, that are compared with one another: a network gone wild finds a face in every cell
 NESTED = 0.7  # of the smaller of two boxes, covered by the other: one face found twice
 
 
@@ -88,9 +89,10 @@ class MapNetwork:
 def distinct(boxes: np.ndarray, scores: np.ndarray, max_overlap: float, nested: float = NESTED) -> list[int]:
     """The rows to keep of boxes float [n, 4], the surest first: none overlaps a surer one by more than `max_overlap`
     (intersection over union), nor is one inside the other."""
-    order = np.argsort(-scores, kind="stable").tolist()
+    order = np.argsort(-scores, kind="stable")[:MAX_BOXES]
     if len(order) < 2:
-        return order
+        return order.tolist()
+    boxes, rows = boxes[order], order.tolist()
     x0, y0, x1, y1 = boxes.T
     areas = np.maximum((x1 - x0) * (y1 - y0), 1e-9)
     width = np.minimum.outer(x1, x1) - np.maximum.outer(x0, x0)
@@ -98,11 +100,11 @@ def distinct(boxes: np.ndarray, scores: np.ndarray, max_overlap: float, nested: 
     both = np.where((width > 0) & (height > 0), width * height, 0.0)
     alike = (both > max_overlap * (areas[:, None] + areas - both)) | (both > nested * np.minimum.outer(areas, areas))
     kept: list[int] = []
-    dropped = np.zeros(len(order), bool)
-    for row in order:
-        if not dropped[row]:
+    dropped = np.zeros(len(rows), bool)
+    for place, row in enumerate(rows):
+        if not dropped[place]:
             kept.append(row)
-            dropped |= alike[row]
+            dropped |= alike[place]
     return kept
 
 

@@ -1,15 +1,20 @@
 """edgefer's own detector: a finder that looks at the whole frame, and a refiner that looks closely at each candidate."""
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
-from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.bundle import FACE_NETWORKS, Bundle, shipped_networks
 from edgefer.devices.faces.canvas import Layout, MapNetwork, distinct, logit, shrunk
+from edgefer.devices.faces.detectors import Detector
 from edgefer.faces import ANCHORS, REFINER_MARGIN, REFINER_SIDE, STRIDES, Refined, decode_map, decode_refined
 from edgefer.records import Box, Detection
 
-FINDER, REFINER = "face-finder", "face-refiner"  # the shipped bundles
-CANDIDATE, FACE = 0.1, 0.5  # scores from which the finder's is a candidate, and from which the refiner's is a face
+FINDER, REFINER = FACE_NETWORKS
+CANDIDATE, FACE = 0.2, 0.6  # scores from which the finder has a candidate, and from which that is a face
+DOUBT = 0.3  # the score below which another detector's face is left out
 SIDE = 192  # pixels of the canvas's longer side
 MAX_SCALED_FACE = 0.9  # of SIDE: faces larger on a canvas than the networks were trained on are found on a coarse one
 SMALLEST = 12.0  # pixels of a face on the canvas
@@ -47,6 +52,21 @@ class Finder:
         kept = distinct(every, logits, 0.5, nested=2.0)[:CANDIDATES]
         shrink = np.array(layout.size) / image_bgr.shape[1::-1]
         return every[kept] / np.tile(shrink, 2).astype(np.float32), logits[kept]
+
+
+class Miner:
+    """What a finder takes for faces in gray pictures, for a refiner to learn from."""
+
+    def __init__(self, finder: Finder):
+        self._finder = finder
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "Miner":
+        return cls(Finder(MapNetwork(bundle.read("int8"))))
+
+    def __call__(self, pictures: Iterable) -> list[tuple]:
+        """pictures: with `gray` uint8 [h, w] each -> a picture and a box float32 [4], for each candidate."""
+        return [(one, box) for one in pictures for box in self._finder.find(one.gray, SIDE)[0]]
 
 
 class Refiner:
@@ -112,9 +132,14 @@ class OwnDetector:
         self.min_face, self.min_score = min_face, min_score
 
     @classmethod
+    def is_shipped(cls) -> bool:
+        """Whether this install has its networks."""
+        return all(name in shipped_networks() for name in (FINDER, REFINER))
+
+    @classmethod
     def shipped(cls, *, min_face: int = 0, runtime: str = "auto", threads: int = 1) -> "OwnDetector":
         """With the networks that come with edgefer."""
-        networks = (Bundle.open(shipped_bundles()[name]).read("int8") for name in (FINDER, REFINER))
+        networks = (Bundle.open(shipped_networks()[name]).read("int8") for name in (FINDER, REFINER))
         finder, refiner = (MapNetwork(content, runtime=runtime, threads=threads) for content in networks)
         return cls(finder, refiner, min_face=min_face)
 
@@ -132,31 +157,78 @@ class OwnDetector:
         if len(found) > 1:
             kept = distinct(boxes, logits, 0.5, nested=2.0)[: 2 * CANDIDATES]
             boxes = boxes[kept]
-        return refined_faces(self._refiner, image_bgr, boxes, self.min_score)
+            logits = logits[kept]
+        prior = 1 / (1 + np.exp(-logits))
+        return refined_faces(self._refiner, image_bgr, boxes, prior, self.min_score)
 
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
         """Only the boxes: what training needs to measure how they lie around a face."""
         return [face.box_xyxy for face in self.find(image_bgr)]
 
 
-def refined_faces(refiner: Refiner, image_bgr: np.ndarray, boxes: np.ndarray, min_score: float) -> list[Detection]:
-    """What the refiner takes for faces, the largest first, each once."""
+class RefinedDetector:
+    """Another detector's faces with the refiner's roll and points; those that it doubts are left out. The boxes stay.
+
+    min_score: of the geometric mean of both scores.
+    """
+
+    def __init__(self, detector: Detector, refiner: Refiner, *, min_score: float = DOUBT):
+        self._detector, self._refiner, self.name = detector, refiner, detector.name
+        self.min_score = min_score
+
+    def find(self, image_bgr: np.ndarray) -> list[Detection]:
+        found = self._detector.find(image_bgr)
+        if not found:
+            return found
+        seen = self._refiner.refine(image_bgr, np.array([face.box_xyxy for face in found], np.float32))
+        return [
+            replace(face, score=score, roll_deg=float(seen.roll_deg[row]), **_points(seen, row))
+            for row, face in enumerate(found)
+            if (score := float(np.sqrt(face.score * seen.score[row]))) >= self.min_score
+        ]
+
+    def detect(self, image_bgr: np.ndarray) -> list[Box]:
+        """Only the boxes: what training needs to measure how they lie around a face."""
+        return [face.box_xyxy for face in self.find(image_bgr)]
+
+
+def shipped_refiner(*, runtime: str = "auto", threads: int = 1) -> Refiner:
+    """The refiner that comes with edgefer."""
+    content = Bundle.open(shipped_networks()[REFINER]).read("int8")
+    return Refiner(MapNetwork(content, runtime=runtime, threads=threads))
+
+
+def refined_faces(
+    refiner: Refiner, image_bgr: np.ndarray, boxes: np.ndarray, prior: np.ndarray, min_score: float
+) -> list[Detection]:
+    """The candidates that are faces, the largest first, each once.
+
+    A face's score is the geometric mean of what the detector (`prior`, [n]) and the refiner say: of the ways to weigh them that were
+    tried, it invented the fewest faces at the same recall.
+    """
     if not len(boxes):
         return []
     seen = refiner.refine(image_bgr, boxes)
-    sure = np.flatnonzero(seen.score >= min_score)
-    kept = sure[distinct(seen.boxes[sure], seen.score[sure], OVERLAP)] if len(sure) else sure
+    score = np.sqrt(seen.score * prior)
+    sure = np.flatnonzero(score >= min_score)
+    kept = sure[distinct(seen.boxes[sure], score[sure], OVERLAP)] if len(sure) else sure
     faces = [
         Detection(
             box_xyxy=tuple(round(float(edge)) for edge in seen.boxes[row]),  # type: ignore[arg-type]
-            score=float(seen.score[row]),
-            eyes_xy=(_point(seen.points[row, 0]), _point(seen.points[row, 1])),
-            nose_xy=_point(seen.points[row, 2]),
+            score=float(score[row]),
             roll_deg=float(seen.roll_deg[row]),
+            **_points(seen, row),
         )
         for row in kept
     ]
     return sorted(faces, key=lambda face: -face.side)
+
+
+def _points(seen: Refined, row: int) -> dict:
+    return {
+        "eyes_xy": (_point(seen.points[row, 0]), _point(seen.points[row, 1])),
+        "nose_xy": _point(seen.points[row, 2]),
+    }
 
 
 def _point(xy: np.ndarray) -> tuple[float, float]:

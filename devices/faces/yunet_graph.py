@@ -60,7 +60,12 @@ class _Reader:
         for head, count in HEADS:
             node = self._back(f"{head}_{stride}")
             depthwise, pointwise = self._conv(node), self._conv(self.makers[node.inputs[0]])
-            if depthwise.kind != "depthwise" or pointwise.kind != "conv" or depthwise.bias is None or len(depthwise.bias) != count:
+            if (
+                depthwise.kind != "depthwise"
+                or pointwise.kind != "conv"
+                or depthwise.bias is None
+                or len(depthwise.bias) != count
+            ):
                 raise _Unlike(f"{head}_{stride}")
             source = source or pointwise.inputs[0]
             if pointwise.inputs[0] != source:

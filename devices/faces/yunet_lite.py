@@ -13,7 +13,7 @@ import numpy as np
 
 from edgefer import drawn
 from edgefer.bundle import write_file
-from edgefer.devices.faces.canvas import Layout, MapNetwork, distinct, logit, shrunk
+from edgefer.devices.faces.canvas import MAX_BOXES, Layout, MapNetwork, distinct, logit, shrunk
 from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
 from edgefer.devices.faces.yunet_graph import ANSWERS, INPUT, STRIDES, Ranges, equalize, measure, read_layers, steps_of
 from edgefer.errors import RuntimeFault, SourceError
@@ -244,26 +244,26 @@ def compared(pairs: Sequence[tuple[np.ndarray | None, np.ndarray]]) -> Proof:
     """pairs: OpenCV's sure faces [n, 15] (x, y, width, height, ...) and ours [m, 15] at a lower score, by image."""
     faces, worst, gap, unmatched = 0, 1.0, 0.0, 0
     for theirs, ours in pairs:
-        sure = np.empty((0, 15), np.float32) if theirs is None else theirs.copy()
+        sure = np.empty((0, 15), np.float32) if theirs is None else theirs[:MAX_BOXES].copy()
         sure[:, 2:4] += sure[:, :2]
         faces += len(sure)
         taken = set()
         for row in sure:
-            shared = [_overlap(row, other) for other in ours]
-            if not shared or max(shared) < 0.5:
+            shared = _overlaps(row, ours)
+            if not len(shared) or shared.max() < 0.5:
                 unmatched += 1
                 continue
-            best = int(np.argmax(shared))
+            best = int(shared.argmax())
             taken.add(best)
-            worst, gap = min(worst, shared[best]), max(gap, abs(float(row[14] - ours[best, 14])))
+            worst, gap = min(worst, float(shared[best])), max(gap, abs(float(row[14] - ours[best, 14])))
         unmatched += sum(index not in taken and row[14] >= SURE + 0.1 for index, row in enumerate(ours))
     return Proof(faces, float(worst), float(gap), int(unmatched))
 
 
-def _overlap(one: np.ndarray, other: np.ndarray) -> float:
-    width, height = np.minimum(one[2:4], other[2:4]) - np.maximum(one[:2], other[:2])
-    both = max(0.0, float(width)) * max(0.0, float(height))
-    return both / float(np.prod(one[2:4] - one[:2]) + np.prod(other[2:4] - other[:2]) - both)
+def _overlaps(one: np.ndarray, others: np.ndarray) -> np.ndarray:
+    sides = np.clip(np.minimum(one[2:4], others[:, 2:4]) - np.maximum(one[:2], others[:, :2]), 0, None)
+    both = sides.prod(axis=1)
+    return both / (np.prod(one[2:4] - one[:2]) + (others[:, 2:4] - others[:, :2]).prod(axis=1) - both)
 
 
 def scenes(count: int, seed: int) -> Iterator[np.ndarray]:

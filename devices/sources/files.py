@@ -10,6 +10,7 @@ from typing import Protocol
 import cv2
 
 from edgefer import drawn
+from edgefer.devices.sources.containers import is_broken
 from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import ImageError, IncompleteError, SourceError
 from edgefer.images import SUFFIXES, is_image_file, problem_of, read_image
@@ -141,7 +142,9 @@ class Video(Recorded):
         allowed = max(2, math.ceil(MAX_MISSING * self.total))
         if self.total - frames <= allowed:
             return False
-        return self._exact or (self.total / self.fps - last_s) > max(1.0, 2 * allowed / self.fps)
+        if self._exact or (isinstance(self._where, Path) and is_broken(self._where)):
+            return True
+        return (self.total / self.fps - last_s) > max(1.0, 2 * allowed / self.fps)
 
 
 def next_time(stamp_s: float, before_s: float, fps: float) -> float:

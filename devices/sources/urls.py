@@ -8,15 +8,17 @@ from edgefer.text import printable
 
 HIDDEN = "..."
 SECRET_NAME = re.compile(
-    r"(?i)(?:^|[^a-z])(?:user-)?(?:\w*(?:token|auth|key|secret|pass\w*|credentials?|signature|session\w*)|pwd?|sig|sid|jwt)$"
+    r"(?i)(?:^|[^a-z])(?:user-|login)?(?:\w*(?:token|auth|authorization|bearer|key|secret|pas|pass\w*|psw|credentials?"
+    r"|signature|session\w*|cookies?|ticket)|pwd?|sig|sid|sas|jwt|otp|pin)$"
 )
 # A user, or a user and a password, before a host. The password may hold blanks, slashes and other @s.
 USER_INFO = re.compile(r"(?<=://)(?:[^\s@]*:\S*|[^/?#@\s]*|[^/?#\s]*:[^/?#]*?)@(?=[\w\[.])")
 BARE_USER_INFO = re.compile(r"(?<![\w/])[^\s/:@'\"=]+:[^\s@/]+@(?=[\w\[.])")  # user:password@host without a scheme
 WHOLE_USER_INFO = re.compile(
-    r"^(?P<scheme>[a-zA-Z][\w+.-]*://)(?:[^/?#@]*:.*|[^/?#]*)@(?=[\w\[.])"  # rtsp://me:o/wn@host, rtsp://me@host
+    r"^(?P<scheme>(?:[a-zA-Z][\w+.-]*:)?//)(?:[^/?#@]*:.*|[^/?#]*)@(?=[\w\[./%-])"  # rtsp://me:o/wn@host, rtsp://me@host
     r"|^[^/?#@:]*:(?!//).*@(?=[\w\[.])"  # me:own@host
 )
+CODED_USER_INFO = re.compile(r"(?i)(?<=%3a%2f%2f)(?:(?!%2f|%40)[^\s&#])*%40")  # of an address within an address
 PARAMETER = re.compile(r"([^\s?&;#=!,'\"]+)(\s?=\s?)(\"[^\"]*\"|'[^']*'|[^\s&#;]+)")
 WHOLE_PARAMETER = re.compile(r"([^?&;#=]+)(=)([^&#;]*)")  # of an address alone, whose values may hold blanks
 BEARER = re.compile(r"(?i)\b(bearer|basic|digest)(\s+)[\w.~+/=-]{6,}")
@@ -26,6 +28,7 @@ def redact(text: str) -> str:
     """A message, pipeline or address without its users, passwords and tokens, and safe to show in a terminal."""
     text = USER_INFO.sub("", text)
     text = BARE_USER_INFO.sub("", text)
+    text = CODED_USER_INFO.sub("", text)
     text = PARAMETER.sub(_hide, text)
     return printable(BEARER.sub(rf"\1\2{HIDDEN}", text))
 
@@ -38,7 +41,8 @@ def shown_address(text: str) -> str:
 
 
 def _hide(match: re.Match) -> str:
-    return f"{match[1]}{match[2]}{HIDDEN}" if SECRET_NAME.search(unquote(match[1])) else match[0]
+    name = unquote(match[1]).rstrip("]").replace("[", "_").rstrip("_")  # auth[token], token[]
+    return f"{match[1]}{match[2]}{HIDDEN}" if SECRET_NAME.search(name) else match[0]
 
 
 def split_url(text: str, option: str = "--source") -> SplitResult:

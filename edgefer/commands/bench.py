@@ -21,9 +21,11 @@ def bench(
     source: Annotated[
         str, typer.Option(metavar="FILE", help="Video, picture or folder; 'builtin' is drawn faces as a video.")
     ] = "builtin",
-    minutes: Annotated[float, typer.Option(min=0.01, max=1440, help="How long; heat shows after 10 or more.")] = 0.5,
+    minutes: Annotated[
+        float, typer.Option(min=0.01, max=1440, help="How long; throttling shows after 10 or more.")
+    ] = 0.5,
     faces_of: FacesOption = None,
-    detector: DetectorOption = DetectorName.HAAR,
+    detector: DetectorOption = DetectorName.AUTO,
     detector_file: DetectorFile = None,
     threads: Annotated[int | None, typer.Option(min=1, help="For the network; by default this board's.")] = None,
     runtime: RuntimeOption = RuntimeName.AUTO,
@@ -31,7 +33,7 @@ def bench(
 ) -> None:
     """Measure every stage on this board.
 
-    Median, p95, p99, heat and memory, as a table ready for an issue. Every frame is searched for faces, as `run` does
+    Median, p95, p99, temperature and memory, as a table ready for an issue. Every frame is searched for faces, as `run` does
     with files.
     """
     from edgefer import console

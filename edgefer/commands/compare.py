@@ -26,7 +26,7 @@ def compare(
     ] = "",
     skip_bad: SkipBad = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Instead of <bundle>-profiles.", rich_help_panel=OUTPUT)
+        Path | None, typer.Option(metavar="DIR", help="Instead of BUNDLE-profiles.", rich_help_panel=OUTPUT)
     ] = None,
 ) -> None:
     """Make and measure every form a network can ship in.

@@ -49,7 +49,7 @@ ConfigOption = Annotated[
         metavar="FILE",
         is_eager=True,
         callback=read_config,
-        help='Options from a TOML file, by their names: smooth = "calm". What is typed goes before it.',
+        help='Options from a TOML file, by their names: smooth = "calm". The command line takes precedence.',
         rich_help_panel="Runtime",
     ),
 ]

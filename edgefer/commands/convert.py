@@ -11,6 +11,7 @@ from edgefer.errors import EdgeferError, InputError
 if TYPE_CHECKING:
     from edgefer.bundle import Bundle
     from edgefer.convert.pipeline import Converted
+    from edgefer.convert.work import Plan
 
 FORMS, SMALLER, INPUT, OUTPUT = "Forms", "Smaller networks", "Input", "Output"
 
@@ -82,7 +83,7 @@ Author = Annotated[
     str, typer.Option(help="Whose network it is, for the card and the files' metadata.", rich_help_panel=OUTPUT)
 ]
 License = Annotated[str, typer.Option("--license", help="Its licence, likewise.", rich_help_panel=OUTPUT)]
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of <bundle>-int8.", rich_help_panel=OUTPUT)]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of BUNDLE-int8.", rich_help_panel=OUTPUT)]
 
 
 def convert(
@@ -125,6 +126,11 @@ def convert(
     check_writable(target)
     if edgetpu:
         find_compiler()
+    if source.card.task != "read":
+        _convert_faces(source, data, plan, target)
+        if failure := _compile(Bundle.open(target)) if edgetpu else None:
+            raise EdgeferError(str(failure))
+        return
     dataset = training_data(source, data, skip_bad)
     console.log(f"Converting {source.path} into {target}")
     try:
@@ -140,6 +146,36 @@ def convert(
     )
     if failure or not converted.holds:
         raise EdgeferError(" ".join(filter(None, [converted.complaint, str(failure or "")])))
+
+
+def _convert_faces(source: "Bundle", data: str, plan: "Plan", target: Path) -> None:
+    """Convert a network that finds faces: float32 and int8, calibrated on what it was trained on."""
+    from dataclasses import replace
+
+    from edgefer import console
+    from edgefer.convert.faces import convert_faces
+    from edgefer.train.data.cache import cache_folder
+    from edgefer.train.faces.run import FaceOrder, calibration_images
+
+    if (
+        plan.slimmed
+        or plan.sparsity
+        or plan.aware
+        or plan.max_drop is not None
+        or plan.float16
+        or plan.mediapipe
+        or not plan.int8
+    ):
+        raise InputError(
+            f"{source.path} finds faces: it is converted to float32 and int8, with no other options than --edgetpu."
+        )
+    order = FaceOrder.load(source.path)
+    if data:
+        order = replace(order, data=str(Path(data).absolute()))
+    console.log(f"Converting {source.path} into {target}")
+    images = calibration_images(order, cache_folder() / "faces", console.PROGRESS)
+    convert_faces(source, images, target, author=plan.author, license_=plan.license)
+    console.show(f"Bundle: {target}. Next: edgefer verify {target}")
 
 
 def _target(source: "Bundle", suffix: str, out: Path | None) -> Path:

@@ -12,7 +12,7 @@ from edgefer.errors import EdgeferError, InputError
 
 
 def demo(
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of runs/demo-<n>/.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of runs/demo-N/.")] = None,
 ) -> None:
     """Do the whole job once on built-in drawn faces.
 
@@ -23,7 +23,7 @@ def demo(
     from edgefer.commands.convert import convert
     from edgefer.commands.run import run
     from edgefer.commands.train import train
-    from edgefer.commands.verify import parity
+    from edgefer.commands.verify import verify
     from edgefer.options import Smoothing
 
     out = out or new_directory(Path("runs"), "demo")
@@ -31,14 +31,18 @@ def demo(
         raise InputError(f"{out} is there already: choose another --out.")
     began = time.monotonic()
     trained, converted = out / "trained", out / "converted"
-    video, lines = out / "faces.mp4", out / "faces.jsonl"
+    video, lines, certificate = out / "faces.mp4", out / "faces.jsonl", out / "certificate" / "parity.html"
 
     _step(1, "Train on drawn faces", "edgefer train --data builtin --recipe demo")
     train(data="builtin", recipe="demo", out=trained)
     _step(2, "Prune half the weights, convert, quantize to int8", "edgefer convert --int8 --prune 0.5")
     convert(trained, prune=0.5, out=converted)
-    _step(3, "Prove that it still is the same model", "edgefer parity --data builtin")
-    parity(converted, data="builtin")
+    _step(
+        3,
+        "Prove that it is still the same network",
+        f"edgefer verify --data builtin --report {certificate.parent.name}/",
+    )
+    verify(converted, data="builtin", report=certificate.parent)
     _step(
         4,
         "Read the faces of a video",
@@ -57,11 +61,12 @@ def demo(
         ("what was seen, frame by frame", lines),
         ("training curves", trained / "report" / "history.png"),
         ("confusion matrix", trained / "report" / "confusion-valid.png"),
-        ("parity report", converted / "report" / "parity.json"),
         ("bundle for the device", converted),
+        ("parity certificate", certificate),
     ):
         console.show(f"  {what:30} {where}")
     console.show("Drawn faces only show that the machinery works: for real faces, train on FER2013 (see README).")
+    console.show(f"Open the certificate in a browser: {certificate.resolve().as_uri()}")
 
 
 def _step(number: int, what: str, command: str) -> None:

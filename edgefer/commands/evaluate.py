@@ -65,10 +65,17 @@ def evaluate(
     evaluations = [
         full_evaluation(name, logits(pictures.images), pictures, card.temperature) for name, logits in forms.items()
     ]
-    shifts = shift.domain_shift(pictures.images, pictures.labels, forms, console.track) if domain_shift else {}
+    shifts = {}
+    if domain_shift:
+        shifts = shift.domain_shift(pictures.images, pictures.labels, forms, card.temperature, console.track)
 
     console.show_table(
         f"{card.name} on {split}, {len(pictures):,} pictures", report.SUMMARY_COLUMNS, report.summary_rows(evaluations)
+    )
+    console.show_table(
+        "Where it may be unsure: the score to ask for, and what the answers are worth",
+        report.coverage_columns(evaluations),
+        report.coverage_rows(evaluations, pictures.labels),
     )
     if shifts:
         title = "Accuracy where the camera differs from the data"
@@ -78,6 +85,7 @@ def evaluate(
     figures = {
         one.name: one.scores.model_dump()
         | {"interval": one.interval, "nll": one.nll, "ece": one.ece, "confusion": one.confusion.tolist()}
+        | {"coverage": report.coverage(one, pictures.labels)}
         for one in evaluations
     }
     written = {"labels": card.labels, "data": dataset.name, "split": split, "networks": figures}

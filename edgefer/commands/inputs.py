@@ -30,7 +30,11 @@ FacesOption = Annotated[
 ]  # fmt: skip
 DetectorOption = Annotated[
     DetectorName,
-    typer.Option("--detector", help="yunet is the better one; fetched on first use.", rich_help_panel="Faces"),
+    typer.Option(
+        "--detector",
+        help="auto: YuNet where its file is at hand, else edgefer's own, which needs none. yunet is fetched on first use; haar is the oldest.",
+        rich_help_panel="Faces",
+    ),
 ]
 DetectorFile = Annotated[
     Path | None,
@@ -49,7 +53,7 @@ GroupBy = Annotated[
     str,
     typer.Option(
         metavar="REGEX",
-        help="What it captures of a picture's path names its group, and groups never cross a split; (?P<copy>…) marks "
+        help="What it captures of a picture's path names its group, and groups never cross a split; `(?P<copy>…)` marks "
         "copies, which are only trained on.",
     ),
 ]
@@ -68,10 +72,10 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows and pi
 def bundle_path(bundle: Path | None, *, or_shipped: bool = True) -> Path:
     """The bundle that was named, by path or by the name of a shipped one; else the newest under runs/; else the default
     of the shipped ones."""
-    from edgefer.bundle import newest_bundle, shipped_bundles
+    from edgefer.bundle import newest_bundle, shipped_bundles, shipped_networks
 
     if bundle is not None:
-        return bundle if bundle.exists() else shipped_bundles().get(str(bundle), bundle)
+        return bundle if bundle.exists() else shipped_networks().get(str(bundle), bundle)
     if newest := newest_bundle():
         return newest
     if or_shipped and DEFAULT_MODEL in shipped_bundles():
@@ -100,9 +104,9 @@ def made_from(bundle: "Bundle", suffix: str) -> Path:
 
 
 def _is_shipped(bundle: "Bundle") -> bool:
-    from edgefer.bundle import shipped_bundles
+    from edgefer.bundle import shipped_networks
 
-    return bundle.path in shipped_bundles().values()
+    return bundle.path in shipped_networks().values()
 
 
 def usual_split(card: "ModelCard", dataset: "Dataset") -> str:

@@ -128,10 +128,8 @@ def _each(findings: "tuple[Finding, ...]", target: Target, trials: dict) -> "lis
 def _overview(findings: "dict[str, tuple[Finding, ...]]", trials: dict) -> "list[Check]":
     """A check for each target. One that would not run it is a warning, as long as another would."""
     from edgefer.checks import Check, Status
-    from edgefer.tflite.lint import TARGETS
-    from edgefer.tflite.portable import PORTABLE
+    from edgefer.tflite.lint import TITLES
 
-    titles = {name: target.title for name, target in TARGETS.items()} | PORTABLE
     nowhere = not any(_runs(found) for found in findings.values())
     rows = []
     for name, found in findings.items():
@@ -141,7 +139,7 @@ def _overview(findings: "dict[str, tuple[Finding, ...]]", trials: dict) -> "list
         tried = " (loaded and run here)" if name in trials and trials[name].runs is not None else ""
         detail = ("would not run" if counts["error"] else "runs") + tried + (f": {counted}" if counted else "")
         lines = tuple(f"{one.severity} {one.rule}: {_where(one)}{one.what}; next: {one.next}" for one in found)
-        rows.append(Check(subject=titles[name], status=status, detail=detail, examples=lines))
+        rows.append(Check(subject=TITLES[name], status=status, detail=detail, examples=lines))
     return rows
 
 

@@ -95,22 +95,24 @@ def run(
         ),
     ] = None,
     rotate: Annotated[
-        Rotation, typer.Option(help="Turn every image clockwise by so many degrees.", rich_help_panel=INPUT)
+        Rotation, typer.Option(help="Rotate every image clockwise by this many degrees.", rich_help_panel=INPUT)
     ] = Rotation.NONE,
     loop: Annotated[
         bool, typer.Option("--loop", help="Files: from the start again when they end.", rich_help_panel=INPUT)
     ] = False,
     realtime: Annotated[
-        bool, typer.Option("--realtime", help="Files: as fast as they were taken, no faster.", rich_help_panel=INPUT)
+        bool, typer.Option("--realtime", help="Files: at their own frame rate, no faster.", rich_help_panel=INPUT)
     ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for a camera or stream that is not there yet.", rich_help_panel=INPUT)
     ] = False,
-    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many.", rich_help_panel=INPUT)] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many frames.", rich_help_panel=INPUT)
+    ] = None,
     skip_bad: SkipBad = False,
     config: ConfigOption = None,
     faces_of: FacesOption = None,
-    detector: DetectorOption = DetectorName.HAAR,
+    detector: DetectorOption = DetectorName.AUTO,
     detector_file: DetectorFile = None,
     min_face: Annotated[
         int, typer.Option(min=0, metavar="PIXELS", help="Leave smaller faces out.", rich_help_panel=FACES)
@@ -178,7 +180,7 @@ def run(
         bool,
         typer.Option(
             "--check/--no-check",
-            help="First see that the network gives its stored answers here.",
+            help="First check that the network gives its stored answers here.",
             rich_help_panel=RUNTIME,
         ),
     ] = True,
@@ -277,7 +279,8 @@ def _run(options: RunOptions) -> None:
             source=source, card=reader.card, runtime=reader.classifier.network.runtime, stats=stats, stop=stop, settings=settings
         )  # fmt: skip
         outputs = options.outputs.open(facts)
-        console.say(f"{reader.card.name} on {facts.runtime}, {options.reader.device}; Ctrl-C ends.")
+        ending = "" if source.stills else "; Ctrl-C ends"
+        console.say(f"{reader.card.name} on {facts.runtime}, {options.reader.device}{ending}.")
         if options.outputs.serve:
             outputs.sinks.append(controls)
         notifier.send(READY="1")
@@ -349,7 +352,7 @@ def _say_what_was_seen(stats: "RunStats", source: "Source") -> None:
         return
     stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in stats.stage_ms().items())
     console.say(
-        f"{stats.frames} frames in {stats.seconds:.1f} s: {stats.fps:.1f} frames/s. Milliseconds a frame: {stages}"
+        f"{_count(stats.frames, 'frame')} in {stats.seconds:.1f} s: {stats.fps:.1f} frames/s. Milliseconds per frame: {stages}"
     )
     if not stats.faces:
         console.say(
@@ -358,4 +361,8 @@ def _say_what_was_seen(stats: "RunStats", source: "Source") -> None:
         )
         return
     seen = ", ".join(f"{label} {count}" for label, count in sorted(stats.labels.items(), key=lambda item: -item[1]))
-    console.say(f"{stats.faces} faces in {stats.frames_with_faces} frames: {seen}")
+    console.say(f"{_count(stats.faces, 'face')} in {_count(stats.frames_with_faces, 'frame')}: {seen}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -47,7 +47,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Any recipe field, e.g. optimizer.rate=0.05."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of runs/<recipe>-<n>/.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of runs/RECIPE-N/.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the unfinished run under runs/, or the one at --out.")
     ] = False,
@@ -72,6 +72,7 @@ def train(
     from edgefer.console import PROGRESS
     from edgefer.train import distribute
     from edgefer.train.data.cache import cache_folder
+    from edgefer.train.faces.recipe import FACE_ORDER, is_face_recipe
     from edgefer.train.order import Order, Supervision, lasting
     from edgefer.train.pipeline import train as run_training
     from edgefer.train.recipes import load_recipe
@@ -80,6 +81,11 @@ def train(
 
     place = distribute.place()
     _check_workers(place, out, folds)
+    if is_face_recipe(recipe) or (resume and out and (out / FACE_ORDER).is_file()):
+        _train_faces(
+            recipe, data, init_from, yunet, out, resume, (*_overrides(epochs, batch_size, seed), *(set_ or ()))
+        )
+        return
     if resume:
         named = (data, labels, teacher, soft_labels, votes, init_from, epochs, batch_size, names, group_by, folds, set_)
         if any((*named, skip_bad, recipe != DEFAULT_RECIPE, valid_fraction != DEFAULT_FRACTION, seed is not None)):
@@ -88,10 +94,8 @@ def train(
     else:
         if not data:
             raise InputError("Name the data: --data fer2013.csv, a folder of images, or --data builtin.")
-        fields = {"fit.epochs": epochs or None, "fit.batch_size": batch_size or None, "fit.seed": seed}
-        overrides = [f"{field}={value}" for field, value in fields.items() if value is not None]
         order = Order(
-            recipe=load_recipe(recipe, (*overrides, *(set_ or ()))),
+            recipe=load_recipe(recipe, (*_overrides(epochs, batch_size, seed), *(set_ or ()))),
             data=lasting(data),
             supervision=Supervision.named(
                 labels=labels, teachers=teacher, soft_labels=soft_labels, votes=votes, init_from=init_from
@@ -117,6 +121,52 @@ def train(
             f"Stopped; every finished epoch is kept. Continue with: edgefer train --resume --out {run}"
         ) from None
     _show(result, run, place)
+
+
+def _overrides(epochs: int, batch_size: int, seed: int | None) -> list[str]:
+    fields = {"fit.epochs": epochs or None, "fit.batch_size": batch_size or None, "fit.seed": seed}
+    return [f"{field}={value}" for field, value in fields.items() if value is not None]
+
+
+def _train_faces(
+    recipe: str, data: str, finder: str, yunet: Path | None, out: Path | None, resume: bool, overrides: tuple[str, ...]
+) -> None:
+    """Train a network that finds faces. finder: the bundle of the finder whose candidates a refiner learns from."""
+    from edgefer.bundle import CARD, Bundle, new_directory, shipped_networks
+    from edgefer.console import PROGRESS
+    from edgefer.devices.faces.own import Miner
+    from edgefer.devices.faces.yunet import cached_yunet
+    from edgefer.train.data.cache import cache_folder
+    from edgefer.train.faces.recipe import load_face_recipe
+    from edgefer.train.faces.run import FaceOrder, train_faces
+
+    if resume:
+        if out is None:
+            raise InputError("Name the training to go on with: --resume --out DIR.")
+        if (out / CARD).exists():
+            raise InputError(f"{out} is a finished bundle: there is nothing to resume.")
+        run, order = out, FaceOrder.load(out)
+    else:
+        if not data or not Path(data).is_dir():
+            raise InputError(f"--data {data!r}: name a folder that holds archives or folders of pictures.")
+        teacher = yunet or cached_yunet()
+        if not teacher.is_file():
+            raise InputError(f"There is no {teacher}: the teacher is YuNet, whose .onnx is named with --yunet FILE.")
+        loaded = load_face_recipe(recipe, overrides)
+        run = out or new_directory(Path("runs"), loaded.name)
+        if run.exists():
+            raise InputError(f"{run} already holds something: choose another --out, or --resume --out {run}.")
+        order = FaceOrder(recipe=loaded, data=str(Path(data).absolute()), teacher=str(teacher.absolute()))
+    miner = None
+    if order.recipe.task == "refine-faces":
+        path = Path(finder) if finder else shipped_networks().get("face-finder")
+        miner = Miner.of(Bundle.open(path)) if path else None
+    PROGRESS.log(f"Training {order.recipe.name} on {order.data} into {run}")
+    try:
+        bundle = train_faces(order, run, cache_folder() / "faces", mine=miner, progress=PROGRESS)
+    except KeyboardInterrupt:
+        raise EdgeferError(f"Stopped. Continue with: edgefer train --resume --out {run}") from None
+    PROGRESS.log(f"Bundle: {bundle.path}. Next: edgefer convert {bundle.path}")
 
 
 def _check_workers(place: "Place", out: Path | None, folds: int) -> None:

@@ -33,6 +33,7 @@ TARGETS = {
     "mediapipe": Target(title="MediaPipe ImageClassifier", operators=LITERT, release=(2, 21)),
     "edgetpu": Target(title="Edge TPU (compiler 16.0)", operators=EDGETPU, release=(2, 5)),
 }
+TITLES = {name: target.title for name, target in TARGETS.items()} | PORTABLE
 UNKNOWN = ("operator-unknown", "operator-version")
 
 

@@ -7,11 +7,7 @@ from edgefer.tflite.findings import Finding, at, times
 from edgefer.tflite.flatbuffer import Model, Operator, parameter_bytes
 from edgefer.tflite.layers import OPERATORS, UnsupportedNetwork, model_layers
 
-PORTABLE = {
-    "c": "edgefer's C",
-    "web": "edgefer's C in a browser",
-    "micro": "edgefer's C on an STM32F405",
-}  # target: title
+PORTABLE = {"c": "export c", "web": "export web", "micro": "microcontroller"}  # with titles
 FLASH, RAM = 2**20, 2**17  # bytes of the microcontroller that the self-test is built for, an STM32F405
 CODE, STACK = 16 * 1024, 8 * 1024  # of them, for what is not the network
 

@@ -104,9 +104,8 @@ def seconds(detector, images) -> float:
 
 
 def main() -> None:
-    from edgefer.devices.faces.canvas import MapNetwork
     from edgefer.devices.faces.detectors import HaarDetector
-    from edgefer.devices.faces.own import OwnDetector
+    from edgefer.devices.faces.own import OwnDetector, RefinedDetector, shipped_refiner
     from edgefer.devices.faces.yunet import YuNetDetector
     from edgefer.devices.faces.yunet_lite import YuNetLite
     from edgefer.train.faces.held import held_apart
@@ -116,9 +115,7 @@ def main() -> None:
     parser.add_argument("yunet", type=Path)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--finder", type=Path)
-    parser.add_argument("--refiner", type=Path)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="detectors whose name begins so")
     asked = parser.parse_args()
     cv2.setNumThreads(1)
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -130,24 +127,20 @@ def main() -> None:
         for index, (image, boxes) in enumerate(zip(images, heads, strict=True))
     ]
 
-    def own(**options):
-        if not asked.finder:
-            return OwnDetector.shipped(**options)
-        return OwnDetector(*(MapNetwork(file.read_bytes()) for file in (asked.finder, asked.refiner)), **options)
-
     makers = {
-        "haar": lambda low: HaarDetector(),
-        "yunet opencv": lambda low: YuNetDetector(asked.yunet),
-        "yunet litert float32": lambda low: YuNetLite(asked.yunet, asked.cache, dtype="float32"),
-        "yunet litert int8": lambda low: YuNetLite(asked.yunet, asked.cache),
-        "own": lambda low: own(),
-        "own, min-face 24": lambda low: own(min_face=24),
+        "haar": HaarDetector,
+        "yunet opencv": lambda: YuNetDetector(asked.yunet),
+        "yunet litert float32": lambda: YuNetLite(asked.yunet, asked.cache, dtype="float32"),
+        "yunet litert int8": lambda: YuNetLite(asked.yunet, asked.cache),
+        "yunet litert int8, refined": lambda: RefinedDetector(YuNetLite(asked.yunet, asked.cache), shipped_refiner()),
+        "own": OwnDetector.shipped,
+        "own, min-face 24": lambda: OwnDetector.shipped(min_face=24),
     }
-    table = {}
+    table, curves = {}, {}
     for name, make in makers.items():
-        if asked.only and asked.only not in name:
+        if not name.startswith(asked.only):
             continue
-        detector = make(False)
+        detector = make()
         plain, turned = tally(detector, images, heads), tally(detector, *map(list, zip(*tilts, strict=True)))
         ghosts = [one for one in plain.outside if not held[one[1]].is_face(one[2])]
         errors = roll_errors(detector, images[::2], [one.faces for one in held][::2])
@@ -157,6 +150,11 @@ def main() -> None:
             "roll_error_deg": float(np.mean(errors)) if errors else math.nan,
             "roll_error_median_deg": float(np.median(errors)) if errors else math.nan, "ms": 1000 * seconds(detector, images[:150]),
         }  # fmt: skip
+        low = make()
+        for part in (low, getattr(low, "_detector", None)):
+            if hasattr(part, "min_score"):
+                part.min_score = 0.05
+        curves[name] = curve(tally(low, images, heads))
         print(name, {key: round(value, 3) for key, value in table[name].items()}, flush=True)
         sheet(
             asked.out / f"missed-{name.replace(' ', '-')}.jpg",
@@ -170,6 +168,37 @@ def main() -> None:
         f"{len(images)} pictures, {sum(s >= 60 for s, _, _ in plain.hits)} heads of 60 px and more, {sum(30 <= s < 60 for s, _, _ in plain.hits)} of 30 to 60"
     )
     (asked.out / "detectors.json").write_text(json.dumps(table, indent=2))
+    plot(asked.out / "precision-recall.png", curves)
+
+
+def curve(found: Tally) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall at every score, of heads of 30 pixels and more; detections outside given boxes count as wrong, though
+    some are faces that nobody marked."""
+    hits = np.array([score for side, score, _ in found.hits if side >= 30])
+    wrong = np.array([score for score, _, _ in found.outside])
+    scores = np.unique(hits[hits >= 0])
+    right = np.array([(hits >= score).sum() for score in scores])
+    return right / np.maximum(1, right + np.array([(wrong >= score).sum() for score in scores])), right / len(hits)
+
+
+def plot(file: Path, curves) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 5))
+    for name, (precision, recall) in curves.items():
+        axes.plot(recall, precision, marker="o" if len(recall) < 3 else "", label=name)
+    axes.set(
+        xlabel="recall of heads of 30 pixels and more",
+        ylabel="precision (unmarked faces count as wrong)",
+        xlim=(0.5, 1),
+        ylim=(0.5, 1.01),
+    )
+    axes.legend(loc="lower left")
+    axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=120, bbox_inches="tight")
 
 
 def sheet(file: Path, rows) -> None:

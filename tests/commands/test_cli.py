@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+from typer.main import get_command
 
 from edgefer.bundle import write_bundle
+from edgefer.cli import app
 from edgefer.train.networks import keras_bytes, load_keras
 
 HEAVY = ("cv2", "numpy", "ai_edge_litert", "tensorflow", "pydantic", "rich.progress")
@@ -34,6 +37,23 @@ print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
         seconds.append(time.monotonic() - began)
     assert done.stderr.strip() == "[]"
     assert min(seconds) < 0.5
+
+
+def commands(command, name="edgefer"):
+    """Every command below this one, hidden ones too, by its full name."""
+    yield name, command
+    for word, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, f"{name} {word}")
+
+
+def test_no_help_holds_words_in_angle_brackets_which_markdown_would_drop():
+    seen = 0
+    for name, command in commands(get_command(app)):
+        texts = [command.help or "", *(getattr(parameter, "help", None) or "" for parameter in command.params)]
+        for text in texts:
+            seen += 1
+            assert not re.search(r"<\S+?>", re.sub(r"`[^`]*`", "", text)), f"{name}: {text}"
+    assert seen > 150
 
 
 @pytest.fixture
@@ -66,7 +86,7 @@ def test_mistakes_are_named_in_one_sentence(edgefer, tmp_path, trained, empty_vi
     assert no_keras in refuse("train", "--data", "builtin", "--init-from", "pets-small")
     assert "between 0 and 0.95" in refuse("convert", trained, "--prune", "1.5")
     assert "holds no TFLite network" in refuse("run", trained, "--source", "builtin")
-    assert "Name one input" in refuse("run", trained)
+    assert "Name what to read" in refuse("run", trained)
     assert "--wait is for cameras and streams" in refuse("run", "--source", "builtin", "--wait")
     assert "--mjpg is for USB cameras" in refuse("run", "--camera", "csi", "--mjpg")
 
@@ -92,7 +112,7 @@ def test_bad_sources_are_named_in_one_sentence(edgefer, tmp_path, converted, emp
 
     assert "no file or folder" in refuse("--source", tmp_path / "missing.mp4")
     assert "is not a video" in refuse("--source", empty_video)
-    assert "holds no pictures" in refuse("--source", tmp_path / "." if not list(tmp_path.glob("*.png")) else tmp_path)
+    assert "holds no images" in refuse("--source", tmp_path / "." if not list(tmp_path.glob("*.png")) else tmp_path)
     assert "There is no camera 97" in refuse("--camera", "97")
     assert "cannot be opened" in refuse("--source", "http://127.0.0.1:9/none.mjpg")
     assert "name a .mp4" in refuse("--source", "builtin", "--save", tmp_path / "faces.gif")
@@ -106,7 +126,7 @@ def test_parity_over_budget_leaves_with_1_and_a_report(edgefer, converted, tmp_p
     model.layers[-1].set_weights([weights[..., ::-1] for weights in model.layers[-1].get_weights()])  # other labels
     files = {name: converted.read(name) for name in converted.card.variants} | {"keras": keras_bytes(model)}
     spoilt = write_bundle(tmp_path / "spoilt", converted.card, files).path
-    edgefer("parity", spoilt, "--data", "builtin", "--runtime", "litert", expect=1)
+    edgefer("verify", spoilt, "--data", "builtin", "--runtime", "litert", expect=1)
     written = json.loads((spoilt / "report" / "parity.json").read_text())
     assert written["passed"] is False
     assert [check["passed"] for check in written["checks"] if "on litert against" in check["subject"]] == [False, False]
@@ -132,7 +152,7 @@ def test_broken_pipe_is_quiet(converted):
 
 
 def test_figures_printed_are_those_of_the_bundle(builtin, converted):
-    """What `convert` stored is what the network does, counted anew from its predictions."""
+    """What `convert` stored is what the network does, counted again from its predictions."""
     from edgefer.interpreter import Classifier
 
     split = builtin.split("valid")

@@ -1,5 +1,6 @@
 """The demo is the first thing a newcomer runs: it must work, be quick, and leave what it promises."""
 
+import json
 import re
 import time
 
@@ -26,5 +27,9 @@ def test_demo_does_the_main_job_in_three_minutes(edgefer, tmp_path):
     promised = re.findall(r"  (runs/demo-1/\S+)$", done.stdout, re.MULTILINE)
     assert len(promised) == 6
     assert all((tmp_path / path).exists() for path in promised)
+    *_, last = done.stdout.strip().splitlines()
+    certificate = tmp_path / "runs/demo-1/certificate/parity.html"
+    assert last == f"Open the certificate in a browser: {certificate.as_uri()}"
+    assert "<html" in certificate.read_text() and json.loads(certificate.with_suffix(".json").read_text())["passed"]
     video = cv2.VideoCapture(str(tmp_path / "runs/demo-1/faces.mp4"))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 120

@@ -1,4 +1,4 @@
-"""The outputs of `edgefer run`: several at once, what is amiss said in a sentence."""
+"""The outputs of `edgefer run`: several at once, what is wrong reported in a sentence."""
 
 import csv
 import json
@@ -10,7 +10,8 @@ import tempfile
 import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles
-from edgefer.commands.outputs import Outputs, parse_address
+from edgefer.commands.outputs import Outputs, RunFacts, parse_address
+from edgefer.devices.outputs.stats import RunStats
 from edgefer.devices.sources.cameras import open_source
 from edgefer.errors import InputError, MissingDependency
 from edgefer.quiet import quiet
@@ -46,7 +47,10 @@ def test_all_outputs_at_once(edgefer, tmp_path):
     assert len(done.stdout.splitlines()) == 4 and len(faces) == 8
     assert [row["label"] for row in rows] == [face["label"] for face in faces]
     assert "The page is at http://127.0.0.1:" in done.stderr and "Metrics at http://127.0.0.1:" in done.stderr
-    assert "MQTT 127.0.0.1:1 does not answer" in done.stderr and f"Saved {files['--save']}" in done.stderr
+    assert (
+        "MQTT 127.0.0.1:1 refuses connections: nothing listens at port 1." in done.stderr
+        and f"Saved {files['--save']}" in done.stderr
+    )
     assert "secret" not in done.stderr
 
 
@@ -66,7 +70,7 @@ def test_a_missing_library_is_one_sentence(monkeypatch, wanted, module, library,
     monkeypatch.setitem(sys.modules, library, None)
     card = Bundle.open(shipped_bundles()["fer-small"]).card
     with open_source("builtin") as source, pytest.raises(MissingDependency) as caught:
-        Outputs(**wanted).open(source, card, "litert")
+        Outputs(**wanted).open(RunFacts(source=source, card=card, runtime="litert", stats=RunStats()))
     assert str(caught.value) == line
 
 

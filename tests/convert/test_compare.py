@@ -107,9 +107,9 @@ def test_float16_is_half_the_bytes_and_proven_like_any_other(pruned_aware, tiny,
 def interrupted(source, tiny, tmp_path_factory):
     """A slimming that was stopped in its second epoch of three, and asked for again: its steps after that, its bundle."""
 
-    class Impatient(Progress):
-        def step(self, *_):
-            super().step()
+    class Impatient(Counting):
+        def step(self, *figures):
+            super().step(*figures)
             if self.steps == 3:
                 raise KeyboardInterrupt
 

@@ -18,7 +18,7 @@ from edgefer.train.backend import tensorflow
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.networks import load_keras
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)  # whichever comes first also trains the network, beside whatever else runs
 
 
 @pytest.fixture(scope="module")
@@ -153,16 +153,18 @@ def test_a_saved_model_comes_in_and_one_that_writes_does_not(keras, network, lab
 def test_what_is_no_classifier_is_one_sentence(keras, tmp_path):
     layers = keras.layers
 
+    def head():
+        return layers.Flatten(), layers.Dense(3, activation="sigmoid")
+
     def save(name, *parts, shape=(32, 32, 1)):
         model = keras.Sequential([keras.Input(shape), *parts])
         model.save(tmp_path / name)
         return tmp_path / name
 
-    head = (layers.Flatten(), layers.Dense(3, activation="sigmoid"))
     for file, said in (
-        (save("sigmoid.keras", *head), "sigmoid"),
+        (save("sigmoid.keras", *head()), "sigmoid"),
         (save("map.keras", layers.Conv2D(3, 3)), "classifiers"),
-        (save("channels.keras", *head, shape=(32, 32, 4)), "1 or 3"),
+        (save("channels.keras", *head(), shape=(32, 32, 4)), "1 or 3"),
         (save("large.keras", layers.GlobalAveragePooling2D(), layers.Dense(3), shape=(1024, 1024, 1)), "16 to 512"),
     ):
         with pytest.raises(InputError, match=said):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from edgefer.bundle import CARD, Bundle, new_directory, newest_bundle, write_bundle
-from edgefer.errors import BundleError
+from edgefer.errors import BundleError, EdgeferError
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_an_interrupted_write_leaves_nothing(converted, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(EdgeferError, match=r"int8\.tflite could not be written: No space left on device"):
         write_bundle(tmp_path / "new", converted.card, {"int8": converted.read("int8")})
     assert list(tmp_path.iterdir()) == []
 

@@ -29,7 +29,7 @@ def test_the_default_network_sees_a_real_smile(edgefer, tmp_path):
     data = pytest.importorskip("skimage.data")
     cv2.imwrite(str(tmp_path / "astronaut.png"), data.astronaut()[..., ::-1])
     done = edgefer("run", "--source", tmp_path / "astronaut.png", "--headless", cwd=tmp_path)
-    assert "happy" in done.stdout and "1 faces in 1 frames" in done.stderr
+    assert "happy" in done.stdout and "1 face in 1 frame: happy 1" in done.stderr and "Ctrl-C" not in done.stderr
 
 
 def test_the_check_at_load_stops_a_network_that_lies(edgefer, monkeypatch):

@@ -110,7 +110,10 @@ def test_a_crop_that_a_card_and_a_box_make_huge_is_refused(bundle):
 
 
 def test_every_crop_of_the_card_and_faces_are_checked_and_what_is_missing_is_said(bundle):
-    old = Bundle.open(bundle)
+    kept = {name: array for name, array in arrays().items() if not name.startswith(("crops_", "faces", "quanta_"))}
+    out = io.BytesIO()
+    np.savez_compressed(out, **kept)
+    old = put(bundle, out.getvalue())
     assert [(check.subject, check.status) for check in check_pixels(old, Vectors.load(old))] == [
         ("pixels of haar's crop", "pass"), ("pixels of yunet's crop", "not checked"), ("faces", "not checked"),
     ]  # fmt: skip

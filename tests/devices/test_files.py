@@ -60,6 +60,23 @@ def test_a_video_that_is_cut_short_is_no_success(tmp_path):
         read(open_source(str(tmp_path / "cut.avi")))
 
 
+@pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg to make other containers")
+@pytest.mark.parametrize("suffix", ["mkv", "webm", "ts"])
+@pytest.mark.parametrize("harm", ["overwritten", "taken out"])
+def test_a_damaged_middle_shows_in_containers_that_do_not_count_their_frames(tmp_path, suffix, harm):
+    whole = tmp_path / f"a.{suffix}"
+    made = [str(FFMPEG), "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=96x64:rate=10:duration=6", "-b:v", "300k"]
+    codec = "libvpx" if suffix == "webm" else "mpeg4"
+    subprocess.run([*made, "-c:v", codec, str(whole)], check=True)
+    assert len(read(open_source(str(whole)))) == 60
+    content = whole.read_bytes()
+    third = len(content) // 3 + 7
+    middle = np.random.default_rng(0).bytes(third) if harm == "overwritten" else b""
+    (tmp_path / f"damaged.{suffix}").write_bytes(content[:third] + middle + content[2 * third :])
+    with pytest.raises(IncompleteError, match=r"is damaged: (\d+) of 60 frames"):
+        read(open_source(str(tmp_path / f"damaged.{suffix}")))
+
+
 @pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg to make a video of variable rate")
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_times_are_those_of_the_container_and_a_variable_rate_is_no_damage(tmp_path, suffix):

@@ -80,7 +80,7 @@ WRONG = (Status.FAIL, Status.DOUBTFUL)
 
 
 def complaints(path, split: Split = GRAY) -> list[tuple[object, str]]:
-    """(question, what it said) for all that `edgefer parity --data` finds wrong; ("error", sentence) where it stops."""
+    """(question, what it said) for all that `edgefer verify --data` finds wrong; ("error", sentence) where it stops."""
     try:
         bundle = Bundle.open(path)
         checks = check_bundle(bundle, ["litert"])

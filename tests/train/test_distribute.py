@@ -155,7 +155,7 @@ def test_two_workers_learn_what_one_does_and_go_on_after_a_kill(pictures, cache,
             process.kill()
             process.communicate()
     assert chief.returncode == 1
-    (complaint,) = [line for line in said.splitlines() if not line.startswith(("Training", "Worker", "epoch"))]
+    (complaint,) = [line for line in said.splitlines() if line.startswith("edgefer:")]
     assert complaint.startswith("edgefer: Another worker of this training is gone")
     assert f"edgefer train --resume --out {run}" in complaint
     done = newest_checkpoint(run)
@@ -183,5 +183,7 @@ def test_two_workers_learn_what_one_does_and_go_on_after_a_kill(pictures, cache,
         )
         assert (ours.accuracy, ours.val_accuracy) == pytest.approx((theirs.accuracy, theirs.val_accuracy), abs=0.07)
     scores = Bundle.open(run).card.metrics["valid"]["keras"]
-    assert scores.count == 32 and scores.accuracy == max(row.val_accuracy for row in together)
+    # After a kill the best epoch may be trained again, to the same weights but for float noise: within one image of 32.
+    assert scores.count == 32
+    assert scores.accuracy == pytest.approx(max(row.val_accuracy for row in together), abs=1.01 / 32)
     assert not list(run.rglob("*partial*"))

@@ -35,6 +35,13 @@ def test_scores_are_those_of_their_definitions():
         metrics.confusion_matrix(labels, predicted[:-1], 5)
 
 
+def test_accuracy_by_coverage_ranks_by_score():
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.0, 0.1, 0.9], [0.6, 0.3, 0.1]])
+    scores, accuracy = metrics.accuracy_by_coverage(probabilities, np.array([0, 0, 2, 1]))
+    assert scores.tolist() == [0.9, 0.8, 0.6, 0.5]
+    assert accuracy == pytest.approx([1, 1 / 2, 1 / 3, 2 / 4])
+
+
 def test_wilson_interval_against_published_values():
     # Newcombe 1998, Statistics in Medicine 17:857, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
     for hits, count, low, high in (
@@ -70,10 +77,13 @@ def test_the_headline_is_the_mean_over_kinds_of_means_over_strengths_of_means_ov
     monkeypatch.setattr(shift, "KINDS", kinds)
     images = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
     answers = {"net": lambda seen: np.eye(3, dtype=np.float32)[np.minimum(2, seen[:, 0, 0, 0])]}
-    found = shift.domain_shift(images, np.ones(10, np.int64), answers, lambda items, total, what: items)["net"]
-    assert found.clean == pytest.approx(0.1)
+    found = shift.domain_shift(images, np.ones(10, np.int64), answers, 1.0, lambda items, total, what: items)["net"]
+    assert found.clean.accuracy == pytest.approx(0.1)
     assert found.strengths == {"one": {"a": pytest.approx(0.9), "b": pytest.approx(0.3)}, "two": {"c": 0.5}}
-    assert found.kinds == {"one": pytest.approx(0.6), "two": 0.5}
+    assert {kind: one.accuracy for kind, one in found.kinds.items()} == {"one": pytest.approx(0.6), "two": 0.5}
+    score = np.exp(1) / (np.exp(1) + 2)  # of every answer; 21 of 30 are right, then 5 of 10
+    assert found.kinds["one"].ece == pytest.approx(0.7 - score, abs=1e-6)
+    assert found.kinds["two"].ece == pytest.approx(abs(0.5 - score), abs=1e-6)
     assert found.mean_of_kinds == pytest.approx(0.55) and found.worst_kind == ("two", 0.5)
 
 
@@ -101,9 +111,13 @@ def test_evaluate_reports_both_networks_side_by_side(edgefer, converted):
         assert np.trace(figures["confusion"]) == round(stored.accuracy * 280)
         assert figures["ece"] < 0.1
         shifted = written["domain_shift"][name]
-        assert shifted["clean"] == pytest.approx(stored.accuracy)
+        assert shifted["clean"]["accuracy"] == pytest.approx(stored.accuracy)
+        assert shifted["clean"]["ece"] == pytest.approx(figures["ece"])
+        assert figures["coverage"][0]["accuracy"] == pytest.approx(stored.accuracy)
+        assert [row["answered"] for row in figures["coverage"]] == [1, 0.9, 0.8, 0.7, 0.6, 0.5]
         assert shifted["strengths"]["tilt"]["30 degrees"] < stored.accuracy
-        assert shifted["worst_kind"]["accuracy"] == min(shifted["kinds"].values()) < shifted["mean_of_kinds"]
+        kinds = [kind["accuracy"] for kind in shifted["kinds"].values()]
+        assert shifted["worst_kind"]["accuracy"] == min(kinds) < shifted["mean_of_kinds"]
         assert f"{shifted['mean_of_kinds']:.1%}" in done.stdout
     page = (report / "evaluation-valid.html").read_text()
     assert (

@@ -196,7 +196,9 @@ def test_conversion_measures_the_very_networks_of_the_folds(animals, tmp_path):
     from edgefer.train.run import RunFolder
 
     small = ("model.layers=C4/2 C8/2", "input.height=32", "input.width=32", "fit.epochs=1", "fit.batch_size=8")
-    recipe = load_recipe("fer-nano", (*small, "augment.brightness=0.9", "schedule.warmup_epochs=0"))
+    recipe = load_recipe(
+        "nano", (*small, "fit.clean_statistics=true", "augment.brightness=0.9", "schedule.warmup_epochs=0")
+    )
     assert recipe.fit.clean_statistics
     dataset = load_dataset(animals, recipe.input, DataOptions(pooled=True))
     folds = divide_folds(dataset, recipe, folds=2, group_by="", valid_fraction=0.2)

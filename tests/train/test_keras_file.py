@@ -58,6 +58,10 @@ def layer(config, name):
     return next(one for one in config["config"]["layers"] if one["name"] == name)
 
 
+def layer_of(config, name):
+    return next(one for one in config["config"]["layers"] if one["config"]["name"] == name)
+
+
 def same(keras, model, content, tolerance=0.0):
     images = np.random.default_rng(0).random((3, *model.input_shape[1:]), np.float32)
     again = read_keras(content, "a file")
@@ -157,6 +161,11 @@ def test_a_tensorflow_operator_in_a_network_never_runs(keras, tmp_path):
         (lambda c: layer(c, "logits").update(inbound_nodes=[[["first", 7, 0, {}]]]), "connected"),
         (lambda c: layer(c, "first").update(name="\x1b[31mred"), "no name"),
         (lambda c: c.update(class_name="PickledModel"), "PickledModel"),
+        (lambda c: layer(c, "first")["config"].update(dilation_rate=[4096, 4096]), "out of range"),
+        (lambda c: layer(c, "logits").update(inbound_nodes=[{"args": [{"config": [1]}], "kwargs": {}}]), "connected"),
+        (lambda c: layer(c, "logits").update(inbound_nodes=[{"args": [{"config": 5}], "kwargs": [1]}]), "more than"),
+        (lambda c: layer(c, "logits").update(inbound_nodes=[{"args": [], "kwargs": "x"}]), "more than"),
+        (lambda c: c["config"].update(output_layers=[]), "no outputs"),
         (lambda c: c["config"].update(layers=c["config"]["layers"] * 2000), "list of 1 to"),
         (lambda c: c["config"].update(output_layers=[["logits", 0, 5]]), "fit together"),
         (lambda c: c.clear(), "not described"),
@@ -178,6 +187,26 @@ def test_layers_that_would_need_gigabytes_for_one_image_are_refused(keras, tmp_p
         read_keras(content, "a file")
 
 
+def test_a_network_within_a_network_is_bounded_too(keras, tmp_path):
+    """What is small at both ends may be large within."""
+    layers = keras.layers
+    inner = [keras.Input((16, 16, 1)), layers.UpSampling2D(2, name="large"), layers.GlobalAveragePooling2D()]
+    model = keras.Sequential([keras.Input((16, 16, 1)), keras.Sequential(inner, name="inner"), layers.Dense(3)])
+    content = changed(
+        saved(model, tmp_path),
+        lambda c: layer_of(layer_of(c, "inner"), "large")["config"].update(size=[1 << 12, 1 << 12]),
+    )
+    with pytest.raises(InputError, match="numbers for one image"):
+        read_keras(content, "a file")
+
+
+def test_a_layer_may_be_shared_at_several_sizes(keras, tmp_path):
+    layers, shared, pixels = keras.layers, keras.layers.ReLU(), keras.Input((16, 16, 1))
+    small_one = shared(layers.MaxPooling2D()(shared(layers.Conv2D(2, 3)(pixels))))
+    model = keras.Model(pixels, layers.Dense(3)(layers.Flatten()(small_one)))
+    same(keras, model, saved(model, tmp_path))
+
+
 def test_weights_that_lie_elsewhere_are_refused(tmp_path):
     import h5py
 
@@ -195,8 +224,8 @@ def test_weights_that_lie_elsewhere_are_refused(tmp_path):
         file = tmp_path / f"{number}.h5"
         with h5py.File(file, "w") as out:
             make(out)
-        with pytest.raises(InputError, match="refused"):
-            open_weights(file.read_bytes(), "a file")
+        with pytest.raises(InputError, match="refused"), open_weights(file.read_bytes(), "a file"):
+            pass
 
 
 def test_a_small_file_that_unpacks_to_gigabytes_is_refused(tmp_path):

@@ -105,7 +105,7 @@ def test_a_resumed_training_needs_its_teachers_no_more(edgefer, trained, picture
     run = tmp_path / "run"
     edgefer(*order, "--votes", "ferplus", "--out", run)
     kept = json.loads((run / "training" / "order.json").read_text())
-    assert kept["teachers"] == [str(teacher)] and kept["witnesses"] == [str(witness)]
+    assert kept["teachers"] == [str(teacher)] and kept["auxiliary"] == [str(witness)]
     shutil.rmtree(teacher)
     shutil.rmtree(witness)
     (run / "card.json").unlink()

@@ -16,6 +16,7 @@ from edgefer.train.faces.teacher import overlaps
 FRESH_SHARE = 3  # one sample of so many in a batch is new; the others are seen again, mirrored at random
 BANK = 6000  # samples kept to be seen again
 FACE_IOU, NO_FACE_IOU = 0.45, 0.25  # a candidate overlapping a face by more is that face; by less, it is none
+HARD_SHARE = 0.55  # of a refiner's samples, where a finder's candidates are there
 MAX_KNOWN_IOU = 0.1  # of a random window with a face
 
 
@@ -94,11 +95,11 @@ def refiner_batches(
 ) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
     """step -> uint8 crops [count, 48, 48, 1] and targets [count, 19] as `refiner_loss` takes them.
 
-    hard: a picture and a box in it that a finder took for a face.
+    hard: pictures with a box in each that a finder took for a face, rightly or not: what a refiner will be shown.
     """
 
     def make(rng):
-        if hard and rng.random() < 0.2:
+        if hard and rng.random() < HARD_SHARE:
             picture, box = hard[rng.integers(len(hard))]
             return refiner_sample(picture, box, rng)
         picture = pool.draw(rng)

@@ -1,0 +1,157 @@
+"""edgefer's own detector: what it finds, how it lays frames, and which detector is chosen where none is named."""
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from edgefer.bundle import FACE_NETWORKS, Bundle, shipped_bundles, shipped_networks
+from edgefer.devices.faces import choice
+from edgefer.devices.faces.detectors import HaarDetector
+from edgefer.devices.faces.own import OwnDetector, RefinedDetector, cut, shipped_refiner
+from edgefer.devices.reader import detector_maker
+from edgefer.errors import BundleError, InputError
+from edgefer.interpreter import Classifier
+from edgefer.options import DetectorName, ReaderOptions
+from edgefer.records import Detection
+
+ASTRONAUT = (179, 60, 270, 178)  # where her face is, of 512x512, by YuNet
+
+
+@pytest.fixture(scope="module")
+def astronaut():
+    return cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR)
+
+
+@pytest.fixture(scope="module")
+def own():
+    return OwnDetector.shipped()
+
+
+def overlap(one, other):
+    width, height = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
+    both = max(0, width) * max(0, height)
+    return both / ((one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1]) - both)
+
+
+def turned(image, angle_deg):
+    """Clockwise about the middle of the astronaut's face."""
+    centre = ((ASTRONAUT[0] + ASTRONAUT[2]) / 2, (ASTRONAUT[1] + ASTRONAUT[3]) / 2)
+    matrix = cv2.getRotationMatrix2D(centre, -angle_deg, 1)
+    return cv2.warpAffine(image, matrix, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+
+
+def test_the_shipped_pair_is_small_and_gives_its_stored_answers():
+    assert sum(Bundle.open(shipped_networks()[name]).card.variants["int8"].bytes for name in FACE_NETWORKS) <= 400_000
+    assert not set(FACE_NETWORKS) & set(shipped_bundles()), "nothing is read with them"
+    with pytest.raises(BundleError, match="finds faces and reads nothing"):
+        Classifier.load(Bundle.open(shipped_networks()["face-refiner"]))
+
+
+@pytest.mark.parametrize("scale", [0.35, 0.5, 1.0, 2.0])
+def test_a_face_is_found_once_in_its_own_pixels_at_every_size(own, astronaut, scale):
+    image = cv2.resize(
+        astronaut, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    )
+    (face,) = own.find(image)
+    assert overlap(face.box_xyxy, np.array(ASTRONAUT) * scale) > 0.6
+    (x0, y0), (x1, y1) = face.eyes_xy
+    assert x0 < face.nose_xy[0] < x1 and max(y0, y1) < face.nose_xy[1]
+    assert own.detect(image) == [face.box_xyxy]
+
+
+@pytest.mark.parametrize("angle_deg", [-25, -12, 12, 25])
+def test_roll_follows_the_head(own, astronaut, angle_deg):
+    (level,), (face,) = own.find(astronaut), own.find(turned(astronaut, angle_deg))
+    assert face.roll_deg - level.roll_deg == pytest.approx(angle_deg, abs=7)
+
+
+def test_a_small_face_in_a_large_frame_is_found_when_asked_for(own, astronaut):
+    frame = np.full((1080, 1920, 3), 90, np.uint8)
+    small = cv2.resize(astronaut, None, fx=0.42, fy=0.42, interpolation=cv2.INTER_AREA)  # her face: 44 pixels
+    frame[500 : 500 + small.shape[0], 1200 : 1200 + small.shape[1]] = small
+    (face,) = OwnDetector.shipped(min_face=40).find(frame)
+    assert overlap(face.box_xyxy, np.array(ASTRONAUT) * 0.42 + [1200, 500, 1200, 500]) > 0.5
+    assert own.sides(frame.shape) == [192] and OwnDetector.shipped(min_face=40).sides(frame.shape) == [192, 576]
+
+
+def test_a_face_too_large_for_the_fine_canvas_is_found_on_the_coarse_one(astronaut):
+    large = cv2.resize(astronaut[40:220, 130:320], (950, 900))
+    faces = OwnDetector.shipped(min_face=20).find(large)
+    assert any(face.side > 350 for face in faces)
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((240, 320, 3)), np.full((1, 900, 3), 128), np.full((900, 1, 3), 200), np.zeros((1, 1, 3))]
+)
+def test_nothing_is_found_in_nothing(own, image):
+    assert own.find(image.astype(np.uint8)) == []
+
+
+def test_a_square_beyond_the_frame_repeats_its_border():
+    frame = np.full((100, 100, 3), 200, np.uint8)
+    for square in ((0.0, 0.0, 80.0), (200.0, 50.0, 30.0), (-500.0, -500.0, 10.0), (50.0, 50.0, 1000.0)):
+        crop = cut(frame, np.array(square))
+        assert crop.shape == (48, 48) and (crop == 200).all()
+
+
+def test_the_refiners_crop_is_the_square_it_is_asked_for():
+    ramp = np.tile(np.arange(200, dtype=np.uint8), (200, 1))
+    crop = cut(np.repeat(ramp[..., None], 3, 2), np.array([100.0, 100.0, 48.0])).astype(int)
+    assert abs(crop[24] - np.arange(76, 124)).max() <= 1, "of its own size, pixels stay as they are"
+    wide = cut(np.repeat(ramp[..., None], 3, 2), np.array([100.0, 100.0, 144.0])).astype(float)
+    assert abs(wide[24] - (28.5 + 3 * np.arange(48) + 0.5)).max() <= 1.5, "a larger one is shrunk about its middle"
+
+
+class Claims:
+    """A detector that says what it is told to."""
+
+    name = "claims"
+
+    def __init__(self, *faces):
+        self.faces = list(faces)
+
+    def find(self, image_bgr):
+        return self.faces
+
+
+def test_the_refiner_gives_roll_to_anothers_faces_and_drops_what_is_none(astronaut):
+    face = Detection(box_xyxy=ASTRONAUT, score=0.95, eyes_xy=((204, 105), (246, 105)), nose_xy=(222, 128))
+    ghost = Detection(box_xyxy=(380, 380, 460, 470), score=0.75)
+    (kept,) = RefinedDetector(Claims(face, ghost), shipped_refiner()).find(turned(astronaut, 20))
+    assert kept.box_xyxy == face.box_xyxy and abs(kept.roll_deg - 20) < 10
+
+
+# Which detector
+
+
+def test_without_a_file_the_own_detector_is_chosen_and_nothing_fetched(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(choice, "fetch_yunet", lambda to: pytest.fail("nothing may be fetched"))
+    chosen = choice.automatic(None)
+    assert chosen.detector.name == "own" and "not on this machine" in chosen.reason
+
+
+def test_a_file_that_is_no_yunet_is_said_and_the_own_detector_taken(tmp_path):
+    (tmp_path / "bad.onnx").write_bytes(b"nothing")
+    chosen = choice.automatic(tmp_path / "bad.onnx")
+    assert chosen.detector.name == "own" and "bad.onnx" in chosen.reason
+
+
+def test_the_choice_is_logged_once_and_cats_keep_their_cascade(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    card, said = Bundle.open(shipped_bundles()["fer-small"]).card, []
+    make = detector_maker(ReaderOptions(), card, said.append)
+    assert make(DetectorName.AUTO).name == make(DetectorName.AUTO).name == "own"
+    assert len(said) == 1 and "own detector" in said[0]
+    assert isinstance(detector_maker(ReaderOptions(faces="cat"), card)(DetectorName.AUTO), HaarDetector)
+    with pytest.raises(InputError, match="finds human faces"):
+        detector_maker(ReaderOptions(faces="cat"), card)(DetectorName.OWN)
+
+
+def test_own_boxes_are_cropped_as_its_teachers():
+    card = Bundle.open(shipped_bundles()["fer-small"]).card
+    assert card.crop_for("own") == card.crop_for("yunet") and card.crop_for("own").faces
+    assert not math.isclose(card.crop_for("own").scale, card.crop_for("nothing").scale)

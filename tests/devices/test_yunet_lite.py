@@ -1,0 +1,194 @@
+"""YuNet's .onnx as a .tflite that edgefer writes itself: the same answers, and no harm from a stranger's file."""
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer.devices.faces import yunet_lite
+from edgefer.devices.faces.canvas import Layout, MapNetwork, distinct, shrunk
+from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
+from edgefer.devices.faces.yunet_graph import HEADS, INPUT, STRIDES, equalize, measure, read_layers, steps_of
+from edgefer.errors import SourceError
+from edgefer.interpreter import open_interpreter
+from edgefer.tflite.write import shapes_of, write_tflite
+
+sys.path.insert(0, str(Path(__file__).parent))
+from small_yunet import small_yunet
+
+RNG = np.random.default_rng(0)
+OUTPUTS = [f"faces_{stride}" for stride in STRIDES]
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    return small_yunet()
+
+
+@pytest.fixture(scope="module")
+def layers(content):
+    return read_layers(read_onnx(content, "small.onnx"), "small.onnx")
+
+
+def canvas_of(image):
+    canvas = np.zeros((image.shape[0] + 1, image.shape[1] + 1, 3), np.uint8)
+    canvas[1:, 1:] = image
+    return canvas
+
+
+def images(count, side=64):
+    return [cv2.resize(RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8), (side, side)) for _ in range(count)]
+
+
+def opencvs(content, image):
+    """OpenCV's answers to an image, as the maps of the .tflite: float32 [h, w, 16] by stride."""
+    net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
+    net.setInput(cv2.dnn.blobFromImage(image))
+    names = [f"{head}_{stride}" for stride in STRIDES for head, _ in HEADS]
+    by_name = dict(zip(names, net.forward(names), strict=True))
+    height, width = image.shape[:2]
+    shapes = {stride: (height // stride, width // stride, -1) for stride in STRIDES}
+    return [np.concatenate([by_name[f"{head}_{s}"].reshape(shapes[s]) for head, _ in HEADS], 2) for s in STRIDES]
+
+
+def with_probabilities(maps):
+    return [np.concatenate([1 / (1 + np.exp(-one[..., :2])), one[..., 2:]], axis=2) for one in maps]
+
+
+def test_float_answers_are_opencvs(content, layers):
+    network = MapNetwork(write_tflite(layers, INPUT, (65, 65, 3), OUTPUTS))
+    for image in images(3):
+        maps = with_probabilities(network.run(canvas_of(image).astype(np.float32)))
+        for ours, theirs in zip(maps, opencvs(content, image), strict=True):
+            assert np.abs(ours - theirs).max() < 2e-4 * max(1, np.abs(theirs).max())
+
+
+def test_int8_answers_are_close_and_need_equalizing(content, layers):
+    """Per channel: an answer is off by a few percent of what it ranges over, though all share one int8 scale."""
+    every = images(12)
+    _, interpreter = open_interpreter(write_tflite(layers, INPUT, (65, 65, 3), OUTPUTS), keep_all=True)
+    (where,) = interpreter.get_input_details()
+    names = {layer.output for layer in layers}
+
+    def tensors():
+        for image in every:
+            interpreter.set_tensor(where["index"], canvas_of(image)[None].astype(np.float32))
+            interpreter.invoke()
+            details = [one for one in interpreter.get_tensor_details() if one["name"] in names]
+            yield {one["name"]: interpreter.get_tensor(one["index"])[0] for one in details}
+
+    ranges = measure(tensors())
+    equal, scaled, gains = equalize(layers, ranges)
+    network = MapNetwork(write_tflite(equal, INPUT, (65, 65, 3), OUTPUTS, steps_of(equal, scaled)))
+    reference = MapNetwork(write_tflite(layers, INPUT, (65, 65, 3), OUTPUTS))
+    off = []
+    for image in every:
+        raw = network.run((canvas_of(image) ^ 0x80).view(np.int8))
+        wanted = reference.run(canvas_of(image).astype(np.float32))
+        for index, (ours, theirs) in enumerate(zip(raw, wanted, strict=True)):
+            scale, zero = network.step(index)
+            values = (ours.astype(np.float32) - zero) * scale / gains[OUTPUTS[index]]
+            low, high = ranges[OUTPUTS[index]]
+            off.append((np.abs(values - theirs) / np.maximum(high - low, 1e-6)).mean(axis=(0, 1)))
+    assert np.mean(off) < 0.03 and np.max(np.mean(off, axis=0)) < 0.08
+
+
+def test_float_answers_are_opencvs_on_a_canvas_of_another_shape_too(layers):
+    image = cv2.resize(images(1)[0], (128, 64))
+    network = MapNetwork(write_tflite(layers, INPUT, (65, 129, 3), OUTPUTS))
+    maps = with_probabilities(network.run(canvas_of(image).astype(np.float32)))
+    for ours, theirs in zip(maps, opencvs(small_yunet(64, 128), image), strict=True):
+        assert np.abs(ours - theirs).max() < 2e-4 * max(1, np.abs(theirs).max())
+    assert shapes_of(layers, INPUT, (65, 129, 3))["faces_32"] == (2, 4, 16)
+
+
+def test_a_damaged_file_ends_in_one_sentence(content):
+    rng = np.random.default_rng(1)
+    for _ in range(150):
+        damaged = bytearray(content)
+        for place in rng.integers(0, len(content), 3):
+            damaged[place] = rng.integers(256)
+        damaged = damaged[: rng.integers(1, len(content))] if rng.random() < 0.3 else damaged
+        try:
+            read_layers(read_onnx(bytes(damaged), "bad.onnx"), "bad.onnx")
+        except SourceError as error:
+            assert str(error).startswith("bad.onnx") and "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00" * 1000, b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f", bytes(MAX_BYTES + 1)]
+)
+def test_what_is_no_network_ends_in_one_sentence(content):
+    with pytest.raises(SourceError, match=r"bad\.onnx"):
+        read_layers(read_onnx(content, "bad.onnx"), "bad.onnx")
+
+
+def test_operators_in_a_circle_end(content):
+    from small_yunet import end, field, node
+
+    loop = b"".join([node("Add", ["a", "b"], "c"), node("Add", ["c", "b"], "a"), end(12, "cls_8", (1,))])
+    with pytest.raises(SourceError):
+        read_layers(read_onnx(field(7, loop), "loop.onnx"), "loop.onnx")
+
+
+def test_yunet_is_proven_at_first_use_and_kept(tmp_path):
+    """With random weights nothing sure is found: a network that proves nothing is refused, not run."""
+    (tmp_path / "small.onnx").write_bytes(small_yunet(320, 320))
+    with pytest.raises(Exception, match="use --detector own"):
+        yunet_lite.YuNetLite(tmp_path / "small.onnx", tmp_path / "cache")
+    assert not (tmp_path / "cache").exists(), "what was not proven is not kept"
+
+
+def test_faces_that_differ_from_opencvs_fail_the_proof():
+    theirs = np.zeros((1, 15), np.float32)
+    theirs[0, :4], theirs[0, 14] = (10, 10, 40, 50), 0.9
+    same = theirs.copy()
+    same[0, 2:4] += same[0, :2]
+    assert yunet_lite.compared([(theirs, same)]).passes("float32")
+    moved = same.copy()
+    moved[0, :4] += 2
+    assert not yunet_lite.compared([(theirs, moved)]).passes("float32")
+    assert yunet_lite.compared([(theirs, moved)]).passes("int8")
+    assert not yunet_lite.compared([(theirs, np.empty((0, 15), np.float32))]).passes("int8"), "a face was lost"
+    extra = np.concatenate([same, same + 100])
+    extra[1, 14] = 0.9
+    assert not yunet_lite.compared([(theirs, extra)]).passes("int8"), "a face was invented"
+    assert not yunet_lite.compared([(None, np.empty((0, 15), np.float32))]).passes("int8"), "nothing was compared"
+
+
+# Canvases
+
+
+@pytest.mark.parametrize(
+    ("shape", "canvas"), [((720, 1280), (192, 320)), ((480, 640), (256, 320)), ((640, 360), (320, 192))]
+)
+def test_a_canvas_has_the_frames_own_shape(shape, canvas):
+    layout = Layout.of(shape, 320)
+    assert layout.canvas == canvas and max(layout.size) == 320
+
+
+def test_nothing_is_enlarged():
+    layout = Layout.of((60, 80, 3), 320)
+    assert layout.scale == 1 and layout.size == (80, 60) and layout.canvas == (64, 96)
+
+
+@pytest.mark.parametrize("size", [(1, 10000), (5, 5000), (1, 1)])
+def test_slivers_fit_a_canvas(size):
+    layout = Layout.of(size, 320)
+    assert shrunk(np.zeros(size, np.uint8), layout.size).shape == layout.size[::-1]
+
+
+def test_a_large_frame_is_shrunk_coarsely_to_the_same_picture():
+    image = cv2.resize(RNG.integers(0, 256, (9, 16, 3), dtype=np.uint8), (1920, 1080), interpolation=cv2.INTER_CUBIC)
+    coarse, fine = shrunk(image, (320, 180)), cv2.resize(image, (320, 180), interpolation=cv2.INTER_AREA)
+    assert np.abs(coarse.astype(int) - fine).mean() < 1.5
+
+
+def test_one_face_is_kept_once():
+    boxes = np.array([[0, 0, 100, 100], [5, 5, 100, 105], [20, 20, 60, 60], [150, 0, 200, 50]], np.float32)
+    scores = np.array([0.9, 0.8, 0.95, 0.5])
+    assert distinct(boxes, scores, 0.4) == [2, 3], "the surest stays, also where it is the inner one"
+    assert distinct(boxes, np.array([0.9, 0.8, 0.7, 0.5]), 0.4) == [0, 3], "an overlapping and a nested box are gone"
+    assert distinct(boxes[:0], scores[:0], 0.4) == []

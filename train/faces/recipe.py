@@ -1,0 +1,72 @@
+"""The recipes of the networks that find faces; [fit] is all that there is to set."""
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgefer.card import first_problem
+from edgefer.errors import RecipeError
+from edgefer.train.faces.fit import Schedule
+
+FACE_ORDER = "training/faces.json"  # in a run: what the training was asked for
+FOLDER = Path(__file__).parent / "recipes"
+EVERY = 100  # steps between two checkpoints
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FaceFit(_Part):
+    steps: int = Field(ge=1, le=1_000_000)
+    batch_size: int = Field(ge=1, le=4096)
+    rate: float = Field(gt=0, le=1)
+    warmup: int = Field(ge=0)
+    weight_decay: float = Field(ge=0, le=1)
+    seed: int = Field(0, ge=0, lt=2**31)
+
+    def schedule(self) -> Schedule:
+        return Schedule(
+            steps=self.steps, rate=self.rate, warmup=self.warmup, weight_decay=self.weight_decay, every=EVERY
+        )
+
+
+class FaceRecipe(_Part):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    task: Literal["find-faces", "refine-faces"]
+    description: str = ""
+    fit: FaceFit
+
+
+def face_recipe_names() -> list[str]:
+    return sorted(file.stem for file in FOLDER.glob("*.toml"))
+
+
+def is_face_recipe(name_or_file: str) -> bool:
+    """Whether a recipe, by name or .toml file, is for one of these networks; an unreadable file is not."""
+    if name_or_file in face_recipe_names():
+        return True
+    try:
+        return name_or_file.endswith(".toml") and "task" in tomllib.loads(Path(name_or_file).read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return False
+
+
+def load_face_recipe(name_or_file: str, overrides: tuple[str, ...] = ()) -> FaceRecipe:
+    """By name or .toml file, with `fit.field=value` overrides. RecipeError names the field that is wrong."""
+    file = Path(name_or_file) if name_or_file.endswith(".toml") else FOLDER / f"{name_or_file}.toml"
+    try:
+        fields = tomllib.loads(file.read_text())
+        for override in overrides:
+            path, _, value = override.partition("=")
+            section, _, key = path.strip().partition(".")
+            if section != "fit" or not key or not value:
+                raise RecipeError(f"Cannot set {override!r}: write fit.field=value, such as fit.steps=3000.")
+            fields.setdefault("fit", {})[key] = tomllib.loads(f"value = {value}")["value"]
+        return FaceRecipe.model_validate(fields)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"The recipe {file} cannot be read: {error}.") from None
+    except ValidationError as error:
+        raise RecipeError(f"Recipe {name_or_file}: {first_problem(error)}.") from None
