@@ -1,1 +1,1 @@
-"""A network as portable C99: its words and arena, the project around it, and the proof that it answers as the host does."""
+"""The C project around a network: its files, and the self-tests of its targets."""

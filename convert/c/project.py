@@ -5,16 +5,16 @@ from importlib import resources
 from pathlib import Path
 
 from edgefer import __version__
+from edgefer.c.pixels import COLORS
+from edgefer.c.prove import prove_on_host
+from edgefer.c.subject import Questions, Subject
 from edgefer.checks import Check, table
 from edgefer.convert.c import text, tflm
-from edgefer.convert.c.pixels import COLORS
-from edgefer.convert.c.prove import prove_on_host
-from edgefer.convert.c.subject import Questions, Subject
 from edgefer.convert.exported import check_folder, write_folder
 
 SOURCES = (
     "edgefer_net.h", "edgefer_net.c", "edgefer_pixels.h", "edgefer_pixels.c", "selftest.c", "platform.h",
-    "platform_host.c", "platform_arm.c", "platform_riscv.c", "stm32f405.ld", "riscv.ld", "Makefile",
+    "platform_host.c", "platform_arm.c", "platform_riscv.c", "memory.c", "stm32f405.ld", "riscv.ld", "Makefile",
 )  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def export_c(subject: Subject, out: Path) -> list[Check]:
 
 def make_project(subject: Subject, checks: Sequence[Check]) -> dict[str, bytes]:
     """Every file by name. checks: what the README says was proven."""
-    folder = resources.files("edgefer.convert.c").joinpath("source")
+    folder = resources.files("edgefer.c").joinpath("source")
     files = {name: folder.joinpath(name).read_bytes() for name in SOURCES}
     made = {
         "network.h": _network_header(subject),

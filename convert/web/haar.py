@@ -6,7 +6,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.errors import MissingDependency
 
 MAGIC = int.from_bytes(b"EFH1", "little")
@@ -14,10 +13,10 @@ HEADER_WORDS = 8
 EPSILON = np.float32(1e-5)  # what OpenCV takes off a stage's threshold
 
 
-def cascade_file(faces: str) -> Path:
-    """Where opencv-python keeps the cascade for "human" or "cat" faces; MissingDependency where it has none."""
+def cascade_file(name: str) -> Path:
+    """Where opencv-python keeps a cascade of this name; MissingDependency where it has none."""
     folder = getattr(getattr(cv2, "data", None), "haarcascades", None)
-    file = Path(folder or "") / HaarDetector.CASCADES[faces]
+    file = Path(folder or "") / name
     if folder is None or not file.is_file():
         raise MissingDependency(f"OpenCV {cv2.__version__} brings no {file.name}: pip install 'opencv-python<5'.")
     return file

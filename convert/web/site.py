@@ -5,38 +5,51 @@ import gzip
 import hashlib
 import json
 import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edgefer import __version__
+from edgefer.c.prove import prove_on_host
+from edgefer.c.subject import Subject
 from edgefer.checks import Check
-from edgefer.convert.c.prove import prove_on_host
-from edgefer.convert.c.subject import Subject
 from edgefer.convert.c.text import comment
 from edgefer.convert.exported import check_folder, write_folder
 from edgefer.convert.web import wasm
 from edgefer.convert.web.haar import cascade_file, read_cascade
-from edgefer.devices.faces import quality, smoothing, tracking
-from edgefer.devices.outputs.overlay import color_of
 
 PAGE = ("index.html", "page.css", "page.js", "engine.js", "rules.js", "proof.js", "icon.svg")
 SMALLEST_WINDOW, SMALLEST_SHARE = 24, 0.12  # pixels, and share of the shorter side: HaarDetector's
-SMOOTH, REJECT = "responsive", 0.45  # what `edgefer run` begins with
 
 
-def export_web(subject: Subject, out: Path) -> list[Check]:
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What `edgefer run` does, for the page to do the same: made by the command, which knows both.
+
+    rules: the numbers by which faces are tracked, steadied and judged. colors: of each label, "#rrggbb". cascade: the name of
+    OpenCV's file for the network's faces, "" where it reads the middle of the frame. detector: the key of the card's crop.
+    """
+
+    rules: Mapping[str, object]
+    colors: Mapping[str, str]
+    cascade: str
+    detector: str
+
+
+def export_web(subject: Subject, device: Device, out: Path) -> list[Check]:
     """Write the page at `out`, and return what was proven of its C on this host."""
     check_folder(out)
     checks = prove_on_host(subject)
-    write_folder(out, "web", subject.bundle, make_site(subject), checks)
+    write_folder(out, "web", subject.bundle, make_site(subject, device), checks)
     return checks
 
 
-def make_site(subject: Subject) -> dict[str, bytes]:
+def make_site(subject: Subject, device: Device) -> dict[str, bytes]:
     """Every file by name."""
     files = {name: wasm.committed(name) for name in PAGE}
-    files["bundle.js"] = f"const BUNDLE = {json.dumps(_bundle(subject))}\n".encode()
+    files["bundle.js"] = f"const BUNDLE = {json.dumps(_bundle(subject, device))}\n".encode()
     files["manifest.webmanifest"] = json.dumps(_manifest(subject.bundle.card.name), indent=2).encode()
     names = sorted(files)  # what the page needs; the README is for whoever puts it on a server
     files["README.md"] = _readme(subject).encode()
@@ -67,10 +80,9 @@ def gzip_bytes(files: dict[str, bytes]) -> int:
     return sum(len(gzip.compress(content, 9, mtime=0)) for content in files.values())
 
 
-def _bundle(subject: Subject) -> dict:
+def _bundle(subject: Subject, device: Device) -> dict:
     """What the page knows, as JSON. Arrays are deflated and in base64: a page from a file may not fetch anything."""
     card, program, vectors = subject.bundle.card, subject.program, subject.vectors
-    detector = {"human": "haar", "cat": "haar-cat"}.get(card.faces, "frame")
     return {
         "edgefer": __version__,
         "bundle_sha256": subject.bundle.hash,
@@ -82,18 +94,18 @@ def _bundle(subject: Subject) -> dict:
             "output_scale": float(subject.network.output.scale),
             "output_zero": subject.network.output.zero,
         },
-        "colors": {label: _hex(color_of(label, card.labels)) for label in card.labels},
+        "colors": dict(device.colors),
         "detector": {
-            "name": detector,
-            "crop": _crop(card.crop_for(detector)),
+            "name": device.detector,
+            "crop": _crop(card.crop_for(device.detector)),
             "window": SMALLEST_WINDOW,
             "share": SMALLEST_SHARE,
         },
-        "rules": _rules(),
+        "rules": dict(device.rules),
         "network_words": len(program.words),
         "network_crc": program.crc,
         "network": _packed(program.words),
-        "cascade": _packed(read_cascade(cascade_file(card.faces))) if detector != "frame" else "",
+        "cascade": _packed(read_cascade(cascade_file(device.cascade))) if device.cascade else "",
         "engine": _packed(wasm.committed("engine.wasm")),
         "engine_simd": _packed(wasm.committed("engine_simd.wasm")),
         "vectors": {
@@ -106,29 +118,6 @@ def _bundle(subject: Subject) -> dict:
             "pixels": _packed(vectors.pixels),
             "answers": _packed(vectors.answers),
         },
-    }
-
-
-def _rules() -> dict:
-    """The numbers by which `edgefer run` tracks, steadies and judges faces."""
-    presets = {
-        name: {"mean_s": p.mean_s, "margin": p.margin, "dwell_s": p.dwell_s, "patience_s": p.patience_s}
-        for name, p in smoothing.PRESETS.items()
-    }
-    return {
-        "presets": presets,
-        "smooth": SMOOTH,
-        "reject": REJECT,
-        "ease": smoothing.EASE,
-        "min_iou": tracking.MIN_IOU,
-        "min_hits": tracking.MIN_HITS,
-        "max_misses": tracking.MAX_MISSES,
-        "forget_s": tracking.FORGET_S,
-        "side": quality.SIDE,
-        "min_side": quality.MIN_SIDE,
-        "min_light": quality.MIN_LIGHT,
-        "max_light": quality.MAX_LIGHT,
-        "min_sharpness": quality.MIN_SHARPNESS,
     }
 
 
@@ -151,7 +140,3 @@ def _packed(content: bytes | np.ndarray) -> str:
 
 def _crop(crop) -> dict[str, float]:
     return {"scale": crop.scale, "dx": crop.dx, "dy": crop.dy}
-
-
-def _hex(bgr: tuple[int, int, int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*reversed(bgr))

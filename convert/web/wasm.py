@@ -11,10 +11,10 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
-from edgefer.convert.c.host import source
+from edgefer.c.host import source
 from edgefer.errors import MissingDependency, RuntimeFault
 
-SOURCES = ("edgefer_net.c", "edgefer_pixels.c", "edgefer_faces.c", "web.c")
+SOURCES = ("edgefer_net.c", "edgefer_pixels.c", "edgefer_faces.c", "web.c", "memory.c")
 HEADERS = ("edgefer_net.h", "edgefer_pixels.h", "edgefer_faces.h")
 EXPORTS = (
     "edgefer_check", "edgefer_run", "edgefer_arena_bytes", "edgefer_output_bytes", "edgefer_faces",

@@ -82,8 +82,8 @@ def verify(
     """
     from edgefer import console
     from edgefer.bundle import Bundle
+    from edgefer.c.prove import check_in_c
     from edgefer.checks import report as report_checks
-    from edgefer.convert.c.prove import check_in_c
     from edgefer.parity import check_bundle
 
     opened = Bundle.open(bundle_path(bundle))

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles, write_bundle
+from edgefer.c import host, prove
+from edgefer.c.host import HostNetwork
+from edgefer.c.pixels import HostPixels
+from edgefer.c.program import make_program
+from edgefer.c.subject import read_subject
 from edgefer.card import CropSpec, InputSpec
 from edgefer.checks import Status
-from edgefer.convert.c import host, prove
-from edgefer.convert.c.host import HostNetwork
-from edgefer.convert.c.pixels import HostPixels
-from edgefer.convert.c.program import make_program
 from edgefer.convert.c.project import export_c, make_project
-from edgefer.convert.c.subject import read_subject
 from edgefer.convert.c.targets import prove_page, prove_targets
 from edgefer.convert.c.text import comment, string
 from edgefer.convert.exported import LIST, check_folder

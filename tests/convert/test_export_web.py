@@ -20,14 +20,16 @@ import pytest
 
 from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.c.host import FLAGS, address, compiled
+from edgefer.c.subject import read_subject
 from edgefer.checks import Status
-from edgefer.convert.c.host import FLAGS, address, compiled
-from edgefer.convert.c.subject import read_subject
+from edgefer.commands.export import device_of
 from edgefer.convert.c.targets import prove_page
 from edgefer.convert.web import wasm
 from edgefer.convert.web.haar import cascade_file, read_cascade
 from edgefer.convert.web.serve import _Handler
 from edgefer.convert.web.site import export_web, gzip_bytes, make_site
+from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.devices.faces.quality import quality_fault
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
 from edgefer.preprocess import prepare
@@ -46,7 +48,7 @@ def subject():
 def site(subject, tmp_path_factory):
     """The exported page of ferplus-small; copy what you change."""
     out = tmp_path_factory.mktemp("site") / "page"
-    export_web(subject, out)
+    export_web(subject, device_of(subject.bundle.card), out)
     return out
 
 
@@ -215,7 +217,9 @@ def test_the_page_is_kept_for_use_without_a_network(site, tmp_path, subject):
     with reported(site, tmp_path, script) as told:
         seen = told.get(timeout=90)
     assert seen["name"].startswith("edgefer-")
-    assert {f"/{name}" for name in make_site(subject) if name not in ("sw.js", "README.md")} <= set(seen["kept"])
+    assert {
+        f"/{name}" for name in make_site(subject, device_of(subject.bundle.card)) if name not in ("sw.js", "README.md")
+    } <= set(seen["kept"])
 
 
 @pytest.mark.chromium
@@ -246,12 +250,12 @@ def test_a_stranger_s_name_and_labels_stay_text(site):
 
 
 def test_the_whole_page_is_small_enough_to_download(subject):
-    files = make_site(subject)
+    files = make_site(subject, device_of(subject.bundle.card))
     assert gzip_bytes(files) < LIMIT, gzip_bytes(files)
 
 
 def test_the_service_worker_keeps_every_file_and_changes_with_them(subject):
-    files = make_site(subject)
+    files = make_site(subject, device_of(subject.bundle.card))
     worker = files["sw.js"].decode()
     kept = re.findall(r"'([^']+)'", worker.split("FILES = [")[1].split("]")[0])
     assert set(kept) == {"./", *files} - {"sw.js", "README.md"}
@@ -335,7 +339,8 @@ def _faces(rng) -> tuple[list[dict], list[str]]:
 @pytest.mark.parametrize("kind", ["human", "cat"])
 def test_the_detector_finds_the_boxes_that_opencv_finds(kind):
     library = compiled(("edgefer_faces.c", "edgefer_pixels.c"), (*FLAGS, "-fno-math-errno"))
-    words, opencv = read_cascade(cascade_file(kind)), cv2.CascadeClassifier(str(cascade_file(kind)))
+    file = cascade_file(HaarDetector.CASCADES[kind])
+    words, opencv = read_cascade(file), cv2.CascadeClassifier(str(file))
     found = 0
     for seed in range(12):
         size = ((320, 240), (240, 320), (203, 151))[seed % 3]

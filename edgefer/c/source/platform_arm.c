@@ -4,8 +4,6 @@
  */
 #include "platform.h"
 
-#include <stddef.h>
-
 int main(void);
 extern uint32_t data_image[], data_start[], data_end[], bss_start[], bss_end[], stack_top[];
 
@@ -62,17 +60,3 @@ static void tick(void) { wraps++; }
 typedef void (*Handler)(void);
 __attribute__((section(".vectors"), used)) static const Handler vectors[16] = {
     (Handler)(void *)stack_top, reset, fault, fault, fault, fault, fault, 0, 0, 0, 0, fault, fault, 0, fault, tick};
-
-/* A compiler may call these even for C that does not. */
-void *memcpy(void *to, const void *from, size_t count) {
-  unsigned char *out = to;
-  const unsigned char *in = from;
-  while (count--) *out++ = *in++;
-  return to;
-}
-
-void *memset(void *to, int value, size_t count) {
-  unsigned char *out = to;
-  while (count--) *out++ = (unsigned char)value;
-  return to;
-}

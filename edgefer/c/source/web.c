@@ -32,16 +32,3 @@ void web_gray(const uint8_t *pixels, int32_t height, int32_t width, int32_t form
   const EdgeferFrame frame = {pixels, height, width, format};
   edgefer_gray(&frame, out_height, out_width, out);
 }
-
-void *memcpy(void *to, const void *from, size_t count) {
-  unsigned char *out = to;
-  const unsigned char *in = from;
-  while (count--) *out++ = *in++;
-  return to;
-}
-
-void *memset(void *to, int value, size_t count) {
-  unsigned char *out = to;
-  while (count--) *out++ = (unsigned char)value;
-  return to;
-}

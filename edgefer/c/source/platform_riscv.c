@@ -1,8 +1,6 @@
 /* The self-test on a 32-bit RISC-V core with nothing below it, as QEMU's board virt has it. */
 #include "platform.h"
 
-#include <stddef.h>
-
 int main(void);
 void start(void);
 
@@ -27,17 +25,4 @@ __attribute__((used)) static void run(void) {
 
 __attribute__((naked, section(".start"))) void start(void) {
   __asm__ volatile("la sp, stack_top\n call run");
-}
-
-void *memcpy(void *to, const void *from, size_t count) {
-  unsigned char *out = to;
-  const unsigned char *in = from;
-  while (count--) *out++ = *in++;
-  return to;
-}
-
-void *memset(void *to, int value, size_t count) {
-  unsigned char *out = to;
-  while (count--) *out++ = (unsigned char)value;
-  return to;
 }

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgefer.bundle import Bundle
+from edgefer.c.program import Program, make_program
 from edgefer.card import CropSpec
-from edgefer.convert.c.program import Program, make_program
 from edgefer.errors import BundleError
 from edgefer.interpreter import INT8_SCALE, INT8_ZERO
 from edgefer.preprocess import quantized_table

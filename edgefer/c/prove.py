@@ -6,10 +6,10 @@ The second step is each target against the C: its own self-test, which holds the
 import numpy as np
 
 from edgefer.bundle import Bundle
+from edgefer.c.host import FLAGS, HostNetwork, compiler, compiler_version
+from edgefer.c.pixels import HostPixels
+from edgefer.c.subject import Subject, read_subject
 from edgefer.checks import Check, Status, status_if
-from edgefer.convert.c.host import FLAGS, HostNetwork, compiler, compiler_version
-from edgefer.convert.c.pixels import HostPixels
-from edgefer.convert.c.subject import Subject, read_subject
 from edgefer.tflite import arithmetic
 from edgefer.tflite.layers import UnsupportedNetwork
 

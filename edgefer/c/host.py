@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgefer.convert.c.program import Program
+from edgefer.c.program import Program
 from edgefer.errors import MissingDependency, RuntimeFault
 
 COMPILERS = ("cc", "gcc", "clang")
@@ -36,7 +36,7 @@ def compiler_version(program: str) -> str:
 
 def source(name: str) -> str:
     """One of the C files that come with edgefer."""
-    return resources.files("edgefer.convert.c").joinpath("source", name).read_text()
+    return resources.files("edgefer.c").joinpath("source", name).read_text()
 
 
 @cache

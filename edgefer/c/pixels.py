@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 
+from edgefer.c.host import FLAGS, address, compiled
 from edgefer.card import CropSpec, InputSpec
-from edgefer.convert.c.host import FLAGS, address, compiled
 
 COLORS = {"gray": 0, "rgb": 1, "bgr": 2}
 Box = tuple[int, int, int, int]
