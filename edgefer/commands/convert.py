@@ -141,11 +141,12 @@ def convert(
         ) from None
     failure = _compile(converted.bundle) if edgetpu else None
     _show(converted, done_before=len(source.card.provenance.steps))
+    complaint = _prove_in_c(converted.bundle)
     console.show(
         f"Bundle: {target}. Next: edgefer verify {target} --data {data or 'PATH'}; edgefer run {target} --camera 0"
     )
-    if failure or not converted.holds:
-        raise EdgeferError(" ".join(filter(None, [converted.complaint, str(failure or "")])))
+    if failure or complaint or not converted.holds:
+        raise EdgeferError(" ".join(filter(None, [converted.complaint, complaint, str(failure or "")])))
 
 
 def _convert_faces(source: "Bundle", data: str, plan: "Plan", target: Path) -> None:
@@ -211,6 +212,24 @@ def _show(converted: "Converted", done_before: int) -> None:
             ("layer", "operator", "error"),
             [(layer.layer, layer.operator, f"{layer.error:.2f}") for layer in converted.quantized.layers[:5]],
         )
+
+
+def _prove_in_c(converted: "Bundle") -> str:
+    """Show whether the network's C gives the stored answers on this host; a sentence where it does not, else ""."""
+    import json
+
+    from edgefer import checks, console
+    from edgefer.bundle import write_file
+    from edgefer.c.prove import check_in_c
+    from edgefer.commands.inputs import report_folder
+
+    rows = check_in_c(converted)
+    if rows:
+        console.show_table("As C, which is what `edgefer export` writes", *checks.table(rows))
+        listed = json.dumps(checks.to_json(rows, bundle=converted.hash), indent=2)
+        write_file(report_folder(converted) / "c.json", listed.encode() + b"\n")
+    failed = [f"{row.subject}: {row.detail}" for row in rows if not row.passed]
+    return f"Its C is another network ({'; '.join(failed)}): do not export it, and report this." if failed else ""
 
 
 def _compile(converted: "Bundle") -> EdgeferError | None:
