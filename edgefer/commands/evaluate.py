@@ -30,7 +30,7 @@ def evaluate(
             help="Also under nine kinds of change that cameras make: blur, few pixels, noise and so on.",
         ),
     ] = False,
-    runtime: Annotated[str, typer.Option(help="auto, litert, tflite-runtime or tensorflow.")] = "auto",
+    runtime: Annotated[str, typer.Option(help="auto, litert, tflite-runtime, tensorflow or openvino.")] = "auto",
     skip_bad: SkipBad = False,
 ) -> None:
     """Measure a network on labelled pictures.

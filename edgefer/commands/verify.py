@@ -30,6 +30,7 @@ class Runtime(StrEnum):
     LITERT = "litert"
     TFLITE_RUNTIME = "tflite-runtime"
     TENSORFLOW = "tensorflow"
+    OPENVINO = "openvino"
 
 
 Runtimes = Annotated[
