@@ -37,6 +37,22 @@ EdgeTpu = Annotated[
         rich_help_panel=FORMS,
     ),
 ]
+EthosU = Annotated[
+    str,
+    typer.Option(
+        metavar="u55-128|...",
+        help="Compile the int8 network for this Ethos-U of Arm's too, with its report (pip install ethos-u-vela).",
+        rich_help_panel=FORMS,
+    ),
+]
+Onnx = Annotated[
+    bool,
+    typer.Option(
+        "--onnx",
+        help="Also the int8 network as ONNX, proven on ONNX Runtime (pip install 'edgefer[onnx]').",
+        rich_help_panel=FORMS,
+    ),
+]
 Qat = Annotated[
     bool,
     typer.Option(
@@ -92,6 +108,8 @@ def convert(
     float16: Float16 = False,
     mediapipe: MediaPipe = False,
     edgetpu: EdgeTpu = False,
+    ethosu: EthosU = "",
+    onnx: Onnx = False,
     qat: Qat = False,
     max_drop: MaxDrop = None,
     prune: Prune = 0.0,
@@ -109,7 +127,7 @@ def convert(
     """
     from edgefer import console
     from edgefer.bundle import Bundle, Form
-    from edgefer.convert.edgetpu import find_compiler
+    from edgefer.commands.extras import Extras
     from edgefer.convert.pipeline import convert as run_conversion
     from edgefer.convert.work import Plan
     from edgefer.files import check_writable
@@ -118,18 +136,16 @@ def convert(
         int8=int8, float16=float16, mediapipe=mediapipe, author=author, license=license_, slimmed=slim, sparsity=prune,
         aware=qat, max_drop=max_drop, epochs=epochs,
     )  # fmt: skip
-    if edgetpu and not int8:
-        raise InputError("--edgetpu is about the int8 network: leave --no-int8 out.")
+    extras = Extras(edgetpu=edgetpu, ethosu=ethosu, onnx=onnx)
     source = Bundle.open(bundle_path(bundle, or_shipped=False))
     source.file(Form.KERAS)
     target = _target(source, plan.suffix, out)
     check_writable(target)
-    if edgetpu:
-        find_compiler()
+    extras.check(int8)
     if source.card.task != "read":
         _convert_faces(source, data, plan, target)
-        if failure := _compile(Bundle.open(target)) if edgetpu else None:
-            raise EdgeferError(str(failure))
+        if failure := extras.add(Bundle.open(target)):
+            raise EdgeferError(failure)
         return
     dataset = training_data(source, data, skip_bad)
     console.log(f"Converting {source.path} into {target}")
@@ -139,14 +155,13 @@ def convert(
         raise EdgeferError(
             f"Stopped; {source.path} is as it was, and finished epochs of fine-tuning are kept: the same command goes on."
         ) from None
-    failure = _compile(converted.bundle) if edgetpu else None
     _show(converted, done_before=len(source.card.provenance.steps))
-    complaint = _prove_in_c(converted.bundle)
+    failure = extras.add(converted.bundle)
     console.show(
         f"Bundle: {target}. Next: edgefer verify {target} --data {data or 'PATH'}; edgefer run {target} --camera 0"
     )
-    if failure or complaint or not converted.holds:
-        raise EdgeferError(" ".join(filter(None, [converted.complaint, complaint, str(failure or "")])))
+    if failure or not converted.holds:
+        raise EdgeferError(" ".join(filter(None, [converted.complaint, failure])))
 
 
 def _convert_faces(source: "Bundle", data: str, plan: "Plan", target: Path) -> None:
@@ -168,7 +183,7 @@ def _convert_faces(source: "Bundle", data: str, plan: "Plan", target: Path) -> N
         or not plan.int8
     ):
         raise InputError(
-            f"{source.path} finds faces: it is converted to float32 and int8, with no other options than --edgetpu."
+            f"{source.path} finds faces: it is converted to float32 and int8, with no other options than --edgetpu, --ethosu and --onnx."
         )
     order = FaceOrder.load(source.path)
     if data:
@@ -212,40 +227,3 @@ def _show(converted: "Converted", done_before: int) -> None:
             ("layer", "operator", "error"),
             [(layer.layer, layer.operator, f"{layer.error:.2f}") for layer in converted.quantized.layers[:5]],
         )
-
-
-def _prove_in_c(converted: "Bundle") -> str:
-    """Show whether the network's C gives the stored answers on this host; a sentence where it does not, else ""."""
-    import json
-
-    from edgefer import checks, console
-    from edgefer.bundle import write_file
-    from edgefer.c.prove import check_in_c
-    from edgefer.commands.inputs import report_folder
-
-    rows = check_in_c(converted)
-    if rows:
-        console.show_table("As C, which is what `edgefer export` writes", *checks.table(rows))
-        listed = json.dumps(checks.to_json(rows, bundle=converted.hash), indent=2)
-        write_file(report_folder(converted) / "c.json", listed.encode() + b"\n")
-    failed = [f"{row.subject}: {row.detail}" for row in rows if not row.passed]
-    return f"Its C is another network ({'; '.join(failed)}): do not export it, and report this." if failed else ""
-
-
-def _compile(converted: "Bundle") -> EdgeferError | None:
-    """Add the compiled network to the bundle and show the compiler's table; the error if it cannot."""
-    from edgefer import console
-    from edgefer.convert.edgetpu import add_compiled, predicted
-
-    try:
-        _, log = add_compiled(converted)
-    except EdgeferError as error:
-        console.show(f"Not compiled for the Edge TPU. {predicted(converted)}")
-        return error
-    console.show_table(
-        f"Edge TPU compiler {log.version}",
-        ("operator", "count", "status"),
-        [(outcome.operator, outcome.count, outcome.status) for outcome in log.outcomes],
-    )
-    console.show(log.summary)
-    return None
