@@ -14,14 +14,13 @@ from edgefer.card import ModelCard
 from edgefer.errors import EdgeferError
 from edgefer.interpreter import softmax
 from edgefer.metrics import nll
-from edgefer.progress import Progress
+from edgefer.progress import Epoch, Progress
 from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.fit import batches, steps_per_epoch
 from edgefer.train.objective import make_optimizer, take_clean_statistics
 from edgefer.train.recipes import Distill, Recipe, recipe_of
-from edgefer.train.run import Epoch
 
 if TYPE_CHECKING:
     import tf_keras

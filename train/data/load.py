@@ -176,5 +176,8 @@ def _drawn_rows(seed: int) -> Rows:
         classes=lambda seen: drawn.EXPRESSIONS,
         total=sum(counts.values()) * len(drawn.EXPRESSIONS),
         stream=draw(),
-        fingerprint=[*(hashlib.sha256(Path(one.__file__).read_bytes()).hexdigest() for one in (drawn, portrait)), seed],
+        fingerprint=[
+            *(hashlib.sha256(Path(one).read_bytes()).hexdigest() for one in (drawn.__file__, portrait.__file__)),
+            seed,
+        ],
     )
