@@ -16,7 +16,7 @@ from edgefer.preprocess import to_float
 from edgefer.tflite.flatbuffer import Model, Tensor, read_model
 
 if TYPE_CHECKING:
-    from edgefer.train.keras_layers import Built
+    from edgefer.train.keras_build import Built
 
 MAX_BYTES = 1 << 30
 KERAS, TFLITE = (".keras", ".h5", ".hdf5"), (".tflite", ".lite")

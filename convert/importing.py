@@ -29,7 +29,7 @@ from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.data.load import DataOptions, load_dataset
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.networks import keras_bytes
-from edgefer.train.recipes import Recipe
+from edgefer.train.recipe_fields import Recipe
 
 if TYPE_CHECKING:
     import tf_keras
@@ -246,7 +246,7 @@ def own_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":
     """
     import tf_keras
 
-    from edgefer.train.keras_layers import connect
+    from edgefer.train.keras_build import connect
 
     assert foreign.layers
     built, architecture = foreign.layers

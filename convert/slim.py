@@ -12,7 +12,7 @@ import numpy as np
 from edgefer.errors import InputError
 from edgefer.train.backend import tensorflow
 from edgefer.train.networks import Statistics, build
-from edgefer.train.recipes import LAYER, Recipe
+from edgefer.train.recipe_fields import LAYER, Recipe
 
 if TYPE_CHECKING:
     import tf_keras

@@ -20,7 +20,8 @@ from edgefer.train.data.dataset import Dataset
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.fit import batches, steps_per_epoch
 from edgefer.train.objective import make_optimizer, take_clean_statistics
-from edgefer.train.recipes import Distill, Recipe, recipe_of
+from edgefer.train.recipe_fields import Distill, Recipe
+from edgefer.train.recipes import recipe_of
 
 if TYPE_CHECKING:
     import tf_keras

@@ -1,7 +1,7 @@
 """Trunks from keras.applications. Their weights are never part of edgefer: a local file, or the user's own download."""
 
 from edgefer.errors import InputError
-from edgefer.train.recipes import Model
+from edgefer.train.recipe_fields import Model
 
 IMAGENET = "imagenet"
 

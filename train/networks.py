@@ -13,7 +13,7 @@ from edgefer.quiet import quiet
 from edgefer.train.backbones import mobilenet_v2
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.keras_file import read_keras
-from edgefer.train.recipes import LAYER, Model, Recipe
+from edgefer.train.recipe_fields import LAYER, Model, Recipe
 
 if TYPE_CHECKING:
     import tf_keras

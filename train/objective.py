@@ -4,7 +4,7 @@ import numpy as np
 
 from edgefer.preprocess import to_float
 from edgefer.train.data.dataset import Split
-from edgefer.train.recipes import Recipe
+from edgefer.train.recipe_fields import Recipe
 
 CLEAN_PICTURES = 16_384
 

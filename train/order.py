@@ -8,7 +8,7 @@ from edgefer.bundle import Bundle, shipped_bundles, write_file
 from edgefer.errors import InputError
 from edgefer.train.data.ferplus import NAME as FERPLUS
 from edgefer.train.data.load import DataOptions
-from edgefer.train.recipes import Recipe
+from edgefer.train.recipe_fields import Recipe
 from edgefer.train.run import RunFolder
 
 

@@ -14,7 +14,7 @@ from edgefer.train.data.ferplus import votes_file
 from edgefer.train.distribute import ALONE, Place
 from edgefer.train.order import Order, Supervision
 from edgefer.train.pipeline import Detect, Result, train
-from edgefer.train.recipes import SCRATCH, Stage
+from edgefer.train.recipe_fields import SCRATCH, Stage
 from edgefer.train.run import RunFolder
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgefer.tflite.arena import ALIGNMENT, Plan, plan, row_bytes
-from edgefer.tflite.layers import Int8Network, Layer
+from edgefer.tflite.int8_network import Int8Network, Layer
 
 MAGIC = int.from_bytes(b"EFN1", "little")
 HEADER_WORDS, LAYER_WORDS = 16, 32

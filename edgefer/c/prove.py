@@ -11,7 +11,7 @@ from edgefer.c.pixels import HostPixels
 from edgefer.c.subject import Subject, read_subject
 from edgefer.checks import Check, Status, status_if
 from edgefer.tflite import arithmetic
-from edgefer.tflite.layers import UnsupportedNetwork
+from edgefer.tflite.int8_network import UnsupportedNetwork
 
 IN_C, NUMPY = "int8 in C", "int8 in numpy"  # verify asks numpy itself
 NUMPY_IMAGES = 12  # of the stored ones: numpy takes a fifth of a second for one

@@ -10,7 +10,8 @@ from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
 from edgefer.errors import InputError, RecipeError
 from edgefer.parity import verify
-from edgefer.train.recipes import Model, load_recipe
+from edgefer.train.recipe_fields import Model
+from edgefer.train.recipes import load_recipe
 
 RULE = r"([^/]+)/(?P<copy>aug-\d+-)?([^/]+)$"
 SHORT = (
