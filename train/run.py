@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,10 +16,10 @@ from edgefer.errors import DataError, EdgeferError, InputError
 from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Dataset
+from edgefer.train.networks import weights_bytes
 
 COLUMNS = ("epoch", "seconds", "rate", "loss", "accuracy", "val_loss", "val_accuracy")
 STALE_S = 24 * 3600
-MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -283,14 +282,10 @@ class Journal:
         are wanted."""
         self.rows.append(row)
         if self.kept() is row:
-            # In memory first: HDF5 reports a full disk in ten lines, and again whenever Python drops one of its objects.
-            with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as memory:
-                file = Path(memory) / self.best_weights.name
-                try:
-                    self.model.save_weights(file)
-                    write_file(self.best_weights, file.read_bytes())
-                except OSError as error:
-                    raise unwritable(self.best_weights, error) from None
+            try:
+                write_file(self.best_weights, weights_bytes(self.model))
+            except OSError as error:
+                raise unwritable(self.best_weights, error) from None
 
     def keep(self) -> None:
         """Write the checkpoint from which training goes on after the epoch that was judged last."""
