@@ -70,7 +70,7 @@ def import_network(request: Request, out: Path) -> Imported:
     does not answer as what came."""
     foreign = read_foreign(request.path)
     where = str(request.path)
-    known = request.stated.over(foreign.told, where)
+    known = request.stated.over(foreign.stated, where)
     height, width, _ = foreign.shape
     dataset = request.load(_any_spec(foreign)) if request.load else None
     contract, measured = _settle(known, foreign, dataset, where)
@@ -232,10 +232,12 @@ def _take_tflite(foreign: Foreign, contract: Contract, card: ModelCard) -> tuple
     network = Network(foreign.content, spec, foreign.classes, output=contract.output)
     variant = "int8" if network.answer_dtype in INTEGERS else "float32"
     answers = softmax(network.logits(_images(card.input)))
-    said = f"{foreign.kind} as it came, {np.dtype(network.dtype).name} in and {np.dtype(network.answer_dtype).name} out"
+    subject = (
+        f"{foreign.kind} as it came, {np.dtype(network.dtype).name} in and {np.dtype(network.answer_dtype).name} out"
+    )
     varied = bool((answers.std(axis=0) > 1e-6).any())
     detail = "it answers differently to different images" if varied else "it gives the same answer to every image"
-    return {variant: foreign.content}, [Check(subject=said, status=status_if(varied), detail=detail)]
+    return {variant: foreign.content}, [Check(subject=subject, status=status_if(varied), detail=detail)]
 
 
 def own_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":

@@ -71,7 +71,7 @@ class Tuner:
     def task(
         self, step: str, model: "tf_keras.Model", card: ModelCard, dataset: Dataset, teacher: "tf_keras.Model"
     ) -> FineTuning:
-        """A fine-tuning of `model` by its recipe; `step` begins with "slim", "prune" or "aware" and tells it from others."""
+        """A fine-tuning of `model` by its recipe; `step` begins with "slim", "prune" or "aware" and distinguishes it from others."""
         kind = step.split("-")[0]
         recipe = recipe_of(card)
         epochs = self.epochs or EPOCHS[kind]

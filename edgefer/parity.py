@@ -79,7 +79,7 @@ def check_pixels(bundle: Bundle, vectors: Vectors) -> list[Check]:
 
 
 def _check_faces(bundle: Bundle, vectors: Vectors) -> Check:
-    """Another `faces` in the card has another detector look for them: no stored pixel or answer would tell."""
+    """Another `faces` in the card has another detector look for them: no stored pixel or answer would show it."""
     faces = bundle.card.faces
     if vectors.faces:  # Vectors.load has compared it
         return Check(question=1, subject="faces", status=Status.PASS, detail=f"{faces}, as when the vectors were made")

@@ -22,7 +22,7 @@ def mobilenet_v2(model: Model, pixels):
         )
     except Exception as error:  # the download raises whatever is in its way, as a bare Exception
         raise InputError(
-            f"{model.backbone} with alpha {model.alpha:g} and weights {model.weights or 'of chance'!r} cannot be made: "
+            f"{model.backbone} with alpha {model.alpha:g} and weights {model.weights or 'random'!r} cannot be made: "
             f"{_short(error)}. Offline, fetch Keras's file for include_top=False elsewhere and name it: "
             "--set model.weights=FILE.h5."
         ) from None

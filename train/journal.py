@@ -36,7 +36,7 @@ class Journal:
         state = self.written.checkpoints / "checkpoint"
         try:
             self.manager = self._manager()
-        except (tf.errors.OpError, ValueError):  # its list of checkpoints is damaged; the files themselves tell
+        except (tf.errors.OpError, ValueError):  # its list of checkpoints is damaged; the files are not
             state.unlink(missing_ok=True)
             self.manager = self._manager()
 
@@ -113,7 +113,7 @@ class Journal:
                     return rows
         raise DataError(
             f"{self.read.history} and its copy are damaged, and with them which epoch was the best: copy one back from where it is "
-            "whole, or train anew with another --out."
+            "whole, or train again with another --out."
         )
 
     def judge(self, row: Epoch) -> None:

@@ -68,9 +68,9 @@ class Model(_Part):
 
 
 class Augment(_Part):
-    """Random changes of each training picture, drawn anew each time it is seen; all off at 0.
+    """Random changes of each training image, drawn again each time it is seen; all off at 0.
 
-    copies: train on the changed copies that the data brings too, where --group-by tells them (?P<copy>...).
+    copies: train on the changed copies that the data brings too, where --group-by marks them with (?P<copy>...).
     """
 
     copies: bool = True
@@ -120,7 +120,7 @@ class Schedule(_Part):
 
 
 class Distill(_Part):
-    """How much of a target is the teachers' word when there are any, and at what temperature they say it."""
+    """How much of a target comes from the teachers, when there are any, and the temperature of their softmax."""
 
     weight: float = Field(0.7, ge=0, le=1)
     temperature: float = Field(2.0, gt=0, le=100)
@@ -137,7 +137,7 @@ class Fit(_Part):
         "the data, worse on blurred ones",
     )
     balance: Literal["none", "class-weights", "oversample", "logit-adjustment"] = Field(
-        "none", description="against rare classes going unheard"
+        "none", description="against rare classes being ignored"
     )
     patience: int = Field(
         0, ge=0, description="stop after so many epochs without a better validation accuracy; 0: never"

@@ -30,7 +30,7 @@ class Program:
 
 
 class _Constants:
-    """Appends constants behind the layers' records, each aligned, and tells where they begin, in words."""
+    """Appends constants behind the layers' records, each aligned, and returns where they begin, counted in 32-bit words."""
 
     def __init__(self, start: int):
         self.parts: list[bytes] = []

@@ -135,7 +135,7 @@ def test_a_missing_matplotlib_is_said_before_the_work(monkeypatch):
 
 
 def test_a_shipped_network_is_measured_on_a_folder_and_its_own_folder_stays_as_it_is(edgefer, tmp_path):
-    """The votes that it learnt from are FER2013's, and edgefer's own files are not the user's to write to."""
+    """The votes that it learned from are FER2013's, and edgefer's own files are not the user's to write to."""
     shipped = Bundle.open(shipped_bundles()["ferplus-small"])
     before = sorted(shipped.path.rglob("*"))
     rng = np.random.default_rng(0)
