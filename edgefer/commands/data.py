@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgefer.commands.app import App
 from edgefer.commands.inputs import AsJson, GroupBy, Names, SkipBad, bundle_path
 
 if TYPE_CHECKING:
     from edgefer.train.data.audit import Audit
 
-data = typer.Typer(help="Look a data set over before training.", no_args_is_help=True)
+data = App(help="Look a data set over before training.")
 MAX_SIZES = 5
 
 

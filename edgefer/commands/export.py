@@ -5,21 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import bundle_path
+from edgefer.commands.app import App
+from edgefer.commands.inputs import AsJson, bundle_path
 
 if TYPE_CHECKING:
     from edgefer.card import ModelCard
     from edgefer.convert.web.site import Device
 
-app = typer.Typer(
+app = App(
     help="Write a network for the browser or for a microcontroller, with the proof that it is the same one.",
-    no_args_is_help=True,
 )
 Bundle_ = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle directory or the name of a shipped one.")]
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Directory to write: new, empty, or an earlier export.")]
 Prove = Annotated[bool, typer.Option("--prove", help="Also run the self-test of every target whose tools are here.")]
 SMOOTH, REJECT = "responsive", 0.45  # what `edgefer run` begins with
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 @app.command()

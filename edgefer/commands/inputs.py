@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from edgefer.card import ModelCard
     from edgefer.train.data.dataset import Dataset
 
+INPUT, FACES, OUTPUT, RUNTIME = "Input", "Faces", "Output", "Runtime"
+
 BundleArgument = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[BUNDLE]",
-        help="Bundle directory or shipped name; the newest under runs/, else ferplus-small, when left out.",
+        metavar="BUNDLE",
+        help="A bundle's folder or shipped name; the newest under runs/, else ferplus-small, when left out.",
     ),
 ]
 DEFAULT_MODEL = "ferplus-small"
@@ -25,7 +27,7 @@ FacesOption = Annotated[
     FaceKind | None,
     typer.Option(
         "--faces", help="What to read: people's faces, cats', or the middle of the frame. The bundle's own when left out.",
-        rich_help_panel="Faces",
+        rich_help_panel=FACES,
     ),
 ]  # fmt: skip
 DetectorOption = Annotated[
@@ -33,28 +35,29 @@ DetectorOption = Annotated[
     typer.Option(
         "--detector",
         help="auto: YuNet where its file is at hand, else edgefer's own, which needs none. yunet is fetched on first use; haar is the oldest.",
-        rich_help_panel="Faces",
+        rich_help_panel=FACES,
     ),
 ]
 DetectorFile = Annotated[
     Path | None,
     typer.Option(
         "--detector-file", metavar="FILE", help="YuNet's .onnx, instead of fetching it (offline boards).",
-        rich_help_panel="Faces",
+        rich_help_panel=FACES,
     ),
 ]  # fmt: skip
 RuntimeOption = Annotated[
     RuntimeName,
     typer.Option(
-        "--runtime", help="What runs the network; auto is the first that is installed.", rich_help_panel="Runtime"
+        "--runtime", help="What runs the network; auto is the first that is installed.", rich_help_panel=RUNTIME
     ),
 ]
 GroupBy = Annotated[
     str,
     typer.Option(
         metavar="REGEX",
-        help="What it captures of a picture's path names its group, and groups never cross a split; `(?P<copy>…)` marks "
+        help="What it captures of an image's path names its group, and groups never cross a split; `(?P<copy>…)` marks "
         "copies, which are only trained on.",
+        rich_help_panel=INPUT,
     ),
 ]
 Names = Annotated[
@@ -62,11 +65,14 @@ Names = Annotated[
     typer.Option(
         "--names",
         metavar="0=NAME,1=NAME,...",
-        help="What labels or class folders that are numbers mean (or other names).",
+        help="Names for labels or class folders that are numbers, or other names for them.",
+        rich_help_panel=INPUT,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows and pictures out, and list them.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=OUTPUT)]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave bad rows and images out, and list them.", rich_help_panel=INPUT)
+]
 
 
 def bundle_path(bundle: Path | None, *, or_shipped: bool = True) -> Path:

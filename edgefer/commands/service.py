@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from edgefer.commands.app import App
 from edgefer.errors import EdgeferError, InputError
 
 NO_SYSTEMD = "systemd does not run this computer: `edgefer service install --print` shows the unit."
-app = typer.Typer(no_args_is_help=True, help="Leave `edgefer run` running under systemd.")
+app = App(help="Leave `edgefer run` running under systemd.")
 
 
 @app.command()
