@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, made_from, training_data
+from edgefer.commands.inputs import INPUT, OUTPUT, SkipBad, TrainedBundle, bundle_path, made_from, training_data
 from edgefer.errors import EdgeferError, InputError
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgefer.convert.pipeline import Converted
     from edgefer.convert.work import Plan
 
-FORMS, SMALLER, INPUT, OUTPUT = "Forms", "Smaller networks", "Input", "Output"
+FORMS, SMALLER = "Forms", "Smaller networks"
 
 
 Int8 = Annotated[
@@ -58,6 +58,7 @@ Prune = Annotated[
     typer.Option(
         metavar="SHARE",
         help="First set this share of the weights to zero: a smaller download.",
+        show_default=False,
         rich_help_panel=SMALLER,
     ),
 ]
@@ -66,13 +67,17 @@ Slim = Annotated[
     typer.Option(
         metavar="SHARE",
         help="First remove filters with this share of the multiply-adds: faster.",
+        show_default=False,
         rich_help_panel=SMALLER,
     ),
 ]
 Epochs = Annotated[
-    int,
+    int | None,
     typer.Option(
-        min=0, help="Of each fine-tuning; when left out: --prune 4, --qat 3, --slim 8.", rich_help_panel=SMALLER
+        min=1,
+        metavar="N",
+        help="Of each fine-tuning; when left out: --prune 4, --qat 3, --slim 8.",
+        rich_help_panel=SMALLER,
     ),
 ]
 Data = Annotated[
@@ -80,14 +85,24 @@ Data = Annotated[
     typer.Option(metavar="PATH", help="Calibration data; what it was trained on when left out.", rich_help_panel=INPUT),
 ]
 Author = Annotated[
-    str, typer.Option(help="Whose network it is, for the card and the files' metadata.", rich_help_panel=OUTPUT)
+    str,
+    typer.Option(
+        metavar="NAME", help="Whose network it is, for the card and the files' metadata.", rich_help_panel=OUTPUT
+    ),
 ]
-License = Annotated[str, typer.Option("--license", help="Its licence, likewise.", rich_help_panel=OUTPUT)]
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of BUNDLE-int8.", rich_help_panel=OUTPUT)]
+License = Annotated[
+    str, typer.Option("--license", metavar="NAME", help="Its licence, likewise.", rich_help_panel=OUTPUT)
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="The new bundle; by default BUNDLE-int8, -float32 and so on.", rich_help_panel=OUTPUT
+    ),
+]
 
 
 def convert(
-    bundle: BundleArgument = None,
+    bundle: TrainedBundle = None,
     int8: Int8 = True,
     float16: Float16 = False,
     mediapipe: MediaPipe = False,
@@ -96,7 +111,7 @@ def convert(
     max_drop: MaxDrop = None,
     prune: Prune = 0.0,
     slim: Slim = 0.0,
-    epochs: Epochs = 0,
+    epochs: Epochs = None,
     data: Data = "",
     skip_bad: SkipBad = False,
     author: Author = "",
@@ -106,6 +121,11 @@ def convert(
     """Convert a trained bundle to TFLite, int8 by default.
 
     Writes a new bundle beside the old one. Whatever is done to the network, it is compared with the one that was trained.
+    Exit code 1 when it loses more than --max-drop.
+
+    - `edgefer convert --int8`
+    - `edgefer convert runs/small-1 --max-drop 0.5`
+    - `edgefer convert runs/small-1 --prune 0.5 --qat --out runs/tiny`
     """
     from edgefer import console
     from edgefer.bundle import Bundle, Form
@@ -116,7 +136,7 @@ def convert(
 
     plan = Plan(
         int8=int8, float16=float16, mediapipe=mediapipe, author=author, license=license_, slimmed=slim, sparsity=prune,
-        aware=qat, max_drop=max_drop, epochs=epochs,
+        aware=qat, max_drop=max_drop, epochs=epochs or 0,
     )  # fmt: skip
     if edgetpu and not int8:
         raise InputError("--edgetpu is about the int8 network: leave --no-int8 out.")

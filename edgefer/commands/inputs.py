@@ -22,6 +22,10 @@ BundleArgument = Annotated[
         help="A bundle's folder or shipped name; the newest under runs/, else ferplus-small, when left out.",
     ),
 ]
+TrainedBundle = Annotated[
+    Path | None,
+    typer.Argument(metavar="BUNDLE", help="A trained bundle's folder; the newest under runs/ when left out."),
+]
 DEFAULT_MODEL = "ferplus-small"
 FacesOption = Annotated[
     FaceKind | None,
@@ -116,13 +120,13 @@ def _is_shipped(bundle: "Bundle") -> bool:
 
 
 def usual_split(card: "ModelCard", dataset: "Dataset") -> str:
-    """The split to look at when none is named: "valid", or "train" where the network was trained on all pictures."""
+    """The split to look at when none is named: "valid", or "train" where the network was trained on all images."""
     from edgefer import console
 
     if "valid" in dataset.splits or not card.provenance.folds:
         return "valid"
     console.say(
-        f"{card.name} was trained on these pictures, or most of them: here it shows what conversion changed, not how good it is. "
+        f"{card.name} was trained on these images, or most of them: here it shows what conversion changed, not how good it is. "
         f"For that see {card.measured_on} in its card."
     )
     return "train"
