@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from edgefer.commands.inputs import INPUT, OUTPUT, SkipBad, TrainedBundle, bundle_path, made_from, training_data
+from edgefer.commands.inputs import INPUT, OUTPUT, SkipBad, TrainedBundle, bundle_path, training_data
 from edgefer.errors import EdgeferError
 
 FORMS = "Forms"
@@ -61,7 +61,7 @@ def compare(
     - `edgefer compare runs/small-1 --data fer2013.csv --prune 0.7`
     """
     from edgefer import console
-    from edgefer.bundle import Bundle, Form
+    from edgefer.bundle import Bundle, Form, made_from
     from edgefer.convert.compare import COLUMNS, make_profiles, measure_profiles, plans, row, write_profiles
     from edgefer.files import check_writable
 

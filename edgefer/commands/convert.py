@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import INPUT, OUTPUT, SkipBad, TrainedBundle, bundle_path, made_from, training_data
-from edgefer.errors import EdgeferError, InputError
+from edgefer.commands.inputs import INPUT, OUTPUT, SkipBad, TrainedBundle, bundle_path
+from edgefer.errors import EdgeferError
 
 if TYPE_CHECKING:
-    from edgefer.bundle import Bundle
     from edgefer.convert.pipeline import Converted
-    from edgefer.convert.work import Plan
+    from edgefer.convert.start import Outcome
 
 FORMS, SMALLER = "Forms", "Smaller networks"
 
@@ -128,86 +127,27 @@ def convert(
     - `edgefer convert runs/small-1 --prune 0.5 --qat --out runs/tiny`
     """
     from edgefer import console
-    from edgefer.bundle import Bundle, Form
-    from edgefer.convert.edgetpu import find_compiler
-    from edgefer.convert.pipeline import convert as run_conversion
+    from edgefer.bundle import Bundle
+    from edgefer.convert.start import ConvertRequest, start
     from edgefer.convert.work import Plan
-    from edgefer.files import check_writable
 
     plan = Plan(
         int8=int8, float16=float16, mediapipe=mediapipe, author=author, license=license_, slimmed=slim, sparsity=prune,
         aware=qat, max_drop=max_drop, epochs=epochs or 0,
     )  # fmt: skip
-    if edgetpu and not int8:
-        raise InputError("--edgetpu is about the int8 network: leave --no-int8 out.")
     source = Bundle.open(bundle_path(bundle, or_shipped=False))
-    source.file(Form.KERAS)
-    target = _target(source, plan.suffix, out)
-    check_writable(target)
-    if edgetpu:
-        find_compiler()
-    if source.card.task != "read":
-        _convert_faces(source, data, plan, target)
-        if failure := _compile(Bundle.open(target)) if edgetpu else None:
-            raise EdgeferError(str(failure))
-        return
-    dataset = training_data(source, data, skip_bad)
-    console.log(f"Converting {source.path} into {target}")
-    try:
-        converted = run_conversion(source, dataset, plan, target, console.PROGRESS)
-    except KeyboardInterrupt:
-        raise EdgeferError(
-            f"Stopped; {source.path} is as it was, and finished epochs of fine-tuning are kept: the same command goes on."
-        ) from None
-    failure = _compile(converted.bundle) if edgetpu else None
-    _show(converted, done_before=len(source.card.provenance.steps))
-    console.show(
-        f"Bundle: {target}. Next: edgefer verify {target} --data {data or 'PATH'}; edgefer run {target} --camera 0"
+    outcome = start(
+        ConvertRequest(bundle=source, plan=plan, data=data, skip_bad=skip_bad, out=out, edgetpu=edgetpu),
+        console.PROGRESS,
     )
-    if failure or not converted.holds:
-        raise EdgeferError(" ".join(filter(None, [converted.complaint, str(failure or "")])))
-
-
-def _convert_faces(source: "Bundle", data: str, plan: "Plan", target: Path) -> None:
-    """Convert a network that finds faces: float32 and int8, calibrated on what it was trained on."""
-    from dataclasses import replace
-
-    from edgefer import console
-    from edgefer.convert.faces import convert_faces
-    from edgefer.train.data.cache import cache_folder
-    from edgefer.train.faces.run import FaceOrder, calibration_images
-
-    if (
-        plan.slimmed
-        or plan.sparsity
-        or plan.aware
-        or plan.max_drop is not None
-        or plan.float16
-        or plan.mediapipe
-        or not plan.int8
-    ):
-        raise InputError(
-            f"{source.path} finds faces: it is converted to float32 and int8, with no other options than --edgetpu."
-        )
-    order = FaceOrder.load(source.path)
-    if data:
-        order = replace(order, data=str(Path(data).absolute()))
-    console.log(f"Converting {source.path} into {target}")
-    images = calibration_images(order, cache_folder() / "faces", console.PROGRESS)
-    convert_faces(source, images, target, author=plan.author, license_=plan.license)
-    console.show(f"Bundle: {target}. Next: edgefer verify {target}")
-
-
-def _target(source: "Bundle", suffix: str, out: Path | None) -> Path:
-    """Where the new bundle goes: as asked, or beside the old one under a name that is not taken."""
-    from edgefer.bundle import new_directory
-
-    target = out or made_from(source, suffix)
-    if out is None and target.exists():
-        return new_directory(target.parent, target.name)
-    if target.exists():
-        raise InputError(f"{target} is there already: choose another --out.")
-    return target
+    if outcome.converted:
+        _show(outcome.converted, done_before=len(source.card.provenance.steps))
+    _show_compiled(outcome)
+    made = outcome.bundle.path
+    checked = f"edgefer verify {made} --data {data or 'PATH'}; edgefer run {made} --camera 0"
+    console.show(f"Bundle: {made}. Next: {checked if outcome.converted else f'edgefer verify {made}'}")
+    if outcome.complaint:
+        raise EdgeferError(outcome.complaint)
 
 
 def _show(converted: "Converted", done_before: int) -> None:
@@ -233,20 +173,17 @@ def _show(converted: "Converted", done_before: int) -> None:
         )
 
 
-def _compile(converted: "Bundle") -> EdgeferError | None:
-    """Add the compiled network to the bundle and show the compiler's table; the error if it cannot."""
+def _show_compiled(outcome: "Outcome") -> None:
+    """The Edge TPU compiler's table, or what lint predicts where it compiled nothing."""
     from edgefer import console
-    from edgefer.convert.edgetpu import add_compiled, predicted
+    from edgefer.convert.edgetpu import predicted
 
-    try:
-        _, log = add_compiled(converted)
-    except EdgeferError as error:
-        console.show(f"Not compiled for the Edge TPU. {predicted(converted)}")
-        return error
-    console.show_table(
-        f"Edge TPU compiler {log.version}",
-        ("operator", "count", "status"),
-        [(outcome.operator, outcome.count, outcome.status) for outcome in log.outcomes],
-    )
-    console.show(log.summary)
-    return None
+    if outcome.not_compiled:
+        console.show(f"Not compiled for the Edge TPU. {predicted(outcome.bundle)}")
+    elif log := outcome.compiled:
+        console.show_table(
+            f"Edge TPU compiler {log.version}",
+            ("operator", "count", "status"),
+            [(one.operator, one.count, one.status) for one in log.outcomes],
+        )
+        console.show(log.summary)

@@ -104,34 +104,14 @@ def training_data(bundle: "Bundle", data: str, skip_bad: bool) -> "Dataset":
 
 def report_folder(bundle: "Bundle") -> Path:
     """Where a report on a bundle goes: into it, or for one that came with edgefer to report/<name> here."""
-    return Path("report") / bundle.path.name if _is_shipped(bundle) else bundle.path / "report"
+    from edgefer.bundle import is_shipped
 
-
-def made_from(bundle: "Bundle", suffix: str) -> Path:
-    """Where what is made of a bundle goes: beside it, or for one that came with edgefer under runs/ here."""
-    parent = Path("runs") if _is_shipped(bundle) else bundle.path.parent
-    return parent / f"{bundle.path.name}-{suffix}"
-
-
-def _is_shipped(bundle: "Bundle") -> bool:
-    from edgefer.bundle import shipped_networks
-
-    return bundle.path in shipped_networks().values()
+    return Path("report") / bundle.path.name if is_shipped(bundle) else bundle.path / "report"
 
 
 def usual_split(card: "ModelCard", dataset: "Dataset") -> str:
-    """The split to look at when none is named: "valid", or "train" where the network was trained on all images."""
-    from edgefer import console
+    """The split to look at when none is named; what that means is shown where it is not "valid"."""
+    from edgefer.console import PROGRESS
+    from edgefer.train.data.trained import usual_split
 
-    if "valid" in dataset.splits or not card.provenance.folds:
-        return "valid"
-    console.say(
-        f"{card.name} was trained on these images, or most of them: here it shows what conversion changed, not how good it is. "
-        f"For that see {card.measured_on} in its card."
-    )
-    return "train"
-
-
-def check_share(option: str, share: float) -> None:
-    if not 0 <= share <= 0.95:
-        raise InputError(f"{option} {share:g}: the share to remove must lie between 0 and 0.95.")
+    return usual_split(card, dataset, PROGRESS)

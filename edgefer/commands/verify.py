@@ -121,10 +121,9 @@ def verify(
     - `edgefer verify small-1-int8 --certificate out/parity.json`
     """
     from edgefer import console
+    from edgefer.api import verify as prove
     from edgefer.bundle import Bundle
-    from edgefer.c.prove import check_in_c
     from edgefer.checks import report as report_checks
-    from edgefer.parity import check_bundle
 
     opened = Bundle.open(bundle_path(bundle))
     if certificate:
@@ -144,7 +143,7 @@ def verify(
             ),
         )
         return
-    checks = check_bundle(opened, runtime or ["auto"]) + check_in_c(opened)
+    checks = prove(opened, runtimes=[*(runtime or ["auto"])]).checks
     if not as_json:
         console.show(f"Bundle {opened.hash}" + (f", as in {certificate}" if certificate else ""))
     report_checks(str(opened.path), checks, as_json=as_json, bundle=opened.hash)

@@ -41,7 +41,9 @@ def test_no_help_shows_a_type_where_there_is_no_value_or_two_words_for_one_thing
     page = help_of(name)
     assert not re.search(r"<bool>| range>|--\S+ +<(str|int|float|path)>", page)
     assert [word for word in WORDS if re.search(rf"\b{word}s?\b", page, re.IGNORECASE)] == []
-    assert page.count("default: 0]") == (name == ("run",))  # --rotate 0; elsewhere 0 stands for something that is not said
+    assert page.count("default: 0]") == (
+        name == ("run",)
+    )  # --rotate 0; elsewhere 0 stands for something that is not said
     assert "default: 0.0]" not in page
 
 
