@@ -91,6 +91,11 @@ class Certificate:
         parts = [*self._summary(), *self._figures(), *self._elsewhere(), *self._flips(), *self._files()]
         return page(f"Parity of {self.bundle.card.name}", parts)
 
+    def figures_html(self) -> str:
+        """The tables of what each network is worth and of what conversion cost, for notebooks."""
+        worth = table(WORTH_COLUMNS, [worth_row(one) for one in self.networks])
+        return worth + table(COST_COLUMNS, [cost_row(one) for one in self.proof.cost])
+
     def _summary(self) -> list[str]:
         facts, verdict = self.to_json(), "pass" if self.passed else "FAIL"
         origin = f" · came from {self.bundle.card.lineage.name}" if self.bundle.card.lineage else ""

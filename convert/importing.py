@@ -16,7 +16,7 @@ import numpy as np
 from edgefer.bundle import PARITY, Bundle, new_directory, write_bundle
 from edgefer.card import CropSpec, InputSpec, ModelCard, Provenance, Scores
 from edgefer.checks import Check, status_if
-from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, choose, measure
+from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, choose, describe, measure
 from edgefer.convert.foreign import LOGITS, Foreign, affine_of, read_foreign
 from edgefer.errors import EdgeferError, InputError
 from edgefer.interpreter import Network, softmax
@@ -168,7 +168,7 @@ def _card(request: Request, foreign: Foreign, contract: Contract, dataset: Datas
     spec = InputSpec(height=height, width=width, color=contract.color.value)
     steps = [
         f"imported from {printable(request.path.name)} ({foreign.kind}, sha256 {foreign.sha256[:12]}), which takes "
-        f"{contract.scale if contract.scale != 'stated' else 'pixels * {:.6g} + {:.6g}'.format(*contract.values)} {contract.color} and "
+        f"{contract.color} {describe((contract.scale, contract.values))} and "
         f"gives {contract.output.values}"
     ]
     recipe = Recipe.model_validate(

@@ -31,7 +31,7 @@ from edgefer.devices.watchdogs import WatchedClassifier, WatchedDetector
 from edgefer.errors import InputError
 from edgefer.images import read_image
 from edgefer.interpreter import Classifier
-from edgefer.options import DetectorName, DeviceName, FaceKind, ReaderOptions, Smoothing, choice
+from edgefer.options import DetectorName, DeviceName, FaceKind, ReaderOptions, Smoothing, as_record, choice
 from edgefer.parity import check_at_load
 from edgefer.preprocess import prepare
 from edgefer.records import Face, Frame
@@ -117,6 +117,12 @@ class Reader:
         """The expression of a face that is cut out already, of any size: the whole image is what the network sees.
 
         crop: as for a call. Returns a Face whose box is the image. Raises as a call does.
+
+        >>> import edgefer, numpy as np
+        >>> reader = edgefer.load("fer-nano")
+        >>> face = reader.classify(np.full((60, 80), 128, np.uint8))
+        >>> face.box_xyxy, tuple(face.scores) == reader.labels
+        ((0, 0, 80, 60), True)
         """
         pixels, _ = as_image(crop)
         height, width = pixels.shape[:2]
@@ -132,9 +138,15 @@ class Reader:
         read at once. settings: fields of SourceOptions. Live sources give their newest frame, files every one, and are read
         in a thread of their own. Raises SourceError for a source that cannot be opened, and IncompleteError after the last
         frame of a damaged video.
+
+        >>> import edgefer
+        >>> frames = edgefer.load("fer-nano").watch("builtin")
+        >>> [(frame.index, frame.image_bgr.shape) for frame in (next(frames), next(frames))]
+        [(0, (360, 480, 3)), (1, (360, 480, 3))]
+        >>> frames.close()
         """
         sources = source if isinstance(source, list | tuple) else [source]
-        opened = self.open_sources([str(one) for one in sources], SourceOptions(**settings))
+        opened = self.open_sources([str(one) for one in sources], as_record(SourceOptions, settings))
         session = self.session(live=opened.live)
         with opened, closing(Prefetch(opened, limit_s=None if opened.live else HANG_S, name="The source")) as frames:
             for frame in frames:

@@ -29,12 +29,14 @@ from edgefer.commands import (
     train,
     verify,
 )
+from edgefer.commands.app import App
 from edgefer.errors import EdgeferError
 from edgefer.text import printable
 
-app = typer.Typer(
+app = App(
     help="Facial expressions on small computers: train, convert to int8, prove parity, run on the device.",
-    no_args_is_help=True,
+    epilog="Exit codes: 0 all is well; 1 the work failed, or was judged to have failed; 2 what was given is wrong, or nothing "
+    "could be checked; 130 stopped by Ctrl-C. Each command's own help has examples: `edgefer run --help`.",
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -7,35 +7,64 @@ from typing import Annotated
 
 import typer
 
-from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, report_folder, training_data, usual_split
+from edgefer.commands.inputs import (
+    INPUT,
+    BundleArgument,
+    RuntimeOption,
+    SkipBad,
+    bundle_path,
+    report_folder,
+    training_data,
+    usual_split,
+)
 from edgefer.errors import MissingDependency
+from edgefer.options import RuntimeName
+
+MEASURE = "Measure"
 
 
 def evaluate(
     bundle: BundleArgument = None,
     data: Annotated[
-        str, typer.Option(metavar="PATH", help="Labelled pictures; what it was trained on when left out.")
+        str,
+        typer.Option(
+            metavar="PATH", help="Labelled images; what it was trained on when left out.", rich_help_panel=INPUT
+        ),
     ] = "",
     split: Annotated[
         str,
-        typer.Option(help="valid, test, train or all; when left out valid, or train where none was held back."),
+        typer.Option(
+            metavar="SPLIT",
+            help="valid, test, train or all; when left out valid, or train where none was held back.",
+            rich_help_panel=INPUT,
+        ),
     ] = "",
+    skip_bad: SkipBad = False,
     flip: Annotated[
-        bool, typer.Option("--flip", help="Average each picture's answer with its mirror image's: what two views give.")
+        bool,
+        typer.Option(
+            "--flip",
+            help="Average each image's answer with its mirror image's: what two views give.",
+            rich_help_panel=MEASURE,
+        ),
     ] = False,
     domain_shift: Annotated[
         bool,
         typer.Option(
             "--domain-shift",
             help="Also under nine kinds of change that cameras make: blur, few pixels, noise and so on.",
+            rich_help_panel=MEASURE,
         ),
     ] = False,
-    runtime: Annotated[str, typer.Option(help="auto, litert, tflite-runtime or tensorflow.")] = "auto",
-    skip_bad: SkipBad = False,
+    runtime: RuntimeOption = RuntimeName.AUTO,
 ) -> None:
-    """Measure a network on labelled pictures.
+    """Measure a network on labelled images.
 
-    Gives a table, an HTML page with pictures, and JSON.
+    Every form of the network, with intervals, calibration and what rejection is worth: tables here, and an HTML page with
+    images and JSON in the bundle's report/, or in report/ here for a shipped one.
+
+    - `edgefer evaluate ferplus-small --data faces/`
+    - `edgefer evaluate --split test --domain-shift`
     """
     import json
 

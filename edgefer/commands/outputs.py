@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from edgefer.devices.sources.cameras import Source
 
 PANEL = "Output"
-Headless = Annotated[bool, typer.Option("--headless", help="No window.", rich_help_panel=PANEL)]
+Headless = Annotated[bool, typer.Option("--headless", help="Open no window.", rich_help_panel=PANEL)]
 Save = Annotated[
     Path | None,
     typer.Option(
-        "--save", metavar="FILE", help="Annotated video (.mp4, .avi) or picture (.png, .jpg).", rich_help_panel=PANEL
+        "--save", metavar="FILE", help="Annotated video (.mp4, .avi) or image (.png, .jpg).", rich_help_panel=PANEL
     ),
 ]
 JsonLinesOption = Annotated[
@@ -56,26 +56,34 @@ SnapshotOn = Annotated[
     typer.Option(
         "--snapshot-on",
         metavar="LABEL=FOLDER",
-        help="Keep the annotated picture when this label shows. May be given several times.",
+        help="Keep the annotated image when this label shows. May be given several times.",
         rich_help_panel=PANEL,
     ),
 ]
 OnHold = Annotated[
     float,
     typer.Option(
-        "--on-hold", min=0, help="--on, --snapshot-on: after so many seconds of the label.", rich_help_panel=PANEL
+        "--on-hold",
+        min=0,
+        metavar="SECONDS",
+        help="--on, --snapshot-on: once the label has lasted this long.",
+        rich_help_panel=PANEL,
     ),
 ]
 OnPause = Annotated[
     float,
     typer.Option(
-        "--on-pause", min=0, help="--on, --snapshot-on: then not again for so many seconds.", rich_help_panel=PANEL
+        "--on-pause",
+        min=0,
+        metavar="SECONDS",
+        help="--on, --snapshot-on: then not again for this long.",
+        rich_help_panel=PANEL,
     ),
 ]
 BlurFaces = Annotated[
     bool,
     typer.Option(
-        "--blur-faces", help="Make faces unrecognizable in every picture that is shown or kept.", rich_help_panel=PANEL
+        "--blur-faces", help="Make faces unrecognizable in every image that is shown or kept.", rich_help_panel=PANEL
     ),
 ]
 Serve = Annotated[
@@ -83,7 +91,7 @@ Serve = Annotated[
     typer.Option(
         "--serve",
         metavar="[HOST:]PORT",
-        help="A web page with picture, faces and settings; only this machine may see it, unless HOST is given, and then "
+        help="A web page with image, faces and settings; only this machine may see it, unless HOST is given, and then "
         "only with the token.",
         rich_help_panel=PANEL,
     ),
@@ -92,9 +100,10 @@ Token = Annotated[
     str,
     typer.Option(
         "--token",
+        metavar="TOKEN",
         envvar="EDGEFER_TOKEN",
         show_envvar=True,
-        help="That of --serve and --metrics; generated when left out.",
+        help="What --serve and --metrics ask for; generated when left out.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -109,7 +118,10 @@ MqttOption = Annotated[
     ),
 ]
 MqttRate = Annotated[
-    float, typer.Option("--mqtt-rate", min=0.01, help="At most so many messages a second.", rich_help_panel=PANEL)
+    float,
+    typer.Option(
+        "--mqtt-rate", min=0.01, metavar="N", help="At most this many messages a second.", rich_help_panel=PANEL
+    ),
 ]
 MqttCa = Annotated[
     Path | None,

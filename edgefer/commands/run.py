@@ -50,7 +50,7 @@ def run(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[BUNDLE] [SOURCE]...",
+            metavar="BUNDLE|SOURCE",
             help="A bundle's folder or shipped name, and what to read: a camera's number, video, image, folder, URL or 'builtin'. "
             "A folder with a card.json is a bundle, anything else is a source.",
             show_default=False,
@@ -86,12 +86,14 @@ def run(
         str, typer.Option(metavar="WxH", help="Image size to ask a camera for, such as 640x480.", rich_help_panel=INPUT)
     ] = "",
     fps: Annotated[
-        float | None, typer.Option(min=1, help="Frame rate to ask a camera for.", rich_help_panel=INPUT)
+        float | None, typer.Option(min=1, metavar="FPS", help="Frame rate to ask a camera for.", rich_help_panel=INPUT)
     ] = None,
     mjpg: Annotated[
         bool | None,
         typer.Option(
-            "--mjpg/--no-mjpg", help="USB cameras: compressed frames; on above 640x480.", rich_help_panel=INPUT
+            "--mjpg/--no-mjpg",
+            help="USB cameras: ask for compressed frames; the default above 640x480.",
+            rich_help_panel=INPUT,
         ),
     ] = None,
     rotate: Annotated[
@@ -107,7 +109,7 @@ def run(
         bool, typer.Option("--wait", help="Wait for a camera or stream that is not there yet.", rich_help_panel=INPUT)
     ] = False,
     frames: Annotated[
-        int | None, typer.Option(min=1, help="Stop after this many frames.", rich_help_panel=INPUT)
+        int | None, typer.Option(min=1, metavar="N", help="Stop after this many frames.", rich_help_panel=INPUT)
     ] = None,
     skip_bad: SkipBad = False,
     config: ConfigOption = None,
@@ -115,7 +117,14 @@ def run(
     detector: DetectorOption = DetectorName.AUTO,
     detector_file: DetectorFile = None,
     min_face: Annotated[
-        int, typer.Option(min=0, metavar="PIXELS", help="Leave smaller faces out.", rich_help_panel=FACES)
+        int,
+        typer.Option(
+            min=0,
+            metavar="PIXELS",
+            help="The smallest side of a face to look for; by default about 1/16 of the image's longer side. Smaller takes longer.",
+            show_default=False,
+            rich_help_panel=FACES,
+        ),
     ] = 0,
     roi: Annotated[
         str,
@@ -129,6 +138,7 @@ def run(
         float | None,
         typer.Option(
             min=1,
+            metavar="FPS",
             help="Look for faces only as often as this frame rate allows, and follow them in between. By default this board's "
             "for live sources; files are searched frame by frame.",
             rich_help_panel=FACES,
@@ -142,6 +152,7 @@ def run(
         typer.Option(
             min=0,
             max=1,
+            metavar="SCORE",
             help="Say `unsure` below this score, or of a face too poor to read; 0: never.",
             rich_help_panel=FACES,
         ),
@@ -163,7 +174,8 @@ def run(
     metrics: out.MetricsOption = "",
     runtime: RuntimeOption = RuntimeName.AUTO,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="For the network; by default this board's.", rich_help_panel=RUNTIME)
+        int | None,
+        typer.Option(min=1, metavar="N", help="Of the network; by default this board's.", rich_help_panel=RUNTIME),
     ] = None,
     device: Annotated[
         DeviceName, typer.Option(help="coral: an Edge TPU, with a bundle compiled for it.", rich_help_panel=RUNTIME)
@@ -187,7 +199,11 @@ def run(
 ) -> None:
     """Read faces from cameras, videos and images. No frame is stored or sent unless asked.
 
-    `edgefer run photo.jpg`, `edgefer run BUNDLE --camera 0`, `edgefer run BUNDLE film.mp4 --csv out.csv`.
+    Exit code 1 when a source or an output failed on the way; what was read up to there is kept.
+
+    - `edgefer run photo.jpg --save out.png`
+    - `edgefer run fer-small --camera 0 --serve 8000`
+    - `edgefer run film.mp4 --csv out.csv && edgefer report out.csv`
     """
     from edgefer.devices.reader import SourceOptions
     from edgefer.devices.sources.captures import CaptureOptions

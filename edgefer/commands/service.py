@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from edgefer.commands.app import App
 from edgefer.errors import EdgeferError, InputError
 
 NO_SYSTEMD = "systemd does not run this computer: `edgefer service install --print` shows the unit."
-app = typer.Typer(no_args_is_help=True, help="Leave `edgefer run` running under systemd.")
+app = App(help="Leave `edgefer run` running under systemd.")
 
 
 @app.command()
@@ -26,6 +27,9 @@ def install(
     """Start `edgefer run` now and whenever this computer starts.
 
     It is restarted when it fails or hangs. Relative output files lie in /var/lib/edgefer. Needs root.
+
+    - `edgefer service install --print -- --camera 0 --serve 8000`
+    - `sudo .venv/bin/edgefer service install -- ferplus-small --camera 0`
     """
     import grp
     import pwd
@@ -81,7 +85,10 @@ def install(
 
 @app.command()
 def uninstall() -> None:
-    """Stop the service and remove it. What it saved under /var/lib/edgefer stays. Needs root."""
+    """Stop the service and remove it. What it saved under /var/lib/edgefer stays. Needs root.
+
+    - `sudo .venv/bin/edgefer service uninstall`
+    """
     from edgefer import console
     from edgefer.devices.board import service
 
@@ -96,7 +103,10 @@ def uninstall() -> None:
 
 @app.command()
 def status() -> None:
-    """Show how the service is. Exit code 1 when it does not run."""
+    """Show how the service is. Exit code 1 when it does not run.
+
+    - `edgefer service status`
+    """
     from edgefer import console
     from edgefer.devices.board import service
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import GroupBy, Names, SkipBad
+from edgefer.commands.inputs import INPUT, OUTPUT, GroupBy, Names, SkipBad
 from edgefer.errors import EdgeferError, InputError
 
 if TYPE_CHECKING:
@@ -14,61 +14,129 @@ if TYPE_CHECKING:
     from edgefer.train.pipeline import Detect, Result
 
 DEFAULT_RECIPE, DEFAULT_FRACTION = "small", 0.2
+RECIPE, TEACHERS = "Recipe", "Teachers"
 
 
 def train(
     data: Annotated[
-        str, typer.Option(metavar="PATH", help="CSV (.csv, .gz, .zip, .tar.gz), folder of images, or 'builtin'.")
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="CSV (.csv, .gz, .zip, .tar.gz), folder of images by class, or 'builtin'.",
+            rich_help_panel=INPUT,
+        ),
     ] = "",
     labels: Annotated[
         str,
         typer.Option(
-            metavar="ferplus|FILE", help="FER+ votes instead of FER2013's own labels: eight expressions, soft targets."
+            metavar="ferplus|FILE",
+            help="FER+ votes instead of FER2013's own labels: eight expressions, soft targets.",
+            rich_help_panel=INPUT,
         ),
     ] = "",
-    teacher: Annotated[
-        str, typer.Option(metavar="BUNDLE[,BUNDLE]", help="Learn from these networks' answers too (distillation).")
-    ] = "",
-    soft_labels: Annotated[
-        str, typer.Option(metavar="FILE", help="Learn from any network's answers: .npz of probabilities and labels.")
-    ] = "",
-    votes: Annotated[
-        str,
-        typer.Option(metavar="ferplus|FILE", help="Learn from FER+ votes too, translated to FER2013's own labels."),
-    ] = "",
-    init_from: Annotated[
-        str, typer.Option(metavar="BUNDLE", help="Begin with this network's weights, as far as they fit.")
-    ] = "",
-    recipe: Annotated[str, typer.Option(metavar="NAME", help="Built-in recipe, or a .toml file.")] = DEFAULT_RECIPE,
-    epochs: Annotated[int, typer.Option(help="Instead of the recipe's.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Instead of the recipe's.")] = 0,
-    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Any recipe field, e.g. optimizer.rate=0.05."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of runs/RECIPE-N/.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the unfinished run under runs/, or the one at --out.")
-    ] = False,
-    valid_fraction: Annotated[
-        float, typer.Option(help="Share held back where the data has no validation split.")
-    ] = DEFAULT_FRACTION,
     names: Names = "",
     group_by: GroupBy = "",
+    valid_fraction: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE", help="Share held back where the data has no validation split.", rich_help_panel=INPUT
+        ),
+    ] = DEFAULT_FRACTION,
     folds: Annotated[
         int,
         typer.Option(
             metavar="N",
-            help="Cross-validate first: N networks, each measured on the Nth of the pictures it never saw. For small data.",
+            help="Cross-validate first: N networks, each measured on the Nth of the images it never saw. For small data.",
+            show_default=False,
+            rich_help_panel=INPUT,
         ),
     ] = 0,
-    yunet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="YuNet's .onnx: measure its crop too, for run --detector yunet.")
-    ] = None,
     skip_bad: SkipBad = False,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Built-in recipe, or a .toml file; an unknown name lists them.",
+            rich_help_panel=RECIPE,
+        ),
+    ] = DEFAULT_RECIPE,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Instead of the recipe's.", rich_help_panel=RECIPE)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Instead of the recipe's.", rich_help_panel=RECIPE)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Instead of the recipe's.", rich_help_panel=RECIPE)
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Any recipe field, such as optimizer.rate=0.05. May be given several times.",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
+    init_from: Annotated[
+        str,
+        typer.Option(
+            metavar="BUNDLE", help="Start from this network's weights, as far as they fit.", rich_help_panel=RECIPE
+        ),
+    ] = "",
+    teacher: Annotated[
+        str,
+        typer.Option(
+            metavar="BUNDLE[,BUNDLE]",
+            help="Learn from these networks' answers too (distillation).",
+            rich_help_panel=TEACHERS,
+        ),
+    ] = "",
+    soft_labels: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="Learn from any network's answers too: .npz of probabilities and labels.",
+            rich_help_panel=TEACHERS,
+        ),
+    ] = "",
+    votes: Annotated[
+        str,
+        typer.Option(
+            metavar="ferplus|FILE",
+            help="Learn from FER+ votes too, translated to FER2013's own labels.",
+            rich_help_panel=TEACHERS,
+        ),
+    ] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The new bundle; by default runs/RECIPE-N.", rich_help_panel=OUTPUT),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the unfinished training under runs/, or the one at --out; several are listed.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    yunet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="YuNet's .onnx: measure its crop too, for run --detector yunet.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
 ) -> None:
-    """Train a network by a recipe, and end with a bundle."""
+    """Train a network by a recipe, and write it as a bundle.
+
+    The data is checked before training starts; Ctrl-C keeps every finished epoch.
+
+    - `edgefer train --data fer2013.csv`
+    - `edgefer train --data builtin --recipe demo --epochs 3`
+    - `edgefer train --resume`
+    """
     from edgefer.console import PROGRESS
     from edgefer.train import distribute
     from edgefer.train.data.cache import cache_folder
@@ -123,7 +191,7 @@ def train(
     _show(result, run, place)
 
 
-def _overrides(epochs: int, batch_size: int, seed: int | None) -> list[str]:
+def _overrides(epochs: int | None, batch_size: int | None, seed: int | None) -> list[str]:
     fields = {"fit.epochs": epochs or None, "fit.batch_size": batch_size or None, "fit.seed": seed}
     return [f"{field}={value}" for field, value in fields.items() if value is not None]
 

@@ -90,7 +90,7 @@ def test_zscore_is_folded_and_the_folds_judge_int8(crossed):
 def test_parity_and_evaluate_say_what_they_look_at(edgefer, crossed, animals):
     _, converted = crossed
     done = edgefer("parity", converted.path, "--data", animals, "--min-agreement", 0.9)
-    assert "was trained on these pictures" in done.stderr
+    assert "was trained on these images" in done.stderr
     edgefer("evaluate", converted.path, "--data", animals, "--flip")
     assert "int8, two views" in (converted.path / "report" / "evaluation-train.json").read_text()
 

@@ -58,6 +58,17 @@ def _options(card: ModelCard, data: str, skip_bad: bool) -> DataOptions:
     return replace(options, group_by=rule if known else "")
 
 
+def usual_split(card: ModelCard, dataset: Dataset, progress: Progress = SILENT) -> str:
+    """The split to look at when none is named: "valid", or "train" where the network was trained on all images."""
+    if "valid" in dataset.splits or not card.provenance.folds:
+        return "valid"
+    progress.log(
+        f"{card.name} was trained on these images, or most of them: here it shows what conversion changed, not how good it is. "
+        f"For that see {card.measured_on} in its card."
+    )
+    return "train"
+
+
 def log_skipped(skipped: tuple[str, ...], progress: Progress) -> None:
     """Which rows or images were left out, the first by name."""
     if skipped:
