@@ -78,7 +78,7 @@ def install(
     _systemctl("daemon-reload")
     _systemctl("enable", service.NAME)
     _systemctl("restart", service.NAME)
-    console.say(
+    console.log(
         f"Installed {service.FILE} and started it. See: edgefer service status; journalctl -u {service.NAME} -f"
     )
 
@@ -98,7 +98,7 @@ def uninstall() -> None:
     _systemctl("disable", "--now", service.NAME)
     service.FILE.unlink()
     _systemctl("daemon-reload")
-    console.say(f"Removed {service.FILE}.")
+    console.log(f"Removed {service.FILE}.")
 
 
 @app.command()
@@ -130,7 +130,8 @@ def _run_arguments(arguments: list[str]) -> list[str]:
     """The arguments of `edgefer run`, seen to be right. What they read is named from the root, as the service runs in a
     folder of its own; what they write lies there."""
     from edgefer.bundle import newest_bundle
-    from edgefer.commands.run import run, sort_inputs
+    from edgefer.commands.run import run
+    from edgefer.commands.run_flags import sort_inputs
     from edgefer.devices.board import service
     from edgefer.devices.sources.cameras import GSTREAMER, is_camera
 
@@ -191,7 +192,7 @@ def _holds_secret(address: str) -> bool:
 
 def _serves_low_port(words: list[str]) -> bool:
     """Whether the page or the metrics are at a port that only root, or a capability, may serve at."""
-    from edgefer.commands.outputs import parse_address
+    from edgefer.commands.opening import parse_address
 
     ports = [
         parse_address(value, option)[1]
