@@ -10,7 +10,7 @@ from edgefer.convert.c.project import export_c
 from edgefer.convert.c.targets import TARGETS, prove_page, prove_targets
 from edgefer.convert.web.site import Device, export_web
 from edgefer.errors import EdgeferError
-from edgefer.tflite.layers import UnsupportedNetwork
+from edgefer.tflite.int8_network import UnsupportedNetwork
 
 BROWSER = "browser"
 

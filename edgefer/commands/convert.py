@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, made_from, training_data
-from edgefer.errors import EdgeferError, InputError
+from edgefer.commands.inputs import INPUT, OUTPUT, SkipBad, TrainedBundle, bundle_path
+from edgefer.errors import EdgeferError
 
 if TYPE_CHECKING:
-    from edgefer.bundle import Bundle
+    from edgefer.convert.extras import Added
     from edgefer.convert.pipeline import Converted
-    from edgefer.convert.work import Plan
 
-FORMS, SMALLER, INPUT, OUTPUT = "Forms", "Smaller networks", "Input", "Output"
+FORMS, SMALLER = "Forms", "Smaller networks"
 
 
 Int8 = Annotated[
@@ -74,6 +73,7 @@ Prune = Annotated[
     typer.Option(
         metavar="SHARE",
         help="First set this share of the weights to zero: a smaller download.",
+        show_default=False,
         rich_help_panel=SMALLER,
     ),
 ]
@@ -82,13 +82,17 @@ Slim = Annotated[
     typer.Option(
         metavar="SHARE",
         help="First remove filters with this share of the multiply-adds: faster.",
+        show_default=False,
         rich_help_panel=SMALLER,
     ),
 ]
 Epochs = Annotated[
-    int,
+    int | None,
     typer.Option(
-        min=0, help="Of each fine-tuning; when left out: --prune 4, --qat 3, --slim 8.", rich_help_panel=SMALLER
+        min=1,
+        metavar="N",
+        help="Of each fine-tuning; when left out: --prune 4, --qat 3, --slim 8.",
+        rich_help_panel=SMALLER,
     ),
 ]
 Data = Annotated[
@@ -96,14 +100,24 @@ Data = Annotated[
     typer.Option(metavar="PATH", help="Calibration data; what it was trained on when left out.", rich_help_panel=INPUT),
 ]
 Author = Annotated[
-    str, typer.Option(help="Whose network it is, for the card and the files' metadata.", rich_help_panel=OUTPUT)
+    str,
+    typer.Option(
+        metavar="NAME", help="Whose network it is, for the card and the files' metadata.", rich_help_panel=OUTPUT
+    ),
 ]
-License = Annotated[str, typer.Option("--license", help="Its licence, likewise.", rich_help_panel=OUTPUT)]
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of BUNDLE-int8.", rich_help_panel=OUTPUT)]
+License = Annotated[
+    str, typer.Option("--license", metavar="NAME", help="Its licence, likewise.", rich_help_panel=OUTPUT)
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="The new bundle; by default BUNDLE-int8, -float32 and so on.", rich_help_panel=OUTPUT
+    ),
+]
 
 
 def convert(
-    bundle: BundleArgument = None,
+    bundle: TrainedBundle = None,
     int8: Int8 = True,
     float16: Float16 = False,
     mediapipe: MediaPipe = False,
@@ -114,7 +128,7 @@ def convert(
     max_drop: MaxDrop = None,
     prune: Prune = 0.0,
     slim: Slim = 0.0,
-    epochs: Epochs = 0,
+    epochs: Epochs = None,
     data: Data = "",
     skip_bad: SkipBad = False,
     author: Author = "",
@@ -124,86 +138,37 @@ def convert(
     """Convert a trained bundle to TFLite, int8 by default.
 
     Writes a new bundle beside the old one. Whatever is done to the network, it is compared with the one that was trained.
+    Exit code 1 when it loses more than --max-drop.
+
+    - `edgefer convert --int8`
+    - `edgefer convert runs/small-1 --max-drop 0.5`
+    - `edgefer convert runs/small-1 --prune 0.5 --qat --out runs/tiny`
     """
     from edgefer import console
-    from edgefer.bundle import Bundle, Form
-    from edgefer.commands.extras import Extras
-    from edgefer.convert.pipeline import convert as run_conversion
+    from edgefer.bundle import Bundle
+    from edgefer.convert.extras import Extras
+    from edgefer.convert.start import ConvertRequest, start
     from edgefer.convert.work import Plan
-    from edgefer.files import check_writable
 
     plan = Plan(
         int8=int8, float16=float16, mediapipe=mediapipe, author=author, license=license_, slimmed=slim, sparsity=prune,
-        aware=qat, max_drop=max_drop, epochs=epochs,
+        aware=qat, max_drop=max_drop, epochs=epochs or 0,
     )  # fmt: skip
     extras = Extras(edgetpu=edgetpu, ethosu=ethosu, onnx=onnx)
     source = Bundle.open(bundle_path(bundle, or_shipped=False))
-    source.file(Form.KERAS)
-    target = _target(source, plan.suffix, out)
-    check_writable(target)
-    extras.check(int8)
-    if source.card.task != "read":
-        _convert_faces(source, data, plan, target)
-        if failure := extras.add(Bundle.open(target)):
-            raise EdgeferError(failure)
-        return
-    dataset = training_data(source, data, skip_bad)
-    console.log(f"Converting {source.path} into {target}")
-    try:
-        converted = run_conversion(source, dataset, plan, target, console.PROGRESS)
-    except KeyboardInterrupt:
-        raise EdgeferError(
-            f"Stopped; {source.path} is as it was, and finished epochs of fine-tuning are kept: the same command goes on."
-        ) from None
-    _show(converted, done_before=len(source.card.provenance.steps))
-    failure = extras.add(converted.bundle)
-    console.show(
-        f"Bundle: {target}. Next: edgefer verify {target} --data {data or 'PATH'}; edgefer run {target} --camera 0"
+    outcome = start(
+        ConvertRequest(bundle=source, plan=plan, data=data, skip_bad=skip_bad, out=out, extras=extras),
+        console.PROGRESS,
     )
-    if failure or not converted.holds:
-        raise EdgeferError(" ".join(filter(None, [converted.complaint, failure])))
-
-
-def _convert_faces(source: "Bundle", data: str, plan: "Plan", target: Path) -> None:
-    """Convert a network that finds faces: float32 and int8, calibrated on what it was trained on."""
-    from dataclasses import replace
-
-    from edgefer import console
-    from edgefer.convert.faces import convert_faces
-    from edgefer.train.data.cache import cache_folder
-    from edgefer.train.faces.run import FaceOrder, calibration_images
-
-    if (
-        plan.slimmed
-        or plan.sparsity
-        or plan.aware
-        or plan.max_drop is not None
-        or plan.float16
-        or plan.mediapipe
-        or not plan.int8
-    ):
-        raise InputError(
-            f"{source.path} finds faces: it is converted to float32 and int8, with no other options than --edgetpu, --ethosu and --onnx."
-        )
-    order = FaceOrder.load(source.path)
-    if data:
-        order = replace(order, data=str(Path(data).absolute()))
-    console.log(f"Converting {source.path} into {target}")
-    images = calibration_images(order, cache_folder() / "faces", console.PROGRESS)
-    convert_faces(source, images, target, author=plan.author, license_=plan.license)
-    console.show(f"Bundle: {target}. Next: edgefer verify {target}")
-
-
-def _target(source: "Bundle", suffix: str, out: Path | None) -> Path:
-    """Where the new bundle goes: as asked, or beside the old one under a name that is not taken."""
-    from edgefer.bundle import new_directory
-
-    target = out or made_from(source, suffix)
-    if out is None and target.exists():
-        return new_directory(target.parent, target.name)
-    if target.exists():
-        raise InputError(f"{target} is there already: choose another --out.")
-    return target
+    if outcome.converted:
+        _show(outcome.converted, done_before=len(source.card.provenance.steps))
+    for added in outcome.added:
+        _show_added(added)
+    made = outcome.bundle.path
+    checked = f"edgefer verify {made} --data {data or 'PATH'}; edgefer run {made} --camera 0"
+    console.show(f"Bundle: {made}. Next: {checked if outcome.converted else f'edgefer verify {made}'}")
+    if outcome.complaint:
+        raise EdgeferError(outcome.complaint)
 
 
 def _show(converted: "Converted", done_before: int) -> None:
@@ -227,3 +192,13 @@ def _show(converted: "Converted", done_before: int) -> None:
             ("layer", "operator", "error"),
             [(layer.layer, layer.operator, f"{layer.error:.2f}") for layer in converted.quantized.layers[:5]],
         )
+
+
+def _show_added(added: "Added") -> None:
+    """What came of a compiler, of ONNX or of the C."""
+    from edgefer import console
+
+    if added.rows:
+        console.show_table(added.title, added.columns, added.rows)
+    if added.line:
+        console.show(added.line)
