@@ -45,6 +45,7 @@ NEEDS = {  # mark: (is it here, why not)
     ),
     "openvino": (find_spec("openvino") is not None, "no OpenVINO: pip install openvino"),
     "onnx": (all(map(find_spec, ("tf2onnx", "onnxruntime"))), "no ONNX: pip install tf2onnx onnxruntime"),
+    "tflm": (find_spec("tflite_micro") is not None, "no TensorFlow Lite Micro: pip install tflite-micro"),
     "vela": (find_spec("ethosu") is not None, "no compiler for Ethos-U: pip install ethos-u-vela"),
     "chromium": (CHROMIUM is not None, "no browser: sudo apt install -y chromium"),
 }

@@ -187,5 +187,5 @@ WebAssembly SIMD128 where it is on; the answers are the same.
 
 ## TensorFlow Lite Micro instead
 
-{tflm.readme(subject.content, len(small.pixels))}
+{tflm.readme(subject)}
 """

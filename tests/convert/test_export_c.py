@@ -18,12 +18,14 @@ from edgefer.c.program import make_program
 from edgefer.c.subject import read_subject
 from edgefer.card import CropSpec, InputSpec
 from edgefer.checks import Status
+from edgefer.convert.c import tflm
 from edgefer.convert.c.project import export_c, make_project
 from edgefer.convert.c.targets import prove_page, prove_targets
 from edgefer.convert.c.text import comment, string
+from edgefer.convert.c.tflm_trial import run_in_arena
 from edgefer.convert.exported import LIST, check_folder
 from edgefer.errors import InputError
-from edgefer.preprocess import face_pixels, prepare
+from edgefer.preprocess import face_pixels, prepare, to_int8
 from edgefer.tflite.arena import plan
 from edgefer.tflite.arithmetic import run
 from edgefer.tflite.layers import read_layers
@@ -347,6 +349,30 @@ def test_the_readme_s_operators_for_tensorflow_lite_micro_are_those_of_the_netwo
     methods = re.findall(r"resolver\.(Add\w+)\(\)", text)
     assert methods == ["AddAdd", "AddConv2D", "AddFullyConnected", "AddMean"]
     assert "MicroMutableOpResolver<4>" in text
+
+
+@pytest.mark.tflm
+def test_the_arena_of_tensorflow_lite_micro_is_the_smallest_and_its_tolerance_is_measured(nano):
+    measured = tflm.measure(nano)
+    assert measured.worst <= 3 and 0 < measured.mean < 0.75
+    images = to_int8(nano.vectors.pixels[:1])
+    assert run_in_arena(nano.content, images, measured.arena) is not None
+    assert run_in_arena(nano.content, images, measured.arena - 1024) is None
+    assert run_in_arena(nano.content, images, 1024) is None  # tflite-micro crashes in it
+    assert f"an arena of {measured.arena:,} bytes" in tflm.readme(nano)
+
+
+def test_without_tflite_micro_the_readme_says_that_its_arena_was_not_measured(nano, monkeypatch):
+    monkeypatch.setattr(tflm, "find_spec", lambda name: None)
+    assert "was not measured: the Python package tflite-micro is not installed" in tflm.readme(nano)
+    assert tflm.TOLERANCE in tflm.readme(nano)
+
+
+@pytest.mark.arm
+def test_the_linker_of_the_cortex_m_has_nothing_to_say(project, tmp_path):
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
+    done = subprocess.run(["make", "-s", "selftest_arm.elf"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_command_refuses_by_name_in_one_sentence(edgefer, tmp_path):

@@ -58,5 +58,5 @@ static void fault(void) {
 static void tick(void) { wraps++; }
 
 typedef void (*Handler)(void);
-__attribute__((section(".vectors"), used)) static const Handler vectors[16] = {
+__attribute__((section(".vectors"), used)) const Handler vectors[16] = {
     (Handler)(void *)stack_top, reset, fault, fault, fault, fault, fault, 0, 0, 0, 0, fault, fault, 0, fault, tick};
