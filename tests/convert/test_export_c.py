@@ -2,9 +2,12 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -29,6 +32,7 @@ from edgefer.preprocess import face_pixels, prepare, to_int8
 from edgefer.tflite.arena import plan
 from edgefer.tflite.arithmetic import run
 from edgefer.tflite.layers import read_layers
+from tests.conftest import ROOT
 from tests.tflite.test_arithmetic import ONE, Chance, everything
 
 HARSH = (
@@ -252,6 +256,26 @@ CORES = {
     "cortex-m4, no FPU": ("-mcpu=cortex-m4 -mthumb", "mps2-an386"),
     "cortex-m7": ("-mcpu=cortex-m7 -mthumb -mfloat-abi=hard -mfpu=fpv5-d16", "mps2-an500"),
 }
+
+
+@pytest.mark.gcc
+@pytest.mark.arm
+def test_the_readme_s_six_commands_end_in_labels(tmp_path):
+    """Word for word, but for the first, which installs."""
+    readme = (ROOT / "convert" / "README.md").read_text()
+    block = re.search(r"in six commands\n.*?```bash\n(.*?)```", readme, re.DOTALL)[1]
+    install, *commands = block.splitlines()
+    assert install.startswith("sudo apt install ") and len(commands) == 5
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euc", "\n".join(commands)],
+        cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PATH": path},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    host, arm = done.stdout.split("arm-none-eabi-size")
+    for shown in (host, arm):
+        assert len(re.findall(r"^image \d+: (?:angry|disgust|fear|happy|sad|surprise|neutral)$", shown, re.M)) == 48
+        assert "answers: 0 of 336 differ" in shown and "PASS" in shown
 
 
 @pytest.mark.arm
