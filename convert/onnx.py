@@ -36,9 +36,9 @@ def to_onnx(content: bytes) -> bytes:
             "-m",
             "tf2onnx.convert",
             "--tflite",
-            source,
+            str(source),
             "--output",
-            target,
+            str(target),
             "--opset",
             str(OPSET),
         ]
