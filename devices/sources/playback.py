@@ -61,6 +61,10 @@ class Played:
     def left_out(self) -> list[str]:
         return self._source.left_out
 
+    @property
+    def unchecked(self) -> str:
+        return self._source.unchecked
+
     def __enter__(self) -> Source:
         self._source.__enter__()
         return self
@@ -133,6 +137,10 @@ class Several:
     @property
     def left_out(self) -> list[str]:
         return [line for source in self._sources for line in source.left_out]
+
+    @property
+    def unchecked(self) -> str:
+        return " ".join(source.unchecked for source in self._sources if source.unchecked)
 
     def __enter__(self) -> Source:
         with ExitStack() as stack:

@@ -347,6 +347,8 @@ def _say_what_was_seen(stats: "RunStats", source: "Source") -> None:
             console.say(f"  {line}")
         if len(source.left_out) > MAX_LISTED:
             console.say(f"  and {len(source.left_out) - MAX_LISTED} more")
+    if source.unchecked:
+        console.say(source.unchecked)
     if not stats.frames:
         console.say(f"Nothing was read: {source.name} gave no image.")
         return
