@@ -110,7 +110,6 @@ def train(
     detectors = _detectors(order, yunet)
     if place.workers > 1:
         PROGRESS.log(f"Worker {place.index} of {place.workers}, counted from 0; waiting for the others")
-    PROGRESS.log(f"Training {order.recipe.name} on {order.data} into {run}")
     by_recipe = train_in_stages if order.recipe.stages else run_training
     try:
         result = by_recipe(order, run, progress=PROGRESS, detectors=detectors, cache=cache_folder(), place=place)
@@ -161,7 +160,6 @@ def _train_faces(
     if order.recipe.task == "refine-faces":
         path = Path(finder) if finder else shipped_networks().get("face-finder")
         miner = Miner.of(Bundle.open(path)) if path else None
-    PROGRESS.log(f"Training {order.recipe.name} on {order.data} into {run}")
     try:
         bundle = train_faces(order, run, cache_folder() / "faces", mine=miner, progress=PROGRESS)
     except KeyboardInterrupt:
