@@ -64,10 +64,10 @@ def bench(
     options = ReaderOptions(
         faces=faces_of, detector=detector, detector_file=detector_file, threads=threads, runtime=runtime
     )
-    reader = Reader.open(Bundle.open(bundle_path(bundle)), options, log=console.say)
+    reader = Reader.open(Bundle.open(bundle_path(bundle)), options, log=console.log)
     if reason := slow_int8(reader.classifier.network.runtime):
-        console.say(f"{reader.classifier.network.runtime} is {reason}: pip install ai-edge-litert")
-    console.say(f"Measuring for {minutes:g} minutes; leave the board alone meanwhile.")
+        console.log(f"{reader.classifier.network.runtime} is {reason}: pip install ai-edge-litert")
+    console.log(f"Measuring for {minutes:g} minutes; leave the board alone meanwhile.")
     result = run_bench(reader, where=source, minutes=minutes)
     if as_json:
         console.show_json(result.to_json())

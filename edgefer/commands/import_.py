@@ -92,7 +92,6 @@ def import_(
         license=license_,
     )
     target = target_folder(request, out)
-    console.say(f"Taking {file} in as {target}")
     imported = import_network(request, target)
     _show(imported)
     checks.show(f"Import of {file}", imported.checks)

@@ -153,6 +153,8 @@ def _log_what_was_seen(stats: "RunStats", source: "Source") -> None:
             console.log(f"  {line}")
         if len(source.left_out) > MAX_LISTED:
             console.log(f"  and {len(source.left_out) - MAX_LISTED} more")
+    if source.unchecked:
+        console.log(source.unchecked)
     if not stats.frames:
         console.log(f"Nothing was read: {source.name} gave no image.")
         return

@@ -1,7 +1,6 @@
 """The commands of a board that is left running: service install, uninstall, status."""
 
 import itertools
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -134,6 +133,7 @@ def _run_arguments(arguments: list[str]) -> list[str]:
     from edgefer.commands.run_flags import sort_inputs
     from edgefer.devices.board import service
     from edgefer.devices.sources.cameras import GSTREAMER, is_camera
+    from edgefer.devices.sources.urls import holds_secret
 
     one = typer.Typer(add_completion=False)
     one.command()(run)
@@ -173,7 +173,7 @@ def _run_arguments(arguments: list[str]) -> list[str]:
             f"A service may write nowhere but in /var/lib/{service.NAME}, where its --csv lies: give it a name alone, "
             f"such as {params['csv'].name}."
         )
-    if "--token" in words or any(_holds_secret(address) for address in (params["mqtt"], *sources)):
+    if "--token" in words or any(holds_secret(address) for address in (params["mqtt"], *sources)):
         raise InputError(
             "All users can read a service's command line: put EDGEFER_TOKEN=..., EDGEFER_MQTT_PASSWORD=... and "
             f"EDGEFER_SOURCE_PASSWORD=... into {service.SECRETS}, for root alone (chmod 600), and leave them out here."
@@ -182,12 +182,6 @@ def _run_arguments(arguments: list[str]) -> list[str]:
         words = [str(newest.absolute()), *words]
     live = all(is_camera(source) or "://" in source or source.startswith(GSTREAMER) for source in sources)
     return words + ["--headless"] * (not params["headless"]) + ["--wait"] * (live and not params["wait"])
-
-
-def _holds_secret(address: str) -> bool:
-    from edgefer.devices.sources.urls import HIDDEN, shown_address
-
-    return re.search(r"//\S*:\S*@", address) is not None or HIDDEN in shown_address(address)
 
 
 def _serves_low_port(words: list[str]) -> bool:
