@@ -146,6 +146,8 @@ class _Build:
     """The networks made of one .onnx: its int8 ranges and proofs are kept in the cache, the .tflite of each canvas beside."""
 
     def __init__(self, file: Path, cache: Path, runtime: str):
+        if not file.is_file():
+            raise SourceError(f"There is no file {file}: name YuNet's .onnx, or leave --detector-file out to fetch it.")
         try:
             with file.open("rb") as opened:
                 content = opened.read(MAX_BYTES + 1)

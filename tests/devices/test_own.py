@@ -12,7 +12,7 @@ from edgefer.devices.faces import choice
 from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.devices.faces.own import OwnDetector, RefinedDetector, cut, shipped_refiner
 from edgefer.devices.reader import detector_maker
-from edgefer.errors import BundleError, InputError
+from edgefer.errors import BundleError, InputError, SourceError
 from edgefer.interpreter import Classifier
 from edgefer.options import DetectorName, ReaderOptions
 from edgefer.records import Detection
@@ -134,10 +134,15 @@ def test_without_a_file_the_own_detector_is_chosen_and_nothing_fetched(monkeypat
     assert chosen.detector.name == "own" and "not on this machine" in chosen.reason
 
 
-def test_a_file_that_is_no_yunet_is_said_and_the_own_detector_taken(tmp_path):
+def test_a_fetched_file_that_is_no_yunet_is_said_and_a_named_one_refused(monkeypatch, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
-    chosen = choice.automatic(tmp_path / "bad.onnx")
+    monkeypatch.setattr(choice, "cached_yunet", lambda: tmp_path / "bad.onnx")
+    chosen = choice.automatic(None)
     assert chosen.detector.name == "own" and "bad.onnx" in chosen.reason
+    with pytest.raises(SourceError, match=r"bad\.onnx"):
+        choice.automatic(tmp_path / "bad.onnx")
+    with pytest.raises(SourceError, match="There is no file"):
+        choice.automatic(tmp_path / "none.onnx")
 
 
 def test_the_choice_is_logged_once_and_cats_keep_their_cascade(monkeypatch, tmp_path):
