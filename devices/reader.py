@@ -148,6 +148,7 @@ class Reader:
             smooth=PRESETS[self.options.smooth],
             reject=self.options.reject,
             target_fps=self.options.target_fps or (this_board().target_fps if live else None),
+            follow=self.options.follow,
         )
 
     def detectors(self) -> dict[str, Callable[[], Detector]]:

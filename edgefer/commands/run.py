@@ -134,6 +134,16 @@ def run(
             rich_help_panel=FACES,
         ),
     ] = None,
+    follow: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Look in the whole of every Nth frame only, and in between around the known faces: several times the frames a "
+            "second; a new face shows up to N frames later.",
+            rich_help_panel=FACES,
+        ),
+    ] = 1,
     smooth: Annotated[
         Smoothing, typer.Option(help="How steady labels are: calm is slower to change.", rich_help_panel=FACES)
     ] = Smoothing.RESPONSIVE,
@@ -210,7 +220,7 @@ def run(
             reader=ReaderOptions(
                 check=check, smooth=smooth, reject=reject, detector=detector, detector_file=detector_file, faces=faces_of,
                 min_face=min_face, roi=parse_region(roi) if roi else None, runtime=runtime, threads=threads, device=device,
-                target_fps=target_fps, allow_cpu_fallback=allow_cpu_fallback,
+                target_fps=target_fps, follow=follow, allow_cpu_fallback=allow_cpu_fallback,
             ),
             source_options=SourceOptions(
                 capture=CaptureOptions(size=parse_size(size) if size else None, fps=fps, mjpg=mjpg),
