@@ -1,13 +1,13 @@
 """edgefer's own detector: what it finds, how it lays frames, and which detector is chosen where none is named."""
 
-import math
-
 import cv2
 import numpy as np
 import pytest
 from skimage import data
 
 from edgefer.bundle import FACE_NETWORKS, Bundle, shipped_bundles, shipped_networks
+from edgefer.card import CropSpec
+from edgefer.checks import Status
 from edgefer.devices.faces import choice
 from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.devices.faces.own import OwnDetector, RefinedDetector, cut, shipped_refiner
@@ -15,7 +15,9 @@ from edgefer.devices.reader import detector_maker
 from edgefer.errors import BundleError, InputError, SourceError
 from edgefer.interpreter import Classifier
 from edgefer.options import DetectorName, ReaderOptions
+from edgefer.parity import check_pixels
 from edgefer.records import Detection
+from edgefer.vectors import Vectors
 
 ASTRONAUT = (179, 60, 270, 178)  # where her face is, of 512x512, by YuNet
 
@@ -156,7 +158,17 @@ def test_the_choice_is_logged_once_and_cats_keep_their_cascade(monkeypatch, tmp_
         detector_maker(ReaderOptions(faces="cat"), card)(DetectorName.OWN)
 
 
-def test_own_boxes_are_cropped_as_its_teachers():
+def test_own_boxes_are_cropped_as_its_teachers_where_theirs_were_not_measured():
     card = Bundle.open(shipped_bundles()["fer-small"]).card
-    assert card.crop_for("own") == card.crop_for("yunet") and card.crop_for("own").faces
-    assert not math.isclose(card.crop_for("own").scale, card.crop_for("nothing").scale)
+    older = card.model_copy(update={"crops": {"yunet": CropSpec(scale=1.3, faces=200)}})
+    assert older.crop_for("own").scale == 1.3 and older.crop_for("nothing") == CropSpec()
+    assert card.crop_for("own") == card.crops["own"] != card.crop_for("yunet")
+
+
+@pytest.mark.parametrize("name", ["fer-nano", "fer-small", "ferplus-small"])
+def test_shipped_cards_hold_the_crop_of_every_detector_of_people_and_its_pixels(name):
+    bundle = Bundle.open(shipped_bundles()[name])
+    crops = bundle.card.crops
+    assert {"haar", "yunet", "own"} <= set(crops) and all(crop.faces >= 60 for crop in crops.values())
+    assert crops["own"].scale == pytest.approx(crops["yunet"].scale, abs=0.1), "its boxes are drawn as its teacher's"
+    assert {check.status for check in check_pixels(bundle, Vectors.load(bundle))} == {Status.PASS}
