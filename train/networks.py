@@ -1,5 +1,6 @@
 """The networks, built from a recipe's [model] section, and their .keras files. All take pixels / 255 and return logits."""
 
+import io
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -270,3 +271,15 @@ def keras_bytes(model: "tf_keras.Model") -> bytes:
             f"The network could not be written as a Keras file in {tempfile.gettempdir()} ({reason:.120}): make room there, "
             "or set TMPDIR to a place with room."
         ) from None
+
+
+def weights_bytes(model: "tf_keras.Model") -> bytes:
+    """What model.save_weights("*.weights.h5") writes, made in memory: HDF5 crashes on any later file of a process in which it
+    could not write one, on a full disk for instance."""
+    from tf_keras.src.saving import saving_lib
+
+    content = io.BytesIO()
+    store = saving_lib.H5IOStore(content, mode="w")
+    saving_lib._save_state(model, weights_store=store, assets_store=None, inner_path="", visited_trackables=set())
+    store.close()
+    return content.getvalue()

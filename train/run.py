@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from edgefer.errors import DataError, EdgeferError, InputError
 from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Dataset
+from edgefer.train.networks import weights_bytes
 
 COLUMNS = ("epoch", "seconds", "rate", "loss", "accuracy", "val_loss", "val_accuracy")
 STALE_S = 24 * 3600
-MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -283,25 +283,20 @@ class Journal:
         are wanted."""
         self.rows.append(row)
         if self.kept() is row:
-            # In memory first: HDF5 reports a full disk in ten lines, and again whenever Python drops one of its objects.
-            with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as memory:
-                file = Path(memory) / self.best_weights.name
-                try:
-                    self.model.save_weights(file)
-                    write_file(self.best_weights, file.read_bytes())
-                except OSError as error:
-                    raise unwritable(self.best_weights, error) from None
+            with _naming_resume():
+                write_file(self.best_weights, weights_bytes(self.model))
 
     def keep(self) -> None:
         """Write the checkpoint from which training goes on after the epoch that was judged last."""
         self.written.checkpoints.mkdir(parents=True, exist_ok=True)
-        for file in (self.written.history, self.written.spare_history):
-            write_history(file, self.rows)
+        with _naming_resume():
+            for file in (self.written.history, self.written.spare_history):
+                write_history(file, self.rows)
         self.epoch.assign(self.rows[-1].epoch)
         try:
             self.manager.save()
         except tensorflow().errors.OpError as error:
-            raise unwritable(self.written.checkpoints, error) from None
+            raise _unwritable(self.written.checkpoints, error) from None
 
     def kept(self) -> Epoch:
         """The epoch whose weights are kept."""
@@ -330,13 +325,24 @@ class Journal:
         )
 
 
-def unwritable(file: Path, error: Exception) -> EdgeferError:
-    """One sentence for what HDF5 or TensorFlow says in ten lines of a disk that is full."""
+@contextmanager
+def _naming_resume() -> Iterator[None]:
+    """Add to the sentence of a file that cannot be written that the training may go on."""
+    try:
+        yield
+    except EdgeferError as error:
+        raise EdgeferError(f"{error} Finished epochs are kept: --resume goes on from them.") from None
+
+
+def _unwritable(file: Path, error: Exception) -> EdgeferError:
+    """One sentence for what TensorFlow says in ten lines of a disk that is full."""
     number = getattr(error, "errno", None)
     if number is None and (match := re.search(r"errno = (\d+)", str(error))):
         number = int(match[1])
     reason = os.strerror(number) if number else str(error).strip().splitlines()[0][-160:] or type(error).__name__
-    return EdgeferError(f"{file} cannot be written: {reason}. Finished epochs are kept: make room, then --resume.")
+    return EdgeferError(
+        f"{file} cannot be written: {reason}. Make room there: finished epochs are kept, and --resume goes on from them."
+    )
 
 
 def _whole_weights(file: Path) -> bool:
