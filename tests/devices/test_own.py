@@ -8,10 +8,12 @@ from skimage import data
 from edgefer.bundle import FACE_NETWORKS, Bundle, shipped_bundles, shipped_networks
 from edgefer.card import CropSpec
 from edgefer.checks import Status
+from edgefer.devices.bench import run_bench, to_markdown
 from edgefer.devices.faces import choice
 from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.devices.faces.own import OwnDetector, RefinedDetector, cut, shipped_refiner
-from edgefer.devices.reader import detector_maker
+from edgefer.devices.outputs.settings import LiveSettings, RunSettings
+from edgefer.devices.reader import Reader, detector_maker
 from edgefer.errors import BundleError, InputError, SourceError
 from edgefer.interpreter import Classifier
 from edgefer.options import DetectorName, ReaderOptions
@@ -153,6 +155,15 @@ def test_the_choice_is_logged_once_and_cats_keep_their_cascade(monkeypatch, tmp_
     make = detector_maker(ReaderOptions(), card, said.append)
     assert make(DetectorName.AUTO).name == make(DetectorName.AUTO).name == "own"
     assert len(said) == 1 and "own detector" in said[0]
+    reader = Reader.open(Bundle.open(shipped_bundles()["fer-small"]), ReaderOptions())
+    assert reader.reasons == {"auto": said[0]}
+    settings = RunSettings(smooth="off", reject=0.0, detector="auto")
+    live = LiveSettings(settings, smooths=("off",), detectors=("auto", "own"), reasons=reader.reasons)
+    assert live.to_json()["detector_reason"] == said[0], "the page shows it"
+    live.change({"detector": "own"})
+    assert live.to_json()["detector_reason"] == "", "it was asked for"
+    result = run_bench(reader, minutes=0.1 / 60, warm_up=1)
+    assert result.detector_reason == said[0] and f"| detector | own. {said[0]} |" in to_markdown(result)
     assert isinstance(detector_maker(ReaderOptions(faces="cat"), card)(DetectorName.AUTO), HaarDetector)
     with pytest.raises(InputError, match="finds human faces"):
         detector_maker(ReaderOptions(faces="cat"), card)(DetectorName.OWN)
