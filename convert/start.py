@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgefer.bundle import Bundle, Form, made_from, new_directory
+from edgefer.c.prove import check_in_c
+from edgefer.checks import Check
 from edgefer.convert.edgetpu import CompilerLog, add_compiled, find_compiler
 from edgefer.convert.faces import convert_faces
 from edgefer.convert.pipeline import Converted, convert
@@ -46,17 +48,23 @@ class ConvertRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The new bundle; how it was converted (None of a network that finds faces); the Edge TPU compiler's log, or why it
-    compiled nothing; and what does not hold, as one sentence, "" where all does."""
+    """The new bundle; how it was converted (None of a network that finds faces); whether its C gives the stored answers on
+    this host; the Edge TPU compiler's log, or why it compiled nothing; and what does not hold, "" where all does."""
 
     bundle: Bundle
     converted: Converted | None = None
+    in_c: tuple[Check, ...] = ()
     compiled: CompilerLog | None = None
     not_compiled: EdgeferError | None = None
 
     @property
     def complaint(self) -> str:
-        parts = [self.converted.complaint if self.converted else "", str(self.not_compiled or "")]
+        failed = "; ".join(f"{row.subject}: {row.detail}" for row in self.in_c if not row.passed)
+        parts = [
+            self.converted.complaint if self.converted else "",
+            f"Its C is another network ({failed}): do not export it, and report this." if failed else "",
+            str(self.not_compiled or ""),
+        ]
         return " ".join(filter(None, parts))
 
 
@@ -82,7 +90,7 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
             raise EdgeferError(
                 f"Stopped; {source.path} is as it was, and finished epochs of fine-tuning are kept: the same command goes on."
             ) from None
-        outcome = Outcome(bundle=converted.bundle, converted=converted)
+        outcome = Outcome(bundle=converted.bundle, converted=converted, in_c=tuple(check_in_c(converted.bundle)))
     return _compiled(outcome) if request.edgetpu else outcome
 
 

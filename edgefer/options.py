@@ -46,6 +46,7 @@ class RuntimeName(StrEnum):
     LITERT = "litert"
     TFLITE = "tflite-runtime"
     TENSORFLOW = "tensorflow"
+    OPENVINO = "openvino"
 
 
 class DeviceName(StrEnum):

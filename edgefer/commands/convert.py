@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import INPUT, OUTPUT, SkipBad, TrainedBundle, bundle_path
+from edgefer.commands.inputs import INPUT, OUTPUT, SkipBad, TrainedBundle, bundle_path, report_folder
 from edgefer.errors import EdgeferError
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def convert(
     )
     if outcome.converted:
         _show(outcome.converted, done_before=len(source.card.provenance.steps))
+        _show_in_c(outcome)
     _show_compiled(outcome)
     made = outcome.bundle.path
     checked = f"edgefer verify {made} --data {data or 'PATH'}; edgefer run {made} --camera 0"
@@ -171,6 +172,19 @@ def _show(converted: "Converted", done_before: int) -> None:
             ("layer", "operator", "error"),
             [(layer.layer, layer.operator, f"{layer.error:.2f}") for layer in converted.quantized.layers[:5]],
         )
+
+
+def _show_in_c(outcome: "Outcome") -> None:
+    """Whether the network's C gives the stored answers on this host, also kept beside the conversion's report."""
+    import json
+
+    from edgefer import checks, console
+    from edgefer.bundle import write_file
+
+    if outcome.in_c:
+        console.show_table("As C, which is what `edgefer export` writes", *checks.table(outcome.in_c))
+        listed = json.dumps(checks.to_json(outcome.in_c, bundle=outcome.bundle.hash), indent=2)
+        write_file(report_folder(outcome.bundle) / "c.json", listed.encode() + b"\n")
 
 
 def _show_compiled(outcome: "Outcome") -> None:

@@ -8,6 +8,14 @@ import shutil
 import pytest
 
 from edgefer.bundle import Bundle, write_bundle
+from edgefer.c.host import compiler
+from edgefer.c.prove import check_in_c
+from edgefer.card import OutputSpec
+from edgefer.checks import Status
+from edgefer.commands.page_rules import device_of
+from edgefer.convert.certificate import NOT_ASKED
+from edgefer.convert.portable import BROWSER, check_targets, unchecked_targets
+from tests.conftest import CHROMIUM
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +74,41 @@ def test_the_certificate_says_what_was_asked_and_found(certificate, converted):
     for one in elsewhere:
         assert one["candidate"]["scores"]["count"] == one["reference"]["scores"]["count"] == 256
         assert one["agreement"] > 0.98 and (one["worst_quanta"] is None or one["worst_quanta"] <= 4)
+
+
+def test_the_certificate_has_a_row_for_every_target_with_its_tools_or_the_reason(certificate):
+    rows = {one["subject"]: one for one in json.loads((certificate / "parity.json").read_text())["checks"]}
+    tools = {
+        ("pixels in C", "int8 in C"): compiler() is not None,
+        ("STM32F405 (Cortex-M4)",): all(map(shutil.which, ("arm-none-eabi-gcc", "qemu-system-arm", "make"))),
+        ("RV32IMC",): all(map(shutil.which, ("riscv64-unknown-elf-gcc", "qemu-system-riscv32", "make"))),
+    }
+    for names, here in tools.items():
+        for name in names:
+            assert rows[name]["status"] == ("pass" if here else "not checked")
+            assert (" -O2 " in rows[name]["detail"]) if here else rows[name]["fix"].startswith("sudo apt install")
+            assert not here or "0 of " in rows[name]["detail"]
+    (browser,) = [one for name, one in rows.items() if "Chrom" in name or name == BROWSER]
+    assert browser["status"] == ("pass" if CHROMIUM else "not checked")
+    assert not CHROMIUM or re.search(r"0 of [\d,]+ answers differ \(WebAssembly with", browser["detail"])
+
+
+def test_a_conversion_says_whether_the_c_of_its_network_gives_the_stored_answers(converted):
+    written = json.loads((converted.path / "report" / "c.json").read_text())
+    assert written["bundle"] == converted.hash
+    assert [one["subject"] for one in written["checks"]] == ["pixels in C", "int8 in C"]
+    assert {one["status"] for one in written["checks"]} == {"pass" if compiler() else "not checked"}
+
+
+def test_a_target_that_was_not_asked_or_cannot_be_is_a_row_too(converted, tmp_path):
+    rows = unchecked_targets(converted, NOT_ASKED, "verify it with --report")
+    assert [row.subject for row in rows] == ["STM32F405 (Cortex-M4)", "RV32IMC", BROWSER]
+    assert {(row.status, row.detail) for row in rows} == {(Status.NOT_CHECKED, NOT_ASKED)}
+    card = converted.card.model_copy(update={"output": OutputSpec(values="probabilities")})
+    other = write_bundle(tmp_path / "other", card, {name: converted.read(name) for name in card.variants})
+    rows = [*check_in_c(other), *check_targets(other, device_of(card))]
+    assert len(rows) == 4 and {row.status for row in rows} == {Status.NOT_CHECKED}
+    assert all("answers with probabilities" in row.detail for row in rows)
 
 
 def test_the_page_stands_alone_and_shows_the_flips(certificate):

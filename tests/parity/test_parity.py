@@ -63,7 +63,9 @@ def test_all_questions_on_tflite_runtime(converted, tflite_runtime_python, tmp_p
     )
     assert done.returncode == 0, done.stdout + done.stderr
     written = json.loads((tmp_path / "parity.json").read_text())
-    assert [(check["question"], check["subject"]) for check in written["checks"]] == [
+    elsewhere = ("in C", "STM32", "RV32", "rowser", "Chrom")  # they need compilers and emulators
+    own = [check for check in written["checks"] if not any(part in check["subject"] for part in elsewhere)]
+    assert [(check["question"], check["subject"]) for check in own] == [
         (1, "pixels of haar's crop"), (1, "faces"),
         (3, "int8 on tflite-runtime"), (3, "float32 on tflite-runtime"), (3, "int8, computed exactly"),
         (2, "int8's weights against float32's"), (2, "int8's scales and zero points"),
