@@ -12,8 +12,7 @@ from edgefer.errors import EdgeferError
 from edgefer.records import Frame
 
 DEPTH = 8  # frames: half a second of a camera, a few MB
-CLOSE_S = 10.0  # for a file to be finished; a broker or a terminal gets CLOSE_LIVE_S
-CLOSE_LIVE_S = 1.0
+CLOSE_S = 10.0  # for a file to be finished; a broker or a terminal gets its own close_s
 
 
 class Feed(Sink):
@@ -59,6 +58,10 @@ class Feed(Sink):
     def dropped(self) -> int:  # type: ignore[override]
         return self._left_out
 
+    @property
+    def unsent(self) -> bool:  # type: ignore[override]
+        return self.sink.unsent
+
     def write(self, frame: Frame) -> None:
         with self._news:
             while self._wait and len(self._queue) == self._depth and not self.error and not self._stop.is_set():
@@ -78,7 +81,7 @@ class Feed(Sink):
         with self._news:
             self._ending = True
             self._news.notify_all()
-        self._thread.join(CLOSE_S if self.sink.every_frame else CLOSE_LIVE_S)
+        self._thread.join(CLOSE_S if self.sink.every_frame else self.sink.close_s)
         if self._thread.is_alive() and self.sink.every_frame:
             self.error = EdgeferError("it did not take its last results: they are lost")
             self._log(f"{self.name}: {self.error}.")
