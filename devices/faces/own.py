@@ -53,7 +53,9 @@ class Finder:
             rows = np.nonzero(answers[..., 0] > self._min_logit / scale + zero)
             if len(rows[0]):
                 picked = (answers[rows].astype(np.float32) - zero) * scale
-                boxes.append(decode_map((rows[0], rows[1]), picked, stride, anchor) + np.float32([*corner, *corner]))
+                boxes.append(
+                    decode_map((rows[0], rows[1]), picked, stride, anchor) + np.array([*corner, *corner], np.float32)
+                )
                 logits.append(picked[:, 0])
         return np.concatenate(boxes), np.concatenate(logits)
 

@@ -144,7 +144,7 @@ def verify(
             ),
         )
         return
-    checks = prove(opened, runtimes=[*(runtime or ["auto"])]).checks
+    checks = prove(opened, runtimes=[str(one) for one in runtime or ("auto",)]).checks
     if not as_json:
         console.show(f"Bundle {opened.hash}" + (f", as in {certificate}" if certificate else ""))
     report_checks(str(opened.path), checks, as_json=as_json, bundle=opened.hash)
