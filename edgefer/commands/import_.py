@@ -92,7 +92,7 @@ def import_(
         license=license_,
     )
     target = target_folder(request, out)
-    console.say(f"Taking {file} in as {target}")
+    console.log(f"Taking {file} in as {target}")
     imported = import_network(request, target)
     _show(imported)
     checks.show(f"Import of {file}", imported.checks)
