@@ -245,12 +245,17 @@ def import_model(
     data: str | Path = "",
     out: str | Path | None = None,
     faces: str = "human",
+    trust: bool = False,
+    log: Callable[[str], None] = lambda text: None,
 ) -> Bundle:
     """Take in a network from elsewhere (.keras, .h5, a SavedModel folder, .tflite), so that everything here works on it.
 
     labels: in the order of its answers. scale: what it makes of pixels, "0..1", "0..255", "-1..1", "imagenet", "caffe", or
     (factor, offset). color: "gray", "rgb" or "bgr". outputs: "logits" or "probabilities". What is not given is read off the
-    file, or measured on `data`, labelled images. out: the bundle's folder, by default runs/FILE.
+    file, or measured on `data`, labelled images. out: the bundle's folder, by default runs/FILE. trust: where a Keras file
+    holds code (Lambda layers), let Keras run it, as you, with your files and your network; what is kept is a plain .tflite.
+    log: takes the sentence that says so.
+
     Raises InputError when how it is fed stays open, or when the file holds more than plain layers; EdgeferError when the
     bundle would not answer as the file does.
 
@@ -276,7 +281,8 @@ def import_model(
         labels=tuple(labels) if labels else None,
     )
     load = data_loader(str(data)) if data else None
-    request = Request(path=_path(file, "file"), stated=stated, load=load, faces=choice(FaceKind, faces, "faces").value)
+    kind = choice(FaceKind, faces, "faces").value
+    request = Request(path=_path(file, "file"), stated=stated, load=load, faces=kind, trust=trust, log=log)
     return import_network(request, target_folder(request, Path(out) if out else None)).bundle
 
 

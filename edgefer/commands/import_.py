@@ -59,13 +59,21 @@ def import_(
         ),
     ] = "",
     skip_bad: SkipBad = False,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Keras files with code in them (Lambda layers): let Keras run that code, as you, with your files and your network. "
+            "Only for files of people you trust. The bundle is a plain .tflite without it, which cannot be quantized again.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The new bundle; by default runs/FILE.", rich_help_panel=OUTPUT)
     ] = None,
 ) -> None:
     """Take in a network from elsewhere, so that everything here works on it.
 
-    The file is not trusted: nothing in it is run. How the network is fed is stated, read off the file or measured, never
+    The file is not trusted: nothing in it is run, unless you say --trust. How the network is fed is stated, read off the file or measured, never
     guessed; and the bundle must answer as the file did.
 
     - `edgefer import my.h5 --labels angry,happy,sad --data faces/`
@@ -90,6 +98,8 @@ def import_(
         faces=str(faces_of),
         author=author,
         license=license_,
+        trust=trust,
+        log=console.say,
     )
     target = target_folder(request, out)
     console.log(f"Taking {file} in as {target}")

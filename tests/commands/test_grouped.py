@@ -44,7 +44,7 @@ def invoke():
 def test_every_field_is_an_option_with_its_default_and_its_checks(invoke):
     assert invoke("x", "--count", "3", "--tag", "a", "--tag", "b", "--loud").exit_code == 0
     assert invoke().exit_code == 0
-    assert SEEN == [("x", MoreFlags(count=3, tags=["a", "b"], loud=True)), ("none", MoreFlags())]
+    assert [("x", MoreFlags(count=3, tags=["a", "b"], loud=True)), ("none", MoreFlags())] == SEEN
     assert invoke("--count", "0").exit_code == 2 and len(SEEN) == 2
     page = invoke("--help").stdout
     assert "How many." in page and "What it does." in page and "flags" not in page
@@ -53,6 +53,6 @@ def test_every_field_is_an_option_with_its_default_and_its_checks(invoke):
 def test_python_gives_the_fields_by_keyword(invoke):
     command("y", count=2)
     command(loud=True)
-    assert SEEN == [("y", MoreFlags(count=2)), ("none", MoreFlags(loud=True))]
+    assert [("y", MoreFlags(count=2)), ("none", MoreFlags(loud=True))] == SEEN
     with pytest.raises(TypeError, match="cuont"):
         command(cuont=2)

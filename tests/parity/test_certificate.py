@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from edgefer.bundle import Bundle, write_bundle
+from edgefer.convert.certificate import interval_plot
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +88,23 @@ def test_verify_tells_the_proven_bundle_from_another(edgefer, certificate, conve
     done = edgefer("verify", converted.path, "--certificate", tmp_path / "no.json", expect=2)
     assert "is no parity certificate" in done.stderr
     assert Bundle.open(other.path).hash != converted.hash
+
+
+def test_no_line_of_the_chart_runs_through_the_name_of_a_row():
+    from types import SimpleNamespace
+
+    rows = [
+        SimpleNamespace(
+            drop=drop,
+            drop_interval=(drop - 0.4, drop + 0.4),
+            candidate=SimpleNamespace(name=f"int8 on runtime {drop}"),
+            reference=SimpleNamespace(name="keras"),
+        )
+        for drop in (-0.3, 0.0, 0.2, 1.7)
+    ]
+    chart = interval_plot(rows, 1.0)
+    names = [float(y) for y in re.findall(r'<text x="10" y="([\d.]+)">', chart)]
+    lines = re.findall(r'<line x1="([\d.]+)" x2="\1" y1="([\d.]+)" y2="([\d.]+)"', chart)
+    assert len(names) == 4 and len(lines) == 8  # zero and the budget, beside each interval
+    for _, top, bottom in lines:
+        assert not [y for y in names if float(top) < y + 3 and float(bottom) > y - 10]  # a letter's depth and height
