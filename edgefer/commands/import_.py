@@ -99,7 +99,7 @@ def import_(
         author=author,
         license=license_,
         trust=trust,
-        log=console.say,
+        log=console.log,
     )
     target = target_folder(request, out)
     console.log(f"Taking {file} in as {target}")
