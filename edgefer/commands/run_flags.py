@@ -7,23 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefer.commands.config import ConfigOption
-from edgefer.commands.inputs import (
-    FACES,
-    INPUT,
-    RUNTIME,
-    DetectorFile,
-    DetectorOption,
-    FacesOption,
-    RuntimeOption,
-    SkipBad,
-)
+from edgefer.commands.inputs import FACES, INPUT, RUNTIME, DetectorFlags, NetworkFlags, SkipBad
 from edgefer.errors import InputError
 from edgefer.options import (
-    DetectorName,
     DeviceName,
     ReaderOptions,
     Rotation,
-    RuntimeName,
     Smoothing,
     parse_region,
     parse_size,
@@ -146,10 +135,6 @@ Reject = Annotated[
         rich_help_panel=FACES,
     ),
 ]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Of the network; by default this board's.", rich_help_panel=RUNTIME),
-]
 Device = Annotated[
     DeviceName, typer.Option(help="coral: an Edge TPU, with a bundle compiled for it.", rich_help_panel=RUNTIME)
 ]
@@ -217,12 +202,9 @@ class SourceFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaceFlags:
+class FaceFlags(DetectorFlags):
     """Which faces are looked for, how, and when a label is taken."""
 
-    faces_of: FacesOption = None
-    detector: DetectorOption = DetectorName.AUTO
-    detector_file: DetectorFile = None
     min_face: MinFace = 0
     roi: Region = ""
     target_fps: TargetFps = None
@@ -232,11 +214,9 @@ class FaceFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RuntimeFlags:
+class RuntimeFlags(NetworkFlags):
     """What runs the network, and whether it is checked first."""
 
-    runtime: RuntimeOption = RuntimeName.AUTO
-    threads: ThreadsOption = None
     device: Device = DeviceName.CPU
     allow_cpu_fallback: AllowCpuFallback = False
     check: Check = True
