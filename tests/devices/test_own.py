@@ -1,24 +1,36 @@
 """edgefer's own detector: what it finds, how it lays frames, and which detector is chosen where none is named."""
 
+import io
+import json
+
 import cv2
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from skimage import data
 
 from edgefer.bundle import FACE_NETWORKS, Bundle, shipped_bundles, shipped_networks
 from edgefer.card import CropSpec
 from edgefer.checks import Status
+from edgefer.devices import loop
 from edgefer.devices.bench import run_bench, to_markdown
 from edgefer.devices.faces import choice
 from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.devices.faces.own import OwnDetector, RefinedDetector, cut, shipped_refiner
+from edgefer.devices.outputs.csvfile import Csv
+from edgefer.devices.outputs.lines import JsonLines
+from edgefer.devices.outputs.mqtt import state_of
+from edgefer.devices.outputs.prometheus import StatsCollector
 from edgefer.devices.outputs.settings import LiveSettings, RunSettings
+from edgefer.devices.outputs.sink import Sink
+from edgefer.devices.outputs.stats import RunStats
 from edgefer.devices.reader import Reader, detector_maker
+from edgefer.devices.session import Session
 from edgefer.errors import BundleError, InputError, SourceError
 from edgefer.interpreter import Classifier
 from edgefer.options import DetectorName, ReaderOptions
 from edgefer.parity import check_pixels
-from edgefer.records import Detection
+from edgefer.records import Detection, Frame
 from edgefer.vectors import Vectors
 
 ASTRONAUT = (179, 60, 270, 178)  # where her face is, of 512x512, by YuNet
@@ -126,6 +138,31 @@ def test_the_refiner_gives_roll_to_anothers_faces_and_drops_what_is_none(astrona
     ghost = Detection(box_xyxy=(380, 380, 460, 470), score=0.75)
     (kept,) = RefinedDetector(Claims(face, ghost), shipped_refiner()).find(turned(astronaut, 20))
     assert kept.box_xyxy == face.box_xyxy and abs(kept.roll_deg - 20) < 10
+
+
+def test_what_the_refiner_doubts_is_no_person_in_any_output(astronaut, tmp_path):
+    face = Detection(box_xyxy=ASTRONAUT, score=0.95)
+    ghost = Detection(box_xyxy=(380, 380, 460, 470), score=0.75)
+    detector = RefinedDetector(Claims(face, ghost), shipped_refiner())
+    classifier = Classifier.load(Bundle.open(shipped_bundles()["fer-small"]))
+    frames = [Frame(index=number, time_s=number / 15, image_bgr=astronaut) for number in range(3)]
+    lines, stats = io.StringIO(), RunStats()
+
+    class Last(Sink):
+        def write(self, frame):
+            self.frame = frame
+
+    last = Last()
+    csv = Csv(tmp_path / "out.csv", tuple(classifier.card.labels))
+    loop.run(frames, Session(classifier, detector), [JsonLines(lines), csv, last], stats=stats, overlap=False)
+    boxes = [[one["box_xyxy"] for one in json.loads(line)["faces"]] for line in lines.getvalue().splitlines()]
+    assert boxes == [[list(ASTRONAUT)]] * 3
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 1 + 3
+    assert state_of(last.frame)["count"] == 1 and stats.faces == 3
+    registry = CollectorRegistry()
+    registry.register(StatsCollector(stats, tuple(classifier.card.labels), {}, lambda: 0))
+    metrics = generate_latest(registry).decode()
+    assert sum(float(line.split()[-1]) for line in metrics.splitlines() if line.startswith("edgefer_faces_total{")) == 3
 
 
 # Which detector
