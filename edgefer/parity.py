@@ -16,6 +16,7 @@ from edgefer.checks import Check, Status, status_if
 from edgefer.errors import BundleError, RuntimeFault
 from edgefer.interpreter import Network
 from edgefer.lineage import check_recorded_cost
+from edgefer.onnx import check_onnx
 from edgefer.preprocess import look_up, quantized_table
 from edgefer.tflite.arithmetic import run
 from edgefer.tflite.int8_network import UnsupportedNetwork
@@ -57,7 +58,12 @@ def check_bundle(bundle: Bundle, runtimes: Sequence[str] = ("auto",)) -> list[Ch
     checks = check_pixels(bundle, vectors)
     for runtime in runtimes:
         checks += check_answers(bundle, vectors, runtime=runtime)
-    checks += check_exactly(bundle, vectors) + check_weights(bundle) + check_quanta(bundle, vectors.quanta)
+    checks += (
+        check_exactly(bundle, vectors)
+        + check_onnx(bundle, vectors)
+        + check_weights(bundle)
+        + check_quanta(bundle, vectors.quanta)
+    )
     recorded = check_recorded_cost(bundle)
     return [*checks, recorded] if recorded else checks
 
