@@ -1,6 +1,6 @@
 """The parity certificate: what was asked of a bundle, on what machine and images, and what came out, as a page and as JSON.
 
-It names the bundle by its hash, so that `edgefer verify BUNDLE --certificate FILE` can tell later, on another machine,
+It names the bundle by its hash, so that `edgefer verify BUNDLE --certificate FILE` can check later, on another machine,
 whether this is the bundle that was proven.
 """
 

@@ -152,7 +152,7 @@ def same_affine(one: Affine, other: Affine, tolerance: float = 1e-3) -> bool:
 
 
 def candidates(known: Stated, channels: int, classes: int, data_labels: Sequence[str] = ()) -> list[Contract]:
-    """Every contract that what is known leaves open. With no data labels only what needs no measuring to tell."""
+    """Every contract that what is known leaves open. With no data labels only those that need no measurement."""
     colors = [known.color] if known.color else [Color.GRAY] if channels == 1 else [Color.RGB, Color.BGR]
     scales = [known.scale] if known.scale else [(name, values) for name, values in SCALES.items() if channels == 3 or name in ("0..1", "0..255", "-1..1")]  # fmt: skip
     orders = {"stated": known.labels} if known.labels else _orders(classes, data_labels)

@@ -29,7 +29,7 @@ from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.data.load import DataOptions, load_dataset
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.networks import keras_bytes
-from edgefer.train.recipes import Recipe
+from edgefer.train.recipe_fields import Recipe
 
 if TYPE_CHECKING:
     import tf_keras
@@ -73,7 +73,7 @@ def import_network(request: Request, out: Path) -> Imported:
     does not answer as what came."""
     foreign = read_foreign(request.path, trust=request.trust, log=request.log)
     where = str(request.path)
-    known = request.stated.over(foreign.told, where)
+    known = request.stated.over(foreign.stated, where)
     height, width, _ = foreign.shape
     dataset = request.load(_any_spec(foreign)) if request.load else None
     contract, measured = _settle(known, foreign, dataset, where)
@@ -235,10 +235,12 @@ def _take_tflite(foreign: Foreign, contract: Contract, card: ModelCard) -> tuple
     network = Network(foreign.content, spec, foreign.classes, output=contract.output)
     variant = "int8" if network.answer_dtype in INTEGERS else "float32"
     answers = softmax(network.logits(_images(card.input)))
-    said = f"{foreign.kind} as it came, {np.dtype(network.dtype).name} in and {np.dtype(network.answer_dtype).name} out"
+    subject = (
+        f"{foreign.kind} as it came, {np.dtype(network.dtype).name} in and {np.dtype(network.answer_dtype).name} out"
+    )
     varied = bool((answers.std(axis=0) > 1e-6).any())
     detail = "it answers differently to different images" if varied else "it gives the same answer to every image"
-    return {variant: foreign.content}, [Check(subject=said, status=status_if(varied), detail=detail)]
+    return {variant: foreign.content}, [Check(subject=subject, status=status_if(varied), detail=detail)]
 
 
 def own_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":
@@ -249,7 +251,7 @@ def own_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":
     """
     import tf_keras
 
-    from edgefer.train.keras_layers import connect
+    from edgefer.train.keras_build import connect
 
     assert foreign.layers
     built, architecture = foreign.layers

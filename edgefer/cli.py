@@ -46,8 +46,8 @@ app = App(
 def main() -> None:
     """Run the command line; an expected failure is one sentence and an exit code, never a traceback."""
     code = _run()
-    if any(thread.name.startswith("edgefer-") for thread in threading.enumerate()):
-        # A camera, detector or sink that is still at it. Python would end its thread in the midst of C++, which aborts the
+    if any(thread.daemon for thread in threading.enumerate()):
+        # A camera, detector or sink that hangs. Python would end its thread in the middle of C++, which aborts the
         # process. All files are closed by now.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):

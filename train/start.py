@@ -59,10 +59,9 @@ class TrainRequest:
 
     def order(self) -> Order:
         """The order, with its recipe loaded and every bundle it names opened once. RecipeError, BundleError, InputError."""
-        own = {"fit.epochs": self.epochs, "fit.batch_size": self.batch_size, "fit.seed": self.seed}
-        overrides = [f"{field}={value}" for field, value in own.items() if value is not None]
+        changes = (*overrides(self.epochs, self.batch_size, self.seed), *self.set)
         return Order(
-            recipe=load_recipe(self.recipe, (*overrides, *self.set)),
+            recipe=load_recipe(self.recipe, changes),
             data=lasting(self.data),
             supervision=Supervision.named(
                 labels=self.labels,
@@ -77,6 +76,12 @@ class TrainRequest:
             group_by=self.group_by,
             folds=self.folds,
         )
+
+
+def overrides(epochs: int | None, batch_size: int | None, seed: int | None) -> list[str]:
+    """What is different from the recipe, as `section.field=value`."""
+    fields = {"fit.epochs": epochs, "fit.batch_size": batch_size, "fit.seed": seed}
+    return [f"{field}={value}" for field, value in fields.items() if value is not None]
 
 
 def new_run(out: Path | None, order: Order, place: Place = ALONE) -> Path:

@@ -24,7 +24,8 @@ def report(
     from edgefer import console
     from edgefer.bundle import write_file
     from edgefer.devices.outputs.files import check_folder
-    from edgefer.devices.outputs.report import read_report, to_html
+    from edgefer.devices.outputs.recorded import read_report
+    from edgefer.devices.outputs.report import to_html
     from edgefer.errors import InputError
     from edgefer.text import printable
 

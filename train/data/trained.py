@@ -33,7 +33,7 @@ def training_data(
     if dataset.name == card.provenance.data and card.provenance.held_pictures not in ("", dataset.held_pictures):
         progress.log(
             f"{data} has changed since {card.name} was trained on it, and other pictures are held back now: it may have "
-            "learnt from some of them and look better than it is. Train again, or name data it never saw."
+            "learned from some of them and look better than it is. Train again, or name data it never saw."
         )
     return dataset
 
