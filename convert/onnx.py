@@ -31,17 +31,8 @@ def to_onnx(content: bytes) -> bytes:
     with tempfile.TemporaryDirectory(prefix="edgefer-onnx-") as folder:
         source, target = Path(folder) / "int8.tflite", Path(folder) / "int8.onnx"
         source.write_bytes(content)
-        command = [
-            sys.executable,
-            "-m",
-            "tf2onnx.convert",
-            "--tflite",
-            str(source),
-            "--output",
-            str(target),
-            "--opset",
-            str(OPSET),
-        ]
+        command = [sys.executable, "-m", "tf2onnx.convert", "--opset", str(OPSET)]
+        command += ["--tflite", str(source), "--output", str(target)]
         try:
             done = subprocess.run(
                 command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False

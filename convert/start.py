@@ -19,7 +19,7 @@ from edgefer.train.faces.run import FaceOrder, calibration_images
 @dataclass(frozen=True, kw_only=True)
 class ConvertRequest:
     """What a conversion is asked for. data: a path; "": what the bundle was trained on. out: None: beside the bundle, named
-    after what is done. extras: what to add for other runtimes."""
+    after what is done."""
 
     bundle: Bundle
     plan: Plan = field(default_factory=Plan)
@@ -27,10 +27,6 @@ class ConvertRequest:
     skip_bad: bool = False
     out: Path | None = None
     extras: Extras = field(default_factory=Extras)
-
-    def __post_init__(self) -> None:
-        if not self.plan.int8:
-            self.extras.need_int8()
 
     @property
     def target(self) -> Path:
@@ -46,8 +42,8 @@ class ConvertRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The new bundle; how it was converted (None of a network that finds faces); what was added for other runtimes; and what
-    does not hold, in sentences, "" where all does."""
+    """The new bundle; how it was converted (None of a network that finds faces); what came of the extras; and what does not
+    hold, "" where all does."""
 
     bundle: Bundle
     converted: Converted | None = None
@@ -55,22 +51,22 @@ class Outcome:
 
     @property
     def complaint(self) -> str:
-        parts = [self.converted.complaint if self.converted else "", *(one.complaint for one in self.added)]
+        parts = [self.converted.complaint if self.converted else "", *(one.failure for one in self.added)]
         return " ".join(filter(None, parts))
 
 
 def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
     """Convert a bundle into a new one; everything that can be refused is refused before the work begins.
 
-    BundleError without a Keras network, DataError, InputError; MissingDependency without a compiler that is asked for.
+    BundleError without a Keras network, DataError, InputError; MissingDependency without what an extra needs.
     EdgeferError when it is interrupted by Ctrl-C; finished epochs of fine-tuning are kept.
     """
     source, target = request.bundle, request.target
     source.file(Form.KERAS)
     check_writable(target)
-    request.extras.check()
+    request.extras.check(request.plan.int8)
     if source.card.task != "read":
-        outcome = Outcome(bundle=_convert_faces(request, target, progress))
+        made, converted = _convert_faces(request, target, progress), None
     else:
         dataset = training_data(source, request.data, request.skip_bad, progress=progress, cache=cache_folder())
         progress.log(f"Converting {source.path} into {target}")
@@ -80,9 +76,9 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
             raise EdgeferError(
                 f"Stopped; {source.path} is as it was, and finished epochs of fine-tuning are kept: the same command goes on."
             ) from None
-        outcome = Outcome(bundle=converted.bundle, converted=converted)
-    made, added = add_extras(outcome.bundle, request.extras)
-    return replace(outcome, bundle=made, added=added)
+        made = converted.bundle
+    made, added = add_extras(request.extras, made)
+    return Outcome(bundle=made, converted=converted, added=tuple(added))
 
 
 def _convert_faces(request: ConvertRequest, target: Path, progress: Progress) -> Bundle:
@@ -90,8 +86,7 @@ def _convert_faces(request: ConvertRequest, target: Path, progress: Progress) ->
     source, plan = request.bundle, request.plan
     if plan != Plan(author=plan.author, license=plan.license):
         raise InputError(
-            f"{source.path} finds faces: it is converted to float32 and int8, with no other options than --edgetpu, "
-            "--ethosu and --onnx."
+            f"{source.path} finds faces: it is converted to float32 and int8, with no other options than --edgetpu, --ethosu and --onnx."
         )
     order = FaceOrder.load(source.path)
     if request.data:

@@ -1,10 +1,12 @@
 """edgefer convert: a trained network as TFLite."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgefer.commands.grouped import grouped
 from edgefer.commands.inputs import INPUT, OUTPUT, SkipBad, TrainedBundle, bundle_path
 from edgefer.errors import EdgeferError
 
@@ -116,24 +118,47 @@ Out = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class FormFlags:
+    """What the network becomes."""
+
+    int8: Int8 = True
+    float16: Float16 = False
+    mediapipe: MediaPipe = False
+    edgetpu: EdgeTpu = False
+    ethosu: EthosU = ""
+    onnx: Onnx = False
+    qat: Qat = False
+    max_drop: MaxDrop = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallerFlags:
+    """What is taken from the network first."""
+
+    prune: Prune = 0.0
+    slim: Slim = 0.0
+    epochs: Epochs = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeFlags:
+    """What the card names, and where the new bundle lies."""
+
+    author: Author = ""
+    license_: License = ""
+    out: Out = None
+
+
+@grouped
 def convert(
     bundle: TrainedBundle = None,
-    int8: Int8 = True,
-    float16: Float16 = False,
-    mediapipe: MediaPipe = False,
-    edgetpu: EdgeTpu = False,
-    ethosu: EthosU = "",
-    onnx: Onnx = False,
-    qat: Qat = False,
-    max_drop: MaxDrop = None,
-    prune: Prune = 0.0,
-    slim: Slim = 0.0,
-    epochs: Epochs = None,
+    *,
+    forms: FormFlags,
+    smaller: SmallerFlags,
     data: Data = "",
     skip_bad: SkipBad = False,
-    author: Author = "",
-    license_: License = "",
-    out: Out = None,
+    made: MadeFlags,
 ) -> None:
     """Convert a trained bundle to TFLite, int8 by default.
 
@@ -151,22 +176,23 @@ def convert(
     from edgefer.convert.work import Plan
 
     plan = Plan(
-        int8=int8, float16=float16, mediapipe=mediapipe, author=author, license=license_, slimmed=slim, sparsity=prune,
-        aware=qat, max_drop=max_drop, epochs=epochs or 0,
+        int8=forms.int8, float16=forms.float16, mediapipe=forms.mediapipe, aware=forms.qat, max_drop=forms.max_drop,
+        author=made.author, license=made.license_,
+        slimmed=smaller.slim, sparsity=smaller.prune, epochs=smaller.epochs or 0,
     )  # fmt: skip
-    extras = Extras(edgetpu=edgetpu, ethosu=ethosu, onnx=onnx)
     source = Bundle.open(bundle_path(bundle, or_shipped=False))
+    extras = Extras(edgetpu=forms.edgetpu, ethosu=forms.ethosu, onnx=forms.onnx)
     outcome = start(
-        ConvertRequest(bundle=source, plan=plan, data=data, skip_bad=skip_bad, out=out, extras=extras),
+        ConvertRequest(bundle=source, plan=plan, data=data, skip_bad=skip_bad, out=made.out, extras=extras),
         console.PROGRESS,
     )
     if outcome.converted:
         _show(outcome.converted, done_before=len(source.card.provenance.steps))
     for added in outcome.added:
         _show_added(added)
-    made = outcome.bundle.path
-    checked = f"edgefer verify {made} --data {data or 'PATH'}; edgefer run {made} --camera 0"
-    console.show(f"Bundle: {made}. Next: {checked if outcome.converted else f'edgefer verify {made}'}")
+    path = outcome.bundle.path
+    checked = f"edgefer verify {path} --data {data or 'PATH'}; edgefer run {path} --camera 0"
+    console.show(f"Bundle: {path}. Next: {checked if outcome.converted else f'edgefer verify {path}'}")
     if outcome.complaint:
         raise EdgeferError(outcome.complaint)
 
@@ -195,10 +221,9 @@ def _show(converted: "Converted", done_before: int) -> None:
 
 
 def _show_added(added: "Added") -> None:
-    """What came of a compiler, of ONNX or of the C."""
     from edgefer import console
 
     if added.rows:
         console.show_table(added.title, added.columns, added.rows)
-    if added.line:
-        console.show(added.line)
+    if added.note:
+        console.show(added.note)

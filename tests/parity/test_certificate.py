@@ -13,7 +13,7 @@ from edgefer.c.prove import check_in_c
 from edgefer.card import OutputSpec
 from edgefer.checks import Status
 from edgefer.commands.page_rules import device_of
-from edgefer.convert.certificate import NOT_ASKED
+from edgefer.convert.certificate import NOT_ASKED, interval_plot
 from edgefer.convert.portable import BROWSER, check_targets, unchecked_targets
 from tests.conftest import CHROMIUM
 
@@ -32,7 +32,7 @@ def test_verify_needs_the_bundle_alone_and_names_it(edgefer, converted, tmp_path
     assert told["passed"] and told["bundle"] == converted.hash == hashlib.sha256(card).hexdigest()
     own = [check for check in told["checks"] if not check["subject"].endswith(" in C")]  # those need a compiler
     assert [(check["question"], check["subject"]) for check in own] == [
-        (1, "pixels of haar's crop"), (1, "faces"), (3, "int8 on litert"), (3, "float32 on litert"),
+        (1, "pixels of haar's crop"), (1, "pixels of own's crop"), (1, "faces"), (3, "int8 on litert"), (3, "float32 on litert"),
         (3, "int8, computed exactly"), (2, "int8's weights against float32's"), (2, "int8's scales and zero points"),
     ]  # fmt: skip
     assert converted.hash in edgefer("verify", converted.path).stdout
@@ -41,8 +41,8 @@ def test_verify_needs_the_bundle_alone_and_names_it(edgefer, converted, tmp_path
 @pytest.mark.parametrize(
     ("compiler", "outcome"),
     [
-        pytest.param("cc", "7 of 9 checks passed, 2 fail.", marks=pytest.mark.gcc),
-        ("none-here", "6 of 9 checks passed, 1 fail, 2 not checked."),
+        pytest.param("cc", "8 of 10 checks passed, 2 fail.", marks=pytest.mark.gcc),
+        ("none-here", "7 of 10 checks passed, 1 fail, 2 not checked."),
     ],
 )
 def test_verify_fails_where_the_answers_are_others(edgefer, converted, tmp_path, monkeypatch, compiler, outcome):
@@ -130,3 +130,23 @@ def test_verify_tells_the_proven_bundle_from_another(edgefer, certificate, conve
     done = edgefer("verify", converted.path, "--certificate", tmp_path / "no.json", expect=2)
     assert "is no parity certificate" in done.stderr
     assert Bundle.open(other.path).hash != converted.hash
+
+
+def test_no_line_of_the_chart_runs_through_the_name_of_a_row():
+    from types import SimpleNamespace
+
+    rows = [
+        SimpleNamespace(
+            drop=drop,
+            drop_interval=(drop - 0.4, drop + 0.4),
+            candidate=SimpleNamespace(name=f"int8 on runtime {drop}"),
+            reference=SimpleNamespace(name="keras"),
+        )
+        for drop in (-0.3, 0.0, 0.2, 1.7)
+    ]
+    chart = interval_plot(rows, 1.0)
+    names = [float(y) for y in re.findall(r'<text x="10" y="([\d.]+)">', chart)]
+    lines = re.findall(r'<line x1="([\d.]+)" x2="\1" y1="([\d.]+)" y2="([\d.]+)"', chart)
+    assert len(names) == 4 and len(lines) == 8  # zero and the budget, beside each interval
+    for _, top, bottom in lines:
+        assert not [y for y in names if float(top) < y + 3 and float(bottom) > y - 10]  # a letter's depth and height
