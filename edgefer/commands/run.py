@@ -115,7 +115,13 @@ def run(
     detector: DetectorOption = DetectorName.AUTO,
     detector_file: DetectorFile = None,
     min_face: Annotated[
-        int, typer.Option(min=0, metavar="PIXELS", help="Leave smaller faces out.", rich_help_panel=FACES)
+        int,
+        typer.Option(
+            min=0,
+            metavar="PIXELS",
+            help="Look for faces down to this size, and leave smaller ones out; by default about a twelfth of the image's longer side. Small ones take longer to find.",
+            rich_help_panel=FACES,
+        ),
     ] = 0,
     roi: Annotated[
         str,
@@ -366,7 +372,7 @@ def _say_what_was_seen(stats: "RunStats", source: "Source") -> None:
     )
     if not stats.faces:
         console.say(
-            "No face was found: faces must look at the camera and fill an eighth of the image's height or more. "
+            "No face was found: faces must look at the camera and fill a twelfth of the image's longer side or more (--min-face PIXELS looks for smaller ones). "
             "--faces frame reads the middle of the frame as it is."
         )
         return
