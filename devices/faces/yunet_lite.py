@@ -98,7 +98,7 @@ class YuNetLite:
         parts = []
         for x0, y0, x1, y1 in layout.windows(near):
             part = decode(self._network((y1 - y0, x1 - x0)), canvas[y0 : y1 + 1, x0 : x1 + 1], gains, SURE)
-            part[:, :14] += np.tile(np.float32([x0, y0]), 7)
+            part[:, :14] += np.tile(np.array([x0, y0], np.float32), 7)
             parts.append(part)
         rows = np.concatenate(parts)
         shrink = np.array(layout.size) / image_bgr.shape[1::-1]

@@ -372,8 +372,8 @@ def _say_what_was_seen(stats: "RunStats", source: "Source") -> None:
     )
     if not stats.faces:
         console.say(
-            "No face was found: faces must look at the camera and fill a twelfth of the image's longer side or more (--min-face PIXELS looks for smaller ones). "
-            "--faces frame reads the middle of the frame as it is."
+            "No face was found: faces must look at the camera and fill a twelfth of the image's longer side or more "
+            "(--min-face PIXELS looks for smaller ones). --faces frame reads the middle of the frame as it is."
         )
         return
     seen = ", ".join(f"{label} {count}" for label, count in sorted(stats.labels.items(), key=lambda item: -item[1]))
