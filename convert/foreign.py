@@ -16,7 +16,7 @@ from edgefer.preprocess import to_float
 from edgefer.tflite.flatbuffer import Model, Tensor, read_model
 
 if TYPE_CHECKING:
-    from edgefer.train.keras_layers import Built
+    from edgefer.train.keras_build import Built
 
 MAX_BYTES = 1 << 30
 KERAS, TFLITE = (".keras", ".h5", ".hdf5"), (".tflite", ".lite")
@@ -29,7 +29,7 @@ class Foreign:
     """A network as it came.
 
     shape: height, width, channels of its input. logits: (uint8 [n, h, w, c], InputSpec, OutputSpec) -> float32 [n, classes],
-    asked of the network as it is. told: what its file says of its contract.
+    asked of the network as it is. stated: what its file says of its contract.
     layers: its Keras layers and how they are connected, where it has them; passes: names of those that only scale pixels.
     content: the .tflite file, where it is one.
     """
@@ -39,15 +39,19 @@ class Foreign:
     kind: str
     shape: tuple[int, int, int]
     classes: int
-    told: Stated
+    stated: Stated
     logits: Callable[[np.ndarray, InputSpec, OutputSpec], np.ndarray] = field(repr=False)
     layers: "tuple[Built, dict] | None" = field(default=None, repr=False)
     passes: frozenset[str] = frozenset()
     content: bytes = field(default=b"", repr=False)
 
 
-def read_foreign(path: Path) -> Foreign:
-    """A network file as a Foreign; InputError in one sentence for whatever is no image classifier that can be read."""
+def read_foreign(path: Path, *, trust: bool = False, log: Callable[[str], None] = lambda text: None) -> Foreign:
+    """A network file as a Foreign; InputError in one sentence for whatever is no image classifier that can be read.
+
+    trust: run the code that a Keras file holds, where it holds any, in a process of its own (edgefer.convert.trusted).
+    log: takes the sentence that says what that means, before it is done.
+    """
     import hashlib
 
     if path.is_dir():
@@ -55,11 +59,36 @@ def read_foreign(path: Path) -> Foreign:
     else:
         content, kind = _read(path), path.suffix.lower()
     common = {"name": path.stem, "sha256": hashlib.sha256(content).hexdigest()}
-    if content[4:8] == b"TFL3":
+    if content[4:8] == b"TFL3" and not trust:
         return _tflite(content, kind, str(path), common)
     if content[:4] == b"PK\x03\x04" or content[:8] == b"\x89HDF\r\n\x1a\n":
-        return _keras(content, str(path), common)
+        return _trusted(path, content, common, log) if trust else _checked(path, content, common)
+    if trust:
+        raise InputError(f"--trust is for Keras files with code in them, and {path} is none: leave it out.")
     raise InputError(f"{path} is no Keras file (.keras, .h5) and no .tflite: {_what_instead(path)}")
+
+
+def _checked(path: Path, content: bytes, common: dict) -> Foreign:
+    from edgefer.train.keras_layers import UnknownLayer
+
+    try:
+        return _keras(content, str(path), common)
+    except UnknownLayer as error:
+        raise InputError(
+            f"{error} Or, where you know who made it: --trust, which runs the code that it holds."
+        ) from None
+
+
+def _trusted(path: Path, content: bytes, common: dict, log: Callable[[str], None]) -> Foreign:
+    """Nothing is run where there is nothing to trust: a network of plain layers is rebuilt as ever."""
+    from edgefer.convert.trusted import MEANING, run_and_convert
+    from edgefer.train.keras_layers import UnknownLayer
+
+    try:
+        return _keras(content, str(path), common)
+    except UnknownLayer:
+        log(MEANING.format(file=path))
+        return _tflite(run_and_convert(path), "Keras, run with --trust", str(path), common)
 
 
 def _read(path: Path) -> bytes:
@@ -105,7 +134,7 @@ def _keras(content: bytes, where: str, common: dict) -> Foreign:
             "runs classifiers, of one image in and one row of answers out."
         )
     shape = _shape(network.input_shape, where)
-    passes, told = _keras_contract(built, shape[2])
+    passes, stated = _keras_contract(built, shape[2])
     output = _keras_output(built, where)
 
     def logits(pixels: np.ndarray, spec: InputSpec, kind: OutputSpec) -> np.ndarray:
@@ -115,7 +144,7 @@ def _keras(content: bytes, where: str, common: dict) -> Foreign:
 
     return Foreign(
         **common, kind="Keras", shape=shape, classes=int(network.output_shape[-1]), logits=logits,
-        told=Stated(scale=told.scale, output=output, because=told.because), layers=(built, architecture), passes=passes,
+        stated=Stated(scale=stated.scale, output=output, because=stated.because), layers=(built, architecture), passes=passes,
     )  # fmt: skip
 
 
@@ -196,14 +225,14 @@ def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
 
     scale = _quantized_scale(image)
     because = (f"its {image.dtype} input stands for {_range(scale[1])}",) if scale else ()
-    told = Stated(
+    stated = Stated(
         scale=scale,
         output=_tflite_output(model, where),
         labels=_packed_labels(content, classes),
         color=Color.GRAY if shape[2] == 1 else None,
         because=because,
     )
-    return Foreign(**common, kind=kind, shape=shape, classes=classes, told=told, logits=logits, content=content)
+    return Foreign(**common, kind=kind, shape=shape, classes=classes, stated=stated, logits=logits, content=content)
 
 
 def _quantized_scale(image: Tensor) -> tuple | None:

@@ -8,6 +8,8 @@ float32.tflite       the network as TFLite, float
 float16.tflite       the same with float16 weights
 int8.tflite          the network as TFLite, int8 in and out
 int8_edgetpu.tflite  the same, compiled for a Coral Edge TPU
+int8_ethosu.tflite   the same, compiled for an Arm Ethos-U
+int8.onnx            the same as ONNX
 mediapipe.tflite     the network as MediaPipe's ImageClassifier takes it: RGB uint8 in, probabilities uint8 out
 parity.npz           pictures and expected answers (edgefer.parity)
 report/              plots and tables; not covered by the card
@@ -44,6 +46,8 @@ class Form(StrEnum):
     FLOAT16 = "float16"
     INT8 = "int8"
     INT8_EDGETPU = "int8_edgetpu"
+    INT8_ETHOSU = "int8_ethosu"
+    ONNX = "onnx"
     MEDIAPIPE = "mediapipe"
 
 
@@ -55,6 +59,8 @@ FILES = {
     Form.FLOAT16: "float16.tflite",
     Form.INT8: "int8.tflite",
     Form.INT8_EDGETPU: "int8_edgetpu.tflite",
+    Form.INT8_ETHOSU: "int8_ethosu.tflite",
+    Form.ONNX: "int8.onnx",
     Form.MEDIAPIPE: "mediapipe.tflite",
     PARITY: "parity.npz",
 }
@@ -101,6 +107,14 @@ class Bundle:
     def hash(self) -> str:
         """What `sha256sum card.json` says. The card holds the hash of each file, so this one stands for them all."""
         return hashlib.sha256(read_regular(self.path / CARD, MAX_CARD, error=BundleError)).hexdigest()
+
+    def to_dict(self) -> dict:
+        """Plain values: where it lies, its hash, and its card."""
+        return {"path": str(self.path), "sha256": self.hash, "card": self.card.to_dict()}
+
+    def _repr_html_(self) -> str:
+        """Its card, for notebooks."""
+        return self.card._repr_html_()
 
     def has(self, variant: str) -> bool:
         return variant in self.card.variants
@@ -273,3 +287,14 @@ def shipped_bundles() -> dict[str, Path]:
 def shipped_networks() -> dict[str, Path]:
     """Every bundle that comes with edgefer, those that find faces too, by name."""
     return {card.parent.name: card.parent for card in sorted((Path(__file__).parent / "models").glob(f"*/{CARD}"))}
+
+
+def made_from(bundle: Bundle, suffix: str) -> Path:
+    """Where what is made of a bundle goes: beside it, or for one that came with edgefer under runs/ here."""
+    parent = Path("runs") if is_shipped(bundle) else bundle.path.parent
+    return parent / f"{bundle.path.name}-{suffix}"
+
+
+def is_shipped(bundle: Bundle) -> bool:
+    """Whether the bundle lies in the installed package, where nothing is written."""
+    return bundle.path in shipped_networks().values()

@@ -28,13 +28,14 @@ MIN_PROBABILITY = 1e-7  # what stands for a float probability of 0; for a quanti
 def _runtime_module(runtime: str) -> ModuleType:
     if runtime not in RUNTIMES:
         raise InputError(f"There is no runtime {runtime!r}: choose {', '.join(RUNTIMES)}, or auto.")
-    module, package = RUNTIMES[runtime]
+    module, package, needs = RUNTIMES[runtime]
     if runtime == "tflite-runtime" and int(np.__version__.split(".")[0]) >= 2:
         raise MissingDependency(
             f"tflite-runtime cannot work with numpy {np.__version__}: pip install 'numpy<2', or use ai-edge-litert."
         )
     try:
         with quiet():
+            import_module(needs)
             return import_module(module)
     except ImportError as error:
         raise MissingDependency(f"The {runtime} runtime cannot be loaded ({error}): pip install {package}.") from None
@@ -52,9 +53,9 @@ def _edgetpu_delegate(load_delegate: Callable, library: str):
     try:
         return load_delegate(library)
     except ValueError as error:
-        said = " ".join(str(error).removeprefix(f"Failed to load delegate from {library}").split())
+        reason = " ".join(str(error).removeprefix(f"Failed to load delegate from {library}").split())
         raise RuntimeFault(
-            f"{library} found no Edge TPU it can use{f' ({said})' if said else ''}: plug it in, check that this user "
+            f"{library} found no Edge TPU it can use{f' ({reason})' if reason else ''}: plug it in, check that this user "
             "may open it (group plugdev), or run with --device cpu."
         ) from None
 
@@ -106,7 +107,7 @@ class Network:
 
     content: the .tflite file. spec, classes: what its input and output must be; BundleError when they are not.
     output: whether it answers with logits or with probabilities, whose logarithms `logits` then gives.
-    runtime: "litert", "tflite-runtime", "tensorflow", or "auto" for the first that is installed.
+    runtime: "litert", "tflite-runtime", "tensorflow", "openvino", or "auto" for the first that is installed.
     kernels, on the CPU: "optimized", or "reference", TFLite's plain C++, slow and the same everywhere.
     device: "cpu", or "coral" for an Edge TPU, which takes a network compiled for it and never falls back to the CPU.
     maps: whether it answers with several maps, which are read one after the other, the largest first.
@@ -248,8 +249,8 @@ def _input_table(inputs: dict, spec: InputSpec) -> np.ndarray:
     levels = min(len(np.unique(channel)) for channel in table.T)
     if levels < MIN_LEVELS:
         raise BundleError(
-            f"The network's {np.dtype(inputs['dtype']).name} input (scale {scale:.6g}, zero point {zero}) tells only {levels} "
-            "of the 256 pixel values apart under the scale and offset of its card: they do not belong together."
+            f"The network's {np.dtype(inputs['dtype']).name} input (scale {scale:.6g}, zero point {zero}) distinguishes only {levels} "
+            "of the 256 pixel values under the scale and offset of its card: they do not belong together."
         )
     return table
 

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from edgefer.errors import InputError
+from edgefer.errors import EdgeferError, InputError
+from edgefer.files import without_empty_folders
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.ferplus import votes_file
 from edgefer.train.distribute import ALONE, Place
 from edgefer.train.order import Order, Supervision
 from edgefer.train.pipeline import Detect, Result, train
-from edgefer.train.recipes import SCRATCH, Stage
+from edgefer.train.recipe_fields import SCRATCH, Stage
 from edgefer.train.run import RunFolder
 
 
@@ -42,7 +43,21 @@ def train_in_stages(
         )
     for votes in {votes for stage in recipe.stages for votes in (stage.labels, stage.votes) if votes}:
         votes_file(votes, plan.data)  # before hours of training: are they there?
-    plan.save(folder)
+    resumed = folder.resumable
+    with without_empty_folders(run.absolute()):
+        plan.save(folder)
+        try:
+            return _train_each(plan, run, progress=progress, detectors=detectors, cache=cache)
+        except EdgeferError:
+            if not resumed and not any(one.begun() or one.finished for one in (folder, *folder.stages())):
+                folder.clear()
+            raise
+
+
+def _train_each(
+    plan: Order, run: Path, *, progress: Progress, detectors: Mapping[str, Detect], cache: Path | None
+) -> Result:
+    recipe, folder = plan.recipe, RunFolder(run)
     folders: dict[str, Path] = {}
     result: Result | None = None
     for number, stage in enumerate(recipe.stages, 1):
@@ -61,7 +76,7 @@ def order_of(plan: Order, stage: Stage, folders: Mapping[str, Path]) -> Order:
     """The order of one stage's training, given the folders of the stages before it."""
     begin = stage.begin or next(reversed(dict(folders)), SCRATCH)
     labelled = {each.name for each in plan.recipe.stages if each.labels}
-    # Beside votes, a teacher that learnt from votes helps to translate them instead of answering itself.
+    # Beside votes, a teacher that learned from votes helps to translate them instead of answering itself.
     auxiliary = tuple(name for name in stage.teachers if stage.votes and name in labelled)
     teachers = tuple(name for name in stage.teachers if name not in auxiliary)
     supervision = Supervision(

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgefer.commands.grouped import grouped
 from edgefer.commands.inputs import (
+    INPUT,
+    OUTPUT,
+    RUNTIME,
     AsJson,
     BundleArgument,
     SkipBad,
@@ -24,143 +28,141 @@ if TYPE_CHECKING:
     from edgefer.convert.certificate import Certificate
 
 
+BUDGET = "Budget"
+
+
 class Runtime(StrEnum):
     """A TFLite runtime, as in edgefer.runtimes."""
 
     LITERT = "litert"
     TFLITE_RUNTIME = "tflite-runtime"
     TENSORFLOW = "tensorflow"
+    OPENVINO = "openvino"
 
 
 Runtimes = Annotated[
-    list[Runtime] | None, typer.Option("--runtime", help="The runtime to ask; may be given again.", show_default=False)
+    list[Runtime] | None,
+    typer.Option(
+        "--runtime",
+        metavar="|".join(Runtime),
+        help="The runtime to ask; all that are installed with --data, when left out. May be given several times.",
+        show_default=False,
+        rich_help_panel=RUNTIME,
+    ),
 ]
 Data = Annotated[
     str,
     typer.Option(
-        metavar="PATH", help="Labelled images, those it was trained on or like them: does it decide the same?"
+        metavar="PATH",
+        help="Labelled images, those it was trained on or like them: does it decide the same?",
+        rich_help_panel=INPUT,
     ),
 ]
 SplitOption = Annotated[
-    str, typer.Option(help="Which split of the data; valid, or train where none was held back.", show_default=False)
+    str,
+    typer.Option(
+        metavar="SPLIT",
+        help="Which split of the data; valid, or train where none was held back.",
+        show_default=False,
+        rich_help_panel=INPUT,
+    ),
 ]
 MaxDrop = Annotated[
-    float, typer.Option(min=0, max=100, metavar="POINTS", help="The most accuracy that conversion may cost.")
+    float,
+    typer.Option(
+        min=0,
+        max=100,
+        metavar="POINTS",
+        help="The most accuracy that conversion may cost, in points.",
+        rich_help_panel=BUDGET,
+    ),
 ]
 MinAgreement = Annotated[
-    float, typer.Option(min=0, max=1, metavar="SHARE", help="The smallest share of equal decisions.")
+    float,
+    typer.Option(min=0, max=1, metavar="SHARE", help="The smallest share of equal decisions.", rich_help_panel=BUDGET),
 ]
 Report = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR|FILE", help="The certificate, parity.html and .json, with reference kernels too; minutes."
+        metavar="DIR|FILE",
+        help="Write the certificate, parity.html and .json, with reference kernels and every emulator and browser too; minutes.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 CertificateFile = Annotated[
     Path | None,
-    typer.Option("--certificate", metavar="FILE", help="Also: is this the bundle of that certificate (.json)?"),
+    typer.Option(
+        "--certificate",
+        metavar="FILE",
+        help="Also: is this the bundle of that certificate (.json)?",
+        rich_help_panel=INPUT,
+    ),
 ]
 
 
-def verify(
-    bundle: BundleArgument = None,
-    data: Data = "",
-    split: SplitOption = "",
-    runtime: Runtimes = None,
-    max_drop: MaxDrop = 1.0,
-    min_agreement: MinAgreement = 0.97,
-    report: Report = None,
-    certificate: CertificateFile = None,
-    skip_bad: SkipBad = False,
-    as_json: AsJson = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class VerifyFlags:
+    """What is asked of a bundle."""
+
+    data: Data = ""
+    split: SplitOption = ""
+    runtime: Runtimes = None
+    max_drop: MaxDrop = 1.0
+    min_agreement: MinAgreement = 0.97
+    report: Report = None
+    certificate: CertificateFile = None
+    skip_bad: SkipBad = False
+    as_json: AsJson = False
+
+
+@grouped
+def verify(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
     """Prove that a bundle still is the same network.
 
     With the bundle alone, in seconds, without data or TensorFlow: are its pixels, weights and answers on this machine those
     that it was shipped with? With --data also, on every installed runtime: does it decide as the network it came from?
-    Exit code 1 when it does not, 2 when it cannot be asked.
+    Exit code 1 when it does not, 2 when nothing could be checked.
+
+    - `edgefer verify`
+    - `edgefer verify runs/small-1-int8 --data fer2013.csv --report out/`
+    - `edgefer verify small-1-int8 --certificate out/parity.json`
     """
     from edgefer import console
+    from edgefer.api import verify as prove
     from edgefer.bundle import Bundle
-    from edgefer.c.prove import check_in_c
     from edgefer.checks import report as report_checks
-    from edgefer.parity import check_bundle
 
     opened = Bundle.open(bundle_path(bundle))
-    if certificate:
-        _check_certificate(opened, certificate)
-    if data or split or report:
-        _verify_on_data(
-            opened,
-            _Request(
-                data=data,
-                split=split,
-                runtimes=[*(runtime or ())],
-                max_drop=max_drop,
-                min_agreement=min_agreement,
-                report=report,
-                skip_bad=skip_bad,
-                as_json=as_json,
-            ),
-        )
+    if asked.certificate:
+        _check_certificate(opened, asked.certificate)
+    if asked.data or asked.split or asked.report:
+        _verify_on_data(opened, asked)
         return
-    checks = check_bundle(opened, runtime or ["auto"]) + check_in_c(opened)
-    if not as_json:
-        console.show(f"Bundle {opened.hash}" + (f", as in {certificate}" if certificate else ""))
-    report_checks(str(opened.path), checks, as_json=as_json, bundle=opened.hash)
+    checks = prove(opened, runtimes=[*map(str, asked.runtime or ())] or ["auto"]).checks
+    if not asked.as_json:
+        console.show(f"Bundle {opened.hash}" + (f", as in {asked.certificate}" if asked.certificate else ""))
+    report_checks(str(opened.path), checks, as_json=asked.as_json, bundle=opened.hash)
 
 
-def parity(
-    bundle: BundleArgument = None,
-    data: Data = "",
-    split: SplitOption = "",
-    runtime: Runtimes = None,
-    max_drop: MaxDrop = 1.0,
-    min_agreement: MinAgreement = 0.97,
-    report: Report = None,
-    skip_bad: SkipBad = False,
-    as_json: AsJson = False,
-) -> None:
+@grouped
+def parity(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
     """The older name of `edgefer verify --data`; without --data, on the data that the bundle's training remembers."""
     from edgefer.bundle import Bundle
 
     opened = Bundle.open(bundle_path(bundle))
-    _verify_on_data(
-        opened,
-        _Request(
-            data=data,
-            split=split,
-            runtimes=[*(runtime or ())],
-            max_drop=max_drop,
-            min_agreement=min_agreement,
-            report=report,
-            skip_bad=skip_bad,
-            as_json=as_json,
-        ),
-    )
+    if asked.certificate:
+        _check_certificate(opened, asked.certificate)
+    _verify_on_data(opened, asked)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Request:
-    """What a verification on data was asked for."""
-
-    data: str
-    split: str
-    runtimes: list[str]
-    max_drop: float
-    min_agreement: float
-    report: Path | None
-    skip_bad: bool
-    as_json: bool
-
-
-def _verify_on_data(opened: "Bundle", asked: _Request) -> None:
+def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
     """All three questions, with the host's packages; the certificate is written where `report` says, its JSON always."""
     import json
 
     from edgefer import console
     from edgefer.bundle import write_file
     from edgefer.checks import report as report_checks
+    from edgefer.commands.page_rules import device_of
     from edgefer.convert.certificate import certify
     from edgefer.convert.comparison import Budget
     from edgefer.files import check_writable
@@ -172,9 +174,10 @@ def _verify_on_data(opened: "Bundle", asked: _Request) -> None:
         opened,
         dataset,
         asked.split or usual_split(opened.card, dataset),
-        runtimes=asked.runtimes,
+        runtimes=[*map(str, asked.runtime or ())],
         budget=Budget.of(asked.max_drop, asked.min_agreement),
         reference_kernels=asked.report is not None,
+        device=device_of(opened.card) if asked.report else None,
         progress=console.PROGRESS,
     )
     write_file(page.with_suffix(".json"), json.dumps(certificate.to_json(), indent=2).encode() + b"\n")

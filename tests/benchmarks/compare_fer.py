@@ -151,12 +151,12 @@ def pinned(command: list[str]) -> tuple[str, float, float]:
     return done.stdout, spent, time.monotonic() - began
 
 
-def drawn_video(file: Path, seconds: float, shaken: bool) -> None:
+def drawn_video(file: Path, seconds: float, people: int, shaken: bool) -> None:
     import cv2
 
     from edgefer import drawn
 
-    frames = (frame for frame, _ in drawn.scene(seconds, 15, (596, 336)))
+    frames = (frame for frame, _ in drawn.scene(seconds, 15, (596, 336), people))
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), 15, (596, 336))
     for frame in drawn.shaken(frames) if shaken else frames:
         writer.write(frame.image_bgr)
@@ -169,12 +169,13 @@ def main() -> None:
     parser.add_argument("--yunet", type=Path, help="YuNet's .onnx: edgefer is measured with it too")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=int, default=200)
+    parser.add_argument("--people", type=int, default=2, help="faces in the video")
     asked = parser.parse_args()
     runs: dict[str, list[dict]] = {}
     with tempfile.TemporaryDirectory() as folder:
         video, shaken = (str(Path(folder) / name) for name in ("steady.mp4", "shaken.mp4"))
         for file in (video, shaken):
-            drawn_video(Path(file), asked.frames / 15 + 1, shaken=file == shaken)
+            drawn_video(Path(file), asked.frames / 15 + 1, asked.people, shaken=file == shaken)
         count = str(asked.frames)
         start = [sys.executable, "-c", "from edgefer.cli import main; main()", "run", "fer-small", "--source", video]
         start += ["--headless", "--json", "--frames", "1"]

@@ -10,7 +10,8 @@ import tempfile
 import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles
-from edgefer.commands.outputs import Outputs, RunFacts, parse_address
+from edgefer.commands.opening import RunFacts, open_outputs, parse_address
+from edgefer.commands.outputs import OutputFlags
 from edgefer.devices.outputs.stats import RunStats
 from edgefer.devices.sources.cameras import open_source
 from edgefer.errors import InputError, MissingDependency
@@ -41,6 +42,7 @@ def test_all_outputs_at_once(edgefer, tmp_path):
     done = edgefer(
         *RUN, "--frames", 4, "--json", *(part for option in files.items() for part in option),
         "--serve", "0", "--metrics", "0", "--mqtt", "mqtt://pi@127.0.0.1:1/desk", EDGEFER_MQTT_PASSWORD="secret",
+        expect=1,
     )  # fmt: skip
     faces = [face for line in done.stdout.splitlines() for face in json.loads(line)["faces"]]
     rows = list(csv.DictReader(files["--csv"].open()))
@@ -51,7 +53,7 @@ def test_all_outputs_at_once(edgefer, tmp_path):
         "MQTT 127.0.0.1:1 refuses connections: nothing listens at port 1." in done.stderr
         and f"Saved {files['--save']}" in done.stderr
     )
-    assert "secret" not in done.stderr
+    assert "secret" not in done.stderr and "Not all was written: MQTT 127.0.0.1:1 (refuses connections" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_a_missing_library_is_one_sentence(monkeypatch, wanted, module, library,
     monkeypatch.setitem(sys.modules, library, None)
     card = Bundle.open(shipped_bundles()["fer-small"]).card
     with open_source("builtin") as source, pytest.raises(MissingDependency) as caught:
-        Outputs(**wanted).open(RunFacts(source=source, card=card, runtime="litert", stats=RunStats()))
+        open_outputs(OutputFlags(**wanted), RunFacts(source=source, card=card, runtime="litert", stats=RunStats()))
     assert str(caught.value) == line
 
 

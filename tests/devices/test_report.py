@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from edgefer.devices.outputs import report
+from edgefer.devices.outputs import recorded
 from edgefer.devices.outputs.csvfile import COLUMNS, Csv
-from edgefer.devices.outputs.report import read_report, to_html
+from edgefer.devices.outputs.recorded import read_report
+from edgefer.devices.outputs.report import to_html
 from edgefer.errors import InputError
 
 LABELS = ("happy", "sad", "neutral")
@@ -36,6 +37,15 @@ def test_shares_moments_and_runs(saved):
     assert sum(sum(one.values()) for one in first.bins) == 100
     page = to_html(found, "run.csv")
     assert "60.0%" in page and "105 faces read in 2 runs" in page and page.count("<svg") == 2
+
+
+def test_one_photo_has_shares_and_no_timeline(make_frame, tmp_path):
+    sink = Csv(tmp_path / "photo.csv", LABELS)
+    sink.write(make_frame(0, "happy", "sad"))
+    sink.close()
+    page = to_html(read_report(tmp_path / "photo.csv"), "photo.csv")
+    assert ", one image" in page and "50.0%" in page
+    assert "<svg" not in page and "Longest" not in page and "0:00" not in page
 
 
 def test_the_command_writes_the_page_beside_the_file(edgefer, saved):
@@ -103,5 +113,5 @@ def test_a_file_without_end_takes_bounded_memory(tmp_path):
     lines = (f"t,0,{n % 7},{n},0,0,9,9,label{n},0.5,\n" for n in range(30_000))
     (tmp_path / "run.csv").write_text(HEADER + "".join(lines))
     found = read_report(tmp_path / "run.csv")
-    assert len(found.runs) == report.MAX_RUNS and found.earlier > 4000
-    assert len(re.findall("<svg", to_html(found, "x"))) == report.MAX_RUNS
+    assert len(found.runs) == recorded.MAX_RUNS and found.earlier > 4000
+    assert len(re.findall("<svg", to_html(found, "x"))) == recorded.MAX_RUNS

@@ -16,11 +16,11 @@ from edgefer.devices.faces.detectors import HaarDetector, RegionDetector, can_lo
 from edgefer.devices.faces.own import OwnDetector
 from edgefer.devices.faces.smoothing import PRESETS
 from edgefer.devices.faces.tracking import FORGET_S, Pace, Tracker, overlap
-from edgefer.devices.guarded import GuardedDetector
 from edgefer.devices.outputs.lines import JsonLines
 from edgefer.devices.outputs.overlay import draw
 from edgefer.devices.reader import Reader
 from edgefer.devices.session import Session
+from edgefer.devices.watchdogs import GuardedDetector
 from edgefer.errors import InputError
 from edgefer.interpreter import Classifier
 from edgefer.options import ReaderOptions

@@ -12,8 +12,8 @@ import pytest
 
 from edgefer.errors import InputError
 from edgefer.train.backend import tensorflow
+from edgefer.train.keras_build import MAX_ACTIVATIONS
 from edgefer.train.keras_file import open_weights, read_keras
-from edgefer.train.keras_layers import MAX_ACTIVATIONS
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -184,6 +184,19 @@ def test_layers_that_would_need_gigabytes_for_one_image_are_refused(keras, tmp_p
     content = changed(saved(model, tmp_path), lambda c: layer(c, "large")["config"].update(size=[1 << 12, 1 << 12]))
     assert MAX_ACTIVATIONS < 16 * 16 * 4 << 24
     with pytest.raises(InputError, match="numbers for one image"):
+        read_keras(content, "a file")
+
+
+def test_layers_that_would_need_gigabytes_together_are_refused(keras, tmp_path):
+    """Each may be small enough alone: a training keeps what all of them give."""
+    layers = keras.layers
+    chain = [layers.ReLU(name=f"relu{number}") for number in range(40)]
+    model = keras.Sequential(
+        [keras.Input((16, 16, 1)), layers.UpSampling2D(2, name="large"), *chain, layers.GlobalAveragePooling2D()]
+    )
+    content = changed(saved(model, tmp_path), lambda c: layer_of(c, "large")["config"].update(size=[256, 256]))
+    assert 16 * 16 * 256 * 256 <= MAX_ACTIVATIONS < 41 * 16 * 16 * 256 * 256
+    with pytest.raises(InputError, match="that together give"):
         read_keras(content, "a file")
 
 

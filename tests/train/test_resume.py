@@ -15,9 +15,10 @@ import pytest
 from edgefer.errors import DataError, EdgeferError, InputError
 from edgefer.progress import Progress
 from edgefer.train.data.dataset import Dataset, Split
+from edgefer.train.history import read_history
 from edgefer.train.order import Order, Supervision
 from edgefer.train.recipes import load_recipe
-from edgefer.train.run import FitFolder, RunFolder, read_history, unfinished_run
+from edgefer.train.run import FitFolder, RunFolder, unfinished_run
 
 TINY = ("model.layers=C8/2 C8/2", "schedule.name=constant", "fit.batch_size=16", "optimizer.rate=0.01")
 

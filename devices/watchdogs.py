@@ -14,7 +14,7 @@ from edgefer.records import Box, Detection
 Question = tuple[np.ndarray, Sequence[Box] | None]  # an image uint8 BGR [h, w, 3], and what to look near
 
 
-class GuardedDetector:
+class WatchedDetector:
     """A detector whose hung calls are asked again of a new one."""
 
     def __init__(self, make: Callable[[], Detector], rules: Rules | None = None):
@@ -33,7 +33,7 @@ def _search(detector: Detector) -> Callable[[Question], list[Detection]]:
     return lambda question: look(detector, *question)
 
 
-class GuardedClassifier(Classifier):
+class WatchedClassifier(Classifier):
     """A classifier whose hung calls are asked again of another one.
 
     spare: loads the other one; None: there is none, and a hung call is an EdgeferError. on_fault: a runtime's error is

@@ -1,0 +1,96 @@
+"""A conversion as people ask for it, by names and paths: `edgefer convert` and edgefer.convert start it alike."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edgefer.bundle import Bundle, Form, made_from, new_directory
+from edgefer.convert.extras import Added, Extras, add_extras
+from edgefer.convert.faces import convert_faces
+from edgefer.convert.pipeline import Converted, convert
+from edgefer.convert.work import Plan
+from edgefer.errors import EdgeferError, InputError
+from edgefer.files import check_writable
+from edgefer.progress import SILENT, Progress
+from edgefer.train.data.cache import cache_folder
+from edgefer.train.data.trained import training_data
+from edgefer.train.faces.run import FaceOrder, calibration_images
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertRequest:
+    """What a conversion is asked for. data: a path; "": what the bundle was trained on. out: None: beside the bundle, named
+    after what is done."""
+
+    bundle: Bundle
+    plan: Plan = field(default_factory=Plan)
+    data: str = ""
+    skip_bad: bool = False
+    out: Path | None = None
+    extras: Extras = field(default_factory=Extras)
+
+    @property
+    def target(self) -> Path:
+        """Where the new bundle goes: as asked, or beside the old one under a name that is not taken. InputError when
+        something is there already."""
+        target = self.out or made_from(self.bundle, self.plan.suffix)
+        if self.out is None and target.exists():
+            return new_directory(target.parent, target.name)
+        if target.exists():
+            raise InputError(f"{target} is there already: choose another --out.")
+        return target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The new bundle; how it was converted (None of a network that finds faces); what came of the extras; and what does not
+    hold, "" where all does."""
+
+    bundle: Bundle
+    converted: Converted | None = None
+    added: tuple[Added, ...] = ()
+
+    @property
+    def complaint(self) -> str:
+        parts = [self.converted.complaint if self.converted else "", *(one.failure for one in self.added)]
+        return " ".join(filter(None, parts))
+
+
+def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
+    """Convert a bundle into a new one; everything that can be refused is refused before the work begins.
+
+    BundleError without a Keras network, DataError, InputError; MissingDependency without what an extra needs.
+    EdgeferError when it is interrupted by Ctrl-C; finished epochs of fine-tuning are kept.
+    """
+    source, target = request.bundle, request.target
+    source.file(Form.KERAS)
+    check_writable(target)
+    request.extras.check(request.plan.int8)
+    if source.card.task != "read":
+        made, converted = _convert_faces(request, target, progress), None
+    else:
+        dataset = training_data(source, request.data, request.skip_bad, progress=progress, cache=cache_folder())
+        progress.log(f"Converting {source.path} into {target}")
+        try:
+            converted = convert(source, dataset, request.plan, target, progress)
+        except KeyboardInterrupt:
+            raise EdgeferError(
+                f"Stopped; {source.path} is as it was, and finished epochs of fine-tuning are kept: the same command goes on."
+            ) from None
+        made = converted.bundle
+    made, added = add_extras(request.extras, made)
+    return Outcome(bundle=made, converted=converted, added=tuple(added))
+
+
+def _convert_faces(request: ConvertRequest, target: Path, progress: Progress) -> Bundle:
+    """A network that finds faces: float32 and int8, calibrated on what it was trained on."""
+    source, plan = request.bundle, request.plan
+    if plan != Plan(author=plan.author, license=plan.license):
+        raise InputError(
+            f"{source.path} finds faces: it is converted to float32 and int8, with no other options than --edgetpu, --ethosu and --onnx."
+        )
+    order = FaceOrder.load(source.path)
+    if request.data:
+        order = replace(order, data=str(Path(request.data).absolute()))
+    progress.log(f"Converting {source.path} into {target}")
+    images = calibration_images(order, cache_folder() / "faces", progress)
+    return convert_faces(source, images, target, author=plan.author, license_=plan.license)
