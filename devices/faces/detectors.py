@@ -35,6 +35,11 @@ def can_look_near(detector: Detector) -> TypeGuard[WindowDetector]:
     return getattr(detector, "looks_near", False)
 
 
+def min_new_score(detector: Detector) -> float:
+    """The score that a face which was not in the frame before must reach to be shown; 0 where a detector demands none."""
+    return getattr(detector, "min_new_score", 0.0)
+
+
 def look(detector: Detector, image_bgr: np.ndarray, near: Sequence[Box] | None) -> list[Detection]:
     """What a detector finds, around `near` only where it can look so."""
     return detector.find(image_bgr, near) if near is not None and can_look_near(detector) else detector.find(image_bgr)
@@ -94,6 +99,7 @@ class RegionDetector:
     def __init__(self, detector: Detector, roi: tuple[int, int, int, int] | None = None, min_face: int = 0):
         self._detector, self._roi, self._min_face = detector, roi, min_face
         self.name, self.looks_near = detector.name, can_look_near(detector)
+        self.min_new_score = min_new_score(detector)
 
     def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
         left = top = 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 
-from edgefer.devices.faces.detectors import Detector, can_look_near
+from edgefer.devices.faces.detectors import Detector, can_look_near, min_new_score
 from edgefer.records import Box, Detection, Frame
 
 MIN_IOU = 0.3  # least overlap (intersection over union) for a detection to be a known face
@@ -74,6 +74,7 @@ class _Track:
 
     number: int
     face: Detection
+    best: float = 0.0  # the highest score of a detection
     hits: int = 1
     misses: int = 0
     lost: bool = False
@@ -82,7 +83,8 @@ class _Track:
     _patch: np.ndarray | None = field(default=None, repr=False)
 
     def see(self, frame: Frame, box: Box) -> None:
-        """Take down where and when it was detected."""
+        """Take down where, when and how surely it was detected."""
+        self.best = max(self.best, self.face.score)
         self.seen_s, self._seen, self._patch = frame.time_s, (frame.image_bgr, box), None
 
     @property
@@ -101,8 +103,8 @@ class Tracker:
     Between searches of the whole frame, a detector that can looks around the known faces, and in the whole frame while one is
     lost; of another detector's faces the pixels are followed.
 
-    A new face is shown after two detections in a row, except in a first frame, which has nothing to be compared with; a
-    face that three detections miss is lost. So a frame in which the detector fails is no gap, and its false alarm no face.
+    A new face is shown after two detections in a row, one of them sure, except in a first frame, which has nothing to be
+    compared with; a face that three detections miss is lost. So a frame in which the detector fails is no gap, and its false alarm no face.
     """
 
     def __init__(self, detector: Detector, *, target_fps: float | None = None, follow: int = 1):
@@ -135,7 +137,10 @@ class Tracker:
             if frame.time_s - track.seen_s < FORGET_S and not (track.lost and track.hits < MIN_HITS)
         ]
         (self.pace.detected if detected else self.pace.followed)(time.perf_counter() - began)
-        shown = [track.face for track in self._tracks if track.hits >= MIN_HITS and not track.lost]
+        least = 0.0 if fresh else min_new_score(self.detector)
+        shown = [
+            track.face for track in self._tracks if track.hits >= MIN_HITS and not track.lost and track.best >= least
+        ]
         return sorted(shown, key=lambda face: -face.side)
 
     def _move(self, track: _Track, frame: Frame) -> None:

@@ -164,8 +164,8 @@ def _log_what_was_seen(stats: "RunStats", source: "Source") -> None:
     )
     if not stats.faces:
         console.log(
-            "No face was found: faces must look at the camera and fill an eighth of the image's height or more. "
-            "--faces frame reads the middle of the frame as it is."
+            "No face was found: faces must look at the camera and fill a twelfth of the image's longer side or more "
+            "(--min-face PIXELS looks for smaller ones). --faces frame reads the middle of the frame as it is."
         )
         return
     seen = ", ".join(f"{label} {count}" for label, count in sorted(stats.labels.items(), key=lambda item: -item[1]))

@@ -89,7 +89,7 @@ MinFace = Annotated[
     typer.Option(
         min=0,
         metavar="PIXELS",
-        help="The smallest side of a face to look for; by default about 1/16 of the image's longer side. Smaller takes longer.",
+        help="The smallest side of a face to look for; by default about 1/12 of the image's longer side. Smaller takes longer.",
         show_default=False,
         rich_help_panel=FACES,
     ),

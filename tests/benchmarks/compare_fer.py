@@ -1,10 +1,12 @@
 """edgefer beside the PyPI package `fer`, on one core of this machine, in one run. Not a test: it takes minutes.
 
-    python -m venv /tmp/fer && /tmp/fer/bin/pip install fer==22.5.1 tensorflow 'moviepy<2' 'setuptools<81'
-    python tests/compare_fer.py /tmp/fer/bin/python [--yunet FILE] [--rounds 5]
+    python -m venv /tmp/fer && /tmp/fer/bin/pip install fer==25.10.3 tensorflow 'moviepy<2' 'setuptools<81'
+    python tests/benchmarks/compare_fer.py /tmp/fer/bin/python [--yunet FILE] [--rounds 5]
 
-Each measurement is a process of its own, pinned to core 0, the two packages in turn; a figure is the median of the
-rounds. Times are the processor's, which other programs on the machine change little; cold start is also told as it is waited for.
+Each measurement is a process of its own, pinned to core 0, the packages in turn; a figure is the median of the rounds. Both decode
+the same video of drawn faces, steady and shaken, and search every frame; edgefer also writes its JSON lines. With following, the
+boxes are compared with those of a search of every frame: mean intersection over union, a lost face counting 0. Times are the
+processor's, which other programs on the machine change less than the clock's; cold start is also reported as it is waited for.
 """
 
 import argparse
@@ -16,6 +18,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+FOLLOW = 15  # frames from one search of the whole frame to the next
 
 # What both measurements share; run by either Python, so it may import neither package.
 COMMON = """
@@ -64,15 +68,17 @@ def tell(**figures):
 FER = (
     COMMON
     + """
-from fer import FER
+from fer.fer import FER
 detector = FER(mtcnn=False)
-pictures = list(frames())[:count]
-box = detector.find_faces(pictures[0])[0]
-began, faces = time.process_time(), 0
-for picture in pictures:
+first = next(frames())
+box = detector.find_faces(first)[0]
+detector.detect_emotions(first)
+began, faces, pictures = time.process_time(), 0, []
+for number, picture in zip(range(count), frames()):
     faces += len(detector.detect_emotions(picture))
+    pictures.append(number)
 spent = time.process_time() - began
-one = milliseconds(lambda: detector.detect_emotions(pictures[0], face_rectangles=[box]), 20)
+one = milliseconds(lambda: detector.detect_emotions(first, face_rectangles=[box]), 20)
 tell(fps=len(pictures) / spent, faces=faces / len(pictures), face_ms=one, resident_mb=resident_mb(), installed_mb=installed_mb("fer", "tensorflow"))
 """
 )
@@ -83,45 +89,50 @@ EDGEFER = (
 from pathlib import Path
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.devices import loop
-from edgefer.devices.sources.cameras import open_source
-from edgefer.devices.faces.detectors import HaarDetector
-from edgefer.devices.faces.smoothing import PRESETS
-from edgefer.devices.session import Session
-from edgefer.devices.faces.yunet import YuNetDetector
-from edgefer.interpreter import Classifier
+from edgefer.devices.faces.tracking import overlap
+from edgefer.devices.outputs.lines import JsonLines
+from edgefer.devices.outputs.sink import Sink
+from edgefer.devices.reader import Reader
+from edgefer.options import ReaderOptions
 from edgefer.preprocess import face_pixels
-classifier = Classifier.load(Bundle.open(shipped_bundles()["fer-small"]))
-detector = YuNetDetector(Path(sys.argv[3])) if sys.argv[3:] else HaarDetector()
-found_s, network_s = [0.0], [0.0]
+name, file, follow = sys.argv[3], sys.argv[4], int(sys.argv[5])
+bundle = Bundle.open(shipped_bundles()["fer-small"])
 
-def timed(function, into):
-    def call(*given):
-        began = time.thread_time()
-        try:
-            return function(*given)
-        finally:
-            into[0] += time.thread_time() - began
-    return call
+class Boxes(Sink):
+    def __init__(self):
+        self.frames = []
+    def write(self, frame):
+        self.frames.append([face.box_xyxy for face in frame])
 
-detector.find, classifier.network.raw = timed(detector.find, found_s), timed(classifier.network.raw, network_s)
-with open_source(video) as source:
-    began = time.process_time()
-    summary = loop.run(
-        source, Session(classifier, detector, smooth=PRESETS["responsive"], reject=0.45), [], frames=count
-    )
-    spent = time.process_time() - began
+def run(every, sinks):
+    options = ReaderOptions(detector=name, detector_file=Path(file) if file else None, follow=every, threads=1)
+    reader = Reader.open(bundle, options)
+    reader(next(frames()))
+    with reader.open_sources([video]) as source:
+        began = time.process_time()
+        stats = loop.run(source, reader.session(), sinks, frames=count, overlap=False)
+        return reader, stats, stats.frames / (time.process_time() - began)
+
+kept = Boxes()
+reader, stats, fps = run(follow, [JsonLines(open(os.devnull, "w")), kept])
 picture = next(frames())
-(box, *_) = (face.box_xyxy for face in detector.find(picture))
-crop, spec = classifier.card.crop_for(detector.name), classifier.card.input
-one = milliseconds(lambda: classifier.predict(face_pixels(picture, box, crop, spec)[None]), 200)
-tell(fps=summary.frames / spent, faces=summary.faces / summary.frames, face_ms=one, resident_mb=resident_mb(),
-     installed_mb=installed_mb("edgefer"), rest=1 - (found_s[0] + network_s[0]) / spent)
+(box, *_) = (face.box_xyxy for face in reader.detector.find(picture))
+crop, spec = reader.card.crop_for(reader.detector.name), reader.card.input
+one = milliseconds(lambda: reader.classifier.predict(face_pixels(picture, box, crop, spec)[None]), 200)
+figures = {}
+if follow > 1:
+    every = Boxes()
+    run(1, [every])
+    shared = [max((overlap(box, other) for other in near), default=0.0)
+              for wanted, near in zip(every.frames, kept.frames) for box in wanted]
+    figures["iou"] = sum(shared) / len(shared)
+tell(fps=fps, faces=stats.faces / stats.frames, face_ms=one, resident_mb=resident_mb(), installed_mb=installed_mb("edgefer"), **figures)
 """
 )
 
 FER_START = """
 import sys, cv2
-from fer import FER
+from fer.fer import FER
 print(FER(mtcnn=False).detect_emotions(cv2.VideoCapture(sys.argv[1]).read()[1]))
 """
 
@@ -140,13 +151,14 @@ def pinned(command: list[str]) -> tuple[str, float, float]:
     return done.stdout, spent, time.monotonic() - began
 
 
-def drawn_video(file: Path, seconds: float) -> None:
+def drawn_video(file: Path, seconds: float, people: int, shaken: bool) -> None:
     import cv2
 
     from edgefer import drawn
 
+    frames = (frame for frame, _ in drawn.scene(seconds, 15, (596, 336), people))
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), 15, (596, 336))
-    for frame, _ in drawn.scene(seconds, 15, (596, 336)):
+    for frame in drawn.shaken(frames) if shaken else frames:
         writer.write(frame.image_bgr)
     writer.release()
 
@@ -157,43 +169,59 @@ def main() -> None:
     parser.add_argument("--yunet", type=Path, help="YuNet's .onnx: edgefer is measured with it too")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=int, default=200)
+    parser.add_argument("--people", type=int, default=2, help="faces in the video")
     asked = parser.parse_args()
     runs: dict[str, list[dict]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        video = str(Path(folder) / "faces.mp4")
-        drawn_video(Path(video), asked.frames / 15 + 1)
-        edgefer = [sys.executable, "-c", EDGEFER, video, str(asked.frames)]
-        run = [sys.executable, "-c", "from edgefer.cli import main; main()", "run", "fer-small", "--source", video]
-        run += ["--headless", "--json", "--frames", "1"]
-        kinds = {
-            "fer": ([asked.python, "-c", FER, video, str(asked.frames)], [asked.python, "-c", FER_START, video]),
-            "edgefer, haar": (edgefer, run),
+        video, shaken = (str(Path(folder) / name) for name in ("steady.mp4", "shaken.mp4"))
+        for file in (video, shaken):
+            drawn_video(Path(file), asked.frames / 15 + 1, asked.people, shaken=file == shaken)
+        count = str(asked.frames)
+        start = [sys.executable, "-c", "from edgefer.cli import main; main()", "run", "fer-small", "--source", video]
+        start += ["--headless", "--json", "--frames", "1"]
+
+        def edgefer(clip: str, detector: str, file: str, follow: int) -> list[str]:
+            return [sys.executable, "-c", EDGEFER, clip, count, detector, file, str(follow)]
+
+        fer = [asked.python, "-c", FER]
+        kinds: dict[str, tuple[list[str], list[str]]] = {
+            "fer": ([*fer, video, count], [asked.python, "-c", FER_START, video]),
+            "own": (edgefer(video, "own", "", 1), [*start, "--detector", "own"]),
+            "own, following": (edgefer(video, "own", "", FOLLOW), []),
+            "fer, shaken": ([*fer, shaken, count], []),
+            "own, shaken": (edgefer(shaken, "own", "", 1), []),
+            "own, following, shaken": (edgefer(shaken, "own", "", FOLLOW), []),
         }
         if asked.yunet:
-            yunet = [*run, "--detector", "yunet", "--detector-file", str(asked.yunet)]
-            kinds["edgefer, yunet"] = ([*edgefer, str(asked.yunet)], yunet)
+            file = str(asked.yunet)
+            named = ["--detector", "yunet", "--detector-file", file]
+            kinds["yunet"] = (edgefer(video, "yunet", file, 1), [*start, *named])
+            kinds["yunet, following"] = (edgefer(video, "yunet", file, FOLLOW), [])
+            kinds["yunet, following, shaken"] = (edgefer(shaken, "yunet", file, FOLLOW), [])
         for number in range(asked.rounds):
             for kind, (measure, start) in kinds.items():
                 told = json.loads(pinned(measure)[0].strip().splitlines()[-1])
-                _, told["start_cpu_s"], told["start_s"] = pinned(start)
+                if start:
+                    _, told["start_cpu_s"], told["start_s"] = pinned(start)
                 runs.setdefault(kind, []).append(told)
                 print(number, kind, {key: round(value, 3) for key, value in told.items()}, file=sys.stderr, flush=True)
     names = {
         "fps": "frames a processor second", "faces": "faces found a frame", "face_ms": "one face, box given, ms",
         "start_cpu_s": "cold start to first result, processor s", "start_s": "the same, waited s",
         "resident_mb": "resident memory at most, MB", "installed_mb": "installed with dependencies, MB",
-        "rest": "neither detector nor network",
+        "iou": "overlap with the boxes of a search of every frame",
     }  # fmt: skip
     print("| | " + " | ".join(runs) + " |\n|---|" + "--:|" * len(runs))
     for key, name in names.items():
-        theirs = statistics.median(told[key] for told in runs["fer"]) if key in runs["fer"][0] else None
         cells = []
         for kind, rows in runs.items():
+            base = runs["fer, shaken" if "shaken" in kind else "fer"]
+            theirs = statistics.median(told[key] for told in base) if key in base[0] else None
             if key not in rows[0]:
                 cells.append("")
                 continue
             value = statistics.median(told[key] for told in rows)
-            ratio = f" ({value / theirs:.3g}x)" if theirs and kind != "fer" else ""
+            ratio = f" ({value / theirs:.3g}x)" if theirs and rows is not base else ""
             cells.append(f"{value:.3g}{ratio}")
         print(f"| {name} | {' | '.join(cells)} |")
 

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from skimage import data
 
+from edgefer import drawn
 from edgefer.bundle import FACE_NETWORKS, Bundle, shipped_bundles, shipped_networks
 from edgefer.card import CropSpec
 from edgefer.checks import Status
@@ -90,7 +91,24 @@ def test_a_small_face_in_a_large_frame_is_found_when_asked_for(own, astronaut):
     frame[500 : 500 + small.shape[0], 1200 : 1200 + small.shape[1]] = small
     (face,) = OwnDetector.shipped(min_face=40).find(frame)
     assert overlap(face.box_xyxy, np.array(ASTRONAUT) * 0.42 + [1200, 500, 1200, 500]) > 0.5
-    assert own.sides(frame.shape) == [192] and OwnDetector.shipped(min_face=40).sides(frame.shape) == [192, 576]
+    assert own.sides(frame.shape) == [192] and OwnDetector.shipped(min_face=40).sides(frame.shape) == [192, 768]
+
+
+def test_a_drawn_face_in_the_background_of_full_hd_is_found_when_asked_for():
+    frame = np.repeat(np.tile(np.linspace(60, 190, 1920).astype(np.uint8), (1080, 1))[..., None], 3, axis=2)
+    small, truths = next(iter(drawn.scene(0.1, size=(160, 98), people=1)))
+    frame[300:398, 1300:1460] = small.image_bgr
+    box = truths[0].box_xyxy
+    assert 40 <= box[2] - box[0] <= 48, "pixels: 2.3% of the frame's width"
+    plain, asked = (
+        Reader.open(
+            Bundle.open(shipped_bundles()["fer-small"]), ReaderOptions(detector="own", min_face=least, reject=0.0)
+        )
+        for least in (0, 24)
+    )
+    assert len(plain(frame)) == 0
+    (face,) = asked(frame)
+    assert overlap(face.box_xyxy, np.add(box, [1300, 300, 1300, 300])) > 0.5
 
 
 def test_a_face_too_large_for_the_fine_canvas_is_found_on_the_coarse_one(astronaut):

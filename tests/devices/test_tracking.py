@@ -20,6 +20,7 @@ from edgefer.devices.outputs.lines import JsonLines
 from edgefer.devices.outputs.overlay import draw
 from edgefer.devices.reader import Reader
 from edgefer.devices.session import Session
+from edgefer.devices.watchdogs import GuardedDetector
 from edgefer.errors import InputError
 from edgefer.interpreter import Classifier
 from edgefer.options import ReaderOptions
@@ -59,6 +60,22 @@ def at(count, fps=15.0):
 def test_a_false_alarm_of_one_frame_is_not_shown_and_a_new_face_is_in_its_second():
     tracker = Tracker(Script([ONE], [ONE, OTHER], [ONE], [ONE, OTHER], [ONE, OTHER], [ONE, OTHER]))
     assert numbers(tracker, at(6)) == [[1], [1], [1], [1], [1, 3], [1, 3]]
+
+
+def test_a_face_that_was_never_sure_is_shown_in_a_first_frame_only_and_one_that_was_once_stays():
+    class Scored(Script):
+        min_new_score = 0.7
+
+        def find(self, image_bgr):
+            self.calls += 1
+            return [Detection(box_xyxy=box, score=score) for box, score in self.frames.pop(0)]
+
+    doubted = [[(ONE, 0.65)] for _ in range(4)]
+    assert numbers(Tracker(Scored(*doubted)), at(4)) == [[1], [], [], []]
+    once = [[(ONE, 0.65)], [(ONE, 0.65)], [(ONE, 0.71)], [(ONE, 0.61)], [(ONE, 0.6)]]
+    detector = Scored(*once)
+    tracker = Tracker(GuardedDetector(lambda: detector))
+    assert numbers(tracker, at(5)) == [[1], [], [1], [1], [1]], "through the watchdog too"
 
 
 def test_a_lapse_of_the_detector_is_bridged_and_a_lasting_one_is_not():
