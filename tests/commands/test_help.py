@@ -1,5 +1,6 @@
 """The help of every command as a newcomer reads it, and its examples, which must be right."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -104,3 +105,9 @@ def test_choices_complete_themselves():
 
 def test_the_exit_codes_are_said_once_for_all_commands():
     assert re.search(r"0 all is well; 1 .* failed; 2 .* wrong", " ".join(help_of(()).split()))
+
+
+def test_models_as_json_are_whole_cards():
+    listed = json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)["models"]
+    assert {"fer-nano", "ferplus-small"} <= {one["name"] for one in listed}
+    assert all(one["card"]["labels"] and len(one["sha256"]) == 64 for one in listed)
