@@ -129,7 +129,6 @@ def import_(
         detectors=face_detectors(str(card.faces_of)) if data else {},
     )
     target = target_folder(request, out)
-    console.log(f"Taking {file} in as {target}")
     imported = import_network(request, target)
     _show(imported)
     checks.show(f"Import of {file}", imported.checks)
