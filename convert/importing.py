@@ -28,6 +28,7 @@ from edgefer.train.data.cache import cache_folder
 from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.data.load import DataOptions, load_dataset
 from edgefer.train.evaluate import evaluate, keras_logits
+from edgefer.train.framing import measure_crop
 from edgefer.train.networks import keras_bytes
 from edgefer.train.recipe_fields import Recipe
 
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
 
 MAX_DIFFERENCE = 1e-3  # in a probability, between the network as it came and as it was taken in
 MEASURED = 2000  # images by which a contract is measured
+FRAMED = 200  # images whose framing is measured
 Measured = Mapping[str, CropSpec]
 Load = Callable[[InputSpec], Dataset]
+Detect = Callable[[np.ndarray], list[tuple[int, int, int, int]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ class Imported:
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What is asked for. stated: of the contract. load: loads labelled images for an input. faces: what the network reads.
+    detectors: those whose boxes are compared with the images of `load`, for the card's crops.
     trust: run the code that a Keras file holds; log: takes the sentence that says what that means."""
 
     path: Path
@@ -64,6 +68,7 @@ class Request:
     faces: str = "human"
     author: str = ""
     license: str = ""
+    detectors: Mapping[str, Detect] = field(default_factory=dict)
     trust: bool = False
     log: Callable[[str], None] = lambda text: None
 
@@ -81,6 +86,10 @@ def import_network(request: Request, out: Path) -> Imported:
     if dataset is not None and spec != _any_spec(foreign) and request.load:
         dataset = request.load(spec)
     card = _card(request, foreign, contract, dataset, known)
+    if dataset is not None:
+        images = _some(dataset).images[:FRAMED]
+        crops = {name: measure_crop(images, detect) for name, detect in request.detectors.items()}
+        card = card.model_copy(update={"crops": {name: crop for name, crop in crops.items() if crop.faces}})
     files, checks = (_take_keras if foreign.layers else _take_tflite)(foreign, contract, card)
     if failed := [check for check in checks if not check.passed]:
         raise EdgeferError(f"{where} was not taken in: {failed[0].subject}: {failed[0].detail}.")

@@ -282,7 +282,7 @@ def detector_maker(
             logged.add(key)
             log(
                 f"{card.name} was not measured for {key}: its boxes are taken as they are, which may cost accuracy. "
-                f"Train with {'--yunet FILE' if key == DetectorName.YUNET else 'this edgefer'} to measure it."
+                f"{'Training with --yunet FILE' if key == DetectorName.YUNET else 'Training, or importing with --data,'} measures it."
             )
         return detector
 

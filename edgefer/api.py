@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edgefer.devices.reader import Reader
-    from edgefer.train.order import Order
     from edgefer.train.pipeline import Detect
     from edgefer.verification import Verification
 
@@ -195,7 +194,7 @@ def train(
     else:
         order = as_record(TrainRequest, {"data": str(data), **options}).order()
         run = new_run(folder, order)
-    start(order, run, detectors=face_detectors, progress=progress)
+    start(order, run, detectors=lambda order: face_detectors(order.recipe.faces), progress=progress)
     return Bundle.open(run)
 
 
@@ -260,7 +259,7 @@ def import_model(
     log: takes the sentence that says so.
 
     Raises InputError when how it is fed stays open, or when the file holds more than plain layers; EdgeferError when the
-    bundle would not answer as the file does.
+    bundle would not answer as the file does. With data, the card also says how each detector's boxes are cut for it.
 
     >>> import edgefer
     >>> edgefer.import_model("nowhere.h5", color="grey")
@@ -285,19 +284,26 @@ def import_model(
     )
     load = data_loader(str(data)) if data else None
     kind = choice(FaceKind, faces, "faces").value
-    request = Request(path=_path(file, "file"), stated=stated, load=load, faces=kind, trust=trust, log=log)
+    request = Request(
+        path=_path(file, "file"), stated=stated, load=load, faces=kind, trust=trust, log=log,
+        detectors=face_detectors(kind) if load else {},
+    )  # fmt: skip
     return import_network(request, target_folder(request, Path(out) if out else None)).bundle
 
 
-def face_detectors(order: "Order", yunet: Path | None = None) -> "Mapping[str, Detect]":
-    """The detectors for which a training measures how their boxes lie around a face. yunet: YuNet's .onnx."""
+def face_detectors(faces: str, yunet: Path | None = None) -> "Mapping[str, Detect]":
+    """The detectors of a kind of faces ("human", "cat", "frame": none), for which a training or an import measures how their
+    boxes lie around a face. yunet: YuNet's .onnx."""
     from edgefer.devices.faces.detectors import HaarDetector
+    from edgefer.devices.faces.own import OwnDetector
     from edgefer.devices.faces.yunet import YuNetDetector
 
     detectors: dict[str, Detect] = {}
-    if order.recipe.faces != "frame":
-        cascade = HaarDetector(faces=order.recipe.faces)
+    if faces != "frame":
+        cascade = HaarDetector(faces=faces)
         detectors[cascade.name] = cascade.detect
+    if faces == "human" and OwnDetector.is_shipped():
+        detectors[OwnDetector.name] = OwnDetector.shipped().detect
     if yunet:
         detectors[YuNetDetector.name] = YuNetDetector(yunet).detect
     return detectors

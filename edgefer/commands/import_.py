@@ -33,7 +33,7 @@ Scale = Annotated[
     str,
     typer.Option(
         metavar="NAME|SCALE,OFFSET",
-        help="What it wants of pixels: 0..1, 0..255, -1..1, imagenet, caffe, or two numbers: pixel * SCALE + OFFSET.",
+        help="What it wants of pixels: 0..1, 0..255, -1..1, imagenet, caffe, or the numbers of pixel * SCALE + OFFSET: two, or six for three channels.",
         rich_help_panel=CONTRACT,
     ),
 ]
@@ -105,13 +105,14 @@ def import_(
 ) -> None:
     """Take in a network from elsewhere, so that everything here works on it.
 
-    The file is not trusted: nothing in it is run, unless you say --trust. How the network is fed is stated, read off the file or measured, never
-    guessed; and the bundle must answer as the file did.
+    The file is not trusted: nothing in it is run, unless you say --trust. How the network is fed is stated, read off the file
+    or measured, never guessed; and the bundle must answer as the file did.
 
     - `edgefer import my.h5 --labels angry,happy,sad --data faces/`
     - `edgefer import model.tflite --labels labels.txt --scale -1..1 --color rgb`
     """
     from edgefer import checks, console
+    from edgefer.api import face_detectors
     from edgefer.convert.importing import Request, data_loader, import_network, target_folder
     from edgefer.train.data.load import DataOptions
 
@@ -125,6 +126,7 @@ def import_(
         license=card.license_,
         trust=trust,
         log=console.log,
+        detectors=face_detectors(str(card.faces_of)) if data else {},
     )
     target = target_folder(request, out)
     imported = import_network(request, target)
@@ -183,6 +185,11 @@ def _show(imported: "Imported") -> None:
             ],
         )
     console.show(f"It takes {_words(imported.contract)}; labels: {', '.join(imported.contract.labels)}.")
+    for detector, crop in imported.bundle.card.crops.items():
+        if crop.faces:
+            console.show(
+                f"Faces that {detector} finds are cut {crop.scale:g} times as large, as in {crop.faces} of these images."
+            )
 
 
 def _words(contract: "Contract") -> str:

@@ -1,15 +1,21 @@
 """edgefer models: the networks that come with edgefer."""
 
+from edgefer.commands.inputs import AsJson
 
-def models() -> None:
+
+def models(as_json: AsJson = False) -> None:
     """List the networks that come with edgefer.
 
     - `edgefer models`
+    - `edgefer models --json`
     """
     from edgefer import console
     from edgefer.bundle import Bundle, shipped_bundles
 
     bundles = {name: Bundle.open(path) for name, path in shipped_bundles().items()}
+    if as_json:
+        console.show_json({"models": [{"name": name, **bundle.to_dict()} for name, bundle in bundles.items()]})
+        return
     rows = []
     for name, bundle in bundles.items():
         card = bundle.card

@@ -10,7 +10,7 @@ from edgefer.errors import InputError
 if TYPE_CHECKING:
     from edgefer.train.distribute import Place
     from edgefer.train.order import Order
-    from edgefer.train.pipeline import Detect, Result
+    from edgefer.train.pipeline import Result
 
 
 @grouped
@@ -23,6 +23,7 @@ def train(*, data: DataFlags, recipe: RecipeFlags, teachers: TeacherFlags, run: 
     - `edgefer train --data builtin --recipe demo --epochs 3`
     - `edgefer train --resume`
     """
+    from edgefer.api import face_detectors
     from edgefer.console import PROGRESS
     from edgefer.train import distribute
     from edgefer.train.faces.recipe import FACE_ORDER, is_face_recipe
@@ -40,7 +41,13 @@ def train(*, data: DataFlags, recipe: RecipeFlags, teachers: TeacherFlags, run: 
     else:
         order = train_request(data, recipe, teachers).order()
         folder = new_run(run.out, order, place)
-    result = start(order, folder, detectors=lambda order: _detectors(order, run.yunet), progress=PROGRESS, place=place)
+    result = start(
+        order,
+        folder,
+        detectors=lambda order: face_detectors(order.recipe.faces, run.yunet),
+        progress=PROGRESS,
+        place=place,
+    )
     _show(result, folder, place)
 
 
@@ -77,23 +84,6 @@ def _resumed(out: Path | None) -> "tuple[Path, Order]":
     if run.finished:
         raise InputError(f"{run.path} is a finished bundle: there is nothing to resume.")
     return run.path, Order.load(run)
-
-
-def _detectors(order: "Order", yunet: Path | None) -> "dict[str, Detect]":
-    """What the crop is measured for."""
-    from edgefer.devices.faces.detectors import HaarDetector
-    from edgefer.devices.faces.own import OwnDetector
-    from edgefer.devices.faces.yunet import YuNetDetector
-
-    detectors: dict[str, Detect] = {}
-    if order.recipe.faces != "frame":
-        cascade = HaarDetector(faces=order.recipe.faces)
-        detectors[cascade.name] = cascade.detect
-    if order.recipe.faces == "human" and OwnDetector.is_shipped():
-        detectors[OwnDetector.name] = OwnDetector.shipped().detect
-    if yunet:
-        detectors[YuNetDetector.name] = YuNetDetector(yunet).detect
-    return detectors
 
 
 def _show(result: "Result | None", run: Path, place: "Place") -> None:

@@ -1,7 +1,9 @@
 """The help of every command as a newcomer reads it, and its examples, which must be right."""
 
+import json
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -9,6 +11,9 @@ from typer.testing import CliRunner
 
 from edgefer.cli import app
 
+ROOT = Path(__file__).parents[2]
+ROOMS = ("edgefer", "train", "convert", "devices")
+READMES = [ROOT / "README.md", *(file for room in ROOMS for file in sorted((ROOT / room).rglob("README.md")))]
 WORDS = {"picture": "image", "amiss": "wrong", "anew": "again"}
 
 
@@ -47,21 +52,38 @@ def test_no_help_shows_a_type_where_there_is_no_value_or_two_words_for_one_thing
     assert "default: 0.0]" not in page
 
 
+def parsed(line: str) -> list[tuple[str, ...]]:
+    """The commands of a shell line, each parsed by itself: options, choices and ranges."""
+    called = []
+    for part in line.split(" && "):
+        words = shlex.split(part, comments=True)
+        starts = [number for number, word in enumerate(words) if word == "edgefer" or word.endswith("/edgefer")]
+        if not starts or "clone" in words:
+            continue
+        words = words[starts[0] + 1 :]
+        name = tuple(words[:2]) if tuple(words[:2]) in COMMANDS else tuple(words[:1])
+        with COMMANDS[name].make_context(" ".join(name), words[len(name) :]) as context:
+            assert not context.args
+        called.append(name)
+    return called
+
+
 @pytest.mark.parametrize("name", COMMANDS, ids=" ".join)
 def test_every_command_has_examples_that_it_takes(name):
-    """Each line is parsed by the very command that it names: options, choices and ranges."""
     given = examples(COMMANDS[name])
     assert 1 <= len(given) <= 3
-    own = []
-    for line in given:
-        for part in line.split(" && "):
-            words = shlex.split(part)
-            words = words[words.index(next(word for word in words if word.endswith("edgefer"))) + 1 :]
-            called = tuple(words[:2]) if tuple(words[:2]) in COMMANDS else tuple(words[:1])
-            with COMMANDS[called].make_context(" ".join(called), words[len(called) :]) as context:
-                assert not context.args
-            own.append(called)
-    assert name in own
+    assert name in [called for line in given for called in parsed(line)]
+
+
+@pytest.mark.parametrize("file", READMES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_every_command_of_a_readme_is_one_that_there_is(file):
+    text = file.read_text()
+    blocks = re.findall(r"^```(?:bash|sh)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    lines += [line for line in re.findall(r"^    (\S.*)$", text, re.MULTILINE) if "import edgefer" not in line]
+    for line in lines:
+        if re.match(r"(\S+=\S+ )*(\S*/)?edgefer ", line) or "/edgefer " in line:
+            assert parsed(line), line
 
 
 @pytest.mark.parametrize("name", COMMANDS, ids=" ".join)
@@ -83,3 +105,9 @@ def test_choices_complete_themselves():
 
 def test_the_exit_codes_are_said_once_for_all_commands():
     assert re.search(r"0 all is well; 1 .* failed; 2 .* wrong", " ".join(help_of(()).split()))
+
+
+def test_models_as_json_are_whole_cards():
+    listed = json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)["models"]
+    assert {"fer-nano", "ferplus-small"} <= {one["name"] for one in listed}
+    assert all(one["card"]["labels"] and len(one["sha256"]) == 64 for one in listed)

@@ -42,7 +42,7 @@ def test_all_outputs_at_once(edgefer, tmp_path):
     done = edgefer(
         *RUN, "--frames", 4, "--json", *(part for option in files.items() for part in option),
         "--serve", "0", "--metrics", "0", "--mqtt", "mqtt://pi@127.0.0.1:1/desk", EDGEFER_MQTT_PASSWORD="secret",
-        expect=1,
+        expect=1,  # nothing listens there
     )  # fmt: skip
     faces = [face for line in done.stdout.splitlines() for face in json.loads(line)["faces"]]
     rows = list(csv.DictReader(files["--csv"].open()))

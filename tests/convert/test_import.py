@@ -9,7 +9,7 @@ from edgefer.bundle import Bundle
 from edgefer.card import InputSpec, OutputSpec
 from edgefer.convert.contract import Hypothesis, Stated, candidates, choose, parse_scale
 from edgefer.convert.foreign import parse_labels, read_foreign
-from edgefer.convert.importing import Request, import_network
+from edgefer.convert.importing import Request, data_loader, import_network
 from edgefer.convert.quantize import to_float32
 from edgefer.errors import InputError
 from edgefer.interpreter import Network
@@ -68,6 +68,17 @@ def test_how_a_network_is_fed_is_measured_and_it_stays_as_good(keras, network, l
     int8 = Network.of(converted.read("int8"), converted.card)
     same = int8.logits(valid.images).argmax(axis=1) == keras_logits(theirs, valid.images).argmax(axis=1)
     assert same.mean() > 0.95
+
+
+def test_with_data_the_card_says_how_a_detectors_boxes_are_cut(keras, network, labels, tmp_path):
+    """The images it is measured on are faces as it was trained on: a box of half their side is cut twice as large."""
+    wrapped(keras, network, 0.5, 0.5).save(tmp_path / "theirs.keras")
+    request = Request(
+        path=tmp_path / "theirs.keras", stated=Stated(labels=labels), load=data_loader("builtin"),
+        detectors={"half": lambda image: [(144, 144, 240, 240)], "blind": lambda image: []},
+    )  # fmt: skip
+    crops = import_network(request, tmp_path / "bundle").bundle.card.crops
+    assert list(crops) == ["half"] and crops["half"].scale == 2.0 and crops["half"].faces > 20
 
 
 def test_scaling_within_the_network_is_read_off_it_and_not_done_twice(keras, network, labels, tmp_path):
