@@ -62,6 +62,14 @@ EDGETPU_OPERATOR = "edgetpu-custom-op"  # what edgetpu_compiler puts in place of
 TFLITE_VARIANTS = (Form.INT8, Form.FLOAT16, Form.FLOAT32)  # the order in which a device prefers them
 
 
+TRAINING = "training"  # where a training keeps what it needs to go on
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a training that may go on has begun in a folder."""
+    return (folder / TRAINING).is_dir()
+
+
 @dataclass(frozen=True)
 class Bundle:
     """An opened bundle: where it lies and what its card says."""
@@ -86,7 +94,7 @@ class Bundle:
                 f"{', '.join(shipped_bundles())}."
             )
         if not card_file.exists():
-            hint = " (its training has not finished: `edgefer train --resume`)" if (path / "training").is_dir() else ""
+            hint = " (its training has not finished: `edgefer train --resume`)" if is_begun(path) else ""
             raise BundleError(f"{path} is not a bundle: it has no {CARD}{hint}.")
         card = parse_card(read_regular(card_file, MAX_CARD, error=BundleError), str(card_file))
         bundle = cls(path, card)

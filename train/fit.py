@@ -10,10 +10,9 @@ import numpy as np
 
 from edgefer.bundle import Bundle
 from edgefer.errors import DataError, EdgeferError, InputError
-from edgefer.preprocess import to_float
 from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train.augment import Draws, augment_batch, mix
-from edgefer.train.backend import precision, tensorflow
+from edgefer.train.backend import precision, tensorflow, to_float_in_graph
 from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.history import COLUMNS
 from edgefer.train.journal import Journal
@@ -194,7 +193,7 @@ def batches(
     seed, balance, mixup = recipe.fit.seed, recipe.fit.balance, recipe.augment.mixup
     rarity = (1 / class_shares(split, classes))[split.labels]
     weights = tf.constant(rarity / rarity.mean(), tf.float32)
-    part, floats = batch // share.replicas, _to_float()
+    part, floats = batch // share.replicas, to_float_in_graph()
 
     def rows_of(epoch):
         draw = tf.stack([seed, epoch])
@@ -230,15 +229,8 @@ def batches(
 def _in_order(split: Split, classes: int):
     tf = tensorflow()
     pairs = tf.data.Dataset.from_tensor_slices((split.images, tf.one_hot(split.labels, classes)))
-    floats = _to_float()
+    floats = to_float_in_graph()
     return pairs.batch(256).map(lambda images, labels: (floats(images), labels))
-
-
-def _to_float():
-    """edgefer.preprocess.to_float inside TensorFlow's graph: by its own 256 answers, so that not a bit can differ."""
-    tf = tensorflow()
-    table = tf.constant(to_float(np.arange(256, dtype=np.uint8)))
-    return lambda pixels: tf.gather(table, tf.cast(pixels, tf.int32))
 
 
 def _callback(recipe: Recipe, journal: Journal, progress: Progress, averaging):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgefer.errors import DataError
-from edgefer.train.backend import precision, tensorflow
+from edgefer.train.backend import precision, tensorflow, to_float_in_graph
 
 if TYPE_CHECKING:
     import tf_keras
@@ -70,9 +70,11 @@ def fit(
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
 
+    floats = to_float_in_graph()
+
     @tf.function
     def learn(images, targets, keep):
-        pixels = tf.cast(images, tf.float32) / 255
+        pixels = floats(images)
         with tf.GradientTape() as tape:
             value = loss(model(pixels, training=True), targets)
         gradients = tape.gradient(value, model.trainable_variables)
