@@ -9,7 +9,7 @@ float16.tflite       the same with float16 weights
 int8.tflite          the network as TFLite, int8 in and out
 int8_edgetpu.tflite  the same, compiled for a Coral Edge TPU
 mediapipe.tflite     the network as MediaPipe's ImageClassifier takes it: RGB uint8 in, probabilities uint8 out
-parity.npz           pictures and expected answers (edgefer.parity)
+parity.npz           images and expected answers (edgefer.parity)
 report/              plots and tables; not covered by the card
 """
 
