@@ -87,7 +87,7 @@ def run_bench(
 ) -> Benchmark:
     """Run the loop on a file over and over for `minutes`; results are written as JSON lines that nobody reads.
 
-    where: a video, picture or folder; "builtin" is the drawn scene as a video file, so that reading it costs what a
+    where: a video, image or folder; "builtin" is the drawn scene as a video file, so that reading it costs what a
     video costs and not the drawing.
     Raises InputError for a live source, whose speed is the camera's, and SourceError for one that cannot be read.
     """

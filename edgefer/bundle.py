@@ -11,7 +11,7 @@ int8_edgetpu.tflite  the same, compiled for a Coral Edge TPU
 int8_ethosu.tflite   the same, compiled for an Arm Ethos-U
 int8.onnx            the same as ONNX
 mediapipe.tflite     the network as MediaPipe's ImageClassifier takes it: RGB uint8 in, probabilities uint8 out
-parity.npz           pictures and expected answers (edgefer.parity)
+parity.npz           images and expected answers (edgefer.parity)
 report/              plots and tables; not covered by the card
 """
 
@@ -68,6 +68,14 @@ EDGETPU_OPERATOR = "edgetpu-custom-op"  # what edgetpu_compiler puts in place of
 TFLITE_VARIANTS = (Form.INT8, Form.FLOAT16, Form.FLOAT32)  # the order in which a device prefers them
 
 
+TRAINING = "training"  # where a training keeps what it needs to go on
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a training that may go on has begun in a folder."""
+    return (folder / TRAINING).is_dir()
+
+
 @dataclass(frozen=True)
 class Bundle:
     """An opened bundle: where it lies and what its card says."""
@@ -92,7 +100,7 @@ class Bundle:
                 f"{', '.join(shipped_bundles())}."
             )
         if not card_file.exists():
-            hint = " (its training has not finished: `edgefer train --resume`)" if (path / "training").is_dir() else ""
+            hint = " (its training has not finished: `edgefer train --resume`)" if is_begun(path) else ""
             raise BundleError(f"{path} is not a bundle: it has no {CARD}{hint}.")
         card = parse_card(read_regular(card_file, MAX_CARD, error=BundleError), str(card_file))
         bundle = cls(path, card)

@@ -121,7 +121,7 @@ class Variant(_Part):
 class Scores(_Part):
     """How well a variant did on one labelled split, one view, no test-time augmentation.
 
-    On a split like "5-fold": the pooled answers of the folds' networks, each on the pictures it was not trained on.
+    On a split like "5-fold": the pooled answers of the folds' networks, each on the images it was not trained on.
     """
 
     count: int = Field(gt=0)
@@ -133,8 +133,8 @@ class Scores(_Part):
 class Provenance(_Part):
     """Where the network comes from.
 
-    group_by: the rule that kept pictures together that belong together. folds: of the cross-validation that gave the
-    figures, where the network itself was then trained on all pictures, or all but those that chose its epoch; 0 where a
+    group_by: the rule that kept images together that belong together. folds: of the cross-validation that gave the
+    figures, where the network itself was then trained on all images, or all but those that chose its epoch; 0 where a
     validation split was held back. held_pictures: a hash of the names of those that were held back, or of all with
     folds; "" in older cards.
     """

@@ -5,11 +5,11 @@
     ├── RuntimeFault         exit 1  a TFLite runtime failed on a model
     ├── IncompleteError      exit 1  a source ended before its end: what was read of it is kept
     └── InputError           exit 2  what was given is wrong
-        ├── DataError                a data set, one of its rows or pictures
+        ├── DataError                a data set, one of its rows or images
         ├── RecipeError              a training recipe or one of its fields
         ├── BundleError              a bundle, its card or one of its files
         ├── ImageError               an image file
-        └── SourceError              a camera, video, picture or sink
+        └── SourceError              a camera, video, image or sink
 
 A message says what is wrong, which value it was, and what to do next.
 """
@@ -40,7 +40,7 @@ class InputError(EdgeferError):
 
 
 class DataError(InputError):
-    """A data set, or one of its rows or pictures."""
+    """A data set, or one of its rows or images."""
 
 
 class ImageError(InputError):
@@ -56,4 +56,4 @@ class BundleError(InputError):
 
 
 class SourceError(InputError):
-    """A camera, a video, a picture folder, or a place to write results to."""
+    """A camera, a video, an image folder, or a place to write results to."""

@@ -1,7 +1,7 @@
 """Is it still the same model? Three questions, each with its own tolerance.
 
-1. Same pixels?      This machine cuts and resizes stored pictures to the very pixels the host did: bit-exact.
-2. Same decisions?   On labelled pictures, the converted network against the one it came from: accuracy drop, agreement.
+1. Same pixels?      This machine cuts and resizes stored images to the very pixels the host did: bit-exact.
+2. Same decisions?   On labelled images, the converted network against the one it came from: accuracy drop, agreement.
 3. Same answers?     This runtime on this processor gives the stored answers to stored pixels: within a few quanta.
 
 1 and 3 need only the bundle (`verify`); 2 needs data (edgefer.convert.comparison).

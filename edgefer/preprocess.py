@@ -1,4 +1,4 @@
-"""THE preprocessing: the one way from a picture to the pixels a network sees, for training, conversion and devices.
+"""THE preprocessing: the one way from an image to the pixels a network sees, for training, conversion and devices.
 
 A second copy of this arithmetic anywhere is a bug: a network that is fed other pixels than it was trained on still
 answers, only wrongly.
@@ -13,13 +13,13 @@ from edgefer.card import CropSpec, InputSpec
 
 
 def prepare(image: np.ndarray, spec: InputSpec) -> np.ndarray:
-    """A picture as the network's uint8 pixels.
+    """An image as the network's uint8 pixels.
 
     image: uint8, [h, w] gray, [h, w, 1] gray or [h, w, 3] BGR (OpenCV's order), any size.
     Returns uint8 [spec.height, spec.width, spec.channels], three channels in the order of spec.color. Shrinking averages
-    areas, enlarging interpolates linearly; a picture of the right size and colour passes unchanged. The same pixels
+    areas, enlarging interpolates linearly; an image of the right size and colour passes unchanged. The same pixels
     come out on every processor, which OpenCV's INTER_AREA (one pixel in 10,000 to 100,000 off by one on ARM) and
-    INTER_LINEAR (a third of a gray picture's pixels, by up to 3) do not promise.
+    INTER_LINEAR (a third of a gray image's pixels, by up to 3) do not promise.
     """
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
@@ -63,7 +63,7 @@ def crop_square(
 ) -> np.ndarray:
     """The square of `frame_bgr` (uint8 [h, w, 3] or [h, w]) that `crop` derives from a detector's box, in pixels.
 
-    roll_deg: how far the head is rolled, clockwise in the picture; the square is turned by it about its centre, so that
+    roll_deg: how far the head is rolled, clockwise in the image; the square is turned by it about its centre, so that
     the eyes come out level. None or 0 cuts the pixels as they are. Where the square leaves the frame, the frame's
     border is repeated.
     """

@@ -1,6 +1,6 @@
-"""Random changes of training pictures: one fused affine over the whole batch, light, and erasing.
+"""Random changes of training images: one fused affine over the whole batch, light, and erasing.
 
-Every draw is stateless, a function of (seed, step), so that a resumed run sees the pictures it would have seen.
+Every draw is stateless, a function of (seed, step), so that a resumed run sees the images it would have seen.
 """
 
 import math
@@ -13,7 +13,7 @@ from edgefer.train.recipe_fields import Augment
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """Random numbers for the pictures `rows` of a batch of `count`; a seed is int64 [2].
+    """Random numbers for the images `rows` of a batch of `count`; a seed is int64 [2].
 
     They are drawn for the whole batch: each of several workers changes its share as one alone would have.
     """
@@ -53,7 +53,7 @@ class Draws:
 
 
 def augment_batch(images, recipe: Augment, draws: Draws):
-    """Change pictures: float32 [n, h, w, c] in 0..1 -> float32 of the same shape in 0..1."""
+    """Change images: float32 [n, h, w, c] in 0..1 -> float32 of the same shape in 0..1."""
     import tensorflow as tf
 
     uniform = draws.uniform
@@ -83,7 +83,7 @@ def augment_batch(images, recipe: Augment, draws: Draws):
 
 
 def _affine(images, angle, scale, mirror, shift_x, shift_y):
-    """Rotate, scale, mirror and shift each picture about its centre in one resampling; edges are repeated."""
+    """Rotate, scale, mirror and shift each image about its centre in one resampling; edges are repeated."""
     import tensorflow as tf
 
     size = tf.shape(images)[1:3]
@@ -107,7 +107,7 @@ def _affine(images, angle, scale, mirror, shift_x, shift_y):
 
 
 def _erase(images, probability: float, uniform):
-    """Blank one rectangle, a fifth to two fifths of each side, with the picture's mean (Zhong et al. 2017)."""
+    """Blank one rectangle, a fifth to two fifths of each side, with the image's mean (Zhong et al. 2017)."""
     import tensorflow as tf
 
     size = tf.cast(tf.shape(images)[1:3], tf.float32)
@@ -125,15 +125,15 @@ def _erase(images, probability: float, uniform):
 
 
 def mix(images, targets, alpha: float, draws: Draws):
-    """mixup (Zhang et al. 2018, arXiv:1710.09412): each picture and its target blended with those before it.
+    """mixup (Zhang et al. 2018, arXiv:1710.09412): each image and its target blended with those before it.
 
-    The share of the blend is drawn from Beta(alpha, alpha), one per picture. The first picture is there only for the
+    The share of the blend is drawn from Beta(alpha, alpha), one per image. The first image is there only for the
     second: n + 1 go in, n come out.
     """
     import tensorflow as tf
 
     share = draws.beta(12, 13, alpha)[1:]
-    share = tf.maximum(share, 1 - share)  # a blend belongs to the picture it has more of
+    share = tf.maximum(share, 1 - share)  # a blend belongs to the image it has more of
     pixels = share[:, None, None, None]
     return (
         images[1:] * pixels + images[:-1] * (1 - pixels),

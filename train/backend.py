@@ -6,7 +6,10 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
+
 from edgefer.errors import MissingDependency
+from edgefer.preprocess import to_float
 from edgefer.quiet import quiet
 from edgefer.scratch import use_own_directory
 
@@ -70,3 +73,10 @@ def batch_norm(**options):
     from tf_keras import layers
 
     return layers.BatchNormalization(synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1, **options)
+
+
+def to_float_in_graph():
+    """edgefer.preprocess.to_float inside TensorFlow's graph: by its own 256 answers, so that not a bit can differ."""
+    tf = tensorflow()
+    table = tf.constant(to_float(np.arange(256, dtype=np.uint8)))
+    return lambda pixels: tf.gather(table, tf.cast(pixels, tf.int32))

@@ -1,6 +1,6 @@
 """Distillation: a training split's targets from other networks, instead of from its labels alone.
 
-Hinton et al. 2015, arXiv:1503.02531. The teachers look at every training picture and its mirror image once, before
+Hinton et al. 2015, arXiv:1503.02531. The teachers look at every training image and its mirror image once, before
 training starts, so that they cost an epoch nothing.
 """
 
@@ -25,10 +25,10 @@ from edgefer.train.networks import load_keras
 def teacher_probabilities(
     teacher: Bundle, split: Split, labels: tuple[str, ...], temperature: float, progress: Progress = SILENT
 ) -> np.ndarray:
-    """What a bundle's network says of each picture, averaged over the picture and its mirror image.
+    """What a bundle's network says of each image, averaged over the image and its mirror image.
 
     float32 [n, classes] in the order of `labels`; softmax of its logits / temperature. A teacher may know more labels
-    than are asked for: they are left out. InputError when it knows fewer, or takes other pictures.
+    than are asked for: they are left out. InputError when it knows fewer, or takes other images.
     """
     card = teacher.card
     if missing := [label for label in labels if label not in card.labels]:
@@ -41,8 +41,8 @@ def teacher_probabilities(
 def asked(
     teacher: Bundle, ask: Callable[[np.ndarray], np.ndarray], split: Split, progress: Progress = SILENT
 ) -> np.ndarray:
-    """`ask`'s answers, float32 [n, any], averaged over each picture and its mirror image. InputError when the teacher
-    takes other pictures."""
+    """`ask`'s answers, float32 [n, any], averaged over each image and its mirror image. InputError when the teacher
+    takes other images."""
     if teacher.card.input.shape != split.images.shape[1:]:
         raise InputError(
             f"The teacher {teacher.path} takes pictures of {teacher.card.input.shape}, the recipe {split.images.shape[1:]}: "
@@ -70,10 +70,10 @@ def save_soft_labels(file: Path, split: Split, labels: tuple[str, ...], probabil
 
 
 def load_soft_labels(file: Path, split: Split, labels: tuple[str, ...]) -> np.ndarray:
-    """Soft labels for the split's pictures: float32 [n, classes], rows summing to 1.
+    """Soft labels for the split's images: float32 [n, classes], rows summing to 1.
 
     From `save_soft_labels`, or from any other network: probabilities [n, classes], labels (names, or JSON of them) and
-    perhaps ids; without ids the rows are the training pictures' in their order. DataError says what does not fit.
+    perhaps ids; without ids the rows are the training images' in their order. DataError says what does not fit.
     """
     try:
         with np.load(file, allow_pickle=False) as arrays:

@@ -39,7 +39,7 @@ def evaluate(split: Split, logits: np.ndarray) -> Scores:
 def class_table(
     split: Split, logits: np.ndarray, labels: tuple[str, ...]
 ) -> list[tuple[str, int, float, float, float]]:
-    """Per class: label, pictures, precision, recall, F1."""
+    """Per class: label, images, precision, recall, F1."""
     matrix = confusion_matrix(split.labels, logits.argmax(axis=1), len(labels))
     return list(zip(labels, matrix.sum(axis=1).tolist(), *(part.tolist() for part in per_class(matrix)), strict=True))
 
@@ -83,12 +83,12 @@ def networks(bundle: Bundle, runtime: str = "auto") -> dict[str, Callable[[np.nd
 
 
 def mirror_images(images: np.ndarray) -> np.ndarray:
-    """Each of the pictures [n, h, w, c] with left and right exchanged."""
+    """Each of the images [n, h, w, c] with left and right exchanged."""
     return np.ascontiguousarray(images[:, :, ::-1])
 
 
 def both_views(logits: Callable[[np.ndarray], np.ndarray], temperature: float) -> Callable[[np.ndarray], np.ndarray]:
-    """The network asked of each picture and its mirror image (test-time flip): logits whose softmax at `temperature` is
+    """The network asked of each image and its mirror image (test-time flip): logits whose softmax at `temperature` is
     the mean of the two probabilities."""
 
     def answer(images: np.ndarray) -> np.ndarray:

@@ -10,10 +10,9 @@ import numpy as np
 
 from edgefer.bundle import Bundle
 from edgefer.errors import DataError, EdgeferError, InputError
-from edgefer.preprocess import to_float
 from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train.augment import Draws, augment_batch, mix
-from edgefer.train.backend import precision, tensorflow
+from edgefer.train.backend import precision, tensorflow, to_float_in_graph
 from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.history import COLUMNS
 from edgefer.train.journal import Journal
@@ -46,7 +45,7 @@ def fit(
     checkpoint, training continues after that epoch with the same optimizer state and the same batches. Returns the
     float32 network with the best weights, and the epoch that gave them.
 
-    strategy: of tf.distribute; the recipe's batch is divided among its replicas, and they see the pictures that one
+    strategy: of tf.distribute; the recipe's batch is divided among its replicas, and they see the images that one
     alone would. written: for a worker that is not the chief, another place to write into, which nobody reads: every
     worker must save the variables that are spread over all. It gets None.
     """
@@ -141,7 +140,7 @@ def _compiled(recipe: Recipe, dataset: Dataset, steps: int, start: Bundle | None
 
 
 def steps_per_epoch(recipe: Recipe, split: Split) -> tuple[int, int]:
-    """How many pictures a batch has, and how many batches an epoch."""
+    """How many images a batch has, and how many batches an epoch."""
     batch = min(recipe.fit.batch_size, len(split))
     return batch, len(split) // batch
 
@@ -189,14 +188,14 @@ def batches(
 
     A tf.data.Dataset of (float32 pixels [batch, h, w, c] in 0..1, float32 targets [batch, classes]), and
     with class weights float32 weights [batch] of mean 1. With a share of it, each element is one replica's part of a
-    batch: together, all replicas see the pictures that one alone would.
+    batch: together, all replicas see the images that one alone would.
     """
     tf = tensorflow()
     images, targets = tf.constant(split.images), tf.constant(split.soft_labels(classes))
     seed, balance, mixup = recipe.fit.seed, recipe.fit.balance, recipe.augment.mixup
     rarity = (1 / class_shares(split, classes))[split.labels]
     weights = tf.constant(rarity / rarity.mean(), tf.float32)
-    part, floats = batch // share.replicas, _to_float()
+    part, floats = batch // share.replicas, to_float_in_graph()
 
     def rows_of(epoch):
         draw = tf.stack([seed, epoch])
@@ -212,10 +211,10 @@ def batches(
         return replicas.map(lambda replica: (step, rows, tf.cast(replica, tf.int32) * part))
 
     def load(step, rows, start):
-        # The picture before the first is loaded too for mixup to blend the first with.
+        # The image before the first is loaded too for mixup to blend the first with.
         chosen = tf.math.floormod(tf.range(start - 1 if mixup else start, start + part), batch)
         draws = Draws(seed=tf.stack([seed, step]), count=batch, rows=chosen)
-        # Pictures and targets are gathered by the same rows, so they cannot get out of step.
+        # Images and targets are gathered by the same rows, so they cannot get out of step.
         rows = tf.gather(rows, chosen)
         pixels, wanted = floats(tf.gather(images, rows)), tf.gather(targets, rows)
         pixels = augment_batch(pixels, recipe.augment, draws)
@@ -232,15 +231,8 @@ def batches(
 def _in_order(split: Split, classes: int):
     tf = tensorflow()
     pairs = tf.data.Dataset.from_tensor_slices((split.images, tf.one_hot(split.labels, classes)))
-    floats = _to_float()
+    floats = to_float_in_graph()
     return pairs.batch(256).map(lambda images, labels: (floats(images), labels))
-
-
-def _to_float():
-    """edgefer.preprocess.to_float inside TensorFlow's graph: by its own 256 answers, so that not a bit can differ."""
-    tf = tensorflow()
-    table = tf.constant(to_float(np.arange(256, dtype=np.uint8)))
-    return lambda pixels: tf.gather(table, tf.cast(pixels, tf.int32))
 
 
 def _callback(recipe: Recipe, journal: Journal, progress: Progress, averaging):

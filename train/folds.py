@@ -1,4 +1,4 @@
-"""Cross-validation: what a recipe is worth on few pictures, each measured by a network that never saw its group."""
+"""Cross-validation: what a recipe is worth on few images, each measured by a network that never saw its group."""
 
 import json
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ CROSS_VALIDATION = "cross-validation.json"  # the report's name
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """One division: the pictures to train on, perhaps with a "valid" of their own, and those to measure on."""
+    """One division: the images to train on, perhaps with a "valid" of their own, and those to measure on."""
 
     number: int
     dataset: Dataset
@@ -32,10 +32,10 @@ class Fold:
 
 @dataclass(frozen=True, kw_only=True)
 class CrossValidation:
-    """What the folds' networks said of the pictures they were not trained on, pooled.
+    """What the folds' networks said of the images they were not trained on, pooled.
 
-    held: those pictures, the folds one after the other. logits, mirrored: float32 [n, classes] of the pictures and of
-    their mirror images. sizes: pictures of each fold.
+    held: those images, the folds one after the other. logits, mirrored: float32 [n, classes] of the images and of
+    their mirror images. sizes: images of each fold.
     """
 
     held: Split
@@ -55,7 +55,7 @@ class CrossValidation:
 
     @property
     def both_views(self) -> Scores:
-        """The same with each picture's probabilities averaged with its mirror image's (test-time flip)."""
+        """The same with each image's probabilities averaged with its mirror image's (test-time flip)."""
         chosen = (softmax(self.logits) + softmax(self.mirrored)).argmax(axis=1)
         return scores(self.held.labels, chosen, self.logits.shape[1])
 
@@ -75,7 +75,7 @@ class CrossValidation:
         return float(np.std(self.fold_accuracies, ddof=1))
 
     def to_json(self, labels: tuple[str, ...]) -> bytes:
-        """The report: pooled figures with their interval, each fold's, and each picture's probabilities."""
+        """The report: pooled figures with their interval, each fold's, and each image's probabilities."""
         probabilities = softmax(self.logits)
         report = {
             "labels": labels,
@@ -96,7 +96,7 @@ class CrossValidation:
 def divide_folds(dataset: Dataset, recipe: Recipe, *, folds: int, group_by: str, valid_fraction: float) -> list[Fold]:
     """The folds of a data set's "train" split, by the recipe's seed: groups stay whole, copies are never measured on.
 
-    Where the recipe looks at a validation split (best epoch, patience, plateau), each fold's training pictures give one
+    Where the recipe looks at a validation split (best epoch, patience, plateau), each fold's training images give one
     of their own, so that the fold itself decides nothing.
     """
     split, seed = dataset.split("train"), recipe.fit.seed

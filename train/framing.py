@@ -16,7 +16,7 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
 
 def scene_of(image: np.ndarray) -> tuple[np.ndarray, Box]:
-    """A face picture, uint8 [h, w, c] gray or RGB, as a camera might see it: uint8 BGR, and where the picture lies in it.
+    """A face image, uint8 [h, w, c] gray or RGB, as a camera might see it: uint8 BGR, and where the image lies in it.
 
     It is enlarged, and its border mirrored to give a detector the surroundings it looks for.
     """
@@ -48,12 +48,12 @@ def centre_in(box_xyxy: Box, frame_xyxy: Box) -> bool:
 def measure_crop(
     images: np.ndarray, detect: Callable[[np.ndarray], list[Box]], progress: Progress = SILENT
 ) -> CropSpec:
-    """The median relation between `detect`'s boxes and the frames of face pictures.
+    """The median relation between `detect`'s boxes and the frames of face images.
 
     images: uint8 [n, h, w, c] (gray or RGB), each filled by one face.
-    detect: uint8 BGR [h, w, 3] -> boxes (left, top, right, bottom). A picture with no box or several is passed over; boxes
+    detect: uint8 BGR [h, w, 3] -> boxes (left, top, right, bottom). An image with no box or several is passed over; boxes
     of the mirrored border do not count.
-    Returns the default CropSpec when fewer than 20 faces are found, or what is found cannot be the pictures' own face.
+    Returns the default CropSpec when fewer than 20 faces are found, or what is found cannot be the images' own face.
     """
     found = []
     for image in progress.track(images, len(images), "Measuring how the detector frames these faces"):

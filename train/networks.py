@@ -125,7 +125,7 @@ def initialize(model: "tf_keras.Model", labels: tuple[str, ...], source: Bundle)
 
     A residual block that the bundle's network lacks begins as identity, so that a larger network begins where the smaller
     one ended (Chen et al. 2016, arXiv:1511.05641).
-    A kernel for gray pictures serves RGB ones spread over the channels by the weights that make gray of them (ITU-R
+    A kernel for gray images serves RGB ones spread over the channels by the weights that make gray of them (ITU-R
     BT.601). The logits' columns are matched by label; those of labels that the bundle does not know stay as they are.
     Returns how many layers got weights; InputError when not even the first agrees, or one that is frozen does not.
     """

@@ -75,7 +75,7 @@ def take_average(model, batches) -> None:
 
 
 def take_clean_statistics(model, recipe: Recipe, split: Split) -> None:
-    """Where the recipe wants it, give batch norm the statistics of the split's pictures as they are, not augmented."""
+    """Where the recipe wants it, give batch norm the statistics of the split's images as they are, not augmented."""
     if recipe.fit.clean_statistics:
         rows = np.random.default_rng(recipe.fit.seed).permutation(len(split))[:CLEAN_PICTURES]
         parts = np.array_split(rows, -(-len(rows) // 256))

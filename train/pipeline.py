@@ -95,7 +95,7 @@ def train(
     """Train as ordered into the directory `run`, continuing what is already there, and make it a bundle.
 
     With folds the recipe is cross-validated first, which gives its figures; the network itself is then trained by the
-    same recipe on all pictures, less those by which the recipe chooses an epoch. Of several workers only the chief writes
+    same recipe on all images, less those by which the recipe chooses an epoch. Of several workers only the chief writes
     there; the others help to fit, and get None. InputError when another process is training there, or the directory
     cannot be written. A training that fails before its first epoch has ended leaves nothing behind.
     """

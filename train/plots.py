@@ -1,4 +1,4 @@
-"""The pictures in a training report, as PNG bytes."""
+"""The images in a training report, as PNG bytes."""
 
 import io
 

@@ -202,7 +202,7 @@ class Recipe(_Part):
 
     @property
     def needs_validation(self) -> bool:
-        """Whether anything in training depends on pictures that are held back."""
+        """Whether anything in training depends on images that are held back."""
         return self.fit.keep == "best" or self.fit.patience > 0 or self.schedule.name == "plateau"
 
 

@@ -1,4 +1,4 @@
-"""The evaluation as one HTML file with its pictures inside, to look at or send on."""
+"""The evaluation as one HTML file with its images inside, to look at or send on."""
 
 from dataclasses import dataclass
 

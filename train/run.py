@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgefer.bundle import CARD, write_file
+from edgefer.bundle import CARD, TRAINING, write_file
 from edgefer.errors import DataError, InputError
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.history import read_history
@@ -62,7 +62,7 @@ class RunFolder:
 
     @property
     def training(self) -> FitFolder:
-        return FitFolder(self.path / "training")
+        return FitFolder(self.path / TRAINING)
 
     @property
     def order(self) -> Path:

@@ -47,7 +47,7 @@ def translated(
 
 
 def _seen(bundle: Bundle, split: Split, progress: Progress = SILENT) -> np.ndarray:
-    """What a network makes of each picture before its last layer: float32 [n, features]."""
+    """What a network makes of each image before its last layer: float32 [n, features]."""
     import tf_keras
 
     model = load_keras(bundle, "keras")

@@ -18,6 +18,45 @@ SOURCES = (
 )  # fmt: skip
 
 
+USE = """Each target then proves itself with the same questions, bit for bit, and sees one changed bit of the network by its CRC-32:
+
+    make test     # this host
+    make arm      # STM32F405 (Cortex-M4, 1 MB flash, 128 KB RAM) in QEMU
+    make riscv    # RV32IMC in QEMU
+
+Each prints a label for each stored image, how many pixels and answers differ (0), and PASS, and leaves with 0. On a
+board, let `platform_print` in a file of your own write to its UART. With QEMU's `-icount shift=0` the Cortex-M4's ticks
+are those of a 168 MHz clock of which each instruction takes a nanosecond: instructions = ticks / 0.168. On hardware
+they are cycles. QEMU proves answers, it does not measure a board's time.
+
+## Use
+
+```c
+#include "edgefer_net.h"
+#include "edgefer_pixels.h"
+#include "network.h"
+
+static uint8_t arena[EDGEFER_ARENA_BYTES] __attribute__((aligned(16)));
+static uint8_t face[EDGEFER_INPUT_BYTES];
+
+int read_face(const EdgeferFrame *frame, const int32_t box[4], const EdgeferCrop *crop) {
+  int8_t answers[EDGEFER_LABELS];
+  int32_t square[3], best = 0, i;
+  edgefer_square(box, crop, square); /* crop: EDGEFER_CROP_<your detector> of network.h */
+  edgefer_face(frame, square, 0, EDGEFER_INPUT_HEIGHT, EDGEFER_INPUT_WIDTH, EDGEFER_INPUT_COLOR, face);
+  edgefer_run(edgefer_network, face, arena, answers);
+  for (i = 1; i < EDGEFER_LABELS; i++)
+    if (answers[i] > answers[best]) best = i;
+  return best; /* edgefer_labels[best] */
+}
+```
+
+Compile `edgefer_net.c` with `-O2`, and without `-ffast-math`; `edgefer_pixels.c` also with `-ffp-contract=off`. Cortex-M4 and M7 use SMLAD,
+WebAssembly SIMD128 where it is on; the answers are the same.
+
+"""
+
+
 def export_c(subject: Subject, out: Path) -> list[Check]:
     """Write the project at `out`, and return what was proven of it on this host."""
     check_folder(out)
@@ -149,43 +188,7 @@ Bundle `{subject.bundle.hash}`, written by edgefer {__version__}. No heap, no li
 
 {proven}
 
-Each target then proves itself with the same questions, bit for bit, and sees one changed bit of the network by its CRC-32:
-
-    make test     # this host
-    make arm      # STM32F405 (Cortex-M4, 1 MB flash, 128 KB RAM) in QEMU
-    make riscv    # RV32IMC in QEMU
-
-Each prints a label for each stored image, how many pixels and answers differ (0), and PASS, and leaves with 0. On a
-board, let `platform_print` in a file of your own write to its UART. With QEMU's `-icount shift=0` the Cortex-M4's ticks
-are those of a 168 MHz clock of which each instruction takes a nanosecond: instructions = ticks / 0.168. On hardware
-they are cycles. QEMU proves answers, it does not measure a board's time.
-
-## Use
-
-```c
-#include "edgefer_net.h"
-#include "edgefer_pixels.h"
-#include "network.h"
-
-static uint8_t arena[EDGEFER_ARENA_BYTES] __attribute__((aligned(16)));
-static uint8_t face[EDGEFER_INPUT_BYTES];
-
-int read_face(const EdgeferFrame *frame, const int32_t box[4], const EdgeferCrop *crop) {{
-  int8_t answers[EDGEFER_LABELS];
-  int32_t square[3], best = 0, i;
-  edgefer_square(box, crop, square); /* crop: EDGEFER_CROP_<your detector> of network.h */
-  edgefer_face(frame, square, 0, EDGEFER_INPUT_HEIGHT, EDGEFER_INPUT_WIDTH, EDGEFER_INPUT_COLOR, face);
-  edgefer_run(edgefer_network, face, arena, answers);
-  for (i = 1; i < EDGEFER_LABELS; i++)
-    if (answers[i] > answers[best]) best = i;
-  return best; /* edgefer_labels[best] */
-}}
-```
-
-Compile `edgefer_net.c` with `-O2`, and without `-ffast-math`; `edgefer_pixels.c` also with `-ffp-contract=off`. Cortex-M4 and M7 use SMLAD,
-WebAssembly SIMD128 where it is on; the answers are the same.
-
-## TensorFlow Lite Micro instead
+{USE}## TensorFlow Lite Micro instead
 
 {tflm.readme(subject)}
 """

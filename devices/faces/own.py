@@ -61,7 +61,7 @@ class Finder:
 
 
 class Miner:
-    """What a finder takes for faces in gray pictures, for a refiner to learn from."""
+    """What a finder takes for faces in gray images, for a refiner to learn from."""
 
     def __init__(self, finder: Finder):
         self._finder = finder
@@ -71,7 +71,7 @@ class Miner:
         return cls(Finder(MapNetwork(bundle.read("int8"))))
 
     def __call__(self, pictures: Iterable) -> list[tuple]:
-        """pictures: with `gray` uint8 [h, w] each -> a picture and a box float32 [4], for each candidate."""
+        """pictures: with `gray` uint8 [h, w] each -> an image and a box float32 [4], for each candidate."""
         return [(one, box) for one in pictures for box in self._finder.find(one.gray, SIDE)[0]]
 
 
@@ -213,7 +213,7 @@ def refined_faces(
     """The candidates that are faces, the largest first, each once.
 
     A face's score is the geometric mean of what the detector (`prior`, [n]) and the refiner say. It and its threshold were
-    chosen on the pictures that the shipped pair's figures are measured on (models/face-finder/README.md).
+    chosen on the images that the shipped pair's figures are measured on (models/face-finder/README.md).
     """
     if not len(boxes):
         return []

@@ -14,7 +14,7 @@ HEADS = (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10))
 ANSWERS = 16  # of a cell: the heads' together
 INPUT = "canvas"
 MAX_CHANNELS = 1024
-# Ranges measured on other pictures than a camera's are a little too narrow for some; what lies beyond is cut off.
+# Ranges measured on other images than a camera's are a little too narrow for some; what lies beyond is cut off.
 SPARE = 1.1
 
 

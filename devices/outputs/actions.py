@@ -1,4 +1,4 @@
-"""What happens when an expression shows: a command is run, or a picture is kept."""
+"""What happens when an expression shows: a command is run, or an image is kept."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Results as an annotated video or picture."""
+"""Results as an annotated video or image."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ LIVE_GAP_S = 1.0  # a camera that was away for longer is shown as a pause of thi
 
 
 class VideoFile(Sink):
-    """An annotated video, or a picture when the name ends in .png or .jpg (the last frame is kept).
+    """An annotated video, or an image when the name ends in .png or .jpg (the last frame is kept).
 
     Written under another name and renamed at the end, so that a file of that name is always a whole one. Frames keep their
     times. An .mp4 is H.264, which browsers play, where an encoder of it is here; else `notice` is a sentence about that.

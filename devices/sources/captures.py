@@ -26,7 +26,7 @@ class CaptureOptions:
     """What to ask a camera for; a camera that cannot gives what is nearest.
 
     size: (width, height) in pixels. fps: frames a second. mjpg: compressed frames from a USB camera; None takes them
-    for pictures above 640x480, where USB 2 has no room for 30 raw ones a second.
+    for images above 640x480, where USB 2 has no room for 30 raw ones a second.
     """
 
     size: tuple[int, int] | None = None

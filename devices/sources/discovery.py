@@ -1,4 +1,4 @@
-"""Which cameras there are, by what the kernel and Picamera2 report, and whether each gives pictures."""
+"""Which cameras there are, by what the kernel and Picamera2 report, and whether each gives images."""
 
 import fcntl
 import os
@@ -20,7 +20,7 @@ ROOT = Path("/")
 _QUERYCAP, _QUERYCAP_FORMAT = 0x80685600, "16s32s32s6I"
 _VIDEO_CAPTURE, _VIDEO_CAPTURE_MPLANE = 0x1, 0x1000
 # Nodes of the Raspberry Pi that are no camera to read: codecs, image processors, and the receivers of its CSI port,
-# whose raw sensor data only Picamera2 turns into pictures.
+# whose raw sensor data only Picamera2 turns into images.
 _PI_NODES = ("bcm2835-codec", "bcm2835-isp", "rpi-hevc", "rpivid", "pispbe", "rp1-cfe", "unicam")
 # A CSI sensor on its I2C bus, such as "imx219 10-0010" or "imx708_wide"; lenses (dw9714, ad5398) are not matched.
 _SENSORS = ("imx", "ov", "arducam", "ar0")
@@ -37,7 +37,7 @@ class Camera:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What a camera gave: picture size in pixels and measured frames a second; or the problem in one sentence."""
+    """What a camera gave: image size in pixels and measured frames a second; or the problem in one sentence."""
 
     width: int = 0
     height: int = 0
@@ -60,13 +60,13 @@ def find_cameras(root: Path = ROOT) -> list[Camera]:
 
 
 def usb_cameras(root: Path = ROOT) -> list[Camera]:
-    """The Video4Linux nodes that give pictures. Metadata nodes and the Raspberry Pi's own are left out."""
+    """The Video4Linux nodes that give images. Metadata nodes and the Raspberry Pi's own are left out."""
     found = []
     for number, name, node in _nodes(root):
         if name.startswith(_PI_NODES):
             continue
         capabilities = _capabilities(root / "dev" / node.name)
-        if capabilities is None:  # it may not be opened: the first node of a camera is the one with pictures
+        if capabilities is None:  # it may not be opened: the first node of a camera is the one with images
             gives_pictures = _text(node / "index") in ("", "0")
         else:
             gives_pictures = bool(capabilities & (_VIDEO_CAPTURE | _VIDEO_CAPTURE_MPLANE))
@@ -84,7 +84,7 @@ def csi_sensors(root: Path = ROOT) -> list[str]:
 def try_camera(source: "Source", seconds: float = 1.5, clock=time.monotonic) -> Trial:
     """Open a source and read it for a while. The first frame's wait is not counted in the frame rate."""
     try:
-        # A camera that hangs after a picture would be waited for without an end.
+        # A camera that hangs after an image would be waited for without an end.
         with source as opened, closing(Prefetch(opened, limit_s=HANG_S, name="It")) as frames:
             first, count, size = 0.0, 0, (0, 0)
             for frame in frames:

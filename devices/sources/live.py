@@ -25,7 +25,7 @@ MAX_HUNG = 10  # threads that a driver holds, each with its memory; a service is
 
 
 class Capture(Protocol):
-    """One connection to a camera. `read` waits for the next picture, uint8 BGR [h, w, 3]; None or an exception: gone."""
+    """One connection to a camera. `read` waits for the next image, uint8 BGR [h, w, 3]; None or an exception: gone."""
 
     fps: float
 
@@ -50,7 +50,7 @@ class Live:
     options: stop ends the frames within a tenth of a second once it is set; log takes a line when the images stop and one when they are
     back; trying is called at each attempt to connect; with wait a camera that is not there when the source is opened is
     waited for and not refused.
-    open_s, stall_s: how long the first picture and any later one may take. retry_s: the first and the longest pause
+    open_s, stall_s: how long the first image and any later one may take. retry_s: the first and the longest pause
     between two attempts to connect again; it doubles in between.
     """
 
@@ -120,7 +120,7 @@ class Live:
         return self._closed or self._stop.is_set()
 
     def _reconnect(self, logged: bool) -> None:
-        """Try until a new reader has a picture, or until the stop is set. EdgeferError once MAX_HUNG of them hang."""
+        """Try until a new reader has an image, or until the stop is set. EdgeferError once MAX_HUNG of them hang."""
         assert self._reader is not None
         pause, longest = self._retry_s
         if not self._ended() and not logged:

@@ -238,7 +238,7 @@ def sort_inputs(inputs: list[str], bundle: Path | None) -> tuple[Path | None, li
     A folder with a card.json, or with an unfinished training, is a bundle, and so is the name of a shipped one where
     nothing of that name lies here; anything else is a source.
     """
-    from edgefer.bundle import CARD, shipped_bundles
+    from edgefer.bundle import CARD, is_begun, shipped_bundles
     from edgefer.devices.sources.cameras import BUILT_IN, GSTREAMER, is_camera
     from edgefer.devices.sources.urls import shown_address
 
@@ -246,7 +246,7 @@ def sort_inputs(inputs: list[str], bundle: Path | None) -> tuple[Path | None, li
     bundles, sources = ([] if bundle is None else [bundle]), []
     for name in inputs:
         path = Path(name)
-        made_here = (path / CARD).exists() or (path / "training").is_dir()
+        made_here = (path / CARD).exists() or is_begun(path)
         if made_here or (name in shipped and not path.exists()):
             bundles.append(path)
         elif path.exists() or is_camera(name) or "://" in name or name.startswith(GSTREAMER) or name == BUILT_IN:

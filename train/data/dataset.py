@@ -11,7 +11,7 @@ from edgefer.train.data.groups import group_pictures, held_rows
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Pictures with their labels: row i of each array belongs together.
+    """Images with their labels: row i of each array belongs together.
 
     images uint8 [n, h, w, c]; labels int64 [n], indices into Dataset.labels; ids [n], the row or file each came from;
     targets float32 [n, classes], what to train towards where that is not just the label: each row sums to 1.
@@ -71,7 +71,7 @@ class Dataset:
 
     @property
     def held_pictures(self) -> str:
-        """A hash of the names of the pictures that are held back to measure on; of all, for folds, where none are."""
+        """A hash of the names of the images that are held back to measure on; of all, for folds, where none are."""
         names = sorted(str(one) for one in self.splits.get("valid", self.split("train")).ids)
         return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
 
@@ -92,7 +92,7 @@ class Dataset:
         }
 
     def with_labels(self, labels: tuple[str, ...]) -> "Dataset":
-        """The same pictures with label indices into `labels`; matched by name, never by position."""
+        """The same images with label indices into `labels`; matched by name, never by position."""
         if labels == self.labels:
             return self
         if set(labels) != set(self.labels):
@@ -116,7 +116,7 @@ class Dataset:
 def stratified_rows(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """`count` rows drawn so that each class keeps its share, at least one of each; int64, shuffled.
 
-    Largest remainders decide which class gets the odd picture.
+    Largest remainders decide which class gets the odd image.
     """
     rng = np.random.default_rng(seed)
     classes, sizes = np.unique(labels, return_counts=True)
@@ -131,7 +131,7 @@ def stratified_rows(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def divide(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
-    """A stratified, seeded division into the rest and `fraction` of the pictures."""
+    """A stratified, seeded division into the rest and `fraction` of the images."""
     held = np.zeros(len(split), bool)
     held[stratified_rows(split.labels, round(len(split) * fraction), seed)] = True
     return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
@@ -177,14 +177,14 @@ def whole_groups(dataset: Dataset, group_by: str) -> Dataset:
 
 
 def without_copies(dataset: Dataset, group_by: str) -> Dataset:
-    """The data set with only the originals among its training pictures."""
+    """The data set with only the originals among its training images."""
     train = dataset.split("train")
     _, copies = group_pictures(train.ids, group_by)
     return replace(dataset, splits=dataset.splits | {"train": train.take(np.flatnonzero(~copies))})
 
 
 def hold_out(dataset: Dataset, fraction: float, seed: int, group_by: str = "") -> Dataset:
-    """The data set with `fraction` of its training pictures as "valid": stratified, seeded, by whole groups."""
+    """The data set with `fraction` of its training images as "valid": stratified, seeded, by whole groups."""
     train = dataset.split("train")
     if not 0 < fraction < 1:
         raise DataError(f"The validation share must lie between 0 and 1, not {fraction:g}.")

@@ -1,4 +1,4 @@
-"""Finds pictures that are nearly the same, by perceptual hash: recompressed, resized, a little recut or relit, mirrored."""
+"""Finds images that are nearly the same, by perceptual hash: recompressed, resized, a little recut or relit, mirrored."""
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ CHUNK = 2048
 
 
 def fingerprint(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A picture (uint8 [h, w] or BGR [h, w, 3]) as (hash, thumbnail): what near_duplicates compares.
+    """An image (uint8 [h, w] or BGR [h, w, 3]) as (hash, thumbnail): what near_duplicates compares.
 
     hash: int8 [64] of -1 and 1, whether each of the lowest frequencies but the mean lies above their median (pHash,
     Zauner 2010). thumbnail: uint8 [32, 32] gray.
@@ -28,7 +28,7 @@ def _hash(thumb: np.ndarray) -> np.ndarray:
 
 
 def near_duplicates(hashes: np.ndarray, thumbs: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs (i < j) of pictures that are nearly the same or mirrored, from stacked fingerprints.
+    """Pairs (i < j) of images that are nearly the same or mirrored, from stacked fingerprints.
 
     hashes: int8 [n, 64]; thumbs: uint8 [n, 32, 32]. A pair differs in at most 6 of 64 bits, and its thumbnails
     correlate by at least 0.97.
@@ -46,7 +46,7 @@ def near_duplicates(hashes: np.ndarray, thumbs: np.ndarray) -> list[tuple[int, i
 
 def _close(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Pairs i < j whose hashes differ in at most BITS bits, int64 [m, 2]: by products of matrices, in which equal bits
-    count 1 and others -1, 30,000 pictures take seconds."""
+    count 1 and others -1, 30,000 images take seconds."""
     a, b = left.astype(np.float32), right.astype(np.float32)
     pairs = [np.empty((0, 2), np.int64)]
     for at in range(0, len(a), CHUNK):
@@ -64,7 +64,7 @@ def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def clusters(pairs: list[tuple[int, int]]) -> list[list[int]]:
-    """The pairs joined to sets of pictures that hang together, each sorted, the largest first."""
+    """The pairs joined to sets of images that hang together, each sorted, the largest first."""
     parent: dict[int, int] = {}
 
     def root(one: int) -> int:

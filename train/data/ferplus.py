@@ -1,4 +1,4 @@
-"""FER+: ten people's votes for each FER2013 picture, in place of FER2013's single label.
+"""FER+: ten people's votes for each FER2013 image, in place of FER2013's single label.
 
 Barsoum et al. 2016, arXiv:1608.01041. Eight expressions, and columns for "unknown" and "no face". The votes come as
 fer2013new.csv (or ferplus.csv): a row per row of fer2013.csv, in the same order.
@@ -39,10 +39,10 @@ def votes_file(votes: str, data: str | Path) -> Path:
 
 
 def with_votes(dataset: Dataset, file: Path) -> Dataset:
-    """The pictures of a FER2013 CSV under FER+'s eight labels, with the votes as targets.
+    """The images of a FER2013 CSV under FER+'s eight labels, with the votes as targets.
 
-    As in the paper, a single vote for an expression counts as noise. Training pictures are those on which an
-    expression got the most votes; held pictures those on which it got more than half, the paper's "majority".
+    As in the paper, a single vote for an expression counts as noise. Training images are those on which an
+    expression got the most votes; held images those on which it got more than half, the paper's "majority".
     """
     splits = {}
     for name, split in dataset.splits.items():
@@ -58,7 +58,7 @@ def with_votes(dataset: Dataset, file: Path) -> Dataset:
 
 
 def votes_of(dataset: Dataset, name: str, file: Path) -> np.ndarray:
-    """The votes for a split's pictures: float64 [n, 8 expressions and 2 others]. DataError when they belong to others."""
+    """The votes for a split's images: float64 [n, 8 expressions and 2 others]. DataError when they belong to others."""
     usage, votes = _read(file)
     rows = sum(map(len, dataset.splits.values())) + len(dataset.skipped)
     if rows != len(votes):

@@ -1,4 +1,4 @@
-"""Which pictures belong together, and divisions that keep them so: copies, frames of a video, photographs of one animal."""
+"""Which images belong together, and divisions that keep them so: copies, frames of a video, photographs of one animal."""
 
 import re
 
@@ -10,10 +10,10 @@ COPY = "copy"
 
 
 def group_pictures(ids: np.ndarray, pattern: str) -> tuple[np.ndarray, np.ndarray]:
-    """Each picture's group, and whether it is a copy, from its path within the data, such as train/Angry/aug-3-12.jpg.
+    """Each image's group, and whether it is a copy, from its path within the data, such as train/Angry/aug-3-12.jpg.
 
-    pattern: a regular expression, searched in the path; what its groups capture, together, names the picture's group.
-    A group named "copy" is left out of the name: where it captures something the picture is a copy, to be trained on
+    pattern: a regular expression, searched in the path; what its groups capture, together, names the image's group.
+    A group named "copy" is left out of the name: where it captures something the image is a copy, to be trained on
     and never measured on. Returns (str [n], bool [n]). Raises DataError for a pattern that is none or does not match.
     """
     try:
@@ -37,7 +37,7 @@ def group_pictures(ids: np.ndarray, pattern: str) -> tuple[np.ndarray, np.ndarra
 
 
 def assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """A fold for each picture, 0 .. folds - 1, int64 [n]: groups stay whole, and each fold has its share of each class.
+    """A fold for each image, 0 .. folds - 1, int64 [n]: groups stay whole, and each fold has its share of each class.
 
     Greedy: the groups, shuffled and the largest first, each go where the classes then lie most evenly; as
     scikit-learn's StratifiedGroupKFold does. Raises DataError when a class has fewer groups than there are folds.
@@ -65,9 +65,9 @@ def assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) 
 
 
 def held_rows(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Which pictures a division by groups holds back: bool [n], about `fraction` of each class, at least one group.
+    """Which images a division by groups holds back: bool [n], about `fraction` of each class, at least one group.
 
-    A group with pictures of several classes counts for its commonest.
+    A group with images of several classes counts for its commonest.
     """
     names, group_of = np.unique(groups, return_inverse=True)
     counts = np.zeros((len(names), int(labels.max()) + 1), np.int64)

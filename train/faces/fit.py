@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgefer.errors import DataError
-from edgefer.train.backend import precision, tensorflow
+from edgefer.train.backend import precision, tensorflow, to_float_in_graph
 
 if TYPE_CHECKING:
     import tf_keras
@@ -70,17 +70,7 @@ def fit(
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
 
-    @tf.function
-    def learn(images, targets, keep):
-        pixels = tf.cast(images, tf.float32) / 255
-        with tf.GradientTape() as tape:
-            value = loss(model(pixels, training=True), targets)
-        gradients = tape.gradient(value, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        for average, weight in zip(averages, model.weights, strict=True):
-            average.assign_sub((1 - keep) * (average - tf.cast(weight, tf.float32)))
-        return value
-
+    learn = _learner(model, optimizer, loss, averages)
     losses: list[float] = []
     began = time.monotonic()
     for step, (images, targets) in _ahead(batch, int(done), schedule.steps):
@@ -106,6 +96,23 @@ def averaged(build: Callable[[], "tf_keras.Model"], averages) -> "tf_keras.Model
     model = build()
     model.set_weights([np.asarray(average) for average in averages])
     return model
+
+
+def _learner(model: "tf_keras.Model", optimizer, loss: Callable, averages: list) -> Callable:
+    """One step in TensorFlow's graph: uint8 images, targets and the averages' decay -> the loss."""
+    tf, floats = tensorflow(), to_float_in_graph()
+
+    @tf.function
+    def learn(images, targets, keep):
+        with tf.GradientTape() as tape:
+            value = loss(model(floats(images), training=True), targets)
+        gradients = tape.gradient(value, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        for average, weight in zip(averages, model.weights, strict=True):
+            average.assign_sub((1 - keep) * (average - tf.cast(weight, tf.float32)))
+        return value
+
+    return learn
 
 
 def _ahead(batch: Batch, first: int, steps: int):

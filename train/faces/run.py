@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgefer.bundle import Bundle, Form, write_bundle, write_file
+from edgefer.bundle import TRAINING, Bundle, Form, write_bundle, write_file
 from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.errors import InputError
 from edgefer.faces import FINDER_LABELS, REFINER_LABELS, REFINER_SIDE
@@ -68,7 +68,7 @@ def train_faces(
     progress.log(f"Training {order.recipe.name} on {order.data} into {run}")
     order.save(run)
     build, loss, batch = learning(order, pictures, mine, progress)
-    folder = run / "training"
+    folder = run / TRAINING
     model = fit(
         build,
         loss,

@@ -6,11 +6,11 @@ import sys
 import threading
 import time
 import types
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from machines import PI, machine
 from test_live import FakeCapture, live, slowly
 from typer.testing import CliRunner
 
@@ -224,31 +224,6 @@ def test_csi_without_picamera2_says_how_to_get_it(monkeypatch):
         cameras.open_camera("csi"),
     ):
         pass
-
-
-def machine(root: Path, nodes: dict[str, tuple[str, str]], devices=True) -> Path:
-    """A made-up /sys and /dev: node -> (name, index)."""
-    for node, (name, index) in nodes.items():
-        folder = root / "sys/class/video4linux" / node
-        folder.mkdir(parents=True)
-        (folder / "name").write_text(name + "\n")
-        (folder / "index").write_text(index + "\n")
-        if devices and node.startswith("video"):
-            (root / "dev").mkdir(exist_ok=True)
-            (root / "dev" / node).touch()
-    return root
-
-
-PI = {
-    "video0": ("unicam", "0"),
-    "video2": ("HD Pro Webcam C920", "0"),
-    "video3": ("HD Pro Webcam C920", "1"),
-    "video10": ("bcm2835-codec-decode", "0"),
-    "video13": ("bcm2835-isp-output0", "0"),
-    "video19": ("rpi-hevc-dec", "0"),
-    "v4l-subdev0": ("imx219 10-0010", "0"),
-    "v4l-subdev1": ("dw9807 10-000c", "0"),
-}
 
 
 def test_the_cameras_of_a_pi_are_told_from_its_other_nodes(tmp_path):

@@ -5,8 +5,7 @@ import sys
 from collections import namedtuple
 
 import pytest
-from test_boards import board_tree
-from test_cameras import PI, machine
+from machines import PI, board_tree, machine
 
 from edgefer.checks import Check, Status
 from edgefer.devices.board import doctor, hardware, health, software

@@ -92,7 +92,7 @@ def test_a_disk_that_is_full_is_named_and_a_file_that_is_gone_has_not_ended(
     """In a process of its own whose files may have 4 kB: what a full disk does to an encoder, which may not say so."""
     code = f"""
 import resource, signal, sys
-sys.path.insert(0, {str(os.path.dirname(os.path.dirname(__file__)))!r})
+sys.path.insert(0, {str(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))!r})
 import numpy as np
 from pathlib import Path
 from edgefer.devices.outputs import encoders, video

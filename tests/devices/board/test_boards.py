@@ -5,6 +5,7 @@ import shlex
 import stat
 
 import pytest
+from machines import board_tree
 from typer.testing import CliRunner
 
 from edgefer.cli import app
@@ -12,12 +13,6 @@ from edgefer.devices.board import boards, health
 from edgefer.devices.board.boards import BOARDS, board_model, this_board
 from edgefer.devices.board.health import parse_throttled
 from edgefer.errors import InputError
-
-
-def board_tree(root, model):
-    (root / "proc/device-tree").mkdir(parents=True)
-    (root / "proc/device-tree/model").write_bytes(model.encode() + b"\0")  # the kernel ends it with a zero byte
-    return root
 
 
 @pytest.mark.parametrize(
