@@ -199,6 +199,43 @@ def test_data_that_changed_since_the_stop_is_noticed(tmp_path, small):
         run.check_data(Dataset(name="small", labels=small.labels, splits={**small.splits, "train": split}))
 
 
+@pytest.mark.parametrize("change", ["labels", "order", "names"])
+def test_data_that_changed_in_labels_order_or_names_alone_is_noticed(tmp_path, small, change):
+    run = RunFolder(tmp_path / "run")
+    run.training.path.mkdir(parents=True)
+    assert run.check_data(small) == ""
+    train = small.split("train")
+    if change == "order":
+        other = train.take(np.arange(64)[::-1])
+    elif change == "labels":
+        other = Split(images=train.images, labels=1 - train.labels, ids=train.ids)
+    else:
+        other = Split(images=train.images, labels=train.labels, ids=np.array([f"{one}a" for one in train.ids]))
+    with pytest.raises(DataError, match="has changed since"):
+        run.check_data(Dataset(name="small", labels=small.labels, splits={**small.splits, "train": other}))
+
+
+def test_other_soft_labels_are_noticed_and_a_lost_note_is_said(tmp_path, small, three):
+    from edgefer.train.distill import distilled
+
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(three, run.training.path)
+
+    def taught(share: float) -> Dataset:
+        said = np.full((64, 2), [share, 1 - share], np.float32)
+        return Dataset(name="small", labels=small.labels, splits={"train": distilled(small.split("train"), said, 0.5)})
+
+    assert "is not known" in run.check_data(taught(0.3), soft=True)  # an epoch is done, and nothing was noted
+    assert run.check_data(taught(0.3), soft=True) == ""
+    with pytest.raises(DataError, match="what teachers, votes or --soft-labels say"):
+        run.check_data(taught(0.4), soft=True)
+    run.check_data(small)
+    for damage in (cut, garble, Path.unlink):
+        damage(run.data)
+        assert "is not known" in run.check_data(small)
+        assert run.check_data(small) == ""
+
+
 def test_resume_names_the_runs_it_could_mean(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="no unfinished training under runs/"):
