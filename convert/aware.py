@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgefer.convert.fold import fold_zscore
 from edgefer.convert.prune import copy_of, optimization_toolkit
 from edgefer.convert.quantize import aware_to_int8
 from edgefer.convert.tune import FineTuning, tune
 from edgefer.errors import RuntimeFault
 from edgefer.preprocess import to_float
 from edgefer.train.memory import batch_for
+from edgefer.train.older import fold_zscore
 
 if TYPE_CHECKING:
     import tf_keras
@@ -93,10 +93,10 @@ def _wrapped(aware: "tf_keras.Model") -> Iterator:
 
 
 def _without_rounding(aware: "tf_keras.Model", model: "tf_keras.Model") -> "tf_keras.Model":
-    """The float network with the weights that were learnt."""
+    """The float network with the weights that were learned."""
     plain = copy_of(model)
     for layer in _wrapped(aware):
-        learnt = {weight.name.split("/")[-1]: weight for weight in layer.weights}
+        learned = {weight.name.split("/")[-1]: weight for weight in layer.weights}
         for weight in plain.get_layer(layer.layer.name).weights:
-            weight.assign(learnt[weight.name.split("/")[-1]])
+            weight.assign(learned[weight.name.split("/")[-1]])
     return plain

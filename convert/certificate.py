@@ -1,6 +1,6 @@
 """The parity certificate: what was asked of a bundle, on what machine and images, and what came out, as a page and as JSON.
 
-It names the bundle by its hash, so that `edgefer verify BUNDLE --certificate FILE` can tell later, on another machine,
+It names the bundle by its hash, so that `edgefer verify BUNDLE --certificate FILE` can check later, on another machine,
 whether this is the bundle that was proven.
 """
 
@@ -90,6 +90,11 @@ class Certificate:
         """The page. It opens anywhere, offline."""
         parts = [*self._summary(), *self._figures(), *self._elsewhere(), *self._flips(), *self._files()]
         return page(f"Parity of {self.bundle.card.name}", parts)
+
+    def figures_html(self) -> str:
+        """The tables of what each network is worth and of what conversion cost, for notebooks."""
+        worth = table(WORTH_COLUMNS, [worth_row(one) for one in self.networks])
+        return worth + table(COST_COLUMNS, [cost_row(one) for one in self.proof.cost])
 
     def _summary(self) -> list[str]:
         facts, verdict = self.to_json(), "pass" if self.passed else "FAIL"

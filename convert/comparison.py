@@ -17,7 +17,7 @@ from edgefer.train.data.dataset import Split
 class Budget:
     """What conversion may cost: points of accuracy (percent), and the least share of equal decisions.
 
-    min_retrained_agreement: of a network that was slimmed, pruned or trained quantization-aware. It learnt from data again, so
+    min_retrained_agreement: of a network that was slimmed, pruned or trained quantization-aware. It learned from data again, so
     it decides otherwise more often than rounding explains, but it must still be recognisable as the network it came from:
     pruned and quantization-aware forms of fer-small agreed with it on 93.5 to 97.1%, one slimmed to half and hardly tuned on
     85.7%.

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from edgefer.card import InputSpec, OutputSpec
 from edgefer.errors import InputError
 from edgefer.metrics import wilson_interval
 from edgefer.options import Color
+from edgefer.text import printable
 from edgefer.train.data.dataset import Split
 
 Affine = tuple[float | tuple[float, ...], float | tuple[float, ...]]  # pixel * scale + offset
@@ -99,23 +101,47 @@ class Hypothesis:
 
 
 def parse_scale(text: str) -> tuple[str, Affine]:
-    """A name of SCALES, or two numbers "SCALE,OFFSET" of pixel * SCALE + OFFSET; InputError otherwise."""
+    """A name of SCALES, or the numbers of pixel * SCALE + OFFSET: two, or three scales and three offsets, one for each
+    channel in the network's order. InputError otherwise."""
     if text in SCALES:
         return text, SCALES[text]
     try:
-        scale, offset = (float(number) for number in text.split(","))
+        numbers = [float(number) for number in text.split(",")]
     except ValueError:
+        numbers = []
+    if len(numbers) not in (2, 6):
         raise InputError(
-            f"--scale {text!r} is none of {', '.join(SCALES)}, nor two numbers such as 0.0078,-1 for pixel * 0.0078 - 1."
-        ) from None
-    if not (np.isfinite(scale) and np.isfinite(offset) and scale):
-        raise InputError(f"--scale {text!r}: pixel * {scale:g} + {offset:g} says nothing of a pixel.")
-    return "stated", (scale, offset)
+            f"--scale {printable(text)!r} is none of {', '.join(SCALES)}, nor two numbers such as 0.0078,-1 for pixel * 0.0078 - 1, "
+            "nor six: three scales and three offsets."
+        )
+    half = len(numbers) // 2
+    return stated_scale((numbers[0], numbers[1]) if half == 1 else (numbers[:half], numbers[half:]))
+
+
+def stated_scale(pair: Any) -> tuple[str, Affine]:
+    """(scale, offset) of pixel * scale + offset, each a number or one for each channel; InputError for what cannot be."""
+    try:
+        scale, offset = (np.asarray(part, np.float64) for part in pair)
+        shapes = {part.shape for part in (scale, offset)}
+    except (TypeError, ValueError):
+        shapes = set()
+    if not shapes or shapes - {(), (3,)}:
+        raise InputError(
+            f"scale {pair!r} is no name and no pair: give (scale, offset), numbers or one for each of 3 channels."
+        )
+    if not (np.isfinite(scale).all() and np.isfinite(offset).all() and scale.all()):
+        raise InputError(f"scale {pair!r}: pixel * {scale} + {offset} says nothing of a pixel.")
+    plain = [float(part) if part.ndim == 0 else tuple(part.tolist()) for part in (scale, offset)]
+    return "stated", (plain[0], plain[1])
 
 
 def describe(scale: tuple[str, Affine]) -> str:
     name, (factor, offset) = scale
-    return f"pixels * {factor:.6g} + {offset:.6g}" if name == "stated" else f"pixels as {name}"
+    return f"pixels * {_numbers(factor)} + {_numbers(offset)}" if name == "stated" else f"pixels as {name}"
+
+
+def _numbers(value: float | tuple[float, ...]) -> str:
+    return f"{value:.6g}" if isinstance(value, float | int) else f"({', '.join(f'{one:.6g}' for one in value)})"
 
 
 def same_affine(one: Affine, other: Affine, tolerance: float = 1e-3) -> bool:
@@ -126,7 +152,7 @@ def same_affine(one: Affine, other: Affine, tolerance: float = 1e-3) -> bool:
 
 
 def candidates(known: Stated, channels: int, classes: int, data_labels: Sequence[str] = ()) -> list[Contract]:
-    """Every contract that what is known leaves open. With no data labels only what needs no measuring to tell."""
+    """Every contract that what is known leaves open. With no data labels only those that need no measurement."""
     colors = [known.color] if known.color else [Color.GRAY] if channels == 1 else [Color.RGB, Color.BGR]
     scales = [known.scale] if known.scale else [(name, values) for name, values in SCALES.items() if channels == 3 or name in ("0..1", "0..255", "-1..1")]  # fmt: skip
     orders = {"stated": known.labels} if known.labels else _orders(classes, data_labels)

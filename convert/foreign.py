@@ -16,7 +16,7 @@ from edgefer.preprocess import to_float
 from edgefer.tflite.flatbuffer import Model, Tensor, read_model
 
 if TYPE_CHECKING:
-    from edgefer.train.keras_layers import Built
+    from edgefer.train.keras_build import Built
 
 MAX_BYTES = 1 << 30
 KERAS, TFLITE = (".keras", ".h5", ".hdf5"), (".tflite", ".lite")
@@ -29,7 +29,7 @@ class Foreign:
     """A network as it came.
 
     shape: height, width, channels of its input. logits: (uint8 [n, h, w, c], InputSpec, OutputSpec) -> float32 [n, classes],
-    asked of the network as it is. told: what its file says of its contract.
+    asked of the network as it is. stated: what its file says of its contract.
     layers: its Keras layers and how they are connected, where it has them; passes: names of those that only scale pixels.
     content: the .tflite file, where it is one.
     """
@@ -39,7 +39,7 @@ class Foreign:
     kind: str
     shape: tuple[int, int, int]
     classes: int
-    told: Stated
+    stated: Stated
     logits: Callable[[np.ndarray, InputSpec, OutputSpec], np.ndarray] = field(repr=False)
     layers: "tuple[Built, dict] | None" = field(default=None, repr=False)
     passes: frozenset[str] = frozenset()
@@ -105,7 +105,7 @@ def _keras(content: bytes, where: str, common: dict) -> Foreign:
             "runs classifiers, of one image in and one row of answers out."
         )
     shape = _shape(network.input_shape, where)
-    passes, told = _keras_contract(built, shape[2])
+    passes, stated = _keras_contract(built, shape[2])
     output = _keras_output(built, where)
 
     def logits(pixels: np.ndarray, spec: InputSpec, kind: OutputSpec) -> np.ndarray:
@@ -115,7 +115,7 @@ def _keras(content: bytes, where: str, common: dict) -> Foreign:
 
     return Foreign(
         **common, kind="Keras", shape=shape, classes=int(network.output_shape[-1]), logits=logits,
-        told=Stated(scale=told.scale, output=output, because=told.because), layers=(built, architecture), passes=passes,
+        stated=Stated(scale=stated.scale, output=output, because=stated.because), layers=(built, architecture), passes=passes,
     )  # fmt: skip
 
 
@@ -196,14 +196,14 @@ def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
 
     scale = _quantized_scale(image)
     because = (f"its {image.dtype} input stands for {_range(scale[1])}",) if scale else ()
-    told = Stated(
+    stated = Stated(
         scale=scale,
         output=_tflite_output(model, where),
         labels=_packed_labels(content, classes),
         color=Color.GRAY if shape[2] == 1 else None,
         because=because,
     )
-    return Foreign(**common, kind=kind, shape=shape, classes=classes, told=told, logits=logits, content=content)
+    return Foreign(**common, kind=kind, shape=shape, classes=classes, stated=stated, logits=logits, content=content)
 
 
 def _quantized_scale(image: Tensor) -> tuple | None:

@@ -16,7 +16,7 @@ import numpy as np
 from edgefer.bundle import PARITY, Bundle, new_directory, write_bundle
 from edgefer.card import CropSpec, InputSpec, ModelCard, Provenance, Scores
 from edgefer.checks import Check, status_if
-from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, choose, measure
+from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, choose, describe, measure
 from edgefer.convert.foreign import LOGITS, Foreign, affine_of, read_foreign
 from edgefer.errors import EdgeferError, InputError
 from edgefer.files import check_writable
@@ -30,7 +30,7 @@ from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.data.load import DataOptions, load_dataset
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.networks import keras_bytes
-from edgefer.train.recipes import Recipe
+from edgefer.train.recipe_fields import Recipe
 
 if TYPE_CHECKING:
     import tf_keras
@@ -71,7 +71,7 @@ def import_network(request: Request, out: Path) -> Imported:
     does not answer as what came."""
     foreign = read_foreign(request.path)
     where = str(request.path)
-    known = request.stated.over(foreign.told, where)
+    known = request.stated.over(foreign.stated, where)
     height, width, _ = foreign.shape
     dataset = request.load(_any_spec(foreign)) if request.load else None
     contract, measured = _settle(known, foreign, dataset, where)
@@ -172,7 +172,7 @@ def _card(request: Request, foreign: Foreign, contract: Contract, dataset: Datas
     spec = InputSpec(height=height, width=width, color=contract.color.value)
     steps = [
         f"imported from {printable(request.path.name)} ({foreign.kind}, sha256 {foreign.sha256[:12]}), which takes "
-        f"{contract.scale if contract.scale != 'stated' else 'pixels * {:.6g} + {:.6g}'.format(*contract.values)} {contract.color} and "
+        f"{contract.color} {describe((contract.scale, contract.values))} and "
         f"gives {contract.output.values}"
     ]
     recipe = Recipe.model_validate(
@@ -236,10 +236,12 @@ def _take_tflite(foreign: Foreign, contract: Contract, card: ModelCard) -> tuple
     network = Network(foreign.content, spec, foreign.classes, output=contract.output)
     variant = "int8" if network.answer_dtype in INTEGERS else "float32"
     answers = softmax(network.logits(_images(card.input)))
-    said = f"{foreign.kind} as it came, {np.dtype(network.dtype).name} in and {np.dtype(network.answer_dtype).name} out"
+    subject = (
+        f"{foreign.kind} as it came, {np.dtype(network.dtype).name} in and {np.dtype(network.answer_dtype).name} out"
+    )
     varied = bool((answers.std(axis=0) > 1e-6).any())
     detail = "it answers differently to different images" if varied else "it gives the same answer to every image"
-    return {variant: foreign.content}, [Check(subject=said, status=status_if(varied), detail=detail)]
+    return {variant: foreign.content}, [Check(subject=subject, status=status_if(varied), detail=detail)]
 
 
 def own_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":
@@ -250,7 +252,7 @@ def own_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":
     """
     import tf_keras
 
-    from edgefer.train.keras_layers import connect
+    from edgefer.train.keras_build import connect
 
     assert foreign.layers
     built, architecture = foreign.layers

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgefer.card import InputSpec
-from edgefer.convert.fold import fold_zscore
 from edgefer.convert.quantize import int8_converter, run_converter
 from edgefer.errors import BundleError
 from edgefer.interpreter import Network
 from edgefer.train.backend import tensorflow
+from edgefer.train.older import fold_zscore
 
 if TYPE_CHECKING:
     import tf_keras

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edgefer.convert.tune import FineTuning, tune
 from edgefer.errors import MissingDependency
 from edgefer.train.backend import tensorflow
+from edgefer.train.networks import LOGITS
 
 if TYPE_CHECKING:
     import tf_keras
@@ -44,7 +45,7 @@ def prune(model: "tf_keras.Model", sparsity: float, task: FineTuning) -> "tf_ker
     )
 
     def wrap(layer):  # returns the layer itself, bare or wrapped, so the weights stay the copy's own
-        if isinstance(layer, tf_keras.layers.Conv2D | tf_keras.layers.Dense) and layer.name != "logits":
+        if isinstance(layer, tf_keras.layers.Conv2D | tf_keras.layers.Dense) and layer.name != LOGITS:
             return tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=schedule)
         return layer
 
@@ -64,5 +65,6 @@ def copy_of(model: "tf_keras.Model") -> "tf_keras.Model":
 
 def measured_sparsity(model: "tf_keras.Model") -> float:
     """The share of zeros among the kernels of convolutions and dense layers, without the logits."""
-    kernels = [w.numpy() for w in model.weights if "kernel" in w.name and not w.name.startswith("logits")]
+    layers = [layer for layer in model.layers if layer.name != LOGITS]
+    kernels = [weight.numpy() for layer in layers for weight in layer.weights if "kernel" in weight.name]
     return float(sum((kernel == 0).sum() for kernel in kernels) / sum(kernel.size for kernel in kernels))

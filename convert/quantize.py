@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgefer.convert.fold import fold_zscore
 from edgefer.errors import RuntimeFault
 from edgefer.preprocess import to_float
 from edgefer.quiet import quiet
 from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Split, stratified_rows
+from edgefer.train.older import fold_zscore
 
 if TYPE_CHECKING:
     import tf_keras
@@ -45,7 +45,7 @@ def to_int8(model: "tf_keras.Model", calibration: np.ndarray) -> bytes:
 
 
 def aware_to_int8(aware: "tf_keras.Model") -> bytes:
-    """A network that was trained quantization-aware as an int8 .tflite: its ranges are learnt, not calibrated."""
+    """A network that was trained quantization-aware as an int8 .tflite: its ranges are learned, not calibrated."""
     return run_converter(_int8_converter(aware))
 
 

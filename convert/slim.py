@@ -11,8 +11,9 @@ import numpy as np
 
 from edgefer.errors import InputError
 from edgefer.train.backend import tensorflow
-from edgefer.train.networks import Statistics, build
-from edgefer.train.recipes import LAYER, Recipe
+from edgefer.train.networks import LOGITS, build
+from edgefer.train.older import ZSCORE, Statistics
+from edgefer.train.recipe_fields import LAYER, Recipe
 
 if TYPE_CHECKING:
     import tf_keras
@@ -100,13 +101,13 @@ def _copy_filters(model: "tf_keras.Model", network: "tf_keras.Model", words: lis
         new_conv.set_weights([conv.get_weights()[0][:, :, inputs][..., outputs]])
         new_norm.set_weights([weight[outputs] for weight in norm.get_weights()])
         inputs = outputs
-    kernel, bias = model.get_layer("logits").get_weights()
-    network.get_layer("logits").set_weights([kernel[inputs], bias])
+    kernel, bias = model.get_layer(LOGITS).get_weights()
+    network.get_layer(LOGITS).set_weights([kernel[inputs], bias])
 
 
 def _statistics(model: "tf_keras.Model") -> Statistics:
     """What the network's z-score was made of."""
-    zscore = model.get_layer("zscore")
+    zscore = model.get_layer(ZSCORE)
     mean, variance = (tuple(np.ravel(part).tolist()) for part in (zscore.mean, zscore.variance))
     return mean, variance
 

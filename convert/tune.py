@@ -14,15 +14,15 @@ from edgefer.card import ModelCard
 from edgefer.errors import EdgeferError
 from edgefer.interpreter import softmax
 from edgefer.metrics import nll
-from edgefer.progress import Progress
+from edgefer.progress import Epoch, Progress
 from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.fit import batches, steps_per_epoch
 from edgefer.train.memory import check_training
 from edgefer.train.objective import make_optimizer, take_clean_statistics
-from edgefer.train.recipes import Distill, Recipe, recipe_of
-from edgefer.train.run import Epoch
+from edgefer.train.recipe_fields import Distill, Recipe
+from edgefer.train.recipes import recipe_of
 
 if TYPE_CHECKING:
     import tf_keras
@@ -72,7 +72,7 @@ class Tuner:
     def task(
         self, step: str, model: "tf_keras.Model", card: ModelCard, dataset: Dataset, teacher: "tf_keras.Model"
     ) -> FineTuning:
-        """A fine-tuning of `model` by its recipe; `step` begins with "slim", "prune" or "aware" and tells it from others."""
+        """A fine-tuning of `model` by its recipe; `step` begins with "slim", "prune" or "aware" and distinguishes it from others."""
         kind = step.split("-")[0]
         recipe = recipe_of(card)
         epochs = self.epochs or EPOCHS[kind]

@@ -1,4 +1,4 @@
-"""How fast the whole loop is on this board: each stage's median, p95 and p99, with heat, throttling and memory."""
+"""How fast the whole loop is on this board: each stage's median, p95 and p99, with temperature, throttling and memory."""
 
 import os
 import platform
@@ -43,7 +43,7 @@ class Times:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """What was measured, on what. None where the board does not tell. Memory in MB (10^6 bytes).
+    """What was measured, on what. None where the board does not report it. Memory in MB (10^6 bytes).
 
     stages: a frame's time in each, and in all of them. fps: as frames came out, several cores working on them at once.
     """
@@ -133,7 +133,7 @@ def to_markdown(bench: Benchmark) -> str:
     """The benchmark as Markdown tables, readable as they are and in an issue."""
 
     def degrees(value: float | None) -> str:
-        return "not told" if value is None else f"{value:.0f} °C"
+        return "unknown" if value is None else f"{value:.0f} °C"
 
     stages = [
         "| stage | median ms | p95 ms | p99 ms |",
@@ -147,8 +147,8 @@ def to_markdown(bench: Benchmark) -> str:
         "network": f"{bench.network} on {bench.runtime}, {bench.threads} thread{'s' * (bench.threads > 1)}",
         "detector": bench.detector,
         "temperature": f"{degrees(bench.temperature_start_c)} at the start, {degrees(bench.temperature_end_c)} at the end",
-        "throttling": f"{bench.throttling_start or 'not told'} at the start, {bench.throttling_end or 'not told'} at the end",
-        "peak memory": "not told" if bench.peak_memory_mb is None else f"{bench.peak_memory_mb:.0f} MB",
+        "throttling": f"{bench.throttling_start or 'unknown'} at the start, {bench.throttling_end or 'unknown'} at the end",
+        "peak memory": "unknown" if bench.peak_memory_mb is None else f"{bench.peak_memory_mb:.0f} MB",
         "versions": f"edgefer {bench.edgefer}, Python {bench.python}, OpenCV {bench.opencv}, {bench.system}",
     }
     rows = [f"| {name} | {fact} |" for name, fact in facts.items()]

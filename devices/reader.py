@@ -21,17 +21,17 @@ from edgefer.devices.faces.choice import automatic, yunet
 from edgefer.devices.faces.detectors import Detector, FrameDetector, HaarDetector, RegionDetector
 from edgefer.devices.faces.own import OwnDetector
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
-from edgefer.devices.guarded import GuardedClassifier, GuardedDetector
 from edgefer.devices.session import Session
 from edgefer.devices.sources.cameras import LiveOptions, is_camera, open_camera, open_source
 from edgefer.devices.sources.captures import AS_IT_COMES, CaptureOptions
 from edgefer.devices.sources.files import Source
 from edgefer.devices.sources.playback import AS_TAKEN, Playback, Played, Several
 from edgefer.devices.threads import HANG_S, Prefetch, Rules
+from edgefer.devices.watchdogs import WatchedClassifier, WatchedDetector
 from edgefer.errors import InputError
 from edgefer.images import read_image
 from edgefer.interpreter import Classifier
-from edgefer.options import DetectorName, DeviceName, FaceKind, ReaderOptions, Smoothing, choice
+from edgefer.options import DetectorName, DeviceName, FaceKind, ReaderOptions, Smoothing, as_record, choice
 from edgefer.parity import check_at_load
 from edgefer.preprocess import prepare
 from edgefer.records import Face, Frame
@@ -86,12 +86,12 @@ class Reader:
         rules = Rules(name="The network", log=log, stop=stop)
         make = detector_maker(options, bundle.card, log)
 
-        def guarded(name: DetectorName) -> Detector:
-            detector: Detector = GuardedDetector(partial(make, name), rules)
+        def watched(name: DetectorName) -> Detector:
+            detector: Detector = WatchedDetector(partial(make, name), rules)
             wanted = options.roi or options.min_face
             return RegionDetector(detector, options.roi, options.min_face) if wanted else detector
 
-        return cls(_classifier(bundle, options, rules), guarded, options, log=log, stop=stop)
+        return cls(_classifier(bundle, options, rules), watched, options, log=log, stop=stop)
 
     @property
     def card(self) -> ModelCard:
@@ -117,6 +117,12 @@ class Reader:
         """The expression of a face that is cut out already, of any size: the whole image is what the network sees.
 
         crop: as for a call. Returns a Face whose box is the image. Raises as a call does.
+
+        >>> import edgefer, numpy as np
+        >>> reader = edgefer.load("fer-nano")
+        >>> face = reader.classify(np.full((60, 80), 128, np.uint8))
+        >>> face.box_xyxy, tuple(face.scores) == reader.labels
+        ((0, 0, 80, 60), True)
         """
         pixels, _ = as_image(crop)
         height, width = pixels.shape[:2]
@@ -132,9 +138,15 @@ class Reader:
         read at once. settings: fields of SourceOptions. Live sources give their newest frame, files every one, and are read
         in a thread of their own. Raises SourceError for a source that cannot be opened, and IncompleteError after the last
         frame of a damaged video.
+
+        >>> import edgefer
+        >>> frames = edgefer.load("fer-nano").watch("builtin")
+        >>> [(frame.index, frame.image_bgr.shape) for frame in (next(frames), next(frames))]
+        [(0, (360, 480, 3)), (1, (360, 480, 3))]
+        >>> frames.close()
         """
         sources = source if isinstance(source, list | tuple) else [source]
-        opened = self.open_sources([str(one) for one in sources], SourceOptions(**settings))
+        opened = self.open_sources([str(one) for one in sources], as_record(SourceOptions, settings))
         session = self.session(live=opened.live)
         with opened, closing(Prefetch(opened, limit_s=None if opened.live else HANG_S, name="The source")) as frames:
             for frame in frames:
@@ -207,7 +219,7 @@ def _classifier(bundle: Bundle, options: ReaderOptions, rules: Rules) -> Classif
         return loaded
 
     if options.device is not DeviceName.CORAL:
-        return GuardedClassifier(
+        return WatchedClassifier(
             load(options.device, options.check), lambda: load(options.device, options.check), rules
         )
     spare = load(DeviceName.CPU, check=True) if options.allow_cpu_fallback else None
@@ -217,7 +229,7 @@ def _classifier(bundle: Bundle, options: ReaderOptions, rules: Rules) -> Classif
         then="going on with the int8 network on the CPU",
         advice="replug it, or run with --allow-cpu-fallback",
     )
-    return GuardedClassifier(
+    return WatchedClassifier(
         load(options.device, options.check), (lambda: spare) if spare else None, coral, on_fault=spare is not None
     )
 
@@ -230,7 +242,7 @@ def detector_maker(
     What there is to fetch or say is done once. InputError for a detector that cannot find such faces.
     """
     kind = options.faces or choice(FaceKind, card.faces, "faces")
-    said: set[str] = set()
+    logged: set[str] = set()
     board = this_board()
     runs: dict[str, Any] = {
         "min_face": options.min_face or 0, "runtime": str(options.runtime), "threads": options.threads or board.threads,
@@ -244,8 +256,8 @@ def detector_maker(
         if name is DetectorName.YUNET:
             return yunet(options.detector_file, **runs)
         choice = automatic(options.detector_file, **runs)
-        if choice.reason not in said:
-            said.add(choice.reason)
+        if choice.reason not in logged:
+            logged.add(choice.reason)
             log(choice.reason)
         return choice.detector
 
@@ -256,8 +268,8 @@ def detector_maker(
             raise InputError(f"--detector {name} finds human faces, but {card.name} is to read {kind}: leave it out.")
         detector = named(name)
         key = detector.name
-        if not card.crop_for(key).faces and key not in said:
-            said.add(key)
+        if not card.crop_for(key).faces and key not in logged:
+            logged.add(key)
             log(
                 f"{card.name} was not measured for {key}: its boxes are taken as they are, which may cost accuracy. "
                 f"Train with {'--yunet FILE' if key == DetectorName.YUNET else 'this edgefer'} to measure it."

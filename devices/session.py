@@ -91,7 +91,7 @@ class Session:
         return replace(frame, faces=tuple(faces), changed=changed)
 
     def rest(self, frame: Frame, seconds: float) -> None:
-        """What a frame took after its detection, in the same thread: the tracker's pace is told."""
+        """Let the tracker's pace know how long a frame took after its detection, in the same thread."""
         self._trackers[frame.stream].pace.rest(seconds)
 
     def _smoother(self, stream: int) -> LabelSmoother:

@@ -1,12 +1,12 @@
 """Threads of the loop: stages that run ahead of one another, and calls that may never come back."""
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
+from edgefer.devices.mailbox import Ended, Late, Mailbox
 from edgefer.errors import EdgeferError
 
 T = TypeVar("T")
@@ -14,9 +14,7 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 HANG_S = 10.0  # how long a call may take; the slowest board's slowest detection takes half a second
-TICK_S = 0.1  # how soon a stop is noticed
 LEAVE_S = 0.5  # how long a thread is waited for at the end
-_END = object()
 
 
 class Prefetch(Generic[T]):
@@ -35,9 +33,8 @@ class Prefetch(Generic[T]):
         name: str = "",
         stop: threading.Event | None = None,
     ):
-        self._limit_s, self._name, self._stop = limit_s, name, stop
-        self._made: queue.Queue = queue.Queue(room)
-        self._left, self._going = threading.Event(), len(items)
+        self._limit_s, self._name, self._stop = limit_s, name, stop or threading.Event()
+        self._made: Mailbox[T] = Mailbox(room, givers=len(items))
         self._threads = [
             threading.Thread(target=self._run, args=(one,), name="edgefer-prefetch", daemon=True) for one in items
         ]
@@ -47,45 +44,29 @@ class Prefetch(Generic[T]):
     def _run(self, items: Iterable[T]) -> None:
         try:
             for item in items:
-                self._put(item, None)
-                if self._left.is_set():
+                if not self._made.put(item):
                     return
-            self._put(_END, None)
+            self._made.end()
         except BaseException as error:  # whatever it is, it belongs to the one who uses the items
-            self._put(_END, error)
-
-    def _put(self, item: object, error: BaseException | None) -> None:
-        while not self._left.is_set():
-            try:
-                return self._made.put((item, error), timeout=TICK_S)
-            except queue.Full:
-                continue
+            self._made.end(error)
 
     def __iter__(self) -> "Prefetch[T]":
         return self
 
     def __next__(self) -> T:
-        asked = time.monotonic()
-        while not self._left.is_set() and not (self._stop is not None and self._stop.is_set()):
-            try:
-                item, error = self._made.get(timeout=TICK_S)
-            except queue.Empty:
-                if self._limit_s is not None and time.monotonic() - asked > self._limit_s:
-                    raise EdgeferError(f"{self._name} has given nothing for {self._limit_s:g} s: it hangs.") from None
-                continue
-            if error is not None:
-                self._going -= 1
-                raise error
-            if item is not _END:
-                return item
-            self._going -= 1
-            if not self._going:
-                break
-        raise StopIteration
+        if self._stop.is_set():
+            raise StopIteration
+        try:
+            return self._made.take(self._limit_s, self._stop.is_set)
+        except Late:
+            raise EdgeferError(f"{self._name} has given nothing for {self._limit_s:g} s: it hangs.") from None
+        except Ended as end:
+            error = end.error or StopIteration()
+        raise error
 
     def close(self) -> None:
         """Let the thread end after the item it is at; one that hangs is left behind."""
-        self._left.set()
+        self._made.leave()
         deadline = time.monotonic() + LEAVE_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -129,7 +110,7 @@ class Watchdog(Generic[In, Out]):
         rules = self._rules
         try:
             return self._worker.ask(given, rules.limit_s, rules.stop)
-        except TimeoutError:
+        except Late:
             reason = f"{rules.name} has not answered for {rules.limit_s:g} s"
         except rules.faults as error:
             reason = str(error).rstrip(".")
@@ -140,7 +121,7 @@ class Watchdog(Generic[In, Out]):
         self._worker = _Worker(self._spare)
         try:
             return self._worker.ask(given, rules.limit_s, rules.stop)
-        except TimeoutError:
+        except Late:
             raise EdgeferError(f"{reason}, and neither has its replacement.") from None
 
 
@@ -148,14 +129,15 @@ class _Worker(Generic[In, Out]):
     """A thread that answers one question at a time."""
 
     def __init__(self, make: Callable[[], Callable[[In], Out]]):
-        self._asked: queue.SimpleQueue = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue = queue.SimpleQueue()
+        self._asked: Mailbox[In] = Mailbox()
+        self._answers: Mailbox[tuple[Out | None, BaseException | None]] = Mailbox()
         self._make = make
         threading.Thread(target=self._run, name="edgefer-worker", daemon=True).start()
 
     def _run(self) -> None:
         function = None
-        while (given := self._asked.get()) is not _END:
+        while self._asked.wait():
+            given = self._asked.take()
             try:
                 function = function or self._make()
                 self._answers.put((function(given), None))
@@ -163,21 +145,16 @@ class _Worker(Generic[In, Out]):
                 self._answers.put((None, error))
 
     def ask(self, given: In, limit_s: float, stop: threading.Event | None) -> Out:
-        """The answer, or TimeoutError; then this worker is of no more use."""
+        """The answer. Late when there is none in time: then this worker is of no more use. KeyboardInterrupt on a stop."""
         self._asked.put(given)
-        deadline = time.monotonic() + limit_s
-        while True:
-            try:
-                answer, error = self._answers.get(timeout=TICK_S if limit_s > TICK_S else limit_s)
-            except queue.Empty:
-                if stop is not None and stop.is_set():
-                    raise KeyboardInterrupt from None
-                if time.monotonic() >= deadline:
-                    raise TimeoutError from None
-                continue
-            if error is not None:
-                raise error
-            return answer
+        try:
+            answer, error = self._answers.take(limit_s, stop.is_set if stop else None)
+        except Ended:
+            raise KeyboardInterrupt from None
+        if error is not None:
+            raise error
+        return cast(Out, answer)
 
     def leave(self) -> None:
-        self._asked.put(_END)
+        self._asked.end()
+        self._answers.leave()

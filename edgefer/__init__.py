@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
 __all__ = [
-    "Bundle", "Detection", "EdgeferError", "Face", "Frame", "Reader", "convert", "draw", "import_model", "load", "train", "verify",
+    "Bundle", "Detection", "EdgeferError", "Face", "Frame", "Reader", "Verification", "convert", "draw", "import_model", "load",
+    "train", "verify",
 ]  # fmt: skip
 
 _HOMES = {
@@ -29,6 +30,7 @@ _HOMES = {
     "Face": "edgefer.records",
     "Frame": "edgefer.records",
     "Reader": "edgefer.devices.reader",
+    "Verification": "edgefer.verification",
     "draw": "edgefer.api",
     "import_model": "edgefer.api",
     "load": "edgefer.api",
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from edgefer.devices.reader import Reader
     from edgefer.errors import EdgeferError
     from edgefer.records import Detection, Face, Frame
+    from edgefer.verification import Verification
 
 # In a checkout the sub-packages lie beside this folder, which hides the installed package where it is the current one.
 _CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

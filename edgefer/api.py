@@ -1,19 +1,23 @@
 """What `import edgefer` offers, behind its front door: the one module of the core that knows the other packages."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgefer.bundle import Bundle, shipped_bundles
-from edgefer.errors import EdgeferError
+from edgefer.errors import EdgeferError, InputError
+from edgefer.options import as_record
+from edgefer.progress import SILENT, Progress
+from edgefer.records import Frame
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from edgefer.checks import Check
     from edgefer.devices.reader import Reader
-    from edgefer.records import Frame
+    from edgefer.train.order import Order
+    from edgefer.train.pipeline import Detect
+    from edgefer.verification import Verification
 
 
 class CallablePackage(ModuleType):
@@ -26,10 +30,14 @@ class CallablePackage(ModuleType):
 
 
 def find_bundle(bundle: "str | Path | Bundle") -> Bundle:
-    """A bundle by the path of its folder, or by the name of one that comes with edgefer. BundleError when there is none."""
+    """A bundle by the path of its folder, or by the name of one that comes with edgefer. BundleError when there is none.
+
+    >>> find_bundle("fer-nano").card.labels[:3]
+    ('angry', 'disgust', 'fear')
+    """
     if isinstance(bundle, Bundle):
         return bundle
-    path = Path(bundle)
+    path = _path(bundle, "bundle")
     return Bundle.open(path if path.exists() else shipped_bundles().get(str(bundle), path))
 
 
@@ -68,69 +76,163 @@ def load(
     from edgefer.devices.reader import Reader
     from edgefer.options import ReaderOptions
 
-    return Reader.open(find_bundle(bundle), ReaderOptions(check=check, **options), log=log)
+    return Reader.open(find_bundle(bundle), as_record(ReaderOptions, {"check": check, **options}), log=log)
 
 
-def draw(frame: "Frame", *, blur_faces: bool = False) -> "np.ndarray":
-    """A copy of a frame's image with a box, a label and its scores for each face: uint8 BGR [h, w, 3]."""
+def draw(frame: Frame, *, blur_faces: bool = False) -> "np.ndarray":
+    """A copy of a frame's image with a box, a label and its scores for each face: uint8 BGR [h, w, 3].
+
+    frame: what a reader returned, or `reader.watch` gave. blur_faces: make faces unrecognizable. InputError for anything
+    else than a Frame, such as its image.
+
+    >>> import numpy as np
+    >>> draw(Frame(index=0, time_s=0.0, image_bgr=np.zeros((48, 64, 3), np.uint8))).shape
+    (48, 64, 3)
+    """
     from edgefer.devices.outputs.overlay import View
 
+    if not isinstance(frame, Frame):
+        raise InputError(
+            f"draw takes the Frame that a reader returns, not a {type(frame).__name__}: draw(reader(image))."
+        )
     return View(blur_faces=blur_faces).annotated(frame).copy()
 
 
 def verify(
-    bundle: "str | Path | Bundle", data: str | Path = "", *, runtimes: Sequence[str] = ("auto",), split: str = ""
-) -> "list[Check]":
-    """Prove that a bundle is still the same network here: `all(check.passed for check in edgefer.verify("ferplus-small"))`.
+    bundle: "str | Path | Bundle",
+    data: str | Path = "",
+    *,
+    runtimes: Sequence[str] = ("auto",),
+    split: str = "",
+    max_drop: float = 1.0,
+    min_agreement: float = 0.97,
+    reference_kernels: bool = False,
+    progress: Progress = SILENT,
+) -> "Verification":
+    """Prove that a bundle is still the same network here, as `edgefer verify` does.
 
     Without data: its pixels, its stored answers on each runtime, and its weights; in seconds, without TensorFlow. data:
-    labelled images (a CSV or a folder): also how many decisions conversion changed and what accuracy it cost.
-    Raises BundleError, DataError, MissingDependency.
+    labelled images (a CSV or a folder): also how many decisions conversion changed and what accuracy it cost. split:
+    of the data, "valid" when left out. max_drop: points of accuracy that conversion may cost, 0..100. min_agreement:
+    share of equal decisions, 0..1. reference_kernels: also TFLite's plain C++, in minutes.
+
+    Returns a Verification: `.passed`, the sequence of its checks, `.to_dict()`, `.rows()` for pandas, `.save(page)`.
+    Raises BundleError, DataError, MissingDependency, InputError.
 
     >>> import edgefer
-    >>> checks = edgefer.verify("ferplus-small")
-    >>> checks[0].passed
-    True
+    >>> proof = edgefer.verify("fer-nano")
+    >>> proof.passed, proof[0].question, proof[0].status
+    (True, 1, <Status.PASS: 'pass'>)
+    >>> sorted(proof.rows()[0])
+    ['detail', 'fix', 'passed', 'question', 'status', 'subject']
     """
-    from edgefer.parity import check_bundle
+    from edgefer.options import RuntimeName, choice
+    from edgefer.verification import Verification
 
     opened = find_bundle(bundle)
+    names = [
+        str(choice(RuntimeName, one, "runtime")) for one in ([runtimes] if isinstance(runtimes, str) else runtimes)
+    ]
     if not data:
-        return check_bundle(opened, list(runtimes))
-    from edgefer.commands.inputs import training_data, usual_split
+        from edgefer.c.prove import check_in_c
+        from edgefer.parity import check_bundle
+
+        return Verification(bundle=opened, checks=(*check_bundle(opened, names or ["auto"]), *check_in_c(opened)))
     from edgefer.convert.certificate import certify
+    from edgefer.convert.comparison import Budget
+    from edgefer.train.data.cache import cache_folder
+    from edgefer.train.data.trained import training_data, usual_split
 
-    dataset = training_data(opened, str(data), False)
-    named = [runtime for runtime in runtimes if runtime != "auto"]
-    return [*certify(opened, dataset, split or usual_split(opened.card, dataset), runtimes=named).checks]
+    for name, value, most in (("max_drop", max_drop, 100), ("min_agreement", min_agreement, 1)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+            raise InputError(f"{name} {value!r} is not a number from 0 to {most}.")
+    dataset = training_data(opened, str(data), False, progress=progress, cache=cache_folder())
+    certificate = certify(
+        opened,
+        dataset,
+        split or usual_split(opened.card, dataset, progress),
+        runtimes=[name for name in names if name != RuntimeName.AUTO],
+        budget=Budget.of(max_drop, min_agreement),
+        reference_kernels=reference_kernels,
+        progress=progress,
+    )
+    return Verification(bundle=opened, checks=certificate.checks, certificate=certificate)
 
 
-def train(data: str | Path, *, out: str | Path, **options: Any) -> Bundle:
-    """Train a network as `edgefer train --data DATA --out OUT` does, and return its bundle.
+def train(
+    data: str | Path = "",
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: Progress = SILENT,
+    **options: Any,
+) -> Bundle:
+    """Train a network by a recipe, as `edgefer train` does, and return its bundle.
 
-    data: fer2013.csv, a folder of images by class, or "builtin". options: those of the command, by name, such as
-    recipe="fer-small", epochs=20, seed=1. Raises DataError, RecipeError and the like with one sentence.
+    data: fer2013.csv, a folder of images by class, or "builtin". out: the bundle's folder, by default runs/RECIPE-N.
+    resume: continue the training at `out`; its data and recipe are its own. progress: what is reported to, such as
+    edgefer.console.PROGRESS. options: the fields of edgefer.train.start.TrainRequest, such as recipe="fer-small",
+    epochs=20, seed=1, set=["optimizer.rate=0.05"].
+
+    Raises DataError, RecipeError, InputError and MissingDependency, each with one sentence, before the work begins.
+
+    >>> import edgefer
+    >>> edgefer.train("builtin", recipe="huge")  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    ...
+    edgefer.errors.RecipeError: There is no recipe 'huge'...
     """
-    from edgefer.commands.train import train as command
+    from edgefer.train.order import Order
+    from edgefer.train.run import RunFolder
+    from edgefer.train.start import TrainRequest, new_run, start
 
-    _run(command, data=str(data), out=Path(out), **options)
-    return Bundle.open(Path(out))
+    folder = _path(out, "out") if out is not None else None
+    if resume:
+        if folder is None or data or options:
+            raise InputError("A resumed training keeps its data and recipe: give resume=True and out alone.")
+        run = folder
+        order = Order.load(RunFolder(run))
+    else:
+        order = as_record(TrainRequest, {"data": str(data), **options}).order()
+        run = new_run(folder, order)
+    start(order, run, detectors=face_detectors, progress=progress)
+    return Bundle.open(run)
 
 
-def convert(bundle: "str | Path | Bundle", *, out: str | Path | None = None, **options: Any) -> Bundle:
+def convert(
+    bundle: "str | Path | Bundle",
+    *,
+    data: str | Path = "",
+    out: str | Path | None = None,
+    edgetpu: bool = False,
+    progress: Progress = SILENT,
+    **options: Any,
+) -> Bundle:
     """Convert a trained bundle to TFLite as `edgefer convert` does, int8 by default, and return the new bundle.
 
-    out: its folder, by default the bundle's name with "-int8". options: those of the command, by name, such as
-    data="fer2013.csv", qat=True, max_drop=0.5, edgetpu=True. Raises BundleError, InputError and the like; EdgeferError when
-    it was converted and judged to be another network.
-    """
-    from edgefer.commands.convert import convert as command
-    from edgefer.commands.inputs import made_from
+    data: calibration images; what it was trained on when left out. out: the new bundle's folder, by default the old
+    one's name with "-int8" or the like. edgetpu: compile for a Coral Edge TPU too. options: as on the command line:
+    int8=False, float16=True, mediapipe=True, qat=True, max_drop=0.5, prune=0.5, slim=0.5, epochs=4, author, license.
 
-    source = find_bundle(bundle)
-    target = Path(out) if out else made_from(source, "int8")
-    _run(command, bundle=source.path, out=target, **options)
-    return Bundle.open(target)
+    Raises BundleError, DataError, InputError; EdgeferError when it loses more than max_drop (the bundle is kept).
+
+    >>> import edgefer
+    >>> edgefer.convert("pets-small", data="builtin")  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    ...
+    edgefer.errors.BundleError: ...pets-small holds no Keras network...
+    """
+    from edgefer.convert.start import ConvertRequest, start
+    from edgefer.convert.work import Plan
+
+    plan = as_record(Plan, options, {"qat": "aware", "prune": "sparsity", "slim": "slimmed"})
+    request = ConvertRequest(
+        bundle=find_bundle(bundle), plan=plan, data=str(data), out=_path(out, "out") if out else None, edgetpu=edgetpu
+    )
+    outcome = start(request, progress)
+    if outcome.complaint:
+        raise EdgeferError(outcome.complaint)
+    return outcome.bundle
 
 
 def import_model(
@@ -151,29 +253,50 @@ def import_model(
     file, or measured on `data`, labelled images. out: the bundle's folder, by default runs/FILE.
     Raises InputError when how it is fed stays open, or when the file holds more than plain layers; EdgeferError when the
     bundle would not answer as the file does.
+
+    >>> import edgefer
+    >>> edgefer.import_model("nowhere.h5", color="grey")
+    Traceback (most recent call last):
+    ...
+    edgefer.errors.InputError: color 'grey' is not known: choose gray, rgb, bgr.
     """
     from edgefer.card import OutputSpec
-    from edgefer.convert.contract import Stated, parse_scale
+    from edgefer.convert.contract import Stated, parse_scale, stated_scale
     from edgefer.convert.importing import Request, data_loader, import_network, target_folder
     from edgefer.options import Color, FaceKind, Outputs, choice
 
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels or ()):
+        raise InputError(
+            f"labels {labels!r} is no list of texts: give them in the network's order, such as ['angry', 'happy']."
+        )
     stated = Stated(
-        scale=parse_scale(scale) if isinstance(scale, str) else ("stated", scale) if scale else None,
+        scale=parse_scale(scale) if isinstance(scale, str) else stated_scale(scale) if scale is not None else None,
         color=choice(Color, color, "color") if color else None,
         output=OutputSpec.model_validate({"values": choice(Outputs, outputs, "outputs").value}) if outputs else None,
         labels=tuple(labels) if labels else None,
     )
     load = data_loader(str(data)) if data else None
-    request = Request(path=Path(file), stated=stated, load=load, faces=choice(FaceKind, faces, "faces").value)
+    request = Request(path=_path(file, "file"), stated=stated, load=load, faces=choice(FaceKind, faces, "faces").value)
     return import_network(request, target_folder(request, Path(out) if out else None)).bundle
 
 
-def _run(command: Callable[..., None], **options: Any) -> None:
-    """Call a command of the command line as the function that it is; its exit code becomes an exception."""
-    import typer
+def face_detectors(order: "Order", yunet: Path | None = None) -> "Mapping[str, Detect]":
+    """The detectors for which a training measures how their boxes lie around a face. yunet: YuNet's .onnx."""
+    from edgefer.devices.faces.detectors import HaarDetector
+    from edgefer.devices.faces.yunet import YuNetDetector
 
+    detectors: dict[str, Detect] = {}
+    if order.recipe.faces != "frame":
+        cascade = HaarDetector(faces=order.recipe.faces)
+        detectors[cascade.name] = cascade.detect
+    if yunet:
+        detectors[YuNetDetector.name] = YuNetDetector(yunet).detect
+    return detectors
+
+
+def _path(value: Any, name: str) -> Path:
+    """A path as it was given; InputError for what cannot be one."""
     try:
-        command(**options)
-    except typer.Exit as end:
-        if end.exit_code:
-            raise EdgeferError(f"The {command.__name__} was done and judged to have failed: see its report.") from None
+        return Path(value)
+    except TypeError:
+        raise InputError(f"{name} is of type {type(value).__name__}: give a path or a name.") from None

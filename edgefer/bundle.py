@@ -103,6 +103,14 @@ class Bundle:
         """What `sha256sum card.json` says. The card holds the hash of each file, so this one stands for them all."""
         return hashlib.sha256(read_regular(self.path / CARD, MAX_CARD, error=BundleError)).hexdigest()
 
+    def to_dict(self) -> dict:
+        """Plain values: where it lies, its hash, and its card."""
+        return {"path": str(self.path), "sha256": self.hash, "card": self.card.to_dict()}
+
+    def _repr_html_(self) -> str:
+        """Its card, for notebooks."""
+        return self.card._repr_html_()
+
     def has(self, variant: str) -> bool:
         return variant in self.card.variants
 
@@ -276,3 +284,14 @@ def shipped_bundles() -> dict[str, Path]:
 def shipped_networks() -> dict[str, Path]:
     """Every bundle that comes with edgefer, those that find faces too, by name."""
     return {card.parent.name: card.parent for card in sorted((Path(__file__).parent / "models").glob(f"*/{CARD}"))}
+
+
+def made_from(bundle: Bundle, suffix: str) -> Path:
+    """Where what is made of a bundle goes: beside it, or for one that came with edgefer under runs/ here."""
+    parent = Path("runs") if is_shipped(bundle) else bundle.path.parent
+    return parent / f"{bundle.path.name}-{suffix}"
+
+
+def is_shipped(bundle: Bundle) -> bool:
+    """Whether the bundle lies in the installed package, where nothing is written."""
+    return bundle.path in shipped_networks().values()

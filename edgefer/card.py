@@ -236,6 +236,47 @@ class ModelCard(_Part):
         """The split whose figures speak for the network: the cross-validation's pooled folds, or "valid"."""
         return f"{self.provenance.folds}-fold" if self.provenance.folds else "valid"
 
+    def to_dict(self) -> dict:
+        """Plain values, as card.json has them."""
+        return self.model_dump(mode="json")
+
+    def rows(self) -> list[dict]:
+        """Its figures, for `pandas.DataFrame(card.rows())`: one flat dict per split and form of the network, with count,
+        accuracy, macro_recall and macro_f1 (0..1), and the file's bytes."""
+        return [
+            {
+                "split": split,
+                "form": form,
+                **scores.model_dump(),
+                "bytes": getattr(self.variants.get(form), "bytes", None),
+            }
+            for split, by_form in self.metrics.items()
+            for form, scores in by_form.items()
+        ]
+
+    def _repr_html_(self) -> str:
+        """The card as notebooks show it: what the network is, its figures, and how it came about."""
+        from edgefer.html import heading, paragraph, table
+
+        shape = "x".join(str(side) for side in self.input.shape[:2])
+        facts = [
+            ("labels", ", ".join(self.labels)),
+            ("takes", f"{self.input.color} {shape}, faces: {self.faces}"),
+            ("trained on", self.provenance.data),
+            ("licence", self.license or "not stated"),
+            *(("step", step) for step in self.provenance.steps),
+        ]
+        columns = ("split", "form", "images", "accuracy", "macro recall", "macro F1", "bytes")
+        figures = [
+            (
+                row["split"], row["form"], f"{row['count']:,}", f"{row['accuracy']:.2%}", f"{row['macro_recall']:.3f}",
+                f"{row['macro_f1']:.3f}", f"{row['bytes']:,}" if row["bytes"] else "",
+            )
+            for row in self.rows()
+        ]  # fmt: skip
+        shown = [table(columns, figures)] if figures else [paragraph("No figures were measured.")]
+        return "".join([heading(self.name, 3), table(("", ""), facts), *shown])
+
     def crop_for(self, detector: str) -> CropSpec:
         """The crop measured for `detector`, or for one whose boxes it was taught to draw; its own box where none was."""
         return self.crops.get(detector) or self.crops.get(TAUGHT_BY.get(detector, "")) or CropSpec()

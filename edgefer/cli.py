@@ -30,12 +30,14 @@ from edgefer.commands import (
     train,
     verify,
 )
+from edgefer.commands.app import App
 from edgefer.errors import EdgeferError
 from edgefer.text import printable
 
-app = typer.Typer(
+app = App(
     help="Facial expressions on small computers: train, convert to int8, prove parity, run on the device.",
-    no_args_is_help=True,
+    epilog="Exit codes: 0 all is well; 1 the work failed, or was judged to have failed; 2 what was given is wrong, or nothing "
+    "could be checked; 130 stopped by Ctrl-C. Each command's own help has examples: `edgefer run --help`.",
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -45,8 +47,8 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; an expected failure is one sentence and an exit code, never a traceback."""
     code = _run()
-    if any(thread.name.startswith("edgefer-") for thread in threading.enumerate()):
-        # A camera, detector or sink that is still at it. Python would end its thread in the midst of C++, which aborts the
+    if any(thread.daemon for thread in threading.enumerate()):
+        # A camera, detector or sink that hangs. Python would end its thread in the middle of C++, which aborts the
         # process. All files are closed by now.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):

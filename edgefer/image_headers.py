@@ -186,7 +186,7 @@ PARSERS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], Header]], ...] = (
     (re.compile(rb"P[1-6](?:\s|#)"), _pnm),
     (re.compile(rb"BM....\0\0\0\0", re.DOTALL), _bmp),
 )
-MAX_SIGNATURE = 24  # bytes of a file that tell its type
+MAX_SIGNATURE = 24  # bytes of a file that identify its type
 
 
 def looks_like_image(start: bytes) -> bool:

@@ -52,9 +52,9 @@ def _edgetpu_delegate(load_delegate: Callable, library: str):
     try:
         return load_delegate(library)
     except ValueError as error:
-        said = " ".join(str(error).removeprefix(f"Failed to load delegate from {library}").split())
+        reason = " ".join(str(error).removeprefix(f"Failed to load delegate from {library}").split())
         raise RuntimeFault(
-            f"{library} found no Edge TPU it can use{f' ({said})' if said else ''}: plug it in, check that this user "
+            f"{library} found no Edge TPU it can use{f' ({reason})' if reason else ''}: plug it in, check that this user "
             "may open it (group plugdev), or run with --device cpu."
         ) from None
 
@@ -248,8 +248,8 @@ def _input_table(inputs: dict, spec: InputSpec) -> np.ndarray:
     levels = min(len(np.unique(channel)) for channel in table.T)
     if levels < MIN_LEVELS:
         raise BundleError(
-            f"The network's {np.dtype(inputs['dtype']).name} input (scale {scale:.6g}, zero point {zero}) tells only {levels} "
-            "of the 256 pixel values apart under the scale and offset of its card: they do not belong together."
+            f"The network's {np.dtype(inputs['dtype']).name} input (scale {scale:.6g}, zero point {zero}) distinguishes only {levels} "
+            "of the 256 pixel values under the scale and offset of its card: they do not belong together."
         )
     return table
 

@@ -1,15 +1,17 @@
 """How faces are read: the choices, as enums that validate, complete and document themselves, and the record of them."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from edgefer.errors import InputError
 from edgefer.text import printable
 
 Choice = TypeVar("Choice", bound=StrEnum)
+Record = TypeVar("Record")
 
 
 class DetectorName(StrEnum):
@@ -83,6 +85,32 @@ def choice(kind: type[Choice], value: Any, name: str) -> Choice:
         return kind(str(value))
     except ValueError:
         raise InputError(f"{name} {printable(str(value))!r} is not known: choose {', '.join(kind)}.") from None
+
+
+def as_record(kind: type[Record], given: Mapping[str, Any], names: Mapping[str, str] = {}) -> Record:
+    """A record of options from keywords, each of its field's type. names: fields that go by another name outside.
+
+    InputError names the choices where an option is unknown, and the value where it is of another type.
+    """
+    hints = get_type_hints(kind)
+    outside = {field: name for name, field in names.items()}
+    known = {outside.get(field, field): field for field in hints}
+    for name in given:
+        if name not in known:
+            raise InputError(f"There is no option {printable(name)!r}: choose {', '.join(known)}.")
+    return kind(**{known[name]: _of_type(hints[known[name]], value, name) for name, value in given.items()})
+
+
+def _of_type(hint: Any, value: Any, name: str) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
+    if any(isinstance(one, type) and issubclass(one, StrEnum) for one in (hint, *get_args(hint))):
+        return value  # the record takes the text too, and names the choices
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].removeprefix("Input should be ")
+        raise InputError(f"{name} {printable(repr(value)):.80} is not right: it should be {problem}.") from None
 
 
 @dataclass(frozen=True, kw_only=True)

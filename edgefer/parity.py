@@ -18,7 +18,8 @@ from edgefer.interpreter import Network
 from edgefer.lineage import check_recorded_cost
 from edgefer.preprocess import look_up, quantized_table
 from edgefer.tflite.arithmetic import run
-from edgefer.tflite.layers import UnsupportedNetwork, read_layers
+from edgefer.tflite.int8_network import UnsupportedNetwork
+from edgefer.tflite.layers import read_layers
 from edgefer.tflite.quanta import check_quanta
 from edgefer.tflite.weights import check_weights
 from edgefer.vectors import Vectors, cut_crops, make_vectors, stored_crops
@@ -78,7 +79,7 @@ def check_pixels(bundle: Bundle, vectors: Vectors) -> list[Check]:
 
 
 def _check_faces(bundle: Bundle, vectors: Vectors) -> Check:
-    """Another `faces` in the card has another detector look for them: no stored pixel or answer would tell."""
+    """Another `faces` in the card has another detector look for them: no stored pixel or answer would show it."""
     faces = bundle.card.faces
     if vectors.faces:  # Vectors.load has compared it
         return Check(question=1, subject="faces", status=Status.PASS, detail=f"{faces}, as when the vectors were made")

@@ -171,6 +171,11 @@ class Frame:
         """One flat dict per face, for `pandas.DataFrame(row for frame in frames for row in frame.rows())`.
 
         source, frame, time_s, id, left, top, right, bottom, label, score, unsure, then `score_LABEL` for each label.
+
+        >>> face = Face(box_xyxy=(8, 8, 40, 40), scores={"happy": 0.9, "sad": 0.1})
+        >>> (row,) = Frame(index=3, time_s=0.1, image_bgr=np.zeros((48, 64, 3), np.uint8), faces=(face,)).rows()
+        >>> row["frame"], row["label"], row["score_sad"], row["right"]
+        (3, 'happy', 0.1, 40)
         """
         rows = []
         for face in self.faces:

@@ -17,7 +17,7 @@ def installed_runtimes() -> list[str]:
 
 
 def runtime_version(runtime: str) -> str:
-    """The installed version of a runtime's package, "?" when it does not tell."""
+    """The installed version of a runtime's package, "?" where it is unknown."""
     try:
         return version(RUNTIMES[runtime][1])
     except PackageNotFoundError:

@@ -7,7 +7,7 @@ crops_<name>   the same                       with the crop of that detector; bu
 pixels         uint8 [n, height, width, c]    images as the network takes them
 answers_<variant>  int8 or float32 [n, classes]  that network's own output for `pixels`, on the machine that made it
 quanta_int8    float64 [k, 2]                 scale and zero point of each tensor that int8 computes
-labels, temperature, faces                    the card's: what no pixel and no answer can tell
+labels, temperature, faces                    the card's: what neither pixels nor answers show
 
 The images are drawn faces and noise, so a bundle carries nobody's photograph. The file is a stranger's: it is read once a
 run, bounded, and compared with the card before anything is computed from it.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefer.train.camera import camera_changes
-from edgefer.train.recipes import Augment
+from edgefer.train.recipe_fields import Augment
 
 
 @dataclass(frozen=True, kw_only=True)

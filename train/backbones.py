@@ -1,7 +1,7 @@
 """Trunks from keras.applications. Their weights are never part of edgefer: a local file, or the user's own download."""
 
 from edgefer.errors import InputError
-from edgefer.train.recipes import Model
+from edgefer.train.recipe_fields import Model
 
 IMAGENET = "imagenet"
 
@@ -22,7 +22,7 @@ def mobilenet_v2(model: Model, pixels):
         )
     except Exception as error:  # the download raises whatever is in its way, as a bare Exception
         raise InputError(
-            f"{model.backbone} with alpha {model.alpha:g} and weights {model.weights or 'of chance'!r} cannot be made: "
+            f"{model.backbone} with alpha {model.alpha:g} and weights {model.weights or 'random'!r} cannot be made: "
             f"{_short(error)}. Offline, fetch Keras's file for include_top=False elsewhere and name it: "
             "--set model.weights=FILE.h5."
         ) from None

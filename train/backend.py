@@ -62,3 +62,11 @@ def versions() -> dict[str, str]:
     # OpenCV comes by several names, opencv-python-headless among them: it is asked itself.
     known = {name: version(name) for name in names} | {"opencv-python": cv2.__version__}
     return known | {"python": sys.version.split()[0]}
+
+
+def batch_norm(**options):
+    """Batch norm over the whole batch, also where a tf.distribute strategy divides it among several replicas."""
+    import tensorflow as tf
+    from tf_keras import layers
+
+    return layers.BatchNormalization(synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1, **options)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgefer.train.recipes import Augment
+from edgefer.train.recipe_fields import Augment
 
 if TYPE_CHECKING:
     from edgefer.train.augment import Draws

@@ -15,11 +15,12 @@ from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train.augment import Draws, augment_batch, mix
 from edgefer.train.backend import precision, tensorflow
 from edgefer.train.data.dataset import Dataset, Split
+from edgefer.train.history import COLUMNS
+from edgefer.train.journal import Journal
 from edgefer.train.memory import check_training
 from edgefer.train.networks import build_for, initialize
 from edgefer.train.objective import class_shares, make_loss, make_optimizer, take_average, take_clean_statistics
-from edgefer.train.recipes import Recipe
-from edgefer.train.run import COLUMNS, Journal
+from edgefer.train.recipe_fields import Recipe
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -15,7 +15,7 @@ from edgefer.train.data.dataset import Dataset, Split, hold_out, pool
 from edgefer.train.data.groups import assign_folds, group_pictures
 from edgefer.train.evaluate import keras_logits, mirror_images
 from edgefer.train.fit import fit, kept_network
-from edgefer.train.recipes import Recipe
+from edgefer.train.recipe_fields import Recipe
 from edgefer.train.run import RunFolder
 
 CROSS_VALIDATION = "cross-validation.json"  # the report's name

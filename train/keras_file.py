@@ -19,7 +19,8 @@ import numpy as np
 
 from edgefer.errors import InputError
 from edgefer.train.backend import tensorflow
-from edgefer.train.keras_layers import Architecture, Built, build, connect, first_line
+from edgefer.train.keras_build import Built, build, connect, first_line
+from edgefer.train.keras_layers import Architecture
 
 if TYPE_CHECKING:
     import h5py
@@ -47,7 +48,7 @@ def read_keras(content: bytes, where: str) -> "tf_keras.Model":
 
 
 def read_layers(content: bytes, where: str) -> tuple[Built, dict]:
-    """The same as layers that hold their weights, and how they are connected (edgefer.train.keras_layers.connect)."""
+    """The same as layers that hold their weights, and how they are connected (edgefer.train.keras_build.connect)."""
     tensorflow()
     file = open_keras(content, where)
     architecture = Architecture(where).network(file.config)

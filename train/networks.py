@@ -1,5 +1,6 @@
 """The networks, built from a recipe's [model] section, and their .keras files. All take pixels / 255 and return logits."""
 
+import io
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,19 +11,23 @@ from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
 from edgefer.errors import BundleError, EdgeferError, InputError, RecipeError
 from edgefer.quiet import quiet
+from edgefer.train import older
 from edgefer.train.backbones import mobilenet_v2
+from edgefer.train.backend import batch_norm
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.keras_file import read_keras
-from edgefer.train.recipes import LAYER, Model, Recipe
+from edgefer.train.recipe_fields import LAYER, Model, Recipe
 
 if TYPE_CHECKING:
     import tf_keras
 
+LOGITS = "logits"  # the name of the last layer of every network that is built here
 
-def build(model: Model, spec: InputSpec, classes: int, statistics: "Statistics | None" = None) -> "tf_keras.Model":
+
+def build(model: Model, spec: InputSpec, classes: int, statistics: older.Statistics | None = None) -> "tf_keras.Model":
     """The untrained network: float32 [n, height, width, channels] in 0..1 -> float32 logits [n, classes].
 
-    statistics: `pixel_statistics` of the training split, for a recipe with zscore.
+    statistics: `older.pixel_statistics` of the training split, for a recipe with zscore.
     """
     import tf_keras
 
@@ -32,11 +37,11 @@ def build(model: Model, spec: InputSpec, classes: int, statistics: "Statistics |
         )
     x = pixels = tf_keras.Input(spec.shape, name="pixels")
     if model.zscore:
-        x = _zscore(model, x, statistics)
+        x = older.zscore(model, x, statistics)
     families = {
         "plain": _plain,
-        "four-block": _four_block,
-        "cnn-mlp": _cnn_mlp,
+        "four-block": older.four_block,
+        "cnn-mlp": older.cnn_mlp,
         "keras-applications": _keras_applications,
     }
     try:
@@ -47,7 +52,7 @@ def build(model: Model, spec: InputSpec, classes: int, statistics: "Statistics |
             "larger input.width and input.height."
         ) from None
     # float32 even under mixed precision: a bfloat16 logit has three significant digits.
-    logits = tf_keras.layers.Dense(classes, dtype="float32", name="logits")(features)
+    logits = tf_keras.layers.Dense(classes, dtype="float32", name=LOGITS)(features)
     network = tf_keras.Model(pixels, logits, name=model.family.replace("-", "_"))
     if model.freeze:
         pooled = [isinstance(layer, tf_keras.layers.GlobalAveragePooling2D) for layer in network.layers]
@@ -58,37 +63,8 @@ def build(model: Model, spec: InputSpec, classes: int, statistics: "Statistics |
 
 def build_for(recipe: Recipe, dataset: Dataset) -> "tf_keras.Model":
     """The recipe's untrained network for the data set's labels, with the statistics of its training split if it wants them."""
-    statistics = pixel_statistics(dataset.split("train").images) if recipe.model.zscore else None
+    statistics = older.pixel_statistics(dataset.split("train").images) if recipe.model.zscore else None
     return build(recipe.model, recipe.input, len(dataset.labels), statistics)
-
-
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
-
-
-def pixel_statistics(images: np.ndarray) -> Statistics:
-    """Mean and variance per channel of pixels / 255, of uint8 [n, h, w, c]."""
-    shares = np.stack([np.bincount(part.ravel(), minlength=256) / part.size for part in np.moveaxis(images, 3, 0)])
-    values = np.arange(256) / 255
-    mean = shares @ values
-    return tuple(mean.tolist()), tuple(np.maximum(shares @ values**2 - mean**2, 1e-6).tolist())
-
-
-def _zscore(model: Model, pixels, statistics: Statistics | None):
-    """Normalized pixels, with the border that the first convolution needs: it is padded before, with black, for then
-    the normalization folds exactly into that convolution (edgefer.convert.fold)."""
-    from tf_keras import layers
-
-    assert statistics, "a recipe with zscore needs the statistics of its training pictures"
-    strided = model.family == "plain" and model.layers.split()[0].endswith("/2")
-    edges = [(max(0, 3 - (side % 2 or 2)) // 2, 1) if strided else (1, 1) for side in pixels.shape[1:3]]
-    x = layers.ZeroPadding2D(tuple(edges), name="zscore_border")(pixels)
-    mean, variance = statistics
-    return layers.Normalization(axis=-1, mean=list(mean), variance=list(variance), name="zscore")(x)
-
-
-def _first(model: Model, is_first: bool) -> str:
-    """The padding of a convolution: the first one's was done where pixels are normalized."""
-    return "valid" if model.zscore and is_first else "same"
 
 
 def _plain(model: Model, pixels):
@@ -100,7 +76,7 @@ def _plain(model: Model, pixels):
     # where an epoch has few steps, and validation then sees another network than training does.
     def conv(x, filters, stride=1, relu=True, padding="same"):
         x = layers.Conv2D(filters, 3, strides=stride, padding=padding, use_bias=False)(x)
-        x = _batch_norm(momentum=0.9)(x)
+        x = batch_norm(momentum=0.9)(x)
         return layers.ReLU()(x) if relu else x
 
     x = pixels
@@ -113,53 +89,11 @@ def _plain(model: Model, pixels):
             branch = conv(conv(x, int(residual)), int(residual), relu=False)
             x = layers.ReLU()(layers.Add()([x, branch]))
         else:
-            x = conv(x, int(filters), stride=2 if stride else 1, padding=_first(model, number == 0))
+            x = conv(x, int(filters), stride=2 if stride else 1, padding=older.first_padding(model, number == 0))
     x = layers.GlobalAveragePooling2D()(x)
-    if model.freeze:  # features that were not learnt here are small and uneven, which weight decay would punish
-        x = _batch_norm(momentum=0.9, center=False, scale=False)(x)
+    if model.freeze:  # features that were not learned here are small and uneven, which weight decay would punish
+        x = batch_norm(momentum=0.9, center=False, scale=False)(x)
     return layers.Dropout(model.dropout)(x) if model.dropout else x
-
-
-def _four_block(model: Model, pixels):
-    """The older system's order of layers, ReLU before batch norm, kept as it was."""
-    from tf_keras import layers
-
-    x = pixels
-    for number, filters in enumerate(model.widths):
-        x = layers.Conv2D(filters, 3, padding=_first(model, number == 0), activation="relu")(x)
-        x = _batch_norm()(x)
-        x = layers.MaxPooling2D()(x)
-        x = layers.Dropout(model.dropout)(x)
-    x = layers.Flatten()(x)
-    x = layers.Dense(model.dense, activation="relu")(x)
-    x = _batch_norm()(x)
-    return layers.Dropout(min(0.9, 2 * model.dropout))(x)
-
-
-def _batch_norm(**options):
-    """Batch norm over the whole batch, also where a tf.distribute strategy divides it among several replicas."""
-    import tensorflow as tf
-    from tf_keras import layers
-
-    return layers.BatchNormalization(synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1, **options)
-
-
-def _cnn_mlp(model: Model, x):
-    """The other older system: whether its pooling leaves anything of where things are in the picture is `pooling`."""
-    from tf_keras import layers
-
-    for number, filters in enumerate(model.widths):
-        x = layers.Conv2D(filters, 3, padding=_first(model, number == 0), activation="relu")(x)
-        x = layers.MaxPooling2D()(x)
-    if model.pooling == "grid":
-        x = layers.AveragePooling2D(tuple(max(1, side // 4) for side in x.shape[1:3]))(x)
-        x = layers.Flatten()(x)
-    else:
-        x = layers.GlobalAveragePooling2D()(x)
-    for units in (model.dense, model.dense // 2):
-        x = layers.Dense(units, activation="relu")(x)
-        x = layers.Dropout(model.dropout)(x) if model.dropout else x
-    return x
 
 
 def _keras_applications(model: Model, pixels):
@@ -207,7 +141,7 @@ def initialize(model: "tf_keras.Model", labels: tuple[str, ...], source: Bundle)
         layer, own = layers[count], layers[count].get_weights()
         if not count and weights[0].shape[2:3] == (1,) and own[0].shape[2:3] == (3,):
             weights[0] = weights[0] * np.array([0.299, 0.587, 0.114], np.float32)[None, None, :, None]
-        if layer.name == given.name == "logits" and weights[0].shape[0] == own[0].shape[0]:
+        if layer.name == given.name == LOGITS and weights[0].shape[0] == own[0].shape[0]:
             for index, label in enumerate(labels):
                 if label in source.card.labels:
                     column = source.card.labels.index(label)
@@ -221,8 +155,8 @@ def initialize(model: "tf_keras.Model", labels: tuple[str, ...], source: Bundle)
         raise InputError(f"{source.path} does not begin like this recipe's network: nothing of it can be taken over.")
     if frozen := [layer.name for layer in _weighted(model)[count:] if not layer.trainable]:
         raise InputError(
-            f"{source.path} fits only the first {count} layers of this recipe's network, and {frozen[0]} would stay frozen as "
-            "chance made it: begin with a network of the same layers, or --set model.freeze=false."
+            f"{source.path} fits only the first {count} layers of this recipe's network, and {frozen[0]} would stay frozen with "
+            "random weights: begin with a network of the same layers, or --set model.freeze=false."
         )
     return count
 
@@ -270,3 +204,15 @@ def keras_bytes(model: "tf_keras.Model") -> bytes:
             f"The network could not be written as a Keras file in {tempfile.gettempdir()} ({reason:.120}): make room there, "
             "or set TMPDIR to a place with room."
         ) from None
+
+
+def weights_bytes(model: "tf_keras.Model") -> bytes:
+    """What model.save_weights("*.weights.h5") writes, made in memory: HDF5 crashes on any later file of a process in which it
+    could not write one, on a full disk for instance."""
+    from tf_keras.src.saving import saving_lib
+
+    content = io.BytesIO()
+    store = saving_lib.H5IOStore(content, mode="w")
+    saving_lib._save_state(model, weights_store=store, assets_store=None, inner_path="", visited_trackables=set())
+    store.close()
+    return content.getvalue()

@@ -4,7 +4,7 @@ import numpy as np
 
 from edgefer.preprocess import to_float
 from edgefer.train.data.dataset import Split
-from edgefer.train.recipes import Recipe
+from edgefer.train.recipe_fields import Recipe
 
 CLEAN_PICTURES = 16_384
 
@@ -83,7 +83,7 @@ def take_clean_statistics(model, recipe: Recipe, split: Split) -> None:
 
 
 def measure_statistics(model, batches) -> None:
-    """Measure batch norm's statistics anew, as the mean over batches (Izmailov et al. 2018, arXiv:1803.05407).
+    """Measure batch norm's statistics again, as the mean over batches (Izmailov et al. 2018, arXiv:1803.05407).
 
     batches: of (pixels, ...). Under a tf.distribute strategy each is divided among its replicas.
     """

@@ -9,7 +9,7 @@ from edgefer.errors import InputError
 from edgefer.files import MAX_JSON, read_regular
 from edgefer.train.data.ferplus import NAME as FERPLUS
 from edgefer.train.data.load import DataOptions
-from edgefer.train.recipes import Recipe
+from edgefer.train.recipe_fields import Recipe
 from edgefer.train.run import RunFolder
 
 
@@ -17,7 +17,7 @@ from edgefer.train.run import RunFolder
 class Supervision:
     """What a network learns from beside the data's own labels; paths, "" and () for none.
 
-    labels: "ferplus" or a file of FER+ votes, instead of those labels. teachers: bundles whose answers are learnt too.
+    labels: "ferplus" or a file of FER+ votes, instead of those labels. teachers: bundles whose answers are learned too.
     soft_labels: an .npz of any network's answers. votes: FER+ votes, translated to the data's labels; auxiliary: bundles
     that help to translate them. init_from: a bundle whose weights it begins with.
     """
@@ -38,7 +38,7 @@ class Supervision:
         Every bundle is opened once, so that a wrong one is refused before any work.
         """
         bundles = [_bundle(name.strip()) for name in teachers.split(",") if name.strip()]
-        # Beside votes, a teacher that learnt from votes helps to translate them instead of answering itself.
+        # Beside votes, a teacher that learned from votes helps to translate them instead of answering itself.
         auxiliary = tuple(str(one.path.absolute()) for one in bundles if votes and one.card.provenance.labels)
         paths = (str(one.path.absolute()) for one in bundles)
         if init_from:
@@ -60,7 +60,7 @@ class Supervision:
         return bool(self.teachers or self.soft_labels or self.votes)
 
     def steps(self) -> tuple[str, ...]:
-        """What the card says of how the training began and what it learnt from."""
+        """What the card says of how the training began and what it learned from."""
         names = [Path(path).name for path in (*self.teachers, *self.auxiliary, self.soft_labels) if path]
         names += ["FER+ votes"] if self.votes else []
         start = [f"begin with the weights of {Path(self.init_from).name}"] if self.init_from else []

@@ -28,9 +28,10 @@ from edgefer.train.evaluate import class_table, evaluate, keras_logits
 from edgefer.train.fit import fit
 from edgefer.train.folds import CROSS_VALIDATION, CrossValidation, cross_validate, divide_folds
 from edgefer.train.framing import measure_crop
+from edgefer.train.history import read_history
 from edgefer.train.networks import keras_bytes
 from edgefer.train.order import Order
-from edgefer.train.run import RunFolder, read_history
+from edgefer.train.run import RunFolder
 from edgefer.train.votes import translated
 
 if TYPE_CHECKING:

@@ -1,5 +1,7 @@
 """The evaluation as one HTML file with its pictures inside, to look at or send on."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from edgefer.card import ModelCard
@@ -13,19 +15,36 @@ from edgefer.train.shift import Shift
 MISTAKES = 48
 
 
-def html_report(
-    card: ModelCard,
-    data: str,
-    split_name: str,
-    split: Split,
-    evaluations: list[Evaluation],
-    shifts: dict[str, Shift],
-) -> str:
-    """The page for evaluations of one split of `data`; shifts by network, empty when it was not asked for."""
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """A bundle's networks measured on one split of `data`. shifts: by network; empty where they were not asked for."""
+
+    card: ModelCard
+    data: str
+    split_name: str
+    split: Split
+    evaluations: list[Evaluation]
+    shifts: dict[str, Shift]
+
+    def to_json(self) -> dict:
+        """All figures."""
+        figures = {
+            one.name: one.scores.model_dump()
+            | {"interval": one.interval, "nll": one.nll, "ece": one.ece, "confusion": one.confusion.tolist()}
+            | {"coverage": coverage(one, self.split.labels)}
+            for one in self.evaluations
+        }
+        written = {"labels": self.card.labels, "data": self.data, "split": self.split_name, "networks": figures}
+        return written | {"domain_shift": {form: one.to_json() for form, one in self.shifts.items()}}
+
+
+def html_report(evaluated: Evaluated) -> str:
+    """The page."""
+    card, split, evaluations, shifts = evaluated.card, evaluated.split, evaluated.evaluations, evaluated.shifts
     parts = [
-        heading(f"{card.name} on the {split_name} split", 1),
+        heading(f"{card.name} on the {evaluated.split_name} split", 1),
         paragraph(
-            f"{len(split):,} images of {data}. Trained on {card.provenance.data}; {'; '.join(card.provenance.steps)}."
+            f"{len(split):,} images of {evaluated.data}. Trained on {card.provenance.data}; {'; '.join(card.provenance.steps)}."
         ),
         table(SUMMARY_COLUMNS, summary_rows(evaluations)),
     ]

@@ -15,7 +15,7 @@ from edgefer.train.data.ferplus import votes_file
 from edgefer.train.distribute import ALONE, Place
 from edgefer.train.order import Order, Supervision
 from edgefer.train.pipeline import Detect, Result, train
-from edgefer.train.recipes import SCRATCH, Stage
+from edgefer.train.recipe_fields import SCRATCH, Stage
 from edgefer.train.run import RunFolder
 
 
@@ -76,7 +76,7 @@ def order_of(plan: Order, stage: Stage, folders: Mapping[str, Path]) -> Order:
     """The order of one stage's training, given the folders of the stages before it."""
     begin = stage.begin or next(reversed(dict(folders)), SCRATCH)
     labelled = {each.name for each in plan.recipe.stages if each.labels}
-    # Beside votes, a teacher that learnt from votes helps to translate them instead of answering itself.
+    # Beside votes, a teacher that learned from votes helps to translate them instead of answering itself.
     auxiliary = tuple(name for name in stage.teachers if stage.votes and name in labelled)
     teachers = tuple(name for name in stage.teachers if name not in auxiliary)
     supervision = Supervision(

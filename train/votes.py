@@ -1,8 +1,8 @@
-"""Votes as a teacher: what FER+'s ten people say of a picture, translated to the labels that its data set gave it.
+"""Votes as a teacher: FER+'s ten votes on an image, translated to the labels that its data set gave it.
 
-FER2013 has one label a picture, FER+ ten votes, and they disagree too often for the votes to be targets themselves. A
-small network therefore learns which label the data set gives to pictures of such votes. Its answer keeps what the
-picture can tell of the label, and loses most of the chance in it (learning from privileged information: Lopez-Paz et
+FER2013 has one label per image, FER+ ten votes, and they disagree too often for the votes to be targets themselves. A
+small network therefore learns which label the data set gives to images of such votes. Its answer keeps what the
+image shows of the label, and loses most of the noise in it (learning from privileged information: Lopez-Paz et
 al. 2016, arXiv:1511.03643).
 """
 
@@ -18,7 +18,7 @@ from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.data.ferplus import votes_of
 from edgefer.train.distill import asked
 from edgefer.train.evaluate import keras_logits
-from edgefer.train.networks import load_keras
+from edgefer.train.networks import LOGITS, load_keras
 
 PARTS, EPOCHS, BATCH, HIDDEN = 5, 12, 256, 256
 
@@ -26,11 +26,11 @@ PARTS, EPOCHS, BATCH, HIDDEN = 5, 12, 256, 256
 def translated(
     dataset: Dataset, votes: Path, auxiliary: Sequence[Bundle], seed: int, progress: Progress = SILENT
 ) -> np.ndarray:
-    """What the votes for each training picture say of its label: float32 [n, classes], rows summing to 1.
+    """The label of each training image by its votes: float32 [n, classes], rows summing to 1.
 
-    votes: the file of votes. auxiliary: networks that learnt from such votes; their features of the image are
-    inputs beside them. Each fifth of the images is answered by a network that learnt from the others: none is given its own
-    label. DataError when the votes belong to other pictures, InputError when one of them takes other ones.
+    votes: the file of votes. auxiliary: networks that learned from such votes; their features of the image are
+    inputs beside them. Each fifth of the images is answered by a network that learned from the others: none is given its own
+    label. DataError when the votes belong to other images, InputError when one of them takes other ones.
     """
     split = dataset.split("train")
     counts = votes_of(dataset, "train", votes)
@@ -51,12 +51,12 @@ def _seen(bundle: Bundle, split: Split, progress: Progress = SILENT) -> np.ndarr
     import tf_keras
 
     model = load_keras(bundle, "keras")
-    features = tf_keras.Model(model.input, model.get_layer("logits").input)
+    features = tf_keras.Model(model.input, model.get_layer(LOGITS).input)
     return asked(bundle, lambda images: keras_logits(features, images), split, progress)
 
 
 def _answers(inputs: np.ndarray, labels: np.ndarray, held: np.ndarray, classes: int, seed: int) -> np.ndarray:
-    """Probabilities for `held`, of a small network that learnt the labels of `inputs`."""
+    """Probabilities for `held`, of a small network that learned the labels of `inputs`."""
     from tf_keras import Sequential, layers, losses, optimizers, utils
 
     utils.set_random_seed(seed)

@@ -158,7 +158,7 @@ Each target then proves itself with the same questions, bit for bit, and sees on
 Each prints a label for each stored image, how many pixels and answers differ (0), and PASS, and leaves with 0. On a
 board, let `platform_print` in a file of your own write to its UART. With QEMU's `-icount shift=0` the Cortex-M4's ticks
 are those of a 168 MHz clock of which each instruction takes a nanosecond: instructions = ticks / 0.168. On hardware
-they are cycles. QEMU proves answers, it does not tell a board's time.
+they are cycles. QEMU proves answers, it does not measure a board's time.
 
 ## Use
 

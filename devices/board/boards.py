@@ -33,7 +33,7 @@ class Board:
     """One kind of board.
 
     models: what /proc/device-tree/model starts with on it (a Raspberry Pi 400 is a 4, a 500 a 5). threads: for the network. detector_width: pixels to which
-    a frame is shrunk before faces are sought. target_fps: frames a second to aim at. service_memory_mb: what a service may
+    a frame is shrunk before faces are detected. target_fps: frames a second to aim at. service_memory_mb: what a service may
     take; edgefer takes about 150 MB. install: shell lines, in order.
     limits: what will not work.
     """

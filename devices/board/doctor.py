@@ -41,10 +41,10 @@ def examine(root: Path = ROOT) -> list[Check]:
         )
         checks.insert(3, ("runtime", lambda: missing))
     with ThreadPoolExecutor() as pool:  # most of the time goes into waiting for child processes
-        return list(pool.map(lambda named: _guarded(*named), checks))
+        return list(pool.map(lambda named: _caught(*named), checks))
 
 
-def _guarded(name: str, check: Callable[[], Check]) -> Check:
+def _caught(name: str, check: Callable[[], Check]) -> Check:
     try:
         return check()
     except Exception as error:  # a doctor that dies is no doctor

@@ -58,17 +58,17 @@ def cpu_temperature_c(root: Path = ROOT) -> float | None:
 
 
 def available_memory_mb(root: Path = ROOT) -> float | None:
-    """Memory that programs can still get without swapping, in MB (10^6 bytes), or None where it is not told."""
+    """Memory that programs can still get without swapping, in MB (10^6 bytes), or None where it is not known."""
     return _kilobytes(root / "proc/meminfo", "MemAvailable")
 
 
 def memory_mb(root: Path = ROOT) -> float | None:
-    """The memory this process holds now, in MB, or None where it is not told."""
+    """The memory this process holds now, in MB, or None where it is not known."""
     return _kilobytes(root / "proc/self/status", "VmRSS")
 
 
 def peak_memory_mb(root: Path = ROOT) -> float | None:
-    """The most memory this process has held at once, in MB, or None where it is not told.
+    """The most memory this process has held at once, in MB, or None where it is not known.
 
     Not getrusage's ru_maxrss: that one starts at what the parent held when it started this process.
     """

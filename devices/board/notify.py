@@ -1,4 +1,4 @@
-"""Tells systemd how the program is: the protocol of sd_notify(3), which is a datagram to a socket.
+"""Reports to systemd how the program is: the protocol of sd_notify(3), which is a datagram to a socket.
 
 Written here because it is this small: the PyPI package sdnotify has had no release since 2017, and the manual page asks
 programs that do not want libsystemd to do just this.

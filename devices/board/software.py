@@ -82,21 +82,21 @@ def check_runtime(name: str, *, first: bool = True, command: list[str] | None = 
         found = f"{runtime_version(name)}, not tried: a better one is installed"
         return Check(subject=f"runtime {name}", status=Status.PASS, detail=found)
     command = command or [sys.executable, "-m", "edgefer.devices.board.selftest", name]
-    works, said = run_child(command)
+    works, output = run_child(command)
     if works and first and (reason := slow_int8(name, root)):
         fix = f"{PIP} install 'ai-edge-litert~=2.1.0'"
-        return Check(subject=f"runtime {name}", status=Status.WARN, detail=f"{said}, {reason}", fix=fix)
+        return Check(subject=f"runtime {name}", status=Status.WARN, detail=f"{output}, {reason}", fix=fix)
     if works:
         return Check(
-            subject=f"runtime {name}", status=Status.PASS, detail=f"{said}, runs a tiny int8 network correctly"
+            subject=f"runtime {name}", status=Status.PASS, detail=f"{output}, runs a tiny int8 network correctly"
         )
     package = "ai-edge-litert~=2.1.0" if name == "litert" else RUNTIMES[name][1]
     fix = f"{PIP} install --force-reinstall '{package}'" if first else f"{PIP} uninstall {RUNTIMES[name][1]}"
-    if "cv2" in said or "libGL" in said:
+    if "cv2" in output or "libGL" in output:
         fix = "fix opencv first"
     elif name == "tflite-runtime" and first:
         fix = f"{PIP} install 'ai-edge-litert~=2.1.0'   # or, to keep tflite-runtime: {NUMPY_1}"
-    return Check(subject=f"runtime {name}", status=Status.FAIL if first else Status.WARN, detail=said, fix=fix)
+    return Check(subject=f"runtime {name}", status=Status.FAIL if first else Status.WARN, detail=output, fix=fix)
 
 
 def slow_int8(runtime: str, root: Path = ROOT) -> str:
@@ -124,16 +124,16 @@ def check_opencv(packages: list[str] | None = None) -> Check:
     code = (
         "import cv2; print(cv2.__version__, *[n for n in ('CascadeClassifier', 'FaceDetectorYN') if hasattr(cv2, n)])"
     )
-    works, said = run_child([sys.executable, "-c", code])
+    works, output = run_child([sys.executable, "-c", code])
     if not works:
-        library = "libGL" in said or "libgthread" in said or "libglib" in said
+        library = "libGL" in output or "libgthread" in output or "libglib" in output
         fix = (
             "sudo apt install -y libgl1 libglib2.0-0"
             if library
             else f"{PIP} install --force-reinstall 'opencv-python<5'"
         )
-        return Check(subject="opencv", status=Status.FAIL, detail=said, fix=fix)
-    release, *has = said.split()
+        return Check(subject="opencv", status=Status.FAIL, detail=output, fix=fix)
+    release, *has = output.split()
     names = {(one.metadata["Name"] or "").lower() for one in distributions()} if packages is None else set(packages)
     several = sorted(name for name in names if name.startswith("opencv-"))
     if "CascadeClassifier" not in has:
@@ -154,12 +154,12 @@ def check_opencv(packages: list[str] | None = None) -> Check:
 def check_gstreamer() -> Check:
     """Whether this OpenCV reads GStreamer pipelines; nothing but `--source gst:` needs it."""
     code = "import cv2; print(int(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)))"
-    works, said = run_child([sys.executable, "-c", code])
+    works, output = run_child([sys.executable, "-c", code])
     if not works:
         return Check(
-            subject="gstreamer", status=Status.WARN, detail=f"could not be asked: {said}", fix="fix opencv first"
+            subject="gstreamer", status=Status.WARN, detail=f"could not be asked: {output}", fix="fix opencv first"
         )
-    if said == "1":
+    if output == "1":
         return Check(subject="gstreamer", status=Status.PASS, detail="yes")
     return Check(
         subject="gstreamer", status=Status.PASS, detail="no, as always with pip's OpenCV; only --source gst: needs it"

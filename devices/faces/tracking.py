@@ -28,7 +28,7 @@ LEVEL_S = 0.2  # time constant of the roll's smoothing: landmarks tremble, and a
 class Pace:
     """How many frames may pass from one detection to the next, so that a frame rate is kept on average.
 
-    Told how long things took, which is all it knows of the board's speed. With no `target_fps` every frame is searched.
+    It is given how long things took, which is all it knows of the board's speed. With no `target_fps` every frame is searched.
     """
 
     def __init__(self, target_fps: float | None = None):

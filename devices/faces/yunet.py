@@ -1,4 +1,4 @@
-"""YuNet, the better of the two face detectors: small, quick, and it tells where the eyes are. Fetched on first use."""
+"""YuNet, the better of the two face detectors: small, quick, and it locates the eyes. Fetched on first use."""
 
 import hashlib
 import os

@@ -35,7 +35,7 @@ class Timing:
 
 @dataclass
 class Trigger:
-    """Tells when a label shows: once each time, not for a flicker, and not over and over."""
+    """Decides when a label shows: once each time, not for a flicker, and not over and over."""
 
     label: str
     timing: Timing

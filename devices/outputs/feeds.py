@@ -2,12 +2,11 @@
 
 import errno
 import threading
-from collections import deque
 from collections.abc import Callable
 
+from edgefer.devices.mailbox import Mailbox
 from edgefer.devices.outputs.sink import Sink
 from edgefer.devices.sources.urls import redact
-from edgefer.devices.threads import TICK_S
 from edgefer.errors import EdgeferError
 from edgefer.records import Frame
 
@@ -33,12 +32,11 @@ class Feed(Sink):
         log: Callable[[str], None] = lambda text: None,
         depth: int = DEPTH,
     ):
-        self.sink, self.name, self._wait, self._log, self._depth = sink, sink.name, wait, log, depth
+        self.sink, self.name, self._wait, self._log = sink, sink.name, wait, log
         self._stop = stop or threading.Event()
         self.error: Exception | None = None
-        self._left_out = 0
-        self._queue: deque[Frame] = deque()
-        self._news, self._ending = threading.Condition(), False
+        self._missed = 0  # frames that there was no room for after the stop
+        self._frames: Mailbox[Frame] = Mailbox(depth)
         # A daemon: a sink that hangs, on a network drive for instance, must not keep the program from ending.
         self._thread = threading.Thread(target=self._run, name=f"edgefer-sink-{sink.name}", daemon=True)
         self._thread.start()
@@ -57,38 +55,28 @@ class Feed(Sink):
 
     @property
     def dropped(self) -> int:  # type: ignore[override]
-        return self._left_out
+        return self._frames.dropped + self._missed
 
     def write(self, frame: Frame) -> None:
-        with self._news:
-            while self._wait and len(self._queue) == self._depth and not self.error and not self._stop.is_set():
-                self._news.wait(TICK_S)
-            if self.error:
-                return
-            if len(self._queue) == self._depth:
-                self._left_out += 1
-                if self._wait:  # stopped: what is missing is the end, and nothing in between
-                    return
-                self._queue.popleft()
-            self._queue.append(frame)
-            self._news.notify_all()
+        if not self._wait:
+            self._frames.push(frame)
+        elif not self._frames.put(frame, self._stop.is_set) and not self.error:
+            self._missed += 1  # what is missing is the end, and nothing in between
 
     def close(self) -> None:
         """Let what is queued be written, then end the sink; one that hangs is left behind."""
-        with self._news:
-            self._ending = True
-            self._news.notify_all()
+        self._frames.end()
         self._thread.join(CLOSE_S if self.sink.every_frame else CLOSE_LIVE_S)
         if self._thread.is_alive() and self.sink.every_frame:
             self.error = EdgeferError("it did not take its last results: they are lost")
             self._log(f"{self.name}: {self.error}.")
-        elif self._left_out and self.sink.every_frame:
-            self._log(f"{self.name} was too slow and lacks {self._left_out} frames.")
+        elif self.dropped and self.sink.every_frame:
+            self._log(f"{self.name} was too slow and lacks {self.dropped} frames.")
 
     def _run(self) -> None:
         try:
-            while (frame := self._next()) is not None:
-                self.sink.write(frame)
+            while self._frames.wait():
+                self.sink.write(self._frames.take())
         except Exception as error:  # whatever a library raises, the loop and the other sinks must outlive it
             self._stop_taking(error)
         try:
@@ -103,20 +91,9 @@ class Feed(Sink):
             verb = "could not be written" if self.sink.lost else "has ended"
             self._log(f"{self.name} {verb}: {reason_of(self.error)}.{outcome} The run goes on without it.")
 
-    def _next(self) -> Frame | None:
-        with self._news:
-            self._news.wait_for(lambda: self._queue or self._ending)
-            if not self._queue:
-                return None
-            frame = self._queue.popleft()
-            self._news.notify_all()
-            return frame
-
     def _stop_taking(self, error: Exception) -> None:
-        with self._news:
-            self.error = error
-            self._queue.clear()
-            self._news.notify_all()
+        self.error = error
+        self._frames.leave()
 
 
 def reason_of(error: Exception) -> str:

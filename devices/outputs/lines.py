@@ -60,5 +60,5 @@ class FaceLines(TextSink):
             self.line(printable(f"{frame.source}: no face"))
         for face in frame.faces:
             left, top, right, bottom = face.box_xyxy
-            said = f"unsure ({face.unsure})" if face.unsure else f"{face.label} {face.score:.0%}"
-            self.line(printable(f"{frame.source}: {said}, {right - left}x{bottom - top} pixels at {left},{top}"))
+            read = f"unsure ({face.unsure})" if face.unsure else f"{face.label} {face.score:.0%}"
+            self.line(printable(f"{frame.source}: {read}, {right - left}x{bottom - top} pixels at {left},{top}"))

@@ -10,7 +10,7 @@ from edgefer.records import Face, Frame
 from edgefer.text import printable
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-# One colour a class (BGR), from the Okabe-Ito palette, which the colour-blind can tell apart, and a brown.
+# One colour a class (BGR), from the Okabe-Ito palette, which the colour-blind can distinguish, and a brown.
 COLORS = (
     (0, 94, 213),
     (167, 121, 204),

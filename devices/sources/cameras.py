@@ -33,6 +33,11 @@ class LiveOptions:
     wait: bool = False
 
 
+def is_csi(where: int | str) -> bool:
+    """Whether a name is that of a Raspberry Pi's own camera: csi or csi:1."""
+    return re.fullmatch(r"csi(?::\d+)?", str(where)) is not None
+
+
 def is_camera(where: str | int) -> bool:
     """Whether a name is that of a camera: a number, a /dev path, csi or csi:1."""
     return re.fullmatch(r"\d+|/dev/.+|csi(?::\d+)?", str(where)) is not None

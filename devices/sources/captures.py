@@ -134,7 +134,7 @@ def connect_gstreamer(pipeline: str) -> CvCapture:
 
 def picamera2():
     """The class Picamera2. Raises MissingDependency with the line that installs it."""
-    os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")  # it tells of every camera at every start otherwise
+    os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")  # it logs every camera at every start otherwise
     try:
         return import_module("picamera2").Picamera2
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Which cameras there are, by what the kernel and Picamera2 tell, and whether each gives pictures."""
+"""Which cameras there are, by what the kernel and Picamera2 report, and whether each gives pictures."""
 
 import fcntl
 import os
@@ -55,7 +55,7 @@ def find_cameras(root: Path = ROOT) -> list[Camera]:
             name = "csi" if number == 0 else f"csi:{number}"
             found.append(Camera(camera=name, name=str(info.get("Model", "CSI camera")), reached_by="picamera2"))
     except MissingDependency:
-        pass  # no Pi, or no Picamera2, which is `edgefer doctor`'s to tell
+        pass  # no Pi, or no Picamera2, which is `edgefer doctor`'s to report
     return found
 
 

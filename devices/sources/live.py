@@ -5,14 +5,16 @@ program: a reader that gives nothing for a while is left behind, and another one
 """
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from edgefer.devices.threads import TICK_S
+from edgefer.devices.mailbox import Mailbox
 from edgefer.errors import EdgeferError, MissingDependency, SourceError
 from edgefer.records import Frame
 
@@ -31,12 +33,21 @@ class Capture(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Taken:
+    """An image, uint8 BGR [h, w, 3]. number: counts from 0 in each connection. time_s: time.monotonic when it came."""
+
+    number: int
+    image_bgr: np.ndarray
+    time_s: float
+
+
 class Live:
     """A live source (see edgefer.devices.sources.cameras.Source) over anything that `connect` connects to.
 
     connect: makes a Capture, or raises SourceError or MissingDependency with one sentence.
     title: how a sentence calls it, such as "Camera 0". label: its name in the outputs, such as "0".
-    options: stop ends the frames within TICK_S once it is set; log takes a line when the images stop and one when they are
+    options: stop ends the frames within a tenth of a second once it is set; log takes a line when the images stop and one when they are
     back; trying is called at each attempt to connect; with wait a camera that is not there when the source is opened is
     waited for and not refused.
     open_s, stall_s: how long the first picture and any later one may take. retry_s: the first and the longest pause
@@ -61,7 +72,7 @@ class Live:
         self.stills, self.streams = False, 1
         self.left_out: list[str] = []
         self.unchecked = ""
-        self._connect, self._stop, self._say = connect, options.stop, options.log
+        self._connect, self._stop, self._log = connect, options.stop, options.log
         self._trying, self._wait = options.trying, options.wait
         self._open_s, self._stall_s, self._retry_s = open_s, stall_s, retry_s
         self._reader: _Reader | None = None
@@ -70,13 +81,13 @@ class Live:
 
     def __enter__(self) -> "Live":
         self._reader = _Reader(self._connect)
-        if not self._reader.wait(0, self._open_s, self._ended) and not self._ended():
-            self._reader.leave()
+        if not self._reader.images.wait(self._open_s, self._ended) and not self._ended():
+            self._reader.images.leave()
             why = self._reader.why() or f" within {self._open_s:.0f} s"
-            if self._wait and not isinstance(self._reader.error, MissingDependency):
-                self._say(f"{self._title} gives no picture{why}: waiting for it.")
-            elif isinstance(self._reader.error, EdgeferError):
-                raise self._reader.error
+            if self._wait and not isinstance(self._reader.images.error, MissingDependency):
+                self._log(f"{self._title} gives no picture{why}: waiting for it.")
+            elif isinstance(self._reader.images.error, EdgeferError):
+                raise self._reader.images.error
             else:
                 raise SourceError(f"{self._title} gives no picture{why}: is it plugged in, and used by nothing else?")
         self.fps = self._reader.fps
@@ -85,37 +96,39 @@ class Live:
     def __exit__(self, *exc: object) -> None:
         self._closed = True
         if self._reader is not None:
-            self._reader.leave()
+            self._reader.images.leave()
             # A camera is free again once its reader has ended; one that hangs in its driver is not waited for.
             self._reader.join(0.5)
 
     def __iter__(self) -> Iterator[Frame]:
         assert self._reader is not None, "a source is opened by `with`"
-        began, index, seen = time.monotonic(), 0, 0
-        missed = self._reader.left  # it was not there, which has been said
+        began, index, expected = time.monotonic(), 0, 0
+        missed = self._reader.images.left  # it was not there, which has been logged
         while not self._ended():
-            if missed or not self._reader.wait(seen, self._stall_s, self._ended):
-                self._reconnect(said=missed)
-                seen, missed = 0, False
+            if missed or not self._reader.images.wait(self._stall_s, self._ended):
+                self._reconnect(logged=missed)
+                expected, missed = 0, False
                 continue
-            before, (seen, image, taken) = seen, self._reader.newest()
-            self.skipped += seen - before - 1
-            yield Frame(index=index, time_s=max(0.0, taken - began), image_bgr=image, source=self.name)
+            taken = self._reader.images.take()
+            self.skipped += taken.number - expected
+            expected = taken.number + 1
+            time_s = max(0.0, taken.time_s - began)
+            yield Frame(index=index, time_s=time_s, image_bgr=taken.image_bgr, source=self.name)
             index += 1
 
     def _ended(self) -> bool:
         return self._closed or self._stop.is_set()
 
-    def _reconnect(self, said: bool) -> None:
+    def _reconnect(self, logged: bool) -> None:
         """Try until a new reader has a picture, or until the stop is set. EdgeferError once MAX_HUNG of them hang."""
         assert self._reader is not None
         pause, longest = self._retry_s
-        if not self._ended() and not said:
-            self._say(f"{self._title} stopped giving pictures{self._reader.why()}: trying again until it is back.")
+        if not self._ended() and not logged:
+            self._log(f"{self._title} stopped giving pictures{self._reader.why()}: trying again until it is back.")
         lost = time.monotonic()
         while not self._ended():
             self._trying()
-            self._reader.leave()
+            self._reader.images.leave()
             if self._stop.wait(pause):
                 return
             pause = min(2 * pause, longest)
@@ -126,23 +139,19 @@ class Live:
                     f"{self._title} hangs: {MAX_HUNG} connections did not end. Replug it, or restart this computer."
                 )
             self._reader = _Reader(self._connect)
-            if self._reader.wait(0, self._open_s, self._ended):
+            if self._reader.images.wait(self._open_s, self._ended):
                 self.fps = self._reader.fps
-                self._say(f"{self._title} is back after {time.monotonic() - lost:.0f} s.")
+                self._log(f"{self._title} is back after {time.monotonic() - lost:.0f} s.")
                 return
 
 
 class _Reader(threading.Thread):
-    """Connects, then reads until it is left or there is nothing more. Only the newest picture is kept."""
+    """Connects, then reads until it is left or there is nothing more. Only the newest image is kept."""
 
     def __init__(self, connect: Callable[[], Capture]):
         super().__init__(name="edgefer-camera", daemon=True)  # a hung driver must not keep the program from ending
-        self._connect = connect
-        self._left, self._news = threading.Event(), threading.Condition()
-        self._image: np.ndarray | None = None
-        self._number, self._taken, self._ended = 0, 0.0, False
-        self.error: Exception | None = None
-        self.fps = 30.0
+        self._connect, self.fps = connect, 30.0
+        self.images: Mailbox[_Taken] = Mailbox()
         self.start()
 
     def run(self) -> None:
@@ -151,43 +160,16 @@ class _Reader(threading.Thread):
             with contextlib.closing(capture):
                 if 0 < capture.fps <= 1000:
                     self.fps = capture.fps
-                while not self._left.is_set() and (image := capture.read()) is not None:
-                    with self._news:
-                        self._image, self._taken = image, time.monotonic()
-                        self._number += 1
-                        self._news.notify_all()
+                for number in itertools.count():
+                    if self.images.left or (image := capture.read()) is None:
+                        break
+                    self.images.push(_Taken(number=number, image_bgr=image, time_s=time.monotonic()))
+            self.images.end()
         except Exception as error:  # whatever a driver raises, the camera is gone; the loop must outlive it
-            self.error = error
-        with self._news:
-            self._ended = True
-            self._news.notify_all()
-
-    def wait(self, seen: int, timeout_s: float, ended: Callable[[], bool]) -> bool:
-        """Wait for a picture after number `seen`; False when there are no more, it took too long, or `ended`."""
-        deadline = time.monotonic() + timeout_s
-        with self._news:
-            while self._number <= seen:
-                if self._ended or ended() or (left := deadline - time.monotonic()) <= 0:
-                    return False
-                self._news.wait(min(TICK_S, left))
-        return True
-
-    def newest(self) -> tuple[int, np.ndarray, float]:
-        """The newest picture's number, the picture, and when it came (time.monotonic)."""
-        with self._news:
-            assert self._image is not None
-            return self._number, self._image, self._taken
-
-    def leave(self) -> None:
-        """Let go of the connection as soon as its current read ends."""
-        self._left.set()
-
-    @property
-    def left(self) -> bool:
-        return self._left.is_set()
+            self.images.end(error)
 
     def why(self) -> str:
         """The error that ended it, in brackets, or nothing."""
-        if self.error is None:
+        if (error := self.images.error) is None:
             return ""
-        return f" ({' '.join(str(self.error).split()).rstrip('.') or type(self.error).__name__})"
+        return f" ({' '.join(str(error).split()).rstrip('.') or type(error).__name__})"

@@ -109,7 +109,7 @@ class Played:
 
 
 class Several:
-    """Several sources at once: whichever has a frame gives the next one. Each frame tells its `source` and its `stream`."""
+    """Several sources at once: whichever has a frame gives the next one. Each frame names its `source` and its `stream`."""
 
     def __init__(self, sources: Sequence[Source], stop: threading.Event | None = None):
         names = _names(sources)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgefer.tflite.arena import ALIGNMENT, Plan, plan, row_bytes
-from edgefer.tflite.layers import Int8Network, Layer
+from edgefer.tflite.int8_network import Int8Network, Layer
 
 MAGIC = int.from_bytes(b"EFN1", "little")
 HEADER_WORDS, LAYER_WORDS = 16, 32
@@ -30,7 +30,7 @@ class Program:
 
 
 class _Constants:
-    """Appends constants behind the layers' records, each aligned, and tells where they begin, in words."""
+    """Appends constants behind the layers' records, each aligned, and returns where they begin, counted in 32-bit words."""
 
     def __init__(self, start: int):
         self.parts: list[bytes] = []

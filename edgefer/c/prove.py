@@ -11,7 +11,7 @@ from edgefer.c.pixels import HostPixels
 from edgefer.c.subject import Subject, read_subject
 from edgefer.checks import Check, Status, status_if
 from edgefer.tflite import arithmetic
-from edgefer.tflite.layers import UnsupportedNetwork
+from edgefer.tflite.int8_network import UnsupportedNetwork
 
 IN_C, NUMPY = "int8 in C", "int8 in numpy"  # verify asks numpy itself
 NUMPY_IMAGES = 12  # of the stored ones: numpy takes a fifth of a second for one
@@ -38,7 +38,7 @@ def prove_on_host(subject: Subject) -> list[Check]:
         ]
         return [*missing, _against_numpy(subject)]
     version = compiler_version(program)
-    how = f"{version}, {' '.join(FLAGS)}"
+    method = f"{version}, {' '.join(FLAGS)}"
     pixels, spec = HostPixels(), subject.bundle.card.input
     crops = [
         pixels.face(frame, tuple(box), vectors.crop, spec)
@@ -46,8 +46,8 @@ def prove_on_host(subject: Subject) -> list[Check]:
     ]
     answers = HostNetwork(subject.program).answers(vectors.pixels)
     return [
-        _row(1, "pixels in C", "pixels", np.stack(crops), vectors.crops, how),
-        _row(3, IN_C, "quanta", answers, vectors.answers, how),
+        _row(1, "pixels in C", "pixels", np.stack(crops), vectors.crops, method),
+        _row(3, IN_C, "quanta", answers, vectors.answers, method),
     ]
 
 
@@ -57,7 +57,7 @@ def _against_numpy(subject: Subject) -> Check:
     return _row(3, NUMPY, "quanta", arithmetic.answers(subject.network, some), expected, "")
 
 
-def _row(question: int, subject: str, unit: str, got: np.ndarray, expected: np.ndarray, how: str) -> Check:
+def _row(question: int, subject: str, unit: str, got: np.ndarray, expected: np.ndarray, method: str) -> Check:
     wrong = int((got != expected).sum())
-    detail = f"{wrong:,} of {expected.size:,} {unit} differ" + (f" ({how})" if how else "")
+    detail = f"{wrong:,} of {expected.size:,} {unit} differ" + (f" ({method})" if method else "")
     return Check(question=question, subject=subject, status=status_if(wrong == 0), detail=detail)

@@ -10,7 +10,8 @@ from edgefer.card import CropSpec
 from edgefer.errors import BundleError
 from edgefer.interpreter import INT8_SCALE, INT8_ZERO
 from edgefer.preprocess import quantized_table
-from edgefer.tflite.layers import Int8Network, read_layers
+from edgefer.tflite.int8_network import Int8Network
+from edgefer.tflite.layers import read_layers
 from edgefer.vectors import Vectors, stored_crops
 
 MAX_FRAME_BYTES, MAX_PIXEL_BYTES = 2**18, 2**17  # of what a target's self-test carries; one of each at least

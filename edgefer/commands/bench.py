@@ -5,6 +5,8 @@ from typing import Annotated
 import typer
 
 from edgefer.commands.inputs import (
+    INPUT,
+    RUNTIME,
     AsJson,
     BundleArgument,
     DetectorFile,
@@ -19,15 +21,28 @@ from edgefer.options import DetectorName, RuntimeName
 def bench(
     bundle: BundleArgument = None,
     source: Annotated[
-        str, typer.Option(metavar="FILE", help="Video, picture or folder; 'builtin' is drawn faces as a video.")
+        str,
+        typer.Option(
+            metavar="FILE", help="Video, image or folder; 'builtin' is drawn faces as a video.", rich_help_panel=INPUT
+        ),
     ] = "builtin",
     minutes: Annotated[
-        float, typer.Option(min=0.01, max=1440, help="How long; throttling shows after 10 or more.")
+        float,
+        typer.Option(
+            min=0.01,
+            max=1440,
+            metavar="MINUTES",
+            help="How long; throttling shows after 10 or more.",
+            rich_help_panel=RUNTIME,
+        ),
     ] = 0.5,
     faces_of: FacesOption = None,
     detector: DetectorOption = DetectorName.AUTO,
     detector_file: DetectorFile = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="For the network; by default this board's.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Of the network; by default this board's.", rich_help_panel=RUNTIME),
+    ] = None,
     runtime: RuntimeOption = RuntimeName.AUTO,
     as_json: AsJson = False,
 ) -> None:
@@ -35,6 +50,9 @@ def bench(
 
     Median, p95, p99, temperature and memory, as a table ready for an issue. Every frame is searched for faces, as `run` does
     with files.
+
+    - `edgefer bench`
+    - `edgefer bench fer-nano --minutes 10 --json`
     """
     from edgefer import console
     from edgefer.bundle import Bundle

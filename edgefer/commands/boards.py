@@ -11,12 +11,15 @@ from edgefer.errors import InputError
 
 
 def boards(
-    name: Annotated[str, typer.Argument(metavar="[BOARD]", help="One board, with its install lines.")] = "",
+    name: Annotated[str, typer.Argument(metavar="BOARD", help="One board, with its install lines.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """List the boards edgefer is for, or show one.
 
     Settings, install lines, what will not work.
+
+    - `edgefer boards`
+    - `edgefer boards pi5`
     """
     from dataclasses import asdict
 
@@ -41,7 +44,7 @@ def boards(
         console.show("Where to start, not measurements: those are edgefer bench. Install lines: edgefer boards BOARD")
     else:
         board = BOARDS[name]
-        mark = f" (this board: {board_model() or 'no model is told'})" if board is here else ""
+        mark = f" (this board: {board_model() or 'it does not say its model'})" if board is here else ""
         console.show(f"{board.name}{mark}\n")
         console.show(
             f"Network threads {board.threads}, detector width {board.detector_width} px, aim {board.target_fps} frames/s"

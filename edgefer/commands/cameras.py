@@ -6,7 +6,10 @@ from edgefer.commands.inputs import (
 
 
 def cameras(as_json: AsJson = False) -> None:
-    """List the cameras that are here and try each. No picture is kept."""
+    """List the cameras that are here and try each. No image is kept.
+
+    - `edgefer cameras`
+    """
     from dataclasses import asdict
 
     from edgefer import console
@@ -17,12 +20,12 @@ def cameras(as_json: AsJson = False) -> None:
     if as_json:
         console.show_json({"cameras": [asdict(camera) | asdict(trial) for camera, trial in found]})
     elif not found:
-        console.show("There is no camera here that can be read. Plug one in; for what is amiss: edgefer doctor.")
+        console.show("There is no camera here that can be read. Plug one in; for what is wrong: edgefer doctor.")
         console.show("Without one: edgefer run --source builtin")
     else:
         console.show_table(
             "",
-            ("--camera", "name", "through", "picture", "frames/s"),
+            ("--camera", "name", "through", "image", "frames/s"),
             [
                 (
                     c.camera,

@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import BundleArgument, SkipBad, bundle_path, made_from, training_data
-from edgefer.errors import EdgeferError, InputError
+from edgefer.commands.inputs import INPUT, OUTPUT, SkipBad, TrainedBundle, bundle_path
+from edgefer.errors import EdgeferError
 
 if TYPE_CHECKING:
-    from edgefer.bundle import Bundle
     from edgefer.convert.pipeline import Converted
-    from edgefer.convert.work import Plan
+    from edgefer.convert.start import Outcome
 
-FORMS, SMALLER, INPUT, OUTPUT = "Forms", "Smaller networks", "Input", "Output"
+FORMS, SMALLER = "Forms", "Smaller networks"
 
 
 Int8 = Annotated[
@@ -58,6 +57,7 @@ Prune = Annotated[
     typer.Option(
         metavar="SHARE",
         help="First set this share of the weights to zero: a smaller download.",
+        show_default=False,
         rich_help_panel=SMALLER,
     ),
 ]
@@ -66,13 +66,17 @@ Slim = Annotated[
     typer.Option(
         metavar="SHARE",
         help="First remove filters with this share of the multiply-adds: faster.",
+        show_default=False,
         rich_help_panel=SMALLER,
     ),
 ]
 Epochs = Annotated[
-    int,
+    int | None,
     typer.Option(
-        min=0, help="Of each fine-tuning; when left out: --prune 4, --qat 3, --slim 8.", rich_help_panel=SMALLER
+        min=1,
+        metavar="N",
+        help="Of each fine-tuning; when left out: --prune 4, --qat 3, --slim 8.",
+        rich_help_panel=SMALLER,
     ),
 ]
 Data = Annotated[
@@ -80,14 +84,24 @@ Data = Annotated[
     typer.Option(metavar="PATH", help="Calibration data; what it was trained on when left out.", rich_help_panel=INPUT),
 ]
 Author = Annotated[
-    str, typer.Option(help="Whose network it is, for the card and the files' metadata.", rich_help_panel=OUTPUT)
+    str,
+    typer.Option(
+        metavar="NAME", help="Whose network it is, for the card and the files' metadata.", rich_help_panel=OUTPUT
+    ),
 ]
-License = Annotated[str, typer.Option("--license", help="Its licence, likewise.", rich_help_panel=OUTPUT)]
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of BUNDLE-int8.", rich_help_panel=OUTPUT)]
+License = Annotated[
+    str, typer.Option("--license", metavar="NAME", help="Its licence, likewise.", rich_help_panel=OUTPUT)
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="The new bundle; by default BUNDLE-int8, -float32 and so on.", rich_help_panel=OUTPUT
+    ),
+]
 
 
 def convert(
-    bundle: BundleArgument = None,
+    bundle: TrainedBundle = None,
     int8: Int8 = True,
     float16: Float16 = False,
     mediapipe: MediaPipe = False,
@@ -96,7 +110,7 @@ def convert(
     max_drop: MaxDrop = None,
     prune: Prune = 0.0,
     slim: Slim = 0.0,
-    epochs: Epochs = 0,
+    epochs: Epochs = None,
     data: Data = "",
     skip_bad: SkipBad = False,
     author: Author = "",
@@ -106,88 +120,34 @@ def convert(
     """Convert a trained bundle to TFLite, int8 by default.
 
     Writes a new bundle beside the old one. Whatever is done to the network, it is compared with the one that was trained.
+    Exit code 1 when it loses more than --max-drop.
+
+    - `edgefer convert --int8`
+    - `edgefer convert runs/small-1 --max-drop 0.5`
+    - `edgefer convert runs/small-1 --prune 0.5 --qat --out runs/tiny`
     """
     from edgefer import console
-    from edgefer.bundle import Bundle, Form
-    from edgefer.convert.edgetpu import find_compiler
-    from edgefer.convert.pipeline import convert as run_conversion
+    from edgefer.bundle import Bundle
+    from edgefer.convert.start import ConvertRequest, start
     from edgefer.convert.work import Plan
-    from edgefer.files import check_writable
 
     plan = Plan(
         int8=int8, float16=float16, mediapipe=mediapipe, author=author, license=license_, slimmed=slim, sparsity=prune,
-        aware=qat, max_drop=max_drop, epochs=epochs,
+        aware=qat, max_drop=max_drop, epochs=epochs or 0,
     )  # fmt: skip
-    if edgetpu and not int8:
-        raise InputError("--edgetpu is about the int8 network: leave --no-int8 out.")
     source = Bundle.open(bundle_path(bundle, or_shipped=False))
-    source.file(Form.KERAS)
-    target = _target(source, plan.suffix, out)
-    check_writable(target)
-    if edgetpu:
-        find_compiler()
-    if source.card.task != "read":
-        _convert_faces(source, data, plan, target)
-        if failure := _compile(Bundle.open(target)) if edgetpu else None:
-            raise EdgeferError(str(failure))
-        return
-    dataset = training_data(source, data, skip_bad)
-    console.log(f"Converting {source.path} into {target}")
-    try:
-        converted = run_conversion(source, dataset, plan, target, console.PROGRESS)
-    except KeyboardInterrupt:
-        raise EdgeferError(
-            f"Stopped; {source.path} is as it was, and finished epochs of fine-tuning are kept: the same command goes on."
-        ) from None
-    failure = _compile(converted.bundle) if edgetpu else None
-    _show(converted, done_before=len(source.card.provenance.steps))
-    console.show(
-        f"Bundle: {target}. Next: edgefer verify {target} --data {data or 'PATH'}; edgefer run {target} --camera 0"
+    outcome = start(
+        ConvertRequest(bundle=source, plan=plan, data=data, skip_bad=skip_bad, out=out, edgetpu=edgetpu),
+        console.PROGRESS,
     )
-    if failure or not converted.holds:
-        raise EdgeferError(" ".join(filter(None, [converted.complaint, str(failure or "")])))
-
-
-def _convert_faces(source: "Bundle", data: str, plan: "Plan", target: Path) -> None:
-    """Convert a network that finds faces: float32 and int8, calibrated on what it was trained on."""
-    from dataclasses import replace
-
-    from edgefer import console
-    from edgefer.convert.faces import convert_faces
-    from edgefer.train.data.cache import cache_folder
-    from edgefer.train.faces.run import FaceOrder, calibration_images
-
-    if (
-        plan.slimmed
-        or plan.sparsity
-        or plan.aware
-        or plan.max_drop is not None
-        or plan.float16
-        or plan.mediapipe
-        or not plan.int8
-    ):
-        raise InputError(
-            f"{source.path} finds faces: it is converted to float32 and int8, with no other options than --edgetpu."
-        )
-    order = FaceOrder.load(source.path)
-    if data:
-        order = replace(order, data=str(Path(data).absolute()))
-    console.log(f"Converting {source.path} into {target}")
-    images = calibration_images(order, cache_folder() / "faces", console.PROGRESS)
-    convert_faces(source, images, target, author=plan.author, license_=plan.license)
-    console.show(f"Bundle: {target}. Next: edgefer verify {target}")
-
-
-def _target(source: "Bundle", suffix: str, out: Path | None) -> Path:
-    """Where the new bundle goes: as asked, or beside the old one under a name that is not taken."""
-    from edgefer.bundle import new_directory
-
-    target = out or made_from(source, suffix)
-    if out is None and target.exists():
-        return new_directory(target.parent, target.name)
-    if target.exists():
-        raise InputError(f"{target} is there already: choose another --out.")
-    return target
+    if outcome.converted:
+        _show(outcome.converted, done_before=len(source.card.provenance.steps))
+    _show_compiled(outcome)
+    made = outcome.bundle.path
+    checked = f"edgefer verify {made} --data {data or 'PATH'}; edgefer run {made} --camera 0"
+    console.show(f"Bundle: {made}. Next: {checked if outcome.converted else f'edgefer verify {made}'}")
+    if outcome.complaint:
+        raise EdgeferError(outcome.complaint)
 
 
 def _show(converted: "Converted", done_before: int) -> None:
@@ -213,20 +173,17 @@ def _show(converted: "Converted", done_before: int) -> None:
         )
 
 
-def _compile(converted: "Bundle") -> EdgeferError | None:
-    """Add the compiled network to the bundle and show the compiler's table; the error if it cannot."""
+def _show_compiled(outcome: "Outcome") -> None:
+    """The Edge TPU compiler's table, or what lint predicts where it compiled nothing."""
     from edgefer import console
-    from edgefer.convert.edgetpu import add_compiled, predicted
+    from edgefer.convert.edgetpu import predicted
 
-    try:
-        _, log = add_compiled(converted)
-    except EdgeferError as error:
-        console.show(f"Not compiled for the Edge TPU. {predicted(converted)}")
-        return error
-    console.show_table(
-        f"Edge TPU compiler {log.version}",
-        ("operator", "count", "status"),
-        [(outcome.operator, outcome.count, outcome.status) for outcome in log.outcomes],
-    )
-    console.show(log.summary)
-    return None
+    if outcome.not_compiled:
+        console.show(f"Not compiled for the Edge TPU. {predicted(outcome.bundle)}")
+    elif log := outcome.compiled:
+        console.show_table(
+            f"Edge TPU compiler {log.version}",
+            ("operator", "count", "status"),
+            [(one.operator, one.count, one.status) for one in log.outcomes],
+        )
+        console.show(log.summary)

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import AsJson, GroupBy, Names, SkipBad, bundle_path
+from edgefer.commands.app import App
+from edgefer.commands.inputs import INPUT, AsJson, GroupBy, Names, SkipBad, bundle_path
 
 if TYPE_CHECKING:
     from edgefer.train.data.audit import Audit
 
-data = typer.Typer(help="Look a data set over before training.", no_args_is_help=True)
+data = App(help="Look a data set over before training.")
 MAX_SIZES = 5
 
 
@@ -28,17 +29,23 @@ def check(
         ),
     ],
     names: Names = "",
-    labels: Annotated[str, typer.Option(metavar="ferplus|FILE", help="FER+ votes, as for edgefer train.")] = "",
+    labels: Annotated[
+        str, typer.Option(metavar="ferplus|FILE", help="FER+ votes, as for edgefer train.", rich_help_panel=INPUT)
+    ] = "",
     group_by: GroupBy = "",
     skip_bad: SkipBad = False,
     bundle: Annotated[
-        Path | None, typer.Option(metavar="BUNDLE", help="Also compare its labels with this network's.")
+        Path | None,
+        typer.Option(metavar="BUNDLE", help="Also compare its labels with this network's.", rich_help_panel=INPUT),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Find what spoils a training: whether it can be trained on at all, broken files, duplicates, leaks.
 
     Also class balance, sizes and label order. Exit code 1 when something must be fixed.
+
+    - `edgefer data check fer2013.csv`
+    - `edgefer data check faces/ --bundle ferplus-small`
     """
     from edgefer import checks, console
     from edgefer.bundle import Bundle

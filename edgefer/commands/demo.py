@@ -8,15 +8,21 @@ from typing import Annotated
 
 import typer
 
+from edgefer.commands.inputs import OUTPUT
 from edgefer.errors import EdgeferError, InputError
 
 
 def demo(
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of runs/demo-N/.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where everything goes; by default runs/demo-N.", rich_help_panel=OUTPUT),
+    ] = None,
 ) -> None:
     """Do the whole job once on built-in drawn faces.
 
     Train, prune, quantize, prove, run: about two minutes, no data needed.
+
+    - `edgefer demo`
     """
     from edgefer import console
     from edgefer.bundle import new_directory

@@ -7,6 +7,9 @@ def doctor(as_json: AsJson = False) -> None:
     """Check this computer for what is known to go wrong, offline.
 
     Each problem comes with the command that fixes it. Exit code 1 when something failed.
+
+    - `edgefer doctor`
+    - `edgefer doctor --json`
     """
     from edgefer.checks import report
     from edgefer.devices.board.doctor import examine

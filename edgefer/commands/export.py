@@ -5,21 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import bundle_path
+from edgefer.commands.app import App
+from edgefer.commands.inputs import AsJson, bundle_path
 
 if TYPE_CHECKING:
     from edgefer.card import ModelCard
     from edgefer.convert.web.site import Device
 
-app = typer.Typer(
+app = App(
     help="Write a network for the browser or for a microcontroller, with the proof that it is the same one.",
-    no_args_is_help=True,
 )
-Bundle_ = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle directory or the name of a shipped one.")]
+Bundle_ = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or the name of a shipped one.")]
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Directory to write: new, empty, or an earlier export.")]
 Prove = Annotated[bool, typer.Option("--prove", help="Also run the self-test of every target whose tools are here.")]
 SMOOTH, REJECT = "responsive", 0.45  # what `edgefer run` begins with
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 @app.command()
@@ -28,6 +27,9 @@ def c(bundle: Bundle_, out: Folder, prove: Prove = False, as_json: AsJson = Fals
 
     No heap, no libc. `make test`, `make arm` and `make riscv` in OUT prove it on this host, on a Cortex-M4 and on
     RV32IMC in QEMU. Exit code 1 when the C does not give the stored answers.
+
+    - `edgefer export c fer-nano out/`
+    - `edgefer export c fer-nano out/ --prove`
     """
     from edgefer import console
     from edgefer.bundle import Bundle
@@ -63,13 +65,17 @@ def web(
     prove: Annotated[
         bool, typer.Option("--prove", help="Also let the page prove itself in Chromium, if it is here.")
     ] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --serve; 0: any that is free.")] = 8080,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="Of --serve; 0: any that is free.")
+    ] = 8080,
     as_json: AsJson = False,
 ) -> None:
     """Write a network as a static web page that works offline.
 
     Camera, photos, labels; images never leave the browser. It proves itself before its camera button works. Any static
     server will do; phones want https for the camera. Exit code 1 when the C does not give the stored answers.
+
+    - `edgefer export web ferplus-small site/ --serve`
     """
     from edgefer import console
     from edgefer.bundle import Bundle

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import SkipBad
+from edgefer.commands.inputs import INPUT, OUTPUT, SkipBad
 from edgefer.errors import InputError
 from edgefer.options import Color, FaceKind, Outputs
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgefer.convert.contract import Contract
     from edgefer.convert.importing import Imported
 
-CONTRACT, CARD, DATA = "What the network takes and gives", "For the card", "Labelled images"
+CONTRACT, CARD = "What the network takes and gives", "For the card"
 
 
 def import_(
@@ -23,42 +23,53 @@ def import_(
     labels: Annotated[
         str,
         typer.Option(
-            metavar="A,B,...|FILE", help="In the order of its answers, or a labels.txt.", rich_help_panel=CONTRACT
+            metavar="A,B,...|FILE",
+            help="Labels in the order of its answers, or a labels.txt; one beside FILE is found.",
+            rich_help_panel=CONTRACT,
         ),
     ] = "",
     scale: Annotated[
         str,
         typer.Option(
             metavar="NAME|SCALE,OFFSET",
-            help="What it makes of pixels: 0..1, 0..255, -1..1, imagenet, caffe, or two numbers.",
+            help="What it wants of pixels: 0..1, 0..255, -1..1, imagenet, caffe, or two numbers: pixel * SCALE + OFFSET.",
             rich_help_panel=CONTRACT,
         ),
     ] = "",
-    color: Annotated[Color | None, typer.Option(help="Its channels.", rich_help_panel=CONTRACT)] = None,
+    color: Annotated[Color | None, typer.Option(help="The order of its channels.", rich_help_panel=CONTRACT)] = None,
     outputs: Annotated[
-        Outputs | None, typer.Option(help="Where the file does not tell.", rich_help_panel=CONTRACT)
+        Outputs | None,
+        typer.Option(help="What it answers with, where the file does not say.", rich_help_panel=CONTRACT),
     ] = None,
     faces_of: Annotated[
-        FaceKind, typer.Option("--faces", help="What it reads.", rich_help_panel=CARD)
+        FaceKind,
+        typer.Option("--faces", help="What it reads: people's faces, cats', or whole images.", rich_help_panel=CARD),
     ] = FaceKind.HUMAN,
-    name: Annotated[str, typer.Option(help="Instead of the file's.", rich_help_panel=CARD)] = "",
-    author: Annotated[str, typer.Option(help="Whose network it is.", rich_help_panel=CARD)] = "",
-    license_: Annotated[str, typer.Option("--license", help="Its licence.", rich_help_panel=CARD)] = "",
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="The bundle's name; by default the file's.", rich_help_panel=CARD)
+    ] = "",
+    author: Annotated[str, typer.Option(metavar="NAME", help="Whose network it is.", rich_help_panel=CARD)] = "",
+    license_: Annotated[str, typer.Option("--license", metavar="NAME", help="Its licence.", rich_help_panel=CARD)] = "",
     data: Annotated[
         str,
         typer.Option(
             metavar="PATH",
-            help="What is open is measured on these: every way to feed it is tried, and what fits is taken.",
-            rich_help_panel=DATA,
+            help="Labelled images: whatever stays open is measured on them, every way to feed the network, and what fits is taken.",
+            rich_help_panel=INPUT,
         ),
     ] = "",
     skip_bad: SkipBad = False,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of runs/FILE.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The new bundle; by default runs/FILE.", rich_help_panel=OUTPUT)
+    ] = None,
 ) -> None:
     """Take in a network from elsewhere, so that everything here works on it.
 
     The file is not trusted: nothing in it is run. How the network is fed is stated, read off the file or measured, never
     guessed; and the bundle must answer as the file did.
+
+    - `edgefer import my.h5 --labels angry,happy,sad --data faces/`
+    - `edgefer import model.tflite --labels labels.txt --scale -1..1 --color rgb`
     """
     from edgefer import checks, console
     from edgefer.card import OutputSpec

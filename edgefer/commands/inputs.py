@@ -13,19 +13,25 @@ if TYPE_CHECKING:
     from edgefer.card import ModelCard
     from edgefer.train.data.dataset import Dataset
 
+INPUT, FACES, OUTPUT, RUNTIME = "Input", "Faces", "Output", "Runtime"
+
 BundleArgument = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[BUNDLE]",
-        help="Bundle directory or shipped name; the newest under runs/, else ferplus-small, when left out.",
+        metavar="BUNDLE",
+        help="A bundle's folder or shipped name; the newest under runs/, else ferplus-small, when left out.",
     ),
+]
+TrainedBundle = Annotated[
+    Path | None,
+    typer.Argument(metavar="BUNDLE", help="A trained bundle's folder; the newest under runs/ when left out."),
 ]
 DEFAULT_MODEL = "ferplus-small"
 FacesOption = Annotated[
     FaceKind | None,
     typer.Option(
         "--faces", help="What to read: people's faces, cats', or the middle of the frame. The bundle's own when left out.",
-        rich_help_panel="Faces",
+        rich_help_panel=FACES,
     ),
 ]  # fmt: skip
 DetectorOption = Annotated[
@@ -33,28 +39,29 @@ DetectorOption = Annotated[
     typer.Option(
         "--detector",
         help="auto: YuNet where its file is at hand, else edgefer's own, which needs none. yunet is fetched on first use; haar is the oldest.",
-        rich_help_panel="Faces",
+        rich_help_panel=FACES,
     ),
 ]
 DetectorFile = Annotated[
     Path | None,
     typer.Option(
         "--detector-file", metavar="FILE", help="YuNet's .onnx, instead of fetching it (offline boards).",
-        rich_help_panel="Faces",
+        rich_help_panel=FACES,
     ),
 ]  # fmt: skip
 RuntimeOption = Annotated[
     RuntimeName,
     typer.Option(
-        "--runtime", help="What runs the network; auto is the first that is installed.", rich_help_panel="Runtime"
+        "--runtime", help="What runs the network; auto is the first that is installed.", rich_help_panel=RUNTIME
     ),
 ]
 GroupBy = Annotated[
     str,
     typer.Option(
         metavar="REGEX",
-        help="What it captures of a picture's path names its group, and groups never cross a split; `(?P<copy>…)` marks "
+        help="What it captures of an image's path names its group, and groups never cross a split; `(?P<copy>…)` marks "
         "copies, which are only trained on.",
+        rich_help_panel=INPUT,
     ),
 ]
 Names = Annotated[
@@ -62,11 +69,14 @@ Names = Annotated[
     typer.Option(
         "--names",
         metavar="0=NAME,1=NAME,...",
-        help="What labels or class folders that are numbers mean (or other names).",
+        help="Names for labels or class folders that are numbers, or other names for them.",
+        rich_help_panel=INPUT,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows and pictures out, and list them.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=OUTPUT)]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave bad rows and images out, and list them.", rich_help_panel=INPUT)
+]
 
 
 def bundle_path(bundle: Path | None, *, or_shipped: bool = True) -> Path:
@@ -94,34 +104,14 @@ def training_data(bundle: "Bundle", data: str, skip_bad: bool) -> "Dataset":
 
 def report_folder(bundle: "Bundle") -> Path:
     """Where a report on a bundle goes: into it, or for one that came with edgefer to report/<name> here."""
-    return Path("report") / bundle.path.name if _is_shipped(bundle) else bundle.path / "report"
+    from edgefer.bundle import is_shipped
 
-
-def made_from(bundle: "Bundle", suffix: str) -> Path:
-    """Where what is made of a bundle goes: beside it, or for one that came with edgefer under runs/ here."""
-    parent = Path("runs") if _is_shipped(bundle) else bundle.path.parent
-    return parent / f"{bundle.path.name}-{suffix}"
-
-
-def _is_shipped(bundle: "Bundle") -> bool:
-    from edgefer.bundle import shipped_networks
-
-    return bundle.path in shipped_networks().values()
+    return Path("report") / bundle.path.name if is_shipped(bundle) else bundle.path / "report"
 
 
 def usual_split(card: "ModelCard", dataset: "Dataset") -> str:
-    """The split to look at when none is named: "valid", or "train" where the network was trained on all pictures."""
-    from edgefer import console
+    """The split to look at when none is named; what that means is shown where it is not "valid"."""
+    from edgefer.console import PROGRESS
+    from edgefer.train.data.trained import usual_split
 
-    if "valid" in dataset.splits or not card.provenance.folds:
-        return "valid"
-    console.say(
-        f"{card.name} was trained on these pictures, or most of them: here it shows what conversion changed, not how good it is. "
-        f"For that see {card.measured_on} in its card."
-    )
-    return "train"
-
-
-def check_share(option: str, share: float) -> None:
-    if not 0 <= share <= 0.95:
-        raise InputError(f"{option} {share:g}: the share to remove must lie between 0 and 0.95.")
+    return usual_split(card, dataset, PROGRESS)

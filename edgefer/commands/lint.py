@@ -39,6 +39,9 @@ def lint(
 
     From the file alone, and by loading and running it in a process of its own on the runtimes that are installed. Exit code
     1 when it would not run there; without --target, when it would run nowhere.
+
+    - `edgefer lint model.tflite`
+    - `edgefer lint ferplus-small --target edgetpu`
     """
     from dataclasses import asdict
 

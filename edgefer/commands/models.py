@@ -2,7 +2,10 @@
 
 
 def models() -> None:
-    """List the networks that come with edgefer."""
+    """List the networks that come with edgefer.
+
+    - `edgefer models`
+    """
     from edgefer import console
     from edgefer.bundle import Bundle, shipped_bundles
 
@@ -14,7 +17,7 @@ def models() -> None:
         figures = (f"{scores.accuracy:.2%}", f"{scores.macro_recall:.3f}", f"{scores.macro_f1:.3f}")
         size = f"{card.variants['int8'].bytes:,}"
         rows.append((name, f"{card.measured_on}, {scores.count:,}", *figures, size, bundle.hash[:12]))
-    columns = ("name", "pictures", "accuracy", "recall", "F1", "bytes", "bundle")
+    columns = ("name", "images", "accuracy", "recall", "F1", "bytes", "bundle")
     console.show_table("Shipped networks, int8; valid is the split they were chosen on", columns, rows)
     for name, bundle in bundles.items():
         console.show(f"{name}: {', '.join(bundle.card.labels)}. Model card: {bundle.path / 'README.md'}")

@@ -1,32 +1,17 @@
-"""Where `edgefer run` sends what it sees: the options, the record of what was asked for, and the sinks behind it."""
+"""The options of `edgefer run` for what it shows, writes and sends."""
 
-import os
-import sys
-import threading
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgefer.errors import EdgeferError, InputError, MissingDependency
-
-if TYPE_CHECKING:
-    from edgefer.card import ModelCard
-    from edgefer.devices.outputs.feeds import Feed
-    from edgefer.devices.outputs.settings import LiveSettings
-    from edgefer.devices.outputs.sink import Sink
-    from edgefer.devices.outputs.stats import RunStats
-    from edgefer.devices.sources.cameras import Source
-
 PANEL = "Output"
-Headless = Annotated[bool, typer.Option("--headless", help="No window.", rich_help_panel=PANEL)]
+Headless = Annotated[bool, typer.Option("--headless", help="Open no window.", rich_help_panel=PANEL)]
 Save = Annotated[
     Path | None,
     typer.Option(
-        "--save", metavar="FILE", help="Annotated video (.mp4, .avi) or picture (.png, .jpg).", rich_help_panel=PANEL
+        "--save", metavar="FILE", help="Annotated video (.mp4, .avi) or image (.png, .jpg).", rich_help_panel=PANEL
     ),
 ]
 JsonLinesOption = Annotated[
@@ -56,26 +41,34 @@ SnapshotOn = Annotated[
     typer.Option(
         "--snapshot-on",
         metavar="LABEL=FOLDER",
-        help="Keep the annotated picture when this label shows. May be given several times.",
+        help="Keep the annotated image when this label shows. May be given several times.",
         rich_help_panel=PANEL,
     ),
 ]
 OnHold = Annotated[
     float,
     typer.Option(
-        "--on-hold", min=0, help="--on, --snapshot-on: after so many seconds of the label.", rich_help_panel=PANEL
+        "--on-hold",
+        min=0,
+        metavar="SECONDS",
+        help="--on, --snapshot-on: once the label has lasted this long.",
+        rich_help_panel=PANEL,
     ),
 ]
 OnPause = Annotated[
     float,
     typer.Option(
-        "--on-pause", min=0, help="--on, --snapshot-on: then not again for so many seconds.", rich_help_panel=PANEL
+        "--on-pause",
+        min=0,
+        metavar="SECONDS",
+        help="--on, --snapshot-on: then not again for this long.",
+        rich_help_panel=PANEL,
     ),
 ]
 BlurFaces = Annotated[
     bool,
     typer.Option(
-        "--blur-faces", help="Make faces unrecognizable in every picture that is shown or kept.", rich_help_panel=PANEL
+        "--blur-faces", help="Make faces unrecognizable in every image that is shown or kept.", rich_help_panel=PANEL
     ),
 ]
 Serve = Annotated[
@@ -83,7 +76,7 @@ Serve = Annotated[
     typer.Option(
         "--serve",
         metavar="[HOST:]PORT",
-        help="A web page with picture, faces and settings; only this machine may see it, unless HOST is given, and then "
+        help="A web page with image, faces and settings; only this machine may see it, unless HOST is given, and then "
         "only with the token.",
         rich_help_panel=PANEL,
     ),
@@ -92,9 +85,10 @@ Token = Annotated[
     str,
     typer.Option(
         "--token",
+        metavar="TOKEN",
         envvar="EDGEFER_TOKEN",
         show_envvar=True,
-        help="That of --serve and --metrics; generated when left out.",
+        help="What --serve and --metrics ask for; generated when left out.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -109,7 +103,10 @@ MqttOption = Annotated[
     ),
 ]
 MqttRate = Annotated[
-    float, typer.Option("--mqtt-rate", min=0.01, help="At most so many messages a second.", rich_help_panel=PANEL)
+    float,
+    typer.Option(
+        "--mqtt-rate", min=0.01, metavar="N", help="At most this many messages a second.", rich_help_panel=PANEL
+    ),
 ]
 MqttCa = Annotated[
     Path | None,
@@ -132,225 +129,21 @@ MetricsOption = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """What was asked for on the command line; "" and None: not this one."""
+class OutputFlags:
+    """Where results go; "" and None: not there."""
 
-    window: bool = False
-    save: Path | None = None
-    json_lines: bool = False
-    csv: Path | None = None
-    on: tuple[str, ...] = ()
-    snapshot_on: tuple[str, ...] = ()
-    on_hold: float = 0.5
-    on_pause: float = 5.0
-    blur_faces: bool = False
-    serve: str = ""
-    token: str = field(default="", repr=False)
-    mqtt: str = field(default="", repr=False)
-    mqtt_rate: float = 5
-    mqtt_ca: Path | None = None
-    metrics: str = ""
-
-    def open(self, run: "RunFacts") -> "OpenOutputs":
-        """Open all of them; text on stdout where there would be none. InputError or MissingDependency for what cannot be."""
-        opener = _Opener(self, run)
-        try:
-            return opener.open()
-        except BaseException:
-            opener.close()
-            raise
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunFacts:
-    """The run that the outputs are of. stop: the run's; it then waits for no slow file. settings: what the page may change."""
-
-    source: "Source"
-    card: "ModelCard"
-    runtime: str
-    stats: "RunStats"
-    stop: threading.Event | None = None
-    settings: "LiveSettings | None" = None
-
-
-class _Opener:
-    """Opens the outputs one by one, the ones that are likeliest to be refused first."""
-
-    def __init__(self, wanted: Outputs, run: RunFacts):
-        from edgefer import __version__
-        from edgefer.devices.outputs.overlay import View
-        from edgefer.devices.outputs.tokens import new_token
-
-        self._wanted, self._run = wanted, run
-        self._labels = tuple(run.card.labels)
-        self._about = {"network": run.card.name, "runtime": run.runtime, "version": __version__}
-        self._view: View = View(blur_faces=wanted.blur_faces)
-        self._generated = "" if wanted.token else new_token()
-        self._page_url = ""
-        self.fed: list[Feed] = []
-        self.unfed: list[Sink] = []  # what is asked for by others, and needs no queue
-
-    def open(self) -> "OpenOutputs":
-        if self._wanted.mqtt_ca and not self._wanted.mqtt:
-            raise InputError("--mqtt-ca is for --mqtt mqtts://...: give both or neither.")
-        self._open_files()
-        self._open_actions()
-        self._open_servers()
-        self._open_mqtt()
-        self._open_screen()
-        self._run.stats.sinks = self.fed
-        return OpenOutputs(sinks=[*self.fed, *self.unfed], fed=self.fed, saved=self._wanted.save)
-
-    def close(self) -> None:
-        for sink in (*self.fed, *self.unfed):
-            sink.close()
-
-    def _feed(self, sink: "Sink") -> None:
-        from edgefer import console
-        from edgefer.devices.outputs.feeds import Feed
-
-        # From a file every frame is written; a camera does not wait for a slow disk.
-        wait = sink.every_frame and not self._run.source.live
-        self.fed.append(Feed(sink, wait=wait, stop=self._run.stop, log=console.say))
-
-    def _open_files(self) -> None:
-        from edgefer import console
-
-        if self._wanted.csv:
-            from edgefer.devices.outputs.csvfile import Csv
-
-            self._feed(Csv(self._wanted.csv, self._labels))
-        if self._wanted.save:
-            from edgefer.devices.outputs.video import VideoFile
-
-            source = self._run.source
-            video = VideoFile(self._wanted.save, source.fps, live=source.live, view=self._view)
-            if video.notice:
-                console.say(video.notice)
-            self._feed(video)
-
-    def _open_actions(self) -> None:
-        from edgefer import console
-        from edgefer.devices.outputs import actions
-
-        timing = actions.Timing(hold_s=self._wanted.on_hold, pause_s=self._wanted.on_pause)
-        for text in self._wanted.on:
-            label, command = actions.parse_on(text, "--on", self._labels)
-            self._feed(actions.CommandOn(label, actions.parse_command(command), timing, log=console.say))
-        for text in self._wanted.snapshot_on:
-            label, folder = actions.parse_on(text, "--snapshot-on", self._labels)
-            self._feed(actions.SnapshotOn(label, Path(folder), timing, view=self._view))
-
-    def _open_servers(self) -> None:
-        from edgefer import console
-        from edgefer.records import UNSURE
-
-        if self._wanted.metrics:
-            prometheus = _needing("prometheus", "--metrics", "metrics")
-            host, port = parse_address(self._wanted.metrics, "--metrics")
-            # On loopback without one: scrapers that have worked there go on.
-            token = "" if _is_loopback(host) else self._token(host)
-            served = prometheus.Metrics(
-                self._run.stats, host, port, labels=(*self._labels, UNSURE), about=self._about, token=token, log=console.say
-            )  # fmt: skip
-            console.say(f"Metrics at {served.url}{self._shown(host)}")
-            self.unfed.append(served)
-        if self._wanted.serve:
-            web = _needing("web", "--serve", "web")
-            host, port = parse_address(self._wanted.serve, "--serve")
-            options = web.PageOptions(
-                labels=self._labels, about=self._about, view=self._view, settings=self._run.settings
-            )
-            page = web.WebPage(self._run.stats, host, port, options, token=self._token(host), log=console.say)
-            console.say(f"The page is at {page.url}{self._shown(host)}")
-            self._page_url = "" if _is_loopback(host) else page.url
-            self.unfed.append(page)
-
-    def _token(self, host: str) -> str:
-        return self._wanted.token or ("" if _is_loopback(host) else self._generated)
-
-    def _shown(self, host: str) -> str:
-        """The token as it is printed behind a URL: only one that was generated, as logs need not have the other."""
-        return f"?token={self._generated}" if self._generated and not _is_loopback(host) else ""
-
-    def _open_mqtt(self) -> None:
-        from edgefer import console
-
-        if self._wanted.mqtt:
-            from edgefer.devices.outputs.broker import parse_broker
-
-            mqtt = _needing("mqtt", "--mqtt", "mqtt")
-            broker = parse_broker(self._wanted.mqtt, os.environ.get("EDGEFER_MQTT_PASSWORD", ""), self._wanted.mqtt_ca)
-            self._feed(
-                mqtt.Mqtt(
-                    broker, self._labels, rate=self._wanted.mqtt_rate, stats=self._run.stats, page_url=self._page_url,
-                    log=console.say,
-                )
-            )  # fmt: skip
-
-    def _open_screen(self) -> None:
-        from edgefer import console
-        from edgefer.devices.outputs.lines import Changes, FaceLines, JsonLines
-        from edgefer.devices.outputs.window import Window
-
-        if self._wanted.json_lines:
-            self._feed(JsonLines(sys.stdout))
-        if self._wanted.window and Window.possible():
-            self.unfed.append(Window(self._view))  # without a queue: a window belongs to the main thread
-        elif self._wanted.window:
-            console.say("There is no display that a window can open on: running without one.")
-        if not self.fed and not self.unfed:
-            source = self._run.source
-            self._feed(FaceLines(sys.stdout) if source.stills else Changes(sys.stdout, named=source.streams > 1))
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenOutputs:
-    """The sinks, and those of them that are behind a queue."""
-
-    sinks: "list[Sink]"
-    fed: "list[Feed]"
-    saved: Path | None
-
-    def conclude(self, frames: int) -> None:
-        """After a run of so many frames: say what was saved. EdgeferError when a file has ended early, BrokenPipeError for stdout."""
-        from edgefer import console
-        from edgefer.devices.outputs.video import STILLS
-
-        if self.saved and self.saved.exists():
-            last = f", the last of {frames} frames" if self.saved.suffix.lower() in STILLS and frames > 1 else ""
-            console.say(f"Saved {self.saved}{last}")
-        failed = [feed for feed in self.fed if feed.error]
-        for feed in failed:
-            if isinstance(feed.error, BrokenPipeError):
-                raise feed.error
-        if failed:
-            raise EdgeferError(f"Not all was written: {', '.join(f'{feed.name} ({feed.trouble})' for feed in failed)}.")
-
-
-def parse_address(text: str, option: str) -> tuple[str, int]:
-    """`8000`, `HOST:8000` or `[::1]:8000` as host and port; without a host it is this machine alone, 127.0.0.1."""
-    host, _, port = text.rpartition(":")
-    if not (port.isascii() and port.isdigit() and int(port) < 65536) or (":" in host and not host.startswith("[")):
-        raise InputError(f"{option} {text!r} is no address: write a port such as 8000, or host and port, 0.0.0.0:8000.")
-    host = host.strip("[]") or "127.0.0.1"
-    try:
-        host.encode("idna")  # as the sockets will
-    except UnicodeError:
-        raise InputError(f"{option} {text!r} names no host: write 0.0.0.0:8000, for instance.") from None
-    return host, int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    from edgefer.devices.outputs.tokens import is_loopback
-
-    return is_loopback(host)
-
-
-def _needing(module: str, option: str, extra: str) -> ModuleType:
-    """A module of edgefer.devices that needs an extra."""
-    try:
-        return import_module(f"edgefer.devices.outputs.{module}")
-    except ImportError as error:
-        library = (error.name or module).partition(".")[0]
-        raise MissingDependency(f"{option} needs {library}: pip install 'edgefer[{extra}]'") from None
+    headless: Headless = False
+    save: Save = None
+    json_lines: JsonLinesOption = False
+    csv: CsvOption = None
+    on: On = None
+    snapshot_on: SnapshotOn = None
+    on_hold: OnHold = 0.5
+    on_pause: OnPause = 5.0
+    blur_faces: BlurFaces = False
+    serve: Serve = ""
+    token: Token = field(default="", repr=False)
+    mqtt: MqttOption = field(default="", repr=False)
+    mqtt_rate: MqttRate = 5
+    mqtt_ca: MqttCa = None
+    metrics: MetricsOption = ""

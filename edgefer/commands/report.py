@@ -5,18 +5,27 @@ from typing import Annotated
 
 import typer
 
+from edgefer.commands.inputs import OUTPUT
+
 
 def report(
     csv: Annotated[Path, typer.Argument(metavar="CSV", help="What `edgefer run --csv FILE` wrote.")],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The page; by default beside the CSV, ending in .html.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The page; by default beside the CSV, ending in .html.", rich_help_panel=OUTPUT
+        ),
     ] = None,
 ) -> None:
-    """Show what a run saw: one HTML page with timeline, shares and moments."""
+    """Show what a run saw: one HTML page with timeline, shares and moments.
+
+    - `edgefer run film.mp4 --csv out.csv && edgefer report out.csv`
+    """
     from edgefer import console
     from edgefer.bundle import write_file
     from edgefer.devices.outputs.files import check_folder
-    from edgefer.devices.outputs.report import read_report, to_html
+    from edgefer.devices.outputs.recorded import read_report
+    from edgefer.devices.outputs.report import to_html
     from edgefer.text import printable
 
     target = out or csv.with_suffix(".html")

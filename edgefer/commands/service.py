@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from edgefer.commands.app import App
 from edgefer.errors import EdgeferError, InputError
 
 NO_SYSTEMD = "systemd does not run this computer: `edgefer service install --print` shows the unit."
-app = typer.Typer(no_args_is_help=True, help="Leave `edgefer run` running under systemd.")
+app = App(help="Leave `edgefer run` running under systemd.")
 
 
 @app.command()
@@ -25,6 +26,9 @@ def install(
     """Start `edgefer run` now and whenever this computer starts.
 
     It is restarted when it fails or hangs. Relative output files lie in /var/lib/edgefer. Needs root.
+
+    - `edgefer service install --print -- --camera 0 --serve 8000`
+    - `sudo .venv/bin/edgefer service install -- ferplus-small --camera 0`
     """
     import grp
     import pwd
@@ -73,14 +77,17 @@ def install(
     _systemctl("daemon-reload")
     _systemctl("enable", service.NAME)
     _systemctl("restart", service.NAME)
-    console.say(
+    console.log(
         f"Installed {service.FILE} and started it. See: edgefer service status; journalctl -u {service.NAME} -f"
     )
 
 
 @app.command()
 def uninstall() -> None:
-    """Stop the service and remove it. What it saved under /var/lib/edgefer stays. Needs root."""
+    """Stop the service and remove it. What it saved under /var/lib/edgefer stays. Needs root.
+
+    - `sudo .venv/bin/edgefer service uninstall`
+    """
     from edgefer import console
     from edgefer.devices.board import service
 
@@ -90,12 +97,15 @@ def uninstall() -> None:
     _systemctl("disable", "--now", service.NAME)
     service.FILE.unlink()
     _systemctl("daemon-reload")
-    console.say(f"Removed {service.FILE}.")
+    console.log(f"Removed {service.FILE}.")
 
 
 @app.command()
 def status() -> None:
-    """Show how the service is. Exit code 1 when it does not run."""
+    """Show how the service is. Exit code 1 when it does not run.
+
+    - `edgefer service status`
+    """
     from edgefer import console
     from edgefer.devices.board import service
 
@@ -119,7 +129,8 @@ def _run_arguments(arguments: list[str]) -> list[str]:
     """The arguments of `edgefer run`, seen to be right. What they read is named from the root, as the service runs in a
     folder of its own; what they write lies there."""
     from edgefer.bundle import newest_bundle
-    from edgefer.commands.run import run, sort_inputs
+    from edgefer.commands.run import run
+    from edgefer.commands.run_flags import sort_inputs
     from edgefer.devices.board import service
     from edgefer.devices.sources.cameras import GSTREAMER, is_camera
     from edgefer.devices.sources.urls import holds_secret
@@ -175,7 +186,7 @@ def _run_arguments(arguments: list[str]) -> list[str]:
 
 def _serves_low_port(words: list[str]) -> bool:
     """Whether the page or the metrics are at a port that only root, or a capability, may serve at."""
-    from edgefer.commands.outputs import parse_address
+    from edgefer.commands.opening import parse_address
 
     ports = [
         parse_address(value, option)[1]

@@ -1,169 +1,63 @@
 """The command that trains a network."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from edgefer.commands.inputs import GroupBy, Names, SkipBad
-from edgefer.errors import EdgeferError, InputError
+from edgefer.commands.grouped import grouped
+from edgefer.commands.train_flags import DataFlags, RecipeFlags, RunFlags, TeacherFlags, train_request
+from edgefer.errors import InputError
 
 if TYPE_CHECKING:
     from edgefer.train.distribute import Place
     from edgefer.train.order import Order
     from edgefer.train.pipeline import Detect, Result
 
-DEFAULT_RECIPE, DEFAULT_FRACTION = "small", 0.2
 
+@grouped
+def train(*, data: DataFlags, recipe: RecipeFlags, teachers: TeacherFlags, run: RunFlags) -> None:
+    """Train a network by a recipe, and write it as a bundle.
 
-def train(
-    data: Annotated[
-        str, typer.Option(metavar="PATH", help="CSV (.csv, .gz, .zip, .tar.gz), folder of images, or 'builtin'.")
-    ] = "",
-    labels: Annotated[
-        str,
-        typer.Option(
-            metavar="ferplus|FILE", help="FER+ votes instead of FER2013's own labels: eight expressions, soft targets."
-        ),
-    ] = "",
-    teacher: Annotated[
-        str, typer.Option(metavar="BUNDLE[,BUNDLE]", help="Learn from these networks' answers too (distillation).")
-    ] = "",
-    soft_labels: Annotated[
-        str, typer.Option(metavar="FILE", help="Learn from any network's answers: .npz of probabilities and labels.")
-    ] = "",
-    votes: Annotated[
-        str,
-        typer.Option(metavar="ferplus|FILE", help="Learn from FER+ votes too, translated to FER2013's own labels."),
-    ] = "",
-    init_from: Annotated[
-        str, typer.Option(metavar="BUNDLE", help="Begin with this network's weights, as far as they fit.")
-    ] = "",
-    recipe: Annotated[str, typer.Option(metavar="NAME", help="Built-in recipe, or a .toml file.")] = DEFAULT_RECIPE,
-    epochs: Annotated[int, typer.Option(help="Instead of the recipe's.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Instead of the recipe's.")] = 0,
-    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Any recipe field, e.g. optimizer.rate=0.05."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of runs/RECIPE-N/.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the unfinished run under runs/, or the one at --out.")
-    ] = False,
-    valid_fraction: Annotated[
-        float, typer.Option(help="Share held back where the data has no validation split.")
-    ] = DEFAULT_FRACTION,
-    names: Names = "",
-    group_by: GroupBy = "",
-    folds: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            help="Cross-validate first: N networks, each measured on the Nth of the pictures it never saw. For small data.",
-        ),
-    ] = 0,
-    yunet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="YuNet's .onnx: measure its crop too, for run --detector yunet.")
-    ] = None,
-    skip_bad: SkipBad = False,
-) -> None:
-    """Train a network by a recipe, and end with a bundle."""
+    The data is checked before training starts; Ctrl-C keeps every finished epoch.
+
+    - `edgefer train --data fer2013.csv`
+    - `edgefer train --data builtin --recipe demo --epochs 3`
+    - `edgefer train --resume`
+    """
     from edgefer.console import PROGRESS
     from edgefer.train import distribute
-    from edgefer.train.data.cache import cache_folder
     from edgefer.train.faces.recipe import FACE_ORDER, is_face_recipe
-    from edgefer.train.order import Order, Supervision, lasting
-    from edgefer.train.pipeline import train as run_training
-    from edgefer.train.recipes import load_recipe
-    from edgefer.train.run import RunFolder
-    from edgefer.train.stages import train_in_stages
+    from edgefer.train.start import new_run, start
 
     place = distribute.place()
-    _check_workers(place, out, folds)
-    if is_face_recipe(recipe) or (resume and out and (out / FACE_ORDER).is_file()):
-        _train_faces(
-            recipe, data, init_from, yunet, out, resume, (*_overrides(epochs, batch_size, seed), *(set_ or ()))
-        )
+    _check_workers(place, run.out, data.folds)
+    if is_face_recipe(recipe.recipe) or (run.resume and run.out and (run.out / FACE_ORDER).is_file()):
+        _train_faces(data.data, recipe, run)
         return
-    if resume:
-        named = (data, labels, teacher, soft_labels, votes, init_from, epochs, batch_size, names, group_by, folds, set_)
-        if any((*named, skip_bad, recipe != DEFAULT_RECIPE, valid_fraction != DEFAULT_FRACTION, seed is not None)):
+    if run.resume:
+        if (data, recipe, teachers) != (DataFlags(), RecipeFlags(), TeacherFlags()):
             raise InputError("A resumed run keeps its data and recipe: give --resume alone, or with --out DIR.")
-        run, order = _resumed(out)
+        folder, order = _resumed(run.out)
     else:
-        if not data:
-            raise InputError("Name the data: --data fer2013.csv, a folder of images, or --data builtin.")
-        order = Order(
-            recipe=load_recipe(recipe, (*_overrides(epochs, batch_size, seed), *(set_ or ()))),
-            data=lasting(data),
-            supervision=Supervision.named(
-                labels=labels, teachers=teacher, soft_labels=soft_labels, votes=votes, init_from=init_from
-            ),
-            names=names,
-            skip_bad=skip_bad,
-            valid_fraction=valid_fraction,
-            group_by=group_by,
-            folds=folds,
-        )
-        run = _new_run(out, order, place)
-    detectors = _detectors(order, yunet)
-    if place.workers > 1:
-        PROGRESS.log(f"Worker {place.index} of {place.workers}, counted from 0; waiting for the others")
-    by_recipe = train_in_stages if order.recipe.stages else run_training
-    try:
-        result = by_recipe(order, run, progress=PROGRESS, detectors=detectors, cache=cache_folder(), place=place)
-    except KeyboardInterrupt:
-        if not RunFolder(run).resumable:
-            raise EdgeferError("Stopped before training began: nothing is left of it.") from None
-        raise EdgeferError(
-            f"Stopped; every finished epoch is kept. Continue with: edgefer train --resume --out {run}"
-        ) from None
-    _show(result, run, place)
+        order = train_request(data, recipe, teachers).order()
+        folder = new_run(run.out, order, place)
+    result = start(order, folder, detectors=lambda order: _detectors(order, run.yunet), progress=PROGRESS, place=place)
+    _show(result, folder, place)
 
 
-def _overrides(epochs: int, batch_size: int, seed: int | None) -> list[str]:
-    fields = {"fit.epochs": epochs or None, "fit.batch_size": batch_size or None, "fit.seed": seed}
-    return [f"{field}={value}" for field, value in fields.items() if value is not None]
-
-
-def _train_faces(
-    recipe: str, data: str, finder: str, yunet: Path | None, out: Path | None, resume: bool, overrides: tuple[str, ...]
-) -> None:
-    """Train a network that finds faces. finder: the bundle of the finder whose candidates a refiner learns from."""
-    from edgefer.bundle import CARD, Bundle, new_directory, shipped_networks
+def _train_faces(data: str, recipe: RecipeFlags, run: RunFlags) -> None:
+    """Train a network that finds faces; --init-from is the finder whose candidates a refiner learns from."""
     from edgefer.console import PROGRESS
     from edgefer.devices.faces.own import Miner
     from edgefer.devices.faces.yunet import cached_yunet
-    from edgefer.train.data.cache import cache_folder
-    from edgefer.train.faces.recipe import load_face_recipe
-    from edgefer.train.faces.run import FaceOrder, train_faces
+    from edgefer.train.faces.start import new_order, resumed, start
+    from edgefer.train.start import overrides
 
-    if resume:
-        if out is None:
-            raise InputError("Name the training to go on with: --resume --out DIR.")
-        if (out / CARD).exists():
-            raise InputError(f"{out} is a finished bundle: there is nothing to resume.")
-        run, order = out, FaceOrder.load(out)
+    if run.resume:
+        folder, order = resumed(run.out)
     else:
-        if not data or not Path(data).is_dir():
-            raise InputError(f"--data {data!r}: name a folder that holds archives or folders of pictures.")
-        teacher = yunet or cached_yunet()
-        if not teacher.is_file():
-            raise InputError(f"There is no {teacher}: the teacher is YuNet, whose .onnx is named with --yunet FILE.")
-        loaded = load_face_recipe(recipe, overrides)
-        run = out or new_directory(Path("runs"), loaded.name)
-        if run.exists():
-            raise InputError(f"{run} already holds something: choose another --out, or --resume --out {run}.")
-        order = FaceOrder(recipe=loaded, data=str(Path(data).absolute()), teacher=str(teacher.absolute()))
-    miner = None
-    if order.recipe.task == "refine-faces":
-        path = Path(finder) if finder else shipped_networks().get("face-finder")
-        miner = Miner.of(Bundle.open(path)) if path else None
-    try:
-        bundle = train_faces(order, run, cache_folder() / "faces", mine=miner, progress=PROGRESS)
-    except KeyboardInterrupt:
-        raise EdgeferError(f"Stopped. Continue with: edgefer train --resume --out {run}") from None
+        changes = (*overrides(recipe.epochs, recipe.batch_size, recipe.seed), *(recipe.set_ or ()))
+        folder, order = new_order(recipe.recipe, changes, data, run.yunet or cached_yunet(), run.out)
+    bundle = start(order, folder, Path(recipe.init_from) if recipe.init_from else None, Miner.of, progress=PROGRESS)
     PROGRESS.log(f"Bundle: {bundle.path}. Next: edgefer convert {bundle.path}")
 
 
@@ -183,17 +77,6 @@ def _resumed(out: Path | None) -> "tuple[Path, Order]":
     if run.finished:
         raise InputError(f"{run.path} is a finished bundle: there is nothing to resume.")
     return run.path, Order.load(run)
-
-
-def _new_run(out: Path | None, order: "Order", place: "Place") -> Path:
-    from edgefer.bundle import new_directory
-    from edgefer.train.run import RunFolder
-
-    run = out or new_directory(Path("runs"), order.recipe.name)
-    if run.exists() and place.chief:
-        done = "a finished bundle" if RunFolder(run).finished else "something (--resume continues a training)"
-        raise InputError(f"{run} already holds {done}: choose another --out.")
-    return run
 
 
 def _detectors(order: "Order", yunet: Path | None) -> "dict[str, Detect]":

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefer.commands.inputs import (
+    INPUT,
+    OUTPUT,
+    RUNTIME,
     AsJson,
     BundleArgument,
     SkipBad,
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from edgefer.convert.certificate import Certificate
 
 
+BUDGET = "Budget"
+
+
 class Runtime(StrEnum):
     """A TFLite runtime, as in edgefer.runtimes."""
 
@@ -33,32 +39,62 @@ class Runtime(StrEnum):
 
 
 Runtimes = Annotated[
-    list[Runtime] | None, typer.Option("--runtime", help="The runtime to ask; may be given again.", show_default=False)
+    list[Runtime] | None,
+    typer.Option(
+        "--runtime",
+        metavar="|".join(Runtime),
+        help="The runtime to ask; all that are installed with --data, when left out. May be given several times.",
+        show_default=False,
+        rich_help_panel=RUNTIME,
+    ),
 ]
 Data = Annotated[
     str,
     typer.Option(
-        metavar="PATH", help="Labelled images, those it was trained on or like them: does it decide the same?"
+        metavar="PATH",
+        help="Labelled images, those it was trained on or like them: does it decide the same?",
+        rich_help_panel=INPUT,
     ),
 ]
 SplitOption = Annotated[
-    str, typer.Option(help="Which split of the data; valid, or train where none was held back.", show_default=False)
+    str,
+    typer.Option(
+        metavar="SPLIT",
+        help="Which split of the data; valid, or train where none was held back.",
+        show_default=False,
+        rich_help_panel=INPUT,
+    ),
 ]
 MaxDrop = Annotated[
-    float, typer.Option(min=0, max=100, metavar="POINTS", help="The most accuracy that conversion may cost.")
+    float,
+    typer.Option(
+        min=0,
+        max=100,
+        metavar="POINTS",
+        help="The most accuracy that conversion may cost, in points.",
+        rich_help_panel=BUDGET,
+    ),
 ]
 MinAgreement = Annotated[
-    float, typer.Option(min=0, max=1, metavar="SHARE", help="The smallest share of equal decisions.")
+    float,
+    typer.Option(min=0, max=1, metavar="SHARE", help="The smallest share of equal decisions.", rich_help_panel=BUDGET),
 ]
 Report = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR|FILE", help="The certificate, parity.html and .json, with reference kernels too; minutes."
+        metavar="DIR|FILE",
+        help="Write the certificate, parity.html and .json, with reference kernels too; minutes.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 CertificateFile = Annotated[
     Path | None,
-    typer.Option("--certificate", metavar="FILE", help="Also: is this the bundle of that certificate (.json)?"),
+    typer.Option(
+        "--certificate",
+        metavar="FILE",
+        help="Also: is this the bundle of that certificate (.json)?",
+        rich_help_panel=INPUT,
+    ),
 ]
 
 
@@ -78,13 +114,16 @@ def verify(
 
     With the bundle alone, in seconds, without data or TensorFlow: are its pixels, weights and answers on this machine those
     that it was shipped with? With --data also, on every installed runtime: does it decide as the network it came from?
-    Exit code 1 when it does not, 2 when it cannot be asked.
+    Exit code 1 when it does not, 2 when nothing could be checked.
+
+    - `edgefer verify`
+    - `edgefer verify runs/small-1-int8 --data fer2013.csv --report out/`
+    - `edgefer verify small-1-int8 --certificate out/parity.json`
     """
     from edgefer import console
+    from edgefer.api import verify as prove
     from edgefer.bundle import Bundle
-    from edgefer.c.prove import check_in_c
     from edgefer.checks import report as report_checks
-    from edgefer.parity import check_bundle
 
     opened = Bundle.open(bundle_path(bundle))
     if certificate:
@@ -104,7 +143,7 @@ def verify(
             ),
         )
         return
-    checks = check_bundle(opened, runtime or ["auto"]) + check_in_c(opened)
+    checks = prove(opened, runtimes=[*(runtime or ["auto"])]).checks
     if not as_json:
         console.show(f"Bundle {opened.hash}" + (f", as in {certificate}" if certificate else ""))
     report_checks(str(opened.path), checks, as_json=as_json, bundle=opened.hash)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from edgefer.tflite.layers import Int8Network, Layer
+from edgefer.tflite.int8_network import Int8Network, Layer
 
 ALIGNMENT = 16  # bytes: of the arena and of each place in it
 COLUMNS = 4  # places of a convolution's output that are computed together

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgefer.tflite.layers import Int8Network, Layer, Window
+from edgefer.tflite.int8_network import Int8Network, Layer, Window
 
 ZERO_PIXEL = 0x80  # an int8 network's input is its uint8 pixel - 128, which is one XOR
 

@@ -1,9 +1,9 @@
 """What of a network would not run on a Coral Edge TPU, by what edgetpu_compiler 16.0 would do with it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from edgefer.bundle import EDGETPU_OPERATOR
-from edgefer.tflite.findings import Finding, at, tally, times
+from edgefer.tflite.findings import Finding, Severity, at, tally, times
 from edgefer.tflite.flatbuffer import Model, compiled, parameter_bytes, quantization
 from edgefer.tflite.placement import AFTER, DTYPE, HEAVY, Placement, place
 
@@ -17,21 +17,38 @@ INSTEAD = {
 
 
 def edgetpu(model: Model, target: str) -> Iterator[Finding]:
-    size = parameter_bytes(model)
+    """What of the model would not run on the Edge TPU, and how much of it would."""
     if compiled(model):
-        rest = [op for op in model.operators if op.name != EDGETPU_OPERATOR]
-        yield Finding(
-            severity="note",
-            rule="edgetpu-compiled",
-            what=f"it is compiled already; {len(rest)} operators of it run on the CPU"
-            + (f" ({tally(rest)})" if rest else ""),
-            next="run it with --device coral",
-        )
+        yield _compiled_already(model)
         return
     if quantization(model) not in ("int8", "mixed") or any(tensor.dynamic for tensor in model.main.tensors):
         return  # the compiler refuses it as a whole, and another finding says so
     placements = place(model.main)
-    heavy_left = any(not p.mapped and p.operator.name in HEAVY for p in placements)
+    yield from _on_the_cpu(placements)
+    yield from _behind(placements)
+    yield from _too_large(model)
+    yield from _doubtful(placements)
+    yield from _summary(model, placements)
+
+
+def _compiled_already(model: Model) -> Finding:
+    rest = [op for op in model.operators if op.name != EDGETPU_OPERATOR]
+    return Finding(
+        severity="note",
+        rule="edgetpu-compiled",
+        what=f"it is compiled already; {len(rest)} operators of it run on the CPU"
+        + (f" ({tally(rest)})" if rest else ""),
+        next="run it with --device coral",
+    )
+
+
+def _severity(placements: Sequence[Placement]) -> Severity:
+    """An operator on the CPU is an error where it keeps a heavy one there."""
+    return "error" if any(not p.mapped and p.operator.name in HEAVY for p in placements) else "warning"
+
+
+def _on_the_cpu(placements: Sequence[Placement]) -> Iterator[Finding]:
+    """One finding for each kind of operator, and reason, that the Edge TPU does not take."""
     reasons: dict[tuple, list[Placement]] = {}
     for p in placements:
         if not p.mapped and p.status != AFTER:
@@ -43,7 +60,7 @@ def edgetpu(model: Model, target: str) -> Iterator[Finding]:
             first_mapped is not None and all(p.operator.index < first_mapped for p in group)
         )
         yield Finding(
-            severity="error" if heavy_left and not harmless else "warning",
+            severity="warning" if harmless else _severity(placements),
             rule="edgetpu-cpu",
             what=times([p.operator for p in group])
             + f"{name} would run on the CPU: {first.status}"
@@ -51,15 +68,22 @@ def edgetpu(model: Model, target: str) -> Iterator[Finding]:
             next=INSTEAD.get(name, "replace it, or move it to the end of the network"),
             **at(first.operator),
         )
-    behind = [p.operator for p in placements if p.status == AFTER]
-    if behind:
+
+
+def _behind(placements: Sequence[Placement]) -> Iterator[Finding]:
+    """Operators that the Edge TPU could run, behind one that it cannot."""
+    if behind := [p.operator for p in placements if p.status == AFTER]:
         yield Finding(
-            severity="error" if heavy_left else "warning",
+            severity=_severity(placements),
             rule="edgetpu-partition",
             what=f"{len(behind)} operators would run on the CPU for coming after one that must ({tally(behind)})",
             next="see the findings for edgetpu-cpu: the Edge TPU takes one unbroken run of operators",
             **at(behind[0]),
         )
+
+
+def _too_large(model: Model) -> Iterator[Finding]:
+    size = parameter_bytes(model)
     if size > EDGETPU_MEMORY:
         yield Finding(
             severity="warning",
@@ -67,6 +91,10 @@ def edgetpu(model: Model, target: str) -> Iterator[Finding]:
             what=f"its parameters take {size:,} bytes, more than the Edge TPU's {EDGETPU_MEMORY:,}: the rest is fetched again for every image",
             next="make the network smaller",
         )
+
+
+def _doubtful(placements: Sequence[Placement]) -> Iterator[Finding]:
+    """Operators of which only the compiler knows whether the Edge TPU takes them."""
     for p in placements:
         if p.mapped and p.detail:
             yield Finding(
@@ -76,7 +104,10 @@ def edgetpu(model: Model, target: str) -> Iterator[Finding]:
                 next="edgefer convert --edgetpu asks the compiler itself",
                 **at(p.operator),
             )
-    mapped = sum(p.mapped for p in placements)
+
+
+def _summary(model: Model, placements: Sequence[Placement]) -> Iterator[Finding]:
+    mapped, size = sum(p.mapped for p in placements), parameter_bytes(model)
     if not mapped:
         yield Finding(
             severity="error",

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from edgefer.tflite.arena import plan
 from edgefer.tflite.findings import Finding, at, times
 from edgefer.tflite.flatbuffer import Model, Operator, parameter_bytes
-from edgefer.tflite.layers import OPERATORS, UnsupportedNetwork, model_layers
+from edgefer.tflite.int8_network import UnsupportedNetwork
+from edgefer.tflite.layers import OPERATORS, model_layers
 
 PORTABLE = {"c": "export c", "web": "export web", "micro": "microcontroller"}  # with titles
 FLASH, RAM = 2**20, 2**17  # bytes of the microcontroller that the self-test is built for, an STM32F405

@@ -23,7 +23,7 @@ FIXED = {
     "L2_NORMALIZATION": (1 / 128, 0),
 }
 PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-SAME = 1e-5  # relative: a scale is written in float32
+SCALE_TOLERANCE = 1e-5  # relative: a scale is written in float32
 
 
 def inner_quanta(model: Model) -> np.ndarray:
@@ -64,7 +64,7 @@ def _computed(model: Model) -> list[Tensor]:
 def _changed(tensors: list[Tensor], now: np.ndarray, stored: np.ndarray) -> list[str]:
     if now.shape != stored.shape:
         return [f"it has {len(now)} quantized tensors, and had {len(stored)} when it was converted"]
-    off = ~(np.abs(now - stored) <= SAME * np.abs(stored)).all(axis=1)
+    off = ~(np.abs(now - stored) <= SCALE_TOLERANCE * np.abs(stored)).all(axis=1)
     return [
         f"{tensors[at].name:.60} has scale {now[at, 0]:.6g} and zero point {now[at, 1]:g}, and had {stored[at, 0]:.6g} and {stored[at, 1]:g}"
         for at in np.flatnonzero(off)
@@ -95,14 +95,14 @@ def _contradiction(operator: Operator) -> list[str]:
         return [f"{where} passes values on, but its input has {_shown(source)} and its output {_shown(result)}"]
     if operator.name in FIXED and result.dtype == "INT8" and result.steps:
         scale, zero = FIXED[operator.name]
-        if abs(result.steps[0] / scale - 1) > SAME or _quanta(result)[1] != zero:
+        if abs(result.steps[0] / scale - 1) > SCALE_TOLERANCE or _quanta(result)[1] != zero:
             return [f"{where} must have scale {scale:.6g} and zero point {zero}, not {_shown(result)}"]
     if operator.name in PRODUCTS and len(operator.inputs) > 2 and source.steps:
         weights, bias = operator.inputs[1:3]
         expected = source.steps[0] * np.array(weights.steps or (0,))
         if bias.steps and (
             len(bias.steps) != len(expected)
-            or not (np.abs(np.array(bias.steps) - expected) <= SAME * np.abs(expected)).all()
+            or not (np.abs(np.array(bias.steps) - expected) <= SCALE_TOLERANCE * np.abs(expected)).all()
         ):
             return [f"{where}: the scale of its bias is not its input's times its weights'"]
         if any(bias.zeros) or (weights.dtype == "INT8" and any(weights.zeros)):

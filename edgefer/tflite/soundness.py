@@ -1,4 +1,4 @@
-"""What the loaders of ai-edge-litert and tflite-runtime refuse in a .tflite file, told from the file alone.
+"""What the loaders of ai-edge-litert and tflite-runtime refuse in a .tflite file, seen from the file alone.
 
 They check it when they load it and when they prepare its operators; each rule below names the check it stands for. Some are
 made by one of the two alone. What they check beyond these, edgefer.tflite.trial finds where the runtime is installed.

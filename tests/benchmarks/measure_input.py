@@ -18,7 +18,8 @@ from edgefer.train.data.dataset import Split
 from edgefer.train.fit import batches
 from edgefer.train.networks import build
 from edgefer.train.objective import make_loss, make_optimizer
-from edgefer.train.recipes import Augment, Recipe, load_recipe
+from edgefer.train.recipe_fields import Augment, Recipe
+from edgefer.train.recipes import load_recipe
 
 CLASSES = 7
 WARM = 4  # steps before the clock starts: tracing, and buffers that fill

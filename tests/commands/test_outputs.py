@@ -10,7 +10,8 @@ import tempfile
 import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles
-from edgefer.commands.outputs import Outputs, RunFacts, parse_address
+from edgefer.commands.opening import RunFacts, open_outputs, parse_address
+from edgefer.commands.outputs import OutputFlags
 from edgefer.devices.outputs.stats import RunStats
 from edgefer.devices.sources.cameras import open_source
 from edgefer.errors import InputError, MissingDependency
@@ -69,7 +70,7 @@ def test_a_missing_library_is_one_sentence(monkeypatch, wanted, module, library,
     monkeypatch.setitem(sys.modules, library, None)
     card = Bundle.open(shipped_bundles()["fer-small"]).card
     with open_source("builtin") as source, pytest.raises(MissingDependency) as caught:
-        Outputs(**wanted).open(RunFacts(source=source, card=card, runtime="litert", stats=RunStats()))
+        open_outputs(OutputFlags(**wanted), RunFacts(source=source, card=card, runtime="litert", stats=RunStats()))
     assert str(caught.value) == line
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from edgefer import drawn
 from edgefer.bundle import shipped_bundles
-from edgefer.commands.run import sort_inputs
+from edgefer.commands.run_flags import sort_inputs
 from edgefer.errors import InputError
 
 FRAMES = [frame.image_bgr for frame, _ in drawn.scene(seconds=2, fps=5)]
@@ -114,8 +114,8 @@ def test_a_run_that_saw_no_image_does_not_speak_of_faces():
 
     said = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgefer.console.say", said.append)
-        run._say_what_was_seen(RunStats(), SimpleNamespace(name="7", left_out=[], unchecked=""))
+        patch.setattr("edgefer.console.log", said.append)
+        run._log_what_was_seen(RunStats(), SimpleNamespace(name="7", left_out=[], unchecked=""))
     assert said == ["Nothing was read: 7 gave no image."]
 
 

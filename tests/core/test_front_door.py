@@ -1,7 +1,7 @@
 """`import edgefer`: what it offers, what it costs, and that it works from a checkout."""
 
 import doctest
-import os
+import json
 import statistics
 import subprocess
 import sys
@@ -11,6 +11,7 @@ import pytest
 
 import edgefer
 import edgefer.api
+import edgefer.devices.reader
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
@@ -74,24 +75,79 @@ def test_the_checkout_as_the_current_folder_is_the_package(code):
     assert told.stdout.strip() == f"edgefer {edgefer.__version__}"
 
 
-@pytest.mark.parametrize("module", [edgefer.api, edgefer])
+@pytest.mark.parametrize("module", [edgefer.api, edgefer, edgefer.devices.reader, edgefer.records])
 def test_the_examples_in_the_docstrings_are_true(module):
     results = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert results.failed == 0
-    if module is edgefer.api:
-        assert results.attempted >= 10
+    assert results.attempted >= {edgefer.api: 20, edgefer: 0}.get(module, 3)
 
 
-def test_training_and_conversion_return_bundles_from_python(monkeypatch, tmp_path, converted):
-    """The functions call the commands, and give back what these made."""
-    called = []
-    monkeypatch.setattr("edgefer.commands.train.train", lambda **given: called.append(given))
-    monkeypatch.setattr("edgefer.commands.convert.convert", lambda **given: called.append(given))
-    assert edgefer.train("builtin", out=converted.path, recipe="demo", seed=1).path == converted.path
-    assert edgefer.convert(converted, out=converted.path, qat=True).path == converted.path
-    assert called[0] == {"data": "builtin", "out": converted.path, "recipe": "demo", "seed": 1}
-    assert called[1] == {"bundle": converted.path, "out": converted.path, "qat": True}
-    assert os.fspath(converted.path)
+@pytest.mark.slow
+def test_training_and_conversion_return_bundles_from_python(tmp_path, monkeypatch):
+    """The same work as the commands', without any: nothing is printed, and the bundle is what is returned."""
+    monkeypatch.chdir(tmp_path)
+    trained = edgefer.train("builtin", recipe="demo", epochs=1, seed=1)
+    assert trained.path == Path("runs/demo-1") and trained.card.provenance.seed == 1
+    converted = edgefer.convert(trained)
+    assert converted.path == Path("runs/demo-1-int8") and converted.has("int8")
+    proof = edgefer.verify(converted, "builtin")
+    assert proof.certificate and {check.question for check in proof} >= {1, 2, 3}
+    page = proof.save(tmp_path / "out")
+    assert page.name == "parity.html" and page.with_suffix(".json").is_file()
+    assert "What conversion cost" in page.read_text() and "McNemar" in proof._repr_html_()
+    with pytest.raises(edgefer.EdgeferError, match="already holds a finished bundle"):
+        edgefer.train("builtin", recipe="demo", out=trained.path)
+    with pytest.raises(edgefer.EdgeferError, match="there already"):
+        edgefer.convert(trained, out=converted.path)
+
+
+def test_a_proof_and_a_card_show_themselves_and_become_rows():
+    proof = edgefer.verify("fer-nano")
+    assert proof.passed and len(proof.rows()) == len(proof) == len(proof.to_dict()["checks"])
+    assert str(proof) in proof._repr_html_()
+    with pytest.raises(edgefer.EdgeferError, match="no certificate without labelled images"):
+        proof.save("out")
+    bundle = edgefer.load("fer-nano", check=False)
+    (row,) = [row for row in bundle.card.rows() if row["form"] == "int8" and row["split"] == "valid"]
+    assert row["accuracy"] == bundle.card.metrics["valid"]["int8"].accuracy and row["bytes"] > 100_000
+    for shown in (bundle.card, edgefer.api.find_bundle("fer-nano")):
+        assert f"{row['accuracy']:.2%}" in shown._repr_html_()
+        assert json.loads(json.dumps(shown.to_dict()))
+
+
+def test_a_card_from_a_stranger_is_shown_as_text():
+    card = edgefer.api.find_bundle("fer-nano").card.model_copy(update={"name": "<script>alert(1)</script>"})
+    assert "<script>" not in card._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: edgefer.load(3), "bundle is of type int"),
+        (lambda: edgefer.load("fer-nano", smoth="calm"), "no option 'smoth': choose check, smooth"),
+        (lambda: edgefer.load("fer-nano", roi=5), "roi 5 is not right"),
+        (lambda: edgefer.load("fer-nano", roi=(1.5, 0, 9, 9)), "fractional"),
+        (lambda: edgefer.load("fer-nano", detector="x"), "choose auto, own, yunet, haar"),
+        (lambda: next(edgefer.load("fer-nano").watch("builtin", lop=True)), "no option 'lop'"),
+        (lambda: edgefer.verify("fer-nano", runtimes="x"), "runtime 'x' is not known"),
+        (lambda: edgefer.verify("fer-nano", "builtin", max_drop=-3), "max_drop -3 is not a number from 0 to 100"),
+        (lambda: edgefer.draw([1]), "takes the Frame that a reader returns"),
+        (lambda: edgefer.train(), "Name the data"),
+        (lambda: edgefer.train("builtin", epoch=3), "no option 'epoch': choose data, recipe, epochs"),
+        (lambda: edgefer.train("builtin", epochs=0), "epochs 0"),
+        (lambda: edgefer.train("builtin", valid_fraction=3), "valid_fraction 3.0 is no share"),
+        (lambda: edgefer.train("builtin", set="a=b"), "set 'a=b' is not right"),
+        (lambda: edgefer.train(resume=True), "give resume=True and out alone"),
+        (lambda: edgefer.convert("fer-nano", prune="x"), "prune 'x' is not right"),
+        (lambda: edgefer.convert("fer-nano", sparsity=0.5), "no option 'sparsity': choose .*prune"),
+        (lambda: edgefer.import_model("x.h5", labels="a,b"), "no list of texts"),
+        (lambda: edgefer.import_model("x.h5", scale=3), "no name and no pair"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_from_python_is_one_sentence_before_any_work(call, said):
+    with pytest.raises(edgefer.EdgeferError, match=said) as caught:
+        call()
+    assert "\n" not in str(caught.value)
 
 
 def test_a_training_does_not_mind_by_which_name_opencv_was_installed(monkeypatch):

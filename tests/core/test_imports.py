@@ -55,6 +55,14 @@ def test_no_import_goes_against_the_arrows(room):
             assert not wrong, f"{file.relative_to(ROOT)} imports {name}"
 
 
+def test_only_the_command_line_knows_the_commands():
+    """They are thin layers over functions that Python programs call too."""
+    outside = [file for room in ROOMS.values() for file in room.rglob("*.py") if file.parent.name != "commands"]
+    for file in outside:
+        if file != ROOMS["edgefer"] / "cli.py":
+            assert not [name for name in imported(file) if name.startswith("edgefer.commands")], file
+
+
 @pytest.mark.parametrize("command", [("run", "--source", "builtin", "--headless", "--frames", "3"), ("verify",)])
 def test_a_device_loads_neither_tensorflow_nor_the_host_packages(command):
     """A command from start to end, then a look at what was loaded."""

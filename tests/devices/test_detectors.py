@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefer import drawn
+from edgefer import drawn, portrait
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.card import CropSpec, InputSpec
 from edgefer.devices.faces import yunet
@@ -55,7 +55,7 @@ def test_a_quarter_turn_is_exact():
 @pytest.mark.parametrize("roll_deg", [-30, -12, 12, 30])
 def test_a_rolled_face_comes_out_as_the_level_one(roll_deg):
     """The eyes' roll, as Detection tells it, undoes the roll of a picture."""
-    face, _ = drawn.draw_face(drawn.Person.random(np.random.default_rng(1)), "neutral", np.random.default_rng(2))
+    face, _ = portrait.draw_face(portrait.Person.random(np.random.default_rng(1)), "neutral", np.random.default_rng(2))
     level = cv2.copyMakeBorder(face, 64, 64, 64, 64, cv2.BORDER_CONSTANT, value=(90, 90, 90))
     middle = (level.shape[0] - 1) / 2
     turn = cv2.getRotationMatrix2D((middle, middle), -roll_deg, 1)  # positive is clockwise here, not in OpenCV

@@ -118,8 +118,8 @@ def test_the_stored_answers_are_proven_first_unless_told_not_to(monkeypatch):
 
 def test_a_network_that_hangs_in_python_too_is_replaced(monkeypatch):
     """The watchdog lives in the Reader and not in the command."""
-    assert isinstance(edgefer.load("fer-nano").classifier, readers.GuardedClassifier)
-    assert isinstance(edgefer.load("fer-nano").detector, readers.GuardedDetector)
+    assert isinstance(edgefer.load("fer-nano").classifier, readers.WatchedClassifier)
+    assert isinstance(edgefer.load("fer-nano").detector, readers.WatchedDetector)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from edgefer.devices.outputs import report
+from edgefer.devices.outputs import recorded
 from edgefer.devices.outputs.csvfile import COLUMNS, Csv
-from edgefer.devices.outputs.report import read_report, to_html
+from edgefer.devices.outputs.recorded import read_report
+from edgefer.devices.outputs.report import to_html
 from edgefer.errors import InputError
 
 LABELS = ("happy", "sad", "neutral")
@@ -103,5 +104,5 @@ def test_a_file_without_end_takes_bounded_memory(tmp_path):
     lines = (f"t,0,{n % 7},{n},0,0,9,9,label{n},0.5,\n" for n in range(30_000))
     (tmp_path / "run.csv").write_text(HEADER + "".join(lines))
     found = read_report(tmp_path / "run.csv")
-    assert len(found.runs) == report.MAX_RUNS and found.earlier > 4000
-    assert len(re.findall("<svg", to_html(found, "x"))) == report.MAX_RUNS
+    assert len(found.runs) == recorded.MAX_RUNS and found.earlier > 4000
+    assert len(re.findall("<svg", to_html(found, "x"))) == recorded.MAX_RUNS

@@ -13,11 +13,11 @@ from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.devices import loop
 from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.devices.faces.smoothing import PRESETS
-from edgefer.devices.guarded import GuardedClassifier, GuardedDetector
 from edgefer.devices.outputs.lines import JsonLines
 from edgefer.devices.outputs.stats import RunStats
 from edgefer.devices.session import Session
 from edgefer.devices.threads import Prefetch, Rules, Watchdog
+from edgefer.devices.watchdogs import WatchedClassifier, WatchedDetector
 from edgefer.errors import EdgeferError, RuntimeFault
 from edgefer.interpreter import Classifier
 from edgefer.records import Detection, Frame
@@ -150,16 +150,16 @@ def test_a_detector_that_hangs_is_replaced_and_the_frame_is_not_lost(shipped, ha
     detectors = [Scripted(None, None, hang.wait), Scripted()]
     said, out = [], io.StringIO()
     left = list(detectors)
-    guarded = GuardedDetector(lambda: left.pop(0), Rules(log=said.append, limit_s=LIMIT_S))
-    summary = loop.run(frames(8), Session(shipped, guarded), [JsonLines(out)])
+    watched = WatchedDetector(lambda: left.pop(0), Rules(log=said.append, limit_s=LIMIT_S))
+    summary = loop.run(frames(8), Session(shipped, watched), [JsonLines(out)])
     assert summary.faces == 8 and [d.calls for d in detectors] == [3, 6]
     assert said == ["The face detector has not answered for 0.3 s: it is replaced."]
 
 
 def test_a_detector_whose_replacement_hangs_too_ends_the_run(shipped, hang):
-    guarded = GuardedDetector(lambda: Scripted(hang.wait), Rules(limit_s=LIMIT_S))
+    watched = WatchedDetector(lambda: Scripted(hang.wait), Rules(limit_s=LIMIT_S))
     with pytest.raises(EdgeferError, match=r"has not answered for 0\.3 s, and neither has its replacement"):
-        loop.run(frames(3), Session(shipped, guarded), [])
+        loop.run(frames(3), Session(shipped, watched), [])
 
 
 class Hanging(Classifier):
@@ -180,7 +180,7 @@ def unplugged():
 
 def test_a_hung_delegate_ends_the_run_with_a_sentence_unless_the_cpu_is_allowed(shipped, hang):
     out = io.StringIO()
-    coral = GuardedClassifier(
+    coral = WatchedClassifier(
         Hanging(shipped, hang.wait), None, Rules(name="The Edge TPU", advice="replug it", limit_s=LIMIT_S)
     )
     with pytest.raises(EdgeferError, match=r"The Edge TPU has not answered for 0\.3 s: replug it"):
@@ -191,7 +191,7 @@ def test_a_hung_delegate_ends_the_run_with_a_sentence_unless_the_cpu_is_allowed(
 def test_a_delegate_that_hangs_or_fails_is_taken_over_by_the_cpu_if_allowed(shipped, hang):
     for fault, why in ((hang.wait, "has not answered"), (unplugged, "the device is gone")):
         said = []
-        coral = GuardedClassifier(
+        coral = WatchedClassifier(
             Hanging(shipped, fault),
             lambda: shipped,
             Rules(name="The Edge TPU", log=said.append, limit_s=LIMIT_S),
@@ -203,7 +203,7 @@ def test_a_delegate_that_hangs_or_fails_is_taken_over_by_the_cpu_if_allowed(ship
 
 def test_a_stop_is_not_held_up_by_a_call_that_hangs(shipped, hang):
     stop = threading.Event()
-    coral = GuardedClassifier(Hanging(shipped, hang.wait), None, Rules(stop=stop))
+    coral = WatchedClassifier(Hanging(shipped, hang.wait), None, Rules(stop=stop))
     threading.Timer(0.5, stop.set).start()
     began = time.monotonic()
     assert loop.run(frames(6), Session(coral, Scripted()), [], stop=stop).frames == 2

@@ -9,7 +9,8 @@ import pytest
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.tflite.arithmetic import answers, compute, run
 from edgefer.tflite.flatbuffer import read_model
-from edgefer.tflite.layers import OPERATORS, UnsupportedNetwork, read_layers
+from edgefer.tflite.int8_network import UnsupportedNetwork
+from edgefer.tflite.layers import OPERATORS, read_layers
 from edgefer.tflite.lint import lint
 from tests.tflite.networks import Maker
 

@@ -4,7 +4,8 @@ import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.tflite.flatbuffer import read_model
-from edgefer.tflite.layers import UnsupportedNetwork, read_layers
+from edgefer.tflite.int8_network import UnsupportedNetwork
+from edgefer.tflite.layers import read_layers
 from edgefer.tflite.lint import lint
 from edgefer.tflite.portable import PORTABLE
 from tests.tflite.test_arithmetic import Chance, everything, flat

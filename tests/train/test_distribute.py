@@ -17,8 +17,8 @@ from edgefer.errors import InputError
 from edgefer.train.data.dataset import Split
 from edgefer.train.data.load import load_dataset
 from edgefer.train.distribute import ALONE, place
+from edgefer.train.history import read_history
 from edgefer.train.recipes import load_recipe
-from edgefer.train.run import read_history
 
 HOSTS = ["10.0.0.1:7000", "10.0.0.2:7000"]
 TINY = ("model.layers=C8/2 C8/2", "fit.batch_size=32", "fit.epochs=4", "fit.ema=0.9", "optimizer.rate=0.01")

@@ -135,7 +135,7 @@ def test_a_missing_matplotlib_is_said_before_the_work(monkeypatch):
 
 
 def test_a_shipped_network_is_measured_on_a_folder_and_its_own_folder_stays_as_it_is(edgefer, tmp_path):
-    """The votes that it learnt from are FER2013's, and edgefer's own files are not the user's to write to."""
+    """The votes that it learned from are FER2013's, and edgefer's own files are not the user's to write to."""
     shipped = Bundle.open(shipped_bundles()["ferplus-small"])
     before = sorted(shipped.path.rglob("*"))
     rng = np.random.default_rng(0)
@@ -150,9 +150,9 @@ def test_a_shipped_network_is_measured_on_a_folder_and_its_own_folder_stays_as_i
     assert written["data"] == "mine" and list(written["networks"]) == ["int8"]
     assert sorted(shipped.path.rglob("*")) == before
     again = edgefer("evaluate", "ferplus-small", "--data", "mine", cwd=tmp_path)
-    assert "8 of 24 pictures are measured, the valid split: --split all" in again.stderr
+    assert "8 of 24 images are measured, the valid split: --split all" in again.stderr
     every = edgefer("evaluate", "ferplus-small", "--data", "mine", "--split", "all", cwd=tmp_path)
-    assert "on all, 24 pictures" in every.stdout
+    assert "on all, 24 images" in every.stdout
     edgefer("evaluate", "ferplus-small", "--data", "mine", "--split", "all", cwd=tmp_path)
     assert {page.name for page in (tmp_path / "report" / "ferplus-small").glob("*.html")} == {
         "evaluation-train.html", "evaluation-valid.html", "evaluation-all.html", "evaluation-all-2.html"

@@ -10,7 +10,8 @@ from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
 from edgefer.errors import InputError, RecipeError
 from edgefer.parity import verify
-from edgefer.train.recipes import Model, load_recipe
+from edgefer.train.recipe_fields import Model
+from edgefer.train.recipes import load_recipe
 
 RULE = r"([^/]+)/(?P<copy>aug-\d+-)?([^/]+)$"
 SHORT = (
@@ -89,7 +90,7 @@ def test_zscore_is_folded_and_the_folds_judge_int8(crossed):
 def test_parity_and_evaluate_say_what_they_look_at(edgefer, crossed, animals):
     _, converted = crossed
     done = edgefer("parity", converted.path, "--data", animals, "--min-agreement", 0.9)
-    assert "was trained on these pictures" in done.stderr
+    assert "was trained on these images" in done.stderr
     edgefer("evaluate", converted.path, "--data", animals, "--flip")
     assert "int8, two views" in (converted.path / "report" / "evaluation-train.json").read_text()
 
@@ -104,8 +105,8 @@ def test_the_device_reads_what_the_card_says(edgefer, crossed, animals):
 
 
 def test_a_folded_strided_convolution_is_the_same():
-    from edgefer.convert.fold import fold_zscore
-    from edgefer.train.networks import build, pixel_statistics
+    from edgefer.train.networks import build
+    from edgefer.train.older import fold_zscore, pixel_statistics
 
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (4, 31, 24, 3), dtype=np.uint8)
@@ -146,9 +147,9 @@ def test_zscore_is_folded_for_quantization_aware_training_mediapipe_and_slimming
         progress=SILENT,
     )  # fmt: skip
     aware = quantization_aware(model, images, task, keep_zeros=False)
-    learnt = keras_logits(aware.network, images)
-    off = Network(aware.int8, recipe.input, 2).logits(images) - learnt
-    assert np.abs(off).max() < 0.15 * np.ptp(learnt)
+    learned = keras_logits(aware.network, images)
+    off = Network(aware.int8, recipe.input, 2).logits(images) - learned
+    assert np.abs(off).max() < 0.15 * np.ptp(learned)
     for content in (aware.int8, to_mediapipe(model, recipe.input, 1.0, images)):
         assert not {op.name for op in read_model(content, "").operators} & {"SUB", "MUL", "PAD"}
     before, after = (one.get_layer("zscore") for one in (model, slim(model, recipe, 0.5).network))

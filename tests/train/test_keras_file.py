@@ -12,8 +12,8 @@ import pytest
 
 from edgefer.errors import InputError
 from edgefer.train.backend import tensorflow
+from edgefer.train.keras_build import MAX_ACTIVATIONS
 from edgefer.train.keras_file import open_weights, read_keras
-from edgefer.train.keras_layers import MAX_ACTIVATIONS
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -7,8 +7,9 @@ from edgefer.errors import EdgeferError
 from edgefer.progress import Epoch
 from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Dataset, Split
+from edgefer.train.history import read_history
+from edgefer.train.journal import Journal
 from edgefer.train.recipes import load_recipe
-from edgefer.train.run import Journal, read_history
 
 TINY = ("model.layers=C8/2 C8/2", "schedule.name=constant", "fit.batch_size=16", "optimizer.rate=0.01")
 
@@ -93,7 +94,7 @@ def test_averaged_weights_survive_a_resume(lopsided, tmp_path):
 
 
 def test_a_kill_between_checkpoint_and_history_loses_neither(lopsided, tmp_path, monkeypatch):
-    from edgefer.train import run as journal
+    from edgefer.train import journal
     from edgefer.train.fit import fit
 
     class Listening(Silent):

@@ -17,7 +17,8 @@ from edgefer import console
 from edgefer.errors import InputError
 from edgefer.train.backend import tensorflow
 from edgefer.train.camera import MAX_MOTION, MAX_SIGMA, MIN_SIGMA, shrinking_tables
-from edgefer.train.recipes import Augment, load_recipe
+from edgefer.train.recipe_fields import Augment
+from edgefer.train.recipes import load_recipe
 
 ALL = Augment(
     flip=True, rotate_deg=15, zoom=0.15, shift=0.1, brightness=0.2, contrast=0.25, erase=1.0,

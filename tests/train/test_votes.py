@@ -49,7 +49,7 @@ def test_votes_tell_the_chances_of_each_label(voted):
 
 
 def test_no_picture_is_told_its_own_label(tmp_path):
-    """Votes that say nothing of the label, but are each picture's own: what was learnt by heart would show."""
+    """Votes that say nothing of the label, but are each picture's own: what was learned by heart would show."""
     rng = np.random.default_rng(0)
     votes = rng.integers(0, 1000, (600, 10))
     labels = rng.integers(0, 3, len(votes))
@@ -88,7 +88,7 @@ def pictures(builtin, tmp_path):
 
 
 def test_a_training_learns_from_votes(edgefer, trained, builtin, pictures, tmp_path):
-    """A teacher answers itself, and the votes beside it; the card names what was learnt from."""
+    """A teacher answers itself, and the votes beside it; the card names what was learned from."""
     order = ("train", "--data", pictures, "--recipe", "demo", "--epochs", 1, "--teacher", trained)
     edgefer(*order, "--votes", "ferplus", "--out", tmp_path / "run")
     assert Bundle.open(tmp_path / "run").card.provenance.steps == ("train, learning from trained, FER+ votes too",)
@@ -97,7 +97,7 @@ def test_a_training_learns_from_votes(edgefer, trained, builtin, pictures, tmp_p
 
 
 def test_a_resumed_training_needs_its_teachers_no_more(edgefer, trained, pictures, tmp_path):
-    """One that learnt from votes only helps to translate them; both were asked before training."""
+    """One that learned from votes only helps to translate them; both were asked before training."""
     teacher, witness = tmp_path / "teacher", tmp_path / "witness"
     shutil.copytree(trained, teacher)
     shutil.copytree(shipped_bundles()["ferplus-small"], witness)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgefer import drawn
+from edgefer import drawn, portrait
 from edgefer.card import InputSpec
 from edgefer.errors import DataError
 from edgefer.preprocess import prepare
@@ -176,5 +176,8 @@ def _drawn_rows(seed: int) -> Rows:
         classes=lambda seen: drawn.EXPRESSIONS,
         total=sum(counts.values()) * len(drawn.EXPRESSIONS),
         stream=draw(),
-        fingerprint=[hashlib.sha256(Path(drawn.__file__).read_bytes()).hexdigest(), seed],
+        fingerprint=[
+            *(hashlib.sha256(Path(one).read_bytes()).hexdigest() for one in (drawn.__file__, portrait.__file__)),
+            seed,
+        ],
     )

@@ -33,7 +33,7 @@ def training_data(
     if dataset.name == card.provenance.data and card.provenance.held_pictures not in ("", dataset.held_pictures):
         progress.log(
             f"{data} has changed since {card.name} was trained on it, and other pictures are held back now: it may have "
-            "learnt from some of them and look better than it is. Train again, or name data it never saw."
+            "learned from some of them and look better than it is. Train again, or name data it never saw."
         )
     return dataset
 
@@ -56,6 +56,17 @@ def _options(card: ModelCard, data: str, skip_bad: bool) -> DataOptions:
     rule, files = card.provenance.group_by, listing(folder, options.names).files
     known = rule and any(re.search(rule, name_in(folder, file)) for _, _, file in files)
     return replace(options, group_by=rule if known else "")
+
+
+def usual_split(card: ModelCard, dataset: Dataset, progress: Progress = SILENT) -> str:
+    """The split to look at when none is named: "valid", or "train" where the network was trained on all images."""
+    if "valid" in dataset.splits or not card.provenance.folds:
+        return "valid"
+    progress.log(
+        f"{card.name} was trained on these images, or most of them: here it shows what conversion changed, not how good it is. "
+        f"For that see {card.measured_on} in its card."
+    )
+    return "train"
 
 
 def log_skipped(skipped: tuple[str, ...], progress: Progress) -> None:

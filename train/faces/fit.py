@@ -17,7 +17,7 @@ from edgefer.train.backend import precision, tensorflow
 if TYPE_CHECKING:
     import tf_keras
 
-AHEAD = 4  # batches composed while one is learnt
+AHEAD = 4  # batches composed while one is learned
 AVERAGE = 0.998  # decay of the averaged weights
 
 Batch = Callable[[int], tuple[np.ndarray, np.ndarray]]  # step -> uint8 images [n, h, w, 1], float32 targets

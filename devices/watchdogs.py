@@ -12,7 +12,7 @@ from edgefer.interpreter import Classifier
 from edgefer.records import Detection
 
 
-class GuardedDetector:
+class WatchedDetector:
     """A detector whose hung calls are asked again of a new one."""
 
     def __init__(self, make: Callable[[], Detector], rules: Rules | None = None):
@@ -26,7 +26,7 @@ class GuardedDetector:
         return self._watchdog(image_bgr)
 
 
-class GuardedClassifier(Classifier):
+class WatchedClassifier(Classifier):
     """A classifier whose hung calls are asked again of another one.
 
     spare: loads the other one; None: there is none, and a hung call is an EdgeferError. on_fault: a runtime's error is

@@ -1,0 +1,233 @@
+"""What a run saw, from the CSV it wrote: how often each label, when, and the moments that stand out."""
+
+import csv
+import heapq
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgefer.devices.outputs.csvfile import COLUMNS
+from edgefer.errors import InputError
+from edgefer.records import UNSURE
+from edgefer.text import printable
+
+BINS = 240  # of a timeline, at most
+MAX_RUNS = 50  # the last ones of a file; each has a timeline
+MAX_MOMENTS = 15
+MAX_FACES = 10_000  # faces whose stretches are followed at a time; numbers of a stranger's file need not end
+MAX_LABELS = 200
+GAP_S = 1.0  # a face that is away for longer begins another stretch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One face of one frame. clock: the time of day in UTC, as the file has it."""
+
+    clock: str
+    frame: int
+    time_s: float
+    id: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Moment:
+    """A stretch of time in which one face kept its label."""
+
+    seconds: float
+    start_s: float
+    label: str
+    id: int
+    mean_score: float
+    clock: str
+
+
+@dataclass
+class Stretch:
+    """A moment that is not over yet."""
+
+    first: Row
+    last: Row
+    score_sum: float
+    rows: int = 1
+
+    def moment(self) -> Moment:
+        return Moment(
+            seconds=self.last.time_s - self.first.time_s,
+            start_s=self.first.time_s,
+            label=self.first.label,
+            id=self.first.id,
+            mean_score=self.score_sum / self.rows,
+            clock=self.first.clock,
+        )
+
+
+@dataclass
+class Run:
+    """The rows from one start of `edgefer run` to the next."""
+
+    first: Row
+    last: Row
+    rows: int = 0
+    labels: Counter = field(default_factory=Counter)
+    scores: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # sums, by label
+    bins: list[Counter] = field(default_factory=list)
+    moments: list[Moment] = field(default_factory=list)  # a heap: the shortest first
+
+    def __post_init__(self) -> None:
+        frames = self.last.frame - self.first.frame + 1  # a short run has no more steps than frames
+        self.bins = [Counter() for _ in range(max(1, min(BINS, frames)))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A whole file. bad: rows that could not be read, and the first one's reason. earlier: runs before the ones in `runs`."""
+
+    labels: tuple[str, ...]
+    runs: tuple[Run, ...]
+    bad: int
+    bad_reason: str
+    earlier: int
+
+
+def read_report(path: Path) -> Report:
+    """What is in a CSV of `edgefer run --csv`. InputError when it is no such file, or holds no row."""
+    labels = _labels(path)
+    spans: list[tuple[Row, Row]] = []
+    reasons: list[str] = []
+    bad = earlier = 0
+    for row in _rows(path):
+        if isinstance(row, str):
+            bad += 1
+            reasons = reasons or [row]
+        elif spans and not _starts_again(spans[-1][1], row):
+            spans[-1] = spans[-1][0], row
+        else:
+            spans.append((row, row))
+            if len(spans) > MAX_RUNS:
+                spans.pop(0)
+                earlier += 1
+    if not spans:
+        raise InputError(
+            f"{printable(str(path))} has no row that can be read ({reasons[0] if reasons else 'no face was seen'})."
+        )
+    runs = tuple(Run(first=first, last=last) for first, last in spans)
+    _fill(path, runs, skip=earlier)
+    return Report(labels=labels, runs=runs, bad=bad, bad_reason=reasons[0] if reasons else "", earlier=earlier)
+
+
+def _fill(path: Path, runs: Sequence[Run], skip: int) -> None:
+    """Count the rows of each run, in a second reading: a long file is never held."""
+    number, last = -skip, None
+    stretches: dict[int, Stretch] = {}
+    for row in _rows(path):
+        if isinstance(row, str):
+            continue
+        if last is not None and _starts_again(last, row):
+            _end_all(runs, number, stretches)
+            number += 1
+        last = row
+        if number >= 0:
+            _count(runs[number], row)
+            _follow(runs[number], stretches, row)
+    _end_all(runs, number, stretches)
+
+
+def _count(run: Run, row: Row) -> None:
+    label = row.label if row.label in run.labels or len(run.labels) < MAX_LABELS else UNSURE
+    run.rows += 1
+    run.labels[label] += 1
+    run.scores[label] += row.score
+    length_s = run.last.time_s - run.first.time_s
+    place = int((row.time_s - run.first.time_s) / length_s * len(run.bins)) if length_s > 0 else 0
+    run.bins[min(len(run.bins) - 1, max(0, place))][label] += 1
+
+
+def _follow(run: Run, stretches: dict[int, Stretch], row: Row) -> None:
+    """Go on with the face's stretch, or end it and begin another."""
+    going = stretches.get(row.id)
+    if going and going.first.label == row.label and row.time_s - going.last.time_s <= GAP_S:
+        going.last = row
+        going.score_sum += row.score
+        going.rows += 1
+        return
+    if going:
+        _keep(run, going)
+    elif len(stretches) >= MAX_FACES:
+        _keep(run, stretches.pop(next(iter(stretches))))
+    stretches[row.id] = Stretch(row, row, row.score)
+
+
+def _end_all(runs: Sequence[Run], number: int, stretches: dict[int, Stretch]) -> None:
+    if number >= 0:
+        for stretch in stretches.values():
+            _keep(runs[number], stretch)
+    stretches.clear()
+
+
+def _keep(run: Run, stretch: Stretch) -> None:
+    moment = stretch.moment()
+    if moment.label != UNSURE and moment.seconds > 0:
+        heapq.heappush(run.moments, moment)
+        if len(run.moments) > MAX_MOMENTS:
+            heapq.heappop(run.moments)
+
+
+def _starts_again(last: Row, row: Row) -> bool:
+    return row.frame < last.frame or row.time_s < last.time_s
+
+
+def _labels(path: Path) -> tuple[str, ...]:
+    """The labels in the first line. InputError when it is not that of `edgefer run --csv`."""
+    header = next(_lines(path), [])
+    if tuple(header[: len(COLUMNS)]) != COLUMNS:
+        raise InputError(
+            f"{printable(str(path))} is no CSV of `edgefer run --csv`: its first line should begin with {','.join(COLUMNS)}."
+        )
+    return tuple(_plain(label) for label in header[len(COLUMNS) :][:MAX_LABELS])
+
+
+def _rows(path: Path) -> Iterator[Row | str]:
+    """Each row below the first line; the reason where one cannot be read."""
+    lines = _lines(path)
+    next(lines, None)
+    for number, cells in enumerate(lines, 2):
+        try:
+            values = dict(zip(COLUMNS, cells, strict=False))
+            row = Row(
+                clock=printable(values["time"][:40]), frame=int(values["frame"]), time_s=float(values["time_s"]),
+                id=int(values["id"]), label=_plain(values["label"]), score=float(values["score"]),
+            )  # fmt: skip
+            if not math.isfinite(row.time_s) or not 0 <= row.score <= 1:
+                raise ValueError(f"time_s {row.time_s:g}, score {row.score:g}")
+        except (ValueError, KeyError) as error:
+            missing = f"no column {error}" if isinstance(error, KeyError) else printable(str(error))[:100]
+            yield f"line {number}: {missing}"
+            continue
+        yield row
+
+
+def _lines(path: Path) -> Iterator[list[str]]:
+    if not path.is_file():
+        raise InputError(f"There is no file {printable(str(path))}: name the CSV that `edgefer run --csv` wrote.")
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as opened:
+            yield from csv.reader(line.replace("\0", "") for line in _bounded(opened))
+    except csv.Error as error:
+        raise InputError(f"{printable(str(path))} cannot be read as CSV: {error}.") from None
+    except OSError as error:
+        raise InputError(f"{printable(str(path))} cannot be read: {error.strerror}.") from None
+
+
+def _bounded(opened) -> Iterator[str]:
+    """The lines of a file, each at most 64 kB: one without an end would fill the memory."""
+    while line := opened.readline(65536):
+        yield line
+
+
+def _plain(label: str) -> str:
+    """A label as it was before it became a cell: without the apostrophe that keeps it from being a formula."""
+    return printable(label[1:] if label.startswith("'") else label)[:80]

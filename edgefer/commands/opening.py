@@ -1,0 +1,226 @@
+"""Opens what `edgefer run` shows, writes and sends to."""
+
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from edgefer.commands.outputs import OutputFlags
+from edgefer.errors import EdgeferError, InputError, MissingDependency
+
+if TYPE_CHECKING:
+    from edgefer.card import ModelCard
+    from edgefer.devices.outputs.feeds import Feed
+    from edgefer.devices.outputs.settings import LiveSettings
+    from edgefer.devices.outputs.sink import Sink
+    from edgefer.devices.outputs.stats import RunStats
+    from edgefer.devices.sources.cameras import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """The run that the outputs are of. stop: the run's; it then waits for no slow file. settings: what the page may change."""
+
+    source: "Source"
+    card: "ModelCard"
+    runtime: str
+    stats: "RunStats"
+    stop: threading.Event | None = None
+    settings: "LiveSettings | None" = None
+
+
+def open_outputs(wanted: OutputFlags, run: RunFacts) -> "OpenOutputs":
+    """Open all that is wanted; text on stdout where there would be none. InputError or MissingDependency for what cannot be."""
+    opener = _Opener(wanted, run)
+    try:
+        return opener.open()
+    except BaseException:
+        opener.close()
+        raise
+
+
+class _Opener:
+    """Opens the outputs one by one, the ones that are likeliest to be refused first."""
+
+    def __init__(self, wanted: OutputFlags, run: RunFacts):
+        from edgefer import __version__
+        from edgefer.devices.outputs.overlay import View
+        from edgefer.devices.outputs.tokens import new_token
+
+        self._wanted, self._run = wanted, run
+        self._labels = tuple(run.card.labels)
+        self._about = {"network": run.card.name, "runtime": run.runtime, "version": __version__}
+        self._view: View = View(blur_faces=wanted.blur_faces)
+        self._generated = "" if wanted.token else new_token()
+        self._page_url = ""
+        self.fed: list[Feed] = []
+        self.unfed: list[Sink] = []  # what is asked for by others, and needs no queue
+
+    def open(self) -> "OpenOutputs":
+        if self._wanted.mqtt_ca and not self._wanted.mqtt:
+            raise InputError("--mqtt-ca is for --mqtt mqtts://...: give both or neither.")
+        self._open_files()
+        self._open_actions()
+        self._open_servers()
+        self._open_mqtt()
+        self._open_screen()
+        self._run.stats.sinks = self.fed
+        return OpenOutputs(sinks=[*self.fed, *self.unfed], fed=self.fed, saved=self._wanted.save)
+
+    def close(self) -> None:
+        for sink in (*self.fed, *self.unfed):
+            sink.close()
+
+    def _feed(self, sink: "Sink") -> None:
+        from edgefer import console
+        from edgefer.devices.outputs.feeds import Feed
+
+        # From a file every frame is written; a camera does not wait for a slow disk.
+        wait = sink.every_frame and not self._run.source.live
+        self.fed.append(Feed(sink, wait=wait, stop=self._run.stop, log=console.log))
+
+    def _open_files(self) -> None:
+        from edgefer import console
+
+        if self._wanted.csv:
+            from edgefer.devices.outputs.csvfile import Csv
+
+            self._feed(Csv(self._wanted.csv, self._labels))
+        if self._wanted.save:
+            from edgefer.devices.outputs.video import VideoFile
+
+            source = self._run.source
+            video = VideoFile(self._wanted.save, source.fps, live=source.live, view=self._view)
+            if video.notice:
+                console.log(video.notice)
+            self._feed(video)
+
+    def _open_actions(self) -> None:
+        from edgefer import console
+        from edgefer.devices.outputs import actions
+
+        timing = actions.Timing(hold_s=self._wanted.on_hold, pause_s=self._wanted.on_pause)
+        for text in self._wanted.on or ():
+            label, command = actions.parse_on(text, "--on", self._labels)
+            self._feed(actions.CommandOn(label, actions.parse_command(command), timing, log=console.log))
+        for text in self._wanted.snapshot_on or ():
+            label, folder = actions.parse_on(text, "--snapshot-on", self._labels)
+            self._feed(actions.SnapshotOn(label, Path(folder), timing, view=self._view))
+
+    def _open_servers(self) -> None:
+        from edgefer import console
+        from edgefer.records import UNSURE
+
+        if self._wanted.metrics:
+            prometheus = _needing("prometheus", "--metrics", "metrics")
+            host, port = parse_address(self._wanted.metrics, "--metrics")
+            # On loopback without one: scrapers that have worked there go on.
+            token = "" if _is_loopback(host) else self._token(host)
+            served = prometheus.Metrics(
+                self._run.stats, host, port, labels=(*self._labels, UNSURE), about=self._about, token=token, log=console.log
+            )  # fmt: skip
+            console.log(f"Metrics at {served.url}{self._shown(host)}")
+            self.unfed.append(served)
+        if self._wanted.serve:
+            web = _needing("web", "--serve", "web")
+            host, port = parse_address(self._wanted.serve, "--serve")
+            options = web.PageOptions(
+                labels=self._labels, about=self._about, view=self._view, settings=self._run.settings
+            )
+            page = web.WebPage(self._run.stats, host, port, options, token=self._token(host), log=console.log)
+            console.log(f"The page is at {page.url}{self._shown(host)}")
+            self._page_url = "" if _is_loopback(host) else page.url
+            self.unfed.append(page)
+
+    def _token(self, host: str) -> str:
+        return self._wanted.token or ("" if _is_loopback(host) else self._generated)
+
+    def _shown(self, host: str) -> str:
+        """The token as it is printed behind a URL: only one that was generated, as logs need not have the other."""
+        return f"?token={self._generated}" if self._generated and not _is_loopback(host) else ""
+
+    def _open_mqtt(self) -> None:
+        from edgefer import console
+
+        if self._wanted.mqtt:
+            from edgefer.devices.outputs.broker import parse_broker
+
+            mqtt = _needing("mqtt", "--mqtt", "mqtt")
+            broker = parse_broker(self._wanted.mqtt, os.environ.get("EDGEFER_MQTT_PASSWORD", ""), self._wanted.mqtt_ca)
+            self._feed(
+                mqtt.Mqtt(
+                    broker, self._labels, rate=self._wanted.mqtt_rate, stats=self._run.stats, page_url=self._page_url,
+                    log=console.log,
+                )
+            )  # fmt: skip
+
+    def _open_screen(self) -> None:
+        from edgefer import console
+        from edgefer.devices.outputs.lines import Changes, FaceLines, JsonLines
+        from edgefer.devices.outputs.window import Window
+
+        if self._wanted.json_lines:
+            self._feed(JsonLines(sys.stdout))
+        if not self._wanted.headless and Window.possible():
+            self.unfed.append(Window(self._view))  # without a queue: a window belongs to the main thread
+        elif not self._wanted.headless:
+            console.log("There is no display that a window can open on: running without one.")
+        if not self.fed and not self.unfed:
+            source = self._run.source
+            self._feed(FaceLines(sys.stdout) if source.stills else Changes(sys.stdout, named=source.streams > 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenOutputs:
+    """The sinks, and those of them that are behind a queue."""
+
+    sinks: "list[Sink]"
+    fed: "list[Feed]"
+    saved: Path | None
+
+    def conclude(self, frames: int) -> None:
+        """After a run of so many frames: log what was saved. EdgeferError when a file has ended early, BrokenPipeError for stdout."""
+        from edgefer import console
+        from edgefer.devices.outputs.video import STILLS
+
+        if self.saved and self.saved.exists():
+            last = f", the last of {frames} frames" if self.saved.suffix.lower() in STILLS and frames > 1 else ""
+            console.log(f"Saved {self.saved}{last}")
+        failed = [feed for feed in self.fed if feed.error]
+        for feed in failed:
+            if isinstance(feed.error, BrokenPipeError):
+                raise feed.error
+        if failed:
+            raise EdgeferError(f"Not all was written: {', '.join(f'{feed.name} ({feed.trouble})' for feed in failed)}.")
+
+
+def parse_address(text: str, option: str) -> tuple[str, int]:
+    """`8000`, `HOST:8000` or `[::1]:8000` as host and port; without a host it is this machine alone, 127.0.0.1."""
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdigit() and int(port) < 65536) or (":" in host and not host.startswith("[")):
+        raise InputError(f"{option} {text!r} is no address: write a port such as 8000, or host and port, 0.0.0.0:8000.")
+    host = host.strip("[]") or "127.0.0.1"
+    try:
+        host.encode("idna")  # as the sockets will
+    except UnicodeError:
+        raise InputError(f"{option} {text!r} names no host: write 0.0.0.0:8000, for instance.") from None
+    return host, int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    from edgefer.devices.outputs.tokens import is_loopback
+
+    return is_loopback(host)
+
+
+def _needing(module: str, option: str, extra: str) -> ModuleType:
+    """A module of edgefer.devices that needs an extra."""
+    try:
+        return import_module(f"edgefer.devices.outputs.{module}")
+    except ImportError as error:
+        library = (error.name or module).partition(".")[0]
+        raise MissingDependency(f"{option} needs {library}: pip install 'edgefer[{extra}]'") from None

@@ -1,0 +1,269 @@
+"""The options of `edgefer run`, but for its outputs, in records: what is read, how faces are, and what runs the network."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgefer.commands.config import ConfigOption
+from edgefer.commands.inputs import (
+    FACES,
+    INPUT,
+    RUNTIME,
+    DetectorFile,
+    DetectorOption,
+    FacesOption,
+    RuntimeOption,
+    SkipBad,
+)
+from edgefer.errors import InputError
+from edgefer.options import (
+    DetectorName,
+    DeviceName,
+    ReaderOptions,
+    Rotation,
+    RuntimeName,
+    Smoothing,
+    parse_region,
+    parse_size,
+)
+from edgefer.text import printable
+
+if TYPE_CHECKING:
+    from edgefer.devices.reader import SourceOptions
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="BUNDLE|SOURCE",
+        help="A bundle's folder or shipped name, and what to read: a camera's number, video, image, folder, URL or 'builtin'. "
+        "A folder with a card.json is a bundle, anything else is a source.",
+        show_default=False,
+    ),
+]
+BundleOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--bundle",
+        metavar="BUNDLE",
+        help="The bundle; the newest under runs/, else ferplus-small, when left out.",
+        rich_help_panel=INPUT,
+    ),
+]
+Camera = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="N|PATH|csi",
+        help="Camera number, /dev path, or csi for a Raspberry Pi's own. May be given several times.",
+        rich_help_panel=INPUT,
+    ),
+]
+SourceName = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE|FOLDER|URL",
+        help="Video, image, folder, stream, gst:PIPELINE, or 'builtin'; the password of a rtsp://user@host/path may be in "
+        "EDGEFER_SOURCE_PASSWORD. May be given several times.",
+        rich_help_panel=INPUT,
+    ),
+]
+Size = Annotated[
+    str, typer.Option(metavar="WxH", help="Image size to ask a camera for, such as 640x480.", rich_help_panel=INPUT)
+]
+Fps = Annotated[
+    float | None, typer.Option(min=1, metavar="FPS", help="Frame rate to ask a camera for.", rich_help_panel=INPUT)
+]
+Mjpg = Annotated[
+    bool | None,
+    typer.Option(
+        "--mjpg/--no-mjpg",
+        help="USB cameras: ask for compressed frames; the default above 640x480.",
+        rich_help_panel=INPUT,
+    ),
+]
+Rotate = Annotated[
+    Rotation, typer.Option(help="Rotate every image clockwise by this many degrees.", rich_help_panel=INPUT)
+]
+Loop = Annotated[bool, typer.Option("--loop", help="Files: from the start again when they end.", rich_help_panel=INPUT)]
+Realtime = Annotated[
+    bool, typer.Option("--realtime", help="Files: at their own frame rate, no faster.", rich_help_panel=INPUT)
+]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Wait for a camera or stream that is not there yet.", rich_help_panel=INPUT)
+]
+Frames = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Stop after this many frames.", rich_help_panel=INPUT)
+]
+MinFace = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        metavar="PIXELS",
+        help="The smallest side of a face to look for; by default about 1/16 of the image's longer side. Smaller takes longer.",
+        show_default=False,
+        rich_help_panel=FACES,
+    ),
+]
+Region = Annotated[
+    str,
+    typer.Option(
+        metavar="LEFT,TOP,WxH",
+        help="Look for faces in this part of the image only, in pixels.",
+        rich_help_panel=FACES,
+    ),
+]
+TargetFps = Annotated[
+    float | None,
+    typer.Option(
+        min=1,
+        metavar="FPS",
+        help="Look for faces only as often as this frame rate allows, and follow them in between. By default this board's "
+        "for live sources; files are searched frame by frame.",
+        rich_help_panel=FACES,
+    ),
+]
+Smooth = Annotated[
+    Smoothing, typer.Option(help="How steady labels are: calm is slower to change.", rich_help_panel=FACES)
+]
+Reject = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="SCORE",
+        help="Say `unsure` below this score, or of a face too poor to read; 0: never.",
+        rich_help_panel=FACES,
+    ),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Of the network; by default this board's.", rich_help_panel=RUNTIME),
+]
+Device = Annotated[
+    DeviceName, typer.Option(help="coral: an Edge TPU, with a bundle compiled for it.", rich_help_panel=RUNTIME)
+]
+AllowCpuFallback = Annotated[
+    bool,
+    typer.Option(
+        "--allow-cpu-fallback",
+        help="Coral: go on with the int8 network on the CPU when it fails or hangs.",
+        rich_help_panel=RUNTIME,
+    ),
+]
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check/--no-check",
+        help="First check that the network gives its stored answers here.",
+        rich_help_panel=RUNTIME,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFlags:
+    """What is read, and how it is opened."""
+
+    bundle: BundleOption = None
+    camera: Camera = None
+    source: SourceName = None
+    size: Size = ""
+    fps: Fps = None
+    mjpg: Mjpg = None
+    rotate: Rotate = Rotation.NONE
+    loop: Loop = False
+    realtime: Realtime = False
+    wait: Wait = False
+    frames: Frames = None
+    skip_bad: SkipBad = False
+    config: ConfigOption = None
+
+    def named(self, inputs: list[str]) -> tuple[Path | None, list[str]]:
+        """The bundle and the sources, of the arguments and of the options. InputError where they do not go together."""
+        from edgefer.devices.sources.cameras import is_csi
+
+        bundle, sources = sort_inputs(inputs, self.bundle)
+        sources += [*(self.camera or []), *(self.source or [])]
+        if not sources:
+            raise InputError(
+                "Name what to read: `edgefer run photo.jpg`, --camera 0, or --source with a video, image, folder, URL or builtin."
+            )
+        if self.mjpg is not None and any(is_csi(name) for name in sources):
+            raise InputError("--mjpg is for USB cameras: a CSI camera's frames are never compressed. Leave it out.")
+        return bundle, sources
+
+    def options(self) -> "SourceOptions":
+        from edgefer.devices.reader import SourceOptions
+        from edgefer.devices.sources.captures import CaptureOptions
+        from edgefer.devices.sources.playback import Playback
+
+        return SourceOptions(
+            capture=CaptureOptions(size=parse_size(self.size) if self.size else None, fps=self.fps, mjpg=self.mjpg),
+            playback=Playback(loop=self.loop, realtime=self.realtime, rotate=self.rotate),
+            skip_bad=self.skip_bad,
+            wait=self.wait,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceFlags:
+    """Which faces are looked for, how, and when a label is taken."""
+
+    faces_of: FacesOption = None
+    detector: DetectorOption = DetectorName.AUTO
+    detector_file: DetectorFile = None
+    min_face: MinFace = 0
+    roi: Region = ""
+    target_fps: TargetFps = None
+    smooth: Smooth = Smoothing.RESPONSIVE
+    reject: Reject = 0.45
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeFlags:
+    """What runs the network, and whether it is checked first."""
+
+    runtime: RuntimeOption = RuntimeName.AUTO
+    threads: ThreadsOption = None
+    device: Device = DeviceName.CPU
+    allow_cpu_fallback: AllowCpuFallback = False
+    check: Check = True
+
+
+def reader_options(faces: FaceFlags, runtime: RuntimeFlags) -> ReaderOptions:
+    return ReaderOptions(
+        check=runtime.check, smooth=faces.smooth, reject=faces.reject, detector=faces.detector,
+        detector_file=faces.detector_file, faces=faces.faces_of, min_face=faces.min_face,
+        roi=parse_region(faces.roi) if faces.roi else None, runtime=runtime.runtime, threads=runtime.threads,
+        device=runtime.device, target_fps=faces.target_fps, allow_cpu_fallback=runtime.allow_cpu_fallback,
+    )  # fmt: skip
+
+
+def sort_inputs(inputs: list[str], bundle: Path | None) -> tuple[Path | None, list[str]]:
+    """Which of the arguments is the bundle, and which are sources.
+
+    A folder with a card.json, or with an unfinished training, is a bundle, and so is the name of a shipped one where
+    nothing of that name lies here; anything else is a source.
+    """
+    from edgefer.bundle import CARD, shipped_bundles
+    from edgefer.devices.sources.cameras import BUILT_IN, GSTREAMER, is_camera
+    from edgefer.devices.sources.urls import shown_address
+
+    shipped = shipped_bundles()
+    bundles, sources = ([] if bundle is None else [bundle]), []
+    for name in inputs:
+        path = Path(name)
+        made_here = (path / CARD).exists() or (path / "training").is_dir()
+        if made_here or (name in shipped and not path.exists()):
+            bundles.append(path)
+        elif path.exists() or is_camera(name) or "://" in name or name.startswith(GSTREAMER) or name == BUILT_IN:
+            sources.append(name)
+        else:
+            raise InputError(
+                f"There is no bundle, file or folder {shown_address(name)}: name a bundle or one of {', '.join(shipped)}; and a "
+                "video, image, folder, address such as rtsp://host/path, camera's number or builtin."
+            )
+    if len(bundles) > 1:
+        raise InputError(f"{' and '.join(printable(str(one)) for one in bundles)} are bundles: name one of them.")
+    return (bundles[0] if bundles else None), sources

@@ -1,0 +1,86 @@
+"""A network of whole-number arithmetic: the records that edgefer.tflite.arithmetic computes and C is written from."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgefer.errors import InputError
+
+Pair = tuple[int, int]  # height, width
+
+
+class UnsupportedNetwork(InputError):
+    """A network that the int8 arithmetic does not cover; the message names the operator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Value:
+    """An activation: `shape` without the batch, [h, w, c] or [n]; real = scale * (quantum - zero)."""
+
+    index: int
+    shape: tuple[int, ...]
+    scale: np.float32
+    zero: int
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """How a convolution's or pooling's window moves over its input. `before`: rows and columns it begins outside of it."""
+
+    kernel: Pair
+    strides: Pair
+    dilation: Pair
+    before: Pair
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layer:
+    """One operator. The fields after `high` are those its kind needs.
+
+    low, high: the clamp that its fused activation makes of int8's ends.
+    weights: int8; CONV_2D [out, kh, kw, in], DEPTHWISE_CONV_2D [kh, kw, out], FULLY_CONNECTED [out, in].
+    multipliers: what a sum becomes quanta by: float32 [out], or [1] of MEAN.
+    fixed: ADD: two multipliers and their shift; RELU, RELU6: a multiplier of 31 bits and its shift to the left.
+    pads: PAD: (before, after) of rows, columns, channels.
+    """
+
+    kind: str
+    number: int
+    inputs: tuple[Value, ...]
+    output: Value
+    low: int = -128
+    high: int = 127
+    window: Window | None = None
+    weights: np.ndarray = field(default_factory=lambda: np.empty(0, np.int8), repr=False)
+    bias: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32), repr=False)
+    multipliers: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32), repr=False)
+    fixed: tuple[int, ...] = ()
+    pads: tuple[Pair, ...] = ()
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds for one image."""
+        if self.kind == "FULLY_CONNECTED":
+            return self.weights.size
+        if self.kind == "CONV_2D":
+            return self.weights.size * self.output.size // self.output.shape[-1]
+        if self.kind == "DEPTHWISE_CONV_2D":
+            return self.weights.shape[0] * self.weights.shape[1] * self.output.size
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Network:
+    """Layers in the order of execution, from `input` to `output`."""
+
+    layers: tuple[Layer, ...]
+    input: Value
+    output: Value
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)

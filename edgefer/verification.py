@@ -1,0 +1,93 @@
+"""What edgefer.verify answers with: every check, whether all passed, and the certificate where there was data."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgefer.bundle import Bundle, write_file
+from edgefer.checks import Check, exit_code, summary, table, to_json
+from edgefer.errors import InputError
+
+
+class Certificate(Protocol):
+    """What labelled images proved: edgefer.convert.certificate makes it."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+    def to_html(self) -> str: ...
+
+    def figures_html(self) -> str: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """The checks of one bundle on this machine; also the sequence of them. It shows itself in notebooks.
+
+    certificate: with labelled images, the figures behind question 2; None without.
+    """
+
+    bundle: Bundle
+    checks: tuple[Check, ...]
+    certificate: Certificate | None = field(default=None, repr=False)
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was checked and nothing failed: what exit code 0 says on the command line."""
+        return exit_code(self.checks) == 0
+
+    def __iter__(self) -> Iterator[Check]:
+        return iter(self.checks)
+
+    def __len__(self) -> int:
+        return len(self.checks)
+
+    def __getitem__(self, place: int) -> Check:
+        return self.checks[place]
+
+    def __str__(self) -> str:
+        return summary(self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `edgefer verify --json` prints them; with data the whole certificate, every flip included."""
+        if self.certificate:
+            return self.certificate.to_json()
+        return to_json(self.checks, bundle=self.bundle.hash)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat dict per check, for `pandas.DataFrame(verification.rows())`: subject, question, status, passed, detail,
+        fix."""
+        return [
+            {
+                "subject": check.subject, "question": check.question, "status": check.status.value,
+                "passed": check.passed, "detail": check.detail, "fix": check.fix,
+            }
+            for check in self.checks
+        ]  # fmt: skip
+
+    def save(self, page: str | Path) -> Path:
+        """Write the certificate as one HTML page, and beside it the .json that `edgefer verify --certificate` takes.
+
+        Returns the page's path. InputError without data, of which there is no certificate.
+        """
+        import json
+
+        if self.certificate is None:
+            raise InputError("There is no certificate without labelled images: edgefer.verify(bundle, data=PATH).")
+        path = Path(page) if Path(page).suffix.lower() in (".html", ".htm") else Path(page) / "parity.html"
+        write_file(path.with_suffix(".json"), json.dumps(self.to_dict(), indent=2).encode() + b"\n")
+        write_file(path, self.certificate.to_html().encode())
+        return path
+
+    def _repr_html_(self) -> str:
+        from edgefer.html import heading, paragraph
+        from edgefer.html import table as html_table
+
+        parts = [
+            heading(f"Verification of {self.bundle.card.name}", 3),
+            paragraph(str(self)),
+            html_table(*table(self.checks)),
+        ]
+        if self.certificate:
+            parts.append(self.certificate.figures_html())
+        return "".join(parts)

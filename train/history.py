@@ -1,0 +1,23 @@
+"""history.csv: one row per epoch of a training."""
+
+import csv
+from pathlib import Path
+
+from edgefer.bundle import write_file
+from edgefer.progress import Epoch
+
+COLUMNS = ("epoch", "seconds", "rate", "loss", "accuracy", "val_loss", "val_accuracy")
+
+
+def write_history(file: Path, rows: list[Epoch]) -> None:
+    lines = [",".join(COLUMNS)]
+    lines += [",".join([str(row.epoch), *(f"{getattr(row, name):.6g}" for name in COLUMNS[1:])]) for row in rows]
+    write_file(file, ("\r\n".join(lines) + "\r\n").encode())
+
+
+def read_history(file: Path) -> list[Epoch]:
+    """history.csv as written by `fit`."""
+    with file.open(newline="") as text:
+        return [
+            Epoch(int(row["epoch"]), **{name: float(row[name]) for name in COLUMNS[1:]}) for row in csv.DictReader(text)
+        ]

@@ -1,0 +1,148 @@
+"""Networks built from a checked architecture, without Keras looking anything up."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from edgefer.errors import InputError
+from edgefer.train.memory import activations
+
+MAX_ACTIVATIONS = 1 << 28  # numbers that one layer may give for one image
+MAX_ALL_ACTIVATIONS = 1 << 29  # and all layers together: two GB
+
+
+@dataclass(frozen=True)
+class Built:
+    """A network or layer that was made, its kind in the file, and for a network what it is made of, in the file's order."""
+
+    layer: Any
+    kind: str = ""
+    parts: "tuple[Built, ...]" = ()
+
+
+def build(architecture: dict, stored: int, where: str) -> Built:
+    """The network, float32; first in a graph, where sizes are known before any memory is taken."""
+    import tensorflow as tf
+
+    try:
+        with tf.Graph().as_default():
+            outline = _make(architecture)
+            claimed = outline.layer.count_params()
+            widest, together = activations(_layers(outline))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    except Exception as error:  # whatever Keras makes of settings that contradict each other
+        raise InputError(f"{where}: its layers do not fit together ({first_line(error)}).") from None
+    if claimed > stored:
+        raise InputError(f"{where} claims {claimed:,} weights and holds {stored:,}: refused.")
+    if widest > MAX_ACTIVATIONS:
+        raise InputError(f"{where} holds a layer that gives {widest:,} numbers for one image: refused.")
+    if together > MAX_ALL_ACTIVATIONS:
+        raise InputError(f"{where} holds layers that together give {together:,} numbers for one image: refused.")
+    return _make(architecture)
+
+
+def _make(layer: dict) -> Built:
+    from tf_keras import layers
+
+    if layer["class_name"] == "Sequential":
+        return _make_sequential(layer)
+    if layer["class_name"] == "Functional":
+        return _make_functional(layer)
+    return Built(getattr(layers, layer["class_name"]).from_config(dict(layer["config"])), layer["kind"])
+
+
+def _make_sequential(layer: dict) -> Built:
+    import tf_keras
+
+    config = layer["config"]
+    parts = tuple(_make(one) for one in config["layers"])
+    network = tf_keras.Sequential([part.layer for part in parts], name=config["name"])
+    if not network.built and config.get("input_shape"):
+        network.build(config["input_shape"])
+    if not network.built or not network.inputs:
+        raise InputError("it does not say the size of its input: build it, and save it again.")
+    return Built(network, layer.get("kind", ""), parts)
+
+
+def _make_functional(layer: dict) -> Built:
+    import tf_keras
+
+    config = layer["config"]
+    built = Built(None, layer.get("kind", ""), tuple(_make(one) for one in config["layers"]))
+    pixels = [part.layer.output for part in built.parts if type(part.layer).__name__ == "InputLayer"]
+    outputs = connect(built, layer, pixels, flat=False)
+    network = tf_keras.Model(_one_or_all(pixels), _one_or_all(outputs), name=config["name"])
+    return Built(network, built.kind, built.parts)
+
+
+def connect(
+    built: Built, architecture: dict, inputs: list, *, skip: frozenset[str] = frozenset(), flat: bool = True
+) -> list:
+    """Call a network's layers one after the other on Keras tensors, as their inputs are there; returns its outputs.
+
+    skip: layers that pass on what they get. flat: networks within are called layer by layer too. Keras's own from_config waits forever for a layer that is connected to nothing.
+    """
+    config = architecture["config"]
+    if architecture["class_name"] == "Sequential":
+        for part, one in zip(built.parts, config["layers"], strict=True):
+            if type(part.layer).__name__ != "InputLayer" and one["name"] not in skip:
+                inputs = _call(part, one, inputs, flat)
+        return inputs
+    parts = {one["name"]: (part, one) for part, one in zip(built.parts, config["layers"], strict=True)}
+    calls = [
+        (one["name"], number, node)
+        for one in config["layers"]
+        for number, node in enumerate(one.get("inbound_nodes", []))
+    ]
+    first = {name: _first_call(name, part, calls, config) for name, (part, _) in parts.items()}
+    given = [name for name, (part, _) in parts.items() if type(part.layer).__name__ == "InputLayer"]
+    tensors = {(name, 0): [pixels] for name, pixels in zip(given, inputs, strict=True)}
+
+    def there(reference: list) -> bool:
+        return (reference[0], reference[1] - first.get(reference[0], 0)) in tensors
+
+    def tensor(reference: list) -> Any:
+        return tensors[reference[0], reference[1] - first[reference[0]]][reference[2]]
+
+    while calls:
+        ready = [call for call in calls if all(there(reference) for reference in call[2])]
+        if not ready:
+            raise InputError(f"the layer {calls[0][0]!r} is connected to nothing that there is.")
+        for name, number, node in ready:
+            if node:
+                taken = [tensor(reference) for reference in node]
+                tensors[name, number] = taken if name in skip else _call(*parts[name], taken, flat)
+        calls = [call for call in calls if call not in ready]
+    return [tensor(reference) for reference in config["output_layers"]]
+
+
+def _call(part: Built, architecture: dict, inputs: list, flat: bool) -> list:
+    if part.parts and flat:
+        return connect(part, architecture, inputs)
+    outputs = part.layer(_one_or_all(inputs))
+    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+
+
+def _one_or_all(tensors: list) -> Any:
+    return tensors[0] if len(tensors) == 1 else tensors
+
+
+def _first_call(name: str, part: Built, calls: list, config: dict) -> int:
+    """The number of a layer's first call: 1 for a network within a network where its own making counts as one."""
+    references = [ref for _, _, node in calls for ref in node] + config["output_layers"]
+    asked = [ref[1] for ref in references if ref[0] == name]
+    count = sum(one[0] == name for one in calls)
+    return int(bool(part.parts) and bool(asked) and max(asked) >= max(1, count))
+
+
+def _layers(built: Built) -> Iterator[Any]:
+    """The layers of a network, and those of the networks within it."""
+    for part in built.parts:
+        yield part.layer
+        yield from _layers(part)
+
+
+def first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return "".join(sign if sign.isprintable() else " " for sign in text.splitlines()[0])[:200]
