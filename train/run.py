@@ -38,6 +38,10 @@ class FitFolder:
         return self.checkpoints / "history.csv"
 
     @property
+    def sums(self) -> Path:
+        return self.path / "sums.json"
+
+    @property
     def best_weights(self) -> Path:
         return self.path / "best.weights.h5"
 
@@ -158,6 +162,7 @@ class RunFolder:
                 f"The data has changed since the training in {self.path} was stopped: {found}. Bring back what it was, or "
                 "train again with another --out."
             )
+        return ""
 
 
 def _is_staging(file: Path, name: str) -> bool:

@@ -35,8 +35,8 @@ class Lines(Progress):
         return "\n".join(self.lines)
 
 
-def two_shades() -> Dataset:
-    rng = np.random.default_rng(0)
+def two_shades(seed: int = 0) -> Dataset:
+    rng = np.random.default_rng(seed)
     labels = (np.arange(64) % 2).astype(np.int64)
     images = (rng.integers(0, 100, (64, 48, 48, 1)) + 60 * labels[:, None, None, None]).astype(np.uint8)
     split = Split(images=images, labels=labels, ids=np.arange(64).astype(str))
@@ -82,6 +82,14 @@ def garble(file: Path) -> None:
     file.write_bytes(b"\xff\x00 no protocol buffer \xfe")
 
 
+def exchange(fit: FitFolder, *files: Path) -> None:
+    """As whole as those that belong there, and of the same shapes: of another run."""
+    other = fit.path.with_name("other")
+    run_fit(two_shades(seed=1), other, 3)
+    for file in files:
+        shutil.copy(other / file.relative_to(fit.path), file)
+
+
 DAMAGE = {
     "index cut": (lambda fit: cut(fit.checkpoints / "ckpt-3.index"), "ckpt-3 is damaged.*after epoch 2"),
     "index missing": (lambda fit: (fit.checkpoints / "ckpt-3.index").unlink(), "ckpt-3 is damaged.*after epoch 2"),
@@ -93,6 +101,11 @@ DAMAGE = {
     "history cut": (lambda fit: cut(fit.history), None),
     "history missing": (lambda fit: fit.history.unlink(), None),
     "weights cut": (lambda fit: cut(fit.best_weights), "best weights of the first 3 epochs are lost"),
+    "weights of another": (lambda fit: exchange(fit, fit.best_weights), "best weights of the first 3 epochs are lost"),
+    "checkpoint of another": (lambda fit: exchange(fit, *fit.checkpoints.glob("ckpt-3.*")), "ckpt-3 is damaged.*after epoch 2"),
+    "history of another": (lambda fit: fit.history.write_bytes(re.sub(rb"0[.]5", b"0.6", fit.history.read_bytes())), None),
+    "sums missing": (lambda fit: fit.sums.unlink(), None),
+    "sums garbled": (lambda fit: garble(fit.sums), None),
     "weights missing": (lambda fit: fit.best_weights.unlink(), "best weights of the first 3 epochs are lost"),
 }  # fmt: skip
 
