@@ -19,6 +19,7 @@ from edgefer.checks import Check, status_if
 from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, choose, describe, measure
 from edgefer.convert.foreign import LOGITS, Foreign, affine_of, read_foreign
 from edgefer.errors import EdgeferError, InputError
+from edgefer.files import check_writable
 from edgefer.interpreter import Network, softmax
 from edgefer.parity import make_vectors
 from edgefer.progress import SILENT, Progress
@@ -117,7 +118,10 @@ def target_folder(request: Request, out: Path | None) -> Path:
     """Where the bundle goes: `out`, or runs/<file's name>. InputError when something is there already."""
     if out is None:
         folder = Path("runs") / request.path.stem
-        return new_directory(folder.parent, folder.name) if folder.exists() else folder
+        folder = new_directory(folder.parent, folder.name) if folder.exists() else folder
+        check_writable(folder)
+        return folder
+    check_writable(out)
     if out.exists():
         raise InputError(f"{out} is there already: choose another --out.")
     return out

@@ -16,6 +16,7 @@ report/              plots and tables; not covered by the card
 """
 
 import contextlib
+import errno
 import fcntl
 import glob
 import gzip
@@ -247,6 +248,8 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
+    if path.exists() and not path.is_file():  # to rename over a device as root would take it from the system
+        raise OSError(errno.EINVAL, "it is a folder or a device")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:

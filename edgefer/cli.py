@@ -1,6 +1,7 @@
 """The `edgefer` command. Commands live in edgefer.commands and import what they need inside their bodies, so that `edgefer --help` is quick."""
 
 import contextlib
+import errno
 import os
 import sys
 import threading
@@ -74,7 +75,7 @@ def _run() -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"edgefer: {printable(where)}{error.strerror or error}.", file=sys.stderr)
-        return 1
+        return 2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1
     return 0
 
 

@@ -2,6 +2,7 @@
 before long work, whether a place can be written to."""
 
 import contextlib
+import errno
 import os
 import stat
 import tempfile
@@ -57,8 +58,11 @@ def check_writable(path: Path, option: str = "--out") -> None:
     place = next((one for one in (path.parent, *path.parent.parents) if one.exists()), Path("."))
     try:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if stat.S_ISDIR(path.stat().st_mode):  # raises for a NUL in the name, and for one that is too long
+            mode = path.stat().st_mode  # raises for a NUL in the name, and for one that is too long
+            if stat.S_ISDIR(mode):
                 place = path
+            elif not stat.S_ISREG(mode):
+                raise OSError(errno.EINVAL, "it is a device")
         with tempfile.TemporaryFile(dir=place) as probe:
             probe.write(b"\0")
     except (OSError, ValueError) as trouble:  # ValueError: a NUL in the name

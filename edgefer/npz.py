@@ -53,8 +53,10 @@ class ArraySpec:
         return "" if fits else f"has the shape {shape}, not ({', '.join(map(str, wanted))})"
 
 
-def read_arrays(content: bytes, wanted: Mapping[str, ArraySpec], max_bytes: int) -> dict[str, np.ndarray]:
-    """The `wanted` arrays that the .npz holds, by name; others in it are not read.
+def read_arrays(
+    content: bytes, wanted: Mapping[str, ArraySpec | tuple[ArraySpec, ...]], max_bytes: int
+) -> dict[str, np.ndarray]:
+    """The `wanted` arrays that the .npz holds, by name, each as one of its specs says; others in it are not read.
 
     max_bytes: what all of them may take in memory. Raises ValueError, which names the array, for whatever is not right.
     """
@@ -95,7 +97,11 @@ def check_end(content: bytes) -> None:
 
 
 def _read_array(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, spec: ArraySpec, max_bytes: int
+    archive: zipfile.ZipFile,
+    member: zipfile.ZipInfo,
+    name: str,
+    specs: ArraySpec | tuple[ArraySpec, ...],
+    max_bytes: int,
 ) -> np.ndarray:
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is packed in a way that numpy does not use")
@@ -108,8 +114,9 @@ def _read_array(
         if header is None:
             raise ValueError(f"{name} does not begin as an array of numbers does")
         descr, shape = header[1].decode(), tuple(int(size) for size in header[3].split(b",") if size.strip())
-        if problem := spec.problem(descr, shape):
-            raise ValueError(f"{name} {problem}")
+        problems = [one.problem(descr, shape) for one in (specs if isinstance(specs, tuple) else (specs,))]
+        if all(problems):
+            raise ValueError(f"{name} {problems[0]}")
         dtype = np.dtype(descr)
         count = math.prod(shape)
         if count * dtype.itemsize > max_bytes:

@@ -6,7 +6,6 @@ training starts, so that they cost an epoch nothing.
 
 import io
 import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,9 @@ import numpy as np
 
 from edgefer.bundle import Bundle, write_file
 from edgefer.errors import DataError, InputError
+from edgefer.files import MAX_NETWORK, read_regular
 from edgefer.interpreter import softmax
+from edgefer.npz import ArraySpec, read_arrays
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.dataset import Split
 from edgefer.train.evaluate import keras_logits, mirror_images, networks
@@ -62,6 +63,21 @@ def _network(bundle: Bundle):
     return next(iter(networks(bundle).values()))  # the float form first
 
 
+MAX_ROWS, MAX_CLASSES, MAX_CHARS = 1 << 24, 1000, 9999
+MAX_SOFT_BYTES = 2 << 30
+SOFT_LABELS = {
+    "probabilities": (ArraySpec(dtypes=("<f2", "<f4", "<f8"), shape=((MAX_ROWS,), (MAX_CLASSES,))),),
+    "labels": (
+        ArraySpec(dtypes=("<U",), shape=(), max_chars=MAX_CHARS),
+        ArraySpec(dtypes=("<U",), shape=((MAX_CLASSES,),), max_chars=MAX_CHARS),
+    ),
+    "ids": (
+        ArraySpec(dtypes=("<U",), shape=((MAX_ROWS,),), max_chars=MAX_CHARS),
+        ArraySpec(dtypes=("<i4", "<i8"), shape=((MAX_ROWS,),)),
+    ),
+}
+
+
 def save_soft_labels(file: Path, split: Split, labels: tuple[str, ...], probabilities: np.ndarray) -> None:
     """Write soft labels as an .npz: probabilities float32 [n, classes], labels (their names), ids (row or file)."""
     content = io.BytesIO()
@@ -75,13 +91,13 @@ def load_soft_labels(file: Path, split: Split, labels: tuple[str, ...]) -> np.nd
     From `save_soft_labels`, or from any other network: probabilities [n, classes], labels (names, or JSON of them) and
     perhaps ids; without ids the rows are the training images' in their order. DataError says what does not fit.
     """
+    content = read_regular(file, MAX_NETWORK, error=DataError)
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            probabilities = arrays["probabilities"].astype(np.float32)
-            named = arrays["labels"]
-            ids = arrays.get("ids")
+        arrays = read_arrays(content, SOFT_LABELS, MAX_SOFT_BYTES)
+        probabilities, ids = arrays["probabilities"].astype(np.float32), arrays.get("ids")
+        named = arrays["labels"]
         names = [str(name) for name in (json.loads(str(named)) if named.ndim == 0 else named)]
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(f"{file} is not a file of soft labels (.npz with probabilities and labels): {error}.") from None
     if probabilities.ndim != 2 or probabilities.shape[1] != len(names):
         raise DataError(f"{file} has probabilities of shape {probabilities.shape} for {len(names)} labels.")

@@ -9,10 +9,15 @@ from edgefer.progress import Epoch
 COLUMNS = ("epoch", "seconds", "rate", "loss", "accuracy", "val_loss", "val_accuracy")
 
 
-def write_history(file: Path, rows: list[Epoch]) -> None:
+def history_bytes(rows: list[Epoch]) -> bytes:
+    """The content of history.csv."""
     lines = [",".join(COLUMNS)]
     lines += [",".join([str(row.epoch), *(f"{getattr(row, name):.6g}" for name in COLUMNS[1:])]) for row in rows]
-    write_file(file, ("\r\n".join(lines) + "\r\n").encode())
+    return ("\r\n".join(lines) + "\r\n").encode()
+
+
+def write_history(file: Path, rows: list[Epoch]) -> None:
+    write_file(file, history_bytes(rows))
 
 
 def read_history(file: Path) -> list[Epoch]:

@@ -11,9 +11,10 @@ from edgefer.bundle import write_file
 from edgefer.errors import DataError, EdgeferError
 from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train.backend import tensorflow
-from edgefer.train.history import read_history, write_history
+from edgefer.train.history import history_bytes, read_history, write_history
 from edgefer.train.networks import weights_bytes
 from edgefer.train.run import FitFolder
+from edgefer.train.sums import Sums
 
 
 class Journal:
@@ -29,6 +30,7 @@ class Journal:
         self.model, self.patience, self.last = model, patience, keep == "last"
         self.read, self.written = FitFolder(folder), FitFolder(written or folder)
         self.best_weights = self.written.best_weights
+        self.sums = Sums(self.written.sums if written else self.read.sums)
         self.epoch = tf.Variable(0, dtype=tf.int64)
         self.checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, epoch=self.epoch)
         self.rows: list[Epoch] = []
@@ -51,7 +53,9 @@ class Journal:
         """
         numbers, recorded = self.read.checkpoint_numbers(), self._recorded()
         begun = bool(numbers or recorded)
-        weights_lost = begun and not _whole_weights(self.read.best_weights)
+        weights_lost = begun and (
+            self.sums.is_other("weights", self.read.best_weights) or not _whole_weights(self.read.best_weights)
+        )
         damaged: list[int] = []
         for number in numbers:
             if not self._load(number):
@@ -98,15 +102,19 @@ class Journal:
         return max(counts)
 
     def _load(self, number: int) -> bool:
-        errors = tensorflow().errors
+        errors, prefix = tensorflow().errors, self.read.checkpoints / f"ckpt-{number}"
+        if self.sums.is_other(prefix.name, *_files_of(prefix)):
+            return False
         try:
-            self.checkpoint.restore(str(self.read.checkpoints / f"ckpt-{number}")).assert_existing_objects_matched()
+            self.checkpoint.restore(str(prefix)).assert_existing_objects_matched()
         except (errors.OpError, ValueError, AssertionError, LookupError, RuntimeError, OSError):
             return False
         return True
 
     def _history(self, done: int) -> list[Epoch]:
         for file in (self.read.history, self.read.spare_history):
+            if self.sums.is_other("history", file):
+                continue
             with suppress(OSError, ValueError, KeyError, TypeError, csv.Error):
                 rows = read_history(file)[:done]
                 if [row.epoch for row in rows] == list(range(1, done + 1)):
@@ -122,19 +130,24 @@ class Journal:
         self.rows.append(row)
         if self.kept() is row:
             with _naming_resume():
-                write_file(self.best_weights, weights_bytes(self.model))
+                content = weights_bytes(self.model)
+                self.sums.note("weights", [content], self.best_weights)
+                write_file(self.best_weights, content)
 
     def keep(self) -> None:
         """Write the checkpoint from which training goes on after the epoch that was judged last."""
         self.written.checkpoints.mkdir(parents=True, exist_ok=True)
         with _naming_resume():
+            self.sums.note("history", [history_bytes(self.rows)], self.written.history)
             for file in (self.written.history, self.written.spare_history):
                 write_history(file, self.rows)
         self.epoch.assign(self.rows[-1].epoch)
         try:
-            self.manager.save()
+            saved = Path(self.manager.save())
         except tensorflow().errors.OpError as error:
             raise _unwritable(self.written.checkpoints, error) from None
+        with _naming_resume():
+            self.sums.note(saved.name, [file.read_bytes() for file in _files_of(saved) if file.exists()])
 
     def kept(self) -> Epoch:
         """The epoch whose weights are kept."""
@@ -161,6 +174,11 @@ class Journal:
         return bool(
             self.patience and any(self._candidates()) and self.rows[-1].epoch - self.best().epoch >= self.patience
         )
+
+
+def _files_of(checkpoint: Path) -> list[Path]:
+    """The files that TensorFlow writes of a checkpoint on one machine."""
+    return [Path(f"{checkpoint}{suffix}") for suffix in (".index", ".data-00000-of-00001")]
 
 
 @contextmanager

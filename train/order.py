@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgefer.bundle import Bundle, shipped_bundles, write_file
 from edgefer.errors import InputError
+from edgefer.files import MAX_JSON, read_regular
 from edgefer.train.data.ferplus import NAME as FERPLUS
 from edgefer.train.data.load import DataOptions
 from edgefer.train.recipe_fields import Recipe
@@ -123,11 +124,11 @@ class Order:
         InputError when none can be read."""
         problem: Exception | None = None
         for file in (run.plan, run.order, run.spare_order):
-            try:
-                return cls._parse(json.loads(file.read_bytes()))
-            except FileNotFoundError:
+            if not file.exists():
                 continue
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            try:
+                return cls._parse(json.loads(read_regular(file, MAX_JSON)))
+            except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 problem = problem or error
         if problem is None:
             raise InputError(f"There is no training to resume in {run.path}.")

@@ -120,8 +120,8 @@ def _held(run: RunFolder) -> Iterator[None]:
     folder, resumed = run.training.path, run.resumable
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"\0")
     except OSError as error:
         raise InputError(f"{run.path} cannot be written ({error.strerror}): choose another --out.") from None
     handle = os.open(folder, os.O_RDONLY)
@@ -158,7 +158,7 @@ def _fit(training: _Training) -> _Fitted | None:
         progress.log(line)
     held_pictures = dataset.held_pictures
     if training.place.chief:
-        run.check_data(dataset)
+        _log_unless_empty(progress, run.check_data(dataset))
         order.save(run)
     if order.group_by and not recipe.augment.copies:
         dataset = without_copies(dataset, order.group_by)
@@ -166,6 +166,8 @@ def _fit(training: _Training) -> _Fitted | None:
         train_split = dataset.split("train")
         soft = distilled(train_split, _soft_labels(training, dataset), recipe.distill.weight)
         dataset = replace(dataset, splits=dataset.splits | {"train": soft})
+        if training.place.chief:
+            _log_unless_empty(progress, run.check_data(dataset, soft=True))
     crossed = None
     if order.folds:
         crossed = _cross_validate(training, dataset)
@@ -180,6 +182,11 @@ def _fit(training: _Training) -> _Fitted | None:
     return fitted and _Fitted(
         dataset=dataset, held_pictures=held_pictures, model=fitted[0], best=fitted[1], crossed=crossed
     )
+
+
+def _log_unless_empty(progress: Progress, text: str) -> None:
+    if text:
+        progress.log(text)
 
 
 def _finish(

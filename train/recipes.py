@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from edgefer.card import ModelCard, first_problem
 from edgefer.errors import RecipeError
+from edgefer.files import MAX_CARD, read_regular
 from edgefer.train.recipe_fields import SCRATCH, Recipe, merge
 
 BUILT_IN = Path(__file__).parent / "recipes"
@@ -45,10 +46,10 @@ def _fields(name_or_file: str, opened: tuple[str, ...]) -> dict:
     if name_or_file in opened:
         raise RecipeError(f"The recipe {file} is made of itself: {' of '.join((*opened, name_or_file))}.")
     try:
-        fields = tomllib.loads(file.read_text())
-    except FileNotFoundError:
-        known = ", ".join(recipe_names())
-        raise RecipeError(f"There is no recipe {name_or_file!r}: choose {known}, or name a .toml file.") from None
+        if not file.exists():
+            known = ", ".join(recipe_names())
+            raise RecipeError(f"There is no recipe {name_or_file!r}: choose {known}, or name a .toml file.")
+        fields = tomllib.loads(read_regular(file, MAX_CARD, error=RecipeError).decode())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"The recipe {file} cannot be read: {error}.") from None
     opened = (*opened, name_or_file)

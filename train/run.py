@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edgefer.bundle import CARD, TRAINING, write_file
 from edgefer.errors import DataError, InputError
+from edgefer.files import MAX_CARD, read_regular
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.history import read_history
 
@@ -35,6 +36,10 @@ class FitFolder:
     @property
     def spare_history(self) -> Path:
         return self.checkpoints / "history.csv"
+
+    @property
+    def sums(self) -> Path:
+        return self.path / "sums.json"
 
     @property
     def best_weights(self) -> Path:
@@ -90,6 +95,10 @@ class RunFolder:
         return self.training.path / "data.json"
 
     @property
+    def soft_data(self) -> Path:
+        return self.training.path / "soft-data.json"
+
+    @property
     def soft_labels(self) -> Path:
         return self.training.path / "soft-labels.npz"
 
@@ -128,23 +137,32 @@ class RunFolder:
             with suppress(OSError):
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
 
-    def check_data(self, dataset: Dataset) -> None:
-        """Note what is trained on; DataError when it is not what was noted before the training was stopped."""
+    def check_data(self, dataset: Dataset, *, soft: bool = False) -> str:
+        """Note what is trained on; DataError when it is not what was noted before the training was stopped.
+
+        soft: its targets are those that teachers, votes or a file gave. Returns a sentence where it could not be compared.
+        """
+        file = self.soft_data if soft else self.data
         counts = {name: len(split) for name, split in dataset.splits.items()}
         now = {"hash": dataset.content_hash, "counts": counts}
         try:
-            before = json.loads(self.data.read_bytes())
+            before = json.loads(read_regular(file, MAX_CARD))
             changed = before["hash"] != now["hash"]
             was, has = (", ".join(f"{name} {n:,}" for name, n in some.items()) for some in (before["counts"], counts))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            write_file(self.data, json.dumps(now).encode())
-            return
+        except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            write_file(file, json.dumps(now).encode())
+            if not self.begun():
+                return ""
+            return f"{file} is damaged or missing: whether the data has changed since the training was stopped is not known."
         if changed:
             found = f"it had {was} images, and has {has}" if was != has else f"as many images ({has}), but not the same"
+            if soft and was == has:
+                found = "the images are the same, but what teachers, votes or --soft-labels say of them is not"
             raise DataError(
                 f"The data has changed since the training in {self.path} was stopped: {found}. Bring back what it was, or "
                 "train again with another --out."
             )
+        return ""
 
 
 def _is_staging(file: Path, name: str) -> bool:

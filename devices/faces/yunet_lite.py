@@ -17,6 +17,7 @@ from edgefer.devices.faces.canvas import MAX_BOXES, MAX_SHAPES, Layout, MapNetwo
 from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
 from edgefer.devices.faces.yunet_graph import ANSWERS, INPUT, STRIDES, Ranges, equalize, measure, read_layers, steps_of
 from edgefer.errors import RuntimeFault, SourceError
+from edgefer.files import read_regular
 from edgefer.interpreter import open_interpreter
 from edgefer.records import Box, Detection
 from edgefer.tflite.write import write_tflite
@@ -152,13 +153,9 @@ class _Build:
     """The networks made of one .onnx: its int8 ranges and proofs are kept in the cache, the .tflite of each canvas beside."""
 
     def __init__(self, file: Path, cache: Path, runtime: str):
-        if not file.is_file():
+        if not file.exists():
             raise SourceError(f"There is no file {file}: name YuNet's .onnx, or leave --detector-file out to fetch it.")
-        try:
-            with file.open("rb") as opened:
-                content = opened.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise SourceError(f"{file} cannot be read ({error.strerror}): name YuNet's .onnx.") from None
+        content = read_regular(file, MAX_BYTES, error=SourceError)
         self.layers = read_layers(read_onnx(content, str(file)), str(file))
         self.runtime = runtime
         self.key = hashlib.sha256(content).hexdigest()[:16]

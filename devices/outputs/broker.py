@@ -10,10 +10,12 @@ from urllib.parse import unquote
 
 from edgefer.devices.sources.urls import split_url
 from edgefer.errors import InputError
+from edgefer.files import read_regular
 from edgefer.text import printable
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 PROBE_S = 3.0
+MAX_CA = 1 << 20  # bytes of a file of certificates
 # MQTT 3.1.1: CONNECT, clean session, keepalive of a minute, client id "edgefer-probe"; CONNACK answers it.
 CONNECT = b"\x10\x19\x00\x04MQTT\x04\x02\x00\x3c\x00\x0dedgefer-probe"
 CONNACK = 0x20
@@ -64,14 +66,17 @@ def parse_broker(url: str, password: str = "", ca: Path | None = None) -> Broker
 
 def tls_context(broker: Broker) -> ssl.SSLContext:
     """TLS that checks the certificate and its name. InputError when the file of --mqtt-ca holds none."""
+    name_it = "name the file of the authority that signed the broker's certificate."
+    content = None
+    if broker.ca:
+        try:
+            content = read_regular(broker.ca, MAX_CA).decode("ascii", errors="ignore")
+        except InputError as error:
+            raise InputError(f"--mqtt-ca {str(error).rstrip('.')}: {name_it}") from None
     try:
-        return ssl.create_default_context(cafile=broker.ca)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        reason = error.strerror if type(error) is FileNotFoundError or isinstance(error, PermissionError) else ""
-        raise InputError(
-            f"--mqtt-ca {broker.ca} cannot be read ({reason or 'no certificate in PEM'}): name the file of the authority "
-            "that signed the broker's certificate."
-        ) from None
+        return ssl.create_default_context(cadata=content)
+    except (OSError, ValueError):  # ssl.SSLError is an OSError
+        raise InputError(f"--mqtt-ca {broker.ca} cannot be read (no certificate in PEM): {name_it}") from None
 
 
 def connection_problem(error: BaseException | None, broker: Broker) -> str:

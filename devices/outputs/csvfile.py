@@ -28,8 +28,6 @@ class Csv(Sink):
 
     def __init__(self, path: Path, labels: tuple[str, ...]):
         shown = printable(str(path))
-        if path.exists() and not path.is_file():
-            raise SourceError(f"{shown} is a folder or a device: name a file.")
         check_folder(path, "write")
         self.name, self.path, self._labels, self._rows = shown, path, labels, 0
         self._file = self._open(path)

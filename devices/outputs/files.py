@@ -16,13 +16,23 @@ KEEP_FREE_BYTES = 20_000_000  # of the disk, for the rest of the system
 def check_room(folder: Path, more: int = 0) -> None:
     """EdgeferError when the folder's disk has less than KEEP_FREE_BYTES, and `more`, left."""
     needed = KEEP_FREE_BYTES + more
-    if shutil.disk_usage(folder).free < needed:
+    usage = shutil.disk_usage(folder)
+    if usage.total and usage.free < needed:  # /proc and its like have no size
         raise EdgeferError(f"the disk is full (less than {needed / 1e6:.0f} MB free)")
 
 
 def check_folder(path: Path, verb: str) -> None:
     """SourceError unless a file can be written at `path`: its folder is there, may be written to, and has room."""
     shown, folder = printable(path.name), printable(str(path.parent))
+    try:
+        if path.exists() and not path.is_file():
+            raise SourceError(f"{printable(str(path))} is a folder or a device: name a file.")
+    except OSError as error:
+        raise SourceError(
+            f"{printable(str(path))} cannot be written ({error.strerror}): choose another name."
+        ) from None
+    if "\0" in str(path):
+        raise SourceError(f"{printable(str(path))} cannot be written (it holds a NUL): choose another name.")
     if not path.parent.is_dir():
         raise SourceError(f"There is no folder {folder} to {verb} {shown} in.")
     if not os.access(path.parent, os.W_OK | os.X_OK):

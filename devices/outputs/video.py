@@ -36,9 +36,9 @@ class VideoFile(Sink):
         suffix = path.suffix.lower()
         if suffix not in (*VIDEOS, *STILLS):
             raise SourceError(f"Cannot save to {self.name}: name a .mp4 or .avi video, or a .png or .jpg picture.")
+        check_folder(path, "save")
         if path.exists():
             raise SourceError(f"{self.name} is there already: choose another name, or remove it first.")
-        check_folder(path, "save")
         self._still = suffix in STILLS
         kind = h264_encoder() if suffix == ".mp4" else MotionJpegEncoder
         self.notice = "" if kind or self._still else f"{self.name} {NO_H264}."

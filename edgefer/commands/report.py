@@ -26,12 +26,9 @@ def report(
     from edgefer.devices.outputs.files import check_folder
     from edgefer.devices.outputs.recorded import read_report
     from edgefer.devices.outputs.report import to_html
-    from edgefer.errors import InputError
     from edgefer.text import printable
 
     target = out or csv.with_suffix(".html")
-    if target.is_dir():
-        raise InputError(f"{printable(str(target))} is a folder: name a file with --out.")
     check_folder(target, "write")
     write_file(target, to_html(read_report(csv), printable(csv.name)).encode())
     console.show(f"Wrote {printable(str(target))}: open it in a browser.")

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles, write_bundle, write_file
-from edgefer.errors import EdgeferError, InputError
+from edgefer.convert.importing import Request, target_folder
+from edgefer.devices.outputs.files import check_folder, check_room
+from edgefer.errors import EdgeferError, InputError, SourceError
 from edgefer.files import check_writable
 
 
@@ -109,3 +112,36 @@ def test_temporary_files_of_a_killed_process_go_with_the_next(tmp_path):
     assert any(left.iterdir())
     assert in_process(code, TMPDIR=str(tmp_path)).returncode == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_renamed_over_a_device(tmp_path):
+    """As root it would take /dev/full from the whole system. A FIFO stands for it here."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(EdgeferError, match="folder or a device"):
+            write_file(tmp_path / name, b"content")
+        with pytest.raises(InputError, match="it is a device"):
+            check_writable(tmp_path / name)
+        for verb in ("write", "save"):
+            with pytest.raises(SourceError, match="folder or a device"):
+                check_folder(tmp_path / name, verb)
+        assert stat.S_ISFIFO((tmp_path / name).stat().st_mode)
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "a\0b"])
+def test_a_name_that_none_can_be_is_a_sentence(tmp_path, name):
+    for check in (check_writable, lambda path: check_folder(path, "write")):
+        with pytest.raises(InputError, match="cannot be written"):
+            check(tmp_path / name)
+
+
+@pytest.mark.parametrize("out", ["file/net", "n" * 300, "/proc/net-of-mine"])
+def test_import_tests_its_place_before_the_work(tmp_path, out):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        target_folder(Request(path=tmp_path / "absent.keras"), tmp_path / out)
+
+
+def test_a_file_system_without_a_size_is_not_full():
+    check_room(Path("/proc"))

@@ -35,8 +35,8 @@ class Lines(Progress):
         return "\n".join(self.lines)
 
 
-def two_shades() -> Dataset:
-    rng = np.random.default_rng(0)
+def two_shades(seed: int = 0) -> Dataset:
+    rng = np.random.default_rng(seed)
     labels = (np.arange(64) % 2).astype(np.int64)
     images = (rng.integers(0, 100, (64, 48, 48, 1)) + 60 * labels[:, None, None, None]).astype(np.uint8)
     split = Split(images=images, labels=labels, ids=np.arange(64).astype(str))
@@ -82,6 +82,14 @@ def garble(file: Path) -> None:
     file.write_bytes(b"\xff\x00 no protocol buffer \xfe")
 
 
+def exchange(fit: FitFolder, *files: Path) -> None:
+    """As whole as those that belong there, and of the same shapes: of another run."""
+    other = fit.path.with_name("other")
+    run_fit(two_shades(seed=1), other, 3)
+    for file in files:
+        shutil.copy(other / file.relative_to(fit.path), file)
+
+
 DAMAGE = {
     "index cut": (lambda fit: cut(fit.checkpoints / "ckpt-3.index"), "ckpt-3 is damaged.*after epoch 2"),
     "index missing": (lambda fit: (fit.checkpoints / "ckpt-3.index").unlink(), "ckpt-3 is damaged.*after epoch 2"),
@@ -93,6 +101,11 @@ DAMAGE = {
     "history cut": (lambda fit: cut(fit.history), None),
     "history missing": (lambda fit: fit.history.unlink(), None),
     "weights cut": (lambda fit: cut(fit.best_weights), "best weights of the first 3 epochs are lost"),
+    "weights of another": (lambda fit: exchange(fit, fit.best_weights), "best weights of the first 3 epochs are lost"),
+    "checkpoint of another": (lambda fit: exchange(fit, *fit.checkpoints.glob("ckpt-3.*")), "ckpt-3 is damaged.*after epoch 2"),
+    "history of another": (lambda fit: fit.history.write_bytes(re.sub(rb"0[.]5", b"0.6", fit.history.read_bytes())), None),
+    "sums missing": (lambda fit: fit.sums.unlink(), None),
+    "sums garbled": (lambda fit: garble(fit.sums), None),
     "weights missing": (lambda fit: fit.best_weights.unlink(), "best weights of the first 3 epochs are lost"),
 }  # fmt: skip
 
@@ -198,6 +211,43 @@ def test_data_that_changed_since_the_stop_is_noticed(tmp_path, small):
     split = Split(images=other, labels=small.split("train").labels, ids=small.split("train").ids)
     with pytest.raises(DataError, match=r"as many images .* but not the same"):
         run.check_data(Dataset(name="small", labels=small.labels, splits={**small.splits, "train": split}))
+
+
+@pytest.mark.parametrize("change", ["labels", "order", "names"])
+def test_data_that_changed_in_labels_order_or_names_alone_is_noticed(tmp_path, small, change):
+    run = RunFolder(tmp_path / "run")
+    run.training.path.mkdir(parents=True)
+    assert run.check_data(small) == ""
+    train = small.split("train")
+    if change == "order":
+        other = train.take(np.arange(64)[::-1])
+    elif change == "labels":
+        other = Split(images=train.images, labels=1 - train.labels, ids=train.ids)
+    else:
+        other = Split(images=train.images, labels=train.labels, ids=np.array([f"{one}a" for one in train.ids]))
+    with pytest.raises(DataError, match="has changed since"):
+        run.check_data(Dataset(name="small", labels=small.labels, splits={**small.splits, "train": other}))
+
+
+def test_other_soft_labels_are_noticed_and_a_lost_note_is_said(tmp_path, small, three):
+    from edgefer.train.distill import distilled
+
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(three, run.training.path)
+
+    def taught(share: float) -> Dataset:
+        said = np.full((64, 2), [share, 1 - share], np.float32)
+        return Dataset(name="small", labels=small.labels, splits={"train": distilled(small.split("train"), said, 0.5)})
+
+    assert "is not known" in run.check_data(taught(0.3), soft=True)  # an epoch is done, and nothing was noted
+    assert run.check_data(taught(0.3), soft=True) == ""
+    with pytest.raises(DataError, match="what teachers, votes or --soft-labels say"):
+        run.check_data(taught(0.4), soft=True)
+    run.check_data(small)
+    for damage in (cut, garble, Path.unlink):
+        damage(run.data)
+        assert "is not known" in run.check_data(small)
+        assert run.check_data(small) == ""
 
 
 def test_resume_names_the_runs_it_could_mean(tmp_path, monkeypatch):

@@ -77,12 +77,13 @@ class Dataset:
 
     @property
     def content_hash(self) -> str:
-        """A hash of every image, label and name, which changes when anything that is trained on does."""
+        """A hash of every image, label, name and target, which changes when anything that is trained on does."""
         content = hashlib.sha256(repr(self.labels).encode(errors="surrogateescape"))
         for name, split in self.splits.items():
             content.update(f"{name} {len(split)}".encode())
-            for part in (split.images, split.labels, split.ids):
-                content.update(np.ascontiguousarray(part).data)
+            for part in (split.images, split.labels, split.ids, split.targets):
+                if part is not None:
+                    content.update(np.ascontiguousarray(part).data)
         return content.hexdigest()[:32]
 
     def counts(self) -> dict[str, list[int]]:

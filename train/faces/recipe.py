@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgefer.bundle import TRAINING
 from edgefer.card import first_problem
-from edgefer.errors import RecipeError
+from edgefer.errors import InputError, RecipeError
+from edgefer.files import MAX_CARD, read_regular
 from edgefer.train.faces.fit import Schedule
 
 FACE_ORDER = f"{TRAINING}/faces.json"  # in a run: what the training was asked for
@@ -50,16 +51,20 @@ def is_face_recipe(name_or_file: str) -> bool:
     if name_or_file in face_recipe_names():
         return True
     try:
-        return name_or_file.endswith(".toml") and "task" in tomllib.loads(Path(name_or_file).read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return name_or_file.endswith(".toml") and "task" in tomllib.loads(_read(Path(name_or_file)))
+    except (InputError, UnicodeDecodeError, tomllib.TOMLDecodeError):
         return False
+
+
+def _read(file: Path) -> str:
+    return read_regular(file, MAX_CARD, error=RecipeError).decode()
 
 
 def load_face_recipe(name_or_file: str, overrides: tuple[str, ...] = ()) -> FaceRecipe:
     """By name or .toml file, with `fit.field=value` overrides. RecipeError names the field that is wrong."""
     file = Path(name_or_file) if name_or_file.endswith(".toml") else FOLDER / f"{name_or_file}.toml"
     try:
-        fields = tomllib.loads(file.read_text())
+        fields = tomllib.loads(_read(file))
         for override in overrides:
             path, _, value = override.partition("=")
             section, _, key = path.strip().partition(".")
@@ -67,7 +72,7 @@ def load_face_recipe(name_or_file: str, overrides: tuple[str, ...] = ()) -> Face
                 raise RecipeError(f"Cannot set {override!r}: write fit.field=value, such as fit.steps=3000.")
             fields.setdefault("fit", {})[key] = tomllib.loads(f"value = {value}")["value"]
         return FaceRecipe.model_validate(fields)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"The recipe {file} cannot be read: {error}.") from None
     except ValidationError as error:
         raise RecipeError(f"Recipe {name_or_file}: {first_problem(error)}.") from None

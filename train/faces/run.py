@@ -14,6 +14,7 @@ from edgefer.bundle import TRAINING, Bundle, Form, write_bundle, write_file
 from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.errors import InputError
 from edgefer.faces import FINDER_LABELS, REFINER_LABELS, REFINER_SIDE
+from edgefer.files import MAX_CARD, read_regular
 from edgefer.progress import SILENT, Progress
 from edgefer.train.backend import versions
 from edgefer.train.faces import losses, networks, tasks
@@ -49,11 +50,11 @@ class FaceOrder:
     @classmethod
     def load(cls, run: Path) -> "FaceOrder":
         try:
-            fields = json.loads((run / FACE_ORDER).read_text())
+            fields = json.loads(read_regular(run / FACE_ORDER, MAX_CARD))
             return cls(
                 recipe=FaceRecipe.model_validate(fields["recipe"]), data=fields["data"], teacher=fields["teacher"]
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (InputError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{run / FACE_ORDER} is not the order of a training of faces: {error}.") from None
 
 

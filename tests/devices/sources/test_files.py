@@ -281,3 +281,16 @@ def test_a_container_of_nonsense_is_looked_at_in_a_moment(tmp_path, head):
     for size in (0, 1, 20, 100_000):
         (tmp_path / "a").write_bytes(head + rng.bytes(size))
         examine(tmp_path / "a")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "endless"])
+def test_a_detector_file_and_an_authority_that_are_no_files_are_not_waited_for(tmp_path, kind):
+    from edgefer.devices.faces.yunet_lite import YuNetLite
+    from edgefer.devices.outputs.broker import parse_broker
+
+    file = tmp_path / "file"
+    os.mkfifo(file) if kind == "fifo" else file.symlink_to("/dev/zero")
+    with pytest.raises(SourceError, match="not a regular file"):
+        YuNetLite(file, tmp_path)
+    with pytest.raises(InputError, match="not a regular file"):
+        parse_broker("mqtts://host/desk", ca=file)
