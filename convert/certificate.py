@@ -14,15 +14,19 @@ import numpy as np
 
 from edgefer import __version__, checks
 from edgefer.bundle import TFLITE_VARIANTS, Bundle
+from edgefer.c.prove import check_in_c
 from edgefer.checks import Check
 from edgefer.convert.comparison import Budget, Comparison, Figures, Flip, judge
+from edgefer.convert.portable import check_targets, unchecked_targets
 from edgefer.convert.prove import REFERENCE_IMAGES, Proof, prove
+from edgefer.convert.web.site import Device
 from edgefer.html import Picture, contact_sheet, escape, heading, page, paragraph, table
 from edgefer.parity import check_bundle
 from edgefer.progress import SILENT, Progress
 from edgefer.runtimes import installed_runtimes, runtime_version
 from edgefer.train.data.dataset import Dataset
 
+NOT_ASKED = "emulators and browsers are asked for a report only"
 SHOWN = 64  # flips on the page; all of them are in the JSON
 EXPLAINED = (
     "A comparison fails when even the end of its 95% interval that speaks for the network is over the budget, for then chance "
@@ -224,24 +228,29 @@ def interval_plot(comparisons: Sequence[Comparison], max_drop: float) -> str:
     """The drops with their intervals, one line each, against zero and the budget: SVG."""
     ends = [end for one in comparisons for end in one.drop_interval]
     low, high = min([*ends, 0.0]), max([*ends, max_drop])
-    width, row, margin = 620, 44, 10
+    width, row, margin, top = 620, 44, 10, 26
     bottom = 14 + row * len(comparisons)
 
     def x(points: float) -> float:
         return margin + (width - 2 * margin) * (points - low) / (high - low)
 
     def rule(points: float, text: str, kind: str) -> str:
-        line = f'<line x1="{x(points):.1f}" x2="{x(points):.1f}" y1="6" y2="{bottom}" class="{kind}"/>'
+        """A vertical line beside each interval, in pieces: the names of the rows stand between them."""
+        at = f"{x(points):.1f}"
+        pieces = "".join(
+            f'<line x1="{at}" x2="{at}" y1="{top + row * number}" y2="{top + row * number + 24}" class="{kind}"/>'
+            for number in range(len(comparisons))
+        )
         anchor = "start" if points and x(points) < width - 90 else "end"
-        return f'{line}<text x="{x(points):.1f}" y="{bottom + 15}" text-anchor="{anchor}" class="faint">{escape(text)}</text>'
+        return f'{pieces}<text x="{at}" y="{bottom + 15}" text-anchor="{anchor}" class="faint">{escape(text)}</text>'
 
     marks = [rule(0, "0", "zero"), rule(max_drop, f"allowed {max_drop:g}", "limit")]
     for number, one in enumerate(comparisons):
-        y = 36 + row * number
+        y = top + 12 + row * number
         kind = "bad" if one.drop_interval[0] > max_drop else "doubtful" if one.drop > max_drop else "good"
         begin, end = (x(points) for points in one.drop_interval)
         marks.append(
-            f'<text x="{margin}" y="{y - 12}">{escape(f"{one.candidate.name} against {one.reference.name}")}</text>'
+            f'<text x="{margin}" y="{y - 18}">{escape(f"{one.candidate.name} against {one.reference.name}")}</text>'
             f'<line x1="{begin:.1f}" x2="{end:.1f}" y1="{y}" y2="{y}" class="{kind}" stroke-width="3" stroke-linecap="round"/>'
             f'<circle cx="{x(one.drop):.1f}" cy="{y}" r="5" class="{kind}"/>'
         )
@@ -259,15 +268,20 @@ def certify(
     runtimes: Sequence[str] = (),
     budget: Budget | None = None,
     reference_kernels: bool = False,
+    device: Device | None = None,
     progress: Progress = SILENT,
 ) -> Certificate:
     """Ask all three questions of a bundle, on each of `runtimes`, all that are installed when none is named.
 
-    dataset: labelled images as the card's input takes them; `split` of it answers question 2.
+    dataset: labelled images as the card's input takes them; `split` of it answers question 2. device: what `edgefer run`
+    does, for exports that are asked on every emulator and browser that is here, which takes minutes; None asks none.
     """
     names = [str(name) for name in runtimes or installed_runtimes()]
     budget = budget or Budget()
-    found = check_bundle(bundle, names)
+    found = check_bundle(bundle, names) + check_in_c(bundle)
+    found += (
+        check_targets(bundle, device) if device else unchecked_targets(bundle, NOT_ASKED, "verify it with --report")
+    )
     proof = prove(bundle, dataset, split, runtimes=names, reference_kernels=reference_kernels, progress=progress)
     found += [proof.origin, *(judge(comparison, budget) for comparison in proof.cost)]
     return Certificate(

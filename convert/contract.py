@@ -115,10 +115,10 @@ def parse_scale(text: str) -> tuple[str, Affine]:
             "nor six: three scales and three offsets."
         )
     half = len(numbers) // 2
-    return stated_scale((numbers[0], numbers[1]) if half == 1 else (numbers[:half], numbers[half:]))
+    return stated_scale((numbers[0], numbers[1]) if half == 1 else (numbers[:half], numbers[half:]), "--scale")
 
 
-def stated_scale(pair: Any) -> tuple[str, Affine]:
+def stated_scale(pair: Any, name: str = "scale") -> tuple[str, Affine]:
     """(scale, offset) of pixel * scale + offset, each a number or one for each channel; InputError for what cannot be."""
     try:
         scale, offset = (np.asarray(part, np.float64) for part in pair)
@@ -127,10 +127,10 @@ def stated_scale(pair: Any) -> tuple[str, Affine]:
         shapes = set()
     if not shapes or shapes - {(), (3,)}:
         raise InputError(
-            f"scale {pair!r} is no name and no pair: give (scale, offset), numbers or one for each of 3 channels."
+            f"{name} {pair!r} is no name and no pair: give (scale, offset), numbers or one for each of 3 channels."
         )
     if not (np.isfinite(scale).all() and np.isfinite(offset).all() and scale.all()):
-        raise InputError(f"scale {pair!r}: pixel * {scale} + {offset} says nothing of a pixel.")
+        raise InputError(f"{name} {pair!r}: pixel * {scale} + {offset} says nothing of a pixel.")
     plain = [float(part) if part.ndim == 0 else tuple(part.tolist()) for part in (scale, offset)]
     return "stated", (plain[0], plain[1])
 

@@ -46,8 +46,12 @@ class Foreign:
     content: bytes = field(default=b"", repr=False)
 
 
-def read_foreign(path: Path) -> Foreign:
-    """A network file as a Foreign; InputError in one sentence for whatever is no image classifier that can be read."""
+def read_foreign(path: Path, *, trust: bool = False, log: Callable[[str], None] = lambda text: None) -> Foreign:
+    """A network file as a Foreign; InputError in one sentence for whatever is no image classifier that can be read.
+
+    trust: run the code that a Keras file holds, where it holds any, in a process of its own (edgefer.convert.trusted).
+    log: takes the sentence that says what that means, before it is done.
+    """
     import hashlib
 
     if path.is_dir():
@@ -55,11 +59,36 @@ def read_foreign(path: Path) -> Foreign:
     else:
         content, kind = _read(path), path.suffix.lower()
     common = {"name": path.stem, "sha256": hashlib.sha256(content).hexdigest()}
-    if content[4:8] == b"TFL3":
+    if content[4:8] == b"TFL3" and not trust:
         return _tflite(content, kind, str(path), common)
     if content[:4] == b"PK\x03\x04" or content[:8] == b"\x89HDF\r\n\x1a\n":
-        return _keras(content, str(path), common)
+        return _trusted(path, content, common, log) if trust else _checked(path, content, common)
+    if trust:
+        raise InputError(f"--trust is for Keras files with code in them, and {path} is none: leave it out.")
     raise InputError(f"{path} is no Keras file (.keras, .h5) and no .tflite: {_what_instead(path)}")
+
+
+def _checked(path: Path, content: bytes, common: dict) -> Foreign:
+    from edgefer.train.keras_layers import UnknownLayer
+
+    try:
+        return _keras(content, str(path), common)
+    except UnknownLayer as error:
+        raise InputError(
+            f"{error} Or, where you know who made it: --trust, which runs the code that it holds."
+        ) from None
+
+
+def _trusted(path: Path, content: bytes, common: dict, log: Callable[[str], None]) -> Foreign:
+    """Nothing is run where there is nothing to trust: a network of plain layers is rebuilt as ever."""
+    from edgefer.convert.trusted import MEANING, run_and_convert
+    from edgefer.train.keras_layers import UnknownLayer
+
+    try:
+        return _keras(content, str(path), common)
+    except UnknownLayer:
+        log(MEANING.format(file=path))
+        return _tflite(run_and_convert(path), "Keras, run with --trust", str(path), common)
 
 
 def _read(path: Path) -> bytes:

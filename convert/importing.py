@@ -55,7 +55,8 @@ class Imported:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked for. stated: of the contract. data: loads labelled images for an input. faces: what the network reads."""
+    """What is asked for. stated: of the contract. load: loads labelled images for an input. faces: what the network reads.
+    trust: run the code that a Keras file holds; log: takes the sentence that says what that means."""
 
     path: Path
     stated: Stated = field(default_factory=Stated)
@@ -64,12 +65,14 @@ class Request:
     faces: str = "human"
     author: str = ""
     license: str = ""
+    trust: bool = False
+    log: Callable[[str], None] = lambda text: None
 
 
 def import_network(request: Request, out: Path) -> Imported:
     """Take a network in as the bundle `out`. InputError where its contract stays open, EdgeferError where what was taken in
     does not answer as what came."""
-    foreign = read_foreign(request.path)
+    foreign = read_foreign(request.path, trust=request.trust, log=request.log)
     where = str(request.path)
     known = request.stated.over(foreign.stated, where)
     height, width, _ = foreign.shape

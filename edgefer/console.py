@@ -92,7 +92,6 @@ class Terminal(Progress):
 
 
 PROGRESS = Terminal()
-say, track, TrainingProgress = log, PROGRESS.track, Terminal  # the old names, until no command uses them
 
 
 def _bar() -> Bar:

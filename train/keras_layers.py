@@ -58,6 +58,10 @@ NAME = re.compile(r"[A-Za-z0-9_./:\- ]{1,256}")
 RENAMED = {"BatchNormalizationV1": "BatchNormalization", "SyncBatchNormalization": "BatchNormalization"}
 
 
+class UnknownLayer(InputError):
+    """A layer that is not on the closed list: it may run code."""
+
+
 @dataclass(frozen=True)
 class Architecture:
     """Turns a file's architecture into one that Keras 2 builds without looking anything up: InputError otherwise."""
@@ -107,7 +111,7 @@ class Architecture:
             if "batch_input_shape" in settings:
                 layer["config"]["batch_input_shape"] = self._value(kind, "size", settings["batch_input_shape"])
         else:
-            raise InputError(
+            raise UnknownLayer(
                 f"{self.where} holds a layer of the kind {kind!r:.60}, which edgefer does not load: it may run code or is not "
                 "for images. Rebuild the network with plain Keras layers and save it again."
             )

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import tf_keras
 
 Detect = Callable[[np.ndarray], list[tuple[int, int, int, int]]]
-FRAMED = 400  # images whose framing is measured
+FRAMED = 100  # images whose framing by each detector is measured
 
 
 @dataclass(frozen=True, kw_only=True)

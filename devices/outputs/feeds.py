@@ -11,8 +11,7 @@ from edgefer.errors import EdgeferError
 from edgefer.records import Frame
 
 DEPTH = 8  # frames: half a second of a camera, a few MB
-CLOSE_S = 10.0  # for a file to be finished; a broker or a terminal gets CLOSE_LIVE_S
-CLOSE_LIVE_S = 1.0
+CLOSE_S = 10.0  # for a file to be finished; a broker or a terminal gets its own close_s
 
 
 class Feed(Sink):
@@ -57,6 +56,10 @@ class Feed(Sink):
     def dropped(self) -> int:  # type: ignore[override]
         return self._frames.dropped + self._missed
 
+    @property
+    def unsent(self) -> bool:  # type: ignore[override]
+        return self.sink.unsent
+
     def write(self, frame: Frame) -> None:
         if not self._wait:
             self._frames.push(frame)
@@ -66,7 +69,7 @@ class Feed(Sink):
     def close(self) -> None:
         """Let what is queued be written, then end the sink; one that hangs is left behind."""
         self._frames.end()
-        self._thread.join(CLOSE_S if self.sink.every_frame else CLOSE_LIVE_S)
+        self._thread.join(CLOSE_S if self.sink.every_frame else self.sink.close_s)
         if self._thread.is_alive() and self.sink.every_frame:
             self.error = EdgeferError("it did not take its last results: they are lost")
             self._log(f"{self.name}: {self.error}.")

@@ -26,6 +26,7 @@ DIAGNOSTICS_S = 60.0
 RETRY_S = (1, 60)  # the first and the longest pause between two attempts to connect; paho doubles it
 LASTING_S = 5.0  # a connection that ends sooner was not one: brokers that forbid a topic end it at the first message
 CONNACK_S = 5.0  # a broker accepts within so long
+ACCEPT_S = 2.0  # a run that is over waits so long for a broker that has said nothing yet
 CLAIM_S = 0.5  # another run on the same topic prefix has so long to answer
 MAX_CLAIM_BYTES = 300
 
@@ -49,8 +50,11 @@ class Mqtt(Sink):
     PREFIX/availability is online or offline (also as last will), PREFIX/diagnostics has the run's health, and Home Assistant
     gets its discovery. `label` and `score` are those of the largest face. A broker that is away is tried again forever.
     Two runs do not mix: one that finds another publishing under its prefix ends with EdgeferError at the next frame.
+    A run that is over sooner than the broker has accepted it, as of one photo, waits for that.
     page_url: of --serve, for Home Assistant's link. log: gets a sentence for each kind of trouble, and when it is over.
     """
+
+    close_s = ACCEPT_S + 1.0
 
     def __init__(
         self,
@@ -69,7 +73,7 @@ class Mqtt(Sink):
         self._waiting: dict | None = None
         self._published_s = self._diagnostics_s = 0.0
         self._claim = Claim(run=secrets.token_hex(6), since=time.time())
-        self._rival = False
+        self._rival = self._written = False
         self._attempt = 0  # counts connections, so that a timer knows whether its own is still there
         self._accepted_s: float | None = None  # when the broker accepted this connection
         self._connected = self._refused = False
@@ -100,6 +104,7 @@ class Mqtt(Sink):
             raise EdgeferError(
                 f"another edgefer run publishes to {self._broker.prefix} already: give each run a topic prefix of its own"
             )
+        self._written = True
         state = state_of(frame, self._labels)
         now = time.monotonic()
         if self.trouble and self._connected and self._lasts():
@@ -114,7 +119,15 @@ class Mqtt(Sink):
             self._diagnostics_s = now
             self._publish("diagnostics", diagnostics_of(self._stats, self.name))
 
+    @property
+    def unsent(self) -> bool:  # type: ignore[override]
+        """Whether the state after the last frame was not published, or nothing ever was."""
+        return self._written and (self._waiting is not None or self._published is None)
+
     def close(self) -> None:
+        until = time.monotonic() + ACCEPT_S
+        while self.unsent and not (self._connected or self.trouble or self._rival) and time.monotonic() < until:
+            time.sleep(0.02)
         connected, self._connected = self._connected, False
         self._attempt += 1
         self._client.on_disconnect = None

@@ -34,6 +34,9 @@ def _run_parts(run: Run, colors: dict[str, str]) -> list[str]:
         (label, f"{count / run.rows:.1%}", f"{count:,}", f"{run.scores[label] / count:.0%}")
         for label, count in run.labels.most_common()
     ]
+    shared = html.table(("label", "share", "faces", "mean score"), shares)
+    if (run.first.frame, run.first.time_s) == (run.last.frame, run.last.time_s):  # one image: nothing in it takes time
+        return [f"<h2>{escape(run.first.clock)}, one image</h2>", shared]
     moments = [
         (_clock(one.start_s), one.clock, one.label, str(one.id or ""), f"{one.seconds:.1f}", f"{one.mean_score:.0%}")
         for one in sorted(run.moments, key=lambda one: one.start_s)
@@ -42,7 +45,7 @@ def _run_parts(run: Run, colors: dict[str, str]) -> list[str]:
         f"<h2>{escape(run.first.clock)}, {_clock(length_s)} long</h2>",
         _timeline(run, colors),
         _legend(run, colors),
-        html.table(("label", "share", "faces", "mean score"), shares),
+        shared,
         f"<h2>Longest moments of {escape(run.first.clock)}</h2>",
         html.table(("at", "time (UTC)", "label", "face", "seconds", "mean score"), moments),
     ]

@@ -14,6 +14,7 @@ class Sink:
     name: how a sentence calls it. every_frame: a gap is a loss, as in a file. closed: the person has ended it.
     trouble: why nothing gets through right now, "" when all is well. errors: how often that happened. dropped: frames
     left out because it was too slow. ends_run: the run ends once it is closed. lost: once closed, what it wrote is gone.
+    unsent: once closed, whether its last results never left. close_s: how long it may take to close where no file waits.
     """
 
     name = ""
@@ -24,6 +25,8 @@ class Sink:
     dropped = 0
     ends_run = False
     lost = False
+    unsent = False
+    close_s = 1.0
 
     def write(self, frame: Frame) -> None:
         raise NotImplementedError

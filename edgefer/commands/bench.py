@@ -4,20 +4,11 @@ from typing import Annotated
 
 import typer
 
-from edgefer.commands.inputs import (
-    INPUT,
-    RUNTIME,
-    AsJson,
-    BundleArgument,
-    DetectorFile,
-    DetectorOption,
-    FacesOption,
-    RuntimeOption,
-    bundle_path,
-)
-from edgefer.options import DetectorName, RuntimeName
+from edgefer.commands.grouped import grouped
+from edgefer.commands.inputs import INPUT, RUNTIME, AsJson, BundleArgument, DetectorFlags, NetworkFlags, bundle_path
 
 
+@grouped
 def bench(
     bundle: BundleArgument = None,
     source: Annotated[
@@ -36,14 +27,9 @@ def bench(
             rich_help_panel=RUNTIME,
         ),
     ] = 0.5,
-    faces_of: FacesOption = None,
-    detector: DetectorOption = DetectorName.AUTO,
-    detector_file: DetectorFile = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Of the network; by default this board's.", rich_help_panel=RUNTIME),
-    ] = None,
-    runtime: RuntimeOption = RuntimeName.AUTO,
+    *,
+    faces: DetectorFlags,
+    network: NetworkFlags,
     as_json: AsJson = False,
 ) -> None:
     """Measure every stage on this board.
@@ -62,12 +48,16 @@ def bench(
     from edgefer.options import ReaderOptions
 
     options = ReaderOptions(
-        faces=faces_of, detector=detector, detector_file=detector_file, threads=threads, runtime=runtime
+        faces=faces.faces_of,
+        detector=faces.detector,
+        detector_file=faces.detector_file,
+        threads=network.threads,
+        runtime=network.runtime,
     )
-    reader = Reader.open(Bundle.open(bundle_path(bundle)), options, log=console.say)
+    reader = Reader.open(Bundle.open(bundle_path(bundle)), options, log=console.log)
     if reason := slow_int8(reader.classifier.network.runtime):
-        console.say(f"{reader.classifier.network.runtime} is {reason}: pip install ai-edge-litert")
-    console.say(f"Measuring for {minutes:g} minutes; leave the board alone meanwhile.")
+        console.log(f"{reader.classifier.network.runtime} is {reason}: pip install ai-edge-litert")
+    console.log(f"Measuring for {minutes:g} minutes; leave the board alone meanwhile.")
     result = run_bench(reader, where=source, minutes=minutes)
     if as_json:
         console.show_json(result.to_json())

@@ -11,46 +11,51 @@ from edgefer.errors import EdgeferError
 FORMS = "Forms"
 
 
+Prune = Annotated[
+    float,
+    typer.Option(min=0, max=0.95, metavar="SHARE", help="Share of zeros in the pruned forms.", rich_help_panel=FORMS),
+]
+Slim = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=0.95,
+        metavar="SHARE",
+        help="Share of multiply-adds that the slim forms lose.",
+        rich_help_panel=FORMS,
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Of each fine-tuning; when left out: pruning 4, QAT 3, slimming 8.",
+        rich_help_panel=FORMS,
+    ),
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        metavar="PATH",
+        help="Calibration and validation data; what it was trained on when left out.",
+        rich_help_panel=INPUT,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where the bundles go; by default BUNDLE-profiles.", rich_help_panel=OUTPUT),
+]
+
+
 def compare(
     bundle: TrainedBundle = None,
-    prune: Annotated[
-        float,
-        typer.Option(
-            min=0, max=0.95, metavar="SHARE", help="Share of zeros in the pruned forms.", rich_help_panel=FORMS
-        ),
-    ] = 0.5,
-    slim: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=0.95,
-            metavar="SHARE",
-            help="Share of multiply-adds that the slim forms lose.",
-            rich_help_panel=FORMS,
-        ),
-    ] = 0.5,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Of each fine-tuning; when left out: pruning 4, QAT 3, slimming 8.",
-            rich_help_panel=FORMS,
-        ),
-    ] = None,
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="PATH",
-            help="Calibration and validation data; what it was trained on when left out.",
-            rich_help_panel=INPUT,
-        ),
-    ] = "",
+    prune: Prune = 0.5,
+    slim: Slim = 0.5,
+    epochs: Epochs = None,
+    data: Data = "",
     skip_bad: SkipBad = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where the bundles go; by default BUNDLE-profiles.", rich_help_panel=OUTPUT),
-    ] = None,
+    out: Out = None,
 ) -> None:
     """Make and measure every form a network can ship in.
 

@@ -1,16 +1,18 @@
 """edgefer convert: a trained network as TFLite."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgefer.commands.grouped import grouped
 from edgefer.commands.inputs import INPUT, OUTPUT, SkipBad, TrainedBundle, bundle_path
 from edgefer.errors import EdgeferError
 
 if TYPE_CHECKING:
+    from edgefer.convert.extras import Added
     from edgefer.convert.pipeline import Converted
-    from edgefer.convert.start import Outcome
 
 FORMS, SMALLER = "Forms", "Smaller networks"
 
@@ -33,6 +35,22 @@ EdgeTpu = Annotated[
     typer.Option(
         "--edgetpu",
         help="Compile the int8 network for a Coral Edge TPU too (x86-64 Linux).",
+        rich_help_panel=FORMS,
+    ),
+]
+EthosU = Annotated[
+    str,
+    typer.Option(
+        metavar="u55-128|...",
+        help="Compile the int8 network for this Ethos-U of Arm's too, with its report (pip install ethos-u-vela).",
+        rich_help_panel=FORMS,
+    ),
+]
+Onnx = Annotated[
+    bool,
+    typer.Option(
+        "--onnx",
+        help="Also the int8 network as ONNX, proven on ONNX Runtime (pip install 'edgefer[onnx]').",
         rich_help_panel=FORMS,
     ),
 ]
@@ -100,22 +118,47 @@ Out = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class FormFlags:
+    """What the network becomes."""
+
+    int8: Int8 = True
+    float16: Float16 = False
+    mediapipe: MediaPipe = False
+    edgetpu: EdgeTpu = False
+    ethosu: EthosU = ""
+    onnx: Onnx = False
+    qat: Qat = False
+    max_drop: MaxDrop = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallerFlags:
+    """What is taken from the network first."""
+
+    prune: Prune = 0.0
+    slim: Slim = 0.0
+    epochs: Epochs = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeFlags:
+    """What the card names, and where the new bundle lies."""
+
+    author: Author = ""
+    license_: License = ""
+    out: Out = None
+
+
+@grouped
 def convert(
     bundle: TrainedBundle = None,
-    int8: Int8 = True,
-    float16: Float16 = False,
-    mediapipe: MediaPipe = False,
-    edgetpu: EdgeTpu = False,
-    qat: Qat = False,
-    max_drop: MaxDrop = None,
-    prune: Prune = 0.0,
-    slim: Slim = 0.0,
-    epochs: Epochs = None,
+    *,
+    forms: FormFlags,
+    smaller: SmallerFlags,
     data: Data = "",
     skip_bad: SkipBad = False,
-    author: Author = "",
-    license_: License = "",
-    out: Out = None,
+    made: MadeFlags,
 ) -> None:
     """Convert a trained bundle to TFLite, int8 by default.
 
@@ -128,24 +171,28 @@ def convert(
     """
     from edgefer import console
     from edgefer.bundle import Bundle
+    from edgefer.convert.extras import Extras
     from edgefer.convert.start import ConvertRequest, start
     from edgefer.convert.work import Plan
 
     plan = Plan(
-        int8=int8, float16=float16, mediapipe=mediapipe, author=author, license=license_, slimmed=slim, sparsity=prune,
-        aware=qat, max_drop=max_drop, epochs=epochs or 0,
+        int8=forms.int8, float16=forms.float16, mediapipe=forms.mediapipe, aware=forms.qat, max_drop=forms.max_drop,
+        author=made.author, license=made.license_,
+        slimmed=smaller.slim, sparsity=smaller.prune, epochs=smaller.epochs or 0,
     )  # fmt: skip
     source = Bundle.open(bundle_path(bundle, or_shipped=False))
+    extras = Extras(edgetpu=forms.edgetpu, ethosu=forms.ethosu, onnx=forms.onnx)
     outcome = start(
-        ConvertRequest(bundle=source, plan=plan, data=data, skip_bad=skip_bad, out=out, edgetpu=edgetpu),
+        ConvertRequest(bundle=source, plan=plan, data=data, skip_bad=skip_bad, out=made.out, extras=extras),
         console.PROGRESS,
     )
     if outcome.converted:
         _show(outcome.converted, done_before=len(source.card.provenance.steps))
-    _show_compiled(outcome)
-    made = outcome.bundle.path
-    checked = f"edgefer verify {made} --data {data or 'PATH'}; edgefer run {made} --camera 0"
-    console.show(f"Bundle: {made}. Next: {checked if outcome.converted else f'edgefer verify {made}'}")
+    for added in outcome.added:
+        _show_added(added)
+    path = outcome.bundle.path
+    checked = f"edgefer verify {path} --data {data or 'PATH'}; edgefer run {path} --camera 0"
+    console.show(f"Bundle: {path}. Next: {checked if outcome.converted else f'edgefer verify {path}'}")
     if outcome.complaint:
         raise EdgeferError(outcome.complaint)
 
@@ -173,17 +220,10 @@ def _show(converted: "Converted", done_before: int) -> None:
         )
 
 
-def _show_compiled(outcome: "Outcome") -> None:
-    """The Edge TPU compiler's table, or what lint predicts where it compiled nothing."""
+def _show_added(added: "Added") -> None:
     from edgefer import console
-    from edgefer.convert.edgetpu import predicted
 
-    if outcome.not_compiled:
-        console.show(f"Not compiled for the Edge TPU. {predicted(outcome.bundle)}")
-    elif log := outcome.compiled:
-        console.show_table(
-            f"Edge TPU compiler {log.version}",
-            ("operator", "count", "status"),
-            [(one.operator, one.count, one.status) for one in log.outcomes],
-        )
-        console.show(log.summary)
+    if added.rows:
+        console.show_table(added.title, added.columns, added.rows)
+    if added.note:
+        console.show(added.note)

@@ -26,16 +26,30 @@ def demo(
     """
     from edgefer import console
     from edgefer.bundle import new_directory
+
+    out = out or new_directory(Path("runs"), "demo")
+    if out.exists():
+        raise InputError(f"{out} is there already: choose another --out.")
+    began = time.monotonic()
+    files = _stages(out)
+    right, faces = _score(files["what was seen, frame by frame"])
+    console.show(
+        f"\nIn the video {right} of {faces} faces were found and read as drawn. Done in {time.monotonic() - began:.0f} s."
+    )
+    for title, file in files.items():
+        console.show(f"  {title:30} {file}")
+    console.show("Drawn faces only show that the machinery works: for real faces, train on FER2013 (see README).")
+    console.show(f"Open the certificate in a browser: {files['parity certificate'].resolve().as_uri()}")
+
+
+def _stages(out: Path) -> dict[str, Path]:
+    """Every stage once; what it made, by what it is."""
     from edgefer.commands.convert import convert
     from edgefer.commands.run import run
     from edgefer.commands.train import train
     from edgefer.commands.verify import verify
     from edgefer.options import Smoothing
 
-    out = out or new_directory(Path("runs"), "demo")
-    if out.exists():
-        raise InputError(f"{out} is there already: choose another --out.")
-    began = time.monotonic()
     trained, converted = out / "trained", out / "converted"
     video, lines, certificate = out / "faces.mp4", out / "faces.jsonl", out / "certificate" / "parity.html"
 
@@ -58,27 +72,20 @@ def demo(
         # Each frame by itself.
         run(bundle=converted, source=["builtin"], headless=True, save=video, json_lines=True, smooth=Smoothing.OFF)
 
-    right, faces = _score(lines)
-    console.show(
-        f"\nIn the video {right} of {faces} faces were found and read as drawn. Done in {time.monotonic() - began:.0f} s."
-    )
-    for what, where in (
-        ("annotated video", video),
-        ("what was seen, frame by frame", lines),
-        ("training curves", trained / "report" / "history.png"),
-        ("confusion matrix", trained / "report" / "confusion-valid.png"),
-        ("bundle for the device", converted),
-        ("parity certificate", certificate),
-    ):
-        console.show(f"  {what:30} {where}")
-    console.show("Drawn faces only show that the machinery works: for real faces, train on FER2013 (see README).")
-    console.show(f"Open the certificate in a browser: {certificate.resolve().as_uri()}")
+    return {
+        "annotated video": video,
+        "what was seen, frame by frame": lines,
+        "training curves": trained / "report" / "history.png",
+        "confusion matrix": trained / "report" / "confusion-valid.png",
+        "bundle for the device": converted,
+        "parity certificate": certificate,
+    }
 
 
-def _step(number: int, what: str, command: str) -> None:
+def _step(number: int, title: str, command: str) -> None:
     from edgefer import console
 
-    console.show(f"\n[{number}/4] {what}\n      $ {command}")
+    console.show(f"\n[{number}/4] {title}\n      $ {command}")
 
 
 def _score(lines: Path) -> tuple[int, int]:

@@ -1,101 +1,148 @@
 """edgefer import: a network from elsewhere becomes a bundle."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgefer.commands.grouped import grouped
 from edgefer.commands.inputs import INPUT, OUTPUT, SkipBad
 from edgefer.errors import InputError
 from edgefer.options import Color, FaceKind, Outputs
 
 if TYPE_CHECKING:
-    from edgefer.convert.contract import Contract
+    from edgefer.convert.contract import Contract, Stated
     from edgefer.convert.importing import Imported
 
 CONTRACT, CARD = "What the network takes and gives", "For the card"
 
 
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A .keras or .h5 file, a SavedModel folder, or a .tflite file.")
+]
+Labels = Annotated[
+    str,
+    typer.Option(
+        metavar="A,B,...|FILE",
+        help="Labels in the order of its answers, or a labels.txt; one beside FILE is found.",
+        rich_help_panel=CONTRACT,
+    ),
+]
+Scale = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|SCALE,OFFSET",
+        help="What it wants of pixels: 0..1, 0..255, -1..1, imagenet, caffe, or two numbers: pixel * SCALE + OFFSET.",
+        rich_help_panel=CONTRACT,
+    ),
+]
+ColorOption = Annotated[Color | None, typer.Option(help="The order of its channels.", rich_help_panel=CONTRACT)]
+OutputsOption = Annotated[
+    Outputs | None,
+    typer.Option(help="What it answers with, where the file does not say.", rich_help_panel=CONTRACT),
+]
+FacesOf = Annotated[
+    FaceKind,
+    typer.Option("--faces", help="What it reads: people's faces, cats', or whole images.", rich_help_panel=CARD),
+]
+Name = Annotated[
+    str, typer.Option(metavar="NAME", help="The bundle's name; by default the file's.", rich_help_panel=CARD)
+]
+Author = Annotated[str, typer.Option(metavar="NAME", help="Whose network it is.", rich_help_panel=CARD)]
+License = Annotated[str, typer.Option("--license", metavar="NAME", help="Its licence.", rich_help_panel=CARD)]
+Data = Annotated[
+    str,
+    typer.Option(
+        metavar="PATH",
+        help="Labelled images: whatever stays open is measured on them, every way to feed the network, and what fits is taken.",
+        rich_help_panel=INPUT,
+    ),
+]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Keras files with code in them (Lambda layers): let Keras run that code, as you, with your files and your network. "
+        "Only for files of people you trust. The bundle is a plain .tflite without it, which cannot be quantized again.",
+    ),
+]
+Out = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="The new bundle; by default runs/FILE.", rich_help_panel=OUTPUT)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContractFlags:
+    """What the network takes and gives; what is left out is read off the file, or measured."""
+
+    labels: Labels = ""
+    scale: Scale = ""
+    color: ColorOption = None
+    outputs: OutputsOption = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardFlags:
+    """What the card says besides."""
+
+    faces_of: FacesOf = FaceKind.HUMAN
+    name: Name = ""
+    author: Author = ""
+    license_: License = ""
+
+
+@grouped
 def import_(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A .keras or .h5 file, a SavedModel folder, or a .tflite file.")
-    ],
-    labels: Annotated[
-        str,
-        typer.Option(
-            metavar="A,B,...|FILE",
-            help="Labels in the order of its answers, or a labels.txt; one beside FILE is found.",
-            rich_help_panel=CONTRACT,
-        ),
-    ] = "",
-    scale: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|SCALE,OFFSET",
-            help="What it wants of pixels: 0..1, 0..255, -1..1, imagenet, caffe, or two numbers: pixel * SCALE + OFFSET.",
-            rich_help_panel=CONTRACT,
-        ),
-    ] = "",
-    color: Annotated[Color | None, typer.Option(help="The order of its channels.", rich_help_panel=CONTRACT)] = None,
-    outputs: Annotated[
-        Outputs | None,
-        typer.Option(help="What it answers with, where the file does not say.", rich_help_panel=CONTRACT),
-    ] = None,
-    faces_of: Annotated[
-        FaceKind,
-        typer.Option("--faces", help="What it reads: people's faces, cats', or whole images.", rich_help_panel=CARD),
-    ] = FaceKind.HUMAN,
-    name: Annotated[
-        str, typer.Option(metavar="NAME", help="The bundle's name; by default the file's.", rich_help_panel=CARD)
-    ] = "",
-    author: Annotated[str, typer.Option(metavar="NAME", help="Whose network it is.", rich_help_panel=CARD)] = "",
-    license_: Annotated[str, typer.Option("--license", metavar="NAME", help="Its licence.", rich_help_panel=CARD)] = "",
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="PATH",
-            help="Labelled images: whatever stays open is measured on them, every way to feed the network, and what fits is taken.",
-            rich_help_panel=INPUT,
-        ),
-    ] = "",
+    file: File,
+    *,
+    contract: ContractFlags,
+    card: CardFlags,
+    data: Data = "",
     skip_bad: SkipBad = False,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The new bundle; by default runs/FILE.", rich_help_panel=OUTPUT)
-    ] = None,
+    trust: Trust = False,
+    out: Out = None,
 ) -> None:
     """Take in a network from elsewhere, so that everything here works on it.
 
-    The file is not trusted: nothing in it is run. How the network is fed is stated, read off the file or measured, never
+    The file is not trusted: nothing in it is run, unless you say --trust. How the network is fed is stated, read off the file or measured, never
     guessed; and the bundle must answer as the file did.
 
     - `edgefer import my.h5 --labels angry,happy,sad --data faces/`
     - `edgefer import model.tflite --labels labels.txt --scale -1..1 --color rgb`
     """
     from edgefer import checks, console
-    from edgefer.card import OutputSpec
-    from edgefer.convert.contract import Stated, parse_scale
     from edgefer.convert.importing import Request, data_loader, import_network, target_folder
     from edgefer.train.data.load import DataOptions
 
     request = Request(
         path=file,
-        stated=Stated(
-            scale=parse_scale(scale) if scale else None,
-            color=color,
-            output=OutputSpec.model_validate({"values": str(outputs)}) if outputs else None,
-            labels=_labels(labels, file),
-        ),
+        stated=_stated(contract, file),
         load=data_loader(data, DataOptions(skip_bad=skip_bad), console.PROGRESS) if data else None,
-        name=name,
-        faces=str(faces_of),
-        author=author,
-        license=license_,
+        name=card.name,
+        faces=str(card.faces_of),
+        author=card.author,
+        license=card.license_,
+        trust=trust,
+        log=console.log,
     )
     target = target_folder(request, out)
     imported = import_network(request, target)
     _show(imported)
     checks.show(f"Import of {file}", imported.checks)
     console.show(f"Bundle: {target}. Next: {_next(imported, data)}")
+
+
+def _stated(contract: ContractFlags, file: Path) -> "Stated":
+    from edgefer.card import OutputSpec
+    from edgefer.convert.contract import Stated, parse_scale
+
+    return Stated(
+        scale=parse_scale(contract.scale) if contract.scale else None,
+        color=contract.color,
+        output=OutputSpec.model_validate({"values": str(contract.outputs)}) if contract.outputs else None,
+        labels=_labels(contract.labels, file),
+    )
 
 
 def _labels(text: str, file: Path) -> tuple[str, ...] | None:

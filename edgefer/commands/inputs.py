@@ -1,5 +1,6 @@
 """What several commands take: a bundle, and the data it was trained on."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,6 +56,31 @@ RuntimeOption = Annotated[
         "--runtime", help="What runs the network; auto is the first that is installed.", rich_help_panel=RUNTIME
     ),
 ]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", min=1, metavar="N", help="Of the network; by default this board's.", rich_help_panel=RUNTIME
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorFlags:
+    """Which faces are looked for, and by what."""
+
+    faces_of: FacesOption = None
+    detector: DetectorOption = DetectorName.AUTO
+    detector_file: DetectorFile = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFlags:
+    """What runs the network."""
+
+    runtime: RuntimeOption = RuntimeName.AUTO
+    threads: ThreadsOption = None
+
+
 GroupBy = Annotated[
     str,
     typer.Option(

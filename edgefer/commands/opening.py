@@ -69,7 +69,9 @@ class _Opener:
         self._open_mqtt()
         self._open_screen()
         self._run.stats.sinks = self.fed
-        return OpenOutputs(sinks=[*self.fed, *self.unfed], fed=self.fed, saved=self._wanted.save)
+        return OpenOutputs(
+            sinks=[*self.fed, *self.unfed], fed=self.fed, saved=self._wanted.save, live=self._run.source.live
+        )
 
     def close(self) -> None:
         for sink in (*self.fed, *self.unfed):
@@ -181,9 +183,11 @@ class OpenOutputs:
     sinks: "list[Sink]"
     fed: "list[Feed]"
     saved: Path | None
+    live: bool = False
 
     def conclude(self, frames: int) -> None:
-        """After a run of so many frames: log what was saved. EdgeferError when a file has ended early, BrokenPipeError for stdout."""
+        """After a run of so many frames: log what was saved. EdgeferError when a file has ended early or a
+        broker never got the last state of a file, BrokenPipeError for stdout."""
         from edgefer import console
         from edgefer.devices.outputs.video import STILLS
 
@@ -194,8 +198,11 @@ class OpenOutputs:
         for feed in failed:
             if isinstance(feed.error, BrokenPipeError):
                 raise feed.error
+        # A camera's run is ended by somebody who has seen the broker's trouble all along; of a file the end is missing.
+        failed += [feed for feed in self.fed if feed.unsent and not feed.error and not self.live]
         if failed:
-            raise EdgeferError(f"Not all was written: {', '.join(f'{feed.name} ({feed.trouble})' for feed in failed)}.")
+            reasons = [f"{feed.name} ({feed.trouble or 'no answer before the end'})" for feed in failed]
+            raise EdgeferError(f"Not all was written: {', '.join(reasons)}.")
 
 
 def parse_address(text: str, option: str) -> tuple[str, int]:

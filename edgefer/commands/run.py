@@ -124,7 +124,7 @@ def _controls(reader: "Reader", session, stats: "RunStats", stop: threading.Even
 
     detectors, options = reader.detectors(), reader.options
     now = RunSettings(smooth=options.smooth, reject=options.reject, detector=options.detector)
-    settings = LiveSettings(now, smooths=tuple(Smoothing), detectors=tuple(detectors))
+    settings = LiveSettings(now, smooths=tuple(Smoothing), detectors=tuple(detectors), reasons=reader.reasons)
     stats.paused = lambda: settings.read().paused
     controls = Controls(settings, session, detectors, stop=stop, waiting=notifier.trying, log=console.log)
     return settings, controls

@@ -7,23 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefer.commands.config import ConfigOption
-from edgefer.commands.inputs import (
-    FACES,
-    INPUT,
-    RUNTIME,
-    DetectorFile,
-    DetectorOption,
-    FacesOption,
-    RuntimeOption,
-    SkipBad,
-)
+from edgefer.commands.inputs import FACES, INPUT, RUNTIME, DetectorFlags, NetworkFlags, SkipBad
 from edgefer.errors import InputError
 from edgefer.options import (
-    DetectorName,
     DeviceName,
     ReaderOptions,
     Rotation,
-    RuntimeName,
     Smoothing,
     parse_region,
     parse_size,
@@ -123,6 +112,16 @@ TargetFps = Annotated[
         rich_help_panel=FACES,
     ),
 ]
+Follow = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Look in the whole of every Nth frame only, and in between around the known faces: several times the frames a "
+        "second; a new face shows up to N frames later.",
+        rich_help_panel=FACES,
+    ),
+]
 Smooth = Annotated[
     Smoothing, typer.Option(help="How steady labels are: calm is slower to change.", rich_help_panel=FACES)
 ]
@@ -135,10 +134,6 @@ Reject = Annotated[
         help="Say `unsure` below this score, or of a face too poor to read; 0: never.",
         rich_help_panel=FACES,
     ),
-]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Of the network; by default this board's.", rich_help_panel=RUNTIME),
 ]
 Device = Annotated[
     DeviceName, typer.Option(help="coral: an Edge TPU, with a bundle compiled for it.", rich_help_panel=RUNTIME)
@@ -207,25 +202,21 @@ class SourceFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaceFlags:
+class FaceFlags(DetectorFlags):
     """Which faces are looked for, how, and when a label is taken."""
 
-    faces_of: FacesOption = None
-    detector: DetectorOption = DetectorName.AUTO
-    detector_file: DetectorFile = None
     min_face: MinFace = 0
     roi: Region = ""
     target_fps: TargetFps = None
+    follow: Follow = 1
     smooth: Smooth = Smoothing.RESPONSIVE
     reject: Reject = 0.45
 
 
 @dataclass(frozen=True, kw_only=True)
-class RuntimeFlags:
+class RuntimeFlags(NetworkFlags):
     """What runs the network, and whether it is checked first."""
 
-    runtime: RuntimeOption = RuntimeName.AUTO
-    threads: ThreadsOption = None
     device: Device = DeviceName.CPU
     allow_cpu_fallback: AllowCpuFallback = False
     check: Check = True
@@ -236,7 +227,8 @@ def reader_options(faces: FaceFlags, runtime: RuntimeFlags) -> ReaderOptions:
         check=runtime.check, smooth=faces.smooth, reject=faces.reject, detector=faces.detector,
         detector_file=faces.detector_file, faces=faces.faces_of, min_face=faces.min_face,
         roi=parse_region(faces.roi) if faces.roi else None, runtime=runtime.runtime, threads=runtime.threads,
-        device=runtime.device, target_fps=faces.target_fps, allow_cpu_fallback=runtime.allow_cpu_fallback,
+        device=runtime.device, target_fps=faces.target_fps, follow=faces.follow,
+        allow_cpu_fallback=runtime.allow_cpu_fallback,
     )  # fmt: skip
 
 

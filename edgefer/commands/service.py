@@ -30,32 +30,55 @@ def install(
     - `edgefer service install --print -- --camera 0 --serve 8000`
     - `sudo .venv/bin/edgefer service install -- ferplus-small --camera 0`
     """
-    import grp
     import pwd
-    import sys
 
     from edgefer import console
     from edgefer.bundle import write_file
     from edgefer.devices.board import service
-    from edgefer.devices.board.boards import this_board
 
     words = _run_arguments(arguments)
     if user and user not in {known.pw_name for known in pwd.getpwall()}:
         raise InputError(f"There is no user {user!r} here: name one with --user, such as yours, or leave it out.")
     program = _program()
+    text = _unit(program, words, user)
+    if print_only:
+        console.show(text.rstrip())
+        return
+    _check_files(program, words, user)
+    _check_root("install")
+    write_file(service.FILE, text.encode())
+    service.FILE.chmod(0o644)
+    _systemctl("daemon-reload")
+    _systemctl("enable", service.NAME)
+    _systemctl("restart", service.NAME)
+    console.log(
+        f"Installed {service.FILE} and started it. See: edgefer service status; journalctl -u {service.NAME} -f"
+    )
+
+
+def _unit(program: list[str], words: list[str], user: str) -> str:
+    import grp
+
+    from edgefer.devices.board import service
+    from edgefer.devices.board.boards import this_board
+
     names = {group.gr_name for group in grp.getgrall()}
-    groups = [name for name in ("video", "render", "plugdev") if name in names]
-    text = service.unit(
+    return service.unit(
         program,
         ["run", *words],
         memory_mb=this_board().service_memory_mb,
         user=user,
-        groups=groups,
+        groups=[name for name in ("video", "render", "plugdev") if name in names],
         low_port=_serves_low_port(words),
     )
-    if print_only:
-        console.show(text.rstrip())
-        return
+
+
+def _check_files(program: list[str], words: list[str], user: str) -> None:
+    """InputError where the service could not start the program, or read what it is given."""
+    import sys
+
+    from edgefer.devices.board import service
+
     interpreter = service.interpreter_of(Path(program[0]))
     if interpreter and not interpreter.exists():
         raise InputError(
@@ -71,15 +94,6 @@ def install(
             f"A service's own user cannot enter {shut}: name yours with --user, or install edgefer, its Python and the bundle "
             "under /opt."
         )
-    _check_root("install")
-    write_file(service.FILE, text.encode())
-    service.FILE.chmod(0o644)
-    _systemctl("daemon-reload")
-    _systemctl("enable", service.NAME)
-    _systemctl("restart", service.NAME)
-    console.log(
-        f"Installed {service.FILE} and started it. See: edgefer service status; journalctl -u {service.NAME} -f"
-    )
 
 
 @app.command()
@@ -129,11 +143,25 @@ def _run_arguments(arguments: list[str]) -> list[str]:
     """The arguments of `edgefer run`, seen to be right. What they read is named from the root, as the service runs in a
     folder of its own; what they write lies there."""
     from edgefer.bundle import newest_bundle
-    from edgefer.commands.run import run
     from edgefer.commands.run_flags import sort_inputs
-    from edgefer.devices.board import service
     from edgefer.devices.sources.cameras import GSTREAMER, is_camera
-    from edgefer.devices.sources.urls import holds_secret
+
+    words, params = _words(arguments)
+    bundle, sources = sort_inputs(params["inputs"] or [], params["bundle"])
+    sources += [*(params["camera"] or []), *(params["source"] or [])]
+    if not sources:
+        raise InputError("Name one input after --: --camera 0, or --source with a stream, such as `-- --camera 0`.")
+    _check_outputs(params)
+    _check_secrets(words, [params["mqtt"], *sources])
+    if bundle is None and (newest := newest_bundle()):
+        words = [str(newest.absolute()), *words]
+    live = all(is_camera(source) or "://" in source or source.startswith(GSTREAMER) for source in sources)
+    return words + ["--headless"] * (not params["headless"]) + ["--wait"] * (live and not params["wait"])
+
+
+def _words(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """The arguments with files named from the root, and what `edgefer run` makes of them, by parameter."""
+    from edgefer.commands.run import run
 
     one = typer.Typer(add_completion=False)
     one.command()(run)
@@ -157,10 +185,13 @@ def _run_arguments(arguments: list[str]) -> list[str]:
                 words.append((param.opts if value else param.secondary_opts)[0])
             else:
                 words += [word for one in values for word in (param.opts[0], str(one))]
-    bundle, sources = sort_inputs(params["inputs"] or [], params["bundle"])
-    sources += [*(params["camera"] or []), *(params["source"] or [])]
-    if not sources:
-        raise InputError("Name one input after --: --camera 0, or --source with a stream, such as `-- --camera 0`.")
+    return words, params
+
+
+def _check_outputs(params: dict[str, Any]) -> None:
+    """InputError for an output that a service cannot write, or could not go on with."""
+    from edgefer.devices.board import service
+
     if params["save"]:
         raise InputError("A service that is started again would find its --save file there and stop: use --csv.")
     for option in params["snapshot_on"] or ():
@@ -173,15 +204,17 @@ def _run_arguments(arguments: list[str]) -> list[str]:
             f"A service may write nowhere but in /var/lib/{service.NAME}, where its --csv lies: give it a name alone, "
             f"such as {params['csv'].name}."
         )
-    if "--token" in words or any(holds_secret(address) for address in (params["mqtt"], *sources)):
+
+
+def _check_secrets(words: list[str], addresses: list[str]) -> None:
+    from edgefer.devices.board import service
+    from edgefer.devices.sources.urls import holds_secret
+
+    if "--token" in words or any(holds_secret(address) for address in addresses):
         raise InputError(
             "All users can read a service's command line: put EDGEFER_TOKEN=..., EDGEFER_MQTT_PASSWORD=... and "
             f"EDGEFER_SOURCE_PASSWORD=... into {service.SECRETS}, for root alone (chmod 600), and leave them out here."
         )
-    if bundle is None and (newest := newest_bundle()):
-        words = [str(newest.absolute()), *words]
-    live = all(is_camera(source) or "://" in source or source.startswith(GSTREAMER) for source in sources)
-    return words + ["--headless"] * (not params["headless"]) + ["--wait"] * (live and not params["wait"])
 
 
 def _serves_low_port(words: list[str]) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgefer.commands.grouped import grouped
 from edgefer.commands.inputs import (
     INPUT,
     OUTPUT,
@@ -36,6 +37,7 @@ class Runtime(StrEnum):
     LITERT = "litert"
     TFLITE_RUNTIME = "tflite-runtime"
     TENSORFLOW = "tensorflow"
+    OPENVINO = "openvino"
 
 
 Runtimes = Annotated[
@@ -83,7 +85,7 @@ Report = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR|FILE",
-        help="Write the certificate, parity.html and .json, with reference kernels too; minutes.",
+        help="Write the certificate, parity.html and .json, with reference kernels and every emulator and browser too; minutes.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -98,18 +100,23 @@ CertificateFile = Annotated[
 ]
 
 
-def verify(
-    bundle: BundleArgument = None,
-    data: Data = "",
-    split: SplitOption = "",
-    runtime: Runtimes = None,
-    max_drop: MaxDrop = 1.0,
-    min_agreement: MinAgreement = 0.97,
-    report: Report = None,
-    certificate: CertificateFile = None,
-    skip_bad: SkipBad = False,
-    as_json: AsJson = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class VerifyFlags:
+    """What is asked of a bundle."""
+
+    data: Data = ""
+    split: SplitOption = ""
+    runtime: Runtimes = None
+    max_drop: MaxDrop = 1.0
+    min_agreement: MinAgreement = 0.97
+    report: Report = None
+    certificate: CertificateFile = None
+    skip_bad: SkipBad = False
+    as_json: AsJson = False
+
+
+@grouped
+def verify(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
     """Prove that a bundle still is the same network.
 
     With the bundle alone, in seconds, without data or TensorFlow: are its pixels, weights and answers on this machine those
@@ -126,80 +133,36 @@ def verify(
     from edgefer.checks import report as report_checks
 
     opened = Bundle.open(bundle_path(bundle))
-    if certificate:
-        _check_certificate(opened, certificate)
-    if data or split or report:
-        _verify_on_data(
-            opened,
-            _Request(
-                data=data,
-                split=split,
-                runtimes=[*(runtime or ())],
-                max_drop=max_drop,
-                min_agreement=min_agreement,
-                report=report,
-                skip_bad=skip_bad,
-                as_json=as_json,
-            ),
-        )
+    if asked.certificate:
+        _check_certificate(opened, asked.certificate)
+    if asked.data or asked.split or asked.report:
+        _verify_on_data(opened, asked)
         return
-    checks = prove(opened, runtimes=[*(runtime or ["auto"])]).checks
-    if not as_json:
-        console.show(f"Bundle {opened.hash}" + (f", as in {certificate}" if certificate else ""))
-    report_checks(str(opened.path), checks, as_json=as_json, bundle=opened.hash)
+    checks = prove(opened, runtimes=[*map(str, asked.runtime or ())] or ["auto"]).checks
+    if not asked.as_json:
+        console.show(f"Bundle {opened.hash}" + (f", as in {asked.certificate}" if asked.certificate else ""))
+    report_checks(str(opened.path), checks, as_json=asked.as_json, bundle=opened.hash)
 
 
-def parity(
-    bundle: BundleArgument = None,
-    data: Data = "",
-    split: SplitOption = "",
-    runtime: Runtimes = None,
-    max_drop: MaxDrop = 1.0,
-    min_agreement: MinAgreement = 0.97,
-    report: Report = None,
-    skip_bad: SkipBad = False,
-    as_json: AsJson = False,
-) -> None:
+@grouped
+def parity(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
     """The older name of `edgefer verify --data`; without --data, on the data that the bundle's training remembers."""
     from edgefer.bundle import Bundle
 
     opened = Bundle.open(bundle_path(bundle))
-    _verify_on_data(
-        opened,
-        _Request(
-            data=data,
-            split=split,
-            runtimes=[*(runtime or ())],
-            max_drop=max_drop,
-            min_agreement=min_agreement,
-            report=report,
-            skip_bad=skip_bad,
-            as_json=as_json,
-        ),
-    )
+    if asked.certificate:
+        _check_certificate(opened, asked.certificate)
+    _verify_on_data(opened, asked)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Request:
-    """What a verification on data was asked for."""
-
-    data: str
-    split: str
-    runtimes: list[str]
-    max_drop: float
-    min_agreement: float
-    report: Path | None
-    skip_bad: bool
-    as_json: bool
-
-
-def _verify_on_data(opened: "Bundle", asked: _Request) -> None:
+def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
     """All three questions, with the host's packages; the certificate is written where `report` says, its JSON always."""
     import json
 
     from edgefer import console
     from edgefer.bundle import write_file
     from edgefer.checks import report as report_checks
+    from edgefer.commands.page_rules import device_of
     from edgefer.convert.certificate import certify
     from edgefer.convert.comparison import Budget
     from edgefer.files import check_writable
@@ -211,9 +174,10 @@ def _verify_on_data(opened: "Bundle", asked: _Request) -> None:
         opened,
         dataset,
         asked.split or usual_split(opened.card, dataset),
-        runtimes=asked.runtimes,
+        runtimes=[*map(str, asked.runtime or ())],
         budget=Budget.of(asked.max_drop, asked.min_agreement),
         reference_kernels=asked.report is not None,
+        device=device_of(opened.card) if asked.report else None,
         progress=console.PROGRESS,
     )
     write_file(page.with_suffix(".json"), json.dumps(certificate.to_json(), indent=2).encode() + b"\n")

@@ -42,6 +42,7 @@ def test_all_outputs_at_once(edgefer, tmp_path):
     done = edgefer(
         *RUN, "--frames", 4, "--json", *(part for option in files.items() for part in option),
         "--serve", "0", "--metrics", "0", "--mqtt", "mqtt://pi@127.0.0.1:1/desk", EDGEFER_MQTT_PASSWORD="secret",
+        expect=1,
     )  # fmt: skip
     faces = [face for line in done.stdout.splitlines() for face in json.loads(line)["faces"]]
     rows = list(csv.DictReader(files["--csv"].open()))
@@ -52,7 +53,7 @@ def test_all_outputs_at_once(edgefer, tmp_path):
         "MQTT 127.0.0.1:1 refuses connections: nothing listens at port 1." in done.stderr
         and f"Saved {files['--save']}" in done.stderr
     )
-    assert "secret" not in done.stderr
+    assert "secret" not in done.stderr and "Not all was written: MQTT 127.0.0.1:1 (refuses connections" in done.stderr
 
 
 @pytest.mark.parametrize(

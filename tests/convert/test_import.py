@@ -10,6 +10,7 @@ from edgefer.card import InputSpec, OutputSpec
 from edgefer.convert.contract import Hypothesis, Stated, candidates, choose, parse_scale
 from edgefer.convert.foreign import parse_labels, read_foreign
 from edgefer.convert.importing import Request, import_network
+from edgefer.convert.quantize import to_float32
 from edgefer.errors import InputError
 from edgefer.interpreter import Network
 from edgefer.options import Color
@@ -150,6 +151,43 @@ def test_a_saved_model_comes_in_and_one_that_writes_does_not(keras, network, lab
     assert not (tmp_path / "written").exists()
 
 
+def test_code_in_a_keras_file_runs_only_where_somebody_says_so(keras, labels, tmp_path):
+    """A Lambda leaves a mark where it was run: not without --trust, and then in another process."""
+    source = f"lambda x: (__import__('pathlib').Path({str(tmp_path / 'ran')!r}).write_text('it ran'), x * 2.0)[1]"
+    pixels = keras.Input((32, 32, 1))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(7, 3)(keras.layers.Lambda(eval(source))(pixels)))
+    model = keras.Model(pixels, x)
+    model.save(tmp_path / "theirs.keras")
+    (tmp_path / "ran").unlink()  # building it ran it
+    with pytest.raises(InputError, match=r"'Lambda'.*--trust, which runs the code"):
+        read_foreign(tmp_path / "theirs.keras")
+    assert not (tmp_path / "ran").exists()
+
+    said: list[str] = []
+    request = Request(
+        path=tmp_path / "theirs.keras",
+        trust=True,
+        log=said.append,
+        stated=Stated(labels=labels, scale=parse_scale("0..1")),
+    )
+    bundle = import_network(request, tmp_path / "bundle").bundle
+    assert (tmp_path / "ran").exists() and "as you: with your files" in said[0]
+    assert not bundle.has("keras") and b"Lambda" not in bundle.read("float32")
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), dtype=np.uint8)
+    answers = Network.of(bundle.read("float32"), bundle.card).logits(images)
+    assert np.abs(answers - model(images / np.float32(255), training=False).numpy()).max() < 1e-4
+    assert all(check.passed for check in verify(bundle))
+
+
+def test_trust_runs_nothing_where_there_is_nothing_to_run(keras, network, labels, tmp_path):
+    wrapped(keras, network, 0.5, 0.5).save(tmp_path / "plain.keras")
+    said: list[str] = []
+    assert read_foreign(tmp_path / "plain.keras", trust=True, log=said.append).layers and not said
+    (tmp_path / "theirs.tflite").write_bytes(to_float32(network))
+    with pytest.raises(InputError, match="--trust is for Keras files"):
+        read_foreign(tmp_path / "theirs.tflite", trust=True)
+
+
 def test_what_is_no_classifier_is_one_sentence(keras, tmp_path):
     layers = keras.layers
 
@@ -202,6 +240,10 @@ def test_images_that_decide_nothing_are_no_reason():
 )
 def test_labels_are_read_from_both_kinds_of_file(text, labels):
     assert parse_labels(text) == labels
+
+
+def test_a_scale_for_each_channel_is_three_scales_and_three_offsets():
+    assert parse_scale("0.01,0.02,0.03,-1,-2,-3") == ("stated", ((0.01, 0.02, 0.03), (-1.0, -2.0, -3.0)))
 
 
 @pytest.mark.parametrize("text", ["0..2", "1", "nan,0", "0,1", "1,2,3"])

@@ -63,7 +63,7 @@ def test_json_begins_with_the_facts_and_holds_every_example(capsys):
 
 def test_what_a_stranger_wrote_reaches_the_terminal_as_escapes(capsys):
     console.show(EVIL)
-    console.say(EVIL)
+    console.log(EVIL)
     console.show_table(EVIL, (EVIL, ""), [(EVIL, 1)])
     console.show_json({EVIL: EVIL})
     shown = capsys.readouterr()

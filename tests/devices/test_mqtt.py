@@ -515,3 +515,30 @@ def test_two_runs_do_not_mix_under_one_prefix(broker, sinks, make_frame):
 @pytest.mark.parametrize("payload", [b"", b"{", b"[]", b"null", b"[" * 290, b'{"run": 1}', b'{"run": "a", "since": "x"}', b"\xff", b'{"run":"a","since":1,"x":"' + b"y" * 400 + b'"}'])  # fmt: skip
 def test_what_is_no_claim_is_nothing(payload):
     assert mqtt._parse_claim(payload) is None
+
+
+@pytest.mark.mosquitto
+def test_a_run_that_is_over_at_once_waits_for_the_broker(broker, sinks, make_frame):
+    """One photo is read sooner than a broker accepts: its state is published all the same."""
+    listener = Listener(broker.port)
+    feed = Feed(sinks(broker.port))
+    feed.write(make_frame(0, "happy"))
+    feed.close()
+    assert json.loads(listener.next("home/desk/state"))["label"] == "happy"
+    assert not feed.unsent
+    listener.close()
+
+
+def test_a_photo_whose_state_reaches_no_broker_is_a_failure(edgefer, tmp_path):
+    import cv2
+
+    from edgefer import drawn
+
+    cv2.imwrite(str(tmp_path / "photo.png"), next(drawn.scene())[0].image_bgr)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    order = ("run", "fer-nano", tmp_path / "photo.png", "--headless", "--csv", tmp_path / "out.csv")
+    done = edgefer(*order, "--mqtt", f"mqtt://127.0.0.1:{port}/home", expect=1)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("edgefer: Not all was written: MQTT 127.0.0.1:") and "nothing listens" in last
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 3  # the other outputs are whole: two faces

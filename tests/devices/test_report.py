@@ -39,6 +39,15 @@ def test_shares_moments_and_runs(saved):
     assert "60.0%" in page and "105 faces read in 2 runs" in page and page.count("<svg") == 2
 
 
+def test_one_photo_has_shares_and_no_timeline(make_frame, tmp_path):
+    sink = Csv(tmp_path / "photo.csv", LABELS)
+    sink.write(make_frame(0, "happy", "sad"))
+    sink.close()
+    page = to_html(read_report(tmp_path / "photo.csv"), "photo.csv")
+    assert ", one image" in page and "50.0%" in page
+    assert "<svg" not in page and "Longest" not in page and "0:00" not in page
+
+
 def test_the_command_writes_the_page_beside_the_file(edgefer, saved):
     done = edgefer("report", saved)
     assert f"Wrote {saved.with_suffix('.html')}" in done.stdout and saved.with_suffix(".html").read_text().startswith(
