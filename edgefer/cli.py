@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import signal
 import sys
 import threading
 from typing import Annotated
@@ -46,6 +47,9 @@ app = App(
 
 def main() -> None:
     """Run the command line; an expected failure is one sentence and an exit code, never a traceback."""
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: what was half done is put away
+        if signal.getsignal(number) == signal.SIG_DFL:  # SIGHUP is ignored under nohup
+            signal.signal(number, signal.default_int_handler)
     code = _run()
     if any(thread.daemon for thread in threading.enumerate()):
         # A camera, detector or sink that hangs. Python would end its thread in the middle of C++, which aborts the
@@ -64,7 +68,7 @@ def _run() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except EdgeferError as error:
-        print(f"edgefer: {printable(str(error), keep=chr(10))}", file=sys.stderr)
+        print(f"edgefer: {printable(_without_passwords(str(error)), keep=chr(10))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("edgefer: stopped.", file=sys.stderr)
@@ -73,10 +77,19 @@ def _run() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python does not complain again while it ends
         return 1
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
+        where = _without_passwords(f"{error.filename}: ") if error.filename else ""
         print(f"edgefer: {printable(where)}{error.strerror or error}.", file=sys.stderr)
         return 2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1
     return 0
+
+
+def _without_passwords(text: str) -> str:
+    """The sentence, where it names an address: one that was given in the place of a file may hold a password."""
+    if ":/" not in text:
+        return text
+    from edgefer.devices.sources.urls import without_passwords
+
+    return without_passwords(text)
 
 
 def _version(wanted: bool) -> None:

@@ -69,7 +69,9 @@ def decode_image(content: bytes) -> np.ndarray:
         return _turned(_on_white(image), header.orientation)
     image = _opencv(coded, cv2.IMREAD_COLOR)
     if image is None:
-        raise ValueError(f"is a {header.kind} file that OpenCV cannot read: it is damaged, cut short or of a rare form")
+        raise ValueError(
+            f"is a file ({header.kind}) that OpenCV cannot read: it is damaged, cut short or of a rare form"
+        )
     # OpenCV obeys the Exif data of all types but AVIF, whose orientation is none of Exif's.
     return _turned(image, header.orientation) if header.kind == "AVIF" else image
 

@@ -71,13 +71,16 @@ def kept_network(recipe: Recipe, dataset: Dataset, weights: Path) -> "tf_keras.M
 def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, progress: Progress, start, strategy) -> Journal:
     import tf_keras
 
-    tf_keras.utils.set_random_seed(recipe.fit.seed)
     train, classes = dataset.split("train"), len(dataset.labels)
     valid = dataset.split("valid") if recipe.needs_validation else dataset.splits.get("valid")
     batch, steps = steps_per_epoch(recipe, train)
     replicas = strategy.num_replicas_in_sync
     if batch % replicas:
-        raise DataError(f"A batch of {batch} pictures cannot be divided among {replicas} replicas: set --batch-size.")
+        raise DataError(f"A batch of {batch} images cannot be divided among {replicas} replicas: set --batch-size.")
+    if not recipe.model.weights:
+        with tensorflow().Graph().as_default():  # where no memory is taken; before the seed is set, as it draws from it
+            check_training(build_for(recipe, dataset), batch // replicas)
+    tf_keras.utils.set_random_seed(recipe.fit.seed)
 
     def stream(first_epoch: int, epochs: int):
         return strategy.distribute_datasets_from_function(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import tf_keras
 
 BYTES = 4  # of a float32
+COPIES = 3  # the weights, their gradients, and one number of an optimizer
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 MAX_BATCH, MAX_BATCH_NUMBERS = 256, 1 << 29
 
@@ -32,9 +33,16 @@ def activations(layers: "Iterator[Any]") -> tuple[int, int]:
 
 
 def check_training(network: "tf_keras.Model", batch: int) -> None:
-    """InputError when what a step keeps for its gradients could not fit in the machine's memory."""
+    """InputError when what a step keeps for its gradients, or the weights with what an optimizer keeps for each of them, could
+    not fit in the machine's memory."""
     _, numbers = activations(iter(network.layers))
-    needed, installed = numbers * batch * BYTES, installed_bytes()
+    installed, weights = installed_bytes(), network.count_params()
+    if COPIES * weights * BYTES > installed:
+        raise InputError(
+            f"This network has {weights:,} weights, which take {COPIES * weights * BYTES / 1e9:,.0f} GB to train, and there are "
+            f"{installed / 1e9:,.0f}: make it smaller."
+        )
+    needed = numbers * batch * BYTES
     if needed > installed:
         raise InputError(
             f"A batch of {batch} images takes this network about {needed / 1e9:,.0f} GB, and there are {installed / 1e9:,.0f}: "

@@ -50,7 +50,7 @@ def _fields(name_or_file: str, opened: tuple[str, ...]) -> dict:
             known = ", ".join(recipe_names())
             raise RecipeError(f"There is no recipe {name_or_file!r}: choose {known}, or name a .toml file.")
         fields = tomllib.loads(read_regular(file, MAX_CARD, error=RecipeError).decode())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"The recipe {file} cannot be read: {error}.") from None
     opened = (*opened, name_or_file)
     if "base" in fields:
@@ -117,5 +117,5 @@ def _override(fields: dict, override: str) -> None:
             raise RecipeError(f"Cannot set {override!r}: {key} is a value, not a section.")
     try:
         fields[keys[-1]] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         fields[keys[-1]] = value.strip()

@@ -114,6 +114,11 @@ class RunFolder:
         return (self.path / CARD).exists()
 
     @property
+    def blank(self) -> bool:
+        """Whether it is what a training leaves that was killed before it wrote anything."""
+        return [*self.path.rglob("*")] == [self.training.path] and self.training.path.is_dir()
+
+    @property
     def resumable(self) -> bool:
         return not self.finished and any(file.exists() for file in (self.order, self.spare_order, self.plan))
 

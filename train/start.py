@@ -87,7 +87,7 @@ def overrides(epochs: int | None, batch_size: int | None, seed: int | None) -> l
 def new_run(out: Path | None, order: Order, place: Place = ALONE) -> Path:
     """Where a new training goes: `out`, or runs/RECIPE-N. InputError when something is there already."""
     run = out or new_directory(Path("runs"), order.recipe.name)
-    if run.exists() and place.chief:
+    if run.exists() and place.chief and not RunFolder(run).blank:
         done = "a finished bundle" if RunFolder(run).finished else "something (--resume continues a training)"
         raise InputError(f"{run} already holds {done}: choose another --out.")
     return run

@@ -80,6 +80,12 @@ def shown_address(text: str) -> str:
     return redact(text)
 
 
+def without_passwords(text: str) -> str:
+    """A sentence for a person, with the addresses in it as they may be shown; what it says of options and names stays."""
+    text = re.sub(rf"({SCHEME})[^\s/@:'\"]*:\S*{AT}", r"\1", _short(text))
+    return ADDRESS_IN_TEXT.sub(lambda match: _address(match[0]), text)
+
+
 def _short(text: str) -> str:
     """What is too long to be an address is cut: looking for passwords takes the square of its length."""
     return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + HIDDEN

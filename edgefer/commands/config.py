@@ -18,7 +18,7 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
     shown = printable(str(file))
     try:
         given = tomllib.loads(read_regular(file, MAX_CARD).decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f'{shown} is not TOML ({error}): write lines such as smooth = "calm".') from None
     options = {
         name.lstrip("-"): parameter

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -138,6 +139,21 @@ def test_ctrl_c_while_it_is_loaded_is_no_traceback(tmp_path):
         [sys.executable, "-m", "edgefer", "models"], env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_being_ended_is_as_being_stopped(tmp_path, number):
+    """What was half done is put away: the folder that a training has made goes while nothing is in it."""
+    code = """
+import os, signal, sys
+from edgefer import cli
+from edgefer.train import pipeline
+pipeline.load_dataset = lambda *args, **more: os.kill(os.getpid(), number)
+number, sys.argv = int(sys.argv[1]), ["edgefer", "train", "--data", "builtin", "--recipe", "demo", "--out", "run"]
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(int(number))], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, list(tmp_path.iterdir())) == (1, []) and "nothing is left of it" in done.stderr
 
 
 def test_broken_pipe_is_quiet(converted):

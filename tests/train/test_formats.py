@@ -227,3 +227,16 @@ def test_folders_and_files_need_not_be_called_in_utf_8(tmp_path):
     (path / "joie" / os.fsdecode(b"bad\xe9.png")).write_bytes(b"")
     with pytest.raises(EdgeferError, match=r"is an empty file"):
         load_dataset(path, GRAY48)
+
+
+def test_links_that_lead_nowhere_are_bad_images_like_any_other(tmp_path):
+    for label in ("dark", "light"):
+        (tmp_path / label).mkdir()
+        for number in range(6):
+            (tmp_path / label / f"{number}.png").write_bytes(encode_image(image(number), ".png"))
+    (tmp_path / "dark" / "gone.png").symlink_to("/nonexistent/image.png")
+    (tmp_path / "light" / "loop.png").symlink_to("loop.png")
+    with pytest.raises(DataError, match=r"gone\.png cannot be read: No such file"):
+        load_dataset(tmp_path, GRAY48, DataOptions())
+    skipped = load_dataset(tmp_path, GRAY48, DataOptions(skip_bad=True)).skipped
+    assert [line.split()[0] for line in skipped] == ["dark/gone.png", "light/loop.png"]

@@ -58,6 +58,17 @@ def test_refused_training_of_a_face_network_leaves_no_folder(nowhere, tmp_path):
     assert list(nowhere.iterdir()) == []
 
 
+def test_a_folder_that_a_killed_training_left_empty_is_taken_again(tmp_path):
+    from edgefer.train.start import new_run
+
+    order, run = Order(recipe=load_recipe("demo"), data="builtin"), tmp_path / "run"
+    (run / "training").mkdir(parents=True)
+    assert new_run(run, order) == run
+    (run / "training" / "order.json").write_text("{}")
+    with pytest.raises(EdgeferError, match="already holds something"):
+        new_run(run, order)
+
+
 def test_a_folder_that_was_filled_stays(tmp_path):
     with without_empty_folders(tmp_path / "a" / "b"):
         (tmp_path / "a" / "b").mkdir(parents=True)

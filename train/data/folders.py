@@ -27,15 +27,24 @@ class Listing:
 def open_folder(path: Path, names: str = "") -> Rows:
     """The folder as rows, in the order of their files. names: as for `parse_names`, for folders called by numbers."""
     listed = listing(path, names)
-    stats = [(name_in(path, file), file.stat()) for _, _, file in listed.files]
+    seen = [[name_in(path, file), *_size_and_time(file)] for _, _, file in listed.files]
     return Rows(
         name=printable(utf8(path.resolve().name)),
         classes=lambda seen: listed.labels,
         total=len(listed.files),
         stream=_read(path, listed),
-        fingerprint=[names, *([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)],
+        fingerprint=[names, *seen],
         notes=listed.notes,
     )
+
+
+def _size_and_time(file: Path) -> tuple[int, int]:
+    """Zeros for a link that leads nowhere: as an image it is a bad one."""
+    try:
+        status = file.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def _read(path: Path, listed: Listing) -> Iterator[Row]:

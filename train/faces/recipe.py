@@ -52,7 +52,7 @@ def is_face_recipe(name_or_file: str) -> bool:
         return True
     try:
         return name_or_file.endswith(".toml") and "task" in tomllib.loads(_read(Path(name_or_file)))
-    except (InputError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+    except (InputError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
         return False
 
 
@@ -72,7 +72,7 @@ def load_face_recipe(name_or_file: str, overrides: tuple[str, ...] = ()) -> Face
                 raise RecipeError(f"Cannot set {override!r}: write fit.field=value, such as fit.steps=3000.")
             fields.setdefault("fit", {})[key] = tomllib.loads(f"value = {value}")["value"]
         return FaceRecipe.model_validate(fields)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"The recipe {file} cannot be read: {error}.") from None
     except ValidationError as error:
         raise RecipeError(f"Recipe {name_or_file}: {first_problem(error)}.") from None

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from edgefer.devices.sources.urls import holds_secret, redact, shown_address, split_url
+from edgefer.devices.sources.urls import holds_secret, redact, shown_address, split_url, without_passwords
 from edgefer.errors import InputError
 
 
@@ -154,3 +154,29 @@ def test_a_service_refuses_a_known_secret_and_not_all_that_is_hidden():
     assert holds_secret("rtsp://me:own@host") and holds_secret("http://host/a?api_key=own")
     assert holds_secret("srt://h:1?passphrase=own") and holds_secret("rtspsrc location=x user-pw=own ! y")
     assert not holds_secret("http://host/a?cmd=Snap") and "..." in shown_address("http://host/a?cmd=Snap")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "shown"),
+    [
+        ("There is no data at https://me:own@h/x.csv?token=own: name a file.", "There is no data at https://h/x.csv?token=...: name a file."),
+        ("https:/me:own@h/x.keras cannot be read.", "https:/h/x.keras cannot be read."),
+        ("Write rtsp://host/path or mqtt://user@host:1883/topic-prefix, with --token TOKEN.", None),
+        ("C:/data/a.csv has no column 'key': name it.", None),
+        ("The page at http://127.0.0.1:8080/ needs EDGEFER_TOKEN=...", None),
+    ],
+)  # fmt: skip
+def test_a_sentence_keeps_all_but_what_is_secret_in_its_addresses(sentence, shown):
+    assert without_passwords(sentence) == (shown or sentence)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("train", "--data"), ("evaluate", "fer-nano", "--data"), ("lint",), ("verify",), ("import",), ("data", "check")],
+)
+def test_no_command_shows_the_password_of_an_address_that_it_does_not_take(command, monkeypatch, capsys):
+    from edgefer import cli
+
+    monkeypatch.setattr("sys.argv", ["edgefer", *command, "https://me:own@host/x.csv?token=own"])
+    assert cli._run() == 2
+    assert "own" not in capsys.readouterr().err
