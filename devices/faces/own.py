@@ -16,7 +16,6 @@ FINDER, REFINER = FACE_NETWORKS
 CANDIDATE, FACE = 0.2, 0.6  # scores from which the finder has a candidate, and from which that is a face
 DOUBT = 0.3  # the score below which another detector's face is left out
 SIDE = 192  # pixels of the canvas's longer side
-MAX_SCALED_FACE = 0.9  # of SIDE: faces larger on a canvas than the networks were trained on are found on a coarse one
 SMALLEST = 12.0  # pixels of a face on the canvas
 CANDIDATES = 24  # looked at closely, at most: the likeliest
 OVERLAP = 0.4  # of two faces
