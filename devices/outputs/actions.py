@@ -14,8 +14,8 @@ from pathlib import Path
 from edgefer.devices.outputs.files import check_folder, check_room
 from edgefer.devices.outputs.overlay import View
 from edgefer.devices.outputs.sink import Sink
-from edgefer.devices.outputs.video import encoded
 from edgefer.errors import InputError
+from edgefer.images import encode_image
 from edgefer.records import UNSURE, Face, Frame
 from edgefer.text import printable
 
@@ -135,7 +135,7 @@ class SnapshotOn(Sink):
         label = SAFE_NAME.sub("_", face.label)[:40]
         file = self._folder / f"{moment}-{label}-{frame.index}.jpg"
         partial = file.with_name(f".{file.name}.partial")
-        partial.write_bytes(encoded(self._view.annotated(frame), ".jpg"))
+        partial.write_bytes(encode_image(self._view.annotated(frame), ".jpg"))
         partial.replace(file)
         self.saved += 1
 

@@ -11,6 +11,7 @@ from edgefer.devices.outputs.files import PartialFile, check_folder, check_room
 from edgefer.devices.outputs.overlay import View
 from edgefer.devices.outputs.sink import Sink
 from edgefer.errors import EdgeferError, SourceError
+from edgefer.images import encode_image
 from edgefer.records import Frame
 from edgefer.text import printable
 
@@ -71,7 +72,7 @@ class VideoFile(Sink):
             if encoder is not None:
                 self._finish(encoder)
             elif self._still and last is not None:
-                self.partial.file.write_bytes(encoded(self._view.annotated(last), self.path.suffix))
+                self.partial.file.write_bytes(encode_image(self._view.annotated(last), self.path.suffix))
             else:
                 return
             self.partial.publish()
@@ -113,8 +114,3 @@ def fitted(image_bgr: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     shrunk = cv2.resize(image_bgr, inner, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     whole[top : top + inner[1], left : left + inner[0]] = shrunk
     return whole
-
-
-def encoded(image_bgr: np.ndarray, suffix: str) -> bytes:
-    """The image as the bytes of a .png or .jpg file."""
-    return cv2.imencode(suffix.lower(), image_bgr)[1].tobytes()

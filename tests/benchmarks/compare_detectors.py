@@ -104,11 +104,12 @@ def seconds(detector, images) -> float:
 
 
 def main() -> None:
+    from held_faces import held_apart
+
     from edgefer.devices.faces.detectors import HaarDetector
     from edgefer.devices.faces.own import OwnDetector, RefinedDetector, shipped_refiner
     from edgefer.devices.faces.yunet import YuNetDetector
     from edgefer.devices.faces.yunet_lite import YuNetLite
-    from edgefer.train.faces.held import held_apart
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scenes", type=Path)

@@ -176,7 +176,7 @@ def test_a_csv_is_whole_when_the_disk_takes_half_a_row(make_frame, tmp_path):
 
 def test_a_video_ends_whole_before_the_disk_is_full(make_frame, tmp_path, monkeypatch):
     free = iter([10**9] * 21 + [10**6] * 9)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=next(free)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(total=1 << 40, free=next(free)))
     sink = VideoFile(tmp_path / "out.avi", 10)
     with pytest.raises(EdgeferError, match="disk is full"):
         for number in range(100):
@@ -188,7 +188,7 @@ def test_a_video_ends_whole_before_the_disk_is_full(make_frame, tmp_path, monkey
 
 def test_a_disk_that_is_full_at_the_start_is_said_at_once_and_left_clean(make_frame, tmp_path, monkeypatch):
     free = [10**6]
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[0]))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(total=1 << 40, free=free[0]))
     with pytest.raises(
         SourceError, match=r"out.mp4 cannot be written: the disk is full .less than 20 MB free.\. Make room"
     ):
@@ -205,7 +205,7 @@ def test_a_disk_that_is_full_at_the_start_is_said_at_once_and_left_clean(make_fr
 def test_a_csv_leaves_the_disk_some_room(make_frame, tmp_path, monkeypatch):
     sink = Csv(tmp_path / "out.csv", LABELS)
     sink.write(make_frame(0, "happy"))
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**6))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(total=1 << 40, free=10**6))
     with pytest.raises(EdgeferError, match="less than 20 MB free"):
         sink.write(make_frame(1, "happy"))
     sink.close()

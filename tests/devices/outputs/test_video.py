@@ -123,7 +123,7 @@ def test_what_could_be_kept_is_said(tmp_path, monkeypatch, make_frame):
     from types import SimpleNamespace
 
     free = iter([10**9] * 6 + [10**6] * 99)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=next(free)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(total=1 << 40, free=next(free)))
     log = []
     feed = Feed(VideoFile(tmp_path / "out.avi", 10), wait=True, log=log.append)
     for number in range(20):

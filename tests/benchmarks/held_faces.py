@@ -1,0 +1,51 @@
+"""The pictures with marked heads that the face networks are not trained on, as they are measured."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgefer.train.faces.gallery import Faces
+from edgefer.train.faces.held import parts
+from edgefer.train.faces.scenes import MAX_SIDE, open_entry, read_scenes
+from edgefer.train.faces.teacher import overlaps
+
+REAL_SCORE = 0.5  # of the teacher, from which what nobody marked may be a face
+
+
+@dataclass(frozen=True)
+class Held:
+    """A picture uint8 BGR; the heads people marked float32 [n, 4]; and the faces as training would have seen them."""
+
+    image_bgr: np.ndarray
+    heads: np.ndarray
+    faces: Faces
+    taught: np.ndarray
+
+    def is_face(self, box) -> bool:
+        """Whether the teacher takes what is in the box for a face."""
+        sure = self.taught[self.taught[:, 15] >= REAL_SCORE, 1:5]
+        return bool(len(sure) and overlaps(np.array(box, float), sure).max() > 0.3)
+
+
+def held_apart(
+    folder: Path,
+    cache: Path,
+    teacher_file: Path,
+    track: Callable[[Iterable, int, str], Iterable] = lambda it, n, what: it,
+) -> list[Held]:
+    sources = read_scenes(folder, cache, teacher_file, track)
+    _, held = parts(sources)
+    source = next(one for one in sources if one.name == "fddb")
+    files = open_entry(next(entry for entry in folder.iterdir() if entry.stem == "fddb"))
+    where = {name: index for index, name in enumerate(source.names)}
+    out = []
+    for picture in held:
+        image = cv2.imdecode(np.frombuffer(files.read(picture.name), np.uint8), cv2.IMREAD_COLOR)
+        assert image is not None and max(image.shape[:2]) <= MAX_SIDE
+        index = where[picture.name]
+        heads = source.marked[source.marked[:, 0] == index, 1:]
+        out.append(Held(image, heads, picture.faces, source.taught[source.taught[:, 0] == index]))
+    return out
