@@ -70,8 +70,7 @@ FER = (
     + """
 from fer.fer import FER
 detector = FER(mtcnn=False)
-first = next(frames())
-box = detector.find_faces(first)[0]
+first, box = next((picture, boxes[0]) for picture in frames() if len(boxes := detector.find_faces(picture)))
 detector.detect_emotions(first)
 began, faces, pictures = time.process_time(), 0, []
 for number, picture in zip(range(count), frames()):

@@ -20,7 +20,7 @@ from edgefer.devices.outputs.lines import JsonLines
 from edgefer.devices.outputs.overlay import draw
 from edgefer.devices.reader import Reader
 from edgefer.devices.session import Session
-from edgefer.devices.watchdogs import GuardedDetector
+from edgefer.devices.watchdogs import WatchedDetector
 from edgefer.errors import InputError
 from edgefer.interpreter import Classifier
 from edgefer.options import ReaderOptions
@@ -74,7 +74,7 @@ def test_a_face_that_was_never_sure_is_shown_in_a_first_frame_only_and_one_that_
     assert numbers(Tracker(Scored(*doubted)), at(4)) == [[1], [], [], []]
     once = [[(ONE, 0.65)], [(ONE, 0.65)], [(ONE, 0.71)], [(ONE, 0.61)], [(ONE, 0.6)]]
     detector = Scored(*once)
-    tracker = Tracker(GuardedDetector(lambda: detector))
+    tracker = Tracker(WatchedDetector(lambda: detector))
     assert numbers(tracker, at(5)) == [[1], [], [1], [1], [1]], "through the watchdog too"
 
 
