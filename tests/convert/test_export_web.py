@@ -244,6 +244,21 @@ def test_nothing_is_wider_than_the_window(site, tmp_path, width):
     assert seen["over"] == 0 and width - 20 <= seen["width"] <= width
 
 
+@pytest.mark.chromium
+def test_every_control_that_works_is_reached_by_keyboard_and_shows_it(site, tmp_path):
+    script = """
+      const wait = setInterval(() => {
+        if (document.body.dataset.state !== 'ready') return
+        clearInterval(wait)
+        const shown = control => control.id === 'photo' ? document.getElementById('open') : control
+        const reached = [...document.querySelectorAll('button, input, select')].filter(control => {
+          control.focus()
+          return document.activeElement === control && getComputedStyle(shown(control)).outlineStyle === 'solid' })
+        document.body.dataset.reached = reached.map(control => control.id).join()
+      }, 100)"""
+    assert 'data-reached="camera,photo,smooth,reject"' in browse(with_script(site, tmp_path, script))
+
+
 def test_a_stranger_s_name_and_labels_stay_text(site):
     script = (site / "page.js").read_text() + (site / "proof.js").read_text()
     assert "innerHTML" not in script and "insertAdjacentHTML" not in script and "document.write" not in script
