@@ -31,7 +31,7 @@ from edgefer.commands import (
     train,
     verify,
 )
-from edgefer.commands.app import App
+from edgefer.commands.app import App, without_passwords
 from edgefer.errors import EdgeferError
 from edgefer.text import printable
 
@@ -68,7 +68,7 @@ def _run() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except EdgeferError as error:
-        print(f"edgefer: {printable(_without_passwords(str(error)), keep=chr(10))}", file=sys.stderr)
+        print(f"edgefer: {printable(without_passwords(str(error)), keep=chr(10))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("edgefer: stopped.", file=sys.stderr)
@@ -77,19 +77,10 @@ def _run() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python does not complain again while it ends
         return 1
     except OSError as error:
-        where = _without_passwords(f"{error.filename}: ") if error.filename else ""
+        where = without_passwords(f"{error.filename}: ") if error.filename else ""
         print(f"edgefer: {printable(where)}{error.strerror or error}.", file=sys.stderr)
         return 2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1
     return 0
-
-
-def _without_passwords(text: str) -> str:
-    """The sentence, where it names an address: one that was given in the place of a file may hold a password."""
-    if ":/" not in text:
-        return text
-    from edgefer.devices.sources.urls import without_passwords
-
-    return without_passwords(text)
 
 
 def _version(wanted: bool) -> None:

@@ -36,3 +36,12 @@ class App(typer.Typer):
 
     def command(self, name: str | None = None, **options: Any) -> Any:
         return super().command(name, cls=Command, **options)
+
+
+def without_passwords(text: str) -> str:
+    """The sentence, where it names an address: one that was given in the place of a file may hold a password."""
+    if ":/" not in text:
+        return text
+    from edgefer.devices.sources import urls
+
+    return urls.without_passwords(text)
