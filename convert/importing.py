@@ -227,10 +227,11 @@ def _take_keras(foreign: Foreign, contract: Contract, card: ModelCard) -> tuple[
     """The network made to take pixels / 255 and give logits; its files, and the proof."""
     from edgefer.convert.quantize import to_float32
 
+    images = _images(card.input)
+    # First: the rebuilt network shares its layers, and takes the softmax off the last one.
+    came = foreign.logits(images, contract.spec(*foreign.shape[:2]), contract.output)
     model = own_network(foreign, contract)
     content = keras_bytes(model)
-    images = _images(card.input)
-    came = foreign.logits(images, contract.spec(*foreign.shape[:2]), contract.output)
     float32 = to_float32(model)
     network = Network(float32, card.input, len(card.labels))
     checks = [
@@ -285,13 +286,8 @@ def own_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":
             passes.add(last.name)
         else:
             last.activation = tf_keras.activations.linear
-    try:
-        (logits,) = connect(built, architecture, [x], skip=frozenset(passes))
-        return tf_keras.Model(pixels, logits, name="imported")
-    finally:
-        if contract.output != LOGITS and last.name not in passes:
-            # The network as it came is still asked for its answers.
-            last.activation = tf_keras.activations.softmax
+    (logits,) = connect(built, architecture, [x], skip=frozenset(passes))
+    return tf_keras.Model(pixels, logits, name="imported")
 
 
 def _layers(built) -> list:

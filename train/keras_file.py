@@ -10,6 +10,7 @@ import json
 import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -216,20 +217,38 @@ def _fill(built: Built, weights: "h5py.File", generation: int) -> None:
 
 
 def _fill_parts(parts: "tuple[Built, ...]", group: "h5py.Group") -> None:
-    """Arrays of a .keras file into layers. Keras names the groups after the layers, or after their classes in turn."""
+    """Arrays of a .keras file into layers."""
     layers = next((group[name] for name in ("_layer_checkpoint_dependencies", "layers") if name in group), None)
     if layers is None:
         raise KeyError("no layers in its weights")
-    by_name = all(part.layer.name in layers for part in parts if part.layer.weights)
-    used: dict[str, int] = {}
-    for part in parts:
-        kind = _snake(part.kind)
-        used[kind] = used.get(kind, -1) + 1
-        name = part.layer.name if by_name else f"{kind}_{used[kind]}" if used[kind] else kind
+    for part, name in zip(parts, _group_names(parts, layers), strict=True):
         if part.parts:
             _fill_parts(part.parts, layers[name])
         elif part.layer.weights:
             _give(part.layer, layers[name])
+
+
+def _group_names(parts: "tuple[Built, ...]", layers: "h5py.Group") -> list[str]:
+    """The group that holds each layer's arrays.
+
+    Keras names groups after the classes in turn (dense, dense_1), which may be the names of other layers of the network:
+    the first Dense may well be called dense_1. Keras 3 states the layer's own name beside its arrays.
+    """
+    in_turn, used = [], Counter[str]()
+    for part in parts:
+        kind = _snake(part.kind)
+        in_turn.append(f"{kind}_{used[kind]}" if used[kind] else kind)
+        used[kind] += 1
+    stated = {}
+    for name in layers:
+        own = layers[name]["vars"].attrs.get("name") if "vars" in layers[name] else None
+        if isinstance(own, str):
+            stated[own] = name
+    names = [part.layer.name for part in parts]
+    needed = [number for number, part in enumerate(parts) if part.layer.weights]
+    if all(names[number] in stated for number in needed):
+        return [stated.get(name, "") for name in names]
+    return in_turn if all(in_turn[number] in layers for number in needed) else names
 
 
 def _give(layer: Any, group: "h5py.Group") -> None:

@@ -199,6 +199,21 @@ def test_trust_runs_nothing_where_there_is_nothing_to_run(keras, network, labels
         read_foreign(tmp_path / "theirs.tflite", trust=True)
 
 
+def test_a_softmax_inside_the_last_dense_layer_is_done_once(keras, tmp_path):
+    """The usual end of a network: it is taken off the layer, and the answers stay."""
+    layers = keras.layers
+    parts = (
+        layers.Rescaling(1 / 127.5, offset=-1),
+        layers.Conv2D(4, 3),
+        layers.Flatten(),
+        layers.Dense(7, activation="softmax"),
+    )
+    keras.Sequential([keras.Input((24, 24, 1)), *parts]).save(tmp_path / "theirs.h5")
+    imported = taken_in(tmp_path / "theirs.h5", tmp_path / "bundle", labels=tuple("abcdefg"))
+    assert all(check.passed for check in imported.checks) and imported.contract.output.values == "probabilities"
+    assert load_keras(imported.bundle, "keras").layers[-1].activation.__name__ == "linear"
+
+
 def test_what_is_no_classifier_is_one_sentence(keras, tmp_path):
     layers = keras.layers
 

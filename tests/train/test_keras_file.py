@@ -82,7 +82,17 @@ def test_a_plain_network_comes_back_as_it_was(keras, tmp_path, name):
     same(keras, model, saved(model, tmp_path, name))
 
 
-@pytest.mark.parametrize("kind", ["functional", "sequential", "nested", "h5"])
+def test_each_layer_gets_its_own_weights_whatever_it_is_called(keras, tmp_path):
+    """Keras 2 files the arrays of the first Dense under `dense`, which is the second one's name here."""
+    layers = keras.layers
+    pixels = keras.Input((24, 24, 1))
+    x = layers.Flatten()(layers.Conv2D(3, 3, name="conv2d")(pixels))
+    x = layers.Dense(4, name="dense")(layers.Dense(4, name="dense_1")(layers.Dense(4, name="dense_2")(x)))
+    model = keras.Model(pixels, x)
+    same(keras, model, saved(model, tmp_path, "model.keras"))
+
+
+@pytest.mark.parametrize("kind", ["functional", "sequential", "nested", "names", "h5"])
 def test_a_file_of_keras_3_answers_as_keras_3_does(keras, tmp_path, kind):
     """Saved and asked by Keras 3 in a process of its own, as tf_keras and Keras 3 do not share one."""
     code = f"""
@@ -91,6 +101,8 @@ from keras import layers
 folder, kind = {str(tmp_path)!r}, {kind!r}
 trunk = [keras.Input((20, 20, 1)), layers.Conv2D(4, 3, use_bias=False), layers.BatchNormalization(), layers.LeakyReLU(0.1)]
 head = [layers.GlobalAveragePooling2D(), layers.Dense(5, activation="softmax")]
+if kind == "names":  # the first one has the name that Keras files the second one's arrays under
+    head = [head[0], layers.Dense(5, name="dense_2"), layers.Dense(5, name="dense_1"), layers.Dense(5, name="dense")]
 if kind == "sequential":
     model = keras.Sequential([trunk[0], layers.RandomFlip(), *trunk[1:], *head])
 else:
