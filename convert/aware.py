@@ -14,6 +14,7 @@ from edgefer.convert.quantize import aware_to_int8
 from edgefer.convert.tune import FineTuning, tune
 from edgefer.errors import RuntimeFault
 from edgefer.preprocess import to_float
+from edgefer.train.memory import batch_for
 from edgefer.train.older import fold_zscore
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def _set_ranges(aware: "tf_keras.Model", model: "tf_keras.Model", calibration: n
         layer.layer.name: pair for layer in _wrapped(aware) if (pair := _range_of(layer, "output", "post_activation"))
     }
     probe = tf_keras.Model(model.input, [model.get_layer(name).output for name in ranges])
-    batches = [probe(to_float(calibration[at : at + 64]), training=False) for at in range(0, len(calibration), 64)]
+    size = min(64, batch_for(model))
+    batches = [probe(to_float(calibration[at : at + size]), training=False) for at in range(0, len(calibration), size)]
     for number, (low, high) in enumerate(ranges.values()):
         low.assign(min(0.0, float(np.mean([np.min(batch[number]) for batch in batches]))))
         high.assign(max(0.0, float(np.mean([np.max(batch[number]) for batch in batches]))))

@@ -14,15 +14,19 @@ import numpy as np
 
 from edgefer import __version__, checks
 from edgefer.bundle import TFLITE_VARIANTS, Bundle
+from edgefer.c.prove import check_in_c
 from edgefer.checks import Check
 from edgefer.convert.comparison import Budget, Comparison, Figures, Flip, judge
+from edgefer.convert.portable import check_targets, unchecked_targets
 from edgefer.convert.prove import REFERENCE_IMAGES, Proof, prove
+from edgefer.convert.web.site import Device
 from edgefer.html import Picture, contact_sheet, escape, heading, page, paragraph, table
 from edgefer.parity import check_bundle
 from edgefer.progress import SILENT, Progress
 from edgefer.runtimes import installed_runtimes, runtime_version
 from edgefer.train.data.dataset import Dataset
 
+NOT_ASKED = "emulators and browsers are asked for a report only"
 SHOWN = 64  # flips on the page; all of them are in the JSON
 EXPLAINED = (
     "A comparison fails when even the end of its 95% interval that speaks for the network is over the budget, for then chance "
@@ -264,15 +268,20 @@ def certify(
     runtimes: Sequence[str] = (),
     budget: Budget | None = None,
     reference_kernels: bool = False,
+    device: Device | None = None,
     progress: Progress = SILENT,
 ) -> Certificate:
     """Ask all three questions of a bundle, on each of `runtimes`, all that are installed when none is named.
 
-    dataset: labelled images as the card's input takes them; `split` of it answers question 2.
+    dataset: labelled images as the card's input takes them; `split` of it answers question 2. device: what `edgefer run`
+    does, for exports that are asked on every emulator and browser that is here, which takes minutes; None asks none.
     """
     names = [str(name) for name in runtimes or installed_runtimes()]
     budget = budget or Budget()
-    found = check_bundle(bundle, names)
+    found = check_bundle(bundle, names) + check_in_c(bundle)
+    found += (
+        check_targets(bundle, device) if device else unchecked_targets(bundle, NOT_ASKED, "verify it with --report")
+    )
     proof = prove(bundle, dataset, split, runtimes=names, reference_kernels=reference_kernels, progress=progress)
     found += [proof.origin, *(judge(comparison, budget) for comparison in proof.cost)]
     return Certificate(

@@ -15,6 +15,7 @@ from edgefer.errors import BundleError
 from edgefer.interpreter import Network
 from edgefer.lineage import SUBJECT, check_origin, origin_form
 from edgefer.progress import SILENT, Progress
+from edgefer.runtimes import WITHOUT_REFERENCE
 from edgefer.train.data.dataset import Dataset, Split, stratified_rows
 from edgefer.train.evaluate import keras_logits
 from edgefer.train.networks import load_keras
@@ -109,6 +110,7 @@ def _tflite_answers(
             (runtime, kind): _ask(Asked(bundle, form, runtime, kind), images, rows, progress)
             for runtime in runtimes
             for kind, rows in kernels.items()
+            if kind == "optimized" or runtime not in WITHOUT_REFERENCE
         }
         forms += [one for (_, kind), one in answers.items() if kind == "optimized"]
         first, *others = answers.values()

@@ -19,6 +19,7 @@ from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.fit import batches, steps_per_epoch
+from edgefer.train.memory import check_training
 from edgefer.train.objective import make_optimizer, take_clean_statistics
 from edgefer.train.recipe_fields import Distill, Recipe
 from edgefer.train.recipes import recipe_of
@@ -100,6 +101,7 @@ def tune(network: "tf_keras.Model", task: FineTuning, callbacks: tuple = ()) -> 
     when there is no memory or disk space left.
     """
     tf = tensorflow()
+    check_training(network, steps_per_epoch(task.recipe, task.dataset.split("train"))[0])
     network.compile(task.optimizer(), _distillation(task.recipe.distill), metrics=[_accuracy])
     network.optimizer.build(network.trainable_variables)
     done = tf.Variable(0, dtype=tf.int64)

@@ -45,7 +45,7 @@ class Times:
 class Benchmark:
     """What was measured, on what. None where the board does not report it. Memory in MB (10^6 bytes).
 
-    stages: a frame's time in each, and in all of them. fps: as frames came out, several cores working on them at once.
+    detector_reason: why it was chosen, "" where it was named. stages: a frame's time in each, and in all of them. fps: as frames came out, several cores working on them at once.
     """
 
     board: str
@@ -58,6 +58,7 @@ class Benchmark:
     runtime: str
     threads: int
     detector: str
+    detector_reason: str
     source: str
     frame: str
     seconds: float
@@ -118,7 +119,7 @@ def run_bench(
         python=platform.python_version(), edgefer=__version__, opencv=cv2.__version__,
         network=f"{classifier.card.name}, {'int8' if classifier.network.quantized else 'float32'}",
         runtime=f"{classifier.network.runtime} {runtime_version(classifier.network.runtime)}", threads=reader.options.threads or this_board().threads,
-        detector=_described(detector),
+        detector=_described(detector), detector_reason=reader.reasons.get(reader.options.detector, ""),
         source=shown_address(where), frame=sizes, seconds=float(apart.sum()), frames=len(apart), faces_per_frame=stats.faces / stats.frames,
         fps=len(apart) / float(apart.sum()),
         fps_first_tenth=tenth / float(apart[:tenth].sum()), fps_last_tenth=tenth / float(apart[-tenth:].sum()),
@@ -145,7 +146,7 @@ def to_markdown(bench: Benchmark) -> str:
         "measured": f"{bench.frames} frames in {bench.seconds:.0f} s, of {bench.source} ({bench.frame}), {bench.faces_per_frame:.1f} faces a frame",
         "board": f"{bench.board}, {bench.cores} cores",
         "network": f"{bench.network} on {bench.runtime}, {bench.threads} thread{'s' * (bench.threads > 1)}",
-        "detector": bench.detector,
+        "detector": f"{bench.detector}. {bench.detector_reason}".removesuffix(". "),
         "temperature": f"{degrees(bench.temperature_start_c)} at the start, {degrees(bench.temperature_end_c)} at the end",
         "throttling": f"{bench.throttling_start or 'unknown'} at the start, {bench.throttling_end or 'unknown'} at the end",
         "peak memory": "unknown" if bench.peak_memory_mb is None else f"{bench.peak_memory_mb:.0f} MB",

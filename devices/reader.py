@@ -72,6 +72,7 @@ class Reader:
         self.classifier, self._make_detector = classifier, make_detector
         self._log, self._stop = log, stop or threading.Event()
         self.detector = make_detector(self.options.detector)
+        self.reasons: dict[str, str] = {}  # by the name of a detector: why what it stands for was chosen
 
     @classmethod
     def open(
@@ -84,14 +85,17 @@ class Reader:
     ) -> "Reader":
         """Load the bundle's network as `options` want it and prove its stored answers; RuntimeFault when it fails."""
         rules = Rules(name="The network", log=log, stop=stop)
-        make = detector_maker(options, bundle.card, log)
+        reasons: dict[str, str] = {}
+        make = detector_maker(options, bundle.card, log, reasons)
 
         def watched(name: DetectorName) -> Detector:
             detector: Detector = WatchedDetector(partial(make, name), rules)
             wanted = options.roi or options.min_face
             return RegionDetector(detector, options.roi, options.min_face) if wanted else detector
 
-        return cls(_classifier(bundle, options, rules), watched, options, log=log, stop=stop)
+        reader = cls(_classifier(bundle, options, rules), watched, options, log=log, stop=stop)
+        reader.reasons = reasons
+        return reader
 
     @property
     def card(self) -> ModelCard:
@@ -160,6 +164,7 @@ class Reader:
             smooth=PRESETS[self.options.smooth],
             reject=self.options.reject,
             target_fps=self.options.target_fps or (this_board().target_fps if live else None),
+            follow=self.options.follow,
         )
 
     def detectors(self) -> dict[str, Callable[[], Detector]]:
@@ -235,12 +240,17 @@ def _classifier(bundle: Bundle, options: ReaderOptions, rules: Rules) -> Classif
 
 
 def detector_maker(
-    options: ReaderOptions, card: ModelCard, log: Log = lambda text: None
+    options: ReaderOptions,
+    card: ModelCard,
+    log: Log = lambda text: None,
+    reasons: dict[str, str] | None = None,
 ) -> Callable[[DetectorName], Detector]:
     """Makes the detector of a name for a network's kind of faces, as often as it is needed.
 
-    What there is to fetch or say is done once. InputError for a detector that cannot find such faces.
+    What there is to fetch or say is done once. reasons: gets why a detector was chosen, by the name that was given.
+    InputError for a detector that cannot find such faces.
     """
+    reasons = {} if reasons is None else reasons
     kind = options.faces or choice(FaceKind, card.faces, "faces")
     logged: set[str] = set()
     board = this_board()
@@ -256,8 +266,8 @@ def detector_maker(
         if name is DetectorName.YUNET:
             return yunet(options.detector_file, **runs)
         choice = automatic(options.detector_file, **runs)
-        if choice.reason not in logged:
-            logged.add(choice.reason)
+        if reasons.get(name) != choice.reason:
+            reasons[name] = choice.reason
             log(choice.reason)
         return choice.detector
 

@@ -29,7 +29,7 @@ class Session:
     `detect` and `read` may be called in two threads, each for one frame after the other.
 
     smooth, reject: see LabelSmoother. target_fps: look for faces only as often as this rate allows, and follow them in
-    between; None looks in every frame.
+    between; None looks in every frame. follow: look in the whole of every `follow`th frame only.
     """
 
     def __init__(
@@ -40,8 +40,10 @@ class Session:
         smooth: Preset = PRESETS["off"],
         reject: float = 0.0,
         target_fps: float | None = None,
+        follow: int = 1,
     ):
-        self.classifier, self.detector, self.target_fps = classifier, detector, target_fps
+        self.classifier, self.detector = classifier, detector
+        self.target_fps, self.follow = target_fps, follow
         self._smooth, self._reject = smooth, reject
         self._trackers: dict[int, Tracker] = {}
         self._smoothers: dict[int, LabelSmoother] = {}
@@ -61,7 +63,7 @@ class Session:
         """The faces of a frame, with the numbers they had in the frame before."""
         detector = self.detector
         if frame.stream not in self._trackers:
-            self._trackers[frame.stream] = Tracker(detector, target_fps=self.target_fps)
+            self._trackers[frame.stream] = Tracker(detector, target_fps=self.target_fps, follow=self.follow)
         tracker = self._trackers[frame.stream]
         tracker.detector = detector
         return Detected(frame=frame, detections=tracker.follow(frame), detector=detector.name)

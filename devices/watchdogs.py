@@ -1,15 +1,17 @@
 """The detector and the network behind watchdogs: a call that hangs in a driver is noticed and its worker replaced."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from edgefer.devices.faces.detectors import Detector
+from edgefer.devices.faces.detectors import Detector, can_look_near, look
 from edgefer.devices.threads import Rules, Watchdog
 from edgefer.errors import RuntimeFault
 from edgefer.interpreter import Classifier
-from edgefer.records import Detection
+from edgefer.records import Box, Detection
+
+Question = tuple[np.ndarray, Sequence[Box] | None]  # an image uint8 BGR [h, w, 3], and what to look near
 
 
 class WatchedDetector:
@@ -17,13 +19,17 @@ class WatchedDetector:
 
     def __init__(self, make: Callable[[], Detector], rules: Rules | None = None):
         detector = make()
-        self.name, self.inner = detector.name, detector
-        self._watchdog: Watchdog[np.ndarray, list[Detection]] = Watchdog(
-            detector.find, lambda: make().find, replace(rules or Rules(), name="The face detector")
+        self.name, self.inner, self.looks_near = detector.name, detector, can_look_near(detector)
+        self._watchdog: Watchdog[Question, list[Detection]] = Watchdog(
+            _search(detector), lambda: _search(make()), replace(rules or Rules(), name="The face detector")
         )
 
-    def find(self, image_bgr: np.ndarray) -> list[Detection]:
-        return self._watchdog(image_bgr)
+    def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
+        return self._watchdog((image_bgr, near))
+
+
+def _search(detector: Detector) -> Callable[[Question], list[Detection]]:
+    return lambda question: look(detector, *question)
 
 
 class WatchedClassifier(Classifier):

@@ -205,14 +205,16 @@ def convert(
     data: str | Path = "",
     out: str | Path | None = None,
     edgetpu: bool = False,
+    ethosu: str = "",
+    onnx: bool = False,
     progress: Progress = SILENT,
     **options: Any,
 ) -> Bundle:
     """Convert a trained bundle to TFLite as `edgefer convert` does, int8 by default, and return the new bundle.
 
     data: calibration images; what it was trained on when left out. out: the new bundle's folder, by default the old
-    one's name with "-int8" or the like. edgetpu: compile for a Coral Edge TPU too. options: as on the command line:
-    int8=False, float16=True, mediapipe=True, qat=True, max_drop=0.5, prune=0.5, slim=0.5, epochs=4, author, license.
+    one's name with "-int8" or the like. edgetpu: compile for a Coral Edge TPU too; ethosu: for this accelerator of Arm's,
+    such as "u55-128"; onnx: write it as ONNX too. options: as on the command line: int8=False, float16=True, mediapipe=True, qat=True, max_drop=0.5, prune=0.5, slim=0.5, epochs=4, author, license.
 
     Raises BundleError, DataError, InputError; EdgeferError when it loses more than max_drop (the bundle is kept).
 
@@ -222,13 +224,14 @@ def convert(
     ...
     edgefer.errors.BundleError: ...pets-small holds no Keras network...
     """
+    from edgefer.convert.extras import Extras
     from edgefer.convert.start import ConvertRequest, start
     from edgefer.convert.work import Plan
 
     plan = as_record(Plan, options, {"qat": "aware", "prune": "sparsity", "slim": "slimmed"})
-    request = ConvertRequest(
-        bundle=find_bundle(bundle), plan=plan, data=str(data), out=_path(out, "out") if out else None, edgetpu=edgetpu
-    )
+    extras = Extras(edgetpu=edgetpu, ethosu=ethosu, onnx=onnx)
+    place = _path(out, "out") if out else None
+    request = ConvertRequest(bundle=find_bundle(bundle), plan=plan, data=str(data), out=place, extras=extras)
     outcome = start(request, progress)
     if outcome.complaint:
         raise EdgeferError(outcome.complaint)

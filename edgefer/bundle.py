@@ -8,6 +8,8 @@ float32.tflite       the network as TFLite, float
 float16.tflite       the same with float16 weights
 int8.tflite          the network as TFLite, int8 in and out
 int8_edgetpu.tflite  the same, compiled for a Coral Edge TPU
+int8_ethosu.tflite   the same, compiled for an Arm Ethos-U
+int8.onnx            the same as ONNX
 mediapipe.tflite     the network as MediaPipe's ImageClassifier takes it: RGB uint8 in, probabilities uint8 out
 parity.npz           images and expected answers (edgefer.parity)
 report/              plots and tables; not covered by the card
@@ -44,6 +46,8 @@ class Form(StrEnum):
     FLOAT16 = "float16"
     INT8 = "int8"
     INT8_EDGETPU = "int8_edgetpu"
+    INT8_ETHOSU = "int8_ethosu"
+    ONNX = "onnx"
     MEDIAPIPE = "mediapipe"
 
 
@@ -55,6 +59,8 @@ FILES = {
     Form.FLOAT16: "float16.tflite",
     Form.INT8: "int8.tflite",
     Form.INT8_EDGETPU: "int8_edgetpu.tflite",
+    Form.INT8_ETHOSU: "int8_ethosu.tflite",
+    Form.ONNX: "int8.onnx",
     Form.MEDIAPIPE: "mediapipe.tflite",
     PARITY: "parity.npz",
 }

@@ -4,8 +4,8 @@ Seven expressions by brows, eyes, nose and mouth, over varied people, light, pos
 Haar cascade to find and for a network to learn; a network trained on them knows nothing of real faces.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -29,6 +29,17 @@ def _place(
     face = cv2.warpAffine(face, matrix, to, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     mask = cv2.warpAffine(cover, matrix, to, flags=cv2.INTER_LINEAR)[..., None]
     image[:] = (image * (1 - mask) + face * mask).astype(np.uint8)
+
+
+def shaken(frames: Iterable[Frame], sigma: float = 6.0, seed: int = 0) -> Iterator[Frame]:
+    """The frames as from an unsteady hand: shifted at random by about `sigma` pixels, with a jerk of 25 every twenty frames."""
+    rng, shift = np.random.default_rng(seed), np.zeros(2)
+    for frame in frames:
+        shift = 0.6 * shift + rng.normal(0, 25 if frame.index % 20 == 19 else sigma, 2)
+        matrix = np.array([[1, 0, shift[0]], [0, 1, shift[1]]])
+        size = frame.image_bgr.shape[1], frame.image_bgr.shape[0]
+        image = cv2.warpAffine(frame.image_bgr, matrix, size, borderMode=cv2.BORDER_REFLECT)
+        yield replace(frame, image_bgr=image)
 
 
 def _background(height: int, width: int, rng: np.random.Generator) -> np.ndarray:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from edgefer.errors import InputError
@@ -63,6 +64,18 @@ def check_writable(path: Path, option: str = "--out") -> None:
     except (OSError, ValueError) as trouble:  # ValueError: a NUL in the name
         reason = getattr(trouble, "strerror", None) or str(trouble)
         raise InputError(f"{_shown(path)} cannot be written ({reason}): choose another {option}.") from None
+
+
+@contextlib.contextmanager
+def without_empty_folders(path: Path) -> Iterator[None]:
+    """Folders that are made for `path` within this, and are empty at its end, are removed: refused work leaves nothing."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    try:
+        yield
+    finally:
+        for one in missing:
+            with contextlib.suppress(OSError):
+                one.rmdir()
 
 
 def _size(path: Path, status: os.stat_result, limit: int, error: type[InputError]) -> int:

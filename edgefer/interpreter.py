@@ -28,13 +28,14 @@ MIN_PROBABILITY = 1e-7  # what stands for a float probability of 0; for a quanti
 def _runtime_module(runtime: str) -> ModuleType:
     if runtime not in RUNTIMES:
         raise InputError(f"There is no runtime {runtime!r}: choose {', '.join(RUNTIMES)}, or auto.")
-    module, package = RUNTIMES[runtime]
+    module, package, needs = RUNTIMES[runtime]
     if runtime == "tflite-runtime" and int(np.__version__.split(".")[0]) >= 2:
         raise MissingDependency(
             f"tflite-runtime cannot work with numpy {np.__version__}: pip install 'numpy<2', or use ai-edge-litert."
         )
     try:
         with quiet():
+            import_module(needs)
             return import_module(module)
     except ImportError as error:
         raise MissingDependency(f"The {runtime} runtime cannot be loaded ({error}): pip install {package}.") from None
@@ -106,7 +107,7 @@ class Network:
 
     content: the .tflite file. spec, classes: what its input and output must be; BundleError when they are not.
     output: whether it answers with logits or with probabilities, whose logarithms `logits` then gives.
-    runtime: "litert", "tflite-runtime", "tensorflow", or "auto" for the first that is installed.
+    runtime: "litert", "tflite-runtime", "tensorflow", "openvino", or "auto" for the first that is installed.
     kernels, on the CPU: "optimized", or "reference", TFLite's plain C++, slow and the same everywhere.
     device: "cpu", or "coral" for an Edge TPU, which takes a network compiled for it and never falls back to the CPU.
     maps: whether it answers with several maps, which are read one after the other, the largest first.

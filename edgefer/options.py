@@ -46,6 +46,7 @@ class RuntimeName(StrEnum):
     LITERT = "litert"
     TFLITE = "tflite-runtime"
     TENSORFLOW = "tensorflow"
+    OPENVINO = "openvino"
 
 
 class DeviceName(StrEnum):
@@ -121,7 +122,8 @@ class ReaderOptions:
     detector_file: YuNet's .onnx. faces: the kind to read; None takes the bundle's own. min_face: faces with a smaller side
     are left out, in pixels. roi: (left, top, width, height) in pixels, outside of which no face is looked for.
     threads: for the network; None takes this board's. target_fps: look for faces only as often as this rate allows, and
-    follow them in between; None takes the board's for live sources, and every frame of files.
+    follow them in between; None takes the board's for live sources, and every frame of files. follow: look in the whole of
+    every so many frames only, and in between around the known faces; 1 looks in every frame.
     allow_cpu_fallback: go on with the int8 network on the CPU when an Edge TPU fails or hangs.
     """
 
@@ -137,6 +139,7 @@ class ReaderOptions:
     threads: int | None = None
     device: DeviceName = DeviceName.CPU
     target_fps: float | None = None
+    follow: int = 1
     allow_cpu_fallback: bool = False
 
     def __post_init__(self) -> None:
@@ -146,7 +149,7 @@ class ReaderOptions:
                 object.__setattr__(self, name, choice(kind, value, name))
         if isinstance(self.reject, bool) or not isinstance(self.reject, int | float) or not 0 <= self.reject <= 1:
             raise InputError(f"reject {self.reject!r} is not a probability: give a number from 0 to 1.")
-        for name, least in (("min_face", 0), ("threads", 1), ("target_fps", 0.1)):
+        for name, least in (("min_face", 0), ("threads", 1), ("target_fps", 0.1), ("follow", 1)):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and value >= least):
                 raise InputError(f"{name} {value!r} is not a number from {least} up.")

@@ -16,6 +16,7 @@ from edgefer.checks import Check, Status, status_if
 from edgefer.errors import BundleError, RuntimeFault
 from edgefer.interpreter import Network
 from edgefer.lineage import check_recorded_cost
+from edgefer.onnx import check_onnx
 from edgefer.preprocess import look_up, quantized_table
 from edgefer.tflite.arithmetic import run
 from edgefer.tflite.int8_network import UnsupportedNetwork
@@ -30,6 +31,8 @@ __all__ = ["Vectors", "check_at_load", "check_bundle", "make_vectors", "verify"]
 # passes that on from layer to layer: tflite-runtime 2.14 against ai-edge-litert 2.1 gave at worst 3 quanta in a logit
 # and 0.37 on average over 210 faces. A fault moves every answer, so the mean is bounded more tightly than the worst.
 INT8_WORST, INT8_MEAN = 4, 0.5
+# OpenVINO computes in float between roundings of its own: 3 quanta at worst and 0.38 to 0.56 on average, by network.
+INT8_MEANS = {"openvino": 0.75}
 # Float kernels add in different orders; this is a thousandth of what separates two neighbouring logits in practice.
 FLOAT_TOLERANCE = 1e-3
 QUICK = 6  # every sixth image is asked for before a run
@@ -55,7 +58,12 @@ def check_bundle(bundle: Bundle, runtimes: Sequence[str] = ("auto",)) -> list[Ch
     checks = check_pixels(bundle, vectors)
     for runtime in runtimes:
         checks += check_answers(bundle, vectors, runtime=runtime)
-    checks += check_exactly(bundle, vectors) + check_weights(bundle) + check_quanta(bundle, vectors.quanta)
+    checks += (
+        check_exactly(bundle, vectors)
+        + check_onnx(bundle, vectors)
+        + check_weights(bundle)
+        + check_quanta(bundle, vectors.quanta)
+    )
     recorded = check_recorded_cost(bundle)
     return [*checks, recorded] if recorded else checks
 
@@ -156,8 +164,9 @@ def _check_answers(network: Network, variant: str, pixels: np.ndarray, expected:
     worst, mean = float(off.max()), float(off.mean())
     same = float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean())
     if network.quantized:
-        passed = worst <= INT8_WORST and mean <= INT8_MEAN
-        detail = f"off by {mean:.2f} quanta on average, {worst:.0f} at worst (allowed {INT8_MEAN} and {INT8_WORST})"
+        allowed = INT8_MEANS.get(network.runtime, INT8_MEAN)
+        passed = worst <= INT8_WORST and mean <= allowed
+        detail = f"off by {mean:.2f} quanta on average, {worst:.0f} at worst (allowed {allowed} and {INT8_WORST})"
     else:
         passed = worst <= FLOAT_TOLERANCE  # False for a NaN
         detail = f"off by {worst:.2g} in a logit at worst (allowed {FLOAT_TOLERANCE})"

@@ -2,23 +2,35 @@
 
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import NamedTuple
+
+
+class Runtime(NamedTuple):
+    """module: has the Interpreter. package: what pip installs. needs: the top-level module of that package."""
+
+    module: str
+    package: str
+    needs: str
+
 
 # In order of preference. On a 27-MMAC int8 network ai-edge-litert measured 7 to 11 times faster than tflite-runtime.
 RUNTIMES = {
-    "litert": ("ai_edge_litert.interpreter", "ai-edge-litert"),
-    "tflite-runtime": ("tflite_runtime.interpreter", "tflite-runtime"),
-    "tensorflow": ("tensorflow.lite.python.interpreter", "tensorflow"),
+    "litert": Runtime("ai_edge_litert.interpreter", "ai-edge-litert", "ai_edge_litert"),
+    "tflite-runtime": Runtime("tflite_runtime.interpreter", "tflite-runtime", "tflite_runtime"),
+    "tensorflow": Runtime("tensorflow.lite.python.interpreter", "tensorflow", "tensorflow"),
+    "openvino": Runtime("edgefer.openvino_interpreter", "openvino", "openvino"),
 }
+WITHOUT_REFERENCE = ("openvino",)  # kernels
 
 
 def installed_runtimes() -> list[str]:
     """The names of the TFLite runtimes that are installed, the preferred one first. Imports none of them."""
-    return [name for name, (module, _) in RUNTIMES.items() if find_spec(module.split(".")[0]) is not None]
+    return [name for name, runtime in RUNTIMES.items() if find_spec(runtime.needs) is not None]
 
 
 def runtime_version(runtime: str) -> str:
     """The installed version of a runtime's package, "?" where it is unknown."""
     try:
-        return version(RUNTIMES[runtime][1])
+        return version(RUNTIMES[runtime].package)
     except PackageNotFoundError:
         return "?"

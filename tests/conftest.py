@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,9 @@ NEEDS = {  # mark: (is it here, why not)
         all(map(shutil.which, ("clang", "wasm-ld"))),
         "no compiler for WebAssembly: sudo apt install -y clang lld",
     ),
+    "openvino": (find_spec("openvino") is not None, "no OpenVINO: pip install openvino"),
+    "onnx": (all(map(find_spec, ("tf2onnx", "onnxruntime"))), "no ONNX: pip install tf2onnx onnxruntime"),
+    "vela": (find_spec("ethosu") is not None, "no compiler for Ethos-U: pip install ethos-u-vela"),
     "chromium": (CHROMIUM is not None, "no browser: sudo apt install -y chromium"),
 }
 

@@ -14,6 +14,7 @@ from edgefer.interpreter import Network, softmax
 from edgefer.metrics import confusion_matrix, ece, nll, per_class, scores, wilson_interval
 from edgefer.preprocess import to_float
 from edgefer.train.data.dataset import Split
+from edgefer.train.memory import batch_for
 from edgefer.train.networks import load_keras
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 def keras_logits(model: "tf_keras.Model", images: np.ndarray) -> np.ndarray:
     """float32 logits [n, classes] of uint8 images [n, h, w, c], in their order."""
     # One call per batch rather than model.predict, which re-batches through a data set and warns as it goes.
-    parts = [np.asarray(model(to_float(images[at : at + 256]), training=False)) for at in range(0, len(images), 256)]
+    batch = batch_for(model)
+    parts = [
+        np.asarray(model(to_float(images[at : at + batch]), training=False)) for at in range(0, len(images), batch)
+    ]
     return np.concatenate(parts).astype(np.float32)
 
 

@@ -16,6 +16,7 @@ from edgefer.train.backend import precision, tensorflow, to_float_in_graph
 from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.history import COLUMNS
 from edgefer.train.journal import Journal
+from edgefer.train.memory import check_training
 from edgefer.train.networks import build_for, initialize
 from edgefer.train.objective import class_shares, make_loss, make_optimizer, take_average, take_clean_statistics
 from edgefer.train.recipe_fields import Recipe
@@ -90,6 +91,7 @@ def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, progress
     try:
         with strategy.scope():
             model = _compiled(recipe, dataset, steps, start)
+        check_training(model, batch // replicas)
         journal = Journal(folder, model, recipe.fit.patience, recipe.fit.keep, written=written)
         done = journal.restore(recipe.fit.epochs, progress)
         _agree(done, folder, strategy)

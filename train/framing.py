@@ -40,19 +40,25 @@ def relation(box_xyxy: Box, frame_xyxy: Box) -> tuple[float, float, float]:
     )
 
 
+def centre_in(box_xyxy: Box, frame_xyxy: Box) -> bool:
+    (x0, y0, x1, y1), (left, top, right, bottom) = box_xyxy, frame_xyxy
+    return left < (x0 + x1) / 2 < right and top < (y0 + y1) / 2 < bottom
+
+
 def measure_crop(
     images: np.ndarray, detect: Callable[[np.ndarray], list[Box]], progress: Progress = SILENT
 ) -> CropSpec:
     """The median relation between `detect`'s boxes and the frames of face images.
 
     images: uint8 [n, h, w, c] (gray or RGB), each filled by one face.
-    detect: uint8 BGR [h, w, 3] -> boxes (left, top, right, bottom). An image with no box or several is passed over.
+    detect: uint8 BGR [h, w, 3] -> boxes (left, top, right, bottom). An image with no box or several is passed over; boxes
+    of the mirrored border do not count.
     Returns the default CropSpec when fewer than 20 faces are found, or what is found cannot be the images' own face.
     """
     found = []
     for image in progress.track(images, len(images), "Measuring how the detector frames these faces"):
         picture, frame_xyxy = scene_of(image)
-        boxes = detect(picture)
+        boxes = [box for box in detect(picture) if centre_in(box, frame_xyxy)]
         if len(boxes) == 1:
             found.append(relation(boxes[0], frame_xyxy))
     if len(found) < MIN_FACES:

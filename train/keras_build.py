@@ -1,13 +1,14 @@
 """Networks built from a checked architecture, without Keras looking anything up."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from edgefer.errors import InputError
+from edgefer.train.memory import activations
 
 MAX_ACTIVATIONS = 1 << 28  # numbers that one layer may give for one image
+MAX_ALL_ACTIVATIONS = 1 << 29  # and all layers together: two GB
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ def build(architecture: dict, stored: int, where: str) -> Built:
         with tf.Graph().as_default():
             outline = _make(architecture)
             claimed = outline.layer.count_params()
-            widest = max(_widest(layer) for layer in _layers(outline))
+            widest, together = activations(_layers(outline))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     except Exception as error:  # whatever Keras makes of settings that contradict each other
@@ -36,6 +37,8 @@ def build(architecture: dict, stored: int, where: str) -> Built:
         raise InputError(f"{where} claims {claimed:,} weights and holds {stored:,}: refused.")
     if widest > MAX_ACTIVATIONS:
         raise InputError(f"{where} holds a layer that gives {widest:,} numbers for one image: refused.")
+    if together > MAX_ALL_ACTIVATIONS:
+        raise InputError(f"{where} holds layers that together give {together:,} numbers for one image: refused.")
     return _make(architecture)
 
 
@@ -138,21 +141,6 @@ def _layers(built: Built) -> Iterator[Any]:
     for part in built.parts:
         yield part.layer
         yield from _layers(part)
-
-
-def _widest(layer: Any) -> int:
-    """The most numbers that a layer gives for one image, at any of its calls."""
-    nodes = layer._inbound_nodes  # a shared layer has one for each call; Keras has no public list of them
-    return max((_size(shape) for node in nodes for shape in _shapes(node.output_shapes)), default=1)
-
-
-def _shapes(shapes: Any) -> list[tuple]:
-    """What Keras gives as one shape or, for several tensors, as a list of them."""
-    return shapes if isinstance(shapes, list) else [shapes]
-
-
-def _size(shape: tuple) -> int:
-    return math.prod(side or 1 for side in shape)
 
 
 def first_line(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from edgefer.bundle import Bundle, write_bundle
 from edgefer.card import ModelCard, Provenance, Scores, first_problem
 from edgefer.errors import EdgeferError, InputError
+from edgefer.files import without_empty_folders
 from edgefer.metrics import confusion_matrix
 from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train import backend, distribute, plots
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     import tf_keras
 
 Detect = Callable[[np.ndarray], list[tuple[int, int, int, int]]]
-FRAMED = 400  # images whose framing is measured
+FRAMED = 100  # images whose framing by each detector is measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,11 @@ def train(
     cannot be written. A training that fails before its first epoch has ended leaves nothing behind.
     """
     folder = RunFolder(run)
-    with _held(folder) if place.chief else contextlib.nullcontext(), tempfile.TemporaryDirectory() as scratch:
+    with (
+        without_empty_folders(run.absolute()),
+        _held(folder) if place.chief else contextlib.nullcontext(),
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         with distribute.together(place, run) as strategy:
             training = _Training(
                 order=order, run=folder, progress=progress, cache=cache, place=place, strategy=strategy,
@@ -148,6 +153,7 @@ def _fit(training: _Training) -> _Fitted | None:
     order, run, progress, recipe = training.order, training.run, training.progress, training.order.recipe
     dataset = load_dataset(order.data, recipe.input, order.data_options, progress=progress, cache=training.cache)
     _card(order, dataset)
+    progress.log(f"Training {recipe.name} on {order.data} into {run.path}")
     for line in composition(dataset):
         progress.log(line)
     held_pictures = dataset.held_pictures

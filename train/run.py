@@ -81,6 +81,10 @@ class RunFolder:
         """The run folder of a stage that is not the last."""
         return self.training.path / "stages" / name
 
+    def stages(self) -> list["RunFolder"]:
+        """The run folders of the stages that have begun."""
+        return [RunFolder(path) for path in self.stage("").glob("*")]
+
     @property
     def data(self) -> Path:
         return self.training.path / "data.json"

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from edgefer.errors import InputError
+from edgefer.errors import EdgeferError, InputError
+from edgefer.files import without_empty_folders
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.ferplus import votes_file
 from edgefer.train.distribute import ALONE, Place
@@ -42,7 +43,21 @@ def train_in_stages(
         )
     for votes in {votes for stage in recipe.stages for votes in (stage.labels, stage.votes) if votes}:
         votes_file(votes, plan.data)  # before hours of training: are they there?
-    plan.save(folder)
+    resumed = folder.resumable
+    with without_empty_folders(run.absolute()):
+        plan.save(folder)
+        try:
+            return _train_each(plan, run, progress=progress, detectors=detectors, cache=cache)
+        except EdgeferError:
+            if not resumed and not any(one.begun() or one.finished for one in (folder, *folder.stages())):
+                folder.clear()
+            raise
+
+
+def _train_each(
+    plan: Order, run: Path, *, progress: Progress, detectors: Mapping[str, Detect], cache: Path | None
+) -> Result:
+    recipe, folder = plan.recipe, RunFolder(run)
     folders: dict[str, Path] = {}
     result: Result | None = None
     for number, stage in enumerate(recipe.stages, 1):

@@ -108,7 +108,6 @@ def start(
     measured = detectors(order)
     if place.workers > 1:
         progress.log(f"Worker {place.index} of {place.workers}, counted from 0; waiting for the others")
-    progress.log(f"Training {order.recipe.name} on {order.data} into {run}")
     by_recipe = train_in_stages if order.recipe.stages else train_once
     try:
         return by_recipe(order, run, progress=progress, detectors=measured, cache=cache_folder(), place=place)

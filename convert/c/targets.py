@@ -59,7 +59,7 @@ def _prove(target: Target, project: Path) -> Check:
     try:
         done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        return Check(question=3, subject=target.title, status=Status.FAIL, detail=f"no answer within {TIMEOUT_S} s")
+        return _not_checked(target.title, f"no answer within {TIMEOUT_S} s", f"make {target.name} in an export")
     finally:
         subprocess.run(["make", "-s", "clean"], cwd=project, capture_output=True, timeout=TIMEOUT_S, check=False)
     how = f"{_version(target.compiler)}, {target.flags}; {_version(target.emulator)}"
@@ -83,7 +83,7 @@ def prove_page(page: Path) -> Check:
             capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return Check(question=3, subject="browser", status=Status.FAIL, detail=f"no answer within {TIMEOUT_S} s")
+        return _not_checked("browser", f"no answer within {TIMEOUT_S} s", "open index.html of an export")
     version = _version(browser)
     rows = re.findall(r"<th[^>]*>(\w+)</th><td[^>]*>([\d,]+)</td><td[^>]*>([\d,]+)</td>", done.stdout)
     state = re.search(r'<body data-state="(\w+)"', done.stdout)

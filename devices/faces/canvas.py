@@ -1,6 +1,7 @@
 """Lays frames on a network's canvas, runs it there, and sorts what it found: for detectors that are TFLite networks."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -9,10 +10,14 @@ import numpy as np
 from edgefer.errors import RuntimeFault
 from edgefer.interpreter import open_interpreter
 from edgefer.quiet import quiet
+from edgefer.records import Box
 
 MULTIPLE = 32  # pixels: the coarsest map's stride
 MAX_SIDE = 1920  # pixels of a canvas
 MAX_BOXES = 300  # the likeliest, that are compared with one another: a network gone wild finds a face in every cell
+AROUND = 0.5  # how far around a known face it is looked for again, in its sides
+WORTH = 0.8  # of a canvas: windows that cover more of it cost as much as the whole
+MAX_SHAPES = 12  # of one network, kept ready
 NESTED = 0.7  # of the smaller of two boxes, covered by the other: one face found twice
 
 
@@ -35,6 +40,34 @@ class Layout:
         canvas = MULTIPLE * -(-size[1] // MULTIPLE), MULTIPLE * -(-size[0] // MULTIPLE)
         return cls(scale, size, canvas)
 
+    def windows(self, boxes: Iterable[Box] | None) -> list[tuple[int, int, int, int]]:
+        """Squares (left, top, right, bottom) of the canvas around faces whose boxes are in pixels of the frame.
+
+        They lie on the network's grid, so that what it sees in a window is what it sees there of the whole. The whole canvas
+        for None, and where windows would cost as much.
+        """
+        height, width = self.canvas
+        whole = [(0, 0, width, height)]
+        if boxes is None:
+            return whole
+        found = {self._window(box) for box in boxes}
+        area = sum((right - left) * (bottom - top) for left, top, right, bottom in found)
+        return sorted(found) if area < WORTH * width * height else whole
+
+    def _window(self, box: Box) -> tuple[int, int, int, int]:
+        margin = AROUND * ((box[2] - box[0]) + (box[3] - box[1])) / 2
+        low = [math.floor((edge - margin) * self.scale / MULTIPLE) for edge in box[:2]]
+        high = [math.ceil((edge + margin) * self.scale / MULTIPLE) for edge in box[2:]]
+        side = max(
+            1, *(end - start for start, end in zip(low, high, strict=True))
+        )  # squares: fewer shapes to keep ready
+        edges = []
+        for start, length in zip(low, self.canvas[::-1], strict=True):
+            cells = min(side, length // MULTIPLE)
+            first = max(0, min(start, length // MULTIPLE - cells))
+            edges.append((MULTIPLE * first, MULTIPLE * (first + cells)))
+        return edges[0][0], edges[1][0], edges[0][1], edges[1][1]
+
 
 def shrunk(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """uint8 [h, w] or [h, w, 3] resized to (width, height), linearly. Of a much larger image whole rows and columns are left
@@ -52,6 +85,8 @@ class MapNetwork:
 
     def __init__(self, content: bytes, *, runtime: str = "auto", threads: int = 1):
         self.runtime, self._interpreter = open_interpreter(content, runtime=runtime, threads=threads)
+        self._content, self._threads = content, threads
+        self._others: dict[tuple[int, int], MapNetwork] = {}
         self._read_ends()
 
     def _read_ends(self) -> None:
@@ -60,16 +95,26 @@ class MapNetwork:
         self.shape = tuple(int(size) for size in self._input["shape"][1:])
         self.quantized = self._input["dtype"] == np.int8
 
-    def reshape(self, height: int, width: int) -> None:
-        """Take images of another size from now on; for networks of convolutions only."""
-        if (height, width) != self.shape[:2]:
-            try:
-                with quiet():
-                    self._interpreter.resize_tensor_input(self._input["index"], (1, height, width, self.shape[2]))
-                    self._interpreter.allocate_tensors()
-            except (ValueError, RuntimeError) as error:
-                raise RuntimeFault(f"{self.runtime} cannot take frames of {width}x{height} pixels: {error}") from None
-            self._read_ends()
+    def sized(self, height: int, width: int) -> "MapNetwork":
+        """The network for images of this size, kept ready for the next; for networks of convolutions only."""
+        if (height, width) == self.shape[:2]:
+            return self
+        if (height, width) not in self._others:
+            if len(self._others) >= MAX_SHAPES:
+                self._others.clear()  # folders of images of every shape
+            other = MapNetwork(self._content, runtime=self.runtime, threads=self._threads)
+            other._resize(height, width)
+            self._others[height, width] = other
+        return self._others[height, width]
+
+    def _resize(self, height: int, width: int) -> None:
+        try:
+            with quiet():
+                self._interpreter.resize_tensor_input(self._input["index"], (1, height, width, self.shape[2]))
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise RuntimeFault(f"{self.runtime} cannot take frames of {width}x{height} pixels: {error}") from None
+        self._read_ends()
 
     def run(self, image: np.ndarray) -> list[np.ndarray]:
         """The image as the network takes it, [h, w, c] -> its own outputs without the batch, the largest first."""

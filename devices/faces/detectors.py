@@ -1,6 +1,7 @@
 """Finds faces in a frame."""
 
-from typing import ClassVar, Protocol
+from collections.abc import Sequence
+from typing import ClassVar, Protocol, TypeGuard
 
 import cv2
 import numpy as np
@@ -17,6 +18,26 @@ class Detector(Protocol):
     def find(self, image_bgr: np.ndarray) -> list[Detection]:
         """uint8 BGR [h, w, 3] -> each face, the largest first."""
         ...
+
+
+class WindowDetector(Detector, Protocol):
+    """A detector that can also look around known faces only, and finds there what it finds in the whole frame."""
+
+    looks_near: bool
+
+    def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
+        """near: boxes in pixels of the frame; None looks everywhere."""
+        ...
+
+
+def can_look_near(detector: Detector) -> TypeGuard[WindowDetector]:
+    """Whether a detector, or the one that it wraps, can look around known faces only."""
+    return getattr(detector, "looks_near", False)
+
+
+def look(detector: Detector, image_bgr: np.ndarray, near: Sequence[Box] | None) -> list[Detection]:
+    """What a detector finds, around `near` only where it can look so."""
+    return detector.find(image_bgr, near) if near is not None and can_look_near(detector) else detector.find(image_bgr)
 
 
 class HaarDetector:
@@ -72,9 +93,9 @@ class RegionDetector:
 
     def __init__(self, detector: Detector, roi: tuple[int, int, int, int] | None = None, min_face: int = 0):
         self._detector, self._roi, self._min_face = detector, roi, min_face
-        self.name = detector.name
+        self.name, self.looks_near = detector.name, can_look_near(detector)
 
-    def find(self, image_bgr: np.ndarray) -> list[Detection]:
+    def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
         left = top = 0
         if self._roi:
             left, top, width, height = self._roi
@@ -83,5 +104,6 @@ class RegionDetector:
                 raise InputError(
                     f"The region {left},{top},{width}x{height} lies outside of the frame: name one within it."
                 )
-        found = [face.moved(left, top) for face in self._detector.find(image_bgr)]
+        inside = near and [(x0 - left, y0 - top, x1 - left, y1 - top) for x0, y0, x1, y1 in near]
+        found = [face.moved(left, top) for face in look(self._detector, image_bgr, inside)]
         return [face for face in found if face.side >= self._min_face]

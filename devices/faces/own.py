@@ -1,6 +1,6 @@
 """edgefer's own detector: a finder that looks at the whole frame, and a refiner that looks closely at each candidate."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import cv2
@@ -8,7 +8,7 @@ import numpy as np
 
 from edgefer.bundle import FACE_NETWORKS, Bundle, shipped_networks
 from edgefer.devices.faces.canvas import Layout, MapNetwork, distinct, logit, shrunk
-from edgefer.devices.faces.detectors import Detector
+from edgefer.devices.faces.detectors import Detector, can_look_near, look
 from edgefer.faces import ANCHORS, REFINER_MARGIN, REFINER_SIDE, STRIDES, Refined, decode_map, decode_refined
 from edgefer.records import Box, Detection
 
@@ -27,30 +27,36 @@ class Finder:
     def __init__(self, network: MapNetwork, min_logit: float = logit(CANDIDATE)):
         self._network, self._min_logit = network, min_logit
 
-    def find(self, image_bgr: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes float32 [n, 4] in pixels of the frame, and logits [n]; the likeliest first."""
+    def find(
+        self, image_bgr: np.ndarray, side: int, near: Sequence[Box] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes float32 [n, 4] in pixels of the frame, and logits [n]; the likeliest first. near: look only around these."""
         layout = Layout.of(image_bgr.shape, side)
         small = shrunk(image_bgr, layout.size)
         canvas = np.zeros(layout.canvas, np.uint8)
         gray = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY) if small.ndim == 3 else small
         canvas[: layout.size[1], : layout.size[0]] = gray
-        self._network.reshape(*layout.canvas)
-        boxes, scores = [], []
-        maps = self._network.run(as_input(canvas[..., None], self._network.quantized))
-        for index, (answers, stride, anchor) in enumerate(zip(maps, STRIDES, ANCHORS, strict=True)):
-            scale, zero = self._network.step(index)
-            rows = np.nonzero(answers[..., 0] > self._min_logit / scale + zero)
-            if len(rows[0]):
-                picked = (answers[rows].astype(np.float32) - zero) * scale
-                found = decode_map((rows[0], rows[1]), picked, stride, anchor)
-                boxes.append(found)
-                scores.append(picked[:, 0])
-        if not boxes:
-            return np.empty((0, 4), np.float32), np.empty(0, np.float32)
-        every, logits = np.concatenate(boxes), np.concatenate(scores)
+        parts = [self._candidates(canvas[y0:y1, x0:x1], (x0, y0)) for x0, y0, x1, y1 in layout.windows(near)]
+        every, logits = (np.concatenate(part) for part in zip(*parts, strict=True))
         kept = distinct(every, logits, 0.5, nested=2.0)[:CANDIDATES]
         shrink = np.array(layout.size) / image_bgr.shape[1::-1]
         return every[kept] / np.tile(shrink, 2).astype(np.float32), logits[kept]
+
+    def _candidates(self, gray: np.ndarray, corner: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """In a window uint8 [h, w] of the canvas: boxes float32 [n, 4] in the canvas's pixels, and logits [n]."""
+        network = self._network.sized(*gray.shape[:2])
+        boxes, logits = [np.empty((0, 4), np.float32)], [np.empty(0, np.float32)]
+        maps = network.run(as_input(gray[..., None], network.quantized))
+        for index, (answers, stride, anchor) in enumerate(zip(maps, STRIDES, ANCHORS, strict=True)):
+            scale, zero = network.step(index)
+            rows = np.nonzero(answers[..., 0] > self._min_logit / scale + zero)
+            if len(rows[0]):
+                picked = (answers[rows].astype(np.float32) - zero) * scale
+                boxes.append(
+                    decode_map((rows[0], rows[1]), picked, stride, anchor) + np.array([*corner, *corner], np.float32)
+                )
+                logits.append(picked[:, 0])
+        return np.concatenate(boxes), np.concatenate(logits)
 
 
 class Miner:
@@ -125,6 +131,7 @@ class OwnDetector:
     """
 
     name = "own"
+    looks_near = True
 
     def __init__(self, finder: MapNetwork, refiner: MapNetwork, *, min_face: int = 0, min_score: float = FACE):
         self._finder, self._refiner = Finder(finder), Refiner(refiner)
@@ -150,8 +157,8 @@ class OwnDetector:
         wanted = 32 * round(max(frame_shape[:2]) * SMALLEST / self.min_face / 32)
         return [SIDE] if wanted <= SIDE else [SIDE, wanted]
 
-    def find(self, image_bgr: np.ndarray) -> list[Detection]:
-        found = [self._finder.find(image_bgr, side) for side in self.sides(image_bgr.shape)]
+    def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
+        found = [self._finder.find(image_bgr, side, near) for side in self.sides(image_bgr.shape)]
         boxes, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
         if len(found) > 1:
             kept = distinct(boxes, logits, 0.5, nested=2.0)[: 2 * CANDIDATES]
@@ -173,10 +180,11 @@ class RefinedDetector:
 
     def __init__(self, detector: Detector, refiner: Refiner, *, min_score: float = DOUBT):
         self._detector, self._refiner, self.name = detector, refiner, detector.name
+        self.looks_near = can_look_near(detector)
         self.min_score = min_score
 
-    def find(self, image_bgr: np.ndarray) -> list[Detection]:
-        found = self._detector.find(image_bgr)
+    def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
+        found = look(self._detector, image_bgr, near)
         if not found:
             return found
         seen = self._refiner.refine(image_bgr, np.array([face.box_xyxy for face in found], np.float32))

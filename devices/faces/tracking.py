@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 
-from edgefer.devices.faces.detectors import Detector
+from edgefer.devices.faces.detectors import Detector, can_look_near
 from edgefer.records import Box, Detection, Frame
 
 MIN_IOU = 0.3  # least overlap (intersection over union) for a detection to be a known face
@@ -28,11 +28,12 @@ LEVEL_S = 0.2  # time constant of the roll's smoothing: landmarks tremble, and a
 class Pace:
     """How many frames may pass from one detection to the next, so that a frame rate is kept on average.
 
-    It is given how long things took, which is all it knows of the board's speed. With no `target_fps` every frame is searched.
+    It is given how long things took, which is all it knows of the board's speed. With no `target_fps` every frame is searched,
+    or every `follow`th one.
     """
 
-    def __init__(self, target_fps: float | None = None):
-        self.target_fps = target_fps
+    def __init__(self, target_fps: float | None = None, follow: int = 1):
+        self.target_fps, self.follow = target_fps, follow
         self._detect_s = self._follow_s = self._rest_s = 0.0
 
     def detected(self, seconds: float) -> None:
@@ -49,7 +50,10 @@ class Pace:
 
     @property
     def apart(self) -> int:
-        """1 searches every frame, 3 every third; never further apart than faces may be followed."""
+        """1 searches every frame, 3 every third; never further apart than faces may be followed, or `follow` where that is more."""
+        return max(self.follow, self._needed())
+
+    def _needed(self) -> int:
         if self.target_fps is None:
             return 1
         budget_s = 1 / self.target_fps - self._rest_s
@@ -94,13 +98,16 @@ class _Track:
 class Tracker:
     """Faces with stable numbers out of a detector, from frame to frame of one source.
 
+    Between searches of the whole frame, a detector that can looks around the known faces, and in the whole frame while one is
+    lost; of another detector's faces the pixels are followed.
+
     A new face is shown after two detections in a row, except in a first frame, which has nothing to be compared with; a
     face that three detections miss is lost. So a frame in which the detector fails is no gap, and its false alarm no face.
     """
 
-    def __init__(self, detector: Detector, *, target_fps: float | None = None):
+    def __init__(self, detector: Detector, *, target_fps: float | None = None, follow: int = 1):
         self.detector, self.name = detector, detector.name
-        self.pace = Pace(target_fps)
+        self.pace = Pace(target_fps, follow)
         self._tracks: list[_Track] = []
         self._count = 0
         self._last_s: float | None = None
@@ -117,12 +124,10 @@ class Tracker:
         self._since += 1
         followed = [track for track in self._tracks if not track.lost]
         due = fresh or self._since >= self.pace.apart or any(track.hits < MIN_HITS for track in followed)
-        if not due:
-            for track in followed:
-                self._move(track, frame)
-        detected = due or any(track.lost for track in followed)
+        due = due or (can_look_near(self.detector) and len(followed) < len(self._tracks))  # one was lost
+        detected = due or not self._find_again(followed, frame)
         if detected:
-            self._detect(frame, fresh)
+            self._detect(self.detector.find(frame.image_bgr), frame, fresh)
             self._since = 0
         self._tracks = [
             track
@@ -141,8 +146,20 @@ class Tracker:
         else:
             track.face = track.face.moved(*moved)
 
-    def _detect(self, frame: Frame, fresh: bool) -> None:
-        found = self.detector.find(frame.image_bgr)
+    def _find_again(self, tracks: list[_Track], frame: Frame) -> bool:
+        """Find known faces without a search of the whole frame; whether all of them are there."""
+        if tracks and can_look_near(self.detector):
+            found = self.detector.find(frame.image_bgr, [track.face.box_xyxy for track in tracks])
+            if len(_pairs(tracks, found)) < len(tracks):
+                return False
+            self._detect(found, frame, fresh=False)
+            return True
+        for track in tracks:
+            self._move(track, frame)
+        return not any(track.lost for track in tracks)
+
+    def _detect(self, found: list[Detection], frame: Frame, fresh: bool) -> None:
+        """Match what was found to the known faces; what is left are new ones."""
         # Boxes overlap from detection to detection unless a face is quick or missed: only such are looked for first.
         pairs = _pairs([track for track in self._tracks if not track.lost], found)
         if rest := [track for track in self._tracks if track not in pairs]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgefer import drawn
 from edgefer.bundle import write_file
-from edgefer.devices.faces.canvas import MAX_BOXES, Layout, MapNetwork, distinct, logit, shrunk
+from edgefer.devices.faces.canvas import MAX_BOXES, MAX_SHAPES, Layout, MapNetwork, distinct, logit, shrunk
 from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
 from edgefer.devices.faces.yunet_graph import ANSWERS, INPUT, STRIDES, Ranges, equalize, measure, read_layers, steps_of
 from edgefer.errors import RuntimeFault, SourceError
@@ -59,6 +59,7 @@ class YuNetLite:
     """
 
     name = "yunet"
+    looks_near = True
 
     def __init__(
         self,
@@ -75,11 +76,11 @@ class YuNetLite:
         self.proof = self._build.proofs[dtype]
         self._networks: dict[tuple[int, int], MapNetwork] = {}
 
-    def find(self, image_bgr: np.ndarray) -> list[Detection]:
+    def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
         side = SIDE
         if self.min_face:
             side = max(SIDE, 32 * round(max(image_bgr.shape[:2]) * SMALLEST / self.min_face / 32))
-        rows = [self._rows(image_bgr, one) for one in {min(side, 2 * SIDE), side}]
+        rows = [self._rows(image_bgr, one, near) for one in {min(side, 2 * SIDE), side}]
         found = np.concatenate(rows)
         kept = distinct(found[:, :4], found[:, 14], OVERLAP)
         return sorted((_detection(found[row]) for row in kept), key=lambda face: -face.side)
@@ -88,20 +89,25 @@ class YuNetLite:
         """Only the boxes: what training needs to measure how they lie around a face."""
         return [face.box_xyxy for face in self.find(image_bgr)]
 
-    def _rows(self, image_bgr: np.ndarray, side: int) -> np.ndarray:
+    def _rows(self, image_bgr: np.ndarray, side: int, near: Sequence[Box] | None) -> np.ndarray:
         """float32 [n, 15]: box, points and score, in pixels of the frame."""
         layout = Layout.of(image_bgr.shape, side)
-        network = self._network(layout.canvas)
         canvas = np.zeros((layout.canvas[0] + 1, layout.canvas[1] + 1, 3), np.uint8)
         canvas[1 : layout.size[1] + 1, 1 : layout.size[0] + 1] = shrunk(image_bgr, layout.size)
-        rows = decode(network, canvas, self._build.gains if self.dtype == "int8" else None, SURE)
+        gains = self._build.gains if self.dtype == "int8" else None
+        parts = []
+        for x0, y0, x1, y1 in layout.windows(near):
+            part = decode(self._network((y1 - y0, x1 - x0)), canvas[y0 : y1 + 1, x0 : x1 + 1], gains, SURE)
+            part[:, :14] += np.tile(np.array([x0, y0], np.float32), 7)
+            parts.append(part)
+        rows = np.concatenate(parts)
         shrink = np.array(layout.size) / image_bgr.shape[1::-1]
         rows[:, :14] /= np.tile(shrink, 7).astype(np.float32)
         return rows
 
     def _network(self, canvas: tuple[int, int]) -> MapNetwork:
         if canvas not in self._networks:
-            if len(self._networks) >= 4:
+            if len(self._networks) >= MAX_SHAPES:
                 self._networks.clear()  # folders of images of every shape
             content = self._build.tflite(self.dtype, canvas)
             self._networks[canvas] = MapNetwork(content, runtime=self._build.runtime, threads=self.threads)
@@ -146,6 +152,8 @@ class _Build:
     """The networks made of one .onnx: its int8 ranges and proofs are kept in the cache, the .tflite of each canvas beside."""
 
     def __init__(self, file: Path, cache: Path, runtime: str):
+        if not file.is_file():
+            raise SourceError(f"There is no file {file}: name YuNet's .onnx, or leave --detector-file out to fetch it.")
         try:
             with file.open("rb") as opened:
                 content = opened.read(MAX_BYTES + 1)

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 
 from edgefer.devices.faces.detectors import Detector
 from edgefer.devices.faces.smoothing import PRESETS
@@ -28,8 +29,16 @@ class RunSettings:
 class LiveSettings:
     """The settings in force. The page changes them, the loop asks for them at every frame."""
 
-    def __init__(self, settings: RunSettings, *, smooths: Sequence[str], detectors: Sequence[str]):
-        self._now, self._lock = settings, threading.Lock()
+    def __init__(
+        self,
+        settings: RunSettings,
+        *,
+        smooths: Sequence[str],
+        detectors: Sequence[str],
+        reasons: Mapping[str, str] = MappingProxyType({}),
+    ):
+        """reasons: why what a detector's name stands for was chosen, where that is known."""
+        self._now, self._lock, self._reasons = settings, threading.Lock(), reasons
         self.choices = {"smooth": tuple(smooths), "detector": tuple(detectors)}
 
     def read(self) -> RunSettings:
@@ -61,8 +70,10 @@ class LiveSettings:
             )
 
     def to_json(self) -> dict:
-        """The values in force, and what there is to choose from."""
-        return asdict(self._now) | {"choices": {name: list(values) for name, values in self.choices.items()}}
+        """The values in force, what there is to choose from, and why the detector is what it is."""
+        choices = {name: list(values) for name, values in self.choices.items()}
+        now = self._now
+        return asdict(now) | {"choices": choices, "detector_reason": self._reasons.get(now.detector, "")}
 
 
 class Controls(Sink):

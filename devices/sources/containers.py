@@ -1,10 +1,11 @@
-"""Whether the structure of a video file is broken, for containers that do not count their frames: Matroska, WebM, MPEG-TS.
+"""Whether a video file is whole, told from the structure of its container: decoders pass over damage in silence."""
 
-They may have fewer frames than their duration says because their rate varies, which is no damage.
-"""
-
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
+
+from edgefer.devices.sources.transport import PACKET, STAMPED, TransportCheck, packet_size
 
 # RFC 8794, RFC 9559: an element is its ID, its size, and its content.
 EBML, SEGMENT, CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
@@ -12,53 +13,167 @@ ELEMENTS = {
     EBML, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1254C367, 0x1941A469, 0x1043A770, 0xEC, 0xBF,
     0xE7, 0xAB, 0xA7, 0xA3, 0xA0, 0xAF, 0x5854,
 }  # fmt: skip
-MAX_ELEMENTS = 1_000_000  # a film of three hours has about that many with its sound
-PACKET, SYNC = 188, 0x47  # of MPEG-TS, ISO 13818-1
+MAX_PARTS = 1_000_000  # a film of three hours has about that many with its sound
+ASF, ASF_FILE = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 
-def is_broken(file: Path) -> bool:
-    """Whether a Matroska, WebM or MPEG-TS file is cut short or overwritten somewhere; False for any other file."""
+@dataclass(frozen=True, kw_only=True)
+class Structure:
+    """What a container shows. broken: cut short, overwritten, or with parts missing. counts: it says how many frames it has,
+    so that broken parts that take no frame do not matter. announces: it says at its start how long it is. ends: it says where
+    it ends; else its end may be missing though nothing is broken."""
+
+    broken: bool = False
+    counts: bool = False
+    announces: bool = False
+    ends: bool = True
+
+
+COUNTED, BROKEN, WHOLE, OPEN = Structure(counts=True), Structure(broken=True), Structure(), Structure(ends=False)
+
+
+def examine(file: Path) -> Structure:
+    """The structure of a video file: MP4, AVI, Matroska, WebM, MPEG-TS and -PS, Ogg, FLV, ASF; OPEN for any other."""
     try:
         with file.open("rb") as opened:
-            head = opened.read(PACKET + 1)
+            size = file.stat().st_size
+            head = opened.read(PACKET + STAMPED)
             opened.seek(0)
-            if head.startswith(EBML.to_bytes(4)):
-                return _broken_matroska(opened, file.stat().st_size)
-            if len(head) > PACKET and head[0] == head[PACKET] == SYNC:
-                return _broken_packets(opened)
-    except OSError:
-        return True
-    return False
+            if packet := packet_size(head):
+                return BROKEN if TransportCheck().is_broken(opened, packet) else OPEN
+            for (at, signature), check in CHECKS.items():
+                if head[at : at + len(signature)] == signature:
+                    return replace(check(opened, size), announces=check in ANNOUNCING)
+    except (OSError, IndexError):  # it was shortened while it was looked at
+        return BROKEN
+    return OPEN
 
 
-def _broken_matroska(opened: BinaryIO, end: int) -> bool:
-    at = 0
-    for _ in range(MAX_ELEMENTS):
+def _matroska(opened: BinaryIO, end: int) -> Structure:
+    at, known = 0, False
+    for _ in range(MAX_PARTS):
         if at >= end:
-            return at > end
+            return BROKEN if at > end else WHOLE if known else OPEN
         opened.seek(at)
         head = opened.read(12)
         id_bytes = 9 - head[0].bit_length()
         number, rest = int.from_bytes(head[:id_bytes]), head[id_bytes:]
         if id_bytes > 4 or not rest or number not in ELEMENTS | {SEGMENT, CLUSTER}:
-            return True
+            return BROKEN
         size_bytes = 9 - rest[0].bit_length()
         if size_bytes > min(8, len(rest)):
-            return True
+            return BROKEN
         mask = (1 << 7 * size_bytes) - 1
         size = int.from_bytes(rest[:size_bytes]) & mask
         at += id_bytes + size_bytes
         if number == SEGMENT and size != mask:
             if at + size > end:
-                return True
-            end = at + size  # what stands behind it is none of it
+                return BROKEN
+            end, known = at + size, True  # what stands behind it is none of it
         elif number not in (SEGMENT, CLUSTER):
             at += size
-    return False
+    return OPEN
 
 
-def _broken_packets(opened: BinaryIO) -> bool:
-    while chunk := opened.read(PACKET * 4096):
-        if set(chunk[::PACKET]) != {SYNC}:
-            return True
-    return False
+def _mp4(opened: BinaryIO, end: int) -> Structure:
+    """Its index counts the frames, unless it comes in fragments (ISO 14496-12), which end with an index of their own or not."""
+    at, kinds = 0, set()
+    for _ in range(MAX_PARTS):
+        if at >= end:
+            break
+        opened.seek(at)
+        head = opened.read(16)
+        size, kind = int.from_bytes(head[:4]), head[4:8]
+        size = int.from_bytes(head[8:16]) if size == 1 else size or end - at
+        if len(head) < 8 or size < 8 or not kind.isascii() or not kind.decode().isprintable() or at + size > end:
+            return BROKEN if b"moof" in kinds else COUNTED
+        kinds.add(kind)
+        at += size
+    return COUNTED if b"moof" not in kinds else WHOLE if b"mfra" in kinds else OPEN
+
+
+def _program_stream(opened: BinaryIO, end: int) -> Structure:
+    """ISO 13818-1, 2.5: packs and packets behind one another, each with a start code, and an end code if its writer took care."""
+    at = 0
+    for _ in range(MAX_PARTS):
+        opened.seek(at)
+        head = opened.read(14)
+        if at == end or head[:4] == b"\0\0\1\xb9":
+            return OPEN if at == end else WHOLE
+        if len(head) < 6 or head[:3] != b"\0\0\1" or head[3] < 0xB9:
+            return BROKEN
+        if head[3] == 0xBA and len(head) == 14:
+            at += 14 + (head[13] & 7) if head[4] >> 6 == 1 else 12
+        else:
+            at += 6 + int.from_bytes(head[4:6])
+        if at > end:
+            return BROKEN
+    return OPEN
+
+
+def _ogg(opened: BinaryIO, end: int) -> Structure:
+    """RFC 3533: pages that are numbered, the last of each stream marked."""
+    at, pages, ended = 0, dict[bytes, int](), set[bytes]()
+    for _ in range(MAX_PARTS):
+        if at == end:
+            return WHOLE if ended == set(pages) else BROKEN
+        opened.seek(at)
+        head = opened.read(27)
+        stream, number = head[14:18], int.from_bytes(head[18:22], "little")
+        if len(head) < 27 or head[:4] != b"OggS" or number != pages.get(stream, number - 1) + 1:
+            return BROKEN
+        pages[stream] = number
+        if head[5] & 4:
+            ended.add(stream)
+        lengths = opened.read(head[26])
+        at += 27 + head[26] + sum(lengths)
+        if at > end:
+            return BROKEN
+    return OPEN
+
+
+def _flv(opened: BinaryIO, end: int) -> Structure:
+    """Tags, each followed by its own length."""
+    at = 13
+    for _ in range(MAX_PARTS):
+        if at == end:
+            return OPEN
+        opened.seek(at)
+        size = 11 + int.from_bytes(opened.read(4)[1:])
+        opened.seek(at + size)
+        if int.from_bytes(opened.read(4)) != size:
+            return BROKEN
+        at += size + 4
+    return OPEN
+
+
+def _asf(opened: BinaryIO, end: int) -> Structure:
+    """Its header says how long the file is, how many packets are in it, and of which size, each with a mark at its start."""
+    head = opened.read(min(end, 1 << 20))
+    at = head.find(ASF_FILE)
+    header = int.from_bytes(head[16:24], "little")
+    if at < 0 or len(head) < at + 104 or header + 50 > end:
+        return BROKEN
+    size, packets = (int.from_bytes(head[at + n : at + n + 8], "little") for n in (40, 56))
+    packet = int.from_bytes(head[at + 92 : at + 96], "little")
+    if head[at + 88] & 1 or not packet:  # it was broadcast: nothing was known when the header was written
+        return OPEN
+    if size > end or header + 50 + packets * packet > end:
+        return BROKEN
+    for number in range(min(packets, MAX_PARTS)):
+        opened.seek(header + 50 + number * packet)
+        if not opened.read(1)[0] & 0x80:
+            return BROKEN
+    return WHOLE
+
+
+CHECKS: dict[tuple[int, bytes], Callable[[BinaryIO, int], Structure]] = {
+    (4, b"ftyp"): _mp4,
+    (0, b"RIFF"): lambda opened, end: COUNTED,
+    (0, EBML.to_bytes(4)): _matroska,
+    (0, b"\0\0\1\xba"): _program_stream,
+    (0, b"OggS"): _ogg,
+    (0, b"FLV\1"): _flv,
+    (0, ASF): _asf,
+}
+ANNOUNCING = (_matroska, _flv, _asf)

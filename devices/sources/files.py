@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import cv2
 
 from edgefer import drawn
-from edgefer.devices.sources.containers import is_broken
+from edgefer.devices.sources.containers import COUNTED, OPEN, Structure, examine
 from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import ImageError, IncompleteError, SourceError
 from edgefer.images import SUFFIXES, is_image_file, problem_of, read_image
@@ -20,8 +21,8 @@ from edgefer.records import Frame
 from edgefer.text import printable
 
 MAX_STEP_S = 3600.0  # a time stamp further on than that is damage, and not a pause
+COUNTING = {".mp4", ".m4v", ".mov", ".avi"}
 MAX_MISSING = 0.01  # share of a video's frames: the count in its header may be off by the few at its ends
-EXACT = {b"ftyp": 4, b"RIFF": 0}  # containers that count their frames, by where their signature is; others estimate
 
 
 class Source(Protocol):
@@ -30,8 +31,9 @@ class Source(Protocol):
     name: as it may be shown, without secrets. fps is the rate at which the frames were or will be taken. A `live` source
     has no end of its own and gives only its newest frame; any other gives every frame, and raises IncompleteError after the
     last one when there should have been more. skipped: the live ones that were passed over for a newer one. total: how
-    many frames there are to be, None where that is not known. left_out: what could not be read, and why. stills: images
-    that have nothing to do with one another. streams: how many sources it is made of.
+    many frames there are to be, None where that is not known. left_out: what could not be read, and why. unchecked: a
+    sentence about what could not be known of it, once it has ended. stills: images that have nothing to do with one another.
+    streams: how many sources it is made of.
     """
 
     @property
@@ -46,6 +48,8 @@ class Source(Protocol):
     def total(self) -> int | None: ...
     @property
     def left_out(self) -> list[str]: ...
+    @property
+    def unchecked(self) -> str: ...
     @property
     def stills(self) -> bool: ...
     @property
@@ -63,6 +67,7 @@ class Recorded:
     live = False
     skipped = 0
     total: int | None = None
+    unchecked = ""
     stills = False
     streams = 1
 
@@ -88,7 +93,6 @@ class Video(Recorded):
     def __init__(self, where: Path | str, name: str = ""):
         super().__init__(name or shown_address(str(where)))
         self._where = where
-        self._exact = isinstance(where, Path) and _counts_frames(where)
         self._reading = threading.Lock()
         self._open = ExitStack()
 
@@ -130,21 +134,30 @@ class Video(Recorded):
             index += 1
         if index == 0:
             raise SourceError(f"{self.name} holds no readable frame: the video is damaged or cut short.")
-        if self.total and self._missing(index, time_s):
-            raise IncompleteError(
-                f"{self.name} is damaged: {index} of {self.total} frames could be read. What was read is kept; copy the "
-                "video again, or repair it with ffmpeg."
-            )
+        self._judge(index, time_s)
 
-    def _missing(self, frames: int, last_s: float) -> bool:
-        """Whether more frames were announced. Where the container only estimates them, by the time that is left."""
-        assert self.total is not None
-        allowed = max(2, math.ceil(MAX_MISSING * self.total))
-        if self.total - frames <= allowed:
-            return False
-        if self._exact or (isinstance(self._where, Path) and is_broken(self._where)):
-            return True
-        return (self.total / self.fps - last_s) > max(1.0, 2 * allowed / self.fps)
+    def _judge(self, frames: int, last_s: float) -> None:
+        """IncompleteError when there should have been more frames, by the container's count, its structure or its length."""
+        structure = examine(self._where) if isinstance(self._where, Path) else _by_name(self._where)
+        total = self.total or 0
+        allowed = max(2, math.ceil(MAX_MISSING * total))
+        fewer = total - frames > allowed
+        if structure.counts:
+            damaged = fewer
+        elif (
+            structure.broken
+        ):  # an index or a tag that is broken takes no frame; of what is cut short the count is too low
+            damaged = fewer or not structure.announces or not total
+        else:
+            damaged = fewer and (total / self.fps - last_s) > max(1.0, 2 * allowed / self.fps)
+        if damaged:
+            of = f"{frames} of {total} frames" if fewer else f"its {frames} first frames" if frames > 1 else "one frame"
+            raise IncompleteError(
+                f"{self.name} is damaged or cut short: {of} could be read. What was read is kept; copy the video again, or "
+                "repair it with ffmpeg."
+            )
+        if not structure.ends:
+            self.unchecked = f"Whether {self.name} is whole could not be checked: nothing in it says where it ends. {frames} frames were read."
 
 
 def next_time(stamp_s: float, before_s: float, fps: float) -> float:
@@ -153,13 +166,9 @@ def next_time(stamp_s: float, before_s: float, fps: float) -> float:
     return stamp_s if grows else before_s + 1 / fps
 
 
-def _counts_frames(file: Path) -> bool:
-    try:
-        with file.open("rb") as opened:
-            head = opened.read(8)
-    except OSError:
-        return False
-    return any(head[at : at + 4] == signature for signature, at in EXACT.items())
+def _by_name(url: str) -> Structure:
+    """What is known of a video that is fetched while it is read."""
+    return COUNTED if Path(urlsplit(url).path).suffix.lower() in COUNTING else OPEN
 
 
 class Images(Recorded):

@@ -71,6 +71,7 @@ class Live:
         self.total: int | None = None
         self.stills, self.streams = False, 1
         self.left_out: list[str] = []
+        self.unchecked = ""
         self._connect, self._stop, self._log = connect, options.stop, options.log
         self._trying, self._wait = options.trying, options.wait
         self._open_s, self._stall_s, self._retry_s = open_s, stall_s, retry_s

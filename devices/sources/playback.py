@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import cv2
 
 from edgefer.devices.sources.files import Source
+from edgefer.devices.sources.urls import HIDDEN
 from edgefer.devices.threads import Prefetch
 from edgefer.errors import InputError
 from edgefer.options import Rotation
@@ -60,6 +61,10 @@ class Played:
     def left_out(self) -> list[str]:
         return self._source.left_out
 
+    @property
+    def unchecked(self) -> str:
+        return self._source.unchecked
+
     def __enter__(self) -> Source:
         self._source.__enter__()
         return self
@@ -107,10 +112,10 @@ class Several:
     """Several sources at once: whichever has a frame gives the next one. Each frame names its `source` and its `stream`."""
 
     def __init__(self, sources: Sequence[Source], stop: threading.Event | None = None):
-        names = [source.name for source in sources]
+        names = _names(sources)
         if twice := [name for name in names if names.count(name) > 1]:
             raise InputError(f"{twice[0]} is named twice: each source must have a name of its own in the outputs.")
-        self._sources, self._stop = sources, stop
+        self._sources, self._stop, self._names = sources, stop, names
         self.name = ", ".join(names)
         self.live, self.streams = any(source.live for source in sources), len(sources)
         self.stills = all(source.stills for source in sources)
@@ -133,6 +138,10 @@ class Several:
     def left_out(self) -> list[str]:
         return [line for source in self._sources for line in source.left_out]
 
+    @property
+    def unchecked(self) -> str:
+        return " ".join(source.unchecked for source in self._sources if source.unchecked)
+
     def __enter__(self) -> Source:
         with ExitStack() as stack:
             for source in self._sources:
@@ -144,7 +153,7 @@ class Several:
         self._open.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        streams = [_numbered(source, stream) for stream, source in enumerate(self._sources)]
+        streams = [_numbered(source, stream, self._names[stream]) for stream, source in enumerate(self._sources)]
         frames = Prefetch(*streams, stop=self._stop)
         try:
             yield from frames
@@ -152,6 +161,14 @@ class Several:
             frames.close()
 
 
-def _numbered(source: Source, stream: int) -> Iterator[Frame]:
+def _names(sources: Sequence[Source]) -> list[str]:
+    """Their names; those of which a part is hidden, and that may differ in just that, are numbered."""
+    names = [source.name for source in sources]
+    same = [HIDDEN in name and names.count(name) > 1 for name in names]
+    return [f"{name} #{names[:at].count(name) + 1}" if same[at] else name for at, name in enumerate(names)]
+
+
+def _numbered(source: Source, stream: int, name: str) -> Iterator[Frame]:
     for frame in source:
-        yield replace(frame, stream=stream, source=frame.source or source.name)
+        own = frame.source if frame.source != source.name else ""
+        yield replace(frame, stream=stream, source=own or name)

@@ -10,7 +10,7 @@ from edgefer.card import CropSpec
 from edgefer.errors import BundleError
 from edgefer.interpreter import INT8_SCALE, INT8_ZERO
 from edgefer.preprocess import quantized_table
-from edgefer.tflite.int8_network import Int8Network
+from edgefer.tflite.int8_network import Int8Network, UnsupportedNetwork
 from edgefer.tflite.layers import read_layers
 from edgefer.vectors import Vectors, stored_crops
 
@@ -59,8 +59,8 @@ class Subject:
 
 
 def read_subject(bundle: Bundle) -> Subject:
-    """The bundle's int8 network and vectors. UnsupportedNetwork names an operator that is not covered; BundleError says
-    what else is wrong."""
+    """The bundle's int8 network and vectors. UnsupportedNetwork names an operator or an end that is not covered; BundleError
+    says what else is wrong."""
     card = bundle.card
     content = bundle.read("int8")
     network = read_layers(content, str(bundle.file("int8")))
@@ -70,7 +70,7 @@ def read_subject(bundle: Bundle) -> Subject:
             f"says {len(card.labels)} of {card.input.shape}: they do not belong together; copy the bundle again."
         )
     if card.output.values != LOGITS:
-        raise BundleError(
+        raise UnsupportedNetwork(
             f"{bundle.path}: its network answers with {card.output.values}; only networks that answer with logits can be exported."
         )
     return Subject(
@@ -87,7 +87,7 @@ def _input_table(bundle: Bundle, network: Int8Network) -> np.ndarray | None:
     if spec.stated:
         return quantized_table(spec, np.int8, scale, zero).astype(np.int8)
     if zero != INT8_ZERO or not abs(scale / INT8_SCALE - 1) <= 1e-4:
-        raise BundleError(
+        raise UnsupportedNetwork(
             f"{bundle.path}: the int8 network's input has scale {scale:.6g} and zero point {zero}, not 1/255 and -128, and "
             "its card states no others: convert it again with `edgefer convert`."
         )

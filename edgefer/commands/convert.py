@@ -11,8 +11,8 @@ from edgefer.commands.inputs import INPUT, OUTPUT, SkipBad, TrainedBundle, bundl
 from edgefer.errors import EdgeferError
 
 if TYPE_CHECKING:
+    from edgefer.convert.extras import Added
     from edgefer.convert.pipeline import Converted
-    from edgefer.convert.start import Outcome
 
 FORMS, SMALLER = "Forms", "Smaller networks"
 
@@ -35,6 +35,22 @@ EdgeTpu = Annotated[
     typer.Option(
         "--edgetpu",
         help="Compile the int8 network for a Coral Edge TPU too (x86-64 Linux).",
+        rich_help_panel=FORMS,
+    ),
+]
+EthosU = Annotated[
+    str,
+    typer.Option(
+        metavar="u55-128|...",
+        help="Compile the int8 network for this Ethos-U of Arm's too, with its report (pip install ethos-u-vela).",
+        rich_help_panel=FORMS,
+    ),
+]
+Onnx = Annotated[
+    bool,
+    typer.Option(
+        "--onnx",
+        help="Also the int8 network as ONNX, proven on ONNX Runtime (pip install 'edgefer[onnx]').",
         rich_help_panel=FORMS,
     ),
 ]
@@ -110,6 +126,8 @@ class FormFlags:
     float16: Float16 = False
     mediapipe: MediaPipe = False
     edgetpu: EdgeTpu = False
+    ethosu: EthosU = ""
+    onnx: Onnx = False
     qat: Qat = False
     max_drop: MaxDrop = None
 
@@ -153,6 +171,7 @@ def convert(
     """
     from edgefer import console
     from edgefer.bundle import Bundle
+    from edgefer.convert.extras import Extras
     from edgefer.convert.start import ConvertRequest, start
     from edgefer.convert.work import Plan
 
@@ -162,13 +181,15 @@ def convert(
         slimmed=smaller.slim, sparsity=smaller.prune, epochs=smaller.epochs or 0,
     )  # fmt: skip
     source = Bundle.open(bundle_path(bundle, or_shipped=False))
+    extras = Extras(edgetpu=forms.edgetpu, ethosu=forms.ethosu, onnx=forms.onnx)
     outcome = start(
-        ConvertRequest(bundle=source, plan=plan, data=data, skip_bad=skip_bad, out=made.out, edgetpu=forms.edgetpu),
+        ConvertRequest(bundle=source, plan=plan, data=data, skip_bad=skip_bad, out=made.out, extras=extras),
         console.PROGRESS,
     )
     if outcome.converted:
         _show(outcome.converted, done_before=len(source.card.provenance.steps))
-    _show_compiled(outcome)
+    for added in outcome.added:
+        _show_added(added)
     path = outcome.bundle.path
     checked = f"edgefer verify {path} --data {data or 'PATH'}; edgefer run {path} --camera 0"
     console.show(f"Bundle: {path}. Next: {checked if outcome.converted else f'edgefer verify {path}'}")
@@ -199,17 +220,10 @@ def _show(converted: "Converted", done_before: int) -> None:
         )
 
 
-def _show_compiled(outcome: "Outcome") -> None:
-    """The Edge TPU compiler's table, or what lint predicts where it compiled nothing."""
+def _show_added(added: "Added") -> None:
     from edgefer import console
-    from edgefer.convert.edgetpu import predicted
 
-    if outcome.not_compiled:
-        console.show(f"Not compiled for the Edge TPU. {predicted(outcome.bundle)}")
-    elif log := outcome.compiled:
-        console.show_table(
-            f"Edge TPU compiler {log.version}",
-            ("operator", "count", "status"),
-            [(one.operator, one.count, one.status) for one in log.outcomes],
-        )
-        console.show(log.summary)
+    if added.rows:
+        console.show_table(added.title, added.columns, added.rows)
+    if added.note:
+        console.show(added.note)

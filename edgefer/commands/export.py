@@ -1,16 +1,12 @@
 """edgefer export: the network for the browser and for microcontrollers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from edgefer.commands.app import App
 from edgefer.commands.inputs import AsJson, bundle_path
-
-if TYPE_CHECKING:
-    from edgefer.card import ModelCard
-    from edgefer.convert.web.site import Device
 
 app = App(
     help="Write a network for the browser or for a microcontroller, with the proof that it is the same one.",
@@ -18,7 +14,6 @@ app = App(
 Bundle_ = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or the name of a shipped one.")]
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Directory to write: new, empty, or an earlier export.")]
 Prove = Annotated[bool, typer.Option("--prove", help="Also run the self-test of every target whose tools are here.")]
-SMOOTH, REJECT = "responsive", 0.45  # what `edgefer run` begins with
 
 
 @app.command()
@@ -81,6 +76,7 @@ def web(
     from edgefer.bundle import Bundle
     from edgefer.c.subject import read_subject
     from edgefer.checks import exit_code, report
+    from edgefer.commands.page_rules import device_of
     from edgefer.convert.c.targets import prove_page
     from edgefer.convert.exported import check_folder, record
     from edgefer.convert.web.serve import serve as serve_folder
@@ -101,35 +97,3 @@ def web(
         report(f"{opened.path} as a page", checks, as_json=as_json, bundle=opened.hash, out=str(out), gzip_bytes=size)
         return
     serve_folder(out, port, lambda address: console.show(f"{address} (this machine only; Ctrl-C ends)"))
-
-
-def device_of(card: "ModelCard") -> "Device":
-    """What `edgefer run` does with this card's network, for a page to do the same."""
-    from dataclasses import asdict
-
-    from edgefer.convert.web.site import Device
-    from edgefer.devices.faces import quality, smoothing, tracking
-    from edgefer.devices.faces.detectors import HaarDetector
-    from edgefer.devices.outputs.overlay import color_of
-
-    rules = {
-        "presets": {name: asdict(preset) for name, preset in smoothing.PRESETS.items()},
-        "smooth": SMOOTH,
-        "reject": REJECT,
-        "ease": smoothing.EASE,
-        "min_iou": tracking.MIN_IOU,
-        "min_hits": tracking.MIN_HITS,
-        "max_misses": tracking.MAX_MISSES,
-        "forget_s": tracking.FORGET_S,
-        "side": quality.SIDE,
-        "min_side": quality.MIN_SIDE,
-        "min_light": quality.MIN_LIGHT,
-        "max_light": quality.MAX_LIGHT,
-        "min_sharpness": quality.MIN_SHARPNESS,
-    }
-    return Device(
-        rules=rules,
-        colors={label: "#{:02x}{:02x}{:02x}".format(*reversed(color_of(label, card.labels))) for label in card.labels},
-        cascade=HaarDetector.CASCADES.get(card.faces, ""),
-        detector={"human": "haar", "cat": "haar-cat"}.get(card.faces, "frame"),
-    )

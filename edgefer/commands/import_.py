@@ -127,7 +127,6 @@ def import_(
         log=console.log,
     )
     target = target_folder(request, out)
-    console.log(f"Taking {file} in as {target}")
     imported = import_network(request, target)
     _show(imported)
     checks.show(f"Import of {file}", imported.checks)

@@ -124,7 +124,7 @@ def _controls(reader: "Reader", session, stats: "RunStats", stop: threading.Even
 
     detectors, options = reader.detectors(), reader.options
     now = RunSettings(smooth=options.smooth, reject=options.reject, detector=options.detector)
-    settings = LiveSettings(now, smooths=tuple(Smoothing), detectors=tuple(detectors))
+    settings = LiveSettings(now, smooths=tuple(Smoothing), detectors=tuple(detectors), reasons=reader.reasons)
     stats.paused = lambda: settings.read().paused
     controls = Controls(settings, session, detectors, stop=stop, waiting=notifier.trying, log=console.log)
     return settings, controls
@@ -153,6 +153,8 @@ def _log_what_was_seen(stats: "RunStats", source: "Source") -> None:
             console.log(f"  {line}")
         if len(source.left_out) > MAX_LISTED:
             console.log(f"  and {len(source.left_out) - MAX_LISTED} more")
+    if source.unchecked:
+        console.log(source.unchecked)
     if not stats.frames:
         console.log(f"Nothing was read: {source.name} gave no image.")
         return

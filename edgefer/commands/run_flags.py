@@ -112,6 +112,16 @@ TargetFps = Annotated[
         rich_help_panel=FACES,
     ),
 ]
+Follow = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Look in the whole of every Nth frame only, and in between around the known faces: several times the frames a "
+        "second; a new face shows up to N frames later.",
+        rich_help_panel=FACES,
+    ),
+]
 Smooth = Annotated[
     Smoothing, typer.Option(help="How steady labels are: calm is slower to change.", rich_help_panel=FACES)
 ]
@@ -198,6 +208,7 @@ class FaceFlags(DetectorFlags):
     min_face: MinFace = 0
     roi: Region = ""
     target_fps: TargetFps = None
+    follow: Follow = 1
     smooth: Smooth = Smoothing.RESPONSIVE
     reject: Reject = 0.45
 
@@ -216,7 +227,8 @@ def reader_options(faces: FaceFlags, runtime: RuntimeFlags) -> ReaderOptions:
         check=runtime.check, smooth=faces.smooth, reject=faces.reject, detector=faces.detector,
         detector_file=faces.detector_file, faces=faces.faces_of, min_face=faces.min_face,
         roi=parse_region(faces.roi) if faces.roi else None, runtime=runtime.runtime, threads=runtime.threads,
-        device=runtime.device, target_fps=faces.target_fps, allow_cpu_fallback=runtime.allow_cpu_fallback,
+        device=runtime.device, target_fps=faces.target_fps, follow=faces.follow,
+        allow_cpu_fallback=runtime.allow_cpu_fallback,
     )  # fmt: skip
 
 

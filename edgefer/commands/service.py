@@ -1,7 +1,6 @@
 """The commands of a board that is left running: service install, uninstall, status."""
 
 import itertools
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -209,18 +208,13 @@ def _check_outputs(params: dict[str, Any]) -> None:
 
 def _check_secrets(words: list[str], addresses: list[str]) -> None:
     from edgefer.devices.board import service
+    from edgefer.devices.sources.urls import holds_secret
 
-    if "--token" in words or any(_holds_secret(address) for address in addresses):
+    if "--token" in words or any(holds_secret(address) for address in addresses):
         raise InputError(
             "All users can read a service's command line: put EDGEFER_TOKEN=..., EDGEFER_MQTT_PASSWORD=... and "
             f"EDGEFER_SOURCE_PASSWORD=... into {service.SECRETS}, for root alone (chmod 600), and leave them out here."
         )
-
-
-def _holds_secret(address: str) -> bool:
-    from edgefer.devices.sources.urls import HIDDEN, shown_address
-
-    return re.search(r"//\S*:\S*@", address) is not None or HIDDEN in shown_address(address)
 
 
 def _serves_low_port(words: list[str]) -> bool:

@@ -82,12 +82,15 @@ def _resumed(out: Path | None) -> "tuple[Path, Order]":
 def _detectors(order: "Order", yunet: Path | None) -> "dict[str, Detect]":
     """What the crop is measured for."""
     from edgefer.devices.faces.detectors import HaarDetector
+    from edgefer.devices.faces.own import OwnDetector
     from edgefer.devices.faces.yunet import YuNetDetector
 
     detectors: dict[str, Detect] = {}
     if order.recipe.faces != "frame":
         cascade = HaarDetector(faces=order.recipe.faces)
         detectors[cascade.name] = cascade.detect
+    if order.recipe.faces == "human" and OwnDetector.is_shipped():
+        detectors[OwnDetector.name] = OwnDetector.shipped().detect
     if yunet:
         detectors[YuNetDetector.name] = YuNetDetector(yunet).detect
     return detectors

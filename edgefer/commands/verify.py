@@ -37,6 +37,7 @@ class Runtime(StrEnum):
     LITERT = "litert"
     TFLITE_RUNTIME = "tflite-runtime"
     TENSORFLOW = "tensorflow"
+    OPENVINO = "openvino"
 
 
 Runtimes = Annotated[
@@ -84,7 +85,7 @@ Report = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR|FILE",
-        help="Write the certificate, parity.html and .json, with reference kernels too; minutes.",
+        help="Write the certificate, parity.html and .json, with reference kernels and every emulator and browser too; minutes.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -161,6 +162,7 @@ def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
     from edgefer import console
     from edgefer.bundle import write_file
     from edgefer.checks import report as report_checks
+    from edgefer.commands.page_rules import device_of
     from edgefer.convert.certificate import certify
     from edgefer.convert.comparison import Budget
     from edgefer.files import check_writable
@@ -175,6 +177,7 @@ def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
         runtimes=[*map(str, asked.runtime or ())],
         budget=Budget.of(asked.max_drop, asked.min_agreement),
         reference_kernels=asked.report is not None,
+        device=device_of(opened.card) if asked.report else None,
         progress=console.PROGRESS,
     )
     write_file(page.with_suffix(".json"), json.dumps(certificate.to_json(), indent=2).encode() + b"\n")

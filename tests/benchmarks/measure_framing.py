@@ -1,5 +1,12 @@
-"""Measures what framing a face wrongly costs: `python tests/measure_framing.py --data fer2013.csv --yunet FILE.onnx`.
-Not a test: it needs FER2013 and takes a minute or two, and prints two tables.
+"""Measures what framing a face wrongly costs, and how each detector frames faces. Not a test: it needs FER2013, takes a minute
+or two, and prints two tables.
+
+    python tests/benchmarks/measure_framing.py --data fer2013.csv --yunet FILE.onnx [--bundle DIR] [--tilt 30]
+    python tests/benchmarks/measure_framing.py --data fer2013.csv --yunet FILE.onnx --write DIR DIR ...
+
+With --write the crop of every detector is measured on training pictures and put into the card of each bundle, trained or
+converted, with the pixels to check it by; nothing else of a bundle changes, and a conversion of a trained one keeps its crops.
+--tilt turns every picture by so many degrees first. --labels ferplus reads the pictures' FER+ labels.
 
 The scenes are validation pictures, enlarged with their borders mirrored (edgefer.train.framing.scene_of), so the frame that
 the data set's makers chose is known. What lies outside it is a mirror image, not the hair and background of a camera's
@@ -7,22 +14,26 @@ picture: crops that are too wide or shifted look stranger than life in places, a
 """
 
 import argparse
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.bundle import Bundle, shipped_bundles, write_bundle
 from edgefer.card import CropSpec, InputSpec
+from edgefer.devices.faces.choice import yunet
 from edgefer.devices.faces.detectors import HaarDetector
-from edgefer.devices.faces.yunet import YuNetDetector
+from edgefer.devices.faces.own import OwnDetector
 from edgefer.interpreter import Classifier
 from edgefer.preprocess import face_pixels
 from edgefer.records import Detection
 from edgefer.train.data.cache import cache_folder
 from edgefer.train.data.dataset import Split, stratified_rows
-from edgefer.train.data.load import load_dataset
-from edgefer.train.framing import Box, measure_crop, relation, scene_of
+from edgefer.train.data.load import DataOptions, load_dataset
+from edgefer.train.framing import Box, centre_in, measure_crop, relation, scene_of
+from edgefer.vectors import cut_crops, stored_crops
 
 AS_FOUND = CropSpec()
 SCALES = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
@@ -54,15 +65,31 @@ def sensitivity(scenes: list, labels: np.ndarray, spec: InputSpec, judge: Judge)
         yield f"| {name} | " + " | ".join(cells) + " |"
 
 
+def turned(scene: np.ndarray, angle_deg: float) -> np.ndarray:
+    """A scene turned clockwise about its middle."""
+    height, width = scene.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -angle_deg, 1)
+    return cv2.warpAffine(scene, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+
+
+def put_crops(bundle: Bundle, crops: dict[str, CropSpec]) -> None:
+    """Write the crops into a bundle's card, and what they cut out of its stored frames into its vectors."""
+    card = bundle.card.model_copy(update={"crops": bundle.card.crops | crops})
+    files = {name: bundle.read(name) for name in card.variants}
+    if "parity" in files:
+        with np.load(io.BytesIO(files["parity"]), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored if not name.startswith("crops")}
+        cut = [cut_crops(arrays["frames"], arrays["boxes"], crop, card) for crop in stored_crops(card).values()]
+        arrays |= {f"crops_{name}" if place else "crops": cut[place] for place, name in enumerate(stored_crops(card))}
+        out = io.BytesIO()
+        np.savez_compressed(out, **arrays)
+        files["parity"] = out.getvalue()
+    write_bundle(bundle.path, card, files)
+
+
 def face_in(found: list[Detection], frame_xyxy: Box) -> Detection | None:
     """The largest face whose centre lies in the frame."""
-    left, top, right, bottom = frame_xyxy
-
-    def inside(face: Detection) -> bool:
-        x0, y0, x1, y1 = face.box_xyxy
-        return left < (x0 + x1) / 2 < right and top < (y0 + y1) / 2 < bottom
-
-    return next(filter(inside, found), None)
+    return next((face for face in found if centre_in(face.box_xyxy, frame_xyxy)), None)
 
 
 def live(detector, crop: CropSpec, scenes: list, labels: np.ndarray, spec: InputSpec, judge: Judge) -> Iterator[str]:
@@ -89,8 +116,8 @@ def live(detector, crop: CropSpec, scenes: list, labels: np.ndarray, spec: Input
         pixels = [face_pixels(scene, face.box_xyxy, used, spec) for scene, _, face in seen]
         yield row(what, used, judge(pixels, known))
     if any(face.roll_deg for _, _, face in seen):
-        turned = [face_pixels(scene, face.box_xyxy, crop, spec, face.roll_deg) for scene, _, face in seen]
-        yield row("the same, eyes levelled", crop, judge(turned, known))
+        level = [face_pixels(scene, face.box_xyxy, crop, spec, face.roll_deg) for scene, _, face in seen]
+        yield row("the same, levelled", crop, judge(level, known))
 
 
 def rows_of(split: Split, count: int) -> Split:
@@ -103,19 +130,32 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=shipped_bundles()["fer-small"])
     parser.add_argument("--yunet", type=Path, required=True, help="YuNet's .onnx")
     parser.add_argument("--pictures", type=int, default=600)
+    parser.add_argument("--searches", type=int, default=100, help="training pictures that a crop is measured on")
+    parser.add_argument("--tilt", type=float, default=0.0, help="degrees by which pictures are turned clockwise")
+    parser.add_argument("--labels", default="")
+    parser.add_argument("--write", type=Path, nargs="*", default=[], help="bundles whose crops to measure and write")
     asked = parser.parse_args()
     classifier = Classifier.load(Bundle.open(asked.bundle))
     card, judge = classifier.card, judge_of(classifier)
-    dataset = load_dataset(asked.data, card.input, cache=cache_folder()).with_labels(card.labels)
+    options = DataOptions(labels=asked.labels)
+    dataset = load_dataset(asked.data, card.input, options, cache=cache_folder())
+    taught = rows_of(dataset.split("train"), asked.searches).images
+    detectors = (HaarDetector(), yunet(asked.yunet), OwnDetector.shipped())
+    if asked.write:
+        crops = {one.name: measure_crop(taught, one.detect) for one in detectors}  # type: ignore[attr-defined]
+        for name, crop in crops.items():
+            print(name, crop)
+        for path in asked.write:
+            put_crops(Bundle.open(path), crops)
+        return
+    dataset = dataset.with_labels(card.labels)
     sample = rows_of(dataset.split("valid"), asked.pictures)
-    scenes = [scene_of(image) for image in sample.images]
+    scenes = [(turned(scene, asked.tilt), frame) for scene, frame in map(scene_of, sample.images)]
 
     print("| detector | faces found | cut by | scale off: median, p90 | moved: median, p90 | accuracy | lost | won |")
     print("|---|---|---|---|---|---|---|---|")
-    for detector in (HaarDetector(), YuNetDetector(asked.yunet)):
-        crop = card.crops.get(detector.name) or measure_crop(
-            rows_of(dataset.split("train"), 400).images, detector.detect
-        )
+    for detector in detectors:
+        crop = card.crops.get(detector.name) or measure_crop(taught, detector.detect)  # type: ignore[attr-defined]
         for line in live(detector, crop, scenes, sample.labels, card.input, judge):
             print(line, flush=True)
     print(f"\nThe true frame of {len(sample)} pictures, cut larger or smaller (columns: its side times) and moved:\n")

@@ -115,7 +115,7 @@ def test_a_run_that_saw_no_image_does_not_speak_of_faces():
     said = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgefer.console.log", said.append)
-        run._log_what_was_seen(RunStats(), SimpleNamespace(name="7", left_out=[]))
+        run._log_what_was_seen(RunStats(), SimpleNamespace(name="7", left_out=[], unchecked=""))
     assert said == ["Nothing was read: 7 gave no image."]
 
 

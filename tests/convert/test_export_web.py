@@ -23,7 +23,7 @@ from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.c.host import FLAGS, address, compiled
 from edgefer.c.subject import read_subject
 from edgefer.checks import Status
-from edgefer.commands.export import device_of
+from edgefer.commands.page_rules import device_of
 from edgefer.convert.c.targets import prove_page
 from edgefer.convert.web import wasm
 from edgefer.convert.web.haar import cascade_file, read_cascade

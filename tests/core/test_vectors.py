@@ -115,11 +115,12 @@ def test_every_crop_of_the_card_and_faces_are_checked_and_what_is_missing_is_sai
     np.savez_compressed(out, **kept)
     old = put(bundle, out.getvalue())
     assert [(check.subject, check.status) for check in check_pixels(old, Vectors.load(old))] == [
-        ("pixels of haar's crop", "pass"), ("pixels of yunet's crop", "not checked"), ("faces", "not checked"),
+        ("pixels of haar's crop", "pass"), ("pixels of yunet's crop", "not checked"),
+        ("pixels of own's crop", "not checked"), ("faces", "not checked"),
     ]  # fmt: skip
     content = make_vectors(old.card, {"int8": old.read("int8")})
     new = put(bundle, content)
-    assert {check.status for check in verify(new)} == {"pass"} and len(verify(new)) == 4
+    assert {check.status for check in verify(new)} == {"pass"} and len(verify(new)) == 5
     crops = json.loads((bundle / CARD).read_text())["crops"]
     crops["yunet"]["scale"] *= 1.1
     wrong = put(bundle, content, crops=crops)

@@ -8,7 +8,14 @@ import shutil
 import pytest
 
 from edgefer.bundle import Bundle, write_bundle
-from edgefer.convert.certificate import interval_plot
+from edgefer.c.host import compiler
+from edgefer.c.prove import check_in_c
+from edgefer.card import OutputSpec
+from edgefer.checks import Status
+from edgefer.commands.page_rules import device_of
+from edgefer.convert.certificate import NOT_ASKED, interval_plot
+from edgefer.convert.portable import BROWSER, check_targets, unchecked_targets
+from tests.conftest import CHROMIUM
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +32,7 @@ def test_verify_needs_the_bundle_alone_and_names_it(edgefer, converted, tmp_path
     assert told["passed"] and told["bundle"] == converted.hash == hashlib.sha256(card).hexdigest()
     own = [check for check in told["checks"] if not check["subject"].endswith(" in C")]  # those need a compiler
     assert [(check["question"], check["subject"]) for check in own] == [
-        (1, "pixels of haar's crop"), (1, "faces"), (3, "int8 on litert"), (3, "float32 on litert"),
+        (1, "pixels of haar's crop"), (1, "pixels of own's crop"), (1, "faces"), (3, "int8 on litert"), (3, "float32 on litert"),
         (3, "int8, computed exactly"), (2, "int8's weights against float32's"), (2, "int8's scales and zero points"),
     ]  # fmt: skip
     assert converted.hash in edgefer("verify", converted.path).stdout
@@ -34,8 +41,8 @@ def test_verify_needs_the_bundle_alone_and_names_it(edgefer, converted, tmp_path
 @pytest.mark.parametrize(
     ("compiler", "outcome"),
     [
-        pytest.param("cc", "7 of 9 checks passed, 2 fail.", marks=pytest.mark.gcc),
-        ("none-here", "6 of 9 checks passed, 1 fail, 2 not checked."),
+        pytest.param("cc", "8 of 10 checks passed, 2 fail.", marks=pytest.mark.gcc),
+        ("none-here", "7 of 10 checks passed, 1 fail, 2 not checked."),
     ],
 )
 def test_verify_fails_where_the_answers_are_others(edgefer, converted, tmp_path, monkeypatch, compiler, outcome):
@@ -67,6 +74,41 @@ def test_the_certificate_says_what_was_asked_and_found(certificate, converted):
     for one in elsewhere:
         assert one["candidate"]["scores"]["count"] == one["reference"]["scores"]["count"] == 256
         assert one["agreement"] > 0.98 and (one["worst_quanta"] is None or one["worst_quanta"] <= 4)
+
+
+def test_the_certificate_has_a_row_for_every_target_with_its_tools_or_the_reason(certificate):
+    rows = {one["subject"]: one for one in json.loads((certificate / "parity.json").read_text())["checks"]}
+    tools = {
+        ("pixels in C", "int8 in C"): compiler() is not None,
+        ("STM32F405 (Cortex-M4)",): all(map(shutil.which, ("arm-none-eabi-gcc", "qemu-system-arm", "make"))),
+        ("RV32IMC",): all(map(shutil.which, ("riscv64-unknown-elf-gcc", "qemu-system-riscv32", "make"))),
+    }
+    for names, here in tools.items():
+        for name in names:
+            assert rows[name]["status"] == ("pass" if here else "not checked")
+            assert (" -O2 " in rows[name]["detail"]) if here else rows[name]["fix"].startswith("sudo apt install")
+            assert not here or "0 of " in rows[name]["detail"]
+    (browser,) = [one for name, one in rows.items() if "Chrom" in name or name == BROWSER]
+    assert browser["status"] == ("pass" if CHROMIUM else "not checked")
+    assert not CHROMIUM or re.search(r"0 of [\d,]+ answers differ \(WebAssembly with", browser["detail"])
+
+
+def test_a_conversion_says_whether_the_c_of_its_network_gives_the_stored_answers(converted):
+    written = json.loads((converted.path / "report" / "c.json").read_text())
+    assert written["bundle"] == converted.hash
+    assert [one["subject"] for one in written["checks"]] == ["pixels in C", "int8 in C"]
+    assert {one["status"] for one in written["checks"]} == {"pass" if compiler() else "not checked"}
+
+
+def test_a_target_that_was_not_asked_or_cannot_be_is_a_row_too(converted, tmp_path):
+    rows = unchecked_targets(converted, NOT_ASKED, "verify it with --report")
+    assert [row.subject for row in rows] == ["STM32F405 (Cortex-M4)", "RV32IMC", BROWSER]
+    assert {(row.status, row.detail) for row in rows} == {(Status.NOT_CHECKED, NOT_ASKED)}
+    card = converted.card.model_copy(update={"output": OutputSpec(values="probabilities")})
+    other = write_bundle(tmp_path / "other", card, {name: converted.read(name) for name in card.variants})
+    rows = [*check_in_c(other), *check_targets(other, device_of(card))]
+    assert len(rows) == 4 and {row.status for row in rows} == {Status.NOT_CHECKED}
+    assert all("answers with probabilities" in row.detail for row in rows)
 
 
 def test_the_page_stands_alone_and_shows_the_flips(certificate):

@@ -1,14 +1,17 @@
 """The int8 arithmetic in numpy gives what ai-edge-litert gives, bit for bit; what it does not cover is refused by name."""
 
 import io
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.tflite.arithmetic import answers, compute, run
+from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.int8_network import UnsupportedNetwork
 from edgefer.tflite.layers import OPERATORS, read_layers
+from edgefer.tflite.lint import lint
 from tests.tflite.networks import Maker
 
 
@@ -155,6 +158,32 @@ def test_networks_of_every_operator_equal_ai_edge_litert(seed):
     content = everything(chance)
     assert {layer.kind for layer in read_layers(content, "made").layers} <= set(OPERATORS)
     assert differing(content, chance.rng) == 0
+
+
+def one_convolution(seed: int) -> tuple[Chance, bytes, int]:
+    """A network of one convolution with padding SAME, its size, window and strides by chance; its quanta off litert's."""
+    chance = Chance(seed)
+    size, kernel, strides = chance.pair(5, 20), chance.pair(1, 5), chance.pair(1, 4)
+    x = chance.make.input((1, *size, 3))
+    content = chance.make.finish(
+        chance.make.depthwise(x, 1, kernel, strides) if seed % 2 else chance.make.conv(x, 8, kernel, strides)
+    )
+    network = read_layers(content, "made")
+    image = image_for(network, chance.rng)
+    ours = run(network, image)[network.output.index].ravel().astype(int)
+    return chance, content, int(np.abs(ours - litert(content, image)).max())
+
+
+def test_lint_warns_exactly_where_xnnpack_of_today_or_of_2_1_shifts_the_image():
+    fixed = tuple(int(part) for part in version("ai-edge-litert").split(".")[:2]) >= (2, 2)
+    warned = 0
+    for seed in range(80):
+        _, content, off = one_convolution(seed)
+        expected = any(one.rule == "same-padding" for one in lint(read_model(content, "made"), "litert"))
+        warned += expected
+        assert (off > 1) == (expected and not fixed), seed
+        assert not any(one.rule == "same-padding" for one in lint(read_model(content, "made"), "tflite-runtime"))
+    assert 10 < warned < 40
 
 
 def test_where_a_window_is_smaller_than_its_stride_only_reference_kernels_can_be_compared():

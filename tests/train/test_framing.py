@@ -15,6 +15,13 @@ def test_the_crop_makes_the_picture_of_the_box():
     assert (crop.dx, crop.dy) == pytest.approx((0, -0.05))
 
 
+def test_the_mirrored_border_has_no_faces_of_its_own():
+    mirrored = [(112, 0, 272, 60), (300, 120, 384, 280)]
+    crop = measure_crop(FACES, lambda scene: [*mirrored, (112, 120, 272, 280)])
+    assert (crop.scale, crop.faces) == (1.2, MIN_FACES)
+    assert measure_crop(FACES, lambda scene: mirrored) == CropSpec()
+
+
 def test_boxes_that_are_not_of_the_face_measure_nothing():
     """A detector that finds something small in pictures of anything else: no crop, and no lost training."""
     assert measure_crop(FACES, lambda scene: [(100, 100, 124, 124)]) == CropSpec()

@@ -187,6 +187,19 @@ def test_layers_that_would_need_gigabytes_for_one_image_are_refused(keras, tmp_p
         read_keras(content, "a file")
 
 
+def test_layers_that_would_need_gigabytes_together_are_refused(keras, tmp_path):
+    """Each may be small enough alone: a training keeps what all of them give."""
+    layers = keras.layers
+    chain = [layers.ReLU(name=f"relu{number}") for number in range(40)]
+    model = keras.Sequential(
+        [keras.Input((16, 16, 1)), layers.UpSampling2D(2, name="large"), *chain, layers.GlobalAveragePooling2D()]
+    )
+    content = changed(saved(model, tmp_path), lambda c: layer_of(c, "large")["config"].update(size=[256, 256]))
+    assert 16 * 16 * 256 * 256 <= MAX_ACTIVATIONS < 41 * 16 * 16 * 256 * 256
+    with pytest.raises(InputError, match="that together give"):
+        read_keras(content, "a file")
+
+
 def test_a_network_within_a_network_is_bounded_too(keras, tmp_path):
     """What is small at both ends may be large within."""
     layers = keras.layers

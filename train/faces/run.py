@@ -64,8 +64,9 @@ def train_faces(
 
     mine: what a finder takes for faces in pictures; the refiner learns from it.
     """
-    order.save(run)
     pictures, held = training_parts(order, cache, progress)
+    progress.log(f"Training {order.recipe.name} on {order.data} into {run}")
+    order.save(run)
     build, loss, batch = learning(order, pictures, mine, progress)
     folder = run / TRAINING
     model = fit(

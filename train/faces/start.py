@@ -49,7 +49,6 @@ def start(
     if order.recipe.task == "refine-faces":
         path = finder or shipped_networks().get("face-finder")
         mine = miner(Bundle.open(path)) if path else None
-    progress.log(f"Training {order.recipe.name} on {order.data} into {folder}")
     try:
         return train_faces(order, folder, cache_folder() / "faces", mine=mine, progress=progress)
     except KeyboardInterrupt:

@@ -269,6 +269,7 @@ function showSettings(settings) {
   if (!settings) return
   choose($('smooth'), settings.choices.smooth, settings.smooth)
   choose($('detector'), settings.choices.detector, settings.detector)
+  setText($('detector-reason'), settings.detector_reason ?? '')
   if (document.activeElement !== $('reject')) $('reject').value = settings.reject
   setText($('reject-value'), percent($('reject').value))
   $('pause').setAttribute('aria-pressed', settings.paused)

@@ -257,7 +257,7 @@ def test_run_refuses_what_does_not_go_together(edgefer, tmp_path):
         (["--detector", "hog"], "is not one of"),
         (["--detector", "haar", "--detector-file", tmp_path / "x.onnx"], "--detector-file is for --detector yunet"),
         (["--detector-file", tmp_path / "x.onnx"], "There is no file"),
-        (["--detector", "yunet", "--detector-file", tmp_path / "x.onnx"], "x.onnx cannot be read"),
+        (["--detector", "yunet", "--detector-file", tmp_path / "x.onnx"], "There is no file"),
         (["--smooth", "very"], "is not one of"),
     ):
         done = edgefer("run", "fer-small", "--source", "builtin", "--headless", *arguments, expect=2)

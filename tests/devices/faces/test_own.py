@@ -1,21 +1,37 @@
 """edgefer's own detector: what it finds, how it lays frames, and which detector is chosen where none is named."""
 
-import math
+import io
+import json
 
 import cv2
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from skimage import data
 
 from edgefer.bundle import FACE_NETWORKS, Bundle, shipped_bundles, shipped_networks
+from edgefer.card import CropSpec
+from edgefer.checks import Status
+from edgefer.devices import loop
+from edgefer.devices.bench import run_bench, to_markdown
 from edgefer.devices.faces import choice
 from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.devices.faces.own import OwnDetector, RefinedDetector, cut, shipped_refiner
-from edgefer.devices.reader import detector_maker
-from edgefer.errors import BundleError, InputError
+from edgefer.devices.outputs.csvfile import Csv
+from edgefer.devices.outputs.lines import JsonLines
+from edgefer.devices.outputs.mqtt import state_of
+from edgefer.devices.outputs.prometheus import StatsCollector
+from edgefer.devices.outputs.settings import LiveSettings, RunSettings
+from edgefer.devices.outputs.sink import Sink
+from edgefer.devices.outputs.stats import RunStats
+from edgefer.devices.reader import Reader, detector_maker
+from edgefer.devices.session import Session
+from edgefer.errors import BundleError, InputError, SourceError
 from edgefer.interpreter import Classifier
 from edgefer.options import DetectorName, ReaderOptions
-from edgefer.records import Detection
+from edgefer.parity import check_pixels
+from edgefer.records import Detection, Frame
+from edgefer.vectors import Vectors
 
 ASTRONAUT = (179, 60, 270, 178)  # where her face is, of 512x512, by YuNet
 
@@ -124,6 +140,31 @@ def test_the_refiner_gives_roll_to_anothers_faces_and_drops_what_is_none(astrona
     assert kept.box_xyxy == face.box_xyxy and abs(kept.roll_deg - 20) < 10
 
 
+def test_what_the_refiner_doubts_is_no_person_in_any_output(astronaut, tmp_path):
+    face = Detection(box_xyxy=ASTRONAUT, score=0.95)
+    ghost = Detection(box_xyxy=(380, 380, 460, 470), score=0.75)
+    detector = RefinedDetector(Claims(face, ghost), shipped_refiner())
+    classifier = Classifier.load(Bundle.open(shipped_bundles()["fer-small"]))
+    frames = [Frame(index=number, time_s=number / 15, image_bgr=astronaut) for number in range(3)]
+    lines, stats = io.StringIO(), RunStats()
+
+    class Last(Sink):
+        def write(self, frame):
+            self.frame = frame
+
+    last = Last()
+    csv = Csv(tmp_path / "out.csv", tuple(classifier.card.labels))
+    loop.run(frames, Session(classifier, detector), [JsonLines(lines), csv, last], stats=stats, overlap=False)
+    boxes = [[one["box_xyxy"] for one in json.loads(line)["faces"]] for line in lines.getvalue().splitlines()]
+    assert boxes == [[list(ASTRONAUT)]] * 3
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 1 + 3
+    assert state_of(last.frame)["count"] == 1 and stats.faces == 3
+    registry = CollectorRegistry()
+    registry.register(StatsCollector(stats, tuple(classifier.card.labels), {}, lambda: 0))
+    metrics = generate_latest(registry).decode()
+    assert sum(float(line.split()[-1]) for line in metrics.splitlines() if line.startswith("edgefer_faces_total{")) == 3
+
+
 # Which detector
 
 
@@ -134,10 +175,15 @@ def test_without_a_file_the_own_detector_is_chosen_and_nothing_fetched(monkeypat
     assert chosen.detector.name == "own" and "not on this machine" in chosen.reason
 
 
-def test_a_file_that_is_no_yunet_is_said_and_the_own_detector_taken(tmp_path):
+def test_a_fetched_file_that_is_no_yunet_is_said_and_a_named_one_refused(monkeypatch, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
-    chosen = choice.automatic(tmp_path / "bad.onnx")
+    monkeypatch.setattr(choice, "cached_yunet", lambda: tmp_path / "bad.onnx")
+    chosen = choice.automatic(None)
     assert chosen.detector.name == "own" and "bad.onnx" in chosen.reason
+    with pytest.raises(SourceError, match=r"bad\.onnx"):
+        choice.automatic(tmp_path / "bad.onnx")
+    with pytest.raises(SourceError, match="There is no file"):
+        choice.automatic(tmp_path / "none.onnx")
 
 
 def test_the_choice_is_logged_once_and_cats_keep_their_cascade(monkeypatch, tmp_path):
@@ -146,12 +192,31 @@ def test_the_choice_is_logged_once_and_cats_keep_their_cascade(monkeypatch, tmp_
     make = detector_maker(ReaderOptions(), card, said.append)
     assert make(DetectorName.AUTO).name == make(DetectorName.AUTO).name == "own"
     assert len(said) == 1 and "own detector" in said[0]
+    reader = Reader.open(Bundle.open(shipped_bundles()["fer-small"]), ReaderOptions())
+    assert reader.reasons == {"auto": said[0]}
+    settings = RunSettings(smooth="off", reject=0.0, detector="auto")
+    live = LiveSettings(settings, smooths=("off",), detectors=("auto", "own"), reasons=reader.reasons)
+    assert live.to_json()["detector_reason"] == said[0], "the page shows it"
+    live.change({"detector": "own"})
+    assert live.to_json()["detector_reason"] == "", "it was asked for"
+    result = run_bench(reader, minutes=0.1 / 60, warm_up=1)
+    assert result.detector_reason == said[0] and f"| detector | own. {said[0]} |" in to_markdown(result)
     assert isinstance(detector_maker(ReaderOptions(faces="cat"), card)(DetectorName.AUTO), HaarDetector)
     with pytest.raises(InputError, match="finds human faces"):
         detector_maker(ReaderOptions(faces="cat"), card)(DetectorName.OWN)
 
 
-def test_own_boxes_are_cropped_as_its_teachers():
+def test_own_boxes_are_cropped_as_its_teachers_where_theirs_were_not_measured():
     card = Bundle.open(shipped_bundles()["fer-small"]).card
-    assert card.crop_for("own") == card.crop_for("yunet") and card.crop_for("own").faces
-    assert not math.isclose(card.crop_for("own").scale, card.crop_for("nothing").scale)
+    older = card.model_copy(update={"crops": {"yunet": CropSpec(scale=1.3, faces=200)}})
+    assert older.crop_for("own").scale == 1.3 and older.crop_for("nothing") == CropSpec()
+    assert card.crop_for("own") == card.crops["own"] != card.crop_for("yunet")
+
+
+@pytest.mark.parametrize("name", ["fer-nano", "fer-small", "ferplus-small"])
+def test_shipped_cards_hold_the_crop_of_every_detector_of_people_and_its_pixels(name):
+    bundle = Bundle.open(shipped_bundles()[name])
+    crops = bundle.card.crops
+    assert {"haar", "yunet", "own"} <= set(crops) and all(crop.faces >= 60 for crop in crops.values())
+    assert crops["own"].scale == pytest.approx(crops["yunet"].scale, abs=0.1), "its boxes are drawn as its teacher's"
+    assert {check.status for check in check_pixels(bundle, Vectors.load(bundle))} == {Status.PASS}

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,13 +12,17 @@ import pytest
 from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.devices import loop
-from edgefer.devices.faces.detectors import HaarDetector
+from edgefer.devices.faces.detectors import HaarDetector, RegionDetector, can_look_near
+from edgefer.devices.faces.own import OwnDetector
 from edgefer.devices.faces.smoothing import PRESETS
 from edgefer.devices.faces.tracking import FORGET_S, Pace, Tracker, overlap
 from edgefer.devices.outputs.lines import JsonLines
 from edgefer.devices.outputs.overlay import draw
+from edgefer.devices.reader import Reader
 from edgefer.devices.session import Session
+from edgefer.errors import InputError
 from edgefer.interpreter import Classifier
+from edgefer.options import ReaderOptions
 from edgefer.records import Detection, Face, Frame
 
 BLANK = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
@@ -201,3 +206,82 @@ def test_an_unsure_face_is_drawn_in_gray_with_its_reason():
     _, top, right, bottom = ONE
     edge = image[(top + bottom) // 2, right]
     assert edge.any() and edge[0] == edge[1] == edge[2]
+
+
+# Around known faces only
+
+
+class Counted:
+    """A detector, and how many whole frames and windows it was asked for."""
+
+    looks_near = True
+
+    def __init__(self, detector):
+        self.detector, self.name, self.whole, self.near = detector, detector.name, 0, 0
+
+    def find(self, image_bgr, near=None):
+        self.whole, self.near = self.whole + (near is None), self.near + (near is not None)
+        return self.detector.find(image_bgr, near)
+
+
+@pytest.mark.parametrize("steady", [True, False])
+def test_around_known_faces_is_found_what_a_search_of_every_frame_finds(steady):
+    frames = [frame for frame, _ in drawn.scene(seconds=4, size=(640, 480))]
+    frames = frames if steady else list(drawn.shaken(frames))
+    own = Counted(OwnDetector.shipped())
+    every, followed = Tracker(own.detector), Tracker(own, follow=15)
+    shared = []
+    for frame in frames:
+        faces = {face.id: face.box_xyxy for face in followed.follow(frame)}
+        shared += [overlap(face.box_xyxy, faces.get(face.id, (0, 0, 0, 0))) for face in every.follow(frame)]
+    assert own.whole <= 8 and own.near >= 52
+    assert len(shared) == 2 * len(frames) and np.mean(shared) > 0.95 and min(shared) > 0.8
+
+
+def test_a_face_that_leaves_its_window_is_looked_for_in_the_whole_frame_at_once():
+    frames = [frame for frame, _ in drawn.scene(seconds=1, people=1, size=(640, 480))]
+    own = Counted(OwnDetector.shipped())
+    tracker = Tracker(own, follow=100)
+    assert [len(tracker.follow(frame)) for frame in frames[:6]] == [1] * 6
+    assert (own.whole, own.near) == (1, 5)
+    jumped = replace(frames[6], image_bgr=np.ascontiguousarray(np.roll(frames[6].image_bgr, 180, axis=1)))
+    assert [face.id for face in tracker.follow(jumped)] == [1]
+    assert own.whole == 2, "it was not in the window, so the whole frame was searched in the same call"
+    wall = replace(frames[7], image_bgr=np.full_like(frames[7].image_bgr, 90))
+    left = [tracker.follow(replace(wall, index=number, time_s=number / 15)) for number in range(7, 40)]
+    assert left[-1] == [] and 2 + 13 <= own.whole <= 2 + 16, "looked for everywhere for a second, and then let go"
+
+
+def test_a_new_face_is_seen_at_the_next_whole_search():
+    first, both = [ONE], [ONE, OTHER]
+
+    class Scripted(Script):
+        looks_near = True
+
+        def find(self, image_bgr, near=None):
+            found = super().find(image_bgr)
+            return found if near is None else found[: len(near)]
+
+    tracker = Tracker(Scripted(first, *[both] * 9), follow=5)
+    assert numbers(tracker, at(10)) == [[1]] * 6 + [[1, 2]] * 4
+
+
+def test_a_file_is_searched_in_every_frame_unless_following_is_asked_for():
+    reader = Reader.open(Bundle.open(shipped_bundles()["fer-small"]), ReaderOptions(detector="own", follow=10))
+    plain = Reader.open(Bundle.open(shipped_bundles()["fer-small"]), ReaderOptions(detector="own"))
+    assert reader.session().follow == 10 and plain.session().follow == 1
+    assert can_look_near(reader.detector), "through the watchdog too"
+    assert Pace(None, 10).apart == 10 and Pace().apart == 1
+    with pytest.raises(InputError, match="follow"):
+        ReaderOptions(follow=0)
+
+
+def test_a_region_moves_the_windows_with_it():
+    frame = next(iter(drawn.scene(seconds=0.1, people=1, size=(640, 480))))[0].image_bgr
+    wide = np.zeros((700, 900, 3), np.uint8)
+    wide[100:580, 200:840] = frame
+    region = RegionDetector(OwnDetector.shipped(), (200, 100, 640, 480))
+    (face,) = region.find(wide)
+    (again,) = region.find(wide, [face.box_xyxy])
+    assert overlap(face.box_xyxy, again.box_xyxy) > 0.95
+    assert region.find(wide, [(220, 120, 250, 150)]) == []

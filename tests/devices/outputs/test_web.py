@@ -303,12 +303,15 @@ def test_bars_have_their_colours_however_late_the_first_health_answer_comes(serv
 @pytest.mark.chromium
 def test_settings_are_changed_from_the_page(serve, make_frame, tmp_path):
     live = LiveSettings(
-        RunSettings(smooth="off", reject=0.45, detector="haar"), smooths=("off", "calm"), detectors=("haar",)
+        RunSettings(smooth="off", reject=0.45, detector="haar"),
+        smooths=("off", "calm"),
+        detectors=("haar",),
+        reasons={"haar": "Chosen <b>here</b>."},
     )
     page = serve("0.0.0.0", token=TOKEN, settings=live)
     browser = Browser(tmp_path)
     browser.open(f"http://127.0.0.1:{page.port}/?token={TOKEN.replace(' ', '%20')}")
-    browser.see("Unsure below", 'value="calm">calm')
+    browser.see("Unsure below", 'value="calm">calm', "Chosen &lt;b&gt;here&lt;/b&gt;.")
     change = "const $ = id => document.getElementById(id); $('smooth').value = 'calm'; $('reject').value = 0.6;"
     change += "for (const id of ['smooth', 'reject']) $(id).dispatchEvent(new Event('change')); $('pause').click()"
     browser.call("Runtime.evaluate", expression=change)

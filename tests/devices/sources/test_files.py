@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefer.devices.sources import files
 from edgefer.devices.sources.cameras import open_source
+from edgefer.devices.sources.containers import examine
 from edgefer.devices.sources.files import next_time
 from edgefer.devices.sources.playback import Playback, Played, Several
 from edgefer.errors import ImageError, IncompleteError, InputError, SourceError
@@ -46,7 +46,10 @@ def test_a_video_with_a_damaged_middle_is_no_success(tmp_path, name, codec):
     damaged = tmp_path / f"damaged-{name}"
     damaged.write_bytes(content)
     frames = []
-    with pytest.raises(IncompleteError, match=r"is damaged: (\d+) of 60 frames"), open_source(str(damaged)) as source:
+    with (
+        pytest.raises(IncompleteError, match=r"is damaged or cut short: (\d+) of 60 frames"),
+        open_source(str(damaged)) as source,
+    ):
         for frame in source:
             frames.append(frame)
     assert 0 < len(frames) < 60 and IncompleteError("").exit_code == 1
@@ -73,7 +76,7 @@ def test_a_damaged_middle_shows_in_containers_that_do_not_count_their_frames(tmp
     third = len(content) // 3 + 7
     middle = np.random.default_rng(0).bytes(third) if harm == "overwritten" else b""
     (tmp_path / f"damaged.{suffix}").write_bytes(content[:third] + middle + content[2 * third :])
-    with pytest.raises(IncompleteError, match=r"is damaged: (\d+) of 60 frames"):
+    with pytest.raises(IncompleteError, match=r"is damaged or cut short: (\d+) of 60 frames"):
         read(open_source(str(tmp_path / f"damaged.{suffix}")))
 
 
@@ -205,8 +208,76 @@ def test_several_sources_are_named_and_numbered(tmp_path):
 
 
 def test_only_containers_that_count_their_frames_are_taken_at_their_word(tmp_path):
-    assert files._counts_frames(write_video(tmp_path / "a.mp4", 2)) and files._counts_frames(
-        write_video(tmp_path / "a.avi", 2, "MJPG")
+    assert (
+        examine(write_video(tmp_path / "a.mp4", 2)).counts
+        and examine(write_video(tmp_path / "a.avi", 2, "MJPG")).counts
     )
     (tmp_path / "a.webm").write_bytes(b"\x1aE\xdf\xa3 and so on")
-    assert not files._counts_frames(tmp_path / "a.webm")
+    assert not examine(tmp_path / "a.webm").counts
+
+
+MAKE = {  # how ffmpeg is asked for each: codec and container options
+    "ts": ["-c:v", "mpeg2video"],
+    "m2ts": ["-c:v", "mpeg2video"],
+    "flv": ["-c:v", "flv"],
+    "mpg": ["-c:v", "mpeg2video"],
+    "wmv": ["-c:v", "wmv2"],
+    "mkv": ["-c:v", "mpeg4"],
+    "live.webm": ["-c:v", "libvpx", "-live", "1"],
+    "frag.mp4": ["-c:v", "mpeg4", "-g", "10", "-movflags", "frag_keyframe+empty_moov"],
+}
+
+
+def made_by_ffmpeg(folder: Path, suffix: str) -> Path:
+    file = folder / f"whole.{suffix}"
+    command = [str(FFMPEG), "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=320x240:rate=15:duration=4"]
+    done = subprocess.run([*command, *MAKE[suffix], "-b:v", "400k", str(file)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"ffmpeg cannot make it: {done.stderr[-100:]}")
+    return file
+
+
+def harmed(content: bytes, harm: str, packet: int) -> bytes:
+    """packet: harm begins and ends at a multiple of it, where no packet is cut."""
+    at = [len(content) * tenths // 10 // packet * packet for tenths in range(11)]
+    match harm:
+        case "cut":
+            return content[: at[4] + 6 * packet]  # within a frame
+        case "zeros to its end":
+            return content[: at[7]] + bytes(len(content) - at[7])
+        case "middle missing":
+            return content[: at[2]] + content[at[8] :]
+        case _:
+            return content[: at[4]] + bytes(at[6] - at[4]) + content[at[6] :]
+
+
+@pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg to make other containers")
+@pytest.mark.parametrize("suffix", MAKE)
+@pytest.mark.parametrize("harm", ["cut", "zeros to its end", "middle missing", "zeros in its middle"])
+def test_damage_on_the_bounds_of_packets_shows(tmp_path, suffix, harm):
+    whole = made_by_ffmpeg(tmp_path, suffix)
+    source = open_source(str(whole))
+    assert len(read(source)) == 60
+    assert bool(source.unchecked) == (suffix in ("ts", "m2ts", "flv", "mpg", "live.webm"))
+    damaged = tmp_path / f"damaged.{suffix}"
+    damaged.write_bytes(harmed(whole.read_bytes(), harm, 192 if suffix == "m2ts" else 188))
+    with pytest.raises(IncompleteError, match="is damaged or cut short"):
+        read(open_source(str(damaged)))
+
+
+@pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg to make other containers")
+def test_streams_that_are_joined_are_no_damage(tmp_path):
+    content = made_by_ffmpeg(tmp_path, "ts").read_bytes()
+    (tmp_path / "joined.ts").write_bytes(content + content)
+    source = open_source(str(tmp_path / "joined.ts"))
+    assert len(read(source)) == 120 and "could not be checked" in source.unchecked
+
+
+@pytest.mark.parametrize(
+    "head", [b"G" * 400, b"FLV\1", b"OggS", b"\0\0\1\xba", b"0&\xb2u\x8ef\xcf\x11\xa6\xd9\0\xaa\0b\xcel"]
+)
+def test_a_container_of_nonsense_is_looked_at_in_a_moment(tmp_path, head):
+    rng = np.random.default_rng(0)
+    for size in (0, 1, 20, 100_000):
+        (tmp_path / "a").write_bytes(head + rng.bytes(size))
+        examine(tmp_path / "a")

@@ -274,7 +274,7 @@ def test_a_stream_is_opened_with_its_password_and_shown_without(server):
         (
             "http://host/a?user=me&password=own&n=1",
             "http://host/a?user=me&password=own&n=1",
-            "http://host/a?user=me&password=...&n=1",
+            "http://host/a?user=...&password=...&n=1",
         ),
         (
             "rtspsrc location=rtsp://me:own@host/a user-pw=own ! x",

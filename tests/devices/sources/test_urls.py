@@ -1,8 +1,10 @@
 """Addresses: what may be shown of them, and which are refused."""
 
+import time
+
 import pytest
 
-from edgefer.devices.sources.urls import redact, shown_address, split_url
+from edgefer.devices.sources.urls import holds_secret, redact, shown_address, split_url
 from edgefer.errors import InputError
 
 
@@ -21,14 +23,14 @@ from edgefer.errors import InputError
         ("http://host/a?api_key=own", "http://host/a?api_key=..."),
         ("https://host/a?X-Amz-Signature=own", "https://host/a?X-Amz-Signature=..."),
         ("https://host/a?sv=1&sig=own%3D", "https://host/a?sv=1&sig=..."),
-        ("http://host/a?loginuse=me&loginpas=own", "http://host/a?loginuse=me&loginpas=..."),
+        ("http://host/a?loginuse=me&loginpas=own", "http://host/a?loginuse=...&loginpas=..."),
         ("http://host/a?psw=own&ticket=own", "http://host/a?psw=...&ticket=..."),
         ("http://host/a?auth[token]=own&token%5B%5D=own", "http://host/a?auth[token]=...&token%5B%5D=..."),
         ("http://host/a?bearer=own&sas=own&pin=own", "http://host/a?bearer=...&sas=...&pin=..."),
         ("//me:own@host/a", "//host/a"),
         ("http://me:own@-host/", "http://-host/"),
         ("http://me:own@/a", "http:///a"),
-        ("http://host/a?url=rtsp%3A%2F%2Fme%3Aown%40host", "http://host/a?url=rtsp%3A%2F%2Fhost"),
+        ("http://host/a?url=rtsp%3A%2F%2Fme%3Aown%40host", "http://host/a?url=..."),
         ("http://host/#access_token=own", "http://host/#access_token=..."),
         ("http://host:80/film.mp4?width=640", "http://host:80/film.mp4?width=640"),
         ("film.mp4", "film.mp4"),
@@ -66,3 +68,89 @@ def test_an_address_that_cannot_be_one_is_a_sentence_without_its_password(addres
     with pytest.raises(InputError) as caught:
         split_url(address)
     assert "me:" not in str(caught.value) and "\x00" not in str(caught.value)
+
+
+HIDDEN_ANYWHERE = [  # each holds "own", and alone as well as within a sentence it must not be shown
+    "http://host/a?user=own&p=own&hash=own&code=own&nonce=own&x=own",
+    "srt://host:9000?mode=caller&latency=200&streamid=own&passphrase=own&s=own",
+    "https://host/api/webhook/ownownown",
+    "https://hooks.slack.com/services/T00/B00/XXXXownXXXX8xK3a",
+    "https://api.telegram.org/bot123456789:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDown/x",
+    "https://host/hls/9f86d081884c7d659a2feaa0c55ad015own/index.m3u8",
+    "http://host/t/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.own/b.mp4",
+    "http://host/token/own/b.mp4",
+    "http://host/token=own/b.mp4",
+    "http://host/film.mp4;jsessionid=own",
+    "http://host/a?own",
+    "http://host/a#own",
+    "http://host/a?stream=kd83Jd93kfown",
+    "http://host/proxy/rtsp%3A%2F%2Fme%3Aown%40host",
+    "http://host/proxy/rtsp%253A%252F%252Fme%253Aown%2540host",
+    "http://host/proxy/rtsp://me:own@host2/x",
+    "rtsp%3A%2F%2Fme%3Aown%40host",
+    "//me:own@h",
+    "me:own@-h",
+    "me:own@/x",
+    "rtsp:/me:own@h",
+    "rtsp:me:own@h",
+    "rtsp:\\\\me:own@h",
+    "rtsp://me:own%40host/a",
+    "rtsp://me: own@host/a",
+    "rtsp://me:own @host/a",
+    "rtsp://me:x own y@host/a",
+    "rtsp://host:own/a",
+    "http://me:own\uff20host/x",
+    "http://me:own@host:80/a?mail=x@y",
+    "gst:rtspsrc location=rtsp://host/a user-id=own user-pw=own ! x",
+    'gst:souphttpsrc location=http://h extra-headers="headers,Authorization=(string)\\"Bearer own\\",x=own" cookies="a=own" ! x',
+    r"gst:souphttpsrc location=http://h extra-headers=headers,Authorization=(string)Bearer\ own ! x",
+    "gst:srtsrc uri=srt://h:1?passphrase=own passphrase=own streamid=own ! x",
+    "gst:rtspsrc location = rtsp://me:own@host/a user-pw = own ! x",
+    "gst:souphttpsrc proxy=http://me:own@p:80 proxy-id=own proxy-pw=own ! x",
+    "--mqtt-password own --csv a.csv",
+    "X-Api-Key: own",
+    '{"token": "own"}',
+    "{'password': 'own'}",
+    "user 'own' password 'own'",
+]
+
+
+@pytest.mark.parametrize("text", HIDDEN_ANYWHERE)
+def test_what_may_be_secret_is_hidden_alone_and_within_a_sentence(text):
+    for shown in (shown_address(text), redact(text), redact(f"The stream {text} has ended."), redact(f"'{text}'")):
+        assert "own" not in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rtsp://host:554/Streaming/Channels/101?transportmode=unicast&profile=Profile_1",
+        "rtsp://host/cam/realmonitor?channel=1&subtype=0",
+        "rtsp://[fe80::1%25eth0]:554/h264Preview_01_main",
+        "http://host/axis-cgi/mjpg/video.cgi?resolution=640x480&compression=30",
+        "http://host:8080/?action=stream",
+        "http://host/videos/2024-05-01_12-30-00_camera1.mp4",
+        "http://host/a?tcp",
+        "srt://host:9000?mode=caller&latency=200",
+        "C:/films/a.mp4",
+        "/home/me/films/9f86d081884c7d659a2feaa0c55ad015.mp4",
+        "gst:rtspsrc location=rtsp://host/a protocols=tcp latency=0 ! x264enc key-int-max=30 ! mux",
+    ],
+)
+def test_what_tells_one_camera_from_another_is_shown(text):
+    assert shown_address(text) == redact(text) == text and not holds_secret(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["a:" * 50_000, "http://" * 20_000, "//a" * 30_000, "x=" * 50_000, "?a" * 50_000, "%40" * 30_000]
+)
+def test_a_long_text_takes_no_long_time(text):
+    began = time.process_time()
+    redact(text), shown_address(text)
+    assert time.process_time() - began < 2
+
+
+def test_a_service_refuses_a_known_secret_and_not_all_that_is_hidden():
+    assert holds_secret("rtsp://me:own@host") and holds_secret("http://host/a?api_key=own")
+    assert holds_secret("srt://h:1?passphrase=own") and holds_secret("rtspsrc location=x user-pw=own ! y")
+    assert not holds_secret("http://host/a?cmd=Snap") and "..." in shown_address("http://host/a?cmd=Snap")

@@ -1,0 +1,100 @@
+"""What a conversion adds to a bundle for other runtimes: compiled for accelerators, written as ONNX, proven in C."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from edgefer import checks
+from edgefer.bundle import Bundle, write_file
+from edgefer.c.prove import check_in_c
+from edgefer.convert import edgetpu, ethosu, onnx
+from edgefer.errors import EdgeferError, InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """edgetpu: compile for a Coral Edge TPU. ethosu: for this accelerator of Arm's, "" for none. onnx: write int8.onnx."""
+
+    edgetpu: bool = False
+    ethosu: str = ""
+    onnx: bool = False
+
+    def check(self, int8: bool) -> None:
+        """InputError or MissingDependency before any work, where something cannot be added."""
+        for option, asked in (("--edgetpu", self.edgetpu), ("--ethosu", self.ethosu), ("--onnx", self.onnx)):
+            if asked and not int8:
+                raise InputError(f"{option} is about the int8 network: leave --no-int8 out.")
+        if self.edgetpu:
+            edgetpu.find_compiler()
+        if self.ethosu:
+            ethosu.check_accelerator(self.ethosu)
+        if self.onnx:
+            onnx.find_tf2onnx()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Added:
+    """What came of one of them: a table, a line about it, and in a sentence what failed, "" where nothing did."""
+
+    title: str = ""
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[object]] = field(default=(), repr=False)
+    note: str = ""
+    failure: str = ""
+
+
+def add_extras(extras: Extras, bundle: Bundle) -> tuple[Bundle, list[Added]]:
+    """The bundle with each of them, one after the other; what fails stops none of the others."""
+    steps: list[Callable[[Bundle], tuple[Bundle, Added]]] = []
+    if extras.edgetpu:
+        steps.append(_add_edgetpu)
+    if extras.ethosu:
+        steps.append(lambda bundle: _add_ethosu(bundle, extras.ethosu))
+    if extras.onnx:
+        steps.append(_add_onnx)
+    added = []
+    for step in (*steps, _prove_in_c):
+        try:
+            bundle, one = step(bundle)
+        except EdgeferError as error:
+            one = Added(failure=str(error))
+        added.append(one)
+    return bundle, added
+
+
+def _add_edgetpu(bundle: Bundle) -> tuple[Bundle, Added]:
+    try:
+        compiled, log = edgetpu.add_compiled(bundle)
+    except EdgeferError as error:
+        note = f"Not compiled for the Edge TPU. {edgetpu.predicted(bundle)}"
+        return bundle, Added(note=note, failure=str(error))
+    rows = [(outcome.operator, outcome.count, outcome.status) for outcome in log.outcomes]
+    title = f"Edge TPU compiler {log.version}"
+    return compiled, Added(title=title, columns=("operator", "count", "status"), rows=rows, note=log.summary)
+
+
+def _add_ethosu(bundle: Bundle, accelerator: str) -> tuple[Bundle, Added]:
+    compiled, report = ethosu.add_compiled(bundle, accelerator)
+    title = f"Vela {report.version} for Ethos-{accelerator.upper()}, {report.system}, {report.memory}"
+    return compiled, Added(title=title, columns=("", ""), rows=report.rows)
+
+
+def _add_onnx(bundle: Bundle) -> tuple[Bundle, Added]:
+    written, rows = onnx.add_onnx(bundle)
+    return written, _checked("As ONNX", rows, "It stays in the bundle; do not use it.")
+
+
+def _prove_in_c(bundle: Bundle) -> tuple[Bundle, Added]:
+    """Whether the network's C gives the stored answers on this host; kept in report/c.json."""
+    rows = check_in_c(bundle)
+    if rows:
+        listed = json.dumps(checks.to_json(rows, bundle=bundle.hash), indent=2)
+        write_file(bundle.path / "report" / "c.json", listed.encode() + b"\n")
+    return bundle, _checked("As C, which is what `edgefer export` writes", rows, "Do not export it, and report this.")
+
+
+def _checked(title: str, rows: list[checks.Check], advice: str) -> Added:
+    failed = "; ".join(f"{row.subject}: {row.detail}" for row in rows if not row.passed)
+    columns, cells = checks.table(rows)
+    failure = f"It is another network there ({failed}). {advice}" if failed else ""
+    return Added(title=title, columns=columns, rows=cells, failure=failure)

@@ -1,0 +1,48 @@
+"""What a network would take of memory is known before it is taken."""
+
+import pytest
+
+from edgefer.errors import InputError
+from edgefer.train import memory
+
+
+@pytest.fixture
+def network(keras):
+    layers = keras.layers
+    return keras.Sequential([keras.Input((48, 48, 1)), layers.Conv2D(8, 3, padding="same"), layers.ReLU()])
+
+
+@pytest.fixture
+def keras():
+    from edgefer.train.backend import tensorflow
+
+    tensorflow()
+    import tf_keras
+
+    return tf_keras
+
+
+def test_activations_are_counted_at_every_call(keras, network):
+    conv = 48 * 48 * 8
+    assert memory.activations(iter(network.layers)) == (conv, 2 * conv)
+    pixels, shared = keras.Input((48, 48, 1)), keras.layers.ReLU()
+    twice = keras.Model(pixels, shared(shared(pixels)))
+    assert memory.activations(iter(twice.layers))[1] == 3 * 48 * 48  # the input itself is one
+
+
+def test_a_batch_that_no_memory_holds_is_refused_with_one_that_fits(network, monkeypatch):
+    monkeypatch.setattr(memory, "installed_bytes", lambda: 10_000_000)
+    memory.check_training(network, 64)
+    with pytest.raises(InputError, match=r"--batch-size 3\d,") as refused:
+        memory.check_training(network, 128)
+    assert "128 images" in str(refused.value)
+
+
+def test_a_large_network_is_asked_for_fewer_images_at_a_time(network, monkeypatch):
+    assert memory.batch_for(network) == 256
+    monkeypatch.setattr(memory, "MAX_BATCH_NUMBERS", 10 * 2 * 48 * 48 * 8)
+    assert memory.batch_for(network) == 10
+
+
+def test_there_is_memory_here():
+    assert memory.installed_bytes() > 100_000_000

@@ -1,0 +1,65 @@
+"""Training that is refused leaves nothing behind, and says nothing of beginning."""
+
+import pytest
+
+from edgefer.errors import EdgeferError
+from edgefer.files import without_empty_folders
+from edgefer.progress import Progress
+from edgefer.train.faces.recipe import load_face_recipe
+from edgefer.train.faces.run import FaceOrder, train_faces
+from edgefer.train.order import Order
+from edgefer.train.pipeline import train
+from edgefer.train.recipes import load_recipe
+from edgefer.train.stages import train_in_stages
+
+STAGED = 'name = "staged"\nbase = "demo"\n[[stages]]\nname = "first"\n[[stages]]\nname = "last"\n'
+
+
+class Log(Progress):
+    def __init__(self):
+        self.lines = []
+
+    def log(self, text):
+        self.lines.append(text)
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "staged.toml").write_text(STAGED)
+    (tmp_path / "empty.csv").write_text("emotion,pixels,Usage\n")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+@pytest.mark.parametrize("recipe", ["demo", "../staged.toml"])
+@pytest.mark.parametrize("data", ["absent", "../empty.csv"])
+@pytest.mark.parametrize("out", ["runs/a-1", "x/y/z"])
+def test_refused_training_leaves_no_folder(nowhere, recipe, data, out):
+    log = Log()
+    order = Order(recipe=load_recipe(recipe), data=data)
+    with pytest.raises(EdgeferError):
+        (train_in_stages if order.recipe.stages else train)(order, nowhere / out, progress=log)
+    assert list(nowhere.iterdir()) == [] and not [line for line in log.lines if line.startswith("Training")]
+
+
+def test_what_was_there_before_stays(nowhere):
+    (nowhere / "runs" / "other").mkdir(parents=True)
+    with pytest.raises(EdgeferError):
+        train(Order(recipe=load_recipe("demo"), data="absent"), nowhere / "runs" / "a-1")
+    assert [one.name for one in (nowhere / "runs").iterdir()] == ["other"]
+
+
+def test_refused_training_of_a_face_network_leaves_no_folder(nowhere, tmp_path):
+    (tmp_path / "scenes").mkdir()
+    order = FaceOrder(recipe=load_face_recipe("face-finder", ()), data=str(tmp_path / "scenes"), teacher="absent")
+    with pytest.raises(EdgeferError):
+        train_faces(order, nowhere / "runs" / "a-1", tmp_path / "cache")
+    assert list(nowhere.iterdir()) == []
+
+
+def test_a_folder_that_was_filled_stays(tmp_path):
+    with without_empty_folders(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "b").mkdir(parents=True)
+        (tmp_path / "a" / "file").write_text("")
+    assert [one.name for one in (tmp_path / "a").iterdir()] == ["file"]
