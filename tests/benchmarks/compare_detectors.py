@@ -135,7 +135,7 @@ def main() -> None:
         "yunet litert int8": lambda: YuNetLite(asked.yunet, asked.cache),
         "yunet litert int8, refined": lambda: RefinedDetector(YuNetLite(asked.yunet, asked.cache), shipped_refiner()),
         "own": OwnDetector.shipped,
-        "own, min-face 24": lambda: OwnDetector.shipped(min_face=24),
+        "own, min-face 12": lambda: OwnDetector.shipped(min_face=12),
     }
     table, curves = {}, {}
     for name, make in makers.items():
