@@ -9,6 +9,7 @@ from pathlib import Path
 from edgefer.checks import Check, Status, status_if
 
 TIMEOUT_S = 300
+TRIES = 3  # Chromium's virtual time does not wait for WebAssembly that is still compiling on a busy machine
 COUNTS = re.compile(r"^(pixels|answers): (\d+) of (\d+) differ$", re.MULTILINE)
 
 
@@ -78,10 +79,13 @@ def prove_page(page: Path) -> Check:
         return _not_checked("browser", "no Chromium found", "sudo apt install chromium")
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=20000"]
     try:
-        done = subprocess.run(
-            [*command, (page / "index.html").resolve().as_uri()],
-            capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
-        )  # fmt: skip
+        for _ in range(TRIES):
+            done = subprocess.run(
+                [*command, (page / "index.html").resolve().as_uri()],
+                capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+            )  # fmt: skip
+            if 'data-state="starting"' not in done.stdout:
+                break
     except subprocess.TimeoutExpired:
         return _not_checked("browser", f"no answer within {TIMEOUT_S} s", "open index.html of an export")
     version = _version(browser)

@@ -53,12 +53,16 @@ def site(subject, tmp_path_factory):
 
 
 def browse(page, *flags, budget=20_000) -> str:
-    """The page's DOM once it has settled."""
+    """The page's DOM once it has settled: Chromium's virtual time does not wait for WebAssembly that is still compiling."""
     command = [
         CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"--virtual-time-budget={budget}", *flags,
         f"file://{page}",
     ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    for _ in range(3):
+        dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+        if 'data-state="starting"' not in dom:
+            break
+    return dom
 
 
 def with_script(site, folder, script: str):
