@@ -4,5 +4,6 @@ import sys
 
 from edgefer.api import CallablePackage, convert
 
-sys.modules[__name__].__class__ = CallablePackage
-_function = convert
+_package = sys.modules[__name__]
+_package.__class__ = CallablePackage
+_package.set_function(convert)

@@ -30,8 +30,8 @@ NOT_ASKED = "emulators and browsers are asked for a report only"
 SHOWN = 64  # flips on the page; all of them are in the JSON
 EXPLAINED = (
     "A comparison fails when even the end of its 95% interval that speaks for the network is over the budget, for then chance "
-    "does not explain it; over the budget but within chance is doubtful, and more images decide. What is not checked did not "
-    "pass: nothing is known about it."
+    "does not explain it; over the budget but within chance is doubtful, and more images decide. What is not checked was "
+    "not tried, and counts neither as a pass nor as a failure."
 )
 COST_EXPLAINED = (
     "Lost and gained: images that only the first, or only the second, got right. McNemar's p: how often a fair coin would "

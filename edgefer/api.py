@@ -1,6 +1,7 @@
 """What `import edgefer` offers, behind its front door: the one module of the core that knows the other packages."""
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import getdoc, signature
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,12 @@ class CallablePackage(ModuleType):
     """A package that can be called: `edgefer.train` is both the package and the function, whichever was loaded first."""
 
     _function: Callable[..., Any]
+
+    def set_function(self, function: Callable[..., Any]) -> None:
+        """Call `function` when called; help() and inspect.signature show its parameters and its documentation."""
+        self._function = function
+        self.__signature__ = signature(function)
+        self.__doc__ = f"{self.__doc__}\n\n{self.__name__}{self.__signature__}\n\n{getdoc(function)}"
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return self._function(*arguments, **options)

@@ -48,7 +48,7 @@ class Status(StrEnum):
 
 MEANINGS = {
     Status.DOUBTFUL: "over the budget, but chance may explain it with so few images; more of them decide.",
-    Status.NOT_CHECKED: "nothing is known about it; it did not pass.",
+    Status.NOT_CHECKED: "it was not tried here, so it counts neither as a pass nor as a failure.",
 }
 
 

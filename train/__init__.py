@@ -4,5 +4,6 @@ import sys
 
 from edgefer.api import CallablePackage, train
 
-sys.modules[__name__].__class__ = CallablePackage
-_function = train
+_package = sys.modules[__name__]
+_package.__class__ = CallablePackage
+_package.set_function(train)

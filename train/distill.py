@@ -46,7 +46,7 @@ def asked(
     takes other images."""
     if teacher.card.input.shape != split.images.shape[1:]:
         raise InputError(
-            f"The teacher {teacher.path} takes pictures of {teacher.card.input.shape}, the recipe {split.images.shape[1:]}: "
+            f"The teacher {teacher.path} takes images of {teacher.card.input.shape}, the recipe {split.images.shape[1:]}: "
             "make them equal."
         )
     parts = []
@@ -105,11 +105,11 @@ def load_soft_labels(file: Path, split: Split, labels: tuple[str, ...]) -> np.nd
         raise DataError(f"{file} has no column for {', '.join(missing)}: it has {', '.join(names)}.")
     if ids is None:
         if len(probabilities) != len(split):
-            raise DataError(f"{file} has {len(probabilities):,} rows for {len(split):,} training pictures.")
+            raise DataError(f"{file} has {len(probabilities):,} rows for {len(split):,} training images.")
     else:
         row_of = {str(name): row for row, name in enumerate(ids)}
         if absent := [str(name) for name in split.ids if str(name) not in row_of]:
-            raise DataError(f"{file} has nothing for {absent[0]} and {len(absent) - 1} other training pictures.")
+            raise DataError(f"{file} has nothing for {absent[0]} and {len(absent) - 1} other training images.")
         probabilities = probabilities[[row_of[str(name)] for name in split.ids]]
     probabilities = probabilities[:, [names.index(label) for label in labels]]
     sums = probabilities.sum(axis=1, keepdims=True)

@@ -48,7 +48,7 @@ def build(model: Model, spec: InputSpec, classes: int, statistics: older.Statist
         features = families[model.family](model, x)
     except ValueError:
         raise RecipeError(
-            f"The layers of this {model.family} network shrink pictures of {spec.width}x{spec.height} pixels to nothing: set a "
+            f"The layers of this {model.family} network shrink images of {spec.width}x{spec.height} pixels to nothing: set a "
             "larger input.width and input.height."
         ) from None
     # float32 even under mixed precision: a bfloat16 logit has three significant digits.

@@ -174,7 +174,7 @@ def _fit(training: _Training) -> _Fitted | None:
         if recipe.needs_validation:
             dataset = hold_out(dataset, order.valid_fraction, recipe.fit.seed, order.group_by)
         aside = f"; {len(dataset.split('valid'))} choose its epoch" if recipe.needs_validation else ""
-        progress.log(f"Now the network itself, on {len(dataset.split('train'))} pictures{aside}")
+        progress.log(f"Now the network itself, on {len(dataset.split('train'))} images{aside}")
     fitted = fit(
         recipe, dataset, run.training.path, progress,
         start=training.start, written=training.scratch, strategy=training.strategy,

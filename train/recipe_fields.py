@@ -81,7 +81,7 @@ class Augment(_Part):
     brightness: float = Field(0, ge=0, le=1, description="added, in units of the full range")
     contrast: float = Field(0, ge=0, lt=1, description="factor between 1 - contrast and 1 + contrast")
     saturation: float = Field(0, ge=0, le=1, description="of colours: factor between 1 - saturation and 1 + saturation")
-    camera: float = Field(1, ge=0, le=1, description="share of the pictures that see what a camera does, down to jpeg")
+    camera: float = Field(1, ge=0, le=1, description="share of the images that see what a camera does, down to jpeg")
     tilt_deg: float = Field(0, ge=0, le=180, description="instead of rotate_deg, where it is more")
     framing: float = Field(0, ge=0, lt=1, description="instead of zoom, where it is more")
     dark: float = Field(0, ge=0, le=1, description="probability of too little light")
@@ -94,7 +94,7 @@ class Augment(_Part):
     )
     jpeg: float = Field(0, ge=0, le=1, description="probability of JPEG at a quality of 8 to 60")
     erase: float = Field(0, ge=0, le=1, description="probability of blanking one rectangle")
-    mixup: float = Field(0, ge=0, le=10, description="alpha of the Beta distribution pictures are blended by")
+    mixup: float = Field(0, ge=0, le=10, description="alpha of the Beta distribution images are blended by")
 
 
 class Optimizer(_Part):
@@ -133,7 +133,7 @@ class Fit(_Part):
     ema: float = Field(0, ge=0, lt=1, description="decay of averaged weights, such as 0.999; 0: none")
     clean_statistics: bool = Field(
         False,
-        description="measure batch norm's statistics in the end on pictures as they are, not augmented: better on pictures like "
+        description="measure batch norm's statistics in the end on images as they are, not augmented: better on images like "
         "the data, worse on blurred ones",
     )
     balance: Literal["none", "class-weights", "oversample", "logit-adjustment"] = Field(

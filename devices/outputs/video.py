@@ -36,7 +36,7 @@ class VideoFile(Sink):
         self._view = view or View()
         suffix = path.suffix.lower()
         if suffix not in (*VIDEOS, *STILLS):
-            raise SourceError(f"Cannot save to {self.name}: name a .mp4 or .avi video, or a .png or .jpg picture.")
+            raise SourceError(f"Cannot save to {self.name}: name a .mp4 or .avi video, or a .png or .jpg image.")
         check_folder(path, "save")
         if path.exists():
             raise SourceError(f"{self.name} is there already: choose another name, or remove it first.")

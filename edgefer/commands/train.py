@@ -72,7 +72,7 @@ def _check_workers(place: "Place", out: Path | None, folds: int) -> None:
     if place.workers > 1 and not out:
         raise InputError("Several workers train one network: name its folder for all of them with --out DIR.")
     if place.workers > 1 and folds:
-        raise InputError("--folds trains on one machine: cross-validation is for few pictures. Leave TF_CONFIG out.")
+        raise InputError("--folds trains on one machine: cross-validation is for few images. Leave TF_CONFIG out.")
 
 
 def _resumed(out: Path | None) -> "tuple[Path, Order]":
@@ -97,7 +97,7 @@ def _show(result: "Result | None", run: Path, place: "Place") -> None:
     for name, rows in result.classes.items():
         console.show_table(
             f"{name} split",
-            ("class", "pictures", "precision", "recall", "F1"),
+            ("class", "images", "precision", "recall", "F1"),
             [(label, count, *(f"{figure:.3f}" for figure in figures)) for label, count, *figures in rows],
         )
         scores = result.scores[name]

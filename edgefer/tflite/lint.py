@@ -123,7 +123,7 @@ def _shapes(model: Model, target: str) -> Iterator[Finding]:
             yield Finding(
                 severity="warning" if target in ("litert", "tflite-runtime") else "error",
                 rule="batch-size",
-                what=f"the input {tensor.shape} takes {tensor.shape[0]} pictures at once",
+                what=f"the input {tensor.shape} takes {tensor.shape[0]} images at once",
                 next="convert with batch size 1",
                 tensor=tensor.name,
             )

@@ -1,7 +1,9 @@
 """`import edgefer`: what it offers, what it costs, and that it works from a checkout."""
 
 import doctest
+import inspect
 import json
+import pydoc
 import statistics
 import subprocess
 import sys
@@ -57,6 +59,14 @@ def test_train_and_convert_are_packages_and_functions_in_whatever_order(first):
         f"import edgefer; {first}\nassert callable(edgefer.train) and callable(edgefer.convert)\n"
         "import edgefer.train.recipes\nassert edgefer.train.recipes and callable(edgefer.train)"
     )
+
+
+@pytest.mark.parametrize(("name", "parameter"), [("train", "resume"), ("convert", "edgetpu")])
+def test_a_callable_package_shows_the_parameters_of_its_function(name, parameter):
+    package = getattr(edgefer, name)
+    assert parameter in inspect.signature(package).parameters
+    shown = pydoc.plain(pydoc.render_doc(package))
+    assert f"edgefer.{name}(" in shown and f"{parameter}:" in shown
 
 
 @pytest.mark.parametrize(

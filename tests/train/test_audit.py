@@ -124,3 +124,13 @@ def test_bad_images_warn_only_where_they_are_to_be_left_out(folder):
     (folder / "train" / "Sad" / "cut.png").write_bytes(next((folder / "train" / "Sad").iterdir()).read_bytes()[:200])
     assert status(audit(folder))["unreadable"] == "fail"
     assert status(audit(folder, DataOptions(skip_bad=True)))["unreadable"] == "warn"
+
+
+def test_classes_of_one_size_are_not_told_apart(tmp_path):
+    noise = np.random.default_rng(0)
+    for label in ("happy", "sad"):
+        (tmp_path / label).mkdir()
+        for number in range(10):
+            cv2.imwrite(str(tmp_path / label / f"{number}.png"), noise.integers(0, 256, (48, 48), dtype=np.uint8))
+    (balance,) = [check for check in audit(tmp_path, DataOptions()).checks if check.subject == "balance"]
+    assert balance.detail == "every class has 8 training images" and "--folds 5" in balance.fix

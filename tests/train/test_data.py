@@ -100,8 +100,8 @@ def test_files_that_are_no_fer2013(tmp_path):
         "cut.csv.gz": "cannot be read",
         "noise.csv": "cannot be read",
         "none.csv": "no usable rows",
-        "untrained.csv": "no training pictures",
-        "classless.csv": "no training picture of class 'disgust'",
+        "untrained.csv": "no training images",
+        "classless.csv": "no training image of class 'disgust'",
         "absent.csv": "There is no data at",
     }.items():
         with pytest.raises(DataError, match=complaint):
@@ -153,11 +153,11 @@ def test_no_split_is_left_without_pictures_or_a_class(tmp_path, cache):
     assert {name: len(split) for name, split in together.splits.items()} == {"train": 1120}
     files = write_folder(tmp_path / "flat", count=6)
     one_sad = r"(Sad|\d)\.?"  # all pictures of a class are one group, which cannot be divided
-    with pytest.raises(DataError, match=r"too few groups of pictures of class 'sad'"):
+    with pytest.raises(DataError, match=r"too few groups of images of class 'sad'"):
         load_dataset(files, GRAY48, DataOptions(group_by=one_sad))
     for split in ("train", "test"):
         write_folder(tmp_path / "full" / split)
-    with pytest.raises(DataError, match=r"No picture of the test split .* is left"):
+    with pytest.raises(DataError, match=r"No image of the test split .* is left"):
         load_dataset(tmp_path / "full", GRAY48, DataOptions(group_by=r"^((?P<copy>test)?.+)"))
 
 
@@ -186,7 +186,7 @@ def test_bad_folders_are_named(tmp_path):
     assert sum(len(split) for split in dataset.splits.values()) == 13
 
     (flat / "empty").mkdir()
-    with pytest.raises(DataError, match="empty holds no pictures"):
+    with pytest.raises(DataError, match="empty holds no images"):
         load_dataset(flat, GRAY48)
     (tmp_path / "only" / "test").mkdir(parents=True)
     with pytest.raises(DataError, match="has no train folder"):

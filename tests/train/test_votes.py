@@ -69,7 +69,7 @@ def test_a_witness_tells_what_the_votes_do_not(trained, builtin, tmp_path):
     small = replace(
         data, splits={"train": replace(split, images=split.images[:, :24, :24], ids=data.split("train").ids)}
     )
-    with pytest.raises(InputError, match="takes pictures of"):
+    with pytest.raises(InputError, match="takes images of"):
         translated(small, file, [Bundle.open(trained)], 0)
 
 

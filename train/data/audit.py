@@ -117,12 +117,16 @@ def _balance(dataset: Dataset) -> Check:
     counts = np.array(dataset.counts().get("train", [0] * len(dataset.labels)))
     rare, common = int(counts.argmin()), int(counts.argmax())
     labels = dataset.labels
-    found = f"{labels[rare]} has {counts[rare]:,} training images, {labels[common]} {counts[common]:,}"
+    if counts[rare] == counts[common]:
+        found = f"every class has {counts[rare]:,} training images"
+    else:
+        found = f"{labels[rare]} has {counts[rare]:,} training images, {labels[common]} {counts[common]:,}"
     status, fix = Status.PASS, ""
     if counts[rare] * UNEVEN < counts[common]:
-        status, fix = Status.WARN, f"set fit.balance, and look at the recall of {labels[rare]}"
+        status = Status.WARN
+        fix = f"try edgefer train --set fit.balance=class-weights, and look at the recall of {labels[rare]}"
     elif counts[rare] < MIN_CLASS:
-        status, fix = Status.WARN, "few: a single split says little, so measure by --folds 5"
+        status, fix = Status.WARN, "with so few images one split says little: measure with edgefer train --folds 5"
     return Check(subject="balance", status=status, detail=found, fix=fix)
 
 

@@ -24,11 +24,9 @@ class Split:
 
     def __post_init__(self):
         if not len(self.images) == len(self.labels) == len(self.ids):
-            raise DataError(
-                f"{len(self.images)} pictures, {len(self.labels)} labels, {len(self.ids)} ids do not match."
-            )
+            raise DataError(f"{len(self.images)} images, {len(self.labels)} labels, {len(self.ids)} ids do not match.")
         if self.targets is not None and len(self.targets) != len(self.labels):
-            raise DataError(f"{len(self.targets)} targets do not match {len(self.labels)} pictures.")
+            raise DataError(f"{len(self.targets)} targets do not match {len(self.labels)} images.")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -151,13 +149,13 @@ def pool(splits: list[Split]) -> Split:
 
 def check_classes(dataset: Dataset, path: object) -> None:
     if "train" not in dataset.splits:
-        raise DataError(f"{path} has no training pictures: it has only {', '.join(dataset.splits) or 'nothing'}.")
+        raise DataError(f"{path} has no training images: it has only {', '.join(dataset.splits) or 'nothing'}.")
     for index, label in enumerate(dataset.labels):
         if not (dataset.splits["train"].labels == index).any():
-            raise DataError(f"{path} has no training picture of class {label!r}: add some, or drop the class.")
+            raise DataError(f"{path} has no training image of class {label!r}: add some, or drop the class.")
     if empty := [name for name, split in dataset.splits.items() if not len(split)]:
         raise DataError(
-            f"No picture of the {empty[0]} split of {path} is left to measure on: add some, or drop the split."
+            f"No image of the {empty[0]} split of {path} is left to measure on: add some, or drop the split."
         )
 
 
@@ -198,7 +196,7 @@ def hold_out(dataset: Dataset, fraction: float, seed: int, group_by: str = "") -
     for index, label in enumerate(dataset.labels):
         if not all((split.labels == index).any() for split in (rest, valid)):
             raise DataError(
-                f"{dataset.name} has too few {'groups of ' if group_by else ''}pictures of class {label!r}: they cannot "
+                f"{dataset.name} has too few {'groups of ' if group_by else ''}images of class {label!r}: they cannot "
                 "be in training and validation both."
             )
     others = {name: split for name, split in dataset.splits.items() if name != "train"}

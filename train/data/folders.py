@@ -91,7 +91,7 @@ def listing(path: Path, names: str = "") -> Listing:
                 )
             images, others = _images_in(folder)
             if not images:
-                raise DataError(f"The class folder {folder} holds no pictures: add some, or remove the folder.")
+                raise DataError(f"The class folder {folder} holds no images: add some, or remove the folder.")
             files += [(split, label_of[_key(folder)], file) for file in images]
             ignored += [name_in(path, file) for file in others]
     if ignored:

@@ -30,7 +30,7 @@ def group_pictures(ids: np.ndarray, pattern: str) -> tuple[np.ndarray, np.ndarra
     for one in ids:
         match = rule.search(str(one))
         if match is None:
-            raise DataError(f"--group-by {pattern!r} does not match {one}: every picture must have a group.")
+            raise DataError(f"--group-by {pattern!r} does not match {one}: every image must have a group.")
         groups.append("|".join(match[number] or "" for number in kept))
         copies.append(COPY in rule.groupindex and bool(match[COPY]))
     return np.array(groups), np.array(copies)
@@ -47,7 +47,7 @@ def assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) 
     np.add.at(counts, (group_of, labels), 1)
     fewest = (counts > 0).sum(axis=0)
     if fewest.min() < folds:
-        raise DataError(f"A class has only {fewest.min()} groups of pictures: too few for {folds} parts.")
+        raise DataError(f"A class has only {fewest.min()} groups of images: too few for {folds} parts.")
     shuffled = np.random.default_rng(seed).permutation(len(names))
     order = shuffled[np.argsort(-counts[shuffled].sum(axis=1), kind="stable")]
     shares = np.zeros((folds, counts.shape[1]))

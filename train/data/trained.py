@@ -25,14 +25,17 @@ def training_data(
     if not data:
         run = RunFolder(bundle.path)
         if not (run.order.is_file() or run.spare_order.is_file()):
-            raise InputError(f"{bundle.path} does not remember its training data: name it with --data PATH.")
+            raise InputError(
+                f"{bundle.path} does not say where its training data is, only a bundle that edgefer train wrote does: "
+                "name it with --data PATH."
+            )
         order = Order.load(run)
         data, skip_bad = order.data, order.skip_bad
     dataset = load_dataset(data, card.input, _options(card, data, skip_bad), progress=progress, cache=cache)
     log_skipped(dataset.skipped, progress)
     if dataset.name == card.provenance.data and card.provenance.held_pictures not in ("", dataset.held_pictures):
         progress.log(
-            f"{data} has changed since {card.name} was trained on it, and other pictures are held back now: it may have "
+            f"{data} has changed since {card.name} was trained on it, and other images are held back now: it may have "
             "learned from some of them and look better than it is. Train again, or name data it never saw."
         )
     return dataset
@@ -72,7 +75,7 @@ def usual_split(card: ModelCard, dataset: Dataset, progress: Progress = SILENT) 
 def log_skipped(skipped: tuple[str, ...], progress: Progress) -> None:
     """Which rows or images were left out, the first by name."""
     if skipped:
-        progress.log(f"Left out {len(skipped)} bad rows or pictures:")
+        progress.log(f"Left out {len(skipped)} bad rows or images:")
         for line in skipped[:SHOWN]:
             progress.log(f"  {line}")
         if len(skipped) > SHOWN:

@@ -42,11 +42,11 @@ class Source:
 def read_scenes(folder: Path, cache: Path, teacher_file: Path, track: Track) -> list[Source]:
     """Every archive (.zip) and every folder in `folder`; each is taught once and then read from `cache`."""
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder: name one that holds archives or folders of pictures.")
+        raise DataError(f"{folder} is no folder: name one that holds archives or folders of images.")
     entries = sorted(e for e in folder.iterdir() if e.is_dir() or e.suffix.lower() == ".zip")
     entries = [entry for entry in entries if not entry.name.startswith(".")]
     if not entries:
-        raise DataError(f"{folder} holds no archives (.zip) and no folders of pictures.")
+        raise DataError(f"{folder} holds no archives (.zip) and no folders of images.")
     cache.mkdir(parents=True, exist_ok=True)
     return [_source(entry, cache, teacher_file, track) for entry in entries]
 
@@ -55,7 +55,7 @@ def _source(entry: Path, cache: Path, teacher_file: Path, track: Track) -> Sourc
     files = open_entry(entry)
     names = [name for name in files.names() if Path(name).suffix.lower() in PICTURES]
     if not names:
-        raise DataError(f"{entry} holds no pictures: remove it, or put some there.")
+        raise DataError(f"{entry} holds no images: remove it, or put some there.")
     key = hashlib.sha256(repr((VERSION, files.stamp(), teacher_file.stat().st_size)).encode()).hexdigest()[:12]
     kept = cache / f"{entry.stem}-{key}.npz"
     if not kept.is_file():

@@ -16,7 +16,7 @@ def new_order(
 ) -> tuple[Path, FaceOrder]:
     """A new training's folder and order. teacher: YuNet's .onnx. InputError for what is not there, or is there already."""
     if not data or not Path(data).is_dir():
-        raise InputError(f"--data {data!r}: name a folder that holds archives or folders of pictures.")
+        raise InputError(f"--data {data!r}: name a folder that holds archives or folders of images.")
     if not teacher.is_file():
         raise InputError(f"There is no {teacher}: the teacher is YuNet, whose .onnx is named with --yunet FILE.")
     loaded = load_face_recipe(recipe, tuple(overrides))
