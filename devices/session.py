@@ -53,7 +53,7 @@ class Session:
         """Smooth and reject otherwise from the next frame on."""
         self._smooth, self._reject = smooth, reject
         for smoother in list(self._smoothers.values()):
-            smoother.preset, smoother.reject = smooth, reject
+            smoother.change(smooth, reject)
 
     def use(self, detector: Detector) -> None:
         """Find faces with another detector from the next frame on; they keep their numbers."""

@@ -12,6 +12,7 @@ import numpy as np
 from edgefer.bundle import EDGETPU_OPERATOR, Bundle
 from edgefer.card import InputSpec, ModelCard, OutputSpec
 from edgefer.errors import BundleError, InputError, MissingDependency, RuntimeFault
+from edgefer.patience import Stuck, patiently
 from edgefer.preprocess import float_table, look_up, quantized_table, to_float, to_int8
 from edgefer.quiet import quiet
 from edgefer.runtimes import RUNTIMES, installed_runtimes
@@ -22,6 +23,7 @@ INT8_SCALE, INT8_ZERO = 1 / 255, -128  # of an own int8 network's input: the pix
 LOGITS = OutputSpec()
 INTEGERS = (np.int8, np.uint8, np.int16)
 MIN_LEVELS = 128  # of 256: a quantized input that keeps fewer pixel values apart is not the one the card describes
+MAX_IMAGE_S = 20.0  # a network that takes longer for one image is not waited for
 MIN_PROBABILITY = 1e-7  # what stands for a float probability of 0; for a quantized one it is half a step
 
 
@@ -172,17 +174,39 @@ class Network:
             return look_up(pixels, self._table)
         return to_int8(pixels) if self.dtype == np.int8 else to_float(pixels)
 
-    def raw(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 [n, h, w, c] -> the network's own output [n, classes]: int8 or uint8 quanta, or float32."""
-        answers = []
-        for one in pixels:
-            try:
-                self._interpreter.set_tensor(self._in, self.feed(one).reshape(self._shape))
-                self._interpreter.invoke()
-                answers.append(np.concatenate([self._interpreter.get_tensor(one).reshape(-1) for one in self._outs]))
-            except (ValueError, RuntimeError) as error:
-                raise RuntimeFault(f"{self.runtime} failed while running the network: {error}") from None
+    def raw(self, pixels: np.ndarray, *, total_s: float = math.inf) -> np.ndarray:
+        """uint8 [n, h, w, c] -> the network's own output [n, classes]: int8 or uint8 quanta, or float32.
+
+        Of several images each may take MAX_IMAGE_S, and all of them total_s: RuntimeFault then. One image without a limit is
+        what a running loop asks for, under a watchdog of its own.
+        """
+        answers: list[np.ndarray] = []
+        if len(pixels) == 1 and math.isinf(total_s):
+            answers.append(self._answer(pixels[0]))
+        elif len(pixels):
+            self._answer_all(pixels, answers, total_s)
         return np.stack(answers) if answers else np.empty((0, 0), np.float32)
+
+    def _answer_all(self, pixels: np.ndarray, answers: list[np.ndarray], total_s: float) -> None:
+        def work() -> None:
+            for one in pixels:
+                answers.append(self._answer(one))
+
+        try:
+            patiently(work, lambda: len(answers), step_s=MAX_IMAGE_S, total_s=total_s)
+        except Stuck as stuck:
+            raise RuntimeFault(
+                f"{self.runtime} has answered {len(answers)} of {len(pixels)} images in {stuck.seconds:.0f} s: this network is "
+                "too slow for this machine, or was made to hang."
+            ) from None
+
+    def _answer(self, one: np.ndarray) -> np.ndarray:
+        try:
+            self._interpreter.set_tensor(self._in, self.feed(one).reshape(self._shape))
+            self._interpreter.invoke()
+            return np.concatenate([self._interpreter.get_tensor(one).reshape(-1) for one in self._outs])
+        except (ValueError, RuntimeError) as error:
+            raise RuntimeFault(f"{self.runtime} failed while running the network: {error}") from None
 
     def dequantize(self, raw: np.ndarray) -> np.ndarray:
         """The network's own output as float32 logits, by the scale and zero point in the .tflite; of probabilities their

@@ -19,23 +19,35 @@ MAX_DROP, MIN_AGREEMENT, MIN_RETRAINED_AGREEMENT = (
 
 
 def origin_form(card: ModelCard) -> Form | None:
-    """The file that holds the network as it was trained; None when the bundle does not hold it (any more)."""
+    """The file that holds the network as it was trained; None when the bundle does not hold it (any more), or its card
+    contradicts itself about it."""
+    if contradiction(card):
+        return None
     if card.lineage is None:
-        return Form.KERAS if Form.KERAS in card.variants and not slimmed_without_lineage(card) else None
+        return Form.KERAS if Form.KERAS in card.variants and not _slimmed(card) else None
     forms = (Form.ORIGIN, Form.KERAS)
     return next((f for f in forms if f in card.variants and card.variants[f].sha256 == card.lineage.sha256), None)
 
 
-def slimmed_without_lineage(card: ModelCard) -> bool:
-    """Whether an edgefer from before 0.2 slimmed it: those wrote no lineage, only this step."""
-    return card.lineage is None and any(step.startswith("slim to ") for step in card.provenance.steps)
+def contradiction(card: ModelCard) -> str:
+    """What in the card cannot be together, as after a change by hand; "" for a card as conversion writes it."""
+    named = card.lineage.sha256 if card.lineage else ""
+    if Form.ORIGIN in card.variants and card.variants[Form.ORIGIN].sha256 != named:
+        return "origin.keras is not the network that the card's lineage names"
+    if named and _slimmed(card) and Form.KERAS in card.variants and card.variants[Form.KERAS].sha256 == named:
+        return "model.keras was slimmed by a step of the card, whose lineage names it as the one that was trained"
+    return ""
+
+
+def _slimmed(card: ModelCard) -> bool:
+    """Whether a conversion slimmed it. An edgefer from before 0.2 wrote no lineage, only this step."""
+    return any(step.startswith("slim to ") for step in card.provenance.steps)
 
 
 def is_retrained(card: ModelCard) -> bool:
-    """Whether weights were removed or trained after the training itself."""
-    if card.lineage is not None:
-        return card.lineage.retrained
-    return Form.TUNED in card.variants or slimmed_without_lineage(card)
+    """Whether weights were removed or trained after the training itself: by the card, or by the files that only that leaves."""
+    kept = Form.TUNED in card.variants or Form.ORIGIN in card.variants
+    return kept or _slimmed(card) or (card.lineage is not None and card.lineage.retrained)
 
 
 def check_origin(bundle: Bundle) -> Check:
@@ -49,8 +61,8 @@ def check_origin(bundle: Bundle) -> Check:
             if card.lineage
             else f"{name}, which no step of the card replaced"
         )
-    elif card.lineage is not None and Form.ORIGIN in card.variants:
-        status, detail = Status.FAIL, "origin.keras is not the network that the card's lineage names"
+    elif detail := contradiction(card):
+        status = Status.FAIL
     elif not any(variant in card.variants for variant in (Form.KERAS, Form.ORIGIN)):
         detail = "the bundle holds no Keras network: its forms can be compared with each other only"
     elif card.lineage is not None and card.lineage.sha256:

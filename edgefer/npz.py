@@ -6,6 +6,7 @@ numpy.load would believe the sizes that the file states, unpack 3 GB from 3 MB, 
 import io
 import math
 import re
+import sys
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -126,5 +127,7 @@ def _read_array(
         data = file.read(count * dtype.itemsize)
         if len(data) != count * dtype.itemsize or file.read(1):  # past the end the checksum is compared
             raise ValueError(f"{name} ends early")
+    if dtype.kind == "U" and (np.frombuffer(data, f"{dtype.byteorder}u4") > sys.maxunicode).any():
+        raise ValueError(f"{name} holds a number that is no character")  # numpy would end in a SystemError
     array = np.frombuffer(data, dtype)
     return array.reshape(shape[::-1]).T if header[2] == b"True" else array.reshape(shape)

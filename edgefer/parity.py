@@ -36,6 +36,8 @@ INT8_MEANS = {"openvino": 0.75}
 # Float kernels add in different orders; this is a thousandth of what separates two neighbouring logits in practice.
 FLOAT_TOLERANCE = 1e-3
 QUICK = 6  # every sixth image is asked for before a run
+MAX_VERIFY_S = 60.0  # for the stored images of one network: tens of milliseconds are usual
+MAX_EXACT_WORK = 2_000_000_000  # operations an image: numpy takes seconds for them
 EXACT = 4  # every fourth is computed exactly, a second or two without a runtime
 
 
@@ -125,6 +127,9 @@ def check_exactly(bundle: Bundle, vectors: Vectors) -> list[Check]:
     except UnsupportedNetwork as error:
         detail = str(error).rstrip(".")
         return [Check(question=3, subject=subject, status=Status.NOT_CHECKED, detail=detail)]
+    if network.work > MAX_EXACT_WORK:
+        detail = f"{network.work:,} operations an image are too many to compute without a runtime"
+        return [Check(question=3, subject=subject, status=Status.NOT_CHECKED, detail=detail)]
     table = quantized_table(card.input, np.int8, float(network.input.scale), network.input.zero)
     images = look_up(vectors.pixels[::EXACT], table)
     answers = np.stack([run(network, image)[network.output.index].ravel() for image in images]).astype(np.int64)
@@ -157,7 +162,7 @@ def _check_answers(network: Network, variant: str, pixels: np.ndarray, expected:
         raise BundleError(
             f"The bundle's {variant} file holds a network that takes {np.dtype(network.dtype).name}: convert it again."
         )
-    answers = network.raw(pixels).astype(np.float64)
+    answers = network.raw(pixels, total_s=MAX_VERIFY_S).astype(np.float64)
     if answers.shape != expected.shape:
         raise BundleError(f"The parity vectors hold {expected.shape} answers, the network gives {answers.shape}.")
     off = np.abs(answers - expected)

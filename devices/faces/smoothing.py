@@ -63,6 +63,14 @@ class LabelSmoother:
         self.preset, self.reject = preset, reject
         self._states: dict[int, _State] = {}
 
+    def change(self, preset: Preset, reject: float) -> None:
+        """Other rules from the next frame on. What is shown was decided by the old ones, and is not held on to."""
+        if (preset, reject) == (self.preset, self.reject):
+            return
+        self.preset, self.reject = preset, reject
+        for state in self._states.values():
+            state.label = ""
+
     def settle(
         self, track: int, time_s: float, scores: dict[str, float], fault: str = ""
     ) -> tuple[dict[str, float], str]:

@@ -1,9 +1,14 @@
 """How commands present themselves: an application whose help shows a type only where a value is to be given."""
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+UsageError: Any = typer.BadParameter.__mro__[1]  # of typer's own click, or of click itself in older versions
+GIVEN = "edgefer.given"  # in a context's meta: the arguments as they were given
 
 
 def _flags_take_no_value(params: list[Any]) -> list[Any]:
@@ -22,7 +27,18 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group of commands of edgefer."""
+    """A group of commands of edgefer. What it says of wrong arguments shows no password that one of them holds."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        given = tuple(args)  # parsing takes them off
+        with _without_secrets(given):
+            context = super().make_context(info_name, args, parent, **extra)
+        context.meta.setdefault(GIVEN, given)
+        return context
+
+    def invoke(self, ctx: Any) -> Any:
+        with _without_secrets(ctx.meta[GIVEN]):
+            return super().invoke(ctx)
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _flags_take_no_value(super().get_params(ctx))
@@ -36,6 +52,29 @@ class App(typer.Typer):
 
     def command(self, name: str | None = None, **options: Any) -> Any:
         return super().command(name, cls=Command, **options)
+
+
+@contextlib.contextmanager
+def _without_secrets(given: Sequence[str]) -> Iterator[None]:
+    """Wrong usage raised within this quotes the arguments as they may be shown."""
+    try:
+        yield
+    except UsageError as error:
+        error.message = _quoted(error.message, given)
+        raise
+
+
+def _quoted(message: str, given: Sequence[str]) -> str:
+    """The message with each argument in it, and each value behind a `=`, as it may be shown."""
+    from edgefer.devices.sources import urls
+
+    values = {part for one in given for part in (one, one.partition("=")[2]) if part}
+    for value in sorted(values, key=len, reverse=True):
+        shown = urls.shown_address(value)
+        for written in (value, repr(value)[1:-1]):
+            if shown != value and written in message:
+                message = message.replace(written, shown)
+    return message
 
 
 def without_passwords(text: str) -> str:

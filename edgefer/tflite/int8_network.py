@@ -1,5 +1,6 @@
 """A network of whole-number arithmetic: the records that edgefer.tflite.arithmetic computes and C is written from."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -72,6 +73,12 @@ class Layer:
             return self.weights.shape[0] * self.weights.shape[1] * self.output.size
         return 0
 
+    @property
+    def passed(self) -> int:
+        """Values that are read and written beside the multiply-adds; a pooled one counts for each place of its window."""
+        taps = math.prod(self.window.kernel) if self.window else 1
+        return self.output.size * taps + sum(value.size for value in self.inputs)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Network:
@@ -84,3 +91,8 @@ class Int8Network:
     @property
     def macs(self) -> int:
         return sum(layer.macs for layer in self.layers)
+
+    @property
+    def work(self) -> int:
+        """Operations for one image: multiply-adds, what is pooled, and what every layer reads and writes."""
+        return sum(layer.macs + layer.passed for layer in self.layers)

@@ -4,9 +4,12 @@ The rules were measured on MediaPipe 1.2's ImageClassifier.create_from_options.
 """
 
 import math
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from edgefer.tflite.findings import Finding
 from edgefer.tflite.flatbuffer import Model, Tensor
@@ -14,6 +17,9 @@ from edgefer.tflite.metadata import FIELDS, IDENTIFIER, IMAGE, NORMALIZATION, RG
 
 DTYPES = ("UINT8", "FLOAT32")
 PARSER = (1, 5, 0)  # the newest version of the metadata's schema that MediaPipe 1.2 reads
+NUMBER = re.compile(r"\s*[+-]?\d")  # what the C++ that reads a part of it takes for one
+LABELS = 2  # the type of an associated file that MediaPipe opens
+MIN_DEVIATION = 2.0**-23  # a smaller one is 0 to MediaPipe
 MAX_ITEMS, MAX_TEXT = 1000, 1000  # of a list, and characters: what is longer is not metadata of a classifier
 WRITE = "write metadata again, as edgefer convert --mediapipe does"
 
@@ -21,14 +27,15 @@ WRITE = "write metadata again, as edgefer convert --mediapipe does"
 @dataclass(frozen=True, kw_only=True)
 class Described:
     """What the metadata says of the network's first input and of how many outputs. inputs, outputs: None where it
-    says nothing of the network. files: of labels. normalizations: means and deviations."""
+    says nothing of the network. content, color: of the input, None where it says nothing of them. files: of labels.
+    parser: None where it names none. normalizations: means and deviations."""
 
     inputs: int | None
     outputs: int | None
-    content: int
-    color: int
+    content: int | None
+    color: int | None
     files: tuple[str, ...]
-    parser: str
+    parser: str | None
     normalizations: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
 
 
@@ -92,11 +99,15 @@ def _description(model: Model, described: Described) -> Iterator[Finding]:
     if described.outputs not in (None, len(model.main.outputs)):
         what = f"its metadata is about {described.outputs} outputs, the network has {len(model.main.outputs)}"
         yield _error("mediapipe-metadata", what)
-    if described.content not in (0, int(IMAGE)):
+    if described.content not in (None, int(IMAGE)):
         yield _error("mediapipe-metadata", "its metadata says that the input is no image")
-    elif described.content and described.color != int(RGB):
+    elif described.color not in (None, int(RGB)):
         yield _error("mediapipe-metadata", "its metadata says that the input is not RGB")
-    if _version(described.parser) > PARSER:
+    if described.parser is not None and not all(map(NUMBER.match, described.parser.removesuffix(".").split("."))):
+        yield _error(
+            "mediapipe-metadata", f"its parser's version {described.parser[:20]!r} is no version: MediaPipe crashes"
+        )
+    elif _version(described.parser or "") > PARSER:
         yield _error("mediapipe-metadata", f"its metadata asks for a parser of version {described.parser:.20}")
     for name in described.files:
         if name not in model.files:
@@ -115,10 +126,19 @@ def _normalization(model: Model, described: Described) -> Iterator[Finding]:
             yield _error(
                 rule, f"its normalization has {len(means)} means and {len(stds)} deviations, not 1 or 3 of each"
             )
-        elif not all(std > 0 and math.isfinite(std) for std in stds) or not all(map(math.isfinite, means)):
+        elif not all(std >= MIN_DEVIATION and math.isfinite(std) for std in stds) or not all(map(math.isfinite, means)):
             yield _error(rule, f"its normalization takes off {means[0]:g} and divides by {min(stds):g}")
+        elif not all(_keeps_apart(mean, std) for mean, std in zip(means, stds, strict=True)):
+            yield _error(rule, f"its normalization takes off {means[0]:g}, which leaves nothing of a pixel in float32")
         elif len(set(means)) > 1 or len(set(stds)) > 1:
             yield _error(rule, "its normalization differs by channel, which it does not take")
+
+
+def _keeps_apart(mean: float, std: float) -> bool:
+    """Whether pixels 0 and 255 are two values in float32 behind a normalization."""
+    with np.errstate(over="ignore"):
+        low, high = (np.array([0, 255], np.float32) - np.float32(mean)) / np.float32(std)
+    return bool(low < high)
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -133,25 +153,26 @@ def read_description(content: bytes) -> Described:
     graphs = model.tables("subgraph_metadata", "SubGraphMetadata")
     inputs = graphs[0].tables("input_tensor_metadata", "TensorMetadata") if graphs else []
     outputs = graphs[0].tables("output_tensor_metadata", "TensorMetadata") if graphs else []
-    kind = color = 0
+    kind = color = None
     normalizations = []
     for tensor in inputs[:1]:
         if box := tensor.table("content", "Content"):
             kind = box.byte("content_properties_type")
             properties = box.table("content_properties", "ImageProperties") if kind == int(IMAGE) else None
-            color = properties.byte("color_space") if properties else 0
+            color = properties.byte("color_space") if properties else None
         for unit in tensor.tables("process_units", "ProcessUnit"):
             options = unit.table("options", "NormalizationOptions")
             if options and unit.byte("options_type") == int(NORMALIZATION):
                 normalizations.append((options.floats("mean"), options.floats("std")))
     files = (file for tensor in outputs for file in tensor.tables("associated_files", "AssociatedFile"))
+    names = (file.text("name") for file in files if file.byte("type") == LABELS)
     return Described(
         inputs=len(inputs) if graphs else None,
         outputs=len(outputs) if graphs else None,
         content=kind,
         color=color,
-        files=tuple(file.text("name") for file in files),
-        parser=model.text("min_parser_version"),
+        files=tuple(filter(None, names)),
+        parser=model.text("min_parser_version") if model.has("min_parser_version") else None,
         normalizations=tuple(normalizations),
     )
 
@@ -175,6 +196,9 @@ class _Table:
     def _target(self, name: str) -> int:
         field = self._field(name)
         return field + struct.unpack_from("<I", self.content, field)[0] if field else 0
+
+    def has(self, name: str) -> bool:
+        return bool(self._field(name))
 
     def byte(self, name: str) -> int:
         """A field of one byte, 0 where there is none."""

@@ -185,3 +185,35 @@ def test_an_address_is_printed_as_it_is(capsys):
     console.show_table("", ("folder",), [("/data/:dog:/x",)])
     told = capsys.readouterr().out
     assert ":a:b:" in told and ":dog:" in told
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bench", "fer-nano", "rtsp://me:hunter2@cam/1"],
+        ["compare", "fer-nano", "me:hunter2@host"],
+        ["bench", "fer-nano", "token=hunter2"],
+        ["doctor", "http://h/?auth=hunter2"],
+        ["data", "check", "x", "rtsp://me:own hunter2@cam/1"],
+        ["mqtt://me:hunter2@h"],
+        ["data", "mqtt://me:hunter2@h"],
+        ["run", "--smooth", "mqtt://me:hunter2@h"],
+        ["run", "--smooth=mqtt://me:hunter2@h"],
+        ["verify", "fer-nano", "--runtime", "me:hunter2@h"],
+    ],
+)
+def test_wrong_usage_shows_no_password(arguments, monkeypatch):
+    from typer.testing import CliRunner
+
+    monkeypatch.setenv("COLUMNS", "200")
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2 and "Error" in done.output
+    assert "hunter2" not in done.output, done.output
+
+
+def test_wrong_usage_quotes_harmless_arguments_as_they_were_given(monkeypatch):
+    from typer.testing import CliRunner
+
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "(runs/a-1 it's)" in CliRunner().invoke(app, ["bench", "fer-nano", "runs/a-1", "it's"]).output
+    assert "No such option: --tokn" in CliRunner().invoke(app, ["run", "--tokn=1"]).output

@@ -210,3 +210,37 @@ def test_verify_shows_the_row_and_the_certificate_names_the_lineage(slim, faces,
     assert plain["passed"] is False and plain["bundle"]["lineage"]["sha256"] == slim.card.lineage.sha256
     assert "against origin" in made.to_html() and "Flips: int8 on litert against origin" in made.to_html()
     (tmp_path / "parity.html").write_text(made.to_html())
+
+
+def edited(bundle: Bundle, **fields) -> Bundle:
+    """The bundle as it is after its card was changed by hand; a field of `lineage` where that is a dict."""
+    lineage = fields.get("lineage")
+    if isinstance(lineage, dict):
+        fields["lineage"] = bundle.card.lineage.model_copy(update=lineage)
+    return Bundle(bundle.path, bundle.card.model_copy(update=fields))
+
+
+def test_a_card_changed_by_hand_does_not_pass_for_the_trained_network(slim, trained, faces, tmp_path):
+    """Whatever of the lineage is changed, the files beside it contradict it."""
+    own = slim.card.variants["keras"].sha256
+    without_steps = slim.card.provenance.model_copy(update={"steps": ()})
+    for one in (
+        edited(slim, lineage=None),
+        edited(slim, lineage=None, provenance=without_steps),
+        edited(slim, lineage={"sha256": own}),
+        edited(slim, lineage={"sha256": own, "retrained": False}, provenance=without_steps),
+    ):
+        check = check_origin(one)
+        assert check.status is Status.FAIL and "origin.keras is not the network" in check.detail
+        with pytest.raises(InputError, match="--max-drop cannot be judged"):
+            convert(one, faces, Plan(max_drop=1.0), tmp_path / "out", SILENT)
+    variants = {name: one for name, one in slim.card.variants.items() if name != "origin"}
+    check = check_origin(edited(slim, lineage={"sha256": own}, variants=variants))
+    assert check.status is Status.FAIL and "slimmed by a step" in check.detail
+
+
+def test_what_a_retrained_network_has_lost_is_a_row_whatever_the_card_says_of_it(slim):
+    """`retrained` set to false by hand: tuned and origin are left only where weights were changed."""
+    assert check_recorded_cost(edited(slim, lineage={"retrained": False})).status is Status.WARN
+    assert check_recorded_cost(edited(slim, lineage={"retrained": False, "cost": None})).status is Status.NOT_CHECKED
+    assert check_recorded_cost(edited(slim, lineage=None)).status is Status.NOT_CHECKED

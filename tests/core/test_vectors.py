@@ -5,6 +5,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -13,11 +15,14 @@ import fuzz
 import numpy as np
 import pytest
 
-from edgefer.bundle import CARD, Bundle, shipped_bundles
+from edgefer import parity
+from edgefer.bundle import CARD, Bundle, shipped_bundles, write_bundle
+from edgefer.checks import Status
 from edgefer.errors import BundleError, InputError
 from edgefer.files import read_regular
 from edgefer.parity import check_pixels, verify
 from edgefer.vectors import Vectors, make_vectors
+from tests.tflite.networks import endless
 
 SHIPPED = shipped_bundles()["fer-small"]
 
@@ -204,3 +209,38 @@ def test_nor_does_its_provenance_and_every_script_is_allowed(bundle):
     card["labels"] = ["日本", "é", "بی\u200cتفاوت", "👩\u200d🦰", "=cmd|x", "-1", "@a"]
     (bundle / CARD).write_text(json.dumps(card))
     assert len(Bundle.open(bundle).card.labels) == 7
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_network_that_never_answers_is_a_sentence_in_bounded_time(tmp_path, count):
+    """Its bytes are valid and every runtime loads it: only waiting shows it. In a process, which must end with it."""
+    good, stored = arrays(), io.BytesIO()
+    good["pixels"], answers = good["pixels"][:count], np.zeros((count, 7), np.float32)
+    kept = {name: array for name, array in good.items() if not name.startswith(("answers", "quanta"))}
+    np.savez_compressed(stored, **kept, answers_float32=answers)
+    card, content = Bundle.open(SHIPPED).card, endless(48, 48, 7)
+    made = write_bundle(tmp_path / "made", card, {"float32": content, "parity": stored.getvalue()})
+    command = "import edgefer.interpreter as i; i.MAX_IMAGE_S = 1; from edgefer.cli import main; main()"
+    for arguments in (["verify", made.path], ["run", made.path, "builtin", "--json"]):
+        done = subprocess.run(
+            [sys.executable, "-c", command, *map(str, arguments)], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 1, done.stderr
+        assert done.stderr.splitlines()[-1].startswith("edgefer: litert has answered 0 of "), done.stderr
+        assert "made to hang" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_huge_int8_network_is_not_computed_in_numpy(monkeypatch):
+    """The exact arithmetic is for networks of the size that edgefer makes; another one's row says that it was not made."""
+    monkeypatch.setattr(parity, "MAX_EXACT_WORK", 10_000_000)
+    bundle = Bundle.open(SHIPPED)
+    (check,) = parity.check_exactly(bundle, Vectors.load(bundle))
+    assert check.status is Status.NOT_CHECKED and "41,269,543 operations an image are too many" in check.detail
+
+
+@pytest.mark.parametrize(("name", "shape"), [("labels", (7,)), ("faces", ())])
+def test_text_of_what_is_no_character_is_a_sentence(bundle, name, shape):
+    """Four bytes a character, of which numpy believes any."""
+    text = np.full(shape, 0x7FFFFFFF, "<u4").view("<U1")
+    with pytest.raises(BundleError, match=f"{name} holds a number that is no character"):
+        Vectors.load(put(bundle, packed(**{name: text})))

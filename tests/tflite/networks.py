@@ -189,3 +189,65 @@ def _sizes(size, kernel, strides, padding, dilation) -> tuple[int, ...]:
         return tuple(-(-n // s) for n, s in zip(size, strides, strict=True))
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
     return tuple((n - r) // s + 1 for n, r, s in zip(size, reach, strides, strict=True))
+
+
+def endless(height: int, width: int, classes: int) -> bytes:
+    """A valid float32 .tflite, one gray image in and one row of answers out, whose WHILE counts to 2^31 before it answers."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    kinds = schema.TensorType
+    constants = [b"", *(np.int32(one).tobytes() for one in (0, 2**31 - 1, 1)), bytes(4 * classes * height * width)]
+    zero, end, one, weights = range(1, 5)
+
+    def graph(tensors: list, operators: list, inputs: list[int], outputs: list[int]):
+        made = schema.SubGraphT()
+        made.tensors, made.operators, made.inputs, made.outputs = [], [], inputs, outputs
+        for shape, kind, buffer in tensors:
+            tensor = schema.TensorT()
+            tensor.shape, tensor.type, tensor.buffer = list(shape), kind, buffer
+            made.tensors.append(tensor)
+        for name, sources, results in operators:
+            operator = schema.OperatorT()
+            operator.opcodeIndex, operator.inputs, operator.outputs = list(OPERATORS).index(name), sources, results
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, OPERATORS[name])
+            operator.builtinOptions = getattr(schema, f"{OPERATORS[name]}T")()
+            if name == "WHILE":
+                operator.builtinOptions.condSubgraphIndex, operator.builtinOptions.bodySubgraphIndex = 1, 2
+            made.operators.append(operator)
+        return made
+
+    number, image = ((), kinds.INT32, 0), ((1, height, width, 1), kinds.FLOAT32, 0)
+    model = schema.ModelT()
+    model.version, model.operatorCodes, model.buffers = 3, [], []
+    for name in OPERATORS:
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
+        code.version = 1
+        model.operatorCodes.append(code)
+    for content in constants:
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(content, np.uint8) if content else None
+        model.buffers.append(buffer)
+    dense = [((classes, height * width), kinds.FLOAT32, weights), ((1, classes), kinds.FLOAT32, 0)]
+    model.subgraphs = [
+        graph(
+            [image, ((), kinds.INT32, zero), number, image, *dense],
+            [("WHILE", [1, 0], [2, 3]), ("FULLY_CONNECTED", [3, 4, -1], [5])],
+            [0],
+            [5],
+        ),
+        graph([number, image, ((), kinds.INT32, end), ((), kinds.BOOL, 0)], [("LESS", [0, 2], [3])], [0, 1], [3]),
+        graph([number, image, ((), kinds.INT32, one), number], [("ADD", [0, 2], [3])], [0, 1], [3, 1]),
+    ]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+OPERATORS = {
+    "WHILE": "WhileOptions",
+    "LESS": "LessOptions",
+    "ADD": "AddOptions",
+    "FULLY_CONNECTED": "FullyConnectedOptions",
+}

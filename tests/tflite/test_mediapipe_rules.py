@@ -27,6 +27,13 @@ def image(*units, color=RGB, kind=IMAGE):
     return _table("TensorMetadata", name="image", content=content, **({"process_units": list(units)} if units else {}))
 
 
+def answer(name, kind):
+    """An output with an associated file of that name and type, which the .tflite does not hold."""
+    return _table(
+        "TensorMetadata", name="p", associated_files=[_table("AssociatedFile", name=name, type=np.uint8(kind))]
+    )
+
+
 def described(inputs=None, outputs=(OUTPUT,), **more) -> bytes:
     inputs = [image(unit([0], [1]))] if inputs is None else inputs
     graph = _table("SubGraphMetadata", input_tensor_metadata=list(inputs), output_tensor_metadata=list(outputs))
@@ -72,11 +79,33 @@ OPENS = {
     "the same for each channel": network(described([image(unit([1] * 3, [2] * 3))])),
     "two inputs described, one there": network(described([image(unit([0], [1]))] * 2)),
     "two outputs": network(described(outputs=[OUTPUT] * 2), outputs=2),
+    "an image without properties": network(
+        described(
+            [
+                _table(
+                    "TensorMetadata",
+                    name="i",
+                    content=_table("Content", content_properties_type=IMAGE),
+                    process_units=[unit([0], [1])],
+                )
+            ]
+        )
+    ),
+    "a description that is not there": network(described(outputs=[answer("x.txt", 1)])),
+    "labels without a file": network(described(outputs=[answer("", 2)])),
+    "the smallest deviation": network(described([image(unit([0], [1.2e-7]))])),
+    "a dot behind the parser's version": network(described(min_parser_version="1.0.")),
+    "a negative part of the parser's version": network(described(min_parser_version="1.-5.0")),
 }
 REFUSED = {
     "another mean by channel": (network(described([image(unit([123, 116, 103], [58] * 3))])), "by channel"),
     "another deviation by channel": (network(described([image(unit([1] * 3, [58, 57, 58]))])), "by channel"),
     "no normalization": (network(described([image()])), "needs NormalizationOptions"),
+    "a deviation too small": (network(described([image(unit([0], [1.1e-7]))])), "divides by 1.1e-07"),
+    "content of no kind": (network(described([image(unit([0], [1]), kind=np.uint8(0))])), "is no image"),
+    "a mean beside which pixels are nothing": (network(described([image(unit([1e30], [1]))])), "leaves nothing"),
+    "a parser of words": (network(described(min_parser_version="abc")), "'abc' is no version"),
+    "a parser of nothing": (network(described(min_parser_version="")), "'' is no version"),
     "deviation 0": (network(described([image(unit([0], [0]))])), "divides by 0"),
     "a negative deviation": (network(described([image(unit([0], [-1]))])), "divides by -1"),
     "deviation NaN": (network(described([image(unit([0], [NAN]))])), "divides by nan"),

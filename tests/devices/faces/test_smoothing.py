@@ -171,3 +171,14 @@ def test_what_is_shown_agrees_with_its_numbers_whatever_the_network_says():
 def test_rivals_that_take_turns_do_not_hold_a_label_for_ever():
     shown_labels = shown([says([0.8, 0.1, 0.1])] * 15 + [says([0.3, 0.4, 0.3]), says([0.3, 0.3, 0.4])] * 30, "calm", 15)
     assert shown_labels[14] == "happy" and "happy" not in shown_labels[15 + 15 :]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_rules_that_are_changed_hold_from_the_next_frame(preset):
+    """A label that was decided under a lower --reject is not shown as certain under the new one, nor the other way round."""
+    smoother, scores = LabelSmoother(PRESETS[preset], reject=0.45), says([0.6, 0.3, 0.1])
+    assert [settle(smoother, 1, at / 15, scores).label for at in range(10)] == ["happy"] * 10
+    smoother.change(PRESETS[preset], 0.9)
+    assert settle(smoother, 1, 10 / 15, scores).unsure == LOW
+    smoother.change(PRESETS[preset], 0.0)
+    assert settle(smoother, 1, 11 / 15, scores).label == "happy"
