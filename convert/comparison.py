@@ -49,8 +49,8 @@ class Flip:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What one network is worth: its name and form, scores, 95% interval of accuracy, F1 of each class, and its median
-    milliseconds an image on one thread where it was timed."""
+    """What one network is worth: its name and form, scores, 95% interval of accuracy, F1 of each class, its median
+    milliseconds an image on one thread where it was timed, and whether it calls images of several labels all the same."""
 
     name: str
     form: Form
@@ -58,6 +58,7 @@ class Figures:
     interval: tuple[float, float]
     f1: tuple[float, ...]
     ms: float | None
+    constant: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,15 +163,17 @@ def _figures(answers: Answers, labels: np.ndarray, choice: np.ndarray, classes: 
     f1 = per_class(confusion_matrix(labels, choice, classes))[2]
     interval = wilson_interval(result.accuracy, result.count)
     return Figures(
-        name=answers.name, form=answers.form, scores=result, interval=interval, f1=tuple(f1.tolist()), ms=answers.ms
-    )
+        name=answers.name, form=answers.form, scores=result, interval=interval, f1=tuple(f1.tolist()),
+        ms=answers.ms, constant=len(np.unique(choice)) == 1 < len(np.unique(labels)),
+    )  # fmt: skip
 
 
 def judge(comparison: Comparison, budget: Budget) -> Check:
     """A comparison against the budget.
 
     It fails when even the end of the 95% interval that speaks for the network is over the budget, for then chance does
-    not explain it; over the budget but within chance is doubtful, and more images decide.
+    not explain it; over the budget but within chance is doubtful, and more images decide. A network that calls every image
+    the same is doubtful however well it agrees: any other that does so agrees with it.
     """
     low, high = comparison.drop_interval
     least, most = comparison.agreement_interval
@@ -178,10 +181,12 @@ def judge(comparison: Comparison, budget: Budget) -> Check:
     passed = low <= budget.max_drop and most >= needed
     within = comparison.drop <= budget.max_drop and comparison.agreement >= needed
     reason = ", as weights were trained in between" if comparison.retrained else ""
+    constant = comparison.candidate.constant
+    note = ". It gives every image the same label, so agreement says nothing: train it longer, or balance the classes"
     return Check(
         question=2,
         subject=f"{comparison.candidate.name} against {comparison.reference.name}",
-        status=Status.PASS if within else Status.DOUBTFUL if passed else Status.FAIL,
+        status=Status.PASS if within and not constant else Status.DOUBTFUL if passed else Status.FAIL,
         detail=f"drop {comparison.drop:+.2f} points [{low:+.2f}, {high:+.2f}] (allowed {budget.max_drop:g}), "
-        f"agreement {comparison.agreement:.2%} [{least:.1%}, {most:.1%}] (at least {needed:.0%}{reason})",
+        f"agreement {comparison.agreement:.2%} [{least:.1%}, {most:.1%}] (at least {needed:.0%}{reason}){note if constant else ''}",
     )

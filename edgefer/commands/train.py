@@ -104,6 +104,11 @@ def _show(result: "Result | None", run: Path, place: "Place") -> None:
         console.show(
             f"{name}: accuracy {scores.accuracy:.2%}  macro recall {scores.macro_recall:.3f}  macro F1 {scores.macro_f1:.3f}"
         )
+        if missed := [label for label, count, _, recall, _ in rows if count and not recall]:
+            console.show(
+                f"Not one image of {', '.join(missed)} was recognised: train longer, on more of them, or with "
+                "--set fit.balance=class-weights."
+            )
     if crossed := result.crossed:
         low, high = crossed.interval
         console.show(

@@ -99,3 +99,11 @@ def test_the_paired_interval_covers_as_it_promises():
     assert 0.94 <= np.mean(covered) <= 1.0
     low, high = paired_interval(0, 0, count)
     assert low == -high and 0.02 < high < 0.05
+
+
+def test_a_network_that_says_the_same_of_every_image_never_passes_without_a_remark():
+    labels, always = np.arange(700) % 7, np.zeros(700, int)
+    check = judge(pair(always, always, labels), Budget())
+    assert check.doubtful and "every image the same label" in check.detail
+    assert not judge(pair(always, always, always), Budget()).doubtful  # images of one label
+    assert "same label" not in judge(pair(labels, labels, labels), Budget()).detail
