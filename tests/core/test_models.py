@@ -36,7 +36,7 @@ def test_the_check_at_load_stops_a_network_that_lies(edgefer, monkeypatch):
     bundle = Bundle.open(shipped_bundles()["fer-small"])
     network = Classifier.load(bundle).network
     check_at_load(bundle, network, "int8")
-    monkeypatch.setattr(Network, "raw", lambda self, pixels: np.zeros((len(pixels), 7), np.int8))
+    monkeypatch.setattr(Network, "raw", lambda self, pixels, **limits: np.zeros((len(pixels), 7), np.int8))
     with pytest.raises(RuntimeFault, match="every answer is zero"):
         check_at_load(bundle, network, "int8")
 

@@ -165,7 +165,7 @@ def test_stale_answers_and_a_lying_runtime_are_caught_by_question_3(converted, t
     with pytest.raises(BundleError, match="int8 file holds a network that takes float32"):
         verify(swapped)
 
-    monkeypatch.setattr(Network, "raw", lambda self, pixels: np.zeros((len(pixels), 7), self.dtype))
+    monkeypatch.setattr(Network, "raw", lambda self, pixels, **limits: np.zeros((len(pixels), 7), self.dtype))
     checks = verify(converted)
     assert failed(checks) == [3, 3]
     answers = [check for check in checks if check.question == 3]

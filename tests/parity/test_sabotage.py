@@ -351,7 +351,7 @@ def test_another_resize_kernel_is_caught_by_question_1(healthy, monkeypatch):
 
 
 def test_a_runtime_that_answers_zeros_is_caught_by_question_3(healthy, monkeypatch):
-    monkeypatch.setattr(Network, "raw", lambda self, pixels: np.zeros((len(pixels), len(LABELS)), self.dtype))
+    monkeypatch.setattr(Network, "raw", lambda self, pixels, **limits: np.zeros((len(pixels), len(LABELS)), self.dtype))
     failed = [check for check in verify(healthy, runtime="litert") if not check.passed]
     assert [check.question for check in failed] == [3, 3]
     assert all("every answer is zero" in check.detail for check in failed)

@@ -111,9 +111,9 @@ def test_a_runtime_that_computes_wrongly_is_found_out(monkeypatch):
     from edgefer.errors import RuntimeFault
 
     raw = selftest.Network.raw
-    monkeypatch.setattr(selftest.Network, "raw", lambda self, pixels: raw(self, pixels) + 1)
+    monkeypatch.setattr(selftest.Network, "raw", lambda self, pixels, **limits: raw(self, pixels) + 1)
     selftest.check_runtime("litert")  # one quantum is rounding
-    monkeypatch.setattr(selftest.Network, "raw", lambda self, pixels: raw(self, pixels) * 0)
+    monkeypatch.setattr(selftest.Network, "raw", lambda self, pixels, **limits: raw(self, pixels) * 0)
     with pytest.raises(RuntimeFault, match="computes wrongly"):
         selftest.check_runtime("litert")
 
