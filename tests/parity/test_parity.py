@@ -84,7 +84,7 @@ def test_a_device_with_tflite_runtime_alone_reads_faces(converted, tflite_runtim
     assert [len(json.loads(line)["faces"]) for line in done.stdout.splitlines()] == [2, 2, 2, 2]
 
 
-def test_a_pruned_network_has_its_zeros_and_passes(edgefer, trained, builtin):
+def test_a_pruned_network_has_its_zeros_and_passes(edgefer, trained, converted, builtin):
     import io
     import tempfile
 
@@ -99,8 +99,7 @@ def test_a_pruned_network_has_its_zeros_and_passes(edgefer, trained, builtin):
         from edgefer.convert.prune import measured_sparsity
 
         assert measured_sparsity(tf_keras.models.load_model(file.name, compile=False)) == pytest.approx(0.5, abs=0.01)
-    whole = Bundle.open(trained.with_name("converted"))
-    assert pruned.card.variants["int8"].gzip_bytes < 0.85 * whole.card.variants["int8"].gzip_bytes
+    assert pruned.card.variants["int8"].gzip_bytes < 0.85 * converted.card.variants["int8"].gzip_bytes
     checks = [judge(c, Budget(max_drop=3.0)) for c in prove(pruned, builtin, "valid", runtimes=["litert"]).cost]
     # What pruning changed, what rounding changed, and both together: always against the network as it was trained too.
     assert [check.subject for check in checks] == [
