@@ -220,7 +220,8 @@ def convert(
 
     data: calibration images; what it was trained on when left out. out: the new bundle's folder, by default the old
     one's name with "-int8" or the like. edgetpu: compile for a Coral Edge TPU too; ethosu: for this accelerator of Arm's,
-    such as "u55-128"; onnx: write it as ONNX too. options: as on the command line: int8=False, float16=True, mediapipe=True, qat=True, max_drop=0.5, prune=0.5, slim=0.5, epochs=4, author, license.
+    such as "u55-128"; onnx: write it as ONNX too. options: as on the command line: int8=False, float16=True,
+    mediapipe=True, qat=True, max_drop=0.5, prune=0.5, slim=0.5, epochs=4, author, license.
 
     Raises BundleError, DataError, InputError; EdgeferError when it loses more than max_drop (the bundle is kept).
 

@@ -1,4 +1,4 @@
-"""A training of a network that finds faces, as people ask for it: `edgefer train --recipe find-faces`."""
+"""A training of a network that finds faces, as people ask for it: `edgefer train --recipe face-finder`."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
