@@ -4,17 +4,15 @@ As a program (python -m edgefer.convert.saved_model FOLDER OUT) it converts in a
 TensorFlow does with a file of somebody else's, it does it there.
 """
 
-import subprocess
-import sys
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgefer.convert.child import serve, tflite_of
 from edgefer.errors import InputError
 from edgefer.text import printable
 
 MAX_GRAPH_BYTES = 256 << 20
-TIMEOUT_S = 600
 # What a network of images is computed with.
 OPERATORS = {
     "Add", "AddN", "AddV2", "All", "ArgMax", "Assert", "AssignVariableOp", "AvgPool", "BatchMatMulV2", "BiasAdd",
@@ -91,20 +89,10 @@ def _check_graph(meta: Any, where: str) -> None:
 def to_tflite(folder: Path) -> bytes:
     """A SavedModel's float32 .tflite. InputError for what is refused, or what TensorFlow cannot convert."""
     check_saved_model(folder)
-    with tempfile.TemporaryDirectory() as work:
-        out = Path(work) / "network.tflite"
-        command = [sys.executable, "-m", "edgefer.convert.saved_model", str(folder), str(out)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, errors="replace")
-        except subprocess.TimeoutExpired:
-            raise InputError(f"{folder} was not converted within {TIMEOUT_S} s.") from None
-        if done.returncode or not out.is_file():
-            why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise InputError(f"TensorFlow cannot make a .tflite of {folder}: {why:.200}")
-        return out.read_bytes()
+    return tflite_of(folder, "edgefer.convert.saved_model", "TensorFlow")
 
 
-def _convert(folder: str, out: str) -> None:
+def _network(folder: str) -> tuple[Any, Any, Callable]:
     from edgefer.train.backend import tensorflow
 
     tf = tensorflow()
@@ -113,13 +101,9 @@ def _convert(folder: str, out: str) -> None:
     (name, spec), *more = signature.structured_input_signature[1].items()
     if more:
         raise ValueError(f"its serving_default takes {1 + len(more)} inputs")
-    fixed = tf.TensorSpec((1, *spec.shape[1:]), spec.dtype)
-    function = tf.function(lambda pixels: next(iter(signature(**{name: pixels}).values()))).get_concrete_function(fixed)
-    Path(out).write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([function], loaded).convert())
+    image = tf.TensorSpec((1, *spec.shape[1:]), spec.dtype)
+    return loaded, image, lambda pixels: next(iter(signature(**{name: pixels}).values()))
 
 
 if __name__ == "__main__":
-    try:
-        _convert(*sys.argv[1:3])
-    except Exception as error:
-        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
+    serve(_network)

@@ -1,0 +1,45 @@
+"""A network made into a .tflite in a process of its own, so that whatever TensorFlow does with a stranger's file, it does it there."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgefer.errors import InputError
+from edgefer.files import MAX_NETWORK, read_regular
+from edgefer.text import printable
+
+TIMEOUT_S = 600
+
+
+def tflite_of(source: Path, module: str, library: str) -> bytes:
+    """The float32 .tflite that `python -m module SOURCE OUT` makes. library: how the sentence of a failure names what failed.
+    InputError when it fails, or takes longer than TIMEOUT_S."""
+    with tempfile.TemporaryDirectory() as work:
+        out = Path(work) / "network.tflite"
+        command = [sys.executable, "-m", module, str(source.absolute()), str(out)]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=TIMEOUT_S, errors="replace", cwd=work
+            )
+        except subprocess.TimeoutExpired:
+            raise InputError(f"{source} was not converted within {TIMEOUT_S} s.") from None
+        if done.returncode or not out.is_file():
+            reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise InputError(f"{library} cannot make a .tflite of {source}: {printable(reason):.300}")
+        return read_regular(out, MAX_NETWORK, error=InputError)
+
+
+def serve(convert: Callable[[str], tuple[Any, Any, Callable]]) -> None:
+    """What that process does. convert: the source -> the network, the tf.TensorSpec of one image, and the function of it."""
+    source, out = sys.argv[1:3]
+    try:
+        network, image, answer = convert(source)
+        import tensorflow as tf
+
+        function = tf.function(answer).get_concrete_function(image)
+        Path(out).write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([function], network).convert())
+    except Exception as error:
+        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
