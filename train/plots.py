@@ -83,7 +83,7 @@ def coverage_plot(probabilities: np.ndarray, labels: np.ndarray, title: str) -> 
     for promise in PROMISES:
         if found := answered_with(probabilities, labels, promise):
             text = f"{promise:.0%} right of {found.answered:.0%}: scores from {found.score:.2f}"
-            axes.plot(found.answered, found.accuracy, "o", label=text)
+            axes.plot(found.answered, promise, "o", label=text)
     axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="share of images that are answered", ylabel="accuracy, score")
     axes.set_title(f"{title}: accuracy by coverage, AURC {aurc(probabilities, labels):.3f}", fontsize=10)
     axes.grid(alpha=0.3)
