@@ -82,11 +82,21 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Network:
-    """Layers in the order of execution, from `input` to `output`."""
+    """Layers in the order of execution, from `input` to `outputs`: the largest first, as a detector's maps are stored."""
 
     layers: tuple[Layer, ...]
     input: Value
-    output: Value
+    outputs: tuple[Value, ...]
+
+    @property
+    def output(self) -> Value:
+        """Of a network that has one; of others the first."""
+        return self.outputs[0]
+
+    @property
+    def answers(self) -> int:
+        """How many numbers it answers with, all outputs together."""
+        return sum(value.size for value in self.outputs)
 
     @property
     def macs(self) -> int:

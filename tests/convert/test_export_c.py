@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefer.bundle import Bundle, shipped_bundles, write_bundle
+from edgefer.bundle import FACE_NETWORKS, Bundle, shipped_bundles, shipped_networks, write_bundle
 from edgefer.c import host, prove
 from edgefer.c.host import HostNetwork
 from edgefer.c.pixels import HostPixels
@@ -27,8 +27,10 @@ from edgefer.convert.c.targets import prove_page, prove_targets
 from edgefer.convert.c.text import comment, string
 from edgefer.convert.c.tflm_trial import run_in_arena
 from edgefer.convert.exported import LIST, check_folder
+from edgefer.devices.faces.canvas import MapNetwork
 from edgefer.errors import InputError
 from edgefer.preprocess import face_pixels, prepare, to_int8
+from edgefer.tflite import arithmetic
 from edgefer.tflite.arena import plan
 from edgefer.tflite.arithmetic import run
 from edgefer.tflite.layers import read_layers
@@ -83,6 +85,38 @@ def test_every_inner_tensor_of_random_networks_is_numpys(kind):
         for number, layer in enumerate(network.layers, start=1):
             expected = tensors[layer.output.index].ravel()
             assert (compiled.inner(image, number) != expected).sum() == 0, (seed, layer.kind)
+
+
+@pytest.mark.gcc
+@pytest.mark.parametrize("name", FACE_NETWORKS)
+def test_networks_that_find_faces_give_all_their_outputs_exactly(name):
+    subject = read_subject(Bundle.open(shipped_networks()[name]))
+    answers = HostNetwork(subject.program).answers(subject.vectors.pixels)
+    assert answers.shape[1] == subject.bundle.card.answers and (answers != subject.vectors.answers).sum() == 0
+    few = subject.vectors.pixels[:1]
+    assert (arithmetic.answers(subject.network, few) != subject.vectors.answers[:1]).sum() == 0
+
+
+@pytest.mark.gcc
+def test_a_finder_takes_canvases_of_every_shape_as_its_runtime_does():
+    content = Bundle.open(shipped_networks()["face-finder"]).read("int8")
+    whole, runtime = HostNetwork(make_program(read_layers(content, "finder"))), MapNetwork(content)
+    rng = np.random.default_rng(4)
+    for height, width in ((32, 192), (160, 192), (192, 96), (64, 64), (192, 192)):
+        image = cv2.resize(rng.integers(0, 256, (height // 8, width // 8), np.uint8), (width, height))[..., None]
+        expected = np.concatenate([one.ravel() for one in runtime.sized(height, width).run(to_int8(image))])
+        sized = whole.sized(height, width)
+        assert np.array_equal(sized.answers(image[None])[0], expected)
+        assert np.array_equal(sized.sized(192, 192).words, whole.words)
+
+
+@pytest.mark.gcc
+def test_a_finder_s_project_proves_itself(tmp_path):
+    subject = read_subject(Bundle.open(shipped_networks()["face-finder"]))
+    export_c(subject, tmp_path / "finder")
+    done = subprocess.run(["make", "-s", "test"], cwd=tmp_path / "finder", capture_output=True, text=True)
+    count = len(subject.vectors.small().pixels) * 3780
+    assert done.returncode == 0 and f"answers: 0 of {count} differ" in done.stdout and "image" not in done.stdout
 
 
 @pytest.mark.gcc
