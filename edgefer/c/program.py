@@ -18,11 +18,13 @@ KINDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """`words`: uint32, what the C takes; `plan`: of its arena; `crc`: of all but the first three words."""
+    """`words`: uint32, what the C takes; `plan`: of its arena; `crc`: of all but the first three words; `table`: int8 [256,
+    channels], what the network takes for each pixel value, None for pixel - 128."""
 
     network: Int8Network
     plan: Plan
     words: np.ndarray
+    table: np.ndarray | None = None
 
     @property
     def crc(self) -> int:
@@ -71,7 +73,8 @@ def make_program(network: Int8Network, table: np.ndarray | None = None) -> Progr
     header[14] = table_at
     content = header.tobytes() + body
     header[2] = zlib.crc32(content[12:])
-    return Program(network=network, plan=arena, words=np.frombuffer(header.tobytes() + body, "<u4"))
+    words = np.frombuffer(header.tobytes() + body, "<u4")
+    return Program(network=network, plan=arena, words=words, table=table)
 
 
 def _ends(network: Int8Network) -> dict[int, int]:

@@ -27,7 +27,8 @@ from edgefer.convert.c.targets import prove_page, prove_targets
 from edgefer.convert.c.text import comment, string
 from edgefer.convert.c.tflm_trial import run_in_arena
 from edgefer.convert.exported import LIST, check_folder
-from edgefer.devices.faces.canvas import MapNetwork
+from edgefer.devices.faces.canvas import Layout, MapNetwork, shrunk, thinned
+from edgefer.devices.faces.own import cut, square_around
 from edgefer.errors import InputError
 from edgefer.preprocess import face_pixels, prepare, to_int8
 from edgefer.tflite import arithmetic
@@ -188,6 +189,20 @@ def scene(rng) -> np.ndarray:
         return rng.integers(0, 256, (height, width, 3), np.uint8)
     coarse = rng.integers(0, 256, (max(2, height // 7), max(2, width // 7), 3), np.uint8)
     return cv2.resize(coarse, (width, height))
+
+
+@pytest.mark.gcc
+def test_what_the_face_networks_see_is_what_devices_make_of_a_frame():
+    rng, pixels, count = np.random.default_rng(9), HostPixels(), 0
+    while count < 200_000:
+        frame = cv2.resize(scene(rng), tuple(int(side) for side in rng.integers(20, 900, 2)))
+        width, height = Layout.of(frame.shape, 192).size
+        gray = cv2.cvtColor(thinned(frame, (width, height)), cv2.COLOR_BGR2GRAY)
+        assert np.array_equal(pixels.shrunk(frame, height, width), shrunk(gray, (width, height)))
+        x, y = rng.uniform(-0.2, 1.2, 2) * frame.shape[1::-1]
+        square = square_around(np.array([x, y, x, y]) + rng.uniform(0, 400, 4))
+        assert np.array_equal(pixels.close_up(frame, square.edges, square.step, 48), cut(frame, square))
+        count += height * width + 48 * 48
 
 
 @pytest.mark.gcc

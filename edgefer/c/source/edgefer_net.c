@@ -411,7 +411,7 @@ uint32_t edgefer_input_bytes(const uint32_t *network) { return network[INPUT_BYT
 uint32_t edgefer_output_bytes(const uint32_t *network) { return network[OUTPUT_BYTES]; }
 
 /* CRC-32 as in zip and PNG, four bits at a time: no table of a kilobyte. */
-static uint32_t crc32(const uint8_t *bytes, uint32_t count) {
+uint32_t edgefer_crc32(const uint8_t *bytes, uint32_t count) {
   static const uint32_t table[16] = {
       0x00000000u, 0x1db71064u, 0x3b6e20c8u, 0x26d930acu, 0x76dc4190u, 0x6b6b51f4u, 0x4db26158u, 0x5005713cu,
       0xedb88320u, 0xf00f9344u, 0xd6d6a3e8u, 0xcb61b38cu, 0x9b64c2b0u, 0x86d3d2d4u, 0xa00ae278u, 0xbdbdf21cu};
@@ -425,5 +425,5 @@ static uint32_t crc32(const uint8_t *bytes, uint32_t count) {
 
 int edgefer_check(const uint32_t *network, uint32_t words) {
   if (words < HEADER_WORDS || network[0] != MAGIC || network[WORDS] != words) return EDGEFER_NOT_A_NETWORK;
-  return crc32((const uint8_t *)(network + ARENA), 4 * (words - ARENA)) == network[CRC] ? EDGEFER_OK : EDGEFER_DAMAGED;
+  return edgefer_crc32((const uint8_t *)(network + ARENA), 4 * (words - ARENA)) == network[CRC] ? EDGEFER_OK : EDGEFER_DAMAGED;
 }

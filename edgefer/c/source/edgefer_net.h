@@ -14,6 +14,8 @@ enum { EDGEFER_OK = 0, EDGEFER_NOT_A_NETWORK = 1, EDGEFER_DAMAGED = 2 };
 /* Whether `words` 32-bit words hold a whole network: EDGEFER_OK, or what is wrong. Sees a single changed bit. */
 int edgefer_check(const uint32_t *network, uint32_t words);
 
+uint32_t edgefer_crc32(const uint8_t *bytes, uint32_t count);
+
 /* pixels: height * width * channels bytes; answers: as many as the network has labels, or all values of its outputs, one
  * output after the other. */
 void edgefer_run(const uint32_t *network, const uint8_t *pixels, void *arena, int8_t *answers);
