@@ -48,7 +48,9 @@ def noise(number: int, height: int, width: int, channels: int) -> np.ndarray:
     """Image `number` of those that are made of nothing: uint8 [height, width, channels], in squares of 1, 2, 4 or 8 pixels."""
     square = 1 << number % 4
     rows, columns = np.arange(height) // square, np.arange(width) // square
-    places = (np.uint32(number << 22) + rows[:, None, None] * 2048 + columns[:, None] * 4 + np.arange(channels)).astype(np.uint32)
+    places = (np.uint32(number << 22) + rows[:, None, None] * 2048 + columns[:, None] * 4 + np.arange(channels)).astype(
+        np.uint32
+    )
     mixed = places * np.uint32(0x9E3779B1)
     for factor in (0x85EBCA6B, 0xC2B2AE35):
         mixed = (mixed ^ mixed >> np.uint32(15)) * np.uint32(factor)

@@ -18,14 +18,20 @@ from edgefer.convert.exported import check_folder, write_folder
 from edgefer.convert.web import wasm
 from edgefer.convert.web.device import Device
 from edgefer.convert.web.questions import make_questions
+from edgefer.tflite.int8_network import UnsupportedNetwork
 
 PAGE = (
     "index.html", "page.css", "page.js", "engine.js", "faces.js", "rules.js", "questions.js", "proof.js", "icon.svg",
 )  # fmt: skip
 
+
 def export_web(subject: Subject, device: Device, out: Path) -> list[Check]:
     """Write the page at `out`, and return what was proven of its C on this host."""
     check_folder(out)
+    if subject.bundle.card.task != "read":
+        raise UnsupportedNetwork(
+            f"{subject.bundle.path} finds faces and reads nothing in them: name a network that reads expressions."
+        )
     checks = prove_on_host(subject)
     write_folder(out, "web", subject.bundle, make_site(subject, device), checks)
     return checks

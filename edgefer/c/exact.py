@@ -40,7 +40,9 @@ class ExactMaps:
         else:
             flat = arithmetic.outputs(self._network, image)
         sizes = np.cumsum([value.size for value in self._network.outputs])[:-1]
-        return [part.reshape(value.shape) for part, value in zip(np.split(flat, sizes), self._network.outputs, strict=True)]
+        return [
+            part.reshape(value.shape) for part, value in zip(np.split(flat, sizes), self._network.outputs, strict=True)
+        ]
 
     def step(self, output: int) -> tuple[float, int]:
         """Scale and zero point of an output."""
