@@ -26,6 +26,7 @@ def device_of(card: "ModelCard") -> "Device":
         "smooth": SMOOTH,
         "reject": REJECT,
         "ease": smoothing.EASE,
+        "unsure_lead": smoothing.UNSURE_LEAD,
         "min_iou": tracking.MIN_IOU,
         "min_hits": tracking.MIN_HITS,
         "max_misses": tracking.MAX_MISSES,

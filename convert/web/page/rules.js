@@ -86,7 +86,7 @@ class LabelSmoother {
     for (const [key, one] of this.states)
       if (!(time_s - one.seen_s >= 0 && time_s - one.seen_s < this.rules.forget_s)) this.states.delete(key)
     if (!this.states.has(id))
-      this.states.set(id, { seen_s: time_s, mean: scores, mean_s: null, label: null, unsure: '', decided: scores, rival: null, against_s: 0, clear_s: 0 })
+      this.states.set(id, { seen_s: time_s, mean: scores, mean_s: null, label: null, unsure: '', decided: scores, rival: null, against_s: 0, lead_s: 0 })
     const state = this.states.get(id), passed_s = time_s - state.seen_s
     state.seen_s = time_s
     if (!this.reject) fault = ''
@@ -97,7 +97,7 @@ class LabelSmoother {
       } else state.mean = scores
       state.mean_s = time_s
     }
-    const top = largest(state.mean), ease = state.label === UNSURE && this.preset.dwell_s ? this.rules.ease : 0
+    const top = largest(state.mean), ease = state.label === UNSURE && this.preset.lead_s ? this.rules.ease : 0
     const low = state.mean[top] < this.reject + ease
     const wanted = fault || low ? UNSURE : top, unsure = fault || (low ? 'low score' : '')
     if (this.agreed(state, wanted, passed_s)) Object.assign(state, { label: wanted, unsure, decided: state.mean })
@@ -105,16 +105,14 @@ class LabelSmoother {
   }
 
   agreed(state, wanted, passed_s) {
-    const settle = () => Object.assign(state, { rival: null, against_s: 0, clear_s: 0 })
+    const settle = () => Object.assign(state, { rival: null, against_s: 0, lead_s: 0 })
     if (wanted === state.label || state.label === null) return settle()
     const scored = wanted !== UNSURE && state.label !== UNSURE
-    const lead = scored ? state.mean[wanted] - state.mean[state.label] : 1
+    const lead = scored ? state.mean[wanted] - state.mean[state.label] : this.rules.unsure_lead
     state.against_s += passed_s
-    state.clear_s = (wanted === state.rival ? state.clear_s : 0) + passed_s
+    state.lead_s = (wanted === state.rival ? state.lead_s : 0) + lead * passed_s
     state.rival = wanted
-    if (lead < this.preset.margin) state.clear_s = 0
-    const settled = lead >= this.preset.margin && state.clear_s >= this.preset.dwell_s
-    return settled || state.against_s >= this.preset.patience_s ? settle() : false
+    return state.lead_s >= this.preset.lead_s || state.against_s >= this.preset.patience_s ? settle() : false
   }
 }
 
