@@ -56,7 +56,8 @@ def make_loss(recipe: Recipe, split: Split, classes: int, further: Further | Non
         return losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
     prior = class_shares(split, classes)
     if further:
-        prior = (1 - further.share) * prior + further.share * class_shares(further.split, classes)
+        others = np.bincount(further.split.labels, minlength=classes) / len(further.split)
+        prior = (1 - further.share) * prior + further.share * others
     prior = np.log(prior).astype(np.float32)
 
     def adjusted(targets, logits):
