@@ -47,7 +47,7 @@ VIEWS = (View(), View(mirrored=True, tiles=2), View(left=30, width=96), View(tim
 
 def coarse(frame: np.ndarray) -> np.ndarray:
     """A stored frame as it is downloaded: gray in 32 steps, uint8 [h, w], a tenth of its bytes."""
-    return cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) & 0xF8
+    return np.bitwise_and(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), 0xF8)
 
 
 def tinted(gray: np.ndarray) -> np.ndarray:
