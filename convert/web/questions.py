@@ -7,6 +7,7 @@ Only the expected answers of the latter are stored; the page and this module mak
 import zlib
 from dataclasses import astuple, dataclass
 
+import cv2
 import numpy as np
 
 from edgefer.c.exact import ExactMaps, exact_answers
@@ -15,7 +16,7 @@ from edgefer.convert.web.device import Device
 from edgefer.preprocess import face_pixels
 
 ROLLS_DEG = (0.0, 23.0, -41.0)  # by which the stored boxes are cut out of the stored frame
-STORED_BYTES = 16_000  # of the bundle's stored images, whose answers the bundle has; one at least
+STORED_BYTES = 5_000  # of the bundle's stored images, whose answers the bundle has; one at least
 READER_WORK = 4_000_000_000  # operations for the generated images: of a large network there are fewer
 FINDER_SIZES = ((192, 192), (96, 192), (160, 128))  # canvases
 REFINER_IMAGES = 12
@@ -44,6 +45,16 @@ class View:
 VIEWS = (View(), View(mirrored=True, tiles=2), View(left=30, width=96), View(times=4), View(mirrored=True, times=6))
 
 
+def coarse(frame: np.ndarray) -> np.ndarray:
+    """A stored frame as it is downloaded: gray in 32 steps, uint8 [h, w], a tenth of its bytes."""
+    return np.bitwise_and(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), 0xF8)
+
+
+def tinted(gray: np.ndarray) -> np.ndarray:
+    """And as it is asked about: uint8 BGR [h, w, 3], each channel another."""
+    return np.dstack([gray - (gray >> 2), gray, gray + ((255 - gray) >> 2)])
+
+
 def noise(number: int, height: int, width: int, channels: int) -> np.ndarray:
     """Image `number` of those that are made of nothing: uint8 [height, width, channels], in squares of 1, 2, 4 or 8 pixels."""
     square = 1 << number % 4
@@ -59,12 +70,14 @@ def noise(number: int, height: int, width: int, channels: int) -> np.ndarray:
 
 def make_questions(subject: Subject, device: Device) -> dict:
     """Everything that is asked, as JSON but for the arrays, which are numpy's."""
+    gray = coarse(subject.vectors.frames[0])
+    frame = tinted(gray)
     asked = {
         "views": [astuple(view) for view in VIEWS],
-        "frame": subject.vectors.frames[0],
-        **_crops(subject),
+        "frame": gray,
+        **_crops(subject, frame),
         **_images(subject),
-        "faces": [_faces(subject, device, view.of(subject.vectors.frames[0])) for view in VIEWS],
+        "faces": [_faces(subject, device, view.of(frame)) for view in VIEWS],
     }
     if device.networks:
         finder, refiner = device.networks.finder.program, device.networks.refiner.program
@@ -78,11 +91,11 @@ def make_questions(subject: Subject, device: Device) -> dict:
     return asked
 
 
-def _crops(subject: Subject) -> dict:
+def _crops(subject: Subject, frame: np.ndarray) -> dict:
     """The stored boxes cut out of the stored frame, level and turned: a CRC-32 of the pixels of each."""
     vectors, spec = subject.vectors, subject.bundle.card.input
     crcs = [
-        [_crc(face_pixels(vectors.frames[0], tuple(box), vectors.crop, spec, roll)) for roll in ROLLS_DEG]
+        [_crc(face_pixels(frame, tuple(box), vectors.crop, spec, roll)) for roll in ROLLS_DEG]
         for box in vectors.boxes.tolist()
     ]
     return {"boxes": vectors.boxes.tolist(), "rolls_deg": ROLLS_DEG, "crops": crcs}

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -81,6 +82,18 @@ def shrunk(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if image.shape[1::-1] == size:
         return image
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR_EXACT)
+
+
+class Maps(Protocol):
+    """What a detector asks of a network: see MapNetwork, which runs it on a runtime."""
+
+    quantized: bool
+
+    def sized(self, height: int, width: int) -> "Maps": ...
+
+    def run(self, image: np.ndarray) -> list[np.ndarray]: ...
+
+    def step(self, output: int) -> tuple[float, int]: ...
 
 
 class MapNetwork:

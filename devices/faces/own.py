@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from edgefer.bundle import FACE_NETWORKS, Bundle, shipped_networks
-from edgefer.devices.faces.canvas import Layout, MapNetwork, distinct, logit, shrunk, thinned
+from edgefer.devices.faces.canvas import Layout, MapNetwork, Maps, distinct, logit, shrunk, thinned
 from edgefer.devices.faces.detectors import Detector, can_look_near, look
 from edgefer.faces import ANCHORS, REFINER_MARGIN, REFINER_SIDE, STRIDES, Refined, decode_map, decode_refined
 from edgefer.records import Box, Detection
@@ -26,7 +26,7 @@ OVERLAP = 0.4  # of two faces
 class Finder:
     """Candidates in a frame, at a low threshold."""
 
-    def __init__(self, network: MapNetwork, min_logit: float = logit(CANDIDATE)):
+    def __init__(self, network: Maps, min_logit: float = logit(CANDIDATE)):
         self._network, self._min_logit = network, min_logit
 
     def find(
@@ -78,7 +78,7 @@ class Miner:
 class Refiner:
     """Looks closely at candidates: face or not, box, five points, roll."""
 
-    def __init__(self, network: MapNetwork):
+    def __init__(self, network: Maps):
         self._network = network
 
     def refine(self, image_bgr: np.ndarray, boxes: np.ndarray) -> Refined:
@@ -143,7 +143,7 @@ class OwnDetector:
     looks_near = True
     min_new_score = NEW
 
-    def __init__(self, finder: MapNetwork, refiner: MapNetwork, *, min_face: int = 0, min_score: float = FACE):
+    def __init__(self, finder: Maps, refiner: Maps, *, min_face: int = 0, min_score: float = FACE):
         self._finder, self._refiner = Finder(finder), Refiner(refiner)
         self.min_face, self.min_score = min_face, min_score
 

@@ -40,8 +40,8 @@ def model_layers(model: Model, where: str) -> Int8Network:
         layers.append(layer)
         known[layer.output.index] = layer.output
     computed = {layer.output.index for layer in layers}
-    ends = {tensor.index for tensor in graph.outputs}
-    if not computed >= ends or len(ends) < len(graph.outputs):
+    wanted = {tensor.index for tensor in graph.outputs}
+    if not computed >= wanted or len(wanted) < len(graph.outputs):
         raise UnsupportedNetwork(f"{where}: nothing computes its outputs, each its own.")
     outputs = sorted((known[tensor.index] for tensor in graph.outputs), key=lambda value: -value.size)
     return Int8Network(layers=tuple(layers), input=known[graph.inputs[0].index], outputs=tuple(outputs))

@@ -16,6 +16,13 @@ function noise(number, height, width, channels) {
   return pixels
 }
 
+// The stored frame, gray, in colour: BGR, each channel another.
+function tinted(gray) {
+  const pixels = new Uint8Array(3 * gray.length)
+  gray.forEach((value, at) => pixels.set([value - (value >> 2), value, value + (255 - value >> 2)], 3 * at))
+  return pixels
+}
+
 // The stored frame, BGR, as another one: [mirrored, left, width, times, tiles], see View in questions.py.
 function viewOf(stored, [mirrored, left, part, times, tiles]) {
   const columns = part || stored.width - left, height = stored.height * times * tiles, width = columns * times * tiles
