@@ -232,7 +232,7 @@ def batches(
     def rows_of(epoch):
         draw, others = tf.stack([seed, epoch]), _further_of(batch, further)
         rows = columns(0, len(split), batch - others, draw)
-        if others:
+        if further and others:
             draw = tf.random.experimental.stateless_fold_in(draw, len(split))
             rows = tf.concat([rows, columns(len(split), len(further.split), others, draw)], axis=1)
         return tf.data.Dataset.from_tensor_slices(rows).enumerate(start=epoch * steps)
