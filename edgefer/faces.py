@@ -30,7 +30,9 @@ def decode_map(cells: tuple[np.ndarray, np.ndarray], answers: np.ndarray, stride
     x = (cells[1] + 0.5 + answers[:, 1] / BOX_GAIN) * stride
     y = (cells[0] + 0.5 + answers[:, 2] / BOX_GAIN) * stride
     half = 0.5 * anchor * np.exp(np.clip(answers[:, 3:] / BOX_GAIN, -4, 4))
-    return np.stack([x - half[:, 0], y - half[:, 1], x + half[:, 0], y + half[:, 1]], 1).astype(np.float32)
+    boxes = np.empty((len(answers), 4), np.float32)
+    boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3] = x - half[:, 0], y - half[:, 1], x + half[:, 0], y + half[:, 1]
+    return boxes
 
 
 def decode_refined(answers: np.ndarray, squares: np.ndarray) -> Refined:

@@ -28,23 +28,20 @@ class Finder:
     def __init__(self, network: MapNetwork, min_logit: float = logit(CANDIDATE)):
         self._network, self._min_logit = network, min_logit
 
-    def find(
-        self, image_bgr: np.ndarray, side: int, near: Sequence[Box] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes float32 [n, 4] in pixels of the frame, and logits [n]; the likeliest first. near: look only around these."""
+    def find(self, image_bgr: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes float32 [n, 4] in pixels of the frame, and logits [n]; the likeliest first."""
         layout = Layout.of(image_bgr.shape, side)
         small = shrunk(image_bgr, layout.size)
         canvas = np.zeros(layout.canvas, np.uint8)
         gray = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY) if small.ndim == 3 else small
         canvas[: layout.size[1], : layout.size[0]] = gray
-        parts = [self._candidates(canvas[y0:y1, x0:x1], (x0, y0)) for x0, y0, x1, y1 in layout.windows(near)]
-        every, logits = (np.concatenate(part) for part in zip(*parts, strict=True))
+        every, logits = self._candidates(canvas)
         kept = distinct(every, logits, 0.5, nested=2.0)[:CANDIDATES]
         shrink = np.array(layout.size) / image_bgr.shape[1::-1]
         return every[kept] / np.tile(shrink, 2).astype(np.float32), logits[kept]
 
-    def _candidates(self, gray: np.ndarray, corner: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """In a window uint8 [h, w] of the canvas: boxes float32 [n, 4] in the canvas's pixels, and logits [n]."""
+    def _candidates(self, gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """On a canvas uint8 [h, w]: boxes float32 [n, 4] in its pixels, and logits [n]."""
         network = self._network.sized(*gray.shape[:2])
         boxes, logits = [np.empty((0, 4), np.float32)], [np.empty(0, np.float32)]
         maps = network.run(as_input(gray[..., None], network.quantized))
@@ -53,9 +50,7 @@ class Finder:
             rows = np.nonzero(answers[..., 0] > self._min_logit / scale + zero)
             if len(rows[0]):
                 picked = (answers[rows].astype(np.float32) - zero) * scale
-                boxes.append(
-                    decode_map((rows[0], rows[1]), picked, stride, anchor) + np.array([*corner, *corner], np.float32)
-                )
+                boxes.append(decode_map((rows[0], rows[1]), picked, stride, anchor))
                 logits.append(picked[:, 0])
         return np.concatenate(boxes), np.concatenate(logits)
 
@@ -102,9 +97,11 @@ def cut(image_bgr: np.ndarray, square: np.ndarray) -> np.ndarray:
     height, width = image_bgr.shape[:2]
     inside = max(0, min(x0, width - 1)), max(0, min(y0, height - 1)), min(width, max(x1, 1)), min(height, max(y1, 1))
     step = max(1, int(side / (2 * REFINER_SIDE)))
-    part = image_bgr[inside[1] : inside[3] : step, inside[0] : inside[2] : step]
-    if part.ndim == 3:
-        part = cv2.cvtColor(np.ascontiguousarray(part), cv2.COLOR_BGR2GRAY)
+    # Gray before columns are left out: copying every n-th pixel of three bytes takes longer than making all of them gray.
+    part = image_bgr[inside[1] : inside[3] : step, inside[0] : inside[2]]
+    part = (cv2.cvtColor(part, cv2.COLOR_BGR2GRAY) if part.ndim == 3 else part)[:, ::step]
+    if step > 1:
+        part = np.ascontiguousarray(part)
     if scale * step < 0.99:
         size = max(1, round(part.shape[1] * scale * step)), max(1, round(part.shape[0] * scale * step))
         part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
@@ -160,7 +157,12 @@ class OwnDetector:
         return [SIDE] if wanted <= SIDE else [SIDE, wanted]
 
     def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
-        found = [self._finder.find(image_bgr, side, near) for side in self.sides(image_bgr.shape)]
+        """near: known faces' boxes, which the refiner looks at again; the finder is not asked."""
+        if near is not None:
+            return refined_faces(
+                self._refiner, image_bgr, np.array(near, np.float32).reshape(-1, 4), None, self.min_score
+            )
+        found = [self._finder.find(image_bgr, side) for side in self.sides(image_bgr.shape)]
         boxes, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
         if len(found) > 1:
             kept = distinct(boxes, logits, 0.5, nested=2.0)[: 2 * CANDIDATES]
@@ -208,17 +210,17 @@ def shipped_refiner(*, runtime: str = "auto", threads: int = 1) -> Refiner:
 
 
 def refined_faces(
-    refiner: Refiner, image_bgr: np.ndarray, boxes: np.ndarray, prior: np.ndarray, min_score: float
+    refiner: Refiner, image_bgr: np.ndarray, boxes: np.ndarray, prior: np.ndarray | None, min_score: float
 ) -> list[Detection]:
     """The candidates that are faces, the largest first, each once.
 
-    A face's score is the geometric mean of what the detector (`prior`, [n]) and the refiner say. It and its threshold were
+    A face's score is the geometric mean of what the detector (`prior`, [n]) and the refiner say; without a prior, the refiner's. It and its threshold were
     chosen on the images that the shipped pair's figures are measured on (models/face-finder/README.md).
     """
     if not len(boxes):
         return []
     seen = refiner.refine(image_bgr, boxes)
-    score = np.sqrt(seen.score * prior)
+    score = seen.score if prior is None else np.sqrt(seen.score * prior)
     sure = np.flatnonzero(score >= min_score)
     kept = sure[distinct(seen.boxes[sure], score[sure], OVERLAP)] if len(sure) else sure
     faces = [
