@@ -15,6 +15,7 @@ from edgefer.records import Box, Detection
 FINDER, REFINER = FACE_NETWORKS
 CANDIDATE, FACE = 0.2, 0.6  # scores from which the finder has a candidate, and from which that is a face
 NEW = 0.7  # the score that a face which comes into a video must reach once: 56% of the ghosts' frames go, and 3% of the faces'
+MOVED = 0.05  # of a known face's side: one that moved further is looked at once more, where it is now
 DOUBT = 0.3  # the score below which another detector's face is left out
 SIDE = 192  # pixels of the canvas's longer side
 SMALLEST = 16.0  # pixels of a face on the canvas: of real faces of 16 nine in ten were found, of 12 half
@@ -86,6 +87,16 @@ class Refiner:
             for square in squares
         ]
         return decode_refined((np.array(raw, np.float32) - zero) * scale, squares)
+
+    def follow(self, image_bgr: np.ndarray, boxes: np.ndarray) -> Refined:
+        """Known faces, from where they were a frame ago: float32 [n, 4], pixels of the frame."""
+        seen = self.refine(image_bgr, boxes)
+        way = np.abs(seen.boxes[:, :2] + seen.boxes[:, 2:] - boxes[:, :2] - boxes[:, 2:]).max(axis=1) / 2
+        moved = np.flatnonzero(way > MOVED * (boxes[:, 2:] - boxes[:, :2]).mean(axis=1))
+        if len(moved):
+            for known, now in zip(seen, self.refine(image_bgr, seen.boxes[moved]), strict=True):
+                known[moved] = now
+        return seen
 
 
 def cut(image_bgr: np.ndarray, square: np.ndarray) -> np.ndarray:
@@ -159,17 +170,19 @@ class OwnDetector:
     def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
         """near: known faces' boxes, which the refiner looks at again; the finder is not asked."""
         if near is not None:
-            return refined_faces(
-                self._refiner, image_bgr, np.array(near, np.float32).reshape(-1, 4), None, self.min_score
-            )
+            seen = self._refiner.follow(image_bgr, np.array(near, np.float32).reshape(-1, 4))
+            return sure_faces(seen, seen.score, self.min_score)
         found = [self._finder.find(image_bgr, side) for side in self.sides(image_bgr.shape)]
         boxes, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
         if len(found) > 1:
             kept = distinct(boxes, logits, 0.5, nested=2.0)[: 2 * CANDIDATES]
             boxes = boxes[kept]
             logits = logits[kept]
+        if not len(boxes):
+            return []
+        seen = self._refiner.refine(image_bgr, boxes)
         prior = 1 / (1 + np.exp(-logits))
-        return refined_faces(self._refiner, image_bgr, boxes, prior, self.min_score)
+        return sure_faces(seen, np.sqrt(seen.score * prior), self.min_score)
 
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
         """Only the boxes: what training needs to measure how they lie around a face."""
@@ -209,18 +222,12 @@ def shipped_refiner(*, runtime: str = "auto", threads: int = 1) -> Refiner:
     return Refiner(MapNetwork(content, runtime=runtime, threads=threads))
 
 
-def refined_faces(
-    refiner: Refiner, image_bgr: np.ndarray, boxes: np.ndarray, prior: np.ndarray | None, min_score: float
-) -> list[Detection]:
-    """The candidates that are faces, the largest first, each once.
+def sure_faces(seen: Refined, score: np.ndarray, min_score: float) -> list[Detection]:
+    """The candidates that are faces by their score float [n], the largest first, each once.
 
-    A face's score is the geometric mean of what the detector (`prior`, [n]) and the refiner say; without a prior, the refiner's. It and its threshold were
+    In a whole search the score is the geometric mean of what the finder and the refiner say. It and its threshold were
     chosen on the images that the shipped pair's figures are measured on (models/face-finder/README.md).
     """
-    if not len(boxes):
-        return []
-    seen = refiner.refine(image_bgr, boxes)
-    score = seen.score if prior is None else np.sqrt(seen.score * prior)
     sure = np.flatnonzero(score >= min_score)
     kept = sure[distinct(seen.boxes[sure], score[sure], OVERLAP)] if len(sure) else sure
     faces = [
