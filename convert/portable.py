@@ -8,7 +8,8 @@ from edgefer.c.subject import Subject, read_subject
 from edgefer.checks import Check, Status
 from edgefer.convert.c.project import export_c
 from edgefer.convert.c.targets import TARGETS, prove_page, prove_targets
-from edgefer.convert.web.site import Device, export_web
+from edgefer.convert.web.device import Device
+from edgefer.convert.web.site import export_web
 from edgefer.errors import EdgeferError
 from edgefer.tflite.int8_network import UnsupportedNetwork
 
@@ -32,7 +33,7 @@ def check_targets(bundle: Bundle, device: Device) -> list[Check]:
 def _check_page(subject: Subject, device: Device, folder: Path) -> Check:
     try:
         export_web(subject, device, folder)
-    except EdgeferError as error:  # such as an OpenCV without cascades
+    except EdgeferError as error:  # such as a network that reads nothing
         return Check(question=3, subject=BROWSER, status=Status.NOT_CHECKED, detail=str(error))
     return prove_page(folder)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from edgefer.devices.reader import Reader
     from edgefer.train.pipeline import Detect
+    from edgefer.train.start import TrainRequest
     from edgefer.verification import Verification
 
 
@@ -51,7 +52,7 @@ def load(
     bundle: "str | Path | Bundle" = "ferplus-small",
     *,
     check: bool = True,
-    log: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = SILENT.log,
     **options: Any,
 ) -> "Reader":
     """A reader of faces from a bundle: the path of its folder, or the name of one that comes with edgefer.
@@ -175,10 +176,10 @@ def train(
 ) -> Bundle:
     """Train a network by a recipe, as `edgefer train` does, and return its bundle.
 
-    data: fer2013.csv, a folder of images by class, or "builtin". out: the bundle's folder, by default runs/RECIPE-N.
-    resume: continue the training at `out`; its data and recipe are its own. progress: what is reported to, such as
-    edgefer.console.PROGRESS. options: the fields of edgefer.train.start.TrainRequest, such as recipe="fer-small",
-    epochs=20, seed=1, set=["optimizer.rate=0.05"].
+    data: fer2013.csv, a folder of images by class, or "builtin"; for recipe="face-finder" and "face-refiner" a folder of
+    scenes. out: the bundle's folder, by default runs/RECIPE-N. resume: continue the training at `out`; its data and recipe
+    are its own. progress: what is reported to, such as edgefer.console.PROGRESS. options: the fields of
+    edgefer.train.start.TrainRequest, such as recipe="fer-small", epochs=20, seed=1, set=["optimizer.rate=0.05"].
 
     Raises DataError, RecipeError, InputError and MissingDependency, each with one sentence, before the work begins.
 
@@ -188,6 +189,8 @@ def train(
     ...
     edgefer.errors.RecipeError: There is no recipe 'huge'...
     """
+    from edgefer.train.faces.recipe import is_face_recipe
+    from edgefer.train.faces.start import is_face_run
     from edgefer.train.order import Order
     from edgefer.train.run import RunFolder
     from edgefer.train.start import TrainRequest, new_run, start
@@ -196,13 +199,37 @@ def train(
     if resume:
         if folder is None or data or options:
             raise InputError("A resumed training keeps its data and recipe: give resume=True and out alone.")
+        if is_face_run(folder):
+            return train_faces(None, folder, progress=progress)
         run = folder
         order = Order.load(RunFolder(run))
     else:
-        order = as_record(TrainRequest, {"data": str(data), **options}).order()
+        request = as_record(TrainRequest, {"data": str(data), **options})
+        if is_face_recipe(request.recipe):
+            return train_faces(request, folder, progress=progress)
+        order = request.order()
         run = new_run(folder, order)
     start(order, run, detectors=lambda order: face_detectors(order.recipe.faces), progress=progress)
     return Bundle.open(run)
+
+
+def train_faces(
+    request: "TrainRequest | None", out: Path | None, yunet: Path | None = None, *, progress: Progress = SILENT
+) -> Bundle:
+    """Train a network that finds faces, or with no request go on with the training at `out`.
+
+    yunet: the teacher's .onnx, by default the one that was fetched. Raises InputError and RecipeError before the work begins.
+    """
+    from edgefer.devices.faces.own import Miner
+    from edgefer.devices.faces.yunet import cached_yunet
+    from edgefer.train.faces.start import new_order, resumed, start
+
+    if request is None:
+        assert out is not None, "a training goes on in its folder"
+        folder, order = out, resumed(out)
+    else:
+        folder, order = new_order(request, yunet or cached_yunet(), out)
+    return start(order, folder, Miner.of, progress=progress)
 
 
 def convert(
@@ -256,7 +283,7 @@ def import_model(
     out: str | Path | None = None,
     faces: str = "human",
     trust: bool = False,
-    log: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = SILENT.log,
 ) -> Bundle:
     """Take in a network from elsewhere (.keras, .h5, a SavedModel folder, .tflite), so that everything here works on it.
 

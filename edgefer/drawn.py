@@ -4,7 +4,9 @@ Seven expressions by brows, eyes, nose and mouth, over varied people, light, pos
 Haar cascade to find and for a network to learn; a network trained on them knows nothing of real faces.
 """
 
-from collections.abc import Iterable, Iterator
+import bisect
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import cv2
@@ -13,6 +15,7 @@ import numpy as np
 from edgefer.portrait import CANVAS, Person, draw_face
 from edgefer.records import Frame
 
+PAUSES = 0.12  # how often what comes after a syllable is a pause
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 
@@ -80,12 +83,36 @@ class Truth:
     box_xyxy: tuple[int, int, int, int]
 
 
+def speech(seconds: float, rng: np.random.Generator) -> Callable[[float], float]:
+    """How far a talking mouth is open, 0..1, by the time in seconds: 3 to 6 syllables a second, as loud as they come, with
+    pauses between some."""
+    ends, heights = [0.0], [0.0]
+    while ends[-1] <= seconds:
+        paused = rng.random() < PAUSES
+        heights.append(0.0 if paused else rng.uniform(0.25, 1))
+        ends.append(ends[-1] + (rng.uniform(0.3, 0.8) if paused else 1 / rng.uniform(3, 6)))
+
+    def opening(time_s: float) -> float:
+        at = min(max(bisect.bisect_right(ends, time_s), 1), len(ends) - 1)
+        share = (time_s - ends[at - 1]) / (ends[at] - ends[at - 1])
+        return heights[at] * math.sin(math.pi * share) ** 2
+
+    return opening
+
+
 def scene(
-    seconds: float = 8, fps: float = 15, size: tuple[int, int] = (480, 360), people: int = 2, seed: int = 7
+    seconds: float = 8,
+    fps: float = 15,
+    size: tuple[int, int] = (480, 360),
+    people: int = 2,
+    seed: int = 7,
+    *,
+    talking: bool = False,
 ) -> Iterator[tuple[Frame, list[Truth]]]:
     """A video of `people` faces moving about, each changing its expression every two seconds, with the truth.
 
-    size is (width, height) in pixels. The same arguments give the same pixels.
+    size is (width, height) in pixels. talking: their mouths open and close as in `speech`, whatever their expressions. The
+    same arguments give the same pixels.
     """
     rng = np.random.default_rng(seed)
     width, height = size
@@ -93,6 +120,7 @@ def scene(
     cast = [Person.random(rng) for _ in range(people)]
     phases = rng.uniform(0, 2 * np.pi, (people, 3))
     plays = [rng.permutation(len(EXPRESSIONS)) for _ in range(people)]
+    voices = [speech(seconds, np.random.default_rng([seed, number])) for number in range(people)]
     lane = width / people
     for index in range(round(seconds * fps)):
         time_s = index / fps
@@ -106,7 +134,8 @@ def scene(
             y = height / 2 + sway[1] * (height - side * 1.2) * 0.3
             # One generator per face and expression: a held expression does not tremble from frame to frame.
             held = np.random.default_rng([seed, number, EXPRESSIONS.index(label)])
-            face, cover = draw_face(person, label, held, yaw=sway[1], pitch=0.5 * sway[2])
+            jaw = voices[number](time_s) if talking else 0.0
+            face, cover = draw_face(person, label, held, yaw=sway[1], pitch=0.5 * sway[2], jaw=jaw)
             _place(image, face, cover, x, y, side * 1.27, 6 * sway[1])
             top = y + 0.06 * side
             box = (round(x - side / 2), round(top - side / 2), round(x + side / 2), round(top + side / 2))

@@ -26,18 +26,17 @@ class Refined(NamedTuple):
 
 
 def decode_map(cells: tuple[np.ndarray, np.ndarray], answers: np.ndarray, stride: int, anchor: float) -> np.ndarray:
-    """Boxes float32 [n, 4], in pixels of the image, of a finder's answers float32 [n, 5] in `cells` (rows [n], columns [n])."""
+    """Boxes float64 [n, 4], in pixels of the image, of a finder's answers float64 [n, 5] in `cells` (rows [n], columns [n])."""
     x = (cells[1] + 0.5 + answers[:, 1] / BOX_GAIN) * stride
     y = (cells[0] + 0.5 + answers[:, 2] / BOX_GAIN) * stride
     half = 0.5 * anchor * np.exp(np.clip(answers[:, 3:] / BOX_GAIN, -4, 4))
-    boxes = np.empty((len(answers), 4), np.float32)
-    boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3] = x - half[:, 0], y - half[:, 1], x + half[:, 0], y + half[:, 1]
-    return boxes
+    return np.stack([x - half[:, 0], y - half[:, 1], x + half[:, 0], y + half[:, 1]], 1)
 
 
 def decode_refined(answers: np.ndarray, squares: np.ndarray) -> Refined:
-    """A refiner's answers float32 [n, 17] on crops of `squares` float [n, 3] (centre x, y, side; pixels of the image)."""
-    centre, half = squares[:, :2], squares[:, 2:] / 2
+    """A refiner's answers float64 [n, 17] on crops of `squares` float [n, 3] (left, top, side; pixels of the image)."""
+    half = squares[:, 2:] / 2
+    centre = squares[:, :2] + half
     middle = centre + answers[:, 1:3] / POINT_GAIN * half
     size = squares[:, 2:] / REFINER_MARGIN * np.exp(np.clip(answers[:, 3:5] / SIZE_GAIN, -3, 3))
     points = centre[:, None] + answers[:, 5:15].reshape(-1, 5, 2) / POINT_GAIN * half[:, None]

@@ -1,10 +1,13 @@
 """Accuracy, macro recall and macro F1 from labels and predictions, in numpy so that a device can compute them too."""
 
+from dataclasses import dataclass
 from math import comb
 
 import numpy as np
 
 from edgefer.card import Scores
+
+PROMISES = (0.9, 0.95)  # of accuracy, that a network may reach by answering only where its score is high
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -63,8 +66,46 @@ def accuracy_by_coverage(probabilities: np.ndarray, labels: np.ndarray) -> tuple
     with at least that score; both float64 [n]. Entry k - 1 answers for k of the n images."""
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
-    right = (probabilities.argmax(axis=1) == labels)[order]
+    # int8 networks give many images the very same score: each counts as their mean, so that the data's order does not matter.
+    _, tied, count = np.unique(confidence, return_inverse=True, return_counts=True)
+    right = (np.bincount(tied, probabilities.argmax(axis=1) == labels) / count)[tied][order]
     return confidence[order], np.cumsum(right) / np.arange(1, len(right) + 1)
+
+
+def aurc(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The area under the risk-coverage curve: the share of wrong answers, averaged over every number of answers from the
+    surest one to all (Geifman et al. 2019, arXiv:1805.08206). 0 is best; 1 - accuracy is what scores without meaning give."""
+    return float(1 - accuracy_by_coverage(probabilities, labels)[1].mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """What a network answers where a score below `score` is refused: the share of the images, and how many are right of those;
+    a float each, 0..1, the accuracy None where nothing is answered."""
+
+    score: float
+    answered: float
+    accuracy: float | None
+
+
+def answered_from(probabilities: np.ndarray, labels: np.ndarray, score: float) -> Answered:
+    """What is answered where `score` is asked for."""
+    sure = probabilities.max(axis=1) >= score
+    right = probabilities.argmax(axis=1) == labels
+    return Answered(
+        score=score, answered=float(sure.mean()), accuracy=float(right[sure].mean()) if sure.any() else None
+    )
+
+
+def answered_with(probabilities: np.ndarray, labels: np.ndarray, accuracy: float) -> Answered | None:
+    """The lowest score to ask for, so that of the answers at least the share `accuracy` is right; None where no score does."""
+    scores, reached = accuracy_by_coverage(probabilities, labels)
+    last_of_its_score = np.append(scores[1:] < scores[:-1], True)
+    enough = np.flatnonzero(last_of_its_score & (reached >= accuracy - 1e-12))
+    if not len(enough):
+        return None
+    at = enough[-1]
+    return Answered(score=float(scores[at]), answered=(int(at) + 1) / len(scores), accuracy=float(reached[at]))
 
 
 def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:

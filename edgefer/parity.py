@@ -18,7 +18,7 @@ from edgefer.interpreter import Network
 from edgefer.lineage import check_recorded_cost
 from edgefer.onnx import check_onnx
 from edgefer.preprocess import look_up, quantized_table
-from edgefer.tflite.arithmetic import run
+from edgefer.tflite.arithmetic import outputs
 from edgefer.tflite.int8_network import UnsupportedNetwork
 from edgefer.tflite.layers import read_layers
 from edgefer.tflite.quanta import check_quanta
@@ -122,7 +122,7 @@ def check_exactly(bundle: Bundle, vectors: Vectors) -> list[Check]:
     card, stored = bundle.card, vectors.answers["int8"][::EXACT]
     try:
         network = read_layers(bundle.read("int8"), str(bundle.file("int8").name))
-        if network.input.shape != card.input.shape or network.output.size != card.answers:
+        if network.input.shape != card.input.shape or network.answers != card.answers:
             raise UnsupportedNetwork("its ends are not those of its card.")
     except UnsupportedNetwork as error:
         detail = str(error).rstrip(".")
@@ -132,7 +132,7 @@ def check_exactly(bundle: Bundle, vectors: Vectors) -> list[Check]:
         return [Check(question=3, subject=subject, status=Status.NOT_CHECKED, detail=detail)]
     table = quantized_table(card.input, np.int8, float(network.input.scale), network.input.zero)
     images = look_up(vectors.pixels[::EXACT], table)
-    answers = np.stack([run(network, image)[network.output.index].ravel() for image in images]).astype(np.int64)
+    answers = np.stack([outputs(network, image) for image in images]).astype(np.int64)
     off = np.abs(answers - stored)
     detail = f"{int((off > 0).sum())} of {off.size} stored answers differ"
     if off.any():

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 CANVAS = 192  # a face is drawn this large, in coordinates -1..1 from its centre, and then shrunk
+JAW = 0.13  # how far talking opens a mouth, in those: half of a rested mouth's width
 
 Color = Sequence[float] | np.ndarray  # BGR, 0..255
 Points = Sequence[tuple[float, float]] | np.ndarray  # [n, 2], x and y in -1..1
@@ -135,16 +136,19 @@ class _Canvas:
 
 
 def draw_face(
-    person: Person, expression: str, rng: np.random.Generator, *, yaw: float = 0.0, pitch: float = 0.0
+    person: Person, expression: str, rng: np.random.Generator, *, yaw: float = 0.0, pitch: float = 0.0, jaw: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """One upright face: uint8 BGR [192, 192, 3] and its coverage, float32 [192, 192] in 0..1.
 
-    yaw and pitch, about -1..1, turn it right and down; `rng` varies the expression a little.
+    yaw and pitch, about -1..1, turn it right and down; `rng` varies the expression a little. jaw, 0..1, opens the mouth as
+    talking does.
     """
     image = np.zeros((CANVAS, CANVAS, 3), np.float32)
     cover = np.zeros((CANVAS, CANVAS), np.float32)
+    look = _varied(_LOOKS[expression], rng)
+    look = replace(look, mouth_open=look.mouth_open + JAW * jaw)
     face = _Portrait(
-        canvas=_Canvas(image), person=person, skin=np.array(person.skin), look=_varied(_LOOKS[expression], rng),
+        canvas=_Canvas(image), person=person, skin=np.array(person.skin), look=look,
         turn_x=0.07 * yaw, turn_y=0.05 * pitch,
     )  # fmt: skip
     face.hair_and_head(cover)

@@ -29,6 +29,9 @@ class Progress:
     A fit calls begin, then step after each batch and epoch after each epoch, and end, also when it fails.
     """
 
+    def __repr__(self) -> str:
+        return "SILENT" if type(self) is Progress else super().__repr__()
+
     def log(self, text: str) -> None:
         """A line about what is being done."""
 

@@ -11,7 +11,7 @@ from edgefer.bundle import TFLITE_VARIANTS, Bundle
 from edgefer.card import Scores
 from edgefer.errors import BundleError
 from edgefer.interpreter import Network, softmax
-from edgefer.metrics import confusion_matrix, ece, nll, per_class, scores, wilson_interval
+from edgefer.metrics import aurc, confusion_matrix, ece, nll, per_class, scores, wilson_interval
 from edgefer.preprocess import to_float
 from edgefer.train.data.dataset import Split
 from edgefer.train.memory import batch_for
@@ -48,7 +48,8 @@ def class_table(
 class Evaluation:
     """One form of a network on one labelled split.
 
-    interval: 95% for the accuracy (Wilson 1927). nll in nats, ece over 15 bins, both with the card's temperature.
+    interval: 95% for the accuracy (Wilson 1927). nll in nats, ece over 15 bins, aurc: see edgefer.metrics, all three with
+    the card's temperature.
     probabilities: float64 [n, classes], in the split's order.
     """
 
@@ -57,6 +58,7 @@ class Evaluation:
     interval: tuple[float, float]
     nll: float
     ece: float
+    aurc: float
     confusion: np.ndarray
     probabilities: np.ndarray
 
@@ -109,6 +111,7 @@ def full_evaluation(name: str, logits: np.ndarray, split: Split, temperature: fl
         interval=wilson_interval(result.accuracy, result.count),
         nll=nll(probabilities, split.labels),
         ece=ece(probabilities, split.labels),
+        aurc=aurc(probabilities, split.labels),
         confusion=confusion_matrix(split.labels, logits.argmax(axis=1), logits.shape[1]),
         probabilities=probabilities,
     )

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 
-from edgefer.metrics import accuracy_by_coverage, calibration_bins, ece
+from edgefer.metrics import PROMISES, accuracy_by_coverage, answered_with, aurc, calibration_bins, ece
 from edgefer.progress import Epoch
 
 
@@ -80,8 +80,12 @@ def coverage_plot(probabilities: np.ndarray, labels: np.ndarray, title: str) -> 
     axes = figure.add_subplot()
     axes.plot(share, accuracy, label="accuracy of the answers")
     axes.plot(share, scores, color="gray", linestyle=":", label="lowest score that is answered")
+    for promise in PROMISES:
+        if found := answered_with(probabilities, labels, promise):
+            text = f"{promise:.0%} right of {found.answered:.0%}: scores from {found.score:.2f}"
+            axes.plot(found.answered, promise, "o", label=text)
     axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="share of images that are answered", ylabel="accuracy, score")
-    axes.set_title(f"{title}: accuracy by coverage", fontsize=10)
+    axes.set_title(f"{title}: accuracy by coverage, AURC {aurc(probabilities, labels):.3f}", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower left")
     return _png(figure)

@@ -1,18 +1,19 @@
 """The evaluation as one HTML file with its images inside, to look at or send on."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from edgefer.card import ModelCard
 from edgefer.html import Picture, contact_sheet, heading, page, paragraph, plot, table
-from edgefer.metrics import accuracy_by_coverage
+from edgefer.metrics import PROMISES, answered_from, answered_with
 from edgefer.train.data.dataset import Split
 from edgefer.train.evaluate import Evaluation
 from edgefer.train.plots import confusion_plot, coverage_plot, reliability_plot
-from edgefer.train.shift import Shift
+from edgefer.train.shift import SCORE, Calibrated, Shift
 
 MISTAKES = 48
+TRUST = f"What scores are worth under each change, and the answers with at least {SCORE}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,8 @@ class Evaluated:
         """All figures."""
         figures = {
             one.name: one.scores.model_dump()
-            | {"interval": one.interval, "nll": one.nll, "ece": one.ece, "confusion": one.confusion.tolist()}
-            | {"coverage": coverage(one, self.split.labels)}
+            | {"interval": one.interval, "nll": one.nll, "ece": one.ece, "aurc": one.aurc}
+            | {"confusion": one.confusion.tolist(), **coverage(one, self.split.labels)}
             for one in self.evaluations
         }
         written = {"labels": self.card.labels, "data": self.data, "split": self.split_name, "networks": figures}
@@ -60,6 +61,7 @@ def html_report(evaluated: Evaluated) -> str:
     parts += [
         heading("What it is worth where it may be unsure"),
         table(coverage_columns(evaluations), coverage_rows(evaluations, split.labels)),
+        table(promise_columns(evaluations), promise_rows(evaluations, split.labels)),
     ]
     last = evaluations[-1]
     parts += [
@@ -69,10 +71,11 @@ def html_report(evaluated: Evaluated) -> str:
     ]
     if shifts:
         parts += [heading("Where it breaks"), table(shift_columns(shifts), shift_rows(shifts))]
+        parts += [heading(TRUST), table(trust_columns(shifts), trust_rows(shifts))]
     return page(card.name, parts)
 
 
-SUMMARY_COLUMNS = ["network", "accuracy", "95% interval", "macro recall", "macro F1", "NLL", "ECE"]
+SUMMARY_COLUMNS = ["network", "accuracy", "95% interval", "macro recall", "macro F1", "NLL", "ECE", "AURC"]
 
 
 def summary_rows(evaluations: list[Evaluation]) -> list[list[str]]:
@@ -86,35 +89,59 @@ def summary_rows(evaluations: list[Evaluation]) -> list[list[str]]:
             f"{one.scores.macro_f1:.3f}",
             f"{one.nll:.3f}",
             f"{one.ece:.3f}",
+            f"{one.aurc:.3f}",
         ]
         for one in evaluations
     ]
 
 
-COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+SCORES = (0.0, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95)  # to ask for; 0.45 is what `run` asks for
 
 
-def coverage(one: Evaluation, labels: np.ndarray) -> list[dict[str, float]]:
-    """For each of COVERAGES, as `answered`: the lowest score among that share of the images, and the accuracy on them."""
-    scores, accuracy = accuracy_by_coverage(one.probabilities, labels)
-    rows = []
-    for share in COVERAGES:
-        at = max(1, round(share * len(scores))) - 1
-        rows.append({"answered": share, "score": float(scores[at]), "accuracy": float(accuracy[at])})
-    return rows
+def coverage(one: Evaluation, labels: np.ndarray) -> dict[str, list]:
+    """As JSON. coverage: for each of SCORES the share of images with at least that score, and the accuracy on them, None
+    where there are none. promises: for each of PROMISES what answers are as good as that, with the score to ask for; None
+    where no score does."""
+    found = [answered_with(one.probabilities, labels, promise) for promise in PROMISES]
+    return {
+        "coverage": [asdict(answered_from(one.probabilities, labels, score)) for score in SCORES],
+        "promises": [
+            {"promise": promise, "reached": asdict(each) if each else None}
+            for promise, each in zip(PROMISES, found, strict=True)
+        ],
+    }
 
 
 def coverage_columns(evaluations: list[Evaluation]) -> list[str]:
     """The names of the columns of `coverage_rows`."""
-    return ["answered", *(f"{one.name}: {what}" for one in evaluations for what in ("score at least", "accuracy"))]
+    return ["score at least", *(f"{one.name}: {what}" for one in evaluations for what in ("answered", "accuracy"))]
 
 
 def coverage_rows(evaluations: list[Evaluation], labels: np.ndarray) -> list[list[str]]:
-    """A row for each of COVERAGES: the score to ask for, so that this share is answered, and what the answers are worth."""
-    rows = [[f"{share:.0%}"] for share in COVERAGES]
+    """A row for each of SCORES: what is answered where that is asked for, and what the answers are worth."""
+    rows = [[f"{score:.2f}"] for score in SCORES]
     for one in evaluations:
-        for row, found in zip(rows, coverage(one, labels), strict=True):
-            row += [f"{found['score']:.2f}", f"{found['accuracy']:.1%}"]
+        for row, score in zip(rows, SCORES, strict=True):
+            found = answered_from(one.probabilities, labels, score)
+            row += [f"{found.answered:.1%}", "" if found.accuracy is None else f"{found.accuracy:.1%}"]
+    return rows
+
+
+def promise_columns(evaluations: list[Evaluation]) -> list[str]:
+    """The names of the columns of `promise_rows`."""
+    return [
+        "accuracy of the answers",
+        *(f"{one.name}: {what}" for one in evaluations for what in ("score", "answered")),
+    ]
+
+
+def promise_rows(evaluations: list[Evaluation], labels: np.ndarray) -> list[list[str]]:
+    """A row for each of PROMISES: the score to ask for, so that the answers are as good as that, and how many those are."""
+    rows = [[f"{promise:.0%}"] for promise in PROMISES]
+    for one in evaluations:
+        for row, promise in zip(rows, PROMISES, strict=True):
+            found = answered_with(one.probabilities, labels, promise)
+            row += [f"{found.score:.2f}", f"{found.answered:.1%}"] if found else ["none", "0.0%"]
     return rows
 
 
@@ -134,10 +161,32 @@ def shift_rows(shifts: dict[str, Shift]) -> list[list[str]]:
     for kind, strengths in ones[0].strengths.items():
         rows += [row(kind, name, (one.strengths[kind][name] for one in ones)) for name in strengths]
         rows.append(row(kind, "mean", (one.kinds[kind].accuracy for one in ones)))
-        rows.append([kind, "ECE", *(f"{one.kinds[kind].ece:.3f}" for one in ones)])
     rows.append(["worst kind", "", *(f"{accuracy:.1%} {kind}" for kind, accuracy in (one.worst_kind for one in ones))])
     rows.append(row("mean of kinds", "", (one.mean_of_kinds for one in ones)))
     return rows
+
+
+def trust_columns(shifts: dict[str, Shift]) -> list[str]:
+    """The names of the columns of `trust_rows`."""
+    return ["change", *(f"{name}: {what}" for name in shifts for what in ("ECE", "answered", "accuracy"))]
+
+
+def trust_rows(shifts: dict[str, Shift]) -> list[list[str]]:
+    """A row for the images as they are and one for each kind of change: what the scores are worth, and the answers of at
+    least the score that `edgefer run` asks for. Then the kind whose scores are worth least."""
+    ones = list(shifts.values())
+    rows = [["none", *_trust([one.clean for one in ones])]]
+    rows += [[kind, *_trust([one.kinds[kind] for one in ones])] for kind in ones[0].kinds]
+    worst = (one.worst_calibrated for one in ones)
+    return [*rows, ["worst ECE", *(cell for kind, error in worst for cell in (f"{error:.3f}", kind, ""))]]
+
+
+def _trust(found: list[Calibrated]) -> list[str]:
+    cells = []
+    for one in found:
+        accuracy = one.answered.accuracy
+        cells += [f"{one.ece:.3f}", f"{one.answered.answered:.1%}", "" if accuracy is None else f"{accuracy:.1%}"]
+    return cells
 
 
 def most_confident_mistakes(split: Split, probabilities: np.ndarray, labels: tuple[str, ...]) -> list[Picture]:

@@ -6,14 +6,15 @@ the mean over the kinds: no kind counts for more because it has more strengths.
 
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import cv2
 import numpy as np
 
 from edgefer.interpreter import softmax
-from edgefer.metrics import ece
+from edgefer.metrics import Answered, answered_from, ece
+from edgefer.options import ReaderOptions
 
 Change = Callable[[np.ndarray], np.ndarray]  # one image, uint8 [h, w, c], to another of the same shape
 Logits = Callable[[np.ndarray], np.ndarray]  # uint8 [n, h, w, c] -> float32 [n, classes]
@@ -116,19 +117,24 @@ KINDS: dict[str, tuple[Strength, ...]] = {
 }
 
 
-@dataclass(frozen=True)
+SCORE = ReaderOptions.reject
+
+
+@dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """Accuracy, and how far the scores are from it (expected calibration error over 15 bins)."""
+    """Accuracy, how far the scores are from it (expected calibration error over 15 bins), and what is answered, and how
+    well, where `edgefer run`'s score is asked for."""
 
     accuracy: float
     ece: float
+    answered: Answered
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
     """A network under change: unchanged, by kind, and the accuracy by kind and the name of the strength.
 
-    A kind's accuracy is the mean over its strengths, its ECE that of all its answers together.
+    A kind's accuracy is the mean over its strengths, its other figures are those of all its answers together.
     """
 
     clean: Calibrated
@@ -145,6 +151,12 @@ class Shift:
         """The kind with the lowest accuracy, and that accuracy."""
         name, kind = min(self.kinds.items(), key=lambda pair: pair[1].accuracy)
         return name, kind.accuracy
+
+    @property
+    def worst_calibrated(self) -> tuple[str, float]:
+        """The kind with the highest ECE, and that."""
+        name, kind = max(self.kinds.items(), key=lambda pair: pair[1].ece)
+        return name, kind.ece
 
     def to_json(self) -> dict:
         """Unchanged, the headline, the worst kind, each kind and each strength."""
@@ -191,9 +203,17 @@ def _shift(clean: np.ndarray, found: dict[str, dict[str, list[np.ndarray]]], lab
     kinds = {}
     for kind, by_name in found.items():
         answers = [way for ways in by_name.values() for way in ways]
-        error = ece(np.concatenate(answers), np.tile(labels, len(answers)))
-        kinds[kind] = Calibrated(float(np.mean(list(strengths[kind].values()))), float(error))
-    return Shift(clean=Calibrated(right(clean), float(ece(clean, labels))), kinds=kinds, strengths=strengths)
+        pooled = _calibrated(np.concatenate(answers), np.tile(labels, len(answers)))
+        kinds[kind] = replace(pooled, accuracy=float(np.mean(list(strengths[kind].values()))))
+    return Shift(clean=_calibrated(clean, labels), kinds=kinds, strengths=strengths)
+
+
+def _calibrated(probabilities: np.ndarray, labels: np.ndarray) -> Calibrated:
+    return Calibrated(
+        accuracy=float(np.mean(probabilities.argmax(axis=1) == labels)),
+        ece=ece(probabilities, labels),
+        answered=answered_from(probabilities, labels, SCORE),
+    )
 
 
 def changed(images: np.ndarray, change: Change) -> np.ndarray:

@@ -57,11 +57,16 @@ class TrainRequest:
         if not 0 < self.valid_fraction < 1:
             raise InputError(f"valid_fraction {self.valid_fraction!r} is no share: give a number between 0 and 1.")
 
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What is different from the recipe, as `section.field=value`."""
+        fields = {"fit.epochs": self.epochs, "fit.batch_size": self.batch_size, "fit.seed": self.seed}
+        return (*(f"{field}={value}" for field, value in fields.items() if value is not None), *self.set)
+
     def order(self) -> Order:
         """The order, with its recipe loaded and every bundle it names opened once. RecipeError, BundleError, InputError."""
-        changes = (*overrides(self.epochs, self.batch_size, self.seed), *self.set)
         return Order(
-            recipe=load_recipe(self.recipe, changes),
+            recipe=load_recipe(self.recipe, self.changes),
             data=lasting(self.data),
             supervision=Supervision.named(
                 labels=self.labels,
@@ -76,12 +81,6 @@ class TrainRequest:
             group_by=self.group_by,
             folds=self.folds,
         )
-
-
-def overrides(epochs: int | None, batch_size: int | None, seed: int | None) -> list[str]:
-    """What is different from the recipe, as `section.field=value`."""
-    fields = {"fit.epochs": epochs, "fit.batch_size": batch_size, "fit.seed": seed}
-    return [f"{field}={value}" for field, value in fields.items() if value is not None]
 
 
 def new_run(out: Path | None, order: Order, place: Place = ALONE) -> Path:

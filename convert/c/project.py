@@ -11,6 +11,7 @@ from edgefer.c.subject import Questions, Subject
 from edgefer.checks import Check, table
 from edgefer.convert.c import text, tflm
 from edgefer.convert.exported import check_folder, write_folder
+from edgefer.tflite.int8_network import Int8Network
 
 SOURCES = (
     "edgefer_net.h", "edgefer_net.c", "edgefer_pixels.h", "edgefer_pixels.c", "selftest.c", "platform.h",
@@ -40,7 +41,7 @@ static uint8_t arena[EDGEFER_ARENA_BYTES] __attribute__((aligned(16)));
 static uint8_t face[EDGEFER_INPUT_BYTES];
 
 int read_face(const EdgeferFrame *frame, const int32_t box[4], const EdgeferCrop *crop) {
-  int8_t answers[EDGEFER_LABELS];
+  int8_t answers[EDGEFER_ANSWERS];
   int32_t square[3], best = 0, i;
   edgefer_square(box, crop, square); /* crop: EDGEFER_CROP_<your detector> of network.h */
   edgefer_face(frame, square, 0, EDGEFER_INPUT_HEIGHT, EDGEFER_INPUT_WIDTH, EDGEFER_INPUT_COLOR, face);
@@ -95,10 +96,13 @@ def _network_header(subject: Subject) -> str:
         "INPUT_COLOR": f"{COLORS[card.input.color]} /* {card.input.color} */",
         "INPUT_BYTES": network.input.size,
         "LABELS": len(card.labels),
+        "ANSWERS": network.answers,
         "OUTPUT_SCALE": f"{text.double(float(network.output.scale))}f",
         "OUTPUT_ZERO": network.output.zero,
         "TEMPERATURE": text.double(card.temperature),
     }
+    if card.task == "read":
+        values["READS"] = "1 /* one of the labels, the largest answer's; others find faces or look at them */"
     defines = "\n".join(f"#define EDGEFER_{name} {value}" for name, value in values.items())
     crops = "\n".join(
         f"#define EDGEFER_CROP_{text.macro(name)} {{{text.double(crop.scale)}, {text.double(crop.dx)}, {text.double(crop.dy)}}}"
@@ -106,7 +110,7 @@ def _network_header(subject: Subject) -> str:
     )
     return f"""/* {_title(subject)}
  *
- * Probability of label i: softmax of EDGEFER_OUTPUT_SCALE * (answers[i] - EDGEFER_OUTPUT_ZERO) / EDGEFER_TEMPERATURE.
+{_meaning(network)}
  */
 #ifndef EDGEFER_NETWORK_H
 #define EDGEFER_NETWORK_H
@@ -122,6 +126,17 @@ extern const char *const edgefer_labels[EDGEFER_LABELS]; /* UTF-8 */
 
 #endif
 """
+
+
+def _meaning(network: Int8Network) -> str:
+    if network.answers == network.output.size and len(network.output.shape) == 1:
+        return " * Probability of label i: softmax of EDGEFER_OUTPUT_SCALE * (answers[i] - EDGEFER_OUTPUT_ZERO) / EDGEFER_TEMPERATURE."
+    lines, place = [], 0
+    for value in network.outputs:
+        shape, scale = " x ".join(map(str, value.shape)), text.double(float(value.scale))
+        lines.append(f" * answers[{place}] and on: {shape}, each {scale} * (answer - {value.zero})")
+        place += value.size
+    return "\n".join(lines)
 
 
 def _network_source(subject: Subject) -> str:
@@ -156,7 +171,7 @@ static const uint8_t vector_crops[VECTOR_FRAMES][EDGEFER_INPUT_BYTES] = {{
 {text.rows(vectors.crops)}}};
 static const uint8_t vector_pixels[VECTORS][EDGEFER_INPUT_BYTES] = {{
 {text.rows(vectors.pixels)}}};
-static const int8_t vector_answers[VECTORS][EDGEFER_LABELS] = {{
+static const int8_t vector_answers[VECTORS][EDGEFER_ANSWERS] = {{
 {text.rows(vectors.answers)}}};
 """
 

@@ -5,8 +5,6 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,29 +16,22 @@ from edgefer.checks import Check
 from edgefer.convert.c.text import comment
 from edgefer.convert.exported import check_folder, write_folder
 from edgefer.convert.web import wasm
-from edgefer.convert.web.haar import cascade_file, read_cascade
+from edgefer.convert.web.device import Device
+from edgefer.convert.web.questions import make_questions
+from edgefer.tflite.int8_network import UnsupportedNetwork
 
-PAGE = ("index.html", "page.css", "page.js", "engine.js", "rules.js", "proof.js", "icon.svg")
-SMALLEST_WINDOW, SMALLEST_SHARE = 24, 0.12  # pixels, and share of the shorter side: HaarDetector's
-
-
-@dataclass(frozen=True, kw_only=True)
-class Device:
-    """What `edgefer run` does, for the page to do the same: made by the command, which knows both.
-
-    rules: the numbers by which faces are tracked, steadied and judged. colors: of each label, "#rrggbb". cascade: the name of
-    OpenCV's file for the network's faces, "" where it reads the middle of the frame. detector: the key of the card's crop.
-    """
-
-    rules: Mapping[str, object]
-    colors: Mapping[str, str]
-    cascade: str
-    detector: str
+PAGE = (
+    "index.html", "page.css", "page.js", "engine.js", "faces.js", "rules.js", "questions.js", "proof.js", "icon.svg",
+)  # fmt: skip
 
 
 def export_web(subject: Subject, device: Device, out: Path) -> list[Check]:
     """Write the page at `out`, and return what was proven of its C on this host."""
     check_folder(out)
+    if subject.bundle.card.task != "read":
+        raise UnsupportedNetwork(
+            f"{subject.bundle.path} finds faces and reads nothing in them: name a network that reads expressions."
+        )
     checks = prove_on_host(subject)
     write_folder(out, "web", subject.bundle, make_site(subject, device), checks)
     return checks
@@ -68,10 +59,8 @@ Bundle `{subject.bundle.hash}`, written by edgefer {__version__}.
 - A phone opens a camera only for a page that came over https. Any static host with a certificate will do; copy this
   folder to it. On the phone, "Add to home screen" installs it, and it then works without a network.
 - Nothing of an image leaves the browser: the page's policy (`default-src 'none'; connect-src 'none'`) lets it send nothing.
-- Before its camera button works, the page checks the network's CRC-32, the pixels of {len(subject.vectors.crops)} stored crops and
-  {subject.vectors.answers.size:,} stored answers. Nothing may differ.
-- The detector is made of the cascade in the opencv-python that wrote this page (Haar, by Rainer Lienhart and others, under
-  OpenCV's licence), where the network reads faces.
+- Before its camera button works, the page checks its networks' CRC-32, and that pixels, answers and found faces are those of
+  the machine that wrote it. Nothing may differ; it shows how many were compared.
 """
 
 
@@ -82,7 +71,9 @@ def gzip_bytes(files: dict[str, bytes]) -> int:
 
 def _bundle(subject: Subject, device: Device) -> dict:
     """What the page knows, as JSON. Arrays are deflated and in base64: a page from a file may not fetch anything."""
-    card, program, vectors = subject.bundle.card, subject.program, subject.vectors
+    card, networks = subject.bundle.card, device.networks
+    pair = {"finder": _network(networks.finder), "refiner": _network(networks.refiner)} if networks else {}
+    asked = make_questions(subject, device)
     return {
         "edgefer": __version__,
         "bundle_sha256": subject.bundle.hash,
@@ -96,29 +87,27 @@ def _bundle(subject: Subject, device: Device) -> dict:
         },
         "colors": dict(device.colors),
         "detector": {
-            "name": device.detector,
             "crop": _crop(card.crop_for(device.detector)),
-            "window": SMALLEST_WINDOW,
-            "share": SMALLEST_SHARE,
+            **(dict(networks.numbers) if networks else {}),
         },
         "rules": dict(device.rules),
-        "network_words": len(program.words),
-        "network_crc": program.crc,
-        "network": _packed(program.words),
-        "cascade": _packed(read_cascade(cascade_file(device.cascade))) if device.cascade else "",
+        "networks": {"reader": _network(subject), **pair},
         "engine": _packed(wasm.committed("engine.wasm")),
         "engine_simd": _packed(wasm.committed("engine_simd.wasm")),
-        "vectors": {
-            "height": vectors.frames.shape[1],
-            "width": vectors.frames.shape[2],
-            "crop": _crop(vectors.crop),
-            "boxes": vectors.boxes.tolist(),
-            "frames": _packed(vectors.frames),
-            "crops": _packed(vectors.crops),
-            "pixels": _packed(vectors.pixels),
-            "answers": _packed(vectors.answers),
+        "questions": {
+            **{name: _packed(value) if isinstance(value, np.ndarray) else value for name, value in asked.items()},
+            "height": asked["frame"].shape[0],
+            "width": asked["frame"].shape[1],
+            "crop": _crop(subject.vectors.crop),
         },
     }
+
+
+def _network(subject: Subject) -> dict:
+    """A network as the page runs it; the scale and zero point of each of its outputs, the largest first."""
+    program = subject.program
+    outputs = [{"scale": float(value.scale), "zero": value.zero} for value in program.network.outputs]
+    return {"words": _packed(program.words), "count": len(program.words), "crc": program.crc, "outputs": outputs}
 
 
 def _manifest(name: str) -> dict:

@@ -14,11 +14,11 @@ from pathlib import Path
 from edgefer.c.host import source
 from edgefer.errors import MissingDependency, RuntimeFault
 
-SOURCES = ("edgefer_net.c", "edgefer_pixels.c", "edgefer_faces.c", "web.c", "memory.c")
-HEADERS = ("edgefer_net.h", "edgefer_pixels.h", "edgefer_faces.h")
+SOURCES = ("edgefer_net.c", "edgefer_pixels.c", "web.c", "memory.c")
+HEADERS = ("edgefer_net.h", "edgefer_pixels.h")
 EXPORTS = (
-    "edgefer_check", "edgefer_run", "edgefer_arena_bytes", "edgefer_output_bytes", "edgefer_faces",
-    "edgefer_faces_bytes", "web_allocate", "web_face", "web_gray",
+    "edgefer_check", "edgefer_crc32", "edgefer_run", "edgefer_resize_network", "edgefer_arena_bytes",
+    "edgefer_output_bytes", "web_allocate", "web_face", "web_shrunk", "web_close_up",
 )  # fmt: skip
 FILES = {"engine.wasm": (), "engine_simd.wasm": ("-msimd128",)}
 FACTS = "engine.json"  # the compiler that made them, and the hash of what they were made of

@@ -1,13 +1,13 @@
 """edgefer's own detector: a finder that looks at the whole frame, and a refiner that looks closely at each candidate."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from edgefer.bundle import FACE_NETWORKS, Bundle, shipped_networks
-from edgefer.devices.faces.canvas import Layout, MapNetwork, distinct, logit, shrunk
+from edgefer.devices.faces.canvas import Layout, MapNetwork, distinct, logit, shrunk, thinned
 from edgefer.devices.faces.detectors import Detector, can_look_near, look
 from edgefer.faces import ANCHORS, REFINER_MARGIN, REFINER_SIDE, STRIDES, Refined, decode_map, decode_refined
 from edgefer.records import Box, Detection
@@ -20,6 +20,7 @@ DOUBT = 0.3  # the score below which another detector's face is left out
 SIDE = 192  # pixels of the canvas's longer side
 SMALLEST = 16.0  # pixels of a face on the canvas: of real faces of 16 nine in ten were found, of 12 half
 CANDIDATES = 24  # looked at closely, at most: the likeliest
+ALIKE = 0.5  # overlap of two candidates that are one
 OVERLAP = 0.4  # of two faces
 
 
@@ -30,27 +31,28 @@ class Finder:
         self._network, self._min_logit = network, min_logit
 
     def find(self, image_bgr: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes float32 [n, 4] in pixels of the frame, and logits [n]; the likeliest first."""
+        """Boxes float64 [n, 4] in pixels of the frame, and logits [n]; the likeliest first."""
         layout = Layout.of(image_bgr.shape, side)
-        small = shrunk(image_bgr, layout.size)
+        gray = thinned(image_bgr, layout.size)
+        if gray.ndim == 3:
+            gray = cv2.cvtColor(gray, cv2.COLOR_BGR2GRAY)
         canvas = np.zeros(layout.canvas, np.uint8)
-        gray = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY) if small.ndim == 3 else small
-        canvas[: layout.size[1], : layout.size[0]] = gray
+        canvas[: layout.size[1], : layout.size[0]] = shrunk(gray, layout.size)
         every, logits = self._candidates(canvas)
-        kept = distinct(every, logits, 0.5, nested=2.0)[:CANDIDATES]
+        kept = distinct(every, logits, ALIKE, nested=2.0)[:CANDIDATES]
         shrink = np.array(layout.size) / image_bgr.shape[1::-1]
-        return every[kept] / np.tile(shrink, 2).astype(np.float32), logits[kept]
+        return every[kept] / np.tile(shrink, 2), logits[kept]
 
     def _candidates(self, gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """On a canvas uint8 [h, w]: boxes float32 [n, 4] in its pixels, and logits [n]."""
+        """On a canvas uint8 [h, w]: boxes float64 [n, 4] in its pixels, and logits [n]."""
         network = self._network.sized(*gray.shape[:2])
-        boxes, logits = [np.empty((0, 4), np.float32)], [np.empty(0, np.float32)]
+        boxes, logits = [np.empty((0, 4))], [np.empty(0)]
         maps = network.run(as_input(gray[..., None], network.quantized))
         for index, (answers, stride, anchor) in enumerate(zip(maps, STRIDES, ANCHORS, strict=True)):
             scale, zero = network.step(index)
             rows = np.nonzero(answers[..., 0] > self._min_logit / scale + zero)
             if len(rows[0]):
-                picked = (answers[rows].astype(np.float32) - zero) * scale
+                picked = (answers[rows].astype(np.float64) - zero) * scale
                 boxes.append(decode_map((rows[0], rows[1]), picked, stride, anchor))
                 logits.append(picked[:, 0])
         return np.concatenate(boxes), np.concatenate(logits)
@@ -67,7 +69,7 @@ class Miner:
         return cls(Finder(MapNetwork(bundle.read("int8"))))
 
     def __call__(self, pictures: Iterable) -> list[tuple]:
-        """pictures: with `gray` uint8 [h, w] each -> an image and a box float32 [4], for each candidate."""
+        """pictures: with `gray` uint8 [h, w] each -> an image and a box float64 [4], for each candidate."""
         return [(one, box) for one in pictures for box in self._finder.find(one.gray, SIDE)[0]]
 
 
@@ -79,17 +81,14 @@ class Refiner:
 
     def refine(self, image_bgr: np.ndarray, boxes: np.ndarray) -> Refined:
         """boxes: float [n, 4], pixels of the frame."""
-        centre, side = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).mean(axis=1, keepdims=True)
-        squares = np.concatenate([centre, np.maximum(side, 2.0) * REFINER_MARGIN], axis=1)
+        squares = [square_around(box) for box in boxes.astype(np.float64)]
         scale, zero = self._network.step(0)
-        raw = [
-            self._network.run(as_input(cut(image_bgr, square)[..., None], self._network.quantized))[0]
-            for square in squares
-        ]
-        return decode_refined((np.array(raw, np.float32) - zero) * scale, squares)
+        raw = [self._network.run(as_input(cut(image_bgr, square), self._network.quantized))[0] for square in squares]
+        answers = (np.array(raw, np.float64) - zero) * scale
+        return decode_refined(answers, np.array([square.edges for square in squares], np.float64))
 
     def follow(self, image_bgr: np.ndarray, boxes: np.ndarray) -> Refined:
-        """Known faces, from where they were a frame ago: float32 [n, 4], pixels of the frame."""
+        """Known faces, from where they were a frame ago: float64 [n, 4], pixels of the frame."""
         seen = self.refine(image_bgr, boxes)
         way = np.abs(seen.boxes[:, :2] + seen.boxes[:, 2:] - boxes[:, :2] - boxes[:, 2:]).max(axis=1) / 2
         moved = np.flatnonzero(way > MOVED * (boxes[:, 2:] - boxes[:, :2]).mean(axis=1))
@@ -99,34 +98,43 @@ class Refiner:
         return seen
 
 
-def cut(image_bgr: np.ndarray, square: np.ndarray) -> np.ndarray:
-    """The square (centre x, y, side) of a frame as gray uint8 [48, 48]; beyond the frame its border is repeated."""
-    x, y, side = (float(one) for one in square)
-    scale = REFINER_SIDE / side
-    left, top = x - side / 2, y - side / 2
-    x0, y0, x1, y1 = int(np.floor(left)), int(np.floor(top)), int(np.ceil(left + side)), int(np.ceil(top + side))
-    height, width = image_bgr.shape[:2]
-    inside = max(0, min(x0, width - 1)), max(0, min(y0, height - 1)), min(width, max(x1, 1)), min(height, max(y1, 1))
+@dataclass(frozen=True)
+class Square:
+    """What the refiner looks at, in whole pixels of the frame. step: of a large one every so many rows and columns are read,
+    which `side` is a multiple of."""
+
+    left: int
+    top: int
+    side: int
+    step: int
+
+    @property
+    def edges(self) -> tuple[int, int, int]:
+        return self.left, self.top, self.side
+
+
+def square_around(box: np.ndarray) -> Square:
+    """The refiner's square of a candidate's box float64 [4]."""
+    side = max(((box[2] - box[0]) + (box[3] - box[1])) / 2, 2.0) * REFINER_MARGIN
     step = max(1, int(side / (2 * REFINER_SIDE)))
-    # Gray before columns are left out: copying every n-th pixel of three bytes takes longer than making all of them gray.
-    part = image_bgr[inside[1] : inside[3] : step, inside[0] : inside[2]]
-    part = (cv2.cvtColor(part, cv2.COLOR_BGR2GRAY) if part.ndim == 3 else part)[:, ::step]
-    if step > 1:
-        part = np.ascontiguousarray(part)
-    if scale * step < 0.99:
-        size = max(1, round(part.shape[1] * scale * step)), max(1, round(part.shape[0] * scale * step))
-        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
-    zoom_x = part.shape[1] / (inside[2] - inside[0])
-    zoom_y = part.shape[0] / (inside[3] - inside[1])
-    # Pixels' centres: x of the crop + 0.5 = (x of the frame + 0.5 - left) * scale.
-    sx, sy = scale / zoom_x, scale / zoom_y
-    matrix = np.array(
-        [
-            [sx, 0, 0.5 * sx - 0.5 + (inside[0] - left) * scale],
-            [0, sy, 0.5 * sy - 0.5 + (inside[1] - top) * scale],
-        ]
-    )
-    return cv2.warpAffine(part, matrix, (REFINER_SIDE, REFINER_SIDE), borderMode=cv2.BORDER_REPLICATE)
+    whole = step * round(side / step)
+    return Square(round((box[0] + box[2] - whole) / 2), round((box[1] + box[3] - whole) / 2), whole, step)
+
+
+def cut(image_bgr: np.ndarray, square: Square) -> np.ndarray:
+    """A square of a frame as gray uint8 [48, 48, 1]; beyond the frame its border is repeated."""
+    height, width = image_bgr.shape[:2]
+    first, end, step = square.step // 2, square.side, square.step
+    left, top = square.left, square.top
+    if left >= 0 and top >= 0 and left + end <= width and top + end <= height:
+        part = image_bgr[top + first : top + end : step, left + first : left + end : step]
+    else:
+        reach = np.arange(first, end, step)
+        rows, columns = np.clip(top + reach, 0, height - 1), np.clip(left + reach, 0, width - 1)
+        part = image_bgr[np.ix_(rows, columns)]
+    part = np.ascontiguousarray(part)
+    gray = cv2.cvtColor(part, cv2.COLOR_BGR2GRAY) if part.ndim == 3 else part
+    return shrunk(gray, (REFINER_SIDE, REFINER_SIDE))[..., None]
 
 
 def as_input(pixels: np.ndarray, quantized: bool) -> np.ndarray:
@@ -170,12 +178,12 @@ class OwnDetector:
     def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
         """near: known faces' boxes, which the refiner looks at again; the finder is not asked."""
         if near is not None:
-            seen = self._refiner.follow(image_bgr, np.array(near, np.float32).reshape(-1, 4))
+            seen = self._refiner.follow(image_bgr, np.array(near, np.float64).reshape(-1, 4))
             return sure_faces(seen, seen.score, self.min_score)
         found = [self._finder.find(image_bgr, side) for side in self.sides(image_bgr.shape)]
         boxes, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
         if len(found) > 1:
-            kept = distinct(boxes, logits, 0.5, nested=2.0)[: 2 * CANDIDATES]
+            kept = distinct(boxes, logits, ALIKE, nested=2.0)[: 2 * CANDIDATES]
             boxes = boxes[kept]
             logits = logits[kept]
         if not len(boxes):

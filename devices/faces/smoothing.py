@@ -7,24 +7,26 @@ from edgefer.devices.faces.tracking import FORGET_S
 from edgefer.records import UNSURE
 
 LOW = "low score"
+UNSURE_LEAD = 0.5  # what counts as the lead of or over `unsure`, which has no score
 EASE = 0.05  # by how much a score must exceed the reject threshold again before an unsure face gets its label back
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """How steady: `mean_s` is the time constant of the probabilities' mean; another label must lead by `margin` for
-    `dwell_s` to be shown, or lead at all for `patience_s`, which bounds the delay when two labels are nearly level."""
+    """How steady: `mean_s` is the time constant of the probabilities' mean. Another label is shown once its lead times the
+    time that it leads has come to `lead_s`: a clear one soon, one that a syllable brings forth hardly ever. Or once it has
+    led at all for `patience_s`, which bounds the delay when two labels are nearly level."""
 
     mean_s: float
-    margin: float
-    dwell_s: float
+    lead_s: float
     patience_s: float
 
 
+# Measured on faces that talk: tests/benchmarks/measure_steadiness.py.
 PRESETS = {
-    "off": Preset(mean_s=0.0, margin=0.0, dwell_s=0.0, patience_s=0.0),
-    "responsive": Preset(mean_s=0.12, margin=0.1, dwell_s=0.12, patience_s=0.5),
-    "calm": Preset(mean_s=0.15, margin=0.3, dwell_s=0.2, patience_s=0.6),
+    "off": Preset(mean_s=0.0, lead_s=0.0, patience_s=0.0),
+    "responsive": Preset(mean_s=0.08, lead_s=0.1, patience_s=0.8),
+    "calm": Preset(mean_s=0.1, lead_s=0.15, patience_s=1.0),
 }
 
 
@@ -43,7 +45,7 @@ class _State:
     decided: dict[str, float] = field(default_factory=dict)
     rival: str = ""  # the label that is called for instead of `label`
     against_s: float = 0.0  # for how long any other than `label` has been called for
-    clear_s: float = 0.0  # and for how long `rival` has, by the margin
+    lead_s: float = 0.0  # and the lead of `rival` times the time that it has led
 
 
 class LabelSmoother:
@@ -101,7 +103,7 @@ class LabelSmoother:
 
     def _wanted(self, state: _State, top: str, fault: str) -> tuple[str, str]:
         """The label this moment calls for, and why it is `unsure` if it is."""
-        ease = EASE if state.label == UNSURE and self.preset.dwell_s else 0.0
+        ease = EASE if state.label == UNSURE and self.preset.lead_s else 0.0
         if fault:
             return UNSURE, fault
         if state.mean[top] < self.reject + ease:
@@ -111,17 +113,14 @@ class LabelSmoother:
     def _agreed(self, state: _State, wanted: str, passed_s: float) -> bool:
         """Whether to show `wanted`: at once if it or nothing was shown, else only once it has led clearly or long enough."""
         if wanted == state.label or not state.label:
-            state.rival, state.against_s, state.clear_s = "", 0.0, 0.0
+            state.rival, state.against_s, state.lead_s = "", 0.0, 0.0
             return True
         scored = wanted != UNSURE and state.label != UNSURE
-        lead = state.mean[wanted] - state.mean[state.label] if scored else 1.0  # to or from `unsure`: always clear
+        lead = state.mean[wanted] - state.mean[state.label] if scored else UNSURE_LEAD
         state.against_s += passed_s
-        state.clear_s = (state.clear_s if wanted == state.rival else 0.0) + passed_s
+        state.lead_s = (state.lead_s if wanted == state.rival else 0.0) + lead * passed_s
         state.rival = wanted
-        if lead < self.preset.margin:
-            state.clear_s = 0.0
-        settled = lead >= self.preset.margin and state.clear_s >= self.preset.dwell_s
-        if settled or state.against_s >= self.preset.patience_s:
-            state.rival, state.against_s, state.clear_s = "", 0.0, 0.0
+        if state.lead_s >= self.preset.lead_s or state.against_s >= self.preset.patience_s:
+            state.rival, state.against_s, state.lead_s = "", 0.0, 0.0
             return True
         return False

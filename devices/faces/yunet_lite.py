@@ -13,7 +13,7 @@ import numpy as np
 
 from edgefer import drawn
 from edgefer.bundle import write_file
-from edgefer.devices.faces.canvas import MAX_BOXES, MAX_SHAPES, Layout, MapNetwork, distinct, logit, shrunk
+from edgefer.devices.faces.canvas import MAX_BOXES, MAX_SHAPES, Layout, MapNetwork, distinct, logit, shrunk, thinned
 from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
 from edgefer.devices.faces.yunet_graph import ANSWERS, INPUT, STRIDES, Ranges, equalize, measure, read_layers, steps_of
 from edgefer.errors import RuntimeFault, SourceError
@@ -94,7 +94,7 @@ class YuNetLite:
         """float32 [n, 15]: box, points and score, in pixels of the frame."""
         layout = Layout.of(image_bgr.shape, side)
         canvas = np.zeros((layout.canvas[0] + 1, layout.canvas[1] + 1, 3), np.uint8)
-        canvas[1 : layout.size[1] + 1, 1 : layout.size[0] + 1] = shrunk(image_bgr, layout.size)
+        canvas[1 : layout.size[1] + 1, 1 : layout.size[0] + 1] = shrunk(thinned(image_bgr, layout.size), layout.size)
         gains = self._build.gains if self.dtype == "int8" else None
         parts = []
         for x0, y0, x1, y1 in layout.windows(near):

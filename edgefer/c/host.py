@@ -1,5 +1,6 @@
 """The C on this host: compiled by the compiler that is there and called from Python, to be held against the stored answers."""
 
+import copy
 import ctypes
 import os
 import shutil
@@ -67,6 +68,7 @@ class HostNetwork:
         self.words = np.ascontiguousarray(program.words)
         self._library = compiled(("edgefer_net.c",), flags)
         self._library.edgefer_inner.restype = ctypes.POINTER(ctypes.c_int8)
+        self._library.edgefer_output_bytes.restype = ctypes.c_uint32
         self._arena = _aligned(program.plan.size)
 
     def check(self) -> int:
@@ -74,11 +76,18 @@ class HostNetwork:
         return int(self._library.edgefer_check(address(self.words), ctypes.c_uint32(len(self.words))))
 
     def answers(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 [n, h, w, c] -> int8 [n, classes]."""
-        found = np.empty((len(pixels), self.program.network.output.size), np.int8)
+        """uint8 [n, h, w, c] -> int8 [n, classes], one output after the other."""
+        found = np.empty((len(pixels), self._library.edgefer_output_bytes(address(self.words))), np.int8)
         for image, row in zip(np.ascontiguousarray(pixels), found, strict=True):
             self._library.edgefer_run(address(self.words), address(image), address(self._arena), address(row))
         return found
+
+    def sized(self, height: int, width: int) -> "HostNetwork":
+        """The same network for images of this size, no larger than its own; for networks of convolutions only."""
+        other = copy.copy(self)
+        other.words = self.words.copy()
+        self._library.edgefer_resize_network(address(other.words), ctypes.c_int32(height), ctypes.c_int32(width))
+        return other
 
     def inner(self, image: np.ndarray, layers: int) -> np.ndarray:
         """What layer number `layers`, counted from 1, gives for uint8 [h, w, c]: int8, flat."""

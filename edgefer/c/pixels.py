@@ -52,6 +52,22 @@ class HostPixels:
         del keep
         return pixels
 
+    def shrunk(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
+        """The gray that edgefer.devices' face finder makes of an image: uint8 [height, width]."""
+        frame, keep = _frame(image)
+        pixels = np.empty((height, width), np.uint8)
+        self._library.edgefer_shrunk(ctypes.byref(frame), height, width, width, address(pixels))
+        del keep
+        return pixels
+
+    def close_up(self, image: np.ndarray, square: tuple[int, int, int], step: int, side: int) -> np.ndarray:
+        """What edgefer.devices' face refiner sees of a square (left, top, side): uint8 [side, side, 1]."""
+        frame, keep = _frame(image)
+        pixels = np.empty((side, side, 1), np.uint8)
+        self._library.edgefer_close_up(ctypes.byref(frame), (ctypes.c_int32 * 3)(*square), step, side, address(pixels))
+        del keep
+        return pixels
+
     def _face(self, image: np.ndarray, square, level, spec: InputSpec) -> np.ndarray:
         frame, keep = _frame(image)
         pixels = np.empty(spec.shape, np.uint8)

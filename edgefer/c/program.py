@@ -18,11 +18,13 @@ KINDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """`words`: uint32, what the C takes; `plan`: of its arena; `crc`: of all but the first three words."""
+    """`words`: uint32, what the C takes; `plan`: of its arena; `crc`: of all but the first three words; `table`: int8 [256,
+    channels], what the network takes for each pixel value, None for pixel - 128."""
 
     network: Int8Network
     plan: Plan
     words: np.ndarray
+    table: np.ndarray | None = None
 
     @property
     def crc(self) -> int:
@@ -51,7 +53,11 @@ def make_program(network: Int8Network, table: np.ndarray | None = None) -> Progr
     """
     arena = plan(network)
     constants = _Constants(HEADER_WORDS + LAYER_WORDS * len(network.layers))
-    records = [_record(layer, number, arena, constants) for number, layer in enumerate(network.layers)]
+    ends = _ends(network)
+    records = [
+        [*_record(layer, number, arena, constants), ends.get(layer.output.index, 0)]
+        for number, layer in enumerate(network.layers)
+    ]
     source, result = network.input, network.output
     table_at = 0 if table is None else constants.add(np.ascontiguousarray(table.T))
     body = b"".join([np.array(records, "<i4").tobytes(), *constants.parts])
@@ -59,25 +65,29 @@ def make_program(network: Int8Network, table: np.ndarray | None = None) -> Progr
     header = np.zeros(HEADER_WORDS, "<u4")
     header[:1] = MAGIC
     header[1] = HEADER_WORDS + len(body) // 4
-    header[3:9] = (
-        arena.size,
-        len(records),
-        arena.places[source.index],
-        source.size,
-        arena.places[result.index],
-        result.size,
-    )
+    header[3:7] = arena.size, len(records), arena.places[source.index], source.size
+    header[8] = network.answers
     header[9] = result.scale.view(np.uint32)
     header[10] = np.int64(result.zero) & 0xFFFFFFFF
     header[11:14] = shape
     header[14] = table_at
     content = header.tobytes() + body
     header[2] = zlib.crc32(content[12:])
-    return Program(network=network, plan=arena, words=np.frombuffer(header.tobytes() + body, "<u4"))
+    words = np.frombuffer(header.tobytes() + body, "<u4")
+    return Program(network=network, plan=arena, words=words, table=table)
+
+
+def _ends(network: Int8Network) -> dict[int, int]:
+    """For each output where it begins among the answers, counted from 1."""
+    begins, place = {}, 1
+    for value in network.outputs:
+        begins[value.index] = place
+        place += value.size
+    return begins
 
 
 def _record(layer: Layer, number: int, arena: Plan, constants: _Constants) -> list[int]:
-    """One layer's LAYER_WORDS words, in the order of the struct Layer in edgefer_net.c."""
+    """One layer's LAYER_WORDS words but for the last, in the order of the struct Layer in edgefer_net.c."""
     first, last = layer.inputs[0], layer.inputs[-1]
     fixed = [*layer.fixed, 0, 0, 0][:3]
     window = [0] * 8
@@ -99,7 +109,7 @@ def _record(layer: Layer, number: int, arena: Plan, constants: _Constants) -> li
         first.zero, last.zero, layer.output.zero, layer.low, layer.high,
         constants.add(weights), constants.add(layer.bias.astype("<i4")), constants.add(layer.multipliers.astype("<f4")),
         row_bytes(layer),
-        *fixed, 0,
+        *fixed,
     ]  # fmt: skip
 
 

@@ -64,10 +64,10 @@ def read_subject(bundle: Bundle) -> Subject:
     card = bundle.card
     content = bundle.read("int8")
     network = read_layers(content, str(bundle.file("int8")))
-    if network.input.shape != card.input.shape or network.output.size != len(card.labels):
+    if network.input.shape != card.input.shape or network.answers != card.answers:
         raise BundleError(
-            f"{bundle.path}: the int8 network makes {network.output.size} answers of {network.input.shape} pixels, its card "
-            f"says {len(card.labels)} of {card.input.shape}: they do not belong together; copy the bundle again."
+            f"{bundle.path}: the int8 network makes {network.answers} answers of {network.input.shape} pixels, its card "
+            f"says {card.answers} of {card.input.shape}: they do not belong together; copy the bundle again."
         )
     if card.output.values != LOGITS:
         raise UnsupportedNetwork(

@@ -11,19 +11,25 @@ UsageError: Any = typer.BadParameter.__mro__[1]  # of typer's own click, or of c
 GIVEN = "edgefer.given"  # in a context's meta: the arguments as they were given
 
 
-def _flags_take_no_value(params: list[Any]) -> list[Any]:
-    """Typer shows `<bool>` beside a flag, as though one had to be given."""
+def _plain_types(params: list[Any]) -> list[Any]:
+    """Typer shows `<bool>` beside a flag, as though one had to be given, and Python's types beside arguments that are named."""
     for param in params:
         if getattr(param, "is_flag", False) and param.metavar is None:
             param.metavar = ""
+        if param.param_type_name == "argument":
+            param.display_type_rich = _no_type
     return params
+
+
+def _no_type(ctx: Any) -> None:
+    """What Typer's help shows as an argument's type: nothing, its name says it."""
 
 
 class Command(TyperCommand):
     """A command of edgefer."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _flags_take_no_value(super().get_params(ctx))
+        return _plain_types(super().get_params(ctx))
 
 
 class Group(TyperGroup):
@@ -41,7 +47,7 @@ class Group(TyperGroup):
             return super().invoke(ctx)
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _flags_take_no_value(super().get_params(ctx))
+        return _plain_types(super().get_params(ctx))
 
 
 class App(typer.Typer):

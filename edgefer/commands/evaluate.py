@@ -9,6 +9,7 @@ import typer
 
 from edgefer.commands.inputs import (
     INPUT,
+    AsJson,
     BundleArgument,
     RuntimeOption,
     SkipBad,
@@ -62,6 +63,7 @@ def evaluate(
         ),
     ] = False,
     runtime: RuntimeOption = RuntimeName.AUTO,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a network on labelled images.
 
@@ -73,13 +75,18 @@ def evaluate(
     """
     if find_spec("matplotlib") is None:
         raise MissingDependency("evaluate draws its report with matplotlib: pip install matplotlib.")
+    from edgefer import console
     from edgefer.bundle import Bundle
 
     opened = Bundle.open(bundle_path(bundle))
     dataset = training_data(opened, data, skip_bad).with_labels(opened.card.labels)
     evaluated = _evaluated(opened, dataset, split or _split(opened, dataset), runtime, Views(flip, domain_shift))
+    page = _write(evaluated, report_folder(opened))
+    if as_json:
+        console.show_json(evaluated.to_json() | {"report": str(page)})
+        return
     _show(evaluated)
-    _write(evaluated, report_folder(opened))
+    console.show(f"Report: {page} and {page.with_suffix('.json').name}")
 
 
 class Views(NamedTuple):
@@ -137,26 +144,32 @@ def _show(evaluated: "Evaluated") -> None:
         report.summary_rows(evaluations),
     )
     console.show_table(
-        "Where it may be unsure: the score to ask for, and what the answers are worth",
+        "Where it may be unsure: the score to ask for, how many are answered, and what the answers are worth",
         report.coverage_columns(evaluations),
         report.coverage_rows(evaluations, split.labels),
+    )
+    console.show_table(
+        "What an accuracy asks for: the score, and how many are answered then",
+        report.promise_columns(evaluations),
+        report.promise_rows(evaluations, split.labels),
     )
     if shifts := evaluated.shifts:
         title = "Accuracy where the camera differs from the data"
         console.show_table(title, report.shift_columns(shifts), report.shift_rows(shifts))
+        console.show_table(report.TRUST, report.trust_columns(shifts), report.trust_rows(shifts))
 
 
-def _write(evaluated: "Evaluated", folder: Path) -> None:
+def _write(evaluated: "Evaluated", folder: Path) -> Path:
+    """The page, which is written with the same as JSON beside it."""
     import json
 
-    from edgefer import console
     from edgefer.bundle import write_file
     from edgefer.train.report import html_report
 
     page = _new_page(folder, f"evaluation-{evaluated.split_name}")
     write_file(page, html_report(evaluated).encode())
     write_file(page.with_suffix(".json"), json.dumps(evaluated.to_json(), indent=2).encode() + b"\n")
-    console.show(f"Report: {page} and {page.with_suffix('.json').name}")
+    return page
 
 
 def _new_page(folder: Path, name: str) -> Path:

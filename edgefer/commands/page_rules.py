@@ -4,38 +4,85 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgefer.card import ModelCard
-    from edgefer.convert.web.site import Device
+    from edgefer.convert.web.device import Device, FaceNetworks
 
 SMOOTH, REJECT = "responsive", 0.45  # what `edgefer run` begins with
 
 
 def device_of(card: "ModelCard") -> "Device":
-    """What `edgefer run` does with this card's network, for a page to do the same."""
+    """What `edgefer run` does with this card's network, for a page to do the same. Of people it reads the faces that edgefer's
+    own detector finds, of anything else the middle of the frame: the page has no other detector."""
     from dataclasses import asdict
 
-    from edgefer.convert.web.site import Device
-    from edgefer.devices.faces import quality, smoothing, tracking
-    from edgefer.devices.faces.detectors import HaarDetector
+    from edgefer.convert.web.device import Device
+    from edgefer.devices.faces import own, quality, smoothing, tracking
+    from edgefer.devices.faces.detectors import FrameDetector
     from edgefer.devices.outputs.overlay import color_of
 
+    people = card.faces == "human" and own.OwnDetector.is_shipped()
+    networks = _face_networks() if people else None
     rules = {
         "presets": {name: asdict(preset) for name, preset in smoothing.PRESETS.items()},
         "smooth": SMOOTH,
         "reject": REJECT,
         "ease": smoothing.EASE,
+        "unsure_lead": smoothing.UNSURE_LEAD,
         "min_iou": tracking.MIN_IOU,
         "min_hits": tracking.MIN_HITS,
         "max_misses": tracking.MAX_MISSES,
+        "max_shift": tracking.MAX_SHIFT,
         "forget_s": tracking.FORGET_S,
+        "level_s": tracking.LEVEL_S,
+        "min_new_score": own.NEW if people else 0,
         "side": quality.SIDE,
         "min_side": quality.MIN_SIDE,
         "min_light": quality.MIN_LIGHT,
         "max_light": quality.MAX_LIGHT,
         "min_sharpness": quality.MIN_SHARPNESS,
+        "max_turn": quality.MAX_TURN,
     }
     return Device(
         rules=rules,
         colors={label: "#{:02x}{:02x}{:02x}".format(*reversed(color_of(label, card.labels))) for label in card.labels},
-        cascade=HaarDetector.CASCADES.get(card.faces, ""),
-        detector={"human": "haar", "cat": "haar-cat"}.get(card.faces, "frame"),
+        detector="own" if people else "frame",
+        networks=networks,
+        find=_detector(networks).find if networks else FrameDetector().find,
     )
+
+
+def _face_networks() -> "FaceNetworks":
+    """The shipped finder and refiner, and the numbers by which `edgefer run` uses them."""
+    from edgefer import faces
+    from edgefer.bundle import FACE_NETWORKS, Bundle, shipped_networks
+    from edgefer.c.subject import read_subject
+    from edgefer.convert.web.device import FaceNetworks
+    from edgefer.devices.faces import canvas, own
+
+    finder, refiner = (read_subject(Bundle.open(shipped_networks()[name])) for name in FACE_NETWORKS)
+    numbers = {
+        "side": own.SIDE,
+        "multiple": canvas.MULTIPLE,
+        "min_logit": canvas.logit(own.CANDIDATE),
+        "min_score": own.FACE,
+        "candidates": own.CANDIDATES,
+        "alike": own.ALIKE,
+        "overlap": own.OVERLAP,
+        "nested": canvas.NESTED,
+        "max_boxes": canvas.MAX_BOXES,
+        "strides": faces.STRIDES,
+        "anchors": faces.ANCHORS,
+        "box_gain": faces.BOX_GAIN,
+        "refiner_side": faces.REFINER_SIDE,
+        "margin": faces.REFINER_MARGIN,
+        "point_gain": faces.POINT_GAIN,
+        "size_gain": faces.SIZE_GAIN,
+    }
+    return FaceNetworks(finder=finder, refiner=refiner, numbers=numbers)
+
+
+def _detector(networks: "FaceNetworks"):
+    """edgefer's own detector, to the last quantum: other runtimes than the default one may round otherwise."""
+    from edgefer.c.exact import ExactMaps
+    from edgefer.devices.faces.own import OwnDetector
+
+    return OwnDetector(ExactMaps(networks.finder.program), ExactMaps(networks.refiner.program))

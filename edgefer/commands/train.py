@@ -8,6 +8,7 @@ from edgefer.commands.train_flags import DataFlags, RecipeFlags, RunFlags, Teach
 from edgefer.errors import InputError
 
 if TYPE_CHECKING:
+    from edgefer.bundle import Bundle
     from edgefer.train.distribute import Place
     from edgefer.train.order import Order
     from edgefer.train.pipeline import Result
@@ -23,23 +24,28 @@ def train(*, data: DataFlags, recipe: RecipeFlags, teachers: TeacherFlags, run: 
     - `edgefer train --data builtin --recipe demo --epochs 3`
     - `edgefer train --resume`
     """
-    from edgefer.api import face_detectors
+    from edgefer.api import face_detectors, train_faces
     from edgefer.console import PROGRESS
     from edgefer.train import distribute
-    from edgefer.train.faces.recipe import FACE_ORDER, is_face_recipe
+    from edgefer.train.faces.recipe import is_face_recipe
+    from edgefer.train.faces.start import is_face_run
     from edgefer.train.start import new_run, start
 
     place = distribute.place()
     _check_workers(place, run.out, data.folds)
-    if is_face_recipe(recipe.recipe) or (run.resume and run.out and (run.out / FACE_ORDER).is_file()):
-        _train_faces(data.data, recipe, run)
-        return
     if run.resume:
         if (data, recipe, teachers) != (DataFlags(), RecipeFlags(), TeacherFlags()):
             raise InputError("A resumed run keeps its data and recipe: give --resume alone, or with --out DIR.")
+        if run.out and is_face_run(run.out):
+            _show_faces(train_faces(None, run.out, progress=PROGRESS))
+            return
         folder, order = _resumed(run.out)
     else:
-        order = train_request(data, recipe, teachers).order()
+        request = train_request(data, recipe, teachers)
+        if is_face_recipe(request.recipe):
+            _show_faces(train_faces(request, run.out, run.yunet, progress=PROGRESS))
+            return
+        order = request.order()
         folder = new_run(run.out, order, place)
     result = start(
         order,
@@ -51,21 +57,10 @@ def train(*, data: DataFlags, recipe: RecipeFlags, teachers: TeacherFlags, run: 
     _show(result, folder, place)
 
 
-def _train_faces(data: str, recipe: RecipeFlags, run: RunFlags) -> None:
-    """Train a network that finds faces; --init-from is the finder whose candidates a refiner learns from."""
-    from edgefer.console import PROGRESS
-    from edgefer.devices.faces.own import Miner
-    from edgefer.devices.faces.yunet import cached_yunet
-    from edgefer.train.faces.start import new_order, resumed, start
-    from edgefer.train.start import overrides
+def _show_faces(bundle: "Bundle") -> None:
+    from edgefer import console
 
-    if run.resume:
-        folder, order = resumed(run.out)
-    else:
-        changes = (*overrides(recipe.epochs, recipe.batch_size, recipe.seed), *(recipe.set_ or ()))
-        folder, order = new_order(recipe.recipe, changes, data, run.yunet or cached_yunet(), run.out)
-    bundle = start(order, folder, Path(recipe.init_from) if recipe.init_from else None, Miner.of, progress=PROGRESS)
-    PROGRESS.log(f"Bundle: {bundle.path}. Next: edgefer convert {bundle.path}")
+    console.show(f"Bundle: {bundle.path}. Next: edgefer convert {bundle.path}")
 
 
 def _check_workers(place: "Place", out: Path | None, folds: int) -> None:

@@ -45,7 +45,8 @@ def plan(network: Int8Network) -> Plan:
         for value in layer.inputs:
             lives[value.index] = replace(lives[value.index], last=number)
         lives[layer.output.index] = Span(size=layer.output.size, first=number, last=number)
-    lives[network.output.index] = replace(lives[network.output.index], last=end)
+    for value in network.outputs:
+        lives[value.index] = replace(lives[value.index], last=end)
     owners = _shared(network, lives)
     spans: dict[tuple[str, int], Span] = {}
     for tensor, life in lives.items():

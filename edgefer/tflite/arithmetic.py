@@ -19,8 +19,14 @@ ZERO_PIXEL = 0x80  # an int8 network's input is its uint8 pixel - 128, which is 
 
 
 def answers(network: Int8Network, pixels: np.ndarray) -> np.ndarray:
-    """uint8 [n, h, w, c] -> the network's int8 answers [n, classes]."""
-    return np.stack([run(network, (one ^ ZERO_PIXEL).view(np.int8))[network.output.index].ravel() for one in pixels])
+    """uint8 [n, h, w, c] -> the network's int8 answers [n, classes], one output after the other."""
+    return np.stack([outputs(network, (one ^ ZERO_PIXEL).view(np.int8)) for one in pixels])
+
+
+def outputs(network: Int8Network, image: np.ndarray) -> np.ndarray:
+    """One image, int8 [h, w, c] as the network takes it -> int8 [classes], one output after the other."""
+    tensors = run(network, image)
+    return np.concatenate([tensors[value.index].ravel() for value in network.outputs])
 
 
 def run(network: Int8Network, image: np.ndarray) -> dict[int, np.ndarray]:

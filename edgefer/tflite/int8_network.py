@@ -1,7 +1,7 @@
 """A network of whole-number arithmetic: the records that edgefer.tflite.arithmetic computes and C is written from."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -82,11 +82,35 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Network:
-    """Layers in the order of execution, from `input` to `output`."""
+    """Layers in the order of execution, from `input` to `outputs`: the largest first, as a detector's maps are stored."""
 
     layers: tuple[Layer, ...]
     input: Value
-    output: Value
+    outputs: tuple[Value, ...]
+
+    @property
+    def output(self) -> Value:
+        """Of a network that has one; of others the first."""
+        return self.outputs[0]
+
+    @property
+    def answers(self) -> int:
+        """How many numbers it answers with, all outputs together."""
+        return sum(value.size for value in self.outputs)
+
+    def resized(self, height: int, width: int) -> "Int8Network":
+        """The same for images of another size; for networks of convolutions only, whose layers' heights and widths all divide
+        into whole numbers at both sizes."""
+        high, wide = self.input.shape[:2]
+
+        def sized(value: Value) -> Value:
+            rows, columns, depth = value.shape
+            return replace(value, shape=(rows * height // high, columns * width // wide, depth))
+
+        layers = tuple(
+            replace(layer, inputs=tuple(map(sized, layer.inputs)), output=sized(layer.output)) for layer in self.layers
+        )
+        return Int8Network(layers=layers, input=sized(self.input), outputs=tuple(map(sized, self.outputs)))
 
     @property
     def macs(self) -> int:

@@ -23,9 +23,9 @@ def model_layers(model: Model, where: str) -> Int8Network:
     graph = model.main
     if len(model.subgraphs) > 1:
         raise UnsupportedNetwork(f"{where} has {len(model.subgraphs)} subgraphs; only networks of one can be exported.")
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1 or not graph.operators:
+    if len(graph.inputs) != 1 or not graph.outputs or not graph.operators:
         ends = f"{len(graph.operators)} operators, {len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
-        raise UnsupportedNetwork(f"{where} has {ends}; one input, one output and an operator between them are needed.")
+        raise UnsupportedNetwork(f"{where} has {ends}; one input, an output and an operator between them are needed.")
     known: dict[int, Value] = {}
     try:
         known[graph.inputs[0].index] = _value(graph.inputs[0])
@@ -39,9 +39,12 @@ def model_layers(model: Model, where: str) -> Int8Network:
             raise UnsupportedNetwork(f"{where}: operator {operator.index + 1}, {operator.name}: {error}.") from None
         layers.append(layer)
         known[layer.output.index] = layer.output
-    if graph.outputs[0].index not in known or graph.outputs[0].index == graph.inputs[0].index:
-        raise UnsupportedNetwork(f"{where}: nothing computes its output.")
-    return Int8Network(layers=tuple(layers), input=known[graph.inputs[0].index], output=known[graph.outputs[0].index])
+    computed = {layer.output.index for layer in layers}
+    ends = {tensor.index for tensor in graph.outputs}
+    if not computed >= ends or len(ends) < len(graph.outputs):
+        raise UnsupportedNetwork(f"{where}: nothing computes its outputs, each its own.")
+    outputs = sorted((known[tensor.index] for tensor in graph.outputs), key=lambda value: -value.size)
+    return Int8Network(layers=tuple(layers), input=known[graph.inputs[0].index], outputs=tuple(outputs))
 
 
 def _layer(operator: Operator, known: dict[int, Value]) -> Layer:

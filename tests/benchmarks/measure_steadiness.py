@@ -1,113 +1,272 @@
-"""Measures how steady labels are and how late: `python tests/measure_steadiness.py BUNDLE`, a bundle trained on drawn
-faces (`edgefer train --data builtin --recipe demo`, then convert). Not a test: it takes minutes and prints a table.
+"""Measures how steady labels are and how late: `python tests/benchmarks/measure_steadiness.py BUNDLE`. Not a test: it takes
+minutes and prints a table.
 
-The scenes are edgefer.drawn's, which tell the truth: faces that move and change their expression every two seconds.
-The faces are small, darkened and given a camera's noise until the network wavers. Every preset then sees the same answers.
+Two kinds of faces, both with the truth. Drawn ones, for a bundle trained on them (`edgefer train --data builtin --recipe demo`,
+then convert): they move, talk, and change their expression every two seconds, small, darkened and with a camera's noise until
+the network wavers. With `--photos lfw150.zip`: photographs that talk (see talking_photos), for a network of real faces; the
+truth is what the network says of the same face when it is silent, averaged over its noise: so it measures what talking,
+noise and swaying change, not who is right.
+
+Every preset sees the same answers. A label may change within SETTLING_S of a change of the truth; after it, it may not.
 """
 
 import argparse
 import itertools
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from talking_photos import Photo, clip, photos
 
 from edgefer import drawn
 from edgefer.bundle import Bundle
-from edgefer.devices.faces.detectors import HaarDetector
+from edgefer.devices.faces.detectors import Detector, HaarDetector
+from edgefer.devices.faces.own import OwnDetector
 from edgefer.devices.faces.quality import quality_fault
-from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
+from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother, Preset
 from edgefer.devices.faces.tracking import Tracker
 from edgefer.interpreter import Classifier
 from edgefer.preprocess import face_pixels
-from edgefer.records import UNSURE
+from edgefer.records import UNSURE, Detection, Frame
 
-SETTLING_S = 0.8  # after a change of expression: a label may change in it; after it, it may not
-
-
-def scenes(seconds: float, fps: float, size: tuple[int, int]) -> list[tuple]:
-    """(frame, faces tracked in it, truths) of a drawn scene."""
-    tracker = Tracker(HaarDetector())
-    return [(frame, tracker.follow(frame), truths) for frame, truths in drawn.scene(seconds, fps, size)]
+SETTLING_S = 0.8
+SPELL_S = 0.3  # a label shown for less is a flash
+CLIP_S = 8.0
+DOUBTFUL = 0.8  # a score below which talking often leads to another label
 
 
-def answers(classifier: Classifier, drawn_scenes: list[tuple], gain: float, noise: float) -> list[tuple]:
-    """(time, track, scores of this frame alone, what is wrong, true label, seconds since that began) of each face.
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a network says of one face in one frame; truth: its label, which began `since_s` ago, in the clip `clip`."""
 
-    Faces are found before the noise is added: a detector that loses them would leave nothing to be measured.
-    """
-    rng, spec, crop = np.random.default_rng(0), classifier.card.input, classifier.card.crop_for("haar")
+    clip: int
+    track: int
+    time_s: float
+    scores: dict[str, float]
+    fault: str
+    truth: str
+    since_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steadiness:
+    """changes_per_s, flashes_per_s: of the labels shown while the truth does not change. late_s: from each change of the truth
+    to the first right label, infinite if never. Shares of frames: right, unsure."""
+
+    changes_per_s: float
+    flashes_per_s: float
+    late_s: np.ndarray
+    right: float
+    unsure: float
+
+
+def read(classifier: Classifier, detector: str, image_bgr: np.ndarray, face: Detection) -> tuple[dict[str, float], str]:
+    """The scores of a face, and why it cannot be read."""
+    card = classifier.card
+    pixels = face_pixels(image_bgr, face.box_xyxy, card.crop_for(detector), card.input, face.roll_deg)
+    scores = classifier.predict(pixels[None])[0].tolist()
+    return dict(zip(card.labels, scores, strict=True)), quality_fault(face, pixels)
+
+
+def drawn_answers(
+    classifier: Classifier, seconds: float, fps: float, *, gain: float, noise: float, talking: bool
+) -> Iterator[Answer]:
+    """Of two drawn people. Faces are found before the noise is added: a detector that loses them would leave nothing to be
+    measured."""
+    rng, tracker = np.random.default_rng(0), Tracker(HaarDetector())
     began: dict[int, tuple[str, float]] = {}
-    rows = []
-    for frame, found, truths in drawn_scenes:
+    for frame, truths in drawn.scene(seconds, fps, (240, 180), talking=talking):
         image = frame.image_bgr * gain + rng.normal(0, noise, frame.image_bgr.shape)
-        image_bgr = np.clip(image, 0, 255).astype(np.uint8)
         for truth in truths:
             if began.get(truth.person, ("",))[0] != truth.label:
                 began[truth.person] = truth.label, frame.time_s
-        for face in found:
+        for face in tracker.follow(frame):
             middle = (face.box_xyxy[0] + face.box_xyxy[2]) / 2
             here = [truth for truth in truths if truth.box_xyxy[0] < middle < truth.box_xyxy[2]]
             if here:
                 label, since_s = began[here[0].person]
-                pixels = face_pixels(image_bgr, face.box_xyxy, crop, spec)
-                scores = dict(zip(classifier.card.labels, classifier.predict(pixels[None])[0].tolist(), strict=True))
-                rows.append((frame.time_s, face.id, scores, quality_fault(face, pixels), label, frame.time_s - since_s))
-    return rows
+                scores, fault = read(classifier, "haar", np.clip(image, 0, 255).astype(np.uint8), face)
+                yield Answer(
+                    clip=0, track=face.id, time_s=frame.time_s, scores=scores, fault=fault, truth=label,
+                    since_s=frame.time_s - since_s,
+                )  # fmt: skip
 
 
-def figures(rows: list[tuple], preset: str, reject: float, fps: float) -> tuple[float, np.ndarray, float, float, float]:
-    """Label changes a second on a steady face; seconds to each true change's first right label (infinite if never);
-    shares of frames: right, unsure, and wrong."""
-    smoother = LabelSmoother(PRESETS[preset], reject=reject)
+def silent_label(classifier: Classifier, detector: Detector, photo: Photo, below: float) -> str:
+    """What the network says of the silent face; "" where that is on average under 0.5, not under `below`, or the face is not
+    found."""
+    frames = list(clip((photo, photo), 1.0, 4, seed=0, speaks=False))
+    rows = [
+        list(read(classifier, detector.name, frame.image_bgr, face)[0].values())
+        for frame in frames
+        for face in main_face(detector.find(frame.image_bgr))
+    ]
+    if len(rows) < len(frames):
+        return ""
+    mean = np.mean(rows, axis=0)
+    return classifier.card.labels[mean.argmax()] if 0.5 <= mean.max() < below else ""
+
+
+def main_face(found: list[Detection]) -> list[Detection]:
+    """The largest one, in a list; none where there is none."""
+    return sorted(found, key=lambda face: -face.side)[:1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cast:
+    """Which photographs talk: `pairs` clips of two people each, from `archive` in the order of `seed`; `below`: only faces of
+    which the network is less sure than that while they are silent."""
+
+    archive: Path
+    pairs: int
+    seed: int
+    below: float
+
+
+def photo_answers(classifier: Classifier, cast: Cast, fps: float) -> Iterator[Answer]:
+    """Of clips of two people each, whose silent faces have different labels."""
+    detector = OwnDetector.shipped()
+    waiting: list[tuple[Photo, str]] = []
+    number = 0
+    for photo in photos(cast.archive, 100 * cast.pairs, cast.seed):
+        label = silent_label(classifier, detector, photo, cast.below)
+        other = next((one for one in waiting if label and one[1] != label), None)
+        if other is None:
+            if label and len(waiting) < 4:
+                waiting.append((photo, label))
+            continue
+        waiting.remove(other)
+        yield from _clip_answers(
+            classifier, detector, clip((other[0], photo), CLIP_S, fps, number), (other[1], label), number
+        )
+        number += 1
+        if number == cast.pairs:
+            return
+
+
+def _clip_answers(
+    classifier: Classifier, detector: Detector, frames: Iterable[Frame], labels: tuple[str, str], number: int
+) -> Iterator[Answer]:
+    tracker = Tracker(detector)
+    for frame in frames:
+        second = frame.time_s >= CLIP_S / 2
+        for face in main_face(tracker.follow(frame)):
+            scores, fault = read(classifier, detector.name, frame.image_bgr, face)
+            yield Answer(
+                clip=number, track=face.id, time_s=frame.time_s, scores=scores, fault=fault, truth=labels[second],
+                since_s=frame.time_s - second * CLIP_S / 2,
+            )  # fmt: skip
+
+
+def shown_labels(
+    answers: list[Answer], preset: Preset, reject: float
+) -> dict[tuple[int, int], list[tuple[Answer, str]]]:
+    """By clip and track: each answer with the label that is shown."""
     shown = defaultdict(list)
-    for time_s, track, scores, fault, truth, since_s in rows:
-        shown_scores, unsure = smoother.settle(track, time_s, scores, fault)
-        label = UNSURE if unsure else max(shown_scores, key=shown_scores.__getitem__)
-        shown[track].append((time_s, label, truth, since_s))
-    changes = steady = 0
+    smoother, playing = LabelSmoother(preset, reject=reject), 0
+    for one in answers:
+        if one.clip != playing:
+            smoother, playing = LabelSmoother(preset, reject=reject), one.clip
+        scores, unsure = smoother.settle(one.track, one.time_s, one.scores, one.fault)
+        shown[one.clip, one.track].append((one, UNSURE if unsure else max(scores, key=scores.__getitem__)))
+    return shown
+
+
+def steadiness(answers: list[Answer], preset: Preset, reject: float) -> Steadiness:
+    shown = shown_labels(answers, preset, reject)
+    changes = flashes = 0
+    steady_s = 0.0
     late = []
     for line in shown.values():
-        for before, now in itertools.pairwise(line):
-            if now[2] == before[2] and before[3] >= SETTLING_S:
-                steady += 1
-                changes += now[1] != before[1]
-        spans = [list(span) for _, span in itertools.groupby(line, key=lambda row: round(row[0] - row[3], 3))]
+        changed_s = -np.inf
+        for (before, old), (now, new) in itertools.pairwise(line):
+            if now.truth == before.truth and before.since_s >= SETTLING_S:
+                steady_s += now.time_s - before.time_s
+                if new != old:
+                    changes += 1
+                    flashes += now.time_s - changed_s < SPELL_S
+                    changed_s = now.time_s
+        spans = [
+            list(span) for _, span in itertools.groupby(line, key=lambda row: round(row[0].time_s - row[0].since_s, 3))
+        ]
         for span in spans[1:]:
-            late.append(next((row[3] for row in span if row[1] == row[2]), np.inf))
-    labels = [row for line in shown.values() for row in line]
-    right = np.mean([row[1] == row[2] for row in labels])
-    unsure = np.mean([row[1] == UNSURE for row in labels])
-    return changes / steady * fps, np.array(late), float(right), float(unsure), float(1 - right - unsure)
+            late.append(next((one.since_s for one, label in span if label == one.truth), np.inf))
+    rows = [row for line in shown.values() for row in line]
+    return Steadiness(
+        changes_per_s=changes / steady_s,
+        flashes_per_s=flashes / steady_s,
+        late_s=np.array(late),
+        right=float(np.mean([label == one.truth for one, label in rows])),
+        unsure=float(np.mean([label == UNSURE for _, label in rows])),
+    )
+
+
+def plot(answers: list[Answer], labels: tuple[str, ...], reject: float, file: Path, clips: int = 4) -> None:
+    """The first clips: the labels shown over time, with the truth behind them."""
+    from matplotlib.figure import Figure
+
+    names = [*labels, UNSURE]
+    figure = Figure(figsize=(13, 2.6 * clips), layout="constrained")
+    for number, axes in enumerate(figure.subplots(clips, 1, squeeze=False)[:, 0]):
+        some = [one for one in answers if one.clip == number]
+        times = [one.time_s for one in some]
+        axes.plot(times, [names.index(one.truth) for one in some], color="0.85", linewidth=11, label="truth")
+        for at, (name, preset) in enumerate(PRESETS.items()):
+            shown = [row for line in shown_labels(some, preset, reject).values() for row in line]
+            ys = [names.index(label) + 0.14 * (at - 1) for _, label in shown]
+            axes.step([one.time_s for one, _ in shown], ys, where="post", label=name, linewidth=1.2)
+        axes.set_yticks(range(len(names)), names, fontsize=7)
+        axes.set_xlabel("s")
+        axes.legend(fontsize=7, loc="upper right")
+    figure.savefig(file, dpi=90)
+
+
+COLUMNS = "| faces | preset | changes/s | flashes/s | delay s, median | p95 | never | right | unsure | wrong |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--seconds", type=float, default=28)
+    parser.add_argument(
+        "--photos", type=Path, help="an archive of photographs, each with one face; drawn faces without"
+    )
+    parser.add_argument("--pairs", type=int, default=24, help="clips of two photographs")
+    parser.add_argument("--seconds", type=float, default=28, help="of drawn faces")
+    parser.add_argument("--seed", type=int, default=0, help="of the photographs")
     parser.add_argument("--fps", type=float, default=15)
-    parser.add_argument("--size", default="240x180", help="small, so that the noise is not averaged away")
-    parser.add_argument("--gain", type=float, default=0.5)
-    parser.add_argument("--noise", type=float, default=15, help="standard deviation, of 255")
+    parser.add_argument("--gain", type=float, default=0.5, help="the light on drawn faces")
+    parser.add_argument("--noise", type=float, default=15, help="of drawn faces: standard deviation, of 255")
     parser.add_argument("--reject", type=float, default=0.45)
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="labels over time")
     asked = parser.parse_args()
     classifier = Classifier.load(Bundle.open(asked.bundle))
-    print("| picture | preset | changes/s, steady face | reaction s, median | p95 | never | right | unsure | wrong |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    width, height = map(int, asked.size.split("x"))
-    drawn_scenes = scenes(asked.seconds, asked.fps, (width, height))
-    for picture, gain, noise in (
-        ("as drawn", 1.0, 0.0),
-        (f"x{asked.gain}, noise {asked.noise}", asked.gain, asked.noise),
-    ):
-        rows = answers(classifier, drawn_scenes, gain, noise)
-        for preset in PRESETS:
-            flicker, late, right, unsure, wrong = figures(rows, preset, asked.reject, asked.fps)
-            median, p95 = np.percentile(late, (50, 95), method="lower")
+    seen: dict[str, list[Answer]] = {}
+    if asked.photos:
+        for name, below in (("photographs that talk", 2.0), ("those it is not sure of", DOUBTFUL)):
+            cast = Cast(archive=asked.photos, pairs=asked.pairs, seed=asked.seed, below=below)
+            seen[name] = list(photo_answers(classifier, cast, asked.fps))
+    else:
+        for talking in (False, True):
+            for gain, noise in ((1.0, 0.0), (asked.gain, asked.noise)):
+                name = f"drawn{', talking' * talking}{f', light x{gain}, noise {noise}' * (noise > 0)}"
+                seen[name] = list(
+                    drawn_answers(classifier, asked.seconds, asked.fps, gain=gain, noise=noise, talking=talking)
+                )
+    print(COLUMNS, "|---|---|" + "--:|" * 8, sep="\n")
+    for name, answers in seen.items():
+        for preset_name, preset in PRESETS.items():
+            found = steadiness(answers, preset, asked.reject)
+            median, p95 = np.percentile(found.late_s, (50, 95), method="lower")
             print(
-                f"| {picture} | {preset} | {flicker:.2f} | {median:.2f} | {p95:.2f} | {np.isinf(late).sum()}/{len(late)} "
-                f"| {right:.1%} | {unsure:.1%} | {wrong:.1%} |"
+                f"| {name} | {preset_name} | {found.changes_per_s:.2f} | {found.flashes_per_s:.2f} | {median:.2f} | {p95:.2f} "
+                f"| {np.isinf(found.late_s).sum()}/{len(found.late_s)} | {found.right:.1%} | {found.unsure:.1%} "
+                f"| {1 - found.right - found.unsure:.1%} |"
             )
+    if asked.plot:
+        answers = next(reversed(seen.values()))
+        plot(answers, classifier.card.labels, asked.reject, asked.plot, clips=min(4, 1 + answers[-1].clip))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefer.bundle import Bundle, shipped_bundles, write_bundle
+from edgefer.bundle import FACE_NETWORKS, Bundle, shipped_bundles, shipped_networks, write_bundle
 from edgefer.c import host, prove
 from edgefer.c.host import HostNetwork
 from edgefer.c.pixels import HostPixels
@@ -27,8 +27,11 @@ from edgefer.convert.c.targets import prove_page, prove_targets
 from edgefer.convert.c.text import comment, string
 from edgefer.convert.c.tflm_trial import run_in_arena
 from edgefer.convert.exported import LIST, check_folder
+from edgefer.devices.faces.canvas import Layout, MapNetwork, shrunk, thinned
+from edgefer.devices.faces.own import cut, square_around
 from edgefer.errors import InputError
 from edgefer.preprocess import face_pixels, prepare, to_int8
+from edgefer.tflite import arithmetic
 from edgefer.tflite.arena import plan
 from edgefer.tflite.arithmetic import run
 from edgefer.tflite.layers import read_layers
@@ -83,6 +86,38 @@ def test_every_inner_tensor_of_random_networks_is_numpys(kind):
         for number, layer in enumerate(network.layers, start=1):
             expected = tensors[layer.output.index].ravel()
             assert (compiled.inner(image, number) != expected).sum() == 0, (seed, layer.kind)
+
+
+@pytest.mark.gcc
+@pytest.mark.parametrize("name", FACE_NETWORKS)
+def test_networks_that_find_faces_give_all_their_outputs_exactly(name):
+    subject = read_subject(Bundle.open(shipped_networks()[name]))
+    answers = HostNetwork(subject.program).answers(subject.vectors.pixels)
+    assert answers.shape[1] == subject.bundle.card.answers and (answers != subject.vectors.answers).sum() == 0
+    few = subject.vectors.pixels[:1]
+    assert (arithmetic.answers(subject.network, few) != subject.vectors.answers[:1]).sum() == 0
+
+
+@pytest.mark.gcc
+def test_a_finder_takes_canvases_of_every_shape_as_its_runtime_does():
+    content = Bundle.open(shipped_networks()["face-finder"]).read("int8")
+    whole, runtime = HostNetwork(make_program(read_layers(content, "finder"))), MapNetwork(content)
+    rng = np.random.default_rng(4)
+    for height, width in ((32, 192), (160, 192), (192, 96), (64, 64), (192, 192)):
+        image = cv2.resize(rng.integers(0, 256, (height // 8, width // 8), np.uint8), (width, height))[..., None]
+        expected = np.concatenate([one.ravel() for one in runtime.sized(height, width).run(to_int8(image))])
+        sized = whole.sized(height, width)
+        assert np.array_equal(sized.answers(image[None])[0], expected)
+        assert np.array_equal(sized.sized(192, 192).words, whole.words)
+
+
+@pytest.mark.gcc
+def test_a_finder_s_project_proves_itself(tmp_path):
+    subject = read_subject(Bundle.open(shipped_networks()["face-finder"]))
+    export_c(subject, tmp_path / "finder")
+    done = subprocess.run(["make", "-s", "test"], cwd=tmp_path / "finder", capture_output=True, text=True)
+    count = len(subject.vectors.small().pixels) * 3780
+    assert done.returncode == 0 and f"answers: 0 of {count} differ" in done.stdout and "image" not in done.stdout
 
 
 @pytest.mark.gcc
@@ -154,6 +189,20 @@ def scene(rng) -> np.ndarray:
         return rng.integers(0, 256, (height, width, 3), np.uint8)
     coarse = rng.integers(0, 256, (max(2, height // 7), max(2, width // 7), 3), np.uint8)
     return cv2.resize(coarse, (width, height))
+
+
+@pytest.mark.gcc
+def test_what_the_face_networks_see_is_what_devices_make_of_a_frame():
+    rng, pixels, count = np.random.default_rng(9), HostPixels(), 0
+    while count < 200_000:
+        frame = cv2.resize(scene(rng), tuple(int(side) for side in rng.integers(20, 900, 2)))
+        width, height = Layout.of(frame.shape, 192).size
+        gray = cv2.cvtColor(thinned(frame, (width, height)), cv2.COLOR_BGR2GRAY)
+        assert np.array_equal(pixels.shrunk(frame, height, width), shrunk(gray, (width, height)))
+        x, y = rng.uniform(-0.2, 1.2, 2) * frame.shape[1::-1]
+        square = square_around(np.array([x, y, x, y]) + rng.uniform(0, 400, 4))
+        assert np.array_equal(pixels.close_up(frame, square.edges, square.step, 48), cut(frame, square))
+        count += height * width + 48 * 48
 
 
 @pytest.mark.gcc

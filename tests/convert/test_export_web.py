@@ -12,28 +12,30 @@ import zlib
 from contextlib import contextmanager
 from functools import partial
 from http.server import ThreadingHTTPServer
+from itertools import chain
 from urllib.parse import unquote
 
 import cv2
 import numpy as np
 import pytest
+import skimage.data
 
 from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles
-from edgefer.c.host import FLAGS, address, compiled
 from edgefer.c.subject import read_subject
 from edgefer.checks import Status
 from edgefer.commands.page_rules import device_of
 from edgefer.convert.c.targets import prove_page
 from edgefer.convert.web import wasm
-from edgefer.convert.web.haar import cascade_file, read_cascade
+from edgefer.convert.web.questions import VIEWS
 from edgefer.convert.web.serve import _Handler
 from edgefer.convert.web.site import export_web, gzip_bytes, make_site
-from edgefer.devices.faces.detectors import HaarDetector
+from edgefer.devices.faces.own import OwnDetector
 from edgefer.devices.faces.quality import quality_fault
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
+from edgefer.devices.faces.tracking import Tracker
 from edgefer.preprocess import prepare
-from edgefer.records import Detection
+from edgefer.records import Detection, Frame
 from tests.conftest import CHROMIUM, GRAY48
 
 LIMIT = 900_000  # bytes to download, compressed
@@ -87,7 +89,13 @@ def proof(dom: str) -> dict[str, tuple[str, str]]:
 def test_the_page_proves_itself_and_only_then_offers_the_camera(site, subject):
     dom = browse(site / "index.html")
     assert 'data-state="ready"' in dom
-    assert proof(dom) == {"Network": ("0", "1"), "Pixels": ("0", "9,216"), "Answers": ("0", "384")}
+    assert proof(dom) == {
+        "Network": ("0", "3"),
+        "Pixels": ("0", "46,080"),
+        "Boxes": ("0", "32"),
+        "Answers": ("0", "448"),
+        "Detector": ("0", "7,974"),
+    }
     assert re.search(r'<button id="camera" class="main">', dom)
     assert subject.bundle.hash in dom
 
@@ -95,7 +103,12 @@ def test_the_page_proves_itself_and_only_then_offers_the_camera(site, subject):
 @pytest.mark.chromium
 def test_the_browser_gives_a_row_with_its_version(site, tmp_path):
     row = prove_page(site)
-    assert row.status is Status.PASS and "0 of 384 answers differ" in row.detail and "Chrom" in row.subject
+    assert (
+        row.status is Status.PASS
+        and "0 of 448 answers differ" in row.detail
+        and "0 of 32 boxes" in row.detail
+        and "Chrom" in row.subject
+    )
     shutil.copytree(site, tmp_path / "page")
     script = (tmp_path / "page" / "bundle.js").read_text()
     place = script.index('"answers": "') + 60
@@ -108,20 +121,22 @@ def test_the_engine_without_simd_gives_the_same(site, tmp_path):
     script = """
       Engine.start(BUNDLE, false).then(engine => prove(engine, BUNDLE)).then(rows => {
         document.body.dataset.plain = JSON.stringify(rows.map(row => row.wrong)) })"""
-    assert 'data-plain="[0,0,0]"' in browse(with_script(site, tmp_path, script))
+    assert 'data-plain="[0,0,0,0,0]"' in browse(with_script(site, tmp_path, script))
 
 
 @pytest.mark.chromium
-@pytest.mark.parametrize("part", ["network", "vectors"])
+@pytest.mark.parametrize("part", ["reader", "finder", "refiner", "answers", "boxes"])
 def test_a_flipped_bit_keeps_the_camera_off(site, tmp_path, part):
     shutil.copytree(site, tmp_path / "page")
     file = tmp_path / "page" / "bundle.js"
     bundle = json.loads(file.read_text().removeprefix("const BUNDLE = "))
-    place = bundle if part == "network" else bundle["vectors"]
-    name = "network" if part == "network" else "answers"
-    raw = bytearray(zlib.decompress(base64.b64decode(place[name])))
-    raw[len(raw) // 2] ^= 1
-    place[name] = base64.b64encode(zlib.compress(bytes(raw))).decode()
+    if part == "boxes":
+        bundle["questions"]["faces"][1][2]["box"][0] ^= 1
+    else:
+        place, name = (bundle["questions"], part) if part == "answers" else (bundle["networks"][part], "words")
+        raw = bytearray(zlib.decompress(base64.b64decode(place[name])))
+        raw[len(raw) // 2] ^= 1
+        place[name] = base64.b64encode(zlib.compress(bytes(raw))).decode()
     file.write_text(f"const BUNDLE = {json.dumps(bundle)}\n")
     dom = browse(tmp_path / "page" / "index.html")
     assert 'data-state="failed"' in dom and "not the network that was proven" in dom
@@ -273,6 +288,13 @@ def test_the_whole_page_is_small_enough_to_download(subject):
     assert gzip_bytes(files) < LIMIT, gzip_bytes(files)
 
 
+def test_the_page_s_views_of_its_stored_frame_hold_faces_of_many_sizes(subject, site):
+    bundle = json.loads((site / "bundle.js").read_text().removeprefix("const BUNDLE = "))
+    sides = [face["box"][2] - face["box"][0] for faces in bundle["questions"]["faces"] for face in faces]
+    assert len(bundle["questions"]["faces"]) == len(VIEWS) and len(sides) >= 8 and max(sides) > 4 * min(sides)
+    assert len({VIEWS[number].of(subject.vectors.frames[0]).shape for number in range(len(VIEWS))}) == len(VIEWS)
+
+
 def test_the_service_worker_keeps_every_file_and_changes_with_them(subject):
     files = make_site(subject, device_of(subject.bundle.card))
     worker = files["sw.js"].decode()
@@ -298,7 +320,7 @@ RULES = """
     const smoother = new LabelSmoother(BUNDLE.rules.presets[preset], reject, BUNDLE.rules)
     out.labels.push(steps.map(([id, time_s, scores, fault]) => smoother.settle(id, time_s, scores, fault)))
   }
-  for (const { box, pixels } of given.faces) out.faults.push(qualityFault(box, Uint8Array.from(pixels), BUNDLE.card.input, BUNDLE.rules))
+  for (const { box, pixels } of given.faces) out.faults.push(qualityFault({ box, turn: 0 }, Uint8Array.from(pixels), BUNDLE.card.input, BUNDLE.rules))
   document.body.dataset.rules = JSON.stringify(out)"""
 
 
@@ -332,6 +354,92 @@ def test_smoothing_and_unsure_are_run_s_own(site, tmp_path):
     assert got["faults"] == faults and len(set(faults)) >= 4
 
 
+FACES = """
+  const given = %s, out = []
+  Engine.start(BUNDLE).then(async engine => {
+    for (const { pixels, height, width } of given)
+      out.push(engine.detector.find(engine.take({ pixels: await unpack(pixels), height, width, format: 'bgr' })))
+    document.body.dataset.faces = JSON.stringify(out)
+  })"""
+
+
+@pytest.mark.chromium
+def test_the_faces_are_those_that_edgefer_s_own_detector_finds(site, tmp_path):
+    """On a photograph at several sizes and tilts, and on drawn people; with the runtime that is installed here."""
+    photo = cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2BGR)
+    turned = cv2.warpAffine(photo, cv2.getRotationMatrix2D((256, 256), 25, 1.0), (512, 400))
+    small, tall = cv2.resize(photo, (150, 150), interpolation=cv2.INTER_AREA), cv2.resize(photo, (700, 1000))
+    crowd = next(iter(drawn.scene(seconds=1, fps=1, size=(640, 360), people=3, seed=8)))[0].image_bgr
+    frames = [photo, turned, small, tall, crowd, photo[:, 120:300], np.zeros((90, 100, 3), np.uint8)]
+    given = [
+        {
+            "pixels": base64.b64encode(zlib.compress(np.ascontiguousarray(frame).tobytes())).decode(),
+            "height": frame.shape[0],
+            "width": frame.shape[1],
+        }
+        for frame in frames
+    ]
+    detector = OwnDetector.shipped()
+    expected = [detector.find(frame) for frame in frames]
+    dom = browse(with_script(site, tmp_path, FACES % json.dumps(given)))
+    got = json.loads(re.search(r'data-faces="([^"]*)"', dom)[1].replace("&quot;", '"'))
+    assert [[tuple(face["box"]) for face in found] for found in got] == [
+        [face.box_xyxy for face in found] for found in expected
+    ]
+    for here, there in zip(chain(*got), chain(*expected), strict=True):
+        told = here["score"], here["rollDeg"], here["turn"]
+        assert told == pytest.approx((there.score, there.roll_deg, there.turn), abs=1e-6)
+    assert [len(found) for found in expected][:4] == [1, 1, 1, 1] and len(expected[4]) >= 2 and not expected[6]
+
+
+TRACKS = """
+  const given = %s, tracker = new Tracker(BUNDLE.rules)
+  document.body.dataset.tracks = JSON.stringify(given.map(([faces, time_s]) =>
+    tracker.follow(faces, time_s).map(face => [face.id, face.box, face.rollDeg])))"""
+
+
+class Told:
+    """A detector that finds what it is told to."""
+
+    name, min_new_score = "told", OwnDetector.min_new_score
+
+    def __init__(self, steps):
+        self.steps = iter(steps)
+
+    def find(self, image_bgr):
+        return next(self.steps)
+
+
+@pytest.mark.chromium
+def test_faces_keep_their_numbers_and_roll_as_they_do_in_run(site, tmp_path):
+    """One face from the first frame, one that comes in and is sure once, and one that never is."""
+    rng, steps = np.random.default_rng(6), []
+    times = np.cumsum(rng.choice([0.03, 0.1, 0.2], 40)).tolist()
+    for number in range(40):
+        scores = [0.9, *([0.8 if number == 20 else 0.62] if number > 9 else []), *([0.65] if number > 14 else [])]
+        faces = []
+        for place, score in enumerate(scores):
+            x, y = 150 * place + int(rng.integers(0, 12)), 30 + number
+            faces.append(
+                Detection(box_xyxy=(x, y, x + 90 - 9 * place, y + 90), score=score, roll_deg=rng.uniform(-180, 180))
+            )
+        steps.append(faces)
+    tracker, blank = Tracker(Told(steps)), np.zeros((200, 500, 3), np.uint8)
+    expected = [tracker.follow(Frame(index=0, image_bgr=blank, time_s=time_s)) for time_s in times]
+    given = [
+        [[{"box": f.box_xyxy, "score": f.score, "rollDeg": f.roll_deg, "turn": 0} for f in faces], time_s]
+        for faces, time_s in zip(steps, times, strict=True)
+    ]
+    dom = browse(with_script(site, tmp_path, TRACKS % json.dumps(given)))
+    got = json.loads(re.search(r'data-tracks="([^"]*)"', dom)[1])
+    assert [[(one[0], tuple(one[1])) for one in shown] for shown in got] == [
+        [(face.id, face.box_xyxy) for face in shown] for shown in expected
+    ]
+    for shown, faces in zip(got, expected, strict=True):
+        assert [one[2] for one in shown] == pytest.approx([face.roll_deg for face in faces], abs=1e-9)
+    assert [len(shown) for shown in expected] == [1] * 20 + [2] * 20
+
+
 def _faces(rng) -> tuple[list[dict], list[str]]:
     """Faces in every light and sharpness, and what `run` says of each."""
     drawn_faces, _ = drawn.face_set(8, 5)
@@ -351,30 +459,7 @@ def _faces(rng) -> tuple[list[dict], list[str]]:
     return faces, faults
 
 
-# ---- the detector, and the committed WebAssembly ----
-
-
-@pytest.mark.gcc
-@pytest.mark.parametrize("kind", ["human", "cat"])
-def test_the_detector_finds_the_boxes_that_opencv_finds(kind):
-    library = compiled(("edgefer_faces.c", "edgefer_pixels.c"), (*FLAGS, "-fno-math-errno"))
-    file = cascade_file(HaarDetector.CASCADES[kind])
-    words, opencv = read_cascade(file), cv2.CascadeClassifier(str(file))
-    found = 0
-    for seed in range(12):
-        size = ((320, 240), (240, 320), (203, 151))[seed % 3]
-        image = next(iter(drawn.scene(seconds=1, fps=1, size=size, people=2, seed=seed)))[0].image_bgr
-        gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-        height, width = gray.shape
-        workspace = np.zeros(library.edgefer_faces_bytes(height, width) // 8 + 1, np.uint64)
-        boxes = np.zeros((64, 4), np.int32)
-        count = library.edgefer_faces(
-            address(words), address(gray), height, width, 24, address(workspace), address(boxes), 64
-        )
-        expected = [(x, y, x + w, y + h) for x, y, w, h in opencv.detectMultiScale(gray, 1.1, 4, minSize=(24, 24))]
-        assert sorted(map(tuple, boxes[:count].tolist())) == sorted(tuple(map(int, box)) for box in expected), seed
-        found += count
-    assert found or kind == "cat"
+# ---- the committed WebAssembly ----
 
 
 def test_the_committed_webassembly_was_made_of_this_very_c():

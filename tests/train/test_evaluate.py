@@ -42,6 +42,44 @@ def test_accuracy_by_coverage_ranks_by_score():
     assert accuracy == pytest.approx([1, 1 / 2, 1 / 3, 2 / 4])
 
 
+def test_equal_scores_count_as_their_mean_in_any_order_of_the_data():
+    rng = np.random.default_rng(4)
+    top = rng.choice([0.5, 0.6, 0.8], 200)
+    probabilities, labels = np.column_stack([top, 1 - top - 0.01, np.full(200, 0.01)]), rng.integers(0, 2, 200)
+    scores, accuracy = metrics.accuracy_by_coverage(probabilities, labels)
+    order = rng.permutation(200)
+    again = metrics.accuracy_by_coverage(probabilities[order], labels[order])
+    np.testing.assert_allclose(again, (scores, accuracy))
+    for score in (0.5, 0.6, 0.8):
+        assert accuracy[scores >= score][-1] == pytest.approx(np.mean(labels[top >= score] == 0))
+
+
+def test_the_area_under_the_risk_coverage_curve_is_between_perfect_and_meaningless_scores():
+    right = np.arange(10) < 7  # 7 of 10, and the scores know which
+    score = np.linspace(0.95, 0.55, 10)
+    probabilities = np.column_stack([score, 1 - score])
+    best = (1 / 8 + 2 / 9 + 3 / 10) / 10
+    assert metrics.aurc(probabilities, np.where(right, 0, 1)) == pytest.approx(best)
+    assert metrics.aurc(np.full((10, 2), 0.5), np.where(right, 0, 1)) == pytest.approx(0.3)
+    assert metrics.aurc(probabilities, np.where(right[::-1], 0, 1)) > 0.5
+
+
+def test_a_promised_accuracy_is_kept_by_every_answer_of_at_least_its_score():
+    rng = np.random.default_rng(5)
+    score = rng.integers(35, 100, 4000) / 100  # with ties, as int8 gives
+    probabilities = np.column_stack([score, np.full(4000, 0.34), 0.66 - score])
+    labels = np.where(rng.random(4000) < score, 0, 1)
+    for promise in metrics.PROMISES:
+        found = metrics.answered_with(probabilities, labels, promise)
+        same = metrics.answered_from(probabilities, labels, found.score)
+        assert (found.answered, found.accuracy) == pytest.approx((same.answered, same.accuracy))
+        assert found.accuracy >= promise
+        lower = np.unique(score[score < found.score])
+        assert all(metrics.answered_from(probabilities, labels, one).accuracy < promise for one in lower)
+    assert metrics.answered_with(probabilities, np.full(4000, 2), 0.9) is None
+    assert metrics.answered_from(probabilities, labels, 1.5).accuracy is None
+
+
 def test_wilson_interval_against_published_values():
     # Newcombe 1998, Statistics in Medicine 17:857, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
     for hits, count, low, high in (
@@ -113,12 +151,21 @@ def test_evaluate_reports_both_networks_side_by_side(edgefer, converted):
         shifted = written["domain_shift"][name]
         assert shifted["clean"]["accuracy"] == pytest.approx(stored.accuracy)
         assert shifted["clean"]["ece"] == pytest.approx(figures["ece"])
-        assert figures["coverage"][0]["accuracy"] == pytest.approx(stored.accuracy)
-        assert [row["answered"] for row in figures["coverage"]] == [1, 0.9, 0.8, 0.7, 0.6, 0.5]
+        assert figures["coverage"][0] == {"score": 0, "answered": 1, "accuracy": pytest.approx(stored.accuracy)}
+        assert 0 <= figures["aurc"] < 1 - stored.accuracy and f"{figures['aurc']:.3f}" in done.stdout
+        assert [one["promise"] for one in figures["promises"]] == [0.9, 0.95]
+        assert all(one["reached"]["accuracy"] >= one["promise"] for one in figures["promises"])
+        assert {row["score"]: row for row in figures["coverage"]}[0.45] == shifted["clean"]["answered"]
+        worst = max(kind["ece"] for kind in shifted["kinds"].values())
+        assert f"{worst:.3f}" in done.stdout
         assert shifted["strengths"]["tilt"]["30 degrees"] < stored.accuracy
         kinds = [kind["accuracy"] for kind in shifted["kinds"].values()]
         assert shifted["worst_kind"]["accuracy"] == min(kinds) < shifted["mean_of_kinds"]
         assert f"{shifted['mean_of_kinds']:.1%}" in done.stdout
+    told = edgefer("evaluate", converted.path, "--data", "builtin", "--json")
+    figures = json.loads(told.stdout)
+    assert figures.pop("report").endswith("evaluation-valid-2.html")
+    assert figures["networks"] == written["networks"] and figures["domain_shift"] == {}
     page = (report / "evaluation-valid.html").read_text()
     assert (
         len(re.findall(r'<img alt="[^"]+" src="data:image/png;base64,iVBOR', page)) >= 5

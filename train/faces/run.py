@@ -37,11 +37,13 @@ Mine = Callable[[Sequence[Picture]], list[tuple[Picture, np.ndarray]]]  # a find
 
 @dataclass(frozen=True, kw_only=True)
 class FaceOrder:
-    """What such a training is asked for. data: a folder of archives or folders of pictures; teacher: YuNet's .onnx."""
+    """What such a training is asked for. data: a folder of archives or folders of pictures; teacher: YuNet's .onnx; finder:
+    the bundle whose candidates a refiner learns from, "" for the shipped one."""
 
     recipe: FaceRecipe
     data: str
     teacher: str
+    finder: str = ""
 
     def save(self, run: Path) -> None:
         fields = asdict(self) | {"recipe": self.recipe.model_dump()}
@@ -51,8 +53,9 @@ class FaceOrder:
     def load(cls, run: Path) -> "FaceOrder":
         try:
             fields = json.loads(read_regular(run / FACE_ORDER, MAX_CARD))
+            recipe = FaceRecipe.model_validate(fields["recipe"])
             return cls(
-                recipe=FaceRecipe.model_validate(fields["recipe"]), data=fields["data"], teacher=fields["teacher"]
+                recipe=recipe, data=fields["data"], teacher=fields["teacher"], finder=str(fields.get("finder", ""))
             )
         except (InputError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{run / FACE_ORDER} is not the order of a training of faces: {error}.") from None

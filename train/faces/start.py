@@ -1,53 +1,62 @@
 """A training of a network that finds faces, as people ask for it: `edgefer train --recipe face-finder`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 from edgefer.bundle import CARD, Bundle, new_directory, shipped_networks
 from edgefer.errors import EdgeferError, InputError
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.cache import cache_folder
-from edgefer.train.faces.recipe import load_face_recipe
+from edgefer.train.faces.recipe import FACE_ORDER, load_face_recipe
 from edgefer.train.faces.run import FaceOrder, Mine, train_faces
+from edgefer.train.start import TrainRequest
+
+MEANT = {"data", "recipe", "epochs", "batch_size", "seed", "set", "init_from"}  # of a request, what has a meaning here
 
 
-def new_order(
-    recipe: str, overrides: Sequence[str], data: str, teacher: Path, out: Path | None
-) -> tuple[Path, FaceOrder]:
-    """A new training's folder and order. teacher: YuNet's .onnx. InputError for what is not there, or is there already."""
-    if not data or not Path(data).is_dir():
-        raise InputError(f"--data {data!r}: name a folder that holds archives or folders of images.")
+def new_order(request: TrainRequest, teacher: Path, out: Path | None) -> tuple[Path, FaceOrder]:
+    """A new training's folder and order. teacher: YuNet's .onnx. InputError for what is not there, or is there already, and
+    for what has no meaning for such a network."""
+    usual = TrainRequest(data=request.data)
+    for name in (field.name for field in fields(request) if field.name not in MEANT):
+        if getattr(request, name) != getattr(usual, name):
+            option = "--" + name.replace("_", "-")
+            raise InputError(f"{option} has no meaning for {request.recipe}, which learns from boxes: leave it out.")
+    if not Path(request.data).is_dir():
+        raise InputError(f"--data {request.data!r}: name a folder that holds archives or folders of images.")
     if not teacher.is_file():
         raise InputError(f"There is no {teacher}: the teacher is YuNet, whose .onnx is named with --yunet FILE.")
-    loaded = load_face_recipe(recipe, tuple(overrides))
+    loaded = load_face_recipe(request.recipe, request.changes)
+    if request.init_from and loaded.task != "refine-faces":
+        raise InputError("--init-from is the finder whose candidates a refiner learns from: leave it out for a finder.")
     folder = out or new_directory(Path("runs"), loaded.name)
     if folder.exists():
         raise InputError(f"{folder} already holds something: choose another --out, or --resume --out {folder}.")
-    return folder, FaceOrder(recipe=loaded, data=str(Path(data).absolute()), teacher=str(teacher.absolute()))
+    finder = str(Path(request.init_from).absolute()) if request.init_from else ""
+    return folder, FaceOrder(
+        recipe=loaded, data=str(Path(request.data).absolute()), teacher=str(teacher.absolute()), finder=finder
+    )
 
 
-def resumed(out: Path | None) -> tuple[Path, FaceOrder]:
-    """The training to go on with. InputError when none is named, or it is finished."""
-    if out is None:
-        raise InputError("Name the training to go on with: --resume --out DIR.")
-    if (out / CARD).exists():
-        raise InputError(f"{out} is a finished bundle: there is nothing to resume.")
-    return out, FaceOrder.load(out)
+def is_face_run(folder: Path) -> bool:
+    """Whether the training in a folder is one of these."""
+    return (folder / FACE_ORDER).is_file()
 
 
-def start(
-    order: FaceOrder,
-    folder: Path,
-    finder: Path | None,
-    miner: Callable[[Bundle], Mine],
-    *,
-    progress: Progress = SILENT,
-) -> Bundle:
-    """Train as ordered. finder: the bundle whose candidates a refiner learns from, the shipped one when left out; miner
-    makes of it what finds them. EdgeferError, with the command that goes on, when it is interrupted."""
+def resumed(folder: Path) -> FaceOrder:
+    """The order of the training to go on with. InputError when it is finished."""
+    if (folder / CARD).exists():
+        raise InputError(f"{folder} is a finished bundle: there is nothing to resume.")
+    return FaceOrder.load(folder)
+
+
+def start(order: FaceOrder, folder: Path, miner: Callable[[Bundle], Mine], *, progress: Progress = SILENT) -> Bundle:
+    """Train as ordered. miner makes of a finder's bundle what finds candidates with it. EdgeferError, with the command that
+    goes on, when it is interrupted."""
     mine = None
     if order.recipe.task == "refine-faces":
-        path = finder or shipped_networks().get("face-finder")
+        path = Path(order.finder) if order.finder else shipped_networks().get("face-finder")
         mine = miner(Bundle.open(path)) if path else None
     try:
         return train_faces(order, folder, cache_folder() / "faces", mine=mine, progress=progress)

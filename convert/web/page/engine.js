@@ -1,15 +1,48 @@
-// The WebAssembly of edgefer's C, and what it runs: the network, the pixels of a face, the detector.
+// The WebAssembly of edgefer's C, and what it runs: networks, and the pixels that they see.
 'use strict'
 
 // The smallest module with an instruction of SIMD128: a browser that takes it runs the faster engine.
 const SIMD = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11)
 const FORMAT = { gray: 1, bgr: 3, rgba: 4 }, COLOR = { gray: 0, rgb: 1, bgr: 2 }
-const MAX_FACES = 32
 
 async function unpack(text) {
   const packed = Uint8Array.from(atob(text), letter => letter.charCodeAt(0))
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('deflate'))
   return new Uint8Array(await new Response(stream).arrayBuffer())
+}
+
+const radians = degrees => degrees * (Math.PI / 180)
+
+// A network in the engine's memory. `input`: where its pixels are put; outputs: scale and zero point of each.
+class Network {
+  constructor(engine, words, { count, crc, outputs }) {
+    Object.assign(this, { engine, count, crc, outputs, place: engine.keep(words) })
+    this.header = new Uint32Array(words.buffer, 0, 16).slice()
+    this.height = this.header[11]
+    this.width = this.header[12]
+    this.inputBytes = this.header[6]
+    this.input = engine.room(this.inputBytes)
+    this.answers = engine.room(this.header[8])
+    this.arena = engine.room(this.header[3])
+  }
+
+  // Whether it is what was exported; to be asked before it is made to take other sizes.
+  whole() { return this.header[2] === this.crc && this.engine.calls.edgefer_check(this.place, this.count) === 0 }
+
+  // To images of another size, no larger than the first.
+  resize(height, width) {
+    if (height === this.height && width === this.width) return
+    this.engine.calls.edgefer_resize_network(this.place, height, width)
+    Object.assign(this, { height, width, inputBytes: height * width * this.header[13] })
+  }
+
+  // int8 answers to pixels, or to those that are at `input` already; a view that the next run overwrites.
+  run(pixels) {
+    const { calls } = this.engine
+    if (pixels) this.engine.bytes(this.input, this.inputBytes).set(pixels)
+    calls.edgefer_run(this.place, this.input, this.arena, this.answers)
+    return new Int8Array(calls.memory.buffer, this.answers, calls.edgefer_output_bytes(this.place))
+  }
 }
 
 class Engine {
@@ -18,20 +51,15 @@ class Engine {
     const engine = new Engine()
     const code = await unpack(simd ? bundle.engine_simd : bundle.engine)
     engine.simd = simd
-    engine.card = bundle.card
-    engine.detector = bundle.detector
+    engine.spec = bundle.card.input
     engine.calls = (await WebAssembly.instantiate(code, {})).instance.exports
-    engine.network = engine.keep(await unpack(bundle.network))
-    engine.words = bundle.network_words
-    engine.cascade = bundle.cascade ? engine.keep(await unpack(bundle.cascade)) : 0
-    const { height, width, channels } = bundle.card.input
-    engine.inputBytes = height * width * channels
-    engine.input = engine.room(engine.inputBytes)
-    engine.answers = engine.room(bundle.card.labels.length)
-    engine.arena = engine.room(engine.calls.edgefer_arena_bytes(engine.network))
-    engine.box = engine.room(16)
-    engine.boxes = engine.room(16 * MAX_FACES)
     engine.rooms = {}
+    engine.box = engine.room(16)
+    engine.networks = {}
+    for (const [name, facts] of Object.entries(bundle.networks))
+      engine.networks[name] = new Network(engine, await unpack(facts.words), facts)
+    engine.reader = engine.networks.reader
+    engine.detector = bundle.networks.finder ? new OwnDetector(engine, bundle.detector) : new FrameDetector()
     return engine
   }
 
@@ -55,50 +83,26 @@ class Engine {
   }
 
   bytes(place, length) { return new Uint8Array(this.calls.memory.buffer, place, length) }
-  integers(place, length) { return new Int32Array(this.calls.memory.buffer, place, length) }
 
-  whole() { return this.calls.edgefer_check(this.network, this.words) === 0 && this.crc() === BUNDLE.network_crc }
-  crc() { return new Uint32Array(this.calls.memory.buffer, this.network, 3)[2] }
-
-  // The network's int8 answers to pixels as it takes them.
-  run(pixels) {
-    this.bytes(this.input, this.inputBytes).set(pixels)
-    this.calls.edgefer_run(this.network, this.input, this.arena, this.answers)
-    return new Int8Array(this.calls.memory.buffer, this.answers, this.card.labels.length).slice()
+  crc(bytes) {
+    const place = this.reuse('crc', bytes.length)
+    this.bytes(place, bytes.length).set(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length))
+    return this.calls.edgefer_crc32(place, bytes.length) >>> 0
   }
 
-  // A frame: { pixels, height, width, format } put into the engine's memory.
-  take(frame) {
-    const place = this.reuse('frame', frame.pixels.length)
-    this.bytes(place, frame.pixels.length).set(frame.pixels)
-    return { place, height: frame.height, width: frame.width, format: FORMAT[frame.format] }
+  // A frame, { pixels, height, width, format }, put into the engine's memory: how the calls below name it.
+  take({ pixels, height, width, format }) {
+    const place = this.reuse('frame', pixels.length)
+    this.bytes(place, pixels.length).set(pixels)
+    return { height, width, named: [place, height, width, FORMAT[format]] }
   }
 
-  // One face's pixels, by the crop of the card: { scale, dx, dy }.
-  face(taken, box, crop) {
-    const { height, width, color } = this.card.input
-    this.integers(this.box, 4).set(box)
-    this.calls.web_face(taken.place, taken.height, taken.width, taken.format, this.box, crop.scale, crop.dx, crop.dy,
-      height, width, COLOR[color], this.input)
-    return this.bytes(this.input, this.inputBytes).slice()
-  }
-
-  // Boxes of faces, the largest first; limit: pixels to which the width is shrunk before.
-  find(taken, limit) {
-    if (!this.cascade) {
-      const side = Math.min(taken.height, taken.width)
-      const left = Math.floor((taken.width - side) / 2), top = Math.floor((taken.height - side) / 2)
-      return [[left, top, left + side, top + side]]
-    }
-    const shrink = Math.min(1, limit / taken.width)
-    const height = Math.max(1, Math.round(taken.height * shrink)), width = Math.max(1, Math.round(taken.width * shrink))
-    const gray = this.reuse('gray', height * width)
-    this.calls.web_gray(taken.place, taken.height, taken.width, taken.format, height, width, gray)
-    const work = this.reuse('work', this.calls.edgefer_faces_bytes(height, width))
-    const smallest = Math.max(this.detector.window, Math.round(this.detector.share * Math.min(height, width)))
-    const count = this.calls.edgefer_faces(this.cascade, gray, height, width, smallest, work, this.boxes, MAX_FACES)
-    const edges = Array.from(this.integers(this.boxes, 4 * count), edge => Math.round(edge / shrink))
-    const found = Array.from({ length: count }, (_, at) => edges.slice(4 * at, 4 * at + 4))
-    return found.sort((a, b) => (b[2] - b[0]) * (b[3] - b[1]) - (a[2] - a[0]) * (a[3] - a[1]))
+  // One face's pixels, by the crop of the card, { scale, dx, dy }, turned back by the head's roll.
+  face(taken, box, crop, rollDeg = 0) {
+    const { height, width, color } = this.spec, { input, inputBytes } = this.reader
+    new Int32Array(this.calls.memory.buffer, this.box, 4).set(box)
+    this.calls.web_face(...taken.named, this.box, crop.scale, crop.dx, crop.dy, Math.cos(radians(rollDeg)),
+      Math.sin(radians(rollDeg)), height, width, COLOR[color], input)
+    return this.bytes(input, inputBytes).slice()
   }
 }

@@ -4,15 +4,15 @@
 const $ = id => document.getElementById(id)
 const WHY = {
   dark: 'too dark to read', overexposed: 'too bright to read', small: 'too small: come closer', blurred: 'blurred',
+  'turned away': 'turned away',
   'low score': 'no label is likely enough',
 }
 const TIMED = 20, CAMERA_PX = 640, PHOTO_PX = 1280, SPEAK_MS = 4000, MAX_ROWS = 100000
-const SLOW_MS = 120, WIDTHS = [480, 320, 240]  // a slow detection is made on a smaller image
 const percent = share => `${Math.round(100 * share)}%`
 const video = document.createElement('video')
 video.playsInline = true
 video.muted = true
-let engine, tracker, smoother, stream = null, facing = 'user', rows = [], began = 0, spoken = '', spokenAt = 0, width = 0
+let engine, tracker, smoother, stream = null, facing = 'user', rows = [], began = 0, spoken = '', spokenAt = 0
 let shown = []
 
 function element(tag, className = '', text = '') {
@@ -59,8 +59,8 @@ async function start() {
 
 // What the network takes for one face; the proof has warmed it up.
 function milliseconds() {
-  const before = performance.now(), blank = new Uint8Array(engine.inputBytes)
-  for (let number = 0; number < TIMED; number++) engine.run(blank)
+  const before = performance.now(), blank = new Uint8Array(engine.reader.inputBytes)
+  for (let number = 0; number < TIMED; number++) engine.reader.run(blank)
   return (performance.now() - before) / TIMED
 }
 
@@ -102,14 +102,12 @@ function read(source, sourceWidth, sourceHeight, limit) {
 
 // [{ id, box, scores, unsure }] of a frame; time_s: null for a photo, of which every face is shown as it is.
 function look(frame, time_s) {
-  const taken = engine.take(frame), before = performance.now()
-  const boxes = engine.find(taken, WIDTHS[width])
-  if (time_s !== null && performance.now() - before > SLOW_MS && width < WIDTHS.length - 1) width++
-  const faces = time_s === null ? boxes.map((box, at) => ({ id: at + 1, box })) : tracker.follow(boxes, time_s)
-  return faces.map(({ id, box }) => {
-    const pixels = engine.face(taken, box, BUNDLE.detector.crop)
-    const fault = qualityFault(box, pixels, BUNDLE.card.input, BUNDLE.rules)
-    const scores = softmax(engine.run(pixels), BUNDLE.card)
+  const taken = engine.take(frame), found = engine.detector.find(taken)
+  const faces = time_s === null ? found.map((face, at) => ({ ...face, id: at + 1 })) : tracker.follow(found, time_s)
+  return faces.map(face => {
+    const { id, box } = face, pixels = engine.face(taken, box, BUNDLE.detector.crop, face.rollDeg)
+    const fault = qualityFault(face, pixels, BUNDLE.card.input, BUNDLE.rules)
+    const scores = softmax(engine.reader.run(pixels), BUNDLE.card)
     const still = time_s === null ? new LabelSmoother(BUNDLE.rules.presets.off, smoother.reject, BUNDLE.rules) : smoother
     return { id, box, ...still.settle(id, time_s ?? 0, scores, fault) }
   })

@@ -1,25 +1,66 @@
 // Is this the network that was exported, and does it answer here as it did there? Asked before any camera is opened.
 'use strict'
 
+// How many values of two lists differ; what is missing in one differs.
+const differing = (a, b) => Math.abs(a.length - b.length) + Array.from(a).slice(0, b.length).filter((value, at) => value !== b[at]).length
+
+class Tally {
+  constructor() { this.rows = new Map() }
+
+  add(name, wrong, of) {
+    const row = this.rows.get(name) ?? { name, wrong: 0, of: 0 }
+    this.rows.set(name, { name, wrong: row.wrong + wrong, of: row.of + of })
+  }
+
+  // By their CRC-32 alone, which the export stored: all of them count as differing, or none.
+  sum(name, engine, values, crc) { this.add(name, engine.crc(values) === crc ? 0 : values.length, values.length) }
+}
+
 // [{ name, wrong, of }]: how many differ, of how many; nothing may.
 async function prove(engine, bundle) {
-  const stored = bundle.vectors, { crops, labels } = { crops: await unpack(stored.crops), labels: bundle.card.labels.length }
-  const frames = await unpack(stored.frames), pixels = await unpack(stored.pixels)
-  const answers = new Int8Array((await unpack(stored.answers)).buffer)
-  const rows = [{ name: 'Network', wrong: engine.whole() ? 0 : 1, of: 1 }]
-  const size = frames.length / stored.boxes.length
-  let wrong = 0
-  stored.boxes.forEach((box, number) => {
-    const frame = { pixels: frames.subarray(number * size, (number + 1) * size), height: stored.height, width: stored.width, format: 'bgr' }
-    const seen = engine.face(engine.take(frame), box, stored.crop)
-    wrong += seen.filter((value, at) => value !== crops[number * engine.inputBytes + at]).length
+  const asked = bundle.questions, tally = new Tally()
+  for (const network of Object.values(engine.networks)) tally.add('Network', network.whole() ? 0 : 1, 1)
+  const stored = { pixels: await unpack(asked.frame), height: asked.height, width: asked.width }
+  const frame = engine.take({ ...stored, format: 'bgr' })
+  asked.boxes.forEach((box, row) => asked.rolls_deg.forEach((roll, column) =>
+    tally.sum('Pixels', engine, engine.face(frame, box, asked.crop, roll), asked.crops[row][column])))
+  asked.views.forEach((view, number) => proveFaces(engine, bundle, viewOf(stored, view), asked.faces[number], tally))
+  await proveAnswers(engine, asked, tally)
+  if (engine.networks.finder) await proveFinder(engine, asked, tally)
+  return [...tally.rows.values()]
+}
+
+// The faces of one frame: their boxes, the pixels that the network sees of each, and what it answers.
+function proveFaces(engine, bundle, frame, expected, tally) {
+  const taken = engine.take(frame), found = engine.detector.find(taken)
+  tally.add('Boxes', differing(found.flatMap(face => face.box), expected.flatMap(face => face.box)), 4 * expected.length)
+  found.slice(0, expected.length).forEach((face, number) => {
+    const pixels = engine.face(taken, face.box, bundle.detector.crop, face.rollDeg), { answers } = expected[number]
+    tally.sum('Pixels', engine, pixels, expected[number].pixels)
+    tally.add('Answers', differing(engine.reader.run(pixels), answers), answers.length)
   })
-  rows.push({ name: 'Pixels', wrong, of: crops.length })
-  wrong = 0
-  for (let number = 0; number * labels < answers.length; number++) {
-    const given = engine.run(pixels.subarray(number * engine.inputBytes, (number + 1) * engine.inputBytes))
-    wrong += given.filter((value, at) => value !== answers[number * labels + at]).length
+}
+
+async function proveAnswers(engine, asked, tally) {
+  const { reader } = engine, { height, width, channels } = engine.spec, pixels = await unpack(asked.pixels)
+  const answers = new Int8Array((await unpack(asked.answers)).buffer), images = pixels.length / reader.inputBytes
+  const each = answers.length / (images + asked.generated)
+  for (let number = 0; number < images + asked.generated; number++) {
+    const image = number < images ? pixels.subarray(number * reader.inputBytes, (number + 1) * reader.inputBytes)
+      : noise(number - images, height, width, channels)
+    tally.add('Answers', differing(reader.run(image), answers.subarray(number * each, (number + 1) * each)), each)
   }
-  rows.push({ name: 'Answers', wrong, of: answers.length })
-  return rows
+}
+
+async function proveFinder(engine, asked, tally) {
+  const { finder, refiner } = engine.networks, answers = new Int8Array((await unpack(asked.refiner)).buffer)
+  const each = refiner.header[8]
+  for (let number = 0; number * each < answers.length; number++) {
+    const given = refiner.run(noise(number, refiner.height, refiner.width, 1))
+    tally.add('Detector', differing(given, answers.subarray(number * each, (number + 1) * each)), each)
+  }
+  asked.finder.sizes.forEach(([height, width], number) => {
+    finder.resize(height, width)
+    tally.sum('Detector', engine, finder.run(noise(number, height, width, 1)).slice(), asked.finder.crcs[number])
+  })
 }

@@ -21,35 +21,60 @@ function overlap(a, b) {
   return both / (area(a) + area(b) - both)
 }
 
+const middle = ([x0, y0, x1, y1]) => [(x0 + x1) / 2, (y0 + y1) / 2]
+
+// Whether a face that was lost may have come back as another box.
+function near(one, other, rules) {
+  const [ax, ay] = middle(one), [bx, by] = middle(other), ratio = side(one) / Math.max(side(other), 1e-9)
+  return ratio > 0.5 && ratio < 2 && Math.hypot(ax - bx, ay - by) < rules.max_shift * Math.max(side(one), side(other))
+}
+
+// The exponential mean of a head's roll over time, in degrees, the short way round.
+function smoothedRoll(roll, before, apart_s, rules) {
+  const step = ((roll - before + 180) % 360 + 360) % 360 - 180
+  return before + (1 - Math.exp(-apart_s / rules.level_s)) * step
+}
+
 class Tracker {
   constructor(rules) { Object.assign(this, { rules, tracks: [], count: 0, last_s: null }) }
 
-  // Boxes of one frame -> [{ id, box }] of the faces to show.
-  follow(boxes, time_s) {
-    const { min_iou, min_hits, max_misses, forget_s } = this.rules
+  // The faces of one frame, { box, score, rollDeg, turn } -> those to show, the largest first, each with its number in `id`.
+  follow(faces, time_s) {
+    const { min_hits, max_misses, forget_s, min_new_score } = this.rules
     const gap = this.last_s === null ? Infinity : time_s - this.last_s, fresh = !(gap >= 0 && gap < forget_s)
     if (fresh) this.tracks = []
     this.last_s = time_s
-    const pairs = []
+    const pairs = this.pairs(faces)
     for (const track of this.tracks)
-      for (const box of boxes) {
-        const iou = overlap(track.box, box)
-        if (iou >= min_iou) pairs.push({ iou, track, box })
-      }
-    const known = new Set(), taken = new Set()
-    for (const { track, box } of pairs.sort((a, b) => a.track.lost - b.track.lost || b.iou - a.iou)) {
-      if (known.has(track) || taken.has(box)) continue
-      known.add(track)
-      taken.add(box)
-      Object.assign(track, { box, hits: track.hits + 1, misses: 0, lost: false, seen_s: time_s })
+      if (!pairs.has(track)) track.lost = ++track.misses >= max_misses || track.hits < min_hits || track.lost
+    for (const [track, face] of pairs) {
+      const rollDeg = track.lost ? face.rollDeg : smoothedRoll(face.rollDeg, track.face.rollDeg, time_s - track.seen_s, this.rules)
+      const best = Math.max(track.best, face.score)
+      Object.assign(track, { face: { ...face, rollDeg }, best, hits: track.hits + 1, misses: 0, lost: false, seen_s: time_s })
     }
-    for (const track of this.tracks)
-      if (!known.has(track)) track.lost = ++track.misses >= max_misses || track.hits < min_hits || track.lost
-    for (const box of boxes)
-      if (!taken.has(box))
-        this.tracks.push({ id: ++this.count, box, hits: fresh ? min_hits : 1, misses: 0, lost: false, seen_s: time_s })
+    const known = new Set(pairs.values())
+    for (const face of faces)
+      if (!known.has(face))
+        this.tracks.push({ id: ++this.count, face, best: face.score, hits: fresh ? min_hits : 1, misses: 0, lost: false, seen_s: time_s })
     this.tracks = this.tracks.filter(t => time_s - t.seen_s < forget_s && !(t.lost && t.hits < min_hits))
-    return this.tracks.filter(t => t.hits >= min_hits && !t.lost).map(({ id, box }) => ({ id, box }))
+    const shown = this.tracks.filter(t => t.hits >= min_hits && !t.lost && t.best >= (fresh ? 0 : min_new_score))
+    return shown.map(({ id, face }) => ({ ...face, id })).sort((a, b) => side(b.box) - side(a.box))
+  }
+
+  // Which face is which known one: the greatest overlap first, and what was lost nearby last.
+  pairs(faces) {
+    const likely = [], pairs = new Map(), taken = new Set()
+    for (const track of this.tracks)
+      for (const face of faces) {
+        const iou = overlap(track.face.box, face.box)
+        if (iou >= this.rules.min_iou || (track.lost && near(track.face.box, face.box, this.rules))) likely.push({ iou, track, face })
+      }
+    for (const { track, face } of likely.sort((a, b) => a.track.lost - b.track.lost || b.iou - a.iou))
+      if (!pairs.has(track) && !taken.has(face)) {
+        pairs.set(track, face)
+        taken.add(face)
+      }
+    return pairs
   }
 }
 
@@ -61,7 +86,7 @@ class LabelSmoother {
     for (const [key, one] of this.states)
       if (!(time_s - one.seen_s >= 0 && time_s - one.seen_s < this.rules.forget_s)) this.states.delete(key)
     if (!this.states.has(id))
-      this.states.set(id, { seen_s: time_s, mean: scores, mean_s: null, label: null, unsure: '', decided: scores, rival: null, against_s: 0, clear_s: 0 })
+      this.states.set(id, { seen_s: time_s, mean: scores, mean_s: null, label: null, unsure: '', decided: scores, rival: null, against_s: 0, lead_s: 0 })
     const state = this.states.get(id), passed_s = time_s - state.seen_s
     state.seen_s = time_s
     if (!this.reject) fault = ''
@@ -72,7 +97,7 @@ class LabelSmoother {
       } else state.mean = scores
       state.mean_s = time_s
     }
-    const top = largest(state.mean), ease = state.label === UNSURE && this.preset.dwell_s ? this.rules.ease : 0
+    const top = largest(state.mean), ease = state.label === UNSURE && this.preset.lead_s ? this.rules.ease : 0
     const low = state.mean[top] < this.reject + ease
     const wanted = fault || low ? UNSURE : top, unsure = fault || (low ? 'low score' : '')
     if (this.agreed(state, wanted, passed_s)) Object.assign(state, { label: wanted, unsure, decided: state.mean })
@@ -80,29 +105,28 @@ class LabelSmoother {
   }
 
   agreed(state, wanted, passed_s) {
-    const settle = () => Object.assign(state, { rival: null, against_s: 0, clear_s: 0 })
+    const settle = () => Object.assign(state, { rival: null, against_s: 0, lead_s: 0 })
     if (wanted === state.label || state.label === null) return settle()
     const scored = wanted !== UNSURE && state.label !== UNSURE
-    const lead = scored ? state.mean[wanted] - state.mean[state.label] : 1
+    const lead = scored ? state.mean[wanted] - state.mean[state.label] : this.rules.unsure_lead
     state.against_s += passed_s
-    state.clear_s = (wanted === state.rival ? state.clear_s : 0) + passed_s
+    state.lead_s = (wanted === state.rival ? state.lead_s : 0) + lead * passed_s
     state.rival = wanted
-    if (lead < this.preset.margin) state.clear_s = 0
-    const settled = lead >= this.preset.margin && state.clear_s >= this.preset.dwell_s
-    return settled || state.against_s >= this.preset.patience_s ? settle() : false
+    return state.lead_s >= this.preset.lead_s || state.against_s >= this.preset.patience_s ? settle() : false
   }
 }
 
-// Why a face cannot be read, '' if it can. pixels: as the network takes them.
-function qualityFault(box, pixels, input, rules) {
+// Why a face, { box, turn }, cannot be read, '' if it can. pixels: as the network takes them.
+function qualityFault(face, pixels, input, rules) {
   const { height, width } = input
   const gray = input.channels === 1 ? pixels : toGray(pixels, input.color)
-  if (((box[2] - box[0]) + (box[3] - box[1])) / 2 < rules.min_side * height) return 'small'
+  if (side(face.box) < rules.min_side * height) return 'small'
   const mean = gray.reduce((a, b) => a + b, 0) / gray.length
   if (mean < rules.min_light) return 'dark'
   if (mean > rules.max_light) return 'overexposed'
   const judged = height > rules.side ? shrunk(gray, height, width, rules.side) : { gray, height, width }
-  return sharpness(judged) < rules.min_sharpness ? 'blurred' : ''
+  if (sharpness(judged) < rules.min_sharpness) return 'blurred'
+  return face.turn > rules.max_turn ? 'turned away' : ''
 }
 
 function toGray(pixels, color) {

@@ -14,22 +14,23 @@
 /* ---- a network's words ---- */
 
 #define MAGIC 0x314E4645u /* "EFN1" */
-enum { WORDS = 1, CRC = 2, ARENA = 3, LAYERS = 4, INPUT_AT = 5, INPUT_BYTES = 6, OUTPUT_AT = 7, OUTPUT_BYTES = 8 };
-enum { INPUT_DEPTH = 13, INPUT_TABLE = 14 }; /* of the table's place: 0 where the network takes pixels - 128 */
+enum { WORDS = 1, CRC = 2, ARENA = 3, LAYERS = 4, INPUT_AT = 5, INPUT_BYTES = 6, OUTPUT_BYTES = 8 };
+enum { INPUT_HEIGHT = 11, INPUT_WIDTH = 12, INPUT_DEPTH = 13, INPUT_TABLE = 14 }; /* of the table's place: 0 where the network takes pixels - 128 */
 enum { HEADER_WORDS = 16, LAYER_WORDS = 32 };
 
 enum {
   CONV_2D = 1, DEPTHWISE_CONV_2D, FULLY_CONNECTED, ADD, MEAN, MAX_POOL_2D, AVERAGE_POOL_2D, RESHAPE, PAD, RELU, RELU6
 };
 
-/* A layer as it lies in the network. Places are bytes of the arena, `weights`, `bias`, `multipliers` words of the network. */
+/* A layer as it lies in the network. Places are bytes of the arena, `weights`, `bias`, `multipliers` words of the network.
+ * answers: where what it computes begins among the answers, counted from 1; 0 where it is none of the network's outputs. */
 typedef struct {
   int32_t kind, in, in2, out, scratch;
   int32_t in_height, in_width, in_depth, height, width, depth;
   int32_t kernel_y, kernel_x, stride_y, stride_x, step_y, step_x, before_y, before_x;
   int32_t zero_in, zero_in2, zero_out, low, high;
   int32_t weights, bias, multipliers, row_bytes;
-  int32_t fixed[3], spare;
+  int32_t fixed[3], answers;
 } Layer;
 
 typedef char layer_size_is_right[sizeof(Layer) == 4 * LAYER_WORDS ? 1 : -1];
@@ -380,11 +381,29 @@ const int8_t *edgefer_inner(const uint32_t *network, const uint8_t *pixels, void
 }
 
 void edgefer_run(const uint32_t *network, const uint8_t *pixels, void *arena, int8_t *answers) {
-  uint32_t i, bytes;
-  const int8_t *output;
+  const Layer *layer = (const Layer *)(const void *)(network + HEADER_WORDS), *end = layer + network[LAYERS];
+  uint32_t bytes;
   edgefer_inner(network, pixels, arena, network[LAYERS], &bytes);
-  output = (const int8_t *)arena + network[OUTPUT_AT];
-  for (i = 0; i < network[OUTPUT_BYTES]; i++) answers[i] = output[i];
+  for (; layer < end; layer++) {
+    int32_t i, size = layer->answers ? layer->height * layer->width * layer->depth : 0;
+    for (i = 0; i < size; i++) answers[layer->answers - 1 + i] = ((const int8_t *)arena)[layer->out + i];
+  }
+}
+
+void edgefer_resize_network(uint32_t *network, int32_t height, int32_t width) {
+  const int32_t high = (int32_t)network[INPUT_HEIGHT], wide = (int32_t)network[INPUT_WIDTH];
+  Layer *layer = (Layer *)(void *)(network + HEADER_WORDS), *end = layer + network[LAYERS];
+  for (; layer < end; layer++) {
+    layer->in_height = layer->in_height * height / high, layer->in_width = layer->in_width * width / wide;
+    layer->height = layer->height * height / high, layer->width = layer->width * width / wide;
+    if (layer->answers) { /* the outputs before this one are so much larger or smaller too */
+      const int64_t before = (int64_t)(layer->answers - 1) * height * width;
+      layer->answers = (int32_t)(before / (high * wide)) + 1;
+    }
+  }
+  network[INPUT_BYTES] = (uint32_t)(height * width) * network[INPUT_DEPTH];
+  network[OUTPUT_BYTES] = (uint32_t)((int64_t)network[OUTPUT_BYTES] * height * width / (high * wide));
+  network[INPUT_HEIGHT] = (uint32_t)height, network[INPUT_WIDTH] = (uint32_t)width;
 }
 
 uint32_t edgefer_arena_bytes(const uint32_t *network) { return network[ARENA]; }
@@ -392,7 +411,7 @@ uint32_t edgefer_input_bytes(const uint32_t *network) { return network[INPUT_BYT
 uint32_t edgefer_output_bytes(const uint32_t *network) { return network[OUTPUT_BYTES]; }
 
 /* CRC-32 as in zip and PNG, four bits at a time: no table of a kilobyte. */
-static uint32_t crc32(const uint8_t *bytes, uint32_t count) {
+uint32_t edgefer_crc32(const uint8_t *bytes, uint32_t count) {
   static const uint32_t table[16] = {
       0x00000000u, 0x1db71064u, 0x3b6e20c8u, 0x26d930acu, 0x76dc4190u, 0x6b6b51f4u, 0x4db26158u, 0x5005713cu,
       0xedb88320u, 0xf00f9344u, 0xd6d6a3e8u, 0xcb61b38cu, 0x9b64c2b0u, 0x86d3d2d4u, 0xa00ae278u, 0xbdbdf21cu};
@@ -406,5 +425,5 @@ static uint32_t crc32(const uint8_t *bytes, uint32_t count) {
 
 int edgefer_check(const uint32_t *network, uint32_t words) {
   if (words < HEADER_WORDS || network[0] != MAGIC || network[WORDS] != words) return EDGEFER_NOT_A_NETWORK;
-  return crc32((const uint8_t *)(network + ARENA), 4 * (words - ARENA)) == network[CRC] ? EDGEFER_OK : EDGEFER_DAMAGED;
+  return edgefer_crc32((const uint8_t *)(network + ARENA), 4 * (words - ARENA)) == network[CRC] ? EDGEFER_OK : EDGEFER_DAMAGED;
 }

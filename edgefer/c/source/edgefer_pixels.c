@@ -4,10 +4,11 @@
 #pragma STDC FP_CONTRACT OFF
 #endif
 
-/* What a network's pixels are taken out of: a square of a frame, turned or not, or all of it. */
+/* What a network's pixels are taken out of: a square of a frame, turned or not, or all of it. step: it has every so many of
+ * the frame's rows and columns, where it is not turned. */
 typedef struct {
   EdgeferFrame frame;
-  int32_t left, top, height, width;
+  int32_t left, top, height, width, step;
   int turned;
   double turn[6]; /* where the view's pixel (x, y) lies in the frame: two rows of x, y, 1 */
 } View;
@@ -61,7 +62,7 @@ static void read_turned(const View *view, int32_t y, int32_t x, int32_t bgr[3]) 
 static int32_t read_view(const View *view, int32_t y, int32_t x, int32_t color, int32_t values[3]) {
   int32_t bgr[3];
   if (view->turned) read_turned(view, y, x, bgr);
-  else read_frame(&view->frame, view->top + y, view->left + x, bgr);
+  else read_frame(&view->frame, view->top + y * view->step, view->left + x * view->step, bgr);
   if (color == EDGEFER_AS_GRAY) {
     values[0] = view->frame.format == EDGEFER_GRAY ? bgr[0] : (bgr[2] * 9798 + bgr[1] * 19235 + bgr[0] * 3735 + 16384) >> 15;
     return 1;
@@ -114,9 +115,11 @@ static int32_t between(int32_t number, int32_t size, int32_t new_size, int32_t *
   return whole;
 }
 
-static void interpolate(const View *view, int32_t height, int32_t width, int32_t color, uint8_t *out) {
+/* stride: bytes from one row of `out` to the next. */
+static void interpolate(const View *view, int32_t height, int32_t width, int32_t color, int32_t stride, uint8_t *rows) {
   int32_t y, x, c, count, down, right, corner[4][3];
-  for (y = 0; y < height; y++) {
+  for (y = 0; y < height; y++, rows += stride) {
+    uint8_t *out = rows;
     const int32_t row = between(y, view->height, height, &down);
     const int32_t next_row = row + 1 < view->height ? row + 1 : row;
     for (x = 0; x < width; x++) {
@@ -138,7 +141,7 @@ static void interpolate(const View *view, int32_t height, int32_t width, int32_t
 /* edgefer.preprocess.prepare. */
 static void prepare(const View *view, int32_t height, int32_t width, int32_t color, uint8_t *out) {
   if ((int64_t)view->height * view->width > (int64_t)height * width) shrink(view, height, width, color, out);
-  else interpolate(view, height, width, color, out); /* of the same size every pixel passes unchanged */
+  else interpolate(view, height, width, color, width * (color == EDGEFER_AS_GRAY ? 1 : 3), out); /* of the same size every pixel passes unchanged */
 }
 
 void edgefer_square(const int32_t box[4], const EdgeferCrop *crop, int32_t square[3]) {
@@ -157,7 +160,7 @@ void edgefer_face(const EdgeferFrame *frame, const int32_t square[3], const doub
                   int32_t color, uint8_t *pixels) {
   View view;
   view.frame = *frame;
-  view.left = square[0], view.top = square[1], view.height = view.width = square[2];
+  view.left = square[0], view.top = square[1], view.height = view.width = square[2], view.step = 1;
   view.turned = level != 0;
   if (level) {
     const double cosine = level[0], sine = level[1], middle = (double)(square[2] - 1) / 2;
@@ -173,7 +176,7 @@ void edgefer_face(const EdgeferFrame *frame, const int32_t square[3], const doub
 void edgefer_gray(const EdgeferFrame *frame, int32_t height, int32_t width, uint8_t *pixels) {
   View view;
   view.frame = *frame;
-  view.left = view.top = 0, view.height = frame->height, view.width = frame->width;
+  view.left = view.top = 0, view.height = frame->height, view.width = frame->width, view.step = 1;
   view.turned = 0;
   prepare(&view, height, width, EDGEFER_AS_GRAY, pixels);
 }
@@ -182,7 +185,31 @@ void edgefer_resize(const uint8_t *gray, int32_t height, int32_t width, int32_t 
                     uint8_t *pixels) {
   View view;
   view.frame.pixels = gray, view.frame.height = height, view.frame.width = width, view.frame.format = EDGEFER_GRAY;
-  view.left = view.top = 0, view.height = height, view.width = width;
+  view.left = view.top = 0, view.height = height, view.width = width, view.step = 1;
   view.turned = 0;
-  interpolate(&view, new_height, new_width, EDGEFER_AS_GRAY, pixels);
+  interpolate(&view, new_height, new_width, EDGEFER_AS_GRAY, new_width, pixels);
+}
+
+static int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
+
+void edgefer_shrunk(const EdgeferFrame *frame, int32_t height, int32_t width, int32_t stride, uint8_t *pixels) {
+  const int32_t step = least(frame->height / (2 * height), frame->width / (2 * width));
+  View view;
+  view.frame = *frame;
+  view.step = step > 1 ? step : 1;
+  view.left = view.top = view.step / 2;
+  view.height = (frame->height - view.top + view.step - 1) / view.step;
+  view.width = (frame->width - view.left + view.step - 1) / view.step;
+  view.turned = 0;
+  interpolate(&view, height, width, EDGEFER_AS_GRAY, stride, pixels);
+}
+
+void edgefer_close_up(const EdgeferFrame *frame, const int32_t square[3], int32_t step, int32_t side, uint8_t *pixels) {
+  View view;
+  view.frame = *frame;
+  view.step = step;
+  view.left = square[0] + step / 2, view.top = square[1] + step / 2;
+  view.height = view.width = square[2] / step;
+  view.turned = 0;
+  interpolate(&view, side, side, EDGEFER_AS_GRAY, side, pixels);
 }

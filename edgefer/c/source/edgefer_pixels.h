@@ -34,5 +34,12 @@ void edgefer_gray(const EdgeferFrame *frame, int32_t height, int32_t width, uint
 void edgefer_resize(const uint8_t *gray, int32_t height, int32_t width, int32_t new_height, int32_t new_width,
                     uint8_t *pixels);
 
+/* What edgefer's face finder sees (devices/faces/canvas.py): a whole frame as gray, of a much larger one every so many rows and
+ * columns, resized linearly. stride: bytes from one row of `pixels` to the next. */
+void edgefer_shrunk(const EdgeferFrame *frame, int32_t height, int32_t width, int32_t stride, uint8_t *pixels);
+
+/* What its refiner sees (devices/faces/own.py): a square (left, top, side) of a frame, every `step` rows and columns of it, as
+ * gray of side * side pixels. */
+void edgefer_close_up(const EdgeferFrame *frame, const int32_t square[3], int32_t step, int32_t side, uint8_t *pixels);
 
 #endif

@@ -1,5 +1,4 @@
-/* What WebAssembly needs beside the kernels: memory, and a view of a frame. */
-#include "edgefer_faces.h"
+/* What WebAssembly needs beside the kernels: memory, and calls without structs. */
 #include "edgefer_net.h"
 #include "edgefer_pixels.h"
 
@@ -18,17 +17,27 @@ void *web_allocate(uint32_t bytes) {
   return (void *)begin;
 }
 
+/* cosine, sine: of the head's roll; a sine of 0 cuts the square as it is. */
 void web_face(const uint8_t *pixels, int32_t height, int32_t width, int32_t format, const int32_t *box, double scale,
-              double dx, double dy, int32_t out_height, int32_t out_width, int32_t color, uint8_t *out) {
+              double dx, double dy, double cosine, double sine, int32_t out_height, int32_t out_width, int32_t color,
+              uint8_t *out) {
   const EdgeferFrame frame = {pixels, height, width, format};
   const EdgeferCrop crop = {scale, dx, dy};
+  const double level[2] = {cosine, sine};
   int32_t square[3];
   edgefer_square(box, &crop, square);
-  edgefer_face(&frame, square, 0, out_height, out_width, color, out);
+  edgefer_face(&frame, square, sine ? level : 0, out_height, out_width, color, out);
 }
 
-void web_gray(const uint8_t *pixels, int32_t height, int32_t width, int32_t format, int32_t out_height,
-              int32_t out_width, uint8_t *out) {
+void web_shrunk(const uint8_t *pixels, int32_t height, int32_t width, int32_t format, int32_t out_height, int32_t out_width,
+                int32_t stride, uint8_t *out) {
   const EdgeferFrame frame = {pixels, height, width, format};
-  edgefer_gray(&frame, out_height, out_width, out);
+  edgefer_shrunk(&frame, out_height, out_width, stride, out);
+}
+
+void web_close_up(const uint8_t *pixels, int32_t height, int32_t width, int32_t format, int32_t left, int32_t top,
+                  int32_t side, int32_t step, int32_t out_side, uint8_t *out) {
+  const EdgeferFrame frame = {pixels, height, width, format};
+  const int32_t square[3] = {left, top, side};
+  edgefer_close_up(&frame, square, step, out_side, out);
 }

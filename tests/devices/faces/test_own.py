@@ -17,7 +17,7 @@ from edgefer.devices import loop
 from edgefer.devices.bench import run_bench, to_markdown
 from edgefer.devices.faces import choice
 from edgefer.devices.faces.detectors import HaarDetector
-from edgefer.devices.faces.own import OwnDetector, RefinedDetector, cut, shipped_refiner
+from edgefer.devices.faces.own import OwnDetector, RefinedDetector, Square, cut, shipped_refiner, square_around
 from edgefer.devices.outputs.csvfile import Csv
 from edgefer.devices.outputs.lines import JsonLines
 from edgefer.devices.outputs.mqtt import state_of
@@ -126,17 +126,24 @@ def test_nothing_is_found_in_nothing(own, image):
 
 def test_a_square_beyond_the_frame_repeats_its_border():
     frame = np.full((100, 100, 3), 200, np.uint8)
-    for square in ((0.0, 0.0, 80.0), (200.0, 50.0, 30.0), (-500.0, -500.0, 10.0), (50.0, 50.0, 1000.0)):
-        crop = cut(frame, np.array(square))
-        assert crop.shape == (48, 48) and (crop == 200).all()
+    for square in (
+        Square(-40, -40, 80, 1), Square(185, 35, 30, 1), Square(-505, -505, 10, 1), Square(-450, -450, 1000, 10)
+    ):  # fmt: skip
+        crop = cut(frame, square)
+        assert crop.shape == (48, 48, 1) and (crop == 200).all()
 
 
 def test_the_refiners_crop_is_the_square_it_is_asked_for():
     ramp = np.tile(np.arange(200, dtype=np.uint8), (200, 1))
-    crop = cut(np.repeat(ramp[..., None], 3, 2), np.array([100.0, 100.0, 48.0])).astype(int)
-    assert abs(crop[24] - np.arange(76, 124)).max() <= 1, "of its own size, pixels stay as they are"
-    wide = cut(np.repeat(ramp[..., None], 3, 2), np.array([100.0, 100.0, 144.0])).astype(float)
-    assert abs(wide[24] - (28.5 + 3 * np.arange(48) + 0.5)).max() <= 1.5, "a larger one is shrunk about its middle"
+    frame = np.repeat(ramp[..., None], 3, 2)
+    square = square_around(np.array([85.0, 85.0, 115.0, 115.0]))
+    assert square == Square(76, 76, 48, 1)
+    assert (cut(frame, square)[24, :, 0] == np.arange(76, 124)).all(), "of its own size, pixels stay as they are"
+    wide = square_around(np.array([55.0, 55.0, 145.0, 145.0]))
+    assert wide == Square(28, 28, 144, 1)
+    shown = cut(frame, wide)[24, :, 0].astype(float)
+    assert abs(shown - (29 + 3 * np.arange(48))).max() <= 1, "a larger one is shrunk about its middle"
+    assert square_around(np.array([0.0, 0.0, 305.0, 300.0])).side % 5 == 0, "of a large one every few rows are read"
 
 
 class Claims:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgefer.devices.faces import yunet_lite
-from edgefer.devices.faces.canvas import Layout, MapNetwork, distinct, shrunk
+from edgefer.devices.faces.canvas import Layout, MapNetwork, distinct, shrunk, thinned
 from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
 from edgefer.devices.faces.yunet_graph import HEADS, INPUT, STRIDES, equalize, measure, read_layers, steps_of
 from edgefer.errors import SourceError
@@ -177,12 +177,15 @@ def test_nothing_is_enlarged():
 @pytest.mark.parametrize("size", [(1, 10000), (5, 5000), (1, 1)])
 def test_slivers_fit_a_canvas(size):
     layout = Layout.of(size, 320)
-    assert shrunk(np.zeros(size, np.uint8), layout.size).shape == layout.size[::-1]
+    assert shrunk(thinned(np.zeros(size, np.uint8), layout.size), layout.size).shape == layout.size[::-1]
 
 
 def test_a_large_frame_is_shrunk_coarsely_to_the_same_picture():
     image = cv2.resize(RNG.integers(0, 256, (9, 16, 3), dtype=np.uint8), (1920, 1080), interpolation=cv2.INTER_CUBIC)
-    coarse, fine = shrunk(image, (320, 180)), cv2.resize(image, (320, 180), interpolation=cv2.INTER_AREA)
+    coarse, fine = (
+        shrunk(thinned(image, (320, 180)), (320, 180)),
+        cv2.resize(image, (320, 180), interpolation=cv2.INTER_AREA),
+    )
     assert np.abs(coarse.astype(int) - fine).mean() < 1.5
 
 
