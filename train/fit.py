@@ -13,7 +13,7 @@ from edgefer.errors import DataError, EdgeferError, InputError
 from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train.augment import Draws, augment_batch, mix
 from edgefer.train.backend import precision, tensorflow, to_float_in_graph
-from edgefer.train.data.dataset import Dataset, Split
+from edgefer.train.data.dataset import Dataset, Further, Split
 from edgefer.train.history import COLUMNS
 from edgefer.train.journal import Journal
 from edgefer.train.memory import check_training
@@ -73,7 +73,7 @@ def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, progress
 
     train, classes = dataset.split("train"), len(dataset.labels)
     valid = dataset.split("valid") if recipe.needs_validation else dataset.splits.get("valid")
-    batch, steps = steps_per_epoch(recipe, train)
+    batch, steps = steps_per_epoch(recipe, train, dataset.further)
     replicas = strategy.num_replicas_in_sync
     if batch % replicas:
         raise DataError(f"A batch of {batch} images cannot be divided among {replicas} replicas: set --batch-size.")
@@ -85,7 +85,15 @@ def _fit(recipe: Recipe, dataset: Dataset, folder: Path, written: Path, progress
     def stream(first_epoch: int, epochs: int):
         return strategy.distribute_datasets_from_function(
             lambda context: batches(
-                recipe, train, classes, batch, steps, first_epoch=first_epoch, epochs=epochs, share=Share.of(context)
+                recipe,
+                train,
+                classes,
+                batch,
+                steps,
+                first_epoch=first_epoch,
+                epochs=epochs,
+                share=Share.of(context),
+                further=dataset.further,
             )
         )
 
@@ -136,16 +144,22 @@ def _compiled(recipe: Recipe, dataset: Dataset, steps: int, start: Bundle | None
         initialize(model, dataset.labels, start)
     elif recipe.model.freeze and not recipe.model.weights:
         raise InputError("A frozen network needs weights to begin with: --init-from BUNDLE.")
-    loss = make_loss(recipe, dataset.split("train"), len(dataset.labels))
+    loss = make_loss(recipe, dataset.split("train"), len(dataset.labels), dataset.further)
     model.compile(optimizer=make_optimizer(recipe, steps), loss=loss, metrics=["accuracy"])
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def steps_per_epoch(recipe: Recipe, split: Split) -> tuple[int, int]:
-    """How many images a batch has, and how many batches an epoch."""
+def steps_per_epoch(recipe: Recipe, split: Split, further: Further | None = None) -> tuple[int, int]:
+    """How many images a batch has, and how many batches an epoch: the split's images are seen once, the further ones as
+    often as their share of the batches asks for."""
     batch = min(recipe.fit.batch_size, len(split))
-    return batch, len(split) // batch
+    return batch, len(split) // (batch - _further_of(batch, further))
+
+
+def _further_of(batch: int, further: Further | None) -> int:
+    """How many images of a batch are further ones: their share of it, but never all."""
+    return min(round(batch * further.share), batch - 1) if further else 0
 
 
 def _agree(done: int, folder: Path, strategy) -> None:
@@ -186,28 +200,42 @@ def batches(
     first_epoch: int,
     epochs: int,
     share: Share = WHOLE,
+    further: Further | None = None,
 ):
     """Augmented batches of the epochs first_epoch .. epochs - 1, a pure function of seed, epoch and step.
 
     A tf.data.Dataset of (float32 pixels [batch, h, w, c] in 0..1, float32 targets [batch, classes]), and
     with class weights float32 weights [batch] of mean 1. With a share of it, each element is one replica's part of a
-    batch: together, all replicas see the images that one alone would.
+    batch: together, all replicas see the images that one alone would. Further images come last in each batch.
     """
     tf = tensorflow()
-    images, targets = tf.constant(split.images), tf.constant(split.soft_labels(classes))
     seed, balance, mixup = recipe.fit.seed, recipe.fit.balance, recipe.augment.mixup
-    rarity = (1 / class_shares(split, classes))[split.labels]
-    weights = tf.constant(rarity / rarity.mean(), tf.float32)
     part, floats = batch // share.replicas, to_float_in_graph()
+    sources = [split, further.split] if further else [split]
+    images = tf.constant(np.concatenate([source.images for source in sources]))
+    targets = tf.constant(np.concatenate([source.soft_labels(classes) for source in sources]))
+    rarities = [(1 / class_shares(source, classes))[source.labels] for source in sources]
+    weights = tf.constant(np.concatenate([rarity / rarity.mean() for rarity in rarities]), tf.float32)
+
+    def columns(first: int, count: int, wide: int, draw):
+        """`wide` of the `count` images from `first` on for each batch, int [steps, wide]: each once before any twice."""
+        wanted = steps * wide
+        if balance == "oversample":
+            rare = tf.math.log(weights[first : first + count])
+            order = tf.random.stateless_categorical(rare[None], wanted, seed=draw, dtype=tf.int32)[0]
+        else:
+            rounds = tf.unstack(tf.random.split(draw, -(-wanted // count))) if wanted > count else [draw]
+            shuffle = tf.random.experimental.stateless_shuffle
+            order = tf.concat([shuffle(tf.range(count), seed=each) for each in rounds], axis=0)
+        return first + tf.reshape(order[:wanted], [steps, wide])
 
     def rows_of(epoch):
-        draw = tf.stack([seed, epoch])
-        if balance == "oversample":
-            order = tf.random.stateless_categorical(tf.math.log(weights)[None], steps * batch, seed=draw)[0]
-        else:
-            order = tf.random.experimental.stateless_shuffle(tf.range(len(split)), seed=draw)
-        rows = tf.data.Dataset.from_tensor_slices(tf.reshape(order[: steps * batch], [steps, batch]))
-        return rows.enumerate(start=epoch * steps)
+        draw, others = tf.stack([seed, epoch]), _further_of(batch, further)
+        rows = columns(0, len(split), batch - others, draw)
+        if others:
+            draw = tf.random.experimental.stateless_fold_in(draw, len(split))
+            rows = tf.concat([rows, columns(len(split), len(further.split), others, draw)], axis=1)
+        return tf.data.Dataset.from_tensor_slices(rows).enumerate(start=epoch * steps)
 
     def parts_of(step, rows):
         replicas = tf.data.Dataset.range(share.first, share.first + share.here)

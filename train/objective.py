@@ -3,7 +3,7 @@
 import numpy as np
 
 from edgefer.preprocess import to_float
-from edgefer.train.data.dataset import Split
+from edgefer.train.data.dataset import Further, Split
 from edgefer.train.recipe_fields import Recipe
 
 CLEAN_PICTURES = 16_384
@@ -43,7 +43,7 @@ def make_optimizer(recipe: Recipe, steps: int):
     return optimizer
 
 
-def make_loss(recipe: Recipe, split: Split, classes: int):
+def make_loss(recipe: Recipe, split: Split, classes: int, further: Further | None = None):
     """Cross-entropy of logits, with the recipe's label smoothing.
 
     Under logit adjustment (Menon et al. 2021, arXiv:2007.07314) each logit is raised by its class's log share while
@@ -54,7 +54,11 @@ def make_loss(recipe: Recipe, split: Split, classes: int):
     smoothing = recipe.fit.label_smoothing
     if recipe.fit.balance != "logit-adjustment":
         return losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
-    prior = np.log(class_shares(split, classes)).astype(np.float32)
+    prior = class_shares(split, classes)
+    if further:
+        others = np.bincount(further.split.labels, minlength=classes) / len(further.split)
+        prior = (1 - further.share) * prior + further.share * others
+    prior = np.log(prior).astype(np.float32)
 
     def adjusted(targets, logits):
         return losses.categorical_crossentropy(targets, logits + prior, from_logits=True, label_smoothing=smoothing)

@@ -79,7 +79,10 @@ def _bundle(name: str) -> Bundle:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A training: recipe, data, and how the data is read and divided (edgefer.train.data.load.DataOptions)."""
+    """A training: recipe, data, and how the data is read and divided (edgefer.train.data.load.DataOptions).
+
+    also: where further images are that are only trained on, also_share of every batch; "" for none.
+    """
 
     recipe: Recipe
     data: str
@@ -89,6 +92,8 @@ class Order:
     valid_fraction: float = 0.2
     group_by: str = ""
     folds: int = 0
+    also: str = ""
+    also_share: float = 0.5
 
     def __post_init__(self) -> None:
         supervision = self.supervision

@@ -21,7 +21,7 @@ from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train import backend, distribute, plots
 from edgefer.train.data.dataset import Dataset, hold_out, stratified_rows, without_copies
 from edgefer.train.data.ferplus import votes_file
-from edgefer.train.data.load import composition, load_dataset
+from edgefer.train.data.load import composition, load_dataset, load_further
 from edgefer.train.distill import distilled, load_soft_labels, save_soft_labels, teacher_probabilities
 from edgefer.train.distribute import ALONE, Place
 from edgefer.train.evaluate import class_table, evaluate, keras_logits
@@ -152,6 +152,11 @@ def _fit(training: _Training) -> _Fitted | None:
     """None for a worker that only helps."""
     order, run, progress, recipe = training.order, training.run, training.progress, training.order.recipe
     dataset = load_dataset(order.data, recipe.input, order.data_options, progress=progress, cache=training.cache)
+    if order.also:
+        further = load_further(
+            order.also, order.also_share, dataset, recipe.input, progress=progress, cache=training.cache
+        )
+        dataset = replace(dataset, further=further)
     _card(order, dataset)
     progress.log(f"Training {recipe.name} on {order.data} into {run.path}")
     for line in composition(dataset):
@@ -248,11 +253,18 @@ def _card(order: Order, dataset: Dataset) -> ModelCard:
                 seed=recipe.fit.seed,
                 epoch=0,
                 versions=backend.versions(),
-                steps=order.supervision.steps(),
+                steps=(*order.supervision.steps(), *_further_step(dataset)),
             ),
         )
     except ValidationError as error:
         raise InputError(f"A network of this could not be written: {first_problem(error)}.") from None
+
+
+def _further_step(dataset: Dataset) -> tuple[str, ...]:
+    """What the card says of images that were only trained on."""
+    if not (further := dataset.further):
+        return ()
+    return (f"{further.share:.0%} of each batch from {len(further.split)} further images: {further.name}",)
 
 
 def _cross_validate(training: _Training, dataset: Dataset) -> CrossValidation:

@@ -26,7 +26,7 @@ class TrainRequest:
     data: a CSV, a folder of images by class, or "builtin". recipe: a name, or a .toml file. epochs, batch_size, seed:
     instead of the recipe's. set: "field=value" for any field of the recipe. labels: "ferplus" or a file of votes. names:
     "0=angry,1=happy", for labels that are numbers. group_by: a regular expression. valid_fraction: 0..1, held back where
-    the data has no validation split. folds: cross-validate first. teacher: bundles, separated by commas; soft_labels,
+    the data has no validation split. folds: cross-validate first. also: "DIR" or "DIR:SHARE". teacher: bundles, separated by commas; soft_labels,
     votes, init_from: see Supervision.
     """
 
@@ -41,6 +41,7 @@ class TrainRequest:
     group_by: str = ""
     valid_fraction: float = 0.2
     folds: int = 0
+    also: str = ""
     skip_bad: bool = False
     teacher: str = ""
     soft_labels: str = ""
@@ -65,6 +66,7 @@ class TrainRequest:
 
     def order(self) -> Order:
         """The order, with its recipe loaded and every bundle it names opened once. RecipeError, BundleError, InputError."""
+        also, also_share = named_share(self.also)
         return Order(
             recipe=load_recipe(self.recipe, self.changes),
             data=lasting(self.data),
@@ -80,7 +82,23 @@ class TrainRequest:
             valid_fraction=self.valid_fraction,
             group_by=self.group_by,
             folds=self.folds,
+            also=also,
+            also_share=also_share,
         )
+
+
+def named_share(also: str) -> tuple[str, float]:
+    """`DIR:SHARE` as an absolute path and the share of each batch, half where none is named. InputError for no share."""
+    path, _, number = also.rpartition(":")
+    if not path or Path(also).exists():
+        return lasting(also), 0.5
+    try:
+        share = float(number)
+    except ValueError:
+        share = 0
+    if not 0 < share < 1:
+        raise InputError(f"--also {also}: the share of each batch must lie between 0 and 1, as in {path}:0.75.")
+    return lasting(path), share
 
 
 def new_run(out: Path | None, order: Order, place: Place = ALONE) -> Path:

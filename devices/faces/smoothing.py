@@ -25,7 +25,7 @@ class Preset:
 # Measured on faces that talk: tests/benchmarks/measure_steadiness.py.
 PRESETS = {
     "off": Preset(mean_s=0.0, lead_s=0.0, patience_s=0.0),
-    "responsive": Preset(mean_s=0.08, lead_s=0.1, patience_s=0.8),
+    "responsive": Preset(mean_s=0.06, lead_s=0.1, patience_s=0.8),
     "calm": Preset(mean_s=0.1, lead_s=0.15, patience_s=1.0),
 }
 

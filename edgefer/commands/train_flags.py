@@ -45,6 +45,14 @@ Folds = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
+Also = Annotated[
+    str,
+    typer.Option(
+        metavar="PATH[:SHARE]",
+        help="Further images of the same classes, only trained on: SHARE of each batch (0.5).",
+        rich_help_panel=INPUT,
+    ),
+]
 RecipeOption = Annotated[
     str,
     typer.Option(
@@ -131,6 +139,7 @@ class DataFlags:
     group_by: GroupBy = ""
     valid_fraction: ValidFraction = DEFAULT_FRACTION
     folds: Folds = 0
+    also: Also = ""
     skip_bad: SkipBad = False
 
 
@@ -168,7 +177,7 @@ def train_request(data: DataFlags, recipe: RecipeFlags, teachers: TeacherFlags) 
     from edgefer.train.start import TrainRequest
 
     return TrainRequest(
-        data=data.data, labels=data.labels, names=data.names, group_by=data.group_by, folds=data.folds,
+        data=data.data, labels=data.labels, names=data.names, group_by=data.group_by, folds=data.folds, also=data.also,
         valid_fraction=data.valid_fraction, skip_bad=data.skip_bad, recipe=recipe.recipe, epochs=recipe.epochs,
         batch_size=recipe.batch_size, seed=recipe.seed, set=tuple(recipe.set_ or ()), init_from=recipe.init_from,
         teacher=teachers.teacher, soft_labels=teachers.soft_labels, votes=teachers.votes,

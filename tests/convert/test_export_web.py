@@ -90,7 +90,7 @@ def test_the_page_proves_itself_and_only_then_offers_the_camera(site, subject):
     dom = browse(site / "index.html")
     assert 'data-state="ready"' in dom
     assert proof(dom) == {
-        "Network": ("0", "3"),
+        "Networks": ("0", "3"),
         "Pixels": ("0", "46,080"),
         "Boxes": ("0", "32"),
         "Answers": ("0", "448"),
@@ -393,9 +393,9 @@ def test_the_faces_are_those_that_edgefer_s_own_detector_finds(site, tmp_path):
 
 
 TRACKS = """
-  const given = %s, tracker = new Tracker(BUNDLE.rules)
+  const given = %s, told = new Tracker(BUNDLE.rules)
   document.body.dataset.tracks = JSON.stringify(given.map(([faces, time_s]) =>
-    tracker.follow(faces, time_s).map(face => [face.id, face.box, face.rollDeg])))"""
+    told.follow(faces, time_s).map(face => [face.id, face.box, face.rollDeg])))"""
 
 
 class Told:

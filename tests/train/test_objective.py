@@ -1,12 +1,14 @@
 """What a fit minimizes: class balance, mixup, averaged weights, and the plateau schedule; all off unless asked for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from edgefer.errors import EdgeferError
 from edgefer.progress import Epoch
 from edgefer.train.backend import tensorflow
-from edgefer.train.data.dataset import Dataset, Split
+from edgefer.train.data.dataset import Dataset, Further, Split
 from edgefer.train.history import read_history
 from edgefer.train.journal import Journal
 from edgefer.train.recipes import load_recipe
@@ -53,6 +55,38 @@ def test_logit_adjustment_raises_logits_by_the_log_share(lopsided):
     recipe = load_recipe("demo", (*TINY, "fit.balance=logit-adjustment", "fit.label_smoothing=0"))
     loss = make_loss(recipe, split, 2)(np.eye(2, dtype=np.float32), np.zeros((2, 2), np.float32)).numpy()
     np.testing.assert_allclose(loss, -np.log([7 / 8, 1 / 8]), rtol=1e-5)
+
+
+def test_further_images_fill_their_share_of_each_batch_and_each_is_seen_before_any_twice(lopsided):
+    from edgefer.train.fit import batches, steps_per_epoch
+
+    own, others = lopsided.split("train"), lopsided.split("train").take(np.arange(20))
+    further = Further(name="others", split=replace(others, images=np.full_like(others.images, 255)), share=0.75)
+    recipe = load_recipe("demo", (*TINY, "augment.flip=false", "augment.rotate_deg=0", "augment.zoom=0",
+                                  "augment.shift=0", "augment.brightness=0", "augment.contrast=0",
+                                  "augment.erase=0"))  # fmt: skip
+    batch, steps = steps_per_epoch(recipe, own, further)
+    assert (batch, steps) == (16, 32)  # 4 of the split's 128 in each
+    given = batches(recipe, own, 2, batch, steps, first_epoch=0, epochs=1, further=further)
+    pixels, targets = zip(*given.as_numpy_iterator(), strict=True)
+    white = np.array([part.min(axis=(1, 2, 3)) > 0.99 for part in pixels])
+    assert white.sum(axis=1).tolist() == [12] * 32
+    seen = np.concatenate([part[~row] for part, row in zip(pixels, white, strict=True)])
+    assert len(np.unique(seen.reshape(128, -1), axis=0)) == 128
+    # 20 further images, 384 places: 3 of the 20 are light, and each is seen 19 or 20 times.
+    light = sum(part[row, 1].sum() for part, row in zip(targets, white, strict=True))
+    assert 57 <= light <= 60
+
+
+def test_logit_adjustment_counts_the_further_images_by_their_share(lopsided):
+    tensorflow()
+    from edgefer.train.objective import make_loss
+
+    split = lopsided.split("train")
+    further = Further(name="light", split=split.take(np.flatnonzero(split.labels == 1)), share=0.5)
+    recipe = load_recipe("demo", (*TINY, "fit.balance=logit-adjustment", "fit.label_smoothing=0"))
+    loss = make_loss(recipe, split, 2, further)(np.eye(2, dtype=np.float32), np.zeros((2, 2), np.float32)).numpy()
+    np.testing.assert_allclose(loss, -np.log([7 / 16, 9 / 16]), rtol=1e-4)
 
 
 def test_mixup_blends_pictures_and_targets_by_the_same_share(lopsided):

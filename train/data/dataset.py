@@ -46,15 +46,26 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Further:
+    """Images that are only trained on, beside the training split: `share` of every batch, 0 < share < 1."""
+
+    name: str
+    split: Split
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
     """Labelled images by split ("train", "valid", perhaps "test").
 
-    skipped: rows or files that were left out as bad, and why. notes: sentences on what is ignored, or looks odd.
+    further: what is trained on beside the training split, whichever part of that is held back. skipped: rows or files that
+    were left out as bad, and why. notes: sentences on what is ignored, or looks odd.
     """
 
     name: str
     labels: tuple[str, ...]
     splits: dict[str, Split]
+    further: Further | None = None
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -77,7 +88,8 @@ class Dataset:
     def content_hash(self) -> str:
         """A hash of every image, label, name and target, which changes when anything that is trained on does."""
         content = hashlib.sha256(repr(self.labels).encode(errors="surrogateescape"))
-        for name, split in self.splits.items():
+        further = {f"further {self.further.share}": self.further.split} if self.further else {}
+        for name, split in (self.splits | further).items():
             content.update(f"{name} {len(split)}".encode())
             for part in (split.images, split.labels, split.ids, split.targets):
                 if part is not None:

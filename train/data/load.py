@@ -16,7 +16,7 @@ from edgefer.text import printable
 from edgefer.train.data import ferplus
 from edgefer.train.data.cache import cache_file, cached
 from edgefer.train.data.csv import open_csv
-from edgefer.train.data.dataset import Dataset, Split, check_classes, hold_out, pool, whole_groups
+from edgefer.train.data.dataset import Dataset, Further, Split, check_classes, hold_out, pool, whole_groups
 from edgefer.train.data.folders import open_folder
 from edgefer.train.data.rows import Row, Rows
 
@@ -57,10 +57,38 @@ def load_dataset(
     A bad row or image raises DataError naming it, or is left out and listed. Parsed data is kept under `cache` and found
     again while the files do not change.
     """
+    return arrange(_load(path, spec, options, progress, cache), path, options)
+
+
+def load_further(
+    path: str | Path,
+    share: float,
+    dataset: Dataset,
+    spec: InputSpec,
+    *,
+    progress: Progress = SILENT,
+    cache: Path | None = None,
+) -> Further:
+    """A folder or CSV of images of some of the data set's classes, all of its splits together, to train on beside it.
+
+    DataError where it cannot be read, or has a class that the data set does not know.
+    """
+    read = _load(path, spec, DataOptions(), progress, cache)
+    if unknown := [label for label in read.labels if label not in dataset.labels]:
+        raise DataError(
+            f"{path} has images of class {unknown[0]!r}, which {dataset.name} does not have ({', '.join(dataset.labels)}): "
+            "rename or remove them."
+        )
+    split = pool(list(read.splits.values()))
+    index = np.array([dataset.labels.index(label) for label in read.labels])
+    return Further(name=read.name, split=replace(split, labels=index[split.labels]), share=share)
+
+
+def _load(path: str | Path, spec: InputSpec, options: DataOptions, progress: Progress, cache: Path | None) -> Dataset:
+    """What is there, in the splits in which it lies."""
     rows = open_rows(path, options)
     stored = cache_file(cache, [str(Path(path).absolute()), rows.fingerprint, spec.model_dump(), options.skip_bad])
-    dataset = cached(stored, lambda: _read(rows, path, spec, options.skip_bad, progress))
-    return arrange(dataset, path, options)
+    return cached(stored, lambda: _read(rows, path, spec, options.skip_bad, progress))
 
 
 def open_rows(path: str | Path, options: DataOptions) -> Rows:
@@ -153,6 +181,10 @@ def composition(dataset: Dataset) -> list[str]:
     lines = [" ".join(["class".ljust(first), *(f"{name:>9}" for name in counts)])]
     for at, label in enumerate(labels):
         lines.append(" ".join([label.ljust(first), *(f"{numbers[at]:>9,}" for numbers in counts.values())]))
+    if further := dataset.further:
+        lines.append(
+            f"{further.share:.0%} of each batch from {further.name}: {len(further.split):,} images that are only trained on."
+        )
     if dataset.skipped:
         lines.append(f"{len(dataset.skipped):,} bad rows or images are left out, the first: {dataset.skipped[0]}.")
     return [*lines, *(f"{note}." for note in dataset.notes)]

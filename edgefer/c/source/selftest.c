@@ -42,7 +42,7 @@ static int check_pixels(void) {
 static int check_answers(void) {
   uint32_t vector, i, wrong = 0, ticks = 0;
   for (vector = 0; vector < VECTORS; vector++) {
-    static int8_t answers[EDGEFER_ANSWERS];
+    int8_t answers[EDGEFER_ANSWERS];
     uint32_t top = 0;
     const uint32_t began = platform_ticks();
     edgefer_run(edgefer_network, vector_pixels[vector], arena, answers);

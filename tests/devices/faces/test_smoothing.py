@@ -145,12 +145,13 @@ EYES = {"eyes_xy": ((30.0, 40.0), (70.0, 40.0))}
     [
         (Detection(box_xyxy=(0, 0, 100, 100)), FACE, ""),
         (Detection(box_xyxy=(0, 0, 20, 20)), FACE, "small"),
-        (Detection(box_xyxy=(0, 0, 100, 100)), FACE // 5, "dark"),
+        (Detection(box_xyxy=(0, 0, 100, 100)), FACE // 5, ""),
+        (Detection(box_xyxy=(0, 0, 100, 100)), FACE // 12, "dark"),
         (Detection(box_xyxy=(0, 0, 100, 100)), 255 - FACE // 10, "overexposed"),
         (Detection(box_xyxy=(0, 0, 100, 100)), np.full((48, 48, 1), 128, np.uint8), "blurred"),
         (Detection(box_xyxy=(0, 0, 100, 100), nose_xy=(55, 60), **EYES), FACE, ""),
         (Detection(box_xyxy=(0, 0, 100, 100), nose_xy=(66, 60), **EYES), FACE, "turned away"),
-        (Detection(box_xyxy=(0, 0, 100, 100)), np.repeat(FACE // 5, 3, axis=2), "dark"),
+        (Detection(box_xyxy=(0, 0, 100, 100)), np.repeat(FACE // 12, 3, axis=2), "dark"),
     ],
 )
 def test_quality_fault_with_a_picture(found, pixels, wrong):

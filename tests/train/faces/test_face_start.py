@@ -25,7 +25,8 @@ def request(scenes, recipe="face-refiner", **options):
 
 
 @pytest.mark.parametrize(
-    "option", [{"labels": "ferplus"}, {"folds": 5}, {"teacher": "fer-small"}, {"skip_bad": True}, {"valid_fraction": 0.1}]
+    "option",
+    [{"labels": "ferplus"}, {"folds": 5}, {"teacher": "fer-small"}, {"skip_bad": True}, {"valid_fraction": 0.1}],
 )
 def test_an_option_that_has_no_meaning_for_a_face_network_is_refused(scenes, option):
     with pytest.raises(InputError, match=next(iter(option)).replace("_", "-")):

@@ -1,0 +1,196 @@
+"""Fits when a face cannot be read, and measures what that is worth: `python tests/benchmarks/fit_quality.py BUNDLE --data
+fer2013.csv.gz`. Not a test: it takes minutes and prints tables. Fitted on images of the training split, measured on valid.
+
+1. The limits of edgefer.devices.faces.quality: faces are blurred, darkened and brightened far beyond use, and a limit is where
+   the answers (of at least `run`'s score) stop being worth more than a coin: under it fewer than half of them are right.
+2. What the limits are worth under each kind of change, against refusing as many faces by their score alone.
+3. What a temperature that follows the image would be worth: log T = log T_card + w . x, with x the sharpness, noise, contrast,
+   light and direction of the edges, fitted over all kinds. Not in use: see devices/README.md.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from scipy.optimize import minimize
+
+from edgefer.bundle import Bundle
+from edgefer.devices.faces import quality
+from edgefer.interpreter import Network, softmax
+from edgefer.metrics import answered_with, aurc, ece
+from edgefer.train.data.dataset import Split
+from edgefer.train.data.trained import training_data
+from edgefer.train.shift import KINDS, SCORE, Change, _blur, _light, changed
+
+HALF = 0.5
+BIN = 200  # faces, at least, of which the share that is right is taken
+WORSE: dict[str, tuple[Change, ...]] = {
+    "sharpness": tuple(partial(_blur, sigma=sigma) for sigma in (1, 1.5, 2, 2.5, 3, 4, 5, 6)),
+    "least light": tuple(
+        partial(_light, factor=factor) for factor in (0.5, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02)
+    ),
+    "most light": tuple(partial(_light, factor=factor) for factor in (1.3, 1.6, 2, 2.5, 3, 4, 6, 9)),
+}
+NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # Immerkaer 1996, 10.1006/cviu.1996.0060
+
+
+def values(images: np.ndarray, name: str) -> np.ndarray:
+    """Of gray images uint8 [n, h, w, 1], what a limit is for: float [n]."""
+    if name == "sharpness":
+        return np.array([quality.sharpness(image[..., 0]) for image in images])
+    return images.mean(axis=(1, 2, 3))
+
+
+def limit(
+    network: Network, temperature: float, split: Split, name: str
+) -> tuple[float, list[tuple[float, float, float]]]:
+    """The value beyond which fewer than HALF of the answers are right, NaN where there is none; and by bin, from the usual to
+    the worst: (value, mean score, accuracy) of the answers."""
+    sets = [split.images, *(changed(split.images, change) for change in WORSE[name])]
+    probabilities = np.concatenate([softmax(network.logits(images), temperature) for images in sets])
+    value = np.concatenate([values(images, name) for images in sets])
+    right = probabilities.argmax(axis=1) == np.tile(split.labels, len(sets))
+    score = probabilities.max(axis=1)
+    order = np.argsort(value if name == "most light" else -value, kind="stable")
+    order = order[score[order] >= SCORE]
+    bins = [
+        (float(value[some].mean()), float(score[some].mean()), float(right[some].mean()))
+        for some in np.array_split(order, max(1, len(order) // BIN))
+    ]
+    broken = next((at for at, one in enumerate(bins) if one[2] < HALF), None)
+    return (float("nan") if broken is None else bins[broken][0]), bins
+
+
+def refused(images: np.ndarray) -> np.ndarray:
+    """Which images the limits refuse, whatever their score: bool [n]."""
+    light = values(images, "light")
+    blurred = values(images, "sharpness") < quality.MIN_SHARPNESS
+    return blurred | (light < quality.MIN_LIGHT) | (light > quality.MAX_LIGHT)
+
+
+def statistics(images: np.ndarray) -> np.ndarray:
+    """Float [n, 5] of uint8 [n, h, w, 1]: logarithms of sharpness, noise and contrast; light; how much more one direction of
+    edges there is than the other."""
+    rows = []
+    for image in images[..., 0].astype(np.float32):
+        noise = np.abs(cv2.filter2D(image, -1, NOISE_KERNEL))[1:-1, 1:-1].mean()
+        across, down = (np.abs(np.diff(image, axis=axis)).mean() + 0.1 for axis in (1, 0))
+        sharp = cv2.Laplacian(image, cv2.CV_32F).var()
+        rows.append(
+            [
+                np.log(sharp + 1),
+                np.log(noise + 0.1),
+                np.log(image.std() + 1),
+                image.mean() / 255,
+                abs(np.log(across / down)),
+            ]
+        )
+    return np.array(rows)
+
+
+def by_kind(network: Network, split: Split) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Under each kind of change and none: logits, statistics, labels, and what the limits refuse, of all strengths together."""
+    ways = {"none": [lambda image: image]} | {
+        kind: [way for strength in strengths for way in strength.ways] for kind, strengths in KINDS.items()
+    }
+    found = {}
+    for kind, changes in ways.items():
+        images = np.concatenate([changed(split.images, change) for change in changes])
+        labels = np.tile(split.labels, len(changes))
+        found[kind] = network.logits(images), statistics(images), labels, refused(images)
+    return found
+
+
+def fitted(found: dict, temperature: float, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """w, by the negative log-likelihood over all kinds, each counting the same. An offset is fitted too and thrown away: the
+    training split, which the network knows, says nothing about the temperature as such."""
+    parts = [
+        (logits / temperature, (x - mean) / deviation, labels, 1 / len(labels))
+        for logits, x, labels, _ in found.values()
+    ]
+
+    def loss(weights: np.ndarray) -> float:
+        total = 0.0
+        for logits, x, labels, share in parts:
+            scaled = logits / np.exp(np.clip(weights[0] + x @ weights[1:], -1.5, 1.5))[:, None]
+            scaled = scaled - scaled.max(axis=1, keepdims=True)
+            likely = scaled[np.arange(len(labels)), labels] - np.log(np.exp(scaled).sum(axis=1))
+            total -= share * likely.sum()
+        return total / len(parts) + 1e-3 * float((weights[1:] ** 2).sum())
+
+    return minimize(loss, np.zeros(1 + len(mean)), method="L-BFGS-B").x[1:]
+
+
+def show_limits(found: dict, temperature: float) -> None:
+    print(
+        f"\n| change | refused | right of those | their mean score | score >= {SCORE} | and limits | as many by score alone |"
+    )
+    print("|---|--:|--:|--:|--:|--:|--:|")
+    for kind, (logits, _, labels, out) in found.items():
+        probabilities = softmax(logits, temperature)
+        score, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+        sure = score >= SCORE
+        kept = sure & ~out
+        alone = np.argsort(-score, kind="stable")[: kept.sum()]
+        of_those = (f"{right[out].mean():.1%}", f"{score[out].mean():.1%}") if out.any() else ("", "")
+        cells = (f"{right[some].mean():.1%} of {some.mean():.1%}" for some in (sure, kept))
+        print("|", " | ".join([kind, f"{out.mean():.1%}", *of_those, *cells, f"{right[alone].mean():.1%}"]), "|")
+
+
+def show_temperature(found: dict, temperature: float, factors: dict[str, np.ndarray]) -> None:
+    print("\n| change | ECE | fitted | AURC | fitted | 90% right of | fitted |\n|---|--:|--:|--:|--:|--:|--:|")
+    for kind, (logits, _, labels, _) in found.items():
+        plain, new = softmax(logits, temperature), softmax(logits / factors[kind][:, None], temperature)
+        errors = (f"{ece(each, labels):.3f}" for each in (plain, new))
+        areas = (f"{aurc(each, labels):.4f}" for each in (plain, new))
+        shares = (_share(each, labels) for each in (plain, new))
+        print("|", " | ".join([kind, *errors, *areas, *shares]), "|")
+
+
+def _share(probabilities: np.ndarray, labels: np.ndarray) -> str:
+    found = answered_with(probabilities, labels, 0.9)
+    return f"{found.answered:.1%}" if found else "none"
+
+
+def some_of(split: Split, count: int) -> Split:
+    """`count` random images; of those with votes, ones on which more than half agree, as held images are."""
+    rows = np.random.default_rng(0).permutation(len(split))
+    if split.targets is not None:
+        rows = rows[split.targets[rows].max(axis=1) > 0.5]
+    return split.take(rows[:count])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--images", type=int, default=1500, help="of the training split")
+    asked = parser.parse_args()
+    bundle = Bundle.open(asked.bundle)
+    dataset, temperature = training_data(bundle, asked.data, False), bundle.card.temperature
+    network = Network.of(bundle.read("int8"), bundle.card)
+    train, valid = some_of(dataset.split("train"), asked.images), dataset.split("valid")
+    for name in WORSE:
+        at, bins = limit(network, temperature, train, name)
+        steps = bins[:: max(1, len(bins) // 12)]
+        print(
+            f"{name}: {at:.0f};",
+            "; ".join(f"{value:.0f}: score {score:.2f}, right {right:.2f}" for value, score, right in steps),
+        )
+    measured = by_kind(network, valid)
+    show_limits(measured, temperature)
+    learned = by_kind(network, train)
+    usual = learned["none"][1]
+    mean, deviation = usual.mean(axis=0), usual.std(axis=0)
+    weights = fitted(learned, temperature, mean, deviation)
+    factors = {
+        kind: np.exp(np.clip((x - mean) / deviation @ weights, -1.5, 1.5)) for kind, (_, x, _, _) in measured.items()
+    }
+    show_temperature(measured, temperature, factors)
+    print("\nw (sharpness, noise, contrast, light, direction):", *(f"{weight:.3f}" for weight in weights))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Images that are only trained on: --also PATH[:SHARE]."""
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer.bundle import Bundle
+from edgefer.card import InputSpec
+from edgefer.errors import DataError, InputError
+from edgefer.train.data.load import DataOptions, composition, load_dataset, load_further
+from edgefer.train.folds import divide_folds
+from edgefer.train.recipes import load_recipe
+from edgefer.train.start import named_share
+
+GRAY48 = InputSpec(height=48, width=48, color="gray")
+
+
+def folder(root, classes, count):
+    rng = np.random.default_rng(len(classes))
+    for shade, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            image = rng.integers(0, 100, (48, 48), np.uint8) + np.uint8(60 * shade)
+            cv2.imwrite(str(root / name / f"{number:02}.png"), image)
+    return root
+
+
+@pytest.fixture
+def own(tmp_path):
+    return folder(tmp_path / "own", ("angry", "happy", "sad"), 8)
+
+
+@pytest.fixture
+def others(tmp_path):
+    return folder(tmp_path / "others", ("angry", "sad"), 5)
+
+
+def test_a_share_follows_the_path_and_is_half_where_none_is_named(tmp_path):
+    assert named_share("") == ("", 0.5)
+    assert named_share(str(tmp_path)) == (str(tmp_path), 0.5)
+    assert named_share(f"{tmp_path}:0.75") == (str(tmp_path), 0.75)
+    for share in ("0", "1", "-1", "nan", "much"):
+        with pytest.raises(InputError, match="between 0 and 1"):
+            named_share(f"{tmp_path}:{share}")
+
+
+def test_a_path_with_a_colon_in_it_is_taken_as_it_is(tmp_path):
+    odd = tmp_path / "dogs:2"
+    odd.mkdir()
+    assert named_share(str(odd)) == (str(odd), 0.5)
+
+
+def test_further_images_are_matched_by_class_name_and_stay_out_of_every_fold(own, others):
+    dataset = load_dataset(own, GRAY48, DataOptions(pooled=True))
+    further = load_further(others, 0.5, dataset, GRAY48)
+    assert [dataset.labels[label] for label in further.split.labels] == ["angry"] * 5 + ["sad"] * 5
+    alone = dataset.content_hash
+    dataset = replace(dataset, further=further)
+    assert dataset.content_hash != alone
+    assert any("10 images that are only trained on" in line for line in composition(dataset))
+    recipe = load_recipe("demo", ("fit.keep=last", "schedule.name=constant"))
+    folds = divide_folds(dataset, recipe, folds=2, group_by="", valid_fraction=0.2)
+    assert sum(len(fold.held) for fold in folds) == 24
+    assert all(fold.dataset.further is further for fold in folds)
+
+
+def test_a_class_that_the_data_does_not_have_is_refused(own, others):
+    dataset = load_dataset(others, GRAY48, DataOptions(pooled=True))
+    with pytest.raises(DataError, match="class 'happy'"):
+        load_further(own, 0.5, dataset, GRAY48)
+
+
+def test_a_training_takes_them_and_its_card_says_so(edgefer, own, others, tmp_path):
+    out = tmp_path / "run"
+    edgefer(
+        "train", "--data", own, "--also", f"{others}:0.25", "--recipe", "demo", "--epochs", 2, "--batch-size", 8,
+        "--folds", 2, "--set", "fit.keep=last", "--set", "schedule.name=constant", "--set", "model.layers=C8/2 C8/2",
+        "--out", out,
+    )  # fmt: skip
+    card = Bundle.open(out).card
+    assert card.provenance.steps == ("train", "25% of each batch from 10 further images: others")
+    assert card.metrics["2-fold"]["keras"].count == 24 and card.provenance.split_sizes == {"train": 24}
+    assert json.loads((out / "training" / "order.json").read_text())["also"] == str(others)
