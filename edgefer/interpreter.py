@@ -174,15 +174,15 @@ class Network:
             return look_up(pixels, self._table)
         return to_int8(pixels) if self.dtype == np.int8 else to_float(pixels)
 
-    def raw(self, pixels: np.ndarray, *, total_s: float = math.inf) -> np.ndarray:
+    def raw(self, pixels: np.ndarray, *, total_s: float = math.inf, watched: bool = False) -> np.ndarray:
         """uint8 [n, h, w, c] -> the network's own output [n, classes]: int8 or uint8 quanta, or float32.
 
-        Of several images each may take MAX_IMAGE_S, and all of them total_s: RuntimeFault then. One image without a limit is
-        what a running loop asks for, under a watchdog of its own.
+        Of several images each may take MAX_IMAGE_S, and all of them total_s: RuntimeFault then. One image without a limit,
+        and as many as are `watched`, are asked in this thread: a running loop has a watchdog of its own.
         """
         answers: list[np.ndarray] = []
-        if len(pixels) == 1 and math.isinf(total_s):
-            answers.append(self._answer(pixels[0]))
+        if watched or (len(pixels) == 1 and math.isinf(total_s)):
+            answers += [self._answer(one) for one in pixels]
         elif len(pixels):
             self._answer_all(pixels, answers, total_s)
         return np.stack(answers) if answers else np.empty((0, 0), np.float32)
@@ -318,4 +318,5 @@ class Classifier:
         """uint8 [n, h, w, c], as from edgefer.preprocess -> probabilities, float64 [n, labels], in the card's order."""
         if not len(pixels):
             return np.empty((0, len(self.card.labels)))
-        return softmax(self.network.logits(pixels), self.card.temperature)
+        logits = self.network.dequantize(self.network.raw(pixels, watched=True))
+        return softmax(logits, self.card.temperature)

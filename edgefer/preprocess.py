@@ -5,6 +5,7 @@ answers, only wrongly.
 """
 
 import math
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -46,16 +47,23 @@ def _area_means(image: np.ndarray, height: int, width: int) -> np.ndarray:
     the sums are equal.
     """
     rows, columns = image.shape[:2]
-    above, down = np.divmod(np.arange(height + 1) * rows, height)
-    before, right = np.divmod(np.arange(width + 1) * columns, width)
-    next_row, next_column = np.minimum(above + 1, rows), np.minimum(before + 1, columns)
     more = (1,) * (image.ndim - 2)
-    down, right = down.reshape(-1, 1, *more), right.reshape(-1, *more)
     sums = cv2.integral(image, sdepth=cv2.CV_64F)
-    sums = sums[above] * (height - down) + sums[next_row] * down
-    sums = sums[:, before] * (width - right) + sums[:, next_column] * right
-    areas = np.diff(np.diff(sums, axis=0), axis=1)
+    above, below, up, down = _edges(rows, height)
+    sums = sums.take(above, axis=0) * up.reshape(-1, 1, *more) + sums.take(below, axis=0) * down.reshape(-1, 1, *more)
+    sums = sums[1:] - sums[:-1]
+    before, after, left, right = _edges(columns, width)
+    sums = sums.take(before, axis=1) * left.reshape(-1, *more) + sums.take(after, axis=1) * right.reshape(-1, *more)
+    areas = sums[:, 1:] - sums[:, :-1]
     return np.floor(areas / (rows * columns) + 0.5).astype(np.uint8)
+
+
+@lru_cache(maxsize=64)  # each 10 KB at most, unless a network takes larger images; boxes of one face have few sizes
+def _edges(pixels: int, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Where the edges of `cells` equal cells lie among `pixels`: the pixels' edges around each, int64 [cells + 1], and the
+    weight of each of the two, float64 [cells + 1], in whole numbers that add up to `cells`."""
+    before, past = np.divmod(np.arange(cells + 1) * pixels, cells)
+    return before, np.minimum(before + 1, pixels), (cells - past).astype(np.float64), past.astype(np.float64)
 
 
 def crop_square(

@@ -57,10 +57,11 @@ class Detection:
         0.45 * tan(yaw)."""
         if self.eyes_xy is None or self.nose_xy is None:
             return None
-        left, right, nose = np.array(self.eyes_xy[0]), np.array(self.eyes_xy[1]), np.array(self.nose_xy)
-        across = right - left
-        gap = float(np.hypot(*across))
-        return abs(float((nose - (left + right) / 2) @ across)) / gap**2 if gap else 0.0
+        (x0, y0), (x1, y1) = self.eyes_xy
+        x, y = self.nose_xy
+        across, down = x1 - x0, y1 - y0
+        square = across * across + down * down
+        return abs((x - (x0 + x1) / 2) * across + (y - (y0 + y1) / 2) * down) / square if square else 0.0
 
     def moved(self, dx: float, dy: float) -> "Detection":
         """The same face `dx`, `dy` pixels further."""

@@ -15,6 +15,7 @@ from edgefer.records import Box, Detection
 FINDER, REFINER = FACE_NETWORKS
 CANDIDATE, FACE = 0.2, 0.6  # scores from which the finder has a candidate, and from which that is a face
 NEW = 0.7  # the score that a face which comes into a video must reach once: 56% of the ghosts' frames go, and 3% of the faces'
+MOVED = 0.05  # of a known face's side: one that moved further is looked at once more, where it is now
 DOUBT = 0.3  # the score below which another detector's face is left out
 SIDE = 192  # pixels of the canvas's longer side
 SMALLEST = 16.0  # pixels of a face on the canvas: of real faces of 16 nine in ten were found, of 12 half
@@ -29,24 +30,21 @@ class Finder:
     def __init__(self, network: Maps, min_logit: float = logit(CANDIDATE)):
         self._network, self._min_logit = network, min_logit
 
-    def find(
-        self, image_bgr: np.ndarray, side: int, near: Sequence[Box] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes float64 [n, 4] in pixels of the frame, and logits [n]; the likeliest first. near: look only around these."""
+    def find(self, image_bgr: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes float64 [n, 4] in pixels of the frame, and logits [n]; the likeliest first."""
         layout = Layout.of(image_bgr.shape, side)
         gray = thinned(image_bgr, layout.size)
         if gray.ndim == 3:
             gray = cv2.cvtColor(gray, cv2.COLOR_BGR2GRAY)
         canvas = np.zeros(layout.canvas, np.uint8)
         canvas[: layout.size[1], : layout.size[0]] = shrunk(gray, layout.size)
-        parts = [self._candidates(canvas[y0:y1, x0:x1], (x0, y0)) for x0, y0, x1, y1 in layout.windows(near)]
-        every, logits = (np.concatenate(part) for part in zip(*parts, strict=True))
+        every, logits = self._candidates(canvas)
         kept = distinct(every, logits, ALIKE, nested=2.0)[:CANDIDATES]
         shrink = np.array(layout.size) / image_bgr.shape[1::-1]
         return every[kept] / np.tile(shrink, 2), logits[kept]
 
-    def _candidates(self, gray: np.ndarray, corner: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """In a window uint8 [h, w] of the canvas: boxes float64 [n, 4] in the canvas's pixels, and logits [n]."""
+    def _candidates(self, gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """On a canvas uint8 [h, w]: boxes float64 [n, 4] in its pixels, and logits [n]."""
         network = self._network.sized(*gray.shape[:2])
         boxes, logits = [np.empty((0, 4))], [np.empty(0)]
         maps = network.run(as_input(gray[..., None], network.quantized))
@@ -55,7 +53,7 @@ class Finder:
             rows = np.nonzero(answers[..., 0] > self._min_logit / scale + zero)
             if len(rows[0]):
                 picked = (answers[rows].astype(np.float64) - zero) * scale
-                boxes.append(decode_map((rows[0], rows[1]), picked, stride, anchor) + np.array([*corner, *corner]))
+                boxes.append(decode_map((rows[0], rows[1]), picked, stride, anchor))
                 logits.append(picked[:, 0])
         return np.concatenate(boxes), np.concatenate(logits)
 
@@ -88,6 +86,16 @@ class Refiner:
         raw = [self._network.run(as_input(cut(image_bgr, square), self._network.quantized))[0] for square in squares]
         answers = (np.array(raw, np.float64) - zero) * scale
         return decode_refined(answers, np.array([square.edges for square in squares], np.float64))
+
+    def follow(self, image_bgr: np.ndarray, boxes: np.ndarray) -> Refined:
+        """Known faces, from where they were a frame ago: float64 [n, 4], pixels of the frame."""
+        seen = self.refine(image_bgr, boxes)
+        way = np.abs(seen.boxes[:, :2] + seen.boxes[:, 2:] - boxes[:, :2] - boxes[:, 2:]).max(axis=1) / 2
+        moved = np.flatnonzero(way > MOVED * (boxes[:, 2:] - boxes[:, :2]).mean(axis=1))
+        if len(moved):
+            for known, now in zip(seen, self.refine(image_bgr, seen.boxes[moved]), strict=True):
+                known[moved] = now
+        return seen
 
 
 @dataclass(frozen=True)
@@ -168,14 +176,21 @@ class OwnDetector:
         return [SIDE] if wanted <= SIDE else [SIDE, wanted]
 
     def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
-        found = [self._finder.find(image_bgr, side, near) for side in self.sides(image_bgr.shape)]
+        """near: known faces' boxes, which the refiner looks at again; the finder is not asked."""
+        if near is not None:
+            seen = self._refiner.follow(image_bgr, np.array(near, np.float64).reshape(-1, 4))
+            return sure_faces(seen, seen.score, self.min_score)
+        found = [self._finder.find(image_bgr, side) for side in self.sides(image_bgr.shape)]
         boxes, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
         if len(found) > 1:
             kept = distinct(boxes, logits, ALIKE, nested=2.0)[: 2 * CANDIDATES]
             boxes = boxes[kept]
             logits = logits[kept]
+        if not len(boxes):
+            return []
+        seen = self._refiner.refine(image_bgr, boxes)
         prior = 1 / (1 + np.exp(-logits))
-        return refined_faces(self._refiner, image_bgr, boxes, prior, self.min_score)
+        return sure_faces(seen, np.sqrt(seen.score * prior), self.min_score)
 
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
         """Only the boxes: what training needs to measure how they lie around a face."""
@@ -215,18 +230,12 @@ def shipped_refiner(*, runtime: str = "auto", threads: int = 1) -> Refiner:
     return Refiner(MapNetwork(content, runtime=runtime, threads=threads))
 
 
-def refined_faces(
-    refiner: Refiner, image_bgr: np.ndarray, boxes: np.ndarray, prior: np.ndarray, min_score: float
-) -> list[Detection]:
-    """The candidates that are faces, the largest first, each once.
+def sure_faces(seen: Refined, score: np.ndarray, min_score: float) -> list[Detection]:
+    """The candidates that are faces by their score float [n], the largest first, each once.
 
-    A face's score is the geometric mean of what the detector (`prior`, [n]) and the refiner say. It and its threshold were
+    In a whole search the score is the geometric mean of what the finder and the refiner say. It and its threshold were
     chosen on the images that the shipped pair's figures are measured on (models/face-finder/README.md).
     """
-    if not len(boxes):
-        return []
-    seen = refiner.refine(image_bgr, boxes)
-    score = np.sqrt(seen.score * prior)
     sure = np.flatnonzero(score >= min_score)
     kept = sure[distinct(seen.boxes[sure], score[sure], OVERLAP)] if len(sure) else sure
     faces = [

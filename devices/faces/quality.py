@@ -24,7 +24,7 @@ def quality_fault(face: Detection, pixels: np.ndarray) -> str:
     gray = pixels[..., 0] if pixels.shape[2] == 1 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     if face.side < MIN_SIDE * gray.shape[0]:
         return "small"
-    mean = float(gray.mean())
+    mean = cv2.mean(gray)[0]
     if mean < MIN_LIGHT:
         return "dark"
     if mean > MAX_LIGHT:

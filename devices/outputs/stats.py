@@ -153,7 +153,9 @@ class RunStats:
             for history in (self._fine, self._coarse):
                 history.add(now - self._began, labels)
             for name, seconds in laps.items():
-                stage = self._stages.setdefault(name, Stage())
+                if name not in self._stages:
+                    self._stages[name] = Stage()
+                stage = self._stages[name]
                 stage.counts[bisect_left(BUCKETS_S, seconds)] += 1
                 stage.sum_s += seconds
                 stage.recent.append(seconds)

@@ -117,8 +117,8 @@ Follow = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Look in the whole of every Nth frame only, and in between around the known faces. It pays with YuNet and with "
-        "--min-face; a new face shows up to N frames later.",
+        help="Look in the whole of every Nth frame only, and in between around the known faces. It pays most with YuNet and "
+        "with --min-face; a new face shows up to N frames later.",
         rich_help_panel=FACES,
     ),
 ]
