@@ -91,7 +91,7 @@ def prove_page(page: Path) -> Check:
     except subprocess.TimeoutExpired:
         return _not_checked("browser", f"no answer within {TIMEOUT_S} s", "open index.html of an export")
     version = _version(browser)
-    rows = re.findall(r"<th[^>]*>(\w+)</th><td[^>]*>([\d,]+)</td><td[^>]*>([\d,]+)</td>", done.stdout)
+    rows = re.findall(r"<th[^>]*>([^<]+)</th><td[^>]*>([\d,]+)</td><td[^>]*>([\d,]+)</td>", done.stdout)
     state = re.search(r'<body data-state="(\w+)"', done.stdout)
     if len(rows) < 4 or state is None:
         return Check(question=3, subject=version, status=Status.FAIL, detail="the page did not finish its proof")

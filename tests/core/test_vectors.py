@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -235,7 +236,9 @@ def test_a_huge_int8_network_is_not_computed_in_numpy(monkeypatch):
     monkeypatch.setattr(parity, "MAX_EXACT_WORK", 10_000_000)
     bundle = Bundle.open(SHIPPED)
     (check,) = parity.check_exactly(bundle, Vectors.load(bundle))
-    assert check.status is Status.NOT_CHECKED and "41,269,543 operations an image are too many" in check.detail
+    assert check.status is Status.NOT_CHECKED and re.search(
+        r"[1-9][\d,]{9} operations an image are too many", check.detail
+    )
 
 
 @pytest.mark.parametrize(("name", "shape"), [("labels", (7,)), ("faces", ())])

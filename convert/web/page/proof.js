@@ -33,7 +33,7 @@ async function prove(engine, bundle) {
 // The faces of one frame: their boxes, the pixels that the network sees of each, and what it answers.
 function proveFaces(engine, bundle, frame, expected, tally) {
   const taken = engine.take(frame), found = engine.detector.find(taken)
-  tally.add('Boxes', differing(found.flatMap(face => face.box), expected.flatMap(face => face.box)), 4 * expected.length)
+  tally.add('Box edges', differing(found.flatMap(face => face.box), expected.flatMap(face => face.box)), 4 * expected.length)
   found.slice(0, expected.length).forEach((face, number) => {
     const pixels = engine.face(taken, face.box, bundle.detector.crop, face.rollDeg), { answers } = expected[number]
     tally.sum('Pixels', engine, pixels, expected[number].pixels)
@@ -57,10 +57,10 @@ async function proveFinder(engine, asked, tally) {
   const each = refiner.header[8]
   for (let number = 0; number * each < answers.length; number++) {
     const given = refiner.run(noise(number, refiner.height, refiner.width, 1))
-    tally.add('Detector', differing(given, answers.subarray(number * each, (number + 1) * each)), each)
+    tally.add("Detector's answers", differing(given, answers.subarray(number * each, (number + 1) * each)), each)
   }
   asked.finder.sizes.forEach(([height, width], number) => {
     finder.resize(height, width)
-    tally.sum('Detector', engine, finder.run(noise(number, height, width, 1)).slice(), asked.finder.crcs[number])
+    tally.sum("Detector's answers", engine, finder.run(noise(number, height, width, 1)).slice(), asked.finder.crcs[number])
   })
 }

@@ -201,7 +201,7 @@ def test_the_loop_seeks_less_often_when_the_rate_asks_for_it():
 
 
 def test_a_dark_face_is_unsure_and_says_why_with_its_number_in_each_line():
-    frames = [Frame(index=i, time_s=i / 15, image_bgr=BLANK // 8) for i in range(3)]
+    frames = [Frame(index=i, time_s=i / 15, image_bgr=BLANK // 10) for i in range(3)]
     out = io.StringIO()
     script = Script([ONE, OTHER], [ONE], [ONE, OTHER])
     loop.run(frames, Session(shipped(), script, smooth=PRESETS["calm"], reject=0.45), [JsonLines(out)])
@@ -300,5 +300,5 @@ def test_a_region_moves_the_windows_with_it():
     region = RegionDetector(OwnDetector.shipped(), (200, 100, 640, 480))
     (face,) = region.find(wide)
     (again,) = region.find(wide, [face.box_xyxy])
-    assert overlap(face.box_xyxy, again.box_xyxy) > 0.95
+    assert overlap(face.box_xyxy, again.box_xyxy) > 0.9
     assert region.find(wide, [(220, 120, 250, 150)]) == []
