@@ -46,7 +46,7 @@ def make_site(subject: Subject, device: Device) -> dict[str, bytes]:
     files["README.md"] = _readme(subject).encode()
     version = hashlib.sha256(b"".join(files[name] for name in names)).hexdigest()[:16]
     worker = wasm.committed("sw.js").decode()
-    files["sw.js"] = worker.replace("@VERSION@", f"edgefer-{version}").replace("@FILES@", "', '".join(names)).encode()
+    files["sw.js"] = worker.replace("@VERSION@", version).replace("@FILES@", "', '".join(names)).encode()
     return files
 
 
@@ -58,7 +58,8 @@ Bundle `{subject.bundle.hash}`, written by edgefer {__version__}.
 - On a desktop open `index.html` as it is, or run `edgefer export web BUNDLE OUT --serve`.
 - A phone opens a camera only for a page that came over https. Any static host with a certificate will do; copy this
   folder to it. On the phone, "Add to home screen" installs it, and it then works without a network.
-- Nothing of an image leaves the browser: the page's policy (`default-src 'none'; connect-src 'none'`) lets it send nothing.
+- Nothing of an image leaves the browser: its scripts send nothing, and the page's policy
+  (`default-src 'none'; connect-src 'none'`) forbids them to.
 - Before its camera button works, the page checks its networks' CRC-32, and that pixels, answers and found faces are those of
   the machine that wrote it. Nothing may differ; it shows how many were compared.
 """

@@ -228,6 +228,36 @@ def test_a_camera_s_face_is_found_read_and_keeps_its_number(site, tmp_path, fake
 
 
 @pytest.mark.chromium
+def test_a_camera_that_comes_late_is_switched_off_and_nothing_of_the_last_image_stays(site, tmp_path):
+    """Two presses while the browser asks for permission open two cameras, of which one would have stayed on."""
+    script = """
+      const source = document.createElement('canvas'), given = []
+      source.getContext('2d').fillRect(0, 0, 9, 9)
+      navigator.mediaDevices.getUserMedia = () => new Promise(done => setTimeout(() => {
+        given.push(source.captureStream())
+        done(given.at(-1))
+      }, 200))
+      const pause = ms => new Promise(done => setTimeout(done, ms))
+      const wait = setInterval(async () => {
+        if (document.body.dataset.state !== 'ready') return
+        clearInterval(wait)
+        $('camera').click()
+        $('camera').click()
+        closeCamera()
+        await pause(1000)
+        const live = given.filter(one => one.getTracks().some(track => track.readyState === 'live')).length
+        const red = new OffscreenCanvas(20, 20), clear = new OffscreenCanvas(20, 20)
+        red.getContext('2d').fillStyle = 'red'
+        red.getContext('2d').fillRect(0, 0, 20, 20)
+        clear.getContext('2d')
+        read(red, 20, 20, 100)
+        report({ given: given.length, live, left: [...read(clear, 20, 20, 100).pixels].some(Boolean) })
+      }, 100)"""
+    with reported(site, tmp_path, script) as told:
+        assert told.get(timeout=90) == {"given": 2, "live": 0, "left": False}
+
+
+@pytest.mark.chromium
 def test_the_page_is_kept_for_use_without_a_network(site, tmp_path, subject):
     script = """
       navigator.serviceWorker.ready.then(async () => {
@@ -235,7 +265,7 @@ def test_the_page_is_kept_for_use_without_a_network(site, tmp_path, subject):
         report({ name, kept: kept.map(request => new URL(request.url).pathname) }) })"""
     with reported(site, tmp_path, script) as told:
         seen = told.get(timeout=90)
-    assert seen["name"].startswith("edgefer-")
+    assert seen["name"].startswith("edgefer ")
     assert {
         f"/{name}" for name in make_site(subject, device_of(subject.bundle.card)) if name not in ("sw.js", "README.md")
     } <= set(seen["kept"])

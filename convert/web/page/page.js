@@ -12,7 +12,7 @@ const percent = share => `${Math.round(100 * share)}%`
 const video = document.createElement('video')
 video.playsInline = true
 video.muted = true
-let engine, tracker, smoother, stream = null, facing = 'user', rows = [], began = 0, spoken = '', spokenAt = 0
+let engine, tracker, smoother, stream = null, opening = 0, facing = 'user', rows = [], began = 0, spoken = '', spokenAt = 0
 let shown = []
 
 function element(tag, className = '', text = '') {
@@ -27,8 +27,10 @@ function setState(state, text) {
   $('status').textContent = text
 }
 
+const colorOf = label => Object.hasOwn(BUNDLE.colors, label) ? BUNDLE.colors[label] : '#8d979f'
+
 function paint(node, label) {
-  const hex = BUNDLE.colors[label] ?? '#8d979f'
+  const hex = colorOf(label)
   const [r, g, b] = [1, 3, 5].map(at => parseInt(hex.slice(at, at + 2), 16))
   node.style.setProperty('--color', hex)
   node.style.setProperty('--on-color', 0.299 * r + 0.587 * g + 0.114 * b > 110 ? '#000' : '#fff')
@@ -37,13 +39,13 @@ function paint(node, label) {
 // ---- the proof ----
 
 async function start() {
-  const { card } = BUNDLE
-  $('name').textContent = card.name
-  document.title = `${card.name} · edgefer`
-  for (const name of Object.keys(BUNDLE.rules.presets)) $('smooth').append(new Option(name, name, name === BUNDLE.rules.smooth, name === BUNDLE.rules.smooth))
-  $('reject').value = BUNDLE.rules.reject
-  fresh()
   try {
+    const { card } = BUNDLE
+    $('name').textContent = card.name
+    document.title = `${card.name} · edgefer`
+    for (const name of Object.keys(BUNDLE.rules.presets)) $('smooth').append(new Option(name, name, name === BUNDLE.rules.smooth, name === BUNDLE.rules.smooth))
+    $('reject').value = BUNDLE.rules.reject
+    fresh()
     engine = await Engine.start(BUNDLE)
     const rows = await prove(engine, BUNDLE)
     showProof(rows)
@@ -95,6 +97,7 @@ function read(source, sourceWidth, sourceHeight, limit) {
     $('frame').style.maxWidth = `calc(70vh * ${size.width / size.height})`
   }
   const pen = canvas.getContext('2d', { willReadFrequently: true })
+  pen.clearRect(0, 0, size.width, size.height)  // a transparent photo would show the one before
   pen.drawImage(source, 0, 0, size.width, size.height)
   document.body.dataset.shown = 'yes'
   return { pixels: pen.getImageData(0, 0, size.width, size.height).data, ...size, format: 'rgba' }
@@ -132,12 +135,17 @@ function show(faces, frame) {
   $('nobody').textContent = 'No face in view.'
   const words = named.map(face => face.unsure ? `unsure, ${WHY[face.unsure] ?? face.unsure}` : face.label).join('; ')
   $('canvas').setAttribute('aria-label', `Image with ${named.length || 'no'} face${named.length === 1 ? '' : 's'}`)
-  if (words !== spoken && performance.now() - spokenAt > SPEAK_MS) {
+  if (words !== spoken && (!stream || performance.now() - spokenAt > SPEAK_MS)) {
     spoken = words
     spokenAt = performance.now()
     $('spoken').textContent = words || 'no face'
   }
   $('snapshot').disabled = false
+}
+
+function showNothing() {
+  shown = []
+  for (const id of ['boxes', 'faces']) $(id).replaceChildren()
 }
 
 function card(face) {
@@ -168,14 +176,21 @@ function record(faces, time_s) {
 // ---- the camera ----
 
 async function openCamera() {
+  const mine = ++opening  // closing, a photo or a second press while the browser asks makes this one late
+  let given = null
   try {
-    stream = await navigator.mediaDevices.getUserMedia({ audio: false, video: { facingMode: facing, width: { ideal: 640 }, height: { ideal: 480 } } })
+    given = await navigator.mediaDevices.getUserMedia({ audio: false, video: { facingMode: facing, width: { ideal: 640 }, height: { ideal: 480 } } })
+    if (mine !== opening) return stop(given)
+    stream = video.srcObject = given
+    given.getVideoTracks()[0].onended = closeCamera
+    await video.play()
   } catch (error) {
+    if (mine !== opening) return stop(given)
+    closeCamera()
     const secure = window.isSecureContext ? '' : ' This page must come over https for a camera.'
     return setState('ready', `No camera: ${error.name === 'NotAllowedError' ? 'it was not allowed' : error.message}.${secure}`)
   }
-  video.srcObject = stream
-  await video.play()
+  if (mine !== opening) return
   fresh()
   began = performance.now()
   $('camera').textContent = 'Stop camera'
@@ -184,8 +199,11 @@ async function openCamera() {
   tick(stream)
 }
 
+function stop(given) { given?.getTracks().forEach(track => track.stop()) }
+
 function closeCamera() {
-  stream?.getTracks().forEach(track => track.stop())
+  opening++
+  stop(stream)
   stream = null
   video.srcObject = null
   $('camera').textContent = 'Start camera'
@@ -195,13 +213,21 @@ function closeCamera() {
 
 function tick(mine) {
   if (stream !== mine) return
-  if (!document.hidden && video.readyState >= 2 && video.videoWidth) {
-    const frame = read(video, video.videoWidth, video.videoHeight, CAMERA_PX), time_s = (performance.now() - began) / 1000
-    const faces = look(frame, time_s)
-    show(faces, frame)
-    record(faces, time_s)
+  try {
+    if (!document.hidden && video.readyState >= 2 && video.videoWidth) readCamera()
+  } catch (error) {
+    showNothing()
+    closeCamera()
+    return setState('ready', `The camera was stopped: ${error.message}`)
   }
   setTimeout(() => requestAnimationFrame(() => tick(mine)), 0)
+}
+
+function readCamera() {
+  const frame = read(video, video.videoWidth, video.videoHeight, CAMERA_PX), time_s = (performance.now() - began) / 1000
+  const faces = look(frame, time_s)
+  show(faces, frame)
+  record(faces, time_s)
 }
 
 $('camera').onclick = () => stream ? closeCamera() : openCamera()
@@ -218,16 +244,24 @@ $('photo').onchange = async () => {
   $('photo').value = ''
   if (!file) return
   closeCamera()
+  const mine = opening
+  let image
   try {
-    const image = await createImageBitmap(file)
+    image = await createImageBitmap(file)
+  } catch {
+    return setState('ready', `${file.name} cannot be read as an image: choose a JPEG or PNG.`)
+  }
+  if (mine !== opening) return image.close()
+  try {
     const frame = read(image, image.width, image.height, PHOTO_PX)
     image.close()
     const faces = look(frame, null)
     show(faces, frame)
     record(faces, 0)
     setState('ready', `${faces.length || 'No'} face${faces.length === 1 ? '' : 's'} in the photo`)
-  } catch {
-    setState('ready', `${file.name} cannot be read as an image: choose a JPEG or PNG.`)
+  } catch (error) {
+    showNothing()
+    setState('ready', `${file.name} could not be read: ${error.message}`)
   }
 }
 
@@ -246,7 +280,7 @@ $('snapshot').onclick = () => {
   pen.font = `600 ${Math.max(14, Math.round(source.height / 28))}px sans-serif`
   for (const { box, scores, unsure } of shown) {
     const label = BUNDLE.card.labels[largest(scores)]
-    pen.strokeStyle = pen.fillStyle = unsure ? '#8d979f' : BUNDLE.colors[label]
+    pen.strokeStyle = pen.fillStyle = unsure ? '#8d979f' : colorOf(label)
     pen.lineWidth = 3
     pen.strokeRect(box[0], box[1], box[2] - box[0], box[3] - box[1])
     pen.fillText(unsure ? 'unsure' : `${label} ${percent(Math.max(...scores))}`, box[0], Math.max(20, box[1] - 6))

@@ -1,12 +1,13 @@
 // Keeps the page's files, so that it opens without a network. VERSION and FILES are filled in by the export.
 'use strict'
-const VERSION = '@VERSION@', FILES = ['./', '@FILES@']
+// Pages beside this one on the same server have caches of their own.
+const OWN = `edgefer ${registration.scope} `, VERSION = `${OWN}@VERSION@`, FILES = ['./', '@FILES@']
 self.addEventListener('install', event => event.waitUntil(
   caches.open(VERSION).then(cache => cache.addAll(FILES.map(file => new Request(file, { cache: 'reload' }))))
     .then(() => self.skipWaiting())))
 self.addEventListener('activate', event => event.waitUntil(
-  caches.keys().then(keys => Promise.all(keys.filter(key => key.startsWith('edgefer-') && key !== VERSION).map(key => caches.delete(key))))
+  caches.keys().then(keys => Promise.all(keys.filter(key => key.startsWith(OWN) && key !== VERSION).map(key => caches.delete(key))))
     .then(() => self.clients.claim())))
 self.addEventListener('fetch', event => {
-  if (event.request.method === 'GET') event.respondWith(caches.match(event.request, { ignoreSearch: true }).then(kept => kept ?? fetch(event.request)))
+  if (event.request.method === 'GET') event.respondWith(caches.open(VERSION).then(cache => cache.match(event.request, { ignoreSearch: true })).then(kept => kept ?? fetch(event.request)))
 })
