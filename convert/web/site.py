@@ -60,7 +60,7 @@ Bundle `{subject.bundle.hash}`, written by edgefer {__version__}.
   folder to it. On the phone, "Add to home screen" installs it, and it then works without a network.
 - Nothing of an image leaves the browser: its scripts send nothing, and the page's policy
   (`default-src 'none'; connect-src 'none'`) forbids them to.
-- Before its camera button works, the page checks its networks' CRC-32, and that pixels, answers and found faces are those of
+- Before its camera button works, the page checks its networks' and its settings' CRC-32, and that pixels, answers and found faces are those of
   the machine that wrote it. Nothing may differ; it shows how many were compared.
 """
 
@@ -72,27 +72,17 @@ def gzip_bytes(files: dict[str, bytes]) -> int:
 
 def _bundle(subject: Subject, device: Device) -> dict:
     """What the page knows, as JSON. Arrays are deflated and in base64: a page from a file may not fetch anything."""
-    card, networks = subject.bundle.card, device.networks
-    pair = {"finder": _network(networks.finder), "refiner": _network(networks.refiner)} if networks else {}
+    networks = {"reader": subject}
+    if device.networks:
+        networks |= {"finder": device.networks.finder, "refiner": device.networks.refiner}
     asked = make_questions(subject, device)
+    settings = json.dumps(_settings(subject, device, networks))
     return {
         "edgefer": __version__,
         "bundle_sha256": subject.bundle.hash,
-        "card": {
-            "name": card.name,
-            "labels": list(card.labels),
-            "input": {**card.input.model_dump(include={"height", "width", "color"}), "channels": card.input.channels},
-            "temperature": card.temperature,
-            "output_scale": float(subject.network.output.scale),
-            "output_zero": subject.network.output.zero,
-        },
-        "colors": dict(device.colors),
-        "detector": {
-            "crop": _crop(card.crop_for(device.detector)),
-            **(dict(networks.numbers) if networks else {}),
-        },
-        "rules": dict(device.rules),
-        "networks": {"reader": _network(subject), **pair},
+        "settings": settings,  # as text, of which the page can take the CRC-32
+        "settings_crc": zlib.crc32(settings.encode()),
+        "networks": {name: _network(one) for name, one in networks.items()},
         "engine": _packed(wasm.committed("engine.wasm")),
         "engine_simd": _packed(wasm.committed("engine_simd.wasm")),
         "questions": {
@@ -104,11 +94,37 @@ def _bundle(subject: Subject, device: Device) -> dict:
     }
 
 
+def _settings(subject: Subject, device: Device, networks: dict[str, Subject]) -> dict:
+    """All that decides, beside the networks, what the page says of a face."""
+    card = subject.bundle.card
+    return {
+        "card": {
+            "name": card.name,
+            "labels": list(card.labels),
+            "input": {**card.input.model_dump(include={"height", "width", "color"}), "channels": card.input.channels},
+            "temperature": card.temperature,
+            "output_scale": float(subject.network.output.scale),
+            "output_zero": subject.network.output.zero,
+        },
+        "colors": dict(device.colors),
+        "detector": {
+            "crop": _crop(card.crop_for(device.detector)),
+            **(dict(device.networks.numbers) if device.networks else {}),
+        },
+        "rules": dict(device.rules),
+        "outputs": {name: _outputs(one) for name, one in networks.items()},
+    }
+
+
+def _outputs(subject: Subject) -> list[dict]:
+    """The scale and zero point of each of a network's outputs, the largest first."""
+    return [{"scale": float(value.scale), "zero": value.zero} for value in subject.program.network.outputs]
+
+
 def _network(subject: Subject) -> dict:
-    """A network as the page runs it; the scale and zero point of each of its outputs, the largest first."""
+    """A network as the page runs it."""
     program = subject.program
-    outputs = [{"scale": float(value.scale), "zero": value.zero} for value in program.network.outputs]
-    return {"words": _packed(program.words), "count": len(program.words), "crc": program.crc, "outputs": outputs}
+    return {"words": _packed(program.words), "count": len(program.words), "crc": program.crc}
 
 
 def _manifest(name: str) -> dict:

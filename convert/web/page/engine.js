@@ -1,6 +1,8 @@
 // The WebAssembly of edgefer's C, and what it runs: networks, and the pixels that they see.
 'use strict'
 
+Object.assign(BUNDLE, JSON.parse(BUNDLE.settings))  // card, rules and so on: as text, so that the proof can take its CRC-32
+
 // The smallest module with an instruction of SIMD128: a browser that takes it runs the faster engine.
 const SIMD = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11)
 const FORMAT = { gray: 1, bgr: 3, rgba: 4 }, COLOR = { gray: 0, rgb: 1, bgr: 2 }
@@ -57,7 +59,7 @@ class Engine {
     engine.box = engine.room(16)
     engine.networks = {}
     for (const [name, facts] of Object.entries(bundle.networks))
-      engine.networks[name] = new Network(engine, await unpack(facts.words), facts)
+      engine.networks[name] = new Network(engine, await unpack(facts.words), { ...facts, outputs: bundle.outputs[name] })
     engine.reader = engine.networks.reader
     engine.detector = bundle.networks.finder ? new OwnDetector(engine, bundle.detector) : new FrameDetector()
     return engine

@@ -19,7 +19,8 @@ class Tally {
 // [{ name, wrong, of }]: how many differ, of how many; nothing may.
 async function prove(engine, bundle) {
   const asked = bundle.questions, tally = new Tally()
-  for (const network of Object.values(engine.networks)) tally.add('Networks', network.whole() ? 0 : 1, 1)
+  for (const network of Object.values(engine.networks)) tally.add('Networks and settings', network.whole() ? 0 : 1, 1)
+  tally.add('Networks and settings', engine.crc(new TextEncoder().encode(bundle.settings)) === bundle.settings_crc ? 0 : 1, 1)
   const stored = { pixels: tinted(await unpack(asked.frame)), height: asked.height, width: asked.width }
   const frame = engine.take({ ...stored, format: 'bgr' })
   asked.boxes.forEach((box, row) => asked.rolls_deg.forEach((roll, column) =>
