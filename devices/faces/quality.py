@@ -5,9 +5,9 @@ import numpy as np
 
 from edgefer.records import Detection
 
-# MIN_LIGHT and MIN_SHARPNESS are fitted by tests/benchmarks/fit_quality.py on training images of FER2013: where fewer than half of
-# the answers (scores of 0.45 and more) of the most fragile network that ships, fer-small, are right. ferplus-small reads on
-# to 8 and 3; above the limits its scores say what they are worth, so that the score alone decides.
+# MIN_LIGHT and MIN_SHARPNESS are fitted by tests/benchmarks/fit_quality.py on training images of FER2013: where fewer than
+# half of the answers (scores of 0.45 and more) of the most fragile network, fer-small before it was trained for cameras, are
+# right. ferplus-small reads on to 8 and 3; above the limits its scores say what they are worth, so that the score alone decides.
 SIDE = 48  # pixels of those faces: larger inputs are judged for sharpness at this size
 MIN_SIDE = 0.5  # of the network's input: below, more than three in four of its pixels are interpolated
 MIN_LIGHT = 13.0  # the mean

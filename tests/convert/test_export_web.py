@@ -432,7 +432,7 @@ TRACKS = """
 
 
 class Told:
-    """A detector that finds what it is told to."""
+    """A detector that finds the faces it is given."""
 
     name, min_new_score = "told", OwnDetector.min_new_score
 

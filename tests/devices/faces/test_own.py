@@ -147,7 +147,7 @@ def test_the_refiners_crop_is_the_square_it_is_asked_for():
 
 
 class Claims:
-    """A detector that says what it is told to."""
+    """A detector that gives the answers it is given."""
 
     name = "claims"
 
