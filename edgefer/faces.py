@@ -25,12 +25,12 @@ class Refined(NamedTuple):
     roll_deg: np.ndarray
 
 
-def decode_map(cells: tuple[np.ndarray, np.ndarray], answers: np.ndarray, stride: int, anchor: float) -> np.ndarray:
-    """Boxes float64 [n, 4], in pixels of the image, of a finder's answers float64 [n, 5] in `cells` (rows [n], columns [n])."""
-    x = (cells[1] + 0.5 + answers[:, 1] / BOX_GAIN) * stride
-    y = (cells[0] + 0.5 + answers[:, 2] / BOX_GAIN) * stride
-    half = 0.5 * anchor * np.exp(np.clip(answers[:, 3:] / BOX_GAIN, -4, 4))
-    return np.stack([x - half[:, 0], y - half[:, 1], x + half[:, 0], y + half[:, 1]], 1)
+def decode_map(cells: np.ndarray, answers: np.ndarray, strides: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """Boxes float64 [n, 4], in pixels of the image, of a finder's answers float64 [n, 5] in `cells` [n, 2] (column, row) of maps
+    with these strides and anchors, each [n, 1]."""
+    middle = (cells + 0.5 + answers[:, 1:3] / BOX_GAIN) * strides
+    half = 0.5 * anchors * np.exp(np.clip(answers[:, 3:] / BOX_GAIN, -4, 4))
+    return np.concatenate([middle - half, middle + half], 1)
 
 
 def decode_refined(answers: np.ndarray, squares: np.ndarray) -> Refined:

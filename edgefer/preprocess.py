@@ -43,27 +43,28 @@ def _area_means(image: np.ndarray, height: int, width: int) -> np.ndarray:
     covers, halves up.
 
     The sum of all that lies above and left of a point is linear within a pixel, so between four corners of pixels it is
-    their weighted mean. In whole numbers below 2**53, which float64 holds exactly: whatever order a processor adds in,
-    the sums are equal.
+    their weighted mean. In whole numbers: int32 where the largest sum fits, else float64, which holds those below 2**53
+    exactly. Whatever order a processor adds in, the sums are equal.
     """
     rows, columns = image.shape[:2]
     more = (1,) * (image.ndim - 2)
-    sums = cv2.integral(image, sdepth=cv2.CV_64F)
-    above, below, up, down = _edges(rows, height)
+    small = 255 * rows * columns * max(height, width) < 2**31
+    sums = cv2.integral(image, sdepth=cv2.CV_32S if small else cv2.CV_64F)
+    above, below, up, down = _edges(rows, height, sums.dtype)
     sums = sums.take(above, axis=0) * up.reshape(-1, 1, *more) + sums.take(below, axis=0) * down.reshape(-1, 1, *more)
     sums = sums[1:] - sums[:-1]
-    before, after, left, right = _edges(columns, width)
+    before, after, left, right = _edges(columns, width, sums.dtype)
     sums = sums.take(before, axis=1) * left.reshape(-1, *more) + sums.take(after, axis=1) * right.reshape(-1, *more)
     areas = sums[:, 1:] - sums[:, :-1]
     return np.floor(areas / (rows * columns) + 0.5).astype(np.uint8)
 
 
 @lru_cache(maxsize=64)  # each 10 KB at most, unless a network takes larger images; boxes of one face have few sizes
-def _edges(pixels: int, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _edges(pixels: int, cells: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Where the edges of `cells` equal cells lie among `pixels`: the pixels' edges around each, int64 [cells + 1], and the
-    weight of each of the two, float64 [cells + 1], in whole numbers that add up to `cells`."""
+    weight of each of the two, [cells + 1] of `dtype`, in whole numbers that add up to `cells`."""
     before, past = np.divmod(np.arange(cells + 1) * pixels, cells)
-    return before, np.minimum(before + 1, pixels), (cells - past).astype(np.float64), past.astype(np.float64)
+    return before, np.minimum(before + 1, pixels), (cells - past).astype(dtype), past.astype(dtype)
 
 
 def crop_square(

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
 
 from edgefer.bundle import FACE_NETWORKS, Bundle, shipped_networks
-from edgefer.devices.faces.canvas import Layout, MapNetwork, Maps, distinct, logit, shrunk, thinned
+from edgefer.devices.faces.canvas import MAX_SHAPES, Layout, MapNetwork, Maps, distinct, logit, shrunk, thinned
 from edgefer.devices.faces.detectors import Detector, can_look_near, look
 from edgefer.faces import ANCHORS, REFINER_MARGIN, REFINER_SIDE, STRIDES, Refined, decode_map, decode_refined
 from edgefer.records import Box, Detection
@@ -40,22 +41,34 @@ class Finder:
         canvas[: layout.size[1], : layout.size[0]] = shrunk(gray, layout.size)
         every, logits = self._candidates(canvas)
         kept = distinct(every, logits, ALIKE, nested=2.0)[:CANDIDATES]
-        shrink = np.array(layout.size) / image_bgr.shape[1::-1]
-        return every[kept] / np.tile(shrink, 2), logits[kept]
+        shrink = layout.size[0] / image_bgr.shape[1], layout.size[1] / image_bgr.shape[0]
+        return every[kept] / (shrink * 2), logits[kept]
 
     def _candidates(self, gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """On a canvas uint8 [h, w]: boxes float64 [n, 4] in its pixels, and logits [n]."""
         network = self._network.sized(*gray.shape[:2])
-        boxes, logits = [np.empty((0, 4))], [np.empty(0)]
         maps = network.run(as_input(gray[..., None], network.quantized))
-        for index, (answers, stride, anchor) in enumerate(zip(maps, STRIDES, ANCHORS, strict=True)):
-            scale, zero = network.step(index)
-            rows = np.nonzero(answers[..., 0] > self._min_logit / scale + zero)
-            if len(rows[0]):
-                picked = (answers[rows].astype(np.float64) - zero) * scale
-                boxes.append(decode_map((rows[0], rows[1]), picked, stride, anchor))
-                logits.append(picked[:, 0])
-        return np.concatenate(boxes), np.concatenate(logits)
+        cells = _cells(tuple(one.shape[:2] for one in maps), tuple(network.step(index) for index in range(len(maps))))
+        answers = np.concatenate([one.reshape(-1, one.shape[2]) for one in maps])
+        likely = np.flatnonzero(answers[:, 0] > self._min_logit / cells[:, 4] + cells[:, 5])
+        cells = cells[likely]
+        picked = (answers[likely] - cells[:, 5:]) * cells[:, 4:5]
+        return decode_map(cells[:, :2], picked, cells[:, 2:3], cells[:, 3:4]), picked[:, 0]
+
+
+@lru_cache(maxsize=MAX_SHAPES)
+def _cells(sizes: tuple[tuple[int, int], ...], steps: tuple[tuple[float, int], ...]) -> np.ndarray:
+    """Every cell of maps of these sizes (rows, columns), in turn: float64 [n, 6] of its column and row, the map's stride and
+    anchor, and the scale and zero point of its answers."""
+    maps = zip(sizes, STRIDES, ANCHORS, steps, strict=True)
+    return np.array(
+        [
+            (column, row, stride, anchor, *step)
+            for (rows, columns), stride, anchor, step in maps
+            for row in range(rows)
+            for column in range(columns)
+        ]
+    )
 
 
 class Miner:
@@ -126,14 +139,17 @@ def cut(image_bgr: np.ndarray, square: Square) -> np.ndarray:
     height, width = image_bgr.shape[:2]
     first, end, step = square.step // 2, square.side, square.step
     left, top = square.left, square.top
-    if left >= 0 and top >= 0 and left + end <= width and top + end <= height:
-        part = image_bgr[top + first : top + end : step, left + first : left + end : step]
+    inside = left >= 0 and top >= 0 and left + end <= width and top + end <= height
+    if inside:
+        part = image_bgr[top + first : top + end : step, left : left + end]
+        columns: slice | np.ndarray = slice(first, end, step)
     else:
         reach = np.arange(first, end, step)
-        rows, columns = np.clip(top + reach, 0, height - 1), np.clip(left + reach, 0, width - 1)
-        part = image_bgr[np.ix_(rows, columns)]
-    part = np.ascontiguousarray(part)
+        columns = np.clip(left + reach, 0, width - 1)
+        part = image_bgr[np.clip(top + reach, 0, height - 1), columns[0] : columns[-1] + 1]
+        columns -= columns[0]
     gray = cv2.cvtColor(part, cv2.COLOR_BGR2GRAY) if part.ndim == 3 else part
+    gray = np.ascontiguousarray(gray[:, columns])
     return shrunk(gray, (REFINER_SIDE, REFINER_SIDE))[..., None]
 
 

@@ -41,6 +41,22 @@ def test_shrinking_is_the_exact_mean_of_what_a_pixel_covers(height, width):
     assert np.array_equal(prepare(image, InputSpec(height=32, width=24, color="rgb")), (2 * sums + area) // (2 * area))
 
 
+@pytest.mark.parametrize("least", [0, 255])
+@pytest.mark.parametrize(("height", "width"), [(418, 419), (420, 418), (900, 700)])
+def test_shrinking_is_as_exact_where_sums_outgrow_32_bits(height, width, least):
+    """255 * 48 * 418 * 419 is the last product below 2**31. By weights of each axis in 64 bits."""
+    image = RNG.integers(least, 256, (height, width), dtype=np.uint8)
+
+    def covered(pixels):
+        cell, pixel = np.arange(48)[:, None], np.arange(pixels)
+        shared = np.minimum((cell + 1) * pixels, (pixel + 1) * 48) - np.maximum(cell * pixels, pixel * 48)
+        return np.maximum(shared, 0)
+
+    sums, area = covered(height) @ image.astype(np.int64) @ covered(width).T, height * width
+    found = prepare(image, InputSpec(height=48, width=48))[..., 0]
+    assert np.array_equal(found, (2 * sums + area) // (2 * area))
+
+
 def test_enlarging_interpolates_between_pixel_centres():
     """Against numpy's own interpolation along each axis."""
     image = RNG.integers(0, 256, (21, 17), dtype=np.uint8)

@@ -16,6 +16,7 @@ from edgefer.checks import Status
 from edgefer.devices import loop
 from edgefer.devices.bench import run_bench, to_markdown
 from edgefer.devices.faces import choice
+from edgefer.devices.faces.canvas import shrunk
 from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.devices.faces.own import OwnDetector, RefinedDetector, Square, cut, shipped_refiner, square_around
 from edgefer.devices.outputs.csvfile import Csv
@@ -144,6 +145,18 @@ def test_the_refiners_crop_is_the_square_it_is_asked_for():
     shown = cut(frame, wide)[24, :, 0].astype(float)
     assert abs(shown - (29 + 3 * np.arange(48))).max() <= 1, "a larger one is shrunk about its middle"
     assert square_around(np.array([0.0, 0.0, 305.0, 300.0])).side % 5 == 0, "of a large one every few rows are read"
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_the_refiners_crop_is_every_so_many_pixels_of_the_frame_in_gray(channels):
+    rng = np.random.default_rng(5)
+    frame = rng.integers(0, 256, (210, 330, *channels), dtype=np.uint8)
+    gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if channels else frame
+    for left, top, side, step in rng.integers((-300, -200, 10, 1), (400, 300, 60, 6), (200, 4)).tolist():
+        square = Square(left, top, side * step, step)
+        reach = np.arange(side) * step + step // 2
+        seen = gray[np.clip(top + reach, 0, 209)][:, np.clip(left + reach, 0, 329)]
+        assert np.array_equal(cut(frame, square)[..., 0], shrunk(seen, (48, 48)))
 
 
 class Claims:

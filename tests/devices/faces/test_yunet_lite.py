@@ -195,3 +195,16 @@ def test_one_face_is_kept_once():
     assert distinct(boxes, scores, 0.4) == [2, 3], "the surest stays, also where it is the inner one"
     assert distinct(boxes, np.array([0.9, 0.8, 0.7, 0.5]), 0.4) == [0, 3], "an overlapping and a nested box are gone"
     assert distinct(boxes[:0], scores[:0], 0.4) == []
+
+
+def test_what_is_kept_is_alone_and_what_is_not_lies_on_a_surer_box_that_is():
+    corners = RNG.uniform(0, 200, (150, 2))
+    boxes = np.concatenate([corners, corners + RNG.uniform(10, 60, (150, 2))], axis=1)
+    scores = RNG.uniform(size=150)
+    low, high = np.maximum(boxes[:, None, :2], boxes[:, :2]), np.minimum(boxes[:, None, 2:], boxes[:, 2:])
+    both, areas = np.prod(np.maximum(high - low, 0), axis=2), np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    alike = (both > 0.4 * (areas[:, None] + areas - both)) | (both > 0.7 * np.minimum.outer(areas, areas))
+    kept = distinct(boxes, scores, 0.4)
+    assert (np.diff(scores[kept]) < 0).all() and alike[np.ix_(kept, kept)].sum() == len(kept)
+    for row in set(range(150)) - set(kept):
+        assert any(alike[row, other] and scores[other] > scores[row] for other in kept)
