@@ -74,7 +74,20 @@ def thinned(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Of an image much larger than (width, height) every so many rows and columns, at least twice as many as that: reading all
     of its pixels would cost more than finding the faces."""
     step = max(1, min(image.shape[1] // (2 * size[0]), image.shape[0] // (2 * size[1])))
-    return np.ascontiguousarray(image[step // 2 :: step, step // 2 :: step]) if step > 1 else image
+    return sampled(image[step // 2 :: step, step // 2 :: step]) if step > 1 else image
+
+
+def sampled(part: np.ndarray) -> np.ndarray:
+    """A view of every so many rows and columns, uint8 [h, w] or [h, w, 3], as an image of its own.
+
+    Colour by channel: numpy copies scattered pixels of three bytes at a fifth of that speed.
+    """
+    if part.ndim == 2 or part.strides[1] == part.shape[2]:
+        return np.ascontiguousarray(part)
+    image = np.empty(part.shape, part.dtype)
+    for channel in range(part.shape[2]):
+        image[..., channel] = part[..., channel]
+    return image
 
 
 def shrunk(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 
+from edgefer.devices.faces.canvas import sampled
 from edgefer.devices.faces.detectors import Detector, can_look_near, min_new_score
 from edgefer.records import Box, Detection, Frame
 
@@ -251,7 +252,7 @@ def _patch(image_bgr: np.ndarray, box: Box, grow: float = 0.0) -> np.ndarray:
         return np.empty((0, 0), np.uint8)
     size = max(1, round((x1 - x0) * PATCH / side)), max(1, round((y1 - y0) * PATCH / side))
     step = max(1, int(side / (2 * PATCH)))  # every pixel of a large face would cost ten times as much
-    part = np.ascontiguousarray(image_bgr[y0:y1:step, x0:x1:step])
+    part = sampled(image_bgr[y0:y1:step, x0:x1:step])
     return cv2.cvtColor(cv2.resize(part, size, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
 
 

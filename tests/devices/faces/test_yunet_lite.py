@@ -189,6 +189,13 @@ def test_a_large_frame_is_shrunk_coarsely_to_the_same_picture():
     assert np.abs(coarse.astype(int) - fine).mean() < 1.5
 
 
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_a_thinned_frame_has_every_fifth_row_and_column(channels):
+    image = RNG.integers(0, 256, (1080, 1920, *channels), dtype=np.uint8)
+    thin = thinned(image, (192, 108))
+    assert np.array_equal(thin, image[2::5, 2::5]) and thin.flags.c_contiguous
+
+
 def test_one_face_is_kept_once():
     boxes = np.array([[0, 0, 100, 100], [5, 5, 100, 105], [20, 20, 60, 60], [150, 0, 200, 50]], np.float32)
     scores = np.array([0.9, 0.8, 0.95, 0.5])
