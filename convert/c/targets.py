@@ -10,7 +10,7 @@ from edgefer.checks import Check, Status, status_if
 
 TIMEOUT_S = 300
 TRIES = 3  # Chromium's virtual time does not wait for WebAssembly that is still compiling on a busy machine
-COUNTS = re.compile(r"^(pixels|answers): (\d+) of (\d+) differ$", re.MULTILINE)
+COUNTS = re.compile(r"^(settings|pixels|answers): (\d+) of (\d+) differ$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def _prove(target: Target, project: Path) -> Check:
         subprocess.run(["make", "-s", "clean"], cwd=project, capture_output=True, timeout=TIMEOUT_S, check=False)
     how = f"{_version(target.compiler)}, {target.flags}; {_version(target.emulator)}"
     counts = {name: (wrong, total) for name, wrong, total in COUNTS.findall(done.stdout)}
-    if set(counts) != {"pixels", "answers"}:
+    if set(counts) != {"settings", "pixels", "answers"}:
         if "overflowed by" in done.stderr:  # the linker
             return _not_checked(target.title, "it does not fit this target's memory", "a smaller network")
         reason = (done.stderr.strip() or "it printed no result").splitlines()[0]
