@@ -31,8 +31,10 @@ from edgefer.preprocess import face_pixels, prepare, to_int8
 from edgefer.tflite import arithmetic
 from edgefer.tflite.arena import plan
 from edgefer.tflite.arithmetic import run
+from edgefer.tflite.int8_network import UnsupportedNetwork
 from edgefer.tflite.layers import read_layers
 from tests.conftest import ROOT
+from tests.tflite.networks import Maker
 from tests.tflite.test_arithmetic import ONE, Chance, everything
 
 HARSH = (
@@ -153,6 +155,17 @@ def test_nothing_in_the_arena_overlaps_while_it_is_in_use():
                 if layer.kind == "CONV_2D":
                     assert high <= arena.scratch[number] or low >= arena.scratch[number] + 1
             alive[output.index] = output
+
+
+def test_a_network_that_no_memory_holds_is_refused():
+    """130 activations of 16 MB that are all in use at once, in a file of a few kilobytes."""
+    make = Maker(np.random.default_rng(0))
+    x = make.input((1, 64, 64, 1))
+    large = [make.pad(x, ((0, 0), (2016, 2016), (2016, 2016), (0, 0))) for _ in range(130)]
+    sums = [make.add(large[0], other) for other in large[1:]]
+    network = read_layers(make.finish(make.pool("MAX", sums[-1], (2, 2), (2, 2), "VALID")), "made")
+    with pytest.raises(UnsupportedNetwork, match="bytes of RAM"):
+        make_program(network)
 
 
 def test_the_arena_of_the_shipped_networks_is_no_larger_than_measured():

@@ -60,6 +60,18 @@ def test_the_browser_gives_a_row_with_its_version(site, tmp_path):
     assert prove_page(tmp_path / "page").status is Status.FAIL
 
 
+@pytest.mark.parametrize(
+    ("dom", "reason"),
+    [("<html></html>", "did not open the page"), ('<body data-state="starting">', "did not end")],
+)
+def test_a_browser_that_cannot_open_the_page_or_is_too_slow_is_no_failure_of_it(tmp_path, monkeypatch, dom, reason):
+    (tmp_path / "chromium").write_text(f"#!/bin/sh\necho '{dom}'\n")
+    (tmp_path / "chromium").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    row = prove_page(tmp_path)
+    assert row.status is Status.NOT_CHECKED and reason in row.detail and row.fix
+
+
 @pytest.mark.chromium
 def test_the_engine_without_simd_gives_the_same(site, tmp_path):
     script = """
