@@ -20,6 +20,8 @@ from edgefer.devices.faces.own import OwnDetector
 from edgefer.devices.faces.quality import quality_fault
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
 from edgefer.devices.faces.tracking import Tracker
+from edgefer.devices.session import Session
+from edgefer.interpreter import Classifier
 from edgefer.preprocess import prepare
 from edgefer.records import Detection, Frame
 from tests.convert.pages import browse, with_script
@@ -250,3 +252,52 @@ def test_faces_keep_their_numbers_boxes_and_roll_as_they_do_in_run(site, tmp_pat
         ], number
         for shown, faces in zip(there, here, strict=True):
             assert [one[2] for one in shown] == pytest.approx([face.roll_deg for face in faces], abs=1e-9)
+
+
+VIDEO = """
+  const given = %s
+  Engine.start(BUNDLE).then(async started => {
+    engine = started
+    const shown = []
+    for (const { pixels, height, width, time_s } of given)
+      shown.push(look({ pixels: await unpack(pixels), height, width, format: 'rgba' }, time_s))
+    document.body.dataset.told = JSON.stringify(shown)
+  })"""
+
+
+@pytest.mark.chromium
+def test_a_video_is_read_as_run_reads_it(site, tmp_path, subject):
+    """From the frame to the label: people who move, who are covered for a moment, and one frame that is dark."""
+    frames = [frame.image_bgr for frame, _ in drawn.scene(seconds=2, fps=15, size=(320, 240), people=2, seed=8)]
+    boxes = [face.box_xyxy for face in OwnDetector.shipped().find(frames[10])]
+    for number in (10, 11, 20):
+        x0, y0, x1, y1 = boxes[0]
+        frames[number] = frames[number].copy()
+        frames[number][(y0 + y1) // 2 : y1, x0:x1] = 90  # a hand before the mouth
+    frames[15] = frames[15] // 30
+    classifier = Classifier.load(subject.bundle)
+    session = Session(classifier, OwnDetector.shipped(), smooth=PRESETS["responsive"], reject=0.45)
+    times = [number / 15 for number in range(len(frames))]
+    expected = [
+        session.read(session.detect(Frame(index=number, image_bgr=frame, time_s=at)))
+        for number, (frame, at) in enumerate(zip(frames, times, strict=True))
+    ]
+    given = [
+        {
+            "pixels": base64.b64encode(zlib.compress(cv2.cvtColor(frame, cv2.COLOR_BGR2RGBA).tobytes())).decode(),
+            "height": frame.shape[0],
+            "width": frame.shape[1],
+            "time_s": at,
+        }
+        for frame, at in zip(frames, times, strict=True)
+    ]
+    got = told_by(with_script(site, tmp_path, VIDEO % json.dumps(given)))
+    for here, there in zip(expected, got, strict=True):
+        assert [(face["id"], tuple(face["box"]), face["unsure"]) for face in there] == [
+            (face.id, face.box_xyxy, face.unsure) for face in here
+        ]
+        for face, shown in zip(here, there, strict=True):
+            assert list(face.scores.values()) == pytest.approx(shown["scores"], abs=1e-6)
+    found = [len(OwnDetector.shipped().find(frame)) for frame in frames]
+    assert any(len(here) > seen for here, seen in zip(expected, found, strict=True)), "one is followed by its pixels"
+    assert max(found) == 2
