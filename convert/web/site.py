@@ -21,7 +21,7 @@ from edgefer.convert.web.questions import make_questions
 from edgefer.tflite.int8_network import UnsupportedNetwork
 
 PAGE = (
-    "index.html", "page.css", "page.js", "engine.js", "faces.js", "rules.js", "questions.js", "proof.js", "icon.svg",
+    "index.html", "page.css", "page.js", "engine.js", "faces.js", "following.js", "rules.js", "questions.js", "proof.js", "icon.svg",
 )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ Bundle `{subject.bundle.hash}`, written by edgefer {__version__}.
 - A phone opens a camera only for a page that came over https. Any static host with a certificate will do; copy this
   folder to it. On the phone, "Add to home screen" installs it, and it then works without a network.
 - Nothing of an image leaves the browser: its scripts send nothing, and the page's policy
-  (`default-src 'none'; connect-src 'none'`) forbids them to.
+  (`default-src 'none'; connect-src 'none'`) closes connections, forms, and images, scripts and frames of other servers to them.
 - Before its camera button works, the page checks its networks' and its settings' CRC-32, and that pixels, answers and found faces are those of
   the machine that wrote it. Nothing may differ; it shows how many were compared.
 """
@@ -78,8 +78,6 @@ def _bundle(subject: Subject, device: Device) -> dict:
     asked = make_questions(subject, device)
     settings = json.dumps(_settings(subject, device, networks))
     return {
-        "edgefer": __version__,
-        "bundle_sha256": subject.bundle.hash,
         "settings": settings,  # as text, of which the page can take the CRC-32
         "settings_crc": zlib.crc32(settings.encode()),
         "networks": {name: _network(one) for name, one in networks.items()},
@@ -95,9 +93,11 @@ def _bundle(subject: Subject, device: Device) -> dict:
 
 
 def _settings(subject: Subject, device: Device, networks: dict[str, Subject]) -> dict:
-    """All that decides, beside the networks, what the page says of a face."""
+    """All that decides, beside the networks, what the page says of a face, and of whose network it is."""
     card = subject.bundle.card
     return {
+        "edgefer": __version__,
+        "bundle_sha256": subject.bundle.hash,
         "card": {
             "name": card.name,
             "labels": list(card.labels),
