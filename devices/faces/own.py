@@ -94,7 +94,7 @@ class Refiner:
 
     def refine(self, image_bgr: np.ndarray, boxes: np.ndarray) -> Refined:
         """boxes: float [n, 4], pixels of the frame."""
-        squares = [square_around(box) for box in boxes.astype(np.float64)]
+        squares = [square_around(box) for box in boxes.astype(np.float64).tolist()]
         scale, zero = self._network.step(0)
         raw = [self._network.run(as_input(cut(image_bgr, square), self._network.quantized))[0] for square in squares]
         answers = (np.array(raw, np.float64) - zero) * scale
@@ -126,8 +126,8 @@ class Square:
         return self.left, self.top, self.side
 
 
-def square_around(box: np.ndarray) -> Square:
-    """The refiner's square of a candidate's box float64 [4]."""
+def square_around(box: Sequence[float]) -> Square:
+    """The refiner's square of a candidate's box, four edges."""
     side = max(((box[2] - box[0]) + (box[3] - box[1])) / 2, 2.0) * REFINER_MARGIN
     step = max(1, int(side / (2 * REFINER_SIDE)))
     whole = step * round(side / step)
@@ -256,7 +256,7 @@ def sure_faces(seen: Refined, score: np.ndarray, min_score: float) -> list[Detec
     kept = sure[distinct(seen.boxes[sure], score[sure], OVERLAP)] if len(sure) else sure
     faces = [
         Detection(
-            box_xyxy=tuple(round(float(edge)) for edge in seen.boxes[row]),  # type: ignore[arg-type]
+            box_xyxy=tuple(map(round, seen.boxes[row].tolist())),
             score=float(score[row]),
             roll_deg=float(seen.roll_deg[row]),
             **_points(seen, row),
@@ -267,11 +267,5 @@ def sure_faces(seen: Refined, score: np.ndarray, min_score: float) -> list[Detec
 
 
 def _points(seen: Refined, row: int) -> dict:
-    return {
-        "eyes_xy": (_point(seen.points[row, 0]), _point(seen.points[row, 1])),
-        "nose_xy": _point(seen.points[row, 2]),
-    }
-
-
-def _point(xy: np.ndarray) -> tuple[float, float]:
-    return float(xy[0]), float(xy[1])
+    left, right, nose = map(tuple, seen.points[row, :3].tolist())
+    return {"eyes_xy": (left, right), "nose_xy": nose}
