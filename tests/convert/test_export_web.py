@@ -196,13 +196,15 @@ def test_nothing_is_wider_than_the_window(site, tmp_path, width):
         const root = document.documentElement
         BUNDLE.card.labels[0] = 'W'.repeat(64)
         show([{{ id: 1, box: [0, 0, 64, 48], scores: [1, 0, 0, 0, 0, 0, 0, 0], unsure: '' }}], {{ width: 640, height: 480 }})
-        report({{ width: root.clientWidth, over: root.scrollWidth - root.clientWidth, state: document.body.dataset.state }})
+        const bar = document.querySelector('.bar').clientWidth
+        report({{ bar, width: root.clientWidth, over: root.scrollWidth - root.clientWidth, state: document.body.dataset.state }})
       }}, 3000)"""
     shutil.copytree(site, tmp_path / "site")
     index = tmp_path / "site" / "index.html"
     index.write_text(index.read_text().replace("default-src 'none'", "default-src 'none'; frame-src 'self'"))
     with reported(tmp_path / "site", tmp_path, script, "--window-size=1400,1000") as told:
         seen = told.get(timeout=90)
+    assert seen["bar"] >= 40, "beside a label of 64 wide letters too"
     assert seen["over"] == 0 and width - 20 <= seen["width"] <= width
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 
 import pytest
 
@@ -134,3 +135,27 @@ def test_a_photograph_is_read_again_when_settings_change_and_turned_as_its_camer
         ["1 face in the photo", 60, 40],
     ]
     assert seen["changed"] and seen["rows"] == 0 and seen["source"] == "me.jpg"
+
+
+def test_the_page_is_loaded_again_and_proves_itself_where_its_server_is_gone(site, tmp_path):
+    script = """
+      const note = told => { new Image().src = 'told?' + encodeURIComponent(JSON.stringify(told)) }
+      if (sessionStorage.again) {
+        const wait = setInterval(() => {
+          if (document.body.dataset.state === 'starting') return
+          clearInterval(wait)
+          note(document.body.dataset.state)
+        }, 100)
+      } else navigator.serviceWorker.ready.then(() => {
+        sessionStorage.again = 'yes'
+        note('kept')
+        setTimeout(() => location.reload(), 4000)
+      })"""
+    shutil.copytree(site, tmp_path / "site")
+    with (tmp_path / "site" / "page.js").open("a") as page:
+        page.write(script)
+    with reported(tmp_path / "site", tmp_path, "") as told:
+        assert told.get(timeout=90) == "kept"
+        for file in (tmp_path / "page").iterdir():
+            file.unlink()
+        assert told.get(timeout=90) == "ready"

@@ -1,36 +1,44 @@
 // Follows a face by its pixels over frames in which it is not found, as `edgefer run` does (edgefer/devices/faces/tracking.py).
 'use strict'
 
-// For each of `count` new places along an axis of `size` the old ones that it is made of, [place, weight]: OpenCV's INTER_AREA.
+// For each of `count` new places along an axis of `size` the old ones that it is made of, { first, shares }: OpenCV's INTER_AREA.
 function areas(size, count, shrinks) {
   const grown = count / size, scale = 1 / grown
   return Array.from({ length: count }, (_, at) => {
-    const begin = at * scale, end = begin + scale, first = Math.floor(begin), whole = Math.min(scale, size - begin), taps = []
+    const begin = at * scale, end = begin + scale, first = Math.floor(begin), whole = Math.min(scale, size - begin)
     if (!shrinks) {
       const part = first < size - 1 ? Math.max(0, Math.fround(at + 1 - (first + 1) * grown)) % 1 : 0
-      return [[first, even(2048 * Math.fround(1 - part))], [Math.min(first + 1, size - 1), even(2048 * part)]]
+      const shares = [Math.fround(1 - part), part].map(share => even(2048 * share))
+      return { first, shares: part ? shares : [2048] }
     }
-    for (let place = first; place < Math.min(end, size); place++) {
-      const share = Math.min(place + 1, end) - Math.max(place, begin)
-      if (share > 1e-3) taps.push([place, Math.fround(share / whole)])
-    }
-    return taps
+    const parts = []
+    for (let place = first; place < Math.min(end, size); place++) parts.push(Math.min(place + 1, end) - Math.max(place, begin))
+    const skipped = parts[0] > 1e-3 ? 0 : 1
+    return { first: first + skipped, shares: parts.slice(skipped).filter(part => part > 1e-3).map(part => Math.fround(part / whole)) }
   })
 }
 
 // One channel, uint8 [height][width], as uint8 [newHeight][newWidth]; in the very steps of OpenCV, since ties are common.
 function resized(plane, height, width, newHeight, newWidth) {
-  const { fround } = Math, shrinks = height >= newHeight && width >= newWidth
-  const halves = height === 2 * newHeight && width === 2 * newWidth
-  const columns = areas(width, newWidth, shrinks), out = new Uint8Array(newHeight * newWidth)
-  const across = (row, taps) => taps.reduce((sum, [column, share]) => fround(sum + fround(share * plane[row * width + column])), 0)
-  areas(height, newHeight, shrinks).forEach((rows, y) => columns.forEach((taps, x) => {
-    const at = y * newWidth + x
-    if (shrinks) {
-      const sum = rows.reduce((sum, [row, share]) => fround(sum + fround(share * across(row, taps))), 0)
-      out[at] = halves ? Math.floor(sum + 0.5) : even(sum)
-    } else out[at] = rows.reduce((sum, [row, share]) => sum + (share * (across(row, taps) >> 4) >> 16), 2) >> 2
-  }))
+  const shrinks = height >= newHeight && width >= newWidth, halves = height === 2 * newHeight && width === 2 * newWidth
+  const across = new Float32Array(height * newWidth), out = new Uint8Array(newHeight * newWidth), { fround } = Math
+  areas(width, newWidth, shrinks).forEach(({ first, shares }, x) => {
+    for (let row = 0; row < height; row++) {
+      let sum = 0
+      for (let tap = 0; tap < shares.length; tap++) sum = fround(sum + fround(shares[tap] * plane[row * width + first + tap]))
+      across[row * newWidth + x] = sum
+    }
+  })
+  areas(height, newHeight, shrinks).forEach(({ first, shares }, y) => {
+    for (let x = 0; x < newWidth; x++) {
+      let sum = shrinks ? 0 : 2
+      for (let tap = 0; tap < shares.length; tap++) {
+        const value = across[(first + tap) * newWidth + x]
+        sum = shrinks ? fround(sum + fround(shares[tap] * value)) : sum + (shares[tap] * (value >> 4) >> 16)
+      }
+      out[y * newWidth + x] = !shrinks ? sum >> 2 : halves ? Math.floor(sum + 0.5) : even(sum)
+    }
+  })
   return out
 }
 
@@ -43,9 +51,12 @@ function patchOf(frame, box, grow, { patch }) {
   if (left >= right || top >= bottom) return null
   const [height, width] = [bottom - top, right - left].map(size => Math.max(1, even(size * patch / edge)))
   const rows = Math.ceil((bottom - top) / step), columns = Math.ceil((right - left) / step)
-  const [red, green, blue] = [0, 1, 2].map(channel => resized(Uint8Array.from({ length: rows * columns }, (_, at) =>
-    frame.pixels[4 * ((top + step * Math.floor(at / columns)) * frame.width + left + step * (at % columns)) + channel]),
-  rows, columns, height, width))
+  const [red, green, blue] = [0, 1, 2].map(channel => {
+    const plane = new Uint8Array(rows * columns)
+    for (let y = 0, at = 0; y < rows; y++)
+      for (let x = 0; x < columns; x++, at++) plane[at] = frame.pixels[4 * ((top + step * y) * frame.width + left + step * x) + channel]
+    return resized(plane, rows, columns, height, width)
+  })
   const gray = red.map((value, at) => (value * 9798 + green[at] * 19235 + blue[at] * 3735 + 16384) >> 15)
   return { gray, height, width, left, top }
 }
