@@ -25,6 +25,7 @@ from edgefer.train.faces.recipe import EVERY, FACE_ORDER, FaceRecipe
 from edgefer.train.faces.scenes import read_scenes
 from edgefer.train.faces.targets import cell_grid
 from edgefer.train.faces.teacher import overlaps
+from edgefer.train.networks import load_keras
 
 if TYPE_CHECKING:
     import tf_keras
@@ -38,12 +39,13 @@ Mine = Callable[[Sequence[Picture]], list[tuple[Picture, np.ndarray]]]  # a find
 @dataclass(frozen=True, kw_only=True)
 class FaceOrder:
     """What such a training is asked for. data: a folder of archives or folders of pictures; teacher: YuNet's .onnx; finder:
-    the bundle whose candidates a refiner learns from, "" for the shipped one."""
+    the bundle whose candidates a refiner learns from, "" for the shipped one; begin: the bundle whose weights it begins with."""
 
     recipe: FaceRecipe
     data: str
     teacher: str
     finder: str = ""
+    begin: str = ""
 
     def save(self, run: Path) -> None:
         fields = asdict(self) | {"recipe": self.recipe.model_dump()}
@@ -54,9 +56,8 @@ class FaceOrder:
         try:
             fields = json.loads(read_regular(run / FACE_ORDER, MAX_CARD))
             recipe = FaceRecipe.model_validate(fields["recipe"])
-            return cls(
-                recipe=recipe, data=fields["data"], teacher=fields["teacher"], finder=str(fields.get("finder", ""))
-            )
+            later = {name: str(fields.get(name, "")) for name in ("finder", "begin")}
+            return cls(recipe=recipe, data=fields["data"], teacher=fields["teacher"], **later)
         except (InputError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{run / FACE_ORDER} is not the order of a training of faces: {error}.") from None
 
@@ -92,18 +93,38 @@ def training_parts(order: FaceOrder, cache: Path, progress: Progress) -> tuple[l
 def learning(order: FaceOrder, pictures: Sequence[Picture], mine: Mine | None, progress: Progress):
     """The network's builder, its loss and its batches."""
     recipe, pool = order.recipe.fit, tasks.pool_of(pictures)
+    begun = beginning(order.begin)
     if order.recipe.task == "find-faces":
         size = networks.FINDER_SIDE
         grid = cell_grid(size)
         batch = tasks.finder_batches(pool, size=size, count=recipe.batch_size, seed=recipe.seed)
-        return lambda: networks.build_finder(None), lambda maps, targets: losses.finder_loss(maps, targets, grid), batch
+        return (
+            lambda: begun(networks.build_finder(None)),
+            lambda maps, targets: losses.finder_loss(maps, targets, grid),
+            batch,
+        )
     hard = hard_candidates(mine(pictures), recipe.seed) if mine else []
     progress.log(f"{len(hard):,} candidates of the finder to learn from" if hard else "No finder to learn from")
     return (
-        networks.build_refiner,
+        lambda: begun(networks.build_refiner()),
         losses.refiner_loss,
         tasks.refiner_batches(pool, hard, count=recipe.batch_size, seed=recipe.seed),
     )
+
+
+def beginning(bundle: str) -> "Callable[[tf_keras.Model], tf_keras.Model]":
+    """What gives a network the weights of a bundle's, or none. InputError when they do not fit."""
+    if not bundle:
+        return lambda model: model
+    weights = load_keras(Bundle.open(bundle), Form.KERAS).get_weights()
+
+    def begun(model: "tf_keras.Model") -> "tf_keras.Model":
+        if [one.shape for one in weights] != [one.shape for one in model.get_weights()]:
+            raise InputError(f"{bundle} has other layers than this recipe's network: leave --init-from out.")
+        model.set_weights(weights)
+        return model
+
+    return begun
 
 
 def hard_candidates(found: list[tuple[Picture, np.ndarray]], seed: int) -> list[tuple[Picture, np.ndarray]]:
@@ -139,6 +160,7 @@ def make_card(order: FaceOrder, pictures: Sequence[Picture], held: Sequence[Pict
     finds = recipe.task == "find-faces"
     side = networks.FINDER_SIDE if finds else REFINER_SIDE
     names = "\n".join(sorted(f"{one.source}/{one.name}" for one in held))
+    start = [f"begin with the weights of {Path(order.begin).name}"] if order.begin else []
     return ModelCard(
         name=recipe.name,
         task=recipe.task,
@@ -152,7 +174,7 @@ def make_card(order: FaceOrder, pictures: Sequence[Picture], held: Sequence[Pict
             seed=recipe.fit.seed,
             epoch=max(1, recipe.fit.steps // EVERY),
             versions=versions(),
-            steps=("train",),
+            steps=(*start, "train"),
         ),
     )
 

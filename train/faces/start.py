@@ -12,7 +12,16 @@ from edgefer.train.faces.recipe import FACE_ORDER, load_face_recipe
 from edgefer.train.faces.run import FaceOrder, Mine, train_faces
 from edgefer.train.start import TrainRequest
 
-MEANT = {"data", "recipe", "epochs", "batch_size", "seed", "set", "init_from"}  # of a request, what has a meaning here
+MEANT = {
+    "data",
+    "recipe",
+    "epochs",
+    "batch_size",
+    "seed",
+    "set",
+    "init_from",
+    "teacher",
+}  # of a request, what has a meaning here
 
 
 def new_order(request: TrainRequest, teacher: Path, out: Path | None) -> tuple[Path, FaceOrder]:
@@ -28,15 +37,27 @@ def new_order(request: TrainRequest, teacher: Path, out: Path | None) -> tuple[P
     if not teacher.is_file():
         raise InputError(f"There is no {teacher}: the teacher is YuNet, whose .onnx is named with --yunet FILE.")
     loaded = load_face_recipe(request.recipe, request.changes)
-    if request.init_from and loaded.task != "refine-faces":
-        raise InputError("--init-from is the finder whose candidates a refiner learns from: leave it out for a finder.")
+    if request.teacher and loaded.task != "refine-faces":
+        raise InputError("--teacher is the finder whose candidates a refiner learns from: leave it out for a finder.")
+    begin = _network(request.init_from, loaded.task, "--init-from")
+    finder = _network(request.teacher, "find-faces", "--teacher")
     folder = out or new_directory(Path("runs"), loaded.name)
     if folder.exists():
         raise InputError(f"{folder} already holds something: choose another --out, or --resume --out {folder}.")
-    finder = str(Path(request.init_from).absolute()) if request.init_from else ""
-    return folder, FaceOrder(
-        recipe=loaded, data=str(Path(request.data).absolute()), teacher=str(teacher.absolute()), finder=finder
-    )
+    data = str(Path(request.data).absolute())
+    return folder, FaceOrder(recipe=loaded, data=data, teacher=str(teacher.absolute()), finder=finder, begin=begin)
+
+
+def _network(name: str, task: str, option: str) -> str:
+    """The path of a bundle that does that task, "" for none."""
+    if not name:
+        return ""
+    bundle = Bundle.open(shipped_networks().get(name, Path(name)) if not Path(name).exists() else name)
+    if bundle.card.task != task:
+        raise InputError(f"{option} {name!r} is a network of task {bundle.card.task!r}: name one of {task!r}.")
+    if option == "--init-from" and not bundle.has("keras"):
+        raise InputError(f"{option} {name!r} has no model.keras to begin with: name the bundle that training wrote.")
+    return str(bundle.path.absolute())
 
 
 def is_face_run(folder: Path) -> bool:

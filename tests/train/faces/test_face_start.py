@@ -2,13 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 
 import edgefer
+from edgefer.bundle import Form, write_bundle
 from edgefer.errors import InputError
+from edgefer.train.faces.networks import build_finder, build_refiner
 from edgefer.train.faces.recipe import FACE_ORDER
-from edgefer.train.faces.run import FaceOrder
+from edgefer.train.faces.run import FaceOrder, beginning, keras_bytes, make_card
 from edgefer.train.faces.start import is_face_run, new_order
+from edgefer.train.networks import load_keras
 from edgefer.train.start import TrainRequest
 
 
@@ -26,32 +30,55 @@ def request(scenes, recipe="face-refiner", **options):
 
 @pytest.mark.parametrize(
     "option",
-    [{"labels": "ferplus"}, {"folds": 5}, {"teacher": "fer-small"}, {"skip_bad": True}, {"valid_fraction": 0.1}],
+    [{"labels": "ferplus"}, {"folds": 5}, {"soft_labels": "votes.npz"}, {"skip_bad": True}, {"valid_fraction": 0.1}],
 )
 def test_an_option_that_has_no_meaning_for_a_face_network_is_refused(scenes, option):
     with pytest.raises(InputError, match=next(iter(option)).replace("_", "-")):
         new_order(request(scenes, **option), scenes / "yunet.onnx", scenes / "run")
 
 
-def test_a_finder_begins_with_no_finder(scenes):
+def test_a_finder_has_no_finder_as_its_teacher(scenes):
     with pytest.raises(InputError, match="leave it out for a finder"):
-        new_order(request(scenes, "face-finder", init_from="mine"), scenes / "yunet.onnx", scenes / "run")
+        new_order(request(scenes, "face-finder", teacher="mine"), scenes / "yunet.onnx", scenes / "run")
 
 
 def test_a_resumed_refiner_learns_from_the_finder_that_it_began_with(scenes):
-    run, order = new_order(request(scenes, init_from="mine", seed=3), scenes / "yunet.onnx", scenes / "run")
+    run, order = new_order(request(scenes, teacher="face-finder", seed=3), scenes / "yunet.onnx", scenes / "run")
     order.save(run)
     assert is_face_run(run)
-    assert FaceOrder.load(run) == order and order.finder.endswith("/mine") and order.recipe.fit.seed == 3
+    assert FaceOrder.load(run) == order and order.finder.endswith("/face-finder") and order.recipe.fit.seed == 3
 
 
-def test_an_order_from_before_finders_were_kept_is_read(scenes):
+@pytest.mark.parametrize("option", ["init_from", "teacher"])
+def test_a_network_for_something_else_is_refused(scenes, option):
+    with pytest.raises(InputError, match="a network of task 'read': name one of '"):
+        new_order(request(scenes, **{option: "fer-nano"}), scenes / "yunet.onnx", scenes / "run")
+
+
+def a_bundle(order, folder, model):
+    card = make_card(order, [], [])
+    return write_bundle(folder, card, {Form.KERAS: keras_bytes(model)})
+
+
+def test_a_training_begins_with_the_weights_of_another(scenes):
+    _, order = new_order(request(scenes), scenes / "yunet.onnx", scenes / "run")
+    bundle = a_bundle(order, scenes / "before", build_refiner())
+    _, order = new_order(request(scenes, init_from=str(bundle.path)), scenes / "yunet.onnx", scenes / "run")
+    begun = beginning(order.begin)(build_refiner()).get_weights()
+    for given, kept in zip(begun, load_keras(bundle, "keras").get_weights(), strict=True):
+        np.testing.assert_array_equal(given, kept)
+    assert make_card(order, [], []).provenance.steps == ("begin with the weights of before", "train")
+    with pytest.raises(InputError, match="has other layers"):
+        beginning(order.begin)(build_finder(None))
+
+
+def test_an_order_from_before_finders_and_beginnings_were_kept_is_read(scenes):
     run, order = new_order(request(scenes), scenes / "yunet.onnx", scenes / "run")
     order.save(run)
     fields = json.loads((run / FACE_ORDER).read_text())
-    del fields["finder"]
+    del fields["finder"], fields["begin"]
     (run / FACE_ORDER).write_text(json.dumps(fields))
-    assert FaceOrder.load(run).finder == ""
+    assert FaceOrder.load(run) == order
 
 
 def test_the_library_trains_face_networks_as_the_command_does(scenes):
