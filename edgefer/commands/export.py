@@ -41,13 +41,18 @@ def c(bundle: Bundle_, out: Folder, prove: Prove = False, as_json: AsJson = Fals
     if prove:
         checks += prove_targets(out)
         record(out, checks)
+    facts = {
+        "network_bytes": 4 * len(subject.program.words),
+        "arena_bytes": subject.program.plan.size,
+        "multiply_adds": subject.network.macs,
+    }
     if not as_json:
-        flash, ram = 4 * len(subject.program.words), subject.program.plan.size
+        flash, ram, macs = facts.values()
         console.show(
-            f"{out}: {flash:,} bytes of constants, {ram:,} bytes of arena, {subject.network.macs:,} multiply-adds"
+            f"{out}: {flash:,} bytes of flash for the network, {ram:,} bytes of RAM for its arena, {macs:,} multiply-adds"
         )
-        console.show(f"Next: make -C {out} test")
-    report(f"{opened.path} in C", checks, as_json=as_json, bundle=opened.hash, out=str(out))
+        console.show(f"Next: make -C {out} test; then {out / 'README.md'}")
+    report(f"{opened.path} in C", checks, as_json=as_json, bundle=opened.hash, out=str(out), **facts)
 
 
 @app.command()
@@ -75,7 +80,7 @@ def web(
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.c.subject import read_subject
-    from edgefer.checks import exit_code, report
+    from edgefer.checks import report
     from edgefer.commands.page_rules import device_of
     from edgefer.convert.c.targets import prove_page
     from edgefer.convert.exported import check_folder, record
@@ -91,9 +96,10 @@ def web(
     size = gzip_bytes({file.name: file.read_bytes() for file in out.iterdir()})
     if not as_json:
         console.show(
-            f"{out}: {size:,} bytes to download, compressed. Put it on any https server, or try it with --serve."
+            f"{out}: {size:,} bytes to download, compressed. {out / 'README.md'} says how it gets to a phone."
+            + ("" if serve else " --serve tries it here.")
         )
-    if not serve or exit_code(checks):
-        report(f"{opened.path} as a page", checks, as_json=as_json, bundle=opened.hash, out=str(out), gzip_bytes=size)
-        return
-    serve_folder(out, port, lambda address: console.show(f"{address} (this machine only; Ctrl-C ends)"))
+    report(f"{opened.path} as a page", checks, as_json=as_json, bundle=opened.hash, out=str(out), gzip_bytes=size)
+    if serve:
+        say = console.log if as_json else console.show
+        serve_folder(out, port, lambda address: say(f"{address} (this machine only; Ctrl-C ends)"))

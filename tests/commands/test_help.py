@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,12 @@ def test_no_help_shows_a_type_where_there_is_no_value_or_two_words_for_one_thing
         name == ("run",)
     )  # --rotate 0; elsewhere 0 stands for something that is not said
     assert "default: 0.0]" not in page
+
+
+@pytest.mark.parametrize("name", PAGES, ids=" ".join)
+def test_no_help_has_a_gap(name):
+    lines = [line.rstrip() for line in help_of(name).strip().splitlines()]
+    assert not [number for number, pair in enumerate(pairwise(lines)) if pair == ("", "")]
 
 
 def parsed(line: str) -> list[tuple[str, ...]]:
