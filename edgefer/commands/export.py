@@ -7,6 +7,8 @@ import typer
 
 from edgefer.commands.app import App
 from edgefer.commands.inputs import AsJson, bundle_path
+from edgefer.commands.page_rules import REJECT, device_of
+from edgefer.options import Smoothing
 
 app = App(
     help="Write a network for the browser or for a microcontroller, with the proof that it is the same one.",
@@ -68,6 +70,15 @@ def web(
     port: Annotated[
         int, typer.Option(min=0, max=65535, metavar="PORT", help="Of --serve; 0: any that is free.")
     ] = 8080,
+    labels: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Shown instead of the network's, in their order: in your language.")
+    ] = "",
+    smooth: Annotated[
+        Smoothing, typer.Option(help="What the page begins with, as of `edgefer run`.")
+    ] = Smoothing.RESPONSIVE,
+    reject: Annotated[
+        float, typer.Option(min=0, max=0.9, metavar="SCORE", help="Likewise: unsure below this score.")
+    ] = REJECT,
     as_json: AsJson = False,
 ) -> None:
     """Write a network as a static web page that works offline.
@@ -76,12 +87,12 @@ def web(
     server will do; phones want https for the camera. Exit code 1 when the C does not give the stored answers.
 
     - `edgefer export web ferplus-small site/ --serve`
+    - `edgefer export web fer-nano site/ --labels wütend,Ekel,Angst,froh,traurig,überrascht,neutral --reject 0.6`
     """
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.c.subject import read_subject
     from edgefer.checks import report
-    from edgefer.commands.page_rules import device_of
     from edgefer.convert.c.targets import prove_page
     from edgefer.convert.exported import check_folder, record
     from edgefer.convert.web.serve import serve as serve_folder
@@ -89,7 +100,7 @@ def web(
 
     check_folder(out)
     opened = Bundle.open(bundle_path(bundle))
-    checks = export_web(read_subject(opened), device_of(opened.card), out)
+    checks = export_web(read_subject(opened), device_of(opened.card, labels=labels, smooth=smooth, reject=reject), out)
     if prove:
         checks.append(prove_page(out))
         record(out, checks)
