@@ -96,7 +96,7 @@ def web(
     from edgefer.convert.c.targets import prove_page
     from edgefer.convert.exported import check_folder, record
     from edgefer.convert.web.serve import serve as serve_folder
-    from edgefer.convert.web.site import export_web, gzip_bytes
+    from edgefer.convert.web.site import download_bytes, export_web
 
     check_folder(out)
     opened = Bundle.open(bundle_path(bundle))
@@ -104,7 +104,7 @@ def web(
     if prove:
         checks.append(prove_page(out))
         record(out, checks)
-    size = gzip_bytes({file.name: file.read_bytes() for file in out.iterdir()})
+    size = download_bytes(out)
     if not as_json:
         console.show(
             f"{out}: {size:,} bytes to download, compressed. {out / 'README.md'} says how it gets to a phone."

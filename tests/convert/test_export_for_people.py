@@ -14,7 +14,7 @@ from edgefer.commands.page_rules import device_of
 from edgefer.convert.c.project import TAKEN, make_project
 from edgefer.convert.c.text import credit
 from edgefer.convert.web import serve
-from edgefer.convert.web.site import make_site
+from edgefer.convert.web.site import download_bytes, make_site
 from edgefer.errors import InputError
 from tests.conftest import CHROMIUM
 
@@ -131,5 +131,8 @@ def test_a_served_page_s_proof_is_shown_first_and_as_json_it_is_alone_on_stdout(
     done = CliRunner().invoke(app, ["export", "web", "fer-nano", str(out), "--serve", "--json"])
     assert done.exit_code == 0 and json.loads(done.stdout)["out"] == str(out) and served == [out]
     assert "127.0.0.1:8080" in done.stderr
+    (out / "CNAME").write_text("example.org\n" * 999)  # what a host wants beside the page is no part of it
+    assert download_bytes(out) == json.loads(done.stdout)["gzip_bytes"]
+    (out / "CNAME").unlink()
     shown = CliRunner().invoke(app, ["export", "web", "fer-nano", str(out), "--serve"]).stdout
     assert shown.index("checks passed") < shown.index("127.0.0.1:8080")
