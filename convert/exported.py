@@ -1,57 +1,138 @@
-"""A folder that an export wrote: whole or absent, with a list of what is in it, and never over anything else."""
+"""A folder that an export wrote: what is in it, with hashes, and whose bundle it is of. It is never written over anything else."""
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from edgefer import __version__
 from edgefer.bundle import Bundle, write_file
-from edgefer.checks import Check, to_json
+from edgefer.checks import Check, status_if, to_json
 from edgefer.errors import InputError
+from edgefer.files import MAX_JSON, MAX_NETWORK, check_writable, read_regular
+from edgefer.text import printable
 
 LIST = "export.json"
-FACTS = ("edgefer", "target", "bundle", "bundle_sha256", "files")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """What an export.json says: `files` are the sha256 by name."""
+
+    edgefer: str
+    target: str
+    bundle: str
+    bundle_sha256: str
+    files: dict[str, str]
+
+
+def is_export(folder: Path) -> bool:
+    return (folder / LIST).is_file()
+
+
+def read_list(folder: Path) -> Listed:
+    """The folder's export.json; InputError unless it is one. It may come from a stranger: its names are files of this folder."""
+    content = read_regular(folder / LIST, MAX_JSON)
+    try:
+        listed = TypeAdapter(Listed).validate_json(content)
+    except ValidationError:
+        raise InputError(f"{folder / LIST} is not the list of an export: export again into a new directory.") from None
+    if odd := next((name for name in listed.files if name in (".", "..") or Path(name).name != name), None):
+        raise InputError(f"{folder / LIST} lists {printable(odd)!r}, which is no file of this folder.")
+    return listed
+
+
+def changed_files(folder: Path) -> list[str]:
+    """The listed files that are no longer as the export wrote them, or are gone."""
+    return [name for name, digest in read_list(folder).files.items() if _digest(folder / name) != digest]
+
+
+def check_export(folder: Path) -> list[Check]:
+    """Whether an exported folder is whole: one row, which names what is not."""
+    listed, changed = read_list(folder), changed_files(folder)
+    wrong = f"{len(changed)} of {len(listed.files)} files are not as they were exported"
+    source = (
+        f"export {printable(listed.target)} of {printable(listed.bundle)}, bundle {printable(listed.bundle_sha256)}"
+    )
+    shown = tuple(printable(name) for name in changed)
+    return [
+        Check(
+            subject="files",
+            status=status_if(not changed),
+            detail=f"{wrong} ({source})",
+            fix="export it again" if changed else "",
+            examples=shown,
+        )
+    ]
 
 
 def check_folder(out: Path) -> None:
-    """InputError unless an export may be written at `out`: nothing is there, or only an earlier export."""
-    if not out.exists() and not out.is_symlink():
-        return
-    if not out.is_dir():
-        raise InputError(f"{out} is a file: name a directory for the export, new or empty.")
-    if any(out.iterdir()) and not (out / LIST).is_file():
-        raise InputError(f"{out} holds other files and no earlier export: name a new or empty directory.")
+    """InputError unless an export may be written at `out`: nothing is there, or an earlier export that nobody has changed.
+    Files that somebody has put beside it stay."""
+    if out.exists() or out.is_symlink():
+        if not out.is_dir():
+            raise InputError(f"{out} is a file: name a directory for the export, new or empty.")
+        if not is_export(out) and any(out.iterdir()):
+            raise InputError(f"{out} holds other files and no earlier export: name a new or empty directory.")
+        changed = [name for name in changed_files(out) if (out / name).exists()] if is_export(out) else []
+        if changed:
+            raise InputError(
+                f"{out / changed[0]} was changed after it was exported: name another directory, or move the file away."
+            )
+    check_writable(out / LIST, "directory")
 
 
 def write_folder(out: Path, target: str, bundle: Bundle, files: Mapping[str, bytes], checks: Sequence[Check]) -> None:
-    """Write the files and export.json, which says whose bundle they are of, their hashes and what was proven."""
+    """Write the files and export.json, which says whose bundle they are of, their hashes and what was proven. A new folder is
+    there whole or not at all; in an earlier export export.json is the last to be replaced."""
     check_folder(out)
+    out = out.resolve()
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     facts = {
         "edgefer": __version__,
         "target": target,
         "bundle": bundle.card.name,
         "bundle_sha256": bundle.hash,
-        "files": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())},
+        "files": digests,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    written = {**files, LIST: _list_of(facts, checks)}
+    place = out if out.exists() else out.parent  # which may be two disks
+    place.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=place))
     try:
-        for name, content in files.items():
+        for name, content in written.items():
             write_file(staging / name, content)
-        write_file(staging / LIST, json.dumps(to_json(checks, **facts), indent=2).encode() + b"\n")
         staging.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)  # an earlier export, or empty
-        staging.rename(out)
+        if not out.exists():
+            staging.rename(out)
+            return
+        stale = set(read_list(out).files) - set(files) if is_export(out) else set()
+        for name in written:  # one by one: the folder may be where somebody's shell is, or a server's
+            os.replace(staging / name, out / name)
+        for name in stale:
+            (out / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
 def record(out: Path, checks: Sequence[Check]) -> None:
     """Put everything that was proven of an export into its export.json."""
-    listed = json.loads((out / LIST).read_text())
-    kept = {name: listed[name] for name in FACTS}
-    write_file(out / LIST, json.dumps(to_json(checks, **kept), indent=2).encode() + b"\n")
+    listed = read_list(out)
+    write_file(out / LIST, _list_of(vars(listed), checks))
+
+
+def _list_of(facts: Mapping[str, object], checks: Sequence[Check]) -> bytes:
+    return json.dumps(to_json(checks, **facts), indent=2).encode() + b"\n"
+
+
+def _digest(file: Path) -> str:
+    """ "" where there is no regular file."""
+    if not file.is_file():
+        return ""
+    return hashlib.sha256(read_regular(file, MAX_NETWORK)).hexdigest()

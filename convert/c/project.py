@@ -1,13 +1,16 @@
 """The files of `edgefer export c`: kernels, the network as a constant, its self-test, a Makefile and a README."""
 
+import zlib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
+
 from edgefer import __version__
 from edgefer.c.pixels import COLORS
 from edgefer.c.prove import prove_on_host
-from edgefer.c.subject import Questions, Subject
+from edgefer.c.subject import Subject
 from edgefer.checks import Check, table
 from edgefer.convert.c import text, tflm
 from edgefer.convert.exported import check_folder, write_folder
@@ -19,13 +22,14 @@ SOURCES = (
 )  # fmt: skip
 
 
-USE = """Each target then proves itself with the same questions, bit for bit, and sees one changed bit of the network by its CRC-32:
+USE = """Each target then proves itself with the same questions, bit for bit, and sees one changed bit of the network, its labels and its
+settings by their CRC-32; `edgefer verify` of this folder compares the hashes of all files:
 
     make test     # this host
     make arm      # STM32F405 (Cortex-M4, 1 MB flash, 128 KB RAM) in QEMU
     make riscv    # RV32IMC in QEMU
 
-Each prints a label for each stored image, how many pixels and answers differ (0), and PASS, and leaves with 0. On a
+Each prints a label for each stored image, how many settings, pixels and answers differ (0), and PASS, and leaves with 0. On a
 board, let `platform_print` in a file of your own write to its UART. With QEMU's `-icount shift=0` the Cortex-M4's ticks
 are those of a 168 MHz clock of which each instruction takes a nanosecond: instructions = ticks / 0.168. On hardware
 they are cycles. QEMU proves answers, it does not measure a board's time.
@@ -90,7 +94,7 @@ def make_project(subject: Subject, checks: Sequence[Check]) -> dict[str, bytes]:
     made = {
         "network.h": _network_header(subject),
         "network.c": _network_source(subject),
-        "vectors.h": _vectors_header(subject.vectors.small()),
+        "vectors.h": _vectors_header(subject),
         "model.h": tflm.model_header(subject.content),
         "README.md": _readme(subject, checks),
     }
@@ -169,8 +173,13 @@ const uint32_t edgefer_network[EDGEFER_NETWORK_WORDS] __attribute__((aligned(16)
 """
 
 
-def _vectors_header(vectors: Questions) -> str:
+def _vectors_header(subject: Subject) -> str:
+    vectors, card, output = subject.vectors.small(), subject.bundle.card, subject.network.output
     crop = vectors.crop
+    names = [text.macro(name) for name in sorted(card.crops)]
+    settings = [[float(output.scale), output.zero, card.temperature]]
+    settings += [[one.scale, one.dx, one.dy] for _, one in sorted(card.crops.items())]
+    labels = [zlib.crc32(label.encode()) for label in card.labels]
     return f"""/* What the self-test asks, and what the host answered. */
 #define VECTOR_FRAMES {len(vectors.frames)}
 #define VECTOR_FRAME_HEIGHT {vectors.frames.shape[1]}
@@ -179,6 +188,13 @@ def _vectors_header(vectors: Questions) -> str:
 #define VECTOR_CROP_DX {text.double(crop.dx)}
 #define VECTOR_CROP_DY {text.double(crop.dy)}
 #define VECTORS {len(vectors.pixels)}
+#define VECTOR_SETTINGS_CRC 0x{zlib.crc32(np.array(settings, "<f8").tobytes()):08x}u
+
+/* What network.h states, and the CRC-32 of each label. */
+static const double vector_settings[][3] = {{
+{{EDGEFER_OUTPUT_SCALE, EDGEFER_OUTPUT_ZERO, EDGEFER_TEMPERATURE}}{"".join(f",{chr(10)}EDGEFER_CROP_{name}" for name in names)}}};
+static const uint32_t vector_label_crcs[EDGEFER_LABELS] = {{
+{text.words(np.array(labels, np.uint32))}}};
 
 static const uint8_t vector_frames[VECTOR_FRAMES][VECTOR_FRAME_HEIGHT * VECTOR_FRAME_WIDTH * 3] = {{
 {text.rows(vectors.frames)}}};

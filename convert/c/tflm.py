@@ -69,8 +69,16 @@ def readme(subject: Subject) -> str:
 {code}
 
 {arena} Its reference kernels round elsewhere than the optimized ones that gave the
-stored answers, so hold it to a tolerance and not to 0 ({len(vectors.pixels)} images are in `vectors.h`). Its input is int8: the pixel
-with its top bit flipped (`pixel ^ 0x80`)."""
+stored answers, so hold it to a tolerance and not to 0 ({len(vectors.pixels)} images are in `vectors.h`). Its input is int8: {_input(subject)}."""
+
+
+def _input(subject: Subject) -> str:
+    """What becomes of a pixel before tflite-micro sees it."""
+    spec, source = subject.bundle.card.input, subject.network.input
+    if not spec.stated:
+        return "the pixel\nwith its top bit flipped (`pixel ^ 0x80`)"
+    ways = dict.fromkeys(f"(pixel * {scale:.9g} + {offset:.9g})" for scale, offset in spec.per_channel())
+    return f"for each pixel\n`round({', '.join(ways)} / {float(source.scale):.9g}) + {source.zero}`, within -128 to 127"
 
 
 @dataclass(frozen=True, kw_only=True)

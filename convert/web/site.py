@@ -21,7 +21,7 @@ from edgefer.convert.web.questions import make_questions
 from edgefer.tflite.int8_network import UnsupportedNetwork
 
 PAGE = (
-    "index.html", "page.css", "page.js", "engine.js", "faces.js", "rules.js", "questions.js", "proof.js", "icon.svg",
+    "index.html", "page.css", "page.js", "engine.js", "faces.js", "following.js", "rules.js", "questions.js", "proof.js", "icon.svg",
 )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ files again: whoever opens the page gets the old ones once more, while it fetche
 ## What it proves, and keeps to itself
 
 - Nothing of an image leaves the browser: its scripts send nothing, and the page's policy
-  (`default-src 'none'; connect-src 'none'`) forbids them to.
+  (`default-src 'none'; connect-src 'none'`) closes connections, forms, and images, scripts and frames of other servers to them.
 - Before its camera button works, the page checks its networks' and its settings' CRC-32, and that pixels, answers and found faces are those of
   the machine that wrote it. Nothing may differ; it shows how many were compared.
 - The bundle's hash that it shows is the one that `edgefer verify BUNDLE` prints and that stands in its certificate.
@@ -116,8 +116,6 @@ def _bundle(subject: Subject, device: Device) -> dict:
     asked = make_questions(subject, device)
     settings = json.dumps(_settings(subject, device, networks))
     return {
-        "edgefer": __version__,
-        "bundle_sha256": subject.bundle.hash,
         "settings": settings,  # as text, of which the page can take the CRC-32
         "settings_crc": zlib.crc32(settings.encode()),
         "networks": {name: _network(one) for name, one in networks.items()},
@@ -134,9 +132,11 @@ def _bundle(subject: Subject, device: Device) -> dict:
 
 
 def _settings(subject: Subject, device: Device, networks: dict[str, Subject]) -> dict:
-    """All that decides, beside the networks, what the page says of a face."""
+    """All that decides, beside the networks, what the page says of a face, and of whose network it is."""
     card = subject.bundle.card
     return {
+        "edgefer": __version__,
+        "bundle_sha256": subject.bundle.hash,
         "card": {
             "name": card.name,
             "labels": list(device.labels),

@@ -16,12 +16,13 @@ MIN_SHARPNESS = 30.0  # a Gaussian blur of 1.5 of the network's pixels leaves 47
 MAX_TURN = 0.35  # about 38 degrees aside, see Detection.turn; by geometry, not measured
 
 
-def quality_fault(face: Detection, pixels: np.ndarray) -> str:
+def quality_fault(face: Detection, pixels: np.ndarray, color: str = "rgb") -> str:
     """Why a face cannot be read: "small", "dark", "overexposed", "blurred" or "turned away"; "" when it can.
 
-    pixels: the face as the network takes it, uint8 [h, w, 1] or RGB [h, w, 3].
+    pixels: the face as the network takes it, uint8 [h, w, 1] or [h, w, 3]; color: "bgr" where blue comes first there.
     """
-    gray = pixels[..., 0] if pixels.shape[2] == 1 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    to_gray = cv2.COLOR_BGR2GRAY if color == "bgr" else cv2.COLOR_RGB2GRAY
+    gray = pixels[..., 0] if pixels.shape[2] == 1 else cv2.cvtColor(pixels, to_gray)
     if face.side < MIN_SIDE * gray.shape[0]:
         return "small"
     mean = cv2.mean(gray)[0]

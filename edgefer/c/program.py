@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgefer.tflite.arena import ALIGNMENT, Plan, plan, row_bytes
-from edgefer.tflite.int8_network import Int8Network, Layer
+from edgefer.tflite.int8_network import Int8Network, Layer, UnsupportedNetwork
 
 MAGIC = int.from_bytes(b"EFN1", "little")
 HEADER_WORDS, LAYER_WORDS = 16, 32
+MAX_ARENA = 2**30  # bytes: places in it are 32-bit numbers
 KINDS = {
     "CONV_2D": 1, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 3, "ADD": 4, "MEAN": 5, "MAX_POOL_2D": 6,
     "AVERAGE_POOL_2D": 7, "RESHAPE": 8, "PAD": 9, "RELU": 10, "RELU6": 11,
@@ -52,6 +53,10 @@ def make_program(network: Int8Network, table: np.ndarray | None = None) -> Progr
     table: int8 [256, channels], what the network takes for each pixel value; None for edgefer's own, pixel - 128.
     """
     arena = plan(network)
+    if arena.size > MAX_ARENA:
+        raise UnsupportedNetwork(
+            f"The network needs {arena.size:,} bytes of RAM at once; at most {MAX_ARENA:,} can be used."
+        )
     constants = _Constants(HEADER_WORDS + LAYER_WORDS * len(network.layers))
     ends = _ends(network)
     records = [

@@ -1,5 +1,6 @@
 """edgefer export: the network for the browser and for microcontrollers."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +54,7 @@ def c(bundle: Bundle_, out: Folder, prove: Prove = False, as_json: AsJson = Fals
         console.show(
             f"{out}: {flash:,} bytes of flash for the network, {ram:,} bytes of RAM for its arena, {macs:,} multiply-adds"
         )
-        console.show(f"Next: make -C {out} test; then {out / 'README.md'}")
+        console.show(f"Next: make -C {shlex.quote(str(out))} test; then {out / 'README.md'}")
     report(f"{opened.path} in C", checks, as_json=as_json, bundle=opened.hash, out=str(out), **facts)
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 BUDGET = "Budget"
+EXPORTED = "export.json"
 
 
 class Runtime(StrEnum):
@@ -121,7 +122,7 @@ def verify(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
 
     With the bundle alone, in seconds, without data or TensorFlow: are its pixels, weights and answers on this machine those
     that it was shipped with? With --data also, on every installed runtime: does it decide as the network it came from?
-    Exit code 1 when it does not, 2 when nothing could be checked.
+    Exit code 1 when it does not, 2 when nothing could be checked. Of a folder that `edgefer export` wrote: are its files those?
 
     - `edgefer verify`
     - `edgefer verify runs/small-1-int8 --data fer2013.csv --report out/`
@@ -129,10 +130,13 @@ def verify(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
     """
     from edgefer import console
     from edgefer.api import verify as prove
-    from edgefer.bundle import Bundle
+    from edgefer.bundle import CARD, Bundle
     from edgefer.checks import report as report_checks
 
-    opened = Bundle.open(bundle_path(bundle))
+    path = bundle_path(bundle)
+    if (path / EXPORTED).is_file() and not (path / CARD).exists():
+        _verify_export(path, asked)
+    opened = Bundle.open(path)
     if asked.certificate:
         _check_certificate(opened, asked.certificate)
     if asked.data or asked.split or asked.report:
@@ -142,6 +146,17 @@ def verify(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
     if not asked.as_json:
         console.show(f"Bundle {opened.hash}" + (f", as in {asked.certificate}" if asked.certificate else ""))
     report_checks(str(opened.path), checks, as_json=asked.as_json, bundle=opened.hash)
+
+
+def _verify_export(folder: Path, asked: VerifyFlags) -> None:
+    """Ends the command: of an export there is nothing else to ask here, its targets prove themselves."""
+    from edgefer.checks import report as report_checks
+    from edgefer.convert.exported import check_export
+
+    if asked.data or asked.split or asked.report or asked.certificate or asked.runtime:
+        raise InputError(f"{folder} is an export, of which only its files can be checked: name the bundle for more.")
+    report_checks(str(folder), check_export(folder), as_json=asked.as_json)
+    raise typer.Exit
 
 
 @grouped

@@ -64,7 +64,8 @@ def _layer(operator: Operator, known: dict[int, Value]) -> Layer:
             raise ValueError(f"its input {tensor.name!r} is a constant or was not computed yet")
     inputs = tuple(known[tensor.index] for tensor in operator.inputs[:count])
     output = _value(result)
-    fields = FIELDS[operator.name](operator, inputs, output)
+    with np.errstate(over="ignore", under="ignore"):  # what becomes infinite or 0 is out of range
+        fields = FIELDS[operator.name](operator, inputs, output)
     low, high = _clamp(operator, output)
     return Layer(kind=operator.name, number=operator.index, inputs=inputs, output=output, low=low, high=high, **fields)
 

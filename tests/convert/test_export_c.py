@@ -1,7 +1,6 @@
 """`edgefer export c`: the same answers on every target, a flipped bit seen by each, and nothing of a stranger's in the code."""
 
 import io
-import json
 import os
 import re
 import shutil
@@ -26,16 +25,16 @@ from edgefer.convert.c.project import export_c, make_project
 from edgefer.convert.c.targets import prove_page, prove_targets
 from edgefer.convert.c.text import comment, string
 from edgefer.convert.c.tflm_trial import run_in_arena
-from edgefer.convert.exported import LIST, check_folder
 from edgefer.devices.faces.canvas import Layout, MapNetwork, shrunk, thinned
 from edgefer.devices.faces.own import cut, square_around
-from edgefer.errors import InputError
 from edgefer.preprocess import face_pixels, prepare, to_int8
 from edgefer.tflite import arithmetic
 from edgefer.tflite.arena import plan
 from edgefer.tflite.arithmetic import run
+from edgefer.tflite.int8_network import UnsupportedNetwork
 from edgefer.tflite.layers import read_layers
 from tests.conftest import ROOT
+from tests.tflite.networks import Maker
 from tests.tflite.test_arithmetic import ONE, Chance, everything
 
 HARSH = (
@@ -43,19 +42,6 @@ HARSH = (
     ("-std=c99", "-O1", "-fsanitize=undefined", "-fno-sanitize-recover=all"),
     ("-std=c99", "-O3", "-march=native", "-ffast-math", "-ffp-contract=fast"),
 )
-
-
-@pytest.fixture(scope="module")
-def nano():
-    return read_subject(Bundle.open(shipped_bundles()["fer-nano"]))
-
-
-@pytest.fixture(scope="module")
-def project(nano, tmp_path_factory):
-    """The exported project of fer-nano; copy what you change."""
-    out = tmp_path_factory.mktemp("export") / "nano"
-    export_c(nano, out)
-    return out
 
 
 # ---- the kernels ----
@@ -169,6 +155,17 @@ def test_nothing_in_the_arena_overlaps_while_it_is_in_use():
                 if layer.kind == "CONV_2D":
                     assert high <= arena.scratch[number] or low >= arena.scratch[number] + 1
             alive[output.index] = output
+
+
+def test_a_network_that_no_memory_holds_is_refused():
+    """130 activations of 16 MB that are all in use at once, in a file of a few kilobytes."""
+    make = Maker(np.random.default_rng(0))
+    x = make.input((1, 64, 64, 1))
+    large = [make.pad(x, ((0, 0), (2016, 2016), (2016, 2016), (0, 0))) for _ in range(130)]
+    sums = [make.add(large[0], other) for other in large[1:]]
+    network = read_layers(make.finish(make.pool("MAX", sums[-1], (2, 2), (2, 2), "VALID")), "made")
+    with pytest.raises(UnsupportedNetwork, match="bytes of RAM"):
+        make_program(network)
 
 
 def test_the_arena_of_the_shipped_networks_is_no_larger_than_measured():
@@ -374,21 +371,28 @@ def test_without_a_compiler_the_rows_say_so_and_numpy_answers(nano, monkeypatch)
     assert [check.status for check in checks] == [Status.NOT_CHECKED, Status.NOT_CHECKED, Status.PASS]
 
 
-def test_the_list_holds_hashes_and_the_proof(project, nano):
-    listed = json.loads((project / LIST).read_text())
-    assert listed["bundle_sha256"] == nano.bundle.hash and listed["passed"]
-    assert {file.name for file in project.iterdir()} == {*listed["files"], LIST}
+SETTINGS = {
+    "a label": ("network.c", '"happy"', '"hapqy"'),
+    "two labels": ("network.c", '"angry",\n    "disgust"', '"disgust",\n    "angry"'),
+    "the temperature": ("network.h", "TEMPERATURE 0x1.", "TEMPERATURE 0x3."),
+    "the zero point": ("network.h", "OUTPUT_ZERO ", "OUTPUT_ZERO 1+"),
+    "a crop": ("network.h", "CROP_YUNET {0x1.", "CROP_YUNET {0x2."),
+}
 
 
-def test_only_an_empty_folder_or_an_earlier_export_is_written_over(project, tmp_path):
-    check_folder(tmp_path / "new")
-    check_folder(tmp_path)
-    check_folder(project)
-    (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="other files"):
-        check_folder(tmp_path)
-    with pytest.raises(InputError, match="is a file"):
-        check_folder(tmp_path / "mine.txt")
+@pytest.mark.gcc
+@pytest.mark.parametrize("changed", SETTINGS)
+def test_changed_labels_and_settings_fail_the_self_test(project, tmp_path, changed):
+    """They decide what is said of a face as much as the weights do."""
+    name, old, new = SETTINGS[changed]
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
+    source = (tmp_path / name).read_text()
+    assert source.count(old) == 1
+    (tmp_path / name).write_text(source.replace(old, new))
+    done = make(project, tmp_path, "test")
+    assert done.returncode != 0 and done.stdout.endswith("FAIL\n")
+    wrong = 2 if changed == "two labels" else 1
+    assert f"settings: {wrong} of 8 differ" in done.stdout and "answers: 0 of" in done.stdout
 
 
 @pytest.mark.gcc

@@ -7,13 +7,14 @@ const WHY = {
   'turned away': 'turned away',
   'low score': 'no label is likely enough',
 }
+const NO_CAMERA = { NotAllowedError: 'it was not allowed', NotFoundError: 'none was found', NotReadableError: 'something else uses it' }
 const TIMED = 20, CAMERA_PX = 640, PHOTO_PX = 1280, SPEAK_MS = 4000, MAX_ROWS = 100000
 const percent = share => `${Math.round(100 * share)}%`
 const video = document.createElement('video')
 video.playsInline = true
 video.muted = true
-let engine, tracker, smoother, stream = null, opening = 0, facing = 'user', rows = [], began = 0, spoken = '', spokenAt = 0
-let shown = []
+let engine, tracker, smoother, stream = null, opening = 0, facing = 'user', rows = [], spoken = '', spokenAt = 0
+let shown = [], photo = null
 
 function element(tag, className = '', text = '') {
   const made = document.createElement(tag)
@@ -24,7 +25,7 @@ function element(tag, className = '', text = '') {
 
 function setState(state, text) {
   document.body.dataset.state = state
-  $('status').textContent = text
+  if ($('status').textContent !== text) $('status').textContent = text  // a screen reader reads it out each time it is set
 }
 
 const colorOf = label => Object.hasOwn(BUNDLE.colors, label) ? BUNDLE.colors[label] : '#8d979f'
@@ -45,7 +46,8 @@ async function start() {
     document.title = `${card.name} · edgefer`
     for (const name of Object.keys(BUNDLE.rules.presets)) $('smooth').append(new Option(name, name, name === BUNDLE.rules.smooth, name === BUNDLE.rules.smooth))
     $('reject').value = BUNDLE.rules.reject
-    fresh()
+    tracker = new Tracker(BUNDLE.rules)
+    smoother = new LabelSmoother(...settings(), BUNDLE.rules)
     engine = await Engine.start(BUNDLE)
     const rows = await prove(engine, BUNDLE)
     showProof(rows)
@@ -83,11 +85,12 @@ function showProof(results) {
 
 function fact(name, value) { $('facts').append(element('dt', '', name), element('dd', '', value)) }
 
-function fresh() {
-  tracker = new Tracker(BUNDLE.rules)
-  smoother = new LabelSmoother(BUNDLE.rules.presets[$('smooth').value], Number($('reject').value), BUNDLE.rules)
+function settings() {
   $('reject-value').textContent = percent($('reject').value)
+  return [BUNDLE.rules.presets[$('smooth').value], Number($('reject').value)]
 }
+
+const seconds = () => performance.now() / 1000  // since the page was opened
 
 // ---- a frame ----
 
@@ -110,7 +113,7 @@ function read(source, sourceWidth, sourceHeight, limit) {
 // [{ id, box, scores, unsure }] of a frame; time_s: null for a photo, of which every face is shown as it is.
 function look(frame, time_s) {
   const taken = engine.take(frame), found = engine.detector.find(taken)
-  const faces = time_s === null ? found.map((face, at) => ({ ...face, id: at + 1 })) : tracker.follow(found, time_s)
+  const faces = time_s === null ? found.map((face, at) => ({ ...face, id: at + 1 })) : tracker.follow(found, time_s, frame)
   return faces.map(face => {
     const { id, box } = face, pixels = engine.face(taken, box, BUNDLE.detector.crop, face.rollDeg)
     const fault = qualityFault(face, pixels, BUNDLE.card.input, BUNDLE.rules)
@@ -168,11 +171,11 @@ function card(face) {
   return made
 }
 
-function record(faces, time_s) {
+function record(faces, time_s, source) {
   for (const face of faces) {
-    if (rows.length >= MAX_ROWS) return
+    if (rows.length >= MAX_ROWS) return setState(document.body.dataset.state, `The CSV is full: it has ${MAX_ROWS.toLocaleString('en')} rows`)
     const label = face.unsure ? 'unsure' : BUNDLE.card.labels[largest(face.scores)]
-    rows.push([time_s.toFixed(3), face.id, ...face.box, label, Math.max(...face.scores).toFixed(4), face.unsure, ...face.scores.map(score => score.toFixed(4))])
+    rows.push([time_s.toFixed(3), source, face.id, ...face.box, label, Math.max(...face.scores).toFixed(4), face.unsure, ...face.scores.map(score => score.toFixed(4))])
   }
   $('csv').disabled = rows.length === 0
 }
@@ -182,21 +185,22 @@ function record(faces, time_s) {
 async function openCamera() {
   const mine = ++opening  // closing, a photo or a second press while the browser asks makes this one late
   let given = null
+  if (!navigator.mediaDevices) return setState('ready', 'No camera: a browser opens one only for a page that came over https.')
   try {
     given = await navigator.mediaDevices.getUserMedia({ audio: false, video: { facingMode: facing, width: { ideal: 640 }, height: { ideal: 480 } } })
     if (mine !== opening) return stop(given)
     stream = video.srcObject = given
-    given.getVideoTracks()[0].onended = closeCamera
+    given.getVideoTracks()[0].onended = () => given === stream && closeCamera('The camera was taken away')
     await video.play()
   } catch (error) {
     if (mine !== opening) return stop(given)
     closeCamera()
-    const secure = window.isSecureContext ? '' : ' This page must come over https for a camera.'
-    return setState('ready', `No camera: ${error.name === 'NotAllowedError' ? 'it was not allowed' : error.message}.${secure}`)
+    return setState('ready', `No camera: ${NO_CAMERA[error.name] ?? error.message}.`)
   }
   if (mine !== opening) return
-  fresh()
-  began = performance.now()
+  photo = null
+  tracker = new Tracker(BUNDLE.rules, tracker.count)  // no two faces of a CSV have the same number
+  smoother = new LabelSmoother(...settings(), BUNDLE.rules)
   $('camera').textContent = 'Stop camera'
   $('turn').disabled = false
   setState('running', 'Reading the camera')
@@ -205,14 +209,14 @@ async function openCamera() {
 
 function stop(given) { given?.getTracks().forEach(track => track.stop()) }
 
-function closeCamera() {
+function closeCamera(reason = 'Camera off') {
   opening++
   stop(stream)
   stream = null
   video.srcObject = null
   $('camera').textContent = 'Start camera'
   $('turn').disabled = true
-  setState('ready', 'Camera off')
+  setState('ready', reason)
 }
 
 function tick(mine) {
@@ -221,17 +225,15 @@ function tick(mine) {
     if (!document.hidden && video.readyState >= 2 && video.videoWidth) readCamera()
   } catch (error) {
     showNothing()
-    closeCamera()
-    return setState('ready', `The camera was stopped: ${error.message}`)
+    return closeCamera(`The camera was stopped: ${error.message}`)
   }
   setTimeout(() => requestAnimationFrame(() => tick(mine)), 0)
 }
 
 function readCamera() {
-  const frame = read(video, video.videoWidth, video.videoHeight, CAMERA_PX), time_s = (performance.now() - began) / 1000
-  const faces = look(frame, time_s)
+  const frame = read(video, video.videoWidth, video.videoHeight, CAMERA_PX), time_s = seconds(), faces = look(frame, time_s)
   show(faces, frame)
-  record(faces, time_s)
+  record(faces, time_s, 'camera')
 }
 
 $('camera').onclick = () => stream ? closeCamera() : openCamera()
@@ -257,13 +259,14 @@ $('photo').onchange = async () => {
   }
   if (mine !== opening) return image.close()
   try {
-    const frame = read(image, image.width, image.height, PHOTO_PX)
+    photo = read(image, image.width, image.height, PHOTO_PX)
     image.close()
-    const faces = look(frame, null)
-    show(faces, frame)
-    record(faces, 0)
-    setState('ready', `${faces.length || 'No'} face${faces.length === 1 ? '' : 's'} in the photo`)
+    const faces = look(photo, null)
+    show(faces, photo)
+    record(faces, seconds(), file.name)
+    if (rows.length < MAX_ROWS) setState('ready', `${faces.length || 'No'} face${faces.length === 1 ? '' : 's'} in the photo`)
   } catch (error) {
+    photo = null
     showNothing()
     setState('ready', `${file.name} could not be read: ${error.message}`)
   }
@@ -295,12 +298,16 @@ $('snapshot').onclick = () => {
 $('csv').onclick = () => {
   const quoted = value => /[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value
   // A cell that begins like a formula is text to a spreadsheet only after an apostrophe; labels are a stranger's words.
-  const safe = value => typeof value === 'string' && /^[=+@\t]|^-(?!\d)/.test(value) ? `'${value}` : value
-  const head = ['time_s', 'face', 'left', 'top', 'right', 'bottom', 'label', 'score', 'unsure', ...BUNDLE.card.labels.map(label => `p_${label}`)]
+  const safe = value => typeof value === 'string' && /^\s*[=+\-@\t\r]/.test(value) ? `'${value}` : value
+  const head = ['time_s', 'source', 'face', 'left', 'top', 'right', 'bottom', 'label', 'score', 'unsure', ...BUNDLE.card.labels.map(label => `p_${label}`)]
   save(new Blob([[head, ...rows].map(row => row.map(safe).map(quoted).join(',')).join('\r\n') + '\r\n'], { type: 'text/csv' }), 'edgefer.csv')
 }
 
-for (const id of ['smooth', 'reject']) $(id).oninput = fresh
+for (const id of ['smooth', 'reject'])
+  $(id).oninput = () => {
+    smoother.change(...settings())
+    if (photo) show(look(photo, null), photo)
+  }
 window.addEventListener('pagehide', () => stream && closeCamera())
 if ('serviceWorker' in navigator && location.protocol.startsWith('http') && window.isSecureContext)
   navigator.serviceWorker.register('sw.js').catch(() => {})  // private windows refuse: the page works without

@@ -36,35 +36,51 @@ function smoothedRoll(roll, before, apart_s, rules) {
 }
 
 class Tracker {
-  constructor(rules) { Object.assign(this, { rules, tracks: [], count: 0, last_s: null }) }
+  constructor(rules, count = 0) { Object.assign(this, { rules, count, tracks: [], last_s: null }) }
 
   // The faces of one frame, { box, score, rollDeg, turn } -> those to show, the largest first, each with its number in `id`.
-  follow(faces, time_s) {
+  follow(faces, time_s, frame) {
     const { min_hits, max_misses, forget_s, min_new_score } = this.rules
     const gap = this.last_s === null ? Infinity : time_s - this.last_s, fresh = !(gap >= 0 && gap < forget_s)
     if (fresh) this.tracks = []
     this.last_s = time_s
-    const pairs = this.pairs(faces)
+    const pairs = this.pairs(this.tracks.filter(track => !track.lost), faces), taken = new Set(pairs.values())
+    const rest = this.tracks.filter(track => !pairs.has(track))
+    for (const track of rest) if (!track.lost) this.move(track, time_s, frame)
+    for (const [track, face] of this.pairs(rest, faces.filter(face => !taken.has(face)))) pairs.set(track, face)
     for (const track of this.tracks)
       if (!pairs.has(track)) track.lost = ++track.misses >= max_misses || track.hits < min_hits || track.lost
     for (const [track, face] of pairs) {
       const rollDeg = track.lost ? face.rollDeg : smoothedRoll(face.rollDeg, track.face.rollDeg, time_s - track.seen_s, this.rules)
-      const best = Math.max(track.best, face.score)
-      Object.assign(track, { face: { ...face, rollDeg }, best, hits: track.hits + 1, misses: 0, lost: false, seen_s: time_s })
+      const best = Math.max(track.best, face.score), seen = { frame, box: face.box }
+      Object.assign(track, { face: { ...face, rollDeg }, best, hits: track.hits + 1, misses: 0, lost: false, seen_s: time_s, seen })
     }
     const known = new Set(pairs.values())
     for (const face of faces)
-      if (!known.has(face))
-        this.tracks.push({ id: ++this.count, face, best: face.score, hits: fresh ? min_hits : 1, misses: 0, lost: false, seen_s: time_s })
+      if (!known.has(face)) {
+        const hits = fresh ? min_hits : 1, seen = { frame, box: face.box }
+        this.tracks.push({ id: ++this.count, face, best: face.score, hits, misses: 0, lost: false, seen_s: time_s, seen })
+      }
     this.tracks = this.tracks.filter(t => time_s - t.seen_s < forget_s && !(t.lost && t.hits < min_hits))
     const shown = this.tracks.filter(t => t.hits >= min_hits && !t.lost && t.best >= (fresh ? 0 : min_new_score))
     return shown.map(({ id, face }) => ({ ...face, id })).sort((a, b) => side(b.box) - side(a.box))
   }
 
+  // Moves a face that was not found to where the patch of the last time it was fits best, or loses it.
+  move(track, time_s, frame) {
+    const { seen, face } = track
+    if (seen.patch === undefined) track.seen = { patch: patchOf(seen.frame, seen.box, 0, this.rules) }
+    const moved = moveOf(frame, face.box, track.seen.patch, this.rules), [x0, y0, x1, y1] = face.box
+    track.lost = moved === null || time_s - track.seen_s > this.rules.follow_s
+    if (track.lost) return
+    const left = even(x0 + moved[0]), top = even(y0 + moved[1])
+    track.face = { ...face, box: [left, top, left + x1 - x0, top + y1 - y0] }
+  }
+
   // Which face is which known one: the greatest overlap first, and what was lost nearby last.
-  pairs(faces) {
+  pairs(tracks, faces) {
     const likely = [], pairs = new Map(), taken = new Set()
-    for (const track of this.tracks)
+    for (const track of tracks)
       for (const face of faces) {
         const iou = overlap(track.face.box, face.box)
         if (iou >= this.rules.min_iou || (track.lost && near(track.face.box, face.box, this.rules))) likely.push({ iou, track, face })
@@ -80,6 +96,13 @@ class Tracker {
 
 class LabelSmoother {
   constructor(preset, reject, rules) { Object.assign(this, { preset, reject, rules, states: new Map() }) }
+
+  // Other rules from the next frame on. What is shown was decided by the old ones, and is not held on to.
+  change(preset, reject) {
+    if (preset === this.preset && reject === this.reject) return
+    Object.assign(this, { preset, reject })
+    for (const state of this.states.values()) state.label = null
+  }
 
   // { scores, unsure } to show of a face, given the scores of this frame; fault: why it cannot be read, or ''.
   settle(id, time_s, scores, fault = '') {
@@ -124,8 +147,8 @@ function qualityFault(face, pixels, input, rules) {
   const mean = gray.reduce((a, b) => a + b, 0) / gray.length
   if (mean < rules.min_light) return 'dark'
   if (mean > rules.max_light) return 'overexposed'
-  const judged = height > rules.side ? shrunk(gray, height, width, rules.side) : { gray, height, width }
-  if (sharpness(judged) < rules.min_sharpness) return 'blurred'
+  const small = height > rules.side && { gray: resized(gray, height, width, rules.side, rules.side), height: rules.side, width: rules.side }
+  if (sharpness(small || { gray, height, width }) < rules.min_sharpness) return 'blurred'
   return face.turn > rules.max_turn ? 'turned away' : ''
 }
 
@@ -133,23 +156,6 @@ function toGray(pixels, color) {
   const red = color === 'rgb' ? 0 : 2
   return Uint8Array.from({ length: pixels.length / 3 }, (_, at) =>
     (pixels[3 * at + red] * 9798 + pixels[3 * at + 1] * 19235 + pixels[3 * at + 2 - red] * 3735 + 16384) >> 15)
-}
-
-function shrunk(gray, height, width, side) {
-  const out = new Uint8Array(side * side)
-  for (let y = 0; y < side; y++)
-    for (let x = 0; x < side; x++) {
-      let sum = 0, area = 0
-      for (let row = Math.floor(y * height / side); row < (y + 1) * height / side; row++)
-        for (let column = Math.floor(x * width / side); column < (x + 1) * width / side; column++) {
-          const down = Math.min(row + 1, (y + 1) * height / side) - Math.max(row, y * height / side)
-          const part = down * (Math.min(column + 1, (x + 1) * width / side) - Math.max(column, x * width / side))
-          sum += part * gray[row * width + column]
-          area += part
-        }
-      out[y * side + x] = Math.round(sum / area)
-    }
-  return { gray: out, height: side, width: side }
 }
 
 // The variance of the Laplacian, the border mirrored.

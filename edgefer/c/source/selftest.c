@@ -1,4 +1,4 @@
-/* Proves that this processor runs the very network that was exported: its hash, its pixels and its answers. */
+/* Proves that this processor runs the very network that was exported: its hash, its settings, its pixels and its answers. */
 #include "edgefer_net.h"
 #include "edgefer_pixels.h"
 #include "network.h"
@@ -24,6 +24,16 @@ static int report(const char *name, uint32_t wrong, uint32_t count) {
   print_number(count);
   platform_print(" differ\n");
   return wrong != 0;
+}
+
+/* The labels, and what network.h says of the answers and of each detector's crop. */
+static int check_settings(void) {
+  uint32_t label, bytes, wrong = edgefer_crc32((const uint8_t *)vector_settings, sizeof vector_settings) != VECTOR_SETTINGS_CRC;
+  for (label = 0; label < EDGEFER_LABELS; label++) {
+    for (bytes = 0; edgefer_labels[label][bytes]; bytes++) {}
+    wrong += edgefer_crc32((const uint8_t *)edgefer_labels[label], bytes) != vector_label_crcs[label];
+  }
+  return report("settings: ", wrong, 1 + EDGEFER_LABELS);
 }
 
 static int check_pixels(void) {
@@ -71,6 +81,7 @@ int main(void) {
   int failed = edgefer_check(edgefer_network, EDGEFER_NETWORK_WORDS) != EDGEFER_OK ||
                edgefer_network[2] != EDGEFER_NETWORK_CRC || edgefer_arena_bytes(edgefer_network) != EDGEFER_ARENA_BYTES;
   platform_print(failed ? "network: it is not the one that was exported\n" : "network: whole, as exported\n");
+  failed |= check_settings();
   failed |= check_pixels();
   failed |= check_answers();
   platform_print(failed ? "FAIL\n" : "PASS\n");

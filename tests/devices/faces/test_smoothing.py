@@ -158,6 +158,12 @@ def test_quality_fault_with_a_picture(found, pixels, wrong):
     assert quality_fault(found, pixels) == wrong
 
 
+def test_the_light_of_a_face_is_that_of_its_colours_in_the_network_s_order():
+    blue = (FACE * np.array([0.5, 0, 0])).astype(np.uint8)  # a ninth of what is seen, where red is a third
+    found = Detection(box_xyxy=(0, 0, 100, 100))
+    assert quality_fault(found, blue, "bgr") == "dark" and quality_fault(found, blue, "rgb") != "dark"
+
+
 def test_what_is_shown_agrees_with_its_numbers_whatever_the_network_says():
     """On replayed score sequences: the label is the likeliest of its scores, never below --reject, and never stale."""
     for preset, reject, fps, seed in itertools.product(PRESETS, (0.0, 0.45, 0.6), (5, 15, 30), range(3)):

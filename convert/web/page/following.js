@@ -1,0 +1,98 @@
+// Follows a face by its pixels over frames in which it is not found, as `edgefer run` does (edgefer/devices/faces/tracking.py).
+'use strict'
+
+// For each of `count` new places along an axis of `size` the old ones that it is made of, [place, weight]: OpenCV's INTER_AREA.
+function areas(size, count, shrinks) {
+  const grown = count / size, scale = 1 / grown
+  return Array.from({ length: count }, (_, at) => {
+    const begin = at * scale, end = begin + scale, first = Math.floor(begin), whole = Math.min(scale, size - begin), taps = []
+    if (!shrinks) {
+      const part = first < size - 1 ? Math.max(0, Math.fround(at + 1 - (first + 1) * grown)) % 1 : 0
+      return [[first, even(2048 * Math.fround(1 - part))], [Math.min(first + 1, size - 1), even(2048 * part)]]
+    }
+    for (let place = first; place < Math.min(end, size); place++) {
+      const share = Math.min(place + 1, end) - Math.max(place, begin)
+      if (share > 1e-3) taps.push([place, Math.fround(share / whole)])
+    }
+    return taps
+  })
+}
+
+// One channel, uint8 [height][width], as uint8 [newHeight][newWidth]; in the very steps of OpenCV, since ties are common.
+function resized(plane, height, width, newHeight, newWidth) {
+  const { fround } = Math, shrinks = height >= newHeight && width >= newWidth
+  const halves = height === 2 * newHeight && width === 2 * newWidth
+  const columns = areas(width, newWidth, shrinks), out = new Uint8Array(newHeight * newWidth)
+  const across = (row, taps) => taps.reduce((sum, [column, share]) => fround(sum + fround(share * plane[row * width + column])), 0)
+  areas(height, newHeight, shrinks).forEach((rows, y) => columns.forEach((taps, x) => {
+    const at = y * newWidth + x
+    if (shrinks) {
+      const sum = rows.reduce((sum, [row, share]) => fround(sum + fround(share * across(row, taps))), 0)
+      out[at] = halves ? Math.floor(sum + 0.5) : even(sum)
+    } else out[at] = rows.reduce((sum, [row, share]) => sum + (share * (across(row, taps) >> 4) >> 16), 2) >> 2
+  }))
+  return out
+}
+
+// The part of a frame, RGBA, in `box`, grown by so many of its sides each way, as gray whose face has rules.patch pixels a side:
+// { gray, height, width, left, top }; null where it lies outside the frame.
+function patchOf(frame, box, grow, { patch }) {
+  const edge = Math.max(1, side(box)), more = grow * edge, step = Math.max(1, Math.floor(edge / (2 * patch)))
+  const left = Math.max(0, even(box[0] - more)), top = Math.max(0, even(box[1] - more))
+  const right = Math.min(frame.width, even(box[2] + more)), bottom = Math.min(frame.height, even(box[3] + more))
+  if (left >= right || top >= bottom) return null
+  const [height, width] = [bottom - top, right - left].map(size => Math.max(1, even(size * patch / edge)))
+  const rows = Math.ceil((bottom - top) / step), columns = Math.ceil((right - left) / step)
+  const [red, green, blue] = [0, 1, 2].map(channel => resized(Uint8Array.from({ length: rows * columns }, (_, at) =>
+    frame.pixels[4 * ((top + step * Math.floor(at / columns)) * frame.width + left + step * (at % columns)) + channel]),
+  rows, columns, height, width))
+  const gray = red.map((value, at) => (value * 9798 + green[at] * 19235 + blue[at] * 3735 + 16384) >> 15)
+  return { gray, height, width, left, top }
+}
+
+// How like a patch each place of a window is, -1..1, [rows][columns]: OpenCV's TM_CCOEFF_NORMED.
+function likeness(window, patch) {
+  const rows = window.height - patch.height + 1, columns = window.width - patch.width + 1, count = patch.gray.length
+  const mean = patch.gray.reduce((a, b) => a + b, 0) / count, norm = Math.sqrt(count) * deviation(patch.gray)
+  const out = new Float64Array(rows * columns)
+  for (let y = 0; y < rows; y++)
+    for (let x = 0; x < columns; x++) {
+      let sum = 0, squares = 0, products = 0
+      for (let row = 0, at = 0; row < patch.height; row++)
+        for (let from = (y + row) * window.width + x, end = from + patch.width; from < end; from++, at++) {
+          const value = window.gray[from]
+          sum += value
+          squares += value * value
+          products += value * patch.gray[at]
+        }
+      const spread = Math.sqrt(Math.max(0, squares - sum * sum / count)) * norm
+      out[y * columns + x] = spread ? (products - mean * sum) / spread : 0
+    }
+  return { values: out, rows, columns }
+}
+
+function deviation(gray) {
+  const mean = gray.reduce((a, b) => a + b, 0) / gray.length
+  return Math.sqrt(gray.reduce((sum, value) => sum + (value - mean) ** 2, 0) / gray.length)
+}
+
+// How far `patch`, once cut at `box`, has moved in a frame, [x, y] in pixels; null where nothing is like it.
+function moveOf(frame, box, patch, rules) {
+  const window = patchOf(frame, box, rules.reach, rules)
+  if (!patch || !window || window.height < patch.height || window.width < patch.width) return null
+  if (deviation(patch.gray) < rules.min_contrast) return null  // everything is like a patch without any
+  const { values, rows, columns } = likeness(window, patch)
+  const best = values.indexOf(values.reduce((a, b) => Math.max(a, b)))
+  if (values[best] < rules.min_correlation) return null
+  const row = Math.floor(best / columns), column = best % columns, pixel = Math.max(1, side(box)) / rules.patch
+  const x = window.left + pixel * (column + peak(values, best, 1, column, columns))
+  const y = window.top + pixel * (row + peak(values, best, columns, row, rows))
+  return [x - Math.max(0, box[0]), y - Math.max(0, box[1])]
+}
+
+// Where between its neighbours the highest value lies, -0.5..0.5, by a parabola through the three.
+function peak(values, at, step, place, count) {
+  if (place === 0 || place === count - 1) return 0
+  const before = values[at - step], after = values[at + step], bend = before - 2 * values[at] + after
+  return bend < 0 ? 0.5 * (before - after) / bend : 0
+}

@@ -1,0 +1,69 @@
+"""An exported page in Chromium: its DOM once it has settled, or what a script in it reports while it runs."""
+
+import json
+import queue
+import shutil
+import subprocess
+import threading
+from contextlib import contextmanager
+from functools import partial
+from http.server import ThreadingHTTPServer
+from urllib.parse import unquote
+
+from edgefer.convert.web.serve import _Handler
+from tests.conftest import CHROMIUM
+
+
+def browse(page, *flags, budget=20_000) -> str:
+    """The page's DOM once it has settled: Chromium's virtual time does not wait for WebAssembly that is still compiling."""
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"--virtual-time-budget={budget}", *flags,
+        f"file://{page}",
+    ]  # fmt: skip
+    for _ in range(3):
+        dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+        if 'data-state="starting"' not in dom:
+            break
+    return dom
+
+
+def with_script(site, folder, script: str):
+    """A copy of the page that also runs `script`, and its path."""
+    shutil.copytree(site, folder / "page")
+    (folder / "page" / "test.js").write_text(script)
+    index = folder / "page" / "index.html"
+    index.write_text(index.read_text().replace("</head>", '<script src="test.js" defer></script></head>'))
+    return index
+
+
+@contextmanager
+def reported(site, folder, script: str, *flags):
+    """What `script` reports in a running browser, in real time, as JSON: the page comes from a server on this machine,
+    which reads it off the name of an image; nothing else of the page's policy lets out a word."""
+    with_script(
+        site,
+        folder,
+        "const report = told => { new Image().src = 'told?' + encodeURIComponent(JSON.stringify(told)) };" + script,
+    )
+    told: queue.Queue = queue.Queue()
+
+    class Handler(_Handler):
+        def do_GET(self):
+            if self.path.startswith("/told?"):
+                told.put(json.loads(unquote(self.path.partition("?")[2])))
+                self.send_error(404)
+            else:
+                super().do_GET()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder / "page")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://localhost:{server.server_address[1]}/"
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}", *flags]
+    browser = subprocess.Popen([*command, "--remote-debugging-port=0", address], stderr=subprocess.DEVNULL)
+    try:
+        yield told
+    finally:
+        browser.kill()
+        browser.wait()
+        server.shutdown()
+        server.server_close()

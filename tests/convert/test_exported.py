@@ -1,0 +1,84 @@
+"""The folder of an export: listed with hashes, checked by `edgefer verify`, and never written over what is somebody's own."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edgefer.checks import Status
+from edgefer.convert.c.project import export_c
+from edgefer.convert.exported import LIST, check_export, check_folder
+from edgefer.errors import InputError
+
+
+def test_the_list_holds_hashes_and_the_proof(project, nano):
+    listed = json.loads((project / LIST).read_text())
+    assert listed["bundle_sha256"] == nano.bundle.hash and listed["passed"]
+    assert {file.name for file in project.iterdir()} == {*listed["files"], LIST}
+
+
+def test_only_an_empty_folder_or_an_earlier_export_is_written_over(project, tmp_path):
+    check_folder(tmp_path / "new")
+    check_folder(tmp_path)
+    check_folder(project)
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="other files"):
+        check_folder(tmp_path)
+    with pytest.raises(InputError, match="is a file"):
+        check_folder(tmp_path / "mine.txt")
+
+
+def test_another_export_keeps_what_somebody_put_there_or_changed(nano, project, tmp_path):
+    """A file of one's own for a board, as the README advises, and changes to one of the export's."""
+    shutil.copytree(project, tmp_path / "c")
+    (tmp_path / "c" / "platform_mine.c").write_text("mine")
+    (tmp_path / "link").symlink_to("c")
+    for out in (tmp_path / "c", tmp_path / "link"):
+        export_c(nano, out)
+        assert (out / "platform_mine.c").read_text() == "mine" and out.resolve() == tmp_path / "c"
+    assert [check.status for check in check_export(tmp_path / "c")] == [Status.PASS]
+    (tmp_path / "c" / "platform_host.c").write_text("mine")
+    with pytest.raises(InputError, match=r"platform_host\.c was changed after it was exported"):
+        export_c(nano, tmp_path / "c")
+    assert (tmp_path / "c" / "platform_host.c").read_text() == "mine"
+    assert {file.name for file in tmp_path.iterdir()} == {"c", "link"}
+
+
+def test_an_export_goes_into_the_folder_that_one_stands_in(nano, tmp_path, monkeypatch):
+    """Which is not replaced under the shell's feet."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for _ in range(2):
+        export_c(nano, Path("."))
+        assert Path("network.c").is_file() and Path.cwd().is_dir()
+    assert {file.name for file in tmp_path.iterdir()} == {"here"}
+
+
+def test_verify_sees_a_changed_byte_in_every_file_of_an_export(edgefer, project, tmp_path):
+    shutil.copytree(project, tmp_path / "c")
+    assert "pass: 1 of 1" in edgefer("verify", tmp_path / "c").stdout
+    for name in json.loads((project / LIST).read_text())["files"]:
+        content = bytearray((project / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (tmp_path / "c" / name).write_bytes(content)
+        (check,) = check_export(tmp_path / "c")
+        assert check.status is Status.FAIL and check.examples == (name,)
+        shutil.copy(project / name, tmp_path / "c" / name)
+    (tmp_path / "c" / "network.c").unlink()
+    done = edgefer("verify", tmp_path / "c", "--json", expect=1)
+    assert json.loads(done.stdout)["checks"][0]["examples"] == ["network.c"]
+    assert edgefer("verify", tmp_path / "c", "--runtime", "litert", expect=2).stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("listed", ["[]", "{", '{"files": {"../mine": ""}}', '{"files": 3}'])
+def test_a_list_of_a_stranger_s_touches_nothing_outside_its_folder(nano, tmp_path, listed):
+    if listed.startswith('{"f'):
+        facts = {"edgefer": "", "target": "", "bundle": "", "bundle_sha256": ""}
+        listed = json.dumps(facts | json.loads(listed))
+    (tmp_path / "mine").write_text("")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / LIST).write_text(listed)
+    with pytest.raises(InputError):
+        export_c(nano, tmp_path / "c")
+    assert (tmp_path / "mine").exists()

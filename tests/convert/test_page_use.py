@@ -1,0 +1,161 @@
+"""An exported page in use: settings while the camera runs, cameras that fail, photographs, and the CSV that it saves."""
+
+import csv
+import io
+import shutil
+
+import pytest
+
+from tests.convert.pages import reported
+
+pytestmark = pytest.mark.chromium
+
+READY = """
+  const pause = ms => new Promise(done => setTimeout(done, ms))
+  const until = async test => { while (!test()) await pause(50) }
+  const ready = until(() => document.body.dataset.state === 'ready')
+  const saved = new Promise(done => { save = async blob => done(await blob.text()) })
+"""
+
+
+def test_a_face_keeps_its_number_when_settings_change_and_no_number_comes_twice(site, tmp_path, fake_camera):
+    script = (
+        READY
+        + """
+      ready.then(async () => {
+        const read = async count => { const had = rows.length; await until(() => rows.length >= had + count) }
+        $('camera').click()
+        await read(3)
+        $('reject').value = 0.9
+        $('reject').oninput()
+        await read(3)
+        const before = rows.length
+        $('camera').click()
+        $('camera').click()
+        await read(3)
+        report({ first: rows.slice(0, before).map(row => row[2]), then: rows.slice(before).map(row => row[2]),
+          times: rows.map(row => Number(row[0])), sources: rows.map(row => row[1]) })
+      })"""
+    )
+    with reported(site, tmp_path, script, *fake_camera) as told:
+        seen = told.get(timeout=90)
+    assert set(seen["first"]) == {1} and set(seen["then"]) == {2}
+    assert seen["times"] == sorted(seen["times"]) and set(seen["sources"]) == {"camera"}
+
+
+def test_cells_of_the_csv_stay_text_whatever_labels_and_files_are_called(site, tmp_path):
+    """Also those that begin with a minus and a digit, of which a spreadsheet makes a formula as well."""
+    labels = ["-2+3+cmd|' /C calc'!A0", "=1+1", 'a "b", c', "+x", "@y", " =z", "\u05d0", "-"]
+    script = (
+        READY
+        + f"""
+      ready.then(async () => {{
+        BUNDLE.card.labels.splice(0, 8, ...{labels!r})
+        const scores = at => Array.from({{ length: 8 }}, (_, place) => place === at ? 1 : 0)
+        for (let at = 0; at < 8; at++) record([{{ id: 1, box: [0, 0, 9, 9], scores: scores(at), unsure: '' }}], 0, '=photo, "1".jpg')
+        $('csv').click()
+        report(await saved)
+      }})"""
+    )
+    with reported(site, tmp_path, script) as told:
+        head, *rows = csv.reader(io.StringIO(told.get(timeout=90)))
+    assert [row[7] for row in rows] == [one if one in ('a "b", c', "\u05d0") else f"'{one}" for one in labels]
+    assert {row[1] for row in rows} == {'\'=photo, "1".jpg'}
+    assert head[10:] == [f"p_{label}" for label in labels] and {len(row) for row in rows} == {len(head)}
+
+
+def test_a_camera_that_fails_is_explained_and_the_page_goes_on(site, tmp_path, fake_camera):
+    script = (
+        READY
+        + """
+      ready.then(async () => {
+        const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices), said = []
+        for (const name of ['NotAllowedError', 'NotFoundError', 'NotReadableError', 'OddError']) {
+          navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('of its own', name) }
+          $('camera').click()
+          await pause(50)
+          said.push($('status').textContent)
+        }
+        navigator.mediaDevices.getUserMedia = real
+        $('camera').click()
+        await until(() => rows.length)
+        stream.getVideoTracks()[0].dispatchEvent(new Event('ended'))
+        said.push($('status').textContent)
+        Object.defineProperty(navigator, 'mediaDevices', { value: undefined })
+        $('camera').click()
+        await pause(50)
+        report({ said: [...said, $('status').textContent], state: document.body.dataset.state })
+      })"""
+    )
+    with reported(site, tmp_path, script, *fake_camera) as told:
+        seen = told.get(timeout=90)
+    assert seen["said"] == [
+        "No camera: it was not allowed.",
+        "No camera: none was found.",
+        "No camera: something else uses it.",
+        "No camera: of its own.",
+        "The camera was taken away",
+        "No camera: a browser opens one only for a page that came over https.",
+    ]
+    assert seen["state"] == "ready"
+
+
+def test_a_photograph_is_read_again_when_settings_change_and_turned_as_its_camera_says(site, tmp_path):
+    """An orientation of 6 is how phones store upright photographs."""
+    script = (
+        READY
+        + """
+      ready.then(async () => {
+        const drawing = new OffscreenCanvas(60, 40)
+        drawing.getContext('2d').fillRect(0, 0, 60, 40)
+        const jpeg = new Uint8Array(await (await drawing.convertToBlob({ type: 'image/jpeg' })).arrayBuffer())
+        const exif = [0xFF, 0xE1, 0, 34, 69, 120, 105, 102, 0, 0, 77, 77, 0, 42, 0, 0, 0, 8, 0, 1, 1, 18, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0]
+        const open = async content => {
+          const files = new DataTransfer()
+          files.items.add(new File(content, 'me.jpg', { type: 'image/jpeg' }))
+          $('photo').files = files.files
+          await $('photo').onchange()
+          return [$('status').textContent, $('canvas').width, $('canvas').height]
+        }
+        const told = [await open([jpeg.slice(0, 2), Uint8Array.from(exif), jpeg.slice(2)]), await open(['no image'])]
+        engine.detector = new FrameDetector()
+        const middle = () => $('faces').textContent
+        told.push(await open([jpeg]))
+        const before = middle(), had = rows.length
+        $('reject').value = before.startsWith('unsure') ? 0 : 0.9
+        $('reject').oninput()
+        report({ told, changed: middle() !== before, rows: rows.length - had, source: rows[0][1] })
+      })"""
+    )
+    with reported(site, tmp_path, script) as told:
+        seen = told.get(timeout=90)
+    assert seen["told"] == [
+        ["No faces in the photo", 40, 60],
+        ["me.jpg cannot be read as an image: choose a JPEG or PNG.", 40, 60],
+        ["1 face in the photo", 60, 40],
+    ]
+    assert seen["changed"] and seen["rows"] == 0 and seen["source"] == "me.jpg"
+
+
+def test_the_page_is_loaded_again_and_proves_itself_where_its_server_is_gone(site, tmp_path):
+    script = """
+      const note = told => { new Image().src = 'told?' + encodeURIComponent(JSON.stringify(told)) }
+      if (sessionStorage.again) {
+        const wait = setInterval(() => {
+          if (document.body.dataset.state === 'starting') return
+          clearInterval(wait)
+          note(document.body.dataset.state)
+        }, 100)
+      } else navigator.serviceWorker.ready.then(() => {
+        sessionStorage.again = 'yes'
+        note('kept')
+        setTimeout(() => location.reload(), 4000)
+      })"""
+    shutil.copytree(site, tmp_path / "site")
+    with (tmp_path / "site" / "page.js").open("a") as page:
+        page.write(script)
+    with reported(tmp_path / "site", tmp_path, "") as told:
+        assert told.get(timeout=90) == "kept"
+        for file in (tmp_path / "page").iterdir():
+            file.unlink()
+        assert told.get(timeout=90) == "ready"
