@@ -119,7 +119,6 @@ def _bundle(subject: Subject, device: Device) -> dict:
         "settings": settings,  # as text, of which the page can take the CRC-32
         "settings_crc": zlib.crc32(settings.encode()),
         "networks": {name: _network(one) for name, one in networks.items()},
-        "credit": credit(subject.bundle.card),
         "engine": _packed(wasm.committed("engine.wasm")),
         "engine_simd": _packed(wasm.committed("engine_simd.wasm")),
         "questions": {
@@ -145,6 +144,7 @@ def _settings(subject: Subject, device: Device, networks: dict[str, Subject]) ->
             "output_scale": float(subject.network.output.scale),
             "output_zero": subject.network.output.zero,
         },
+        "credit": credit(card),
         "colors": dict(device.colors),
         "detector": {
             "crop": _crop(card.crop_for(device.detector)),
