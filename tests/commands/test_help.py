@@ -63,7 +63,7 @@ def parsed(line: str) -> list[tuple[str, ...]]:
     """The commands of a shell line, each parsed by itself: options, choices and ranges."""
     called = []
     for part in line.split(" && "):
-        words = shlex.split(part, comments=True)
+        words = shlex.split(part.partition(" > ")[0], comments=True)
         starts = [number for number, word in enumerate(words) if word == "edgefer" or word.endswith("/edgefer")]
         if not starts or "clone" in words:
             continue
