@@ -77,8 +77,9 @@ def _input(subject: Subject) -> str:
     spec, source = subject.bundle.card.input, subject.network.input
     if not spec.stated:
         return "the pixel\nwith its top bit flipped (`pixel ^ 0x80`)"
-    ways = dict.fromkeys(f"(pixel * {scale:.9g} + {offset:.9g})" for scale, offset in spec.per_channel())
-    return f"for each pixel\n`round({', '.join(ways)} / {float(source.scale):.9g}) + {source.zero}`, within -128 to 127"
+    end = f"/ {float(source.scale):.9g}) + {source.zero}"
+    ways = dict.fromkeys(f"`round((pixel * {scale:.9g} + {offset:.9g}) {end}`" for scale, offset in spec.per_channel())
+    return f"of each\nchannel {', '.join(ways)}, within -128 to 127"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,76 @@
+"""A network from elsewhere: neither square nor gray, with a scale of its own for each channel, and labels of odd characters."""
+
+import io
+import subprocess
+
+import numpy as np
+import pytest
+
+from edgefer.bundle import write_bundle
+from edgefer.c.subject import read_subject
+from edgefer.card import InputSpec
+from edgefer.checks import Status
+from edgefer.commands.page_rules import device_of
+from edgefer.convert.c import tflm
+from edgefer.convert.c.project import export_c
+from edgefer.convert.c.targets import prove_page
+from edgefer.convert.web.site import export_web
+from edgefer.preprocess import look_up, quantized_table
+from edgefer.tflite.arithmetic import run
+from edgefer.tflite.layers import read_layers
+from edgefer.vectors import cut_crops, stored_crops
+from tests.tflite.networks import Maker
+
+LABELS = ("a,b", "=1+1", '"q"', "<b>x</b>", "\\", "??/", "\U0001f600", "שמח", "日本", "x" * 64, "*/", "%s")
+SPECS = {
+    "rgb": InputSpec(height=20, width=35, color="rgb", scale=(1 / 127.5,) * 3, offset=(-1.0, -0.9, -1.1)),
+    "bgr": InputSpec(height=64, width=16, color="bgr", scale=1 / 127.5, offset=-1.0),
+}
+
+
+@pytest.fixture(params=SPECS)
+def odd(request, nano, tmp_path):
+    spec, rng = SPECS[request.param], np.random.default_rng(1)
+    make = Maker(rng)
+    x = make.conv(make.input((1, *spec.shape), 0.0157, 3), 8, (3, 3), (2, 2), act="RELU6")
+    x = make.pool("AVERAGE", make.depthwise(x, 2, act="RELU"), (3, 2), (2, 1), "SAME")
+    content = make.finish(make.dense(make.mean(make.conv(x, 6, (3, 1), (1, 2), "VALID", "RELU"), keep=False), 12))
+    network = read_layers(content, "odd")
+    table = quantized_table(spec, np.int8, float(network.input.scale), network.input.zero).astype(np.int8)
+    pixels = rng.integers(0, 256, (9, *spec.shape), np.uint8)
+    answers = [run(network, look_up(one, table))[network.output.index].ravel() for one in pixels]
+    card = nano.bundle.card.model_copy(update={"labels": LABELS, "name": '</script> "\\', "input": spec})
+    with np.load(io.BytesIO(nano.bundle.read("parity"))) as stored:
+        parity = {name: values for name, values in stored.items() if not name.startswith("answers_")}
+    first = next(iter(stored_crops(card)))
+    for name in [name for name in parity if name.startswith("crops")]:
+        crop = card.crop_for(name.partition("_")[2] or first)
+        parity[name] = cut_crops(parity["frames"], parity["boxes"], crop, card)
+    parity |= {"labels": np.array(LABELS), "pixels": pixels, "answers_int8": np.stack(answers)}
+    np.savez_compressed(out := io.BytesIO(), **parity)
+    files = {"int8": content, "parity": out.getvalue()}
+    return read_subject(write_bundle(tmp_path / "odd", card.model_copy(update={"variants": {}, "metrics": {}}), files))
+
+
+@pytest.mark.gcc
+def test_its_c_proves_itself_with_every_sanitizer_and_no_warning(odd, tmp_path):
+    assert {check.status for check in export_c(odd, tmp_path / "with a space")} == {Status.PASS}
+    flags = "-std=c99 -O1 -Wall -Wextra -Wpedantic -Werror -fsanitize=address,undefined -fno-sanitize-recover=all"
+    command = ["make", "-s", "test", f"CFLAGS={flags}"]
+    done = subprocess.run(command, cwd=tmp_path / "with a space", capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "answers: 0 of 108 differ" in done.stdout and done.stdout.endswith("PASS\n")
+
+
+@pytest.mark.chromium
+def test_its_page_proves_itself(odd, tmp_path):
+    export_web(odd, device_of(odd.bundle.card), tmp_path / "page")
+    row = prove_page(tmp_path / "page")
+    assert row.status is Status.PASS and "answers differ" in row.detail
+
+
+def test_its_readme_says_what_tensorflow_lite_micro_must_be_given(odd):
+    """Not the pixel with its top bit flipped, which is edgefer's own way."""
+    told = tflm.readme(odd)
+    assert "pixel ^ 0x80" not in told
+    assert told.count("/ 0.0156999994) + 3`") == len(set(odd.bundle.card.input.per_channel()))
