@@ -35,7 +35,8 @@ def train(*, data: DataFlags, recipe: RecipeFlags, teachers: TeacherFlags, run: 
     request = None if run.resume else train_request(data, recipe, teachers)
     folder, result = start_training(request, run.out, yunet=run.yunet, place=place, progress=console.PROGRESS)
     if not place.chief:
-        console.log(f"Worker {place.index} is done; the chief writes the bundle {folder}.")
+        say = console.log if run.as_json else console.show
+        say(f"Worker {place.index} is done; the chief writes the bundle {folder}.")
     elif run.as_json:
         console.show_json(made(Bundle.open(folder)) | {"skipped": list(result.skipped if result else ())})
     else:
