@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from edgefer.bundle import CARD, TFLITE_VARIANTS, Bundle, Form, write_file
 from edgefer.convert.comparison import Answers, Comparison, compare
 from edgefer.convert.pipeline import convert
+from edgefer.convert.slim import can_slim
 from edgefer.convert.work import Plan
 from edgefer.errors import InputError
 from edgefer.interpreter import Network
@@ -19,6 +21,7 @@ from edgefer.progress import SILENT, Progress
 from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.evaluate import keras_logits
 from edgefer.train.networks import load_keras
+from edgefer.train.recipe_fields import Recipe
 
 ROUND = 10  # images that each network gets before it is the next one's turn
 
@@ -37,14 +40,15 @@ class Profile:
     ms: float
 
 
-def plans(*, sparsity: float, slimmed: float, epochs: int) -> dict[str, Plan]:
-    """The conversions that give every form, by the name of the bundle each makes."""
+def plans(recipe: Recipe, *, sparsity: float, slimmed: float, epochs: int) -> dict[str, Plan]:
+    """The conversions that give every form of a network of that recipe, by the name of the bundle each makes. A network that
+    cannot be slimmed has no slim ones."""
     made = [
         Plan(float16=True, epochs=epochs),
         Plan(aware=True, epochs=epochs),
         Plan(sparsity=sparsity, epochs=epochs),
         Plan(sparsity=sparsity, aware=True, epochs=epochs),
-        Plan(slimmed=slimmed, epochs=epochs),
+        *([Plan(slimmed=slimmed, epochs=epochs)] if can_slim(recipe) else []),
     ]
     return {plan.suffix: plan for plan in made}
 
@@ -71,6 +75,7 @@ def make_profiles(
     made = []
     for name, plan in wanted.items():
         if not (out / name / CARD).is_file():
+            progress.log(f"{name}:")
             convert(bundle, dataset, plan, out / name, progress, work_dir=out / ".unfinished")
             made.append(name)
     shutil.rmtree(out / ".unfinished", ignore_errors=True)
@@ -189,14 +194,14 @@ def row(one: Profile) -> tuple[str, ...]:
     )
 
 
-def write_profiles(out: Path, profiles: tuple[Profile, ...]) -> Path:
-    """The measurements as `out`/profiles.json."""
-    rows = [
+def to_json(profiles: Sequence[Profile]) -> list[dict[str, object]]:
+    """The measurements as plain values."""
+    return [
         {
             "name": profile.name,
             "bundle": profile.bundle,
             "variant": profile.variant,
-            "pictures": profile.comparison.candidate.scores.count,
+            "count": profile.comparison.candidate.scores.count,
             "accuracy": profile.comparison.candidate.scores.accuracy,
             "drop_points": profile.comparison.drop,
             "drop_interval": profile.comparison.drop_interval,
@@ -207,6 +212,10 @@ def write_profiles(out: Path, profiles: tuple[Profile, ...]) -> Path:
         }
         for profile in profiles
     ]
+
+
+def write_profiles(out: Path, profiles: Sequence[Profile]) -> Path:
+    """The measurements as `out`/profiles.json."""
     file = out / "profiles.json"
-    write_file(file, json.dumps(rows, indent=2).encode() + b"\n")
+    write_file(file, json.dumps(to_json(profiles), indent=2).encode() + b"\n")
     return file

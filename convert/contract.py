@@ -90,10 +90,14 @@ class Stated:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A contract that may be the network's, and how often it is right under it on labelled images."""
+    """A contract that may be the network's, and how often it is right under it on labelled images.
+
+    suggested: the order of labels that the images themselves give its answers; () where they give none.
+    """
 
     contract: Contract
     right: np.ndarray = field(repr=False)  # bool [n]
+    suggested: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -137,6 +141,8 @@ def stated_scale(pair: Any, name: str = "scale") -> tuple[str, Affine]:
 
 def describe(scale: tuple[str, Affine]) -> str:
     name, (factor, offset) = scale
+    if name == "stated":  # or read off a file, with a file's rounding
+        name = next((known for known, values in SCALES.items() if same_affine(values, scale[1], 1e-6)), name)
     return f"pixels * {_numbers(factor)} + {_numbers(offset)}" if name == "stated" else f"pixels as {name}"
 
 
@@ -188,8 +194,20 @@ def measure(
         key = (contract.scale, contract.values, contract.color)
         if key not in answers:
             answers[key] = logits(contract).argmax(axis=1)
-        found.append(Hypothesis(contract, np.array(contract.labels)[answers[key]] == truth))
+        right = np.array(contract.labels)[answers[key]] == truth
+        found.append(Hypothesis(contract, right, _suggested(answers[key], truth, len(contract.labels))))
     return sorted(found, key=lambda one: -one.accuracy)
+
+
+def _suggested(answers: np.ndarray, truth: np.ndarray, classes: int) -> tuple[str, ...]:
+    """What most images of each answer are labelled, where that is another label for each and right more often than guessing."""
+    names = []
+    for answer in range(classes):
+        seen, counts = np.unique(truth[answers == answer], return_counts=True)
+        names.append(str(seen[counts.argmax()]) if len(seen) else "")
+    right = float((np.array(names)[answers] == truth).mean())
+    decided = len(set(names)) == classes and all(names) and wilson_interval(right, len(truth))[0] > 1 / classes
+    return tuple(names) if decided else ()
 
 
 def choose(found: list[Hypothesis], where: str) -> Contract:
@@ -197,9 +215,11 @@ def choose(found: list[Hypothesis], where: str) -> Contract:
     best = found[0]
     low, _ = wilson_interval(best.accuracy, len(best.right))
     if low <= 1 / len(best.contract.labels):
+        order = next((one.suggested for one in found if one.suggested), ())
+        hint = f" (by these images that is {printable(','.join(order))})" if order else ""
         raise InputError(
             f"No way to feed {where} is right more often than guessing: the best, {_words(best)}. Are --labels in the order of its "
-            "answers, and are these images like those it was trained on?"
+            f"answers{hint}, and are these images like those it was trained on?"
         )
     for other in found[1:]:
         # McNemar's view: only images on which the two differ say anything.

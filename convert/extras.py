@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from edgefer import checks
 from edgefer.bundle import Bundle, write_file
 from edgefer.c.prove import check_in_c
+from edgefer.checks import Check, Status, table, to_json
 from edgefer.convert import edgetpu, ethosu, onnx
 from edgefer.errors import EdgeferError, InputError
 
@@ -34,12 +34,13 @@ class Extras:
 
 @dataclass(frozen=True, kw_only=True)
 class Added:
-    """What came of one of them: a table, a line about it, and in a sentence what failed, "" where nothing did."""
+    """What came of one of them: a table, a line about it, its checks, and in a sentence what failed, "" where nothing did."""
 
     title: str = ""
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[object]] = field(default=(), repr=False)
     note: str = ""
+    checks: tuple[Check, ...] = ()
     failure: str = ""
 
 
@@ -57,7 +58,7 @@ def add_extras(extras: Extras, bundle: Bundle) -> tuple[Bundle, list[Added]]:
         try:
             bundle, one = step(bundle)
         except EdgeferError as error:
-            one = Added(failure=str(error))
+            one = _failed(str(error))
         added.append(one)
     return bundle, added
 
@@ -67,7 +68,7 @@ def _add_edgetpu(bundle: Bundle) -> tuple[Bundle, Added]:
         compiled, log = edgetpu.add_compiled(bundle)
     except EdgeferError as error:
         note = f"Not compiled for the Edge TPU. {edgetpu.predicted(bundle)}"
-        return bundle, Added(note=note, failure=str(error))
+        return bundle, replace(_failed(str(error)), note=note)
     rows = [(outcome.operator, outcome.count, outcome.status) for outcome in log.outcomes]
     title = f"Edge TPU compiler {log.version}"
     return compiled, Added(title=title, columns=("operator", "count", "status"), rows=rows, note=log.summary)
@@ -88,13 +89,17 @@ def _prove_in_c(bundle: Bundle) -> tuple[Bundle, Added]:
     """Whether the network's C gives the stored answers on this host; kept in report/c.json."""
     rows = check_in_c(bundle)
     if rows:
-        listed = json.dumps(checks.to_json(rows, bundle=bundle.hash), indent=2)
+        listed = json.dumps(to_json(rows, bundle=bundle.hash), indent=2)
         write_file(bundle.path / "report" / "c.json", listed.encode() + b"\n")
     return bundle, _checked("As C, which is what `edgefer export` writes", rows, "Do not export it, and report this.")
 
 
-def _checked(title: str, rows: list[checks.Check], advice: str) -> Added:
+def _failed(problem: str) -> Added:
+    return Added(failure=problem, checks=(Check(subject="conversion", status=Status.FAIL, detail=problem),))
+
+
+def _checked(title: str, rows: list[Check], advice: str) -> Added:
     failed = "; ".join(f"{row.subject}: {row.detail}" for row in rows if not row.passed)
-    columns, cells = checks.table(rows)
+    columns, cells = table(rows)
     failure = f"It is another network there ({failed}). {advice}" if failed else ""
-    return Added(title=title, columns=columns, rows=cells, failure=failure)
+    return Added(title=title, columns=columns, rows=cells, checks=tuple(rows), failure=failure)

@@ -55,6 +55,10 @@ class Imported:
     because: tuple[str, ...]
     checks: tuple[Check, ...]
 
+    def settled(self) -> dict[str, object]:
+        """As plain values: what the network makes of pixels, why that is known, and what was measured."""
+        return _settled(self.contract, self.measured, self.because)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -99,7 +103,8 @@ def import_network(request: Request, out: Path) -> Imported:
     tflite = {name: content for name, content in files.items() if name != "keras"}
     card = card.model_copy(update={"metrics": _metrics(card, files, dataset)})
     files[PARITY] = make_vectors(card, tflite)
-    report = {"import.json": json.dumps(_report(contract, measured, known, checks), indent=2).encode()}
+    settled = _settled(contract, measured, known.because) | {"checks": [check.to_json() for check in checks]}
+    report = {"import.json": json.dumps(settled, indent=2).encode()}
     return Imported(
         bundle=write_bundle(out, card, files, report),
         contract=contract,
@@ -325,14 +330,14 @@ def _metrics(card: ModelCard, files: Mapping[str, bytes], dataset: Dataset | Non
     return metrics
 
 
-def _report(contract: Contract, measured: Sequence[Hypothesis], known: Stated, checks: Sequence[Check]) -> dict:
+def _settled(contract: Contract, measured: Sequence[Hypothesis], because: Sequence[str]) -> dict[str, object]:
     return {
         "scale": contract.scale,
         "values": contract.values,
         "color": contract.color,
         "output": contract.output.values,
         "labels": contract.labels,
-        "because": known.because,
+        "because": list(because),
         "measured": [
             {
                 "scale": one.contract.scale,
@@ -343,5 +348,4 @@ def _report(contract: Contract, measured: Sequence[Hypothesis], known: Stated, c
             }
             for one in measured
         ],
-        "checks": [check.to_json() for check in checks],
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgefer.bundle import PARITY, Bundle, Form, write_bundle
 from edgefer.card import Lineage, ModelCard
+from edgefer.checks import Check, status_if
 from edgefer.convert import steps
 from edgefer.convert.calibrate import fit_temperature
 from edgefer.convert.comparison import Comparison
@@ -39,6 +40,16 @@ class Converted:
     @property
     def holds(self) -> bool:
         return self.max_drop is None or self.cost.drop <= self.max_drop
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Whether it holds, with its figures, where that was asked."""
+        if self.max_drop is None:
+            return ()
+        low, high = self.cost.drop_interval
+        detail = f"drop {self.cost.drop:+.2f} points [{low:+.2f}, {high:+.2f}] (allowed {self.max_drop:g})"
+        subject = f"{self.cost.candidate.name} against the network as it was trained"
+        return (Check(subject=subject, status=status_if(self.holds), detail=detail, question=2),)
 
     @property
     def complaint(self) -> str:

@@ -32,6 +32,11 @@ class Slim:
     multiply_adds: int
 
 
+def can_slim(recipe: Recipe) -> bool:
+    """Whether networks of that recipe can be slimmed at all."""
+    return recipe.model.family == "plain" and not recipe.model.freeze
+
+
 def slim(model: "tf_keras.Model", recipe: Recipe, share: float) -> Slim:
     """Remove `share` (0..1) of the multiply-adds of a network of the plain family; at least so much, if it can be.
 

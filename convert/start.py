@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgefer.bundle import Bundle, Form, made_from, new_directory
+from edgefer.checks import Check
 from edgefer.convert.extras import Added, Extras, add_extras
 from edgefer.convert.faces import convert_faces
 from edgefer.convert.pipeline import Converted, convert
@@ -48,6 +49,12 @@ class Outcome:
     bundle: Bundle
     converted: Converted | None = None
     added: tuple[Added, ...] = ()
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Whether the accuracy holds, where that was asked, and what the extras say of themselves."""
+        budget = self.converted.checks if self.converted else ()
+        return (*budget, *(check for one in self.added for check in one.checks))
 
     @property
     def complaint(self) -> str:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edgefer.devices.reader import Reader
-    from edgefer.train.pipeline import Detect
+    from edgefer.train.distribute import Place
+    from edgefer.train.pipeline import Detect, Result
     from edgefer.train.start import TrainRequest
     from edgefer.verification import Verification
 
@@ -189,37 +190,53 @@ def train(
     ...
     edgefer.errors.RecipeError: There is no recipe 'huge'...
     """
-    from edgefer.train.faces.recipe import is_face_recipe
-    from edgefer.train.faces.start import is_face_run
-    from edgefer.train.order import Order
-    from edgefer.train.run import RunFolder
-    from edgefer.train.start import TrainRequest, new_run, start
+    from edgefer.train.start import TrainRequest
 
     folder = _path(out, "out") if out is not None else None
-    if resume:
-        if folder is None or data or options:
-            raise InputError("A resumed training keeps its data and recipe: give resume=True and out alone.")
-        if is_face_run(folder):
-            return train_faces(None, folder, progress=progress)
-        run = folder
-        order = Order.load(RunFolder(run))
-    else:
-        request = as_record(TrainRequest, {"data": str(data), **options})
-        if is_face_recipe(request.recipe):
-            return train_faces(request, folder, progress=progress)
-        order = request.order()
-        run = new_run(folder, order)
-    start(order, run, detectors=lambda order: face_detectors(order.recipe.faces), progress=progress)
-    return Bundle.open(run)
+    if resume and (folder is None or data or options):
+        raise InputError("A resumed training keeps its data and recipe: give resume=True and out alone.")
+    request = None if resume else as_record(TrainRequest, {"data": str(data), **options})
+    return Bundle.open(start_training(request, folder, progress=progress)[0])
 
 
-def train_faces(
-    request: "TrainRequest | None", out: Path | None, yunet: Path | None = None, *, progress: Progress = SILENT
-) -> Bundle:
-    """Train a network that finds faces, or with no request go on with the training at `out`.
+def start_training(
+    request: "TrainRequest | None",
+    out: Path | None,
+    *,
+    yunet: Path | None = None,
+    place: "Place | None" = None,
+    progress: Progress = SILENT,
+) -> "tuple[Path, Result | None]":
+    """Train as `request` asks; with none, go on with the training at `out`, or the only one under runs/.
 
-    yunet: the teacher's .onnx, by default the one that was fetched. Raises InputError and RecipeError before the work begins.
+    Whether the network reads faces or finds them is decided here, for `edgefer train` and edgefer.train alike. yunet: its
+    .onnx, by default the one that was fetched, where that is needed. Returns the folder, and the result: None of a network
+    that finds faces, and of a worker that is not the chief. Raises DataError, InputError and RecipeError before the work
+    begins.
     """
+    from edgefer.train.distribute import ALONE
+    from edgefer.train.faces.recipe import is_face_recipe
+    from edgefer.train.faces.start import is_face_run
+    from edgefer.train.start import new_run, resumed, start
+
+    if is_face_recipe(request.recipe) if request else out is not None and is_face_run(out):
+        return _train_faces(request, out, yunet, progress), None
+    if request is None:
+        run, order = resumed(out)
+    else:
+        order = request.order()
+        run = new_run(out, order, place or ALONE)
+    result = start(
+        order,
+        run,
+        detectors=lambda order: face_detectors(order.recipe.faces, yunet),
+        progress=progress,
+        place=place or ALONE,
+    )
+    return run, result
+
+
+def _train_faces(request: "TrainRequest | None", out: Path | None, yunet: Path | None, progress: Progress) -> Path:
     from edgefer.devices.faces.own import Miner
     from edgefer.devices.faces.yunet import cached_yunet
     from edgefer.train.faces.start import new_order, resumed, start
@@ -229,7 +246,7 @@ def train_faces(
         folder, order = out, resumed(out)
     else:
         folder, order = new_order(request, yunet or cached_yunet(), out)
-    return start(order, folder, Miner.of, progress=progress)
+    return start(order, folder, Miner.of, progress=progress).path
 
 
 def convert(

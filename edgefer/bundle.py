@@ -95,6 +95,10 @@ class Bundle:
         """
         path = Path(path)
         card_file = path / CARD
+        if path.is_file():
+            raise BundleError(
+                f"There is no bundle at {path}, but a file: `edgefer import {path}` makes a bundle of a network."
+            )
         if not path.is_dir():
             raise BundleError(
                 f"There is no bundle at {path}: name a directory that `edgefer train` or `convert` wrote, or one of "

@@ -13,7 +13,7 @@ from edgefer.train.order import Order, Supervision, lasting
 from edgefer.train.pipeline import Detect, Result
 from edgefer.train.pipeline import train as train_once
 from edgefer.train.recipes import load_recipe
-from edgefer.train.run import RunFolder
+from edgefer.train.run import RunFolder, unfinished_run
 from edgefer.train.stages import train_in_stages
 
 Detectors = Callable[[Order], Mapping[str, Detect]]  # those for which the crop is measured
@@ -108,6 +108,15 @@ def new_run(out: Path | None, order: Order, place: Place = ALONE) -> Path:
         done = "a finished bundle" if RunFolder(run).finished else "something (--resume continues a training)"
         raise InputError(f"{run} already holds {done}: choose another --out.")
     return run
+
+
+def resumed(out: Path | None) -> tuple[Path, Order]:
+    """The training to go on with, at `out` or the only unfinished one under runs/, and its order. InputError when there is
+    none, or it is finished."""
+    run = RunFolder(out) if out else unfinished_run()
+    if run.finished:
+        raise InputError(f"{run.path} is a finished bundle: there is nothing to resume.")
+    return run.path, Order.load(run)
 
 
 def start(

@@ -56,10 +56,27 @@ int read_face(const EdgeferFrame *frame, const int32_t box[4], const EdgeferCrop
 }
 ```
 
+A frame is uint8, its rows without gaps: `EDGEFER_GRAY` (a gray sensor, or a camera's Y plane), `EDGEFER_BGR` or
+`EDGEFER_RGBA`; other formats are unpacked into one of these first.
+
+    EdgeferFrame frame = {camera_buffer, 240, 320, EDGEFER_GRAY};
+
+The box (left, top, right, bottom, in pixels) is your face detector's; this folder has none. `network.h` says how the boxes
+of edgefer's detectors are cut for this network. Where there is no detector, let the user fill a square in the middle:
+
+    const int32_t box[4] = {40, 0, 280, 240};
+    const EdgeferCrop crop = {1.0, 0.0, 0.0};
+
+The answers' softmax, as `network.h` gives it, is the probability; `edgefer run` says "unsure" below 0.45 and averages
+over time, which is yours to do. Expressions are not feelings.
+
 Compile `edgefer_net.c` with `-O2`, and without `-ffast-math`; `edgefer_pixels.c` also with `-ffp-contract=off`. Cortex-M4 and M7 use SMLAD,
 WebAssembly SIMD128 where it is on; the answers are the same.
 
 """
+
+
+TAKEN = ("edgefer_net.c", "edgefer_pixels.c", "network.c")
 
 
 def export_c(subject: Subject, out: Path) -> list[Check]:
@@ -202,7 +219,8 @@ def _readme(subject: Subject, checks: Sequence[Check]) -> str:
     largest = max(network.layers, key=lambda layer: layer.macs)
     return f"""# {text.comment(card.name)} in C99
 
-Bundle `{subject.bundle.hash}`, written by edgefer {__version__}. No heap, no libc, no floating-point division while it runs.
+Bundle `{subject.bundle.hash}`, {text.credit(card)}; written by edgefer {__version__}, whose C is Apache-2.0.
+No heap, no libc, no floating-point division while it runs.
 
 | | |
 |---|---|
@@ -210,7 +228,7 @@ Bundle `{subject.bundle.hash}`, written by edgefer {__version__}. No heap, no li
 | labels | {len(card.labels)}: {", ".join(text.comment(label) for label in card.labels)} |
 | flash: the network | {constants:,} bytes |
 | flash: the self-test's vectors, not needed afterwards | {vectors:,} bytes |
-| flash: code, and everything together | `make size` |
+| flash: code | `make size`: {", ".join(f"`{name}`" for name in TAKEN)} are what a firmware takes |
 | RAM: arena, known at compile time | {program.plan.size:,} bytes |
 | multiply-adds per image | {network.macs:,}; most in {largest.kind} {largest.number + 1} ({largest.macs:,}) |
 | answers | int8; real logit = {float(network.output.scale):.9g} * (answer - {network.output.zero}), temperature {card.temperature:.6g} |

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from edgefer.card import ModelCard
+
 WORDS_PER_LINE, BYTES_PER_LINE = 10, 30
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ._-")
 
@@ -16,6 +18,12 @@ def string(text: str) -> str:
 def comment(text: str) -> str:
     """What is left of a text that may stand in a comment or a Makefile."""
     return "".join(letter if letter in PLAIN else "?" for letter in text)
+
+
+def credit(card: ModelCard) -> str:
+    """Whose network it is, and its licence, for a comment or a page."""
+    author, license_ = comment(card.author), comment(card.license)
+    return f"{f'by {author}' if author else 'of an author that its card does not name'}, {f'licence {license_}' if license_ else 'without a named licence'}"
 
 
 def double(value: float) -> str:

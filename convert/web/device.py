@@ -20,11 +20,12 @@ class FaceNetworks:
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """rules: the numbers by which faces are tracked, smoothed and judged. colors: of each label, "#rrggbb". detector: the key
-    of the card's crop. networks: None where the page reads the middle of the frame. find: what finds the same faces here, uint8 BGR
+    """rules: the numbers by which faces are tracked, smoothed and judged. labels: as the page shows them, in the network's
+    order. colors: of each label, "#rrggbb". detector: the key of the card's crop. networks: None where the page reads the middle of the frame. find: what finds the same faces here, uint8 BGR
     [h, w, 3] -> each face, the largest first."""
 
     rules: Mapping[str, object]
+    labels: Sequence[str]
     colors: Mapping[str, str]
     detector: str
     networks: FaceNetworks | None

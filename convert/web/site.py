@@ -13,8 +13,8 @@ from edgefer import __version__
 from edgefer.c.prove import prove_on_host
 from edgefer.c.subject import Subject
 from edgefer.checks import Check
-from edgefer.convert.c.text import comment
-from edgefer.convert.exported import check_folder, write_folder
+from edgefer.convert.c.text import comment, credit
+from edgefer.convert.exported import LIST, check_folder, write_folder
 from edgefer.convert.web import wasm
 from edgefer.convert.web.device import Device
 from edgefer.convert.web.questions import make_questions
@@ -53,21 +53,59 @@ def make_site(subject: Subject, device: Device) -> dict[str, bytes]:
 def _readme(subject: Subject) -> str:
     return f"""# {comment(subject.bundle.card.name)} as a page
 
-Bundle `{subject.bundle.hash}`, written by edgefer {__version__}.
+Bundle `{subject.bundle.hash}`, {credit(subject.bundle.card)}; written by edgefer {__version__}, whose page and C are Apache-2.0.
 
-- On a desktop open `index.html` as it is, or run `edgefer export web BUNDLE OUT --serve`.
-- A phone opens a camera only for a page that came over https. Any static host with a certificate will do; copy this
-  folder to it. On the phone, "Add to home screen" installs it, and it then works without a network.
+## On a desktop
+
+Open `index.html` as it is, or run `edgefer export web BUNDLE OUT --serve`.
+
+## On a phone
+
+A browser opens a camera only for a page that came over https, or from `localhost`; photos can be opened anywhere. All files are
+static and their addresses relative, so any host that speaks https will do, in any folder of it:
+
+- GitHub Pages: put this folder into a repository as `docs`, push, and choose Settings, Pages, "Deploy from a branch", `/docs`.
+- A server of your own: copy the folder there; `caddy file-server --domain NAME --root FOLDER` gets a certificate by itself.
+- No host, an Android phone on a USB cable: `edgefer export web BUNDLE OUT --serve` here, `adb reverse tcp:8080 tcp:8080`, and
+  open `http://localhost:8080` on the phone.
+
+Open the page there once; "Add to home screen" installs it, and it then works without a network. After another export copy all
+files again: whoever opens the page gets the old ones once more, while it fetches the new ones.
+
+## What it proves, and keeps to itself
+
 - Nothing of an image leaves the browser: its scripts send nothing, and the page's policy
   (`default-src 'none'; connect-src 'none'`) closes connections, forms, and images, scripts and frames of other servers to them.
 - Before its camera button works, the page checks its networks' and its settings' CRC-32, and that pixels, answers and found faces are those of
   the machine that wrote it. Nothing may differ; it shows how many were compared.
+- The bundle's hash that it shows is the one that `edgefer verify BUNDLE` prints and that stands in its certificate.
+
+| row | compared |
+|---|---|
+| Networks and settings | every byte of the networks, labels, thresholds and scales, by CRC-32 |
+| Pixels | faces cut out of stored images, levelled and resized |
+| Box edges | where the detector found the faces of stored images |
+| Answers | the network's int8 outputs |
+| Detector's answers | those of the two networks that find faces |
+
+## Other labels and thresholds
+
+    edgefer export web BUNDLE OUT --labels {",".join(comment(label) for label in subject.bundle.card.labels)} --smooth calm --reject 0.6
+
+shows other words for the labels, in this order, and begins with other settings. They are part of what is proven: an edited file
+that changes them keeps the camera off. Expressions are not feelings: show the score with every label.
 """
 
 
 def gzip_bytes(files: dict[str, bytes]) -> int:
     """What a browser downloads of them from a server that compresses."""
     return sum(len(gzip.compress(content, 9, mtime=0)) for content in files.values())
+
+
+def download_bytes(out: Path) -> int:
+    """The same of an exported page: its files without those for whoever puts it on a server, or what else lies beside them."""
+    listed = json.loads((out / LIST).read_text())["files"]
+    return gzip_bytes({name: (out / name).read_bytes() for name in listed if name != "README.md"})
 
 
 def _bundle(subject: Subject, device: Device) -> dict:
@@ -100,12 +138,13 @@ def _settings(subject: Subject, device: Device, networks: dict[str, Subject]) ->
         "bundle_sha256": subject.bundle.hash,
         "card": {
             "name": card.name,
-            "labels": list(card.labels),
+            "labels": list(device.labels),
             "input": {**card.input.model_dump(include={"height", "width", "color"}), "channels": card.input.channels},
             "temperature": card.temperature,
             "output_scale": float(subject.network.output.scale),
             "output_zero": subject.network.output.zero,
         },
+        "credit": credit(card),
         "colors": dict(device.colors),
         "detector": {
             "crop": _crop(card.crop_for(device.detector)),

@@ -6,7 +6,9 @@ from edgefer.commands.inputs import (
 
 
 def cameras(as_json: AsJson = False) -> None:
-    """List the cameras that are here and try each. No image is kept.
+    """List the cameras that are here and try each.
+
+    The first column is what `edgefer run --camera` takes. No image is kept.
 
     - `edgefer cameras`
     """

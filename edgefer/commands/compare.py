@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from edgefer.commands.inputs import INPUT, OUTPUT, SkipBad, TrainedBundle, bundle_path, training_data
+from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, SkipBad, TrainedBundle, bundle_path, training_data
 from edgefer.errors import EdgeferError
 
 FORMS = "Forms"
@@ -56,6 +56,7 @@ def compare(
     data: Data = "",
     skip_bad: SkipBad = False,
     out: Out = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make and measure every form a network can ship in.
 
@@ -67,23 +68,31 @@ def compare(
     """
     from edgefer import console
     from edgefer.bundle import Bundle, Form, made_from
-    from edgefer.convert.compare import COLUMNS, make_profiles, measure_profiles, plans, row, write_profiles
+    from edgefer.convert.compare import COLUMNS, make_profiles, measure_profiles, plans, row, to_json, write_profiles
     from edgefer.files import check_writable
+    from edgefer.train.recipes import recipe_of
 
     source = Bundle.open(bundle_path(bundle, or_shipped=False))
     source.file(Form.KERAS)
     target = out or made_from(source, "profiles")
-    wanted = plans(sparsity=prune, slimmed=slim, epochs=epochs or 0)
+    wanted = plans(recipe_of(source.card), sparsity=prune, slimmed=slim, epochs=epochs or 0)
     check_writable(target)
     dataset = training_data(source, data, skip_bad)
     console.log(f"Making {', '.join(wanted)} in {target}")
+    if not any(plan.slimmed for plan in wanted.values()):
+        console.log("No slim form: only filters of networks of the plain family can be removed, and not frozen ones.")
     try:
         make_profiles(source, dataset, wanted, target, console.PROGRESS)
     except KeyboardInterrupt:
         raise EdgeferError("Stopped; what is finished is kept: the same command goes on.") from None
     measured = measure_profiles(target, wanted, dataset, console.PROGRESS)
+    written = write_profiles(target, measured)
+    if as_json:
+        facts = {"bundle": source.hash, "out": str(target), "split": "valid", "networks": to_json(measured)}
+        console.show_json(facts | {"report": str(written)})
+        return
     count = measured[0].comparison.candidate.scores.count
     title = f"Forms of {source.path}, valid split, {count} images, against the network as it was trained"
     console.show_table(title, COLUMNS, [row(one) for one in measured])
     console.show("Zeros make a file compress better, not an int8 network faster; fewer filters do both.")
-    console.show(f"The same as JSON: {write_profiles(target, measured)}")
+    console.show(f"The same as JSON: {written}")

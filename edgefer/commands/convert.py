@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefer.commands.grouped import grouped
-from edgefer.commands.inputs import INPUT, OUTPUT, SkipBad, TrainedBundle, bundle_path
+from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, SkipBad, TrainedBundle, bundle_path
 from edgefer.errors import EdgeferError
 
 if TYPE_CHECKING:
     from edgefer.convert.extras import Added
     from edgefer.convert.pipeline import Converted
+    from edgefer.convert.start import Outcome
 
 FORMS, SMALLER = "Forms", "Smaller networks"
 
@@ -142,12 +143,13 @@ class SmallerFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MadeFlags:
-    """What the card names, and where the new bundle lies."""
+class WrittenFlags:
+    """What the card names, where the new bundle lies, and how it is shown."""
 
     author: Author = ""
     license_: License = ""
     out: Out = None
+    as_json: AsJson = False
 
 
 @grouped
@@ -158,7 +160,7 @@ def convert(
     smaller: SmallerFlags,
     data: Data = "",
     skip_bad: SkipBad = False,
-    made: MadeFlags,
+    written: WrittenFlags,
 ) -> None:
     """Convert a trained bundle to TFLite, int8 by default.
 
@@ -171,33 +173,47 @@ def convert(
     """
     from edgefer import console
     from edgefer.bundle import Bundle
+    from edgefer.checks import to_json
+    from edgefer.commands.made import made
     from edgefer.convert.extras import Extras
     from edgefer.convert.start import ConvertRequest, start
     from edgefer.convert.work import Plan
 
     plan = Plan(
         int8=forms.int8, float16=forms.float16, mediapipe=forms.mediapipe, aware=forms.qat, max_drop=forms.max_drop,
-        author=made.author, license=made.license_,
+        author=written.author, license=written.license_,
         slimmed=smaller.slim, sparsity=smaller.prune, epochs=smaller.epochs or 0,
     )  # fmt: skip
     source = Bundle.open(bundle_path(bundle, or_shipped=False))
     extras = Extras(edgetpu=forms.edgetpu, ethosu=forms.ethosu, onnx=forms.onnx)
     outcome = start(
-        ConvertRequest(bundle=source, plan=plan, data=data, skip_bad=skip_bad, out=made.out, extras=extras),
+        ConvertRequest(bundle=source, plan=plan, data=data, skip_bad=skip_bad, out=written.out, extras=extras),
         console.PROGRESS,
     )
+    done_before = len(source.card.provenance.steps)
+    if written.as_json:
+        steps = outcome.bundle.card.provenance.steps[done_before:]
+        shown = to_json(outcome.checks, **made(outcome.bundle), steps=list(steps))
+        console.show_json(shown | {"passed": not outcome.complaint})  # without a compiler nothing may have been checked
+    else:
+        _show(outcome, done_before, data)
+    if outcome.complaint:
+        raise EdgeferError(outcome.complaint)
+
+
+def _show(outcome: "Outcome", done_before: int, data: str) -> None:
+    from edgefer import console
+
     if outcome.converted:
-        _show(outcome.converted, done_before=len(source.card.provenance.steps))
+        _show_converted(outcome.converted, done_before)
     for added in outcome.added:
         _show_added(added)
     path = outcome.bundle.path
     checked = f"edgefer verify {path} --data {data or 'PATH'}; edgefer run {path} --camera 0"
     console.show(f"Bundle: {path}. Next: {checked if outcome.converted else f'edgefer verify {path}'}")
-    if outcome.complaint:
-        raise EdgeferError(outcome.complaint)
 
 
-def _show(converted: "Converted", done_before: int) -> None:
+def _show_converted(converted: "Converted", done_before: int) -> None:
     """What was done, what every form is worth, and what rounding hurts most where nothing holds."""
     from edgefer import console
 

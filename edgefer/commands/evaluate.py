@@ -83,7 +83,7 @@ def evaluate(
     evaluated = _evaluated(opened, dataset, split or _split(opened, dataset), runtime, Views(flip, domain_shift))
     page = _write(evaluated, report_folder(opened))
     if as_json:
-        console.show_json(evaluated.to_json() | {"report": str(page)})
+        console.show_json({"bundle": opened.hash} | evaluated.to_json() | {"report": str(page)})
         return
     _show(evaluated)
     console.show(f"Report: {page} and {page.with_suffix('.json').name}")

@@ -8,6 +8,8 @@ import typer
 
 from edgefer.commands.app import App
 from edgefer.commands.inputs import AsJson, bundle_path
+from edgefer.commands.page_rules import REJECT, device_of
+from edgefer.options import Smoothing
 
 app = App(
     help="Write a network for the browser or for a microcontroller, with the proof that it is the same one.",
@@ -42,13 +44,18 @@ def c(bundle: Bundle_, out: Folder, prove: Prove = False, as_json: AsJson = Fals
     if prove:
         checks += prove_targets(out)
         record(out, checks)
+    facts = {
+        "network_bytes": 4 * len(subject.program.words),
+        "arena_bytes": subject.program.plan.size,
+        "multiply_adds": subject.network.macs,
+    }
     if not as_json:
-        flash, ram = 4 * len(subject.program.words), subject.program.plan.size
+        flash, ram, macs = facts.values()
         console.show(
-            f"{out}: {flash:,} bytes of constants, {ram:,} bytes of arena, {subject.network.macs:,} multiply-adds"
+            f"{out}: {flash:,} bytes of flash for the network, {ram:,} bytes of RAM for its arena, {macs:,} multiply-adds"
         )
-        console.show(f"Next: make -C {shlex.quote(str(out))} test")
-    report(f"{opened.path} in C", checks, as_json=as_json, bundle=opened.hash, out=str(out))
+        console.show(f"Next: make -C {shlex.quote(str(out))} test; then {out / 'README.md'}")
+    report(f"{opened.path} in C", checks, as_json=as_json, bundle=opened.hash, out=str(out), **facts)
 
 
 @app.command()
@@ -64,6 +71,15 @@ def web(
     port: Annotated[
         int, typer.Option(min=0, max=65535, metavar="PORT", help="Of --serve; 0: any that is free.")
     ] = 8080,
+    labels: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Shown instead of the network's, in their order: in your language.")
+    ] = "",
+    smooth: Annotated[
+        Smoothing, typer.Option(help="What the page begins with, as of `edgefer run`.")
+    ] = Smoothing.RESPONSIVE,
+    reject: Annotated[
+        float, typer.Option(min=0, max=0.9, metavar="SCORE", help="Likewise: unsure below this score.")
+    ] = REJECT,
     as_json: AsJson = False,
 ) -> None:
     """Write a network as a static web page that works offline.
@@ -72,29 +88,30 @@ def web(
     server will do; phones want https for the camera. Exit code 1 when the C does not give the stored answers.
 
     - `edgefer export web ferplus-small site/ --serve`
+    - `edgefer export web fer-nano site/ --labels wütend,Ekel,Angst,froh,traurig,überrascht,neutral --reject 0.6`
     """
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.c.subject import read_subject
-    from edgefer.checks import exit_code, report
-    from edgefer.commands.page_rules import device_of
+    from edgefer.checks import report
     from edgefer.convert.c.targets import prove_page
     from edgefer.convert.exported import check_folder, record
     from edgefer.convert.web.serve import serve as serve_folder
-    from edgefer.convert.web.site import export_web, gzip_bytes
+    from edgefer.convert.web.site import download_bytes, export_web
 
     check_folder(out)
     opened = Bundle.open(bundle_path(bundle))
-    checks = export_web(read_subject(opened), device_of(opened.card), out)
+    checks = export_web(read_subject(opened), device_of(opened.card, labels=labels, smooth=smooth, reject=reject), out)
     if prove:
         checks.append(prove_page(out))
         record(out, checks)
-    size = gzip_bytes({file.name: file.read_bytes() for file in out.iterdir()})
+    size = download_bytes(out)
     if not as_json:
         console.show(
-            f"{out}: {size:,} bytes to download, compressed. Put it on any https server, or try it with --serve."
+            f"{out}: {size:,} bytes to download, compressed. {out / 'README.md'} says how it gets to a phone."
+            + ("" if serve else " --serve tries it here.")
         )
-    if not serve or exit_code(checks):
-        report(f"{opened.path} as a page", checks, as_json=as_json, bundle=opened.hash, out=str(out), gzip_bytes=size)
-        return
-    serve_folder(out, port, lambda address: console.show(f"{address} (this machine only; Ctrl-C ends)"))
+    report(f"{opened.path} as a page", checks, as_json=as_json, bundle=opened.hash, out=str(out), gzip_bytes=size)
+    if serve:
+        say = console.log if as_json else console.show
+        serve_folder(out, port, lambda address: say(f"{address} (this machine only; Ctrl-C ends)"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefer.commands.grouped import grouped
-from edgefer.commands.inputs import INPUT, OUTPUT, SkipBad
+from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, SkipBad
 from edgefer.errors import InputError
 from edgefer.options import Color, FaceKind, Outputs
 
@@ -102,6 +102,7 @@ def import_(
     skip_bad: SkipBad = False,
     trust: Trust = False,
     out: Out = None,
+    as_json: AsJson = False,
 ) -> None:
     """Take in a network from elsewhere, so that everything here works on it.
 
@@ -113,6 +114,7 @@ def import_(
     """
     from edgefer import checks, console
     from edgefer.api import face_detectors
+    from edgefer.commands.made import made
     from edgefer.convert.importing import Request, data_loader, import_network, target_folder
     from edgefer.train.data.load import DataOptions
 
@@ -130,6 +132,9 @@ def import_(
     )
     target = target_folder(request, out)
     imported = import_network(request, target)
+    if as_json:
+        console.show_json(checks.to_json(imported.checks, **made(imported.bundle), contract=imported.settled()))
+        return
     _show(imported)
     checks.show(f"Import of {file}", imported.checks)
     console.show(f"Bundle: {target}. Next: {_next(imported, data)}")

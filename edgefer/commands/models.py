@@ -6,6 +6,8 @@ from edgefer.commands.inputs import AsJson
 def models(as_json: AsJson = False) -> None:
     """List the networks that come with edgefer.
 
+    How well each reads, its labels, and where its card is, which says on what it was trained and where it breaks.
+
     - `edgefer models`
     - `edgefer models --json`
     """

@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from edgefer.errors import InputError
+from edgefer.text import printable
+
 if TYPE_CHECKING:
     from edgefer.card import ModelCard
     from edgefer.convert.web.device import Device, FaceNetworks
@@ -9,9 +12,13 @@ if TYPE_CHECKING:
 SMOOTH, REJECT = "responsive", 0.45  # what `edgefer run` begins with
 
 
-def device_of(card: "ModelCard") -> "Device":
+def device_of(card: "ModelCard", *, labels: str = "", smooth: str = SMOOTH, reject: float = REJECT) -> "Device":
     """What `edgefer run` does with this card's network, for a page to do the same. Of people it reads the faces that edgefer's
-    own detector finds, of anything else the middle of the frame: the page has no other detector."""
+    own detector finds, of anything else the middle of the frame: the page has no other detector.
+
+    labels: "A,B,...", shown instead of the card's; smooth, reject: what the page's settings begin with. InputError for
+    labels that are not as many, or not distinct.
+    """
     from dataclasses import asdict
 
     from edgefer.convert.web.device import Device
@@ -23,8 +30,8 @@ def device_of(card: "ModelCard") -> "Device":
     networks = _face_networks() if people else None
     rules = {
         "presets": {name: asdict(preset) for name, preset in smoothing.PRESETS.items()},
-        "smooth": SMOOTH,
-        "reject": REJECT,
+        "smooth": str(smooth),
+        "reject": reject,
         "ease": smoothing.EASE,
         "unsure_lead": smoothing.UNSURE_LEAD,
         "min_iou": tracking.MIN_IOU,
@@ -46,13 +53,25 @@ def device_of(card: "ModelCard") -> "Device":
         "min_sharpness": quality.MIN_SHARPNESS,
         "max_turn": quality.MAX_TURN,
     }
+    shown = _shown(labels, card.labels) if labels else card.labels
+    colors = ["#{:02x}{:02x}{:02x}".format(*reversed(color_of(label, card.labels))) for label in card.labels]
     return Device(
         rules=rules,
-        colors={label: "#{:02x}{:02x}{:02x}".format(*reversed(color_of(label, card.labels))) for label in card.labels},
+        labels=shown,
+        colors=dict(zip(shown, colors, strict=True)),
         detector="own" if people else "frame",
         networks=networks,
         find=_detector(networks).find if networks else FrameDetector().find,
     )
+
+
+def _shown(text: str, labels: tuple[str, ...]) -> tuple[str, ...]:
+    shown = tuple(label.strip() for label in printable(text).split(","))
+    if len(set(shown)) != len(labels) or len(shown) != len(labels) or not all(shown):
+        raise InputError(
+            f"--labels {printable(text)!r}: name {len(labels)} different labels, in the order of the network's: {','.join(labels)}."
+        )
+    return shown
 
 
 def _face_networks() -> "FaceNetworks":

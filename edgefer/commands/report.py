@@ -19,6 +19,8 @@ def report(
 ) -> None:
     """Show what a run saw: one HTML page with timeline, shares and moments.
 
+    It opens in any browser, offline, and holds no images.
+
     - `edgefer run film.mp4 --csv out.csv && edgefer report out.csv`
     """
     from edgefer import console

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgefer.commands.app import App
+from edgefer.commands.inputs import AsJson
 from edgefer.errors import EdgeferError, InputError
 
 NO_SYSTEMD = "systemd does not run this computer: `edgefer service install --print` shows the unit."
@@ -98,7 +99,9 @@ def _check_files(program: list[str], words: list[str], user: str) -> None:
 
 @app.command()
 def uninstall() -> None:
-    """Stop the service and remove it. What it saved under /var/lib/edgefer stays. Needs root.
+    """Stop the service and remove it.
+
+    What it saved under /var/lib/edgefer stays. Needs root.
 
     - `sudo .venv/bin/edgefer service uninstall`
     """
@@ -115,10 +118,13 @@ def uninstall() -> None:
 
 
 @app.command()
-def status() -> None:
-    """Show how the service is. Exit code 1 when it does not run.
+def status(as_json: AsJson = False) -> None:
+    """Show how the service is.
+
+    Since when it runs, how often it was restarted, its memory, and its frames a second. Exit code 1 when it does not run.
 
     - `edgefer service status`
+    - `edgefer service status --json`
     """
     from edgefer import console
     from edgefer.devices.board import service
@@ -126,7 +132,21 @@ def status() -> None:
     wanted = ("ActiveState", "SubState", "StatusText", "NRestarts", "MemoryCurrent", "ActiveEnterTimestamp")
     lines = _systemctl("show", service.NAME, *(f"--property={name}" for name in wanted)).splitlines()
     state = dict(line.split("=", 1) for line in lines if "=" in line)
-    memory = state.get("MemoryCurrent", "")
+    memory, active = state.get("MemoryCurrent", ""), state.get("ActiveState") == "active"
+    if as_json:
+        console.show_json(
+            {
+                "service": service.NAME,
+                "passed": active,
+                "state": state.get("ActiveState", ""),
+                "substate": state.get("SubState", ""),
+                "status": state.get("StatusText", ""),
+                "since": state.get("ActiveEnterTimestamp", ""),
+                "restarts": int(state["NRestarts"]) if state.get("NRestarts", "").isdigit() else 0,
+                "memory_bytes": int(memory) if memory.isdigit() else None,
+            }
+        )
+        raise typer.Exit(0 if active else 1)
     console.show(
         f"{service.NAME} is {state.get('ActiveState')} ({state.get('SubState')}), {state.get('StatusText') or 'no status'}"
     )
@@ -134,7 +154,7 @@ def status() -> None:
         f"since {state.get('ActiveEnterTimestamp') or 'never'}, restarted {state.get('NRestarts', '0')} times"
         + (f", {int(memory) / 1e6:.0f} MB" if memory.isdigit() else "")
     )
-    if state.get("ActiveState") != "active":
+    if not active:
         console.show(f"Why: journalctl -u {service.NAME} -n 30")
         raise typer.Exit(1)
 

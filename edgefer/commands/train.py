@@ -8,9 +8,7 @@ from edgefer.commands.train_flags import DataFlags, RecipeFlags, RunFlags, Teach
 from edgefer.errors import InputError
 
 if TYPE_CHECKING:
-    from edgefer.bundle import Bundle
     from edgefer.train.distribute import Place
-    from edgefer.train.order import Order
     from edgefer.train.pipeline import Result
 
 
@@ -24,43 +22,25 @@ def train(*, data: DataFlags, recipe: RecipeFlags, teachers: TeacherFlags, run: 
     - `edgefer train --data builtin --recipe demo --epochs 3`
     - `edgefer train --resume`
     """
-    from edgefer.api import face_detectors, train_faces
-    from edgefer.console import PROGRESS
+    from edgefer import console
+    from edgefer.api import start_training
+    from edgefer.bundle import Bundle
+    from edgefer.commands.made import made
     from edgefer.train import distribute
-    from edgefer.train.faces.recipe import is_face_recipe
-    from edgefer.train.faces.start import is_face_run
-    from edgefer.train.start import new_run, start
 
     place = distribute.place()
     _check_workers(place, run.out, data.folds)
-    if run.resume:
-        if (data, recipe, teachers) != (DataFlags(), RecipeFlags(), TeacherFlags()):
-            raise InputError("A resumed run keeps its data and recipe: give --resume alone, or with --out DIR.")
-        if run.out and is_face_run(run.out):
-            _show_faces(train_faces(None, run.out, progress=PROGRESS))
-            return
-        folder, order = _resumed(run.out)
+    if run.resume and (data, recipe, teachers) != (DataFlags(), RecipeFlags(), TeacherFlags()):
+        raise InputError("A resumed run keeps its data and recipe: give --resume alone, or with --out DIR.")
+    request = None if run.resume else train_request(data, recipe, teachers)
+    folder, result = start_training(request, run.out, yunet=run.yunet, place=place, progress=console.PROGRESS)
+    if not place.chief:
+        say = console.log if run.as_json else console.show
+        say(f"Worker {place.index} is done; the chief writes the bundle {folder}.")
+    elif run.as_json:
+        console.show_json(made(Bundle.open(folder)) | {"skipped": list(result.skipped if result else ())})
     else:
-        request = train_request(data, recipe, teachers)
-        if is_face_recipe(request.recipe):
-            _show_faces(train_faces(request, run.out, run.yunet, progress=PROGRESS))
-            return
-        order = request.order()
-        folder = new_run(run.out, order, place)
-    result = start(
-        order,
-        folder,
-        detectors=lambda order: face_detectors(order.recipe.faces, run.yunet),
-        progress=PROGRESS,
-        place=place,
-    )
-    _show(result, folder, place)
-
-
-def _show_faces(bundle: "Bundle") -> None:
-    from edgefer import console
-
-    console.show(f"Bundle: {bundle.path}. Next: edgefer convert {bundle.path}")
+        _show(result, folder)
 
 
 def _check_workers(place: "Place", out: Path | None, folds: int) -> None:
@@ -70,23 +50,12 @@ def _check_workers(place: "Place", out: Path | None, folds: int) -> None:
         raise InputError("--folds trains on one machine: cross-validation is for few images. Leave TF_CONFIG out.")
 
 
-def _resumed(out: Path | None) -> "tuple[Path, Order]":
-    """The run to go on with, and its order."""
-    from edgefer.train.order import Order
-    from edgefer.train.run import RunFolder, unfinished_run
-
-    run = RunFolder(out) if out else unfinished_run()
-    if run.finished:
-        raise InputError(f"{run.path} is a finished bundle: there is nothing to resume.")
-    return run.path, Order.load(run)
-
-
-def _show(result: "Result | None", run: Path, place: "Place") -> None:
+def _show(result: "Result | None", run: Path) -> None:
     from edgefer import console
     from edgefer.train.data.trained import log_skipped
 
     if result is None:
-        console.show(f"Worker {place.index} is done; the chief writes the bundle {run}.")
+        console.show(f"Bundle: {run}. Next: edgefer convert {run}")
         return
     log_skipped(result.skipped, console.PROGRESS)
     for name, rows in result.classes.items():

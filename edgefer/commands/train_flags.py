@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefer.commands.inputs import INPUT, OUTPUT, GroupBy, Names, SkipBad
+from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, GroupBy, Names, SkipBad
 
 if TYPE_CHECKING:
     from edgefer.train.start import TrainRequest
@@ -171,6 +171,7 @@ class RunFlags:
     out: Out = None
     resume: Resume = False
     yunet: Yunet = None
+    as_json: AsJson = False
 
 
 def train_request(data: DataFlags, recipe: RecipeFlags, teachers: TeacherFlags) -> "TrainRequest":

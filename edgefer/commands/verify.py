@@ -195,15 +195,16 @@ def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
         device=device_of(opened.card) if asked.report else None,
         progress=console.PROGRESS,
     )
-    write_file(page.with_suffix(".json"), json.dumps(certificate.to_json(), indent=2).encode() + b"\n")
+    figures = page.with_suffix(".json")
+    write_file(figures, json.dumps(certificate.to_json(), indent=2).encode() + b"\n")
     if asked.report:
         write_file(page, certificate.to_html().encode())
-    shown = page if asked.report else page.with_suffix(".json")
+    shown = page if asked.report else figures
     if not asked.as_json:
         _show_figures(certificate)
         console.show(f"Report: {shown}")
-    title = f"Parity of {opened.path}"
-    report_checks(title, certificate.checks, as_json=asked.as_json, bundle=opened.hash, report=str(shown))
+    facts = {"bundle": opened.hash, "report": str(shown), "certificate": str(figures)}
+    report_checks(f"Parity of {opened.path}", certificate.checks, as_json=asked.as_json, **facts)
 
 
 def _show_figures(certificate: "Certificate") -> None:

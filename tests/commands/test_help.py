@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,17 @@ def test_no_help_shows_a_type_where_there_is_no_value_or_two_words_for_one_thing
     assert "default: 0.0]" not in page
 
 
+@pytest.mark.parametrize("name", PAGES, ids=" ".join)
+def test_no_help_has_a_gap(name):
+    lines = [line.rstrip() for line in help_of(name).strip().splitlines()]
+    assert not [number for number, pair in enumerate(pairwise(lines)) if pair == ("", "")]
+
+
 def parsed(line: str) -> list[tuple[str, ...]]:
     """The commands of a shell line, each parsed by itself: options, choices and ranges."""
     called = []
     for part in line.split(" && "):
-        words = shlex.split(part, comments=True)
+        words = shlex.split(part.partition(" > ")[0], comments=True)
         starts = [number for number, word in enumerate(words) if word == "edgefer" or word.endswith("/edgefer")]
         if not starts or "clone" in words:
             continue

@@ -184,6 +184,35 @@ def test_the_zeros_of_frozen_layers_count():
 # Accuracy control
 
 
+def test_forms_that_a_network_cannot_have_are_left_out_of_a_comparison(source):
+    from edgefer.convert.compare import plans
+
+    def forms(recipe):
+        return list(plans(recipe, sparsity=0.5, slimmed=0.5, epochs=1))
+
+    every = forms(recipe_of(source.card))
+    assert every == ["int8", "qat", "pruned-int8", "pruned-qat", "slim-int8"]
+    for name in ("four-block", "pets-small"):  # of another family; frozen
+        assert forms(load_recipe(name)) == every[:-1]
+
+
+def test_a_comparison_prints_what_it_writes(source, tiny, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from edgefer.cli import app
+    from edgefer.convert import compare
+
+    monkeypatch.setattr("edgefer.commands.compare.training_data", lambda *_: tiny)
+    monkeypatch.setattr(compare, "plans", lambda *_, **__: {"int8": Plan()})
+    out = tmp_path / "forms"
+    done = CliRunner().invoke(app, ["compare", str(source.path), "--out", str(out), "--json"])
+    assert done.exit_code == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["bundle"] == source.hash and shown["out"] == str(out) and shown["split"] == "valid"
+    assert shown["networks"] == json.loads((out / "profiles.json").read_text())
+    assert [(one["variant"], one["count"]) for one in shown["networks"]] == [("float32", 56), ("int8", 56)]
+
+
 def test_the_cheapest_way_that_holds_is_taken(source, tiny, tmp_path):
     converted = convert(source, tiny, Plan(max_drop=100.0), tmp_path / "out", SILENT)
     assert converted.quantized.holds and len(converted.quantized.attempts) == 1

@@ -7,7 +7,16 @@ import pytest
 
 from edgefer.bundle import Bundle
 from edgefer.card import InputSpec, OutputSpec
-from edgefer.convert.contract import Hypothesis, Stated, candidates, choose, parse_scale
+from edgefer.convert.contract import (
+    Hypothesis,
+    Stated,
+    candidates,
+    choose,
+    describe,
+    measure,
+    parse_scale,
+    stated_scale,
+)
 from edgefer.convert.foreign import parse_labels, read_foreign
 from edgefer.convert.importing import Request, data_loader, import_network
 from edgefer.convert.quantize import to_float32
@@ -16,6 +25,7 @@ from edgefer.interpreter import Network
 from edgefer.options import Color
 from edgefer.parity import verify
 from edgefer.train.backend import tensorflow
+from edgefer.train.data.dataset import Split
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.networks import load_keras
 
@@ -244,6 +254,23 @@ def test_what_is_no_classifier_is_one_sentence(keras, tmp_path):
             read_foreign(tmp_path / name)
     with pytest.raises(InputError, match="No such file"):
         read_foreign(tmp_path / "nowhere.keras")
+
+
+def test_labels_in_another_order_are_refused_with_the_order_that_the_images_give():
+    names, classes = ("calm", "joy", "wow"), 3
+    labels = np.tile(np.arange(classes), 20)
+    split = Split(images=np.zeros((60, 1, 1, 1), np.uint8), labels=labels, ids=np.arange(60))
+    known = Stated(scale=parse_scale("0..1"), color=Color.GRAY, labels=("joy", "wow", "calm"))
+    found = measure(candidates(known, 1, classes, names), split, names, lambda _: np.eye(classes)[labels])
+    with pytest.raises(InputError, match=r"0\.0%.*by these images that is calm,joy,wow"):
+        choose(found, "x.h5")
+    blind = measure(candidates(known, 1, classes, names), split, names, lambda _: np.eye(classes)[0 * labels])
+    assert [one.suggested for one in blind] == [()]
+
+
+def test_a_scale_is_named_as_people_name_it_also_when_a_file_has_rounded_it():
+    assert describe(stated_scale((np.float32(1 / 255), 0))) == "pixels as 0..1"
+    assert describe(stated_scale((0.0039, 0))) == "pixels * 0.0039 + 0"
 
 
 def test_images_that_decide_nothing_are_no_reason():

@@ -75,6 +75,10 @@ function showProof(results) {
     line.append(head, element('td', wrong ? 'bad' : 'good', wrong.toLocaleString('en')), element('td', '', of.toLocaleString('en')))
     return line
   }))
+  $('verdict').textContent = results.some(row => row.wrong)
+    ? 'No: it does not compute here what it computed on the machine that exported it.'
+    : 'Yes: of all this, not one value differs from what the machine that exported it computed.'
+  fact('Network', BUNDLE.credit)
   fact('Bundle (sha256 of card.json, as in its certificate)', BUNDLE.bundle_sha256)
   fact('Written by', `edgefer ${BUNDLE.edgefer}`)
 }

@@ -1,0 +1,14 @@
+"""What a command that writes a bundle prints of it with --json."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgefer.bundle import Bundle
+
+
+def made(bundle: "Bundle") -> dict[str, Any]:
+    """Its hash as "bundle" and its folder as "out", as `edgefer verify` and `edgefer export` name them; of its card the
+    labels, the files with their hashes and bytes, the figures by split and form, and what conversion cost."""
+    card = bundle.card.to_dict()
+    kept = ("name", "labels", "variants", "metrics", "lineage")
+    return {"bundle": bundle.hash, "out": str(bundle.path)} | {name: card[name] for name in kept if name in card}

@@ -1,0 +1,138 @@
+"""What people read and choose of an export: whose network it is, how it is used, labels in their language, JSON for scripts."""
+
+import json
+import re
+import subprocess
+
+import pytest
+from typer.testing import CliRunner
+
+from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.c.subject import read_subject
+from edgefer.cli import app
+from edgefer.commands.page_rules import device_of
+from edgefer.convert.c.project import TAKEN, make_project
+from edgefer.convert.c.text import credit
+from edgefer.convert.web import serve
+from edgefer.convert.web.site import download_bytes, make_site
+from edgefer.errors import InputError
+from tests.conftest import CHROMIUM
+
+GERMAN = "wütend,Ekel,Angst,froh,traurig,überrascht,neutral"
+USE = """
+static const uint8_t camera_buffer[240 * 320];
+int main(void) {
+  %s
+  const int label = read_face(&frame, box, &crop);
+  return label < 0 || label >= EDGEFER_LABELS;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return read_subject(Bundle.open(shipped_bundles()["fer-nano"]))
+
+
+@pytest.fixture(scope="module")
+def project(nano, tmp_path_factory):
+    """The C project of fer-nano as it is exported, on disk."""
+    out = tmp_path_factory.mktemp("people") / "c"
+    out.mkdir()
+    for name, content in make_project(nano, []).items():
+        (out / name).write_bytes(content)
+    return out
+
+
+def test_both_exports_name_the_network_s_author_and_licence(nano, project):
+    readmes = ((project / "README.md").read_text(), make_site(nano, device_of(nano.bundle.card))["README.md"].decode())
+    for readme in readmes:
+        assert "by the edgefer authors, licence Apache-2.0" in readme
+    anonymous = nano.bundle.card.model_copy(update={"author": "", "license": "*/ GPL"})
+    assert credit(anonymous) == "of an author that its card does not name, licence ?? GPL"
+
+
+@pytest.mark.gcc
+def test_the_readme_s_way_from_a_frame_to_a_label_compiles_and_runs(project, tmp_path):
+    readme = (project / "README.md").read_text()
+    use = re.search(r"```c\n(.*?)```", readme, re.DOTALL)[1]
+    lines = re.findall(r"^    ((?:const )?Edgefer(?:Frame|Crop) .*;|const int32_t box.*;)$", readme, re.MULTILINE)
+    assert len(lines) == 3
+    (tmp_path / "main.c").write_text(use + USE % "\n  ".join(lines))
+    sources = [str(project / name) for name in TAKEN]
+    program = tmp_path / "main"
+    command = [
+        "cc",
+        "-std=c99",
+        "-O2",
+        "-Wall",
+        "-Werror",
+        "-ffp-contract=off",
+        f"-I{project}",
+        "-o",
+        program,
+        tmp_path / "main.c",
+    ]
+    built = subprocess.run([*command, *sources], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert subprocess.run([program]).returncode == 0
+
+
+@pytest.mark.arm
+def test_make_size_shows_what_a_firmware_takes_apart_from_the_self_test(nano, project):
+    done = subprocess.run(["make", "-s", "size"], cwd=project, capture_output=True, text=True, check=True)
+    text = {line.split()[-1]: int(line.split()[0]) for line in done.stdout.splitlines()[1:]}
+    assert list(text) == ["edgefer_net.arm.o", "edgefer_pixels.arm.o", "network.arm.o", "selftest_arm.elf"]
+    assert 4 * len(nano.program.words) <= text["network.arm.o"] < 4 * len(nano.program.words) + 500
+    assert text["edgefer_net.arm.o"] + text["edgefer_pixels.arm.o"] < 10_000
+    subprocess.run(["make", "-s", "clean"], cwd=project, check=True)
+    assert not list(project.glob("*.o"))
+
+
+def test_a_page_shows_labels_in_another_language_and_begins_with_other_settings(nano):
+    device = device_of(nano.bundle.card, labels=GERMAN, smooth="calm", reject=0.6)
+    bundle = json.loads(make_site(nano, device)["bundle.js"].decode().removeprefix("const BUNDLE = "))
+    settings = json.loads(bundle["settings"])
+    assert settings["card"]["labels"] == GERMAN.split(",")
+    assert settings["rules"]["smooth"] == "calm" and settings["rules"]["reject"] == 0.6
+    plain = device_of(nano.bundle.card)
+    assert list(settings["colors"].values()) == list(plain.colors.values()), "a label keeps its colour"
+
+
+@pytest.mark.parametrize(
+    "labels", ["froh", GERMAN + ",noch", GERMAN.replace("froh", "Angst"), GERMAN.replace("froh", "")]
+)
+def test_labels_that_do_not_fit_the_network_are_refused(nano, labels):
+    with pytest.raises(InputError, match=r"name 7 different labels.*angry,disgust"):
+        device_of(nano.bundle.card, labels=labels)
+
+
+@pytest.mark.chromium
+def test_the_page_answers_the_question_that_it_asks_of_itself(nano, tmp_path):
+    for name, content in make_site(nano, device_of(nano.bundle.card, labels=GERMAN)).items():
+        (tmp_path / name).write_bytes(content)
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=60000"]
+    for _ in range(3):  # virtual time does not wait for WebAssembly that is still compiling
+        dom = subprocess.run([*command, (tmp_path / "index.html").as_uri()], capture_output=True, text=True).stdout
+        if 'data-state="ready"' in dom:
+            break
+    assert "Yes: of all this, not one value differs" in dom and "licence Apache-2.0" in dom
+
+
+def test_a_served_page_s_proof_is_shown_first_and_as_json_it_is_alone_on_stdout(tmp_path, monkeypatch):
+    served = []
+
+    def pretend(folder, port, ready):
+        served.append(folder)
+        ready(f"http://127.0.0.1:{port}/")
+
+    monkeypatch.setattr(serve, "serve", pretend)
+    out = tmp_path / "page"
+    done = CliRunner().invoke(app, ["export", "web", "fer-nano", str(out), "--serve", "--json"])
+    assert done.exit_code == 0 and json.loads(done.stdout)["out"] == str(out) and served == [out]
+    assert "127.0.0.1:8080" in done.stderr
+    (out / "CNAME").write_text("example.org\n" * 999)  # what a host wants beside the page is no part of it
+    assert download_bytes(out) == json.loads(done.stdout)["gzip_bytes"]
+    (out / "CNAME").unlink()
+    shown = CliRunner().invoke(app, ["export", "web", "fer-nano", str(out), "--serve"]).stdout
+    assert shown.index("checks passed") < shown.index("127.0.0.1:8080")
