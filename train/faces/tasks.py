@@ -17,6 +17,7 @@ FRESH_SHARE = 3  # one sample of so many in a batch is new; the others are seen 
 BANK = 6000  # samples kept to be seen again
 FACE_IOU, NO_FACE_IOU = 0.45, 0.25  # a candidate overlapping a face by more is that face; by less, it is none
 HARD_SHARE = 0.55  # of a refiner's samples, where a finder's candidates are there
+MAX_TILT_DEG = 40.0  # of a refiner's crops, every angle alike: from few large ones it learned to answer with less
 MAX_KNOWN_IOU = 0.1  # of a random window with a face
 
 
@@ -128,7 +129,7 @@ def refiner_sample(picture: Picture, box: np.ndarray, rng: np.random.Generator) 
     far = rng.random() < 0.12  # now and then so far off that it is the face no more
     centre = (box[:2] + box[2:]) / 2 + rng.normal(0, 0.35 if far else 0.08, 2) * side
     square = side * REFINER_MARGIN * float(np.exp(rng.normal(0, 0.4 if far else 0.13)))
-    tilt = float(np.clip(rng.normal(0, 16), -42, 42)) if rng.random() < 0.75 else 0.0
+    tilt = float(rng.uniform(-MAX_TILT_DEG, MAX_TILT_DEG)) if rng.random() < 0.7 else 0.0
     scale = REFINER_SIDE / square
     matrix = cv2.getRotationMatrix2D(centre.tolist(), -tilt, scale)
     matrix[:, 2] += REFINER_SIDE / 2 - centre
