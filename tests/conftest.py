@@ -18,9 +18,11 @@ from edgefer.records import Face, Frame
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.data.load import load_dataset
 
+pytest_plugins = [
+    "exports"
+]  # not a second conftest.py: tests import names of this one, and Python knows one module so called
+
 GRAY48 = InputSpec(height=48, width=48)
-
-
 ROOT = Path(__file__).parent.parent
 AARCH64 = Path(os.environ.get("EDGEFER_AARCH64", ROOT / ".venv-aarch64"))
 BOARDS = (AARCH64 / "ready").exists() and shutil.which("qemu-aarch64-static") is not None
