@@ -12,13 +12,11 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from edgefer import __version__
-from edgefer.bundle import Bundle, write_file
+from edgefer.bundle import EXPORTED, Bundle, write_file
 from edgefer.checks import Check, status_if, to_json
 from edgefer.errors import InputError
 from edgefer.files import MAX_JSON, MAX_NETWORK, check_writable, read_regular
 from edgefer.text import printable
-
-LIST = "export.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,18 +31,20 @@ class Listed:
 
 
 def is_export(folder: Path) -> bool:
-    return (folder / LIST).is_file()
+    return (folder / EXPORTED).is_file()
 
 
 def read_list(folder: Path) -> Listed:
     """The folder's export.json; InputError unless it is one. It may come from a stranger: its names are files of this folder."""
-    content = read_regular(folder / LIST, MAX_JSON)
+    content = read_regular(folder / EXPORTED, MAX_JSON)
     try:
         listed = TypeAdapter(Listed).validate_json(content)
     except ValidationError:
-        raise InputError(f"{folder / LIST} is not the list of an export: export again into a new directory.") from None
+        raise InputError(
+            f"{folder / EXPORTED} is not the list of an export: export again into a new directory."
+        ) from None
     if odd := next((name for name in listed.files if name in (".", "..") or Path(name).name != name), None):
-        raise InputError(f"{folder / LIST} lists {printable(odd)!r}, which is no file of this folder.")
+        raise InputError(f"{folder / EXPORTED} lists {printable(odd)!r}, which is no file of this folder.")
     return listed
 
 
@@ -85,7 +85,7 @@ def check_folder(out: Path) -> None:
             raise InputError(
                 f"{out / changed[0]} was changed after it was exported: name another directory, or move the file away."
             )
-    check_writable(out / LIST, "directory")
+    check_writable(out / EXPORTED, "directory")
 
 
 def write_folder(out: Path, target: str, bundle: Bundle, files: Mapping[str, bytes], checks: Sequence[Check]) -> None:
@@ -101,7 +101,7 @@ def write_folder(out: Path, target: str, bundle: Bundle, files: Mapping[str, byt
         "bundle_sha256": bundle.hash,
         "files": digests,
     }
-    written = {**files, LIST: _list_of(facts, checks)}
+    written = {**files, EXPORTED: _list_of(facts, checks)}
     place = out if out.exists() else out.parent  # which may be two disks
     place.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=place))
@@ -124,7 +124,7 @@ def write_folder(out: Path, target: str, bundle: Bundle, files: Mapping[str, byt
 def record(out: Path, checks: Sequence[Check]) -> None:
     """Put everything that was proven of an export into its export.json."""
     listed = read_list(out)
-    write_file(out / LIST, _list_of(vars(listed), checks))
+    write_file(out / EXPORTED, _list_of(vars(listed), checks))
 
 
 def _list_of(facts: Mapping[str, object], checks: Sequence[Check]) -> bytes:

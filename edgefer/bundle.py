@@ -34,6 +34,7 @@ from edgefer.errors import BundleError, EdgeferError
 from edgefer.files import MAX_CARD, MAX_NETWORK, read_regular, regular_size
 
 CARD = "card.json"
+EXPORTED = "export.json"  # lies in a folder that `edgefer export` wrote, instead of a card
 PARITY = "parity"
 
 

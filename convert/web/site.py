@@ -14,7 +14,7 @@ from edgefer.c.prove import prove_on_host
 from edgefer.c.subject import Subject
 from edgefer.checks import Check
 from edgefer.convert.c.text import comment, credit
-from edgefer.convert.exported import LIST, check_folder, write_folder
+from edgefer.convert.exported import check_folder, read_list, write_folder
 from edgefer.convert.web import wasm
 from edgefer.convert.web.device import Device
 from edgefer.convert.web.questions import make_questions
@@ -104,8 +104,7 @@ def gzip_bytes(files: dict[str, bytes]) -> int:
 
 def download_bytes(out: Path) -> int:
     """The same of an exported page: its files without those for whoever puts it on a server, or what else lies beside them."""
-    listed = json.loads((out / LIST).read_text())["files"]
-    return gzip_bytes({name: (out / name).read_bytes() for name in listed if name != "README.md"})
+    return gzip_bytes({name: (out / name).read_bytes() for name in read_list(out).files if name != "README.md"})
 
 
 def _bundle(subject: Subject, device: Device) -> dict:

@@ -164,9 +164,7 @@ def distinct(boxes: np.ndarray, scores: np.ndarray, max_overlap: float, nested: 
     """The rows to keep of boxes float [n, 4], the surest first: none overlaps a surer one by more than `max_overlap`
     (intersection over union), nor is one inside the other."""
     kept: list[tuple[int, float, float, float, float, float]] = []
-    edges = (
-        boxes.tolist()
-    )  # plain numbers: of the few boxes that there mostly are, arrays would take three times as long
+    edges = boxes.tolist()  # plain numbers: of as few boxes as there mostly are, arrays would take three times as long
     for row in np.argsort(-scores, kind="stable")[:MAX_BOXES].tolist():
         left, top, right, bottom = edges[row]
         area = max((right - left) * (bottom - top), 1e-9)

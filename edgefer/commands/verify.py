@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 
 BUDGET = "Budget"
-EXPORTED = "export.json"
 
 
 class Runtime(StrEnum):
@@ -130,7 +129,7 @@ def verify(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
     """
     from edgefer import console
     from edgefer.api import verify as prove
-    from edgefer.bundle import CARD, Bundle
+    from edgefer.bundle import CARD, EXPORTED, Bundle
     from edgefer.checks import report as report_checks
 
     path = bundle_path(bundle)

@@ -2,21 +2,20 @@
 
 import json
 import re
+import shutil
 import subprocess
 
 import pytest
 from typer.testing import CliRunner
 
-from edgefer.bundle import Bundle, shipped_bundles
-from edgefer.c.subject import read_subject
 from edgefer.cli import app
 from edgefer.commands.page_rules import device_of
-from edgefer.convert.c.project import TAKEN, make_project
+from edgefer.convert.c.project import TAKEN
 from edgefer.convert.c.text import credit
 from edgefer.convert.web import serve
 from edgefer.convert.web.site import download_bytes, make_site
 from edgefer.errors import InputError
-from tests.conftest import CHROMIUM
+from tests.convert.pages import browse
 
 GERMAN = "wütend,Ekel,Angst,froh,traurig,überrascht,neutral"
 USE = """
@@ -27,21 +26,6 @@ int main(void) {
   return label < 0 || label >= EDGEFER_LABELS;
 }
 """
-
-
-@pytest.fixture(scope="module")
-def nano():
-    return read_subject(Bundle.open(shipped_bundles()["fer-nano"]))
-
-
-@pytest.fixture(scope="module")
-def project(nano, tmp_path_factory):
-    """The C project of fer-nano as it is exported, on disk."""
-    out = tmp_path_factory.mktemp("people") / "c"
-    out.mkdir()
-    for name, content in make_project(nano, []).items():
-        (out / name).write_bytes(content)
-    return out
 
 
 def test_both_exports_name_the_network_s_author_and_licence(nano, project):
@@ -79,7 +63,8 @@ def test_the_readme_s_way_from_a_frame_to_a_label_compiles_and_runs(project, tmp
 
 
 @pytest.mark.arm
-def test_make_size_shows_what_a_firmware_takes_apart_from_the_self_test(nano, project):
+def test_make_size_shows_what_a_firmware_takes_apart_from_the_self_test(nano, project, tmp_path):
+    project = shutil.copytree(project, tmp_path / "c")
     done = subprocess.run(["make", "-s", "size"], cwd=project, capture_output=True, text=True, check=True)
     text = {line.split()[-1]: int(line.split()[0]) for line in done.stdout.splitlines()[1:]}
     assert list(text) == ["edgefer_net.arm.o", "edgefer_pixels.arm.o", "network.arm.o", "selftest_arm.elf"]
@@ -111,11 +96,7 @@ def test_labels_that_do_not_fit_the_network_are_refused(nano, labels):
 def test_the_page_answers_the_question_that_it_asks_of_itself(nano, tmp_path):
     for name, content in make_site(nano, device_of(nano.bundle.card, labels=GERMAN)).items():
         (tmp_path / name).write_bytes(content)
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=60000"]
-    for _ in range(3):  # virtual time does not wait for WebAssembly that is still compiling
-        dom = subprocess.run([*command, (tmp_path / "index.html").as_uri()], capture_output=True, text=True).stdout
-        if 'data-state="ready"' in dom:
-            break
+    dom = browse(tmp_path / "index.html", budget=60_000)
     assert "Yes: of all this, not one value differs" in dom and "licence Apache-2.0" in dom
 
 

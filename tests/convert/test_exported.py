@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from edgefer.bundle import EXPORTED
 from edgefer.checks import Status
 from edgefer.convert.c.project import export_c
-from edgefer.convert.exported import LIST, check_export, check_folder
+from edgefer.convert.exported import check_export, check_folder
 from edgefer.errors import InputError
 
 
 def test_the_list_holds_hashes_and_the_proof(project, nano):
-    listed = json.loads((project / LIST).read_text())
+    listed = json.loads((project / EXPORTED).read_text())
     assert listed["bundle_sha256"] == nano.bundle.hash and listed["passed"]
-    assert {file.name for file in project.iterdir()} == {*listed["files"], LIST}
+    assert {file.name for file in project.iterdir()} == {*listed["files"], EXPORTED}
 
 
 def test_only_an_empty_folder_or_an_earlier_export_is_written_over(project, tmp_path):
@@ -58,7 +59,7 @@ def test_an_export_goes_into_the_folder_that_one_stands_in(nano, tmp_path, monke
 def test_verify_sees_a_changed_byte_in_every_file_of_an_export(edgefer, project, tmp_path):
     shutil.copytree(project, tmp_path / "c")
     assert "pass: 1 of 1" in edgefer("verify", tmp_path / "c").stdout
-    for name in json.loads((project / LIST).read_text())["files"]:
+    for name in json.loads((project / EXPORTED).read_text())["files"]:
         content = bytearray((project / name).read_bytes())
         content[len(content) // 2] ^= 1
         (tmp_path / "c" / name).write_bytes(content)
@@ -78,7 +79,7 @@ def test_a_list_of_a_stranger_s_touches_nothing_outside_its_folder(nano, tmp_pat
         listed = json.dumps(facts | json.loads(listed))
     (tmp_path / "mine").write_text("")
     (tmp_path / "c").mkdir()
-    (tmp_path / "c" / LIST).write_text(listed)
+    (tmp_path / "c" / EXPORTED).write_text(listed)
     with pytest.raises(InputError):
         export_c(nano, tmp_path / "c")
     assert (tmp_path / "mine").exists()
