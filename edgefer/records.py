@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from edgefer.text import printable
+from edgefer.text import own_word, printable
 
 T = TypeVar("T")
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels; right and bottom are exclusive
 Point = tuple[float, float]  # x, y, in pixels
 
-UNSURE = "unsure"  # the label of a face on which the network is not to be trusted
+UNSURE = "unsure"  # the label of a face on which the network is not to be trusted, as own_word writes it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +99,8 @@ class Face:
 
     @property
     def label(self) -> str:
-        """The likeliest label, or "unsure"."""
-        return UNSURE if self.unsure else self.top
+        """The likeliest label, or "unsure": "(unsure)" where the network has a label of that name."""
+        return own_word(UNSURE, self.scores) if self.unsure else self.top
 
     @property
     def top(self) -> str:

@@ -3,6 +3,7 @@
 import json
 import re
 import unicodedata
+from collections.abc import Collection
 
 # Cc: C0 and C1 control characters, with ESC and the C1 form of it. Cf: bidirectional overrides and isolates, zero-width
 # characters. Cs: half of a surrogate pair, which no terminal can encode. Zl, Zp: line and paragraph separators.
@@ -34,3 +35,10 @@ def json_text(value: object, indent: int | None = None) -> str:
     if not unprintable(text.replace("\n", "")):
         return text
     return re.sub(r"[^\n]", lambda one: json.dumps(one[0])[1:-1] if unprintable(one[0]) else one[0], text)
+
+
+def own_word(word: str, labels: Collection[str]) -> str:
+    """A word of edgefer's own, such as "none", as it is written where labels stand too: in brackets if a label is called so."""
+    while word in labels:
+        word = f"({word})"
+    return word

@@ -83,15 +83,15 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def make_frame():
-    """Makes what sinks get: make_frame(number, "happy", ("unsure", "dark"), ...), a face for each label."""
+    """Makes what sinks get: make_frame(number, "happy", ("unsure", "dark"), ...), a face for each label. known: the network's."""
 
-    def make(number=0, *labels, time_s=None, score=0.8, size=(64, 48)) -> Frame:
+    def make(number=0, *labels, time_s=None, score=0.8, size=(64, 48), known=("happy", "sad", "neutral")) -> Frame:
         image = np.full((size[1], size[0], 3), number % 256, np.uint8)
         faces = []
         for place, label in enumerate(labels):
             label, unsure = label if isinstance(label, tuple) else (label, "")
-            rest = (1 - score) / 2
-            scores = dict.fromkeys(("happy", "sad", "neutral"), rest) | {"happy" if unsure else label: score}
+            rest = (1 - score) / (len(known) - 1)
+            scores = dict.fromkeys(known, rest) | {known[0] if unsure else label: score}
             box = (20 * place, 5, 20 * place + 16 - place, 25)
             faces.append(Face(box_xyxy=box, scores=scores, unsure=unsure, id=place + 1))
         time_s = number / 10 if time_s is None else time_s

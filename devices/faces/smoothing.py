@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, field
 
 from edgefer.devices.faces.tracking import FORGET_S
-from edgefer.records import UNSURE
 
 LOW = "low score"
 UNSURE_LEAD = 0.5  # what counts as the lead of or over `unsure`, which has no score
@@ -40,10 +39,11 @@ class _State:
     seen_s: float
     mean: dict[str, float]
     mean_s: float | None = None  # when `mean` was last added to; None while no image of the face was fit to be read
-    label: str = ""  # "" until something was shown
+    shown: bool = False  # whether anything was, by the rules in force
+    label: str | None = None  # None: unsure. No word says so, for a network may have a label of that name
     unsure: str = ""
     decided: dict[str, float] = field(default_factory=dict)
-    rival: str = ""  # the label that is called for instead of `label`
+    rival: str | None = None  # what is called for instead of `label`
     against_s: float = 0.0  # for how long any other than `label` has been called for
     lead_s: float = 0.0  # and the lead of `rival` times the time that it has led
 
@@ -71,7 +71,7 @@ class LabelSmoother:
             return
         self.preset, self.reject = preset, reject
         for state in self._states.values():
-            state.label = ""
+            state.shown = False
 
     def settle(
         self, track: int, time_s: float, scores: dict[str, float], fault: str = ""
@@ -91,7 +91,7 @@ class LabelSmoother:
         top = max(state.mean, key=state.mean.__getitem__)
         wanted, unsure = self._wanted(state, top, fault)
         if self._agreed(state, wanted, passed_s):
-            state.label, state.unsure, state.decided = wanted, unsure, state.mean
+            state.shown, state.label, state.unsure, state.decided = True, wanted, unsure, state.mean
         return state.decided, state.unsure
 
     def _mean(self, state: _State, time_s: float, scores: dict[str, float]) -> dict[str, float]:
@@ -101,26 +101,27 @@ class LabelSmoother:
         share = 1 - math.exp(-(time_s - state.mean_s) / self.preset.mean_s)
         return {label: old + share * (scores[label] - old) for label, old in state.mean.items()}
 
-    def _wanted(self, state: _State, top: str, fault: str) -> tuple[str, str]:
-        """The label this moment calls for, and why it is `unsure` if it is."""
-        ease = EASE if state.label == UNSURE and self.preset.lead_s else 0.0
+    def _wanted(self, state: _State, top: str, fault: str) -> tuple[str | None, str]:
+        """The label this moment calls for, None for `unsure`, and why it is that."""
+        ease = EASE if state.shown and state.label is None and self.preset.lead_s else 0.0
         if fault:
-            return UNSURE, fault
+            return None, fault
         if state.mean[top] < self.reject + ease:
-            return UNSURE, LOW
+            return None, LOW
         return top, ""
 
-    def _agreed(self, state: _State, wanted: str, passed_s: float) -> bool:
+    def _agreed(self, state: _State, wanted: str | None, passed_s: float) -> bool:
         """Whether to show `wanted`: at once if it or nothing was shown, else only once it has led clearly or long enough."""
-        if wanted == state.label or not state.label:
-            state.rival, state.against_s, state.lead_s = "", 0.0, 0.0
+        if wanted == state.label or not state.shown:
+            state.against_s = state.lead_s = 0.0
             return True
-        scored = wanted != UNSURE and state.label != UNSURE
-        lead = state.mean[wanted] - state.mean[state.label] if scored else UNSURE_LEAD
+        lead = UNSURE_LEAD
+        if wanted is not None and state.label is not None:
+            lead = state.mean[wanted] - state.mean[state.label]
         state.against_s += passed_s
         state.lead_s = (state.lead_s if wanted == state.rival else 0.0) + lead * passed_s
         state.rival = wanted
         if state.lead_s >= self.preset.lead_s or state.against_s >= self.preset.patience_s:
-            state.rival, state.against_s, state.lead_s = "", 0.0, 0.0
+            state.against_s = state.lead_s = 0.0
             return True
         return False

@@ -17,7 +17,7 @@ from edgefer.devices.outputs.sink import Sink
 from edgefer.errors import InputError
 from edgefer.images import encode_image
 from edgefer.records import UNSURE, Face, Frame
-from edgefer.text import printable
+from edgefer.text import own_word, printable
 
 MAX_RUNNING = 4  # commands of one trigger at a time; more are left out
 COMMAND_S = 60.0  # a command that takes longer is ended
@@ -157,7 +157,7 @@ def facts_of(frame: Frame, face: Face) -> dict[str, str]:
 
 def parse_on(text: str, option: str, labels: Sequence[str]) -> tuple[str, str]:
     """LABEL=REST as (label, rest). InputError when there is no such label, or no rest."""
-    known = (*labels, UNSURE)
+    known = (*labels, own_word(UNSURE, labels))
     label, found, rest = text.partition("=")
     if not found or not rest.strip():
         raise InputError(f"{option} {printable(text)!r} must be LABEL=..., such as {option} {known[0]}=...")

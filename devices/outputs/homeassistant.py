@@ -3,9 +3,8 @@
 import re
 
 from edgefer import __version__
-from edgefer.devices.outputs.sink import distinct
 from edgefer.records import UNSURE
-from edgefer.text import printable
+from edgefer.text import own_word, printable
 
 EXPIRE_S = 30  # it shows "unavailable" when it has heard nothing for so long, as when a camera is lost
 DIAGNOSTICS_EXPIRE_S = 300
@@ -68,7 +67,7 @@ def _sensors(labels: tuple[str, ...], prefix: str) -> dict[str, dict]:
             "icon": "mdi:emoticon-outline",
             "value_template": "{{ value_json.label }}",
             "device_class": "enum",
-            "options": [*shown, distinct(UNSURE, shown), distinct(NO_FACE, shown)],
+            "options": [*shown, own_word(UNSURE, shown), own_word(NO_FACE, shown)],
             # Only what changes as rarely as the label does: a new row in the recorder's database each time.
             "json_attributes_topic": f"{prefix}/state",
             "json_attributes_template": (

@@ -14,11 +14,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edgefer.devices.outputs.broker import Broker, answer_problem, connection_problem, tls_context
 from edgefer.devices.outputs.homeassistant import NO_FACE, discovery
-from edgefer.devices.outputs.sink import Sink, distinct
+from edgefer.devices.outputs.sink import Sink
 from edgefer.devices.outputs.stats import RunStats
 from edgefer.errors import EdgeferError
-from edgefer.records import UNSURE, Frame
-from edgefer.text import printable
+from edgefer.records import Frame
+from edgefer.text import own_word, printable
 
 MIN_CHANGE = 0.05  # a score that moved by less is not published
 REPEAT_S = 10.0  # the state is published again so often, so that a listener knows it is fresh
@@ -231,22 +231,21 @@ class Mqtt(Sink):
 def state_of(frame: Frame, labels: tuple[str, ...] = ()) -> dict:
     """What is published of a frame: count, label and score of the largest face, and the faces without their scores.
 
-    labels: the network's. One that is called "none" or "unsure" keeps its name, and edgefer's own word is put in brackets.
+    labels: the network's. One that is called "none" keeps its name, and edgefer's own word is put in brackets.
     """
 
     def area(face) -> int:
         left, top, right, bottom = face.box_xyxy
         return (right - left) * (bottom - top)
 
-    shown = tuple(printable(label) for label in labels)
     faces = sorted(frame.faces, key=area, reverse=True)
     listed = []
     for face in faces:
         values = {key: value for key, value in face.to_dict().items() if key != "scores"}
-        listed.append(values | {"label": distinct(UNSURE, shown) if face.unsure else printable(face.label)})
+        listed.append(values | {"label": printable(face.label)})
     return {
         "count": len(faces),
-        "label": listed[0]["label"] if faces else distinct(NO_FACE, shown),
+        "label": listed[0]["label"] if faces else own_word(NO_FACE, labels),
         "score": listed[0]["score"] if faces else 0.0,
         "faces": listed,
     }

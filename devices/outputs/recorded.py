@@ -11,7 +11,7 @@ from pathlib import Path
 from edgefer.devices.outputs.csvfile import COLUMNS
 from edgefer.errors import InputError
 from edgefer.records import UNSURE
-from edgefer.text import printable
+from edgefer.text import own_word, printable
 
 BINS = 240  # of a timeline, at most
 MAX_RUNS = 50  # the last ones of a file; each has a timeline
@@ -67,10 +67,11 @@ class Stretch:
 
 @dataclass
 class Run:
-    """The rows from one start of `edgefer run` to the next."""
+    """The rows from one start of `edgefer run` to the next. unsure: the label of faces that could not be read."""
 
     first: Row
     last: Row
+    unsure: str
     rows: int = 0
     labels: Counter = field(default_factory=Counter)
     scores: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # sums, by label
@@ -114,7 +115,8 @@ def read_report(path: Path) -> Report:
         raise InputError(
             f"{printable(str(path))} has no row that can be read ({reasons[0] if reasons else 'no face was seen'})."
         )
-    runs = tuple(Run(first=first, last=last) for first, last in spans)
+    unsure = own_word(UNSURE, labels)
+    runs = tuple(Run(first=first, last=last, unsure=unsure) for first, last in spans)
     _fill(path, runs, skip=earlier)
     return Report(labels=labels, runs=runs, bad=bad, bad_reason=reasons[0] if reasons else "", earlier=earlier)
 
@@ -137,7 +139,7 @@ def _fill(path: Path, runs: Sequence[Run], skip: int) -> None:
 
 
 def _count(run: Run, row: Row) -> None:
-    label = row.label if row.label in run.labels or len(run.labels) < MAX_LABELS else UNSURE
+    label = row.label if row.label in run.labels or len(run.labels) < MAX_LABELS else run.unsure
     run.rows += 1
     run.labels[label] += 1
     run.scores[label] += row.score
@@ -170,7 +172,7 @@ def _end_all(runs: Sequence[Run], number: int, stretches: dict[int, Stretch]) ->
 
 def _keep(run: Run, stretch: Stretch) -> None:
     moment = stretch.moment()
-    if moment.label != UNSURE and moment.seconds > 0:
+    if moment.label != run.unsure and moment.seconds > 0:
         heapq.heappush(run.moments, moment)
         if len(run.moments) > MAX_MOMENTS:
             heapq.heappop(run.moments)

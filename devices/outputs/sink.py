@@ -39,13 +39,6 @@ class Sink:
         return ""
 
 
-def distinct(word: str, labels: tuple[str, ...]) -> str:
-    """A word of edgefer's own, such as "none", as it is written where labels stand too: in brackets if a label is called so."""
-    while word in labels:
-        word = f"({word})"
-    return word
-
-
 def cell(text: str) -> str:
     """A stranger's text as a cell of CSV: no control characters, and nothing that a spreadsheet runs as a formula."""
     shown = printable(text)

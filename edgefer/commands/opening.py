@@ -116,15 +116,17 @@ class _Opener:
     def _open_servers(self) -> None:
         from edgefer import console
         from edgefer.records import UNSURE
+        from edgefer.text import own_word
 
         if self._wanted.metrics:
             prometheus = _needing("prometheus", "--metrics", "metrics")
             host, port = parse_address(self._wanted.metrics, "--metrics")
             # On loopback without one: scrapers that have worked there go on.
             token = "" if _is_loopback(host) else self._token(host)
+            labels = (*self._labels, own_word(UNSURE, self._labels))
             served = prometheus.Metrics(
-                self._run.stats, host, port, labels=(*self._labels, UNSURE), about=self._about, token=token, log=console.log
-            )  # fmt: skip
+                self._run.stats, host, port, labels=labels, about=self._about, token=token, log=console.log
+            )
             console.log(f"Metrics at {served.url}{self._shown(host)}")
             self.unfed.append(served)
         if self._wanted.serve:

@@ -23,7 +23,7 @@ from edgefer.devices.faces.tracking import Tracker
 from edgefer.devices.session import Session
 from edgefer.interpreter import Classifier
 from edgefer.preprocess import prepare
-from edgefer.records import Detection, Frame
+from edgefer.records import Detection, Face, Frame
 from tests.convert.pages import browse, with_script
 
 LABELS = """
@@ -73,6 +73,15 @@ def test_smoothing_and_unsure_are_run_s_own_in_2_000_runs(site, tmp_path):
         assert [unsure for _, unsure in run] == [unsure for _, unsure in shown]
         assert np.allclose([scores for scores, _ in run], [scores for scores, _ in shown], atol=2e-9)
     assert {unsure for shown in expected for _, unsure in shown} == {"", "dark", "low score"}
+
+
+@pytest.mark.chromium
+def test_a_face_that_cannot_be_read_is_called_as_in_run_also_where_a_label_is_called_unsure(site, tmp_path):
+    networks = [["a", "unsure"], ["a", "b"], ["(unsure)", "unsure"]]
+    script = f"document.body.dataset.told = JSON.stringify({json.dumps(networks)}.map(unsureLabel))"
+    faces = [Face(box_xyxy=(0, 0, 9, 9), scores=dict.fromkeys(labels, 0.5), unsure="dark") for labels in networks]
+    assert told_by(with_script(site, tmp_path, script)) == [face.label for face in faces]
+    assert [face.label for face in faces] == ["(unsure)", "unsure", "((unsure))"]
 
 
 FAULTS = """

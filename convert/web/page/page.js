@@ -174,7 +174,7 @@ function card(face) {
 function record(faces, time_s, source) {
   for (const face of faces) {
     if (rows.length >= MAX_ROWS) return setState(document.body.dataset.state, `The CSV is full: it has ${MAX_ROWS.toLocaleString('en')} rows`)
-    const label = face.unsure ? 'unsure' : BUNDLE.card.labels[largest(face.scores)]
+    const label = face.unsure ? unsureLabel(BUNDLE.card.labels) : BUNDLE.card.labels[largest(face.scores)]
     rows.push([time_s.toFixed(3), source, face.id, ...face.box, label, Math.max(...face.scores).toFixed(4), face.unsure, ...face.scores.map(score => score.toFixed(4))])
   }
   $('csv').disabled = rows.length === 0

@@ -12,6 +12,13 @@ function softmax(answers, card) {
   return powers.map(power => power / sum)
 }
 
+// The label of a face that cannot be read, in brackets where the network has one of that name, as in `edgefer run`.
+function unsureLabel(labels) {
+  let word = UNSURE
+  while (labels.includes(word)) word = `(${word})`
+  return word
+}
+
 const largest = scores => scores.indexOf(Math.max(...scores))
 
 function overlap(a, b) {

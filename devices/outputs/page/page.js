@@ -223,7 +223,7 @@ function showHistory(bins, range) {
     if (faces) pen.fillText(faces, 2, y(faces))
   }
   const stepS = range <= FINE_MINUTES ? FINE_S : COARSE_S, step = (width - edge) / (range * 60 / stepS)
-  const order = [...new Set([...Object.keys(colors), 'unsure'])], totals = {}
+  const order = [...new Set([...Object.keys(colors), ...bins.flatMap(bin => Object.keys(bin.faces))])], totals = {}
   for (const bin of bins) {
     // Whole pixels: a seam between thin columns would look like a pattern.
     const right = Math.round(width - bin.ago_s / stepS * step)

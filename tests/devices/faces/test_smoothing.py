@@ -186,6 +186,19 @@ def test_what_is_shown_agrees_with_its_numbers_whatever_the_network_says():
             assert held_s <= PRESETS[preset].patience_s + 1 / fps, "scores are held for the patience and no longer"
 
 
+def test_a_label_may_be_called_unsure():
+    """The decisions are those of the same network with other names, and the label is told from edgefer's own word."""
+    rng, names = np.random.default_rng(4), ("unsure", "sad", "neutral")
+    for preset, reject in itertools.product(PRESETS, (0.0, 0.45, 0.6)):
+        one, other = (LabelSmoother(PRESETS[preset], reject=reject) for _ in range(2))
+        for index, row in enumerate(rng.dirichlet((0.7, 0.5, 0.5), 400)):
+            fault = "dark" if rng.random() < 0.1 else ""
+            plain = settle(one, 1, index / 15, says(row), fault)
+            named = settle(other, 1, index / 15, dict(zip(names, row.tolist(), strict=True)), fault)
+            assert [*named.scores.values()] == [*plain.scores.values()] and named.unsure == plain.unsure
+            assert named.label == ("(unsure)" if plain.unsure else names[LABELS.index(plain.top)])
+
+
 def test_rivals_that_take_turns_do_not_hold_a_label_for_ever():
     shown_labels = shown([says([0.8, 0.1, 0.1])] * 15 + [says([0.3, 0.4, 0.3]), says([0.3, 0.3, 0.4])] * 30, "calm", 15)
     patience = round(15 * (PRESETS["calm"].patience_s + 0.2))

@@ -84,6 +84,7 @@ def test_a_command_that_fails_or_hangs_is_logged_and_holds_nothing_up(make_frame
 def test_what_cannot_be_done_is_said_at_the_start(tmp_path):
     assert parse_on("happy=say 'hello you' --loud", "--on", LABELS) == ("happy", "say 'hello you' --loud")
     assert parse_on("unsure=x", "--on", LABELS) == ("unsure", "x")
+    assert parse_on("(unsure)=x", "--on", ("unsure", "happy")) == ("(unsure)", "x")
     for wrong in ("happy", "happy=", "=x", "joy=x"):
         with pytest.raises(InputError, match=r"LABEL=|no such label\. Choose happy, sad, neutral, unsure"):
             parse_on(wrong, "--on", LABELS)

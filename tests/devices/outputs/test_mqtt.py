@@ -457,7 +457,7 @@ def test_labels_that_are_called_as_edgefers_own_words(make_frame):
     options = discovery("desk", labels)["homeassistant/sensor/desk/expression/config"]["options"]
     assert options == ["none", "unsure", "(none)", "(unsure)", "((none))"]
     assert mqtt.state_of(make_frame(0), labels)["label"] == "((none))"
-    assert mqtt.state_of(make_frame(0, ("unsure", "dark")), labels)["label"] == "(unsure)"
+    assert mqtt.state_of(make_frame(0, ("unsure", "dark"), known=labels), labels)["label"] == "(unsure)"
     assert mqtt.state_of(make_frame(0, "none"), labels)["label"] == "none"
 
 

@@ -39,6 +39,18 @@ def test_shares_moments_and_runs(saved):
     assert "60.0%" in page and "105 faces read in 2 runs" in page and page.count("<svg") == 2
 
 
+def test_a_network_s_own_label_unsure_is_not_taken_for_a_face_that_cannot_be_read(make_frame, tmp_path):
+    sink = Csv(tmp_path / "run.csv", ("unsure", "sad"))
+    for number in range(60):
+        label = "unsure" if number < 40 else ("unsure", "dark")
+        sink.write(make_frame(number, label, known=("unsure", "sad")))
+    sink.close()
+    found = read_report(tmp_path / "run.csv")
+    assert found.runs[0].labels == {"unsure": 40, "(unsure)": 20}
+    assert [one.label for one in found.runs[0].moments] == ["unsure"], "what cannot be read is no moment"
+    assert "(unsure)" in to_html(found, "run.csv")
+
+
 def test_one_photo_has_shares_and_no_timeline(make_frame, tmp_path):
     sink = Csv(tmp_path / "photo.csv", LABELS)
     sink.write(make_frame(0, "happy", "sad"))
