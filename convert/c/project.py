@@ -11,6 +11,7 @@ from edgefer import __version__
 from edgefer.c.pixels import COLORS
 from edgefer.c.prove import prove_on_host
 from edgefer.c.subject import Subject
+from edgefer.card import CropSpec
 from edgefer.checks import Check, table
 from edgefer.convert.c import text, tflm
 from edgefer.convert.exported import check_folder, write_folder
@@ -126,8 +127,8 @@ def _network_header(subject: Subject) -> str:
         values["READS"] = "1 /* one of the labels, the largest answer's; others find faces or look at them */"
     defines = "\n".join(f"#define EDGEFER_{name} {value}" for name, value in values.items())
     crops = "\n".join(
-        f"#define EDGEFER_CROP_{text.macro(name)} {{{text.double(crop.scale)}, {text.double(crop.dx)}, {text.double(crop.dy)}}}"
-        for name, crop in sorted(card.crops.items())
+        f"#define EDGEFER_CROP_{macro} {_crop(card.crops[name])} /* {text.comment(name)} */"
+        for name, macro in text.macros(card.crops).items()
     )
     return f"""/* {_title(subject)}
  *
@@ -147,6 +148,10 @@ extern const char *const edgefer_labels[EDGEFER_LABELS]; /* UTF-8 */
 
 #endif
 """
+
+
+def _crop(crop: CropSpec) -> str:
+    return f"{{{text.double(crop.scale)}, {text.double(crop.dx)}, {text.double(crop.dy)}}}"
 
 
 def _meaning(network: Int8Network) -> str:
@@ -176,9 +181,9 @@ const uint32_t edgefer_network[EDGEFER_NETWORK_WORDS] __attribute__((aligned(16)
 def _vectors_header(subject: Subject) -> str:
     vectors, card, output = subject.vectors.small(), subject.bundle.card, subject.network.output
     crop = vectors.crop
-    names = [text.macro(name) for name in sorted(card.crops)]
+    macros = text.macros(card.crops)
     settings = [[float(output.scale), output.zero, card.temperature]]
-    settings += [[one.scale, one.dx, one.dy] for _, one in sorted(card.crops.items())]
+    settings += [[card.crops[name].scale, card.crops[name].dx, card.crops[name].dy] for name in macros]
     labels = [zlib.crc32(label.encode()) for label in card.labels]
     return f"""/* What the self-test asks, and what the host answered. */
 #define VECTOR_FRAMES {len(vectors.frames)}
@@ -192,7 +197,7 @@ def _vectors_header(subject: Subject) -> str:
 
 /* What network.h states, and the CRC-32 of each label. */
 static const double vector_settings[][3] = {{
-{{EDGEFER_OUTPUT_SCALE, EDGEFER_OUTPUT_ZERO, EDGEFER_TEMPERATURE}}{"".join(f",{chr(10)}EDGEFER_CROP_{name}" for name in names)}}};
+{{EDGEFER_OUTPUT_SCALE, EDGEFER_OUTPUT_ZERO, EDGEFER_TEMPERATURE}}{"".join(f",{chr(10)}EDGEFER_CROP_{macro}" for macro in macros.values())}}};
 static const uint32_t vector_label_crcs[EDGEFER_LABELS] = {{
 {text.words(np.array(labels, np.uint32))}}};
 

@@ -1,6 +1,7 @@
 """Arrays and a stranger's words as C."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain, count
 
 import numpy as np
 
@@ -48,6 +49,11 @@ def _lines(items: list[str], length: int) -> Iterator[str]:
         yield ",".join(items[begin : begin + length]) + ("," if begin + length < len(items) else "")
 
 
-def macro(name: str) -> str:
-    """What a detector's name is in the name of a macro."""
-    return "".join(letter.upper() if letter.isascii() and letter.isalnum() else "_" for letter in name)
+def macros(names: Iterable[str]) -> dict[str, str]:
+    """What each detector's name is in the name of a macro: in capitals, with a number where two would be the same."""
+    made: dict[str, str] = {}
+    for name in sorted(names):
+        plain = "".join(letter.upper() if letter.isascii() and letter.isalnum() else "_" for letter in name)
+        numbered = (f"{plain}_{number}" for number in count(2))
+        made[name] = next(one for one in chain([plain], numbered) if one not in made.values())
+    return made

@@ -1,6 +1,7 @@
 """A network from elsewhere: neither square nor gray, with a scale of its own for each channel, and labels of odd characters."""
 
 import io
+import re
 import subprocess
 
 import numpy as np
@@ -8,12 +9,13 @@ import pytest
 
 from edgefer.bundle import write_bundle
 from edgefer.c.subject import read_subject
-from edgefer.card import InputSpec
+from edgefer.card import CropSpec, InputSpec
 from edgefer.checks import Status
 from edgefer.commands.page_rules import device_of
 from edgefer.convert.c import tflm
-from edgefer.convert.c.project import export_c
+from edgefer.convert.c.project import export_c, make_project
 from edgefer.convert.c.targets import prove_page
+from edgefer.convert.c.text import macros
 from edgefer.convert.web.site import export_web
 from edgefer.preprocess import look_up, quantized_table
 from edgefer.tflite.arithmetic import run
@@ -21,6 +23,7 @@ from edgefer.tflite.layers import read_layers
 from edgefer.vectors import cut_crops, stored_crops
 from tests.tflite.networks import Maker
 
+CROPS = ("yunet 2", "yunet-2", "yunet", "顔", "脸", "_2", "*/ x")
 LABELS = ("a,b", "=1+1", '"q"', "<b>x</b>", "\\", "??/", "\U0001f600", "שמח", "日本", "x" * 64, "*/", "%s")
 SPECS = {
     "rgb": InputSpec(height=20, width=35, color="rgb", scale=(1 / 127.5,) * 3, offset=(-1.0, -0.9, -1.1)),
@@ -40,6 +43,8 @@ def odd(request, nano, tmp_path):
     pixels = rng.integers(0, 256, (9, *spec.shape), np.uint8)
     answers = [run(network, look_up(one, table))[network.output.index].ravel() for one in pixels]
     card = nano.bundle.card.model_copy(update={"labels": LABELS, "name": '</script> "\\', "input": spec})
+    crops = {name: CropSpec(scale=1 + number / 8, faces=number) for number, name in enumerate(CROPS)}
+    card = card.model_copy(update={"crops": card.crops | crops})
     with np.load(io.BytesIO(nano.bundle.read("parity"))) as stored:
         parity = {name: values for name, values in stored.items() if not name.startswith("answers_")}
     first = next(iter(stored_crops(card)))
@@ -60,6 +65,18 @@ def test_its_c_proves_itself_with_every_sanitizer_and_no_warning(odd, tmp_path):
     done = subprocess.run(command, cwd=tmp_path / "with a space", capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "answers: 0 of 108 differ" in done.stdout and done.stdout.endswith("PASS\n")
+
+
+def test_each_detector_s_crop_has_a_macro_of_its_own(odd):
+    """Names that differ in signs alone too, and one that is what another would become."""
+    header = make_project(odd, [])["network.h"].decode()
+    lines = re.findall(r"#define EDGEFER_CROP_(\w+) \{(\S+), .*\} /\* (.*) \*/", header)
+    assert len(lines) == len({macro for macro, _, _ in lines}) == len(odd.bundle.card.crops)
+    scales = {shown: float.fromhex(scale) for _, scale, shown in lines if "?" not in shown}
+    assert scales == {name: odd.bundle.card.crops[name].scale for name in scales} and "yunet-2" in scales
+    assert macros(CROPS) == {
+        "*/ x": "___X", "_2": "_2", "yunet": "YUNET", "yunet 2": "YUNET_2", "yunet-2": "YUNET_2_2", "脸": "_", "顔": "__2",
+    }  # fmt: skip
 
 
 @pytest.mark.chromium
