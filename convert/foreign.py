@@ -13,12 +13,15 @@ from edgefer.errors import InputError
 from edgefer.interpreter import Network
 from edgefer.options import Color
 from edgefer.preprocess import to_float
+from edgefer.text import printable
+from edgefer.tflite.description import read_description
 from edgefer.tflite.flatbuffer import Model, Tensor, read_model
 
 if TYPE_CHECKING:
     from edgefer.train.keras_build import Built
 
 MAX_BYTES = 1 << 30
+MAX_ORIGIN = 200  # characters of an author or a licence
 KERAS, TFLITE = (".keras", ".h5", ".hdf5"), (".tflite", ".lite")
 PROBABILITIES, LOGITS = OutputSpec(values="probabilities"), OutputSpec()
 INTEGERS = {"UINT8": np.uint8, "INT8": np.int8}
@@ -31,7 +34,7 @@ class Foreign:
     shape: height, width, channels of its input. logits: (uint8 [n, h, w, c], InputSpec, OutputSpec) -> float32 [n, classes],
     asked of the network as it is. stated: what its file says of its contract.
     layers: its Keras layers and how they are connected, where it has them; passes: names of those that only scale pixels.
-    content: the .tflite file, where it is one.
+    content: the .tflite file, where it is one. author, license: what its metadata says of them, "" where it says nothing.
     """
 
     name: str
@@ -44,6 +47,8 @@ class Foreign:
     layers: "tuple[Built, dict] | None" = field(default=None, repr=False)
     passes: frozenset[str] = frozenset()
     content: bytes = field(default=b"", repr=False)
+    author: str = ""
+    license: str = ""
 
 
 def read_foreign(path: Path, *, trust: bool = False, log: Callable[[str], None] = lambda text: None) -> Foreign:
@@ -224,7 +229,10 @@ def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
         return Network(content, spec, classes, output=output).logits(pixels)
 
     scale = _quantized_scale(image)
+    author, license_ = _origin(model)
     because = (f"its {image.dtype} input stands for {_range(scale[1])}",) if scale else ()
+    if author or license_:
+        because += (f"its metadata says: author {author or 'not named'}, licence {license_ or 'not named'}",)
     stated = Stated(
         scale=scale,
         output=_tflite_output(model, where),
@@ -232,7 +240,22 @@ def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
         color=Color.GRAY if shape[2] == 1 else None,
         because=because,
     )
-    return Foreign(**common, kind=kind, shape=shape, classes=classes, stated=stated, logits=logits, content=content)
+    return Foreign(
+        **common, kind=kind, shape=shape, classes=classes, stated=stated, logits=logits, content=content,
+        author=author, license=license_,
+    )  # fmt: skip
+
+
+def _origin(model: Model) -> tuple[str, str]:
+    """Author and licence as TFLite Metadata names them, each in one line that acts on nothing; "" where it does not."""
+    try:
+        described = read_description(bytes(model.description))
+    except ValueError:
+        return "", ""
+    author, license_ = (
+        printable(" ".join(text.split()))[:MAX_ORIGIN] for text in (described.author, described.license)
+    )
+    return author, license_
 
 
 def _quantized_scale(image: Tensor) -> tuple | None:

@@ -209,8 +209,8 @@ def _card(request: Request, foreign: Foreign, contract: Contract, dataset: Datas
         labels=contract.labels,
         input=spec,
         faces=request.faces,
-        author=request.author,
-        license=request.license,
+        author=request.author or foreign.author,
+        license=request.license or foreign.license,
         provenance=Provenance(
             data=dataset.name if dataset else "not known",
             split_sizes={},

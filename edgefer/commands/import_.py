@@ -49,8 +49,10 @@ FacesOf = Annotated[
 Name = Annotated[
     str, typer.Option(metavar="NAME", help="The bundle's name; by default the file's.", rich_help_panel=CARD)
 ]
-Author = Annotated[str, typer.Option(metavar="NAME", help="Whose network it is.", rich_help_panel=CARD)]
-License = Annotated[str, typer.Option("--license", metavar="NAME", help="Its licence.", rich_help_panel=CARD)]
+Author = Annotated[
+    str, typer.Option(metavar="NAME", help="Whose network it is; by default as a .tflite says.", rich_help_panel=CARD)
+]
+License = Annotated[str, typer.Option("--license", metavar="NAME", help="Its licence; likewise.", rich_help_panel=CARD)]
 Data = Annotated[
     str,
     typer.Option(

@@ -5,38 +5,20 @@ The rules were measured on MediaPipe 1.2's ImageClassifier.create_from_options.
 
 import math
 import re
-import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
+from edgefer.tflite.description import Described, read_description
 from edgefer.tflite.findings import Finding
 from edgefer.tflite.flatbuffer import Model, Tensor
-from edgefer.tflite.metadata import FIELDS, IDENTIFIER, IMAGE, NORMALIZATION, RGB
+from edgefer.tflite.metadata import IMAGE, RGB
 
 DTYPES = ("UINT8", "FLOAT32")
 PARSER = (1, 5, 0)  # the newest version of the metadata's schema that MediaPipe 1.2 reads
 NUMBER = re.compile(r"\s*[+-]?\d")  # what the C++ that reads a part of it takes for one
-LABELS = 2  # the type of an associated file that MediaPipe opens
 MIN_DEVIATION = 2.0**-23  # a smaller one is 0 to MediaPipe
-MAX_ITEMS, MAX_TEXT = 1000, 1000  # of a list, and characters: what is longer is not metadata of a classifier
 WRITE = "write metadata again, as edgefer convert --mediapipe does"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Described:
-    """What the metadata says of the network's first input and of how many outputs. inputs, outputs: None where it
-    says nothing of the network. content, color: of the input, None where it says nothing of them. files: of labels.
-    parser: None where it names none. normalizations: means and deviations."""
-
-    inputs: int | None
-    outputs: int | None
-    content: int | None
-    color: int | None
-    files: tuple[str, ...]
-    parser: str | None
-    normalizations: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
 
 
 def mediapipe(model: Model, target: str) -> Iterator[Finding]:
@@ -47,7 +29,7 @@ def mediapipe(model: Model, target: str) -> Iterator[Finding]:
         return
     try:
         described = read_description(bytes(model.description))
-    except (ValueError, IndexError, struct.error, OverflowError, TypeError):
+    except ValueError:
         yield _error("mediapipe-metadata", "its TFLite metadata cannot be read")
         return
     yield from _description(model, described)
@@ -143,95 +125,3 @@ def _keeps_apart(mean: float, std: float) -> bool:
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")[:3] if part.isdecimal() and len(part) < 10)
-
-
-def read_description(content: bytes) -> Described:
-    """The parts of TFLite Metadata that MediaPipe minds. Raises ValueError, IndexError or struct.error for what is damaged."""
-    if content[4:8] != IDENTIFIER:
-        raise ValueError("it does not begin as TFLite metadata")
-    model = _Table(content, "ModelMetadata", struct.unpack_from("<I", content)[0])
-    graphs = model.tables("subgraph_metadata", "SubGraphMetadata")
-    inputs = graphs[0].tables("input_tensor_metadata", "TensorMetadata") if graphs else []
-    outputs = graphs[0].tables("output_tensor_metadata", "TensorMetadata") if graphs else []
-    kind = color = None
-    normalizations = []
-    for tensor in inputs[:1]:
-        if box := tensor.table("content", "Content"):
-            kind = box.byte("content_properties_type")
-            properties = box.table("content_properties", "ImageProperties") if kind == int(IMAGE) else None
-            color = properties.byte("color_space") if properties else None
-        for unit in tensor.tables("process_units", "ProcessUnit"):
-            options = unit.table("options", "NormalizationOptions")
-            if options and unit.byte("options_type") == int(NORMALIZATION):
-                normalizations.append((options.floats("mean"), options.floats("std")))
-    files = (file for tensor in outputs for file in tensor.tables("associated_files", "AssociatedFile"))
-    names = (file.text("name") for file in files if file.byte("type") == LABELS)
-    return Described(
-        inputs=len(inputs) if graphs else None,
-        outputs=len(outputs) if graphs else None,
-        content=kind,
-        color=color,
-        files=tuple(filter(None, names)),
-        parser=model.text("min_parser_version") if model.has("min_parser_version") else None,
-        normalizations=tuple(normalizations),
-    )
-
-
-class _Table:
-    """One table of a flatbuffer, read with Python's struct, which refuses to read beyond the end."""
-
-    def __init__(self, content: bytes, kind: str, place: int):
-        self.content, self.kind, self.place = content, kind, place
-        self.fields = place - struct.unpack_from("<i", content, place)[0]
-        if self.fields < 0:
-            raise ValueError("a table points before the file")
-        self.size = struct.unpack_from("<H", content, self.fields)[0]
-
-    def _field(self, name: str) -> int:
-        """Where a field lies, 0 where the table has none."""
-        at = 4 + 2 * FIELDS[self.kind].index(name)
-        offset = struct.unpack_from("<H", self.content, self.fields + at)[0] if at + 2 <= self.size else 0
-        return self.place + offset if offset else 0
-
-    def _target(self, name: str) -> int:
-        field = self._field(name)
-        return field + struct.unpack_from("<I", self.content, field)[0] if field else 0
-
-    def has(self, name: str) -> bool:
-        return bool(self._field(name))
-
-    def byte(self, name: str) -> int:
-        """A field of one byte, 0 where there is none."""
-        field = self._field(name)
-        return self.content[field] if field else 0
-
-    def table(self, name: str, kind: str) -> "_Table | None":
-        target = self._target(name)
-        return _Table(self.content, kind, target) if target else None
-
-    def _vector(self, name: str) -> tuple[int, int]:
-        """Where a vector's items lie and how many of 4 bytes there are."""
-        target = self._target(name)
-        if not target:
-            return 0, 0
-        count = struct.unpack_from("<I", self.content, target)[0]
-        if count > MAX_ITEMS or target + 4 + 4 * count > len(self.content):
-            raise ValueError("a list is longer than it may be")
-        return target + 4, count
-
-    def tables(self, name: str, kind: str) -> list["_Table"]:
-        begin, count = self._vector(name)
-        places = (begin + 4 * number for number in range(count))
-        return [_Table(self.content, kind, at + struct.unpack_from("<I", self.content, at)[0]) for at in places]
-
-    def text(self, name: str) -> str:
-        """A text, "" where there is none."""
-        target = self._target(name)
-        if not target:
-            return ""
-        size = struct.unpack_from("<I", self.content, target)[0]
-        return self.content[target + 4 : target + 4 + min(size, MAX_TEXT)].decode(errors="replace")
-
-    def floats(self, name: str) -> tuple[float, ...]:
-        begin, count = self._vector(name)
-        return struct.unpack_from(f"<{count}f", self.content, begin) if count else ()

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from edgefer.bundle import Bundle
+from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.card import InputSpec, OutputSpec
 from edgefer.convert.contract import (
     Hypothesis,
@@ -24,6 +24,7 @@ from edgefer.errors import InputError
 from edgefer.interpreter import Network
 from edgefer.options import Color
 from edgefer.parity import verify
+from edgefer.tflite.metadata import with_metadata
 from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Split
 from edgefer.train.evaluate import evaluate, keras_logits
@@ -148,6 +149,43 @@ def test_a_tflite_file_runs_as_it_is(keras, network, labels, builtin, edgefer, t
     edgefer("verify", bundle.path)
     done = edgefer("run", bundle.path, "--source", "builtin", "--headless", "--frames", "2", "--json")
     assert set(json.loads(done.stdout.splitlines()[0])["faces"][0]["scores"]) == set(labels)
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Writes a .tflite with metadata that names this author and licence, and labels."""
+
+    def write(**origin):
+        bundle = Bundle.open(shipped_bundles()["fer-nano"])
+        content = with_metadata(bundle.read("int8"), bundle.card.model_copy(update=origin))
+        (tmp_path / "theirs.tflite").write_bytes(content)
+        return tmp_path / "theirs.tflite"
+
+    return write
+
+
+def test_author_and_licence_are_those_of_a_tflite_s_metadata_unless_others_are_named(labelled, edgefer, tmp_path):
+    file = labelled(author="Ada\nLovelace\x1b[31m", license="CC BY 4.0 " + "x" * 500)
+    done = edgefer("import", file, "--out", tmp_path / "one")
+    card = Bundle.open(tmp_path / "one").card
+    assert card.author == "Ada Lovelace\\x1b[31m" and card.license == f"CC BY 4.0 {'x' * 190}"
+    assert "its metadata says: author Ada Lovelace\\x1b[31m, licence CC BY 4.0" in done.stdout.replace("\n", " ")
+    edgefer("import", file, "--author", "Me", "--license", "MIT", "--out", tmp_path / "other")
+    card = Bundle.open(tmp_path / "other").card
+    assert (card.author, card.license) == ("Me", "MIT")
+
+
+def test_metadata_that_is_damaged_names_nobody(labelled):
+    file = labelled(author="Ada", license="MIT")
+    sound = file.read_bytes()
+    assert (read_foreign(file).author, read_foreign(file).license) == ("Ada", "MIT")
+    begin = sound.index(b"M001") - 4
+    for place in range(begin, begin + 64):  # its root table and where that points
+        file.write_bytes(sound[:place] + b"\xff" + sound[place + 1 :])
+        foreign = read_foreign(file)
+        assert all(len(text) <= 200 and text.isprintable() for text in (foreign.author, foreign.license))
+    file.write_bytes(sound[:begin] + b"\xff\xff\xff\xff" + sound[begin + 4 :])
+    assert (read_foreign(file).author, read_foreign(file).license) == ("", "")
 
 
 def test_a_saved_model_comes_in_and_one_that_writes_does_not(keras, network, labels, tmp_path):
