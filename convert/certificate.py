@@ -80,7 +80,7 @@ class Certificate:
             "data": {
                 "name": self.data,
                 "split": self.split,
-                "pictures": len(images),
+                "images": len(images),
                 "sha256": content.hexdigest(),
                 "labels": card.labels,
             },
@@ -104,7 +104,7 @@ class Certificate:
         facts, verdict = self.to_json(), "pass" if self.passed else "FAIL"
         origin = f" · came from {self.bundle.card.lineage.name}" if self.bundle.card.lineage else ""
         about = (
-            f"{facts['data']['pictures']:,} images of the {self.split} split of {self.data} · "
+            f"{facts['data']['images']:,} images of the {self.split} split of {self.data} · "
             f"{' · '.join(facts['machine'].values())} · edgefer {__version__} · {facts['made']}{origin}"
         )
         return [

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from edgefer.bundle import Bundle, write_bundle
+from edgefer.bundle import Bundle, shipped_bundles, write_bundle
 from edgefer.c.host import compiler
 from edgefer.c.prove import check_in_c
 from edgefer.card import OutputSpec
@@ -60,7 +60,7 @@ def test_the_certificate_says_what_was_asked_and_found(certificate, converted):
     told = json.loads((certificate / "parity.json").read_text())
     assert told["passed"] and told["bundle"]["sha256"] == converted.hash
     assert told["bundle"]["files"]["int8.tflite"] == converted.card.variants["int8"].sha256
-    assert told["data"]["pictures"] == 280 and set(told["machine"]) == {"system", "python", "numpy", "litert"}
+    assert told["data"]["images"] == 280 and set(told["machine"]) == {"system", "python", "numpy", "litert"}
     compared = {one["candidate"]["name"]: one for one in told["comparisons"]}
     assert list(compared) == ["float32 on litert", "int8 on litert"]
     for variant, one in zip(("float32", "int8"), compared.values(), strict=True):
@@ -130,6 +130,13 @@ def test_verify_tells_the_proven_bundle_from_another(edgefer, certificate, conve
     done = edgefer("verify", converted.path, "--certificate", tmp_path / "no.json", expect=2)
     assert "is no parity certificate" in done.stderr
     assert Bundle.open(other.path).hash != converted.hash
+
+
+def test_a_certificate_that_counts_pictures_as_older_ones_do_is_taken(edgefer, tmp_path):
+    bundle = Bundle.open(shipped_bundles()["fer-nano"])
+    older = {"passed": True, "bundle": {"sha256": bundle.hash}, "data": {"pictures": 280}}
+    (tmp_path / "parity.json").write_text(json.dumps(older))
+    assert "as in" in edgefer("verify", bundle.path, "--certificate", tmp_path / "parity.json").stdout
 
 
 def test_no_line_of_the_chart_runs_through_the_name_of_a_row():
