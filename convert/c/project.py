@@ -15,6 +15,7 @@ from edgefer.card import CropSpec
 from edgefer.checks import Check, table
 from edgefer.convert.c import text, tflm
 from edgefer.convert.exported import check_folder, write_folder
+from edgefer.options import ReaderOptions
 from edgefer.tflite.int8_network import Int8Network
 
 SOURCES = (
@@ -68,7 +69,7 @@ of edgefer's detectors are cut for this network. Where there is no detector, let
     const int32_t box[4] = {40, 0, 280, 240};
     const EdgeferCrop crop = {1.0, 0.0, 0.0};
 
-The answers' softmax, as `network.h` gives it, is the probability; `edgefer run` says "unsure" below 0.45 and averages
+The answers' softmax, as `network.h` gives it, is the probability; `edgefer run` says "unsure" below @REJECT@ and averages
 over time, which is yours to do. Expressions are not feelings.
 
 Compile `edgefer_net.c` with `-O2`, and without `-ffast-math`; `edgefer_pixels.c` also with `-ffp-contract=off`. Cortex-M4 and M7 use SMLAD,
@@ -242,7 +243,7 @@ No heap, no libc, no floating-point division while it runs.
 
 {proven}
 
-{USE}## TensorFlow Lite Micro instead
+{USE.replace("@REJECT@", str(ReaderOptions.reject))}## TensorFlow Lite Micro instead
 
 {tflm.readme(subject)}
 """

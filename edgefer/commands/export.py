@@ -8,8 +8,8 @@ import typer
 
 from edgefer.commands.app import App
 from edgefer.commands.inputs import AsJson, bundle_path
-from edgefer.commands.page_rules import REJECT, device_of
-from edgefer.options import Smoothing
+from edgefer.commands.page_rules import device_of
+from edgefer.options import ReaderOptions, Smoothing
 
 app = App(
     help="Write a network for the browser or for a microcontroller, with the proof that it is the same one.",
@@ -76,10 +76,10 @@ def web(
     ] = "",
     smooth: Annotated[
         Smoothing, typer.Option(help="What the page begins with, as of `edgefer run`.")
-    ] = Smoothing.RESPONSIVE,
+    ] = ReaderOptions.smooth,
     reject: Annotated[
         float, typer.Option(min=0, max=0.9, metavar="SCORE", help="Likewise: unsure below this score.")
-    ] = REJECT,
+    ] = ReaderOptions.reject,
     as_json: AsJson = False,
 ) -> None:
     """Write a network as a static web page that works offline.

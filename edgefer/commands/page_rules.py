@@ -3,16 +3,17 @@
 from typing import TYPE_CHECKING
 
 from edgefer.errors import InputError
+from edgefer.options import ReaderOptions
 from edgefer.text import printable
 
 if TYPE_CHECKING:
     from edgefer.card import ModelCard
     from edgefer.convert.web.device import Device, FaceNetworks
 
-SMOOTH, REJECT = "responsive", 0.45  # what `edgefer run` begins with
 
-
-def device_of(card: "ModelCard", *, labels: str = "", smooth: str = SMOOTH, reject: float = REJECT) -> "Device":
+def device_of(
+    card: "ModelCard", *, labels: str = "", smooth: str = ReaderOptions.smooth, reject: float = ReaderOptions.reject
+) -> "Device":
     """What `edgefer run` does with this card's network, for a page to do the same. Of people it reads the faces that edgefer's
     own detector finds, of anything else the middle of the frame: the page has no other detector.
 

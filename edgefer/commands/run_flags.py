@@ -209,8 +209,8 @@ class FaceFlags(DetectorFlags):
     roi: Region = ""
     target_fps: TargetFps = None
     follow: Follow = 1
-    smooth: Smooth = Smoothing.RESPONSIVE
-    reject: Reject = 0.45
+    smooth: Smooth = ReaderOptions.smooth
+    reject: Reject = ReaderOptions.reject
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """`edgefer run` as it is typed: what is a bundle and what a source, several sources, damage, --config."""
 
 import csv
+import inspect
 import json
 
 import cv2
@@ -8,9 +9,12 @@ import numpy as np
 import pytest
 
 from edgefer import drawn
-from edgefer.bundle import shipped_bundles
-from edgefer.commands.run_flags import sort_inputs
+from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.commands.export import web
+from edgefer.commands.page_rules import device_of
+from edgefer.commands.run_flags import FaceFlags, RuntimeFlags, reader_options, sort_inputs
 from edgefer.errors import InputError
+from edgefer.options import ReaderOptions
 
 FRAMES = [frame.image_bgr for frame, _ in drawn.scene(seconds=2, fps=5)]
 
@@ -26,6 +30,15 @@ def here(tmp_path, monkeypatch):
         writer.release()
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_run_a_reader_and_an_exported_page_begin_with_the_same_options():
+    plain, typed = ReaderOptions(), reader_options(FaceFlags(), RuntimeFlags())
+    assert typed == plain
+    rules = device_of(Bundle.open(shipped_bundles()["fer-nano"]).card).rules
+    assert (rules["smooth"], rules["reject"]) == (plain.smooth, plain.reject)
+    page = inspect.signature(web).parameters
+    assert (page["smooth"].default, page["reject"].default) == (plain.smooth, plain.reject)
 
 
 def test_an_argument_is_a_bundle_or_a_source_without_doubt(here):
