@@ -2,90 +2,21 @@
 
 import itertools
 import json
-import queue
-import shutil
 import socket
-import ssl
-import subprocess
 import threading
 import time
 
 import pytest
-from conftest import MOSQUITTO
+from brokers import Listener, Mosquitto, wait_for
 
-from edgefer.devices.outputs.broker import answer_problem, connection_problem, parse_broker
+from edgefer.devices.outputs.broker import parse_broker
 from edgefer.devices.outputs.feeds import Feed
-from edgefer.devices.outputs.homeassistant import discovery, node_id
+from edgefer.devices.outputs.homeassistant import discovery
 from edgefer.devices.outputs.stats import RunStats
 from edgefer.errors import EdgeferError, InputError
 
 mqtt = pytest.importorskip("edgefer.devices.outputs.mqtt", reason="paho-mqtt is not installed")
 LABELS = ("happy", "sad", "neutral")
-
-
-class Mosquitto:
-    """A broker on a free port of loopback, for the user `pi` with the password `raspberry`."""
-
-    def __init__(self, folder):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        (folder / "passwords").write_text("pi:raspberry\n")
-        (folder / "passwords").chmod(0o644)
-        subprocess.run(["mosquitto_passwd", "-U", folder / "passwords"], check=True, capture_output=True)
-        (folder / "passwords").chmod(0o644)
-        folder.chmod(0o755)
-        self.conf = folder / "mosquitto.conf"
-        self.conf.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous false\npassword_file {folder}/passwords\nuser root\n"
-        )
-        self.start()
-
-    def start(self):
-        self.process = subprocess.Popen(
-            [MOSQUITTO, "-c", self.conf], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
-        )
-        wait_for(self.answers)
-
-    def answers(self):
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(10)
-
-
-class Listener:
-    """Hears everything: `next(topic)` waits for the next message of a topic."""
-
-    def __init__(self, port):
-        self.heard = {}
-        self.client = mqtt.paho.Client(mqtt.CallbackAPIVersion.VERSION2)
-        self.client.username_pw_set("pi", "raspberry")
-        self.client.on_message = lambda client, userdata, m: self.box(m.topic).put(m.payload.decode())
-        subscribed = queue.Queue()
-        self.client.on_subscribe = lambda *about: subscribed.put(True)
-        self.client.connect("127.0.0.1", port)
-        self.client.subscribe("#")
-        self.client.loop_start()
-        subscribed.get(timeout=10)
-
-    def box(self, topic):
-        return self.heard.setdefault(topic, queue.Queue())
-
-    def next(self, topic):
-        return self.box(topic).get(timeout=10)
-
-    def close(self):
-        self.client.disconnect()
-        self.client.loop_stop()
-
-
-def wait_for(what, timeout_s=10):
-    deadline = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -108,23 +39,6 @@ def sinks(monkeypatch):
     yield make
     for sink in made:
         sink.close()
-
-
-def test_addresses_and_passwords():
-    broker = parse_broker("mqtt://pi@broker.local/home/desk/", "from the environment")
-    assert (broker.host, broker.port, broker.prefix, broker.user) == ("broker.local", 1883, "home/desk", "pi")
-    assert broker.password == "from the environment" and "environment" not in repr(broker)
-    broker = parse_broker("mqtts://pi:p%40ss@[::1]:9999/desk", "other")
-    assert (broker.host, broker.port, broker.tls, broker.password) == ("::1", 9999, True, "p@ss")
-
-
-@pytest.mark.parametrize(
-    "url", ["mqtt://broker", "mqtt://broker/a/#", "mqtt://broker/a b", "http://broker/a", "broker/a", "mqtt://b:x/a", "mqtt:///a", "mqtt://home..lan/a", "mqtt://me:secret/1@b/a"]
-)  # fmt: skip
-def test_no_mqtt_address(url):
-    with pytest.raises(InputError, match="mqtt://host/topic-prefix") as refused:
-        parse_broker(url)
-    assert "secret" not in str(refused.value)
 
 
 def test_news_is_another_face_or_label_or_a_score_that_moved(make_frame):
@@ -270,188 +184,6 @@ def test_no_broker_at_all_holds_nothing_up(sinks, make_frame):
     assert said == ["MQTT 127.0.0.1:1 refuses connections: nothing listens at port 1. Trying again until it is there."]
 
 
-# ---- why a connection does not come about ----
-
-
-class Server:
-    """A TCP server on loopback: `answer(connection)` for each who connects, behind TLS where there is a certificate."""
-
-    def __init__(self, answer, certificate=None):
-        self._answer, self._context = answer, None
-        if certificate:
-            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._context.load_cert_chain(*certificate)
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self):
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection):
-        try:
-            with self._context.wrap_socket(connection, server_side=True) if self._context else connection as speaking:
-                self._answer(speaking)
-        except OSError:
-            pass
-
-    def close(self):
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-
-
-def accepts(connection):
-    connection.recv(1024)
-    connection.sendall(b"\x20\x02\x00\x00")
-    while connection.recv(1024):
-        pass
-
-
-def refuses(connection):
-    connection.recv(1024)
-    connection.sendall(b"\x20\x02\x00\x05")
-
-
-def keeps_silent(connection):
-    while connection.recv(1024):
-        pass
-
-
-def closes(connection):
-    pass
-
-
-def is_a_web_server(connection):
-    connection.recv(1024)
-    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-
-def speaks_ssh(connection):
-    connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
-    connection.recv(1024)
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    """Self-signed certificates for 127.0.0.1 and for another name: (certificate, key) by name."""
-    if not shutil.which("openssl"):
-        pytest.skip("no openssl to make certificates with")
-    folder, made = tmp_path_factory.mktemp("tls"), {}
-    for name, subject in (("right", "IP:127.0.0.1"), ("other", "DNS:broker.elsewhere")):
-        made[name] = folder / f"{name}.pem", folder / f"{name}.key"
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]
-        command += ["-addext", f"subjectAltName={subject}", "-out", made[name][0], "-keyout", made[name][1]]
-        subprocess.run(command, check=True, capture_output=True)
-    return made
-
-
-@pytest.mark.parametrize(
-    ("scheme", "answer", "certificate", "ca", "reason"),
-    [
-        ("mqtt", keeps_silent, None, None, "gives no answer to MQTT (no CONNACK)"),
-        ("mqtt", closes, None, None, "closes the connection without an answer to MQTT (no CONNACK)"),
-        ("mqtt", is_a_web_server, None, None, "is a web server at this port"),
-        ("mqtt", speaks_ssh, None, None, "answers, but not in MQTT (it begins with 53 53 48"),
-        ("mqtt", refuses, None, None, "refuses the connection (Not authorized)"),
-        ("mqtt", accepts, "right", None, "speaks TLS at this port: write mqtts://"),
-        ("mqtts", accepts, None, None, "TLS"),
-        ("mqtts", is_a_web_server, None, None, "does not speak TLS at this port: write mqtt://"),
-        ("mqtts", accepts, "right", None, "certificate that is not trusted here (self-signed certificate): name its authority's file with --mqtt-ca"),
-        ("mqtts", accepts, "right", "other", "did not sign"),
-        ("mqtts", accepts, "other", "other", "certificate for another name"),
-        ("mqtts", keeps_silent, "right", "right", "gives no answer to MQTT (no CONNACK)"),
-    ],
-)  # fmt: skip
-def test_the_real_reason_is_given_and_counted_and_frames_go_on(
-    certificates, make_frame, monkeypatch, scheme, answer, certificate, ca, reason
-):
-    monkeypatch.setattr(mqtt, "RETRY_S", (1, 1))
-    monkeypatch.setattr(mqtt, "CONNACK_S", 0.3)
-    monkeypatch.setattr("edgefer.devices.outputs.broker.PROBE_S", 0.5)
-    server = Server(answer, certificates[certificate] if certificate else None)
-    log = []
-    broker = parse_broker(f"{scheme}://pi:raspberry@127.0.0.1:{server.port}/desk", ca=ca and certificates[ca][0])
-    feed = Feed(mqtt.Mqtt(broker, LABELS, log=log.append))
-    wait_for(lambda: feed.trouble, 20)
-    began = time.monotonic()
-    for number in range(50):
-        feed.write(make_frame(number, "happy"))
-    assert time.monotonic() - began < 1
-    assert (
-        reason in feed.trouble
-        and feed.errors == 1
-        and log == [f"{feed.name} {feed.trouble}. Trying again until it is there."]
-    )
-    assert "raspberry" not in log[0]
-    feed.close()
-    server.close()
-
-
-def test_a_broker_with_its_own_authority_is_trusted_with_its_file(certificates, monkeypatch):
-    server = Server(accepts, certificates["right"])
-    sink = mqtt.Mqtt(parse_broker(f"mqtts://127.0.0.1:{server.port}/desk", ca=certificates["right"][0]), LABELS)
-    wait_for(lambda: sink._connected)
-    assert not sink.trouble and not sink.errors
-    sink.close()
-    server.close()
-
-
-def test_an_authority_file_that_is_none_is_said_at_once(tmp_path):
-    (tmp_path / "ca.pem").write_text("no certificate")
-    for file, reason in (("ca.pem", "no certificate in PEM"), ("none.pem", "No such file")):
-        with pytest.raises(InputError, match=reason):
-            parse_broker("mqtts://broker/desk", ca=tmp_path / file)
-    with pytest.raises(InputError, match="write mqtts://"):
-        parse_broker("mqtt://broker/desk", ca=tmp_path / "ca.pem")
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (socket.gaierror(-2, "Name or service not known"), "not known by that name"),
-        (TimeoutError("timed out"), "does not answer"),
-        (OSError(113, "No route to host"), "cannot be reached (No route to host)"),
-        (None, "no reason given"),
-    ],
-)
-def test_every_error_has_a_sentence(error, reason):
-    assert reason in connection_problem(error, parse_broker("mqtt://broker/desk"))
-    assert "refuses connections" in answer_problem(parse_broker("mqtt://127.0.0.1:1/desk"))
-
-
-# ---- Home Assistant ----
-
-
-def test_no_two_prefixes_are_one_device():
-    prefixes = [
-        "a/b",
-        "a_b",
-        "a-b",
-        "a-5f-b",
-        "küche",
-        "küche2",
-        "キッチン",
-        "寝室",
-        "a_/b",
-        "a/_b",
-        "a",
-        "A",
-        "x.y",
-        "x y",
-    ]
-    nodes = [node_id(prefix) for prefix in prefixes]
-    assert len(set(nodes)) == len(prefixes) and all(node.replace("_", "").replace("-", "").isalnum() for node in nodes)
-    assert all(node.isascii() for node in nodes) and node_id("home/desk") == "home_desk"
-    ids = [config["unique_id"] for prefix in prefixes for config in discovery(prefix, LABELS).values()]
-    topics = [topic for prefix in prefixes for topic in discovery(prefix, LABELS)]
-    assert len(set(ids)) == len(ids) and len(set(topics)) == len(topics)
-
-
 def test_labels_that_are_called_as_edgefers_own_words(make_frame):
     labels = ("none", "unsure", "(none)")
     options = discovery("desk", labels)["homeassistant/sensor/desk/expression/config"]["options"]
@@ -459,21 +191,6 @@ def test_labels_that_are_called_as_edgefers_own_words(make_frame):
     assert mqtt.state_of(make_frame(0), labels)["label"] == "((none))"
     assert mqtt.state_of(make_frame(0, ("unsure", "dark"), known=labels), labels)["label"] == "(unsure)"
     assert mqtt.state_of(make_frame(0, "none"), labels)["label"] == "none"
-
-
-def test_home_assistant_gets_presence_diagnostics_and_small_attributes():
-    configs = discovery("home/desk", LABELS, "http://pi:8000/")
-    presence = configs["homeassistant/binary_sensor/home_desk/presence/config"]
-    assert presence["device_class"] == "occupancy" and "value_json.count" in presence["value_template"]
-    diagnostics = [config for config in configs.values() if config.get("entity_category") == "diagnostic"]
-    assert {config["state_topic"] for config in diagnostics} == {"home/desk/diagnostics"} and len(diagnostics) == 4
-    for config in configs.values():
-        assert config["device"]["manufacturer"] and config["device"]["configuration_url"] == "http://pi:8000/"
-        assert (
-            "box" not in json.dumps(config) and "json_attributes_topic" not in config
-        ) or "json_attributes_template" in config
-    attributes = configs["homeassistant/sensor/home_desk/expression/config"]["json_attributes_template"]
-    assert "score" not in attributes and "box" not in attributes, "they would be recorded at every change"
 
 
 def test_control_characters_reach_no_topic_and_no_state(make_frame):
