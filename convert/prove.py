@@ -12,7 +12,7 @@ from edgefer.checks import Check, Status
 from edgefer.convert.comparison import Answers, Comparison, compare
 from edgefer.convert.mediapipe import MediaPipeNetwork
 from edgefer.errors import BundleError
-from edgefer.interpreter import Network
+from edgefer.interpreter import Network, RuntimeOptions
 from edgefer.lineage import SUBJECT, check_origin, origin_form
 from edgefer.progress import SILENT, Progress
 from edgefer.runtimes import WITHOUT_REFERENCE
@@ -133,9 +133,10 @@ class Asked:
 
     def open(self) -> Network:
         content, card = self.bundle.read(self.form), self.bundle.card
+        options = RuntimeOptions(runtime=self.runtime, kernels=self.kernels)
         if self.form is Form.MEDIAPIPE:
-            return MediaPipeNetwork(content, card.input, len(card.labels), runtime=self.runtime, kernels=self.kernels)
-        return Network.of(content, card, runtime=self.runtime, kernels=self.kernels)
+            return MediaPipeNetwork(content, card.input, len(card.labels), options=options)
+        return Network.of(content, card, options)
 
 
 def _ask(asked: Asked, images: Split, rows: np.ndarray | None, progress: Progress) -> Answers:

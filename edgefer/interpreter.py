@@ -3,6 +3,7 @@
 import ctypes
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -62,20 +63,33 @@ def _edgetpu_delegate(load_delegate: Callable, library: str):
         ) from None
 
 
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOptions:
+    """What a .tflite runs on.
+
+    runtime: "litert", "tflite-runtime", "tensorflow", "openvino", or "auto" for the first that is installed.
+    kernels, on the CPU: "optimized", or "reference", TFLite's plain C++, slow and the same everywhere.
+    device: "cpu", or "coral" for an Edge TPU, which takes a network compiled for it and never falls back to the CPU.
+    """
+
+    runtime: str = "auto"
+    threads: int = 1
+    kernels: str = "optimized"
+    device: str = "cpu"
+    edgetpu_library: str = EDGETPU_LIBRARY
+
+
+ANY_RUNTIME = RuntimeOptions()
+
+
 def open_interpreter(
-    content: bytes,
-    *,
-    runtime: str = "auto",
-    threads: int = 1,
-    kernels: str = "optimized",
-    device: str = "cpu",
-    edgetpu_library: str = EDGETPU_LIBRARY,
-    keep_all: bool = False,
+    content: bytes, options: RuntimeOptions = ANY_RUNTIME, *, keep_all: bool = False
 ) -> tuple[str, Any]:
-    """A .tflite on a runtime, its tensors allocated: the runtime's name and its interpreter; options as for Network.
+    """A .tflite on a runtime, its tensors allocated: the runtime's name and its interpreter.
 
     keep_all: every tensor can be read after a run, which makes it slower.
     """
+    runtime = options.runtime
     if runtime == "auto":
         installed = installed_runtimes()
         if not installed:
@@ -83,18 +97,20 @@ def open_interpreter(
         runtime = installed[0]
     module = _runtime_module(runtime)
     delegates = None
-    if device == "coral":
+    if options.device == "coral":
         if EDGETPU_OPERATOR.encode() not in content:  # the delegate would take it, and leave all of it to the CPU
             raise BundleError("The network is not compiled for the Edge TPU: run `edgefer convert --edgetpu` first.")
-        delegates = [_edgetpu_delegate(module.load_delegate, edgetpu_library)]
+        delegates = [_edgetpu_delegate(module.load_delegate, options.edgetpu_library)]
     resolvers = module.OpResolverType
     try:
         with quiet():
             interpreter = module.Interpreter(
                 model_content=content,
-                num_threads=threads,
+                num_threads=options.threads,
                 experimental_delegates=delegates,
-                experimental_op_resolver_type=resolvers.BUILTIN_REF if kernels == "reference" else resolvers.AUTO,
+                experimental_op_resolver_type=resolvers.BUILTIN_REF
+                if options.kernels == "reference"
+                else resolvers.AUTO,
                 experimental_preserve_all_tensors=keep_all,
             )
             interpreter.allocate_tensors()
@@ -109,10 +125,8 @@ class Network:
 
     content: the .tflite file. spec, classes: what its input and output must be; BundleError when they are not.
     output: whether it answers with logits or with probabilities, whose logarithms `logits` then gives.
-    runtime: "litert", "tflite-runtime", "tensorflow", "openvino", or "auto" for the first that is installed.
-    kernels, on the CPU: "optimized", or "reference", TFLite's plain C++, slow and the same everywhere.
-    device: "cpu", or "coral" for an Edge TPU, which takes a network compiled for it and never falls back to the CPU.
-    maps: whether it answers with several maps, which are read one after the other, the largest first.
+    maps: whether it answers with several maps, which are read one after the other, the largest first. options: what it
+    runs on.
     """
 
     def __init__(
@@ -122,16 +136,10 @@ class Network:
         classes: int,
         *,
         output: OutputSpec = LOGITS,
-        runtime: str = "auto",
-        threads: int = 1,
-        kernels: str = "optimized",
-        device: str = "cpu",
-        edgetpu_library: str = EDGETPU_LIBRARY,
         maps: bool = False,
+        options: RuntimeOptions = ANY_RUNTIME,
     ):
-        self.runtime, self._interpreter = open_interpreter(
-            content, runtime=runtime, threads=threads, kernels=kernels, device=device, edgetpu_library=edgetpu_library
-        )
+        self.runtime, self._interpreter = open_interpreter(content, options)
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         if len(inputs) != 1 or (len(outputs) != 1 and not maps):
             raise BundleError(
@@ -154,10 +162,10 @@ class Network:
         self._table = _input_table(inputs[0], spec) if spec.stated else None
 
     @classmethod
-    def of(cls, content: bytes, card: ModelCard, **options) -> "Network":
-        """The network of a card's bundle. options: Network's own, such as runtime."""
-        options["maps"] = card.task == "find-faces"
-        return cls(content, card.input, card.answers, output=card.output, **options)
+    def of(cls, content: bytes, card: ModelCard, options: RuntimeOptions = ANY_RUNTIME) -> "Network":
+        """The network of a card's bundle."""
+        maps = card.task == "find-faces"
+        return cls(content, card.input, card.answers, output=card.output, maps=maps, options=options)
 
     def check_contract(self, inputs: dict, outputs: dict, spec: InputSpec, classes: int) -> None:
         """BundleError unless the interpreter's details of the ends are those of a network that edgefer runs."""
@@ -311,7 +319,7 @@ class Classifier:
             )
         variant = variant or ("int8_edgetpu" if device == "coral" else bundle.best_tflite())
         content, card = bundle.read(variant), bundle.card
-        network = Network.of(content, card, runtime=runtime, threads=threads, device=device)
+        network = Network.of(content, card, RuntimeOptions(runtime=runtime, threads=threads, device=device))
         return cls(network, card, variant)
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:

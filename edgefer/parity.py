@@ -14,7 +14,7 @@ import numpy as np
 from edgefer.bundle import TFLITE_VARIANTS, Bundle
 from edgefer.checks import Check, Status, status_if
 from edgefer.errors import BundleError, RuntimeFault
-from edgefer.interpreter import Network
+from edgefer.interpreter import Network, RuntimeOptions
 from edgefer.lineage import check_recorded_cost
 from edgefer.onnx import check_onnx
 from edgefer.preprocess import look_up, quantized_table
@@ -105,7 +105,7 @@ def check_answers(
     checks = []
     for variant in variants:
         if bundle.has(variant):
-            network = Network.of(bundle.read(variant), bundle.card, runtime=runtime)
+            network = Network.of(bundle.read(variant), bundle.card, RuntimeOptions(runtime=runtime))
             checks.append(_check_answers(network, variant, vectors.pixels, vectors.answers[variant]))
     return checks
 

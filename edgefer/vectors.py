@@ -24,7 +24,7 @@ from edgefer import drawn
 from edgefer.bundle import PARITY, TFLITE_VARIANTS, Bundle
 from edgefer.card import CropSpec, ModelCard
 from edgefer.errors import BundleError
-from edgefer.interpreter import Network
+from edgefer.interpreter import Network, RuntimeOptions
 from edgefer.npz import ArraySpec, read_arrays
 from edgefer.preprocess import face_pixels, prepare
 from edgefer.tflite.flatbuffer import read_model
@@ -95,7 +95,7 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
         "faces": np.array(card.faces),
     }
     for variant, content in networks.items():
-        arrays[f"answers_{variant}"] = Network.of(content, card, runtime=runtime).raw(arrays["pixels"])
+        arrays[f"answers_{variant}"] = Network.of(content, card, RuntimeOptions(runtime=runtime)).raw(arrays["pixels"])
     if "int8" in networks:
         arrays["quanta_int8"] = inner_quanta(read_model(networks["int8"], "int8.tflite"))
     out = io.BytesIO()

@@ -12,7 +12,7 @@ import numpy as np
 from edgefer.card import InputSpec
 from edgefer.convert.quantize import to_int8
 from edgefer.devices.board.selftest import PIXELS
-from edgefer.interpreter import Network
+from edgefer.interpreter import Network, RuntimeOptions
 from edgefer.train.backend import tensorflow
 
 
@@ -38,6 +38,6 @@ def make() -> bytes:
 
 if __name__ == "__main__":
     content = make()
-    network = Network(content, InputSpec(height=16, width=16), 2, runtime="litert")
+    network = Network(content, InputSpec(height=16, width=16), 2, options=RuntimeOptions(runtime="litert"))
     print("\n".join(textwrap.wrap(base64.b64encode(zlib.compress(content, 9)).decode(), 110)))
     print("ANSWERS =", network.raw(PIXELS).tolist(), f"# {len(content)} bytes")

@@ -10,7 +10,7 @@ import numpy as np
 from edgefer.bundle import TFLITE_VARIANTS, Bundle
 from edgefer.card import Scores
 from edgefer.errors import BundleError
-from edgefer.interpreter import Network, softmax
+from edgefer.interpreter import Network, RuntimeOptions, softmax
 from edgefer.metrics import aurc, confusion_matrix, ece, nll, per_class, scores, wilson_interval
 from edgefer.preprocess import to_float
 from edgefer.train.data.dataset import Split
@@ -72,7 +72,7 @@ def networks(bundle: Bundle, runtime: str = "auto") -> dict[str, Callable[[np.nd
     forms: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
     for variant in reversed(TFLITE_VARIANTS):
         if bundle.has(variant):
-            network = Network.of(bundle.read(variant), card, runtime=runtime)
+            network = Network.of(bundle.read(variant), card, RuntimeOptions(runtime=runtime))
             forms[variant] = network.logits
     if not forms and find_spec("tensorflow"):
         model = load_keras(bundle, "keras")

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgefer.card import InputSpec
 from edgefer.errors import EdgeferError, RuntimeFault
-from edgefer.interpreter import Network
+from edgefer.interpreter import Network, RuntimeOptions
 from edgefer.runtimes import RUNTIMES, runtime_version
 
 # uint8 [2, 16, 16, 1]: a ramp, and the same backwards.
@@ -49,7 +49,8 @@ def check_runtime(runtime: str) -> str:
 
     Raises MissingDependency or RuntimeFault with one sentence.
     """
-    answers = Network(network_content(), InputSpec(height=16, width=16), 2, runtime=runtime).raw(PIXELS)
+    options = RuntimeOptions(runtime=runtime)
+    answers = Network(network_content(), InputSpec(height=16, width=16), 2, options=options).raw(PIXELS)
     if np.abs(answers.astype(int) - ANSWERS).max() > QUANTUM:
         raise RuntimeFault(f"{runtime} computes wrongly: {answers.tolist()} instead of {ANSWERS}.")
     return runtime_version(runtime)

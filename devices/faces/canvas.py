@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from edgefer.errors import RuntimeFault
-from edgefer.interpreter import open_interpreter
+from edgefer.interpreter import RuntimeOptions, open_interpreter
 from edgefer.quiet import quiet
 from edgefer.records import Box
 
@@ -113,7 +113,7 @@ class MapNetwork:
     """A .tflite network of one image in and maps out, on whichever runtime is installed; float32 or int8."""
 
     def __init__(self, content: bytes, *, runtime: str = "auto", threads: int = 1):
-        self.runtime, self._interpreter = open_interpreter(content, runtime=runtime, threads=threads)
+        self.runtime, self._interpreter = open_interpreter(content, RuntimeOptions(runtime=runtime, threads=threads))
         self._content, self._threads = content, threads
         self._others: dict[tuple[int, int], MapNetwork] = {}
         self._read_ends()

@@ -18,7 +18,7 @@ from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
 from edgefer.devices.faces.yunet_graph import ANSWERS, INPUT, STRIDES, Ranges, equalize, measure, read_layers, steps_of
 from edgefer.errors import RuntimeFault, SourceError
 from edgefer.files import read_regular
-from edgefer.interpreter import open_interpreter
+from edgefer.interpreter import RuntimeOptions, open_interpreter
 from edgefer.records import Box, Detection
 from edgefer.tflite.write import write_tflite
 
@@ -178,7 +178,7 @@ class _Build:
 
     def _calibrate(self) -> Ranges:
         content = self.tflite("float32", (SIDE, SIDE))
-        self.runtime, interpreter = open_interpreter(content, runtime=self.runtime, keep_all=True)
+        self.runtime, interpreter = open_interpreter(content, RuntimeOptions(runtime=self.runtime), keep_all=True)
         (where,) = interpreter.get_input_details()
         names = {layer.output for layer in self.layers} | {INPUT}
         details = [one for one in interpreter.get_tensor_details() if one["name"] in names]

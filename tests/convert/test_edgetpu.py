@@ -18,7 +18,7 @@ from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.convert.edgetpu import Outcome, add_compiled, compile_int8, parse_log
 from edgefer.drawn import EXPRESSIONS
 from edgefer.errors import BundleError, MissingDependency, RuntimeFault
-from edgefer.interpreter import EDGETPU_LIBRARY, Classifier, Network
+from edgefer.interpreter import EDGETPU_LIBRARY, Classifier, Network, RuntimeOptions
 from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.metadata import with_metadata
 from edgefer.tflite.placement import AFTER, DTYPE, LIMIT, MAPPED, RANK, UNSUPPORTED, VERSION
@@ -332,7 +332,8 @@ def library(tmp_path_factory):
 
 
 def coral(content: bytes, library: str) -> Network:
-    return Network(content, SPEC, len(EXPRESSIONS), runtime="litert", device="coral", edgetpu_library=library)
+    options = RuntimeOptions(runtime="litert", device="coral", edgetpu_library=library)
+    return Network(content, SPEC, len(EXPRESSIONS), options=options)
 
 
 def test_three_faults_are_three_sentences(source, compiled, library):

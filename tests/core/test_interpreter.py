@@ -6,12 +6,12 @@ import pytest
 from edgefer import interpreter, runtimes
 from edgefer.card import InputSpec
 from edgefer.errors import BundleError, InputError, MissingDependency, RuntimeFault
-from edgefer.interpreter import Classifier, Network, installed_runtimes, softmax
+from edgefer.interpreter import Classifier, Network, RuntimeOptions, installed_runtimes, softmax
 
 
 def test_a_runtime_that_is_none_is_what_was_given_wrong():
     with pytest.raises(InputError, match="There is no runtime 'foo': choose litert"):
-        Network(b"", InputSpec(height=16, width=16), 2, runtime="foo")
+        Network(b"", InputSpec(height=16, width=16), 2, options=RuntimeOptions(runtime="foo"))
 
 
 def test_int8_and_float_networks_agree_on_drawn_faces(converted):
@@ -67,10 +67,10 @@ def test_an_int8_network_with_another_pixel_scale_is_refused(converted):
 def test_runtimes_that_cannot_work_say_why(converted, monkeypatch):
     assert installed_runtimes()[0] == "litert"
     with pytest.raises(InputError, match="no runtime 'onnx'"):
-        Network(converted.read("int8"), converted.card.input, 7, runtime="onnx")
+        Network(converted.read("int8"), converted.card.input, 7, options=RuntimeOptions(runtime="onnx"))
     monkeypatch.setattr(np, "__version__", "2.1.0")
     with pytest.raises(MissingDependency, match="pip install 'numpy<2'"):
-        Network(converted.read("int8"), converted.card.input, 7, runtime="tflite-runtime")
+        Network(converted.read("int8"), converted.card.input, 7, options=RuntimeOptions(runtime="tflite-runtime"))
     monkeypatch.setattr(runtimes, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match="pip install ai-edge-litert"):
         Network(converted.read("int8"), converted.card.input, 7)

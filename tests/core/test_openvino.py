@@ -9,11 +9,13 @@ from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_networks
 from edgefer.devices.reader import Reader
 from edgefer.errors import InputError, MissingDependency, RuntimeFault
-from edgefer.interpreter import Network, open_interpreter
+from edgefer.interpreter import Network, RuntimeOptions, open_interpreter
 from edgefer.options import ReaderOptions
 from edgefer.parity import check_answers
 from edgefer.runtimes import installed_runtimes
 from edgefer.vectors import Vectors
+
+OPENVINO = RuntimeOptions(runtime="openvino")
 
 
 @pytest.mark.openvino
@@ -42,10 +44,10 @@ def test_what_it_has_not_is_refused_in_a_sentence():
     assert installed_runtimes()[-1] == "openvino"  # never what auto takes where there is another
     bundle = Bundle.open(shipped_networks()["fer-nano"])
     with pytest.raises(RuntimeFault, match="no reference kernels"):
-        Network.of(bundle.read("int8"), bundle.card, runtime="openvino", kernels="reference")
+        Network.of(bundle.read("int8"), bundle.card, RuntimeOptions(runtime="openvino", kernels="reference"))
     with pytest.raises(InputError, match="damaged"):
-        open_interpreter(bundle.read("int8")[:5000], runtime="openvino")
-    _, interpreter = open_interpreter(bundle.read("int8"), runtime="openvino")
+        open_interpreter(bundle.read("int8")[:5000], OPENVINO)
+    _, interpreter = open_interpreter(bundle.read("int8"), OPENVINO)
     with pytest.raises(ValueError, match=r"it takes int8 \(1, 48, 48, 1\)"):
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.zeros((1, 48, 48), np.int8))
 
@@ -54,4 +56,4 @@ def test_without_it_a_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     bundle = Bundle.open(shipped_networks()["fer-nano"])
     with pytest.raises(MissingDependency, match="pip install openvino"):
-        Network.of(bundle.read("int8"), bundle.card, runtime="openvino")
+        Network.of(bundle.read("int8"), bundle.card, OPENVINO)

@@ -13,12 +13,14 @@ from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles, write_bundle
 from edgefer.convert.mediapipe import MediaPipeNetwork, to_mediapipe
 from edgefer.errors import BundleError
-from edgefer.interpreter import Classifier, Network
+from edgefer.interpreter import Classifier, Network, RuntimeOptions
 from edgefer.preprocess import prepare
 from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.lint import lint
 from edgefer.tflite.metadata import with_metadata
 from edgefer.train.networks import load_keras
+
+LITERT = RuntimeOptions(runtime="litert")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,8 @@ def test_converted_files_carry_their_labels_and_answer_as_before(converted, vari
     assert b"CC0-1.0" in other and b"CC0-1.0" not in content
     pixels = np.random.default_rng(0).integers(0, 256, (4, *card.input.shape), dtype=np.uint8)
     for runtime in ("litert", "tensorflow"):
-        answers = [Network(c, card.input, len(card.labels), runtime=runtime).raw(pixels) for c in (content, other)]
+        options = RuntimeOptions(runtime=runtime)
+        answers = [Network(c, card.input, len(card.labels), options=options).raw(pixels) for c in (content, other)]
         assert np.array_equal(*answers)
 
 
@@ -115,13 +118,13 @@ print(json.dumps(found))
 def test_the_mediapipe_form_keeps_the_decisions(with_mediapipe, builtin):
     card, split = with_mediapipe.card, builtin.split("valid")
     content = with_mediapipe.read("mediapipe")
-    network = MediaPipeNetwork(content, card.input, len(card.labels), runtime="litert")
-    int8 = Network(with_mediapipe.read("int8"), card.input, len(card.labels), runtime="litert")
+    network = MediaPipeNetwork(content, card.input, len(card.labels), options=LITERT)
+    int8 = Network(with_mediapipe.read("int8"), card.input, len(card.labels), options=LITERT)
     chosen = network.logits(split.images).argmax(axis=1)
     assert np.mean(chosen == int8.logits(split.images).argmax(axis=1)) > 0.97
     assert lint(read_model(content, "x"), "mediapipe") == ()
     with pytest.raises(BundleError, match="mediapipe file is not what edgefer writes"):
-        MediaPipeNetwork(with_mediapipe.read("int8"), card.input, len(card.labels), runtime="litert")
+        MediaPipeNetwork(with_mediapipe.read("int8"), card.input, len(card.labels), options=LITERT)
 
 
 def test_it_turns_colours_to_gray_as_opencv_does(with_mediapipe):
@@ -132,7 +135,7 @@ def test_it_turns_colours_to_gray_as_opencv_does(with_mediapipe):
     tint = rng.uniform(0.2, 1.0, (len(faces), 1, 1, 3))
     rgb = np.clip(faces * tint, 0, 255).astype(np.uint8)
     gray = np.stack([cv2.cvtColor(one, cv2.COLOR_RGB2GRAY)[:, :, None] for one in rgb])
-    network = MediaPipeNetwork(with_mediapipe.read("mediapipe"), card.input, len(card.labels), runtime="litert")
+    network = MediaPipeNetwork(with_mediapipe.read("mediapipe"), card.input, len(card.labels), options=LITERT)
     from_gray, from_rgb = (np.exp(network.logits(pictures)) for pictures in (gray, rgb))
     assert np.abs(from_gray - from_rgb).mean() < 0.01
     wrong = np.exp(network.logits(rgb[..., ::-1]))
