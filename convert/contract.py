@@ -122,6 +122,13 @@ def parse_scale(text: str) -> tuple[str, Affine]:
     return stated_scale((numbers[0], numbers[1]) if half == 1 else (numbers[:half], numbers[half:]), "--scale")
 
 
+def any_scale(value: Any) -> tuple[str, Affine] | None:
+    """A scale as text, as `parse_scale` takes it, or as the pair of `stated_scale`; None stays None."""
+    if value is None:
+        return None
+    return parse_scale(value) if isinstance(value, str) else stated_scale(value)
+
+
 def stated_scale(pair: Any, name: str = "scale") -> tuple[str, Affine]:
     """(scale, offset) of pixel * scale + offset, each a number or one for each channel; InputError for what cannot be."""
     try:

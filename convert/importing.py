@@ -6,28 +6,25 @@ as it is, and its card says how it is fed and read.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgefer.bundle import PARITY, Bundle, new_directory, write_bundle
+from edgefer.bundle import PARITY, Bundle, write_bundle
 from edgefer.card import CropSpec, InputSpec, ModelCard, Provenance, Scores
 from edgefer.checks import Check, status_if
 from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, choose, describe, measure
 from edgefer.convert.foreign import LOGITS, Foreign, affine_of, read_foreign
+from edgefer.convert.import_options import Request
 from edgefer.errors import EdgeferError, InputError
-from edgefer.files import check_writable
 from edgefer.interpreter import Network, softmax
 from edgefer.parity import make_vectors
-from edgefer.progress import SILENT, Progress
 from edgefer.text import printable
 from edgefer.train import backend
-from edgefer.train.data.cache import cache_folder
 from edgefer.train.data.dataset import Dataset, Split
-from edgefer.train.data.load import DataOptions, load_dataset
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.framing import measure_crop
 from edgefer.train.networks import keras_bytes
@@ -40,8 +37,6 @@ MAX_DIFFERENCE = 1e-3  # in a probability, between the network as it came and as
 MEASURED = 2000  # images by which a contract is measured
 FRAMED = 200  # images whose framing is measured
 Measured = Mapping[str, CropSpec]
-Load = Callable[[InputSpec], Dataset]
-Detect = Callable[[np.ndarray], list[tuple[int, int, int, int]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,24 +53,6 @@ class Imported:
     def settled(self) -> dict[str, object]:
         """As plain values: what the network makes of pixels, why that is known, and what was measured."""
         return _settled(self.contract, self.measured, self.because)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What is asked for. stated: of the contract. load: loads labelled images for an input. faces: what the network reads.
-    detectors: those whose boxes are compared with the images of `load`, for the card's crops.
-    trust: run the code that a Keras file holds; log: takes the sentence that says what that means."""
-
-    path: Path
-    stated: Stated = field(default_factory=Stated)
-    load: Load | None = None
-    name: str = ""
-    faces: str = "human"
-    author: str = ""
-    license: str = ""
-    detectors: Mapping[str, Detect] = field(default_factory=dict)
-    trust: bool = False
-    log: Callable[[str], None] = lambda text: None
 
 
 def import_network(request: Request, out: Path) -> Imported:
@@ -112,24 +89,6 @@ def import_network(request: Request, out: Path) -> Imported:
         because=known.because,
         checks=tuple(checks),
     )
-
-
-def data_loader(path: str, options: DataOptions | None = None, progress: Progress = SILENT) -> Load:
-    """Loads labelled images for whatever input a network turns out to have."""
-    return lambda spec: load_dataset(path, spec, options or DataOptions(), progress=progress, cache=cache_folder())
-
-
-def target_folder(request: Request, out: Path | None) -> Path:
-    """Where the bundle goes: `out`, or runs/<file's name>. InputError when something is there already."""
-    if out is None:
-        folder = Path("runs") / request.path.stem
-        folder = new_directory(folder.parent, folder.name) if folder.exists() else folder
-        check_writable(folder)
-        return folder
-    check_writable(out)
-    if out.exists():
-        raise InputError(f"{out} is there already: choose another --out.")
-    return out
 
 
 def _any_spec(foreign: Foreign) -> InputSpec:

@@ -292,23 +292,16 @@ def convert(
 def import_model(
     file: str | Path,
     *,
-    labels: Sequence[str] | None = None,
-    scale: "str | tuple[float, float] | None" = None,
-    color: str | None = None,
-    outputs: str | None = None,
     data: str | Path = "",
     out: str | Path | None = None,
-    faces: str = "human",
-    trust: bool = False,
     log: Callable[[str], None] = SILENT.log,
+    **options: Any,
 ) -> Bundle:
     """Take in a network from elsewhere (.keras, .h5, a SavedModel folder, .tflite), so that everything here works on it.
 
-    labels: in the order of its answers. scale: what it makes of pixels, "0..1", "0..255", "-1..1", "imagenet", "caffe", or
-    (factor, offset). color: "gray", "rgb" or "bgr". outputs: "logits" or "probabilities". What is not given is read off the
-    file, or measured on `data`, labelled images. out: the bundle's folder, by default runs/FILE. trust: where a Keras file
-    holds code (Lambda layers), let Keras run it, as you, with your files and your network; what is kept is a plain .tflite.
-    log: takes the sentence that says so.
+    data: labelled images, on which what stays open is measured. out: the bundle's folder, by default runs/FILE. log: takes
+    the sentence that says what `trust` means. options: the fields of edgefer.convert.import_options.ImportOptions, such as
+    labels=["angry", "happy"], scale="-1..1", color="gray", outputs="logits", faces="human", trust=False, author, license.
 
     Raises InputError when how it is fed stays open, or when the file holds more than plain layers; EdgeferError when the
     bundle would not answer as the file does. With data, the card also says how each detector's boxes are cut for it.
@@ -319,27 +312,16 @@ def import_model(
     ...
     edgefer.errors.InputError: color 'grey' is not known: choose gray, rgb, bgr.
     """
-    from edgefer.card import OutputSpec
-    from edgefer.convert.contract import Stated, parse_scale, stated_scale
-    from edgefer.convert.importing import Request, data_loader, import_network, target_folder
-    from edgefer.options import Color, FaceKind, Outputs, choice
+    from edgefer.convert.import_options import ImportOptions, data_loader, target_folder
+    from edgefer.convert.importing import import_network
 
-    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels or ()):
-        raise InputError(
-            f"labels {labels!r} is no list of texts: give them in the network's order, such as ['angry', 'happy']."
-        )
-    stated = Stated(
-        scale=parse_scale(scale) if isinstance(scale, str) else stated_scale(scale) if scale is not None else None,
-        color=choice(Color, color, "color") if color else None,
-        output=OutputSpec.model_validate({"values": choice(Outputs, outputs, "outputs").value}) if outputs else None,
-        labels=tuple(labels) if labels else None,
+    wanted = as_record(ImportOptions, options)
+    request = wanted.request(
+        _path(file, "file"),
+        load=data_loader(str(data)) if data else None,
+        detectors=face_detectors(wanted.faces) if data else {},
+        log=log,
     )
-    load = data_loader(str(data)) if data else None
-    kind = choice(FaceKind, faces, "faces").value
-    request = Request(
-        path=_path(file, "file"), stated=stated, load=load, faces=kind, trust=trust, log=log,
-        detectors=face_detectors(kind) if load else {},
-    )  # fmt: skip
     return import_network(request, target_folder(request, Path(out) if out else None)).bundle
 
 

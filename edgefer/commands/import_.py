@@ -12,7 +12,7 @@ from edgefer.errors import InputError
 from edgefer.options import Color, FaceKind, Outputs
 
 if TYPE_CHECKING:
-    from edgefer.convert.contract import Contract, Stated
+    from edgefer.convert.contract import Contract
     from edgefer.convert.importing import Imported
 
 CONTRACT, CARD = "What the network takes and gives", "For the card"
@@ -117,20 +117,20 @@ def import_(
     from edgefer import checks, console
     from edgefer.api import face_detectors
     from edgefer.commands.made import made
-    from edgefer.convert.importing import Request, data_loader, import_network, target_folder
+    from edgefer.convert.import_options import ImportOptions, data_loader, target_folder
+    from edgefer.convert.importing import import_network
     from edgefer.train.data.load import DataOptions
 
-    request = Request(
-        path=file,
-        stated=_stated(contract, file),
-        load=data_loader(data, DataOptions(skip_bad=skip_bad), console.PROGRESS) if data else None,
-        name=card.name,
-        faces=str(card.faces_of),
-        author=card.author,
+    options = ImportOptions(
+        labels=_labels(contract.labels, file), scale=contract.scale or None, color=contract.color,
+        outputs=contract.outputs, faces=card.faces_of, trust=trust, name=card.name, author=card.author,
         license=card.license_,
-        trust=trust,
+    )  # fmt: skip
+    request = options.request(
+        file,
+        load=data_loader(data, DataOptions(skip_bad=skip_bad), console.PROGRESS) if data else None,
+        detectors=face_detectors(card.faces_of) if data else {},
         log=console.log,
-        detectors=face_detectors(str(card.faces_of)) if data else {},
     )
     target = target_folder(request, out)
     imported = import_network(request, target)
@@ -140,18 +140,6 @@ def import_(
     _show(imported)
     checks.show(f"Import of {file}", imported.checks)
     console.show(f"Bundle: {target}. Next: {_next(imported, data)}")
-
-
-def _stated(contract: ContractFlags, file: Path) -> "Stated":
-    from edgefer.card import OutputSpec
-    from edgefer.convert.contract import Stated, parse_scale
-
-    return Stated(
-        scale=parse_scale(contract.scale) if contract.scale else None,
-        color=contract.color,
-        output=OutputSpec.model_validate({"values": str(contract.outputs)}) if contract.outputs else None,
-        labels=_labels(contract.labels, file),
-    )
 
 
 def _labels(text: str, file: Path) -> tuple[str, ...] | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles, write_bundle, write_file
-from edgefer.convert.importing import Request, target_folder
+from edgefer.convert.import_options import Request, target_folder
 from edgefer.devices.outputs.files import check_folder, check_room
 from edgefer.errors import EdgeferError, InputError, SourceError
 from edgefer.files import check_writable

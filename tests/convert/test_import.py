@@ -18,7 +18,8 @@ from edgefer.convert.contract import (
     stated_scale,
 )
 from edgefer.convert.foreign import parse_labels, read_foreign
-from edgefer.convert.importing import Request, data_loader, import_network
+from edgefer.convert.import_options import Request, data_loader
+from edgefer.convert.importing import import_network
 from edgefer.convert.quantize import to_float32
 from edgefer.errors import InputError
 from edgefer.interpreter import Network

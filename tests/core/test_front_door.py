@@ -152,6 +152,9 @@ def test_a_card_from_a_stranger_is_shown_as_text():
         (lambda: edgefer.convert("fer-nano", sparsity=0.5), "no option 'sparsity': choose .*prune"),
         (lambda: edgefer.import_model("x.h5", labels="a,b"), "no list of texts"),
         (lambda: edgefer.import_model("x.h5", scale=3), "no name and no pair"),
+        (lambda: edgefer.import_model("x.h5", faces=""), "faces '' is not known: choose human"),
+        (lambda: edgefer.import_model("x.h5", label=["a", "b"]), "no option 'label': choose labels, scale"),
+        (lambda: edgefer.import_model("none.h5", labels=["a", "b"], scale=(1 / 255, 0), color="rgb", outputs="logits", faces="cat", trust=True), "none.h5"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_from_python_is_one_sentence_before_any_work(call, said):

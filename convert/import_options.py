@@ -1,0 +1,110 @@
+"""What is asked of an import: as people say it, and as it is done."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from edgefer.bundle import new_directory
+from edgefer.card import InputSpec, OutputSpec
+from edgefer.convert.contract import Stated, any_scale
+from edgefer.errors import InputError
+from edgefer.files import check_writable
+from edgefer.options import Color, FaceKind, Outputs, choice
+from edgefer.progress import SILENT, Progress
+from edgefer.train.data.cache import cache_folder
+from edgefer.train.data.dataset import Dataset
+from edgefer.train.data.load import DataOptions, load_dataset
+
+Load = Callable[[InputSpec], Dataset]
+Detect = Callable[[np.ndarray], list[tuple[int, int, int, int]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked for. stated: of the contract. load: loads labelled images for an input. faces: what the network reads.
+    detectors: those whose boxes are compared with the images of `load`, for the card's crops.
+    trust: run the code that a Keras file holds; log: takes the sentence that says what that means."""
+
+    path: Path
+    stated: Stated = field(default_factory=Stated)
+    load: Load | None = None
+    name: str = ""
+    faces: str = "human"
+    author: str = ""
+    license: str = ""
+    detectors: Mapping[str, Detect] = field(default_factory=dict)
+    trust: bool = False
+    log: Callable[[str], None] = lambda text: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """How a network is taken in, as people say it. What is left out of the first four is read off the file, or measured.
+
+    labels: a list, in the order of its answers. scale: what it makes of pixels, "0..1", "0..255", "-1..1", "imagenet",
+    "caffe", or (factor, offset), each a number or one for each channel. color: "gray", "rgb" or "bgr". outputs: "logits" or
+    "probabilities". faces: what it reads, "human", "cat" or "frame". trust: where a Keras file holds code (Lambda layers),
+    let Keras run it, as you, with your files and your network; what is kept is a plain .tflite. name, author, license: for
+    the card; by default the file's name, and what a .tflite's metadata says.
+    """
+
+    labels: Any = None
+    scale: Any = None
+    color: Color | None = None
+    outputs: Outputs | None = None
+    faces: FaceKind = FaceKind.HUMAN
+    trust: bool = False
+    name: str = ""
+    author: str = ""
+    license: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.labels, str) or not all(isinstance(label, str) for label in self.labels or ()):
+            raise InputError(
+                f"labels {self.labels!r} is no list of texts: give them in the network's order, such as ['angry', 'happy']."
+            )
+        for name, kind in (("color", Color), ("outputs", Outputs), ("faces", FaceKind)):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, choice(kind, value, name))
+
+    def request(
+        self,
+        path: Path,
+        *,
+        load: Load | None = None,
+        detectors: Mapping[str, Detect] = MappingProxyType({}),
+        log: Callable[[str], None] = lambda text: None,
+    ) -> Request:
+        """To take `path` in so; the others as Request has them. InputError for a scale that says nothing."""
+        stated = Stated(
+            scale=any_scale(self.scale),
+            color=self.color,
+            output=OutputSpec.model_validate({"values": self.outputs.value}) if self.outputs else None,
+            labels=tuple(self.labels) if self.labels else None,
+        )
+        return Request(
+            path=path, stated=stated, load=load, detectors=detectors, log=log, faces=self.faces.value,
+            trust=self.trust, name=self.name, author=self.author, license=self.license,
+        )  # fmt: skip
+
+
+def data_loader(path: str, options: DataOptions | None = None, progress: Progress = SILENT) -> Load:
+    """Loads labelled images for whatever input a network turns out to have."""
+    return lambda spec: load_dataset(path, spec, options or DataOptions(), progress=progress, cache=cache_folder())
+
+
+def target_folder(request: Request, out: Path | None) -> Path:
+    """Where the bundle goes: `out`, or runs/<file's name>. InputError when something is there already."""
+    if out is None:
+        folder = Path("runs") / request.path.stem
+        folder = new_directory(folder.parent, folder.name) if folder.exists() else folder
+        check_writable(folder)
+        return folder
+    check_writable(out)
+    if out.exists():
+        raise InputError(f"{out} is there already: choose another --out.")
+    return out
