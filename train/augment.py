@@ -22,10 +22,6 @@ class Draws:
     count: int
     rows: Any
 
-    @classmethod
-    def of_all(cls, count: int, seed) -> "Draws":
-        return cls(seed=seed, count=count, rows=range(count))
-
     def uniform(self, which: int, low: float, high: float):
         """float32 [rows]."""
         import tensorflow as tf

@@ -15,7 +15,7 @@ from edgefer.devices.outputs.files import check_folder, check_room
 from edgefer.devices.outputs.overlay import View
 from edgefer.devices.outputs.sink import Sink
 from edgefer.errors import InputError
-from edgefer.images import encode_image
+from edgefer.images import write_image
 from edgefer.records import UNSURE, Face, Frame
 from edgefer.text import own_word, printable
 
@@ -133,10 +133,7 @@ class SnapshotOn(Sink):
         check_room(self._folder)
         moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3]
         label = SAFE_NAME.sub("_", face.label)[:40]
-        file = self._folder / f"{moment}-{label}-{frame.index}.jpg"
-        partial = file.with_name(f".{file.name}.partial")
-        partial.write_bytes(encode_image(self._view.annotated(frame), ".jpg"))
-        partial.replace(file)
+        write_image(self._folder / f"{moment}-{label}-{frame.index}.jpg", self._view.annotated(frame))
         self.saved += 1
 
     def kept(self) -> str:

@@ -20,19 +20,33 @@ def device_of(
     labels: "A,B,...", shown instead of the card's; smooth, reject: what the page's settings begin with. InputError for
     labels that are not as many, or not distinct.
     """
-    from dataclasses import asdict
-
     from edgefer.convert.web.device import Device
-    from edgefer.devices.faces import own, quality, smoothing, tracking
+    from edgefer.devices.faces import own
     from edgefer.devices.faces.detectors import FrameDetector
     from edgefer.devices.outputs.overlay import color_of
 
     people = card.faces == "human" and own.OwnDetector.is_shipped()
     networks = _face_networks() if people else None
-    rules = {
+    shown = _shown(labels, card.labels) if labels else card.labels
+    colors = ["#{:02x}{:02x}{:02x}".format(*reversed(color_of(label, card.labels))) for label in card.labels]
+    return Device(
+        rules={**_rules(people), "smooth": str(smooth), "reject": reject},
+        labels=shown,
+        colors=dict(zip(shown, colors, strict=True)),
+        detector="own" if people else "frame",
+        networks=networks,
+        find=_detector(networks).find if networks else FrameDetector().find,
+    )
+
+
+def _rules(people: bool) -> dict[str, object]:
+    """The numbers by which `edgefer run` follows faces, smooths their labels, and finds that one cannot be read."""
+    from dataclasses import asdict
+
+    from edgefer.devices.faces import own, quality, smoothing, tracking
+
+    return {
         "presets": {name: asdict(preset) for name, preset in smoothing.PRESETS.items()},
-        "smooth": str(smooth),
-        "reject": reject,
         "ease": smoothing.EASE,
         "unsure_lead": smoothing.UNSURE_LEAD,
         "min_iou": tracking.MIN_IOU,
@@ -54,16 +68,6 @@ def device_of(
         "min_sharpness": quality.MIN_SHARPNESS,
         "max_turn": quality.MAX_TURN,
     }
-    shown = _shown(labels, card.labels) if labels else card.labels
-    colors = ["#{:02x}{:02x}{:02x}".format(*reversed(color_of(label, card.labels))) for label in card.labels]
-    return Device(
-        rules=rules,
-        labels=shown,
-        colors=dict(zip(shown, colors, strict=True)),
-        detector="own" if people else "frame",
-        networks=networks,
-        find=_detector(networks).find if networks else FrameDetector().find,
-    )
 
 
 def _shown(text: str, labels: tuple[str, ...]) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ def test_mixup_blends_pictures_and_targets_by_the_same_share(lopsided):
     tf = tensorflow()
     targets = np.eye(2, dtype=np.float32)[lopsided.split("train").labels]
     images = np.repeat(targets[:, 1], 4).reshape(-1, 2, 2, 1)  # a picture says what its target is
-    draws = Draws.of_all(len(targets), (0, 1))
+    draws = Draws(seed=(0, 1), count=len(targets), rows=range(len(targets)))
     pictures, blended = (part.numpy() for part in mix(tf.constant(images), tf.constant(targets), 0.4, draws))
     assert len(pictures) == len(blended) == len(targets) - 1  # the first was there for the second
     np.testing.assert_allclose(pictures[:, 0, 0, 0], blended[:, 1], atol=1e-6)

@@ -35,7 +35,7 @@ def augmented(pixels, recipe: Augment, seed=(0, 0)):
     from edgefer.train.augment import Draws, augment_batch
 
     tf = tensorflow()
-    draws = Draws.of_all(len(pixels), tf.constant(seed, tf.int64))
+    draws = Draws(seed=tf.constant(seed, tf.int64), count=len(pixels), rows=range(len(pixels)))
     return augment_batch(tf.constant(pixels), recipe, draws).numpy()
 
 
