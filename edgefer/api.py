@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.errors import EdgeferError, InputError
-from edgefer.options import as_record
+from edgefer.options import MAX_DROP, MIN_AGREEMENT, as_record
 from edgefer.progress import SILENT, Progress
 from edgefer.records import Frame
 
@@ -112,8 +112,8 @@ def verify(
     *,
     runtimes: Sequence[str] = ("auto",),
     split: str = "",
-    max_drop: float = 1.0,
-    min_agreement: float = 0.97,
+    max_drop: float = MAX_DROP,
+    min_agreement: float = MIN_AGREEMENT,
     reference_kernels: bool = False,
     progress: Progress = SILENT,
 ) -> "Verification":

@@ -8,14 +8,11 @@ one as `keras`, or as `origin` where slimming has put a smaller one in its place
 from edgefer.bundle import Bundle, Form
 from edgefer.card import ModelCard
 from edgefer.checks import Check, Status
+from edgefer.options import MAX_DROP
 
 SUBJECT = "the trained network"
 FIX = "convert again from the bundle that was trained"
-MAX_DROP, MIN_AGREEMENT, MIN_RETRAINED_AGREEMENT = (
-    1.0,
-    0.97,
-    0.90,
-)  # what conversion may cost unless a user says otherwise
+MIN_RETRAINED_AGREEMENT = 0.90  # MIN_AGREEMENT of a network whose weights were trained on the way
 
 
 def origin_form(card: ModelCard) -> Form | None:

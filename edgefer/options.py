@@ -12,6 +12,8 @@ from edgefer.text import printable
 
 Choice = TypeVar("Choice", bound=StrEnum)
 Record = TypeVar("Record")
+# What conversion may cost unless a user says otherwise: points of accuracy, and the least share of equal decisions.
+MAX_DROP, MIN_AGREEMENT = 1.0, 0.97
 
 
 class DetectorName(StrEnum):

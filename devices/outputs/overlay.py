@@ -89,6 +89,11 @@ def color_of(label: str, labels: tuple[str, ...]) -> tuple[int, int, int]:
     return COLORS[labels.index(label) % len(COLORS)] if label in labels else GRAY
 
 
+def web_color(label: str, labels: tuple[str, ...]) -> str:
+    """The same as pages write it, "#rrggbb"."""
+    return "#{2:02x}{1:02x}{0:02x}".format(*color_of(label, labels))
+
+
 def text_height(image: np.ndarray) -> int:
     """How tall capitals are drawn on an image, in pixels."""
     return max(MIN_TEXT_PX, round(TEXT_SHARE * min(image.shape[:2])))

@@ -3,7 +3,7 @@
 from html import escape
 
 from edgefer import html
-from edgefer.devices.outputs.overlay import COLORS
+from edgefer.devices.outputs.overlay import web_color
 from edgefer.devices.outputs.recorded import Report, Run
 from edgefer.records import UNSURE
 from edgefer.text import own_word
@@ -83,7 +83,7 @@ def _legend(run: Run, colors: dict[str, str]) -> str:
 
 def _colors(report: Report) -> dict[str, str]:
     """A colour for each label there is, the page's and the overlay's own; gray for unsure and for strangers."""
-    own = {label: "#{2:02x}{1:02x}{0:02x}".format(*COLORS[n % len(COLORS)]) for n, label in enumerate(report.labels)}
+    own = {label: web_color(label, report.labels) for label in report.labels}
     others = sorted({label for run in report.runs for label in run.labels} - set(own))
     return own | dict.fromkeys((*others, own_word(UNSURE, report.labels)), NO_LABEL)
 

@@ -22,7 +22,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from edgefer.devices.outputs.auth import read_body
-from edgefer.devices.outputs.overlay import View, color_of
+from edgefer.devices.outputs.overlay import View, web_color
 from edgefer.devices.outputs.server import HttpServer
 from edgefer.devices.outputs.settings import LiveSettings
 from edgefer.devices.outputs.sink import Sink, cell
@@ -70,7 +70,7 @@ class WebPage(Sink):
         log: Callable[[str], None] = lambda text: None,
     ):
         self._stats, self._options = stats, options
-        colors = {label: "#{2:02x}{1:02x}{0:02x}".format(*color_of(label, options.labels)) for label in options.labels}
+        colors = {label: web_color(label, options.labels) for label in options.labels}
         self._about = {name: printable(fact) for name, fact in options.about.items()} | {"colors": colors}
         self._newest: tuple[int, Frame | None] = (0, None)
         self._encoded: dict[bool, tuple[int, Frame | None, bytes]] = {}  # by annotated: number, frame, JPEG

@@ -23,12 +23,12 @@ def device_of(
     from edgefer.convert.web.device import Device
     from edgefer.devices.faces import own
     from edgefer.devices.faces.detectors import FrameDetector
-    from edgefer.devices.outputs.overlay import color_of
+    from edgefer.devices.outputs.overlay import web_color
 
     people = card.faces == "human" and own.OwnDetector.is_shipped()
     networks = _face_networks() if people else None
     shown = _shown(labels, card.labels) if labels else card.labels
-    colors = ["#{:02x}{:02x}{:02x}".format(*reversed(color_of(label, card.labels))) for label in card.labels]
+    colors = [web_color(label, card.labels) for label in card.labels]
     return Device(
         rules={**_rules(people), "smooth": str(smooth), "reject": reject},
         labels=shown,

@@ -22,6 +22,7 @@ from edgefer.commands.inputs import (
 )
 from edgefer.errors import BundleError, InputError
 from edgefer.files import MAX_JSON, read_regular
+from edgefer.options import MAX_DROP, MIN_AGREEMENT
 
 if TYPE_CHECKING:
     from edgefer.bundle import Bundle
@@ -107,8 +108,8 @@ class VerifyFlags:
     data: Data = ""
     split: SplitOption = ""
     runtime: Runtimes = None
-    max_drop: MaxDrop = 1.0
-    min_agreement: MinAgreement = 0.97
+    max_drop: MaxDrop = MAX_DROP
+    min_agreement: MinAgreement = MIN_AGREEMENT
     report: Report = None
     certificate: CertificateFile = None
     skip_bad: SkipBad = False
