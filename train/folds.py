@@ -85,7 +85,7 @@ class CrossValidation:
             "mean": self.mean,
             "standard_deviation": self.standard_deviation,
             "confusion": confusion_matrix(self.held.labels, self.logits.argmax(axis=1), len(labels)).tolist(),
-            "pictures": [
+            "images": [
                 {"id": str(one), "label": labels[label], "probabilities": row.round(4).tolist()}
                 for one, label, row in zip(self.held.ids, self.held.labels, probabilities, strict=True)
             ],

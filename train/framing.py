@@ -23,10 +23,10 @@ def scene_of(image: np.ndarray) -> tuple[np.ndarray, Box]:
     enlarge = max(1, round(SIDE / image.shape[0]))
     height, width = (side * enlarge for side in image.shape[:2])
     pad = height // 2
-    picture = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if image.shape[2] == 1 else cv2.COLOR_RGB2BGR)
-    picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC)
-    picture = cv2.copyMakeBorder(picture, pad, pad, pad, pad, cv2.BORDER_REFLECT)
-    return picture, (pad, pad, pad + width, pad + height)
+    seen = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if image.shape[2] == 1 else cv2.COLOR_RGB2BGR)
+    seen = cv2.resize(seen, (width, height), interpolation=cv2.INTER_CUBIC)
+    seen = cv2.copyMakeBorder(seen, pad, pad, pad, pad, cv2.BORDER_REFLECT)
+    return seen, (pad, pad, pad + width, pad + height)
 
 
 def relation(box_xyxy: Box, frame_xyxy: Box) -> tuple[float, float, float]:
@@ -57,8 +57,8 @@ def measure_crop(
     """
     found = []
     for image in progress.track(images, len(images), "Measuring how the detector frames these faces"):
-        picture, frame_xyxy = scene_of(image)
-        boxes = [box for box in detect(picture) if centre_in(box, frame_xyxy)]
+        scene, frame_xyxy = scene_of(image)
+        boxes = [box for box in detect(scene) if centre_in(box, frame_xyxy)]
         if len(boxes) == 1:
             found.append(relation(boxes[0], frame_xyxy))
     if len(found) < MIN_FACES:

@@ -57,7 +57,7 @@ def crossed(edgefer, animals, tmp_path_factory):
 def test_each_picture_is_measured_once_and_never_a_copy(crossed):
     trained, _ = crossed
     report = json.loads((trained.path / "report" / "cross-validation.json").read_text())
-    ids = [picture["id"] for picture in report["pictures"]]
+    ids = [image["id"] for image in report["images"]]
     assert len(ids) == len(set(ids)) == 24 and not any("aug" in one for one in ids)
     assert [fold["count"] for fold in report["folds"]] == [12, 12]
     assert report["pooled"]["accuracy"] == np.mean([fold["accuracy"] for fold in report["folds"]]) > 0.9
