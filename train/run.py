@@ -133,14 +133,14 @@ class RunFolder:
             self.path.rmdir()
 
     def clean(self) -> None:
-        """Remove what a killed process has left half written. Only for who holds the run."""
+        """Remove what a killed process has left half written; of a bundle's own files write_bundle does it. Only for who holds
+        the run."""
         half = [*self.training.path.rglob("*.partial"), *self.training.path.rglob("partial.weights.h5")]
-        half += [file for file in self.path.parent.glob(".*") if _is_staging(file, self.path.name)]
         # TensorFlow writes the code that it generates there, and removes it when it ends, but not when it is killed.
         half += [file for file in Path(tempfile.gettempdir()).glob("__autograph_generated_file*.py") if _is_stale(file)]
         for file in half:
             with suppress(OSError):
-                shutil.rmtree(file) if file.is_dir() else file.unlink()
+                file.unlink()
 
     def check_data(self, dataset: Dataset, *, soft: bool = False) -> str:
         """Note what is trained on; DataError when it is not what was noted before the training was stopped.
@@ -168,11 +168,6 @@ class RunFolder:
                 "train again with another --out."
             )
         return ""
-
-
-def _is_staging(file: Path, name: str) -> bool:
-    """Whether it is where a bundle of this name was being put together (edgefer.bundle.write_bundle)."""
-    return bool(re.fullmatch(rf"\.{re.escape(name)}\.[a-z0-9_]{{8}}", file.name))
 
 
 def _is_stale(file: Path) -> bool:
