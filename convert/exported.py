@@ -93,6 +93,9 @@ def write_folder(out: Path, target: str, bundle: Bundle, files: Mapping[str, byt
     there whole or not at all; in an earlier export export.json is the last to be replaced."""
     check_folder(out)
     out = out.resolve()
+    before = set(read_list(out).files) if is_export(out) else set()
+    if mine := next((name for name in sorted(files) if name not in before and (out / name).exists()), None):
+        raise InputError(f"{out / mine} is a file of yours, and this export has one of that name: move yours away.")
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     facts = {
         "edgefer": __version__,
@@ -112,10 +115,9 @@ def write_folder(out: Path, target: str, bundle: Bundle, files: Mapping[str, byt
         if not out.exists():
             staging.rename(out)
             return
-        stale = set(read_list(out).files) - set(files) if is_export(out) else set()
         for name in written:  # one by one: the folder may be where somebody's shell is, or a server's
             os.replace(staging / name, out / name)
-        for name in stale:
+        for name in before - set(files):
             (out / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

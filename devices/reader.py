@@ -260,7 +260,7 @@ def detector_maker(
 
     def named(name: DetectorName) -> Detector:
         if name is DetectorName.HAAR or kind is not FaceKind.HUMAN:  # of animals only cascades are known
-            return HaarDetector(faces=str(kind), width=board.detector_width)
+            return HaarDetector(faces=str(kind), width=board.haar_width)
         if name is DetectorName.OWN:
             return OwnDetector.shipped(**runs)
         if name is DetectorName.YUNET:

@@ -32,17 +32,17 @@ _PI_LIMITS = (_NO_32_BIT, _NO_BULLSEYE, _NO_CSI_VIA_V4L2)
 class Board:
     """One kind of board.
 
-    models: what /proc/device-tree/model starts with on it (a Raspberry Pi 400 is a 4, a 500 a 5). threads: for the network. detector_width: pixels to which
-    a frame is shrunk before faces are detected. target_fps: frames a second to aim at. service_memory_mb: what a service may
-    take; edgefer takes about 150 MB. install: shell lines, in order.
-    limits: what will not work.
+    models: what /proc/device-tree/model starts with on it (a Raspberry Pi 400 is a 4, a 500 a 5). threads: for the network.
+    haar_width: pixels to which a frame is shrunk before --detector haar sees it. target_fps: frames a second to aim at.
+    service_memory_mb: what a service may take; edgefer takes about 150 MB. install: shell lines, in order. limits: what will
+    not work.
     """
 
     key: str
     name: str
     models: tuple[str, ...] = ()
     threads: int
-    detector_width: int
+    haar_width: int
     target_fps: int
     service_memory_mb: int = 400
     install: tuple[str, ...]
@@ -55,25 +55,25 @@ BOARDS = {
         Board(
             key="pi5", name="Raspberry Pi 5",
             models=("Raspberry Pi 5", "Raspberry Pi Compute Module 5"),
-            threads=2, detector_width=480, target_fps=30, install=_PI_INSTALL,
+            threads=2, haar_width=480, target_fps=30, install=_PI_INSTALL,
             limits=(*_PI_LIMITS, "Full speed without a fan: it throttles at 80 degrees. Fit the active cooler."),
         ),
         Board(
             key="pi4", name="Raspberry Pi 4",
             models=("Raspberry Pi 4", "Raspberry Pi Compute Module 4"),
-            threads=2, detector_width=320, target_fps=15, install=_PI_INSTALL,
+            threads=2, haar_width=320, target_fps=15, install=_PI_INSTALL,
             limits=(*_PI_LIMITS, "Full speed in a closed case: it throttles at 80 degrees. Fit a heat sink."),
         ),
         Board(
             key="pi3", name="Raspberry Pi 3",
             models=("Raspberry Pi 3", "Raspberry Pi Compute Module 3"),
-            threads=2, detector_width=240, target_fps=8, install=_PI_INSTALL,
+            threads=2, haar_width=240, target_fps=8, install=_PI_INSTALL,
             limits=(*_PI_LIMITS, "A window on the desktop: 1 GB of memory is little. Use Raspberry Pi OS Lite, --headless."),
         ),
         Board(
             key="zero2w", name="Raspberry Pi Zero 2 W",
             models=("Raspberry Pi Zero 2",),
-            threads=1, detector_width=240, target_fps=5, service_memory_mb=250, install=_PI_INSTALL,
+            threads=1, haar_width=240, target_fps=5, service_memory_mb=250, install=_PI_INSTALL,
             limits=(
                 *_PI_LIMITS,
                 "A window: 512 MB of memory are too little for a desktop. Use Raspberry Pi OS Lite, --headless.",
@@ -82,7 +82,7 @@ BOARDS = {
         ),
         Board(
             key="coral-usb", name="Coral USB Accelerator on a Raspberry Pi",
-            threads=1, detector_width=320, target_fps=15,
+            threads=1, haar_width=320, target_fps=15,
             install=(
                 *_PI_INSTALL,
                 "sudo apt install -y ./libedgetpu1-std_*_arm64.deb   # from https://github.com/feranick/libedgetpu/releases",
@@ -99,7 +99,7 @@ BOARDS = {
         Board(
             key="coral-dev", name="Coral Dev Board",
             models=("Freescale i.MX8MQ Phanbell",),
-            threads=2, detector_width=240, target_fps=8,
+            threads=2, haar_width=240, target_fps=8,
             install=(
                 "sudo apt install -y libgl1 libglib2.0-0",
                 "curl -LsSf https://astral.sh/uv/install.sh | sh   # Mendel's own Python is 3.7",
@@ -115,7 +115,7 @@ BOARDS = {
         ),
         Board(
             key="generic", name="Any 64-bit Linux PC or ARM board",
-            threads=1, detector_width=480, target_fps=30,
+            threads=1, haar_width=480, target_fps=30,
             install=(
                 "sudo apt update && sudo apt install -y python3-venv libgl1 libglib2.0-0",
                 "python3 -m venv ~/edgefer",

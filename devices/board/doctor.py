@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgefer.checks import Check, Status
 from edgefer.devices.board import software
-from edgefer.devices.board.probes import PIP, ROOT
+from edgefer.devices.board.probes import LITERT, PIP, ROOT
 from edgefer.runtimes import installed_runtimes
 
 
@@ -36,9 +36,7 @@ def examine(root: Path = ROOT) -> list[Check]:
         ("display", hardware.check_display),
     ]
     if not runtimes:
-        missing = Check(
-            subject="runtime", status=Status.FAIL, detail="none installed", fix=f"{PIP} install 'ai-edge-litert~=2.1.0'"
-        )
+        missing = Check(subject="runtime", status=Status.FAIL, detail="none installed", fix=f"{PIP} install '{LITERT}'")
         checks.insert(3, ("runtime", lambda: missing))
     with ThreadPoolExecutor() as pool:  # most of the time goes into waiting for child processes
         return list(pool.map(lambda named: _caught(*named), checks))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path("/")
 PIP = f"{sys.executable} -m pip"  # `pip` alone may be another Python's
+LITERT = "ai-edge-litert>=2.1.6,<2.4"  # as in pyproject.toml
 NUMPY_1 = f"{PIP} install 'numpy<2' 'opencv-python<4.12'"  # later ones ask for numpy 2
 CHILD_S = 60  # TensorFlow alone takes 5 to 15 s to import, more from an SD card
 

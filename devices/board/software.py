@@ -13,7 +13,7 @@ from pathlib import Path
 from edgefer import __version__
 from edgefer.checks import Check, Status
 from edgefer.devices.board.boards import os_release
-from edgefer.devices.board.probes import NUMPY_1, PIP, ROOT, run_child
+from edgefer.devices.board.probes import LITERT, NUMPY_1, PIP, ROOT, run_child
 from edgefer.runtimes import RUNTIMES, runtime_version
 
 
@@ -84,18 +84,18 @@ def check_runtime(name: str, *, first: bool = True, command: list[str] | None = 
     command = command or [sys.executable, "-m", "edgefer.devices.board.selftest", name]
     works, output = run_child(command)
     if works and first and (reason := slow_int8(name, root)):
-        fix = f"{PIP} install 'ai-edge-litert~=2.1.0'"
+        fix = f"{PIP} install '{LITERT}'"
         return Check(subject=f"runtime {name}", status=Status.WARN, detail=f"{output}, {reason}", fix=fix)
     if works:
         return Check(
             subject=f"runtime {name}", status=Status.PASS, detail=f"{output}, runs a tiny int8 network correctly"
         )
-    package = "ai-edge-litert~=2.1.0" if name == "litert" else RUNTIMES[name][1]
+    package = LITERT if name == "litert" else RUNTIMES[name][1]
     fix = f"{PIP} install --force-reinstall '{package}'" if first else f"{PIP} uninstall {RUNTIMES[name][1]}"
     if "cv2" in output or "libGL" in output:
         fix = "fix opencv first"
     elif name == "tflite-runtime" and first:
-        fix = f"{PIP} install 'ai-edge-litert~=2.1.0'   # or, to keep tflite-runtime: {NUMPY_1}"
+        fix = f"{PIP} install '{LITERT}'   # or, to keep tflite-runtime: {NUMPY_1}"
     return Check(subject=f"runtime {name}", status=Status.FAIL if first else Status.WARN, detail=output, fix=fix)
 
 

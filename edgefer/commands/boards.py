@@ -35,9 +35,9 @@ def boards(
     elif not name:
         console.show_table(
             "",
-            ("", "name", "threads", "detector width", "frames/s", ""),
+            ("", "name", "threads", "haar's width", "frames/s", ""),
             [
-                (b.key, b.name, b.threads, b.detector_width, b.target_fps, "this board" if b is here else "")
+                (b.key, b.name, b.threads, b.haar_width, b.target_fps, "this board" if b is here else "")
                 for b in BOARDS.values()
             ],
         )
@@ -47,7 +47,7 @@ def boards(
         mark = f" (this board: {board_model() or 'it does not say its model'})" if board is here else ""
         console.show(f"{board.name}{mark}\n")
         console.show(
-            f"Network threads {board.threads}, detector width {board.detector_width} px, aim {board.target_fps} frames/s"
+            f"Network threads {board.threads}, width of --detector haar {board.haar_width} px, aim {board.target_fps} frames/s"
         )
         console.show("\nInstall:")
         for line in board.install:

@@ -9,7 +9,7 @@ import pytest
 from edgefer.bundle import EXPORTED
 from edgefer.checks import Status
 from edgefer.convert.c.project import export_c
-from edgefer.convert.exported import check_export, check_folder
+from edgefer.convert.exported import check_export, check_folder, write_folder
 from edgefer.errors import InputError
 
 
@@ -44,6 +44,19 @@ def test_another_export_keeps_what_somebody_put_there_or_changed(nano, project, 
         export_c(nano, tmp_path / "c")
     assert (tmp_path / "c" / "platform_host.c").read_text() == "mine"
     assert {file.name for file in tmp_path.iterdir()} == {"c", "link"}
+
+
+def test_a_file_of_one_s_own_is_not_taken_for_one_of_another_target_s(nano, project, tmp_path):
+    """As when a folder of C becomes a page, or a newer edgefer writes a file more."""
+    shutil.copytree(project, tmp_path / "c")
+    (tmp_path / "c" / "page.js").write_text("mine")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "c").iterdir()}
+    with pytest.raises(InputError, match=r"page\.js is a file of yours"):
+        write_folder(tmp_path / "c", "web", nano.bundle, {"page.js": b"theirs", "README.md": b""}, [])
+    assert {file.name: file.read_bytes() for file in (tmp_path / "c").iterdir()} == before
+    (tmp_path / "c" / "page.js").unlink()
+    write_folder(tmp_path / "c", "web", nano.bundle, {"page.js": b"theirs", "README.md": b""}, [])
+    assert {file.name for file in (tmp_path / "c").iterdir()} == {"page.js", "README.md", EXPORTED}
 
 
 def test_an_export_goes_into_the_folder_that_one_stands_in(nano, tmp_path, monkeypatch):

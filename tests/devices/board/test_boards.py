@@ -42,7 +42,7 @@ def test_a_pc_has_no_device_tree(tmp_path):
 
 @pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
 def test_every_profile_is_whole(board):
-    assert 1 <= board.threads <= 4 and 160 <= board.detector_width <= 640 and board.target_fps > 0
+    assert 1 <= board.threads <= 4 and 160 <= board.haar_width <= 640 and board.target_fps > 0
     assert any("edgefer" in line for line in board.install) and board.limits
     for line in board.install:
         assert shlex.split(line, comments=True), f"not a shell line: {line}"

@@ -2,14 +2,16 @@
 
 import subprocess
 import sys
+import tomllib
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 from machines import PI, board_tree, machine
 
 from edgefer.checks import Check, Status
 from edgefer.devices.board import doctor, hardware, health, software
-from edgefer.devices.board.probes import run_child
+from edgefer.devices.board.probes import LITERT, run_child
 from edgefer.devices.board.software import check_numpy, check_python, check_runtime, check_system
 
 
@@ -23,6 +25,11 @@ def says(check: Check, status: str, fix: str = "") -> None:
     """The check has this status, and its fix holds these words; what is amiss always has a fix, what is well none."""
     assert isinstance(check.status, Status) and check.status == status, check
     assert fix in check.fix and bool(check.fix) == (status != "pass"), check
+
+
+def test_the_runtime_that_is_advised_is_the_one_that_edgefer_asks_for():
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    assert LITERT in project["dependencies"]
 
 
 GOOD = {"machine": "aarch64", "bits": 64, "libc": "glibc", "kernel": "Linux"}
