@@ -40,7 +40,7 @@ def is_csi(where: int | str) -> bool:
 
 def is_camera(where: str | int) -> bool:
     """Whether a name is that of a camera: a number, a /dev path, csi or csi:1."""
-    return re.fullmatch(r"\d+|/dev/.+|csi(?::\d+)?", str(where)) is not None
+    return is_csi(where) or re.fullmatch(r"\d+|/dev/.+", str(where)) is not None
 
 
 def open_camera(camera: str | int, options: CaptureOptions = AS_IT_COMES, live: LiveOptions | None = None) -> Source:

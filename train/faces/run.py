@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from edgefer.train.faces.recipe import EVERY, FACE_ORDER, FaceRecipe
 from edgefer.train.faces.scenes import read_scenes
 from edgefer.train.faces.targets import cell_grid
 from edgefer.train.faces.teacher import overlaps
-from edgefer.train.networks import load_keras
+from edgefer.train.networks import keras_bytes, load_keras
 
 if TYPE_CHECKING:
     import tf_keras
@@ -146,13 +145,6 @@ def exported(recipe: FaceRecipe, model: "tf_keras.Model") -> "tf_keras.Model":
     fixed = networks.build_finder()
     fixed.set_weights(model.get_weights())
     return fixed
-
-
-def keras_bytes(model: "tf_keras.Model") -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.keras"
-        model.save(file)
-        return file.read_bytes()
 
 
 def make_card(order: FaceOrder, pictures: Sequence[Picture], held: Sequence[Picture]) -> ModelCard:

@@ -152,9 +152,8 @@ def refiner_target(faces: Faces) -> np.ndarray:
     target[1] = 1
     middle = np.array([REFINER_SIDE / 2, REFINER_SIDE / 2, REFINER_SIDE])
     half = REFINER_SIDE / REFINER_MARGIN / 2
-    shared = (
-        overlaps(np.array([24 - half, 24 - half, 24 + half, 24 + half]), faces.boxes) if len(faces) else np.zeros(1)
-    )
+    box = np.concatenate([middle[:2] - half, middle[:2] + half])
+    shared = overlaps(box, faces.boxes) if len(faces) else np.zeros(1)
     if shared.max() < NO_FACE_IOU:
         return target
     face = shared.argmax()

@@ -10,9 +10,9 @@ from edgefer.bundle import Form, write_bundle
 from edgefer.errors import InputError
 from edgefer.train.faces.networks import build_finder, build_refiner
 from edgefer.train.faces.recipe import FACE_ORDER
-from edgefer.train.faces.run import FaceOrder, beginning, keras_bytes, make_card
+from edgefer.train.faces.run import FaceOrder, beginning, make_card
 from edgefer.train.faces.start import is_face_run, new_order
-from edgefer.train.networks import load_keras
+from edgefer.train.networks import keras_bytes, load_keras
 from edgefer.train.start import TrainRequest
 
 
