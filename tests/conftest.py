@@ -18,9 +18,8 @@ from edgefer.records import Face, Frame
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.data.load import load_dataset
 
-pytest_plugins = [
-    "exports"
-]  # not a second conftest.py: tests import names of this one, and Python knows one module so called
+# Not a second conftest.py: tests import names of this one, and Python knows one module so called.
+pytest_plugins = ["exports"]
 
 GRAY48 = InputSpec(height=48, width=48)
 ROOT = Path(__file__).parent.parent

@@ -16,9 +16,8 @@ MAX_SHIFT = 1.0  # a face lost from view may come back so many of its sides away
 MIN_HITS = 2  # detections in a row before a new face is shown: a cascade's false alarms last one frame
 MAX_MISSES = 3  # detections in a row without a face before it counts as lost
 FOLLOW_S = 0.6  # longest time a face is followed without being detected again
-FORGET_S = (
-    1.0  # a lost face that is found again sooner keeps its number; a longer gap between frames starts all over again
-)
+# A lost face that is found again sooner keeps its number; a longer gap between frames starts all over again.
+FORGET_S = 1.0
 PATCH = 32  # pixels of a face's side while it is followed
 REACH = 0.5  # how far a face is looked for around its last box, in its sides
 MIN_CORRELATION = 0.5  # least correlation with the patch of the last detection for a face to still be there

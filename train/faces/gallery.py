@@ -10,14 +10,10 @@ from edgefer.train.faces.scenes import Source
 from edgefer.train.faces.teacher import overlaps
 
 MIN_MATCH = 0.35  # overlap of a person's box, moved to where the teacher would draw it, with the teacher's
-SURE, SURE_UNMARKED = (
-    0.75,
-    0.8,
-)  # scores from which the teacher's faces count, where people have marked faces and where not
-DOUBTFUL, DOUBTFUL_THING = (
-    0.45,
-    0.6,
-)  # scores below which its other faces are none: beside marked ones, and on other things
+# Scores from which the teacher's faces count, where people have marked faces and where not.
+SURE, SURE_UNMARKED = 0.75, 0.8
+# Scores below which its other faces are none: beside marked ones, and on other things.
+DOUBTFUL, DOUBTFUL_THING = 0.45, 0.6
 FEW = 0.25  # a source nobody marked, with sure faces in fewer of its pictures, is one of other things
 MARKED_TARGET = 0.85  # the score to give a face that people marked and the teacher missed
 ALIKE = 0.9  # correlation of two faces' pixels from which they are of the same photograph
@@ -104,9 +100,8 @@ def _faces(taught: np.ndarray, marks: np.ndarray, fit: np.ndarray | None) -> Fac
     extra = len(added)
     boxes = np.concatenate([taught[:, :4], np.array(added).reshape(-1, 4)])
     points = np.concatenate([taught[:, 4:14].reshape(-1, 5, 2), np.full((extra, 5, 2), np.nan)])
-    points[: len(taught)][np.isnan(taught[:, 15])] = (
-        np.nan
-    )  # not levelled: the teacher's points lack a part of the roll
+    # Not levelled: the teacher's points lack a part of the roll.
+    points[: len(taught)][np.isnan(taught[:, 15])] = np.nan
     roll = np.concatenate([taught[:, 15], np.full(extra, np.nan)])
     target = np.concatenate([target, np.full(extra, MARKED_TARGET)])
     kept = np.ones(len(boxes), bool)

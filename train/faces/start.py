@@ -12,16 +12,8 @@ from edgefer.train.faces.recipe import FACE_ORDER, load_face_recipe
 from edgefer.train.faces.run import FaceOrder, Mine, train_faces
 from edgefer.train.start import TrainRequest
 
-MEANT = {
-    "data",
-    "recipe",
-    "epochs",
-    "batch_size",
-    "seed",
-    "set",
-    "init_from",
-    "teacher",
-}  # of a request, what has a meaning here
+# Of a request, what has a meaning here.
+MEANT = {"data", "recipe", "epochs", "batch_size", "seed", "set", "init_from", "teacher"}
 
 
 def new_order(request: TrainRequest, teacher: Path, out: Path | None) -> tuple[Path, FaceOrder]:

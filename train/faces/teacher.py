@@ -17,9 +17,8 @@ MIN_TILED_SIDE = 200
 LEVEL_CROP = 2.2  # sides of a face around it, to measure its roll in
 LEVEL_STEPS_DEG = (20.0, 10.0)
 MIN_LEVEL_SIDE = 24.0
-MIN_GAIN = (
-    0.15  # of what the eyes' line follows when the picture is rotated: below it, the eyes say nothing of the roll
-)
+# Of what the eyes' line follows when the picture is rotated: below it, the eyes say nothing of the roll.
+MIN_GAIN = 0.15
 MAX_ROLL_DEG = 60.0
 
 
