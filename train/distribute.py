@@ -59,9 +59,8 @@ def together(place: Place, run: Path) -> Iterator:
         several = len(tf.config.list_physical_devices("GPU")) > 1
         yield tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
         return
-    os.environ.setdefault(
-        "TF_CPP_MIN_LOG_LEVEL", "3"
-    )  # a lost worker is reported in one sentence, not in C++'s ten lines
+    # A lost worker is reported in one sentence, not in C++'s ten lines.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     tf = tensorflow()
     gone = (
         tf.errors.UnavailableError,

@@ -20,12 +20,8 @@ QUANTIZED = (
     "FULLY_CONNECTED", "HARD_SWISH", "L2_NORMALIZATION", "LEAKY_RELU", "LOGISTIC", "MEAN", "MUL", "PRELU", "QUANTIZE",
     "SOFTMAX", "SUB", "SUM", "TANH", "TRANSPOSE_CONV",
 )  # fmt: skip  # operators whose kernels read scales
-PRODUCTS = {
-    "CONV_2D": 0,
-    "DEPTHWISE_CONV_2D": 3,
-    "FULLY_CONNECTED": 0,
-    "TRANSPOSE_CONV": 0,
-}  # the channels of the weights
+# By operator, the dimension of its weights that holds the channels.
+PRODUCTS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
 STRIDED = ("CONV_2D", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D", "MAX_POOL_2D", "TRANSPOSE_CONV")
 AGAIN = "convert or copy it again"
 
