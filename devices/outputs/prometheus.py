@@ -16,14 +16,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from edgefer.devices.outputs.server import HttpServer
-from edgefer.devices.outputs.sink import Sink
+from edgefer.devices.outputs.server import HttpServer, ServedSink
 from edgefer.devices.outputs.stats import BUCKETS_S, RunStats
 from edgefer.records import Frame
 from edgefer.text import printable
 
 
-class Metrics(Sink):
+class Metrics(ServedSink):
     """Serves /metrics at an address until it is closed; every figure is made when it is asked for, none in the loop.
 
     token: required off this machine's loopback. Raises SourceError when the address is taken.
@@ -52,14 +51,6 @@ class Metrics(Sink):
 
     def _metrics(self, request: Request) -> Response:
         return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    @property
-    def trouble(self) -> str:  # type: ignore[override]
-        return self._server.trouble
-
-    @property
-    def errors(self) -> int:  # type: ignore[override]
-        return self._server.errors
 
     def write(self, frame: Frame) -> None:
         pass

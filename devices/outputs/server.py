@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgefer.devices.outputs.auth import TokenAuth
+from edgefer.devices.outputs.sink import Sink
 from edgefer.devices.outputs.tokens import GuessLimit, check_token, host_of, is_loopback
 from edgefer.errors import InputError, SourceError
 
@@ -137,6 +138,20 @@ class HttpServer:
         self.call_soon(lambda: None)
         self._thread.join(2)
         self._socket.close()
+
+
+class ServedSink(Sink):
+    """A sink whose results are served: what is wrong with it is what is wrong with its server."""
+
+    _server: HttpServer
+
+    @property
+    def trouble(self) -> str:  # type: ignore[override]
+        return self._server.trouble
+
+    @property
+    def errors(self) -> int:  # type: ignore[override]
+        return self._server.errors
 
 
 def in_url(host: str) -> str:

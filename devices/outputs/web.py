@@ -23,9 +23,9 @@ from starlette.staticfiles import StaticFiles
 
 from edgefer.devices.outputs.auth import read_body
 from edgefer.devices.outputs.overlay import View, web_color
-from edgefer.devices.outputs.server import HttpServer
+from edgefer.devices.outputs.server import HttpServer, ServedSink
 from edgefer.devices.outputs.settings import LiveSettings
-from edgefer.devices.outputs.sink import Sink, cell
+from edgefer.devices.outputs.sink import cell
 from edgefer.devices.outputs.stats import RunStats
 from edgefer.errors import InputError
 from edgefer.records import Frame
@@ -53,7 +53,7 @@ class PageOptions:
     settings: LiveSettings | None = None
 
 
-class WebPage(Sink):
+class WebPage(ServedSink):
     """Serves the page until it is closed; `url` is where.
 
     token: required off this machine's loopback. Raises SourceError when the address is taken.
@@ -88,14 +88,6 @@ class WebPage(Sink):
         self.name, self.port, self.url = self._server.name, self._server.port, f"{self._server.address}/"
         self._news, self._encoding = asyncio.Event(), asyncio.Lock()
         self._server.start()
-
-    @property
-    def trouble(self) -> str:  # type: ignore[override]
-        return self._server.trouble
-
-    @property
-    def errors(self) -> int:  # type: ignore[override]
-        return self._server.errors
 
     def write(self, frame: Frame) -> None:
         self._newest = (self._newest[0] + 1, frame)
