@@ -230,7 +230,7 @@ def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
 
     scale = _quantized_scale(image)
     author, license_ = _origin(model)
-    because = (f"its {image.dtype} input stands for {_range(scale[1])}",) if scale else ()
+    because: tuple[str, ...] = (f"its {image.dtype} input stands for {_range(scale[1])}",) if scale else ()
     if author or license_:
         because += (f"its metadata says: author {author or 'not named'}, licence {license_ or 'not named'}",)
     stated = Stated(
