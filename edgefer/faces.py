@@ -25,6 +25,11 @@ class Refined(NamedTuple):
     roll_deg: np.ndarray
 
 
+def map_shapes(height: int, width: int) -> tuple[tuple[int, int, int], ...]:
+    """(rows, columns, answers) of each of a finder's maps, for an image of so many pixels."""
+    return tuple((height // stride, width // stride, len(FINDER_LABELS)) for stride in STRIDES)
+
+
 def decode_map(cells: np.ndarray, answers: np.ndarray, strides: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     """Boxes float64 [n, 4], in pixels of the image, of a finder's answers float64 [n, 5] in `cells` [n, 2] (column, row) of maps
     with these strides and anchors, each [n, 1]."""

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefer.commands.grouped import grouped
-from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, SkipBad
+from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, PairFlags, SkipBad
 from edgefer.errors import InputError
-from edgefer.options import Color, FaceKind, Outputs
+from edgefer.options import Color, DetectorFiles, FaceKind, Outputs
 
 if TYPE_CHECKING:
     from edgefer.convert.contract import Contract, Stated
@@ -98,6 +98,7 @@ def import_(
     *,
     contract: ContractFlags,
     card: CardFlags,
+    pair: PairFlags,
     data: Data = "",
     skip_bad: SkipBad = False,
     trust: Trust = False,
@@ -118,6 +119,7 @@ def import_(
     from edgefer.convert.importing import Request, data_loader, import_network, target_folder
     from edgefer.train.data.load import DataOptions
 
+    files = DetectorFiles(finder=pair.finder, refiner=pair.refiner)
     request = Request(
         path=file,
         stated=_stated(contract, file),
@@ -128,7 +130,7 @@ def import_(
         license=card.license_,
         trust=trust,
         log=console.log,
-        detectors=face_detectors(str(card.faces_of)) if data else {},
+        detectors=face_detectors(str(card.faces_of), files) if data else {},
     )
     target = target_folder(request, out)
     imported = import_network(request, target)
