@@ -5,9 +5,9 @@ from pathlib import Path
 
 from edgefer.bundle import FACE_NETWORKS, Bundle, Form, shipped_networks
 from edgefer.card import InputSpec, Task
-from edgefer.devices.faces.canvas import MULTIPLE, MapNetwork
+from edgefer.devices.faces.canvas import MapNetwork
 from edgefer.errors import BundleError, InputError
-from edgefer.faces import FINDER_LABELS, REFINER_LABELS, REFINER_SIDE, map_shapes
+from edgefer.faces import FINDER_LABELS, FINDER_SIDE, REFINER_LABELS, REFINER_SIDE, map_shapes
 from edgefer.interpreter import Network
 from edgefer.options import DetectorFiles
 from edgefer.parity import check_at_load
@@ -91,13 +91,10 @@ def _open(named: Path | None, which: str, running: Running) -> Half:
 def _check_card(bundle: Bundle) -> None:
     """BundleError unless the card promises what the detector asks for."""
     card, finds = bundle.card, bundle.card.task == "find-faces"
-    height, width = card.input.height, card.input.width
-    fits = not (height % MULTIPLE or width % MULTIPLE) if finds else (height, width) == (REFINER_SIDE, REFINER_SIDE)
-    if not fits or card.input != InputSpec(height=height, width=width):
-        wanted = f"multiples of {MULTIPLE}" if finds else f"{REFINER_SIDE}x{REFINER_SIDE}"
+    side = FINDER_SIDE if finds else REFINER_SIDE
+    if card.input != InputSpec(height=side, width=side):
         raise BundleError(
-            f"{bundle.path} takes {card.input.color} images of {width}x{height} pixels, the detector gives it gray ones of {wanted}: "
-            "train one by edgefer's recipe."
+            f"{bundle.path} does not take gray images of {side}x{side} pixels in edgefer's own way: train one by its recipe."
         )
     if card.labels != (FINDER_LABELS if finds else REFINER_LABELS):
         raise BundleError(

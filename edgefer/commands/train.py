@@ -58,7 +58,7 @@ def _show(result: "Result | None", run: Path) -> None:
     from edgefer.train.data.trained import log_skipped
 
     if result is None:
-        console.show(f"Bundle: {run}. Next: edgefer convert {run}")
+        console.show(f"Bundle: {run}. Next: edgefer convert {run}, then `edgefer run` with --finder or --refiner.")
         return
     log_skipped(result.skipped, console.PROGRESS)
     for name, rows in result.classes.items():

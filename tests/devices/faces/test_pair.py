@@ -226,7 +226,7 @@ def test_a_stranger_s_bundle_that_answers_otherwise_is_refused(pair, blind, tmp_
         ("refiner", relabelled(tmp_path / "d", refiner, swapped), "does not give this bundle's stored answers"),
         ("refiner", relabelled(tmp_path / "e", refiner, input=InputSpec(height=64, width=64)), "of 48x48"),
         ("refiner", relabelled(tmp_path / "f", refiner, input=InputSpec(height=48, width=48, color="rgb")), "gray"),
-        ("finder", relabelled(tmp_path / "g", finder, input=InputSpec(height=50, width=192)), "multiples of 32"),
+        ("finder", relabelled(tmp_path / "g", finder, input=InputSpec(height=50, width=192)), "of 192x192"),
         ("finder", relabelled(tmp_path / "h", finder, {Form.INT8: reader.read(Form.INT8)}), "do not belong"),
     ):
         with pytest.raises(EdgeferError, match=said) as refused:
