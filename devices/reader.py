@@ -17,7 +17,7 @@ import numpy as np
 from edgefer.bundle import Bundle
 from edgefer.card import ModelCard
 from edgefer.devices.board.boards import this_board
-from edgefer.devices.faces.choice import automatic, own, yunet
+from edgefer.devices.faces.choice import Choice, automatic, own, yunet
 from edgefer.devices.faces.detectors import Detector, FrameDetector, HaarDetector, RegionDetector
 from edgefer.devices.faces.pair import Running
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
@@ -255,7 +255,7 @@ def detector_maker(
     logged: set[str] = set()
     board = this_board()
     running = Running(str(options.runtime), options.threads or board.threads, options.check)
-    choose = {DetectorName.OWN: own, DetectorName.YUNET: yunet}
+    choose: dict[DetectorName, Callable[..., Choice]] = {DetectorName.OWN: own, DetectorName.YUNET: yunet}
 
     def named(name: DetectorName) -> Detector:
         if name is DetectorName.HAAR or kind is not FaceKind.HUMAN:  # of animals only cascades are known
