@@ -18,11 +18,11 @@ from edgefer.convert.faces import convert_faces
 from edgefer.devices.faces import choice
 from edgefer.devices.faces.choice import automatic, own, yunet
 from edgefer.devices.faces.detectors import described
-from edgefer.devices.faces.own import OwnDetector
+from edgefer.devices.faces.own import Finder, OwnDetector
 from edgefer.devices.faces.pair import Running
 from edgefer.devices.reader import Reader, detector_maker
 from edgefer.errors import BundleError, EdgeferError, InputError, RuntimeFault
-from edgefer.faces import FINDER_LABELS, REFINER_LABELS
+from edgefer.faces import FINDER_LABELS, REFINER_LABELS, map_shapes
 from edgefer.options import DetectorFiles, ReaderOptions
 from edgefer.records import Detection
 from edgefer.train.backend import tensorflow
@@ -245,7 +245,7 @@ def odd_finder(change):
     return tf_keras.Model(pixels, [change(one, number) for number, one in enumerate(maps)])
 
 
-def test_a_finder_with_other_maps_is_refused_at_the_start_or_at_the_frame_that_shows_it(tmp_path):
+def test_a_finder_with_other_maps_is_refused(tmp_path):
     from tf_keras import layers
 
     turned = odd_finder(lambda one, number: layers.Reshape((12, 48, 5))(one) if number == 0 else one)
@@ -254,11 +254,28 @@ def test_a_finder_with_other_maps_is_refused_at_the_start_or_at_the_frame_that_s
     loud = odd_finder(lambda one, number: layers.Rescaling(1e6)(one))
     with pytest.raises(BundleError, match="in steps of"):
         own(DetectorFiles(finder=converted(tmp_path / "loud", "find-faces", loud)))
-    fixed = odd_finder(lambda one, number: layers.Reshape(one.shape[1:])(one))
-    detector = own(DetectorFiles(finder=converted(tmp_path / "fixed", "find-faces", fixed))).detector
-    detector.find(np.zeros((192, 192, 3), np.uint8))
-    with pytest.raises(RuntimeFault):
-        detector.find(np.zeros((96, 192, 3), np.uint8))
+
+
+class SameMaps:
+    """A network whose maps are those of 192x192 pixels, whatever it is given."""
+
+    quantized = True
+
+    def sized(self, height, width):
+        return self
+
+    def run(self, image):
+        return [np.zeros(shape, np.int8) for shape in map_shapes(192, 192)]
+
+    def step(self, output):
+        return 0.1, 0
+
+
+def test_a_finder_that_does_not_follow_the_frame_s_size_is_a_fault_of_one_sentence():
+    finder = Finder(SameMaps())
+    finder.find(np.zeros((192, 192, 3), np.uint8), 192)
+    with pytest.raises(RuntimeFault, match="a map for each stride"):
+        finder.find(np.zeros((96, 192, 3), np.uint8), 192)
 
 
 def test_the_newest_bundle_to_read_with_is_none_that_finds_faces(pair, tmp_path):
