@@ -17,7 +17,7 @@ from edgefer import __version__, drawn
 from edgefer.devices import loop
 from edgefer.devices.board import health
 from edgefer.devices.board.boards import board_model, os_release, this_board
-from edgefer.devices.faces.detectors import Detector
+from edgefer.devices.faces.detectors import Detector, described
 from edgefer.devices.outputs.lines import JsonLines
 from edgefer.devices.outputs.stats import RunStats
 from edgefer.devices.reader import Reader
@@ -45,7 +45,7 @@ class Times:
 class Benchmark:
     """What was measured, on what. None where the board does not report it. Memory in MB (10^6 bytes).
 
-    detector_reason: why it was chosen, "" where it was named. stages: a frame's time in each, and in all of them. fps: as frames came out, several cores working on them at once.
+    detector_reason: what finds faces and why, "" of a cascade. stages: a frame's time in each, and in all of them. fps: as frames came out, several cores working on them at once.
     """
 
     board: str
@@ -146,7 +146,7 @@ def to_markdown(bench: Benchmark) -> str:
         "measured": f"{bench.frames} frames in {bench.seconds:.0f} s, of {bench.source} ({bench.frame}), {bench.faces_per_frame:.1f} faces a frame",
         "board": f"{bench.board}, {bench.cores} cores",
         "network": f"{bench.network} on {bench.runtime}, {bench.threads} thread{'s' * (bench.threads > 1)}",
-        "detector": f"{bench.detector}. {bench.detector_reason}".removesuffix(". "),
+        "detector": bench.detector_reason or bench.detector,
         "temperature": f"{degrees(bench.temperature_start_c)} at the start, {degrees(bench.temperature_end_c)} at the end",
         "throttling": f"{bench.throttling_start or 'unknown'} at the start, {bench.throttling_end or 'unknown'} at the end",
         "peak memory": "unknown" if bench.peak_memory_mb is None else f"{bench.peak_memory_mb:.0f} MB",
@@ -191,9 +191,9 @@ def _over_and_over(
 
 
 def _described(detector: Detector) -> str:
-    """A detector's name, and the width that it shrinks frames to."""
+    """A detector's name with its networks, and the width that a cascade shrinks frames to."""
     width = getattr(getattr(detector, "inner", detector), "width", None)
-    return f"{detector.name}, {width} px" if width else detector.name
+    return f"{described(detector)}, {width} px" if width else described(detector)
 
 
 def _times(seconds: np.ndarray) -> Times:

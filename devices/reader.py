@@ -17,9 +17,9 @@ import numpy as np
 from edgefer.bundle import Bundle
 from edgefer.card import ModelCard
 from edgefer.devices.board.boards import this_board
-from edgefer.devices.faces.choice import automatic, yunet
+from edgefer.devices.faces.choice import Choice, automatic, own, yunet
 from edgefer.devices.faces.detectors import Detector, FrameDetector, HaarDetector, RegionDetector
-from edgefer.devices.faces.own import OwnDetector
+from edgefer.devices.faces.pair import Running
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
 from edgefer.devices.session import Session
 from edgefer.devices.sources.cameras import LiveOptions, is_camera, open_camera, open_source
@@ -72,7 +72,7 @@ class Reader:
         self.classifier, self._make_detector = classifier, make_detector
         self._log, self._stop = log, stop or threading.Event()
         self.detector = make_detector(self.options.detector)
-        self.reasons: dict[str, str] = {}  # by the name of a detector: why what it stands for was chosen
+        self.reasons: dict[str, str] = {}  # by the name of a detector: what it stands for, and why
 
     @classmethod
     def open(
@@ -247,31 +247,30 @@ def detector_maker(
 ) -> Callable[[DetectorName], Detector]:
     """Makes the detector of a name for a network's kind of faces, as often as it is needed.
 
-    What there is to fetch or say is done once. reasons: gets why a detector was chosen, by the name that was given.
+    What there is to fetch or say is done once. reasons: gets what finds faces and why, by the name that was given.
     InputError for a detector that cannot find such faces.
     """
     reasons = {} if reasons is None else reasons
     kind = options.faces or choice(FaceKind, card.faces, "faces")
     logged: set[str] = set()
     board = this_board()
-    runs: dict[str, Any] = {
-        "min_face": options.min_face or 0, "runtime": str(options.runtime), "threads": options.threads or board.threads,
-    }  # fmt: skip
+    running = Running(str(options.runtime), options.threads or board.threads, options.check)
+    choose: dict[DetectorName, Callable[..., Choice]] = {DetectorName.OWN: own, DetectorName.YUNET: yunet}
 
     def named(name: DetectorName) -> Detector:
         if name is DetectorName.HAAR or kind is not FaceKind.HUMAN:  # of animals only cascades are known
             return HaarDetector(faces=str(kind), width=board.haar_width)
-        if name is DetectorName.OWN:
-            return OwnDetector.shipped(**runs)
-        if name is DetectorName.YUNET:
-            return yunet(options.detector_file, **runs)
-        choice = automatic(options.detector_file, **runs)
+        choice = choose.get(name, automatic)(options.files, running, min_face=options.min_face or 0)
         if reasons.get(name) != choice.reason:
             reasons[name] = choice.reason
             log(choice.reason)
         return choice.detector
 
     def make(name: DetectorName) -> Detector:
+        if kind is not FaceKind.HUMAN and (options.finder or options.refiner):
+            raise InputError(
+                f"--finder and --refiner are for human faces, but {card.name} is to read {kind}: leave them out."
+            )
         if kind is FaceKind.FRAME:
             return FrameDetector()
         if kind is not FaceKind.HUMAN and name in (DetectorName.YUNET, DetectorName.OWN):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgefer.devices.faces.detectors import Detector
+from edgefer.devices.faces.detectors import Detector, described
 from edgefer.devices.faces.quality import quality_fault
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother, Preset
 from edgefer.devices.faces.tracking import Tracker
@@ -16,11 +16,13 @@ from edgefer.records import Detection, Face, Frame
 
 @dataclass(frozen=True, kw_only=True)
 class Detected:
-    """A frame with the faces that were found in it, the largest first. detector: the name of what found them."""
+    """A frame with the faces that were found in it, the largest first. detector: the name of what found them, as cards know it;
+    described: with its networks."""
 
     frame: Frame
     detections: list[Detection]
     detector: str
+    described: str
 
 
 class Session:
@@ -66,7 +68,8 @@ class Session:
             self._trackers[frame.stream] = Tracker(detector, target_fps=self.target_fps, follow=self.follow)
         tracker = self._trackers[frame.stream]
         tracker.detector = detector
-        return Detected(frame=frame, detections=tracker.follow(frame), detector=detector.name)
+        detections = tracker.follow(frame)
+        return Detected(frame=frame, detections=detections, detector=detector.name, described=described(detector))
 
     def read(self, detected: Detected, lap: Callable[[str], None] = lambda stage: None) -> Frame:
         """The frame with the decision about each face; `lap` is called after each stage with its name."""
@@ -92,7 +95,7 @@ class Session:
         labels = sorted(face.label for face in faces)
         changed = labels != self._in_view.get(frame.stream, [])
         self._in_view[frame.stream] = labels
-        return replace(frame, faces=tuple(faces), changed=changed)
+        return replace(frame, faces=tuple(faces), changed=changed, detector=detected.described)
 
     def rest(self, frame: Frame, seconds: float) -> None:
         """Let the tracker's pace know how long a frame took after its detection, in the same thread."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgefer.devices.faces.detectors import Detector, can_look_near, look, min_new_score
+from edgefer.devices.faces.detectors import Detector, can_look_near, look, min_new_score, networks_of
 from edgefer.devices.threads import Rules, Watchdog
 from edgefer.errors import RuntimeFault
 from edgefer.interpreter import Classifier
@@ -21,6 +21,7 @@ class WatchedDetector:
         detector = make()
         self.name, self.inner = detector.name, detector
         self.looks_near, self.min_new_score = can_look_near(detector), min_new_score(detector)
+        self.networks = networks_of(detector)
         self._watchdog: Watchdog[Question, list[Detection]] = Watchdog(
             _search(detector), lambda: _search(make()), replace(rules or Rules(), name="The face detector")
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.errors import EdgeferError, InputError
-from edgefer.options import MAX_DROP, MIN_AGREEMENT, as_record
+from edgefer.options import AS_SHIPPED, MAX_DROP, MIN_AGREEMENT, DetectorFiles, as_record
 from edgefer.progress import SILENT, Progress
 from edgefer.records import Frame
 
@@ -203,14 +203,14 @@ def start_training(
     request: "TrainRequest | None",
     out: Path | None,
     *,
-    yunet: Path | None = None,
+    files: DetectorFiles = AS_SHIPPED,
     place: "Place | None" = None,
     progress: Progress = SILENT,
 ) -> "tuple[Path, Result | None]":
     """Train as `request` asks; with none, go on with the training at `out`, or the only one under runs/.
 
-    Whether the network reads faces or finds them is decided here, for `edgefer train` and edgefer.train alike. yunet: its
-    .onnx, by default the one that was fetched, where that is needed. Returns the folder, and the result: None of a network
+    Whether the network reads faces or finds them is decided here, for `edgefer train` and edgefer.train alike. files: of the
+    detectors whose crops are measured, and YuNet's to learn finding faces from, by default the one that was fetched. Returns the folder, and the result: None of a network
     that finds faces, and of a worker that is not the chief. Raises DataError, InputError and RecipeError before the work
     begins.
     """
@@ -220,7 +220,7 @@ def start_training(
     from edgefer.train.start import new_run, resumed, start
 
     if is_face_recipe(request.recipe) if request else out is not None and is_face_run(out):
-        return _train_faces(request, out, yunet, progress), None
+        return _train_faces(request, out, files, progress), None
     if request is None:
         run, order = resumed(out)
     else:
@@ -229,23 +229,27 @@ def start_training(
     result = start(
         order,
         run,
-        detectors=lambda order: face_detectors(order.recipe.faces, yunet),
+        detectors=lambda order: face_detectors(order.recipe.faces, files),
         progress=progress,
         place=place or ALONE,
     )
     return run, result
 
 
-def _train_faces(request: "TrainRequest | None", out: Path | None, yunet: Path | None, progress: Progress) -> Path:
+def _train_faces(request: "TrainRequest | None", out: Path | None, files: DetectorFiles, progress: Progress) -> Path:
     from edgefer.devices.faces.own import Miner
     from edgefer.devices.faces.yunet import cached_yunet
     from edgefer.train.faces.start import new_order, resumed, start
 
+    if files.finder or files.refiner:
+        raise InputError(
+            "--finder and --refiner are for networks that read faces: the finder that a refiner learns from is named with --teacher."
+        )
     if request is None:
         assert out is not None, "a training goes on in its folder"
         folder, order = out, resumed(out)
     else:
-        folder, order = new_order(request, yunet or cached_yunet(), out)
+        folder, order = new_order(request, files.yunet or cached_yunet(), out)
     return start(order, folder, Miner.of, progress=progress).path
 
 
@@ -325,21 +329,26 @@ def import_model(
     return import_network(request, target_folder(request, Path(out) if out else None)).bundle
 
 
-def face_detectors(faces: str, yunet: Path | None = None) -> "Mapping[str, Detect]":
+def face_detectors(faces: str, files: DetectorFiles = AS_SHIPPED) -> "Mapping[str, Detect]":
     """The detectors of a kind of faces ("human", "cat", "frame": none), for which a training or an import measures how their
-    boxes lie around a face. yunet: YuNet's .onnx."""
+    boxes lie around a face. files: YuNet's .onnx, without which it is left out, and a pair in place of the one that ships."""
     from edgefer.devices.faces.detectors import HaarDetector
     from edgefer.devices.faces.own import OwnDetector
+    from edgefer.devices.faces.pair import has_shipped_pair
     from edgefer.devices.faces.yunet import YuNetDetector
 
+    if faces != "human" and (files.finder or files.refiner):
+        raise InputError(
+            f"--finder and --refiner are for human faces, and these are of kind {faces!r}: leave them out."
+        )
     detectors: dict[str, Detect] = {}
     if faces != "frame":
         cascade = HaarDetector(faces=faces)
         detectors[cascade.name] = cascade.detect
-    if faces == "human" and OwnDetector.is_shipped():
-        detectors[OwnDetector.name] = OwnDetector.shipped().detect
-    if yunet:
-        detectors[YuNetDetector.name] = YuNetDetector(yunet).detect
+    if faces == "human" and (has_shipped_pair() or (files.finder and files.refiner)):
+        detectors[OwnDetector.name] = OwnDetector.of(files).detect
+    if files.yunet:
+        detectors[YuNetDetector.name] = YuNetDetector(files.yunet).detect
     return detectors
 
 

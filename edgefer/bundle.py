@@ -286,10 +286,18 @@ def new_directory(parent: Path, stem: str) -> Path:
     return path
 
 
-def newest_bundle(runs: Path = Path("runs")) -> Path | None:
-    """The bundle that was finished last under `runs`, if there is one."""
-    cards = sorted(runs.glob(f"*/{CARD}"), key=lambda card: card.stat().st_mtime)
-    return cards[-1].parent if cards else None
+def newest_bundle(runs: Path = Path("runs"), *, reads: bool = False) -> Path | None:
+    """The bundle that was finished last under `runs`, if there is one. reads: leave out those that find faces."""
+    cards = sorted(runs.glob(f"*/{CARD}"), key=lambda card: -card.stat().st_mtime)
+    return next((card.parent for card in cards if not (reads and _finds_faces(card))), None)
+
+
+def _finds_faces(card_file: Path) -> bool:
+    """Whether it is the card of such a network; one that cannot be read is left to whoever opens the bundle."""
+    try:
+        return parse_card(read_regular(card_file, MAX_CARD, error=BundleError), str(card_file)).task != "read"
+    except BundleError:
+        return False
 
 
 FACE_NETWORKS = ("face-finder", "face-refiner")  # what finds faces, among the shipped networks

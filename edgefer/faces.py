@@ -7,6 +7,7 @@ import numpy as np
 STRIDES = (8, 16, 32)  # pixels of the image per cell of the finder's maps
 ANCHORS = (16.0, 40.0, 96.0)  # pixels: the side of a face whose size answers are 0
 BOX_GAIN = 4.0  # the network's box answers are this many times the logarithms and the strides they stand for
+FINDER_SIDE = 192  # pixels of the finder's image, as its card has it; it is run on other sizes too
 REFINER_SIDE = 48  # pixels of the refiner's square crop
 REFINER_OUTPUTS = 17  # face or not; box 4; points 10; roll's sine and cosine
 REFINER_MARGIN = 1.6  # the crop's side, in sides of the candidate's box
@@ -23,6 +24,11 @@ class Refined(NamedTuple):
     boxes: np.ndarray
     points: np.ndarray
     roll_deg: np.ndarray
+
+
+def map_shapes(height: int, width: int) -> tuple[tuple[int, int, int], ...]:
+    """(rows, columns, answers) of each of a finder's maps, for an image of so many pixels."""
+    return tuple((height // stride, width // stride, len(FINDER_LABELS)) for stride in STRIDES)
 
 
 def decode_map(cells: np.ndarray, answers: np.ndarray, strides: np.ndarray, anchors: np.ndarray) -> np.ndarray:

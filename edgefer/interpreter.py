@@ -315,7 +315,8 @@ class Classifier:
             raise InputError(f"There is no device {device!r}: choose {' or '.join(DEVICES)}.")
         if bundle.card.task != "read":
             raise BundleError(
-                f"{bundle.path} finds faces and reads nothing in them: name a network that reads expressions."
+                f"{bundle.path} finds faces and reads nothing in them: name a network that reads expressions, and this one with "
+                f"--{'finder' if bundle.card.task == 'find-faces' else 'refiner'}."
             )
         variant = variant or ("int8_edgetpu" if device == "coral" else bundle.best_tflite())
         content, card = bundle.read(variant), bundle.card

@@ -117,11 +117,24 @@ def _of_type(hint: Any, value: Any, name: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DetectorFiles:
+    """What detectors are made of, where it is named: YuNet's .onnx, and the bundles of a finder and a refiner, by their folders or
+    shipped names; None is what was fetched, and what ships."""
+
+    yunet: Path | None = None
+    finder: Path | None = None
+    refiner: Path | None = None
+
+
+AS_SHIPPED = DetectorFiles()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReaderOptions:
     """How a Reader reads faces. Choices may be given as plain text, such as detector="yunet".
 
     check: prove the stored answers before anything is read. reject: faces below this score are unsure, 0..1; 0: never.
-    detector_file: YuNet's .onnx. faces: the kind to read; None takes the bundle's own. min_face: faces with a smaller side
+    detector_file: YuNet's .onnx. finder, refiner: bundles in place of the pair that ships; the refiner serves YuNet too. faces: the kind to read; None takes the bundle's own. min_face: faces with a smaller side
     are left out, in pixels. roi: (left, top, width, height) in pixels, outside of which no face is looked for.
     threads: for the network; None takes this board's. target_fps: look for faces only as often as this rate allows, and
     follow them in between; None takes the board's for live sources, and every frame of files. follow: look in the whole of
@@ -134,6 +147,8 @@ class ReaderOptions:
     reject: float = 0.45
     detector: DetectorName = DetectorName.AUTO
     detector_file: Path | None = None
+    finder: Path | None = None
+    refiner: Path | None = None
     faces: FaceKind | None = None
     min_face: int = 0
     roi: tuple[int, int, int, int] | None = None
@@ -159,6 +174,22 @@ class ReaderOptions:
             raise InputError(f"roi {self.roi!r} is no region: give (left, top, width, height) in pixels.")
         if self.detector_file is not None and self.detector in (DetectorName.OWN, DetectorName.HAAR):
             raise InputError(f"--detector-file is for --detector yunet: {self.detector}'s comes with edgefer.")
+        if self.finder is not None and self.detector in (DetectorName.YUNET, DetectorName.HAAR):
+            raise InputError(f"--finder is for --detector own: {self.detector} finds faces without one.")
+        if self.finder is not None and self.detector_file is not None:
+            raise InputError("--finder is for --detector own and --detector-file for yunet: give one of the two.")
+        if self.refiner is not None and self.detector is DetectorName.HAAR:
+            raise InputError("--refiner is for --detector own and yunet: haar's faces are not refined.")
+
+    @property
+    def files(self) -> DetectorFiles:
+        """What its detectors are made of."""
+        return DetectorFiles(yunet=_path(self.detector_file), finder=_path(self.finder), refiner=_path(self.refiner))
+
+
+def _path(named: str | Path | None) -> Path | None:
+    """From Python it may be a name."""
+    return None if named is None else Path(named)
 
 
 CHOICES: dict[str, type[StrEnum]] = {

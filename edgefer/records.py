@@ -130,7 +130,8 @@ class Frame:
     index: its number in its source, from 0. time_s: seconds since the source began, by the source's own time stamps.
     image_bgr: uint8 [h, w, 3], OpenCV's channel order. source: the name of where it comes from, such as a file's.
     faces: the largest first; empty before they are read. changed: whether the labels in view differ from those of the
-    frame before. stream: the number of its source where a run has several, from 0.
+    frame before. stream: the number of its source where a run has several, from 0. detector: what found the faces, with the name
+    and hash of each of its networks; "" before.
 
     A frame is also the sequence of its faces: `for face in frame`, `len(frame)`, `frame[0]`.
     """
@@ -142,6 +143,7 @@ class Frame:
     faces: tuple[Face, ...] = ()
     changed: bool = False
     stream: int = 0
+    detector: str = ""
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _keeping: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
@@ -163,8 +165,9 @@ class Frame:
             return self._kept[key]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON lines have it: frame, time_s, source where it has a name, and the faces as Face.to_dict() gives them."""
-        named = {"source": self.source} if self.source else {}
+        """As JSON lines have it: frame, time_s, source where it has a name, what found the faces, and the faces as Face.to_dict()
+        gives them."""
+        named = {name: value for name in ("source", "detector") if (value := getattr(self, name))}
         head = {"frame": self.index, "time_s": round(self.time_s, 4)} | named
         return head | {"faces": [face.to_dict() for face in self.faces]}
 

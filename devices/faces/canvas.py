@@ -122,6 +122,7 @@ class MapNetwork:
         (self._input,) = self._interpreter.get_input_details()
         self._outputs = sorted(self._interpreter.get_output_details(), key=lambda one: -int(np.prod(one["shape"])))
         self.shape = tuple(int(size) for size in self._input["shape"][1:])
+        self.maps = tuple(tuple(int(size) for size in one["shape"][1:]) for one in self._outputs)
         self.quantized = self._input["dtype"] == np.int8
 
     def sized(self, height: int, width: int) -> "MapNetwork":

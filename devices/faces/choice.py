@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgefer.devices.faces.detectors import Detector, HaarDetector
-from edgefer.devices.faces.own import OwnDetector, RefinedDetector, shipped_refiner
+from edgefer.devices.faces.detectors import Detector, HaarDetector, described
+from edgefer.devices.faces.own import OwnDetector, RefinedDetector, Refiner
+from edgefer.devices.faces.pair import AS_USUAL, Running, has_shipped_pair
 from edgefer.devices.faces.yunet import cached_yunet, fetch_yunet
 from edgefer.devices.faces.yunet_lite import YuNetLite
 from edgefer.errors import EdgeferError
+from edgefer.options import AS_SHIPPED, DetectorFiles
 
 
 @dataclass(frozen=True)
@@ -18,36 +20,50 @@ class Choice:
     reason: str
 
 
-def automatic(file: Path | None, *, min_face: int = 0, runtime: str = "auto", threads: int = 1) -> Choice:
-    """YuNet where its file is at hand, which measured best; else edgefer's own, which needs none. Nothing is fetched.
+def automatic(files: DetectorFiles = AS_SHIPPED, running: Running = AS_USUAL, *, min_face: int = 0) -> Choice:
+    """edgefer's own where a finder is named; else YuNet where its file is at hand, which measured best; else edgefer's own, which
+    needs none. Nothing is fetched.
 
-    file: as named by --detector-file, or None for the one that was fetched once. EdgeferError where a named one cannot be
-    used; one that was fetched and cannot is left aside.
+    EdgeferError where a file that is named cannot be used; a YuNet that was fetched and cannot is left aside.
     """
-    file = Path(file) if file else None  # from Python it may be a name
-    at_hand = file or cached_yunet()
-    why = "YuNet, which finds more small faces, is not on this machine (--detector yunet fetches it)."
-    if file or at_hand.is_file():
+    if files.finder:
+        return own(files, running, min_face=min_face)
+    at_hand = files.yunet or cached_yunet()
+    why = "YuNet, which finds more small faces, is not on this machine (--detector yunet fetches it)"
+    if files.yunet or at_hand.is_file():
+        refiner = _refiner(files, running)
         try:
-            found = yunet(at_hand, min_face=min_face, runtime=runtime, threads=threads)
-            refined = ", with roll from edgefer's refiner" if OwnDetector.is_shipped() else ""
-            return Choice(found, f"Faces are found by YuNet, as int8 .tflite made of {at_hand}{refined}.")
+            return _yunet(at_hand, refiner, running, min_face)
         except EdgeferError as error:
-            if file:  # it was asked for
+            if files.yunet:  # it was asked for
                 raise
-            why = f"YuNet cannot be used: {error}"
-    if not OwnDetector.is_shipped():
+            why = f"YuNet cannot be used: {str(error).removesuffix('.')}"
+    if not has_shipped_pair():
         return Choice(
             HaarDetector(), "Faces are found by OpenCV's Haar cascade: this install has no detector of edgefer's own."
         )
-    own = OwnDetector.shipped(min_face=min_face, runtime=runtime, threads=threads)
-    return Choice(own, f"Faces are found by edgefer's own detector: {why}")
+    return own(files, running, min_face=min_face, why=f": {why}")
 
 
-def yunet(file: Path | None, *, min_face: int = 0, runtime: str = "auto", threads: int = 1) -> Detector:
+def own(files: DetectorFiles, running: Running = AS_USUAL, *, min_face: int = 0, why: str = "") -> Choice:
+    """edgefer's own detector, with the networks that are named or with those that ship."""
+    detector = OwnDetector.of(files, running, min_face=min_face)
+    return Choice(detector, f"Faces are found by edgefer's own detector ({', '.join(detector.networks)}){why}.")
+
+
+def yunet(files: DetectorFiles = AS_SHIPPED, running: Running = AS_USUAL, *, min_face: int = 0) -> Choice:
     """YuNet on the TFLite runtime, refined; its file is fetched unless it is named or was fetched before."""
-    found = Path(file) if file else fetch_yunet(cached_yunet())
-    lite = YuNetLite(found, cached_yunet().parent, min_face=min_face, runtime=runtime, threads=threads)
-    if not OwnDetector.is_shipped():
-        return lite
-    return RefinedDetector(lite, shipped_refiner(runtime=runtime, threads=threads))
+    refiner = _refiner(files, running)
+    return _yunet(files.yunet or fetch_yunet(cached_yunet()), refiner, running, min_face)
+
+
+def _refiner(files: DetectorFiles, running: Running) -> Refiner | None:
+    return Refiner.of(files, running) if files.refiner or has_shipped_pair() else None
+
+
+def _yunet(file: Path, refiner: Refiner | None, running: Running, min_face: int) -> Choice:
+    lite: Detector = YuNetLite(
+        file, cached_yunet().parent, min_face=min_face, runtime=running.runtime, threads=running.threads
+    )
+    detector = RefinedDetector(lite, refiner) if refiner else lite
+    return Choice(detector, f"Faces are found by {described(detector)}, as int8 .tflite made of {file}.")

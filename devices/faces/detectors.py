@@ -40,6 +40,18 @@ def min_new_score(detector: Detector) -> float:
     return getattr(detector, "min_new_score", 0.0)
 
 
+def described(detector: Detector) -> str:
+    """A detector's name with its networks and their hashes, by which a recording can be traced:
+    `own (face-finder e896a96c87f3, face-refiner 946ea6c7cace)`."""
+    networks = networks_of(detector)
+    return f"{detector.name} ({', '.join(networks)})" if networks else detector.name
+
+
+def networks_of(detector: Detector) -> tuple[str, ...]:
+    """The name and hash of each network that a detector asks; of a cascade none."""
+    return getattr(detector, "networks", ())
+
+
 def look(detector: Detector, image_bgr: np.ndarray, near: Sequence[Box] | None) -> list[Detection]:
     """What a detector finds, around `near` only where it can look so."""
     return detector.find(image_bgr, near) if near is not None and can_look_near(detector) else detector.find(image_bgr)
@@ -99,7 +111,7 @@ class RegionDetector:
     def __init__(self, detector: Detector, roi: tuple[int, int, int, int] | None = None, min_face: int = 0):
         self._detector, self._roi, self._min_face = detector, roi, min_face
         self.name, self.looks_near = detector.name, can_look_near(detector)
-        self.min_new_score = min_new_score(detector)
+        self.min_new_score, self.networks = min_new_score(detector), networks_of(detector)
 
     def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
         left = top = 0

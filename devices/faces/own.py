@@ -7,13 +7,24 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from edgefer.bundle import FACE_NETWORKS, Bundle, shipped_networks
+from edgefer.bundle import Bundle
 from edgefer.devices.faces.canvas import MAX_SHAPES, Layout, MapNetwork, Maps, distinct, logit, shrunk, thinned
-from edgefer.devices.faces.detectors import Detector, can_look_near, look
-from edgefer.faces import ANCHORS, REFINER_MARGIN, REFINER_SIDE, STRIDES, Refined, decode_map, decode_refined
+from edgefer.devices.faces.detectors import Detector, can_look_near, look, networks_of
+from edgefer.devices.faces.pair import AS_USUAL, Running, open_finder, open_refiner
+from edgefer.errors import RuntimeFault
+from edgefer.faces import (
+    ANCHORS,
+    REFINER_MARGIN,
+    REFINER_SIDE,
+    STRIDES,
+    Refined,
+    decode_map,
+    decode_refined,
+    map_shapes,
+)
+from edgefer.options import AS_SHIPPED, DetectorFiles
 from edgefer.records import Box, Detection
 
-FINDER, REFINER = FACE_NETWORKS
 CANDIDATE, FACE = 0.2, 0.6  # scores from which the finder has a candidate, and from which that is a face
 NEW = 0.7  # the score that a face which comes into a video must reach once: 56% of the ghosts' frames go, and 3% of the faces'
 MOVED = 0.05  # of a known face's side: one that moved further is looked at once more, where it is now
@@ -48,6 +59,10 @@ class Finder:
         """On a canvas uint8 [h, w]: boxes float64 [n, 4] in its pixels, and logits [n]."""
         network = self._network.sized(*gray.shape[:2])
         maps = network.run(as_input(gray[..., None], network.quantized))
+        if tuple(one.shape for one in maps) != map_shapes(*gray.shape[:2]):
+            raise RuntimeFault(
+                "The finder does not answer with a map for each stride on this frame: train it by edgefer's recipe."
+            )
         cells = _cells(tuple(one.shape[:2] for one in maps), tuple(network.step(index) for index in range(len(maps))))
         answers = np.concatenate([one.reshape(-1, one.shape[2]) for one in maps])
         likely = np.flatnonzero(answers[:, 0] > self._min_logit / cells[:, 4] + cells[:, 5])
@@ -87,10 +102,16 @@ class Miner:
 
 
 class Refiner:
-    """Looks closely at candidates: face or not, box, five points, roll."""
+    """Looks closely at candidates: face or not, box, five points, roll. name: the network's, with its hash."""
 
-    def __init__(self, network: Maps):
-        self._network = network
+    def __init__(self, network: Maps, name: str = ""):
+        self._network, self.name = network, name
+
+    @classmethod
+    def of(cls, files: DetectorFiles = AS_SHIPPED, running: Running = AS_USUAL) -> "Refiner":
+        """The one that is named, else the one that comes with edgefer."""
+        half = open_refiner(files.refiner, running)
+        return cls(half.network, half.name)
 
     def refine(self, image_bgr: np.ndarray, boxes: np.ndarray) -> Refined:
         """boxes: float [n, 4], pixels of the frame."""
@@ -160,28 +181,35 @@ def as_input(pixels: np.ndarray, quantized: bool) -> np.ndarray:
 class OwnDetector:
     """The finder on the frame, shrunk so that the smallest wanted face has 16 pixels; the refiner on what it finds.
 
-    min_face: pixels of the frame; 0 takes what a canvas of 192 pixels shows.
+    min_face: pixels of the frame; 0 takes what a canvas of 192 pixels shows. networks: their names and hashes.
     """
 
     name = "own"
     looks_near = True
     min_new_score = NEW
 
-    def __init__(self, finder: Maps, refiner: Maps, *, min_face: int = 0, min_score: float = FACE):
+    def __init__(
+        self,
+        finder: Maps,
+        refiner: Maps,
+        *,
+        min_face: int = 0,
+        min_score: float = FACE,
+        networks: tuple[str, ...] = (),
+    ):
         self._finder, self._refiner = Finder(finder), Refiner(refiner)
-        self.min_face, self.min_score = min_face, min_score
+        self.min_face, self.min_score, self.networks = min_face, min_score, networks
 
     @classmethod
-    def is_shipped(cls) -> bool:
-        """Whether this install has its networks."""
-        return all(name in shipped_networks() for name in (FINDER, REFINER))
+    def of(cls, files: DetectorFiles = AS_SHIPPED, running: Running = AS_USUAL, *, min_face: int = 0) -> "OwnDetector":
+        """With the networks that are named, else with those that come with edgefer."""
+        finder, refiner = open_finder(files.finder, running), open_refiner(files.refiner, running)
+        return cls(finder.network, refiner.network, min_face=min_face, networks=(finder.name, refiner.name))
 
     @classmethod
-    def shipped(cls, *, min_face: int = 0, runtime: str = "auto", threads: int = 1) -> "OwnDetector":
+    def shipped(cls, *, min_face: int = 0) -> "OwnDetector":
         """With the networks that come with edgefer."""
-        networks = (Bundle.open(shipped_networks()[name]).read("int8") for name in (FINDER, REFINER))
-        finder, refiner = (MapNetwork(content, runtime=runtime, threads=threads) for content in networks)
-        return cls(finder, refiner, min_face=min_face)
+        return cls.of(min_face=min_face)
 
     def sides(self, frame_shape: tuple[int, ...]) -> list[int]:
         """The canvases' longer sides for a frame: one that shows the smallest wanted face, and where that is a large one, a
@@ -222,6 +250,7 @@ class RefinedDetector:
     def __init__(self, detector: Detector, refiner: Refiner, *, min_score: float = DOUBT):
         self._detector, self._refiner, self.name = detector, refiner, detector.name
         self.looks_near = can_look_near(detector)
+        self.networks = (*networks_of(detector), *filter(None, (refiner.name,)))
         self.min_score = min_score
 
     def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
@@ -238,12 +267,6 @@ class RefinedDetector:
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
         """Only the boxes: what training needs to measure how they lie around a face."""
         return [face.box_xyxy for face in self.find(image_bgr)]
-
-
-def shipped_refiner(*, runtime: str = "auto", threads: int = 1) -> Refiner:
-    """The refiner that comes with edgefer."""
-    content = Bundle.open(shipped_networks()[REFINER]).read("int8")
-    return Refiner(MapNetwork(content, runtime=runtime, threads=threads))
 
 
 def sure_faces(seen: Refined, score: np.ndarray, min_score: float) -> list[Detection]:

@@ -20,6 +20,7 @@ from edgefer.errors import RuntimeFault, SourceError
 from edgefer.files import read_regular
 from edgefer.interpreter import RuntimeOptions, open_interpreter
 from edgefer.records import Box, Detection
+from edgefer.text import printable
 from edgefer.tflite.write import write_tflite
 
 SIDE = 320  # pixels of the canvas's longer side
@@ -75,6 +76,7 @@ class YuNetLite:
         self._build = _Build(file, cache, runtime)
         self.dtype, self.min_face, self.threads = dtype, min_face, threads
         self.proof = self._build.proofs[dtype]
+        self.networks = (f"{printable(file.name)} {self._build.key[:12]}",)
         self._networks: dict[tuple[int, int], MapNetwork] = {}
 
     def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:

@@ -26,7 +26,7 @@ class TextSink(Sink):
 
 
 class JsonLines(TextSink):
-    """One JSON object per frame: frame, time_s, faces with id, box_xyxy, label, score, scores, and why one is unsure."""
+    """One JSON object per frame: frame, time_s, source, detector, faces with id, box_xyxy, label, score, scores, and why one is unsure."""
 
     def write(self, frame: Frame) -> None:
         self.line(json.dumps(frame.to_dict()))

@@ -51,10 +51,12 @@ def bench(
         faces=faces.faces_of,
         detector=faces.detector,
         detector_file=faces.detector_file,
+        finder=faces.finder,
+        refiner=faces.refiner,
         threads=network.threads,
         runtime=network.runtime,
     )
-    reader = Reader.open(Bundle.open(bundle_path(bundle)), options, log=console.log)
+    reader = Reader.open(Bundle.open(bundle_path(bundle, reads=True)), options, log=console.log)
     if reason := slow_int8(reader.classifier.network.runtime):
         console.log(f"{reader.classifier.network.runtime} is {reason}: pip install ai-edge-litert")
     console.log(f"Measuring for {minutes:g} minutes; leave the board alone meanwhile.")

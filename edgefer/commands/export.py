@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from edgefer.commands.app import App
-from edgefer.commands.inputs import AsJson, bundle_path
+from edgefer.commands.inputs import AsJson, FinderOption, RefinerOption, bundle_path
 from edgefer.commands.page_rules import device_of
-from edgefer.options import ReaderOptions, Smoothing
+from edgefer.options import DetectorFiles, ReaderOptions, Smoothing
 
 app = App(
     help="Write a network for the browser or for a microcontroller, with the proof that it is the same one.",
@@ -80,6 +80,8 @@ def web(
     reject: Annotated[
         float, typer.Option(min=0, max=0.9, metavar="SCORE", help="Likewise: unsure below this score.")
     ] = ReaderOptions.reject,
+    finder: FinderOption = None,
+    refiner: RefinerOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a network as a static web page that works offline.
@@ -101,7 +103,9 @@ def web(
 
     check_folder(out)
     opened = Bundle.open(bundle_path(bundle))
-    checks = export_web(read_subject(opened), device_of(opened.card, labels=labels, smooth=smooth, reject=reject), out)
+    files = DetectorFiles(finder=finder, refiner=refiner)
+    device = device_of(opened.card, labels=labels, smooth=smooth, reject=reject, files=files)
+    checks = export_web(read_subject(opened), device, out)
     if prove:
         checks.append(prove_page(out))
         record(out, checks)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefer.commands.grouped import grouped
-from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, SkipBad
+from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, PairFlags, SkipBad
 from edgefer.errors import InputError
-from edgefer.options import Color, FaceKind, Outputs
+from edgefer.options import Color, DetectorFiles, FaceKind, Outputs
 
 if TYPE_CHECKING:
     from edgefer.convert.contract import Contract
@@ -100,6 +100,7 @@ def import_(
     *,
     contract: ContractFlags,
     card: CardFlags,
+    pair: PairFlags,
     data: Data = "",
     skip_bad: SkipBad = False,
     trust: Trust = False,
@@ -121,6 +122,7 @@ def import_(
     from edgefer.convert.importing import import_network
     from edgefer.train.data.load import DataOptions
 
+    files = DetectorFiles(finder=pair.finder, refiner=pair.refiner)
     options = ImportOptions(
         labels=_labels(contract.labels, file), scale=contract.scale or None, color=contract.color,
         outputs=contract.outputs, faces=card.faces_of, trust=trust, name=card.name, author=card.author,
@@ -129,7 +131,7 @@ def import_(
     request = options.request(
         file,
         load=data_loader(data, DataOptions(skip_bad=skip_bad), console.PROGRESS) if data else None,
-        detectors=face_detectors(card.faces_of) if data else {},
+        detectors=face_detectors(card.faces_of, files) if data else {},
         log=console.log,
     )
     target = target_folder(request, out)

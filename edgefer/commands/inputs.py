@@ -50,6 +50,20 @@ DetectorFile = Annotated[
         rich_help_panel=FACES,
     ),
 ]  # fmt: skip
+FinderOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--finder", metavar="BUNDLE", help="A finder of your own, converted, for the own detector; the one that ships when left out.",
+        rich_help_panel=FACES,
+    ),
+]  # fmt: skip
+RefinerOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--refiner", metavar="BUNDLE", help="A refiner of your own, likewise; it refines YuNet's faces too.",
+        rich_help_panel=FACES,
+    ),
+]  # fmt: skip
 RuntimeOption = Annotated[
     RuntimeName,
     typer.Option(
@@ -65,7 +79,15 @@ ThreadsOption = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorFlags:
+class PairFlags:
+    """The two networks of edgefer's own detector."""
+
+    finder: FinderOption = None
+    refiner: RefinerOption = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorFlags(PairFlags):
     """Which faces are looked for, and by what."""
 
     faces_of: FacesOption = None
@@ -105,14 +127,14 @@ SkipBad = Annotated[
 ]
 
 
-def bundle_path(bundle: Path | None, *, or_shipped: bool = True) -> Path:
+def bundle_path(bundle: Path | None, *, or_shipped: bool = True, reads: bool = False) -> Path:
     """The bundle that was named, by path or by the name of a shipped one; else the newest under runs/; else the default
-    of the shipped ones."""
+    of the shipped ones. reads: of those under runs/ only one that reads faces, and does not find them."""
     from edgefer.bundle import newest_bundle, shipped_bundles, shipped_networks
 
     if bundle is not None:
         return bundle if bundle.exists() else shipped_networks().get(str(bundle), bundle)
-    if newest := newest_bundle():
+    if newest := newest_bundle(reads=reads):
         return newest
     if or_shipped and DEFAULT_MODEL in shipped_bundles():
         return shipped_bundles()[DEFAULT_MODEL]

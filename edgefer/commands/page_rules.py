@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from edgefer.errors import InputError
-from edgefer.options import ReaderOptions
+from edgefer.options import AS_SHIPPED, DetectorFiles, ReaderOptions
 from edgefer.text import printable
 
 if TYPE_CHECKING:
@@ -12,21 +12,30 @@ if TYPE_CHECKING:
 
 
 def device_of(
-    card: "ModelCard", *, labels: str = "", smooth: str = ReaderOptions.smooth, reject: float = ReaderOptions.reject
+    card: "ModelCard",
+    *,
+    labels: str = "",
+    smooth: str = ReaderOptions.smooth,
+    reject: float = ReaderOptions.reject,
+    files: DetectorFiles = AS_SHIPPED,
 ) -> "Device":
     """What `edgefer run` does with this card's network, for a page to do the same. Of people it reads the faces that edgefer's
     own detector finds, of anything else the middle of the frame: the page has no other detector.
 
-    labels: "A,B,...", shown instead of the card's; smooth, reject: what the page's settings begin with. InputError for
-    labels that are not as many, or not distinct.
+    labels: "A,B,...", shown instead of the card's; smooth, reject: what the page's settings begin with; files: the pair, where
+    it is not the one that ships. InputError for labels that are not as many, or not distinct.
     """
     from edgefer.convert.web.device import Device
-    from edgefer.devices.faces import own
     from edgefer.devices.faces.detectors import FrameDetector
+    from edgefer.devices.faces.pair import has_shipped_pair
     from edgefer.devices.outputs.overlay import web_color
 
-    people = card.faces == "human" and own.OwnDetector.is_shipped()
-    networks = _face_networks() if people else None
+    people = card.faces == "human" and (has_shipped_pair() or bool(files.finder and files.refiner))
+    if not people and (files.finder or files.refiner):
+        raise InputError(
+            f"--finder and --refiner are for human faces, but {card.name} reads {card.faces}: leave them out."
+        )
+    networks = _face_networks(files) if people else None
     shown = _shown(labels, card.labels) if labels else card.labels
     colors = [web_color(label, card.labels) for label in card.labels]
     return Device(
@@ -79,15 +88,15 @@ def _shown(text: str, labels: tuple[str, ...]) -> tuple[str, ...]:
     return shown
 
 
-def _face_networks() -> "FaceNetworks":
-    """The shipped finder and refiner, and the numbers by which `edgefer run` uses them."""
+def _face_networks(files: DetectorFiles) -> "FaceNetworks":
+    """The finder and refiner, and the numbers by which `edgefer run` uses them."""
     from edgefer import faces
-    from edgefer.bundle import FACE_NETWORKS, Bundle, shipped_networks
     from edgefer.c.subject import read_subject
     from edgefer.convert.web.device import FaceNetworks
     from edgefer.devices.faces import canvas, own
+    from edgefer.devices.faces.pair import pair_bundles
 
-    finder, refiner = (read_subject(Bundle.open(shipped_networks()[name])) for name in FACE_NETWORKS)
+    finder, refiner = map(read_subject, pair_bundles(files))
     numbers = {
         "side": own.SIDE,
         "multiple": canvas.MULTIPLE,

@@ -50,7 +50,7 @@ def run(
         raise InputError(f"--save takes one source, and {len(sources)} are named: run it once for each.")
     _run(
         RunOptions(
-            bundle=bundle_path(bundle),
+            bundle=bundle_path(bundle, reads=True),
             sources=tuple(sources),
             reader=reader_options(faces, runtime),
             source_options=source.options(),

@@ -173,7 +173,7 @@ def _run_arguments(arguments: list[str]) -> list[str]:
         raise InputError("Name one input after --: --camera 0, or --source with a stream, such as `-- --camera 0`.")
     _check_outputs(params)
     _check_secrets(words, [params["mqtt"], *sources])
-    if bundle is None and (newest := newest_bundle()):
+    if bundle is None and (newest := newest_bundle(reads=True)):
         words = [str(newest.absolute()), *words]
     live = all(is_camera(source) or "://" in source or source.startswith(GSTREAMER) for source in sources)
     return words + ["--headless"] * (not params["headless"]) + ["--wait"] * (live and not params["wait"])
@@ -197,7 +197,7 @@ def _words(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
             if source is None or source.name != "COMMANDLINE":
                 continue
             values = list(value) if isinstance(value, list | tuple) else [value]
-            if name in ("inputs", "bundle", "source", "detector_file", "config"):
+            if name in ("inputs", "bundle", "source", "detector_file", "finder", "refiner", "config"):
                 values = [Path(one).absolute() if Path(one).exists() else one for one in values]
             if name == "inputs":
                 words = [*map(str, values), *words]

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgefer.commands.grouped import grouped
+from edgefer.commands.inputs import PairFlags
 from edgefer.commands.train_flags import DataFlags, RecipeFlags, RunFlags, TeacherFlags, train_request
 from edgefer.errors import InputError
+from edgefer.options import DetectorFiles
 
 if TYPE_CHECKING:
     from edgefer.train.distribute import Place
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @grouped
-def train(*, data: DataFlags, recipe: RecipeFlags, teachers: TeacherFlags, run: RunFlags) -> None:
+def train(*, data: DataFlags, recipe: RecipeFlags, teachers: TeacherFlags, run: RunFlags, pair: PairFlags) -> None:
     """Train a network by a recipe, and write it as a bundle.
 
     The data is checked before training starts; Ctrl-C keeps every finished epoch.
@@ -33,7 +35,8 @@ def train(*, data: DataFlags, recipe: RecipeFlags, teachers: TeacherFlags, run: 
     if run.resume and (data, recipe, teachers) != (DataFlags(), RecipeFlags(), TeacherFlags()):
         raise InputError("A resumed run keeps its data and recipe: give --resume alone, or with --out DIR.")
     request = None if run.resume else train_request(data, recipe, teachers)
-    folder, result = start_training(request, run.out, yunet=run.yunet, place=place, progress=console.PROGRESS)
+    files = DetectorFiles(yunet=run.yunet, finder=pair.finder, refiner=pair.refiner)
+    folder, result = start_training(request, run.out, files=files, place=place, progress=console.PROGRESS)
     if not place.chief:
         say = console.log if run.as_json else console.show
         say(f"Worker {place.index} is done; the chief writes the bundle {folder}.")
@@ -55,7 +58,7 @@ def _show(result: "Result | None", run: Path) -> None:
     from edgefer.train.data.trained import log_skipped
 
     if result is None:
-        console.show(f"Bundle: {run}. Next: edgefer convert {run}")
+        console.show(f"Bundle: {run}. Next: edgefer convert {run}, then `edgefer run` with --finder or --refiner.")
         return
     log_skipped(result.skipped, console.PROGRESS)
     for name, rows in result.classes.items():

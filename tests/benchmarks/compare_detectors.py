@@ -107,9 +107,10 @@ def main() -> None:
     from held_faces import held_apart
 
     from edgefer.devices.faces.detectors import HaarDetector
-    from edgefer.devices.faces.own import OwnDetector, RefinedDetector, shipped_refiner
+    from edgefer.devices.faces.own import OwnDetector, RefinedDetector, Refiner
     from edgefer.devices.faces.yunet import YuNetDetector
     from edgefer.devices.faces.yunet_lite import YuNetLite
+    from edgefer.options import DetectorFiles
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scenes", type=Path)
@@ -117,7 +118,10 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", default="", help="detectors whose name begins so")
+    parser.add_argument("--finder", type=Path, help="instead of the one that ships")
+    parser.add_argument("--refiner", type=Path)
     asked = parser.parse_args()
+    files = DetectorFiles(finder=asked.finder, refiner=asked.refiner)
     cv2.setNumThreads(1)
     asked.out.mkdir(parents=True, exist_ok=True)
     held = held_apart(asked.scenes, asked.cache, asked.yunet)
@@ -133,9 +137,9 @@ def main() -> None:
         "yunet opencv": lambda: YuNetDetector(asked.yunet),
         "yunet litert float32": lambda: YuNetLite(asked.yunet, asked.cache, dtype="float32"),
         "yunet litert int8": lambda: YuNetLite(asked.yunet, asked.cache),
-        "yunet litert int8, refined": lambda: RefinedDetector(YuNetLite(asked.yunet, asked.cache), shipped_refiner()),
-        "own": OwnDetector.shipped,
-        "own, min-face 12": lambda: OwnDetector.shipped(min_face=12),
+        "yunet litert int8, refined": lambda: RefinedDetector(YuNetLite(asked.yunet, asked.cache), Refiner.of(files)),
+        "own": lambda: OwnDetector.of(files),
+        "own, min-face 12": lambda: OwnDetector.of(files, min_face=12),
     }
     table, curves = {}, {}
     for name, make in makers.items():

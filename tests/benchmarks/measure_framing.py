@@ -27,6 +27,7 @@ from edgefer.devices.faces.choice import yunet
 from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.devices.faces.own import OwnDetector
 from edgefer.interpreter import Classifier
+from edgefer.options import DetectorFiles
 from edgefer.preprocess import face_pixels
 from edgefer.records import Detection
 from edgefer.train.data.cache import cache_folder
@@ -140,7 +141,7 @@ def main() -> None:
     options = DataOptions(labels=asked.labels)
     dataset = load_dataset(asked.data, card.input, options, cache=cache_folder())
     taught = rows_of(dataset.split("train"), asked.searches).images
-    detectors = (HaarDetector(), yunet(asked.yunet), OwnDetector.shipped())
+    detectors = (HaarDetector(), yunet(DetectorFiles(yunet=asked.yunet)).detector, OwnDetector.shipped())
     if asked.write:
         crops = {one.name: measure_crop(taught, one.detect) for one in detectors}  # type: ignore[attr-defined]
         for name, crop in crops.items():

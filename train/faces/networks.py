@@ -8,12 +8,10 @@ All outputs of one network share a quantization scale, so each is multiplied by 
 
 from typing import TYPE_CHECKING
 
-from edgefer.faces import REFINER_OUTPUTS, REFINER_SIDE, STRIDES
+from edgefer.faces import FINDER_SIDE, REFINER_OUTPUTS, REFINER_SIDE, STRIDES
 
 if TYPE_CHECKING:
     import tf_keras
-
-FINDER_SIDE = 192  # pixels of the finder's input as it is exported
 
 
 def build_finder(side: int | None = FINDER_SIDE) -> "tf_keras.Model":

@@ -319,11 +319,11 @@ from edgefer.devices import threads as workers
 from edgefer.devices.faces import own as faces
 workers.Rules.__init__.__kwdefaults__["limit_s"] = 1.0
 find, calls = faces.OwnDetector.find, []
-def hung(self, image):
+def hung(self, image, near=None):
     calls.append(1)
     if len(calls) > 2:
         threading.Event().wait()
-    return find(self, image)
+    return find(self, image, near)
 faces.OwnDetector.find = hung
 """
 

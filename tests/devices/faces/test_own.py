@@ -18,7 +18,7 @@ from edgefer.devices.bench import run_bench, to_markdown
 from edgefer.devices.faces import choice
 from edgefer.devices.faces.canvas import shrunk
 from edgefer.devices.faces.detectors import HaarDetector
-from edgefer.devices.faces.own import OwnDetector, RefinedDetector, Square, cut, shipped_refiner, square_around
+from edgefer.devices.faces.own import OwnDetector, RefinedDetector, Refiner, Square, cut, square_around
 from edgefer.devices.outputs.csvfile import Csv
 from edgefer.devices.outputs.lines import JsonLines
 from edgefer.devices.outputs.mqtt import state_of
@@ -30,7 +30,7 @@ from edgefer.devices.reader import Reader, detector_maker
 from edgefer.devices.session import Session
 from edgefer.errors import BundleError, InputError, SourceError
 from edgefer.interpreter import Classifier
-from edgefer.options import DetectorName, ReaderOptions
+from edgefer.options import DetectorFiles, DetectorName, ReaderOptions
 from edgefer.parity import check_pixels
 from edgefer.records import Detection, Frame
 from edgefer.vectors import Vectors
@@ -174,14 +174,14 @@ class Claims:
 def test_the_refiner_gives_roll_to_anothers_faces_and_drops_what_is_none(astronaut):
     face = Detection(box_xyxy=ASTRONAUT, score=0.95, eyes_xy=((204, 105), (246, 105)), nose_xy=(222, 128))
     ghost = Detection(box_xyxy=(380, 380, 460, 470), score=0.75)
-    (kept,) = RefinedDetector(Claims(face, ghost), shipped_refiner()).find(turned(astronaut, 20))
+    (kept,) = RefinedDetector(Claims(face, ghost), Refiner.of()).find(turned(astronaut, 20))
     assert kept.box_xyxy == face.box_xyxy and abs(kept.roll_deg - 20) < 10
 
 
 def test_what_the_refiner_doubts_is_no_person_in_any_output(astronaut, tmp_path):
     face = Detection(box_xyxy=ASTRONAUT, score=0.95)
     ghost = Detection(box_xyxy=(380, 380, 460, 470), score=0.75)
-    detector = RefinedDetector(Claims(face, ghost), shipped_refiner())
+    detector = RefinedDetector(Claims(face, ghost), Refiner.of())
     classifier = Classifier.load(Bundle.open(shipped_bundles()["fer-small"]))
     frames = [Frame(index=number, time_s=number / 15, image_bgr=astronaut) for number in range(3)]
     lines, stats = io.StringIO(), RunStats()
@@ -209,19 +209,19 @@ def test_what_the_refiner_doubts_is_no_person_in_any_output(astronaut, tmp_path)
 def test_without_a_file_the_own_detector_is_chosen_and_nothing_fetched(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(choice, "fetch_yunet", lambda to: pytest.fail("nothing may be fetched"))
-    chosen = choice.automatic(None)
+    chosen = choice.automatic()
     assert chosen.detector.name == "own" and "not on this machine" in chosen.reason
 
 
 def test_a_fetched_file_that_is_no_yunet_is_said_and_a_named_one_refused(monkeypatch, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
     monkeypatch.setattr(choice, "cached_yunet", lambda: tmp_path / "bad.onnx")
-    chosen = choice.automatic(None)
+    chosen = choice.automatic()
     assert chosen.detector.name == "own" and "bad.onnx" in chosen.reason
     with pytest.raises(SourceError, match=r"bad\.onnx"):
-        choice.automatic(tmp_path / "bad.onnx")
+        choice.automatic(DetectorFiles(yunet=tmp_path / "bad.onnx"))
     with pytest.raises(SourceError, match="There is no file"):
-        choice.automatic(tmp_path / "none.onnx")
+        choice.automatic(DetectorFiles(yunet=tmp_path / "none.onnx"))
 
 
 def test_the_choice_is_logged_once_and_cats_keep_their_cascade(monkeypatch, tmp_path):
@@ -236,9 +236,9 @@ def test_the_choice_is_logged_once_and_cats_keep_their_cascade(monkeypatch, tmp_
     live = LiveSettings(settings, smooths=("off",), detectors=("auto", "own"), reasons=reader.reasons)
     assert live.to_json()["detector_reason"] == said[0], "the page shows it"
     live.change({"detector": "own"})
-    assert live.to_json()["detector_reason"] == "", "it was asked for"
+    assert live.to_json()["detector_reason"] == "", "nothing is known of what was not opened"
     result = run_bench(reader, minutes=0.1 / 60, warm_up=1)
-    assert result.detector_reason == said[0] and f"| detector | own. {said[0]} |" in to_markdown(result)
+    assert result.detector_reason == said[0] and f"| detector | {said[0]} |" in to_markdown(result)
     assert isinstance(detector_maker(ReaderOptions(faces="cat"), card)(DetectorName.AUTO), HaarDetector)
     with pytest.raises(InputError, match="finds human faces"):
         detector_maker(ReaderOptions(faces="cat"), card)(DetectorName.OWN)

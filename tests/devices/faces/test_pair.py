@@ -1,0 +1,286 @@
+"""A finder and a refiner of the user's own: what takes them, what names them, and which bundles are refused."""
+
+import json
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from edgefer.api import face_detectors, start_training
+from edgefer.bundle import FACE_NETWORKS, Bundle, Form, newest_bundle, shipped_bundles, shipped_networks, write_bundle
+from edgefer.card import InputSpec, ModelCard, Provenance
+from edgefer.commands import service
+from edgefer.commands.page_rules import device_of
+from edgefer.convert.faces import convert_faces
+from edgefer.devices.faces import choice
+from edgefer.devices.faces.choice import automatic, own, yunet
+from edgefer.devices.faces.detectors import described
+from edgefer.devices.faces.own import Finder, OwnDetector
+from edgefer.devices.faces.pair import Running
+from edgefer.devices.reader import Reader, detector_maker
+from edgefer.errors import BundleError, EdgeferError, InputError, RuntimeFault
+from edgefer.faces import FINDER_LABELS, REFINER_LABELS, map_shapes
+from edgefer.options import DetectorFiles, ReaderOptions
+from edgefer.records import Detection
+from edgefer.train.backend import tensorflow
+from edgefer.train.faces.run import keras_bytes
+from edgefer.train.start import TrainRequest
+
+LABELS = {"find-faces": FINDER_LABELS, "refine-faces": REFINER_LABELS}
+
+
+def blind_network():
+    tensorflow()
+    import tf_keras
+
+    pixels = tf_keras.Input((48, 48, 1))
+    never = tf_keras.initializers.Constant([-9.0] + 16 * [0.5])
+    mean = tf_keras.layers.AveragePooling2D(48)(pixels)
+    return tf_keras.Model(pixels, tf_keras.layers.Dense(17, bias_initializer=never)(tf_keras.layers.Flatten()(mean)))
+
+
+def trained(folder, task, model, name="mine"):
+    """A bundle as training writes it."""
+    size = dict(zip(("height", "width"), model.input_shape[1:3], strict=True))
+    provenance = Provenance(data="none", split_sizes={}, recipe={}, seed=0, epoch=1, versions={})
+    card = ModelCard(
+        name=name, task=task, labels=LABELS[task], input=InputSpec(**size, color="gray"), provenance=provenance
+    )
+    return write_bundle(folder, card, {Form.KERAS: keras_bytes(model)})
+
+
+def converted(folder, task, model, name="mine"):
+    images = np.random.default_rng(0).integers(0, 256, (8, *model.input_shape[1:]), dtype=np.uint8)
+    return convert_faces(trained(folder / "trained", task, model, name), images, folder / "int8").path
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """The shipped pair as bundles of a user, by their own names."""
+    folder, paths = tmp_path_factory.mktemp("pair"), []
+    for name in FACE_NETWORKS:
+        bundle = Bundle.open(shipped_networks()[name])
+        files = {form: bundle.read(form) for form in bundle.card.variants}
+        paths.append(write_bundle(folder / name, bundle.card.model_copy(update={"name": f"my {name}"}), files).path)
+    return DetectorFiles(finder=paths[0], refiner=paths[1])
+
+
+@pytest.fixture(scope="module")
+def blind(tmp_path_factory):
+    """A refiner, converted, that takes nothing for a face."""
+    return converted(tmp_path_factory.mktemp("blind"), "refine-faces", blind_network(), "blind")
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    file = tmp_path_factory.mktemp("photo") / "astronaut.png"
+    cv2.imwrite(str(file), cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR))
+    return file
+
+
+def named(pair):
+    return ["--finder", pair.finder, "--refiner", pair.refiner]
+
+
+def traced(pair):
+    return f"own (my face-finder {Bundle.open(pair.finder).hash[:12]}, my face-refiner {Bundle.open(pair.refiner).hash[:12]})"
+
+
+def test_run_names_the_pair_in_every_line_and_finds_with_it(edgefer, pair, blind, photo):
+    done = edgefer("run", "fer-nano", photo, "--headless", "--json", *named(pair))
+    line = json.loads(done.stdout)
+    assert line["detector"] == traced(pair) and len(line["faces"]) == 1
+    assert traced(pair).removeprefix("own ") in done.stderr, "and once for a person"
+    done = edgefer("run", "fer-nano", photo, "--headless", "--json", "--refiner", blind, "--detector", "own")
+    line = json.loads(done.stdout)
+    assert line["faces"] == [] and re.search(r"face-finder [0-9a-f]{12}, blind [0-9a-f]{12}\)$", line["detector"])
+
+
+def test_a_named_finder_is_what_auto_takes_and_a_refiner_serves_yunet(pair, blind, monkeypatch, tmp_path):
+    class Lite:
+        """Stands for YuNet, which knows where the astronaut's face is."""
+
+        name, networks = "yunet", ("yunet.onnx 0123456789ab",)
+
+        def __init__(self, *given, **options):
+            pass
+
+        def find(self, image_bgr):
+            return [Detection(box_xyxy=(179, 60, 270, 178), score=0.95)]
+
+    monkeypatch.setattr(choice, "YuNetLite", Lite)
+    monkeypatch.setattr(choice, "cached_yunet", lambda: tmp_path / "yunet.onnx")
+    (tmp_path / "yunet.onnx").touch()
+    image = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR)
+    assert automatic(pair).detector.name == "own" and traced(pair).removeprefix("own ") in automatic(pair).reason
+    assert automatic().detector.name == "yunet" and len(automatic().detector.find(image)) == 1
+    doubting = yunet(DetectorFiles(yunet=tmp_path / "yunet.onnx", refiner=blind))
+    assert doubting.detector.find(image) == []
+    assert re.search(r"yunet \(yunet\.onnx 0123456789ab, blind [0-9a-f]{12}\)", doubting.reason)
+
+
+def test_the_same_pair_finds_the_same_faces_as_bundles_of_a_user(pair):
+    image = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR)
+    mine, shipped = OwnDetector.of(pair, min_face=30), OwnDetector.shipped(min_face=30)
+    assert mine.find(image) == shipped.find(image) != []
+    assert described(mine) == traced(pair) != described(shipped)
+
+
+def test_bench_the_page_and_python_name_the_pair(edgefer, pair):
+    result = json.loads(edgefer("bench", "fer-nano", "--minutes", "0.01", "--json", *named(pair)).stdout)
+    assert result["detector"] == traced(pair)
+    reader = Reader.open(
+        Bundle.open(shipped_bundles()["fer-nano"]), ReaderOptions(finder=str(pair.finder), refiner=str(pair.refiner))
+    )
+    frame = reader(cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR))
+    assert frame.detector == traced(pair) and traced(pair).removeprefix("own ") in reader.reasons["auto"]
+    reader.detectors()["own"]()
+    assert traced(pair).removeprefix("own ") in reader.reasons["own"], "what the page shows when it is chosen there"
+
+
+def test_a_service_names_the_pair_from_the_root(monkeypatch, pair):
+    monkeypatch.chdir(pair.finder.parent)
+    words = service._run_arguments(["--camera", "0", "--finder", pair.finder.name, "--refiner", "face-nothing"])
+    assert words[words.index("--finder") + 1] == str(pair.finder) and "face-nothing" in words
+
+
+def test_crops_are_measured_with_the_pair(pair, blind):
+    image = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR)
+    assert len(face_detectors("human", pair)["own"](image)) == 1
+    assert face_detectors("human", DetectorFiles(refiner=blind))["own"](image) == []
+    with pytest.raises(InputError, match="are for human faces"):
+        face_detectors("cat", pair)
+    with pytest.raises(InputError, match="named with --teacher"):
+        start_training(TrainRequest(data="scenes", recipe="face-refiner"), None, files=pair)
+
+
+def test_an_exported_page_finds_with_the_pair(pair, blind):
+    card = Bundle.open(shipped_bundles()["fer-nano"]).card
+    image = cv2.resize(cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR), (192, 192))
+    assert len(device_of(card, files=pair).find(image)) == 1
+    device = device_of(card, files=DetectorFiles(refiner=blind))
+    assert device.find(image) == [] and device.networks.refiner.bundle.path == blind
+    with pytest.raises(InputError, match="are for human faces"):
+        device_of(card.model_copy(update={"faces": "cat"}), files=pair)
+
+
+# What is refused
+
+
+def test_options_that_do_not_go_together_are_refused(pair, photo, tmp_path):
+    card = Bundle.open(shipped_bundles()["fer-nano"]).card
+    for options, said in (
+        ({"finder": pair.finder, "detector": "yunet"}, "--finder is for --detector own"),
+        ({"finder": pair.finder, "detector": "haar"}, "--finder is for --detector own"),
+        ({"refiner": pair.refiner, "detector": "haar"}, "haar's faces are not refined"),
+        ({"finder": pair.finder, "detector_file": "x.onnx"}, "give one of the two"),
+        ({"finder": pair.finder, "faces": "cat"}, "are for human faces"),
+        ({"finder": pair.refiner}, "a network of task 'refine-faces': name one of 'find-faces'"),
+        ({"refiner": "fer-small"}, "a network of task 'read': name one of 'refine-faces'"),
+        ({"finder": tmp_path / "none"}, "There is no bundle at"),
+        ({"finder": photo}, "There is no bundle at"),
+    ):
+        with pytest.raises(EdgeferError, match=said) as refused:
+            detector_maker(ReaderOptions(**options), card)(ReaderOptions(**options).detector)
+        assert "\n" not in str(refused.value)
+
+
+def test_run_refuses_a_wrong_bundle_with_one_sentence(edgefer, pair, photo):
+    done = edgefer("run", "fer-nano", photo, "--headless", "--finder", pair.refiner, expect=2)
+    assert len(done.stderr.splitlines()) == 1 and "name one of 'find-faces'" in done.stderr
+    with pytest.raises(BundleError, match=r"finds faces and reads nothing in them: .* --refiner"):
+        Reader.open(Bundle.open(pair.refiner), ReaderOptions())
+
+
+def test_a_damaged_bundle_and_one_that_is_not_converted_are_refused(pair, tmp_path):
+    shutil.copytree(pair.finder, tmp_path / "damaged")
+    file = tmp_path / "damaged" / "int8.tflite"
+    content = bytearray(file.read_bytes())
+    content[5000] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(BundleError, match="is not the file its card describes"):
+        own(DetectorFiles(finder=tmp_path / "damaged"))
+    unconverted = trained(tmp_path / "trained", "refine-faces", blind_network())
+    with pytest.raises(BundleError, match=r"holds no int8 network .*edgefer convert"):
+        own(DetectorFiles(refiner=unconverted.path))
+
+
+def relabelled(folder, bundle, files=(), **card):
+    """A bundle of a stranger, whose card and hashes fit its files, whatever those hold."""
+    contents = {form: bundle.read(form) for form in bundle.card.variants} | dict(files)
+    return write_bundle(folder, bundle.card.model_copy(update=card), contents).path
+
+
+def test_a_stranger_s_bundle_that_answers_otherwise_is_refused(pair, blind, tmp_path):
+    finder, refiner = Bundle.open(pair.finder), Bundle.open(pair.refiner)
+    reader = Bundle.open(shipped_bundles()["fer-nano"])
+    swapped = {Form.INT8: Bundle.open(blind).read(Form.INT8)}
+    odd = tuple(f"number {index}" for index in range(17))
+    for which, path, said in (
+        ("refiner", relabelled(tmp_path / "a", reader, task="refine-faces"), "answers with other numbers"),
+        ("refiner", relabelled(tmp_path / "b", reader, task="refine-faces", labels=REFINER_LABELS), "do not belong"),
+        ("refiner", relabelled(tmp_path / "c", refiner, labels=odd), "answers with other numbers"),
+        ("refiner", relabelled(tmp_path / "d", refiner, swapped), "does not give this bundle's stored answers"),
+        ("refiner", relabelled(tmp_path / "e", refiner, input=InputSpec(height=64, width=64)), "of 48x48"),
+        ("refiner", relabelled(tmp_path / "f", refiner, input=InputSpec(height=48, width=48, color="rgb")), "gray"),
+        ("finder", relabelled(tmp_path / "g", finder, input=InputSpec(height=50, width=192)), "of 192x192"),
+        ("finder", relabelled(tmp_path / "h", finder, {Form.INT8: reader.read(Form.INT8)}), "do not belong"),
+    ):
+        with pytest.raises(EdgeferError, match=said) as refused:
+            own(DetectorFiles(**{which: path}))
+        assert str(refused.value).count("\n") == 0
+    own(DetectorFiles(refiner=tmp_path / "d"), Running(check=False))  # as --no-check has it
+
+
+def odd_finder(change):
+    """A finder that was built to confuse: change(map, number) is put over each of its outputs."""
+    tensorflow()
+    import tf_keras
+
+    pixels = tf_keras.Input((192, 192, 1))
+    maps = [tf_keras.layers.Conv2D(5, 1, strides=stride)(pixels) for stride in (8, 16, 32)]
+    return tf_keras.Model(pixels, [change(one, number) for number, one in enumerate(maps)])
+
+
+def test_a_finder_with_other_maps_is_refused(tmp_path):
+    from tf_keras import layers
+
+    turned = odd_finder(lambda one, number: layers.Reshape((12, 48, 5))(one) if number == 0 else one)
+    with pytest.raises(BundleError, match="answers with maps of"):
+        own(DetectorFiles(finder=converted(tmp_path / "turned", "find-faces", turned)))
+    loud = odd_finder(lambda one, number: layers.Rescaling(1e6)(one))
+    with pytest.raises(BundleError, match="in steps of"):
+        own(DetectorFiles(finder=converted(tmp_path / "loud", "find-faces", loud)))
+
+
+class SameMaps:
+    """A network whose maps are those of 192x192 pixels, whatever it is given."""
+
+    quantized = True
+
+    def sized(self, height, width):
+        return self
+
+    def run(self, image):
+        return [np.zeros(shape, np.int8) for shape in map_shapes(192, 192)]
+
+    def step(self, output):
+        return 0.1, 0
+
+
+def test_a_finder_that_does_not_follow_the_frame_s_size_is_a_fault_of_one_sentence():
+    finder = Finder(SameMaps())
+    finder.find(np.zeros((192, 192, 3), np.uint8), 192)
+    with pytest.raises(RuntimeFault, match="a map for each stride"):
+        finder.find(np.zeros((96, 192, 3), np.uint8), 192)
+
+
+def test_the_newest_bundle_to_read_with_is_none_that_finds_faces(pair, tmp_path):
+    for name, source in (("a", shipped_bundles()["fer-nano"]), ("b", pair.finder)):
+        shutil.copytree(source, tmp_path / name, copy_function=shutil.copy)
+    assert newest_bundle(tmp_path).name == "b" and newest_bundle(tmp_path, reads=True).name == "a"
+    (tmp_path / "b" / "card.json").write_text("{")
+    assert newest_bundle(tmp_path, reads=True).name == "b", "a damaged one is reported by whoever opens it"
