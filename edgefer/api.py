@@ -323,7 +323,7 @@ def import_model(
     request = wanted.request(
         _path(file, "file"),
         load=data_loader(str(data)) if data else None,
-        detectors=face_detectors(wanted.faces) if data else {},
+        detectors=face_detectors(wanted.faces.value) if data else {},
         log=log,
     )
     return import_network(request, target_folder(request, Path(out) if out else None)).bundle

@@ -131,7 +131,7 @@ def import_(
     request = options.request(
         file,
         load=data_loader(data, DataOptions(skip_bad=skip_bad), console.PROGRESS) if data else None,
-        detectors=face_detectors(card.faces_of, files) if data else {},
+        detectors=face_detectors(str(card.faces_of), files) if data else {},
         log=console.log,
     )
     target = target_folder(request, out)
