@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from edgefer import __version__
-from edgefer.bundle import EXPORTED, Bundle, write_file
+from edgefer.bundle import EXPORTED, Bundle, staging_directory, write_file
 from edgefer.checks import Check, status_if, to_json
 from edgefer.errors import InputError
 from edgefer.files import MAX_JSON, MAX_NETWORK, check_writable, read_regular
@@ -106,9 +104,7 @@ def write_folder(out: Path, target: str, bundle: Bundle, files: Mapping[str, byt
     }
     written = {**files, EXPORTED: _list_of(facts, checks)}
     place = out if out.exists() else out.parent  # which may be two disks
-    place.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=place))
-    try:
+    with staging_directory(place / out.name) as staging:
         for name, content in written.items():
             write_file(staging / name, content)
         staging.chmod(0o755)
@@ -119,8 +115,6 @@ def write_folder(out: Path, target: str, bundle: Bundle, files: Mapping[str, byt
             os.replace(staging / name, out / name)
         for name in before - set(files):
             (out / name).unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def record(out: Path, checks: Sequence[Check]) -> None:

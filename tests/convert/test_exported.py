@@ -59,6 +59,14 @@ def test_a_file_of_one_s_own_is_not_taken_for_one_of_another_target_s(nano, proj
     assert {file.name for file in (tmp_path / "c").iterdir()} == {"page.js", "README.md", EXPORTED}
 
 
+def test_what_a_killed_export_left_is_removed_by_the_next(nano, tmp_path):
+    for left in (tmp_path / ".c.staging-killed", tmp_path / "c" / ".c.staging-killed"):
+        left.mkdir()
+        (left / "network.c").write_text("half")
+        write_folder(tmp_path / "c", "c", nano.bundle, {"network.c": b"whole"}, [])
+        assert not left.exists() and (tmp_path / "c" / "network.c").read_bytes() == b"whole"
+
+
 def test_an_export_goes_into_the_folder_that_one_stands_in(nano, tmp_path, monkeypatch):
     """Which is not replaced under the shell's feet."""
     (tmp_path / "here").mkdir()
