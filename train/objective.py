@@ -46,8 +46,8 @@ def make_optimizer(recipe: Recipe, steps: int):
 def make_loss(recipe: Recipe, split: Split, classes: int, further: Further | None = None):
     """Cross-entropy of logits, with the recipe's label smoothing.
 
-    Under logit adjustment (Menon et al. 2021, arXiv:2007.07314) each logit is raised by its class's log share while
-    training, so that the network itself answers as if all classes were equally frequent.
+    Under logit adjustment (Menon et al. 2021, arXiv:2007.07314) each logit is raised by `fit.adjustment` times its class's
+    log share while training, so that with 1 the network itself answers as if all classes were equally frequent.
     """
     from tf_keras import losses
 
@@ -58,7 +58,7 @@ def make_loss(recipe: Recipe, split: Split, classes: int, further: Further | Non
     if further:
         others = np.bincount(further.split.labels, minlength=classes) / len(further.split)
         prior = (1 - further.share) * prior + further.share * others
-    prior = np.log(prior).astype(np.float32)
+    prior = (recipe.fit.adjustment * np.log(prior)).astype(np.float32)
 
     def adjusted(targets, logits):
         return losses.categorical_crossentropy(targets, logits + prior, from_logits=True, label_smoothing=smoothing)
@@ -89,13 +89,13 @@ def take_clean_statistics(model, recipe: Recipe, split: Split) -> None:
 def measure_statistics(model, batches) -> None:
     """Measure batch norm's statistics again, as the mean over batches (Izmailov et al. 2018, arXiv:1803.05407).
 
-    batches: of (pixels, ...). Under a tf.distribute strategy each is divided among its replicas.
+    batches: of (pixels, ...). Under a tf.distribute strategy each is divided among its replicas. Frozen layers keep theirs.
     """
     import tensorflow as tf
     from tf_keras.layers import BatchNormalization
 
     strategy = tf.distribute.get_strategy()
-    norms = [layer for layer in model.layers if isinstance(layer, BatchNormalization)]
+    norms = [layer for layer in model.layers if isinstance(layer, BatchNormalization) and layer.trainable]
     if not norms:  # as after quantization-aware training, whose ranges another look would move
         return
     momenta = [norm.momentum for norm in norms]

@@ -139,6 +139,12 @@ class Fit(_Part):
     balance: Literal["none", "class-weights", "oversample", "logit-adjustment"] = Field(
         "none", description="against rare classes being ignored"
     )
+    adjustment: float = Field(
+        1,
+        ge=0,
+        le=3,
+        description="how far logit adjustment goes: 1 answers as if all classes were equally frequent, 0 not at all",
+    )
     patience: int = Field(
         0, ge=0, description="stop after so many epochs without a better validation accuracy; 0: never"
     )

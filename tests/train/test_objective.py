@@ -57,6 +57,33 @@ def test_logit_adjustment_raises_logits_by_the_log_share(lopsided):
     np.testing.assert_allclose(loss, -np.log([7 / 8, 1 / 8]), rtol=1e-5)
 
 
+def test_half_an_adjustment_raises_logits_by_half_the_log_share(lopsided):
+    tensorflow()
+    from edgefer.train.objective import make_loss
+
+    half = ("fit.balance=logit-adjustment", "fit.label_smoothing=0", "fit.adjustment=0.5")
+    loss = make_loss(load_recipe("demo", (*TINY, *half)), lopsided.split("train"), 2)
+    answers = loss(np.eye(2, dtype=np.float32), np.zeros((2, 2), np.float32)).numpy()
+    raised = np.sqrt([7 / 8, 1 / 8])
+    np.testing.assert_allclose(answers, -np.log(raised / raised.sum()), rtol=1e-5)
+
+
+def test_statistics_measured_again_leave_frozen_layers_as_they_are():
+    tensorflow()
+    import tf_keras
+
+    from edgefer.train.objective import measure_statistics
+
+    frozen, free = (tf_keras.layers.BatchNormalization() for _ in range(2))
+    frozen.trainable = False
+    model = tf_keras.Sequential([frozen, free])
+    pixels = np.full((8, 3), 5, np.float32)
+    model(pixels)
+    measure_statistics(model, [(pixels,)])
+    assert frozen.moving_mean.numpy().tolist() == [0, 0, 0]
+    assert free.moving_mean.numpy() == pytest.approx(5, rel=1e-3)
+
+
 def test_further_images_fill_their_share_of_each_batch_and_each_is_seen_before_any_twice(lopsided):
     from edgefer.train.fit import batches, steps_per_epoch
 
