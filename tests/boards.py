@@ -30,15 +30,17 @@ def laid_out() -> Path:
 
 @functools.cache
 def root_of(core: str, system: str) -> Path:
-    """The system's root with the /proc/cpuinfo of a board that has this core: the runtime chooses some kernels by its name."""
-    root, own = (AARCH64 / system / "root").resolve(), Path(tempfile.mkdtemp(prefix="edgefer-root-"))
-    for entry in root.iterdir():
-        if entry.name != "proc":
-            (own / entry.name).symlink_to(entry)
-    (own / "proc").mkdir()
+    """What the emulator looks up files in first: the system's libraries, and the /proc/cpuinfo of a board that has this core,
+    by whose name the runtime chooses some kernels."""
+    root, shown = (AARCH64 / system / "root").resolve(), Path(tempfile.mkdtemp(prefix="edgefer-root-"))
+    for folder in ("lib", "usr/lib"):  # not those above: a program would see /usr or /tmp as a link, and follow it
+        (shown / folder).mkdir(parents=True)
+        for entry in (root / folder).iterdir():
+            (shown / folder / entry.name).symlink_to(entry)
+    (shown / "proc").mkdir()
     cpuinfo = (root / "proc" / "cpuinfo").read_text()
-    (own / "proc" / "cpuinfo").write_text(cpuinfo.replace(PARTS["cortex-a72"], PARTS[core]))
-    return own
+    (shown / "proc" / "cpuinfo").write_text(cpuinfo.replace(PARTS["cortex-a72"], PARTS[core]))
+    return shown
 
 
 def python_on(core, *arguments, system="bookworm", wheels="", emulator=EMULATOR) -> subprocess.CompletedProcess:
