@@ -95,7 +95,7 @@ def _sampled_words(image_bgr: np.ndarray, step: int) -> np.ndarray:
     """Every so many rows and columns, from step // 2 on, as uint8 [h, w, 4]: BGR and one byte that means nothing.
 
     numpy copies one number for each pixel, of its three bytes and the one before them, which there is since no pixel is the
-    first; then everything is read from one byte on. That is 1.4 to 1.9 times as fast as channel by channel.
+    first; then everything is read from one byte on. With the gray it is 1.6 to 1.9 times as fast as channel by channel.
     """
     first = step // 2
     part = image_bgr[first::step, first::step]
@@ -103,7 +103,7 @@ def _sampled_words(image_bgr: np.ndarray, step: int) -> np.ndarray:
     offset = first * (image_bgr.strides[0] + image_bgr.strides[1]) - 1
     copied = np.empty(4 * rows * columns + 1, np.uint8)
     words = copied[:-1].view(np.uint32).reshape(rows, columns)
-    words[:] = np.ndarray((rows, columns), np.uint32, image_bgr, offset, part.strides[:2])  # type: ignore[arg-type]
+    words[:] = np.ndarray((rows, columns), np.uint32, image_bgr, offset, part.strides[:2])
     return copied[1:].reshape(rows, columns, 4)
 
 
