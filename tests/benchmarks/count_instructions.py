@@ -4,7 +4,7 @@
     python tests/benchmarks/count_instructions.py YUNET.onnx [--pictures ARCHIVE.zip --count 4]
 
 qemu-user runs every instruction of the arm64 wheels as the named core would, and `tests/aarch64/count.c` counts them, for the searches
-alone: no start-up, no other program, and the same number in every run but for some thousands. OpenCV and the runtime have one thread.
+alone: no start-up, no other program, and the same number in every run to 20,000. OpenCV and the runtime have one thread.
 An instruction is no time: a core does one multiply-add or sixteen in one, and waits for memory in none. Frames are drawn by program,
 and pictures of your own as they are.
 """
