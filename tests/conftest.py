@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from boards import READY as BOARDS_READY
 from filelock import FileLock
 
 from edgefer.bundle import Bundle
@@ -23,13 +24,11 @@ pytest_plugins = ["exports"]
 
 GRAY48 = InputSpec(height=48, width=48)
 ROOT = Path(__file__).parent.parent
-AARCH64 = Path(os.environ.get("EDGEFER_AARCH64", ROOT / ".venv-aarch64"))
-BOARDS = (AARCH64 / "ready").exists() and shutil.which("qemu-aarch64-static") is not None
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NEEDS = {  # mark: (is it here, why not)
     "camera": (Path("/dev/video0").exists(), "no camera at /dev/video0"),
-    "aarch64": (BOARDS, "no emulated boards: run tests/aarch64/setup.sh"),
+    "aarch64": (BOARDS_READY, "no emulated boards: run tests/aarch64/setup.sh"),
     "mosquitto": (MOSQUITTO is not None, "no MQTT broker: sudo apt install -y mosquitto"),
     "gcc": (shutil.which("cc") is not None, "no C compiler: sudo apt install -y gcc"),
     "arm": (

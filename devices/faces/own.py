@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from edgefer.bundle import Bundle
-from edgefer.devices.faces.canvas import MAX_SHAPES, Layout, MapNetwork, Maps, distinct, logit, shrunk, thinned
+from edgefer.devices.faces.canvas import MAX_SHAPES, Layout, MapNetwork, Maps, distinct, logit, shrunk, thinned_gray
 from edgefer.devices.faces.detectors import Detector, can_look_near, look, networks_of
 from edgefer.devices.faces.pair import AS_USUAL, Running, open_finder, open_refiner
 from edgefer.errors import RuntimeFault
@@ -46,9 +46,7 @@ class Finder:
     def find(self, image_bgr: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
         """Boxes float64 [n, 4] in pixels of the frame, and logits [n]; the likeliest first."""
         layout = Layout.of(image_bgr.shape, side)
-        gray = thinned(image_bgr, layout.size)
-        if gray.ndim == 3:
-            gray = cv2.cvtColor(gray, cv2.COLOR_BGR2GRAY)
+        gray = thinned_gray(image_bgr, layout.size)
         canvas = np.zeros(layout.canvas, np.uint8)
         canvas[: layout.size[1], : layout.size[0]] = shrunk(gray, layout.size)
         every, logits = self._candidates(canvas)

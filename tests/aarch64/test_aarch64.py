@@ -5,41 +5,15 @@ is no measure of speed. Measured with qemu 7.2, numpy 2.4.6, opencv-python 4.14.
 all pixels equal, and all int8 answers equal to those of x86-64, not one quantum off.
 """
 
-import functools
 import json
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import pytest
-from conftest import AARCH64, ROOT
+from boards import AARCH64, CORES, ROOT, SYSTEMS, python_on
 
 pytestmark = pytest.mark.aarch64
-CORES = {"cortex-a53": "Raspberry Pi 3", "cortex-a72": "Raspberry Pi 4", "cortex-a76": "Raspberry Pi 5"}
-SYSTEMS = {
-    "bookworm": "3.11",
-    "trixie": "3.13",
-}  # Debian 12 and 13, which Raspberry Pi OS is made of, and their Pythons
 ROWS = ["pixels of haar's crop", "pixels of own's crop", "pixels of yunet's crop", "faces", "int8 on litert"]
-
-
-@functools.cache
-def laid_out() -> Path:
-    """The package as a wheel lays it out: the tree's train/ and convert/ are edgefer.train and edgefer.convert."""
-    target = Path(tempfile.mkdtemp(prefix="edgefer-aarch64-"))
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", target, ROOT], check=True)
-    return target
-
-
-def python_on(core, *arguments, system="bookworm", wheels="") -> subprocess.CompletedProcess:
-    """Run an arm64 Python with edgefer's wheels on an emulated core; `wheels` come before those of the base install."""
-    folder = AARCH64 / system
-    root = folder / "root"
-    path = ":".join(str(place) for place in (*([folder / wheels] if wheels else []), folder / "wheels", laid_out()))
-    emulator = ["qemu-aarch64-static", "-cpu", core, "-L", root, "-E", f"PYTHONPATH={path}", "-E", "CC=none"]
-    python = ["-E", f"PYTHONHOME={root / 'usr'}", root / f"usr/bin/python{SYSTEMS[system]}"]
-    return subprocess.run([*emulator, *python, *map(str, arguments)], capture_output=True, text=True, cwd=laid_out())
 
 
 def verify_on(core, **where) -> dict[str, dict]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgefer.devices.faces import yunet_lite
-from edgefer.devices.faces.canvas import Layout, MapNetwork, distinct, shrunk, thinned
+from edgefer.devices.faces.canvas import Layout, MapNetwork, distinct, shrunk, thinned, thinned_gray
 from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
 from edgefer.devices.faces.yunet_graph import HEADS, INPUT, STRIDES, equalize, measure, read_layers, steps_of
 from edgefer.errors import SourceError
@@ -194,6 +194,20 @@ def test_a_thinned_frame_has_every_fifth_row_and_column(channels):
     image = RNG.integers(0, 256, (1080, 1920, *channels), dtype=np.uint8)
     thin = thinned(image, (192, 108))
     assert np.array_equal(thin, image[2::5, 2::5]) and thin.flags.c_contiguous
+
+
+def test_a_frame_is_thinned_in_gray_to_the_same_pixels_whatever_its_size():
+    for width in range(384, 1300, 97):  # every place of the last pixel that is read, the frame's very last too
+        for height in (width * 9 // 16, width * 3 // 4, width):
+            image = RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            size = Layout.of(image.shape, 192).size
+            wanted = cv2.cvtColor(thinned(image, size), cv2.COLOR_BGR2GRAY)
+            image.flags.writeable = False
+            assert np.array_equal(thinned_gray(image, size), wanted), image.shape
+            assert np.array_equal(
+                thinned_gray(image[:, ::-1], size), cv2.cvtColor(thinned(image[:, ::-1], size), cv2.COLOR_BGR2GRAY)
+            )
+            assert np.array_equal(thinned_gray(image[..., 0], size), thinned(image[..., 0], size))
 
 
 def test_one_face_is_kept_once():
