@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,6 +27,8 @@ GRAY48 = InputSpec(height=48, width=48)
 ROOT = Path(__file__).parent.parent
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
+MINIBROWSER = next(iter(sorted(glob("/usr/lib/*/webkit2gtk-4*/MiniBrowser"))), None)
 NEEDS = {  # mark: (is it here, why not)
     "camera": (Path("/dev/video0").exists(), "no camera at /dev/video0"),
     "aarch64": (BOARDS_READY, "no emulated boards: run tests/aarch64/setup.sh"),
@@ -48,6 +51,11 @@ NEEDS = {  # mark: (is it here, why not)
     "tflm": (find_spec("tflite_micro") is not None, "no TensorFlow Lite Micro: pip install tflite-micro"),
     "vela": (find_spec("ethosu") is not None, "no compiler for Ethos-U: pip install ethos-u-vela"),
     "chromium": (CHROMIUM is not None, "no browser: sudo apt install -y chromium"),
+    "firefox": (FIREFOX is not None, "no Firefox: sudo apt install -y firefox-esr"),
+    "webkit": (
+        MINIBROWSER is not None and shutil.which("Xvfb") is not None,
+        "no WebKit: sudo apt install -y libwebkit2gtk-4.1-0 xvfb",
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""An exported page in Chromium: its DOM once it has settled, or what a script in it reports while it runs."""
+"""An exported page in a browser: its DOM once it has settled, or what a script in it reports while it runs."""
 
 import json
 import queue
@@ -12,6 +12,9 @@ from urllib.parse import unquote
 
 from edgefer.convert.web.serve import _Handler
 from tests.conftest import CHROMIUM
+from tests.convert.browsers import opened
+
+REPORT = "const report = told => { new Image().src = 'told?' + encodeURIComponent(JSON.stringify(told)) };"
 
 
 def browse(page, *flags, budget=20_000) -> str:
@@ -37,14 +40,10 @@ def with_script(site, folder, script: str):
 
 
 @contextmanager
-def reported(site, folder, script: str, *flags):
+def reported(site, folder, script: str, *flags, engine: str = "chromium"):
     """What `script` reports in a running browser, in real time, as JSON: the page comes from a server on this machine,
     which reads it off the name of an image; nothing else of the page's policy lets out a word."""
-    with_script(
-        site,
-        folder,
-        "const report = told => { new Image().src = 'told?' + encodeURIComponent(JSON.stringify(told)) };" + script,
-    )
+    with_script(site, folder, REPORT + script)
     told: queue.Queue = queue.Queue()
 
     class Handler(_Handler):
@@ -58,12 +57,9 @@ def reported(site, folder, script: str, *flags):
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder / "page")))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://localhost:{server.server_address[1]}/"
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}", *flags]
-    browser = subprocess.Popen([*command, "--remote-debugging-port=0", address], stderr=subprocess.DEVNULL)
     try:
-        yield told
+        with opened(engine, address, folder / "profile", *flags):
+            yield told
     finally:
-        browser.kill()
-        browser.wait()
         server.shutdown()
         server.server_close()

@@ -253,6 +253,7 @@ $('photo').onchange = async () => {
   const mine = opening
   let image
   try {
+    if (file.type.startsWith('video/')) throw new TypeError('a video')  // of which WebKit makes an image without anything on it
     image = await createImageBitmap(file)
   } catch {
     return setState('ready', `${file.name} cannot be read as an image: choose a JPEG or PNG.`)
