@@ -105,6 +105,23 @@ def test_a_flipped_bit_keeps_the_camera_off(site, tmp_path, part):
 
 
 @pytest.mark.chromium
+def test_a_browser_that_gives_noise_for_a_canvas_is_told_apart_from_images_without_faces(site, tmp_path):
+    """As Firefox does with privacy.resistFingerprinting; a few steps, as other settings add, do no harm."""
+    script = """
+      const real = CanvasRenderingContext2D.prototype.getImageData
+      CanvasRenderingContext2D.prototype.getImageData = function (...box) {
+        const image = real.apply(this, box)
+        image.data.forEach((value, at) => { image.data[at] = %s })
+        return image
+      }"""
+    for name, noise, state in (("much", "37 * at", "failed"), ("little", "value + at % 3 - 1", "ready")):
+        (tmp_path / name).mkdir()
+        dom = browse(with_script(site, tmp_path / name, script % noise))
+        assert f'data-state="{state}"' in dom and ("gives noise instead of images" in dom) == (state == "failed")
+        assert ('class="main" disabled=""' in dom) == (state == "failed")
+
+
+@pytest.mark.chromium
 def test_the_page_can_send_nothing(site, tmp_path):
     script = """
       const results = []

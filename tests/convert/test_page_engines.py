@@ -84,7 +84,6 @@ async function visit() {
   const upright = await new Promise(done => $('canvas').toBlob(done, 'image/jpeg'))
   const jpeg = new Uint8Array(await upright.arrayBuffer())
   const exif = [0xFF, 0xE1, 0, 34, 69, 120, 105, 102, 0, 0, 77, 77, 0, 42, 0, 0, 0, 8, 0, 1, 1, 18, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0]
-  // Behind the JFIF header: Firefox's createImageBitmap refuses a JPEG in which Exif comes before it.
   told.turned = (await openPhoto('me.jpg', [jpeg.slice(0, 20), Uint8Array.from(exif), jpeg.slice(20)])).slice(1)
   told.broken = await openPhoto('me.png', ['no image'])
   told.film = await openPhoto('film.mp4', [bytesOf(FILM)])

@@ -52,6 +52,7 @@ async function start() {
     const rows = await prove(engine, BUNDLE)
     showProof(rows)
     if (rows.some(row => row.wrong)) return setState('failed', 'This is not the network that was proven: the camera stays off.')
+    if (canvasIsNoise()) return setState('failed', 'This browser gives noise instead of images, a setting against fingerprinting: allow this page to read canvases, then load it again.')
     fact('Engine', `WebAssembly ${engine.simd ? 'with' : 'without'} SIMD, ${milliseconds().toFixed(2)} ms per face`)
     setState('ready', 'Proven: it answers here as it did when it was exported.')
     for (const id of ['camera', 'photo']) $(id).disabled = false
@@ -59,6 +60,15 @@ async function start() {
   } catch (error) {
     setState('failed', `It cannot run here: ${error.message}`)
   }
+}
+
+// As with Firefox's privacy.resistFingerprinting: no face would ever be found. Other settings move a value by a few steps, which
+// does no harm.
+function canvasIsNoise() {
+  const pen = element('canvas').getContext('2d'), drawn = [200, 100, 50, 255]
+  pen.fillStyle = `rgb(${drawn.slice(0, 3)})`
+  pen.fillRect(0, 0, 16, 16)
+  return pen.getImageData(0, 0, 16, 16).data.some((value, at) => Math.abs(value - drawn[at % 4]) > 16)
 }
 
 // What the network takes for one face; the proof has warmed it up.
