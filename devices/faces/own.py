@@ -26,8 +26,8 @@ from edgefer.options import AS_SHIPPED, DetectorFiles
 from edgefer.records import Box, Detection
 
 CANDIDATE, FACE = 0.2, 0.6  # scores from which the finder has a candidate, and from which that is a face
-NEW = 0.7  # the score that a face which comes into a video must reach once: of the pair that ships it hides 1.8% of the faces' frames,
-# and none of the 0.5% of frames with a ghost; of an earlier one 3%, and 56% of them (tests/benchmarks/measure_ghosts.py)
+NEW = 0.7  # the score that a face which comes into a video must reach once: it hides 29% of the frames with a ghost, and 1.8% of the
+# faces' frames (tests/benchmarks/measure_ghosts.py)
 MOVED = 0.05  # of a known face's side: one that moved further is looked at once more, where it is now
 DOUBT = 0.3  # the score below which another detector's face is left out
 SIDE = 192  # pixels of the canvas's longer side
