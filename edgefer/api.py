@@ -1,5 +1,6 @@
 """What `import edgefer` offers, behind its front door: the one module of the core that knows the other packages."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from inspect import getdoc, signature
 from pathlib import Path
@@ -46,7 +47,7 @@ def find_bundle(bundle: "str | Path | Bundle") -> Bundle:
     if isinstance(bundle, Bundle):
         return bundle
     path = _path(bundle, "bundle")
-    return Bundle.open(path if path.exists() else shipped_bundles().get(str(bundle), path))
+    return Bundle.open(path if os.path.exists(path) else shipped_bundles().get(str(bundle), path))
 
 
 def load(

@@ -96,11 +96,11 @@ class Bundle:
         """
         path = Path(path)
         card_file = path / CARD
-        if path.is_file():
+        if os.path.isfile(path):
             raise BundleError(
                 f"There is no bundle at {path}, but a file: `edgefer import {path}` makes a bundle of a network."
             )
-        if not path.is_dir():
+        if not os.path.isdir(path):  # pathlib's own raises where a name is too long
             raise BundleError(
                 f"There is no bundle at {path}: name a directory that `edgefer train` or `convert` wrote, or one of "
                 f"{', '.join(shipped_bundles())}."

@@ -153,6 +153,12 @@ class Fit(_Part):
     )
     seed: int = Field(0, ge=0, lt=2**31)
 
+    @model_validator(mode="after")
+    def _adjusts_something(self) -> "Fit":
+        if self.adjustment != 1 and self.balance != "logit-adjustment":
+            raise ValueError(f"adjustment={self.adjustment:g} has no effect without balance=logit-adjustment")
+        return self
+
 
 class Stage(_Part):
     """One of several trainings that a recipe is made of.

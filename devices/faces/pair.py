@@ -1,5 +1,6 @@
 """The two networks of edgefer's own detector: the pair that ships, or bundles that a user trained and names."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,11 @@ def pair_bundles(files: DetectorFiles) -> tuple[Bundle, Bundle]:
 
 def _bundle(named: Path | None, which: str) -> Bundle:
     shipped = shipped_networks()
-    path = shipped[which] if named is None else named if named.exists() else shipped.get(str(named), named)
+    path = shipped[which] if named is None else named if os.path.exists(named) else shipped.get(str(named), named)
+    if not os.path.exists(path):
+        raise InputError(
+            f"--{which.removeprefix('face-')} {printable(str(path))} is not there: name a bundle that `edgefer convert` wrote, or {which}."
+        )
     bundle = Bundle.open(path)
     if bundle.card.task != TASKS[which]:
         raise InputError(

@@ -17,10 +17,15 @@ from edgefer.text import printable
 COLUMNS = ("time", "frame", "time_s", "id", "left", "top", "right", "bottom", "label", "score", "unsure", "source")
 
 
+def label_column(label: str) -> str:
+    """The column of a label's probability: its name, as p_NAME where another column has that."""
+    return f"p_{label}" if label in COLUMNS else label
+
+
 class Csv(Sink):
     """One row per face, added to the end of the file, so that a program that is started again goes on with it.
 
-    COLUMNS, of which `time` is the clock's in UTC, then each label's probability. A cell that a spreadsheet would run as a
+    COLUMNS, of which `time` is the clock's in UTC, then each label's probability (label_column). A cell that a spreadsheet would run as a
     formula begins with an apostrophe. One run at a time: SourceError for a second one.
     """
 
@@ -33,7 +38,7 @@ class Csv(Sink):
         self._file = self._open(path)
         try:
             lock(self._file.fileno(), path)
-            self._start(_row([*COLUMNS, *(cell(label) for label in labels)]))
+            self._start(_row([*COLUMNS, *(cell(label_column(label)) for label in labels)]))
         except BaseException:
             self._file.close()
             raise

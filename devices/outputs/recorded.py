@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgefer.devices.outputs.csvfile import COLUMNS
+from edgefer.devices.outputs.csvfile import COLUMNS, label_column
 from edgefer.errors import InputError
 from edgefer.records import UNSURE
 from edgefer.text import own_word, printable
@@ -189,7 +189,8 @@ def _labels(path: Path) -> tuple[str, ...]:
         raise InputError(
             f"{printable(str(path))} is no CSV of `edgefer run --csv`: its first line should begin with {','.join(COLUMNS)}."
         )
-    return tuple(_plain(label) for label in header[len(COLUMNS) :][:MAX_LABELS])
+    known = {label_column(name): name for name in COLUMNS}
+    return tuple(known.get(label, label) for label in map(_plain, header[len(COLUMNS) :][:MAX_LABELS]))
 
 
 def _rows(path: Path) -> Iterator[Row | str]:

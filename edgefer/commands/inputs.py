@@ -1,5 +1,6 @@
 """What several commands take: a bundle, and the data it was trained on."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -133,7 +134,7 @@ def bundle_path(bundle: Path | None, *, or_shipped: bool = True, reads: bool = F
     from edgefer.bundle import newest_bundle, shipped_bundles, shipped_networks
 
     if bundle is not None:
-        return bundle if bundle.exists() else shipped_networks().get(str(bundle), bundle)
+        return bundle if os.path.exists(bundle) else shipped_networks().get(str(bundle), bundle)
     if newest := newest_bundle(reads=reads):
         return newest
     if or_shipped and DEFAULT_MODEL in shipped_bundles():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgefer.errors import EdgeferError
+from edgefer.errors import EdgeferError, RecipeError
 from edgefer.progress import Epoch
 from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Dataset, Further, Split
@@ -66,6 +66,11 @@ def test_half_an_adjustment_raises_logits_by_half_the_log_share(lopsided):
     answers = loss(np.eye(2, dtype=np.float32), np.zeros((2, 2), np.float32)).numpy()
     raised = np.sqrt([7 / 8, 1 / 8])
     np.testing.assert_allclose(answers, -np.log(raised / raised.sum()), rtol=1e-5)
+
+
+def test_an_adjustment_of_nothing_is_refused():
+    with pytest.raises(RecipeError, match="no effect without balance=logit-adjustment"):
+        load_recipe("demo", (*TINY, "fit.adjustment=0.7"))
 
 
 def test_statistics_measured_again_leave_frozen_layers_as_they_are():

@@ -28,6 +28,7 @@ function setState(state, text) {
   if ($('status').textContent !== text) $('status').textContent = text  // a screen reader reads it out each time it is set
 }
 
+const unsureWord = () => unsureLabel(BUNDLE.card.labels)
 const colorOf = label => Object.hasOwn(BUNDLE.colors, label) ? BUNDLE.colors[label] : '#8d979f'
 
 function paint(node, label) {
@@ -143,14 +144,14 @@ function show(faces, frame) {
     Object.assign(box.style, { left: part(left, frame.width), top: part(top, frame.height), width: part(right - left, frame.width), height: part(bottom - top, frame.height) })
     box.classList.toggle('low', top < 0.08 * frame.height)
     box.classList.toggle('right', left > 0.6 * frame.width)
-    box.append(element('span', '', face.unsure ? `unsure: ${face.unsure}` : `${face.label} ${percent(face.score)}`))
+    box.append(element('span', '', face.unsure ? `${unsureWord()}: ${face.unsure}` : `${face.label} ${percent(face.score)}`))
     paint(box, face.unsure ? '' : face.label)
     return box
   }))
   $('faces').replaceChildren(...named.map(card))
   $('nobody').hidden = named.length > 0
   $('nobody').textContent = 'No face in view.'
-  const words = named.map(face => face.unsure ? `unsure, ${WHY[face.unsure] ?? face.unsure}` : face.label).join('; ')
+  const words = named.map(face => face.unsure ? `${unsureWord()}, ${WHY[face.unsure] ?? face.unsure}` : face.label).join('; ')
   $('canvas').setAttribute('aria-label', `Image with ${named.length || 'no'} face${named.length === 1 ? '' : 's'}`)
   if (words !== spoken && (!stream || performance.now() - spokenAt > SPEAK_MS)) {
     spoken = words
@@ -167,7 +168,7 @@ function showNothing() {
 
 function card(face) {
   const made = element('article', face.unsure ? 'face unsure' : 'face'), title = element('h3')
-  title.append(element('span', '', `${face.unsure ? 'unsure' : face.label} · face ${face.id}`), element('span', '', face.unsure ? '' : percent(face.score)))
+  title.append(element('span', '', `${face.unsure ? unsureWord() : face.label} · face ${face.id}`), element('span', '', face.unsure ? '' : percent(face.score)))
   const bars = element('div', 'rows')
   face.scores.forEach((score, at) => {
     const label = BUNDLE.card.labels[at], bar = element('span', 'bar'), fill = element('i')
@@ -184,7 +185,7 @@ function card(face) {
 function record(faces, time_s, source) {
   for (const face of faces) {
     if (rows.length >= MAX_ROWS) return setState(document.body.dataset.state, `The CSV is full: it has ${MAX_ROWS.toLocaleString('en')} rows`)
-    const label = face.unsure ? unsureLabel(BUNDLE.card.labels) : BUNDLE.card.labels[largest(face.scores)]
+    const label = face.unsure ? unsureWord() : BUNDLE.card.labels[largest(face.scores)]
     rows.push([time_s.toFixed(3), source, face.id, ...face.box, label, Math.max(...face.scores).toFixed(4), face.unsure, ...face.scores.map(score => score.toFixed(4))])
   }
   $('csv').disabled = rows.length === 0
@@ -301,7 +302,7 @@ $('snapshot').onclick = () => {
     pen.strokeStyle = pen.fillStyle = unsure ? '#8d979f' : colorOf(label)
     pen.lineWidth = 3
     pen.strokeRect(box[0], box[1], box[2] - box[0], box[3] - box[1])
-    pen.fillText(unsure ? 'unsure' : `${label} ${percent(Math.max(...scores))}`, box[0], Math.max(20, box[1] - 6))
+    pen.fillText(unsure ? unsureWord() : `${label} ${percent(Math.max(...scores))}`, box[0], Math.max(20, box[1] - 6))
   }
   canvas.toBlob(blob => save(blob, 'edgefer.png'), 'image/png')
 }

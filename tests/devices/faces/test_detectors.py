@@ -205,10 +205,10 @@ def test_a_card_without_a_crop_for_the_detector_is_said_once():
     said = []
     make = detector_maker(ReaderOptions(detector="own"), bare, said.append)
     assert make(DetectorName.OWN).name == make(DetectorName.OWN).name == "own"
-    assert len(said) == 1 and "was not measured for own" in said[0]
+    assert sum("was not measured for own" in line for line in said) == 1
     detector_maker(ReaderOptions(detector="own"), measured, said.append)(DetectorName.OWN)
     assert detector_maker(ReaderOptions(), bare, said.append)(DetectorName.HAAR).name == "haar"
-    assert len(said) == 1
+    assert sum("was not measured" in line for line in said) == 1
 
 
 @pytest.fixture(scope="module")

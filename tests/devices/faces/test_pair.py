@@ -180,7 +180,8 @@ def test_options_that_do_not_go_together_are_refused(pair, photo, tmp_path):
         ({"finder": pair.finder, "faces": "cat"}, "are for human faces"),
         ({"finder": pair.refiner}, "a network of task 'refine-faces': name one of 'find-faces'"),
         ({"refiner": "fer-small"}, "a network of task 'read': name one of 'refine-faces'"),
-        ({"finder": tmp_path / "none"}, "There is no bundle at"),
+        ({"finder": tmp_path / "none"}, "is not there: name a bundle that"),
+        ({"refiner": "x" * 300}, "is not there: name a bundle that"),
         ({"finder": photo}, "There is no bundle at"),
     ):
         with pytest.raises(EdgeferError, match=said) as refused:

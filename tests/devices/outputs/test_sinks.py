@@ -17,6 +17,7 @@ import pytest
 from edgefer.devices.outputs import overlay
 from edgefer.devices.outputs.csvfile import Csv
 from edgefer.devices.outputs.lines import Changes, JsonLines
+from edgefer.devices.outputs.recorded import read_report
 from edgefer.devices.outputs.video import VideoFile
 from edgefer.devices.outputs.window import Window
 from edgefer.devices.sources.cameras import open_source
@@ -96,6 +97,17 @@ def test_a_label_with_a_comma_is_one_column(make_frame, tmp_path):
     sink.close()
     (row,) = rows(tmp_path / "out.csv")
     assert row["so, so"] == "0.2500" and None not in row
+
+
+def test_a_label_called_as_a_column_has_a_column_of_its_own(make_frame, tmp_path):
+    labels = ("unsure", "time")
+    sink = Csv(tmp_path / "out.csv", labels)
+    face = Face(box_xyxy=(0, 0, 9, 9), scores={"unsure": 0.25, "time": 0.75}, unsure="low score", id=1)
+    sink.write(replace(make_frame(0), faces=(face,)))
+    sink.close()
+    (row,) = rows(tmp_path / "out.csv")
+    assert (row["unsure"], row["p_unsure"], row["p_time"]) == ("low score", "0.2500", "0.7500") and None not in row
+    assert read_report(tmp_path / "out.csv").labels == labels
 
 
 @pytest.mark.parametrize(
