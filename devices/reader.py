@@ -19,7 +19,7 @@ from edgefer.card import ModelCard
 from edgefer.devices.board.boards import this_board
 from edgefer.devices.faces.choice import Choice, automatic, own, yunet
 from edgefer.devices.faces.detectors import Detector, FrameDetector, HaarDetector, RegionDetector
-from edgefer.devices.faces.pair import Running
+from edgefer.devices.faces.pair import Running, refuse_pair
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
 from edgefer.devices.session import Session
 from edgefer.devices.sources.cameras import LiveOptions, is_camera, open_camera, open_source
@@ -267,10 +267,8 @@ def detector_maker(
         return choice.detector
 
     def make(name: DetectorName) -> Detector:
-        if kind is not FaceKind.HUMAN and (options.finder or options.refiner):
-            raise InputError(
-                f"--finder and --refiner are for human faces, but {card.name} is to read {kind}: leave them out."
-            )
+        if kind is not FaceKind.HUMAN:
+            refuse_pair(options.files, str(kind), card.name)
         if kind is FaceKind.FRAME:
             return FrameDetector()
         if kind is not FaceKind.HUMAN and name in (DetectorName.YUNET, DetectorName.OWN):

@@ -335,18 +335,16 @@ def face_detectors(faces: str, files: DetectorFiles = AS_SHIPPED) -> "Mapping[st
     boxes lie around a face. files: YuNet's .onnx, without which it is left out, and a pair in place of the one that ships."""
     from edgefer.devices.faces.detectors import HaarDetector
     from edgefer.devices.faces.own import OwnDetector
-    from edgefer.devices.faces.pair import has_shipped_pair
+    from edgefer.devices.faces.pair import has_pair, refuse_pair
     from edgefer.devices.faces.yunet import YuNetDetector
 
-    if faces != "human" and (files.finder or files.refiner):
-        raise InputError(
-            f"--finder and --refiner are for human faces, and these are of kind {faces!r}: leave them out."
-        )
+    if faces != "human":
+        refuse_pair(files, faces)
     detectors: dict[str, Detect] = {}
     if faces != "frame":
         cascade = HaarDetector(faces=faces)
         detectors[cascade.name] = cascade.detect
-    if faces == "human" and (has_shipped_pair() or (files.finder and files.refiner)):
+    if faces == "human" and has_pair(files):
         detectors[OwnDetector.name] = OwnDetector.of(files).detect
     if files.yunet:
         detectors[YuNetDetector.name] = YuNetDetector(files.yunet).detect

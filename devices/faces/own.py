@@ -58,11 +58,8 @@ class Finder:
         """On a canvas uint8 [h, w]: boxes float64 [n, 4] in its pixels, and logits [n]."""
         network = self._network.sized(*gray.shape[:2])
         maps = network.run(as_input(gray[..., None], network.quantized))
-        if tuple(one.shape for one in maps) != map_shapes(*gray.shape[:2]):
-            raise RuntimeFault(
-                "The finder does not answer with a map for each stride on this frame: train it by edgefer's recipe."
-            )
-        cells = _cells(tuple(one.shape[:2] for one in maps), tuple(network.step(index) for index in range(len(maps))))
+        steps = tuple(network.step(index) for index in range(len(maps)))
+        cells = _cells(gray.shape, tuple(one.shape for one in maps), steps)
         answers = np.concatenate([one.reshape(-1, one.shape[2]) for one in maps])
         likely = np.flatnonzero(answers[:, 0] > self._min_logit / cells[:, 4] + cells[:, 5])
         cells = cells[likely]
@@ -71,14 +68,20 @@ class Finder:
 
 
 @lru_cache(maxsize=MAX_SHAPES)
-def _cells(sizes: tuple[tuple[int, int], ...], steps: tuple[tuple[float, int], ...]) -> np.ndarray:
-    """Every cell of maps of these sizes (rows, columns), in turn: float64 [n, 6] of its column and row, the map's stride and
-    anchor, and the scale and zero point of its answers."""
-    maps = zip(sizes, STRIDES, ANCHORS, steps, strict=True)
+def _cells(
+    canvas: tuple[int, int], shapes: tuple[tuple[int, ...], ...], steps: tuple[tuple[float, int], ...]
+) -> np.ndarray:
+    """Every cell of a canvas's maps of these shapes (rows, columns, answers), in turn: float64 [n, 6] of its column and row, the
+    map's stride and anchor, and the scale and zero point of its answers. RuntimeFault for shapes that are no finder's."""
+    if shapes != map_shapes(*canvas):
+        raise RuntimeFault(
+            "The finder does not answer with a map for each stride on this frame: train it by edgefer's recipe."
+        )
+    maps = zip(shapes, STRIDES, ANCHORS, steps, strict=True)
     return np.array(
         [
             (column, row, stride, anchor, *step)
-            for (rows, columns), stride, anchor, step in maps
+            for (rows, columns, _), stride, anchor, step in maps
             for row in range(rows)
             for column in range(columns)
         ]

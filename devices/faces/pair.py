@@ -43,6 +43,17 @@ def has_shipped_pair() -> bool:
     return all(name in shipped_networks() for name in FACE_NETWORKS)
 
 
+def has_pair(files: DetectorFiles) -> bool:
+    """Whether there is a pair: both of its networks are named, or this install has those that ship."""
+    return bool(files.finder and files.refiner) or has_shipped_pair()
+
+
+def refuse_pair(files: DetectorFiles, faces: str, reader: str = "the network") -> None:
+    """InputError where a network of a pair is named that cannot serve `reader`, which reads faces of that kind."""
+    if files.finder or files.refiner:
+        raise InputError(f"--finder and --refiner are for human faces, but {reader} reads {faces}: leave them out.")
+
+
 def open_finder(named: Path | None, running: Running) -> Half:
     """The finder in a bundle's folder, or of a shipped name; None is the one that ships.
 

@@ -27,14 +27,12 @@ def device_of(
     """
     from edgefer.convert.web.device import Device
     from edgefer.devices.faces.detectors import FrameDetector
-    from edgefer.devices.faces.pair import has_shipped_pair
+    from edgefer.devices.faces.pair import has_pair, refuse_pair
     from edgefer.devices.outputs.overlay import web_color
 
-    people = card.faces == "human" and (has_shipped_pair() or bool(files.finder and files.refiner))
-    if not people and (files.finder or files.refiner):
-        raise InputError(
-            f"--finder and --refiner are for human faces, but {card.name} reads {card.faces}: leave them out."
-        )
+    people = card.faces == "human" and has_pair(files)
+    if not people:
+        refuse_pair(files, card.faces, card.name)
     networks = _face_networks(files) if people else None
     shown = _shown(labels, card.labels) if labels else card.labels
     colors = [web_color(label, card.labels) for label in card.labels]

@@ -187,7 +187,7 @@ def test_what_is_shown_agrees_with_its_numbers_whatever_the_network_says():
 
 
 def test_a_label_may_be_called_unsure():
-    """The decisions are those of the same network with other names, and the label is told from edgefer's own word."""
+    """The decisions are those of the same network with other names, and the label cannot be taken for edgefer's own word."""
     rng, names = np.random.default_rng(4), ("unsure", "sad", "neutral")
     for preset, reject in itertools.product(PRESETS, (0.0, 0.45, 0.6)):
         one, other = (LabelSmoother(PRESETS[preset], reject=reject) for _ in range(2))

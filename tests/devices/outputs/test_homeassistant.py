@@ -1,4 +1,4 @@
-"""How Home Assistant finds a run: which devices and entities it is told of."""
+"""MQTT discovery for Home Assistant: the devices and entities that a run announces."""
 
 import json
 
