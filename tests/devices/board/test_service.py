@@ -113,7 +113,8 @@ def test_a_port_below_1024_gets_the_capability_and_no_other_does(arguments, low,
     assert f"AmbientCapabilities={given}" in lines and f"CapabilityBoundingSet={given}" in lines
 
 
-def test_options_that_are_given_several_times_reach_the_unit():
+def test_options_that_are_given_several_times_reach_the_unit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # away from what was trained under runs/
     words = commands._run_arguments(["--camera", "0", "--on", "happy=true", "--on", "sad=echo a b"])
     assert words[:6] == ["--camera", "0", "--on", "happy=true", "--on", "sad=echo a b"]
 
