@@ -18,7 +18,7 @@ PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm"}
 BOXES = "boxes.json"
 MAX_SIDE = 256  # pixels kept of a picture: larger ones are shrunk
 MAX_BYTES = 32 << 20  # of a picture's file, and of boxes.json
-VERSION = 2  # of what is kept
+VERSION = 3  # of what is kept
 
 Track = Callable[[Iterable, int, str], Iterable]
 
