@@ -49,17 +49,22 @@ def measure(works: Sequence[Work], splits: Iterable[str], forms: Sequence[Form] 
     """Every form, or those named, on each of the named splits; images of a split that several networks hold are pooled."""
     held, logits = {}, {}
     for name in splits:
-        parts = [(work, work.held[name]) for work in works if name in work.held]
+        parts = held_by(works, name)
         held[name] = pool([split for _, split in parts]) if len(parts) > 1 else parts[0][1]
         answers: dict[Form, list[np.ndarray]] = {}
         for work, split in parts:
-            for form, ask in _networks(work, forms).items():
+            for form, ask in networks(work, forms).items():
                 answers.setdefault(form, []).append(ask(split.images))
         logits[name] = {form: np.concatenate(some) for form, some in answers.items()}
     return Measured(splits=held, logits=logits)
 
 
-def _networks(work: Work, forms: Sequence[Form]) -> dict[Form, Ask]:
+def held_by(works: Sequence[Work], split: str) -> list[tuple[Work, Split]]:
+    """The networks that answer for a split, each with its part of it."""
+    return [(work, work.held[split]) for work in works if split in work.held]
+
+
+def networks(work: Work, forms: Sequence[Form]) -> dict[Form, Ask]:
     """The forms of a network that there are and that were asked for, ready to answer."""
     keras = {Form.KERAS: work.trained}
     if work.origin is not work.trained:

@@ -10,7 +10,7 @@ from edgefer.checks import Check, status_if
 from edgefer.convert import steps
 from edgefer.convert.calibrate import fit_temperature
 from edgefer.convert.comparison import Comparison
-from edgefer.convert.measure import Measured, measure
+from edgefer.convert.measure import Measured, held_by, measure, networks
 from edgefer.convert.tune import Tuner
 from edgefer.convert.work import Plan, Quantized, Work
 from edgefer.errors import InputError
@@ -21,6 +21,7 @@ from edgefer.parity import make_vectors
 from edgefer.progress import Progress
 from edgefer.train.data.dataset import Dataset, without_copies
 from edgefer.train.folds import divide_folds, fold_network
+from edgefer.train.limits import Held, fit_limits
 from edgefer.train.networks import load_keras
 from edgefer.train.recipes import recipe_of
 
@@ -90,9 +91,10 @@ def convert(
     works = [_shaped(work, plan, tuner) for work in _works(bundle, dataset)]
     judged_on = bundle.card.measured_on
     temperature, note = _temperature(works, judged_on)
-    works = [steps.stamp(work, plan, temperature) for work in works]
+    works = [steps.stamp(work, plan, temperature).noted(note) for work in works]
+    works = _limited(works, judged_on)
     measured = measure(works, dict.fromkeys(name for work in works for name in work.held))
-    converted = _publish(bundle, works[0].noted(note), measured, out, plan)
+    converted = _publish(bundle, works[0], measured, out, plan)
     if work_dir is None:
         shutil.rmtree(tuner.work_dir, ignore_errors=True)
     return converted
@@ -145,6 +147,17 @@ def _temperature(works: list[Work], split: str) -> tuple[float, str]:
         temperature,
         f"temperature {temperature:.3f} fitted on {split} with {deployed}: ECE {before:.3f} to {after:.3f}",
     )
+
+
+def _limited(works: list[Work], split: str) -> list[Work]:
+    """The works with the limits of the deployed form in the own network's card, and a note of them."""
+    deployed, card = works[0].deployed, works[0].card
+    parts = [Held(networks(work, [deployed])[deployed], images) for work, images in held_by(works, split)]
+    limits = fit_limits(parts, card.temperature, card.input.color)
+    if limits is None:
+        return [works[0].noted(f"limits of light and sharpness not fitted: too few answers on {split}"), *works[1:]]
+    note = f"limits fitted on {split} with {deployed}: light {limits.min_light:g} to {limits.max_light:g}, sharpness {limits.min_sharpness:g}"
+    return [works[0].noted(note, card=card.model_copy(update={"limits": limits})), *works[1:]]
 
 
 def _publish(bundle: Bundle, work: Work, measured: Measured, out: Path, plan: Plan) -> Converted:

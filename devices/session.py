@@ -79,7 +79,8 @@ class Session:
             face_pixels(frame.image_bgr, face.box_xyxy, crop, card.input, face.roll_deg) for face in detected.detections
         ]
         faults = [
-            quality_fault(face, seen, card.input.color) for face, seen in zip(detected.detections, pixels, strict=True)
+            quality_fault(face, seen, card.input.color, card.limits)
+            for face, seen in zip(detected.detections, pixels, strict=True)
         ]
         lap("crop")
         rows = self.classifier.predict(np.stack(pixels)) if pixels else ()

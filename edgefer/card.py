@@ -109,6 +109,27 @@ class CropSpec(_Part):
     faces: int = Field(0, ge=0)
 
 
+class Limits(_Part):
+    """Where a network cannot read a face: the mean of its pixels (0 to 255) and its sharpness (edgefer.quality).
+
+    `convert` fits them on the validation split (edgefer.train.limits). Where they are not stated, they are those of a
+    network that saw no dark and no blurred faces in training.
+    """
+
+    min_light: float = Field(13.0, ge=0, le=255)
+    max_light: float = Field(235.0, ge=0, le=255)
+    min_sharpness: float = Field(30.0, ge=0, le=1e6)
+
+    @model_validator(mode="after")
+    def _some_light_is_right(self) -> "Limits":
+        if self.min_light >= self.max_light:
+            raise ValueError(f"min_light {self.min_light:g} is not below max_light {self.max_light:g}")
+        return self
+
+
+NOT_FITTED = Limits()
+
+
 class Variant(_Part):
     """One file of the bundle that holds the network."""
 
@@ -197,6 +218,7 @@ class ModelCard(_Part):
     faces: Faces = "human"
     crops: dict[Name, CropSpec] = Field({}, max_length=16)
     temperature: float = Field(1.0, gt=0, le=100)
+    limits: Limits = NOT_FITTED
     variants: dict[str, Variant] = {}
     metrics: dict[str, dict[str, Scores]] = {}
     author: str = ""
@@ -221,7 +243,12 @@ class ModelCard(_Part):
     @model_serializer(mode="wrap")
     def _without_the_usual_output(self, handler: SerializerFunctionWrapHandler) -> dict:
         plain = handler(self)
-        usual = {"task": self.task == "read", "output": self.output == OutputSpec(), "lineage": self.lineage is None}
+        usual = {
+            "task": self.task == "read",
+            "output": self.output == OutputSpec(),
+            "limits": self.limits == NOT_FITTED,
+            "lineage": self.lineage is None,
+        }
         return {name: value for name, value in plain.items() if not usual.get(name)}
 
     @property

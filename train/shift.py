@@ -15,6 +15,7 @@ import numpy as np
 from edgefer.interpreter import softmax
 from edgefer.metrics import Answered, answered_from, ece
 from edgefer.options import ReaderOptions
+from edgefer.quality import SIDE
 
 Change = Callable[[np.ndarray], np.ndarray]  # one image, uint8 [h, w, c], to another of the same shape
 Logits = Callable[[np.ndarray], np.ndarray]  # uint8 [n, h, w, c] -> float32 [n, classes]
@@ -30,12 +31,14 @@ def _warp(
     return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    return cv2.GaussianBlur(image, (0, 0), sigma)
+def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
+    """sigma: in pixels of a face of SIDE pixels, however large the network's input is."""
+    return cv2.GaussianBlur(image, (0, 0), sigma * image.shape[0] / SIDE)
 
 
 def _motion(image: np.ndarray, length: int, down: bool) -> np.ndarray:
-    """Smeared by `length` pixels, across or down."""
+    """Smeared by `length` pixels of a face of SIDE pixels, across or down."""
+    length = round(length * image.shape[0] / SIDE)
     size = (1, length) if down else (length, 1)
     return cv2.blur(image, size, borderType=cv2.BORDER_REPLICATE)
 
@@ -60,7 +63,7 @@ def _noise(image: np.ndarray, share: float) -> np.ndarray:
     return _to_pixels(image + rng.normal(0, share * 255, image.shape))
 
 
-def _light(image: np.ndarray, factor: float) -> np.ndarray:
+def lit(image: np.ndarray, factor: float) -> np.ndarray:
     return _to_pixels(image * factor)
 
 
@@ -87,7 +90,7 @@ def _strength(name: str, *ways: Change) -> Strength:
 
 
 KINDS: dict[str, tuple[Strength, ...]] = {
-    "blur": tuple(_strength(f"sigma {sigma} px", partial(_blur, sigma=sigma)) for sigma in (1, 1.5, 2)),
+    "blur": tuple(_strength(f"sigma {sigma} px", partial(blurred, sigma=sigma)) for sigma in (1, 1.5, 2)),
     "motion blur": tuple(
         _strength(f"{length} px", *(partial(_motion, length=length, down=down) for down in (False, True)))
         for length in (5, 7)
@@ -97,9 +100,9 @@ KINDS: dict[str, tuple[Strength, ...]] = {
     "noise": tuple(
         _strength(f"{share:.0%} of the range", partial(_noise, share=share)) for share in (0.04, 0.08, 0.12)
     ),
-    "dark": tuple(_strength(f"{factor:.0%} of the light", partial(_light, factor=factor)) for factor in (0.5, 0.3)),
+    "dark": tuple(_strength(f"{factor:.0%} of the light", partial(lit, factor=factor)) for factor in (0.5, 0.3)),
     "flat light": (
-        _strength("160% of the light", partial(_light, factor=1.6)),
+        _strength("160% of the light", partial(lit, factor=1.6)),
         _strength("40% of the contrast", partial(_contrast, factor=0.4)),
     ),
     "tilt": tuple(

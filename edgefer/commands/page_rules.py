@@ -37,7 +37,7 @@ def device_of(
     shown = _shown(labels, card.labels) if labels else card.labels
     colors = [web_color(label, card.labels) for label in card.labels]
     return Device(
-        rules={**_rules(people), "smooth": str(smooth), "reject": reject},
+        rules={**_rules(people), **card.limits.model_dump(), "smooth": str(smooth), "reject": reject},
         labels=shown,
         colors=dict(zip(shown, colors, strict=True)),
         detector="own" if people else "frame",
@@ -51,6 +51,7 @@ def _rules(people: bool) -> dict[str, object]:
     from dataclasses import asdict
 
     from edgefer.devices.faces import own, quality, smoothing, tracking
+    from edgefer.quality import SIDE
 
     return {
         "presets": {name: asdict(preset) for name, preset in smoothing.PRESETS.items()},
@@ -68,11 +69,8 @@ def _rules(people: bool) -> dict[str, object]:
         "min_contrast": tracking.MIN_CONTRAST,
         "level_s": tracking.LEVEL_S,
         "min_new_score": own.NEW if people else 0,
-        "side": quality.SIDE,
+        "side": SIDE,
         "min_side": quality.MIN_SIDE,
-        "min_light": quality.MIN_LIGHT,
-        "max_light": quality.MAX_LIGHT,
-        "min_sharpness": quality.MIN_SHARPNESS,
         "max_turn": quality.MAX_TURN,
     }
 

@@ -1,16 +1,14 @@
 """Fits when a face cannot be read, and measures what that is worth: `python tests/benchmarks/fit_quality.py BUNDLE --data
 fer2013.csv.gz`. Not a test: it takes minutes and prints tables.
 
-1. The limits of edgefer.devices.faces.quality: faces are blurred, darkened and brightened far beyond use, and a limit is where
-   the answers (of at least `run`'s score) stop being worth more than a coin: under it fewer than half of them are right.
-   On one half of the validation split: of images that it was trained on a network reads more than of others.
+1. The limits as `convert` fits them (edgefer.train.limits), on one half of the validation split, and by light and sharpness
+   what is right.
 2. What the limits in use are worth under each kind of change, against refusing as many faces by their score alone, on the other half.
 3. What a temperature that follows the image would be worth: log T = log T_card + w . x, with x the sharpness, noise, contrast,
    light and direction of the edges, fitted over all kinds on images of the training split. Not in use: see devices/README.md.
 """
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -18,57 +16,35 @@ import numpy as np
 from scipy.optimize import minimize
 
 from edgefer.bundle import Bundle
-from edgefer.devices.faces import quality
+from edgefer.card import Limits
 from edgefer.interpreter import Network, softmax
 from edgefer.metrics import answered_with, aurc, ece
+from edgefer.quality import light, sharpness
 from edgefer.train.data.dataset import Split
 from edgefer.train.data.trained import training_data
-from edgefer.train.shift import KINDS, SCORE, Change, _blur, _light, changed
+from edgefer.train.limits import BLURRED, BRIGHTER, DARKER, Held, answers, bins, fit_limits
+from edgefer.train.shift import KINDS, SCORE, changed
 
-HALF = 0.5
-BIN = 200  # faces, at least, of which the share that is right is taken
-WORSE: dict[str, tuple[Change, ...]] = {
-    "sharpness": tuple(partial(_blur, sigma=sigma) for sigma in (1, 1.5, 2, 2.5, 3, 4, 5, 6)),
-    "least light": tuple(
-        partial(_light, factor=factor) for factor in (0.5, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02)
-    ),
-    "most light": tuple(partial(_light, factor=factor) for factor in (1.3, 1.6, 2, 2.5, 3, 4, 6, 9)),
-}
 NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # Immerkaer 1996, 10.1006/cviu.1996.0060
 
 
-def values(images: np.ndarray, name: str) -> np.ndarray:
-    """Of gray images uint8 [n, h, w, 1], what a limit is for: float [n]."""
-    if name == "sharpness":
-        return np.array([quality.sharpness(image[..., 0]) for image in images])
-    return images.mean(axis=(1, 2, 3))
+def refused(images: np.ndarray, limits: Limits) -> np.ndarray:
+    """Which gray images the limits refuse, whatever their score: bool [n]."""
+    lights = np.array([light(image[..., 0]) for image in images])
+    blurry = np.array([sharpness(image[..., 0]) < limits.min_sharpness for image in images])
+    return blurry | (lights < limits.min_light) | (lights > limits.max_light)
 
 
-def limit(
-    network: Network, temperature: float, split: Split, name: str
-) -> tuple[float, list[tuple[float, float, float]]]:
-    """The value beyond which fewer than HALF of the answers are right, NaN where there is none; and by bin, from the usual to
-    the worst: (value, mean score, accuracy) of the answers."""
-    sets = [split.images, *(changed(split.images, change) for change in WORSE[name])]
-    probabilities = np.concatenate([softmax(network.logits(images), temperature) for images in sets])
-    value = np.concatenate([values(images, name) for images in sets])
-    right = probabilities.argmax(axis=1) == np.tile(split.labels, len(sets))
-    score = probabilities.max(axis=1)
-    order = np.argsort(value if name == "most light" else -value, kind="stable")
-    order = order[score[order] >= SCORE]
-    bins = [
-        (float(value[some].mean()), float(score[some].mean()), float(right[some].mean()))
-        for some in np.array_split(order, max(1, len(order) // BIN))
-    ]
-    broken = next((at for at, one in enumerate(bins) if one[2] < HALF), None)
-    return (float("nan") if broken is None else bins[broken][0]), bins
-
-
-def refused(images: np.ndarray) -> np.ndarray:
-    """Which images the limits refuse, whatever their score: bool [n]."""
-    light = values(images, "light")
-    blurred = values(images, "sharpness") < quality.MIN_SHARPNESS
-    return blurred | (light < quality.MIN_LIGHT) | (light > quality.MAX_LIGHT)
+def show_bins(held: Held, temperature: float) -> None:
+    for name, changes, value in (
+        ("sharpness", BLURRED, sharpness),
+        ("dark", DARKER, light),
+        ("bright", BRIGHTER, light),
+    ):
+        every = [answers([held], temperature, "gray", change) for change in (None, *changes)]
+        found = bins(every, value, highest=name == "bright")
+        steps = found[:: max(1, len(found) // 12)]
+        print(f"{name}:", "; ".join(f"{one.value:.1f}: score {one.score:.2f}, right {one.right:.2f}" for one in steps))
 
 
 def statistics(images: np.ndarray) -> np.ndarray:
@@ -91,7 +67,9 @@ def statistics(images: np.ndarray) -> np.ndarray:
     return np.array(rows)
 
 
-def by_kind(network: Network, split: Split) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+def by_kind(
+    network: Network, split: Split, limits: Limits
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Under each kind of change and none: logits, statistics, labels, and what the limits refuse, of all strengths together."""
     ways = {"none": [lambda image: image]} | {
         kind: [way for strength in strengths for way in strength.ways] for kind, strengths in KINDS.items()
@@ -100,7 +78,7 @@ def by_kind(network: Network, split: Split) -> dict[str, tuple[np.ndarray, np.nd
     for kind, changes in ways.items():
         images = np.concatenate([changed(split.images, change) for change in changes])
         labels = np.tile(split.labels, len(changes))
-        found[kind] = network.logits(images), statistics(images), labels, refused(images)
+        found[kind] = network.logits(images), statistics(images), labels, refused(images, limits)
     return found
 
 
@@ -178,16 +156,13 @@ def main() -> None:
     dataset, temperature = training_data(bundle, asked.data, False), bundle.card.temperature
     network = Network.of(bundle.read("int8"), bundle.card)
     train, (known, valid) = some_of(dataset.split("train"), asked.images), halves(dataset.split("valid"))
-    for name in WORSE:
-        at, bins = limit(network, temperature, known, name)
-        steps = bins[:: max(1, len(bins) // 12)]
-        print(
-            f"{name}: {at:.1f};",
-            "; ".join(f"{value:.1f}: score {score:.2f}, right {right:.2f}" for value, score, right in steps),
-        )
-    measured = by_kind(network, valid)
+    held = Held(network.logits, known)
+    limits = fit_limits([held], temperature, "gray")
+    print(f"fitted: {limits}; in use: {bundle.card.limits}")
+    show_bins(held, temperature)
+    measured = by_kind(network, valid, bundle.card.limits)
     show_limits(measured, temperature)
-    learned = by_kind(network, train)
+    learned = by_kind(network, train, bundle.card.limits)
     usual = learned["none"][1]
     mean, deviation = usual.mean(axis=0), usual.std(axis=0)
     weights = fitted(learned, temperature, mean, deviation)

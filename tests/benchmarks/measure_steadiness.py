@@ -67,7 +67,7 @@ def read(classifier: Classifier, detector: str, image_bgr: np.ndarray, face: Det
     card = classifier.card
     pixels = face_pixels(image_bgr, face.box_xyxy, card.crop_for(detector), card.input, face.roll_deg)
     scores = classifier.predict(pixels[None])[0].tolist()
-    return dict(zip(card.labels, scores, strict=True)), quality_fault(face, pixels)
+    return dict(zip(card.labels, scores, strict=True)), quality_fault(face, pixels, card.input.color, card.limits)
 
 
 def drawn_answers(

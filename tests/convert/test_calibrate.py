@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from edgefer.card import NOT_FITTED
 from edgefer.convert.calibrate import fit_temperature
 from edgefer.interpreter import softmax
 from edgefer.metrics import calibration_bins, ece, nll
@@ -47,7 +48,12 @@ def test_ece_is_the_gap_between_confidence_and_accuracy():
 
 
 def test_a_converted_bundle_is_calibrated(converted):
-    step = converted.card.provenance.steps[-1]
+    step, limits = converted.card.provenance.steps[-2:]
     assert step.startswith("temperature") and converted.card.temperature != 1.0
+    found = converted.card.limits
+    assert found != NOT_FITTED, "on 280 held faces"
+    assert limits == (
+        f"limits fitted on valid with int8: light {found.min_light:g} to {found.max_light:g}, sharpness {found.min_sharpness:g}"
+    )
     before, after = map(float, step.split("ECE ")[1].split(" to "))
     assert after <= before

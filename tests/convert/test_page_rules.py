@@ -90,7 +90,7 @@ FAULTS = """
 
 
 @pytest.mark.chromium
-def test_what_cannot_be_read_is_what_run_cannot_read(site, tmp_path):
+def test_what_cannot_be_read_is_what_run_cannot_read(site, subject, tmp_path):
     """Faces in every light and sharpness, for networks of several sizes and colours."""
     rng, given, expected = np.random.default_rng(3), [], []
     for number, image in enumerate([*drawn.face_set(40, 5)[0]] * 5):
@@ -103,7 +103,7 @@ def test_what_cannot_be_read_is_what_run_cannot_read(site, tmp_path):
         nose = float(rng.uniform(0, 60))
         face = Detection(box_xyxy=box, eyes_xy=((0, 0), (100, 0)), nose_xy=(50 + nose, 60)) if number % 2 else None
         face = face or Detection(box_xyxy=box)
-        expected.append(quality_fault(face, pixels, color))
+        expected.append(quality_fault(face, pixels, color, subject.bundle.card.limits))
         given.append(
             {
                 "face": {"box": box, "turn": face.turn or 0},

@@ -9,6 +9,7 @@ import pytest
 
 import edgefer
 from edgefer import drawn, parity
+from edgefer.card import Limits
 from edgefer.devices import reader as readers
 from edgefer.errors import BundleError, EdgeferError, ImageError, InputError, RuntimeFault
 from edgefer.records import UNSURE
@@ -163,6 +164,17 @@ def test_a_face_below_the_threshold_is_unsure_and_tells_its_score():
     (one, other) = edgefer.load("ferplus-small", reject=0.9999)(IMAGE)
     for face in (one, other):
         assert face.label == UNSURE and face.unsure == "low score" and face.score == max(face.scores.values()) < 0.9999
+
+
+def test_what_cannot_be_read_depends_on_the_network_s_limits(reader, monkeypatch):
+    assert {face.unsure for face in reader(IMAGE)} <= {"", "low score"}
+    for limits, fault in (
+        (Limits(min_light=250, max_light=255), "dark"),
+        (Limits(min_light=0, max_light=1), "overexposed"),
+        (Limits(min_sharpness=1e6), "blurred"),
+    ):
+        monkeypatch.setattr(reader.classifier, "card", reader.card.model_copy(update={"limits": limits}))
+        assert [face.unsure for face in reader(IMAGE)] == [fault, fault]
 
 
 def test_verify_from_python():
