@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgefer.bundle import PARITY, Bundle, write_bundle
-from edgefer.card import CropSpec, InputSpec, ModelCard, Provenance, Scores
+from edgefer.card import NOT_FITTED, CropSpec, InputSpec, ModelCard, Provenance, Scores
 from edgefer.checks import Check, status_if
 from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, choose, describe, measure
 from edgefer.convert.foreign import LOGITS, Foreign, affine_of, read_foreign
@@ -27,6 +27,7 @@ from edgefer.train import backend
 from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.framing import measure_crop
+from edgefer.train.limits import Held, fit_limits, limits_note
 from edgefer.train.networks import keras_bytes
 from edgefer.train.recipe_fields import Recipe
 
@@ -79,6 +80,7 @@ def import_network(request: Request, out: Path) -> Imported:
         card = card.model_copy(update={"input": contract.spec(height, width), "output": contract.output})
     tflite = {name: content for name, content in files.items() if name != "keras"}
     card = card.model_copy(update={"metrics": _metrics(card, files, dataset)})
+    card = _limited(card, tflite, dataset)
     files[PARITY] = make_vectors(card, tflite)
     settled = _settled(contract, measured, known.because) | {"checks": [check.to_json() for check in checks]}
     report = {"import.json": json.dumps(settled, indent=2).encode()}
@@ -287,6 +289,18 @@ def _metrics(card: ModelCard, files: Mapping[str, bytes], dataset: Dataset | Non
             if variant not in ("keras", PARITY)
         }
     return metrics
+
+
+def _limited(card: ModelCard, tflite: Mapping[str, bytes], dataset: Dataset | None) -> ModelCard:
+    """The card with the limits of what devices run, where there are labelled images that were held back."""
+    if dataset is None or set(dataset.labels) != set(card.labels) or "valid" not in dataset.splits:
+        return card
+    ((form, content),) = tflite.items()
+    held = Held(Network.of(content, card).logits, dataset.with_labels(card.labels).split("valid"))
+    limits = fit_limits([held], card.temperature, card.input.color)
+    steps = (*card.provenance.steps, limits_note(limits, "valid", form))
+    provenance = card.provenance.model_copy(update={"steps": steps})
+    return card.model_copy(update={"limits": limits or NOT_FITTED, "provenance": provenance})
 
 
 def _settled(contract: Contract, measured: Sequence[Hypothesis], because: Sequence[str]) -> dict[str, object]:

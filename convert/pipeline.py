@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgefer.bundle import PARITY, Bundle, Form, write_bundle
-from edgefer.card import Lineage, ModelCard
+from edgefer.card import NOT_FITTED, Lineage, ModelCard
 from edgefer.checks import Check, status_if
 from edgefer.convert import steps
 from edgefer.convert.calibrate import fit_temperature
@@ -21,7 +21,7 @@ from edgefer.parity import make_vectors
 from edgefer.progress import Progress
 from edgefer.train.data.dataset import Dataset, without_copies
 from edgefer.train.folds import divide_folds, fold_network
-from edgefer.train.limits import Held, fit_limits
+from edgefer.train.limits import Held, fit_limits, limits_note
 from edgefer.train.networks import load_keras
 from edgefer.train.recipes import recipe_of
 
@@ -92,7 +92,7 @@ def convert(
     judged_on = bundle.card.measured_on
     temperature, note = _temperature(works, judged_on)
     works = [steps.stamp(work, plan, temperature).noted(note) for work in works]
-    works = _limited(works, judged_on)
+    works = _limited(works, judged_on, progress)
     measured = measure(works, dict.fromkeys(name for work in works for name in work.held))
     converted = _publish(bundle, works[0], measured, out, plan)
     if work_dir is None:
@@ -149,15 +149,15 @@ def _temperature(works: list[Work], split: str) -> tuple[float, str]:
     )
 
 
-def _limited(works: list[Work], split: str) -> list[Work]:
+def _limited(works: list[Work], split: str, progress: Progress) -> list[Work]:
     """The works with the limits of the deployed form in the own network's card, and a note of them."""
     deployed, card = works[0].deployed, works[0].card
     parts = [Held(networks(work, [deployed])[deployed], images) for work, images in held_by(works, split)]
-    limits = fit_limits(parts, card.temperature, card.input.color)
-    if limits is None:
-        return [works[0].noted(f"limits of light and sharpness not fitted: too few answers on {split}"), *works[1:]]
-    note = f"limits fitted on {split} with {deployed}: light {limits.min_light:g} to {limits.max_light:g}, sharpness {limits.min_sharpness:g}"
-    return [works[0].noted(note, card=card.model_copy(update={"limits": limits})), *works[1:]]
+    limits = fit_limits(parts, card.temperature, card.input.color, progress=progress)
+    own = works[0].noted(
+        limits_note(limits, split, deployed), card=card.model_copy(update={"limits": limits or NOT_FITTED})
+    )
+    return [own, *works[1:]]
 
 
 def _publish(bundle: Bundle, work: Work, measured: Measured, out: Path, plan: Plan) -> Converted:

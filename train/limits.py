@@ -13,11 +13,12 @@ import numpy as np
 
 from edgefer.card import Limits
 from edgefer.interpreter import softmax
+from edgefer.progress import SILENT, Progress
 from edgefer.quality import gray_face, light, sharpness
 from edgefer.train.data.dataset import Split
 from edgefer.train.shift import SCORE, Change, Logits, blurred, changed, lit
 
-IMAGES = 600  # of a split that are changed
+IMAGES = 400  # of a split that are changed
 MIN_ANSWERS = 200  # to images as they are: of fewer nothing can be fitted
 BIN = 150  # answers of which the share that is right is taken
 BLURRED = tuple(partial(blurred, sigma=sigma) for sigma in (1, 1.5, 2, 3, 4, 6))
@@ -52,7 +53,9 @@ class Held:
     split: Split
 
 
-def fit_limits(parts: Sequence[Held], temperature: float, color: str, *, seed: int = 0) -> Limits | None:
+def fit_limits(
+    parts: Sequence[Held], temperature: float, color: str, *, seed: int = 0, progress: Progress = SILENT
+) -> Limits | None:
     """The limits of a network; None where it answers too few images. color: the order of the channels, as in its card."""
     rng = np.random.default_rng(seed)
     parts = [Held(one.logits, one.split.take(rng.permutation(len(one.split))[: IMAGES // len(parts)])) for one in parts]
@@ -63,11 +66,22 @@ def fit_limits(parts: Sequence[Held], temperature: float, color: str, *, seed: i
     least = float(usual.right.mean() + np.bincount(labels).max() / len(labels)) / 2
 
     def limit(changes: Sequence[Change], value: Callable[[np.ndarray], float], *, highest: bool = False) -> float:
-        every = [usual, *(answers(parts, temperature, color, change) for change in changes)]
+        tracked = progress.track(changes, len(changes), "Fitting limits")
+        every = [usual, *(answers(parts, temperature, color, change) for change in tracked)]
         return round(broken_at(bins(every, value, highest=highest), least), 1)
 
     low, high = limit(DARKER, light), limit(BRIGHTER, light, highest=True)
     return Limits(min_light=low, max_light=high, min_sharpness=limit(BLURRED, sharpness)) if low < high else None
+
+
+def limits_note(limits: Limits | None, split: str, form: str) -> str:
+    """What a card says of how its limits came about."""
+    if limits is None:
+        return f"limits of light and sharpness not fitted: fewer than {MIN_ANSWERS} sure answers on {split}"
+    return (
+        f"limits fitted on {split} with {form}: light {limits.min_light:g} to {limits.max_light:g}, "
+        f"sharpness {limits.min_sharpness:g}"
+    )
 
 
 def answers(parts: Sequence[Held], temperature: float, color: str, change: Change | None = None) -> Answered:

@@ -74,6 +74,7 @@ def test_how_a_network_is_fed_is_measured_and_it_stays_as_good(keras, network, l
     ours, theirs = load_keras(bundle, "keras"), network
     assert np.abs(keras_logits(ours, valid.images) - keras_logits(theirs, valid.images)).max() < 1e-3
     assert bundle.card.metrics["valid"]["float32"] == evaluate(valid, keras_logits(theirs, valid.images))
+    assert bundle.card.provenance.steps[-1].startswith("limits fitted on valid with float32: light ")
     assert all(check.passed for check in verify(bundle))
     edgefer("convert", out, "--int8", "--data", "builtin", "--out", tmp_path / "int8")
     converted = Bundle.open(tmp_path / "int8")

@@ -208,7 +208,9 @@ def test_a_shipped_network_is_measured_on_a_folder_and_its_own_folder_stays_as_i
 
 def test_a_blur_is_as_strong_on_a_large_input_as_on_a_small_one():
     """What a camera does is stated in pixels of a face of 48: 224 pixels of input do not make a network look robust."""
-    large = cv2.resize(next(iter(drawn.face_set(1, 3)[0])), (224, 224), interpolation=cv2.INTER_CUBIC).reshape(224, 224, -1)
+    large = cv2.resize(next(iter(drawn.face_set(1, 3)[0])), (224, 224), interpolation=cv2.INTER_CUBIC).reshape(
+        224, 224, -1
+    )
     small = cv2.resize(large, (48, 48), interpolation=cv2.INTER_AREA).reshape(48, 48, -1)
     for kind in ("blur", "motion blur"):
         for strength in shift.KINDS[kind]:
