@@ -6,6 +6,7 @@ import re
 import shutil
 
 import pytest
+from conftest import CHROMIUM
 
 from edgefer.bundle import Bundle, shipped_bundles, write_bundle
 from edgefer.c.host import compiler
@@ -15,7 +16,6 @@ from edgefer.checks import Status
 from edgefer.commands.page_rules import device_of
 from edgefer.convert.certificate import NOT_ASKED, interval_plot
 from edgefer.convert.portable import BROWSER, check_targets, unchecked_targets
-from tests.conftest import CHROMIUM
 
 
 @pytest.fixture(scope="module")
