@@ -160,7 +160,7 @@ def verify(
         opened,
         dataset,
         split or usual_split(opened.card, dataset, progress),
-        runtimes=[name for name in names if name != RuntimeName.AUTO],
+        runtimes=names,
         budget=Budget.of(max_drop, min_agreement),
         reference_kernels=reference_kernels,
         progress=progress,

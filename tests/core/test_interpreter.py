@@ -7,6 +7,11 @@ from edgefer import interpreter, runtimes
 from edgefer.card import InputSpec
 from edgefer.errors import BundleError, InputError, MissingDependency, RuntimeFault
 from edgefer.interpreter import Classifier, Network, RuntimeOptions, installed_runtimes, softmax
+from edgefer.options import RuntimeName
+
+
+def test_every_runtime_can_be_named():
+    assert set(RuntimeName) == {RuntimeName.AUTO, *runtimes.RUNTIMES}
 
 
 def test_a_runtime_that_is_none_is_what_was_given_wrong():
