@@ -30,7 +30,7 @@ from edgefer.devices.threads import HANG_S, Prefetch, Rules
 from edgefer.devices.watchdogs import WatchedClassifier, WatchedDetector
 from edgefer.errors import InputError
 from edgefer.images import read_image
-from edgefer.interpreter import Classifier
+from edgefer.interpreter import Classifier, RuntimeOptions
 from edgefer.options import DetectorName, DeviceName, FaceKind, ReaderOptions, Smoothing, as_record, choice
 from edgefer.parity import check_at_load
 from edgefer.preprocess import prepare
@@ -254,7 +254,8 @@ def detector_maker(
     kind = options.faces or choice(FaceKind, card.faces, "faces")
     logged: set[str] = set()
     board = this_board()
-    running = Running(str(options.runtime), options.threads or board.threads, options.check)
+    on = RuntimeOptions(runtime=str(options.runtime), threads=options.threads or board.threads)
+    running = Running(on, options.check)
     choose: dict[DetectorName, Callable[..., Choice]] = {DetectorName.OWN: own, DetectorName.YUNET: yunet}
 
     def named(name: DetectorName) -> Detector:

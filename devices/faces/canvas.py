@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from edgefer.errors import RuntimeFault
-from edgefer.interpreter import RuntimeOptions, open_interpreter
+from edgefer.interpreter import ANY_RUNTIME, RuntimeOptions, open_interpreter
 from edgefer.quiet import quiet
 from edgefer.records import Box
 
@@ -140,11 +140,11 @@ class Maps(Protocol):
 
 
 class MapNetwork:
-    """A .tflite network of one image in and maps out, on whichever runtime is installed; float32 or int8."""
+    """A .tflite network of one image in and maps out, float32 or int8."""
 
-    def __init__(self, content: bytes, *, runtime: str = "auto", threads: int = 1):
-        self.runtime, self._interpreter = open_interpreter(content, RuntimeOptions(runtime=runtime, threads=threads))
-        self._content, self._threads = content, threads
+    def __init__(self, content: bytes, options: RuntimeOptions = ANY_RUNTIME):
+        self.runtime, self._interpreter = open_interpreter(content, options)
+        self._content, self._options = content, options
         self._others: dict[tuple[int, int], MapNetwork] = {}
         self._read_ends()
 
@@ -162,7 +162,7 @@ class MapNetwork:
         if (height, width) not in self._others:
             if len(self._others) >= MAX_SHAPES:
                 self._others.clear()  # folders of images of every shape
-            other = MapNetwork(self._content, runtime=self.runtime, threads=self._threads)
+            other = MapNetwork(self._content, self._options)
             other._resize(height, width)
             self._others[height, width] = other
         return self._others[height, width]
