@@ -92,12 +92,11 @@ def _bundle(named: Path | None, which: str) -> Bundle:
 
 def _open(named: Path | None, which: str, running: Running) -> Half:
     bundle = _bundle(named, which)
-    content = bundle.read(Form.INT8)
     if named is not None:
-        network = Network.of(content, bundle.card, running.options)
+        network = Network.open(bundle, Form.INT8, running.options)
         if running.check:
             check_at_load(bundle, network, Form.INT8)
-    maps = MapNetwork(content, running.options)
+    maps = MapNetwork(bundle.read(Form.INT8), running.options, name=str(bundle.file(Form.INT8)))
     if named is not None:
         _check_ends(bundle, maps)
     return Half(maps, f"{bundle.card.name} {bundle.hash[:12]}")

@@ -112,7 +112,7 @@ class YuNetLite:
             if len(self._networks) >= MAX_SHAPES:
                 self._networks.clear()  # folders of images of every shape
             content = self._build.tflite(self.dtype, canvas)
-            self._networks[canvas] = MapNetwork(content, self._options)
+            self._networks[canvas] = MapNetwork(content, self._options, name=self._build.name)
         return self._networks[canvas]
 
 
@@ -158,7 +158,7 @@ class _Build:
             raise SourceError(f"There is no file {file}: name YuNet's .onnx, or leave --detector-file out to fetch it.")
         content = read_regular(file, MAX_BYTES, error=SourceError)
         self.layers = read_layers(read_onnx(content, str(file)), str(file))
-        self.options = RuntimeOptions(runtime=runtime)
+        self.name, self.options = str(file), RuntimeOptions(runtime=runtime)
         self.key = hashlib.sha256(content).hexdigest()[:16]
         self.folder = cache / f"yunet-{self.key}"
         kept = self._kept()
@@ -179,7 +179,7 @@ class _Build:
 
     def _calibrate(self) -> Ranges:
         content = self.tflite("float32", (SIDE, SIDE))
-        _, interpreter = open_interpreter(content, self.options, keep_all=True)
+        _, interpreter = open_interpreter(content, self.options, name=self.name, keep_all=True)
         (where,) = interpreter.get_input_details()
         names = {layer.output for layer in self.layers} | {INPUT}
         details = [one for one in interpreter.get_tensor_details() if one["name"] in names]
@@ -194,7 +194,7 @@ class _Build:
 
     def _prove(self, file: Path, dtype: str) -> Proof:
         """Compare with OpenCV's own run of the file; RuntimeFault where they differ."""
-        network = MapNetwork(self.tflite(dtype, (SIDE, SIDE)), self.options)
+        network = MapNetwork(self.tflite(dtype, (SIDE, SIDE)), self.options, name=self.name)
         try:
             theirs = cv2.FaceDetectorYN.create(str(file), "", (SIDE, SIDE), SURE, OVERLAP)
             pairs = [

@@ -55,7 +55,7 @@ def test_a_network_that_does_not_fit_its_card_is_refused(converted):
     with pytest.raises(BundleError, match="card has 8 labels"):
         Network(content, spec, 8)
     for broken in (content[: len(content) // 2], b"", b"TFL3" * 100):
-        with pytest.raises(RuntimeFault, match="cannot load this network"):
+        with pytest.raises(RuntimeFault, match="The network cannot be loaded by litert"):
             Network(broken, spec, 7)
 
 
