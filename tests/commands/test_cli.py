@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from edgefer.bundle import write_bundle
 from edgefer.cli import app
+from edgefer.errors import InputError
 from edgefer.train.networks import keras_bytes, load_keras
 
 HEAVY = ("cv2", "numpy", "ai_edge_litert", "tensorflow", "pydantic", "rich.progress")
@@ -56,6 +57,20 @@ def test_no_help_holds_words_in_angle_brackets_which_markdown_would_drop():
             seen += 1
             assert not re.search(r"<\S+?>", re.sub(r"`[^`]*`", "", text)), f"{name}: {text}"
     assert seen > 150
+
+
+def test_nothing_takes_an_empty_text_which_of_a_path_would_be_the_current_folder():
+    seen = 0
+    for name, command in commands(get_command(app)):
+        for param in [] if hasattr(command, "commands") else command.params:
+            if not getattr(param, "is_flag", False):
+                given = [param.opts[0], ""] if param.param_type_name == "option" else [""]
+                with pytest.raises(
+                    InputError, match=r"^(--)?\S+( RUN-ARGUMENTS)? is given an empty text: give it a value"
+                ):
+                    command.make_context(name, given)
+                seen += 1
+    assert seen > 100
 
 
 @pytest.fixture

@@ -145,6 +145,8 @@ def test_a_service_names_the_pair_from_the_root(monkeypatch, pair):
     monkeypatch.chdir(pair.finder.parent)
     words = service._run_arguments(["--camera", "0", "--finder", pair.finder.name, "--refiner", "face-nothing"])
     assert words[words.index("--finder") + 1] == str(pair.finder) and "face-nothing" in words
+    with pytest.raises(InputError, match="--finder is given an empty text"):
+        service._run_arguments(["--camera", "0", "--finder", ""])
 
 
 def test_crops_are_measured_with_the_pair(pair, blind):
