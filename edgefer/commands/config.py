@@ -53,7 +53,7 @@ def _typed(value: object, *, flag: bool, many: bool) -> bool | str | list[str]:
     values = value if many and isinstance(value, list) else [value]
     for one in values:
         if isinstance(one, dict | list | bool):
-            kind = {dict: "a table", list: "a list"}.get(type(one), str(one).lower())
+            kind = "a table" if isinstance(one, dict) else "a list" if isinstance(one, list) else str(one).lower()
             raise ValueError(f"takes {'texts or numbers' if many else 'one text or number'}, not {kind}")
         if one == "":
             raise ValueError("is given an empty text: give it a value, or leave it out")
