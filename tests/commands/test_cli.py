@@ -100,7 +100,10 @@ def test_mistakes_are_named_in_one_sentence(edgefer, tmp_path, trained, empty_vi
     assert "no bundle under runs/" in refuse("convert")
     no_keras = "holds no Keras network (it has int8, parity)"
     assert no_keras in refuse("convert", "pets-small", "--data", "builtin")
-    assert no_keras in refuse("train", "--data", "builtin", "--init-from", "pets-small")
+    beginning = refuse("train", "--data", "builtin", "--init-from", "pets-small")
+    assert no_keras in beginning and "it ships without, so name fer-nano, fer-small, ferplus-small, or" in beginning
+    assert "it ships without" in refuse("train", "--data", "builtin", "--init-from", "face-finder")
+    assert "a network of task 'find-faces'" in refuse("train", "--data", "builtin", "--teacher", "face-finder")
     assert "between 0 and 0.95" in refuse("convert", trained, "--prune", "1.5")
     assert "holds no TFLite network" in refuse("run", trained, "--source", "builtin")
     assert "Name what to read" in refuse("run", trained)
