@@ -21,6 +21,7 @@ from edgefer.convert.portable import check_targets, unchecked_targets
 from edgefer.convert.prove import REFERENCE_IMAGES, Proof, prove
 from edgefer.convert.web.site import Device
 from edgefer.html import Picture, contact_sheet, escape, heading, page, paragraph, table
+from edgefer.options import RuntimeName
 from edgefer.parity import check_bundle
 from edgefer.progress import SILENT, Progress
 from edgefer.runtimes import installed_runtimes, runtime_version
@@ -271,12 +272,12 @@ def certify(
     device: Device | None = None,
     progress: Progress = SILENT,
 ) -> Certificate:
-    """Ask all three questions of a bundle, on each of `runtimes`, all that are installed when none is named.
+    """Ask all three questions of a bundle, on each of `runtimes`, all that are installed for none or auto.
 
     dataset: labelled images as the card's input takes them; `split` of it answers question 2. device: what `edgefer run`
     does, for exports that are asked on every emulator and browser that is here, which takes minutes; None asks none.
     """
-    names = [str(name) for name in runtimes or installed_runtimes()]
+    names = [str(name) for name in runtimes if name != RuntimeName.AUTO] or installed_runtimes()
     budget = budget or Budget()
     found = check_bundle(bundle, names) + check_in_c(bundle)
     found += (

@@ -153,7 +153,7 @@ def _take_turns(
     forms: list[_Form], images: Split, progress: Progress
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """By title: every form's logits, and its median milliseconds an image."""
-    networks = {one.title: Network.of(one.bundle.read(one.form), one.bundle.card) for one in forms}
+    networks = {one.title: Network.open(one.bundle, one.form) for one in forms}
     parts: dict[str, list[np.ndarray]] = {title: [] for title in networks}
     times: dict[str, list[float]] = {title: [] for title in networks}
     starts = range(0, len(images), ROUND)

@@ -48,7 +48,7 @@ class MediaPipeNetwork(Network):
     def check_contract(self, inputs: dict, outputs: dict, spec: InputSpec, classes: int) -> None:
         ends = tuple(inputs["shape"]), tuple(outputs["shape"]), inputs["dtype"], outputs["dtype"]
         if ends != ((1, spec.height, spec.width, 3), (1, classes), np.uint8, np.uint8):
-            raise BundleError("The bundle's mediapipe file is not what edgefer writes for it: convert it again.")
+            raise BundleError(f"{self.name} is not what edgefer writes as mediapipe.tflite: convert it again.")
 
     def feed(self, pixels: np.ndarray) -> np.ndarray:
         return np.broadcast_to(pixels, (*pixels.shape[:2], 3))

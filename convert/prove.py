@@ -132,11 +132,9 @@ class Asked:
         return f"{self.form} on {self.runtime}" + (", reference kernels" if self.kernels == "reference" else "")
 
     def open(self) -> Network:
-        content, card = self.bundle.read(self.form), self.bundle.card
         options = RuntimeOptions(runtime=self.runtime, kernels=self.kernels)
-        if self.form is Form.MEDIAPIPE:
-            return MediaPipeNetwork(content, card.input, len(card.labels), options=options)
-        return Network.of(content, card, options)
+        kind = MediaPipeNetwork if self.form is Form.MEDIAPIPE else Network
+        return kind.open(self.bundle, self.form, options)
 
 
 def _ask(asked: Asked, images: Split, rows: np.ndarray | None, progress: Progress) -> Answers:

@@ -16,9 +16,9 @@ from edgefer.interpreter import softmax
 from edgefer.metrics import nll
 from edgefer.progress import Epoch, Progress
 from edgefer.train.backend import tensorflow
+from edgefer.train.batches import batches, steps_per_epoch
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.evaluate import evaluate, keras_logits
-from edgefer.train.fit import batches, steps_per_epoch
 from edgefer.train.memory import check_training
 from edgefer.train.objective import make_optimizer, take_clean_statistics
 from edgefer.train.recipe_fields import Distill, Recipe

@@ -30,7 +30,7 @@ from edgefer.devices.threads import HANG_S, Prefetch, Rules
 from edgefer.devices.watchdogs import WatchedClassifier, WatchedDetector
 from edgefer.errors import InputError
 from edgefer.images import read_image
-from edgefer.interpreter import Classifier
+from edgefer.interpreter import Classifier, RuntimeOptions
 from edgefer.options import DetectorName, DeviceName, FaceKind, ReaderOptions, Smoothing, as_record, choice
 from edgefer.parity import check_at_load
 from edgefer.preprocess import prepare
@@ -178,6 +178,8 @@ class Reader:
         options = options or SourceOptions()
         live = LiveOptions(stop=self._stop, log=self._log, trying=options.trying, wait=options.wait)
         password = os.environ.get("EDGEFER_SOURCE_PASSWORD", "")
+        if not names or "" in names:
+            raise InputError("Name a source: a camera's number, a video, an image, a folder, a URL or builtin.")
         opened: list[Source] = []
         for name in names:
             if is_camera(name):
@@ -189,20 +191,18 @@ class Reader:
             if options.wait and not source.live:
                 raise InputError(f"--wait is for cameras and streams: {source.name} is read as it is.")
             opened.append(Played(source, options.playback, self._stop))
-        if not opened:
-            raise InputError("Name a source: a camera's number, a video, an image, a folder, a URL or builtin.")
         return opened[0] if len(opened) == 1 else Several(opened, self._stop)
 
 
 def as_image(image: Any) -> tuple[np.ndarray, str]:
     """What a caller gave as uint8 BGR [h, w, 3], and the name of its file or "". InputError says what is wrong with it."""
-    if isinstance(image, str | os.PathLike):
+    if isinstance(image, str | os.PathLike) and image != "":
         return read_image(Path(image)), printable(Path(image).name)
     if hasattr(image, "convert") and hasattr(image, "getbands"):  # a PIL image
         return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1]), ""
     wanted = "give a path, a PIL image, or uint8 [height, width, 3] in BGR order or [height, width] in gray"
     if not isinstance(image, np.ndarray):
-        raise InputError(f"An image cannot be a {type(image).__name__}: {wanted}.")
+        raise InputError(f"{printable(repr(image)):.80} is no image: {wanted}.")
     if image.dtype != np.uint8:
         hint = ", such as (image * 255).astype('uint8') where it is 0..1" if image.dtype.kind == "f" else ""
         raise InputError(f"An image of {image.dtype} cannot be read: {wanted}{hint}.")
@@ -254,7 +254,8 @@ def detector_maker(
     kind = options.faces or choice(FaceKind, card.faces, "faces")
     logged: set[str] = set()
     board = this_board()
-    running = Running(str(options.runtime), options.threads or board.threads, options.check)
+    on = RuntimeOptions(runtime=str(options.runtime), threads=options.threads or board.threads)
+    running = Running(on, options.check)
     choose: dict[DetectorName, Callable[..., Choice]] = {DetectorName.OWN: own, DetectorName.YUNET: yunet}
 
     def named(name: DetectorName) -> Detector:

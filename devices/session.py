@@ -44,7 +44,8 @@ class Session:
         target_fps: float | None = None,
         follow: int = 1,
     ):
-        self.classifier, self.detector = classifier, detector
+        self.classifier = classifier
+        self.use(detector)
         self.target_fps, self.follow = target_fps, follow
         self._smooth, self._reject = smooth, reject
         self._trackers: dict[int, Tracker] = {}
@@ -59,17 +60,17 @@ class Session:
 
     def use(self, detector: Detector) -> None:
         """Find faces with another detector from the next frame on; they keep their numbers."""
-        self.detector = detector
+        self._in_use = detector, described(detector)  # one assignment: another thread detects
 
     def detect(self, frame: Frame) -> Detected:
         """The faces of a frame, with the numbers they had in the frame before."""
-        detector = self.detector
+        detector, description = self._in_use
         if frame.stream not in self._trackers:
             self._trackers[frame.stream] = Tracker(detector, target_fps=self.target_fps, follow=self.follow)
         tracker = self._trackers[frame.stream]
         tracker.detector = detector
         detections = tracker.follow(frame)
-        return Detected(frame=frame, detections=detections, detector=detector.name, described=described(detector))
+        return Detected(frame=frame, detections=detections, detector=detector.name, described=description)
 
     def read(self, detected: Detected, lap: Callable[[str], None] = lambda stage: None) -> Frame:
         """The frame with the decision about each face; `lap` is called after each stage with its name."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.errors import EdgeferError, InputError
-from edgefer.options import AS_SHIPPED, MAX_DROP, MIN_AGREEMENT, DetectorFiles, as_record
+from edgefer.options import AS_SHIPPED, MAX_DROP, MIN_AGREEMENT, DetectorFiles, as_path, as_record
 from edgefer.progress import SILENT, Progress
 from edgefer.records import Frame
 
@@ -46,7 +46,7 @@ def find_bundle(bundle: "str | Path | Bundle") -> Bundle:
     """
     if isinstance(bundle, Bundle):
         return bundle
-    path = _path(bundle, "bundle")
+    path = as_path(bundle, "bundle")
     return Bundle.open(path if os.path.exists(path) else shipped_bundles().get(str(bundle), path))
 
 
@@ -102,7 +102,7 @@ def draw(frame: Frame, *, blur_faces: bool = False) -> "np.ndarray":
 
     if not isinstance(frame, Frame):
         raise InputError(
-            f"draw takes the Frame that a reader returns, not a {type(frame).__name__}: draw(reader(image))."
+            "draw takes the Frame that a reader returns, not its image or anything else: draw(reader(image))."
         )
     return View(blur_faces=blur_faces).annotated(frame).copy()
 
@@ -139,9 +139,10 @@ def verify(
     from edgefer.verification import Verification
 
     opened = find_bundle(bundle)
-    names = [
-        str(choice(RuntimeName, one, "runtime")) for one in ([runtimes] if isinstance(runtimes, str) else runtimes)
-    ]
+    wanted = [runtimes] if isinstance(runtimes, str) else runtimes
+    if not isinstance(wanted, list | tuple):
+        raise InputError(f"runtimes {wanted!r} is no list of names, such as ['litert', 'tensorflow'].")
+    names = [str(choice(RuntimeName, one, "runtime")) for one in wanted]
     if not data:
         from edgefer.c.prove import check_in_c
         from edgefer.parity import check_bundle
@@ -160,7 +161,7 @@ def verify(
         opened,
         dataset,
         split or usual_split(opened.card, dataset, progress),
-        runtimes=[name for name in names if name != RuntimeName.AUTO],
+        runtimes=names,
         budget=Budget.of(max_drop, min_agreement),
         reference_kernels=reference_kernels,
         progress=progress,
@@ -193,7 +194,7 @@ def train(
     """
     from edgefer.train.start import TrainRequest
 
-    folder = _path(out, "out") if out is not None else None
+    folder = as_path(out, "out") if out is not None else None
     if resume and (folder is None or data or options):
         raise InputError("A resumed training keeps its data and recipe: give resume=True and out alone.")
     request = None if resume else as_record(TrainRequest, {"data": str(data), **options})
@@ -286,7 +287,7 @@ def convert(
 
     plan = as_record(Plan, options, {"qat": "aware", "prune": "sparsity", "slim": "slimmed"})
     extras = Extras(edgetpu=edgetpu, ethosu=ethosu, onnx=onnx)
-    place = _path(out, "out") if out else None
+    place = as_path(out, "out") if out is not None else None
     request = ConvertRequest(bundle=find_bundle(bundle), plan=plan, data=str(data), out=place, extras=extras)
     outcome = start(request, progress)
     if outcome.complaint:
@@ -322,12 +323,12 @@ def import_model(
 
     wanted = as_record(ImportOptions, options)
     request = wanted.request(
-        _path(file, "file"),
+        as_path(file, "file"),
         load=data_loader(str(data)) if data else None,
         detectors=face_detectors(wanted.faces.value) if data else {},
         log=log,
     )
-    return import_network(request, target_folder(request, Path(out) if out else None)).bundle
+    return import_network(request, target_folder(request, as_path(out, "out") if out is not None else None)).bundle
 
 
 def face_detectors(faces: str, files: DetectorFiles = AS_SHIPPED) -> "Mapping[str, Detect]":
@@ -349,11 +350,3 @@ def face_detectors(faces: str, files: DetectorFiles = AS_SHIPPED) -> "Mapping[st
     if files.yunet:
         detectors[YuNetDetector.name] = YuNetDetector(files.yunet).detect
     return detectors
-
-
-def _path(value: Any, name: str) -> Path:
-    """A path as it was given; InputError for what cannot be one."""
-    try:
-        return Path(value)
-    except TypeError:
-        raise InputError(f"{name} is of type {type(value).__name__}: give a path or a name.") from None

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from edgefer.card import ModelCard, Variant, parse_card
+from edgefer.card import ModelCard, Task, Variant, parse_card
 from edgefer.errors import BundleError, EdgeferError
 from edgefer.files import MAX_CARD, MAX_NETWORK, read_regular, regular_size
 
@@ -70,6 +70,11 @@ EDGETPU_OPERATOR = "edgetpu-custom-op"  # what edgetpu_compiler puts in place of
 TFLITE_VARIANTS = (Form.INT8, Form.FLOAT16, Form.FLOAT32)  # the order in which a device prefers them
 
 
+USES: dict[Task, str] = {  # of a bundle without its Keras network
+    "read": "be run, measured, and be a --teacher",
+    "find-faces": "be a --finder, and a refiner's --teacher",
+    "refine-faces": "be a --refiner",
+}
 TRAINING = "training"  # where a training keeps what it needs to go on
 
 
@@ -138,10 +143,10 @@ class Bundle:
         if variant not in self.card.variants:
             have = ", ".join(self.card.variants) or "nothing"
             what = "parity vectors" if variant == PARITY else f"{variant} network"
-            if variant == "keras":
+            if variant == Form.KERAS:
                 raise BundleError(
-                    f"{self.path} holds no Keras network (it has {have}), which conversion and --init-from begin with: name the "
-                    "bundle that was trained. This one can be run, measured, and be a --teacher."
+                    f"{self.path} holds no Keras network (it has {have}), which conversion and --init-from begin with: "
+                    f"{self._where_keras_is()}. This one can {USES[self.card.task]}."
                 )
             command = "edgefer convert --edgetpu" if variant == "int8_edgetpu" else f"edgefer convert {self.path}"
             where = " on an x86-64 Linux host" if variant == "int8_edgetpu" else ""
@@ -150,6 +155,14 @@ class Bundle:
         if name != FILES.get(variant):
             raise BundleError(f"{self.path / CARD}: the {variant} file must be {FILES.get(variant)!r}, not {name!r}.")
         return self.path / name
+
+    def _where_keras_is(self) -> str:
+        """What to name where this bundle holds no Keras network."""
+        if not is_shipped(self):
+            return "name the bundle that was trained"
+        if self.card.task != "read":
+            return "it ships without, so name one that you trained"
+        return f"it ships without, so name {', '.join(with_keras())}, or one that you trained"
 
     def read(self, variant: str) -> bytes:
         """The bytes of a variant's file, checked against the card's hash."""
@@ -306,6 +319,11 @@ FACE_NETWORKS = ("face-finder", "face-refiner")  # what finds faces, among the s
 def shipped_bundles() -> dict[str, Path]:
     """The bundles that come with edgefer to read faces with, by name."""
     return {name: path for name, path in shipped_networks().items() if name not in FACE_NETWORKS}
+
+
+def with_keras() -> list[str]:
+    """The names of those of them that ship with a Keras network, which can be trained on and converted."""
+    return [name for name, path in shipped_bundles().items() if (path / FILES[Form.KERAS]).exists()]
 
 
 def shipped_networks() -> dict[str, Path]:

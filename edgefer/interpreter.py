@@ -80,14 +80,16 @@ class RuntimeOptions:
 
 
 ANY_RUNTIME = RuntimeOptions()
+THE_NETWORK = "The network"  # what one without a file is called
 
 
 def open_interpreter(
-    content: bytes, options: RuntimeOptions = ANY_RUNTIME, *, keep_all: bool = False
+    content: bytes, options: RuntimeOptions = ANY_RUNTIME, *, name: str = THE_NETWORK, keep_all: bool = False
 ) -> tuple[str, Any]:
     """A .tflite on a runtime, its tensors allocated: the runtime's name and its interpreter.
 
-    keep_all: every tensor can be read after a run, which makes it slower.
+    name: of the network, in what is said where it is refused. keep_all: every tensor can be read after a run, which makes
+    it slower.
     """
     runtime = options.runtime
     if runtime == "auto":
@@ -99,7 +101,7 @@ def open_interpreter(
     delegates = None
     if options.device == "coral":
         if EDGETPU_OPERATOR.encode() not in content:  # the delegate would take it, and leave all of it to the CPU
-            raise BundleError("The network is not compiled for the Edge TPU: run `edgefer convert --edgetpu` first.")
+            raise BundleError(f"{name} is not compiled for the Edge TPU: run `edgefer convert --edgetpu` first.")
         delegates = [_edgetpu_delegate(module.load_delegate, options.edgetpu_library)]
     resolvers = module.OpResolverType
     try:
@@ -116,7 +118,7 @@ def open_interpreter(
             interpreter.allocate_tensors()
             interpreter.get_input_details(), interpreter.get_output_details()
     except (ValueError, RuntimeError, SystemError) as error:
-        raise RuntimeFault(f"{runtime} cannot load this network: {' '.join(str(error).split())}") from None
+        raise RuntimeFault(f"{name} cannot be loaded by {runtime}: {' '.join(str(error).split())}") from None
     return runtime, interpreter
 
 
@@ -126,7 +128,7 @@ class Network:
     content: the .tflite file. spec, classes: what its input and output must be; BundleError when they are not.
     output: whether it answers with logits or with probabilities, whose logarithms `logits` then gives.
     maps: whether it answers with several maps, which are read one after the other, the largest first. options: what it
-    runs on.
+    runs on. name: of it, in what is said where it is refused or fails.
     """
 
     def __init__(
@@ -138,17 +140,19 @@ class Network:
         output: OutputSpec = LOGITS,
         maps: bool = False,
         options: RuntimeOptions = ANY_RUNTIME,
+        name: str = THE_NETWORK,
     ):
-        self.runtime, self._interpreter = open_interpreter(content, options)
+        self.name = name
+        self.runtime, self._interpreter = open_interpreter(content, options, name=name)
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         if len(inputs) != 1 or (len(outputs) != 1 and not maps):
             raise BundleError(
-                f"The network has {len(inputs)} inputs and {len(outputs)} outputs; edgefer runs networks of one image "
+                f"{name} has {len(inputs)} inputs and {len(outputs)} outputs; edgefer runs networks of one image "
                 "in and one row of answers out."
             )
         if maps:
             outputs = sorted(outputs, key=lambda one: -math.prod(one["shape"]))
-            _check_maps(outputs, classes)
+            _check_maps(outputs, classes, name)
         self.spec, self.output, self.classes = spec, output, classes
         self.dtype, self.answer_dtype = inputs[0]["dtype"], outputs[0]["dtype"]
         self._in, self._outs = inputs[0]["index"], [one["index"] for one in outputs]
@@ -159,17 +163,24 @@ class Network:
             self.scale = np.repeat([one["quantization"][0] for one in outputs], counts).astype(np.float32)
             self.zero = np.repeat([one["quantization"][1] for one in outputs], counts)
         self.check_contract(inputs[0], {**outputs[0], "shape": (1, classes)} if maps else outputs[0], spec, classes)
-        self._table = _input_table(inputs[0], spec) if spec.stated else None
+        self._table = _input_table(inputs[0], spec, name) if spec.stated else None
 
     @classmethod
-    def of(cls, content: bytes, card: ModelCard, options: RuntimeOptions = ANY_RUNTIME) -> "Network":
-        """The network of a card's bundle."""
+    def open(cls, bundle: Bundle, variant: str, options: RuntimeOptions = ANY_RUNTIME) -> "Network":
+        """A bundle's network, named by the path of its file."""
+        return cls.of(bundle.read(variant), bundle.card, options, name=str(bundle.file(variant)))
+
+    @classmethod
+    def of(
+        cls, content: bytes, card: ModelCard, options: RuntimeOptions = ANY_RUNTIME, *, name: str = THE_NETWORK
+    ) -> "Network":
+        """A network that belongs to a card."""
         maps = card.task == "find-faces"
-        return cls(content, card.input, card.answers, output=card.output, maps=maps, options=options)
+        return cls(content, card.input, card.answers, output=card.output, maps=maps, options=options, name=name)
 
     def check_contract(self, inputs: dict, outputs: dict, spec: InputSpec, classes: int) -> None:
         """BundleError unless the interpreter's details of the ends are those of a network that edgefer runs."""
-        _check_contract(inputs, outputs, spec, classes)
+        _check_contract(inputs, outputs, spec, classes, self.name)
 
     @property
     def quantized(self) -> bool:
@@ -204,8 +215,8 @@ class Network:
             patiently(work, lambda: len(answers), step_s=MAX_IMAGE_S, total_s=total_s)
         except Stuck as stuck:
             raise RuntimeFault(
-                f"{self.runtime} has answered {len(answers)} of {len(pixels)} images in {stuck.seconds:.0f} s: this network is "
-                "too slow for this machine, or was made to hang."
+                f"{self.name} has answered {len(answers)} of {len(pixels)} images in {stuck.seconds:.0f} s on {self.runtime}: "
+                "it is too slow for this machine, or was made to hang."
             ) from None
 
     def _answer(self, one: np.ndarray) -> np.ndarray:
@@ -214,7 +225,7 @@ class Network:
             self._interpreter.invoke()
             return np.concatenate([self._interpreter.get_tensor(one).reshape(-1) for one in self._outs])
         except (ValueError, RuntimeError) as error:
-            raise RuntimeFault(f"{self.runtime} failed while running the network: {error}") from None
+            raise RuntimeFault(f"{self.name} failed on {self.runtime}: {error}") from None
 
     def dequantize(self, raw: np.ndarray) -> np.ndarray:
         """The network's own output as float32 logits, by the scale and zero point in the .tflite; of probabilities their
@@ -229,25 +240,25 @@ class Network:
         return self.dequantize(self.raw(pixels))
 
 
-def _check_maps(outputs: list[dict], classes: int) -> None:
+def _check_maps(outputs: list[dict], classes: int, name: str) -> None:
     counts = [math.prod(int(size) for size in one["shape"]) for one in outputs]
     if sum(counts) != classes or len({one["dtype"] for one in outputs}) != 1:
         raise BundleError(
-            f"The network answers with {sum(counts):,} numbers in {len(outputs)} maps but its card says {classes:,}: they do "
+            f"{name} answers with {sum(counts):,} numbers in {len(outputs)} maps but its card says {classes:,}: they do "
             "not belong together."
         )
 
 
-def _check_contract(inputs: dict, outputs: dict, spec: InputSpec, classes: int) -> None:
+def _check_contract(inputs: dict, outputs: dict, spec: InputSpec, classes: int, name: str = THE_NETWORK) -> None:
     shape = tuple(int(size) for size in inputs["shape"])
     if shape != (1, *spec.shape) and not (spec.stated and shape == (1, *spec.shape[: 2 if spec.channels == 1 else 3])):
         raise BundleError(
-            f"The network takes {shape} pixels but its card says {(1, *spec.shape)}: they do not belong together."
+            f"{name} takes {shape} pixels but its card says {(1, *spec.shape)}: they do not belong together."
         )
     answers = tuple(int(size) for size in outputs["shape"])
     if answers != (1, classes) and not (spec.stated and answers[-1:] == (classes,) and set(answers[:-1]) <= {1}):
         raise BundleError(
-            f"The network gives {answers} answers but its card has {classes} labels: they do not belong together."
+            f"{name} gives {answers} answers but its card has {classes} labels: they do not belong together."
         )
     dtypes = inputs["dtype"], outputs["dtype"]
     if dtypes == (np.float32, np.float32):
@@ -255,24 +266,22 @@ def _check_contract(inputs: dict, outputs: dict, spec: InputSpec, classes: int) 
     names = " in and ".join(np.dtype(dtype).name for dtype in dtypes)
     if spec.stated:
         if not all(dtype in (np.float32, *INTEGERS) for dtype in dtypes):
-            raise BundleError(f"The network is {names} out; edgefer runs float32, int8, uint8 and int16 ends.")
+            raise BundleError(f"{name} is {names} out; edgefer runs float32, int8, uint8 and int16 ends.")
         for end in (inputs, outputs):
             if end["dtype"] in INTEGERS and not end["quantization"][0] > 0:
-                raise BundleError(
-                    f"The network is {names} out, but without the scale that says what its integers mean."
-                )
+                raise BundleError(f"{name} is {names} out, but without the scale that says what its integers mean.")
         return
     if dtypes != (np.int8, np.int8):
-        raise BundleError(f"The network is {names} out; edgefer runs float32 or int8 in and out.")
+        raise BundleError(f"{name} is {names} out; edgefer runs float32 or int8 in and out.")
     scale, zero = inputs["quantization"]
     if zero != INT8_ZERO or not abs(scale / INT8_SCALE - 1) <= 1e-4:
         raise BundleError(
-            f"The int8 network's input has scale {scale:.6g} and zero point {zero}, not 1/255 and -128: "
+            f"{name} has an int8 input of scale {scale:.6g} and zero point {zero}, not 1/255 and -128: "
             "it would see other pixels than it was trained on; convert it again with `edgefer convert`."
         )
 
 
-def _input_table(inputs: dict, spec: InputSpec) -> np.ndarray:
+def _input_table(inputs: dict, spec: InputSpec, name: str) -> np.ndarray:
     """What a network of a stated contract is fed for each pixel value: [256, c] in its input's dtype."""
     if inputs["dtype"] == np.float32:
         return float_table(spec)
@@ -281,8 +290,8 @@ def _input_table(inputs: dict, spec: InputSpec) -> np.ndarray:
     levels = min(len(np.unique(channel)) for channel in table.T)
     if levels < MIN_LEVELS:
         raise BundleError(
-            f"The network's {np.dtype(inputs['dtype']).name} input (scale {scale:.6g}, zero point {zero}) distinguishes only {levels} "
-            "of the 256 pixel values under the scale and offset of its card: they do not belong together."
+            f"{name} has a {np.dtype(inputs['dtype']).name} input (scale {scale:.6g}, zero point {zero}) that distinguishes only "
+            f"{levels} of the 256 pixel values under the scale and offset of its card: they do not belong together."
         )
     return table
 
@@ -319,9 +328,8 @@ class Classifier:
                 f"--{'finder' if bundle.card.task == 'find-faces' else 'refiner'}."
             )
         variant = variant or ("int8_edgetpu" if device == "coral" else bundle.best_tflite())
-        content, card = bundle.read(variant), bundle.card
-        network = Network.of(content, card, RuntimeOptions(runtime=runtime, threads=threads, device=device))
-        return cls(network, card, variant)
+        options = RuntimeOptions(runtime=runtime, threads=threads, device=device)
+        return cls(Network.open(bundle, variant, options), bundle.card, variant)
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 [n, h, w, c], as from edgefer.preprocess -> probabilities, float64 [n, labels], in the card's order."""

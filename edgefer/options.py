@@ -1,5 +1,6 @@
 """How faces are read: the choices, as enums that validate, complete and document themselves, and the record of them."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ Choice = TypeVar("Choice", bound=StrEnum)
 Record = TypeVar("Record")
 # What conversion may cost unless a user says otherwise: points of accuracy, and the least share of equal decisions.
 MAX_DROP, MIN_AGREEMENT = 1.0, 0.97
+LENGTHS = {"missing": "longer", "too_long": "shorter"}  # what a tuple should be, by pydantic's kind of error
 
 
 class DetectorName(StrEnum):
@@ -90,6 +92,15 @@ def choice(kind: type[Choice], value: Any, name: str) -> Choice:
         raise InputError(f"{name} {printable(str(value))!r} is not known: choose {', '.join(kind)}.") from None
 
 
+def as_path(value: Any, name: str) -> Path:
+    """A path as it was given. InputError for what cannot be one, and for an empty text, which would be the current folder."""
+    if not isinstance(value, str | os.PathLike):
+        raise InputError(f"{name} {printable(repr(value)):.80} is no path: give text or a pathlib.Path.")
+    if value == "":
+        raise InputError(f"{name} is an empty text: give a path or a name, or leave it out.")
+    return Path(value)
+
+
 def as_record(kind: type[Record], given: Mapping[str, Any], names: Mapping[str, str] = {}) -> Record:
     """A record of options from keywords, each of its field's type. names: fields that go by another name outside.
 
@@ -107,12 +118,16 @@ def as_record(kind: type[Record], given: Mapping[str, Any], names: Mapping[str, 
 def _of_type(hint: Any, value: Any, name: str) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
-    if any(isinstance(one, type) and issubclass(one, StrEnum) for one in (hint, *get_args(hint))):
+    kinds = (hint, *get_args(hint))
+    if any(isinstance(one, type) and issubclass(one, StrEnum) for one in kinds):
         return value  # the record takes the text too, and names the choices
+    if Path in kinds and value is not None:
+        return as_path(value, name)
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
-        problem = error.errors()[0]["msg"].removeprefix("Input should be ")
+        first = error.errors()[0]
+        problem = LENGTHS.get(first["type"], first["msg"].removeprefix("Input should be "))
         raise InputError(f"{name} {printable(repr(value)):.80} is not right: it should be {problem}.") from None
 
 

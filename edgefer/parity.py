@@ -105,7 +105,7 @@ def check_answers(
     checks = []
     for variant in variants:
         if bundle.has(variant):
-            network = Network.of(bundle.read(variant), bundle.card, RuntimeOptions(runtime=runtime))
+            network = Network.open(bundle, variant, RuntimeOptions(runtime=runtime))
             checks.append(_check_answers(network, variant, vectors.pixels, vectors.answers[variant]))
     return checks
 
@@ -152,19 +152,21 @@ def check_at_load(bundle: Bundle, network: Network, variant: str) -> None:
     check = _check_answers(network, variant, vectors.pixels[::QUICK], vectors.answers[variant][::QUICK])
     if not check.passed:
         raise RuntimeFault(
-            f"{check.subject} does not give this bundle's stored answers ({check.detail}): do not trust it here. "
-            "See `edgefer verify`, try another --runtime, or run it all the same with --no-check."
+            f"{network.name} does not give its bundle's stored answers on {network.runtime} ({check.detail}): do not trust it "
+            "here. See `edgefer verify`, try another --runtime, or run it all the same with --no-check."
         )
 
 
 def _check_answers(network: Network, variant: str, pixels: np.ndarray, expected: np.ndarray) -> Check:
     if network.quantized != (variant == "int8"):
         raise BundleError(
-            f"The bundle's {variant} file holds a network that takes {np.dtype(network.dtype).name}: convert it again."
+            f"{network.name} is the bundle's {variant} file, but takes {np.dtype(network.dtype).name}: convert it again."
         )
     answers = network.raw(pixels, total_s=MAX_VERIFY_S).astype(np.float64)
     if answers.shape != expected.shape:
-        raise BundleError(f"The parity vectors hold {expected.shape} answers, the network gives {answers.shape}.")
+        raise BundleError(
+            f"{network.name} gives {answers.shape} answers, its parity vectors hold {expected.shape}: convert it again."
+        )
     off = np.abs(answers - expected)
     worst, mean = float(off.max()), float(off.mean())
     same = float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean())

@@ -68,12 +68,10 @@ def networks(bundle: Bundle, runtime: str = "auto") -> dict[str, Callable[[np.nd
 
     The TFLite forms, float first; the Keras one only where there are none, for it is float32.tflite's twin.
     """
-    card = bundle.card
     forms: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
     for variant in reversed(TFLITE_VARIANTS):
         if bundle.has(variant):
-            network = Network.of(bundle.read(variant), card, RuntimeOptions(runtime=runtime))
-            forms[variant] = network.logits
+            forms[variant] = Network.open(bundle, variant, RuntimeOptions(runtime=runtime)).logits
     if not forms and find_spec("tensorflow"):
         model = load_keras(bundle, "keras")
         forms["keras"] = lambda images: keras_logits(model, images)

@@ -4,9 +4,10 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from edgefer.bundle import Bundle, shipped_bundles, write_file
+from edgefer.bundle import Bundle, Form, shipped_networks, write_file
 from edgefer.errors import InputError
 from edgefer.files import MAX_JSON, read_regular
+from edgefer.text import printable
 from edgefer.train.data.ferplus import NAME as FERPLUS
 from edgefer.train.data.load import DataOptions
 from edgefer.train.recipe_fields import Recipe
@@ -37,13 +38,13 @@ class Supervision:
 
         Every bundle is opened once, so that a wrong one is refused before any work.
         """
-        bundles = [_bundle(name.strip()) for name in teachers.split(",") if name.strip()]
+        bundles = [_teacher(name.strip()) for name in teachers.split(",") if name.strip()]
         # Beside votes, a teacher that learned from votes helps to translate them instead of answering itself.
         auxiliary = tuple(str(one.path.absolute()) for one in bundles if votes and one.card.provenance.labels)
         paths = (str(one.path.absolute()) for one in bundles)
         if init_from:
             begin = _bundle(init_from)
-            begin.file("keras")
+            begin.file(Form.KERAS)  # a sentence where there is none
             init_from = str(begin.path.absolute())
         return cls(
             labels=labels if labels == FERPLUS else lasting(labels),
@@ -74,7 +75,16 @@ def lasting(path: str) -> str:
 
 def _bundle(name: str) -> Bundle:
     path = Path(name)
-    return Bundle.open(path if path.exists() else shipped_bundles().get(name, path))
+    return Bundle.open(path if path.exists() else shipped_networks().get(name, path))
+
+
+def _teacher(name: str) -> Bundle:
+    bundle = _bundle(name)
+    if bundle.card.task != "read":
+        raise InputError(
+            f"--teacher {printable(name)!r} is a network of task {bundle.card.task!r}: name one of 'read'."
+        )
+    return bundle
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from edgefer.errors import RuntimeFault
-from edgefer.interpreter import RuntimeOptions, open_interpreter
+from edgefer.interpreter import ANY_RUNTIME, THE_NETWORK, RuntimeOptions, open_interpreter
 from edgefer.quiet import quiet
 from edgefer.records import Box
 
@@ -140,11 +140,11 @@ class Maps(Protocol):
 
 
 class MapNetwork:
-    """A .tflite network of one image in and maps out, on whichever runtime is installed; float32 or int8."""
+    """A .tflite network of one image in and maps out, float32 or int8. name: see Network."""
 
-    def __init__(self, content: bytes, *, runtime: str = "auto", threads: int = 1):
-        self.runtime, self._interpreter = open_interpreter(content, RuntimeOptions(runtime=runtime, threads=threads))
-        self._content, self._threads = content, threads
+    def __init__(self, content: bytes, options: RuntimeOptions = ANY_RUNTIME, *, name: str = THE_NETWORK):
+        self.runtime, self._interpreter = open_interpreter(content, options, name=name)
+        self._content, self._options, self.name = content, options, name
         self._others: dict[tuple[int, int], MapNetwork] = {}
         self._read_ends()
 
@@ -162,7 +162,7 @@ class MapNetwork:
         if (height, width) not in self._others:
             if len(self._others) >= MAX_SHAPES:
                 self._others.clear()  # folders of images of every shape
-            other = MapNetwork(self._content, runtime=self.runtime, threads=self._threads)
+            other = MapNetwork(self._content, self._options, name=self.name)
             other._resize(height, width)
             self._others[height, width] = other
         return self._others[height, width]
@@ -173,7 +173,9 @@ class MapNetwork:
                 self._interpreter.resize_tensor_input(self._input["index"], (1, height, width, self.shape[2]))
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise RuntimeFault(f"{self.runtime} cannot take frames of {width}x{height} pixels: {error}") from None
+            raise RuntimeFault(
+                f"{self.name} cannot take frames of {width}x{height} pixels on {self.runtime}: {error}"
+            ) from None
         self._read_ends()
 
     def run(self, image: np.ndarray) -> list[np.ndarray]:
@@ -183,7 +185,7 @@ class MapNetwork:
             self._interpreter.invoke()
             return [self._interpreter.get_tensor(one["index"])[0] for one in self._outputs]
         except (ValueError, RuntimeError) as error:
-            raise RuntimeFault(f"{self.runtime} failed while running the detector: {error}") from None
+            raise RuntimeFault(f"{self.name} failed on {self.runtime}: {error}") from None
 
     def step(self, output: int) -> tuple[float, int]:
         """Scale and zero point of an output; (1, 0) of a float one."""

@@ -62,8 +62,6 @@ def _refiner(files: DetectorFiles, running: Running) -> Refiner | None:
 
 
 def _yunet(file: Path, refiner: Refiner | None, running: Running, min_face: int) -> Choice:
-    lite: Detector = YuNetLite(
-        file, cached_yunet().parent, min_face=min_face, runtime=running.runtime, threads=running.threads
-    )
+    lite: Detector = YuNetLite(file, cached_yunet().parent, min_face=min_face, options=running.options)
     detector = RefinedDetector(lite, refiner) if refiner else lite
     return Choice(detector, f"Faces are found by {described(detector)}, as int8 .tflite made of {file}.")

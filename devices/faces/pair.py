@@ -9,7 +9,7 @@ from edgefer.card import InputSpec, Task
 from edgefer.devices.faces.canvas import MapNetwork
 from edgefer.errors import BundleError, InputError
 from edgefer.faces import FINDER_LABELS, FINDER_SIDE, REFINER_LABELS, REFINER_SIDE, map_shapes
-from edgefer.interpreter import Network, RuntimeOptions
+from edgefer.interpreter import ANY_RUNTIME, Network, RuntimeOptions
 from edgefer.options import DetectorFiles
 from edgefer.parity import check_at_load
 from edgefer.text import printable
@@ -28,10 +28,9 @@ class Half:
 
 @dataclass(frozen=True)
 class Running:
-    """How the pair's networks run. check: prove the stored answers of one that a user names first."""
+    """How the pair's networks run: on what, and whether one that a user names proves its stored answers first."""
 
-    runtime: str = "auto"
-    threads: int = 1
+    options: RuntimeOptions = ANY_RUNTIME
     check: bool = True
 
 
@@ -93,12 +92,11 @@ def _bundle(named: Path | None, which: str) -> Bundle:
 
 def _open(named: Path | None, which: str, running: Running) -> Half:
     bundle = _bundle(named, which)
-    content = bundle.read(Form.INT8)
     if named is not None:
-        network = Network.of(content, bundle.card, RuntimeOptions(runtime=running.runtime))
+        network = Network.open(bundle, Form.INT8, running.options)
         if running.check:
             check_at_load(bundle, network, Form.INT8)
-    maps = MapNetwork(content, runtime=running.runtime, threads=running.threads)
+    maps = MapNetwork(bundle.read(Form.INT8), running.options, name=str(bundle.file(Form.INT8)))
     if named is not None:
         _check_ends(bundle, maps)
     return Half(maps, f"{bundle.card.name} {bundle.hash[:12]}")

@@ -18,7 +18,7 @@ from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
 from edgefer.devices.faces.yunet_graph import ANSWERS, INPUT, STRIDES, Ranges, equalize, measure, read_layers, steps_of
 from edgefer.errors import RuntimeFault, SourceError
 from edgefer.files import read_regular
-from edgefer.interpreter import RuntimeOptions, open_interpreter
+from edgefer.interpreter import ANY_RUNTIME, RuntimeOptions, open_interpreter
 from edgefer.records import Box, Detection
 from edgefer.text import printable
 from edgefer.tflite.write import write_tflite
@@ -70,11 +70,10 @@ class YuNetLite:
         *,
         dtype: str = "int8",
         min_face: int = 0,
-        runtime: str = "auto",
-        threads: int = 1,
+        options: RuntimeOptions = ANY_RUNTIME,
     ):
-        self._build = _Build(file, cache, runtime)
-        self.dtype, self.min_face, self.threads = dtype, min_face, threads
+        self._build = _Build(file, cache, options.runtime)
+        self.dtype, self.min_face, self._options = dtype, min_face, options
         self.proof = self._build.proofs[dtype]
         self.networks = (f"{printable(file.name)} {self._build.key[:12]}",)
         self._networks: dict[tuple[int, int], MapNetwork] = {}
@@ -113,7 +112,7 @@ class YuNetLite:
             if len(self._networks) >= MAX_SHAPES:
                 self._networks.clear()  # folders of images of every shape
             content = self._build.tflite(self.dtype, canvas)
-            self._networks[canvas] = MapNetwork(content, runtime=self._build.runtime, threads=self.threads)
+            self._networks[canvas] = MapNetwork(content, self._options, name=self._build.name)
         return self._networks[canvas]
 
 
@@ -159,7 +158,7 @@ class _Build:
             raise SourceError(f"There is no file {file}: name YuNet's .onnx, or leave --detector-file out to fetch it.")
         content = read_regular(file, MAX_BYTES, error=SourceError)
         self.layers = read_layers(read_onnx(content, str(file)), str(file))
-        self.runtime = runtime
+        self.name, self.options = str(file), RuntimeOptions(runtime=runtime)
         self.key = hashlib.sha256(content).hexdigest()[:16]
         self.folder = cache / f"yunet-{self.key}"
         kept = self._kept()
@@ -180,7 +179,7 @@ class _Build:
 
     def _calibrate(self) -> Ranges:
         content = self.tflite("float32", (SIDE, SIDE))
-        self.runtime, interpreter = open_interpreter(content, RuntimeOptions(runtime=self.runtime), keep_all=True)
+        _, interpreter = open_interpreter(content, self.options, name=self.name, keep_all=True)
         (where,) = interpreter.get_input_details()
         names = {layer.output for layer in self.layers} | {INPUT}
         details = [one for one in interpreter.get_tensor_details() if one["name"] in names]
@@ -195,7 +194,7 @@ class _Build:
 
     def _prove(self, file: Path, dtype: str) -> Proof:
         """Compare with OpenCV's own run of the file; RuntimeFault where they differ."""
-        network = MapNetwork(self.tflite(dtype, (SIDE, SIDE)), runtime=self.runtime)
+        network = MapNetwork(self.tflite(dtype, (SIDE, SIDE)), self.options, name=self.name)
         try:
             theirs = cv2.FaceDetectorYN.create(str(file), "", (SIDE, SIDE), SURE, OVERLAP)
             pairs = [

@@ -7,6 +7,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from edgefer.errors import InputError
+
 UsageError: Any = typer.BadParameter.__mro__[1]  # of typer's own click, or of click itself in older versions
 GIVEN = "edgefer.given"  # in a context's meta: the arguments as they were given
 
@@ -26,7 +28,22 @@ def _no_type(ctx: Any) -> None:
 
 
 class Command(TyperCommand):
-    """A command of edgefer."""
+    """A command of edgefer. What is given as an empty text is refused: of a path it would be the current folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            self._refuse_empty(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def _refuse_empty(self, ctx: Any, args: Sequence[str]) -> None:
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        for param in self.get_params(ctx):
+            value = given.get(param.name)
+            if "" in (value if isinstance(value, list | tuple) else (value,)):
+                name = param.opts[0] if param.param_type_name == "option" else param.metavar
+                raise InputError(
+                    f"{name} is given an empty text: give it a value{'' if param.required else ', or leave it out'}."
+                )
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _plain_types(super().get_params(ctx))

@@ -28,18 +28,37 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
     }
     defaults: dict[str, object] = {}
     for name, value in given.items():
-        parameter = options.get(name.replace("_", "-"))
-        if parameter is None or isinstance(value, dict):
+        option = name.replace("_", "-")
+        parameter = options.get(option)
+        if parameter is None:
             raise InputError(
                 f"{shown} holds {printable(name)!r}, which is no option of run: choose {', '.join(sorted(options))}."
             )
-        many = getattr(parameter, "multiple", False)
-        listed = value if isinstance(value, list) else [value]
-        if not many and isinstance(value, list):
-            raise InputError(f"{shown}: {name} takes one value, not a list.")
-        defaults[str(parameter.name)] = [str(one) for one in listed] if many else value
+        try:
+            typed = _typed(value, flag=getattr(parameter, "is_flag", False), many=getattr(parameter, "multiple", False))
+        except ValueError as error:
+            raise InputError(f"{shown}: {name} {error}.") from None
+        opposite = f"--{option}" in parameter.secondary_opts
+        defaults[str(parameter.name)] = not typed if opposite else typed
     context.default_map = {**(context.default_map or {}), **defaults}
     return file
+
+
+def _typed(value: object, *, flag: bool, many: bool) -> bool | str | list[str]:
+    """A TOML value as it would be typed. flag, many: of its option. ValueError with the end of a sentence for what cannot be."""
+    if flag:
+        if not isinstance(value, bool):
+            raise ValueError("takes true or false")
+        return value
+    values = value if many and isinstance(value, list) else [value]
+    for one in values:
+        if isinstance(one, dict | list | bool):
+            kind = "a table" if isinstance(one, dict) else "a list" if isinstance(one, list) else str(one).lower()
+            raise ValueError(f"takes {'texts or numbers' if many else 'one text or number'}, not {kind}")
+        if one == "":
+            raise ValueError("is given an empty text: give it a value, or leave it out")
+    texts = [str(one) for one in values]
+    return texts if many else texts[0]
 
 
 ConfigOption = Annotated[

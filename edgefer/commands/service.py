@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgefer.commands.app import App
+from edgefer.commands.app import App, Command
 from edgefer.commands.inputs import AsJson
 from edgefer.errors import EdgeferError, InputError
 
@@ -184,7 +184,7 @@ def _words(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
     from edgefer.commands.run import run
 
     one = typer.Typer(add_completion=False)
-    one.command()(run)
+    one.command(cls=Command)(run)
     command = typer.main.get_command(one)
     given = arguments[1:] if arguments[:1] == ["run"] else arguments
     words: list[str] = []

@@ -80,7 +80,10 @@ Set = Annotated[
 InitFrom = Annotated[
     str,
     typer.Option(
-        metavar="BUNDLE", help="Start from this network's weights, as far as they fit.", rich_help_panel=RECIPE
+        metavar="BUNDLE",
+        help="Start from the weights of a bundle that was trained, as far as they fit. Of those that ship, fer-nano, "
+        "fer-small and ferplus-small have theirs.",
+        rich_help_panel=RECIPE,
     ),
 ]
 Teacher = Annotated[

@@ -1,7 +1,6 @@
 """edgefer verify: is this still the same network?"""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +21,7 @@ from edgefer.commands.inputs import (
 )
 from edgefer.errors import BundleError, InputError
 from edgefer.files import MAX_JSON, read_regular
-from edgefer.options import MAX_DROP, MIN_AGREEMENT
+from edgefer.options import MAX_DROP, MIN_AGREEMENT, RuntimeName
 
 if TYPE_CHECKING:
     from edgefer.bundle import Bundle
@@ -32,21 +31,12 @@ if TYPE_CHECKING:
 BUDGET = "Budget"
 
 
-class Runtime(StrEnum):
-    """A TFLite runtime, as in edgefer.runtimes."""
-
-    LITERT = "litert"
-    TFLITE_RUNTIME = "tflite-runtime"
-    TENSORFLOW = "tensorflow"
-    OPENVINO = "openvino"
-
-
 Runtimes = Annotated[
-    list[Runtime] | None,
+    list[RuntimeName] | None,
     typer.Option(
         "--runtime",
-        metavar="|".join(Runtime),
-        help="The runtime to ask; all that are installed with --data, when left out. May be given several times.",
+        metavar="|".join(RuntimeName),
+        help="The runtime to ask; auto is the first installed, with --data all that are. May be given several times.",
         show_default=False,
         rich_help_panel=RUNTIME,
     ),

@@ -20,8 +20,8 @@ QUANTIZED = (
     "FULLY_CONNECTED", "HARD_SWISH", "L2_NORMALIZATION", "LEAKY_RELU", "LOGISTIC", "MEAN", "MUL", "PRELU", "QUANTIZE",
     "SOFTMAX", "SUB", "SUM", "TANH", "TRANSPOSE_CONV",
 )  # fmt: skip  # operators whose kernels read scales
-# By operator, the dimension of its weights that holds the channels.
-PRODUCTS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
+# By operator with weights, the dimension of them that holds the output channels.
+CHANNEL_AXES = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
 STRIDED = ("CONV_2D", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D", "MAX_POOL_2D", "TRANSPOSE_CONV")
 AGAIN = "convert or copy it again"
 
@@ -80,11 +80,11 @@ def _operator(operator: Operator) -> Iterator[Finding]:
             if tensor.dtype in INTEGERS and not tensor.steps:
                 yield _error("no-scale", f"{name} computes with {tensor.dtype} without a scale", operator=operator.index, tensor=tensor.name)  # fmt: skip
                 break
-    if name in PRODUCTS:
-        yield from _product(operator, PRODUCTS[name])
+    if name in CHANNEL_AXES:
+        yield from _weighted(operator, CHANNEL_AXES[name])
 
 
-def _product(operator: Operator, axis: int) -> Iterator[Finding]:
+def _weighted(operator: Operator, axis: int) -> Iterator[Finding]:
     """A convolution or dense layer: the types of input, weights and bias must fit each other, and so must the channels."""
     first = 2 if operator.name == "TRANSPOSE_CONV" else 0
     if len(operator.inputs) <= max(1, first) or not operator.outputs:

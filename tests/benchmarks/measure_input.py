@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from edgefer.train.backend import tensorflow
+from edgefer.train.batches import batches
 from edgefer.train.data.dataset import Split
-from edgefer.train.fit import batches
 from edgefer.train.networks import build
 from edgefer.train.objective import make_loss, make_optimizer
 from edgefer.train.recipe_fields import Augment, Recipe

@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from edgefer.bundle import write_bundle
 from edgefer.cli import app
+from edgefer.errors import InputError
 from edgefer.train.networks import keras_bytes, load_keras
 
 HEAVY = ("cv2", "numpy", "ai_edge_litert", "tensorflow", "pydantic", "rich.progress")
@@ -58,6 +59,20 @@ def test_no_help_holds_words_in_angle_brackets_which_markdown_would_drop():
     assert seen > 150
 
 
+def test_nothing_takes_an_empty_text_which_of_a_path_would_be_the_current_folder():
+    seen = 0
+    for name, command in commands(get_command(app)):
+        for param in [] if hasattr(command, "commands") else command.params:
+            if not getattr(param, "is_flag", False):
+                given = [param.opts[0], ""] if param.param_type_name == "option" else [""]
+                with pytest.raises(
+                    InputError, match=r"^(--)?\S+( RUN-ARGUMENTS)? is given an empty text: give it a value"
+                ):
+                    command.make_context(name, given)
+                seen += 1
+    assert seen > 100
+
+
 @pytest.fixture
 def empty_video(tmp_path):
     file = tmp_path / "broken.mp4"
@@ -85,7 +100,10 @@ def test_mistakes_are_named_in_one_sentence(edgefer, tmp_path, trained, empty_vi
     assert "no bundle under runs/" in refuse("convert")
     no_keras = "holds no Keras network (it has int8, parity)"
     assert no_keras in refuse("convert", "pets-small", "--data", "builtin")
-    assert no_keras in refuse("train", "--data", "builtin", "--init-from", "pets-small")
+    beginning = refuse("train", "--data", "builtin", "--init-from", "pets-small")
+    assert no_keras in beginning and "it ships without, so name fer-nano, fer-small, ferplus-small, or" in beginning
+    assert "it ships without" in refuse("train", "--data", "builtin", "--init-from", "face-finder")
+    assert "a network of task 'find-faces'" in refuse("train", "--data", "builtin", "--teacher", "face-finder")
     assert "between 0 and 0.95" in refuse("convert", trained, "--prune", "1.5")
     assert "holds no TFLite network" in refuse("run", trained, "--source", "builtin")
     assert "Name what to read" in refuse("run", trained)

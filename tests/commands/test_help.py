@@ -10,6 +10,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from edgefer.bundle import with_keras
 from edgefer.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +100,13 @@ def test_options_that_several_commands_have_lie_in_the_same_panel(name):
     for param in COMMANDS[name].params:
         if param.name in homes and param.param_type_name == "option":
             assert param.rich_help_panel == homes[param.name], param.name
+
+
+def test_the_help_names_the_shipped_networks_that_a_training_can_begin_with():
+    assert "that ship, fer-nano, fer-small and ferplus-small have theirs" in " ".join(
+        re.sub("[│╭╮╰╯─]", "", help_of(("train",))).split()
+    )
+    assert with_keras() == ["fer-nano", "fer-small", "ferplus-small"]
 
 
 def test_choices_complete_themselves():

@@ -7,9 +7,11 @@ import json
 import cv2
 import numpy as np
 import pytest
+from typer.main import get_command
 
 from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.cli import app
 from edgefer.commands.export import web
 from edgefer.commands.page_rules import device_of
 from edgefer.commands.run_flags import FaceFlags, RuntimeFlags, reader_options, sort_inputs
@@ -110,13 +112,30 @@ def test_options_come_from_a_file_and_what_is_typed_goes_first(edgefer, here):
     assert len(done.stdout.splitlines()) == 2
     for text, said in (
         ("smoth = 1", "smoth"),
-        ("frames = [1]", "one value"),
+        ("frames = [1]", "frames takes one text or number, not a list"),
+        ("finder = {path = 'x'}", "finder takes one text or number, not a table"),
+        ("[finder]", "finder takes one text or number, not a table"),
+        ("refiner = ['x']", "refiner takes one text or number, not a list"),
+        ("save = true", "save takes one text or number, not true"),
+        ("source = [{}]", "source takes texts or numbers, not a table"),
+        ("source = [[]]", "source takes texts or numbers, not a list"),
+        ("headless = 1", "headless takes true or false"),
+        ("detector_file = ''", "detector_file is given an empty text"),
         ("= 1", "is not TOML"),
         ('smooth = "very"', "very"),
     ):
         (here / "run.toml").write_text(text)
         refused = edgefer("run", "fer-nano", "builtin", "--config", "run.toml", expect=2)
         assert said in refused.stderr and "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "checked"), [("check = false", False), ("no-check = true", False), ("no-check = false", True)]
+)
+def test_an_option_s_opposite_in_a_file_is_its_opposite(tmp_path, text, checked):
+    (tmp_path / "run.toml").write_text(text)
+    command = get_command(app).commands["run"]
+    assert command.make_context("run", ["--config", str(tmp_path / "run.toml")]).params["check"] is checked
 
 
 def test_a_run_that_saw_no_image_does_not_speak_of_faces():

@@ -8,8 +8,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
-
-from tests.conftest import CHROMIUM, FIREFOX, MINIBROWSER
+from conftest import CHROMIUM, FIREFOX, MINIBROWSER
 
 ENGINES = [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("chromium", "firefox", "webkit")]
 FIREFOX_PREFS = {  # its camera is a picture that changes, without a face; nothing is fetched but the page

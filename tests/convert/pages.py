@@ -10,8 +10,9 @@ from functools import partial
 from http.server import ThreadingHTTPServer
 from urllib.parse import unquote
 
+from conftest import CHROMIUM
+
 from edgefer.convert.web.serve import _Handler
-from tests.conftest import CHROMIUM
 from tests.convert.browsers import opened
 
 REPORT = "const report = told => { new Image().src = 'told?' + encodeURIComponent(JSON.stringify(told)) };"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from edgefer.bundle import Bundle, shipped_bundles, shipped_networks, write_bundle
 from edgefer.c.subject import read_subject
@@ -17,7 +18,6 @@ from edgefer.checks import Status
 from edgefer.convert.c.project import export_c, make_project
 from edgefer.convert.c.targets import prove_page, prove_targets
 from edgefer.convert.c.text import comment, string
-from tests.conftest import ROOT
 
 
 @pytest.mark.gcc

@@ -133,7 +133,20 @@ def test_a_card_from_a_stranger_is_shown_as_text():
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: edgefer.load(3), "bundle is of type int"),
+        (lambda: edgefer.load(3), "bundle 3 is no path: give text or a pathlib.Path"),
+        (lambda: edgefer.load(""), "bundle is an empty text"),
+        (lambda: edgefer.load("fer-nano", finder=3), "finder 3 is no path: give text or a pathlib.Path"),
+        (lambda: edgefer.load("fer-nano", refiner=b"x"), "refiner b'x' is no path"),
+        (lambda: edgefer.load("fer-nano", detector_file=""), "detector_file is an empty text"),
+        (lambda: edgefer.load("fer-nano", roi=(1, 2)), "roi .* should be longer"),
+        (lambda: edgefer.load("fer-nano", roi=(1, 2, 3, 4, 5)), "roi .* should be shorter"),
+        (lambda: edgefer.load("fer-nano")(""), "'' is no image: give a path"),
+        (lambda: next(edgefer.load("fer-nano").watch("")), "Name a source"),
+        (lambda: edgefer.verify("fer-nano", runtimes=3), "runtimes 3 is no list of names"),
+        (lambda: edgefer.train("builtin", out=""), "out is an empty text"),
+        (lambda: edgefer.convert("fer-nano", out=""), "out is an empty text"),
+        (lambda: edgefer.import_model(3), "file 3 is no path"),
+        (lambda: edgefer.import_model("x.h5", labels=3), "labels 3 is no list of texts"),
         (lambda: edgefer.load("fer-nano", smoth="calm"), "no option 'smoth': choose check, smooth"),
         (lambda: edgefer.load("fer-nano", roi=5), "roi 5 is not right"),
         (lambda: edgefer.load("fer-nano", roi=(1.5, 0, 9, 9)), "fractional"),
@@ -154,13 +167,14 @@ def test_a_card_from_a_stranger_is_shown_as_text():
         (lambda: edgefer.import_model("x.h5", scale=3), "no name and no pair"),
         (lambda: edgefer.import_model("x.h5", faces=""), "faces '' is not known: choose human"),
         (lambda: edgefer.import_model("x.h5", label=["a", "b"]), "no option 'label': choose labels, scale"),
+        (lambda: edgefer.import_model("none.h5", out=3, labels=["a", "b"]), "out 3 is no path"),
         (lambda: edgefer.import_model("none.h5", labels=["a", "b"], scale=(1 / 255, 0), color="rgb", outputs="logits", faces="cat", trust=True), "none.h5"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_from_python_is_one_sentence_before_any_work(call, said):
     with pytest.raises(edgefer.EdgeferError, match=said) as caught:
         call()
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "class" not in str(caught.value)
 
 
 def test_a_training_does_not_mind_by_which_name_opencv_was_installed(monkeypatch):

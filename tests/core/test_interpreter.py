@@ -7,6 +7,11 @@ from edgefer import interpreter, runtimes
 from edgefer.card import InputSpec
 from edgefer.errors import BundleError, InputError, MissingDependency, RuntimeFault
 from edgefer.interpreter import Classifier, Network, RuntimeOptions, installed_runtimes, softmax
+from edgefer.options import RuntimeName
+
+
+def test_every_runtime_can_be_named():
+    assert set(RuntimeName) == {RuntimeName.AUTO, *runtimes.RUNTIMES}
 
 
 def test_a_runtime_that_is_none_is_what_was_given_wrong():
@@ -50,7 +55,7 @@ def test_a_network_that_does_not_fit_its_card_is_refused(converted):
     with pytest.raises(BundleError, match="card has 8 labels"):
         Network(content, spec, 8)
     for broken in (content[: len(content) // 2], b"", b"TFL3" * 100):
-        with pytest.raises(RuntimeFault, match="cannot load this network"):
+        with pytest.raises(RuntimeFault, match="The network cannot be loaded by litert"):
             Network(broken, spec, 7)
 
 

@@ -227,7 +227,9 @@ def test_a_network_that_never_answers_is_a_sentence_in_bounded_time(tmp_path, co
             [sys.executable, "-c", command, *map(str, arguments)], capture_output=True, text=True, timeout=60
         )
         assert done.returncode == 1, done.stderr
-        assert done.stderr.splitlines()[-1].startswith("edgefer: litert has answered 0 of "), done.stderr
+        assert f"edgefer: {made.path / 'float32.tflite'} has answered 0 of " in done.stderr.splitlines()[-1], (
+            done.stderr
+        )
         assert "made to hang" in done.stderr and "Traceback" not in done.stderr
 
 

@@ -42,9 +42,9 @@ def test_a_path_an_array_and_a_pil_image_give_the_same_faces(reader, tmp_path):
         (IMAGE[:, :, :2], r"An image of shape \[360, 480, 2\]"),
         (IMAGE[None], r"An image of shape \[1, 360, 480, 3\]"),
         (np.empty((0, 5, 3), np.uint8), r"An image of shape \[0, 5, 3\]"),
-        (None, "cannot be a NoneType"),
-        ([1, 2], "cannot be a list"),
-        (b"\xff\xd8", "cannot be a bytes"),
+        (None, "None is no image: give a path"),
+        ([1, 2], r"\[1, 2\] is no image"),
+        (b"\xff\xd8", "is no image"),
     ],
 )
 def test_what_is_no_image_is_one_sentence(reader, image, said):

@@ -6,6 +6,7 @@ import re
 import shutil
 
 import pytest
+from conftest import CHROMIUM
 
 from edgefer.bundle import Bundle, shipped_bundles, write_bundle
 from edgefer.c.host import compiler
@@ -15,7 +16,6 @@ from edgefer.checks import Status
 from edgefer.commands.page_rules import device_of
 from edgefer.convert.certificate import NOT_ASKED, interval_plot
 from edgefer.convert.portable import BROWSER, check_targets, unchecked_targets
-from tests.conftest import CHROMIUM
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_verify_needs_the_bundle_alone_and_names_it(edgefer, converted, tmp_path
         (1, "pixels of haar's crop"), (1, "pixels of own's crop"), (1, "faces"), (3, "int8 on litert"), (3, "float32 on litert"),
         (3, "int8, computed exactly"), (2, "int8's weights against float32's"), (2, "int8's scales and zero points"),
     ]  # fmt: skip
-    assert converted.hash in edgefer("verify", converted.path).stdout
+    assert converted.hash in edgefer("verify", converted.path, "--runtime", "auto").stdout
 
 
 @pytest.mark.parametrize(

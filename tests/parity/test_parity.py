@@ -161,7 +161,7 @@ def test_stale_answers_and_a_lying_runtime_are_caught_by_question_3(converted, t
     assert failed(verify(rebuilt(converted, tmp_path / "stale", parity=patched(converted, stale)))) == [3]
 
     swapped = rebuilt(converted, tmp_path / "swapped", int8=converted.read("float32"))
-    with pytest.raises(BundleError, match="int8 file holds a network that takes float32"):
+    with pytest.raises(BundleError, match="is the bundle's int8 file, but takes float32"):
         verify(swapped)
 
     monkeypatch.setattr(Network, "raw", lambda self, pixels, **limits: np.zeros((len(pixels), 7), self.dtype))

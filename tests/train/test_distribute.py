@@ -62,7 +62,7 @@ def test_workers_must_be_told_one_folder(edgefer):
 
 @pytest.mark.parametrize("balance", ["class-weights", "oversample"])
 def test_replicas_together_see_the_pictures_that_one_would(balance):
-    from edgefer.train.fit import WHOLE, Share, batches
+    from edgefer.train.batches import WHOLE, Share, batches
 
     rng = np.random.default_rng(0)
     split = Split(

@@ -27,7 +27,7 @@ def lopsided():
 
 
 def stream(dataset, *overrides, steps=8):
-    from edgefer.train.fit import batches
+    from edgefer.train.batches import batches
 
     recipe = load_recipe("demo", (*TINY, *overrides))
     return list(batches(recipe, dataset.split("train"), 2, 16, steps, first_epoch=0, epochs=20).as_numpy_iterator())
@@ -90,7 +90,7 @@ def test_statistics_measured_again_leave_frozen_layers_as_they_are():
 
 
 def test_further_images_fill_their_share_of_each_batch_and_each_is_seen_before_any_twice(lopsided):
-    from edgefer.train.fit import batches, steps_per_epoch
+    from edgefer.train.batches import batches, steps_per_epoch
 
     own, others = lopsided.split("train"), lopsided.split("train").take(np.arange(20))
     further = Further(name="others", split=replace(others, images=np.full_like(others.images, 255)), share=0.75)

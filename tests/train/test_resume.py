@@ -143,13 +143,13 @@ def test_it_never_begins_again_in_silence(small, three, tmp_path):
 def test_a_fit_takes_the_pixels_that_everything_else_takes(small):
     """All 256 values, bit for bit: dividing by 255 differs from preprocess in 126 of them."""
     from edgefer.preprocess import to_float
-    from edgefer.train.fit import _in_order, batches
+    from edgefer.train.batches import batches, in_order
 
     values = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     split = Split(images=np.stack([values] * 4), labels=np.array([0, 1, 0, 1]), ids=np.arange(4).astype(str))
     recipe = load_recipe("demo", (*TINY, *(f"augment.{name}=0" for name in ("rotate_deg", "zoom", "shift", "brightness", "contrast", "erase")), "augment.flip=false"))  # fmt: skip
     fed = next(iter(batches(recipe, split, 2, 4, 1, first_epoch=0, epochs=1)))[0].numpy()
-    judged = next(iter(_in_order(split, 2)))[0].numpy()
+    judged = next(iter(in_order(split, 2)))[0].numpy()
     for seen in (fed, judged):
         assert np.array_equal(seen, np.stack([to_float(values)] * 4))
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from edgefer.bundle import CARD, Bundle, new_directory, shipped_networks
+from edgefer.bundle import CARD, Bundle, Form, new_directory, shipped_networks
 from edgefer.errors import EdgeferError, InputError
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.cache import cache_folder
@@ -47,8 +47,8 @@ def _network(name: str, task: str, option: str) -> str:
     bundle = Bundle.open(shipped_networks().get(name, Path(name)) if not Path(name).exists() else name)
     if bundle.card.task != task:
         raise InputError(f"{option} {name!r} is a network of task {bundle.card.task!r}: name one of {task!r}.")
-    if option == "--init-from" and not bundle.has("keras"):
-        raise InputError(f"{option} {name!r} has no model.keras to begin with: name the bundle that training wrote.")
+    if option == "--init-from":
+        bundle.file(Form.KERAS)  # a sentence where there is none
     return str(bundle.path.absolute())
 
 

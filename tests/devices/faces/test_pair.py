@@ -145,6 +145,8 @@ def test_a_service_names_the_pair_from_the_root(monkeypatch, pair):
     monkeypatch.chdir(pair.finder.parent)
     words = service._run_arguments(["--camera", "0", "--finder", pair.finder.name, "--refiner", "face-nothing"])
     assert words[words.index("--finder") + 1] == str(pair.finder) and "face-nothing" in words
+    with pytest.raises(InputError, match="--finder is given an empty text"):
+        service._run_arguments(["--camera", "0", "--finder", ""])
 
 
 def test_crops_are_measured_with_the_pair(pair, blind):
@@ -220,19 +222,23 @@ def test_a_stranger_s_bundle_that_answers_otherwise_is_refused(pair, blind, tmp_
     reader = Bundle.open(shipped_bundles()["fer-nano"])
     swapped = {Form.INT8: Bundle.open(blind).read(Form.INT8)}
     odd = tuple(f"number {index}" for index in range(17))
+    stored = {Form.INT8: b"TFL3" * 100}, {Form.INT8: finder.read(Form.INT8)[:-5000]}, {"parity": b"PK"}
     for which, path, said in (
         ("refiner", relabelled(tmp_path / "a", reader, task="refine-faces"), "answers with other numbers"),
         ("refiner", relabelled(tmp_path / "b", reader, task="refine-faces", labels=REFINER_LABELS), "do not belong"),
         ("refiner", relabelled(tmp_path / "c", refiner, labels=odd), "answers with other numbers"),
-        ("refiner", relabelled(tmp_path / "d", refiner, swapped), "does not give this bundle's stored answers"),
+        ("refiner", relabelled(tmp_path / "d", refiner, swapped), "does not give its bundle's stored answers"),
         ("refiner", relabelled(tmp_path / "e", refiner, input=InputSpec(height=64, width=64)), "of 48x48"),
         ("refiner", relabelled(tmp_path / "f", refiner, input=InputSpec(height=48, width=48, color="rgb")), "gray"),
         ("finder", relabelled(tmp_path / "g", finder, input=InputSpec(height=50, width=192)), "of 192x192"),
         ("finder", relabelled(tmp_path / "h", finder, {Form.INT8: reader.read(Form.INT8)}), "do not belong"),
+        ("finder", relabelled(tmp_path / "i", finder, stored[0]), "cannot be loaded by litert"),
+        ("finder", relabelled(tmp_path / "j", finder, stored[1]), "cannot be loaded by litert"),
+        ("finder", relabelled(tmp_path / "k", finder, stored[2]), "parity"),
     ):
         with pytest.raises(EdgeferError, match=said) as refused:
             own(DetectorFiles(**{which: path}))
-        assert str(refused.value).count("\n") == 0
+        assert str(refused.value).count("\n") == 0 and str(path) in str(refused.value)
     own(DetectorFiles(refiner=tmp_path / "d"), Running(check=False))  # as --no-check has it
 
 

@@ -219,6 +219,16 @@ def test_a_dark_face_is_unsure_and_says_why_with_its_number_in_each_line():
     assert face.label in face.scores and face.unsure == ""
 
 
+def test_a_frame_names_the_detector_that_was_in_use_for_it():
+    session, frame = Session(shipped(), Script([ONE])), Frame(index=0, time_s=0, image_bgr=BLANK)
+    before = session.detect(frame)
+    other = Script([ONE])
+    other.name, other.networks = "own", ("finder 0123", "refiner 4567")
+    session.use(other)
+    assert session.read(before).detector == "haar"
+    assert session.read(session.detect(frame)).detector == "own (finder 0123, refiner 4567)"
+
+
 def test_an_unsure_face_is_drawn_in_gray_with_its_reason():
     face = Face(box_xyxy=ONE, scores={"happy": 0.4, "sad": 0.3}, unsure="dark", id=1)
     image = draw(np.zeros_like(BLANK), [face])

@@ -55,6 +55,15 @@ def test_a_network_for_something_else_is_refused(scenes, option):
         new_order(request(scenes, **{option: "fer-nano"}), scenes / "yunet.onnx", scenes / "run")
 
 
+@pytest.mark.parametrize("recipe", ["face-finder", "face-refiner"])
+def test_a_shipped_network_without_its_weights_says_so(scenes, recipe):
+    with pytest.raises(
+        InputError, match=f"{recipe} holds no Keras .* it ships without, so name one that you trained"
+    ) as refused:
+        new_order(request(scenes, recipe, init_from=recipe), scenes / "yunet.onnx", scenes / "run")
+    assert f"be a --{recipe.removeprefix('face-')}" in str(refused.value)
+
+
 def a_bundle(order, folder, model):
     card = make_card(order, [], [])
     return write_bundle(folder, card, {Form.KERAS: keras_bytes(model)})
