@@ -93,9 +93,14 @@ class _Opener:
 
             self._feed(Csv(self._wanted.csv, self._labels))
         if self._wanted.save:
-            from edgefer.devices.outputs.video import VideoFile
+            from edgefer.devices.outputs.video import ImageFolder, VideoFile
 
             source = self._run.source
+            if not self._wanted.save.suffix:
+                if source.live:
+                    raise InputError("--save FOLDER keeps every frame, and is for files: name a video, out.mp4.")
+                self._feed(ImageFolder(self._wanted.save, view=self._view))
+                return
             video = VideoFile(self._wanted.save, source.fps, live=source.live, view=self._view)
             if video.notice:
                 console.log(video.notice)
@@ -195,7 +200,8 @@ class OpenOutputs:
 
         if self.saved and self.saved.exists():
             last = f", the last of {frames} frames" if self.saved.suffix.lower() in STILLS and frames > 1 else ""
-            console.log(f"Saved {self.saved}{last}")
+            many = "" if self.saved.suffix else f", {frames} image{'s' * (frames > 1)}"
+            console.log(f"Saved {self.saved}{last}{many}")
         failed = [feed for feed in self.fed if feed.error]
         for feed in failed:
             if isinstance(feed.error, BrokenPipeError):
