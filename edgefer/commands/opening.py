@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """The run that the outputs are of. stop: the run's; it then waits for no slow file. settings: what the page may change."""
+    """The run that the outputs are of. bundle_hash: names the network. stop: the run's; it then waits for no slow file.
+    settings: what the page may change."""
 
     source: "Source"
     card: "ModelCard"
     runtime: str
+    bundle_hash: str
     stats: "RunStats"
     stop: threading.Event | None = None
     settings: "LiveSettings | None" = None
@@ -53,7 +55,9 @@ class _Opener:
 
         self._wanted, self._run = wanted, run
         self._labels = tuple(run.card.labels)
-        self._about = {"network": run.card.name, "runtime": run.runtime, "version": __version__}
+        self._about = {
+            "network": run.card.name, "bundle": run.bundle_hash, "runtime": run.runtime, "version": __version__,
+        }  # fmt: skip
         self._view: View = View(blur_faces=wanted.blur_faces)
         self._generated = "" if wanted.token else new_token()
         self._page_url = ""
@@ -173,7 +177,8 @@ class _Opener:
         from edgefer.devices.outputs.window import Window
 
         if self._wanted.json_lines:
-            self._feed(JsonLines(sys.stdout))
+            network = f"{self._run.card.name} {self._run.bundle_hash[:12]}"
+            self._feed(JsonLines(sys.stdout, network=network, clock=self._run.source.live))
         if not self._wanted.headless and Window.possible():
             self.unfed.append(Window(self._view))  # without a queue: a window belongs to the main thread
         elif not self._wanted.headless:

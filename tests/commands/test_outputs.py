@@ -71,7 +71,10 @@ def test_a_missing_library_is_one_sentence(monkeypatch, wanted, module, library,
     monkeypatch.setitem(sys.modules, library, None)
     card = Bundle.open(shipped_bundles()["fer-small"]).card
     with open_source("builtin") as source, pytest.raises(MissingDependency) as caught:
-        open_outputs(OutputFlags(**wanted), RunFacts(source=source, card=card, runtime="litert", stats=RunStats()))
+        open_outputs(
+            OutputFlags(**wanted),
+            RunFacts(source=source, card=card, runtime="litert", bundle_hash="", stats=RunStats()),
+        )
     assert str(caught.value) == line
 
 
