@@ -163,6 +163,8 @@ class Bundle:
     def check_size(self, variant: str) -> None:
         """BundleError unless a variant's file is there, a regular file, and as large as the card says."""
         file, stated = self.file(variant), self.card.variants[variant].bytes
+        if not os.path.lexists(file):
+            raise BundleError(f"{file} is missing: copy the bundle again, all of it.")
         size = regular_size(file, MAX_NETWORK, error=BundleError)
         if size != stated:
             raise BundleError(

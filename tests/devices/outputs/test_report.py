@@ -90,6 +90,10 @@ def test_the_command_writes_the_page_beside_the_file(edgefer, saved):
     assert f"Wrote {saved.with_suffix('.html')}" in done.stdout and saved.with_suffix(".html").read_text().startswith(
         "<!doctype"
     )
+    other = saved.with_name("other.csv")
+    other.write_text(saved.read_text())
+    assert edgefer("report", saved, other).stdout.count("Wrote ") == 2
+    assert "2 files are named" in edgefer("report", saved, other, "--out", "x.html", expect=2).stderr
     assert "no CSV of `edgefer run --csv`" in edgefer("report", saved.with_suffix(".html"), expect=2).stderr
     assert "There is no file" in edgefer("report", "none.csv", expect=2).stderr
     assert "There is no folder" in edgefer("report", saved, "--out", "/none/x.html", expect=2).stderr
