@@ -164,6 +164,7 @@ class _Opener:
 
             mqtt = _needing("mqtt", "--mqtt", "mqtt")
             broker = parse_broker(self._wanted.mqtt, os.environ.get("EDGEFER_MQTT_PASSWORD", ""), self._wanted.mqtt_ca)
+            console.log(f"MQTT topics are {broker.prefix}/state and others, at {broker.host}:{broker.port}.")
             self._feed(
                 mqtt.Mqtt(
                     broker, self._labels, rate=self._wanted.mqtt_rate, stats=self._run.stats, page_url=self._page_url,
