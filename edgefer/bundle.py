@@ -141,7 +141,8 @@ class Bundle:
             if variant == "keras":
                 raise BundleError(
                     f"{self.path} holds no Keras network (it has {have}), which conversion and --init-from begin with: name the "
-                    "bundle that was trained. This one can be run, measured, and be a --teacher."
+                    "bundle that was trained, or import the network's .keras or .h5 file. This one can be run, measured, and be "
+                    "a --teacher."
                 )
             command = "edgefer convert --edgetpu" if variant == "int8_edgetpu" else f"edgefer convert {self.path}"
             where = " on an x86-64 Linux host" if variant == "int8_edgetpu" else ""
