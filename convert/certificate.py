@@ -35,7 +35,7 @@ EXPLAINED = (
     "not tried, and counts neither as a pass nor as a failure."
 )
 COST_EXPLAINED = (
-    "Lost and gained: images that only the first, or only the second, got right. McNemar's p: how often a fair coin would "
+    "Drop: points of accuracy lost, so below 0 the first got more right. Lost and gained: images that only the first, or only the second, got right. McNemar's p: how often a fair coin would "
     "split them as unevenly. Quanta: steps of the int8 output."
 )
 

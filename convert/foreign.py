@@ -169,7 +169,7 @@ def _keras_contract(built: "Built", channels: int) -> tuple[frozenset[str], Stat
         kind = type(layer).__name__
         if kind in ("Rescaling", "Normalization"):
             scaling.append(layer)
-        elif kind != "InputLayer":
+        elif kind != "InputLayer" and not _is_linear(layer):
             break
     if not scaling:
         return frozenset(), Stated()
@@ -185,6 +185,11 @@ def _keras_contract(built: "Built", channels: int) -> tuple[frozenset[str], Stat
         scale=("0..255", SCALES["0..255"]),
         because=(f"its first layers ({names}) scale pixels of 0..255 to {low:.3g}..{high:.3g}",),
     )
+
+
+def _is_linear(layer) -> bool:
+    """Whether it passes on what it gets, as what is left of a layer that augments images in training only."""
+    return type(layer).__name__ == "Activation" and getattr(layer.activation, "__name__", "") == "linear"
 
 
 def affine_of(layers: list, channels: int) -> tuple[np.ndarray, np.ndarray]:

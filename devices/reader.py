@@ -97,6 +97,9 @@ class Reader:
         reader.reasons = reasons
         return reader
 
+    def __repr__(self) -> str:
+        return f"<edgefer.Reader of {self.card.name}: {', '.join(self.labels)}>"
+
     @property
     def card(self) -> ModelCard:
         return self.classifier.card
@@ -197,6 +200,8 @@ class Reader:
 def as_image(image: Any) -> tuple[np.ndarray, str]:
     """What a caller gave as uint8 BGR [h, w, 3], and the name of its file or "". InputError says what is wrong with it."""
     if isinstance(image, str | os.PathLike) and image != "":
+        if os.path.isdir(image):
+            raise InputError(f"{printable(str(image))} is a folder: reader.watch(folder) reads the images in it.")
         return read_image(Path(image)), printable(Path(image).name)
     if hasattr(image, "convert") and hasattr(image, "getbands"):  # a PIL image
         return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1]), ""

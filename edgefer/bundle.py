@@ -159,7 +159,7 @@ class Bundle:
     def _where_keras_is(self) -> str:
         """What to name where this bundle holds no Keras network."""
         if not is_shipped(self):
-            return "name the bundle that was trained"
+            return "name the bundle that was trained, or import the network's .keras or .h5 file"
         if self.card.task != "read":
             return "it ships without, so name one that you trained"
         return f"it ships without, so name {', '.join(with_keras())}, or one that you trained"
@@ -176,6 +176,8 @@ class Bundle:
     def check_size(self, variant: str) -> None:
         """BundleError unless a variant's file is there, a regular file, and as large as the card says."""
         file, stated = self.file(variant), self.card.variants[variant].bytes
+        if not os.path.lexists(file):
+            raise BundleError(f"{file} is missing: copy the bundle again, all of it.")
         size = regular_size(file, MAX_NETWORK, error=BundleError)
         if size != stated:
             raise BundleError(

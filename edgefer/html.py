@@ -20,7 +20,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --faint: #9aa4b2; --line: #333b47; --paper: #14171c; --good: #4cc26a; --bad: #ff7b72; --doubt: #e0a93b } }
 * { box-sizing: border-box }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1.6rem clamp(.8rem, 3vw, 2rem) 3rem; color: var(--ink); background: var(--paper) }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .3rem; overflow-wrap: anywhere } h2 { font-size: 1.2rem; margin: 2.2rem 0 .3rem }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .3rem; overflow-wrap: anywhere } h2 { font-size: 1.2rem; margin: 2.2rem 0 .3rem } h3 { font-size: 1rem; margin: 1.2rem 0 .2rem }
 p { margin: .4rem 0; max-width: 50rem; overflow-wrap: anywhere } .faint { color: var(--faint) } code { font-size: .85em; overflow-wrap: anywhere }
 .scroll { overflow-x: auto; max-width: 100%; margin: .6rem 0 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }

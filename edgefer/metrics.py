@@ -7,6 +7,7 @@ import numpy as np
 
 from edgefer.card import Scores
 
+MIN_ANSWERS = 20  # behind a promise: of fewer images a share says nothing
 PROMISES = (0.9, 0.95)  # of accuracy, that a network may reach by answering only where its score is high
 
 
@@ -98,11 +99,14 @@ def answered_from(probabilities: np.ndarray, labels: np.ndarray, score: float) -
 
 
 def answered_with(probabilities: np.ndarray, labels: np.ndarray, accuracy: float) -> Answered | None:
-    """The lowest score to ask for, so that of the answers at least the share `accuracy` is right; None where no score does."""
+    """The lowest score to ask for, so that of the answers at least the share `accuracy` is right.
+
+    None where no score does, or only with fewer than MIN_ANSWERS answers.
+    """
     scores, reached = accuracy_by_coverage(probabilities, labels)
     last_of_its_score = np.append(scores[1:] < scores[:-1], True)
     enough = np.flatnonzero(last_of_its_score & (reached >= accuracy - 1e-12))
-    if not len(enough):
+    if not len(enough) or enough[-1] + 1 < MIN_ANSWERS:
         return None
     at = enough[-1]
     return Answered(score=float(scores[at]), answered=(int(at) + 1) / len(scores), accuracy=float(reached[at]))

@@ -42,3 +42,8 @@ def own_word(word: str, labels: Collection[str]) -> str:
     while word in labels:
         word = f"({word})"
     return word
+
+
+def safe_name(text: str) -> str:
+    """`text` as a part of a file's name: letters, digits, "_" and "-", at most 40."""
+    return re.sub(r"[^\w-]+", "_", text)[:40]

@@ -44,10 +44,12 @@ def asked(
 ) -> np.ndarray:
     """`ask`'s answers, float32 [n, any], averaged over each image and its mirror image. InputError when the teacher
     takes other images."""
-    if teacher.card.input.shape != split.images.shape[1:]:
+    wanted = teacher.card.input
+    if wanted.shape != split.images.shape[1:]:
+        settings = " ".join(f"--set input.{name}={getattr(wanted, name)}" for name in ("height", "width", "color"))
         raise InputError(
-            f"The teacher {teacher.path} takes images of {teacher.card.input.shape}, the recipe {split.images.shape[1:]}: "
-            "make them equal."
+            f"The teacher {teacher.path} takes images of {wanted.shape}, the recipe {split.images.shape[1:]}: "
+            f"train with {settings}, or name another teacher."
         )
     parts = []
     for at in progress.track(range(0, len(split), 512), -(-len(split) // 512), f"Asking {teacher.path.name}"):

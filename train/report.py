@@ -101,7 +101,7 @@ SCORES = (0.0, 0.35, SCORE, 0.55, 0.65, 0.75, 0.85, 0.95)  # to ask for
 def coverage(one: Evaluation, labels: np.ndarray) -> dict[str, list]:
     """As JSON. coverage: for each of SCORES the share of images with at least that score, and the accuracy on them, None
     where there are none. promises: for each of PROMISES what answers are as good as that, with the score to ask for; None
-    where no score does."""
+    where no score does, or only of so few images that it says nothing."""
     found = [answered_with(one.probabilities, labels, promise) for promise in PROMISES]
     return {
         "coverage": [asdict(answered_from(one.probabilities, labels, score)) for score in SCORES],

@@ -1,7 +1,6 @@
 """What happens when an expression shows: a command is run, or an image is kept."""
 
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -11,17 +10,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edgefer.devices.outputs.files import check_folder, check_room
+from edgefer.devices.outputs.files import check_room, make_folder
 from edgefer.devices.outputs.overlay import View
 from edgefer.devices.outputs.sink import Sink
 from edgefer.errors import InputError
 from edgefer.images import write_image
 from edgefer.records import UNSURE, Face, Frame
-from edgefer.text import own_word, printable
+from edgefer.text import own_word, printable, safe_name
 
 MAX_RUNNING = 4  # commands of one trigger at a time; more are left out
 COMMAND_S = 60.0  # a command that takes longer is ended
-SAFE_NAME = re.compile(r"[^\w-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +121,7 @@ class SnapshotOn(Sink):
     def __init__(self, label: str, folder: Path, timing: Timing, *, view: View | None = None):
         self.name = f"--snapshot-on {printable(label)}"
         self._folder, self._trigger, self._view = folder, Trigger(label, timing), view or View()
-        check_folder(folder / "snapshot.jpg", "keep")
+        make_folder(folder)
         self.saved = 0
 
     def write(self, frame: Frame) -> None:
@@ -132,8 +130,7 @@ class SnapshotOn(Sink):
             return
         check_room(self._folder)
         moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3]
-        label = SAFE_NAME.sub("_", face.label)[:40]
-        write_image(self._folder / f"{moment}-{label}-{frame.index}.jpg", self._view.annotated(frame))
+        write_image(self._folder / f"{moment}-{safe_name(face.label)}-{frame.index}.jpg", self._view.annotated(frame))
         self.saved += 1
 
     def kept(self) -> str:

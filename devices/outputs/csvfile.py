@@ -5,11 +5,10 @@ import errno
 import io
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from edgefer.devices.outputs.files import check_folder, check_room, lock
-from edgefer.devices.outputs.sink import Sink, cell
+from edgefer.devices.outputs.sink import Sink, cell, utc_now
 from edgefer.errors import SourceError
 from edgefer.records import Frame
 from edgefer.text import printable
@@ -76,7 +75,7 @@ class Csv(Sink):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def write(self, frame: Frame) -> None:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        now = utc_now()
         rows = b""
         for face in frame.faces:
             row = [now, frame.index, f"{frame.time_s:.4f}", face.id, *face.box_xyxy, cell(face.label)]

@@ -34,7 +34,7 @@ def check_folder(path: Path, verb: str) -> None:
     if "\0" in str(path):
         raise SourceError(f"{printable(str(path))} cannot be written (it holds a NUL): choose another name.")
     if not path.parent.is_dir():
-        raise SourceError(f"There is no folder {folder} to {verb} {shown} in.")
+        raise SourceError(f"There is no folder {folder} to {verb} {shown} in: make it first, or name another one.")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise SourceError(f"You may not write to the folder {folder}: name another one to {verb} {shown} in.")
     try:
@@ -43,6 +43,16 @@ def check_folder(path: Path, verb: str) -> None:
         raise SourceError(
             f"{printable(str(path))} cannot be written: {error}. Make room, or name a file elsewhere."
         ) from None
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for images unless it is there. SourceError when it cannot be, or nothing can be written into it."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"There can be no folder {printable(str(folder))} ({reason}): name another one.") from None
+    check_folder(folder / "image.jpg", "keep")
 
 
 def lock(descriptor: int, path: Path) -> None:

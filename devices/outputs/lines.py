@@ -3,7 +3,7 @@
 import json
 from typing import TextIO
 
-from edgefer.devices.outputs.sink import Sink
+from edgefer.devices.outputs.sink import Sink, utc_now
 from edgefer.records import Frame
 from edgefer.text import printable
 
@@ -26,10 +26,20 @@ class TextSink(Sink):
 
 
 class JsonLines(TextSink):
-    """One JSON object per frame: frame, time_s, source, detector, faces with id, box_xyxy, label, score, scores, and why one is unsure."""
+    """One JSON object per frame: frame, time_s, source, detector, faces with id, box_xyxy, label, score, scores, and why one is unsure.
+
+    network: what read the faces, for lines of many devices; left out where it is "". clock: begin with `time`, the clock's
+    in UTC as in the CSV; not for files, of which a second run writes the same lines.
+    """
+
+    def __init__(self, out: TextIO, *, network: str = "", clock: bool = False):
+        super().__init__(out)
+        self._facts, self._clock = {"network": network} if network else {}, clock
 
     def write(self, frame: Frame) -> None:
-        self.line(json.dumps(frame.to_dict()))
+        seen = frame.to_dict()
+        faces = {"faces": seen.pop("faces")}
+        self.line(json.dumps(({"time": utc_now()} if self._clock else {}) | seen | self._facts | faces))
 
 
 class Changes(TextSink):

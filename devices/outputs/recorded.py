@@ -4,7 +4,7 @@ import csv
 import heapq
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,17 +15,22 @@ from edgefer.text import own_word, printable
 
 BINS = 240  # of a timeline, at most
 MAX_RUNS = 50  # the last ones of a file; each has a timeline
+MAX_SPANS = 20_000  # sources and their starts; each image of a folder is one
 MAX_MOMENTS = 15
 MAX_FACES = 10_000  # faces whose stretches are followed at a time; numbers of a stranger's file need not end
 MAX_LABELS = 200
 GAP_S = 1.0  # a face that is away for longer begins another stretch
 
 
+Span = tuple[str, int]  # a source, and how many times it had begun again
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One face of one frame. clock: the time of day in UTC, as the file has it."""
+    """One face of one frame. clock: the time of day in UTC, as the file has it. source: what was read, "" where none is named."""
 
     clock: str
+    source: str
     frame: int
     time_s: float
     id: int
@@ -67,11 +72,15 @@ class Stretch:
 
 @dataclass
 class Run:
-    """The rows from one start of `edgefer run` to the next. unsure: the label of faces that could not be read."""
+    """The rows of one source from one start of `edgefer run` to the next, or those of images, each a source of its own.
+
+    unsure: the label of faces that could not be read. images: how many, or 0 of a video or camera.
+    """
 
     first: Row
     last: Row
     unsure: str
+    images: int = 0
     rows: int = 0
     labels: Counter = field(default_factory=Counter)
     scores: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # sums, by label
@@ -97,45 +106,55 @@ class Report:
 def read_report(path: Path) -> Report:
     """What is in a CSV of `edgefer run --csv`. InputError when it is no such file, or holds no row."""
     labels = _labels(path)
-    spans: list[tuple[Row, Row]] = []
+    spans: dict[Span, tuple[Row, Row]] = {}
     reasons: list[str] = []
     bad = earlier = 0
-    for row in _rows(path):
+    for span, row in _spans(path):
         if isinstance(row, str):
             bad += 1
             reasons = reasons or [row]
-        elif spans and not _starts_again(spans[-1][1], row):
-            spans[-1] = spans[-1][0], row
-        else:
-            spans.append((row, row))
-            if len(spans) > MAX_RUNS:
-                spans.pop(0)
-                earlier += 1
+            continue
+        spans[span] = spans.get(span, (row, row))[0], row
+        if len(spans) > MAX_SPANS:
+            del spans[next(iter(spans))]
+            earlier += 1
     if not spans:
         raise InputError(
             f"{printable(str(path))} has no row that can be read ({reasons[0] if reasons else 'no face was seen'})."
         )
-    unsure = own_word(UNSURE, labels)
-    runs = tuple(Run(first=first, last=last, unsure=unsure) for first, last in spans)
-    _fill(path, runs, skip=earlier)
-    return Report(labels=labels, runs=runs, bad=bad, bad_reason=reasons[0] if reasons else "", earlier=earlier)
+    runs = _runs(spans, own_word(UNSURE, labels))
+    shown = list({id(run): run for run in runs.values()}.values())
+    earlier += len(shown[:-MAX_RUNS])
+    _fill(path, runs)
+    return Report(
+        labels=labels, runs=tuple(shown[-MAX_RUNS:]), bad=bad, bad_reason=reasons[0] if reasons else "", earlier=earlier
+    )
 
 
-def _fill(path: Path, runs: Sequence[Run], skip: int) -> None:
-    """Count the rows of each run, in a second reading: a long file is never held."""
-    number, last = -skip, None
-    stretches: dict[int, Stretch] = {}
-    for row in _rows(path):
-        if isinstance(row, str):
+def _runs(spans: dict[Span, tuple[Row, Row]], unsure: str) -> dict[Span, Run]:
+    """The run that each span belongs to: images that follow one another are one run, anything else is its own."""
+    runs: dict[Span, Run] = {}
+    images = None
+    for span, (first, last) in spans.items():
+        if (first.frame, first.time_s) != (last.frame, last.time_s):
+            runs[span], images = Run(first=first, last=last, unsure=unsure), None
             continue
-        if last is not None and _starts_again(last, row):
-            _end_all(runs, number, stretches)
-            number += 1
-        last = row
-        if number >= 0:
-            _count(runs[number], row)
-            _follow(runs[number], stretches, row)
-    _end_all(runs, number, stretches)
+        images = images or Run(first=first, last=last, unsure=unsure)
+        images.images += 1
+        runs[span] = images
+    return runs
+
+
+def _fill(path: Path, runs: dict[Span, Run]) -> None:
+    """Count the rows of each run, in a second reading: a long file is never held."""
+    stretches: dict[tuple[Span, int], Stretch] = {}
+    for span, row in _spans(path):
+        if span in runs and not isinstance(row, str):
+            _count(runs[span], row)
+            if not runs[span].images:
+                _follow(runs, stretches, (span, row.id), row)
+    for (span, _), stretch in stretches.items():
+        _keep(runs[span], stretch)
 
 
 def _count(run: Run, row: Row) -> None:
@@ -148,26 +167,22 @@ def _count(run: Run, row: Row) -> None:
     run.bins[min(len(run.bins) - 1, max(0, place))][label] += 1
 
 
-def _follow(run: Run, stretches: dict[int, Stretch], row: Row) -> None:
+def _follow(
+    runs: dict[Span, Run], stretches: dict[tuple[Span, int], Stretch], face: tuple[Span, int], row: Row
+) -> None:
     """Go on with the face's stretch, or end it and begin another."""
-    going = stretches.get(row.id)
+    going = stretches.get(face)
     if going and going.first.label == row.label and row.time_s - going.last.time_s <= GAP_S:
         going.last = row
         going.score_sum += row.score
         going.rows += 1
         return
     if going:
-        _keep(run, going)
+        _keep(runs[face[0]], going)
     elif len(stretches) >= MAX_FACES:
-        _keep(run, stretches.pop(next(iter(stretches))))
-    stretches[row.id] = Stretch(row, row, row.score)
-
-
-def _end_all(runs: Sequence[Run], number: int, stretches: dict[int, Stretch]) -> None:
-    if number >= 0:
-        for stretch in stretches.values():
-            _keep(runs[number], stretch)
-    stretches.clear()
+        oldest = next(iter(stretches))
+        _keep(runs[oldest[0]], stretches.pop(oldest))
+    stretches[face] = Stretch(row, row, row.score)
 
 
 def _keep(run: Run, stretch: Stretch) -> None:
@@ -178,8 +193,19 @@ def _keep(run: Run, stretch: Stretch) -> None:
             heapq.heappop(run.moments)
 
 
-def _starts_again(last: Row, row: Row) -> bool:
-    return row.frame < last.frame or row.time_s < last.time_s
+def _spans(path: Path) -> Iterator[tuple[Span, Row | str]]:
+    """Each row with the span it belongs to; the reason where one cannot be read."""
+    going: dict[str, tuple[Row, int]] = {}  # by source: its last row, and how many times it had begun again
+    for row in _rows(path):
+        if isinstance(row, str):
+            yield ("", 0), row
+            continue
+        last, starts = going.pop(row.source, (row, 0))
+        starts += row.frame < last.frame or row.time_s < last.time_s
+        going[row.source] = row, starts
+        if len(going) > MAX_SPANS:
+            del going[next(iter(going))]
+        yield (row.source, starts), row
 
 
 def _labels(path: Path) -> tuple[str, ...]:
@@ -201,7 +227,7 @@ def _rows(path: Path) -> Iterator[Row | str]:
         try:
             values = dict(zip(COLUMNS, cells, strict=False))
             row = Row(
-                clock=printable(values["time"][:40]), frame=int(values["frame"]), time_s=float(values["time_s"]),
+                clock=printable(values["time"][:40]), source=_plain(values.get("source", "")), frame=int(values["frame"]), time_s=float(values["time_s"]),
                 id=int(values["id"]), label=_plain(values["label"]), score=float(values["score"]),
             )  # fmt: skip
             if not math.isfinite(row.time_s) or not 0 <= row.score <= 1:

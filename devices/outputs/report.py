@@ -17,8 +17,8 @@ def to_html(report: Report, name: str) -> str:
     rows = sum(run.rows for run in report.runs)
     parts = [
         f"<h1>{escape(name)}</h1>",
-        f'<p class="faint">{rows:,} faces read in {len(report.runs)} run{"s" * (len(report.runs) > 1)}. '
-        "Shares are of the faces in it; frames without a face are not in the file.</p>",
+        f'<p class="faint">{rows:,} faces read, each in each frame. '
+        "Shares are of these; frames without a face are not in the file.</p>",
     ]
     if report.earlier:
         parts.append(f"<p>{report.earlier:,} earlier runs are in the file and not shown here.</p>")
@@ -36,20 +36,38 @@ def _run_parts(run: Run, colors: dict[str, str]) -> list[str]:
         for label, count in run.labels.most_common()
     ]
     shared = html.table(("label", "share", "faces", "mean score"), shares)
-    if (run.first.frame, run.first.time_s) == (run.last.frame, run.last.time_s):  # one image: nothing in it takes time
-        return [f"<h2>{escape(run.first.clock)}, one image</h2>", shared]
+    if run.images:  # nothing in them takes time
+        return [f"<h2>{escape(_title(run))}</h2>", shared]
     moments = [
-        (_clock(one.start_s), one.clock, one.label, str(one.id or ""), f"{one.seconds:.1f}", f"{one.mean_score:.0%}")
+        (
+            _clock(one.start_s),
+            _date(one.clock),
+            one.label,
+            str(one.id or ""),
+            f"{one.seconds:.1f}",
+            f"{one.mean_score:.0%}",
+        )
         for one in sorted(run.moments, key=lambda one: one.start_s)
     ]
     return [
-        f"<h2>{escape(run.first.clock)}, {_clock(length_s)} long</h2>",
+        f"<h2>{escape(_title(run))}, {_clock(length_s)} long</h2>",
         _timeline(run, colors),
         _legend(run, colors),
         shared,
-        f"<h2>Longest moments of {escape(run.first.clock)}</h2>",
-        html.table(("at", "time (UTC)", "label", "face", "seconds", "mean score"), moments),
+        "<h3>Longest moments</h3>",
+        html.table(("at", "read at (UTC)", "label", "face", "seconds", "mean score"), moments),
     ]
+
+
+def _title(run: Run) -> str:
+    """What was read, and when."""
+    what = f"{run.images:,} images" if run.images > 1 else run.first.source
+    return ", ".join([*filter(None, [what, "one image" * (run.images == 1)]), f"read at {_date(run.first.clock)} UTC"])
+
+
+def _date(clock: str) -> str:
+    """2026-11-27T04:52:42.863Z as 2026-11-27 04:52:42."""
+    return clock[:19].replace("T", " ")
 
 
 def _timeline(run: Run, colors: dict[str, str]) -> str:

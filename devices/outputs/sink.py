@@ -1,6 +1,7 @@
 """What every output is: it takes frames with their faces, one after the other."""
 
 import re
+from datetime import UTC, datetime
 
 from edgefer.records import Frame
 from edgefer.text import printable
@@ -37,6 +38,11 @@ class Sink:
     def kept(self) -> str:
         """Once it is closed: what there is of it, such as "its first 20 frames are in out.mp4", or ""."""
         return ""
+
+
+def utc_now() -> str:
+    """The clock's time in UTC to the millisecond: 2026-11-27T04:52:42.863Z."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def cell(text: str) -> str:

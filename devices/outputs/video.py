@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 
 from edgefer.devices.outputs.encoders import NO_H264, CvEncoder, Encoder, MotionJpegEncoder, h264_encoder
-from edgefer.devices.outputs.files import PartialFile, check_folder, check_room
+from edgefer.devices.outputs.files import PartialFile, check_folder, check_room, make_folder
 from edgefer.devices.outputs.overlay import View
 from edgefer.devices.outputs.sink import Sink
 from edgefer.errors import EdgeferError, SourceError
-from edgefer.images import encode_image
+from edgefer.images import encode_image, write_image
 from edgefer.records import Frame
-from edgefer.text import printable
+from edgefer.text import printable, safe_name
 
 STILLS = (".png", ".jpg")
 VIDEOS = (".mp4", ".avi")
@@ -36,7 +36,9 @@ class VideoFile(Sink):
         self._view = view or View()
         suffix = path.suffix.lower()
         if suffix not in (*VIDEOS, *STILLS):
-            raise SourceError(f"Cannot save to {self.name}: name a .mp4 or .avi video, or a .png or .jpg image.")
+            raise SourceError(
+                f"Cannot save to {self.name}: name a .mp4 or .avi video, a .png or .jpg image, or a folder."
+            )
         check_folder(path, "save")
         if path.exists():
             raise SourceError(f"{self.name} is there already: choose another name, or remove it first.")
@@ -99,6 +101,27 @@ class VideoFile(Sink):
         if self.lost:
             return "nothing of it is left"
         return "the last frame before that is in it" if self._still else f"its first {self._written} frames are in it"
+
+
+class ImageFolder(Sink):
+    """Each frame, annotated, as a .jpg in a folder, named after its number and its file. SourceError unless that is empty."""
+
+    every_frame = True
+
+    def __init__(self, folder: Path, *, view: View | None = None):
+        self.name, self._folder, self._view, self.saved = printable(str(folder)), folder, view or View(), 0
+        make_folder(folder)
+        if any(folder.iterdir()):
+            raise SourceError(f"{self.name} holds files already: choose another folder, or empty it first.")
+
+    def write(self, frame: Frame) -> None:
+        check_room(self._folder)
+        file = f"{frame.index:06d}-{safe_name(Path(frame.source).stem)}.jpg"
+        write_image(self._folder / file, self._view.annotated(frame))
+        self.saved += 1
+
+    def kept(self) -> str:
+        return f"{self.saved} images are in it"
 
 
 def fitted(image_bgr: np.ndarray, size: tuple[int, int]) -> np.ndarray:

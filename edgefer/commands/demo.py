@@ -53,20 +53,24 @@ def _stages(out: Path) -> dict[str, Path]:
     trained, converted = out / "trained", out / "converted"
     video, lines, certificate = out / "faces.mp4", out / "faces.jsonl", out / "certificate" / "parity.html"
 
-    _step(1, "Train on drawn faces", "edgefer train --data builtin --recipe demo")
+    _step(1, "Train on drawn faces", f"edgefer train --data builtin --recipe demo --out {trained}")
     train(data="builtin", recipe="demo", out=trained)
-    _step(2, "Prune half the weights, convert, quantize to int8", "edgefer convert --int8 --prune 0.5")
+    _step(
+        2,
+        "Prune half the weights, convert, quantize to int8",
+        f"edgefer convert {trained} --int8 --prune 0.5 --out {converted}",
+    )
     convert(trained, prune=0.5, out=converted)
     _step(
         3,
         "Prove that it is still the same network",
-        f"edgefer verify --data builtin --report {certificate.parent.name}/",
+        f"edgefer verify {converted} --data builtin --report {certificate.parent}",
     )
     verify(converted, data="builtin", report=certificate.parent)
     _step(
         4,
         "Read the faces of a video",
-        f"edgefer run --source builtin --headless --save {video.name} --json --smooth off",
+        f"edgefer run {converted} --source builtin --headless --save {video} --json --smooth off > {lines}",
     )
     with lines.open("w") as file, contextlib.redirect_stdout(file):
         # Each frame by itself.

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """The run that the outputs are of. stop: the run's; it then waits for no slow file. settings: what the page may change."""
+    """The run that the outputs are of. bundle_hash: names the network. stop: the run's; it then waits for no slow file.
+    settings: what the page may change."""
 
     source: "Source"
     card: "ModelCard"
     runtime: str
+    bundle_hash: str
     stats: "RunStats"
     stop: threading.Event | None = None
     settings: "LiveSettings | None" = None
@@ -53,7 +55,9 @@ class _Opener:
 
         self._wanted, self._run = wanted, run
         self._labels = tuple(run.card.labels)
-        self._about = {"network": run.card.name, "runtime": run.runtime, "version": __version__}
+        self._about = {
+            "network": run.card.name, "bundle": run.bundle_hash, "runtime": run.runtime, "version": __version__,
+        }  # fmt: skip
         self._view: View = View(blur_faces=wanted.blur_faces)
         self._generated = "" if wanted.token else new_token()
         self._page_url = ""
@@ -93,9 +97,14 @@ class _Opener:
 
             self._feed(Csv(self._wanted.csv, self._labels))
         if self._wanted.save:
-            from edgefer.devices.outputs.video import VideoFile
+            from edgefer.devices.outputs.video import ImageFolder, VideoFile
 
             source = self._run.source
+            if not self._wanted.save.suffix:
+                if source.live:
+                    raise InputError("--save FOLDER keeps every frame, and is for files: name a video, out.mp4.")
+                self._feed(ImageFolder(self._wanted.save, view=self._view))
+                return
             video = VideoFile(self._wanted.save, source.fps, live=source.live, view=self._view)
             if video.notice:
                 console.log(video.notice)
@@ -155,6 +164,7 @@ class _Opener:
 
             mqtt = _needing("mqtt", "--mqtt", "mqtt")
             broker = parse_broker(self._wanted.mqtt, os.environ.get("EDGEFER_MQTT_PASSWORD", ""), self._wanted.mqtt_ca)
+            console.log(f"MQTT topics are {broker.prefix}/state and others, at {broker.host}:{broker.port}.")
             self._feed(
                 mqtt.Mqtt(
                     broker, self._labels, rate=self._wanted.mqtt_rate, stats=self._run.stats, page_url=self._page_url,
@@ -168,7 +178,8 @@ class _Opener:
         from edgefer.devices.outputs.window import Window
 
         if self._wanted.json_lines:
-            self._feed(JsonLines(sys.stdout))
+            network = f"{self._run.card.name} {self._run.bundle_hash[:12]}"
+            self._feed(JsonLines(sys.stdout, network=network, clock=self._run.source.live))
         if not self._wanted.headless and Window.possible():
             self.unfed.append(Window(self._view))  # without a queue: a window belongs to the main thread
         elif not self._wanted.headless:
@@ -195,7 +206,8 @@ class OpenOutputs:
 
         if self.saved and self.saved.exists():
             last = f", the last of {frames} frames" if self.saved.suffix.lower() in STILLS and frames > 1 else ""
-            console.log(f"Saved {self.saved}{last}")
+            many = "" if self.saved.suffix else f", {frames} image{'s' * (frames > 1)}"
+            console.log(f"Saved {self.saved}{last}{many}")
         failed = [feed for feed in self.fed if feed.error]
         for feed in failed:
             if isinstance(feed.error, BrokenPipeError):

@@ -11,7 +11,10 @@ Headless = Annotated[bool, typer.Option("--headless", help="Open no window.", ri
 Save = Annotated[
     Path | None,
     typer.Option(
-        "--save", metavar="FILE", help="Annotated video (.mp4, .avi) or image (.png, .jpg).", rich_help_panel=PANEL
+        "--save",
+        metavar="FILE|FOLDER",
+        help="Annotated video (.mp4, .avi), image (.png, .jpg), or a folder for one image per frame.",
+        rich_help_panel=PANEL,
     ),
 ]
 JsonLinesOption = Annotated[
@@ -41,7 +44,7 @@ SnapshotOn = Annotated[
     typer.Option(
         "--snapshot-on",
         metavar="LABEL=FOLDER",
-        help="Keep the annotated image when this label shows. May be given several times.",
+        help="Keep the annotated image in this folder when this label shows. May be given several times.",
         rich_help_panel=PANEL,
     ),
 ]

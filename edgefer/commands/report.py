@@ -9,7 +9,9 @@ from edgefer.commands.inputs import OUTPUT
 
 
 def report(
-    csv: Annotated[Path, typer.Argument(metavar="CSV", help="What `edgefer run --csv FILE` wrote.")],
+    csv: Annotated[
+        list[Path], typer.Argument(metavar="CSV", help="What `edgefer run --csv FILE` wrote; a page for each.")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -22,15 +24,20 @@ def report(
     It opens in any browser, offline, and holds no images.
 
     - `edgefer run film.mp4 --csv out.csv && edgefer report out.csv`
+    - `edgefer report desk.csv door.csv`
     """
     from edgefer import console
     from edgefer.bundle import write_file
     from edgefer.devices.outputs.files import check_folder
     from edgefer.devices.outputs.recorded import read_report
     from edgefer.devices.outputs.report import to_html
+    from edgefer.errors import InputError
     from edgefer.text import printable
 
-    target = out or csv.with_suffix(".html")
-    check_folder(target, "write")
-    write_file(target, to_html(read_report(csv), printable(csv.name)).encode())
-    console.show(f"Wrote {printable(str(target))}: open it in a browser.")
+    if out and len(csv) > 1:
+        raise InputError(f"--out is one page, and {len(csv)} files are named: leave it out, or give one file.")
+    for file in csv:
+        target = out or file.with_suffix(".html")
+        check_folder(target, "write")
+        write_file(target, to_html(read_report(file), printable(file.name)).encode())
+        console.show(f"Wrote {printable(str(target))}: open it in a browser.")

@@ -73,7 +73,8 @@ def _run(options: RunOptions) -> None:
     from edgefer.devices.reader import Reader
 
     stop, notifier = threading.Event(), Notifier()
-    reader = Reader.open(Bundle.open(options.bundle), options.reader, log=console.log, stop=stop)
+    bundle = Bundle.open(options.bundle)
+    reader = Reader.open(bundle, options.reader, log=console.log, stop=stop)
     _end_on_signals(stop, notifier)
     source_options = replace(options.source_options, trying=notifier.trying)
     damage: IncompleteError | None = None
@@ -82,7 +83,8 @@ def _run(options: RunOptions) -> None:
         session = reader.session(live=source.live)
         settings, controls = _controls(reader, session, stats, stop, notifier)
         facts = RunFacts(
-            source=source, card=reader.card, runtime=reader.classifier.network.runtime, stats=stats, stop=stop, settings=settings
+            source=source, card=reader.card, runtime=reader.classifier.network.runtime, bundle_hash=bundle.hash,
+            stats=stats, stop=stop, settings=settings,
         )  # fmt: skip
         outputs = open_outputs(options.outputs, facts)
         ending = "" if source.stills else "; Ctrl-C ends"

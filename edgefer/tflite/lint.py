@@ -28,7 +28,7 @@ class Target:
 
 
 TARGETS = {
-    "litert": Target(title="ai-edge-litert 2.1", operators=LITERT, release=(2, 21)),
+    "litert": Target(title="ai-edge-litert 2.1 to 2.3", operators=LITERT, release=(2, 21)),
     "tflite-runtime": Target(title="tflite-runtime 2.14", operators=TFLITE_RUNTIME, release=(2, 14)),
     "mediapipe": Target(title="MediaPipe ImageClassifier", operators=LITERT, release=(2, 21)),
     "edgetpu": Target(title="Edge TPU (compiler 16.0)", operators=EDGETPU, release=(2, 5)),

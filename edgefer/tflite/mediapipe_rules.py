@@ -52,7 +52,12 @@ def _ends(model: Model) -> Iterator[Finding]:
     for tensor in (*inputs, *outputs):
         if tensor.dtype not in DTYPES:
             what = f"it takes and gives uint8 or float32; this tensor is {tensor.dtype}"
-            yield _error("mediapipe-dtype", what, "convert with uint8 input and output", tensor)
+            yield _error(
+                "mediapipe-dtype",
+                what,
+                "convert with uint8 input and output, as `edgefer convert --mediapipe` does",
+                tensor,
+            )
     for tensor in outputs:
         if len(tensor.shape) not in (2, 4) or any(size != 1 for size in tensor.shape[:-1]):
             what = f"it wants answers [1, classes]; this tensor is {tensor.shape}"

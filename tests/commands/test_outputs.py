@@ -71,13 +71,24 @@ def test_a_missing_library_is_one_sentence(monkeypatch, wanted, module, library,
     monkeypatch.setitem(sys.modules, library, None)
     card = Bundle.open(shipped_bundles()["fer-small"]).card
     with open_source("builtin") as source, pytest.raises(MissingDependency) as caught:
-        open_outputs(OutputFlags(**wanted), RunFacts(source=source, card=card, runtime="litert", stats=RunStats()))
+        open_outputs(
+            OutputFlags(**wanted),
+            RunFacts(source=source, card=card, runtime="litert", bundle_hash="", stats=RunStats()),
+        )
     assert str(caught.value) == line
 
 
 def test_a_picture_of_many_frames_is_the_last(edgefer, tmp_path):
     done = edgefer(*RUN, "--frames", 3, "--save", tmp_path / "out.png")
     assert f"Saved {tmp_path / 'out.png'}, the last of 3 frames" in done.stderr
+
+
+def test_a_folder_keeps_every_frame_as_an_image(edgefer, tmp_path):
+    done = edgefer(*RUN, "--frames", 3, "--save", tmp_path / "out")
+    assert f"Saved {tmp_path / 'out'}, 3 images" in done.stderr
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [f"00000{n}-builtin.jpg" for n in range(3)]
+    again = edgefer(*RUN, "--frames", 3, "--save", tmp_path / "out", expect=2)
+    assert "holds files already: choose another folder, or empty it first" in again.stderr
 
 
 def test_a_full_disk_keeps_no_run_from_starting(monkeypatch, capfd):

@@ -83,6 +83,8 @@ def test_several_sources_are_named_in_every_output(edgefer, here):
         assert [line["frame"] for line in lines if line["source"] == name] == list(range(10))
     ours, others = ([line["faces"] for line in lines if line["source"] == name] for name in ("one.avi", "other.avi"))
     assert ours == others, "each has its own tracks"
+    bundle = Bundle.open(shipped_bundles()["fer-nano"])
+    assert {line["network"] for line in lines} == {f"fer-nano {bundle.hash[:12]}"} and "time" not in lines[0]
     rows = list(csv.DictReader((here / "out.csv").open()))
     assert {row["source"] for row in rows} == {"one.avi", "other.avi"}
     refused = edgefer("run", "fer-nano", "one.avi", "other.avi", "--save", "out.mp4", expect=2)

@@ -108,6 +108,16 @@ def test_scaling_within_the_network_is_read_off_it_and_not_done_twice(keras, net
     assert not (tmp_path / "other").exists()
 
 
+def test_scaling_is_read_off_it_behind_layers_that_augment_images_too(keras, network, labels, tmp_path):
+    """As Keras's tutorial on image classification has them."""
+    augment = keras.Sequential([keras.layers.RandomFlip("horizontal"), keras.layers.RandomZoom(0.1)])
+    keras.Sequential(
+        [keras.Input((48, 48, 1)), augment, keras.layers.Rescaling(1 / 255), network, keras.layers.Softmax()]
+    ).save(tmp_path / "theirs.keras")
+    imported = taken_in(tmp_path / "theirs.keras", tmp_path / "bundle", labels=labels)
+    assert imported.contract.scale == "0..255" and "scale pixels of 0..255 to 0..1" in imported.because[0]
+
+
 def test_what_a_file_does_not_tell_is_asked_for(keras, network, labels, tmp_path):
     network.save(tmp_path / "theirs.keras")
     with pytest.raises(InputError, match=r"state --scale, or give --data"):

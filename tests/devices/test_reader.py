@@ -61,6 +61,12 @@ def test_a_file_that_is_no_image_is_one_sentence(reader, tmp_path):
             reader(tmp_path / name)
 
 
+def test_a_folder_is_watched_and_a_reader_says_what_it_reads(reader, tmp_path):
+    with pytest.raises(InputError, match=r"is a folder: reader\.watch\(folder\) reads the images in it"):
+        reader(tmp_path)
+    assert repr(reader).startswith(f"<edgefer.Reader of {reader.card.name}: {reader.labels[0]}, ")
+
+
 def test_a_face_that_is_cut_out_is_classified_as_it_is(reader):
     face = reader(IMAGE)[0]
     left, top, right, bottom = face.box_xyxy

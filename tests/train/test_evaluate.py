@@ -77,6 +77,12 @@ def test_a_promised_accuracy_is_kept_by_every_answer_of_at_least_its_score():
         lower = np.unique(score[score < found.score])
         assert all(metrics.answered_from(probabilities, labels, one).accuracy < promise for one in lower)
     assert metrics.answered_with(probabilities, np.full(4000, 2), 0.9) is None
+    few = metrics.MIN_ANSWERS - 1  # surer than all others, and right
+    sure, right = np.tile([0.9, 0.1], (few, 1)), np.zeros(few, int)
+    wrong = np.tile([0.6, 0.4], (200, 1)), np.ones(200, int)
+    assert metrics.answered_with(np.vstack([sure, wrong[0]]), np.append(right, wrong[1]), 0.9) is None
+    more = np.vstack([sure, sure[:1], wrong[0]]), np.append(np.append(right, 0), wrong[1])
+    assert metrics.answered_with(*more, 0.9).score == pytest.approx(0.9)
     assert metrics.answered_from(probabilities, labels, 1.5).accuracy is None
 
 

@@ -69,7 +69,7 @@ def test_a_witness_tells_what_the_votes_do_not(trained, builtin, tmp_path):
     small = replace(
         data, splits={"train": replace(split, images=split.images[:, :24, :24], ids=data.split("train").ids)}
     )
-    with pytest.raises(InputError, match="takes images of"):
+    with pytest.raises(InputError, match=r"takes images of .*: train with --set input\.height=\d+ --set input\.width="):
         translated(small, file, [Bundle.open(trained)], 0)
 
 

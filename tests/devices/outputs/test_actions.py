@@ -92,8 +92,15 @@ def test_what_cannot_be_done_is_said_at_the_start(tmp_path):
     for wrong in ("no-such-program x", "true 'a", " "):
         with pytest.raises(InputError, match=r"no program|cannot be read"):
             parse_command(wrong)
-    with pytest.raises(SourceError, match="There is no folder"):
-        SnapshotOn("happy", tmp_path / "none", Timing())
+
+
+def test_the_folder_of_snapshots_is_made(tmp_path):
+    SnapshotOn("happy", tmp_path / "new", Timing())
+    assert (tmp_path / "new").is_dir()
+    (tmp_path / "file").touch()
+    for place in ("none/deeper", "file", "a\0b", "n" * 300):
+        with pytest.raises(SourceError, match=r"There can be no folder .*: name another one"):
+            SnapshotOn("happy", tmp_path / place, Timing())
 
 
 def test_snapshots_are_whole_pictures_with_safe_names(make_frame, tmp_path):

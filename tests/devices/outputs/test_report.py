@@ -1,6 +1,7 @@
 """`edgefer report`: from a CSV of a run, or of a stranger, to one HTML page."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_shares_moments_and_runs(saved):
     assert first.moments[0].mean_score == pytest.approx(0.8) and not found.bad
     assert sum(sum(one.values()) for one in first.bins) == 100
     page = to_html(found, "run.csv")
-    assert "60.0%" in page and "105 faces read in 2 runs" in page and page.count("<svg") == 2
+    assert "60.0%" in page and "105 faces read, each in each frame" in page and page.count("<svg") == 2
 
 
 def test_a_network_s_own_label_unsure_is_not_taken_for_a_face_that_cannot_be_read(make_frame, tmp_path):
@@ -56,8 +57,32 @@ def test_one_photo_has_shares_and_no_timeline(make_frame, tmp_path):
     sink.write(make_frame(0, "happy", "sad"))
     sink.close()
     page = to_html(read_report(tmp_path / "photo.csv"), "photo.csv")
-    assert ", one image" in page and "50.0%" in page
+    assert "one image, read at" in page and "50.0%" in page
     assert "<svg" not in page and "Longest" not in page and "0:00" not in page
+
+
+def test_two_sources_of_one_run_are_two_timelines(make_frame, tmp_path):
+    sink = Csv(tmp_path / "run.csv", LABELS)
+    for number in range(30):
+        for source, label in (("desk", "happy"), ("door", "sad")):
+            sink.write(replace(make_frame(number, label), source=source))
+    sink.close()
+    desk, door = read_report(tmp_path / "run.csv").runs
+    assert desk.labels == {"happy": 30} and door.labels == {"sad": 30}
+    assert [(one.label, round(one.seconds, 1)) for one in desk.moments + door.moments] == [("happy", 2.9), ("sad", 2.9)]
+    page = to_html(read_report(tmp_path / "run.csv"), "run.csv")
+    assert page.count("<svg") == 2 and "<h2>desk, read at" in page and "<h2>door, read at" in page
+
+
+def test_a_folder_of_images_has_shares_of_all_and_no_timeline(make_frame, tmp_path):
+    sink = Csv(tmp_path / "run.csv", LABELS)
+    for number, label in enumerate(("happy", "sad", "sad", "sad")):
+        sink.write(replace(make_frame(number, label), source=f"{number}.jpg"))
+    sink.close()
+    (images,) = read_report(tmp_path / "run.csv").runs
+    assert images.labels == {"happy": 1, "sad": 3} and images.images == 4
+    page = to_html(read_report(tmp_path / "run.csv"), "run.csv")
+    assert "<h2>4 images, read at" in page and "<svg" not in page and "Longest" not in page
 
 
 def test_the_command_writes_the_page_beside_the_file(edgefer, saved):
@@ -65,6 +90,10 @@ def test_the_command_writes_the_page_beside_the_file(edgefer, saved):
     assert f"Wrote {saved.with_suffix('.html')}" in done.stdout and saved.with_suffix(".html").read_text().startswith(
         "<!doctype"
     )
+    other = saved.with_name("other.csv")
+    other.write_text(saved.read_text())
+    assert edgefer("report", saved, other).stdout.count("Wrote ") == 2
+    assert "2 files are named" in edgefer("report", saved, other, "--out", "x.html", expect=2).stderr
     assert "no CSV of `edgefer run --csv`" in edgefer("report", saved.with_suffix(".html"), expect=2).stderr
     assert "There is no file" in edgefer("report", "none.csv", expect=2).stderr
     assert "There is no folder" in edgefer("report", saved, "--out", "/none/x.html", expect=2).stderr

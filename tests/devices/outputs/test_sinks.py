@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -288,6 +289,14 @@ def test_lines_for_programs_and_for_people(make_frame):
         "    0.10 s  happy 80%",
         "    0.30 s  sad 80%, unsure (dark)",
     ]
+
+
+def test_lines_of_many_devices_name_their_network_and_those_of_a_camera_the_time(make_frame):
+    out = io.StringIO()
+    JsonLines(out, network="fer-small 19458d2a38b6", clock=True).write(make_frame(0, "happy"))
+    line = json.loads(out.getvalue())
+    assert line["network"] == "fer-small 19458d2a38b6" and [*line][:1] == ["time"] and [*line][-1:] == ["faces"]
+    assert abs(datetime.fromisoformat(line["time"]) - datetime.now(UTC)) < timedelta(seconds=60)
 
 
 def test_a_display_that_refuses_is_found_out_without_it(monkeypatch):
