@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefer.errors import InputError
-from edgefer.options import DetectorName, FaceKind, RuntimeName
+from edgefer.options import MAX_THREADS, DetectorName, FaceKind, RuntimeName
 
 if TYPE_CHECKING:
     from edgefer.bundle import Bundle
@@ -74,7 +74,12 @@ RuntimeOption = Annotated[
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
-        "--threads", min=1, metavar="N", help="Of the network; by default this board's.", rich_help_panel=RUNTIME
+        "--threads",
+        min=1,
+        max=MAX_THREADS,
+        metavar="N",
+        help="Of the network; by default this board's.",
+        rich_help_panel=RUNTIME,
     ),
 ]
 
