@@ -31,7 +31,7 @@ from pathlib import Path
 
 from edgefer.card import ModelCard, Variant, parse_card
 from edgefer.errors import BundleError, EdgeferError
-from edgefer.files import MAX_CARD, MAX_NETWORK, read_regular, regular_size
+from edgefer.files import MAX_CARD, MAX_NETWORK, read_regular, regular_size, with_name_of_its_own
 
 CARD = "card.json"
 EXPORTED = "export.json"  # lies in a folder that `edgefer export` wrote, instead of a card
@@ -315,8 +315,9 @@ def shipped_networks() -> dict[str, Path]:
 
 def made_from(bundle: Bundle, suffix: str) -> Path:
     """Where what is made of a bundle goes: beside it, or for one that came with edgefer under runs/ here."""
-    parent = Path("runs") if is_shipped(bundle) else bundle.path.parent
-    return parent / f"{bundle.path.name}-{suffix}"
+    path = bundle.path if bundle.path.name.strip(".") else with_name_of_its_own(bundle.path)
+    parent = Path("runs") if is_shipped(bundle) else path.parent
+    return parent / f"{path.name}-{suffix}"
 
 
 def is_shipped(bundle: Bundle) -> bool:

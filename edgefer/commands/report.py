@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from edgefer.commands.inputs import OUTPUT
+from edgefer.errors import InputError
 
 
 def report(
@@ -30,7 +31,10 @@ def report(
     from edgefer.devices.outputs.report import to_html
     from edgefer.text import printable
 
-    target = out or csv.with_suffix(".html")
+    found = read_report(csv)
+    target = out or csv.parent / f"{csv.stem}.html"
+    if target.exists() and target.samefile(csv):
+        raise InputError(f"{target} is the CSV itself: name another page with --out.")
     check_folder(target, "write")
-    write_file(target, to_html(read_report(csv), printable(csv.name)).encode())
+    write_file(target, to_html(found, printable(csv.name)).encode())
     console.show(f"Wrote {printable(str(target))}: open it in a browser.")
