@@ -139,9 +139,8 @@ def verify(
     from edgefer.verification import Verification
 
     opened = find_bundle(bundle)
-    names = [
-        str(choice(RuntimeName, one, "runtime")) for one in ([runtimes] if isinstance(runtimes, str) else runtimes)
-    ]
+    asked = runtimes if isinstance(runtimes, Sequence) and not isinstance(runtimes, str) else [runtimes]
+    names = [str(choice(RuntimeName, one, "runtime")) for one in asked]
     if not data:
         from edgefer.c.prove import check_in_c
         from edgefer.parity import check_bundle
