@@ -29,10 +29,16 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
     defaults: dict[str, object] = {}
     for name, value in given.items():
         parameter = options.get(name.replace("_", "-"))
-        if parameter is None or isinstance(value, dict):
+        if parameter is None:
             raise InputError(
                 f"{shown} holds {printable(name)!r}, which is no option of run: choose {', '.join(sorted(options))}."
             )
+        if isinstance(value, dict):
+            raise InputError(f"{shown}: {name} takes a value, not a table.")
+        if f"--{name.replace('_', '-')}" in parameter.secondary_opts:  # no-check = true
+            if not isinstance(value, bool):
+                raise InputError(f"{shown}: {name} is true or false, not {printable(str(value))!r:.60}.")
+            value = not value
         many = getattr(parameter, "multiple", False)
         listed = value if isinstance(value, list) else [value]
         if not many and isinstance(value, list):

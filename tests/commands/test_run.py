@@ -7,9 +7,11 @@ import json
 import cv2
 import numpy as np
 import pytest
+from typer.main import get_command
 
 from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.cli import app
 from edgefer.commands.export import web
 from edgefer.commands.page_rules import device_of
 from edgefer.commands.run_flags import FaceFlags, RuntimeFlags, reader_options, sort_inputs
@@ -113,10 +115,22 @@ def test_options_come_from_a_file_and_what_is_typed_goes_first(edgefer, here):
         ("frames = [1]", "one value"),
         ("= 1", "is not TOML"),
         ('smooth = "very"', "very"),
+        ("on = {happy = 1}", "on takes a value, not a table"),
+        ('no-check = "perhaps"', "no-check is true or false, not 'perhaps'"),
     ):
         (here / "run.toml").write_text(text)
         refused = edgefer("run", "fer-nano", "builtin", "--config", "run.toml", expect=2)
         assert said in refused.stderr and "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "check"), [("no-check = true", False), ("no_check = false", True), ("check = false", False)]
+)
+def test_an_option_that_denies_is_not_its_opposite(tmp_path, text, check):
+    (tmp_path / "run.toml").write_text(text)
+    command = get_command(app).commands["run"]
+    with command.make_context("run", ["--config", str(tmp_path / "run.toml")]) as context:
+        assert context.params["check"] is check
 
 
 def test_a_run_that_saw_no_image_does_not_speak_of_faces():
