@@ -257,8 +257,10 @@ def _write(path: Path, content: bytes) -> None:
         raise OSError(errno.EINVAL, "it is a folder or a device")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
+    # In a stranger's bundle it may be a link, to write somewhere else through it, or a FIFO, which would be waited for.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        with partial.open("wb") as out:
+        with os.fdopen(os.open(partial, flags, 0o666), "wb") as out:
             out.write(content)
             out.flush()
             os.fsync(out.fileno())

@@ -157,10 +157,16 @@ def training_data(bundle: "Bundle", data: str, skip_bad: bool) -> "Dataset":
 
 
 def report_folder(bundle: "Bundle") -> Path:
-    """Where a report on a bundle goes: into it, or for one that came with edgefer to report/<name> here."""
+    """Where a report on a bundle goes: into it, or for one that came with edgefer to report/<name> here. InputError where a
+    stranger's bundle leads it elsewhere by a link."""
     from edgefer.bundle import is_shipped
 
-    return Path("report") / bundle.path.name if is_shipped(bundle) else bundle.path / "report"
+    if is_shipped(bundle):
+        return Path("report") / bundle.path.name
+    folder = bundle.path / "report"
+    if folder.is_symlink():
+        raise InputError(f"{folder} is a link, and nothing is written through it: remove it first.")
+    return folder
 
 
 def usual_split(card: "ModelCard", dataset: "Dataset") -> str:
