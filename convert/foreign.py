@@ -11,6 +11,7 @@ from edgefer.card import InputSpec, OutputSpec
 from edgefer.convert.contract import SCALES, Stated
 from edgefer.errors import InputError
 from edgefer.interpreter import Network
+from edgefer.npz import check_end
 from edgefer.options import Color
 from edgefer.preprocess import to_float
 from edgefer.text import printable
@@ -226,14 +227,14 @@ def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
             "image in and one row of answers out."
         )
     image, answer = model.main.inputs[0], model.main.outputs[0]
-    shape, classes = _shape(image.shape, where), int(answer.shape[-1])
-    if any(size != 1 for size in answer.shape[:-1]):
+    shape, classes = _shape(image.shape, where), int(answer.shape[-1]) if answer.shape else 0
+    if classes < 2 or any(size != 1 for size in answer.shape[:-1]):
         raise InputError(f"{where} answers with {list(answer.shape)}, not one row of labels: it is no classifier.")
 
     def logits(pixels: np.ndarray, spec: InputSpec, output: OutputSpec) -> np.ndarray:
         return Network(content, spec, classes, output=output).logits(pixels)
 
-    scale = _quantized_scale(image)
+    scale = _quantized_scale(image, where)
     author, license_ = _origin(model)
     because: tuple[str, ...] = (f"its {image.dtype} input stands for {_range(scale[1])}",) if scale else ()
     if author or license_:
@@ -263,11 +264,17 @@ def _origin(model: Model) -> tuple[str, str]:
     return author, license_
 
 
-def _quantized_scale(image: Tensor) -> tuple | None:
-    """What an integer input says of itself: quanta q stand for (q - zero) * step, and q is the pixel, or pixel - 128."""
+def _quantized_scale(image: Tensor, where: str) -> tuple | None:
+    """What an integer input says of itself: quanta q stand for (q - zero) * step, and q is the pixel, or pixel - 128.
+    InputError for a scale or zero point that no quantization gives."""
     if image.dtype not in INTEGERS or len(image.steps) != 1:
         return None
     step, zero = image.steps[0], (image.zeros or (0,))[0]
+    range_ = np.iinfo(INTEGERS[image.dtype])
+    if not (0 < step < np.inf and range_.min <= zero <= range_.max):
+        raise InputError(
+            f"{where} is damaged: its {image.dtype} input has the scale {step} and the zero point {zero}. Convert or copy it again."
+        )
     offset = -zero * step if image.dtype == "UINT8" else -(zero + 128) * step
     return "stated", (step, offset)
 
@@ -291,23 +298,16 @@ def _packed_labels(content: bytes, classes: int) -> tuple[str, ...] | None:
     """The labels.txt that TFLite Metadata packs at the end of a file, where it fits."""
     import io
     import zipfile
-    import zlib
+
+    from edgefer.train.data.archives import DAMAGE
 
     try:
+        check_end(content)
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             name = next(name for name in archive.namelist() if name.endswith(".txt"))
             with archive.open(name) as part:
                 labels = parse_labels(part.read(1 << 16).decode())
-    except (
-        zipfile.BadZipFile,
-        StopIteration,
-        UnicodeDecodeError,
-        zlib.error,
-        ValueError,
-        OSError,
-        RuntimeError,
-        EOFError,
-    ):
+    except (*DAMAGE, StopIteration, ValueError):
         return None
     return labels if len(labels) == classes else None
 

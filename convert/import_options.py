@@ -12,7 +12,7 @@ from edgefer.bundle import new_directory
 from edgefer.card import InputSpec, OutputSpec
 from edgefer.convert.contract import Stated, any_scale
 from edgefer.errors import InputError
-from edgefer.files import check_writable
+from edgefer.files import check_writable, with_name_of_its_own
 from edgefer.options import Color, FaceKind, Outputs, choice
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.cache import cache_folder
@@ -101,7 +101,7 @@ def data_loader(path: str, options: DataOptions | None = None, progress: Progres
 def target_folder(request: Request, out: Path | None) -> Path:
     """Where the bundle goes: `out`, or runs/<file's name>. InputError when something is there already."""
     if out is None:
-        folder = Path("runs") / request.path.stem
+        folder = Path("runs") / with_name_of_its_own(request.path).stem
         folder = new_directory(folder.parent, folder.name) if folder.exists() else folder
         check_writable(folder)
         return folder

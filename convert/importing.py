@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import ValidationError
 
 from edgefer.bundle import PARITY, Bundle, write_bundle
-from edgefer.card import NOT_FITTED, CropSpec, InputSpec, ModelCard, Provenance, Scores
+from edgefer.card import NOT_FITTED, CropSpec, InputSpec, ModelCard, Provenance, Scores, first_problem
 from edgefer.checks import Check, status_if
 from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, choose, describe, measure
 from edgefer.convert.foreign import LOGITS, Foreign, affine_of, read_foreign
 from edgefer.convert.import_options import Request
 from edgefer.errors import EdgeferError, InputError
+from edgefer.files import with_name_of_its_own
 from edgefer.interpreter import Network, softmax
 from edgefer.parity import make_vectors
 from edgefer.text import printable
@@ -59,6 +61,13 @@ class Imported:
 def import_network(request: Request, out: Path) -> Imported:
     """Take a network in as the bundle `out`. InputError where its contract stays open, EdgeferError where what was taken in
     does not answer as what came."""
+    try:
+        return _import(request, out)
+    except ValidationError as error:  # of a card: names and numbers come from the file, and from whoever takes it in
+        raise InputError(f"{request.path} cannot be taken in: {first_problem(error)}.") from None
+
+
+def _import(request: Request, out: Path) -> Imported:
     foreign = read_foreign(request.path, trust=request.trust, log=request.log)
     where = str(request.path)
     known = request.stated.over(foreign.stated, where)
@@ -149,7 +158,7 @@ def _card(request: Request, foreign: Foreign, contract: Contract, dataset: Datas
     height, width, _ = foreign.shape
     spec = InputSpec(height=height, width=width, color=contract.color.value)
     steps = [
-        f"imported from {printable(request.path.name)} ({foreign.kind}, sha256 {foreign.sha256[:12]}), which takes "
+        f"imported from {printable(with_name_of_its_own(request.path).name)} ({foreign.kind}, sha256 {foreign.sha256[:12]}), which takes "
         f"{contract.color} {describe((contract.scale, contract.values))} and "
         f"gives {contract.output.values}"
     ]
@@ -166,7 +175,7 @@ def _card(request: Request, foreign: Foreign, contract: Contract, dataset: Datas
         }
     )
     return ModelCard(
-        name=request.name or _card_name(request.path),
+        name=request.name or _card_name(with_name_of_its_own(request.path)),
         labels=contract.labels,
         input=spec,
         faces=request.faces,

@@ -7,6 +7,7 @@ from edgefer.bundle import TFLITE_VARIANTS, Form
 from edgefer.card import ModelCard
 from edgefer.convert.comparison import Comparison
 from edgefer.errors import InputError
+from edgefer.text import unprintable
 from edgefer.train.data.dataset import Dataset, Split
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ class Plan:
         for option, share in (("--prune", self.sparsity), ("--slim", self.slimmed)):
             if not 0 <= share <= 0.95:
                 raise InputError(f"{option} {share:g}: the share to remove must lie between 0 and 0.95.")
+        for option, text in (("--author", self.author), ("--license", self.license)):
+            if char := unprintable(text):  # no card is read that holds one
+                raise InputError(f"{option} holds the control character {char!a}: leave it out.")
         if self.aware and not self.int8:
             raise InputError("--qat is about the int8 network: leave --no-int8 out.")
         if self.aware and self.max_drop is not None:

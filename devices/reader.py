@@ -29,7 +29,7 @@ from edgefer.devices.sources.playback import AS_TAKEN, Playback, Played, Several
 from edgefer.devices.threads import HANG_S, Prefetch, Rules
 from edgefer.devices.watchdogs import WatchedClassifier, WatchedDetector
 from edgefer.errors import InputError
-from edgefer.images import read_image
+from edgefer.images import from_pil, read_image
 from edgefer.interpreter import Classifier, RuntimeOptions
 from edgefer.options import DetectorName, DeviceName, FaceKind, ReaderOptions, Smoothing, as_record, choice
 from edgefer.parity import check_at_load
@@ -202,12 +202,17 @@ def as_image(image: Any) -> tuple[np.ndarray, str]:
     if isinstance(image, str | os.PathLike) and image != "":
         if os.path.isdir(image):
             raise InputError(f"{printable(str(image))} is a folder: reader.watch(folder) reads the images in it.")
-        return read_image(Path(image)), printable(Path(image).name)
+        path = Path(os.fsdecode(image))
+        return read_image(path), printable(path.name)
     if hasattr(image, "convert") and hasattr(image, "getbands"):  # a PIL image
-        return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1]), ""
+        try:
+            return from_pil(image), ""
+        except ValueError as error:
+            raise InputError(f"The PIL image {error}.") from None
     wanted = "give a path, a PIL image, or uint8 [height, width, 3] in BGR order or [height, width] in gray"
     if not isinstance(image, np.ndarray):
         raise InputError(f"{printable(repr(image)):.80} is no image: {wanted}.")
+    image = np.asarray(image)  # of a matrix, too
     if image.dtype != np.uint8:
         hint = ", such as (image * 255).astype('uint8') where it is 0..1" if image.dtype.kind == "f" else ""
         raise InputError(f"An image of {image.dtype} cannot be read: {wanted}{hint}.")

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -105,7 +106,13 @@ class Watchdog(Generic[In, Out]):
         self, function: Callable[[In], Out], spare: Callable[[], Callable[[In], Out]] | None, rules: Rules | None = None
     ):
         self._spare, self._rules = spare, rules or Rules()
-        self._worker: _Worker[In, Out] = _Worker(lambda: function)
+        self._worker: _Worker[In, Out] = self._begin(lambda: function)
+
+    def _begin(self, make: Callable[[], Callable[[In], Out]]) -> "_Worker[In, Out]":
+        """A worker whose thread ends with this watchdog: a program may load many networks."""
+        worker: _Worker[In, Out] = _Worker(make)
+        weakref.finalize(self, worker.leave).atexit = False
+        return worker
 
     def __call__(self, given: In) -> Out:
         """The function's answer. EdgeferError when it hangs and cannot be replaced, or hangs again at once."""
@@ -120,7 +127,7 @@ class Watchdog(Generic[In, Out]):
             raise EdgeferError(f"{reason}: {rules.advice}.")
         self._worker.leave()
         rules.log(f"{reason}: {rules.then}.")
-        self._worker = _Worker(self._spare)
+        self._worker = self._begin(self._spare)
         try:
             return self._worker.ask(given, rules.limit_s, rules.stop)
         except Late:

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from edgefer.card import ModelCard, Task, Variant, parse_card
 from edgefer.errors import BundleError, EdgeferError
-from edgefer.files import MAX_CARD, MAX_NETWORK, read_regular, regular_size
+from edgefer.files import MAX_CARD, MAX_NETWORK, read_regular, regular_size, with_name_of_its_own
 
 CARD = "card.json"
 EXPORTED = "export.json"  # lies in a folder that `edgefer export` wrote, instead of a card
@@ -272,8 +272,10 @@ def _write(path: Path, content: bytes) -> None:
         raise OSError(errno.EINVAL, "it is a folder or a device")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
+    # In a stranger's bundle it may be a link, to write somewhere else through it, or a FIFO, which would be waited for.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        with partial.open("wb") as out:
+        with os.fdopen(os.open(partial, flags, 0o666), "wb") as out:
             out.write(content)
             out.flush()
             os.fsync(out.fileno())
@@ -335,8 +337,9 @@ def shipped_networks() -> dict[str, Path]:
 
 def made_from(bundle: Bundle, suffix: str) -> Path:
     """Where what is made of a bundle goes: beside it, or for one that came with edgefer under runs/ here."""
-    parent = Path("runs") if is_shipped(bundle) else bundle.path.parent
-    return parent / f"{bundle.path.name}-{suffix}"
+    path = bundle.path if bundle.path.name.strip(".") else with_name_of_its_own(bundle.path)
+    parent = Path("runs") if is_shipped(bundle) else path.parent
+    return parent / f"{path.name}-{suffix}"
 
 
 def is_shipped(bundle: Bundle) -> bool:

@@ -23,7 +23,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Task = Literal["read", "find-faces", "refine-faces"]
 Faces = Literal["human", "cat", "frame"]  # what a network reads: a person's face, a cat's, or the middle of the frame
 TAUGHT_BY = {"own": "yunet"}  # edgefer's own detector draws boxes as its teacher does
-Name = Annotated[str, Field(min_length=1, max_length=64)]
+MAX_NAME, MAX_LABELS = 64, 1000
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 Factor = Annotated[float, Field(ge=-1e4, le=1e4, allow_inf_nan=False)]
 Offset = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 
@@ -211,7 +212,7 @@ class ModelCard(_Part):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Name
-    labels: tuple[Name, ...] = Field(min_length=2, max_length=1000)
+    labels: tuple[Name, ...] = Field(min_length=2, max_length=MAX_LABELS)
     task: Task = "read"
     input: InputSpec
     output: OutputSpec = OutputSpec()

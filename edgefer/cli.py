@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -47,6 +48,7 @@ app = App(
 
 def main() -> None:
     """Run the command line; an expected failure is one sentence and an exit code, never a traceback."""
+    _repair_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: what was half done is put away
         if signal.getsignal(number) == signal.SIG_DFL:  # SIGHUP is ignored under nohup
             signal.signal(number, signal.default_int_handler)
@@ -59,6 +61,20 @@ def main() -> None:
                 stream.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _repair_streams() -> None:
+    """Make stdout and stderr take any text: what their encoding cannot write is written as its escape, and where they were
+    closed (`>&-`) it goes nowhere. Their numbers are taken then, or the next file that is opened would get what libraries print."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run() -> int:

@@ -4,8 +4,10 @@ Every text goes through edgefer.text.printable here: names, labels and messages 
 """
 
 import contextlib
+import json
 import math
 import re
+import sys
 import time
 from collections.abc import Iterable, Sequence
 
@@ -35,8 +37,13 @@ def show(text: str) -> None:
 
 
 def show_json(value: object) -> None:
-    """A value as indented JSON, to stdout."""
-    print(json_text(value, indent=2))
+    """A value as indented JSON, to stdout; in ASCII where its encoding cannot write the texts."""
+    text = json_text(value, indent=2)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # the escapes that the stream itself would write are none of JSON's
+        text = json.dumps(value, indent=2)
+    print(text)
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

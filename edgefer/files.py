@@ -70,6 +70,11 @@ def check_writable(path: Path, option: str = "--out") -> None:
         raise InputError(f"{_shown(path)} cannot be written ({reason}): choose another {option}.") from None
 
 
+def with_name_of_its_own(path: Path) -> Path:
+    """The path as one that ends in a name: "." and ".." are called as the folder is."""
+    return Path(os.path.abspath(path))
+
+
 @contextlib.contextmanager
 def without_empty_folders(path: Path) -> Iterator[None]:
     """Folders that are made for `path` within this, and are empty at its end, are removed: refused work leaves nothing."""

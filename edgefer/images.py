@@ -7,6 +7,7 @@ become 8, CMYK becomes RGB as OpenCV has it (without a colour profile). A file t
 
 import math
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from edgefer.bundle import write_file
 from edgefer.errors import EdgeferError, ImageError
 from edgefer.files import read_regular
-from edgefer.image_headers import MAX_SIGNATURE, Header, looks_like_image, read_header
+from edgefer.image_headers import MAX_SIGNATURE, ORIENTATION, Header, looks_like_image, read_header
 from edgefer.text import printable
 
 SUFFIXES = (
@@ -74,6 +75,28 @@ def decode_image(content: bytes) -> np.ndarray:
         )
     # OpenCV obeys the Exif data of all types but AVIF, whose orientation is none of Exif's.
     return _turned(image, header.orientation) if header.kind == "AVIF" else image
+
+
+def from_pil(image: Any) -> np.ndarray:
+    """A PIL image by the same rules as its file, uint8 BGR [h, w, 3]: on white, 16 bits as 8, and turned as its Exif data says
+    if it was opened from a file; one that was made from another lies as its maker wants it. ValueError says what is wrong."""
+    if 0 in image.size:
+        raise ValueError("has no pixels")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"is of the mode {image.mode}, whose range nobody states: convert it to L or RGB")
+    clear = image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
+    try:
+        image.load()
+        orientation = image.getexif().get(ORIENTATION, 1) if image.format else 1
+        if image.mode.startswith("I;16"):
+            pixels = cv2.cvtColor((np.asarray(image) >> 8).astype(np.uint8), cv2.COLOR_GRAY2BGR)
+        elif clear:
+            pixels = _on_white(np.asarray(image.convert("RGBA"))[:, :, [2, 1, 0, 3]])
+        else:
+            pixels = np.asarray(image.convert("RGB"))[:, :, ::-1]
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a file that is damaged, or was closed
+        raise ValueError(f"cannot be read: {printable(str(error))}") from None
+    return _turned(pixels, orientation)
 
 
 def gray_where_equal(image: np.ndarray) -> np.ndarray:

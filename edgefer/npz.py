@@ -91,7 +91,7 @@ def check_end(content: bytes) -> None:
     """ValueError unless the zip's directory is bounded: zipfile takes a record of memory for each entry."""
     end = content[-END_SIZE:]
     if end[:4] != END or content[-END_SIZE - ZIP64_SIZE :][:4] == ZIP64:
-        raise ValueError("it does not end as an .npz does")
+        raise ValueError("it does not end as a zip does")
     entries, directory = int.from_bytes(end[10:12], "little"), int.from_bytes(end[12:16], "little")
     if entries > MAX_ENTRIES or directory > MAX_DIRECTORY:
         raise ValueError(f"it has {entries:,} entries in a directory of {directory:,} bytes: too many")

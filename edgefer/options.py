@@ -13,6 +13,7 @@ from edgefer.text import printable
 
 Choice = TypeVar("Choice", bound=StrEnum)
 Record = TypeVar("Record")
+MAX_THREADS, MAX_FPS = 256, 1000.0  # more than any board or camera has
 # What conversion may cost unless a user says otherwise: points of accuracy, and the least share of equal decisions.
 MAX_DROP, MIN_AGREEMENT = 1.0, 0.97
 LENGTHS = {"missing": "longer", "too_long": "shorter"}  # what a tuple should be, by pydantic's kind of error
@@ -127,8 +128,9 @@ def _of_type(hint: Any, value: Any, name: str) -> Any:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
-        problem = LENGTHS.get(first["type"], first["msg"].removeprefix("Input should be "))
-        raise InputError(f"{name} {printable(repr(value)):.80} is not right: it should be {problem}.") from None
+        said = first["msg"].replace("Input should be ", "it should be ").replace("Input is ", "it is ")
+        problem = f"it should be {LENGTHS[first['type']]}" if first["type"] in LENGTHS else said
+        raise InputError(f"{name} {printable(repr(value)):.80} is not right: {problem}.") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,10 +183,10 @@ class ReaderOptions:
                 object.__setattr__(self, name, choice(kind, value, name))
         if isinstance(self.reject, bool) or not isinstance(self.reject, int | float) or not 0 <= self.reject <= 1:
             raise InputError(f"reject {self.reject!r} is not a probability: give a number from 0 to 1.")
-        for name, least in (("min_face", 0), ("threads", 1), ("target_fps", 0.1), ("follow", 1)):
+        for name, (least, most) in BOUNDS.items():
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, int | float) and value >= least):
-                raise InputError(f"{name} {value!r} is not a number from {least} up.")
+            if value is not None and not (isinstance(value, int | float) and least <= value <= (most or value)):
+                raise InputError(f"{name} {value!r} is not a number from {least} {f'to {most:g}' if most else 'up'}.")
         if self.roi is not None and (len(self.roi) != 4 or min(self.roi) < 0 or min(self.roi[2:]) < 1):
             raise InputError(f"roi {self.roi!r} is no region: give (left, top, width, height) in pixels.")
         if self.detector_file is not None and self.detector in (DetectorName.OWN, DetectorName.HAAR):
@@ -214,6 +216,9 @@ CHOICES: dict[str, type[StrEnum]] = {
     "runtime": RuntimeName,
     "device": DeviceName,
 }
+
+
+BOUNDS = {"min_face": (0, None), "threads": (1, MAX_THREADS), "target_fps": (0.1, MAX_FPS), "follow": (1, None)}
 
 
 def parse_size(text: str) -> tuple[int, int]:

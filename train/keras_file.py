@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgefer.errors import InputError
+from edgefer.npz import check_end
 from edgefer.train.backend import tensorflow
 from edgefer.train.keras_build import Built, build, connect, first_line
 from edgefer.train.keras_layers import Architecture
@@ -89,6 +90,7 @@ def open_keras(content: bytes, where: str) -> KerasFile:
     if content.startswith(b"\x89HDF\r\n\x1a\n"):
         return _open_hdf5(content, where)
     try:
+        check_end(content)
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             config = _member(archive, "config.json", MAX_CONFIG_BYTES, where)
             metadata = json.loads(_member(archive, "metadata.json", MAX_CONFIG_BYTES, where))
@@ -114,6 +116,8 @@ def open_keras(content: bytes, where: str) -> KerasFile:
 def _member(archive: zipfile.ZipFile, name: str, limit: int, where: str) -> bytes:
     if archive.getinfo(name).file_size > limit:
         raise InputError(f"{where}: {name} claims {archive.getinfo(name).file_size:,} bytes, more than {limit:,}.")
+    if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError(f"{where}: {name} is packed in a way that Keras does not use.")
     with archive.open(name) as part:  # the size in the directory may lie, so no more than that is read
         content = part.read(limit + 1)
     if len(content) > limit:

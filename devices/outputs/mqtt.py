@@ -1,6 +1,7 @@
 """Reports to an MQTT broker, and through it to Home Assistant, what is seen. Needs paho-mqtt (the extra `mqtt`)."""
 
 import json
+import math
 import secrets
 import sys
 import threading
@@ -187,6 +188,8 @@ class Mqtt(Sink):
         self._published, self._diagnostics_s, self._connected = None, 0.0, True
 
     def _on_claim(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
+        if message.retain:  # nobody keeps a claim at the broker: it says nothing of who runs now
+            return
         other = _parse_claim(bytes(message.payload))
         if other is None or other.run == self._claim.run:
             return
@@ -281,7 +284,10 @@ def _parse_claim(payload: bytes) -> Claim | None:
         return None
     try:
         value = json.loads(payload)
-        return Claim(run=str(value["run"]), since=float(value["since"]), established=value.get("established") is True)
+        since = float(value["since"])
+        if not math.isfinite(since):
+            return None
+        return Claim(run=str(value["run"]), since=since, established=value.get("established") is True)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 

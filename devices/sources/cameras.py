@@ -65,6 +65,8 @@ def open_source(where: str, *, password: str = "", skip_bad: bool = False, live:
     """
     if where == BUILT_IN:
         return Drawn()
+    if not where:  # a path of nothing would be the folder at hand
+        raise SourceError("A source has an empty name: name a video, an image, a folder of images, or builtin.")
     live = live or LiveOptions()
     if where.startswith(GSTREAMER):
         pipeline = where.removeprefix(GSTREAMER).strip()

@@ -1,5 +1,6 @@
 """Whether a video file is whole, told from the structure of its container: decoders pass over damage in silence."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ ELEMENTS = {
     EBML, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1254C367, 0x1941A469, 0x1043A770, 0xEC, 0xBF,
     0xE7, 0xAB, 0xA7, 0xA3, 0xA0, 0xAF, 0x5854,
 }  # fmt: skip
+MAX_HEAD = 4096  # bytes in which a list of files shows
 MAX_PARTS = 1_000_000  # a film of three hours has about that many with its sound
 ASF, ASF_FILE = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
@@ -47,6 +49,13 @@ def examine(file: Path) -> Structure:
     except (OSError, IndexError):  # it was shortened while it was looked at
         return BROKEN
     return OPEN
+
+
+def names_others(file: Path) -> bool:
+    """Whether it is a list of files or addresses that a decoder would open in its place: HLS, FFmpeg's concat, SDP, DASH."""
+    with file.open("rb") as opened:
+        head = opened.read(MAX_HEAD)
+    return re.search(rb"#EXTM3U|ffconcat version|^c=IN |<MPD", head, re.MULTILINE | re.IGNORECASE) is not None
 
 
 def _matroska(opened: BinaryIO, end: int) -> Structure:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import cv2
 
 from edgefer import drawn
-from edgefer.devices.sources.containers import COUNTED, OPEN, Structure, examine
+from edgefer.devices.sources.containers import COUNTED, OPEN, Structure, examine, names_others
 from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import ImageError, IncompleteError, SourceError
 from edgefer.images import SUFFIXES, is_image_file, problem_of, read_image
@@ -97,6 +97,10 @@ class Video(Recorded):
         self._open = ExitStack()
 
     def __enter__(self) -> "Video":
+        if isinstance(self._where, Path) and names_others(self._where):
+            raise SourceError(
+                f"{self.name} is a list of other files or addresses, not a video: name those that you trust."
+            )
         path = self._open.enter_context(native_path(self._where)) if isinstance(self._where, Path) else self._where
         with quiet():
             self._capture = cv2.VideoCapture(path)

@@ -79,9 +79,10 @@ def evaluate(
     from edgefer.bundle import Bundle
 
     opened = Bundle.open(bundle_path(bundle))
+    folder = report_folder(opened)
     dataset = training_data(opened, data, skip_bad).with_labels(opened.card.labels)
     evaluated = _evaluated(opened, dataset, split or _split(opened, dataset), runtime, Views(flip, domain_shift))
-    page = _write(evaluated, report_folder(opened))
+    page = _write(evaluated, folder)
     if as_json:
         console.show_json({"bundle": opened.hash} | evaluated.to_json() | {"report": str(page)})
         return

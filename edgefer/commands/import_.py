@@ -149,7 +149,7 @@ def _labels(text: str, file: Path) -> tuple[str, ...] | None:
     from edgefer.convert.foreign import parse_labels
     from edgefer.files import MAX_CARD, read_regular
 
-    beside = file.with_name("labels.txt")
+    beside = file.parent / "labels.txt"
     if text and not Path(text).is_file():
         return tuple(label.strip() for label in text.split(","))
     if text or (file.is_file() and beside.is_file()):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefer.errors import InputError
-from edgefer.options import DetectorName, FaceKind, RuntimeName
+from edgefer.options import MAX_THREADS, DetectorName, FaceKind, RuntimeName
 
 if TYPE_CHECKING:
     from edgefer.bundle import Bundle
@@ -74,7 +74,12 @@ RuntimeOption = Annotated[
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
-        "--threads", min=1, metavar="N", help="Of the network; by default this board's.", rich_help_panel=RUNTIME
+        "--threads",
+        min=1,
+        max=MAX_THREADS,
+        metavar="N",
+        help="Of the network; by default this board's.",
+        rich_help_panel=RUNTIME,
     ),
 ]
 
@@ -152,10 +157,16 @@ def training_data(bundle: "Bundle", data: str, skip_bad: bool) -> "Dataset":
 
 
 def report_folder(bundle: "Bundle") -> Path:
-    """Where a report on a bundle goes: into it, or for one that came with edgefer to report/<name> here."""
+    """Where a report on a bundle goes: into it, or for one that came with edgefer to report/<name> here. InputError where a
+    stranger's bundle leads it elsewhere by a link."""
     from edgefer.bundle import is_shipped
 
-    return Path("report") / bundle.path.name if is_shipped(bundle) else bundle.path / "report"
+    if is_shipped(bundle):
+        return Path("report") / bundle.path.name
+    folder = bundle.path / "report"
+    if folder.is_symlink():
+        raise InputError(f"{folder} is a link, and nothing is written through it: remove it first.")
+    return folder
 
 
 def usual_split(card: "ModelCard", dataset: "Dataset") -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from edgefer.commands.inputs import OUTPUT
+from edgefer.errors import InputError
 
 
 def report(
@@ -31,13 +32,15 @@ def report(
     from edgefer.devices.outputs.files import check_folder
     from edgefer.devices.outputs.recorded import read_report
     from edgefer.devices.outputs.report import to_html
-    from edgefer.errors import InputError
     from edgefer.text import printable
 
     if out and len(csv) > 1:
         raise InputError(f"--out is one page, and {len(csv)} files are named: leave it out, or give one file.")
     for file in csv:
-        target = out or file.with_suffix(".html")
+        found = read_report(file)
+        target = out or file.parent / f"{file.stem}.html"
+        if target.exists() and target.samefile(file):
+            raise InputError(f"{target} is the CSV itself: name another page with --out.")
         check_folder(target, "write")
-        write_file(target, to_html(read_report(file), printable(file.name)).encode())
+        write_file(target, to_html(found, printable(file.name)).encode())
         console.show(f"Wrote {printable(str(target))}: open it in a browser.")

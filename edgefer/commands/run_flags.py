@@ -10,6 +10,7 @@ from edgefer.commands.config import ConfigOption
 from edgefer.commands.inputs import FACES, INPUT, RUNTIME, DetectorFlags, NetworkFlags, SkipBad
 from edgefer.errors import InputError
 from edgefer.options import (
+    MAX_FPS,
     DeviceName,
     ReaderOptions,
     Rotation,
@@ -61,7 +62,8 @@ Size = Annotated[
     str, typer.Option(metavar="WxH", help="Image size to ask a camera for, such as 640x480.", rich_help_panel=INPUT)
 ]
 Fps = Annotated[
-    float | None, typer.Option(min=1, metavar="FPS", help="Frame rate to ask a camera for.", rich_help_panel=INPUT)
+    float | None,
+    typer.Option(min=1, max=MAX_FPS, metavar="FPS", help="Frame rate to ask a camera for.", rich_help_panel=INPUT),
 ]
 Mjpg = Annotated[
     bool | None,
@@ -106,6 +108,7 @@ TargetFps = Annotated[
     float | None,
     typer.Option(
         min=1,
+        max=MAX_FPS,
         metavar="FPS",
         help="Look for faces only as often as this frame rate allows, and follow them in between. By default this board's "
         "for live sources; files are searched frame by frame.",

@@ -6,12 +6,13 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.main import get_command
 
-from edgefer.bundle import write_bundle
+from edgefer.bundle import Bundle, made_from, shipped_bundles, write_bundle
 from edgefer.cli import app
 from edgefer.errors import InputError
 from edgefer.train.networks import keras_bytes, load_keras
@@ -235,3 +236,61 @@ def test_wrong_usage_quotes_harmless_arguments_as_they_were_given(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert "(runs/a-1 it's)" in CliRunner().invoke(app, ["bench", "fer-nano", "runs/a-1", "it's"]).output
     assert "No such option: --tokn" in CliRunner().invoke(app, ["run", "--tokn=1"]).output
+
+
+def start(*arguments, code="", **environment):
+    """`edgefer ARGS` as a process, after `code`."""
+    program = (
+        f"import sys\n{code}\nfrom edgefer.cli import main\nsys.argv = ['edgefer', *{[*map(str, arguments)]!r}]\nmain()"
+    )
+    environment = os.environ | {"DISPLAY": "", "WAYLAND_DISPLAY": ""} | environment
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_a_terminal_cannot_show_is_escaped_and_json_stays_json(encoding, tmp_path):
+    name = tmp_path / "喜び.csv"
+    name.write_text("emotion,pixels\n0,1 2\n")
+    shown = start("data", "check", name, PYTHONIOENCODING=encoding)
+    assert b"\\u559c\\u3073.csv" in shown.stderr and b"Traceback" not in shown.stderr
+    assert start("--help", PYTHONIOENCODING=encoding).returncode == 0
+    labels = json.dumps({"labels": ["喜び", "é", "😀"]})
+    code = f"from edgefer import console; console.show_json({labels}); sys.exit(0)"
+    assert json.loads(start(code=code, PYTHONIOENCODING=encoding).stdout) == json.loads(labels)
+
+
+@pytest.mark.parametrize("arguments", [["run", "builtin", "--frames", "1"], ["models", "--json"]])
+def test_a_closed_stdout_is_no_traceback_and_no_file_gets_its_number(arguments):
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -c "from edgefer.cli import main; main()" "$@" >&-', sys.executable, *arguments],
+        capture_output=True,
+        env=os.environ | {"DISPLAY": "", "WAYLAND_DISPLAY": ""},
+    )
+    assert done.returncode == 0 and b"NoneType" not in done.stderr, done.stderr
+
+
+def test_an_empty_name_is_not_the_current_folder(edgefer, tmp_path):
+    (tmp_path / "happy").mkdir()
+    assert "empty name" in edgefer("run", "", cwd=tmp_path, expect=2).stderr
+    assert "empty name" in edgefer("data", "check", "", cwd=tmp_path, expect=2).stderr
+
+
+@pytest.mark.parametrize("option", [["--threads", "100000"], ["--target-fps", "inf"], ["--fps", "1e300"]])
+def test_numbers_that_no_board_has_are_wrong_usage(edgefer, option):
+    edgefer("run", "builtin", "--frames", 1, *option, expect=2)
+
+
+@pytest.mark.parametrize("folder", [".", "..", "/"])
+def test_a_folder_without_a_name_is_no_traceback(edgefer, tmp_path, folder):
+    (tmp_path / "inner").mkdir()
+    for command in ("report", "import"):
+        assert edgefer(command, folder, cwd=tmp_path / "inner", expect=2).stderr.startswith("edgefer: ")
+
+
+def test_what_is_made_of_the_current_folder_lies_beside_it(tmp_path, monkeypatch):
+    card = Bundle.open(shipped_bundles()["fer-nano"]).card
+    monkeypatch.chdir(tmp_path)
+    for named in (Path("."), Path("../mine"), tmp_path / "mine"):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / "mine")
+        assert made_from(Bundle(named, card), "int8").resolve() == tmp_path / "mine-int8"

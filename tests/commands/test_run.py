@@ -125,6 +125,8 @@ def test_options_come_from_a_file_and_what_is_typed_goes_first(edgefer, here):
         ("detector_file = ''", "detector_file is given an empty text"),
         ("= 1", "is not TOML"),
         ('smooth = "very"', "very"),
+        ("on = {happy = 1}", "not a table"),
+        ('no-check = "perhaps"', "no-check takes true or false"),
     ):
         (here / "run.toml").write_text(text)
         refused = edgefer("run", "fer-nano", "builtin", "--config", "run.toml", expect=2)

@@ -13,6 +13,7 @@ import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles, write_bundle, write_file
 from edgefer.convert.import_options import Request, target_folder
+from edgefer.convert.work import Plan
 from edgefer.devices.outputs.files import check_folder, check_room
 from edgefer.errors import EdgeferError, InputError, SourceError
 from edgefer.files import check_writable
@@ -145,3 +146,9 @@ def test_import_tests_its_place_before_the_work(tmp_path, out):
 
 def test_a_file_system_without_a_size_is_not_full():
     check_room(Path("/proc"))
+
+
+@pytest.mark.parametrize("option", ["author", "license"])
+def test_what_no_card_can_hold_is_refused_before_the_work(option):
+    with pytest.raises(InputError, match=rf"--{option} holds the control character '\\x1b'"):
+        Plan(**{option: "Ada\x1b[31m"})

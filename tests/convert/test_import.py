@@ -1,6 +1,8 @@
 """Networks from elsewhere: how they are fed is found out or asked for, and they answer as they did before."""
 
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -185,6 +187,62 @@ def test_author_and_licence_are_those_of_a_tflite_s_metadata_unless_others_are_n
     edgefer("import", file, "--author", "Me", "--license", "MIT", "--out", tmp_path / "other")
     card = Bundle.open(tmp_path / "other").card
     assert (card.author, card.license) == ("Me", "MIT")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a\x1b[31m", *"bcdefg"], "control character"),
+        (["x" * 80, *"bcdefg"], "at most 64 characters"),
+        (["a", *"abcdef"], "not unique"),
+    ],
+)
+def test_labels_that_no_card_can_hold_are_one_sentence_wherever_they_come_from(tmp_path, names, said):
+    content = Bundle.open(shipped_bundles()["fer-nano"]).read("int8")
+    file = tmp_path / "theirs.tflite"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        import_network(Request(path=file, stated=Stated(labels=tuple(names))), tmp_path / "out")
+    out = io.BytesIO(content)
+    with zipfile.ZipFile(out, "a") as archive:
+        archive.writestr("labels.txt", "\n".join(names))
+    file.write_bytes(out.getvalue())
+    with pytest.raises(InputError, match=said):
+        import_network(Request(path=file), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def changed_network(change) -> bytes:
+    """fer-nano's int8 network with `change` done to (input tensor, output tensor)."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = Bundle.open(shipped_bundles()["fer-nano"]).read("int8")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    graph = model.subgraphs[0]
+    change(graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]])
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda image, answer: setattr(image.quantization, "scale", np.float32([np.nan])), "has the scale nan"),
+        (lambda image, answer: setattr(image.quantization, "scale", np.float32([np.inf])), "has the scale inf"),
+        (lambda image, answer: setattr(image.quantization, "scale", np.float32([1e30])), "cannot be taken in: scale"),
+        (lambda image, answer: setattr(image.quantization, "zeroPoint", np.int64([200])), "the zero point 200"),
+        (lambda image, answer: setattr(answer, "shape", np.int32([])), "it is no classifier"),
+        (lambda image, answer: setattr(answer, "shape", np.int32([1, 0])), "it is no classifier"),
+        (lambda image, answer: setattr(answer, "shape", np.int32([1, 1])), "it is no classifier"),
+    ],
+)
+def test_a_tflite_with_ends_that_cannot_be_is_one_sentence(tmp_path, change, said):
+    file = tmp_path / "theirs.tflite"
+    file.write_bytes(changed_network(change))
+    with pytest.raises(InputError, match=said):
+        import_network(Request(path=file, stated=Stated(labels=tuple("abcdefg"))), tmp_path / "out")
 
 
 def test_metadata_that_is_damaged_names_nobody(labelled):

@@ -1,12 +1,15 @@
 """Bundles: whole or not at all, and every fault named."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
-from edgefer.bundle import CARD, Bundle, new_directory, newest_bundle, write_bundle
-from edgefer.errors import BundleError, EdgeferError
+from edgefer.bundle import CARD, Bundle, new_directory, newest_bundle, shipped_bundles, write_bundle, write_file
+from edgefer.commands.inputs import report_folder
+from edgefer.errors import BundleError, EdgeferError, InputError
 
 
 @pytest.fixture
@@ -90,3 +93,29 @@ def test_new_directories_never_collide_and_the_newest_bundle_is_found(converted,
     newest = newest_bundle(runs)
     assert newest and newest.name == "net-3"
     assert new_directory(runs, "net").name == "net-5"
+
+
+def test_nothing_is_written_through_what_a_stranger_s_bundle_holds(tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    report = tmp_path / "theirs" / "report"
+    report.mkdir(parents=True)
+    (report / ".parity.json.partial").symlink_to(mine)
+    with pytest.raises(EdgeferError, match="could not be written"):
+        write_file(report / "parity.json", b"{}")
+    write_file(report / "parity.json", b"{}")  # the link is gone
+    os.mkfifo(report / ".other.json.partial")
+    with pytest.raises(EdgeferError, match="could not be written"):
+        write_file(report / "other.json", b"{}")
+    (report / "linked.json").symlink_to(mine)
+    write_file(report / "linked.json", b"{}")
+    assert mine.read_text() == "precious" and (report / "linked.json").read_bytes() == b"{}"
+
+
+def test_a_report_folder_that_leads_elsewhere_is_refused(tmp_path):
+    bundle = Bundle.open(shipped_bundles()["fer-nano"])
+    theirs = Bundle(tmp_path, bundle.card)
+    assert report_folder(theirs) == tmp_path / "report" and report_folder(bundle) == Path("report/fer-nano")
+    (tmp_path / "report").symlink_to("/etc")
+    with pytest.raises(InputError, match="nothing is written through it"):
+        report_folder(theirs)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 
 import cv2
 import numpy as np
@@ -136,7 +137,11 @@ def test_a_network_that_hangs_in_python_too_is_replaced(monkeypatch):
         ({"smooth": "very"}, "choose off, responsive, calm"),
         ({"reject": 2}, r"reject 2\.0 is not a probability"),
         ({"reject": float("nan")}, "reject nan is not a probability"),
-        ({"threads": 0}, "threads 0 is not a number from 1 up"),
+        ({"threads": 0}, "threads 0 is not a number from 1 to 256"),
+        ({"threads": 100_000}, "threads 100000 is not a number from 1 to 256"),
+        ({"target_fps": float("inf")}, "target_fps inf is not a number from 0.1 to 1000"),
+        ({"min_face": -1}, "min_face -1 is not a number from 0 up"),
+        ({"finder": 3}, "finder 3 is no path: give text or a pathlib.Path"),
         ({"roi": (0, 0, 0, 5)}, "is no region"),
         ({"detector": "haar", "detector_file": "x.onnx"}, "--detector-file is for --detector yunet"),
     ],
@@ -186,3 +191,70 @@ def test_what_cannot_be_read_depends_on_the_network_s_limits(reader, monkeypatch
 def test_verify_from_python():
     checks = edgefer.verify("fer-nano")
     assert len(checks) >= 2 and all(check.passed for check in checks)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16"])
+def test_a_pil_image_is_read_as_its_file_is(reader, tmp_path, mode):
+    pil = pytest.importorskip("PIL.Image")
+    gray = pil.fromarray(IMAGE[:, :, 1])
+    if mode == "I;16":
+        stored = pil.fromarray(IMAGE[:, :, 1].astype(np.uint16) * 257)
+    else:
+        stored = gray.convert(mode)
+        stored.putalpha(
+            pil.fromarray(np.where(np.arange(IMAGE.shape[1]) < 250, 255, 0).astype(np.uint8)[None].repeat(360, 0))
+        )
+    stored.save(tmp_path / "photo.png")
+    read, given = reader(tmp_path / "photo.png"), reader(pil.open(tmp_path / "photo.png"))
+    assert np.array_equal(read.image_bgr, given.image_bgr) and list(read) == list(given)
+
+
+def test_a_pil_image_lies_as_its_exif_data_says_unless_it_was_made_from_another(reader, tmp_path):
+    pil = pytest.importorskip("PIL.Image")
+    exif = pil.Exif()
+    exif[0x112] = 6
+    pil.fromarray(IMAGE[:, :, ::-1]).transpose(pil.Transpose.ROTATE_90).save(tmp_path / "photo.png", exif=exif)
+    opened = pil.open(tmp_path / "photo.png")
+    assert np.array_equal(reader(opened).image_bgr, IMAGE)
+    assert np.array_equal(reader(opened.transpose(pil.Transpose.ROTATE_270)).image_bgr, IMAGE)
+
+
+def test_a_pil_image_that_cannot_be_read_is_one_sentence(reader, tmp_path):
+    pil = pytest.importorskip("PIL.Image")
+    cv2.imwrite(str(tmp_path / "photo.jpg"), IMAGE)
+    (tmp_path / "photo.jpg").write_bytes((tmp_path / "photo.jpg").read_bytes()[:3000])
+    closed = pil.open(tmp_path / "photo.jpg")
+    closed.close()
+    for image in (
+        pil.open(tmp_path / "photo.jpg"),
+        closed,
+        pil.new("RGB", (0, 5)),
+        pil.new("F", (9, 9)),
+        pil.new("I", (9, 9)),
+    ):
+        with pytest.raises(InputError, match="The PIL image "):
+            reader(image)
+
+
+def test_a_matrix_and_a_path_in_bytes_are_read(reader, tmp_path):
+    class Named:
+        def __fspath__(self) -> bytes:
+            return bytes(tmp_path / "photo.png")
+
+    cv2.imwrite(str(tmp_path / "photo.png"), IMAGE)
+    assert list(reader(Named())) == list(reader(IMAGE))
+    assert list(reader(np.matrix(IMAGE[:, :, 0]))) == list(reader(IMAGE[:, :, 0]))
+
+
+def test_readers_leave_no_threads():
+    import gc
+    import threading
+
+    before = threading.active_count()
+    for _ in range(3):
+        edgefer.load("fer-nano", check=False)(IMAGE)
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before

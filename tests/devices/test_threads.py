@@ -225,3 +225,15 @@ def test_several_sources_are_read_at_once_and_each_in_its_order():
     assert [item for item in items if item < 100] == list(range(30))
     assert [item for item in items if item >= 100] == list(range(100, 130))
     assert items != sorted(items), "at once, and not one after the other"
+
+
+def test_the_thread_of_a_watchdog_ends_with_it():
+    before = threading.active_count()
+    for _ in range(5):
+        watchdog = Watchdog(lambda given: given + 1, None)
+        assert watchdog(1) == 2
+    del watchdog
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before

@@ -2,6 +2,7 @@
 
 import os
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from conftest import GRAY48
 
 from edgefer.errors import DataError, EdgeferError
 from edgefer.images import encode_image
+from edgefer.train.data.audit import audit
 from edgefer.train.data.load import DataOptions, composition, load_dataset
 
 FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -240,3 +242,97 @@ def test_links_that_lead_nowhere_are_bad_images_like_any_other(tmp_path):
         load_dataset(tmp_path, GRAY48, DataOptions())
     skipped = load_dataset(tmp_path, GRAY48, DataOptions(skip_bad=True)).skipped
     assert [line.split()[0] for line in skipped] == ["dark/gone.png", "light/loop.png"]
+
+
+def zipped(tmp_path, change=lambda content: content, name="fer2013.csv") -> Path:
+    """A zip of a CSV with `change` done to its bytes: a bytearray, and where its local and its central entry begin."""
+    csv = write(tmp_path / "plain.csv", "emotion,pixels,Usage", LABEL, PIXELS, USAGE)
+    file = tmp_path / "faces.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(csv, name)
+    content = bytearray(file.read_bytes())
+    change(content)
+    file.write_bytes(content)
+    return file
+
+
+def encrypted(content: bytearray) -> None:
+    content[6] |= 1
+    content[content.find(b"PK\1\2") + 8] |= 1
+
+
+def packed_otherwise(content: bytearray) -> None:
+    content[8] = content[content.find(b"PK\1\2") + 10] = 93  # Zstandard
+
+
+def of_a_later_version(content: bytearray) -> None:
+    content[content.find(b"PK\1\2") + 6] = 99
+
+
+@pytest.mark.parametrize("change", [encrypted, packed_otherwise, of_a_later_version])
+def test_an_archive_that_cannot_be_unpacked_is_one_sentence(tmp_path, change):
+    with pytest.raises(DataError, match="cannot be read as a FER2013 CSV"):
+        load_dataset(zipped(tmp_path, change), GRAY48)
+
+
+def test_archives_may_name_their_csv_in_capitals(tmp_path):
+    assert len(load_dataset(zipped(tmp_path, name="FER2013.CSV"), GRAY48)) == 28
+
+
+def test_a_link_in_an_archive_leads_nowhere(tmp_path):
+    csv = write(tmp_path / "plain.csv", "emotion,pixels,Usage", LABEL, PIXELS, USAGE)
+    link = tarfile.TarInfo("fer2013.csv")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    with tarfile.open(tmp_path / "faces.tar", "w") as tar:
+        tar.add(csv, "fer2013.csv")
+        tar.addfile(link)
+    assert len(load_dataset(tmp_path / "faces.tar", GRAY48)) == 28
+
+
+def test_names_of_classes_may_be_written_with_marks(tmp_path):
+    names = ["खुश", "İyi", "می‌خندد", "sad", "angry", "fear", "neutral"]
+    csv = write(tmp_path / "faces.csv", "emotion,pixels,Usage", lambda r, label, u: names[label], PIXELS, USAGE)
+    assert {"खुश", "می‌خندد"} < set(load_dataset(csv, GRAY48).labels)
+    formula = write(tmp_path / "other.csv", "emotion,pixels,Usage", lambda r, label, u: "=cmd()", PIXELS, USAGE)
+    with pytest.raises(DataError, match="no name of a class"):
+        load_dataset(formula, GRAY48)
+
+
+def test_a_cell_without_end_does_not_fill_the_sentence(tmp_path):
+    csv = write(tmp_path / "faces.csv", "emotion,pixels,Usage", LABEL, PIXELS, USAGE)
+    csv.write_text(csv.read_text().replace("\n0,", '\n"0,', 1))
+    with pytest.raises(DataError) as refused:
+        load_dataset(csv, GRAY48)
+    assert len(str(refused.value)) < 400
+
+
+def folder(tmp_path, *classes) -> Path:
+    for place, name in enumerate(classes):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        for number in range(4):
+            (tmp_path / "faces" / name / f"{number}.png").write_bytes(encode_image(image(10 * place + number), ".png"))
+    return tmp_path / "faces"
+
+
+@pytest.mark.parametrize("name", ["x" * 70, "a\x1b[31m", "a\nb", "\u202ehappy"])
+def test_a_class_that_no_card_can_hold_is_refused_by_training_and_named_by_data_check(tmp_path, name):
+    faces = folder(tmp_path, name, "sad")
+    with pytest.raises(DataError, match="a label has at most 64 characters"):
+        load_dataset(faces, GRAY48)
+    (trainable,) = [check for check in audit(faces).checks if check.subject == "can be trained on"]
+    assert not trainable.passed and "a label has at most 64 characters" in trainable.detail
+
+
+def test_a_digit_that_is_no_number_is_a_name_like_any_other(tmp_path):
+    assert load_dataset(folder(tmp_path, "²", "3"), GRAY48).labels == ("3", "²")
+
+
+def test_links_to_folders_and_images_beside_the_classes_are_not_left_out_in_silence(tmp_path):
+    faces = folder(tmp_path, "happy", "sad")
+    (faces / "happy" / "more").symlink_to(faces / "sad", target_is_directory=True)
+    (faces / "happy" / "up").symlink_to("..", target_is_directory=True)
+    (faces / "stray.png").write_bytes(encode_image(image(99), ".png"))
+    (faces / "readme.txt").write_text("nothing to read")
+    dataset = load_dataset(faces, GRAY48)
+    assert len(dataset) == 8
+    assert "3 files are not read as images: stray.png, happy/more, happy/up" in dataset.notes

@@ -264,6 +264,23 @@ def test_a_small_file_that_unpacks_to_gigabytes_is_refused(tmp_path):
         read_keras(out.getvalue(), "a file")
 
 
+def test_a_file_that_is_packed_otherwise_than_by_keras_is_refused(keras, tmp_path):
+    with zipfile.ZipFile(io.BytesIO(saved(small(keras), tmp_path))) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_LZMA) as archive:  # whose header may ask for gigabytes
+        for name, part in parts.items():
+            archive.writestr(name, part)
+    with pytest.raises(InputError, match="packed in a way that Keras does not use"):
+        read_keras(out.getvalue(), "a file")
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for number in range(2000):
+            archive.writestr(f"assets/{number}", b"")
+    with pytest.raises(InputError, match="too many"):
+        read_keras(out.getvalue(), "a file")
+
+
 def test_weights_that_are_no_numbers_are_refused(keras, tmp_path):
     model = small(keras)
     model.get_layer("logits").set_weights([np.full((4, 3), np.nan), np.zeros(3)])

@@ -17,7 +17,10 @@ from edgefer.images import SUFFIXES
 KNOWN = ("fer2013.csv", "icml_face_data.csv")  # of several CSV files in an archive, the one to read
 MAX_FILE = 1 << 40  # bytes; read as a stream
 MAX_LINE = 16 << 20  # characters; a 2048x2048 image
-DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, UnicodeError)
+DAMAGE = (
+    OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, UnicodeError,
+    RuntimeError,  # a zip that is encrypted, or packed in a way that zipfile does not know (NotImplementedError)
+)  # fmt: skip
 
 
 @contextmanager
@@ -31,8 +34,9 @@ def open_lines(path: Path) -> Iterator[Iterator[str]]:
                 yield _lines(raw, name, path)
     elif tarfile.is_tarfile(path):
         with tarfile.open(path) as tar:
-            name = _only_csv(path, [member.name for member in tar if member.isreg()])
-            member = tar.extractfile(name)
+            files = {member.name: member for member in tar if member.isreg()}  # by its name a link may be found
+            name = _only_csv(path, list(files))
+            member = tar.extractfile(files[name])
             assert member  # a regular one
             with member:
                 yield _lines(member, name, path)
@@ -43,8 +47,8 @@ def open_lines(path: Path) -> Iterator[Iterator[str]]:
 
 def _only_csv(path: Path, members: list[str]) -> str:
     seen = [name for name in members if not any(part.startswith((".", "__")) for part in PurePosixPath(name).parts)]
-    names = [name for name in seen if name.endswith((".csv", ".csv.gz"))]
-    chosen = [name for name in names if PurePosixPath(name).name.startswith(KNOWN)] or names
+    names = [name for name in seen if name.lower().endswith((".csv", ".csv.gz"))]
+    chosen = [name for name in names if PurePosixPath(name).name.lower().startswith(KNOWN)] or names
     if len(chosen) == 1:
         return chosen[0]
     if not names and any(name.lower().endswith(SUFFIXES) for name in seen):
@@ -56,7 +60,7 @@ def _only_csv(path: Path, members: list[str]) -> str:
 
 
 def _lines(raw, name: str, path: Path) -> Iterator[str]:
-    buffered = io.BufferedReader(gzip.GzipFile(fileobj=raw) if name.endswith(".gz") else raw)
+    buffered = io.BufferedReader(gzip.GzipFile(fileobj=raw) if name.lower().endswith(".gz") else raw)
     if buffered.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f"{path} is UTF-16 text: save it as UTF-8 (iconv -f UTF-16 -t UTF-8 {path.name} > utf8.csv).")
     text = io.TextIOWrapper(buffered, encoding="utf-8-sig", newline="")

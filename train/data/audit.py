@@ -142,7 +142,7 @@ def _label_order(path: str | Path, labels: tuple[str, ...], options: DataOptions
         found = f"here {', '.join(labels)}, in {card.name} {', '.join(card.labels)}: edgefer matches them by name"
     elif str(path) != BUILT_IN and Path(path).is_dir() and not options.names:
         written = folders.listing(Path(path)).written
-        if all(name.isdigit() for name in written):
+        if all(name.isdecimal() for name in written):
             status, found = Status.WARN, f"classes are called {', '.join(labels[:SHOWN])}...: name them with --names"
         elif [name.lower() for name in sorted(written)] != list(labels):
             status = Status.WARN

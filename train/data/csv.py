@@ -8,6 +8,7 @@ as a list or in a column each, any square size.
 import csv
 import math
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from edgefer.errors import DataError
-from edgefer.text import printable
+from edgefer.text import JOINERS, printable
 from edgefer.train.data.archives import DAMAGE, MAX_LINE, open_lines
 from edgefer.train.data.rows import SPLITS, Row, Rows, parse_names, utf8
 
@@ -30,6 +31,7 @@ ALIASES = {
 }  # fmt: skip
 COLUMNS = {"label": ("emotion", "label", "emotions", "class"), "pixels": ("pixels", "pixel"), "usage": ("usage", "split", "set")}  # fmt: skip
 USUAL_SIDE, MIN_SIDE = 48, 8
+MAX_NAME, NAME_SIGNS = 60, f"_ .'/-{JOINERS}"
 USUAL_ROWS = 35887  # of FER2013: only for the progress bar
 
 
@@ -85,7 +87,9 @@ def _row(cells: list[str], number: int, columns: _Columns, labels: "_Labels", pi
 
 def _split(usage: str) -> str:
     if usage.lower() not in SPLITS:
-        raise ValueError(f"Usage {usage!r} is not one of Training, PublicTest, PrivateTest (or train, valid, test)")
+        raise ValueError(
+            f"Usage {_shown(usage)} is not one of Training, PublicTest, PrivateTest (or train, valid, test)"
+        )
     return SPLITS[usage.lower()]
 
 
@@ -141,25 +145,36 @@ class _Labels:
         key = text.lower() if number is None else str(number)
         if self.names:
             if key not in self.names and key not in self.names.values():
-                raise ValueError(f"label {text!r} is not in --names ({', '.join(self.names)})")
+                raise ValueError(f"label {_shown(text)} is not in --names ({', '.join(self.names)})")
             return self.names.get(key, key)
         if self.numbers is None and text:
             self.numbers = number is not None
         if self.numbers is not False:
             if number is None or not 0 <= number < len(LABELS):
-                raise ValueError(f"label {text!r} is not 0 to {len(LABELS) - 1}")
+                raise ValueError(f"label {_shown(text)} is not 0 to {len(LABELS) - 1}")
             return LABELS[number]
-        if number is not None or not re.fullmatch(r"\w[\w .'/-]{0,59}", key):
-            raise ValueError(f"label {text!r} is no name of a class")
+        if number is not None or not _is_name(key):
+            raise ValueError(f"label {_shown(text)} is no name of a class")
         return ALIASES.get(key, key)
 
     def classes(self, seen: set[str]) -> tuple[str, ...]:
         if self.names:
-            keys = sorted(self.names, key=lambda key: (not key.isdigit(), int(key) if key.isdigit() else 0, key))
+            keys = sorted(self.names, key=lambda key: (not key.isdecimal(), int(key) if key.isdecimal() else 0, key))
             return tuple(dict.fromkeys(self.names[key] for key in keys))
         if self.numbers is not False:
             return tuple(name for at, name in enumerate(LABELS) if at < FER2013 or name in seen)
         return tuple(sorted(seen, key=lambda name: (LABELS.index(name) if name in LABELS else len(LABELS), name)))
+
+
+def _is_name(text: str) -> bool:
+    """Whether a text can be a class: letters with their marks, digits and a few signs, no pixels and no formula."""
+    letters = (sign.isalnum() or sign in NAME_SIGNS or unicodedata.category(sign) in ("Mn", "Mc") for sign in text)
+    return 0 < len(text) <= MAX_NAME and (text[0].isalnum() or text[0] == "_") and all(letters)
+
+
+def _shown(text: str) -> str:
+    """A cell as a sentence shows it: one without an end may be a whole file."""
+    return repr(text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}...")
 
 
 def _whole(text: str) -> int | None:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from edgefer.card import MAX_LABELS, MAX_NAME
 from edgefer.errors import DataError
+from edgefer.text import unprintable
 from edgefer.train.data.groups import group_pictures, held_rows
 
 
@@ -160,6 +162,15 @@ def pool(splits: list[Split]) -> Split:
 
 
 def check_classes(dataset: Dataset, path: object) -> None:
+    """DataError unless every class has training images, every split has images, and a card could hold the labels."""
+    for label in dataset.labels:
+        if not 0 < len(label) <= MAX_NAME or unprintable(label):
+            raise DataError(
+                f"{path} has a class {label!r:.80}: a label has at most {MAX_NAME} characters, and none that acts on a terminal; "
+                "rename it, or give it another name with --names."
+            )
+    if len(dataset.labels) > MAX_LABELS:
+        raise DataError(f"{path} has {len(dataset.labels):,} classes: at most {MAX_LABELS:,} are trained on.")
     if "train" not in dataset.splits:
         raise DataError(f"{path} has no training images: it has only {', '.join(dataset.splits) or 'nothing'}.")
     for index, label in enumerate(dataset.labels):

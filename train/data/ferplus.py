@@ -5,6 +5,7 @@ fer2013new.csv (or ferplus.csv): a row per row of fer2013.csv, in the same order
 """
 
 import csv
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +72,13 @@ def votes_of(dataset: Dataset, name: str, file: Path) -> np.ndarray:
     return votes[at]
 
 
+def _count(text: str) -> float:
+    votes = float(text)
+    if not (votes >= 0 and math.isfinite(votes)):
+        raise ValueError(f"{text} votes cannot be")
+    return votes
+
+
 def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """The split each row belongs to, and float64 votes [rows, 8 expressions and 2 others]."""
     usage, votes = [], []
@@ -79,7 +87,7 @@ def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
             for number, row in enumerate(csv.DictReader(text), 1):
                 try:
                     usage.append(SPLITS[row["Usage"].strip().lower()])
-                    votes.append([float(row[column]) for column in (*COLUMNS.values(), *NO_EMOTION)])
+                    votes.append([_count(row[column]) for column in (*COLUMNS.values(), *NO_EMOTION)])
                 except (KeyError, TypeError, ValueError, AttributeError) as error:
                     raise DataError(f"{file}, row {number} is not a row of FER+ votes ({error}).") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -77,12 +77,14 @@ def listing(path: Path, names: str = "") -> Listing:
         )
     if len(label_of) < len(training):
         raise DataError(f"{tops['train']} has class folders that differ only in upper and lower case.")
-    keys = sorted(label_of, key=lambda key: (0, int(key), "") if key.isdigit() else (1, 0, key))
-    if keys[0].isdigit() and not renamed:
+    keys = sorted(label_of, key=lambda key: (0, int(key), "") if key.isdecimal() else (1, 0, key))
+    if keys[0].isdecimal() and not renamed:
         notes.append(
             f"The classes are called {keys[0]} to {keys[-1]}: name them with --names {keys[0]}=NAME,{keys[1]}=NAME,..."
         )
-    files, ignored = [], []
+    files: list[tuple[str, str, Path]] = []
+    beside = dict.fromkeys((root, *tops.values()))  # where only folders are read
+    ignored = [name_in(path, file) for folder in beside for file in sorted(folder.iterdir()) if _is_stray_image(file)]
     for split, top in tops.items():
         for folder in folders_in(top):
             if _key(folder) not in label_of:
@@ -107,15 +109,21 @@ def _key(folder: Path) -> str:
 
 def _images_in(folder: Path) -> tuple[list[Path], list[Path]]:
     """The images, and the files that are none: by their names, hidden, or in something hidden, such as
-    .ipynb_checkpoints/ or macOS's ._picture.jpg."""
+    .ipynb_checkpoints/ or macOS's ._picture.jpg. Links to folders are not followed, and count as such files."""
     images: list[Path] = []
     others: list[Path] = []
     for file in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
         if file.is_dir():
+            if file.is_symlink():
+                others.append(file)
             continue
         (images if not hidden and is_image_file(file) else others).append(file)
     return images, others
+
+
+def _is_stray_image(file: Path) -> bool:
+    return not file.is_dir() and not file.name.startswith(".") and is_image_file(file)
 
 
 def _split_folders(root: Path) -> tuple[dict[str, Path], list[str]]:

@@ -102,6 +102,8 @@ def open_rows(path: str | Path, options: DataOptions) -> Rows:
         raise DataError(f"--group-by reads the paths of images: {path} is no folder.")
     if str(path) == BUILT_IN:
         return _drawn_rows(options.seed)
+    if not str(path):  # a path of nothing would be the folder at hand
+        raise DataError("The data has an empty name: name a fer2013.csv, a folder of images, or builtin.")
     if not file.exists():
         raise DataError(
             f"There is no data at {path}: name a fer2013.csv (or .gz, .zip, .tar.gz), a folder of images, or builtin."

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from edgefer.errors import DataError
+from edgefer.train.data.archives import DAMAGE
 from edgefer.train.faces.teacher import TaughtFace, Teacher
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm"}
@@ -130,7 +131,7 @@ class _Archive:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile) as error:
+        except DAMAGE as error:
             raise DataError(f"{path} is not a .zip that can be read: {error}.") from None
 
     def names(self) -> list[str]:
@@ -144,7 +145,7 @@ class _Archive:
             raise DataError(f"{name} in {self.path} unpacks to more than {MAX_BYTES >> 20} MB: remove it.")
         try:
             return self._zip.read(name)
-        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
+        except DAMAGE as error:
             raise DataError(f"{name} in {self.path} cannot be unpacked: {error}.") from None
 
 

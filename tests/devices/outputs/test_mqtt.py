@@ -229,9 +229,20 @@ def test_two_runs_do_not_mix_under_one_prefix(broker, sinks, make_frame):
     listener.close()
 
 
-@pytest.mark.parametrize("payload", [b"", b"{", b"[]", b"null", b"[" * 290, b'{"run": 1}', b'{"run": "a", "since": "x"}', b"\xff", b'{"run":"a","since":1,"x":"' + b"y" * 400 + b'"}'])  # fmt: skip
+@pytest.mark.parametrize("payload", [b"", b"{", b"[]", b"null", b"[" * 290, b'{"run": 1}', b'{"run": "a", "since": "x"}', b'{"run": "a", "since": NaN}', b'{"run": "a", "since": -1e999}', b"\xff", b'{"run":"a","since":1,"x":"' + b"y" * 400 + b'"}'])  # fmt: skip
 def test_what_is_no_claim_is_nothing(payload):
     assert mqtt._parse_claim(payload) is None
+
+
+def test_a_claim_that_the_broker_kept_is_of_nobody(sinks):
+    sink = sinks(9)  # where nothing listens
+    message = mqtt.paho.MQTTMessage(topic=b"home/desk/run")
+    message.payload, message.retain = b'{"run": "other", "since": 1, "established": true}', True
+    sink._on_claim(sink._client, None, message)
+    assert not sink._rival
+    message.retain = False
+    sink._on_claim(sink._client, None, message)
+    assert sink._rival
 
 
 @pytest.mark.mosquitto

@@ -156,3 +156,14 @@ def test_a_file_without_end_takes_bounded_memory(tmp_path):
     found = read_report(tmp_path / "run.csv")
     assert len(found.runs) == recorded.MAX_RUNS and found.earlier > 4000
     assert len(re.findall("<svg", to_html(found, "x"))) == recorded.MAX_RUNS
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("run.html", []), ("run.csv", ["--out", "run.csv"]), ("run.csv", ["--out", "link.html"])]
+)
+def test_the_page_is_never_written_over_the_csv(saved, edgefer, name, options):
+    file = saved.rename(saved.with_name(name))
+    saved.with_name("link.html").symlink_to(name)
+    before = file.read_bytes()
+    assert "is the CSV itself" in edgefer("report", name, *options, cwd=file.parent, expect=2).stderr
+    assert file.read_bytes() == before

@@ -294,3 +294,19 @@ def test_a_detector_file_and_an_authority_that_are_no_files_are_not_waited_for(t
         YuNetLite(file, tmp_path)
     with pytest.raises(InputError, match="not a regular file"):
         parse_broker("mqtts://host/desk", ca=file)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#EXTM3U\n#EXTINF:1,\none.avi\n",
+        "ffconcat version 1.0\nfile one.avi\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n",
+        '<?xml version="1.0"?>\n<MPD type="static"></MPD>\n',
+    ],
+)
+def test_a_file_that_names_others_opens_none_of_them(tmp_path, text):
+    write_video(tmp_path / "one.avi", 5, "MJPG")
+    (tmp_path / "two.mp4").write_text(text)
+    with pytest.raises(SourceError, match="a list of other files or addresses"), open_source(str(tmp_path / "two.mp4")):
+        pass
