@@ -11,9 +11,10 @@ import numpy as np
 
 from edgefer.bundle import TRAINING, Bundle, Form, write_bundle, write_file
 from edgefer.card import InputSpec, ModelCard, Provenance
-from edgefer.errors import InputError
+from edgefer.errors import DataError, InputError
 from edgefer.faces import FINDER_LABELS, REFINER_LABELS, REFINER_SIDE
 from edgefer.files import MAX_CARD, read_regular
+from edgefer.options import as_record
 from edgefer.progress import SILENT, Progress
 from edgefer.train.backend import versions
 from edgefer.train.faces import losses, networks, tasks
@@ -55,10 +56,12 @@ class FaceOrder:
         try:
             fields = json.loads(read_regular(run / FACE_ORDER, MAX_CARD))
             recipe = FaceRecipe.model_validate(fields["recipe"])
-            later = {name: str(fields.get(name, "")) for name in ("finder", "begin")}
-            return cls(recipe=recipe, data=fields["data"], teacher=fields["teacher"], **later)
+            paths = {"finder": "", "begin": ""} | {name: fields[name] for name in fields if name != "recipe"}
+            return as_record(cls, paths | {"recipe": recipe})
         except (InputError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{run / FACE_ORDER} is not the order of a training of faces: {error}.") from None
+            raise InputError(
+                f"{run / FACE_ORDER} is not the order of a training of faces: {str(error).rstrip('.')}."
+            ) from None
 
 
 def train_faces(
@@ -69,6 +72,11 @@ def train_faces(
     mine: what a finder takes for faces in pictures; the refiner learns from it.
     """
     pictures, held = training_parts(order, cache, progress)
+    if not any((picture.faces.target > 0).any() for picture in pictures):
+        raise DataError(
+            f"{order.data} has no face to learn from: YuNet is sure of none in its {len(pictures):,} pictures, and no "
+            "boxes.json marks any. Add pictures of people."
+        )
     progress.log(f"Training {order.recipe.name} on {order.data} into {run}")
     order.save(run)
     build, loss, batch = learning(order, pictures, mine, progress)
