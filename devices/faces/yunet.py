@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from http.client import HTTPException
@@ -11,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edgefer.bundle import write_file
 from edgefer.errors import EdgeferError, MissingDependency, SourceError
 from edgefer.native import native_path
 from edgefer.records import Box, Detection
@@ -103,12 +103,9 @@ def fetch_yunet(to: Path, *, url: str = URL, track: Track = lambda chunks, total
             f"What {url} gave is not YuNet ({len(content):,} bytes, sha256 {_sha256(content)[:12]}...): {by_hand}."
         )
     try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=to.parent, prefix=".partial-", delete=False) as partial:
-            partial.write(content)
-        Path(partial.name).replace(to)
-    except OSError as error:
-        raise EdgeferError(f"YuNet cannot be kept in {to.parent} ({error.strerror}): {by_hand}.") from None
+        write_file(to, content)
+    except EdgeferError as error:
+        raise EdgeferError(f"{error} Or {by_hand}.") from None
     return to
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from edgefer.bundle import write_file
 from edgefer.devices.faces.canvas import MAX_BOXES, MAX_SHAPES, Layout, MapNetwork, distinct, logit, shrunk, thinned
 from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
 from edgefer.devices.faces.yunet_graph import ANSWERS, INPUT, STRIDES, Ranges, equalize, measure, read_layers, steps_of
-from edgefer.errors import RuntimeFault, SourceError
+from edgefer.errors import EdgeferError, RuntimeFault, SourceError
 from edgefer.files import read_regular
 from edgefer.interpreter import RuntimeOptions, open_interpreter
+from edgefer.native import native_path
 from edgefer.records import Box, Detection
 from edgefer.text import printable
 from edgefer.tflite.write import write_tflite
@@ -197,7 +199,8 @@ class _Build:
         """Compare with OpenCV's own run of the file; RuntimeFault where they differ."""
         network = MapNetwork(self.tflite(dtype, (SIDE, SIDE)), runtime=self.runtime)
         try:
-            theirs = cv2.FaceDetectorYN.create(str(file), "", (SIDE, SIDE), SURE, OVERLAP)
+            with native_path(file) as path:
+                theirs = cv2.FaceDetectorYN.create(path, "", (SIDE, SIDE), SURE, OVERLAP)
             pairs = [
                 (
                     theirs.detect(canvas[1:, 1:].copy())[1],
@@ -225,7 +228,7 @@ class _Build:
             with np.load(self.folder / "ranges.npz", allow_pickle=False) as arrays:
                 ranges = {layer.output: tuple(arrays[layer.output]) for layer in self.layers}
             return ranges, {dtype: Proof(**facts["proofs"][dtype]) for dtype in MIN_IOU}
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             return None
 
     def _keep(self, ranges: Ranges) -> None:
@@ -243,7 +246,7 @@ class _Build:
             for dtype in MIN_IOU:
                 write_file(self.folder / f"{dtype}-{SIDE}x{SIDE}.tflite", self.tflite(dtype, (SIDE, SIDE)))
             write_file(self.folder / "proof.json", json.dumps(facts, indent=2).encode())
-        except OSError:
+        except EdgeferError:
             return
 
 

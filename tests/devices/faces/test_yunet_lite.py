@@ -1,5 +1,6 @@
 """YuNet's .onnx as a .tflite that edgefer writes itself: the same answers, and no harm from a stranger's file."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -156,6 +157,42 @@ def test_faces_that_differ_from_opencvs_fail_the_proof():
     extra[1, 14] = 0.9
     assert not yunet_lite.compared([(theirs, extra)]).passes("int8"), "a face was invented"
     assert not yunet_lite.compared([(None, np.empty((0, 15), np.float32))]).passes("int8"), "nothing was compared"
+
+
+# What is kept
+
+
+@pytest.fixture
+def proven(content, monkeypatch, tmp_path):
+    """A small YuNet's file, whose proof is taken for granted."""
+    monkeypatch.setattr(yunet_lite._Build, "_prove", lambda build, file, dtype: yunet_lite.Proof(1, 1.0, 0.0, 0))
+    (tmp_path / "small.onnx").write_bytes(content)
+    return tmp_path / "small.onnx"
+
+
+def test_a_cache_that_cannot_be_written_costs_time_and_no_detector(proven, tmp_path):
+    (tmp_path / "a file").write_bytes(b"")
+    detector = yunet_lite.YuNetLite(proven, tmp_path / "a file")
+    assert isinstance(detector.find(images(1, side=320)[0]), list)
+    assert sorted(file.name for file in tmp_path.rglob("*")) == ["a file", "small.onnx"]
+
+
+@pytest.mark.parametrize("damaged", [b"", b"PK\x03\x04 damaged"])
+def test_what_was_kept_and_is_damaged_is_made_again(proven, tmp_path, damaged):
+    first = yunet_lite.YuNetLite(proven, tmp_path / "cache")
+    (kept,) = (tmp_path / "cache").rglob("ranges.npz")
+    kept.write_bytes(damaged)
+    again = yunet_lite.YuNetLite(proven, tmp_path / "cache")
+    assert again._build.tflite("int8", (64, 64)) == first._build.tflite("int8", (64, 64))
+    assert kept.read_bytes() != damaged
+
+
+def test_a_file_need_not_be_called_in_utf_8(content, tmp_path):
+    """The small network is none that OpenCV's YuNet runs: it says so, and does not crash."""
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/small-\xff.onnx"))
+    file.write_bytes(content)
+    with pytest.raises(SourceError, match="not a YuNet that OpenCV"):
+        yunet_lite.YuNetLite(file, tmp_path / "cache")
 
 
 # Canvases
