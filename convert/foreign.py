@@ -221,8 +221,8 @@ def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
             "image in and one row of answers out."
         )
     image, answer = model.main.inputs[0], model.main.outputs[0]
-    shape, classes = _shape(image.shape, where), int(answer.shape[-1])
-    if any(size != 1 for size in answer.shape[:-1]):
+    shape, (*more, classes) = _shape(image.shape, where), answer.shape or (0,)
+    if classes < 2 or any(size != 1 for size in more):
         raise InputError(f"{where} answers with {list(answer.shape)}, not one row of labels: it is no classifier.")
 
     def logits(pixels: np.ndarray, spec: InputSpec, output: OutputSpec) -> np.ndarray:

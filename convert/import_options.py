@@ -63,7 +63,9 @@ class ImportOptions:
     license: str = ""
 
     def __post_init__(self) -> None:
-        if isinstance(self.labels, str) or not all(isinstance(label, str) for label in self.labels or ()):
+        if self.labels is not None and not (
+            isinstance(self.labels, list | tuple) and all(isinstance(label, str) for label in self.labels)
+        ):
             raise InputError(
                 f"labels {self.labels!r} is no list of texts: give them in the network's order, such as ['angry', 'happy']."
             )

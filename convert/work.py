@@ -39,6 +39,8 @@ class Plan:
         for option, share in (("--prune", self.sparsity), ("--slim", self.slimmed)):
             if not 0 <= share <= 0.95:
                 raise InputError(f"{option} {share:g}: the share to remove must lie between 0 and 0.95.")
+        if self.epochs < 0:
+            raise InputError(f"epochs {self.epochs}: give a number from 1 up, or 0 for each fine-tuning's own.")
         if self.aware and not self.int8:
             raise InputError("--qat is about the int8 network: leave --no-int8 out.")
         if self.aware and self.max_drop is not None:

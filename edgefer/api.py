@@ -152,9 +152,8 @@ def verify(
     from edgefer.train.data.cache import cache_folder
     from edgefer.train.data.trained import training_data, usual_split
 
-    for name, value, most in (("max_drop", max_drop, 100), ("min_agreement", min_agreement, 1)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-            raise InputError(f"{name} {value!r} is not a number from 0 to {most}.")
+    _check_share("max_drop", max_drop, 100)
+    _check_share("min_agreement", min_agreement, 1)
     dataset = training_data(opened, str(data), False, progress=progress, cache=cache_folder())
     certificate = certify(
         opened,
@@ -285,6 +284,8 @@ def convert(
     from edgefer.convert.work import Plan
 
     plan = as_record(Plan, options, {"qat": "aware", "prune": "sparsity", "slim": "slimmed"})
+    if plan.max_drop is not None:
+        _check_share("max_drop", plan.max_drop, 100)
     extras = Extras(edgetpu=edgetpu, ethosu=ethosu, onnx=onnx)
     place = _path(out, "out") if out else None
     request = ConvertRequest(bundle=find_bundle(bundle), plan=plan, data=str(data), out=place, extras=extras)
@@ -349,6 +350,12 @@ def face_detectors(faces: str, files: DetectorFiles = AS_SHIPPED) -> "Mapping[st
     if files.yunet:
         detectors[YuNetDetector.name] = YuNetDetector(files.yunet).detect
     return detectors
+
+
+def _check_share(name: str, value: Any, most: int) -> None:
+    """InputError unless it is a number from 0 to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise InputError(f"{name} {value!r} is not a number from 0 to {most}.")
 
 
 def _path(value: Any, name: str) -> Path:

@@ -62,6 +62,8 @@ def test_votes_become_targets_joined_by_row(voted):
         (lambda lines: lines[:-1], "must match row by row"),
         (lambda lines: [lines[0], *lines[:0:-1]], "not in the same order"),
         (lambda lines: [*lines[:3], lines[3].replace(",5", ",five", 1), *lines[4:]], "row 3"),
+        (lambda lines: [*lines[:3], lines[3].replace(",5", ",nan", 1), *lines[4:]], "row 3 .*nan votes"),
+        (lambda lines: [*lines[:3], lines[3].replace(",5", ",-5", 1), *lines[4:]], "row 3 .*-5 votes"),
     ],
 )
 def test_votes_that_do_not_belong_to_the_pictures_are_refused(voted, change, complaint):

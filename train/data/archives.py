@@ -17,7 +17,10 @@ from edgefer.images import SUFFIXES
 KNOWN = ("fer2013.csv", "icml_face_data.csv")  # of several CSV files in an archive, the one to read
 MAX_FILE = 1 << 40  # bytes; read as a stream
 MAX_LINE = 16 << 20  # characters; a 2048x2048 image
-DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, UnicodeError)
+# RuntimeError: a .zip with a password, or packed in a way that zipfile does not know.
+DAMAGE = (
+    OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError, tarfile.TarError, UnicodeError,
+)  # fmt: skip
 
 
 @contextmanager
@@ -31,8 +34,9 @@ def open_lines(path: Path) -> Iterator[Iterator[str]]:
                 yield _lines(raw, name, path)
     elif tarfile.is_tarfile(path):
         with tarfile.open(path) as tar:
-            name = _only_csv(path, [member.name for member in tar if member.isreg()])
-            member = tar.extractfile(name)
+            regular = {member.name: member for member in tar if member.isreg()}
+            name = _only_csv(path, list(regular))
+            member = tar.extractfile(regular[name])
             assert member  # a regular one
             with member:
                 yield _lines(member, name, path)

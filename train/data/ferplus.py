@@ -71,6 +71,14 @@ def votes_of(dataset: Dataset, name: str, file: Path) -> np.ndarray:
     return votes[at]
 
 
+def _count(text: str) -> float:
+    """A number of votes; ValueError for what is none."""
+    count = float(text)
+    if not 0 <= count < 1e6:
+        raise ValueError(f"{text} votes")
+    return count
+
+
 def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """The split each row belongs to, and float64 votes [rows, 8 expressions and 2 others]."""
     usage, votes = [], []
@@ -79,7 +87,7 @@ def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
             for number, row in enumerate(csv.DictReader(text), 1):
                 try:
                     usage.append(SPLITS[row["Usage"].strip().lower()])
-                    votes.append([float(row[column]) for column in (*COLUMNS.values(), *NO_EMOTION)])
+                    votes.append([_count(row[column]) for column in (*COLUMNS.values(), *NO_EMOTION)])
                 except (KeyError, TypeError, ValueError, AttributeError) as error:
                     raise DataError(f"{file}, row {number} is not a row of FER+ votes ({error}).") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
