@@ -123,6 +123,22 @@ def test_a_header_that_claims_too_much_is_one_sentence_and_costs_nothing(tmp_pat
         read_image(file)
 
 
+@pytest.mark.timeout(20)
+def test_a_header_without_end_costs_no_time():
+    start = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0))
+    with pytest.raises(ValueError, match="more than 262,144 chunks"):
+        decode_image(b"\x89PNG\r\n\x1a\n" + start + png_chunk(b"abcd", b"") * (1 << 22))
+    with pytest.raises(ValueError, match="cut short"):
+        decode_image(b"\xff\xd8" + b"\xff" * (200 << 20) + b"\xff\xda\xff\xd9")
+
+
+def test_a_jpeg_may_have_fill_bytes_before_a_marker(face):
+    content = encode_image(face, ".jpg")
+    at = content.index(b"\xff\xdb")
+    filled = content[:at] + b"\xff" * 5 + content[at:]
+    assert np.array_equal(decode_image(filled), decode_image(content))
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp", ".jp2", ".ppm"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.98])
 def test_a_file_that_is_cut_short_is_refused_whatever_its_type(face, suffix, share):

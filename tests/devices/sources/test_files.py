@@ -154,6 +154,8 @@ def test_one_unreadable_image_ends_a_folder_only_unless_told_to_skip_it(folder):
     assert [frame.image_bgr.shape[:2] for frame in frames] == [(20, 30), (40, 30)]
     named = [line.split(":")[0] for line in source.left_out]
     assert sorted(named) == ["0bomb.png", "0half.jpg", "notes.txt"]
+    read(source)
+    assert len(source.left_out) == 3, "read again, as with --loop, it names them once"
 
 
 def test_a_folder_of_nothing_but_unreadable_images_is_an_error(tmp_path):
