@@ -67,7 +67,7 @@ class ImportOptions:
             isinstance(self.labels, list | tuple) and all(isinstance(label, str) for label in self.labels)
         ):
             raise InputError(
-                f"labels {self.labels!r} is no list of texts: give them in the network's order, such as ['angry', 'happy']."
+                f"labels {self.labels!r} is not a list of texts: give them in the network's order, such as ['angry', 'happy']."
             )
         for name, kind in (("color", Color), ("outputs", Outputs), ("faces", FaceKind)):
             if (value := getattr(self, name)) is not None:

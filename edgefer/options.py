@@ -171,7 +171,7 @@ class ReaderOptions:
             if value is not None and not (isinstance(value, int | float) and value >= least):
                 raise InputError(f"{name} {value!r} is not a number from {least} up.")
         if self.roi is not None and (len(self.roi) != 4 or min(self.roi) < 0 or min(self.roi[2:]) < 1):
-            raise InputError(f"roi {self.roi!r} is no region: give (left, top, width, height) in pixels.")
+            raise InputError(f"roi {self.roi!r} is not a region: give (left, top, width, height) in pixels.")
         if self.detector_file is not None and self.detector in (DetectorName.OWN, DetectorName.HAAR):
             raise InputError(f"--detector-file is for --detector yunet: {self.detector}'s comes with edgefer.")
         if self.finder is not None and self.detector in (DetectorName.YUNET, DetectorName.HAAR):
@@ -205,7 +205,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """`640x480` as (640, 480); InputError when it is something else."""
     match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", text.strip().lower())
     if not match:
-        raise InputError(f"{printable(text)!r} is no image size: write width x height in pixels, such as 640x480.")
+        raise InputError(f"{printable(text)!r} is not an image size: write width x height in pixels, such as 640x480.")
     return int(match[1]), int(match[2])
 
 
@@ -214,7 +214,7 @@ def parse_region(text: str) -> tuple[int, int, int, int]:
     match = re.fullmatch(r"(\d{1,5}),(\d{1,5}),(\d{1,5})x(\d{1,5})", text.strip().lower())
     if not match:
         raise InputError(
-            f"{printable(text)!r} is no region: write LEFT,TOP,WIDTHxHEIGHT in pixels, such as 100,50,640x480."
+            f"{printable(text)!r} is not a region: write LEFT,TOP,WIDTHxHEIGHT in pixels, such as 100,50,640x480."
         )
     left, top, width, height = map(int, match.groups())
     return left, top, width, height

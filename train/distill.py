@@ -114,7 +114,7 @@ def load_soft_labels(file: Path, split: Split, labels: tuple[str, ...]) -> np.nd
     probabilities = probabilities[:, [names.index(label) for label in labels]]
     sums = probabilities.sum(axis=1, keepdims=True)
     if not np.isfinite(probabilities).all() or probabilities.min() < 0 or sums.min() <= 0:
-        raise DataError(f"{file} holds numbers that are no probabilities: they must be 0 or more, and finite.")
+        raise DataError(f"{file} holds numbers that are not probabilities: they must be 0 or more, and finite.")
     return probabilities / sums
 
 

@@ -134,7 +134,7 @@ def _open_hdf5(content: bytes, where: str) -> KerasFile:
                 f"{where} holds weights without an architecture (save_weights): save the whole network with model.save()."
             )
         if not isinstance(config, str | bytes):
-            raise InputError(f"{where}: its architecture cannot be read (it is no text).")
+            raise InputError(f"{where}: its architecture cannot be read (it is not text).")
         if len(config) > MAX_CONFIG_BYTES:
             raise InputError(f"{where}: its architecture has {len(config):,} bytes, more than {MAX_CONFIG_BYTES:,}.")
         try:

@@ -31,7 +31,7 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
         parameter = options.get(name.replace("_", "-"))
         if parameter is None or isinstance(value, dict):
             raise InputError(
-                f"{shown} holds {printable(name)!r}, which is no option of run: choose {', '.join(sorted(options))}."
+                f"{shown} holds {printable(name)!r}, which is not an option of run: choose {', '.join(sorted(options))}."
             )
         many = getattr(parameter, "multiple", False)
         listed = value if isinstance(value, list) else [value]

@@ -157,7 +157,7 @@ def _labels(text: str, file: Path) -> tuple[str, ...] | None:
         try:
             return parse_labels(read_regular(source, MAX_CARD).decode())
         except UnicodeDecodeError:
-            raise InputError(f"{source} is no text of labels in UTF-8.") from None
+            raise InputError(f"{source} is not a UTF-8 text file of labels.") from None
     return None
 
 

@@ -211,7 +211,9 @@ def parse_address(text: str, option: str) -> tuple[str, int]:
     """`8000`, `HOST:8000` or `[::1]:8000` as host and port; without a host it is this machine alone, 127.0.0.1."""
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdigit() and int(port) < 65536) or (":" in host and not host.startswith("[")):
-        raise InputError(f"{option} {text!r} is no address: write a port such as 8000, or host and port, 0.0.0.0:8000.")
+        raise InputError(
+            f"{option} {text!r} is not an address: write a port such as 8000, or host and port, 0.0.0.0:8000."
+        )
     host = host.strip("[]") or "127.0.0.1"
     try:
         host.encode("idna")  # as the sockets will

@@ -275,7 +275,7 @@ def test_a_tflite_file_whose_answers_are_no_row_of_labels_is_refused(tmp_path, s
     builder = flatbuffers.Builder()
     builder.Finish(model.Pack(builder), b"TFL3")
     (tmp_path / "odd.tflite").write_bytes(builder.Output())
-    with pytest.raises(InputError, match="it is no classifier"):
+    with pytest.raises(InputError, match="it is not a classifier"):
         read_foreign(tmp_path / "odd.tflite")
 
 

@@ -130,7 +130,7 @@ def test_a_network_that_hangs_in_python_too_is_replaced(monkeypatch):
         ({"reject": 2}, r"reject 2\.0 is not a probability"),
         ({"reject": float("nan")}, "reject nan is not a probability"),
         ({"threads": 0}, "threads 0 is not a number from 1 up"),
-        ({"roi": (0, 0, 0, 5)}, "is no region"),
+        ({"roi": (0, 0, 0, 5)}, "is not a region"),
         ({"detector": "haar", "detector_file": "x.onnx"}, "--detector-file is for --detector yunet"),
     ],
 )

@@ -150,7 +150,7 @@ class _Labels:
                 raise ValueError(f"label {text!r} is not 0 to {len(LABELS) - 1}")
             return LABELS[number]
         if number is not None or not re.fullmatch(r"\w[\w .'/-]{0,59}", key):
-            raise ValueError(f"label {text!r} is no name of a class")
+            raise ValueError(f"label {text!r} is not a class name")
         return ALIASES.get(key, key)
 
     def classes(self, seen: set[str]) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ class Source:
 def read_scenes(folder: Path, cache: Path, teacher_file: Path, track: Track) -> list[Source]:
     """Every archive (.zip) and every folder in `folder`; each is taught once and then read from `cache`."""
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder: name one that holds archives or folders of images.")
+        raise DataError(f"{folder} is not a folder: name one that holds archives or folders of images.")
     entries = sorted(e for e in folder.iterdir() if e.is_dir() or e.suffix.lower() == ".zip")
     entries = [entry for entry in entries if not entry.name.startswith(".")]
     if not entries:

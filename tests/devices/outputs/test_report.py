@@ -65,7 +65,7 @@ def test_the_command_writes_the_page_beside_the_file(edgefer, saved):
     assert f"Wrote {saved.with_suffix('.html')}" in done.stdout and saved.with_suffix(".html").read_text().startswith(
         "<!doctype"
     )
-    assert "no CSV of `edgefer run --csv`" in edgefer("report", saved.with_suffix(".html"), expect=2).stderr
+    assert "not a CSV that `edgefer run --csv` wrote" in edgefer("report", saved.with_suffix(".html"), expect=2).stderr
     assert "There is no file" in edgefer("report", "none.csv", expect=2).stderr
     assert "There is no folder" in edgefer("report", saved, "--out", "/none/x.html", expect=2).stderr
 
@@ -105,13 +105,13 @@ def test_bad_rows_are_counted_and_named(saved, row, reason):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "no CSV of"),
+        (b"", "not a CSV that"),
         (HEADER.encode(), "no face was seen"),
         (HEADER.encode() + b"x\n", "line 2"),
-        (b"\xff\xfe\x00", "no CSV of"),
-        (b"time,frame\n", "no CSV of"),
-        (b'"' * 300_000, "no CSV of|cannot be read"),
-        (b"a" * 300_000, "no CSV of|cannot be read"),
+        (b"\xff\xfe\x00", "not a CSV that"),
+        (b"time,frame\n", "not a CSV that"),
+        (b'"' * 300_000, "not a CSV that|cannot be read"),
+        (b"a" * 300_000, "not a CSV that|cannot be read"),
     ],
 )
 def test_what_is_no_such_file_is_a_sentence(tmp_path, content, reason):
