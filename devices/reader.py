@@ -1,4 +1,4 @@
-"""THE reader of faces: a bundle's network that has proven its stored answers, a detector, and watchdogs over both.
+"""The reader of faces: a bundle's network that has proven its stored answers, a detector, and watchdogs over both.
 
 `edgefer.load` makes one, and `edgefer run`, `edgefer bench` and Python programs use it alike.
 """
@@ -55,8 +55,8 @@ class SourceOptions:
 class Reader:
     """Finds the faces in images and says what each expresses. Made by `edgefer.load`.
 
-    classifier: as it is to be asked, with its watchdog. make_detector: makes the detector of a name. log: takes lines about
-    what goes wrong on the way. stop: ends what waits.
+    classifier: the network, with its watchdog. make_detector: makes the detector of a name. log: called with a line about
+    whatever goes wrong during a run. stop: when set, ends whatever waits for a source.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Reader:
         return tuple(self.card.labels)
 
     def __call__(self, image: Any) -> Frame:
-        """The faces of one image, the largest first, each read by itself: nothing is smoothed.
+        """The faces of one image, the largest first, without smoothing.
 
         image: a path, a PIL image, or uint8 [h, w, 3] BGR or [h, w] gray. Returns a Frame, which is a sequence of Face
         records. Raises ImageError for a file that cannot be read, InputError for anything else.
@@ -118,9 +118,10 @@ class Reader:
         return session.read(session.detect(frame))
 
     def classify(self, crop: Any) -> Face:
-        """The expression of a face that is cut out already, of any size: the whole image is what the network sees.
+        """The expression of a face that is already cropped, of any size: the network sees the whole image.
 
-        crop: as for a call. Returns a Face whose box is the image. Raises as a call does.
+        crop: an image, as for calling the reader. Returns a Face whose box is the whole image. Raises ImageError for a file
+        that cannot be read, InputError for anything else.
 
         >>> import edgefer, numpy as np
         >>> reader = edgefer.load("fer-nano")
@@ -136,12 +137,12 @@ class Reader:
         return Face(box_xyxy=(0, 0, width, height), scores=scores, unsure=unsure)
 
     def watch(self, source: Any, **settings: Any) -> Iterator[Frame]:
-        """The frames of a source in turn, with faces that keep their ids and labels that are smoothed over time.
+        """Yield the frames of a source in turn, with faces that keep their ids and labels that are smoothed over time.
 
         source: a camera's number, "csi", a video, image or folder, a URL, "gst:PIPELINE" or "builtin"; or a list of them,
-        read at once. settings: fields of SourceOptions. Live sources give their newest frame, files every one, and are read
-        in a thread of their own. Raises SourceError for a source that cannot be opened, and IncompleteError after the last
-        frame of a damaged video.
+        read at once. settings: fields of SourceOptions. Live sources give their newest frame, files every one; they are read
+        in a thread of their own. The source is opened when the first frame is asked for: SourceError then when it cannot be,
+        and IncompleteError after the last frame of a damaged video.
 
         >>> import edgefer
         >>> frames = edgefer.load("fer-nano").watch("builtin")

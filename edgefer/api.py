@@ -1,4 +1,4 @@
-"""What `import edgefer` offers, behind its front door: the one module of the core that knows the other packages."""
+"""The functions behind `import edgefer`: the one module of the core that knows the other packages."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -57,14 +57,14 @@ def load(
     log: Callable[[str], None] = SILENT.log,
     **options: Any,
 ) -> "Reader":
-    """A reader of faces from a bundle: the path of its folder, or the name of one that comes with edgefer.
+    """Load a bundle as a Reader of faces. bundle: its folder, or the name of one that comes with edgefer.
 
-    check: run the bundle's stored vectors first and compare its answers, which takes milliseconds. log: takes a line
-    when something is replaced or comes back on the way. options: the fields of edgefer.options.ReaderOptions, such as
-    detector="yunet", reject=0.6, smooth="calm", min_face=40.
+    check: first run the network on the bundle's stored images and compare its answers, which takes milliseconds. log: called
+    with a line of text when a camera, detector or runtime is replaced or recovers. options: the fields of
+    edgefer.options.ReaderOptions, such as detector="yunet", reject=0.6, smooth="calm", min_face=40.
 
     Raises BundleError when there is no such bundle or it is damaged, RuntimeFault when the network does not give its stored
-    answers here, MissingDependency without a TFLite runtime, InputError for an option that cannot be.
+    answers on this machine, MissingDependency without a TFLite runtime, InputError for an option or value that is not valid.
 
     >>> import edgefer
     >>> from edgefer import drawn
@@ -89,10 +89,10 @@ def load(
 
 
 def draw(frame: Frame, *, blur_faces: bool = False) -> "np.ndarray":
-    """A copy of a frame's image with a box, a label and its scores for each face: uint8 BGR [h, w, 3].
+    """Draw a frame's faces on a copy of its image, each with its box, label and scores: uint8 BGR [h, w, 3].
 
-    frame: what a reader returned, or `reader.watch` gave. blur_faces: make faces unrecognizable. InputError for anything
-    else than a Frame, such as its image.
+    frame: what a reader returned or `reader.watch` yielded. blur_faces: make faces unrecognizable. Raises InputError for
+    anything but a Frame, such as its image alone.
 
     >>> import numpy as np
     >>> draw(Frame(index=0, time_s=0.0, image_bgr=np.zeros((48, 64, 3), np.uint8))).shape
@@ -118,12 +118,13 @@ def verify(
     reference_kernels: bool = False,
     progress: Progress = SILENT,
 ) -> "Verification":
-    """Prove that a bundle is still the same network here, as `edgefer verify` does.
+    """Prove that a bundle is still the same network on this machine, as `edgefer verify` does.
 
-    Without data: its pixels, its stored answers on each runtime, and its weights; in seconds, without TensorFlow. data:
-    labelled images (a CSV or a folder): also how many decisions conversion changed and what accuracy it cost. split:
-    of the data, "valid" when left out. max_drop: points of accuracy that conversion may cost, 0..100. min_agreement:
-    share of equal decisions, 0..1. reference_kernels: also TFLite's plain C++, in minutes.
+    Without data it checks the bundle's pixels, its stored answers on each runtime, and its weights, in seconds and without
+    TensorFlow. data: labelled images (a CSV or a folder), to measure also how many decisions conversion changed and how much
+    accuracy it cost. split: of the data; by default "valid". max_drop: points of accuracy that conversion may cost, 0..100.
+    min_agreement: the smallest share of equal decisions, 0..1. reference_kernels: also run TFLite's reference kernels, which
+    takes minutes.
 
     Returns a Verification: `.passed`, the sequence of its checks, `.to_dict()`, `.rows()` for pandas, `.save(page)`.
     Raises BundleError, DataError, MissingDependency, InputError.
@@ -178,11 +179,11 @@ def train(
     """Train a network by a recipe, as `edgefer train` does, and return its bundle.
 
     data: fer2013.csv, a folder of images by class, or "builtin"; for recipe="face-finder" and "face-refiner" a folder of
-    scenes. out: the bundle's folder, by default runs/RECIPE-N. resume: continue the training at `out`; its data and recipe
-    are its own. progress: what is reported to, such as edgefer.console.PROGRESS. options: the fields of
+    scenes. out: the bundle's folder, by default runs/RECIPE-N. resume: continue the training at `out`, which keeps its data
+    and recipe. progress: receives progress reports, such as edgefer.console.PROGRESS. options: the fields of
     edgefer.train.start.TrainRequest, such as recipe="fer-small", epochs=20, seed=1, set=["optimizer.rate=0.05"].
 
-    Raises DataError, RecipeError, InputError and MissingDependency, each with one sentence, before the work begins.
+    Raises DataError, RecipeError, InputError and MissingDependency, each with one sentence, before training begins.
 
     >>> import edgefer
     >>> edgefer.train("builtin", recipe="huge")  # doctest: +IGNORE_EXCEPTION_DETAIL
@@ -207,12 +208,12 @@ def start_training(
     place: "Place | None" = None,
     progress: Progress = SILENT,
 ) -> "tuple[Path, Result | None]":
-    """Train as `request` asks; with none, go on with the training at `out`, or the only one under runs/.
+    """Start the training that `request` describes; without one, resume the training at `out`, or the only one under runs/.
 
-    Whether the network reads faces or finds them is decided here, for `edgefer train` and edgefer.train alike. files: of the
-    detectors whose crops are measured, and YuNet's to learn finding faces from, by default the one that was fetched. Returns the folder, and the result: None of a network
-    that finds faces, and of a worker that is not the chief. Raises DataError, InputError and RecipeError before the work
-    begins.
+    Whether the network reads faces or finds them is decided here, for `edgefer train` and edgefer.train alike. files: the
+    detectors whose crops are measured, and the YuNet that teaches finding faces, by default the one that was fetched. Returns
+    the folder and the result, which is None for a network that finds faces and for a worker that is not the chief. Raises
+    DataError, InputError and RecipeError before training begins.
     """
     from edgefer.train.distribute import ALONE
     from edgefer.train.faces.recipe import is_face_recipe
@@ -266,9 +267,9 @@ def convert(
 ) -> Bundle:
     """Convert a trained bundle to TFLite as `edgefer convert` does, int8 by default, and return the new bundle.
 
-    data: calibration images; what it was trained on when left out. out: the new bundle's folder, by default the old
-    one's name with "-int8" or the like. edgetpu: compile for a Coral Edge TPU too; ethosu: for this accelerator of Arm's,
-    such as "u55-128"; onnx: write it as ONNX too. options: as on the command line: int8=False, float16=True,
+    data: calibration images; by default what the network was trained on. out: the new bundle's folder, by default the old
+    one's name with "-int8" or the like. edgetpu: also compile for a Coral Edge TPU. ethosu: also compile for this Arm
+    accelerator, such as "u55-128". onnx: also write it as ONNX. options: as on the command line: int8=False, float16=True,
     mediapipe=True, qat=True, max_drop=0.5, prune=0.5, slim=0.5, epochs=4, author, license.
 
     Raises BundleError, DataError, InputError; EdgeferError when it loses more than max_drop (the bundle is kept).
@@ -303,14 +304,16 @@ def import_model(
     log: Callable[[str], None] = SILENT.log,
     **options: Any,
 ) -> Bundle:
-    """Take in a network from elsewhere (.keras, .h5, a SavedModel folder, .tflite), so that everything here works on it.
+    """Import a network that was trained elsewhere (.keras, .h5, a SavedModel folder, .tflite), and return its bundle.
 
-    data: labelled images, on which what stays open is measured. out: the bundle's folder, by default runs/FILE. log: takes
-    the sentence that says what `trust` means. options: the fields of edgefer.convert.import_options.ImportOptions, such as
-    labels=["angry", "happy"], scale="-1..1", color="gray", outputs="logits", faces="human", trust=False, author, license.
+    data: labelled images, on which whatever is not stated is measured. out: the bundle's folder, by default runs/FILE. log:
+    called with the sentence that says what `trust` means. options: the fields of
+    edgefer.convert.import_options.ImportOptions, such as labels=["angry", "happy"], scale="-1..1", color="gray",
+    outputs="logits", faces="human", trust=False, author, license.
 
-    Raises InputError when how it is fed stays open, or when the file holds more than plain layers; EdgeferError when the
-    bundle would not answer as the file does. With data, the card also says how each detector's boxes are cut for it.
+    Raises InputError when how its input is prepared remains undecided, or when the file holds more than plain layers;
+    EdgeferError when the bundle would not give the same answers as the file. With data, the card also says how each
+    detector's boxes are cropped for it.
 
     >>> import edgefer
     >>> edgefer.import_model("nowhere.h5", color="grey")
@@ -332,8 +335,9 @@ def import_model(
 
 
 def face_detectors(faces: str, files: DetectorFiles = AS_SHIPPED) -> "Mapping[str, Detect]":
-    """The detectors of a kind of faces ("human", "cat", "frame": none), for which a training or an import measures how their
-    boxes lie around a face. files: YuNet's .onnx, without which it is left out, and a pair in place of the one that ships."""
+    """The detectors for a kind of faces ("human", "cat"; none for "frame") whose crops a training or an import measures: how
+    their boxes lie around a face. files: YuNet's .onnx, without which it is left out, and a pair in place of the one that
+    ships."""
     from edgefer.devices.faces.detectors import HaarDetector
     from edgefer.devices.faces.own import OwnDetector
     from edgefer.devices.faces.pair import has_pair, refuse_pair

@@ -96,7 +96,7 @@ class Bundle:
         card_file = path / CARD
         if os.path.isfile(path):
             raise BundleError(
-                f"There is no bundle at {path}, but a file: `edgefer import {path}` makes a bundle of a network."
+                f"There is no bundle at {path}, only a file: `edgefer import {path}` makes a bundle of a network."
             )
         if not os.path.isdir(path):  # pathlib's own raises where a name is too long
             raise BundleError(
@@ -138,8 +138,8 @@ class Bundle:
             what = "parity vectors" if variant == PARITY else f"{variant} network"
             if variant == "keras":
                 raise BundleError(
-                    f"{self.path} holds no Keras network (it has {have}), which conversion and --init-from begin with: name the "
-                    "bundle that was trained. This one can be run, measured, and be a --teacher."
+                    f"{self.path} holds no Keras network (it has {have}), which conversion and --init-from start from: name the "
+                    "bundle that training wrote. This one can be run, measured and used as a --teacher."
                 )
             command = "edgefer convert --edgetpu" if variant == "int8_edgetpu" else f"edgefer convert {self.path}"
             where = " on an x86-64 Linux host" if variant == "int8_edgetpu" else ""

@@ -1,4 +1,4 @@
-"""THE door for image files, for training, `data check` and devices: what one of them reads, all read, to the same pixels.
+"""Reads every image file, for training, `data check` and devices: what one of them reads, all read, to the same pixels.
 
 Bytes are read in Python and decoded from memory, so that no path reaches C++ and names may be in any encoding. Every
 viewer's rules hold: Exif orientation is obeyed, transparency lies on white, an animation is its first frame, 16 bits

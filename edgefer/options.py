@@ -118,8 +118,8 @@ def _of_type(hint: Any, value: Any, name: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorFiles:
-    """What detectors are made of, where it is named: YuNet's .onnx, and the bundles of a finder and a refiner, by their folders or
-    shipped names; None is what was fetched, and what ships."""
+    """The files of detectors that were named: YuNet's .onnx, and the bundles of a finder and a refiner, by folder or shipped name.
+    None takes the YuNet that was fetched, and the finder and refiner that ship."""
 
     yunet: Path | None = None
     finder: Path | None = None
@@ -133,13 +133,14 @@ AS_SHIPPED = DetectorFiles()
 class ReaderOptions:
     """How a Reader reads faces. Choices may be given as plain text, such as detector="yunet".
 
-    check: prove the stored answers before anything is read. reject: faces below this score are unsure, 0..1; 0: never.
-    detector_file: YuNet's .onnx. finder, refiner: bundles in place of the pair that ships; the refiner serves YuNet too. faces: the kind to read; None takes the bundle's own. min_face: faces with a smaller side
-    are left out, in pixels. roi: (left, top, width, height) in pixels, outside of which no face is looked for.
-    threads: for the network; None takes this board's. target_fps: look for faces only as often as this rate allows, and
-    follow them in between; None takes the board's for live sources, and every frame of files. follow: look in the whole of
-    every so many frames only, and in between around the known faces; 1 looks in every frame.
-    allow_cpu_fallback: go on with the int8 network on the CPU when an Edge TPU fails or hangs.
+    check: verify the stored answers before anything is read. reject: faces below this score are unsure, 0..1; 0: never.
+    detector_file: YuNet's .onnx. finder, refiner: bundles in place of the pair that ships; the refiner serves YuNet too.
+    faces: the kind to read; None takes the bundle's own. min_face: the smallest side of a face, in pixels; smaller ones are
+    left out. roi: (left, top, width, height) in pixels; faces are searched for inside it only. threads: for the network;
+    None takes this board's. target_fps: search for faces only as often as this rate allows, and track them in between; None
+    takes the board's for live sources, and searches every frame of files. follow: search the whole of every Nth frame only,
+    and in between around the known faces; 1 searches every frame. allow_cpu_fallback: continue with the int8 network on the
+    CPU when an Edge TPU fails or hangs.
     """
 
     check: bool = True

@@ -41,7 +41,9 @@ def boards(
                 for b in BOARDS.values()
             ],
         )
-        console.show("Where to start, not measurements: those are edgefer bench. Install commands: edgefer boards BOARD")
+        console.show(
+            "Where to start, not measurements: those are edgefer bench. Install commands: edgefer boards BOARD"
+        )
     else:
         board = BOARDS[name]
         mark = f" (this board: {board_model() or 'it does not say its model'})" if board is here else ""
