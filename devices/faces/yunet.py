@@ -22,7 +22,7 @@ SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 BYTES = 232_589
 CHUNK = 16_384
 TIMEOUT_S = 20.0
-SURE = 0.7  # the least score of a face; OpenCV's sample has 0.9, its zoo 0.6
+MIN_SCORE = 0.7  # the least score of a face; OpenCV's sample has 0.9, its zoo 0.6
 
 Track = Callable[[Iterable[bytes], int, str], Iterable[bytes]]
 
@@ -48,7 +48,7 @@ class YuNetDetector:
         self._canvas = np.zeros((*square, 3), np.uint8)
         try:
             with native_path(file) as path:
-                self._net = cv2.FaceDetectorYN.create(path, "", square, SURE)
+                self._net = cv2.FaceDetectorYN.create(path, "", square, MIN_SCORE)
             self._net.detect(self._canvas)  # a file that is some other network fails only here
         except cv2.error as error:
             raise SourceError(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgefer.devices.faces import yunet_lite
-from edgefer.devices.faces.canvas import Layout, MapNetwork, distinct, shrunk, thinned, thinned_gray
+from edgefer.devices.faces.canvas import Layout, MapNetwork, non_max_suppression, shrunk, thinned, thinned_gray
 from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
 from edgefer.devices.faces.yunet_graph import HEADS, INPUT, STRIDES, equalize, measure, read_layers, steps_of
 from edgefer.errors import SourceError
@@ -250,9 +250,11 @@ def test_a_frame_is_thinned_in_gray_to_the_same_pixels_whatever_its_size():
 def test_one_face_is_kept_once():
     boxes = np.array([[0, 0, 100, 100], [5, 5, 100, 105], [20, 20, 60, 60], [150, 0, 200, 50]], np.float32)
     scores = np.array([0.9, 0.8, 0.95, 0.5])
-    assert distinct(boxes, scores, 0.4) == [2, 3], "the surest stays, also where it is the inner one"
-    assert distinct(boxes, np.array([0.9, 0.8, 0.7, 0.5]), 0.4) == [0, 3], "an overlapping and a nested box are gone"
-    assert distinct(boxes[:0], scores[:0], 0.4) == []
+    assert non_max_suppression(boxes, scores, 0.4) == [2, 3], "the surest stays, also where it is the inner one"
+    assert non_max_suppression(boxes, np.array([0.9, 0.8, 0.7, 0.5]), 0.4) == [0, 3], (
+        "an overlapping and a nested box are gone"
+    )
+    assert non_max_suppression(boxes[:0], scores[:0], 0.4) == []
 
 
 def test_what_is_kept_is_alone_and_what_is_not_lies_on_a_surer_box_that_is():
@@ -262,7 +264,7 @@ def test_what_is_kept_is_alone_and_what_is_not_lies_on_a_surer_box_that_is():
     low, high = np.maximum(boxes[:, None, :2], boxes[:, :2]), np.minimum(boxes[:, None, 2:], boxes[:, 2:])
     both, areas = np.prod(np.maximum(high - low, 0), axis=2), np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     alike = (both > 0.4 * (areas[:, None] + areas - both)) | (both > 0.7 * np.minimum.outer(areas, areas))
-    kept = distinct(boxes, scores, 0.4)
+    kept = non_max_suppression(boxes, scores, 0.4)
     assert (np.diff(scores[kept]) < 0).all() and alike[np.ix_(kept, kept)].sum() == len(kept)
     for row in set(range(150)) - set(kept):
         assert any(alike[row, other] and scores[other] > scores[row] for other in kept)
