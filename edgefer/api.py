@@ -238,7 +238,7 @@ def start_training(
 
 
 def _train_faces(request: "TrainRequest | None", out: Path | None, files: DetectorFiles, progress: Progress) -> Path:
-    from edgefer.devices.faces.own import Miner
+    from edgefer.devices.faces.own import CandidateMiner
     from edgefer.devices.faces.yunet import cached_yunet
     from edgefer.train.faces.start import new_order, resumed, start
 
@@ -251,7 +251,7 @@ def _train_faces(request: "TrainRequest | None", out: Path | None, files: Detect
         folder, order = out, resumed(out)
     else:
         folder, order = new_order(request, files.yunet or cached_yunet(), out)
-    return start(order, folder, Miner.of, progress=progress).path
+    return start(order, folder, CandidateMiner.of, progress=progress).path
 
 
 def convert(

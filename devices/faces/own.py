@@ -99,14 +99,14 @@ def _cells(
     )
 
 
-class Miner:
-    """What a finder takes for faces in gray images, for a refiner to learn from."""
+class CandidateMiner:
+    """Mines candidates for a refiner to learn from: what a finder takes for faces in gray images, rightly or not."""
 
     def __init__(self, finder: Finder):
         self._finder = finder
 
     @classmethod
-    def of(cls, bundle: Bundle) -> "Miner":
+    def of(cls, bundle: Bundle) -> "CandidateMiner":
         return cls(Finder(MapNetwork(bundle.read("int8"))))
 
     def __call__(self, pictures: Iterable) -> list[tuple]:

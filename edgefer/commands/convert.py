@@ -178,7 +178,7 @@ def convert(
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.checks import to_json
-    from edgefer.commands.made import made
+    from edgefer.commands.bundle_json import bundle_json
     from edgefer.convert.extras import Extras
     from edgefer.convert.start import ConvertRequest, start
     from edgefer.convert.work import Plan
@@ -197,7 +197,7 @@ def convert(
     done_before = len(source.card.provenance.steps)
     if written.as_json:
         steps = outcome.bundle.card.provenance.steps[done_before:]
-        shown = to_json(outcome.checks, **made(outcome.bundle), steps=list(steps))
+        shown = to_json(outcome.checks, **bundle_json(outcome.bundle), steps=list(steps))
         console.show_json(shown | {"passed": not outcome.complaint})  # without a compiler nothing may have been checked
     else:
         _show(outcome, done_before, data)

@@ -120,7 +120,7 @@ def import_(
     """
     from edgefer import checks, console
     from edgefer.api import face_detectors
-    from edgefer.commands.made import made
+    from edgefer.commands.bundle_json import bundle_json
     from edgefer.convert.import_options import ImportOptions, data_loader, target_folder
     from edgefer.convert.importing import import_network
     from edgefer.train.data.load import DataOptions
@@ -140,7 +140,7 @@ def import_(
     target = target_folder(request, out)
     imported = import_network(request, target)
     if as_json:
-        console.show_json(checks.to_json(imported.checks, **made(imported.bundle), contract=imported.settled()))
+        console.show_json(checks.to_json(imported.checks, **bundle_json(imported.bundle), contract=imported.settled()))
         return
     _show(imported)
     checks.show(f"Import of {file}", imported.checks)

@@ -27,7 +27,7 @@ def train(*, data: DataFlags, recipe: RecipeFlags, teachers: TeacherFlags, run: 
     from edgefer import console
     from edgefer.api import start_training
     from edgefer.bundle import Bundle
-    from edgefer.commands.made import made
+    from edgefer.commands.bundle_json import bundle_json
     from edgefer.train import distribute
 
     place = distribute.place()
@@ -41,7 +41,7 @@ def train(*, data: DataFlags, recipe: RecipeFlags, teachers: TeacherFlags, run: 
         say = console.log if run.as_json else console.show
         say(f"Worker {place.index} is done; the chief writes the bundle {folder}.")
     elif run.as_json:
-        console.show_json(made(Bundle.open(folder)) | {"skipped": list(result.skipped if result else ())})
+        console.show_json(bundle_json(Bundle.open(folder)) | {"skipped": list(result.skipped if result else ())})
     else:
         _show(result, folder)
 

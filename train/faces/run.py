@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 RIGHT_SHARE = 0.35  # of the candidates that are faces are shown to the refiner too; of those that are none, all
 CALIBRATION_IMAGES = 256
 
-Mine = Callable[[Sequence[Picture]], list[tuple[Picture, np.ndarray]]]  # a finder's candidates in each picture
+MineCandidates = Callable[
+    [Sequence[Picture]], list[tuple[Picture, np.ndarray]]
+]  # what a finder takes for faces in each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +67,16 @@ class FaceOrder:
 
 
 def train_faces(
-    order: FaceOrder, run: Path, cache: Path, *, mine: Mine | None = None, progress: Progress = SILENT
+    order: FaceOrder,
+    run: Path,
+    cache: Path,
+    *,
+    mine_candidates: MineCandidates | None = None,
+    progress: Progress = SILENT,
 ) -> Bundle:
     """Train as ordered into `run`, going on with what is there, and make it a bundle with the Keras network.
 
-    mine: what a finder takes for faces in pictures; the refiner learns from it.
+    mine_candidates: gives what a finder takes for faces in pictures; the refiner learns from it.
     """
     pictures, held = training_parts(order, cache, progress)
     if not any((picture.faces.target > 0).any() for picture in pictures):
@@ -79,7 +86,7 @@ def train_faces(
         )
     progress.log(f"Training {order.recipe.name} on {order.data} into {run}")
     order.save(run)
-    build, loss, batch = learning(order, pictures, mine, progress)
+    build, loss, batch = learning(order, pictures, mine_candidates, progress)
     folder = run / TRAINING
     model = fit(
         build,
@@ -97,7 +104,7 @@ def training_parts(order: FaceOrder, cache: Path, progress: Progress) -> tuple[l
     return parts(read_scenes(Path(order.data), cache, Path(order.teacher), progress.track))
 
 
-def learning(order: FaceOrder, pictures: Sequence[Picture], mine: Mine | None, progress: Progress):
+def learning(order: FaceOrder, pictures: Sequence[Picture], mine_candidates: MineCandidates | None, progress: Progress):
     """The network's builder, its loss and its batches."""
     recipe, pool = order.recipe.fit, tasks.pool_of(pictures)
     begun = beginning(order.begin)
@@ -110,7 +117,7 @@ def learning(order: FaceOrder, pictures: Sequence[Picture], mine: Mine | None, p
             lambda maps, targets: losses.finder_loss(maps, targets, grid),
             batch,
         )
-    hard = hard_candidates(mine(pictures), recipe.seed) if mine else []
+    hard = hard_candidates(mine_candidates(pictures), recipe.seed) if mine_candidates else []
     progress.log(f"{len(hard):,} candidates of the finder to learn from" if hard else "No finder to learn from")
     return (
         lambda: begun(networks.build_refiner()),
