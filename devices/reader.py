@@ -23,9 +23,9 @@ from edgefer.devices.faces.pair import Running, refuse_pair
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
 from edgefer.devices.session import Session
 from edgefer.devices.sources.cameras import LiveOptions, is_camera, open_camera, open_source
-from edgefer.devices.sources.captures import AS_IT_COMES, CaptureOptions
+from edgefer.devices.sources.captures import DEFAULT_CAPTURE, CaptureOptions
 from edgefer.devices.sources.files import Source
-from edgefer.devices.sources.playback import AS_TAKEN, Playback, Played, Several
+from edgefer.devices.sources.playback import DEFAULT_PLAYBACK, MergedSources, Playback, PlayedSource
 from edgefer.devices.threads import HANG_S, Prefetch, Rules
 from edgefer.devices.watchdogs import WatchedClassifier, WatchedDetector
 from edgefer.errors import InputError
@@ -45,8 +45,8 @@ class SourceOptions:
     """How sources are opened. capture: what cameras are asked for. skip_bad: leave images of a folder out that cannot be
     read. wait: for a camera that is not there yet. trying: called at each attempt to connect."""
 
-    capture: CaptureOptions = AS_IT_COMES
-    playback: Playback = AS_TAKEN
+    capture: CaptureOptions = DEFAULT_CAPTURE
+    playback: Playback = DEFAULT_PLAYBACK
     skip_bad: bool = False
     wait: bool = False
     trying: Callable[[], None] = lambda: None
@@ -184,15 +184,15 @@ class Reader:
             if is_camera(name):
                 source: Source = open_camera(name, options.capture, live)
             else:
-                if options.capture != AS_IT_COMES:
+                if options.capture != DEFAULT_CAPTURE:
                     raise InputError("--size, --fps and --mjpg are for cameras: a file or stream has its own.")
                 source = open_source(name, password=password, skip_bad=options.skip_bad, live=live)
             if options.wait and not source.live:
                 raise InputError(f"--wait is for cameras and streams: {source.name} is read as it is.")
-            opened.append(Played(source, options.playback, self._stop))
+            opened.append(PlayedSource(source, options.playback, self._stop))
         if not opened:
             raise InputError("Name a source: a camera's number, a video, an image, a folder, a URL or builtin.")
-        return opened[0] if len(opened) == 1 else Several(opened, self._stop)
+        return opened[0] if len(opened) == 1 else MergedSources(opened, self._stop)
 
 
 def as_image(image: Any) -> tuple[np.ndarray, str]:
