@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edgefer.devices.reader import Reader
-    from edgefer.train.distribute import Place
+    from edgefer.train.distribute import Worker
     from edgefer.train.pipeline import Detect, Result
     from edgefer.train.start import TrainRequest
     from edgefer.verification import Verification
@@ -205,7 +205,7 @@ def start_training(
     out: Path | None,
     *,
     files: DetectorFiles = AS_SHIPPED,
-    place: "Place | None" = None,
+    worker: "Worker | None" = None,
     progress: Progress = SILENT,
 ) -> "tuple[Path, Result | None]":
     """Start the training that `request` describes; without one, resume the training at `out`, or the only one under runs/.
@@ -215,7 +215,7 @@ def start_training(
     the folder and the result, which is None for a network that finds faces and for a worker that is not the chief. Raises
     DataError, InputError and RecipeError before training begins.
     """
-    from edgefer.train.distribute import ALONE
+    from edgefer.train.distribute import SINGLE_WORKER
     from edgefer.train.faces.recipe import is_face_recipe
     from edgefer.train.faces.start import is_face_run
     from edgefer.train.start import new_run, resumed, start
@@ -226,13 +226,13 @@ def start_training(
         run, order = resumed(out)
     else:
         order = request.order()
-        run = new_run(out, order, place or ALONE)
+        run = new_run(out, order, worker or SINGLE_WORKER)
     result = start(
         order,
         run,
         detectors=lambda order: face_detectors(order.recipe.faces, files),
         progress=progress,
-        place=place or ALONE,
+        worker=worker or SINGLE_WORKER,
     )
     return run, result
 
