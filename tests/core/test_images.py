@@ -232,3 +232,31 @@ def test_two_threads_can_read_at_once(face):
     for thread in threads:
         thread.join()
     assert len(results) == 4 and all(np.array_equal(image, face) for image in results)
+
+
+def test_two_threads_that_read_at_once_leave_opencv_s_log_as_it_was(face, monkeypatch):
+    """The first to begin ends first, while the second is still decoding."""
+    content, decode = encode_image(face, ".png"), cv2.imdecode
+    second_in, first_out = threading.Event(), threading.Event()
+
+    def imdecode(*arguments):
+        if threading.current_thread().name == "first":
+            second.start()
+            second_in.wait(10)
+        else:
+            second_in.set()
+            first_out.wait(10)
+        return decode(*arguments)
+
+    def read_first():
+        decode_image(content)
+        first_out.set()
+
+    monkeypatch.setattr(cv2, "imdecode", imdecode)
+    level = cv2.utils.logging.getLogLevel()
+    first = threading.Thread(target=read_first, name="first")
+    second = threading.Thread(target=decode_image, args=(content,), name="second")
+    first.start()
+    first.join(20)
+    second.join(20)
+    assert cv2.utils.logging.getLogLevel() == level
