@@ -138,7 +138,7 @@ def stated_scale(pair: Any, name: str = "scale") -> tuple[str, Affine]:
         shapes = set()
     if not shapes or shapes - {(), (3,)}:
         raise InputError(
-            f"{name} {pair!r} is no name and no pair: give (scale, offset), numbers or one for each of 3 channels."
+            f"{name} {pair!r} is neither a name nor a pair: give (scale, offset), numbers or one for each of 3 channels."
         )
     if not (np.isfinite(scale).all() and np.isfinite(offset).all() and scale.all()):
         raise InputError(f"{name} {pair!r}: pixel * {scale} + {offset} says nothing of a pixel.")

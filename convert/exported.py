@@ -42,7 +42,7 @@ def read_list(folder: Path) -> Listed:
             f"{folder / EXPORTED} is not the list of an export: export again into a new directory."
         ) from None
     if odd := next((name for name in listed.files if name in (".", "..") or Path(name).name != name), None):
-        raise InputError(f"{folder / EXPORTED} lists {printable(odd)!r}, which is no file of this folder.")
+        raise InputError(f"{folder / EXPORTED} lists {printable(odd)!r}, which is not a file of this folder.")
     return listed
 
 

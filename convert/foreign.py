@@ -71,7 +71,7 @@ def read_foreign(path: Path, *, trust: bool = False, log: Callable[[str], None] 
         return _trusted(path, content, common, log) if trust else _checked(path, content, common)
     if trust:
         raise InputError(f"--trust is for Keras files with code in them, and {path} is none: leave it out.")
-    raise InputError(f"{path} is no Keras file (.keras, .h5) and no .tflite: {_what_instead(path)}")
+    raise InputError(f"{path} is neither a Keras file (.keras, .h5) nor a .tflite: {_what_instead(path)}")
 
 
 def _checked(path: Path, content: bytes, common: dict) -> Foreign:
@@ -229,7 +229,7 @@ def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
     image, answer = model.main.inputs[0], model.main.outputs[0]
     shape, classes = _shape(image.shape, where), int(answer.shape[-1]) if answer.shape else 0
     if classes < 2 or any(size != 1 for size in answer.shape[:-1]):
-        raise InputError(f"{where} answers with {list(answer.shape)}, not one row of labels: it is no classifier.")
+        raise InputError(f"{where} answers with {list(answer.shape)}, not one row of labels: it is not a classifier.")
 
     def logits(pixels: np.ndarray, spec: InputSpec, output: OutputSpec) -> np.ndarray:
         return Network(content, spec, classes, output=output).logits(pixels)

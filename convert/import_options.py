@@ -66,7 +66,7 @@ class ImportOptions:
         labels = () if self.labels is None else self.labels
         if not isinstance(labels, list | tuple) or not all(isinstance(label, str) for label in labels):
             raise InputError(
-                f"labels {self.labels!r} is no list of texts: give them in the network's order, such as ['angry', 'happy']."
+                f"labels {self.labels!r} is not a list of texts: give them in the network's order, such as ['angry', 'happy']."
             )
         for name, kind in (("color", Color), ("outputs", Outputs), ("faces", FaceKind)):
             if (value := getattr(self, name)) is not None:

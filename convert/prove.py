@@ -107,7 +107,7 @@ def _tflite_answers(
         if not bundle.has(form):
             continue
         answers = {
-            (runtime, kind): _ask(Asked(bundle, form, runtime, kind), images, rows, progress)
+            (runtime, kind): _answers(FormOnRuntime(bundle, form, runtime, kind), images, rows, progress)
             for runtime in runtimes
             for kind, rows in kernels.items()
             if kind == "optimized" or runtime not in WITHOUT_REFERENCE
@@ -119,7 +119,7 @@ def _tflite_answers(
 
 
 @dataclass(frozen=True)
-class Asked:
+class FormOnRuntime:
     """A TFLite form of a bundle on a runtime's kernels."""
 
     bundle: Bundle
@@ -137,22 +137,22 @@ class Asked:
         return kind.open(self.bundle, self.form, options)
 
 
-def _ask(asked: Asked, images: Split, rows: np.ndarray | None, progress: Progress) -> Answers:
+def _answers(tested: FormOnRuntime, images: Split, rows: np.ndarray | None, progress: Progress) -> Answers:
     """What it answers to images `rows` (None: all)."""
-    network = asked.open()
+    network = tested.open()
     pixels = images.images if rows is None else images.images[rows]
     starts, parts, ms = range(0, len(pixels), CHUNK), [], []
-    for at in progress.track(starts, len(starts), asked.name):
+    for at in progress.track(starts, len(starts), tested.name):
         chunk = pixels[at : at + CHUNK]
         began = time.perf_counter()
         parts.append(network.logits(chunk))
         ms.append(1000 * (time.perf_counter() - began) / len(chunk))
     return Answers(
-        name=asked.name,
-        form=asked.form,
+        name=tested.name,
+        form=tested.form,
         logits=np.concatenate(parts),
         rows=rows,
-        ms=float(np.median(ms)) if asked.kernels == "optimized" else None,
+        ms=float(np.median(ms)) if tested.kernels == "optimized" else None,
         quantum=network.scale if network.quantized else None,
-        temperature=1.0 if asked.form is Form.MEDIAPIPE else asked.bundle.card.temperature,
+        temperature=1.0 if tested.form is Form.MEDIAPIPE else tested.bundle.card.temperature,
     )

@@ -41,7 +41,7 @@ def check_saved_model(folder: Path) -> None:
     file = folder / "saved_model.pb"
     if not file.is_file():
         raise InputError(
-            f"{folder} is no SavedModel: it has no saved_model.pb. Name a folder that model.export() wrote, or a file."
+            f"{folder} is not a SavedModel: it has no saved_model.pb. Name a folder that model.export() wrote, or a file."
         )
     content = read_regular(file, MAX_GRAPH_BYTES, error=InputError)
     tensorflow()

@@ -1,4 +1,4 @@
-"""THE reader of faces: a bundle's network that has proven its stored answers, a detector, and watchdogs over both.
+"""The reader of faces: a bundle's network that has proven its stored answers, a detector, and watchdogs over both.
 
 `edgefer.load` makes one, and `edgefer run`, `edgefer bench` and Python programs use it alike.
 """
@@ -23,9 +23,9 @@ from edgefer.devices.faces.pair import Running, refuse_pair
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
 from edgefer.devices.session import Session
 from edgefer.devices.sources.cameras import LiveOptions, is_camera, open_camera, open_source
-from edgefer.devices.sources.captures import AS_IT_COMES, CaptureOptions
+from edgefer.devices.sources.captures import DEFAULT_CAPTURE, CaptureOptions
 from edgefer.devices.sources.files import Source
-from edgefer.devices.sources.playback import AS_TAKEN, Playback, Played, Several
+from edgefer.devices.sources.playback import DEFAULT_PLAYBACK, MergedSources, Playback, PlayedSource
 from edgefer.devices.threads import HANG_S, Prefetch, Rules
 from edgefer.devices.watchdogs import WatchedClassifier, WatchedDetector
 from edgefer.errors import InputError
@@ -45,8 +45,8 @@ class SourceOptions:
     """How sources are opened. capture: what cameras are asked for. skip_bad: leave images of a folder out that cannot be
     read. wait: for a camera that is not there yet. trying: called at each attempt to connect."""
 
-    capture: CaptureOptions = AS_IT_COMES
-    playback: Playback = AS_TAKEN
+    capture: CaptureOptions = DEFAULT_CAPTURE
+    playback: Playback = DEFAULT_PLAYBACK
     skip_bad: bool = False
     wait: bool = False
     trying: Callable[[], None] = lambda: None
@@ -55,8 +55,8 @@ class SourceOptions:
 class Reader:
     """Finds the faces in images and says what each expresses. Made by `edgefer.load`.
 
-    classifier: as it is to be asked, with its watchdog. make_detector: makes the detector of a name. log: takes lines about
-    what goes wrong on the way. stop: ends what waits.
+    classifier: the network, with its watchdog. make_detector: makes the detector of a name. log: called with a line about
+    whatever goes wrong during a run. stop: when set, ends whatever waits for a source.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Reader:
         return tuple(self.card.labels)
 
     def __call__(self, image: Any) -> Frame:
-        """The faces of one image, the largest first, each read by itself: nothing is smoothed.
+        """The faces of one image, the largest first, without smoothing.
 
         image: a path, a PIL image, or uint8 [h, w, 3] BGR or [h, w] gray. Returns a Frame, which is a sequence of Face
         records. Raises ImageError for a file that cannot be read, InputError for anything else.
@@ -121,9 +121,10 @@ class Reader:
         return session.read(session.detect(frame))
 
     def classify(self, crop: Any) -> Face:
-        """The expression of a face that is cut out already, of any size: the whole image is what the network sees.
+        """The expression of a face that is already cropped, of any size: the network sees the whole image.
 
-        crop: as for a call. Returns a Face whose box is the image. Raises as a call does.
+        crop: an image, as for calling the reader. Returns a Face whose box is the whole image. Raises ImageError for a file
+        that cannot be read, InputError for anything else.
 
         >>> import edgefer, numpy as np
         >>> reader = edgefer.load("fer-nano")
@@ -139,12 +140,12 @@ class Reader:
         return Face(box_xyxy=(0, 0, width, height), scores=scores, unsure=unsure)
 
     def watch(self, source: Any, **settings: Any) -> Iterator[Frame]:
-        """The frames of a source in turn, with faces that keep their ids and labels that are smoothed over time.
+        """Yield the frames of a source in turn, with faces that keep their ids and labels that are smoothed over time.
 
         source: a camera's number, "csi", a video, image or folder, a URL, "gst:PIPELINE" or "builtin"; or a list of them,
-        read at once. settings: fields of SourceOptions. Live sources give their newest frame, files every one, and are read
-        in a thread of their own. Raises SourceError for a source that cannot be opened, and IncompleteError after the last
-        frame of a damaged video.
+        read at once. settings: fields of SourceOptions. Live sources give their newest frame, files every one; they are read
+        in a thread of their own. The source is opened when the first frame is asked for: SourceError then when it cannot be,
+        and IncompleteError after the last frame of a damaged video.
 
         >>> import edgefer
         >>> frames = edgefer.load("fer-nano").watch("builtin")
@@ -188,13 +189,15 @@ class Reader:
             if is_camera(name):
                 source: Source = open_camera(name, options.capture, live)
             else:
-                if options.capture != AS_IT_COMES:
+                if options.capture != DEFAULT_CAPTURE:
                     raise InputError("--size, --fps and --mjpg are for cameras: a file or stream has its own.")
                 source = open_source(name, password=password, skip_bad=options.skip_bad, live=live)
             if options.wait and not source.live:
                 raise InputError(f"--wait is for cameras and streams: {source.name} is read as it is.")
-            opened.append(Played(source, options.playback, self._stop))
-        return opened[0] if len(opened) == 1 else Several(opened, self._stop)
+            opened.append(PlayedSource(source, options.playback, self._stop))
+        if not opened:
+            raise InputError("Name a source: a camera's number, a video, an image, a folder, a URL or builtin.")
+        return opened[0] if len(opened) == 1 else MergedSources(opened, self._stop)
 
 
 def as_image(image: Any) -> tuple[np.ndarray, str]:

@@ -1,4 +1,4 @@
-"""What `import edgefer` offers, behind its front door: the one module of the core that knows the other packages."""
+"""The functions behind `import edgefer`: the one module of the core that knows the other packages."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edgefer.devices.reader import Reader
-    from edgefer.train.distribute import Place
+    from edgefer.train.distribute import Worker
     from edgefer.train.pipeline import Detect, Result
     from edgefer.train.start import TrainRequest
     from edgefer.verification import Verification
@@ -57,14 +57,14 @@ def load(
     log: Callable[[str], None] = SILENT.log,
     **options: Any,
 ) -> "Reader":
-    """A reader of faces from a bundle: the path of its folder, or the name of one that comes with edgefer.
+    """Load a bundle as a Reader of faces. bundle: its folder, or the name of one that comes with edgefer.
 
-    check: run the bundle's stored vectors first and compare its answers, which takes milliseconds. log: takes a line
-    when something is replaced or comes back on the way. options: the fields of edgefer.options.ReaderOptions, such as
-    detector="yunet", reject=0.6, smooth="calm", min_face=40.
+    check: first run the network on the bundle's stored images and compare its answers, which takes milliseconds. log: called
+    with a line of text when a camera, detector or runtime is replaced or recovers. options: the fields of
+    edgefer.options.ReaderOptions, such as detector="yunet", reject=0.6, smooth="calm", min_face=40.
 
     Raises BundleError when there is no such bundle or it is damaged, RuntimeFault when the network does not give its stored
-    answers here, MissingDependency without a TFLite runtime, InputError for an option that cannot be.
+    answers on this machine, MissingDependency without a TFLite runtime, InputError for an option or value that is not valid.
 
     >>> import edgefer
     >>> from edgefer import drawn
@@ -89,10 +89,10 @@ def load(
 
 
 def draw(frame: Frame, *, blur_faces: bool = False) -> "np.ndarray":
-    """A copy of a frame's image with a box, a label and its scores for each face: uint8 BGR [h, w, 3].
+    """Draw a frame's faces on a copy of its image, each with its box, label and scores: uint8 BGR [h, w, 3].
 
-    frame: what a reader returned, or `reader.watch` gave. blur_faces: make faces unrecognizable. InputError for anything
-    else than a Frame, such as its image.
+    frame: what a reader returned or `reader.watch` yielded. blur_faces: make faces unrecognizable. Raises InputError for
+    anything but a Frame, such as its image alone.
 
     >>> import numpy as np
     >>> draw(Frame(index=0, time_s=0.0, image_bgr=np.zeros((48, 64, 3), np.uint8))).shape
@@ -118,12 +118,13 @@ def verify(
     reference_kernels: bool = False,
     progress: Progress = SILENT,
 ) -> "Verification":
-    """Prove that a bundle is still the same network here, as `edgefer verify` does.
+    """Prove that a bundle is still the same network on this machine, as `edgefer verify` does.
 
-    Without data: its pixels, its stored answers on each runtime, and its weights; in seconds, without TensorFlow. data:
-    labelled images (a CSV or a folder): also how many decisions conversion changed and what accuracy it cost. split:
-    of the data, "valid" when left out. max_drop: points of accuracy that conversion may cost, 0..100. min_agreement:
-    share of equal decisions, 0..1. reference_kernels: also TFLite's plain C++, in minutes.
+    Without data it checks the bundle's pixels, its stored answers on each runtime, and its weights, in seconds and without
+    TensorFlow. data: labelled images (a CSV or a folder), to measure also how many decisions conversion changed and how much
+    accuracy it cost. split: of the data; by default "valid". max_drop: points of accuracy that conversion may cost, 0..100.
+    min_agreement: the smallest share of equal decisions, 0..1. reference_kernels: also run TFLite's reference kernels, which
+    takes minutes.
 
     Returns a Verification: `.passed`, the sequence of its checks, `.to_dict()`, `.rows()` for pandas, `.save(page)`.
     Raises BundleError, DataError, MissingDependency, InputError.
@@ -153,9 +154,8 @@ def verify(
     from edgefer.train.data.cache import cache_folder
     from edgefer.train.data.trained import training_data, usual_split
 
-    for name, value, most in (("max_drop", max_drop, 100), ("min_agreement", min_agreement, 1)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-            raise InputError(f"{name} {value!r} is not a number from 0 to {most}.")
+    _check_share("max_drop", max_drop, 100)
+    _check_share("min_agreement", min_agreement, 1)
     dataset = training_data(opened, str(data), False, progress=progress, cache=cache_folder())
     certificate = certify(
         opened,
@@ -180,11 +180,11 @@ def train(
     """Train a network by a recipe, as `edgefer train` does, and return its bundle.
 
     data: fer2013.csv, a folder of images by class, or "builtin"; for recipe="face-finder" and "face-refiner" a folder of
-    scenes. out: the bundle's folder, by default runs/RECIPE-N. resume: continue the training at `out`; its data and recipe
-    are its own. progress: what is reported to, such as edgefer.console.PROGRESS. options: the fields of
+    scenes. out: the bundle's folder, by default runs/RECIPE-N. resume: continue the training at `out`, which keeps its data
+    and recipe. progress: receives progress reports, such as edgefer.console.PROGRESS. options: the fields of
     edgefer.train.start.TrainRequest, such as recipe="fer-small", epochs=20, seed=1, set=["optimizer.rate=0.05"].
 
-    Raises DataError, RecipeError, InputError and MissingDependency, each with one sentence, before the work begins.
+    Raises DataError, RecipeError, InputError and MissingDependency, each with one sentence, before training begins.
 
     >>> import edgefer
     >>> edgefer.train("builtin", recipe="huge")  # doctest: +IGNORE_EXCEPTION_DETAIL
@@ -206,17 +206,17 @@ def start_training(
     out: Path | None,
     *,
     files: DetectorFiles = AS_SHIPPED,
-    place: "Place | None" = None,
+    worker: "Worker | None" = None,
     progress: Progress = SILENT,
 ) -> "tuple[Path, Result | None]":
-    """Train as `request` asks; with none, go on with the training at `out`, or the only one under runs/.
+    """Start the training that `request` describes; without one, resume the training at `out`, or the only one under runs/.
 
-    Whether the network reads faces or finds them is decided here, for `edgefer train` and edgefer.train alike. files: of the
-    detectors whose crops are measured, and YuNet's to learn finding faces from, by default the one that was fetched. Returns the folder, and the result: None of a network
-    that finds faces, and of a worker that is not the chief. Raises DataError, InputError and RecipeError before the work
-    begins.
+    Whether the network reads faces or finds them is decided here, for `edgefer train` and edgefer.train alike. files: the
+    detectors whose crops are measured, and the YuNet that teaches finding faces, by default the one that was fetched. Returns
+    the folder and the result, which is None for a network that finds faces and for a worker that is not the chief. Raises
+    DataError, InputError and RecipeError before training begins.
     """
-    from edgefer.train.distribute import ALONE
+    from edgefer.train.distribute import SINGLE_WORKER
     from edgefer.train.faces.recipe import is_face_recipe
     from edgefer.train.faces.start import is_face_run
     from edgefer.train.start import new_run, resumed, start
@@ -227,19 +227,19 @@ def start_training(
         run, order = resumed(out)
     else:
         order = request.order()
-        run = new_run(out, order, place or ALONE)
+        run = new_run(out, order, worker or SINGLE_WORKER)
     result = start(
         order,
         run,
         detectors=lambda order: face_detectors(order.recipe.faces, files),
         progress=progress,
-        place=place or ALONE,
+        worker=worker or SINGLE_WORKER,
     )
     return run, result
 
 
 def _train_faces(request: "TrainRequest | None", out: Path | None, files: DetectorFiles, progress: Progress) -> Path:
-    from edgefer.devices.faces.own import Miner
+    from edgefer.devices.faces.own import CandidateMiner
     from edgefer.devices.faces.yunet import cached_yunet
     from edgefer.train.faces.start import new_order, resumed, start
 
@@ -252,7 +252,7 @@ def _train_faces(request: "TrainRequest | None", out: Path | None, files: Detect
         folder, order = out, resumed(out)
     else:
         folder, order = new_order(request, files.yunet or cached_yunet(), out)
-    return start(order, folder, Miner.of, progress=progress).path
+    return start(order, folder, CandidateMiner.of, progress=progress).path
 
 
 def convert(
@@ -268,9 +268,9 @@ def convert(
 ) -> Bundle:
     """Convert a trained bundle to TFLite as `edgefer convert` does, int8 by default, and return the new bundle.
 
-    data: calibration images; what it was trained on when left out. out: the new bundle's folder, by default the old
-    one's name with "-int8" or the like. edgetpu: compile for a Coral Edge TPU too; ethosu: for this accelerator of Arm's,
-    such as "u55-128"; onnx: write it as ONNX too. options: as on the command line: int8=False, float16=True,
+    data: calibration images; by default what the network was trained on. out: the new bundle's folder, by default the old
+    one's name with "-int8" or the like. edgetpu: also compile for a Coral Edge TPU. ethosu: also compile for this Arm
+    accelerator, such as "u55-128". onnx: also write it as ONNX. options: as on the command line: int8=False, float16=True,
     mediapipe=True, qat=True, max_drop=0.5, prune=0.5, slim=0.5, epochs=4, author, license.
 
     Raises BundleError, DataError, InputError; EdgeferError when it loses more than max_drop (the bundle is kept).
@@ -286,6 +286,8 @@ def convert(
     from edgefer.convert.work import Plan
 
     plan = as_record(Plan, options, {"qat": "aware", "prune": "sparsity", "slim": "slimmed"})
+    if plan.max_drop is not None:
+        _check_share("max_drop", plan.max_drop, 100)
     extras = Extras(edgetpu=edgetpu, ethosu=ethosu, onnx=onnx)
     place = as_path(out, "out") if out is not None else None
     request = ConvertRequest(bundle=find_bundle(bundle), plan=plan, data=str(data), out=place, extras=extras)
@@ -303,14 +305,16 @@ def import_model(
     log: Callable[[str], None] = SILENT.log,
     **options: Any,
 ) -> Bundle:
-    """Take in a network from elsewhere (.keras, .h5, a SavedModel folder, .tflite), so that everything here works on it.
+    """Import a network that was trained elsewhere (.keras, .h5, a SavedModel folder, .tflite), and return its bundle.
 
-    data: labelled images, on which what stays open is measured. out: the bundle's folder, by default runs/FILE. log: takes
-    the sentence that says what `trust` means. options: the fields of edgefer.convert.import_options.ImportOptions, such as
-    labels=["angry", "happy"], scale="-1..1", color="gray", outputs="logits", faces="human", trust=False, author, license.
+    data: labelled images, on which whatever is not stated is measured. out: the bundle's folder, by default runs/FILE. log:
+    called with the sentence that says what `trust` means. options: the fields of
+    edgefer.convert.import_options.ImportOptions, such as labels=["angry", "happy"], scale="-1..1", color="gray",
+    outputs="logits", faces="human", trust=False, author, license.
 
-    Raises InputError when how it is fed stays open, or when the file holds more than plain layers; EdgeferError when the
-    bundle would not answer as the file does. With data, the card also says how each detector's boxes are cut for it.
+    Raises InputError when how its input is prepared remains undecided, or when the file holds more than plain layers;
+    EdgeferError when the bundle would not give the same answers as the file. With data, the card also says how each
+    detector's boxes are cropped for it.
 
     >>> import edgefer
     >>> edgefer.import_model("nowhere.h5", color="grey")
@@ -332,8 +336,9 @@ def import_model(
 
 
 def face_detectors(faces: str, files: DetectorFiles = AS_SHIPPED) -> "Mapping[str, Detect]":
-    """The detectors of a kind of faces ("human", "cat", "frame": none), for which a training or an import measures how their
-    boxes lie around a face. files: YuNet's .onnx, without which it is left out, and a pair in place of the one that ships."""
+    """The detectors for a kind of faces ("human", "cat"; none for "frame") whose crops a training or an import measures: how
+    their boxes lie around a face. files: YuNet's .onnx, without which it is left out, and a pair in place of the one that
+    ships."""
     from edgefer.devices.faces.detectors import HaarDetector
     from edgefer.devices.faces.own import OwnDetector
     from edgefer.devices.faces.pair import has_pair, refuse_pair
@@ -350,3 +355,9 @@ def face_detectors(faces: str, files: DetectorFiles = AS_SHIPPED) -> "Mapping[st
     if files.yunet:
         detectors[YuNetDetector.name] = YuNetDetector(files.yunet).detect
     return detectors
+
+
+def _check_share(name: str, value: Any, most: int) -> None:
+    """InputError unless it is a number from 0 to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise InputError(f"{name} {value!r} is not a number from 0 to {most}.")

@@ -17,13 +17,10 @@ report/              plots and tables; not covered by the card
 
 import contextlib
 import errno
-import fcntl
-import glob
 import gzip
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -32,6 +29,7 @@ from pathlib import Path
 from edgefer.card import ModelCard, Task, Variant, parse_card
 from edgefer.errors import BundleError, EdgeferError
 from edgefer.files import MAX_CARD, MAX_NETWORK, read_regular, regular_size, with_name_of_its_own
+from edgefer.scratch import locked_directory, remove_abandoned
 
 CARD = "card.json"
 EXPORTED = "export.json"  # lies in a folder that `edgefer export` wrote, instead of a card
@@ -103,7 +101,7 @@ class Bundle:
         card_file = path / CARD
         if os.path.isfile(path):
             raise BundleError(
-                f"There is no bundle at {path}, but a file: `edgefer import {path}` makes a bundle of a network."
+                f"There is no bundle at {path}, only a file: `edgefer import {path}` makes a bundle of a network."
             )
         if not os.path.isdir(path):  # pathlib's own raises where a name is too long
             raise BundleError(
@@ -223,28 +221,16 @@ def write_bundle(path: Path, card: ModelCard, files: Mapping[str, bytes], report
 def staging_directory(path: Path) -> Iterator[Path]:
     """A directory beside `path` to write into before it is renamed; gone in the end. Those that killed processes have left
     there for the same path are removed too: nobody holds their lock any more."""
+    prefix = f".{path.name}.staging-"
     with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{glob.escape(path.name)}.staging-*"):
-            with contextlib.suppress(OSError), _lock(left):
-                shutil.rmtree(left, ignore_errors=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.staging-", dir=path.parent))
+        remove_abandoned(path.parent, prefix)
+        staging, lock = locked_directory(path.parent, prefix)
     try:
-        with _lock(staging):
-            yield staging
+        yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold a directory for this process; BlockingIOError when another one does."""
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
+        os.close(lock)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from edgefer.text import printable, unprintable
 SCHEMA_VERSION: Literal[1] = 1
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Points = Annotated[float, Field(ge=-100, le=100)]  # of accuracy, in percent
 Task = Literal["read", "find-faces", "refine-faces"]
 Faces = Literal["human", "cat", "frame"]  # what a network reads: a person's face, a cat's, or the middle of the frame
 TAUGHT_BY = {"own": "yunet"}  # edgefer's own detector draws boxes as its teacher does
@@ -185,8 +186,8 @@ class Cost(_Part):
     variant: Name
     split: Name
     count: int = Field(gt=0)
-    drop: float = Field(ge=-100, le=100)
-    drop_interval: tuple[float, float]
+    drop: Points
+    drop_interval: tuple[Points, Points]
     agreement: Fraction
 
 

@@ -1,4 +1,4 @@
-"""One grammar for what is wrong: the one Check, its table, its JSON and its exit code, for verify, doctor, lint, data check.
+"""What verify, doctor, lint and data check have in common: the record of a check, its table, its JSON and the exit code.
 
 A command makes its checks and ends with
 

@@ -38,8 +38,8 @@ from edgefer.text import printable
 
 app = App(
     help="Facial expressions on small computers: train, convert to int8, prove parity, run on the device.",
-    epilog="Exit codes: 0 all is well; 1 the work failed, or was judged to have failed; 2 what was given is wrong, or nothing "
-    "could be checked; 130 stopped by Ctrl-C. Each command's own help has examples: `edgefer run --help`.",
+    epilog="Exit codes: 0 success; 1 the command failed, or something that it checked did; 2 invalid input, or nothing could be "
+    "checked; 130 interrupted by Ctrl-C. The help of each command has examples: `edgefer run --help`.",
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},

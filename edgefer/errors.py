@@ -4,7 +4,7 @@
     ├── MissingDependency    exit 1  a library this step needs is not installed, or the installed one cannot work
     ├── RuntimeFault         exit 1  a TFLite runtime failed on a model
     ├── IncompleteError      exit 1  a source ended before its end: what was read of it is kept
-    └── InputError           exit 2  what was given is wrong
+    └── InputError           exit 2  invalid input
         ├── DataError                a data set, one of its rows or images
         ├── RecipeError              a training recipe or one of its fields
         ├── BundleError              a bundle, its card or one of its files
@@ -26,7 +26,7 @@ class MissingDependency(EdgeferError):
 
 
 class RuntimeFault(EdgeferError):
-    """A TFLite runtime refused or failed on a model."""
+    """A TFLite runtime refused a model, or failed while running it."""
 
 
 class IncompleteError(EdgeferError):
@@ -34,7 +34,7 @@ class IncompleteError(EdgeferError):
 
 
 class InputError(EdgeferError):
-    """What the user gave is wrong."""
+    """The input that the user gave is not valid."""
 
     exit_code = 2
 

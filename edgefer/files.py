@@ -34,7 +34,7 @@ def read_regular(path: Path, limit: int, *, error: type[InputError] = InputError
     except OSError as trouble:
         raise error(f"{_shown(path)} cannot be read: {trouble.strerror}.") from None
     except ValueError:  # a NUL in the name
-        raise error(f"{_shown(path)} is no name of a file.") from None
+        raise error(f"{_shown(path)} is not a valid file name.") from None
     finally:
         if descriptor >= 0:
             os.close(descriptor)
@@ -50,7 +50,7 @@ def regular_size(path: Path, limit: int, *, error: type[InputError] = InputError
     except OSError as trouble:
         raise error(f"{_shown(path)} cannot be read: {trouble.strerror}.") from None
     except ValueError:
-        raise error(f"{_shown(path)} is no name of a file.") from None
+        raise error(f"{_shown(path)} is not a valid file name.") from None
 
 
 def check_writable(path: Path, option: str = "--out") -> None:

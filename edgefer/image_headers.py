@@ -12,6 +12,8 @@ from dataclasses import dataclass
 ORIENTATION, WIDTH, HEIGHT, SAMPLE_FORMAT = 0x112, 256, 257, 339  # TIFF 6.0 tags; Exif 2.3 is a TIFF directory
 FLOAT_SAMPLES = 3
 MAX_ENTRIES = 4096  # of a TIFF directory
+MAX_CHUNKS = 1 << 18  # of a PNG: they are looked at one by one, and 64 million pixels come in 24,000 of 8 KB
+FILL = re.compile(rb"\xff{2,}")  # before a JPEG's marker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ def read_header(content: bytes) -> Header | None:
 def _png(content: bytes) -> Header:
     width, height = struct.unpack_from(">II", content, 16)
     alpha, orientation, at = content[25] in (4, 6), 1, 8
-    while True:
+    for _ in range(MAX_CHUNKS):
         length, name = struct.unpack_from(">I4s", content, at)
         body = memoryview(content)[at + 8 : at + 8 + length]
         (expected,) = struct.unpack_from(">I", content, at + 8 + length)
@@ -52,6 +54,7 @@ def _png(content: bytes) -> Header:
         if name == b"IEND":
             return Header(kind="PNG", width=width, height=height, alpha=alpha, orientation=orientation)
         at += 12 + length
+    raise ValueError(f"is a PNG of more than {MAX_CHUNKS:,} chunks")
 
 
 def _jpeg(content: bytes) -> Header:
@@ -60,8 +63,8 @@ def _jpeg(content: bytes) -> Header:
         raise ValueError("is damaged or cut short")
     at = 2
     while True:
-        while content[at] == 0xFF and content[at + 1] == 0xFF:  # fill bytes
-            at += 1
+        if fill := FILL.match(content, at):
+            at = fill.end() - 1
         marker, length = struct.unpack_from(">HH", content, at)
         if marker >> 8 != 0xFF or length < 2:
             raise ValueError("is damaged or cut short")

@@ -1,4 +1,4 @@
-"""THE door for image files, for training, `data check` and devices: what one of them reads, all read, to the same pixels.
+"""Reads every image file, for training, `data check` and devices: what one of them reads, all read, to the same pixels.
 
 Bytes are read in Python and decoded from memory, so that no path reaches C++ and names may be in any encoding. Every
 viewer's rules hold: Exif orientation is obeyed, transparency lies on white, an animation is its first frame, 16 bits
@@ -6,6 +6,7 @@ become 8, CMYK becomes RGB as OpenCV has it (without a colour profile). A file t
 """
 
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -136,16 +137,38 @@ def _check(header: Header) -> None:
         )
 
 
+class _SilentLog:
+    """OpenCV's log, silent while any thread is inside: its level is the process's, so the last to leave sets it back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._level = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._level = cv2.utils.logging.getLogLevel()
+                cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                cv2.utils.logging.setLogLevel(self._level)
+
+
+_SILENT_LOG = _SilentLog()
+
+
 def _opencv(coded: np.ndarray, flags: int) -> np.ndarray | None:
     # A damaged file is our sentence, not ten lines of OpenCV's log.
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        return cv2.imdecode(coded, flags)
-    except cv2.error:
-        return None
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+    with _SILENT_LOG:
+        try:
+            return cv2.imdecode(coded, flags)
+        except cv2.error:
+            return None
 
 
 def _on_white(image: np.ndarray) -> np.ndarray:

@@ -13,10 +13,10 @@ import numpy as np
 from edgefer.bundle import EDGETPU_OPERATOR, Bundle
 from edgefer.card import InputSpec, ModelCard, OutputSpec
 from edgefer.errors import BundleError, InputError, MissingDependency, RuntimeFault
-from edgefer.patience import Stuck, patiently
 from edgefer.preprocess import float_table, look_up, quantized_table, to_float, to_int8
 from edgefer.quiet import quiet
 from edgefer.runtimes import RUNTIMES, installed_runtimes
+from edgefer.timeouts import TimedOut, run_with_timeout
 
 DEVICES = ("cpu", "coral")
 EDGETPU_LIBRARY = "libedgetpu.so.1"
@@ -212,10 +212,10 @@ class Network:
                 answers.append(self._answer(one))
 
         try:
-            patiently(work, lambda: len(answers), step_s=MAX_IMAGE_S, total_s=total_s)
-        except Stuck as stuck:
+            run_with_timeout(work, lambda: len(answers), step_s=MAX_IMAGE_S, total_s=total_s)
+        except TimedOut as late:
             raise RuntimeFault(
-                f"{self.name} has answered {len(answers)} of {len(pixels)} images in {stuck.seconds:.0f} s on {self.runtime}: "
+                f"{self.name} has answered {len(answers)} of {len(pixels)} images in {late.seconds:.0f} s on {self.runtime}: "
                 "it is too slow for this machine, or was made to hang."
             ) from None
 

@@ -128,6 +128,6 @@ def _read_array(
         if len(data) != count * dtype.itemsize or file.read(1):  # past the end the checksum is compared
             raise ValueError(f"{name} ends early")
     if dtype.kind == "U" and (np.frombuffer(data, f"{dtype.byteorder}u4") > sys.maxunicode).any():
-        raise ValueError(f"{name} holds a number that is no character")  # numpy would end in a SystemError
+        raise ValueError(f"{name} holds a number that is not a character")  # numpy would end in a SystemError
     array = np.frombuffer(data, dtype)
     return array.reshape(shape[::-1]).T if header[2] == b"True" else array.reshape(shape)

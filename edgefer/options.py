@@ -135,8 +135,8 @@ def _of_type(hint: Any, value: Any, name: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorFiles:
-    """What detectors are made of, where it is named: YuNet's .onnx, and the bundles of a finder and a refiner, by their folders or
-    shipped names; None is what was fetched, and what ships."""
+    """The files of detectors that were named: YuNet's .onnx, and the bundles of a finder and a refiner, by folder or shipped name.
+    None takes the YuNet that was fetched, and the finder and refiner that ship."""
 
     yunet: Path | None = None
     finder: Path | None = None
@@ -150,13 +150,14 @@ AS_SHIPPED = DetectorFiles()
 class ReaderOptions:
     """How a Reader reads faces. Choices may be given as plain text, such as detector="yunet".
 
-    check: prove the stored answers before anything is read. reject: faces below this score are unsure, 0..1; 0: never.
-    detector_file: YuNet's .onnx. finder, refiner: bundles in place of the pair that ships; the refiner serves YuNet too. faces: the kind to read; None takes the bundle's own. min_face: faces with a smaller side
-    are left out, in pixels. roi: (left, top, width, height) in pixels, outside of which no face is looked for.
-    threads: for the network; None takes this board's. target_fps: look for faces only as often as this rate allows, and
-    follow them in between; None takes the board's for live sources, and every frame of files. follow: look in the whole of
-    every so many frames only, and in between around the known faces; 1 looks in every frame.
-    allow_cpu_fallback: go on with the int8 network on the CPU when an Edge TPU fails or hangs.
+    check: verify the stored answers before anything is read. reject: faces below this score are unsure, 0..1; 0: never.
+    detector_file: YuNet's .onnx. finder, refiner: bundles in place of the pair that ships; the refiner serves YuNet too.
+    faces: the kind to read; None takes the bundle's own. min_face: the smallest side of a face, in pixels; smaller ones are
+    left out. roi: (left, top, width, height) in pixels; faces are searched for inside it only. threads: for the network;
+    None takes this board's. target_fps: search for faces only as often as this rate allows, and track them in between; None
+    takes the board's for live sources, and searches every frame of files. follow: search the whole of every Nth frame only,
+    and in between around the known faces; 1 searches every frame. allow_cpu_fallback: continue with the int8 network on the
+    CPU when an Edge TPU fails or hangs.
     """
 
     check: bool = True
@@ -188,7 +189,7 @@ class ReaderOptions:
             if value is not None and not (isinstance(value, int | float) and least <= value <= (most or value)):
                 raise InputError(f"{name} {value!r} is not a number from {least} {f'to {most:g}' if most else 'up'}.")
         if self.roi is not None and (len(self.roi) != 4 or min(self.roi) < 0 or min(self.roi[2:]) < 1):
-            raise InputError(f"roi {self.roi!r} is no region: give (left, top, width, height) in pixels.")
+            raise InputError(f"roi {self.roi!r} is not a region: give (left, top, width, height) in pixels.")
         if self.detector_file is not None and self.detector in (DetectorName.OWN, DetectorName.HAAR):
             raise InputError(f"--detector-file is for --detector yunet: {self.detector}'s comes with edgefer.")
         if self.finder is not None and self.detector in (DetectorName.YUNET, DetectorName.HAAR):
@@ -225,7 +226,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """`640x480` as (640, 480); InputError when it is something else."""
     match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", text.strip().lower())
     if not match:
-        raise InputError(f"{printable(text)!r} is no image size: write width x height in pixels, such as 640x480.")
+        raise InputError(f"{printable(text)!r} is not an image size: write width x height in pixels, such as 640x480.")
     return int(match[1]), int(match[2])
 
 
@@ -234,7 +235,7 @@ def parse_region(text: str) -> tuple[int, int, int, int]:
     match = re.fullmatch(r"(\d{1,5}),(\d{1,5}),(\d{1,5})x(\d{1,5})", text.strip().lower())
     if not match:
         raise InputError(
-            f"{printable(text)!r} is no region: write LEFT,TOP,WIDTHxHEIGHT in pixels, such as 100,50,640x480."
+            f"{printable(text)!r} is not a region: write LEFT,TOP,WIDTHxHEIGHT in pixels, such as 100,50,640x480."
         )
     left, top, width, height = map(int, match.groups())
     return left, top, width, height

@@ -1,4 +1,4 @@
-"""THE preprocessing: the one way from an image to the pixels a network sees, for training, conversion and devices.
+"""The preprocessing: the only path from an image to the pixels a network sees, for training, conversion and devices.
 
 A second copy of this arithmetic anywhere is a bug: a network that is fed other pixels than it was trained on still
 answers, only wrongly.

@@ -1,12 +1,13 @@
-"""A temporary directory of this process, into which every library writes its temporary files; a killed process's is removed
-by the next one.
+"""Directories that a process holds while it writes into them; what a killed process left is removed by the next one.
 
-TensorFlow's autograph, its converter and HDF5 leave files in the system's temporary directory when the process is killed.
+One of them takes every library's temporary files: TensorFlow's autograph, its converter and HDF5 leave theirs in the system's
+temporary directory when the process is killed.
 """
 
 import atexit
 import contextlib
 import fcntl
+import glob
 import os
 import shutil
 import tempfile
@@ -21,19 +22,40 @@ def use_own_directory() -> Path:
     if _held:
         return Path(tempfile.gettempdir())
     parent = Path(tempfile.gettempdir())
-    for left in parent.glob(f"{PREFIX}*"):
-        _remove_if_left(left)
-    own = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-    handle = os.open(own, os.O_RDONLY | os.O_CLOEXEC)
-    fcntl.flock(handle, fcntl.LOCK_EX)
+    remove_abandoned(parent, PREFIX)
+    own, handle = locked_directory(parent, PREFIX)
     _held.append(handle)
     tempfile.tempdir = str(own)
     atexit.register(_remove_own, own, parent, os.getpid())
     return own
 
 
+def locked_directory(parent: Path, prefix: str) -> tuple[Path, int]:
+    """A new directory in `parent`, and the file descriptor by which this process holds it until that is closed.
+
+    Where there are no locks, it is not held, and never removed by others either.
+    """
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # another process took it for abandoned before it was locked
+            continue
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if folder.exists():
+            return folder, handle
+        os.close(handle)
+
+
+def remove_abandoned(parent: Path, prefix: str) -> None:
+    """Remove the directories of that prefix that no process holds."""
+    for left in parent.glob(f"{glob.escape(prefix)}*"):
+        _remove_if_left(left)
+
+
 def _remove_if_left(folder: Path) -> None:
-    """Remove another process's directory unless that process still holds its lock, or it is another user's."""
+    """Remove a directory unless a process holds its lock, or it is another user's."""
     with contextlib.suppress(OSError):
         if folder.is_symlink() or folder.stat().st_uid != os.getuid():
             return

@@ -34,12 +34,12 @@ def teacher_probabilities(
     card = teacher.card
     if missing := [label for label in labels if label not in card.labels]:
         raise InputError(f"The teacher {teacher.path} does not know {', '.join(missing)}: choose one that does.")
-    logits = asked(teacher, _network(teacher), split, progress)
+    logits = mirror_averaged(teacher, _network(teacher), split, progress)
     known = logits[:, [card.labels.index(label) for label in labels]]
     return softmax(known, temperature).astype(np.float32)
 
 
-def asked(
+def mirror_averaged(
     teacher: Bundle, ask: Callable[[np.ndarray], np.ndarray], split: Split, progress: Progress = SILENT
 ) -> np.ndarray:
     """`ask`'s answers, float32 [n, any], averaged over each image and its mirror image. InputError when the teacher
@@ -52,7 +52,7 @@ def asked(
             f"train with {settings}, or name another teacher."
         )
     parts = []
-    for at in progress.track(range(0, len(split), 512), -(-len(split) // 512), f"Asking {teacher.path.name}"):
+    for at in progress.track(range(0, len(split), 512), -(-len(split) // 512), f"Predicting with {teacher.path.name}"):
         images = split.images[at : at + 512]
         parts.append((ask(images) + ask(mirror_images(images))) / 2)
     return np.concatenate(parts)
@@ -116,7 +116,7 @@ def load_soft_labels(file: Path, split: Split, labels: tuple[str, ...]) -> np.nd
     probabilities = probabilities[:, [names.index(label) for label in labels]]
     sums = probabilities.sum(axis=1, keepdims=True)
     if not np.isfinite(probabilities).all() or probabilities.min() < 0 or sums.min() <= 0:
-        raise DataError(f"{file} holds numbers that are no probabilities: they must be 0 or more, and finite.")
+        raise DataError(f"{file} holds numbers that are not probabilities: they must be 0 or more, and finite.")
     return probabilities / sums
 
 

@@ -12,27 +12,28 @@ from edgefer.train.backend import tensorflow
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """This process among the workers of one training, counted from 0: the first, the chief, writes what stays."""
+class Worker:
+    """One of the `count` processes of a training, by its index from 0: the first, the chief, writes what stays."""
 
     index: int = 0
-    workers: int = 1
+    count: int = 1
 
     @property
     def chief(self) -> bool:
         return self.index == 0
 
 
-ALONE = Place()
+SINGLE_WORKER = Worker()
 
 
-def place() -> Place:
-    """Read from TF_CONFIG, TensorFlow's own way of saying it: {"cluster": {"worker": ["host:port", ...]}, "task":
-    {"type": "worker", "index": 0}}, perhaps with a "chief" beside the workers. InputError when it cannot be that.
+def this_worker() -> Worker:
+    """Which worker this process is, from TF_CONFIG, TensorFlow's own environment variable for it: {"cluster": {"worker":
+    ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, perhaps with a "chief" beside the workers. Raises InputError
+    when TF_CONFIG is anything else.
     """
     text = os.environ.get("TF_CONFIG", "")
     if not text:
-        return ALONE
+        return SINGLE_WORKER
     try:
         config = json.loads(text)
         hosts = [(job, index) for job in ("chief", "worker") for index, _ in enumerate(config["cluster"].get(job, ()))]
@@ -43,18 +44,18 @@ def place() -> Place:
             f"TF_CONFIG does not say which worker this is: {text[:160]}. It must look like "
             '{"cluster": {"worker": ["host0:7000", "host1:7000"]}, "task": {"type": "worker", "index": 0}}.'
         ) from None
-    return Place(index=index, workers=len(hosts))
+    return Worker(index=index, count=len(hosts))
 
 
 @contextlib.contextmanager
-def together(place: Place, run: Path) -> Iterator:
+def strategy_for(worker: Worker, run: Path) -> Iterator:
     """The tf.distribute.Strategy for what is here: over the workers, over this machine's GPUs, or the default one.
 
     With several workers, nothing else may have used TensorFlow before, and it waits for all of them. They exchange
     gradients by NCCL between GPUs, in a ring over gRPC between CPUs. When one of them is gone, TensorFlow notices within
     some ten seconds, and EdgeferError says how to go on.
     """
-    if place.workers == 1:
+    if worker.count == 1:
         tf = tensorflow()
         several = len(tf.config.list_physical_devices("GPU")) > 1
         yield tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()

@@ -11,10 +11,10 @@ from edgefer.bundle import write_file
 from edgefer.errors import DataError, EdgeferError
 from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train.backend import tensorflow
+from edgefer.train.checksums import Checksums
 from edgefer.train.history import history_bytes, read_history, write_history
 from edgefer.train.networks import weights_bytes
 from edgefer.train.run import FitFolder
-from edgefer.train.sums import Sums
 
 
 class Journal:
@@ -30,7 +30,7 @@ class Journal:
         self.model, self.patience, self.last = model, patience, keep == "last"
         self.read, self.written = FitFolder(folder), FitFolder(written or folder)
         self.best_weights = self.written.best_weights
-        self.sums = Sums(self.written.sums if written else self.read.sums)
+        self.sums = Checksums(self.written.sums if written else self.read.sums)
         self.epoch = tf.Variable(0, dtype=tf.int64)
         self.checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, epoch=self.epoch)
         self.rows: list[Epoch] = []

@@ -129,11 +129,16 @@ def _open_hdf5(content: bytes, where: str) -> KerasFile:
     if len(content) > MAX_WEIGHT_BYTES:
         raise InputError(f"{where} has {len(content):,} bytes, more than {MAX_WEIGHT_BYTES:,}.")
     with open_weights(content, where) as file:
-        config = file.attrs.get("model_config")
+        try:
+            config = file.attrs.get("model_config")
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            raise InputError(f"{where}: its architecture cannot be read ({first_line(error)}).") from None
         if config is None:
             raise InputError(
                 f"{where} holds weights without an architecture (save_weights): save the whole network with model.save()."
             )
+        if not isinstance(config, str | bytes):
+            raise InputError(f"{where}: its architecture cannot be read (it is not text).")
         if len(config) > MAX_CONFIG_BYTES:
             raise InputError(f"{where}: its architecture has {len(config):,} bytes, more than {MAX_CONFIG_BYTES:,}.")
         try:

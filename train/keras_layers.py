@@ -160,7 +160,9 @@ class Architecture:
 
     def _name(self, name: Any) -> str:
         if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise InputError(f"{self.where}: {name!r:.60} is no name of a layer: letters, digits, _ . / : and - are.")
+            raise InputError(
+                f"{self.where}: {name!r:.60} is not a valid layer name: use letters, digits, _ . / : and -."
+            )
         return name
 
     def _list(self, value: Any) -> list:

@@ -112,7 +112,7 @@ def load_keras(bundle: Bundle, variant: str) -> "tf_keras.Model":
     content = bundle.read(variant)
     if not content.startswith(b"PK"):
         raise BundleError(
-            f"{where} is no .keras file: a bundle holds no other. Take one in with `edgefer import FILE`."
+            f"{where} is not a .keras file: a bundle holds no other kind. Take one in with `edgefer import FILE`."
         )
     try:
         return read_keras(content, where)

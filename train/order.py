@@ -7,6 +7,7 @@ from pathlib import Path
 from edgefer.bundle import Bundle, Form, shipped_networks, write_file
 from edgefer.errors import InputError
 from edgefer.files import MAX_JSON, read_regular
+from edgefer.options import as_record
 from edgefer.text import printable
 from edgefer.train.data.ferplus import NAME as FERPLUS
 from edgefer.train.data.load import DataOptions
@@ -137,15 +138,15 @@ class Order:
     def load(cls, run: RunFolder) -> "Order":
         """The order of a run: its plan where it has stages, else its order, from the copy where the first is damaged.
         InputError when none can be read."""
-        problem: Exception | None = None
+        problem = ""
         for file in (run.plan, run.order, run.spare_order):
             if not file.exists():
                 continue
             try:
                 return cls._parse(json.loads(read_regular(file, MAX_JSON)))
             except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                problem = problem or error
-        if problem is None:
+                problem = problem or str(error).rstrip(".")
+        if not problem:
             raise InputError(f"There is no training to resume in {run.path}.")
         raise InputError(
             f"{run.order} cannot be read ({problem}): give the command of this training again, with another --out."
@@ -155,6 +156,5 @@ class Order:
     def _parse(cls, content: dict) -> "Order":
         content["auxiliary"] = content.pop("witnesses", content.get("auxiliary", ()))  # its name in older runs
         own = {one.name: content.pop(one.name) for one in fields(Supervision) if one.name in content}
-        own |= {name: tuple(own[name]) for name in ("teachers", "auxiliary") if name in own}
         recipe = Recipe.model_validate(content.pop("recipe"))
-        return cls(recipe=recipe, supervision=Supervision(**own), **content)
+        return as_record(cls, content | {"recipe": recipe, "supervision": as_record(Supervision, own)})

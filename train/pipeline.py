@@ -23,7 +23,7 @@ from edgefer.train.data.dataset import Dataset, hold_out, stratified_rows, witho
 from edgefer.train.data.ferplus import votes_file
 from edgefer.train.data.load import composition, load_dataset, load_further
 from edgefer.train.distill import distilled, load_soft_labels, save_soft_labels, teacher_probabilities
-from edgefer.train.distribute import ALONE, Place
+from edgefer.train.distribute import SINGLE_WORKER, Worker
 from edgefer.train.evaluate import class_table, evaluate, keras_logits
 from edgefer.train.fit import fit
 from edgefer.train.folds import CROSS_VALIDATION, CrossValidation, cross_validate, divide_folds
@@ -72,7 +72,7 @@ class _Training:
     run: RunFolder
     progress: Progress
     cache: Path | None
-    place: Place
+    worker: Worker
     strategy: Any = field(default=None, repr=False)
     scratch: Path | None = None
 
@@ -90,7 +90,7 @@ def train(
     progress: Progress = SILENT,
     detectors: Mapping[str, Detect] = {},
     cache: Path | None = None,
-    place: Place = ALONE,
+    worker: Worker = SINGLE_WORKER,
 ) -> Result | None:
     """Train as ordered into the directory `run`, continuing what is already there, and make it a bundle.
 
@@ -102,13 +102,13 @@ def train(
     folder = RunFolder(run)
     with (
         without_empty_folders(run.absolute()),
-        _held(folder) if place.chief else contextlib.nullcontext(),
+        _held(folder) if worker.chief else contextlib.nullcontext(),
         tempfile.TemporaryDirectory() as scratch,
     ):
-        with distribute.together(place, run) as strategy:
+        with distribute.strategy_for(worker, run) as strategy:
             training = _Training(
-                order=order, run=folder, progress=progress, cache=cache, place=place, strategy=strategy,
-                scratch=None if place.chief else Path(scratch),
+                order=order, run=folder, progress=progress, cache=cache, worker=worker, strategy=strategy,
+                scratch=None if worker.chief else Path(scratch),
             )  # fmt: skip
             fitted = _fit(training)
         return _finish(order, folder, fitted, detectors, progress) if fitted else None
@@ -162,7 +162,7 @@ def _fit(training: _Training) -> _Fitted | None:
     for line in composition(dataset):
         progress.log(line)
     held_pictures = dataset.held_pictures
-    if training.place.chief:
+    if training.worker.chief:
         _log_unless_empty(progress, run.check_data(dataset))
         order.save(run)
     if order.group_by and not recipe.augment.copies:
@@ -171,7 +171,7 @@ def _fit(training: _Training) -> _Fitted | None:
         train_split = dataset.split("train")
         soft = distilled(train_split, _soft_labels(training, dataset), recipe.distill.weight)
         dataset = replace(dataset, splits=dataset.splits | {"train": soft})
-        if training.place.chief:
+        if training.worker.chief:
             _log_unless_empty(progress, run.check_data(dataset, soft=True))
     crossed = None
     if order.folds:

@@ -199,7 +199,7 @@ class Recipe(_Part):
                 raise ValueError(f"two stages cannot both be called {stage.name!r}, nor any {SCRATCH!r}")
             for named in (stage.begin, *stage.teachers):
                 if named not in ("", SCRATCH, *before):
-                    raise ValueError(f"stage {stage.name!r} names {named!r}, which is no stage before it")
+                    raise ValueError(f"stage {stage.name!r} names {named!r}, which is not an earlier stage")
             self.of_stage(stage)
             before.append(stage.name)
         return self

@@ -12,7 +12,7 @@ from edgefer.errors import EdgeferError, InputError
 from edgefer.files import without_empty_folders
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.ferplus import votes_file
-from edgefer.train.distribute import ALONE, Place
+from edgefer.train.distribute import SINGLE_WORKER, Worker
 from edgefer.train.order import Order, Supervision
 from edgefer.train.pipeline import Detect, Result, train
 from edgefer.train.recipe_fields import SCRATCH, Stage
@@ -26,7 +26,7 @@ def train_in_stages(
     progress: Progress = SILENT,
     detectors: Mapping[str, Detect] = {},
     cache: Path | None = None,
-    place: Place = ALONE,
+    worker: Worker = SINGLE_WORKER,
 ) -> Result:
     """Train every stage of the plan's recipe that is not finished yet, and return what the last one gave.
 
@@ -34,7 +34,7 @@ def train_in_stages(
     network's framing is measured. InputError for what has no meaning over several trainings.
     """
     recipe, folder = plan.recipe, RunFolder(run)
-    if place.workers > 1:
+    if worker.count > 1:
         raise InputError(f"The recipe {recipe.name} has stages, which one machine trains: leave TF_CONFIG out.")
     if plan.supervision != Supervision() or plan.folds:
         raise InputError(

@@ -8,7 +8,7 @@ from edgefer.bundle import new_directory
 from edgefer.errors import EdgeferError, InputError
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.cache import cache_folder
-from edgefer.train.distribute import ALONE, Place
+from edgefer.train.distribute import SINGLE_WORKER, Worker
 from edgefer.train.order import Order, Supervision, lasting
 from edgefer.train.pipeline import Detect, Result
 from edgefer.train.pipeline import train as train_once
@@ -56,7 +56,7 @@ class TrainRequest:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InputError(f"{name} {value!r} is not a whole number from 1 up.")
         if not 0 < self.valid_fraction < 1:
-            raise InputError(f"valid_fraction {self.valid_fraction!r} is no share: give a number between 0 and 1.")
+            raise InputError(f"valid_fraction {self.valid_fraction!r} is not a share: give a number between 0 and 1.")
 
     @property
     def changes(self) -> tuple[str, ...]:
@@ -101,10 +101,10 @@ def named_share(also: str) -> tuple[str, float]:
     return lasting(path), share
 
 
-def new_run(out: Path | None, order: Order, place: Place = ALONE) -> Path:
+def new_run(out: Path | None, order: Order, worker: Worker = SINGLE_WORKER) -> Path:
     """Where a new training goes: `out`, or runs/RECIPE-N. InputError when something is there already."""
     run = out or new_directory(Path("runs"), order.recipe.name)
-    if run.exists() and place.chief and not RunFolder(run).blank:
+    if run.exists() and worker.chief and not RunFolder(run).blank:
         done = "a finished bundle" if RunFolder(run).finished else "something (--resume continues a training)"
         raise InputError(f"{run} already holds {done}: choose another --out.")
     return run
@@ -125,18 +125,18 @@ def start(
     *,
     detectors: Detectors = lambda order: {},
     progress: Progress = SILENT,
-    place: Place = ALONE,
+    worker: Worker = SINGLE_WORKER,
 ) -> Result | None:
     """Train as ordered into the folder `run`, in stages where the recipe has them; see edgefer.train.pipeline.train.
 
     EdgeferError, with the command that goes on, when it is interrupted by Ctrl-C; every finished epoch is kept.
     """
     measured = detectors(order)
-    if place.workers > 1:
-        progress.log(f"Worker {place.index} of {place.workers}, counted from 0; waiting for the others")
+    if worker.count > 1:
+        progress.log(f"Worker {worker.index} of {worker.count}, counted from 0; waiting for the others")
     by_recipe = train_in_stages if order.recipe.stages else train_once
     try:
-        return by_recipe(order, run, progress=progress, detectors=measured, cache=cache_folder(), place=place)
+        return by_recipe(order, run, progress=progress, detectors=measured, cache=cache_folder(), worker=worker)
     except KeyboardInterrupt:
         if not RunFolder(run).resumable:
             raise EdgeferError("Stopped before training began: nothing is left of it.") from None

@@ -16,7 +16,7 @@ from edgefer.interpreter import softmax
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.data.ferplus import votes_of
-from edgefer.train.distill import asked
+from edgefer.train.distill import mirror_averaged
 from edgefer.train.evaluate import keras_logits
 from edgefer.train.networks import LOGITS, load_keras
 
@@ -52,7 +52,7 @@ def _seen(bundle: Bundle, split: Split, progress: Progress = SILENT) -> np.ndarr
 
     model = load_keras(bundle, "keras")
     features = tf_keras.Model(model.input, model.get_layer(LOGITS).input)
-    return asked(bundle, lambda images: keras_logits(features, images), split, progress)
+    return mirror_averaged(bundle, lambda images: keras_logits(features, images), split, progress)
 
 
 def _answers(inputs: np.ndarray, labels: np.ndarray, held: np.ndarray, classes: int, seed: int) -> np.ndarray:

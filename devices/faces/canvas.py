@@ -16,10 +16,10 @@ from edgefer.records import Box
 MULTIPLE = 32  # pixels: the coarsest map's stride
 MAX_SIDE = 1920  # pixels of a canvas
 MAX_BOXES = 300  # the likeliest, that are compared with one another: a network gone wild finds a face in every cell
-AROUND = 0.5  # how far around a known face it is looked for again, in its sides
-WORTH = 0.8  # of a canvas: windows that cover more of it cost as much as the whole
+WINDOW_MARGIN = 0.5  # how far around a known face it is searched for again, in its sides
+MAX_WINDOWS_AREA = 0.8  # share of a canvas: windows that cover more of it cost as much as the whole
 MAX_SHAPES = 12  # of one network, kept ready
-NESTED = 0.7  # of the smaller of two boxes, covered by the other: one face found twice
+MAX_NESTED = 0.7  # of the smaller of two boxes, covered by the other: one face found twice
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Layout:
             return whole
         found = {self._window(box) for box in boxes}
         area = sum((right - left) * (bottom - top) for left, top, right, bottom in found)
-        return sorted(found) if area < WORTH * width * height else whole
+        return sorted(found) if area < MAX_WINDOWS_AREA * width * height else whole
 
     def _window(self, box: Box) -> tuple[int, int, int, int]:
-        margin = AROUND * ((box[2] - box[0]) + (box[3] - box[1])) / 2
+        margin = WINDOW_MARGIN * ((box[2] - box[0]) + (box[3] - box[1])) / 2
         low = [math.floor((edge - margin) * self.scale / MULTIPLE) for edge in box[:2]]
         high = [math.ceil((edge + margin) * self.scale / MULTIPLE) for edge in box[2:]]
         side = max(
@@ -193,9 +193,9 @@ class MapNetwork:
         return (float(scale), int(zero)) if self.quantized else (1.0, 0)
 
 
-def distinct(boxes: np.ndarray, scores: np.ndarray, max_overlap: float, nested: float = NESTED) -> list[int]:
-    """The rows to keep of boxes float [n, 4], the surest first: none overlaps a surer one by more than `max_overlap`
-    (intersection over union), nor is one inside the other."""
+def non_max_suppression(boxes: np.ndarray, scores: np.ndarray, max_iou: float, nested: float = MAX_NESTED) -> list[int]:
+    """The rows to keep of boxes float [n, 4], the highest score first: none overlaps one with a higher score by more than
+    `max_iou` (intersection over union), nor by more than the share `nested` of the smaller of the two."""
     kept: list[tuple[int, float, float, float, float, float]] = []
     edges = boxes.tolist()  # plain numbers: of as few boxes as there mostly are, arrays would take three times as long
     for row in np.argsort(-scores, kind="stable")[:MAX_BOXES].tolist():
@@ -204,7 +204,7 @@ def distinct(boxes: np.ndarray, scores: np.ndarray, max_overlap: float, nested: 
         for _, x0, y0, x1, y1, other in kept:
             if left < x1 and x0 < right and top < y1 and y0 < bottom:
                 both = (min(right, x1) - max(left, x0)) * (min(bottom, y1) - max(top, y0))
-                if both > max_overlap * (area + other - both) or both > nested * min(area, other):
+                if both > max_iou * (area + other - both) or both > nested * min(area, other):
                     break
         else:
             kept.append((row, left, top, right, bottom, area))

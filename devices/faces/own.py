@@ -8,7 +8,16 @@ import cv2
 import numpy as np
 
 from edgefer.bundle import Bundle
-from edgefer.devices.faces.canvas import MAX_SHAPES, Layout, MapNetwork, Maps, distinct, logit, shrunk, thinned_gray
+from edgefer.devices.faces.canvas import (
+    MAX_SHAPES,
+    Layout,
+    MapNetwork,
+    Maps,
+    logit,
+    non_max_suppression,
+    shrunk,
+    thinned_gray,
+)
 from edgefer.devices.faces.detectors import Detector, can_look_near, look, networks_of
 from edgefer.devices.faces.pair import AS_USUAL, Running, open_finder, open_refiner
 from edgefer.errors import RuntimeFault
@@ -25,22 +34,24 @@ from edgefer.faces import (
 from edgefer.options import AS_SHIPPED, DetectorFiles
 from edgefer.records import Box, Detection
 
-CANDIDATE, FACE = 0.2, 0.6  # scores from which the finder has a candidate, and from which that is a face
-NEW = 0.7  # the score that a face which comes into a video must reach once: it hides 29% of the frames with a ghost, and 1.8% of the
-# faces' frames (tests/benchmarks/measure_ghosts.py)
-MOVED = 0.05  # of a known face's side: one that moved further is looked at once more, where it is now
-DOUBT = 0.3  # the score below which another detector's face is left out
+MIN_CANDIDATE_SCORE = 0.2  # the finder's, of what the refiner looks at
+MIN_SCORE = 0.6  # of a candidate that is a face
+# What a face that comes into a video must reach once to be shown: it hides 29% of the frames with a false detection, and 1.8%
+# of the faces' frames (tests/benchmarks/measure_ghosts.py).
+MIN_NEW_SCORE = 0.7
+MAX_MOVE = 0.05  # of a known face's side: one that moved further is looked at once more, where it is now
+MIN_REFINED_SCORE = 0.3  # of another detector's face: below it is left out
 SIDE = 192  # pixels of the canvas's longer side
-SMALLEST = 16.0  # pixels of a face on the canvas: of real faces of 16 nine in ten were found, of 12 half
-CANDIDATES = 24  # looked at closely, at most: the likeliest
-ALIKE = 0.5  # overlap of two candidates that are one
-OVERLAP = 0.4  # of two faces
+MIN_CANVAS_FACE = 16.0  # pixels of a face on the canvas: of real faces of 16 nine in ten were found, of 12 half
+MAX_CANDIDATES = 24  # looked at closely, at most: the likeliest
+MAX_CANDIDATE_IOU = 0.5  # overlap of two candidates that are one
+MAX_IOU = 0.4  # of two faces
 
 
 class Finder:
     """Candidates in a frame, at a low threshold."""
 
-    def __init__(self, network: Maps, min_logit: float = logit(CANDIDATE)):
+    def __init__(self, network: Maps, min_logit: float = logit(MIN_CANDIDATE_SCORE)):
         self._network, self._min_logit = network, min_logit
 
     def find(self, image_bgr: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +61,7 @@ class Finder:
         canvas = np.zeros(layout.canvas, np.uint8)
         canvas[: layout.size[1], : layout.size[0]] = shrunk(gray, layout.size)
         every, logits = self._candidates(canvas)
-        kept = distinct(every, logits, ALIKE, nested=2.0)[:CANDIDATES]
+        kept = non_max_suppression(every, logits, MAX_CANDIDATE_IOU, nested=2.0)[:MAX_CANDIDATES]
         shrink = layout.size[0] / image_bgr.shape[1], layout.size[1] / image_bgr.shape[0]
         return every[kept] / (shrink * 2), logits[kept]
 
@@ -88,14 +99,14 @@ def _cells(
     )
 
 
-class Miner:
-    """What a finder takes for faces in gray images, for a refiner to learn from."""
+class CandidateMiner:
+    """Mines candidates for a refiner to learn from: what a finder takes for faces in gray images, rightly or not."""
 
     def __init__(self, finder: Finder):
         self._finder = finder
 
     @classmethod
-    def of(cls, bundle: Bundle) -> "Miner":
+    def of(cls, bundle: Bundle) -> "CandidateMiner":
         return cls(Finder(MapNetwork(bundle.read("int8"))))
 
     def __call__(self, pictures: Iterable) -> list[tuple]:
@@ -127,7 +138,7 @@ class Refiner:
         """Known faces, from where they were a frame ago: float64 [n, 4], pixels of the frame."""
         seen = self.refine(image_bgr, boxes)
         way = np.abs(seen.boxes[:, :2] + seen.boxes[:, 2:] - boxes[:, :2] - boxes[:, 2:]).max(axis=1) / 2
-        moved = np.flatnonzero(way > MOVED * (boxes[:, 2:] - boxes[:, :2]).mean(axis=1))
+        moved = np.flatnonzero(way > MAX_MOVE * (boxes[:, 2:] - boxes[:, :2]).mean(axis=1))
         if len(moved):
             for known, now in zip(seen, self.refine(image_bgr, seen.boxes[moved]), strict=True):
                 known[moved] = now
@@ -188,7 +199,7 @@ class OwnDetector:
 
     name = "own"
     looks_near = True
-    min_new_score = NEW
+    min_new_score = MIN_NEW_SCORE
 
     def __init__(
         self,
@@ -196,7 +207,7 @@ class OwnDetector:
         refiner: Maps,
         *,
         min_face: int = 0,
-        min_score: float = FACE,
+        min_score: float = MIN_SCORE,
         networks: tuple[str, ...] = (),
     ):
         self._finder, self._refiner = Finder(finder), Refiner(refiner)
@@ -218,7 +229,7 @@ class OwnDetector:
         coarse one for the faces that are too large there."""
         if not self.min_face:
             return [SIDE]
-        wanted = 32 * round(max(frame_shape[:2]) * SMALLEST / self.min_face / 32)
+        wanted = 32 * round(max(frame_shape[:2]) * MIN_CANVAS_FACE / self.min_face / 32)
         return [SIDE] if wanted <= SIDE else [SIDE, wanted]
 
     def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
@@ -229,7 +240,7 @@ class OwnDetector:
         found = [self._finder.find(image_bgr, side) for side in self.sides(image_bgr.shape)]
         boxes, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
         if len(found) > 1:
-            kept = distinct(boxes, logits, ALIKE, nested=2.0)[: 2 * CANDIDATES]
+            kept = non_max_suppression(boxes, logits, MAX_CANDIDATE_IOU, nested=2.0)[: 2 * MAX_CANDIDATES]
             boxes = boxes[kept]
             logits = logits[kept]
         if not len(boxes):
@@ -249,7 +260,7 @@ class RefinedDetector:
     min_score: of the geometric mean of both scores.
     """
 
-    def __init__(self, detector: Detector, refiner: Refiner, *, min_score: float = DOUBT):
+    def __init__(self, detector: Detector, refiner: Refiner, *, min_score: float = MIN_REFINED_SCORE):
         self._detector, self._refiner, self.name = detector, refiner, detector.name
         self.looks_near = can_look_near(detector)
         self.networks = (*networks_of(detector), *filter(None, (refiner.name,)))
@@ -278,7 +289,7 @@ def sure_faces(seen: Refined, score: np.ndarray, min_score: float) -> list[Detec
     chosen on the images that the shipped pair's figures are measured on (models/face-finder/README.md).
     """
     sure = np.flatnonzero(score >= min_score)
-    kept = sure[distinct(seen.boxes[sure], score[sure], OVERLAP)] if len(sure) else sure
+    kept = sure[non_max_suppression(seen.boxes[sure], score[sure], MAX_IOU)] if len(sure) else sure
     faces = [
         Detection(
             box_xyxy=tuple(map(round, seen.boxes[row].tolist())),

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from http.client import HTTPException
@@ -11,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edgefer.bundle import write_file
 from edgefer.errors import EdgeferError, MissingDependency, SourceError
 from edgefer.native import native_path
 from edgefer.records import Box, Detection
@@ -22,7 +22,7 @@ SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 BYTES = 232_589
 CHUNK = 16_384
 TIMEOUT_S = 20.0
-SURE = 0.7  # the least score of a face; OpenCV's sample has 0.9, its zoo 0.6
+MIN_SCORE = 0.7  # the least score of a face; OpenCV's sample has 0.9, its zoo 0.6
 
 Track = Callable[[Iterable[bytes], int, str], Iterable[bytes]]
 
@@ -48,7 +48,7 @@ class YuNetDetector:
         self._canvas = np.zeros((*square, 3), np.uint8)
         try:
             with native_path(file) as path:
-                self._net = cv2.FaceDetectorYN.create(path, "", square, SURE)
+                self._net = cv2.FaceDetectorYN.create(path, "", square, MIN_SCORE)
             self._net.detect(self._canvas)  # a file that is some other network fails only here
         except cv2.error as error:
             raise SourceError(
@@ -103,12 +103,9 @@ def fetch_yunet(to: Path, *, url: str = URL, track: Track = lambda chunks, total
             f"What {url} gave is not YuNet ({len(content):,} bytes, sha256 {_sha256(content)[:12]}...): {by_hand}."
         )
     try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=to.parent, prefix=".partial-", delete=False) as partial:
-            partial.write(content)
-        Path(partial.name).replace(to)
-    except OSError as error:
-        raise EdgeferError(f"YuNet cannot be kept in {to.parent} ({error.strerror}): {by_hand}.") from None
+        write_file(to, content)
+    except EdgeferError as error:
+        raise EdgeferError(f"{error} Or {by_hand}.") from None
     return to
 
 

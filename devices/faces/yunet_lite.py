@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,20 +14,32 @@ import numpy as np
 
 from edgefer import drawn
 from edgefer.bundle import write_file
-from edgefer.devices.faces.canvas import MAX_BOXES, MAX_SHAPES, Layout, MapNetwork, distinct, logit, shrunk, thinned
+from edgefer.devices.faces.canvas import (
+    MAX_BOXES,
+    MAX_SHAPES,
+    Layout,
+    MapNetwork,
+    logit,
+    non_max_suppression,
+    shrunk,
+    thinned,
+)
 from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
 from edgefer.devices.faces.yunet_graph import ANSWERS, INPUT, STRIDES, Ranges, equalize, measure, read_layers, steps_of
-from edgefer.errors import RuntimeFault, SourceError
+from edgefer.errors import EdgeferError, RuntimeFault, SourceError
 from edgefer.files import read_regular
 from edgefer.interpreter import ANY_RUNTIME, RuntimeOptions, open_interpreter
+from edgefer.native import native_path
 from edgefer.records import Box, Detection
 from edgefer.text import printable
 from edgefer.tflite.write import write_tflite
 
 SIDE = 320  # pixels of the canvas's longer side
-SMALLEST = 20.0  # pixels of a face on the canvas: of real faces of 20 nine in ten were found, of 10 one in twenty
-SURE = 0.7  # the least score of a face; OpenCV's sample has 0.9, its zoo 0.6
-OVERLAP = 0.3  # of two faces, as OpenCV has it
+MIN_CANVAS_FACE = (
+    20.0  # pixels of a face on the canvas: of real faces of 20 nine in ten were found, of 10 one in twenty
+)
+MIN_SCORE = 0.7  # the least score of a face; OpenCV's sample has 0.9, its zoo 0.6
+MAX_IOU = 0.3  # of two faces, as OpenCV has it
 CALIBRATION_SCENES = 24
 PROOF_SCENES = 12
 MIN_IOU = {"float32": 0.98, "int8": 0.8}  # of a box with OpenCV's, at worst
@@ -81,10 +94,10 @@ class YuNetLite:
     def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
         side = SIDE
         if self.min_face:
-            side = max(SIDE, 32 * round(max(image_bgr.shape[:2]) * SMALLEST / self.min_face / 32))
+            side = max(SIDE, 32 * round(max(image_bgr.shape[:2]) * MIN_CANVAS_FACE / self.min_face / 32))
         rows = [self._rows(image_bgr, one, near) for one in {min(side, 2 * SIDE), side}]
         found = np.concatenate(rows)
-        kept = distinct(found[:, :4], found[:, 14], OVERLAP)
+        kept = non_max_suppression(found[:, :4], found[:, 14], MAX_IOU)
         return sorted((_detection(found[row]) for row in kept), key=lambda face: -face.side)
 
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
@@ -99,7 +112,7 @@ class YuNetLite:
         gains = self._build.gains if self.dtype == "int8" else None
         parts = []
         for x0, y0, x1, y1 in layout.windows(near):
-            part = decode(self._network((y1 - y0, x1 - x0)), canvas[y0 : y1 + 1, x0 : x1 + 1], gains, SURE)
+            part = decode(self._network((y1 - y0, x1 - x0)), canvas[y0 : y1 + 1, x0 : x1 + 1], gains, MIN_SCORE)
             part[:, :14] += np.tile(np.array([x0, y0], np.float32), 7)
             parts.append(part)
         rows = np.concatenate(parts)
@@ -140,7 +153,7 @@ def decode(
         rows = np.concatenate([centre - half, centre + half, points.reshape(-1, 10), score[:, None]], 1)
         parts.append(rows[score >= min_score])
     rows = np.concatenate(parts).astype(np.float32) if parts else np.empty((0, 15), np.float32)
-    return rows[distinct(rows[:, :4], rows[:, 14], OVERLAP, nested=2.0)]
+    return rows[non_max_suppression(rows[:, :4], rows[:, 14], MAX_IOU, nested=2.0)]
 
 
 def _detection(row: np.ndarray) -> Detection:
@@ -196,7 +209,8 @@ class _Build:
         """Compare with OpenCV's own run of the file; RuntimeFault where they differ."""
         network = MapNetwork(self.tflite(dtype, (SIDE, SIDE)), self.options, name=self.name)
         try:
-            theirs = cv2.FaceDetectorYN.create(str(file), "", (SIDE, SIDE), SURE, OVERLAP)
+            with native_path(file) as path:
+                theirs = cv2.FaceDetectorYN.create(path, "", (SIDE, SIDE), MIN_SCORE, MAX_IOU)
             pairs = [
                 (
                     theirs.detect(canvas[1:, 1:].copy())[1],
@@ -224,7 +238,7 @@ class _Build:
             with np.load(self.folder / "ranges.npz", allow_pickle=False) as arrays:
                 ranges = {layer.output: tuple(arrays[layer.output]) for layer in self.layers}
             return ranges, {dtype: Proof(**facts["proofs"][dtype]) for dtype in MIN_IOU}
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             return None
 
     def _keep(self, ranges: Ranges) -> None:
@@ -242,7 +256,7 @@ class _Build:
             for dtype in MIN_IOU:
                 write_file(self.folder / f"{dtype}-{SIDE}x{SIDE}.tflite", self.tflite(dtype, (SIDE, SIDE)))
             write_file(self.folder / "proof.json", json.dumps(facts, indent=2).encode())
-        except OSError:
+        except EdgeferError:
             return
 
 
@@ -262,7 +276,7 @@ def compared(pairs: Sequence[tuple[np.ndarray | None, np.ndarray]]) -> Proof:
             best = int(shared.argmax())
             taken.add(best)
             worst, gap = min(worst, float(shared[best])), max(gap, abs(float(row[14] - ours[best, 14])))
-        unmatched += sum(index not in taken and row[14] >= SURE + 0.1 for index, row in enumerate(ours))
+        unmatched += sum(index not in taken and row[14] >= MIN_SCORE + 0.1 for index, row in enumerate(ours))
     return Proof(faces, float(worst), float(gap), int(unmatched))
 
 

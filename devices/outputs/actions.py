@@ -3,9 +3,11 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,7 +96,8 @@ class CommandOn(Sink):
         for process, began in self._running:
             code = process.poll()
             if code is None and time.monotonic() - began > COMMAND_S:
-                process.kill()
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # with what it has started: a script may wait for others
                 self._failed(f"took longer than {COMMAND_S:.0f} s and was ended")
             elif code is None:
                 going.append((process, began))

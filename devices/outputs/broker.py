@@ -46,7 +46,7 @@ def parse_broker(url: str, password: str = "", ca: Path | None = None) -> Broker
         ) from None
     prefix = unquote(parts.path).strip("/")
     if parts.scheme not in PORTS or not parts.hostname or "?" in url or "#" in url or port == 0:
-        raise InputError(f"This is no MQTT address: {shape}.")  # not shown: it may hold a password
+        raise InputError(f"This is not an MQTT address: {shape}.")  # not shown: it may hold a password
     if not prefix or re.search(r"[+#\0\s]|//", prefix) or printable(prefix) != prefix:
         raise InputError(f"The MQTT address needs a topic prefix without blanks, + and #: {shape}.")
     broker = Broker(

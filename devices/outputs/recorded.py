@@ -213,7 +213,7 @@ def _labels(path: Path) -> tuple[str, ...]:
     header = next(_lines(path), [])
     if tuple(header[: len(COLUMNS)]) != COLUMNS:
         raise InputError(
-            f"{printable(str(path))} is no CSV of `edgefer run --csv`: its first line should begin with {','.join(COLUMNS)}."
+            f"{printable(str(path))} is not a CSV that `edgefer run --csv` wrote: its first line should begin with {','.join(COLUMNS)}."
         )
     known = {label_column(name): name for name in COLUMNS}
     return tuple(known.get(label, label) for label in map(_plain, header[len(COLUMNS) :][:MAX_LABELS]))

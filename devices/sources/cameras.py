@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Event
 
 from edgefer.devices.sources import captures
-from edgefer.devices.sources.captures import AS_IT_COMES, CaptureOptions
+from edgefer.devices.sources.captures import DEFAULT_CAPTURE, CaptureOptions
 from edgefer.devices.sources.files import Drawn, Images, Source, Video
 from edgefer.devices.sources.live import Live
 from edgefer.devices.sources.urls import shown_address, split_url, with_password
@@ -43,7 +43,9 @@ def is_camera(where: str | int) -> bool:
     return is_csi(where) or re.fullmatch(r"\d+|/dev/.+", str(where)) is not None
 
 
-def open_camera(camera: str | int, options: CaptureOptions = AS_IT_COMES, live: LiveOptions | None = None) -> Source:
+def open_camera(
+    camera: str | int, options: CaptureOptions = DEFAULT_CAPTURE, live: LiveOptions | None = None
+) -> Source:
     """The source for a camera: a number or /dev path (Video4Linux), "csi" or "csi:1" (Picamera2). Opened by `with`."""
     text, live = str(camera), live or LiveOptions()
     if csi := re.fullmatch(r"csi(?::(\d+))?", text):

@@ -34,7 +34,7 @@ class CaptureOptions:
     mjpg: bool | None = None
 
 
-AS_IT_COMES = CaptureOptions()
+DEFAULT_CAPTURE = CaptureOptions()
 
 
 def _hush() -> None:

@@ -208,7 +208,9 @@ class Images(Recorded):
                 if not self._skip_bad:
                     hint = "" if len(self._files) == 1 else ", or leave such files out with --skip-bad"
                     raise ImageError(f"{str(error).rstrip('.')}: repair or remove it{hint}.") from None
-                self.left_out.append(f"{printable(file.name)}: {problem_of(error, file)}")
+                line = f"{printable(file.name)}: {problem_of(error, file)}"
+                if line not in self.left_out:  # as it is once the folder is read again
+                    self.left_out.append(line)
                 continue
             yield Frame(index=index, time_s=float(index), image_bgr=image, source=printable(file.name))
             index += 1

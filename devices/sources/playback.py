@@ -32,10 +32,10 @@ class Playback:
     rotate: Rotation = Rotation.NONE
 
 
-AS_TAKEN = Playback()
+DEFAULT_PLAYBACK = Playback()
 
 
-class Played:
+class PlayedSource:
     """A source as a Playback wants it. stop: ends a wait for the time of a frame."""
 
     def __init__(self, source: Source, playback: Playback, stop: threading.Event | None = None):
@@ -108,7 +108,7 @@ class Played:
             yield frame
 
 
-class Several:
+class MergedSources:
     """Several sources at once: whichever has a frame gives the next one. Each frame names its `source` and its `stream`."""
 
     def __init__(self, sources: Sequence[Source], stop: threading.Event | None = None):

@@ -1,4 +1,4 @@
-"""THE parser of addresses and the one place that hides what is secret in them, for sources, MQTT and every message.
+"""Parses every address, and hides what is secret in it: for sources, MQTT and every message.
 
 Of an address only what is known to be harmless is shown: scheme, host, port, the path without what looks generated, and
 settings of the picture in its query. Everything else may be somebody's password under a name that nobody here knows.

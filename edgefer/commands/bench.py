@@ -23,7 +23,7 @@ def bench(
             min=0.01,
             max=1440,
             metavar="MINUTES",
-            help="How long; throttling shows after 10 or more.",
+            help="How long to measure; throttling shows after 10 or more.",
             rich_help_panel=RUNTIME,
         ),
     ] = 0.5,

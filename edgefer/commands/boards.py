@@ -11,12 +11,12 @@ from edgefer.errors import InputError
 
 
 def boards(
-    name: Annotated[str, typer.Argument(metavar="BOARD", help="One board, with its install lines.")] = "",
+    name: Annotated[str, typer.Argument(metavar="BOARD", help="One board, with its install commands.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """List the boards edgefer is for, or show one.
 
-    Settings, install lines, what will not work.
+    Settings, install commands, what will not work.
 
     - `edgefer boards`
     - `edgefer boards pi5`
@@ -41,7 +41,9 @@ def boards(
                 for b in BOARDS.values()
             ],
         )
-        console.show("Where to start, not measurements: those are edgefer bench. Install lines: edgefer boards BOARD")
+        console.show(
+            "Where to start, not measurements: those are edgefer bench. Install commands: edgefer boards BOARD"
+        )
     else:
         board = BOARDS[name]
         mark = f" (this board: {board_model() or 'it does not say its model'})" if board is here else ""

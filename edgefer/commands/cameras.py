@@ -1,4 +1,4 @@
-"""edgefer cameras: the cameras that are here."""
+"""edgefer cameras: the cameras of this computer, each tried."""
 
 from edgefer.commands.inputs import (
     AsJson,
@@ -6,7 +6,7 @@ from edgefer.commands.inputs import (
 
 
 def cameras(as_json: AsJson = False) -> None:
-    """List the cameras that are here and try each.
+    """List this computer's cameras and try each.
 
     The first column is what `edgefer run --camera` takes. No image is kept.
 
@@ -22,7 +22,7 @@ def cameras(as_json: AsJson = False) -> None:
     if as_json:
         console.show_json({"cameras": [asdict(camera) | asdict(trial) for camera, trial in found]})
     elif not found:
-        console.show("There is no camera here that can be read. Plug one in; for what is wrong: edgefer doctor.")
+        console.show("No camera was found that can be read. Plug one in; edgefer doctor says what is wrong.")
         console.show("Without one: edgefer run --source builtin")
     else:
         console.show_table(

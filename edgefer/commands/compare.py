@@ -30,7 +30,7 @@ Epochs = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Of each fine-tuning; when left out: pruning 4, QAT 3, slimming 8.",
+        help="Epochs of each fine-tuning; by default pruning 4, QAT 3, slimming 8.",
         rich_help_panel=FORMS,
     ),
 ]
@@ -60,8 +60,8 @@ def compare(
 ) -> None:
     """Make and measure every form a network can ship in.
 
-    float32, float16, int8, quantization-aware, pruned, slim: a bundle of each under one directory, and one table. What
-    is there already is measured again, not made again. All are compared with the network as it was trained.
+    float32, float16, int8, quantization-aware, pruned, slim: a bundle of each under one directory, and one table. Bundles
+    that exist already are measured again, not made again. All are compared with the network as it was trained.
 
     - `edgefer compare runs/small-1`
     - `edgefer compare runs/small-1 --data fer2013.csv --prune 0.7`

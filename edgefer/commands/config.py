@@ -32,7 +32,7 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
         parameter = options.get(option)
         if parameter is None:
             raise InputError(
-                f"{shown} holds {printable(name)!r}, which is no option of run: choose {', '.join(sorted(options))}."
+                f"{shown} holds {printable(name)!r}, which is not an option of run: choose {', '.join(sorted(options))}."
             )
         try:
             typed = _typed(value, flag=getattr(parameter, "is_flag", False), many=getattr(parameter, "multiple", False))

@@ -20,7 +20,11 @@ FORMS, SMALLER = "Forms", "Smaller networks"
 
 Int8 = Annotated[
     bool,
-    typer.Option("--int8/--no-int8", help="Quantize to int8 in and out, beside float32.", rich_help_panel=FORMS),
+    typer.Option(
+        "--int8/--no-int8",
+        help="Quantize to int8, input and output included, in addition to float32.",
+        rich_help_panel=FORMS,
+    ),
 ]
 Float16 = Annotated[
     bool, typer.Option("--float16", help="Also with float16 weights: half the bytes.", rich_help_panel=FORMS)
@@ -35,7 +39,7 @@ EdgeTpu = Annotated[
     bool,
     typer.Option(
         "--edgetpu",
-        help="Compile the int8 network for a Coral Edge TPU too (x86-64 Linux).",
+        help="Also compile the int8 network for a Coral Edge TPU (x86-64 Linux).",
         rich_help_panel=FORMS,
     ),
 ]
@@ -43,7 +47,7 @@ EthosU = Annotated[
     str,
     typer.Option(
         metavar="u55-128|...",
-        help="Compile the int8 network for this Ethos-U of Arm's too, with its report (pip install ethos-u-vela).",
+        help="Also compile the int8 network for this Arm Ethos-U, with its report (pip install ethos-u-vela).",
         rich_help_panel=FORMS,
     ),
 ]
@@ -67,7 +71,7 @@ MaxDrop = Annotated[
         min=0,
         max=100,
         metavar="POINTS",
-        help="int8 by the cheapest way that loses no more accuracy against the trained network; exit code 1 if none does.",
+        help="The most accuracy that int8 may lose against the trained network: the cheapest way that keeps to it is taken; exit code 1 if none does.",
         rich_help_panel=FORMS,
     ),
 ]
@@ -94,7 +98,7 @@ Epochs = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Of each fine-tuning; when left out: --prune 4, --qat 3, --slim 8.",
+        help="Epochs of each fine-tuning; by default --prune 4, --qat 3, --slim 8.",
         rich_help_panel=SMALLER,
     ),
 ]
@@ -105,7 +109,7 @@ Data = Annotated[
 Author = Annotated[
     str,
     typer.Option(
-        metavar="NAME", help="Whose network it is, for the card and the files' metadata.", rich_help_panel=OUTPUT
+        metavar="NAME", help="Author of the network, for the card and the files' metadata.", rich_help_panel=OUTPUT
     ),
 ]
 License = Annotated[
@@ -174,7 +178,7 @@ def convert(
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.checks import to_json
-    from edgefer.commands.made import made
+    from edgefer.commands.bundle_json import bundle_json
     from edgefer.convert.extras import Extras
     from edgefer.convert.start import ConvertRequest, start
     from edgefer.convert.work import Plan
@@ -193,7 +197,7 @@ def convert(
     done_before = len(source.card.provenance.steps)
     if written.as_json:
         steps = outcome.bundle.card.provenance.steps[done_before:]
-        shown = to_json(outcome.checks, **made(outcome.bundle), steps=list(steps))
+        shown = to_json(outcome.checks, **bundle_json(outcome.bundle), steps=list(steps))
         console.show_json(shown | {"passed": not outcome.complaint})  # without a compiler nothing may have been checked
     else:
         _show(outcome, done_before, data)

@@ -11,7 +11,7 @@ from edgefer.commands.inputs import INPUT, AsJson, GroupBy, Names, SkipBad, bund
 if TYPE_CHECKING:
     from edgefer.train.data.audit import Audit
 
-data = App(help="Look a data set over before training.")
+data = App(help="Check a data set before training.")
 MAX_SIZES = 5
 
 
@@ -40,9 +40,9 @@ def check(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find what spoils a training: whether it can be trained on at all, broken files, duplicates, leaks.
+    """Check a data set for what spoils a training: unreadable files, duplicates, leaks between splits.
 
-    Also class balance, sizes and label order. Exit code 1 when something must be fixed.
+    Also whether it can be trained on at all, class balance, sizes and label order. Exit code 1 when something must be fixed.
 
     - `edgefer data check fer2013.csv`
     - `edgefer data check faces/ --bundle ferplus-small`

@@ -18,7 +18,7 @@ def demo(
         typer.Option(metavar="DIR", help="Where everything goes; by default runs/demo-N.", rich_help_panel=OUTPUT),
     ] = None,
 ) -> None:
-    """Do the whole job once on built-in drawn faces.
+    """Run the whole workflow once on built-in drawn faces.
 
     Train, prune, quantize, prove, run: about two minutes, no data needed.
 

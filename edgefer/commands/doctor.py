@@ -4,7 +4,7 @@ from edgefer.commands.inputs import AsJson
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check this computer for what is known to go wrong, offline.
+    """Check this computer for known problems, offline.
 
     Each problem comes with the command that fixes it. Exit code 1 when something failed.
 

@@ -50,7 +50,7 @@ def evaluate(
         bool,
         typer.Option(
             "--flip",
-            help="Average each image's answer with its mirror image's: what two views give.",
+            help="Average each image's scores with its mirror image's (test-time flip).",
             rich_help_panel=MEASURE,
         ),
     ] = False,

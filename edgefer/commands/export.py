@@ -16,7 +16,9 @@ app = App(
 )
 Bundle_ = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or the name of a shipped one.")]
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Directory to write: new, empty, or an earlier export.")]
-Prove = Annotated[bool, typer.Option("--prove", help="Also run the self-test of every target whose tools are here.")]
+Prove = Annotated[
+    bool, typer.Option("--prove", help="Also run the self-test of every target whose tools are installed.")
+]
 
 
 @app.command()
@@ -66,19 +68,23 @@ def web(
         bool, typer.Option("--serve", help="Then serve it to this machine's browser, until Ctrl-C.")
     ] = False,
     prove: Annotated[
-        bool, typer.Option("--prove", help="Also let the page prove itself in Chromium, if it is here.")
+        bool, typer.Option("--prove", help="Also let the page prove itself in Chromium, if that is installed.")
     ] = False,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, metavar="PORT", help="Of --serve; 0: any that is free.")
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="Port for --serve; 0 takes any free one.")
     ] = 8080,
     labels: Annotated[
-        str, typer.Option(metavar="A,B,...", help="Shown instead of the network's, in their order: in your language.")
+        str,
+        typer.Option(
+            metavar="A,B,...", help="Labels to show instead of the network's, in their order, such as in your language."
+        ),
     ] = "",
     smooth: Annotated[
-        Smoothing, typer.Option(help="What the page begins with, as of `edgefer run`.")
+        Smoothing, typer.Option(help="Initial smoothing of the page, as in `edgefer run`.")
     ] = ReaderOptions.smooth,
     reject: Annotated[
-        float, typer.Option(min=0, max=0.9, metavar="SCORE", help="Likewise: unsure below this score.")
+        float,
+        typer.Option(min=0, max=0.9, metavar="SCORE", help="Initial threshold of the page: unsure below this score."),
     ] = ReaderOptions.reject,
     finder: FinderOption = None,
     refiner: RefinerOption = None,

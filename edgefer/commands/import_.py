@@ -25,7 +25,7 @@ Labels = Annotated[
     str,
     typer.Option(
         metavar="A,B,...|FILE",
-        help="Labels in the order of its answers, or a labels.txt; one beside FILE is found.",
+        help="Labels in the order of its outputs, or a labels.txt; by default the one beside FILE.",
         rich_help_panel=CONTRACT,
     ),
 ]
@@ -33,14 +33,14 @@ Scale = Annotated[
     str,
     typer.Option(
         metavar="NAME|SCALE,OFFSET",
-        help="What it wants of pixels: 0..1, 0..255, -1..1, imagenet, caffe, or the numbers of pixel * SCALE + OFFSET: two, or six for three channels.",
+        help="How it expects pixels: 0..1, 0..255, -1..1, imagenet, caffe, or the numbers of pixel * SCALE + OFFSET: two, or six for three channels.",
         rich_help_panel=CONTRACT,
     ),
 ]
 ColorOption = Annotated[Color | None, typer.Option(help="The order of its channels.", rich_help_panel=CONTRACT)]
 OutputsOption = Annotated[
     Outputs | None,
-    typer.Option(help="What it answers with, where the file does not say.", rich_help_panel=CONTRACT),
+    typer.Option(help="What it outputs, where the file does not say.", rich_help_panel=CONTRACT),
 ]
 FacesOf = Annotated[
     FaceKind,
@@ -50,14 +50,17 @@ Name = Annotated[
     str, typer.Option(metavar="NAME", help="The bundle's name; by default the file's.", rich_help_panel=CARD)
 ]
 Author = Annotated[
-    str, typer.Option(metavar="NAME", help="Whose network it is; by default as a .tflite says.", rich_help_panel=CARD)
+    str,
+    typer.Option(
+        metavar="NAME", help="Author of the network; by default the one that a .tflite names.", rich_help_panel=CARD
+    ),
 ]
 License = Annotated[str, typer.Option("--license", metavar="NAME", help="Its licence; likewise.", rich_help_panel=CARD)]
 Data = Annotated[
     str,
     typer.Option(
         metavar="PATH",
-        help="Labelled images: whatever stays open is measured on them, every way to feed the network, and what fits is taken.",
+        help="Labelled images, on which whatever is not stated is measured: every way to prepare the input is tried, and the one that fits is kept.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -66,7 +69,7 @@ Trust = Annotated[
     typer.Option(
         "--trust",
         help="Keras files with code in them (Lambda layers): let Keras run that code, as you, with your files and your network. "
-        "Only for files of people you trust. The bundle is a plain .tflite without it, which cannot be quantized again.",
+        "Only for files from people you trust. The bundle is a plain .tflite without that code, which cannot be quantized again.",
     ),
 ]
 Out = Annotated[
@@ -107,17 +110,17 @@ def import_(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take in a network from elsewhere, so that everything here works on it.
+    """Import a network that was trained elsewhere, so that every command works on it.
 
-    The file is not trusted: nothing in it is run, unless you say --trust. How the network is fed is stated, read off the file
-    or measured, never guessed; and the bundle must answer as the file did.
+    The file is not trusted: no code in it is run unless you say --trust. How its input is prepared is stated, read from the
+    file or measured, never guessed, and the bundle must give the same answers as the file.
 
     - `edgefer import my.h5 --labels angry,happy,sad --data faces/`
     - `edgefer import model.tflite --labels labels.txt --scale -1..1 --color rgb`
     """
     from edgefer import checks, console
     from edgefer.api import face_detectors
-    from edgefer.commands.made import made
+    from edgefer.commands.bundle_json import bundle_json
     from edgefer.convert.import_options import ImportOptions, data_loader, target_folder
     from edgefer.convert.importing import import_network
     from edgefer.train.data.load import DataOptions
@@ -137,7 +140,7 @@ def import_(
     target = target_folder(request, out)
     imported = import_network(request, target)
     if as_json:
-        console.show_json(checks.to_json(imported.checks, **made(imported.bundle), contract=imported.settled()))
+        console.show_json(checks.to_json(imported.checks, **bundle_json(imported.bundle), contract=imported.settled()))
         return
     _show(imported)
     checks.show(f"Import of {file}", imported.checks)
@@ -157,7 +160,7 @@ def _labels(text: str, file: Path) -> tuple[str, ...] | None:
         try:
             return parse_labels(read_regular(source, MAX_CARD).decode())
         except UnicodeDecodeError:
-            raise InputError(f"{source} is no text of labels in UTF-8.") from None
+            raise InputError(f"{source} is not a UTF-8 text file of labels.") from None
     return None
 
 

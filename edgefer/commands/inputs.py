@@ -40,7 +40,7 @@ DetectorOption = Annotated[
     DetectorName,
     typer.Option(
         "--detector",
-        help="auto: YuNet where its file is at hand, else edgefer's own, which needs none. yunet is fetched on first use; haar is the oldest.",
+        help="auto: YuNet where its file was fetched, else edgefer's own, which needs no download. yunet is fetched on first use; haar is the oldest.",
         rich_help_panel=FACES,
     ),
 ]
@@ -54,14 +54,14 @@ DetectorFile = Annotated[
 FinderOption = Annotated[
     Path | None,
     typer.Option(
-        "--finder", metavar="BUNDLE", help="A finder of your own, converted, for the own detector; the one that ships when left out.",
+        "--finder", metavar="BUNDLE", help="Your own converted finder, for --detector own; by default the one that ships.",
         rich_help_panel=FACES,
     ),
 ]  # fmt: skip
 RefinerOption = Annotated[
     Path | None,
     typer.Option(
-        "--refiner", metavar="BUNDLE", help="A refiner of your own, likewise; it refines YuNet's faces too.",
+        "--refiner", metavar="BUNDLE", help="Your own converted refiner, likewise; it refines YuNet's faces too.",
         rich_help_panel=FACES,
     ),
 ]  # fmt: skip
@@ -78,7 +78,7 @@ ThreadsOption = Annotated[
         min=1,
         max=MAX_THREADS,
         metavar="N",
-        help="Of the network; by default this board's.",
+        help="Threads for the network; by default this board's.",
         rich_help_panel=RUNTIME,
     ),
 ]
@@ -113,7 +113,7 @@ GroupBy = Annotated[
     str,
     typer.Option(
         metavar="REGEX",
-        help="What it captures of an image's path names its group, and groups never cross a split; `(?P<copy>…)` marks "
+        help="What it captures in an image's path names the image's group; groups never cross a split. `(?P<copy>…)` marks "
         "copies, which are only trained on.",
         rich_help_panel=INPUT,
     ),
@@ -129,7 +129,7 @@ Names = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=OUTPUT)]
 SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave bad rows and images out, and list them.", rich_help_panel=INPUT)
+    bool, typer.Option("--skip-bad", help="Skip bad rows and images, and list them.", rich_help_panel=INPUT)
 ]
 
 

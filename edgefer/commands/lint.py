@@ -35,7 +35,7 @@ def lint(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find what a target would refuse in a .tflite file, slow down or get wrong.
+    """Find what a target would refuse, run slowly or get wrong in a .tflite file.
 
     From the file alone, and by loading and running it in a process of its own on the runtimes that are installed. Exit code
     1 when it would not run there; without --target, when it would run nowhere.

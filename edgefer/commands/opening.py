@@ -1,6 +1,7 @@
 """Opens what `edgefer run` shows, writes and sends to."""
 
 import os
+import re
 import sys
 import threading
 from dataclasses import dataclass
@@ -222,8 +223,11 @@ class OpenOutputs:
 def parse_address(text: str, option: str) -> tuple[str, int]:
     """`8000`, `HOST:8000` or `[::1]:8000` as host and port; without a host it is this machine alone, 127.0.0.1."""
     host, _, port = text.rpartition(":")
-    if not (port.isascii() and port.isdigit() and int(port) < 65536) or (":" in host and not host.startswith("[")):
-        raise InputError(f"{option} {text!r} is no address: write a port such as 8000, or host and port, 0.0.0.0:8000.")
+    valid_port = re.fullmatch(r"[0-9]{1,5}", port) and int(port) < 65536
+    if not valid_port or (":" in host and not host.startswith("[")):
+        raise InputError(
+            f"{option} {text!r} is not an address: write a port such as 8000, or host and port, 0.0.0.0:8000."
+        )
     host = host.strip("[]") or "127.0.0.1"
     try:
         host.encode("idna")  # as the sockets will

@@ -20,7 +20,7 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Show what a run saw: one HTML page with timeline, shares and moments.
+    """Summarize a run as one HTML page: timeline, share of each label, longest moments.
 
     It opens in any browser, offline, and holds no images.
 

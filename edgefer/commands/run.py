@@ -37,7 +37,7 @@ class RunOptions:
 def run(
     inputs: Inputs = None, *, source: SourceFlags, faces: FaceFlags, outputs: OutputFlags, runtime: RuntimeFlags
 ) -> None:
-    """Read faces from cameras, videos and images. No frame is stored or sent unless asked.
+    """Read faces from cameras, videos and images. No frame is stored or sent unless you ask for it.
 
     Exit code 1 when a source or an output failed on the way; what was read up to there is kept.
 

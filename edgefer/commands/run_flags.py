@@ -76,9 +76,9 @@ Mjpg = Annotated[
 Rotate = Annotated[
     Rotation, typer.Option(help="Rotate every image clockwise by this many degrees.", rich_help_panel=INPUT)
 ]
-Loop = Annotated[bool, typer.Option("--loop", help="Files: from the start again when they end.", rich_help_panel=INPUT)]
+Loop = Annotated[bool, typer.Option("--loop", help="Files: start again when they end.", rich_help_panel=INPUT)]
 Realtime = Annotated[
-    bool, typer.Option("--realtime", help="Files: at their own frame rate, no faster.", rich_help_panel=INPUT)
+    bool, typer.Option("--realtime", help="Files: play at their own frame rate, no faster.", rich_help_panel=INPUT)
 ]
 Wait = Annotated[
     bool, typer.Option("--wait", help="Wait for a camera or stream that is not there yet.", rich_help_panel=INPUT)
@@ -120,7 +120,7 @@ Follow = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Look in the whole of every Nth frame only, and in between around the known faces. It pays most with YuNet and "
+        help="Search the whole of every Nth frame only, and in between around the known faces. It pays most with YuNet and "
         "with --min-face; a new face shows up to N frames later.",
         rich_help_panel=FACES,
     ),
@@ -134,7 +134,7 @@ Reject = Annotated[
         min=0,
         max=1,
         metavar="SCORE",
-        help="Say `unsure` below this score, or of a face too poor to read; 0: never.",
+        help="Say `unsure` below this score, or for a face that is too poor to read; 0: never.",
         rich_help_panel=FACES,
     ),
 ]
@@ -145,7 +145,7 @@ AllowCpuFallback = Annotated[
     bool,
     typer.Option(
         "--allow-cpu-fallback",
-        help="Coral: go on with the int8 network on the CPU when it fails or hangs.",
+        help="Coral: continue with the int8 network on the CPU when it fails or hangs.",
         rich_help_panel=RUNTIME,
     ),
 ]

@@ -11,22 +11,23 @@ from edgefer.commands.inputs import AsJson
 from edgefer.errors import EdgeferError, InputError
 
 NO_SYSTEMD = "systemd does not run this computer: `edgefer service install --print` shows the unit."
-app = App(help="Leave `edgefer run` running under systemd.")
+app = App(help="Run `edgefer run` as a systemd service.")
 
 
 @app.command()
 def install(
     arguments: Annotated[
-        list[str], typer.Argument(metavar="-- RUN-ARGUMENTS", help="Those of `edgefer run`, such as -- --camera 0.")
+        list[str],
+        typer.Argument(metavar="-- RUN-ARGUMENTS", help="Arguments for `edgefer run`, such as -- --camera 0."),
     ],
     user: Annotated[
-        str, typer.Option(metavar="NAME", help="Run as this user; by default as one that systemd generates.")
+        str, typer.Option(metavar="NAME", help="Run as this user; by default as a dynamic user that systemd creates.")
     ] = "",
     print_only: Annotated[bool, typer.Option("--print", help="Show the unit and change nothing.")] = False,
 ) -> None:
-    """Start `edgefer run` now and whenever this computer starts.
+    """Start `edgefer run` now and at every boot.
 
-    It is restarted when it fails or hangs. Relative output files lie in /var/lib/edgefer. Needs root.
+    It is restarted when it fails or hangs. Its output files go to /var/lib/edgefer. Needs root.
 
     - `edgefer service install --print -- --camera 0 --serve 8000`
     - `sudo .venv/bin/edgefer service install -- ferplus-small --camera 0`
@@ -119,9 +120,9 @@ def uninstall() -> None:
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Show how the service is.
+    """Show the state of the service.
 
-    Since when it runs, how often it was restarted, its memory, and its frames a second. Exit code 1 when it does not run.
+    How long it has been running, how often it was restarted, its memory and frame rate. Exit code 1 when it is not running.
 
     - `edgefer service status`
     - `edgefer service status --json`
@@ -266,7 +267,7 @@ def _check_root(verb: str) -> None:
 
     if os.geteuid() != 0:
         raise EdgeferError(
-            f"To {verb} a service one must be root: sudo {' '.join(_program())} service {verb} ... (install --print only shows it)."
+            f"You must be root to {verb} a service: sudo {' '.join(_program())} service {verb} ... (install --print only shows it)."
         )
     if not service.systemd_is_here():
         raise EdgeferError(NO_SYSTEMD)

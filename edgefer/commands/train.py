@@ -10,7 +10,7 @@ from edgefer.errors import InputError
 from edgefer.options import DetectorFiles
 
 if TYPE_CHECKING:
-    from edgefer.train.distribute import Place
+    from edgefer.train.distribute import Worker
     from edgefer.train.pipeline import Result
 
 
@@ -27,29 +27,29 @@ def train(*, data: DataFlags, recipe: RecipeFlags, teachers: TeacherFlags, run: 
     from edgefer import console
     from edgefer.api import start_training
     from edgefer.bundle import Bundle
-    from edgefer.commands.made import made
+    from edgefer.commands.bundle_json import bundle_json
     from edgefer.train import distribute
 
-    place = distribute.place()
-    _check_workers(place, run.out, data.folds)
+    worker = distribute.this_worker()
+    _check_workers(worker, run.out, data.folds)
     if run.resume and (data, recipe, teachers) != (DataFlags(), RecipeFlags(), TeacherFlags()):
         raise InputError("A resumed run keeps its data and recipe: give --resume alone, or with --out DIR.")
     request = None if run.resume else train_request(data, recipe, teachers)
     files = DetectorFiles(yunet=run.yunet, finder=pair.finder, refiner=pair.refiner)
-    folder, result = start_training(request, run.out, files=files, place=place, progress=console.PROGRESS)
-    if not place.chief:
+    folder, result = start_training(request, run.out, files=files, worker=worker, progress=console.PROGRESS)
+    if not worker.chief:
         say = console.log if run.as_json else console.show
-        say(f"Worker {place.index} is done; the chief writes the bundle {folder}.")
+        say(f"Worker {worker.index} is done; the chief writes the bundle {folder}.")
     elif run.as_json:
-        console.show_json(made(Bundle.open(folder)) | {"skipped": list(result.skipped if result else ())})
+        console.show_json(bundle_json(Bundle.open(folder)) | {"skipped": list(result.skipped if result else ())})
     else:
         _show(result, folder)
 
 
-def _check_workers(place: "Place", out: Path | None, folds: int) -> None:
-    if place.workers > 1 and not out:
+def _check_workers(worker: "Worker", out: Path | None, folds: int) -> None:
+    if worker.count > 1 and not out:
         raise InputError("Several workers train one network: name its folder for all of them with --out DIR.")
-    if place.workers > 1 and folds:
+    if worker.count > 1 and folds:
         raise InputError("--folds trains on one machine: cross-validation is for few images. Leave TF_CONFIG out.")
 
 

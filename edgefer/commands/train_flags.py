@@ -49,7 +49,7 @@ Also = Annotated[
     str,
     typer.Option(
         metavar="PATH[:SHARE]",
-        help="Further images of the same classes, only trained on: SHARE of each batch (0.5).",
+        help="More images of the same classes, for training only: SHARE of each batch (0.5).",
         rich_help_panel=INPUT,
     ),
 ]
@@ -90,7 +90,7 @@ Teacher = Annotated[
     str,
     typer.Option(
         metavar="BUNDLE[,BUNDLE]",
-        help="Learn from these networks' answers too (distillation).",
+        help="Learn from these networks' outputs too (distillation).",
         rich_help_panel=TEACHERS,
     ),
 ]
@@ -98,7 +98,7 @@ SoftLabels = Annotated[
     str,
     typer.Option(
         metavar="FILE",
-        help="Learn from any network's answers too: .npz of probabilities and labels.",
+        help="Learn from any network's outputs too: .npz of probabilities and labels.",
         rich_help_panel=TEACHERS,
     ),
 ]
@@ -118,7 +118,7 @@ Resume = Annotated[
     bool,
     typer.Option(
         "--resume",
-        help="Continue the unfinished training under runs/, or the one at --out; several are listed.",
+        help="Continue the unfinished training under runs/, or the one at --out; if there are several, they are listed.",
         rich_help_panel=OUTPUT,
     ),
 ]

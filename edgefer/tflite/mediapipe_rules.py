@@ -87,12 +87,12 @@ def _description(model: Model, described: Described) -> Iterator[Finding]:
         what = f"its metadata is about {described.outputs} outputs, the network has {len(model.main.outputs)}"
         yield _error("mediapipe-metadata", what)
     if described.content not in (None, int(IMAGE)):
-        yield _error("mediapipe-metadata", "its metadata says that the input is no image")
+        yield _error("mediapipe-metadata", "its metadata says that the input is not an image")
     elif described.color not in (None, int(RGB)):
         yield _error("mediapipe-metadata", "its metadata says that the input is not RGB")
     if described.parser is not None and not all(map(NUMBER.match, described.parser.removesuffix(".").split("."))):
         yield _error(
-            "mediapipe-metadata", f"its parser's version {described.parser[:20]!r} is no version: MediaPipe crashes"
+            "mediapipe-metadata", f"its parser's version {described.parser[:20]!r} is not a version: MediaPipe crashes"
         )
     elif _version(described.parser or "") > PARSER:
         yield _error("mediapipe-metadata", f"its metadata asks for a parser of version {described.parser:.20}")

@@ -211,7 +211,7 @@ def _in_range(multipliers: np.ndarray) -> np.ndarray:
 def _integers(operator: Operator) -> list[int]:
     """The constant of whole numbers that is its second input."""
     if len(operator.inputs) != 2 or operator.inputs[1].dtype not in ("INT32", "INT64"):
-        raise ValueError("its second input is no constant of whole numbers")
+        raise ValueError("its second input is not a constant of whole numbers")
     name = operator.inputs[1].dtype
     return [int(n) for n in _constant(operator.inputs[1], name, np.dtype("<i4" if name == "INT32" else "<i8")).ravel()]
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgefer.devices.faces.canvas import Layout
 from edgefer.devices.faces.own import OwnDetector, RefinedDetector
-from edgefer.devices.faces.yunet_lite import SIDE, SURE, YuNetLite
+from edgefer.devices.faces.yunet_lite import MIN_SCORE, SIDE, YuNetLite
 
 Find = Callable[[np.ndarray], object]
 WARM = 1  # searches before the counted ones: networks for the frame's shape are opened, caches filled
@@ -27,7 +27,7 @@ class OpenCVYuNet:
 
     def __init__(self, file: Path, height: int):
         self._canvas = np.zeros((height, SIDE, 3), np.uint8)
-        self._net = cv2.FaceDetectorYN.create(str(file), "", (SIDE, height), SURE)
+        self._net = cv2.FaceDetectorYN.create(str(file), "", (SIDE, height), MIN_SCORE)
 
     def find(self, image_bgr: np.ndarray) -> np.ndarray:
         width, height = Layout.of(image_bgr.shape, SIDE).size

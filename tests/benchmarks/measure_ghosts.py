@@ -4,7 +4,7 @@
 
 Every second picture that training held apart (SCENES: the folder of archives that the networks were trained on) comes into an
 empty video for 14 frames, 15 a second: moved, turned, zoomed and with noise, every frame searched and tracked as `run` does. A row
-for each score that a face which comes into the video must reach once (NEW in devices/faces/own.py; 0: no such rule).
+for each score that a face which comes into the video must reach once (MIN_NEW_SCORE in devices/faces/own.py; 0: no such rule).
 
 No face: what is shown with its centre in no head that people marked, and what YuNet, looking several times at the enlarged picture,
 does not take for a face either. So it counts what is certainly wrong, by another detector's judgement.

@@ -119,7 +119,7 @@ def test_choices_complete_themselves():
 
 
 def test_the_exit_codes_are_said_once_for_all_commands():
-    assert re.search(r"0 all is well; 1 .* failed; 2 .* wrong", " ".join(help_of(()).split()))
+    assert re.search(r"0 success; 1 .* failed.*; 2 invalid input", " ".join(help_of(()).split()))
 
 
 def test_models_as_json_are_whole_cards():

@@ -28,7 +28,7 @@ def test_an_address_without_a_host_is_this_machine_alone(text, address):
     assert parse_address(text, "--serve") == address
 
 
-@pytest.mark.parametrize("text", ["", "pi", "pi:", "::1:80", "99999", "-1", "80 ", "²", "pi..lan:80"])
+@pytest.mark.parametrize("text", ["", "pi", "pi:", "::1:80", "99999", "-1", "80 ", "²", "pi..lan:80", "1" * 5000])
 def test_no_address(text):
     with pytest.raises(InputError, match=r"--serve .*0\.0\.0\.0:8000"):
         parse_address(text, "--serve")

@@ -332,6 +332,22 @@ def test_a_softmax_inside_the_last_dense_layer_is_done_once(keras, tmp_path):
     assert load_keras(imported.bundle, "keras").layers[-1].activation.__name__ == "linear"
 
 
+@pytest.mark.parametrize("shape", [[], [1], [1, 0], [1, -1], [1, 4, 7]])
+def test_a_tflite_file_whose_answers_are_no_row_of_labels_is_refused(tmp_path, shape):
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = (shipped_bundles()["fer-nano"] / "int8.tflite").read_bytes()
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    graph = model.subgraphs[0]
+    graph.tensors[graph.outputs[0]].shape = np.array(shape, np.int32)
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (tmp_path / "odd.tflite").write_bytes(builder.Output())
+    with pytest.raises(InputError, match="it is not a classifier"):
+        read_foreign(tmp_path / "odd.tflite")
+
+
 def test_what_is_no_classifier_is_one_sentence(keras, tmp_path):
     layers = keras.layers
 

@@ -69,7 +69,7 @@ def test_every_fault_of_a_bundle_is_named(copy, tmp_path):
     with pytest.raises(BundleError, match="There is no bundle at"):
         Bundle.open(tmp_path / "none")
     (tmp_path / "x.tflite").write_bytes(b"")
-    with pytest.raises(BundleError, match=r"but a file: `edgefer import .*x\.tflite` makes"):
+    with pytest.raises(BundleError, match=r"only a file: `edgefer import .*x\.tflite` makes"):
         Bundle.open(tmp_path / "x.tflite")
 
 

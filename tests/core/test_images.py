@@ -123,6 +123,22 @@ def test_a_header_that_claims_too_much_is_one_sentence_and_costs_nothing(tmp_pat
         read_image(file)
 
 
+@pytest.mark.timeout(20)
+def test_a_header_without_end_costs_no_time():
+    start = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0))
+    with pytest.raises(ValueError, match="more than 262,144 chunks"):
+        decode_image(b"\x89PNG\r\n\x1a\n" + start + png_chunk(b"abcd", b"") * (1 << 22))
+    with pytest.raises(ValueError, match="cut short"):
+        decode_image(b"\xff\xd8" + b"\xff" * (200 << 20) + b"\xff\xda\xff\xd9")
+
+
+def test_a_jpeg_may_have_fill_bytes_before_a_marker(face):
+    content = encode_image(face, ".jpg")
+    at = content.index(b"\xff\xdb")
+    filled = content[:at] + b"\xff" * 5 + content[at:]
+    assert np.array_equal(decode_image(filled), decode_image(content))
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp", ".jp2", ".ppm"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.98])
 def test_a_file_that_is_cut_short_is_refused_whatever_its_type(face, suffix, share):
@@ -216,3 +232,31 @@ def test_two_threads_can_read_at_once(face):
     for thread in threads:
         thread.join()
     assert len(results) == 4 and all(np.array_equal(image, face) for image in results)
+
+
+def test_two_threads_that_read_at_once_leave_opencv_s_log_as_it_was(face, monkeypatch):
+    """The first to begin ends first, while the second is still decoding."""
+    content, decode = encode_image(face, ".png"), cv2.imdecode
+    second_in, first_out = threading.Event(), threading.Event()
+
+    def imdecode(*arguments):
+        if threading.current_thread().name == "first":
+            second.start()
+            second_in.wait(10)
+        else:
+            second_in.set()
+            first_out.wait(10)
+        return decode(*arguments)
+
+    def read_first():
+        decode_image(content)
+        first_out.set()
+
+    monkeypatch.setattr(cv2, "imdecode", imdecode)
+    level = cv2.utils.logging.getLogLevel()
+    first = threading.Thread(target=read_first, name="first")
+    second = threading.Thread(target=decode_image, args=(content,), name="second")
+    first.start()
+    first.join(20)
+    second.join(20)
+    assert cv2.utils.logging.getLogLevel() == level

@@ -64,6 +64,8 @@ def test_votes_become_targets_joined_by_row(voted):
         (lambda lines: [*lines[:3], lines[3].replace(",5", ",five", 1), *lines[4:]], "row 3"),
         (lambda lines: [*lines[:3], lines[3].replace(",5", ",inf", 1), *lines[4:]], "row 3 .*inf votes cannot be"),
         (lambda lines: [*lines[:3], lines[3].replace(",5", ",-5", 1), *lines[4:]], "row 3 .*-5 votes cannot be"),
+        (lambda lines: [*lines[:3], lines[3].replace(",5", ",nan", 1), *lines[4:]], "row 3 .*nan votes"),
+        (lambda lines: [*lines[:3], lines[3].replace(",5", ",-5", 1), *lines[4:]], "row 3 .*-5 votes"),
     ],
 )
 def test_votes_that_do_not_belong_to_the_pictures_are_refused(voted, change, complaint):

@@ -16,7 +16,7 @@ from conftest import newest_checkpoint
 from edgefer.errors import InputError
 from edgefer.train.data.dataset import Split
 from edgefer.train.data.load import load_dataset
-from edgefer.train.distribute import ALONE, place
+from edgefer.train.distribute import SINGLE_WORKER, this_worker
 from edgefer.train.history import read_history
 from edgefer.train.recipes import load_recipe
 
@@ -40,9 +40,9 @@ def config(cluster, job, index):
 )
 def test_place_is_what_tf_config_says(monkeypatch, text, index, workers, chief):
     monkeypatch.setenv("TF_CONFIG", text)
-    here = place()
-    assert (here.index, here.workers, here.chief) == (index, workers, chief)
-    assert (here == ALONE) == (workers == 1)
+    here = this_worker()
+    assert (here.index, here.count, here.chief) == (index, workers, chief)
+    assert (here == SINGLE_WORKER) == (workers == 1)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_place_is_what_tf_config_says(monkeypatch, text, index, workers, chief):
 def test_a_tf_config_that_says_nothing_is_refused(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(InputError, match="TF_CONFIG does not say which worker this is"):
-        place()
+        this_worker()
 
 
 def test_workers_must_be_told_one_folder(edgefer):

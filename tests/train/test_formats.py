@@ -104,6 +104,19 @@ def test_tar_gz_as_kaggle_packed_it(tmp_path):
         load_dataset(tmp_path / "cut.tar.gz", GRAY48)
 
 
+@pytest.mark.parametrize(("directory", "local", "value"), [(8, 6, 1), (10, 8, 99)])
+def test_a_zip_with_a_password_or_of_an_unknown_method_is_one_sentence(tmp_path, directory, local, value):
+    """directory, local: where the flags, or the method, stand in the two headers of a file."""
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
+        archive.writestr("fer2013.csv", "emotion,pixels\n0,1 2 3\n")
+    content = bytearray((tmp_path / "odd.zip").read_bytes())
+    content[content.index(b"PK\x01\x02") + directory] = value
+    content[content.index(b"PK\x03\x04") + local] = value
+    (tmp_path / "odd.zip").write_bytes(content)
+    with pytest.raises(DataError, match=r"odd\.zip cannot be read .*(encrypted|not supported)"):
+        load_dataset(tmp_path / "odd.zip", GRAY48)
+
+
 @pytest.mark.parametrize(
     ("header", "columns", "encoding", "complaint"),
     [

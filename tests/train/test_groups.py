@@ -127,5 +127,5 @@ def test_a_bundle_knows_whether_its_data_is_as_it_was(animals, tmp_path, capsys,
 
 
 def test_grouping_is_for_folders():
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         load_dataset("builtin", RGB32, DataOptions(group_by=RULE))

@@ -288,6 +288,16 @@ def test_weights_that_are_no_numbers_are_refused(keras, tmp_path):
         read_keras(saved(model, tmp_path), "a file")
 
 
+@pytest.mark.parametrize("config", [5, np.ones(2), np.array(["{}"], "S2"), b"\xff\xfe", "[]", "5"])
+def test_an_architecture_that_is_no_text_is_one_sentence(tmp_path, config):
+    import h5py
+
+    with h5py.File(tmp_path / "odd.h5", "w") as out:
+        out.attrs.create("model_config", config)
+    with pytest.raises(InputError, match=r"^a file: (its architecture cannot be read|the network is not described)"):
+        read_keras((tmp_path / "odd.h5").read_bytes(), "a file")
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 but no more", b"\x89HDF\r\n\x1a\n and then nothing", b"{}"])
 def test_a_broken_file_is_one_sentence(content):
     with pytest.raises(InputError) as refused:

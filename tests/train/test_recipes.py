@@ -123,7 +123,7 @@ def test_a_recipe_within_a_recipe_is_trained_as_if_alone(tmp_path):
     [
         ('[[stages]]\nname = "a"\n[[stages]]\nname = "a"\n', "two stages cannot both be called 'a'"),
         ('[[stages]]\nname = "scratch"\n', "nor any 'scratch'"),
-        ('[[stages]]\nname = "a"\nteachers = ["b"]\n', "stage 'a' names 'b', which is no stage before it"),
+        ('[[stages]]\nname = "a"\nteachers = ["b"]\n', "stage 'a' names 'b', which is not an earlier stage"),
         ('[[stages]]\nname = "a"\nbegin = "a"\n', "stage 'a' names 'a'"),
         ('[[stages]]\nname = "a"\nchange.fit.epochs = 0\n', "stage 'a': fit.epochs"),
         ('[[stages]]\nname = "a"\nchange.fit.speed = 1\n', "fit.speed"),

@@ -1,6 +1,7 @@
 """Files that training is given: only regular ones are read, of a bounded size, and nobody waits for a FIFO."""
 
 import io
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -48,6 +49,20 @@ def test_what_is_no_regular_file_is_a_sentence_at_once(tmp_path, kind):
     make(kind, tmp_path / "faces" / FACE_ORDER)
     with pytest.raises(InputError):
         FaceOrder.load(tmp_path / "faces")
+
+
+@pytest.mark.parametrize("data", [5, None, ["a"], {"a": 1}])
+def test_an_order_of_other_types_is_a_sentence(tmp_path, data):
+    run = RunFolder(tmp_path / "run")
+    run.order.parent.mkdir(parents=True)
+    order = {"recipe": load_recipe("demo").model_dump(mode="json"), "data": data}
+    run.order.write_text(json.dumps(order))
+    with pytest.raises(InputError, match=r"order\.json cannot be read \(data .* is not right"):
+        Order.load(run)
+    order = {"recipe": load_face_recipe("face-finder").model_dump(), "data": "scenes", "teacher": data}
+    (tmp_path / "run" / FACE_ORDER).write_text(json.dumps(order))
+    with pytest.raises(InputError, match=r"teacher .* is not right"):
+        FaceOrder.load(tmp_path / "run")
 
 
 def as_npz(**arrays: bytes) -> bytes:

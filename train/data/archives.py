@@ -66,5 +66,5 @@ def _lines(raw, name: str, path: Path) -> Iterator[str]:
     text = io.TextIOWrapper(buffered, encoding="utf-8-sig", newline="")
     while line := text.readline(MAX_LINE):
         if len(line) == MAX_LINE:
-            raise DataError(f"{path} has a line of more than {MAX_LINE:,} characters: it is no CSV of images.")
+            raise DataError(f"{path} has a line of more than {MAX_LINE:,} characters: it is not a CSV of images.")
         yield line

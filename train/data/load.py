@@ -99,7 +99,7 @@ def open_rows(path: str | Path, options: DataOptions) -> Rows:
         raise DataError("--labels brings names of its own: leave --names out.")
     file = Path(path)
     if options.group_by and not file.is_dir() and (file.exists() or str(path) == BUILT_IN):
-        raise DataError(f"--group-by reads the paths of images: {path} is no folder.")
+        raise DataError(f"--group-by reads the paths of images: {path} is not a folder.")
     if str(path) == BUILT_IN:
         return _drawn_rows(options.seed)
     if not str(path):  # a path of nothing would be the folder at hand

@@ -143,7 +143,8 @@ def same_photographs(pictures: Sequence[Picture]) -> np.ndarray:
 def _thumb(gray: np.ndarray, box) -> np.ndarray:
     """A part of a picture as float32 [ALIKE_SIDE ** 2] of mean 0 and length 1."""
     x0, y0, x1, y1 = (round(float(edge)) for edge in box)
-    part = gray[max(0, y0) : y1, max(0, x0) : x1]
+    top, left = min(max(0, y0), gray.shape[0] - 1), min(max(0, x0), gray.shape[1] - 1)
+    part = gray[top : max(top + 1, y1), left : max(left + 1, x1)]  # a pixel at least of a box at the border
     small = cv2.resize(part, (ALIKE_SIDE, ALIKE_SIDE), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
     small -= small.mean()
     return small / max(float(np.linalg.norm(small)), 1e-6)

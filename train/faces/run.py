@@ -11,9 +11,10 @@ import numpy as np
 
 from edgefer.bundle import TRAINING, Bundle, Form, write_bundle, write_file
 from edgefer.card import InputSpec, ModelCard, Provenance
-from edgefer.errors import InputError
+from edgefer.errors import DataError, InputError
 from edgefer.faces import FINDER_LABELS, REFINER_LABELS, REFINER_SIDE
 from edgefer.files import MAX_CARD, read_regular
+from edgefer.options import as_record
 from edgefer.progress import SILENT, Progress
 from edgefer.train.backend import versions
 from edgefer.train.faces import losses, networks, tasks
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 RIGHT_SHARE = 0.35  # of the candidates that are faces are shown to the refiner too; of those that are none, all
 CALIBRATION_IMAGES = 256
 
-Mine = Callable[[Sequence[Picture]], list[tuple[Picture, np.ndarray]]]  # a finder's candidates in each picture
+MineCandidates = Callable[
+    [Sequence[Picture]], list[tuple[Picture, np.ndarray]]
+]  # what a finder takes for faces in each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,23 +58,35 @@ class FaceOrder:
         try:
             fields = json.loads(read_regular(run / FACE_ORDER, MAX_CARD))
             recipe = FaceRecipe.model_validate(fields["recipe"])
-            later = {name: str(fields.get(name, "")) for name in ("finder", "begin")}
-            return cls(recipe=recipe, data=fields["data"], teacher=fields["teacher"], **later)
+            paths = {"finder": "", "begin": ""} | {name: fields[name] for name in fields if name != "recipe"}
+            return as_record(cls, paths | {"recipe": recipe})
         except (InputError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{run / FACE_ORDER} is not the order of a training of faces: {error}.") from None
+            raise InputError(
+                f"{run / FACE_ORDER} is not the order of a training of faces: {str(error).rstrip('.')}."
+            ) from None
 
 
 def train_faces(
-    order: FaceOrder, run: Path, cache: Path, *, mine: Mine | None = None, progress: Progress = SILENT
+    order: FaceOrder,
+    run: Path,
+    cache: Path,
+    *,
+    mine_candidates: MineCandidates | None = None,
+    progress: Progress = SILENT,
 ) -> Bundle:
     """Train as ordered into `run`, going on with what is there, and make it a bundle with the Keras network.
 
-    mine: what a finder takes for faces in pictures; the refiner learns from it.
+    mine_candidates: gives what a finder takes for faces in pictures; the refiner learns from it.
     """
     pictures, held = training_parts(order, cache, progress)
+    if not any((picture.faces.target > 0).any() for picture in pictures):
+        raise DataError(
+            f"{order.data} has no face to learn from: YuNet is sure of none in its {len(pictures):,} pictures, and no "
+            "boxes.json marks any. Add pictures of people."
+        )
     progress.log(f"Training {order.recipe.name} on {order.data} into {run}")
     order.save(run)
-    build, loss, batch = learning(order, pictures, mine, progress)
+    build, loss, batch = learning(order, pictures, mine_candidates, progress)
     folder = run / TRAINING
     model = fit(
         build,
@@ -89,7 +104,7 @@ def training_parts(order: FaceOrder, cache: Path, progress: Progress) -> tuple[l
     return parts(read_scenes(Path(order.data), cache, Path(order.teacher), progress.track))
 
 
-def learning(order: FaceOrder, pictures: Sequence[Picture], mine: Mine | None, progress: Progress):
+def learning(order: FaceOrder, pictures: Sequence[Picture], mine_candidates: MineCandidates | None, progress: Progress):
     """The network's builder, its loss and its batches."""
     recipe, pool = order.recipe.fit, tasks.pool_of(pictures)
     begun = beginning(order.begin)
@@ -102,7 +117,7 @@ def learning(order: FaceOrder, pictures: Sequence[Picture], mine: Mine | None, p
             lambda maps, targets: losses.finder_loss(maps, targets, grid),
             batch,
         )
-    hard = hard_candidates(mine(pictures), recipe.seed) if mine else []
+    hard = hard_candidates(mine_candidates(pictures), recipe.seed) if mine_candidates else []
     progress.log(f"{len(hard):,} candidates of the finder to learn from" if hard else "No finder to learn from")
     return (
         lambda: begun(networks.build_refiner()),

@@ -9,7 +9,7 @@ from edgefer.errors import EdgeferError, InputError
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.cache import cache_folder
 from edgefer.train.faces.recipe import FACE_ORDER, load_face_recipe
-from edgefer.train.faces.run import FaceOrder, Mine, train_faces
+from edgefer.train.faces.run import FaceOrder, MineCandidates, train_faces
 from edgefer.train.start import TrainRequest
 
 # Of a request, what has a meaning here.
@@ -64,14 +64,16 @@ def resumed(folder: Path) -> FaceOrder:
     return FaceOrder.load(folder)
 
 
-def start(order: FaceOrder, folder: Path, miner: Callable[[Bundle], Mine], *, progress: Progress = SILENT) -> Bundle:
-    """Train as ordered. miner makes of a finder's bundle what finds candidates with it. EdgeferError, with the command that
+def start(
+    order: FaceOrder, folder: Path, miner: Callable[[Bundle], MineCandidates], *, progress: Progress = SILENT
+) -> Bundle:
+    """Train as ordered. miner: makes a function that mines candidates from a finder's bundle. EdgeferError, with the command that
     goes on, when it is interrupted."""
-    mine = None
+    mine_candidates = None
     if order.recipe.task == "refine-faces":
         path = Path(order.finder) if order.finder else shipped_networks().get("face-finder")
-        mine = miner(Bundle.open(path)) if path else None
+        mine_candidates = miner(Bundle.open(path)) if path else None
     try:
-        return train_faces(order, folder, cache_folder() / "faces", mine=mine, progress=progress)
+        return train_faces(order, folder, cache_folder() / "faces", mine_candidates=mine_candidates, progress=progress)
     except KeyboardInterrupt:
         raise EdgeferError(f"Stopped. Continue with: edgefer train --resume --out {folder}") from None

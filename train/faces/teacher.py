@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from edgefer.errors import InputError, MissingDependency
+from edgefer.native import native_path
 
 CANVAS = 320  # pixels; files of YuNet with a fixed input take this
 MIN_SCORE = 0.3
@@ -50,7 +51,8 @@ class Teacher:
         if not file.is_file():
             raise InputError(f"There is no file {file}: name YuNet's .onnx with --detector-file.")
         try:
-            self._net = cv2.FaceDetectorYN.create(str(file), "", (CANVAS, CANVAS), MIN_SCORE, MAX_OVERLAP)
+            with native_path(file) as path:
+                self._net = cv2.FaceDetectorYN.create(path, "", (CANVAS, CANVAS), MIN_SCORE, MAX_OVERLAP)
             self._net.detect(np.zeros((CANVAS, CANVAS, 3), np.uint8))
         except cv2.error as error:
             raise InputError(

@@ -180,7 +180,7 @@ def test_wrong_run_arguments_are_refused(monkeypatch):
 
 def test_installing_needs_root_and_systemd(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(EdgeferError, match=r"must be root: sudo /.* service uninstall"):
+    with pytest.raises(EdgeferError, match=r"must be root to uninstall a service: sudo /.* service uninstall"):
         commands._check_root("uninstall")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(service, "systemd_is_here", lambda: False)

@@ -1,5 +1,6 @@
 """YuNet's .onnx as a .tflite that edgefer writes itself: the same answers, and no harm from a stranger's file."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgefer.devices.faces import yunet_lite
-from edgefer.devices.faces.canvas import Layout, MapNetwork, distinct, shrunk, thinned, thinned_gray
+from edgefer.devices.faces.canvas import Layout, MapNetwork, non_max_suppression, shrunk, thinned, thinned_gray
 from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
 from edgefer.devices.faces.yunet_graph import HEADS, INPUT, STRIDES, equalize, measure, read_layers, steps_of
 from edgefer.errors import SourceError
@@ -158,6 +159,42 @@ def test_faces_that_differ_from_opencvs_fail_the_proof():
     assert not yunet_lite.compared([(None, np.empty((0, 15), np.float32))]).passes("int8"), "nothing was compared"
 
 
+# What is kept
+
+
+@pytest.fixture
+def proven(content, monkeypatch, tmp_path):
+    """A small YuNet's file, whose proof is taken for granted."""
+    monkeypatch.setattr(yunet_lite._Build, "_prove", lambda build, file, dtype: yunet_lite.Proof(1, 1.0, 0.0, 0))
+    (tmp_path / "small.onnx").write_bytes(content)
+    return tmp_path / "small.onnx"
+
+
+def test_a_cache_that_cannot_be_written_costs_time_and_no_detector(proven, tmp_path):
+    (tmp_path / "a file").write_bytes(b"")
+    detector = yunet_lite.YuNetLite(proven, tmp_path / "a file")
+    assert isinstance(detector.find(images(1, side=320)[0]), list)
+    assert sorted(file.name for file in tmp_path.rglob("*")) == ["a file", "small.onnx"]
+
+
+@pytest.mark.parametrize("damaged", [b"", b"PK\x03\x04 damaged"])
+def test_what_was_kept_and_is_damaged_is_made_again(proven, tmp_path, damaged):
+    first = yunet_lite.YuNetLite(proven, tmp_path / "cache")
+    (kept,) = (tmp_path / "cache").rglob("ranges.npz")
+    kept.write_bytes(damaged)
+    again = yunet_lite.YuNetLite(proven, tmp_path / "cache")
+    assert again._build.tflite("int8", (64, 64)) == first._build.tflite("int8", (64, 64))
+    assert kept.read_bytes() != damaged
+
+
+def test_a_file_need_not_be_called_in_utf_8(content, tmp_path):
+    """The small network is none that OpenCV's YuNet runs: it says so, and does not crash."""
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/small-\xff.onnx"))
+    file.write_bytes(content)
+    with pytest.raises(SourceError, match="not a YuNet that OpenCV"):
+        yunet_lite.YuNetLite(file, tmp_path / "cache")
+
+
 # Canvases
 
 
@@ -213,9 +250,11 @@ def test_a_frame_is_thinned_in_gray_to_the_same_pixels_whatever_its_size():
 def test_one_face_is_kept_once():
     boxes = np.array([[0, 0, 100, 100], [5, 5, 100, 105], [20, 20, 60, 60], [150, 0, 200, 50]], np.float32)
     scores = np.array([0.9, 0.8, 0.95, 0.5])
-    assert distinct(boxes, scores, 0.4) == [2, 3], "the surest stays, also where it is the inner one"
-    assert distinct(boxes, np.array([0.9, 0.8, 0.7, 0.5]), 0.4) == [0, 3], "an overlapping and a nested box are gone"
-    assert distinct(boxes[:0], scores[:0], 0.4) == []
+    assert non_max_suppression(boxes, scores, 0.4) == [2, 3], "the surest stays, also where it is the inner one"
+    assert non_max_suppression(boxes, np.array([0.9, 0.8, 0.7, 0.5]), 0.4) == [0, 3], (
+        "an overlapping and a nested box are gone"
+    )
+    assert non_max_suppression(boxes[:0], scores[:0], 0.4) == []
 
 
 def test_what_is_kept_is_alone_and_what_is_not_lies_on_a_surer_box_that_is():
@@ -225,7 +264,7 @@ def test_what_is_kept_is_alone_and_what_is_not_lies_on_a_surer_box_that_is():
     low, high = np.maximum(boxes[:, None, :2], boxes[:, :2]), np.minimum(boxes[:, None, 2:], boxes[:, 2:])
     both, areas = np.prod(np.maximum(high - low, 0), axis=2), np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     alike = (both > 0.4 * (areas[:, None] + areas - both)) | (both > 0.7 * np.minimum.outer(areas, areas))
-    kept = distinct(boxes, scores, 0.4)
+    kept = non_max_suppression(boxes, scores, 0.4)
     assert (np.diff(scores[kept]) < 0).all() and alike[np.ix_(kept, kept)].sum() == len(kept)
     for row in set(range(150)) - set(kept):
         assert any(alike[row, other] and scores[other] > scores[row] for other in kept)

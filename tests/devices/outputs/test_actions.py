@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -61,7 +62,7 @@ def until(what, sink, frame):
         time.sleep(0.02)
 
 
-def test_a_command_that_fails_or_hangs_is_logged_and_holds_nothing_up(make_frame, monkeypatch):
+def test_a_command_that_fails_or_hangs_is_logged_and_ended_with_what_it_started(make_frame, monkeypatch, tmp_path):
     log = []
     sink = CommandOn("happy", ["false"], Timing(hold_s=0, pause_s=0), log=log.append)
     sink.write(make_frame(0, "happy"))
@@ -76,6 +77,17 @@ def test_a_command_that_fails_or_hangs_is_logged_and_holds_nothing_up(make_frame
     assert time.monotonic() - began < 2
     until(lambda: not sink._running, sink, make_frame(30))
     assert log[0] == "--on happy: sleep took longer than 0 s and was ended."
+    script = ["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/partial; mv {tmp_path}/partial {tmp_path}/child; wait"]
+    sink = CommandOn("happy", script, Timing(hold_s=0, pause_s=0), log=log.append)
+    monkeypatch.setattr(actions, "COMMAND_S", 60)
+    sink.write(make_frame(40, "happy"))
+    until((tmp_path / "child").exists, sink, make_frame(41))
+    child = Path("/proc") / (tmp_path / "child").read_text().strip() / "stat"
+    assert child.exists()
+    monkeypatch.setattr(actions, "COMMAND_S", 0.1)
+    until(
+        lambda: not child.exists() or child.read_text().split()[2] == "Z", sink, make_frame(42)
+    )  # ended, if not reaped
     gone = CommandOn("happy", ["/none/program"], Timing(hold_s=0, pause_s=0), log=log.append)
     gone.write(make_frame(0, "happy"))
     assert "cannot be run: No such file" in gone.trouble

@@ -134,13 +134,13 @@ def test_bad_rows_are_counted_and_named(saved, row, reason):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "no CSV of"),
+        (b"", "not a CSV that"),
         (HEADER.encode(), "no face was seen"),
         (HEADER.encode() + b"x\n", "line 2"),
-        (b"\xff\xfe\x00", "no CSV of"),
-        (b"time,frame\n", "no CSV of"),
-        (b'"' * 300_000, "no CSV of|cannot be read"),
-        (b"a" * 300_000, "no CSV of|cannot be read"),
+        (b"\xff\xfe\x00", "not a CSV that"),
+        (b"time,frame\n", "not a CSV that"),
+        (b'"' * 300_000, "not a CSV that|cannot be read"),
+        (b"a" * 300_000, "not a CSV that|cannot be read"),
     ],
 )
 def test_what_is_no_such_file_is_a_sentence(tmp_path, content, reason):

@@ -13,7 +13,7 @@ import pytest
 from edgefer.devices.sources.cameras import open_source
 from edgefer.devices.sources.containers import examine
 from edgefer.devices.sources.files import next_time
-from edgefer.devices.sources.playback import Playback, Played, Several
+from edgefer.devices.sources.playback import MergedSources, Playback, PlayedSource
 from edgefer.errors import ImageError, IncompleteError, InputError, SourceError
 from edgefer.options import Rotation
 
@@ -154,6 +154,8 @@ def test_one_unreadable_image_ends_a_folder_only_unless_told_to_skip_it(folder):
     assert [frame.image_bgr.shape[:2] for frame in frames] == [(20, 30), (40, 30)]
     named = [line.split(":")[0] for line in source.left_out]
     assert sorted(named) == ["0bomb.png", "0half.jpg", "notes.txt"]
+    read(source)
+    assert len(source.left_out) == 3, "read again, as with --loop, it names them once"
 
 
 def test_a_folder_of_nothing_but_unreadable_images_is_an_error(tmp_path):
@@ -170,7 +172,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
 
 def test_a_loop_goes_on_in_time_and_number(tmp_path):
     video = write_video(tmp_path / "a.mp4", 4, fps=10)
-    with Played(open_source(str(video)), Playback(loop=True)) as source:
+    with PlayedSource(open_source(str(video)), Playback(loop=True)) as source:
         frames = [frame for frame, _ in zip(source, range(10), strict=False)]
     assert source.total is None
     assert [frame.index for frame in frames] == list(range(10))
@@ -182,7 +184,7 @@ def test_real_time_is_no_faster_than_it_was_taken(tmp_path):
 
     video = write_video(tmp_path / "a.mp4", 10, fps=20)
     began = time.monotonic()
-    with Played(open_source(str(video)), Playback(realtime=True)) as source:
+    with PlayedSource(open_source(str(video)), Playback(realtime=True)) as source:
         last = list(source)[-1]
     assert time.monotonic() - began >= last.time_s > 0.4
 
@@ -192,19 +194,19 @@ def test_images_are_turned(tmp_path):
     image[:5, :5] = 255  # top left
     cv2.imwrite(str(tmp_path / "a.png"), image)
     for rotation, size, corner in (("90", (30, 20), (0, -1)), ("180", (20, 30), (-1, -1)), ("270", (30, 20), (-1, 0))):
-        ((turned,),) = [read(Played(open_source(str(tmp_path / "a.png")), Playback(rotate=Rotation(rotation))))]
+        ((turned,),) = [read(PlayedSource(open_source(str(tmp_path / "a.png")), Playback(rotate=Rotation(rotation))))]
         assert turned.image_bgr.shape[:2] == size and turned.image_bgr[corner].min() == 255
 
 
 def test_several_sources_are_named_and_numbered(tmp_path):
     one, other = write_video(tmp_path / "one.mp4", 5), write_video(tmp_path / "other.mp4", 7)
     sources = [open_source(str(file)) for file in (one, other)]
-    frames = read(Several(sources))
+    frames = read(MergedSources(sources))
     for stream, (file, count) in enumerate(((one, 5), (other, 7))):
         ours = [frame for frame in frames if frame.stream == stream]
         assert [frame.index for frame in ours] == list(range(count)) and {frame.source for frame in ours} == {str(file)}
     with pytest.raises(InputError, match="is named twice"):
-        Several([open_source(str(one)), open_source(str(one))])
+        MergedSources([open_source(str(one)), open_source(str(one))])
 
 
 def test_only_containers_that_count_their_frames_are_taken_at_their_word(tmp_path):

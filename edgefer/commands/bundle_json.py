@@ -1,4 +1,4 @@
-"""What a command that writes a bundle prints of it with --json."""
+"""What commands that write a bundle print about it with --json."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from edgefer.bundle import Bundle
 
 
-def made(bundle: "Bundle") -> dict[str, Any]:
+def bundle_json(bundle: "Bundle") -> dict[str, Any]:
     """Its hash as "bundle" and its folder as "out", as `edgefer verify` and `edgefer export` name them; of its card the
     labels, the files with their hashes and bytes, the figures by split and form, and what conversion cost."""
     card = bundle.card.to_dict()

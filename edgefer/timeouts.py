@@ -1,4 +1,4 @@
-"""Work in C++ that may never come back, such as a network made to loop: it is waited for only as long as it gets on."""
+"""Timeouts for work in C++ that may never return, such as a network made to loop: it is waited for only while it makes progress."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from collections.abc import Callable
 STEP_S = 0.25  # how often it is looked at
 
 
-class Stuck(Exception):
+class TimedOut(Exception):
     """The work was given up: it made no progress, or took too long altogether."""
 
     def __init__(self, seconds: float):
@@ -15,8 +15,8 @@ class Stuck(Exception):
         self.seconds = seconds
 
 
-def patiently(work: Callable[[], None], progress: Callable[[], int], *, step_s: float, total_s: float) -> None:
-    """Run `work` in a thread of its own, and raise what it raises. Stuck when `progress()`, a number that grows, stays the
+def run_with_timeout(work: Callable[[], None], progress: Callable[[], int], *, step_s: float, total_s: float) -> None:
+    """Run `work` in a thread of its own, and raise what it raises. TimedOut when `progress()`, a number that grows, stays the
     same for step_s, or when it all takes longer than total_s.
 
     C++ cannot be ended from outside: a thread that is stuck stays behind until the process ends, which does not wait for it.
@@ -29,7 +29,7 @@ def patiently(work: Callable[[], None], progress: Callable[[], int], *, step_s: 
         except BaseException as error:  # it belongs to the one who waits
             raised.append(error)
 
-    thread = threading.Thread(target=run, name="edgefer-patience", daemon=True)
+    thread = threading.Thread(target=run, name="edgefer-timeout", daemon=True)
     began = moved_s = time.monotonic()
     seen = progress()
     thread.start()
@@ -39,7 +39,7 @@ def patiently(work: Callable[[], None], progress: Callable[[], int], *, step_s: 
         if here != seen:
             seen, moved_s = here, now
         if now - moved_s > step_s or now - began > total_s:
-            raise Stuck(now - began)
+            raise TimedOut(now - began)
         thread.join(STEP_S)
     if raised:
         raise raised[0]

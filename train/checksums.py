@@ -1,4 +1,4 @@
-"""What a training's files were when it wrote them, so that one that was exchanged for another run's is noticed."""
+"""Checksums of a training's files as it wrote them, so that one that was swapped for another run's is noticed."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from edgefer.errors import InputError
 from edgefer.files import MAX_CARD, read_regular
 
 
-class Sums:
+class Checksums:
     """sha256 of files by name, in a file of their own. A name is noted before its file is written, beside what it was, so that a
     kill in between makes neither of them wrong. What was never noted is taken as it is."""
 

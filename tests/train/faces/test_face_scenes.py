@@ -1,0 +1,104 @@
+"""Folders and archives of pictures, from strangers, that networks learn to find faces from."""
+
+import io
+import json
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+
+from edgefer.errors import DataError
+from edgefer.train.faces import run, scenes
+from edgefer.train.faces.gallery import gallery, same_photographs
+from edgefer.train.faces.recipe import load_face_recipe
+from edgefer.train.faces.run import FaceOrder, train_faces
+from edgefer.train.faces.scenes import read_scenes
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+PNG = cv2.imencode(".png", PIXELS)[1].tobytes()
+
+
+class Blind:
+    """A teacher that finds no face."""
+
+    def __init__(self, file):
+        pass
+
+    def faces(self, image_bgr):
+        return []
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with one picture in a folder within, taught by a teacher that finds nothing."""
+    monkeypatch.setattr(scenes, "Teacher", Blind)
+    (tmp_path / "yunet.onnx").write_bytes(b"")
+    (tmp_path / "scenes" / "own").mkdir(parents=True)
+    (tmp_path / "scenes" / "own" / "a.png").write_bytes(PNG)
+    return tmp_path / "scenes"
+
+
+def read(folder):
+    return read_scenes(
+        folder, folder.parent / "cache", folder.parent / "yunet.onnx", lambda items, total, description: items
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"), [(b"", "is an empty file"), (PNG[:60], "cut short"), (b"text", "not an image")]
+)
+def test_a_picture_that_cannot_be_read_is_named(folder, content, complaint):
+    (folder / "own" / "b.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=rf"^b\.jpg of own .*{complaint}"):
+        read(folder)
+
+
+def test_an_archive_that_is_damaged_inside_is_one_sentence(folder):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(5000) + PNG)
+    content = bytearray(out.getvalue())
+    content[40:60] = b"\xff" * 20
+    (folder / "damaged.zip").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.png in .*damaged\.zip cannot be unpacked"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("box", "complaint"),
+    [
+        ([0, 500, 500, 700, 700], "outside of a.png"),
+        ([0, -90, 0, -10, 40], "outside of a.png"),
+        ([0, 30, 30, 30, 40], "not beyond the other"),
+        ([0, 1, 2], "without four numbers"),
+    ],
+)
+def test_a_box_that_is_no_face_of_its_picture_is_refused(folder, box, complaint):
+    (folder / "own" / "boxes.json").write_text(json.dumps({"a.png": [box]}))
+    with pytest.raises(DataError, match=complaint):
+        read(folder)
+
+
+def test_a_box_may_reach_beyond_its_picture(folder):
+    (folder / "own" / "boxes.json").write_text(json.dumps({"a.png": [[0, -40, -40, 0.3, 0.3], [0, 10, 10, 90, 90]]}))
+    pictures = gallery(read(folder))
+    assert len(pictures[0].faces) == 2 and same_photographs(pictures).tolist() == [0]
+
+
+def test_what_was_kept_and_is_damaged_is_made_again(folder):
+    (first,) = read(folder)
+    (kept,) = (folder.parent / "cache").glob("own-*.npz")
+    for content in (b"", b"PK\x03\x04 damaged", kept.read_bytes()[:-100]):
+        kept.write_bytes(content)
+        (again,) = read(folder)
+        assert again.names == first.names and np.array_equal(again.images[0], first.images[0])
+
+
+@pytest.mark.parametrize("recipe", ["face-finder", "face-refiner"])
+def test_pictures_without_any_face_are_refused_before_hours_of_training(folder, recipe, monkeypatch):
+    monkeypatch.setattr(run, "fit", lambda *arguments: pytest.fail("it trains"))
+    order = FaceOrder(recipe=load_face_recipe(recipe), data=str(folder), teacher=str(folder.parent / "yunet.onnx"))
+    with pytest.raises(DataError, match=r"scenes has no face to learn from: .* in its 1 pictures"):
+        train_faces(order, folder.parent / "run", folder.parent / "cache")
+    assert not (folder.parent / "run").exists()
