@@ -8,6 +8,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from edgefer.bundle import Bundle, Form
 from edgefer.errors import RuntimeFault
 from edgefer.interpreter import ANY_RUNTIME, THE_NETWORK, RuntimeOptions, open_interpreter
 from edgefer.quiet import quiet
@@ -147,6 +148,11 @@ class MapNetwork:
         self._content, self._options, self.name = content, options, name
         self._others: dict[tuple[int, int], MapNetwork] = {}
         self._read_ends()
+
+    @classmethod
+    def open(cls, bundle: Bundle, options: RuntimeOptions = ANY_RUNTIME) -> "MapNetwork":
+        """A bundle's int8 network, named by the path of its file."""
+        return cls(bundle.read(Form.INT8), options, name=str(bundle.file(Form.INT8)))
 
     def _read_ends(self) -> None:
         (self._input,) = self._interpreter.get_input_details()

@@ -107,7 +107,7 @@ class CandidateMiner:
 
     @classmethod
     def of(cls, bundle: Bundle) -> "CandidateMiner":
-        return cls(Finder(MapNetwork(bundle.read("int8"))))
+        return cls(Finder(MapNetwork.open(bundle)))
 
     def __call__(self, pictures: Iterable) -> list[tuple]:
         """pictures: with `gray` uint8 [h, w] each -> an image and a box float64 [4], for each candidate."""

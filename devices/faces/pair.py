@@ -96,7 +96,7 @@ def _open(named: Path | None, which: str, running: Running) -> Half:
         network = Network.open(bundle, Form.INT8, running.options)
         if running.check:
             check_at_load(bundle, network, Form.INT8)
-    maps = MapNetwork(bundle.read(Form.INT8), running.options, name=str(bundle.file(Form.INT8)))
+    maps = MapNetwork.open(bundle, running.options)
     if named is not None:
         _check_ends(bundle, maps)
     return Half(maps, f"{bundle.card.name} {bundle.hash[:12]}")

@@ -37,7 +37,7 @@ class Photo:
 def photos(archive: Path, count: int, seed: int) -> Iterator[Photo]:
     """`count` of the archive's pictures in a random order, those in which one face is found for sure."""
     detector = OwnDetector.shipped()
-    refiner = Refiner(MapNetwork(Bundle.open(shipped_networks()["face-refiner"]).read("int8")))
+    refiner = Refiner(MapNetwork.open(Bundle.open(shipped_networks()["face-refiner"])))
     with zipfile.ZipFile(archive) as files:
         names = sorted(name for name in files.namelist() if name.endswith(".jpg"))
         for at in np.random.default_rng(seed).permutation(len(names)):
