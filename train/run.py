@@ -1,12 +1,14 @@
 """A training's folder: where everything lies in it, and whether it can be gone on with."""
 
+import fcntl
 import json
 import os
 import re
 import shutil
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +127,35 @@ class RunFolder:
     def begun(self) -> bool:
         """Whether an epoch of the network or of a fold has been finished."""
         return any(FitFolder(folder).begun() for folder in (self.training.path, *self.training.path.glob("folds/*")))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the run's folder and lock it for this process; it is removed again if nothing was written there. InputError
+        when it cannot be written, or another process is training there."""
+        folder = self.training.path
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(b"\0")
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be written ({error.strerror}): choose another --out.") from None
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise InputError(
+                f"{self.path} is being trained by another process: wait for it, or choose another --out."
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        try:
+            yield
+        finally:
+            for empty in (folder, self.path):
+                with suppress(OSError):
+                    empty.rmdir()
+            os.close(handle)
 
     def clear(self) -> None:
         """Remove what a refused training has left, and the run's directory when nothing else is in it."""
