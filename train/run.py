@@ -80,6 +80,11 @@ class RunFolder:
         return self.training.path / "order-copy.json"
 
     @property
+    def face_order(self) -> Path:
+        """The order of a training of a network that finds faces."""
+        return self.training.path / "faces.json"
+
+    @property
     def plan(self) -> Path:
         """The order of a training in stages; each stage has an order of its own."""
         return self.training.path / "stages.json"
@@ -122,7 +127,8 @@ class RunFolder:
 
     @property
     def resumable(self) -> bool:
-        return not self.finished and any(file.exists() for file in (self.order, self.spare_order, self.plan))
+        orders = (self.order, self.spare_order, self.plan, self.face_order)
+        return not self.finished and any(file.exists() for file in orders)
 
     def begun(self) -> bool:
         """Whether an epoch of the network or of a fold has been finished."""
@@ -214,13 +220,15 @@ def unfinished_run(runs: Path = Path("runs")) -> RunFolder:
     if not found:
         raise InputError("There is no unfinished training under runs/: name one with --out DIR.")
     if len(found) > 1:
-        listed = ", ".join(f"{run.path} ({_epochs_done(run)} epochs done)" for run in found)
+        listed = ", ".join(f"{run.path} ({_done(run)} done)" for run in found)
         raise InputError(f"Several trainings are unfinished: {listed}. Name the one to resume with --out DIR.")
     return found[0]
 
 
-def _epochs_done(run: RunFolder) -> int:
+def _done(run: RunFolder) -> str:
+    if run.face_order.exists():
+        return f"{max([0, *run.training.checkpoint_numbers()])} checkpoints"
     try:
-        return len(read_history(run.training.history))
+        return f"{len(read_history(run.training.history))} epochs"
     except (OSError, ValueError, KeyError, TypeError):
-        return 0
+        return "0 epochs"

@@ -9,7 +9,7 @@ from edgefer.errors import EdgeferError, InputError
 from edgefer.files import without_empty_folders
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.cache import cache_folder
-from edgefer.train.faces.recipe import FACE_ORDER, load_face_recipe
+from edgefer.train.faces.recipe import load_face_recipe
 from edgefer.train.faces.run import FaceOrder, MineCandidates, train_faces
 from edgefer.train.run import RunFolder
 from edgefer.train.start import TrainRequest
@@ -56,7 +56,7 @@ def _network(name: str, task: str, option: str) -> str:
 
 def is_face_run(folder: Path) -> bool:
     """Whether the training in a folder is one of these."""
-    return (folder / FACE_ORDER).is_file()
+    return RunFolder(folder).face_order.is_file()
 
 
 def resumed(folder: Path) -> FaceOrder:
