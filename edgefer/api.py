@@ -219,12 +219,16 @@ def start_training(
     from edgefer.train.distribute import SINGLE_WORKER
     from edgefer.train.faces.recipe import is_face_recipe
     from edgefer.train.faces.start import is_face_run
+    from edgefer.train.run import unfinished_run
     from edgefer.train.start import new_run, resumed, start
 
-    if is_face_recipe(request.recipe) if request else out is not None and is_face_run(out):
-        return _train_faces(request, out, files, progress), None
     if request is None:
-        run, order = resumed(out)
+        run = out or unfinished_run().path
+        if is_face_run(run):
+            return _train_faces(None, run, files, progress), None
+        run, order = resumed(run)
+    elif is_face_recipe(request.recipe):
+        return _train_faces(request, out, files, progress), None
     else:
         order = request.order()
         run = new_run(out, order, worker or SINGLE_WORKER)

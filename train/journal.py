@@ -35,15 +35,7 @@ class Journal:
         self.checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, epoch=self.epoch)
         self.rows: list[Epoch] = []
         self.first_kept = 1  # weights of epochs before this one are lost
-        state = self.written.checkpoints / "checkpoint"
-        try:
-            self.manager = self._manager()
-        except (tf.errors.OpError, ValueError):  # its list of checkpoints is damaged; the files are not
-            state.unlink(missing_ok=True)
-            self.manager = self._manager()
-
-    def _manager(self):
-        return tensorflow().train.CheckpointManager(self.checkpoint, self.written.checkpoints, max_to_keep=2)
+        self.manager = checkpoint_manager(self.checkpoint, self.written.checkpoints)
 
     def restore(self, epochs: int = 0, progress: Progress = SILENT) -> int:
         """Load the newest checkpoint that is whole; returns how many epochs are done, of `epochs`.
@@ -102,14 +94,8 @@ class Journal:
         return max(counts)
 
     def _load(self, number: int) -> bool:
-        errors, prefix = tensorflow().errors, self.read.checkpoints / f"ckpt-{number}"
-        if self.sums.is_other(prefix.name, *_files_of(prefix)):
-            return False
-        try:
-            self.checkpoint.restore(str(prefix)).assert_existing_objects_matched()
-        except (errors.OpError, ValueError, AssertionError, LookupError, RuntimeError, OSError):
-            return False
-        return True
+        prefix = self.read.checkpoints / f"ckpt-{number}"
+        return not self.sums.is_other(prefix.name, *_files_of(prefix)) and load_checkpoint(self.checkpoint, prefix)
 
     def _history(self, done: int) -> list[Epoch]:
         for file in (self.read.history, self.read.spare_history):
@@ -142,10 +128,7 @@ class Journal:
             for file in (self.written.history, self.written.spare_history):
                 write_history(file, self.rows)
         self.epoch.assign(self.rows[-1].epoch)
-        try:
-            saved = Path(self.manager.save())
-        except tensorflow().errors.OpError as error:
-            raise _unwritable(self.written.checkpoints, error) from None
+        saved = save_checkpoint(self.manager)
         with _naming_resume():
             self.sums.note(saved.name, [file.read_bytes() for file in _files_of(saved) if file.exists()])
 
@@ -190,6 +173,33 @@ def _naming_resume() -> Iterator[None]:
         raise EdgeferError(f"{error} Finished epochs are kept: --resume goes on from them.") from None
 
 
+def checkpoint_manager(checkpoint, folder: Path):
+    """TensorFlow's manager of the checkpoints in a folder, of which two are kept."""
+    tf = tensorflow()
+    try:
+        return tf.train.CheckpointManager(checkpoint, folder, max_to_keep=2)
+    except (tf.errors.OpError, ValueError):  # its list of checkpoints is damaged; the files are not
+        (folder / "checkpoint").unlink(missing_ok=True)
+        return tf.train.CheckpointManager(checkpoint, folder, max_to_keep=2)
+
+
+def load_checkpoint(checkpoint, prefix: Path) -> bool:
+    """Whether the checkpoint is whole, and loaded."""
+    try:
+        checkpoint.restore(str(prefix)).assert_existing_objects_matched()
+    except (tensorflow().errors.OpError, ValueError, AssertionError, LookupError, RuntimeError, OSError):
+        return False
+    return True
+
+
+def save_checkpoint(manager) -> Path:
+    """Save the next checkpoint; EdgeferError, in one sentence, where it cannot be written."""
+    try:
+        return Path(manager.save())
+    except tensorflow().errors.OpError as error:
+        raise _unwritable(Path(manager.directory), error) from None
+
+
 def _unwritable(file: Path, error: Exception) -> EdgeferError:
     """One sentence for what TensorFlow says in ten lines of a disk that is full."""
     number = getattr(error, "errno", None)
@@ -197,7 +207,7 @@ def _unwritable(file: Path, error: Exception) -> EdgeferError:
         number = int(match[1])
     reason = os.strerror(number) if number else str(error).strip().splitlines()[0][-160:] or type(error).__name__
     return EdgeferError(
-        f"{file} cannot be written: {reason}. Make room there: finished epochs are kept, and --resume goes on from them."
+        f"{file} cannot be written: {reason}. Make room there: what was finished is kept, and --resume goes on from them."
     )
 
 

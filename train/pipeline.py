@@ -1,8 +1,6 @@
 """`edgefer train` from an order to a bundle: load, fit, evaluate, measure the framing, write."""
 
 import contextlib
-import fcntl
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -116,36 +114,16 @@ def train(
 
 @contextlib.contextmanager
 def _held(run: RunFolder) -> Iterator[None]:
-    """Make the run's folder and hold it for this process; a refused training, and one that never began, is gone again."""
-    folder, resumed = run.training.path, run.resumable
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"\0")
-    except OSError as error:
-        raise InputError(f"{run.path} cannot be written ({error.strerror}): choose another --out.") from None
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise InputError(
-            f"{run.path} is being trained by another process: wait for it, or choose another --out."
-        ) from None
-    except OSError:
-        pass  # a file system without locks
-    try:
-        run.clean()
-        yield
-    except EdgeferError:
-        if not resumed and not run.begun():
-            run.clear()
-        raise
-    finally:
-        for empty in (folder, run.path):
-            with contextlib.suppress(OSError):
-                empty.rmdir()
-        os.close(handle)
+    """Hold the run's folder for this process; a refused training, and one that never began, is gone again."""
+    resumed = run.resumable
+    with run.held():
+        try:
+            run.clean()
+            yield
+        except EdgeferError:
+            if not resumed and not run.begun():
+                run.clear()
+            raise
 
 
 def _fit(training: _Training) -> _Fitted | None:

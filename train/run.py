@@ -1,12 +1,14 @@
 """A training's folder: where everything lies in it, and whether it can be gone on with."""
 
+import fcntl
 import json
 import os
 import re
 import shutil
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +80,11 @@ class RunFolder:
         return self.training.path / "order-copy.json"
 
     @property
+    def face_order(self) -> Path:
+        """The order of a training of a network that finds faces."""
+        return self.training.path / "faces.json"
+
+    @property
     def plan(self) -> Path:
         """The order of a training in stages; each stage has an order of its own."""
         return self.training.path / "stages.json"
@@ -120,11 +127,41 @@ class RunFolder:
 
     @property
     def resumable(self) -> bool:
-        return not self.finished and any(file.exists() for file in (self.order, self.spare_order, self.plan))
+        orders = (self.order, self.spare_order, self.plan, self.face_order)
+        return not self.finished and any(file.exists() for file in orders)
 
     def begun(self) -> bool:
         """Whether an epoch of the network or of a fold has been finished."""
         return any(FitFolder(folder).begun() for folder in (self.training.path, *self.training.path.glob("folds/*")))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the run's folder and lock it for this process; it is removed again if nothing was written there. InputError
+        when it cannot be written, or another process is training there."""
+        folder = self.training.path
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(b"\0")
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be written ({error.strerror}): choose another --out.") from None
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise InputError(
+                f"{self.path} is being trained by another process: wait for it, or choose another --out."
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        try:
+            yield
+        finally:
+            for empty in (folder, self.path):
+                with suppress(OSError):
+                    empty.rmdir()
+            os.close(handle)
 
     def clear(self) -> None:
         """Remove what a refused training has left, and the run's directory when nothing else is in it."""
@@ -183,13 +220,15 @@ def unfinished_run(runs: Path = Path("runs")) -> RunFolder:
     if not found:
         raise InputError("There is no unfinished training under runs/: name one with --out DIR.")
     if len(found) > 1:
-        listed = ", ".join(f"{run.path} ({_epochs_done(run)} epochs done)" for run in found)
+        listed = ", ".join(f"{run.path} ({_done(run)} done)" for run in found)
         raise InputError(f"Several trainings are unfinished: {listed}. Name the one to resume with --out DIR.")
     return found[0]
 
 
-def _epochs_done(run: RunFolder) -> int:
+def _done(run: RunFolder) -> str:
+    if run.face_order.exists():
+        return f"{max([0, *run.training.checkpoint_numbers()])} checkpoints"
     try:
-        return len(read_history(run.training.history))
+        return f"{len(read_history(run.training.history))} epochs"
     except (OSError, ValueError, KeyError, TypeError):
-        return 0
+        return "0 epochs"

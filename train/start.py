@@ -13,7 +13,7 @@ from edgefer.train.order import Order, Supervision, lasting
 from edgefer.train.pipeline import Detect, Result
 from edgefer.train.pipeline import train as train_once
 from edgefer.train.recipes import load_recipe
-from edgefer.train.run import RunFolder, unfinished_run
+from edgefer.train.run import RunFolder
 from edgefer.train.stages import train_in_stages
 
 Detectors = Callable[[Order], Mapping[str, Detect]]  # those for which the crop is measured
@@ -110,10 +110,9 @@ def new_run(out: Path | None, order: Order, worker: Worker = SINGLE_WORKER) -> P
     return run
 
 
-def resumed(out: Path | None) -> tuple[Path, Order]:
-    """The training to go on with, at `out` or the only unfinished one under runs/, and its order. InputError when there is
-    none, or it is finished."""
-    run = RunFolder(out) if out else unfinished_run()
+def resumed(out: Path) -> tuple[Path, Order]:
+    """The training to resume, and its order. InputError when it is finished."""
+    run = RunFolder(out)
     if run.finished:
         raise InputError(f"{run.path} is a finished bundle: there is nothing to resume.")
     return run.path, Order.load(run)

@@ -115,7 +115,7 @@ def test_soft_labels_are_found_by_picture_and_by_label(tmp_path):
     [
         ({"probabilities": np.ones((2, 2)), "labels": ["no", "yes"]}, "2 rows for 3"),
         ({"probabilities": np.ones((3, 2)), "labels": ["no", "maybe"]}, "no column for yes"),
-        ({"probabilities": np.full((3, 2), np.nan), "labels": ["no", "yes"]}, "no probabilities"),
+        ({"probabilities": np.full((3, 2), np.nan), "labels": ["no", "yes"]}, "not probabilities"),
         ({"probabilities": np.ones((3, 2)), "labels": json.dumps(["no", "yes"]), "ids": ["a", "b", "x"]}, "nothing for c"),
         ({"probabilities": np.ones((3, 2))}, "not a file of soft labels"),
         ({"probabilities": np.ones((3, 2)), "labels": "5"}, "not a file of soft labels"),

@@ -171,7 +171,7 @@ def test_a_tensorflow_operator_in_a_network_never_runs(keras, tmp_path):
         (lambda c: layer(c, "logits").update(inbound_nodes=[[["logits", 0, 0, {}]]]), "connected"),
         (lambda c: layer(c, "logits").update(inbound_nodes=[[["nowhere", 0, 0, {}]]]), "connected"),
         (lambda c: layer(c, "logits").update(inbound_nodes=[[["first", 7, 0, {}]]]), "connected"),
-        (lambda c: layer(c, "first").update(name="\x1b[31mred"), "no name"),
+        (lambda c: layer(c, "first").update(name="\x1b[31mred"), "not a valid layer name"),
         (lambda c: c.update(class_name="PickledModel"), "PickledModel"),
         (lambda c: layer(c, "first")["config"].update(dilation_rate=[4096, 4096]), "out of range"),
         (lambda c: layer(c, "logits").update(inbound_nodes=[{"args": [{"config": [1]}], "kwargs": {}}]), "connected"),

@@ -262,6 +262,12 @@ def test_resume_names_the_runs_it_could_mean(tmp_path, monkeypatch):
         unfinished_run()
     (Path("runs") / "b-1" / "card.json").write_text("{}")
     assert unfinished_run().path == Path("runs/a-1")
+    faces = RunFolder(Path("runs") / "face-finder-1")
+    faces.training.checkpoints.mkdir(parents=True)
+    faces.face_order.write_text("{}")
+    (faces.training.checkpoints / "ckpt-3.index").write_bytes(b"")
+    with pytest.raises(InputError, match=r"runs/a-1 \(0 epochs done\), runs/face-finder-1 \(3 checkpoints done\)"):
+        unfinished_run()
 
 
 def test_an_order_survives_damage_and_older_ones_are_read(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from edgefer.errors import DataError, InputError
 from edgefer.train.data.dataset import Split
 from edgefer.train.distill import load_soft_labels
-from edgefer.train.faces.recipe import FACE_ORDER, is_face_recipe, load_face_recipe
+from edgefer.train.faces.recipe import is_face_recipe, load_face_recipe
 from edgefer.train.faces.run import FaceOrder
 from edgefer.train.order import Order
 from edgefer.train.recipes import load_recipe
@@ -46,7 +46,7 @@ def test_what_is_no_regular_file_is_a_sentence_at_once(tmp_path, kind):
     make(kind, run.order)
     with pytest.raises(InputError, match="cannot be read"):
         Order.load(run)
-    make(kind, tmp_path / "faces" / FACE_ORDER)
+    make(kind, RunFolder(tmp_path / "faces").face_order)
     with pytest.raises(InputError):
         FaceOrder.load(tmp_path / "faces")
 
@@ -60,7 +60,7 @@ def test_an_order_of_other_types_is_a_sentence(tmp_path, data):
     with pytest.raises(InputError, match=r"order\.json cannot be read \(data .* is not right"):
         Order.load(run)
     order = {"recipe": load_face_recipe("face-finder").model_dump(), "data": "scenes", "teacher": data}
-    (tmp_path / "run" / FACE_ORDER).write_text(json.dumps(order))
+    RunFolder(tmp_path / "run").face_order.write_text(json.dumps(order))
     with pytest.raises(InputError, match=r"teacher .* is not right"):
         FaceOrder.load(tmp_path / "run")
 

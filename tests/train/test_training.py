@@ -268,10 +268,10 @@ def test_what_no_card_can_hold_is_said_before_training(order, cache, tmp_path):
 
 
 def test_two_trainings_never_write_into_one_run(order, tmp_path):
-    from edgefer.train.pipeline import _held, train
+    from edgefer.train.pipeline import train
     from edgefer.train.run import RunFolder
 
-    with _held(RunFolder(tmp_path / "run")):
+    with RunFolder(tmp_path / "run").held():
         with pytest.raises(InputError, match="by another process"):
             train(order(), tmp_path / "run")
         assert (tmp_path / "run" / "training").is_dir()

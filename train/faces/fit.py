@@ -13,6 +13,8 @@ import numpy as np
 
 from edgefer.errors import DataError
 from edgefer.train.backend import precision, tensorflow, to_float_in_graph
+from edgefer.train.journal import checkpoint_manager, load_checkpoint, save_checkpoint
+from edgefer.train.run import FitFolder
 
 if TYPE_CHECKING:
     import tf_keras
@@ -66,9 +68,8 @@ def fit(
     averages = [tf.Variable(value, trainable=False) for value in model.get_weights()]
     done = tf.Variable(0, dtype=tf.int64)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, averages=averages, done=done)
-    manager = tf.train.CheckpointManager(checkpoint, folder / "checkpoints", max_to_keep=2)
-    if manager.latest_checkpoint:
-        checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
+    manager = checkpoint_manager(checkpoint, folder / "checkpoints")
+    _restore(checkpoint, FitFolder(folder))
 
     learn = _learner(model, optimizer, loss, averages)
     losses: list[float] = []
@@ -82,13 +83,23 @@ def fit(
             if not math.isfinite(mean):
                 raise DataError(f"The loss is {mean} after {step + 1} steps: try --set optimizer.rate ten times lower.")
             done.assign(step + 1)
-            manager.save()
+            save_checkpoint(manager)
             row = {"step": step + 1, "loss": round(mean, 5), "seconds": round(time.monotonic() - began, 1)}
             with (folder / "history.jsonl").open("a") as out:
                 out.write(json.dumps(row) + "\n")
             report(step + 1, mean)
             losses, began = [], time.monotonic()
     return averaged(build, averages)
+
+
+def _restore(checkpoint, folder: FitFolder) -> None:
+    """Load the newest checkpoint that is whole, if there are any. DataError when none of them can be read."""
+    numbers = folder.checkpoint_numbers()
+    if numbers and not any(load_checkpoint(checkpoint, folder.checkpoints / f"ckpt-{number}") for number in numbers):
+        raise DataError(
+            f"No checkpoint in {folder.checkpoints} can be read: copy one back from where it is whole, or train again with "
+            "another --out."
+        )
 
 
 def averaged(build: Callable[[], "tf_keras.Model"], averages) -> "tf_keras.Model":

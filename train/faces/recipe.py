@@ -6,13 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgefer.bundle import TRAINING
 from edgefer.card import first_problem
 from edgefer.errors import InputError, RecipeError
 from edgefer.files import MAX_CARD, read_regular
 from edgefer.train.faces.fit import Schedule
 
-FACE_ORDER = f"{TRAINING}/faces.json"  # in a run: what the training was asked for
 FOLDER = Path(__file__).parent / "recipes"
 EVERY = 100  # steps between two checkpoints
 

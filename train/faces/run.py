@@ -21,11 +21,12 @@ from edgefer.train.faces import losses, networks, tasks
 from edgefer.train.faces.fit import fit
 from edgefer.train.faces.gallery import Picture
 from edgefer.train.faces.held import parts
-from edgefer.train.faces.recipe import EVERY, FACE_ORDER, FaceRecipe
+from edgefer.train.faces.recipe import EVERY, FaceRecipe
 from edgefer.train.faces.scenes import read_scenes
 from edgefer.train.faces.targets import cell_grid
 from edgefer.train.faces.teacher import overlaps
 from edgefer.train.networks import keras_bytes, load_keras
+from edgefer.train.run import RunFolder
 
 if TYPE_CHECKING:
     import tf_keras
@@ -51,18 +52,18 @@ class FaceOrder:
 
     def save(self, run: Path) -> None:
         fields = asdict(self) | {"recipe": self.recipe.model_dump()}
-        write_file(run / FACE_ORDER, json.dumps(fields, indent=2).encode())
+        write_file(RunFolder(run).face_order, json.dumps(fields, indent=2).encode())
 
     @classmethod
     def load(cls, run: Path) -> "FaceOrder":
         try:
-            fields = json.loads(read_regular(run / FACE_ORDER, MAX_CARD))
+            fields = json.loads(read_regular(RunFolder(run).face_order, MAX_CARD))
             recipe = FaceRecipe.model_validate(fields["recipe"])
             paths = {"finder": "", "begin": ""} | {name: fields[name] for name in fields if name != "recipe"}
             return as_record(cls, paths | {"recipe": recipe})
         except (InputError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{run / FACE_ORDER} is not the order of a training of faces: {str(error).rstrip('.')}."
+                f"{RunFolder(run).face_order} is not the order of a training of faces: {str(error).rstrip('.')}."
             ) from None
 
 

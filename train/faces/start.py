@@ -6,10 +6,12 @@ from pathlib import Path
 
 from edgefer.bundle import CARD, Bundle, Form, new_directory, shipped_networks
 from edgefer.errors import EdgeferError, InputError
+from edgefer.files import without_empty_folders
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.cache import cache_folder
-from edgefer.train.faces.recipe import FACE_ORDER, load_face_recipe
+from edgefer.train.faces.recipe import load_face_recipe
 from edgefer.train.faces.run import FaceOrder, MineCandidates, train_faces
+from edgefer.train.run import RunFolder
 from edgefer.train.start import TrainRequest
 
 # Of a request, what has a meaning here.
@@ -34,7 +36,7 @@ def new_order(request: TrainRequest, teacher: Path, out: Path | None) -> tuple[P
     begin = _network(request.init_from, loaded.task, "--init-from")
     finder = _network(request.teacher, "find-faces", "--teacher")
     folder = out or new_directory(Path("runs"), loaded.name)
-    if folder.exists():
+    if folder.exists() and not RunFolder(folder).blank:
         raise InputError(f"{folder} already holds something: choose another --out, or --resume --out {folder}.")
     data = str(Path(request.data).absolute())
     return folder, FaceOrder(recipe=loaded, data=data, teacher=str(teacher.absolute()), finder=finder, begin=begin)
@@ -54,7 +56,7 @@ def _network(name: str, task: str, option: str) -> str:
 
 def is_face_run(folder: Path) -> bool:
     """Whether the training in a folder is one of these."""
-    return (folder / FACE_ORDER).is_file()
+    return RunFolder(folder).face_order.is_file()
 
 
 def resumed(folder: Path) -> FaceOrder:
@@ -74,6 +76,11 @@ def start(
         path = Path(order.finder) if order.finder else shipped_networks().get("face-finder")
         mine_candidates = miner(Bundle.open(path)) if path else None
     try:
-        return train_faces(order, folder, cache_folder() / "faces", mine_candidates=mine_candidates, progress=progress)
+        with without_empty_folders(folder.absolute()), RunFolder(folder).held():
+            return train_faces(
+                order, folder, cache_folder() / "faces", mine_candidates=mine_candidates, progress=progress
+            )
     except KeyboardInterrupt:
+        if not is_face_run(folder):
+            raise EdgeferError("Stopped before training began: start it again with the same command.") from None
         raise EdgeferError(f"Stopped. Continue with: edgefer train --resume --out {folder}") from None

@@ -1,10 +1,12 @@
 """How networks that find faces are fitted: on the pixels that every other part of edgefer makes, resumable."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
 
+from edgefer.errors import DataError, EdgeferError
 from edgefer.preprocess import to_float
 from edgefer.train.backend import tensorflow
 from edgefer.train.faces.fit import Schedule, fit
@@ -31,12 +33,15 @@ def fitted(tmp_path):
 
         return tf.reduce_max(tf.abs(outputs - targets))
 
-    def run(steps, rate=0.0):
+    def run(steps, rate=0.0, report=lambda step, mean: None):
         seen = []
+
+        def note(*row):
+            seen.append(row)
+            report(*row)
+
         schedule = Schedule(rate=rate, steps=steps, warmup=0, weight_decay=0.0, every=1)
-        model = fit(
-            build, loss, lambda step: (GRAYS, to_float(GRAYS)), schedule, tmp_path, lambda *row: seen.append(row)
-        )
+        model = fit(build, loss, lambda step: (GRAYS, to_float(GRAYS)), schedule, tmp_path, note)
         return model, seen
 
     return run
@@ -53,3 +58,24 @@ def test_a_fit_that_was_stopped_goes_on_after_its_last_checkpoint(fitted):
     _, seen = fitted(4)
     assert [step for step, _ in seen] == [3, 4]
     assert list(itertools.chain(*(row[1:] for row in seen))) == [0.0, 0.0]
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(fitted, tmp_path):
+    fitted(3)
+    (tmp_path / "checkpoints" / "ckpt-3.index").write_bytes(b"cut off")
+    (tmp_path / "checkpoints" / "checkpoint").write_bytes(b"\xff")
+    _, seen = fitted(4)
+    assert [step for step, _ in seen] == [3, 4]
+    for index in (tmp_path / "checkpoints").glob("*.index"):
+        index.write_bytes(b"")
+    with pytest.raises(DataError, match=r"^No checkpoint in .*checkpoints can be read"):
+        fitted(5)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_sentence(fitted, tmp_path):
+    def block(step, mean):
+        shutil.rmtree(tmp_path / "checkpoints")
+        (tmp_path / "checkpoints").write_bytes(b"")
+
+    with pytest.raises(EdgeferError, match=r"^/.*checkpoints cannot be written: .*--resume goes on"):
+        fitted(2, report=block)

@@ -8,12 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefer.errors import DataError
+from edgefer.errors import DataError, EdgeferError, InputError
 from edgefer.train.faces import run, scenes
 from edgefer.train.faces.gallery import gallery, same_photographs
 from edgefer.train.faces.recipe import load_face_recipe
 from edgefer.train.faces.run import FaceOrder, train_faces
 from edgefer.train.faces.scenes import read_scenes
+from edgefer.train.faces.start import start
+from edgefer.train.run import RunFolder
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 PNG = cv2.imencode(".png", PIXELS)[1].tobytes()
@@ -102,3 +104,25 @@ def test_pictures_without_any_face_are_refused_before_hours_of_training(folder, 
     with pytest.raises(DataError, match=r"scenes has no face to learn from: .* in its 1 pictures"):
         train_faces(order, folder.parent / "run", folder.parent / "cache")
     assert not (folder.parent / "run").exists()
+
+
+def an_order(folder):
+    return FaceOrder(
+        recipe=load_face_recipe("face-finder"), data=str(folder), teacher=str(folder.parent / "yunet.onnx")
+    )
+
+
+def test_two_trainings_never_write_into_one_folder(folder):
+    path = folder.parent / "runs" / "face-finder-1"
+    with RunFolder(path).held(), pytest.raises(InputError, match="face-finder-1 is being trained by another process"):
+        start(an_order(folder), path, lambda bundle: None)
+
+
+def test_a_training_that_is_stopped_before_it_began_leaves_nothing_and_names_no_resume(folder, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "read_scenes", interrupt)
+    with pytest.raises(EdgeferError, match=r"^Stopped before training began: start it again with the same command"):
+        start(an_order(folder), folder.parent / "runs" / "face-finder-1", lambda bundle: None)
+    assert not (folder.parent / "runs").exists()

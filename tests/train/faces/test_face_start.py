@@ -1,18 +1,20 @@
 """Trainings of networks that find faces, as people ask for them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import edgefer
+from edgefer.api import start_training
 from edgefer.bundle import Form, write_bundle
 from edgefer.errors import InputError
 from edgefer.train.faces.networks import build_finder, build_refiner
-from edgefer.train.faces.recipe import FACE_ORDER
 from edgefer.train.faces.run import FaceOrder, beginning, make_card
 from edgefer.train.faces.start import is_face_run, new_order
 from edgefer.train.networks import keras_bytes, load_keras
+from edgefer.train.run import RunFolder
 from edgefer.train.start import TrainRequest
 
 
@@ -84,9 +86,9 @@ def test_a_training_begins_with_the_weights_of_another(scenes):
 def test_an_order_from_before_finders_and_beginnings_were_kept_is_read(scenes):
     run, order = new_order(request(scenes), scenes / "yunet.onnx", scenes / "run")
     order.save(run)
-    fields = json.loads((run / FACE_ORDER).read_text())
+    fields = json.loads(RunFolder(run).face_order.read_text())
     del fields["finder"], fields["begin"]
-    (run / FACE_ORDER).write_text(json.dumps(fields))
+    RunFolder(run).face_order.write_text(json.dumps(fields))
     assert FaceOrder.load(run) == order
 
 
@@ -94,3 +96,12 @@ def test_the_library_trains_face_networks_as_the_command_does(scenes):
     with pytest.raises(InputError, match="name a folder that holds archives"):
         edgefer.train("builtin", recipe="face-finder", out=scenes / "run")
     assert not (scenes / "run").exists()
+
+
+def test_resume_without_a_folder_finds_a_face_training_too(scenes, monkeypatch):
+    monkeypatch.chdir(scenes)
+    _, order = new_order(request(scenes), scenes / "yunet.onnx", None)
+    order.save(scenes / "runs" / "face-refiner-1")
+    monkeypatch.setattr("edgefer.train.faces.start.start", lambda order, folder, miner, *, progress: RunFolder(folder))
+    folder, result = start_training(None, None)
+    assert (folder, result) == (Path("runs/face-refiner-1"), None)
