@@ -63,7 +63,8 @@ class ImportOptions:
     license: str = ""
 
     def __post_init__(self) -> None:
-        if isinstance(self.labels, str) or not all(isinstance(label, str) for label in self.labels or ()):
+        labels = () if self.labels is None else self.labels
+        if not isinstance(labels, list | tuple) or not all(isinstance(label, str) for label in labels):
             raise InputError(
                 f"labels {self.labels!r} is no list of texts: give them in the network's order, such as ['angry', 'happy']."
             )

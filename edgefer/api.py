@@ -326,7 +326,7 @@ def import_model(
         detectors=face_detectors(wanted.faces.value) if data else {},
         log=log,
     )
-    return import_network(request, target_folder(request, Path(out) if out else None)).bundle
+    return import_network(request, target_folder(request, _path(out, "out") if out else None)).bundle
 
 
 def face_detectors(faces: str, files: DetectorFiles = AS_SHIPPED) -> "Mapping[str, Detect]":
@@ -353,6 +353,9 @@ def face_detectors(faces: str, files: DetectorFiles = AS_SHIPPED) -> "Mapping[st
 def _path(value: Any, name: str) -> Path:
     """A path as it was given; InputError for what cannot be one."""
     try:
-        return Path(value)
+        path = Path(value)
     except TypeError:
         raise InputError(f"{name} is of type {type(value).__name__}: give a path or a name.") from None
+    if "\0" in str(path):
+        raise InputError(f"{name} {str(path)!r} holds a NUL: give a path or a name.")
+    return path

@@ -108,8 +108,11 @@ def as_record(kind: type[Record], given: Mapping[str, Any], names: Mapping[str, 
 def _of_type(hint: Any, value: Any, name: str) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
-    if any(isinstance(one, type) and issubclass(one, StrEnum) for one in (hint, *get_args(hint))):
+    kinds = (hint, *get_args(hint))
+    if any(isinstance(one, type) and issubclass(one, StrEnum) for one in kinds):
         return value  # the record takes the text too, and names the choices
+    if isinstance(value, bool) and not {bool, Any} & set(kinds):  # pydantic would take True for 1
+        raise InputError(f"{name} {value} is not right: it should be no bool.")
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
