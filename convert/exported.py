@@ -41,6 +41,10 @@ def read_list(folder: Path) -> Listed:
         raise InputError(
             f"{folder / EXPORTED} is not the list of an export: export again into a new directory."
         ) from None
+    if not listed.files:
+        raise InputError(
+            f"{folder / EXPORTED} lists no files, so nothing can be checked: export again into a new directory."
+        )
     if odd := next((name for name in listed.files if name in (".", "..") or Path(name).name != name), None):
         raise InputError(f"{folder / EXPORTED} lists {printable(odd)!r}, which is not a file of this folder.")
     return listed

@@ -40,6 +40,11 @@ class Plan:
         for option, share in (("--prune", self.sparsity), ("--slim", self.slimmed)):
             if not 0 <= share <= 0.95:
                 raise InputError(f"{option} {share:g}: the share to remove must lie between 0 and 0.95.")
+        for option, number, least, most in (
+            ("--max-drop", self.max_drop or 0, 0, 100), ("--epochs", self.epochs, 0, 10_000), ("seed", self.seed, 0, 2**31 - 1),
+        ):  # fmt: skip
+            if not least <= number <= most:
+                raise InputError(f"{option} {number:g} is not a number from {least} to {most}.")
         for option, text in (("--author", self.author), ("--license", self.license)):
             if char := unprintable(text):  # no card is read that holds one
                 raise InputError(f"{option} holds the control character {char!a}: leave it out.")

@@ -99,6 +99,8 @@ def as_path(value: Any, name: str) -> Path:
         raise InputError(f"{name} {printable(repr(value)):.80} is no path: give text or a pathlib.Path.")
     if value == "":
         raise InputError(f"{name} is an empty text: give a path or a name, or leave it out.")
+    if "\0" in os.fsdecode(value):
+        raise InputError(f"{name} {printable(repr(value)):.80} holds a NUL: give a path or a name.")
     return Path(value)
 
 
@@ -124,6 +126,8 @@ def _of_type(hint: Any, value: Any, name: str) -> Any:
         return value  # the record takes the text too, and names the choices
     if Path in kinds and value is not None:
         return as_path(value, name)
+    if isinstance(value, bool) and not {bool, Any} & set(kinds):  # pydantic would take True for 1
+        raise InputError(f"{name} {value} is not right: it should be no bool.")
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:

@@ -1,6 +1,7 @@
 """What a training is asked for, kept with it so that it can be resumed and its data found again."""
 
 import json
+import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -71,12 +72,12 @@ class Supervision:
 
 def lasting(path: str) -> str:
     """An absolute path, so that a later --resume or convert from another folder finds it; a name stays a name."""
-    return str(Path(path).absolute()) if path and Path(path).exists() else path
+    return str(Path(path).absolute()) if path and os.path.exists(path) else path
 
 
 def _bundle(name: str) -> Bundle:
     path = Path(name)
-    return Bundle.open(path if path.exists() else shipped_networks().get(name, path))
+    return Bundle.open(path if os.path.exists(path) else shipped_networks().get(name, path))
 
 
 def _teacher(name: str) -> Bundle:

@@ -1,5 +1,6 @@
 """A training as people ask for it, by names and paths: `edgefer train` and edgefer.train start it alike."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ class TrainRequest:
 def named_share(also: str) -> tuple[str, float]:
     """`DIR:SHARE` as an absolute path and the share of each batch, half where none is named. InputError for no share."""
     path, _, number = also.rpartition(":")
-    if not path or Path(also).exists():
+    if not path or os.path.exists(also):
         return lasting(also), 0.5
     try:
         share = float(number)

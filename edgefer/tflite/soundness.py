@@ -57,8 +57,8 @@ def _tensor(tensor: Tensor, exact: bool) -> Iterator[Finding]:
     elif scales > 1 and rank and scales != tensor.shape[tensor.axis if tensor.axis < rank else 0]:
         what = f"it has {scales} scales for the shape {tensor.shape}, channels in dimension {tensor.axis}"
         yield _error("quantization", what, tensor=tensor.name)
-    if any(not scale > 0 for scale in tensor.steps) and tensor.dtype in INTEGERS:
-        yield _error("quantization", "it has a scale that is not above 0", tensor=tensor.name)
+    if any(not 0 < scale < math.inf for scale in tensor.steps) and tensor.dtype in INTEGERS:
+        yield _error("quantization", "it has a scale that is not above 0, or without end", tensor=tensor.name)
     bits = BITS.get(tensor.dtype)
     if bits and tensor.constant and not tensor.sparse:
         if any(size < 0 for size in tensor.shape):

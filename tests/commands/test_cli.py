@@ -271,8 +271,8 @@ def test_a_closed_stdout_is_no_traceback_and_no_file_gets_its_number(arguments):
 
 def test_an_empty_name_is_not_the_current_folder(edgefer, tmp_path):
     (tmp_path / "happy").mkdir()
-    assert "empty name" in edgefer("run", "", cwd=tmp_path, expect=2).stderr
-    assert "empty name" in edgefer("data", "check", "", cwd=tmp_path, expect=2).stderr
+    assert "empty text" in edgefer("run", "", cwd=tmp_path, expect=2).stderr
+    assert "empty text" in edgefer("data", "check", "", cwd=tmp_path, expect=2).stderr
 
 
 @pytest.mark.parametrize("option", [["--threads", "100000"], ["--target-fps", "inf"], ["--fps", "1e300"]])

@@ -148,6 +148,12 @@ def test_a_file_system_without_a_size_is_not_full():
     check_room(Path("/proc"))
 
 
+@pytest.mark.parametrize("options", [{"max_drop": float("nan")}, {"max_drop": -5}, {"epochs": -1}, {"seed": -1}])
+def test_numbers_that_mean_nothing_are_refused_before_the_work(options):
+    with pytest.raises(InputError, match="is not a number from 0 to"):
+        Plan(**options)
+
+
 @pytest.mark.parametrize("option", ["author", "license"])
 def test_what_no_card_can_hold_is_refused_before_the_work(option):
     with pytest.raises(InputError, match=rf"--{option} holds the control character '\\x1b'"):

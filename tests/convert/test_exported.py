@@ -93,7 +93,7 @@ def test_verify_sees_a_changed_byte_in_every_file_of_an_export(edgefer, project,
     assert edgefer("verify", tmp_path / "c", "--runtime", "litert", expect=2).stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("listed", ["[]", "{", '{"files": {"../mine": ""}}', '{"files": 3}'])
+@pytest.mark.parametrize("listed", ["[]", "{", '{"files": {"../mine": ""}}', '{"files": 3}', '{"files": {}}'])
 def test_a_list_of_a_stranger_s_touches_nothing_outside_its_folder(nano, tmp_path, listed):
     if listed.startswith('{"f'):
         facts = {"edgefer": "", "target": "", "bundle": "", "bundle_sha256": ""}
@@ -103,4 +103,6 @@ def test_a_list_of_a_stranger_s_touches_nothing_outside_its_folder(nano, tmp_pat
     (tmp_path / "c" / EXPORTED).write_text(listed)
     with pytest.raises(InputError):
         export_c(nano, tmp_path / "c")
+    with pytest.raises(InputError):  # nor is it whole where there is nothing to check
+        check_export(tmp_path / "c")
     assert (tmp_path / "mine").exists()

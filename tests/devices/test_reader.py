@@ -140,9 +140,10 @@ def test_a_network_that_hangs_in_python_too_is_replaced(monkeypatch):
         ({"threads": 0}, "threads 0 is not a number from 1 to 256"),
         ({"threads": 100_000}, "threads 100000 is not a number from 1 to 256"),
         ({"target_fps": float("inf")}, "target_fps inf is not a number from 0.1 to 1000"),
+        ({"threads": True}, "threads True is not right"),
         ({"min_face": -1}, "min_face -1 is not a number from 0 up"),
         ({"finder": 3}, "finder 3 is no path: give text or a pathlib.Path"),
-        ({"roi": (0, 0, 0, 5)}, "is no region"),
+        ({"roi": (0, 0, 0, 5)}, "is not a region"),
         ({"detector": "haar", "detector_file": "x.onnx"}, "--detector-file is for --detector yunet"),
     ],
 )

@@ -82,6 +82,7 @@ CHANGES = {
         "quantization",
     ),
     "a scale of 0": (lambda m, g: put(written(m).quantization, scale=np.zeros(1, np.float32)), "quantization"),
+    "a scale without end": (lambda m, g: put(written(m).quantization, scale=np.float32([np.inf])), "quantization"),
     "zero points of weights": (
         lambda m, g: put(weights(m)[0].quantization, zeroPoint=weights(m)[0].quantization.zeroPoint + 3),
         "quantization",

@@ -1,6 +1,7 @@
 """From a path to a data set: rows are read, prepared, and arranged in splits, by the same code for training and the audit."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,13 +99,15 @@ def open_rows(path: str | Path, options: DataOptions) -> Rows:
     if options.labels and options.names:
         raise DataError("--labels brings names of its own: leave --names out.")
     file = Path(path)
-    if options.group_by and not file.is_dir() and (file.exists() or str(path) == BUILT_IN):
+    if options.group_by and not os.path.isdir(file) and (os.path.exists(file) or str(path) == BUILT_IN):
         raise DataError(f"--group-by reads the paths of images: {path} is not a folder.")
     if str(path) == BUILT_IN:
+        if options.names:
+            raise DataError("--names is for labels that are numbers: the built-in faces have names.")
         return _drawn_rows(options.seed)
     if not str(path):  # a path of nothing would be the folder at hand
         raise DataError("The data has an empty name: name a fer2013.csv, a folder of images, or builtin.")
-    if not file.exists():
+    if not os.path.exists(file):  # pathlib's own raises where a name is too long
         raise DataError(
             f"There is no data at {path}: name a fer2013.csv (or .gz, .zip, .tar.gz), a folder of images, or builtin."
         )

@@ -202,7 +202,8 @@ def test_the_loop_seeks_less_often_when_the_rate_asks_for_it():
 
 def test_a_dark_face_is_unsure_and_says_why_with_its_number_in_each_line():
     frames = [
-        Frame(index=i, time_s=i / 15, image_bgr=np.where(BLANK > 230, BLANK // 5, 0).astype(np.uint8)) for i in range(3)
+        Frame(index=i, time_s=i / 15, image_bgr=np.where(BLANK > 230, BLANK // 20, 0).astype(np.uint8))
+        for i in range(3)
     ]
     out = io.StringIO()
     script = Script([ONE, OTHER], [ONE], [ONE, OTHER])

@@ -94,7 +94,7 @@ def test_the_command_writes_the_page_beside_the_file(edgefer, saved):
     other.write_text(saved.read_text())
     assert edgefer("report", saved, other).stdout.count("Wrote ") == 2
     assert "2 files are named" in edgefer("report", saved, other, "--out", "x.html", expect=2).stderr
-    assert "no CSV of `edgefer run --csv`" in edgefer("report", saved.with_suffix(".html"), expect=2).stderr
+    assert "not a CSV that `edgefer run --csv` wrote" in edgefer("report", saved.with_suffix(".html"), expect=2).stderr
     assert "There is no file" in edgefer("report", "none.csv", expect=2).stderr
     assert "There is no folder" in edgefer("report", saved, "--out", "/none/x.html", expect=2).stderr
 
