@@ -212,6 +212,7 @@ def _take_keras(foreign: Foreign, contract: Contract, card: ModelCard) -> tuple[
     checks = [
         _same("rebuilt against what came", softmax(came), softmax(keras_logits(model, images))),
         _same(f"float32.tflite on {network.runtime} against what came", softmax(came), softmax(network.logits(images))),
+        _varied(f"{foreign.kind} as it came", softmax(came)),
     ]
     return {"keras": content, "float32": float32}, checks
 
@@ -227,9 +228,13 @@ def _take_tflite(foreign: Foreign, contract: Contract, card: ModelCard) -> tuple
     subject = (
         f"{foreign.kind} as it came, {np.dtype(network.dtype).name} in and {np.dtype(network.answer_dtype).name} out"
     )
+    return {variant: foreign.content}, [_varied(subject, answers)]
+
+
+def _varied(subject: str, answers: np.ndarray) -> Check:
     varied = bool((answers.std(axis=0) > 1e-6).any())
     detail = "it answers differently to different images" if varied else "it gives the same answer to every image"
-    return {variant: foreign.content}, [Check(subject=subject, status=status_if(varied), detail=detail)]
+    return Check(subject=subject, status=status_if(varied), detail=detail)
 
 
 def own_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":

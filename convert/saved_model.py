@@ -97,10 +97,15 @@ def _network(folder: str) -> tuple[Any, Any, Callable]:
 
     tf = tensorflow()
     loaded = tf.saved_model.load(folder)
+    if "serving_default" not in loaded.signatures:
+        raise ValueError(f"it has no signature serving_default, but {', '.join(loaded.signatures) or 'none'}")
     signature = loaded.signatures["serving_default"]
-    (name, spec), *more = signature.structured_input_signature[1].items()
-    if more:
-        raise ValueError(f"its serving_default takes {1 + len(more)} inputs")
+    inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ValueError(
+            f"its serving_default takes {len(inputs)} inputs and gives {len(outputs)} outputs, not one each"
+        )
+    ((name, spec),) = inputs.items()
     image = tf.TensorSpec((1, *spec.shape[1:]), spec.dtype)
     return loaded, image, lambda pixels: next(iter(signature(**{name: pixels}).values()))
 

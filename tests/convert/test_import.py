@@ -23,7 +23,7 @@ from edgefer.convert.foreign import parse_labels, read_foreign
 from edgefer.convert.import_options import Request, data_loader
 from edgefer.convert.importing import import_network
 from edgefer.convert.quantize import to_float32
-from edgefer.errors import InputError
+from edgefer.errors import EdgeferError, InputError
 from edgefer.interpreter import Network
 from edgefer.options import Color
 from edgefer.parity import verify
@@ -278,6 +278,32 @@ def test_a_saved_model_comes_in_and_one_that_writes_does_not(keras, network, lab
     with pytest.raises(InputError, match="WriteFile"):
         read_foreign(tmp_path / "trap")
     assert not (tmp_path / "written").exists()
+
+
+def test_a_saved_model_is_asked_by_its_one_signature_or_not_at_all(keras, tmp_path):
+    tf = tensorflow()
+    pixels = keras.Input((16, 16, 1))
+    module = tf.Module()
+    module.network = network = keras.Model(pixels, keras.layers.Dense(3)(keras.layers.Flatten()(pixels)))
+    image = tf.TensorSpec((1, 16, 16, 1))
+    module.one = tf.function(lambda image: {"logits": network(image)}, input_signature=[image])
+    module.two = tf.function(lambda image: {"a": network(image), "b": network(image)}, input_signature=[image])
+    for signatures, said in (
+        ({"other": module.one}, "but other"),
+        ({"serving_default": module.two}, "gives 2 outputs"),
+    ):
+        tf.saved_model.save(module, str(tmp_path / "theirs"), signatures=signatures)
+        with pytest.raises(InputError, match=said):
+            read_foreign(tmp_path / "theirs")
+
+
+def test_a_keras_network_that_always_answers_the_same_is_not_taken_in(keras, tmp_path):
+    pixels = keras.Input((16, 16, 1))
+    answers = keras.layers.Dense(3, kernel_initializer="zeros")(keras.layers.Flatten()(pixels))
+    keras.Model(pixels, answers).save(tmp_path / "theirs.keras")
+    stated = Stated(scale=parse_scale("0..1"), color=Color.GRAY, labels=("a", "b", "c"))
+    with pytest.raises(EdgeferError, match="the same answer to every image"):
+        import_network(Request(path=tmp_path / "theirs.keras", stated=stated), tmp_path / "out")
 
 
 def test_code_in_a_keras_file_runs_only_where_somebody_says_so(keras, labels, tmp_path):
