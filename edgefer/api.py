@@ -290,8 +290,6 @@ def convert(
     from edgefer.convert.work import Plan
 
     plan = as_record(Plan, options, {"qat": "aware", "prune": "sparsity", "slim": "slimmed"})
-    if plan.max_drop is not None:
-        _check_share("max_drop", plan.max_drop, 100)
     extras = Extras(edgetpu=edgetpu, ethosu=ethosu, onnx=onnx)
     place = as_path(out, "out") if out is not None else None
     request = ConvertRequest(bundle=find_bundle(bundle), plan=plan, data=str(data), out=place, extras=extras)

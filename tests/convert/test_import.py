@@ -233,9 +233,9 @@ def changed_network(change) -> bytes:
         (lambda image, answer: setattr(image.quantization, "scale", np.float32([np.inf])), "has the scale inf"),
         (lambda image, answer: setattr(image.quantization, "scale", np.float32([1e30])), "cannot be taken in: scale"),
         (lambda image, answer: setattr(image.quantization, "zeroPoint", np.int64([200])), "the zero point 200"),
-        (lambda image, answer: setattr(answer, "shape", np.int32([])), "it is no classifier"),
-        (lambda image, answer: setattr(answer, "shape", np.int32([1, 0])), "it is no classifier"),
-        (lambda image, answer: setattr(answer, "shape", np.int32([1, 1])), "it is no classifier"),
+        (lambda image, answer: setattr(answer, "shape", np.int32([])), "it is not a classifier"),
+        (lambda image, answer: setattr(answer, "shape", np.int32([1, 0])), "it is not a classifier"),
+        (lambda image, answer: setattr(answer, "shape", np.int32([1, 1])), "it is not a classifier"),
     ],
 )
 def test_a_tflite_with_ends_that_cannot_be_is_one_sentence(tmp_path, change, said):

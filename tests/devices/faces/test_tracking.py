@@ -11,6 +11,7 @@ import pytest
 
 from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.card import NOT_FITTED
 from edgefer.devices import loop
 from edgefer.devices.faces.detectors import HaarDetector, RegionDetector, can_look_near
 from edgefer.devices.faces.own import OwnDetector
@@ -202,12 +203,12 @@ def test_the_loop_seeks_less_often_when_the_rate_asks_for_it():
 
 def test_a_dark_face_is_unsure_and_says_why_with_its_number_in_each_line():
     frames = [
-        Frame(index=i, time_s=i / 15, image_bgr=np.where(BLANK > 230, BLANK // 20, 0).astype(np.uint8))
-        for i in range(3)
+        Frame(index=i, time_s=i / 15, image_bgr=np.where(BLANK > 230, BLANK // 5, 0).astype(np.uint8)) for i in range(3)
     ]
-    out = io.StringIO()
+    out, classifier = io.StringIO(), shipped()
+    classifier.card = classifier.card.model_copy(update={"limits": NOT_FITTED})
     script = Script([ONE, OTHER], [ONE], [ONE, OTHER])
-    loop.run(frames, Session(shipped(), script, smooth=PRESETS["calm"], reject=0.45), [JsonLines(out)])
+    loop.run(frames, Session(classifier, script, smooth=PRESETS["calm"], reject=0.45), [JsonLines(out)])
     for line in out.getvalue().splitlines():
         faces = json.loads(line)["faces"]
         assert [(face["id"], face["label"], face["unsure"]) for face in faces] == [
