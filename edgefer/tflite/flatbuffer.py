@@ -35,6 +35,7 @@ class Tensor:
     zeros: tuple[int, ...] = ()  # the zero points
     axis: int = 0  # the dimension of the channels
     sparse: bool = False
+    variable: bool = False  # a state that lasts from one run to the next
     data: memoryview = field(repr=False, compare=False)  # of a constant; empty where the network computes it
 
     @property
@@ -239,6 +240,7 @@ class _Reader:
             zeros=tuple(quantization.ZeroPoint(number) for number in range(zeros)),
             axis=quantization.QuantizedDimension() if quantization else 0,
             sparse=tensor.Sparsity() is not None,
+            variable=tensor.IsVariable(),
             data=data,
         )
 

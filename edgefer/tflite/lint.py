@@ -14,7 +14,7 @@ from edgefer.tflite.mediapipe_rules import mediapipe
 from edgefer.tflite.operators import BUILT_IN_CUSTOM, EDGETPU, LITERT, LITERT_2_2, TFLITE_RUNTIME, XNNPACK_CUSTOM
 from edgefer.tflite.placement import HEAVY, place
 from edgefer.tflite.portable import PORTABLE, portable
-from edgefer.tflite.soundness import unsound
+from edgefer.tflite.soundness import NOT_COMPUTED, uncomputed, unsound
 from edgefer.tflite.trial import Trial
 
 
@@ -40,7 +40,7 @@ UNKNOWN = ("operator-unknown", "operator-version")
 def lint(model: Model, target: str) -> tuple[Finding, ...]:
     """Every finding for one of TARGETS or PORTABLE that the file alone gives, errors first."""
     if target in PORTABLE:
-        return _sorted(portable(model, target))
+        return _sorted([*portable(model, target), *uncomputed(model)])
     checks: tuple[Callable[[Model, str], Iterator[Finding]], ...] = (
         unsound,
         _release,
@@ -54,7 +54,8 @@ def lint(model: Model, target: str) -> tuple[Finding, ...]:
         checks += (mediapipe,)
     if target == "edgetpu":
         checks += (edgetpu,)
-    return _sorted(finding for check in checks for finding in check(model, target))
+    found = (finding for check in checks for finding in check(model, target))
+    return _sorted([*found, *uncomputed(model)])
 
 
 def with_trial(findings: Sequence[Finding], target: str, runtime: str, trial: Trial) -> tuple[Finding, ...]:
@@ -76,7 +77,10 @@ def with_trial(findings: Sequence[Finding], target: str, runtime: str, trial: Tr
     if trial.runs:
         if runtime != target:
             return tuple(findings)
-        lighter = [replace(one, severity="warning") if one.severity == "error" else one for one in findings]
+        lighter = [
+            replace(one, severity="warning") if one.severity == "error" and one.rule != NOT_COMPUTED else one
+            for one in findings
+        ]
         return _sorted(lighter)
     if runtime != target and any(finding.rule in UNKNOWN or finding.rule == "edgetpu-compiled" for finding in findings):
         return tuple(findings)

@@ -24,6 +24,7 @@ QUANTIZED = (
 CHANNEL_AXES = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
 STRIDED = ("CONV_2D", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D", "MAX_POOL_2D", "TRANSPOSE_CONV")
 AGAIN = "convert or copy it again"
+NOT_COMPUTED = "not-computed"
 
 
 def unsound(model: Model, target: str) -> Iterator[Finding]:
@@ -40,6 +41,27 @@ def unsound(model: Model, target: str) -> Iterator[Finding]:
             yield from _tensor(tensor, exact=target == "tflite-runtime")
         for operator in graph.operators:
             yield from _operator(operator)
+
+
+def uncomputed(model: Model) -> Iterator[Finding]:
+    """An error for the first operator, and for each output, that reads what nothing has written yet: runtimes take such a
+    file, and its answers mean nothing."""
+    for graph in model.subgraphs:
+        written = {one.index for one in (*graph.inputs, *(t for t in graph.tensors if t.constant or t.variable))}
+        written |= {one.index for one in graph.tensors if 0 in one.shape}  # nothing to write
+        for operator in graph.operators:
+            missing = [one for one in operator.inputs if one.index not in written]
+            if missing:
+                yield _error(
+                    NOT_COMPUTED,
+                    f"{operator.name} reads {missing[0].name!r} before anything has written it",
+                    **at(operator),
+                )
+                return
+            written |= {one.index for one in operator.outputs}
+        for output in graph.outputs:
+            if output.index not in written:
+                yield _error(NOT_COMPUTED, "it is an output that nothing writes", tensor=output.name)
 
 
 def _error(rule: str, what: str, **where) -> Finding:

@@ -136,6 +136,27 @@ def test_lint_refuses_what_the_installed_runtime_refuses_and_nothing_else(sound,
     assert tried.runs == (name == "nothing"), tried
 
 
+def swapped(graph):
+    graph.operators[1], graph.operators[2] = graph.operators[2], graph.operators[1]
+
+
+@pytest.mark.parametrize("target", ["litert", "tflite-runtime", "edgetpu", "c"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m, g: swapped(g), "before anything has written it"),
+        (lambda m, g: put(g, operators=g.operators[:-1]), "an output that nothing writes"),
+    ],
+)
+def test_answers_of_what_was_never_computed_are_an_error_though_runtimes_give_them(sound, target, change, said):
+    content = changed(sound, change)
+    found = lint(read_model(content, "x"), target)
+    if target == "litert":
+        found = with_trial(found, target, "litert", try_network(content, "litert"))
+    assert [said in one.what for one in found if one.rule == "not-computed" and one.severity == "error"] == [True]
+    assert not [one for one in lint(read_model(sound, "x"), target) if one.rule == "not-computed"]
+
+
 def test_a_crash_an_endless_load_and_a_missing_runtime_are_findings(sound, monkeypatch, tmp_path):
     def instead(code: str) -> Trial:
         fake = tmp_path / "python"
