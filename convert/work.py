@@ -48,8 +48,6 @@ class Plan:
         for option, text in (("--author", self.author), ("--license", self.license)):
             if char := unprintable(text):  # no card is read that holds one
                 raise InputError(f"{option} holds the control character {char!a}: leave it out.")
-        if self.epochs < 0:
-            raise InputError(f"epochs {self.epochs}: give a number from 1 up, or 0 for each fine-tuning's own.")
         if self.aware and not self.int8:
             raise InputError("--qat is about the int8 network: leave --no-int8 out.")
         if self.aware and self.max_drop is not None:

@@ -260,10 +260,11 @@ def test_what_a_terminal_cannot_show_is_escaped_and_json_stays_json(encoding, tm
 
 
 @pytest.mark.parametrize("arguments", [["run", "builtin", "--frames", "1"], ["models", "--json"]])
-def test_a_closed_stdout_is_no_traceback_and_no_file_gets_its_number(arguments):
+def test_a_closed_stdout_is_no_traceback_and_no_file_gets_its_number(arguments, tmp_path):
     done = subprocess.run(
         ["sh", "-c", '"$0" -c "from edgefer.cli import main; main()" "$@" >&-', sys.executable, *arguments],
         capture_output=True,
+        cwd=tmp_path,
         env=os.environ | {"DISPLAY": "", "WAYLAND_DISPLAY": ""},
     )
     assert done.returncode == 0 and b"NoneType" not in done.stderr, done.stderr

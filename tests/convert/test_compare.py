@@ -229,7 +229,9 @@ def test_where_no_way_holds_the_layers_that_hurt_are_named(source, tiny, tmp_pat
         return Aware(int8=to_int8(model, tiny.split("valid").images), network=model)
 
     monkeypatch.setattr(search, "quantization_aware", train_on)
-    converted = convert(source, tiny, Plan(max_drop=-101.0, epochs=1), tmp_path / "out", SILENT)
+    plan = Plan(max_drop=0, epochs=1)
+    object.__setattr__(plan, "max_drop", -101.0)  # which no plan from outside can ask for
+    converted = convert(source, tiny, plan, tmp_path / "out", SILENT)
     result = converted.quantized
     assert not result.holds and [attempt.way.split()[1] for attempt in result.attempts] == ["calibrated", "by"]
     assert result.best.comparison.drop == min(attempt.comparison.drop for attempt in result.attempts)

@@ -288,7 +288,11 @@ SABOTAGES = {
     "answers all zero": (lambda s: s.network(zero_the_answers), 3, "every answer is zero"),
     "calibrated on noise": (lambda s: calibrated_on(s, NOISE), 2, "int8 on litert against keras: drop"),
     "calibrated in the dark": (lambda s: calibrated_on(s, GRAY.images // 40), 2, "int8 on litert against keras: drop"),
-    "float32 under int8's name": (lambda s: s.swap("int8", s.files["float32"]), "error", "int8 file holds"),
+    "float32 under int8's name": (
+        lambda s: s.swap("int8", s.files["float32"]),
+        "error",
+        "int8 file, but takes float32",
+    ),
     "stale vectors": (lambda s: s.vectors(stale), 3, "int8 on litert: off by"),
     "vectors without answers": (lambda s: s.vectors(lambda v: v.pop("answers_int8")), "error", "answers_int8"),
     "vectors garbage": (lambda s: s.swap("parity", b"garbage"), "error", "parity vectors cannot be read"),

@@ -18,7 +18,7 @@ from edgefer.convert.faces import convert_faces
 from edgefer.devices.faces import choice
 from edgefer.devices.faces.choice import automatic, own, yunet
 from edgefer.devices.faces.detectors import described
-from edgefer.devices.faces.own import Finder, Miner, OwnDetector
+from edgefer.devices.faces.own import CandidateMiner, Finder, OwnDetector
 from edgefer.devices.faces.pair import Running
 from edgefer.devices.reader import Reader, detector_maker
 from edgefer.errors import BundleError, EdgeferError, InputError, RuntimeFault
@@ -241,7 +241,7 @@ def test_a_stranger_s_bundle_that_answers_otherwise_is_refused(pair, blind, tmp_
         assert str(refused.value).count("\n") == 0 and str(path) in str(refused.value)
     own(DetectorFiles(refiner=tmp_path / "d"), Running(check=False))  # as --no-check has it
     with pytest.raises(EdgeferError, match=str(tmp_path / "i")):
-        Miner.of(Bundle.open(tmp_path / "i"))
+        CandidateMiner.of(Bundle.open(tmp_path / "i"))
 
 
 def odd_finder(change):
