@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from edgefer.bundle import PARITY, Bundle, write_bundle
-from edgefer.card import NOT_FITTED, CropSpec, InputSpec, ModelCard, Provenance, Scores, first_problem
+from edgefer.card import CropSpec, InputSpec, ModelCard, Provenance, Scores, first_problem
 from edgefer.checks import Check, status_if
 from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, choose, describe, measure
 from edgefer.convert.foreign import LOGITS, Foreign, affine_of, read_foreign
@@ -29,7 +29,7 @@ from edgefer.train import backend
 from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.framing import measure_crop
-from edgefer.train.limits import Held, fit_limits, limits_note
+from edgefer.train.limits import Held, with_limits
 from edgefer.train.networks import keras_bytes
 from edgefer.train.recipe_fields import Recipe
 
@@ -311,10 +311,9 @@ def _limited(card: ModelCard, tflite: Mapping[str, bytes], dataset: Dataset | No
         return card
     ((form, content),) = tflite.items()
     held = Held(Network.of(content, card).logits, dataset.with_labels(card.labels).split("valid"))
-    limits = fit_limits([held], card.temperature, card.input.color)
-    steps = (*card.provenance.steps, limits_note(limits, "valid", form))
-    provenance = card.provenance.model_copy(update={"steps": steps})
-    return card.model_copy(update={"limits": limits or NOT_FITTED, "provenance": provenance})
+    card, note = with_limits(card, [held], "valid", form)
+    steps = (*card.provenance.steps, note)
+    return card.model_copy(update={"provenance": card.provenance.model_copy(update={"steps": steps})})
 
 
 def _settled(contract: Contract, measured: Sequence[Hypothesis], because: Sequence[str]) -> dict[str, object]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgefer.bundle import PARITY, Bundle, Form, write_bundle
-from edgefer.card import NOT_FITTED, Lineage, ModelCard
+from edgefer.card import Lineage, ModelCard
 from edgefer.checks import Check, status_if
 from edgefer.convert import steps
 from edgefer.convert.calibrate import fit_temperature
@@ -21,7 +21,7 @@ from edgefer.parity import make_vectors
 from edgefer.progress import Progress
 from edgefer.train.data.dataset import Dataset, without_copies
 from edgefer.train.folds import divide_folds, fold_network
-from edgefer.train.limits import Held, fit_limits, limits_note
+from edgefer.train.limits import Held, with_limits
 from edgefer.train.networks import load_keras
 from edgefer.train.recipes import recipe_of
 
@@ -153,11 +153,8 @@ def _limited(works: list[Work], split: str, progress: Progress) -> list[Work]:
     """The works with the limits of the deployed form in the own network's card, and a note of them."""
     deployed, card = works[0].deployed, works[0].card
     parts = [Held(networks(work, [deployed])[deployed], images) for work, images in held_by(works, split)]
-    limits = fit_limits(parts, card.temperature, card.input.color, progress=progress)
-    own = works[0].noted(
-        limits_note(limits, split, deployed), card=card.model_copy(update={"limits": limits or NOT_FITTED})
-    )
-    return [own, *works[1:]]
+    card, note = with_limits(card, parts, split, deployed, progress)
+    return [works[0].noted(note, card=card), *works[1:]]
 
 
 def _publish(bundle: Bundle, work: Work, measured: Measured, out: Path, plan: Plan) -> Converted:

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from edgefer.card import Limits
+from edgefer.card import NOT_FITTED, Limits, ModelCard
 from edgefer.interpreter import softmax
 from edgefer.progress import SILENT, Progress
 from edgefer.quality import gray_face, light, sharpness
@@ -53,11 +53,9 @@ class Held:
     split: Split
 
 
-def fit_limits(
-    parts: Sequence[Held], temperature: float, color: str, *, seed: int = 0, progress: Progress = SILENT
-) -> Limits | None:
-    """The limits of a network; None where it answers too few images. color: the order of the channels, as in its card."""
-    rng = np.random.default_rng(seed)
+def fit_limits(parts: Sequence[Held], temperature: float, color: str, *, progress: Progress = SILENT) -> Limits | None:
+    """The limits of a network; None where it answers too few images, or reads none. color: the order of the channels, as in its card."""
+    rng = np.random.default_rng(0)
     parts = [Held(one.logits, one.split.take(rng.permutation(len(one.split))[: IMAGES // len(parts)])) for one in parts]
     usual = answers(parts, temperature, color)
     if len(usual.right) < MIN_ANSWERS:
@@ -74,14 +72,18 @@ def fit_limits(
     return Limits(min_light=low, max_light=high, min_sharpness=limit(BLURRED, sharpness)) if low < high else None
 
 
-def limits_note(limits: Limits | None, split: str, form: str) -> str:
-    """What a card says of how its limits came about."""
+def with_limits(
+    card: ModelCard, parts: Sequence[Held], split: str, form: str, progress: Progress = SILENT
+) -> tuple[ModelCard, str]:
+    """The card with the limits of its network's form, fitted on `parts` of a split, and a note for its steps. Where none can
+    be fitted, the card says those of a network without."""
+    limits = fit_limits(parts, card.temperature, card.input.color, progress=progress)
     if limits is None:
-        return f"limits of light and sharpness not fitted: fewer than {MIN_ANSWERS} sure answers on {split}"
-    return (
-        f"limits fitted on {split} with {form}: light {limits.min_light:g} to {limits.max_light:g}, "
-        f"sharpness {limits.min_sharpness:g}"
-    )
+        note = f"limits of light and sharpness not fitted: fewer than {MIN_ANSWERS} sure answers on {split}, or none that are right"
+    else:
+        light_range = f"light {limits.min_light:g} to {limits.max_light:g}"
+        note = f"limits fitted on {split} with {form}: {light_range}, sharpness {limits.min_sharpness:g}"
+    return card.model_copy(update={"limits": limits or NOT_FITTED}), note
 
 
 def answers(parts: Sequence[Held], temperature: float, color: str, change: Change | None = None) -> Answered:
