@@ -1,13 +1,12 @@
 """The functions behind `import edgefer`: the one module of the core that knows the other packages."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from inspect import getdoc, signature
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.bundle import Bundle, path_or_shipped, shipped_bundles
 from edgefer.errors import EdgeferError, InputError
 from edgefer.options import AS_SHIPPED, MAX_DROP, MIN_AGREEMENT, DetectorFiles, as_path, as_record
 from edgefer.progress import SILENT, Progress
@@ -46,8 +45,7 @@ def find_bundle(bundle: "str | Path | Bundle") -> Bundle:
     """
     if isinstance(bundle, Bundle):
         return bundle
-    path = as_path(bundle, "bundle")
-    return Bundle.open(path if os.path.exists(path) else shipped_bundles().get(str(bundle), path))
+    return Bundle.open(path_or_shipped(as_path(bundle, "bundle"), shipped_bundles()))
 
 
 def load(

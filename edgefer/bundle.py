@@ -321,6 +321,11 @@ def shipped_networks() -> dict[str, Path]:
     return {card.parent.name: card.parent for card in sorted((Path(__file__).parent / "models").glob(f"*/{CARD}"))}
 
 
+def path_or_shipped(named: Path, shipped: Mapping[str, Path]) -> Path:
+    """The folder of a bundle that is named: the path where there is something, else the one of `shipped` that has this name."""
+    return named if os.path.exists(named) else shipped.get(str(named), named)
+
+
 def made_from(bundle: Bundle, suffix: str) -> Path:
     """Where what is made of a bundle goes: beside it, or for one that came with edgefer under runs/ here."""
     path = bundle.path if bundle.path.name.strip(".") else with_name_of_its_own(bundle.path)

@@ -5,7 +5,7 @@ import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from edgefer.bundle import Bundle, Form, shipped_networks, write_file
+from edgefer.bundle import Bundle, Form, path_or_shipped, shipped_networks, write_file
 from edgefer.errors import InputError
 from edgefer.files import MAX_JSON, read_regular
 from edgefer.options import as_record
@@ -76,8 +76,7 @@ def lasting(path: str) -> str:
 
 
 def _bundle(name: str) -> Bundle:
-    path = Path(name)
-    return Bundle.open(path if os.path.exists(path) else shipped_networks().get(name, path))
+    return Bundle.open(path_or_shipped(Path(name), shipped_networks()))
 
 
 def _teacher(name: str) -> Bundle:

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgefer.bundle import FACE_NETWORKS, Bundle, Form, shipped_networks
+from edgefer.bundle import FACE_NETWORKS, Bundle, Form, path_or_shipped, shipped_networks
 from edgefer.card import InputSpec, Task
 from edgefer.devices.faces.canvas import MapNetwork
 from edgefer.errors import BundleError, InputError
@@ -74,7 +74,7 @@ def pair_bundles(files: DetectorFiles) -> tuple[Bundle, Bundle]:
 
 def _bundle(named: Path | None, which: str) -> Bundle:
     shipped = shipped_networks()
-    path = shipped[which] if named is None else named if os.path.exists(named) else shipped.get(str(named), named)
+    path = shipped[which] if named is None else path_or_shipped(named, shipped)
     if not os.path.exists(path):
         raise InputError(
             f"--{which.removeprefix('face-')} {printable(str(path))} is not there: name a bundle that `edgefer convert` wrote, or {which}."

@@ -1,6 +1,5 @@
 """What several commands take: a bundle, and the data it was trained on."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -136,10 +135,10 @@ SkipBad = Annotated[
 def bundle_path(bundle: Path | None, *, or_shipped: bool = True, reads: bool = False) -> Path:
     """The bundle that was named, by path or by the name of a shipped one; else the newest under runs/; else the default
     of the shipped ones. reads: of those under runs/ only one that reads faces, and does not find them."""
-    from edgefer.bundle import newest_bundle, shipped_bundles, shipped_networks
+    from edgefer.bundle import newest_bundle, path_or_shipped, shipped_bundles, shipped_networks
 
     if bundle is not None:
-        return bundle if os.path.exists(bundle) else shipped_networks().get(str(bundle), bundle)
+        return path_or_shipped(bundle, shipped_networks())
     if newest := newest_bundle(reads=reads):
         return newest
     if or_shipped and DEFAULT_MODEL in shipped_bundles():

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from edgefer.bundle import CARD, Bundle, Form, new_directory, shipped_networks
+from edgefer.bundle import CARD, Bundle, Form, new_directory, path_or_shipped, shipped_networks
 from edgefer.errors import EdgeferError, InputError
 from edgefer.files import without_empty_folders
 from edgefer.progress import SILENT, Progress
@@ -46,7 +46,7 @@ def _network(name: str, task: str, option: str) -> str:
     """The path of a bundle that does that task, "" for none."""
     if not name:
         return ""
-    bundle = Bundle.open(shipped_networks().get(name, Path(name)) if not Path(name).exists() else name)
+    bundle = Bundle.open(path_or_shipped(Path(name), shipped_networks()))
     if bundle.card.task != task:
         raise InputError(f"{option} {name!r} is a network of task {bundle.card.task!r}: name one of {task!r}.")
     if option == "--init-from":
