@@ -96,7 +96,7 @@ def _face_networks(files: DetectorFiles) -> "FaceNetworks":
     numbers = {
         "side": own.SIDE,
         "multiple": canvas.MULTIPLE,
-        "min_logit": canvas.logit(own.MIN_CANDIDATE_SCORE),
+        "min_logit": canvas.logit(own.min_candidate_score(own.MIN_SCORE)),
         "min_score": own.MIN_SCORE,
         "candidates": own.MAX_CANDIDATES,
         "alike": own.MAX_CANDIDATE_IOU,

@@ -16,6 +16,7 @@ from edgefer.checks import Status
 from edgefer.devices import loop
 from edgefer.devices.bench import run_bench, to_markdown
 from edgefer.devices.faces import choice
+from edgefer.devices.faces import own as own_module
 from edgefer.devices.faces.canvas import shrunk
 from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.devices.faces.own import OwnDetector, RefinedDetector, Refiner, Square, cut, square_around
@@ -110,6 +111,22 @@ def test_a_drawn_face_in_the_background_of_full_hd_is_found_when_asked_for():
     assert len(plain(frame)) == 0
     (face,) = asked(frame)
     assert overlap(face.box_xyxy, np.add(box, [1300, 300, 1300, 300])) > 0.5
+
+
+def test_the_refiner_skips_what_cannot_become_a_face_and_the_faces_stay_the_same(astronaut, monkeypatch):
+    detector = OwnDetector.shipped(min_face=12)
+    asked: list[int] = []
+    refine = detector._refiner.refine
+    monkeypatch.setattr(
+        detector._refiner, "refine", lambda image, boxes: asked.append(len(boxes)) or refine(image, boxes)
+    )
+    images = [astronaut, *(picture()[..., ::-1].copy() for picture in (data.chelsea, data.coffee, data.rocket))]
+    faces = [detector.find(image) for image in images]
+    skipping = sum(asked)
+    asked.clear()
+    monkeypatch.setattr(own_module, "min_candidate_score", lambda min_score: own_module.MIN_CANDIDATE_SCORE)
+    assert [detector.find(image) for image in images] == faces
+    assert skipping < sum(asked)
 
 
 def test_a_face_too_large_for_the_fine_canvas_is_found_on_the_coarse_one(astronaut):
