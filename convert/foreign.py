@@ -10,7 +10,7 @@ import numpy as np
 from edgefer.card import InputSpec, OutputSpec
 from edgefer.convert.contract import SCALES, Stated
 from edgefer.errors import InputError
-from edgefer.interpreter import Network
+from edgefer.interpreter import LOGITS, Network
 from edgefer.npz import check_end
 from edgefer.options import Color
 from edgefer.preprocess import to_float
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 1 << 30
 MAX_ORIGIN = 200  # characters of an author or a licence
 KERAS, TFLITE = (".keras", ".h5", ".hdf5"), (".tflite", ".lite")
-PROBABILITIES, LOGITS = OutputSpec(values="probabilities"), OutputSpec()
-INTEGERS = {"UINT8": np.uint8, "INT8": np.int8}
+PROBABILITIES = OutputSpec(values="probabilities")
+PIXEL_TYPES = {"UINT8": np.uint8, "INT8": np.int8}  # of inputs whose quanta are pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,10 +267,10 @@ def _origin(model: Model) -> tuple[str, str]:
 def _quantized_scale(image: Tensor, where: str) -> tuple | None:
     """What an integer input says of itself: quanta q stand for (q - zero) * step, and q is the pixel, or pixel - 128.
     InputError for a scale or zero point that no quantization gives."""
-    if image.dtype not in INTEGERS or len(image.steps) != 1:
+    if image.dtype not in PIXEL_TYPES or len(image.steps) != 1:
         return None
     step, zero = image.steps[0], (image.zeros or (0,))[0]
-    range_ = np.iinfo(INTEGERS[image.dtype])
+    range_ = np.iinfo(PIXEL_TYPES[image.dtype])
     if not (0 < step < np.inf and range_.min <= zero <= range_.max):
         raise InputError(
             f"{where} is damaged: its {image.dtype} input has the scale {step} and the zero point {zero}. Convert or copy it again."

@@ -18,11 +18,11 @@ from edgefer.bundle import PARITY, Bundle, write_bundle
 from edgefer.card import CropSpec, InputSpec, ModelCard, Provenance, Scores, first_problem
 from edgefer.checks import Check, status_if
 from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, choose, describe, measure
-from edgefer.convert.foreign import LOGITS, Foreign, affine_of, read_foreign
+from edgefer.convert.foreign import Foreign, affine_of, read_foreign
 from edgefer.convert.import_options import Request
 from edgefer.errors import EdgeferError, InputError
 from edgefer.files import with_name_of_its_own
-from edgefer.interpreter import Network, softmax
+from edgefer.interpreter import INTEGER_DTYPES, LOGITS, Network, softmax
 from edgefer.parity import make_vectors
 from edgefer.text import printable
 from edgefer.train import backend
@@ -219,11 +219,9 @@ def _take_keras(foreign: Foreign, contract: Contract, card: ModelCard) -> tuple[
 
 def _take_tflite(foreign: Foreign, contract: Contract, card: ModelCard) -> tuple[dict[str, bytes], list[Check]]:
     """The .tflite as it is."""
-    from edgefer.interpreter import INTEGERS
-
     spec = contract.spec(*foreign.shape[:2])
     network = Network(foreign.content, spec, foreign.classes, output=contract.output)
-    variant = "int8" if network.answer_dtype in INTEGERS else "float32"
+    variant = "int8" if network.answer_dtype in INTEGER_DTYPES else "float32"
     answers = softmax(network.logits(_images(card.input)))
     subject = (
         f"{foreign.kind} as it came, {np.dtype(network.dtype).name} in and {np.dtype(network.answer_dtype).name} out"

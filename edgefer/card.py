@@ -1,7 +1,7 @@
 """card.json: what a bundle says about its network, so that host and device agree without sharing code or memory."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -158,14 +158,14 @@ class Provenance(_Part):
 
     group_by: the rule that kept images together that belong together. folds: of the cross-validation that gave the
     figures, where the network itself was then trained on all images, or all but those that chose its epoch; 0 where a
-    validation split was held back. held_pictures: a hash of the names of those that were held back, or of all with
+    validation split was held back. held_images: a hash of the names of those that were held back, or of all with
     folds; "" in older cards.
     """
 
     data: str
     labels: str = Field("", description="where other labels than the data's own came from, such as ferplus")
     split_sizes: dict[str, int]
-    held_pictures: str = ""
+    held_images: str = ""
     valid_fraction: float = Field(0.2, gt=0, lt=1)
     names: str = Field("", description="what labels or class folders that are numbers mean, such as 0=neutral,1=happy")
     group_by: str = ""
@@ -175,6 +175,14 @@ class Provenance(_Part):
     epoch: int
     versions: dict[str, str]
     steps: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_names(cls, fields: Any) -> Any:
+        """The older name of a field, in cards that ship and that lie on devices."""
+        if not isinstance(fields, dict) or "held_pictures" not in fields or "held_images" in fields:
+            return fields
+        return {"held_images" if name == "held_pictures" else name: value for name, value in fields.items()}
 
 
 class Cost(_Part):

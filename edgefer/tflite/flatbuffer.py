@@ -17,8 +17,9 @@ from edgefer.npz import check_end
 
 IDENTIFIER = b"TFL3"
 T = TypeVar("T")
-INTEGERS = ("INT8", "UINT8", "INT16", "INT4")
-FLOATS = ("FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64")
+# The schema's names of what networks compute with.
+INTEGER_TYPES = ("INT8", "UINT8", "INT16", "INT4")
+FLOAT_TYPES = ("FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +129,9 @@ def parameter_bytes(model: Model) -> int:
 def arithmetic(operator: Operator) -> str:
     """ "float" or "integer" by what an operator computes from and into; "" where it is neither, as with shapes."""
     dtypes = {tensor.dtype for tensor in operator.activations}
-    if dtypes & set(FLOATS):
+    if dtypes & set(FLOAT_TYPES):
         return "float"
-    return "integer" if dtypes & set(INTEGERS) else ""
+    return "integer" if dtypes & set(INTEGER_TYPES) else ""
 
 
 def read_model(content: bytes, where: str) -> Model:

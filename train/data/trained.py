@@ -33,7 +33,7 @@ def training_data(
         data, skip_bad = order.data, order.skip_bad
     dataset = load_dataset(data, card.input, _options(card, data, skip_bad), progress=progress, cache=cache)
     log_skipped(dataset.skipped, progress)
-    if dataset.name == card.provenance.data and card.provenance.held_pictures not in ("", dataset.held_pictures):
+    if dataset.name == card.provenance.data and card.provenance.held_images not in ("", dataset.held_images):
         progress.log(
             f"{data} has changed since {card.name} was trained on it, and other images are held back now: it may have "
             "learned from some of them and look better than it is. Train again, or name data it never saw."
