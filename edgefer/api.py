@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgefer.bundle import Bundle, path_or_shipped, shipped_bundles
 from edgefer.errors import EdgeferError, InputError
 from edgefer.options import AS_SHIPPED, MAX_DROP, MIN_AGREEMENT, DetectorFiles, as_path, as_record
-from edgefer.progress import SILENT, Progress
+from edgefer.progress import SILENT, Lines, Progress
 from edgefer.records import Frame
 
 if TYPE_CHECKING:
@@ -330,7 +330,7 @@ def import_model(
         as_path(file, "file"),
         load=data_loader(str(data)) if data else None,
         detectors=face_detectors(wanted.faces.value) if data else {},
-        log=log,
+        progress=Lines(log),
     )
     return import_network(request, target_folder(request, as_path(out, "out") if out is not None else None)).bundle
 

@@ -105,10 +105,12 @@ class Model:
 
 
 def quantization(model: Model) -> str:
-    """What the network computes in: "int8", "mixed", "dynamic-range", "float16", "float32"."""
-    kinds = {arithmetic(operator) for operator in model.operators if operator.name not in ("QUANTIZE", "DEQUANTIZE")}
+    """What the network computes in: "int8", "int16x8", "mixed", "dynamic-range", "float16", "float32"."""
+    computing = [operator for operator in model.operators if operator.name not in ("QUANTIZE", "DEQUANTIZE")]
+    kinds = {arithmetic(operator) for operator in computing}
     if "integer" in kinds:
-        return "mixed" if "float" in kinds else "int8"
+        wide = any(tensor.dtype == "INT16" for operator in computing for tensor in operator.activations)
+        return "mixed" if "float" in kinds else "int16x8" if wide else "int8"
     constants = {tensor.dtype for operator in model.operators for tensor in operator.inputs if tensor.constant}
     if constants & {"INT8", "INT4"}:
         return "dynamic-range"
@@ -269,6 +271,9 @@ class _Reader:
             "CONCATENATION": self.schema.ConcatenationOptions,
             "FULLY_CONNECTED": self.schema.FullyConnectedOptions,
             "ADD": self.schema.AddOptions,
+            "SUB": self.schema.SubOptions,
+            "MUL": self.schema.MulOptions,
+            "DIV": self.schema.DivOptions,
             "STRIDED_SLICE": self.schema.StridedSliceOptions,
             "TRANSPOSE_CONV": self.schema.TransposeConvOptions,
         }
