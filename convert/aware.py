@@ -37,20 +37,26 @@ def quantization_aware(
     calibration: uint8 [n, h, w, c], images from which the ranges of the activations start. keep_zeros: weights that are
     zero stay zero.
     """
-    tfmot = optimization_toolkit()
     model = fold_zscore(model)  # tfmot knows no such layer
+    with task.progress.stage("Preparing quantization-aware training"):
+        aware = _with_rounding(model, keep_zeros=keep_zeros)
+        _set_ranges(aware, model, calibration)
+    tune(aware, task)
+    _set_input_range(aware)
+    with task.progress.stage("Converting what quantization-aware training gave to int8"):
+        return Aware(int8=aware_to_int8(aware), network=_without_rounding(aware, model))
+
+
+def _with_rounding(model: "tf_keras.Model", *, keep_zeros: bool) -> "tf_keras.Model":
+    tfmot = optimization_toolkit()
     try:
         annotated = tfmot.quantization.keras.quantize_annotate_model(copy_of(model))
         scheme = [tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()] if keep_zeros else []
-        aware = tfmot.quantization.keras.quantize_apply(annotated, *scheme)
+        return tfmot.quantization.keras.quantize_apply(annotated, *scheme)
     except (ValueError, RuntimeError) as error:
         raise RuntimeFault(
             f"tensorflow-model-optimization cannot train this network quantization-aware: {error}"
         ) from None
-    _set_ranges(aware, model, calibration)
-    tune(aware, task)
-    _set_input_range(aware)
-    return Aware(int8=aware_to_int8(aware), network=_without_rounding(aware, model))
 
 
 def _set_ranges(aware: "tf_keras.Model", model: "tf_keras.Model", calibration: np.ndarray) -> None:

@@ -5,7 +5,6 @@ whether this is the bundle that was proven.
 """
 
 import hashlib
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from edgefer.html import Picture, contact_sheet, escape, heading, page, paragrap
 from edgefer.options import RuntimeName
 from edgefer.parity import check_bundle
 from edgefer.progress import SILENT, Progress
-from edgefer.runtimes import installed_runtimes, runtime_version
+from edgefer.runtimes import installed_runtimes, machine
 from edgefer.train.data.dataset import Dataset
 
 NOT_ASKED = "emulators and browsers are asked for a report only"
@@ -178,16 +177,6 @@ class Certificate:
         return [title, paragraph(text), sheet]
 
 
-def machine(runtimes: Sequence[str]) -> dict[str, str]:
-    """What computed: system, Python, numpy and the runtimes with their versions."""
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": f"Python {platform.python_version()}",
-        "numpy": f"numpy {np.__version__}",
-        **{name: f"{name} {runtime_version(name)}" for name in runtimes},
-    }
-
-
 WORTH_COLUMNS = ("network", "images", "accuracy", "95% interval", "macro recall", "macro F1", "ms an image")
 COST_COLUMNS = (
     "network", "against", "drop, points [95%]", "lost / gained", "McNemar's p", "agreement [95%]", "mean |dp|",
@@ -279,10 +268,14 @@ def certify(
     """
     names = [str(name) for name in runtimes if name != RuntimeName.AUTO] or installed_runtimes()
     budget = budget or Budget()
-    found = check_bundle(bundle, names) + check_in_c(bundle)
-    found += (
-        check_targets(bundle, device) if device else unchecked_targets(bundle, NOT_ASKED, "verify it with --report")
-    )
+    dataset.with_labels(bundle.card.labels).split(split)  # what does not fit is refused before the work
+    with progress.stage("Comparing pixels, weights and stored answers"):
+        found = check_bundle(bundle, names) + check_in_c(bundle)
+    if device:
+        with progress.stage("Asking every emulator and browser that is here"):
+            found += check_targets(bundle, device)
+    else:
+        found += unchecked_targets(bundle, NOT_ASKED, "verify it with --report")
     proof = prove(bundle, dataset, split, runtimes=names, reference_kernels=reference_kernels, progress=progress)
     found += [proof.origin, *(judge(comparison, budget) for comparison in proof.cost)]
     return Certificate(

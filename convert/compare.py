@@ -115,7 +115,8 @@ def measure_profiles(
     ]
     card = forms[0].bundle.card
     images = dataset.with_labels(card.labels).split("valid")
-    origin = _origin_answers(forms[0].bundle, images)
+    with progress.stage(f"Measuring the trained network on {len(images):,} images"):
+        origin = _origin_answers(forms[0].bundle, images)
     logits, ms = _take_turns(forms, images, progress)
     return tuple(
         Profile(

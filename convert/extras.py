@@ -9,6 +9,7 @@ from edgefer.c.prove import check_in_c
 from edgefer.checks import Check, Status, table, to_json
 from edgefer.convert import edgetpu, ethosu, onnx
 from edgefer.errors import EdgeferError, InputError
+from edgefer.progress import SILENT, Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +45,21 @@ class Added:
     failure: str = ""
 
 
-def add_extras(extras: Extras, bundle: Bundle) -> tuple[Bundle, list[Added]]:
+def add_extras(extras: Extras, bundle: Bundle, progress: Progress = SILENT) -> tuple[Bundle, list[Added]]:
     """The bundle with each of them, one after the other; what fails stops none of the others."""
-    steps: list[Callable[[Bundle], tuple[Bundle, Added]]] = []
+    steps: dict[str, Callable[[Bundle], tuple[Bundle, Added]]] = {}
     if extras.edgetpu:
-        steps.append(_add_edgetpu)
+        steps["Compiling it for the Edge TPU"] = _add_edgetpu
     if extras.ethosu:
-        steps.append(lambda bundle: _add_ethosu(bundle, extras.ethosu))
+        steps[f"Compiling it for Ethos-{extras.ethosu.upper()}"] = lambda bundle: _add_ethosu(bundle, extras.ethosu)
     if extras.onnx:
-        steps.append(_add_onnx)
+        steps["Writing it as ONNX, and asking ONNX Runtime"] = _add_onnx
+    steps["Proving it in C"] = _prove_in_c
     added = []
-    for step in (*steps, _prove_in_c):
+    for description, step in steps.items():
         try:
-            bundle, one = step(bundle)
+            with progress.stage(description):
+                bundle, one = step(bundle)
         except EdgeferError as error:
             one = _failed(str(error))
         added.append(one)

@@ -27,7 +27,7 @@ def convert_faces(
             "author": author or source.card.author,
             "license": license_ or source.card.license,
             "provenance": provenance.model_copy(
-                update={"steps": (*provenance.steps, f"quantize to int8, calibrated on {len(calibration)} images")}
+                update={"conversion": (f"quantize to int8, calibrated on {len(calibration)} images",)}
             ),
         }
     )

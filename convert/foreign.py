@@ -9,14 +9,16 @@ import numpy as np
 
 from edgefer.card import InputSpec, OutputSpec
 from edgefer.convert.contract import SCALES, Stated
+from edgefer.convert.outputs import End, keras_end, tflite_end
 from edgefer.errors import InputError
-from edgefer.interpreter import Network
+from edgefer.interpreter import LOGITS, Network
 from edgefer.npz import check_end
 from edgefer.options import Color
 from edgefer.preprocess import to_float
 from edgefer.text import printable
 from edgefer.tflite.description import read_description
 from edgefer.tflite.flatbuffer import Model, Tensor, read_model
+from edgefer.tflite.titles import described
 
 if TYPE_CHECKING:
     from edgefer.train.keras_build import Built
@@ -24,8 +26,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 1 << 30
 MAX_ORIGIN = 200  # characters of an author or a licence
 KERAS, TFLITE = (".keras", ".h5", ".hdf5"), (".tflite", ".lite")
-PROBABILITIES, LOGITS = OutputSpec(values="probabilities"), OutputSpec()
-INTEGERS = {"UINT8": np.uint8, "INT8": np.int8}
+PIXEL_TYPES = {"UINT8": np.uint8, "INT8": np.int8}  # of inputs whose quanta are pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,21 +34,23 @@ class Foreign:
     """A network as it came.
 
     shape: height, width, channels of its input. logits: (uint8 [n, h, w, c], InputSpec, OutputSpec) -> float32 [n, classes],
-    asked of the network as it is. stated: what its file says of its contract.
+    asked of the network as it is. stated: what its file says of its contract. end: how it ends.
     layers: its Keras layers and how they are connected, where it has them; passes: names of those that only scale pixels.
-    content: the .tflite file, where it is one. author, license: what its metadata says of them, "" where it says nothing.
+    content: the .tflite file, where it is one, and what that computes in. author, license: what its metadata says of them, "" where it says nothing.
     """
 
-    name: str
+    path: str
     sha256: str
     kind: str
     shape: tuple[int, int, int]
     classes: int
     stated: Stated
     logits: Callable[[np.ndarray, InputSpec, OutputSpec], np.ndarray] = field(repr=False)
+    end: End
     layers: "tuple[Built, dict] | None" = field(default=None, repr=False)
     passes: frozenset[str] = frozenset()
     content: bytes = field(default=b"", repr=False)
+    computes: str = ""
     author: str = ""
     license: str = ""
 
@@ -64,7 +67,7 @@ def read_foreign(path: Path, *, trust: bool = False, log: Callable[[str], None] 
         content, kind = saved_model_as_tflite(path), "SavedModel"
     else:
         content, kind = _read(path), path.suffix.lower()
-    common = {"name": path.stem, "sha256": hashlib.sha256(content).hexdigest()}
+    common = {"path": str(path), "sha256": hashlib.sha256(content).hexdigest()}
     if content[4:8] == b"TFL3" and not trust:
         return _tflite(content, kind, str(path), common)
     if content[:4] == b"PK\x03\x04" or content[:8] == b"\x89HDF\r\n\x1a\n":
@@ -141,7 +144,7 @@ def _keras(content: bytes, where: str, common: dict) -> Foreign:
         )
     shape = _shape(network.input_shape, where)
     passes, stated = _keras_contract(built, shape[2])
-    output = _keras_output(built, where)
+    end = keras_end(built, architecture)
 
     def logits(pixels: np.ndarray, spec: InputSpec, kind: OutputSpec) -> np.ndarray:
         values = to_float(pixels, spec)
@@ -149,8 +152,8 @@ def _keras(content: bytes, where: str, common: dict) -> Foreign:
         return _as_logits(np.concatenate(answers), kind)
 
     return Foreign(
-        **common, kind="Keras", shape=shape, classes=int(network.output_shape[-1]), logits=logits,
-        stated=Stated(scale=stated.scale, output=output, because=stated.because), layers=(built, architecture), passes=passes,
+        **common, kind="Keras", shape=shape, classes=int(network.output_shape[-1]), logits=logits, end=end,
+        stated=Stated(scale=stated.scale, output=end.output, because=stated.because), layers=(built, architecture), passes=passes,
     )  # fmt: skip
 
 
@@ -159,14 +162,15 @@ def _as_logits(answers: np.ndarray, kind: OutputSpec) -> np.ndarray:
     return answers if kind == LOGITS else np.log(np.maximum(answers, 1e-7)).astype(np.float32)
 
 
-def _flat_layers(built: "Built") -> list:
-    return [layer for part in built.parts for layer in (_flat_layers(part) if part.parts else [part.layer])]
+def flat_layers(built: "Built") -> list:
+    """The Keras layers of a network, those of networks within it too, in the file's order."""
+    return [layer for part in built.parts for layer in (flat_layers(part) if part.parts else [part.layer])]
 
 
 def _keras_contract(built: "Built", channels: int) -> tuple[frozenset[str], Stated]:
     """Which first layers only scale pixels, and what they give away: the network takes what they are made for."""
     scaling = []
-    for layer in _flat_layers(built):
+    for layer in flat_layers(built):
         kind = type(layer).__name__
         if kind in ("Rescaling", "Normalization"):
             scaling.append(layer)
@@ -206,19 +210,6 @@ def affine_of(layers: list, channels: int) -> tuple[np.ndarray, np.ndarray]:
     return scale, offset
 
 
-def _keras_output(built: "Built", where: str) -> OutputSpec:
-    last = _flat_layers(built)[-1]
-    name = getattr(getattr(last, "activation", None), "__name__", "")
-    if type(last).__name__ == "Softmax" or name == "softmax":
-        return PROBABILITIES
-    if name in ("sigmoid", "hard_sigmoid"):
-        raise InputError(
-            f"{where} ends with a sigmoid: it gives each label a probability of its own, where edgefer wants one label of several. "
-            "Train it with a softmax, or with none and from_logits=True."
-        )
-    return LOGITS
-
-
 def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
     model = read_model(content, where)
     if len(model.main.inputs) != 1 or len(model.main.outputs) != 1:
@@ -234,21 +225,21 @@ def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
     def logits(pixels: np.ndarray, spec: InputSpec, output: OutputSpec) -> np.ndarray:
         return Network(content, spec, classes, output=output).logits(pixels)
 
-    scale = _quantized_scale(image, where)
+    scale, end = _quantized_scale(image, where), tflite_end(model)
     author, license_ = _origin(model)
     because: tuple[str, ...] = (f"its {image.dtype} input stands for {_range(scale[1])}",) if scale else ()
     if author or license_:
         because += (f"its metadata says: author {author or 'not named'}, licence {license_ or 'not named'}",)
     stated = Stated(
         scale=scale,
-        output=_tflite_output(model, where),
+        output=end.output,
         labels=_packed_labels(content, classes),
         color=Color.GRAY if shape[2] == 1 else None,
         because=because,
     )
     return Foreign(
-        **common, kind=kind, shape=shape, classes=classes, stated=stated, logits=logits, content=content,
-        author=author, license=license_,
+        **common, kind=kind, shape=shape, classes=classes, stated=stated, logits=logits, end=end, content=content,
+        computes=described(model), author=author, license=license_,
     )  # fmt: skip
 
 
@@ -267,10 +258,10 @@ def _origin(model: Model) -> tuple[str, str]:
 def _quantized_scale(image: Tensor, where: str) -> tuple | None:
     """What an integer input says of itself: quanta q stand for (q - zero) * step, and q is the pixel, or pixel - 128.
     InputError for a scale or zero point that no quantization gives."""
-    if image.dtype not in INTEGERS or len(image.steps) != 1:
+    if image.dtype not in PIXEL_TYPES or len(image.steps) != 1:
         return None
     step, zero = image.steps[0], (image.zeros or (0,))[0]
-    range_ = np.iinfo(INTEGERS[image.dtype])
+    range_ = np.iinfo(PIXEL_TYPES[image.dtype])
     if not (0 < step < np.inf and range_.min <= zero <= range_.max):
         raise InputError(
             f"{where} is damaged: its {image.dtype} input has the scale {step} and the zero point {zero}. Convert or copy it again."
@@ -281,17 +272,6 @@ def _quantized_scale(image: Tensor, where: str) -> tuple | None:
 
 def _range(values: tuple) -> str:
     return f"{values[1]:.4g}..{255 * values[0] + values[1]:.4g}"
-
-
-def _tflite_output(model: Model, where: str) -> OutputSpec:
-    ends = [
-        operator.name for operator in model.main.operators if operator.name not in ("QUANTIZE", "DEQUANTIZE", "RESHAPE")
-    ]
-    if ends and ends[-1] == "LOGISTIC":
-        raise InputError(
-            f"{where} ends with a sigmoid: edgefer wants one label of several, so train it with a softmax."
-        )
-    return PROBABILITIES if ends and ends[-1] == "SOFTMAX" else LOGITS
 
 
 def _packed_labels(content: bytes, classes: int) -> tuple[str, ...] | None:

@@ -27,7 +27,7 @@ Detect = Callable[[np.ndarray], list[tuple[int, int, int, int]]]
 class Request:
     """What is asked for. stated: of the contract. load: loads labelled images for an input. faces: what the network reads.
     detectors: those whose boxes are compared with the images of `load`, for the card's crops.
-    trust: run the code that a Keras file holds; log: takes the sentence that says what that means."""
+    trust: run the code that a Keras file holds."""
 
     path: Path
     stated: Stated = field(default_factory=Stated)
@@ -38,7 +38,7 @@ class Request:
     license: str = ""
     detectors: Mapping[str, Detect] = field(default_factory=dict)
     trust: bool = False
-    log: Callable[[str], None] = lambda text: None
+    progress: Progress = SILENT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class ImportOptions:
         *,
         load: Load | None = None,
         detectors: Mapping[str, Detect] = MappingProxyType({}),
-        log: Callable[[str], None] = lambda text: None,
+        progress: Progress = SILENT,
     ) -> Request:
         """To take `path` in so; the others as Request has them. InputError for a scale that says nothing."""
         stated = Stated(
@@ -88,7 +88,7 @@ class ImportOptions:
             labels=tuple(self.labels) if self.labels else None,
         )
         return Request(
-            path=path, stated=stated, load=load, detectors=detectors, log=log, faces=self.faces.value,
+            path=path, stated=stated, load=load, detectors=detectors, progress=progress, faces=self.faces.value,
             trust=self.trust, name=self.name, author=self.author, license=self.license,
         )  # fmt: skip
 

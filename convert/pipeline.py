@@ -8,15 +8,13 @@ from edgefer.bundle import PARITY, Bundle, Form, write_bundle
 from edgefer.card import Lineage, ModelCard
 from edgefer.checks import Check, status_if
 from edgefer.convert import steps
-from edgefer.convert.calibrate import fit_temperature
+from edgefer.convert.calibrate import calibrate
 from edgefer.convert.comparison import Comparison
 from edgefer.convert.measure import Measured, held_by, measure, networks
 from edgefer.convert.tune import Tuner
 from edgefer.convert.work import Plan, Quantized, Work
 from edgefer.errors import InputError
-from edgefer.interpreter import softmax
 from edgefer.lineage import is_retrained, origin_form
-from edgefer.metrics import ece
 from edgefer.parity import make_vectors
 from edgefer.progress import Progress
 from edgefer.train.data.dataset import Dataset, without_copies
@@ -89,12 +87,17 @@ def convert(
         )
     tuner = Tuner(work_dir=work_dir or out.with_name(f".{out.name}.unfinished"), progress=progress, epochs=plan.epochs)
     works = [_shaped(work, plan, tuner) for work in _works(bundle, dataset)]
-    judged_on = bundle.card.measured_on
-    temperature, note = _temperature(works, judged_on)
-    works = [steps.stamp(work, plan, temperature).noted(note) for work in works]
-    works = _limited(works, judged_on, progress)
-    measured = measure(works, dict.fromkeys(name for work in works for name in work.held))
-    converted = _publish(bundle, works[0], measured, out, plan)
+    judged_on, stage = bundle.card.measured_on, progress.stage
+    with stage(f"Fitting the temperature of its scores on {judged_on}"):
+        temperature, note = _temperature(works, judged_on)
+        works = [steps.stamp(work, plan, temperature).noted(note) for work in works]
+    with stage(f"Fitting the limits of light and sharpness on {judged_on}"):
+        works = _limited(works, judged_on)
+    splits = list(dict.fromkeys(name for work in works for name in work.held))
+    with stage(f"Measuring every form on {' and '.join(splits)}"):
+        measured = measure(works, splits)
+    with stage(f"Storing images and answers for its proof, and writing {out}"):
+        converted = _publish(bundle, works[0], measured, out, plan)
     if work_dir is None:
         shutil.rmtree(tuner.work_dir, ignore_errors=True)
     return converted
@@ -133,27 +136,24 @@ def _shaped(work: Work, plan: Plan, tuner: Tuner) -> Work:
     work = steps.slim(work, plan, tuner)
     work = steps.prune(work, plan, tuner)
     work = steps.quantize(work, plan, tuner)
-    return steps.export(work, plan)
+    with tuner.progress.stage("Writing the float forms"):
+        return steps.export(work, plan)
 
 
 def _temperature(works: list[Work], split: str) -> tuple[float, str]:
-    """The temperature that makes the deployed form's scores mean what they say, and a note of it."""
+    """The temperature by which the deployed form's scores mean what they say, and a note of it."""
     deployed = works[0].deployed
     measured = measure(works, [split], [deployed])
     logits, labels = measured.logits[split][deployed], measured.splits[split].labels
-    temperature = fit_temperature(logits, labels)
-    before, after = (ece(softmax(logits, t), labels) for t in (1.0, temperature))
-    return (
-        temperature,
-        f"temperature {temperature:.3f} fitted on {split} with {deployed}: ECE {before:.3f} to {after:.3f}",
-    )
+    temperature = calibrate(logits, labels)
+    return temperature.value, temperature.note(split, deployed, len(labels))
 
 
-def _limited(works: list[Work], split: str, progress: Progress) -> list[Work]:
+def _limited(works: list[Work], split: str) -> list[Work]:
     """The works with the limits of the deployed form in the own network's card, and a note of them."""
     deployed, card = works[0].deployed, works[0].card
     parts = [Held(networks(work, [deployed])[deployed], images) for work, images in held_by(works, split)]
-    card, note = with_limits(card, parts, split, deployed, progress)
+    card, note = with_limits(card, parts, split, deployed)
     return [works[0].noted(note, card=card), *works[1:]]
 
 
@@ -164,7 +164,7 @@ def _publish(bundle: Bundle, work: Work, measured: Measured, out: Path, plan: Pl
     lineage = _lineage(bundle.card).model_copy(
         update={"retrained": retrained, "cost": cost.cost(split) if origin is not None else None}
     )
-    provenance = work.card.provenance.model_copy(update={"steps": (*work.card.provenance.steps, *work.notes)})
+    provenance = work.card.provenance.model_copy(update={"conversion": work.notes})
     card = work.card.model_copy(update={"metrics": measured.scores(), "provenance": provenance, "lineage": lineage})
     files = work.files | steps.host_files(work, bundle.read(origin) if origin is not None else None)
     vectors = make_vectors(card, {form.value: content for form, content in work.tflite.items()})

@@ -16,6 +16,7 @@ from edgefer.interpreter import Network, RuntimeOptions
 from edgefer.lineage import SUBJECT, check_origin, origin_form
 from edgefer.progress import SILENT, Progress
 from edgefer.runtimes import WITHOUT_REFERENCE
+from edgefer.tflite.titles import title
 from edgefer.train.data.dataset import Dataset, Split, stratified_rows
 from edgefer.train.evaluate import keras_logits
 from edgefer.train.networks import load_keras
@@ -53,7 +54,8 @@ def prove(
     """
     card = bundle.card
     images = dataset.with_labels(card.labels).split(split)
-    keras = _keras_answers(bundle, images)
+    with progress.stage(f"Measuring the trained network on {len(images):,} images"):
+        keras = _keras_answers(bundle, images)
     forms, spread = _tflite_answers(bundle, images, runtimes, reference_kernels, progress)
     if len(keras) + len(forms) < 2:
         raise BundleError(f"{bundle.path} holds only one form of its network: run `edgefer convert` first.")
@@ -129,7 +131,9 @@ class FormOnRuntime:
 
     @property
     def name(self) -> str:
-        return f"{self.form} on {self.runtime}" + (", reference kernels" if self.kernels == "reference" else "")
+        return f"{title(self.bundle, self.form)} on {self.runtime}" + (
+            ", reference kernels" if self.kernels == "reference" else ""
+        )
 
     def open(self) -> Network:
         options = RuntimeOptions(runtime=self.runtime, kernels=self.kernels)

@@ -35,13 +35,15 @@ Made = tuple[bytes, "tf_keras.Model | None"]  # the .tflite, and the float netwo
 def search_int8(work: Work, plan: Plan, tuner: Tuner) -> Quantized:
     """int8 by quantization-aware training where the plan says so; else by calibration, and with a max_drop by further ways
     until the accuracy drops by no more points than that, against the trained network."""
-    images = work.choosing
-    reference = Answers(name="trained", form=Form.ORIGIN, logits=keras_logits(work.origin, images.images))
+    images, stage = work.choosing, tuner.progress.stage
+    with stage(f"Measuring the trained network on {len(images):,} images"):
+        reference = Answers(name="trained", form=Form.ORIGIN, logits=keras_logits(work.origin, images.images))
     attempts: list[Attempt] = []
     holds = plan.max_drop is None
     for way, make in _ways(work, plan, tuner):
         content, network = make()
-        logits = Network.of(content, work.card).logits(images.images)
+        with stage(f"Measuring int8 on {len(images):,} images"):
+            logits = Network.of(content, work.card).logits(images.images)
         answers = Answers(name="int8", form=Form.INT8, logits=logits)
         comparison = compare(reference, answers, images, work.card.labels)
         attempts.append(Attempt(way=way, int8=content, comparison=comparison, network=network))
@@ -49,7 +51,10 @@ def search_int8(work: Work, plan: Plan, tuner: Tuner) -> Quantized:
             holds = True
             break
     best = min(attempts, key=lambda attempt: attempt.comparison.drop)
-    layers = () if holds else worst_layers(work.tuned, calibration_images(work.dataset.split("train"), plan.seed))
+    layers: tuple[LayerError, ...] = ()
+    if not holds:
+        with stage("Looking for the layers that rounding hurts most"):
+            layers = worst_layers(work.tuned, calibration_images(work.dataset.split("train"), plan.seed))
     return Quantized(attempts=tuple(attempts), best=best, holds=holds, layers=layers)
 
 
@@ -58,7 +63,8 @@ def _ways(work: Work, plan: Plan, tuner: Tuner) -> Iterator[tuple[str, Callable[
     train, controlled = work.dataset.split("train"), plan.max_drop is not None
 
     def calibrated(count: int) -> Made:
-        return to_int8(work.tuned, calibration_images(train, plan.seed, count)), None
+        with tuner.progress.stage(f"Calibrating int8 on {count:,} training images"):
+            return to_int8(work.tuned, calibration_images(train, plan.seed, count)), None
 
     def trained(task: FineTuning) -> Made:
         calibration = calibration_images(train, plan.seed)

@@ -13,7 +13,7 @@ from edgefer.errors import EdgeferError, InputError
 from edgefer.files import check_writable
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.cache import cache_folder
-from edgefer.train.data.trained import training_data
+from edgefer.train.data.trained import remembered, training_data
 from edgefer.train.faces.run import FaceOrder, calibration_images
 
 
@@ -44,11 +44,13 @@ class ConvertRequest:
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """The new bundle; how it was converted (None of a network that finds faces); what came of the extras; and what does not
-    hold, "" where all does."""
+    hold, "" where all does. data: what it was calibrated on, as `--data` names it; skip_bad: whether some of that was left out."""
 
     bundle: Bundle
     converted: Converted | None = None
     added: tuple[Added, ...] = ()
+    data: str = ""
+    skip_bad: bool = False
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -68,14 +70,16 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
     BundleError without a Keras network, DataError, InputError; MissingDependency without what an extra needs.
     EdgeferError when it is interrupted by Ctrl-C; finished epochs of fine-tuning are kept.
     """
-    source, target = request.bundle, request.target
+    source, target, data, skip_bad = request.bundle, request.target, request.data, request.skip_bad
     source.file(Form.KERAS)
     check_writable(target)
     request.extras.check(request.plan.int8)
     if source.card.task != "read":
         made, converted = _convert_faces(request, target, progress), None
     else:
-        dataset = training_data(source, request.data, request.skip_bad, progress=progress, cache=cache_folder())
+        if not data and (known := remembered(source)):
+            data, skip_bad = known.data, known.skip_bad
+        dataset = training_data(source, data, skip_bad, progress=progress, cache=cache_folder())
         progress.log(f"Converting {source.path} into {target}")
         try:
             converted = convert(source, dataset, request.plan, target, progress)
@@ -84,8 +88,8 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
                 f"Stopped; {source.path} is as it was, and finished epochs of fine-tuning are kept: the same command goes on."
             ) from None
         made = converted.bundle
-    made, added = add_extras(request.extras, made)
-    return Outcome(bundle=made, converted=converted, added=tuple(added))
+    made, added = add_extras(request.extras, made, progress)
+    return Outcome(bundle=made, converted=converted, added=tuple(added), data=data, skip_bad=skip_bad)
 
 
 def _convert_faces(request: ConvertRequest, target: Path, progress: Progress) -> Bundle:
@@ -100,4 +104,5 @@ def _convert_faces(request: ConvertRequest, target: Path, progress: Progress) ->
         order = replace(order, data=str(Path(request.data).absolute()))
     progress.log(f"Converting {source.path} into {target}")
     images = calibration_images(order, cache_folder() / "faces", progress)
-    return convert_faces(source, images, target, author=plan.author, license_=plan.license)
+    with progress.stage(f"Calibrating int8 on {len(images):,} images, and storing answers for its proof"):
+        return convert_faces(source, images, target, author=plan.author, license_=plan.license)

@@ -28,14 +28,15 @@ def slim(work: Work, plan: Plan, tuner: Tuner) -> Work:
     tune(slimmed.network, replace(task, recipe=slimmed.recipe))
     # A copy: a network that was compiled would be saved with its optimizer's state, twice the bytes.
     network = copy_of(slimmed.network)
-    provenance = work.card.provenance.model_copy(update={"recipe": slimmed.recipe.model_dump(mode="json")})
-    note = (
+    step = (
         f"slim to {slimmed.recipe.model.layers}, {slimmed.multiply_adds_before / 1e6:.1f} to "
-        f"{slimmed.multiply_adds / 1e6:.1f} million multiply-adds, {task.epochs} epochs of fine-tuning: {_drop(work, network)}"
+        f"{slimmed.multiply_adds / 1e6:.1f} million multiply-adds, {task.epochs} epochs of fine-tuning: {_drop(work, network, tuner)}"
     )
-    card = work.card.model_copy(update={"provenance": provenance})
+    before = work.card.provenance
+    changes = {"recipe": slimmed.recipe.model_dump(mode="json"), "steps": (*before.steps, step)}
+    card = work.card.model_copy(update={"provenance": before.model_copy(update=changes)})
     files = work.files | {Form.KERAS: keras_bytes(network)}
-    return work.noted(note, card=card, trained=network, tuned=network, files=files)
+    return replace(work, card=card, trained=network, tuned=network, files=files)
 
 
 def prune(work: Work, plan: Plan, tuner: Tuner) -> Work:
@@ -44,9 +45,7 @@ def prune(work: Work, plan: Plan, tuner: Tuner) -> Work:
         return work
     task = tuner.task(f"prune-{plan.sparsity:g}", work.tuned, work.card, work.dataset, work.origin)
     network = prune_weights(work.tuned, plan.sparsity, task)
-    note = (
-        f"prune to {measured_sparsity(network):.0%} zeros, {task.epochs} epochs of fine-tuning: {_drop(work, network)}"
-    )
+    note = f"prune to {measured_sparsity(network):.0%} zeros, {task.epochs} epochs of fine-tuning: {_drop(work, network, tuner)}"
     return work.noted(note, tuned=network)
 
 
@@ -111,10 +110,11 @@ def quantization_report(quantized: Quantized) -> bytes:
     return json.dumps({"attempts": attempts, "holds": quantized.holds, "worst_layers": layers}, indent=2).encode()
 
 
-def _drop(work: Work, network) -> str:
+def _drop(work: Work, network, tuner: Tuner) -> str:
     """What a fine-tuned network lost against the trained one on the images that ways are chosen by, in words."""
     images = work.choosing
-    before, after = (keras_logits(one, images.images) for one in (work.origin, network))
+    with tuner.progress.stage(f"Measuring what that cost on {len(images):,} images"):
+        before, after = (keras_logits(one, images.images) for one in (work.origin, network))
     reference = Answers(name="trained", form=Form.ORIGIN, logits=before)
     cost = compare(reference, Answers(name="tuned", form=Form.TUNED, logits=after), images, work.card.labels)
     low, high = cost.drop_interval

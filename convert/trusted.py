@@ -11,7 +11,7 @@ from typing import Any
 from edgefer.convert.child import serve, tflite_of
 
 MEANING = (
-    "--trust: Keras loads {file}, which runs whatever Python code it holds, as you: with your files and your network. The bundle "
+    "Keras loads {file}, as was asked for, which runs whatever Python code it holds, as you: with your files and your network. The bundle "
     "will hold a plain .tflite and none of that code."
 )
 

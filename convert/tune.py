@@ -133,7 +133,9 @@ def tune(network: "tf_keras.Model", task: FineTuning, callbacks: tuple = ()) -> 
         ) from None
     finally:
         task.progress.end()
-    take_clean_statistics(network, task.recipe, task.dataset.split("train"))
+    if task.recipe.fit.clean_statistics:
+        with task.progress.stage("Measuring the statistics of its batch norms"):
+            take_clean_statistics(network, task.recipe, task.dataset.split("train"))
 
 
 def _stream(task: FineTuning, first: int):

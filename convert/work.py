@@ -104,7 +104,7 @@ class Work:
     origin: the network as it was trained, which all forms are compared with. trained: what the new bundle's `keras` holds:
     the origin, or what slimming left of it. tuned: what the TFLite forms are made of: `trained`, or what pruning and
     quantization-aware training made of it. dataset: its training split calibrates and fine-tunes. held: images that the
-    network never saw, by the name of the split. notes: what was done, for the card.
+    network never saw, by the name of the split. notes: what was done to make and fit the TFLite forms, for the card.
     """
 
     card: ModelCard

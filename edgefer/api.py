@@ -1,6 +1,7 @@
 """The functions behind `import edgefer`: the one module of the core that knows the other packages."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from inspect import getdoc, signature
 from pathlib import Path
 from types import ModuleType
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from edgefer.bundle import Bundle, path_or_shipped, shipped_bundles
 from edgefer.errors import EdgeferError, InputError
 from edgefer.options import AS_SHIPPED, MAX_DROP, MIN_AGREEMENT, DetectorFiles, as_path, as_record
-from edgefer.progress import SILENT, Progress
+from edgefer.progress import SILENT, Lines, Progress
 from edgefer.records import Frame
+from edgefer.words import in_python
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +50,7 @@ def find_bundle(bundle: "str | Path | Bundle") -> Bundle:
     return Bundle.open(path_or_shipped(as_path(bundle, "bundle"), shipped_bundles()))
 
 
+@in_python
 def load(
     bundle: "str | Path | Bundle" = "ferplus-small",
     *,
@@ -86,6 +89,7 @@ def load(
     return Reader.open(find_bundle(bundle), as_record(ReaderOptions, {"check": check, **options}), log=log)
 
 
+@in_python
 def draw(frame: Frame, *, blur_faces: bool = False) -> "np.ndarray":
     """Draw a frame's faces on a copy of its image, each with its box, label and scores: uint8 BGR [h, w, 3].
 
@@ -105,11 +109,13 @@ def draw(frame: Frame, *, blur_faces: bool = False) -> "np.ndarray":
     return View(blur_faces=blur_faces).annotated(frame).copy()
 
 
+@in_python
 def verify(
     bundle: "str | Path | Bundle",
     data: str | Path = "",
     *,
     runtimes: Sequence[str] = ("auto",),
+    skip_bad: bool = False,
     split: str = "",
     max_drop: float = MAX_DROP,
     min_agreement: float = MIN_AGREEMENT,
@@ -120,7 +126,7 @@ def verify(
 
     Without data it checks the bundle's pixels, its stored answers on each runtime, and its weights, in seconds and without
     TensorFlow. data: labelled images (a CSV or a folder), to measure also how many decisions conversion changed and how much
-    accuracy it cost. split: of the data; by default "valid". max_drop: points of accuracy that conversion may cost, 0..100.
+    accuracy it cost. skip_bad: leave bad rows and images out. split: of the data; by default "valid". max_drop: points of accuracy that conversion may cost, 0..100.
     min_agreement: the smallest share of equal decisions, 0..1. reference_kernels: also run TFLite's reference kernels, which
     takes minutes.
 
@@ -135,7 +141,7 @@ def verify(
     ['detail', 'fix', 'passed', 'question', 'status', 'subject']
     """
     from edgefer.options import RuntimeName, choice
-    from edgefer.verification import Verification
+    from edgefer.verification import Verification, verify_alone
 
     opened = find_bundle(bundle)
     wanted = [runtimes] if isinstance(runtimes, str) else runtimes
@@ -143,10 +149,7 @@ def verify(
         raise InputError(f"runtimes {wanted!r} is no list of names, such as ['litert', 'tensorflow'].")
     names = [str(choice(RuntimeName, one, "runtime")) for one in wanted]
     if not data:
-        from edgefer.c.prove import check_in_c
-        from edgefer.parity import check_bundle
-
-        return Verification(bundle=opened, checks=(*check_bundle(opened, names or ["auto"]), *check_in_c(opened)))
+        return verify_alone(opened, names)
     from edgefer.convert.certificate import certify
     from edgefer.convert.comparison import Budget
     from edgefer.train.data.cache import cache_folder
@@ -154,7 +157,7 @@ def verify(
 
     _check_share("max_drop", max_drop, 100)
     _check_share("min_agreement", min_agreement, 1)
-    dataset = training_data(opened, str(data), False, progress=progress, cache=cache_folder())
+    dataset = training_data(opened, str(data), skip_bad, progress=progress, cache=cache_folder())
     certificate = certify(
         opened,
         dataset,
@@ -164,9 +167,12 @@ def verify(
         reference_kernels=reference_kernels,
         progress=progress,
     )
-    return Verification(bundle=opened, checks=certificate.checks, certificate=certificate)
+    return Verification(
+        bundle=opened, checks=certificate.checks, runtimes=certificate.runtimes, certificate=certificate
+    )
 
 
+@in_python
 def train(
     data: str | Path = "",
     *,
@@ -180,7 +186,8 @@ def train(
     data: fer2013.csv, a folder of images by class, or "builtin"; for recipe="face-finder" and "face-refiner" a folder of
     scenes. out: the bundle's folder, by default runs/RECIPE-N. resume: continue the training at `out`, which keeps its data
     and recipe. progress: receives progress reports, such as edgefer.console.PROGRESS. options: the fields of
-    edgefer.train.start.TrainRequest, such as recipe="fer-small", epochs=20, seed=1, set=["optimizer.rate=0.05"].
+    edgefer.train.start.TrainRequest, such as recipe="fer-small", epochs=20, seed=1, set=["optimizer.rate=0.05"], and of
+    edgefer.options.DetectorFiles: yunet, finder, refiner.
 
     Raises DataError, RecipeError, InputError and MissingDependency, each with one sentence, before training begins.
 
@@ -193,10 +200,11 @@ def train(
     from edgefer.train.start import TrainRequest
 
     folder = as_path(out, "out") if out is not None else None
+    files = {one.name: options.pop(one.name) for one in fields(DetectorFiles) if one.name in options}
     if resume and (folder is None or data or options):
         raise InputError("A resumed training keeps its data and recipe: give resume=True and out alone.")
     request = None if resume else as_record(TrainRequest, {"data": str(data), **options})
-    return Bundle.open(start_training(request, folder, progress=progress)[0])
+    return Bundle.open(start_training(request, folder, files=as_record(DetectorFiles, files), progress=progress)[0])
 
 
 def start_training(
@@ -257,10 +265,12 @@ def _train_faces(request: "TrainRequest | None", out: Path | None, files: Detect
     return start(order, folder, CandidateMiner.of, progress=progress).path
 
 
+@in_python
 def convert(
     bundle: "str | Path | Bundle",
     *,
     data: str | Path = "",
+    skip_bad: bool = False,
     out: str | Path | None = None,
     edgetpu: bool = False,
     ethosu: str = "",
@@ -270,7 +280,7 @@ def convert(
 ) -> Bundle:
     """Convert a trained bundle to TFLite as `edgefer convert` does, int8 by default, and return the new bundle.
 
-    data: calibration images; by default what the network was trained on. out: the new bundle's folder, by default the old
+    data: calibration images; by default what the network was trained on. skip_bad: leave bad rows and images out. out: the new bundle's folder, by default the old
     one's name with "-int8" or the like. edgetpu: also compile for a Coral Edge TPU. ethosu: also compile for this Arm
     accelerator, such as "u55-128". onnx: also write it as ONNX. options: as on the command line: int8=False, float16=True,
     mediapipe=True, qat=True, max_drop=0.5, prune=0.5, slim=0.5, epochs=4, author, license.
@@ -290,24 +300,28 @@ def convert(
     plan = as_record(Plan, options, {"qat": "aware", "prune": "sparsity", "slim": "slimmed"})
     extras = Extras(edgetpu=edgetpu, ethosu=ethosu, onnx=onnx)
     place = as_path(out, "out") if out is not None else None
-    request = ConvertRequest(bundle=find_bundle(bundle), plan=plan, data=str(data), out=place, extras=extras)
+    request = ConvertRequest(
+        bundle=find_bundle(bundle), plan=plan, data=str(data), skip_bad=skip_bad, out=place, extras=extras
+    )
     outcome = start(request, progress)
     if outcome.complaint:
         raise EdgeferError(outcome.complaint)
     return outcome.bundle
 
 
+@in_python
 def import_model(
     file: str | Path,
     *,
     data: str | Path = "",
+    skip_bad: bool = False,
     out: str | Path | None = None,
     log: Callable[[str], None] = SILENT.log,
     **options: Any,
 ) -> Bundle:
     """Import a network that was trained elsewhere (.keras, .h5, a SavedModel folder, .tflite), and return its bundle.
 
-    data: labelled images, on which whatever is not stated is measured. out: the bundle's folder, by default runs/FILE. log:
+    data: labelled images, on which whatever is not stated is measured. skip_bad: leave bad rows and images out. out: the bundle's folder, by default runs/FILE. log:
     called with the sentence that says what `trust` means. options: the fields of
     edgefer.convert.import_options.ImportOptions, such as labels=["angry", "happy"], scale="-1..1", color="gray",
     outputs="logits", faces="human", trust=False, author, license.
@@ -324,13 +338,14 @@ def import_model(
     """
     from edgefer.convert.import_options import ImportOptions, data_loader, target_folder
     from edgefer.convert.importing import import_network
+    from edgefer.train.data.load import DataOptions
 
     wanted = as_record(ImportOptions, options)
     request = wanted.request(
         as_path(file, "file"),
-        load=data_loader(str(data)) if data else None,
+        load=data_loader(str(data), DataOptions(skip_bad=skip_bad)) if data else None,
         detectors=face_detectors(wanted.faces.value) if data else {},
-        log=log,
+        progress=Lines(log),
     )
     return import_network(request, target_folder(request, as_path(out, "out") if out is not None else None)).bundle
 

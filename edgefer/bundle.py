@@ -159,8 +159,8 @@ class Bundle:
         if not is_shipped(self):
             return "name the bundle that was trained, or import the network's .keras or .h5 file"
         if self.card.task != "read":
-            return "it ships without, so name one that you trained"
-        return f"it ships without, so name {', '.join(with_keras())}, or one that you trained"
+            return f"it ships converted, so name one that you trained, by `edgefer train --recipe {self.path.name}`"
+        return f"it ships converted, so name {', '.join(with_keras())}, or one that you trained"
 
     def read(self, variant: str) -> bytes:
         """The bytes of a variant's file, checked against the card's hash."""

@@ -1,7 +1,7 @@
 """card.json: what a bundle says about its network, so that host and device agree without sharing code or memory."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -130,6 +130,15 @@ class Limits(_Part):
 
 
 NOT_FITTED = Limits()
+OLDER_NAMES = {"held_pictures": "held_images"}
+NOTES = (
+    "prune to ",
+    "int8 ",
+    "kept the ",
+    "temperature ",
+    "limits ",
+    "quantize to int8",
+)  # of conversions, in older cards
 
 
 class Variant(_Part):
@@ -158,14 +167,15 @@ class Provenance(_Part):
 
     group_by: the rule that kept images together that belong together. folds: of the cross-validation that gave the
     figures, where the network itself was then trained on all images, or all but those that chose its epoch; 0 where a
-    validation split was held back. held_pictures: a hash of the names of those that were held back, or of all with
-    folds; "" in older cards.
+    validation split was held back. held_images: a hash of the names of those that were held back, or of all with
+    folds; "" in older cards. steps: what was done to the network. conversion: what the conversion did that made the forms
+    beside it, and fitted to them; the next one begins anew.
     """
 
     data: str
     labels: str = Field("", description="where other labels than the data's own came from, such as ferplus")
     split_sizes: dict[str, int]
-    held_pictures: str = ""
+    held_images: str = ""
     valid_fraction: float = Field(0.2, gt=0, lt=1)
     names: str = Field("", description="what labels or class folders that are numbers mean, such as 0=neutral,1=happy")
     group_by: str = ""
@@ -175,6 +185,30 @@ class Provenance(_Part):
     epoch: int
     versions: dict[str, str]
     steps: tuple[str, ...] = ()
+    conversion: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was(cls, fields: Any) -> Any:
+        """Cards that ship, and that lie on devices, have an older name for a field, and a conversion's notes among the steps."""
+        if not isinstance(fields, dict):
+            return fields
+        if "held_images" not in fields:
+            fields = {OLDER_NAMES.get(name, name): value for name, value in fields.items()}
+        steps = fields.get("steps", ())
+        if (
+            "conversion" not in fields
+            and isinstance(steps, list | tuple)
+            and all(isinstance(one, str) for one in steps)
+        ):
+            notes = [one for one in steps if one.startswith(NOTES)]
+            fields = fields | {"steps": [one for one in steps if one not in notes], "conversion": notes}
+        return fields
+
+    @property
+    def everything(self) -> tuple[str, ...]:
+        """All that was done, in its order."""
+        return (*self.steps, *self.conversion)
 
 
 class Cost(_Part):
@@ -293,7 +327,7 @@ class ModelCard(_Part):
             ("takes", f"{self.input.color} {shape}, faces: {self.faces}"),
             ("trained on", self.provenance.data),
             ("licence", self.license or "not stated"),
-            *(("step", step) for step in self.provenance.steps),
+            *(("step", step) for step in self.provenance.everything),
         ]
         columns = ("split", "form", "images", "accuracy", "macro recall", "macro F1", "bytes")
         figures = [

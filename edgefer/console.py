@@ -6,13 +6,21 @@ Every text goes through edgefer.text.printable here: names, labels and messages 
 import contextlib
 import json
 import math
+import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
@@ -60,7 +68,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
 
 
 class Terminal(Progress):
-    """Progress as people see it, on stderr: lines, and on a terminal bars that go away when they are done."""
+    """Progress as people see it, on stderr: lines, and on a terminal bars and spinners that go away when they are done."""
 
     def log(self, text: str) -> None:
         log(text)
@@ -68,6 +76,16 @@ class Terminal(Progress):
     def track(self, items: Iterable[Item], total: int, description: str) -> Iterable[Item]:
         with _bar() as bar:
             yield from bar.track(items, total=total, description=printable(description))
+
+    @contextlib.contextmanager
+    def stage(self, description: str) -> Iterator[None]:
+        if not err.is_terminal:
+            log(description)
+            yield
+            return
+        with _unheld() as terminal, Bar(*STAGE, console=terminal, transient=True) as spinner:
+            spinner.add_task(printable(description), total=None)
+            yield
 
     def begin(self, first_epoch: int, epochs: int, steps: int) -> None:
         self.epochs, self.steps = epochs, steps
@@ -99,6 +117,19 @@ class Terminal(Progress):
 
 
 PROGRESS = Terminal()
+STAGE = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+
+
+@contextlib.contextmanager
+def _unheld() -> Iterator[Console]:
+    """stderr on a descriptor of its own, so that edgefer.quiet does not hold back what moves on the terminal meanwhile."""
+    try:
+        copy = os.fdopen(os.dup(err.file.fileno()), "w", encoding=err.encoding, errors="backslashreplace")
+    except OSError:  # nothing with a descriptor
+        yield err
+        return
+    with copy:
+        yield Console(file=copy, force_terminal=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def _bar() -> Bar:

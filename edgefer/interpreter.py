@@ -22,7 +22,7 @@ DEVICES = ("cpu", "coral")
 EDGETPU_LIBRARY = "libedgetpu.so.1"
 INT8_SCALE, INT8_ZERO = 1 / 255, -128  # of an own int8 network's input: the pixel contract
 LOGITS = OutputSpec()
-INTEGERS = (np.int8, np.uint8, np.int16)
+INTEGER_DTYPES = (np.int8, np.uint8, np.int16)  # of inputs and outputs
 MIN_LEVELS = 128  # of 256: a quantized input that keeps fewer pixel values apart is not the one the card describes
 MAX_IMAGE_S = 20.0  # a network that takes longer for one image is not waited for
 MIN_PROBABILITY = 1e-7  # what stands for a float probability of 0; for a quantized one it is half a step
@@ -185,7 +185,7 @@ class Network:
     @property
     def quantized(self) -> bool:
         """Whether it answers in quanta."""
-        return self.answer_dtype in INTEGERS
+        return self.answer_dtype in INTEGER_DTYPES
 
     def feed(self, pixels: np.ndarray) -> np.ndarray:
         """One image's uint8 pixels [h, w, c] as the network takes them."""
@@ -265,10 +265,10 @@ def _check_contract(inputs: dict, outputs: dict, spec: InputSpec, classes: int, 
         return
     names = " in and ".join(np.dtype(dtype).name for dtype in dtypes)
     if spec.stated:
-        if not all(dtype in (np.float32, *INTEGERS) for dtype in dtypes):
+        if not all(dtype in (np.float32, *INTEGER_DTYPES) for dtype in dtypes):
             raise BundleError(f"{name} is {names} out; edgefer runs float32, int8, uint8 and int16 ends.")
         for end in (inputs, outputs):
-            if end["dtype"] in INTEGERS and not end["quantization"][0] > 0:
+            if end["dtype"] in INTEGER_DTYPES and not end["quantization"][0] > 0:
                 raise BundleError(f"{name} is {names} out, but without the scale that says what its integers mean.")
         return
     if dtypes != (np.int8, np.int8):

@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from edgefer.tflite.arithmetic import outputs
 from edgefer.tflite.int8_network import UnsupportedNetwork
 from edgefer.tflite.layers import read_layers
 from edgefer.tflite.quanta import check_quanta
+from edgefer.tflite.titles import title
 from edgefer.tflite.weights import check_weights
 from edgefer.vectors import Vectors, cut_crops, make_vectors, stored_crops
 
@@ -106,7 +108,8 @@ def check_answers(
     for variant in variants:
         if bundle.has(variant):
             network = Network.open(bundle, variant, RuntimeOptions(runtime=runtime))
-            checks.append(_check_answers(network, variant, vectors.pixels, vectors.answers[variant]))
+            check = _check_answers(network, variant, vectors.pixels, vectors.answers[variant])
+            checks.append(replace(check, subject=f"{title(bundle, variant)} on {network.runtime}"))
     return checks
 
 

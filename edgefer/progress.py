@@ -1,6 +1,7 @@
 """What long work reports to while it goes on. Library functions take a Progress and are silent without one."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -39,6 +40,10 @@ class Progress:
         """The items, showing how many of `total` were taken."""
         return items
 
+    def stage(self, description: str) -> AbstractContextManager[None]:
+        """Work goes on inside it that cannot tell how far it has come. Nothing is tracked or fitted meanwhile."""
+        return nullcontext()
+
     def begin(self, first_epoch: int, epochs: int, steps: int) -> None:
         """A network is to be fitted: epochs first_epoch .. epochs - 1, of `steps` batches each."""
 
@@ -50,6 +55,16 @@ class Progress:
 
     def end(self) -> None:
         """Nothing more is fitted."""
+
+
+class Lines(Progress):
+    """Reports lines to a function, and nothing else."""
+
+    def __init__(self, log: Callable[[str], None]):
+        self._log = log
+
+    def log(self, text: str) -> None:
+        self._log(text)
 
 
 SILENT = Progress()

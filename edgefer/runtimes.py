@@ -1,5 +1,7 @@
 """Which TFLite runtimes there are and which are installed; imports none of them, nor anything heavy."""
 
+import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -26,6 +28,17 @@ WITHOUT_REFERENCE = ("openvino",)  # kernels
 def installed_runtimes() -> list[str]:
     """The names of the TFLite runtimes that are installed, the preferred one first. Imports none of them."""
     return [name for name, runtime in RUNTIMES.items() if find_spec(runtime.needs) is not None]
+
+
+def machine(runtimes: Sequence[str]) -> dict[str, str]:
+    """What computes here: system, Python, numpy and the runtimes with their versions, the first that is installed for auto."""
+    names = dict.fromkeys(name for one in runtimes for name in ((one,) if one != "auto" else installed_runtimes()[:1]))
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": f"Python {platform.python_version()}",
+        "numpy": f"numpy {version('numpy')}",
+        **{name: f"{name} {runtime_version(name)}" for name in names},
+    }
 
 
 def runtime_version(runtime: str) -> str:

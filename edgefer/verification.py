@@ -1,13 +1,15 @@
 """What edgefer.verify answers with: every check, whether all passed, and the certificate where there was data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgefer import __version__
 from edgefer.bundle import Bundle, write_file
 from edgefer.checks import Check, exit_code, summary, table, to_json
 from edgefer.errors import InputError
+from edgefer.runtimes import machine
 
 
 class Certificate(Protocol):
@@ -20,15 +22,25 @@ class Certificate(Protocol):
     def figures_html(self) -> str: ...
 
 
+def verify_alone(bundle: Bundle, runtimes: Sequence[str] = ()) -> "Verification":
+    """All that can be asked of a bundle without data, with question 3 on each runtime; on the first that is installed for none."""
+    from edgefer.c.prove import check_in_c
+    from edgefer.parity import check_bundle
+
+    names = tuple(runtimes) or ("auto",)
+    return Verification(bundle=bundle, checks=(*check_bundle(bundle, names), *check_in_c(bundle)), runtimes=names)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verification:
     """The checks of one bundle on this machine; also the sequence of them. It shows itself in notebooks.
 
-    certificate: with labelled images, the figures behind question 2; None without.
+    runtimes: those that were asked. certificate: with labelled images, the figures behind question 2; None without.
     """
 
     bundle: Bundle
     checks: tuple[Check, ...]
+    runtimes: tuple[str, ...] = ("auto",)
     certificate: Certificate | None = field(default=None, repr=False)
 
     @property
@@ -52,7 +64,11 @@ class Verification:
         """Plain values, as `edgefer verify --json` prints them; with data the whole certificate, every flip included."""
         if self.certificate:
             return self.certificate.to_json()
-        return to_json(self.checks, bundle=self.bundle.hash)
+        return to_json(self.checks, **self.facts())
+
+    def facts(self) -> dict[str, Any]:
+        """What was proven, and by what: the bundle's hash, edgefer's version, the machine and its runtimes."""
+        return {"bundle": self.bundle.hash, "edgefer": __version__, "machine": machine(self.runtimes)}
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat dict per check, for `pandas.DataFrame(verification.rows())`: subject, question, status, passed, detail,

@@ -13,6 +13,7 @@ from edgefer.errors import BundleError
 from edgefer.interpreter import Network, RuntimeOptions, softmax
 from edgefer.metrics import aurc, confusion_matrix, ece, nll, per_class, scores, wilson_interval
 from edgefer.preprocess import to_float
+from edgefer.tflite.titles import title
 from edgefer.train.data.dataset import Split
 from edgefer.train.memory import batch_for
 from edgefer.train.networks import load_keras
@@ -71,7 +72,7 @@ def networks(bundle: Bundle, runtime: str = "auto") -> dict[str, Callable[[np.nd
     forms: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
     for variant in reversed(TFLITE_VARIANTS):
         if bundle.has(variant):
-            forms[variant] = Network.open(bundle, variant, RuntimeOptions(runtime=runtime)).logits
+            forms[title(bundle, variant)] = Network.open(bundle, variant, RuntimeOptions(runtime=runtime)).logits
     if not forms and find_spec("tensorflow"):
         model = load_keras(bundle, "keras")
         forms["keras"] = lambda images: keras_logits(model, images)

@@ -87,7 +87,7 @@ def connect(
     if architecture["class_name"] == "Sequential":
         for part, one in zip(built.parts, config["layers"], strict=True):
             if type(part.layer).__name__ != "InputLayer" and one["name"] not in skip:
-                inputs = _call(part, one, inputs, flat)
+                inputs = _call(part, one, inputs, skip, flat)
         return inputs
     parts = {one["name"]: (part, one) for part, one in zip(built.parts, config["layers"], strict=True)}
     calls = [
@@ -112,14 +112,14 @@ def connect(
         for name, number, node in ready:
             if node:
                 taken = [tensor(reference) for reference in node]
-                tensors[name, number] = taken if name in skip else _call(*parts[name], taken, flat)
+                tensors[name, number] = taken if name in skip else _call(*parts[name], taken, skip, flat)
         calls = [call for call in calls if call not in ready]
     return [tensor(reference) for reference in config["output_layers"]]
 
 
-def _call(part: Built, architecture: dict, inputs: list, flat: bool) -> list:
+def _call(part: Built, architecture: dict, inputs: list, skip: frozenset[str], flat: bool) -> list:
     if part.parts and flat:
-        return connect(part, architecture, inputs)
+        return connect(part, architecture, inputs, skip=skip)
     outputs = part.layer(_one_or_all(inputs))
     return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 

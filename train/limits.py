@@ -13,7 +13,6 @@ import numpy as np
 
 from edgefer.card import NOT_FITTED, Limits, ModelCard
 from edgefer.interpreter import softmax
-from edgefer.progress import SILENT, Progress
 from edgefer.quality import gray_face, light, sharpness
 from edgefer.train.data.dataset import Split
 from edgefer.train.shift import SCORE, Change, Logits, blurred, changed, lit
@@ -53,7 +52,7 @@ class Held:
     split: Split
 
 
-def fit_limits(parts: Sequence[Held], temperature: float, color: str, *, progress: Progress = SILENT) -> Limits | None:
+def fit_limits(parts: Sequence[Held], temperature: float, color: str) -> Limits | None:
     """The limits of a network; None where it answers too few images, or reads none. color: the order of the channels, as in its card."""
     rng = np.random.default_rng(0)
     parts = [Held(one.logits, one.split.take(rng.permutation(len(one.split))[: IMAGES // len(parts)])) for one in parts]
@@ -64,20 +63,17 @@ def fit_limits(parts: Sequence[Held], temperature: float, color: str, *, progres
     least = float(usual.right.mean() + np.bincount(labels).max() / len(labels)) / 2
 
     def limit(changes: Sequence[Change], value: Callable[[np.ndarray], float], *, highest: bool = False) -> float:
-        tracked = progress.track(changes, len(changes), "Fitting limits")
-        every = [usual, *(answers(parts, temperature, color, change) for change in tracked)]
+        every = [usual, *(answers(parts, temperature, color, change) for change in changes)]
         return round(broken_at(bins(every, value, highest=highest), least), 1)
 
     low, high = limit(DARKER, light), limit(BRIGHTER, light, highest=True)
     return Limits(min_light=low, max_light=high, min_sharpness=limit(BLURRED, sharpness)) if low < high else None
 
 
-def with_limits(
-    card: ModelCard, parts: Sequence[Held], split: str, form: str, progress: Progress = SILENT
-) -> tuple[ModelCard, str]:
+def with_limits(card: ModelCard, parts: Sequence[Held], split: str, form: str) -> tuple[ModelCard, str]:
     """The card with the limits of its network's form, fitted on `parts` of a split, and a note for its steps. Where none can
     be fitted, the card says those of a network without."""
-    limits = fit_limits(parts, card.temperature, card.input.color, progress=progress)
+    limits = fit_limits(parts, card.temperature, card.input.color)
     if limits is None:
         note = f"limits of light and sharpness not fitted: fewer than {MIN_ANSWERS} sure answers on {split}, or none that are right"
     else:

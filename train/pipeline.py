@@ -52,11 +52,11 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class _Fitted:
-    """The data as it was trained on, Dataset.held_pictures of it as it was loaded, the network, the epoch that gave its
+    """The data as it was trained on, Dataset.held_images of it as it was loaded, the network, the epoch that gave its
     weights, and the cross-validation."""
 
     dataset: Dataset
-    held_pictures: str
+    held_images: str
     model: "tf_keras.Model"
     best: Epoch
     crossed: CrossValidation | None
@@ -139,7 +139,7 @@ def _fit(training: _Training) -> _Fitted | None:
     progress.log(f"Training {recipe.name} on {order.data} into {run.path}")
     for line in composition(dataset):
         progress.log(line)
-    held_pictures = dataset.held_pictures
+    held_images = dataset.held_images
     if training.worker.chief:
         _log_unless_empty(progress, run.check_data(dataset))
         order.save(run)
@@ -163,7 +163,7 @@ def _fit(training: _Training) -> _Fitted | None:
         start=training.start, written=training.scratch, strategy=training.strategy,
     )  # fmt: skip
     return fitted and _Fitted(
-        dataset=dataset, held_pictures=held_pictures, model=fitted[0], best=fitted[1], crossed=crossed
+        dataset=dataset, held_images=held_images, model=fitted[0], best=fitted[1], crossed=crossed
     )
 
 
@@ -199,9 +199,7 @@ def _finish(
         update={
             "crops": {name: measure_crop(sample.images, detect, progress) for name, detect in detectors.items()},
             "metrics": {name: {"keras": value} for name, value in scores.items()},
-            "provenance": card.provenance.model_copy(
-                update={"epoch": best.epoch, "held_pictures": fitted.held_pictures}
-            ),
+            "provenance": card.provenance.model_copy(update={"epoch": best.epoch, "held_images": fitted.held_images}),
         }
     )
     bundle = write_bundle(run.path, card, {"keras": keras_bytes(model)}, report)

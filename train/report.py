@@ -45,7 +45,7 @@ def html_report(evaluated: Evaluated) -> str:
     parts = [
         heading(f"{card.name} on the {evaluated.split_name} split", 1),
         paragraph(
-            f"{len(split):,} images of {evaluated.data}. Trained on {card.provenance.data}; {'; '.join(card.provenance.steps)}."
+            f"{len(split):,} images of {evaluated.data}. Trained on {card.provenance.data}; {'; '.join(card.provenance.everything)}."
         ),
         table(SUMMARY_COLUMNS, summary_rows(evaluations)),
     ]

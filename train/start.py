@@ -51,7 +51,7 @@ class TrainRequest:
 
     def __post_init__(self) -> None:
         if not self.data:
-            raise InputError("Name the data: --data fer2013.csv, a folder of images, or --data builtin.")
+            raise InputError("Name the data with --data: a fer2013.csv, a folder of images, or builtin.")
         for name in ("epochs", "batch_size"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

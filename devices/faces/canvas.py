@@ -131,6 +131,7 @@ def shrunk(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 class Maps(Protocol):
     """What a detector asks of a network: see MapNetwork, which runs it on a runtime."""
 
+    name: str
     quantized: bool
 
     def sized(self, height: int, width: int) -> "Maps": ...

@@ -72,7 +72,12 @@ class Finder:
         network = self._network.sized(*gray.shape[:2])
         maps = network.run(as_input(gray[..., None], network.quantized))
         steps = tuple(network.step(index) for index in range(len(maps)))
-        cells = _cells(gray.shape, tuple(one.shape for one in maps), steps)
+        shapes = tuple(one.shape for one in maps)
+        if shapes != map_shapes(*gray.shape):
+            raise RuntimeFault(
+                f"{network.name} does not answer with a map for each stride on this frame: train it by edgefer's recipe."
+            )
+        cells = _cells(shapes, steps)
         answers = np.concatenate([one.reshape(-1, one.shape[2]) for one in maps])
         likely = np.flatnonzero(answers[:, 0] > min_logit / cells[:, 4] + cells[:, 5])
         cells = cells[likely]
@@ -81,15 +86,9 @@ class Finder:
 
 
 @lru_cache(maxsize=MAX_SHAPES)
-def _cells(
-    canvas: tuple[int, int], shapes: tuple[tuple[int, ...], ...], steps: tuple[tuple[float, int], ...]
-) -> np.ndarray:
+def _cells(shapes: tuple[tuple[int, ...], ...], steps: tuple[tuple[float, int], ...]) -> np.ndarray:
     """Every cell of a canvas's maps of these shapes (rows, columns, answers), in turn: float64 [n, 6] of its column and row, the
-    map's stride and anchor, and the scale and zero point of its answers. RuntimeFault for shapes that are no finder's."""
-    if shapes != map_shapes(*canvas):
-        raise RuntimeFault(
-            "The finder does not answer with a map for each stride on this frame: train it by edgefer's recipe."
-        )
+    map's stride and anchor, and the scale and zero point of its answers."""
     maps = zip(shapes, STRIDES, ANCHORS, steps, strict=True)
     return np.array(
         [

@@ -25,6 +25,7 @@ from edgefer.devices.faces.canvas import (
     thinned,
 )
 from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
+from edgefer.devices.faces.yunet import MIN_SCORE
 from edgefer.devices.faces.yunet_graph import ANSWERS, INPUT, STRIDES, Ranges, equalize, measure, read_layers, steps_of
 from edgefer.errors import EdgeferError, RuntimeFault, SourceError
 from edgefer.files import read_regular
@@ -38,7 +39,6 @@ SIDE = 320  # pixels of the canvas's longer side
 MIN_CANVAS_FACE = (
     20.0  # pixels of a face on the canvas: of real faces of 20 nine in ten were found, of 10 one in twenty
 )
-MIN_SCORE = 0.7  # the least score of a face; OpenCV's sample has 0.9, its zoo 0.6
 MAX_IOU = 0.3  # of two faces, as OpenCV has it
 CALIBRATION_SCENES = 24
 PROOF_SCENES = 12

@@ -75,9 +75,9 @@ def compare(
     source = Bundle.open(bundle_path(bundle, or_shipped=False))
     source.file(Form.KERAS)
     target = out or made_from(source, "profiles")
-    wanted = plans(recipe_of(source.card), sparsity=prune, slimmed=slim, epochs=epochs or 0)
     check_writable(target)
     dataset = training_data(source, data, skip_bad)
+    wanted = plans(recipe_of(source.card), sparsity=prune, slimmed=slim, epochs=epochs or 0)
     console.log(f"Making {', '.join(wanted)} in {target}")
     if not any(plan.slimmed for plan in wanted.values()):
         console.log("No slim form: only filters of networks of the plain family can be removed, and not frozen ones.")

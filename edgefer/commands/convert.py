@@ -1,5 +1,7 @@
 """edgefer convert: a trained network as TFLite."""
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -194,35 +196,41 @@ def convert(
         ConvertRequest(bundle=source, plan=plan, data=data, skip_bad=skip_bad, out=written.out, extras=extras),
         console.PROGRESS,
     )
-    done_before = len(source.card.provenance.steps)
+    done = outcome.bundle.card.provenance.everything[len(source.card.provenance.steps) :]
     if written.as_json:
-        steps = outcome.bundle.card.provenance.steps[done_before:]
-        shown = to_json(outcome.checks, **bundle_json(outcome.bundle), steps=list(steps))
+        shown = to_json(outcome.checks, **bundle_json(outcome.bundle), steps=list(done))
         console.show_json(shown | {"passed": not outcome.complaint})  # without a compiler nothing may have been checked
     else:
-        _show(outcome, done_before, data)
+        _show(outcome, done)
     if outcome.complaint:
         raise EdgeferError(outcome.complaint)
 
 
-def _show(outcome: "Outcome", done_before: int, data: str) -> None:
+def _show(outcome: "Outcome", done: Sequence[str]) -> None:
     from edgefer import console
 
     if outcome.converted:
-        _show_converted(outcome.converted, done_before)
+        _show_converted(outcome.converted, done)
     for added in outcome.added:
         _show_added(added)
     path = outcome.bundle.path
-    checked = f"edgefer verify {path} --data {data or 'PATH'}; edgefer run {path} --camera 0"
-    console.show(f"Bundle: {path}. Next: {checked if outcome.converted else f'edgefer verify {path}'}")
+    console.show(f"Bundle: {path}. Next: {_next(outcome, shlex.quote(str(path)))}")
 
 
-def _show_converted(converted: "Converted", done_before: int) -> None:
+def _next(outcome: "Outcome", path: str) -> str:
+    if outcome.converted is None:
+        named = "finder" if outcome.bundle.card.task == "find-faces" else "refiner"
+        return f"edgefer verify {path}; edgefer run --{named} {path} --camera 0"
+    data = f"{shlex.quote(outcome.data)}{' --skip-bad' if outcome.skip_bad else ''}"
+    return f"edgefer verify {path} --data {data}; edgefer run {path} --camera 0"
+
+
+def _show_converted(converted: "Converted", done: Sequence[str]) -> None:
     """What was done, what every form is worth, and what rounding hurts most where nothing holds."""
     from edgefer import console
 
     card = converted.bundle.card
-    for step in card.provenance.steps[done_before:]:
+    for step in done:
         console.show(f"  {step}")
     for split, by_form in card.metrics.items():
         rows = []

@@ -24,6 +24,7 @@ from edgefer.options import RuntimeName
 if TYPE_CHECKING:
     from edgefer.bundle import Bundle
     from edgefer.train.data.dataset import Dataset
+    from edgefer.train.evaluate import Evaluation
     from edgefer.train.report import Evaluated
 
 MEASURE = "Measure"
@@ -120,14 +121,17 @@ def _evaluated(opened: "Bundle", dataset: "Dataset", split: str, runtime: Runtim
     forms = networks(opened, runtime)
     if views.flip:
         forms = {f"{name}, two views": both_views(logits, card.temperature) for name, logits in forms.items()}
+
+    def evaluated(name: str) -> "Evaluation":
+        with PROGRESS.stage(f"Measuring {name} on {len(chosen):,} images"):
+            return full_evaluation(name, forms[name](chosen.images), chosen, card.temperature)
+
     return Evaluated(
         card=card,
         data=dataset.name,
         split_name=split,
         split=chosen,
-        evaluations=[
-            full_evaluation(name, logits(chosen.images), chosen, card.temperature) for name, logits in forms.items()
-        ],
+        evaluations=[evaluated(name) for name in forms],
         shifts=domain_shift(chosen.images, chosen.labels, forms, card.temperature, PROGRESS.track)
         if views.shifts
         else {},

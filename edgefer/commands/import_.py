@@ -1,5 +1,6 @@
 """edgefer import: a network from elsewhere becomes a bundle."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -135,7 +136,7 @@ def import_(
         file,
         load=data_loader(data, DataOptions(skip_bad=skip_bad), console.PROGRESS) if data else None,
         detectors=face_detectors(str(card.faces_of), files) if data else {},
-        log=console.log,
+        progress=console.PROGRESS,
     )
     target = target_folder(request, out)
     imported = import_network(request, target)
@@ -144,7 +145,7 @@ def import_(
         return
     _show(imported)
     checks.show(f"Import of {file}", imported.checks)
-    console.show(f"Bundle: {target}. Next: {_next(imported, data)}")
+    console.show(f"Bundle: {target}. Next: {_next(imported, data, skip_bad)}")
 
 
 def _labels(text: str, file: Path) -> tuple[str, ...] | None:
@@ -198,8 +199,9 @@ def _words(contract: "Contract") -> str:
     return f"{contract.color} {describe((contract.scale, contract.values))} and gives {contract.output.values}"
 
 
-def _next(imported: "Imported", data: str) -> str:
-    bundle = imported.bundle
-    if bundle.has("keras"):
-        return f"edgefer convert {bundle.path} --int8 --data {data or 'PATH'}; edgefer run {bundle.path} --camera 0"
-    return f"edgefer verify {bundle.path}; edgefer run {bundle.path} --camera 0"
+def _next(imported: "Imported", data: str, skip_bad: bool) -> str:
+    path = shlex.quote(str(imported.bundle.path))
+    if imported.bundle.has("keras"):
+        named = f"{shlex.quote(data or 'PATH')}{' --skip-bad' if data and skip_bad else ''}"
+        return f"edgefer convert {path} --int8 --data {named}; edgefer run {path} --camera 0"
+    return f"edgefer verify {path}; edgefer run {path} --camera 0"

@@ -135,7 +135,7 @@ SkipBad = Annotated[
 def bundle_path(bundle: Path | None, *, or_shipped: bool = True, reads: bool = False) -> Path:
     """The bundle that was named, by path or by the name of a shipped one; else the newest under runs/; else the default
     of the shipped ones. reads: of those under runs/ only one that reads faces, and does not find them."""
-    from edgefer.bundle import newest_bundle, path_or_shipped, shipped_bundles, shipped_networks
+    from edgefer.bundle import newest_bundle, path_or_shipped, shipped_bundles, shipped_networks, with_keras
 
     if bundle is not None:
         return path_or_shipped(bundle, shipped_networks())
@@ -143,7 +143,9 @@ def bundle_path(bundle: Path | None, *, or_shipped: bool = True, reads: bool = F
         return newest
     if or_shipped and DEFAULT_MODEL in shipped_bundles():
         return shipped_bundles()[DEFAULT_MODEL]
-    raise InputError("There is no bundle under runs/: name one, or train one with `edgefer train --data PATH`.")
+    raise InputError(
+        f"There is no bundle under runs/: name one ({', '.join(with_keras())} ship), or train one with `edgefer train --data PATH`."
+    )
 
 
 def training_data(bundle: "Bundle", data: str, skip_bad: bool) -> "Dataset":

@@ -49,6 +49,7 @@ def lint(
     from edgefer.tflite.flatbuffer import parameter_bytes, quantization, read_model
     from edgefer.tflite.lint import lint as find
     from edgefer.tflite.lint import with_trial
+    from edgefer.tflite.titles import described
     from edgefer.tflite.trial import try_network
 
     file, content = _content(model)
@@ -63,7 +64,7 @@ def lint(
     rows = _each(findings[target], target, trials) if target else _overview(findings, trials)
     if not as_json:
         console.show(
-            f"{file}: {quantization(network)}, {len(network.operators)} operators, "
+            f"{file}: {described(network)}, {len(network.operators)} operators, "
             f"{parameter_bytes(network):,} bytes of parameters"
         )
     checks.report(

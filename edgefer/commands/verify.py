@@ -1,5 +1,6 @@
 """edgefer verify: is this still the same network?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -119,9 +120,9 @@ def verify(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
     - `edgefer verify small-1-int8 --certificate out/parity.json`
     """
     from edgefer import console
-    from edgefer.api import verify as prove
     from edgefer.bundle import CARD, EXPORTED, Bundle
     from edgefer.checks import report as report_checks
+    from edgefer.verification import verify_alone
 
     path = bundle_path(bundle)
     if (path / EXPORTED).is_file() and not (path / CARD).exists():
@@ -129,13 +130,32 @@ def verify(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
     opened = Bundle.open(path)
     if asked.certificate:
         _check_certificate(opened, asked.certificate)
-    if asked.data or asked.split or asked.report:
+    if asked.data or _about_images(asked):
         _verify_on_data(opened, asked)
         return
-    checks = prove(opened, runtimes=[*map(str, asked.runtime or ())] or ["auto"]).checks
+    proof = verify_alone(opened, [*map(str, asked.runtime or ())])
     if not asked.as_json:
         console.show(f"Bundle {opened.hash}" + (f", as in {asked.certificate}" if asked.certificate else ""))
-    report_checks(str(opened.path), checks, as_json=asked.as_json, bundle=opened.hash)
+        _show_machine(proof.runtimes)
+    report_checks(str(opened.path), proof.checks, as_json=asked.as_json, **proof.facts())
+
+
+def _about_images(asked: VerifyFlags) -> str:
+    """The first option that says something of labelled images, "" for none."""
+    options = {
+        "--report": asked.report is not None,
+        "--split": bool(asked.split),
+        "--max-drop": asked.max_drop != MAX_DROP,
+        "--min-agreement": asked.min_agreement != MIN_AGREEMENT,
+    }
+    return next((option for option, given in options.items() if given), "")
+
+
+def _show_machine(runtimes: Sequence[str]) -> None:
+    from edgefer import __version__, console
+    from edgefer.runtimes import machine
+
+    console.show(f"On {', '.join(machine(runtimes).values())}, edgefer {__version__}")
 
 
 def _verify_export(folder: Path, asked: VerifyFlags) -> None:
@@ -164,14 +184,20 @@ def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
     """All three questions, with the host's packages; the certificate is written where `report` says, its JSON always."""
     import json
 
-    from edgefer import console
+    from edgefer import __version__, console
     from edgefer.bundle import write_file
     from edgefer.checks import report as report_checks
     from edgefer.commands.page_rules import device_of
     from edgefer.convert.certificate import certify
     from edgefer.convert.comparison import Budget
     from edgefer.files import check_writable
+    from edgefer.runtimes import machine
+    from edgefer.train.data.trained import remembered
 
+    if (option := _about_images(asked)) and not asked.data and remembered(opened) is None:
+        raise InputError(
+            f"{option} is about decisions on labelled images: name some, like those it was trained on, with --data PATH."
+        )
     page = _certificate_file(asked.report) if asked.report else report_folder(opened) / "parity.html"
     check_writable(page, "--report")
     dataset = training_data(opened, asked.data, asked.skip_bad)
@@ -192,8 +218,10 @@ def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
     shown = page if asked.report else figures
     if not asked.as_json:
         _show_figures(certificate)
+        _show_machine(certificate.runtimes)
         console.show(f"Report: {shown}")
-    facts = {"bundle": opened.hash, "report": str(shown), "certificate": str(figures)}
+    facts = {"bundle": opened.hash, "edgefer": __version__, "machine": machine(certificate.runtimes)}
+    facts |= {"report": str(shown), "certificate": str(figures)}
     report_checks(f"Parity of {opened.path}", certificate.checks, as_json=asked.as_json, **facts)
 
 

@@ -17,8 +17,9 @@ from edgefer.npz import check_end
 
 IDENTIFIER = b"TFL3"
 T = TypeVar("T")
-INTEGERS = ("INT8", "UINT8", "INT16", "INT4")
-FLOATS = ("FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64")
+# The schema's names of what networks compute with.
+INTEGER_TYPES = ("INT8", "UINT8", "INT16", "INT4")
+FLOAT_TYPES = ("FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +105,12 @@ class Model:
 
 
 def quantization(model: Model) -> str:
-    """What the network computes in: "int8", "mixed", "dynamic-range", "float16", "float32"."""
-    kinds = {arithmetic(operator) for operator in model.operators if operator.name not in ("QUANTIZE", "DEQUANTIZE")}
+    """What the network computes in: "int8", "int16x8", "mixed", "dynamic-range", "float16", "float32"."""
+    computing = [operator for operator in model.operators if operator.name not in ("QUANTIZE", "DEQUANTIZE")]
+    kinds = {arithmetic(operator) for operator in computing}
     if "integer" in kinds:
-        return "mixed" if "float" in kinds else "int8"
+        wide = any(tensor.dtype == "INT16" for operator in computing for tensor in operator.activations)
+        return "mixed" if "float" in kinds else "int16x8" if wide else "int8"
     constants = {tensor.dtype for operator in model.operators for tensor in operator.inputs if tensor.constant}
     if constants & {"INT8", "INT4"}:
         return "dynamic-range"
@@ -128,9 +131,9 @@ def parameter_bytes(model: Model) -> int:
 def arithmetic(operator: Operator) -> str:
     """ "float" or "integer" by what an operator computes from and into; "" where it is neither, as with shapes."""
     dtypes = {tensor.dtype for tensor in operator.activations}
-    if dtypes & set(FLOATS):
+    if dtypes & set(FLOAT_TYPES):
         return "float"
-    return "integer" if dtypes & set(INTEGERS) else ""
+    return "integer" if dtypes & set(INTEGER_TYPES) else ""
 
 
 def read_model(content: bytes, where: str) -> Model:
@@ -268,6 +271,9 @@ class _Reader:
             "CONCATENATION": self.schema.ConcatenationOptions,
             "FULLY_CONNECTED": self.schema.FullyConnectedOptions,
             "ADD": self.schema.AddOptions,
+            "SUB": self.schema.SubOptions,
+            "MUL": self.schema.MulOptions,
+            "DIV": self.schema.DivOptions,
             "STRIDED_SLICE": self.schema.StridedSliceOptions,
             "TRANSPOSE_CONV": self.schema.TransposeConvOptions,
         }

@@ -152,7 +152,7 @@ def _numbers(model: Model, target: str) -> Iterator[Finding]:
         yield Finding(
             severity="error",
             rule="not-quantized",
-            what=f"the network computes in float ({kind}); the Edge TPU runs nothing but int8",
+            what=f"the network computes in {kind if kind == 'int16x8' else f'float ({kind})'}; the Edge TPU runs nothing but int8",
             next="quantize it: edgefer convert --int8",
         )
     if kind == "dynamic-range" and target == "tflite-runtime":

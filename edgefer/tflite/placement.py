@@ -6,7 +6,7 @@ operator's own limits. It makes one partition: the first operator it cannot map 
 
 from dataclasses import dataclass
 
-from edgefer.tflite.flatbuffer import FLOATS, Operator, Subgraph
+from edgefer.tflite.flatbuffer import FLOAT_TYPES, Operator, Subgraph
 from edgefer.tflite.operators import EDGETPU
 
 # The compiler's own words, as in the log it writes (edgefer.convert.edgetpu reads it).
@@ -56,7 +56,7 @@ def place(graph: Subgraph) -> tuple[Placement, ...]:
 
 def _judge(operator: Operator) -> tuple[str, str]:
     """The compiler's status for an operator on its own, and what more is known."""
-    floats = [tensor for tensor in operator.activations if tensor.dtype in FLOATS]
+    floats = [tensor for tensor in operator.activations if tensor.dtype in FLOAT_TYPES]
     if floats:
         return DTYPE, f"{floats[0].name} is {floats[0].dtype}"
     if operator.custom or operator.name not in EDGETPU:

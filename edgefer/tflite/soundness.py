@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 
 from edgefer.tflite.findings import Finding, at
-from edgefer.tflite.flatbuffer import FLOATS, INTEGERS, Model, Operator, Tensor
+from edgefer.tflite.flatbuffer import FLOAT_TYPES, INTEGER_TYPES, Model, Operator, Tensor
 
 SCHEMA_VERSION = 3
 BITS = {
@@ -23,7 +23,7 @@ QUANTIZED = (
 # By operator with weights, the dimension of them that holds the output channels.
 CHANNEL_AXES = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
 STRIDED = ("CONV_2D", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D", "MAX_POOL_2D", "TRANSPOSE_CONV")
-AGAIN = "convert or copy it again"
+CONVERT_OR_COPY = "convert or copy it again"
 NOT_COMPUTED = "not-computed"
 
 
@@ -65,7 +65,7 @@ def uncomputed(model: Model) -> Iterator[Finding]:
 
 
 def _error(rule: str, what: str, **where) -> Finding:
-    return Finding(severity="error", rule=rule, what=what, next=AGAIN, **where)
+    return Finding(severity="error", rule=rule, what=what, next=CONVERT_OR_COPY, **where)
 
 
 def _tensor(tensor: Tensor, exact: bool) -> Iterator[Finding]:
@@ -79,7 +79,7 @@ def _tensor(tensor: Tensor, exact: bool) -> Iterator[Finding]:
     elif scales > 1 and rank and scales != tensor.shape[tensor.axis if tensor.axis < rank else 0]:
         what = f"it has {scales} scales for the shape {tensor.shape}, channels in dimension {tensor.axis}"
         yield _error("quantization", what, tensor=tensor.name)
-    if any(not 0 < scale < math.inf for scale in tensor.steps) and tensor.dtype in INTEGERS:
+    if any(not 0 < scale < math.inf for scale in tensor.steps) and tensor.dtype in INTEGER_TYPES:
         yield _error("quantization", "it has a scale that is not above 0, or without end", tensor=tensor.name)
     bits = BITS.get(tensor.dtype)
     if bits and tensor.constant and not tensor.sparse:
@@ -99,7 +99,7 @@ def _operator(operator: Operator) -> Iterator[Finding]:
         yield _error("stride", what, **at(operator))
     if name in QUANTIZED and not operator.custom:
         for tensor in operator.activations:
-            if tensor.dtype in INTEGERS and not tensor.steps:
+            if tensor.dtype in INTEGER_TYPES and not tensor.steps:
                 yield _error("no-scale", f"{name} computes with {tensor.dtype} without a scale", operator=operator.index, tensor=tensor.name)  # fmt: skip
                 break
     if name in CHANNEL_AXES:
@@ -132,7 +132,7 @@ def _weighted(operator: Operator, axis: int) -> Iterator[Finding]:
             yield _error("type", f"the bias of {operator.name} is {bias.dtype}, not INT32", **at(operator))
     if operator.name.endswith("CONV_2D") and weights.dtype == "INT8" and source.dtype == "INT8" and any(weights.zeros):
         yield _error("quantization", f"the weights of {operator.name} have zero points other than 0", **at(operator))
-    if source.dtype == "INT8" and operator.outputs[0].dtype in FLOATS:
+    if source.dtype == "INT8" and operator.outputs[0].dtype in FLOAT_TYPES:
         yield _error("type", f"{operator.name} makes {operator.outputs[0].dtype} of INT8", **at(operator))
     if operator.name == "CONV_2D" and len(weights.shape) == 4 and len(source.shape) == 4:
         depth, group = source.shape[3], weights.shape[3]

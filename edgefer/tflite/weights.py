@@ -21,7 +21,7 @@ SAME_SCALE = 1e-4  # of the scale, relative
 DTYPES = {"FLOAT32": "<f4", "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8"}
 ENDS = ("QUANTIZE", "DEQUANTIZE")  # what only a quantized network has
 MAX_NAMED = 4
-AGAIN = "convert the trained bundle again"
+CONVERT_AGAIN = "convert the trained bundle again"
 
 
 def check_weights(bundle: Bundle) -> list[Check]:
@@ -30,14 +30,14 @@ def check_weights(bundle: Bundle) -> list[Check]:
         return []
     if not bundle.has("float32"):
         detail = "the bundle has no float32.tflite to compare them with"
-        return [Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=AGAIN)]
+        return [Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=CONVERT_AGAIN)]
     before, after = (_operators(bundle, variant) for variant in ("float32", "int8"))
     rest: list[Check] = []
     if _names(before) != _names(after):
         before, after = _weighted(before), _weighted(after)
         if _names(before) != _names(after):
             detail = f"the two are built differently: {_difference(before, after)}"
-            return [Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=AGAIN)]
+            return [Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=CONVERT_AGAIN)]
         detail = "their operators differ beside the convolutions and dense layers"
         rest = [Check(question=2, subject="int8's other constants", status=Status.NOT_CHECKED, detail=detail)]
     return [_compare(bundle, before, after), *rest]
@@ -73,7 +73,9 @@ def _compare(bundle: Bundle, before: list[Operator], after: list[Operator]) -> C
         detail = f"{named} are not float32's, rounded, and the scales are not those of its weights: int8 was trained with rounding, or is another network"
         return Check(question=2, subject=SUBJECT, status=Status.DOUBTFUL, detail=detail, examples=tuple(wrong))
     detail = f"{named} are not float32's, rounded: one of the two files was changed or damaged after conversion"
-    return Check(question=2, subject=SUBJECT, status=Status.FAIL, detail=detail, fix=AGAIN, examples=tuple(wrong))
+    return Check(
+        question=2, subject=SUBJECT, status=Status.FAIL, detail=detail, fix=CONVERT_AGAIN, examples=tuple(wrong)
+    )
 
 
 def _differing(floats: Tensor, quanta: Tensor | None) -> int | None:

@@ -17,8 +17,8 @@ from edgefer.tflite.arena import plan
 from edgefer.tflite.arithmetic import run
 from edgefer.tflite.int8_network import UnsupportedNetwork
 from edgefer.tflite.layers import read_layers
+from tests.tflite.chance import ONE, Chance, everything
 from tests.tflite.networks import Maker
-from tests.tflite.test_arithmetic import ONE, Chance, everything
 
 HARSH = (
     ("-std=c99", "-O0"),

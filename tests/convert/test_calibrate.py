@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgefer.card import NOT_FITTED
-from edgefer.convert.calibrate import fit_temperature
+from edgefer.convert.calibrate import MIN_JUDGED, calibrate, fit_temperature
 from edgefer.interpreter import softmax
 from edgefer.metrics import calibration_bins, ece, nll
 
@@ -39,6 +39,40 @@ def test_few_pictures_that_are_all_right_make_no_score_certain():
     assert fit_temperature(np.tile(logits, (400, 1)), many) < temperature, "many that are right are worth more"
 
 
+def test_a_temperature_that_takes_scores_further_from_the_truth_is_not_kept():
+    """Of a hundred images that a network is fairly sure of, two are mistakes by far: cross-entropy asks for less sure scores on all."""
+    labels = np.zeros(1000, np.int64)
+    logits = np.zeros((1000, 3), np.float32)
+    logits[:, 0] = 4.6  # 0.98, and 98% are right
+    logits[:20] = [0, 14, 0]
+    found = calibrate(logits, labels)
+    assert found.value == 1.0 and found.fitted > 1.3
+    assert found.error > found.error_without + 0.02
+    assert nll(softmax(logits, found.fitted), labels) < nll(softmax(logits), labels)
+    note = found.note("valid", "int8", len(labels))
+    assert note.startswith("temperature left at 1: ") and f"ECE {found.error:.3f} with it, " in note
+
+
+def test_a_temperature_that_helps_is_kept_and_its_note_says_what_it_gains():
+    logits, labels = drawn_from(1.7)
+    found = calibrate(logits, labels)
+    assert found.value == found.fitted == fit_temperature(logits, labels)
+    assert found.note("valid", "int8", len(labels)) == (
+        f"temperature {found.value:.3f} fitted on valid with int8: scores are off from how often they are right by "
+        f"{ece(softmax(logits, found.value), labels):.3f} on average (ECE), by {ece(softmax(logits), labels):.3f} without it"
+    )
+
+
+def test_of_few_images_that_are_all_right_the_fit_is_kept_though_certain_scores_would_look_better():
+    labels = np.arange(24) % 3
+    logits = np.eye(3, dtype=np.float32)[labels] * 20
+    found = calibrate(logits, labels)
+    assert found.value == found.fitted > 2 and found.error is None
+    assert ece(softmax(logits, found.value), labels) > ece(softmax(logits), labels)
+    assert "24 images are too few" in found.note("valid", "int8", 24)
+    assert calibrate(np.tile(logits, (9, 1)), np.tile(labels, 9)).error is not None and MIN_JUDGED <= 9 * 24
+
+
 def test_ece_is_the_gap_between_confidence_and_accuracy():
     sure = np.tile([0.9, 0.1], (10, 1))
     assert ece(sure, np.array([0] * 9 + [1])) == pytest.approx(0)
@@ -48,12 +82,12 @@ def test_ece_is_the_gap_between_confidence_and_accuracy():
 
 
 def test_a_converted_bundle_is_calibrated(converted):
-    step, limits = converted.card.provenance.steps[-2:]
+    step, limits = converted.card.provenance.conversion[-2:]
     assert step.startswith("temperature") and converted.card.temperature != 1.0
     found = converted.card.limits
     assert found != NOT_FITTED, "on 280 held faces"
     assert limits == (
         f"limits fitted on valid with int8: light {found.min_light:g} to {found.max_light:g}, sharpness {found.min_sharpness:g}"
     )
-    before, after = map(float, step.split("ECE ")[1].split(" to "))
-    assert after <= before
+    after, before = (float(one[:5]) for one in step.split(" by ")[1:])
+    assert after < before

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -33,6 +34,20 @@ class Counting(Progress):
         self.steps += 1
 
 
+class Watching(Progress):
+    """Keeps the epochs and stages that are reported to it, in their order."""
+
+    def __init__(self):
+        self.seen: list[str] = []
+
+    def epoch(self, row, best):
+        self.seen.append(f"epoch {row.epoch}")
+
+    def stage(self, description):
+        self.seen.append(description)
+        return nullcontext()
+
+
 @pytest.fixture(scope="module")
 def tiny(builtin):
     """Few enough drawn faces for an epoch of two steps."""
@@ -61,9 +76,16 @@ def source(builtin, tmp_path_factory) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def pruned_aware(source, tiny, tmp_path_factory) -> Bundle:
-    plan = Plan(sparsity=0.5, aware=True, float16=True, epochs=2)
-    return convert(source, tiny, plan, tmp_path_factory.mktemp("out") / "pruned-qat", SILENT).bundle
+def watched(source, tiny, tmp_path_factory) -> tuple[Bundle, list[str]]:
+    """A bundle pruned and trained quantization-aware, and what was reported meanwhile."""
+    plan, watching = Plan(sparsity=0.5, aware=True, float16=True, epochs=2), Watching()
+    bundle = convert(source, tiny, plan, tmp_path_factory.mktemp("out") / "pruned-qat", watching).bundle
+    return bundle, watching.seen
+
+
+@pytest.fixture(scope="module")
+def pruned_aware(watched) -> Bundle:
+    return watched[0]
 
 
 def logits(bundle: Bundle, variant: str, images) -> np.ndarray:
@@ -82,8 +104,22 @@ def test_zeros_outlive_quantization_aware_training(pruned_aware):
     from edgefer.convert.prune import measured_sparsity
 
     assert measured_sparsity(load_keras(pruned_aware, "tuned")) == pytest.approx(0.5, abs=0.02)
-    steps = pruned_aware.card.provenance.steps
+    steps = pruned_aware.card.provenance.conversion
     assert steps[0].startswith("prune to 50% zeros") and "prune-preserving" in steps[1] and "drop" in steps[1]
+
+
+def test_what_goes_on_after_the_last_epoch_is_said_stage_by_stage(watched):
+    bundle, seen = watched
+    last = len(seen) - seen[::-1].index("epoch 2")
+    assert [one.partition(" on ")[0] for one in seen[last:]] == [
+        "Converting what quantization-aware training gave to int8",
+        "Measuring int8",
+        "Writing the float forms",
+        "Fitting the temperature of its scores",
+        "Fitting the limits of light and sharpness",
+        "Measuring every form",
+        f"Storing images and answers for its proof, and writing {bundle.path}",
+    ]
 
 
 def test_float16_is_half_the_bytes_and_proven_like_any_other(pruned_aware, tiny, tmp_path):
@@ -153,9 +189,25 @@ def test_a_slim_bundle_is_smaller_and_can_be_converted_again(interrupted, source
     for variant in ("keras", "float32", "int8"):
         assert slim.card.variants[variant].bytes < whole.card.variants[variant].bytes
     assert slim.card.provenance.recipe["model"]["layers"] == SLIM
-    assert slim.card.provenance.steps[0].startswith(f"slim to {SLIM}") and "drop" in slim.card.provenance.steps[0]
+    (step,) = slim.card.provenance.steps
+    assert step.startswith(f"slim to {SLIM}") and "drop" in step
     again = convert(slim, tiny, Plan(float16=True), tmp_path / "again", SILENT).bundle
     assert again.card.variants["keras"] == slim.card.variants["keras"] and again.has("float16")
+    assert (
+        again.card.provenance.steps == (step,) and again.card.provenance.conversion == slim.card.provenance.conversion
+    )
+
+
+def test_the_notes_of_a_conversion_are_of_the_files_beside_them(pruned_aware, source, tiny, tmp_path):
+    """Of a pruned network too: conversion begins with the trained one, and what an earlier one did is not in its files."""
+    again, once = (
+        convert(one, tiny, Plan(), tmp_path / name, SILENT).bundle
+        for one, name in ((pruned_aware, "again"), (source, "once"))
+    )
+    notes = again.card.provenance.conversion
+    assert notes == once.card.provenance.conversion and again.card.provenance.steps == ()
+    assert [note.split()[0] for note in notes] == ["int8", "temperature", "limits"]
+    assert again.read("int8") == once.read("int8")
 
 
 def test_what_cannot_be_slimmed_is_named(source):

@@ -73,6 +73,31 @@ def test_every_fault_of_a_bundle_is_named(copy, tmp_path):
         Bundle.open(tmp_path / "x.tflite")
 
 
+def test_a_card_with_the_older_name_of_the_held_images_is_read(copy):
+    card = json.loads((copy / CARD).read_text())
+    held = card["provenance"].pop("held_images")
+    edit(copy, provenance=card["provenance"] | {"held_pictures": held})
+    assert held and Bundle.open(copy).card.provenance.held_images == held
+    edit(copy, provenance=card["provenance"] | {"held_pictures": held, "held_images": held})
+    with pytest.raises(BundleError, match=r"provenance\.held_pictures: Extra inputs"):
+        Bundle.open(copy)
+
+
+def test_an_older_card_has_a_conversion_s_notes_among_its_steps_and_is_read_as_a_newer_one():
+    provenance = Bundle.open(shipped_bundles()["ferplus-small"]).card.provenance
+    assert provenance.steps == ("begin with the weights of pupil", "train, learning from wide-1, wide-2 too")
+    assert [one.split()[0] for one in provenance.conversion] == [
+        "int8",
+        "int8",
+        "int8",
+        "kept",
+        "temperature",
+        "limits",
+    ]
+    written = json.loads((shipped_bundles()["ferplus-small"] / CARD).read_text())["provenance"]["steps"]
+    assert provenance.everything == tuple(written)
+
+
 def test_an_interrupted_write_leaves_nothing(converted, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")

@@ -4,6 +4,7 @@ import doctest
 import inspect
 import json
 import pydoc
+import re
 import statistics
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import edgefer
 import edgefer.api
 import edgefer.devices.reader
+from edgefer.words import with_keywords
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
@@ -169,9 +171,16 @@ def test_a_card_from_a_stranger_is_shown_as_text():
         (lambda: edgefer.train(resume=True), "give resume=True and out alone"),
         (lambda: edgefer.convert("fer-nano", prune="x"), "prune 'x' is not right"),
         (lambda: edgefer.convert("fer-nano", sparsity=0.5), "no option 'sparsity': choose .*prune"),
-        (lambda: edgefer.convert("fer-nano", epochs=-3), "epochs -3"),
-        (lambda: edgefer.convert("fer-nano", max_drop=-3), "max-drop -3 is not a number from 0 to 100"),
-        (lambda: edgefer.convert("fer-nano", max_drop=float("nan")), "max-drop nan is not a number from 0 to 100"),
+        (lambda: edgefer.convert("fer-nano", epochs=-3), "^epochs=-3 is not a number from 0"),
+        (lambda: edgefer.convert("fer-nano", prune=0.99), "^prune=0.99: the share to remove must lie between 0 and 0.95"),
+        (lambda: edgefer.convert("fer-nano", qat=True, int8=False), "^qat=True is about the int8 network: leave int8=False out"),
+        (lambda: edgefer.convert("fer-nano", ethosu="u1"), "^ethosu='u1' is none of u55-32"),
+        (lambda: edgefer.load("fer-nano", detector="own", detector_file="x"), "^detector_file is for detector yunet"),
+        (lambda: edgefer.train(str(ROOT), recipe="face-finder", yunet="no.onnx"), "There is no no.onnx.* named with yunet=FILE"),
+        (lambda: edgefer.train("builtin", folds=1), "^folds=1: name 2 or more"),
+        (lambda: edgefer.import_model("x.h5", scale="x"), "^scale='x' is none of 0..1"),
+        (lambda: edgefer.convert("fer-nano", max_drop=-3), "^max_drop=-3 is not a number from 0 to 100"),
+        (lambda: edgefer.convert("fer-nano", max_drop=float("nan")), "^max_drop nan is not a number from 0 to 100"),
         (lambda: edgefer.import_model("x.h5", labels="a,b"), "not a list of texts"),
         (lambda: edgefer.import_model("x.h5", labels=5), "not a list of texts"),
         (lambda: edgefer.import_model("x.h5", scale=3), "neither a name nor a pair"),
@@ -184,7 +193,27 @@ def test_a_card_from_a_stranger_is_shown_as_text():
 def test_what_is_wrong_from_python_is_one_sentence_before_any_work(call, said):
     with pytest.raises(edgefer.EdgeferError, match=said) as caught:
         call()
-    assert "\n" not in str(caught.value) and "class" not in str(caught.value)
+    message = str(caught.value)
+    assert "\n" not in message and "class" not in message
+    assert "--" not in re.sub(r"`[^`]*`", "", message), "options are the command line's"
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("leave such rows out with --skip-bad.", "leave such rows out with skip_bad=True."),
+        ("more than --max-drop 1.5: the best is kept", "more than max_drop=1.5: the best is kept"),
+        ("or --set model.freeze=false.", 'or set=["model.freeze=false"].'),
+        ("try another --runtime, or --no-check.", "try another runtime, or check=False."),
+        ("name it with --data PATH.", "name it with data=PATH."),
+        ("pip install 'edgefer[onnx]', or leave --onnx out.", "pip install 'edgefer[onnx]', or leave onnx=True out."),
+        ("Continue with: edgefer train --resume --out a--b", "Continue with: edgefer train --resume --out a--b"),
+        ("run `edgefer convert x --int8` first, or --out.", "run `edgefer convert x --int8` first, or out."),
+        ("/a/b--c is there already", "/a/b--c is there already"),
+    ],
+)
+def test_a_message_s_options_become_keywords_and_its_commands_stay(message, said):
+    assert with_keywords(message) == said
 
 
 def test_a_training_does_not_mind_by_which_name_opencv_was_installed(monkeypatch):

@@ -1,6 +1,8 @@
 """The one Progress: silent for libraries, and nothing of a stranger acts on the terminal that shows it."""
 
 import io
+import os
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +10,7 @@ from rich.console import Console
 
 from edgefer import console
 from edgefer.progress import SILENT, Progress
+from edgefer.quiet import quiet
 
 HOSTILE = "\x1b[31mred\x07 [bold]x[/bold] \u202eevil"
 
@@ -24,9 +27,39 @@ def shown(monkeypatch):
 def test_a_library_is_silent_and_loses_nothing(capfd):
     assert list(SILENT.track([1, 2, 3], 3, "Counting")) == [1, 2, 3]
     SILENT.log("text")
+    with SILENT.stage("Working"):
+        pass
     for method, arguments in (("begin", (0, 1, 1)), ("step", (0.5, 0.5)), ("epoch", (None, None)), ("end", ())):
         getattr(SILENT, method)(*arguments)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_stage_is_a_line_where_there_is_no_terminal(monkeypatch):
+    text = io.StringIO()
+    monkeypatch.setattr(console, "err", Console(file=text, width=200))
+    with console.Terminal().stage("Calibrating int8"):
+        assert text.getvalue() == "Calibrating int8\n"
+    assert text.getvalue() == "Calibrating int8\n"
+
+
+def test_a_stage_moves_on_a_terminal_though_libraries_are_held_back(monkeypatch):
+    """A terminal of its own: what TensorFlow writes to stderr meanwhile is not on it, the stage and its seconds are."""
+    shown, terminal = os.openpty()
+    saved = os.dup(2)
+    os.dup2(terminal, 2)
+    try:
+        with open(2, "w", closefd=False) as stream:
+            monkeypatch.setattr(console, "err", Console(file=stream, force_terminal=True, width=80))
+            with console.Terminal().stage("Calibrating int8"), quiet():
+                os.write(2, b"noise of a library")
+                time.sleep(1.3)
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(terminal)
+    text = os.read(shown, 1 << 20).decode()
+    os.close(shown)
+    assert "Calibrating int8" in text and "0:00:01" in text and "noise" not in text
 
 
 def test_one_method_can_be_overridden_alone():
@@ -46,9 +79,11 @@ def test_names_from_strangers_do_not_act_on_the_terminal(shown):
     terminal = console.Terminal()
     terminal.log(HOSTILE)
     assert list(terminal.track([1], 1, HOSTILE)) == [1]
+    with terminal.stage(HOSTILE):
+        pass
     text = shown.getvalue()
     assert "\x1b[31m" not in text and "\x07" not in text and "\u202e" not in text
-    assert text.count(r"\x1b[31mred\x07 [bold]x[/bold] \u202eevil") >= 2  # the bar shows brackets as they are, too
+    assert text.count(r"\x1b[31mred\x07 [bold]x[/bold] \u202eevil") >= 3  # the bar shows brackets as they are, too
 
 
 def test_a_table_shows_brackets_and_escapes_as_they_are(monkeypatch, capsys):

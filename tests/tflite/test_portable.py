@@ -8,7 +8,7 @@ from edgefer.tflite.int8_network import UnsupportedNetwork
 from edgefer.tflite.layers import read_layers
 from edgefer.tflite.lint import lint
 from edgefer.tflite.portable import PORTABLE
-from tests.tflite.test_arithmetic import Chance, everything, flat
+from tests.tflite.chance import Chance, everything, flat
 
 
 @pytest.mark.parametrize("target", PORTABLE)

@@ -235,7 +235,7 @@ def test_linked_folders_are_read_anew_when_they_change(tmp_path):
     (tmp_path / "disk" / "happy" / "4.png").unlink()
     second = load_dataset(tmp_path / "data", GRAY48, cache=tmp_path / "cache")
     assert [sum(len(split) for split in data.splits.values()) for data in (first, second)] == [15, 14]
-    assert first.held_pictures != second.held_pictures
+    assert first.held_images != second.held_images
 
 
 def test_labels_follow_their_pictures_through_every_shuffle(tmp_path):

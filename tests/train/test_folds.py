@@ -83,7 +83,7 @@ def test_zscore_is_folded_and_the_folds_judge_int8(crossed):
     figures = converted.card.metrics["2-fold"]
     assert set(figures) == {"keras", "float32", "int8"} and figures["int8"].count == 24
     assert abs(figures["int8"].accuracy - figures["keras"].accuracy) <= 0.05
-    assert "fitted on 2-fold" in converted.card.provenance.steps[-2]
+    assert "fitted on 2-fold" in converted.card.provenance.conversion[-2]
     assert all(check.passed for check in verify(converted))
 
 

@@ -238,7 +238,7 @@ def test_folders_and_files_need_not_be_called_in_utf_8(tmp_path):
     dataset = load_dataset(path, GRAY48, cache=tmp_path / "cache")
     again = load_dataset(path, GRAY48, cache=tmp_path / "cache")
     assert dataset.labels == ("dégoût", "joie") and dataset.name == "départ" and len(again) == 10
-    assert dataset.held_pictures == again.held_pictures and dataset.content_hash == again.content_hash
+    assert dataset.held_images == again.held_images and dataset.content_hash == again.content_hash
     (path / "joie" / os.fsdecode(b"bad\xe9.png")).write_bytes(b"")
     with pytest.raises(EdgeferError, match=r"is an empty file"):
         load_dataset(path, GRAY48)

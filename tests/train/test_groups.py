@@ -108,7 +108,7 @@ def test_a_bundle_knows_whether_its_data_is_as_it_was(animals, tmp_path, capsys,
         name="pets",
         labels=("cat", "dog"),
         input=RGB32,
-        provenance=Provenance(data="pets", held_pictures=dataset.held_pictures, **about),
+        provenance=Provenance(data="pets", held_images=dataset.held_images, **about),
     )
     bundle = SimpleNamespace(path=tmp_path, card=card)
 

@@ -81,7 +81,7 @@ class Dataset:
         return self.splits[name]
 
     @property
-    def held_pictures(self) -> str:
+    def held_images(self) -> str:
         """A hash of the names of the images that are held back to measure on; of all, for folds, where none are."""
         names = sorted(str(one) for one in self.splits.get("valid", self.split("train")).ids)
         return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()[:16]

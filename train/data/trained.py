@@ -20,25 +20,36 @@ SHOWN = 20
 def training_data(
     bundle: Bundle, data: str, skip_bad: bool, *, progress: Progress = SILENT, cache: Path | None = None
 ) -> Dataset:
-    """`data`, or what the bundle's own training remembers where that is "". InputError when it remembers nothing."""
+    """`data`, or what the bundle's own training remembers where that is "". InputError when it remembers nothing, and for a
+    network that finds faces."""
     card = bundle.card
+    if card.task != "read":
+        raise InputError(
+            f"{bundle.path} finds faces, and images labelled by class say nothing of that: `edgefer verify {bundle.path}` proves it "
+            "without data."
+        )
     if not data:
-        run = RunFolder(bundle.path)
-        if not (run.order.is_file() or run.spare_order.is_file()):
+        known = remembered(bundle)
+        if known is None:
             raise InputError(
-                f"{bundle.path} does not say where its training data is, only a bundle that edgefer train wrote does: "
-                "name it with --data PATH."
+                f"{bundle.path} does not say where the images lie that it was trained on ({card.provenance.data}): name them, or "
+                "labelled ones like them, with --data PATH."
             )
-        order = Order.load(run)
-        data, skip_bad = order.data, order.skip_bad
+        data, skip_bad = known.data, known.skip_bad
     dataset = load_dataset(data, card.input, _options(card, data, skip_bad), progress=progress, cache=cache)
     log_skipped(dataset.skipped, progress)
-    if dataset.name == card.provenance.data and card.provenance.held_pictures not in ("", dataset.held_pictures):
+    if dataset.name == card.provenance.data and card.provenance.held_images not in ("", dataset.held_images):
         progress.log(
             f"{data} has changed since {card.name} was trained on it, and other images are held back now: it may have "
             "learned from some of them and look better than it is. Train again, or name data it never saw."
         )
     return dataset
+
+
+def remembered(bundle: Bundle) -> Order | None:
+    """What the bundle's own training was asked for, its data among it; None where nothing of that lies beside it."""
+    run = RunFolder(bundle.path)
+    return Order.load(run) if run.order.is_file() or run.spare_order.is_file() else None
 
 
 def _options(card: ModelCard, data: str, skip_bad: bool) -> DataOptions:

@@ -177,7 +177,7 @@ def make_card(order: FaceOrder, pictures: Sequence[Picture], held: Sequence[Pict
         provenance=Provenance(
             data=", ".join(sorted({one.source for one in pictures})),
             split_sizes={"train": len(pictures), "held apart": len(held)},
-            held_pictures=hashlib.sha256(names.encode()).hexdigest() if held else "",
+            held_images=hashlib.sha256(names.encode()).hexdigest() if held else "",
             recipe=recipe.model_dump(),
             seed=recipe.fit.seed,
             epoch=max(1, recipe.fit.steps // EVERY),

@@ -268,7 +268,7 @@ def test_a_finder_with_other_maps_is_refused(tmp_path):
 class SameMaps:
     """A network whose maps are those of 192x192 pixels, whatever it is given."""
 
-    quantized = True
+    name, quantized = "theirs/int8.tflite", True
 
     def sized(self, height, width):
         return self
@@ -283,7 +283,7 @@ class SameMaps:
 def test_a_finder_that_does_not_follow_the_frame_s_size_is_a_fault_of_one_sentence():
     finder = Finder(SameMaps())
     finder.find(np.zeros((192, 192, 3), np.uint8), 192)
-    with pytest.raises(RuntimeFault, match="a map for each stride"):
+    with pytest.raises(RuntimeFault, match=r"^theirs/int8\.tflite does not answer with a map for each stride"):
         finder.find(np.zeros((96, 192, 3), np.uint8), 192)
 
 

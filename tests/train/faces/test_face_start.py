@@ -60,7 +60,7 @@ def test_a_network_for_something_else_is_refused(scenes, option):
 @pytest.mark.parametrize("recipe", ["face-finder", "face-refiner"])
 def test_a_shipped_network_without_its_weights_says_so(scenes, recipe):
     with pytest.raises(
-        InputError, match=f"{recipe} holds no Keras .* it ships without, so name one that you trained"
+        InputError, match=f"{recipe} holds no Keras .* it ships converted, so name one that you trained"
     ) as refused:
         new_order(request(scenes, recipe, init_from=recipe), scenes / "yunet.onnx", scenes / "run")
     assert f"be a --{recipe.removeprefix('face-')}" in str(refused.value)

@@ -1,0 +1,216 @@
+"""What a network from elsewhere answers with, by how it ends: logits, probabilities, or numbers that are neither.
+
+edgefer makes scores of logits by a softmax. Behind a ReLU or a tanh it would make scores too, and they would mean nothing: such a
+network is taken in only where somebody states what its answers are.
+"""
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from edgefer.card import OutputSpec
+from edgefer.errors import InputError
+from edgefer.interpreter import LOGITS
+from edgefer.tflite.flatbuffer import Model, Operator, Tensor
+
+if TYPE_CHECKING:
+    from edgefer.train.keras_build import Built
+
+Place = TypeVar("Place", bound=Hashable)
+PROBABILITIES = OutputSpec(values="probabilities")
+ROUNDING = 1 / 512  # of a probability: half a step of uint8
+TOLERANCE = 0.01  # of the sum of an image's probabilities, beside the rounding
+
+
+class _Does(Enum):
+    """What a layer or an operator means for the answers behind it."""
+
+    PASSES = auto()  # they are what it was given
+    MIXES = auto()  # they are sums, multiples or some of it
+    ANYTHING = auto()  # numbers of any size: logits, where nothing else follows
+    SOFTMAX = auto()
+    OTHER = auto()
+
+
+KERAS = {
+    _Does.PASSES: ("InputLayer", "Flatten", "Reshape", "Permute", "Dropout", "SpatialDropout2D"),
+    _Does.MIXES: (
+        "Add", "Subtract", "Average", "Concatenate", "BatchNormalization", "Rescaling", "Normalization", "AveragePooling2D",
+        "MaxPooling2D", "GlobalAveragePooling2D", "GlobalMaxPooling2D",
+    ),
+    _Does.SOFTMAX: ("Softmax",),
+    _Does.OTHER: (
+        "ReLU", "LeakyReLU", "PReLU", "ELU", "ThresholdedReLU", "Multiply", "Maximum", "Minimum", "Dot", "UnitNormalization",
+    ),
+}  # fmt: skip
+TFLITE = {
+    _Does.PASSES: (
+        "QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "STRIDED_SLICE", "SLICE", "CAST",
+    ),
+    _Does.MIXES: (
+        "ADD", "ADD_N", "SUB", "CONCATENATION", "MEAN", "SUM", "AVERAGE_POOL_2D", "MAX_POOL_2D", "REDUCE_MAX",
+    ),
+    _Does.ANYTHING: (
+        "FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "BATCH_MATMUL", "LOG_SOFTMAX",
+    ),
+    _Does.SOFTMAX: ("SOFTMAX",),
+}  # fmt: skip
+SIGMOIDS = ("sigmoid", "hard_sigmoid", "LOGISTIC")
+NEITHER = (
+    "{where} ends with {name}: its answers are neither logits nor probabilities, and scores made of them would mean nothing. Train it "
+    "with a softmax at the end, or with nothing and from_logits=True; where it was trained so that a softmax of these answers "
+    "gives probabilities, state --outputs logits{other}."
+)
+
+
+@dataclass(frozen=True)
+class End:
+    """How a network ends. output: what its answers are; None where they are neither, because of `name`. softmax: of a Keras network, the
+    layer that makes them probabilities."""
+
+    output: OutputSpec | None
+    name: str = ""
+    softmax: Any = None
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A layer or an operator; before: the places of what it takes."""
+
+    does: _Does
+    name: str
+    before: Iterable[Any] = ()
+    layer: Any = None
+
+
+def _end(last: Iterable[Place], step: Callable[[Place], _Step]) -> End:
+    """Back from the places of the answers, until something decides what they are."""
+    left, seen, decide, mixed = list(last), set(), [], False
+    while left:
+        if (place := left.pop()) in seen:
+            continue
+        seen.add(place)
+        one = step(place)
+        if one.does in (_Does.PASSES, _Does.MIXES):
+            mixed |= one.does is _Does.MIXES
+            left += one.before
+        else:
+            decide.append(one)
+    kinds = {one.does for one in decide}
+    if kinds == {_Does.ANYTHING}:
+        return End(LOGITS)
+    if kinds == {_Does.SOFTMAX} and len(decide) == 1 and not mixed:
+        return End(PROBABILITIES, softmax=decide[0].layer)
+    return End(None, next((one.name for one in decide if one.does is not _Does.ANYTHING), "its own input"))
+
+
+def keras_end(built: "Built", architecture: dict) -> End:
+    """How a Keras network ends. InputError, without its name, where that is a sigmoid."""
+    places = _places(built, architecture, (), ())
+
+    def step(place: tuple[str, ...]) -> _Step:
+        layer, before = places[place]
+        if layer is None:  # a network within
+            return _Step(_Does.PASSES, "", before)
+        kind, activation = type(layer).__name__, getattr(getattr(layer, "activation", None), "__name__", "linear")
+        if activation == "softmax":
+            does = _Does.SOFTMAX
+        elif activation != "linear":
+            does = _Does.OTHER
+        elif kind == "Activation":
+            does = _Does.PASSES
+        else:
+            does = next((does for does, kinds in KERAS.items() if kind in kinds), _Does.ANYTHING)
+        return _Step(does, kind if activation == "linear" else activation, before, layer)
+
+    return _end([()], step)
+
+
+def _places(built: "Built", architecture: dict, path: tuple[str, ...], before: tuple) -> dict[tuple[str, ...], tuple]:
+    """Each layer by its path through networks within networks, with the paths of what it takes; a network, None, with those of
+    its answers. before: of what the network itself takes."""
+    config = architecture["config"]
+    names = [one["name"] for one in config["layers"]]
+    if architecture["class_name"] == "Sequential":
+        answers = [(*path, names[-1])]
+        taken = dict(zip(names, [before, *(((*path, name),) for name in names)], strict=False))
+    else:
+        answers = [(*path, reference[0]) for reference in config["output_layers"]]
+        taken = {
+            one["name"]: tuple((*path, reference[0]) for node in one.get("inbound_nodes", []) for reference in node) or before
+            for one in config["layers"]
+        }  # fmt: skip
+    found: dict[tuple[str, ...], tuple] = {path: (None, answers)}
+    for part, one in zip(built.parts, config["layers"], strict=True):
+        name = one["name"]
+        if part.parts:
+            found |= _places(part, one, (*path, name), taken[name])
+        else:
+            found[*path, name] = (part.layer, taken[name])
+    return found
+
+
+def tflite_end(model: Model) -> End:
+    """How a .tflite ends."""
+    made_by = {tensor.index: operator for operator in model.main.operators for tensor in operator.outputs}
+
+    def constant(tensor: Tensor) -> bool:
+        maker = made_by.get(tensor.index)  # float16 constants are dequantized first
+        return tensor.constant or (maker is not None and all(one.constant for one in maker.inputs))
+
+    def step(index: int) -> _Step:
+        if index not in made_by:
+            return _Step(_Does.OTHER, "its own input")
+        operator = made_by[index]
+        taken = [one.index for one in operator.inputs if not constant(one)]
+        return _Step(_does(operator, len(taken)), _name(operator), taken)
+
+    return _end([model.main.outputs[0].index], step)
+
+
+def _does(operator: Operator, taken: int) -> _Does:
+    """taken: how many of its inputs are no constants."""
+    if operator.fused_activation != "NONE":
+        return _Does.OTHER
+    if operator.name in ("MUL", "DIV") and taken == 1:
+        return _Does.MIXES
+    return next((does for does, names in TFLITE.items() if operator.name in names), _Does.OTHER)
+
+
+def _name(operator: Operator) -> str:
+    return operator.name if operator.fused_activation == "NONE" else operator.fused_activation
+
+
+def check_end(end: End, stated: OutputSpec | None, where: str, *, rebuilt: bool) -> OutputSpec:
+    """What the answers are, by the file or as stated; InputError where neither says it, and for a sigmoid. rebuilt: the network is to
+    give logits, so probabilities must come out of a softmax that can be taken off."""
+    if end.output is not None:
+        return end.output
+    if end.name in SIGMOIDS:
+        raise InputError(
+            f"{where} ends with a sigmoid: it gives each label a probability of its own, where edgefer wants one label of several. "
+            "Train it with a softmax, or with none and from_logits=True."
+        )
+    if stated is None or (rebuilt and stated != LOGITS):
+        other = "" if rebuilt else ", and where they are probabilities by themselves --outputs probabilities"
+        raise InputError(NEITHER.format(where=where, name=end.name, other=other))
+    return stated
+
+
+def check_answers(logits: np.ndarray, output: OutputSpec, where: str) -> None:
+    """InputError where what a network answered to several images, float [n, classes], is not what it is said to answer with."""
+    values = np.exp(logits) if output == PROBABILITIES else logits
+    sums = values.sum(axis=1)
+    shares = bool(values.min() >= 0 and (np.abs(sums - 1) <= TOLERANCE + ROUNDING * values.shape[1]).all())
+    if shares and output == LOGITS:
+        raise InputError(
+            f"{where} gives probabilities, which add up to 1 for every image that was tried, and no logits: state --outputs probabilities."
+        )
+    if not shares and output == PROBABILITIES:
+        raise InputError(
+            f"{where} gives no probabilities: on images that were tried its answers add up to {sums.min():.3g} to {sums.max():.3g}, not 1. "
+            "Leave --outputs out, or state --outputs logits."
+        )

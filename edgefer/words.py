@@ -1,0 +1,71 @@
+"""Messages name options as the command line has them, `--max-drop 1`; who calls a function reads its keywords, `max_drop=1`."""
+
+import re
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import ParamSpec, TypeVar
+
+from edgefer.errors import EdgeferError
+
+P, T = ParamSpec("P"), TypeVar("T")
+# A command is to be typed and stays as it is: in backticks, or up to the end of its clause.
+COMMAND = r"`[^`]*`|\b(?:edgefer|pip) [a-z]+(?:(?![.,;:)] |[.;)]?$).)*"
+VALUE = r"[^\s,;:()]*[=./][^\s;:()]*\w|'[^']*'|-?\d+\b|[A-Z][A-Z_]+\b"
+OPTION = re.compile(
+    rf"(?P<command>{COMMAND})|(?<![\w-])--(?P<no>no-)?(?P<name>[a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?: (?P<value>{VALUE}))?"
+)
+
+
+def in_python(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, whose failures name its keywords and not the options of the command that does the same."""
+
+    @wraps(function)
+    def called(*arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return function(*arguments, **options)
+        except EdgeferError as error:
+            error.args = (with_keywords(str(error)),)
+            raise
+
+    return called
+
+
+def with_keywords(text: str) -> str:
+    """A message with each option as the keyword that stands for it."""
+    return OPTION.sub(_keyword, text)
+
+
+def _keyword(found: re.Match[str]) -> str:
+    if found["command"]:
+        return found[0]
+    name, value = found["name"].replace("-", "_"), found["value"]
+    if found["no"]:
+        return f"{name}=False"
+    if name in _flags():
+        return f"{name}=True" + (f" {value}" if value else "")
+    if value is None:
+        return name
+    if name == "set":  # may be given several times
+        return f'{name}=["{value}"]'
+    plain = re.fullmatch(r"-?[\d.]+|'.*'|[A-Z_]+", value)
+    return f"{name}={value}" if plain else f'{name}="{value}"'
+
+
+@cache
+def _flags() -> frozenset[str]:
+    """The options of all commands that take no value."""
+    from typer.main import get_command
+
+    from edgefer.cli import app
+
+    commands, flags = [get_command(app)], set()
+    while commands:
+        one = commands.pop()
+        commands += getattr(one, "commands", {}).values()
+        flags |= {
+            option.strip("-").replace("-", "_")
+            for param in one.params
+            if getattr(param, "is_flag", False)
+            for option in param.opts
+        }
+    return frozenset(flags)

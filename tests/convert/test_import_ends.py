@@ -1,0 +1,160 @@
+"""What a network from elsewhere answers with is read off its end; what is neither logits nor probabilities is refused, or stated."""
+
+import numpy as np
+import pytest
+
+from edgefer.bundle import Bundle
+from edgefer.convert.contract import Stated, parse_scale
+from edgefer.convert.foreign import read_foreign
+from edgefer.convert.import_options import Request
+from edgefer.convert.importing import import_network
+from edgefer.convert.outputs import PROBABILITIES, check_answers, tflite_end
+from edgefer.convert.quantize import to_float16, to_float32
+from edgefer.errors import InputError
+from edgefer.interpreter import LOGITS
+from edgefer.tflite.flatbuffer import read_model
+from edgefer.train.backend import tensorflow
+from tests.tflite.chance import Chance, flat
+
+LABELS = ("angry", "happy", "sad")
+
+
+@pytest.fixture(scope="module")
+def keras():
+    tensorflow()
+    import tf_keras
+
+    return tf_keras
+
+
+def ends(keras) -> dict:
+    """By the name of what an end should be taken for, how networks end; an end takes [n, 3] answers of a dense layer."""
+    layers = keras.layers
+
+    def inner(*parts):
+        return keras.Sequential([keras.Input((3,)), *parts])
+
+    return {
+        "logits": [
+            lambda x: x,
+            lambda x: layers.Reshape((3,))(layers.Dropout(0.5)(x)),
+            lambda x: layers.BatchNormalization()(x),
+            lambda x: layers.Average()([x, layers.Dense(3)(x)]),
+            lambda x: layers.Dense(3)(layers.ReLU()(x)),
+        ],
+        "probabilities": [
+            lambda x: layers.Softmax()(x),
+            lambda x: layers.Activation("softmax")(x),
+            lambda x: layers.Dropout(0.5)(layers.Dense(3, activation="softmax")(x)),
+            lambda x: inner(layers.Dense(3), layers.Softmax())(x),
+        ],
+        "relu": [lambda x: layers.Dense(3, activation="relu")(x), lambda x: inner(layers.Activation("relu"))(x)],
+        "ReLU": [lambda x: layers.ReLU()(x), lambda x: layers.Flatten()(layers.ReLU()(x))],
+        "tanh": [lambda x: layers.Activation("tanh")(x), lambda x: layers.Rescaling(2.0)(layers.Dense(3, "tanh")(x))],
+        "hard_sigmoid": [lambda x: layers.Dense(3, activation="hard_sigmoid")(x)],
+        "sigmoid": [lambda x: layers.Dense(3, activation="sigmoid")(x)],
+        "Multiply": [lambda x: layers.Multiply()([x, layers.Dense(3)(x)])],
+        "Softmax": [lambda x: layers.Average()([layers.Softmax()(x), layers.Softmax()(layers.Dense(3)(x))])],
+    }
+
+
+def made(keras, end):
+    pixels = keras.Input((16, 16, 1))
+    return keras.Model(pixels, end(keras.layers.Dense(3)(keras.layers.Flatten()(pixels))))
+
+
+def test_how_a_keras_network_ends_is_seen_behind_layers_that_pass_on_and_in_networks_within(keras, tmp_path):
+    for expected, some in ends(keras).items():
+        for number, end in enumerate(some):
+            made(keras, end).save(tmp_path / "theirs.keras")
+            found = read_foreign(tmp_path / "theirs.keras").end
+            assert (found.output.values if found.output else found.name) == expected, (expected, number)
+
+
+def test_how_a_converted_network_ends_is_seen_too(keras, tmp_path):
+    """Of a SavedModel this is what is read."""
+    names = {
+        "relu": "RELU",
+        "ReLU": "RELU",
+        "tanh": "TANH",
+        "sigmoid": "LOGISTIC",
+        "Multiply": "MUL",
+        "Softmax": "SOFTMAX",
+    }
+    for kind, some in ends(keras).items():
+        for number, end in enumerate(some):
+            found = tflite_end(read_model(to_float32(made(keras, end)), "made"))
+            if kind == "hard_sigmoid":  # of several operators
+                assert found.output is None and found.name
+            else:
+                assert (found.output.values if found.output else found.name) == names.get(kind, kind), (kind, number)
+    half = to_float16(made(keras, lambda x: keras.layers.Rescaling(0.3)(keras.layers.Softmax()(x))))
+    assert tflite_end(read_model(half, "made")).name == "SOFTMAX"
+
+
+@pytest.mark.parametrize(
+    ("name", "act", "expected"),
+    [("", "NONE", "logits"), ("", "RELU", "RELU"), ("SOFTMAX", "NONE", "probabilities"), ("TANH", "NONE", "TANH"), ("HARD_SWISH", "NONE", "HARD_SWISH")],
+)  # fmt: skip
+def test_how_an_int8_network_ends_is_seen_where_its_output_is_made_and_not_in_its_last_operator(name, act, expected):
+    make = Chance(0).make
+    answers = make.dense(flat(make, make.input((1, 16, 16, 1))), 3, act)
+    answers = make.unary("QUANTIZE", make.unary(name, answers) if name else answers)
+    make.unary("LOGISTIC", make.first)  # which nothing reads
+    found = tflite_end(read_model(make.finish(answers), "made"))
+    assert (found.output.values if found.output else found.name) == expected
+
+
+def taken_in(path, out, **stated):
+    return import_network(Request(path=path, stated=Stated(labels=LABELS, scale=parse_scale("0..1"), **stated)), out)
+
+
+@pytest.mark.parametrize("form", ["theirs.keras", "theirs", "theirs.tflite"])
+def test_what_is_neither_is_refused_and_with_a_statement_noted_in_the_card(keras, tmp_path, form):
+    file, network = tmp_path / form, made(keras, lambda x: keras.layers.Activation("tanh")(x))
+    if form == "theirs":
+        network.export(str(file))
+    elif form == "theirs.tflite":
+        file.write_bytes(to_float32(network))
+    else:
+        network.save(file)
+    name = "tanh" if form == "theirs.keras" else "TANH"
+    with pytest.raises(InputError, match=rf"{form} ends with {name}: .* neither logits nor .* state --outputs logits"):
+        taken_in(file, tmp_path / "out")
+    with pytest.raises(InputError, match="neither logits" if form == "theirs.keras" else "gives no probabilities"):
+        taken_in(file, tmp_path / "out", output=PROBABILITIES)
+    assert not (tmp_path / "out").exists()
+    imported = taken_in(file, tmp_path / "out", output=LOGITS)
+    assert imported.because[-1] == f"it ends with {name}, and its answers are taken for logits because that was stated"
+    step = Bundle.open(tmp_path / "out").card.provenance.steps[0]
+    assert step.endswith(f"gives logits, as was stated: it ends with {name}")
+
+
+def test_a_sigmoid_over_several_labels_is_refused_whatever_is_stated(keras, tmp_path):
+    network = made(keras, lambda x: keras.layers.Dense(3, activation="sigmoid")(x))
+    network.save(tmp_path / "theirs.h5")
+    (tmp_path / "theirs.tflite").write_bytes(to_float32(network))
+    for file in ("theirs.h5", "theirs.tflite"):
+        for stated in ({}, {"output": LOGITS}, {"output": PROBABILITIES}):
+            with pytest.raises(InputError, match=rf"{file} ends with a sigmoid: .*one label of several"):
+                taken_in(tmp_path / file, tmp_path / "out", **stated)
+
+
+def test_a_softmax_in_a_network_within_is_done_once(keras, tmp_path):
+    layers = keras.layers
+    within = keras.Sequential([keras.Input((3,)), layers.Dense(3), layers.Softmax(name="last")])
+    network = made(keras, within)
+    network.save(tmp_path / "theirs.keras")
+    imported = taken_in(tmp_path / "theirs.keras", tmp_path / "out")
+    assert imported.contract.output == PROBABILITIES and all(check.passed for check in imported.checks)
+
+
+def test_answers_that_are_not_what_is_said_are_refused():
+    shares = np.random.default_rng(0).dirichlet(np.ones(7), 24).astype(np.float32)
+    check_answers(np.log(shares), PROBABILITIES, "it")
+    check_answers(np.log(np.round(shares * 256) / 256 + 1e-7), PROBABILITIES, "it")
+    check_answers(np.log(shares), LOGITS, "it")
+    with pytest.raises(InputError, match=r"it gives probabilities, .* state --outputs probabilities"):
+        check_answers(shares, LOGITS, "it")
+    with pytest.raises(InputError, match=r"it gives no probabilities: .* add up to "):
+        check_answers(np.log(shares * 1.2), PROBABILITIES, "it")

@@ -1,0 +1,172 @@
+"""Files from elsewhere that are damaged, made to deceive, or no classifiers: one sentence each, and nothing in them acts."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+
+from edgefer.convert.contract import Stated, parse_scale
+from edgefer.convert.foreign import read_foreign
+from edgefer.convert.import_options import Request
+from edgefer.convert.importing import import_network
+from edgefer.errors import InputError
+from edgefer.interpreter import Network
+from edgefer.parity import verify
+from edgefer.progress import Lines
+from edgefer.train.backend import tensorflow
+from tests.convert.foreign_files import changed, int8_file, labelled
+
+
+@pytest.fixture(scope="module")
+def keras():
+    tensorflow()
+    import tf_keras
+
+    return tf_keras
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a\x1b[31m", *"bcdefg"], "control character"),
+        (["x" * 80, *"bcdefg"], "at most 64 characters"),
+        (["a", *"abcdef"], "not unique"),
+    ],
+)
+def test_labels_that_no_card_can_hold_are_one_sentence_wherever_they_come_from(tmp_path, names, said):
+    content = int8_file()
+    file = tmp_path / "theirs.tflite"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        import_network(Request(path=file, stated=Stated(labels=tuple(names))), tmp_path / "out")
+    out = io.BytesIO(content)
+    with zipfile.ZipFile(out, "a") as archive:
+        archive.writestr("labels.txt", "\n".join(names))
+    file.write_bytes(out.getvalue())
+    with pytest.raises(InputError, match=said):
+        import_network(Request(path=file), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda image, answer: setattr(image.quantization, "scale", np.float32([np.nan])), "has the scale nan"),
+        (lambda image, answer: setattr(image.quantization, "scale", np.float32([np.inf])), "has the scale inf"),
+        (lambda image, answer: setattr(image.quantization, "scale", np.float32([1e30])), "cannot be taken in: scale"),
+        (lambda image, answer: setattr(image.quantization, "zeroPoint", np.int64([200])), "the zero point 200"),
+        (lambda image, answer: setattr(answer, "shape", np.int32([])), "it is not a classifier"),
+        (lambda image, answer: setattr(answer, "shape", np.int32([1, 0])), "it is not a classifier"),
+        (lambda image, answer: setattr(answer, "shape", np.int32([1, 1])), "it is not a classifier"),
+    ],
+)
+def test_a_tflite_with_ends_that_cannot_be_is_one_sentence(tmp_path, change, said):
+    file = tmp_path / "theirs.tflite"
+    file.write_bytes(changed(change))
+    with pytest.raises(InputError, match=said):
+        import_network(Request(path=file, stated=Stated(labels=tuple("abcdefg"))), tmp_path / "out")
+
+
+def test_metadata_that_is_damaged_names_nobody(tmp_path):
+    file = labelled(tmp_path, author="Ada", license="MIT")
+    sound = file.read_bytes()
+    assert (read_foreign(file).author, read_foreign(file).license) == ("Ada", "MIT")
+    begin = sound.index(b"M001") - 4
+    for place in range(begin, begin + 64):  # its root table and where that points
+        file.write_bytes(sound[:place] + b"\xff" + sound[place + 1 :])
+        foreign = read_foreign(file)
+        assert all(len(text) <= 200 and text.isprintable() for text in (foreign.author, foreign.license))
+    file.write_bytes(sound[:begin] + b"\xff\xff\xff\xff" + sound[begin + 4 :])
+    assert (read_foreign(file).author, read_foreign(file).license) == ("", "")
+
+
+def test_code_in_a_keras_file_runs_only_where_somebody_says_so(keras, tmp_path):
+    """A Lambda leaves a mark where it was run: not without --trust, and then in another process."""
+    source = f"lambda x: (__import__('pathlib').Path({str(tmp_path / 'ran')!r}).write_text('it ran'), x * 2.0)[1]"
+    pixels = keras.Input((32, 32, 1))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(7, 3)(keras.layers.Lambda(eval(source))(pixels)))
+    model = keras.Model(pixels, x)
+    model.save(tmp_path / "theirs.keras")
+    (tmp_path / "ran").unlink()  # building it ran it
+    with pytest.raises(InputError, match=r"'Lambda'.*--trust, which runs the code"):
+        read_foreign(tmp_path / "theirs.keras")
+    assert not (tmp_path / "ran").exists()
+
+    said: list[str] = []
+    request = Request(
+        path=tmp_path / "theirs.keras",
+        trust=True,
+        progress=Lines(said.append),
+        stated=Stated(labels=tuple("abcdefg"), scale=parse_scale("0..1")),
+    )
+    bundle = import_network(request, tmp_path / "bundle").bundle
+    assert (tmp_path / "ran").exists() and "as you: with your files" in said[0]
+    assert not bundle.has("keras") and b"Lambda" not in bundle.read("float32")
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), dtype=np.uint8)
+    answers = Network.of(bundle.read("float32"), bundle.card).logits(images)
+    assert np.abs(answers - model(images / np.float32(255), training=False).numpy()).max() < 1e-4
+    assert all(check.passed for check in verify(bundle))
+
+
+def test_trust_runs_nothing_where_there_is_nothing_to_run(keras, tmp_path):
+    parts = keras.layers.Flatten(), keras.layers.Dense(3)
+    keras.Sequential([keras.Input((32, 32, 1)), *parts]).save(tmp_path / "plain.keras")
+    said: list[str] = []
+    assert read_foreign(tmp_path / "plain.keras", trust=True, log=said.append).layers and not said
+    (tmp_path / "theirs.tflite").write_bytes(int8_file())
+    with pytest.raises(InputError, match="--trust is for Keras files"):
+        read_foreign(tmp_path / "theirs.tflite", trust=True)
+
+
+@pytest.mark.parametrize("shape", [[], [1], [1, 0], [1, -1], [1, 4, 7]])
+def test_a_tflite_file_whose_answers_are_no_row_of_labels_is_refused(tmp_path, shape):
+    (tmp_path / "odd.tflite").write_bytes(
+        changed(lambda _, answer: setattr(answer, "shape", np.array(shape, np.int32)))
+    )
+    with pytest.raises(InputError, match="it is not a classifier"):
+        read_foreign(tmp_path / "odd.tflite")
+
+
+def test_what_is_no_classifier_is_one_sentence(keras, tmp_path):
+    layers = keras.layers
+
+    def save(name, *parts, shape=(32, 32, 1)):
+        model = keras.Sequential([keras.Input(shape), *parts])
+        model.save(tmp_path / name)
+        return tmp_path / name
+
+    for file, said in (
+        (save("map.keras", layers.Conv2D(3, 3)), "classifiers"),
+        (save("channels.keras", layers.Flatten(), layers.Dense(3), shape=(32, 32, 4)), "1 or 3"),
+        (save("large.keras", layers.GlobalAveragePooling2D(), layers.Dense(3), shape=(1024, 1024, 1)), "16 to 512"),
+    ):
+        with pytest.raises(InputError, match=said):
+            read_foreign(file)
+    for name, content, said in (
+        ("theirs.onnx", b"\x08\x07\x12", "onnx2tf"),
+        ("theirs.pt", b"whatever", "litert-torch"),
+        ("theirs.bin", b"", "name a network file"),
+        ("theirs.tflite", b"\x1c\x00\x00\x00TFL3", "tflite"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=said):
+            read_foreign(tmp_path / name)
+    with pytest.raises(InputError, match="No such file"):
+        read_foreign(tmp_path / "nowhere.keras")
+
+
+def test_a_saved_model_that_writes_is_refused_and_has_not_written(tmp_path):
+    tf = tensorflow()
+
+    class Trap(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((1, 48, 48, 1))])
+        def __call__(self, pixels):
+            tf.io.write_file(str(tmp_path / "written"), "it acted")
+            return tf.reduce_mean(pixels, [1, 2]) * tf.ones((1, 7))
+
+    trap = Trap()
+    tf.saved_model.save(trap, str(tmp_path / "trap"), signatures=trap.__call__)
+    with pytest.raises(InputError, match="WriteFile"):
+        read_foreign(tmp_path / "trap")
+    assert not (tmp_path / "written").exists()
