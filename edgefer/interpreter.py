@@ -223,9 +223,10 @@ class Network:
         try:
             self._interpreter.set_tensor(self._in, self.feed(one).reshape(self._shape))
             self._interpreter.invoke()
-            return np.concatenate([self._interpreter.get_tensor(one).reshape(-1) for one in self._outs])
+            parts = [self._interpreter.get_tensor(index).reshape(-1) for index in self._outs]
         except (ValueError, RuntimeError) as error:
             raise RuntimeFault(f"{self.name} failed on {self.runtime}: {error}") from None
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def dequantize(self, raw: np.ndarray) -> np.ndarray:
         """The network's own output as float32 logits, by the scale and zero point in the .tflite; of probabilities their

@@ -1,7 +1,7 @@
 """Lays frames on a network's canvas, runs it there, and sorts what it found: for detectors that are TFLite networks."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -157,10 +157,13 @@ class MapNetwork:
 
     def _read_ends(self) -> None:
         (self._input,) = self._interpreter.get_input_details()
-        self._outputs = sorted(self._interpreter.get_output_details(), key=lambda one: -int(np.prod(one["shape"])))
+        outputs = sorted(self._interpreter.get_output_details(), key=lambda one: -int(np.prod(one["shape"])))
         self.shape = tuple(int(size) for size in self._input["shape"][1:])
-        self.maps = tuple(tuple(int(size) for size in one["shape"][1:]) for one in self._outputs)
+        self.maps = tuple(tuple(int(size) for size in one["shape"][1:]) for one in outputs)
         self.quantized = self._input["dtype"] == np.int8
+        self._outputs = [one["index"] for one in outputs]
+        steps = [one["quantization"] for one in outputs]
+        self._steps = [(float(scale), int(zero)) if self.quantized else (1.0, 0) for scale, zero in steps]
 
     def sized(self, height: int, width: int) -> "MapNetwork":
         """The network for images of this size, kept ready for the next; for networks of convolutions only."""
@@ -190,23 +193,26 @@ class MapNetwork:
         try:
             self._interpreter.set_tensor(self._input["index"], image[None])
             self._interpreter.invoke()
-            return [self._interpreter.get_tensor(one["index"])[0] for one in self._outputs]
+            return [self._interpreter.get_tensor(index)[0] for index in self._outputs]
         except (ValueError, RuntimeError) as error:
             raise RuntimeFault(f"{self.name} failed on {self.runtime}: {error}") from None
 
     def step(self, output: int) -> tuple[float, int]:
         """Scale and zero point of an output; (1, 0) of a float one."""
-        scale, zero = self._outputs[output]["quantization"]
-        return (float(scale), int(zero)) if self.quantized else (1.0, 0)
+        return self._steps[output]
 
 
-def non_max_suppression(boxes: np.ndarray, scores: np.ndarray, max_iou: float, nested: float = MAX_NESTED) -> list[int]:
-    """The rows to keep of boxes float [n, 4], the highest score first: none overlaps one with a higher score by more than
-    `max_iou` (intersection over union), nor by more than the share `nested` of the smaller of the two."""
+def non_max_suppression(
+    boxes: Sequence[Sequence[float]], scores: Sequence[float], max_iou: float, nested: float = MAX_NESTED
+) -> list[int]:
+    """The rows to keep of boxes (left, top, right, bottom), the highest score first: none overlaps one with a higher score by more
+    than `max_iou` (intersection over union), nor by more than the share `nested` of the smaller of the two.
+
+    In plain numbers: of as few boxes as there mostly are, arrays would take three times as long.
+    """
     kept: list[tuple[int, float, float, float, float, float]] = []
-    edges = boxes.tolist()  # plain numbers: of as few boxes as there mostly are, arrays would take three times as long
-    for row in np.argsort(-scores, kind="stable")[:MAX_BOXES].tolist():
-        left, top, right, bottom = edges[row]
+    for row in sorted(range(len(scores)), key=scores.__getitem__, reverse=True)[:MAX_BOXES]:
+        left, top, right, bottom = boxes[row]
         area = max((right - left) * (bottom - top), 1e-9)
         for _, x0, y0, x1, y1, other in kept:
             if left < x1 and x0 < right and top < y1 and y0 < bottom:

@@ -1,8 +1,10 @@
 """edgefer's own detector: a finder that looks at the whole frame, and a refiner that looks closely at each candidate."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -48,28 +50,37 @@ MAX_CANDIDATE_IOU = 0.5  # overlap of two candidates that are one
 MAX_IOU = 0.4  # of two faces
 
 
+class Candidate(NamedTuple):
+    """What may be a face. box: left, top, right, bottom in pixels of the frame. logit: of its score."""
+
+    box: tuple[float, float, float, float]
+    logit: float
+
+
 class Finder:
     """Candidates in a frame, at a low threshold."""
 
     def __init__(self, network: Maps):
         self._network = network
 
-    def find(
-        self, image_bgr: np.ndarray, side: int, min_score: float = MIN_CANDIDATE_SCORE
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes float64 [n, 4] in pixels of the frame, and logits [n]; the likeliest first."""
+    def find(self, image_bgr: np.ndarray, side: int, min_score: float = MIN_CANDIDATE_SCORE) -> list[Candidate]:
+        """The likeliest first. side: the canvas's longer side."""
         layout = Layout.of(image_bgr.shape, side)
-        gray = thinned_gray(image_bgr, layout.size)
+        width, height = layout.size
         canvas = np.zeros(layout.canvas, np.uint8)
-        canvas[: layout.size[1], : layout.size[0]] = shrunk(gray, layout.size)
-        every, logits = self._candidates(canvas, logit(min_score))
-        kept = non_max_suppression(every, logits, MAX_CANDIDATE_IOU, nested=2.0)[:MAX_CANDIDATES]
-        shrink = layout.size[0] / image_bgr.shape[1], layout.size[1] / image_bgr.shape[0]
-        return every[kept] / (shrink * 2), logits[kept]
+        canvas[:height, :width] = shrunk(thinned_gray(image_bgr, layout.size), layout.size)
+        boxes, logits = self._candidates(canvas, logit(min_score))
+        kept = non_max_suppression(boxes, logits, MAX_CANDIDATE_IOU, nested=2.0)[:MAX_CANDIDATES]
+        x, y = width / image_bgr.shape[1], height / image_bgr.shape[0]
+        found = []
+        for row in kept:
+            left, top, right, bottom = boxes[row]
+            found.append(Candidate((left / x, top / y, right / x, bottom / y), logits[row]))
+        return found
 
-    def _candidates(self, gray: np.ndarray, min_logit: float) -> tuple[np.ndarray, np.ndarray]:
-        """On a canvas uint8 [h, w]: boxes float64 [n, 4] in its pixels, and logits [n]."""
-        network = self._network.sized(*gray.shape[:2])
+    def _candidates(self, gray: np.ndarray, min_logit: float) -> tuple[list[list[float]], list[float]]:
+        """On a canvas uint8 [h, w]: boxes in its pixels, and logits."""
+        network = self._network.sized(*gray.shape)
         maps = network.run(as_input(gray[..., None], network.quantized))
         steps = tuple(network.step(index) for index in range(len(maps)))
         shapes = tuple(one.shape for one in maps)
@@ -82,7 +93,8 @@ class Finder:
         likely = np.flatnonzero(answers[:, 0] > min_logit / cells[:, 4] + cells[:, 5])
         cells = cells[likely]
         picked = (answers[likely] - cells[:, 5:]) * cells[:, 4:5]
-        return decode_map(cells[:, :2], picked, cells[:, 2:3], cells[:, 3:4]), picked[:, 0]
+        boxes = decode_map(cells[:, :2], picked, cells[:, 2:3], cells[:, 3:4])
+        return boxes.tolist(), picked[:, 0].tolist()
 
 
 @lru_cache(maxsize=MAX_SHAPES)
@@ -112,7 +124,7 @@ class CandidateMiner:
 
     def __call__(self, pictures: Iterable) -> list[tuple]:
         """pictures: with `gray` uint8 [h, w] each -> an image and a box float64 [4], for each candidate."""
-        return [(one, box) for one in pictures for box in self._finder.find(one.gray, SIDE)[0]]
+        return [(one, np.array(found.box)) for one in pictures for found in self._finder.find(one.gray, SIDE)]
 
 
 class Refiner:
@@ -127,22 +139,20 @@ class Refiner:
         half = open_refiner(files.refiner, running)
         return cls(half.network, half.name)
 
-    def refine(self, image_bgr: np.ndarray, boxes: np.ndarray) -> Refined:
-        """boxes: float [n, 4], pixels of the frame."""
-        squares = [square_around(box) for box in boxes.astype(np.float64).tolist()]
+    def refine(self, image_bgr: np.ndarray, box: Sequence[float]) -> Refined:
+        """box: four edges in pixels of the frame."""
+        square = square_around(box)
+        (answers,) = self._network.run(as_input(cut(image_bgr, square), self._network.quantized))
         scale, zero = self._network.step(0)
-        raw = [self._network.run(as_input(cut(image_bgr, square), self._network.quantized))[0] for square in squares]
-        answers = (np.array(raw, np.float64) - zero) * scale
-        return decode_refined(answers, np.array([square.edges for square in squares], np.float64))
+        return decode_refined([(answer - zero) * scale for answer in answers.tolist()], square.edges)
 
-    def follow(self, image_bgr: np.ndarray, boxes: np.ndarray) -> Refined:
-        """Known faces, from where they were a frame ago: float64 [n, 4], pixels of the frame."""
-        seen = self.refine(image_bgr, boxes)
-        way = np.abs(seen.boxes[:, :2] + seen.boxes[:, 2:] - boxes[:, :2] - boxes[:, 2:]).max(axis=1) / 2
-        moved = np.flatnonzero(way > MAX_MOVE * (boxes[:, 2:] - boxes[:, :2]).mean(axis=1))
-        if len(moved):
-            for known, now in zip(seen, self.refine(image_bgr, seen.boxes[moved]), strict=True):
-                known[moved] = now
+    def follow(self, image_bgr: np.ndarray, box: Box) -> Refined:
+        """A known face, from where it was a frame ago."""
+        seen = self.refine(image_bgr, box)
+        (x0, y0, x1, y1), (left, top, right, bottom) = seen.box, box
+        moved = max(abs(x0 + x1 - left - right), abs(y0 + y1 - top - bottom)) / 2
+        if moved > MAX_MOVE * ((right - left) + (bottom - top)) / 2:
+            return self.refine(image_bgr, seen.box)
         return seen
 
 
@@ -236,20 +246,19 @@ class OwnDetector:
     def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
         """near: known faces' boxes, which the refiner looks at again; the finder is not asked."""
         if near is not None:
-            seen = self._refiner.follow(image_bgr, np.array(near, np.float64).reshape(-1, 4))
-            return sure_faces(seen, seen.score, self.min_score)
-        least = min_candidate_score(self.min_score)
-        found = [self._finder.find(image_bgr, side, least) for side in self.sides(image_bgr.shape)]
-        boxes, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        if len(found) > 1:
+            seen = [self._refiner.follow(image_bgr, box) for box in near]
+            return sure_faces(seen, [one.score for one in seen], self.min_score)
+        sides, least = self.sides(image_bgr.shape), min_candidate_score(self.min_score)
+        found = [one for side in sides for one in self._finder.find(image_bgr, side, least)]
+        if len(sides) > 1:
+            boxes, logits = [one.box for one in found], [one.logit for one in found]
             kept = non_max_suppression(boxes, logits, MAX_CANDIDATE_IOU, nested=2.0)[: 2 * MAX_CANDIDATES]
-            boxes = boxes[kept]
-            logits = logits[kept]
-        if not len(boxes):
-            return []
-        seen = self._refiner.refine(image_bgr, boxes)
-        prior = 1 / (1 + np.exp(-logits))
-        return sure_faces(seen, np.sqrt(seen.score * prior), self.min_score)
+            found = [found[row] for row in kept]
+        seen = [self._refiner.refine(image_bgr, one.box) for one in found]
+        scores = [
+            math.sqrt(close.score * (1 / (1 + math.exp(-one.logit)))) for close, one in zip(seen, found, strict=True)
+        ]
+        return sure_faces(seen, scores, self.min_score)
 
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
         """Only the boxes: what training needs to measure how they lie around a face."""
@@ -269,15 +278,13 @@ class RefinedDetector:
         self.min_score = min_score
 
     def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
-        found = look(self._detector, image_bgr, near)
-        if not found:
-            return found
-        seen = self._refiner.refine(image_bgr, np.array([face.box_xyxy for face in found], np.float32))
-        return [
-            replace(face, score=score, roll_deg=float(seen.roll_deg[row]), **_points(seen, row))
-            for row, face in enumerate(found)
-            if (score := float(np.sqrt(face.score * seen.score[row]))) >= self.min_score
-        ]
+        faces = []
+        for face in look(self._detector, image_bgr, near):
+            seen = self._refiner.refine(image_bgr, face.box_xyxy)
+            score = math.sqrt(face.score * seen.score)
+            if score >= self.min_score:
+                faces.append(replace(face, score=score, **_looks(seen)))
+        return faces
 
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
         """Only the boxes: what training needs to measure how they lie around a face."""
@@ -290,26 +297,21 @@ def min_candidate_score(min_score: float) -> float:
     return max(MIN_CANDIDATE_SCORE, min_score**2)
 
 
-def sure_faces(seen: Refined, score: np.ndarray, min_score: float) -> list[Detection]:
-    """The candidates that are faces by their score float [n], the largest first, each once.
+def sure_faces(seen: Sequence[Refined], scores: Sequence[float], min_score: float) -> list[Detection]:
+    """The candidates that are faces by their score, the largest first, each once.
 
     In a whole search the score is the geometric mean of what the finder and the refiner say. It and its threshold were
     chosen on the images that the shipped pair's figures are measured on (models/face-finder/README.md).
     """
-    sure = np.flatnonzero(score >= min_score)
-    kept = sure[non_max_suppression(seen.boxes[sure], score[sure], MAX_IOU)] if len(sure) else sure
+    sure = [row for row, score in enumerate(scores) if score >= min_score]
+    kept = non_max_suppression([seen[row].box for row in sure], [scores[row] for row in sure], MAX_IOU)
     faces = [
-        Detection(
-            box_xyxy=tuple(map(round, seen.boxes[row].tolist())),
-            score=float(score[row]),
-            roll_deg=float(seen.roll_deg[row]),
-            **_points(seen, row),
-        )
-        for row in kept
+        Detection(box_xyxy=tuple(map(round, seen[row].box)), score=scores[row], **_looks(seen[row]))
+        for row in (sure[at] for at in kept)
     ]
     return sorted(faces, key=lambda face: -face.side)
 
 
-def _points(seen: Refined, row: int) -> dict:
-    left, right, nose = map(tuple, seen.points[row, :3].tolist())
-    return {"eyes_xy": (left, right), "nose_xy": nose}
+def _looks(seen: Refined) -> dict:
+    """A Detection's roll and points."""
+    return {"roll_deg": seen.roll_deg, "eyes_xy": seen.points[:2], "nose_xy": seen.points[2]}

@@ -83,7 +83,7 @@ class _Track:
     _patch: np.ndarray | None = field(default=None, repr=False)
 
     def see(self, frame: Frame, box: Box) -> None:
-        """Take down where, when and how surely it was detected."""
+        """Record where, when and with which score it was detected."""
         self.best = max(self.best, self.face.score)
         self.seen_s, self._seen, self._patch = frame.time_s, (frame.image_bgr, box), None
 
@@ -129,7 +129,8 @@ class Tracker:
         due = due or (can_look_near(self.detector) and len(followed) < len(self._tracks))  # one was lost
         detected = due or not self._find_again(followed, frame)
         if detected:
-            self._detect(self.detector.find(frame.image_bgr), frame, fresh)
+            found = self.detector.find(frame.image_bgr)
+            self._update(self._match(found, frame), found, frame, fresh)
             self._since = 0
         self._tracks = [
             track
@@ -155,16 +156,17 @@ class Tracker:
         """Find known faces without a search of the whole frame; whether all of them are there."""
         if tracks and can_look_near(self.detector):
             found = self.detector.find(frame.image_bgr, [track.face.box_xyxy for track in tracks])
-            if len(_pairs(tracks, found)) < len(tracks):
+            pairs = _pairs(tracks, found)
+            if len(pairs) < len(tracks):
                 return False
-            self._detect(found, frame, fresh=False)
+            self._update(pairs, found, frame, fresh=False)
             return True
         for track in tracks:
             self._move(track, frame)
         return not any(track.lost for track in tracks)
 
-    def _detect(self, found: list[Detection], frame: Frame, fresh: bool) -> None:
-        """Match what was found to the known faces; what is left are new ones."""
+    def _match(self, found: list[Detection], frame: Frame) -> dict[_Track, Detection]:
+        """Which detection is which known face; of the others one more is missed."""
         # Boxes overlap from detection to detection unless a face is quick or missed: only such are looked for first.
         pairs = _pairs([track for track in self._tracks if not track.lost], found)
         if rest := [track for track in self._tracks if track not in pairs]:
@@ -176,6 +178,10 @@ class Tracker:
             if track not in pairs:
                 track.misses += 1
                 track.lost = track.lost or track.misses >= MAX_MISSES or track.hits < MIN_HITS
+        return pairs
+
+    def _update(self, pairs: dict[_Track, Detection], found: list[Detection], frame: Frame, fresh: bool) -> None:
+        """Move the known faces to where they were detected; what else was found are new ones."""
         for track, face in pairs.items():
             before = None if track.lost else track.face.roll_deg
             roll_deg = _smoothed_roll(face.roll_deg, before, frame.time_s - track.seen_s)

@@ -97,7 +97,7 @@ class YuNetLite:
             side = max(SIDE, 32 * round(max(image_bgr.shape[:2]) * MIN_CANVAS_FACE / self.min_face / 32))
         rows = [self._rows(image_bgr, one, near) for one in {min(side, 2 * SIDE), side}]
         found = np.concatenate(rows)
-        kept = non_max_suppression(found[:, :4], found[:, 14], MAX_IOU)
+        kept = non_max_suppression(found[:, :4].tolist(), found[:, 14].tolist(), MAX_IOU)
         return sorted((_detection(found[row]) for row in kept), key=lambda face: -face.side)
 
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
@@ -153,7 +153,7 @@ def decode(
         rows = np.concatenate([centre - half, centre + half, points.reshape(-1, 10), score[:, None]], 1)
         parts.append(rows[score >= min_score])
     rows = np.concatenate(parts).astype(np.float32) if parts else np.empty((0, 15), np.float32)
-    return rows[non_max_suppression(rows[:, :4], rows[:, 14], MAX_IOU, nested=2.0)]
+    return rows[non_max_suppression(rows[:, :4].tolist(), rows[:, 14].tolist(), MAX_IOU, nested=2.0)]
 
 
 def _detection(row: np.ndarray) -> Detection:
