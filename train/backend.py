@@ -3,12 +3,13 @@
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
-from edgefer.errors import MissingDependency
+from edgefer.errors import EdgeferError, MissingDependency
 from edgefer.preprocess import to_float
 from edgefer.quiet import quiet
 from edgefer.scratch import use_own_directory
@@ -53,6 +54,27 @@ def precision() -> str:
         if BFLOAT16_UNITS & set(CPUINFO.read_text().split()):
             return "mixed_bfloat16"
     return "float32"
+
+
+@contextlib.contextmanager
+def mixed_precision() -> Iterator[None]:
+    """Build and fit networks by the policy that is fastest here; float32 again afterwards."""
+    tensorflow()
+    import tf_keras
+
+    tf_keras.mixed_precision.set_global_policy(precision())
+    try:
+        yield
+    finally:
+        tf_keras.mixed_precision.set_global_policy("float32")
+
+
+def out_of_memory(error: Exception, kept: Path | None) -> EdgeferError:
+    """One sentence for TensorFlow's ResourceExhaustedError. kept: the folder of the checkpoints, where there are any."""
+    advice = f"Finished work is kept in {kept}: make room and --resume, or train" if kept else "Train"
+    return EdgeferError(
+        f"Memory or disk space ran out ({str(error).strip().splitlines()[0]:.120}). {advice} again with a smaller --batch-size."
+    )
 
 
 def versions() -> dict[str, str]:

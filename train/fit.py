@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgefer.bundle import Bundle
-from edgefer.errors import DataError, EdgeferError, InputError
+from edgefer.errors import DataError, InputError
 from edgefer.progress import SILENT, Epoch, Progress
-from edgefer.train.backend import precision, tensorflow
+from edgefer.train.backend import mixed_precision, out_of_memory, tensorflow
 from edgefer.train.batches import Share, batches, in_order, steps_per_epoch
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.history import COLUMNS
@@ -108,13 +108,11 @@ class _Fitting:
             ):  # where no memory is taken; before the seed is set, as it draws from it
                 check_training(build_for(self.recipe, self.dataset), part)
         tf_keras.utils.set_random_seed(self.recipe.fit.seed)
-        tf_keras.mixed_precision.set_global_policy(precision())
         try:
-            return self._trained(part)
+            with mixed_precision():
+                return self._trained(part)
         except tensorflow().errors.ResourceExhaustedError as error:
-            raise self._out_of_space(error) from None
-        finally:
-            tf_keras.mixed_precision.set_global_policy("float32")
+            raise out_of_memory(error, self.places.folder if self.journal and self.journal.rows else None) from None
 
     def _part_of_a_replica(self) -> int:
         """How many images of a batch each replica gets."""
@@ -171,15 +169,6 @@ class _Fitting:
                 share=Share.of(context),
                 further=self.dataset.further,
             )
-        )
-
-    def _out_of_space(self, error: Exception) -> EdgeferError:
-        begun = self.journal and self.journal.rows
-        kept = (
-            f"Finished epochs are kept in {self.places.folder}: make room and --resume, or train" if begun else "Train"
-        )
-        return EdgeferError(
-            f"Memory or disk space ran out ({str(error).strip().splitlines()[0]:.120}). {kept} again with a smaller --batch-size."
         )
 
 

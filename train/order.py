@@ -7,13 +7,12 @@ from pathlib import Path
 
 from edgefer.bundle import Bundle, Form, path_or_shipped, shipped_networks, write_file
 from edgefer.errors import InputError
-from edgefer.files import MAX_JSON, read_regular
 from edgefer.options import as_record
 from edgefer.text import printable
 from edgefer.train.data.ferplus import NAME as FERPLUS
 from edgefer.train.data.load import DataOptions
 from edgefer.train.recipe_fields import Recipe
-from edgefer.train.run import RunFolder
+from edgefer.train.run import RunFolder, parse_first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,31 +125,27 @@ class Order:
         )
 
     def save(self, run: RunFolder) -> None:
-        """Keep it twice: without it no training can go on. Of a recipe with stages it is the plan, which is made again from
-        them."""
+        """Write it twice: without it no training can go on. For a recipe with stages it is the plan, from which the stages'
+        orders are made."""
         content = vars(self) | {"recipe": self.recipe.model_dump(mode="json")}
         supervision = asdict(content.pop("supervision"))
         text = json.dumps(content | supervision, indent=2).encode()
-        for file in (run.plan,) if self.recipe.stages else (run.order, run.spare_order):
+        for file in (run.plan, run.spare_plan) if self.recipe.stages else (run.order, run.spare_order):
             write_file(file, text)
 
     @classmethod
     def load(cls, run: RunFolder) -> "Order":
         """The order of a run: its plan where it has stages, else its order, from the copy where the first is damaged.
         InputError when none can be read."""
-        problem = ""
-        for file in (run.plan, run.order, run.spare_order):
-            if not file.exists():
-                continue
-            try:
-                return cls._parse(json.loads(read_regular(file, MAX_JSON)))
-            except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                problem = problem or str(error).rstrip(".")
-        if not problem:
+        try:
+            order = parse_first((run.plan, run.spare_plan, run.order, run.spare_order), cls._parse)
+        except InputError as error:
+            raise InputError(
+                f"{run.order} cannot be read ({error}): give the command of this training again, with another --out."
+            ) from None
+        if order is None:
             raise InputError(f"There is no training to resume in {run.path}.")
-        raise InputError(
-            f"{run.order} cannot be read ({problem}): give the command of this training again, with another --out."
-        )
+        return order
 
     @classmethod
     def _parse(cls, content: dict) -> "Order":

@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from edgefer.bundle import Bundle, write_bundle
 from edgefer.card import ModelCard, Provenance, Scores, first_problem
-from edgefer.errors import EdgeferError, InputError
+from edgefer.errors import InputError
 from edgefer.files import without_empty_folders
 from edgefer.metrics import confusion_matrix
 from edgefer.progress import SILENT, Epoch, Progress
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import tf_keras
 
 Detect = Callable[[np.ndarray], list[tuple[int, int, int, int]]]
+SOFT = "what teachers, votes or --soft-labels say of them"
 FRAMED = 100  # images whose framing by each detector is measured
 
 
@@ -100,7 +101,7 @@ def train(
     folder = RunFolder(run)
     with (
         without_empty_folders(run.absolute()),
-        _held(folder) if worker.chief else contextlib.nullcontext(),
+        folder.session() if worker.chief else contextlib.nullcontext(),
         tempfile.TemporaryDirectory() as scratch,
     ):
         with distribute.strategy_for(worker, run) as strategy:
@@ -110,20 +111,6 @@ def train(
             )  # fmt: skip
             fitted = _fit(training)
         return _finish(order, folder, fitted, detectors, progress) if fitted else None
-
-
-@contextlib.contextmanager
-def _held(run: RunFolder) -> Iterator[None]:
-    """Hold the run's folder for this process; a refused training, and one that never began, is gone again."""
-    resumed = run.resumable
-    with run.held():
-        try:
-            run.clean()
-            yield
-        except EdgeferError:
-            if not resumed and not run.begun():
-                run.clear()
-            raise
 
 
 def _fit(training: _Training) -> _Fitted | None:
@@ -141,7 +128,7 @@ def _fit(training: _Training) -> _Fitted | None:
         progress.log(line)
     held_pictures = dataset.held_pictures
     if training.worker.chief:
-        _log_unless_empty(progress, run.check_data(dataset))
+        _log_unless_empty(progress, run.check_data(dataset.content_hash, dataset.sizes))
         order.save(run)
     if order.group_by and not recipe.augment.copies:
         dataset = without_copies(dataset, order.group_by)
@@ -150,7 +137,7 @@ def _fit(training: _Training) -> _Fitted | None:
         soft = distilled(train_split, _soft_labels(training, dataset), recipe.distill.weight)
         dataset = replace(dataset, splits=dataset.splits | {"train": soft})
         if training.worker.chief:
-            _log_unless_empty(progress, run.check_data(dataset, soft=True))
+            _log_unless_empty(progress, run.check_data(dataset.content_hash, dataset.sizes, derived=SOFT))
     crossed = None
     if order.folds:
         crossed = _cross_validate(training, dataset)
@@ -226,7 +213,7 @@ def _card(order: Order, dataset: Dataset) -> ModelCard:
                 valid_fraction=order.valid_fraction,
                 group_by=order.group_by,
                 folds=order.folds,
-                split_sizes={name: len(split) for name, split in dataset.splits.items()},
+                split_sizes=dataset.sizes,
                 recipe=recipe.model_dump(mode="json"),
                 seed=recipe.fit.seed,
                 epoch=0,

@@ -7,18 +7,19 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from edgefer.bundle import CARD, TRAINING, write_file
-from edgefer.errors import DataError, InputError
-from edgefer.files import MAX_CARD, read_regular
-from edgefer.train.data.dataset import Dataset
+from edgefer.errors import DataError, EdgeferError, InputError
+from edgefer.files import MAX_CARD, MAX_JSON, read_regular
 from edgefer.train.history import read_history
 
 STALE_S = 24 * 3600
+Parsed = TypeVar("Parsed")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class FitFolder:
     @property
     def spare_history(self) -> Path:
         return self.checkpoints / "history.csv"
+
+    @property
+    def step_history(self) -> Path:
+        """Of a network that finds faces: one JSON object per checkpoint."""
+        return self.path / "history.jsonl"
 
     @property
     def sums(self) -> Path:
@@ -85,9 +91,17 @@ class RunFolder:
         return self.training.path / "faces.json"
 
     @property
+    def spare_face_order(self) -> Path:
+        return self.training.path / "faces-copy.json"
+
+    @property
     def plan(self) -> Path:
         """The order of a training in stages; each stage has an order of its own."""
         return self.training.path / "stages.json"
+
+    @property
+    def spare_plan(self) -> Path:
+        return self.training.path / "stages-copy.json"
 
     def stage(self, name: str) -> Path:
         """The run folder of a stage that is not the last."""
@@ -113,6 +127,11 @@ class RunFolder:
     def votes(self) -> Path:
         return self.training.path / "votes.npz"
 
+    @property
+    def candidates(self) -> Path:
+        """What the finder proposed on a refiner's training images."""
+        return self.training.path / "candidates.npz"
+
     def fold(self, number: int) -> FitFolder:
         return FitFolder(self.training.path / "folds" / str(number))
 
@@ -126,16 +145,35 @@ class RunFolder:
         return [*self.path.rglob("*")] == [self.training.path] and self.training.path.is_dir()
 
     @property
+    def finds_faces(self) -> bool:
+        """Whether this is a training of a network that finds faces."""
+        return self.face_order.is_file() or self.spare_face_order.is_file()
+
+    @property
     def resumable(self) -> bool:
-        orders = (self.order, self.spare_order, self.plan, self.face_order)
-        return not self.finished and any(file.exists() for file in orders)
+        orders = (self.order, self.spare_order, self.plan, self.spare_plan)
+        return not self.finished and (self.finds_faces or any(file.exists() for file in orders))
 
     def begun(self) -> bool:
         """Whether an epoch of the network or of a fold has been finished."""
         return any(FitFolder(folder).begun() for folder in (self.training.path, *self.training.path.glob("folds/*")))
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def session(self) -> Iterator[None]:
+        """Lock the folder for one training. One that fails before its first checkpoint leaves nothing behind, nor does one that
+        is interrupted before it can be resumed."""
+        resumed = self.resumable
+        with self.locked():
+            try:
+                self.clean()
+                yield
+            except BaseException as error:
+                if not resumed and not self.begun() and (isinstance(error, EdgeferError) or not self.resumable):
+                    self.clear()
+                raise
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
         """Make the run's folder and lock it for this process; it is removed again if nothing was written there. InputError
         when it cannot be written, or another process is training there."""
         folder = self.training.path
@@ -179,32 +217,53 @@ class RunFolder:
             with suppress(OSError):
                 file.unlink()
 
-    def check_data(self, dataset: Dataset, *, soft: bool = False) -> str:
-        """Note what is trained on; DataError when it is not what was noted before the training was stopped.
+    def check_data(self, content_hash: str, sizes: Mapping[str, int], *, derived: str = "") -> str:
+        """Record what is trained on; DataError when a resumed training finds something else.
 
-        soft: its targets are those that teachers, votes or a file gave. Returns a sentence where it could not be compared.
+        content_hash: of everything that is trained on. sizes: images by split. derived: what the hash covers beside the images,
+        such as the outputs of teachers; "" for the data as it was read. Returns a sentence where there is no record to
+        compare with, else "".
         """
-        file = self.soft_data if soft else self.data
-        counts = {name: len(split) for name, split in dataset.splits.items()}
-        now = {"hash": dataset.content_hash, "counts": counts}
+        file = self.soft_data if derived else self.data
         try:
-            before = json.loads(read_regular(file, MAX_CARD))
-            changed = before["hash"] != now["hash"]
-            was, has = (", ".join(f"{name} {n:,}" for name, n in some.items()) for some in (before["counts"], counts))
+            recorded = json.loads(read_regular(file, MAX_CARD))
+            changed = recorded["hash"] != content_hash
+            before, now = (
+                ", ".join(f"{name} {n:,}" for name, n in some.items()) for some in (recorded["counts"], sizes)
+            )
         except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            write_file(file, json.dumps(now).encode())
+            write_file(file, json.dumps({"hash": content_hash, "counts": dict(sizes)}).encode())
             if not self.begun():
                 return ""
             return f"{file} is damaged or missing: whether the data has changed since the training was stopped is not known."
-        if changed:
-            found = f"it had {was} images, and has {has}" if was != has else f"as many images ({has}), but not the same"
-            if soft and was == has:
-                found = "the images are the same, but what teachers, votes or --soft-labels say of them is not"
-            raise DataError(
-                f"The data has changed since the training in {self.path} was stopped: {found}. Bring back what it was, or "
-                "train again with another --out."
-            )
-        return ""
+        if not changed:
+            return ""
+        if before != now:
+            found = f"it had {before} images, and has {now}"
+        elif derived:
+            found = f"the images are the same, but {derived} is not"
+        else:
+            found = f"as many images ({now}), but not the same"
+        raise DataError(
+            f"The data has changed since the training in {self.path} was stopped: {found}. Bring back what it was, or "
+            "train again with another --out."
+        )
+
+
+def parse_first(files: Sequence[Path], parse: Callable[[Any], Parsed]) -> Parsed | None:
+    """What `parse` makes of the first JSON file that it accepts, None where none exists. InputError with the first file's
+    problem where none is accepted."""
+    problem = ""
+    for file in files:
+        if not file.exists():
+            continue
+        try:
+            return parse(json.loads(read_regular(file, MAX_JSON)))
+        except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            problem = problem or str(error).rstrip(".")
+    if problem:
+        raise InputError(problem)
+    return None
 
 
 def _is_stale(file: Path) -> bool:
@@ -226,7 +285,7 @@ def unfinished_run(runs: Path = Path("runs")) -> RunFolder:
 
 
 def _done(run: RunFolder) -> str:
-    if run.face_order.exists():
+    if run.finds_faces:
         return f"{max([0, *run.training.checkpoint_numbers()])} checkpoints"
     try:
         return f"{len(read_history(run.training.history))} epochs"

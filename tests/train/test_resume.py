@@ -17,6 +17,7 @@ from edgefer.progress import Progress
 from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.history import read_history
 from edgefer.train.order import Order, Supervision
+from edgefer.train.pipeline import SOFT
 from edgefer.train.recipes import load_recipe
 from edgefer.train.run import FitFolder, RunFolder, unfinished_run
 
@@ -88,6 +89,10 @@ def exchange(fit: FitFolder, *files: Path) -> None:
     run_fit(two_shades(seed=1), other, 3)
     for file in files:
         shutil.copy(other / file.relative_to(fit.path), file)
+
+
+def check(run: RunFolder, data: Dataset, derived: str = "") -> str:
+    return run.check_data(data.content_hash, data.sizes, derived=derived)
 
 
 DAMAGE = {
@@ -197,27 +202,27 @@ def test_what_cannot_be_written_is_said_before_any_work(tmp_path):
 def test_data_that_changed_since_the_stop_is_noticed(tmp_path, small):
     run = RunFolder(tmp_path / "run")
     run.training.path.mkdir(parents=True)
-    run.check_data(small)
-    run.check_data(small)
+    check(run, small)
+    check(run, small)
     fewer = Dataset(
         name="small", labels=small.labels, splits={**small.splits, "train": small.split("train").take(np.arange(63))}
     )
     with pytest.raises(
         DataError, match=r"has changed since .* it had train 64, valid 64 images, and has train 63, valid 64"
     ):
-        run.check_data(fewer)
+        check(run, fewer)
     other = small.split("train").images.copy()
     other[0, 0, 0, 0] ^= 1
     split = Split(images=other, labels=small.split("train").labels, ids=small.split("train").ids)
     with pytest.raises(DataError, match=r"as many images .* but not the same"):
-        run.check_data(Dataset(name="small", labels=small.labels, splits={**small.splits, "train": split}))
+        check(run, Dataset(name="small", labels=small.labels, splits={**small.splits, "train": split}))
 
 
 @pytest.mark.parametrize("change", ["labels", "order", "names"])
 def test_data_that_changed_in_labels_order_or_names_alone_is_noticed(tmp_path, small, change):
     run = RunFolder(tmp_path / "run")
     run.training.path.mkdir(parents=True)
-    assert run.check_data(small) == ""
+    assert check(run, small) == ""
     train = small.split("train")
     if change == "order":
         other = train.take(np.arange(64)[::-1])
@@ -226,7 +231,7 @@ def test_data_that_changed_in_labels_order_or_names_alone_is_noticed(tmp_path, s
     else:
         other = Split(images=train.images, labels=train.labels, ids=np.array([f"{one}a" for one in train.ids]))
     with pytest.raises(DataError, match="has changed since"):
-        run.check_data(Dataset(name="small", labels=small.labels, splits={**small.splits, "train": other}))
+        check(run, Dataset(name="small", labels=small.labels, splits={**small.splits, "train": other}))
 
 
 def test_other_soft_labels_are_noticed_and_a_lost_note_is_said(tmp_path, small, three):
@@ -239,15 +244,15 @@ def test_other_soft_labels_are_noticed_and_a_lost_note_is_said(tmp_path, small, 
         said = np.full((64, 2), [share, 1 - share], np.float32)
         return Dataset(name="small", labels=small.labels, splits={"train": distilled(small.split("train"), said, 0.5)})
 
-    assert "is not known" in run.check_data(taught(0.3), soft=True)  # an epoch is done, and nothing was noted
-    assert run.check_data(taught(0.3), soft=True) == ""
+    assert "is not known" in check(run, taught(0.3), derived=SOFT)  # an epoch is done, and nothing was noted
+    assert check(run, taught(0.3), derived=SOFT) == ""
     with pytest.raises(DataError, match="what teachers, votes or --soft-labels say"):
-        run.check_data(taught(0.4), soft=True)
-    run.check_data(small)
+        check(run, taught(0.4), derived=SOFT)
+    check(run, small)
     for damage in (cut, garble, Path.unlink):
         damage(run.data)
-        assert "is not known" in run.check_data(small)
-        assert run.check_data(small) == ""
+        assert "is not known" in check(run, small)
+        assert check(run, small) == ""
 
 
 def test_resume_names_the_runs_it_could_mean(tmp_path, monkeypatch):

@@ -271,7 +271,7 @@ def test_two_trainings_never_write_into_one_run(order, tmp_path):
     from edgefer.train.pipeline import train
     from edgefer.train.run import RunFolder
 
-    with RunFolder(tmp_path / "run").held():
+    with RunFolder(tmp_path / "run").locked():
         with pytest.raises(InputError, match="by another process"):
             train(order(), tmp_path / "run")
         assert (tmp_path / "run" / "training").is_dir()

@@ -98,6 +98,11 @@ class Dataset:
                     content.update(np.ascontiguousarray(part).data)
         return content.hexdigest()[:32]
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many images each split has."""
+        return {name: len(split) for name, split in self.splits.items()}
+
     def counts(self) -> dict[str, list[int]]:
         """How many images each split has of each class, in the order of the labels."""
         return {

@@ -12,7 +12,7 @@ from edgefer.files import MAX_CARD, read_regular
 from edgefer.train.faces.fit import Schedule
 
 FOLDER = Path(__file__).parent / "recipes"
-EVERY = 100  # steps between two checkpoints
+CHECKPOINT_STEPS = 100  # between two checkpoints
 
 
 class _Part(BaseModel):
@@ -29,7 +29,7 @@ class FaceFit(_Part):
 
     def schedule(self) -> Schedule:
         return Schedule(
-            steps=self.steps, rate=self.rate, warmup=self.warmup, weight_decay=self.weight_decay, every=EVERY
+            steps=self.steps, rate=self.rate, warmup=self.warmup, weight_decay=self.weight_decay, every=CHECKPOINT_STEPS
         )
 
 

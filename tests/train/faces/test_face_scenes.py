@@ -114,7 +114,7 @@ def an_order(folder):
 
 def test_two_trainings_never_write_into_one_folder(folder):
     path = folder.parent / "runs" / "face-finder-1"
-    with RunFolder(path).held(), pytest.raises(InputError, match="face-finder-1 is being trained by another process"):
+    with RunFolder(path).locked(), pytest.raises(InputError, match="face-finder-1 is being trained by another process"):
         start(an_order(folder), path, lambda bundle: None)
 
 
@@ -126,3 +126,28 @@ def test_a_training_that_is_stopped_before_it_began_leaves_nothing_and_names_no_
     with pytest.raises(EdgeferError, match=r"^Stopped before training began: start it again with the same command"):
         start(an_order(folder), folder.parent / "runs" / "face-finder-1", lambda bundle: None)
     assert not (folder.parent / "runs").exists()
+
+
+def test_hidden_files_are_no_pictures(folder):
+    (folder / "own" / ".thumbs").mkdir()
+    (folder / "own" / ".thumbs" / "a.png").write_bytes(PNG)
+    (folder / "own" / "._a.png").write_bytes(b"from a Mac")
+    with zipfile.ZipFile(folder / "zipped.zip", "w") as archive:
+        archive.writestr("b.png", PNG)
+        archive.writestr("__MACOSX/._b.png", b"from a Mac")
+    assert [source.names for source in read(folder)] == [("a.png",), ("b.png",)]
+
+
+def test_boxes_of_no_image_that_is_there_are_refused(folder):
+    """As where the paths in boxes.json begin with the folder's own name: without it every face would be taken for unmarked."""
+    (folder / "own" / "boxes.json").write_text(json.dumps({"own/a.png": [[0, 10, 10, 20, 20]]}))
+    with pytest.raises(
+        DataError, match=r"^boxes\.json of own names no image that is there, such as 'own/a\.png'.*'a\.png'"
+    ):
+        read(folder)
+
+
+def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(folder):
+    (folder.parent / "cache").write_text("a file where the folder should be")
+    (source,) = read(folder)
+    assert source.names == ("a.png",) and np.array_equal(source.images[0], read(folder)[0].images[0])

@@ -10,8 +10,9 @@ import edgefer
 from edgefer.api import start_training
 from edgefer.bundle import Form, write_bundle
 from edgefer.errors import InputError
+from edgefer.train.faces.holdout import FaceData
 from edgefer.train.faces.networks import build_finder, build_refiner
-from edgefer.train.faces.run import FaceOrder, beginning, make_card
+from edgefer.train.faces.run import FaceOrder, initialized, make_card
 from edgefer.train.faces.start import is_face_run, new_order
 from edgefer.train.networks import keras_bytes, load_keras
 from edgefer.train.run import RunFolder
@@ -67,7 +68,7 @@ def test_a_shipped_network_without_its_weights_says_so(scenes, recipe):
 
 
 def a_bundle(order, folder, model):
-    card = make_card(order, [], [])
+    card = make_card(order, FaceData([], []))
     return write_bundle(folder, card, {Form.KERAS: keras_bytes(model)})
 
 
@@ -75,21 +76,23 @@ def test_a_training_begins_with_the_weights_of_another(scenes):
     _, order = new_order(request(scenes), scenes / "yunet.onnx", scenes / "run")
     bundle = a_bundle(order, scenes / "before", build_refiner())
     _, order = new_order(request(scenes, init_from=str(bundle.path)), scenes / "yunet.onnx", scenes / "run")
-    begun = beginning(order.begin)(build_refiner()).get_weights()
+    begun = initialized(build_refiner, order.init_from)().get_weights()
     for given, kept in zip(begun, load_keras(bundle, "keras").get_weights(), strict=True):
         np.testing.assert_array_equal(given, kept)
-    assert make_card(order, [], []).provenance.steps == ("begin with the weights of before", "train")
+    assert make_card(order, FaceData([], [])).provenance.steps == ("begin with the weights of before", "train")
     with pytest.raises(InputError, match="has other layers"):
-        beginning(order.begin)(build_finder(None))
+        initialized(lambda: build_finder(None), order.init_from)()
 
 
 def test_an_order_from_before_finders_and_beginnings_were_kept_is_read(scenes):
     run, order = new_order(request(scenes), scenes / "yunet.onnx", scenes / "run")
     order.save(run)
     fields = json.loads(RunFolder(run).face_order.read_text())
-    del fields["finder"], fields["begin"]
+    del fields["finder"], fields["init_from"]
     RunFolder(run).face_order.write_text(json.dumps(fields))
     assert FaceOrder.load(run) == order
+    RunFolder(run).face_order.write_text(json.dumps(fields | {"begin": "a"}))
+    assert FaceOrder.load(run).init_from == "a"
 
 
 def test_the_library_trains_face_networks_as_the_command_does(scenes):
