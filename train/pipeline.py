@@ -119,8 +119,9 @@ def _fit(training: _Training) -> _Fitted | None:
     dataset = load_dataset(order.data, recipe.input, order.data_options, progress=progress, cache=training.cache)
     if order.also:
         further = load_further(
-            order.also, order.also_share, dataset, recipe.input, progress=progress, cache=training.cache
-        )
+            order.also, order.also_share, dataset, recipe.input,
+            skip_bad=order.skip_bad, progress=progress, cache=training.cache,
+        )  # fmt: skip
         dataset = replace(dataset, further=further)
     _card(order, dataset)
     progress.log(f"Training {recipe.name} on {order.data} into {run.path}")

@@ -2,6 +2,7 @@
 
 import os
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from conftest import GRAY48
 from edgefer.errors import DataError, EdgeferError
 from edgefer.images import encode_image
 from edgefer.train.data.audit import audit
+from edgefer.train.data.csv import open_csv
 from edgefer.train.data.load import DataOptions, composition, load_dataset
 
 FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -349,3 +351,10 @@ def test_links_to_folders_and_images_beside_the_classes_are_not_left_out_in_sile
     dataset = load_dataset(faces, GRAY48)
     assert len(dataset) == 8
     assert "3 files are not read as images: stray.png, happy/more, happy/up" in dataset.notes
+
+
+def test_warnings_of_other_code_stay_warnings_while_rows_are_read(tmp_path):
+    before = list(warnings.filters)
+    rows = iter(open_csv(write(tmp_path / "a.csv", "emotion,pixels,Usage", LABEL, PIXELS, USAGE)).stream)
+    assert next(rows).image is not None and warnings.filters == before
+    rows.close()

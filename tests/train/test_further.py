@@ -73,6 +73,33 @@ def test_a_class_that_the_data_does_not_have_is_refused(own, others):
         load_further(own, 0.5, dataset, GRAY48)
 
 
+def test_images_that_the_data_has_too_are_left_out_so_that_none_is_measured_on(own, others):
+    """Among them those that are held out: trained on, they would look better than they are."""
+    dataset = load_dataset(own, GRAY48)
+    for source, name in ((own / "angry", "angry"), (own / "sad", "sad")):
+        for file in source.iterdir():
+            (others / name / f"copy-{file.name}").write_bytes(file.read_bytes())
+    further = load_further(others, 0.5, dataset, GRAY48)
+    assert len(further.split) == 10 and further.repeated == 16
+    held_out = {image.tobytes() for image in dataset.split("valid").images}
+    assert not held_out & {image.tobytes() for image in further.split.images}
+    lines = composition(replace(dataset, further=further))
+    assert "16 images of others are in own too, and are left out." in lines
+    with pytest.raises(DataError, match="own has no images that own does not have: leave --also out"):
+        load_further(own, 0.5, dataset, GRAY48)
+
+
+def test_bad_images_among_them_are_skipped_where_that_is_asked(own, others):
+    (others / "sad" / "cut.png").write_bytes(b"")
+    dataset = load_dataset(own, GRAY48)
+    with pytest.raises(DataError, match=r"sad/cut\.png is an empty file.*--skip-bad"):
+        load_further(others, 0.5, dataset, GRAY48)
+    further = load_further(others, 0.5, dataset, GRAY48, skip_bad=True)
+    assert len(further.split) == 10 and further.skipped == ("sad/cut.png is an empty file",)
+    lines = composition(replace(dataset, further=further))
+    assert "1 bad rows or images of others are left out, the first: sad/cut.png is an empty file." in lines
+
+
 def test_a_training_takes_them_and_its_card_says_so(edgefer, own, others, tmp_path):
     out = tmp_path / "run"
     edgefer(

@@ -49,11 +49,16 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Further:
-    """Images that are only trained on, beside the training split: `share` of every batch, 0 < share < 1."""
+    """Images for training only, beside the training split: `share` of every batch, 0 < share < 1.
+
+    skipped: rows or files that were left out as bad, and why. repeated: how many were left out since the data set has them too.
+    """
 
     name: str
     split: Split
     share: float
+    skipped: tuple[str, ...] = ()
+    repeated: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,14 +67,16 @@ def load_further(
     dataset: Dataset,
     spec: InputSpec,
     *,
+    skip_bad: bool = False,
     progress: Progress = SILENT,
     cache: Path | None = None,
 ) -> Further:
-    """A folder or CSV of images of some of the data set's classes, all of its splits together, to train on beside it.
+    """A folder or CSV of images of some of the data set's classes, all of its splits together, for training only.
 
-    DataError where it cannot be read, or has a class that the data set does not know.
+    Images with the very pixels of one of the data set's own are left out: they would leak into training from the images that
+    are held out. DataError where it cannot be read, has a class that the data set does not have, or nothing is left.
     """
-    read = _load(path, spec, DataOptions(), progress, cache)
+    read = _load(path, spec, DataOptions(skip_bad=skip_bad), progress, cache)
     if unknown := [label for label in read.labels if label not in dataset.labels]:
         raise DataError(
             f"{path} has images of class {unknown[0]!r}, which {dataset.name} does not have ({', '.join(dataset.labels)}): "
@@ -82,7 +84,16 @@ def load_further(
         )
     split = pool(list(read.splits.values()))
     index = np.array([dataset.labels.index(label) for label in read.labels])
-    return Further(name=read.name, split=replace(split, labels=index[split.labels]), share=share)
+    own = {_digest(image) for one in dataset.splits.values() for image in one.images}
+    fresh = np.array([_digest(image) not in own for image in split.images])
+    if not fresh.any():
+        raise DataError(f"{path} has no images that {dataset.name} does not have: leave --also out.")
+    split = replace(split, labels=index[split.labels]).take(np.flatnonzero(fresh))
+    return Further(name=read.name, split=split, share=share, skipped=read.skipped, repeated=int((~fresh).sum()))
+
+
+def _digest(image: np.ndarray) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
 
 
 def _load(path: str | Path, spec: InputSpec, options: DataOptions, progress: Progress, cache: Path | None) -> Dataset:
@@ -190,6 +201,12 @@ def composition(dataset: Dataset) -> list[str]:
         lines.append(
             f"{further.share:.0%} of each batch from {further.name}: {len(further.split):,} images that are only trained on."
         )
+        if further.repeated:
+            lines.append(f"{further.repeated:,} images of {further.name} are in {dataset.name} too, and are left out.")
+        if further.skipped:
+            lines.append(
+                f"{len(further.skipped):,} bad rows or images of {further.name} are left out, the first: {further.skipped[0]}."
+            )
     if dataset.skipped:
         lines.append(f"{len(dataset.skipped):,} bad rows or images are left out, the first: {dataset.skipped[0]}.")
     return [*lines, *(f"{note}." for note in dataset.notes)]
