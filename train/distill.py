@@ -110,6 +110,8 @@ def load_soft_labels(file: Path, split: Split, labels: tuple[str, ...]) -> np.nd
             raise DataError(f"{file} has {len(probabilities):,} rows for {len(split):,} training images.")
     else:
         row_of = {str(name): row for row, name in enumerate(ids)}
+        if len(row_of) < len(ids):
+            raise DataError(f"{file} has more than one row for the same id: keep one of each.")
         if absent := [str(name) for name in split.ids if str(name) not in row_of]:
             raise DataError(f"{file} has nothing for {absent[0]} and {len(absent) - 1} other training images.")
         probabilities = probabilities[[row_of[str(name)] for name in split.ids]]

@@ -64,7 +64,7 @@ def fit(
 
 def kept_network(recipe: Recipe, dataset: Dataset, weights: Path) -> "tf_keras.Model":
     """The network that a training on the data set gave, of the weights that it kept."""
-    network = build_for(recipe, dataset)
+    network = build_for(recipe, dataset, pretrained=False)
     network.load_weights(weights)
     take_clean_statistics(network, recipe, dataset.split("train"))
     return network
@@ -102,11 +102,8 @@ class _Fitting:
         import tf_keras
 
         part = self._part_of_a_replica()
-        if not self.recipe.model.weights:
-            with (
-                tensorflow().Graph().as_default()
-            ):  # where no memory is taken; before the seed is set, as it draws from it
-                check_training(build_for(self.recipe, self.dataset), part)
+        with tensorflow().Graph().as_default():  # takes no memory; before the seed is set, since building draws from it
+            check_training(build_for(self.recipe, self.dataset, pretrained=False), part)
         tf_keras.utils.set_random_seed(self.recipe.fit.seed)
         try:
             with mixed_precision():

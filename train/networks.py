@@ -61,10 +61,14 @@ def build(model: Model, spec: InputSpec, classes: int, statistics: older.Statist
     return network
 
 
-def build_for(recipe: Recipe, dataset: Dataset) -> "tf_keras.Model":
-    """The recipe's untrained network for the data set's labels, with the statistics of its training split if it wants them."""
+def build_for(recipe: Recipe, dataset: Dataset, *, pretrained: bool = True) -> "tf_keras.Model":
+    """The recipe's untrained network for the data set's labels, with the statistics of its training split if it wants them.
+
+    pretrained: with the backbone's weights; False where others are loaded next, so that their file need not be there.
+    """
     statistics = older.pixel_statistics(dataset.split("train").images) if recipe.model.zscore else None
-    return build(recipe.model, recipe.input, len(dataset.labels), statistics)
+    model = recipe.model if pretrained else recipe.model.model_copy(update={"weights": ""})
+    return build(model, recipe.input, len(dataset.labels), statistics)
 
 
 def _plain(model: Model, pixels):

@@ -91,7 +91,8 @@ def _teacher(name: str) -> Bundle:
 class Order:
     """A training: recipe, data, and how the data is read and divided (edgefer.train.data.load.DataOptions).
 
-    also: where further images are that are only trained on, also_share of every batch; "" for none.
+    also: where further images are that are only trained on, also_share of every batch; "" for none. split_seed: by which a
+    validation split is held out, where that is not the recipe's: all stages of a recipe hold out the same images.
     """
 
     recipe: Recipe
@@ -104,6 +105,7 @@ class Order:
     folds: int = 0
     also: str = ""
     also_share: float = 0.5
+    split_seed: int | None = None
 
     def __post_init__(self) -> None:
         supervision = self.supervision
@@ -119,7 +121,7 @@ class Order:
             names=self.names,
             skip_bad=self.skip_bad,
             valid_fraction=self.valid_fraction,
-            seed=self.recipe.fit.seed,
+            seed=self.recipe.fit.seed if self.split_seed is None else self.split_seed,
             group_by=self.group_by,
             pooled=self.folds > 0,
         )

@@ -18,9 +18,9 @@ from edgefer.metrics import confusion_matrix
 from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train import backend, distribute, plots
 from edgefer.train.data.dataset import Dataset, hold_out, stratified_rows, without_copies
-from edgefer.train.data.ferplus import votes_file
 from edgefer.train.data.load import composition, load_dataset, load_further
-from edgefer.train.distill import distilled, load_soft_labels, save_soft_labels, teacher_probabilities
+from edgefer.train.data.trained import has_other_holdout
+from edgefer.train.distill import distilled
 from edgefer.train.distribute import SINGLE_WORKER, Worker
 from edgefer.train.evaluate import class_table, evaluate, keras_logits
 from edgefer.train.fit import fit
@@ -30,7 +30,7 @@ from edgefer.train.history import read_history
 from edgefer.train.networks import keras_bytes
 from edgefer.train.order import Order
 from edgefer.train.run import RunFolder
-from edgefer.train.votes import translated
+from edgefer.train.soft_targets import soft_targets
 
 if TYPE_CHECKING:
     import tf_keras
@@ -125,7 +125,7 @@ def _fit(training: _Training) -> _Fitted | None:
         dataset = replace(dataset, further=further)
     _card(order, dataset)
     progress.log(f"Training {recipe.name} on {order.data} into {run.path}")
-    for line in composition(dataset):
+    for line in (*composition(dataset), *_trained_on_holdout(order, dataset)):
         progress.log(line)
     held_pictures = dataset.held_pictures
     if training.worker.chief:
@@ -135,7 +135,8 @@ def _fit(training: _Training) -> _Fitted | None:
         dataset = without_copies(dataset, order.group_by)
     if order.supervision.soft:
         train_split = dataset.split("train")
-        soft = distilled(train_split, _soft_labels(training, dataset), recipe.distill.weight)
+        targets = soft_targets(order, dataset, run, scratch=training.scratch, progress=progress)
+        soft = distilled(train_split, targets, recipe.distill.weight)
         dataset = replace(dataset, splits=dataset.splits | {"train": soft})
         if training.worker.chief:
             _log_unless_empty(progress, run.check_data(dataset.content_hash, dataset.sizes, derived=SOFT))
@@ -153,6 +154,18 @@ def _fit(training: _Training) -> _Fitted | None:
     return fitted and _Fitted(
         dataset=dataset, held_pictures=held_pictures, model=fitted[0], best=fitted[1], crossed=crossed
     )
+
+
+def _trained_on_holdout(order: Order, dataset: Dataset) -> list[str]:
+    """A warning for each network that this training builds on and that was itself trained on images that are held out now."""
+    named = (order.supervision.init_from, *order.supervision.teachers)
+    bundles = [Bundle.open(Path(path)) for path in named if path]
+    return [
+        f"{bundle.path} was trained on {dataset.name} with other images held out: it may know some of those that are held out now, "
+        "and the figures on them may look better than the network is. Train it again with the same seed and split."
+        for bundle in bundles
+        if bundle.card.provenance.labels == order.supervision.labels and has_other_holdout(bundle.card, dataset)
+    ]
 
 
 def _log_unless_empty(progress: Progress, text: str) -> None:
@@ -216,7 +229,7 @@ def _card(order: Order, dataset: Dataset) -> ModelCard:
                 folds=order.folds,
                 split_sizes=dataset.sizes,
                 recipe=recipe.model_dump(mode="json"),
-                seed=recipe.fit.seed,
+                seed=order.data_options.seed,
                 epoch=0,
                 versions=backend.versions(),
                 steps=(*order.supervision.steps(), *_further_step(dataset)),
@@ -239,36 +252,3 @@ def _cross_validate(training: _Training, dataset: Dataset) -> CrossValidation:
         dataset, order.recipe, folds=order.folds, group_by=order.group_by, valid_fraction=order.valid_fraction
     )
     return cross_validate(folds, order.recipe, training.run, progress, start=training.start, strategy=training.strategy)
-
-
-def _soft_labels(training: _Training, dataset: Dataset) -> np.ndarray:
-    """What the order's file, teachers and votes say of the training images, as a mean; the last two are asked once, and
-    their answers kept in the run's folder."""
-    supervision, progress = training.order.supervision, training.progress
-    split, recipe = dataset.split("train"), training.order.recipe
-
-    def once(file: Path, ask: Callable[[], np.ndarray]) -> np.ndarray:
-        file = training.scratch / file.name if training.scratch else file
-        if not file.is_file():
-            save_soft_labels(file, split, dataset.labels, ask())
-        return load_soft_labels(file, split, dataset.labels)
-
-    def ask_teachers() -> np.ndarray:
-        opened = [Bundle.open(Path(teacher)) for teacher in supervision.teachers]
-        temperature = recipe.distill.temperature
-        answers = [teacher_probabilities(each, split, dataset.labels, temperature, progress) for each in opened]
-        return np.mean(answers, axis=0)
-
-    def ask_votes() -> np.ndarray:
-        file = votes_file(supervision.votes, training.order.data)
-        opened = [Bundle.open(Path(bundle)) for bundle in supervision.auxiliary]
-        return translated(dataset, file, opened, recipe.fit.seed, progress)
-
-    parts = []
-    if supervision.soft_labels:
-        parts.append(load_soft_labels(Path(supervision.soft_labels), split, dataset.labels))
-    if supervision.teachers:
-        parts.append(once(training.run.soft_labels, ask_teachers))
-    if supervision.votes:
-        parts.append(once(training.run.votes, ask_votes))
-    return np.mean(parts, axis=0)

@@ -285,9 +285,14 @@ def unfinished_run(runs: Path = Path("runs")) -> RunFolder:
 
 
 def _done(run: RunFolder) -> str:
+    """How far a training is, such as "2 stages, 7 epochs"."""
     if run.finds_faces:
         return f"{max([0, *run.training.checkpoint_numbers()])} checkpoints"
+    stages = run.stages()
+    finished = sum(stage.finished for stage in stages)
+    current = next((stage for stage in stages if not stage.finished), run)
     try:
-        return f"{len(read_history(run.training.history))} epochs"
+        epochs = len(read_history(current.training.history))
     except (OSError, ValueError, KeyError, TypeError):
-        return "0 epochs"
+        epochs = 0
+    return f"{finished} stages, {epochs} epochs" if stages else f"{epochs} epochs"

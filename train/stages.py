@@ -86,4 +86,5 @@ def order_of(plan: Order, stage: Stage, folders: Mapping[str, Path]) -> Order:
         auxiliary=tuple(str(folders[name].absolute()) for name in auxiliary),
         init_from="" if begin == SCRATCH else str(folders[begin].absolute()),
     )
-    return replace(plan, recipe=plan.recipe.of_stage(stage), supervision=supervision)
+    # A stage may have a seed of its own, but its teachers must not have been trained on what it holds out.
+    return replace(plan, recipe=plan.recipe.of_stage(stage), supervision=supervision, split_seed=plan.data_options.seed)

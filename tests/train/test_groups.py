@@ -12,6 +12,7 @@ from edgefer.commands.inputs import training_data
 from edgefer.errors import DataError
 from edgefer.train.data.groups import assign_folds, group_pictures, held_rows
 from edgefer.train.data.load import DataOptions, load_dataset
+from edgefer.train.data.trained import has_other_holdout
 
 RGB32 = InputSpec(height=32, width=32, color="rgb")
 RULE = r"([^/]+)/(?P<copy>aug-\d+-)?([^/]+)$"
@@ -119,6 +120,8 @@ def test_a_bundle_knows_whether_its_data_is_as_it_was(animals, tmp_path, capsys,
     assert said(copied) == ""
     (copied / dataset.split("valid").ids[0]).unlink()
     assert "has changed since pets was trained on it" in said(copied)
+    changed = load_dataset(copied, RGB32, DataOptions(group_by=rule))
+    assert has_other_holdout(card, changed) and not has_other_holdout(card, dataset)
     for label in ("Cat", "dog"):
         (tmp_path / "others" / label).mkdir(parents=True)
         for number in range(5):

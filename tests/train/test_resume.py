@@ -267,11 +267,16 @@ def test_resume_names_the_runs_it_could_mean(tmp_path, monkeypatch):
         unfinished_run()
     (Path("runs") / "b-1" / "card.json").write_text("{}")
     assert unfinished_run().path == Path("runs/a-1")
+    for stage in ("first", "second"):
+        (RunFolder(Path("runs") / "a-1").stage(stage) / "training").mkdir(parents=True)
+    (RunFolder(Path("runs") / "a-1").stage("first") / "card.json").write_text("{}")
     faces = RunFolder(Path("runs") / "face-finder-1")
     faces.training.checkpoints.mkdir(parents=True)
     faces.face_order.write_text("{}")
     (faces.training.checkpoints / "ckpt-3.index").write_bytes(b"")
-    with pytest.raises(InputError, match=r"runs/a-1 \(0 epochs done\), runs/face-finder-1 \(3 checkpoints done\)"):
+    with pytest.raises(
+        InputError, match=r"runs/a-1 \(1 stages, 0 epochs done\), runs/face-finder-1 \(3 checkpoints done\)"
+    ):
         unfinished_run()
 
 

@@ -1,15 +1,18 @@
 """Recipes of several trainings: one after the other, each from the ones before, and resumed where they stopped."""
 
+import numpy as np
 import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.errors import DataError, InputError
+from edgefer.images import write_image
 from edgefer.progress import Progress
+from edgefer.train.data.load import load_dataset
 from edgefer.train.order import Order
 from edgefer.train.recipe_fields import Recipe
 from edgefer.train.recipes import load_recipe
 from edgefer.train.run import RunFolder
-from edgefer.train.stages import train_in_stages
+from edgefer.train.stages import order_of, train_in_stages
 
 CAMERA = ("camera", "tilt_deg", "framing", "dark", "flat", "blur", "motion", "pixels", "noise", "jpeg")
 STAGED = """
@@ -72,6 +75,33 @@ def test_stages_are_trained_in_turn_and_resumed_where_they_stopped(staged, built
     assert card.provenance.steps == ("begin with the weights of first", "train, learning from first, second too")
     second = Bundle.open(run / "training" / "stages" / "second").card
     assert second.provenance.steps == ("train, learning from first too",)
+
+
+def test_all_stages_hold_out_the_same_images_whatever_their_seeds(tmp_path):
+    """A stage of another seed would be trained on what the next one holds out, and teach it those."""
+    rng = np.random.default_rng(0)
+    for label in ("happy", "sad"):
+        for number in range(10):
+            write_image(tmp_path / "data" / label / f"{number}.png", rng.integers(0, 256, (48, 48), np.uint8))
+    (tmp_path / "own.toml").write_text(STAGED.replace('name = "second"', 'name = "second"\nchange.fit.seed = 1'))
+    plan = Order(recipe=load_recipe(str(tmp_path / "own.toml"), ("input.height=48",)), data=str(tmp_path / "data"))
+    folders = dict.fromkeys(("first", "second"), tmp_path)
+    orders = [order_of(plan, stage, folders) for stage in plan.recipe.stages]
+    assert [order.recipe.fit.seed for order in orders] == [0, 1, 0]
+    held = {load_dataset(order.data, order.recipe.input, order.data_options).held_pictures for order in orders}
+    assert len(held) == 1
+    for order in orders:
+        order.save(RunFolder(tmp_path / "run"))
+        assert Order.load(RunFolder(tmp_path / "run")) == order
+
+
+def test_a_damaged_plan_is_read_from_its_copy(staged, tmp_path):
+    run, plan = RunFolder(tmp_path / "run"), Order(recipe=load_recipe(str(staged)), data="builtin")
+    plan.save(run)
+    run.plan.write_bytes(b"{")
+    assert Order.load(run) == plan
+    run.plan.unlink()
+    assert run.resumable and Order.load(run) == plan
 
 
 def test_what_has_no_meaning_over_stages_is_refused(edgefer, staged, tmp_path):

@@ -33,12 +33,17 @@ def training_data(
         data, skip_bad = order.data, order.skip_bad
     dataset = load_dataset(data, card.input, _options(card, data, skip_bad), progress=progress, cache=cache)
     log_skipped(dataset.skipped, progress)
-    if dataset.name == card.provenance.data and card.provenance.held_pictures not in ("", dataset.held_pictures):
+    if has_other_holdout(card, dataset):
         progress.log(
             f"{data} has changed since {card.name} was trained on it, and other images are held back now: it may have "
             "learned from some of them and look better than it is. Train again, or name data it never saw."
         )
     return dataset
+
+
+def has_other_holdout(card: ModelCard, dataset: Dataset) -> bool:
+    """Whether a network was trained on this data with other images held out than now, so that it may have seen some of these."""
+    return dataset.name == card.provenance.data and card.provenance.held_pictures not in ("", dataset.held_pictures)
 
 
 def _options(card: ModelCard, data: str, skip_bad: bool) -> DataOptions:
