@@ -8,22 +8,22 @@ import numpy as np
 from edgefer.bundle import Bundle
 from edgefer.errors import DataError
 from edgefer.progress import SILENT, Progress
+from edgefer.train.config import TrainConfig
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.data.ferplus import votes_file
 from edgefer.train.distill import load_soft_labels, save_soft_labels, teacher_probabilities
-from edgefer.train.order import Order
 from edgefer.train.run import RunFolder
-from edgefer.train.votes import translated
+from edgefer.train.votes import labels_from_votes
 
 
 def soft_targets(
-    order: Order, dataset: Dataset, run: RunFolder, *, scratch: Path | None = None, progress: Progress = SILENT
+    config: TrainConfig, dataset: Dataset, run: RunFolder, *, scratch: Path | None = None, progress: Progress = SILENT
 ) -> np.ndarray:
-    """The mean over the order's sources of soft labels for the training images: float32 [n, classes], rows summing to 1.
+    """The mean over the sources of soft labels for the training images: float32 [n, classes], rows summing to 1.
 
     scratch: where a worker that is not the chief keeps them instead of `run`. DataError and InputError as the sources raise.
     """
-    supervision, train, labels = order.supervision, dataset.split("train"), dataset.labels
+    supervision, train, labels = config.supervision, dataset.split("train"), dataset.labels
 
     def kept(file: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
         file = scratch / file.name if scratch else file
@@ -37,13 +37,13 @@ def soft_targets(
 
     def from_teachers() -> np.ndarray:
         teachers = [Bundle.open(Path(teacher)) for teacher in supervision.teachers]
-        temperature = order.recipe.distill.temperature
+        temperature = config.recipe.distill.temperature
         return np.mean([teacher_probabilities(one, train, labels, temperature, progress) for one in teachers], axis=0)
 
     def from_votes() -> np.ndarray:
-        file = votes_file(supervision.votes, order.data)
+        file = votes_file(supervision.votes, config.data)
         auxiliary = [Bundle.open(Path(bundle)) for bundle in supervision.auxiliary]
-        return translated(dataset, file, auxiliary, order.recipe.fit.seed, progress)
+        return labels_from_votes(dataset, file, auxiliary, config.recipe.fit.seed, progress)
 
     sources = []
     if supervision.soft_labels:

@@ -107,7 +107,7 @@ def test_the_device_reads_what_the_card_says(edgefer, crossed, animals):
 
 def test_a_folded_strided_convolution_is_the_same():
     from edgefer.train.networks import build
-    from edgefer.train.older import fold_zscore, pixel_statistics
+    from edgefer.train.zscore import fold_zscore, pixel_statistics
 
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (4, 31, 24, 3), dtype=np.uint8)
@@ -206,7 +206,7 @@ def test_conversion_measures_the_very_networks_of_the_folds(animals, tmp_path):
     folds = divide_folds(dataset, recipe, folds=2, group_by="", valid_fraction=0.2)
     crossed = cross_validate(folds, recipe, RunFolder(tmp_path), SILENT)
     networks = [fold_network(SimpleNamespace(path=tmp_path), fold, recipe) for fold in folds]
-    again = [keras_logits(model, fold.held.images) for model, fold in zip(networks, folds, strict=True)]
+    again = [keras_logits(model, fold.holdout.images) for model, fold in zip(networks, folds, strict=True)]
     assert np.allclose(np.concatenate(again), crossed.logits, atol=1e-4)
 
 

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def load_arrays(file: Path) -> dict[str, np.ndarray] | None:
         return None
 
 
-def store_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def store_arrays(file: Path, arrays: Mapping[str, Any]) -> None:
     """Write an .npz whole or not at all; nothing is raised where it cannot be written."""
     partial = file.with_suffix(f".{os.getpid()}.partial")
     try:

@@ -40,6 +40,7 @@ class FaceData:
         """A hash of the faces in the training images, and of a finder's candidates (image, box) in them."""
         content = hashlib.sha256()
         for picture in self.train:
+            content.update(f"{picture.has_marks} {len(picture.faces)}".encode())
             for part in (picture.faces.boxes, picture.faces.points, picture.faces.roll_deg, picture.faces.target):
                 content.update(np.ascontiguousarray(part).data)
         for picture, box in candidates:

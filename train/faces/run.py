@@ -19,6 +19,7 @@ from edgefer.options import as_record
 from edgefer.progress import SILENT, Progress
 from edgefer.text import printable
 from edgefer.train.backend import versions
+from edgefer.train.config import parse_first
 from edgefer.train.data.rows import utf8
 from edgefer.train.faces import losses, networks, tasks
 from edgefer.train.faces.fit import FitTask, fit
@@ -29,7 +30,7 @@ from edgefer.train.faces.scenes import read_scenes
 from edgefer.train.faces.targets import cell_grid
 from edgefer.train.faces.teacher import overlaps
 from edgefer.train.networks import keras_bytes, load_keras
-from edgefer.train.run import RunFolder, parse_first
+from edgefer.train.run import RunFolder
 
 if TYPE_CHECKING:
     import tf_keras
@@ -43,8 +44,8 @@ MineCandidates = Callable[[Sequence[Picture]], Candidates]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaceOrder:
-    """The settings of a face training, kept in its folder.
+class FaceConfig:
+    """The configuration of a face training, kept in its folder.
 
     data: a folder of archives or folders of pictures; teacher: YuNet's .onnx; finder: the bundle whose candidates a refiner
     learns from, "" for the shipped one; init_from: the bundle with the initial weights, "" for random ones.
@@ -59,88 +60,88 @@ class FaceOrder:
     def save(self, run: Path) -> None:
         """Write it twice: without it no training can be resumed."""
         text = json.dumps(asdict(self) | {"recipe": self.recipe.model_dump()}, indent=2).encode()
-        for file in (RunFolder(run).face_order, RunFolder(run).spare_face_order):
+        for file in (RunFolder(run).face_config, RunFolder(run).spare_face_config):
             write_file(file, text)
 
     @classmethod
-    def load(cls, run: Path) -> "FaceOrder":
-        """The order of a run, from the copy where the first is damaged. InputError when neither can be read."""
-        folder, order = RunFolder(run), None
+    def load(cls, run: Path) -> "FaceConfig":
+        """The configuration of a run, from the copy where the first is damaged. InputError when neither can be read."""
+        folder, config = RunFolder(run), None
         try:
-            order = parse_first((folder.face_order, folder.spare_face_order), cls._parse)
+            config = parse_first((folder.face_config, folder.spare_face_config), cls._parse)
         except InputError as error:
             problem = str(error)
         else:
             problem = "it is not there"
-        if order is None:
-            raise InputError(f"{folder.face_order} is not the order of a training of faces: {problem}.")
-        return order
+        if config is None:
+            raise InputError(f"{folder.face_config} is not the configuration of a face training: {problem}.")
+        return config
 
     @classmethod
-    def _parse(cls, fields: dict) -> "FaceOrder":
+    def _parse(cls, fields: dict) -> "FaceConfig":
         recipe = FaceRecipe.model_validate(fields.pop("recipe"))
         init_from = fields.pop("begin", fields.get("init_from", ""))  # its name in older runs
         return as_record(cls, {"finder": ""} | fields | {"init_from": init_from, "recipe": recipe})
 
 
 def train_faces(
-    order: FaceOrder,
+    config: FaceConfig,
     run: Path,
     cache: Path,
     *,
     mine_candidates: MineCandidates | None = None,
     progress: Progress = SILENT,
 ) -> Bundle:
-    """Train as ordered into `run`, resuming what is there, and make it a bundle with the Keras network.
+    """Train into the folder `run`, resuming what is there, and make it a bundle with the Keras network.
 
     mine_candidates: runs a finder on images; a refiner is trained on its candidates. DataError when there is no face to
     learn from, or the data has changed since the training was interrupted.
     """
-    folder, data = RunFolder(run), load_face_data(order, cache, progress)
+    folder, data = RunFolder(run), load_face_data(config, cache, progress)
     if not any((picture.faces.target > 0).any() for picture in data.train):
         raise DataError(
-            f"{order.data} has no face to learn from: YuNet is sure of none in its {len(data.train):,} pictures, and no "
+            f"{config.data} has no face to learn from: YuNet is sure of none in its {len(data.train):,} pictures, and no "
             "boxes.json marks any. Add pictures of people."
         )
-    progress.log(f"Training {order.recipe.name} on {order.data} into {run}")
+    progress.log(f"Training {config.recipe.name} on {config.data} into {run}")
     notes = [folder.check_data(data.content_hash, data.sizes)]
-    order.save(run)
-    candidates = _candidates(order, data, folder, mine_candidates)
+    config.save(run)
+    candidates = _candidates(config, data, folder, mine_candidates)
     notes.append(folder.check_data(data.annotation_hash(candidates), data.sizes, derived=ANNOTATIONS))
     for note in filter(None, notes):
         progress.log(note)
-    if order.recipe.task == "refine-faces":
+    if config.recipe.task == "refine-faces":
         progress.log(
             f"{len(candidates):,} candidates of the finder to learn from" if candidates else "No finder to learn from"
         )
     model = fit(
-        fit_task(order, data.train, candidates),
-        order.recipe.fit.schedule(),
+        fit_task(config, data.train, candidates),
+        config.recipe.fit.schedule(),
         folder.training,
-        lambda step, loss: progress.log(f"step {step:,} of {order.recipe.fit.steps:,}: loss {loss:.4f}"),
+        lambda step, loss: progress.log(f"step {step:,} of {config.recipe.fit.steps:,}: loss {loss:.4f}"),
     )
-    model = with_fixed_input(order.recipe, model)
-    return write_bundle(run, make_card(order, data), {Form.KERAS: keras_bytes(model)})
+    model = with_fixed_input(config.recipe, model)
+    return write_bundle(run, make_card(config, data), {Form.KERAS: keras_bytes(model)})
 
 
-def load_face_data(order: FaceOrder, cache: Path, progress: Progress) -> FaceData:
-    """The order's images, annotated."""
-    return split_sources(read_scenes(Path(order.data), cache, Path(order.teacher), progress.track))
+def load_face_data(config: FaceConfig, cache: Path, progress: Progress) -> FaceData:
+    """The annotated images."""
+    return split_sources(read_scenes(Path(config.data), cache, Path(config.teacher), progress.track))
 
 
-def fit_task(order: FaceOrder, pictures: Sequence[Picture], candidates: Candidates) -> FitTask:
-    """Network, loss and batches for the order's task."""
-    recipe, pool = order.recipe.fit, tasks.pool_of(pictures)
-    if order.recipe.task == "refine-faces":
+def fit_task(config: FaceConfig, pictures: Sequence[Picture], candidates: Candidates) -> FitTask:
+    """Network, loss and batches of the recipe's task."""
+    recipe, pool = config.recipe.fit, tasks.pool_of(pictures)
+    if config.recipe.task == "refine-faces":
         return FitTask(
-            build=initialized(networks.build_refiner, order.init_from),
+            build=initialized(networks.build_refiner, config.init_from),
             loss=losses.refiner_loss,
             batch=tasks.refiner_batches(pool, candidates, count=recipe.batch_size, seed=recipe.seed),
         )
     size = networks.FINDER_SIDE
     grid = cell_grid(size)
     return FitTask(
-        build=initialized(lambda: networks.build_finder(None), order.init_from),
+        build=initialized(lambda: networks.build_finder(None), config.init_from),
         loss=lambda maps, targets: losses.finder_loss(maps, targets, grid),
         batch=tasks.finder_batches(pool, size=size, count=recipe.batch_size, seed=recipe.seed),
     )
@@ -163,14 +164,14 @@ def initialized(build: "Callable[[], tf_keras.Model]", init_from: str) -> "Calla
 
 
 def _candidates(
-    order: FaceOrder, data: FaceData, folder: RunFolder, mine_candidates: MineCandidates | None
+    config: FaceConfig, data: FaceData, folder: RunFolder, mine_candidates: MineCandidates | None
 ) -> Candidates:
     """What a refiner is trained on beside random crops: mined once, and kept in the run's folder."""
-    if mine_candidates is None or order.recipe.task != "refine-faces":
+    if mine_candidates is None or config.recipe.task != "refine-faces":
         return []
     if (kept := _load_candidates(folder.candidates, data.train)) is not None:
         return kept
-    candidates = hard_candidates(mine_candidates(data.train), order.recipe.fit.seed)
+    candidates = hard_candidates(mine_candidates(data.train), config.recipe.fit.seed)
     index = {id(picture): number for number, picture in enumerate(data.train)}
     content = BytesIO()
     np.savez(
@@ -212,13 +213,13 @@ def with_fixed_input(recipe: FaceRecipe, model: "tf_keras.Model") -> "tf_keras.M
     return fixed
 
 
-def make_card(order: FaceOrder, data: FaceData) -> ModelCard:
+def make_card(config: FaceConfig, data: FaceData) -> ModelCard:
     """The card of the trained network."""
-    recipe = order.recipe
+    recipe = config.recipe
     finds = recipe.task == "find-faces"
     side = networks.FINDER_SIDE if finds else REFINER_SIDE
     names = "\n".join(sorted(f"{one.source}/{one.name}" for one in data.holdout)).encode(errors="surrogateescape")
-    start = [f"begin with the weights of {Path(order.init_from).name}"] if order.init_from else []
+    start = [f"begin with the weights of {Path(config.init_from).name}"] if config.init_from else []
     return ModelCard(
         name=recipe.name,
         task=recipe.task,
@@ -237,10 +238,10 @@ def make_card(order: FaceOrder, data: FaceData) -> ModelCard:
     )
 
 
-def calibration_images(order: FaceOrder, cache: Path, progress: Progress = SILENT) -> np.ndarray:
-    """Training images as the order's network sees them, to calibrate int8 on: uint8 [n, h, w, 1]."""
-    pool = tasks.pool_of(load_face_data(order, cache, progress).train)
-    if order.recipe.task == "find-faces":
+def calibration_images(config: FaceConfig, cache: Path, progress: Progress = SILENT) -> np.ndarray:
+    """Augmented training images, to calibrate int8 on: uint8 [n, h, w, 1]."""
+    pool = tasks.pool_of(load_face_data(config, cache, progress).train)
+    if config.recipe.task == "find-faces":
         batch = tasks.finder_batches(pool, size=networks.FINDER_SIDE, count=CALIBRATION_IMAGES, seed=9)
     else:
         batch = tasks.refiner_batches(pool, [], count=2 * CALIBRATION_IMAGES, seed=9)

@@ -10,7 +10,7 @@ from edgefer.files import without_empty_folders
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.cache import cache_folder
 from edgefer.train.faces.recipe import load_face_recipe
-from edgefer.train.faces.run import FaceOrder, MineCandidates, train_faces
+from edgefer.train.faces.run import FaceConfig, MineCandidates, train_faces
 from edgefer.train.run import RunFolder
 from edgefer.train.start import TrainRequest
 
@@ -18,8 +18,8 @@ from edgefer.train.start import TrainRequest
 USED = {"data", "recipe", "epochs", "batch_size", "seed", "set", "init_from", "teacher"}
 
 
-def new_order(request: TrainRequest, teacher: Path, out: Path | None) -> tuple[Path, FaceOrder]:
-    """The folder and order of a new training. teacher: YuNet's .onnx.
+def new_config(request: TrainRequest, teacher: Path, out: Path | None) -> tuple[Path, FaceConfig]:
+    """The folder and configuration of a new training. teacher: YuNet's .onnx.
 
     InputError for a file or bundle that does not exist, a folder that is taken, and an option that face trainings do not have.
     """
@@ -41,8 +41,8 @@ def new_order(request: TrainRequest, teacher: Path, out: Path | None) -> tuple[P
     if folder.exists() and not RunFolder(folder).blank:
         raise InputError(f"{folder} already holds something: choose another --out, or --resume --out {folder}.")
     data = str(Path(request.data).absolute())
-    order = FaceOrder(recipe=recipe, data=data, teacher=str(teacher.absolute()), finder=finder, init_from=init_from)
-    return folder, order
+    config = FaceConfig(recipe=recipe, data=data, teacher=str(teacher.absolute()), finder=finder, init_from=init_from)
+    return folder, config
 
 
 def _bundle_path(name: str, task: str, option: str) -> str:
@@ -62,28 +62,28 @@ def is_face_run(folder: Path) -> bool:
     return RunFolder(folder).finds_faces
 
 
-def resumed(folder: Path) -> FaceOrder:
-    """The order of a training to resume. InputError when it is finished."""
+def resumed(folder: Path) -> FaceConfig:
+    """The configuration of a training to resume. InputError when it is finished."""
     if RunFolder(folder).finished:
         raise InputError(f"{folder} is a finished bundle: there is nothing to resume.")
-    return FaceOrder.load(folder)
+    return FaceConfig.load(folder)
 
 
 def start(
-    order: FaceOrder, folder: Path, miner: Callable[[Bundle], MineCandidates], *, progress: Progress = SILENT
+    config: FaceConfig, folder: Path, miner: Callable[[Bundle], MineCandidates], *, progress: Progress = SILENT
 ) -> Bundle:
-    """Train as ordered. miner: makes a function that mines candidates from a finder's bundle.
+    """Train into `folder`. miner: makes a function that mines candidates from a finder's bundle.
 
     EdgeferError with the command to resume by when it is interrupted.
     """
     mine_candidates = None
-    if order.recipe.task == "refine-faces":
-        path = Path(order.finder) if order.finder else shipped_networks().get("face-finder")
+    if config.recipe.task == "refine-faces":
+        path = Path(config.finder) if config.finder else shipped_networks().get("face-finder")
         mine_candidates = miner(Bundle.open(path)) if path else None
     try:
         with without_empty_folders(folder.absolute()), RunFolder(folder).session():
             return train_faces(
-                order, folder, cache_folder() / "faces", mine_candidates=mine_candidates, progress=progress
+                config, folder, cache_folder() / "faces", mine_candidates=mine_candidates, progress=progress
             )
     except KeyboardInterrupt:
         if not is_face_run(folder):

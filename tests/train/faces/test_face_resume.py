@@ -9,7 +9,7 @@ import pytest
 from edgefer.errors import DataError, EdgeferError, InputError
 from edgefer.train.faces import run, scenes
 from edgefer.train.faces.recipe import load_face_recipe
-from edgefer.train.faces.run import FaceOrder
+from edgefer.train.faces.run import FaceConfig
 from edgefer.train.faces.start import resumed, start
 from edgefer.train.faces.teacher import TaughtFace
 from edgefer.train.run import RunFolder
@@ -69,15 +69,15 @@ def interrupted(folder, monkeypatch):
 
     def go(recipe="face-finder", miner=None):
         if RunFolder(path).resumable:
-            order = resumed(path)
+            config = resumed(path)
         else:
             loaded = load_face_recipe(recipe, ("fit.batch_size=6",))
-            order = FaceOrder(
+            config = FaceConfig(
                 recipe=loaded, data=str(folder / "scenes"), teacher=str(folder / "yunet.onnx"), finder="mine"
             )
         monkeypatch.setattr("edgefer.train.faces.start.Bundle.open", lambda path: path)
         try:
-            start(order, path, lambda bundle: miner or Miner())
+            start(config, path, lambda bundle: miner or Miner())
         except DataError:
             raise
         except EdgeferError as stopped:
@@ -142,22 +142,22 @@ def test_a_face_training_that_fails_before_its_first_checkpoint_leaves_nothing(f
         raise DataError("The loss is nan after 100 steps")
 
     monkeypatch.setattr(run, "fit", fit)
-    order = FaceOrder(
+    config = FaceConfig(
         recipe=load_face_recipe("face-finder"), data=str(folder / "scenes"), teacher=str(folder / "yunet.onnx")
     )
     with pytest.raises(DataError, match="nan"):
-        start(order, folder / "runs" / "face-finder-1", lambda bundle: None)
+        start(config, folder / "runs" / "face-finder-1", lambda bundle: None)
     assert not (folder / "runs").exists()
 
 
-def test_an_order_of_a_face_training_is_kept_twice(interrupted, folder):
+def test_the_configuration_of_a_face_training_is_kept_twice(interrupted, folder):
     interrupted()
     kept = RunFolder(folder / "run")
-    order = FaceOrder.load(kept.path)
-    kept.face_order.write_bytes(b"{")
-    assert FaceOrder.load(kept.path) == order
-    kept.face_order.unlink()
-    assert kept.resumable and FaceOrder.load(kept.path) == order
-    kept.spare_face_order.write_bytes(b"{")
-    with pytest.raises(InputError, match="is not the order of a training of faces"):
-        FaceOrder.load(kept.path)
+    config = FaceConfig.load(kept.path)
+    kept.face_config.write_bytes(b"{")
+    assert FaceConfig.load(kept.path) == config
+    kept.face_config.unlink()
+    assert kept.resumable and FaceConfig.load(kept.path) == config
+    kept.spare_face_config.write_bytes(b"{")
+    with pytest.raises(InputError, match="is not the configuration of a face training"):
+        FaceConfig.load(kept.path)
