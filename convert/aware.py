@@ -15,7 +15,7 @@ from edgefer.convert.tune import FineTuning, tune
 from edgefer.errors import RuntimeFault
 from edgefer.preprocess import to_float
 from edgefer.train.memory import batch_for
-from edgefer.train.older import fold_zscore
+from edgefer.train.zscore import fold_zscore
 
 if TYPE_CHECKING:
     import tf_keras

@@ -31,7 +31,7 @@ from edgefer.train import backend
 from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.evaluate import evaluate
 from edgefer.train.framing import measure_crop
-from edgefer.train.limits import Held, with_limits
+from edgefer.train.limits import Holdout, with_limits
 from edgefer.train.recipe_fields import Recipe
 
 MEASURED = 2000  # images by which a contract is measured
@@ -235,7 +235,7 @@ def _limited(card: ModelCard, tflite: Mapping[str, bytes], dataset: Dataset | No
     if dataset is None or set(dataset.labels) != set(card.labels) or "valid" not in dataset.splits:
         return card
     ((form, content),) = tflite.items()
-    held = Held(Network.of(content, card).logits, dataset.with_labels(card.labels).split("valid"))
+    held = Holdout(Network.of(content, card).logits, dataset.with_labels(card.labels).split("valid"))
     card, note = with_limits(card, [held], "valid", form_title(form, content, stated=card.input.stated))
     return card.model_copy(update={"provenance": card.provenance.model_copy(update={"conversion": (note,)})})
 

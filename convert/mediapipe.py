@@ -12,7 +12,7 @@ from edgefer.convert.quantize import int8_converter, run_converter
 from edgefer.errors import BundleError
 from edgefer.interpreter import Network
 from edgefer.train.backend import tensorflow
-from edgefer.train.older import fold_zscore
+from edgefer.train.zscore import fold_zscore
 
 if TYPE_CHECKING:
     import tf_keras

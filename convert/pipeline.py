@@ -19,7 +19,7 @@ from edgefer.parity import make_vectors
 from edgefer.progress import Progress
 from edgefer.train.data.dataset import Dataset, without_copies
 from edgefer.train.folds import divide_folds, fold_network
-from edgefer.train.limits import Held, with_limits
+from edgefer.train.limits import Holdout, with_limits
 from edgefer.train.networks import load_keras
 from edgefer.train.recipes import recipe_of
 
@@ -126,7 +126,7 @@ def _fold_works(bundle: Bundle, dataset: Dataset) -> list[Work]:
     works = []
     for fold in folds:
         model = fold_network(bundle, fold, recipe)
-        held = {card.measured_on: fold.held}
+        held = {card.measured_on: fold.holdout}
         works.append(Work(card=card, origin=model, trained=model, tuned=model, dataset=fold.dataset, held=held))
     return works
 
@@ -152,7 +152,7 @@ def _temperature(works: list[Work], split: str) -> tuple[float, str]:
 def _limited(works: list[Work], split: str) -> list[Work]:
     """The works with the limits of the deployed form in the own network's card, and a note of them."""
     deployed, card = works[0].deployed, works[0].card
-    parts = [Held(networks(work, [deployed])[deployed], images) for work, images in held_by(works, split)]
+    parts = [Holdout(networks(work, [deployed])[deployed], images) for work, images in held_by(works, split)]
     card, note = with_limits(card, parts, split, deployed)
     return [works[0].noted(note, card=card), *works[1:]]
 

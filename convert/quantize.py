@@ -9,7 +9,7 @@ from edgefer.preprocess import to_float
 from edgefer.quiet import quiet
 from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Split, stratified_rows
-from edgefer.train.older import fold_zscore
+from edgefer.train.zscore import fold_zscore
 
 if TYPE_CHECKING:
     import tf_keras

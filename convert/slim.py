@@ -12,8 +12,8 @@ import numpy as np
 from edgefer.errors import InputError
 from edgefer.train.backend import tensorflow
 from edgefer.train.networks import LOGITS, build
-from edgefer.train.older import ZSCORE, Statistics
 from edgefer.train.recipe_fields import LAYER, Recipe
+from edgefer.train.zscore import ZSCORE, Statistics
 
 if TYPE_CHECKING:
     import tf_keras

@@ -14,7 +14,7 @@ from edgefer.files import check_writable
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.cache import cache_folder
 from edgefer.train.data.trained import remembered, training_data
-from edgefer.train.faces.run import FaceOrder, calibration_images
+from edgefer.train.faces.run import FaceConfig, calibration_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,10 +99,10 @@ def _convert_faces(request: ConvertRequest, target: Path, progress: Progress) ->
         raise InputError(
             f"{source.path} finds faces: it is converted to float32 and int8, with no other options than --edgetpu, --ethosu and --onnx."
         )
-    order = FaceOrder.load(source.path)
+    config = FaceConfig.load(source.path)
     if request.data:
-        order = replace(order, data=str(Path(request.data).absolute()))
+        config = replace(config, data=str(Path(request.data).absolute()))
     progress.log(f"Converting {source.path} into {target}")
-    images = calibration_images(order, cache_folder() / "faces", progress)
+    images = calibration_images(config, cache_folder() / "faces", progress)
     with progress.stage(f"Calibrating int8 on {len(images):,} images, and storing answers for its proof"):
         return convert_faces(source, images, target, author=plan.author, license_=plan.license)

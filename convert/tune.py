@@ -16,11 +16,11 @@ from edgefer.interpreter import softmax
 from edgefer.metrics import nll
 from edgefer.progress import Epoch, Progress
 from edgefer.train.backend import tensorflow
-from edgefer.train.batches import batches, steps_per_epoch
+from edgefer.train.batches import batches, epoch_size
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.memory import check_training
-from edgefer.train.objective import make_optimizer, take_clean_statistics
+from edgefer.train.objective import apply_clean_statistics, make_optimizer
 from edgefer.train.recipe_fields import Distill, Recipe
 from edgefer.train.recipes import recipe_of
 
@@ -47,7 +47,7 @@ class FineTuning:
     @property
     def steps(self) -> int:
         """Batches in an epoch."""
-        return steps_per_epoch(self.recipe, self.dataset.split("train"))[1]
+        return epoch_size(self.recipe, self.dataset.split("train")).steps
 
     def optimizer(self):
         """The recipe's optimizer, weight decay included, on this schedule."""
@@ -101,7 +101,7 @@ def tune(network: "tf_keras.Model", task: FineTuning, callbacks: tuple = ()) -> 
     when there is no memory or disk space left.
     """
     tf = tensorflow()
-    check_training(network, steps_per_epoch(task.recipe, task.dataset.split("train"))[0])
+    check_training(network, epoch_size(task.recipe, task.dataset.split("train")).batch)
     network.compile(task.optimizer(), _distillation(task.recipe.distill), metrics=[_accuracy])
     network.optimizer.build(network.trainable_variables)
     done = tf.Variable(0, dtype=tf.int64)
@@ -135,21 +135,21 @@ def tune(network: "tf_keras.Model", task: FineTuning, callbacks: tuple = ()) -> 
         task.progress.end()
     if task.recipe.fit.clean_statistics:
         with task.progress.stage("Measuring the statistics of its batch norms"):
-            take_clean_statistics(network, task.recipe, task.dataset.split("train"))
+            apply_clean_statistics(network, task.recipe, task.dataset.split("train"))
 
 
 def _stream(task: FineTuning, first: int):
     """Batches of (pixels, targets float32 [n, 2, classes], ...): the labels and the teacher's logits."""
     tf = tensorflow()
     train = task.dataset.split("train")
-    batch, steps = steps_per_epoch(task.recipe, train)
+    size = epoch_size(task.recipe, train)
 
     @tf.autograph.experimental.do_not_convert
     def with_teacher(pixels, labels, *weights):
         return pixels, tf.stack([labels, task.teacher(pixels, training=False)], axis=1), *weights
 
     classes = len(task.dataset.labels)
-    rows = batches(task.recipe, train, classes, batch, steps, first_epoch=first, epochs=task.epochs)
+    rows = batches(task.recipe, train, classes, size, first_epoch=first, epochs=task.epochs)
     return rows.map(with_teacher).prefetch(2)
 
 

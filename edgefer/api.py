@@ -232,16 +232,16 @@ def start_training(
         run = out or unfinished_run().path
         if is_face_run(run):
             return _train_faces(None, run, files, progress), None
-        run, order = resumed(run)
+        run, config = resumed(run)
     elif is_face_recipe(request.recipe):
         return _train_faces(request, out, files, progress), None
     else:
-        order = request.order()
-        run = new_run(out, order, worker or SINGLE_WORKER)
+        config = request.config()
+        run = new_run(out, config, worker or SINGLE_WORKER)
     result = start(
-        order,
+        config,
         run,
-        detectors=lambda order: face_detectors(order.recipe.faces, files),
+        detectors=lambda config: face_detectors(config.recipe.faces, files),
         progress=progress,
         worker=worker or SINGLE_WORKER,
     )
@@ -251,7 +251,7 @@ def start_training(
 def _train_faces(request: "TrainRequest | None", out: Path | None, files: DetectorFiles, progress: Progress) -> Path:
     from edgefer.devices.faces.own import CandidateMiner
     from edgefer.devices.faces.yunet import cached_yunet
-    from edgefer.train.faces.start import new_order, resumed, start
+    from edgefer.train.faces.start import new_config, resumed, start
 
     if files.finder or files.refiner:
         raise InputError(
@@ -259,10 +259,10 @@ def _train_faces(request: "TrainRequest | None", out: Path | None, files: Detect
         )
     if request is None:
         assert out is not None, "a training goes on in its folder"
-        folder, order = out, resumed(out)
+        folder, config = out, resumed(out)
     else:
-        folder, order = new_order(request, files.yunet or cached_yunet(), out)
-    return start(order, folder, CandidateMiner.of, progress=progress).path
+        folder, config = new_config(request, files.yunet or cached_yunet(), out)
+    return start(config, folder, CandidateMiner.of, progress=progress).path
 
 
 @in_python

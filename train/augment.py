@@ -1,64 +1,64 @@
-"""Random changes of training images: one fused affine over the whole batch, light, and erasing.
+"""Augmentation of training batches: one fused affine transform, brightness and contrast, camera effects, erasing, mixup.
 
-Every draw is stateless, a function of (seed, step), so that a resumed run sees the images it would have seen.
+Every random number is stateless, a function of (seed, step), so that a resumed run sees the same images.
 """
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
-from edgefer.train.camera import camera_changes
+from edgefer.train.camera import camera_effects
 from edgefer.train.recipe_fields import Augment
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """Random numbers for the images `rows` of a batch of `count`; a seed is int64 [2].
+    """Random numbers for the images at positions `rows` in a batch of `count`. seed: int64 [2].
 
-    They are drawn for the whole batch: each of several workers changes its share as one alone would have.
+    They are drawn for the whole batch, so that replicas augment their parts as a single one would the whole.
     """
 
     seed: Any
     count: int
     rows: Any
 
-    def uniform(self, which: int, low: float, high: float):
+    def uniform(self, stream: int, low: float, high: float):
         """float32 [rows]."""
         import tensorflow as tf
 
-        return tf.gather(tf.random.stateless_uniform([self.count], self._seed(which), low, high), self.rows)
+        return tf.gather(tf.random.stateless_uniform([self.count], self._seed(stream), low, high), self.rows)
 
-    def normal(self, which: int, shape):
-        """float32 [rows, *shape], standard deviation 1."""
+    def normal(self, stream: int, shape):
+        """float32 [rows, *shape], of mean 0 and standard deviation 1."""
         import tensorflow as tf
 
         whole = tf.concat([[self.count], shape], axis=0)
-        return tf.gather(tf.random.stateless_normal(whole, self._seed(which)), self.rows)
+        return tf.gather(tf.random.stateless_normal(whole, self._seed(stream)), self.rows)
 
     def beta(self, first: int, second: int, alpha: float):
         """float32 [rows], of Beta(alpha, alpha)."""
         import tensorflow as tf
 
-        a, b = (tf.random.stateless_gamma([self.count], self._seed(which), alpha) for which in (first, second))
+        a, b = (tf.random.stateless_gamma([self.count], self._seed(stream), alpha) for stream in (first, second))
         return tf.gather(tf.maximum(a, 1e-9) / tf.maximum(a + b, 1e-9), self.rows)
 
-    def _seed(self, which: int):
+    def _seed(self, stream: int):
         import tensorflow as tf
 
-        return tf.random.experimental.stateless_fold_in(self.seed, which)
+        return tf.random.experimental.stateless_fold_in(self.seed, stream)
 
 
 def augment_batch(images, recipe: Augment, draws: Draws):
-    """Change images: float32 [n, h, w, c] in 0..1 -> float32 of the same shape in 0..1."""
+    """Augment images: float32 [n, h, w, c] in 0..1 -> the same."""
     import tensorflow as tf
 
     uniform = draws.uniform
-    seen = uniform(19, 0, 1) < recipe.camera  # through a camera
+    through_camera = uniform(19, 0, 1) < recipe.camera
     if recipe.flip or recipe.rotate_deg or recipe.zoom or recipe.shift or recipe.tilt_deg or recipe.framing:
-        turn = tf.where(seen, float(max(recipe.rotate_deg, recipe.tilt_deg)), float(recipe.rotate_deg))
-        zoom = tf.where(seen, float(max(recipe.zoom, recipe.framing)), float(recipe.zoom))
-        angle = uniform(0, -1, 1) * turn * math.pi / 180
-        scale = 1 / (1 + uniform(1, -1, 1) * zoom)
+        max_angle = tf.where(through_camera, float(max(recipe.rotate_deg, recipe.tilt_deg)), float(recipe.rotate_deg))
+        max_zoom = tf.where(through_camera, float(max(recipe.zoom, recipe.framing)), float(recipe.zoom))
+        angle = uniform(0, -1, 1) * max_angle * math.pi / 180
+        scale = 1 / (1 + uniform(1, -1, 1) * max_zoom)
         mirror = tf.sign(uniform(2, -1, 1)) if recipe.flip else tf.ones_like(scale)
         images = _affine(
             images, angle, scale, mirror, uniform(3, -1, 1) * recipe.shift, uniform(4, -1, 1) * recipe.shift
@@ -72,14 +72,14 @@ def augment_batch(images, recipe: Augment, draws: Draws):
         factor = uniform(18, 1 - recipe.saturation, 1 + recipe.saturation)[:, None, None, None]
         gray = tf.image.rgb_to_grayscale(images)
         images = tf.clip_by_value(gray + (images - gray) * factor, 0, 1)
-    images = camera_changes(images, recipe, draws, seen)
+    images = camera_effects(images, recipe, draws, through_camera)
     if recipe.erase:
         images = _erase(images, recipe.erase, uniform)
     return images
 
 
 def _affine(images, angle, scale, mirror, shift_x, shift_y):
-    """Rotate, scale, mirror and shift each image about its centre in one resampling; edges are repeated."""
+    """Rotate, scale, mirror and shift each image about its centre in one resampling; the border is replicated."""
     import tensorflow as tf
 
     size = tf.shape(images)[1:3]
@@ -91,7 +91,7 @@ def _affine(images, angle, scale, mirror, shift_x, shift_y):
     b2 = centre_y - b0 * centre_x - b1 * centre_y + shift_y * height
     zeros = tf.zeros_like(a0)
     # The op maps each output pixel (x, y) to the input (a0 x + a1 y + a2, b0 x + b1 y + b2).
-    changed = tf.raw_ops.ImageProjectiveTransformV3(
+    transformed = tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=tf.stack([a0, a1, a2, b0, b1, b2, zeros, zeros], axis=1),
         output_shape=size,
@@ -99,39 +99,39 @@ def _affine(images, angle, scale, mirror, shift_x, shift_y):
         interpolation="BILINEAR",
         fill_mode="NEAREST",
     )
-    return tf.ensure_shape(changed, images.shape)
+    return tf.ensure_shape(transformed, images.shape)
 
 
 def _erase(images, probability: float, uniform):
-    """Blank one rectangle, a fifth to two fifths of each side, with the image's mean (Zhong et al. 2017)."""
+    """Random erasing (Zhong et al. 2017, arXiv:1708.04896): one rectangle of 0.2 to 0.4 of each side gets the image's mean."""
     import tensorflow as tf
 
     size = tf.cast(tf.shape(images)[1:3], tf.float32)
-    drawn = uniform(7, 0, 1) < probability
+    selected = uniform(7, 0, 1) < probability
 
-    def band(which: int, side):
-        length = uniform(which, 0.2, 0.4) * side
-        start = uniform(which + 1, 0, 1) * (side - length)
-        at = tf.range(side)[None, :]
-        return (at >= start[:, None]) & (at < (start + length)[:, None])
+    def band(stream: int, side):
+        length = uniform(stream, 0.2, 0.4) * side
+        start = uniform(stream + 1, 0, 1) * (side - length)
+        position = tf.range(side)[None, :]
+        return (position >= start[:, None]) & (position < (start + length)[:, None])
 
-    hole = band(8, size[0])[:, :, None] & band(10, size[1])[:, None, :] & drawn[:, None, None]
+    hole = band(8, size[0])[:, :, None] & band(10, size[1])[:, None, :] & selected[:, None, None]
     mean = tf.reduce_mean(images, axis=[1, 2, 3], keepdims=True)
     return tf.where(hole[..., None], mean, images)
 
 
 def mix(images, targets, alpha: float, draws: Draws):
-    """mixup (Zhang et al. 2018, arXiv:1710.09412): each image and its target blended with those before it.
+    """mixup (Zhang et al. 2018, arXiv:1710.09412): each image and target blended with the previous one.
 
-    The share of the blend is drawn from Beta(alpha, alpha), one per image. The first image is there only for the
-    second: n + 1 go in, n come out.
+    One weight per image from Beta(alpha, alpha). images: [n + 1, h, w, c], of which the first is only blended into the second;
+    targets: [n + 1, classes]. Returns n of each.
     """
     import tensorflow as tf
 
-    share = draws.beta(12, 13, alpha)[1:]
-    share = tf.maximum(share, 1 - share)  # a blend belongs to the image it has more of
-    pixels = share[:, None, None, None]
+    weight = draws.beta(12, 13, alpha)[1:]
+    weight = tf.maximum(weight, 1 - weight)  # the image's own weight is the larger one
+    pixel_weight, target_weight = weight[:, None, None, None], weight[:, None]
     return (
-        images[1:] * pixels + images[:-1] * (1 - pixels),
-        targets[1:] * share[:, None] + targets[:-1] * (1 - share[:, None]),
+        images[1:] * pixel_weight + images[:-1] * (1 - pixel_weight),
+        targets[1:] * target_weight + targets[:-1] * (1 - target_weight),
     )

@@ -1,4 +1,4 @@
-"""Checksums of a training's files as it wrote them, so that one that was swapped for another run's is noticed."""
+"""Checksums of the files that a training wrote, by which a file that was swapped for another run's is detected."""
 
 import hashlib
 import json
@@ -10,27 +10,30 @@ from edgefer.files import MAX_CARD, read_regular
 
 
 class Checksums:
-    """sha256 of files by name, in a file of their own. A name is noted before its file is written, beside what it was, so that a
-    kill in between makes neither of them wrong. What was never noted is taken as it is."""
+    """SHA-256 of files by name, kept in a file of their own.
+
+    The checksum of a new file is recorded before it is written, beside that of the one it replaces: after a kill in between
+    either is accepted. A file without a recorded checksum is accepted, too.
+    """
 
     def __init__(self, file: Path):
         self.file = file
         self._sums: dict[str, list[str]] = {}
         try:
-            read = json.loads(read_regular(file, MAX_CARD))
-            self._sums = {str(name): [str(one) for one in listed] for name, listed in read.items()}
+            recorded = json.loads(read_regular(file, MAX_CARD))
+            self._sums = {str(name): [str(one) for one in sums] for name, sums in recorded.items()}
         except (InputError, ValueError, TypeError, AttributeError, RecursionError):
-            pass  # of an older run, or damaged: nothing is known
+            pass  # of an older run, or damaged
 
-    def note(self, name: str, contents: list[bytes], replaced: Path | None = None) -> None:
-        """What the file, or the files together, will be or has become. replaced: that is still there until it is written."""
-        before = [_digest([replaced.read_bytes()])] if replaced and replaced.is_file() else []
-        before = [one for one in before if one in self._sums.get(name, before)]
+    def record(self, name: str, contents: list[bytes], replaces: Path | None = None) -> None:
+        """Record the content of a file, or of several together. replaces: the file that is there until they are written."""
+        before = [_digest([replaces.read_bytes()])] if replaces and replaces.is_file() else []
+        before = [digest for digest in before if digest in self._sums.get(name, before)]
         self._sums[name] = [*before, _digest(contents)]
         write_file(self.file, json.dumps(self._sums).encode())
 
-    def is_other(self, name: str, *files: Path) -> bool:
-        """Whether files are not what was noted of them; False where nothing was."""
+    def differ(self, name: str, *files: Path) -> bool:
+        """Whether the files are not those that were recorded; False where none were."""
         if name not in self._sums:
             return False
         try:

@@ -1,7 +1,6 @@
-"""Distillation: a training split's targets from other networks, instead of from its labels alone.
+"""Knowledge distillation with precomputed targets (Hinton et al. 2015, arXiv:1503.02531).
 
-Hinton et al. 2015, arXiv:1503.02531. The teachers look at every training image and its mirror image once, before
-training starts, so that they cost an epoch nothing.
+Teachers predict each training image and its mirror image once, before training, so that epochs take no longer.
 """
 
 import io
@@ -26,43 +25,47 @@ from edgefer.train.networks import load_keras
 def teacher_probabilities(
     teacher: Bundle, split: Split, labels: tuple[str, ...], temperature: float, progress: Progress = SILENT
 ) -> np.ndarray:
-    """What a bundle's network says of each image, averaged over the image and its mirror image.
+    """softmax(logits / temperature) of a teacher, its logits averaged over image and mirror image: float32 [n, classes].
 
-    float32 [n, classes] in the order of `labels`; softmax of its logits / temperature. A teacher may know more labels
-    than are asked for: they are left out. InputError when it knows fewer, or takes other images.
+    Columns are in the order of `labels`; other labels of the teacher are left out before the softmax. InputError where it lacks
+    one, or takes images of another shape.
     """
     card = teacher.card
     if missing := [label for label in labels if label not in card.labels]:
         raise InputError(f"The teacher {teacher.path} does not know {', '.join(missing)}: choose one that does.")
-    logits = mirror_averaged(teacher, _network(teacher), split, progress)
-    known = logits[:, [card.labels.index(label) for label in labels]]
-    return softmax(known, temperature).astype(np.float32)
+    logits = flip_averaged(teacher, _predictor(teacher), split, progress)
+    logits = logits[:, [card.labels.index(label) for label in labels]]
+    return softmax(logits, temperature).astype(np.float32)
 
 
-def mirror_averaged(
-    teacher: Bundle, ask: Callable[[np.ndarray], np.ndarray], split: Split, progress: Progress = SILENT
+def flip_averaged(
+    teacher: Bundle, predict: Callable[[np.ndarray], np.ndarray], split: Split, progress: Progress = SILENT
 ) -> np.ndarray:
-    """`ask`'s answers, float32 [n, any], averaged over each image and its mirror image. InputError when the teacher
-    takes other images."""
-    wanted = teacher.card.input
-    if wanted.shape != split.images.shape[1:]:
-        settings = " ".join(f"--set input.{name}={getattr(wanted, name)}" for name in ("height", "width", "color"))
+    """The mean of `predict` (uint8 [n, h, w, c] -> float32 [n, m]) over each image and its mirror image: float32 [n, m].
+
+    InputError where the teacher takes images of another shape.
+    """
+    spec = teacher.card.input
+    if spec.shape != split.images.shape[1:]:
+        settings = " ".join(f"--set input.{name}={getattr(spec, name)}" for name in ("height", "width", "color"))
         raise InputError(
-            f"The teacher {teacher.path} takes images of {wanted.shape}, the recipe {split.images.shape[1:]}: "
+            f"The teacher {teacher.path} takes images of {spec.shape}, the recipe {split.images.shape[1:]}: "
             f"train with {settings}, or name another teacher."
         )
-    parts = []
-    for at in progress.track(range(0, len(split), 512), -(-len(split) // 512), f"Predicting with {teacher.path.name}"):
-        images = split.images[at : at + 512]
-        parts.append((ask(images) + ask(mirror_images(images))) / 2)
-    return np.concatenate(parts)
+    outputs = []
+    starts = range(0, len(split), 512)
+    for start in progress.track(starts, len(starts), f"Predicting with {teacher.path.name}"):
+        images = split.images[start : start + 512]
+        outputs.append((predict(images) + predict(mirror_images(images))) / 2)
+    return np.concatenate(outputs)
 
 
-def _network(bundle: Bundle):
+def _predictor(bundle: Bundle) -> Callable[[np.ndarray], np.ndarray]:
+    """The bundle's network as a function: uint8 [n, h, w, c] -> float32 logits [n, classes]."""
     if bundle.has("keras"):
         model = load_keras(bundle, "keras")
         return lambda images: keras_logits(model, images)
-    return next(iter(networks(bundle).values()))  # the float form first
+    return next(iter(networks(bundle).values()))  # float32 where there is one
 
 
 MAX_ROWS, MAX_CLASSES, MAX_CHARS = 1 << 24, 1000, 9999
@@ -81,7 +84,7 @@ SOFT_LABELS = {
 
 
 def save_soft_labels(file: Path, split: Split, labels: tuple[str, ...], probabilities: np.ndarray) -> None:
-    """Write soft labels as an .npz: probabilities float32 [n, classes], labels (their names), ids (row or file)."""
+    """Write soft labels as an .npz: probabilities float32 [n, classes], labels (JSON of their names), ids (row or file)."""
     content = io.BytesIO()
     np.savez(content, probabilities=probabilities, labels=np.array(json.dumps(labels)), ids=split.ids)
     write_file(file, content.getvalue())
@@ -90,15 +93,15 @@ def save_soft_labels(file: Path, split: Split, labels: tuple[str, ...], probabil
 def load_soft_labels(file: Path, split: Split, labels: tuple[str, ...]) -> np.ndarray:
     """Soft labels for the split's images: float32 [n, classes], rows summing to 1.
 
-    From `save_soft_labels`, or from any other network: probabilities [n, classes], labels (names, or JSON of them) and
-    perhaps ids; without ids the rows are the training images' in their order. DataError says what does not fit.
+    The .npz has probabilities [n, classes], labels (names, or JSON of them) and perhaps ids; without ids its rows are the
+    training images in order. Rows are normalized. DataError for a file that does not fit the split or the labels.
     """
     content = read_regular(file, MAX_NETWORK, error=DataError)
     try:
         arrays = read_arrays(content, SOFT_LABELS, MAX_SOFT_BYTES)
         probabilities, ids = arrays["probabilities"].astype(np.float32), arrays.get("ids")
-        named = arrays["labels"]
-        names = [str(name) for name in (json.loads(str(named)) if named.ndim == 0 else named)]
+        stored = arrays["labels"]
+        names = [str(name) for name in (json.loads(str(stored)) if stored.ndim == 0 else stored)]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(f"{file} is not a file of soft labels (.npz with probabilities and labels): {error}.") from None
     if probabilities.ndim != 2 or probabilities.shape[1] != len(names):
@@ -110,6 +113,8 @@ def load_soft_labels(file: Path, split: Split, labels: tuple[str, ...]) -> np.nd
             raise DataError(f"{file} has {len(probabilities):,} rows for {len(split):,} training images.")
     else:
         row_of = {str(name): row for row, name in enumerate(ids)}
+        if len(row_of) < len(ids):
+            raise DataError(f"{file} has more than one row for the same id: keep one of each.")
         if absent := [str(name) for name in split.ids if str(name) not in row_of]:
             raise DataError(f"{file} has nothing for {absent[0]} and {len(absent) - 1} other training images.")
         probabilities = probabilities[[row_of[str(name)] for name in split.ids]]
@@ -120,7 +125,7 @@ def load_soft_labels(file: Path, split: Split, labels: tuple[str, ...]) -> np.nd
     return probabilities / sums
 
 
-def distilled(split: Split, probabilities: np.ndarray, weight: float) -> Split:
-    """The split with targets (1 - weight) * its own + weight * probabilities."""
+def with_soft_targets(split: Split, probabilities: np.ndarray, weight: float) -> Split:
+    """The split with targets (1 - weight) * its own + weight * probabilities [n, classes]."""
     own = split.soft_labels(probabilities.shape[1])
     return replace(split, targets=((1 - weight) * own + weight * probabilities).astype(np.float32))

@@ -1,4 +1,4 @@
-"""Several GPUs or machines: which strategy of tf.distribute serves this process, and what only the chief does."""
+"""Training on several GPUs or machines: the tf.distribute strategy, and which worker this process is."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from edgefer.train.backend import tensorflow
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """One of the `count` processes of a training, by its index from 0: the first, the chief, writes what stays."""
+    """One of the `count` processes of a training. index: from 0; worker 0 is the chief, which writes the run's files."""
 
     index: int = 0
     count: int = 1
@@ -27,9 +27,10 @@ SINGLE_WORKER = Worker()
 
 
 def this_worker() -> Worker:
-    """Which worker this process is, from TF_CONFIG, TensorFlow's own environment variable for it: {"cluster": {"worker":
-    ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, perhaps with a "chief" beside the workers. Raises InputError
-    when TF_CONFIG is anything else.
+    """Which worker this process is, by TensorFlow's environment variable TF_CONFIG; a single one where it is not set.
+
+    It is {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, perhaps with a "chief" in the
+    cluster. InputError for anything else.
     """
     text = os.environ.get("TF_CONFIG", "")
     if not text:
@@ -49,21 +50,21 @@ def this_worker() -> Worker:
 
 @contextlib.contextmanager
 def strategy_for(worker: Worker, run: Path) -> Iterator:
-    """The tf.distribute.Strategy for what is here: over the workers, over this machine's GPUs, or the default one.
+    """The tf.distribute.Strategy: multi-worker, mirrored over several GPUs, or the default one.
 
-    With several workers, nothing else may have used TensorFlow before, and it waits for all of them. They exchange
-    gradients by NCCL between GPUs, in a ring over gRPC between CPUs. When one of them is gone, TensorFlow notices within
-    some ten seconds, and EdgeferError says how to go on.
+    With several workers it must be made before anything else uses TensorFlow, and waits for all of them. Gradients are
+    reduced by NCCL between GPUs, by a ring over gRPC between CPUs. EdgeferError with the command to resume by when another worker is
+    lost, which TensorFlow notices within about ten seconds.
     """
     if worker.count == 1:
         tf = tensorflow()
         several = len(tf.config.list_physical_devices("GPU")) > 1
         yield tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
         return
-    # A lost worker is reported in one sentence, not in C++'s ten lines.
+    # Without TensorFlow's own ten lines on a lost worker.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     tf = tensorflow()
-    gone = (
+    lost = (
         tf.errors.UnavailableError,
         tf.errors.AbortedError,
         tf.errors.CancelledError,
@@ -71,8 +72,8 @@ def strategy_for(worker: Worker, run: Path) -> Iterator:
     )
     try:
         yield tf.distribute.MultiWorkerMirroredStrategy()
-    except gone:
+    except lost:
         raise EdgeferError(
-            "Another worker of this training is gone or cannot be reached; its own output says why. Every finished epoch "
+            "Another worker of this training has stopped or cannot be reached; its own output says why. Every finished epoch "
             f"is kept. Continue by starting all workers again with: edgefer train --resume --out {run}"
         ) from None

@@ -1,4 +1,4 @@
-"""What a network is worth on a labelled split."""
+"""Evaluation of a network on a labelled split."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,35 +23,33 @@ if TYPE_CHECKING:
 
 
 def keras_logits(model: "tf_keras.Model", images: np.ndarray) -> np.ndarray:
-    """float32 logits [n, classes] of uint8 images [n, h, w, c], in their order."""
-    # One call per batch rather than model.predict, which re-batches through a data set and warns as it goes.
+    """float32 logits [n, classes] of uint8 images [n, h, w, c]."""
+    # Not model.predict, which builds a tf.data pipeline each time and logs warnings.
     batch = batch_for(model)
-    parts = [
-        np.asarray(model(to_float(images[at : at + batch]), training=False)) for at in range(0, len(images), batch)
-    ]
-    return np.concatenate(parts).astype(np.float32)
+    starts = range(0, len(images), batch)
+    logits = [np.asarray(model(to_float(images[start : start + batch]), training=False)) for start in starts]
+    return np.concatenate(logits).astype(np.float32)
 
 
 def evaluate(split: Split, logits: np.ndarray) -> Scores:
-    """The scores of logits [n, classes] against the split's labels."""
+    """Accuracy, macro recall and macro F1 of logits [n, classes] on the split."""
     return scores(split.labels, logits.argmax(axis=1), logits.shape[1])
 
 
 def class_table(
     split: Split, logits: np.ndarray, labels: tuple[str, ...]
 ) -> list[tuple[str, int, float, float, float]]:
-    """Per class: label, images, precision, recall, F1."""
+    """(label, images, precision, recall, F1) of each class."""
     matrix = confusion_matrix(split.labels, logits.argmax(axis=1), len(labels))
     return list(zip(labels, matrix.sum(axis=1).tolist(), *(part.tolist() for part in per_class(matrix)), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One form of a network on one labelled split.
+    """The figures of one form of a network on one split.
 
-    interval: 95% for the accuracy (Wilson 1927). nll in nats, ece over 15 bins, aurc: see edgefer.metrics, all three with
-    the card's temperature.
-    probabilities: float64 [n, classes], in the split's order.
+    interval: 95% confidence interval of the accuracy (Wilson 1927). nll in nats, ece over 15 bins, aurc: see edgefer.metrics, all
+    with the card's temperature. confusion: int64 [classes, classes], rows are true classes. probabilities: float64 [n, classes].
     """
 
     name: str
@@ -65,9 +63,10 @@ class Evaluation:
 
 
 def networks(bundle: Bundle, runtime: str = "auto") -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """Every form of the bundle's network that can run here: name -> (uint8 [n, h, w, c] -> float32 [n, classes]).
+    """The forms of the bundle's network that can run here: name -> (uint8 [n, h, w, c] -> float32 logits [n, classes]).
 
-    The TFLite forms, float first; the Keras one only where there are none, for it is float32.tflite's twin.
+    The TFLite forms, float32 first; Keras only where there are none, since float32.tflite is equivalent. BundleError where no form
+    can run.
     """
     forms: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
     for variant in reversed(TFLITE_VARIANTS):
@@ -84,24 +83,23 @@ def networks(bundle: Bundle, runtime: str = "auto") -> dict[str, Callable[[np.nd
 
 
 def mirror_images(images: np.ndarray) -> np.ndarray:
-    """Each of the images [n, h, w, c] with left and right exchanged."""
+    """The images [n, h, w, c] flipped horizontally."""
     return np.ascontiguousarray(images[:, :, ::-1])
 
 
 def both_views(logits: Callable[[np.ndarray], np.ndarray], temperature: float) -> Callable[[np.ndarray], np.ndarray]:
-    """The network asked of each image and its mirror image (test-time flip): logits whose softmax at `temperature` is
-    the mean of the two probabilities."""
+    """The network with test-time flip: logits whose softmax at `temperature` is the mean over each image and its mirror image."""
 
-    def answer(images: np.ndarray) -> np.ndarray:
+    def averaged_logits(images: np.ndarray) -> np.ndarray:
         views = (images, mirror_images(images))
         mean = np.mean([softmax(logits(view), temperature) for view in views], axis=0)
         return (temperature * np.log(np.maximum(mean, 1e-12))).astype(np.float32)
 
-    return answer
+    return averaged_logits
 
 
 def full_evaluation(name: str, logits: np.ndarray, split: Split, temperature: float) -> Evaluation:
-    """All figures of float32 logits [n, classes] against the split's labels."""
+    """All figures of float32 logits [n, classes] on the split."""
     probabilities = softmax(logits, temperature)
     result = evaluate(split, logits)
     return Evaluation(

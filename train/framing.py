@@ -1,4 +1,4 @@
-"""Measures how a detector frames the faces of a data set, so that live faces are cut as the training faces were."""
+"""Measures how the faces of a data set are cropped relative to a detector's boxes, so that live faces are cropped alike."""
 
 from collections.abc import Callable
 
@@ -9,28 +9,32 @@ from pydantic import ValidationError
 from edgefer.card import CropSpec
 from edgefer.progress import SILENT, Progress
 
-SIDE = 192  # pixels smaller faces are enlarged to: a size every detector finds
-MIN_FACES = 20  # fewer faces say nothing
+SIDE = 192  # pixels; smaller faces are enlarged to it, for detectors to find them
+MIN_FACES = 20  # for a median
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 
 
 def scene_of(image: np.ndarray) -> tuple[np.ndarray, Box]:
-    """A face image, uint8 [h, w, c] gray or RGB, as a camera might see it: uint8 BGR, and where the image lies in it.
+    """A face image, uint8 [h, w, c] gray or RGB, as a detector's input: uint8 BGR, and the box of the image in it.
 
-    It is enlarged, and its border mirrored to give a detector the surroundings it looks for.
+    It is enlarged, and padded by reflection, since detectors look for the surroundings of a face.
     """
-    enlarge = max(1, round(SIDE / image.shape[0]))
-    height, width = (side * enlarge for side in image.shape[:2])
+    factor = max(1, round(SIDE / image.shape[0]))
+    height, width = (side * factor for side in image.shape[:2])
     pad = height // 2
-    seen = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if image.shape[2] == 1 else cv2.COLOR_RGB2BGR)
-    seen = cv2.resize(seen, (width, height), interpolation=cv2.INTER_CUBIC)
-    seen = cv2.copyMakeBorder(seen, pad, pad, pad, pad, cv2.BORDER_REFLECT)
-    return seen, (pad, pad, pad + width, pad + height)
+    scene = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if image.shape[2] == 1 else cv2.COLOR_RGB2BGR)
+    scene = cv2.resize(scene, (width, height), interpolation=cv2.INTER_CUBIC)
+    scene = cv2.copyMakeBorder(scene, pad, pad, pad, pad, cv2.BORDER_REFLECT)
+    return scene, (pad, pad, pad + width, pad + height)
 
 
 def relation(box_xyxy: Box, frame_xyxy: Box) -> tuple[float, float, float]:
-    """The scale, dx and dy of the crop (edgefer.card.CropSpec) that makes the frame of the box."""
+    """The scale, dx and dy of the crop (edgefer.card.CropSpec) that maps the detector's box to the frame of the image.
+
+    >>> relation((10, 10, 30, 30), (0, 5, 40, 45))
+    (2.0, 0.0, 0.25)
+    """
     (x0, y0, x1, y1), (left, top, right, bottom) = box_xyxy, frame_xyxy
     side = ((x1 - x0) + (y1 - y0)) / 2
     return (
@@ -41,6 +45,7 @@ def relation(box_xyxy: Box, frame_xyxy: Box) -> tuple[float, float, float]:
 
 
 def centre_in(box_xyxy: Box, frame_xyxy: Box) -> bool:
+    """Whether the box's centre is inside the frame."""
     (x0, y0, x1, y1), (left, top, right, bottom) = box_xyxy, frame_xyxy
     return left < (x0 + x1) / 2 < right and top < (y0 + y1) / 2 < bottom
 
@@ -48,15 +53,14 @@ def centre_in(box_xyxy: Box, frame_xyxy: Box) -> bool:
 def measure_crop(
     images: np.ndarray, detect: Callable[[np.ndarray], list[Box]], progress: Progress = SILENT
 ) -> CropSpec:
-    """The median relation between `detect`'s boxes and the frames of face images.
+    """The median crop, relative to `detect`'s boxes, that gives face images.
 
-    images: uint8 [n, h, w, c] (gray or RGB), each filled by one face.
-    detect: uint8 BGR [h, w, 3] -> boxes (left, top, right, bottom). An image with no box or several is passed over; boxes
-    of the mirrored border do not count.
-    Returns the default CropSpec when fewer than 20 faces are found, or what is found cannot be the images' own face.
+    images: uint8 [n, h, w, c] (gray or RGB), each of one face. detect: uint8 BGR [h, w, 3] -> boxes x0, y0, x1, y1 in pixels. Only
+    images in which it finds exactly one face count; boxes in the padding are ignored. Returns the default CropSpec where it finds
+    fewer than 20 faces, or the crop is out of a CropSpec's range.
     """
     found = []
-    for image in progress.track(images, len(images), "Measuring how the detector frames these faces"):
+    for image in progress.track(images, len(images), "Measuring the crop for the detector"):
         scene, frame_xyxy = scene_of(image)
         boxes = [box for box in detect(scene) if centre_in(box, frame_xyxy)]
         if len(boxes) == 1:

@@ -21,7 +21,7 @@ def write_history(file: Path, rows: list[Epoch]) -> None:
 
 
 def read_history(file: Path) -> list[Epoch]:
-    """history.csv as written by `fit`."""
+    """The rows of history.csv."""
     with file.open(newline="") as text:
         return [
             Epoch(int(row["epoch"]), **{name: float(row[name]) for name in COLUMNS[1:]}) for row in csv.DictReader(text)

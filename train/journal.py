@@ -1,4 +1,4 @@
-"""The checkpoints that a training goes on from after a kill, with its best weights and its history."""
+"""The checkpoints, kept weights and history of a fit, from which an interrupted training resumes."""
 
 import csv
 import os
@@ -16,135 +16,135 @@ from edgefer.train.history import history_bytes, read_history, write_history
 from edgefer.train.networks import weights_bytes
 from edgefer.train.run import FitFolder
 
+UNREADABLE_HISTORY = (OSError, ValueError, KeyError, TypeError, csv.Error)
+
 
 class Journal:
-    """What survives a kill: checkpoints of network and optimizer, the best weights, and the history.
+    """Records epochs: checkpoints of network and optimizer, the weights of the epoch that is kept, and the history.
 
-    The history is written first, then the checkpoint, which names its epoch: a row after that belongs to an epoch that
-    will be run again, and is dropped. All is read from `folder` and written into `written`, the same folder but for a worker that
-    is not the chief.
+    The history is written before the checkpoint, which holds its epoch: rows after that are of epochs that will be trained again, and
+    are dropped. Files are read from `folder` and written to `output`, which differs for a worker that is not the chief.
     """
 
-    def __init__(self, folder: Path, model, patience: int, keep: str = "best", *, written: Path | None = None):
+    def __init__(self, folder: Path, model, patience: int, keep: str = "best", *, output: Path | None = None):
         tf = tensorflow()
-        self.model, self.patience, self.last = model, patience, keep == "last"
-        self.read, self.written = FitFolder(folder), FitFolder(written or folder)
-        self.best_weights = self.written.best_weights
-        self.sums = Checksums(self.written.sums if written else self.read.sums)
+        self.model, self.patience, self.keep_last = model, patience, keep == "last"
+        self.folder, self.output = FitFolder(folder), FitFolder(output or folder)
+        self.best_weights = self.output.best_weights
+        self.checksums = Checksums(self.output.sums)
         self.epoch = tf.Variable(0, dtype=tf.int64)
         self.checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, epoch=self.epoch)
         self.rows: list[Epoch] = []
-        self.first_kept = 1  # weights of epochs before this one are lost
-        self.manager = checkpoint_manager(self.checkpoint, self.written.checkpoints)
+        self.first_with_weights = 1  # the weights of earlier epochs are lost
+        self.manager = checkpoint_manager(self.checkpoint, self.output.checkpoints)
 
     def restore(self, epochs: int = 0, progress: Progress = SILENT) -> int:
-        """Load the newest checkpoint that is whole; returns how many epochs are done, of `epochs`.
+        """Load the newest intact checkpoint; returns how many of the `epochs` are done.
 
-        What is damaged or missing is reported, and trained again where it can be. DataError when there were checkpoints and
-        none is whole, or the history is lost: a training never begins again in silence.
+        Logs what is damaged or missing and will be trained again. DataError where no checkpoint or no history is intact: training
+        never silently starts again.
         """
-        numbers, recorded = self.read.checkpoint_numbers(), self._recorded()
-        begun = bool(numbers or recorded)
-        weights_lost = begun and (
-            self.sums.is_other("weights", self.read.best_weights) or not _whole_weights(self.read.best_weights)
+        numbers, recorded = self.folder.checkpoint_numbers(), self._epochs_in_history()
+        started = bool(numbers or recorded)
+        weights_lost = started and (
+            self.checksums.differ("weights", self.folder.best_weights) or not _is_intact(self.folder.best_weights)
         )
         damaged: list[int] = []
         for number in numbers:
             if not self._load(number):
                 damaged.append(number)
-            elif not (
-                weights_lost and epochs and int(self.epoch) >= epochs
-            ):  # an epoch must be left to get weights from
+            elif not (weights_lost and epochs and int(self.epoch) >= epochs):  # one epoch is left to get weights from
                 break
         else:
-            return self._nothing(max(recorded, *numbers, 0), progress) if begun else 0
+            return self._start_again(max(recorded, *numbers, 0), progress) if started else 0
         done = int(self.epoch)
         self.rows = self._history(done)
         if damaged or recorded > done:
-            what = f"ckpt-{damaged[0]} is damaged or not whole" if damaged else f"that of epoch {recorded} is missing"
+            problem = f"ckpt-{damaged[0]} is damaged" if damaged else f"that of epoch {recorded} is missing"
             progress.log(
-                f"Of the checkpoints in {self.read.checkpoints}, {what}: going on from the one before, after epoch {done}. Later epochs "
-                "are trained again."
+                f"Of the checkpoints in {self.folder.checkpoints}, {problem}: resuming from the one before, after epoch {done}. Later "
+                "epochs are trained again."
             )
         if weights_lost:
-            self.first_kept = done + 1
+            self.first_with_weights = done + 1
             progress.log(
-                f"{self.read.best_weights} is damaged or missing: the best weights of the first {done} epochs are lost, and the best "
+                f"{self.folder.best_weights} is damaged or missing: the best weights of the first {done} epochs are lost, and the best "
                 "of those that follow will be kept."
             )
         return done
 
-    def _nothing(self, epochs: int, progress: Progress) -> int:
-        """No checkpoint is whole, of so many epochs: the first can have been cut off, more were lost."""
+    def _start_again(self, epochs: int, progress: Progress) -> int:
+        """No checkpoint is intact, after so many epochs: that of a first epoch may have been cut off, later ones must not be lost."""
         if epochs > 1:
             raise DataError(
-                f"Nothing in {self.read.checkpoints} can be read, though {epochs} epochs were finished: copy it back from where it is "
-                "whole, or train again with another --out."
+                f"Nothing in {self.folder.checkpoints} can be read, though {epochs} epochs were finished: restore it from a backup, "
+                "or train again with another --out."
             )
-        progress.log(f"Epoch 1 was not kept whole in {self.read.checkpoints}: it is trained again.")
+        progress.log(
+            f"The checkpoint of epoch 1 in {self.folder.checkpoints} is incomplete: the epoch is trained again."
+        )
         self.epoch.assign(0)
         return 0
 
-    def _recorded(self) -> int:
-        """How many epochs the history names; 0 where there is none that can be read."""
+    def _epochs_in_history(self) -> int:
+        """How many epochs the history has; 0 where it cannot be read."""
         counts = [0]
-        for file in (self.read.history, self.read.spare_history):
-            with suppress(OSError, ValueError, KeyError, TypeError, csv.Error):
+        for file in (self.folder.history, self.folder.spare_history):
+            with suppress(*UNREADABLE_HISTORY):
                 counts.append(len(read_history(file)))
         return max(counts)
 
     def _load(self, number: int) -> bool:
-        prefix = self.read.checkpoints / f"ckpt-{number}"
-        return not self.sums.is_other(prefix.name, *_files_of(prefix)) and load_checkpoint(self.checkpoint, prefix)
+        prefix = self.folder.checkpoints / f"ckpt-{number}"
+        return not self.checksums.differ(prefix.name, *_files_of(prefix)) and load_checkpoint(self.checkpoint, prefix)
 
     def _history(self, done: int) -> list[Epoch]:
-        for file in (self.read.history, self.read.spare_history):
-            if self.sums.is_other("history", file):
+        for file in (self.folder.history, self.folder.spare_history):
+            if self.checksums.differ("history", file):
                 continue
-            with suppress(OSError, ValueError, KeyError, TypeError, csv.Error):
+            with suppress(*UNREADABLE_HISTORY):
                 rows = read_history(file)[:done]
                 if [row.epoch for row in rows] == list(range(1, done + 1)):
                     return rows
         raise DataError(
-            f"{self.read.history} and its copy are damaged, and with them which epoch was the best: copy one back from where it is "
-            "whole, or train again with another --out."
+            f"{self.folder.history} and its copy are damaged, and with them which epoch was the best: restore one from a backup, or "
+            "train again with another --out."
         )
 
-    def judge(self, row: Epoch) -> None:
-        """Note an epoch; its weights, as the network has them now, are kept if they are the best so far, or the last
-        are wanted."""
+    def record(self, row: Epoch) -> None:
+        """Add an epoch, and write the network's current weights where this is the epoch to keep."""
         self.rows.append(row)
-        if self.kept() is row:
-            with _naming_resume():
+        if self.kept_epoch() is row:
+            with _suggesting_resume():
                 content = weights_bytes(self.model)
-                self.sums.note("weights", [content], self.best_weights)
+                self.checksums.record("weights", [content], self.best_weights)
                 write_file(self.best_weights, content)
 
-    def keep(self) -> None:
-        """Write the checkpoint from which training goes on after the epoch that was judged last."""
-        self.written.checkpoints.mkdir(parents=True, exist_ok=True)
-        with _naming_resume():
-            self.sums.note("history", [history_bytes(self.rows)], self.written.history)
-            for file in (self.written.history, self.written.spare_history):
+    def save(self) -> None:
+        """Write history and checkpoint after the last recorded epoch."""
+        self.output.checkpoints.mkdir(parents=True, exist_ok=True)
+        with _suggesting_resume():
+            self.checksums.record("history", [history_bytes(self.rows)], self.output.history)
+            for file in (self.output.history, self.output.spare_history):
                 write_history(file, self.rows)
         self.epoch.assign(self.rows[-1].epoch)
         saved = save_checkpoint(self.manager)
-        with _naming_resume():
-            self.sums.note(saved.name, [file.read_bytes() for file in _files_of(saved) if file.exists()])
+        with _suggesting_resume():
+            self.checksums.record(saved.name, [file.read_bytes() for file in _files_of(saved) if file.exists()])
 
-    def kept(self) -> Epoch:
+    def kept_epoch(self) -> Epoch:
         """The epoch whose weights are kept."""
-        return self.rows[-1] if self.last else self.best()
+        return self.rows[-1] if self.keep_last else self.best()
 
     def best(self) -> Epoch:
-        """The best epoch whose weights are not lost, or of all where they all are."""
+        """The epoch with the best validation accuracy whose weights are not lost; of all where they all are."""
         return max(list(self._candidates()) or self.rows, key=lambda row: row.val_accuracy)
 
     def _candidates(self) -> Iterator[Epoch]:
-        return (row for row in self.rows if row.epoch >= self.first_kept)
+        return (row for row in self.rows if row.epoch >= self.first_with_weights)
 
-    def plateaus(self, epochs: float) -> int:
-        """How many times `epochs` have passed without a better one, each time counted again."""
+    def plateau_count(self, epochs: float) -> int:
+        """How many times `epochs` epochs have passed without a better validation accuracy; the count restarts each time."""
         count, since, best = 0, 0, -1.0
         for row in self.rows:
             since, best = (0, row.val_accuracy) if row.val_accuracy > best else (since + 1, best)
@@ -152,21 +152,21 @@ class Journal:
                 count, since = count + 1, 0
         return count
 
-    def exhausted(self) -> bool:
-        """Whether `patience` epochs have passed without a better one."""
+    def out_of_patience(self) -> bool:
+        """Whether `patience` epochs have passed without a better validation accuracy."""
         return bool(
             self.patience and any(self._candidates()) and self.rows[-1].epoch - self.best().epoch >= self.patience
         )
 
 
 def _files_of(checkpoint: Path) -> list[Path]:
-    """The files that TensorFlow writes of a checkpoint on one machine."""
+    """The files of a checkpoint that one machine has written."""
     return [Path(f"{checkpoint}{suffix}") for suffix in (".index", ".data-00000-of-00001")]
 
 
 @contextmanager
-def _naming_resume() -> Iterator[None]:
-    """Add to the sentence of a file that cannot be written that the training may go on."""
+def _suggesting_resume() -> Iterator[None]:
+    """Adds to the message of a file that cannot be written that the training can be resumed."""
     try:
         yield
     except EdgeferError as error:
@@ -174,17 +174,17 @@ def _naming_resume() -> Iterator[None]:
 
 
 def checkpoint_manager(checkpoint, folder: Path):
-    """TensorFlow's manager of the checkpoints in a folder, of which two are kept."""
+    """A tf.train.CheckpointManager that keeps two checkpoints."""
     tf = tensorflow()
     try:
         return tf.train.CheckpointManager(checkpoint, folder, max_to_keep=2)
-    except (tf.errors.OpError, ValueError):  # its list of checkpoints is damaged; the files are not
+    except (tf.errors.OpError, ValueError):  # its list of checkpoints is damaged
         (folder / "checkpoint").unlink(missing_ok=True)
         return tf.train.CheckpointManager(checkpoint, folder, max_to_keep=2)
 
 
 def load_checkpoint(checkpoint, prefix: Path) -> bool:
-    """Whether the checkpoint is whole, and loaded."""
+    """Load a checkpoint; False where it is damaged or of another network."""
     try:
         checkpoint.restore(str(prefix)).assert_existing_objects_matched()
     except (tensorflow().errors.OpError, ValueError, AssertionError, LookupError, RuntimeError, OSError):
@@ -193,7 +193,7 @@ def load_checkpoint(checkpoint, prefix: Path) -> bool:
 
 
 def save_checkpoint(manager) -> Path:
-    """Save the next checkpoint; EdgeferError, in one sentence, where it cannot be written."""
+    """Save the next checkpoint and return its prefix; EdgeferError where it cannot be written."""
     try:
         return Path(manager.save())
     except tensorflow().errors.OpError as error:
@@ -201,17 +201,17 @@ def save_checkpoint(manager) -> Path:
 
 
 def _unwritable(file: Path, error: Exception) -> EdgeferError:
-    """One sentence for what TensorFlow says in ten lines of a disk that is full."""
+    """One sentence for the ten lines that TensorFlow writes about a full disk."""
     number = getattr(error, "errno", None)
     if number is None and (match := re.search(r"errno = (\d+)", str(error))):
         number = int(match[1])
     reason = os.strerror(number) if number else str(error).strip().splitlines()[0][-160:] or type(error).__name__
     return EdgeferError(
-        f"{file} cannot be written: {reason}. Make room there: what was finished is kept, and --resume goes on from them."
+        f"{file} cannot be written: {reason}. Make room there: finished work is kept, and --resume goes on from it."
     )
 
 
-def _whole_weights(file: Path) -> bool:
+def _is_intact(file: Path) -> bool:
     """Whether every array of an HDF5 file can be read."""
     import h5py
 

@@ -1,4 +1,4 @@
-"""Networks built from a checked architecture, without Keras looking anything up."""
+"""Builds networks from a checked architecture, without Keras's lookup of classes by name."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Any
 from edgefer.errors import InputError
 from edgefer.train.memory import activations
 
-MAX_ACTIVATIONS = 1 << 28  # numbers that one layer may give for one image
-MAX_ALL_ACTIVATIONS = 1 << 29  # and all layers together: two GB
+MAX_ACTIVATIONS = 1 << 28  # of one layer for one image
+MAX_ALL_ACTIVATIONS = 1 << 29  # of all layers together: 2 GB
 
 
 @dataclass(frozen=True)
 class Built:
-    """A network or layer that was made, its kind in the file, and for a network what it is made of, in the file's order."""
+    """A Keras layer or network. kind: its class in the file; parts: of a network its layers, in the file's order."""
 
     layer: Any
     kind: str = ""
@@ -21,24 +21,27 @@ class Built:
 
 
 def build(architecture: dict, stored: int, where: str) -> Built:
-    """The network, float32; first in a graph, where sizes are known before any memory is taken."""
+    """The network, float32; built in a graph first, where sizes are known before memory is allocated.
+
+    stored: the weights that the file holds. InputError where layers do not fit together, or are too large.
+    """
     import tensorflow as tf
 
     try:
         with tf.Graph().as_default():
             outline = _make(architecture)
-            claimed = outline.layer.count_params()
-            widest, together = activations(_layers(outline))
+            weights = outline.layer.count_params()
+            largest, total = activations(_layers(outline))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    except Exception as error:  # whatever Keras makes of settings that contradict each other
+    except Exception as error:  # Keras raises many kinds for inconsistent settings
         raise InputError(f"{where}: its layers do not fit together ({first_line(error)}).") from None
-    if claimed > stored:
-        raise InputError(f"{where} claims {claimed:,} weights and holds {stored:,}: refused.")
-    if widest > MAX_ACTIVATIONS:
-        raise InputError(f"{where} holds a layer that gives {widest:,} numbers for one image: refused.")
-    if together > MAX_ALL_ACTIVATIONS:
-        raise InputError(f"{where} holds layers that together give {together:,} numbers for one image: refused.")
+    if weights > stored:
+        raise InputError(f"{where} declares {weights:,} weights and holds {stored:,}: refused.")
+    if largest > MAX_ACTIVATIONS:
+        raise InputError(f"{where} has a layer of {largest:,} activations for one image: refused.")
+    if total > MAX_ALL_ACTIVATIONS:
+        raise InputError(f"{where} has layers of {total:,} activations in all for one image: refused.")
     return _make(architecture)
 
 
@@ -61,7 +64,7 @@ def _make_sequential(layer: dict) -> Built:
     if not network.built and config.get("input_shape"):
         network.build(config["input_shape"])
     if not network.built or not network.inputs:
-        raise InputError("it does not say the size of its input: build it, and save it again.")
+        raise InputError("the size of its input is not stated: build it, and save it again.")
     return Built(network, layer.get("kind", ""), parts)
 
 
@@ -79,9 +82,10 @@ def _make_functional(layer: dict) -> Built:
 def connect(
     built: Built, architecture: dict, inputs: list, *, skip: frozenset[str] = frozenset(), flat: bool = True
 ) -> list:
-    """Call a network's layers one after the other on Keras tensors, as their inputs are there; returns its outputs.
+    """Call a network's layers on Keras tensors in topological order; returns its outputs.
 
-    skip: layers that pass on what they get. flat: networks within are called layer by layer too. Keras's own from_config waits forever for a layer that is connected to nothing.
+    skip: layers whose outputs are their inputs. flat: call nested networks layer by layer, too. Unlike Keras's from_config it does not
+    loop forever on a layer that is not connected.
     """
     config = architecture["config"]
     if architecture["class_name"] == "Sequential":
@@ -99,20 +103,20 @@ def connect(
     given = [name for name, (part, _) in parts.items() if type(part.layer).__name__ == "InputLayer"]
     tensors = {(name, 0): [pixels] for name, pixels in zip(given, inputs, strict=True)}
 
-    def there(reference: list) -> bool:
+    def is_ready(reference: list) -> bool:
         return (reference[0], reference[1] - first.get(reference[0], 0)) in tensors
 
     def tensor(reference: list) -> Any:
         return tensors[reference[0], reference[1] - first[reference[0]]][reference[2]]
 
     while calls:
-        ready = [call for call in calls if all(there(reference) for reference in call[2])]
+        ready = [call for call in calls if all(is_ready(reference) for reference in call[2])]
         if not ready:
-            raise InputError(f"the layer {calls[0][0]!r} is connected to nothing that there is.")
+            raise InputError(f"the layer {calls[0][0]!r} is not connected to the network.")
         for name, number, node in ready:
             if node:
-                taken = [tensor(reference) for reference in node]
-                tensors[name, number] = taken if name in skip else _call(*parts[name], taken, skip, flat)
+                arguments = [tensor(reference) for reference in node]
+                tensors[name, number] = arguments if name in skip else _call(*parts[name], arguments, skip, flat)
         calls = [call for call in calls if call not in ready]
     return [tensor(reference) for reference in config["output_layers"]]
 
@@ -129,20 +133,21 @@ def _one_or_all(tensors: list) -> Any:
 
 
 def _first_call(name: str, part: Built, calls: list, config: dict) -> int:
-    """The number of a layer's first call: 1 for a network within a network where its own making counts as one."""
+    """The index of a layer's first call: 1 for a nested network whose own creation is counted as call 0."""
     references = [ref for _, _, node in calls for ref in node] + config["output_layers"]
-    asked = [ref[1] for ref in references if ref[0] == name]
+    used = [ref[1] for ref in references if ref[0] == name]
     count = sum(one[0] == name for one in calls)
-    return int(bool(part.parts) and bool(asked) and max(asked) >= max(1, count))
+    return int(bool(part.parts) and bool(used) and max(used) >= max(1, count))
 
 
 def _layers(built: Built) -> Iterator[Any]:
-    """The layers of a network, and those of the networks within it."""
+    """The layers of a network and of its nested networks."""
     for part in built.parts:
         yield part.layer
         yield from _layers(part)
 
 
 def first_line(error: BaseException) -> str:
+    """The first line of an error, printable and of at most 200 characters."""
     text = str(error).strip() or type(error).__name__
-    return "".join(sign if sign.isprintable() else " " for sign in text.splitlines()[0])[:200]
+    return "".join(char if char.isprintable() else " " for char in text.splitlines()[0])[:200]

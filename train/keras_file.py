@@ -1,8 +1,8 @@
-"""Reads Keras networks out of files that nobody vouches for.
+"""Reads Keras networks from untrusted files.
 
-A Keras file can name any Python class, carry bytecode (Lambda) or TensorFlow operators that write files (TFOpLambda),
-and claim layers of any size, and Keras acts on all of it while it loads. So the file is never given to Keras: its
-architecture is read as data, rebuilt from a closed list of layers with plain settings, and given the stored arrays.
+A Keras file can name any Python class, contain bytecode (Lambda) or TensorFlow operators that write files (TFOpLambda), and declare
+layers of any size, and Keras acts on all of it while loading. So Keras never loads the file: its architecture is read as data,
+rebuilt from an allowlist of layers with plain settings, and the stored arrays are assigned to it.
 """
 
 import io
@@ -34,7 +34,7 @@ MAX_WEIGHT_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class KerasFile:
-    """What a Keras file holds, read as data: its architecture as JSON objects, and the weights' HDF5 file."""
+    """The parts of a Keras file: its architecture, parsed from JSON, and its weights as an HDF5 file."""
 
     config: dict
     weights: bytes
@@ -42,15 +42,15 @@ class KerasFile:
 
 
 def read_keras(content: bytes, where: str) -> "tf_keras.Model":
-    """The network in a Keras file's bytes (.keras of Keras 2 or 3, or .h5), rebuilt; nothing of the file is run.
+    """The network in a Keras file (.keras of Keras 2 or 3, or .h5), rebuilt without running anything in it.
 
-    where: how a sentence names the file. Raises InputError naming the first thing that is not on the closed list.
+    where: the file's name in messages. InputError names the first thing that is not on the allowlist.
     """
     return _flat(*read_layers(content, where))
 
 
 def read_layers(content: bytes, where: str) -> tuple[Built, dict]:
-    """The same as layers that hold their weights, and how they are connected (edgefer.train.keras_build.connect)."""
+    """The same as layers with their weights, and the architecture that connects them (edgefer.train.keras_build.connect)."""
     tensorflow()
     file = open_keras(content, where)
     architecture = Architecture(where).network(file.config)
@@ -69,7 +69,7 @@ def read_layers(content: bytes, where: str) -> tuple[Built, dict]:
 
 
 def _flat(built: Built, architecture: dict) -> "tf_keras.Model":
-    """The network with the layers of networks within it as its own: what prunes and quantizes takes no others."""
+    """The network with nested networks flattened: pruning and quantization take no others."""
     import tf_keras
 
     network = built.layer
@@ -86,7 +86,7 @@ def _flat(built: Built, architecture: dict) -> "tf_keras.Model":
 
 
 def open_keras(content: bytes, where: str) -> KerasFile:
-    """The parts of a Keras file; InputError for anything else, and for what is too large to be one."""
+    """The parts of a Keras file. InputError for anything else, and for parts that are too large."""
     if content.startswith(b"\x89HDF\r\n\x1a\n"):
         return _open_hdf5(content, where)
     try:
@@ -108,7 +108,7 @@ def open_keras(content: bytes, where: str) -> KerasFile:
         OSError,
     ) as error:
         raise InputError(f"{where} is not a Keras file ({first_line(error)}): name a .keras or .h5 file.") from None
-    except (NotImplementedError, RuntimeError) as error:  # encrypted, or packed in a way that zipfile does not know
+    except (NotImplementedError, RuntimeError) as error:  # encrypted, or an unknown compression
         raise InputError(f"{where} cannot be unpacked ({first_line(error)}).") from None
     return KerasFile(parsed, weights, 3 if version.startswith("3.") else 2)
 
@@ -117,8 +117,8 @@ def _member(archive: zipfile.ZipFile, name: str, limit: int, where: str) -> byte
     if archive.getinfo(name).file_size > limit:
         raise InputError(f"{where}: {name} claims {archive.getinfo(name).file_size:,} bytes, more than {limit:,}.")
     if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise InputError(f"{where}: {name} is packed in a way that Keras does not use.")
-    with archive.open(name) as part:  # the size in the directory may lie, so no more than that is read
+        raise InputError(f"{where}: {name} is compressed in a way that Keras does not use.")
+    with archive.open(name) as part:  # the size in the directory may be wrong
         content = part.read(limit + 1)
     if len(content) > limit:
         raise InputError(f"{where}: {name} unpacks to more than {limit:,} bytes.")
@@ -150,10 +150,10 @@ def _open_hdf5(content: bytes, where: str) -> KerasFile:
 
 @contextmanager
 def open_weights(content: bytes, where: str) -> "Iterator[h5py.File]":
-    """An HDF5 file in memory, once nothing in it points out of it and all of it together is of a sane size."""
+    """An HDF5 file in memory. InputError where it refers to other files, or is too large."""
     import h5py
 
-    # A file image of HDF5's own, not a Python object that it reads through: that one crashes where files are left open.
+    # As a file image: h5py crashes on Python file objects that are left open.
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_fapl_core(backing_store=False)
     access.set_file_image(content)
@@ -176,11 +176,11 @@ def _check_weights(file: "h5py.File", size: int, where: str) -> None:
     for group, name in _links(file):
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
-            raise InputError(f"{where}: {name!r} points to something else (a {type(link).__name__}): refused.")
+            raise InputError(f"{where}: {name!r} is a link to something else (a {type(link).__name__}): refused.")
         item = group[name]
         if isinstance(item, h5py.Dataset):
             if item.external or item.is_virtual:
-                raise InputError(f"{where}: {name!r} keeps its numbers in another file: refused.")
+                raise InputError(f"{where}: {name!r} stores its numbers in another file: refused.")
             if item.dtype.kind not in "fiu" or item.dtype.itemsize > 8:
                 raise InputError(f"{where}: {name!r} holds {item.dtype}, not numbers: refused.")
             total += item.size * item.dtype.itemsize
@@ -189,33 +189,33 @@ def _check_weights(file: "h5py.File", size: int, where: str) -> None:
 
 
 def _links(group: "h5py.Group", limit: int = 100_000) -> "Iterator[tuple[h5py.Group, str]]":
-    """Every link of a file, each object once: groups may hold themselves."""
+    """(group, name) of every link; each group is visited once, since groups may contain themselves."""
     import h5py
 
-    seen, left = {group.id.__hash__()}, [group]
-    while left:
-        here = left.pop()
-        for name in here:
+    visited, pending = {hash(group.id)}, [group]
+    while pending:
+        current = pending.pop()
+        for name in current:
             limit -= 1
             if limit < 0:
                 raise ValueError("more than 100,000 objects")
-            yield here, name
-            item = here[name]
-            if isinstance(item, h5py.Group) and (key := hash(item.id)) not in seen:
-                seen.add(key)
-                left.append(item)
+            yield current, name
+            item = current[name]
+            if isinstance(item, h5py.Group) and (key := hash(item.id)) not in visited:
+                visited.add(key)
+                pending.append(item)
 
 
 def _datasets(group: "h5py.Group") -> "Iterator[h5py.Dataset]":
     import h5py
 
-    for here, name in _links(group):
-        if isinstance(item := here[name], h5py.Dataset):
+    for parent, name in _links(group):
+        if isinstance(item := parent[name], h5py.Dataset):
             yield item
 
 
 def _fill(built: Built, weights: "h5py.File", generation: int) -> None:
-    """Give a network the arrays of the file; ValueError or KeyError where they do not fit."""
+    """Assign the file's arrays to a network. ValueError or KeyError where they do not fit."""
     if generation == 1:
         from tf_keras.src.saving.legacy import hdf5_format
 
@@ -226,7 +226,7 @@ def _fill(built: Built, weights: "h5py.File", generation: int) -> None:
 
 
 def _fill_parts(parts: "tuple[Built, ...]", group: "h5py.Group") -> None:
-    """Arrays of a .keras file into layers."""
+    """Assign the arrays of a .keras file."""
     layers = next((group[name] for name in ("_layer_checkpoint_dependencies", "layers") if name in group), None)
     if layers is None:
         raise KeyError("no layers in its weights")
@@ -234,43 +234,47 @@ def _fill_parts(parts: "tuple[Built, ...]", group: "h5py.Group") -> None:
         if part.parts:
             _fill_parts(part.parts, layers[name])
         elif part.layer.weights:
-            _give(part.layer, layers[name])
+            _assign(part.layer, layers[name])
 
 
 def _group_names(parts: "tuple[Built, ...]", layers: "h5py.Group") -> list[str]:
-    """The group that holds each layer's arrays.
+    """The group of each layer's arrays.
 
-    Keras names groups after the classes in turn (dense, dense_1), which may be the names of other layers of the network:
-    the first Dense may well be called dense_1. Keras 3 states the layer's own name beside its arrays.
+    Keras numbers groups by class (dense, dense_1), and these may be the names of other layers: the first Dense may be called
+    dense_1. Keras 3 also stores each layer's own name.
     """
-    in_turn, used = [], Counter[str]()
+    numbered, used = [], Counter[str]()
     for part in parts:
-        kind = _snake(part.kind)
-        in_turn.append(f"{kind}_{used[kind]}" if used[kind] else kind)
+        kind = _snake_case(part.kind)
+        numbered.append(f"{kind}_{used[kind]}" if used[kind] else kind)
         used[kind] += 1
-    stated = {}
+    stored = {}
     for name in layers:
         own = layers[name]["vars"].attrs.get("name") if "vars" in layers[name] else None
         if isinstance(own, str):
-            stated[own] = name
+            stored[own] = name
     names = [part.layer.name for part in parts]
     needed = [number for number, part in enumerate(parts) if part.layer.weights]
-    if all(names[number] in stated for number in needed):
-        return [stated.get(name, "") for name in names]
-    return in_turn if all(in_turn[number] in layers for number in needed) else names
+    if all(names[number] in stored for number in needed):
+        return [stored.get(name, "") for name in names]
+    return numbered if all(numbered[number] in layers for number in needed) else names
 
 
-def _give(layer: Any, group: "h5py.Group") -> None:
+def _assign(layer: Any, group: "h5py.Group") -> None:
     stored = group.get("vars", {})
     arrays = [stored[key][()] for key in sorted(stored, key=int)]
-    shapes, wanted = [array.shape for array in arrays], [tuple(weight.shape) for weight in layer.weights]
-    if shapes != wanted:
-        raise ValueError(f"{layer.name} has {shapes} where {wanted} belong")
+    shapes, expected = [array.shape for array in arrays], [tuple(weight.shape) for weight in layer.weights]
+    if shapes != expected:
+        raise ValueError(f"{layer.name} has {shapes} where {expected} belong")
     layer.set_weights(arrays)
 
 
-def _snake(name: str) -> str:
-    """A class's name as Keras writes it: BatchNormalization is batch_normalization, ReLU is re_lu."""
+def _snake_case(name: str) -> str:
+    """A class name as Keras converts it.
+
+    >>> _snake_case("BatchNormalization"), _snake_case("ReLU")
+    ('batch_normalization', 're_lu')
+    """
     name = re.sub(r"\W+", "", name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -1,4 +1,4 @@
-"""The closed list of Keras layers that edgefer loads, and architectures that are checked against it."""
+"""The allowlist of Keras layers that edgefer loads, and architectures checked against it."""
 
 import inspect
 import re
@@ -8,9 +8,9 @@ from typing import Any
 from edgefer.errors import InputError
 
 MAX_LAYERS = 4000
-MAX_DEPTH = 8  # of networks within networks
-MAX_NUMBER = 1 << 20  # in a layer's settings: units, filters, sizes
-MAX_DILATION = 256  # TensorFlow takes one batch for each of its steps
+MAX_DEPTH = 8  # of nested networks
+MAX_NUMBER = 1 << 20  # of a layer's settings: units, filters, sizes
+MAX_DILATION = 256  # memory grows with it in TensorFlow
 
 NETWORKS = {"Functional", "Model", "Sequential"}
 LAYERS = {
@@ -23,7 +23,7 @@ LAYERS = {
     "Normalization", "Rescaling",
     "Dropout", "SpatialDropout2D",
 }  # fmt: skip
-# They change nothing outside training, where edgefer augments by itself: left out.
+# Identity at inference; edgefer augments by itself.
 TRAINING_ONLY = {
     "AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization", "RandomFlip", "RandomRotation",
     "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness",
@@ -32,9 +32,9 @@ ACTIVATIONS = {
     "linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "sigmoid", "hard_sigmoid", "tanh", "softmax",
     "softplus", "softsign", "swish", "silu", "exponential", "mish",
 }  # fmt: skip
-# What only matters while a network is trained from nothing, and is an object in the file.
+# Only used when training from scratch; objects in the file.
 DROPPED = re.compile(r"(_initializer|_regularizer|_constraint|^initializer|^regularizer)$")
-# dtype: what a network computes in is edgefer's to say.
+# dtype: set by edgefer.
 UNUSED = {
     "build_config",
     "activity_regularizer",
@@ -49,7 +49,7 @@ KERAS_3_NAMES = {
     ("InputLayer", "batch_shape"): "batch_input_shape",
     ("LeakyReLU", "negative_slope"): "alpha",
 }
-WORDS = {
+CHOICES = {
     "padding": {"valid", "same"},
     "data_format": {"channels_last"},
     "interpolation": {"nearest", "bilinear", "bicubic", "area", "lanczos3", "lanczos5"},
@@ -59,12 +59,12 @@ RENAMED = {"BatchNormalizationV1": "BatchNormalization", "SyncBatchNormalization
 
 
 class UnknownLayer(InputError):
-    """A layer that is not on the closed list: it may run code."""
+    """A layer that is not on the allowlist: it may run code."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Turns a file's architecture into one that Keras 2 builds without looking anything up: InputError otherwise."""
+    """Translates a file's architecture to plain Keras 2 settings. InputError for anything that is not on the allowlist."""
 
     where: str
 
@@ -89,7 +89,7 @@ class Architecture:
 
     def _parts(self, config: Any, what: str) -> tuple[str, dict]:
         if not isinstance(config, dict) or not isinstance(config.get("class_name"), str):
-            raise InputError(f"{self.where}: {what} is not described as Keras does.")
+            raise InputError(f"{self.where}: the description of {what} is not of Keras's form.")
         settings = config.get("config")
         if not isinstance(settings, dict):
             raise InputError(f"{self.where}: the settings of {what} cannot be read.")
@@ -131,13 +131,13 @@ class Architecture:
             key = KERAS_3_NAMES.get((kind, key), key)
             if key in known:
                 plain[key] = self._value(kind, key, value)
-            elif value:  # a setting that is off, as Keras 3 writes many, is no loss
+            elif value:  # Keras 3 writes many settings that are off
                 raise InputError(f"{self.where}: Keras 2 has no {kind}.{key} (= {value!r:.60}): rebuild it without.")
         return plain
 
     def _value(self, kind: str, key: str, value: Any, depth: int = 0) -> Any:
         what = f"{self.where}: {kind}.{key} = {value!r:.60}"
-        if key == "activation" and isinstance(value, dict):  # of the Keras 3 form
+        if key == "activation" and isinstance(value, dict):  # Keras 3
             value = value.get("config")
         if key == "activation":
             if value is None or (isinstance(value, str) and value in ACTIVATIONS):
@@ -146,12 +146,12 @@ class Architecture:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, int | float):
-            most = MAX_DILATION if key == "dilation_rate" else MAX_NUMBER
-            if not abs(value) <= most:
-                raise InputError(f"{what} is out of range (at most {most:,}).")
+            limit = MAX_DILATION if key == "dilation_rate" else MAX_NUMBER
+            if not abs(value) <= limit:
+                raise InputError(f"{what} is out of range (at most {limit:,}).")
             return value
         if isinstance(value, str):
-            if value in WORDS.get(key, ()) or (key == "name" and NAME.fullmatch(value)):
+            if value in CHOICES.get(key, ()) or (key == "name" and NAME.fullmatch(value)):
                 return value
             raise InputError(f"{what} is not a setting that edgefer loads.")
         if isinstance(value, list | tuple) and len(value) <= 4096 and depth < 6:
@@ -171,7 +171,7 @@ class Architecture:
         return value
 
     def _node(self, node: Any, layer: str) -> list:
-        """One use of a layer: [[name, node, tensor, {}], ...]."""
+        """The inputs of one call of a layer: [[layer, call, output, {}], ...]."""
         if isinstance(node, dict):  # Keras 3
             arguments, options = node.get("args"), node.get("kwargs") or {}
             if not isinstance(options, dict) or not set(options) <= {"training", "mask"}:
@@ -179,7 +179,7 @@ class Architecture:
             if not isinstance(arguments, list) or len(arguments) != 1:
                 raise InputError(f"{self.where}: {layer!r} is called with more than its input: refused.")
             sources = arguments[0] if isinstance(arguments[0], list) else [arguments[0]]
-            return [self._tensor(_history(one)) for one in self._list(sources)]
+            return [self._tensor(_keras_history(one)) for one in self._list(sources)]
         node = self._list(node)
         if node and isinstance(node[0], str):
             node = [node]
@@ -205,18 +205,18 @@ class Architecture:
         return [self._tensor(one)[:3] for one in value]
 
 
-def _history(tensor: Any) -> Any:
-    """Where a tensor comes from, in the form of Keras 3: {"config": {"keras_history": [layer, node, tensor]}}."""
+def _keras_history(tensor: Any) -> Any:
+    """The [layer, call, output] of a Keras 3 tensor, {"config": {"keras_history": [...]}}."""
     config = tensor.get("config") if isinstance(tensor, dict) else None
     return config.get("keras_history") if isinstance(config, dict) else tensor
 
 
 def _arguments(kind: str) -> set[str]:
-    """The settings that a Keras 2 layer takes."""
+    """The constructor arguments of a Keras 2 layer."""
     from tf_keras import layers
 
-    taken = {"name", "trainable", "batch_input_shape"}
+    arguments = {"name", "trainable", "batch_input_shape"}
     for owner in getattr(layers, kind).__mro__:
         if "__init__" in vars(owner):
-            taken |= set(inspect.signature(owner.__init__).parameters)
-    return taken - {"self", "args", "kwargs"}
+            arguments |= set(inspect.signature(owner.__init__).parameters)
+    return arguments - {"self", "args", "kwargs"}

@@ -1,4 +1,4 @@
-"""How much memory a network takes, from its shapes, before any is taken: a process that asks for too much is killed in silence."""
+"""The memory that a network needs, from its shapes: a process that allocates too much is killed without a message."""
 
 import math
 import os
@@ -12,14 +12,14 @@ from edgefer.errors import InputError
 if TYPE_CHECKING:
     import tf_keras
 
-BYTES = 4  # of a float32
-COPIES = 3  # the weights, their gradients, and one number of an optimizer
+FLOAT_BYTES = 4
+COPIES = 3  # weights, gradients, and one optimizer slot
 CGROUP = Path("/sys/fs/cgroup/memory.max")
-MAX_BATCH, MAX_BATCH_NUMBERS = 256, 1 << 29
+MAX_BATCH, MAX_BATCH_ACTIVATIONS = 256, 1 << 29
 
 
 def installed_bytes() -> int:
-    """The memory that there is for this process at most: the machine's, or its container's where that is less."""
+    """The memory of the machine, or of its container (cgroup v2) where that is less."""
     installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with suppress(OSError, ValueError):  # ValueError: "max"
         installed = min(installed, int(CGROUP.read_text()))
@@ -27,22 +27,22 @@ def installed_bytes() -> int:
 
 
 def activations(layers: "Iterator[Any]") -> tuple[int, int]:
-    """How many numbers the layers give for one image: the most that one of them does, and all together."""
+    """Activations for one image: (the most of one layer, the sum of all)."""
     sizes = [sum(_size(shape) for shape in _shapes(node.output_shapes)) for layer in layers for node in _nodes(layer)]
     return max(sizes, default=1), sum(sizes) or 1
 
 
 def check_training(network: "tf_keras.Model", batch: int) -> None:
-    """InputError when what a step keeps for its gradients, or the weights with what an optimizer keeps for each of them, could
-    not fit in the machine's memory."""
-    _, numbers = activations(iter(network.layers))
+    """InputError where the activations that a step keeps for its gradients, or the weights with gradients and optimizer state, do not
+    fit in memory. batch: images per step."""
+    _, count = activations(iter(network.layers))
     installed, weights = installed_bytes(), network.count_params()
-    if COPIES * weights * BYTES > installed:
+    if COPIES * weights * FLOAT_BYTES > installed:
         raise InputError(
-            f"This network has {weights:,} weights, which take {COPIES * weights * BYTES / 1e9:,.0f} GB to train, and there are "
+            f"This network has {weights:,} weights, which take {COPIES * weights * FLOAT_BYTES / 1e9:,.0f} GB to train, and there are "
             f"{installed / 1e9:,.0f}: make it smaller."
         )
-    needed = numbers * batch * BYTES
+    needed = count * batch * FLOAT_BYTES
     if needed > installed:
         raise InputError(
             f"A batch of {batch} images takes this network about {needed / 1e9:,.0f} GB, and there are {installed / 1e9:,.0f}: "
@@ -51,17 +51,17 @@ def check_training(network: "tf_keras.Model", batch: int) -> None:
 
 
 def batch_for(network: "tf_keras.Model") -> int:
-    """How many images to ask a network of at a time: MAX_BATCH, or fewer where they would take more than two GB."""
-    _, numbers = activations(iter(network.layers))
-    return max(1, min(MAX_BATCH, MAX_BATCH_NUMBERS // numbers))
+    """The batch size for inference: MAX_BATCH, or less where the activations would take more than 2 GB."""
+    _, count = activations(iter(network.layers))
+    return max(1, min(MAX_BATCH, MAX_BATCH_ACTIVATIONS // count))
 
 
 def _nodes(layer: Any) -> list:
-    return layer._inbound_nodes  # a shared layer has one for each call; Keras has no public list of them
+    return layer._inbound_nodes  # one per call of a shared layer; there is no public list
 
 
 def _shapes(shapes: Any) -> list[tuple]:
-    """What Keras gives as one shape or, for several tensors, as a list of them."""
+    """A list of shapes, of which Keras gives a single one as it is."""
     return shapes if isinstance(shapes, list) else [shapes]
 
 

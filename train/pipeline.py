@@ -1,8 +1,8 @@
-"""`edgefer train` from an order to a bundle: load, fit, evaluate, measure the framing, write."""
+"""`edgefer train` from a configuration to a bundle: load, fit, evaluate, measure crops, write."""
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +12,16 @@ from pydantic import ValidationError
 
 from edgefer.bundle import Bundle, write_bundle
 from edgefer.card import ModelCard, Provenance, Scores, first_problem
-from edgefer.errors import EdgeferError, InputError
+from edgefer.errors import InputError
 from edgefer.files import without_empty_folders
 from edgefer.metrics import confusion_matrix
 from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train import backend, distribute, plots
+from edgefer.train.config import TrainConfig
 from edgefer.train.data.dataset import Dataset, hold_out, stratified_rows, without_copies
-from edgefer.train.data.ferplus import votes_file
-from edgefer.train.data.load import composition, load_dataset, load_further
-from edgefer.train.distill import distilled, load_soft_labels, save_soft_labels, teacher_probabilities
+from edgefer.train.data.load import load_dataset, load_extra, summary
+from edgefer.train.data.trained import has_other_holdout
+from edgefer.train.distill import with_soft_targets
 from edgefer.train.distribute import SINGLE_WORKER, Worker
 from edgefer.train.evaluate import class_table, evaluate, keras_logits
 from edgefer.train.fit import fit
@@ -28,45 +29,47 @@ from edgefer.train.folds import CROSS_VALIDATION, CrossValidation, cross_validat
 from edgefer.train.framing import measure_crop
 from edgefer.train.history import read_history
 from edgefer.train.networks import keras_bytes
-from edgefer.train.order import Order
 from edgefer.train.run import RunFolder
-from edgefer.train.votes import translated
+from edgefer.train.soft_targets import soft_targets
 
 if TYPE_CHECKING:
     import tf_keras
 
-Detect = Callable[[np.ndarray], list[tuple[int, int, int, int]]]
-FRAMED = 100  # images whose framing by each detector is measured
+Detect = Callable[
+    [np.ndarray], list[tuple[int, int, int, int]]
+]  # uint8 BGR [h, w, 3] -> boxes x0, y0, x1, y1 in pixels
+SOFT_TARGETS = "what teachers, votes or --soft-labels say of them"  # in the message that they have changed
+CROP_IMAGES = 100  # training images that each detector's crop is measured on
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a training gave: the bundle, per held split its scores and per-class table, and the cross-validation."""
+    """A finished training. scores, classes: figures and per-class table by evaluated split; skipped: bad rows or files that were
+    left out."""
 
     bundle: Bundle
     scores: dict[str, Scores]
     classes: dict[str, list[tuple[str, int, float, float, float]]]
-    crossed: CrossValidation | None
+    cross_validation: CrossValidation | None
     skipped: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Fitted:
-    """The data as it was trained on, Dataset.held_images of it as it was loaded, the network, the epoch that gave its
-    weights, and the cross-validation."""
+    """dataset: as trained on; holdout_hash: of the data as loaded; best: the epoch of the model's weights."""
 
     dataset: Dataset
-    held_images: str
+    holdout_hash: str
     model: "tf_keras.Model"
     best: Epoch
-    crossed: CrossValidation | None
+    cross_validation: CrossValidation | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Training:
-    """One training under way. strategy: of tf.distribute; scratch: where a worker writes that is not the chief."""
+    """A training in progress. strategy: of tf.distribute; scratch: where a worker that is not the chief writes."""
 
-    order: Order
+    config: TrainConfig
     run: RunFolder
     progress: Progress
     cache: Path | None
@@ -75,14 +78,19 @@ class _Training:
     scratch: Path | None = None
 
     @property
-    def start(self) -> Bundle | None:
-        """The bundle whose weights it begins with."""
-        path = self.order.supervision.init_from
+    def init_from(self) -> Bundle | None:
+        """The bundle with the initial weights."""
+        path = self.config.supervision.init_from
         return Bundle.open(Path(path)) if path else None
+
+    def log(self, *lines: str) -> None:
+        """Log the lines that are not empty."""
+        for line in filter(None, lines):
+            self.progress.log(line)
 
 
 def train(
-    order: Order,
+    config: TrainConfig,
     run: Path,
     *,
     progress: Progress = SILENT,
@@ -90,127 +98,157 @@ def train(
     cache: Path | None = None,
     worker: Worker = SINGLE_WORKER,
 ) -> Result | None:
-    """Train as ordered into the directory `run`, continuing what is already there, and make it a bundle.
+    """Train into the folder `run`, resuming what is there, and make it a bundle.
 
-    With folds the recipe is cross-validated first, which gives its figures; the network itself is then trained by the
-    same recipe on all images, less those by which the recipe chooses an epoch. Of several workers only the chief writes
-    there; the others help to fit, and get None. InputError when another process is training there, or the directory
-    cannot be written. A training that fails before its first epoch has ended leaves nothing behind.
+    With folds the recipe is cross-validated first, for its figures; the network itself is then trained on all images but those that
+    choose its epoch. detectors: by name, for each of which the crop is measured. cache: a folder for parsed data. worker: of a
+    distributed training, of which only the chief writes to `run`; the others return None.
+
+    InputError where the folder cannot be written or another process is training in it, DataError for the data. A training that
+    fails before the end of its first epoch leaves nothing behind.
     """
     folder = RunFolder(run)
     with (
         without_empty_folders(run.absolute()),
-        _held(folder) if worker.chief else contextlib.nullcontext(),
+        folder.session() if worker.chief else contextlib.nullcontext(),
         tempfile.TemporaryDirectory() as scratch,
     ):
         with distribute.strategy_for(worker, run) as strategy:
             training = _Training(
-                order=order, run=folder, progress=progress, cache=cache, worker=worker, strategy=strategy,
+                config=config, run=folder, progress=progress, cache=cache, worker=worker, strategy=strategy,
                 scratch=None if worker.chief else Path(scratch),
             )  # fmt: skip
             fitted = _fit(training)
-        return _finish(order, folder, fitted, detectors, progress) if fitted else None
-
-
-@contextlib.contextmanager
-def _held(run: RunFolder) -> Iterator[None]:
-    """Hold the run's folder for this process; a refused training, and one that never began, is gone again."""
-    resumed = run.resumable
-    with run.held():
-        try:
-            run.clean()
-            yield
-        except EdgeferError:
-            if not resumed and not run.begun():
-                run.clear()
-            raise
+        return _finish(training, fitted, detectors) if fitted else None
 
 
 def _fit(training: _Training) -> _Fitted | None:
-    """None for a worker that only helps."""
-    order, run, progress, recipe = training.order, training.run, training.progress, training.order.recipe
-    dataset = load_dataset(order.data, recipe.input, order.data_options, progress=progress, cache=training.cache)
-    if order.also:
-        further = load_further(
-            order.also, order.also_share, dataset, recipe.input, progress=progress, cache=training.cache
-        )
-        dataset = replace(dataset, further=further)
-    _card(order, dataset)
-    progress.log(f"Training {recipe.name} on {order.data} into {run.path}")
-    for line in composition(dataset):
-        progress.log(line)
-    held_images = dataset.held_images
+    """None for a worker that is not the chief."""
+    config, recipe = training.config, training.config.recipe
+    dataset = _load(training)
+    make_card(config, dataset)  # raises before hours of training where the card cannot be written after them
+    training.log(
+        f"Training {recipe.name} on {config.data} into {training.run.path}",
+        *summary(dataset),
+        *_holdout_warnings(config, dataset),
+    )
+    holdout_hash = dataset.holdout_hash
     if training.worker.chief:
-        _log_unless_empty(progress, run.check_data(dataset))
-        order.save(run)
-    if order.group_by and not recipe.augment.copies:
-        dataset = without_copies(dataset, order.group_by)
-    if order.supervision.soft:
-        train_split = dataset.split("train")
-        soft = distilled(train_split, _soft_labels(training, dataset), recipe.distill.weight)
-        dataset = replace(dataset, splits=dataset.splits | {"train": soft})
-        if training.worker.chief:
-            _log_unless_empty(progress, run.check_data(dataset, soft=True))
-    crossed = None
-    if order.folds:
-        crossed = _cross_validate(training, dataset)
+        training.log(training.run.check_data(dataset.content_hash, dataset.sizes))
+        config.save(training.run)
+    if config.group_by and not recipe.augment.copies:
+        dataset = without_copies(dataset, config.group_by)
+    if config.supervision.soft:
+        dataset = _with_soft_targets(training, dataset)
+    cross_validation = None
+    if config.folds:
+        cross_validation = _cross_validate(training, dataset)
         if recipe.needs_validation:
-            dataset = hold_out(dataset, order.valid_fraction, recipe.fit.seed, order.group_by)
-        aside = f"; {len(dataset.split('valid'))} choose its epoch" if recipe.needs_validation else ""
-        progress.log(f"Now the network itself, on {len(dataset.split('train'))} images{aside}")
+            dataset = hold_out(dataset, config.valid_fraction, recipe.fit.seed, config.group_by)
+        validation = f"; {len(dataset.split('valid'))} choose its epoch" if recipe.needs_validation else ""
+        training.log(f"Now the network itself, on {len(dataset.split('train'))} images{validation}")
     fitted = fit(
-        recipe, dataset, run.training.path, progress,
-        start=training.start, written=training.scratch, strategy=training.strategy,
+        recipe, dataset, training.run.training.path, training.progress,
+        init_from=training.init_from, output=training.scratch, strategy=training.strategy,
     )  # fmt: skip
-    return fitted and _Fitted(
-        dataset=dataset, held_images=held_images, model=fitted[0], best=fitted[1], crossed=crossed
+    if fitted is None:
+        return None
+    model, best = fitted
+    return _Fitted(
+        dataset=dataset, holdout_hash=holdout_hash, model=model, best=best, cross_validation=cross_validation
     )
 
 
-def _log_unless_empty(progress: Progress, text: str) -> None:
-    if text:
-        progress.log(text)
+def _load(training: _Training) -> Dataset:
+    """The data set, with extra images where there are any."""
+    config, spec = training.config, training.config.recipe.input
+    progress, cache = training.progress, training.cache
+    dataset = load_dataset(config.data, spec, config.data_options, progress=progress, cache=cache)
+    if not config.also:
+        return dataset
+    extra = load_extra(
+        config.also, config.also_share, dataset, spec, skip_bad=config.skip_bad, progress=progress, cache=cache
+    )
+    return replace(dataset, extra=extra)
 
 
-def _finish(
-    order: Order, run: RunFolder, fitted: _Fitted, detectors: Mapping[str, Detect], progress: Progress
-) -> Result:
-    """Evaluate, plot, measure the framing, and write the bundle."""
-    dataset, model, best, crossed = fitted.dataset, fitted.model, fitted.best, fitted.crossed
-    seed, train_split = order.recipe.fit.seed, dataset.split("train")
-    held = {name: split for name, split in dataset.splits.items() if name != "train"}
-    logits = {name: keras_logits(model, split.images) for name, split in held.items()}
-    if crossed:
-        name = f"{order.folds}-fold"
-        held, logits = {name: crossed.held, **held}, {name: crossed.logits, **logits}
-    scores = {name: evaluate(split, logits[name]) for name, split in held.items()}
-    report = {"history.png": plots.history_plot(read_history(run.training.history), best)}
-    for name, split in held.items():
+def _holdout_warnings(config: TrainConfig, dataset: Dataset) -> list[str]:
+    """A warning for each network that this training builds on and that was itself trained on images that are held out now."""
+    paths = (config.supervision.init_from, *config.supervision.teachers)
+    bundles = [Bundle.open(Path(path)) for path in paths if path]
+    return [
+        f"{bundle.path} was trained on {dataset.name} with other images held out: it may know some of those that are held out now, "
+        "and the figures on them may look better than the network is. Train it again with the same seed and split."
+        for bundle in bundles
+        if bundle.card.provenance.labels == config.supervision.labels and has_other_holdout(bundle.card, dataset)
+    ]
+
+
+def _with_soft_targets(training: _Training, dataset: Dataset) -> Dataset:
+    config, run = training.config, training.run
+    probabilities = soft_targets(config, dataset, run, scratch=training.scratch, progress=training.progress)
+    train = with_soft_targets(dataset.split("train"), probabilities, config.recipe.distill.weight)
+    dataset = replace(dataset, splits=dataset.splits | {"train": train})
+    if training.worker.chief:
+        training.log(run.check_data(dataset.content_hash, dataset.sizes, derived=SOFT_TARGETS))
+    return dataset
+
+
+def _cross_validate(training: _Training, dataset: Dataset) -> CrossValidation:
+    config = training.config
+    folds = divide_folds(
+        dataset, config.recipe, folds=config.folds, group_by=config.group_by, valid_fraction=config.valid_fraction
+    )
+    return cross_validate(
+        folds, config.recipe, training.run, training.progress, init_from=training.init_from, strategy=training.strategy
+    )
+
+
+def _finish(training: _Training, fitted: _Fitted, detectors: Mapping[str, Detect]) -> Result:
+    """Evaluate, plot, measure crops, and write the bundle."""
+    config, run, dataset, model = training.config, training.run, fitted.dataset, fitted.model
+    splits = {name: split for name, split in dataset.splits.items() if name != "train"}
+    logits = {name: keras_logits(model, split.images) for name, split in splits.items()}
+    if crossed := fitted.cross_validation:
+        name = f"{config.folds}-fold"
+        splits, logits = {name: crossed.holdout, **splits}, {name: crossed.logits, **logits}
+    scores = {name: evaluate(split, logits[name]) for name, split in splits.items()}
+    report = {"history.png": plots.history_plot(read_history(run.training.history), fitted.best)}
+    for name, split in splits.items():
         matrix = confusion_matrix(split.labels, logits[name].argmax(axis=1), len(dataset.labels))
         figures = f"accuracy {scores[name].accuracy:.1%}, recall {scores[name].macro_recall:.3f}"
-        title = f"{order.recipe.name}, {name} split: {figures}"
+        title = f"{config.recipe.name}, {name} split: {figures}"
         report[f"confusion-{name}.png"] = plots.confusion_plot(matrix, dataset.labels, title)
     if crossed:
         report[CROSS_VALIDATION] = crossed.to_json(dataset.labels)
 
-    sample = train_split.take(stratified_rows(train_split.labels, min(FRAMED, len(train_split)), seed))
-    card = _card(order, dataset)
+    train = dataset.split("train")
+    sample = train.take(stratified_rows(train.labels, min(CROP_IMAGES, len(train)), config.recipe.fit.seed)).images
+    card = make_card(config, dataset)
     card = card.model_copy(
         update={
-            "crops": {name: measure_crop(sample.images, detect, progress) for name, detect in detectors.items()},
+            "crops": {name: measure_crop(sample, detect, training.progress) for name, detect in detectors.items()},
             "metrics": {name: {"keras": value} for name, value in scores.items()},
-            "provenance": card.provenance.model_copy(update={"epoch": best.epoch, "held_images": fitted.held_images}),
+            "provenance": card.provenance.model_copy(
+                update={"epoch": fitted.best.epoch, "held_images": fitted.holdout_hash}
+            ),
         }
     )
-    bundle = write_bundle(run.path, card, {"keras": keras_bytes(model)}, report)
-    classes = {name: class_table(split, logits[name], dataset.labels) for name, split in held.items()}
-    return Result(bundle=bundle, scores=scores, classes=classes, crossed=crossed, skipped=dataset.skipped)
+    return Result(
+        bundle=write_bundle(run.path, card, {"keras": keras_bytes(model)}, report),
+        scores=scores,
+        classes={name: class_table(split, logits[name], dataset.labels) for name, split in splits.items()},
+        cross_validation=crossed,
+        skipped=dataset.skipped,
+    )
 
 
-def _card(order: Order, dataset: Dataset) -> ModelCard:
-    """The card but for what training finds out. InputError for what no card can hold, before hours of training and not
-    after them."""
-    recipe = order.recipe
+def make_card(config: TrainConfig, dataset: Dataset) -> ModelCard:
+    """The card, without what only the finished training knows. InputError for what a card cannot hold."""
+    recipe, extra = config.recipe, dataset.extra
+    steps = config.supervision.steps()
+    if extra:
+        steps += (f"{extra.share:.0%} of each batch from {len(extra.split)} extra images: {extra.name}",)
     try:
         return ModelCard(
             name=recipe.name,
@@ -219,66 +257,18 @@ def _card(order: Order, dataset: Dataset) -> ModelCard:
             faces=recipe.faces,
             provenance=Provenance(
                 data=dataset.name,
-                labels=order.supervision.labels,
-                names=order.names,
-                valid_fraction=order.valid_fraction,
-                group_by=order.group_by,
-                folds=order.folds,
-                split_sizes={name: len(split) for name, split in dataset.splits.items()},
+                labels=config.supervision.labels,
+                names=config.names,
+                valid_fraction=config.valid_fraction,
+                group_by=config.group_by,
+                folds=config.folds,
+                split_sizes=dataset.sizes,
                 recipe=recipe.model_dump(mode="json"),
-                seed=recipe.fit.seed,
+                seed=config.data_options.seed,
                 epoch=0,
                 versions=backend.versions(),
-                steps=(*order.supervision.steps(), *_further_step(dataset)),
+                steps=steps,
             ),
         )
     except ValidationError as error:
-        raise InputError(f"A network of this could not be written: {first_problem(error)}.") from None
-
-
-def _further_step(dataset: Dataset) -> tuple[str, ...]:
-    """What the card says of images that were only trained on."""
-    if not (further := dataset.further):
-        return ()
-    return (f"{further.share:.0%} of each batch from {len(further.split)} further images: {further.name}",)
-
-
-def _cross_validate(training: _Training, dataset: Dataset) -> CrossValidation:
-    order, progress = training.order, training.progress
-    folds = divide_folds(
-        dataset, order.recipe, folds=order.folds, group_by=order.group_by, valid_fraction=order.valid_fraction
-    )
-    return cross_validate(folds, order.recipe, training.run, progress, start=training.start, strategy=training.strategy)
-
-
-def _soft_labels(training: _Training, dataset: Dataset) -> np.ndarray:
-    """What the order's file, teachers and votes say of the training images, as a mean; the last two are asked once, and
-    their answers kept in the run's folder."""
-    supervision, progress = training.order.supervision, training.progress
-    split, recipe = dataset.split("train"), training.order.recipe
-
-    def once(file: Path, ask: Callable[[], np.ndarray]) -> np.ndarray:
-        file = training.scratch / file.name if training.scratch else file
-        if not file.is_file():
-            save_soft_labels(file, split, dataset.labels, ask())
-        return load_soft_labels(file, split, dataset.labels)
-
-    def ask_teachers() -> np.ndarray:
-        opened = [Bundle.open(Path(teacher)) for teacher in supervision.teachers]
-        temperature = recipe.distill.temperature
-        answers = [teacher_probabilities(each, split, dataset.labels, temperature, progress) for each in opened]
-        return np.mean(answers, axis=0)
-
-    def ask_votes() -> np.ndarray:
-        file = votes_file(supervision.votes, training.order.data)
-        opened = [Bundle.open(Path(bundle)) for bundle in supervision.auxiliary]
-        return translated(dataset, file, opened, recipe.fit.seed, progress)
-
-    parts = []
-    if supervision.soft_labels:
-        parts.append(load_soft_labels(Path(supervision.soft_labels), split, dataset.labels))
-    if supervision.teachers:
-        parts.append(once(training.run.soft_labels, ask_teachers))
-    if supervision.votes:
-        parts.append(once(training.run.votes, ask_votes))
-    return np.mean(parts, axis=0)
+        raise InputError(f"The card of this network could not be written: {first_problem(error)}.") from None

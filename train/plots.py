@@ -1,4 +1,4 @@
-"""The images in a training report, as PNG bytes."""
+"""Plots of training and evaluation, as PNG bytes."""
 
 import io
 
@@ -15,7 +15,7 @@ def _png(figure) -> bytes:
 
 
 def confusion_plot(matrix: np.ndarray, labels: tuple[str, ...], title: str) -> bytes:
-    """A confusion matrix (row = true class) coloured by recall, with counts."""
+    """A confusion matrix, int64 [classes, classes] with true classes as rows, coloured by row share, with counts."""
     from matplotlib.figure import Figure
 
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -37,7 +37,7 @@ def confusion_plot(matrix: np.ndarray, labels: tuple[str, ...], title: str) -> b
 
 
 def history_plot(rows: list[Epoch], best: Epoch) -> bytes:
-    """Loss and accuracy by epoch, with the epoch that was kept."""
+    """Loss and accuracy by epoch, with the kept epoch marked."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -54,7 +54,7 @@ def history_plot(rows: list[Epoch], best: Epoch) -> bytes:
 
 
 def reliability_plot(probabilities: np.ndarray, labels: np.ndarray, title: str) -> bytes:
-    """Accuracy against confidence in 15 bins: on the diagonal a score means what it says."""
+    """Reliability diagram: accuracy by confidence in 15 bins. A calibrated network is on the diagonal."""
     from matplotlib.figure import Figure
 
     count, _, accuracy = calibration_bins(probabilities, labels).T
@@ -71,7 +71,7 @@ def reliability_plot(probabilities: np.ndarray, labels: np.ndarray, title: str) 
 
 
 def coverage_plot(probabilities: np.ndarray, labels: np.ndarray, title: str) -> bytes:
-    """Accuracy of the answers against the share of images that are answered, the lowest scores being refused first."""
+    """Accuracy by coverage: of the share of images with the highest scores. The area above it is AURC."""
     from matplotlib.figure import Figure
 
     scores, accuracy = accuracy_by_coverage(probabilities, labels)
@@ -79,7 +79,7 @@ def coverage_plot(probabilities: np.ndarray, labels: np.ndarray, title: str) -> 
     figure = Figure(figsize=(5.2, 5.2), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(share, accuracy, label="accuracy of the answers")
-    axes.plot(share, scores, color="gray", linestyle=":", label="lowest score that is answered")
+    axes.plot(share, scores, color="gray", linestyle=":", label="threshold")
     for promise in PROMISES:
         if found := answered_with(probabilities, labels, promise):
             text = f"{promise:.0%} right of {found.answered:.0%}: scores from {found.score:.2f}"

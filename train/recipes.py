@@ -1,4 +1,4 @@
-"""Recipes: everything about a training but the data, as validated TOML with every field open to override."""
+"""Loads recipes: everything about a training but its data, as validated TOML whose every field can be overridden."""
 
 import tomllib
 from pathlib import Path
@@ -19,14 +19,17 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(name_or_file: str, overrides: tuple[str, ...] = ()) -> Recipe:
-    """A built-in recipe by name or any by its .toml file, with `section.field=value` overrides (values as in TOML).
+    """A built-in recipe by name, or any by its .toml file, with `section.field=value` overrides (values as in TOML).
 
-    Raises RecipeError naming the field that is wrong.
+    RecipeError names the invalid field.
+
+    >>> load_recipe("demo", ("fit.epochs=3",)).fit.epochs
+    3
     """
     fields = _fields(name_or_file, ())
     for override in overrides:
         for part in (fields, *(stage.setdefault("change", {}) for stage in fields.get("stages", ()))):
-            _override(part, override)
+            set_field(part, override)
     return _validated(fields, name_or_file)
 
 
@@ -38,13 +41,13 @@ def _validated(fields: dict, name_or_file: str) -> Recipe:
 
 
 def _fields(name_or_file: str, opened: tuple[str, ...]) -> dict:
-    """A recipe's fields, with those of its base, and the stages of other recipes in the place of their names.
+    """A recipe's fields, with those of its base, and with stages that name recipes replaced by those recipes' stages.
 
-    opened: the recipes that this one is read for.
+    opened: the recipes that refer to this one, to detect cycles.
     """
     file = Path(name_or_file) if name_or_file.endswith(".toml") else BUILT_IN / f"{name_or_file}.toml"
     if name_or_file in opened:
-        raise RecipeError(f"The recipe {file} is made of itself: {' of '.join((*opened, name_or_file))}.")
+        raise RecipeError(f"The recipe {file} refers to itself: {' to '.join((*opened, name_or_file))}.")
     try:
         if not file.exists():
             known = ", ".join(recipe_names())
@@ -61,13 +64,15 @@ def _fields(name_or_file: str, opened: tuple[str, ...]) -> dict:
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         raise RecipeError(f"The recipe {file} cannot be read: stages are [[stages]] sections.")
     if stages:
-        fields["stages"] = [one for stage in stages for one in _spelt_out(stage, file, opened)]
+        fields["stages"] = [one for stage in stages for one in _expanded(stage, file, opened)]
     return fields
 
 
-def _spelt_out(stage: dict, file: Path, opened: tuple[str, ...]) -> list[dict]:
-    """The stage itself, or where it names a recipe, that recipe's stages: the last is called as this one, those before
-    it <name>-<its name>."""
+def _expanded(stage: dict, file: Path, opened: tuple[str, ...]) -> list[dict]:
+    """The stage itself, or the stages of the recipe that it names: the last has the name of this one, the others
+    <name>-<their name>."""
+    if "begin" in stage:  # its name in older recipes
+        stage = {"init_from": stage["begin"], **{key: value for key, value in stage.items() if key != "begin"}}
     if "recipe" not in stage:
         return [stage]
     if set(stage) != {"name", "recipe"}:
@@ -75,21 +80,21 @@ def _spelt_out(stage: dict, file: Path, opened: tuple[str, ...]) -> list[dict]:
     named = _text(stage["recipe"], "recipe", file)
     fields = _fields(named, opened)
     stages = fields.pop("stages", [{"name": "1"}])
-    # With its defaults, for what it leaves out is not what the recipe around it says.
+    # With defaults, so that the outer recipe does not set what this one leaves out.
     own = _validated(fields, named).model_dump(mode="json", exclude={"stages"})
     last, names = stages[-1].get("name"), {"": "", SCRATCH: SCRATCH}
-    parts = []
+    expanded = []
     for number, part in enumerate(stages):
         name = part.get("name", "")
         names[name] = str(stage["name"] if name == last else f"{stage['name']}-{name}")
         changed = {
             "name": names[name],
-            "begin": names.get(part.get("begin", "" if number else SCRATCH), ""),
+            "init_from": names.get(part.get("init_from", "" if number else SCRATCH), ""),
             "teachers": [names.get(teacher, teacher) for teacher in part.get("teachers", ())],
             "change": merge(own, part.get("change", {})),
         }
-        parts.append(part | changed)
-    return parts
+        expanded.append(part | changed)
+    return expanded
 
 
 def _text(value: object, field: str, file: Path) -> str:
@@ -99,14 +104,15 @@ def _text(value: object, field: str, file: Path) -> str:
 
 
 def recipe_of(card: ModelCard) -> Recipe:
-    """The recipe a bundle was trained by; RecipeError when this edgefer cannot read it."""
+    """The recipe that a bundle was trained by. RecipeError where this version cannot read it."""
     try:
         return Recipe.model_validate(card.provenance.recipe)
     except ValidationError as error:
         raise RecipeError(f"The recipe in the card of {card.name} cannot be read: {first_problem(error)}.") from None
 
 
-def _override(fields: dict, override: str) -> None:
+def set_field(fields: dict, override: str) -> None:
+    """Set `section.field=value` in a recipe's fields; a value that is not TOML is a string. RecipeError for another form."""
     path, separator, value = override.partition("=")
     keys = path.strip().split(".")
     if not separator or not all(keys):

@@ -1,4 +1,4 @@
-"""The evaluation as one HTML file with its images inside, to look at or send on."""
+"""The evaluation as a self-contained HTML page."""
 
 from dataclasses import asdict, dataclass
 
@@ -10,15 +10,15 @@ from edgefer.metrics import PROMISES, answered_from, answered_with
 from edgefer.train.data.dataset import Split
 from edgefer.train.evaluate import Evaluation
 from edgefer.train.plots import confusion_plot, coverage_plot, reliability_plot
-from edgefer.train.shift import SCORE, Calibrated, Shift
+from edgefer.train.shift import MIN_SCORE, Calibrated, Shift
 
 MISTAKES = 48
-TRUST = f"What scores are worth under each change, and the answers with at least {SCORE}"
+TRUST = f"Calibration under each change, and the answers with a score of at least {MIN_SCORE}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """A bundle's networks measured on one split of `data`. shifts: by network; empty where they were not asked for."""
+    """The evaluation of a bundle's networks on one split of `data`. shifts: by network; empty without --domain-shift."""
 
     card: ModelCard
     data: str
@@ -35,8 +35,8 @@ class Evaluated:
             | {"confusion": one.confusion.tolist(), **coverage(one, self.split.labels)}
             for one in self.evaluations
         }
-        written = {"labels": self.card.labels, "data": self.data, "split": self.split_name, "networks": figures}
-        return written | {"domain_shift": {form: one.to_json() for form, one in self.shifts.items()}}
+        evaluation = {"labels": self.card.labels, "data": self.data, "split": self.split_name, "networks": figures}
+        return evaluation | {"domain_shift": {form: one.to_json() for form, one in self.shifts.items()}}
 
 
 def html_report(evaluated: Evaluated) -> str:
@@ -59,14 +59,14 @@ def html_report(evaluated: Evaluated) -> str:
             "</div>",
         ]
     parts += [
-        heading("What it is worth where it may be unsure"),
+        heading("Accuracy by coverage"),
         table(coverage_columns(evaluations), coverage_rows(evaluations, split.labels)),
         table(promise_columns(evaluations), promise_rows(evaluations, split.labels)),
     ]
     last = evaluations[-1]
     parts += [
         heading(f"Most confident mistakes of {last.name}"),
-        paragraph("Below each image: what it is; what it was taken for, with the score; its file."),
+        paragraph("Below each image: its label; the predicted label with its score; its file."),
         contact_sheet(most_confident_mistakes(split, last.probabilities, card.labels)),
     ]
     if shifts:
@@ -79,7 +79,7 @@ SUMMARY_COLUMNS = ["network", "accuracy", "95% interval", "macro recall", "macro
 
 
 def summary_rows(evaluations: list[Evaluation]) -> list[list[str]]:
-    """A row of figures for each evaluation, under SUMMARY_COLUMNS."""
+    """One row per evaluation."""
     return [
         [
             one.name,
@@ -95,13 +95,14 @@ def summary_rows(evaluations: list[Evaluation]) -> list[list[str]]:
     ]
 
 
-SCORES = (0.0, 0.35, SCORE, 0.55, 0.65, 0.75, 0.85, 0.95)  # to ask for
+SCORES = (0.0, 0.35, MIN_SCORE, 0.55, 0.65, 0.75, 0.85, 0.95)  # thresholds
 
 
 def coverage(one: Evaluation, labels: np.ndarray) -> dict[str, list]:
-    """As JSON. coverage: for each of SCORES the share of images with at least that score, and the accuracy on them, None
-    where there are none. promises: for each of PROMISES what answers are as good as that, with the score to ask for; None
-    where no score does, or only of so few images that it says nothing."""
+    """As JSON. coverage: for each of SCORES, the share of images with at least that score and the accuracy on them, None where there
+    are none. promises: for each accuracy of PROMISES, the threshold that gives it and the share that is answered; None where no
+    threshold does, or too few images are left to tell.
+    """
     found = [answered_with(one.probabilities, labels, promise) for promise in PROMISES]
     return {
         "coverage": [asdict(answered_from(one.probabilities, labels, score)) for score in SCORES],
@@ -114,11 +115,11 @@ def coverage(one: Evaluation, labels: np.ndarray) -> dict[str, list]:
 
 def coverage_columns(evaluations: list[Evaluation]) -> list[str]:
     """The names of the columns of `coverage_rows`."""
-    return ["score at least", *(f"{one.name}: {what}" for one in evaluations for what in ("answered", "accuracy"))]
+    return ["score at least", *(f"{one.name}: {figure}" for one in evaluations for figure in ("answered", "accuracy"))]
 
 
 def coverage_rows(evaluations: list[Evaluation], labels: np.ndarray) -> list[list[str]]:
-    """A row for each of SCORES: what is answered where that is asked for, and what the answers are worth."""
+    """One row for each of SCORES: the share that is answered, and the accuracy of the answers."""
     rows = [[f"{score:.2f}"] for score in SCORES]
     for one in evaluations:
         for row, score in zip(rows, SCORES, strict=True):
@@ -131,12 +132,12 @@ def promise_columns(evaluations: list[Evaluation]) -> list[str]:
     """The names of the columns of `promise_rows`."""
     return [
         "accuracy of the answers",
-        *(f"{one.name}: {what}" for one in evaluations for what in ("score", "answered")),
+        *(f"{one.name}: {figure}" for one in evaluations for figure in ("score", "answered")),
     ]
 
 
 def promise_rows(evaluations: list[Evaluation], labels: np.ndarray) -> list[list[str]]:
-    """A row for each of PROMISES: the score to ask for, so that the answers are as good as that, and how many those are."""
+    """One row for each of PROMISES: the threshold that gives this accuracy, and the share that is answered."""
     rows = [[f"{promise:.0%}"] for promise in PROMISES]
     for one in evaluations:
         for row, promise in zip(rows, PROMISES, strict=True):
@@ -151,53 +152,54 @@ def shift_columns(shifts: dict[str, Shift]) -> list[str]:
 
 
 def shift_rows(shifts: dict[str, Shift]) -> list[list[str]]:
-    """A row for the images as they are, one for each strength, one for the mean of each kind, and the headline."""
+    """Accuracy without a change, at each strength, in the mean of each kind, and in the mean of the kinds."""
 
     def row(change: str, strength: str, accuracies) -> list[str]:
         return [change, strength, *(f"{accuracy:.1%}" for accuracy in accuracies)]
 
-    ones = list(shifts.values())
-    rows = [row("none", "", (one.clean.accuracy for one in ones))]
-    for kind, strengths in ones[0].strengths.items():
-        rows += [row(kind, name, (one.strengths[kind][name] for one in ones)) for name in strengths]
-        rows.append(row(kind, "mean", (one.kinds[kind].accuracy for one in ones)))
-    rows.append(["worst kind", "", *(f"{accuracy:.1%} {kind}" for kind, accuracy in (one.worst_kind for one in ones))])
-    rows.append(row("mean of kinds", "", (one.mean_of_kinds for one in ones)))
+    networks = list(shifts.values())
+    rows = [row("none", "", (one.clean.accuracy for one in networks))]
+    for kind, strengths in networks[0].strengths.items():
+        rows += [row(kind, name, (one.strengths[kind][name] for one in networks)) for name in strengths]
+        rows.append(row(kind, "mean", (one.kinds[kind].accuracy for one in networks)))
+    worst = (one.worst_kind for one in networks)
+    rows.append(["worst kind", "", *(f"{accuracy:.1%} {kind}" for kind, accuracy in worst)])
+    rows.append(row("mean of kinds", "", (one.mean_of_kinds for one in networks)))
     return rows
 
 
 def trust_columns(shifts: dict[str, Shift]) -> list[str]:
     """The names of the columns of `trust_rows`."""
-    return ["change", *(f"{name}: {what}" for name in shifts for what in ("ECE", "answered", "accuracy"))]
+    return ["change", *(f"{name}: {figure}" for name in shifts for figure in ("ECE", "answered", "accuracy"))]
 
 
 def trust_rows(shifts: dict[str, Shift]) -> list[list[str]]:
-    """A row for the images as they are and one for each kind of change: what the scores are worth, and the answers of at
-    least the score that `edgefer run` asks for. Then the kind whose scores are worth least."""
-    ones = list(shifts.values())
-    rows = [["none", *_trust([one.clean for one in ones])]]
-    rows += [[kind, *_trust([one.kinds[kind] for one in ones])] for kind in ones[0].kinds]
-    worst = (one.worst_calibrated for one in ones)
+    """ECE, and share and accuracy of the answers of at least MIN_SCORE, without a change and under each kind; then the kind with the
+    highest ECE."""
+    networks = list(shifts.values())
+    rows = [["none", *_trust([one.clean for one in networks])]]
+    rows += [[kind, *_trust([one.kinds[kind] for one in networks])] for kind in networks[0].kinds]
+    worst = (one.worst_calibrated for one in networks)
     return [*rows, ["worst ECE", *(cell for kind, error in worst for cell in (f"{error:.3f}", kind, ""))]]
 
 
-def _trust(found: list[Calibrated]) -> list[str]:
+def _trust(networks: list[Calibrated]) -> list[str]:
     cells = []
-    for one in found:
+    for one in networks:
         accuracy = one.answered.accuracy
         cells += [f"{one.ece:.3f}", f"{one.answered.answered:.1%}", "" if accuracy is None else f"{accuracy:.1%}"]
     return cells
 
 
 def most_confident_mistakes(split: Split, probabilities: np.ndarray, labels: tuple[str, ...]) -> list[Picture]:
-    """The wrong answers with the highest scores, the worst first, each with what it is and was taken for."""
-    chosen = probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(chosen != split.labels)
+    """The wrong predictions with the highest scores, the highest first."""
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != split.labels)
     wrong = wrong[np.argsort(-probabilities.max(axis=1)[wrong], kind="stable")][:MISTAKES]
     return [
         Picture(
             image=split.images[i],
-            lines=(f"is {labels[split.labels[i]]}", f"→ {labels[chosen[i]]} {probabilities[i].max():.0%}"),
+            lines=(f"is {labels[split.labels[i]]}", f"→ {labels[predicted[i]]} {probabilities[i].max():.0%}"),
             file=str(split.ids[i]),
         )
         for i in wrong

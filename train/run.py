@@ -1,4 +1,4 @@
-"""A training's folder: where everything lies in it, and whether it can be gone on with."""
+"""The folder of a training: its files, whether it can be resumed, and whether its data has changed."""
 
 import fcntl
 import json
@@ -7,23 +7,22 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgefer.bundle import CARD, TRAINING, write_file
-from edgefer.errors import DataError, InputError
+from edgefer.errors import DataError, EdgeferError, InputError
 from edgefer.files import MAX_CARD, read_regular
-from edgefer.train.data.dataset import Dataset
 from edgefer.train.history import read_history
 
-STALE_S = 24 * 3600
+STALE_S = 24 * 3600  # age of a temporary file whose process must have been killed
 
 
 @dataclass(frozen=True)
 class FitFolder:
-    """Where one fit keeps what survives a kill."""
+    """The files of one fit."""
 
     path: Path
 
@@ -40,6 +39,11 @@ class FitFolder:
         return self.checkpoints / "history.csv"
 
     @property
+    def step_history(self) -> Path:
+        """Of a network that finds faces: one JSON object per checkpoint."""
+        return self.path / "history.jsonl"
+
+    @property
     def sums(self) -> Path:
         return self.path / "sums.json"
 
@@ -51,19 +55,19 @@ class FitFolder:
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 
-    def begun(self) -> bool:
-        """Whether an epoch has been finished."""
+    def started(self) -> bool:
+        """Whether there is a finished epoch."""
         return bool(self.checkpoint_numbers()) or self.history.exists()
 
     def checkpoint_numbers(self) -> list[int]:
-        """Of the checkpoints of which any file is there, the newest first."""
+        """The numbers of the checkpoints, whole or not, the newest first."""
         names = (re.match(r"ckpt-(\d+)\.", file.name) for file in self.checkpoints.glob("ckpt-*"))
         return sorted({int(match[1]) for match in names if match}, reverse=True)
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A directory that a training makes a bundle. Only this class knows how what is beside the bundle's files is called."""
+    """The folder of a training, which becomes a bundle. Only here are the names of the files beside the bundle's own."""
 
     path: Path
 
@@ -72,29 +76,37 @@ class RunFolder:
         return FitFolder(self.path / TRAINING)
 
     @property
-    def order(self) -> Path:
+    def config(self) -> Path:
         return self.training.path / "order.json"
 
     @property
-    def spare_order(self) -> Path:
+    def spare_config(self) -> Path:
         return self.training.path / "order-copy.json"
 
     @property
-    def face_order(self) -> Path:
-        """The order of a training of a network that finds faces."""
+    def face_config(self) -> Path:
+        """The configuration of a face training."""
         return self.training.path / "faces.json"
 
     @property
+    def spare_face_config(self) -> Path:
+        return self.training.path / "faces-copy.json"
+
+    @property
     def plan(self) -> Path:
-        """The order of a training in stages; each stage has an order of its own."""
+        """The configuration of a training in stages; each stage has one of its own."""
         return self.training.path / "stages.json"
 
+    @property
+    def spare_plan(self) -> Path:
+        return self.training.path / "stages-copy.json"
+
     def stage(self, name: str) -> Path:
-        """The run folder of a stage that is not the last."""
+        """The run folder of a stage but the last, which has this one."""
         return self.training.path / "stages" / name
 
     def stages(self) -> list["RunFolder"]:
-        """The run folders of the stages that have begun."""
+        """The run folders of the stages that were started, but the last."""
         return [RunFolder(path) for path in self.stage("").glob("*")]
 
     @property
@@ -113,6 +125,11 @@ class RunFolder:
     def votes(self) -> Path:
         return self.training.path / "votes.npz"
 
+    @property
+    def candidates(self) -> Path:
+        """What the finder proposed on a refiner's training images."""
+        return self.training.path / "candidates.npz"
+
     def fold(self, number: int) -> FitFolder:
         return FitFolder(self.training.path / "folds" / str(number))
 
@@ -122,22 +139,43 @@ class RunFolder:
 
     @property
     def blank(self) -> bool:
-        """Whether it is what a training leaves that was killed before it wrote anything."""
+        """Whether it is empty, as a training leaves it that was killed before it wrote anything."""
         return [*self.path.rglob("*")] == [self.training.path] and self.training.path.is_dir()
 
     @property
-    def resumable(self) -> bool:
-        orders = (self.order, self.spare_order, self.plan, self.face_order)
-        return not self.finished and any(file.exists() for file in orders)
+    def finds_faces(self) -> bool:
+        """Whether this is a face training."""
+        return self.face_config.is_file() or self.spare_face_config.is_file()
 
-    def begun(self) -> bool:
-        """Whether an epoch of the network or of a fold has been finished."""
-        return any(FitFolder(folder).begun() for folder in (self.training.path, *self.training.path.glob("folds/*")))
+    @property
+    def resumable(self) -> bool:
+        configs = (self.config, self.spare_config, self.plan, self.spare_plan)
+        return not self.finished and (self.finds_faces or any(file.exists() for file in configs))
+
+    def started(self) -> bool:
+        """Whether there is a finished epoch, of the network or of a fold."""
+        return any(FitFolder(folder).started() for folder in (self.training.path, *self.training.path.glob("folds/*")))
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Make the run's folder and lock it for this process; it is removed again if nothing was written there. InputError
-        when it cannot be written, or another process is training there."""
+    def session(self) -> Iterator[None]:
+        """Lock the folder for one training. One that fails before its first checkpoint, or is interrupted before it can be
+        resumed, leaves nothing behind."""
+        resumed = self.resumable
+        with self.locked():
+            try:
+                self.clean()
+                yield
+            except BaseException as error:
+                if not resumed and not self.started() and (isinstance(error, EdgeferError) or not self.resumable):
+                    self.clear()
+                raise
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Create the folder and lock it for this process; it is removed again where nothing was written to it.
+
+        InputError where it cannot be written, or another process is training in it.
+        """
         folder = self.training.path
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -164,47 +202,53 @@ class RunFolder:
             os.close(handle)
 
     def clear(self) -> None:
-        """Remove what a refused training has left, and the run's directory when nothing else is in it."""
+        """Remove the training's files, and the folder where nothing else is in it."""
         shutil.rmtree(self.training.path, ignore_errors=True)
         with suppress(OSError):
             self.path.rmdir()
 
     def clean(self) -> None:
-        """Remove what a killed process has left half written; of a bundle's own files write_bundle does it. Only for who holds
-        the run."""
-        half = [*self.training.path.rglob("*.partial"), *self.training.path.rglob("partial.weights.h5")]
-        # TensorFlow writes the code that it generates there, and removes it when it ends, but not when it is killed.
-        half += [file for file in Path(tempfile.gettempdir()).glob("__autograph_generated_file*.py") if _is_stale(file)]
-        for file in half:
+        """Remove the partial files of killed processes, but those of the bundle, which write_bundle removes. Needs the lock."""
+        partial = [*self.training.path.rglob("*.partial"), *self.training.path.rglob("partial.weights.h5")]
+        # TensorFlow removes the code that it generates when it exits, but not when it is killed.
+        partial += [
+            file for file in Path(tempfile.gettempdir()).glob("__autograph_generated_file*.py") if _is_stale(file)
+        ]
+        for file in partial:
             with suppress(OSError):
                 file.unlink()
 
-    def check_data(self, dataset: Dataset, *, soft: bool = False) -> str:
-        """Note what is trained on; DataError when it is not what was noted before the training was stopped.
+    def check_data(self, content_hash: str, sizes: Mapping[str, int], *, derived: str = "") -> str:
+        """Record what is trained on; DataError when a resumed training finds something else.
 
-        soft: its targets are those that teachers, votes or a file gave. Returns a sentence where it could not be compared.
+        content_hash: of everything that is trained on. sizes: images by split. derived: what the hash covers beside the images,
+        such as the outputs of teachers; "" for the data as it was read. Returns a sentence where there is no record to
+        compare with, else "".
         """
-        file = self.soft_data if soft else self.data
-        counts = {name: len(split) for name, split in dataset.splits.items()}
-        now = {"hash": dataset.content_hash, "counts": counts}
+        file = self.soft_data if derived else self.data
         try:
-            before = json.loads(read_regular(file, MAX_CARD))
-            changed = before["hash"] != now["hash"]
-            was, has = (", ".join(f"{name} {n:,}" for name, n in some.items()) for some in (before["counts"], counts))
+            recorded = json.loads(read_regular(file, MAX_CARD))
+            changed = recorded["hash"] != content_hash
+            before, now = (
+                ", ".join(f"{name} {n:,}" for name, n in some.items()) for some in (recorded["counts"], sizes)
+            )
         except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            write_file(file, json.dumps(now).encode())
-            if not self.begun():
+            write_file(file, json.dumps({"hash": content_hash, "counts": dict(sizes)}).encode())
+            if not self.started():
                 return ""
             return f"{file} is damaged or missing: whether the data has changed since the training was stopped is not known."
-        if changed:
-            found = f"it had {was} images, and has {has}" if was != has else f"as many images ({has}), but not the same"
-            if soft and was == has:
-                found = "the images are the same, but what teachers, votes or --soft-labels say of them is not"
-            raise DataError(
-                f"The data has changed since the training in {self.path} was stopped: {found}. Bring back what it was, or "
-                "train again with another --out."
-            )
-        return ""
+        if not changed:
+            return ""
+        if before != now:
+            found = f"it had {before} images, and has {now}"
+        elif derived:
+            found = f"the images are the same, but {derived} is not"
+        else:
+            found = f"as many images ({now}), but not the same"
+        raise DataError(
+            f"The data has changed since the training in {self.path} was stopped: {found}. Restore it, or "
+            "train again with another --out."
+        )
 
 
 def _is_stale(file: Path) -> bool:
@@ -215,7 +259,7 @@ def _is_stale(file: Path) -> bool:
 
 
 def unfinished_run(runs: Path = Path("runs")) -> RunFolder:
-    """The only run under `runs` that can be resumed. InputError when there is none, or names them when there are several."""
+    """The only run under `runs` that can be resumed. InputError where there is none, or several, which it lists."""
     found = [run for run in map(RunFolder, sorted(runs.glob("*"))) if run.resumable]
     if not found:
         raise InputError("There is no unfinished training under runs/: name one with --out DIR.")
@@ -226,9 +270,14 @@ def unfinished_run(runs: Path = Path("runs")) -> RunFolder:
 
 
 def _done(run: RunFolder) -> str:
-    if run.face_order.exists():
+    """How far a training is, such as "2 stages, 7 epochs"."""
+    if run.finds_faces:
         return f"{max([0, *run.training.checkpoint_numbers()])} checkpoints"
+    stages = run.stages()
+    finished = sum(stage.finished for stage in stages)
+    current = next((stage for stage in stages if not stage.finished), run)
     try:
-        return f"{len(read_history(run.training.history))} epochs"
+        epochs = len(read_history(current.training.history))
     except (OSError, ValueError, KeyError, TypeError):
-        return "0 epochs"
+        epochs = 0
+    return f"{finished} stages, {epochs} epochs" if stages else f"{epochs} epochs"

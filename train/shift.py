@@ -1,7 +1,7 @@
-"""What a camera does to a face that a data set did not: where a network breaks, seen before it is deployed.
+"""Accuracy and calibration under domain shift: nine kinds of image changes that cameras make, each at several strengths.
 
-Nine kinds of change, each at several strengths. The figure of a kind is the mean over its strengths, and the headline is
-the mean over the kinds: no kind counts for more because it has more strengths.
+A kind's accuracy is the mean over its strengths, and the headline the mean over the kinds, so that no kind counts for more since it
+has more strengths.
 """
 
 import zlib
@@ -17,58 +17,59 @@ from edgefer.metrics import Answered, answered_from, ece
 from edgefer.options import ReaderOptions
 from edgefer.quality import SIDE
 
-Change = Callable[[np.ndarray], np.ndarray]  # one image, uint8 [h, w, c], to another of the same shape
+Change = Callable[[np.ndarray], np.ndarray]  # uint8 [h, w, c] -> the same shape
 Logits = Callable[[np.ndarray], np.ndarray]  # uint8 [n, h, w, c] -> float32 [n, classes]
 
 
 def _warp(
     image: np.ndarray, *, angle_deg: float = 0.0, scale: float = 1.0, dx: float = 0.0, dy: float = 0.0
 ) -> np.ndarray:
-    """Rotate and scale about the centre and shift by shares of the side, repeating the border."""
+    """Rotate and scale about the centre, and shift by fractions of the side; the border is replicated."""
     height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle_deg, scale)
     matrix[:, 2] += np.array([dx * width, dy * height])
     return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
-    """sigma: in pixels of a face of SIDE pixels, however large the network's input is."""
+def blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur. sigma: in pixels of a face of SIDE pixels, whatever the size of the network's input."""
     return cv2.GaussianBlur(image, (0, 0), sigma * image.shape[0] / SIDE)
 
 
-def _motion(image: np.ndarray, length: int, down: bool) -> np.ndarray:
-    """Smeared by `length` pixels of a face of SIDE pixels, across or down."""
+def _motion_blur(image: np.ndarray, length: int, vertical: bool) -> np.ndarray:
+    """length: in pixels of a face of SIDE pixels."""
     length = round(length * image.shape[0] / SIDE)
-    size = (1, length) if down else (length, 1)
+    size = (1, length) if vertical else (length, 1)
     return cv2.blur(image, size, borderType=cv2.BORDER_REPLICATE)
 
 
-def _small(image: np.ndarray, side: int) -> np.ndarray:
-    """As a face of `side` pixels looks once it is enlarged for the network."""
+def _downsample(image: np.ndarray, side: int) -> np.ndarray:
+    """To a face of `side` pixels and back."""
     height, width = image.shape[:2]
     small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    decoded = cv2.imdecode(coded, cv2.IMREAD_UNCHANGED)
+    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     assert decoded is not None
     return decoded
 
 
-def _noise(image: np.ndarray, share: float) -> np.ndarray:
-    """Gaussian noise of a standard deviation of `share` of the range; an image always gets the same noise."""
+def _noise(image: np.ndarray, level: float) -> np.ndarray:
+    """Gaussian noise, a function of the image. level: its standard deviation as a fraction of the range."""
     rng = np.random.default_rng(zlib.crc32(image.tobytes()))
-    return _to_pixels(image + rng.normal(0, share * 255, image.shape))
+    return _to_pixels(image + rng.normal(0, level * 255, image.shape))
 
 
-def lit(image: np.ndarray, factor: float) -> np.ndarray:
+def relight(image: np.ndarray, factor: float) -> np.ndarray:
+    """The pixels times `factor`, clipped."""
     return _to_pixels(image * factor)
 
 
 def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """Differences from the image's mean times `factor`."""
+    """Scale the differences from the image's mean by `factor`."""
     mean = image.mean()
     return _to_pixels((image - mean) * factor + mean)
 
@@ -79,30 +80,32 @@ def _to_pixels(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Strength:
-    """One strength of a kind of change. ways: the changes it is the mean of, such as a tilt to the left and to the right."""
+    """One strength of a kind of change. variants: the changes it is the mean over, such as a tilt to the left and to the right."""
 
     name: str
-    ways: tuple[Change, ...]
+    variants: tuple[Change, ...]
 
 
-def _strength(name: str, *ways: Change) -> Strength:
-    return Strength(name=name, ways=ways)
+def _strength(name: str, *variants: Change) -> Strength:
+    return Strength(name=name, variants=variants)
 
 
 KINDS: dict[str, tuple[Strength, ...]] = {
-    "blur": tuple(_strength(f"sigma {sigma} px", partial(blurred, sigma=sigma)) for sigma in (1, 1.5, 2)),
+    "blur": tuple(_strength(f"sigma {sigma} px", partial(blur, sigma=sigma)) for sigma in (1, 1.5, 2)),
     "motion blur": tuple(
-        _strength(f"{length} px", *(partial(_motion, length=length, down=down) for down in (False, True)))
+        _strength(
+            f"{length} px", *(partial(_motion_blur, length=length, vertical=vertical) for vertical in (False, True))
+        )
         for length in (5, 7)
     ),
-    "few pixels": tuple(_strength(f"a {side}-pixel face", partial(_small, side=side)) for side in (32, 24, 16)),
+    "few pixels": tuple(_strength(f"a {side}-pixel face", partial(_downsample, side=side)) for side in (32, 24, 16)),
     "JPEG": tuple(_strength(f"quality {quality}", partial(_jpeg, quality=quality)) for quality in (40, 20, 10)),
     "noise": tuple(
-        _strength(f"{share:.0%} of the range", partial(_noise, share=share)) for share in (0.04, 0.08, 0.12)
+        _strength(f"{level:.0%} of the range", partial(_noise, level=level)) for level in (0.04, 0.08, 0.12)
     ),
-    "dark": tuple(_strength(f"{factor:.0%} of the light", partial(lit, factor=factor)) for factor in (0.5, 0.3)),
+    "dark": tuple(_strength(f"{factor:.0%} of the light", partial(relight, factor=factor)) for factor in (0.5, 0.3)),
     "flat light": (
-        _strength("160% of the light", partial(lit, factor=1.6)),
+        _strength("160% of the light", partial(relight, factor=1.6)),
         _strength("40% of the contrast", partial(_contrast, factor=0.4)),
     ),
     "tilt": tuple(
@@ -120,13 +123,12 @@ KINDS: dict[str, tuple[Strength, ...]] = {
 }
 
 
-SCORE = ReaderOptions.reject
+MIN_SCORE = ReaderOptions.reject  # of what `edgefer run` answers by default
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """Accuracy, how far the scores are from it (expected calibration error over 15 bins), and what is answered, and how
-    well, where `edgefer run`'s score is asked for."""
+    """Accuracy, expected calibration error over 15 bins, and the share and accuracy of the answers of at least MIN_SCORE."""
 
     accuracy: float
     ece: float
@@ -135,9 +137,9 @@ class Calibrated:
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """A network under change: unchanged, by kind, and the accuracy by kind and the name of the strength.
+    """The figures of one network. clean: on unchanged images; kinds: by kind; strengths: the accuracy by kind and strength.
 
-    A kind's accuracy is the mean over its strengths, its other figures are those of all its answers together.
+    A kind's accuracy is the mean over its strengths; its other figures are over all its images together.
     """
 
     clean: Calibrated
@@ -146,23 +148,23 @@ class Shift:
 
     @property
     def mean_of_kinds(self) -> float:
-        """The headline."""
+        """The mean accuracy over the kinds: the headline."""
         return float(np.mean([kind.accuracy for kind in self.kinds.values()]))
 
     @property
     def worst_kind(self) -> tuple[str, float]:
-        """The kind with the lowest accuracy, and that accuracy."""
+        """The kind with the lowest accuracy, and its accuracy."""
         name, kind = min(self.kinds.items(), key=lambda pair: pair[1].accuracy)
         return name, kind.accuracy
 
     @property
     def worst_calibrated(self) -> tuple[str, float]:
-        """The kind with the highest ECE, and that."""
+        """The kind with the highest ECE, and its ECE."""
         name, kind = max(self.kinds.items(), key=lambda pair: pair[1].ece)
         return name, kind.ece
 
     def to_json(self) -> dict:
-        """Unchanged, the headline, the worst kind, each kind and each strength."""
+        """All figures."""
         worst, accuracy = self.worst_kind
         return {
             "clean": asdict(self.clean),
@@ -180,33 +182,40 @@ def domain_shift(
     temperature: float,
     track: Callable[..., Iterable],
 ) -> dict[str, Shift]:
-    """Each network under every change: name -> Shift. images uint8 [n, h, w, c], labels int64 [n]."""
-    todo = [(kind, strength) for kind, strengths in KINDS.items() for strength in strengths]
-    found: dict[str, dict[str, dict[str, list[np.ndarray]]]] = {name: {kind: {} for kind in KINDS} for name in networks}
-    for kind, strength in track(todo, len(todo), "Domain shift"):
-        for change in strength.ways:
-            seen = changed(images, change)
+    """Evaluate each network under every change: name -> Shift. images: uint8 [n, h, w, c]; labels: int64 [n].
+
+    track: reports progress, as edgefer.progress.Progress.track.
+    """
+    runs = [(kind, strength) for kind, strengths in KINDS.items() for strength in strengths]
+    probabilities: dict[str, dict[str, dict[str, list[np.ndarray]]]] = {
+        name: {kind: {} for kind in KINDS} for name in networks
+    }
+    for kind, strength in track(runs, len(runs), "Domain shift"):
+        for change in strength.variants:
+            shifted = apply_change(images, change)
             for name, logits in networks.items():
-                found[name][kind].setdefault(strength.name, []).append(softmax(logits(seen), temperature))
+                by_strength = probabilities[name][kind].setdefault(strength.name, [])
+                by_strength.append(softmax(logits(shifted), temperature))
     return {
-        name: _shift(softmax(logits(images), temperature), found[name], labels) for name, logits in networks.items()
+        name: _shift(softmax(logits(images), temperature), probabilities[name], labels)
+        for name, logits in networks.items()
     }
 
 
-def _shift(clean: np.ndarray, found: dict[str, dict[str, list[np.ndarray]]], labels: np.ndarray) -> Shift:
-    """clean, and by kind and strength for each way: probabilities, float64 [n, classes]."""
+def _shift(clean: np.ndarray, by_kind: dict[str, dict[str, list[np.ndarray]]], labels: np.ndarray) -> Shift:
+    """clean, and for each variant of each strength of each kind: probabilities float64 [n, classes]."""
 
-    def right(probabilities: np.ndarray) -> float:
+    def accuracy(probabilities: np.ndarray) -> float:
         return float(np.mean(probabilities.argmax(axis=1) == labels))
 
     strengths = {
-        kind: {name: float(np.mean([right(way) for way in ways])) for name, ways in by_name.items()}
-        for kind, by_name in found.items()
+        kind: {name: float(np.mean([accuracy(one) for one in variants])) for name, variants in by_strength.items()}
+        for kind, by_strength in by_kind.items()
     }
     kinds = {}
-    for kind, by_name in found.items():
-        answers = [way for ways in by_name.values() for way in ways]
-        pooled = _calibrated(np.concatenate(answers), np.tile(labels, len(answers)))
+    for kind, by_strength in by_kind.items():
+        every = [one for variants in by_strength.values() for one in variants]
+        pooled = _calibrated(np.concatenate(every), np.tile(labels, len(every)))
         kinds[kind] = replace(pooled, accuracy=float(np.mean(list(strengths[kind].values()))))
     return Shift(clean=_calibrated(clean, labels), kinds=kinds, strengths=strengths)
 
@@ -215,10 +224,10 @@ def _calibrated(probabilities: np.ndarray, labels: np.ndarray) -> Calibrated:
     return Calibrated(
         accuracy=float(np.mean(probabilities.argmax(axis=1) == labels)),
         ece=ece(probabilities, labels),
-        answered=answered_from(probabilities, labels, SCORE),
+        answered=answered_from(probabilities, labels, MIN_SCORE),
     )
 
 
-def changed(images: np.ndarray, change: Change) -> np.ndarray:
-    """`change` done to each image: uint8 [n, h, w, c] -> the same shape."""
+def apply_change(images: np.ndarray, change: Change) -> np.ndarray:
+    """`change` on each image: uint8 [n, h, w, c] -> the same shape."""
     return np.stack([change(image).reshape(image.shape) for image in images])

@@ -1,13 +1,13 @@
-"""Votes as a teacher: FER+'s ten votes on an image, translated to the labels that its data set gave it.
+"""FER+ votes as a teacher for the labels of FER2013.
 
-FER2013 has one label per image, FER+ ten votes, and they disagree too often for the votes to be targets themselves. A
-small network therefore learns which label the data set gives to images of such votes. Its answer keeps what the
-image shows of the label, and loses most of the noise in it (learning from privileged information: Lopez-Paz et
-al. 2016, arXiv:1511.03643).
+FER2013's labels and FER+'s ten votes per image disagree too often for the votes to be targets themselves. An MLP therefore predicts
+the label from the votes. Its out-of-fold predictions are soft targets with less label noise (learning from privileged
+information: Lopez-Paz et al. 2016, arXiv:1511.03643).
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,47 +16,51 @@ from edgefer.interpreter import softmax
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.data.ferplus import votes_of
-from edgefer.train.distill import mirror_averaged
+from edgefer.train.distill import flip_averaged
 from edgefer.train.evaluate import keras_logits
 from edgefer.train.networks import LOGITS, load_keras
 
-PARTS, EPOCHS, BATCH, HIDDEN = 5, 12, 256, 256
+if TYPE_CHECKING:
+    import tf_keras
+
+FOLDS, EPOCHS, BATCH, HIDDEN = 5, 12, 256, 256
 
 
-def translated(
+def labels_from_votes(
     dataset: Dataset, votes: Path, auxiliary: Sequence[Bundle], seed: int, progress: Progress = SILENT
 ) -> np.ndarray:
-    """The label of each training image by its votes: float32 [n, classes], rows summing to 1.
+    """Out-of-fold predictions of each training image's label from its votes: float32 [n, classes], rows summing to 1.
 
-    votes: the file of votes. auxiliary: networks that learned from such votes; their features of the image are
-    inputs beside them. Each fifth of the images is answered by a network that learned from the others: none is given its own
-    label. DataError when the votes belong to other images, InputError when one of them takes other ones.
+    votes: the file of votes. auxiliary: networks that were trained on such votes; their features are further inputs. Five folds, so
+    that no prediction comes from a network that was trained on the image's own label. DataError where the votes do not match
+    the data, InputError where an auxiliary network takes images of another shape.
     """
     split = dataset.split("train")
     counts = votes_of(dataset, "train", votes)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    seen = [_seen(bundle, split, progress) for bundle in auxiliary]
-    inputs = np.concatenate([shares, shares > 0, *seen], axis=1).astype(np.float32)
+    features = [_features(bundle, split, progress) for bundle in auxiliary]
+    inputs = np.concatenate([shares, shares > 0, *features], axis=1).astype(np.float32)
     inputs = (inputs - inputs.mean(axis=0)) / (inputs.std(axis=0) + 1e-3)
-    part = np.random.default_rng(seed).permutation(len(split)) % PARTS
-    answers = np.zeros((len(split), len(dataset.labels)), np.float32)
-    for held in progress.track(range(PARTS), PARTS, "Translating votes"):
-        rest, own = np.flatnonzero(part != held), np.flatnonzero(part == held)
-        answers[own] = _answers(inputs[rest], split.labels[rest], inputs[own], len(dataset.labels), seed)
-    return answers
+    fold_of = np.random.default_rng(seed).permutation(len(split)) % FOLDS
+    predictions = np.zeros((len(split), len(dataset.labels)), np.float32)
+    for fold in progress.track(range(FOLDS), FOLDS, "Predicting labels from votes"):
+        train, holdout = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+        network = _trained_mlp(inputs[train], split.labels[train], len(dataset.labels), seed)
+        predictions[holdout] = softmax(np.asarray(network(inputs[holdout], training=False)))
+    return predictions
 
 
-def _seen(bundle: Bundle, split: Split, progress: Progress = SILENT) -> np.ndarray:
-    """What a network makes of each image before its last layer: float32 [n, features]."""
+def _features(bundle: Bundle, split: Split, progress: Progress) -> np.ndarray:
+    """The inputs of a network's last layer: float32 [n, features]."""
     import tf_keras
 
     model = load_keras(bundle, "keras")
     features = tf_keras.Model(model.input, model.get_layer(LOGITS).input)
-    return mirror_averaged(bundle, lambda images: keras_logits(features, images), split, progress)
+    return flip_averaged(bundle, lambda images: keras_logits(features, images), split, progress)
 
 
-def _answers(inputs: np.ndarray, labels: np.ndarray, held: np.ndarray, classes: int, seed: int) -> np.ndarray:
-    """Probabilities for `held`, of a small network that learned the labels of `inputs`."""
+def _trained_mlp(inputs: np.ndarray, labels: np.ndarray, classes: int, seed: int) -> "tf_keras.Model":
+    """An MLP from inputs float32 [n, features] to logits [n, classes]."""
     from tf_keras import Sequential, layers, losses, optimizers, utils
 
     utils.set_random_seed(seed)
@@ -65,4 +69,4 @@ def _answers(inputs: np.ndarray, labels: np.ndarray, held: np.ndarray, classes: 
     loss = losses.SparseCategoricalCrossentropy(from_logits=True)
     network.compile(optimizers.AdamW(rate, weight_decay=1e-3), loss)
     network.fit(inputs, labels, batch_size=BATCH, epochs=EPOCHS, verbose=0)
-    return softmax(np.asarray(network(held, training=False)))
+    return network

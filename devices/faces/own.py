@@ -305,11 +305,13 @@ def sure_faces(seen: Sequence[Refined], scores: Sequence[float], min_score: floa
     """
     sure = [row for row, score in enumerate(scores) if score >= min_score]
     kept = non_max_suppression([seen[row].box for row in sure], [scores[row] for row in sure], MAX_IOU)
-    faces = [
-        Detection(box_xyxy=tuple(map(round, seen[row].box)), score=scores[row], **_looks(seen[row]))
-        for row in (sure[at] for at in kept)
-    ]
+    faces = [_detection(seen[row], scores[row]) for row in (sure[at] for at in kept)]
     return sorted(faces, key=lambda face: -face.side)
+
+
+def _detection(seen: Refined, score: float) -> Detection:
+    left, top, right, bottom = map(round, seen.box)
+    return Detection(box_xyxy=(left, top, right, bottom), score=score, **_looks(seen))
 
 
 def _looks(seen: Refined) -> dict:

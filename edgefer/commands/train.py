@@ -76,7 +76,7 @@ def _show(result: "Result | None", run: Path) -> None:
                 f"Not one image of {', '.join(missed)} was recognised: train longer, on more of them, or with "
                 "--set fit.balance=class-weights."
             )
-    if crossed := result.crossed:
+    if crossed := result.cross_validation:
         low, high = crossed.interval
         console.show(
             f"Over {len(crossed.sizes)} folds: {crossed.mean:.1%} on average, standard deviation "

@@ -22,8 +22,8 @@ from edgefer.metrics import answered_with, aurc, ece
 from edgefer.quality import light, sharpness
 from edgefer.train.data.dataset import Split
 from edgefer.train.data.trained import training_data
-from edgefer.train.limits import BLURRED, BRIGHTER, DARKER, Held, answers, bins, fit_limits
-from edgefer.train.shift import KINDS, SCORE, changed
+from edgefer.train.limits import BLURRED, BRIGHTER, DARKER, Holdout, answers, bins, fit_limits
+from edgefer.train.shift import KINDS, MIN_SCORE, apply_change
 
 NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # Immerkaer 1996, 10.1006/cviu.1996.0060
 
@@ -35,16 +35,18 @@ def refused(images: np.ndarray, limits: Limits) -> np.ndarray:
     return blurry | (lights < limits.min_light) | (lights > limits.max_light)
 
 
-def show_bins(held: Held, temperature: float) -> None:
+def show_bins(held: Holdout, temperature: float) -> None:
     for name, changes, value in (
         ("sharpness", BLURRED, sharpness),
         ("dark", DARKER, light),
         ("bright", BRIGHTER, light),
     ):
         every = [answers([held], temperature, "gray", change) for change in (None, *changes)]
-        found = bins(every, value, highest=name == "bright")
+        found = bins(every, value, ascending=name == "bright")
         steps = found[:: max(1, len(found) // 12)]
-        print(f"{name}:", "; ".join(f"{one.value:.1f}: score {one.score:.2f}, right {one.right:.2f}" for one in steps))
+        print(
+            f"{name}:", "; ".join(f"{one.value:.1f}: score {one.score:.2f}, right {one.accuracy:.2f}" for one in steps)
+        )
 
 
 def statistics(images: np.ndarray) -> np.ndarray:
@@ -72,11 +74,11 @@ def by_kind(
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Under each kind of change and none: logits, statistics, labels, and what the limits refuse, of all strengths together."""
     ways = {"none": [lambda image: image]} | {
-        kind: [way for strength in strengths for way in strength.ways] for kind, strengths in KINDS.items()
+        kind: [way for strength in strengths for way in strength.variants] for kind, strengths in KINDS.items()
     }
     found = {}
     for kind, changes in ways.items():
-        images = np.concatenate([changed(split.images, change) for change in changes])
+        images = np.concatenate([apply_change(split.images, change) for change in changes])
         labels = np.tile(split.labels, len(changes))
         found[kind] = network.logits(images), statistics(images), labels, refused(images, limits)
     return found
@@ -104,13 +106,13 @@ def fitted(found: dict, temperature: float, mean: np.ndarray, deviation: np.ndar
 
 def show_limits(found: dict, temperature: float) -> None:
     print(
-        f"\n| change | refused | right of those | their mean score | score >= {SCORE} | and limits | as many by score alone |"
+        f"\n| change | refused | right of those | their mean score | score >= {MIN_SCORE} | and limits | as many by score alone |"
     )
     print("|---|--:|--:|--:|--:|--:|--:|")
     for kind, (logits, _, labels, out) in found.items():
         probabilities = softmax(logits, temperature)
         score, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-        sure = score >= SCORE
+        sure = score >= MIN_SCORE
         kept = sure & ~out
         alone = np.argsort(-score, kind="stable")[: kept.sum()]
         of_those = (f"{right[out].mean():.1%}", f"{score[out].mean():.1%}") if out.any() else ("", "")
@@ -156,7 +158,7 @@ def main() -> None:
     dataset, temperature = training_data(bundle, asked.data, False), bundle.card.temperature
     network = Network.of(bundle.read("int8"), bundle.card)
     train, (known, valid) = some_of(dataset.split("train"), asked.images), halves(dataset.split("valid"))
-    held = Held(network.logits, known)
+    held = Holdout(network.logits, known)
     limits = fit_limits([held], temperature, "gray")
     print(f"fitted: {limits}; in use: {bundle.card.limits}")
     show_bins(held, temperature)

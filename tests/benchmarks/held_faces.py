@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from edgefer.train.faces.gallery import Faces
-from edgefer.train.faces.held import parts
+from edgefer.train.faces.holdout import split_sources
 from edgefer.train.faces.scenes import MAX_SIDE, open_entry, read_scenes
 from edgefer.train.faces.teacher import overlaps
 
@@ -37,7 +37,7 @@ def held_apart(
     track: Callable[[Iterable, int, str], Iterable] = lambda it, n, what: it,
 ) -> list[Held]:
     sources = read_scenes(folder, cache, teacher_file, track)
-    _, held = parts(sources)
+    held = split_sources(sources).holdout
     source = next(one for one in sources if one.name == "fddb")
     files = open_entry(next(entry for entry in folder.iterdir() if entry.stem == "fddb"))
     where = {name: index for index, name in enumerate(source.names)}

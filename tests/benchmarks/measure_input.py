@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from edgefer.train.backend import tensorflow
-from edgefer.train.batches import batches
+from edgefer.train.batches import EpochSize, batches
 from edgefer.train.data.dataset import Split
 from edgefer.train.networks import build
 from edgefer.train.objective import make_loss, make_optimizer
@@ -34,7 +34,7 @@ def feeds(recipe: Recipe, split: Split) -> dict[str, Feed]:
     def edgefer(changes: Augment) -> Feed:
         changed = recipe.model_copy(update={"augment": changes})
         # More epochs than are read: a stream that ends would be measured with its buffers running empty.
-        return lambda steps: batches(changed, split, CLASSES, batch, steps, first_epoch=0, epochs=1000)
+        return lambda steps: batches(changed, split, CLASSES, EpochSize(batch, steps), first_epoch=0, epochs=1000)
 
     def keras(steps: int):
         generator = tf_keras.preprocessing.image.ImageDataGenerator(

@@ -14,7 +14,7 @@ from conftest import GRAY48
 
 from edgefer.card import InputSpec
 from edgefer.errors import DataError
-from edgefer.train.data.dataset import divide, stratified_rows
+from edgefer.train.data.dataset import stratified_rows, stratified_split
 from edgefer.train.data.load import DataOptions, load_dataset
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
@@ -235,7 +235,7 @@ def test_linked_folders_are_read_anew_when_they_change(tmp_path):
     (tmp_path / "disk" / "happy" / "4.png").unlink()
     second = load_dataset(tmp_path / "data", GRAY48, cache=tmp_path / "cache")
     assert [sum(len(split) for split in data.splits.values()) for data in (first, second)] == [15, 14]
-    assert first.held_images != second.held_images
+    assert first.holdout_hash != second.holdout_hash
 
 
 def test_labels_follow_their_pictures_through_every_shuffle(tmp_path):
@@ -288,6 +288,6 @@ def test_stratified_rows_keep_the_shares():
 
 
 def test_divide_loses_nothing(builtin):
-    rest, held = divide(builtin.split("train"), 0.25, seed=1)
+    rest, held = stratified_split(builtin.split("train"), 0.25, seed=1)
     assert sorted([*rest.ids, *held.ids]) == sorted(builtin.split("train").ids)
     assert len(held) == 210

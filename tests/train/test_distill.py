@@ -1,6 +1,7 @@
 """Targets other than a label: FER+ votes, teachers, soft labels from a file; and weights to begin with."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,10 +9,14 @@ import pytest
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.card import InputSpec
 from edgefer.errors import DataError, InputError
+from edgefer.train.config import Supervision, TrainConfig
 from edgefer.train.data.dataset import Split
 from edgefer.train.data.ferplus import votes_file
 from edgefer.train.data.load import DataOptions, load_dataset
-from edgefer.train.distill import distilled, load_soft_labels, save_soft_labels, teacher_probabilities
+from edgefer.train.distill import load_soft_labels, save_soft_labels, teacher_probabilities, with_soft_targets
+from edgefer.train.recipes import load_recipe
+from edgefer.train.run import RunFolder
+from edgefer.train.soft_targets import soft_targets
 
 GRAY48 = InputSpec(height=48, width=48)
 HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
@@ -107,7 +112,7 @@ def test_soft_labels_are_found_by_picture_and_by_label(tmp_path):
     np.testing.assert_allclose(load_soft_labels(tmp_path / "soft.npz", turned, ("yes", "no")), said[[2, 0], ::-1])
     np.savez(tmp_path / "other.npz", probabilities=said * 2, labels=["no", "yes"])
     np.testing.assert_allclose(load_soft_labels(tmp_path / "other.npz", split, ("no", "yes")), said)
-    np.testing.assert_allclose(distilled(split, said, 0.5).targets[0], [0.95, 0.05])
+    np.testing.assert_allclose(with_soft_targets(split, said, 0.5).targets[0], [0.95, 0.05])
 
 
 @pytest.mark.parametrize(
@@ -117,6 +122,7 @@ def test_soft_labels_are_found_by_picture_and_by_label(tmp_path):
         ({"probabilities": np.ones((3, 2)), "labels": ["no", "maybe"]}, "no column for yes"),
         ({"probabilities": np.full((3, 2), np.nan), "labels": ["no", "yes"]}, "not probabilities"),
         ({"probabilities": np.ones((3, 2)), "labels": json.dumps(["no", "yes"]), "ids": ["a", "b", "x"]}, "nothing for c"),
+        ({"probabilities": np.ones((4, 2)), "labels": ["no", "yes"], "ids": ["a", "b", "c", "a"]}, "more than one row"),
         ({"probabilities": np.ones((3, 2))}, "not a file of soft labels"),
         ({"probabilities": np.ones((3, 2)), "labels": "5"}, "not a file of soft labels"),
     ],
@@ -132,6 +138,24 @@ def test_soft_labels_that_do_not_fit_are_refused(tmp_path, content, complaint):
     for file in ("soft.npz", "soft.npy"):
         with pytest.raises(DataError, match="not a file of soft labels"):
             load_soft_labels(tmp_path / file, split, ("no", "yes"))
+
+
+def test_kept_answers_of_teachers_that_are_damaged_are_computed_again(builtin, tmp_path, monkeypatch):
+    run, logged, calls = RunFolder(tmp_path), [], []
+
+    def answers(teacher, split, labels, temperature, progress):
+        calls.append(teacher)
+        return np.full((len(split), len(labels)), 1 / len(labels), np.float32)
+
+    monkeypatch.setattr("edgefer.train.soft_targets.teacher_probabilities", answers)
+    monkeypatch.setattr("edgefer.train.soft_targets.Bundle.open", lambda path: path)
+    progress = SimpleNamespace(log=logged.append)
+    order = TrainConfig(recipe=load_recipe("demo"), data="builtin", supervision=Supervision(teachers=("one",)))
+    first = soft_targets(order, builtin, run, progress=progress)
+    assert np.array_equal(soft_targets(order, builtin, run, progress=progress), first) and len(calls) == 1
+    run.soft_labels.write_bytes(run.soft_labels.read_bytes()[:-200])
+    assert np.array_equal(soft_targets(order, builtin, run, progress=progress), first) and len(calls) == 2
+    assert logged == [f"{run.soft_labels} is damaged: it is computed again."]
 
 
 def test_a_pupil_and_a_network_to_begin_with(edgefer, trained, tmp_path):
@@ -157,7 +181,7 @@ def test_a_gray_kernel_serves_rgb(trained, builtin):
     gray = keras_logits(load_keras(source, "keras"), images)
     np.testing.assert_allclose(keras_logits(model, images.repeat(3, axis=-1))[:, ::-1], gray, atol=0.01)
     other = load_recipe("demo", ("model.layers=C8 C16/2",))
-    with pytest.raises(InputError, match="nothing of it can be taken over"):
+    with pytest.raises(InputError, match="none of its weights fit"):
         initialize(build(other.model, other.input, 7), builtin.labels, source)
     frozen = load_recipe("demo", ("model.layers=C16/2 C8", "model.freeze=true"))
     with pytest.raises(InputError, match="would stay frozen"):

@@ -62,7 +62,7 @@ def test_workers_must_be_told_one_folder(edgefer):
 
 @pytest.mark.parametrize("balance", ["class-weights", "oversample"])
 def test_replicas_together_see_the_pictures_that_one_would(balance):
-    from edgefer.train.batches import WHOLE, Share, batches
+    from edgefer.train.batches import UNSHARDED, EpochSize, Shard, batches
 
     rng = np.random.default_rng(0)
     split = Split(
@@ -74,13 +74,13 @@ def test_replicas_together_see_the_pictures_that_one_would(balance):
                "augment.motion=0.5", "augment.camera=0.5")  # fmt: skip
     recipe = load_recipe("fer-small", (*changes, f"fit.balance={balance}"))
 
-    def stream(share):
-        elements = batches(recipe, split, 2, 16, 2, first_epoch=0, epochs=2, share=share)
+    def stream(shard):
+        elements = batches(recipe, split, 2, EpochSize(16, 2), first_epoch=0, epochs=2, shard=shard)
         return [[part.numpy() for part in element] for element in elements]
 
-    whole = stream(WHOLE)
+    whole = stream(UNSHARDED)
     # Two machines, of which each has two replicas: an element is one replica's quarter of a batch.
-    first, second = (stream(Share(first=first, here=2, replicas=4)) for first in (0, 2))
+    first, second = (stream(Shard(first=first, here=2, replicas=4)) for first in (0, 2))
     assert len(whole) == 4 and len(first) == len(second) == 8
     for step, parts in enumerate(whole):
         quarters = [*first[2 * step : 2 * step + 2], *second[2 * step : 2 * step + 2]]
@@ -156,7 +156,7 @@ def test_two_workers_learn_what_one_does_and_go_on_after_a_kill(pictures, cache,
             process.communicate()
     assert chief.returncode == 1
     (complaint,) = [line for line in said.splitlines() if line.startswith("edgefer:")]
-    assert complaint.startswith("edgefer: Another worker of this training is gone")
+    assert complaint.startswith("edgefer: Another worker of this training has stopped")
     assert f"edgefer train --resume --out {run}" in complaint
     done = newest_checkpoint(run)
     assert 2 <= done < 4

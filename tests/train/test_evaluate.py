@@ -102,10 +102,10 @@ def test_every_domain_shift_does_something_and_keeps_the_shape():
         images = np.stack([prepare(face, spec) for face in drawn.face_set(1, seed=1)[0]])
         for strength in (one for strengths in shift.KINDS.values() for one in strengths):
             for change in strength.ways:
-                result = shift.changed(images, change)
+                result = shift.apply_change(images, change)
                 assert result.shape == images.shape and result.dtype == np.uint8
                 assert not np.array_equal(result, images), strength.name
-                np.testing.assert_array_equal(result, shift.changed(images, change))
+                np.testing.assert_array_equal(result, shift.apply_change(images, change))
 
 
 def test_the_headline_is_the_mean_over_kinds_of_means_over_strengths_of_means_over_ways(monkeypatch):

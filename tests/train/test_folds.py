@@ -10,6 +10,7 @@ from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
 from edgefer.errors import InputError, RecipeError
 from edgefer.parity import verify
+from edgefer.train.data.dataset import Dataset
 from edgefer.train.recipe_fields import Model
 from edgefer.train.recipes import load_recipe
 
@@ -106,7 +107,7 @@ def test_the_device_reads_what_the_card_says(edgefer, crossed, animals):
 
 def test_a_folded_strided_convolution_is_the_same():
     from edgefer.train.networks import build
-    from edgefer.train.older import fold_zscore, pixel_statistics
+    from edgefer.train.zscore import fold_zscore, pixel_statistics
 
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (4, 31, 24, 3), dtype=np.uint8)
@@ -130,7 +131,7 @@ def test_zscore_is_folded_for_quantization_aware_training_mediapipe_and_slimming
     from edgefer.interpreter import Network
     from edgefer.progress import SILENT
     from edgefer.tflite.flatbuffer import read_model
-    from edgefer.train.data.dataset import Dataset, Split
+    from edgefer.train.data.dataset import Split
     from edgefer.train.evaluate import keras_logits
     from edgefer.train.networks import build_for
 
@@ -205,14 +206,14 @@ def test_conversion_measures_the_very_networks_of_the_folds(animals, tmp_path):
     folds = divide_folds(dataset, recipe, folds=2, group_by="", valid_fraction=0.2)
     crossed = cross_validate(folds, recipe, RunFolder(tmp_path), SILENT)
     networks = [fold_network(SimpleNamespace(path=tmp_path), fold, recipe) for fold in folds]
-    again = [keras_logits(model, fold.held.images) for model, fold in zip(networks, folds, strict=True)]
+    again = [keras_logits(model, fold.holdout.images) for model, fold in zip(networks, folds, strict=True)]
     assert np.allclose(np.concatenate(again), crossed.logits, atol=1e-4)
 
 
 def test_a_backbone_takes_a_local_file(tmp_path, monkeypatch):
     import tf_keras
 
-    from edgefer.train.networks import build
+    from edgefer.train.networks import build, build_for
 
     spec = InputSpec(height=48, width=48, color="rgb")
     trunk = tf_keras.applications.MobileNetV2((48, 48, 3), alpha=0.35, include_top=False, weights=None)
@@ -225,6 +226,12 @@ def test_a_backbone_takes_a_local_file(tmp_path, monkeypatch):
         build(Model(**fields | {"alpha": 0.5}, weights=str(tmp_path / "own.h5")), spec, 4)
     with pytest.raises(InputError, match="does not fit"):
         build(Model(**fields, weights=str(tmp_path / "none.h5")), spec, 4)
+    dataset = Dataset(name="", labels=("a", "b"), splits={})
+    recipe = load_recipe("cnn-mlp", ("input.height=48", "input.width=48")).model_copy(
+        update={"model": Model(**fields, weights=str(tmp_path / "none.h5"))}
+    )
+    network = build_for(recipe, dataset, pretrained=False)  # as before the weights that training kept are loaded
+    assert network.output_shape == (None, 2)
 
     def offline(*_, **__):
         raise Exception("URL fetch failure: [Errno -3] Temporary failure in name resolution")

@@ -2,6 +2,7 @@
 
 import os
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from conftest import GRAY48
 from edgefer.errors import DataError, EdgeferError
 from edgefer.images import encode_image
 from edgefer.train.data.audit import audit
-from edgefer.train.data.load import DataOptions, composition, load_dataset
+from edgefer.train.data.csv import open_csv
+from edgefer.train.data.load import DataOptions, load_dataset, summary
 
 FER2013 = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 USAGES = ("Training", "Training", "PublicTest", "PrivateTest")
@@ -65,9 +67,9 @@ def test_a_csv_is_read_in_every_form_that_circulates(tmp_path, name):
 def test_a_csv_without_usage_is_divided_as_folders_are_and_says_so(tmp_path):
     dataset = load_dataset(write(tmp_path / "train.csv", "emotion,pixels", LABEL, PIXELS), GRAY48)
     assert {split: len(part) for split, part in dataset.splits.items()} == {"train": 21, "valid": 7}
-    lines = composition(dataset)
+    lines = summary(dataset)
     assert lines[0].split() == ["class", "train", "valid"] and lines[4].split() == ["happy", "3", "1"]
-    assert "7 of its training images (20% of each class) are held back" in lines[-1]
+    assert "7 of its training images (20% of each class) are held out" in lines[-1]
 
 
 def test_ck_has_an_eighth_class_and_larger_squares_are_resized(tmp_path):
@@ -238,7 +240,7 @@ def test_folders_and_files_need_not_be_called_in_utf_8(tmp_path):
     dataset = load_dataset(path, GRAY48, cache=tmp_path / "cache")
     again = load_dataset(path, GRAY48, cache=tmp_path / "cache")
     assert dataset.labels == ("dégoût", "joie") and dataset.name == "départ" and len(again) == 10
-    assert dataset.held_images == again.held_images and dataset.content_hash == again.content_hash
+    assert dataset.holdout_hash == again.holdout_hash and dataset.content_hash == again.content_hash
     (path / "joie" / os.fsdecode(b"bad\xe9.png")).write_bytes(b"")
     with pytest.raises(EdgeferError, match=r"is an empty file"):
         load_dataset(path, GRAY48)
@@ -349,3 +351,10 @@ def test_links_to_folders_and_images_beside_the_classes_are_not_left_out_in_sile
     dataset = load_dataset(faces, GRAY48)
     assert len(dataset) == 8
     assert "3 files are not read as images: stray.png, happy/more, happy/up" in dataset.notes
+
+
+def test_warnings_of_other_code_stay_warnings_while_rows_are_read(tmp_path):
+    before = list(warnings.filters)
+    rows = iter(open_csv(write(tmp_path / "a.csv", "emotion,pixels,Usage", LABEL, PIXELS, USAGE)).stream)
+    assert next(rows).image is not None and warnings.filters == before
+    rows.close()

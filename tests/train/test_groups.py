@@ -10,8 +10,9 @@ import pytest
 from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.commands.inputs import training_data
 from edgefer.errors import DataError
-from edgefer.train.data.groups import assign_folds, group_pictures, held_rows
+from edgefer.train.data.groups import assign_folds, group_images, holdout_mask
 from edgefer.train.data.load import DataOptions, load_dataset
+from edgefer.train.data.trained import has_other_holdout
 
 RGB32 = InputSpec(height=32, width=32, color="rgb")
 RULE = r"([^/]+)/(?P<copy>aug-\d+-)?([^/]+)$"
@@ -34,7 +35,7 @@ def animals(tmp_path_factory):
 
 def test_a_rule_names_groups_and_copies():
     ids = np.array(["train/Sad/012.jpg", "train/Sad/aug-3-012.jpg", "train/happy/012.jpg"])
-    groups, copies = group_pictures(ids, RULE)
+    groups, copies = group_images(ids, RULE)
     assert groups[0] == groups[1] != groups[2]
     assert copies.tolist() == [False, True, False]
 
@@ -45,7 +46,7 @@ def test_a_rule_names_groups_and_copies():
 )  # fmt: skip
 def test_a_rule_that_groups_nothing(rule, complaint):
     with pytest.raises(DataError, match=complaint):
-        group_pictures(np.array(["Sad/aug-1-2.jpg"]), rule)
+        group_images(np.array(["Sad/aug-1-2.jpg"]), rule)
 
 
 def test_folds_keep_groups_whole_and_classes_even():
@@ -68,7 +69,7 @@ def test_too_few_groups_for_the_folds():
 
 def test_a_held_split_has_whole_groups_of_each_class():
     groups = np.repeat(np.arange(30), 4)
-    held = held_rows(groups % 3, groups, 0.2, seed=1)
+    held = holdout_mask(groups % 3, groups, 0.2, seed=1)
     assert all(len(set(held[groups == group])) == 1 for group in range(30))
     assert [(held & (groups % 3 == label)).sum() for label in range(3)] == [8, 8, 8]
 
@@ -78,7 +79,7 @@ def test_copies_never_leave_training(animals):
     grouped = load_dataset(animals, RGB32, DataOptions(group_by=RULE))
 
     def shared(dataset):
-        groups = [set(group_pictures(split.ids, RULE)[0]) for split in dataset.splits.values()]
+        groups = [set(group_images(split.ids, RULE)[0]) for split in dataset.splits.values()]
         return groups[0] & groups[1]
 
     assert shared(loose) and not shared(grouped)
@@ -108,7 +109,7 @@ def test_a_bundle_knows_whether_its_data_is_as_it_was(animals, tmp_path, capsys,
         name="pets",
         labels=("cat", "dog"),
         input=RGB32,
-        provenance=Provenance(data="pets", held_images=dataset.held_images, **about),
+        provenance=Provenance(data="pets", held_images=dataset.holdout_hash, **about),
     )
     bundle = SimpleNamespace(path=tmp_path, card=card)
 
@@ -119,6 +120,8 @@ def test_a_bundle_knows_whether_its_data_is_as_it_was(animals, tmp_path, capsys,
     assert said(copied) == ""
     (copied / dataset.split("valid").ids[0]).unlink()
     assert "has changed since pets was trained on it" in said(copied)
+    changed = load_dataset(copied, RGB32, DataOptions(group_by=rule))
+    assert has_other_holdout(card, changed) and not has_other_holdout(card, dataset)
     for label in ("Cat", "dog"):
         (tmp_path / "others" / label).mkdir(parents=True)
         for number in range(5):

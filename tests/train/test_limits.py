@@ -6,7 +6,7 @@ import pytest
 from edgefer.card import NOT_FITTED, Limits
 from edgefer.quality import light, sharpness
 from edgefer.train.data.dataset import Split
-from edgefer.train.limits import Bin, Held, broken_at, fit_limits
+from edgefer.train.limits import Bin, Holdout, breaking_value, fit_limits
 
 LIGHT, SHARP = 40.0, 60.0  # below them the network only guesses
 
@@ -36,28 +36,28 @@ def reads_what_it_sees(images: np.ndarray) -> np.ndarray:
 
 
 def test_limits_are_where_a_network_begins_to_guess():
-    found = fit_limits([Held(reads_what_it_sees, stripes(600))], 1.0, "gray")
+    found = fit_limits([Holdout(reads_what_it_sees, stripes(600))], 1.0, "gray")
     assert found.min_light == pytest.approx(LIGHT, abs=12) and found.min_sharpness == pytest.approx(SHARP, rel=0.4)
     assert found.max_light > 240
 
 
 def test_networks_of_a_cross_validation_are_fitted_together():
     split = stripes(600)
-    halves = [Held(reads_what_it_sees, split.take(np.arange(half, 600, 2))) for half in (0, 1)]
+    halves = [Holdout(reads_what_it_sees, split.take(np.arange(half, 600, 2))) for half in (0, 1)]
     assert fit_limits(halves, 1.0, "gray").min_light == pytest.approx(LIGHT, abs=12)
 
 
 def test_too_few_answers_fit_no_limits():
-    assert fit_limits([Held(reads_what_it_sees, stripes(150))], 1.0, "gray") is None
-    unsure = Held(lambda images: np.zeros((len(images), 3), np.float32), stripes(600))
+    assert fit_limits([Holdout(reads_what_it_sees, stripes(150))], 1.0, "gray") is None
+    unsure = Holdout(lambda images: np.zeros((len(images), 3), np.float32), stripes(600))
     assert fit_limits([unsure], 1.0, "gray") is None
 
 
 def test_a_weak_bin_among_good_ones_is_no_limit():
     found = [Bin(value, 0.9, right) for value, right in ((90, 0.4), (50, 0.9), (30, 0.8), (20, 0.4), (10, 0.3))]
-    assert broken_at(found, 0.5) == 20
-    assert broken_at(found[:3], 0.5) == 30, "where nothing breaks, what was tried"
-    assert broken_at(found[3:], 0.5) == 20, "where nothing is read, everything"
+    assert breaking_value(found, 0.5) == 20
+    assert breaking_value(found[:3], 0.5) == 30, "where nothing breaks, what was tried"
+    assert breaking_value(found[3:], 0.5) == 20, "where nothing is read, everything"
 
 
 def test_limits_that_leave_no_light_are_refused():

@@ -50,12 +50,12 @@ def test_there_is_memory_here():
 
 @pytest.mark.parametrize("layers", ["C99999999", "C512 C512 C512"])
 def test_a_recipe_of_an_absurd_network_is_refused_before_it_is_made(tmp_path, layers, monkeypatch):
-    from edgefer.train.order import Order
+    from edgefer.train.config import TrainConfig
     from edgefer.train.pipeline import train
     from edgefer.train.recipes import load_recipe
 
     changes = (f"model.layers={layers}", "fit.batch_size=65536", "input.height=128", "input.width=128")
     monkeypatch.setattr("edgefer.train.data.load.PER_CLASS", 40)
     with pytest.raises(InputError, match="GB"):
-        train(Order(recipe=load_recipe("demo", changes), data="builtin"), tmp_path / "run")
+        train(TrainConfig(recipe=load_recipe("demo", changes), data="builtin"), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -8,7 +8,8 @@ import pytest
 from edgefer.errors import EdgeferError, RecipeError
 from edgefer.progress import Epoch
 from edgefer.train.backend import tensorflow
-from edgefer.train.data.dataset import Dataset, Further, Split
+from edgefer.train.batches import EpochSize
+from edgefer.train.data.dataset import Dataset, ExtraImages, Split
 from edgefer.train.history import read_history
 from edgefer.train.journal import Journal
 from edgefer.train.recipes import load_recipe
@@ -30,7 +31,9 @@ def stream(dataset, *overrides, steps=8):
     from edgefer.train.batches import batches
 
     recipe = load_recipe("demo", (*TINY, *overrides))
-    return list(batches(recipe, dataset.split("train"), 2, 16, steps, first_epoch=0, epochs=20).as_numpy_iterator())
+    return list(
+        batches(recipe, dataset.split("train"), 2, EpochSize(16, steps), first_epoch=0, epochs=20).as_numpy_iterator()
+    )
 
 
 def test_balance_is_off_by_default_and_oversampling_evens_the_classes(lopsided):
@@ -77,29 +80,29 @@ def test_statistics_measured_again_leave_frozen_layers_as_they_are():
     tensorflow()
     import tf_keras
 
-    from edgefer.train.objective import measure_statistics
+    from edgefer.train.objective import estimate_batch_norm
 
     frozen, free = (tf_keras.layers.BatchNormalization() for _ in range(2))
     frozen.trainable = False
     model = tf_keras.Sequential([frozen, free])
     pixels = np.full((8, 3), 5, np.float32)
     model(pixels)
-    measure_statistics(model, [(pixels,)])
+    estimate_batch_norm(model, [(pixels,)])
     assert frozen.moving_mean.numpy().tolist() == [0, 0, 0]
     assert free.moving_mean.numpy() == pytest.approx(5, rel=1e-3)
 
 
 def test_further_images_fill_their_share_of_each_batch_and_each_is_seen_before_any_twice(lopsided):
-    from edgefer.train.batches import batches, steps_per_epoch
+    from edgefer.train.batches import batches, epoch_size
 
     own, others = lopsided.split("train"), lopsided.split("train").take(np.arange(20))
-    further = Further(name="others", split=replace(others, images=np.full_like(others.images, 255)), share=0.75)
+    further = ExtraImages(name="others", split=replace(others, images=np.full_like(others.images, 255)), share=0.75)
     recipe = load_recipe("demo", (*TINY, "augment.flip=false", "augment.rotate_deg=0", "augment.zoom=0",
                                   "augment.shift=0", "augment.brightness=0", "augment.contrast=0",
                                   "augment.erase=0"))  # fmt: skip
-    batch, steps = steps_per_epoch(recipe, own, further)
-    assert (batch, steps) == (16, 32)  # 4 of the split's 128 in each
-    given = batches(recipe, own, 2, batch, steps, first_epoch=0, epochs=1, further=further)
+    size = epoch_size(recipe, own, further)
+    assert size == (16, 32)  # 4 of the split's 128 in each
+    given = batches(recipe, own, 2, size, first_epoch=0, epochs=1, extra=further)
     pixels, targets = zip(*given.as_numpy_iterator(), strict=True)
     white = np.array([part.min(axis=(1, 2, 3)) > 0.99 for part in pixels])
     assert white.sum(axis=1).tolist() == [12] * 32
@@ -115,7 +118,7 @@ def test_logit_adjustment_counts_the_further_images_by_their_share(lopsided):
     from edgefer.train.objective import make_loss
 
     split = lopsided.split("train")
-    further = Further(name="light", split=split.take(np.flatnonzero(split.labels == 1)), share=0.5)
+    further = ExtraImages(name="light", split=split.take(np.flatnonzero(split.labels == 1)), share=0.5)
     recipe = load_recipe("demo", (*TINY, "fit.balance=logit-adjustment", "fit.label_smoothing=0"))
     loss = make_loss(recipe, split, 2, further)(np.eye(2, dtype=np.float32), np.zeros((2, 2), np.float32)).numpy()
     np.testing.assert_allclose(loss, -np.log([7 / 16, 9 / 16]), rtol=1e-4)
@@ -192,7 +195,7 @@ def test_memory_that_runs_out_is_told_in_a_sentence(lopsided, tmp_path, monkeypa
     def full(*_):
         raise tensorflow().errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nand ten lines more")
 
-    monkeypatch.setattr(Journal, "judge", full)
+    monkeypatch.setattr(Journal, "record", full)
     with pytest.raises(EdgeferError, match=r"ran out \(OOM when allocating tensor\).*smaller --batch-size"):
         fit(load_recipe("demo", (*TINY, "fit.epochs=1")), lopsided, tmp_path, Silent())
 
@@ -201,14 +204,14 @@ def test_batch_norm_belongs_to_the_averaged_weights(lopsided):
     """With statistics estimated anew, the network that is judged sees its features at mean 0 and variance 1."""
     tf = tensorflow()
     from edgefer.train.networks import build
-    from edgefer.train.objective import make_optimizer, take_average
+    from edgefer.train.objective import apply_ema, make_optimizer
 
     recipe = load_recipe("demo", (*TINY, "fit.ema=0.9"))
     model = build(recipe.model, recipe.input, 2)
     model.compile(optimizer=make_optimizer(recipe, 8), loss="mse")
     model.optimizer.build(model.trainable_variables)
     pixels = 20 * tf.random.stateless_uniform((64, 48, 48, 1), (0, 1))  # far above batch norm's epsilon
-    take_average(model, [(pixels, None)])
+    apply_ema(model, [(pixels, None)])
     first = next(layer for layer in model.layers if "batch_norm" in layer.name)
     features = first(model.layers[1](pixels))
     assert float(tf.reduce_mean(features)) == pytest.approx(0, abs=0.01)
@@ -221,7 +224,7 @@ def test_the_rate_falls_on_a_plateau_and_is_the_same_after_a_resume(tmp_path, lo
 
     journal = Journal.__new__(Journal)
     journal.rows = [Epoch(i, 0, 0, 0, 0, 0, accuracy) for i, accuracy in enumerate([0.1, 0.2, 0.2, 0.1, 0.3, 0.3, 0.3])]
-    assert [journal.plateaus(n) for n in (1, 2, 3)] == [4, 2, 0]
+    assert [journal.plateau_count(n) for n in (1, 2, 3)] == [4, 2, 0]
     overrides = ("schedule.name=plateau", "schedule.every_epochs=1", "schedule.factor=0.5", "optimizer.rate=1e-9")
     recipe = load_recipe("demo", (*TINY, *overrides, "schedule.final_rate=3e-10", "fit.epochs=4"))
     fit(recipe, lopsided, tmp_path, Silent())

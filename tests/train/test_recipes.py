@@ -111,7 +111,7 @@ def test_a_recipe_within_a_recipe_is_trained_as_if_alone(tmp_path):
     (tmp_path / "outer.toml").write_text(outer)
     inner, whole = load_recipe(str(tmp_path / "inner.toml")), load_recipe(str(tmp_path / "outer.toml"))
     assert [stage.name for stage in whole.stages] == ["in-first", "in-second", "in", "end"]
-    assert [stage.begin for stage in whole.stages] == ["scratch", "scratch", "in-first", ""]
+    assert [stage.init_from for stage in whole.stages] == ["scratch", "scratch", "in-first", ""]
     assert whole.stages[2].teachers == ("in-first", "in-second")
     for own, same in zip(inner.stages, whole.stages, strict=False):
         assert whole.of_stage(same) == inner.of_stage(own)
@@ -130,7 +130,7 @@ def test_a_recipe_within_a_recipe_is_trained_as_if_alone(tmp_path):
         ('[[stages]]\nname = "a"\nrecipe = "demo"\nlabels = "ferplus"\n', "has a name and nothing else"),
         ('[[stages]]\nname = "a"\nrecipe = 3\n', "recipe must name a recipe, not be 3"),
         ("stages = 3\n", "stages are [[stages]] sections"),
-        ('[[stages]]\nname = "a"\nrecipe = "{file}"\n', "is made of itself"),
+        ('[[stages]]\nname = "a"\nrecipe = "{file}"\n', "refers to itself"),
     ],
 )
 def test_bad_stages_are_named(text, complaint, tmp_path):

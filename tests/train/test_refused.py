@@ -5,9 +5,9 @@ import pytest
 from edgefer.errors import EdgeferError
 from edgefer.files import without_empty_folders
 from edgefer.progress import Progress
+from edgefer.train.config import TrainConfig
 from edgefer.train.faces.recipe import load_face_recipe
-from edgefer.train.faces.run import FaceOrder, train_faces
-from edgefer.train.order import Order
+from edgefer.train.faces.run import FaceConfig, train_faces
 from edgefer.train.pipeline import train
 from edgefer.train.recipes import load_recipe
 from edgefer.train.stages import train_in_stages
@@ -37,36 +37,36 @@ def nowhere(tmp_path, monkeypatch):
 @pytest.mark.parametrize("out", ["runs/a-1", "x/y/z"])
 def test_refused_training_leaves_no_folder(nowhere, recipe, data, out):
     log = Log()
-    order = Order(recipe=load_recipe(recipe), data=data)
+    config = TrainConfig(recipe=load_recipe(recipe), data=data)
     with pytest.raises(EdgeferError):
-        (train_in_stages if order.recipe.stages else train)(order, nowhere / out, progress=log)
+        (train_in_stages if config.recipe.stages else train)(config, nowhere / out, progress=log)
     assert list(nowhere.iterdir()) == [] and not [line for line in log.lines if line.startswith("Training")]
 
 
 def test_what_was_there_before_stays(nowhere):
     (nowhere / "runs" / "other").mkdir(parents=True)
     with pytest.raises(EdgeferError):
-        train(Order(recipe=load_recipe("demo"), data="absent"), nowhere / "runs" / "a-1")
+        train(TrainConfig(recipe=load_recipe("demo"), data="absent"), nowhere / "runs" / "a-1")
     assert [one.name for one in (nowhere / "runs").iterdir()] == ["other"]
 
 
 def test_refused_training_of_a_face_network_leaves_no_folder(nowhere, tmp_path):
     (tmp_path / "scenes").mkdir()
-    order = FaceOrder(recipe=load_face_recipe("face-finder", ()), data=str(tmp_path / "scenes"), teacher="absent")
+    config = FaceConfig(recipe=load_face_recipe("face-finder", ()), data=str(tmp_path / "scenes"), teacher="absent")
     with pytest.raises(EdgeferError):
-        train_faces(order, nowhere / "runs" / "a-1", tmp_path / "cache")
+        train_faces(config, nowhere / "runs" / "a-1", tmp_path / "cache")
     assert list(nowhere.iterdir()) == []
 
 
 def test_a_folder_that_a_killed_training_left_empty_is_taken_again(tmp_path):
     from edgefer.train.start import new_run
 
-    order, run = Order(recipe=load_recipe("demo"), data="builtin"), tmp_path / "run"
+    config, run = TrainConfig(recipe=load_recipe("demo"), data="builtin"), tmp_path / "run"
     (run / "training").mkdir(parents=True)
-    assert new_run(run, order) == run
-    (run / "training" / "order.json").write_text("{}")
+    assert new_run(run, config) == run
+    (run / "training" / "config.json").write_text("{}")
     with pytest.raises(EdgeferError, match="already holds something"):
-        new_run(run, order)
+        new_run(run, config)
 
 
 def test_a_folder_that_was_filled_stays(tmp_path):

@@ -14,9 +14,10 @@ import pytest
 
 from edgefer.errors import DataError, EdgeferError, InputError
 from edgefer.progress import Progress
+from edgefer.train.config import Supervision, TrainConfig
 from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.history import read_history
-from edgefer.train.order import Order, Supervision
+from edgefer.train.pipeline import SOFT_TARGETS
 from edgefer.train.recipes import load_recipe
 from edgefer.train.run import FitFolder, RunFolder, unfinished_run
 
@@ -90,6 +91,10 @@ def exchange(fit: FitFolder, *files: Path) -> None:
         shutil.copy(other / file.relative_to(fit.path), file)
 
 
+def check(run: RunFolder, data: Dataset, derived: str = "") -> str:
+    return run.check_data(data.content_hash, data.sizes, derived=derived)
+
+
 DAMAGE = {
     "index cut": (lambda fit: cut(fit.checkpoints / "ckpt-3.index"), "ckpt-3 is damaged.*after epoch 2"),
     "index missing": (lambda fit: (fit.checkpoints / "ckpt-3.index").unlink(), "ckpt-3 is damaged.*after epoch 2"),
@@ -143,13 +148,13 @@ def test_it_never_begins_again_in_silence(small, three, tmp_path):
 def test_a_fit_takes_the_pixels_that_everything_else_takes(small):
     """All 256 values, bit for bit: dividing by 255 differs from preprocess in 126 of them."""
     from edgefer.preprocess import to_float
-    from edgefer.train.batches import batches, in_order
+    from edgefer.train.batches import EpochSize, batches, validation_batches
 
     values = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     split = Split(images=np.stack([values] * 4), labels=np.array([0, 1, 0, 1]), ids=np.arange(4).astype(str))
     recipe = load_recipe("demo", (*TINY, *(f"augment.{name}=0" for name in ("rotate_deg", "zoom", "shift", "brightness", "contrast", "erase")), "augment.flip=false"))  # fmt: skip
-    fed = next(iter(batches(recipe, split, 2, 4, 1, first_epoch=0, epochs=1)))[0].numpy()
-    judged = next(iter(in_order(split, 2)))[0].numpy()
+    fed = next(iter(batches(recipe, split, 2, EpochSize(4, 1), first_epoch=0, epochs=1)))[0].numpy()
+    judged = next(iter(validation_batches(split, 2)))[0].numpy()
     for seen in (fed, judged):
         assert np.array_equal(seen, np.stack([to_float(values)] * 4))
 
@@ -164,9 +169,9 @@ def folder_of(top: Path) -> Path:
     return top
 
 
-def order(data: Path, *overrides, **fields) -> Order:
+def order(data: Path, *overrides, **fields) -> TrainConfig:
     recipe = load_recipe("demo", (*TINY, "fit.epochs=1", "fit.batch_size=8", *overrides))
-    return Order(recipe=recipe, data=str(data), **fields)
+    return TrainConfig(recipe=recipe, data=str(data), **fields)
 
 
 @pytest.mark.parametrize(
@@ -197,27 +202,27 @@ def test_what_cannot_be_written_is_said_before_any_work(tmp_path):
 def test_data_that_changed_since_the_stop_is_noticed(tmp_path, small):
     run = RunFolder(tmp_path / "run")
     run.training.path.mkdir(parents=True)
-    run.check_data(small)
-    run.check_data(small)
+    check(run, small)
+    check(run, small)
     fewer = Dataset(
         name="small", labels=small.labels, splits={**small.splits, "train": small.split("train").take(np.arange(63))}
     )
     with pytest.raises(
         DataError, match=r"has changed since .* it had train 64, valid 64 images, and has train 63, valid 64"
     ):
-        run.check_data(fewer)
+        check(run, fewer)
     other = small.split("train").images.copy()
     other[0, 0, 0, 0] ^= 1
     split = Split(images=other, labels=small.split("train").labels, ids=small.split("train").ids)
     with pytest.raises(DataError, match=r"as many images .* but not the same"):
-        run.check_data(Dataset(name="small", labels=small.labels, splits={**small.splits, "train": split}))
+        check(run, Dataset(name="small", labels=small.labels, splits={**small.splits, "train": split}))
 
 
 @pytest.mark.parametrize("change", ["labels", "order", "names"])
 def test_data_that_changed_in_labels_order_or_names_alone_is_noticed(tmp_path, small, change):
     run = RunFolder(tmp_path / "run")
     run.training.path.mkdir(parents=True)
-    assert run.check_data(small) == ""
+    assert check(run, small) == ""
     train = small.split("train")
     if change == "order":
         other = train.take(np.arange(64)[::-1])
@@ -226,28 +231,30 @@ def test_data_that_changed_in_labels_order_or_names_alone_is_noticed(tmp_path, s
     else:
         other = Split(images=train.images, labels=train.labels, ids=np.array([f"{one}a" for one in train.ids]))
     with pytest.raises(DataError, match="has changed since"):
-        run.check_data(Dataset(name="small", labels=small.labels, splits={**small.splits, "train": other}))
+        check(run, Dataset(name="small", labels=small.labels, splits={**small.splits, "train": other}))
 
 
 def test_other_soft_labels_are_noticed_and_a_lost_note_is_said(tmp_path, small, three):
-    from edgefer.train.distill import distilled
+    from edgefer.train.distill import with_soft_targets
 
     run = RunFolder(tmp_path / "run")
     shutil.copytree(three, run.training.path)
 
     def taught(share: float) -> Dataset:
         said = np.full((64, 2), [share, 1 - share], np.float32)
-        return Dataset(name="small", labels=small.labels, splits={"train": distilled(small.split("train"), said, 0.5)})
+        return Dataset(
+            name="small", labels=small.labels, splits={"train": with_soft_targets(small.split("train"), said, 0.5)}
+        )
 
-    assert "is not known" in run.check_data(taught(0.3), soft=True)  # an epoch is done, and nothing was noted
-    assert run.check_data(taught(0.3), soft=True) == ""
+    assert "is not known" in check(run, taught(0.3), derived=SOFT_TARGETS)  # an epoch is done, and nothing was noted
+    assert check(run, taught(0.3), derived=SOFT_TARGETS) == ""
     with pytest.raises(DataError, match="what teachers, votes or --soft-labels say"):
-        run.check_data(taught(0.4), soft=True)
-    run.check_data(small)
+        check(run, taught(0.4), derived=SOFT_TARGETS)
+    check(run, small)
     for damage in (cut, garble, Path.unlink):
         damage(run.data)
-        assert "is not known" in run.check_data(small)
-        assert run.check_data(small) == ""
+        assert "is not known" in check(run, small)
+        assert check(run, small) == ""
 
 
 def test_resume_names_the_runs_it_could_mean(tmp_path, monkeypatch):
@@ -262,11 +269,16 @@ def test_resume_names_the_runs_it_could_mean(tmp_path, monkeypatch):
         unfinished_run()
     (Path("runs") / "b-1" / "card.json").write_text("{}")
     assert unfinished_run().path == Path("runs/a-1")
+    for stage in ("first", "second"):
+        (RunFolder(Path("runs") / "a-1").stage(stage) / "training").mkdir(parents=True)
+    (RunFolder(Path("runs") / "a-1").stage("first") / "card.json").write_text("{}")
     faces = RunFolder(Path("runs") / "face-finder-1")
     faces.training.checkpoints.mkdir(parents=True)
-    faces.face_order.write_text("{}")
+    faces.face_config.write_text("{}")
     (faces.training.checkpoints / "ckpt-3.index").write_bytes(b"")
-    with pytest.raises(InputError, match=r"runs/a-1 \(0 epochs done\), runs/face-finder-1 \(3 checkpoints done\)"):
+    with pytest.raises(
+        InputError, match=r"runs/a-1 \(1 stages, 0 epochs done\), runs/face-finder-1 \(3 checkpoints done\)"
+    ):
         unfinished_run()
 
 
@@ -274,18 +286,18 @@ def test_an_order_survives_damage_and_older_ones_are_read(tmp_path):
     run = RunFolder(tmp_path)
     asked = order(tmp_path, supervision=Supervision(teachers=("a", "b"), init_from="c"), names="0=x,1=y", skip_bad=True)
     asked.save(run)
-    assert Order.load(run) == asked
-    cut(run.order)
-    assert Order.load(run) == asked
-    older = json.loads(run.spare_order.read_bytes())
+    assert TrainConfig.load(run) == asked
+    cut(run.config)
+    assert TrainConfig.load(run) == asked
+    older = json.loads(run.spare_config.read_bytes())
     older["witnesses"] = older.pop("auxiliary")
     del older["names"]
-    run.order.write_text(json.dumps(older))
-    assert Order.load(run).supervision == asked.supervision
-    for file in (run.order, run.spare_order):
+    run.config.write_text(json.dumps(older))
+    assert TrainConfig.load(run).supervision == asked.supervision
+    for file in (run.config, run.spare_config):
         file.write_text("{")
     with pytest.raises(InputError, match=r"order\.json cannot be read .*with another --out"):
-        Order.load(run)
+        TrainConfig.load(run)
 
 
 def test_what_killed_processes_left_is_cleaned_and_nothing_else(tmp_path, monkeypatch):

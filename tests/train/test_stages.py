@@ -1,15 +1,18 @@
 """Recipes of several trainings: one after the other, each from the ones before, and resumed where they stopped."""
 
+import numpy as np
 import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.errors import DataError, InputError
+from edgefer.images import write_image
 from edgefer.progress import Progress
-from edgefer.train.order import Order
+from edgefer.train.config import TrainConfig
+from edgefer.train.data.load import load_dataset
 from edgefer.train.recipe_fields import Recipe
 from edgefer.train.recipes import load_recipe
 from edgefer.train.run import RunFolder
-from edgefer.train.stages import train_in_stages
+from edgefer.train.stages import stage_config, train_in_stages
 
 CAMERA = ("camera", "tilt_deg", "framing", "dark", "flat", "blur", "motion", "pixels", "noise", "jpeg")
 STAGED = """
@@ -58,20 +61,49 @@ class Recorded(Progress):
 
 def test_stages_are_trained_in_turn_and_resumed_where_they_stopped(staged, builtin, cache, tmp_path):
     run, kept = tmp_path / "run", cache / "edgefer" / "datasets"
-    plan = Order(recipe=load_recipe(str(staged)), data="builtin")
+    plan = TrainConfig(recipe=load_recipe(str(staged)), data="builtin")
     first = Recorded(stop_after=3)  # in the first of the last stage's two
     with pytest.raises(KeyboardInterrupt):
         train_in_stages(plan, run, progress=first, cache=kept)
     assert first.logged == ["Stage 1 of 3: first", "Stage 2 of 3: second", "Stage 3 of 3: last"]
-    assert RunFolder(run).resumable and Order.load(RunFolder(run)) == plan
+    assert RunFolder(run).resumable and TrainConfig.load(RunFolder(run)) == plan
     rest = Recorded()
-    train_in_stages(Order.load(RunFolder(run)), run, progress=rest, cache=kept)
+    train_in_stages(TrainConfig.load(RunFolder(run)), run, progress=rest, cache=kept)
     assert rest.logged == ["Stage 3 of 3: last"] and rest.epochs == 1
     card = Bundle.open(run).card
     assert card.name == "staged" and card.provenance.recipe["fit"]["epochs"] == 2
     assert card.provenance.steps == ("begin with the weights of first", "train, learning from first, second too")
     second = Bundle.open(run / "training" / "stages" / "second").card
     assert second.provenance.steps == ("train, learning from first too",)
+
+
+def test_all_stages_hold_out_the_same_images_whatever_their_seeds(tmp_path):
+    """A stage of another seed would be trained on what the next one holds out, and teach it those."""
+    rng = np.random.default_rng(0)
+    for label in ("happy", "sad"):
+        for number in range(10):
+            write_image(tmp_path / "data" / label / f"{number}.png", rng.integers(0, 256, (48, 48), np.uint8))
+    (tmp_path / "own.toml").write_text(STAGED.replace('name = "second"', 'name = "second"\nchange.fit.seed = 1'))
+    plan = TrainConfig(
+        recipe=load_recipe(str(tmp_path / "own.toml"), ("input.height=48",)), data=str(tmp_path / "data")
+    )
+    folders = dict.fromkeys(("first", "second"), tmp_path)
+    configs = [stage_config(plan, stage, folders) for stage in plan.recipe.stages]
+    assert [config.recipe.fit.seed for config in configs] == [0, 1, 0]
+    hashes = {load_dataset(config.data, config.recipe.input, config.data_options).holdout_hash for config in configs}
+    assert len(hashes) == 1
+    for config in configs:
+        config.save(RunFolder(tmp_path / "run"))
+        assert TrainConfig.load(RunFolder(tmp_path / "run")) == config
+
+
+def test_a_damaged_plan_is_read_from_its_copy(staged, tmp_path):
+    run, plan = RunFolder(tmp_path / "run"), TrainConfig(recipe=load_recipe(str(staged)), data="builtin")
+    plan.save(run)
+    run.plan.write_bytes(b"{")
+    assert TrainConfig.load(run) == plan
+    run.plan.unlink()
+    assert run.resumable and TrainConfig.load(run) == plan
 
 
 def test_what_has_no_meaning_over_stages_is_refused(edgefer, staged, tmp_path):
@@ -84,11 +116,11 @@ def test_what_has_no_meaning_over_stages_is_refused(edgefer, staged, tmp_path):
 
 
 def test_votes_that_are_not_there_are_missed_before_the_first_stage(tmp_path):
-    plan = Order(recipe=load_recipe("fer-small"), data="builtin")
+    plan = TrainConfig(recipe=load_recipe("fer-small"), data="builtin")
     with pytest.raises(DataError, match="belong to a FER2013 CSV"):
         train_in_stages(plan, tmp_path / "run")
     with pytest.raises(InputError, match="leave those options out"):
-        train_in_stages(Order(recipe=load_recipe("fer-small"), data="builtin", folds=3), tmp_path / "run")
+        train_in_stages(TrainConfig(recipe=load_recipe("fer-small"), data="builtin", folds=3), tmp_path / "run")
     assert not RunFolder(tmp_path / "run").resumable
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from edgefer.errors import DataError, InputError
+from edgefer.train.config import TrainConfig
 from edgefer.train.data.dataset import Split
 from edgefer.train.distill import load_soft_labels
 from edgefer.train.faces.recipe import is_face_recipe, load_face_recipe
-from edgefer.train.faces.run import FaceOrder
-from edgefer.train.order import Order
+from edgefer.train.faces.run import FaceConfig
 from edgefer.train.recipes import load_recipe
 from edgefer.train.run import RunFolder
 
@@ -43,26 +43,26 @@ def test_what_is_no_regular_file_is_a_sentence_at_once(tmp_path, kind):
             load(make(kind, tmp_path / f"{len(list(tmp_path.iterdir()))}.toml"))
     assert not is_face_recipe(str(make(kind, tmp_path / "faces.toml")))
     run = RunFolder(tmp_path / "run")
-    make(kind, run.order)
+    make(kind, run.config)
     with pytest.raises(InputError, match="cannot be read"):
-        Order.load(run)
-    make(kind, RunFolder(tmp_path / "faces").face_order)
+        TrainConfig.load(run)
+    make(kind, RunFolder(tmp_path / "faces").face_config)
     with pytest.raises(InputError):
-        FaceOrder.load(tmp_path / "faces")
+        FaceConfig.load(tmp_path / "faces")
 
 
 @pytest.mark.parametrize("data", [5, None, ["a"], {"a": 1}])
-def test_an_order_of_other_types_is_a_sentence(tmp_path, data):
+def test_a_configuration_of_other_types_is_a_sentence(tmp_path, data):
     run = RunFolder(tmp_path / "run")
-    run.order.parent.mkdir(parents=True)
-    order = {"recipe": load_recipe("demo").model_dump(mode="json"), "data": data}
-    run.order.write_text(json.dumps(order))
+    run.config.parent.mkdir(parents=True)
+    config = {"recipe": load_recipe("demo").model_dump(mode="json"), "data": data}
+    run.config.write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"order\.json cannot be read \(data .* is not right"):
-        Order.load(run)
-    order = {"recipe": load_face_recipe("face-finder").model_dump(), "data": "scenes", "teacher": data}
-    RunFolder(tmp_path / "run").face_order.write_text(json.dumps(order))
+        TrainConfig.load(run)
+    config = {"recipe": load_face_recipe("face-finder").model_dump(), "data": "scenes", "teacher": data}
+    RunFolder(tmp_path / "run").face_config.write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"teacher .* is not right"):
-        FaceOrder.load(tmp_path / "run")
+        FaceConfig.load(tmp_path / "run")
 
 
 def as_npz(**arrays: bytes) -> bytes:

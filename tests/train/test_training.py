@@ -16,7 +16,7 @@ from conftest import newest_checkpoint
 from edgefer import console
 from edgefer.errors import InputError
 from edgefer.train.backend import tensorflow
-from edgefer.train.camera import MAX_MOTION, MAX_SIGMA, MIN_SIGMA, shrinking_tables
+from edgefer.train.camera import MAX_MOTION, MAX_SIGMA, MIN_SIGMA, resampling_matrices
 from edgefer.train.recipe_fields import Augment
 from edgefer.train.recipes import load_recipe
 
@@ -108,7 +108,7 @@ def test_blur_is_gaussian():
 def test_few_pixels_are_those_of_shrinking_by_area_and_enlarging_linearly():
     noise = np.random.default_rng(0).uniform(size=(48, 48)).astype(np.float32)
     for side in (16, 24, 31, 48):
-        matrix = shrinking_tables(48)[side - 1]
+        matrix = resampling_matrices(48)[side - 1]
         small = cv2.resize(noise, (side, side), interpolation=cv2.INTER_AREA)
         expected = cv2.resize(small, (48, 48), interpolation=cv2.INTER_LINEAR)
         np.testing.assert_allclose(matrix @ noise @ matrix.T, expected, atol=1e-5)
@@ -254,9 +254,9 @@ def test_a_training_ends_with_a_bundle_plots_and_logs(trained):
 @pytest.fixture
 def order(builtin):
     """Makes orders of a training on the built-in data, which is drawn already."""
-    from edgefer.train.order import Order
+    from edgefer.train.config import TrainConfig
 
-    return lambda **fields: Order(recipe=load_recipe("demo"), data="builtin", **fields)
+    return lambda **fields: TrainConfig(recipe=load_recipe("demo"), data="builtin", **fields)
 
 
 def test_what_no_card_can_hold_is_said_before_training(order, cache, tmp_path):
@@ -271,7 +271,7 @@ def test_two_trainings_never_write_into_one_run(order, tmp_path):
     from edgefer.train.pipeline import train
     from edgefer.train.run import RunFolder
 
-    with RunFolder(tmp_path / "run").held():
+    with RunFolder(tmp_path / "run").locked():
         with pytest.raises(InputError, match="by another process"):
             train(order(), tmp_path / "run")
         assert (tmp_path / "run" / "training").is_dir()

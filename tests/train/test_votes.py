@@ -10,7 +10,7 @@ import pytest
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.errors import InputError
 from edgefer.train.data.dataset import Dataset, Split
-from edgefer.train.votes import translated
+from edgefer.train.votes import labels_from_votes
 
 HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
 
@@ -42,10 +42,10 @@ def voted(tmp_path):
 
 def test_votes_tell_the_chances_of_each_label(voted):
     data, file, chances = voted
-    said = translated(data, file, (), 0)
+    said = labels_from_votes(data, file, (), 0)
     np.testing.assert_allclose(said.sum(axis=1), 1, atol=1e-5)
     assert np.abs(said - chances).mean() < 0.05
-    np.testing.assert_array_equal(translated(data, file, (), 0), said)
+    np.testing.assert_array_equal(labels_from_votes(data, file, (), 0), said)
 
 
 def test_no_picture_is_told_its_own_label(tmp_path):
@@ -54,7 +54,7 @@ def test_no_picture_is_told_its_own_label(tmp_path):
     votes = rng.integers(0, 1000, (600, 10))
     labels = rng.integers(0, 3, len(votes))
     data = data_set(np.zeros((len(votes), 1, 1, 1), np.uint8), labels, ("no", "yes", "maybe"))
-    said = translated(data, write_votes(tmp_path / "ferplus.csv", votes), (), 0)
+    said = labels_from_votes(data, write_votes(tmp_path / "ferplus.csv", votes), (), 0)
     assert (said.argmax(axis=1) == labels).mean() < 0.40
 
 
@@ -62,15 +62,15 @@ def test_a_witness_tells_what_the_votes_do_not(trained, builtin, tmp_path):
     split = builtin.split("train")
     file = write_votes(tmp_path / "ferplus.csv", np.ones((len(split), 10), int))
     data = data_set(split.images, split.labels, builtin.labels)
-    alone = translated(data, file, (), 0)
-    helped = translated(data, file, [Bundle.open(trained)], 0)
+    alone = labels_from_votes(data, file, (), 0)
+    helped = labels_from_votes(data, file, [Bundle.open(trained)], 0)
     assert (alone.argmax(axis=1) == split.labels).mean() < 0.3
     assert (helped.argmax(axis=1) == split.labels).mean() > 0.8
     small = replace(
         data, splits={"train": replace(split, images=split.images[:, :24, :24], ids=data.split("train").ids)}
     )
     with pytest.raises(InputError, match=r"takes images of .*: train with --set input\.height=\d+ --set input\.width="):
-        translated(small, file, [Bundle.open(trained)], 0)
+        labels_from_votes(small, file, [Bundle.open(trained)], 0)
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""Labelled images: where they come from, how they are divided, and what is wrong with them."""
+"""Labelled images: reading, splitting and checking them."""

@@ -1,4 +1,4 @@
-"""Text inside files as they are downloaded: plain, .gz, in a .zip, or in a .tar with any compression."""
+"""Lines of a CSV as it is downloaded: plain, .gz, in a .zip, or in a .tar with any compression."""
 
 import gzip
 import io
@@ -15,17 +15,17 @@ from edgefer.files import regular_size
 from edgefer.images import SUFFIXES
 
 KNOWN = ("fer2013.csv", "icml_face_data.csv")  # of several CSV files in an archive, the one to read
-MAX_FILE = 1 << 40  # bytes; read as a stream
+MAX_FILE = 1 << 40  # bytes; it is streamed
 MAX_LINE = 16 << 20  # characters; a 2048x2048 image
 DAMAGE = (
     OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, UnicodeError,
-    RuntimeError,  # a zip that is encrypted, or packed in a way that zipfile does not know (NotImplementedError)
+    RuntimeError,  # an encrypted zip, or a compression that zipfile does not know (NotImplementedError)
 )  # fmt: skip
 
 
 @contextmanager
 def open_lines(path: Path) -> Iterator[Iterator[str]]:
-    """The lines of a CSV file, of the one in an archive where it is one. Whatever DAMAGE there is comes while reading."""
+    """The lines of a CSV file, or of the only CSV in an archive. Iterating raises one of DAMAGE where the file is damaged."""
     regular_size(path, MAX_FILE, error=DataError)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -34,10 +34,12 @@ def open_lines(path: Path) -> Iterator[Iterator[str]]:
                 yield _lines(raw, name, path)
     elif tarfile.is_tarfile(path):
         with tarfile.open(path) as tar:
-            files = {member.name: member for member in tar if member.isreg()}  # by its name a link may be found
+            files = {
+                member.name: member for member in tar if member.isreg()
+            }  # not by getmember(), which may find a link
             name = _only_csv(path, list(files))
             member = tar.extractfile(files[name])
-            assert member  # a regular one
+            assert member  # a regular file
             with member:
                 yield _lines(member, name, path)
     else:
@@ -46,13 +48,13 @@ def open_lines(path: Path) -> Iterator[Iterator[str]]:
 
 
 def _only_csv(path: Path, members: list[str]) -> str:
-    seen = [name for name in members if not any(part.startswith((".", "__")) for part in PurePosixPath(name).parts)]
-    names = [name for name in seen if name.lower().endswith((".csv", ".csv.gz"))]
+    visible = [name for name in members if not any(part.startswith((".", "__")) for part in PurePosixPath(name).parts)]
+    names = [name for name in visible if name.lower().endswith((".csv", ".csv.gz"))]
     chosen = [name for name in names if PurePosixPath(name).name.lower().startswith(KNOWN)] or names
     if len(chosen) == 1:
         return chosen[0]
-    if not names and any(name.lower().endswith(SUFFIXES) for name in seen):
-        raise DataError(f"{path} holds image files: unpack it, and name the folder that it makes.")
+    if not names and any(name.lower().endswith(SUFFIXES) for name in visible):
+        raise DataError(f"{path} holds image files: unpack it, and name the resulting folder.")
     listed = f": {', '.join(chosen[:8])}" if chosen else ""
     raise DataError(
         f"{path} should hold one CSV file, not {len(chosen)}{listed}. Unpack it, and name the file to read."

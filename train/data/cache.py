@@ -1,65 +1,89 @@
-"""Parsed data sets, kept in the user's cache so that the second load takes a second."""
+"""The cache of parsed data sets, in the user's cache folder: the second load takes a second.
+
+The cache is never needed: what is damaged, or cannot be written, is read from its source.
+"""
 
 import hashlib
 import json
 import os
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from edgefer.train.data.dataset import Dataset, Split
 
-FORM = 2  # of the files: others are not found again
-STALE_S = 24 * 3600  # a file that was begun so long ago is of a process that was killed
+FORMAT = 2  # of the files; those of another format are not found
+STALE_S = 24 * 3600  # age of a partial file whose process must have been killed
+ARRAYS = ("images", "labels", "ids")
 
 
 def cache_folder() -> Path:
-    """Where parsed data sets are kept: edgefer/ in the user's cache (XDG Base Directory Specification)."""
+    """The folder of parsed data sets: edgefer/ in the user's cache (XDG Base Directory Specification)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgefer" / "datasets"
 
 
 def cache_file(cache: Path | None, fingerprint: list) -> Path | None:
     """The file under `cache` for data of this fingerprint; None without a cache."""
-    key = hashlib.sha256(json.dumps([FORM, *fingerprint]).encode()).hexdigest()[:24]
+    key = hashlib.sha256(json.dumps([FORMAT, *fingerprint]).encode()).hexdigest()[:24]
     return cache / f"{key}.npz" if cache else None
 
 
-def cached(stored: Path | None, read: Callable[[], Dataset]) -> Dataset:
-    dataset = _from_cache(stored)
+def cached(file: Path | None, read: Callable[[], Dataset]) -> Dataset:
+    """The data set in `file`, or what `read` returns, which is then stored there."""
+    dataset = _load_dataset(file) if file else None
     if dataset is None:
         dataset = read()
-        _to_cache(stored, dataset)
+        if file:
+            _store_dataset(file, dataset)
     return dataset
 
 
-def _from_cache(stored: Path | None) -> Dataset | None:
-    if stored is None or not stored.is_file():
-        return None
+def load_arrays(file: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of an .npz; None where there is none, or it is damaged."""
     try:
-        with np.load(stored, allow_pickle=False) as arrays:
-            about = json.loads(str(arrays["about"]))
-            splits = {
-                name: Split(**{part: arrays[f"{name}.{part}"] for part in ("images", "labels", "ids")})
-                for name in about["splits"]
-            }
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # a damaged cache is read again from the source
-    return Dataset(
-        name=about["name"],
-        labels=tuple(about["labels"]),
-        splits=splits,
-        skipped=tuple(about["skipped"]),
-        notes=tuple(about["notes"]),
-    )
+        return None
 
 
-def _to_cache(stored: Path | None, dataset: Dataset) -> None:
-    if stored is None:
-        return
+def store_arrays(file: Path, arrays: Mapping[str, Any]) -> None:
+    """Write an .npz whole or not at all; nothing is raised where it cannot be written."""
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _clean(file.parent)
+        with partial.open("wb") as out:
+            np.savez(out, **arrays)
+        partial.replace(file)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _load_dataset(file: Path) -> Dataset | None:
+    arrays = load_arrays(file)
+    try:
+        if arrays is None:
+            return None
+        about = json.loads(str(arrays["about"]))
+        return Dataset(
+            name=about["name"],
+            labels=tuple(about["labels"]),
+            splits={name: Split(**{part: arrays[f"{name}.{part}"] for part in ARRAYS}) for name in about["splits"]},
+            skipped=tuple(about["skipped"]),
+            notes=tuple(about["notes"]),
+        )
+    except (ValueError, KeyError):
+        return None
+
+
+def _store_dataset(file: Path, dataset: Dataset) -> None:
     about = {
         "name": dataset.name,
         "labels": dataset.labels,
@@ -67,24 +91,12 @@ def _to_cache(stored: Path | None, dataset: Dataset) -> None:
         "skipped": dataset.skipped,
         "notes": dataset.notes,
     }
-    arrays = {
-        f"{name}.{part}": getattr(split, part)
-        for name, split in dataset.splits.items()
-        for part in ("images", "labels", "ids")
-    }
-    partial = stored.with_suffix(f".{os.getpid()}.partial")
-    try:
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        _clean(stored.parent)
-        with partial.open("wb") as out:
-            np.savez(out, about=np.array(json.dumps(about)), **arrays)
-        partial.replace(stored)
-    except OSError:
-        partial.unlink(missing_ok=True)  # no room or no right to cache: the next load parses again
+    arrays = {f"{name}.{part}": getattr(split, part) for name, split in dataset.splits.items() for part in ARRAYS}
+    store_arrays(file, {"about": np.array(json.dumps(about)), **arrays})
 
 
 def _clean(folder: Path) -> None:
-    """Remove what killed processes left half written."""
+    """Remove the partial files of killed processes."""
     for file in folder.glob("*.partial"):
         with suppress(OSError):
             if time.time() - file.stat().st_mtime > STALE_S:

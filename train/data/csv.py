@@ -1,8 +1,8 @@
-"""FER2013 as it circulates: a row per image with label, pixels and perhaps Usage. Goodfellow et al. 2013, arXiv:1307.0414.
+"""FER2013 CSVs: one row per image, with label, pixels and perhaps Usage. Goodfellow et al. 2013, arXiv:1307.0414.
 
-Kaggle's fer2013.csv, icml_face_data.csv and train.csv, CK+'s extended one with an eighth class, and what pandas and
-spreadsheets make of them: other separators and orders of columns, an index, labels by name or as 3.0, pixels as 12.0,
-as a list or in a column each, any square size.
+Reads Kaggle's fer2013.csv, icml_face_data.csv and train.csv, CK+'s ckextended.csv with an eighth class, and what pandas and
+spreadsheets write of them: other separators and column orders, an index column, labels as names or 3.0, pixels as 12.0, as a list
+or one per column, any square size.
 """
 
 import csv
@@ -12,7 +12,6 @@ import unicodedata
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -24,20 +23,20 @@ from edgefer.train.data.archives import DAMAGE, MAX_LINE, open_lines
 from edgefer.train.data.rows import SPLITS, Row, Rows, parse_names, utf8
 
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "contempt")
-FER2013 = 7  # of these; the eighth is CK+'s
+FER2013_CLASSES = 7  # the first of LABELS; the eighth is CK+'s
 ALIASES = {
     "anger": "angry", "disgusted": "disgust", "afraid": "fear", "fearful": "fear", "happiness": "happy",
     "sadness": "sad", "surprised": "surprise", "neutrality": "neutral",
 }  # fmt: skip
 COLUMNS = {"label": ("emotion", "label", "emotions", "class"), "pixels": ("pixels", "pixel"), "usage": ("usage", "split", "set")}  # fmt: skip
-USUAL_SIDE, MIN_SIDE = 48, 8
-MAX_NAME, NAME_SIGNS = 60, f"_ .'/-{JOINERS}"
-USUAL_ROWS = 35887  # of FER2013: only for the progress bar
+FER2013_SIDE, MIN_SIDE = 48, 8
+MAX_NAME, NAME_CHARS = 60, f"_ .'/-{JOINERS}"
+FER2013_ROWS = 35887  # for the progress bar
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """Where in a row what stands; usage None where there is none; several pixel columns hold one each."""
+    """Column indices. usage: None where there is none. pixels: one column with all, or one per pixel."""
 
     label: int
     pixels: tuple[int, ...]
@@ -45,13 +44,13 @@ class _Columns:
 
 
 def open_csv(path: Path, names: str = "") -> Rows:
-    """The CSV as rows, read while they are iterated over. names: as for `parse_names`, instead of FER2013's labels."""
+    """The CSV as rows, read lazily. names: see `parse_names`, instead of FER2013's labels."""
     stat = path.stat()
     labels = _Labels(parse_names(names))
     return Rows(
         name=printable(utf8(path.name)),
         classes=labels.classes,
-        total=USUAL_ROWS,
+        total=FER2013_ROWS,
         stream=_read(path, labels),
         fingerprint=[stat.st_size, stat.st_mtime_ns, names],
     )
@@ -60,12 +59,11 @@ def open_csv(path: Path, names: str = "") -> Rows:
 def _read(path: Path, labels: "_Labels") -> Iterator[Row]:
     csv.field_size_limit(MAX_LINE)
     try:
-        with open_lines(path) as lines, warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # numpy 1 only warns of a pixel that is no number
-            first = next(lines, "")
-            separator = max(",;\t", key=lambda sign: (len(_known(_cells(first, sign))), first.count(sign)))
-            columns = _columns(_cells(first, separator), path)
-            pixels = _Pixels()
+        with open_lines(path) as lines:
+            header = next(lines, "")
+            separator = max(",;\t", key=lambda char: (len(_known(_cells(header, char))), header.count(char)))
+            columns = _columns(_cells(header, separator), path)
+            pixels = _PixelParser()
             reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
             for number, cells in enumerate(filter(None, reader), 1):
                 yield _row(cells, number, columns, labels, pixels)
@@ -73,13 +71,13 @@ def _read(path: Path, labels: "_Labels") -> Iterator[Row]:
         raise DataError(f"{path} cannot be read as a FER2013 CSV: {error}.") from None
 
 
-def _row(cells: list[str], number: int, columns: _Columns, labels: "_Labels", pixels: "_Pixels") -> Row:
+def _row(cells: list[str], number: int, columns: _Columns, labels: "_Labels", pixels: "_PixelParser") -> Row:
     name = f"row {number}"
     try:
         cell = dict(enumerate(cells)).get
         label = labels.name_of((cell(columns.label) or "").strip())
         split = "train" if columns.usage is None else _split((cell(columns.usage) or "").strip())
-        image = pixels.parse(" ".join(cell(at) or "" for at in columns.pixels))
+        image = pixels.parse(" ".join(cell(index) or "" for index in columns.pixels))
     except ValueError as error:
         return Row(id=name, problem=f"{name}: {error}")
     return Row(id=name, split=split, label=label, image=image)
@@ -103,15 +101,15 @@ def _known(header: list[str]) -> list[str]:
 
 def _columns(header: list[str], path: Path) -> _Columns:
     found = {
-        what: next((header.index(name) for name in names if name in header), None) for what, names in COLUMNS.items()
+        kind: next((header.index(name) for name in names if name in header), None) for kind, names in COLUMNS.items()
     }
     label, usage = found["label"], found["usage"]
-    wide = sorted(
-        (int(match[1]), at)
-        for at, name in enumerate(header)
+    numbered = sorted(
+        (int(match[1]), index)
+        for index, name in enumerate(header)
         if (match := re.fullmatch(r"(?:pixel|px)?[ _]?(\d+)", name))
     )
-    pixels = (found["pixels"],) if found["pixels"] is not None else tuple(at for _, at in wide)
+    pixels = (found["pixels"],) if found["pixels"] is not None else tuple(index for _, index in numbered)
     if {"happiness", "contempt", "nf"} <= set(header):
         raise DataError(
             f"{path} holds FER+'s votes and no pixels: name fer2013.csv with --data, and this file with --labels or --votes."
@@ -133,23 +131,23 @@ def _columns(header: list[str], path: Path) -> _Columns:
 
 
 class _Labels:
-    """What a file's labels mean: numbers in FER2013's order, names, or what `names` says. The first row decides which."""
+    """Maps a file's labels to class names: by `names`, else as numbers in FER2013's order or as names; the first row decides."""
 
     def __init__(self, names: dict[str, str]):
         self.names = names
-        self.numbers: bool | None = None
+        self.numeric: bool | None = None
 
     def name_of(self, text: str) -> str:
-        """The class; ValueError for what is none."""
-        number = _whole(text)
+        """The class name; ValueError for an invalid label."""
+        number = _integer(text)
         key = text.lower() if number is None else str(number)
         if self.names:
             if key not in self.names and key not in self.names.values():
                 raise ValueError(f"label {_shown(text)} is not in --names ({', '.join(self.names)})")
             return self.names.get(key, key)
-        if self.numbers is None and text:
-            self.numbers = number is not None
-        if self.numbers is not False:
+        if self.numeric is None and text:
+            self.numeric = number is not None
+        if self.numeric is not False:
             if number is None or not 0 <= number < len(LABELS):
                 raise ValueError(f"label {_shown(text)} is not 0 to {len(LABELS) - 1}")
             return LABELS[number]
@@ -157,41 +155,42 @@ class _Labels:
             raise ValueError(f"label {_shown(text)} is no name of a class")
         return ALIASES.get(key, key)
 
-    def classes(self, seen: set[str]) -> tuple[str, ...]:
+    def classes(self, found: set[str]) -> tuple[str, ...]:
+        """The classes in order, given the class names that occur."""
         if self.names:
             keys = sorted(self.names, key=lambda key: (not key.isdecimal(), int(key) if key.isdecimal() else 0, key))
             return tuple(dict.fromkeys(self.names[key] for key in keys))
-        if self.numbers is not False:
-            return tuple(name for at, name in enumerate(LABELS) if at < FER2013 or name in seen)
-        return tuple(sorted(seen, key=lambda name: (LABELS.index(name) if name in LABELS else len(LABELS), name)))
+        if self.numeric is not False:
+            return tuple(name for index, name in enumerate(LABELS) if index < FER2013_CLASSES or name in found)
+        return tuple(sorted(found, key=lambda name: (LABELS.index(name) if name in LABELS else len(LABELS), name)))
 
 
 def _is_name(text: str) -> bool:
-    """Whether a text can be a class: letters with their marks, digits and a few signs, no pixels and no formula."""
-    letters = (sign.isalnum() or sign in NAME_SIGNS or unicodedata.category(sign) in ("Mn", "Mc") for sign in text)
-    return 0 < len(text) <= MAX_NAME and (text[0].isalnum() or text[0] == "_") and all(letters)
+    """Whether a text can be a class name: letters with their marks, digits and a few other characters; no pixels, no formula."""
+    valid = (char.isalnum() or char in NAME_CHARS or unicodedata.category(char) in ("Mn", "Mc") for char in text)
+    return 0 < len(text) <= MAX_NAME and (text[0].isalnum() or text[0] == "_") and all(valid)
 
 
 def _shown(text: str) -> str:
-    """A cell as a sentence shows it: one without an end may be a whole file."""
+    """A cell for a message, shortened: one with an unclosed quote may be the rest of the file."""
     return repr(text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}...")
 
 
-def _whole(text: str) -> int | None:
-    """3 and 3.0 as 3; None for anything else."""
+def _integer(text: str) -> int | None:
+    """3 for "3" and "3.0", None for anything else."""
     return int(match[1]) if (match := re.fullmatch(r"(-?[0-9]{1,9})(?:\.0*)?", text)) else None
 
 
-class _Pixels:
-    """Parses rows' pixels to square gray images; all of a file must be of the first one's size."""
+class _PixelParser:
+    """Parses pixels to square gray images; all images of a file must have the first one's size."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def parse(self, text: str) -> np.ndarray:
-        """uint8 [side, side]; ValueError says what is wrong."""
+        """uint8 [side, side]; ValueError for another size or values outside 0..255."""
         values = _numbers(text)
-        expected = self.count or USUAL_SIDE**2
+        expected = self.count or FER2013_SIDE**2
         side = math.isqrt(len(values))
         if len(values) != expected and (self.count or side**2 != len(values) or side < MIN_SIDE):
             raise ValueError(f"{len(values):,} pixels instead of {expected:,}")
@@ -202,17 +201,16 @@ class _Pixels:
 
 
 def _numbers(text: str) -> np.ndarray:
-    """Whole numbers, int64 [n], from "1 2 3", "1.0 2.0 3.0" or "[1, 2, 3]"."""
+    """Integers, int64 [n], from "1 2 3", "1.0 2.0 3.0" or "[1, 2, 3]"; ValueError for anything else."""
     text = text.strip().strip("[]()").replace(",", " ")
-    parse = partial(np.fromstring, text, sep=" ")  # eight times as fast as splitting
     try:
-        return parse(dtype=np.int64)
+        return _parse(text, np.int64)
     except (ValueError, DeprecationWarning):
         pass
     if "..." in text:
         raise ValueError("a pixel is not a whole number: the list was shortened to '...' when it was written")
     try:
-        values = parse(dtype=np.float64)
+        values = _parse(text, np.float64)
     except (ValueError, DeprecationWarning):
         raise ValueError("a pixel is not a whole number") from None
     if len(values) and np.isfinite(values).all() and (values == np.floor(values)).all():
@@ -220,3 +218,9 @@ def _numbers(text: str) -> np.ndarray:
     if len(values) and values.min() >= 0 and values.max() <= 1:
         raise ValueError("a pixel is not a whole number: they lie between 0 and 1; multiply them by 255 and round")
     raise ValueError("a pixel is not a whole number")
+
+
+def _parse(text: str, dtype: type) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # numpy only warns where a pixel is not a number
+        return np.fromstring(text, dtype, sep=" ")  # eight times as fast as splitting

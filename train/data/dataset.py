@@ -1,4 +1,4 @@
-"""Data sets as arrays: images, labels and their origin, kept together so that they cannot get out of step."""
+"""Data sets as arrays: images, labels and ids in one record, so that they cannot get out of step."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -8,15 +8,15 @@ import numpy as np
 from edgefer.card import MAX_LABELS, MAX_NAME
 from edgefer.errors import DataError
 from edgefer.text import unprintable
-from edgefer.train.data.groups import group_pictures, held_rows
+from edgefer.train.data.groups import group_images, holdout_mask
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Images with their labels: row i of each array belongs together.
+    """Labelled images; all arrays have the same rows.
 
-    images uint8 [n, h, w, c]; labels int64 [n], indices into Dataset.labels; ids [n], the row or file each came from;
-    targets float32 [n, classes], what to train towards where that is not just the label: each row sums to 1.
+    images: uint8 [n, h, w, c]. labels: int64 [n], indices into Dataset.labels. ids: str [n], the row or file of each image.
+    targets: soft targets float32 [n, classes], rows summing to 1; None where the targets are the labels.
     """
 
     images: np.ndarray = field(repr=False)
@@ -34,7 +34,7 @@ class Split:
         return len(self.labels)
 
     def take(self, rows: np.ndarray) -> "Split":
-        """The given rows, in the given order."""
+        """The split of these rows, in this order."""
         return Split(
             images=self.images[rows],
             labels=self.labels[rows],
@@ -43,31 +43,36 @@ class Split:
         )
 
     def soft_labels(self, classes: int) -> np.ndarray:
-        """The targets, or the labels as one-hot rows where there are none: float32 [n, classes]."""
+        """The targets, one-hot labels where there are none: float32 [n, classes]."""
         return np.eye(classes, dtype=np.float32)[self.labels] if self.targets is None else self.targets
 
 
 @dataclass(frozen=True, kw_only=True)
-class Further:
-    """Images that are only trained on, beside the training split: `share` of every batch, 0 < share < 1."""
+class ExtraImages:
+    """Images of another source, for training only: `share` of every batch, 0 < share < 1.
+
+    skipped: bad rows or files that were left out, and why. repeated: how many were left out since the data set has them too.
+    """
 
     name: str
     split: Split
     share: float
+    skipped: tuple[str, ...] = ()
+    repeated: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
     """Labelled images by split ("train", "valid", perhaps "test").
 
-    further: what is trained on beside the training split, whichever part of that is held back. skipped: rows or files that
-    were left out as bad, and why. notes: sentences on what is ignored, or looks odd.
+    extra: trained on beside the training split, and never held out. skipped: bad rows or files that were left out, and why.
+    notes: sentences on what is ignored, or looks odd.
     """
 
     name: str
     labels: tuple[str, ...]
     splits: dict[str, Split]
-    further: Further | None = None
+    extra: ExtraImages | None = None
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -75,61 +80,70 @@ class Dataset:
         return sum(map(len, self.splits.values()))
 
     def split(self, name: str) -> Split:
-        """The split of that name; DataError when the data set has none."""
+        """The split of that name; DataError where there is none."""
         if name not in self.splits:
             raise DataError(f"{self.name} has no {name} split: it has {', '.join(self.splits)}.")
         return self.splits[name]
 
     @property
-    def held_images(self) -> str:
-        """A hash of the names of the images that are held back to measure on; of all, for folds, where none are."""
+    def holdout_hash(self) -> str:
+        """A hash of the ids of the validation images, or of all training images where there are none, as with folds."""
         names = sorted(str(one) for one in self.splits.get("valid", self.split("train")).ids)
         return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
 
     @property
     def content_hash(self) -> str:
-        """A hash of every image, label, name and target, which changes when anything that is trained on does."""
+        """A hash of all images, labels, ids and targets: it changes when anything that is trained on does."""
         content = hashlib.sha256(repr(self.labels).encode(errors="surrogateescape"))
-        further = {f"further {self.further.share}": self.further.split} if self.further else {}
-        for name, split in (self.splits | further).items():
+        extra = {f"further {self.extra.share}": self.extra.split} if self.extra else {}
+        for name, split in (self.splits | extra).items():
             content.update(f"{name} {len(split)}".encode())
             for part in (split.images, split.labels, split.ids, split.targets):
                 if part is not None:
                     content.update(np.ascontiguousarray(part).data)
         return content.hexdigest()[:32]
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many images each split has."""
+        return {name: len(split) for name, split in self.splits.items()}
+
     def counts(self) -> dict[str, list[int]]:
-        """How many images each split has of each class, in the order of the labels."""
+        """Images of each split by class, in the order of the labels."""
         return {
             name: np.bincount(split.labels, minlength=len(self.labels)).tolist() for name, split in self.splits.items()
         }
 
     def with_labels(self, labels: tuple[str, ...]) -> "Dataset":
-        """The same images with label indices into `labels`; matched by name, never by position."""
+        """The same images with label indices into `labels`, matched by name. DataError where the names differ."""
         if labels == self.labels:
             return self
         if set(labels) != set(self.labels):
-            apart = sorted(set(labels) ^ set(self.labels))
+            unmatched = sorted(set(labels) ^ set(self.labels))
             raise DataError(
                 f"{self.name} is labelled {', '.join(self.labels)}, but the network knows {', '.join(labels)}: take one that "
-                f"knows the same (edgefer models), rename the folders, or train on this data. Apart: {', '.join(apart)}."
+                f"knows the same (edgefer models), rename the folders, or train on this data. Not in both: {', '.join(unmatched)}."
             )
-        order = np.array([labels.index(name) for name in self.labels])
-        moved = {
+        index = np.array([labels.index(name) for name in self.labels])
+        splits = {
             name: replace(
                 split,
-                labels=order[split.labels],
-                targets=None if split.targets is None else split.targets[:, np.argsort(order)],
+                labels=index[split.labels],
+                targets=None if split.targets is None else split.targets[:, np.argsort(index)],
             )
             for name, split in self.splits.items()
         }
-        return replace(self, labels=labels, splits=moved)
+        return replace(self, labels=labels, splits=splits)
 
 
 def stratified_rows(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """`count` rows drawn so that each class keeps its share, at least one of each; int64, shuffled.
+    """`count` random rows with each class's share kept, at least one of each: int64, shuffled.
 
-    Largest remainders decide which class gets the odd image.
+    Rounded by the largest remainder method.
+
+    >>> labels = np.repeat([0, 1], [80, 20])
+    >>> np.bincount(labels[stratified_rows(labels, 10, seed=0)]).tolist()
+    [8, 2]
     """
     rng = np.random.default_rng(seed)
     classes, sizes = np.unique(labels, return_counts=True)
@@ -143,26 +157,26 @@ def stratified_rows(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     return rng.permutation(np.concatenate(rows))
 
 
-def divide(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
-    """A stratified, seeded division into the rest and `fraction` of the images."""
-    held = np.zeros(len(split), bool)
-    held[stratified_rows(split.labels, round(len(split) * fraction), seed)] = True
-    return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
+def stratified_split(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """(rest, holdout), stratified: the holdout has `fraction` of the images."""
+    holdout = np.zeros(len(split), bool)
+    holdout[stratified_rows(split.labels, round(len(split) * fraction), seed)] = True
+    return split.take(np.flatnonzero(~holdout)), split.take(np.flatnonzero(holdout))
 
 
 def pool(splits: list[Split]) -> Split:
-    """The splits one after the other."""
-    soft = [split.targets for split in splits if split.targets is not None]
+    """The splits concatenated; with targets only where all have them."""
+    targets = [split.targets for split in splits if split.targets is not None]
     return Split(
         images=np.concatenate([split.images for split in splits]),
         labels=np.concatenate([split.labels for split in splits]),
         ids=np.concatenate([split.ids for split in splits]),
-        targets=np.concatenate(soft) if len(soft) == len(splits) else None,
+        targets=np.concatenate(targets) if len(targets) == len(splits) else None,
     )
 
 
 def check_classes(dataset: Dataset, path: object) -> None:
-    """DataError unless every class has training images, every split has images, and a card could hold the labels."""
+    """DataError unless every class has training images, no split is empty, and a card can hold the labels."""
     for label in dataset.labels:
         if not 0 < len(label) <= MAX_NAME or unprintable(label):
             raise DataError(
@@ -182,12 +196,12 @@ def check_classes(dataset: Dataset, path: object) -> None:
         )
 
 
-def whole_groups(dataset: Dataset, group_by: str) -> Dataset:
-    """The same without the copies in held splits; DataError when a group is in two splits."""
+def check_groups(dataset: Dataset, group_by: str) -> Dataset:
+    """The data set without the copies in its validation and test splits. DataError where a group is in two splits."""
     kept: dict[str, Split] = {}
     split_of: dict[str, tuple[str, str]] = {}
     for name, split in dataset.splits.items():
-        groups, copies = group_pictures(split.ids, group_by)
+        groups, copies = group_images(split.ids, group_by)
         for group, one in zip(groups.tolist(), split.ids.tolist(), strict=True):
             if split_of.setdefault(group, (name, one))[0] != name:
                 raise DataError(
@@ -199,23 +213,26 @@ def whole_groups(dataset: Dataset, group_by: str) -> Dataset:
 
 
 def without_copies(dataset: Dataset, group_by: str) -> Dataset:
-    """The data set with only the originals among its training images."""
+    """The data set without the copies among its training images."""
     train = dataset.split("train")
-    _, copies = group_pictures(train.ids, group_by)
+    _, copies = group_images(train.ids, group_by)
     return replace(dataset, splits=dataset.splits | {"train": train.take(np.flatnonzero(~copies))})
 
 
 def hold_out(dataset: Dataset, fraction: float, seed: int, group_by: str = "") -> Dataset:
-    """The data set with `fraction` of its training images as "valid": stratified, seeded, by whole groups."""
+    """The data set with `fraction` of its training images as "valid", stratified or by whole groups.
+
+    DataError where a class cannot be in both.
+    """
     train = dataset.split("train")
     if not 0 < fraction < 1:
         raise DataError(f"The validation share must lie between 0 and 1, not {fraction:g}.")
     if group_by:
-        groups, copies = group_pictures(train.ids, group_by)
-        held = held_rows(train.labels, groups, fraction, seed)
-        rest, valid = train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held & ~copies))
+        groups, copies = group_images(train.ids, group_by)
+        holdout = holdout_mask(train.labels, groups, fraction, seed)
+        rest, valid = train.take(np.flatnonzero(~holdout)), train.take(np.flatnonzero(holdout & ~copies))
     else:
-        rest, valid = divide(train, fraction, seed)
+        rest, valid = stratified_split(train, fraction, seed)
     for index, label in enumerate(dataset.labels):
         if not all((split.labels == index).any() for split in (rest, valid)):
             raise DataError(

@@ -1,7 +1,7 @@
-"""FER+: ten people's votes for each FER2013 image, in place of FER2013's single label.
+"""FER+: ten annotators' votes for each FER2013 image, in place of its single label.
 
-Barsoum et al. 2016, arXiv:1608.01041. Eight expressions, and columns for "unknown" and "no face". The votes come as
-fer2013new.csv (or ferplus.csv): a row per row of fer2013.csv, in the same order.
+Barsoum et al. 2016, arXiv:1608.01041. Eight expressions, and columns for "unknown" and "no face". fer2013new.csv (or
+ferplus.csv) has one row per row of fer2013.csv, in the same order.
 """
 
 import csv
@@ -17,7 +17,7 @@ from edgefer.train.data.rows import SPLITS
 
 NAME = "ferplus"
 FILES = ("ferplus.csv", "fer2013new.csv")
-# FER2013's seven in its own order, then the eighth; the columns are named otherwise.
+# The class and its column: FER2013's seven in their order, then the eighth.
 COLUMNS = {
     "angry": "anger", "disgust": "disgust", "fear": "fear", "happy": "happiness",
     "sad": "sadness", "surprise": "surprise", "neutral": "neutral", "contempt": "contempt",
@@ -26,7 +26,7 @@ NO_EMOTION = ("unknown", "NF")
 
 
 def votes_file(votes: str, data: str | Path) -> Path:
-    """The file of votes: `votes` itself, or for "ferplus" the one beside the data. DataError when there can be none."""
+    """The file of votes: `votes` itself, or for "ferplus" the one beside the data. DataError where there is none."""
     if not Path(data).is_file():
         raise DataError(f"FER+ votes ({votes}) belong to a FER2013 CSV: {data} has labels of its own.")
     candidates = [Path(data).parent / name for name in FILES] if votes == NAME else [Path(votes)]
@@ -40,18 +40,18 @@ def votes_file(votes: str, data: str | Path) -> Path:
 
 
 def with_votes(dataset: Dataset, file: Path) -> Dataset:
-    """The images of a FER2013 CSV under FER+'s eight labels, with the votes as targets.
+    """The images of a FER2013 CSV with FER+'s eight labels, and the votes as soft targets.
 
-    As in the paper, a single vote for an expression counts as noise. Training images are those on which an
-    expression got the most votes; held images those on which it got more than half, the paper's "majority".
+    As in the paper, a single vote for an expression is noise. An image is trained on where an expression has the most votes, and
+    evaluated on where it has more than half of them, the paper's "majority".
     """
     splits = {}
     for name, split in dataset.splits.items():
         votes = votes_of(dataset, name, file)
-        counted = np.where(votes > 1, votes, 0)
-        emotions = counted[:, : len(COLUMNS)]
-        most = emotions.max(axis=1)
-        clear = most > counted[:, len(COLUMNS) :].max(axis=1) if name == "train" else 2 * most > counted.sum(axis=1)
+        votes = np.where(votes > 1, votes, 0)
+        emotions, others = votes[:, : len(COLUMNS)], votes[:, len(COLUMNS) :]
+        top = emotions.max(axis=1)
+        clear = top > others.max(axis=1) if name == "train" else 2 * top > votes.sum(axis=1)
         targets = (emotions / np.maximum(1, emotions.sum(axis=1, keepdims=True))).astype(np.float32)
         labelled = replace(split, labels=emotions.argmax(axis=1), targets=targets)
         splits[name] = labelled.take(np.flatnonzero(clear))
@@ -59,17 +59,17 @@ def with_votes(dataset: Dataset, file: Path) -> Dataset:
 
 
 def votes_of(dataset: Dataset, name: str, file: Path) -> np.ndarray:
-    """The votes for a split's images: float64 [n, 8 expressions and 2 others]. DataError when they belong to others."""
+    """The votes for a split's images, float64 [n, 10]: eight expressions, unknown, no face. DataError where the rows do not match."""
     usage, votes = _read(file)
     rows = sum(map(len, dataset.splits.values())) + len(dataset.skipped)
     if rows != len(votes):
         raise DataError(f"{file} has {len(votes):,} rows, but {dataset.name} {rows:,}: they must match row by row.")
-    at = np.array([int(row.removeprefix("row ")) - 1 for row in dataset.split(name).ids])
-    if (wrong := at[usage[at] != name]).size:
+    index = np.array([int(row.removeprefix("row ")) - 1 for row in dataset.split(name).ids])
+    if (wrong := index[usage[index] != name]).size:
         raise DataError(
-            f"{file} and {dataset.name} are not in the same order: row {wrong[0] + 1} is of the {name} split in one only."
+            f"{file} and {dataset.name} are not in the same order: row {wrong[0] + 1} is in the {name} split of only one of them."
         )
-    return votes[at]
+    return votes[index]
 
 
 def _count(text: str) -> float:
@@ -80,7 +80,7 @@ def _count(text: str) -> float:
 
 
 def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The split each row belongs to, and float64 votes [rows, 8 expressions and 2 others]."""
+    """The split of each row, str [rows], and its votes, float64 [rows, 10]."""
     usage, votes = [], []
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:

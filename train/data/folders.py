@@ -1,4 +1,4 @@
-"""Images in folders: <split>/<class>/image, or one level of <class>/image."""
+"""Images in folders: <split>/<class>/image, or <class>/image."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,31 +15,31 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Listing:
-    """The labels in their order; each image's split, label and file; the class folders' names as they are written in the
-    training split; and notes, sentences on what is ignored."""
+    """The images of a folder. labels: in order; files: (split, label, file) of each image; class_folders: their names as in the
+    training split; notes: sentences on what is ignored."""
 
     labels: tuple[str, ...]
     files: list[tuple[str, str, Path]]
-    written: tuple[str, ...]
+    class_folders: tuple[str, ...]
     notes: tuple[str, ...]
 
 
 def open_folder(path: Path, names: str = "") -> Rows:
-    """The folder as rows, in the order of their files. names: as for `parse_names`, for folders called by numbers."""
-    listed = listing(path, names)
-    seen = [[name_in(path, file), *_size_and_time(file)] for _, _, file in listed.files]
+    """The images of a folder as rows, in the order of their files. names: see `parse_names`, for numbered folders."""
+    listing = list_images(path, names)
+    stamps = [[name_in(path, file), *_size_and_mtime(file)] for _, _, file in listing.files]
     return Rows(
         name=printable(utf8(path.resolve().name)),
-        classes=lambda seen: listed.labels,
-        total=len(listed.files),
-        stream=_read(path, listed),
-        fingerprint=[names, *seen],
-        notes=listed.notes,
+        classes=lambda found: listing.labels,
+        total=len(listing.files),
+        stream=_read(path, listing),
+        fingerprint=[names, *stamps],
+        notes=listing.notes,
     )
 
 
-def _size_and_time(file: Path) -> tuple[int, int]:
-    """Zeros for a link that leads nowhere: as an image it is a bad one."""
+def _size_and_mtime(file: Path) -> tuple[int, int]:
+    """Zeros for a dangling link, which is read as a bad image."""
     try:
         status = file.stat()
     except OSError:
@@ -47,8 +47,8 @@ def _size_and_time(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _read(path: Path, listed: Listing) -> Iterator[Row]:
-    for split, label, file in listed.files:
+def _read(path: Path, listing: Listing) -> Iterator[Row]:
+    for split, label, file in listing.files:
         name = name_in(path, file)
         try:
             yield Row(id=name, split=split, label=label, image=gray_where_equal(read_image(file)))
@@ -57,12 +57,12 @@ def _read(path: Path, listed: Listing) -> Iterator[Row]:
 
 
 def name_in(path: Path, file: Path) -> str:
-    """A file's name within the data."""
+    """A file's path within the data."""
     return str(file.relative_to(path))
 
 
-def listing(path: Path, names: str = "") -> Listing:
-    """What there is to read. Class folders are matched between splits by name, ignoring case, and sorted: by number where all
+def list_images(path: Path, names: str = "") -> Listing:
+    """The images in a folder. Class folders are matched between splits by name, ignoring case, and sorted: by number where all
     are numbers. DataError for a layout that cannot be read."""
     root = find_root(path)
     tops, notes = _split_folders(root)
@@ -83,8 +83,8 @@ def listing(path: Path, names: str = "") -> Listing:
             f"The classes are called {keys[0]} to {keys[-1]}: name them with --names {keys[0]}=NAME,{keys[1]}=NAME,..."
         )
     files: list[tuple[str, str, Path]] = []
-    beside = dict.fromkeys((root, *tops.values()))  # where only folders are read
-    ignored = [name_in(path, file) for folder in beside for file in sorted(folder.iterdir()) if _is_stray_image(file)]
+    parents = dict.fromkeys((root, *tops.values()))  # here only folders are read
+    ignored = [name_in(path, file) for folder in parents for file in sorted(folder.iterdir()) if _is_stray_image(file)]
     for split, top in tops.items():
         for folder in folders_in(top):
             if _key(folder) not in label_of:
@@ -108,8 +108,8 @@ def _key(folder: Path) -> str:
 
 
 def _images_in(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The images, and the files that are none: by their names, hidden, or in something hidden, such as
-    .ipynb_checkpoints/ or macOS's ._picture.jpg. Links to folders are not followed, and count as such files."""
+    """The images, and the files that are not read as images: by their suffix, or since they are hidden or in a hidden folder, such
+    as .ipynb_checkpoints/ or macOS's ._picture.jpg. Links to folders are not followed, and count among those."""
     images: list[Path] = []
     others: list[Path] = []
     for file in sorted(folder.rglob("*")):
@@ -127,7 +127,7 @@ def _is_stray_image(file: Path) -> bool:
 
 
 def _split_folders(root: Path) -> tuple[dict[str, Path], list[str]]:
-    """The folder of each split, {"train": root} where there are none; and notes."""
+    """The folder of each split, {"train": root} where there are no split folders; and notes."""
     inner = folders_in(root)
     splits = {SPLITS[folder.name.lower()]: folder for folder in inner if is_split(folder)}
     if not splits:
@@ -135,8 +135,7 @@ def _split_folders(root: Path) -> tuple[dict[str, Path], list[str]]:
     notes = []
     strays = [folder for folder in inner if not is_split(folder)]
     for stray in strays:
-        own = [folder for folder in folders_in(stray) if is_split(folder)]
-        if not own:
+        if not any(is_split(folder) for folder in folders_in(stray)):
             raise DataError(
                 f"{root} mixes split folders with {stray.name!r}: keep either train/valid/test or classes at the top."
             )

@@ -1,4 +1,4 @@
-"""Where in a downloaded folder the split and class folders are, and sentences for public layouts that have none."""
+"""Finds the split and class folders in a downloaded folder, and refuses the layouts of public sets that have none."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ JAFFE = re.compile(r"[A-Z]{2}\.(AN|DI|FE|HA|NE|SA|SU)\d?\.\d+\.\w+")
 
 
 def folders_in(path: Path) -> list[Path]:
-    """The folders that are neither hidden nor a Mac's, sorted."""
+    """The folders in `path` that are neither hidden nor __MACOSX, sorted."""
     return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__MACOSX")))
 
 
@@ -21,7 +21,10 @@ def is_split(folder: Path) -> bool:
 
 
 def find_root(path: Path) -> Path:
-    """The folder that holds the split or class folders: `path`, or one below it, as long as it holds only that one."""
+    """The folder that holds the split or class folders: `path`, or one below it where each holds nothing but the next.
+
+    DataError for a known layout without class folders.
+    """
     root = path
     for _ in range(MAX_DEPTH):
         inner = folders_in(root)
@@ -33,7 +36,7 @@ def find_root(path: Path) -> Path:
 
 
 def refuse_known(root: Path) -> None:
-    """DataError for the layouts of public sets that are not folders of classes, with what to do."""
+    """DataError, with what to do, for the layouts of public sets that are not folders of classes."""
     sort_it = f"sort the faces into {root}/train/<class>/ and {root}/test/<class>/"
     inner = folders_in(root)
     names = {folder.name.lower() for folder in inner}

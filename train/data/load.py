@@ -1,4 +1,4 @@
-"""From a path to a data set: rows are read, prepared, and arranged in splits, by the same code for training and the audit."""
+"""Loads a data set from a path: rows are read, preprocessed and split, by the same code for training and `data check`."""
 
 import hashlib
 import os
@@ -17,23 +17,23 @@ from edgefer.text import printable
 from edgefer.train.data import ferplus
 from edgefer.train.data.cache import cache_file, cached
 from edgefer.train.data.csv import open_csv
-from edgefer.train.data.dataset import Dataset, Further, Split, check_classes, hold_out, pool, whole_groups
+from edgefer.train.data.dataset import Dataset, ExtraImages, Split, check_classes, check_groups, hold_out, pool
 from edgefer.train.data.folders import open_folder
 from edgefer.train.data.rows import Row, Rows
 
 BUILT_IN = "builtin"
-PER_CLASS = 120  # drawn faces of each expression to train on; a third as many to validate
+PER_CLASS = 120  # drawn training faces of each expression; a third as many to validate
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """How data is to be read and divided.
+    """How data is read and split.
 
-    labels: "ferplus", or a file of FER+ votes, instead of the CSV's own labels. names: `0=neutral,1=happy`, what labels or
-    folders that are numbers mean. skip_bad: leave bad rows and images out, and list them. valid_fraction, seed: the
-    validation split that is taken from the training images where the data brings none, stratified. group_by: for folders, a
-    rule (edgefer.train.data.groups) by which images belong together: groups never cross a split, and copies are in the
-    training split only. pooled: training and validation images together as "train".
+    labels: "ferplus", or a file of FER+ votes, instead of the CSV's own labels. names: `0=neutral,1=happy`, the names of labels
+    or folders that are numbers. skip_bad: leave bad rows and images out, and list them. valid_fraction, seed: of the stratified
+    validation split, where the data has none. group_by: for folders, a regular expression that names each image's group
+    (edgefer.train.data.groups): no group is in two splits, and copies are in the training split only. pooled: training and
+    validation images together as "train", for cross-validation.
     """
 
     labels: str = ""
@@ -53,47 +53,58 @@ def load_dataset(
     progress: Progress = SILENT,
     cache: Path | None = None,
 ) -> Dataset:
-    """A CSV in FER2013's form (plain or in an archive), a folder of images, or "builtin", as pixels for `spec`.
+    """Load a FER2013 CSV (plain or in an archive), a folder of images, or "builtin", preprocessed for `spec`.
 
-    A bad row or image raises DataError naming it, or is left out and listed. Parsed data is kept under `cache` and found
-    again while the files do not change.
+    DataError names the first bad row or image, unless they are to be skipped. cache: a folder for parsed data, which is reused
+    while the files do not change.
     """
-    return arrange(_load(path, spec, options, progress, cache), path, options)
+    return make_splits(_load(path, spec, options, progress, cache), path, options)
 
 
-def load_further(
+def load_extra(
     path: str | Path,
     share: float,
     dataset: Dataset,
     spec: InputSpec,
     *,
+    skip_bad: bool = False,
     progress: Progress = SILENT,
     cache: Path | None = None,
-) -> Further:
-    """A folder or CSV of images of some of the data set's classes, all of its splits together, to train on beside it.
+) -> ExtraImages:
+    """Load images of some of the data set's classes, all splits of `path` together, for training only.
 
-    DataError where it cannot be read, or has a class that the data set does not know.
+    Images with the same pixels as one of the data set's are left out: they would leak from the validation split into training.
+    DataError where `path` cannot be read, has a class that the data set does not have, or nothing is left.
     """
-    read = _load(path, spec, DataOptions(), progress, cache)
-    if unknown := [label for label in read.labels if label not in dataset.labels]:
+    loaded = _load(path, spec, DataOptions(skip_bad=skip_bad), progress, cache)
+    if unknown := [label for label in loaded.labels if label not in dataset.labels]:
         raise DataError(
             f"{path} has images of class {unknown[0]!r}, which {dataset.name} does not have ({', '.join(dataset.labels)}): "
             "rename or remove them."
         )
-    split = pool(list(read.splits.values()))
-    index = np.array([dataset.labels.index(label) for label in read.labels])
-    return Further(name=read.name, split=replace(split, labels=index[split.labels]), share=share)
+    split = pool(list(loaded.splits.values()))
+    index = np.array([dataset.labels.index(label) for label in loaded.labels])
+    own = {_digest(image) for one in dataset.splits.values() for image in one.images}
+    fresh = np.array([_digest(image) not in own for image in split.images])
+    if not fresh.any():
+        raise DataError(f"{path} has no images that {dataset.name} does not have: leave --also out.")
+    split = replace(split, labels=index[split.labels]).take(np.flatnonzero(fresh))
+    return ExtraImages(name=loaded.name, split=split, share=share, skipped=loaded.skipped, repeated=int((~fresh).sum()))
+
+
+def _digest(image: np.ndarray) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
 
 
 def _load(path: str | Path, spec: InputSpec, options: DataOptions, progress: Progress, cache: Path | None) -> Dataset:
-    """What is there, in the splits in which it lies."""
+    """The data in its own splits."""
     rows = open_rows(path, options)
-    stored = cache_file(cache, [str(Path(path).absolute()), rows.fingerprint, spec.model_dump(), options.skip_bad])
-    return cached(stored, lambda: _read(rows, path, spec, options.skip_bad, progress))
+    file = cache_file(cache, [str(Path(path).absolute()), rows.fingerprint, spec.model_dump(), options.skip_bad])
+    return cached(file, lambda: _read(rows, path, spec, options.skip_bad, progress))
 
 
 def open_rows(path: str | Path, options: DataOptions) -> Rows:
-    """The data as a stream of rows, opened and not read yet. DataError when there is none, or options do not go with it."""
+    """Open the data as a stream of rows. DataError where there is none, or an option does not apply to it."""
     if options.labels:
         ferplus.votes_file(options.labels, path)
     if options.labels and options.names:
@@ -105,9 +116,9 @@ def open_rows(path: str | Path, options: DataOptions) -> Rows:
         if options.names:
             raise DataError("--names is for labels that are numbers: the built-in faces have names.")
         return _drawn_rows(options.seed)
-    if not str(path):  # a path of nothing would be the folder at hand
+    if not str(path):  # Path("") is the current folder
         raise DataError("The data has an empty name: name a fer2013.csv, a folder of images, or builtin.")
-    if not os.path.exists(file):  # pathlib's own raises where a name is too long
+    if not os.path.exists(file):  # Path.exists raises where a name is too long
         raise DataError(
             f"There is no data at {path}: name a fer2013.csv (or .gz, .zip, .tar.gz), a folder of images, or builtin."
         )
@@ -115,32 +126,34 @@ def open_rows(path: str | Path, options: DataOptions) -> Rows:
 
 
 def _read(rows: Rows, path: str | Path, spec: InputSpec, skip_bad: bool, progress: Progress) -> Dataset:
-    kept: list[tuple[str, str, str]] = []
+    index: list[tuple[str, str, str]] = []
     images: list[np.ndarray] = []
     bad: list[str] = []
     for row in progress.track(rows.stream, rows.total, f"Reading {rows.name}"):
         if row.image is not None:
-            kept.append((row.id, row.split, row.label))
+            index.append((row.id, row.split, row.label))
             images.append(prepare(row.image, spec))
             continue
         if not skip_bad:
             raise DataError(f"{path}, {row.problem}. Fix it, or leave such rows and images out with --skip-bad.")
         bad.append(row.problem)
-    return as_dataset(rows, path, kept, np.array(images), bad)
+    return build_dataset(rows, path, index, np.array(images), bad)
 
 
-def as_dataset(
-    rows: Rows, path: str | Path, kept: list[tuple[str, str, str]], images: np.ndarray, bad: list[str]
+def build_dataset(
+    rows: Rows, path: str | Path, index: list[tuple[str, str, str]], images: np.ndarray, bad: list[str]
 ) -> Dataset:
-    """Id, split and label of each row that could be read, and the images [n, ...] that are kept of them, as a data set.
-    DataError when there is none."""
-    if not kept:
+    """A data set of the rows that could be read. index: (id, split, label) of each; images: [n, ...]; bad: problems of the others.
+
+    DataError where no row could be read.
+    """
+    if not index:
         reason = f": {len(bad):,} are bad, the first is {bad[0]}" if bad else ""
         raise DataError(f"{path} has no usable rows or images{reason}.")
-    ids, splits, names = (np.array(column) for column in zip(*kept, strict=True))
+    ids, splits, names = (np.array(column) for column in zip(*index, strict=True))
     labels = rows.classes({str(name) for name in set(names.tolist())})
-    index = {label: at for at, label in enumerate(labels)}
-    classes = np.array([index[name] for name in names.tolist()], np.int64)
+    number = {label: class_index for class_index, label in enumerate(labels)}
+    classes = np.array([number[name] for name in names.tolist()], np.int64)
     return Dataset(
         name=rows.name,
         labels=labels,
@@ -154,54 +167,63 @@ def as_dataset(
     )
 
 
-def arrange(dataset: Dataset, path: str | Path, options: DataOptions) -> Dataset:
-    """What was read, as it is trained on: other labels, whole groups, and a validation split. DataError when that cannot be."""
-    read, notes = len(dataset), list(dataset.notes)
+def make_splits(dataset: Dataset, path: str | Path, options: DataOptions) -> Dataset:
+    """The data as it is trained on: relabelled, pooled, grouped and with a validation split, as the options say.
+
+    DataError where it cannot be trained on.
+    """
+    count, notes = len(dataset), list(dataset.notes)
     if options.labels:
         dataset = ferplus.with_votes(dataset, ferplus.votes_file(options.labels, path))
     if options.pooled:
-        together = [split for name, split in dataset.splits.items() if name != "test"]
-        rest = {name: split for name, split in dataset.splits.items() if name == "test"}
-        dataset = replace(dataset, splits={"train": pool(together), **rest})
+        train = pool([split for name, split in dataset.splits.items() if name != "test"])
+        test = {name: split for name, split in dataset.splits.items() if name == "test"}
+        dataset = replace(dataset, splits={"train": train, **test})
     if options.group_by:
-        dataset = whole_groups(dataset, options.group_by)
+        dataset = check_groups(dataset, options.group_by)
     check_classes(dataset, path)
     if not options.pooled and "valid" not in dataset.splits:
         dataset = hold_out(dataset, options.valid_fraction, options.seed, options.group_by)
-        held = len(dataset.split("valid"))
+        count_valid = len(dataset.split("valid"))
         notes.append(
-            f"The data has no validation split: {held:,} of its training images ({options.valid_fraction:.0%} of each class) are "
-            "held back for one"
+            f"The data has no validation split: {count_valid:,} of its training images ({options.valid_fraction:.0%} of each class) "
+            "are held out for one"
         )
-    if unused := read - len(dataset):
-        notes.append(f"{unused:,} images are not used: copies that nothing is measured on, or without a clear label")
+    if unused := count - len(dataset):
+        notes.append(f"{unused:,} images are not used: copies outside the training split, or no clear label")
     return replace(dataset, notes=tuple(notes))
 
 
-def composition(dataset: Dataset) -> list[str]:
-    """Lines that say what is trained on: images by class and split, what is held back, left out and ignored."""
+def summary(dataset: Dataset) -> list[str]:
+    """Lines on the data: images by class and split, extra images, and what is held out, left out and ignored."""
     counts = {name: [*numbers, sum(numbers)] for name, numbers in dataset.counts().items()}
     labels = [printable(label) for label in (*dataset.labels, "all")]
-    first = max(map(len, labels))
-    lines = [" ".join(["class".ljust(first), *(f"{name:>9}" for name in counts)])]
-    for at, label in enumerate(labels):
-        lines.append(" ".join([label.ljust(first), *(f"{numbers[at]:>9,}" for numbers in counts.values())]))
-    if further := dataset.further:
+    width = max(map(len, labels))
+    lines = [" ".join(["class".ljust(width), *(f"{name:>9}" for name in counts)])]
+    for index, label in enumerate(labels):
+        lines.append(" ".join([label.ljust(width), *(f"{numbers[index]:>9,}" for numbers in counts.values())]))
+    if extra := dataset.extra:
         lines.append(
-            f"{further.share:.0%} of each batch from {further.name}: {len(further.split):,} images that are only trained on."
+            f"{extra.share:.0%} of each batch from {extra.name}: {len(extra.split):,} images for training only."
         )
+        if extra.repeated:
+            lines.append(f"{extra.repeated:,} images of {extra.name} are in {dataset.name} too, and are left out.")
+        if extra.skipped:
+            lines.append(
+                f"{len(extra.skipped):,} bad rows or images of {extra.name} are left out, the first: {extra.skipped[0]}."
+            )
     if dataset.skipped:
         lines.append(f"{len(dataset.skipped):,} bad rows or images are left out, the first: {dataset.skipped[0]}.")
     return [*lines, *(f"{note}." for note in dataset.notes)]
 
 
 def _drawn_rows(seed: int) -> Rows:
-    """Drawn faces (edgefer.drawn), PER_CLASS of each expression for training and a third as many to validate."""
+    """Drawn faces (edgefer.drawn): PER_CLASS of each expression to train on, a third as many to validate."""
     counts = {"train": PER_CLASS, "valid": max(1, PER_CLASS // 3)}
 
     def draw() -> Iterator[Row]:
         for offset, (split, count) in enumerate(counts.items()):
-            # Different seeds, so no face is in both splits.
+            # Another seed for each split, so that no face is in both.
             faces, labels = drawn.face_set(count, 2 * seed + offset)
             for number, (face, label) in enumerate(zip(faces, labels.tolist(), strict=True)):
                 yield Row(
@@ -210,11 +232,11 @@ def _drawn_rows(seed: int) -> Rows:
 
     return Rows(
         name=BUILT_IN,
-        classes=lambda seen: drawn.EXPRESSIONS,
+        classes=lambda found: drawn.EXPRESSIONS,
         total=sum(counts.values()) * len(drawn.EXPRESSIONS),
         stream=draw(),
         fingerprint=[
-            *(hashlib.sha256(Path(one).read_bytes()).hexdigest() for one in (drawn.__file__, portrait.__file__)),
+            *(hashlib.sha256(Path(source).read_bytes()).hexdigest() for source in (drawn.__file__, portrait.__file__)),
             seed,
         ],
     )

@@ -1,4 +1,4 @@
-"""The one stream of rows that every reader of data gives, and that training and `data check` both take."""
+"""The stream of rows that every reader of data returns, and that training and `data check` both consume."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -17,9 +17,9 @@ SPLITS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One labelled image, or what is wrong with it.
+    """One labelled image, or the problem with it.
 
-    id: the row or file, unique in the data; split: "train", "valid" or "test"; label: a class by its name;
+    id: the row or file, unique in the data; split: "train", "valid" or "test"; label: the class name;
     image: uint8 [h, w] gray or [h, w, 3] BGR, None where there is a `problem`, which names the row or file itself.
     """
 
@@ -32,10 +32,10 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Opened data: the stream is read while it is iterated over, once, and may raise DataError.
+    """Opened data: the stream is read lazily, once, and may raise DataError.
 
-    classes: the names of the classes in their order, given the labels that were seen. total: rows, perhaps a guess.
-    notes: sentences on what is ignored, or looks odd. fingerprint: changes when the data does.
+    classes: the class names in order, given the labels that occur. total: rows, perhaps an estimate. notes: sentences on what is
+    ignored, or looks odd. fingerprint: changes when the data does.
     """
 
     name: str
@@ -47,8 +47,11 @@ class Rows:
 
 
 def parse_names(text: str) -> dict[str, str]:
-    """`0=neutral,1=happy` as {"0": "neutral", "1": "happy"}: what a label or class folder is called in the data, and its
-    class. DataError for anything else."""
+    """The class name of each label or class folder in the data. DataError for anything but KEY=NAME pairs.
+
+    >>> parse_names("0=neutral,1=happy")
+    {'0': 'neutral', '1': 'happy'}
+    """
     names: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, separator, name = (piece.strip().lower() for piece in part.partition("="))
@@ -59,7 +62,7 @@ def parse_names(text: str) -> dict[str, str]:
 
 
 def utf8(text: str) -> str:
-    """A name from a file system as text that can be written anywhere: bytes that are not UTF-8 are taken as Latin-1."""
+    """A file name as text that can be encoded: bytes that are not UTF-8 are read as Latin-1."""
     try:
         text.encode()
         return text

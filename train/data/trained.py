@@ -1,4 +1,4 @@
-"""The data that a bundle was trained on, divided again as it was."""
+"""The data that a bundle was trained on, split again as in training."""
 
 import re
 from dataclasses import replace
@@ -8,10 +8,10 @@ from edgefer.bundle import Bundle
 from edgefer.card import ModelCard
 from edgefer.errors import InputError
 from edgefer.progress import SILENT, Progress
+from edgefer.train.config import TrainConfig
 from edgefer.train.data.dataset import Dataset
-from edgefer.train.data.folders import listing, name_in
+from edgefer.train.data.folders import list_images, name_in
 from edgefer.train.data.load import BUILT_IN, DataOptions, load_dataset
-from edgefer.train.order import Order
 from edgefer.train.run import RunFolder
 
 SHOWN = 20
@@ -20,8 +20,10 @@ SHOWN = 20
 def training_data(
     bundle: Bundle, data: str, skip_bad: bool, *, progress: Progress = SILENT, cache: Path | None = None
 ) -> Dataset:
-    """`data`, or what the bundle's own training remembers where that is "". InputError when it remembers nothing, and for a
-    network that finds faces."""
+    """`data`, or the data that the bundle's training folder names where that is "". InputError where it names none.
+
+    Logs what is skipped, and warns where other images are held out than in training.
+    """
     card = bundle.card
     if card.task != "read":
         raise InputError(
@@ -38,22 +40,27 @@ def training_data(
         data, skip_bad = known.data, known.skip_bad
     dataset = load_dataset(data, card.input, _options(card, data, skip_bad), progress=progress, cache=cache)
     log_skipped(dataset.skipped, progress)
-    if dataset.name == card.provenance.data and card.provenance.held_images not in ("", dataset.held_images):
+    if has_other_holdout(card, dataset):
         progress.log(
-            f"{data} has changed since {card.name} was trained on it, and other images are held back now: it may have "
-            "learned from some of them and look better than it is. Train again, or name data it never saw."
+            f"{data} has changed since {card.name} was trained on it, and other images are held out now: it may have been "
+            "trained on some of them, and look better than it is. Train again, or name data that it was not trained on."
         )
     return dataset
 
 
-def remembered(bundle: Bundle) -> Order | None:
-    """What the bundle's own training was asked for, its data among it; None where nothing of that lies beside it."""
+def remembered(bundle: Bundle) -> TrainConfig | None:
+    """The configuration of the bundle's own training, with its data; None if the bundle's folder has none."""
     run = RunFolder(bundle.path)
-    return Order.load(run) if run.order.is_file() or run.spare_order.is_file() else None
+    return TrainConfig.load(run) if run.config.is_file() or run.spare_config.is_file() else None
+
+
+def has_other_holdout(card: ModelCard, dataset: Dataset) -> bool:
+    """Whether a network was trained on this data with other images held out than now, so that it may have seen some of these."""
+    return dataset.name == card.provenance.data and card.provenance.held_images not in ("", dataset.holdout_hash)
 
 
 def _options(card: ModelCard, data: str, skip_bad: bool) -> DataOptions:
-    """As in training, or images that were trained on would come back as validation images."""
+    """As in training: with another split, training images would be evaluated on."""
     options = DataOptions(
         names=card.provenance.names,
         skip_bad=skip_bad,
@@ -64,27 +71,27 @@ def _options(card: ModelCard, data: str, skip_bad: bool) -> DataOptions:
     folder = Path(data)
     if data == BUILT_IN:
         return options
-    if not folder.is_dir():  # votes are FER2013's
+    if not folder.is_dir():  # only CSVs have votes
         return replace(options, labels=card.provenance.labels)
-    # Groups are of the training data's own paths: other data, none of whose names match, is taken without.
-    rule, files = card.provenance.group_by, listing(folder, options.names).files
-    known = rule and any(re.search(rule, name_in(folder, file)) for _, _, file in files)
-    return replace(options, group_by=rule if known else "")
+    # The pattern is of the training data's paths: other data, in which no path matches, is read without groups.
+    pattern, files = card.provenance.group_by, list_images(folder, options.names).files
+    matches = pattern and any(re.search(pattern, name_in(folder, file)) for _, _, file in files)
+    return replace(options, group_by=pattern if matches else "")
 
 
 def usual_split(card: ModelCard, dataset: Dataset, progress: Progress = SILENT) -> str:
-    """The split to look at when none is named: "valid", or "train" where the network was trained on all images."""
+    """The split to evaluate on by default: "valid", or "train" where the network was trained on all images."""
     if "valid" in dataset.splits or not card.provenance.folds:
         return "valid"
     progress.log(
-        f"{card.name} was trained on these images, or most of them: here it shows what conversion changed, not how good it is. "
-        f"For that see {card.measured_on} in its card."
+        f"{card.name} was trained on these images, or most of them: figures on them show what conversion changed, not how good it "
+        f"is. For that see {card.measured_on} in its card."
     )
     return "train"
 
 
 def log_skipped(skipped: tuple[str, ...], progress: Progress) -> None:
-    """Which rows or images were left out, the first by name."""
+    """Log how many rows or images were skipped, and the first SHOWN of them."""
     if skipped:
         progress.log(f"Left out {len(skipped)} bad rows or images:")
         for line in skipped[:SHOWN]:

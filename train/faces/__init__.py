@@ -1,1 +1,1 @@
-"""Training of the networks that find faces: a finder for whole frames and a refiner for each candidate."""
+"""Training of the networks that detect faces: a finder for whole frames, and a refiner for each of its candidates."""

@@ -1,140 +1,162 @@
-"""Fitting a face network: batches that are a pure function of seed and step, averaged weights, and resuming after a kill."""
+"""Fitting a face network: batches that are a pure function of seed and step, averaged weights, and checkpoints to resume from."""
 
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgefer.errors import DataError
-from edgefer.train.backend import precision, tensorflow, to_float_in_graph
+from edgefer.bundle import write_file
+from edgefer.errors import DataError, InputError
+from edgefer.files import MAX_JSON, read_regular
+from edgefer.train.backend import mixed_precision, out_of_memory, tensorflow, to_float_in_graph
 from edgefer.train.journal import checkpoint_manager, load_checkpoint, save_checkpoint
 from edgefer.train.run import FitFolder
 
 if TYPE_CHECKING:
     import tf_keras
 
-AHEAD = 4  # batches composed while one is learned
-AVERAGE = 0.998  # decay of the averaged weights
+PREFETCH = 4  # batches prepared while one is trained on
+EMA_DECAY = 0.998  # of the averaged weights
 
 Batch = Callable[[int], tuple[np.ndarray, np.ndarray]]  # step -> uint8 images [n, h, w, 1], float32 targets
 
 
 @dataclass(frozen=True, kw_only=True)
+class FitTask:
+    """What is fitted: `build` makes the network, `loss` maps (outputs, targets) to a scalar, `batch` makes each step's batch."""
+
+    build: Callable[[], "tf_keras.Model"]
+    loss: Callable
+    batch: Batch
+
+
+@dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """AdamW's rate: a linear rise over `warmup` steps to `rate`, then a cosine to a hundredth of it at `steps`."""
+    """AdamW's learning rate: linear warm-up over `warmup` steps to `rate`, then a cosine to a hundredth of it at `steps`.
+
+    >>> schedule = Schedule(steps=1000, rate=0.002, warmup=200, weight_decay=0.001, every=100)
+    >>> [round(schedule.at(step), 6) for step in (0, 199, 600, 1000)]
+    [1e-05, 0.002, 0.00101, 2e-05]
+    """
 
     steps: int
     rate: float
     warmup: int
     weight_decay: float
-    every: int  # steps between two checkpoints
+    every: int  # steps between checkpoints
 
     def at(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
         if step < self.warmup:
             return self.rate * (step + 1) / self.warmup
-        share = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
+        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def fit(
-    build: Callable[[], "tf_keras.Model"],
-    loss: Callable,
-    batch: Batch,
-    schedule: Schedule,
-    folder: Path,
-    report: Callable[[int, float], None],
-) -> "tf_keras.Model":
-    """Train to the schedule's end; `folder` keeps checkpoints and history.jsonl, from which a killed training goes on.
+def fit(task: FitTask, schedule: Schedule, folder: FitFolder, report: Callable[[int, float], None]) -> "tf_keras.Model":
+    """Train to the schedule's end; `folder` gets checkpoints and a history, from which an interrupted training resumes.
 
-    Returns the float32 network with the averaged weights. report: (step, mean loss since the last) at every checkpoint.
+    report: called with (step, mean loss since the last call) at every checkpoint. Returns the float32 network with the averaged
+    weights (EMA). DataError when the loss diverges or no checkpoint can be read, EdgeferError without memory or disk space.
     """
+    tf = tensorflow()
+    try:
+        return _fit(task, schedule, folder, report)
+    except tf.errors.ResourceExhaustedError as error:
+        raise out_of_memory(error, folder.path if folder.checkpoint_numbers() else None) from None
+
+
+def _fit(
+    task: FitTask, schedule: Schedule, folder: FitFolder, report: Callable[[int, float], None]
+) -> "tf_keras.Model":
     tf = tensorflow()
     import tf_keras
 
-    tf_keras.mixed_precision.set_global_policy(precision())
-    try:
-        model = build()
-    finally:
-        tf_keras.mixed_precision.set_global_policy("float32")
+    with mixed_precision():
+        model = task.build()
     optimizer = tf_keras.optimizers.AdamW(schedule.rate, weight_decay=schedule.weight_decay, clipnorm=10.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     optimizer.build(model.trainable_variables)
     averages = [tf.Variable(value, trainable=False) for value in model.get_weights()]
     done = tf.Variable(0, dtype=tf.int64)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, averages=averages, done=done)
-    manager = checkpoint_manager(checkpoint, folder / "checkpoints")
-    _restore(checkpoint, FitFolder(folder))
+    manager = checkpoint_manager(checkpoint, folder.checkpoints)
+    _restore(checkpoint, folder)
 
-    learn = _learner(model, optimizer, loss, averages)
+    history = _history(folder, int(done))
+    train_step = _train_step(model, optimizer, task.loss, averages)
     losses: list[float] = []
-    began = time.monotonic()
-    for step, (images, targets) in _ahead(batch, int(done), schedule.steps):
+    started = time.monotonic()
+    for step, (images, targets) in _prefetch(task.batch, int(done), schedule.steps):
         optimizer.learning_rate.assign(schedule.at(step))
-        keep = min(AVERAGE, (1 + step) / (10 + step))
-        losses.append(float(learn(tf.constant(images), tf.constant(targets), tf.constant(keep, tf.float32))))
+        decay = min(EMA_DECAY, (1 + step) / (10 + step))
+        losses.append(float(train_step(tf.constant(images), tf.constant(targets), tf.constant(decay, tf.float32))))
         if (step + 1) % schedule.every == 0 or step + 1 == schedule.steps:
-            mean = float(np.mean(losses))
-            if not math.isfinite(mean):
-                raise DataError(f"The loss is {mean} after {step + 1} steps: try --set optimizer.rate ten times lower.")
+            loss = float(np.mean(losses))
+            if not math.isfinite(loss):
+                raise DataError(
+                    f"The loss is {loss} after {step + 1} steps: lower the learning rate, such as --set fit.rate={schedule.rate / 10:g}."
+                )
+            history.append({"step": step + 1, "loss": round(loss, 5), "seconds": round(time.monotonic() - started, 1)})
+            write_file(folder.step_history, "".join(json.dumps(row) + "\n" for row in history).encode())
             done.assign(step + 1)
             save_checkpoint(manager)
-            row = {"step": step + 1, "loss": round(mean, 5), "seconds": round(time.monotonic() - began, 1)}
-            with (folder / "history.jsonl").open("a") as out:
-                out.write(json.dumps(row) + "\n")
-            report(step + 1, mean)
-            losses, began = [], time.monotonic()
-    return averaged(build, averages)
+            report(step + 1, loss)
+            losses, started = [], time.monotonic()
+    averaged = task.build()
+    averaged.set_weights([np.asarray(average) for average in averages])
+    return averaged
 
 
 def _restore(checkpoint, folder: FitFolder) -> None:
-    """Load the newest checkpoint that is whole, if there are any. DataError when none of them can be read."""
+    """Load the newest intact checkpoint, if there are any. DataError when none of them can be read."""
     numbers = folder.checkpoint_numbers()
     if numbers and not any(load_checkpoint(checkpoint, folder.checkpoints / f"ckpt-{number}") for number in numbers):
         raise DataError(
-            f"No checkpoint in {folder.checkpoints} can be read: copy one back from where it is whole, or train again with "
-            "another --out."
+            f"No checkpoint in {folder.checkpoints} can be read: restore one from a backup, or train again with another --out."
         )
 
 
-def averaged(build: Callable[[], "tf_keras.Model"], averages) -> "tf_keras.Model":
-    """The float32 network with the averaged weights."""
-    model = build()
-    model.set_weights([np.asarray(average) for average in averages])
-    return model
+def _history(folder: FitFolder, done: int) -> list[dict]:
+    """The rows of the first `done` steps; later ones belong to steps that are trained again. Only people read them."""
+    try:
+        rows = [json.loads(line) for line in read_regular(folder.step_history, MAX_JSON).splitlines()]
+        return [row for row in rows if row["step"] <= done]
+    except (InputError, ValueError, KeyError, TypeError, RecursionError):
+        return []
 
 
-def _learner(model: "tf_keras.Model", optimizer, loss: Callable, averages: list) -> Callable:
-    """One step in TensorFlow's graph: uint8 images, targets and the averages' decay -> the loss."""
-    tf, floats = tensorflow(), to_float_in_graph()
+def _train_step(model: "tf_keras.Model", optimizer, loss: Callable, averages: list) -> Callable:
+    """One step as a graph: (uint8 images, targets, EMA decay) -> loss."""
+    tf, to_float = tensorflow(), to_float_in_graph()
 
     @tf.function
-    def learn(images, targets, keep):
+    def train_step(images, targets, decay):
         with tf.GradientTape() as tape:
-            value = loss(model(floats(images), training=True), targets)
+            value = loss(model(to_float(images), training=True), targets)
         gradients = tape.gradient(value, model.trainable_variables)
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         for average, weight in zip(averages, model.weights, strict=True):
-            average.assign_sub((1 - keep) * (average - tf.cast(weight, tf.float32)))
+            average.assign_sub((1 - decay) * (average - tf.cast(weight, tf.float32)))
         return value
 
-    return learn
+    return train_step
 
 
-def _ahead(batch: Batch, first: int, steps: int):
-    """(step, batch) of first .. steps - 1, composed in another thread."""
+def _prefetch(batch: Batch, first: int, steps: int) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray]]]:
+    """(step, batch) for the steps first .. steps - 1, prepared in another thread."""
     with ThreadPoolExecutor(1) as pool:
-        waiting: list[Future] = []
+        pending: list[Future] = []
         try:
             for step in range(first, steps):
-                while len(waiting) < AHEAD and step + len(waiting) < steps:
-                    waiting.append(pool.submit(batch, step + len(waiting)))
-                yield step, waiting.pop(0).result()
+                while len(pending) < PREFETCH and step + len(pending) < steps:
+                    pending.append(pool.submit(batch, step + len(pending)))
+                yield step, pending.pop(0).result()
         finally:
-            for future in waiting:
+            for future in pending:
                 future.cancel()

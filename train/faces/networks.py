@@ -1,9 +1,9 @@
-"""The networks that find faces: plain 3x3 convolutions in widths of multiples of 16. Both take gray pixels / 255.
+"""The networks that detect faces: 3x3 convolutions with multiples of 16 filters. Both take gray pixels / 255.
 
-Finder: any image of sides divisible by 32 -> for each of STRIDES a map [h / stride, w / stride, 5]: a face's score (logit) and
-its box's centre and size, relative to the cell. Refiner: a crop of REFINER_SIDE around a candidate -> 18 numbers: see `edgefer.faces`.
+Finder: an image whose sides are divisible by 32 -> for each of STRIDES a map [h / stride, w / stride, 5]: the logit of a face's score, and
+its box's centre and size relative to the cell. Refiner: a crop of REFINER_SIDE around a candidate -> 17 numbers (edgefer.faces).
 
-All outputs of one network share a quantization scale, so each is multiplied by a gain that fills the same range.
+All outputs of a network share a quantization scale, so each is multiplied by a gain to fill the same range.
 """
 
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def build_finder(side: int | None = FINDER_SIDE) -> "tf_keras.Model":
-    """side: of its input; None for training on images of any size."""
+    """The untrained finder. side: of its input in pixels; None for any size, to train on."""
     import tf_keras
 
     x = pixels = tf_keras.Input((side, side, 1), name="pixels")
@@ -31,15 +31,16 @@ def build_finder(side: int | None = FINDER_SIDE) -> "tf_keras.Model":
 
 
 def build_refiner() -> "tf_keras.Model":
+    """The untrained refiner."""
     import tf_keras
 
     x = pixels = tf_keras.Input((REFINER_SIDE, REFINER_SIDE, 1), name="pixels")
     for width, stride in ((16, 2), (32, 2), (32, 1), (48, 2), (48, 1), (64, 2)):
         x = _conv(x, width, stride)
-    x = _conv(x, 96, 1, padding="valid")  # 3x3 -> 1x1: where something lies is not averaged away
+    x = _conv(x, 96, 1, padding="valid")  # 3x3 -> 1x1: pooling would lose positions
     x = tf_keras.layers.GlobalAveragePooling2D(name="mean")(x)
-    answers = tf_keras.layers.Dense(REFINER_OUTPUTS, dtype="float32", name="answers")(x)
-    return tf_keras.Model(pixels, answers, name="face_refiner")
+    outputs = tf_keras.layers.Dense(REFINER_OUTPUTS, dtype="float32", name="answers")(x)
+    return tf_keras.Model(pixels, outputs, name="face_refiner")
 
 
 def _conv(x, width: int, stride: int, padding: str = "same"):
@@ -52,8 +53,8 @@ def _conv(x, width: int, stride: int, padding: str = "same"):
 def _head(x, name: str):
     from tf_keras import initializers, layers
 
-    bias = initializers.Constant([-4.0, 0.0, 0.0, 0.0, 0.0])  # faces are rare: begin there
-    start = initializers.RandomNormal(stddev=0.01)
+    bias = initializers.Constant([-4.0, 0.0, 0.0, 0.0, 0.0])  # the prior: faces are rare
+    kernel = initializers.RandomNormal(stddev=0.01)
     return layers.Conv2D(
-        5, 3, padding="same", dtype="float32", kernel_initializer=start, bias_initializer=bias, name=name
+        5, 3, padding="same", dtype="float32", kernel_initializer=kernel, bias_initializer=bias, name=name
     )(x)

@@ -1,4 +1,4 @@
-"""The recipes of the networks that find faces; [fit] is all that there is to set."""
+"""The recipes of face networks, whose only section is [fit]."""
 
 import tomllib
 from pathlib import Path
@@ -10,16 +10,19 @@ from edgefer.card import first_problem
 from edgefer.errors import InputError, RecipeError
 from edgefer.files import MAX_CARD, read_regular
 from edgefer.train.faces.fit import Schedule
+from edgefer.train.recipes import set_field
 
 FOLDER = Path(__file__).parent / "recipes"
-EVERY = 100  # steps between two checkpoints
+CHECKPOINT_STEPS = 100  # between two checkpoints
 
 
-class _Part(BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class FaceFit(_Part):
+class FaceFit(_Section):
+    """Steps, batches and optimizer (AdamW)."""
+
     steps: int = Field(ge=1, le=1_000_000)
     batch_size: int = Field(ge=1, le=4096)
     rate: float = Field(gt=0, le=1)
@@ -28,12 +31,15 @@ class FaceFit(_Part):
     seed: int = Field(0, ge=0, lt=2**31)
 
     def schedule(self) -> Schedule:
+        """The learning-rate schedule, with the steps of checkpoints."""
         return Schedule(
-            steps=self.steps, rate=self.rate, warmup=self.warmup, weight_decay=self.weight_decay, every=EVERY
+            steps=self.steps, rate=self.rate, warmup=self.warmup, weight_decay=self.weight_decay, every=CHECKPOINT_STEPS
         )
 
 
-class FaceRecipe(_Part):
+class FaceRecipe(_Section):
+    """A face training but for its data."""
+
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     task: Literal["find-faces", "refine-faces"]
     description: str = ""
@@ -41,11 +47,12 @@ class FaceRecipe(_Part):
 
 
 def face_recipe_names() -> list[str]:
+    """The face recipes that come with edgefer."""
     return sorted(file.stem for file in FOLDER.glob("*.toml"))
 
 
 def is_face_recipe(name_or_file: str) -> bool:
-    """Whether a recipe, by name or .toml file, is for one of these networks; an unreadable file is not."""
+    """Whether a recipe, by name or .toml file, is for a face network; an unreadable file is not."""
     if name_or_file in face_recipe_names():
         return True
     try:
@@ -59,16 +66,19 @@ def _read(file: Path) -> str:
 
 
 def load_face_recipe(name_or_file: str, overrides: tuple[str, ...] = ()) -> FaceRecipe:
-    """By name or .toml file, with `fit.field=value` overrides. RecipeError names the field that is wrong."""
+    """A recipe by name or .toml file, with `fit.field=value` overrides. RecipeError names the invalid field."""
     file = Path(name_or_file) if name_or_file.endswith(".toml") else FOLDER / f"{name_or_file}.toml"
     try:
         fields = tomllib.loads(_read(file))
         for override in overrides:
-            path, _, value = override.partition("=")
-            section, _, key = path.strip().partition(".")
-            if section != "fit" or not key or not value:
+            field = override.partition("=")[0].strip()
+            if field == "fit.epochs":
+                raise RecipeError(
+                    "A face training counts steps, not epochs: leave --epochs out, or --set fit.steps=3000."
+                )
+            if not field.startswith("fit."):
                 raise RecipeError(f"Cannot set {override!r}: write fit.field=value, such as fit.steps=3000.")
-            fields.setdefault("fit", {})[key] = tomllib.loads(f"value = {value}")["value"]
+            set_field(fields, override)
         return FaceRecipe.model_validate(fields)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"The recipe {file} cannot be read: {error}.") from None

@@ -2,26 +2,30 @@
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgefer.bundle import TRAINING, Bundle, Form, write_bundle, write_file
+from edgefer.bundle import Bundle, Form, write_bundle, write_file
 from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.errors import DataError, InputError
 from edgefer.faces import FINDER_LABELS, REFINER_LABELS, REFINER_SIDE
-from edgefer.files import MAX_CARD, read_regular
 from edgefer.options import as_record
 from edgefer.progress import SILENT, Progress
+from edgefer.text import printable
 from edgefer.train.backend import versions
+from edgefer.train.config import parse_first
+from edgefer.train.data.rows import utf8
 from edgefer.train.faces import losses, networks, tasks
-from edgefer.train.faces.fit import fit
+from edgefer.train.faces.fit import FitTask, fit
 from edgefer.train.faces.gallery import Picture
-from edgefer.train.faces.held import parts
-from edgefer.train.faces.recipe import EVERY, FaceRecipe
+from edgefer.train.faces.holdout import FaceData, split_sources
+from edgefer.train.faces.recipe import CHECKPOINT_STEPS, FaceRecipe
 from edgefer.train.faces.scenes import read_scenes
 from edgefer.train.faces.targets import cell_grid
 from edgefer.train.faces.teacher import overlaps
@@ -31,131 +35,177 @@ from edgefer.train.run import RunFolder
 if TYPE_CHECKING:
     import tf_keras
 
-RIGHT_SHARE = 0.35  # of the candidates that are faces are shown to the refiner too; of those that are none, all
+POSITIVE_SHARE = 0.35  # of the candidates that are faces, to train a refiner on; of those that are none, all
 CALIBRATION_IMAGES = 256
+ANNOTATIONS = "the annotation of their faces (boxes.json, YuNet, the finder)"
 
-MineCandidates = Callable[
-    [Sequence[Picture]], list[tuple[Picture, np.ndarray]]
-]  # what a finder takes for faces in each
+Candidates = list[tuple[Picture, np.ndarray]]  # boxes float64 [4] that a finder proposed in an image
+MineCandidates = Callable[[Sequence[Picture]], Candidates]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaceOrder:
-    """What such a training is asked for. data: a folder of archives or folders of pictures; teacher: YuNet's .onnx; finder:
-    the bundle whose candidates a refiner learns from, "" for the shipped one; begin: the bundle whose weights it begins with."""
+class FaceConfig:
+    """The configuration of a face training, kept in its folder.
+
+    data: a folder of archives or folders of pictures; teacher: YuNet's .onnx; finder: the bundle whose candidates a refiner
+    learns from, "" for the shipped one; init_from: the bundle with the initial weights, "" for random ones.
+    """
 
     recipe: FaceRecipe
     data: str
     teacher: str
     finder: str = ""
-    begin: str = ""
+    init_from: str = ""
 
     def save(self, run: Path) -> None:
-        fields = asdict(self) | {"recipe": self.recipe.model_dump()}
-        write_file(RunFolder(run).face_order, json.dumps(fields, indent=2).encode())
+        """Write it twice: without it no training can be resumed."""
+        text = json.dumps(asdict(self) | {"recipe": self.recipe.model_dump()}, indent=2).encode()
+        for file in (RunFolder(run).face_config, RunFolder(run).spare_face_config):
+            write_file(file, text)
 
     @classmethod
-    def load(cls, run: Path) -> "FaceOrder":
+    def load(cls, run: Path) -> "FaceConfig":
+        """The configuration of a run, from the copy where the first is damaged. InputError when neither can be read."""
+        folder, config = RunFolder(run), None
         try:
-            fields = json.loads(read_regular(RunFolder(run).face_order, MAX_CARD))
-            recipe = FaceRecipe.model_validate(fields["recipe"])
-            paths = {"finder": "", "begin": ""} | {name: fields[name] for name in fields if name != "recipe"}
-            return as_record(cls, paths | {"recipe": recipe})
-        except (InputError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{RunFolder(run).face_order} is not the order of a training of faces: {str(error).rstrip('.')}."
-            ) from None
+            config = parse_first((folder.face_config, folder.spare_face_config), cls._parse)
+        except InputError as error:
+            problem = str(error)
+        else:
+            problem = "it is not there"
+        if config is None:
+            raise InputError(f"{folder.face_config} is not the configuration of a face training: {problem}.")
+        return config
+
+    @classmethod
+    def _parse(cls, fields: dict) -> "FaceConfig":
+        recipe = FaceRecipe.model_validate(fields.pop("recipe"))
+        init_from = fields.pop("begin", fields.get("init_from", ""))  # its name in older runs
+        return as_record(cls, {"finder": ""} | fields | {"init_from": init_from, "recipe": recipe})
 
 
 def train_faces(
-    order: FaceOrder,
+    config: FaceConfig,
     run: Path,
     cache: Path,
     *,
     mine_candidates: MineCandidates | None = None,
     progress: Progress = SILENT,
 ) -> Bundle:
-    """Train as ordered into `run`, going on with what is there, and make it a bundle with the Keras network.
+    """Train into the folder `run`, resuming what is there, and make it a bundle with the Keras network.
 
-    mine_candidates: gives what a finder takes for faces in pictures; the refiner learns from it.
+    mine_candidates: runs a finder on images; a refiner is trained on its candidates. DataError when there is no face to
+    learn from, or the data has changed since the training was interrupted.
     """
-    pictures, held = training_parts(order, cache, progress)
-    if not any((picture.faces.target > 0).any() for picture in pictures):
+    folder, data = RunFolder(run), load_face_data(config, cache, progress)
+    if not any((picture.faces.target > 0).any() for picture in data.train):
         raise DataError(
-            f"{order.data} has no face to learn from: YuNet is sure of none in its {len(pictures):,} pictures, and no "
+            f"{config.data} has no face to learn from: YuNet is sure of none in its {len(data.train):,} pictures, and no "
             "boxes.json marks any. Add pictures of people."
         )
-    progress.log(f"Training {order.recipe.name} on {order.data} into {run}")
-    order.save(run)
-    build, loss, batch = learning(order, pictures, mine_candidates, progress)
-    folder = run / TRAINING
-    model = fit(
-        build,
-        loss,
-        batch,
-        order.recipe.fit.schedule(),
-        folder,
-        lambda step, mean: progress.log(f"step {step:,} of {order.recipe.fit.steps:,}: loss {mean:.4f}"),
-    )
-    model = exported(order.recipe, model)
-    return write_bundle(run, make_card(order, pictures, held), {Form.KERAS: keras_bytes(model)})
-
-
-def training_parts(order: FaceOrder, cache: Path, progress: Progress) -> tuple[list[Picture], list[Picture]]:
-    return parts(read_scenes(Path(order.data), cache, Path(order.teacher), progress.track))
-
-
-def learning(order: FaceOrder, pictures: Sequence[Picture], mine_candidates: MineCandidates | None, progress: Progress):
-    """The network's builder, its loss and its batches."""
-    recipe, pool = order.recipe.fit, tasks.pool_of(pictures)
-    begun = beginning(order.begin)
-    if order.recipe.task == "find-faces":
-        size = networks.FINDER_SIDE
-        grid = cell_grid(size)
-        batch = tasks.finder_batches(pool, size=size, count=recipe.batch_size, seed=recipe.seed)
-        return (
-            lambda: begun(networks.build_finder(None)),
-            lambda maps, targets: losses.finder_loss(maps, targets, grid),
-            batch,
+    progress.log(f"Training {config.recipe.name} on {config.data} into {run}")
+    notes = [folder.check_data(data.content_hash, data.sizes)]
+    config.save(run)
+    candidates = _candidates(config, data, folder, mine_candidates)
+    notes.append(folder.check_data(data.annotation_hash(candidates), data.sizes, derived=ANNOTATIONS))
+    for note in filter(None, notes):
+        progress.log(note)
+    if config.recipe.task == "refine-faces":
+        progress.log(
+            f"{len(candidates):,} candidates of the finder to learn from" if candidates else "No finder to learn from"
         )
-    hard = hard_candidates(mine_candidates(pictures), recipe.seed) if mine_candidates else []
-    progress.log(f"{len(hard):,} candidates of the finder to learn from" if hard else "No finder to learn from")
-    return (
-        lambda: begun(networks.build_refiner()),
-        losses.refiner_loss,
-        tasks.refiner_batches(pool, hard, count=recipe.batch_size, seed=recipe.seed),
+    model = fit(
+        fit_task(config, data.train, candidates),
+        config.recipe.fit.schedule(),
+        folder.training,
+        lambda step, loss: progress.log(f"step {step:,} of {config.recipe.fit.steps:,}: loss {loss:.4f}"),
+    )
+    model = with_fixed_input(config.recipe, model)
+    return write_bundle(run, make_card(config, data), {Form.KERAS: keras_bytes(model)})
+
+
+def load_face_data(config: FaceConfig, cache: Path, progress: Progress) -> FaceData:
+    """The annotated images."""
+    return split_sources(read_scenes(Path(config.data), cache, Path(config.teacher), progress.track))
+
+
+def fit_task(config: FaceConfig, pictures: Sequence[Picture], candidates: Candidates) -> FitTask:
+    """Network, loss and batches of the recipe's task."""
+    recipe, pool = config.recipe.fit, tasks.pool_of(pictures)
+    if config.recipe.task == "refine-faces":
+        return FitTask(
+            build=initialized(networks.build_refiner, config.init_from),
+            loss=losses.refiner_loss,
+            batch=tasks.refiner_batches(pool, candidates, count=recipe.batch_size, seed=recipe.seed),
+        )
+    size = networks.FINDER_SIDE
+    grid = cell_grid(size)
+    return FitTask(
+        build=initialized(lambda: networks.build_finder(None), config.init_from),
+        loss=lambda maps, targets: losses.finder_loss(maps, targets, grid),
+        batch=tasks.finder_batches(pool, size=size, count=recipe.batch_size, seed=recipe.seed),
     )
 
 
-def beginning(bundle: str) -> "Callable[[tf_keras.Model], tf_keras.Model]":
-    """What gives a network the weights of a bundle's, or none. InputError when they do not fit."""
-    if not bundle:
-        return lambda model: model
-    weights = load_keras(Bundle.open(bundle), Form.KERAS).get_weights()
+def initialized(build: "Callable[[], tf_keras.Model]", init_from: str) -> "Callable[[], tf_keras.Model]":
+    """A builder that gives the network the weights of a bundle, where one is named. InputError when they do not fit."""
+    if not init_from:
+        return build
+    weights = load_keras(Bundle.open(init_from), Form.KERAS).get_weights()
 
-    def begun(model: "tf_keras.Model") -> "tf_keras.Model":
+    def build_initialized() -> "tf_keras.Model":
+        model = build()
         if [one.shape for one in weights] != [one.shape for one in model.get_weights()]:
-            raise InputError(f"{bundle} has other layers than this recipe's network: leave --init-from out.")
+            raise InputError(f"{init_from} has other layers than this recipe's network: leave --init-from out.")
         model.set_weights(weights)
         return model
 
-    return begun
+    return build_initialized
 
 
-def hard_candidates(found: list[tuple[Picture, np.ndarray]], seed: int) -> list[tuple[Picture, np.ndarray]]:
-    """Every candidate that is no face, and some of those that are."""
+def _candidates(
+    config: FaceConfig, data: FaceData, folder: RunFolder, mine_candidates: MineCandidates | None
+) -> Candidates:
+    """What a refiner is trained on beside random crops: mined once, and kept in the run's folder."""
+    if mine_candidates is None or config.recipe.task != "refine-faces":
+        return []
+    if (kept := _load_candidates(folder.candidates, data.train)) is not None:
+        return kept
+    candidates = hard_candidates(mine_candidates(data.train), config.recipe.fit.seed)
+    index = {id(picture): number for number, picture in enumerate(data.train)}
+    content = BytesIO()
+    np.savez(
+        content,
+        pictures=np.array([index[id(picture)] for picture, _ in candidates], np.int64),
+        boxes=np.array([box for _, box in candidates], np.float64).reshape(-1, 4),
+    )
+    write_file(folder.candidates, content.getvalue())
+    return candidates
+
+
+def _load_candidates(file: Path, pictures: Sequence[Picture]) -> Candidates | None:
+    """None where they were not mined yet, or the file is damaged."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return [(pictures[number], box) for number, box in zip(arrays["pictures"], arrays["boxes"], strict=True)]
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def hard_candidates(candidates: Candidates, seed: int) -> Candidates:
+    """All false positives among a finder's candidates, and a random POSITIVE_SHARE of the true ones."""
     rng = np.random.default_rng(seed)
-    out = []
-    for picture, box in found:
+    chosen = []
+    for picture, box in candidates:
         faces = picture.faces.boxes
-        right = len(faces) and overlaps(box, faces).max() > tasks.FACE_IOU
-        if not right or rng.random() < RIGHT_SHARE:
-            out.append((picture, box))
-    return out
+        is_face = len(faces) and overlaps(box, faces).max() > tasks.FACE_IOU
+        if not is_face or rng.random() < POSITIVE_SHARE:
+            chosen.append((picture, box))
+    return chosen
 
 
-def exported(recipe: FaceRecipe, model: "tf_keras.Model") -> "tf_keras.Model":
-    """The network with the input size of its card."""
+def with_fixed_input(recipe: FaceRecipe, model: "tf_keras.Model") -> "tf_keras.Model":
+    """The network with the input size of its card; a finder is trained with an open one."""
     if recipe.task != "find-faces":
         return model
     fixed = networks.build_finder()
@@ -163,35 +213,35 @@ def exported(recipe: FaceRecipe, model: "tf_keras.Model") -> "tf_keras.Model":
     return fixed
 
 
-def make_card(order: FaceOrder, pictures: Sequence[Picture], held: Sequence[Picture]) -> ModelCard:
-    recipe = order.recipe
+def make_card(config: FaceConfig, data: FaceData) -> ModelCard:
+    """The card of the trained network."""
+    recipe = config.recipe
     finds = recipe.task == "find-faces"
     side = networks.FINDER_SIDE if finds else REFINER_SIDE
-    names = "\n".join(sorted(f"{one.source}/{one.name}" for one in held))
-    start = [f"begin with the weights of {Path(order.begin).name}"] if order.begin else []
+    names = "\n".join(sorted(f"{one.source}/{one.name}" for one in data.holdout)).encode(errors="surrogateescape")
+    start = [f"begin with the weights of {Path(config.init_from).name}"] if config.init_from else []
     return ModelCard(
         name=recipe.name,
         task=recipe.task,
         labels=FINDER_LABELS if finds else REFINER_LABELS,
         input=InputSpec(height=side, width=side, color="gray"),
         provenance=Provenance(
-            data=", ".join(sorted({one.source for one in pictures})),
-            split_sizes={"train": len(pictures), "held apart": len(held)},
-            held_images=hashlib.sha256(names.encode()).hexdigest() if held else "",
+            data=", ".join(sorted({printable(utf8(one.source)) for one in data.train})),
+            split_sizes={"train": len(data.train), "held apart": len(data.holdout)},
+            held_images=hashlib.sha256(names).hexdigest() if data.holdout else "",
             recipe=recipe.model_dump(),
             seed=recipe.fit.seed,
-            epoch=max(1, recipe.fit.steps // EVERY),
+            epoch=max(1, recipe.fit.steps // CHECKPOINT_STEPS),
             versions=versions(),
             steps=(*start, "train"),
         ),
     )
 
 
-def calibration_images(order: FaceOrder, cache: Path, progress: Progress = SILENT) -> np.ndarray:
-    """uint8 [n, h, w, 1]: images as the network of that order will see them, of its training data."""
-    pictures, _ = training_parts(order, cache, progress)
-    pool = tasks.pool_of(pictures)
-    if order.recipe.task == "find-faces":
+def calibration_images(config: FaceConfig, cache: Path, progress: Progress = SILENT) -> np.ndarray:
+    """Augmented training images, to calibrate int8 on: uint8 [n, h, w, 1]."""
+    pool = tasks.pool_of(load_face_data(config, cache, progress).train)
+    if config.recipe.task == "find-faces":
         batch = tasks.finder_batches(pool, size=networks.FINDER_SIDE, count=CALIBRATION_IMAGES, seed=9)
     else:
         batch = tasks.refiner_batches(pool, [], count=2 * CALIBRATION_IMAGES, seed=9)

@@ -9,7 +9,8 @@ import pytest
 from edgefer.errors import DataError, EdgeferError
 from edgefer.preprocess import to_float
 from edgefer.train.backend import tensorflow
-from edgefer.train.faces.fit import Schedule, fit
+from edgefer.train.faces.fit import FitTask, Schedule, fit
+from edgefer.train.run import FitFolder
 
 pytestmark = pytest.mark.timeout(120)
 GRAYS = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
@@ -41,7 +42,8 @@ def fitted(tmp_path):
             report(*row)
 
         schedule = Schedule(rate=rate, steps=steps, warmup=0, weight_decay=0.0, every=1)
-        model = fit(build, loss, lambda step: (GRAYS, to_float(GRAYS)), schedule, tmp_path, note)
+        task = FitTask(build=build, loss=loss, batch=lambda step: (GRAYS, to_float(GRAYS)))
+        model = fit(task, schedule, FitFolder(tmp_path), note)
         return model, seen
 
     return run

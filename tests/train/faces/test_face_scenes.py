@@ -12,7 +12,7 @@ from edgefer.errors import DataError, EdgeferError, InputError
 from edgefer.train.faces import run, scenes
 from edgefer.train.faces.gallery import gallery, same_photographs
 from edgefer.train.faces.recipe import load_face_recipe
-from edgefer.train.faces.run import FaceOrder, train_faces
+from edgefer.train.faces.run import FaceConfig, train_faces
 from edgefer.train.faces.scenes import read_scenes
 from edgefer.train.faces.start import start
 from edgefer.train.run import RunFolder
@@ -100,22 +100,22 @@ def test_what_was_kept_and_is_damaged_is_made_again(folder):
 @pytest.mark.parametrize("recipe", ["face-finder", "face-refiner"])
 def test_pictures_without_any_face_are_refused_before_hours_of_training(folder, recipe, monkeypatch):
     monkeypatch.setattr(run, "fit", lambda *arguments: pytest.fail("it trains"))
-    order = FaceOrder(recipe=load_face_recipe(recipe), data=str(folder), teacher=str(folder.parent / "yunet.onnx"))
+    config = FaceConfig(recipe=load_face_recipe(recipe), data=str(folder), teacher=str(folder.parent / "yunet.onnx"))
     with pytest.raises(DataError, match=r"scenes has no face to learn from: .* in its 1 pictures"):
-        train_faces(order, folder.parent / "run", folder.parent / "cache")
+        train_faces(config, folder.parent / "run", folder.parent / "cache")
     assert not (folder.parent / "run").exists()
 
 
-def an_order(folder):
-    return FaceOrder(
+def a_config(folder):
+    return FaceConfig(
         recipe=load_face_recipe("face-finder"), data=str(folder), teacher=str(folder.parent / "yunet.onnx")
     )
 
 
 def test_two_trainings_never_write_into_one_folder(folder):
     path = folder.parent / "runs" / "face-finder-1"
-    with RunFolder(path).held(), pytest.raises(InputError, match="face-finder-1 is being trained by another process"):
-        start(an_order(folder), path, lambda bundle: None)
+    with RunFolder(path).locked(), pytest.raises(InputError, match="face-finder-1 is being trained by another process"):
+        start(a_config(folder), path, lambda bundle: None)
 
 
 def test_a_training_that_is_stopped_before_it_began_leaves_nothing_and_names_no_resume(folder, monkeypatch):
@@ -124,5 +124,30 @@ def test_a_training_that_is_stopped_before_it_began_leaves_nothing_and_names_no_
 
     monkeypatch.setattr(run, "read_scenes", interrupt)
     with pytest.raises(EdgeferError, match=r"^Stopped before training began: start it again with the same command"):
-        start(an_order(folder), folder.parent / "runs" / "face-finder-1", lambda bundle: None)
+        start(a_config(folder), folder.parent / "runs" / "face-finder-1", lambda bundle: None)
     assert not (folder.parent / "runs").exists()
+
+
+def test_hidden_files_are_no_pictures(folder):
+    (folder / "own" / ".thumbs").mkdir()
+    (folder / "own" / ".thumbs" / "a.png").write_bytes(PNG)
+    (folder / "own" / "._a.png").write_bytes(b"from a Mac")
+    with zipfile.ZipFile(folder / "zipped.zip", "w") as archive:
+        archive.writestr("b.png", PNG)
+        archive.writestr("__MACOSX/._b.png", b"from a Mac")
+    assert [source.names for source in read(folder)] == [("a.png",), ("b.png",)]
+
+
+def test_boxes_of_no_image_that_is_there_are_refused(folder):
+    """As where the paths in boxes.json begin with the folder's own name: without it every face would be taken for unmarked."""
+    (folder / "own" / "boxes.json").write_text(json.dumps({"own/a.png": [[0, 10, 10, 20, 20]]}))
+    with pytest.raises(
+        DataError, match=r"^boxes\.json of own names no image that is there, such as 'own/a\.png'.*'a\.png'"
+    ):
+        read(folder)
+
+
+def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(folder):
+    (folder.parent / "cache").write_text("a file where the folder should be")
+    (source,) = read(folder)
+    assert source.names == ("a.png",) and np.array_equal(source.images[0], read(folder)[0].images[0])

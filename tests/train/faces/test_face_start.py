@@ -10,9 +10,10 @@ import edgefer
 from edgefer.api import start_training
 from edgefer.bundle import Form, write_bundle
 from edgefer.errors import InputError
+from edgefer.train.faces.holdout import FaceData
 from edgefer.train.faces.networks import build_finder, build_refiner
-from edgefer.train.faces.run import FaceOrder, beginning, make_card
-from edgefer.train.faces.start import is_face_run, new_order
+from edgefer.train.faces.run import FaceConfig, initialized, make_card
+from edgefer.train.faces.start import is_face_run, new_config
 from edgefer.train.networks import keras_bytes, load_keras
 from edgefer.train.run import RunFolder
 from edgefer.train.start import TrainRequest
@@ -36,25 +37,25 @@ def request(scenes, recipe="face-refiner", **options):
 )
 def test_an_option_that_has_no_meaning_for_a_face_network_is_refused(scenes, option):
     with pytest.raises(InputError, match=next(iter(option)).replace("_", "-")):
-        new_order(request(scenes, **option), scenes / "yunet.onnx", scenes / "run")
+        new_config(request(scenes, **option), scenes / "yunet.onnx", scenes / "run")
 
 
 def test_a_finder_has_no_finder_as_its_teacher(scenes):
     with pytest.raises(InputError, match="leave it out for a finder"):
-        new_order(request(scenes, "face-finder", teacher="mine"), scenes / "yunet.onnx", scenes / "run")
+        new_config(request(scenes, "face-finder", teacher="mine"), scenes / "yunet.onnx", scenes / "run")
 
 
 def test_a_resumed_refiner_learns_from_the_finder_that_it_began_with(scenes):
-    run, order = new_order(request(scenes, teacher="face-finder", seed=3), scenes / "yunet.onnx", scenes / "run")
-    order.save(run)
+    run, config = new_config(request(scenes, teacher="face-finder", seed=3), scenes / "yunet.onnx", scenes / "run")
+    config.save(run)
     assert is_face_run(run)
-    assert FaceOrder.load(run) == order and order.finder.endswith("/face-finder") and order.recipe.fit.seed == 3
+    assert FaceConfig.load(run) == config and config.finder.endswith("/face-finder") and config.recipe.fit.seed == 3
 
 
 @pytest.mark.parametrize("option", ["init_from", "teacher"])
 def test_a_network_for_something_else_is_refused(scenes, option):
     with pytest.raises(InputError, match="a network of task 'read': name one of '"):
-        new_order(request(scenes, **{option: "fer-nano"}), scenes / "yunet.onnx", scenes / "run")
+        new_config(request(scenes, **{option: "fer-nano"}), scenes / "yunet.onnx", scenes / "run")
 
 
 @pytest.mark.parametrize("recipe", ["face-finder", "face-refiner"])
@@ -62,34 +63,36 @@ def test_a_shipped_network_without_its_weights_says_so(scenes, recipe):
     with pytest.raises(
         InputError, match=f"{recipe} holds no Keras .* it ships converted, so name one that you trained"
     ) as refused:
-        new_order(request(scenes, recipe, init_from=recipe), scenes / "yunet.onnx", scenes / "run")
+        new_config(request(scenes, recipe, init_from=recipe), scenes / "yunet.onnx", scenes / "run")
     assert f"be a --{recipe.removeprefix('face-')}" in str(refused.value)
 
 
-def a_bundle(order, folder, model):
-    card = make_card(order, [], [])
+def a_bundle(config, folder, model):
+    card = make_card(config, FaceData([], []))
     return write_bundle(folder, card, {Form.KERAS: keras_bytes(model)})
 
 
 def test_a_training_begins_with_the_weights_of_another(scenes):
-    _, order = new_order(request(scenes), scenes / "yunet.onnx", scenes / "run")
-    bundle = a_bundle(order, scenes / "before", build_refiner())
-    _, order = new_order(request(scenes, init_from=str(bundle.path)), scenes / "yunet.onnx", scenes / "run")
-    begun = beginning(order.begin)(build_refiner()).get_weights()
+    _, config = new_config(request(scenes), scenes / "yunet.onnx", scenes / "run")
+    bundle = a_bundle(config, scenes / "before", build_refiner())
+    _, config = new_config(request(scenes, init_from=str(bundle.path)), scenes / "yunet.onnx", scenes / "run")
+    begun = initialized(build_refiner, config.init_from)().get_weights()
     for given, kept in zip(begun, load_keras(bundle, "keras").get_weights(), strict=True):
         np.testing.assert_array_equal(given, kept)
-    assert make_card(order, [], []).provenance.steps == ("begin with the weights of before", "train")
+    assert make_card(config, FaceData([], [])).provenance.steps == ("begin with the weights of before", "train")
     with pytest.raises(InputError, match="has other layers"):
-        beginning(order.begin)(build_finder(None))
+        initialized(lambda: build_finder(None), config.init_from)()
 
 
-def test_an_order_from_before_finders_and_beginnings_were_kept_is_read(scenes):
-    run, order = new_order(request(scenes), scenes / "yunet.onnx", scenes / "run")
-    order.save(run)
-    fields = json.loads(RunFolder(run).face_order.read_text())
-    del fields["finder"], fields["begin"]
-    RunFolder(run).face_order.write_text(json.dumps(fields))
-    assert FaceOrder.load(run) == order
+def test_a_configuration_from_before_finders_and_initial_weights_were_kept_is_read(scenes):
+    run, config = new_config(request(scenes), scenes / "yunet.onnx", scenes / "run")
+    config.save(run)
+    fields = json.loads(RunFolder(run).face_config.read_text())
+    del fields["finder"], fields["init_from"]
+    RunFolder(run).face_config.write_text(json.dumps(fields))
+    assert FaceConfig.load(run) == config
+    RunFolder(run).face_config.write_text(json.dumps(fields | {"begin": "a"}))
+    assert FaceConfig.load(run).init_from == "a"
 
 
 def test_the_library_trains_face_networks_as_the_command_does(scenes):
@@ -100,8 +103,8 @@ def test_the_library_trains_face_networks_as_the_command_does(scenes):
 
 def test_resume_without_a_folder_finds_a_face_training_too(scenes, monkeypatch):
     monkeypatch.chdir(scenes)
-    _, order = new_order(request(scenes), scenes / "yunet.onnx", None)
-    order.save(scenes / "runs" / "face-refiner-1")
-    monkeypatch.setattr("edgefer.train.faces.start.start", lambda order, folder, miner, *, progress: RunFolder(folder))
+    _, config = new_config(request(scenes), scenes / "yunet.onnx", None)
+    config.save(scenes / "runs" / "face-refiner-1")
+    monkeypatch.setattr("edgefer.train.faces.start.start", lambda config, folder, miner, *, progress: RunFolder(folder))
     folder, result = start_training(None, None)
     assert (folder, result) == (Path("runs/face-refiner-1"), None)

@@ -42,7 +42,7 @@ def test_a_lean_that_the_mirror_image_has_to_the_other_side_is_not_taught(roll):
     seen = TaughtFace(box, rotated(LEVEL_POINTS, GAIN * (roll + LEAN_DEG)) + CENTRE, 0.8)
     alone = LeaningYuNet()._level(image, seen)
     assert alone.roll_deg == pytest.approx(roll + LEAN_DEG)
-    both = LeaningYuNet()._levelled(image, seen)
+    both = LeaningYuNet()._with_roll(image, seen)
     assert both.roll_deg == pytest.approx(roll)
     assert np.abs(both.points - (rotated(LEVEL_POINTS, roll) + CENTRE)).max() < 0.2
     assert both.box.tolist() == box.tolist()

@@ -1,9 +1,11 @@
-"""What a training is asked for, kept with it so that it can be resumed and its data found again."""
+"""The configuration of a training, kept in its folder, so that it can be resumed and its data found again."""
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 from edgefer.bundle import Bundle, Form, path_or_shipped, shipped_networks, write_file
 from edgefer.errors import InputError
@@ -15,14 +17,16 @@ from edgefer.train.data.load import DataOptions
 from edgefer.train.recipe_fields import Recipe
 from edgefer.train.run import RunFolder
 
+Parsed = TypeVar("Parsed")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Supervision:
-    """What a network learns from beside the data's own labels; paths, "" and () for none.
+    """What supervises a network beside the data's own labels; "" and () for nothing.
 
-    labels: "ferplus" or a file of FER+ votes, instead of those labels. teachers: bundles whose answers are learned too.
-    soft_labels: an .npz of any network's answers. votes: FER+ votes, translated to the data's labels; auxiliary: bundles
-    that help to translate them. init_from: a bundle whose weights it begins with.
+    labels: "ferplus" or a file of FER+ votes, in place of those labels. teachers: paths of bundles to distil from. soft_labels: an
+    .npz of any network's probabilities. votes: FER+ votes that the data's labels are predicted from; auxiliary: bundles whose
+    features help to. init_from: the bundle with the initial weights.
     """
 
     labels: str = ""
@@ -36,42 +40,42 @@ class Supervision:
     def named(
         cls, *, labels: str = "", teachers: str = "", soft_labels: str = "", votes: str = "", init_from: str = ""
     ) -> "Supervision":
-        """From what a command line names, bundles also by the names of shipped ones, teachers separated by commas.
+        """From the command line's texts: bundles by path or shipped name, teachers separated by commas.
 
-        Every bundle is opened once, so that a wrong one is refused before any work.
+        Every bundle is opened once, so that an invalid one is refused before any work. BundleError, InputError.
         """
         bundles = [_teacher(name.strip()) for name in teachers.split(",") if name.strip()]
-        # Beside votes, a teacher that learned from votes helps to translate them instead of answering itself.
+        # With votes, a teacher that was trained on votes is not a teacher: its features help to predict labels from them.
         auxiliary = tuple(str(one.path.absolute()) for one in bundles if votes and one.card.provenance.labels)
         paths = (str(one.path.absolute()) for one in bundles)
         if init_from:
-            begin = _bundle(init_from)
-            begin.file(Form.KERAS)  # a sentence where there is none
-            init_from = str(begin.path.absolute())
+            initial = _bundle(init_from)
+            initial.file(Form.KERAS)  # raises where there is none
+            init_from = str(initial.path.absolute())
         return cls(
-            labels=labels if labels == FERPLUS else lasting(labels),
+            labels=labels if labels == FERPLUS else absolute_path(labels),
             teachers=tuple(path for path in paths if path not in auxiliary),
-            soft_labels=lasting(soft_labels),
-            votes=votes if votes == FERPLUS else lasting(votes),
+            soft_labels=absolute_path(soft_labels),
+            votes=votes if votes == FERPLUS else absolute_path(votes),
             auxiliary=auxiliary,
             init_from=init_from,
         )
 
     @property
     def soft(self) -> bool:
-        """Whether something gives soft labels."""
+        """Whether there are soft targets."""
         return bool(self.teachers or self.soft_labels or self.votes)
 
     def steps(self) -> tuple[str, ...]:
-        """What the card says of how the training began and what it learned from."""
+        """The card's description of the initial weights and of what was learned from."""
         names = [Path(path).name for path in (*self.teachers, *self.auxiliary, self.soft_labels) if path]
         names += ["FER+ votes"] if self.votes else []
         start = [f"begin with the weights of {Path(self.init_from).name}"] if self.init_from else []
         return (*start, f"train, learning from {', '.join(names)} too" if names else "train")
 
 
-def lasting(path: str) -> str:
-    """An absolute path, so that a later --resume or convert from another folder finds it; a name stays a name."""
+def absolute_path(path: str) -> str:
+    """The absolute path, so that --resume or convert finds it from another folder; a name of nothing that exists stays as it is."""
     return str(Path(path).absolute()) if path and os.path.exists(path) else path
 
 
@@ -89,10 +93,11 @@ def _teacher(name: str) -> Bundle:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """A training: recipe, data, and how the data is read and divided (edgefer.train.data.load.DataOptions).
+class TrainConfig:
+    """A training: recipe, data, supervision, and how the data is read and split (edgefer.train.data.load.DataOptions).
 
-    also: where further images are that are only trained on, also_share of every batch; "" for none.
+    also: the path of extra images for training only, also_share of each batch; "" for none. split_seed: by which the validation
+    split is held out, None for the recipe's; the stages of a recipe may have other seeds, but hold out the same images.
     """
 
     recipe: Recipe
@@ -105,11 +110,12 @@ class Order:
     folds: int = 0
     also: str = ""
     also_share: float = 0.5
+    split_seed: int | None = None
 
     def __post_init__(self) -> None:
         supervision = self.supervision
         if self.folds < 0 or self.folds == 1:
-            raise InputError(f"--folds {self.folds}: name 2 or more, such as 5; 0 holds one validation split back.")
+            raise InputError(f"--folds {self.folds}: name 2 or more, such as 5; 0 holds out one validation split.")
         if supervision.votes and (supervision.labels or self.folds):
             raise InputError("--votes teaches the CSV's own labels, in one training: leave --labels and --folds out.")
 
@@ -120,41 +126,55 @@ class Order:
             names=self.names,
             skip_bad=self.skip_bad,
             valid_fraction=self.valid_fraction,
-            seed=self.recipe.fit.seed,
+            seed=self.recipe.fit.seed if self.split_seed is None else self.split_seed,
             group_by=self.group_by,
             pooled=self.folds > 0,
         )
 
     def save(self, run: RunFolder) -> None:
-        """Keep it twice: without it no training can go on. Of a recipe with stages it is the plan, which is made again from
-        them."""
+        """Write it twice: without it no training can be resumed. With stages it is the plan, from which the configuration of each
+        stage is made."""
         content = vars(self) | {"recipe": self.recipe.model_dump(mode="json")}
         supervision = asdict(content.pop("supervision"))
         text = json.dumps(content | supervision, indent=2).encode()
-        for file in (run.plan,) if self.recipe.stages else (run.order, run.spare_order):
+        for file in (run.plan, run.spare_plan) if self.recipe.stages else (run.config, run.spare_config):
             write_file(file, text)
 
     @classmethod
-    def load(cls, run: RunFolder) -> "Order":
-        """The order of a run: its plan where it has stages, else its order, from the copy where the first is damaged.
-        InputError when none can be read."""
-        problem = ""
-        for file in (run.plan, run.order, run.spare_order):
-            if not file.exists():
-                continue
-            try:
-                return cls._parse(json.loads(read_regular(file, MAX_JSON)))
-            except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                problem = problem or str(error).rstrip(".")
-        if not problem:
+    def load(cls, run: RunFolder) -> "TrainConfig":
+        """The configuration of a run, of the plan where it has stages, from the copy where the first is damaged.
+
+        InputError where none can be read.
+        """
+        try:
+            config = parse_first((run.plan, run.spare_plan, run.config, run.spare_config), cls._parse)
+        except InputError as error:
+            raise InputError(
+                f"{run.config} cannot be read ({error}): give the command of this training again, with another --out."
+            ) from None
+        if config is None:
             raise InputError(f"There is no training to resume in {run.path}.")
-        raise InputError(
-            f"{run.order} cannot be read ({problem}): give the command of this training again, with another --out."
-        )
+        return config
 
     @classmethod
-    def _parse(cls, content: dict) -> "Order":
+    def _parse(cls, content: dict) -> "TrainConfig":
         content["auxiliary"] = content.pop("witnesses", content.get("auxiliary", ()))  # its name in older runs
         own = {one.name: content.pop(one.name) for one in fields(Supervision) if one.name in content}
         recipe = Recipe.model_validate(content.pop("recipe"))
         return as_record(cls, content | {"recipe": recipe, "supervision": as_record(Supervision, own)})
+
+
+def parse_first(files: Sequence[Path], parse: Callable[[Any], Parsed]) -> Parsed | None:
+    """What `parse` makes of the first JSON file that it accepts, None where none exists. InputError with the first file's
+    problem where none is accepted."""
+    problem = ""
+    for file in files:
+        if not file.exists():
+            continue
+        try:
+            return parse(json.loads(read_regular(file, MAX_JSON)))
+        except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            problem = problem or str(error).rstrip(".")
+    if problem:
+        raise InputError(problem)
+    return None
