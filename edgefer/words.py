@@ -7,7 +7,8 @@ from typing import ParamSpec, TypeVar
 
 from edgefer.errors import EdgeferError
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 # A command is to be typed and stays as it is: in backticks, or up to the end of its clause.
 COMMAND = r"`[^`]*`|\b(?:edgefer|pip) [a-z]+(?:(?![.,;:)] |[.;)]?$).)*"
 VALUE = r"[^\s,;:()]*[=./][^\s;:()]*\w|'[^']*'|-?\d+\b|[A-Z][A-Z_]+\b"
