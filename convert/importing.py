@@ -67,8 +67,7 @@ def import_network(request: Request, out: Path) -> Imported:
 
 def _import(request: Request, out: Path) -> Imported:
     progress = request.progress
-    with progress.stage(f"Reading {request.path}"):
-        foreign = read_foreign(request.path, trust=request.trust, log=progress.log)
+    foreign = read_foreign(request.path, trust=request.trust, progress=progress)
     where = str(request.path)
     known = _with_output(request.stated.over(foreign.stated, where), foreign, where)
     height, width, _ = foreign.shape
