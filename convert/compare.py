@@ -12,7 +12,7 @@ import numpy as np
 from edgefer.bundle import CARD, TFLITE_VARIANTS, Bundle, Form, write_file
 from edgefer.convert.comparison import Answers, Comparison, compare
 from edgefer.convert.pipeline import convert
-from edgefer.convert.slim import can_slim
+from edgefer.convert.slim import why_not
 from edgefer.convert.work import Plan
 from edgefer.errors import InputError
 from edgefer.interpreter import Network
@@ -42,14 +42,12 @@ class Profile:
 
 def plans(recipe: Recipe, *, sparsity: float, slimmed: float, epochs: int) -> dict[str, Plan]:
     """The conversions that give every form of a network of that recipe, by the name of the bundle each makes. A network that
-    cannot be slimmed has no slim ones."""
-    made = [
-        Plan(float16=True, epochs=epochs),
-        Plan(aware=True, epochs=epochs),
-        Plan(sparsity=sparsity, epochs=epochs),
-        Plan(sparsity=sparsity, aware=True, epochs=epochs),
-        *([Plan(slimmed=slimmed, epochs=epochs)] if can_slim(recipe) else []),
-    ]
+    cannot be slimmed so much has no slim ones; a share of 0 asks for none."""
+    made = [Plan(float16=True), Plan(aware=True, epochs=epochs)]
+    if sparsity:
+        made += [Plan(sparsity=sparsity, epochs=epochs), Plan(sparsity=sparsity, aware=True, epochs=epochs)]
+    if slimmed and not why_not(recipe, slimmed):
+        made.append(Plan(slimmed=slimmed, epochs=epochs))
     return {plan.suffix: plan for plan in made}
 
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgefer.bundle import Form
-from edgefer.card import Cost, Scores
+from edgefer.card import Scores
 from edgefer.checks import Check, Status
 from edgefer.interpreter import softmax
 from edgefer.lineage import MIN_RETRAINED_AGREEMENT
 from edgefer.metrics import confusion_matrix, mcnemar_p, paired_interval, per_class, scores, wilson_interval
 from edgefer.options import MAX_DROP, MIN_AGREEMENT
+from edgefer.provenance import Cost
 from edgefer.train.data.dataset import Split
 
 

@@ -15,6 +15,7 @@ from edgefer.interpreter import LOGITS, Network
 from edgefer.npz import check_end
 from edgefer.options import Color
 from edgefer.preprocess import to_float
+from edgefer.progress import SILENT, Progress
 from edgefer.text import printable
 from edgefer.tflite.description import read_description
 from edgefer.tflite.flatbuffer import Model, Tensor, read_model
@@ -55,23 +56,23 @@ class Foreign:
     license: str = ""
 
 
-def read_foreign(path: Path, *, trust: bool = False, log: Callable[[str], None] = lambda text: None) -> Foreign:
+def read_foreign(path: Path, *, trust: bool = False, progress: Progress = SILENT) -> Foreign:
     """A network file as a Foreign; InputError in one sentence for whatever is no image classifier that can be read.
 
     trust: run the code that a Keras file holds, where it holds any, in a process of its own (edgefer.convert.trusted).
-    log: takes the sentence that says what that means, before it is done.
+    progress: takes the sentence that says what that means, before it is done.
     """
     import hashlib
 
     if path.is_dir():
-        content, kind = saved_model_as_tflite(path), "SavedModel"
+        content, kind = saved_model_as_tflite(path, progress), "SavedModel"
     else:
         content, kind = _read(path), path.suffix.lower()
     common = {"path": str(path), "sha256": hashlib.sha256(content).hexdigest()}
     if content[4:8] == b"TFL3" and not trust:
         return _tflite(content, kind, str(path), common)
     if content[:4] == b"PK\x03\x04" or content[:8] == b"\x89HDF\r\n\x1a\n":
-        return _trusted(path, content, common, log) if trust else _checked(path, content, common)
+        return _trusted(path, content, common, progress) if trust else _checked(path, content, common)
     if trust:
         raise InputError(f"--trust is for Keras files with code in them, and {path} is none: leave it out.")
     raise InputError(f"{path} is neither a Keras file (.keras, .h5) nor a .tflite: {_what_instead(path)}")
@@ -88,7 +89,7 @@ def _checked(path: Path, content: bytes, common: dict) -> Foreign:
         ) from None
 
 
-def _trusted(path: Path, content: bytes, common: dict, log: Callable[[str], None]) -> Foreign:
+def _trusted(path: Path, content: bytes, common: dict, progress: Progress) -> Foreign:
     """Nothing is run where there is nothing to trust: a network of plain layers is rebuilt as ever."""
     from edgefer.convert.trusted import MEANING, run_and_convert
     from edgefer.train.keras_layers import UnknownLayer
@@ -96,7 +97,7 @@ def _trusted(path: Path, content: bytes, common: dict, log: Callable[[str], None
     try:
         return _keras(content, str(path), common)
     except UnknownLayer:
-        log(MEANING.format(file=path))
+        progress.log(MEANING.format(file=path))
         return _tflite(run_and_convert(path), "Keras, run with --trust", str(path), common)
 
 
@@ -301,8 +302,10 @@ def parse_labels(text: str) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def saved_model_as_tflite(folder: Path) -> bytes:
+def saved_model_as_tflite(folder: Path, progress: Progress) -> bytes:
     """A SavedModel's float32 .tflite, made in a process of its own from a graph of nothing but arithmetic."""
-    from edgefer.convert.saved_model import to_tflite
+    from edgefer.convert.saved_model import check_saved_model, to_tflite
 
-    return to_tflite(folder)
+    check_saved_model(folder)
+    with progress.stage(f"Converting {folder} to a .tflite"):
+        return to_tflite(folder)

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from edgefer.bundle import PARITY, Bundle, write_bundle
-from edgefer.card import CropSpec, InputSpec, ModelCard, Provenance, Scores, first_problem
+from edgefer.card import CropSpec, InputSpec, ModelCard, Scores, first_problem
 from edgefer.checks import Check
 from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, choose, describe, measure
 from edgefer.convert.foreign import Foreign, read_foreign
@@ -25,6 +25,7 @@ from edgefer.errors import EdgeferError, InputError
 from edgefer.files import with_name_of_its_own
 from edgefer.interpreter import Network
 from edgefer.parity import make_vectors
+from edgefer.provenance import Provenance
 from edgefer.text import printable
 from edgefer.tflite.titles import form_title
 from edgefer.train import backend
@@ -66,8 +67,7 @@ def import_network(request: Request, out: Path) -> Imported:
 
 def _import(request: Request, out: Path) -> Imported:
     progress = request.progress
-    with progress.stage(f"Reading {request.path}"):
-        foreign = read_foreign(request.path, trust=request.trust, log=progress.log)
+    foreign = read_foreign(request.path, trust=request.trust, progress=progress)
     where = str(request.path)
     known = _with_output(request.stated.over(foreign.stated, where), foreign, where)
     height, width, _ = foreign.shape

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgefer.bundle import PARITY, Bundle, Form, write_bundle
-from edgefer.card import Lineage, ModelCard
+from edgefer.card import ModelCard
 from edgefer.checks import Check, status_if
 from edgefer.convert import steps
 from edgefer.convert.calibrate import calibrate
@@ -17,6 +17,7 @@ from edgefer.errors import InputError
 from edgefer.lineage import is_retrained, origin_form
 from edgefer.parity import make_vectors
 from edgefer.progress import Progress
+from edgefer.provenance import Lineage
 from edgefer.train.data.dataset import Dataset, without_copies
 from edgefer.train.folds import divide_folds, fold_network
 from edgefer.train.limits import Holdout, with_limits

@@ -58,7 +58,10 @@ def prove(
         keras = _keras_answers(bundle, images)
     forms, spread = _tflite_answers(bundle, images, runtimes, reference_kernels, progress)
     if len(keras) + len(forms) < 2:
-        raise BundleError(f"{bundle.path} holds only one form of its network: run `edgefer convert` first.")
+        raise BundleError(
+            f"{bundle.path} holds only one form of its network, which is to be compared with no other: `edgefer verify {bundle.path}` "
+            f"proves it without data, and `edgefer evaluate {bundle.path}` measures it on data."
+        )
     cost = tuple(
         compare(before, after, images, card.labels, retrained=retrained)
         for before, after, retrained in _pairs(keras, forms)

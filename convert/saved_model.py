@@ -87,8 +87,7 @@ def _check_graph(meta: Any, where: str) -> None:
 
 
 def to_tflite(folder: Path) -> bytes:
-    """A SavedModel's float32 .tflite. InputError for what is refused, or what TensorFlow cannot convert."""
-    check_saved_model(folder)
+    """The float32 .tflite of a SavedModel that was checked. InputError for what TensorFlow cannot convert."""
     return tflite_of(folder, "edgefer.convert.saved_model", "TensorFlow")
 
 

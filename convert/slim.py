@@ -32,9 +32,21 @@ class Slim:
     multiply_adds: int
 
 
-def can_slim(recipe: Recipe) -> bool:
-    """Whether networks of that recipe can be slimmed at all."""
-    return recipe.model.family == "plain" and not recipe.model.freeze
+def why_not(recipe: Recipe, share: float) -> str:
+    """Why a network of that recipe cannot lose `share` (0..1) of its multiply-adds, in a sentence; "" where it can."""
+    if recipe.model.family != "plain":
+        return f"--slim knows networks of the plain family only; {recipe.name} is {recipe.model.family}."
+    if recipe.model.freeze:
+        return f"--slim does not follow the frozen layers of {recipe.name}: slim the bundle that it began with."
+    if _narrowed(recipe, share) is not None:
+        return ""
+    words, widths = _plain(recipe)
+    least = multiply_adds(words, tuple(min(MULTIPLE, width) for width in widths), recipe)
+    most = 1 - least / multiply_adds(words, widths, recipe)
+    named = f"--slim {share:g}: {recipe.name} ({' '.join(words)})"
+    if not most:
+        return f"{named} has no more than {MULTIPLE} filters a layer, and none to spare: leave --slim out."
+    return f"{named} can lose {most:.0%} of its multiply-adds, with {MULTIPLE} filters left in each layer: ask for no more."
 
 
 def slim(model: "tf_keras.Model", recipe: Recipe, share: float) -> Slim:
@@ -42,19 +54,13 @@ def slim(model: "tf_keras.Model", recipe: Recipe, share: float) -> Slim:
 
     Every width shrinks by the same factor, to a multiple of 8; within it the filters with the highest scores stay.
     What a residual block adds to and what it adds have the same filters, so those are ranked together. InputError
-    for other families and frozen networks, and where nothing can go.
+    where it cannot: see why_not.
     """
-    if recipe.model.family != "plain":
-        raise InputError(f"--slim knows networks of the plain family only; {recipe.name} is {recipe.model.family}.")
-    if recipe.model.freeze:
-        raise InputError(
-            f"--slim does not follow the frozen layers of {recipe.name}: slim the bundle that it began with."
-        )
+    if reason := why_not(recipe, share):
+        raise InputError(reason)
     tensorflow()
-    words = recipe.model.layers.split()
-    widths = tuple(_filters(word) for word in words)
-    before = multiply_adds(words, widths, recipe)
-    narrow = _narrowed(words, widths, recipe, (1 - share) * before)
+    (words, widths), narrow = _plain(recipe), _narrowed(recipe, share)
+    assert narrow  # or there would be a reason
     layers = " ".join(word.replace(str(old), str(new), 1) for word, old, new in zip(words, widths, narrow, strict=True))
     smaller = recipe.model_copy(update={"model": recipe.model.model_copy(update={"layers": layers})})
     network = build(
@@ -64,7 +70,7 @@ def slim(model: "tf_keras.Model", recipe: Recipe, share: float) -> Slim:
     return Slim(
         network=network,
         recipe=smaller,
-        multiply_adds_before=before,
+        multiply_adds_before=multiply_adds(words, widths, recipe),
         multiply_adds=multiply_adds(words, narrow, recipe),
     )
 
@@ -87,14 +93,21 @@ def _filters(word: str) -> int:
     return int(match[1] or match[3])
 
 
-def _narrowed(words: list[str], widths: Widths, recipe: Recipe, most: float) -> Widths:
+def _plain(recipe: Recipe) -> tuple[list[str], Widths]:
+    """The layers of a plain network, and how many filters each has."""
+    words = recipe.model.layers.split()
+    return words, tuple(_filters(word) for word in words)
+
+
+def _narrowed(recipe: Recipe, share: float) -> Widths | None:
+    """The widths that lose `share` of the multiply-adds, or just more; None where none do."""
+    words, widths = _plain(recipe)
+    most = (1 - share) * multiply_adds(words, widths, recipe)
     for percent in range(99, 0, -1):
         narrow = tuple(min(w, max(MULTIPLE, MULTIPLE * round(w * percent / 100 / MULTIPLE))) for w in widths)
         if multiply_adds(words, narrow, recipe) <= most:
             return narrow
-    raise InputError(
-        f"--slim: {recipe.name} ({' '.join(words)}) has too few filters to lose so many: ask for a smaller share."
-    )
+    return None
 
 
 def _copy_filters(model: "tf_keras.Model", network: "tf_keras.Model", words: list[str], narrow: Widths) -> None:

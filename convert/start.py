@@ -8,6 +8,7 @@ from edgefer.checks import Check
 from edgefer.convert.extras import Added, Extras, add_extras
 from edgefer.convert.faces import convert_faces
 from edgefer.convert.pipeline import Converted, convert
+from edgefer.convert.slim import why_not
 from edgefer.convert.work import Plan
 from edgefer.errors import EdgeferError, InputError
 from edgefer.files import check_writable
@@ -15,6 +16,7 @@ from edgefer.progress import SILENT, Progress
 from edgefer.train.data.cache import cache_folder
 from edgefer.train.data.trained import remembered, training_data
 from edgefer.train.faces.run import FaceConfig, calibration_images
+from edgefer.train.recipes import recipe_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,8 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
     if source.card.task != "read":
         made, converted = _convert_faces(request, target, progress), None
     else:
+        if request.plan.slimmed and (reason := why_not(recipe_of(source.card), request.plan.slimmed)):
+            raise InputError(reason)
         if not data and (known := remembered(source)):
             data, skip_bad = known.data, known.skip_bad
         dataset = training_data(source, data, skip_bad, progress=progress, cache=cache_folder())

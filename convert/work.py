@@ -52,6 +52,10 @@ class Plan:
             raise InputError("--qat is about the int8 network: leave --no-int8 out.")
         if self.aware and self.max_drop is not None:
             raise InputError("--max-drop tries quantization-aware training by itself where it must: leave --qat out.")
+        if self.epochs and not (self.slimmed or self.sparsity or self.aware or self.max_drop is not None):
+            raise InputError(
+                "--epochs is for fine-tuning, which --slim, --prune, --qat or --max-drop ask for: leave it out."
+            )
 
     @property
     def suffix(self) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from edgefer.bundle import Bundle, path_or_shipped, shipped_bundles
+from edgefer.bundle import Bundle, path_or_shipped, shipped_networks
 from edgefer.errors import EdgeferError, InputError
 from edgefer.options import AS_SHIPPED, MAX_DROP, MIN_AGREEMENT, DetectorFiles, as_path, as_record
 from edgefer.progress import SILENT, Lines, Progress
@@ -47,7 +47,7 @@ def find_bundle(bundle: "str | Path | Bundle") -> Bundle:
     """
     if isinstance(bundle, Bundle):
         return bundle
-    return Bundle.open(path_or_shipped(as_path(bundle, "bundle"), shipped_bundles()))
+    return Bundle.open(path_or_shipped(as_path(bundle, "bundle"), shipped_networks()))
 
 
 @in_python
@@ -149,6 +149,13 @@ def verify(
         raise InputError(f"runtimes {wanted!r} is no list of names, such as ['litert', 'tensorflow'].")
     names = [str(choice(RuntimeName, one, "runtime")) for one in wanted]
     if not data:
+        given = {
+            "split": split != "", "max_drop": max_drop != MAX_DROP, "min_agreement": min_agreement != MIN_AGREEMENT,
+            "reference_kernels": reference_kernels,
+        }  # fmt: skip
+        for name, asked in given.items():
+            if asked:
+                raise InputError(f"{name} is about decisions on labelled images: name some with data=PATH.")
         return verify_alone(opened, names)
     from edgefer.convert.certificate import certify
     from edgefer.convert.comparison import Budget

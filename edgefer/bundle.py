@@ -146,6 +146,10 @@ class Bundle:
                     f"{self.path} holds no Keras network (it has {have}), which conversion and --init-from begin with: "
                     f"{self._where_keras_is()}. This one can {USES[self.card.task]}."
                 )
+            if Form.KERAS not in self.card.variants:
+                raise BundleError(
+                    f"{self.path} holds no {what} (it has {have}), and no Keras network to make one of: {self._where_keras_is()}."
+                )
             command = "edgefer convert --edgetpu" if variant == "int8_edgetpu" else f"edgefer convert {self.path}"
             where = " on an x86-64 Linux host" if variant == "int8_edgetpu" else ""
             raise BundleError(f"{self.path} holds no {what} (it has {have}): run `{command}`{where} first.")
@@ -289,18 +293,23 @@ def new_directory(parent: Path, stem: str) -> Path:
     return path
 
 
-def newest_bundle(runs: Path = Path("runs"), *, reads: bool = False) -> Path | None:
-    """The bundle that was finished last under `runs`, if there is one. reads: leave out those that find faces."""
+def newest_bundle(runs: Path = Path("runs"), *, reads: bool = False, trained: bool = False) -> Path | None:
+    """The bundle that was finished last under `runs`, if there is one. reads: leave out those that find faces. trained: leave out those
+    without a Keras network, and those that conversion made."""
     cards = sorted(runs.glob(f"*/{CARD}"), key=lambda card: -card.stat().st_mtime)
-    return next((card.parent for card in cards if not (reads and _finds_faces(card))), None)
+    return next((card.parent for card in cards if _is_wanted(card, reads, trained)), None)
 
 
-def _finds_faces(card_file: Path) -> bool:
+def _is_wanted(card_file: Path, reads: bool, trained: bool) -> bool:
     """Whether it is the card of such a network; one that cannot be read is left to whoever opens the bundle."""
+    if not (reads or trained):
+        return True
     try:
-        return parse_card(read_regular(card_file, MAX_CARD, error=BundleError), str(card_file)).task != "read"
+        card = parse_card(read_regular(card_file, MAX_CARD, error=BundleError), str(card_file))
     except BundleError:
-        return False
+        return True
+    as_trained = Form.KERAS in card.variants and Form.INT8 not in card.variants and card.lineage is None
+    return (card.task == "read" or not reads) and (as_trained or not trained)
 
 
 FACE_NETWORKS = ("face-finder", "face-refiner")  # what finds faces, among the shipped networks

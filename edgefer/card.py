@@ -1,11 +1,9 @@
 """card.json: what a bundle says about its network, so that host and device agree without sharing code or memory."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -15,26 +13,20 @@ from pydantic import (
 
 from edgefer.errors import BundleError, EdgeferError
 from edgefer.faces import STRIDES
+from edgefer.provenance import Fraction, Lineage, Name, Part, Provenance
 from edgefer.text import printable, unprintable
 
 SCHEMA_VERSION: Literal[1] = 1
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Points = Annotated[float, Field(ge=-100, le=100)]  # of accuracy, in percent
 Task = Literal["read", "find-faces", "refine-faces"]
 Faces = Literal["human", "cat", "frame"]  # what a network reads: a person's face, a cat's, or the middle of the frame
 TAUGHT_BY = {"own": "yunet"}  # edgefer's own detector draws boxes as its teacher does
-MAX_NAME, MAX_LABELS = 64, 1000
-Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+MAX_LABELS = 1000
 Factor = Annotated[float, Field(ge=-1e4, le=1e4, allow_inf_nan=False)]
 Offset = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class InputSpec(_Part):
+class InputSpec(Part):
     """The image a network takes, `height` x `width` uint8 pixels of 0..255 in one or three channels, and what it makes of them.
 
     color: one gray channel, or three in the order R, G, B or B, G, R.
@@ -91,13 +83,13 @@ class InputSpec(_Part):
         )
 
 
-class OutputSpec(_Part):
+class OutputSpec(Part):
     """What a network answers with: logits, or the probabilities that its own softmax made of them."""
 
     values: Literal["logits", "probabilities"] = "logits"
 
 
-class CropSpec(_Part):
+class CropSpec(Part):
     """How a detector's box becomes the square the network was trained on.
 
     With `side` the mean of the box's width and height, the crop is a square of `scale * side` pixels whose centre lies
@@ -111,7 +103,7 @@ class CropSpec(_Part):
     faces: int = Field(0, ge=0)
 
 
-class Limits(_Part):
+class Limits(Part):
     """Where a network cannot read a face: the mean of its pixels (0 to 255) and its sharpness (edgefer.quality).
 
     `convert` fits them on the validation split (edgefer.train.limits). Where they are not stated, they are those of a
@@ -130,18 +122,9 @@ class Limits(_Part):
 
 
 NOT_FITTED = Limits()
-OLDER_NAMES = {"held_pictures": "held_images"}
-NOTES = (
-    "prune to ",
-    "int8 ",
-    "kept the ",
-    "temperature ",
-    "limits ",
-    "quantize to int8",
-)  # of conversions, in older cards
 
 
-class Variant(_Part):
+class Variant(Part):
     """One file of the bundle that holds the network."""
 
     file: Name
@@ -150,7 +133,7 @@ class Variant(_Part):
     gzip_bytes: int = Field(gt=0)
 
 
-class Scores(_Part):
+class Scores(Part):
     """How well a variant did on one labelled split, one view, no test-time augmentation.
 
     On a split like "5-fold": the pooled answers of the folds' networks, each on the images it was not trained on.
@@ -162,83 +145,7 @@ class Scores(_Part):
     macro_f1: Fraction
 
 
-class Provenance(_Part):
-    """Where the network comes from.
-
-    group_by: the rule that kept images together that belong together. folds: of the cross-validation that gave the
-    figures, where the network itself was then trained on all images, or all but those that chose its epoch; 0 where a
-    validation split was held back. held_images: a hash of the names of those that were held back, or of all with
-    folds; "" in older cards. steps: what was done to the network. conversion: what the conversion did that made the forms
-    beside it, and fitted to them; the next one begins anew.
-    """
-
-    data: str
-    labels: str = Field("", description="where other labels than the data's own came from, such as ferplus")
-    split_sizes: dict[str, int]
-    held_images: str = ""
-    valid_fraction: float = Field(0.2, gt=0, lt=1)
-    names: str = Field("", description="what labels or class folders that are numbers mean, such as 0=neutral,1=happy")
-    group_by: str = ""
-    folds: int = Field(0, ge=0)
-    recipe: dict
-    seed: int
-    epoch: int
-    versions: dict[str, str]
-    steps: tuple[str, ...] = ()
-    conversion: tuple[str, ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_it_was(cls, fields: Any) -> Any:
-        """Cards that ship, and that lie on devices, have an older name for a field, and a conversion's notes among the steps."""
-        if not isinstance(fields, dict):
-            return fields
-        if "held_images" not in fields:
-            fields = {OLDER_NAMES.get(name, name): value for name, value in fields.items()}
-        steps = fields.get("steps", ())
-        if (
-            "conversion" not in fields
-            and isinstance(steps, list | tuple)
-            and all(isinstance(one, str) for one in steps)
-        ):
-            notes = [one for one in steps if one.startswith(NOTES)]
-            fields = fields | {"steps": [one for one in steps if one not in notes], "conversion": notes}
-        return fields
-
-    @property
-    def everything(self) -> tuple[str, ...]:
-        """All that was done, in its order."""
-        return (*self.steps, *self.conversion)
-
-
-class Cost(_Part):
-    """What a converted network lost against the network it came from, on the `count` images of a labelled split.
-
-    variant: the form that was compared. drop: points of accuracy, with the 95% interval. agreement: share of equal decisions.
-    """
-
-    variant: Name
-    split: Name
-    count: int = Field(gt=0)
-    drop: Points
-    drop_interval: tuple[Points, Points]
-    agreement: Fraction
-
-
-class Lineage(_Part):
-    """The trained network that a converted one came from, however many conversions ago.
-
-    name: its card's. sha256: of its Keras file; "" when a conversion began from a bundle that did not hold it any more.
-    retrained: whether weights were removed or trained on the way, and not only rounded. cost: of the form that devices run.
-    """
-
-    name: Name
-    sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
-    retrained: bool = False
-    cost: Cost | None = None
-
-
-class ModelCard(_Part):
+class ModelCard(Part):
     """All a runtime needs to know about a network, and where the network comes from. Written to card.json.
 
     task: "read" is what edgefer is for, one of `labels` for a face. "find-faces" and "refine-faces" are the networks that find
@@ -255,8 +162,8 @@ class ModelCard(_Part):
     crops: dict[Name, CropSpec] = Field({}, max_length=16)
     temperature: float = Field(1.0, gt=0, le=100)
     limits: Limits = NOT_FITTED
-    variants: dict[str, Variant] = {}
-    metrics: dict[str, dict[str, Scores]] = {}
+    variants: dict[str, Variant] = Field({})
+    metrics: dict[str, dict[str, Scores]] = Field({})
     author: str = ""
     license: str = ""
     provenance: Provenance

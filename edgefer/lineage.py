@@ -50,9 +50,9 @@ def is_retrained(card: ModelCard) -> bool:
 def check_origin(bundle: Bundle) -> Check:
     """Is the trained network at hand? A row of question 2, so that a comparison with another one is never taken for it."""
     card = bundle.card
-    form, status = origin_form(card), Status.NOT_CHECKED
+    form, status, fix = origin_form(card), Status.NOT_CHECKED, FIX
     if form is not None:
-        name, status = card.variants[form].file, Status.PASS
+        name, status, fix = card.variants[form].file, Status.PASS, ""
         detail = (
             f"{name}, by its hash in the card's lineage"
             if card.lineage
@@ -62,11 +62,12 @@ def check_origin(bundle: Bundle) -> Check:
         status = Status.FAIL
     elif not any(variant in card.variants for variant in (Form.KERAS, Form.ORIGIN)):
         detail = "the bundle holds no Keras network: its forms can be compared with each other only"
+        fix = f"{FIX}, or import the network's .keras or .h5 file"
     elif card.lineage is not None and card.lineage.sha256:
         detail = f"the bundle does not hold it any more ({card.lineage.sha256:.12}…): what the way from it has cost is not known"
     else:
         detail = "the network was slimmed, and the bundle does not hold the one it came from: what that has cost is not known"
-    return Check(question=2, subject=SUBJECT, status=status, detail=detail, fix="" if form is not None else FIX)
+    return Check(question=2, subject=SUBJECT, status=status, detail=detail, fix=fix)
 
 
 def check_recorded_cost(bundle: Bundle) -> Check | None:

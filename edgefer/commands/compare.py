@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, SkipBad, TrainedBundle, bundle_path, training_data
+from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, SkipBad, TrainedBundle, trained_bundle_path, training_data
 from edgefer.errors import EdgeferError
 
 FORMS = "Forms"
@@ -69,18 +69,20 @@ def compare(
     from edgefer import console
     from edgefer.bundle import Bundle, Form, made_from
     from edgefer.convert.compare import COLUMNS, make_profiles, measure_profiles, plans, row, to_json, write_profiles
+    from edgefer.convert.slim import why_not
     from edgefer.files import check_writable
     from edgefer.train.recipes import recipe_of
 
-    source = Bundle.open(bundle_path(bundle, or_shipped=False))
+    source = Bundle.open(trained_bundle_path(bundle))
     source.file(Form.KERAS)
     target = out or made_from(source, "profiles")
     check_writable(target)
     dataset = training_data(source, data, skip_bad)
-    wanted = plans(recipe_of(source.card), sparsity=prune, slimmed=slim, epochs=epochs or 0)
+    recipe = recipe_of(source.card)
+    wanted = plans(recipe, sparsity=prune, slimmed=slim, epochs=epochs or 0)
     console.log(f"Making {', '.join(wanted)} in {target}")
-    if not any(plan.slimmed for plan in wanted.values()):
-        console.log("No slim form: only filters of networks of the plain family can be removed, and not frozen ones.")
+    if slim and (reason := why_not(recipe, slim)):
+        console.log(f"No slim form. {reason}")
     try:
         make_profiles(source, dataset, wanted, target, console.PROGRESS)
     except KeyboardInterrupt:

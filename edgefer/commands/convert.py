@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefer.commands.grouped import grouped
-from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, SkipBad, TrainedBundle, bundle_path
+from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, SkipBad, TrainedBundle, trained_bundle_path
 from edgefer.errors import EdgeferError
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def convert(
         author=written.author, license=written.license_,
         slimmed=smaller.slim, sparsity=smaller.prune, epochs=smaller.epochs or 0,
     )  # fmt: skip
-    source = Bundle.open(bundle_path(bundle, or_shipped=False))
+    source = Bundle.open(trained_bundle_path(bundle))
     extras = Extras(edgetpu=forms.edgetpu, ethosu=forms.ethosu, onnx=forms.onnx)
     outcome = start(
         ConvertRequest(bundle=source, plan=plan, data=data, skip_bad=skip_bad, out=written.out, extras=extras),

@@ -25,7 +25,10 @@ BundleArgument = Annotated[
 ]
 TrainedBundle = Annotated[
     Path | None,
-    typer.Argument(metavar="BUNDLE", help="A trained bundle's folder; the newest under runs/ when left out."),
+    typer.Argument(
+        metavar="BUNDLE",
+        help="A trained bundle's folder; the newest under runs/ that is not converted yet, when left out.",
+    ),
 ]
 DEFAULT_MODEL = "ferplus-small"
 FacesOption = Annotated[
@@ -132,19 +135,26 @@ SkipBad = Annotated[
 ]
 
 
-def bundle_path(bundle: Path | None, *, or_shipped: bool = True, reads: bool = False) -> Path:
+def bundle_path(bundle: Path | None, *, reads: bool = False) -> Path:
     """The bundle that was named, by path or by the name of a shipped one; else the newest under runs/; else the default
     of the shipped ones. reads: of those under runs/ only one that reads faces, and does not find them."""
-    from edgefer.bundle import newest_bundle, path_or_shipped, shipped_bundles, shipped_networks, with_keras
+    from edgefer.bundle import newest_bundle, path_or_shipped, shipped_bundles, shipped_networks
 
     if bundle is not None:
         return path_or_shipped(bundle, shipped_networks())
-    if newest := newest_bundle(reads=reads):
+    return newest_bundle(reads=reads) or shipped_bundles()[DEFAULT_MODEL]
+
+
+def trained_bundle_path(bundle: Path | None) -> Path:
+    """The same, and where none is named the newest under runs/ that was trained or imported and is not converted yet."""
+    from edgefer.bundle import newest_bundle, with_keras
+
+    if bundle is not None:
+        return bundle_path(bundle)
+    if newest := newest_bundle(trained=True):
         return newest
-    if or_shipped and DEFAULT_MODEL in shipped_bundles():
-        return shipped_bundles()[DEFAULT_MODEL]
     raise InputError(
-        f"There is no bundle under runs/: name one ({', '.join(with_keras())} ship), or train one with `edgefer train --data PATH`."
+        f"There is no trained bundle under runs/: name one ({', '.join(with_keras())} ship), or train one with `edgefer train --data PATH`."
     )
 
 

@@ -36,7 +36,10 @@ CONVERTED = "which conversion and --init-from begin with: it ships converted, so
         (["convert", "face-refiner"], f"{CONVERTED}one that you trained, by `edgefer train --recipe face-refiner`"),
         (["evaluate", "face-finder", "--data", "builtin"], f"face-finder {FINDS}"),
         (["verify", "face-refiner", "--data", "builtin"], f"face-refiner {FINDS}"),
-        (["convert"], r"name one \(fer-nano, fer-small, ferplus-small ship\), or train one with `edgefer train"),
+        (
+            ["convert"],
+            r"no trained bundle under runs/: name one \(fer-nano, fer-small, ferplus-small ship\), or train one with `edgefer train",
+        ),
     ],
 )
 def test_what_ships_without_data_or_weights_is_said_with_what_to_do(arguments, said, tmp_path, monkeypatch):

@@ -154,6 +154,14 @@ def test_numbers_that_mean_nothing_are_refused_before_the_work(options):
         Plan(**options)
 
 
+def test_epochs_of_no_fine_tuning_are_refused():
+    with pytest.raises(
+        InputError, match="--epochs is for fine-tuning, which --slim, --prune, --qat or --max-drop ask for"
+    ):
+        Plan(epochs=4)
+    assert Plan(epochs=4, max_drop=0.0).epochs == Plan(epochs=4, slimmed=0.5).epochs == 4
+
+
 @pytest.mark.parametrize("option", ["author", "license"])
 def test_what_no_card_can_hold_is_refused_before_the_work(option):
     with pytest.raises(InputError, match=rf"--{option} holds the control character '\\x1b'"):

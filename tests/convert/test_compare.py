@@ -214,8 +214,12 @@ def test_what_cannot_be_slimmed_is_named(source):
     from edgefer.convert.slim import slim
 
     model = load_keras(source, "keras")
-    with pytest.raises(InputError, match="too few filters"):
+    with pytest.raises(InputError, match=r"--slim 0.95: .* can lose 74% of its multiply-adds, .* ask for no more"):
         slim(model, recipe_of(source.card), 0.95)
+    with pytest.raises(
+        InputError, match=r"\(C8/2\) has no more than 8 filters a layer, and none to spare: leave --slim"
+    ):
+        slim(model, load_recipe("demo", ('model.layers="C8/2"',)), 0.1)
     with pytest.raises(InputError, match="four-block"):
         slim(model, load_recipe("four-block"), 0.5)
     with pytest.raises(InputError, match="frozen layers"):
@@ -246,6 +250,16 @@ def test_forms_that_a_network_cannot_have_are_left_out_of_a_comparison(source):
     assert every == ["int8", "qat", "pruned-int8", "pruned-qat", "slim-int8"]
     for name in ("four-block", "pets-small"):  # of another family; frozen
         assert forms(load_recipe(name)) == every[:-1]
+    assert forms(load_recipe("demo", ('model.layers="C8/2"',))) == every[:-1]
+    assert list(plans(recipe_of(source.card), sparsity=0, slimmed=0, epochs=1)) == ["int8", "qat"]
+
+
+def test_a_conversion_that_cannot_slim_so_much_says_so_before_the_data_is_read(source, tmp_path):
+    from edgefer.convert.start import ConvertRequest, start
+
+    request = ConvertRequest(bundle=source, plan=Plan(slimmed=0.95), data="no such data", out=tmp_path / "out")
+    with pytest.raises(InputError, match=r"--slim 0.95: .* ask for no more"):
+        start(request)
 
 
 def test_a_comparison_prints_what_it_writes(source, tiny, tmp_path, monkeypatch):

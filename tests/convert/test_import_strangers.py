@@ -113,7 +113,7 @@ def test_trust_runs_nothing_where_there_is_nothing_to_run(keras, tmp_path):
     parts = keras.layers.Flatten(), keras.layers.Dense(3)
     keras.Sequential([keras.Input((32, 32, 1)), *parts]).save(tmp_path / "plain.keras")
     said: list[str] = []
-    assert read_foreign(tmp_path / "plain.keras", trust=True, log=said.append).layers and not said
+    assert read_foreign(tmp_path / "plain.keras", trust=True, progress=Lines(said.append)).layers and not said
     (tmp_path / "theirs.tflite").write_bytes(int8_file())
     with pytest.raises(InputError, match="--trust is for Keras files"):
         read_foreign(tmp_path / "theirs.tflite", trust=True)

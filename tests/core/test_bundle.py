@@ -98,6 +98,19 @@ def test_an_older_card_has_a_conversion_s_notes_among_its_steps_and_is_read_as_a
     assert provenance.everything == tuple(written)
 
 
+def test_what_a_bundle_lacks_is_not_to_be_converted_where_it_holds_nothing_to_convert(converted, tmp_path):
+    taken_in = write_bundle(tmp_path / "taken", converted.card, {"float32": converted.read("float32")})
+    with pytest.raises(
+        BundleError, match="no Keras network to make one of: name the bundle that was trained, or import"
+    ):
+        taken_in.file("int8")
+    trained = write_bundle(tmp_path / "trained", converted.card, {"keras": converted.read("keras")})
+    with pytest.raises(
+        BundleError, match=r"holds no int8 network \(it has keras\): run `edgefer convert .*trained` first"
+    ):
+        trained.file("int8")
+
+
 def test_an_interrupted_write_leaves_nothing(converted, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
@@ -115,7 +128,12 @@ def test_new_directories_never_collide_and_the_newest_bundle_is_found(converted,
         write_bundle(new_directory(runs, "net"), converted.card, {"int8": converted.read("int8")})
     (runs / "net-4").mkdir()
     assert sorted(path.name for path in runs.iterdir()) == ["net-1", "net-2", "net-3", "net-4"]
+    write_bundle(
+        runs / "trained", converted.card.model_copy(update={"lineage": None}), {"keras": converted.read("keras")}
+    )
+    os.utime(runs / "trained" / CARD, (1, 1))
     newest = newest_bundle(runs)
+    assert newest_bundle(runs, trained=True) == runs / "trained"
     assert newest and newest.name == "net-3"
     assert new_directory(runs, "net").name == "net-5"
 

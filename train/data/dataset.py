@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from edgefer.card import MAX_LABELS, MAX_NAME
+from edgefer.card import MAX_LABELS
 from edgefer.errors import DataError
+from edgefer.provenance import MAX_NAME
 from edgefer.text import unprintable
 from edgefer.train.data.groups import group_images, holdout_mask
 

@@ -1,0 +1,91 @@
+"""Where a network comes from, as its card says it: data and training, the last conversion, the network it was before that."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Points = Annotated[float, Field(ge=-100, le=100)]  # of accuracy, in percent
+MAX_NAME = 64
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+OLDER_NAMES = {"held_pictures": "held_images"}
+# How notes of conversions begin, which older cards have among the steps.
+NOTES = ("prune to ", "int8 ", "kept the ", "temperature ", "limits ", "quantize to int8")
+
+
+class Part(BaseModel):
+    """A part of a card: it does not change, and knows all that is in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Provenance(Part):
+    """Where the network comes from.
+
+    group_by: the rule that kept images together that belong together. folds: of the cross-validation that gave the
+    figures, where the network itself was then trained on all images, or all but those that chose its epoch; 0 where a
+    validation split was held back. held_images: a hash of the names of those that were held back, or of all with
+    folds; "" in older cards. steps: what was done to the network. conversion: what the conversion did that made the forms
+    beside it, and fitted to them; the next one begins anew.
+    """
+
+    data: str
+    labels: str = Field("", description="where other labels than the data's own came from, such as ferplus")
+    split_sizes: dict[str, int]
+    held_images: str = ""
+    valid_fraction: float = Field(0.2, gt=0, lt=1)
+    names: str = Field("", description="what labels or class folders that are numbers mean, such as 0=neutral,1=happy")
+    group_by: str = ""
+    folds: int = Field(0, ge=0)
+    recipe: dict
+    seed: int
+    epoch: int
+    versions: dict[str, str]
+    steps: tuple[str, ...] = ()
+    conversion: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was(cls, fields: Any) -> Any:
+        """Cards that ship, and that lie on devices, have an older name for a field, and a conversion's notes among the steps."""
+        if not isinstance(fields, dict):
+            return fields
+        if "held_images" not in fields:
+            fields = {OLDER_NAMES.get(name, name): value for name, value in fields.items()}
+        steps = fields.get("steps")
+        if "conversion" not in fields and isinstance(steps, list) and all(isinstance(one, str) for one in steps):
+            notes = [one for one in steps if one.startswith(NOTES)]
+            fields = fields | {"steps": [one for one in steps if one not in notes], "conversion": notes}
+        return fields
+
+    @property
+    def everything(self) -> tuple[str, ...]:
+        """All that was done, in its order."""
+        return (*self.steps, *self.conversion)
+
+
+class Cost(Part):
+    """What a converted network lost against the network it came from, on the `count` images of a labelled split.
+
+    variant: the form that was compared. drop: points of accuracy, with the 95% interval. agreement: share of equal decisions.
+    """
+
+    variant: Name
+    split: Name
+    count: int = Field(gt=0)
+    drop: Points
+    drop_interval: tuple[Points, Points]
+    agreement: Fraction
+
+
+class Lineage(Part):
+    """The trained network that a converted one came from, however many conversions ago.
+
+    name: its card's. sha256: of its Keras file; "" when a conversion began from a bundle that did not hold it any more.
+    retrained: whether weights were removed or trained on the way, and not only rounded. cost: of the form that devices run.
+    """
+
+    name: Name
+    sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+    retrained: bool = False
+    cost: Cost | None = None
