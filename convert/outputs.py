@@ -166,7 +166,9 @@ def tflite_end(model: Model) -> End:
             return _Step(_Does.OTHER, "its own input")
         operator = made_by[index]
         taken = [one.index for one in operator.inputs if not constant(one)]
-        return _Step(_does(operator, len(taken)), _name(operator), taken)
+        does = _does(operator, len(taken))
+        # A shape may be computed: Keras' Reshape becomes SHAPE, STRIDED_SLICE, PACK beside the answers.
+        return _Step(does, _name(operator), taken[:1] if does is _Does.PASSES else taken)
 
     return _end([model.main.outputs[0].index], step)
 

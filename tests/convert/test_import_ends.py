@@ -41,10 +41,12 @@ def ends(keras) -> dict:
             lambda x: layers.BatchNormalization()(x),
             lambda x: layers.Average()([x, layers.Dense(3)(x)]),
             lambda x: layers.Dense(3)(layers.ReLU()(x)),
+            lambda x: layers.Reshape((3,))(layers.Conv2D(3, 1)(layers.Reshape((1, 1, 3))(x))),
         ],
         "probabilities": [
             lambda x: layers.Softmax()(x),
             lambda x: layers.Activation("softmax")(x),
+            lambda x: layers.Reshape((3,))(layers.Softmax()(layers.Reshape((1, 3))(x))),
             lambda x: layers.Dropout(0.5)(layers.Dense(3, activation="softmax")(x)),
             lambda x: inner(layers.Dense(3), layers.Softmax())(x),
         ],
