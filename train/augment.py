@@ -1,4 +1,5 @@
-"""Augmentation of training batches: one fused affine transform, brightness and contrast, camera effects, erasing, mixup.
+"""Augmentation of training batches: one fused affine transform, brightness and contrast, camera effects, erasing,
+mixup.
 
 Every random number is stateless, a function of (seed, step), so that a resumed run sees the same images.
 """
@@ -103,7 +104,8 @@ def _affine(images, angle, scale, mirror, shift_x, shift_y):
 
 
 def _erase(images, probability: float, uniform):
-    """Random erasing (Zhong et al. 2017, arXiv:1708.04896): one rectangle of 0.2 to 0.4 of each side gets the image's mean."""
+    """Random erasing (Zhong et al. 2017, arXiv:1708.04896): one rectangle of 0.2 to 0.4 of each side gets the image's
+    mean."""
     import tensorflow as tf
 
     size = tf.cast(tf.shape(images)[1:3], tf.float32)
@@ -123,8 +125,8 @@ def _erase(images, probability: float, uniform):
 def mix(images, targets, alpha: float, draws: Draws):
     """mixup (Zhang et al. 2018, arXiv:1710.09412): each image and target blended with the previous one.
 
-    One weight per image from Beta(alpha, alpha). images: [n + 1, h, w, c], of which the first is only blended into the second;
-    targets: [n + 1, classes]. Returns n of each.
+    One weight per image from Beta(alpha, alpha). images: [n + 1, h, w, c], of which the first is only blended into the
+    second; targets: [n + 1, classes]. Returns n of each.
     """
     import tensorflow as tf
 

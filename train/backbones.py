@@ -7,7 +7,8 @@ IMAGENET = "imagenet"
 
 
 def mobilenet_v2(model: Model, pixels):
-    """MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381) without its classifier: pixels / 255 -> pooled features [n, m].
+    """MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381) without its classifier: pixels / 255 -> pooled features [n,
+    m].
 
     InputError where the weights cannot be loaded.
     """

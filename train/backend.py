@@ -19,7 +19,8 @@ BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}  # CPU flags of native bfloat16 mul
 
 
 def tensorflow():
-    """Import and return TensorFlow, set up for edgefer. MissingDependency, with the command to install it, where it is missing."""
+    """Import and return TensorFlow, set up for edgefer. MissingDependency, with the command to install it, where it is
+    missing."""
     use_own_directory()
     # tfmot 0.8 needs Keras 2; it and TensorFlow read this when they are imported.
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
@@ -41,8 +42,8 @@ def tensorflow():
 
 
 def precision() -> str:
-    """The fastest Keras mixed-precision policy here: mixed_bfloat16 where the hardware is native, since emulated bfloat16 is several
-    times slower than float32."""
+    """The fastest Keras mixed-precision policy here: mixed_bfloat16 where the hardware is native, since emulated
+    bfloat16 is several times slower than float32."""
     tf = tensorflow()
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:

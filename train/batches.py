@@ -23,7 +23,8 @@ class EpochSize(NamedTuple):
 
 
 def epoch_size(recipe: Recipe, split: Split, extra: ExtraImages | None = None) -> EpochSize:
-    """The batches of an epoch: each training image at most once, extra images as often as their share of each batch requires."""
+    """The batches of an epoch: each training image at most once, extra images as often as their share of each batch
+    requires."""
     batch = min(recipe.fit.batch_size, len(split))
     return EpochSize(batch, len(split) // (batch - _extra_count(batch, extra)))
 
@@ -64,9 +65,9 @@ def batches(
 ) -> "tf.data.Dataset":
     """Augmented batches of the epochs first_epoch .. epochs - 1, a pure function of seed, epoch and step.
 
-    A tf.data.Dataset of (float32 pixels [batch, h, w, c] in 0..1, float32 targets [batch, classes]), with class weights also
-    float32 weights [batch] of mean 1. With a shard each element is the part of one replica: together, the replicas see the images
-    that a single one would. Extra images come last in each batch.
+    A tf.data.Dataset of (float32 pixels [batch, h, w, c] in 0..1, float32 targets [batch, classes]), with class weights
+    also float32 weights [batch] of mean 1. With a shard each element is the part of one replica: together, the replicas
+    see the images that a single one would. Extra images come last in each batch.
     """
     images = _Images.of(split, extra, classes)
     sampler = _Sampler(recipe, images, size, shard)
@@ -163,7 +164,8 @@ class _Loader:
 
 
 def validation_batches(split: Split, classes: int) -> "tf.data.Dataset":
-    """A split in order, without augmentation: (float32 pixels [n, h, w, c] in 0..1, float32 one-hot labels [n, classes])."""
+    """A split in order, without augmentation: (float32 pixels [n, h, w, c] in 0..1, float32 one-hot labels [n,
+    classes])."""
     tf = tensorflow()
     pairs = tf.data.Dataset.from_tensor_slices((split.images, tf.one_hot(split.labels, classes)))
     to_float = to_float_in_graph()

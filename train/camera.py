@@ -94,7 +94,8 @@ def _gaussian(sigma, side: int):
 
 
 def resampling_matrices(side: int) -> np.ndarray:
-    """float32 [side, side, side]: at k - 1 the matrix that downsamples a line to k pixels by area and upsamples it linearly."""
+    """float32 [side, side, side]: at k - 1 the matrix that downsamples a line to k pixels by area and upsamples it
+    linearly."""
     matrices = np.empty((side, side, side), np.float32)
     for small in range(1, side + 1):
         edges = np.arange(small + 1) * side / small

@@ -12,8 +12,8 @@ from edgefer.files import MAX_CARD, read_regular
 class Checksums:
     """SHA-256 of files by name, kept in a file of their own.
 
-    The checksum of a new file is recorded before it is written, beside that of the one it replaces: after a kill in between
-    either is accepted. A file without a recorded checksum is accepted, too.
+    The checksum of a new file is recorded before it is written, beside that of the one it replaces: after a kill in
+    between either is accepted. A file without a recorded checksum is accepted, too.
     """
 
     def __init__(self, file: Path):
@@ -26,7 +26,8 @@ class Checksums:
             pass  # of an older run, or damaged
 
     def record(self, name: str, contents: list[bytes], replaces: Path | None = None) -> None:
-        """Record the content of a file, or of several together. replaces: the file that is there until they are written."""
+        """Record the content of a file, or of several together. replaces: the file that is there until they are
+        written."""
         before = [_digest([replaces.read_bytes()])] if replaces and replaces.is_file() else []
         before = [digest for digest in before if digest in self._sums.get(name, before)]
         self._sums[name] = [*before, _digest(contents)]

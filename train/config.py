@@ -24,9 +24,9 @@ Parsed = TypeVar("Parsed")
 class Supervision:
     """What supervises a network beside the data's own labels; "" and () for nothing.
 
-    labels: "ferplus" or a file of FER+ votes, in place of those labels. teachers: paths of bundles to distil from. soft_labels: an
-    .npz of any network's probabilities. votes: FER+ votes that the data's labels are predicted from; auxiliary: bundles whose
-    features help to. init_from: the bundle with the initial weights.
+    labels: "ferplus" or a file of FER+ votes, in place of those labels. teachers: paths of bundles to distil from.
+    soft_labels: an .npz of any network's probabilities. votes: FER+ votes that the data's labels are predicted from;
+    auxiliary: bundles whose features help to. init_from: the bundle with the initial weights.
     """
 
     labels: str = ""
@@ -75,7 +75,8 @@ class Supervision:
 
 
 def absolute_path(path: str) -> str:
-    """The absolute path, so that --resume or convert finds it from another folder; a name of nothing that exists stays as it is."""
+    """The absolute path, so that --resume or convert finds it from another folder; a name of nothing that exists stays
+    as it is."""
     return str(Path(path).absolute()) if path and os.path.exists(path) else path
 
 
@@ -96,8 +97,9 @@ def _teacher(name: str) -> Bundle:
 class TrainConfig:
     """A training: recipe, data, supervision, and how the data is read and split (edgefer.train.data.load.DataOptions).
 
-    also: the path of extra images for training only, also_share of each batch; "" for none. split_seed: by which the validation
-    split is held out, None for the recipe's; the stages of a recipe may have other seeds, but hold out the same images.
+    also: the path of extra images for training only, also_share of each batch; "" for none. split_seed: by which the
+    validation split is held out, None for the recipe's; the stages of a recipe may have other seeds, but hold out the
+    same images.
     """
 
     recipe: Recipe
@@ -132,8 +134,8 @@ class TrainConfig:
         )
 
     def save(self, run: RunFolder) -> None:
-        """Write it twice: without it no training can be resumed. With stages it is the plan, from which the configuration of each
-        stage is made."""
+        """Write it twice: without it no training can be resumed. With stages it is the plan, from which the
+        configuration of each stage is made."""
         content = vars(self) | {"recipe": self.recipe.model_dump(mode="json")}
         supervision = asdict(content.pop("supervision"))
         text = json.dumps(content | supervision, indent=2).encode()
@@ -165,8 +167,8 @@ class TrainConfig:
 
 
 def parse_first(files: Sequence[Path], parse: Callable[[Any], Parsed]) -> Parsed | None:
-    """What `parse` makes of the first JSON file that it accepts, None where none exists. InputError with the first file's
-    problem where none is accepted."""
+    """What `parse` makes of the first JSON file that it accepts, None where none exists. InputError with the first
+    file's problem where none is accepted."""
     problem = ""
     for file in files:
         if not file.exists():

@@ -25,10 +25,11 @@ from edgefer.train.networks import load_keras
 def teacher_probabilities(
     teacher: Bundle, split: Split, labels: tuple[str, ...], temperature: float, progress: Progress = SILENT
 ) -> np.ndarray:
-    """softmax(logits / temperature) of a teacher, its logits averaged over image and mirror image: float32 [n, classes].
+    """softmax(logits / temperature) of a teacher, its logits averaged over image and mirror image: float32 [n,
+    classes].
 
-    Columns are in the order of `labels`; other labels of the teacher are left out before the softmax. InputError where it lacks
-    one, or takes images of another shape.
+    Columns are in the order of `labels`; other labels of the teacher are left out before the softmax. InputError where
+    it lacks one, or takes images of another shape.
     """
     card = teacher.card
     if missing := [label for label in labels if label not in card.labels]:
@@ -41,7 +42,8 @@ def teacher_probabilities(
 def flip_averaged(
     teacher: Bundle, predict: Callable[[np.ndarray], np.ndarray], split: Split, progress: Progress = SILENT
 ) -> np.ndarray:
-    """The mean of `predict` (uint8 [n, h, w, c] -> float32 [n, m]) over each image and its mirror image: float32 [n, m].
+    """The mean of `predict` (uint8 [n, h, w, c] -> float32 [n, m]) over each image and its mirror image: float32 [n,
+    m].
 
     InputError where the teacher takes images of another shape.
     """
@@ -84,7 +86,8 @@ SOFT_LABELS = {
 
 
 def save_soft_labels(file: Path, split: Split, labels: tuple[str, ...], probabilities: np.ndarray) -> None:
-    """Write soft labels as an .npz: probabilities float32 [n, classes], labels (JSON of their names), ids (row or file)."""
+    """Write soft labels as an .npz: probabilities float32 [n, classes], labels (JSON of their names), ids (row or
+    file)."""
     content = io.BytesIO()
     np.savez(content, probabilities=probabilities, labels=np.array(json.dumps(labels)), ids=split.ids)
     write_file(file, content.getvalue())
@@ -93,8 +96,8 @@ def save_soft_labels(file: Path, split: Split, labels: tuple[str, ...], probabil
 def load_soft_labels(file: Path, split: Split, labels: tuple[str, ...]) -> np.ndarray:
     """Soft labels for the split's images: float32 [n, classes], rows summing to 1.
 
-    The .npz has probabilities [n, classes], labels (names, or JSON of them) and perhaps ids; without ids its rows are the
-    training images in order. Rows are normalized. DataError for a file that does not fit the split or the labels.
+    The .npz has probabilities [n, classes], labels (names, or JSON of them) and perhaps ids; without ids its rows are
+    the training images in order. Rows are normalized. DataError for a file that does not fit the split or the labels.
     """
     content = read_regular(file, MAX_NETWORK, error=DataError)
     try:

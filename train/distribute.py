@@ -29,8 +29,8 @@ SINGLE_WORKER = Worker()
 def this_worker() -> Worker:
     """Which worker this process is, by TensorFlow's environment variable TF_CONFIG; a single one where it is not set.
 
-    It is {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, perhaps with a "chief" in the
-    cluster. InputError for anything else.
+    It is {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, perhaps with a "chief" in
+    the cluster. InputError for anything else.
     """
     text = os.environ.get("TF_CONFIG", "")
     if not text:
@@ -53,8 +53,8 @@ def strategy_for(worker: Worker, run: Path) -> Iterator:
     """The tf.distribute.Strategy: multi-worker, mirrored over several GPUs, or the default one.
 
     With several workers it must be made before anything else uses TensorFlow, and waits for all of them. Gradients are
-    reduced by NCCL between GPUs, by a ring over gRPC between CPUs. EdgeferError with the command to resume by when another worker is
-    lost, which TensorFlow notices within about ten seconds.
+    reduced by NCCL between GPUs, by a ring over gRPC between CPUs. EdgeferError with the command to resume by when
+    another worker is lost, which TensorFlow notices within about ten seconds.
     """
     if worker.count == 1:
         tf = tensorflow()

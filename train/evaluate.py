@@ -48,8 +48,9 @@ def class_table(
 class Evaluation:
     """The figures of one form of a network on one split.
 
-    interval: 95% confidence interval of the accuracy (Wilson 1927). nll in nats, ece over 15 bins, aurc: see edgefer.metrics, all
-    with the card's temperature. confusion: int64 [classes, classes], rows are true classes. probabilities: float64 [n, classes].
+    interval: 95% confidence interval of the accuracy (Wilson 1927). nll in nats, ece over 15 bins, aurc: see
+    edgefer.metrics, all with the card's temperature. confusion: int64 [classes, classes], rows are true classes.
+    probabilities: float64 [n, classes].
     """
 
     name: str
@@ -65,8 +66,8 @@ class Evaluation:
 def networks(bundle: Bundle, runtime: str = "auto") -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """The forms of the bundle's network that can run here: name -> (uint8 [n, h, w, c] -> float32 logits [n, classes]).
 
-    The TFLite forms, float32 first; Keras only where there are none, since float32.tflite is equivalent. BundleError where no form
-    can run.
+    The TFLite forms, float32 first; Keras only where there are none, since float32.tflite is equivalent. BundleError
+    where no form can run.
     """
     forms: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
     for variant in reversed(TFLITE_VARIANTS):
@@ -88,7 +89,8 @@ def mirror_images(images: np.ndarray) -> np.ndarray:
 
 
 def both_views(logits: Callable[[np.ndarray], np.ndarray], temperature: float) -> Callable[[np.ndarray], np.ndarray]:
-    """The network with test-time flip: logits whose softmax at `temperature` is the mean over each image and its mirror image."""
+    """The network with test-time flip: logits whose softmax at `temperature` is the mean over each image and its mirror
+    image."""
 
     def averaged_logits(images: np.ndarray) -> np.ndarray:
         views = (images, mirror_images(images))

@@ -38,15 +38,17 @@ def fit(
     output: Path | None = None,
     strategy: "tf.distribute.Strategy | None" = None,
 ) -> tuple["tf_keras.Model", Epoch] | None:
-    """Train on "train" and keep the epoch with the best accuracy on "valid"; with fit.keep="last", which needs no "valid", the last.
+    """Train on "train" and keep the epoch with the best accuracy on "valid"; with fit.keep="last", which needs no
+    "valid", the last.
 
-    folder: gets checkpoints, the kept weights, history.csv and TensorBoard logs; where it holds a checkpoint, training resumes after
-    that epoch with the same optimizer state and the same batches. init_from: initial weights, as far as they fit. strategy: of
-    tf.distribute, over whose replicas the recipe's batch is divided. output: where a worker that is not the chief writes
-    instead of `folder`; nobody reads it, but every worker has to save the variables that are distributed.
+    folder: gets checkpoints, the kept weights, history.csv and TensorBoard logs; where it holds a checkpoint, training
+    resumes after that epoch with the same optimizer state and the same batches. init_from: initial weights, as far as
+    they fit. strategy: of tf.distribute, over whose replicas the recipe's batch is divided. output: where a worker that
+    is not the chief writes instead of `folder`; nobody reads it, but every worker has to save the variables that are
+    distributed.
 
-    Returns the float32 network with the kept weights, and their epoch; None for a worker that is not the chief. DataError when the
-    loss diverges, EdgeferError without memory or disk space.
+    Returns the float32 network with the kept weights, and their epoch; None for a worker that is not the chief.
+    DataError when the loss diverges, EdgeferError without memory or disk space.
     """
     strategy = strategy or tensorflow().distribute.get_strategy()
     journal = _Trainer(recipe, dataset, folder, output or folder, init_from, strategy, progress).run()
@@ -194,7 +196,8 @@ def _callback(
 class _EpochCallback:
     """Sets the learning rate of a plateau schedule, evaluates averaged weights, and records and saves each epoch.
 
-    epoch_batches: the training batches of an epoch, on which the averaged network's batch-norm statistics are estimated.
+    epoch_batches: the training batches of an epoch, on which the averaged network's batch-norm statistics are
+    estimated.
     """
 
     model: "tf_keras.Model"  # set by Keras

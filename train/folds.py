@@ -34,8 +34,8 @@ class Fold:
 class CrossValidation:
     """The out-of-fold predictions.
 
-    holdout: all evaluated images, fold by fold. logits, mirrored: float32 [n, classes] of the images and of their mirror images.
-    sizes: images of each fold.
+    holdout: all evaluated images, fold by fold. logits, mirrored: float32 [n, classes] of the images and of their
+    mirror images. sizes: images of each fold.
     """
 
     holdout: Split
@@ -95,10 +95,11 @@ class CrossValidation:
 
 
 def divide_folds(dataset: Dataset, recipe: Recipe, *, folds: int, group_by: str, valid_fraction: float) -> list[Fold]:
-    """Divide a data set's "train" split into folds by the recipe's seed: groups stay whole, copies are not evaluated on.
+    """Divide a data set's "train" split into folds by the recipe's seed: groups stay whole, copies are not evaluated
+    on.
 
-    Where the recipe needs a validation split (best epoch, patience, plateau), it is held out from each fold's training images, so
-    that its evaluated images choose nothing.
+    Where the recipe needs a validation split (best epoch, patience, plateau), it is held out from each fold's training
+    images, so that its evaluated images choose nothing.
     """
     split, seed = dataset.split("train"), recipe.fit.seed
     groups, copies = (
@@ -127,7 +128,8 @@ def cross_validate(
     init_from: Bundle | None = None,
     strategy=None,
 ) -> CrossValidation:
-    """Train a network for each fold in its folder of `run`, resuming what is there, and evaluate it on the fold's holdout.
+    """Train a network for each fold in its folder of `run`, resuming what is there, and evaluate it on the fold's
+    holdout.
 
     init_from, strategy: as for fit.
     """

@@ -1,4 +1,5 @@
-"""Measures how the faces of a data set are cropped relative to a detector's boxes, so that live faces are cropped alike."""
+"""Measures how the faces of a data set are cropped relative to a detector's boxes, so that live faces are cropped
+alike."""
 
 from collections.abc import Callable
 
@@ -55,9 +56,9 @@ def measure_crop(
 ) -> CropSpec:
     """The median crop, relative to `detect`'s boxes, that gives face images.
 
-    images: uint8 [n, h, w, c] (gray or RGB), each of one face. detect: uint8 BGR [h, w, 3] -> boxes x0, y0, x1, y1 in pixels. Only
-    images in which it finds exactly one face count; boxes in the padding are ignored. Returns the default CropSpec where it finds
-    fewer than 20 faces, or the crop is out of a CropSpec's range.
+    images: uint8 [n, h, w, c] (gray or RGB), each of one face. detect: uint8 BGR [h, w, 3] -> boxes x0, y0, x1, y1 in
+    pixels. Only images in which it finds exactly one face count; boxes in the padding are ignored. Returns the default
+    CropSpec where it finds fewer than 20 faces, or the crop is out of a CropSpec's range.
     """
     found = []
     for image in progress.track(images, len(images), "Measuring the crop for the detector"):

@@ -22,8 +22,9 @@ UNREADABLE_HISTORY = (OSError, ValueError, KeyError, TypeError, csv.Error)
 class Journal:
     """Records epochs: checkpoints of network and optimizer, the weights of the epoch that is kept, and the history.
 
-    The history is written before the checkpoint, which holds its epoch: rows after that are of epochs that will be trained again, and
-    are dropped. Files are read from `folder` and written to `output`, which differs for a worker that is not the chief.
+    The history is written before the checkpoint, which holds its epoch: rows after that are of epochs that will be
+    trained again, and are dropped. Files are read from `folder` and written to `output`, which differs for a worker
+    that is not the chief.
     """
 
     def __init__(self, folder: Path, model, patience: int, keep: str = "best", *, output: Path | None = None):
@@ -41,8 +42,8 @@ class Journal:
     def restore(self, epochs: int = 0, progress: Progress = SILENT) -> int:
         """Load the newest intact checkpoint; returns how many of the `epochs` are done.
 
-        Logs what is damaged or missing and will be trained again. DataError where no checkpoint or no history is intact: training
-        never silently starts again.
+        Logs what is damaged or missing and will be trained again. DataError where no checkpoint or no history is
+        intact: training never silently starts again.
         """
         numbers, recorded = self.folder.checkpoint_numbers(), self._epochs_in_history()
         started = bool(numbers or recorded)
@@ -74,7 +75,8 @@ class Journal:
         return done
 
     def _start_again(self, epochs: int, progress: Progress) -> int:
-        """No checkpoint is intact, after so many epochs: that of a first epoch may have been cut off, later ones must not be lost."""
+        """No checkpoint is intact, after so many epochs: that of a first epoch may have been cut off, later ones must
+        not be lost."""
         if epochs > 1:
             raise DataError(
                 f"Nothing in {self.folder.checkpoints} can be read, though {epochs} epochs were finished: restore it from a backup, "
@@ -144,7 +146,8 @@ class Journal:
         return (row for row in self.rows if row.epoch >= self.first_with_weights)
 
     def plateau_count(self, epochs: float) -> int:
-        """How many times `epochs` epochs have passed without a better validation accuracy; the count restarts each time."""
+        """How many times `epochs` epochs have passed without a better validation accuracy; the count restarts each
+        time."""
         count, since, best = 0, 0, -1.0
         for row in self.rows:
             since, best = (0, row.val_accuracy) if row.val_accuracy > best else (since + 1, best)

@@ -84,8 +84,8 @@ def connect(
 ) -> list:
     """Call a network's layers on Keras tensors in topological order; returns its outputs.
 
-    skip: layers whose outputs are their inputs. flat: call nested networks layer by layer, too. Unlike Keras's from_config it does not
-    loop forever on a layer that is not connected.
+    skip: layers whose outputs are their inputs. flat: call nested networks layer by layer, too. Unlike Keras's
+    from_config it does not loop forever on a layer that is not connected.
     """
     config = architecture["config"]
     if architecture["class_name"] == "Sequential":

@@ -1,8 +1,9 @@
 """Reads Keras networks from untrusted files.
 
-A Keras file can name any Python class, contain bytecode (Lambda) or TensorFlow operators that write files (TFOpLambda), and declare
-layers of any size, and Keras acts on all of it while loading. So Keras never loads the file: its architecture is read as data,
-rebuilt from an allowlist of layers with plain settings, and the stored arrays are assigned to it.
+A Keras file can name any Python class, contain bytecode (Lambda) or TensorFlow operators that write files (TFOpLambda),
+and declare layers of any size, and Keras acts on all of it while loading. So Keras never loads the file: its
+architecture is read as data, rebuilt from an allowlist of layers with plain settings, and the stored arrays are
+assigned to it.
 """
 
 import io
@@ -50,7 +51,8 @@ def read_keras(content: bytes, where: str) -> "tf_keras.Model":
 
 
 def read_layers(content: bytes, where: str) -> tuple[Built, dict]:
-    """The same as layers with their weights, and the architecture that connects them (edgefer.train.keras_build.connect)."""
+    """The same as layers with their weights, and the architecture that connects them
+    (edgefer.train.keras_build.connect)."""
     tensorflow()
     file = open_keras(content, where)
     architecture = Architecture(where).network(file.config)
@@ -240,8 +242,8 @@ def _fill_parts(parts: "tuple[Built, ...]", group: "h5py.Group") -> None:
 def _group_names(parts: "tuple[Built, ...]", layers: "h5py.Group") -> list[str]:
     """The group of each layer's arrays.
 
-    Keras numbers groups by class (dense, dense_1), and these may be the names of other layers: the first Dense may be called
-    dense_1. Keras 3 also stores each layer's own name.
+    Keras numbers groups by class (dense, dense_1), and these may be the names of other layers: the first Dense may be
+    called dense_1. Keras 3 also stores each layer's own name.
     """
     numbered, used = [], Counter[str]()
     for part in parts:

@@ -1,7 +1,7 @@
 """Fits a network's limits of light and sharpness, beyond which it cannot read a face.
 
-Faces are blurred, darkened and brightened far beyond use. At a limit, the accuracy of the answers (of at least `run`'s score) falls
-below the midpoint between that on unchanged faces and the share of the most frequent class.
+Faces are blurred, darkened and brightened far beyond use. At a limit, the accuracy of the answers (of at least `run`'s
+score) falls below the midpoint between that on unchanged faces and the share of the most frequent class.
 """
 
 from collections.abc import Callable, Sequence

@@ -33,8 +33,8 @@ def activations(layers: "Iterator[Any]") -> tuple[int, int]:
 
 
 def check_training(network: "tf_keras.Model", batch: int) -> None:
-    """InputError where the activations that a step keeps for its gradients, or the weights with gradients and optimizer state, do not
-    fit in memory. batch: images per step."""
+    """InputError where the activations that a step keeps for its gradients, or the weights with gradients and optimizer
+    state, do not fit in memory. batch: images per step."""
     _, count = activations(iter(network.layers))
     installed, weights = installed_bytes(), network.count_params()
     if COPIES * weights * FLOAT_BYTES > installed:

@@ -1,4 +1,5 @@
-"""Builds networks from a recipe's [model] section, and reads and writes .keras files. All take pixels / 255 and return logits."""
+"""Builds networks from a recipe's [model] section, and reads and writes .keras files. All take pixels / 255 and return
+logits."""
 
 import io
 import tempfile
@@ -28,7 +29,8 @@ LOGITS = "logits"  # name of the last layer
 def build(model: Model, spec: InputSpec, classes: int, statistics: Statistics | None = None) -> "tf_keras.Model":
     """The untrained network: float32 [n, height, width, channels] in 0..1 -> float32 logits [n, classes].
 
-    statistics: `pixel_statistics` of the training split, for a recipe with zscore. RecipeError where it cannot be built.
+    statistics: `pixel_statistics` of the training split, for a recipe with zscore. RecipeError where it cannot be
+    built.
     """
     import tf_keras
 
@@ -63,9 +65,11 @@ def build(model: Model, spec: InputSpec, classes: int, statistics: Statistics | 
 
 
 def build_for(recipe: Recipe, dataset: Dataset, *, pretrained: bool = True) -> "tf_keras.Model":
-    """The recipe's untrained network for the data set's labels, with the pixel statistics of its training split for zscore.
+    """The recipe's untrained network for the data set's labels, with the pixel statistics of its training split for
+    zscore.
 
-    pretrained: with the backbone's weights; False where other weights are loaded next, so that their file may be missing.
+    pretrained: with the backbone's weights; False where other weights are loaded next, so that their file may be
+    missing.
     """
     statistics = pixel_statistics(dataset.split("train").images) if recipe.model.zscore else None
     model = recipe.model if pretrained else recipe.model.model_copy(update={"weights": ""})
@@ -73,8 +77,8 @@ def build_for(recipe: Recipe, dataset: Dataset, *, pretrained: bool = True) -> "
 
 
 def _plain(model: Model, pixels):
-    """Features [n, filters] of 3x3 Conv-BN-ReLU layers and residual blocks: every operator is native int8 in XNNPACK and on the Edge
-    TPU, and batch norm folds into the convolution."""
+    """Features [n, filters] of 3x3 Conv-BN-ReLU layers and residual blocks: every operator is native int8 in XNNPACK
+    and on the Edge TPU, and batch norm folds into the convolution."""
     from tf_keras import layers
 
     # As in most published recipes: with Keras's 0.99 the statistics lag behind on small data sets, whose epochs have few steps, and
@@ -128,9 +132,10 @@ def load_keras(bundle: Bundle, variant: str) -> "tf_keras.Model":
 def initialize(model: "tf_keras.Model", labels: tuple[str, ...], source: Bundle) -> int:
     """Copy a bundle's weights into a network of `labels`, layer by layer from the first while their shapes match.
 
-    A residual block that the bundle's network lacks is initialized as identity, so that a larger network starts where the smaller
-    one ended (Net2Net, Chen et al. 2016, arXiv:1511.05641). A kernel for gray images is spread over RGB by the luma weights (ITU-R
-    BT.601). Columns of the logits are matched by label; those of new labels keep their initial weights.
+    A residual block that the bundle's network lacks is initialized as identity, so that a larger network starts where
+    the smaller one ended (Net2Net, Chen et al. 2016, arXiv:1511.05641). A kernel for gray images is spread over RGB by
+    the luma weights (ITU-R BT.601). Columns of the logits are matched by label; those of new labels keep their initial
+    weights.
 
     Returns how many layers got weights. InputError where not even the first matches, or a frozen one does not.
     """
@@ -209,8 +214,8 @@ def keras_bytes(model: "tf_keras.Model") -> bytes:
 
 
 def weights_bytes(model: "tf_keras.Model") -> bytes:
-    """The content of model.save_weights("*.weights.h5"), made in memory: once HDF5 could not write a file, such as on a full disk, it
-    crashes on the next one in the same process."""
+    """The content of model.save_weights("*.weights.h5"), made in memory: once HDF5 could not write a file, such as on a
+    full disk, it crashes on the next one in the same process."""
     from tf_keras.src.saving import saving_lib
 
     content = io.BytesIO()

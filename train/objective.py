@@ -44,10 +44,11 @@ def make_optimizer(recipe: Recipe, steps: int):
 
 
 def make_loss(recipe: Recipe, split: Split, classes: int, extra: ExtraImages | None = None):
-    """Cross-entropy on logits, with the recipe's label smoothing: (targets [n, classes], logits [n, classes]) -> [n] or scalar.
+    """Cross-entropy on logits, with the recipe's label smoothing: (targets [n, classes], logits [n, classes]) -> [n] or
+    scalar.
 
-    With logit adjustment (Menon et al. 2021, arXiv:2007.07314) `fit.adjustment` times the log prior of its class is added to each
-    logit in training only, so that with 1 the network predicts as if all classes were equally frequent.
+    With logit adjustment (Menon et al. 2021, arXiv:2007.07314) `fit.adjustment` times the log prior of its class is
+    added to each logit in training only, so that with 1 the network predicts as if all classes were equally frequent.
     """
     from tf_keras import losses
 
@@ -79,7 +80,8 @@ def apply_ema(model, batches) -> None:
 
 
 def apply_clean_statistics(model, recipe: Recipe, split: Split) -> None:
-    """Estimate batch-norm statistics on training images without augmentation, where the recipe has fit.clean_statistics."""
+    """Estimate batch-norm statistics on training images without augmentation, where the recipe has
+    fit.clean_statistics."""
     if recipe.fit.clean_statistics:
         rows = np.random.default_rng(recipe.fit.seed).permutation(len(split))[:CLEAN_IMAGES]
         chunks = np.array_split(rows, -(-len(rows) // 256))
@@ -89,7 +91,8 @@ def apply_clean_statistics(model, recipe: Recipe, split: Split) -> None:
 def estimate_batch_norm(model, batches) -> None:
     """Set batch-norm statistics to their mean over `batches` (Izmailov et al. 2018, arXiv:1803.05407).
 
-    batches: tuples of (pixels, ...), under a tf.distribute strategy already distributed. Frozen layers keep their statistics.
+    batches: tuples of (pixels, ...), under a tf.distribute strategy already distributed. Frozen layers keep their
+    statistics.
     """
     import tensorflow as tf
     from tf_keras.layers import BatchNormalization

@@ -22,7 +22,8 @@ def four_block(model: Model, pixels):
 
 
 def cnn_mlp(model: Model, x):
-    """Features [n, dense / 2] of a CNN and an MLP; with global pooling they hold nothing of where things are in the image."""
+    """Features [n, dense / 2] of a CNN and an MLP; with global pooling they hold nothing of where things are in the
+    image."""
     from tf_keras import layers
 
     for number, filters in enumerate(model.widths):

@@ -44,8 +44,8 @@ CROP_IMAGES = 100  # training images that each detector's crop is measured on
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A finished training. scores, classes: figures and per-class table by evaluated split; skipped: bad rows or files that were
-    left out."""
+    """A finished training. scores, classes: figures and per-class table by evaluated split; skipped: bad rows or files
+    that were left out."""
 
     bundle: Bundle
     scores: dict[str, Scores]
@@ -100,12 +100,12 @@ def train(
 ) -> Result | None:
     """Train into the folder `run`, resuming what is there, and make it a bundle.
 
-    With folds the recipe is cross-validated first, for its figures; the network itself is then trained on all images but those that
-    choose its epoch. detectors: by name, for each of which the crop is measured. cache: a folder for parsed data. worker: of a
-    distributed training, of which only the chief writes to `run`; the others return None.
+    With folds the recipe is cross-validated first, for its figures; the network itself is then trained on all images
+    but those that choose its epoch. detectors: by name, for each of which the crop is measured. cache: a folder for
+    parsed data. worker: of a distributed training, of which only the chief writes to `run`; the others return None.
 
-    InputError where the folder cannot be written or another process is training in it, DataError for the data. A training that
-    fails before the end of its first epoch leaves nothing behind.
+    InputError where the folder cannot be written or another process is training in it, DataError for the data. A
+    training that fails before the end of its first epoch leaves nothing behind.
     """
     folder = RunFolder(run)
     with (
@@ -173,7 +173,8 @@ def _load(training: _Training) -> Dataset:
 
 
 def _holdout_warnings(config: TrainConfig, dataset: Dataset) -> list[str]:
-    """A warning for each network that this training builds on and that was itself trained on images that are held out now."""
+    """A warning for each network that this training builds on and that was itself trained on images that are held out
+    now."""
     paths = (config.supervision.init_from, *config.supervision.teachers)
     bundles = [Bundle.open(Path(path)) for path in paths if path]
     return [

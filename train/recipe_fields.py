@@ -19,15 +19,15 @@ class _Section(BaseModel):
 class Model(_Section):
     """The network. `family` selects the builder in edgefer.train.networks.
 
-    plain: `layers` such as "C16 C32/2 R32": C<n> is 3x3 convolution, batch norm, ReLU with n filters (/2: stride 2), R<n> a
-    residual block of two; then global average pooling, `dropout`, and one logit per class.
-    four-block: per width 3x3 convolution, ReLU, batch norm, 2x2 max pooling and `dropout`; then a dense layer of `dense` units,
-    dropout at twice the rate, and the logits.
-    cnn-mlp: per width 3x3 convolution, ReLU and 2x2 max pooling; then global average pooling, or average pooling to a 4x4 grid
-    (`pooling`); then dense layers of `dense` and half as many units with `dropout`.
-    imported: a network that was imported (edgefer.convert.importing); it can be fine-tuned, not built.
-    keras-applications: `backbone` at width `alpha` without its classifier, with `weights` from a file, from Keras's download
-    ("imagenet") or random (""); then global average pooling and `dropout`.
+    - plain: `layers` such as "C16 C32/2 R32": C<n> is 3x3 convolution, batch norm, ReLU with n filters (/2: stride 2),
+      R<n> a residual block of two; then global average pooling, `dropout`, and one logit per class.
+    - four-block: per width 3x3 convolution, ReLU, batch norm, 2x2 max pooling and `dropout`; then a dense layer of
+      `dense` units, dropout at twice the rate, and the logits.
+    - cnn-mlp: per width 3x3 convolution, ReLU and 2x2 max pooling; then global average pooling, or average pooling to a
+      4x4 grid (`pooling`); then dense layers of `dense` and half as many units with `dropout`.
+    - keras-applications: `backbone` at width `alpha` without its classifier, with `weights` from a file, from Keras's
+      download ("imagenet") or random (""); then global average pooling and `dropout`.
+    - imported: a network that was imported (edgefer.convert.importing); it can be fine-tuned, not built.
 
     zscore: a first layer that normalizes by the training split's mean and standard deviation, per channel.
     freeze: train only the layers after the pooling.
@@ -100,8 +100,8 @@ class Augment(_Section):
 
 
 class Optimizer(_Section):
-    """`weight_decay` is decoupled (Loshchilov & Hutter 2019, arXiv:1711.05101) and excludes biases and batch norm: with SGD of
-    momentum m it is like an L2 penalty of weight_decay * (1 - m)."""
+    """`weight_decay` is decoupled (Loshchilov & Hutter 2019, arXiv:1711.05101) and excludes biases and batch norm: with
+    SGD of momentum m it is like an L2 penalty of weight_decay * (1 - m)."""
 
     name: Literal["sgd", "adam", "adamw"]
     rate: float = Field(gt=0, le=10)
@@ -110,9 +110,9 @@ class Optimizer(_Section):
 
 
 class Schedule(_Section):
-    """The learning-rate schedule: cosine decay to `final_rate` after a linear warm-up; times `factor` every `every_epochs`,
-    smoothly (exponential) or at once (step); or times `factor`, down to `final_rate`, after `every_epochs` without a better
-    validation accuracy (plateau)."""
+    """The learning-rate schedule: cosine decay to `final_rate` after a linear warm-up; times `factor` every
+    `every_epochs`, smoothly (exponential) or at once (step); or times `factor`, down to `final_rate`, after
+    `every_epochs` without a better validation accuracy (plateau)."""
 
     name: Literal["constant", "cosine", "exponential", "step", "plateau"] = "constant"
     warmup_epochs: float = Field(0, ge=0)
@@ -167,9 +167,9 @@ class Fit(_Section):
 class Stage(_Section):
     """One of the trainings of a recipe with stages.
 
-    name: by which later stages refer to its network. init_from: the stage with the initial weights, by default the one before, or
-    "scratch" (`begin` in older recipes). teachers: stages to distil from. labels, votes: as in `edgefer train`. change: fields of the
-    recipe that differ in this stage, by section.
+    name: by which later stages refer to its network. init_from: the stage with the initial weights, by default the one
+    before, or "scratch" (`begin` in older recipes). teachers: stages to distil from. labels, votes: as in `edgefer
+    train`. change: fields of the recipe that differ in this stage, by section.
     """
 
     name: str = Field(pattern=NAME)

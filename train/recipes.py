@@ -112,7 +112,8 @@ def recipe_of(card: ModelCard) -> Recipe:
 
 
 def set_field(fields: dict, override: str) -> None:
-    """Set `section.field=value` in a recipe's fields; a value that is not TOML is a string. RecipeError for another form."""
+    """Set `section.field=value` in a recipe's fields; a value that is not TOML is a string. RecipeError for another
+    form."""
     path, separator, value = override.partition("=")
     keys = path.strip().split(".")
     if not separator or not all(keys):

@@ -99,9 +99,9 @@ SCORES = (0.0, 0.35, MIN_SCORE, 0.55, 0.65, 0.75, 0.85, 0.95)  # thresholds
 
 
 def coverage(one: Evaluation, labels: np.ndarray) -> dict[str, list]:
-    """As JSON. coverage: for each of SCORES, the share of images with at least that score and the accuracy on them, None where there
-    are none. promises: for each accuracy of PROMISES, the threshold that gives it and the share that is answered; None where no
-    threshold does, or too few images are left to tell.
+    """As JSON. coverage: for each of SCORES, the share of images with at least that score and the accuracy on them,
+    None where there are none. promises: for each accuracy of PROMISES, the threshold that gives it and the share that
+    is answered; None where no threshold does, or too few images are left to tell.
     """
     found = [answered_with(one.probabilities, labels, promise) for promise in PROMISES]
     return {
@@ -174,8 +174,8 @@ def trust_columns(shifts: dict[str, Shift]) -> list[str]:
 
 
 def trust_rows(shifts: dict[str, Shift]) -> list[list[str]]:
-    """ECE, and share and accuracy of the answers of at least MIN_SCORE, without a change and under each kind; then the kind with the
-    highest ECE."""
+    """ECE, and share and accuracy of the answers of at least MIN_SCORE, without a change and under each kind; then the
+    kind with the highest ECE."""
     networks = list(shifts.values())
     rows = [["none", *_trust([one.clean for one in networks])]]
     rows += [[kind, *_trust([one.kinds[kind] for one in networks])] for kind in networks[0].kinds]

@@ -158,8 +158,8 @@ class RunFolder:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Lock the folder for one training. One that fails before its first checkpoint, or is interrupted before it can be
-        resumed, leaves nothing behind."""
+        """Lock the folder for one training. One that fails before its first checkpoint, or is interrupted before it can
+        be resumed, leaves nothing behind."""
         resumed = self.resumable
         with self.locked():
             try:
@@ -208,7 +208,8 @@ class RunFolder:
             self.path.rmdir()
 
     def clean(self) -> None:
-        """Remove the partial files of killed processes, but those of the bundle, which write_bundle removes. Needs the lock."""
+        """Remove the partial files of killed processes, but those of the bundle, which write_bundle removes. Needs the
+        lock."""
         partial = [*self.training.path.rglob("*.partial"), *self.training.path.rglob("partial.weights.h5")]
         # TensorFlow removes the code that it generates when it exits, but not when it is killed.
         partial += [
@@ -221,9 +222,9 @@ class RunFolder:
     def check_data(self, content_hash: str, sizes: Mapping[str, int], *, derived: str = "") -> str:
         """Record what is trained on; DataError when a resumed training finds something else.
 
-        content_hash: of everything that is trained on. sizes: images by split. derived: what the hash covers beside the images,
-        such as the outputs of teachers; "" for the data as it was read. Returns a sentence where there is no record to
-        compare with, else "".
+        content_hash: of everything that is trained on. sizes: images by split. derived: what the hash covers beside the
+        images, such as the outputs of teachers; "" for the data as it was read. Returns a sentence where there is no
+        record to compare with, else "".
         """
         file = self.soft_data if derived else self.data
         try:

@@ -1,7 +1,8 @@
-"""Accuracy and calibration under domain shift: nine kinds of image changes that cameras make, each at several strengths.
+"""Accuracy and calibration under domain shift: nine kinds of image changes that cameras make, each at several
+strengths.
 
-A kind's accuracy is the mean over its strengths, and the headline the mean over the kinds, so that no kind counts for more since it
-has more strengths.
+A kind's accuracy is the mean over its strengths, and the headline the mean over the kinds, so that no kind counts for
+more since it has more strengths.
 """
 
 import zlib
@@ -80,7 +81,8 @@ def _to_pixels(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Strength:
-    """One strength of a kind of change. variants: the changes it is the mean over, such as a tilt to the left and to the right."""
+    """One strength of a kind of change. variants: the changes it is the mean over, such as a tilt to the left and to
+    the right."""
 
     name: str
     variants: tuple[Change, ...]
@@ -128,7 +130,8 @@ MIN_SCORE = ReaderOptions.reject  # of what `edgefer run` answers by default
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """Accuracy, expected calibration error over 15 bins, and the share and accuracy of the answers of at least MIN_SCORE."""
+    """Accuracy, expected calibration error over 15 bins, and the share and accuracy of the answers of at least
+    MIN_SCORE."""
 
     accuracy: float
     ece: float
@@ -137,7 +140,8 @@ class Calibrated:
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """The figures of one network. clean: on unchanged images; kinds: by kind; strengths: the accuracy by kind and strength.
+    """The figures of one network. clean: on unchanged images; kinds: by kind; strengths: the accuracy by kind and
+    strength.
 
     A kind's accuracy is the mean over its strengths; its other figures are over all its images together.
     """

@@ -1,4 +1,5 @@
-"""A training's soft targets: from a file, teachers and FER+ votes, averaged; computed once, and kept in the run's folder."""
+"""A training's soft targets: from a file, teachers and FER+ votes, averaged; computed once, and kept in the run's
+folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,8 @@ def soft_targets(
 ) -> np.ndarray:
     """The mean over the sources of soft labels for the training images: float32 [n, classes], rows summing to 1.
 
-    scratch: where a worker that is not the chief keeps them instead of `run`. DataError and InputError as the sources raise.
+    scratch: where a worker that is not the chief keeps them instead of `run`. DataError and InputError as the sources
+    raise.
     """
     supervision, train, labels = config.supervision, dataset.split("train"), dataset.labels
 

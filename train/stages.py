@@ -1,7 +1,7 @@
 """Recipes with stages: several trainings in turn, each from an earlier one's weights, perhaps with others as teachers.
 
-The last stage is trained in the run's own folder and becomes its bundle; the others are bundles in its training/stages/. A resumed run
-skips finished stages.
+The last stage is trained in the run's own folder and becomes its bundle; the others are bundles in its
+training/stages/. A resumed run skips finished stages.
 """
 
 from collections.abc import Mapping
@@ -30,8 +30,8 @@ def train_in_stages(
 ) -> Result:
     """Train every unfinished stage of the plan's recipe, and return the result of the last one.
 
-    The parameters are those of edgefer.train.pipeline.train; crops are measured for the last network only. InputError for options that
-    do not apply to stages, DataError for votes that are missing.
+    The parameters are those of edgefer.train.pipeline.train; crops are measured for the last network only. InputError
+    for options that do not apply to stages, DataError for votes that are missing.
     """
     recipe, folder = plan.recipe, RunFolder(run)
     if worker.count > 1:

@@ -24,11 +24,11 @@ Detectors = Callable[[TrainConfig], Mapping[str, Detect]]  # whose crops are mea
 class TrainRequest:
     """The options of a training; "" and None where one is left out.
 
-    data: a CSV, a folder of images by class, or "builtin". recipe: a name, or a .toml file. epochs, batch_size, seed: override
-    the recipe's. set: "section.field=value" for any other field. labels: "ferplus" or a file of votes. names: "0=angry,1=happy",
-    for labels that are numbers. group_by: a regular expression. valid_fraction: 0..1, held out where the data has no validation
-    split. folds: cross-validate first. also: "PATH" or "PATH:SHARE" of extra images. teacher: bundles, separated by commas;
-    soft_labels, votes, init_from: see Supervision.
+    data: a CSV, a folder of images by class, or "builtin". recipe: a name, or a .toml file. epochs, batch_size, seed:
+    override the recipe's. set: "section.field=value" for any other field. labels: "ferplus" or a file of votes. names:
+    "0=angry,1=happy", for labels that are numbers. group_by: a regular expression. valid_fraction: 0..1, held out where
+    the data has no validation split. folds: cross-validate first. also: "PATH" or "PATH:SHARE" of extra images.
+    teacher: bundles, separated by commas; soft_labels, votes, init_from: see Supervision.
     """
 
     data: str
@@ -89,7 +89,8 @@ class TrainRequest:
 
 
 def parse_also(also: str) -> tuple[str, float]:
-    """The absolute path and the share of each batch in "PATH:SHARE", 0.5 where there is none. InputError for an invalid share.
+    """The absolute path and the share of each batch in "PATH:SHARE", 0.5 where there is none. InputError for an invalid
+    share.
 
     >>> parse_also("/data/more:0.75")
     ('/data/more', 0.75)

@@ -1,8 +1,8 @@
 """FER+ votes as a teacher for the labels of FER2013.
 
-FER2013's labels and FER+'s ten votes per image disagree too often for the votes to be targets themselves. An MLP therefore predicts
-the label from the votes. Its out-of-fold predictions are soft targets with less label noise (learning from privileged
-information: Lopez-Paz et al. 2016, arXiv:1511.03643).
+FER2013's labels and FER+'s ten votes per image disagree too often for the votes to be targets themselves. An MLP
+therefore predicts the label from the votes. Its out-of-fold predictions are soft targets with less label noise
+(learning from privileged information: Lopez-Paz et al. 2016, arXiv:1511.03643).
 """
 
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ def labels_from_votes(
 ) -> np.ndarray:
     """Out-of-fold predictions of each training image's label from its votes: float32 [n, classes], rows summing to 1.
 
-    votes: the file of votes. auxiliary: networks that were trained on such votes; their features are further inputs. Five folds, so
-    that no prediction comes from a network that was trained on the image's own label. DataError where the votes do not match
-    the data, InputError where an auxiliary network takes images of another shape.
+    votes: the file of votes. auxiliary: networks that were trained on such votes; their features are further inputs.
+    Five folds, so that no prediction comes from a network that was trained on the image's own label. DataError where
+    the votes do not match the data, InputError where an auxiliary network takes images of another shape.
     """
     split = dataset.split("train")
     counts = votes_of(dataset, "train", votes)

@@ -1,6 +1,7 @@
 """Pixel normalization (z-score) as a layer in training, folded into the first convolution before conversion.
 
-No runtime knows of it. The border is padded before the normalization, with black as every runtime pads, so that folding is exact.
+No runtime knows of it. The border is padded before the normalization, with black as every runtime pads, so that folding
+is exact.
 """
 
 import numpy as np
@@ -45,8 +46,8 @@ def conv_padding(model: Model, is_first: bool) -> str:
 def fold_zscore(model):
     """The equivalent network without normalization layer; one that has none is returned as it is.
 
-    With z = (x - mean) / deviation, sum(kernel * z) = sum(kernel / deviation * x) - sum(kernel / deviation * mean): the convolution gets
-    another kernel and a bias.
+    With z = (x - mean) / deviation, sum(kernel * z) = sum(kernel / deviation * x) - sum(kernel / deviation * mean): the
+    convolution gets another kernel and a bias.
     """
     tensorflow()
     import tf_keras

@@ -101,7 +101,7 @@ def test_every_domain_shift_does_something_and_keeps_the_shape():
     for spec in (GRAY48, GRAY48.model_copy(update={"color": "rgb"})):
         images = np.stack([prepare(face, spec) for face in drawn.face_set(1, seed=1)[0]])
         for strength in (one for strengths in shift.KINDS.values() for one in strengths):
-            for change in strength.ways:
+            for change in strength.variants:
                 result = shift.apply_change(images, change)
                 assert result.shape == images.shape and result.dtype == np.uint8
                 assert not np.array_equal(result, images), strength.name
@@ -115,7 +115,7 @@ def test_the_headline_is_the_mean_over_kinds_of_means_over_strengths_of_means_ov
         return lambda image: np.full_like(image, 1 if image[0, 0, 0] < right else 2)
 
     def strength(name: str, *rights: int) -> shift.Strength:
-        return shift.Strength(name=name, ways=tuple(map(leaves, rights)))
+        return shift.Strength(name=name, variants=tuple(map(leaves, rights)))
 
     kinds = {"one": (strength("a", 10, 8), strength("b", 3)), "two": (strength("c", 5),)}
     monkeypatch.setattr(shift, "KINDS", kinds)
@@ -134,13 +134,13 @@ def test_the_headline_is_the_mean_over_kinds_of_means_over_strengths_of_means_ov
 def test_motion_and_noise_are_of_the_stated_strength():
     point = np.zeros((49, 49, 1), np.uint8)
     point[24, 24] = 210
-    across, down = (change(point).reshape(49, 49) for change in shift.KINDS["motion blur"][1].ways)
+    across, down = (change(point).reshape(49, 49) for change in shift.KINDS["motion blur"][1].variants)
     np.testing.assert_array_equal(np.argwhere(across), [[24, x] for x in range(21, 28)])
     np.testing.assert_array_equal(across, down.T)
     assert across.max() == 30
     gray = np.full((48, 48, 1), 128, np.uint8)
     for strength, share in zip(shift.KINDS["noise"], (0.04, 0.08, 0.12), strict=True):
-        assert strength.ways[0](gray).std() / 255 == pytest.approx(share, rel=0.05)
+        assert strength.variants[0](gray).std() / 255 == pytest.approx(share, rel=0.05)
 
 
 def test_evaluate_reports_both_networks_side_by_side(edgefer, converted):
@@ -220,7 +220,7 @@ def test_a_blur_is_as_strong_on_a_large_input_as_on_a_small_one():
     small = cv2.resize(large, (48, 48), interpolation=cv2.INTER_AREA).reshape(48, 48, -1)
     for kind in ("blur", "motion blur"):
         for strength in shift.KINDS[kind]:
-            for way in strength.ways:
+            for way in strength.variants:
                 shrunk = cv2.resize(way(large), (48, 48), interpolation=cv2.INTER_AREA).reshape(small.shape)
                 gap = np.abs(shrunk.astype(int) - way(small).reshape(small.shape)).mean()
                 assert gap < 0.25 * np.abs(small.astype(int) - way(small).reshape(small.shape)).mean(), strength.name

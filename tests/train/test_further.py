@@ -63,7 +63,7 @@ def test_further_images_are_matched_by_class_name_and_stay_out_of_every_fold(own
     assert any("10 images for training only" in line for line in summary(dataset))
     recipe = load_recipe("demo", ("fit.keep=last", "schedule.name=constant"))
     folds = divide_folds(dataset, recipe, folds=2, group_by="", valid_fraction=0.2)
-    assert sum(len(fold.held) for fold in folds) == 24
+    assert sum(len(fold.holdout) for fold in folds) == 24
     assert all(fold.dataset.extra is further for fold in folds)
 
 

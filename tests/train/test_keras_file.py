@@ -180,7 +180,7 @@ def test_a_tensorflow_operator_in_a_network_never_runs(keras, tmp_path):
         (lambda c: c["config"].update(output_layers=[]), "no outputs"),
         (lambda c: c["config"].update(layers=c["config"]["layers"] * 2000), "list of 1 to"),
         (lambda c: c["config"].update(output_layers=[["logits", 0, 5]]), "fit together"),
-        (lambda c: c.clear(), "not described"),
+        (lambda c: c.clear(), "not of Keras's form"),
     ],
 )  # fmt: skip
 def test_what_is_not_a_plain_layer_is_refused_in_one_sentence(keras, tmp_path, change, said):
@@ -195,7 +195,7 @@ def test_layers_that_would_need_gigabytes_for_one_image_are_refused(keras, tmp_p
     model = keras.Model(pixels, keras.layers.Flatten()(keras.layers.UpSampling2D(2, name="large")(pixels)))
     content = changed(saved(model, tmp_path), lambda c: layer(c, "large")["config"].update(size=[1 << 12, 1 << 12]))
     assert MAX_ACTIVATIONS < 16 * 16 * 4 << 24
-    with pytest.raises(InputError, match="numbers for one image"):
+    with pytest.raises(InputError, match="activations for one image"):
         read_keras(content, "a file")
 
 
@@ -221,7 +221,7 @@ def test_a_network_within_a_network_is_bounded_too(keras, tmp_path):
         saved(model, tmp_path),
         lambda c: layer_of(layer_of(c, "inner"), "large")["config"].update(size=[1 << 12, 1 << 12]),
     )
-    with pytest.raises(InputError, match="numbers for one image"):
+    with pytest.raises(InputError, match="activations for one image"):
         read_keras(content, "a file")
 
 
@@ -294,7 +294,7 @@ def test_an_architecture_that_is_no_text_is_one_sentence(tmp_path, config):
 
     with h5py.File(tmp_path / "odd.h5", "w") as out:
         out.attrs.create("model_config", config)
-    with pytest.raises(InputError, match=r"^a file: (its architecture cannot be read|the network is not described)"):
+    with pytest.raises(InputError, match=r"^a file: (its architecture cannot be read|the description of the network)"):
         read_keras((tmp_path / "odd.h5").read_bytes(), "a file")
 
 

@@ -25,7 +25,8 @@ DAMAGE = (
 
 @contextmanager
 def open_lines(path: Path) -> Iterator[Iterator[str]]:
-    """The lines of a CSV file, or of the only CSV in an archive. Iterating raises one of DAMAGE where the file is damaged."""
+    """The lines of a CSV file, or of the only CSV in an archive. Iterating raises one of DAMAGE where the file is
+    damaged."""
     regular_size(path, MAX_FILE, error=DataError)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:

@@ -23,8 +23,8 @@ SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """The contents and checks of a data set. counts: split -> class -> images, as read; sizes: "224x224" -> images; colors: "gray"
-    or "rgb" -> images; notes: sentences on what is ignored or held out."""
+    """The contents and checks of a data set. counts: split -> class -> images, as read; sizes: "224x224" -> images;
+    colors: "gray" or "rgb" -> images; notes: sentences on what is ignored or held out."""
 
     path: str
     labels: tuple[str, ...]
@@ -60,8 +60,8 @@ def audit(
 ) -> Audit:
     """Check data for a training with these options. card: of a network that is to be used with the data.
 
-    Rows are read and split by the code that training uses, so what training refuses fails here. DataError where no row can be
-    read.
+    Rows are read and split by the code that training uses, so what training refuses fails here. DataError where no row
+    can be read.
     """
     rows = open_rows(path, options)
     scan = _Scan()
@@ -171,10 +171,8 @@ def _duplicates(scan: _Scan, group_by: str) -> list[Check]:
     repeat = f"{extra:,} images of {len(ids):,} repeat another, in {len(sets):,} sets"
     checks = [
         check("near-duplicates", pairs, Status.WARN, repeat),
-        check(
-            "leaks between splits", across, Status.FAIL, f"{len(across):,} near-duplicate pairs are in different splits"
-        ),
-        check("labels of duplicates", mixed, Status.WARN, f"{len(mixed):,} near-duplicate pairs have different labels"),
+        check("leaks between splits", across, Status.FAIL, f"{len(across):,} pairs are in different splits"),
+        check("labels of duplicates", mixed, Status.WARN, f"{len(mixed):,} pairs have different labels"),
     ]
     if not group_by:
         return checks
@@ -194,6 +192,6 @@ def _duplicates(scan: _Scan, group_by: str) -> list[Check]:
             "duplicates across groups",
             apart,
             Status.WARN,
-            f"{len(apart):,} near-duplicate pairs are in different groups",
+            f"{len(apart):,} pairs are in different groups",
         ),
     ]

@@ -1,8 +1,8 @@
 """FER2013 CSVs: one row per image, with label, pixels and perhaps Usage. Goodfellow et al. 2013, arXiv:1307.0414.
 
-Reads Kaggle's fer2013.csv, icml_face_data.csv and train.csv, CK+'s ckextended.csv with an eighth class, and what pandas and
-spreadsheets write of them: other separators and column orders, an index column, labels as names or 3.0, pixels as 12.0, as a list
-or one per column, any square size.
+Reads Kaggle's fer2013.csv, icml_face_data.csv and train.csv, CK+'s ckextended.csv with an eighth class, and what pandas
+and spreadsheets write of them: other separators and column orders, an index column, labels as names or 3.0, pixels as
+12.0, as a list or one per column, any square size.
 """
 
 import csv
@@ -131,7 +131,8 @@ def _columns(header: list[str], path: Path) -> _Columns:
 
 
 class _Labels:
-    """Maps a file's labels to class names: by `names`, else as numbers in FER2013's order or as names; the first row decides."""
+    """Maps a file's labels to class names: by `names`, else as numbers in FER2013's order or as names; the first row
+    decides."""
 
     def __init__(self, names: dict[str, str]):
         self.names = names
@@ -166,7 +167,8 @@ class _Labels:
 
 
 def _is_name(text: str) -> bool:
-    """Whether a text can be a class name: letters with their marks, digits and a few other characters; no pixels, no formula."""
+    """Whether a text can be a class name: letters with their marks, digits and a few other characters; no pixels, no
+    formula."""
     valid = (char.isalnum() or char in NAME_CHARS or unicodedata.category(char) in ("Mn", "Mc") for char in text)
     return 0 < len(text) <= MAX_NAME and (text[0].isalnum() or text[0] == "_") and all(valid)
 

@@ -16,8 +16,8 @@ from edgefer.train.data.groups import group_images, holdout_mask
 class Split:
     """Labelled images; all arrays have the same rows.
 
-    images: uint8 [n, h, w, c]. labels: int64 [n], indices into Dataset.labels. ids: str [n], the row or file of each image.
-    targets: soft targets float32 [n, classes], rows summing to 1; None where the targets are the labels.
+    images: uint8 [n, h, w, c]. labels: int64 [n], indices into Dataset.labels. ids: str [n], the row or file of each
+    image. targets: soft targets float32 [n, classes], rows summing to 1; None where the targets are the labels.
     """
 
     images: np.ndarray = field(repr=False)
@@ -52,7 +52,8 @@ class Split:
 class ExtraImages:
     """Images of another source, for training only: `share` of every batch, 0 < share < 1.
 
-    skipped: bad rows or files that were left out, and why. repeated: how many were left out since the data set has them too.
+    skipped: bad rows or files that were left out, and why. repeated: how many were left out since the data set has them
+    too.
     """
 
     name: str
@@ -66,8 +67,8 @@ class ExtraImages:
 class Dataset:
     """Labelled images by split ("train", "valid", perhaps "test").
 
-    extra: trained on beside the training split, and never held out. skipped: bad rows or files that were left out, and why.
-    notes: sentences on what is ignored, or looks odd.
+    extra: trained on beside the training split, and never held out. skipped: bad rows or files that were left out, and
+    why. notes: sentences on what is ignored, or looks odd.
     """
 
     name: str

@@ -14,8 +14,8 @@ CHUNK = 2048
 def fingerprint(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(hash, thumbnail) of an image, uint8 [h, w] or BGR [h, w, 3], for near_duplicates to compare.
 
-    hash: int8 [64] of -1 and 1, whether each of the lowest DCT coefficients but the DC is above their median (pHash, Zauner
-    2010). thumbnail: uint8 [32, 32] gray.
+    hash: int8 [64] of -1 and 1, whether each of the lowest DCT coefficients but the DC is above their median (pHash,
+    Zauner 2010). thumbnail: uint8 [32, 32] gray.
     """
     gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     thumb = cv2.resize(gray, (THUMB_SIDE, THUMB_SIDE), interpolation=cv2.INTER_AREA)
@@ -30,8 +30,8 @@ def _hash(thumb: np.ndarray) -> np.ndarray:
 def near_duplicates(hashes: np.ndarray, thumbs: np.ndarray) -> list[tuple[int, int]]:
     """Pairs (i < j) of near-duplicate or mirrored images, from stacked fingerprints.
 
-    hashes: int8 [n, 64]; thumbs: uint8 [n, 32, 32]. The hashes of a pair differ in at most 6 of 64 bits, and its thumbnails have
-    a correlation of at least 0.97.
+    hashes: int8 [n, 64]; thumbs: uint8 [n, 32, 32]. The hashes of a pair differ in at most 6 of 64 bits, and its
+    thumbnails have a correlation of at least 0.97.
     """
     flipped = np.ascontiguousarray(thumbs[:, :, ::-1])
     mirrored = np.stack([_hash(thumb) for thumb in flipped]) if len(flipped) else hashes

@@ -42,8 +42,8 @@ def votes_file(votes: str, data: str | Path) -> Path:
 def with_votes(dataset: Dataset, file: Path) -> Dataset:
     """The images of a FER2013 CSV with FER+'s eight labels, and the votes as soft targets.
 
-    As in the paper, a single vote for an expression is noise. An image is trained on where an expression has the most votes, and
-    evaluated on where it has more than half of them, the paper's "majority".
+    As in the paper, a single vote for an expression is noise. An image is trained on where an expression has the most
+    votes, and evaluated on where it has more than half of them, the paper's "majority".
     """
     splits = {}
     for name, split in dataset.splits.items():
@@ -59,7 +59,8 @@ def with_votes(dataset: Dataset, file: Path) -> Dataset:
 
 
 def votes_of(dataset: Dataset, name: str, file: Path) -> np.ndarray:
-    """The votes for a split's images, float64 [n, 10]: eight expressions, unknown, no face. DataError where the rows do not match."""
+    """The votes for a split's images, float64 [n, 10]: eight expressions, unknown, no face. DataError where the rows do
+    not match."""
     usage, votes = _read(file)
     rows = sum(map(len, dataset.splits.values())) + len(dataset.skipped)
     if rows != len(votes):

@@ -15,8 +15,8 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a folder. labels: in order; files: (split, label, file) of each image; class_folders: their names as in the
-    training split; notes: sentences on what is ignored."""
+    """The images of a folder. labels: in order; files: (split, label, file) of each image; class_folders: their names
+    as in the training split; notes: sentences on what is ignored."""
 
     labels: tuple[str, ...]
     files: list[tuple[str, str, Path]]
@@ -62,8 +62,8 @@ def name_in(path: Path, file: Path) -> str:
 
 
 def list_images(path: Path, names: str = "") -> Listing:
-    """The images in a folder. Class folders are matched between splits by name, ignoring case, and sorted: by number where all
-    are numbers. DataError for a layout that cannot be read."""
+    """The images in a folder. Class folders are matched between splits by name, ignoring case, and sorted: by number
+    where all are numbers. DataError for a layout that cannot be read."""
     root = find_root(path)
     tops, notes = _split_folders(root)
     training = folders_in(tops["train"])
@@ -108,8 +108,9 @@ def _key(folder: Path) -> str:
 
 
 def _images_in(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The images, and the files that are not read as images: by their suffix, or since they are hidden or in a hidden folder, such
-    as .ipynb_checkpoints/ or macOS's ._picture.jpg. Links to folders are not followed, and count among those."""
+    """The images, and the files that are not read as images: by their suffix, or since they are hidden or in a hidden
+    folder, such as .ipynb_checkpoints/ or macOS's ._picture.jpg. Links to folders are not followed, and count among
+    those."""
     images: list[Path] = []
     others: list[Path] = []
     for file in sorted(folder.rglob("*")):

@@ -1,4 +1,5 @@
-"""Groups of related images (copies, frames of a video, photographs of one person), and splits that keep each group whole."""
+"""Groups of related images (copies, frames of a video, photographs of one person), and splits that keep each group
+whole."""
 
 import re
 
@@ -12,9 +13,9 @@ COPY = "copy"
 def group_images(ids: np.ndarray, pattern: str) -> tuple[np.ndarray, np.ndarray]:
     r"""Each image's group, str [n], and whether it is a copy, bool [n], from its path within the data.
 
-    pattern: a regular expression that is searched in the path; the text of its capturing groups together names the image's
-    group. One named "copy" is not part of the name: where it matches something, the image is a copy, which is trained on and
-    never evaluated on. DataError where the pattern is invalid, captures nothing or does not match an id.
+    pattern: a regular expression that is searched in the path; the text of its capturing groups together names the
+    image's group. One named "copy" is not part of the name: where it matches something, the image is a copy, which is
+    trained on and never evaluated on. DataError where the pattern is invalid, captures nothing or does not match an id.
 
     >>> groups, copies = group_images(np.array(["cat/7.png", "cat/aug-1-7.png"]), r"(?P<copy>aug-\d+-)?(\d+)[.]png")
     >>> groups.tolist(), copies.tolist()
@@ -43,8 +44,8 @@ def group_images(ids: np.ndarray, pattern: str) -> tuple[np.ndarray, np.ndarray]
 def assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """The fold of each image, 0 .. folds - 1, int64 [n]: groups stay whole, and classes are spread evenly.
 
-    Greedy, as scikit-learn's StratifiedGroupKFold: each group, shuffled and the largest first, goes to the fold that leaves the
-    classes most even. DataError where a class has fewer groups than there are folds.
+    Greedy, as scikit-learn's StratifiedGroupKFold: each group, shuffled and the largest first, goes to the fold that
+    leaves the classes most even. DataError where a class has fewer groups than there are folds.
     """
     names, group_of = np.unique(groups, return_inverse=True)
     counts = np.zeros((len(names), int(labels.max()) + 1), np.int64)

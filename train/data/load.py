@@ -29,11 +29,11 @@ PER_CLASS = 120  # drawn training faces of each expression; a third as many to v
 class DataOptions:
     """How data is read and split.
 
-    labels: "ferplus", or a file of FER+ votes, instead of the CSV's own labels. names: `0=neutral,1=happy`, the names of labels
-    or folders that are numbers. skip_bad: leave bad rows and images out, and list them. valid_fraction, seed: of the stratified
-    validation split, where the data has none. group_by: for folders, a regular expression that names each image's group
-    (edgefer.train.data.groups): no group is in two splits, and copies are in the training split only. pooled: training and
-    validation images together as "train", for cross-validation.
+    labels: "ferplus", or a file of FER+ votes, instead of the CSV's own labels. names: `0=neutral,1=happy`, the names
+    of labels or folders that are numbers. skip_bad: leave bad rows and images out, and list them. valid_fraction, seed:
+    of the stratified validation split, where the data has none. group_by: for folders, a regular expression that names
+    each image's group (edgefer.train.data.groups): no group is in two splits, and copies are in the training split
+    only. pooled: training and validation images together as "train", for cross-validation.
     """
 
     labels: str = ""
@@ -55,8 +55,8 @@ def load_dataset(
 ) -> Dataset:
     """Load a FER2013 CSV (plain or in an archive), a folder of images, or "builtin", preprocessed for `spec`.
 
-    DataError names the first bad row or image, unless they are to be skipped. cache: a folder for parsed data, which is reused
-    while the files do not change.
+    DataError names the first bad row or image, unless they are to be skipped. cache: a folder for parsed data, which is
+    reused while the files do not change.
     """
     return make_splits(_load(path, spec, options, progress, cache), path, options)
 
@@ -73,8 +73,8 @@ def load_extra(
 ) -> ExtraImages:
     """Load images of some of the data set's classes, all splits of `path` together, for training only.
 
-    Images with the same pixels as one of the data set's are left out: they would leak from the validation split into training.
-    DataError where `path` cannot be read, has a class that the data set does not have, or nothing is left.
+    Images with the same pixels as one of the data set's are left out: they would leak from the validation split into
+    training. DataError where `path` cannot be read, has a class that the data set does not have, or nothing is left.
     """
     loaded = _load(path, spec, DataOptions(skip_bad=skip_bad), progress, cache)
     if unknown := [label for label in loaded.labels if label not in dataset.labels]:
@@ -143,7 +143,8 @@ def _read(rows: Rows, path: str | Path, spec: InputSpec, skip_bad: bool, progres
 def build_dataset(
     rows: Rows, path: str | Path, index: list[tuple[str, str, str]], images: np.ndarray, bad: list[str]
 ) -> Dataset:
-    """A data set of the rows that could be read. index: (id, split, label) of each; images: [n, ...]; bad: problems of the others.
+    """A data set of the rows that could be read. index: (id, split, label) of each; images: [n, ...]; bad: problems of
+    the others.
 
     DataError where no row could be read.
     """

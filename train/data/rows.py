@@ -34,8 +34,8 @@ class Row:
 class Rows:
     """Opened data: the stream is read lazily, once, and may raise DataError.
 
-    classes: the class names in order, given the labels that occur. total: rows, perhaps an estimate. notes: sentences on what is
-    ignored, or looks odd. fingerprint: changes when the data does.
+    classes: the class names in order, given the labels that occur. total: rows, perhaps an estimate. notes: sentences
+    on what is ignored, or looks odd. fingerprint: changes when the data does.
     """
 
     name: str

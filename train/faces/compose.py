@@ -66,7 +66,8 @@ def _cell(picture: Picture, pool: Pool, rng, size: tuple[int, int]) -> tuple[np.
 
 
 def _placement(picture: Picture, rng, width: int, height: int) -> tuple[np.ndarray, bool, float]:
-    """A random affine matrix [2, 3] from the picture to the cell, whether the picture is mirrored first, and the rotation in degrees."""
+    """A random affine matrix [2, 3] from the picture to the cell, whether the picture is mirrored first, and the
+    rotation in degrees."""
     h, w = picture.gray.shape
     flip = bool(rng.random() < 0.5)
     tilt_deg = float(np.clip(rng.normal(0, 14), -38, 38)) if rng.random() < 0.65 else 0.0
@@ -99,7 +100,8 @@ def _placement(picture: Picture, rng, width: int, height: int) -> tuple[np.ndarr
 
 
 def warp(gray: np.ndarray, matrix: np.ndarray, size: tuple[int, int], rng) -> np.ndarray:
-    """The picture under an affine matrix [2, 3], outside of it one gray or its border replicated: uint8 of `size` (width, height).
+    """The picture under an affine matrix [2, 3], outside of it one gray or its border replicated: uint8 of `size`
+    (width, height).
 
     Shrinking is mostly antialiased, as cameras do; at random it is not, as some software.
     """
@@ -125,7 +127,8 @@ def mirrored(faces: Faces, width: int) -> Faces:
 
 
 def transformed(faces: Faces, matrix: np.ndarray, tilt_deg: float = 0.0) -> Faces:
-    """The faces under an affine matrix that rotates by `tilt_deg` clockwise; each box becomes that of its rotated ellipse."""
+    """The faces under an affine matrix that rotates by `tilt_deg` clockwise; each box becomes that of its rotated
+    ellipse."""
     linear, shift = matrix[:, :2], matrix[:, 2]
     scale = np.sqrt(abs(np.linalg.det(linear)))
     centre = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2 @ linear.T + shift

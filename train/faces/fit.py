@@ -1,4 +1,5 @@
-"""Fitting a face network: batches that are a pure function of seed and step, averaged weights, and checkpoints to resume from."""
+"""Fitting a face network: batches that are a pure function of seed and step, averaged weights, and checkpoints to
+resume from."""
 
 import json
 import math
@@ -28,7 +29,8 @@ Batch = Callable[[int], tuple[np.ndarray, np.ndarray]]  # step -> uint8 images [
 
 @dataclass(frozen=True, kw_only=True)
 class FitTask:
-    """What is fitted: `build` makes the network, `loss` maps (outputs, targets) to a scalar, `batch` makes each step's batch."""
+    """What is fitted: `build` makes the network, `loss` maps (outputs, targets) to a scalar, `batch` makes each step's
+    batch."""
 
     build: Callable[[], "tf_keras.Model"]
     loss: Callable
@@ -37,7 +39,8 @@ class FitTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """AdamW's learning rate: linear warm-up over `warmup` steps to `rate`, then a cosine to a hundredth of it at `steps`.
+    """AdamW's learning rate: linear warm-up over `warmup` steps to `rate`, then a cosine to a hundredth of it at
+    `steps`.
 
     >>> schedule = Schedule(steps=1000, rate=0.002, warmup=200, weight_decay=0.001, every=100)
     >>> [round(schedule.at(step), 6) for step in (0, 199, 600, 1000)]
@@ -61,8 +64,9 @@ class Schedule:
 def fit(task: FitTask, schedule: Schedule, folder: FitFolder, report: Callable[[int, float], None]) -> "tf_keras.Model":
     """Train to the schedule's end; `folder` gets checkpoints and a history, from which an interrupted training resumes.
 
-    report: called with (step, mean loss since the last call) at every checkpoint. Returns the float32 network with the averaged
-    weights (EMA). DataError when the loss diverges or no checkpoint can be read, EdgeferError without memory or disk space.
+    report: called with (step, mean loss since the last call) at every checkpoint. Returns the float32 network with the
+    averaged weights (EMA). DataError when the loss diverges or no checkpoint can be read, EdgeferError without memory
+    or disk space.
     """
     tf = tensorflow()
     try:

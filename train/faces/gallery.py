@@ -24,8 +24,8 @@ THUMB_SIDE = 24
 class Faces:
     """The faces of one picture, in its pixels, float32; NaN is unknown.
 
-    boxes: [n, 4], x0, y0, x1, y1. points: [n, 5, 2], as in TaughtFace. roll_deg: [n], clockwise. target: [n], the score to learn;
-    an unknown one is neither a positive nor a negative.
+    boxes: [n, 4], x0, y0, x1, y1. points: [n, 5, 2], as in TaughtFace. roll_deg: [n], clockwise. target: [n], the score
+    to learn; an unknown one is neither a positive nor a negative.
     """
 
     boxes: np.ndarray
@@ -39,7 +39,8 @@ class Faces:
 
 @dataclass(frozen=True)
 class Picture:
-    """A gray image uint8 [h, w] with its faces. name: of its file in the source; has_marks: whether people marked the source's faces."""
+    """A gray image uint8 [h, w] with its faces. name: of its file in the source; has_marks: whether people marked the
+    source's faces."""
 
     source: str
     name: str
@@ -124,7 +125,8 @@ def _false_positives(taught: np.ndarray) -> Faces:
 def same_photographs(pictures: Sequence[Picture]) -> np.ndarray:
     """The group of each picture, int64 [n]: pictures of one group show the same photograph, and must be in one split.
 
-    They have a face, or the whole picture, in common by the correlation of thumbnails: crops of a photograph have the same faces.
+    They have a face, or the whole picture, in common by the correlation of thumbnails: crops of a photograph have the
+    same faces.
     """
     thumbs, owners = [], []
     for index, picture in enumerate(pictures):
@@ -156,8 +158,8 @@ def _thumb(gray: np.ndarray, box) -> np.ndarray:
 def split(pictures: Sequence[Picture], group: np.ndarray, *, source: str, share: float, seed: int) -> np.ndarray:
     """The split of each picture, int64 [n]: 0 training, 1 holdout, 2 neither.
 
-    The holdout is about `share` of the pictures of one source, in whole groups; pictures of other sources in these groups are not
-    used.
+    The holdout is about `share` of the pictures of one source, in whole groups; pictures of other sources in these
+    groups are not used.
     """
     own = np.array([picture.source == source for picture in pictures])
     groups = np.unique(group[own])

@@ -7,10 +7,11 @@ ROLL_WEIGHT = 3.0  # of a box it is 1.0: with as little, a roll of 25 degrees in
 
 
 def finder_loss(maps, targets, grid):
-    """maps: float32 [n, h, w, 5] for each stride; targets: [n, cells, 6] of `finder_targets`; grid: of `cell_grid`. Scalar.
+    """maps: float32 [n, h, w, 5] for each stride; targets: [n, cells, 6] of `finder_targets`; grid: of `cell_grid`.
+    Scalar.
 
-    Scores by quality focal loss (Li et al. 2020, arXiv:2006.04388), whose target is the IoU of a cell's box. Boxes by GIoU
-    (Rezatofighi et al. 2019, arXiv:1902.09630), with a little L1, which helps while they do not overlap.
+    Scores by quality focal loss (Li et al. 2020, arXiv:2006.04388), whose target is the IoU of a cell's box. Boxes by
+    GIoU (Rezatofighi et al. 2019, arXiv:1902.09630), with a little L1, which helps while they do not overlap.
     """
     tf = tensorflow()
     outputs = tf.concat([tf.reshape(one, [tf.shape(one)[0], -1, 5]) for one in maps], axis=1)
@@ -44,7 +45,8 @@ def overlap(centre, size, other_centre, other_size):
 
 
 def refiner_loss(outputs, targets):
-    """outputs: [n, 17]; targets: [n, 19]: score, its weight, 16 numbers of `encode_refined` (NaN where unknown), their weight. Scalar.
+    """outputs: [n, 17]; targets: [n, 19]: score, its weight, 16 numbers of `encode_refined` (NaN where unknown), their
+    weight. Scalar.
 
     Scores by a focal loss, the others by Huber loss.
     """

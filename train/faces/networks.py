@@ -1,7 +1,8 @@
 """The networks that detect faces: 3x3 convolutions with multiples of 16 filters. Both take gray pixels / 255.
 
-Finder: an image whose sides are divisible by 32 -> for each of STRIDES a map [h / stride, w / stride, 5]: the logit of a face's score, and
-its box's centre and size relative to the cell. Refiner: a crop of REFINER_SIDE around a candidate -> 17 numbers (edgefer.faces).
+Finder: an image whose sides are divisible by 32 -> for each of STRIDES a map [h / stride, w / stride, 5]: the logit of
+a face's score, and its box's centre and size relative to the cell. Refiner: a crop of REFINER_SIDE around a candidate
+-> 17 numbers (edgefer.faces).
 
 All outputs of a network share a quantization scale, so each is multiplied by a gain to fill the same range.
 """

@@ -47,8 +47,8 @@ MineCandidates = Callable[[Sequence[Picture]], Candidates]
 class FaceConfig:
     """The configuration of a face training, kept in its folder.
 
-    data: a folder of archives or folders of pictures; teacher: YuNet's .onnx; finder: the bundle whose candidates a refiner
-    learns from, "" for the shipped one; init_from: the bundle with the initial weights, "" for random ones.
+    data: a folder of archives or folders of pictures; teacher: YuNet's .onnx; finder: the bundle whose candidates a
+    refiner learns from, "" for the shipped one; init_from: the bundle with the initial weights, "" for random ones.
     """
 
     recipe: FaceRecipe

@@ -32,9 +32,9 @@ Track = Callable[[Iterable, int, str], Iterable]
 class Source:
     """The images of one archive or folder, and their annotated faces.
 
-    images: gray uint8 [h, w] each. taught: the teacher's faces, float32 [n, 17]: image index, x0, y0, x1, y1, five points' x and
-    y, score, roll in degrees (NaN: not measured). marked: people's boxes, float32 [n, 5]: image index, x0, y0, x1, y1.
-    has_marks: whether there was a boxes.json.
+    images: gray uint8 [h, w] each. taught: the teacher's faces, float32 [n, 17]: image index, x0, y0, x1, y1, five
+    points' x and y, score, roll in degrees (NaN: not measured). marked: people's boxes, float32 [n, 5]: image index,
+    x0, y0, x1, y1. has_marks: whether there was a boxes.json.
     """
 
     name: str

@@ -21,7 +21,8 @@ USED = {"data", "recipe", "epochs", "batch_size", "seed", "set", "init_from", "t
 def new_config(request: TrainRequest, teacher: Path, out: Path | None) -> tuple[Path, FaceConfig]:
     """The folder and configuration of a new training. teacher: YuNet's .onnx.
 
-    InputError for a file or bundle that does not exist, a folder that is taken, and an option that face trainings do not have.
+    InputError for a file or bundle that does not exist, a folder that is taken, and an option that face trainings do
+    not have.
     """
     defaults = TrainRequest(data=request.data)
     for name in (field.name for field in fields(request) if field.name not in USED):

@@ -45,7 +45,8 @@ def finder_targets(faces: Faces, size: int) -> np.ndarray:
 
 
 def cell_grid(size: int) -> np.ndarray:
-    """The cells in the same order, float32 [cells, 4]: centre x, y, stride, and the anchor (the side whose size is encoded as 0)."""
+    """The cells in the same order, float32 [cells, 4]: centre x, y, stride, and the anchor (the side whose size is
+    encoded as 0)."""
     parts = []
     for stride, anchor in zip(STRIDES, ANCHORS, strict=True):
         grid = (np.arange(size // stride) + 0.5) * stride

@@ -22,7 +22,8 @@ MAX_NEGATIVE_IOU = 0.1  # of a random window with a face
 
 
 def pool_of(pictures: Sequence[Picture]) -> Pool:
-    """The pictures by kind: those with faces of each source, more often where people marked them, and all without faces."""
+    """The pictures by kind: those with faces of each source, more often where people marked them, and all without
+    faces."""
     groups: dict[str, list[Picture]] = {}
     weights: dict[str, float] = {}
     for picture in pictures:

@@ -26,8 +26,8 @@ MAX_ROLL_DEG = 60.0
 class TaughtFace:
     """A face that the teacher detected, in pixels of the picture.
 
-    box: float [4], x0, y0, x1, y1. points: float [5, 2], eyes, nose, corners of the mouth, those that are left in the image first.
-    score: 0..1. roll_deg: clockwise in the image, NaN where it could not be measured.
+    box: float [4], x0, y0, x1, y1. points: float [5, 2], eyes, nose, corners of the mouth, those that are left in the
+    image first. score: 0..1. roll_deg: clockwise in the image, NaN where it could not be measured.
     """
 
     box: np.ndarray
@@ -39,9 +39,9 @@ class TaughtFace:
 class Teacher:
     """Detects faces in the whole picture and in tiles, then measures the roll of each in several rotations.
 
-    YuNet's eye points follow only part of a head's roll, but linearly: the rotation in which the line through them is level is the
-    roll without that error, and the points are those of the levelled face. YuNet also has a bias of 3 to 4 degrees (the mean over
-    LFW), which has the other sign in the mirror image: roll and points are the mean of both.
+    YuNet's eye points follow only part of a head's roll, but linearly: the rotation in which the line through them is
+    level is the roll without that error, and the points are those of the levelled face. YuNet also has a bias of 3 to 4
+    degrees (the mean over LFW), which has the other sign in the mirror image: roll and points are the mean of both.
     """
 
     def __init__(self, file: Path):
@@ -122,7 +122,8 @@ class Teacher:
         return TaughtFace(face.box, points, level.score, float(roll))
 
     def _rotated(self, image_bgr: np.ndarray, face: TaughtFace, angles: tuple[float, ...]) -> list[TaughtFace | None]:
-        """The face as detected in the picture rotated clockwise about its centre by each of up to four angles, None where it is not.
+        """The face as detected in the picture rotated clockwise about its centre by each of up to four angles, None
+        where it is not.
 
         In pixels of the picture, along the rotated axes. One call of YuNet, on a canvas of four crops.
         """
@@ -168,7 +169,8 @@ def _face(row: np.ndarray, scale: float, offset, centre: np.ndarray | None = Non
 
 
 def _roll(points: np.ndarray) -> float:
-    """The mean angle of the lines through the eyes and through the corners of the mouth, in degrees, clockwise in the image."""
+    """The mean angle of the lines through the eyes and through the corners of the mouth, in degrees, clockwise in the
+    image."""
     across = (points[1] - points[0]) + (points[4] - points[3])
     return math.degrees(math.atan2(across[1], across[0]))
 

@@ -133,7 +133,7 @@ def test_an_interrupt_while_candidates_are_mined_can_be_resumed(folder, interrup
             raise KeyboardInterrupt
 
     assert interrupted("face-refiner", Slow()) is None
-    assert RunFolder(folder / "run").resumable and not RunFolder(folder / "run").begun()
+    assert RunFolder(folder / "run").resumable and not RunFolder(folder / "run").started()
     assert interrupted() is not None
 
 
