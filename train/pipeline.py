@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from edgefer.bundle import Bundle, write_bundle
 from edgefer.card import ModelCard, Provenance, Scores, first_problem
-from edgefer.errors import InputError
+from edgefer.errors import BundleError, InputError
 from edgefer.files import without_empty_folders
 from edgefer.metrics import confusion_matrix
 from edgefer.progress import SILENT, Epoch, Progress
@@ -176,7 +176,10 @@ def _holdout_warnings(config: TrainConfig, dataset: Dataset) -> list[str]:
     """A warning for each network that this training builds on and that was itself trained on images that are held out
     now."""
     paths = (config.supervision.init_from, *config.supervision.teachers)
-    bundles = [Bundle.open(Path(path)) for path in paths if path]
+    bundles = []
+    for path in filter(None, paths):
+        with contextlib.suppress(BundleError):  # a resumed training no longer needs its teachers, which may be gone
+            bundles.append(Bundle.open(Path(path)))
     return [
         f"{bundle.path} was trained on {dataset.name} with other images held out: it may know some of those that are held out now, "
         "and the figures on them may look better than the network is. Train it again with the same seed and split."
