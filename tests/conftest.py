@@ -9,6 +9,7 @@ from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 from boards import READY as BOARDS_READY
@@ -132,13 +133,13 @@ def edgefer(cache):
     """Run `edgefer ARGS` in a process of its own: returns the completed process, text captured."""
 
     def call(*arguments, cwd=None, expect=0, **environment) -> subprocess.CompletedProcess:
-        done = subprocess.run(
-            [sys.executable, "-c", "from edgefer.cli import main; main()", *map(str, arguments)],
-            cwd=cwd,
-            env=os.environ | {"XDG_CACHE_HOME": str(cache), "DISPLAY": "", "WAYLAND_DISPLAY": ""} | environment,
-            capture_output=True,
-            text=True,
-        )
+        arguments = list(map(str, arguments))
+        told = os.environ | {"XDG_CACHE_HOME": str(cache), "DISPLAY": "", "WAYLAND_DISPLAY": ""} | environment
+        if environment:  # libraries read some of it while they are imported
+            command = [sys.executable, "-c", "from edgefer.cli import main; main()", *arguments]
+            done = subprocess.run(command, cwd=cwd, env=told, capture_output=True, text=True)
+        else:
+            done = forks.run(arguments, cwd, told)
         assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
         return done

@@ -20,9 +20,27 @@ from edgefer.train.networks import keras_bytes, load_keras
 HEAVY = ("cv2", "numpy", "ai_edge_litert", "tensorflow", "pydantic", "rich.progress")
 
 
+PEER = """
+import sys, typer
+app = typer.Typer(rich_markup_mode="markdown")
+@app.command()
+def command(number: int):
+    "Help in *Markdown*."
+sys.argv = ["peer", "--help"]
+app()
+"""
+
+
+def cpu_seconds(code: str) -> tuple[float, subprocess.CompletedProcess]:
+    """Of a new Python: other work on this machine is none of the command's."""
+    began = os.times()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ended = os.times()
+    return ended.children_user + ended.children_system - began.children_user - began.children_system, done
+
+
 @pytest.mark.parametrize("option", ["--version", "--help"])
-def test_starts_in_well_under_half_a_second_without_heavy_imports(option):
-    """In seconds of the processor: other work on this machine is none of the command's."""
+def test_starts_within_2_5_times_the_time_of_any_typer_program_and_without_heavy_imports(option):
     code = f"""
 import sys
 sys.argv = ["edgefer", {option!r}]
@@ -33,14 +51,9 @@ except SystemExit as end:
     assert not end.code
 print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
 """
-    seconds = []
-    for _ in range(3):
-        began = os.times()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        ended = os.times()
-        seconds.append(ended.children_user + ended.children_system - began.children_user - began.children_system)
-    assert done.stderr.strip() == "[]"
-    assert min(seconds) < 0.5
+    runs = [(cpu_seconds(code), cpu_seconds(PEER)[0]) for _ in range(3)]
+    assert runs[0][0][1].stderr.strip() == "[]"
+    assert min(ours for (ours, _), _ in runs) < 2.5 * min(peer for _, peer in runs)
 
 
 def commands(command, name="edgefer"):
