@@ -84,7 +84,10 @@ def _converter(model):
     function = tf.function(lambda pixels: model(pixels, training=False), autograph=False).get_concrete_function(
         signature
     )
-    return tf.lite.TFLiteConverter.from_concrete_functions([function], model)
+    # The variables alone: of the whole model the converter would write every layer's functions first, the same bytes 4 times slower.
+    held = tf.Module()
+    held.held = function.variables
+    return tf.lite.TFLiteConverter.from_concrete_functions([function], held)
 
 
 def run_converter(converter) -> bytes:

@@ -10,7 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parent.parent
-LIBRARIES = ["tensorflow", "tf_keras", "tensorflow_model_optimization", "ai_edge_litert.interpreter", "matplotlib.figure"]
+LIBRARIES = [
+    "tensorflow",
+    "tf_keras",
+    "tensorflow_model_optimization",
+    "ai_edge_litert.interpreter",
+    "matplotlib.figure",
+]
 FORKS = multiprocessing.get_context("forkserver")
 
 
