@@ -259,13 +259,14 @@ def test_labels_follow_their_pictures_through_every_shuffle(tmp_path):
 
 
 def test_the_second_load_comes_from_the_cache(tmp_path):
-    """32,000 rows parse once; the second load takes less than a second of work, and a changed file is read anew."""
-    file = write_csv(tmp_path / "fer2013.csv", rows(10) * 152)
+    """Rows are parsed once; the second load takes less than a fifth of the work, and a changed file is read anew."""
+    file = write_csv(tmp_path / "fer2013.csv", rows(10) * 30)
+    began = time.process_time()
     first = load_dataset(file, GRAY48, cache=tmp_path / "cache")
-    assert sum(len(split) for split in first.splits.values()) == 31920
-    read = time.process_time()
+    parsed = time.process_time()
+    assert sum(len(split) for split in first.splits.values()) == 6300
     second = load_dataset(file, GRAY48, cache=tmp_path / "cache")
-    assert time.process_time() - read < 1
+    assert time.process_time() - parsed < 0.2 * (parsed - began)
     for name, split in first.splits.items():
         for part in ("images", "labels", "ids"):
             assert np.array_equal(getattr(split, part), getattr(second.splits[name], part))
