@@ -10,11 +10,11 @@ from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 
-import forks
 import numpy as np
 import pytest
 from boards import READY as BOARDS_READY
 from filelock import FileLock
+from forks import Fork
 
 from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
@@ -140,7 +140,7 @@ def edgefer(cache):
             command = [sys.executable, "-c", "from edgefer.cli import main; main()", *arguments]
             done = subprocess.run(command, cwd=cwd, env=told, capture_output=True, text=True)
         else:
-            done = forks.run(arguments, cwd, told)
+            done = Fork(arguments, told, cwd).done()
         assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
         return done

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +18,7 @@ LIBRARIES = [
     "matplotlib.figure",
 ]
 FORKS = multiprocessing.get_context("forkserver")
+util.get_temp_dir()  # before edgefer.scratch makes tempfile's directory one of this process, gone before this one is
 
 
 def ready() -> None:
@@ -40,16 +41,24 @@ def _own_modules() -> list[str]:
     return sorted(name if name.startswith("edgefer.") else f"edgefer.{name}" for name in names)
 
 
-def run(arguments: list[str], cwd: Path | None, environment: dict[str, str]) -> subprocess.CompletedProcess:
-    """As subprocess.run([sys.executable, "-c", "from edgefer.cli import main; main()", *arguments]), its text captured."""
-    ready()
-    with TemporaryDirectory() as folder:
-        outputs = [Path(folder) / name for name in ("stdout", "stderr")]
-        process = FORKS.Process(target=_main, args=(arguments, Path(cwd or ".").resolve(), environment, outputs))
-        process.start()
-        process.join()
-        stdout, stderr = (output.read_text() for output in outputs)
-    return subprocess.CompletedProcess(["edgefer", *arguments], process.exitcode, stdout, stderr)
+class Fork:
+    """A process that runs `edgefer ARGS`, as subprocess.Popen would, its text captured."""
+
+    def __init__(self, arguments, environment: dict[str, str], cwd: Path | None = None):
+        ready()
+        self._folder = TemporaryDirectory()
+        self._outputs = [Path(self._folder.name) / name for name in ("stdout", "stderr")]
+        told = (list(map(str, arguments)), Path(cwd or ".").resolve(), environment, self._outputs)
+        self.process = FORKS.Process(target=_main, args=told, daemon=True)
+        self.process.start()
+
+    def done(self, timeout: float | None = None) -> subprocess.CompletedProcess:
+        """What subprocess.run would return; TimeoutError where it is not done within the timeout, in seconds."""
+        self.process.join(timeout)
+        if self.process.is_alive():
+            raise TimeoutError
+        stdout, stderr = (output.read_text() for output in self._outputs)
+        return subprocess.CompletedProcess("edgefer", self.process.exitcode, stdout, stderr)
 
 
 def _main(arguments: list[str], cwd: Path, environment: dict[str, str], outputs: list[Path]) -> None:

@@ -2,16 +2,14 @@
 
 import json
 import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 
 import cv2
 import numpy as np
 import pytest
 from conftest import newest_checkpoint
+from forks import Fork
 
 from edgefer.errors import InputError
 from edgefer.train.data.dataset import Split
@@ -93,8 +91,7 @@ def start(command, cache, worker, ports):
     hosts = [f"127.0.0.1:{port}" for port in ports]
     quiet = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}  # set by this process
     environment = quiet | {"XDG_CACHE_HOME": str(cache), "TF_CONFIG": config({"worker": hosts}, "worker", worker)}
-    program = [sys.executable, "-c", "from edgefer.cli import main; main()", *map(str, command)]
-    return subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return Fork(command, environment)
 
 
 def free_ports(count):
@@ -146,16 +143,16 @@ def test_two_workers_learn_what_one_does_and_go_on_after_a_kill(pictures, cache,
     try:
         deadline = time.monotonic() + 200
         while newest_checkpoint(run) < 2:
-            assert chief.poll() is None and worker.poll() is None and time.monotonic() < deadline, chief.stderr.read()
+            assert chief.process.is_alive() and worker.process.is_alive() and time.monotonic() < deadline
             time.sleep(0.05)
-        worker.send_signal(signal.SIGKILL)
-        said = chief.communicate(timeout=60)[1]  # TensorFlow's heartbeat misses the worker after ten seconds
+        worker.process.kill()
+        left = chief.done(timeout=60)  # TensorFlow's heartbeat misses the worker after ten seconds
     finally:
-        for process in (chief, worker):
-            process.kill()
-            process.communicate()
-    assert chief.returncode == 1
-    (complaint,) = [line for line in said.splitlines() if line.startswith("edgefer:")]
+        for each in (chief, worker):
+            each.process.kill()
+            each.process.join()
+    assert left.returncode == 1
+    (complaint,) = [line for line in left.stderr.splitlines() if line.startswith("edgefer:")]
     assert complaint.startswith("edgefer: Another worker of this training has stopped")
     assert f"edgefer train --resume --out {run}" in complaint
     done = newest_checkpoint(run)
@@ -164,13 +161,13 @@ def test_two_workers_learn_what_one_does_and_go_on_after_a_kill(pictures, cache,
     ports = free_ports(2)
     resumed = [start(["train", "--resume", "--out", run], cache, which, ports) for which in range(2)]
     try:
-        told = [process.communicate(timeout=400) for process in resumed]
+        ended = [each.done(timeout=400) for each in resumed]
     finally:
-        for process in resumed:
-            process.kill()
-    assert [process.returncode for process in resumed] == [0, 0], told
-    assert f"epoch   {done}/4" not in told[0][1] and f"epoch   {done + 1}/4" in told[0][1]
-    assert "the chief writes the bundle" in told[1][0]
+        for each in resumed:
+            each.process.kill()
+    assert [each.returncode for each in ended] == [0, 0], ended
+    assert f"epoch   {done}/4" not in ended[0].stderr and f"epoch   {done + 1}/4" in ended[0].stderr
+    assert "the chief writes the bundle" in ended[1].stdout
 
     together = read_history(run / "training" / "history.csv")
     assert [row.epoch for row in together] == [1, 2, 3, 4]

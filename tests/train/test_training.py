@@ -2,9 +2,6 @@
 
 import csv
 import os
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -12,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import newest_checkpoint
+from forks import Fork
 
 from edgefer import console
 from edgefer.errors import InputError
@@ -218,15 +216,13 @@ def test_kill_9_and_resume_gives_the_uninterrupted_run(edgefer, cache, tmp_path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     edgefer(*order, "--out", whole)
 
-    command = [sys.executable, "-c", "from edgefer.cli import main; main()", *order, "--out", str(killed)]
-    environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    fork = Fork([*order, "--out", killed], os.environ | {"XDG_CACHE_HOME": str(cache)})
     deadline = time.monotonic() + 200
     while newest_checkpoint(killed) < 2:
-        assert process.poll() is None and time.monotonic() < deadline
+        assert fork.process.is_alive() and time.monotonic() < deadline
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    fork.process.kill()
+    fork.process.join()
     done = newest_checkpoint(killed)
     assert 2 <= done < 5
     edgefer("convert", killed, expect=2)  # not a bundle yet, and it says so
