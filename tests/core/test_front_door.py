@@ -95,9 +95,10 @@ def test_the_examples_in_the_docstrings_are_true(module):
 
 
 @pytest.mark.slow
-def test_training_and_conversion_return_bundles_from_python(tmp_path, monkeypatch):
+def test_training_and_conversion_return_bundles_from_python(cache, builtin, tmp_path, monkeypatch):
     """The same work as the commands', without any: nothing is printed, and the bundle is what is returned."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     trained = edgefer.train("builtin", recipe="demo", epochs=1, seed=1)
     assert trained.path == Path("runs/demo-1") and trained.card.provenance.seed == 1
     converted = edgefer.convert(trained)

@@ -92,34 +92,45 @@ def test_each_layer_gets_its_own_weights_whatever_it_is_called(keras, tmp_path):
     same(keras, model, saved(model, tmp_path, "model.keras"))
 
 
-@pytest.mark.parametrize("kind", ["functional", "sequential", "nested", "names", "h5"])
-def test_a_file_of_keras_3_answers_as_keras_3_does(keras, tmp_path, kind):
-    """Saved and asked by Keras 3 in a process of its own, as tf_keras and Keras 3 do not share one."""
-    code = f"""
+KINDS = ("functional", "sequential", "nested", "names", "h5")
+KERAS_3 = """
 import sys, keras, numpy as np
 from keras import layers
-folder, kind = {str(tmp_path)!r}, {kind!r}
-trunk = [keras.Input((20, 20, 1)), layers.Conv2D(4, 3, use_bias=False), layers.BatchNormalization(), layers.LeakyReLU(0.1)]
-head = [layers.GlobalAveragePooling2D(), layers.Dense(5, activation="softmax")]
-if kind == "names":  # the first one has the name that Keras files the second one's arrays under
-    head = [head[0], layers.Dense(5, name="dense_2"), layers.Dense(5, name="dense_1"), layers.Dense(5, name="dense")]
-if kind == "sequential":
-    model = keras.Sequential([trunk[0], layers.RandomFlip(), *trunk[1:], *head])
-else:
-    x = pixels = keras.Input((20, 20, 1))
-    for one in ([keras.Sequential(trunk)] if kind == "nested" else trunk[1:]) + head:
-        x = one(x)
-    model = keras.Model(pixels, x)
-images = np.random.default_rng(0).random((3, 20, 20, 1)).astype("float32")
-for weight in model.weights:
-    if "moving" in weight.path:
-        weight.assign(np.random.default_rng(1).random(weight.shape) + 0.5)
-model.save(folder + ("/model.h5" if kind == "h5" else "/model.keras"))
-np.savez(folder + "/answers.npz", images=images, answers=model.predict(images, verbose=0))
+for kind in sys.argv[2:]:
+    trunk = [keras.Input((20, 20, 1)), layers.Conv2D(4, 3, use_bias=False), layers.BatchNormalization(), layers.LeakyReLU(0.1)]
+    head = [layers.GlobalAveragePooling2D(), layers.Dense(5, activation="softmax")]
+    if kind == "names":  # the first one has the name that Keras files the second one's arrays under
+        head = [head[0], layers.Dense(5, name="dense_2"), layers.Dense(5, name="dense_1"), layers.Dense(5, name="dense")]
+    if kind == "sequential":
+        model = keras.Sequential([trunk[0], layers.RandomFlip(), *trunk[1:], *head])
+    else:
+        x = pixels = keras.Input((20, 20, 1))
+        for one in ([keras.Sequential(trunk)] if kind == "nested" else trunk[1:]) + head:
+            x = one(x)
+        model = keras.Model(pixels, x)
+    images = np.random.default_rng(0).random((3, 20, 20, 1)).astype("float32")
+    for weight in model.weights:
+        if "moving" in weight.path:
+            weight.assign(np.random.default_rng(1).random(weight.shape) + 0.5)
+    model.save(f"{sys.argv[1]}/{kind}.{'h5' if kind == 'h5' else 'keras'}")
+    np.savez(f"{sys.argv[1]}/{kind}.npz", images=images, answers=model.predict(images, verbose=0))
+    keras.backend.clear_session()  # names are counted anew
 """
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    network = read_keras((tmp_path / ("model.h5" if kind == "h5" else "model.keras")).read_bytes(), "a file")
-    stored = np.load(tmp_path / "answers.npz")
+
+
+@pytest.fixture(scope="module")
+def of_keras_3(tmp_path_factory) -> Path:
+    """Saved and asked by Keras 3 in a process of its own, as tf_keras and Keras 3 do not share one."""
+    folder = tmp_path_factory.mktemp("keras-3")
+    subprocess.run([sys.executable, "-c", KERAS_3, folder, *KINDS], check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_of_keras_3_answers_as_keras_3_does(keras, of_keras_3, kind):
+    file = of_keras_3 / f"{kind}.{'h5' if kind == 'h5' else 'keras'}"
+    network = read_keras(file.read_bytes(), "a file")
+    stored = np.load(of_keras_3 / f"{kind}.npz")
     assert np.abs(network(stored["images"], training=False).numpy() - stored["answers"]).max() < 1e-6
 
 
