@@ -280,6 +280,13 @@ def test_the_second_load_comes_from_the_cache(tmp_path):
     assert len(load_dataset(file, GRAY48, cache=tmp_path / "cache").splits["train"]) == 21
 
 
+def test_built_in_faces_are_drawn_once_for_all_folders(cache, builtin, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stored = sorted((cache / "edgefer" / "datasets").iterdir())
+    load_dataset("builtin", GRAY48, cache=cache / "edgefer" / "datasets")
+    assert sorted((cache / "edgefer" / "datasets").iterdir()) == stored
+
+
 def test_stratified_rows_keep_the_shares():
     labels = np.repeat([0, 1, 2], [700, 290, 10])
     drawn = stratified_rows(labels, 100, seed=3)

@@ -99,7 +99,8 @@ def _digest(image: np.ndarray) -> bytes:
 def _load(path: str | Path, spec: InputSpec, options: DataOptions, progress: Progress, cache: Path | None) -> Dataset:
     """The data in its own splits."""
     rows = open_rows(path, options)
-    file = cache_file(cache, [str(Path(path).absolute()), rows.fingerprint, spec.model_dump(), options.skip_bad])
+    where = BUILT_IN if str(path) == BUILT_IN else str(Path(path).absolute())
+    file = cache_file(cache, [where, rows.fingerprint, spec.model_dump(), options.skip_bad])
     return cached(file, lambda: _read(rows, path, spec, options.skip_bad, progress))
 
 
