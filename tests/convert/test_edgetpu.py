@@ -252,22 +252,10 @@ def pictures(tmp_path_factory) -> str:
     return str(folder)
 
 
-def command(*arguments, expect, **environment):
-    done = subprocess.run(
-        [sys.executable, "-c", "from edgefer.cli import main; main()", *map(str, arguments)],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
-def test_convert_stores_the_compiled_network_and_the_log(source, compiled, compiler, pictures, tmp_path):
+def test_convert_stores_the_compiled_network_and_the_log(edgefer, source, compiled, compiler, pictures, tmp_path):
     compiler(WHOLE, compiled)
     out = tmp_path / "out"
-    done = command("convert", source.path, "--edgetpu", "--data", pictures, "--out", out, expect=0)
+    done = edgefer("convert", source.path, "--edgetpu", "--data", pictures, "--out", out, expect=0)
     bundle = Bundle.open(out)
     assert bundle.read("int8_edgetpu") == with_metadata(compiled, bundle.card)
     assert set(bundle.card.variants) == {"keras", "float32", "int8", "parity", "int8_edgetpu"}
@@ -277,18 +265,18 @@ def test_convert_stores_the_compiled_network_and_the_log(source, compiled, compi
     assert "6 operators mapped to the Edge TPU, 0 on the CPU" in done.stdout
 
 
-def test_convert_without_a_compiler_says_so_before_the_work(source, pictures, tmp_path):
+def test_convert_without_a_compiler_says_so_before_the_work(edgefer, source, pictures, tmp_path):
     out = tmp_path / "out"
-    done = command("convert", source.path, "--edgetpu", "--data", pictures, "--out", out, expect=1, PATH=str(tmp_path))
+    done = edgefer("convert", source.path, "--edgetpu", "--data", pictures, "--out", out, expect=1, PATH=str(tmp_path))
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("edgefer: edgetpu_compiler is not on PATH; it runs on x86-64")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_convert_with_a_compiler_that_fails_writes_the_rest_and_says_so(source, compiler, pictures, tmp_path):
+def test_convert_with_a_compiler_that_fails_writes_the_rest_and_says_so(edgefer, source, compiler, pictures, tmp_path):
     compiler(FAILED, None, 1)
     out = tmp_path / "out"
-    done = command("convert", source.path, "--edgetpu", "--data", pictures, "--out", out, expect=1)
+    done = edgefer("convert", source.path, "--edgetpu", "--data", pictures, "--out", out, expect=1)
     assert set(Bundle.open(out).card.variants) == {"keras", "float32", "int8", "parity"}
     assert "3 of 3 operators would run on it" in done.stdout
     assert "edgetpu_compiler failed (exit code 1)" in done.stderr.strip().splitlines()[-1]
@@ -360,10 +348,10 @@ def test_the_cpu_needs_none_of_it(source):
     assert Classifier.load(source, device="cpu").predict(picture).shape == (1, len(EXPRESSIONS))
 
 
-def test_run_names_the_fault(source, compiled, library, tmp_path):
+def test_run_names_the_fault(edgefer, source, compiled, library, tmp_path):
     def refuse(bundle, device="coral", code=1, **environment):
         arguments = ["run", bundle.path, "--source", "builtin", "--headless", "--device", device]
-        return " ".join(command(*arguments, expect=code, **environment).stderr.replace("│", " ").split())
+        return " ".join(edgefer(*arguments, expect=code, **environment).stderr.replace("│", " ").split())
 
     files = {"int8": source.read("int8"), "int8_edgetpu": compiled}
     bundle = write_bundle(tmp_path / "compiled", source.card, files)
@@ -377,8 +365,8 @@ def test_run_names_the_fault(source, compiled, library, tmp_path):
         assert f"{EDGETPU_LIBRARY} cannot be loaded" in refuse(bundle)
 
 
-def test_lint_takes_a_bundle(source):
-    assert "int8.tflite: int8, 3 operators" in command("lint", source.path, "--target", "edgetpu", expect=0).stdout
+def test_lint_takes_a_bundle(edgefer, source):
+    assert "int8.tflite: int8, 3 operators" in edgefer("lint", source.path, "--target", "edgetpu", expect=0).stdout
 
 
 def test_lint_knows_a_compiled_network(compiled):

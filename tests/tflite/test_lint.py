@@ -166,26 +166,15 @@ def test_mutated_files_end_in_one_sentence_or_in_findings(made):
 # ---- the command ----
 
 
-def command(*arguments, expect):
-    done = subprocess.run(
-        [sys.executable, "-c", "from edgefer.cli import main; main()", "lint", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def test_the_command_says_pass_or_fail(made, tmp_path):
+def test_the_command_says_pass_or_fail(edgefer, made, tmp_path):
     sound, faulty = tmp_path / "int8.tflite", tmp_path / "leaky.tflite"
     sound.write_bytes(made("int8"))
     faulty.write_bytes(made("leaky-relu"))
-    table = command(sound, expect=0).stdout  # one row for each target, one of which it passes
+    table = edgefer("lint", sound, expect=0).stdout  # one row for each target, one of which it passes
     assert all(title in table for title in TITLES.values()) and "mediapipe-input" in table
-    command(sound, "--target", "edgetpu", expect=0)
-    assert "edgetpu-cpu" in command(faulty, "--target", "edgetpu", expect=1).stdout
-    report = json.loads(command(faulty, "--target", "edgetpu", "--json", expect=1).stdout)
+    edgefer("lint", sound, "--target", "edgetpu", expect=0)
+    assert "edgetpu-cpu" in edgefer("lint", faulty, "--target", "edgetpu", expect=1).stdout
+    report = json.loads(edgefer("lint", faulty, "--target", "edgetpu", "--json", expect=1).stdout)
     assert report["computes_in"] == "int8" and not report["targets"]["edgetpu"]["runs"]
     first = report["targets"]["edgetpu"]["findings"][0]
     assert (first["rule"], first["severity"], first["operator"]) == ("edgetpu-cpu", "error", 1)
@@ -196,19 +185,19 @@ def test_the_command_says_pass_or_fail(made, tmp_path):
     }  # fmt: skip
 
 
-def test_the_command_refuses_what_is_no_network(made, tmp_path):
+def test_the_command_refuses_what_is_no_network(edgefer, made, tmp_path):
     def refuse(content: bytes) -> str:
         file = tmp_path / "x.tflite"
         file.write_bytes(content)
-        (line,) = command(file, expect=2).stderr.strip().splitlines()
+        (line,) = edgefer("lint", file, expect=2).stderr.strip().splitlines()
         return line
 
     assert "is not a .tflite file" in refuse(b"")
     assert "is not a .tflite file" in refuse(b"\x89PNG\r\n\x1a\n" + bytes(100))
     assert "is a damaged .tflite file" in refuse(made("int8")[:3000])
-    assert "There is no" in command(tmp_path / "none.tflite", expect=2).stderr
-    assert "is not a bundle" in command(tmp_path, expect=2).stderr
-    refused = " ".join(command(tmp_path, "--target", "npu", expect=2).stderr.replace("│", " ").split())
+    assert "There is no" in edgefer("lint", tmp_path / "none.tflite", expect=2).stderr
+    assert "is not a bundle" in edgefer("lint", tmp_path, expect=2).stderr
+    refused = " ".join(edgefer("lint", tmp_path, "--target", "npu", expect=2).stderr.replace("│", " ").split())
     assert f"'npu' is not one of {', '.join(repr(str(target)) for target in Target)}." in refused
 
 
