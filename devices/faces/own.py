@@ -28,12 +28,14 @@ from edgefer.faces import (
     REFINER_MARGIN,
     REFINER_SIDE,
     STRIDES,
+    Cell,
     Refined,
-    decode_map,
+    decode_cell,
     decode_refined,
     map_shapes,
 )
 from edgefer.options import AS_SHIPPED, DetectorFiles
+from edgefer.preprocess import clipped_range
 from edgefer.records import Box, Detection
 
 MIN_CANDIDATE_SCORE = 0.2  # the finder's, of what a refiner is trained on
@@ -78,38 +80,48 @@ class Finder:
             found.append(Candidate((left / x, top / y, right / x, bottom / y), logits[row]))
         return found
 
-    def _candidates(self, gray: np.ndarray, min_logit: float) -> tuple[list[list[float]], list[float]]:
+    def _candidates(self, gray: np.ndarray, min_logit: float) -> tuple[list[tuple[float, ...]], list[float]]:
         """On a canvas uint8 [h, w]: boxes in its pixels, and logits."""
         network = self._network.sized(*gray.shape)
         maps = network.run(as_input(gray[..., None], network.quantized))
-        steps = tuple(network.step(index) for index in range(len(maps)))
         shapes = tuple(one.shape for one in maps)
         if shapes != map_shapes(*gray.shape):
             raise RuntimeFault(
                 f"{network.name} does not answer with a map for each stride on this frame: train it by edgefer's recipe."
             )
-        cells = _cells(shapes, steps)
+        grid = _grid(shapes, tuple(network.step(index) for index in range(len(maps))), min_logit)
         answers = np.concatenate([one.reshape(-1, one.shape[2]) for one in maps])
-        likely = np.flatnonzero(answers[:, 0] > min_logit / cells[:, 4] + cells[:, 5])
-        cells = cells[likely]
-        picked = (answers[likely] - cells[:, 5:]) * cells[:, 4:5]
-        boxes = decode_map(cells[:, :2], picked, cells[:, 2:3], cells[:, 3:4])
-        return boxes.tolist(), picked[:, 0].tolist()
+        likely = np.flatnonzero(answers[:, 0] > grid.least)
+        boxes, logits = [], []
+        for place, row in zip(likely.tolist(), answers[likely].tolist(), strict=True):
+            scale, zero = grid.steps[place]
+            picked = [(answer - zero) * scale for answer in row]
+            boxes.append(decode_cell(grid.cells[place], picked))
+            logits.append(picked[0])
+        return boxes, logits
+
+
+class Grid(NamedTuple):
+    """Every cell of a canvas's maps in turn, the scale and zero point of its answers, and the first answer of a likely one:
+    float64 [n]."""
+
+    cells: list[Cell]
+    steps: list[tuple[float, int]]
+    least: np.ndarray
 
 
 @lru_cache(maxsize=MAX_SHAPES)
-def _cells(shapes: tuple[tuple[int, ...], ...], steps: tuple[tuple[float, int], ...]) -> np.ndarray:
-    """Every cell of a canvas's maps of these shapes (rows, columns, answers), in turn: float64 [n, 6] of its column and row, the
-    map's stride and anchor, and the scale and zero point of its answers."""
-    maps = zip(shapes, STRIDES, ANCHORS, steps, strict=True)
-    return np.array(
-        [
-            (column, row, stride, anchor, *step)
-            for (rows, columns, _), stride, anchor, step in maps
-            for row in range(rows)
-            for column in range(columns)
-        ]
-    )
+def _grid(shapes: tuple[tuple[int, ...], ...], steps: tuple[tuple[float, int], ...], min_logit: float) -> Grid:
+    """shapes: of the maps, (rows, columns, answers). steps: of their answers."""
+    maps = list(zip(shapes, STRIDES, ANCHORS, steps, strict=True))
+    cells = [
+        Cell(column, row, stride, anchor)
+        for (rows, columns, _), stride, anchor, _ in maps
+        for row in range(rows)
+        for column in range(columns)
+    ]
+    each = [step for (rows, columns, _), _, _, step in maps for _ in range(rows * columns)]
+    return Grid(cells, each, np.array([min_logit / scale + zero for scale, zero in each]))
 
 
 class CandidateMiner:
@@ -184,18 +196,18 @@ def cut(image_bgr: np.ndarray, square: Square) -> np.ndarray:
     height, width = image_bgr.shape[:2]
     first, end, step = square.step // 2, square.side, square.step
     left, top = square.left, square.top
-    inside = left >= 0 and top >= 0 and left + end <= width and top + end <= height
-    if inside:
-        part = image_bgr[top + first : top + end : step, left : left + end]
-        columns: slice | np.ndarray = slice(first, end, step)
+    if left >= 0 and top >= 0 and left + end <= width and top + end <= height:
+        gray = _gray(image_bgr[top + first : top + end : step, left : left + end])[:, first::step]
     else:
-        reach = np.arange(first, end, step)
-        columns = np.clip(left + reach, 0, width - 1)
-        part = image_bgr[np.clip(top + reach, 0, height - 1), columns[0] : columns[-1] + 1]
-        columns -= columns[0]
-    gray = cv2.cvtColor(part, cv2.COLOR_BGR2GRAY) if part.ndim == 3 else part
-    gray = np.ascontiguousarray(gray[:, columns])
-    return shrunk(gray, (REFINER_SIDE, REFINER_SIDE))[..., None]
+        rows = clipped_range(top + first, top + end, step, height)
+        columns = clipped_range(left + first, left + end, step, width)
+        start = columns[0]
+        gray = _gray(image_bgr[rows, start : columns[-1] + 1]).take(columns - start, axis=1)
+    return shrunk(np.ascontiguousarray(gray), (REFINER_SIDE, REFINER_SIDE))[..., None]
+
+
+def _gray(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if image.ndim == 3 else image
 
 
 def as_input(pixels: np.ndarray, quantized: bool) -> np.ndarray:
