@@ -4,7 +4,7 @@ edgefer makes scores of logits by a softmax. Behind a ReLU or a tanh it would ma
 network is taken in only where somebody states what its answers are.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,6 +31,7 @@ class _Does(Enum):
     PASSES = auto()  # they are what it was given
     MIXES = auto()  # they are sums, multiples or some of it
     ANYTHING = auto()  # numbers of any size: logits, where nothing else follows
+    LOG_SOFTMAX = auto()  # logits too; a softmax gives the same with it and without
     SOFTMAX = auto()
     OTHER = auto()
 
@@ -54,26 +55,38 @@ TFLITE = {
         "ADD", "ADD_N", "SUB", "CONCATENATION", "MEAN", "SUM", "AVERAGE_POOL_2D", "MAX_POOL_2D", "REDUCE_MAX",
     ),
     _Does.ANYTHING: (
-        "FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "BATCH_MATMUL", "LOG_SOFTMAX",
+        "FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "BATCH_MATMUL",
     ),
+    _Does.LOG_SOFTMAX: ("LOG_SOFTMAX",),
     _Does.SOFTMAX: ("SOFTMAX",),
 }  # fmt: skip
 SIGMOIDS = ("sigmoid", "hard_sigmoid", "LOGISTIC")
+# Between which numbers an operator's values lie, or those of one with this activation.
+CLIPS = {
+    "RELU": (0, np.inf), "RELU6": (0, 6), "RELU_0_TO_1": (0, 1), "RELU_N1_TO_1": (-1, 1), "LOGISTIC": (0, 1), "TANH": (-1, 1),
+}  # fmt: skip
+STORED = {"FLOAT32": np.float32, "INT8": np.int8, "UINT8": np.uint8}
 NEITHER = (
     "{where} ends with {name}: its answers are neither logits nor probabilities, and scores made of them would mean nothing. Train it "
     "with a softmax at the end, or with nothing and from_logits=True; where it was trained so that a softmax of these answers "
     "gives probabilities, state --outputs logits{other}."
 )
+MIXED = (
+    "{where} ends with sums or multiples of what {name} gives, which edgefer cannot prove to be probabilities: where they are, as in "
+    "an average of softmaxes, {state}"
+)
+EXPORTED = "export it as a SavedModel or .tflite, and import that with --outputs probabilities."
 
 
 @dataclass(frozen=True)
 class End:
     """How a network ends. output: what its answers are; None where they are neither, because of `name`. softmax: of a Keras network, the
-    layer that makes them probabilities."""
+    layer that makes them probabilities or their logarithms. mixed: they are sums or multiples of what softmaxes give."""
 
     output: OutputSpec | None
     name: str = ""
     softmax: Any = None
+    mixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,10 +113,12 @@ def _end(last: Iterable[Place], step: Callable[[Place], _Step]) -> End:
         else:
             decide.append(one)
     kinds = {one.does for one in decide}
-    if kinds == {_Does.ANYTHING}:
+    if len(decide) == 1 and not mixed and kinds <= {_Does.SOFTMAX, _Does.LOG_SOFTMAX}:
+        return End(PROBABILITIES if _Does.SOFTMAX in kinds else LOGITS, softmax=decide[0].layer)
+    if kinds and kinds <= {_Does.ANYTHING, _Does.LOG_SOFTMAX}:
         return End(LOGITS)
-    if kinds == {_Does.SOFTMAX} and len(decide) == 1 and not mixed:
-        return End(PROBABILITIES, softmax=decide[0].layer)
+    if kinds == {_Does.SOFTMAX}:
+        return End(None, decide[0].name, mixed=True)
     return End(None, next((one.name for one in decide if one.does is not _Does.ANYTHING), "its own input"))
 
 
@@ -118,6 +133,8 @@ def keras_end(built: "Built", architecture: dict) -> End:
         kind, activation = type(layer).__name__, getattr(getattr(layer, "activation", None), "__name__", "linear")
         if activation == "softmax":
             does = _Does.SOFTMAX
+        elif activation == "log_softmax":
+            does = _Does.LOG_SOFTMAX
         elif activation != "linear":
             does = _Does.OTHER
         elif kind == "Activation":
@@ -170,7 +187,45 @@ def tflite_end(model: Model) -> End:
         # A shape may be computed: Keras' Reshape becomes SHAPE, STRIDED_SLICE, PACK beside the answers.
         return _Step(does, _name(operator), taken[:1] if does is _Does.PASSES else taken)
 
-    return _end([model.main.outputs[0].index], step)
+    answers = model.main.outputs[0].index
+    end = _end([answers], step)
+    if end.output is None and not end.mixed and np.allclose(_bounds(answers, made_by, constant), (0, 1), atol=0.02):
+        return End(None, end.name if end.name in SIGMOIDS else "hard_sigmoid")  # of several operators
+    return end
+
+
+def _bounds(
+    index: int, made_by: Mapping[int, Operator], constant: Callable[[Tensor], bool], depth: int = 8
+) -> tuple[float, float]:
+    """Between which numbers a tensor's values lie, as far as the last operators, which only scale and clip, say it."""
+    operator = made_by.get(index)
+    if operator is None or depth == 0:  # a damaged file may have a tensor that is made of itself
+        return -np.inf, np.inf
+    taken = [one.index for one in operator.inputs if not constant(one)]
+    number = _number([one for one in operator.inputs if constant(one)])
+    change: dict[str, Callable[[float], float]] = dict.fromkeys((*CLIPS, *TFLITE[_Does.PASSES]), lambda value: value)
+    if number is not None:
+        change |= {"MUL": lambda value: value * number, "MINIMUM": lambda value: min(value, number)}
+        change |= {"MAXIMUM": lambda value: max(value, number)}
+    low, high = -np.inf, np.inf
+    if operator.name in change and len(taken) == 1:
+        low, high = sorted(map(change[operator.name], _bounds(taken[0], made_by, constant, depth - 1)))
+    for name in (operator.name, operator.fused_activation):
+        low, high = np.clip((low, high), *CLIPS.get(name, (-np.inf, np.inf))).tolist()
+    return low, high
+
+
+def _number(constants: list[Tensor]) -> float | None:
+    """The one number that scales or clips; None where there is none."""
+    if (
+        len(constants) != 1
+        or constants[0].dtype not in STORED
+        or len(constants[0].data) != STORED[constants[0].dtype]().itemsize
+    ):
+        return None
+    (tensor,) = constants
+    value = float(np.frombuffer(tensor.data, STORED[tensor.dtype])[0])
+    return (value - (tensor.zeros or (0,))[0]) * tensor.steps[0] if tensor.steps else value
 
 
 def _does(operator: Operator, taken: int) -> _Does:
@@ -197,6 +252,9 @@ def check_end(end: End, stated: OutputSpec | None, where: str, *, rebuilt: bool)
             "Train it with a softmax, or with none and from_logits=True."
         )
     if stated is None or (rebuilt and stated != LOGITS):
+        if end.mixed:
+            state = EXPORTED if rebuilt else "state --outputs probabilities."
+            raise InputError(MIXED.format(where=where, name=end.name, state=state))
         other = "" if rebuilt else ", and where they are probabilities by themselves --outputs probabilities"
         raise InputError(NEITHER.format(where=where, name=end.name, other=other))
     return stated

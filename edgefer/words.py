@@ -6,14 +6,20 @@ from functools import cache, wraps
 from typing import ParamSpec, TypeVar
 
 from edgefer.errors import EdgeferError
+from edgefer.options import CHOICES, Color, Outputs
 
 P = ParamSpec("P")
 T = TypeVar("T")
 # A command is to be typed and stays as it is: in backticks, or up to the end of its clause.
 COMMAND = r"`[^`]*`|\b(?:edgefer|pip) [a-z]+(?:(?![.,;:)] |[.;)]?$).)*"
 VALUE = r"[^\s,;:()]*[=./][^\s;:()]*\w|'[^']*'|-?\d+\b|[A-Z][A-Z_]+\b"
+# Options whose values are plain words, which elsewhere in a sentence are no values.
+WORDS = {name: tuple(kind) for name, kind in (CHOICES | {"color": Color, "outputs": Outputs}).items()}
+WORDS |= {"data": ("builtin",), "labels": ("ferplus",), "votes": ("ferplus",)}
+WORD = rf"(?:{'|'.join(sorted({word for words in WORDS.values() for word in words}, key=len, reverse=True))})\b"
 OPTION = re.compile(
-    rf"(?P<command>{COMMAND})|(?<![\w-])--(?P<no>no-)?(?P<name>[a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?: (?P<value>{VALUE}))?"
+    rf"(?P<command>{COMMAND})|(?<![\w-])(?P<out>(?<=\b[lL]eave ))?--(?P<no>no-)?(?P<name>[a-z][a-z0-9]*(?:-[a-z0-9]+)*)"
+    rf"(?: (?P<value>{VALUE}|{WORD}))?"
 )
 
 
@@ -40,16 +46,19 @@ def _keyword(found: re.Match[str]) -> str:
     if found["command"]:
         return found[0]
     name, value = found["name"].replace("-", "_"), found["value"]
-    if found["no"]:
-        return f"{name}=False"
-    if name in _flags():
-        return f"{name}=True" + (f" {value}" if value else "")
-    if value is None:
-        return name
+    no_value = found["no"] or name in _flags() or value is None
+    if no_value or (re.fullmatch(WORD, value) and value not in WORDS.get(name, ())):
+        return _without_value(name, found) + (f" {value}" if value else "")
     if name == "set":  # may be given several times
         return f'{name}=["{value}"]'
     plain = re.fullmatch(r"-?[\d.]+|'.*'|[A-Z_]+", value)
     return f"{name}={value}" if plain else f'{name}="{value}"'
+
+
+def _without_value(name: str, found: re.Match[str]) -> str:
+    if found["no"]:
+        return f"{name}=False"
+    return f"{name}=True" if name in _flags() and found["out"] is None else name
 
 
 @cache

@@ -40,6 +40,7 @@ class KerasFile:
     config: dict
     weights: bytes
     generation: int  # 1: HDF5 with the architecture inside (.h5), 2: .keras of Keras 2, 3: .keras of Keras 3
+    keras_3: bool  # written by Keras 3, in either form
 
 
 def read_keras(content: bytes, where: str) -> "tf_keras.Model":
@@ -55,7 +56,7 @@ def read_layers(content: bytes, where: str) -> tuple[Built, dict]:
     (edgefer.train.keras_build.connect)."""
     tensorflow()
     file = open_keras(content, where)
-    architecture = Architecture(where).network(file.config)
+    architecture = Architecture(where, file.keras_3).network(file.config)
     with open_weights(file.weights, where) as weights:
         stored = sum(dataset.size for dataset in _datasets(weights))
         built = build(architecture, stored, where)
@@ -112,7 +113,8 @@ def open_keras(content: bytes, where: str) -> KerasFile:
         raise InputError(f"{where} is not a Keras file ({first_line(error)}): name a .keras or .h5 file.") from None
     except (NotImplementedError, RuntimeError) as error:  # encrypted, or an unknown compression
         raise InputError(f"{where} cannot be unpacked ({first_line(error)}).") from None
-    return KerasFile(parsed, weights, 3 if version.startswith("3.") else 2)
+    keras_3 = version.startswith("3.")
+    return KerasFile(parsed, weights, 3 if keras_3 else 2, keras_3)
 
 
 def _member(archive: zipfile.ZipFile, name: str, limit: int, where: str) -> bytes:
@@ -132,7 +134,7 @@ def _open_hdf5(content: bytes, where: str) -> KerasFile:
         raise InputError(f"{where} has {len(content):,} bytes, more than {MAX_WEIGHT_BYTES:,}.")
     with open_weights(content, where) as file:
         try:
-            config = file.attrs.get("model_config")
+            config, version = file.attrs.get("model_config"), file.attrs.get("keras_version")
         except (OSError, RuntimeError, ValueError, TypeError) as error:
             raise InputError(f"{where}: its architecture cannot be read ({first_line(error)}).") from None
         if config is None:
@@ -147,7 +149,7 @@ def _open_hdf5(content: bytes, where: str) -> KerasFile:
             parsed = json.loads(config)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{where}: its architecture cannot be read ({first_line(error)}).") from None
-    return KerasFile(parsed, content, 1)
+    return KerasFile(parsed, content, 1, re.match(r"(b')?3\.", str(version)) is not None)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ TRAINING_ONLY = {
 }  # fmt: skip
 ACTIVATIONS = {
     "linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "sigmoid", "hard_sigmoid", "tanh", "softmax",
-    "softplus", "softsign", "swish", "silu", "exponential", "mish",
+    "softplus", "softsign", "swish", "silu", "exponential", "mish", "log_softmax",
 }  # fmt: skip
 # Only used when training from scratch; objects in the file.
 DROPPED = re.compile(r"(_initializer|_regularizer|_constraint|^initializer|^regularizer)$")
@@ -67,6 +67,7 @@ class Architecture:
     """Translates a file's architecture to plain Keras 2 settings. InputError for anything that is not on the allowlist."""
 
     where: str
+    keras_3: bool = False  # who wrote the file
 
     def network(self, config: Any, depth: int = 0) -> dict:
         """A Functional or Sequential network as {"class_name", "config"} of plain values."""
@@ -140,9 +141,7 @@ class Architecture:
         if key == "activation" and isinstance(value, dict):  # Keras 3
             value = value.get("config")
         if key == "activation":
-            if value is None or (isinstance(value, str) and value in ACTIVATIONS):
-                return value
-            raise InputError(f"{what} is not an activation that edgefer loads: {', '.join(sorted(ACTIVATIONS))}.")
+            return self._activation(value, what)
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, int | float):
@@ -157,6 +156,17 @@ class Architecture:
         if isinstance(value, list | tuple) and len(value) <= 4096 and depth < 6:
             return [self._value(kind, "size" if key == "activation" else key, one, depth + 1) for one in value]
         raise InputError(f"{what} is not a setting that edgefer loads.")
+
+    def _activation(self, value: Any, what: str) -> str | None:
+        name = value.removesuffix("_v2") if isinstance(value, str) else value  # tf.nn.log_softmax is log_softmax_v2
+        if name == "hard_sigmoid" and self.keras_3:  # relu6(x + 3) / 6 there, and clip(0.2 x + 0.5) in Keras 2
+            raise InputError(
+                f"{what} is another function in Keras 3 than in Keras 2, with which edgefer rebuilds networks: export it as a "
+                "SavedModel or .tflite, and name that."
+            )
+        if name is None or (isinstance(name, str) and name in ACTIVATIONS):
+            return name
+        raise InputError(f"{what} is not an activation that edgefer loads: {', '.join(sorted(ACTIVATIONS))}.")
 
     def _name(self, name: Any) -> str:
         if not isinstance(name, str) or not NAME.fullmatch(name):

@@ -1,5 +1,7 @@
 """What a network from elsewhere answers with is read off its end; what is neither logits nor probabilities is refused, or stated."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,8 @@ def ends(keras) -> dict:
             lambda x: layers.Average()([x, layers.Dense(3)(x)]),
             lambda x: layers.Dense(3)(layers.ReLU()(x)),
             lambda x: layers.Reshape((3,))(layers.Conv2D(3, 1)(layers.Reshape((1, 1, 3))(x))),
+            lambda x: layers.Dense(3, activation="log_softmax")(x),
+            lambda x: layers.Rescaling(0.5)(layers.Activation("log_softmax")(x)),
         ],
         "probabilities": [
             lambda x: layers.Softmax()(x),
@@ -86,10 +90,7 @@ def test_how_a_converted_network_ends_is_seen_too(keras, tmp_path):
     for kind, some in ends(keras).items():
         for number, end in enumerate(some):
             found = tflite_end(read_model(to_float32(made(keras, end)), "made"))
-            if kind == "hard_sigmoid":  # of several operators
-                assert found.output is None and found.name
-            else:
-                assert (found.output.values if found.output else found.name) == names.get(kind, kind), (kind, number)
+            assert (found.output.values if found.output else found.name) == names.get(kind, kind), (kind, number)
     half = to_float16(made(keras, lambda x: keras.layers.Rescaling(0.3)(keras.layers.Softmax()(x))))
     assert tflite_end(read_model(half, "made")).name == "SOFTMAX"
 
@@ -140,6 +141,59 @@ def test_a_sigmoid_over_several_labels_is_refused_whatever_is_stated(keras, tmp_
         for stated in ({}, {"output": LOGITS}, {"output": PROBABILITIES}):
             with pytest.raises(InputError, match=rf"{file} ends with a sigmoid: .*one label of several"):
                 taken_in(tmp_path / file, tmp_path / "out", **stated)
+
+
+def test_a_hard_sigmoid_is_seen_as_keras_3_computes_it_and_a_clip_to_other_numbers_is_none(keras):
+    layers = keras.layers
+    for factor, expected in ((1 / 6, "hard_sigmoid"), (1 / 2, "RELU6")):
+        network = made(keras, lambda x, by=factor: layers.Rescaling(by)(layers.ReLU(6.0)(layers.Rescaling(1, 3)(x))))
+        assert tflite_end(read_model(to_float32(network), "made")).name == expected
+    make = Chance(0).make
+    answers = make.unary("RELU_0_TO_1", make.dense(flat(make, make.input((1, 16, 16, 1))), 3))
+    assert tflite_end(read_model(make.finish(answers), "made")).name == "hard_sigmoid"
+
+
+def test_a_tensor_that_is_made_of_itself_ends_the_search():
+    make = Chance(0).make
+    answers = make.unary("RELU", make.dense(flat(make, make.input((1, 16, 16, 1))), 3, "NONE"))
+    model = read_model(make.finish(answers), "made")
+    last = model.main.operators[-1]
+    looped = replace(last, inputs=last.outputs)
+    main = replace(model.main, operators=(*model.main.operators[:-1], looped))
+    assert tflite_end(replace(model, subgraphs=(main,))).output is None
+
+
+def test_an_average_of_softmaxes_is_taken_in_where_they_are_stated_to_be_probabilities(keras, tmp_path):
+    layers = keras.layers
+    network = made(keras, lambda x: layers.Average()([layers.Softmax()(x), layers.Softmax()(layers.Dense(3)(x))]))
+    network.save(tmp_path / "theirs.keras")
+    (tmp_path / "theirs.tflite").write_bytes(to_float32(network))
+    for stated in ({}, {"output": PROBABILITIES}):
+        with pytest.raises(InputError, match=r"average of softmaxes, export it as a SavedModel or \.tflite"):
+            taken_in(tmp_path / "theirs.keras", tmp_path / "out", **stated)
+    with pytest.raises(InputError, match=r"ends with sums or multiples of what SOFTMAX gives.* state --outputs prob"):
+        taken_in(tmp_path / "theirs.tflite", tmp_path / "out")
+    assert taken_in(tmp_path / "theirs.tflite", tmp_path / "out", output=PROBABILITIES).contract.output == PROBABILITIES
+
+
+def test_a_log_softmax_is_taken_off_a_keras_network_s_end(keras, tmp_path):
+    made(keras, lambda x: keras.layers.Dense(3, activation="log_softmax")(x)).save(tmp_path / "theirs.h5")
+    imported = taken_in(tmp_path / "theirs.h5", tmp_path / "out")
+    assert imported.contract.output == LOGITS and all(check.passed for check in imported.checks)
+    assert b"log_softmax" not in (tmp_path / "out" / "model.keras").read_bytes()
+    assert b"LOG_SOFTMAX" not in (tmp_path / "out" / "float32.tflite").read_bytes()
+
+
+def test_keras_3_s_hard_sigmoid_is_another_function_and_refused(tmp_path):
+    import keras
+
+    pixels = keras.Input((16, 16, 1))
+    hidden = keras.layers.Dense(3, activation="hard_sigmoid")(keras.layers.Flatten()(pixels))
+    network = keras.Model(pixels, keras.layers.Dense(3)(hidden))
+    for name in ("theirs.keras", "theirs.h5"):
+        network.save(tmp_path / name)
+        with pytest.raises(InputError, match=r"'hard_sigmoid' is another function in Keras 3 .* export it as"):
+            taken_in(tmp_path / name, tmp_path / "out")
 
 
 def test_a_softmax_in_a_network_within_is_done_once(keras, tmp_path):
