@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from edgefer.devices.faces.detectors import Detector, described
 from edgefer.devices.faces.quality import quality_fault
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother, Preset
@@ -84,11 +82,11 @@ class Session:
             for face, seen in zip(detected.detections, pixels, strict=True)
         ]
         lap("crop")
-        rows = self.classifier.predict(np.stack(pixels)) if pixels else ()
+        rows = self.classifier.predict(pixels).tolist() if pixels else []
         smoother = self._smoother(frame.stream)
         faces = []
         for detection, row, fault in zip(detected.detections, rows, faults, strict=True):
-            scores = dict(zip(card.labels, row.tolist(), strict=True))
+            scores = dict(zip(card.labels, row, strict=True))
             decided, unsure = smoother.settle(detection.id, frame.time_s, scores, fault)
             faces.append(
                 Face(box_xyxy=detection.box_xyxy, scores=decided, unsure=unsure, id=detection.id, detection=detection)

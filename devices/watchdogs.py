@@ -8,7 +8,7 @@ import numpy as np
 from edgefer.devices.faces.detectors import Detector, can_look_near, look, min_new_score, networks_of
 from edgefer.devices.threads import Rules, Watchdog
 from edgefer.errors import RuntimeFault
-from edgefer.interpreter import Classifier
+from edgefer.interpreter import Classifier, Images
 from edgefer.records import Box, Detection
 
 Question = tuple[np.ndarray, Sequence[Box] | None]  # an image uint8 BGR [h, w, 3], and what to look near
@@ -51,11 +51,11 @@ class WatchedClassifier(Classifier):
     ):
         super().__init__(classifier.network, classifier.card, classifier.variant)
         rules = rules or Rules(name="The network")
-        self._watchdog: Watchdog[np.ndarray, np.ndarray] = Watchdog(
+        self._watchdog: Watchdog[Images, np.ndarray] = Watchdog(
             classifier.predict,
             (lambda: spare().predict) if spare else None,
             replace(rules, faults=(RuntimeFault,) if on_fault else ()),
         )
 
-    def predict(self, pixels: np.ndarray) -> np.ndarray:
+    def predict(self, pixels: Images) -> np.ndarray:
         return self._watchdog(pixels)

@@ -37,7 +37,8 @@ def decode_map(cells: np.ndarray, answers: np.ndarray, strides: np.ndarray, anch
     """Boxes float64 [n, 4], in pixels of the image, of a finder's answers float64 [n, 5] in `cells` [n, 2] (column, row) of maps
     with these strides and anchors, each [n, 1]."""
     middle = (cells + 0.5 + answers[:, 1:3] / BOX_GAIN) * strides
-    half = 0.5 * anchors * np.exp(np.clip(answers[:, 3:] / BOX_GAIN, -4, 4))
+    size = np.minimum(np.maximum(answers[:, 3:] / BOX_GAIN, -4), 4)  # np.clip would take three times as long
+    half = 0.5 * anchors * np.exp(size)
     return np.concatenate([middle - half, middle + half], 1)
 
 

@@ -2,7 +2,7 @@
 
 import ctypes
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
@@ -26,6 +26,8 @@ INTEGER_DTYPES = (np.int8, np.uint8, np.int16)  # of inputs and outputs
 MIN_LEVELS = 128  # of 256: a quantized input that keeps fewer pixel values apart is not the one the card describes
 MAX_IMAGE_S = 20.0  # a network that takes longer for one image is not waited for
 MIN_PROBABILITY = 1e-7  # what stands for a float probability of 0; for a quantized one it is half a step
+
+Images = np.ndarray | Sequence[np.ndarray]  # uint8 [n, h, w, c], or a list of [h, w, c]: it need not be stacked
 
 
 def _runtime_module(runtime: str) -> ModuleType:
@@ -193,7 +195,7 @@ class Network:
             return look_up(pixels, self._table)
         return to_int8(pixels) if self.dtype == np.int8 else to_float(pixels)
 
-    def raw(self, pixels: np.ndarray, *, total_s: float = math.inf, watched: bool = False) -> np.ndarray:
+    def raw(self, pixels: Images, *, total_s: float = math.inf, watched: bool = False) -> np.ndarray:
         """uint8 [n, h, w, c] -> the network's own output [n, classes]: int8 or uint8 quanta, or float32.
 
         Of several images each may take MAX_IMAGE_S, and all of them total_s: RuntimeFault then. One image without a limit,
@@ -206,7 +208,7 @@ class Network:
             self._answer_all(pixels, answers, total_s)
         return np.stack(answers) if answers else np.empty((0, 0), np.float32)
 
-    def _answer_all(self, pixels: np.ndarray, answers: list[np.ndarray], total_s: float) -> None:
+    def _answer_all(self, pixels: Images, answers: list[np.ndarray], total_s: float) -> None:
         def work() -> None:
             for one in pixels:
                 answers.append(self._answer(one))
@@ -332,7 +334,7 @@ class Classifier:
         options = RuntimeOptions(runtime=runtime, threads=threads, device=device)
         return cls(Network.open(bundle, variant, options), bundle.card, variant)
 
-    def predict(self, pixels: np.ndarray) -> np.ndarray:
+    def predict(self, pixels: Images) -> np.ndarray:
         """uint8 [n, h, w, c], as from edgefer.preprocess -> probabilities, float64 [n, labels], in the card's order."""
         if not len(pixels):
             return np.empty((0, len(self.card.labels)))

@@ -56,7 +56,7 @@ def _area_means(image: np.ndarray, height: int, width: int) -> np.ndarray:
     before, after, left, right = _edges(columns, width, sums.dtype)
     sums = sums.take(before, axis=1) * left.reshape(-1, *more) + sums.take(after, axis=1) * right.reshape(-1, *more)
     areas = sums[:, 1:] - sums[:, :-1]
-    return np.floor(areas / (rows * columns) + 0.5).astype(np.uint8)
+    return ((areas + rows * columns // 2) // (rows * columns)).astype(np.uint8)
 
 
 @lru_cache(maxsize=64)  # each 10 KB at most, unless a network takes larger images; boxes of one face have few sizes
@@ -97,9 +97,13 @@ def crop_square(
     height, width = frame_bgr.shape[:2]
     if left >= 0 and top >= 0 and left + size <= width and top + size <= height:
         return frame_bgr[top : top + size, left : left + size]
-    rows = np.clip(np.arange(top, top + size), 0, height - 1)
-    columns = np.clip(np.arange(left, left + size), 0, width - 1)
+    rows, columns = clipped_range(top, top + size, 1, height), clipped_range(left, left + size, 1, width)
     return frame_bgr[rows].take(columns, axis=1)
+
+
+def clipped_range(start: int, stop: int, step: int, size: int) -> np.ndarray:
+    """Indices into an axis of `size` pixels; beyond its ends the last pixel's. np.clip would take three times as long."""
+    return np.minimum(np.maximum(np.arange(start, stop, step), 0), size - 1)
 
 
 def face_pixels(

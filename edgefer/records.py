@@ -114,12 +114,13 @@ class Face:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON lines have it: id, box_xyxy, label, score and scores with four decimals, and why it is unsure if it is."""
+        scores = {label: round(score, 4) for label, score in self.scores.items()}
         return {
             "id": self.id,
             "box_xyxy": self.box_xyxy,
             "label": self.label,
-            "score": round(self.score, 4),
-            "scores": {label: round(score, 4) for label, score in self.scores.items()},
+            "score": max(scores.values()),
+            "scores": scores,
         } | ({"unsure": self.unsure} if self.unsure else {})
 
 

@@ -34,6 +34,7 @@ from edgefer.faces import (
     map_shapes,
 )
 from edgefer.options import AS_SHIPPED, DetectorFiles
+from edgefer.preprocess import clipped_range
 from edgefer.records import Box, Detection
 
 MIN_CANDIDATE_SCORE = 0.2  # the finder's, of what a refiner is trained on
@@ -88,24 +89,24 @@ class Finder:
             raise RuntimeFault(
                 f"{network.name} does not answer with a map for each stride on this frame: train it by edgefer's recipe."
             )
-        cells = _cells(shapes, steps)
+        cells = _cells(shapes, steps, min_logit)
         answers = np.concatenate([one.reshape(-1, one.shape[2]) for one in maps])
-        likely = np.flatnonzero(answers[:, 0] > min_logit / cells[:, 4] + cells[:, 5])
+        likely = np.flatnonzero(answers[:, 0] > cells[:, 6])
         cells = cells[likely]
-        picked = (answers[likely] - cells[:, 5:]) * cells[:, 4:5]
+        picked = (answers[likely] - cells[:, 5:6]) * cells[:, 4:5]
         boxes = decode_map(cells[:, :2], picked, cells[:, 2:3], cells[:, 3:4])
         return boxes.tolist(), picked[:, 0].tolist()
 
 
 @lru_cache(maxsize=MAX_SHAPES)
-def _cells(shapes: tuple[tuple[int, ...], ...], steps: tuple[tuple[float, int], ...]) -> np.ndarray:
-    """Every cell of a canvas's maps of these shapes (rows, columns, answers), in turn: float64 [n, 6] of its column and row, the
-    map's stride and anchor, and the scale and zero point of its answers."""
+def _cells(shapes: tuple[tuple[int, ...], ...], steps: tuple[tuple[float, int], ...], min_logit: float) -> np.ndarray:
+    """Every cell of a canvas's maps of these shapes (rows, columns, answers), in turn: float64 [n, 7] of its column and row, the
+    map's stride and anchor, the scale and zero point of its answers, and the answer that stands for `min_logit`."""
     maps = zip(shapes, STRIDES, ANCHORS, steps, strict=True)
     return np.array(
         [
-            (column, row, stride, anchor, *step)
-            for (rows, columns, _), stride, anchor, step in maps
+            (column, row, stride, anchor, scale, zero, min_logit / scale + zero)
+            for (rows, columns, _), stride, anchor, (scale, zero) in maps
             for row in range(rows)
             for column in range(columns)
         ]
@@ -184,18 +185,18 @@ def cut(image_bgr: np.ndarray, square: Square) -> np.ndarray:
     height, width = image_bgr.shape[:2]
     first, end, step = square.step // 2, square.side, square.step
     left, top = square.left, square.top
-    inside = left >= 0 and top >= 0 and left + end <= width and top + end <= height
-    if inside:
-        part = image_bgr[top + first : top + end : step, left : left + end]
-        columns: slice | np.ndarray = slice(first, end, step)
+    if left >= 0 and top >= 0 and left + end <= width and top + end <= height:
+        gray = _gray(image_bgr[top + first : top + end : step, left : left + end])[:, first::step]
     else:
-        reach = np.arange(first, end, step)
-        columns = np.clip(left + reach, 0, width - 1)
-        part = image_bgr[np.clip(top + reach, 0, height - 1), columns[0] : columns[-1] + 1]
-        columns -= columns[0]
-    gray = cv2.cvtColor(part, cv2.COLOR_BGR2GRAY) if part.ndim == 3 else part
-    gray = np.ascontiguousarray(gray[:, columns])
-    return shrunk(gray, (REFINER_SIDE, REFINER_SIDE))[..., None]
+        rows = clipped_range(top + first, top + end, step, height)
+        columns = clipped_range(left + first, left + end, step, width)
+        start = columns[0]
+        gray = _gray(image_bgr[rows, start : columns[-1] + 1]).take(columns - start, axis=1)
+    return shrunk(np.ascontiguousarray(gray), (REFINER_SIDE, REFINER_SIDE))[..., None]
+
+
+def _gray(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if image.ndim == 3 else image
 
 
 def as_input(pixels: np.ndarray, quantized: bool) -> np.ndarray:
