@@ -28,9 +28,8 @@ from edgefer.faces import (
     REFINER_MARGIN,
     REFINER_SIDE,
     STRIDES,
-    Cell,
     Refined,
-    decode_cell,
+    decode_map,
     decode_refined,
     map_shapes,
 )
@@ -80,48 +79,38 @@ class Finder:
             found.append(Candidate((left / x, top / y, right / x, bottom / y), logits[row]))
         return found
 
-    def _candidates(self, gray: np.ndarray, min_logit: float) -> tuple[list[tuple[float, ...]], list[float]]:
+    def _candidates(self, gray: np.ndarray, min_logit: float) -> tuple[list[list[float]], list[float]]:
         """On a canvas uint8 [h, w]: boxes in its pixels, and logits."""
         network = self._network.sized(*gray.shape)
         maps = network.run(as_input(gray[..., None], network.quantized))
+        steps = tuple(network.step(index) for index in range(len(maps)))
         shapes = tuple(one.shape for one in maps)
         if shapes != map_shapes(*gray.shape):
             raise RuntimeFault(
                 f"{network.name} does not answer with a map for each stride on this frame: train it by edgefer's recipe."
             )
-        grid = _grid(shapes, tuple(network.step(index) for index in range(len(maps))), min_logit)
+        cells = _cells(shapes, steps, min_logit)
         answers = np.concatenate([one.reshape(-1, one.shape[2]) for one in maps])
-        likely = np.flatnonzero(answers[:, 0] > grid.least)
-        boxes, logits = [], []
-        for place, row in zip(likely.tolist(), answers[likely].tolist(), strict=True):
-            scale, zero = grid.steps[place]
-            picked = [(answer - zero) * scale for answer in row]
-            boxes.append(decode_cell(grid.cells[place], picked))
-            logits.append(picked[0])
-        return boxes, logits
-
-
-class Grid(NamedTuple):
-    """Every cell of a canvas's maps in turn, the scale and zero point of its answers, and the first answer of a likely one:
-    float64 [n]."""
-
-    cells: list[Cell]
-    steps: list[tuple[float, int]]
-    least: np.ndarray
+        likely = np.flatnonzero(answers[:, 0] > cells[:, 6])
+        cells = cells[likely]
+        picked = (answers[likely] - cells[:, 5:6]) * cells[:, 4:5]
+        boxes = decode_map(cells[:, :2], picked, cells[:, 2:3], cells[:, 3:4])
+        return boxes.tolist(), picked[:, 0].tolist()
 
 
 @lru_cache(maxsize=MAX_SHAPES)
-def _grid(shapes: tuple[tuple[int, ...], ...], steps: tuple[tuple[float, int], ...], min_logit: float) -> Grid:
-    """shapes: of the maps, (rows, columns, answers). steps: of their answers."""
-    maps = list(zip(shapes, STRIDES, ANCHORS, steps, strict=True))
-    cells = [
-        Cell(column, row, stride, anchor)
-        for (rows, columns, _), stride, anchor, _ in maps
-        for row in range(rows)
-        for column in range(columns)
-    ]
-    each = [step for (rows, columns, _), _, _, step in maps for _ in range(rows * columns)]
-    return Grid(cells, each, np.array([min_logit / scale + zero for scale, zero in each]))
+def _cells(shapes: tuple[tuple[int, ...], ...], steps: tuple[tuple[float, int], ...], min_logit: float) -> np.ndarray:
+    """Every cell of a canvas's maps of these shapes (rows, columns, answers), in turn: float64 [n, 7] of its column and row, the
+    map's stride and anchor, the scale and zero point of its answers, and the answer that stands for `min_logit`."""
+    maps = zip(shapes, STRIDES, ANCHORS, steps, strict=True)
+    return np.array(
+        [
+            (column, row, stride, anchor, scale, zero, min_logit / scale + zero)
+            for (rows, columns, _), stride, anchor, (scale, zero) in maps
+            for row in range(rows)
+            for column in range(columns)
+        ]
+    )
 
 
 class CandidateMiner:
