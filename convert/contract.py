@@ -227,16 +227,27 @@ def choose(found: list[Hypothesis], where: str) -> Contract:
         raise InputError(
             f"No way to feed {where} is right more often than guessing: the best, {_words(best)}. Are --labels in the order of its "
             f"answers{hint}, and are these images like those it was trained on?"
+            f"{' To import it as it is stated, leave --data out.' if len(found) == 1 else ''}"
         )
-    for other in found[1:]:
-        # McNemar's view: only images on which the two differ say anything.
-        better, worse = int((best.right & ~other.right).sum()), int((other.right & ~best.right).sum())
-        if better - worse <= 2 * np.sqrt(better + worse):
-            raise InputError(
-                f"The images do not decide how {where} is to be fed: {_words(best)}, {_words(other)}. State --scale, --color or "
-                "--labels, or give more images."
-            )
+    if as_good := [other for other in found[1:] if not _is_better(best, other)]:
+        options = ("scale", "values"), ("color",), ("labels",)
+        open_ones = [names[0] for names in options if any(_differs(best, other, names) for other in as_good)]
+        more = "images in color" if open_ones == ["color"] else "more images"
+        raise InputError(
+            f"The images do not decide how {where} is to be fed: {_words(best)}, {_words(as_good[0])}. State "
+            f"{' and '.join(f'--{name}' for name in open_ones)}, or give {more}."
+        )
     return best.contract
+
+
+def _is_better(best: Hypothesis, other: Hypothesis) -> bool:
+    """McNemar's view: only images on which the two differ say anything."""
+    better, worse = int((best.right & ~other.right).sum()), int((other.right & ~best.right).sum())
+    return better - worse > 2 * np.sqrt(better + worse)
+
+
+def _differs(one: Hypothesis, other: Hypothesis, names: tuple[str, ...]) -> bool:
+    return any(getattr(one.contract, name) != getattr(other.contract, name) for name in names)
 
 
 def _words(one: Hypothesis) -> str:

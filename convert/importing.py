@@ -78,7 +78,7 @@ def _import(request: Request, out: Path) -> Imported:
         dataset = request.load(spec)
     card = _card(request, foreign, contract, dataset, known)
     if dataset is not None:
-        images = _some(dataset).images[:FRAMED]
+        images = measured_images(dataset).images[:FRAMED]
         crops = {name: measure_crop(images, detect, progress) for name, detect in request.detectors.items()}
         card = card.model_copy(update={"crops": {name: crop for name, crop in crops.items() if crop.faces}})
     with progress.stage("Comparing its answers with the file's"):
@@ -151,7 +151,7 @@ def _settle(
                 "measured."
             )
         return open_ones[0], []
-    split = _some(dataset)
+    split = measured_images(dataset)
 
     def ask(contract: Contract) -> np.ndarray:
         images = split.images[..., ::-1] if contract.color == "bgr" else split.images
@@ -162,12 +162,17 @@ def _settle(
     return choose(found, where), found
 
 
-def _some(dataset: Dataset) -> Split:
-    name = "valid" if "valid" in dataset.splits else next(iter(dataset.splits))
-    split = dataset.split(name)
-    if len(split) <= MEASURED:
-        return split
-    return split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:MEASURED]))
+def measured_images(dataset: Dataset) -> Split:
+    """At most MEASURED images: of the validation split, and where that has fewer of the training split too."""
+    splits = [dataset.splits[name] for name in ("valid", "train") if name in dataset.splits]
+    parts: list[Split] = []
+    for split in splits or list(dataset.splits.values())[:1]:
+        left = MEASURED - sum(map(len, parts))
+        parts.append(split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:left])))
+    images, labels, ids = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels", "ids")
+    )
+    return Split(images=images, labels=labels, ids=ids)
 
 
 def _card(request: Request, foreign: Foreign, contract: Contract, dataset: Dataset | None, known: Stated) -> ModelCard:

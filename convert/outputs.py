@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Place = TypeVar("Place", bound=Hashable)
 PROBABILITIES = OutputSpec(values="probabilities")
 ROUNDING = 1 / 512  # of a probability: half a step of uint8
-TOLERANCE = 0.01  # of the sum of an image's probabilities, beside the rounding
+TOLERANCE = 0.03  # of the sum of an image's probabilities, beside the rounding: those of an int8 average of softmaxes add up to 0.975
 
 
 class _Does(Enum):

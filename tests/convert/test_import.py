@@ -1,6 +1,7 @@
 """Networks from elsewhere: how they are fed is found out or asked for, and they answer as they did before."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from edgefer.convert.contract import (
 )
 from edgefer.convert.foreign import parse_labels, read_foreign
 from edgefer.convert.import_options import Request, data_loader
-from edgefer.convert.importing import import_network
+from edgefer.convert.importing import import_network, measured_images
 from edgefer.errors import EdgeferError, InputError
 from edgefer.interpreter import Network
 from edgefer.options import Color
@@ -245,12 +246,28 @@ def test_images_that_decide_nothing_are_no_reason():
     contracts = candidates(known, spec.channels, 2)
     assert {one.color for one in contracts} == {Color.RGB, Color.BGR} and len(contracts) == 10
     right = np.arange(400) % 10 < 9
-    with pytest.raises(InputError, match="do not decide"):
+    with pytest.raises(InputError, match=r"do not decide .*\. State --color, or give images in color\.$"):
         choose([Hypothesis(contracts[0], right), Hypothesis(contracts[1], right)], "it")
+    with pytest.raises(InputError, match=r"\. State --scale and --color, or give more images\.$"):
+        choose([Hypothesis(one, right) for one in contracts], "it")
     worse = right & (np.arange(400) % 7 > 0)
     assert choose([Hypothesis(contracts[0], right), Hypothesis(contracts[1], worse)], "it") == contracts[0]
-    with pytest.raises(InputError, match="more often than guessing"):
+    with pytest.raises(InputError, match=r"more often than guessing.* as it is stated, leave --data out\.$"):
         choose([Hypothesis(contracts[0], np.arange(400) % 2 < 1)], "it")
+
+
+def test_a_few_images_are_all_measured_and_those_held_out_first():
+    def split(*values):
+        numbers = np.array(values, np.uint8)
+        return Split(images=numbers.reshape(-1, 1, 1, 1), labels=numbers.astype(int), ids=numbers.astype(str))
+
+    splits = {"train": split(*range(3, 9)), "valid": split(0, 1, 2), "test": split(9)}
+    measured = measured_images(SimpleNamespace(splits=splits))
+    assert list(measured.labels) == list(range(9)) == measured.images.ravel().tolist()
+    assert list(measured_images(SimpleNamespace(splits={"test": split(9)})).labels) == [9]
+    assert (
+        len(measured_images(SimpleNamespace(splits={"valid": split(*range(200)).take(np.arange(3000) % 200)}))) == 2000
+    )
 
 
 @pytest.mark.parametrize(

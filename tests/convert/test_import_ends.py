@@ -209,6 +209,7 @@ def test_answers_that_are_not_what_is_said_are_refused():
     shares = np.random.default_rng(0).dirichlet(np.ones(7), 24).astype(np.float32)
     check_answers(np.log(shares), PROBABILITIES, "it")
     check_answers(np.log(np.round(shares * 256) / 256 + 1e-7), PROBABILITIES, "it")
+    check_answers(np.log(shares * 0.975), PROBABILITIES, "it")  # an int8 average of softmaxes
     check_answers(np.log(shares), LOGITS, "it")
     with pytest.raises(InputError, match=r"it gives probabilities, .* state --outputs probabilities"):
         check_answers(shares, LOGITS, "it")
