@@ -1,4 +1,4 @@
-"""Quantization-aware training by tensorflow-model-optimization: the network learns with int8's rounding in its way.
+"""Quantization-aware training with tensorflow-model-optimization: the network trains under simulated int8 rounding.
 
 Jacob et al. 2018, arXiv:1712.05877. A pruned network keeps its zeros (tfmot's prune-preserving scheme).
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Aware:
-    """What quantization-aware training gives: the int8 .tflite, and the float network with the same weights."""
+    """The result of quantization-aware training: the int8 .tflite, and the float network with the same weights."""
 
     int8: bytes
     network: "tf_keras.Model"
@@ -32,18 +32,17 @@ class Aware:
 def quantization_aware(
     model: "tf_keras.Model", calibration: np.ndarray, task: FineTuning, *, keep_zeros: bool
 ) -> Aware:
-    """Fine-tune a copy of the network, its z-score folded, with weights and activations rounded as int8 will round them.
+    """Fine-tune a copy of the network, its z-score folded, with simulated int8 rounding of weights and activations.
 
-    calibration: uint8 [n, h, w, c], images from which the ranges of the activations start. keep_zeros: weights that are
-    zero stay zero.
+    calibration: uint8 [n, h, w, c], images that initialize the activation ranges. keep_zeros: zero weights stay zero.
     """
-    model = fold_zscore(model)  # tfmot knows no such layer
+    model = fold_zscore(model)  # tfmot does not support this layer
     with task.progress.stage("Preparing quantization-aware training"):
         aware = _with_rounding(model, keep_zeros=keep_zeros)
         _set_ranges(aware, model, calibration)
     tune(aware, task)
     _set_input_range(aware)
-    with task.progress.stage("Converting what quantization-aware training gave to int8"):
+    with task.progress.stage("Converting the quantization-aware network to int8"):
         return Aware(int8=aware_to_int8(aware), network=_without_rounding(aware, model))
 
 
@@ -60,10 +59,10 @@ def _with_rounding(model: "tf_keras.Model", *, keep_zeros: bool) -> "tf_keras.Mo
 
 
 def _set_ranges(aware: "tf_keras.Model", model: "tf_keras.Model", calibration: np.ndarray) -> None:
-    """Start each activation's range at what the float network gives.
+    """Initialize each activation range from the float network's activations.
 
-    tfmot starts them all at -6..6 and moves them by a thousandth of the way a step: a few hundred steps of fine-tuning
-    would end with ranges that are wrong by half.
+    tfmot initializes them all to -6..6 and moves them by 0.1% per step: after a few hundred steps of fine-tuning they
+    would still be wrong by half.
     """
     import tf_keras
 
@@ -83,13 +82,13 @@ def _set_input_range(aware: "tf_keras.Model") -> None:
     """Exactly 0..1, so that the int8 input is pixel - 128."""
     (layer,) = [layer for layer in aware.layers if type(layer).__name__ == "QuantizeLayer"]
     pair = _range_of(layer, layer.name)
-    assert pair  # a layer of its kind has nothing else
+    assert pair  # a QuantizeLayer always has a range
     pair[0].assign(0.0)
     pair[1].assign(1.0)
 
 
 def _range_of(layer, *prefixes: str):
-    """The layer's variables for the ends of a range that it tracks, if it tracks one."""
+    """The layer's min and max variables of the range that it tracks; None if it tracks none."""
     named = {weight.name.split("/")[-1].split(":")[0]: weight for weight in layer.weights}
     return next(((named[f"{p}_min"], named[f"{p}_max"]) for p in prefixes if f"{p}_min" in named), None)
 
@@ -99,7 +98,7 @@ def _wrapped(aware: "tf_keras.Model") -> Iterator:
 
 
 def _without_rounding(aware: "tf_keras.Model", model: "tf_keras.Model") -> "tf_keras.Model":
-    """The float network with the weights that were learned."""
+    """The float network with the learned weights."""
     plain = copy_of(model)
     for layer in _wrapped(aware):
         learned = {weight.name.split("/")[-1]: weight for weight in layer.weights}

@@ -1,4 +1,4 @@
-"""Makes a score mean what it says: temperature scaling (Guo et al. 2017, arXiv:1706.04599), with Platt's targets."""
+"""Calibrates scores by temperature scaling (Guo et al. 2017, arXiv:1706.04599), with Platt's targets."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ from edgefer.interpreter import softmax
 from edgefer.metrics import ece
 
 LOWEST, HIGHEST = 0.05, 20.0
-MIN_JUDGED = 200  # images: by fewer it cannot be told whether scores are nearer to the truth
+MIN_JUDGED = 200  # images: with fewer, whether calibration improved cannot be measured
 
 
 @dataclass(frozen=True, kw_only=True)
 class Temperature:
-    """The temperature that a card gets, the one that was fitted, and the expected calibration error (edgefer.metrics.ece) with the
-    fitted one and without any; None of fewer than MIN_JUDGED images."""
+    """The temperature for the card, the fitted one, and the expected calibration error (edgefer.metrics.ece) with the
+    fitted one and without any; None for fewer than MIN_JUDGED images."""
 
     value: float
     fitted: float
@@ -22,7 +22,7 @@ class Temperature:
     error_without: float | None
 
     def note(self, split: str, form: str, count: int) -> str:
-        """What was done, for the card."""
+        """A note of what was done, for the card."""
         if self.error is None or self.error_without is None:
             return f"temperature {self.value:.3f} fitted on {split} with {form}: {count} images are too few to measure what it gains"
         if self.value != self.fitted:
@@ -37,11 +37,11 @@ class Temperature:
 
 
 def calibrate(logits: np.ndarray, labels: np.ndarray) -> Temperature:
-    """The temperature for float32 logits [n, classes] of images with int64 labels [n] that the network never saw.
+    """The temperature for float32 logits [n, classes] of held-out images with int64 labels [n].
 
-    What is fitted has the least cross-entropy. A few sure mistakes may lower that by a temperature that takes all other scores further
-    from how often they are right; then the network's own scores stay. Of few images that is not judged: all of them may be
-    right by chance, and the fit is made to doubt it.
+    The fitted temperature minimizes cross-entropy. A few confident mistakes can make it worsen the calibration error of all
+    other scores; the temperature then stays 1. With fewer than MIN_JUDGED images the fitted one is always used: all
+    of them may be right by chance, and Platt's targets allow for that.
     """
     fitted = fit_temperature(logits, labels)
     if len(labels) < MIN_JUDGED:
@@ -51,11 +51,11 @@ def calibrate(logits: np.ndarray, labels: np.ndarray) -> Temperature:
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature that makes the most of float32 logits [n, classes] for int64 labels [n], in cross-entropy.
+    """The temperature that minimizes the cross-entropy of float32 logits [n, classes] for int64 labels [n].
 
-    Dividing the logits by it changes no decision. A label counts for (n + 1) / (n + 2) and all others for the rest, as
-    in Platt's scaling (1999): without that, few images that are all right would make any score a certain one. The
-    cross-entropy is unimodal in the logarithm of the temperature, so a golden-section search finds its minimum.
+    Dividing the logits by it changes no decision. The target is (n + 1) / (n + 2) for the label and the rest shared by
+    the other classes, as in Platt scaling (1999): without that, a few images that are all right would push every score
+    to 1. The cross-entropy is unimodal in the log of the temperature, so a golden-section search finds its minimum.
     """
     count, classes = logits.shape
     targets = np.full((count, classes), 1 / ((count + 2) * (classes - 1)))

@@ -1,7 +1,7 @@
-"""The parity certificate: what was asked of a bundle, on what machine and images, and what came out, as a page and as JSON.
+"""The parity certificate: what was checked, on which machine and images, and the results, as HTML and as JSON.
 
-It names the bundle by its hash, so that `edgefer verify BUNDLE --certificate FILE` can check later, on another machine,
-whether this is the bundle that was proven.
+It contains the bundle's hash, so that `edgefer verify BUNDLE --certificate FILE` can check later, on another machine,
+that this is the bundle that was certified.
 """
 
 import hashlib
@@ -26,22 +26,22 @@ from edgefer.progress import SILENT, Progress
 from edgefer.runtimes import installed_runtimes, machine
 from edgefer.train.data.dataset import Dataset
 
-NOT_ASKED = "emulators and browsers are asked for a report only"
+NOT_ASKED = "emulators and browsers run only for a report"
 SHOWN = 64  # flips on the page; all of them are in the JSON
 EXPLAINED = (
-    "A comparison fails when even the end of its 95% interval that speaks for the network is over the budget, for then chance "
-    "does not explain it; over the budget but within chance is doubtful, and more images decide. What is not checked was "
-    "not tried, and counts neither as a pass nor as a failure."
+    "A comparison fails if even the favourable end of its 95% interval exceeds the budget, since chance does not explain "
+    "that. If only the estimate exceeds it, the result is doubtful, and more images are needed. What is not checked was "
+    "not run, and counts neither as a pass nor as a failure."
 )
 COST_EXPLAINED = (
-    "Drop: points of accuracy lost, so below 0 the first got more right. Lost and gained: images that only the first, or only the second, got right. McNemar's p: how often a fair coin would "
-    "split them as unevenly. Quanta: steps of the int8 output."
+    "Drop: points of accuracy lost; negative if the converted network is more accurate. Lost and gained: images that only the reference, or "
+    "only the converted network, got right. McNemar's p: how often a fair coin would split them as unevenly. Quanta: steps of the int8 output."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """What was asked and what came out; `data` and `split` name the images of question 2."""
+    """The checks and their results; `data` and `split` name the images of question 2."""
 
     bundle: Bundle
     checks: tuple[Check, ...]
@@ -53,17 +53,17 @@ class Certificate:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing that was checked failed."""
+        """Whether no check failed."""
         return checks.exit_code(self.checks) == 0
 
     @property
     def networks(self) -> list[Figures]:
-        """Every network that was compared, once, in the order of the comparisons."""
+        """Each compared network once, in the order of the comparisons."""
         figures = [one for comparison in self.proof.cost for one in (comparison.reference, comparison.candidate)]
         return list({one.name: one for one in figures}.values())
 
     def to_json(self) -> dict:
-        """All of it as plain values, every flip included."""
+        """The certificate as plain values, including every flip."""
         images, card = self.proof.images, self.bundle.card
         content = hashlib.sha256(np.ascontiguousarray(images.images).tobytes() + images.labels.tobytes())
         return {
@@ -91,12 +91,12 @@ class Certificate:
         }
 
     def to_html(self) -> str:
-        """The page. It opens anywhere, offline."""
+        """The page, self-contained."""
         parts = [*self._summary(), *self._figures(), *self._elsewhere(), *self._flips(), *self._files()]
         return page(f"Parity of {self.bundle.card.name}", parts)
 
     def figures_html(self) -> str:
-        """The tables of what each network is worth and of what conversion cost, for notebooks."""
+        """The tables of each network's accuracy and of what conversion cost, for notebooks."""
         worth = table(WORTH_COLUMNS, [worth_row(one) for one in self.networks])
         return worth + table(COST_COLUMNS, [cost_row(one) for one in self.proof.cost])
 
@@ -134,8 +134,8 @@ class Certificate:
         if not self.proof.spread:
             return []
         explained = (
-            "Reference kernels are TFLite's plain C++, ten to thirty times slower: they got a stratified draw of "
-            f"{REFERENCE_IMAGES} images at most, and are compared on those. Not judged."
+            "Reference kernels are TFLite's plain C++, 10 to 30 times slower: they are compared on a stratified sample of "
+            f"at most {REFERENCE_IMAGES} images. These rows do not affect the verdict."
         )
         rows = [cost_row(one) for one in self.proof.spread]
         return [heading("The same file elsewhere"), table(COST_COLUMNS, rows), paragraph(explained, "faint")]
@@ -145,10 +145,9 @@ class Certificate:
         return [heading("The bundle's files"), table(("file", "bytes", "sha256"), files)]
 
     def _flips(self) -> list[str]:
-        """The flips of the form that devices run, against the network as it was trained: those that cost a right answer
-        first."""
+        """The flips of the deployed variant against the trained network, lost answers first."""
         order = {form: number for number, form in enumerate(TFLITE_VARIANTS)}
-        # The last pair of a form is the one with the network furthest back.
+        # The last comparison of a variant is the one with the trained network.
         shown = min(reversed(self.proof.cost), key=lambda one: order.get(one.candidate.form, len(order)))
         title = heading(f"Flips: {shown.candidate.name} against {shown.reference.name}")
         if not shown.flips:
@@ -169,8 +168,8 @@ class Certificate:
         )
         both_wrong = len(flips) - shown.lost - shown.gained
         text = (
-            f"{len(flips)} images are decided otherwise: {shown.lost} lost (red), {shown.gained} gained (green), "
-            f"{both_wrong} wrong either way."
+            f"{len(flips)} images get another label: {shown.lost} lost (red), {shown.gained} gained (green), "
+            f"{both_wrong} wrong in both."
         )
         if len(flips) > SHOWN:
             text += f" The first {SHOWN} are shown; all are in the JSON."
@@ -225,7 +224,7 @@ def interval_plot(comparisons: Sequence[Comparison], max_drop: float) -> str:
         return margin + (width - 2 * margin) * (points - low) / (high - low)
 
     def rule(points: float, text: str, kind: str) -> str:
-        """A vertical line beside each interval, in pieces: the names of the rows stand between them."""
+        """A vertical line in pieces, one beside each interval, leaving room for the row names."""
         at = f"{x(points):.1f}"
         pieces = "".join(
             f'<line x1="{at}" x2="{at}" y1="{top + row * number}" y2="{top + row * number + 24}" class="{kind}"/>'
@@ -261,18 +260,18 @@ def certify(
     device: Device | None = None,
     progress: Progress = SILENT,
 ) -> Certificate:
-    """Ask all three questions of a bundle, on each of `runtimes`, all that are installed for none or auto.
+    """Check all three questions for a bundle, on each of `runtimes` (none or auto: all installed ones).
 
-    dataset: labelled images as the card's input takes them; `split` of it answers question 2. device: what `edgefer run`
-    does, for exports that are asked on every emulator and browser that is here, which takes minutes; None asks none.
+    dataset: labelled images in the card's input format; its `split` answers question 2. device: the settings of
+    `edgefer run`, for exports that run on every installed emulator and browser, which takes minutes; None runs none.
     """
     names = [str(name) for name in runtimes if name != RuntimeName.AUTO] or installed_runtimes()
     budget = budget or Budget()
-    dataset.with_labels(bundle.card.labels).split(split)  # what does not fit is refused before the work
+    dataset.with_labels(bundle.card.labels).split(split)  # raises before the work starts
     with progress.stage("Comparing pixels, weights and stored answers"):
         found = check_bundle(bundle, names) + check_in_c(bundle)
     if device:
-        with progress.stage("Asking every emulator and browser that is here"):
+        with progress.stage("Running every installed emulator and browser"):
             found += check_targets(bundle, device)
     else:
         found += unchecked_targets(bundle, NOT_ASKED, "verify it with --report")

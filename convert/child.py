@@ -1,4 +1,4 @@
-"""A network made into a .tflite in a process of its own, so that whatever TensorFlow does with a stranger's file, it does it there."""
+"""Converts a network to .tflite in a separate process, which isolates what TensorFlow does with an untrusted file."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ TIMEOUT_S = 600
 
 
 def tflite_of(source: Path, module: str, library: str) -> bytes:
-    """The float32 .tflite that `python -m module SOURCE OUT` makes. library: how the sentence of a failure names what failed.
+    """The float32 .tflite that `python -m module SOURCE OUT` writes. library: names the converter in error messages.
     InputError when it fails, or takes longer than TIMEOUT_S."""
     with tempfile.TemporaryDirectory() as work:
         out = Path(work) / "network.tflite"
@@ -28,12 +28,12 @@ def tflite_of(source: Path, module: str, library: str) -> bytes:
             raise InputError(f"{source} was not converted within {TIMEOUT_S} s.") from None
         if done.returncode or not out.is_file():
             reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise InputError(f"{library} cannot make a .tflite of {source}: {printable(reason):.300}")
+            raise InputError(f"{library} cannot convert {source} to .tflite: {printable(reason):.300}")
         return read_regular(out, MAX_NETWORK, error=InputError)
 
 
 def serve(convert: Callable[[str], tuple[Any, Any, Callable]]) -> None:
-    """What that process does. convert: the source -> the network, the tf.TensorSpec of one image, and the function of it."""
+    """The main function of that process. convert: source -> network, tf.TensorSpec of one image, function of it."""
     source, out = sys.argv[1:3]
     try:
         network, image, answer = convert(source)

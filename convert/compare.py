@@ -1,4 +1,4 @@
-"""Every form a network can ship in, made and measured side by side: what each costs and what it gains."""
+"""Makes and measures every variant of a network side by side: accuracy lost, size and speed."""
 
 import json
 import shutil
@@ -23,13 +23,13 @@ from edgefer.train.evaluate import keras_logits
 from edgefer.train.networks import load_keras
 from edgefer.train.recipe_fields import Recipe
 
-ROUND = 10  # images that each network gets before it is the next one's turn
+ROUND = 10  # images per network and turn
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """One form of the network: the bundle and variant that hold it, its comparison with the network as it was trained on
-    the validation split, its bytes, and its median milliseconds an image on one thread."""
+    """One variant of the network: its bundle and form, its comparison with the trained network on the validation split,
+    its bytes, and its median milliseconds per image on one thread."""
 
     name: str
     bundle: str
@@ -41,8 +41,8 @@ class Profile:
 
 
 def plans(recipe: Recipe, *, sparsity: float, slimmed: float, epochs: int) -> dict[str, Plan]:
-    """The conversions that give every form of a network of that recipe, by the name of the bundle each makes. A network that
-    cannot be slimmed so much has no slim ones; a share of 0 asks for none."""
+    """The conversions that make every variant of a network of that recipe, by the name of the bundle each writes. There
+    are no slim ones if the network cannot be slimmed that much or the share is 0."""
     made = [Plan(float16=True), Plan(aware=True, epochs=epochs)]
     if sparsity:
         made += [Plan(sparsity=sparsity, epochs=epochs), Plan(sparsity=sparsity, aware=True, epochs=epochs)]
@@ -54,20 +54,20 @@ def plans(recipe: Recipe, *, sparsity: float, slimmed: float, epochs: int) -> di
 def make_profiles(
     bundle: Bundle, dataset: Dataset, wanted: dict[str, Plan], out: Path, progress: Progress = SILENT
 ) -> list[str]:
-    """Convert into `out`/<name>, leaving what is there already: an interrupted run goes on. Returns what was made.
+    """Convert into `out`/<name>, keeping finished bundles so that an interrupted run continues. Returns the new ones.
 
-    InputError when what is there was asked for otherwise, and for a cross-validated bundle.
+    InputError if existing bundles were made with other settings, and for a cross-validated bundle.
     """
     if bundle.card.provenance.folds:
         raise InputError(
-            f"{bundle.path} was cross-validated: it has no validation split on which its forms could be compared. Train it "
-            "without --folds, or look at edgefer convert and its report."
+            f"{bundle.path} was cross-validated: it has no validation split to compare its variants on. Train it "
+            "without --folds, or use edgefer convert and its report."
         )
     asked = {"bundle": bundle.hash, "plans": {name: asdict(plan) for name, plan in wanted.items()}}
     content, file = json.dumps(asked, indent=2).encode() + b"\n", out / "asked.json"
     if file.is_file() and file.read_bytes() != content:
         raise InputError(
-            f"{out} holds the forms of another network, or of other shares or epochs: choose another --out."
+            f"{out} holds variants of another network, or made with other shares or epochs: choose another --out."
         )
     write_file(file, content)
     made = []
@@ -82,7 +82,7 @@ def make_profiles(
 
 @dataclass(frozen=True, kw_only=True)
 class _Form:
-    """A form to measure: what the table calls it, the bundle it lies in, and whether weights were trained for it."""
+    """A variant to measure: its title in the table, its bundle, and whether weights were trained for it."""
 
     title: str
     folder: str
@@ -98,17 +98,17 @@ class _Form:
 def measure_profiles(
     out: Path, wanted: dict[str, Plan], dataset: Dataset, progress: Progress = SILENT
 ) -> tuple[Profile, ...]:
-    """Compare what lies in `out`/<name> on the validation split, with the milliseconds of all from one run.
+    """Compare the bundles in `out`/<name> on the validation split, with all timings from one run.
 
-    All are compared with the network as it was trained. They take turns every few images, so that what else the machine
-    does falls on all of them alike.
+    All are compared with the trained network. They are interleaved every few images, so that other load on the machine
+    affects them equally.
     """
     forms = [
         _Form(title=_title(plan, form), folder=name, bundle=bundle, form=form)
         for name, plan in wanted.items()
         for bundle in (Bundle.open(out / name),)
         for form in reversed(TFLITE_VARIANTS)
-        # The float twin of quantization-aware training is not a form to ship.
+        # The float network of quantization-aware training is not meant to be deployed.
         if bundle.has(form) and not (form is Form.FLOAT32 and plan.aware)
     ]
     card = forms[0].bundle.card
@@ -137,11 +137,11 @@ def measure_profiles(
 
 
 def _origin_answers(bundle: Bundle, images: Split) -> Answers:
-    """Those of the network as it was trained; InputError when the bundles do not hold it."""
+    """The answers of the trained network; InputError when the bundles do not hold it."""
     form = origin_form(bundle.card)
     if form is None:
         raise InputError(
-            f"{bundle.path} does not hold the network it came from, so its forms cannot be compared with it: give the bundle "
+            f"{bundle.path} does not hold its trained network, so its variants cannot be compared with it: name the bundle "
             "that was trained."
         )
     logits = keras_logits(load_keras(bundle, form), images.images)
@@ -151,7 +151,7 @@ def _origin_answers(bundle: Bundle, images: Split) -> Answers:
 def _take_turns(
     forms: list[_Form], images: Split, progress: Progress
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """By title: every form's logits, and its median milliseconds an image."""
+    """Each variant's logits and median milliseconds per image, by title."""
     networks = {one.title: Network.open(one.bundle, one.form) for one in forms}
     parts: dict[str, list[np.ndarray]] = {title: [] for title in networks}
     times: dict[str, list[float]] = {title: [] for title in networks}
@@ -169,7 +169,7 @@ def _take_turns(
 
 
 def _title(plan: Plan, form: Form) -> str:
-    """int8 of a pruned network that was trained quantization-aware is "pruned int8 (QAT)"."""
+    """For example "pruned int8 (QAT)" for a pruned network, int8 by quantization-aware training."""
     return " ".join(["slim"] * bool(plan.slimmed) + ["pruned"] * bool(plan.sparsity) + [form.value]) + (
         " (QAT)" if plan.aware else ""
     )
@@ -179,7 +179,7 @@ COLUMNS = ("network", "bundle", "accuracy", "drop [95%]", "agreement", "bytes", 
 
 
 def row(one: Profile) -> tuple[str, ...]:
-    """A form's figures, under COLUMNS."""
+    """A variant's figures, under COLUMNS."""
     low, high = one.comparison.drop_interval
     return (
         one.name,

@@ -1,4 +1,4 @@
-"""Question 2 of parity, does the converted network decide as the one it came from: figures, and their judgement."""
+"""Question 2 of parity, whether the converted network makes the same decisions: the figures and the verdict."""
 
 from dataclasses import dataclass, field
 
@@ -17,12 +17,11 @@ from edgefer.train.data.dataset import Split
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What conversion may cost: points of accuracy (percent), and the least share of equal decisions.
+    """What conversion may cost: points of accuracy (percent), and the minimum share of equal decisions.
 
-    min_retrained_agreement: of a network that was slimmed, pruned or trained quantization-aware. It learned from data again, so
-    it decides otherwise more often than rounding explains, but it must still be recognisable as the network it came from:
-    pruned and quantization-aware forms of fer-small agreed with it on 93.5 to 97.1%, one slimmed to half and hardly tuned on
-    85.7%.
+    min_retrained_agreement: for a network that was slimmed, pruned or trained quantization-aware. Retraining changes more
+    decisions than rounding does, but the network must still be recognisable: pruned and quantization-aware variants of
+    fer-small agreed with it on 93.5 to 97.1%, one slimmed to half and hardly fine-tuned on 85.7%.
     """
 
     max_drop: float = MAX_DROP
@@ -31,14 +30,14 @@ class Budget:
 
     @classmethod
     def of(cls, max_drop: float, min_agreement: float) -> "Budget":
-        """A budget as it is asked for: a retrained network need not agree more than a rounded one."""
+        """The budget from the options: a retrained network need not agree more than a rounded one."""
         retrained = min(min_agreement, MIN_RETRAINED_AGREEMENT)
         return cls(max_drop=max_drop, min_agreement=min_agreement, min_retrained_agreement=retrained)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flip:
-    """An image that two networks call by different labels: its row and id in the split, labels, and their scores."""
+    """An image that two networks label differently: its row and id in the split, labels, and their scores."""
 
     row: int
     id: str
@@ -51,8 +50,8 @@ class Flip:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What one network is worth: its name and form, scores, 95% interval of accuracy, F1 of each class, its median
-    milliseconds an image on one thread where it was timed, and whether it calls images of several labels all the same."""
+    """A network's figures: its name and form, scores, 95% interval of accuracy, F1 per class, its median milliseconds
+    per image on one thread if it was timed, and whether it gives images of several labels all the same one."""
 
     name: str
     form: Form
@@ -67,10 +66,10 @@ class Figures:
 class Comparison:
     """A candidate network against its reference on the same labelled images.
 
-    retrained: whether weights were removed or trained between the two, and not only rounded. drop: accuracy of the
-    reference minus the candidate's, in points; lost and gained: images that only the reference, or only the candidate, got
-    right; p: McNemar's, exact. mean_dp: mean absolute difference of probability. mean_quanta, worst_quanta: difference of a
-    logit, in steps of the candidate's output; None where it is float. Intervals are 95%.
+    retrained: whether weights were removed or trained between the two, not only rounded. drop: the reference's accuracy
+    minus the candidate's, in points; lost and gained: images that only the reference, or only the candidate, got right;
+    p: McNemar's, exact. mean_dp: mean absolute difference in probability. mean_quanta, worst_quanta: difference in a
+    logit, in steps of the candidate's output; None if it is float. Intervals are 95%.
     """
 
     reference: Figures
@@ -89,7 +88,7 @@ class Comparison:
     flips: tuple[Flip, ...] = field(repr=False)
 
     def cost(self, split: str) -> Cost:
-        """The figures that a card keeps."""
+        """The figures for the card."""
         return Cost(
             variant=self.candidate.form.value,
             split=split,
@@ -102,8 +101,8 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What a network answered: float32 logits [n, classes] for images `rows` [n], ascending, of the split (None: all), the
-    median milliseconds an image, the step of its output (None for float), and the temperature its scores need."""
+    """A network's answers: float32 logits [n, classes] for images `rows` [n], ascending, of the split (None: all), the
+    median milliseconds per image, the step of its output (None for float), and the temperature of its scores."""
 
     name: str
     form: Form
@@ -117,8 +116,8 @@ class Answers:
 def compare(
     reference: Answers, candidate: Answers, images: Split, names: tuple[str, ...], *, retrained: bool = False
 ) -> Comparison:
-    """The candidate's answers against the reference's, on the images that the candidate answered; the reference must have
-    answered them too. retrained: as in Comparison."""
+    """Compare the candidate's answers with the reference's, on the images that the candidate answered; the reference
+    must have answered them too. retrained: as in Comparison."""
     every = np.arange(len(images))
     rows = every if candidate.rows is None else candidate.rows
     labels, seen = images.labels[rows], np.searchsorted(every if reference.rows is None else reference.rows, rows)
@@ -171,18 +170,18 @@ def _figures(answers: Answers, labels: np.ndarray, choice: np.ndarray, classes: 
 
 
 def judge(comparison: Comparison, budget: Budget) -> Check:
-    """A comparison against the budget.
+    """Check a comparison against the budget.
 
-    It fails when even the end of the 95% interval that speaks for the network is over the budget, for then chance does
-    not explain it; over the budget but within chance is doubtful, and more images decide. A network that calls every image
-    the same is doubtful however well it agrees: any other that does so agrees with it.
+    It fails if even the favourable end of the 95% interval exceeds the budget, since chance does not explain that. If
+    only the estimate exceeds it, the result is doubtful, and more images are needed. A network that gives every image
+    the same label is always doubtful: it agrees with any other that does the same.
     """
     low, high = comparison.drop_interval
     least, most = comparison.agreement_interval
     needed = budget.min_retrained_agreement if comparison.retrained else budget.min_agreement
     passed = low <= budget.max_drop and most >= needed
     within = comparison.drop <= budget.max_drop and comparison.agreement >= needed
-    reason = ", as weights were trained in between" if comparison.retrained else ""
+    reason = ", since weights were trained in between" if comparison.retrained else ""
     constant = comparison.candidate.constant
     note = ". It gives every image the same label, so agreement says nothing: train it longer, or balance the classes"
     return Check(

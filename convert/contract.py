@@ -1,4 +1,4 @@
-"""What a network from elsewhere makes of pixels and means by its answers: stated, read off its file, or measured."""
+"""An imported network's input and output conventions: stated, read from its file, or measured."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from edgefer.text import printable
 from edgefer.train.data.dataset import Split
 
 Affine = tuple[float | tuple[float, ...], float | tuple[float, ...]]  # pixel * scale + offset
-# The ways in which published networks take pixels, and who publishes them so.
+# The preprocessings of published networks, and who uses them.
 SCALES: dict[str, Affine] = {
     "0..1": (1 / 255, 0.0),
     "0..255": (1.0, 0.0),
@@ -36,9 +36,9 @@ LABEL_ORDERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Contract:
-    """How a network is to be fed and read.
+    """A network's preprocessing, the kind of its output, and its labels.
 
-    scale: a name of SCALES, or "stated" for other numbers. values: it computes on pixel * values[0] + values[1].
+    scale: a name of SCALES, or "stated" for other numbers. values: its input is pixel * values[0] + values[1].
     labels: in the order of its answers. order: where that order comes from.
     """
 
@@ -58,7 +58,7 @@ class Contract:
 class Stated:
     """What is known of a contract, from the command line or from the file; None: not known.
 
-    because: a sentence for each thing that the file gave away.
+    because: a sentence for each fact read from the file.
     """
 
     scale: tuple[str, Affine] | None = None
@@ -68,11 +68,11 @@ class Stated:
     because: tuple[str, ...] = ()
 
     def over(self, file: "Stated", where: str) -> "Stated":
-        """These, and of the file's what is not stated here; InputError where the two contradict each other."""
+        """These values, completed with the file's; InputError if the two contradict each other."""
         if self.output and file.output and self.output != file.output:
             raise InputError(
                 f"{where} answers with {file.output.values}, not {self.output.values}: leave --outputs out, or the softmax "
-                "would be done twice or never."
+                "would be applied twice or never."
             )
         if self.scale and file.scale and not same_affine(self.scale[1], file.scale[1]):
             raise InputError(
@@ -90,9 +90,9 @@ class Stated:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A contract that may be the network's, and how often it is right under it on labelled images.
+    """A possible contract, and how often the network is right under it on labelled images.
 
-    suggested: the order of labels that the images themselves give its answers; () where they give none.
+    suggested: the label order that the images suggest; () if they suggest none.
     """
 
     contract: Contract
@@ -105,7 +105,7 @@ class Hypothesis:
 
 
 def parse_scale(text: str) -> tuple[str, Affine]:
-    """A name of SCALES, or the numbers of pixel * SCALE + OFFSET: two, or three scales and three offsets, one for each
+    """A name of SCALES, or the numbers of pixel * SCALE + OFFSET: two, or three scales and three offsets, one per
     channel in the network's order. InputError otherwise."""
     if text in SCALES:
         return text, SCALES[text]
@@ -123,14 +123,14 @@ def parse_scale(text: str) -> tuple[str, Affine]:
 
 
 def any_scale(value: Any) -> tuple[str, Affine] | None:
-    """A scale as text, as `parse_scale` takes it, or as the pair of `stated_scale`; None stays None."""
+    """A scale as text for `parse_scale`, or as a pair for `stated_scale`; None stays None."""
     if value is None:
         return None
     return parse_scale(value) if isinstance(value, str) else stated_scale(value)
 
 
 def stated_scale(pair: Any, name: str = "scale") -> tuple[str, Affine]:
-    """(scale, offset) of pixel * scale + offset, each a number or one for each channel; InputError for what cannot be."""
+    """(scale, offset) of pixel * scale + offset, each a number or one per channel; InputError for other values."""
     try:
         scale, offset = (np.asarray(part, np.float64) for part in pair)
         shapes = {part.shape for part in (scale, offset)}
@@ -148,7 +148,7 @@ def stated_scale(pair: Any, name: str = "scale") -> tuple[str, Affine]:
 
 def describe(scale: tuple[str, Affine]) -> str:
     name, (factor, offset) = scale
-    if name == "stated":  # or read off a file, with a file's rounding
+    if name == "stated":  # or read from a file, with its rounding
         name = next((known for known, values in SCALES.items() if same_affine(values, scale[1], 1e-6)), name)
     return f"pixels * {_numbers(factor)} + {_numbers(offset)}" if name == "stated" else f"pixels as {name}"
 
@@ -158,14 +158,14 @@ def _numbers(value: float | tuple[float, ...]) -> str:
 
 
 def same_affine(one: Affine, other: Affine, tolerance: float = 1e-3) -> bool:
-    """Whether two ways to scale pixels are the same, to so much of the range."""
+    """Whether two scalings of pixels are equal, within `tolerance` of the range."""
     pixels = np.array([[0.0], [255.0]])
     ends = [pixels * np.asarray(scale, float) + np.asarray(offset, float) for scale, offset in (one, other)]
     return bool((np.abs(ends[0] - ends[1]) <= tolerance * np.ptp(ends[1], axis=0).max()).all())
 
 
 def candidates(known: Stated, channels: int, classes: int, data_labels: Sequence[str] = ()) -> list[Contract]:
-    """Every contract that what is known leaves open. With no data labels only those that need no measurement."""
+    """Every contract consistent with what is known. Without data labels, only those that need no measurement."""
     colors = [known.color] if known.color else [Color.GRAY] if channels == 1 else [Color.RGB, Color.BGR]
     scales = [known.scale] if known.scale else [(name, values) for name, values in SCALES.items() if channels == 3 or name in ("0..1", "0..255", "-1..1")]  # fmt: skip
     orders = {"stated": known.labels} if known.labels else _orders(classes, data_labels)
@@ -192,8 +192,8 @@ def _orders(classes: int, data_labels: Sequence[str]) -> dict[str, tuple[str, ..
 def measure(
     contracts: Sequence[Contract], split: Split, labels: Sequence[str], logits: Callable[[Contract], np.ndarray]
 ) -> list[Hypothesis]:
-    """Each contract on labelled images, the best first. logits: [n, classes] of the split's images under a contract, which
-    are asked once for all orders of labels."""
+    """Measure each contract on labelled images, the best first. logits: [n, classes] of the split's images under a
+    contract, computed once for all label orders."""
     truth = np.array(labels)[split.labels]
     answers: dict[tuple, np.ndarray] = {}
     found = []
@@ -207,7 +207,7 @@ def measure(
 
 
 def _suggested(answers: np.ndarray, truth: np.ndarray, classes: int) -> tuple[str, ...]:
-    """What most images of each answer are labelled, where that is another label for each and right more often than guessing."""
+    """The majority label of each answer's images, if these are distinct and right more often than guessing."""
     names = []
     for answer in range(classes):
         seen, counts = np.unique(truth[answers == answer], return_counts=True)
@@ -218,7 +218,7 @@ def _suggested(answers: np.ndarray, truth: np.ndarray, classes: int) -> tuple[st
 
 
 def choose(found: list[Hypothesis], where: str) -> Contract:
-    """The contract that fits; InputError where the data does not decide it, or where none fits."""
+    """The contract that fits; InputError if the data does not settle it, or none fits."""
     best = found[0]
     low, _ = wilson_interval(best.accuracy, len(best.right))
     if low <= 1 / len(best.contract.labels):

@@ -24,7 +24,7 @@ UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One line of the compiler's table: `count` operators of a kind, and where they went (MAPPED) or why not."""
+    """One line of the compiler's table: `count` operators of a kind, mapped (MAPPED) or the reason why not."""
 
     operator: str
     count: int
@@ -33,7 +33,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class CompilerLog:
-    """What edgetpu_compiler wrote. Bytes are those of the network's parameters; None where the log does not say."""
+    """The log of edgetpu_compiler. Bytes are of the network's parameters; None if the log does not say."""
 
     version: str
     outcomes: tuple[Outcome, ...]
@@ -51,7 +51,7 @@ class CompilerLog:
 
     @property
     def summary(self) -> str:
-        """What runs where and where its parameters lie, in one line."""
+        """Where operators run and parameters are stored, in one line."""
         figures = (self.cached_bytes, self.cache_left_bytes, self.streamed_bytes)
         cached, left, streamed = ("?" if figure is None else f"{figure:,}" for figure in figures)
         return (
@@ -61,7 +61,7 @@ class CompilerLog:
 
 
 def parse_log(text: str) -> CompilerLog:
-    """The output of `edgetpu_compiler -s` (written for version 16.0); RuntimeFault when it is not one."""
+    """Parse the output of `edgetpu_compiler -s` (tested with version 16.0); RuntimeFault for any other text."""
     version = re.search(r"^Edge TPU Compiler version (\S+)", text, re.MULTILINE)
     if not version:
         raise RuntimeFault(f"{COMPILER} wrote no log that edgefer can read; it begins {text[:60]!r}.")
@@ -76,7 +76,7 @@ def parse_log(text: str) -> CompilerLog:
 
 
 def find_compiler() -> str:
-    """The compiler's path; MissingDependency when there is none."""
+    """The compiler's path; MissingDependency if it is not installed."""
     program = shutil.which(COMPILER)
     if program is None:
         raise MissingDependency(
@@ -90,7 +90,7 @@ def find_compiler() -> str:
 def compile_int8(content: bytes) -> tuple[bytes, CompilerLog, str]:
     """An int8 .tflite compiled for the Edge TPU, with the compiler's log, parsed and as text.
 
-    MissingDependency when there is no compiler; RuntimeFault when it fails, or maps not one operator.
+    MissingDependency without a compiler; RuntimeFault when it fails, or maps no operator.
     """
     program = find_compiler()
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +112,7 @@ def compile_int8(content: bytes) -> tuple[bytes, CompilerLog, str]:
     log = parse_log(text)
     if not compiled(read_model(result, target.name)):
         reasons = ", ".join(f"{o.count} {o.operator} {o.status}" for o in log.outcomes) or _complaint(text)
-        raise RuntimeFault(f"{COMPILER} mapped not one operator to the Edge TPU: {reasons}.")
+        raise RuntimeFault(f"{COMPILER} mapped no operator to the Edge TPU: {reasons}.")
     return result, log, text
 
 
@@ -123,7 +123,7 @@ def add_compiled(bundle: Bundle) -> tuple[Bundle, CompilerLog]:
             f"{bundle.path} holds no int8 network, and the Edge TPU runs nothing else: convert with --int8."
         )
     content, log, text = compile_int8(bundle.read(Form.INT8))
-    content = with_metadata(content, bundle.card)  # whatever the compiler made of it
+    content = with_metadata(content, bundle.card)  # the compiler may drop it
     files = {variant: bundle.read(variant) for variant in bundle.card.variants}
     files |= {Form.INT8_EDGETPU: content}
     figures = asdict(log) | {"mapped": log.mapped, "on_cpu": log.on_cpu}
@@ -132,7 +132,7 @@ def add_compiled(bundle: Bundle) -> tuple[Bundle, CompilerLog]:
 
 
 def predicted(bundle: Bundle) -> str:
-    """What lint predicts of the bundle's int8 network, in one line, where the compiler did not say."""
+    """Lint's prediction for the bundle's int8 network, in one line, for when the compiler did not run."""
     placements = place(read_model(bundle.read(Form.INT8), str(bundle.file(Form.INT8))).main)
     return (
         f"lint predicts that {sum(p.mapped for p in placements)} of {len(placements)} operators would run on it: "
@@ -146,7 +146,7 @@ def _bytes(text: str, what: str) -> int | None:
 
 
 def _complaint(text: str) -> str:
-    """The line of a failed log that says most: the first error, else the last line."""
+    """The most informative line of a failed log: the first error, else the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it wrote nothing"]
     errors = [line for line in lines if re.match(r"(ERROR|Compilation failed:|Internal compiler error|Invalid)", line)]
     return (errors or lines[-1:])[0].rstrip(".") + "."

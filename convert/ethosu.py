@@ -1,7 +1,7 @@
-"""Compiles an int8 network for Arm's Ethos-U by Vela (ethos-u-vela), and reads its summary.
+"""Compiles an int8 network for Arm's Ethos-U with Vela (ethos-u-vela), and reads its summary.
 
-Vela's cycles are an estimate of its own model of the NPU and its memories, not a measurement; its configuration is the
-default one of the accelerator, which a board's may differ from.
+Vela's cycles are an estimate from its model of the NPU and its memories, not a measurement. The configuration is the
+accelerator's default; a board's may differ.
 """
 
 import csv
@@ -29,8 +29,8 @@ TIMEOUT_S = 600
 
 @dataclass(frozen=True, kw_only=True)
 class VelaReport:
-    """What Vela says of a network. cycles, inference_ms: its estimate for one image at clock_mhz. system, memory: the
-    names of its configurations. on_npu: how many of the network's operators; cpu_operators: the names of the others."""
+    """Vela's report on a network. cycles, inference_ms: its estimate for one image at clock_mhz. system, memory: names of
+    its configurations. on_npu: how many of the network's operators run there; cpu_operators: the names of the others."""
 
     version: str
     accelerator: str
@@ -47,7 +47,7 @@ class VelaReport:
 
     @property
     def rows(self) -> list[tuple[str, str]]:
-        """As a table's rows: what, how much."""
+        """Table rows: name, value."""
         return [
             ("operators on the NPU", f"{self.on_npu}"),
             ("operators on the CPU", ", ".join(self.cpu_operators) or "0"),
@@ -60,7 +60,7 @@ class VelaReport:
 
 
 def check_accelerator(name: str) -> None:
-    """InputError for an accelerator that there is not, MissingDependency without Vela."""
+    """InputError for an unknown accelerator, MissingDependency without Vela."""
     if name not in ACCELERATORS:
         raise InputError(f"--ethosu {name!r} is none of {', '.join(ACCELERATORS)}.")
     if find_spec("ethosu") is None:
@@ -72,7 +72,7 @@ def check_accelerator(name: str) -> None:
 def compile_int8(content: bytes, accelerator: str) -> tuple[bytes, VelaReport, str]:
     """An int8 .tflite compiled for the accelerator, with Vela's report, and its output as text.
 
-    MissingDependency without Vela; RuntimeFault where it fails, or leaves every operator to the CPU.
+    MissingDependency without Vela; RuntimeFault if it fails, or leaves every operator on the CPU.
     """
     check_accelerator(accelerator)
     with tempfile.TemporaryDirectory(prefix="edgefer-ethosu-") as folder:
@@ -94,7 +94,7 @@ def compile_int8(content: bytes, accelerator: str) -> tuple[bytes, VelaReport, s
         result = target.read_bytes()
         report = parse_report(accelerator, summaries[0].read_text(), _operators(content), _operators(result))
     if not report.on_npu:
-        raise RuntimeFault(f"Vela leaves every operator to the CPU: {', '.join(report.cpu_operators)}.")
+        raise RuntimeFault(f"Vela leaves every operator on the CPU: {', '.join(report.cpu_operators)}.")
     return result, report, text
 
 
@@ -103,8 +103,8 @@ def _operators(content: bytes) -> list[str]:
 
 
 def parse_report(accelerator: str, summary: str, before: Sequence[str], after: Sequence[str]) -> VelaReport:
-    """Of the .csv that Vela writes (written for 5.2), and the names of the operators before and after compiling: Vela's own
-    counts are of what it made of them. RuntimeFault when the .csv is another's."""
+    """Parse Vela's summary .csv (tested with 5.2). before, after: the operators' names before and after compiling, since
+    Vela counts its own intermediate operators. RuntimeFault for any other .csv."""
     left = [name for name in after if name != OPERATOR]
     try:
         (row,) = csv.DictReader(summary.splitlines())
@@ -123,7 +123,7 @@ def parse_report(accelerator: str, summary: str, before: Sequence[str], after: S
             dram_bytes=_bytes(row["dram_memory_used"]),
         )
     except (KeyError, ValueError) as error:
-        raise RuntimeFault(f"Vela wrote a summary that edgefer cannot read ({error}): it reads those of 5.2.") from None
+        raise RuntimeFault(f"Vela wrote a summary that edgefer cannot read ({error}): it supports Vela 5.2.") from None
 
 
 def _bytes(kib: str) -> int:

@@ -1,4 +1,4 @@
-"""A folder that an export wrote: what is in it, with hashes, and whose bundle it is of. It is never written over anything else."""
+"""A folder written by an export: its files with hashes, and its bundle. Other files are never overwritten."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from edgefer.text import printable
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """What an export.json says: `files` are the sha256 by name."""
+    """The contents of an export.json; `files`: sha256 by name."""
 
     edgefer: str
     target: str
@@ -33,7 +33,7 @@ def is_export(folder: Path) -> bool:
 
 
 def read_list(folder: Path) -> Listed:
-    """The folder's export.json; InputError unless it is one. It may come from a stranger: its names are files of this folder."""
+    """The folder's export.json; InputError if it is invalid. It is untrusted: names must be of files in this folder."""
     content = read_regular(folder / EXPORTED, MAX_JSON)
     try:
         listed = TypeAdapter(Listed).validate_json(content)
@@ -51,12 +51,12 @@ def read_list(folder: Path) -> Listed:
 
 
 def changed_files(folder: Path) -> list[str]:
-    """The listed files that are no longer as the export wrote them, or are gone."""
+    """The listed files that were changed after the export, or are missing."""
     return [name for name, digest in read_list(folder).files.items() if _digest(folder / name) != digest]
 
 
 def check_export(folder: Path) -> list[Check]:
-    """Whether an exported folder is whole: one row, which names what is not."""
+    """Whether an exported folder is intact: one row, with the files that are not."""
     listed, changed = read_list(folder), changed_files(folder)
     wrong = f"{len(changed)} of {len(listed.files)} files are not as they were exported"
     source = (
@@ -75,8 +75,7 @@ def check_export(folder: Path) -> list[Check]:
 
 
 def check_folder(out: Path) -> None:
-    """InputError unless an export may be written at `out`: nothing is there, or an earlier export that nobody has changed.
-    Files that somebody has put beside it stay."""
+    """InputError unless `out` is free, empty, or an earlier export without changes. Files that a user has added stay."""
     if out.exists() or out.is_symlink():
         if not out.is_dir():
             raise InputError(f"{out} is a file: name a directory for the export, new or empty.")
@@ -91,13 +90,13 @@ def check_folder(out: Path) -> None:
 
 
 def write_folder(out: Path, target: str, bundle: Bundle, files: Mapping[str, bytes], checks: Sequence[Check]) -> None:
-    """Write the files and export.json, which says whose bundle they are of, their hashes and what was proven. A new folder is
-    there whole or not at all; in an earlier export export.json is the last to be replaced."""
+    """Write the files and export.json, which holds the bundle, their hashes and the checks. A new folder appears
+    atomically; in an earlier export, export.json is replaced last."""
     check_folder(out)
     out = out.resolve()
     before = set(read_list(out).files) if is_export(out) else set()
     if mine := next((name for name in sorted(files) if name not in before and (out / name).exists()), None):
-        raise InputError(f"{out / mine} is a file of yours, and this export has one of that name: move yours away.")
+        raise InputError(f"{out / mine} is a file of yours, and this export has one of the same name: move yours away.")
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     facts = {
         "edgefer": __version__,
@@ -107,7 +106,7 @@ def write_folder(out: Path, target: str, bundle: Bundle, files: Mapping[str, byt
         "files": digests,
     }
     written = {**files, EXPORTED: _list_of(facts, checks)}
-    place = out if out.exists() else out.parent  # which may be two disks
+    place = out if out.exists() else out.parent  # these may be on different disks
     with staging_directory(place / out.name) as staging:
         for name, content in written.items():
             write_file(staging / name, content)
@@ -115,14 +114,14 @@ def write_folder(out: Path, target: str, bundle: Bundle, files: Mapping[str, byt
         if not out.exists():
             staging.rename(out)
             return
-        for name in written:  # one by one: the folder may be where somebody's shell is, or a server's
+        for name in written:  # one by one: the folder may be the current directory of a shell or a server
             os.replace(staging / name, out / name)
         for name in before - set(files):
             (out / name).unlink(missing_ok=True)
 
 
 def record(out: Path, checks: Sequence[Check]) -> None:
-    """Put everything that was proven of an export into its export.json."""
+    """Write all checks of an export into its export.json."""
     listed = read_list(out)
     write_file(out / EXPORTED, _list_of(vars(listed), checks))
 
@@ -132,7 +131,7 @@ def _list_of(facts: Mapping[str, object], checks: Sequence[Check]) -> bytes:
 
 
 def _digest(file: Path) -> str:
-    """ "" where there is no regular file."""
+    """The file's sha256; "" if it is not a regular file."""
     if not file.is_file():
         return ""
     return hashlib.sha256(read_regular(file, MAX_NETWORK)).hexdigest()

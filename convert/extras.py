@@ -1,4 +1,4 @@
-"""What a conversion adds to a bundle for other runtimes: compiled for accelerators, written as ONNX, proven in C."""
+"""What a conversion adds for other runtimes: networks compiled for accelerators, ONNX, and the proof in C."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -14,14 +14,14 @@ from edgefer.progress import SILENT, Progress
 
 @dataclass(frozen=True, kw_only=True)
 class Extras:
-    """edgetpu: compile for a Coral Edge TPU. ethosu: for this accelerator of Arm's, "" for none. onnx: write int8.onnx."""
+    """edgetpu: compile for a Coral Edge TPU. ethosu: for this Arm Ethos-U, "" for none. onnx: write int8.onnx."""
 
     edgetpu: bool = False
     ethosu: str = ""
     onnx: bool = False
 
     def check(self, int8: bool) -> None:
-        """InputError or MissingDependency before any work, where something cannot be added."""
+        """InputError or MissingDependency, before any work, if something cannot be added."""
         for option, asked in (("--edgetpu", self.edgetpu), ("--ethosu", self.ethosu), ("--onnx", self.onnx)):
             if asked and not int8:
                 raise InputError(f"{option} is about the int8 network: leave --no-int8 out.")
@@ -35,7 +35,7 @@ class Extras:
 
 @dataclass(frozen=True, kw_only=True)
 class Added:
-    """What came of one of them: a table, a line about it, its checks, and in a sentence what failed, "" where nothing did."""
+    """The result of one extra: a table, a note, its checks, and a sentence on what failed, "" if nothing did."""
 
     title: str = ""
     columns: Sequence[str] = ()
@@ -46,14 +46,14 @@ class Added:
 
 
 def add_extras(extras: Extras, bundle: Bundle, progress: Progress = SILENT) -> tuple[Bundle, list[Added]]:
-    """The bundle with each of them, one after the other; what fails stops none of the others."""
+    """The bundle with each extra in turn; a failure does not stop the others."""
     steps: dict[str, Callable[[Bundle], tuple[Bundle, Added]]] = {}
     if extras.edgetpu:
         steps["Compiling it for the Edge TPU"] = _add_edgetpu
     if extras.ethosu:
         steps[f"Compiling it for Ethos-{extras.ethosu.upper()}"] = lambda bundle: _add_ethosu(bundle, extras.ethosu)
     if extras.onnx:
-        steps["Writing it as ONNX, and asking ONNX Runtime"] = _add_onnx
+        steps["Writing it as ONNX and checking it with ONNX Runtime"] = _add_onnx
     steps["Proving it in C"] = _prove_in_c
     added = []
     for description, step in steps.items():
@@ -89,7 +89,7 @@ def _add_onnx(bundle: Bundle) -> tuple[Bundle, Added]:
 
 
 def _prove_in_c(bundle: Bundle) -> tuple[Bundle, Added]:
-    """Whether the network's C gives the stored answers on this host; kept in report/c.json."""
+    """Check that the network's C code gives the stored answers on this host; saved in report/c.json."""
     rows = check_in_c(bundle)
     if rows:
         listed = json.dumps(to_json(rows, bundle=bundle.hash), indent=2)
@@ -104,5 +104,5 @@ def _failed(problem: str) -> Added:
 def _checked(title: str, rows: list[Check], advice: str) -> Added:
     failed = "; ".join(f"{row.subject}: {row.detail}" for row in rows if not row.passed)
     columns, cells = table(rows)
-    failure = f"It is another network there ({failed}). {advice}" if failed else ""
+    failure = f"It gives other answers there ({failed}). {advice}" if failed else ""
     return Added(title=title, columns=columns, rows=cells, checks=tuple(rows), failure=failure)

@@ -1,4 +1,4 @@
-"""A network that finds faces as TFLite: float32, and int8 calibrated on its training images."""
+"""Converts a face-detection network to TFLite: float32, and int8 calibrated on its training images."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from edgefer.train.keras_file import read_keras
 def convert_faces(
     source: Bundle, calibration: np.ndarray, out: Path, *, author: str = "", license_: str = ""
 ) -> Bundle:
-    """The bundle with float32, int8 and parity vectors, at `out`.
+    """Write the bundle with float32, int8 and parity vectors at `out`.
 
-    calibration: uint8 [n, h, w, 1]. How well such a network finds faces with the other one, and what int8 costs it there, is
-    measured with both (tests/benchmarks/compare_detectors.py), not on labels of a split.
+    calibration: uint8 [n, h, w, 1]. Accuracy, and what int8 costs, is measured on finder and refiner together
+    (tests/benchmarks/compare_detectors.py), not on the labels of a split.
     """
     content = source.read(Form.KERAS)
     model = read_keras(content, str(source.file(Form.KERAS)))

@@ -1,4 +1,4 @@
-"""Networks from elsewhere, as files that nobody vouches for: what they are, what they say of themselves, what they answer."""
+"""Reads untrusted network files: what they are, what they say about themselves, and what they answer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,12 +32,12 @@ PIXEL_TYPES = {"UINT8": np.uint8, "INT8": np.int8}  # of inputs whose quanta are
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """A network as it came.
+    """A network file before import.
 
     shape: height, width, channels of its input. logits: (uint8 [n, h, w, c], InputSpec, OutputSpec) -> float32 [n, classes],
-    asked of the network as it is. stated: what its file says of its contract. end: how it ends.
-    layers: its Keras layers and how they are connected, where it has them; passes: names of those that only scale pixels.
-    content: the .tflite file, where it is one, and what that computes in. author, license: what its metadata says of them, "" where it says nothing.
+    of the unchanged network. stated: what its file says of its contract. end: how it ends.
+    layers: its Keras layers and their connections, if it has them; passes: names of those that only scale pixels.
+    content, computes: the .tflite file, if it is one, and its arithmetic. author, license: from its metadata, or "".
     """
 
     path: str
@@ -57,10 +57,10 @@ class Foreign:
 
 
 def read_foreign(path: Path, *, trust: bool = False, progress: Progress = SILENT) -> Foreign:
-    """A network file as a Foreign; InputError in one sentence for whatever is no image classifier that can be read.
+    """Read a network file; InputError for anything but a supported image classifier.
 
-    trust: run the code that a Keras file holds, where it holds any, in a process of its own (edgefer.convert.trusted).
-    progress: takes the sentence that says what that means, before it is done.
+    trust: run the code in a Keras file, if there is any, in a separate process (edgefer.convert.trusted).
+    progress: receives a warning of what that means, before it is done.
     """
     import hashlib
 
@@ -90,7 +90,7 @@ def _checked(path: Path, content: bytes, common: dict) -> Foreign:
 
 
 def _trusted(path: Path, content: bytes, common: dict, progress: Progress) -> Foreign:
-    """Nothing is run where there is nothing to trust: a network of plain layers is rebuilt as ever."""
+    """Without code in the file nothing is run: a network of plain layers is rebuilt as usual."""
     from edgefer.convert.trusted import MEANING, run_and_convert
     from edgefer.train.keras_layers import UnknownLayer
 
@@ -110,8 +110,8 @@ def _read(path: Path) -> bytes:
 def _what_instead(path: Path) -> str:
     if path.suffix.lower() == ".onnx":
         return (
-            "no kept ONNX converter installs beside TensorFlow 2.21, so make a .tflite of it elsewhere (pip install onnx2tf in an "
-            "environment of its own; onnx2tf -i FILE) and import that."
+            "no maintained ONNX converter installs beside TensorFlow 2.21, so convert it to .tflite elsewhere (pip install onnx2tf in a "
+            "separate environment; onnx2tf -i FILE) and import that."
         )
     if path.suffix.lower() in (".pt", ".pth", ".ckpt"):
         return (
@@ -169,7 +169,7 @@ def flat_layers(built: "Built") -> list:
 
 
 def _keras_contract(built: "Built", channels: int) -> tuple[frozenset[str], Stated]:
-    """Which first layers only scale pixels, and what they give away: the network takes what they are made for."""
+    """Which first layers only scale pixels, and what these say of the contract: the network expects their input."""
     scaling = []
     for layer in flat_layers(built):
         kind = type(layer).__name__
@@ -181,11 +181,11 @@ def _keras_contract(built: "Built", channels: int) -> tuple[frozenset[str], Stat
         return frozenset(), Stated()
     scale, offset = affine_of(scaling, channels)
     low, high = float(np.min(offset)), float(np.max(255 * scale + offset))
-    if high - low > 64:  # after its own scaling the range is still that of bytes: it scales something else
+    if high - low > 64:  # after its own scaling the range is still that of bytes, so it scales something else
         return frozenset(), Stated()
     names = ", ".join(layer.name for layer in scaling)
     largest = float(np.max(np.abs(255 * scale + offset)))
-    if largest < 0.5:  # made for 0..1 or less: 0..255 scaled twice would leave next to nothing
+    if largest < 0.5:  # expects 0..1 or less: 0..255 scaled twice would be nearly 0
         return frozenset(), Stated()
     return frozenset(layer.name for layer in scaling), Stated(
         scale=("0..255", SCALES["0..255"]),
@@ -194,12 +194,12 @@ def _keras_contract(built: "Built", channels: int) -> tuple[frozenset[str], Stat
 
 
 def _is_linear(layer) -> bool:
-    """Whether it passes on what it gets, as what is left of a layer that augments images in training only."""
+    """Whether it is the identity, such as what remains of a training-only augmentation layer."""
     return type(layer).__name__ == "Activation" and getattr(layer.activation, "__name__", "") == "linear"
 
 
 def affine_of(layers: list, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and offset, float64 [channels], that Rescaling and Normalization layers make together."""
+    """The combined scale and offset, float64 [channels], of Rescaling and Normalization layers."""
     scale, offset = np.ones(channels), np.zeros(channels)
     for layer in layers:
         if type(layer).__name__ == "Rescaling":
@@ -245,7 +245,7 @@ def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
 
 
 def _origin(model: Model) -> tuple[str, str]:
-    """Author and licence as TFLite Metadata names them, each in one line that acts on nothing; "" where it does not."""
+    """Author and licence from TFLite Metadata, each as one line without control characters; "" if absent."""
     try:
         described = read_description(bytes(model.description))
     except ValueError:
@@ -257,8 +257,8 @@ def _origin(model: Model) -> tuple[str, str]:
 
 
 def _quantized_scale(image: Tensor, where: str) -> tuple | None:
-    """What an integer input says of itself: quanta q stand for (q - zero) * step, and q is the pixel, or pixel - 128.
-    InputError for a scale or zero point that no quantization gives."""
+    """The scale of an integer input: quanta q stand for (q - zero) * step, and q is the pixel, or pixel - 128.
+    InputError for an invalid scale or zero point."""
     if image.dtype not in PIXEL_TYPES or len(image.steps) != 1:
         return None
     step, zero = image.steps[0], (image.zeros or (0,))[0]
@@ -276,7 +276,7 @@ def _range(values: tuple) -> str:
 
 
 def _packed_labels(content: bytes, classes: int) -> tuple[str, ...] | None:
-    """The labels.txt that TFLite Metadata packs at the end of a file, where it fits."""
+    """The labels.txt that TFLite Metadata appends to a file, if it has `classes` labels."""
     import io
     import zipfile
 
@@ -294,7 +294,7 @@ def _packed_labels(content: bytes, classes: int) -> tuple[str, ...] | None:
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
-    """Labels of a file with one on each line, as "happy" or as "0 happy", Teachable Machine's way."""
+    """The labels of a file with one per line, as "happy" or, from Teachable Machine, "0 happy"."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     numbered = [line.partition(" ") for line in lines]
     if lines and all(number == str(at) and rest for at, (number, _, rest) in enumerate(numbered)):
@@ -303,7 +303,7 @@ def parse_labels(text: str) -> tuple[str, ...]:
 
 
 def saved_model_as_tflite(folder: Path, progress: Progress) -> bytes:
-    """A SavedModel's float32 .tflite, made in a process of its own from a graph of nothing but arithmetic."""
+    """A SavedModel's float32 .tflite, converted in a separate process; its graph may hold arithmetic only."""
     from edgefer.convert.saved_model import check_saved_model, to_tflite
 
     check_saved_model(folder)

@@ -1,4 +1,4 @@
-"""What is asked of an import: as people say it, and as it is done."""
+"""The options of an import, as users give them and as the import needs them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,9 +25,9 @@ Detect = Callable[[np.ndarray], list[tuple[int, int, int, int]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked for. stated: of the contract. load: loads labelled images for an input. faces: what the network reads.
-    detectors: those whose boxes are compared with the images of `load`, for the card's crops.
-    trust: run the code that a Keras file holds."""
+    """An import. stated: what the user states of the contract. load: loads labelled images for an input. faces: what the
+    network reads. detectors: those whose boxes are compared with the images of `load`, for the card's crops.
+    trust: run the code in a Keras file."""
 
     path: Path
     stated: Stated = field(default_factory=Stated)
@@ -43,13 +43,13 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """How a network is taken in, as people say it. What is left out of the first four is read off the file, or measured.
+    """How a network is imported. The first four are read from the file, or measured, if not given.
 
-    labels: a list, in the order of its answers. scale: what it makes of pixels, "0..1", "0..255", "-1..1", "imagenet",
-    "caffe", or (factor, offset), each a number or one for each channel. color: "gray", "rgb" or "bgr". outputs: "logits" or
-    "probabilities". faces: what it reads, "human", "cat" or "frame". trust: where a Keras file holds code (Lambda layers),
-    let Keras run it, as you, with your files and your network; what is kept is a plain .tflite. name, author, license: for
-    the card; by default the file's name, and what a .tflite's metadata says.
+    labels: a list, in the order of its answers. scale: the range its input expects, "0..1", "0..255", "-1..1",
+    "imagenet", "caffe", or (factor, offset), each a number or one per channel. color: "gray", "rgb" or "bgr".
+    outputs: "logits" or "probabilities". faces: what it reads, "human", "cat" or "frame". trust: if a Keras file holds
+    code (Lambda layers), let Keras run it with your permissions, files and network access; the result is a plain
+    .tflite. name, author, license: for the card; by default the file's name, and a .tflite's metadata.
     """
 
     labels: Any = None
@@ -80,7 +80,7 @@ class ImportOptions:
         detectors: Mapping[str, Detect] = MappingProxyType({}),
         progress: Progress = SILENT,
     ) -> Request:
-        """To take `path` in so; the others as Request has them. InputError for a scale that says nothing."""
+        """The request to import `path`; the others as in Request. InputError for an invalid scale."""
         stated = Stated(
             scale=any_scale(self.scale),
             color=self.color,
@@ -94,12 +94,12 @@ class ImportOptions:
 
 
 def data_loader(path: str, options: DataOptions | None = None, progress: Progress = SILENT) -> Load:
-    """Loads labelled images for whatever input a network turns out to have."""
+    """A function that loads labelled images for a given input."""
     return lambda spec: load_dataset(path, spec, options or DataOptions(), progress=progress, cache=cache_folder())
 
 
 def target_folder(request: Request, out: Path | None) -> Path:
-    """Where the bundle goes: `out`, or runs/<file's name>. InputError when something is there already."""
+    """The new bundle's folder: `out`, or runs/<file's name>. InputError if it exists."""
     if out is None:
         folder = Path("runs") / with_name_of_its_own(request.path).stem
         folder = new_directory(folder.parent, folder.name) if folder.exists() else folder

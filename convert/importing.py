@@ -1,8 +1,8 @@
-"""Takes a network from elsewhere in: `edgefer import` and edgefer.import_model.
+"""Imports a network trained elsewhere: `edgefer import` and edgefer.import_model.
 
-Its contract is stated, read off the file or measured on labelled images, never guessed in silence. A Keras network is
-rebuilt so that it takes pixels / 255 and gives logits, as edgefer's own do, and everything works on it. A .tflite stays
-as it is, and its card says how it is fed and read.
+Its contract is stated, read from the file or measured on labelled images, never guessed. A Keras network is rebuilt to
+take pixels / 255 and return logits, like edgefer's own, so every feature works on it. A .tflite is left unchanged, and
+its card records its input and output.
 """
 
 import json
@@ -17,10 +17,10 @@ from edgefer.bundle import PARITY, Bundle, write_bundle
 from edgefer.card import CropSpec, InputSpec, ModelCard, Scores, first_problem
 from edgefer.checks import Check
 from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, choose, describe, measure
+from edgefer.convert.equivalence import adapt_keras, adapt_tflite
 from edgefer.convert.foreign import Foreign, read_foreign
 from edgefer.convert.import_options import Request
 from edgefer.convert.outputs import check_end
-from edgefer.convert.taking import take_keras, take_tflite
 from edgefer.errors import EdgeferError, InputError
 from edgefer.files import with_name_of_its_own
 from edgefer.interpreter import Network
@@ -35,15 +35,15 @@ from edgefer.train.framing import measure_crop
 from edgefer.train.limits import Holdout, with_limits
 from edgefer.train.recipe_fields import Recipe
 
-MEASURED = 2000  # images by which a contract is measured
+MEASURED = 2000  # images on which a contract is measured
 FRAMED = 200  # images whose framing is measured
 Measured = Mapping[str, CropSpec]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """The new bundle, its contract, the contracts that were measured (the best first), and the proof that it answers as
-    the network that came."""
+    """The new bundle, its contract, the measured contracts (the best first), and the proof that it gives the same answers
+    as the original file."""
 
     bundle: Bundle
     contract: Contract
@@ -52,17 +52,17 @@ class Imported:
     checks: tuple[Check, ...]
 
     def settled(self) -> dict[str, object]:
-        """As plain values: what the network makes of pixels, why that is known, and what was measured."""
+        """The contract as plain values, with how it is known and what was measured."""
         return _settled(self.contract, self.measured, self.because)
 
 
 def import_network(request: Request, out: Path) -> Imported:
-    """Take a network in as the bundle `out`. InputError where its contract stays open, EdgeferError where what was taken in
-    does not answer as what came."""
+    """Import a network as the bundle `out`. InputError if its contract is not settled, EdgeferError if the imported
+    network's answers differ from the original's."""
     try:
         return _import(request, out)
-    except ValidationError as error:  # of a card: names and numbers come from the file, and from whoever takes it in
-        raise InputError(f"{request.path} cannot be taken in: {first_problem(error)}.") from None
+    except ValidationError as error:  # of a card: names and numbers come from the file and the user
+        raise InputError(f"{request.path} cannot be imported: {first_problem(error)}.") from None
 
 
 def _import(request: Request, out: Path) -> Imported:
@@ -82,13 +82,13 @@ def _import(request: Request, out: Path) -> Imported:
         crops = {name: measure_crop(images, detect, progress) for name, detect in request.detectors.items()}
         card = card.model_copy(update={"crops": {name: crop for name, crop in crops.items() if crop.faces}})
     with progress.stage("Comparing its answers with the file's"):
-        files, checks = (take_keras if foreign.layers else take_tflite)(foreign, contract, card)
+        files, checks = (adapt_keras if foreign.layers else adapt_tflite)(foreign, contract, card)
     if failed := [check for check in checks if not check.passed]:
-        raise EdgeferError(f"{where} was not taken in: {failed[0].subject}: {failed[0].detail}.")
+        raise EdgeferError(f"{where} was not imported: {failed[0].subject}: {failed[0].detail}.")
     if not foreign.layers:
         card = card.model_copy(update={"input": contract.spec(height, width), "output": contract.output})
     tflite = {name: content for name, content in files.items() if name != "keras"}
-    with progress.stage("Measuring it, and storing images and answers for its proof"):
+    with progress.stage("Measuring it and storing images and answers for its proof"):
         card = card.model_copy(update={"metrics": _metrics(card, files, dataset)})
         card = _limited(card, tflite, dataset)
         files[PARITY] = make_vectors(card, tflite)
@@ -104,7 +104,7 @@ def _import(request: Request, out: Path) -> Imported:
 
 
 def _with_output(known: Stated, foreign: Foreign, where: str) -> Stated:
-    """With what its answers are; where its file does not say it, that this was stated."""
+    """With the kind of its output, and a note if that was stated and not read from the file."""
     output = check_end(foreign.end, known.output, where, rebuilt=foreign.layers is not None)
     because = known.because
     if foreign.end.output is None:
@@ -115,7 +115,7 @@ def _with_output(known: Stated, foreign: Foreign, where: str) -> Stated:
 
 
 def _any_spec(foreign: Foreign) -> InputSpec:
-    """The input's size; its channels as RGB, for want of knowing better."""
+    """The input's size; its channels as RGB, since their order is not known yet."""
     height, width, channels = foreign.shape
     return InputSpec(height=height, width=width, color="gray" if channels == 1 else "rgb")
 
@@ -123,7 +123,7 @@ def _any_spec(foreign: Foreign) -> InputSpec:
 def _settle(
     known: Stated, foreign: Foreign, dataset: Dataset | None, request: Request
 ) -> tuple[Contract, list[Hypothesis]]:
-    """The contract, and what was measured to find it."""
+    """The contract, and the measurements that settled it."""
     where = str(request.path)
     if known.labels and len(known.labels) != foreign.classes:
         raise InputError(
@@ -236,7 +236,7 @@ def _metrics(card: ModelCard, files: Mapping[str, bytes], dataset: Dataset | Non
 
 
 def _limited(card: ModelCard, tflite: Mapping[str, bytes], dataset: Dataset | None) -> ModelCard:
-    """The card with the limits of what devices run, where there are labelled images that were held back."""
+    """The card with the deployed variant's limits, if there are held-out labelled images."""
     if dataset is None or set(dataset.labels) != set(card.labels) or "valid" not in dataset.splits:
         return card
     ((form, content),) = tflite.items()

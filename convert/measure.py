@@ -1,7 +1,7 @@
-"""What each form of a network answers on images that it never saw: a held-out split, or the folds of a cross-validation.
+"""The answers of each form of a network on held-out images: of a split, or of the folds of a cross-validation.
 
-A cross-validated network saw every image, so its folds' networks answer for it, each converted by the same steps and each
-for the images that it was not trained on. A network with a held-out split is the case of one fold.
+A cross-validated network was trained on every image, so its folds' networks are measured in its place, each converted by
+the same steps and each on its held-out images. A network with a held-out split is the case of one fold.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,20 +24,20 @@ Ask = Callable[[np.ndarray], np.ndarray]  # uint8 [n, h, w, c] -> float32 logits
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """The images by split, and for each split every form's answers to them: float32 logits [n, classes]."""
+    """The images of each split, and every form's answers to them: float32 logits [n, classes]."""
 
     splits: dict[str, Split]
     logits: dict[str, dict[Form, np.ndarray]]
 
     def scores(self) -> dict[str, dict[str, Scores]]:
-        """As a card keeps them: split -> form -> scores."""
+        """The scores for the card: split -> form -> scores."""
         return {
             name: {form.value: evaluate(self.splits[name], logits) for form, logits in forms.items()}
             for name, forms in self.logits.items()
         }
 
     def against_origin(self, form: Form, split: str, labels: tuple[str, ...], *, retrained: bool) -> Comparison:
-        """A form against the network as it was trained, which is `keras` where that was never replaced."""
+        """Compare a form with the trained network, which is `keras` unless that was replaced."""
         logits = self.logits[split]
         origin = Form.ORIGIN if Form.ORIGIN in logits else Form.KERAS
         before = Answers(name="the trained network", form=origin, logits=logits[origin])
@@ -46,7 +46,7 @@ class Measured:
 
 
 def measure(works: Sequence[Work], splits: Iterable[str], forms: Sequence[Form] = tuple(Form)) -> Measured:
-    """Every form, or those named, on each of the named splits; images of a split that several networks hold are pooled."""
+    """Measure every form, or those named, on each named split; images of a split held by several networks are pooled."""
     held, logits = {}, {}
     for name in splits:
         parts = held_by(works, name)
@@ -60,12 +60,12 @@ def measure(works: Sequence[Work], splits: Iterable[str], forms: Sequence[Form] 
 
 
 def held_by(works: Sequence[Work], split: str) -> list[tuple[Work, Split]]:
-    """The networks that answer for a split, each with its part of it."""
+    """The networks to measure on a split, each with its part of it."""
     return [(work, work.held[split]) for work in works if split in work.held]
 
 
 def networks(work: Work, forms: Sequence[Form]) -> dict[Form, Ask]:
-    """The forms of a network that there are and that were asked for, ready to answer."""
+    """Those of `forms` that the network has, ready to run."""
     keras = {Form.KERAS: work.trained}
     if work.origin is not work.trained:
         keras[Form.ORIGIN] = work.origin

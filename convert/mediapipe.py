@@ -1,6 +1,6 @@
-"""The network as MediaPipe's ImageClassifier takes it: RGB uint8 pixels in, uint8 probabilities out.
+"""The network in the format of MediaPipe's ImageClassifier: RGB uint8 pixels in, uint8 probabilities out.
 
-What edgefer does around a network, the way to gray and the softmax with its temperature, is part of this graph.
+The graph includes what edgefer otherwise does around a network: conversion to gray, and the softmax with its temperature.
 """
 
 from typing import TYPE_CHECKING
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     import tf_keras
 
 GRAY = (0.299, 0.587, 0.114)  # of R, G and B: ITU-R BT.601, as in OpenCV
-MIN_PROBABILITY = 1 / 512  # what stands for a probability of 0, which may be anything up to half of a step of 1/256
+MIN_PROBABILITY = 1 / 512  # replaces a probability of 0, which may be anything up to half a step of 1/256
 
 
 def to_mediapipe(model: "tf_keras.Model", spec: InputSpec, temperature: float, calibration: np.ndarray) -> bytes:
-    """The network as an int8 .tflite between uint8 ends: RGB in, probabilities (256ths) out; batch size 1.
+    """The network as an int8 .tflite with uint8 input and output: RGB in, probabilities (256ths) out; batch size 1.
 
     spec: the network's own input. temperature: the card's. calibration: uint8 [n, h, w, c], images as the network
-    itself would see them.
+    itself would receive them.
     """
     tf = tensorflow()
     import tf_keras
@@ -43,16 +43,16 @@ def to_mediapipe(model: "tf_keras.Model", spec: InputSpec, temperature: float, c
 
 
 class MediaPipeNetwork(Network):
-    """Such a file on a TFLite runtime, asked as every other network is: uint8 pixels of the card's colour in."""
+    """Runs such a file on a TFLite runtime with the input of every other network: uint8 pixels in the card's colour."""
 
     def check_contract(self, inputs: dict, outputs: dict, spec: InputSpec, classes: int) -> None:
         ends = tuple(inputs["shape"]), tuple(outputs["shape"]), inputs["dtype"], outputs["dtype"]
         if ends != ((1, spec.height, spec.width, 3), (1, classes), np.uint8, np.uint8):
-            raise BundleError(f"{self.name} is not what edgefer writes as mediapipe.tflite: convert it again.")
+            raise BundleError(f"{self.name} is not a mediapipe.tflite of edgefer: convert it again.")
 
     def feed(self, pixels: np.ndarray) -> np.ndarray:
         return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
     def dequantize(self, raw: np.ndarray) -> np.ndarray:
-        """Logarithms of the probabilities: logits with a temperature of 1."""
+        """The log probabilities: logits with a temperature of 1."""
         return np.log(np.maximum((raw.astype(np.float32) - self.zero) * self.scale, MIN_PROBABILITY)).astype(np.float32)

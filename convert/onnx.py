@@ -1,4 +1,4 @@
-"""Writes an int8 network as ONNX by tf2onnx, from the very .tflite that ships."""
+"""Converts an int8 network to ONNX with tf2onnx, from the deployed .tflite."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from edgefer.errors import BundleError, MissingDependency, RuntimeFault
 from edgefer.onnx import check_onnx
 from edgefer.vectors import Vectors
 
-OPSET = 13  # the first with quantization by channel
+OPSET = 13  # the first with per-channel quantization
 TIMEOUT_S = 600
 
 
@@ -40,13 +40,13 @@ def to_onnx(content: bytes) -> bytes:
         except subprocess.TimeoutExpired:
             raise RuntimeFault(f"tf2onnx did not finish within {TIMEOUT_S} s: convert without --onnx.") from None
         if done.returncode or not target.is_file():
-            reason = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
+            reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
             raise RuntimeFault(f"tf2onnx cannot convert the int8 network: {reason[:300]}")
         return target.read_bytes()
 
 
 def add_onnx(bundle: Bundle) -> tuple[Bundle, list[Check]]:
-    """The bundle with int8.onnx, and what ONNX Runtime's answers are against the stored ones."""
+    """The bundle with int8.onnx, and ONNX Runtime's answers compared with the stored ones."""
     if not bundle.has(Form.INT8):
         raise BundleError(f"{bundle.path} holds no int8 network to write as ONNX: convert with --int8.")
     files = {variant: bundle.read(variant) for variant in bundle.card.variants}

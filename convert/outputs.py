@@ -1,7 +1,7 @@
-"""What a network from elsewhere answers with, by how it ends: logits, probabilities, or numbers that are neither.
+"""The output of an imported network, by its last layers: logits, probabilities, or numbers that are neither.
 
-edgefer makes scores of logits by a softmax. Behind a ReLU or a tanh it would make scores too, and they would mean nothing: such a
-network is taken in only where somebody states what its answers are.
+edgefer applies a softmax to logits. After a ReLU or a tanh the resulting scores would be meaningless, so such a network
+is imported only if the user states what its outputs are.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -26,12 +26,12 @@ TOLERANCE = 0.03  # of the sum of an image's probabilities, beside the rounding:
 
 
 class _Does(Enum):
-    """What a layer or an operator means for the answers behind it."""
+    """How a layer or an operator affects the outputs after it."""
 
-    PASSES = auto()  # they are what it was given
-    MIXES = auto()  # they are sums, multiples or some of it
-    ANYTHING = auto()  # numbers of any size: logits, where nothing else follows
-    LOG_SOFTMAX = auto()  # logits too; a softmax gives the same with it and without
+    PASSES = auto()  # passes its input on
+    MIXES = auto()  # gives sums, multiples or a part of its input
+    ANYTHING = auto()  # gives numbers of any size: logits, if nothing else follows
+    LOG_SOFTMAX = auto()  # logits too: a softmax gives the same with it and without
     SOFTMAX = auto()
     OTHER = auto()
 
@@ -80,8 +80,9 @@ EXPORTED = "export it as a SavedModel or .tflite, and import that with --outputs
 
 @dataclass(frozen=True)
 class End:
-    """How a network ends. output: what its answers are; None where they are neither, because of `name`. softmax: of a Keras network, the
-    layer that makes them probabilities or their logarithms. mixed: they are sums or multiples of what softmaxes give."""
+    """How a network ends. output: the kind of its output; None if it is neither, because of the layer `name`. softmax: the
+    layer of a Keras network that turns logits into probabilities or their logarithms. mixed: the output is a sum or multiple
+    of softmax outputs."""
 
     output: OutputSpec | None
     name: str = ""
@@ -91,7 +92,7 @@ class End:
 
 @dataclass(frozen=True)
 class _Step:
-    """A layer or an operator; before: the places of what it takes."""
+    """A layer or an operator; before: the places of its inputs."""
 
     does: _Does
     name: str
@@ -100,7 +101,7 @@ class _Step:
 
 
 def _end(last: Iterable[Place], step: Callable[[Place], _Step]) -> End:
-    """Back from the places of the answers, until something decides what they are."""
+    """Go back from the places of the outputs to the first layers that determine what they are."""
     left, seen, decide, mixed = list(last), set(), [], False
     while left:
         if (place := left.pop()) in seen:
@@ -123,12 +124,12 @@ def _end(last: Iterable[Place], step: Callable[[Place], _Step]) -> End:
 
 
 def keras_end(built: "Built", architecture: dict) -> End:
-    """How a Keras network ends. InputError, without its name, where that is a sigmoid."""
+    """How a Keras network ends. InputError, without its name, for a sigmoid."""
     places = _places(built, architecture, (), ())
 
     def step(place: tuple[str, ...]) -> _Step:
         layer, before = places[place]
-        if layer is None:  # a network within
+        if layer is None:  # a nested network
             return _Step(_Does.PASSES, "", before)
         kind, activation = type(layer).__name__, getattr(getattr(layer, "activation", None), "__name__", "linear")
         if activation == "softmax":
@@ -147,8 +148,8 @@ def keras_end(built: "Built", architecture: dict) -> End:
 
 
 def _places(built: "Built", architecture: dict, path: tuple[str, ...], before: tuple) -> dict[tuple[str, ...], tuple]:
-    """Each layer by its path through networks within networks, with the paths of what it takes; a network, None, with those of
-    its answers. before: of what the network itself takes."""
+    """Each layer by its path through nested networks, with the paths of its inputs; a network (None) with those of its
+    outputs. before: the paths of the network's own inputs."""
     config = architecture["config"]
     names = [one["name"] for one in config["layers"]]
     if architecture["class_name"] == "Sequential":
@@ -184,7 +185,7 @@ def tflite_end(model: Model) -> End:
         operator = made_by[index]
         taken = [one.index for one in operator.inputs if not constant(one)]
         does = _does(operator, len(taken))
-        # A shape may be computed: Keras' Reshape becomes SHAPE, STRIDED_SLICE, PACK beside the answers.
+        # A shape may be computed: Keras' Reshape becomes SHAPE, STRIDED_SLICE, PACK beside the outputs.
         return _Step(does, _name(operator), taken[:1] if does is _Does.PASSES else taken)
 
     answers = model.main.outputs[0].index
@@ -229,7 +230,7 @@ def _number(constants: list[Tensor]) -> float | None:
 
 
 def _does(operator: Operator, taken: int) -> _Does:
-    """taken: how many of its inputs are no constants."""
+    """taken: how many of its inputs are not constants."""
     if operator.fused_activation != "NONE":
         return _Does.OTHER
     if operator.name in ("MUL", "DIV") and taken == 1:
@@ -242,8 +243,8 @@ def _name(operator: Operator) -> str:
 
 
 def check_end(end: End, stated: OutputSpec | None, where: str, *, rebuilt: bool) -> OutputSpec:
-    """What the answers are, by the file or as stated; InputError where neither says it, and for a sigmoid. rebuilt: the network is to
-    give logits, so probabilities must come out of a softmax that can be taken off."""
+    """The kind of output, from the file or as stated; InputError if neither says it, and for a sigmoid. rebuilt: the network
+    must give logits, so probabilities must come from a softmax that can be removed."""
     if end.output is not None:
         return end.output
     if end.name in SIGMOIDS:
@@ -261,7 +262,7 @@ def check_end(end: End, stated: OutputSpec | None, where: str, *, rebuilt: bool)
 
 
 def check_answers(logits: np.ndarray, output: OutputSpec, where: str) -> None:
-    """InputError where what a network answered to several images, float [n, classes], is not what it is said to answer with."""
+    """InputError if a network's outputs for several images, float [n, classes], contradict the kind of output."""
     values = np.exp(logits) if output == PROBABILITIES else logits
     sums = values.sum(axis=1)
     shares = bool(values.min() >= 0 and (np.abs(sums - 1) <= TOLERANCE + ROUNDING * values.shape[1]).all())

@@ -1,4 +1,4 @@
-"""`edgefer convert` from a trained bundle to one a device can run: slim, prune, quantize, export, judge, publish."""
+"""`edgefer convert`, from a trained bundle to a deployable one: slim, prune, quantize, export, judge, publish."""
 
 import shutil
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ __all__ = ["Converted", "Plan", "convert"]
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """The new bundle; how int8 came about where there is one; what the form that devices run has lost against the network
-    as it was trained, and whether that is no more than was allowed."""
+    """The new bundle; how int8 was made, if it was; what the deployed form lost against the trained network, and how much
+    was allowed."""
 
     bundle: Bundle
     quantized: Quantized | None
@@ -43,23 +43,23 @@ class Converted:
 
     @property
     def checks(self) -> tuple[Check, ...]:
-        """Whether it holds, with its figures, where that was asked."""
+        """Whether the accuracy holds, with its figures, if a max_drop was given."""
         if self.max_drop is None:
             return ()
         low, high = self.cost.drop_interval
         detail = f"drop {self.cost.drop:+.2f} points [{low:+.2f}, {high:+.2f}] (allowed {self.max_drop:g})"
-        subject = f"{self.cost.candidate.name} against the network as it was trained"
+        subject = f"{self.cost.candidate.name} against the trained network"
         return (Check(subject=subject, status=status_if(self.holds), detail=detail, question=2),)
 
     @property
     def complaint(self) -> str:
-        """One sentence on what does not hold; "" where all does."""
+        """One sentence if the accuracy does not hold; "" if it does."""
         if self.holds:
             return ""
         low, high = self.cost.drop_interval
         text = (
-            f"{self.cost.candidate.name} loses {self.cost.drop:+.2f} points [{low:+.2f}, {high:+.2f}] against the network as "
-            f"it was trained, more than --max-drop {self.max_drop:g}: the best that was found is kept in {self.bundle.path}."
+            f"{self.cost.candidate.name} loses {self.cost.drop:+.2f} points [{low:+.2f}, {high:+.2f}] against the trained "
+            f"network, more than --max-drop {self.max_drop:g}: the best result is kept in {self.bundle.path}."
         )
         if self.quantized and self.quantized.layers:
             worst = ", ".join(layer.layer for layer in self.quantized.layers[:3])
@@ -72,14 +72,14 @@ def convert(
 ) -> Converted:
     """Write a new bundle at `out` with the bundle's Keras network and its TFLite forms.
 
-    dataset: what the network was trained on; its training split calibrates and fine-tunes, its held splits measure.
-    work_dir: where fine-tuning keeps its checkpoints, so that an interrupted conversion goes on; by default a
-    directory beside `out`, gone when all is done. InputError where a max_drop cannot be judged, since the bundle does not
-    hold the network that it came from.
+    dataset: what the network was trained on; the training split is for calibration and fine-tuning, held-out splits for
+    measuring. work_dir: holds the checkpoints of fine-tuning, so that an interrupted conversion can continue; by default
+    a directory beside `out`, removed at the end. InputError if max_drop cannot be checked because the bundle does not
+    hold its trained network.
     """
     if plan.max_drop is not None and origin_form(bundle.card) is None:
         raise InputError(
-            f"{bundle.path} does not hold the network it came from, so --max-drop cannot be judged: convert the bundle that "
+            f"{bundle.path} does not hold its trained network, so --max-drop cannot be checked: convert the bundle that "
             "was trained."
         )
     if not bundle.card.provenance.folds and bundle.card.measured_on not in dataset.splits:
@@ -105,10 +105,12 @@ def convert(
 
 
 def _works(bundle: Bundle, dataset: Dataset) -> list[Work]:
-    """The bundle's own network, and behind it those of its folds where it was cross-validated: they are what measures."""
+    """The bundle's own network, followed by those of its folds if it was cross-validated: these are measured."""
     card = bundle.card
     dataset = dataset.with_labels(card.labels)
-    if card.provenance.group_by and not recipe_of(card).augment.copies:  # as in training, whose z-score is of these
+    if (
+        card.provenance.group_by and not recipe_of(card).augment.copies
+    ):  # as in training, which computes its z-score on these
         dataset = without_copies(dataset, card.provenance.group_by)
     trained, form = load_keras(bundle, Form.KERAS), origin_form(card)
     origin = trained if form in (None, Form.KERAS) else load_keras(bundle, form)
@@ -133,7 +135,7 @@ def _fold_works(bundle: Bundle, dataset: Dataset) -> list[Work]:
 
 
 def _shaped(work: Work, plan: Plan, tuner: Tuner) -> Work:
-    """The steps that change the network itself."""
+    """Run the steps that change the network itself."""
     work = steps.slim(work, plan, tuner)
     work = steps.prune(work, plan, tuner)
     work = steps.quantize(work, plan, tuner)
@@ -142,7 +144,7 @@ def _shaped(work: Work, plan: Plan, tuner: Tuner) -> Work:
 
 
 def _temperature(works: list[Work], split: str) -> tuple[float, str]:
-    """The temperature by which the deployed form's scores mean what they say, and a note of it."""
+    """The temperature that calibrates the deployed form's scores, and a note of it."""
     deployed = works[0].deployed
     measured = measure(works, [split], [deployed])
     logits, labels = measured.logits[split][deployed], measured.splits[split].labels
@@ -151,7 +153,7 @@ def _temperature(works: list[Work], split: str) -> tuple[float, str]:
 
 
 def _limited(works: list[Work], split: str) -> list[Work]:
-    """The works with the limits of the deployed form in the own network's card, and a note of them."""
+    """The works with the deployed form's limits in the first one's card, and a note of them."""
     deployed, card = works[0].deployed, works[0].card
     parts = [Holdout(networks(work, [deployed])[deployed], images) for work, images in held_by(works, split)]
     card, note = with_limits(card, parts, split, deployed)
@@ -159,7 +161,7 @@ def _limited(works: list[Work], split: str) -> list[Work]:
 
 
 def _publish(bundle: Bundle, work: Work, measured: Measured, out: Path, plan: Plan) -> Converted:
-    """Write the new bundle. No report of the old one goes along: those are of another network."""
+    """Write the new bundle, without the old one's reports, which are of another network."""
     split, retrained, origin = bundle.card.measured_on, _retrained(bundle, work), origin_form(bundle.card)
     cost = measured.against_origin(work.deployed, split, work.card.labels, retrained=retrained)
     lineage = _lineage(bundle.card).model_copy(
@@ -177,7 +179,7 @@ def _publish(bundle: Bundle, work: Work, measured: Measured, out: Path, plan: Pl
 
 
 def _lineage(card: ModelCard) -> Lineage:
-    """Of the bundle that conversion begins with: its card's, or itself where it was never converted before."""
+    """The lineage of the source bundle: its card's, or the bundle itself if it was never converted."""
     if card.lineage is not None:
         return card.lineage
     origin = origin_form(card)
@@ -185,6 +187,6 @@ def _lineage(card: ModelCard) -> Lineage:
 
 
 def _retrained(bundle: Bundle, work: Work) -> bool:
-    """Whether weights were removed or trained on the way from the trained network to what ships, earlier conversions
-    included. Conversion begins with `keras`, so what an earlier one kept in `tuned` does not count."""
+    """Whether weights were removed or trained between the trained network and the deployed one, earlier conversions
+    included. Conversion starts from `keras`, so an earlier one's `tuned` does not count."""
     return work.retrained or (origin_form(bundle.card) is None and is_retrained(bundle.card))

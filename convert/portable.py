@@ -1,4 +1,4 @@
-"""A bundle's second step of proof without an export: each target's own self-test, held against the C that this host proved."""
+"""The second step of question 3 without an export: each target's self-test against the C code proven on this host."""
 
 import tempfile
 from pathlib import Path
@@ -17,7 +17,7 @@ BROWSER = "browser"
 
 
 def check_targets(bundle: Bundle, device: Device) -> list[Check]:
-    """A row per target, by exports that are thrown away: minutes. What cannot be exported is a row that says why."""
+    """One row per target, from temporary exports; takes minutes. A row says why if an export is not possible."""
     if not bundle.has("int8"):
         return []
     try:
@@ -39,7 +39,7 @@ def _check_page(subject: Subject, device: Device, folder: Path) -> Check:
 
 
 def unchecked_targets(bundle: Bundle, reason: str, fix: str = "") -> list[Check]:
-    """The same rows where no target was asked."""
+    """The same rows when no target was run."""
     if not bundle.has("int8"):
         return []
     names = [*(target.title for target in TARGETS), BROWSER]

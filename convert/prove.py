@@ -1,4 +1,4 @@
-"""Question 2 of parity: what conversion cost, on labelled images, with every form of the network there is."""
+"""Question 2 of parity: what conversion cost, on labelled images, for every form of the network."""
 
 import time
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ from edgefer.train.evaluate import keras_logits
 from edgefer.train.networks import load_keras
 
 CHUNK = 128
-REFERENCE_IMAGES = 256  # for reference kernels, which are ten to thirty times slower
+REFERENCE_IMAGES = 256  # for reference kernels, which are 10 to 30 times slower
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """origin: is the trained network at hand to be compared with? cost: each form of the network, on each runtime's
-    optimized kernels, against the ones it came from: the network as it was trained, and where weights were trained after
-    that, the float network it was made of too. spread: the same file on other runtimes, and on reference kernels, against
-    the first runtime's optimized ones."""
+    """origin: whether the trained network is available for comparison. cost: each form of the network, on each runtime's
+    optimized kernels, against the trained network and, if weights were trained after that, also against the float network
+    it was made from. spread: the same file on other runtimes, and on reference kernels, against the first runtime's
+    optimized ones."""
 
     images: Split
     origin: Check
@@ -47,10 +47,10 @@ def prove(
     reference_kernels: bool = False,
     progress: Progress = SILENT,
 ) -> Proof:
-    """Every form of the bundle's network against the network as it was trained, however many conversions ago.
+    """Compare every form of the bundle's network with the trained network, however many conversions ago.
 
-    Without the trained network, or without TensorFlow to run it, forms are compared with the nearest there is, and `origin`
-    says so. reference_kernels: run them too, on a stratified draw of REFERENCE_IMAGES.
+    Without the trained network, or TensorFlow to run it, forms are compared with the nearest one available, and `origin`
+    says so. reference_kernels: run them too, on a stratified sample of REFERENCE_IMAGES.
     """
     card = bundle.card
     images = dataset.with_labels(card.labels).split(split)
@@ -59,7 +59,7 @@ def prove(
     forms, spread = _tflite_answers(bundle, images, runtimes, reference_kernels, progress)
     if len(keras) + len(forms) < 2:
         raise BundleError(
-            f"{bundle.path} holds only one form of its network, which is to be compared with no other: `edgefer verify {bundle.path}` "
+            f"{bundle.path} holds only one form of its network, so there is nothing to compare it with: `edgefer verify {bundle.path}` "
             f"proves it without data, and `edgefer evaluate {bundle.path}` measures it on data."
         )
     cost = tuple(
@@ -70,17 +70,17 @@ def prove(
 
 
 def _origin(bundle: Bundle) -> Check:
-    """check_origin, and whether there is TensorFlow to run it."""
+    """check_origin, and whether TensorFlow is installed to run it."""
     check = check_origin(bundle)
     if check.status is Status.PASS and not find_spec("tensorflow"):
         detail = "it needs TensorFlow, which is not installed here: the forms are compared with float32.tflite"
-        fix = "give the same command on the host"
+        fix = "run the same command on the host"
         return Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=fix)
     return check
 
 
 def _keras_answers(bundle: Bundle, images: Split) -> list[Answers]:
-    """Those of the Keras networks of the bundle, the network as it was trained first, the one TFLite was made of last."""
+    """The answers of the bundle's Keras networks: first the trained network, last the one TFLite was made from."""
     found = []
     for form in (Form.ORIGIN, Form.KERAS, Form.TUNED) if find_spec("tensorflow") else ():
         if bundle.has(form) and not (form is Form.ORIGIN and origin_form(bundle.card) is not form):
@@ -92,7 +92,7 @@ def _keras_answers(bundle: Bundle, images: Split) -> list[Answers]:
 def _pairs(keras: list[Answers], forms: list[Answers]) -> list[tuple[Answers, Answers, bool]]:
     """(reference, candidate, whether weights were removed or trained in between)."""
     first = [*keras, *forms][0]
-    made_of = keras[-1] if keras else first  # of the TFLite forms
+    made_of = keras[-1] if keras else first  # what the TFLite forms were made from
     pairs = [(first, one, True) for one in keras[1:]]
     pairs += [(made_of, one, False) for one in forms if one is not made_of]
     if made_of is not first:
@@ -103,7 +103,7 @@ def _pairs(keras: list[Answers], forms: list[Answers]) -> list[tuple[Answers, An
 def _tflite_answers(
     bundle: Bundle, images: Split, runtimes: Sequence[str], reference_kernels: bool, progress: Progress
 ) -> tuple[list[Answers], tuple[Comparison, ...]]:
-    """Every TFLite form on every runtime's optimized kernels, and how other kernels differ from the first of each form."""
+    """Every TFLite form's answers on every runtime's optimized kernels, and how other kernels differ from the first."""
     some = np.sort(stratified_rows(images.labels, min(REFERENCE_IMAGES, len(images)), seed=0))
     kernels = {"optimized": None} | ({"reference": some} if reference_kernels else {})
     forms: list[Answers] = []
@@ -145,7 +145,7 @@ class FormOnRuntime:
 
 
 def _answers(tested: FormOnRuntime, images: Split, rows: np.ndarray | None, progress: Progress) -> Answers:
-    """What it answers to images `rows` (None: all)."""
+    """Its answers to images `rows` (None: all)."""
     network = tested.open()
     pixels = images.images if rows is None else images.images[rows]
     starts, parts, ms = range(0, len(pixels), CHUNK), [], []

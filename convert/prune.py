@@ -1,4 +1,4 @@
-"""Magnitude pruning by tensorflow-model-optimization, with a short fine-tune (Zhu & Gupta 2017, arXiv:1710.01878).
+"""Magnitude pruning with tensorflow-model-optimization and a short fine-tuning (Zhu & Gupta 2017, arXiv:1710.01878).
 
 It makes the file compress better. It does not make int8 inference faster: no int8 kernel skips zeros.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def optimization_toolkit() -> ModuleType:
-    """tensorflow-model-optimization; MissingDependency with the line that installs it."""
+    """tensorflow-model-optimization; MissingDependency with the command that installs it."""
     tensorflow()
     try:
         import tensorflow_model_optimization
@@ -29,7 +29,7 @@ def optimization_toolkit() -> ModuleType:
 
 
 def prune(model: "tf_keras.Model", sparsity: float, task: FineTuning) -> "tf_keras.Model":
-    """A copy with `sparsity` (0..1) of each convolution's and hidden dense layer's weights at zero.
+    """A copy with `sparsity` (0..1) of the weights of each convolution and hidden dense layer set to zero.
 
     Sparsity rises over the first half of the epochs and is held for the second half.
     """
@@ -44,7 +44,7 @@ def prune(model: "tf_keras.Model", sparsity: float, task: FineTuning) -> "tf_ker
         frequency=max(1, task.steps // 20),
     )
 
-    def wrap(layer):  # returns the layer itself, bare or wrapped, so the weights stay the copy's own
+    def wrap(layer):  # returns the layer itself, bare or wrapped, to keep the copy's weights
         if isinstance(layer, tf_keras.layers.Conv2D | tf_keras.layers.Dense) and layer.name != LOGITS:
             return tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=schedule)
         return layer
@@ -55,7 +55,7 @@ def prune(model: "tf_keras.Model", sparsity: float, task: FineTuning) -> "tf_ker
 
 
 def copy_of(model: "tf_keras.Model") -> "tf_keras.Model":
-    """The same network with weights of its own."""
+    """A copy of the network with separate weights."""
     import tf_keras
 
     copy = tf_keras.models.clone_model(model)
@@ -64,7 +64,7 @@ def copy_of(model: "tf_keras.Model") -> "tf_keras.Model":
 
 
 def measured_sparsity(model: "tf_keras.Model") -> float:
-    """The share of zeros among the kernels of convolutions and dense layers, without the logits."""
+    """The share of zeros in the kernels of convolutions and dense layers, except the logits layer."""
     layers = [layer for layer in model.layers if layer.name != LOGITS]
     kernels = [weight.numpy() for layer in layers for weight in layer.weights if "kernel" in weight.name]
     return float(sum((kernel == 0).sum() for kernel in kernels) / sum(kernel.size for kernel in kernels))

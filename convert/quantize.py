@@ -1,4 +1,4 @@
-"""Keras to TFLite: float32, float16 weights, and int8 in and out."""
+"""Keras to TFLite: float32, float16 weights, and full int8."""
 
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ def to_float32(model: "tf_keras.Model") -> bytes:
 def to_float16(model: "tf_keras.Model") -> bytes:
     """The network as a .tflite with float16 weights, half the bytes; float32 in and out, batch size 1.
 
-    Runtimes turn the weights into float32 when they load it, unless the processor computes in float16.
+    Runtimes convert the weights to float32 on loading, unless the processor computes in float16.
     """
     tf = tensorflow()
     converter = _converter(model)
@@ -38,21 +38,21 @@ def to_int8(model: "tf_keras.Model", calibration: np.ndarray) -> bytes:
     """The network as a .tflite with int8 input, output and arithmetic, batch size 1.
 
     calibration: uint8 [n, h, w, c], images as the network will see them. The input's scale is 1/255 and its zero
-    point -128, so that a device feeds it raw pixels minus 128. Per channel for convolutions, per tensor for dense
-    layers: runtimes and compilers from before 2024 expect one scale there (TensorFlow Lite Micro and NNAPI refuse more).
+    point -128, so that its input is raw pixels minus 128. Per channel for convolutions, per tensor for dense layers:
+    runtimes and compilers from before 2024 expect one scale there (TensorFlow Lite Micro and NNAPI reject more).
     """
     return run_converter(int8_converter(model, calibration))
 
 
 def aware_to_int8(aware: "tf_keras.Model") -> bytes:
-    """A network that was trained quantization-aware as an int8 .tflite: its ranges are learned, not calibrated."""
+    """A quantization-aware network as an int8 .tflite: its ranges were learned, not calibrated."""
     return run_converter(_int8_converter(aware))
 
 
 def int8_converter(model: "tf_keras.Model", calibration: np.ndarray):
-    """The converter behind `to_int8`, for those who ask it more."""
+    """The converter used by `to_int8`, for further use."""
     calibration = calibration.copy()
-    # The input range is taken from the extremes seen, and must be exactly 0..255.
+    # The input range is calibrated from the extremes seen, and must be exactly 0..255.
     calibration[0].flat[calibration[0].argmin()] = 0
     calibration[0].flat[calibration[0].argmax()] = 255
     converter = _int8_converter(model)
@@ -72,19 +72,19 @@ def _int8_converter(model):
 
 
 def calibration_images(split: Split, seed: int, count: int = CALIBRATION_IMAGES) -> np.ndarray:
-    """A stratified, seeded draw from a split: uint8 [count, h, w, c]."""
+    """A stratified, seeded sample of a split: uint8 [count, h, w, c]."""
     return split.images[stratified_rows(split.labels, min(count, len(split)), seed)]
 
 
 def _converter(model):
     tf = tensorflow()
     model = fold_zscore(model)
-    # Batch size 1 in the signature: a free one leaves dynamic dimensions, which the Edge TPU refuses.
+    # Batch size 1 in the signature: None would leave dynamic dimensions, which the Edge TPU compiler rejects.
     signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)
     function = tf.function(lambda pixels: model(pixels, training=False), autograph=False).get_concrete_function(
         signature
     )
-    # The variables alone: of the whole model the converter would write every layer's functions first, the same bytes 4 times slower.
+    # Only the variables: given the whole model, the converter first traces every layer's functions, 4 times slower for the same bytes.
     held = tf.Module()
     held.held = function.variables
     return tf.lite.TFLiteConverter.from_concrete_functions([function], held)
@@ -94,7 +94,7 @@ def run_converter(converter) -> bytes:
     try:
         with quiet():
             return converter.convert()
-    except Exception as error:  # the converter raises whatever its C++ parts raise
+    except Exception as error:  # its C++ code may raise any exception
         raise RuntimeFault(
             f"TensorFlow could not convert the network: {str(error).strip().splitlines()[-1]}"
         ) from error

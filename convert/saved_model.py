@@ -1,7 +1,7 @@
-"""SavedModel folders from strangers: a graph can read and write files, so its operators are looked at before it is loaded.
+"""Untrusted SavedModel folders: a graph can read and write files, so its operators are checked before it is loaded.
 
-As a program (python -m edgefer.convert.saved_model FOLDER OUT) it converts in a process of its own, so that whatever
-TensorFlow does with a file of somebody else's, it does it there.
+As a program (python -m edgefer.convert.saved_model FOLDER OUT) it converts in a separate process, which isolates what
+TensorFlow does with an untrusted file.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from edgefer.errors import InputError
 from edgefer.text import printable
 
 MAX_GRAPH_BYTES = 256 << 20
-# What a network of images is computed with.
+# The operators of image networks.
 OPERATORS = {
     "Add", "AddN", "AddV2", "All", "ArgMax", "Assert", "AssignVariableOp", "AvgPool", "BatchMatMulV2", "BiasAdd",
     "Cast", "Concat", "ConcatV2", "Const", "Conv2D", "DepthwiseConv2dNative", "Div", "Einsum", "Elu", "Enter",
@@ -28,13 +28,13 @@ OPERATORS = {
     "StridedSlice", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Unpack", "VarHandleOp", "VarIsInitializedOp",
     "VariableV2", "Assign", "Where", "ZerosLike", "DisableCopyOnRead",
 }  # fmt: skip
-# Of the functions that save and restore the variables, which every SavedModel brings and nothing here calls.
+# Of the functions that save and restore variables, which every SavedModel contains and nothing here calls.
 KINDS = {"user_object", "variable", "function", "bare_concrete_function", "constant", "captured_tensor"}
 SAVERS = {"SaveV2", "MergeV2Checkpoints", "ShardedFilename", "StringJoin", "RestoreV2", "StaticRegexFullMatch"}
 
 
 def check_saved_model(folder: Path) -> None:
-    """InputError unless the folder is a SavedModel whose graphs hold nothing but arithmetic."""
+    """InputError unless the folder is a SavedModel whose graphs hold only arithmetic."""
     from edgefer.files import read_regular
     from edgefer.train.backend import tensorflow
 
@@ -66,11 +66,11 @@ def _check_graph(meta: Any, where: str) -> None:
         )
     if odd := {node.WhichOneof("kind") for node in meta.object_graph_def.nodes} - KINDS:
         raise InputError(
-            f"{where} brings {', '.join(sorted(map(str, odd)))}, which acts when it is loaded: edgefer loads none."
+            f"{where} contains {', '.join(sorted(map(str, odd)))}, which runs code on loading: edgefer does not load it."
         )
     functions = {function.signature.name: function.node_def for function in meta.graph_def.library.function}
     left, called = list(meta.object_graph_def.concrete_functions), set()
-    while left:  # all that loading or asking the network can reach
+    while left:  # everything reachable by loading or running the network
         if (name := left.pop()) in called or name not in functions:
             continue
         called.add(name)
@@ -81,13 +81,13 @@ def _check_graph(meta: Any, where: str) -> None:
         for node in nodes:
             if node.op not in (OPERATORS if name in called else OPERATORS | SAVERS) and node.op not in functions:
                 raise InputError(
-                    f"{where} holds the operator {printable(node.op)!r:.60}, which edgefer does not load: it may act, or is not for "
-                    "images. Save the network as .keras, or make a .tflite of it."
+                    f"{where} holds the operator {printable(node.op)!r:.60}, which edgefer does not load: it may have side effects, or is "
+                    "not for images. Save the network as .keras, or convert it to .tflite."
                 )
 
 
 def to_tflite(folder: Path) -> bytes:
-    """The float32 .tflite of a SavedModel that was checked. InputError for what TensorFlow cannot convert."""
+    """The float32 .tflite of a checked SavedModel. InputError if TensorFlow cannot convert it."""
     return tflite_of(folder, "edgefer.convert.saved_model", "TensorFlow")
 
 

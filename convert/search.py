@@ -1,7 +1,7 @@
-"""int8 by the cheapest way that holds: post-training quantization, other calibrations, quantization-aware training.
+"""int8 by the cheapest accurate method: post-training quantization, other calibrations, quantization-aware training.
 
-TFLite's converter takes each activation's range from the extremes it sees, so what there is to choose in calibration
-is how many images it sees: more widen the ranges, fewer leave rare extremes out and round the rest more finely.
+TFLite's converter takes each activation's range from the extremes it sees, so the only choice in calibration is the
+number of images: more widen the ranges, fewer leave rare extremes out and round the rest more finely.
 """
 
 import csv
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 OTHER_CALIBRATIONS = (2048, 128)  # images
 DEBUG_IMAGES = 64
-Made = tuple[bytes, "tf_keras.Model | None"]  # the .tflite, and the float network with its weights where those are new
+Made = tuple[bytes, "tf_keras.Model | None"]  # the .tflite, and the float network if its weights are new
 
 
 def search_int8(work: Work, plan: Plan, tuner: Tuner) -> Quantized:
-    """int8 by quantization-aware training where the plan says so; else by calibration, and with a max_drop by further ways
-    until the accuracy drops by no more points than that, against the trained network."""
+    """int8 by quantization-aware training if the plan says so; else by calibration and, with a max_drop, by further methods
+    until the accuracy drops by no more points than that against the trained network."""
     images, stage = work.choosing, tuner.progress.stage
     with stage(f"Measuring the trained network on {len(images):,} images"):
         reference = Answers(name="trained", form=Form.ORIGIN, logits=keras_logits(work.origin, images.images))
@@ -53,13 +53,13 @@ def search_int8(work: Work, plan: Plan, tuner: Tuner) -> Quantized:
     best = min(attempts, key=lambda attempt: attempt.comparison.drop)
     layers: tuple[LayerError, ...] = ()
     if not holds:
-        with stage("Looking for the layers that rounding hurts most"):
+        with stage("Finding the layers with the largest rounding errors"):
             layers = worst_layers(work.tuned, calibration_images(work.dataset.split("train"), plan.seed))
     return Quantized(attempts=tuple(attempts), best=best, holds=holds, layers=layers)
 
 
 def _ways(work: Work, plan: Plan, tuner: Tuner) -> Iterator[tuple[str, Callable[[], Made]]]:
-    """The ways to int8 that the plan allows, the cheapest first, each with what makes it."""
+    """The methods that the plan allows, the cheapest first: a description, and the function that runs it."""
     train, controlled = work.dataset.split("train"), plan.max_drop is not None
 
     def calibrated(count: int) -> Made:
@@ -82,7 +82,7 @@ def _ways(work: Work, plan: Plan, tuner: Tuner) -> Iterator[tuple[str, Callable[
 
 
 def worst_layers(model: "tf_keras.Model", calibration: np.ndarray) -> tuple[LayerError, ...]:
-    """The layers of the network by how much quantization moves their outputs, the worst first."""
+    """The network's layers by the quantization error of their outputs, the worst first."""
     tf = tensorflow()
     with quiet():
         debugger = tf.lite.experimental.QuantizationDebugger(

@@ -1,7 +1,7 @@
-"""Physical filter pruning: whole filters leave the network, so that it has less to compute on every runtime.
+"""Structured filter pruning: whole filters are removed, so the network is faster on every runtime.
 
 Filters are ranked by |gamma| * ||W||: their batch norm's factor (Network Slimming, Liu et al. 2017, arXiv:1708.06519)
-times the norm of their weights (Li et al. 2017, arXiv:1608.08710). Fine-tuning belongs to it.
+times the norm of their weights (Li et al. 2017, arXiv:1608.08710). The result needs fine-tuning.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from edgefer.train.zscore import ZSCORE, Statistics
 if TYPE_CHECKING:
     import tf_keras
 
-MULTIPLE = 8  # of filters: what int8 kernels compute at once
+MULTIPLE = 8  # of filters: int8 kernels compute so many at once
 Widths = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slim:
-    """A network with fewer filters, not fine-tuned yet, the recipe that builds it, and the multiply-adds of an image."""
+    """A network with fewer filters, not fine-tuned yet, its recipe, and the multiply-adds per image, before and after."""
 
     network: "tf_keras.Model"
     recipe: Recipe
@@ -33,11 +33,11 @@ class Slim:
 
 
 def why_not(recipe: Recipe, share: float) -> str:
-    """Why a network of that recipe cannot lose `share` (0..1) of its multiply-adds, in a sentence; "" where it can."""
+    """One sentence on why a network of that recipe cannot lose `share` (0..1) of its multiply-adds; "" if it can."""
     if recipe.model.family != "plain":
-        return f"--slim knows networks of the plain family only; {recipe.name} is {recipe.model.family}."
+        return f"--slim supports networks of the plain family only; {recipe.name} is {recipe.model.family}."
     if recipe.model.freeze:
-        return f"--slim does not follow the frozen layers of {recipe.name}: slim the bundle that it began with."
+        return f"--slim does not support the frozen layers of {recipe.name}: slim the bundle that it started from."
     if _narrowed(recipe, share) is not None:
         return ""
     words, widths = _plain(recipe)
@@ -45,16 +45,16 @@ def why_not(recipe: Recipe, share: float) -> str:
     most = 1 - least / multiply_adds(words, widths, recipe)
     named = f"--slim {share:g}: {recipe.name} ({' '.join(words)})"
     if not most:
-        return f"{named} has no more than {MULTIPLE} filters a layer, and none to spare: leave --slim out."
-    return f"{named} can lose {most:.0%} of its multiply-adds, with {MULTIPLE} filters left in each layer: ask for no more."
+        return f"{named} has no more than {MULTIPLE} filters per layer, the minimum: leave --slim out."
+    return f"{named} can lose at most {most:.0%} of its multiply-adds, with {MULTIPLE} filters left in each layer: choose a smaller share."
 
 
 def slim(model: "tf_keras.Model", recipe: Recipe, share: float) -> Slim:
-    """Remove `share` (0..1) of the multiply-adds of a network of the plain family; at least so much, if it can be.
+    """Remove at least `share` (0..1) of the multiply-adds of a network of the plain family.
 
-    Every width shrinks by the same factor, to a multiple of 8; within it the filters with the highest scores stay.
-    What a residual block adds to and what it adds have the same filters, so those are ranked together. InputError
-    where it cannot: see why_not.
+    Every width shrinks by the same factor, to a multiple of 8; the filters with the highest scores stay. A residual
+    block's input and output must keep the same filters, so those are ranked together. InputError if it cannot be
+    slimmed that much: see why_not.
     """
     if reason := why_not(recipe, share):
         raise InputError(reason)
@@ -76,7 +76,7 @@ def slim(model: "tf_keras.Model", recipe: Recipe, share: float) -> Slim:
 
 
 def multiply_adds(words: list[str], widths: Widths, recipe: Recipe) -> int:
-    """Of the convolutions of a plain network, for one image."""
+    """The multiply-adds per image of the convolutions of a plain network."""
     total, before = 0, recipe.input.channels
     height, width = recipe.input.height, recipe.input.width
     for word, filters in zip(words, widths, strict=True):
@@ -94,13 +94,13 @@ def _filters(word: str) -> int:
 
 
 def _plain(recipe: Recipe) -> tuple[list[str], Widths]:
-    """The layers of a plain network, and how many filters each has."""
+    """The layers of a plain network, and the number of filters of each."""
     words = recipe.model.layers.split()
     return words, tuple(_filters(word) for word in words)
 
 
 def _narrowed(recipe: Recipe, share: float) -> Widths | None:
-    """The widths that lose `share` of the multiply-adds, or just more; None where none do."""
+    """The largest widths that lose at least `share` of the multiply-adds; None if none do."""
     words, widths = _plain(recipe)
     most = (1 - share) * multiply_adds(words, widths, recipe)
     for percent in range(99, 0, -1):
@@ -111,7 +111,7 @@ def _narrowed(recipe: Recipe, share: float) -> Widths | None:
 
 
 def _copy_filters(model: "tf_keras.Model", network: "tf_keras.Model", words: list[str], narrow: Widths) -> None:
-    """Copy the filters that stay, with their batch norms, into the narrower network."""
+    """Copy the kept filters, with their batch norms, into the narrower network."""
     kept = _kept(model, words, narrow)
     inputs = np.arange(model.input_shape[-1])
     pairs = zip(_convolutions(model), _convolutions(network), kept, strict=True)
@@ -124,7 +124,7 @@ def _copy_filters(model: "tf_keras.Model", network: "tf_keras.Model", words: lis
 
 
 def _statistics(model: "tf_keras.Model") -> Statistics:
-    """What the network's z-score was made of."""
+    """The statistics of the network's z-score."""
     zscore = model.get_layer(ZSCORE)
     mean, variance = (tuple(np.ravel(part).tolist()) for part in (zscore.mean, zscore.variance))
     return mean, variance
@@ -140,8 +140,8 @@ def _convolutions(model: "tf_keras.Model") -> list[tuple]:
 
 
 def _kept(model: "tf_keras.Model", words: list[str], narrow: Widths) -> list[np.ndarray]:
-    """For each convolution the filters that stay, int64, rising."""
-    groups: list[list[int]] = []  # convolutions whose filters must be the same, since they are added up
+    """The kept filters of each convolution, int64, ascending."""
+    groups: list[list[int]] = []  # convolutions whose outputs are added, so they must keep the same filters
     sizes: list[int] = []
     stem = 0  # the group that residual blocks add to
     for word, size in zip(words, narrow, strict=True):

@@ -1,4 +1,4 @@
-"""A conversion as people ask for it, by names and paths: `edgefer convert` and edgefer.convert start it alike."""
+"""Starts a conversion from names and paths, for both `edgefer convert` and edgefer.convert."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,8 +21,8 @@ from edgefer.train.recipes import recipe_of
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertRequest:
-    """What a conversion is asked for. data: a path; "": what the bundle was trained on. out: None: beside the bundle, named
-    after what is done."""
+    """The options of a conversion. data: a path; "": what the bundle was trained on. out: None: beside the bundle, named
+    after the plan."""
 
     bundle: Bundle
     plan: Plan = field(default_factory=Plan)
@@ -33,8 +33,7 @@ class ConvertRequest:
 
     @property
     def target(self) -> Path:
-        """Where the new bundle goes: as asked, or beside the old one under a name that is not taken. InputError when
-        something is there already."""
+        """The new bundle's path: `out`, or beside the old one under a free name. InputError if it exists."""
         target = self.out or made_from(self.bundle, self.plan.suffix)
         if self.out is None and target.exists():
             return new_directory(target.parent, target.name)
@@ -45,8 +44,8 @@ class ConvertRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The new bundle; how it was converted (None of a network that finds faces); what came of the extras; and what does not
-    hold, "" where all does. data: what it was calibrated on, as `--data` names it; skip_bad: whether some of that was left out."""
+    """The new bundle; how it was converted (None for a face-detection network); the results of the extras; and what
+    failed, "" if nothing did. data: what it was calibrated on, as in `--data`; skip_bad: whether bad rows were skipped."""
 
     bundle: Bundle
     converted: Converted | None = None
@@ -56,7 +55,7 @@ class Outcome:
 
     @property
     def checks(self) -> tuple[Check, ...]:
-        """Whether the accuracy holds, where that was asked, and what the extras say of themselves."""
+        """Whether the accuracy holds, if that was checked, and the checks of the extras."""
         budget = self.converted.checks if self.converted else ()
         return (*budget, *(check for one in self.added for check in one.checks))
 
@@ -67,10 +66,10 @@ class Outcome:
 
 
 def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
-    """Convert a bundle into a new one; everything that can be refused is refused before the work begins.
+    """Convert a bundle into a new one; whatever can be checked beforehand is checked before the work begins.
 
     BundleError without a Keras network, DataError, InputError; MissingDependency without what an extra needs.
-    EdgeferError when it is interrupted by Ctrl-C; finished epochs of fine-tuning are kept.
+    EdgeferError on Ctrl-C; finished epochs of fine-tuning are kept.
     """
     source, target, data, skip_bad = request.bundle, request.target, request.data, request.skip_bad
     source.file(Form.KERAS)
@@ -89,7 +88,7 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
             converted = convert(source, dataset, request.plan, target, progress)
         except KeyboardInterrupt:
             raise EdgeferError(
-                f"Stopped; {source.path} is as it was, and finished epochs of fine-tuning are kept: the same command goes on."
+                f"Stopped; {source.path} is unchanged, and finished epochs of fine-tuning are kept: the same command continues."
             ) from None
         made = converted.bundle
     made, added = add_extras(request.extras, made, progress)
@@ -97,7 +96,7 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
 
 
 def _convert_faces(request: ConvertRequest, target: Path, progress: Progress) -> Bundle:
-    """A network that finds faces: float32 and int8, calibrated on what it was trained on."""
+    """Convert a face-detection network to float32 and int8, calibrated on its training data."""
     source, plan = request.bundle, request.plan
     if plan != Plan(author=plan.author, license=plan.license):
         raise InputError(
@@ -108,5 +107,5 @@ def _convert_faces(request: ConvertRequest, target: Path, progress: Progress) ->
         config = replace(config, data=str(Path(request.data).absolute()))
     progress.log(f"Converting {source.path} into {target}")
     images = calibration_images(config, cache_folder() / "faces", progress)
-    with progress.stage(f"Calibrating int8 on {len(images):,} images, and storing answers for its proof"):
+    with progress.stage(f"Calibrating int8 on {len(images):,} images and storing answers for its proof"):
         return convert_faces(source, images, target, author=plan.author, license_=plan.license)

@@ -20,13 +20,13 @@ from edgefer.train.recipes import recipe_of
 
 
 def slim(work: Work, plan: Plan, tuner: Tuner) -> Work:
-    """Fewer filters, fine-tuned; the card gets the recipe that builds what is left."""
+    """Remove filters and fine-tune; the card gets the recipe of the smaller network."""
     if not plan.slimmed:
         return work
     slimmed = remove_filters(work.trained, recipe_of(work.card), plan.slimmed)
     task = tuner.task(f"slim-{plan.slimmed:g}", work.trained, work.card, work.dataset, work.origin)
     tune(slimmed.network, replace(task, recipe=slimmed.recipe))
-    # A copy: a network that was compiled would be saved with its optimizer's state, twice the bytes.
+    # A copy: a compiled network would be saved with its optimizer's state, twice the bytes.
     network = copy_of(slimmed.network)
     step = (
         f"slim to {slimmed.recipe.model.layers}, {slimmed.multiply_adds_before / 1e6:.1f} to "
@@ -40,7 +40,7 @@ def slim(work: Work, plan: Plan, tuner: Tuner) -> Work:
 
 
 def prune(work: Work, plan: Plan, tuner: Tuner) -> Work:
-    """A share of the weights at zero, fine-tuned."""
+    """Set a share of the weights to zero and fine-tune."""
     if not plan.sparsity:
         return work
     task = tuner.task(f"prune-{plan.sparsity:g}", work.tuned, work.card, work.dataset, work.origin)
@@ -50,7 +50,7 @@ def prune(work: Work, plan: Plan, tuner: Tuner) -> Work:
 
 
 def quantize(work: Work, plan: Plan, tuner: Tuner) -> Work:
-    """int8, by the cheapest way that the plan asks for."""
+    """Quantize to int8 by the cheapest method that the plan allows."""
     if not plan.int8:
         return work
     quantized = search_int8(work, plan, tuner)
@@ -62,7 +62,7 @@ def quantize(work: Work, plan: Plan, tuner: Tuner) -> Work:
 
 
 def export(work: Work, plan: Plan) -> Work:
-    """The float forms."""
+    """Write the float forms."""
     files = {Form.FLOAT32: to_float32(work.tuned)}
     if plan.float16:
         files[Form.FLOAT16] = to_float16(work.tuned)
@@ -70,8 +70,8 @@ def export(work: Work, plan: Plan) -> Work:
 
 
 def stamp(work: Work, plan: Plan, temperature: float) -> Work:
-    """What needs the temperature: the card, MediaPipe's form, and each file's metadata. After it no .tflite changes any
-    more: what is measured is what ships."""
+    """Write what depends on the temperature: the card, MediaPipe's form, and each file's metadata. No .tflite changes
+    after this: the measured files are the deployed ones."""
     stated = {"author": plan.author or work.card.author, "license": plan.license or work.card.license}
     card = work.card.model_copy(update={"temperature": temperature, **stated})
     files = work.tflite
@@ -83,7 +83,7 @@ def stamp(work: Work, plan: Plan, temperature: float) -> Work:
 
 
 def host_files(work: Work, origin: bytes | None) -> dict[Form, bytes]:
-    """The Keras networks of the new bundle. origin: the file of the network as it was trained, None when it is not at hand."""
+    """The Keras networks of the new bundle. origin: the trained network's file, None if it is not available."""
     files = {Form.KERAS: work.files[Form.KERAS]}
     if origin is not None and origin != files[Form.KERAS]:
         files[Form.ORIGIN] = origin
@@ -93,7 +93,7 @@ def host_files(work: Work, origin: bytes | None) -> dict[Form, bytes]:
 
 
 def quantization_report(quantized: Quantized) -> bytes:
-    """report/quantization.json: every way to int8 that was tried, and the worst layers where none holds."""
+    """report/quantization.json: every method tried, and the worst layers if none holds."""
     attempts = [
         {
             "how": attempt.way,
@@ -111,9 +111,9 @@ def quantization_report(quantized: Quantized) -> bytes:
 
 
 def _drop(work: Work, network, tuner: Tuner) -> str:
-    """What a fine-tuned network lost against the trained one on the images that ways are chosen by, in words."""
+    """What a fine-tuned network lost against the trained one on the images for choosing a method, as text."""
     images = work.choosing
-    with tuner.progress.stage(f"Measuring what that cost on {len(images):,} images"):
+    with tuner.progress.stage(f"Measuring the accuracy lost on {len(images):,} images"):
         before, after = (keras_logits(one, images.images) for one in (work.origin, network))
     reference = Answers(name="trained", form=Form.ORIGIN, logits=before)
     cost = compare(reference, Answers(name="tuned", form=Form.TUNED, logits=after), images, work.card.labels)

@@ -1,5 +1,5 @@
-"""Keras files with code in them, where somebody says --trust: Keras loads the file in a process of its own, which runs that
-code with this user's rights, and what comes back is a plain .tflite with no code in it.
+"""Keras files with code, imported with --trust: Keras loads the file in a separate process, which runs that code with this
+user's permissions and returns a plain .tflite without code.
 
 As a program (python -m edgefer.convert.trusted FILE OUT) it is that process.
 """
@@ -11,19 +11,19 @@ from typing import Any
 from edgefer.convert.child import serve, tflite_of
 
 MEANING = (
-    "Keras loads {file}, as was asked for, which runs whatever Python code it holds, as you: with your files and your network. The bundle "
+    "With --trust, Keras loads {file} and runs any Python code in it with your permissions, files and network access. The bundle "
     "will hold a plain .tflite and none of that code."
 )
 
 
 def run_and_convert(file: Path) -> bytes:
-    """A Keras file's float32 .tflite, made by running the code that the file holds. InputError where Keras cannot load it,
-    or TFLite has no operators for it."""
+    """A Keras file's float32 .tflite, made by running the code in the file. InputError if Keras cannot load it, or TFLite
+    lacks operators for it."""
     return tflite_of(file, "edgefer.convert.trusted", "Keras")
 
 
 def _load(file: str) -> Any:
-    """The model, by Keras 2 or by Keras 3: whichever takes the file."""
+    """The model, loaded by Keras 2 or, if that fails, by Keras 3."""
     from edgefer.train.backend import tensorflow
 
     tensorflow()
@@ -48,7 +48,7 @@ def _network(file: str) -> tuple[Any, Any, Callable]:
     model = _load(file)
     shape = model.input_shape
     if isinstance(shape, list) or any(side is None for side in shape[1:]):
-        raise ValueError(f"it takes {shape}, not one image of a size that is known")
+        raise ValueError(f"it takes {shape}, not one image of a known size")
     return model, tf.TensorSpec((1, *shape[1:]), tf.float32), lambda pixels: model(pixels, training=False)
 
 

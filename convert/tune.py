@@ -1,6 +1,6 @@
-"""Fine-tuning that pruning, slimming and quantization-aware training share: the network learns from data and teacher.
+"""Fine-tuning for pruning, slimming and quantization-aware training: the network learns from labels and a teacher.
 
-The teacher is the network as it was trained: its probabilities say more about an image than a label does (Hinton, Vinyals
+The teacher is the trained network: its probabilities say more about an image than a label does (Hinton, Vinyals
 & Dean 2015, arXiv:1503.02531), and keep the new network's decisions near the old one's.
 """
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning:
-    """What a fine-tuning learns from, and for how long.
+    """The data, teacher and schedule of a fine-tuning.
 
-    recipe: augmentation, batches, optimizer and [distill] are its own. rate: the learning rate to begin with; it falls to
-    nothing by a cosine. folder: receives a checkpoint after every epoch, and one that is there already is continued.
+    recipe: for augmentation, batches, optimizer and [distill]. rate: the initial learning rate, with cosine decay to
+    zero. folder: receives a checkpoint after every epoch; an existing one is resumed.
     """
 
     recipe: Recipe
@@ -46,11 +46,11 @@ class FineTuning:
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch."""
+        """Batches per epoch."""
         return epoch_size(self.recipe, self.dataset.split("train")).steps
 
     def optimizer(self):
-        """The recipe's optimizer, weight decay included, on this schedule."""
+        """The recipe's optimizer, weight decay included, with this schedule."""
         schedule = {"name": "cosine", "warmup_epochs": 0.0, "final_rate": 0.0}
         changes = {
             "schedule": self.recipe.schedule.model_copy(update=schedule),
@@ -62,8 +62,8 @@ class FineTuning:
 
 @dataclass(frozen=True, kw_only=True)
 class Tuner:
-    """The fine-tunings of one conversion. work_dir: where each keeps its checkpoints, in a folder named after all that it
-    depends on. epochs: of each; 0 for each one's own number."""
+    """The fine-tunings of one conversion. work_dir: holds the checkpoints of each, in a folder named after everything that
+    it depends on. epochs: of each; 0 for the step's default."""
 
     work_dir: Path
     progress: Progress
@@ -72,7 +72,7 @@ class Tuner:
     def task(
         self, step: str, model: "tf_keras.Model", card: ModelCard, dataset: Dataset, teacher: "tf_keras.Model"
     ) -> FineTuning:
-        """A fine-tuning of `model` by its recipe; `step` begins with "slim", "prune" or "aware" and distinguishes it from others."""
+        """A fine-tuning of `model` by its recipe; `step` is unique and begins with "slim", "prune" or "aware"."""
         kind = step.split("-")[0]
         recipe = recipe_of(card)
         epochs = self.epochs or EPOCHS[kind]
@@ -91,14 +91,14 @@ class Tuner:
 
 
 EPOCHS = {"slim": 8, "prune": 4, "aware": 3}
-RATES = {"slim": 0.3, "prune": 0.1, "aware": 0.01}  # of the recipe's: what has lost more has more to learn
+RATES = {"slim": 0.3, "prune": 0.1, "aware": 0.01}  # of the recipe's: the more was lost, the more has to be learned
 
 
 def tune(network: "tf_keras.Model", task: FineTuning, callbacks: tuple = ()) -> None:
-    """Fine-tune `network` in place on the training split; the last epoch is what stays.
+    """Fine-tune `network` in place on the training split and keep the last epoch.
 
-    The teacher looks at the very images the network sees, and counts as much as the recipe's [distill] says. EdgeferError
-    when there is no memory or disk space left.
+    The teacher gets the same augmented images as the network, and is weighted by the recipe's [distill]. EdgeferError
+    when memory or disk space runs out.
     """
     tf = tensorflow()
     check_training(network, epoch_size(task.recipe, task.dataset.split("train")).batch)
@@ -129,12 +129,12 @@ def tune(network: "tf_keras.Model", task: FineTuning, callbacks: tuple = ()) -> 
     except tf.errors.ResourceExhaustedError as error:
         raise EdgeferError(
             f"Memory or disk space ran out while fine-tuning in {task.folder} ({str(error).strip().splitlines()[0]:.120}): "
-            "make room and give the same command again; finished epochs are kept."
+            "make room and run the same command again; finished epochs are kept."
         ) from None
     finally:
         task.progress.end()
     if task.recipe.fit.clean_statistics:
-        with task.progress.stage("Measuring the statistics of its batch norms"):
+        with task.progress.stage("Measuring its batch-norm statistics"):
             apply_clean_statistics(network, task.recipe, task.dataset.split("train"))
 
 
@@ -154,7 +154,7 @@ def _stream(task: FineTuning, first: int):
 
 
 def _report(task: FineTuning, save):
-    """A Keras callback that reports steps and epochs, and calls `save` with the number of epochs that are done."""
+    """A Keras callback that reports steps and epochs, and calls `save` with the number of finished epochs."""
     import tf_keras
 
     measured = task.dataset.splits.get("valid", task.dataset.split("train"))
@@ -193,7 +193,7 @@ def _distillation(share: Distill):
         label, taught = targets[:, 0], targets[:, 1] / temperature
         expected = tf.nn.softmax(taught)
         divergence = entropy(expected, logits / temperature) - entropy(expected, taught)
-        # Its gradients shrink by the square of the temperature.
+        # Its gradients scale with 1 / temperature².
         return (1 - share.weight) * entropy(label, logits) + share.weight * temperature**2 * divergence
 
     return loss

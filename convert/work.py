@@ -1,4 +1,4 @@
-"""What a conversion is asked for, and the record that its steps pass on."""
+"""The plan of a conversion, and the record that its steps pass on."""
 
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to make of a bundle: always float32.tflite; float16 and int8 too, and MediaPipe's form.
+    """What to make of a bundle: always float32.tflite; optionally float16, int8 and MediaPipe's form.
 
     slimmed: first remove filters with this share (0..1) of the multiply-adds. sparsity: then set this share of the
-    weights to zero. aware: int8 by quantization-aware training. max_drop: int8 by the cheapest way that loses no more
-    points of accuracy against the trained network. epochs: of each fine-tuning; 0 for each one's own number. author,
+    weights to zero. aware: int8 by quantization-aware training. max_drop: int8 by the cheapest method that loses no more
+    points of accuracy against the trained network. epochs: of each fine-tuning; 0 for the step's default. author,
     license: for the card and the files' metadata.
     """
 
@@ -46,7 +46,7 @@ class Plan:
             if not least <= number <= most:
                 raise InputError(f"{option} {number:g} is not a number from {least} to {most}.")
         for option, text in (("--author", self.author), ("--license", self.license)):
-            if char := unprintable(text):  # no card is read that holds one
+            if char := unprintable(text):  # cards that hold one are rejected
                 raise InputError(f"{option} holds the control character {char!a}: leave it out.")
         if self.aware and not self.int8:
             raise InputError("--qat is about the int8 network: leave --no-int8 out.")
@@ -59,15 +59,15 @@ class Plan:
 
     @property
     def suffix(self) -> str:
-        """What the new bundle's name says of it."""
+        """The suffix of the new bundle's name."""
         last = "qat" if self.aware else "int8" if self.int8 else "float16" if self.float16 else "float32"
         return "-".join(["slim"] * bool(self.slimmed) + ["pruned"] * bool(self.sparsity) + [last])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One way to int8: the .tflite, its paired comparison with the trained network on images that were held back, and the
-    float network with the same weights where the way was to train on."""
+    """One method of quantization: the .tflite, its paired comparison with the trained network on held-out images, and the
+    float network with the same weights if the method trained them."""
 
     way: str
     int8: bytes
@@ -81,9 +81,9 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerError:
-    """How far a tensor of the int8 network lies from the float one, as TFLite's QuantizationDebugger finds it.
+    """The error of a tensor of the int8 network against the float one, from TFLite's QuantizationDebugger.
 
-    error: root of the mean squared error, in steps of the tensor's scale; 0.29 is what rounding alone would give.
+    error: root mean squared error, in steps of the tensor's scale; rounding alone gives 0.29.
     """
 
     layer: str
@@ -93,7 +93,7 @@ class LayerError:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized:
-    """What came of the ways to int8: the attempts in their order, the best, whether it holds, and else the worst layers."""
+    """The result of quantization: the attempts in order, the best, whether it holds, and if not the worst layers."""
 
     attempts: tuple[Attempt, ...]
     best: Attempt
@@ -103,12 +103,12 @@ class Quantized:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """One network on its way. A step takes the record and returns the next one.
+    """A network during conversion. A step takes the record and returns the next one.
 
-    origin: the network as it was trained, which all forms are compared with. trained: what the new bundle's `keras` holds:
-    the origin, or what slimming left of it. tuned: what the TFLite forms are made of: `trained`, or what pruning and
-    quantization-aware training made of it. dataset: its training split calibrates and fine-tunes. held: images that the
-    network never saw, by the name of the split. notes: what was done to make and fit the TFLite forms, for the card.
+    origin: the trained network, which all forms are compared with. trained: the new bundle's `keras`: the origin, or its
+    slimmed version. tuned: what the TFLite forms are made from: `trained`, or its version after pruning and
+    quantization-aware training. dataset: its training split is for calibration and fine-tuning. held: held-out images
+    by the name of the split. notes: how the TFLite forms were made, for the card.
     """
 
     card: ModelCard
@@ -123,8 +123,7 @@ class Work:
 
     @property
     def choosing(self) -> Split:
-        """The images by which one way to int8 is preferred to another; where all were trained on, those: what rounding
-        changed shows on them too."""
+        """The images for choosing a method; if all were trained on, those: rounding errors show on them too."""
         return self.dataset.splits.get("valid", self.dataset.split("train"))
 
     @property
@@ -133,14 +132,14 @@ class Work:
 
     @property
     def tflite(self) -> dict[Form, bytes]:
-        """The TFLite forms that there are, float first."""
+        """The TFLite forms that exist, float first."""
         return {form: self.files[form] for form in reversed(TFLITE_VARIANTS) if form in self.files}
 
     @property
     def deployed(self) -> Form:
-        """The form that devices run, so the one that scores must be right for."""
+        """The form that devices run, for which scores are calibrated."""
         return next(form for form in TFLITE_VARIANTS if form in self.files)
 
     def noted(self, *notes: str, **changes) -> "Work":
-        """The record with these changes, and more notes."""
+        """The record with these changes and additional notes."""
         return replace(self, notes=(*self.notes, *notes), **changes)

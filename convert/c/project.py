@@ -24,17 +24,17 @@ SOURCES = (
 )  # fmt: skip
 
 
-USE = """Each target then proves itself with the same questions, bit for bit, and sees one changed bit of the network, its labels and its
-settings by their CRC-32; `edgefer verify` of this folder compares the hashes of all files:
+USE = """Each target runs the same self-test, bit for bit, and detects a changed bit in the network, its labels or its settings
+by their CRC-32; `edgefer verify` of this folder compares the hashes of all files:
 
     make test     # this host
     make arm      # STM32F405 (Cortex-M4, 1 MB flash, 128 KB RAM) in QEMU
     make riscv    # RV32IMC in QEMU
 
-Each prints a label for each stored image, how many settings, pixels and answers differ (0), and PASS, and leaves with 0. On a
-board, let `platform_print` in a file of your own write to its UART. With QEMU's `-icount shift=0` the Cortex-M4's ticks
-are those of a 168 MHz clock of which each instruction takes a nanosecond: instructions = ticks / 0.168. On hardware
-they are cycles. QEMU proves answers, it does not measure a board's time.
+Each prints a label for each stored image, how many settings, pixels and answers differ (0), and PASS, and exits with 0. On a
+board, write a `platform_print` that prints to its UART. With QEMU's `-icount shift=0` an instruction takes one nanosecond
+and the Cortex-M4's ticks are of a 168 MHz clock: instructions = ticks / 0.168. On hardware they are cycles. QEMU proves
+answers; it does not measure a board's time.
 
 ## Use
 
@@ -58,22 +58,22 @@ int read_face(const EdgeferFrame *frame, const int32_t box[4], const EdgeferCrop
 }
 ```
 
-A frame is uint8, its rows without gaps: `EDGEFER_GRAY` (a gray sensor, or a camera's Y plane), `EDGEFER_BGR` or
-`EDGEFER_RGBA`; other formats are unpacked into one of these first.
+A frame is uint8, without padding between rows: `EDGEFER_GRAY` (a gray sensor, or a camera's Y plane), `EDGEFER_BGR` or
+`EDGEFER_RGBA`; convert other formats into one of these first.
 
     EdgeferFrame frame = {camera_buffer, 240, 320, EDGEFER_GRAY};
 
 The box (left, top, right, bottom, in pixels) is your face detector's; this folder has none. `network.h` says how the boxes
-of edgefer's detectors are cut for this network. Where there is no detector, let the user fill a square in the middle:
+of edgefer's detectors are cropped for this network. Without a detector, have the user's face fill a square in the middle:
 
     const int32_t box[4] = {40, 0, 280, 240};
     const EdgeferCrop crop = {1.0, 0.0, 0.0};
 
-The answers' softmax, as `network.h` gives it, is the probability; `edgefer run` says "unsure" below @REJECT@ and averages
-over time, which is yours to do. Expressions are not feelings.
+The softmax of the answers, as in `network.h`, is the probability; `edgefer run` also shows "unsure" below @REJECT@ and averages
+over time, which this code does not. Expressions are not feelings.
 
 Compile `edgefer_net.c` with `-O2`, and without `-ffast-math`; `edgefer_pixels.c` also with `-ffp-contract=off`. Cortex-M4 and M7 use SMLAD,
-WebAssembly SIMD128 where it is on; the answers are the same.
+WebAssembly SIMD128 if enabled; the answers are the same.
 
 """
 
@@ -82,7 +82,7 @@ TAKEN = ("edgefer_net.c", "edgefer_pixels.c", "network.c")
 
 
 def export_c(subject: Subject, out: Path) -> list[Check]:
-    """Write the project at `out`, and return what was proven of it on this host."""
+    """Write the project at `out`, and return the checks made on this host."""
     check_folder(out)
     checks = prove_on_host(subject)
     write_folder(out, "c", subject.bundle, make_project(subject, checks), checks)
@@ -90,7 +90,7 @@ def export_c(subject: Subject, out: Path) -> list[Check]:
 
 
 def make_project(subject: Subject, checks: Sequence[Check]) -> dict[str, bytes]:
-    """Every file by name. checks: what the README says was proven."""
+    """Every file by name. checks: for the README's proof."""
     folder = resources.files("edgefer.c").joinpath("source")
     files = {name: folder.joinpath(name).read_bytes() for name in SOURCES}
     made = {
@@ -125,7 +125,7 @@ def _network_header(subject: Subject) -> str:
         "TEMPERATURE": text.double(card.temperature),
     }
     if card.task == "read":
-        values["READS"] = "1 /* one of the labels, the largest answer's; others find faces or look at them */"
+        values["READS"] = "1 /* its largest answer is a label; other networks detect or refine faces */"
     defines = "\n".join(f"#define EDGEFER_{name} {value}" for name, value in values.items())
     crops = "\n".join(
         f"#define EDGEFER_CROP_{macro} {_crop(card.crops[name])} /* {text.comment(name)} */"
@@ -141,7 +141,7 @@ def _network_header(subject: Subject) -> str:
 #include <stdint.h>
 
 {defines}
-/* How a detector's box becomes the square that the network was trained on: an EdgeferCrop. */
+/* EdgeferCrop: turns a detector's box into the square that the network was trained on. */
 {crops}
 
 extern const uint32_t edgefer_network[EDGEFER_NETWORK_WORDS];
@@ -186,7 +186,7 @@ def _vectors_header(subject: Subject) -> str:
     settings = [[float(output.scale), output.zero, card.temperature]]
     settings += [[card.crops[name].scale, card.crops[name].dx, card.crops[name].dy] for name in macros]
     labels = [zlib.crc32(label.encode()) for label in card.labels]
-    return f"""/* What the self-test asks, and what the host answered. */
+    return f"""/* The self-test's inputs, and the host's answers. */
 #define VECTOR_FRAMES {len(vectors.frames)}
 #define VECTOR_FRAME_HEIGHT {vectors.frames.shape[1]}
 #define VECTOR_FRAME_WIDTH {vectors.frames.shape[2]}
@@ -196,7 +196,7 @@ def _vectors_header(subject: Subject) -> str:
 #define VECTORS {len(vectors.pixels)}
 #define VECTOR_SETTINGS_CRC 0x{zlib.crc32(np.array(settings, "<f8").tobytes()):08x}u
 
-/* What network.h states, and the CRC-32 of each label. */
+/* The settings of network.h, and the CRC-32 of each label. */
 static const double vector_settings[][3] = {{
 {{EDGEFER_OUTPUT_SCALE, EDGEFER_OUTPUT_ZERO, EDGEFER_TEMPERATURE}}{"".join(f",{chr(10)}EDGEFER_CROP_{macro}" for macro in macros.values())}}};
 static const uint32_t vector_label_crcs[EDGEFER_LABELS] = {{
@@ -234,7 +234,7 @@ No heap, no libc, no floating-point division while it runs.
 | labels | {len(card.labels)}: {", ".join(text.comment(label) for label in card.labels)} |
 | flash: the network | {constants:,} bytes |
 | flash: the self-test's vectors, not needed afterwards | {vectors:,} bytes |
-| flash: code | `make size`: {", ".join(f"`{name}`" for name in TAKEN)} are what a firmware takes |
+| flash: code | `make size`: {", ".join(f"`{name}`" for name in TAKEN)} are what firmware needs |
 | RAM: arena, known at compile time | {program.plan.size:,} bytes |
 | multiply-adds per image | {network.macs:,}; most in {largest.kind} {largest.number + 1} ({largest.macs:,}) |
 | answers | int8; real logit = {float(network.output.scale):.9g} * (answer - {network.output.zero}), temperature {card.temperature:.6g} |

@@ -1,4 +1,4 @@
-"""The second of two steps of proof: each target's own self-test, run by the compilers, emulators and browsers that are here."""
+"""The second of two steps of proof: each target's self-test, run with the installed compilers, emulators and browsers."""
 
 import re
 import shutil
@@ -9,13 +9,13 @@ from pathlib import Path
 from edgefer.checks import Check, Status, status_if
 
 TIMEOUT_S = 300
-TRIES = 3  # Chromium's virtual time does not wait for WebAssembly that is still compiling on a busy machine
+TRIES = 3  # on a busy machine, Chromium's virtual time does not wait for WebAssembly to compile
 COUNTS = re.compile(r"^(settings|pixels|answers): (\d+) of (\d+) differ$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """One way to run the self-test: `make name` in the project, the compiler and emulator that it takes."""
+    """One way to run the self-test: `make name` in the project, with its compiler and emulator."""
 
     name: str
     title: str
@@ -47,7 +47,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def prove_targets(project: Path) -> list[Check]:
-    """A row per target for an exported C project; NOT_CHECKED where its compiler or emulator is missing."""
+    """One row per target for an exported C project; NOT_CHECKED if its compiler or emulator is missing."""
     return [_prove(target, project) for target in TARGETS]
 
 
@@ -75,7 +75,7 @@ def _prove(target: Target, project: Path) -> Check:
 
 
 def prove_page(page: Path) -> Check:
-    """The row of a browser for an exported page; NOT_CHECKED where there is no Chromium."""
+    """The row of a browser for an exported page; NOT_CHECKED without Chromium."""
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
         return _not_checked("browser", "no Chromium found", "sudo apt install chromium")
@@ -93,11 +93,11 @@ def prove_page(page: Path) -> Check:
     version = _version(browser)
     rows = re.findall(r"<th[^>]*>([^<]+)</th><td[^>]*>([\d,]+)</td><td[^>]*>([\d,]+)</td>", done.stdout)
     state = re.search(r'<body data-state="(\w+)"', done.stdout)
-    if state is None or state[1] == "starting":  # such as a browser of Ubuntu's snap, which sees no file of /tmp
-        reason = "it did not open the page" if state is None else f"its proof did not end in {TRIES} tries"
+    if state is None or state[1] == "starting":  # such as Ubuntu's snap of Chromium, which cannot read /tmp
+        reason = "it did not open the page" if state is None else f"its self-test did not finish in {TRIES} tries"
         return _not_checked(version, reason, "open index.html of an export")
     if len(rows) < 4:
-        return Check(question=3, subject=version, status=Status.FAIL, detail="the page could not make its proof")
+        return Check(question=3, subject=version, status=Status.FAIL, detail="the page could not run its self-test")
     engine = re.search(r"WebAssembly (with|without) SIMD", done.stdout)
     parts = ", ".join(f"{wrong} of {total} {name.lower()} differ" for name, wrong, total in rows[1:])
     detail = f"{parts} (WebAssembly {engine[1] if engine else 'without'} SIMD)"

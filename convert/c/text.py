@@ -1,4 +1,4 @@
-"""Arrays and a stranger's words as C."""
+"""Arrays and untrusted text as C source."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, count
@@ -12,23 +12,23 @@ PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678
 
 
 def string(text: str) -> str:
-    """A string literal with these UTF-8 bytes. All but letters, digits and a few signs are octal, so nothing ends it."""
+    """A string literal with these UTF-8 bytes. All but letters, digits and a few signs are octal, so nothing can end it."""
     return '"' + "".join(chr(byte) if chr(byte) in PLAIN else f"\\{byte:03o}" for byte in text.encode()) + '"'
 
 
 def comment(text: str) -> str:
-    """What is left of a text that may stand in a comment or a Makefile."""
+    """The characters of a text that are safe in a comment or a Makefile."""
     return "".join(letter if letter in PLAIN else "?" for letter in text)
 
 
 def credit(card: ModelCard) -> str:
-    """Whose network it is, and its licence, for a comment or a page."""
+    """The network's author and licence, for a comment or a page."""
     author, license_ = comment(card.author), comment(card.license)
-    return f"{f'by {author}' if author else 'of an author that its card does not name'}, {f'licence {license_}' if license_ else 'without a named licence'}"
+    return f"{f'by {author}' if author else 'author not named in its card'}, {f'licence {license_}' if license_ else 'no licence named'}"
 
 
 def double(value: float) -> str:
-    """A constant of double or float with exactly this value."""
+    """A double or float constant with exactly this value."""
     return float(value).hex()
 
 
@@ -50,7 +50,7 @@ def _lines(items: list[str], length: int) -> Iterator[str]:
 
 
 def macros(names: Iterable[str]) -> dict[str, str]:
-    """What each detector's name is in the name of a macro: in capitals, with a number where two would be the same."""
+    """Each detector's name as part of a macro's: in capitals, with a number if two would be the same."""
     made: dict[str, str] = {}
     for name in sorted(names):
         plain = "".join(letter.upper() if letter.isascii() and letter.isalnum() else "_" for letter in name)

@@ -1,4 +1,4 @@
-"""For those who want Google's runtime on a microcontroller: the file as a header, the lines that resolve its operators."""
+"""For TensorFlow Lite Micro: the .tflite as a header, and the code that registers its operators."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -25,13 +25,13 @@ METHODS = {
     "RELU6": "AddRelu6",
 }
 ARENA_LIMIT = 2**26
-IMAGES = 24  # of the stored ones: tflite-micro takes a tenth of a second for one
+IMAGES = 24  # of the stored ones: tflite-micro takes 0.1 s per image
 # Measured with tflite-micro on the shipped networks.
-TOLERANCE = "at worst 2 to 3 quanta off the stored answers, 0.4 to 0.56 on average"
+TOLERANCE = "at most 2 to 3 quanta off the stored answers, 0.4 to 0.56 on average"
 
 
 def model_header(content: bytes) -> str:
-    """model.h: the .tflite as an aligned array, and how its operators are registered."""
+    """model.h: the .tflite as an aligned array, and the code that registers its operators."""
     padded = content + bytes(-len(content) % 4)
     lines = resolver(content)
     return f"""/* int8.tflite for TensorFlow Lite Micro. Little-endian. */
@@ -47,33 +47,33 @@ static const unsigned int model_length = {len(content)};
 
 
 def resolver(content: bytes) -> str:
-    """The C++ lines that register what the network needs, and nothing else."""
+    """The C++ code that registers only the operators that the network needs."""
     names = sorted({operator.name for operator in read_model(content, "int8.tflite").operators})
     adds = "\n".join(f"resolver.{METHODS[name]}();" for name in names)
     return f"tflite::MicroMutableOpResolver<{len(names)}> resolver;\n{adds}"
 
 
 def readme(subject: Subject) -> str:
-    """What the README says of it."""
+    """The section of the README."""
     content, vectors = subject.content, subject.vectors.small()
     measured = measure(subject)
     arena = (
-        f"It runs in an arena of {measured.arena:,} bytes on tflite-micro for x86-64 (measured; pointers are larger there), and is "
-        f"{measured.worst} quanta at worst and {measured.mean:.2f} on average off the stored answers to {measured.images} images."
+        f"It runs in an arena of {measured.arena:,} bytes on tflite-micro for x86-64 (measured; pointers are larger there). It is at most "
+        f"{measured.worst} quanta off the stored answers of {measured.images} images, {measured.mean:.2f} on average."
         if measured
-        else f"Its arena was not measured: the Python package tflite-micro is not installed here. Expect it {TOLERANCE}."
+        else f"Its arena was not measured: the Python package tflite-micro is not installed here. Expect it to be {TOLERANCE}."
     )
     code = "\n".join(f"    {line}" for line in resolver(content).splitlines())
-    return f"""`model.h` holds int8.tflite. Register only what it needs:
+    return f"""`model.h` holds int8.tflite. Register only the operators it needs:
 
 {code}
 
-{arena} Its reference kernels round elsewhere than the optimized ones that gave the
-stored answers, so hold it to a tolerance and not to 0 ({len(vectors.pixels)} images are in `vectors.h`). Its input is int8: {_input(subject)}."""
+{arena} Its reference kernels round differently from the optimized ones that gave
+the stored answers, so test it with a tolerance, not for equality ({len(vectors.pixels)} images are in `vectors.h`). Its input is int8: {_input(subject)}."""
 
 
 def _input(subject: Subject) -> str:
-    """What becomes of a pixel before tflite-micro sees it."""
+    """How a pixel is prepared for tflite-micro, as text."""
     spec, source = subject.bundle.card.input, subject.network.input
     if not spec.stated:
         return "the pixel\nwith its top bit flipped (`pixel ^ 0x80`)"
@@ -84,7 +84,7 @@ def _input(subject: Subject) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """arena: the smallest in which it runs, in bytes, to 1 KB. worst, mean: quanta off the stored answers to so many images."""
+    """arena: the smallest in which it runs, in bytes, to 1 KB. worst, mean: quanta off the stored answers of `images`."""
 
     arena: int
     worst: int
@@ -93,7 +93,7 @@ class Measured:
 
 
 def measure(subject: Subject) -> Measured | None:
-    """What tflite-micro for this host does with the network; None where it is not installed, or does not run it."""
+    """Run the network with tflite-micro on this host; None if it is not installed, or cannot run it."""
     if find_spec("tflite_micro") is None:
         return None
     vectors, source = subject.vectors, subject.network.input
@@ -108,7 +108,7 @@ def measure(subject: Subject) -> Measured | None:
 
 
 def _smallest_arena(content: bytes, images: np.ndarray) -> int:
-    """In bytes; 0 where none up to ARENA_LIMIT is large enough."""
+    """In bytes; 0 if none up to ARENA_LIMIT is large enough."""
 
     def runs(kib: int) -> bool:
         return run_in_arena(content, images, kib * 1024) is not None

@@ -1,6 +1,6 @@
-"""One run of a network by tflite-micro, in a process of its own: where its arena is too small it may crash.
+"""Runs a network with tflite-micro, in a separate process since it may crash if its arena is too small.
 
-`python -m edgefer.convert.c.tflm_trial FOLDER BYTES`: network.tflite and images.npy in, answers.npy out; 0 where it ran.
+`python -m edgefer.convert.c.tflm_trial FOLDER BYTES`: network.tflite and images.npy in, answers.npy out; exit code 0 if it ran.
 """
 
 import os
@@ -15,7 +15,7 @@ TIMEOUT_S = 120
 
 
 def run_in_arena(content: bytes, images: np.ndarray, arena: int) -> np.ndarray | None:
-    """int8 [n, h, w, c] -> int8 [n, classes], by tflite-micro in an arena of so many bytes; None where it does not run."""
+    """int8 [n, h, w, c] -> int8 [n, classes], with tflite-micro in an arena of so many bytes; None if it does not run."""
     with tempfile.TemporaryDirectory(prefix="edgefer-tflm-") as folder:
         (Path(folder) / "network.tflite").write_bytes(content)
         np.save(Path(folder) / "images.npy", images)

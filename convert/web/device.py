@@ -1,4 +1,4 @@
-"""What a page is given to do as `edgefer run` does: made by the command, which knows both."""
+"""The settings of a page, so that it works like `edgefer run`; made by the command, which has access to both."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from edgefer.records import Detection
 
 @dataclass(frozen=True, kw_only=True)
 class FaceNetworks:
-    """edgefer's own detector: its two networks, and the numbers by which candidates become faces."""
+    """edgefer's own detector: its two networks, and the thresholds for candidates."""
 
     finder: Subject
     refiner: Subject
@@ -20,9 +20,9 @@ class FaceNetworks:
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """rules: the numbers by which faces are tracked, smoothed and judged. labels: as the page shows them, in the network's
-    order. colors: of each label, "#rrggbb". detector: the key of the card's crop. networks: None where the page reads the middle of the frame. find: what finds the same faces here, uint8 BGR
-    [h, w, 3] -> each face, the largest first."""
+    """rules: the parameters of tracking, smoothing and rejection. labels: as the page shows them, in the network's order.
+    colors: of each label, "#rrggbb". detector: the key of the card's crop. networks: None if the page classifies the
+    centre of the frame. find: the same detector on this host, uint8 BGR [h, w, 3] -> faces, the largest first."""
 
     rules: Mapping[str, object]
     labels: Sequence[str]

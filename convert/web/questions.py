@@ -1,7 +1,7 @@
-"""What a page asks itself before its camera works: of stored frames and images, and of many more that it makes by itself.
+"""The page's self-test, run before it enables the camera, on stored frames and images and on many generated ones.
 
-Only the expected answers of the latter are stored; the page and this module make them by the same whole-number arithmetic
-(page/questions.js), so that a proof of hundreds of images is a download of a few kilobytes.
+Of the generated ones only the expected answers are stored: the page and this module generate them with the same integer
+arithmetic (page/questions.js), so a proof over hundreds of images takes a few kilobytes of download.
 """
 
 import zlib
@@ -15,17 +15,17 @@ from edgefer.c.subject import Subject
 from edgefer.convert.web.device import Device
 from edgefer.preprocess import face_pixels
 
-ROLLS_DEG = (0.0, 23.0, -41.0)  # by which the stored boxes are cut out of the stored frame
-STORED_BYTES = 5_000  # of the bundle's stored images, whose answers the bundle has; one at least
-READER_WORK = 4_000_000_000  # operations for the generated images: of a large network there are fewer
+ROLLS_DEG = (0.0, 23.0, -41.0)  # of the crops of the stored boxes
+STORED_BYTES = 5_000  # of the bundle's stored images, at least one
+READER_WORK = 4_000_000_000  # operations for the generated images: a large network gets fewer
 FINDER_SIZES = ((192, 192), (96, 192), (160, 128))  # canvases
 REFINER_IMAGES = 12
 
 
 @dataclass(frozen=True)
 class View:
-    """The stored frame as another one: its columns from `left`, `width` of them, mirrored, each pixel `times` times, and all of
-    that `tiles` times side by side and one below the other."""
+    """A frame derived from the stored one: `width` columns from `left`, mirrored, scaled up by `times`, and repeated
+    `tiles` times in both directions."""
 
     mirrored: bool = False
     left: int = 0
@@ -46,17 +46,17 @@ VIEWS = (View(), View(mirrored=True, tiles=2), View(left=30, width=96), View(tim
 
 
 def coarse(frame: np.ndarray) -> np.ndarray:
-    """A stored frame as it is downloaded: gray in 32 steps, uint8 [h, w], a tenth of its bytes."""
+    """A stored frame for download: gray in 32 levels, uint8 [h, w], a tenth of its bytes."""
     return np.bitwise_and(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), 0xF8)
 
 
 def tinted(gray: np.ndarray) -> np.ndarray:
-    """And as it is asked about: uint8 BGR [h, w, 3], each channel another."""
+    """The frame for the self-test: uint8 BGR [h, w, 3], with different channels."""
     return np.dstack([gray - (gray >> 2), gray, gray + ((255 - gray) >> 2)])
 
 
 def noise(number: int, height: int, width: int, channels: int) -> np.ndarray:
-    """Image `number` of those that are made of nothing: uint8 [height, width, channels], in squares of 1, 2, 4 or 8 pixels."""
+    """Generated image `number`: uint8 [height, width, channels], noise in squares of 1, 2, 4 or 8 pixels."""
     square = 1 << number % 4
     rows, columns = np.arange(height) // square, np.arange(width) // square
     places = (np.uint32(number << 22) + rows[:, None, None] * 2048 + columns[:, None] * 4 + np.arange(channels)).astype(
@@ -69,7 +69,7 @@ def noise(number: int, height: int, width: int, channels: int) -> np.ndarray:
 
 
 def make_questions(subject: Subject, device: Device) -> dict:
-    """Everything that is asked, as JSON but for the arrays, which are numpy's."""
+    """The whole self-test, as JSON except for its numpy arrays."""
     gray = coarse(subject.vectors.frames[0])
     frame = tinted(gray)
     asked = {
@@ -92,7 +92,7 @@ def make_questions(subject: Subject, device: Device) -> dict:
 
 
 def _crops(subject: Subject, frame: np.ndarray) -> dict:
-    """The stored boxes cut out of the stored frame, level and turned: a CRC-32 of the pixels of each."""
+    """Crops of the stored boxes from the stored frame, level and rotated: a CRC-32 of the pixels of each."""
     vectors, spec = subject.vectors, subject.bundle.card.input
     crcs = [
         [_crc(face_pixels(frame, tuple(box), vectors.crop, spec, roll)) for roll in ROLLS_DEG]
@@ -102,7 +102,7 @@ def _crops(subject: Subject, frame: np.ndarray) -> dict:
 
 
 def _images(subject: Subject) -> dict:
-    """Stored images with the bundle's own answers, and generated ones with those of its arithmetic."""
+    """Stored images with the bundle's answers, and generated ones with computed answers."""
     vectors, shape = subject.vectors, subject.bundle.card.input.shape
     count = max(1, min(len(vectors.pixels), STORED_BYTES // vectors.pixels[0].nbytes))
     some = np.unique(np.linspace(0, len(vectors.pixels) - 1, count).round().astype(int))
@@ -113,7 +113,7 @@ def _images(subject: Subject) -> dict:
 
 
 def _faces(subject: Subject, device: Device, frame: np.ndarray) -> list[dict]:
-    """What is found in a frame: boxes, the pixels cut out of each by its roll, and the network's answers to them."""
+    """The faces in a frame: boxes, the levelled pixels of each, and the network's answers to them."""
     card = subject.bundle.card
     crop = card.crop_for(device.detector)
     found = []

@@ -1,4 +1,4 @@
-"""Tries an exported page at once, for this machine alone: a phone's camera needs https, which a real server has."""
+"""Serves an exported page on this machine only: a phone's camera needs https, which a real server has."""
 
 from collections.abc import Callable
 from functools import partial

@@ -26,11 +26,11 @@ PAGE = (
 
 
 def export_web(subject: Subject, device: Device, out: Path) -> list[Check]:
-    """Write the page at `out`, and return what was proven of its C on this host."""
+    """Write the page at `out`, and return the checks of its C code on this host."""
     check_folder(out)
     if subject.bundle.card.task != "read":
         raise UnsupportedNetwork(
-            f"{subject.bundle.path} finds faces and reads nothing in them: name a network that reads expressions."
+            f"{subject.bundle.path} detects faces and does not classify them: name a network that reads expressions."
         )
     checks = prove_on_host(subject)
     write_folder(out, "web", subject.bundle, make_site(subject, device), checks)
@@ -42,7 +42,7 @@ def make_site(subject: Subject, device: Device) -> dict[str, bytes]:
     files = {name: wasm.committed(name) for name in PAGE}
     files["bundle.js"] = f"const BUNDLE = {json.dumps(_bundle(subject, device))}\n".encode()
     files["manifest.webmanifest"] = json.dumps(_manifest(subject.bundle.card.name), indent=2).encode()
-    names = sorted(files)  # what the page needs; the README is for whoever puts it on a server
+    names = sorted(files)  # what the page needs, so without the README
     files["README.md"] = _readme(subject).encode()
     version = hashlib.sha256(b"".join(files[name] for name in names)).hexdigest()[:16]
     worker = wasm.committed("sw.js").decode()
@@ -61,61 +61,61 @@ Open `index.html` as it is, or run `edgefer export web BUNDLE OUT --serve`.
 
 ## On a phone
 
-A browser opens a camera only for a page that came over https, or from `localhost`; photos can be opened anywhere. All files are
-static and their addresses relative, so any host that speaks https will do, in any folder of it:
+A browser opens a camera only for a page served over https, or from `localhost`; photos can be opened anywhere. All files are
+static and their URLs relative, so any folder of any https host will do:
 
 - GitHub Pages: put this folder into a repository as `docs`, push, and choose Settings, Pages, "Deploy from a branch", `/docs`.
-- A server of your own: copy the folder there; `caddy file-server --domain NAME --root FOLDER` gets a certificate by itself.
+- A server of your own: copy the folder there; `caddy file-server --domain NAME --root FOLDER` gets a TLS certificate automatically.
 - No host, an Android phone on a USB cable: `edgefer export web BUNDLE OUT --serve` here, `adb reverse tcp:8080 tcp:8080`, and
   open `http://localhost:8080` on the phone.
 
-Open the page there once; "Add to home screen" installs it, and it then works without a network. After another export copy all
-files again: whoever opens the page gets the old ones once more, while it fetches the new ones.
+Open the page there once; "Add to home screen" installs it, and it then works offline. After another export copy all files
+again: the next visit still shows the old ones, while the page fetches the new ones.
 
-## What it proves, and keeps to itself
+## Proof and privacy
 
-- Nothing of an image leaves the browser: its scripts send nothing, and the page's policy
-  (`default-src 'none'; connect-src 'none'`) closes connections, forms, and images, scripts and frames of other servers to them.
-- Before its camera button works, the page checks its networks' and its settings' CRC-32, and that pixels, answers and found faces are those of
-  the machine that wrote it. Nothing may differ; it shows how many were compared.
-- The bundle's hash that it shows is the one that `edgefer verify BUNDLE` prints and that stands in its certificate.
+- No image data leaves the browser: its scripts send nothing, and the page's content security policy
+  (`default-src 'none'; connect-src 'none'`) blocks connections, forms, and third-party images, scripts and frames.
+- Before it enables the camera, the page checks the CRC-32 of its networks and settings, and that its pixels, answers and detected
+  faces equal those of the machine that exported it. Nothing may differ; it shows how many were compared.
+- The bundle's hash that it shows is the one that `edgefer verify BUNDLE` prints and its certificate contains.
 
 | row | compared |
 |---|---|
 | Networks and settings | every byte of the networks, labels, thresholds and scales, by CRC-32 |
-| Pixels | faces cut out of stored images, levelled and resized |
+| Pixels | faces cropped from stored images, levelled and resized |
 | Box edges | where the detector found the faces of stored images |
 | Answers | the network's int8 outputs |
-| Detector's answers | those of the two networks that find faces |
+| Detector's answers | those of the detector's two networks |
 
 ## Other labels and thresholds
 
     edgefer export web BUNDLE OUT --labels {",".join(comment(label) for label in subject.bundle.card.labels)} --smooth calm --reject 0.6
 
-shows other words for the labels, in this order, and begins with other settings. They are part of what is proven: an edited file
-that changes them keeps the camera off. Expressions are not feelings: show the score with every label.
+shows other names for the labels, in this order, and starts with other settings. The proof covers them: if they are edited in a
+file, the camera stays off. Expressions are not feelings: show the score with every label.
 """
 
 
 def gzip_bytes(files: dict[str, bytes]) -> int:
-    """What a browser downloads of them from a server that compresses."""
+    """Their download size with gzip compression."""
     return sum(len(gzip.compress(content, 9, mtime=0)) for content in files.values())
 
 
 def download_bytes(out: Path) -> int:
-    """The same of an exported page: its files without those for whoever puts it on a server, or what else lies beside them."""
+    """The download size of an exported page, without its README and other files in the folder."""
     return gzip_bytes({name: (out / name).read_bytes() for name in read_list(out).files if name != "README.md"})
 
 
 def _bundle(subject: Subject, device: Device) -> dict:
-    """What the page knows, as JSON. Arrays are deflated and in base64: a page from a file may not fetch anything."""
+    """The page's data, as JSON. Arrays are deflated and in base64, since a page opened from a file cannot fetch."""
     networks = {"reader": subject}
     if device.networks:
         networks |= {"finder": device.networks.finder, "refiner": device.networks.refiner}
     asked = make_questions(subject, device)
     settings = json.dumps(_settings(subject, device, networks))
     return {
-        "settings": settings,  # as text, of which the page can take the CRC-32
+        "settings": settings,  # as text, so that the page can compute its CRC-32
         "settings_crc": zlib.crc32(settings.encode()),
         "networks": {name: _network(one) for name, one in networks.items()},
         "engine": _packed(wasm.committed("engine.wasm")),
@@ -130,7 +130,7 @@ def _bundle(subject: Subject, device: Device) -> dict:
 
 
 def _settings(subject: Subject, device: Device, networks: dict[str, Subject]) -> dict:
-    """All that decides, beside the networks, what the page says of a face, and of whose network it is."""
+    """All settings that affect, beside the networks, what the page shows for a face, and the network's credit."""
     card = subject.bundle.card
     return {
         "edgefer": __version__,
@@ -160,7 +160,7 @@ def _outputs(subject: Subject) -> list[dict]:
 
 
 def _network(subject: Subject) -> dict:
-    """A network as the page runs it."""
+    """A network in the page's format."""
     program = subject.program
     return {"words": _packed(program.words), "count": len(program.words), "crc": program.crc}
 

@@ -1,6 +1,6 @@
-"""The page's WebAssembly: committed beside its C, and built again here where clang and wasm-ld are.
+"""The page's WebAssembly: committed beside its C, and rebuilt here if clang and wasm-ld are installed.
 
-`python -m edgefer.convert.web.wasm` builds it into the package; do so after every change of the C.
+`python -m edgefer.convert.web.wasm` builds it into the package; run it after every change of the C.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ EXPORTS = (
     "edgefer_output_bytes", "web_allocate", "web_face", "web_shrunk", "web_close_up",
 )  # fmt: skip
 FILES = {"engine.wasm": (), "engine_simd.wasm": ("-msimd128",)}
-FACTS = "engine.json"  # the compiler that made them, and the hash of what they were made of
+FACTS = "engine.json"  # their compiler, and the hash of their sources
 FLAGS = (
     "--target=wasm32", "-std=c99", "-O3", "-ffreestanding", "-fno-builtin-memcpy", "-fno-builtin-memset",
     "-ffp-contract=off", "-Wall", "-Wextra",
@@ -30,7 +30,7 @@ TIMEOUT_S = 120
 
 
 def sources_sha256() -> str:
-    """A hash of the C that the WebAssembly is made of, and of the flags."""
+    """A hash of the WebAssembly's C sources and flags."""
     digest = hashlib.sha256(" ".join((*FLAGS, *EXPORTS)).encode())
     for name in (*SOURCES, *HEADERS):
         digest.update(source(name).encode())
@@ -38,7 +38,7 @@ def sources_sha256() -> str:
 
 
 def clang_version() -> str | None:
-    """The first line of what clang says of itself; None unless clang and wasm-ld are here."""
+    """The first line of `clang --version`; None unless clang and wasm-ld are installed."""
     if not (shutil.which("clang") and shutil.which("wasm-ld")):
         return None
     done = subprocess.run(["clang", "--version"], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
@@ -46,7 +46,7 @@ def clang_version() -> str | None:
 
 
 def build(flags: tuple[str, ...]) -> bytes:
-    """One .wasm. It is linked by wasm-ld itself: clang would ask for a C library that is not there."""
+    """One .wasm. It is linked with wasm-ld directly: clang would require a C library."""
     if clang_version() is None:
         raise MissingDependency("clang and wasm-ld are needed: sudo apt install clang lld.")
     with tempfile.TemporaryDirectory(prefix="edgefer-wasm-") as folder:
@@ -66,7 +66,7 @@ def build(flags: tuple[str, ...]) -> bytes:
 
 
 def committed(name: str) -> bytes:
-    """A file of the page as it comes with edgefer."""
+    """A file of the page as shipped with edgefer."""
     return resources.files("edgefer.convert.web").joinpath("page", name).read_bytes()
 
 

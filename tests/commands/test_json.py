@@ -53,7 +53,7 @@ def test_a_conversion_says_what_it_wrote_what_it_cost_and_what_was_proven(edgefe
 
 def test_a_conversion_that_does_not_hold_says_so_on_stdout_and_by_its_exit_code(converted, monkeypatch):
     row = Check(subject="int8 in C", status=Status.FAIL, detail="3 of 336 quanta differ")
-    outcome = Outcome(bundle=converted, added=(Added(failure="It is another network there.", checks=(row,)),))
+    outcome = Outcome(bundle=converted, added=(Added(failure="It gives other answers there.", checks=(row,)),))
     monkeypatch.setattr("edgefer.convert.start.start", lambda *_: outcome)
     done = CliRunner().invoke(app, ["convert", str(converted.path), "--json"])
     assert isinstance(done.exception, EdgeferError) and done.exception.exit_code == 1

@@ -220,7 +220,7 @@ def test_a_compiler_that_writes_nothing_or_maps_nothing_has_failed(source, compi
         compile_int8(source.read("int8"))
     nothing = WHOLE.replace("Mapped to Edge TPU", "Operation not supported")
     compiler(nothing, source.read("int8"))  # it then gives the network back as it was
-    with pytest.raises(RuntimeFault, match=r"not one operator.*4 CONV_2D Operation not supported"):
+    with pytest.raises(RuntimeFault, match=r"no operator.*4 CONV_2D Operation not supported"):
         compile_int8(source.read("int8"))
 
 

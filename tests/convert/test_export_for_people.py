@@ -33,7 +33,7 @@ def test_both_exports_name_the_network_s_author_and_licence(nano, project):
     for readme in readmes:
         assert "by the edgefer authors, licence Apache-2.0" in readme
     anonymous = nano.bundle.card.model_copy(update={"author": "", "license": "*/ GPL"})
-    assert credit(anonymous) == "of an author that its card does not name, licence ?? GPL"
+    assert credit(anonymous) == "author not named in its card, licence ?? GPL"
 
 
 @pytest.mark.gcc

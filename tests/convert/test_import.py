@@ -103,7 +103,7 @@ def test_scaling_within_the_network_is_read_off_it_and_not_done_twice(keras, net
     assert "edgefer_scaling" not in names and not any("rescaling" in name or "softmax" in name for name in names)
     with pytest.raises(InputError, match="scaled twice"):
         taken_in(file, tmp_path / "other", labels=labels, scale=parse_scale("0..1"))
-    with pytest.raises(InputError, match="softmax would be done twice"):
+    with pytest.raises(InputError, match="softmax would be applied twice"):
         taken_in(file, tmp_path / "other", labels=labels, output=OutputSpec(values="logits"))
     assert not (tmp_path / "other").exists()
 

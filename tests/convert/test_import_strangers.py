@@ -54,7 +54,7 @@ def test_labels_that_no_card_can_hold_are_one_sentence_wherever_they_come_from(t
     [
         (lambda image, answer: setattr(image.quantization, "scale", np.float32([np.nan])), "has the scale nan"),
         (lambda image, answer: setattr(image.quantization, "scale", np.float32([np.inf])), "has the scale inf"),
-        (lambda image, answer: setattr(image.quantization, "scale", np.float32([1e30])), "cannot be taken in: scale"),
+        (lambda image, answer: setattr(image.quantization, "scale", np.float32([1e30])), "cannot be imported: scale"),
         (lambda image, answer: setattr(image.quantization, "zeroPoint", np.int64([200])), "the zero point 200"),
         (lambda image, answer: setattr(answer, "shape", np.int32([])), "it is not a classifier"),
         (lambda image, answer: setattr(answer, "shape", np.int32([1, 0])), "it is not a classifier"),
@@ -101,7 +101,7 @@ def test_code_in_a_keras_file_runs_only_where_somebody_says_so(keras, tmp_path):
         stated=Stated(labels=tuple("abcdefg"), scale=parse_scale("0..1")),
     )
     bundle = import_network(request, tmp_path / "bundle").bundle
-    assert (tmp_path / "ran").exists() and "as you: with your files" in said[0]
+    assert (tmp_path / "ran").exists() and "with your permissions, files" in said[0]
     assert not bundle.has("keras") and b"Lambda" not in bundle.read("float32")
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), dtype=np.uint8)
     answers = Network.of(bundle.read("float32"), bundle.card).logits(images)

@@ -97,7 +97,7 @@ def test_what_slimming_lost_counts_for_max_drop(trained, faces, untuned, tmp_pat
     monkeypatch.setattr(search, "_ways", lambda work, plan, tuner, ways=search._ways: list(ways(work, plan, tuner))[:1])
     converted = convert(trained, faces, Plan(slimmed=0.6, max_drop=0.3), tmp_path / "out", SILENT)
     assert not converted.holds and not converted.quantized.holds
-    assert "against the network as it was trained, more than --max-drop 0.3" in converted.complaint
+    assert "against the trained network, more than --max-drop 0.3" in converted.complaint
     assert converted.cost.drop == converted.bundle.card.lineage.cost.drop > 0.3
 
 
@@ -133,7 +133,7 @@ def test_an_origin_that_is_not_at_hand_is_said(slim, trained, faces, tmp_path):
     device = write_bundle(tmp_path / "device", slim.card, {name: slim.read(name) for name in ("float32", "int8")})
     assert "holds no Keras network" in certificate(device, faces)[0].detail
     for bundle in (without, older):
-        with pytest.raises(InputError, match="does not hold the network it came from"):
+        with pytest.raises(InputError, match="does not hold its trained network"):
             convert(bundle, faces, Plan(max_drop=1.0), tmp_path / "refused", SILENT)
     unknown = convert(older, faces, Plan(), tmp_path / "unknown", SILENT).bundle
     assert unknown.card.lineage.sha256 == "" and unknown.card.lineage.cost is None and unknown.card.lineage.retrained
@@ -232,7 +232,7 @@ def test_a_card_changed_by_hand_does_not_pass_for_the_trained_network(slim, trai
     ):
         check = check_origin(one)
         assert check.status is Status.FAIL and "origin.keras is not the network" in check.detail
-        with pytest.raises(InputError, match="--max-drop cannot be judged"):
+        with pytest.raises(InputError, match="--max-drop cannot be checked"):
             convert(one, faces, Plan(max_drop=1.0), tmp_path / "out", SILENT)
     variants = {name: one for name, one in slim.card.variants.items() if name != "origin"}
     check = check_origin(edited(slim, lineage={"sha256": own}, variants=variants))

@@ -61,7 +61,7 @@ def test_a_network_that_is_int8_inside_is_listed_as_that_everywhere(tmp_path):
     imported = import_network(Request(path=tmp_path / "theirs.tflite", stated=stated), tmp_path / "bundle")
     bundle, name = imported.bundle, "int8 with float32 ends"
     assert bundle.has("float32") and not bundle.has("int8") and title(bundle, "float32") == name
-    assert imported.checks[0].subject == f".tflite as it came, {name}"
+    assert imported.checks[0].subject == f"original .tflite, {name}"
     assert f"(.tflite, {name}, sha256 " in bundle.card.provenance.steps[0]
     assert [check.subject for check in verify(bundle)][-1] == f"{name} on litert"
     assert list(networks(bundle)) == [name]

@@ -1,4 +1,4 @@
-"""Takes a network from elsewhere as edgefer's own, or as it is: its files, and the proof that they answer as it did."""
+"""Makes a bundle's files from an imported network, and proves that they give the same answers as the original."""
 
 from typing import TYPE_CHECKING
 
@@ -19,35 +19,39 @@ from edgefer.train.networks import keras_bytes
 if TYPE_CHECKING:
     import tf_keras
 
-MAX_DIFFERENCE = 1e-3  # in a probability, between the network as it came and as it was taken in
+MAX_DIFFERENCE = 1e-3  # in a probability, between the original and the imported network
 
 
-def take_keras(foreign: Foreign, contract: Contract, card: ModelCard) -> tuple[dict[str, bytes], list[Check]]:
-    """The network made to take pixels / 255 and give logits; its files, and the proof."""
+def adapt_keras(foreign: Foreign, contract: Contract, card: ModelCard) -> tuple[dict[str, bytes], list[Check]]:
+    """Rebuild the network to take pixels / 255 and give logits; returns its files, and the proof."""
     images = _images(card.input)
-    # First: the rebuilt network shares its layers, and takes the softmax off the last one.
-    came = foreign.logits(images, contract.spec(*foreign.shape[:2]), contract.output)
-    check_answers(came, contract.output, foreign.path)
-    model = own_network(foreign, contract)
+    # Must be first: the rebuilt network shares its layers, and removes the softmax from the last one.
+    original = foreign.logits(images, contract.spec(*foreign.shape[:2]), contract.output)
+    check_answers(original, contract.output, foreign.path)
+    model = adapted_network(foreign, contract)
     content = keras_bytes(model)
     float32 = to_float32(model)
     network = Network(float32, card.input, len(card.labels))
     checks = [
-        _same("rebuilt against what came", softmax(came), softmax(keras_logits(model, images))),
-        _same(f"float32.tflite on {network.runtime} against what came", softmax(came), softmax(network.logits(images))),
-        _varied(f"{foreign.kind} as it came", softmax(came)),
+        _same("rebuilt against the original", softmax(original), softmax(keras_logits(model, images))),
+        _same(
+            f"float32.tflite on {network.runtime} against the original",
+            softmax(original),
+            softmax(network.logits(images)),
+        ),
+        _varied(f"original {foreign.kind}", softmax(original)),
     ]
     return {"keras": content, "float32": float32}, checks
 
 
-def take_tflite(foreign: Foreign, contract: Contract, card: ModelCard) -> tuple[dict[str, bytes], list[Check]]:
-    """The .tflite as it is."""
+def adapt_tflite(foreign: Foreign, contract: Contract, card: ModelCard) -> tuple[dict[str, bytes], list[Check]]:
+    """Keep the .tflite unchanged; returns its file, and the proof."""
     spec = contract.spec(*foreign.shape[:2])
     network = Network(foreign.content, spec, foreign.classes, output=contract.output)
     variant = "int8" if network.answer_dtype in INTEGER_DTYPES else "float32"
     logits = network.logits(_images(card.input))
     check_answers(logits, contract.output, foreign.path)
-    subject = f"{foreign.kind} as it came, {foreign.computes}"
+    subject = f"original {foreign.kind}, {foreign.computes}"
     return {variant: foreign.content}, [_varied(subject, softmax(logits))]
 
 
@@ -57,11 +61,11 @@ def _varied(subject: str, answers: np.ndarray) -> Check:
     return Check(subject=subject, status=status_if(varied), detail=detail)
 
 
-def own_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":
-    """The Keras network with what edgefer's own contract asks for: pixels / 255 in, logits out.
+def adapted_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":
+    """The Keras network with edgefer's own contract: pixels / 255 in, logits out.
 
-    Scaling is one 1x1 depthwise convolution in front, together with the network's own first scaling layers, and is left
-    out where the two together change nothing; a softmax at the end goes.
+    One 1x1 depthwise convolution in front replaces the network's own scaling layers; it is left out if the combined
+    scaling changes nothing. A final softmax is removed.
     """
     import tf_keras
 
@@ -89,9 +93,9 @@ def own_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":
     return tf_keras.Model(pixels, logits, name="imported")
 
 
-def _same(subject: str, came: np.ndarray, taken: np.ndarray) -> Check:
-    off = float(np.abs(came - taken).max())
-    detail = f"off by {off:.2g} in a probability at worst over {len(came)} images (allowed {MAX_DIFFERENCE:g})"
+def _same(subject: str, original: np.ndarray, imported: np.ndarray) -> Check:
+    off = float(np.abs(original - imported).max())
+    detail = f"probabilities differ by at most {off:.2g} over {len(original)} images (allowed {MAX_DIFFERENCE:g})"
     return Check(subject=subject, status=status_if(off <= MAX_DIFFERENCE), detail=detail)
 
 
