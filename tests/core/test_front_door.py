@@ -179,6 +179,7 @@ def test_a_card_from_a_stranger_is_shown_as_text():
         (lambda: edgefer.convert("fer-nano", ethosu="u1"), "^ethosu='u1' is none of u55-32"),
         (lambda: edgefer.load("fer-nano", detector="own", detector_file="x"), '^detector_file is for detector="yunet"'),
         (lambda: edgefer.train(str(ROOT), recipe="face-finder", yunet="no.onnx"), "There is no no.onnx.* named with yunet=FILE"),
+        (lambda: edgefer.train("builtin", valid_fraction=2), "^valid_fraction=2 is not a share"),
         (lambda: edgefer.train("builtin", folds=1), "^folds=1: name 2 or more"),
         (lambda: edgefer.import_model("x.h5", scale="x"), "^scale='x' is none of 0..1"),
         (lambda: edgefer.convert("fer-nano", max_drop=-3), "^max_drop=-3 is not a number from 0 to 100"),
