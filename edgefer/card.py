@@ -266,12 +266,12 @@ def _texts(where: str, value: object) -> Iterator[tuple[str, str]]:
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first complaint of a pydantic error as `field.path: what is wrong (got value)`."""
+    """The first complaint of a pydantic error as `field.path: what is wrong (got value)`, without a path where it is about the whole."""
     problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "the whole"
+    where = "".join(f"{part}." for part in problem["loc"])[:-1]
     got = problem["input"]
     what = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {what}" + (f" (got {got!r:.80})" if not isinstance(got, dict) else "")
+    return (f"{where}: " if where else "") + what + (f" (got {got!r:.80})" if not isinstance(got, dict) else "")
 
 
 def parse_card(text: str | bytes, where: str) -> ModelCard:

@@ -193,7 +193,9 @@ class ReaderOptions:
             if value is not None and not (isinstance(value, int | float) and least <= value <= (most or value)):
                 raise InputError(f"{name} {value!r} is not a number from {least} {f'to {most:g}' if most else 'up'}.")
         if self.roi is not None and (len(self.roi) != 4 or min(self.roi) < 0 or min(self.roi[2:]) < 1):
-            raise InputError(f"roi {self.roi!r} is not a region: give (left, top, width, height) in pixels.")
+            raise InputError(
+                f"roi {self.roi!r} is not a region: give left, top, width and height in pixels, both sizes 1 or more."
+            )
         if self.detector_file is not None and self.detector in (DetectorName.OWN, DetectorName.HAAR):
             raise InputError(f"--detector-file is for --detector yunet: {self.detector}'s comes with edgefer.")
         if self.finder is not None and self.detector in (DetectorName.YUNET, DetectorName.HAAR):

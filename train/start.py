@@ -57,7 +57,7 @@ class TrainRequest:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InputError(f"{name} {value!r} is not a whole number from 1 up.")
         if not 0 < self.valid_fraction < 1:
-            raise InputError(f"valid_fraction {self.valid_fraction!r} is not a share: give a number between 0 and 1.")
+            raise InputError(f"--valid-fraction {self.valid_fraction!r} is not a share: give a number between 0 and 1.")
 
     @property
     def changes(self) -> tuple[str, ...]:

@@ -100,8 +100,8 @@ MqttOption = Annotated[
     typer.Option(
         "--mqtt",
         metavar="URL",
-        help="mqtt[s]://[user[:password]@]host[:port]/topic-prefix, for Home Assistant too; the password may be in "
-        "EDGEFER_MQTT_PASSWORD.",
+        help="mqtt://HOST/PREFIX, or mqtts:// for TLS, with USER:PASSWORD@ before HOST and :PORT after it; for Home Assistant "
+        "too. The password may be in EDGEFER_MQTT_PASSWORD.",
         rich_help_panel=PANEL,
     ),
 ]

@@ -150,7 +150,7 @@ def _log_what_was_seen(stats: "RunStats", source: "Source") -> None:
     from edgefer import console
 
     if source.left_out:
-        console.log(f"Left out {len(source.left_out)} files:")
+        console.log(f"Left out {len(source.left_out)} file{'s' * (len(source.left_out) > 1)}:")
         for line in source.left_out[:MAX_LISTED]:
             console.log(f"  {line}")
         if len(source.left_out) > MAX_LISTED:

@@ -165,7 +165,7 @@ def test_a_card_from_a_stranger_is_shown_as_text():
         (lambda: edgefer.train(), "Name the data"),
         (lambda: edgefer.train("builtin", epoch=3), "no option 'epoch': choose data, recipe, epochs"),
         (lambda: edgefer.train("builtin", epochs=0), "epochs 0"),
-        (lambda: edgefer.train("builtin", valid_fraction=3), "valid_fraction 3.0 is not a share"),
+        (lambda: edgefer.train("builtin", valid_fraction=3), "^valid_fraction=3.0 is not a share"),
         (lambda: edgefer.train("builtin", epochs=True), "epochs True is not right"),
         (lambda: edgefer.train("builtin", out="a\0b"), "holds a NUL"),
         (lambda: edgefer.train("x" * 5000), "There is no data at x"),

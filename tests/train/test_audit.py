@@ -98,7 +98,7 @@ def test_the_command(edgefer, folder):
     happy = sorted((folder / "train" / "happy").iterdir())[0]
     (folder / "valid" / "happy" / "leak.png").write_bytes(happy.read_bytes())
     done = edgefer("data", "check", folder, expect=1)
-    assert re.search(r"leaks between splits *│ FAIL *│ 1 pairs", done.stdout)
+    assert re.search(r"leaks between splits *│ FAIL *│ 1 pair is in different splits", done.stdout)
     report = json.loads(edgefer("data", "check", folder, "--json", "--bundle", "fer-small", expect=1).stdout)
     assert [check["status"] for check in report["checks"] if check["subject"] == "label order"] == ["fail"]
     assert report["images"]["train"]["happy"] and not report["passed"]

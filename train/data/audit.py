@@ -133,6 +133,10 @@ def _balance(dataset: Dataset) -> Check:
     return Check(subject="balance", status=status, detail=detail, fix=fix)
 
 
+def _pairs(pairs: list) -> str:
+    return f"{len(pairs):,} {'pair is' if len(pairs) == 1 else 'pairs are'}"
+
+
 def _label_order(path: str | Path, labels: tuple[str, ...], options: DataOptions, card: ModelCard | None) -> Check:
     """Whether labels could be matched by position and come out permuted: other tools sort class names differently."""
     status, detail = Status.PASS, ", ".join(labels)
@@ -171,8 +175,8 @@ def _duplicates(scan: _Scan, group_by: str) -> list[Check]:
     repeat = f"{extra:,} images of {len(ids):,} repeat another, in {len(sets):,} sets"
     checks = [
         check("near-duplicates", pairs, Status.WARN, repeat),
-        check("leaks between splits", across, Status.FAIL, f"{len(across):,} pairs are in different splits"),
-        check("labels of duplicates", mixed, Status.WARN, f"{len(mixed):,} pairs have different labels"),
+        check("leaks between splits", across, Status.FAIL, f"{_pairs(across)} in different splits"),
+        check("labels of duplicates", mixed, Status.WARN, f"{_pairs(mixed)} labelled differently"),
     ]
     if not group_by:
         return checks
@@ -192,6 +196,6 @@ def _duplicates(scan: _Scan, group_by: str) -> list[Check]:
             "duplicates across groups",
             apart,
             Status.WARN,
-            f"{len(apart):,} pairs are in different groups",
+            f"{_pairs(apart)} in different groups",
         ),
     ]
