@@ -1,4 +1,4 @@
-"""How fast the whole loop is on this board: each stage's median, p95 and p99, with temperature, throttling and memory."""
+"""Measures the loop on this board: each stage's median, p95 and p99, with temperature, throttling and memory."""
 
 import os
 import platform
@@ -28,7 +28,7 @@ from edgefer.errors import EdgeferError, InputError, SourceError
 from edgefer.records import Frame
 from edgefer.runtimes import runtime_version
 
-WARM_UP_FRAMES = 30  # the first frames load caches, and let a sleeping CPU raise its clock
+WARM_UP_FRAMES = 30  # the first frames fill caches and let an idle CPU raise its clock
 END = "end to end"
 
 
@@ -43,9 +43,10 @@ class Times:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """What was measured, on what. None where the board does not report it. Memory in MB (10^6 bytes).
+    """The measurements and the system. None: not reported by the board. Memory in MB (10^6 bytes).
 
-    detector_reason: what finds faces and why, "" of a cascade. stages: a frame's time in each, and in all of them. fps: as frames came out, several cores working on them at once.
+    detector_reason: which detector and why, "" for a cascade. stages: a frame's time in each, and end to end. fps: the
+    throughput, with several cores working in parallel.
     """
 
     board: str
@@ -85,10 +86,10 @@ def run_bench(
     minutes: float = 0.5,
     warm_up: int = WARM_UP_FRAMES,
 ) -> Benchmark:
-    """Run the loop on a file over and over for `minutes`; results are written as JSON lines that nobody reads.
+    """Run the loop on a file repeatedly for `minutes`; results are written as JSON lines and discarded.
 
-    where: a video, image or folder; "builtin" is the drawn scene as a video file, so that reading it costs what a
-    video costs and not the drawing.
+    where: a video, image or folder; "builtin" is the drawn scene as a video file, to measure decoding a video and not
+    drawing.
     Raises InputError for a live source, whose speed is the camera's, and SourceError for one that cannot be read.
     """
     if is_camera(where) or open_source(where).live:
@@ -105,7 +106,7 @@ def run_bench(
             with open(os.devnull, "w") as nowhere:
                 loop.run(frames, reader.session(), [JsonLines(nowhere)], stats=stats)
         finally:
-            with suppress(ValueError):  # when it is stopped midway, the thread that reads may be at it
+            with suppress(ValueError):  # if stopped early, the reading thread may still be using it
                 frames.close()
     if stats.frames <= warm_up:
         raise EdgeferError(f"Stopped within the {warm_up} frames of the warm-up: nothing was measured.")
@@ -131,7 +132,7 @@ def run_bench(
 
 
 def to_markdown(bench: Benchmark) -> str:
-    """The benchmark as Markdown tables, readable as they are and in an issue."""
+    """The benchmark as Markdown tables, for a terminal or an issue."""
 
     def degrees(value: float | None) -> str:
         return "unknown" if value is None else f"{value:.0f} °C"
@@ -143,7 +144,7 @@ def to_markdown(bench: Benchmark) -> str:
     ]
     facts = {
         "frames/s": f"{bench.fps:.1f} (first tenth {bench.fps_first_tenth:.1f}, last tenth {bench.fps_last_tenth:.1f})",
-        "measured": f"{bench.frames} frames in {bench.seconds:.0f} s, of {bench.source} ({bench.frame}), {bench.faces_per_frame:.1f} faces a frame",
+        "measured": f"{bench.frames} frames in {bench.seconds:.0f} s, of {bench.source} ({bench.frame}), {bench.faces_per_frame:.1f} faces per frame",
         "board": f"{bench.board}, {bench.cores} cores",
         "network": f"{bench.network} on {bench.runtime}, {bench.threads} thread{'s' * (bench.threads > 1)}",
         "detector": bench.detector_reason or bench.detector,
@@ -157,7 +158,7 @@ def to_markdown(bench: Benchmark) -> str:
 
 
 def drawn_video(file: Path, seconds: float = 2) -> Path:
-    """Write the built-in scene of drawn faces as a Motion JPEG video, as most USB cameras send them; returns `file`."""
+    """Write the built-in scene of drawn faces as Motion JPEG, the format of most USB cameras; returns `file`."""
     writer = None
     for frame, _ in drawn.scene(seconds):
         height, width = frame.image_bgr.shape[:2]
@@ -176,7 +177,7 @@ def _over_and_over(
     warm_up: int,
     seen: set[tuple[int, int]],
 ) -> Generator[Frame, None, None]:
-    """A source's frames, again from the start when it ends, for `seconds` after the warm-up."""
+    """A source's frames, repeated when it ends, for `seconds` after the warm-up."""
     count, began = 0, 0.0
     while True:
         with open_again() as source:
@@ -191,7 +192,7 @@ def _over_and_over(
 
 
 def _described(detector: Detector) -> str:
-    """A detector's name with its networks, and the width that a cascade shrinks frames to."""
+    """A detector's name with its networks, and the width to which a cascade downscales frames."""
     width = getattr(getattr(detector, "inner", detector), "width", None)
     return f"{described(detector)}, {width} px" if width else described(detector)
 

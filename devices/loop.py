@@ -1,4 +1,4 @@
-"""The loop on the device: frame, faces, pixels, answers, sinks; and how long each took."""
+"""The loop on the device: frame, faces, pixels, answers, sinks; and the time of each."""
 
 import os
 import threading
@@ -13,11 +13,11 @@ from edgefer.devices.threads import HANG_S, Prefetch
 from edgefer.records import Frame
 
 STAGES = ("capture", "detect", "crop", "classify", "output")
-FRAMES_AHEAD = 2  # of a file, that may be read before they are needed
+FRAMES_AHEAD = 2  # of a file, to be read ahead
 
 
 class Stopwatch:
-    """Seconds of each stage of one frame, which passes through several threads but only one at a time."""
+    """The seconds of each stage of one frame. Several threads use it, one at a time."""
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
@@ -44,9 +44,9 @@ def run(
 ) -> RunStats:
     """Read every face of every frame until the source ends, `frames` are done, a window is closed, `stop` is set, or Ctrl-C.
 
-    overlap: read the next frames and find their faces in threads of their own while this one's are classified. The
-    results and their order are the same. By default where there is more than one core.
-    stats: what each frame and its seconds by stage are counted in. The sinks are closed in any case, so that a file is whole.
+    overlap: capture the next frames and detect their faces in other threads while this one's faces are classified. The
+    results and their order are the same. By default on with more than one core.
+    stats: counts each frame and its seconds by stage. The sinks are always closed, so that files are complete.
     """
     if overlap is None:
         overlap = len(os.sched_getaffinity(0)) > 1
@@ -77,9 +77,9 @@ def run(
 def _detected(
     source: Iterable[Frame], session: Session, overlap: bool, stop: threading.Event | None, stack: ExitStack
 ) -> Iterable[tuple[Detected, Stopwatch]]:
-    """Each frame with its faces, in threads of their own where that is asked for; `stack` closes them."""
+    """Each frame with its faces, in separate threads if `overlap`; `stack` closes them."""
     captured: Iterable = _captured(source)
-    if overlap and not getattr(source, "live", False):  # of a live source only the newest frame is wanted
+    if overlap and not getattr(source, "live", False):  # a live source only delivers the newest frame
         captured = Prefetch(captured, room=FRAMES_AHEAD, limit_s=HANG_S, name="The source", stop=stop)
         stack.callback(captured.close)
     located: Iterable = _located(captured, session)
@@ -106,6 +106,6 @@ def _located(captured: Iterable[tuple[Frame, Stopwatch]], session: Session) -> I
 
 
 def _ended(sinks: list[Sink]) -> bool:
-    """Whether the person closed the window, or nobody is left to read anything."""
+    """Whether the user closed the window, or no sink is left."""
     closed = [sink for sink in sinks if sink.closed]
     return any(sink.ends_run for sink in closed) or 0 < len(closed) == len(sinks)

@@ -1,4 +1,4 @@
-"""How a thread hands something to another: the one place where edgefer's threads wait for each other."""
+"""A closable queue: the only place where edgefer's threads wait for each other."""
 
 import threading
 import time
@@ -8,13 +8,13 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-TICK_S = 0.1  # how soon a stop is noticed
+TICK_S = 0.1  # interval of checking for a stop
 
 Until = Callable[[], bool]
 
 
 class Ended(Exception):
-    """Nothing more comes. error: what ended it, or None."""
+    """There are no more items. error: what ended the mailbox, or None."""
 
     def __init__(self, error: BaseException | None):
         super().__init__(error)
@@ -22,14 +22,14 @@ class Ended(Exception):
 
 
 class Late(Exception):
-    """Nothing came in time."""
+    """The time limit passed without an item."""
 
 
 class Mailbox(Generic[T]):
-    """Items on their way from one thread, or several, to another, in turn.
+    """A bounded FIFO queue from one or several threads to another.
 
-    room: how many may wait to be taken. givers: how many threads put items in; each ends the box once.
-    `until`, where a method has one, is looked at every TICK_S and ends the waiting.
+    room: its capacity. givers: number of producer threads, each of which ends the mailbox once.
+    until: a method's `until` is checked every TICK_S and ends the wait.
     """
 
     def __init__(self, room: int = 1, givers: int = 1):
@@ -37,11 +37,11 @@ class Mailbox(Generic[T]):
         self._room, self._givers = room, givers
         self._news = threading.Condition()
         self.error: BaseException | None = None
-        self.dropped = 0  # items that made room for newer ones
+        self.dropped = 0  # old items dropped for newer ones
         self.left = False
 
     def put(self, item: T, until: Until | None = None) -> bool:
-        """Wait for room and put the item in. False: it was left out, as nothing is taken any more or `until` holds."""
+        """Wait for room and put the item in. False: it was not, since the consumer has left or `until` holds."""
         with self._news:
             while len(self._items) >= self._room and not self.left:
                 if until is not None and until():
@@ -50,7 +50,7 @@ class Mailbox(Generic[T]):
             return self._add(item)
 
     def push(self, item: T) -> bool:
-        """Put the item in at once; where there is no room, the oldest one is dropped. False: nothing is taken any more."""
+        """Put the item in at once; if full, drop the oldest one. False: the consumer has left."""
         with self._news:
             if len(self._items) >= self._room and not self.left:
                 self._items.popleft()
@@ -64,14 +64,14 @@ class Mailbox(Generic[T]):
         return not self.left
 
     def end(self, error: BaseException | None = None) -> None:
-        """This giver puts nothing more in; an error ends the box for all of them. What lies in it can still be taken."""
+        """End this producer; an error ends the mailbox for all of them. Remaining items can still be taken."""
         with self._news:
             self._givers = 0 if error is not None else self._givers - 1
             self.error = self.error or error
             self._news.notify_all()
 
     def wait(self, limit_s: float | None = None, until: Until | None = None) -> bool:
-        """Whether there is an item to take; False when nothing more comes, none came in time, or `until` holds."""
+        """Whether there is an item; False when there are no more, none came in time, or `until` holds."""
         tick_s = TICK_S if limit_s is not None or until is not None else None
         deadline = None if limit_s is None else time.monotonic() + limit_s
         with self._news:
@@ -84,7 +84,7 @@ class Mailbox(Generic[T]):
             return bool(self._items)
 
     def take(self, limit_s: float | None = None, until: Until | None = None) -> T:
-        """The next item. Late when none came in time; Ended when nothing more comes, or `until` holds."""
+        """The next item. Late when none came in time; Ended when there are no more, or `until` holds."""
         with self._news:
             if not self.wait(limit_s, until):
                 going = self._givers > 0 and not self.left and not (until is not None and until())
@@ -93,7 +93,7 @@ class Mailbox(Generic[T]):
             return self._items.popleft()
 
     def leave(self) -> None:
-        """Take nothing more: what lies there is thrown away, and nobody waits for room."""
+        """Stop consuming: discard all items, and release waiting producers."""
         with self._news:
             self.left = True
             self._items.clear()

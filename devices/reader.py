@@ -1,6 +1,6 @@
-"""The reader of faces: a bundle's network that has proven its stored answers, a detector, and watchdogs over both.
+"""The face reader: a bundle's network with its stored answers verified, a detector, and watchdogs for both.
 
-`edgefer.load` makes one, and `edgefer run`, `edgefer bench` and Python programs use it alike.
+`edgefer.load` makes one; `edgefer run`, `edgefer bench` and Python programs use it.
 """
 
 import os
@@ -19,7 +19,7 @@ from edgefer.card import ModelCard
 from edgefer.devices.board.boards import this_board
 from edgefer.devices.faces.choice import Choice, automatic, own, yunet
 from edgefer.devices.faces.detectors import Detector, FrameDetector, HaarDetector, RegionDetector
-from edgefer.devices.faces.pair import Running, refuse_pair
+from edgefer.devices.faces.pair import PairOptions, refuse_pair
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
 from edgefer.devices.session import Session
 from edgefer.devices.sources.cameras import LiveOptions, is_camera, open_camera, open_source
@@ -42,8 +42,8 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """How sources are opened. capture: what cameras are asked for. skip_bad: leave images of a folder out that cannot be
-    read. wait: for a camera that is not there yet. trying: called at each attempt to connect."""
+    """How sources are opened. capture: settings of cameras. skip_bad: skip unreadable images of a folder. wait: for a
+    camera that is not connected yet. trying: called at each attempt to connect."""
 
     capture: CaptureOptions = DEFAULT_CAPTURE
     playback: Playback = DEFAULT_PLAYBACK
@@ -55,8 +55,8 @@ class SourceOptions:
 class Reader:
     """Finds the faces in images and says what each expresses. Made by `edgefer.load`.
 
-    classifier: the network, with its watchdog. make_detector: makes the detector of a name. log: called with a line about
-    whatever goes wrong during a run. stop: when set, ends whatever waits for a source.
+    classifier: the network, with its watchdog. make_detector: makes the detector of a name. log: receives a message about
+    any problem during a run. stop: when set, ends waiting for a source.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Reader:
         self.classifier, self._make_detector = classifier, make_detector
         self._log, self._stop = log, stop or threading.Event()
         self.detector = make_detector(self.options.detector)
-        self.reasons: dict[str, str] = {}  # by the name of a detector: what it stands for, and why
+        self.reasons: dict[str, str] = {}  # detector's name -> which detector was chosen, and why
 
     @classmethod
     def open(
@@ -83,7 +83,7 @@ class Reader:
         log: Log = lambda text: None,
         stop: threading.Event | None = None,
     ) -> "Reader":
-        """Load the bundle's network as `options` want it and prove its stored answers; RuntimeFault when it fails."""
+        """Load the bundle's network with `options` and verify its stored answers; RuntimeFault if that fails."""
         rules = Rules(name="The network", log=log, stop=stop)
         reasons: dict[str, str] = {}
         make = detector_maker(options, bundle.card, log, reasons)
@@ -121,7 +121,7 @@ class Reader:
         return session.read(session.detect(frame))
 
     def classify(self, crop: Any) -> Face:
-        """The expression of a face that is already cropped, of any size: the network sees the whole image.
+        """The expression of an already cropped face, of any size: the network gets the whole image.
 
         crop: an image, as for calling the reader. Returns a Face whose box is the whole image. Raises ImageError for a file
         that cannot be read, InputError for anything else.
@@ -140,12 +140,12 @@ class Reader:
         return Face(box_xyxy=(0, 0, width, height), scores=scores, unsure=unsure)
 
     def watch(self, source: Any, **settings: Any) -> Iterator[Frame]:
-        """Yield the frames of a source in turn, with faces that keep their ids and labels that are smoothed over time.
+        """Yield the frames of a source in order, with tracked faces and temporally smoothed labels.
 
         source: a camera's number, "csi", a video, image or folder, a URL, "gst:PIPELINE" or "builtin"; or a list of them,
         read at once. settings: fields of SourceOptions. Live sources give their newest frame, files every one; they are read
-        in a thread of their own. The source is opened when the first frame is asked for: SourceError then when it cannot be,
-        and IncompleteError after the last frame of a damaged video.
+        in a separate thread. The source is opened when the first frame is requested: SourceError if that fails, and
+        IncompleteError after the last frame of a damaged video.
 
         >>> import edgefer
         >>> frames = edgefer.load("fer-nano").watch("builtin")
@@ -161,7 +161,7 @@ class Reader:
                 yield session.read(session.detect(frame))
 
     def session(self, *, live: bool = False) -> Session:
-        """What reads the frames of one run, see Session. live: how often faces are looked for follows this board's speed."""
+        """The Session of one run. live: adapt the detection rate to this board's speed."""
         return Session(
             self.classifier,
             self.detector,
@@ -172,13 +172,13 @@ class Reader:
         )
 
     def detectors(self) -> dict[str, Callable[[], Detector]]:
-        """How each detector that finds this network's kind of faces is opened, by name."""
+        """A function that opens each detector for this network's kind of faces, by name."""
         human = (self.options.faces or self.card.faces) == FaceKind.HUMAN
         names = list(DetectorName) if human else [self.options.detector]
         return {str(name): partial(self._make_detector, name) for name in names}
 
     def open_sources(self, names: Sequence[str], options: SourceOptions | None = None) -> Source:
-        """One source for all that are named; opened by `with`. InputError for options that do not fit them."""
+        """One source for all that are named; opened by `with`. InputError for options that do not suit them."""
         options = options or SourceOptions()
         live = LiveOptions(stop=self._stop, log=self._log, trying=options.trying, wait=options.wait)
         password = os.environ.get("EDGEFER_SOURCE_PASSWORD", "")
@@ -193,7 +193,7 @@ class Reader:
                     raise InputError("--size, --fps and --mjpg are for cameras: a file or stream has its own.")
                 source = open_source(name, password=password, skip_bad=options.skip_bad, live=live)
             if options.wait and not source.live:
-                raise InputError(f"--wait is for cameras and streams: {source.name} is read as it is.")
+                raise InputError(f"--wait is for cameras and streams: {source.name} is read immediately.")
             opened.append(PlayedSource(source, options.playback, self._stop))
         if not opened:
             raise InputError("Name a source: a camera's number, a video, an image, a folder, a URL or builtin.")
@@ -201,7 +201,7 @@ class Reader:
 
 
 def as_image(image: Any) -> tuple[np.ndarray, str]:
-    """What a caller gave as uint8 BGR [h, w, 3], and the name of its file or "". InputError says what is wrong with it."""
+    """An image argument as uint8 BGR [h, w, 3], and its file's name or "". InputError if it is not an image."""
     if isinstance(image, str | os.PathLike) and image != "":
         if os.path.isdir(image):
             raise InputError(f"{printable(str(image))} is a folder: reader.watch(folder) reads the images in it.")
@@ -214,10 +214,10 @@ def as_image(image: Any) -> tuple[np.ndarray, str]:
             raise InputError(f"The PIL image {error}.") from None
     wanted = "give a path, a PIL image, or uint8 [height, width, 3] in BGR order or [height, width] in gray"
     if not isinstance(image, np.ndarray):
-        raise InputError(f"{printable(repr(image)):.80} is no image: {wanted}.")
-    image = np.asarray(image)  # of a matrix, too
+        raise InputError(f"{printable(repr(image)):.80} is not an image: {wanted}.")
+    image = np.asarray(image)  # also for np.matrix
     if image.dtype != np.uint8:
-        hint = ", such as (image * 255).astype('uint8') where it is 0..1" if image.dtype.kind == "f" else ""
+        hint = ", such as (image * 255).astype('uint8') if it is 0..1" if image.dtype.kind == "f" else ""
         raise InputError(f"An image of {image.dtype} cannot be read: {wanted}{hint}.")
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
@@ -227,7 +227,7 @@ def as_image(image: Any) -> tuple[np.ndarray, str]:
 
 
 def _classifier(bundle: Bundle, options: ReaderOptions, rules: Rules) -> Classifier:
-    """The bundle's network with a watchdog, its stored answers proven."""
+    """The bundle's network with a watchdog, its stored answers verified."""
 
     def load(device: DeviceName, check: bool) -> Classifier:
         threads = options.threads or this_board().threads
@@ -244,7 +244,7 @@ def _classifier(bundle: Bundle, options: ReaderOptions, rules: Rules) -> Classif
     coral = replace(
         rules,
         name="The Edge TPU",
-        then="going on with the int8 network on the CPU",
+        then="continuing with the int8 network on the CPU",
         advice="replug it, or run with --allow-cpu-fallback",
     )
     return WatchedClassifier(
@@ -258,9 +258,9 @@ def detector_maker(
     log: Log = lambda text: None,
     reasons: dict[str, str] | None = None,
 ) -> Callable[[DetectorName], Detector]:
-    """Makes the detector of a name for a network's kind of faces, as often as it is needed.
+    """A function that makes the detector of a name for a network's kind of faces; it may be called repeatedly.
 
-    What there is to fetch or say is done once. reasons: gets what finds faces and why, by the name that was given.
+    Downloads and messages happen only once. reasons: receives the chosen detector and the reason, by the given name.
     InputError for a detector that cannot find such faces.
     """
     reasons = {} if reasons is None else reasons
@@ -268,13 +268,13 @@ def detector_maker(
     logged: set[str] = set()
     board = this_board()
     on = RuntimeOptions(runtime=str(options.runtime), threads=options.threads or board.threads)
-    running = Running(on, options.check)
+    pair_options = PairOptions(on, options.check)
     choose: dict[DetectorName, Callable[..., Choice]] = {DetectorName.OWN: own, DetectorName.YUNET: yunet}
 
     def named(name: DetectorName) -> Detector:
-        if name is DetectorName.HAAR or kind is not FaceKind.HUMAN:  # of animals only cascades are known
+        if name is DetectorName.HAAR or kind is not FaceKind.HUMAN:  # for animals there are only cascades
             return HaarDetector(faces=str(kind), width=board.haar_width)
-        choice = choose.get(name, automatic)(options.files, running, min_face=options.min_face or 0)
+        choice = choose.get(name, automatic)(options.files, pair_options, min_face=options.min_face or 0)
         if reasons.get(name) != choice.reason:
             reasons[name] = choice.reason
             log(choice.reason)
@@ -286,13 +286,13 @@ def detector_maker(
         if kind is FaceKind.FRAME:
             return FrameDetector()
         if kind is not FaceKind.HUMAN and name in (DetectorName.YUNET, DetectorName.OWN):
-            raise InputError(f"--detector {name} finds human faces, but {card.name} is to read {kind}: leave it out.")
+            raise InputError(f"--detector {name} finds human faces, but {card.name} reads {kind}: leave it out.")
         detector = named(name)
         key = detector.name
         if not card.crop_for(key).faces and key not in logged:
             logged.add(key)
             log(
-                f"{card.name} was not measured for {key}: its boxes are taken as they are, which may cost accuracy. "
+                f"{card.name} was not measured for {key}: its boxes are used unchanged, which may cost accuracy. "
                 f"{'Training with --yunet FILE' if key == DetectorName.YUNET else 'Training, or importing with --data,'} measures it."
             )
         return detector

@@ -14,8 +14,8 @@ from edgefer.records import Detection, Face, Frame
 
 @dataclass(frozen=True, kw_only=True)
 class Detected:
-    """A frame with the faces that were found in it, the largest first. detector: the name of what found them, as cards know it;
-    described: with its networks."""
+    """A frame with its detected faces, the largest first. detector: the detector's name, as in cards; described: its name
+    with its networks."""
 
     frame: Frame
     detections: list[Detection]
@@ -24,12 +24,12 @@ class Detected:
 
 
 class Session:
-    """Reads the frames of one run in turn, of one source or several: each has its own tracks and its own smoother.
+    """Processes the frames of one run in order, of one source or several: each has its own tracks and smoother.
 
-    `detect` and `read` may be called in two threads, each for one frame after the other.
+    `detect` and `read` may be called in two threads, each with frames in order.
 
-    smooth, reject: see LabelSmoother. target_fps: look for faces only as often as this rate allows, and follow them in
-    between; None looks in every frame. follow: look in the whole of every `follow`th frame only.
+    smooth, reject: see LabelSmoother. target_fps: detect faces only as often as this rate allows, and track them in
+    between; None detects in every frame. follow: search only every `follow`th frame in full.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class Session:
         self._in_view: dict[int, list[str]] = {}
 
     def change(self, smooth: Preset, reject: float) -> None:
-        """Smooth and reject otherwise from the next frame on."""
+        """Change the smoothing and rejection from the next frame on."""
         self._smooth, self._reject = smooth, reject
         for smoother in list(self._smoothers.values()):
             smoother.change(smooth, reject)
 
     def use(self, detector: Detector) -> None:
-        """Find faces with another detector from the next frame on; they keep their numbers."""
-        self._in_use = detector, described(detector)  # one assignment: another thread detects
+        """Use another detector from the next frame on; faces keep their ids."""
+        self._in_use = detector, described(detector)  # a single assignment, since another thread detects
 
     def detect(self, frame: Frame) -> Detected:
-        """The faces of a frame, with the numbers they had in the frame before."""
+        """The faces of a frame, with the ids they had in the previous frame."""
         detector, description = self._in_use
         if frame.stream not in self._trackers:
             self._trackers[frame.stream] = Tracker(detector, target_fps=self.target_fps, follow=self.follow)
@@ -98,7 +98,7 @@ class Session:
         return replace(frame, faces=tuple(faces), changed=changed, detector=detected.described)
 
     def rest(self, frame: Frame, seconds: float) -> None:
-        """Let the tracker's pace know how long a frame took after its detection, in the same thread."""
+        """Report to the tracker's pace how long a frame took after its detection, in the same thread."""
         self._trackers[frame.stream].pace.rest(seconds)
 
     def _smoother(self, stream: int) -> LabelSmoother:

@@ -1,4 +1,4 @@
-"""Threads of the loop: stages that run ahead of one another, and calls that may never come back."""
+"""Threads of the loop: stages that run in parallel, and calls that may never return."""
 
 import threading
 import time
@@ -15,17 +15,17 @@ T = TypeVar("T")
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-HANG_S = 10.0  # how long a call may take; the slowest board's slowest detection takes half a second
-LEAVE_S = 0.5  # how long a thread is waited for at the end
-_LEAVE = object()  # asked of a worker that is to end
+HANG_S = 10.0  # time limit of a call; the slowest detection on the slowest board takes 0.5 s
+LEAVE_S = 0.5  # how long to wait for a thread at the end
+_LEAVE = object()  # tells a worker to end
 
 
 class Prefetch(Generic[T]):
-    """The items in turn, each made in a thread of its own while the one before is being used. To be closed.
+    """Iterates over items that are made in other threads while earlier ones are being used. Must be closed.
 
-    items: of several iterables each has a thread, and whichever has an item gives the next one.
-    room: how many may wait to be used. An exception of the items comes out here, in its turn. stop: ends the items.
-    limit_s: how long one may take; EdgeferError that names `name` when it takes longer.
+    items: each iterable has a thread; items of several are interleaved as they come.
+    room: size of the queue. An exception of an iterable is raised here, in order. stop: ends the iteration.
+    limit_s: time limit for an item; EdgeferError that names `name` when it is exceeded.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Prefetch(Generic[T]):
                 if not self._made.put(item):
                     return
             self._made.end()
-        except BaseException as error:  # whatever it is, it belongs to the one who uses the items
+        except BaseException as error:  # raised in the consumer's thread
             self._made.end(error)
 
     def __iter__(self) -> "Prefetch[T]":
@@ -62,13 +62,13 @@ class Prefetch(Generic[T]):
         try:
             return self._made.take(self._limit_s, self._stop.is_set)
         except Late:
-            raise EdgeferError(f"{self._name} has given nothing for {self._limit_s:g} s: it hangs.") from None
+            raise EdgeferError(f"{self._name} has not responded for {self._limit_s:g} s: it hangs.") from None
         except Ended as end:
             error = end.error or StopIteration()
         raise error
 
     def close(self) -> None:
-        """Let the thread end after the item it is at; one that hangs is left behind."""
+        """End the threads after their current items; one that hangs is abandoned."""
         self._made.leave()
         deadline = time.monotonic() + LEAVE_S
         for thread in self._threads:
@@ -77,11 +77,11 @@ class Prefetch(Generic[T]):
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """How a Watchdog judges and what it says.
+    """The limits and messages of a Watchdog.
 
-    name, then, advice: how sentences call the function, what they say of a replacement, and what to do where there is
-    none. limit_s: how long a call may take. log: takes a line about a replacement. faults: errors of the function that are
-    also answered by replacing it. stop: interrupts a call that hangs, by KeyboardInterrupt.
+    name, then, advice: for messages: the function's name, what happens to it, and what to do if it cannot be replaced.
+    limit_s: time limit of a call. log: receives a message about a replacement. faults: exceptions that also
+    lead to a replacement. stop: interrupts a hanging call with KeyboardInterrupt.
     """
 
     name: str = "The call"
@@ -94,12 +94,12 @@ class Rules:
 
 
 class Watchdog(Generic[In, Out]):
-    """A function that is called in a thread of its own, and replaced when a call does not come back.
+    """Calls a function in a separate thread, and replaces both when a call does not return.
 
-    A thread that hangs in a driver cannot be ended: it is left behind, with whatever it holds.
+    A thread that hangs in a driver cannot be ended: it is abandoned, with everything it holds.
 
-    function: the one to begin with. spare: makes another one; run in the new thread, as it may hang too. None: there is
-    no other one.
+    function: the initial one. spare: makes a replacement; called in the new thread, since it may hang too. None: there
+    is no replacement.
     """
 
     def __init__(
@@ -109,18 +109,18 @@ class Watchdog(Generic[In, Out]):
         self._worker: _Worker[In, Out] = self._begin(lambda: function)
 
     def _begin(self, make: Callable[[], Callable[[In], Out]]) -> "_Worker[In, Out]":
-        """A worker whose thread ends with this watchdog: a program may load many networks."""
+        """A worker whose thread ends with this watchdog, since a program may load many networks."""
         worker: _Worker[In, Out] = _Worker(make)
         weakref.finalize(self, worker.leave).atexit = False
         return worker
 
     def __call__(self, given: In) -> Out:
-        """The function's answer. EdgeferError when it hangs and cannot be replaced, or hangs again at once."""
+        """The function's result. EdgeferError when it hangs and cannot be replaced, or its replacement hangs too."""
         rules = self._rules
         try:
             return self._worker.ask(given, rules.limit_s, rules.stop)
         except Late:
-            reason = f"{rules.name} has not answered for {rules.limit_s:g} s"
+            reason = f"{rules.name} has not responded for {rules.limit_s:g} s"
         except rules.faults as error:
             reason = str(error).rstrip(".")
         if self._spare is None:
@@ -135,8 +135,8 @@ class Watchdog(Generic[In, Out]):
 
 
 class _Worker(Generic[In, Out]):
-    """A thread that answers one question at a time. Its queues are Python's own: every frame passes through two workers, and
-    a Mailbox takes three times as long."""
+    """A thread that handles one call at a time. It uses Python's queues: every frame passes through two workers, and a
+    Mailbox takes three times as long."""
 
     def __init__(self, make: Callable[[], Callable[[In], Out]]):
         self._asked: SimpleQueue[In | object] = SimpleQueue()
@@ -150,11 +150,11 @@ class _Worker(Generic[In, Out]):
             try:
                 function = function or self._make()
                 self._answers.put((function(cast(In, given)), None))
-            except BaseException as error:  # it belongs to the one who asked
+            except BaseException as error:  # raised in the caller's thread
                 self._answers.put((None, error))
 
     def ask(self, given: In, limit_s: float, stop: threading.Event | None) -> Out:
-        """The answer. Late when there is none in time: then this worker is of no more use. KeyboardInterrupt on a stop."""
+        """The result. Late if it exceeds limit_s, after which this worker cannot be used. KeyboardInterrupt on a stop."""
         self._asked.put(given)
         answer, error = self._answer(time.monotonic() + limit_s, stop)
         if error is not None:
@@ -171,5 +171,5 @@ class _Worker(Generic[In, Out]):
         raise Late
 
     def leave(self) -> None:
-        """Let the thread end, should it ever come back."""
+        """End the thread after its current call, if that ever returns."""
         self._asked.put(_LEAVE)

@@ -1,4 +1,4 @@
-"""The detector and the network behind watchdogs: a call that hangs in a driver is noticed and its worker replaced."""
+"""The detector and the network with watchdogs: when a call hangs in a driver, its worker is replaced."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,11 +11,11 @@ from edgefer.errors import RuntimeFault
 from edgefer.interpreter import Classifier, Images
 from edgefer.records import Box, Detection
 
-Question = tuple[np.ndarray, Sequence[Box] | None]  # an image uint8 BGR [h, w, 3], and what to look near
+Question = tuple[np.ndarray, Sequence[Box] | None]  # an image uint8 BGR [h, w, 3], and boxes to search near
 
 
 class WatchedDetector:
-    """A detector whose hung calls are asked again of a new one."""
+    """A detector that repeats a hung call with a new detector."""
 
     def __init__(self, make: Callable[[], Detector], rules: Rules | None = None):
         detector = make()
@@ -35,10 +35,10 @@ def _search(detector: Detector) -> Callable[[Question], list[Detection]]:
 
 
 class WatchedClassifier(Classifier):
-    """A classifier whose hung calls are asked again of another one.
+    """A classifier that repeats a hung call with a replacement.
 
-    spare: loads the other one; None: there is none, and a hung call is an EdgeferError. on_fault: a runtime's error is
-    answered by it too, and not only silence.
+    spare: loads the replacement; None: there is none, and a hung call is an EdgeferError. on_fault: replace it after a
+    runtime error too, not only when it hangs.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""The computer itself: what it is, whether it is well, and running as its service."""
+"""The computer: its type, its health, and running edgefer as a service."""

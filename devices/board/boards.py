@@ -1,6 +1,6 @@
-"""The boards edgefer is for: how to set one up, what to expect of it, and what will not work on it.
+"""The supported boards: how to set one up, what to expect of it, and what will not work on it.
 
-The settings are where to start, not measurements: `edgefer bench` gives the figures of the board at hand.
+The settings are starting points, not measurements: run `edgefer bench` for the figures of a board.
 """
 
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from pathlib import Path
 
 ROOT = Path("/")
 
-# Raspberry Pi OS Lite lacks libgl1 and libglib2.0-0, which the Qt inside pip's OpenCV is linked to.
+# Raspberry Pi OS Lite lacks libgl1 and libglib2.0-0, which the Qt in pip's OpenCV links to.
 _PI_INSTALL = (
     "sudo apt update && sudo apt install -y python3-venv libgl1 libglib2.0-0",
     "sudo apt install -y python3-picamera2 --no-install-recommends   # for a CSI camera",
-    "python3 -m venv --system-site-packages ~/edgefer   # lets Picamera2, which only apt has, into the venv",
-    "~/edgefer/bin/pip install . 'numpy<2'   # in a copy of edgefer. Bookworm (Python 3.11): its Picamera2 wants numpy 1",
-    "~/edgefer/bin/pip install .   # Trixie (Python 3.13), instead of the line before",
+    "python3 -m venv --system-site-packages ~/edgefer   # gives the venv access to Picamera2, which only apt has",
+    "~/edgefer/bin/pip install . 'numpy<2'   # in a copy of edgefer. Bookworm (Python 3.11): its Picamera2 needs numpy 1",
+    "~/edgefer/bin/pip install .   # Trixie (Python 3.13), instead of the previous line",
     ". ~/edgefer/bin/activate",
 )
 
 _NO_32_BIT = "A 32-bit system: ai-edge-litert has no 32-bit ARM wheel. Install 64-bit Raspberry Pi OS."
-_NO_CSI_VIA_V4L2 = "A CSI camera as --camera 0: it gives no picture through Video4Linux. Use --camera csi."
+_NO_CSI_VIA_V4L2 = "A CSI camera as --camera 0: it gives no images through Video4Linux. Use --camera csi."
 _NO_BULLSEYE = "Bullseye: its Python is 3.9. Bookworm (Python 3.11) and Trixie (3.13) work."
 _EDGE_TPU = (
     "The Edge TPU without a bundle compiled for it: `edgefer convert --edgetpu` on an x86-64 host, then --device coral. "
@@ -32,10 +32,10 @@ _PI_LIMITS = (_NO_32_BIT, _NO_BULLSEYE, _NO_CSI_VIA_V4L2)
 class Board:
     """One kind of board.
 
-    models: what /proc/device-tree/model starts with on it (a Raspberry Pi 400 is a 4, a 500 a 5). threads: for the network.
-    haar_width: pixels to which a frame is shrunk before --detector haar sees it. target_fps: frames a second to aim at.
-    service_memory_mb: what a service may take; edgefer takes about 150 MB. install: shell lines, in order. limits: what will
-    not work.
+    models: prefixes of /proc/device-tree/model (a Raspberry Pi 400 is a 4, a 500 a 5). threads: for the network.
+    haar_width: width in pixels to which frames are downscaled for --detector haar. target_fps: frames per second to aim
+    for. service_memory_mb: the service's memory limit; edgefer takes about 150 MB. install: shell commands, in order.
+    limits: what will not work.
     """
 
     key: str
@@ -68,7 +68,7 @@ BOARDS = {
             key="pi3", name="Raspberry Pi 3",
             models=("Raspberry Pi 3", "Raspberry Pi Compute Module 3"),
             threads=2, haar_width=240, target_fps=8, install=_PI_INSTALL,
-            limits=(*_PI_LIMITS, "A window on the desktop: 1 GB of memory is little. Use Raspberry Pi OS Lite, --headless."),
+            limits=(*_PI_LIMITS, "A window on the desktop: 1 GB of memory is not much. Use Raspberry Pi OS Lite, --headless."),
         ),
         Board(
             key="zero2w", name="Raspberry Pi Zero 2 W",
@@ -76,7 +76,7 @@ BOARDS = {
             threads=1, haar_width=240, target_fps=5, service_memory_mb=250, install=_PI_INSTALL,
             limits=(
                 *_PI_LIMITS,
-                "A window: 512 MB of memory are too little for a desktop. Use Raspberry Pi OS Lite, --headless.",
+                "A window: 512 MB of memory is too little for a desktop. Use Raspberry Pi OS Lite, --headless.",
                 "A USB camera without an adapter: its one USB port is a micro-B.",
             ),
         ),
@@ -91,8 +91,8 @@ BOARDS = {
             limits=(
                 *_PI_LIMITS,
                 _EDGE_TPU,
-                "Google's own libedgetpu 16.0: it crashes with today's TFLite runtimes. Use the build above.",
-                "PyCoral: not needed, and has no wheel for today's Python.",
+                "Google's own libedgetpu 16.0: it crashes with current TFLite runtimes. Use the build above.",
+                "PyCoral: not needed, and has no wheel for current Python versions.",
                 "A weak power supply or a hub without one: the Coral draws up to 900 mA and hangs.",
             ),
         ),
@@ -124,7 +124,7 @@ BOARDS = {
             ),
             limits=(
                 "32-bit systems and musl systems (Alpine): ai-edge-litert has no wheel for them.",
-                "CSI cameras of other boards: only what shows up as /dev/video* with pictures, or a GStreamer pipeline.",
+                "CSI cameras of other boards: only if they work as /dev/video*, or through a GStreamer pipeline.",
             ),
         ),
     )
@@ -132,7 +132,7 @@ BOARDS = {
 
 
 def board_model(root: Path = ROOT) -> str:
-    """What the board calls itself in the device tree, such as "Raspberry Pi 4 Model B Rev 1.4"; "" on a PC."""
+    """The board's model in the device tree, such as "Raspberry Pi 4 Model B Rev 1.4"; "" on a PC."""
     try:
         return (root / "proc/device-tree/model").read_bytes().rstrip(b"\0\n").decode(errors="replace")
     except OSError:
@@ -140,14 +140,14 @@ def board_model(root: Path = ROOT) -> str:
 
 
 def this_board(root: Path = ROOT) -> Board:
-    """The board this is, by its device tree; the generic one where that says nothing known."""
+    """This board, by its device tree; the generic one if that is unknown."""
     model = board_model(root)
     here = (board for board in BOARDS.values() if model.startswith(board.models))
     return next(here, BOARDS["generic"])
 
 
 def os_release(root: Path = ROOT) -> dict[str, str]:
-    """/etc/os-release as a dictionary, empty where there is none."""
+    """/etc/os-release as a dictionary, empty if it does not exist."""
     try:
         lines = (root / "etc/os-release").read_text().splitlines()
     except OSError:

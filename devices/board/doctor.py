@@ -1,6 +1,7 @@
-"""Looks at the computer for everything that is known to go wrong, and gives for each the command that fixes it.
+"""Checks the computer for known problems, and gives the command that fixes each.
 
-Offline, and nothing raises: a check that cannot be made is a row that says so. What may crash runs in a process of its own.
+It works offline and never raises: a check that cannot be made is a row that says so. What may crash runs in a separate
+process.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from edgefer.runtimes import installed_runtimes
 
 
 def examine(root: Path = ROOT) -> list[Check]:
-    """Every check, software first. root: the file system to look at."""
+    """Run every check, software first. root: the root of the file system."""
     from edgefer.devices.board import hardware
 
     runtimes = installed_runtimes()
@@ -38,12 +39,12 @@ def examine(root: Path = ROOT) -> list[Check]:
     if not runtimes:
         missing = Check(subject="runtime", status=Status.FAIL, detail="none installed", fix=f"{PIP} install '{LITERT}'")
         checks.insert(3, ("runtime", lambda: missing))
-    with ThreadPoolExecutor() as pool:  # most of the time goes into waiting for child processes
+    with ThreadPoolExecutor() as pool:  # most of the time is spent waiting for child processes
         return list(pool.map(lambda named: _caught(*named), checks))
 
 
 def _caught(name: str, check: Callable[[], Check]) -> Check:
     try:
         return check()
-    except Exception as error:  # a doctor that dies is no doctor
+    except Exception as error:  # one failing check must not end the others
         return Check(subject=name, status=Status.NOT_CHECKED, detail=f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""The doctor's checks of the hardware: cameras, Coral, power, heat, memory, disk, display."""
+"""The doctor's checks of the hardware: cameras, Coral, power, temperature, memory, disk, display."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ def check_usb_cameras(root: Path = ROOT) -> Check:
 def check_csi_camera(
     root: Path = ROOT, *, closed_venv: bool | None = None, picamera2: tuple[bool, str] | None = None
 ) -> Check:
-    """The Raspberry Pi's CSI camera: a sensor, and a Picamera2 that can be imported here."""
+    """The Raspberry Pi's CSI camera: a sensor, and an importable Picamera2."""
     sensors = discovery.csi_sensors(root)
     on_pi = board_model(root).startswith("Raspberry Pi")
     if not sensors and not on_pi:
@@ -55,7 +55,7 @@ def check_csi_camera(
         fix = NUMPY_1
     elif in_closed_venv() if closed_venv is None else closed_venv:
         fix += f" && python3 -m venv --system-site-packages {sys.prefix}   # this venv does not see apt's packages"
-    # Without a sensor, a USB camera may be all there is.
+    # Without a sensor, there may only be a USB camera.
     return Check(
         subject="csi camera",
         status=Status.FAIL if sensors else Status.WARN,
@@ -65,7 +65,7 @@ def check_csi_camera(
 
 
 def check_coral(root: Path = ROOT) -> Check:
-    """A Coral Edge TPU on USB or PCIe, its library, and the right to use it."""
+    """A Coral Edge TPU on USB or PCIe, its library, and the permission to use it."""
     usb = _usb_devices(root)
     corals = [(ids, folder) for ids, folder in usb if ids in (CORAL_NEW, CORAL_READY)]
     apex = root / "dev/apex_0"
@@ -77,10 +77,10 @@ def check_coral(root: Path = ROOT) -> Check:
             return Check(subject="coral", status=Status.PASS, detail="none; the CPU runs the network")
         fix = "replug it into a USB 3 port with its own cable and a strong power supply, or ignore this"
         return Check(
-            subject="coral", status=Status.WARN, detail="libedgetpu is installed, but no Coral is seen", fix=fix
+            subject="coral", status=Status.WARN, detail="libedgetpu is installed, but no Coral is detected", fix=fix
         )
     found = ", ".join(
-        [f"USB {ids} ({'ready' if ids == CORAL_READY else 'wakes at its first use'})" for ids, _ in corals]
+        [f"USB {ids} ({'ready' if ids == CORAL_READY else 'firmware is loaded at its first use'})" for ids, _ in corals]
         + (["PCIe /dev/apex_0"] if apex.exists() else [])
     )
     if not libraries:
@@ -121,7 +121,7 @@ def check_power(root: Path = ROOT, ask=health.throttling) -> Check:
 
 
 def check_temperature(root: Path = ROOT) -> Check:
-    """The hottest sensor, against where a board begins to slow down."""
+    """The hottest sensor, against the temperature at which boards throttle."""
     hottest = health.cpu_temperature_c(root)
     if hottest is None:
         return Check(subject="temperature", status=Status.PASS, detail="the kernel shows no sensor")
@@ -134,18 +134,18 @@ def check_temperature(root: Path = ROOT) -> Check:
 
 
 def check_memory(root: Path = ROOT) -> Check:
-    """Memory that is free for edgefer."""
+    """Available memory."""
     free = health.available_memory_mb(root)
     if free is None:
         return Check(subject="memory", status=Status.WARN, detail="could not be read")
     if free < LOW_MEMORY_MB:
-        fix = "end other programs, or use Raspberry Pi OS Lite and --headless"
+        fix = "close other programs, or use Raspberry Pi OS Lite and --headless"
         return Check(subject="memory", status=Status.WARN, detail=f"{free:.0f} MB free", fix=fix)
     return Check(subject="memory", status=Status.PASS, detail=f"{free:.0f} MB free")
 
 
 def check_disk(folder: Path | None = None, usage=shutil.disk_usage) -> Check:
-    """Room where results are written: the current folder."""
+    """Disk space in the current folder, where results are written."""
     folder = folder or Path.cwd()
     free = usage(folder).free / 1e6
     if free < LOW_DISK_MB:
@@ -160,7 +160,7 @@ def check_disk(folder: Path | None = None, usage=shutil.disk_usage) -> Check:
 
 
 def check_display(environment=os.environ) -> Check:
-    """Whether a window can open. Without a display edgefer run does without one."""
+    """Whether a window can open. Without a display, edgefer run opens none."""
     display = environment.get("WAYLAND_DISPLAY") or environment.get("DISPLAY")
     found = display or "none: edgefer run opens no window; --save, --json and text work"
     return Check(subject="display", status=Status.PASS, detail=found)

@@ -1,6 +1,6 @@
-"""How the board feels: temperature, power and throttling, memory; read from where Linux and the Raspberry Pi keep them.
+"""The board's health: temperature, power and throttling, memory; read from Linux and the Raspberry Pi's firmware.
 
-Every function takes the root of the file system, so that a test can hand it a made-up one.
+Every function takes the root of the file system, so that a test can pass a fake one.
 """
 
 import subprocess
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/")
-# Bits of `vcgencmd get_throttled` (Raspberry Pi documentation, vcgencmd): now, and 16 higher since the board started.
+# Bits of `vcgencmd get_throttled` (Raspberry Pi documentation, vcgencmd): now, and 16 bits higher since boot.
 THROTTLE_BITS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
 
 
 @dataclass(frozen=True)
 class Throttling:
-    """What the Raspberry Pi's firmware holds back: `now`, and at some time `since_boot`."""
+    """How the Raspberry Pi's firmware throttles: `now`, and at some time `since_boot`."""
 
     now: tuple[str, ...]
     since_boot: tuple[str, ...]
@@ -26,10 +26,10 @@ class Throttling:
 
 
 def parse_throttled(answer: str) -> Throttling:
-    """`throttled=0x50005`, as vcgencmd prints it. ValueError when it is something else."""
+    """Parse vcgencmd's `throttled=0x50005`. ValueError for anything else."""
     name, _, value = answer.strip().partition("=")
     if name != "throttled":
-        raise ValueError(f"vcgencmd said {answer.strip()[:80]!r}, not throttled=0x...")
+        raise ValueError(f"vcgencmd printed {answer.strip()[:80]!r}, not throttled=0x...")
     bits = int(value, 16)
     return Throttling(
         tuple(text for bit, text in THROTTLE_BITS.items() if bits >> bit & 1),
@@ -38,7 +38,7 @@ def parse_throttled(answer: str) -> Throttling:
 
 
 def throttling() -> Throttling | None:
-    """What the firmware says now, or None where there is no vcgencmd or it cannot ask the firmware."""
+    """The firmware's current state, or None without vcgencmd or if it cannot reach the firmware."""
     try:
         done = subprocess.run(["vcgencmd", "get_throttled"], capture_output=True, text=True, timeout=3)
         return parse_throttled(done.stdout)
@@ -47,30 +47,30 @@ def throttling() -> Throttling | None:
 
 
 def cpu_temperature_c(root: Path = ROOT) -> float | None:
-    """The hottest thermal zone in degrees Celsius, or None where the kernel shows none."""
+    """The hottest thermal zone in degrees Celsius, or None if the kernel has none."""
     readings = []
     for file in root.glob("sys/class/thermal/thermal_zone*/temp"):
         try:
             readings.append(int(file.read_text()) / 1000)
         except (OSError, ValueError):
-            continue  # a zone whose sensor is off gives an error or nothing
+            continue  # a zone whose sensor is off raises an error or is empty
     return max((value for value in readings if 0 < value < 150), default=None)
 
 
 def available_memory_mb(root: Path = ROOT) -> float | None:
-    """Memory that programs can still get without swapping, in MB (10^6 bytes), or None where it is not known."""
+    """Memory available without swapping, in MB (10^6 bytes), or None if unknown."""
     return _kilobytes(root / "proc/meminfo", "MemAvailable")
 
 
 def memory_mb(root: Path = ROOT) -> float | None:
-    """The memory this process holds now, in MB, or None where it is not known."""
+    """This process's current memory, in MB, or None if unknown."""
     return _kilobytes(root / "proc/self/status", "VmRSS")
 
 
 def peak_memory_mb(root: Path = ROOT) -> float | None:
-    """The most memory this process has held at once, in MB, or None where it is not known.
+    """This process's peak memory, in MB, or None if unknown.
 
-    Not getrusage's ru_maxrss: that one starts at what the parent held when it started this process.
+    Not getrusage's ru_maxrss, which starts at the parent's memory when it started this process.
     """
     return _kilobytes(root / "proc/self/status", "VmHWM")
 

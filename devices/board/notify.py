@@ -1,7 +1,7 @@
-"""Reports to systemd how the program is: the protocol of sd_notify(3), which is a datagram to a socket.
+"""Reports the program's state to systemd with the protocol of sd_notify(3), a datagram to a socket.
 
-Written here because it is this small: the PyPI package sdnotify has had no release since 2017, and the manual page asks
-programs that do not want libsystemd to do just this.
+Implemented here because it is this small: the PyPI package sdnotify has had no release since 2017, and the manual page
+recommends this to programs without libsystemd.
 """
 
 import contextlib
@@ -11,13 +11,13 @@ import socket
 import time
 from collections.abc import Mapping
 
-PINGS = 4  # within the watchdog's time; sd_watchdog_enabled(3) asks for 2
+PINGS = 4  # within the watchdog's timeout; sd_watchdog_enabled(3) recommends 2
 
 
 class Notifier:
-    """The service manager that started this process; where none did, every call does nothing.
+    """The service manager that started this process; without one, every call does nothing.
 
-    environment: with NOTIFY_SOCKET, and WATCHDOG_USEC and WATCHDOG_PID where there is a watchdog.
+    environment: has NOTIFY_SOCKET and, with a watchdog, WATCHDOG_USEC and WATCHDOG_PID.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ):
@@ -29,7 +29,7 @@ class Notifier:
         self._pinged, self._frames = -math.inf, 0
 
     def send(self, **fields: str) -> None:
-        """One message, such as READY="1". One that cannot be sent is no reason to stop: the watchdog will see to it."""
+        """One message, such as READY="1". One that cannot be sent is ignored: the watchdog will act on it."""
         if not self._address:
             return
         text = "\n".join(f"{name}={' '.join(value.split())}" for name, value in fields.items())
@@ -38,18 +38,20 @@ class Notifier:
             to.sendto(text.encode(), self._address)
 
     def frame(self, *_: object) -> None:
-        """A frame was done."""
+        """A frame was processed."""
         self._frames += 1
         if (since_s := self._since()) is not None:
-            self._ping("the first frame is done" if since_s == math.inf else f"{self._frames / since_s:.1f} frames/s")
+            self._ping(
+                "the first frame is processed" if since_s == math.inf else f"{self._frames / since_s:.1f} frames/s"
+            )
 
     def trying(self) -> None:
         """An attempt was made to get frames."""
         if self._since() is not None:
-            self._ping("no picture from the camera: trying to connect")
+            self._ping("no frames from the camera: trying to connect")
 
     def _since(self) -> float | None:
-        """Seconds since the last ping if another is due: for the watchdog's sake, or every 10 s."""
+        """Seconds since the last ping if another is due: for the watchdog, or every 10 s."""
         since_s = time.monotonic() - self._pinged
         return since_s if since_s >= (self.watchdog_s or 10 * PINGS) / PINGS else None
 

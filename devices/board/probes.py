@@ -1,4 +1,4 @@
-"""What the doctor's checks have in common: child processes, rights, and the lines that fix things."""
+"""Shared by the doctor's checks: child processes, permissions, and the commands that fix problems."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ CHILD_S = 60  # TensorFlow alone takes 5 to 15 s to import, more from an SD card
 
 
 def run_child(command: list[str], timeout_s: float = CHILD_S) -> tuple[bool, str]:
-    """Run a command: whether it succeeded, and its last line or how it died."""
+    """Run a command: whether it succeeded, and its last line or how it failed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout_s)
     except subprocess.TimeoutExpired:
@@ -26,7 +26,7 @@ def run_child(command: list[str], timeout_s: float = CHILD_S) -> tuple[bool, str
 
 
 def in_closed_venv() -> bool:
-    """Whether this is a venv that does not see the system's packages, and so no Picamera2."""
+    """Whether this is a venv without access to the system's packages, and so to Picamera2."""
     if sys.prefix == sys.base_prefix:
         return False
     try:

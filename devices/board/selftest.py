@@ -1,7 +1,7 @@
-"""Proves in a process of its own that a TFLite runtime works here: `python -m edgefer.devices.board.selftest litert`.
+"""Tests in a separate process that a TFLite runtime works: `python -m edgefer.devices.board.selftest litert`.
 
-In a process of its own because a runtime that does not fit the board dies by a signal (an illegal instruction, a bad
-access), and must not take the one who asks with it. The network is edgefer's own: tests/make_tiny_network.py.
+A runtime that does not suit the board dies by a signal (an illegal instruction, a segmentation fault), which must not
+end the calling process. The network is made by tests/make_tiny_network.py.
 """
 
 import base64
@@ -16,7 +16,7 @@ from edgefer.errors import EdgeferError, RuntimeFault
 from edgefer.interpreter import Network, RuntimeOptions
 from edgefer.runtimes import RUNTIMES, runtime_version
 
-# uint8 [2, 16, 16, 1]: a ramp, and the same backwards.
+# uint8 [2, 16, 16, 1]: a ramp, and the reversed ramp.
 PIXELS = np.stack([np.arange(256, dtype=np.uint8), np.arange(256, dtype=np.uint8)[::-1]]).reshape(2, 16, 16, 1)
 ANSWERS = [[27, 16], [7, -32]]
 QUANTUM = 1  # runtimes round differently: tflite-runtime and ai-edge-litert differ by one on the same network

@@ -1,4 +1,4 @@
-"""The systemd unit under which `edgefer run` is left running: restarted when it fails or hangs, and kept from the rest."""
+"""The systemd unit for `edgefer run`: restarted when it fails or hangs, and sandboxed."""
 
 import os
 import stat
@@ -9,7 +9,7 @@ NAME = "edgefer"
 FILE = Path(f"/etc/systemd/system/{NAME}.service")
 SECRETS = Path(f"/etc/{NAME}.env")  # EDGEFER_TOKEN=..., EDGEFER_*_PASSWORD=...; systemd reads it as root
 MAX_LINKS = 20
-WATCHDOG_S = 30  # more than twice what a hung call takes to be noticed (edgefer.devices.threads.HANG_S)
+WATCHDOG_S = 30  # more than twice the time limit of a hung call (edgefer.devices.threads.HANG_S)
 
 _UNIT = """\
 # Written by `edgefer service install`.
@@ -36,10 +36,10 @@ WorkingDirectory=%S/{name}
 Environment=XDG_CACHE_HOME=%C/{name}
 EnvironmentFile=-{secrets}
 UMask=0077
-# A core dump would hold the camera's pictures.
+# A core dump would contain camera images.
 LimitCORE=0
 
-# Nothing but the cameras, a Coral, the network and its own folder.
+# Access only to the cameras, a Coral, the network and its own folder.
 DevicePolicy=closed
 DeviceAllow=char-video4linux rw
 DeviceAllow=char-media rw
@@ -84,9 +84,9 @@ def unit(
     groups: Sequence[str],
     low_port: bool = False,
 ) -> str:
-    """The unit's text. program, arguments: the command line. user: "" for one that systemd makes up (DynamicUser).
+    """The unit's text. program, arguments: the command line. user: "" for a dynamic one (DynamicUser).
 
-    groups: whose devices it may open, such as video. low_port: it serves at a port below 1024, which needs a capability.
+    groups: for access to devices, such as video. low_port: it serves on a port below 1024, which needs a capability.
     """
     return _UNIT.format(
         command=" ".join(quoted(word) for word in (*program, *arguments)),
@@ -101,16 +101,16 @@ def unit(
 
 
 def quoted(word: str) -> str:
-    """A word of ExecStart: systemd.service(5) expands $ and %, and splits at spaces."""
+    """A word of ExecStart, quoted: systemd.service(5) expands $ and %, and splits at spaces."""
     word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{word}"' if not word or set(word) & set(" \t;'\"\\") else word
 
 
 def shut_folder(file: Path) -> Path | None:
-    """The first thing on the way to `file` that not everybody may enter, or read at its end, or None.
+    """The first folder on the path to `file` that others may not enter, or the file if they may not read it; else None.
 
-    A user that systemd generates is everybody. Links are followed one by one: a venv's python is a link to an interpreter that
-    may lie in somebody's home.
+    A dynamic user of systemd only has the permissions of others. Links are followed one by one: a venv's python links to
+    an interpreter that may be in a home directory.
     """
     for step in _steps(file):
         mode = step.stat().st_mode
@@ -120,7 +120,7 @@ def shut_folder(file: Path) -> Path | None:
 
 
 def _steps(file: Path, depth: int = 0) -> Iterator[Path]:
-    """Every folder and file that is passed through on the way to `file`, with those behind its links."""
+    """Every folder and file on the path to `file`, including the targets of links."""
     path = Path("/")
     for part in file.absolute().parts[1:]:
         path = path / part
@@ -133,7 +133,7 @@ def _steps(file: Path, depth: int = 0) -> Iterator[Path]:
 
 
 def interpreter_of(script: Path) -> Path | None:
-    """The interpreter in a script's first line, None where there is none."""
+    """The interpreter in a script's first line, None if there is none."""
     try:
         with script.open("rb") as opened:
             line = opened.readline(512)
@@ -144,5 +144,5 @@ def interpreter_of(script: Path) -> Path | None:
 
 
 def systemd_is_here() -> bool:
-    """Whether systemd runs this computer (sd_booted(3))."""
+    """Whether systemd is the init system (sd_booted(3))."""
     return os.path.isdir("/run/systemd/system")

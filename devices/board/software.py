@@ -1,6 +1,6 @@
 """The doctor's checks of the software: system, Python, numpy, runtimes, OpenCV.
 
-Neither numpy nor OpenCV is imported here, since a broken one is what the doctor is asked about.
+Neither numpy nor OpenCV is imported here, since the doctor must also run when they are broken.
 """
 
 import platform
@@ -28,18 +28,16 @@ def check_system(
     """The operating system: 64-bit Linux with glibc on x86-64 or ARM."""
     name = os_release(root).get("PRETTY_NAME") or kernel
     found = f"{name}, {machine}, {bits}-bit programs"
-    if bits != 64:  # a 64-bit kernel says aarch64 even under a 32-bit Raspberry Pi OS
+    if bits != 64:  # a 64-bit kernel reports aarch64 even under a 32-bit Raspberry Pi OS
         fix = "install a 64-bit system (Raspberry Pi Imager: Raspberry Pi OS (64-bit)); ai-edge-litert has no 32-bit wheel"
         return Check(subject="system", status=Status.FAIL, detail=found, fix=fix)
     if kernel != "Linux":
-        return Check(
-            subject="system", status=Status.WARN, detail=found, fix="use Linux: edgefer is made and tested for it"
-        )
+        return Check(subject="system", status=Status.WARN, detail=found, fix="use Linux: edgefer is only tested there")
     if libc != "glibc":
         fix = "use a Debian-like system: ai-edge-litert has no wheel for musl (Alpine)"
         return Check(subject="system", status=Status.FAIL, detail=f"{found}, no glibc", fix=fix)
     if machine not in ("x86_64", "aarch64"):
-        fix = "use an x86-64 or 64-bit ARM computer: ai-edge-litert has wheels for no other"
+        fix = "use an x86-64 or 64-bit ARM computer: ai-edge-litert has no wheels for others"
         return Check(subject="system", status=Status.FAIL, detail=found, fix=fix)
     return Check(subject="system", status=Status.PASS, detail=found)
 
@@ -56,7 +54,7 @@ def check_python(running: tuple[int, ...] = tuple(sys.version_info[:3])) -> Chec
 def check_numpy(
     root: Path, runtimes: list[str], *, numpy: str | None = None, apt_picamera2: bool | None = None
 ) -> Check:
-    """numpy against what was compiled for numpy 1: tflite-runtime, and Bookworm's Picamera2."""
+    """Whether numpy suits what was compiled for numpy 1: tflite-runtime, and Bookworm's Picamera2."""
     numpy = numpy or version("numpy")
     if apt_picamera2 is None:
         apt_picamera2 = (root / "usr/lib/python3/dist-packages/picamera2").is_dir()
@@ -74,9 +72,9 @@ def check_numpy(
 
 
 def check_runtime(name: str, *, first: bool = True, command: list[str] | None = None, root: Path = ROOT) -> Check:
-    """Whether a TFLite runtime runs a tiny network correctly, in a process of its own.
+    """Whether a TFLite runtime runs a tiny network correctly, in a separate process.
 
-    first: it is the one `--runtime auto` takes; another that does not work is only a warning.
+    first: it is the one that `--runtime auto` selects; for any other, a failure is only a warning.
     """
     if name == "tensorflow" and not first:
         found = f"{runtime_version(name)}, not tried: a better one is installed"
@@ -100,7 +98,7 @@ def check_runtime(name: str, *, first: bool = True, command: list[str] | None = 
 
 
 def slow_int8(runtime: str, root: Path = ROOT) -> str:
-    """Why int8 networks are slow on this runtime and this processor, "" where they are not.
+    """Why int8 networks are slow on this runtime and processor, "" if they are not.
 
     Measured on x86-64 with VNNI: tflite-runtime 2.14 took 7.8 times ai-edge-litert's time, more than its own float32.
     """
@@ -116,7 +114,7 @@ def slow_int8(runtime: str, root: Path = ROOT) -> str:
 
 
 def check_opencv(packages: list[str] | None = None) -> Check:
-    """OpenCV imports, is one package only, and has the Haar cascades that OpenCV 5 left out."""
+    """Whether OpenCV can be imported, is a single package, and has the Haar cascades that OpenCV 5 removed."""
     if find_spec("cv2") is None:
         return Check(
             subject="opencv", status=Status.FAIL, detail="not installed", fix=f"{PIP} install 'opencv-python>=4.8,<5'"
@@ -152,12 +150,12 @@ def check_opencv(packages: list[str] | None = None) -> Check:
 
 
 def check_gstreamer() -> Check:
-    """Whether this OpenCV reads GStreamer pipelines; nothing but `--source gst:` needs it."""
+    """Whether this OpenCV reads GStreamer pipelines; only `--source gst:` needs it."""
     code = "import cv2; print(int(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)))"
     works, output = run_child([sys.executable, "-c", code])
     if not works:
         return Check(
-            subject="gstreamer", status=Status.WARN, detail=f"could not be asked: {output}", fix="fix opencv first"
+            subject="gstreamer", status=Status.WARN, detail=f"could not be checked: {output}", fix="fix opencv first"
         )
     if output == "1":
         return Check(subject="gstreamer", status=Status.PASS, detail="yes")

@@ -1,1 +1,1 @@
-"""Where the faces of a frame are, from frame to frame, and whether they can be read."""
+"""Face detection, tracking, quality checks and label smoothing."""

@@ -1,4 +1,4 @@
-"""Lays frames on a network's canvas, runs it there, and sorts what it found: for detectors that are TFLite networks."""
+"""Shared by TFLite detectors: scales frames onto a network's canvas, runs it, and suppresses overlapping boxes."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -16,16 +16,16 @@ from edgefer.records import Box
 
 MULTIPLE = 32  # pixels: the coarsest map's stride
 MAX_SIDE = 1920  # pixels of a canvas
-MAX_BOXES = 300  # the likeliest, that are compared with one another: a network gone wild finds a face in every cell
-WINDOW_MARGIN = 0.5  # how far around a known face it is searched for again, in its sides
+MAX_BOXES = 300  # with the highest scores, for NMS: a broken network may find a face in every cell
+WINDOW_MARGIN = 0.5  # of a face's side: search margin around a known face
 MAX_WINDOWS_AREA = 0.8  # share of a canvas: windows that cover more of it cost as much as the whole
-MAX_SHAPES = 12  # of one network, kept ready
-MAX_NESTED = 0.7  # of the smaller of two boxes, covered by the other: one face found twice
+MAX_SHAPES = 12  # cached interpreters of one network
+MAX_NESTED = 0.7  # covered share of the smaller of two boxes: above it, they are the same face
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a frame lies on a canvas: shrunk by `scale` to `size` (width, height), in the corner of `canvas` (height, width)."""
+    """A frame's place on a canvas: scaled by `scale` to `size` (width, height), in the corner of `canvas` (height, width)."""
 
     scale: float
     size: tuple[int, int]
@@ -33,8 +33,8 @@ class Layout:
 
     @classmethod
     def of(cls, frame_shape: tuple[int, ...], side: int) -> "Layout":
-        """The canvas of the frame's own shape whose longer side is about `side`, in multiples of 32; nothing is enlarged
-        beyond it."""
+        """The canvas with the frame's aspect ratio and a longer side of about `side`, in multiples of 32; frames are never
+        upscaled beyond it."""
         height, width = frame_shape[:2]
         side = MULTIPLE * max(1, min(MAX_SIDE, side) // MULTIPLE)
         scale = min(1.0, side / max(height, width))
@@ -45,8 +45,8 @@ class Layout:
     def windows(self, boxes: Iterable[Box] | None) -> list[tuple[int, int, int, int]]:
         """Squares (left, top, right, bottom) of the canvas around faces whose boxes are in pixels of the frame.
 
-        They lie on the network's grid, so that what it sees in a window is what it sees there of the whole. The whole canvas
-        for None, and where windows would cost as much.
+        They are aligned to the network's grid, so that its input in a window is the same as in the whole canvas. The whole
+        canvas for None, and if windows would cost as much.
         """
         height, width = self.canvas
         whole = [(0, 0, width, height)]
@@ -60,9 +60,7 @@ class Layout:
         margin = WINDOW_MARGIN * ((box[2] - box[0]) + (box[3] - box[1])) / 2
         low = [math.floor((edge - margin) * self.scale / MULTIPLE) for edge in box[:2]]
         high = [math.ceil((edge + margin) * self.scale / MULTIPLE) for edge in box[2:]]
-        side = max(
-            1, *(end - start for start, end in zip(low, high, strict=True))
-        )  # squares: fewer shapes to keep ready
+        side = max(1, *(end - start for start, end in zip(low, high, strict=True)))  # squares: fewer shapes to cache
         edges = []
         for start, length in zip(low, self.canvas[::-1], strict=True):
             cells = min(side, length // MULTIPLE)
@@ -72,8 +70,8 @@ class Layout:
 
 
 def thinned(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Of an image much larger than (width, height) every so many rows and columns, at least twice as many as that: reading all
-    of its pixels would cost more than finding the faces."""
+    """Subsample rows and columns of an image much larger than (width, height), to at least twice that size: reading all of
+    its pixels would cost more than detection."""
     step = _step(image, size)
     return sampled(image[step // 2 :: step, step // 2 :: step]) if step > 1 else image
 
@@ -93,10 +91,10 @@ def _step(image: np.ndarray, size: tuple[int, int]) -> int:
 
 
 def _sampled_words(image_bgr: np.ndarray, step: int) -> np.ndarray:
-    """Every so many rows and columns, from step // 2 on, as uint8 [h, w, 4]: BGR and one byte that means nothing.
+    """Every `step`th row and column, from step // 2 on, as uint8 [h, w, 4]: BGR and one byte without meaning.
 
-    numpy copies one number for each pixel, of its three bytes and the one before them, which there is since no pixel is the
-    first; then everything is read from one byte on. With the gray it is 1.6 to 1.9 times as fast as channel by channel.
+    numpy copies one 4-byte word per pixel: its three bytes and the byte before them, which exists since the first pixel is
+    never sampled. Including the gray conversion this is 1.6 to 1.9 times as fast as channel by channel.
     """
     first = step // 2
     part = image_bgr[first::step, first::step]
@@ -109,9 +107,9 @@ def _sampled_words(image_bgr: np.ndarray, step: int) -> np.ndarray:
 
 
 def sampled(part: np.ndarray) -> np.ndarray:
-    """A view of every so many rows and columns, uint8 [h, w] or [h, w, 3], as an image of its own.
+    """A contiguous copy of a subsampled view, uint8 [h, w] or [h, w, 3].
 
-    Colour by channel: numpy copies scattered pixels of three bytes at a fifth of that speed.
+    Colour by channel: numpy copies scattered 3-byte pixels at a fifth of that speed.
     """
     if part.ndim == 2 or part.strides[1] == part.shape[2]:
         return np.ascontiguousarray(part)
@@ -122,14 +120,14 @@ def sampled(part: np.ndarray) -> np.ndarray:
 
 
 def shrunk(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 [h, w] or [h, w, 3] resized to (width, height), linearly and in whole numbers: every processor gets the same."""
+    """uint8 [h, w] or [h, w, 3] resized to (width, height), bilinearly in integer arithmetic: bit-exact on every CPU."""
     if image.shape[1::-1] == size:
         return image
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR_EXACT)
 
 
 class Maps(Protocol):
-    """What a detector asks of a network: see MapNetwork, which runs it on a runtime."""
+    """The interface of a detector's network; MapNetwork implements it on a runtime."""
 
     name: str
     quantized: bool
@@ -142,7 +140,7 @@ class Maps(Protocol):
 
 
 class MapNetwork:
-    """A .tflite network of one image in and maps out, float32 or int8. name: see Network."""
+    """A .tflite network from an image to feature maps, float32 or int8. name: see Network."""
 
     def __init__(self, content: bytes, options: RuntimeOptions = ANY_RUNTIME, *, name: str = THE_NETWORK):
         self.runtime, self._interpreter = open_interpreter(content, options, name=name)
@@ -166,12 +164,12 @@ class MapNetwork:
         self._steps = [(float(scale), int(zero)) if self.quantized else (1.0, 0) for scale, zero in steps]
 
     def sized(self, height: int, width: int) -> "MapNetwork":
-        """The network for images of this size, kept ready for the next; for networks of convolutions only."""
+        """The network for images of this size, cached; for fully convolutional networks only."""
         if (height, width) == self.shape[:2]:
             return self
         if (height, width) not in self._others:
             if len(self._others) >= MAX_SHAPES:
-                self._others.clear()  # folders of images of every shape
+                self._others.clear()  # such as for a folder of images of many shapes
             other = MapNetwork(self._content, self._options, name=self.name)
             other._resize(height, width)
             self._others[height, width] = other
@@ -189,7 +187,7 @@ class MapNetwork:
         self._read_ends()
 
     def run(self, image: np.ndarray) -> list[np.ndarray]:
-        """The image as the network takes it, [h, w, c] -> its own outputs without the batch, the largest first."""
+        """The network's input [h, w, c] -> its raw outputs without the batch, the largest first."""
         try:
             self._interpreter.set_tensor(self._input["index"], image[None])
             self._interpreter.invoke()
@@ -198,7 +196,7 @@ class MapNetwork:
             raise RuntimeFault(f"{self.name} failed on {self.runtime}: {error}") from None
 
     def step(self, output: int) -> tuple[float, int]:
-        """Scale and zero point of an output; (1, 0) of a float one."""
+        """Scale and zero point of an output; (1, 0) for a float one."""
         return self._steps[output]
 
 
@@ -208,7 +206,7 @@ def non_max_suppression(
     """The rows to keep of boxes (left, top, right, bottom), the highest score first: none overlaps one with a higher score by more
     than `max_iou` (intersection over union), nor by more than the share `nested` of the smaller of the two.
 
-    In plain numbers: of as few boxes as there mostly are, arrays would take three times as long.
+    Without numpy: for the usual few boxes, arrays would take three times as long.
     """
     kept: list[tuple[int, float, float, float, float, float]] = []
     for row in sorted(range(len(scores)), key=scores.__getitem__, reverse=True)[:MAX_BOXES]:

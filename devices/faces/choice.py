@@ -1,11 +1,11 @@
-"""Which detector finds people's faces where none is named, and why."""
+"""Chooses the default detector for human faces, and explains the choice."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgefer.devices.faces.detectors import Detector, HaarDetector, described
 from edgefer.devices.faces.own import OwnDetector, RefinedDetector, Refiner
-from edgefer.devices.faces.pair import AS_USUAL, Running, has_shipped_pair
+from edgefer.devices.faces.pair import DEFAULT_OPTIONS, PairOptions, has_shipped_pair
 from edgefer.devices.faces.yunet import cached_yunet, fetch_yunet
 from edgefer.devices.faces.yunet_lite import YuNetLite
 from edgefer.errors import EdgeferError
@@ -14,54 +14,56 @@ from edgefer.options import AS_SHIPPED, DetectorFiles
 
 @dataclass(frozen=True)
 class Choice:
-    """A detector, and why it was chosen, in a sentence."""
+    """A detector, and a sentence on why it was chosen."""
 
     detector: Detector
     reason: str
 
 
-def automatic(files: DetectorFiles = AS_SHIPPED, running: Running = AS_USUAL, *, min_face: int = 0) -> Choice:
-    """edgefer's own where a finder is named; else YuNet where its file is at hand, which measured best; else edgefer's own, which
-    needs none. Nothing is fetched.
+def automatic(
+    files: DetectorFiles = AS_SHIPPED, options: PairOptions = DEFAULT_OPTIONS, *, min_face: int = 0
+) -> Choice:
+    """edgefer's own if a finder is named; else YuNet, which measured best, if its file is on this machine; else edgefer's
+    own. Nothing is downloaded.
 
-    EdgeferError where a file that is named cannot be used; a YuNet that was fetched and cannot is left aside.
+    EdgeferError if a named file cannot be used; an unusable YuNet in the cache is ignored.
     """
     if files.finder:
-        return own(files, running, min_face=min_face)
-    at_hand = files.yunet or cached_yunet()
+        return own(files, options, min_face=min_face)
+    found = files.yunet or cached_yunet()
     why = "YuNet, which finds more small faces, is not on this machine (--detector yunet fetches it)"
-    if files.yunet or at_hand.is_file():
-        refiner = _refiner(files, running)
+    if files.yunet or found.is_file():
+        refiner = _refiner(files, options)
         try:
-            return _yunet(at_hand, refiner, running, min_face)
+            return _yunet(found, refiner, options, min_face)
         except EdgeferError as error:
-            if files.yunet:  # it was asked for
+            if files.yunet:  # named by the user
                 raise
             why = f"YuNet cannot be used: {str(error).removesuffix('.')}"
     if not has_shipped_pair():
         return Choice(
-            HaarDetector(), "Faces are found by OpenCV's Haar cascade: this install has no detector of edgefer's own."
+            HaarDetector(), "Faces are found by OpenCV's Haar cascade: this installation lacks edgefer's own detector."
         )
-    return own(files, running, min_face=min_face, why=f": {why}")
+    return own(files, options, min_face=min_face, why=f": {why}")
 
 
-def own(files: DetectorFiles, running: Running = AS_USUAL, *, min_face: int = 0, why: str = "") -> Choice:
-    """edgefer's own detector, with the networks that are named or with those that ship."""
-    detector = OwnDetector.of(files, running, min_face=min_face)
+def own(files: DetectorFiles, options: PairOptions = DEFAULT_OPTIONS, *, min_face: int = 0, why: str = "") -> Choice:
+    """edgefer's own detector, with the named networks or the shipped ones."""
+    detector = OwnDetector.of(files, options, min_face=min_face)
     return Choice(detector, f"Faces are found by edgefer's own detector ({', '.join(detector.networks)}){why}.")
 
 
-def yunet(files: DetectorFiles = AS_SHIPPED, running: Running = AS_USUAL, *, min_face: int = 0) -> Choice:
-    """YuNet on the TFLite runtime, refined; its file is fetched unless it is named or was fetched before."""
-    refiner = _refiner(files, running)
-    return _yunet(files.yunet or fetch_yunet(cached_yunet()), refiner, running, min_face)
+def yunet(files: DetectorFiles = AS_SHIPPED, options: PairOptions = DEFAULT_OPTIONS, *, min_face: int = 0) -> Choice:
+    """YuNet on the TFLite runtime, refined; its file is downloaded unless it is named or cached."""
+    refiner = _refiner(files, options)
+    return _yunet(files.yunet or fetch_yunet(cached_yunet()), refiner, options, min_face)
 
 
-def _refiner(files: DetectorFiles, running: Running) -> Refiner | None:
-    return Refiner.of(files, running) if files.refiner or has_shipped_pair() else None
+def _refiner(files: DetectorFiles, options: PairOptions) -> Refiner | None:
+    return Refiner.of(files, options) if files.refiner or has_shipped_pair() else None
 
 
-def _yunet(file: Path, refiner: Refiner | None, running: Running, min_face: int) -> Choice:
-    lite: Detector = YuNetLite(file, cached_yunet().parent, min_face=min_face, options=running.options)
+def _yunet(file: Path, refiner: Refiner | None, options: PairOptions, min_face: int) -> Choice:
+    lite: Detector = YuNetLite(file, cached_yunet().parent, min_face=min_face, options=options.runtime)
     detector = RefinedDetector(lite, refiner) if refiner else lite
     return Choice(detector, f"Faces are found by {described(detector)}, as int8 .tflite made of {file}.")

@@ -1,4 +1,4 @@
-"""Finds faces in a frame."""
+"""The protocols of face detectors, and the ones that need no network."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Protocol, TypeGuard
@@ -11,7 +11,7 @@ from edgefer.records import Box, Detection
 
 
 class Detector(Protocol):
-    """Finds faces; `name` is the key of its crop spec in a model card."""
+    """Detects faces; `name` is the key of its crop spec in a model card."""
 
     name: str
 
@@ -21,47 +21,47 @@ class Detector(Protocol):
 
 
 class WindowDetector(Detector, Protocol):
-    """A detector that can also look around known faces only, and finds there what it finds in the whole frame."""
+    """A detector that can also search only near known faces, with the same results there as in the whole frame."""
 
     looks_near: bool
 
     def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
-        """near: boxes in pixels of the frame; None looks everywhere."""
+        """near: boxes in pixels of the frame; None searches everywhere."""
         ...
 
 
 def can_look_near(detector: Detector) -> TypeGuard[WindowDetector]:
-    """Whether a detector, or the one that it wraps, can look around known faces only."""
+    """Whether a detector, or the one that it wraps, can search only near known faces."""
     return getattr(detector, "looks_near", False)
 
 
 def min_new_score(detector: Detector) -> float:
-    """The score that a face which was not in the frame before must reach to be shown; 0 where a detector demands none."""
+    """The minimum score of a new face to be shown; 0 if the detector has none."""
     return getattr(detector, "min_new_score", 0.0)
 
 
 def described(detector: Detector) -> str:
-    """A detector's name with its networks and their hashes, by which a recording can be traced:
+    """A detector's name with its networks and their hashes, for traceable recordings:
     `own (face-finder e896a96c87f3, face-refiner 946ea6c7cace)`."""
     networks = networks_of(detector)
     return f"{detector.name} ({', '.join(networks)})" if networks else detector.name
 
 
 def networks_of(detector: Detector) -> tuple[str, ...]:
-    """The name and hash of each network that a detector asks; of a cascade none."""
+    """The name and hash of each of a detector's networks; none for a cascade."""
     return getattr(detector, "networks", ())
 
 
 def look(detector: Detector, image_bgr: np.ndarray, near: Sequence[Box] | None) -> list[Detection]:
-    """What a detector finds, around `near` only where it can look so."""
+    """Run a detector, only near `near` if it can."""
     return detector.find(image_bgr, near) if near is not None and can_look_near(detector) else detector.find(image_bgr)
 
 
 class HaarDetector:
-    """OpenCV's frontal-face cascades (Viola & Jones 2001), which come inside the opencv-python wheel.
+    """OpenCV's frontal-face cascades (Viola & Jones 2001), which are part of the opencv-python wheel.
 
-    faces: "human", or "cat" (Howse's cascade for frontal faces of cats). For people it is `alt2`: against `default` it found 157 instead of 127 of 200 FER2013 faces, and every drawn face of 112
-    frames instead of 93 of 100, in the same time. `width`: a larger frame is shrunk to it first. `least`: the smallest
+    faces: "human", or "cat" (Howse's cascade for frontal faces of cats). For people it is `alt2`: compared with `default` it found 157 instead of 127 of 200 FER2013 faces, and every drawn face of 112
+    frames instead of 93 of 100, in the same time. `width`: larger frames are downscaled to it. `least`: the smallest
     face, as a share of the frame's shorter side.
     """
 
@@ -79,9 +79,11 @@ class HaarDetector:
         return [Detection(box_xyxy=box) for box in self.detect(image_bgr)]
 
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
-        """Only the boxes: what training needs to measure how they lie around a face."""
+        """Only the boxes, from which training measures the crop."""
         gray = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
-        shrink = min(1.0, max(self.width, gray.shape[1] / gray.shape[0]) / gray.shape[1])  # a pixel of height is left
+        shrink = min(
+            1.0, max(self.width, gray.shape[1] / gray.shape[0]) / gray.shape[1]
+        )  # at least a pixel of height remains
         if shrink < 1:
             gray = cv2.resize(gray, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         least = max(24, round(self.least * min(gray.shape)))
@@ -91,7 +93,7 @@ class HaarDetector:
 
 
 class FrameDetector:
-    """No detector: the square in the middle of the frame, for animals that no cascade knows."""
+    """No detector: the centre square of the frame, for animals without a cascade."""
 
     name = "frame"
 
@@ -103,9 +105,9 @@ class FrameDetector:
 
 
 class RegionDetector:
-    """A detector that looks at a part of the frame only, and leaves small faces out.
+    """A detector that searches only a region of the frame, and drops small faces.
 
-    roi: (left, top, width, height) in pixels; None is the whole frame. min_face: the least side of a face, in pixels.
+    roi: (left, top, width, height) in pixels; None is the whole frame. min_face: the minimum side of a face, in pixels.
     """
 
     def __init__(self, detector: Detector, roi: tuple[int, int, int, int] | None = None, min_face: int = 0):
@@ -120,7 +122,7 @@ class RegionDetector:
             image_bgr = np.ascontiguousarray(image_bgr[top : top + height, left : left + width])
             if not image_bgr.size:
                 raise InputError(
-                    f"The region {left},{top},{width}x{height} lies outside of the frame: name one within it."
+                    f"The region {left},{top},{width}x{height} is outside of the frame: name one within it."
                 )
         inside = near and [(x0 - left, y0 - top, x1 - left, y1 - top) for x0, y0, x1, y1 in near]
         found = [face.moved(left, top) for face in look(self._detector, image_bgr, inside)]

@@ -1,5 +1,5 @@
-"""Reads the layers of a small ONNX file without the onnx package. The file is not trusted: whatever it holds, reading ends
-in a Graph or in one SourceError, in time and memory bounded by its size."""
+"""Reads the layers of a small ONNX file without the onnx package. The file is untrusted: reading always gives a Graph or a
+SourceError, in time and memory bounded by its size."""
 
 import math
 import struct
@@ -101,7 +101,7 @@ def _attribute(content: memoryview):
 
 
 def _tensor(content: memoryview) -> tuple[str, np.ndarray]:
-    """A constant; one of a type that no weight has is left empty."""
+    """A constant; empty if its type is not one of weights."""
     dims: list[int] = []
     key, kind, raw, floats = "", 0, b"", []
     for number, wire, value in _fields(content):
@@ -119,14 +119,14 @@ def _tensor(content: memoryview) -> tuple[str, np.ndarray]:
         return key, np.empty(0, np.float32)
     data = np.frombuffer(raw or b"".join(floats), "<f4" if kind == FLOAT else "<i8")
     if len(dims) > 8 or data.size != math.prod(dims):
-        raise _Damaged(f"the constant {key!r:.60} says {dims} but holds {data.size:,} numbers")
+        raise _Damaged(f"the constant {key!r:.60} has the shape {dims} but holds {data.size:,} numbers")
     if kind == FLOAT and not np.isfinite(data).all():
         raise _Damaged(f"the constant {key!r:.60} holds numbers that are not finite")
     return key, data.reshape(dims)
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, int, Any]]:
-    """(number, wire type, value) of a message: integers of varints, else the bytes."""
+    """(number, wire type, value) of each field of a message: integers for varints, else the bytes."""
     at = 0
     while at < len(content):
         key, at = _varint(content, at)

@@ -1,4 +1,4 @@
-"""edgefer's own detector: a finder that looks at the whole frame, and a refiner that looks closely at each candidate."""
+"""edgefer's own detector: a finder proposes candidates in the whole frame, and a refiner verifies each of them."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ from edgefer.devices.faces.canvas import (
     thinned_gray,
 )
 from edgefer.devices.faces.detectors import Detector, can_look_near, look, networks_of
-from edgefer.devices.faces.pair import AS_USUAL, Running, open_finder, open_refiner
+from edgefer.devices.faces.pair import DEFAULT_OPTIONS, PairOptions, open_finder, open_refiner
 from edgefer.errors import RuntimeFault
 from edgefer.faces import (
     ANCHORS,
@@ -37,35 +37,35 @@ from edgefer.options import AS_SHIPPED, DetectorFiles
 from edgefer.preprocess import clipped_range
 from edgefer.records import Box, Detection
 
-MIN_CANDIDATE_SCORE = 0.2  # the finder's, of what a refiner is trained on
-MIN_SCORE = 0.6  # of a candidate that is a face
-# What a face that comes into a video must reach once to be shown: it hides 29% of the frames with a false detection, and 1.8%
-# of the faces' frames (tests/benchmarks/measure_ghosts.py).
+MIN_CANDIDATE_SCORE = 0.2  # the finder's, for a refiner's training
+MIN_SCORE = 0.6  # of a face
+# The score that a new face in a video must reach once to be shown: it hides 29% of the frames with a false detection, and
+# 1.8% of the faces' frames (tests/benchmarks/measure_ghosts.py).
 MIN_NEW_SCORE = 0.7
-MAX_MOVE = 0.05  # of a known face's side: one that moved further is looked at once more, where it is now
-MIN_REFINED_SCORE = 0.3  # of another detector's face: below it is left out
+MAX_MOVE = 0.05  # of a known face's side: after a larger move it is refined once more at its new position
+MIN_REFINED_SCORE = 0.3  # another detector's faces are dropped below this
 SIDE = 192  # pixels of the canvas's longer side
-MIN_CANVAS_FACE = 16.0  # pixels of a face on the canvas: of real faces of 16 nine in ten were found, of 12 half
-MAX_CANDIDATES = 24  # looked at closely, at most: the likeliest
-MAX_CANDIDATE_IOU = 0.5  # overlap of two candidates that are one
-MAX_IOU = 0.4  # of two faces
+MIN_CANVAS_FACE = 16.0  # pixels of a face on the canvas: of real faces, 90% were found at 16, half at 12
+MAX_CANDIDATES = 24  # to be refined, those with the highest scores
+MAX_CANDIDATE_IOU = 0.5  # for the NMS of candidates
+MAX_IOU = 0.4  # for the NMS of faces
 
 
 class Candidate(NamedTuple):
-    """What may be a face. box: left, top, right, bottom in pixels of the frame. logit: of its score."""
+    """A possible face. box: left, top, right, bottom in pixels of the frame. logit: of its score."""
 
     box: tuple[float, float, float, float]
     logit: float
 
 
 class Finder:
-    """Candidates in a frame, at a low threshold."""
+    """Finds candidates in a frame, with a low threshold."""
 
     def __init__(self, network: Maps):
         self._network = network
 
     def find(self, image_bgr: np.ndarray, side: int, min_score: float = MIN_CANDIDATE_SCORE) -> list[Candidate]:
-        """The likeliest first. side: the canvas's longer side."""
+        """The highest score first. side: the canvas's longer side."""
         layout = Layout.of(image_bgr.shape, side)
         width, height = layout.size
         canvas = np.zeros(layout.canvas, np.uint8)
@@ -87,7 +87,7 @@ class Finder:
         shapes = tuple(one.shape for one in maps)
         if shapes != map_shapes(*gray.shape):
             raise RuntimeFault(
-                f"{network.name} does not answer with a map for each stride on this frame: train it by edgefer's recipe."
+                f"{network.name} does not give a map per stride on this frame: train it with edgefer's recipe."
             )
         cells = _cells(shapes, steps, min_logit)
         answers = np.concatenate([one.reshape(-1, one.shape[2]) for one in maps])
@@ -100,8 +100,8 @@ class Finder:
 
 @lru_cache(maxsize=MAX_SHAPES)
 def _cells(shapes: tuple[tuple[int, ...], ...], steps: tuple[tuple[float, int], ...], min_logit: float) -> np.ndarray:
-    """Every cell of a canvas's maps of these shapes (rows, columns, answers), in turn: float64 [n, 7] of its column and row, the
-    map's stride and anchor, the scale and zero point of its answers, and the answer that stands for `min_logit`."""
+    """Every cell of a canvas's maps of these shapes (rows, columns, answers), in order: float64 [n, 7] of its column and row,
+    the map's stride and anchor, the scale and zero point of its answers, and the quantized `min_logit`."""
     maps = zip(shapes, STRIDES, ANCHORS, steps, strict=True)
     return np.array(
         [
@@ -114,7 +114,7 @@ def _cells(shapes: tuple[tuple[int, ...], ...], steps: tuple[tuple[float, int], 
 
 
 class CandidateMiner:
-    """Mines candidates for a refiner to learn from: what a finder takes for faces in gray images, rightly or not."""
+    """Mines candidates for a refiner's training: a finder's true and false detections in gray images."""
 
     def __init__(self, finder: Finder):
         self._finder = finder
@@ -129,16 +129,16 @@ class CandidateMiner:
 
 
 class Refiner:
-    """Looks closely at candidates: face or not, box, five points, roll. name: the network's, with its hash."""
+    """Refines candidates: face or not, box, five points, roll. name: the network's, with its hash."""
 
     def __init__(self, network: Maps, name: str = ""):
         self._network, self.name = network, name
 
     @classmethod
-    def of(cls, files: DetectorFiles = AS_SHIPPED, running: Running = AS_USUAL) -> "Refiner":
-        """The one that is named, else the one that comes with edgefer."""
-        half = open_refiner(files.refiner, running)
-        return cls(half.network, half.name)
+    def of(cls, files: DetectorFiles = AS_SHIPPED, options: PairOptions = DEFAULT_OPTIONS) -> "Refiner":
+        """The named one, else the shipped one."""
+        opened = open_refiner(files.refiner, options)
+        return cls(opened.network, opened.name)
 
     def refine(self, image_bgr: np.ndarray, box: Sequence[float]) -> Refined:
         """box: four edges in pixels of the frame."""
@@ -148,7 +148,7 @@ class Refiner:
         return decode_refined([(answer - zero) * scale for answer in answers.tolist()], square.edges)
 
     def follow(self, image_bgr: np.ndarray, box: Box) -> Refined:
-        """A known face, from where it was a frame ago."""
+        """A known face, from its position in the previous frame."""
         seen = self.refine(image_bgr, box)
         (x0, y0, x1, y1), (left, top, right, bottom) = seen.box, box
         moved = max(abs(x0 + x1 - left - right), abs(y0 + y1 - top - bottom)) / 2
@@ -159,8 +159,8 @@ class Refiner:
 
 @dataclass(frozen=True)
 class Square:
-    """What the refiner looks at, in whole pixels of the frame. step: of a large one every so many rows and columns are read,
-    which `side` is a multiple of."""
+    """The refiner's input area, in whole pixels of the frame. step: a large one is subsampled by this; `side` is a multiple
+    of it."""
 
     left: int
     top: int
@@ -173,7 +173,7 @@ class Square:
 
 
 def square_around(box: Sequence[float]) -> Square:
-    """The refiner's square of a candidate's box, four edges."""
+    """The refiner's square for a candidate's box, four edges."""
     side = max(((box[2] - box[0]) + (box[3] - box[1])) / 2, 2.0) * REFINER_MARGIN
     step = max(1, int(side / (2 * REFINER_SIDE)))
     whole = step * round(side / step)
@@ -181,7 +181,7 @@ def square_around(box: Sequence[float]) -> Square:
 
 
 def cut(image_bgr: np.ndarray, square: Square) -> np.ndarray:
-    """A square of a frame as gray uint8 [48, 48, 1]; beyond the frame its border is repeated."""
+    """A square of a frame as gray uint8 [48, 48, 1]; beyond the frame the border is replicated."""
     height, width = image_bgr.shape[:2]
     first, end, step = square.step // 2, square.side, square.step
     left, top = square.left, square.top
@@ -204,9 +204,9 @@ def as_input(pixels: np.ndarray, quantized: bool) -> np.ndarray:
 
 
 class OwnDetector:
-    """The finder on the frame, shrunk so that the smallest wanted face has 16 pixels; the refiner on what it finds.
+    """The finder on the frame, scaled so that the smallest wanted face has 16 pixels; then the refiner on its candidates.
 
-    min_face: pixels of the frame; 0 takes what a canvas of 192 pixels shows. networks: their names and hashes.
+    min_face: pixels of the frame; 0 uses a canvas of 192 pixels. networks: their names and hashes.
     """
 
     name = "own"
@@ -226,26 +226,28 @@ class OwnDetector:
         self.min_face, self.min_score, self.networks = min_face, min_score, networks
 
     @classmethod
-    def of(cls, files: DetectorFiles = AS_SHIPPED, running: Running = AS_USUAL, *, min_face: int = 0) -> "OwnDetector":
-        """With the networks that are named, else with those that come with edgefer."""
-        finder, refiner = open_finder(files.finder, running), open_refiner(files.refiner, running)
+    def of(
+        cls, files: DetectorFiles = AS_SHIPPED, options: PairOptions = DEFAULT_OPTIONS, *, min_face: int = 0
+    ) -> "OwnDetector":
+        """With the named networks, else the shipped ones."""
+        finder, refiner = open_finder(files.finder, options), open_refiner(files.refiner, options)
         return cls(finder.network, refiner.network, min_face=min_face, networks=(finder.name, refiner.name))
 
     @classmethod
     def shipped(cls, *, min_face: int = 0) -> "OwnDetector":
-        """With the networks that come with edgefer."""
+        """With the shipped networks."""
         return cls.of(min_face=min_face)
 
     def sides(self, frame_shape: tuple[int, ...]) -> list[int]:
-        """The canvases' longer sides for a frame: one that shows the smallest wanted face, and where that is a large one, a
-        coarse one for the faces that are too large there."""
+        """The canvases' longer sides for a frame: one for the smallest wanted face and, if that canvas is large, a coarse
+        one for faces that are too large for it."""
         if not self.min_face:
             return [SIDE]
         wanted = 32 * round(max(frame_shape[:2]) * MIN_CANVAS_FACE / self.min_face / 32)
         return [SIDE] if wanted <= SIDE else [SIDE, wanted]
 
     def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
-        """near: known faces' boxes, which the refiner looks at again; the finder is not asked."""
+        """near: boxes of known faces, for which only the refiner runs."""
         if near is not None:
             seen = [self._refiner.follow(image_bgr, box) for box in near]
             return sure_faces(seen, [one.score for one in seen], self.min_score)
@@ -262,14 +264,14 @@ class OwnDetector:
         return sure_faces(seen, scores, self.min_score)
 
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
-        """Only the boxes: what training needs to measure how they lie around a face."""
+        """Only the boxes, from which training measures the crop."""
         return [face.box_xyxy for face in self.find(image_bgr)]
 
 
 class RefinedDetector:
-    """Another detector's faces with the refiner's roll and points; those that it doubts are left out. The boxes stay.
+    """Another detector's faces and boxes, with the refiner's roll and points; those with a low score are dropped.
 
-    min_score: of the geometric mean of both scores.
+    min_score: for the geometric mean of both scores.
     """
 
     def __init__(self, detector: Detector, refiner: Refiner, *, min_score: float = MIN_REFINED_SCORE):
@@ -288,21 +290,21 @@ class RefinedDetector:
         return faces
 
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
-        """Only the boxes: what training needs to measure how they lie around a face."""
+        """Only the boxes, from which training measures the crop."""
         return [face.box_xyxy for face in self.find(image_bgr)]
 
 
 def min_candidate_score(min_score: float) -> float:
-    """The finder's score from which a candidate can still be a face: with the refiner's score, at most 1, its geometric mean has to
-    reach `min_score`. On news photographs this halves the number of candidates that the refiner looks at."""
+    """The minimum finder score of a candidate that can still be a face: its geometric mean with the refiner's score, at most
+    1, must reach `min_score`. On news photographs this halves the number of candidates to refine."""
     return max(MIN_CANDIDATE_SCORE, min_score**2)
 
 
 def sure_faces(seen: Sequence[Refined], scores: Sequence[float], min_score: float) -> list[Detection]:
-    """The candidates that are faces by their score, the largest first, each once.
+    """The candidates with the score of a face, after NMS, the largest first.
 
-    In a whole search the score is the geometric mean of what the finder and the refiner say. It and its threshold were
-    chosen on the images that the shipped pair's figures are measured on (models/face-finder/README.md).
+    In a full search the score is the geometric mean of the finder's and the refiner's. It and its threshold were chosen on
+    the same images as the shipped pair's figures (models/face-finder/README.md).
     """
     sure = [row for row, score in enumerate(scores) if score >= min_score]
     kept = non_max_suppression([seen[row].box for row in sure], [scores[row] for row in sure], MAX_IOU)

@@ -1,4 +1,4 @@
-"""The two networks of edgefer's own detector: the pair that ships, or bundles that a user trained and names."""
+"""Opens the two networks of edgefer's own detector: the shipped pair, or bundles named by the user."""
 
 import os
 from dataclasses import dataclass
@@ -15,60 +15,60 @@ from edgefer.parity import check_at_load
 from edgefer.text import printable
 
 TASKS: dict[str, Task] = {"face-finder": "find-faces", "face-refiner": "refine-faces"}  # by shipped name
-MAX_STEP = 8.0  # of an answer's scale: boxes stay numbers that can be computed with
+MAX_STEP = 8.0  # of an answer's scale: larger ones could overflow boxes
 
 
 @dataclass(frozen=True)
-class Half:
-    """One network of the pair, ready. name: its card's, and the hash of its bundle, by which a recording can be traced."""
+class PairNetwork:
+    """An opened network of the pair. name: its card's name and its bundle's hash, for traceable recordings."""
 
     network: MapNetwork
     name: str
 
 
 @dataclass(frozen=True)
-class Running:
-    """How the pair's networks run: on what, and whether one that a user names proves its stored answers first."""
+class PairOptions:
+    """How the pair's networks run: on which runtime, and whether a user's network is verified against its stored answers."""
 
-    options: RuntimeOptions = ANY_RUNTIME
+    runtime: RuntimeOptions = ANY_RUNTIME
     check: bool = True
 
 
-AS_USUAL = Running()
+DEFAULT_OPTIONS = PairOptions()
 
 
 def has_shipped_pair() -> bool:
-    """Whether this install has the pair."""
+    """Whether this installation has the pair."""
     return all(name in shipped_networks() for name in FACE_NETWORKS)
 
 
 def has_pair(files: DetectorFiles) -> bool:
-    """Whether there is a pair: both of its networks are named, or this install has those that ship."""
+    """Whether a pair is available: both networks are named, or this installation has the shipped ones."""
     return bool(files.finder and files.refiner) or has_shipped_pair()
 
 
 def refuse_pair(files: DetectorFiles, faces: str, reader: str = "the network") -> None:
-    """InputError where a network of a pair is named that cannot serve `reader`, which reads faces of that kind."""
+    """InputError if a network of a pair is named, but `reader` reads other faces than human ones."""
     if files.finder or files.refiner:
         raise InputError(f"--finder and --refiner are for human faces, but {reader} reads {faces}: leave them out.")
 
 
-def open_finder(named: Path | None, running: Running) -> Half:
-    """The finder in a bundle's folder, or of a shipped name; None is the one that ships.
+def open_finder(named: Path | None, options: PairOptions) -> PairNetwork:
+    """The finder in a bundle's folder, or with a shipped bundle's name; None: the shipped one.
 
-    BundleError, InputError or RuntimeFault, each with one sentence, for a bundle that is not there, is damaged, does something
-    else, is not converted, or does not answer as a finder does.
+    BundleError, InputError or RuntimeFault for a bundle that is missing, damaged, of another task, not converted, or has
+    other outputs than a finder.
     """
-    return _open(named, "face-finder", running)
+    return _open(named, "face-finder", options)
 
 
-def open_refiner(named: Path | None, running: Running) -> Half:
-    """The refiner, as open_finder."""
-    return _open(named, "face-refiner", running)
+def open_refiner(named: Path | None, options: PairOptions) -> PairNetwork:
+    """The refiner; otherwise as open_finder."""
+    return _open(named, "face-refiner", options)
 
 
 def pair_bundles(files: DetectorFiles) -> tuple[Bundle, Bundle]:
-    """The bundles of finder and refiner, those that ship where none is named; raises as open_finder, but nothing is run."""
+    """The bundles of finder and refiner, by default the shipped ones; raises as open_finder, but runs nothing."""
     return _bundle(files.finder, "face-finder"), _bundle(files.refiner, "face-refiner")
 
 
@@ -77,7 +77,7 @@ def _bundle(named: Path | None, which: str) -> Bundle:
     path = shipped[which] if named is None else path_or_shipped(named, shipped)
     if not os.path.exists(path):
         raise InputError(
-            f"--{which.removeprefix('face-')} {printable(str(path))} is not there: name a bundle that `edgefer convert` wrote, or {which}."
+            f"--{which.removeprefix('face-')} {printable(str(path))} does not exist: name a bundle that `edgefer convert` wrote, or {which}."
         )
     bundle = Bundle.open(path)
     if bundle.card.task != TASKS[which]:
@@ -90,39 +90,39 @@ def _bundle(named: Path | None, which: str) -> Bundle:
     return bundle
 
 
-def _open(named: Path | None, which: str, running: Running) -> Half:
+def _open(named: Path | None, which: str, options: PairOptions) -> PairNetwork:
     bundle = _bundle(named, which)
     if named is not None:
-        network = Network.open(bundle, Form.INT8, running.options)
-        if running.check:
+        network = Network.open(bundle, Form.INT8, options.runtime)
+        if options.check:
             check_at_load(bundle, network, Form.INT8)
-    maps = MapNetwork.open(bundle, running.options)
+    maps = MapNetwork.open(bundle, options.runtime)
     if named is not None:
         _check_ends(bundle, maps)
-    return Half(maps, f"{bundle.card.name} {bundle.hash[:12]}")
+    return PairNetwork(maps, f"{bundle.card.name} {bundle.hash[:12]}")
 
 
 def _check_card(bundle: Bundle) -> None:
-    """BundleError unless the card promises what the detector asks for."""
+    """BundleError unless the card's input and labels are those of the detector."""
     card, finds = bundle.card, bundle.card.task == "find-faces"
     side = FINDER_SIDE if finds else REFINER_SIDE
     if card.input != InputSpec(height=side, width=side):
         raise BundleError(
-            f"{bundle.path} does not take gray images of {side}x{side} pixels in edgefer's own way: train one by its recipe."
+            f"{bundle.path} does not take gray images of {side}x{side} pixels in edgefer's own format: train one with its recipe."
         )
     if card.labels != (FINDER_LABELS if finds else REFINER_LABELS):
-        raise BundleError(
-            f"{bundle.path} answers with other numbers than the detector reads: {', '.join(card.labels)}."
-        )
+        raise BundleError(f"{bundle.path} has other outputs than the detector reads: {', '.join(card.labels)}.")
 
 
 def _check_ends(bundle: Bundle, network: MapNetwork) -> None:
-    """BundleError unless the network answers as the detector reads it."""
+    """BundleError unless the network's outputs are those that the detector reads."""
     shapes = map_shapes(*network.shape[:2]) if bundle.card.task == "find-faces" else ((len(REFINER_LABELS),),)
     steps = [network.step(index)[0] for index in range(len(network.maps))]
     if network.maps != shapes:
         raise BundleError(
-            f"{bundle.path} answers with maps of {network.maps}, not {shapes}: train it by edgefer's recipe."
+            f"{bundle.path} outputs maps of {network.maps}, not {shapes}: train it with edgefer's recipe."
         )
     if not all(0 < step <= MAX_STEP for step in steps):
-        raise BundleError(f"{bundle.path} answers in steps of {steps}, which no faces are found by: convert it again.")
+        raise BundleError(
+            f"{bundle.path} has output scales of {steps}, with which no face can be found: convert it again."
+        )

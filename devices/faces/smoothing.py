@@ -1,4 +1,4 @@
-"""Keeps a face's label from flickering, at a price in delay that is bounded; and says `unsure` rather than guess."""
+"""Keeps a face's label from flickering, with a bounded delay, and gives `unsure` instead of guessing."""
 
 import math
 from dataclasses import dataclass, field
@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from edgefer.devices.faces.tracking import FORGET_S
 
 LOW = "low score"
-UNSURE_LEAD = 0.5  # what counts as the lead of or over `unsure`, which has no score
+UNSURE_LEAD = 0.5  # the assumed lead of or over `unsure`, which has no score
 EASE = 0.05  # by how much a score must exceed the reject threshold again before an unsure face gets its label back
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """How steady: `mean_s` is the time constant of the probabilities' mean. Another label is shown once its lead times the
-    time that it leads has come to `lead_s`: a clear one soon, one that a syllable brings forth hardly ever. Or once it has
-    led at all for `patience_s`, which bounds the delay when two labels are nearly level."""
+    """`mean_s`: time constant of the probabilities' mean. The label changes once another one's lead times the time that it
+    leads reaches `lead_s`, which is soon for a clear change and rare for a spoken syllable; or once it has led at all for
+    `patience_s`, which bounds the delay between two almost equal labels."""
 
     mean_s: float
     lead_s: float
@@ -31,34 +31,34 @@ PRESETS = {
 
 @dataclass
 class _State:
-    """One tracked face: the mean of its scores, and what is shown of it.
+    """One tracked face: the mean of its scores, and its displayed label.
 
-    decided: the mean as it was when it last agreed with `label`: the numbers that go with it.
+    decided: the mean when it last agreed with `label`: the scores to show with it.
     """
 
     seen_s: float
     mean: dict[str, float]
-    mean_s: float | None = None  # when `mean` was last added to; None while no image of the face was fit to be read
-    shown: bool = False  # whether anything was, by the rules in force
-    label: str | None = None  # None: unsure. No word says so, for a network may have a label of that name
+    mean_s: float | None = None  # when `mean` was last updated; None until an image of the face can be read
+    shown: bool = False  # whether anything was, by the current rules
+    label: str | None = None  # None: unsure. Not a string, since a network may have a label of that name
     unsure: str = ""
     decided: dict[str, float] = field(default_factory=dict)
-    rival: str | None = None  # what is called for instead of `label`
-    against_s: float = 0.0  # for how long any other than `label` has been called for
-    lead_s: float = 0.0  # and the lead of `rival` times the time that it has led
+    rival: str | None = None  # what leads instead of `label`
+    against_s: float = 0.0  # how long anything but `label` has led
+    lead_s: float = 0.0  # the lead of `rival` times the time that it has led
 
 
 class LabelSmoother:
-    """One steady decision per frame for each tracked face.
+    """One smoothed decision per frame for each tracked face.
 
-    Everything is measured in seconds of the source, so that it is as steady at 5 frames a second as at 30. A frame
-    stands for the time since the one before: at a low rate nothing waits for a second frame.
+    Everything is measured in seconds of the source, so that smoothing is the same at 5 and at 30 frames per second. A
+    frame represents the time since the previous one, so at a low rate no decision waits for a second frame.
 
-    While a label is held against a rival, the scores that it was decided on are held too, for at most `patience_s`: so
-    the label is always the likeliest of the scores beside it, and never below `reject`.
+    While a label is held against a rival, its scores are held too, for at most `patience_s`, so that the label is always
+    the one with the highest shown score, and never below `reject`.
 
-    reject: below this probability of the likeliest label a face is unsure, until it exceeds it by EASE; 0 never says so,
-    whatever the reason.
+    reject: a face is unsure if its highest probability is below this, until it exceeds it by EASE; with 0 a face is never
+    unsure, for any reason.
     """
 
     def __init__(self, preset: Preset, *, reject: float = 0.0):
@@ -66,7 +66,7 @@ class LabelSmoother:
         self._states: dict[int, _State] = {}
 
     def change(self, preset: Preset, reject: float) -> None:
-        """Other rules from the next frame on. What is shown was decided by the old ones, and is not held on to."""
+        """Change the rules from the next frame on. The shown label was decided by the old ones, so it is not held."""
         if (preset, reject) == (self.preset, self.reject):
             return
         self.preset, self.reject = preset, reject
@@ -76,9 +76,9 @@ class LabelSmoother:
     def settle(
         self, track: int, time_s: float, scores: dict[str, float], fault: str = ""
     ) -> tuple[dict[str, float], str]:
-        """(scores, why it is unsure or "") to show of face `track` at `time_s`, given the scores of this frame alone.
+        """(scores, why it is unsure or "") to show for face `track` at `time_s`, given this frame's scores.
 
-        fault: why this image of the face cannot be read, "" if it can. One that cannot leaves the mean alone.
+        fault: why this image of the face cannot be read, "" if it can. If not, the mean is not updated.
         """
         self._states = {key: one for key, one in self._states.items() if 0 <= time_s - one.seen_s < FORGET_S}
         state = self._states.setdefault(track, _State(seen_s=time_s, mean=scores))
@@ -95,14 +95,14 @@ class LabelSmoother:
         return state.decided, state.unsure
 
     def _mean(self, state: _State, time_s: float, scores: dict[str, float]) -> dict[str, float]:
-        """The exponential mean over time. Of probabilities, not logits: one odd frame then weighs no more than any."""
+        """The exponential mean over time. Of probabilities, not logits, which limits the weight of an outlier frame."""
         if state.mean_s is None or not self.preset.mean_s:
             return scores
         share = 1 - math.exp(-(time_s - state.mean_s) / self.preset.mean_s)
         return {label: old + share * (scores[label] - old) for label, old in state.mean.items()}
 
     def _wanted(self, state: _State, top: str, fault: str) -> tuple[str | None, str]:
-        """The label this moment calls for, None for `unsure`, and why it is that."""
+        """The label for this moment, None for `unsure`, and the reason for unsure."""
         ease = EASE if state.shown and state.label is None and self.preset.lead_s else 0.0
         if fault:
             return None, fault
@@ -111,7 +111,7 @@ class LabelSmoother:
         return top, ""
 
     def _agreed(self, state: _State, wanted: str | None, passed_s: float) -> bool:
-        """Whether to show `wanted`: at once if it or nothing was shown, else only once it has led clearly or long enough."""
+        """Whether to show `wanted`: at once if it or nothing is shown, else only once it has led clearly or long enough."""
         if wanted == state.label or not state.shown:
             state.against_s = state.lead_s = 0.0
             return True

@@ -1,4 +1,4 @@
-"""Keeps each face's number from frame to frame, and moves its box over the frames in which nothing is detected."""
+"""Keeps each face's id from frame to frame, and moves its box in frames without detection."""
 
 import math
 import time
@@ -11,25 +11,24 @@ from edgefer.devices.faces.canvas import sampled
 from edgefer.devices.faces.detectors import Detector, can_look_near, min_new_score
 from edgefer.records import Box, Detection, Frame
 
-MIN_IOU = 0.3  # least overlap (intersection over union) for a detection to be a known face
-MAX_SHIFT = 1.0  # a face lost from view may come back so many of its sides away
-MIN_HITS = 2  # detections in a row before a new face is shown: a cascade's false alarms last one frame
-MAX_MISSES = 3  # detections in a row without a face before it counts as lost
-FOLLOW_S = 0.6  # longest time a face is followed without being detected again
-# A lost face that is found again sooner keeps its number; a longer gap between frames starts all over again.
+MIN_IOU = 0.3  # minimum IoU of a detection with a known face
+MAX_SHIFT = 1.0  # of a face's side: how far away a lost face may reappear
+MIN_HITS = 2  # consecutive detections before a new face is shown: a cascade's false positives last one frame
+MAX_MISSES = 3  # consecutive detections without a face before it is lost
+FOLLOW_S = 0.6  # how long a face is tracked without being detected
+# A lost face that is found again sooner keeps its id; after a longer gap between frames, tracking restarts.
 FORGET_S = 1.0
-PATCH = 32  # pixels of a face's side while it is followed
-REACH = 0.5  # how far a face is looked for around its last box, in its sides
-MIN_CORRELATION = 0.5  # least correlation with the patch of the last detection for a face to still be there
+PATCH = 32  # pixels of a face's side while it is tracked
+REACH = 0.5  # of a face's side: search margin around its last box
+MIN_CORRELATION = 0.5  # minimum correlation with the patch of the last detection
 MIN_CONTRAST = 2.0  # standard deviation of a patch, of 255
-LEVEL_S = 0.2  # time constant of the roll's smoothing: landmarks tremble, and a crop that rolls to and fro flickers
+LEVEL_S = 0.2  # time constant of the roll's smoothing: landmarks jitter, and a jittering crop makes labels flicker
 
 
 class Pace:
-    """How many frames may pass from one detection to the next, so that a frame rate is kept on average.
+    """How many frames may pass between detections, to keep a frame rate on average.
 
-    It is given how long things took, which is all it knows of the board's speed. With no `target_fps` every frame is searched,
-    or every `follow`th one.
+    It adapts to reported times. Without `target_fps` every frame is searched, or every `follow`th one.
     """
 
     def __init__(self, target_fps: float | None = None, follow: int = 1):
@@ -37,20 +36,20 @@ class Pace:
         self._detect_s = self._follow_s = self._rest_s = 0.0
 
     def detected(self, seconds: float) -> None:
-        """What a frame took in which faces were detected."""
+        """Report the time of a frame with detection."""
         self._detect_s = _mean(self._detect_s, seconds)
 
     def followed(self, seconds: float) -> None:
-        """What a frame took in which they were only followed."""
+        """Report the time of a frame with tracking only."""
         self._follow_s = _mean(self._follow_s, seconds)
 
     def rest(self, seconds: float) -> None:
-        """What the loop did with a frame before or after that. Nothing where it is done meanwhile, on another core."""
+        """Report the loop's remaining time for a frame; 0 if that runs in parallel on another core."""
         self._rest_s = _mean(self._rest_s, seconds)
 
     @property
     def apart(self) -> int:
-        """1 searches every frame, 3 every third; never further apart than faces may be followed, or `follow` where that is more."""
+        """1 searches every frame, 3 every third; limited by how long faces may be tracked, or by `follow` if that is more."""
         return max(self.follow, self._needed())
 
     def _needed(self) -> int:
@@ -83,28 +82,28 @@ class _Track:
     _patch: np.ndarray | None = field(default=None, repr=False)
 
     def see(self, frame: Frame, box: Box) -> None:
-        """Record where, when and with which score it was detected."""
+        """Record a detection."""
         self.best = max(self.best, self.face.score)
         self.seen_s, self._seen, self._patch = frame.time_s, (frame.image_bgr, box), None
 
     @property
     def patch(self) -> np.ndarray:
-        """What it looked like when last detected, gray, PATCH pixels a side or less. Cut when first asked for: with a
-        detection in every frame hardly ever."""
+        """Its gray image at the last detection, at most PATCH pixels a side. Computed lazily, since it is rarely needed with
+        a detection in every frame."""
         if self._patch is None:
             assert self._seen is not None
-            self._patch, self._seen = _patch(*self._seen), None  # and the frame is let go
+            self._patch, self._seen = _patch(*self._seen), None  # and release the frame
         return self._patch
 
 
 class Tracker:
-    """Faces with stable numbers out of a detector, from frame to frame of one source.
+    """Gives a detector's faces stable ids from frame to frame of one source.
 
-    Between searches of the whole frame, a detector that can looks around the known faces, and in the whole frame while one is
-    lost; of another detector's faces the pixels are followed.
+    Between searches of the whole frame, a WindowDetector searches near the known faces, and the whole frame while one is
+    lost; another detector's faces are tracked by their pixels.
 
-    A new face is shown after two detections in a row, one of them sure, except in a first frame, which has nothing to be
-    compared with; a face that three detections miss is lost. So a frame in which the detector fails is no gap, and its false alarm no face.
+    A new face is shown after two consecutive detections, one of them with min_new_score, except in a first frame; a face
+    missed by three detections is lost. So a single missed or false detection has no effect.
     """
 
     def __init__(self, detector: Detector, *, target_fps: float | None = None, follow: int = 1):
@@ -116,7 +115,7 @@ class Tracker:
         self._since = 0  # frames since faces were last detected
 
     def follow(self, frame: Frame) -> list[Detection]:
-        """The faces of the next frame, the largest first, each with its number in `id`."""
+        """The faces of the next frame, the largest first, each with its `id`."""
         began = time.perf_counter()
         gap_s = math.inf if self._last_s is None else frame.time_s - self._last_s
         fresh = not 0 <= gap_s < FORGET_S
@@ -145,7 +144,7 @@ class Tracker:
         return sorted(shown, key=lambda face: -face.side)
 
     def _move(self, track: _Track, frame: Frame) -> None:
-        """Move a face to where its patch fits best, or lose it."""
+        """Move a face to the best match of its patch, or lose it."""
         moved = _follow(frame.image_bgr, track.face.box_xyxy, track.patch)
         if moved is None or frame.time_s - track.seen_s > FOLLOW_S:
             track.lost = True
@@ -153,7 +152,7 @@ class Tracker:
             track.face = track.face.moved(*moved)
 
     def _find_again(self, tracks: list[_Track], frame: Frame) -> bool:
-        """Find known faces without a search of the whole frame; whether all of them are there."""
+        """Find known faces without searching the whole frame; whether all were found."""
         if tracks and can_look_near(self.detector):
             found = self.detector.find(frame.image_bgr, [track.face.box_xyxy for track in tracks])
             pairs = _pairs(tracks, found)
@@ -166,8 +165,8 @@ class Tracker:
         return not any(track.lost for track in tracks)
 
     def _match(self, found: list[Detection], frame: Frame) -> dict[_Track, Detection]:
-        """Which detection is which known face; of the others one more is missed."""
-        # Boxes overlap from detection to detection unless a face is quick or missed: only such are looked for first.
+        """Match detections with known faces; count a miss for the unmatched ones."""
+        # Boxes overlap from detection to detection unless a face is fast or missed: only those are tracked first.
         pairs = _pairs([track for track in self._tracks if not track.lost], found)
         if rest := [track for track in self._tracks if track not in pairs]:
             for track in rest:
@@ -181,7 +180,7 @@ class Tracker:
         return pairs
 
     def _update(self, pairs: dict[_Track, Detection], found: list[Detection], frame: Frame, fresh: bool) -> None:
-        """Move the known faces to where they were detected; what else was found are new ones."""
+        """Move the known faces to their detections; add new faces for the others."""
         for track, face in pairs.items():
             before = None if track.lost else track.face.roll_deg
             roll_deg = _smoothed_roll(face.roll_deg, before, frame.time_s - track.seen_s)
@@ -209,7 +208,7 @@ def overlap(one: Box, other: Box) -> float:
 
 
 def _pairs(tracks: list[_Track], found: list[Detection]) -> dict[_Track, Detection]:
-    """Which detection is which known face: the greatest overlap first, and what was lost nearby last."""
+    """Match detections with known faces: the greatest overlap first, then nearby lost faces."""
     likely = []
     for track in tracks:
         for face in found:
@@ -234,7 +233,7 @@ def _middle(box: Box) -> tuple[float, float]:
 
 
 def _smoothed_roll(roll_deg: float | None, before_deg: float | None, apart_s: float) -> float | None:
-    """The exponential mean of a head's roll over time, in degrees, the short way round."""
+    """The exponential mean of a head's roll over time, in degrees, along the shorter arc."""
     if roll_deg is None or before_deg is None:
         return roll_deg
     step_deg = (roll_deg - before_deg + 180) % 360 - 180
@@ -248,8 +247,8 @@ def _clipped(box: tuple[float, float, float, float], image_bgr: np.ndarray) -> B
 
 
 def _patch(image_bgr: np.ndarray, box: Box, grow: float = 0.0) -> np.ndarray:
-    """The part of a frame in `box`, grown by so many of its sides each way, as gray uint8; the side becomes PATCH
-    pixels. Empty where the box lies outside the frame."""
+    """The part of a frame in `box`, enlarged by `grow` of its side each way, as gray uint8; the side becomes PATCH
+    pixels. Empty if the box is outside the frame."""
     side = max(1.0, ((box[2] - box[0]) + (box[3] - box[1])) / 2)
     more = grow * side
     x0, y0, x1, y1 = _clipped((box[0] - more, box[1] - more, box[2] + more, box[3] + more), image_bgr)
@@ -262,11 +261,11 @@ def _patch(image_bgr: np.ndarray, box: Box, grow: float = 0.0) -> np.ndarray:
 
 
 def _follow(image_bgr: np.ndarray, box: Box, patch: np.ndarray) -> tuple[float, float] | None:
-    """How far `patch`, once cut at `box`, has moved, in pixels (x, y); None where nothing is like it."""
+    """How far `patch`, once cropped at `box`, has moved, in pixels (x, y); None without a match."""
     window = _patch(image_bgr, box, REACH)
     if not patch.size or window.shape[0] < patch.shape[0] or window.shape[1] < patch.shape[1]:
         return None
-    if patch.std() < MIN_CONTRAST:  # everything is like a patch without any
+    if patch.std() < MIN_CONTRAST:  # a patch without contrast matches everything
         return None
     likeness = cv2.matchTemplate(window, patch, cv2.TM_CCOEFF_NORMED)
     _, best, _, (column, row) = cv2.minMaxLoc(likeness)
@@ -281,7 +280,7 @@ def _follow(image_bgr: np.ndarray, box: Box, patch: np.ndarray) -> tuple[float, 
 
 
 def _peak(values: np.ndarray, at: int) -> float:
-    """Where between its neighbours the highest value lies, -0.5..0.5, by a parabola through the three."""
+    """The sub-pixel offset of the maximum from its neighbours, -0.5..0.5, by a parabola through the three."""
     if not 0 < at < len(values) - 1:
         return 0.0
     before, here, after = (float(value) for value in values[at - 1 : at + 2])

@@ -1,4 +1,4 @@
-"""YuNet, the better of the two face detectors: small, quick, and it locates the eyes. Fetched on first use."""
+"""YuNet through OpenCV: a small, fast face detector that also locates the eyes. Downloaded on first use."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 BYTES = 232_589
 CHUNK = 16_384
 TIMEOUT_S = 20.0
-MIN_SCORE = 0.7  # the least score of a face; OpenCV's sample has 0.9, its zoo 0.6
+MIN_SCORE = 0.7  # minimum score of a face; OpenCV's sample has 0.9, its zoo 0.6
 
 Track = Callable[[Iterable[bytes], int, str], Iterable[bytes]]
 
@@ -30,8 +30,8 @@ Track = Callable[[Iterable[bytes], int, str], Iterable[bytes]]
 class YuNetDetector:
     """OpenCV's YuNet (Wu, Peng & Yu 2023), from an ONNX file.
 
-    A frame is shrunk into the corner of a black square of `width` pixels. Files with a fixed input are as common as
-    those without, and 320 x 320 is what the fixed ones take; nothing is ever enlarged.
+    A frame is downscaled into the corner of a black square of `width` pixels, never upscaled. Files with a fixed input of
+    320 x 320 are as common as those without.
     """
 
     name = "yunet"
@@ -49,7 +49,7 @@ class YuNetDetector:
         try:
             with native_path(file) as path:
                 self._net = cv2.FaceDetectorYN.create(path, "", square, MIN_SCORE)
-            self._net.detect(self._canvas)  # a file that is some other network fails only here
+            self._net.detect(self._canvas)  # a file of another network fails only here
         except cv2.error as error:
             raise SourceError(
                 f"{printable(str(file))} is not a YuNet that OpenCV {cv2.__version__} can run ({' '.join(str(error).split())[:120]}): "
@@ -67,7 +67,7 @@ class YuNetDetector:
         return sorted(faces, key=lambda face: -face.side)
 
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
-        """Only the boxes: what training needs to measure how they lie around a face."""
+        """Only the boxes, from which training measures the crop."""
         return [face.box_xyxy for face in self.find(image_bgr)]
 
 
@@ -81,26 +81,26 @@ def _detection(row: np.ndarray, score: float) -> Detection:
 
 
 def cached_yunet() -> Path:
-    """Where the fetched file is kept: edgefer/ in the user's cache (XDG Base Directory Specification)."""
+    """The path of the downloaded file: edgefer/ in the user's cache (XDG Base Directory Specification)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgefer" / "detectors" / FILE
 
 
 def fetch_yunet(to: Path, *, url: str = URL, track: Track = lambda chunks, total, what: chunks) -> Path:
-    """`to`, fetched from OpenCV Zoo unless it is there already and whole. Written under another name and renamed.
+    """Download YuNet from OpenCV Zoo to `to`, unless it is already there and intact; returns `to`. Renamed when complete.
 
-    track: wraps the chunks to show progress: (chunks, how many, what is being done).
+    track: wraps the chunks to show progress: (chunks, their number, description).
     """
     if to.is_file() and _sha256(to.read_bytes()) == SHA256:
         return to
-    by_hand = f"fetch {URL} on another computer and name the file with --detector-file, or use --detector haar"
+    by_hand = f"download {URL} on another computer and name the file with --detector-file, or use --detector haar"
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
             content = b"".join(track(_chunks(answer), -(-BYTES // CHUNK), "Fetching the YuNet face detector"))
     except (OSError, HTTPException) as error:  # URLError is an OSError, and so is a timeout
-        raise EdgeferError(f"YuNet could not be fetched ({getattr(error, 'reason', error)}): {by_hand}.") from None
+        raise EdgeferError(f"YuNet could not be downloaded ({getattr(error, 'reason', error)}): {by_hand}.") from None
     if _sha256(content) != SHA256:
         raise EdgeferError(
-            f"What {url} gave is not YuNet ({len(content):,} bytes, sha256 {_sha256(content)[:12]}...): {by_hand}."
+            f"The file from {url} is not YuNet ({len(content):,} bytes, sha256 {_sha256(content)[:12]}...): {by_hand}."
         )
     try:
         write_file(to, content)
@@ -110,7 +110,7 @@ def fetch_yunet(to: Path, *, url: str = URL, track: Track = lambda chunks, total
 
 
 def _chunks(answer) -> Iterator[bytes]:
-    """What comes, to a little more than YuNet has: whatever is longer is not YuNet, and need not be read."""
+    """The response, up to a little more than YuNet's size: anything longer is not YuNet."""
     for _ in range(-(-BYTES // CHUNK) + 1):
         if not (chunk := answer.read(CHUNK)):
             return

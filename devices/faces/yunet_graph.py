@@ -1,4 +1,4 @@
-"""YuNet's .onnx as layers that a .tflite can be written of: canvases of any shape, float32 or int8."""
+"""Converts YuNet's .onnx to layers for a .tflite: canvases of any shape, float32 or int8."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,25 +11,25 @@ from edgefer.tflite.write import Layer, Step, shapes_of
 
 STRIDES = (8, 16, 32)
 HEADS = (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10))
-ANSWERS = 16  # of a cell: the heads' together
+ANSWERS = 16  # per cell, of all heads
 INPUT = "canvas"
 MAX_CHANNELS = 1024
-# Ranges measured on other images than a camera's are a little too narrow for some; what lies beyond is cut off.
+# Ranges measured on other images than a camera's are slightly too narrow for some; values beyond them saturate.
 SPARE = 1.1
 
 
 def read_layers(graph: Graph, name: str) -> list[Layer]:
     """The network's layers, from "canvas" to "faces_8", "faces_16" and "faces_32": [h / stride, w / stride, 16] each, logits.
 
-    The canvas has one black row above and one black column to the left of what is searched: so the first convolution, which
-    pads on either side, needs no padding. Each stride's four heads, two convolutions each, become one. SourceError where the
-    file is no YuNet.
+    The canvas has one black row above and one black column to the left of the searched area, so that the first convolution,
+    which pads on both sides, needs no padding. Each stride's four heads, of two convolutions each, are merged into one.
+    SourceError if the file is not a YuNet.
     """
     try:
         return _Reader(graph).layers()
     except (_Unlike, KeyError, IndexError, TypeError, ValueError) as error:
         detail = f"{error.args[0]!r:.80}" if error.args else type(error).__name__
-        raise SourceError(f"{name} is not a YuNet that edgefer knows ({detail}): use OpenCV Zoo's.") from None
+        raise SourceError(f"{name} is not a YuNet that edgefer supports ({detail}): use OpenCV Zoo's.") from None
 
 
 class _Unlike(Exception):
@@ -82,7 +82,7 @@ class _Reader:
         self.out.append(Layer(kind="depthwise", inputs=(middle,), output=end, weights=weights, bias=bias))
 
     def _back(self, name: str) -> Node:
-        """The convolution behind an output."""
+        """The convolution before an output."""
         for _ in range(8):
             node = self.makers[name]
             if node.kind == "Conv":
@@ -93,12 +93,12 @@ class _Reader:
         raise _Unlike(name)
 
     def _need(self, name: str) -> None:
-        """Add the layers that make a tensor, and first what they need."""
+        """Add the layer that makes a tensor, after those of its inputs."""
         if name == INPUT or any(layer.output == name for layer in self.out):
             return
         self.depth += 1
         if self.depth > 200:
-            raise _Unlike("its operators form a circle")
+            raise _Unlike("its operators form a cycle")
         layer = self._layer(self.makers[name])
         for one in layer.inputs:
             self._need(one)
@@ -157,14 +157,15 @@ class _Reader:
         )
 
 
-Ranges = Mapping[str, tuple[np.ndarray, np.ndarray]]  # tensor -> the least and the greatest value of each channel
+Ranges = Mapping[str, tuple[np.ndarray, np.ndarray]]  # tensor -> the minimum and maximum of each channel
 
 
 def equalize(layers: Sequence[Layer], ranges: Ranges) -> tuple[list[Layer], Ranges, dict[str, np.ndarray]]:
-    """The same network with channels of like range, so that one int8 scale suits them all; its ranges; and each output's gains.
+    """Cross-layer equalization: the same network with similar ranges in all channels, so that one int8 scale suits them all;
+    its ranges; and each output's gains.
 
-    A pointwise convolution without ReLU before a depthwise one can be scaled up by channel and the other down, which changes
-    nothing. The answers themselves are scaled too: who reads them divides by the gain.
+    A pointwise convolution without ReLU before a depthwise one can be scaled up per channel and the other down, which changes
+    nothing. The outputs are scaled too, and must be divided by the gains.
     """
     readers: dict[str, list[int]] = {}
     for index, layer in enumerate(layers):
@@ -194,7 +195,7 @@ def equalize(layers: Sequence[Layer], ranges: Ranges) -> tuple[list[Layer], Rang
 
 
 def measure(images: Iterable[Mapping[str, np.ndarray]]) -> Ranges:
-    """Each tensor's range per channel over images, of which each is given by all its tensors [h, w, channels]."""
+    """Each tensor's range per channel over images, each given as all its tensors [h, w, channels]."""
     ranges: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for tensors in images:
         for name, values in tensors.items():
@@ -206,7 +207,7 @@ def measure(images: Iterable[Mapping[str, np.ndarray]]) -> Ranges:
 
 
 def steps_of(layers: Sequence[Layer], ranges: Ranges) -> dict[str, Step]:
-    """The int8 quantization of every tensor. The canvas is uint8 pixels minus 128; pooling and enlarging keep what they read."""
+    """The int8 quantization of every tensor. The canvas is uint8 pixels minus 128; pooling and upsampling keep their input's."""
     steps = {INPUT: Step(1.0, -128)}
     for layer in layers:
         if layer.kind in ("pool", "enlarge"):

@@ -1,4 +1,4 @@
-"""YuNet on the TFLite runtime: the user's .onnx becomes a float32 and an int8 .tflite, kept in the cache once they are proven."""
+"""YuNet on the TFLite runtime: the user's .onnx is converted to float32 and int8 .tflite, verified and cached."""
 
 import hashlib
 import io
@@ -36,21 +36,19 @@ from edgefer.text import printable
 from edgefer.tflite.write import write_tflite
 
 SIDE = 320  # pixels of the canvas's longer side
-MIN_CANVAS_FACE = (
-    20.0  # pixels of a face on the canvas: of real faces of 20 nine in ten were found, of 10 one in twenty
-)
-MAX_IOU = 0.3  # of two faces, as OpenCV has it
+MIN_CANVAS_FACE = 20.0  # pixels of a face on the canvas: of real faces, 90% were found at 20, 5% at 10
+MAX_IOU = 0.3  # for the NMS of faces, as in OpenCV
 CALIBRATION_SCENES = 24
 PROOF_SCENES = 12
-MIN_IOU = {"float32": 0.98, "int8": 0.8}  # of a box with OpenCV's, at worst
+MIN_IOU = {"float32": 0.98, "int8": 0.8}  # the minimum IoU of a box with OpenCV's
 MAX_SCORE_GAP = {"float32": 0.002, "int8": 0.12}
-VERSION = 1  # of what is kept
+VERSION = 1  # of the cache
 
 
 @dataclass(frozen=True)
 class Proof:
-    """How a .tflite's faces differ from OpenCV's on drawn scenes: how many faces, the least overlap, the largest gap of a score,
-    and how many of the sure ones only one of the two found."""
+    """A .tflite's faces compared with OpenCV's on drawn scenes: the number of faces, the minimum IoU, the largest difference
+    in score, and how many confident faces only one of the two found."""
 
     faces: int
     worst_iou: float
@@ -67,10 +65,10 @@ class Proof:
 
 
 class YuNetLite:
-    """YuNet on a canvas of the frame's own shape; what it finds is what OpenCV's finds, several times sooner.
+    """YuNet on a canvas with the frame's aspect ratio; it finds the same faces as OpenCV's, several times faster.
 
-    file: YuNet's .onnx. cache: a folder for what is made of it; the first use makes and proves it, in a few seconds.
-    dtype: "int8" or "float32". min_face: pixels of the frame; 0 takes what a canvas of 320 pixels shows.
+    file: YuNet's .onnx. cache: a folder for the converted networks; the first use converts and verifies, in a few seconds.
+    dtype: "int8" or "float32". min_face: pixels of the frame; 0 uses a canvas of 320 pixels.
     """
 
     name = "yunet"
@@ -101,7 +99,7 @@ class YuNetLite:
         return sorted((_detection(found[row]) for row in kept), key=lambda face: -face.side)
 
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
-        """Only the boxes: what training needs to measure how they lie around a face."""
+        """Only the boxes, from which training measures the crop."""
         return [face.box_xyxy for face in self.find(image_bgr)]
 
     def _rows(self, image_bgr: np.ndarray, side: int, near: Sequence[Box] | None) -> np.ndarray:
@@ -123,7 +121,7 @@ class YuNetLite:
     def _network(self, canvas: tuple[int, int]) -> MapNetwork:
         if canvas not in self._networks:
             if len(self._networks) >= MAX_SHAPES:
-                self._networks.clear()  # folders of images of every shape
+                self._networks.clear()  # such as for a folder of images of many shapes
             content = self._build.tflite(self.dtype, canvas)
             self._networks[canvas] = MapNetwork(content, self._options, name=self._build.name)
         return self._networks[canvas]
@@ -133,13 +131,13 @@ def decode(
     network: MapNetwork, canvas: np.ndarray, gains: dict[str, np.ndarray] | None, min_score: float
 ) -> np.ndarray:
     """The faces on a canvas uint8 [h + 1, w + 1, 3]: float32 [n, 15] x0, y0, x1, y1, five points, score, in its pixels
-    without the black row and column; each once."""
+    without the black row and column, after NMS."""
     image = (canvas ^ 0x80).view(np.int8) if network.quantized else canvas.astype(np.float32)
     parts = []
     for index, (answers, stride) in enumerate(zip(network.run(image), STRIDES, strict=True)):
         scale, zero = network.step(index)
         gain = np.ones(ANSWERS, np.float32) if gains is None else gains[f"faces_{stride}"]
-        # The score is the root of two probabilities' product, so neither can be below the square of the least score.
+        # The score is the root of two probabilities' product, so neither can be below the square of the minimum score.
         least = logit(min_score**2) * gain[:2] / scale + zero
         cells = np.nonzero((answers[..., 0] >= least[0]) & (answers[..., 1] >= least[1]))
         if not len(cells[0]):
@@ -164,11 +162,13 @@ def _detection(row: np.ndarray) -> Detection:
 
 
 class _Build:
-    """The networks made of one .onnx: its int8 ranges and proofs are kept in the cache, the .tflite of each canvas beside."""
+    """The networks made from one .onnx: the cache holds its int8 ranges and proofs, and a .tflite per canvas."""
 
     def __init__(self, file: Path, cache: Path, runtime: str):
         if not file.exists():
-            raise SourceError(f"There is no file {file}: name YuNet's .onnx, or leave --detector-file out to fetch it.")
+            raise SourceError(
+                f"There is no file {file}: name YuNet's .onnx, or leave --detector-file out to download it."
+            )
         content = read_regular(file, MAX_BYTES, error=SourceError)
         self.layers = read_layers(read_onnx(content, str(file)), str(file))
         self.name, self.options = str(file), RuntimeOptions(runtime=runtime)
@@ -183,7 +183,7 @@ class _Build:
             self._keep(ranges)
 
     def tflite(self, dtype: str, canvas: tuple[int, int]) -> bytes:
-        """The network for a canvas (height, width), as kept or newly written."""
+        """The network for a canvas (height, width), cached or new."""
         shape = canvas[0] + 1, canvas[1] + 1, 3
         outputs = [f"faces_{stride}" for stride in STRIDES]
         if dtype == "int8":
@@ -206,7 +206,7 @@ class _Build:
         return measure(tensors())
 
     def _prove(self, file: Path, dtype: str) -> Proof:
-        """Compare with OpenCV's own run of the file; RuntimeFault where they differ."""
+        """Compare with OpenCV's results for the file; RuntimeFault if they differ."""
         network = MapNetwork(self.tflite(dtype, (SIDE, SIDE)), self.options, name=self.name)
         try:
             with native_path(file) as path:
@@ -225,8 +225,8 @@ class _Build:
         proof = compared(pairs)
         if not proof.passes(dtype):
             raise RuntimeFault(
-                f"YuNet as {dtype} .tflite does not find on this machine what OpenCV's finds ({proof.unmatched} of "
-                f"{proof.faces} faces unmatched, overlap {proof.worst_iou:.2f} at worst): use --detector own."
+                f"YuNet as {dtype} .tflite does not find the same faces as OpenCV's on this machine ({proof.unmatched} of "
+                f"{proof.faces} faces unmatched, minimum IoU {proof.worst_iou:.2f}): use --detector own."
             )
         return proof
 
@@ -242,7 +242,7 @@ class _Build:
             return None
 
     def _keep(self, ranges: Ranges) -> None:
-        """As far as the disk allows: without, the next use makes it all again."""
+        """Write the cache, ignoring a full disk: the next use then makes it again."""
         out = io.BytesIO()
         arrays: dict[str, Any] = {name: np.stack(pair) for name, pair in ranges.items()}
         np.savez(out, **arrays)
@@ -261,7 +261,7 @@ class _Build:
 
 
 def compared(pairs: Sequence[tuple[np.ndarray | None, np.ndarray]]) -> Proof:
-    """pairs: OpenCV's sure faces [n, 15] (x, y, width, height, ...) and ours [m, 15] at a lower score, by image."""
+    """pairs: OpenCV's confident faces [n, 15] (x, y, width, height, ...) and ours [m, 15] at a lower score, by image."""
     faces, worst, gap, unmatched = 0, 1.0, 0.0, 0
     for theirs, ours in pairs:
         sure = np.empty((0, 15), np.float32) if theirs is None else theirs[:MAX_BOXES].copy()
@@ -287,7 +287,7 @@ def _overlaps(one: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def scenes(count: int, seed: int) -> Iterator[np.ndarray]:
-    """Canvases uint8 [321, 321, 3] of drawn faces, in varied light and sharpness, with a black row above and column left."""
+    """Canvases uint8 [321, 321, 3] of drawn faces, with varied light and sharpness, with a black row above and column left."""
     rng = np.random.default_rng(seed)
     for number in range(count):
         people, zoom = 1 + number % 3, (160, 320, 480)[number % 3]

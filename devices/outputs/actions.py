@@ -1,4 +1,4 @@
-"""What happens when an expression shows: a command is run, or an image is kept."""
+"""Actions when an expression appears: run a command, or save an image."""
 
 import os
 import shlex
@@ -20,14 +20,14 @@ from edgefer.images import write_image
 from edgefer.records import UNSURE, Face, Frame
 from edgefer.text import own_word, printable, safe_name
 
-MAX_RUNNING = 4  # commands of one trigger at a time; more are left out
-COMMAND_S = 60.0  # a command that takes longer is ended
+MAX_RUNNING = 4  # concurrent commands per trigger; more are skipped
+COMMAND_S = 60.0  # a command that takes longer is killed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """hold_s: a label must have stood for so long on one face. pause_s: then nothing happens for so long, and not before the
-    label has been away once."""
+    """hold_s: how long a face must keep the label. pause_s: the minimum time to the next action, before which the label
+    must also have disappeared once."""
 
     hold_s: float = 0.5
     pause_s: float = 5.0
@@ -35,16 +35,16 @@ class Timing:
 
 @dataclass
 class Trigger:
-    """Decides when a label shows: once each time, not for a flicker, and not over and over."""
+    """Fires when a label appears: once per appearance, not for a flicker, and not repeatedly."""
 
     label: str
     timing: Timing
-    _since: dict[tuple[str, int], float] = field(default_factory=dict)  # by source and face: when the label came
+    _since: dict[tuple[str, int], float] = field(default_factory=dict)  # (source, face) -> when the label appeared
     _ready: bool = True
     _fired_s: float = float("-inf")
 
     def fires(self, frame: Frame) -> Face | None:
-        """The face that the label has stood on for long enough just now, or None."""
+        """The face that has now had the label for long enough, or None."""
         seen = {(frame.source, face.id): face for face in frame.faces if face.label == self.label}
         ours = {key: since for key, since in self._since.items() if key[0] != frame.source or key in seen}
         self._since = dict.fromkeys(seen, frame.time_s) | ours
@@ -60,9 +60,9 @@ class Trigger:
 
 
 class CommandOn(Sink):
-    """Runs a command when a label shows. Never through a shell: what a network calls a face is only in its environment.
+    """Runs a command when a label appears. Never through a shell: the label is passed only in an environment variable.
 
-    EDGEFER_LABEL, EDGEFER_SCORE, EDGEFER_ID, EDGEFER_TIME_S, EDGEFER_SOURCE. log: gets a sentence for a command that fails.
+    EDGEFER_LABEL, EDGEFER_SCORE, EDGEFER_ID, EDGEFER_TIME_S, EDGEFER_SOURCE. log: receives a message if a command fails.
     """
 
     def __init__(
@@ -91,14 +91,14 @@ class CommandOn(Sink):
         self._running.append((process, time.monotonic()))
 
     def _collect(self) -> None:
-        """See which commands have ended, and end the ones that take too long."""
+        """Collect finished commands, and kill those that take too long."""
         going = []
         for process, began in self._running:
             code = process.poll()
             if code is None and time.monotonic() - began > COMMAND_S:
                 with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # with what it has started: a script may wait for others
-                self._failed(f"took longer than {COMMAND_S:.0f} s and was ended")
+                    os.killpg(process.pid, signal.SIGKILL)  # with its child processes
+                self._failed(f"took longer than {COMMAND_S:.0f} s and was killed")
             elif code is None:
                 going.append((process, began))
             elif code:
@@ -114,12 +114,12 @@ class CommandOn(Sink):
         self.trouble = problem
 
     def close(self) -> None:
-        """What runs may end by itself; it is not waited for."""
+        """Running commands continue; they are not waited for."""
         self._collect()
 
 
 class SnapshotOn(Sink):
-    """Keeps the annotated frame as a .jpg in a folder when a label shows."""
+    """Saves the annotated frame as a .jpg in a folder when a label appears."""
 
     def __init__(self, label: str, folder: Path, timing: Timing, *, view: View | None = None):
         self.name = f"--snapshot-on {printable(label)}"
@@ -137,11 +137,11 @@ class SnapshotOn(Sink):
         self.saved += 1
 
     def kept(self) -> str:
-        return f"{self.saved} pictures are in {printable(str(self._folder))}"
+        return f"{self.saved} images are in {printable(str(self._folder))}"
 
 
 def facts_of(frame: Frame, face: Face) -> dict[str, str]:
-    """What a command learns of the face, as environment variables."""
+    """The face's data for a command, as environment variables."""
     facts = {
         "EDGEFER_LABEL": face.label,
         "EDGEFER_SCORE": f"{face.score:.4f}",
@@ -153,7 +153,7 @@ def facts_of(frame: Frame, face: Face) -> dict[str, str]:
 
 
 def parse_on(text: str, option: str, labels: Sequence[str]) -> tuple[str, str]:
-    """LABEL=REST as (label, rest). InputError when there is no such label, or no rest."""
+    """LABEL=REST as (label, rest). InputError for an unknown label, or without a rest."""
     known = (*labels, own_word(UNSURE, labels))
     label, found, rest = text.partition("=")
     if not found or not rest.strip():
@@ -164,7 +164,7 @@ def parse_on(text: str, option: str, labels: Sequence[str]) -> tuple[str, str]:
 
 
 def parse_command(text: str, option: str = "--on") -> list[str]:
-    """A command line as words, the program found. InputError when it cannot be run."""
+    """A command line as words, with the program's path. InputError if it cannot be run."""
     try:
         words = shlex.split(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Who may see the page and the metrics: only this machine, or who has the token."""
+"""Access control of the page and the metrics: only this machine, or clients with the token."""
 
 import asyncio
 import base64
@@ -34,15 +34,15 @@ WRONG_TOKEN = "This is not the token."
 class TokenAuth:
     """ASGI middleware. With a token: a cookie, ?token=, or an Authorization header (Bearer, or Basic with any user).
 
-    On loopback: a Host of this machine, against DNS rebinding: a page elsewhere whose name is made to lead to 127.0.0.1
-    sends its own name. Who has shown the token once is known by its cookie, and is let in even while others behind the
-    same address are refused for guessing.
+    On loopback, the Host header must name this machine, against DNS rebinding: a foreign page whose name resolves to
+    127.0.0.1 sends its own name. A client with a valid cookie is let in even while others at the same address are
+    refused for guessing.
     """
 
     def __init__(self, app: ASGIApp, *, token: str, cookie: str, loopback_only: bool, limit: GuessLimit):
         self._app, self._token, self._cookie, self._loopback_only = app, token, cookie, loopback_only
         self._limit = limit
-        self._sessions: OrderedDict[str, None] = OrderedDict()  # cookies that were checked in this run
+        self._sessions: OrderedDict[str, None] = OrderedDict()  # cookies verified in this run
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,7 +57,7 @@ class TokenAuth:
         await (answer or self._app)(scope, receive, with_headers)
 
     def _refusal(self, request: Request) -> Response | None:
-        """The answer instead of the app's, or None when the request may pass."""
+        """The response that refuses the request, or None if it may pass."""
         if self._loopback_only and not is_loopback(_name(request.headers.get("host", ""))):
             return PlainTextResponse("This page is for localhost only.", 421)
         if request.method not in ("GET", "HEAD") and not _same_origin(request):
@@ -85,14 +85,14 @@ class TokenAuth:
         return answer
 
     def _welcome(self, request: Request) -> Response | None:
-        """The token was right. For a person at the page: a cookie, and the token leaves the address bar."""
+        """The response to a right token. For the page: set a cookie, and remove the token from the address bar."""
         if "token" not in request.query_params or request.url.path != "/":
             return None
         number = secrets.token_hex(16)
         cookie = f"{number}.{self._signature(number)}"
         self._remember(cookie)
         answer = RedirectResponse("/", 303)
-        # Not "strict": after a link from elsewhere the redirect would come without it.
+        # Not "strict": after a link from another site the redirect would not send it.
         answer.set_cookie(self._cookie, cookie, max_age=COOKIE_S, httponly=True, samesite="lax")
         return answer
 
@@ -102,7 +102,7 @@ class TokenAuth:
             self._sessions.popitem(last=False)
 
     def _signed(self, cookie: str) -> bool:
-        """Whether a run with the same token made this cookie, this one or one before."""
+        """Whether a run with the same token, this one or an earlier one, made this cookie."""
         number, _, signature = cookie.partition(".")
         return _equal(signature, self._signature(number))
 
@@ -111,7 +111,7 @@ class TokenAuth:
 
 
 async def read_body(request: Request, max_bytes: int = 4096, limit_s: float = 5.0) -> bytes:
-    """A small request body. ValueError when it is too long or does not come in time."""
+    """A small request body. ValueError if it is too long or too slow."""
 
     async def collect() -> bytes:
         body = b""
@@ -128,7 +128,7 @@ async def read_body(request: Request, max_bytes: int = 4096, limit_s: float = 5.
 
 
 def _authorization(request: Request) -> str | None:
-    """The token in an Authorization header: that of Prometheus (Bearer) or of Home Assistant's camera (Basic)."""
+    """The token in an Authorization header of Prometheus (Bearer) or of Home Assistant's camera (Basic)."""
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()
@@ -141,7 +141,7 @@ def _authorization(request: Request) -> str | None:
 
 
 def _same_origin(request: Request) -> bool:
-    """Whether a change comes from the page itself: a page elsewhere can neither set this type nor hide its origin."""
+    """Whether a change comes from the page itself: another site can neither set this type nor hide its origin."""
     origin = request.headers.get("origin")
     by_page = origin is None or _netloc(origin) == request.headers.get("host", "")
     return by_page and request.headers.get("content-type", "").partition(";")[0] == "application/json"

@@ -1,4 +1,4 @@
-"""Where an MQTT broker is, and why it cannot be reached: the real reason, as a sentence goes on after the broker's name."""
+"""An MQTT broker's address, and the reason why it cannot be reached, worded to follow the broker's name."""
 
 import errno
 import re
@@ -15,15 +15,15 @@ from edgefer.text import printable
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 PROBE_S = 3.0
-MAX_CA = 1 << 20  # bytes of a file of certificates
-# MQTT 3.1.1: CONNECT, clean session, keepalive of a minute, client id "edgefer-probe"; CONNACK answers it.
+MAX_CA = 1 << 20  # bytes of a certificate file
+# MQTT 3.1.1: CONNECT, clean session, keepalive of a minute, client id "edgefer-probe"; the reply is CONNACK.
 CONNECT = b"\x10\x19\x00\x04MQTT\x04\x02\x00\x3c\x00\x0dedgefer-probe"
 CONNACK = 0x20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Broker:
-    """Where to: mqtt://user:password@host:port/topic/prefix, or mqtts:// for TLS. ca: who signed its certificate, a PEM file."""
+    """mqtt://user:password@host:port/topic/prefix, or mqtts:// for TLS. ca: a PEM file of the CA of its certificate."""
 
     host: str
     port: int
@@ -35,20 +35,20 @@ class Broker:
 
 
 def parse_broker(url: str, password: str = "", ca: Path | None = None) -> Broker:
-    """The parts of an mqtt:// URL; `password` is used where the URL has none. InputError when something is wrong."""
+    """The parts of an mqtt:// URL; `password` is used if the URL has none. InputError for an invalid one."""
     shape = "write mqtt://host/topic-prefix or mqtt://user@host:1883/topic-prefix"
     try:
         parts = split_url(url, "--mqtt")
         port = parts.port
     except InputError:
         raise InputError(
-            f"The MQTT address cannot be read: {shape}, with / # ? @ : of a password as %2F and so on."
+            f"The MQTT address cannot be read: {shape}, and percent-encode / # ? @ : in a password (%2F and so on)."
         ) from None
     prefix = unquote(parts.path).strip("/")
     if parts.scheme not in PORTS or not parts.hostname or "?" in url or "#" in url or port == 0:
         raise InputError(f"This is not an MQTT address: {shape}.")  # not shown: it may hold a password
     if not prefix or re.search(r"[+#\0\s]|//", prefix) or printable(prefix) != prefix:
-        raise InputError(f"The MQTT address needs a topic prefix without blanks, + and #: {shape}.")
+        raise InputError(f"The MQTT address needs a topic prefix without spaces, + and #: {shape}.")
     broker = Broker(
         host=parts.hostname,
         port=port or PORTS[parts.scheme],
@@ -59,13 +59,13 @@ def parse_broker(url: str, password: str = "", ca: Path | None = None) -> Broker
         ca=ca,
     )
     if ca and not broker.tls:
-        raise InputError("--mqtt-ca is for a broker with TLS: write mqtts:// in place of mqtt://.")
+        raise InputError("--mqtt-ca is for a broker with TLS: write mqtts:// instead of mqtt://.")
     tls_context(broker)
     return broker
 
 
 def tls_context(broker: Broker) -> ssl.SSLContext:
-    """TLS that checks the certificate and its name. InputError when the file of --mqtt-ca holds none."""
+    """A TLS context that verifies the certificate and its name. InputError if the --mqtt-ca file holds no certificate."""
     name_it = "name the file of the authority that signed the broker's certificate."
     content = None
     if broker.ca:
@@ -80,7 +80,7 @@ def tls_context(broker: Broker) -> ssl.SSLContext:
 
 
 def connection_problem(error: BaseException | None, broker: Broker) -> str:
-    """Why a connection could not be made, such as "refuses connections: nothing listens at port 1883"."""
+    """Why a connection could not be made, such as "refuses connections: nothing listens on port 1883"."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _certificate_problem(error, broker)
     if isinstance(error, ssl.SSLError) and error.reason in (
@@ -88,15 +88,15 @@ def connection_problem(error: BaseException | None, broker: Broker) -> str:
         "RECORD_LAYER_FAILURE",
         "HTTP_REQUEST",
     ):
-        return "does not speak TLS at this port: write mqtt:// in place of mqtts://, or name the TLS port, mostly 8883"
+        return "does not use TLS on this port: write mqtt:// instead of mqtts://, or name the TLS port, usually 8883"
     if isinstance(error, ssl.SSLError | ConnectionResetError | BrokenPipeError) and broker.tls:
-        return f"breaks off the TLS handshake ({_text(error)}): is it a TLS port?"
+        return f"aborts the TLS handshake ({_text(error)}): is it a TLS port?"
     if isinstance(error, socket.gaierror):
-        return f"is not known by that name ({_text(error)}): check the host's name"
+        return f"cannot be resolved ({_text(error)}): check the host's name"
     if isinstance(error, ConnectionRefusedError):
-        return f"refuses connections: nothing listens at port {broker.port}"
+        return f"refuses connections: nothing listens on port {broker.port}"
     if isinstance(error, TimeoutError):
-        in_tls = "TLS handshake is not answered" if broker.tls else "no answer within 5 s"
+        in_tls = "no reply to the TLS handshake" if broker.tls else "no answer within 5 s"
         return f"does not answer ({in_tls})"
     if isinstance(error, OSError) and error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH):
         return f"cannot be reached ({_text(error)})"
@@ -106,16 +106,16 @@ def connection_problem(error: BaseException | None, broker: Broker) -> str:
 def _certificate_problem(error: ssl.SSLCertVerificationError, broker: Broker) -> str:
     message = " ".join(printable(error.verify_message or str(error)).split()).rstrip(".")
     if error.verify_code in (62, 64):  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH
-        return f"shows a certificate for another name ({message}): write the name that it was made for"
+        return f"has a certificate for another name ({message}): use the name in the certificate"
     if error.verify_code in (9, 10):  # not yet valid, expired
-        return f"shows a certificate that is not valid now ({message}): renew it, or set this machine's clock"
+        return f"has a certificate that is not valid now ({message}): renew it, or set this machine's clock"
     if broker.ca:
-        return f"shows a certificate that {broker.ca} did not sign ({message})"
-    return f"shows a certificate that is not trusted here ({message}): name its authority's file with --mqtt-ca"
+        return f"has a certificate that is not signed by {broker.ca} ({message})"
+    return f"has a certificate that is not trusted here ({message}): name its CA's file with --mqtt-ca"
 
 
 def answer_problem(broker: Broker) -> str:
-    """Why what listens there never said that it is an MQTT broker, found out by asking it: a few seconds at worst."""
+    """Why the server did not reply as an MQTT broker, found by probing it; takes a few seconds at most."""
     try:
         with socket.create_connection((broker.host, broker.port), PROBE_S) as plain:
             plain.settimeout(PROBE_S)
@@ -128,21 +128,21 @@ def answer_problem(broker: Broker) -> str:
         answer = None
     except ssl.SSLError as error:
         return connection_problem(error, broker)
-    except (ConnectionResetError, BrokenPipeError):  # reset by who had not read everything
+    except (ConnectionResetError, BrokenPipeError):  # reset before it had read everything
         answer = b""
     except OSError as error:
         return connection_problem(error, broker)
     if answer is None:
-        return "takes the connection but gives no answer to MQTT (no CONNACK): is another service at this port?"
+        return "accepts the connection but does not reply in MQTT (no CONNACK): is another service on this port?"
     if answer.startswith((b"HTTP/", b"<")):
-        return "is a web server at this port, not an MQTT broker: name the broker's port, mostly 1883, or 8883 for TLS"
+        return "is a web server on this port, not an MQTT broker: name the broker's port, usually 1883, or 8883 for TLS"
     if not broker.tls and (answer[:2] == b"\x15\x03" or _speaks_tls(broker)):
-        return "speaks TLS at this port: write mqtts:// in place of mqtt://"
+        return "uses TLS on this port: write mqtts:// instead of mqtt://"
     if not answer:
-        return "closes the connection without an answer to MQTT (no CONNACK): is another service at this port?"
+        return "closes the connection without a reply in MQTT (no CONNACK): is another service on this port?"
     if answer[0] == CONNACK:
-        return "broke off the connection before accepting it"
-    return f"answers, but not in MQTT (it begins with {answer[:8].hex(' ')}): name the broker's port"
+        return "closed the connection before accepting it"
+    return f"replies, but not in MQTT (it begins with {answer[:8].hex(' ')}): name the broker's port"
 
 
 def _ask(connection: socket.socket) -> bytes:
@@ -151,7 +151,7 @@ def _ask(connection: socket.socket) -> bytes:
 
 
 def _speaks_tls(broker: Broker) -> bool:
-    """Whether a TLS handshake gets anywhere. Nothing is sent in it, so its certificate does not matter."""
+    """Whether the server replies to a TLS handshake. The certificate does not matter, since no data is sent."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:

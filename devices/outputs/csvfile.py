@@ -17,14 +17,14 @@ COLUMNS = ("time", "frame", "time_s", "id", "left", "top", "right", "bottom", "l
 
 
 def label_column(label: str) -> str:
-    """The column of a label's probability: its name, as p_NAME where another column has that."""
+    """The column of a label's probability: its name, or p_NAME if another column has that."""
     return f"p_{label}" if label in COLUMNS else label
 
 
 class Csv(Sink):
-    """One row per face, added to the end of the file, so that a program that is started again goes on with it.
+    """One row per face, appended to the file, so that a restarted program continues it.
 
-    COLUMNS, of which `time` is the clock's in UTC, then each label's probability (label_column). A cell that a spreadsheet would run as a
+    COLUMNS, with `time` in UTC, then each label's probability (label_column). A cell that a spreadsheet would run as a
     formula begins with an apostrophe. One run at a time: SourceError for a second one.
     """
 
@@ -50,9 +50,9 @@ class Csv(Sink):
             raise SourceError(f"{printable(str(path))} cannot be written: {error.strerror}.") from None
 
     def _start(self, header: bytes) -> None:
-        """Write the first line, or see that it is this one."""
+        """Write the header, or check that it is the same."""
         self._file.seek(0)
-        # A spreadsheet may have saved it, with its own line ends.
+        # A spreadsheet may have saved it with other line endings.
         there = self._file.read(len(header) + 1).replace(b"\r\n", b"\n")[: len(header)]
         if there != header and header.startswith(there):  # a new file, or one whose first line was cut short
             self._file.truncate(0)
@@ -62,13 +62,13 @@ class Csv(Sink):
         self._cut_to_last_line()
 
     def _cut_to_last_line(self) -> None:
-        """Take off a last row that was cut short when the program was killed."""
+        """Remove a last row that was truncated when the program was killed."""
         tail_at = max(0, self._file.seek(0, os.SEEK_END) - 65536)
         self._file.seek(tail_at)
         self._file.truncate(tail_at + self._file.read().rfind(b"\n") + 1)
 
     def _append(self, lines: bytes) -> None:
-        """All of it, or nothing and an OSError: a disk can take half a row and be full."""
+        """Write all of it, or nothing and an OSError: a disk may be full after half a row."""
         whole = self._file.seek(0, os.SEEK_END)
         if self._file.write(lines) != len(lines):
             self._file.truncate(whole)

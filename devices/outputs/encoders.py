@@ -1,4 +1,4 @@
-"""What turns frames into a video file: H.264 through whatever encoder is here, as only that plays in a browser."""
+"""Video encoders: H.264 with any available encoder, since browsers play only that."""
 
 import contextlib
 import shutil
@@ -17,29 +17,29 @@ from edgefer.errors import EdgeferError
 from edgefer.quiet import quiet
 from edgefer.text import printable
 
-MAX_GAP_S = 60.0  # a longer pause between two frames is shown as this
+MAX_GAP_S = 60.0  # longer pauses between two frames are shortened to this
 CRF = "23"  # libx264's own default quality
 PROBE_S = 20.0
 NO_H264 = (
-    "is written as MPEG-4, which browsers do not play: no H.264 encoder is here. sudo apt install -y ffmpeg, "
+    "is written as MPEG-4, which browsers do not play: no H.264 encoder is installed. sudo apt install -y ffmpeg, "
     "or pip install 'edgefer[video]'"
 )
 
 
 class Encoder(Protocol):
-    """Writes images, uint8 BGR [h, w, 3] of one size, each at its time in seconds, to the file it was made for."""
+    """Writes images, uint8 BGR [h, w, 3] of one size, each at its time in seconds, to a file."""
 
     def write(self, image_bgr: np.ndarray, time_s: float) -> None:
-        """Raises EdgeferError when it can take no more."""
+        """Raises EdgeferError when it cannot continue."""
 
     def close(self) -> None:
         """Finish the file."""
 
 
 class PyavEncoder:
-    """H.264 through PyAV (the extra `video`): every frame at its own time."""
+    """H.264 with PyAV (the extra `video`), with a time stamp per frame."""
 
-    TICKS = 90_000  # a second, MPEG's clock
+    TICKS = 90_000  # per second, MPEG's clock
 
     def __init__(self, path: str, size: tuple[int, int], fps: float):
         self._av: Any = import_module("av")
@@ -78,16 +78,16 @@ class PyavEncoder:
 
 
 class Steady:
-    """Shows each frame until the next one's time, in a video whose frames are all equally long."""
+    """Converts a variable to a constant frame rate by repeating frames until the next one's time."""
 
     def __init__(self, fps: float, write: Callable[[np.ndarray], None]):
         self._fps, self._write = fps, write
         self._last: tuple[np.ndarray, float] | None = None
-        self._owed = 0.0  # frames that time asks for and that have not been written
+        self._owed = 0.0  # frames due but not yet written
 
     def write(self, image_bgr: np.ndarray, time_s: float) -> None:
         gap_s = 1 / self._fps if self._last is None else min(MAX_GAP_S, max(0.0, time_s - self._last[1]))
-        # What was shown last stands until now; the newest is written once.
+        # The previous image is repeated until now; the newest is written once.
         self._owed += gap_s * self._fps
         for _ in range(round(self._owed) - 1):
             if self._last is not None:
@@ -100,7 +100,7 @@ class Steady:
 
 
 class FfmpegEncoder:
-    """H.264 through the program ffmpeg, which gets the images through a pipe."""
+    """H.264 with the program ffmpeg, through a pipe."""
 
     def __init__(self, path: str, size: tuple[int, int], fps: float):
         width, height = _even(size)
@@ -110,7 +110,7 @@ class FfmpegEncoder:
             "-pix_fmt", "yuv420p", "-movflags", "+faststart", "-f", "mp4", f"file:{path}",
         ]  # fmt: skip
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-        # In a session of its own: Ctrl-C is for edgefer, which then finishes the file.
+        # In a separate session: Ctrl-C only reaches edgefer, which then finishes the file.
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors, start_new_session=True
         )
@@ -118,7 +118,7 @@ class FfmpegEncoder:
 
     @staticmethod
     def here() -> bool:
-        """Whether there is an ffmpeg that encodes H.264: some are built without."""
+        """Whether ffmpeg is installed with an H.264 encoder: some builds have none."""
         if not shutil.which("ffmpeg"):
             return False
         trial = ["-f", "lavfi", "-i", "color=s=64x64:d=0.1", "-c:v", "libx264", "-f", "null", "-"]
@@ -147,11 +147,11 @@ class FfmpegEncoder:
         lines = printable(self._errors.read(4000).decode(errors="replace"), keep="\n").strip().splitlines()
         if any("No space left" in line for line in lines):
             return "the disk is full"
-        return f"ffmpeg ended: {lines[-1][:200]}" if lines else f"ffmpeg ended with {self._process.returncode}"
+        return f"ffmpeg ended: {lines[-1][:200]}" if lines else f"ffmpeg failed (exit code {self._process.returncode})"
 
 
 class CvEncoder:
-    """Through OpenCV: `code` avc1 (H.264; pip's OpenCV has no encoder for it), mp4v or MJPG."""
+    """With OpenCV: `code` avc1 (H.264; pip's OpenCV has no encoder for it), mp4v or MJPG."""
 
     code = "mp4v"
 
@@ -182,7 +182,7 @@ class MotionJpegEncoder(CvEncoder):
 
 
 def h264_encoder() -> Callable[[str, tuple[int, int], float], Encoder] | None:
-    """The best encoder of H.264 that works here, None where there is none."""
+    """The best available H.264 encoder, None if there is none."""
     return next((kind for kind in (PyavEncoder, FfmpegEncoder, CvH264Encoder) if kind.here()), None)
 
 
@@ -191,7 +191,7 @@ def _cv_writer(path: str, code: str, size: tuple[int, int], fps: float) -> cv2.V
 
 
 def _even(size: tuple[int, int]) -> tuple[int, int]:
-    """H.264 in the colours that browsers play has even sizes only."""
+    """H.264 in the pixel format that browsers play (4:2:0) needs even sizes."""
     return size[0] + size[0] % 2, size[1] + size[1] % 2
 
 

@@ -1,4 +1,4 @@
-"""Keeps a slow or dead sink from holding up the loop: a short queue, and a thread of its own that empties it."""
+"""Keeps a slow or dead sink from blocking the loop, with a short queue and a thread per sink."""
 
 import errno
 import threading
@@ -11,15 +11,15 @@ from edgefer.errors import EdgeferError
 from edgefer.records import Frame
 
 DEPTH = 8  # frames: half a second of a camera, a few MB
-CLOSE_S = 10.0  # for a file to be finished; a broker or a terminal gets its own close_s
+CLOSE_S = 10.0  # to finish a file; other sinks have their own close_s
 
 
 class Feed(Sink):
-    """A sink behind a queue. `write` returns at once, unless it waits for room.
+    """A sink with a queue. `write` returns at once, unless it waits for room.
 
-    wait: when the queue is full wait rather than leave the oldest frame out; for files written from a file. stop: ends
-    that wait, and what there is no room for is left out.
-    log: gets a sentence when the sink has failed, which then gets nothing more, and for what was left out at the end.
+    wait: when the queue is full, wait and do not drop the oldest frame; for files written from a file. stop: ends that
+    wait, and drops frames for which there is no room.
+    log: receives a message when the sink has failed, after which it gets no more frames, and about dropped frames.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Feed(Sink):
         self.sink, self.name, self._wait, self._log = sink, sink.name, wait, log
         self._stop = stop or threading.Event()
         self.error: Exception | None = None
-        self._missed = 0  # frames that there was no room for after the stop
+        self._missed = 0  # frames without room after the stop
         self._frames: Mailbox[Frame] = Mailbox(depth)
         # A daemon: a sink that hangs, on a network drive for instance, must not keep the program from ending.
         self._thread = threading.Thread(target=self._run, name=f"edgefer-sink-{sink.name}", daemon=True)
@@ -64,23 +64,23 @@ class Feed(Sink):
         if not self._wait:
             self._frames.push(frame)
         elif not self._frames.put(frame, self._stop.is_set) and not self.error:
-            self._missed += 1  # what is missing is the end, and nothing in between
+            self._missed += 1  # only frames at the end may be missing
 
     def close(self) -> None:
-        """Let what is queued be written, then end the sink; one that hangs is left behind."""
+        """Write the queued frames, then close the sink; one that hangs is abandoned."""
         self._frames.end()
         self._thread.join(CLOSE_S if self.sink.every_frame else self.sink.close_s)
         if self._thread.is_alive() and self.sink.every_frame:
-            self.error = EdgeferError("it did not take its last results: they are lost")
+            self.error = EdgeferError("its last results could not be written: they are lost")
             self._log(f"{self.name}: {self.error}.")
         elif self.dropped and self.sink.every_frame:
-            self._log(f"{self.name} was too slow and lacks {self.dropped} frames.")
+            self._log(f"{self.name} was too slow: {self.dropped} frames were dropped.")
 
     def _run(self) -> None:
         try:
             while self._frames.wait():
                 self.sink.write(self._frames.take())
-        except Exception as error:  # whatever a library raises, the loop and the other sinks must outlive it
+        except Exception as error:  # no library's exception may end the loop and the other sinks
             self._stop_taking(error)
         try:
             self.sink.close()
@@ -88,11 +88,11 @@ class Feed(Sink):
             if not self.error:
                 self._stop_taking(error)
         if self.error and not self.sink.closed:
-            # Only now: what became of the file is known once it is closed.
+            # Only now: the file's state is known once it is closed.
             kept = self.sink.kept()
             outcome = f" {kept[0].upper()}{kept[1:]}." if kept else ""
             verb = "could not be written" if self.sink.lost else "has ended"
-            self._log(f"{self.name} {verb}: {reason_of(self.error)}.{outcome} The run goes on without it.")
+            self._log(f"{self.name} {verb}: {reason_of(self.error)}.{outcome} The run continues without it.")
 
     def _stop_taking(self, error: Exception) -> None:
         self.error = error
@@ -100,10 +100,10 @@ class Feed(Sink):
 
 
 def reason_of(error: Exception) -> str:
-    """Why a sink failed, as the end of a sentence."""
+    """Why a sink failed, for the end of a message."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full"
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
-        return "the file has reached the largest size that is allowed here"
+        return "the file has reached the maximum file size"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     return redact(" ".join(text.split())).rstrip(".")

@@ -1,4 +1,4 @@
-"""Files that results go to: room on the disk, one run per file, and a name that only a whole file gets."""
+"""Output files: disk space, one run per file, and atomic renaming of complete files."""
 
 import errno
 import fcntl
@@ -14,15 +14,15 @@ KEEP_FREE_BYTES = 20_000_000  # of the disk, for the rest of the system
 
 
 def check_room(folder: Path, more: int = 0) -> None:
-    """EdgeferError when the folder's disk has less than KEEP_FREE_BYTES, and `more`, left."""
+    """EdgeferError when the folder's disk has less than KEEP_FREE_BYTES + `more` free."""
     needed = KEEP_FREE_BYTES + more
     usage = shutil.disk_usage(folder)
-    if usage.total and usage.free < needed:  # /proc and its like have no size
+    if usage.total and usage.free < needed:  # /proc and similar file systems have no size
         raise EdgeferError(f"the disk is full (less than {needed / 1e6:.0f} MB free)")
 
 
 def check_folder(path: Path, verb: str) -> None:
-    """SourceError unless a file can be written at `path`: its folder is there, may be written to, and has room."""
+    """SourceError unless a file can be written at `path`: its folder exists, is writable, and has room."""
     shown, folder = printable(path.name), printable(str(path.parent))
     try:
         if path.exists() and not path.is_file():
@@ -46,17 +46,17 @@ def check_folder(path: Path, verb: str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for images unless it is there. SourceError when it cannot be, or nothing can be written into it."""
+    """Make a folder for images if it does not exist. SourceError if that fails, or it is not writable."""
     try:
         folder.mkdir(exist_ok=True)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
-        raise SourceError(f"There can be no folder {printable(str(folder))} ({reason}): name another one.") from None
+        raise SourceError(f"The folder {printable(str(folder))} cannot be made ({reason}): name another one.") from None
     check_folder(folder / "image.jpg", "keep")
 
 
 def lock(descriptor: int, path: Path) -> None:
-    """Keep a file for this run. SourceError when another run has it; where the file system has no locks, nothing happens."""
+    """Lock a file for this run. SourceError when another run has it; does nothing on a file system without locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -69,8 +69,8 @@ def lock(descriptor: int, path: Path) -> None:
 
 
 class PartialFile:
-    """A file beside `path` that becomes `path` once it is whole. Its own name follows from the path's, so that two runs meet
-    there: the second gets a SourceError. What a killed run left is written over."""
+    """A temporary file beside `path` that is renamed to `path` once complete. Its name is derived from the path, so that
+    a second run gets a SourceError. A killed run's leftover is overwritten."""
 
     def __init__(self, path: Path):
         self.path = path.absolute()
@@ -91,23 +91,23 @@ class PartialFile:
 
     @property
     def for_libraries(self) -> str:
-        """Its name in ASCII: C++ libraries crash on what is not UTF-8, and FFmpeg takes what stands before a colon for a protocol."""
+        """Its name in ASCII: C++ libraries crash on invalid UTF-8, and FFmpeg reads the part before a colon as a protocol."""
         whole = str(self.file)
         return (
             whole if whole.isascii() and ":" not in whole else f"/proc/{os.getpid()}/fd/{self._folder}/{self.file.name}"
         )
 
     def publish(self) -> None:
-        """Give it its name. EdgeferError when another file has that by now: nothing is overwritten."""
+        """Rename it to `path`. EdgeferError when that now exists: nothing is overwritten."""
         try:
             os.link(self.file, self.path)
         except FileExistsError:
-            raise EdgeferError("a file of that name is there by now, made by another program") from None
+            raise EdgeferError("another program has made a file of that name in the meantime") from None
         except OSError:  # a file system without links, as on many SD cards
             self.file.replace(self.path)
 
     def close(self) -> None:
-        """Remove what has not been published."""
+        """Remove it unless it was published."""
         self.file.unlink(missing_ok=True)
         for descriptor in (self._held, self._folder):
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""How Home Assistant finds a run by itself: MQTT discovery (home-assistant.io/integrations/mqtt), a configuration by topic."""
+"""Home Assistant's MQTT discovery (home-assistant.io/integrations/mqtt): a configuration per topic."""
 
 import re
 
@@ -6,16 +6,16 @@ from edgefer import __version__
 from edgefer.records import UNSURE
 from edgefer.text import own_word, printable
 
-EXPIRE_S = 30  # it shows "unavailable" when it has heard nothing for so long, as when a camera is lost
+EXPIRE_S = 30  # without an update for so long, as when a camera is lost, it shows "unavailable"
 DIAGNOSTICS_EXPIRE_S = 300
 NO_FACE = "none"
 
 
 def node_id(prefix: str) -> str:
-    """A topic prefix in the letters of a discovery topic, reversibly, so that no two prefixes are the same device.
+    """A topic prefix encoded for a discovery topic, reversibly, so that different prefixes are different devices.
 
-    A slash is an underscore; anything but ASCII letters and digits is its code point between hyphens: a/b is a_b, and
-    a_b is a-5f-b.
+    A slash becomes an underscore, and anything but ASCII letters and digits its code point between hyphens: a/b is a_b,
+    and a_b is a-5f-b.
     """
     return re.sub(r"[^a-zA-Z0-9/]", lambda one: f"-{ord(one[0]):x}-", prefix).replace("/", "_")
 
@@ -68,7 +68,7 @@ def _sensors(labels: tuple[str, ...], prefix: str) -> dict[str, dict]:
             "value_template": "{{ value_json.label }}",
             "device_class": "enum",
             "options": [*shown, own_word(UNSURE, shown), own_word(NO_FACE, shown)],
-            # Only what changes as rarely as the label does: a new row in the recorder's database each time.
+            # Only what changes as rarely as the label: each change is a new row in the recorder's database.
             "json_attributes_topic": f"{prefix}/state",
             "json_attributes_template": (
                 "{{ {'labels': value_json.faces | map(attribute='label') | list | sort, "

@@ -9,7 +9,7 @@ from edgefer.text import printable
 
 
 class TextSink(Sink):
-    """Writes lines; `closed` once the program that read them has gone."""
+    """Writes lines; `closed` once the reading program has ended."""
 
     every_frame = True
 
@@ -26,10 +26,10 @@ class TextSink(Sink):
 
 
 class JsonLines(TextSink):
-    """One JSON object per frame: frame, time_s, source, detector, faces with id, box_xyxy, label, score, scores, and why one is unsure.
+    """One JSON object per frame: frame, time_s, source, detector, faces with id, box_xyxy, label, score, scores, and the reason if unsure.
 
-    network: what read the faces, for lines of many devices; left out where it is "". clock: begin with `time`, the clock's
-    in UTC as in the CSV; not for files, of which a second run writes the same lines.
+    network: the network's name, for lines of many devices; omitted if "". clock: begin with `time`, the current UTC time
+    as in the CSV; not for files, for which a second run must write the same lines.
     """
 
     def __init__(self, out: TextIO, *, network: str = "", clock: bool = False):
@@ -43,10 +43,10 @@ class JsonLines(TextSink):
 
 
 class Changes(TextSink):
-    """For a person at a terminal: a line whenever the labels in view change."""
+    """For a terminal: a line whenever the visible labels change."""
 
     def __init__(self, out: TextIO, *, named: bool = False):
-        """named: begin each line with the source's name, where there are several."""
+        """named: begin each line with the source's name, for several sources."""
         super().__init__(out)
         self._last: dict[int, list[str]] = {}
         self._named = named
@@ -63,7 +63,7 @@ class Changes(TextSink):
 
 
 class FaceLines(TextSink):
-    """For a person who reads images: a line for each face of each image."""
+    """For images read at a terminal: one line per face of each image."""
 
     def write(self, frame: Frame) -> None:
         if not frame.faces:

@@ -1,4 +1,4 @@
-"""Reports to an MQTT broker, and through it to Home Assistant, what is seen. Needs paho-mqtt (the extra `mqtt`)."""
+"""Publishes results to an MQTT broker, also for Home Assistant. Needs paho-mqtt (the extra `mqtt`)."""
 
 import json
 import math
@@ -21,38 +21,38 @@ from edgefer.errors import EdgeferError
 from edgefer.records import Frame
 from edgefer.text import own_word, printable
 
-MIN_CHANGE = 0.05  # a score that moved by less is not published
-REPEAT_S = 10.0  # the state is published again so often, so that a listener knows it is fresh
+MIN_CHANGE = 0.05  # a smaller change of a score is not published
+REPEAT_S = 10.0  # interval of publishing an unchanged state, so that subscribers know it is current
 DIAGNOSTICS_S = 60.0
 RETRY_S = (1, 60)  # the first and the longest pause between two attempts to connect; paho doubles it
-LASTING_S = 5.0  # a connection that ends sooner was not one: brokers that forbid a topic end it at the first message
-CONNACK_S = 5.0  # a broker accepts within so long
-ACCEPT_S = 2.0  # a run that is over waits so long for a broker that has said nothing yet
-CLAIM_S = 0.5  # another run on the same topic prefix has so long to answer
+LASTING_S = 5.0  # a connection that ends sooner counts as failed: brokers close it at a message to a forbidden topic
+CONNACK_S = 5.0  # time limit for the broker to accept
+ACCEPT_S = 2.0  # how long a finished run waits for the broker to accept
+CLAIM_S = 0.5  # time limit for the reply of another run on the same topic prefix
 MAX_CLAIM_BYTES = 300
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A run that publishes under a topic prefix, as PREFIX/run has it. established: it has published already."""
+    """A run that publishes under a topic prefix, as in PREFIX/run. established: it has already published."""
 
     run: str
     since: float
     established: bool = False
 
     def before(self, other: "Claim") -> bool:
-        """Whether this run keeps the prefix, and the other one leaves it."""
+        """Whether this run keeps the prefix, and the other one gives it up."""
         return (not self.established, self.since, self.run) < (not other.established, other.since, other.run)
 
 
 class Mqtt(Sink):
-    """Publishes PREFIX/state as JSON when it changes, at most `rate` times a second: count, label, score, faces.
+    """Publishes PREFIX/state as JSON when it changes, at most `rate` times per second: count, label, score, faces.
 
     PREFIX/availability is online or offline (also as last will), PREFIX/diagnostics has the run's health, and Home Assistant
-    gets its discovery. `label` and `score` are those of the largest face. A broker that is away is tried again forever.
-    Two runs do not mix: one that finds another publishing under its prefix ends with EdgeferError at the next frame.
-    A run that is over sooner than the broker has accepted it, as of one photo, waits for that.
-    page_url: of --serve, for Home Assistant's link. log: gets a sentence for each kind of trouble, and when it is over.
+    gets its discovery. `label` and `score` are those of the largest face. An unreachable broker is retried forever.
+    Two runs cannot share a prefix: one that finds another publishing under it ends with EdgeferError at the next frame.
+    A run that ends before the broker has accepted it, as for one photo, waits for that.
+    page_url: of --serve, for Home Assistant's link. log: receives a message about each kind of trouble, and when it is over.
     """
 
     close_s = ACCEPT_S + 1.0
@@ -70,12 +70,12 @@ class Mqtt(Sink):
         self.name = f"MQTT {broker.host}:{broker.port}"
         self._broker, self._labels, self._min_pause_s, self._log = broker, labels, 1 / rate, log
         self._stats, self._page_url = stats, page_url
-        self._published: dict | None = None  # the state that was published last, and one that waits for its turn
+        self._published: dict | None = None  # the last published state, and a pending one
         self._waiting: dict | None = None
         self._published_s = self._diagnostics_s = 0.0
         self._claim = Claim(run=secrets.token_hex(6), since=time.time())
         self._rival = self._written = False
-        self._attempt = 0  # counts connections, so that a timer knows whether its own is still there
+        self._attempt = 0  # counts connections, so that a timer knows whether its own is still open
         self._accepted_s: float | None = None  # when the broker accepted this connection
         self._connected = self._refused = False
         self._logged: set[str] = set()  # problems since the last connection that lasted
@@ -103,7 +103,7 @@ class Mqtt(Sink):
     def write(self, frame: Frame) -> None:
         if self._rival:
             raise EdgeferError(
-                f"another edgefer run publishes to {self._broker.prefix} already: give each run a topic prefix of its own"
+                f"another edgefer run already publishes to {self._broker.prefix}: give each run its own topic prefix"
             )
         self._written = True
         state = state_of(frame, self._labels)
@@ -139,14 +139,14 @@ class Mqtt(Sink):
             if sent.rc == paho.MQTT_ERR_SUCCESS:
                 sent.wait_for_publish(0.5)
         self._client.disconnect()  # without the last will
-        if connected:  # else paho may be waiting for a broker; its thread ends by itself, or with the program
+        if connected:  # else paho may be waiting for a broker; its thread ends on its own or with the program
             self._client.loop_stop()
 
     def _topic(self, name: str) -> str:
         return f"{self._broker.prefix}/{name}"
 
     def _publish(self, name: str, value: dict) -> None:
-        # With QoS 0, as all is published again at the next connection: paho would keep what is not acknowledged, forever.
+        # QoS 0, since everything is published again at the next connection; paho would keep unacknowledged messages forever.
         self._client.publish(self._topic(name), json.dumps(value))
 
     def _publish_state(self, state: dict) -> None:
@@ -161,7 +161,7 @@ class Mqtt(Sink):
         _later(CONNACK_S, self._not_accepted, self._attempt)
 
     def _not_accepted(self, attempt: int) -> None:
-        """There is a connection, but nothing came of it."""
+        """The connection was not accepted in time."""
         if attempt == self._attempt and self._accepted_s is None and not self._refused:
             problem = answer_problem(self._broker)
             if attempt == self._attempt and self._accepted_s is None:
@@ -178,7 +178,7 @@ class Mqtt(Sink):
         _later(CLAIM_S, self._establish, self._attempt)
 
     def _establish(self, attempt: int) -> None:
-        """Nobody else publishes under the prefix: it is this run's."""
+        """No other run publishes under the prefix: take it."""
         if attempt != self._attempt or self._accepted_s is None or self._rival:
             return
         self._claim = Claim(run=self._claim.run, since=self._claim.since, established=True)
@@ -188,7 +188,7 @@ class Mqtt(Sink):
         self._published, self._diagnostics_s, self._connected = None, 0.0, True
 
     def _on_claim(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
-        if message.retain:  # nobody keeps a claim at the broker: it says nothing of who runs now
+        if message.retain:  # claims are never retained, so this is not from a current run
             return
         other = _parse_claim(bytes(message.payload))
         if other is None or other.run == self._claim.run:
@@ -197,9 +197,7 @@ class Mqtt(Sink):
             self._publish("run", asdict(self._claim))
         elif not self._rival:
             self._rival, self._connected = True, False
-            self._failed(
-                f"has another edgefer run under {self._broker.prefix}: give each run a topic prefix of its own"
-            )
+            self._failed(f"has another edgefer run under {self._broker.prefix}: give each run its own topic prefix")
 
     def _on_connect_fail(self, client: paho.Client, userdata: Any) -> None:
         self._failed(connection_problem(sys.exception(), self._broker))  # paho calls this while it handles the error
@@ -210,9 +208,11 @@ class Mqtt(Sink):
         if self._accepted_s is not None:
             lasted = self._lasts()
             self._retry_s = RETRY_S[0] if lasted else min(2 * self._retry_s, RETRY_S[1])
-            client.reconnect_delay_set(self._retry_s, RETRY_S[1])  # paho itself begins again after each connection
+            client.reconnect_delay_set(self._retry_s, RETRY_S[1])  # paho resets it after each connection
             topics = f"{self._broker.prefix}/# and homeassistant/#"
-            self._failed("has gone" if lasted else f"ends the connection at once (may this user write to {topics}?)")
+            self._failed(
+                "has disconnected" if lasted else f"closes the connection at once (may this user write to {topics}?)"
+            )
         elif not self._refused and attempt:
             self._failed(answer_problem(self._broker))
 
@@ -224,7 +224,7 @@ class Mqtt(Sink):
             self._logged.add(problem)
             self.errors += 1
             self._log(
-                f"{self.name} {problem}. Trying again until it is there."
+                f"{self.name} {problem}. Retrying until it is available."
                 if not self._rival
                 else f"{self.name} {problem}."
             )
@@ -232,9 +232,9 @@ class Mqtt(Sink):
 
 
 def state_of(frame: Frame, labels: tuple[str, ...] = ()) -> dict:
-    """What is published of a frame: count, label and score of the largest face, and the faces without their scores.
+    """The state to publish for a frame: count, label and score of the largest face, and the faces without their scores.
 
-    labels: the network's. One that is called "none" keeps its name, and edgefer's own word is put in brackets.
+    labels: the network's. If one is called "none" it keeps its name, and edgefer's own "none" is put in brackets.
     """
 
     def area(face) -> int:
@@ -255,7 +255,7 @@ def state_of(frame: Frame, labels: tuple[str, ...] = ()) -> dict:
 
 
 def is_news(old: dict | None, new: dict) -> bool:
-    """Whether a state is worth publishing: other faces or labels, or a score that moved by MIN_CHANGE."""
+    """Whether a state is worth publishing: other faces or labels, or a score that changed by MIN_CHANGE."""
 
     def faces_in(state: dict) -> list[tuple]:
         return sorted((face["id"], face["label"], face.get("unsure", "")) for face in state["faces"])
@@ -267,7 +267,7 @@ def is_news(old: dict | None, new: dict) -> bool:
 
 
 def diagnostics_of(stats: RunStats, own_name: str) -> dict:
-    """The run's health: fps, temperature_c, memory_mb, and what is wrong with another output, "none" when nothing is."""
+    """The run's health: fps, temperature_c, memory_mb, and the problem of another output, "none" if there is none."""
     now = stats.read()
     problems = [f"{sink.name}: {sink.trouble}" for sink in now.sinks if sink.trouble and sink.name != own_name]
     return {
@@ -279,7 +279,7 @@ def diagnostics_of(stats: RunStats, own_name: str) -> dict:
 
 
 def _parse_claim(payload: bytes) -> Claim | None:
-    """Another run's claim, or None for what is none: anybody may write to the topic."""
+    """Another run's claim, or None if invalid: anyone may write to the topic."""
     if len(payload) > MAX_CLAIM_BYTES:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Frames as they are shown: annotated with what was found, and with faces blurred where that was asked for."""
+"""Frames for display: annotated with the results, and optionally with blurred faces."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from edgefer.records import Face, Frame
 from edgefer.text import printable
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-# One colour a class (BGR), from the Okabe-Ito palette, which the colour-blind can distinguish, and a brown.
+# One colour per class (BGR), from the colour-blind-safe Okabe-Ito palette, and a brown.
 COLORS = (
     (0, 94, 213),
     (167, 121, 204),
@@ -22,39 +22,39 @@ COLORS = (
     (42, 75, 124),
 )
 GRAY = (150, 150, 150)
-MIN_TEXT_PX = 10  # capitals' height; smaller ones cannot be read
-TEXT_SHARE = 0.018  # of the image's shorter side: the same size on every screen that shows the whole image
-BLUR_CELLS = 6  # a blurred face has so many cells a side: too few for people and networks
+MIN_TEXT_PX = 10  # height of capitals; smaller ones are illegible
+TEXT_SHARE = 0.018  # of the image's shorter side: the same size for every image resolution
+BLUR_CELLS = 6  # cells per side of a blurred face: too few for people and networks
 BLUR_MARGIN = 0.25  # of the box's size, around it: hair and chin too
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """How frames are shown by every output that shows any. blur_faces: no face can be recognized in them."""
+    """How all outputs draw frames. blur_faces: make faces unrecognizable."""
 
     blur_faces: bool = False
 
     def plain(self, frame: Frame) -> np.ndarray:
-        """The frame without annotations, uint8 BGR [h, w, 3]; the same for all who ask, and not to be written to."""
+        """The frame without annotations, uint8 BGR [h, w, 3]; shared, so do not modify it."""
         if not self.blur_faces:
             return frame.image_bgr
         return frame.once("blurred", lambda: blurred(frame.image_bgr, frame.faces))
 
     def annotated(self, frame: Frame) -> np.ndarray:
-        """The frame with its faces drawn on it, uint8 BGR [h, w, 3]; the same for all who ask, and not to be written to."""
+        """The frame with its faces drawn on it, uint8 BGR [h, w, 3]; shared, so do not modify it."""
         key, image = ("annotated, blurred" if self.blur_faces else "annotated"), self.plain(frame)
         return frame.once(key, lambda: draw(image, frame.faces))
 
 
 def annotated(frame: Frame) -> np.ndarray:
-    """The frame with its faces drawn on it, uint8 BGR [h, w, 3]; not to be written to."""
+    """The frame with its faces drawn on it, uint8 BGR [h, w, 3]; do not modify it."""
     return View().annotated(frame)
 
 
 def draw(image_bgr: np.ndarray, faces: tuple[Face, ...]) -> np.ndarray:
     """A copy of the image (uint8 BGR [h, w, 3]) with a box, a label with its score, and a named bar per label for each face.
 
-    Text and lines are as large as the image asks for: they can be read at 320 pixels and at 4K.
+    Text and lines scale with the image, so they are legible at 320 pixels and at 4K.
     """
     image = image_bgr.copy()
     height = text_height(image)
@@ -69,7 +69,7 @@ def draw(image_bgr: np.ndarray, faces: tuple[Face, ...]) -> np.ndarray:
 
 
 def blurred(image_bgr: np.ndarray, faces: tuple[Face, ...]) -> np.ndarray:
-    """A copy of the image in which every face is a few large cells."""
+    """A copy of the image with every face pixelated."""
     image = image_bgr.copy()
     rows, columns = image.shape[:2]
     for face in faces:
@@ -85,22 +85,22 @@ def blurred(image_bgr: np.ndarray, faces: tuple[Face, ...]) -> np.ndarray:
 
 
 def color_of(label: str, labels: tuple[str, ...]) -> tuple[int, int, int]:
-    """A label's colour (BGR), by its place among the network's labels; gray for one that is not among them."""
+    """A label's colour (BGR), by its index in the network's labels; gray for an unknown label."""
     return COLORS[labels.index(label) % len(COLORS)] if label in labels else GRAY
 
 
 def web_color(label: str, labels: tuple[str, ...]) -> str:
-    """The same as pages write it, "#rrggbb"."""
+    """The same for CSS, "#rrggbb"."""
     return "#{2:02x}{1:02x}{0:02x}".format(*color_of(label, labels))
 
 
 def text_height(image: np.ndarray) -> int:
-    """How tall capitals are drawn on an image, in pixels."""
+    """The height of capitals on an image, in pixels."""
     return max(MIN_TEXT_PX, round(TEXT_SHARE * min(image.shape[:2])))
 
 
 def drawable(text: str) -> str:
-    """Text in the letters that OpenCV can draw: accents go, and what has no such letter is a question mark."""
+    """Text in the letters that OpenCV can draw: accents are removed, other characters become question marks."""
     letters = (one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one))
     return printable("".join(letters)).encode("ascii", "replace").decode()
 
@@ -116,7 +116,7 @@ def _size(text: str, height: int) -> tuple[float, int, int, int]:
 def _title(image: np.ndarray, text: str, left: int, top: int, color: tuple, height: int) -> None:
     scale, thickness, width, descent = _size(text, height)
     pad = max(3, height // 4)
-    # Above the box, or inside it where the image ends.
+    # Above the box, or inside it at the image's edge.
     base = top - descent - pad if top - height - descent - 2 * pad >= 0 else max(0, top) + height + pad
     left = max(0, min(left, image.shape[1] - width - 2 * pad))
     cv2.rectangle(image, (left, base - height - pad), (left + width + 2 * pad, base + descent), color, -1)
@@ -126,7 +126,7 @@ def _title(image: np.ndarray, text: str, left: int, top: int, color: tuple, heig
 
 
 def _bars(image: np.ndarray, face: Face, height: int) -> None:
-    """A named bar per label on a dark ground: under the box, beside it, or in it, wherever the image has room."""
+    """A named bar per label on a dark background: below, beside or inside the box, depending on the room."""
     names = [drawable(label) for label in face.scores]
     small = max(MIN_TEXT_PX - 2, round(0.75 * height))
     sizes = [_size(name, small) for name in names]
@@ -150,7 +150,7 @@ def _bars(image: np.ndarray, face: Face, height: int) -> None:
 
 
 def _place(image: np.ndarray, box: tuple[int, int, int, int], width: int, height: int) -> tuple[int, int]:
-    """The left upper corner of a panel of this size near the box and inside the image."""
+    """The upper left corner of a panel of this size near the box and inside the image."""
     rows, columns = image.shape[:2]
     left, top, right, bottom = box
     x, y = max(0, min(left, columns - width)), max(0, min(top, rows - height))

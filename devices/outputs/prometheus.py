@@ -1,4 +1,4 @@
-"""What Prometheus may scrape: the run's figures at /metrics. Needs prometheus-client, starlette and uvicorn (the extra `metrics`)."""
+"""The run's figures for Prometheus at /metrics. Needs prometheus-client, starlette and uvicorn (the extra `metrics`)."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -23,9 +23,9 @@ from edgefer.text import printable
 
 
 class Metrics(ServedSink):
-    """Serves /metrics at an address until it is closed; every figure is made when it is asked for, none in the loop.
+    """Serves /metrics at an address until it is closed; figures are computed on request, not in the loop.
 
-    token: required off this machine's loopback. Raises SourceError when the address is taken.
+    token: required unless on loopback. Raises SourceError when the address is in use.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Metrics(ServedSink):
 
 
 class StatsCollector(Collector):
-    """A Prometheus collector over RunStats. labels: all there can be, so that each has a figure from the start."""
+    """A Prometheus collector over RunStats. labels: all possible ones, so that each has a figure from the start."""
 
     def __init__(
         self,
@@ -89,19 +89,19 @@ class StatsCollector(Collector):
         for stage, (counts, total_s) in self._stats.histograms().items():
             stages.add_metric([stage], _cumulative(counts), total_s)
         yield stages
-        dropped = CounterMetricFamily("edgefer_sink_dropped_frames", "Frames a sink left out", labels=["sink"])
+        dropped = CounterMetricFamily("edgefer_sink_dropped_frames", "Frames a sink dropped", labels=["sink"])
         errors = CounterMetricFamily("edgefer_sink_errors", "How often a sink failed", labels=["sink"])
-        up = GaugeMetricFamily("edgefer_sink_up", "1 while a sink takes what it is given", labels=["sink"])
+        up = GaugeMetricFamily("edgefer_sink_up", "1 while a sink works", labels=["sink"])
         for sink in now.sinks:
             dropped.add_metric([sink.name], sink.dropped)
             errors.add_metric([sink.name], sink.errors)
             up.add_metric([sink.name], not sink.trouble)
         yield from (dropped, errors, up)
-        yield CounterMetricFamily("edgefer_wrong_tokens", "Wrong tokens that came here", value=self._guesses())
+        yield CounterMetricFamily("edgefer_wrong_tokens", "Wrong tokens received", value=self._guesses())
 
 
 def _cumulative(counts: list[int]) -> list[tuple[str, float]]:
-    """(upper bound, times up to it) for each bucket, as Prometheus has histograms."""
+    """(upper bound, cumulative count) of each bucket, for Prometheus' histograms."""
     bounds, seen = [*map(str, BUCKETS_S), "+Inf"], 0
     buckets: list[tuple[str, float]] = []
     for bound, count in zip(bounds, counts, strict=True):

@@ -1,4 +1,4 @@
-"""What a run saw, from the CSV it wrote: how often each label, when, and the moments that stand out."""
+"""A run's results from its CSV: how often and when each label appeared, and the most notable moments."""
 
 import csv
 import heapq
@@ -17,17 +17,17 @@ BINS = 240  # of a timeline, at most
 MAX_RUNS = 50  # the last ones of a file; each has a timeline
 MAX_SPANS = 20_000  # sources and their starts; each image of a folder is one
 MAX_MOMENTS = 15
-MAX_FACES = 10_000  # faces whose stretches are followed at a time; numbers of a stranger's file need not end
+MAX_FACES = 10_000  # faces followed at a time; an untrusted file may have any number
 MAX_LABELS = 200
-GAP_S = 1.0  # a face that is away for longer begins another stretch
+GAP_S = 1.0  # after a longer absence a face begins another stretch
 
 
-Span = tuple[str, int]  # a source, and how many times it had begun again
+Span = tuple[str, int]  # a source, and how often it had restarted
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One face of one frame. clock: the time of day in UTC, as the file has it. source: what was read, "" where none is named."""
+    """One face of one frame. clock: the time in UTC, as in the file. source: its name, "" if the file has none."""
 
     clock: str
     source: str
@@ -52,7 +52,7 @@ class Moment:
 
 @dataclass
 class Stretch:
-    """A moment that is not over yet."""
+    """A moment that has not ended yet."""
 
     first: Row
     last: Row
@@ -72,9 +72,9 @@ class Stretch:
 
 @dataclass
 class Run:
-    """The rows of one source from one start of `edgefer run` to the next, or those of images, each a source of its own.
+    """The rows of one source from one start of `edgefer run` to the next, or of consecutive images, each a source.
 
-    unsure: the label of faces that could not be read. images: how many, or 0 of a video or camera.
+    unsure: the label of faces that could not be read. images: how many, or 0 for a video or camera.
     """
 
     first: Row
@@ -88,7 +88,7 @@ class Run:
     moments: list[Moment] = field(default_factory=list)  # a heap: the shortest first
 
     def __post_init__(self) -> None:
-        frames = self.last.frame - self.first.frame + 1  # a short run has no more steps than frames
+        frames = self.last.frame - self.first.frame + 1  # a short run has no more bins than frames
         self.bins = [Counter() for _ in range(max(1, min(BINS, frames)))]
 
 
@@ -104,7 +104,7 @@ class Report:
 
 
 def read_report(path: Path) -> Report:
-    """What is in a CSV of `edgefer run --csv`. InputError when it is no such file, or holds no row."""
+    """Read a CSV of `edgefer run --csv`. InputError for any other file, or without a row."""
     labels = _labels(path)
     spans: dict[Span, tuple[Row, Row]] = {}
     reasons: list[str] = []
@@ -120,7 +120,7 @@ def read_report(path: Path) -> Report:
             earlier += 1
     if not spans:
         raise InputError(
-            f"{printable(str(path))} has no row that can be read ({reasons[0] if reasons else 'no face was seen'})."
+            f"{printable(str(path))} has no row that can be read ({reasons[0] if reasons else 'no face was found'})."
         )
     runs = _runs(spans, own_word(UNSURE, labels))
     shown = list({id(run): run for run in runs.values()}.values())
@@ -132,7 +132,7 @@ def read_report(path: Path) -> Report:
 
 
 def _runs(spans: dict[Span, tuple[Row, Row]], unsure: str) -> dict[Span, Run]:
-    """The run that each span belongs to: images that follow one another are one run, anything else is its own."""
+    """The run of each span: consecutive images are one run, anything else is its own."""
     runs: dict[Span, Run] = {}
     images = None
     for span, (first, last) in spans.items():
@@ -146,7 +146,7 @@ def _runs(spans: dict[Span, tuple[Row, Row]], unsure: str) -> dict[Span, Run]:
 
 
 def _fill(path: Path, runs: dict[Span, Run]) -> None:
-    """Count the rows of each run, in a second reading: a long file is never held."""
+    """Count the rows of each run, in a second pass: a long file is never held in memory."""
     stretches: dict[tuple[Span, int], Stretch] = {}
     for span, row in _spans(path):
         if span in runs and not isinstance(row, str):
@@ -170,7 +170,7 @@ def _count(run: Run, row: Row) -> None:
 def _follow(
     runs: dict[Span, Run], stretches: dict[tuple[Span, int], Stretch], face: tuple[Span, int], row: Row
 ) -> None:
-    """Go on with the face's stretch, or end it and begin another."""
+    """Continue the face's stretch, or end it and begin another."""
     going = stretches.get(face)
     if going and going.first.label == row.label and row.time_s - going.last.time_s <= GAP_S:
         going.last = row
@@ -194,8 +194,8 @@ def _keep(run: Run, stretch: Stretch) -> None:
 
 
 def _spans(path: Path) -> Iterator[tuple[Span, Row | str]]:
-    """Each row with the span it belongs to; the reason where one cannot be read."""
-    going: dict[str, tuple[Row, int]] = {}  # by source: its last row, and how many times it had begun again
+    """Each row with its span, or the reason why it cannot be read."""
+    going: dict[str, tuple[Row, int]] = {}  # source -> its last row, and how often it had restarted
     for row in _rows(path):
         if isinstance(row, str):
             yield ("", 0), row
@@ -209,7 +209,7 @@ def _spans(path: Path) -> Iterator[tuple[Span, Row | str]]:
 
 
 def _labels(path: Path) -> tuple[str, ...]:
-    """The labels in the first line. InputError when it is not that of `edgefer run --csv`."""
+    """The labels in the header. InputError unless it is one of `edgefer run --csv`."""
     header = next(_lines(path), [])
     if tuple(header[: len(COLUMNS)]) != COLUMNS:
         raise InputError(
@@ -220,7 +220,7 @@ def _labels(path: Path) -> tuple[str, ...]:
 
 
 def _rows(path: Path) -> Iterator[Row | str]:
-    """Each row below the first line; the reason where one cannot be read."""
+    """Each row after the header, or the reason why it cannot be read."""
     lines = _lines(path)
     next(lines, None)
     for number, cells in enumerate(lines, 2):
@@ -252,11 +252,11 @@ def _lines(path: Path) -> Iterator[list[str]]:
 
 
 def _bounded(opened) -> Iterator[str]:
-    """The lines of a file, each at most 64 kB: one without an end would fill the memory."""
+    """The lines of a file, each at most 64 kB: an endless one would fill the memory."""
     while line := opened.readline(65536):
         yield line
 
 
 def _plain(label: str) -> str:
-    """A label as it was before it became a cell: without the apostrophe that keeps it from being a formula."""
+    """The label in a cell, without the apostrophe that prevents a formula."""
     return printable(label[1:] if label.startswith("'") else label)[:80]

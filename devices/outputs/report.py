@@ -1,4 +1,4 @@
-"""What a run saw as one HTML page: shares, a timeline and the moments that stand out."""
+"""A run's results as one HTML page: shares, a timeline and the most notable moments."""
 
 from html import escape
 
@@ -17,7 +17,7 @@ def to_html(report: Report, name: str) -> str:
     rows = sum(run.rows for run in report.runs)
     parts = [
         f"<h1>{escape(name)}</h1>",
-        f'<p class="faint">{rows:,} faces read, each in each frame. '
+        f'<p class="faint">{rows:,} faces read, counting each frame. '
         "Shares are of these; frames without a face are not in the file.</p>",
     ]
     if report.earlier:
@@ -36,7 +36,7 @@ def _run_parts(run: Run, colors: dict[str, str]) -> list[str]:
         for label, count in run.labels.most_common()
     ]
     shared = html.table(("label", "share", "faces", "mean score"), shares)
-    if run.images:  # nothing in them takes time
+    if run.images:  # images have no duration
         return [f"<h2>{escape(_title(run))}</h2>", shared]
     moments = [
         (
@@ -60,7 +60,7 @@ def _run_parts(run: Run, colors: dict[str, str]) -> list[str]:
 
 
 def _title(run: Run) -> str:
-    """What was read, and when."""
+    """The source and the time of the run."""
     what = f"{run.images:,} images" if run.images > 1 else run.first.source
     return ", ".join([*filter(None, [what, "one image" * (run.images == 1)]), f"read at {_date(run.first.clock)} UTC"])
 
@@ -100,7 +100,7 @@ def _legend(run: Run, colors: dict[str, str]) -> str:
 
 
 def _colors(report: Report) -> dict[str, str]:
-    """A colour for each label there is, the page's and the overlay's own; gray for unsure and for strangers."""
+    """A colour for each label, as on the page and the overlay; gray for unsure and unknown labels."""
     own = {label: web_color(label, report.labels) for label in report.labels}
     others = sorted({label for run in report.runs for label in run.labels} - set(own))
     return own | dict.fromkeys((*others, own_word(UNSURE, report.labels)), NO_LABEL)

@@ -1,4 +1,4 @@
-"""The small HTTP server behind the page and the metrics: one thread, bounded connections, no request that is held open."""
+"""The small HTTP server of the page and the metrics: one thread, bounded connections, time-limited requests."""
 
 import asyncio
 import socket
@@ -18,14 +18,14 @@ from edgefer.errors import InputError, SourceError
 
 MAX_CONNECTIONS = 128
 MAX_HOST_CONNECTIONS = 32  # from one host; a browser opens up to 6
-REQUEST_S = 10.0  # a connection that has asked for nothing, or has read nothing, for so long is closed
+REQUEST_S = 10.0  # a connection that sends or reads nothing for so long is closed
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class _Connection(H11Protocol):
-    """uvicorn's connection, which would wait forever for the rest of a request, and for a reader that has stopped reading.
+    """uvicorn's connection with time limits: it would wait forever for the rest of a request, or a stalled client.
 
-    Where there are too many, the one that has waited longest without a request gives way to the new one.
+    If there are too many, the one that has been idle longest is closed for the new one.
     """
 
     def connection_made(self, transport) -> None:
@@ -57,14 +57,14 @@ class _Connection(H11Protocol):
             return
         unsent = self.transport.get_write_buffer_size()
         if (self.idle and self.cycle is self._seen_cycle) or (unsent and unsent == self._seen_unsent):
-            self.transport.abort()  # close() would wait for what nobody reads
+            self.transport.abort()  # close() would wait for the client to read
             return
         self._seen_cycle, self._seen_unsent = self.cycle, unsent
         self._timer = self.loop.call_later(REQUEST_S, self._close_if_stuck)
 
 
 def _close_idlest(connections: list[_Connection]) -> bool:
-    """Close the oldest connection without a request; False when all are being answered."""
+    """Close the oldest idle connection; False when all are being answered."""
     idle = min((one for one in connections if one.idle), key=lambda one: one._opened_s, default=None)
     if idle is None:
         return False
@@ -74,10 +74,10 @@ def _close_idlest(connections: list[_Connection]) -> bool:
 
 
 class HttpServer:
-    """Serves routes in a thread of its own until it is closed.
+    """Serves routes in a separate thread until it is closed.
 
-    host: off this machine's loopback a token is required. port: 0 takes a free one. log: gets a sentence for wrong tokens,
-    and when the server has ended by itself. Raises SourceError when the address is taken, InputError for a weak token.
+    host: unless on loopback, a token is required. port: 0 selects a free one. log: receives a message about wrong tokens,
+    and if the server fails. Raises SourceError when the address is in use, InputError for a weak token.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class HttpServer:
         config = uvicorn.Config(
             Starlette(routes=list(routes), middleware=[auth]), log_config=None, log_level="critical", access_log=False,
             lifespan="off", server_header=False, http=_Connection, ws="none", timeout_graceful_shutdown=1,
-            # Not believed: who guesses could name another host each time.
+            # Not trusted: an attacker could name another host each time.
             proxy_headers=False,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
@@ -121,15 +121,15 @@ class HttpServer:
         try:
             with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
                 runner.run(self._server.serve(sockets=[self._socket]))
-        except Exception as error:  # the page is gone; the loop and the other sinks must outlive it
+        except Exception as error:  # the loop and the other sinks must continue without the page
             self.trouble = str(error) or type(error).__name__
         if not self.closing:
             self.errors += 1
             self.trouble = self.trouble or "stopped"
-            self._log(f"The {self.name} has ended ({self.trouble}). The run goes on without it.")
+            self._log(f"The {self.name} has ended ({self.trouble}). The run continues without it.")
 
     def call_soon(self, function: Callable[[], None]) -> None:
-        """Call a function in the server's thread, from any other."""
+        """Call a function in the server's thread, from another one."""
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(function)
 
@@ -141,7 +141,7 @@ class HttpServer:
 
 
 class ServedSink(Sink):
-    """A sink whose results are served: what is wrong with it is what is wrong with its server."""
+    """A sink with a server, whose trouble is the server's."""
 
     _server: HttpServer
 
@@ -155,21 +155,21 @@ class ServedSink(Sink):
 
 
 def in_url(host: str) -> str:
-    """A host as it stands in a URL: an IPv6 address in brackets."""
+    """A host for a URL: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def _listen(host: str, port: int, name: str) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        both = host == "::" and socket.has_dualstack_ipv6()  # the address that is printed is an IPv4 one
+        both = host == "::" and socket.has_dualstack_ipv6()  # the printed address is IPv4
         return socket.create_server((host, port), family=family, dualstack_ipv6=both)
     except OSError as error:
         raise SourceError(f"The {name} cannot be served at {host}:{port}: {error.strerror or error}.") from None
 
 
 def _own_address() -> str:
-    """This machine's address in its network; nothing is sent to find out."""
+    """This machine's address in its network; no packet is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # TEST-NET-1

@@ -1,4 +1,4 @@
-"""What of a run may be changed while it goes on, from the page, and what puts that into force."""
+"""The settings of a run that the page can change while it runs, and the sink that applies them."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +12,13 @@ from edgefer.devices.session import Session
 from edgefer.errors import EdgeferError, InputError
 from edgefer.records import Frame
 
-TICK_S = 0.1  # how soon the end of a pause is noticed
+TICK_S = 0.1  # interval of checking for the end of a pause
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """smooth: a name of edgefer.devices.faces.smoothing's presets. reject: scores below it are unsure. detector: a name.
-    paused: frames are neither read by the network nor shown nor written."""
+    paused: frames are neither classified nor shown nor written."""
 
     smooth: str
     reject: float
@@ -27,7 +27,7 @@ class RunSettings:
 
 
 class LiveSettings:
-    """The settings in force. The page changes them, the loop asks for them at every frame."""
+    """The current settings. The page changes them, the loop reads them at every frame."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class LiveSettings:
         detectors: Sequence[str],
         reasons: Mapping[str, str] = MappingProxyType({}),
     ):
-        """reasons: why what a detector's name stands for was chosen, where that is known."""
+        """reasons: why a detector was chosen, by its name, if known."""
         self._now, self._lock, self._reasons = settings, threading.Lock(), reasons
         self.choices = {"smooth": tuple(smooths), "detector": tuple(detectors)}
 
@@ -45,7 +45,7 @@ class LiveSettings:
         return self._now
 
     def change(self, given: object) -> RunSettings:
-        """Put these values in force, by name, the others stay. InputError when one is wrong; then nothing has changed."""
+        """Set these values, by name; the others stay. InputError when one is wrong, and then nothing changes."""
         if not isinstance(given, Mapping) or not given:
             raise InputError('Settings are an object such as {"reject": 0.5}.')
         for name, value in given.items():
@@ -70,17 +70,17 @@ class LiveSettings:
             )
 
     def to_json(self) -> dict:
-        """The values in force, what there is to choose from, and why the detector is what it is."""
+        """The current values, the choices, and why the detector was chosen."""
         choices = {name: list(values) for name, values in self.choices.items()}
         now = self._now
         return asdict(now) | {"choices": choices, "detector_reason": self._reasons.get(now.detector, "")}
 
 
 class Controls(Sink):
-    """Puts changed settings into force between two frames, and holds the loop up while it is paused.
+    """Applies changed settings between two frames, and blocks the loop while it is paused.
 
-    detectors: how each one is opened, by name. stop: ends a pause. waiting: called during one, for systemd's watchdog.
-    log: gets a sentence for a detector that cannot be opened; the one before stays.
+    detectors: a function that opens each one, by name. stop: ends a pause. waiting: called during one, for systemd's
+    watchdog. log: receives a message if a detector cannot be opened; the previous one stays.
     """
 
     name = "settings"
@@ -110,7 +110,7 @@ class Controls(Sink):
             try:
                 detector = self._detectors[wanted.detector]()
             except EdgeferError as error:
-                self._log(f"{error} Going on with {self._in_force.detector}.")
+                self._log(f"{error} Continuing with {self._in_force.detector}.")
                 wanted = self._settings.change({"detector": self._in_force.detector})
             else:
                 self._session.use(detector)

@@ -1,4 +1,4 @@
-"""What every output is: it takes frames with their faces, one after the other."""
+"""The base class of all outputs, which receive frames with their faces in order."""
 
 import re
 from datetime import UTC, datetime
@@ -6,16 +6,16 @@ from datetime import UTC, datetime
 from edgefer.records import Frame
 from edgefer.text import printable
 
-FORMULA = re.compile(r"[=+\-@\t\r]")  # what a spreadsheet takes for a formula when a cell begins with it (OWASP)
+FORMULA = re.compile(r"[=+\-@\t\r]")  # characters with which a spreadsheet formula may begin (OWASP)
 
 
 class Sink:
-    """Takes every frame in turn; `write` raises EdgeferError or OSError when it can take no more.
+    """Receives every frame in order; `write` raises EdgeferError or OSError when it cannot continue.
 
-    name: how a sentence calls it. every_frame: a gap is a loss, as in a file. closed: the person has ended it.
-    trouble: why nothing gets through right now, "" when all is well. errors: how often that happened. dropped: frames
-    left out because it was too slow. ends_run: the run ends once it is closed. lost: once closed, what it wrote is gone.
-    unsent: once closed, whether its last results never left. close_s: how long it may take to close where no file waits.
+    name: for messages. every_frame: no frame may be dropped, as in a file. closed: the user has closed it.
+    trouble: why it cannot write right now, "" if it can. errors: how often that happened. dropped: frames
+    left out because it was too slow. ends_run: closing it ends the run. lost: once closed, whether its output is lost.
+    unsent: once closed, whether its last results were not sent. close_s: time limit of closing, if it writes no file.
     """
 
     name = ""
@@ -33,19 +33,19 @@ class Sink:
         raise NotImplementedError
 
     def close(self) -> None:
-        """End it, with what was written whole."""
+        """Finish the output."""
 
     def kept(self) -> str:
-        """Once it is closed: what there is of it, such as "its first 20 frames are in out.mp4", or ""."""
+        """Once closed: what was saved, such as "its first 20 frames are in out.mp4", or ""."""
         return ""
 
 
 def utc_now() -> str:
-    """The clock's time in UTC to the millisecond: 2026-11-27T04:52:42.863Z."""
+    """The current UTC time in milliseconds: 2026-11-27T04:52:42.863Z."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def cell(text: str) -> str:
-    """A stranger's text as a cell of CSV: no control characters, and nothing that a spreadsheet runs as a formula."""
+    """Untrusted text as a CSV cell, without control characters and without formulas."""
     shown = printable(text)
     return f"'{shown}" if FORMULA.match(shown.lstrip()) else shown

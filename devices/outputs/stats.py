@@ -1,5 +1,4 @@
-"""How a run is going, counted once as it goes, for whoever asks from another thread: the end of a run, the metrics, the page,
-MQTT's diagnostics, the benchmark."""
+"""Counts a run's figures for other threads: the summary, the metrics, the page, MQTT's diagnostics, the benchmark."""
 
 import statistics
 import threading
@@ -17,16 +16,16 @@ from edgefer.devices.outputs.sink import Sink
 from edgefer.records import Frame
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-RECENT = 120  # laps of a stage that its median is taken of
-RATE_S = 3.0  # the frame rate is that of so long a time
-LOST_S = 2.0  # without a frame: the source is taken for lost
+RECENT = 120  # laps of a stage for its median
+RATE_S = 3.0  # the window of the frame rate
+LOST_S = 2.0  # without a frame: the source counts as lost
 FINE_S, FINE_BINS = 2, 150  # the history: five minutes in steps of two seconds,
 COARSE_S, COARSE_BINS = 60, 1440  # and a day in steps of a minute
 
 
 @dataclass(frozen=True, kw_only=True)
 class SinkState:
-    """A sink by name: frames it left out, how often it failed, and why it takes nothing now, "" when it does."""
+    """A sink by name: dropped frames, number of failures, and why it cannot write now, "" if it can."""
 
     name: str
     dropped: int
@@ -36,7 +35,7 @@ class SinkState:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The run at one moment. `state`: "starting", "running", "paused" or "lost" (no frame for LOST_S). None: not known here.
+    """A snapshot of the run. `state`: "starting", "running", "paused" or "lost" (no frame for LOST_S). None: unknown.
 
     stages_ms: the median of each stage's latest times. skipped: frames of a live source that came too fast.
     """
@@ -60,7 +59,7 @@ class Reading:
 
 @dataclass
 class Stage:
-    """Times of one stage: how many fell into each of BUCKETS_S (the last: above all), their sum, the latest, and all of them."""
+    """Times of one stage: counts per bucket of BUCKETS_S (and above), their sum, the latest, and all of them."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
     sum_s: float = 0.0
@@ -93,7 +92,7 @@ class History:
         self._bins[-1].faces.update(labels)
 
     def read(self, now_s: float) -> list[dict]:
-        """Oldest first: `ago_s`, and `faces`: the mean number of faces with each label."""
+        """The steps, oldest first: `ago_s`, and `faces`: the mean number of faces with each label."""
         current = int(now_s / self.step_s)
         return [
             {
@@ -106,10 +105,10 @@ class History:
 
 
 class RunStats:
-    """What a run has seen and how long it took. The loop calls `add` once for each frame that is done.
+    """A run's counts and times. The loop calls `add` once per processed frame.
 
-    frames, faces, frames_with_faces and labels count from the start. skipped: asked for the frames of the source that were
-    passed over. on_frame: called after each frame, as systemd's watchdog wants it. keep_laps: keep every time, for percentiles.
+    frames, faces, frames_with_faces and labels count from the start. skipped: returns the number of skipped frames of the
+    source. on_frame: called after each frame, for systemd's watchdog. keep_laps: keep every time, for percentiles.
     """
 
     def __init__(
@@ -131,17 +130,17 @@ class RunStats:
         self.start()
 
     def start(self) -> None:
-        """The run begins now."""
+        """Start the clock."""
         self._began = self._last = time.monotonic()
         self.seconds = 0.0
         self._done_s = array("d", [self._began])  # and when each frame was done, with keep_laps
 
     def stop(self) -> None:
-        """The run has ended: `seconds` is its length by the wall clock."""
+        """Stop the clock: `seconds` is the run's wall-clock time."""
         self.seconds = time.monotonic() - self._began
 
     def add(self, frame: Frame, laps: dict[str, float]) -> None:
-        """A frame is done. laps: seconds by stage."""
+        """Count a processed frame. laps: seconds by stage."""
         now, labels = time.monotonic(), [face.label for face in frame.faces]
         with self._lock:
             self._last = now
@@ -167,11 +166,11 @@ class RunStats:
 
     @property
     def fps(self) -> float:
-        """Frames a second over the whole run, once it has ended."""
+        """Frames per second over the whole run, once it has ended."""
         return self.frames / self.seconds if self.seconds else 0.0
 
     def stage_ms(self) -> dict[str, float]:
-        """Mean milliseconds that a frame spent in each stage."""
+        """Mean milliseconds per frame of each stage."""
         return {name: 1000 * stage.sum_s / max(1, self.frames) for name, stage in self._stages.items()}
 
     def laps(self, stages: Sequence[str], skip: int = 0) -> np.ndarray:
@@ -179,11 +178,11 @@ class RunStats:
         return np.stack([np.array(self._stages[name].all_s, np.float32) for name in stages], axis=1)[skip:]
 
     def apart(self, skip: int = 0) -> np.ndarray:
-        """Seconds from each frame's end to the next one's, float64 [frames]: where stages overlap, less than their sum."""
+        """Seconds from each frame's end to the next one's, float64 [frames]: less than the stages' sum if they overlap."""
         return np.diff(np.array(self._done_s))[skip:]
 
     def read(self) -> Reading:
-        """How the run goes now."""
+        """A snapshot of the run."""
         with self._lock:
             now = time.monotonic()
             recent = sum(now - moment < RATE_S for moment in self._recent)
@@ -212,7 +211,7 @@ class RunStats:
         return "starting" if not self.frames else "lost" if age_s > LOST_S else "running"
 
     def histograms(self) -> dict[str, tuple[list[int], float]]:
-        """For each stage the counts by bucket and the sum in seconds, since the start."""
+        """Each stage's counts per bucket and sum in seconds, since the start."""
         with self._lock:
             return {name: (list(stage.counts), stage.sum_s) for name, stage in self._stages.items()}
 

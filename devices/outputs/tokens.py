@@ -1,4 +1,4 @@
-"""Tokens that keep the page and the metrics to those who may see them, and how often they may be guessed."""
+"""Access tokens for the page and the metrics, and a rate limit against guessing."""
 
 import hashlib
 import ipaddress
@@ -10,9 +10,9 @@ from collections.abc import Callable
 from edgefer.errors import InputError
 
 MIN_TOKEN = 8  # characters
-MAX_GUESSES = 10  # different wrong tokens from one host within GUESS_WINDOW_S; then it waits
+MAX_GUESSES = 10  # different wrong tokens from one host within GUESS_WINDOW_S; then it is blocked
 GUESS_WINDOW_S = 60.0
-MAX_HOSTS = 1024  # remembered; the ones that guessed longest ago are forgotten first
+MAX_HOSTS = 1024  # remembered; those with the oldest guesses are forgotten first
 
 
 def new_token() -> str:
@@ -20,25 +20,25 @@ def new_token() -> str:
 
 
 def check_token(token: str) -> None:
-    """InputError for a token that is too short; "" is none."""
+    """InputError for a token that is too short; "" means no token."""
     if token and len(token) < MIN_TOKEN:
-        raise InputError(f"A token needs {MIN_TOKEN} characters or more, so that it cannot be guessed.")
+        raise InputError(f"A token needs at least {MIN_TOKEN} characters, so that it cannot be guessed.")
 
 
 class GuessLimit:
-    """Wrong tokens by host: MAX_GUESSES different ones in GUESS_WINDOW_S, then the host is refused until they are old.
+    """Wrong tokens by host: after MAX_GUESSES different ones in GUESS_WINDOW_S the host is refused until they expire.
 
-    The same wrong token again counts once: a browser or a scraper with an old one learns nothing, and locks nobody out.
-    log: gets a sentence at a host's first guess, and when it is refused; each at most once in GUESS_WINDOW_S.
+    A repeated wrong token counts once, so that a browser or scraper with an old one does not lock out its host.
+    log: receives a message at a host's first guess, and when it is refused; each at most once per GUESS_WINDOW_S.
     """
 
     def __init__(self, log: Callable[[str], None] = lambda text: None):
         self._log = log
-        self._wrong: OrderedDict[str, dict[bytes, float]] = OrderedDict()  # by host: digest of a guess, and when
+        self._wrong: OrderedDict[str, dict[bytes, float]] = OrderedDict()  # host -> digest of a guess -> its time
         self.guesses = 0
 
     def refused_for_s(self, host: str) -> float:
-        """Seconds until this host may try again, 0 where it may."""
+        """Seconds until this host may try again, 0 if it may now."""
         times = self._recent(host).values()
         return max(0.0, min(times) + GUESS_WINDOW_S - time.monotonic()) if len(times) >= MAX_GUESSES else 0.0
 
@@ -65,7 +65,7 @@ class GuessLimit:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what is served there."""
+    """Whether the address is reachable only from this machine."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -73,7 +73,7 @@ def is_loopback(host: str) -> bool:
 
 
 def host_of(address: str) -> str:
-    """Who counts as one host: an IPv4 address, or the /64 that an IPv6 one is in, as every host has all of that."""
+    """What counts as one host: an IPv4 address, or the /64 of an IPv6 one, since every host has a whole /64."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -17,16 +17,16 @@ from edgefer.text import printable, safe_name
 
 STILLS = (".png", ".jpg")
 VIDEOS = (".mp4", ".avi")
-INDEX_BYTES = 16  # a frame of a video takes at most so many more when it is finished: an AVI 16.0, an MP4 4.2 to 4.8
-LIVE_GAP_S = 1.0  # a camera that was away for longer is shown as a pause of this
+INDEX_BYTES = 16  # of a video's index per frame, at most, written at the end: an AVI 16.0, an MP4 4.2 to 4.8
+LIVE_GAP_S = 1.0  # longer interruptions of a camera are shortened to this
 
 
 class VideoFile(Sink):
-    """An annotated video, or an image when the name ends in .png or .jpg (the last frame is kept).
+    """An annotated video, or an image (the last frame) if the name ends in .png or .jpg.
 
-    Written under another name and renamed at the end, so that a file of that name is always a whole one. Frames keep their
-    times. An .mp4 is H.264, which browsers play, where an encoder of it is here; else `notice` is a sentence about that.
-    live: a pause of the source is cut to a second.
+    Written to a temporary file and renamed at the end, so that a file of that name is always complete. Frames keep their
+    times. An .mp4 is H.264, which browsers play, if an encoder is installed; else `notice` is a message about that.
+    live: interruptions of the source are shortened to LIVE_GAP_S.
     """
 
     every_frame = True
@@ -82,16 +82,16 @@ class VideoFile(Sink):
             self.partial.close()
 
     def _finish(self, encoder: Encoder) -> None:
-        """End the video; EdgeferError when it cannot be played, as an encoder that wrote to a full disk may not say so."""
+        """Finish the video; EdgeferError if it cannot be played, since an encoder may not report a full disk."""
         try:
             encoder.close()
         except (EdgeferError, OSError) as error:
-            raise EdgeferError(f"the video could not be finished, and is gone: {error}") from None
+            raise EdgeferError(f"the video could not be finished and is lost: {error}") from None
         video = cv2.VideoCapture(self.partial.for_libraries)
         readable = video.isOpened() and video.read()[0]
         video.release()
         if not readable:
-            raise EdgeferError("the video could not be finished, and is gone: is the disk full?")
+            raise EdgeferError("the video could not be finished and is lost: is the disk full?")
 
     @property
     def lost(self) -> bool:  # type: ignore[override]
@@ -104,7 +104,7 @@ class VideoFile(Sink):
 
 
 class ImageFolder(Sink):
-    """Each frame, annotated, as a .jpg in a folder, named after its number and its file. SourceError unless that is empty."""
+    """Each annotated frame as a .jpg in a folder, named by number and source file. SourceError unless it is empty."""
 
     every_frame = True
 
@@ -125,8 +125,8 @@ class ImageFolder(Sink):
 
 
 def fitted(image_bgr: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The image as large as it goes into `size` (width, height), on black: images of a folder differ in size, a video's may
-    not, and a face that is stretched is another face."""
+    """The image scaled to fit `size` (width, height), on black: images of a folder differ in size, a video's frames must
+    not, and stretching would distort faces."""
     height, width = image_bgr.shape[:2]
     if (width, height) == size:
         return image_bgr

@@ -1,7 +1,7 @@
-"""A page that shows what is seen, for boards without a display. Needs starlette and uvicorn (the extra `web`).
+"""A web page with the live image and results, for boards without a display. Needs starlette and uvicorn (the extra `web`).
 
-A browser asks for one image after the other and gets the newest each time, so a slow one gets fewer, and images
-are encoded only while somebody looks.
+A browser requests one image at a time and gets the newest, so a slow one gets fewer, and images are encoded only while
+someone is watching.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ from edgefer.records import Frame
 from edgefer.text import printable
 
 PAGE = Path(__file__).parent / "page"
-MAX_FPS = 15.0  # images encoded a second, however many look on
+MAX_FPS = 15.0  # images encoded per second, however many clients there are
 MAX_WIDTH = 960
 JPEG_QUALITY = 80
-WAIT_S = 2.0  # how long a browser waits for a newer image before it gets the answer that there is none
-STREAM_WAIT_S = 15.0  # the same of /stream.mjpg, which then ends
+WAIT_S = 2.0  # how long a request waits for a newer image before a 204
+STREAM_WAIT_S = 15.0  # the same for /stream.mjpg, which then ends
 MAX_STREAMS = 8
 MAX_MINUTES = 24 * 60
 BOUNDARY = "edgefer"
@@ -44,8 +44,8 @@ BOUNDARY = "edgefer"
 
 @dataclass(frozen=True, kw_only=True)
 class PageOptions:
-    """What the page shows besides images. labels: in the network's order, which gives them their colours. about: short facts
-    by name. view: how frames are shown. settings: what may be changed, None for nothing."""
+    """The page's content. labels: in the network's order, which determines their colours. about: short facts by name.
+    view: how frames are drawn. settings: what may be changed, None for nothing."""
 
     labels: tuple[str, ...] = ()
     about: dict[str, str] = field(default_factory=dict)
@@ -54,9 +54,9 @@ class PageOptions:
 
 
 class WebPage(ServedSink):
-    """Serves the page until it is closed; `url` is where.
+    """Serves the page at `url` until it is closed.
 
-    token: required off this machine's loopback. Raises SourceError when the address is taken.
+    token: required unless on loopback. Raises SourceError when the address is in use.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class WebPage(ServedSink):
         self._news = asyncio.Event()
 
     async def _live(self, request: Request) -> Response:
-        """The newest image as JPEG, its faces in a header; 204 when there is none but `after` within WAIT_S."""
+        """The newest image as JPEG, its faces in a header; 204 if there is none newer than `after` within WAIT_S."""
         try:
             after = int(request.query_params.get("after", 0))
         except ValueError:
@@ -115,16 +115,16 @@ class WebPage(ServedSink):
         return Response(jpeg, media_type="image/jpeg", headers={"X-Edgefer": _describe(number, frame)})
 
     async def _snapshot(self, request: Request) -> Response:
-        """The newest image, annotated unless ?plain=1 is asked for; 503 before the first."""
+        """The newest image, annotated unless ?plain=1; 503 before the first."""
         if not await self._newer(0, WAIT_S):
-            return PlainTextResponse("There is no picture yet.", 503, {"Retry-After": "2"})
+            return PlainTextResponse("There is no image yet.", 503, {"Retry-After": "2"})
         _, _, jpeg = await self._jpeg(annotated=request.query_params.get("plain") != "1", after=0, newest=True)
         return Response(jpeg, media_type="image/jpeg")
 
     async def _stream(self, request: Request) -> Response:
-        """Motion JPEG, annotated, as Home Assistant's camera takes it."""
+        """Motion JPEG, annotated, for Home Assistant's camera."""
         if self._streams >= MAX_STREAMS:
-            return PlainTextResponse("Too many watch the stream.", 503, {"Retry-After": "10"})
+            return PlainTextResponse("Too many clients are watching the stream.", 503, {"Retry-After": "10"})
         return StreamingResponse(self._parts(), media_type=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
 
     async def _parts(self) -> AsyncIterator[bytes]:
@@ -139,7 +139,7 @@ class WebPage(ServedSink):
             self._streams -= 1
 
     async def _jpeg(self, *, annotated: bool, after: int, newest: bool = False) -> tuple[int, Frame, bytes]:
-        """The newest image but `after`: its number, its frame, and it as JPEG. Encoded one at a time, and once for all who wait."""
+        """The newest image other than `after`: its number, frame and JPEG. Encoded one at a time, once for all clients."""
         async with self._encoding:
             number, frame, jpeg = self._encoded.get(annotated, (0, None, b""))
             if frame is None or number <= after or (newest and number != self._newest[0]):
@@ -153,7 +153,7 @@ class WebPage(ServedSink):
             return number, frame, jpeg
 
     async def _newer(self, after: int, wait_s: float) -> bool:
-        """Wait for another frame than `after`, whose number may be higher: that of a run before this one."""
+        """Wait for a frame other than `after`, whose number may be higher, from an earlier run."""
         deadline = time.monotonic() + wait_s
         self._waiting += 1
         try:
@@ -189,7 +189,7 @@ class WebPage(ServedSink):
         return JSONResponse(settings.to_json())
 
     async def _history_csv(self, request: Request) -> Response:
-        """The history as CSV: the time in UTC, and the mean number of faces with each label; ?minutes= as the page has it."""
+        """The history as CSV: UTC time, and the mean number of faces with each label; ?minutes= as on the page."""
         out, now = io.StringIO(), datetime.now(UTC)
         bins = self._stats.history(_minutes(request))
         labels = list(dict.fromkeys((*self._options.labels, *(label for one in bins for label in one["faces"]))))
@@ -203,7 +203,7 @@ class WebPage(ServedSink):
 
 
 def _minutes(request: Request) -> float:
-    """How much of the history is asked for: 5 minutes unless ?minutes= says otherwise."""
+    """The requested length of the history: ?minutes=, by default 5."""
     text = request.query_params.get("minutes", "")
     return min(MAX_MINUTES, max(1, int(text))) if text.isascii() and text.isdigit() and len(text) < 6 else 5
 
@@ -217,7 +217,7 @@ def _encode(image_of: Callable[[Frame], np.ndarray], frame: Frame) -> bytes:
 
 
 def _describe(number: int, frame: Frame) -> str:
-    """The faces as an HTTP header, and so in ASCII."""
+    """The faces as an HTTP header, in ASCII."""
     height, width = frame.image_bgr.shape[:2]
     faces = [face.to_dict() for face in frame.faces]
     return json.dumps({"number": number, "width": width, "height": height, "faces": faces}, separators=(",", ":"))

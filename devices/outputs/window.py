@@ -10,7 +10,7 @@ from edgefer.devices.outputs.overlay import View
 from edgefer.devices.outputs.sink import Sink
 from edgefer.records import Frame
 
-START_S = 30.0  # a display that has not shown one by then will not
+START_S = 30.0  # time limit for a window to open
 
 
 class Window(Sink):
@@ -25,7 +25,7 @@ class Window(Sink):
 
     @staticmethod
     def possible() -> bool:
-        """Whether a window opens here. Tried in a process of its own: on a display that refuses, Qt ends the process."""
+        """Whether a window can open. Tried in a separate process: if the display refuses, Qt ends the process."""
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             return False
         command = [sys.executable, "-c", "import cv2; cv2.namedWindow('edgefer'); cv2.waitKey(1)"]

@@ -1,4 +1,4 @@
-"""Opens what was named: a camera, a stream, a video, images, or the built-in drawn faces, behind one small protocol."""
+"""Opens a source by name: a camera, a stream, a video, images, or the built-in drawn faces."""
 
 import os
 import re
@@ -25,7 +25,7 @@ GSTREAMER = "gst:"
 
 @dataclass(frozen=True, kw_only=True)
 class LiveOptions:
-    """What live sources are opened with, see edgefer.devices.sources.live.Live."""
+    """Options of live sources, see edgefer.devices.sources.live.Live."""
 
     stop: Event = field(default_factory=Event)
     log: Callable[[str], None] = lambda text: None
@@ -34,12 +34,12 @@ class LiveOptions:
 
 
 def is_csi(where: int | str) -> bool:
-    """Whether a name is that of a Raspberry Pi's own camera: csi or csi:1."""
+    """Whether it names a Raspberry Pi's CSI camera: csi or csi:1."""
     return re.fullmatch(r"csi(?::\d+)?", str(where)) is not None
 
 
 def is_camera(where: str | int) -> bool:
-    """Whether a name is that of a camera: a number, a /dev path, csi or csi:1."""
+    """Whether it names a camera: a number, a /dev path, csi or csi:1."""
     return is_csi(where) or re.fullmatch(r"\d+|/dev/.+", str(where)) is not None
 
 
@@ -62,12 +62,12 @@ def open_camera(
 def open_source(where: str, *, password: str = "", skip_bad: bool = False, live: LiveOptions | None = None) -> Source:
     """The source for a file, a folder of images, a URL, "gst:PIPELINE", or "builtin". Opened by `with`.
 
-    password: for a URL that names a user and no password. skip_bad: see Images. live: for live sources. A URL of HTTP that
-    ends like a video file is one.
+    password: for a URL that names a user and no password. skip_bad: see Images. live: for live sources. An HTTP URL
+    that ends like a video file is one.
     """
     if where == BUILT_IN:
         return Drawn()
-    if not where:  # a path of nothing would be the folder at hand
+    if not where:  # an empty path would be the current folder
         raise SourceError("A source has an empty name: name a video, an image, a folder of images, or builtin.")
     live = live or LiveOptions()
     if where.startswith(GSTREAMER):

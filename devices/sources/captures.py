@@ -1,6 +1,6 @@
 """Connections to live cameras and streams: Video4Linux, Raspberry Pi CSI through Picamera2, URLs, GStreamer.
 
-Each `connect_...` opens one and gives a Capture (edgefer.devices.sources.live), or raises SourceError or MissingDependency.
+Each `connect_...` opens one and returns a Capture (edgefer.devices.sources.live), or raises SourceError or MissingDependency.
 """
 
 import errno
@@ -15,18 +15,18 @@ import numpy as np
 from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import MissingDependency, SourceError
 
-OPEN_MS = READ_MS = 5000  # OpenCV waits 30 s for a silent host, which is too long to wait for a stop or a retry
-RAW_USB_PIXELS = 640 * 480  # USB 2 carries 30 uncompressed frames a second up to here
+OPEN_MS = READ_MS = 5000  # OpenCV waits 30 s for a silent host, too long for a stop or a retry
+RAW_USB_PIXELS = 640 * 480  # USB 2 carries 30 uncompressed frames per second up to this size
 GSTREAMER_END = "videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1"
 PICAMERA2_FIX = "sudo apt install -y python3-picamera2, and make the venv with python3 -m venv --system-site-packages"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptureOptions:
-    """What to ask a camera for; a camera that cannot gives what is nearest.
+    """Settings for a camera, which uses the nearest ones it supports.
 
-    size: (width, height) in pixels. fps: frames a second. mjpg: compressed frames from a USB camera; None takes them
-    for images above 640x480, where USB 2 has no room for 30 raw ones a second.
+    size: (width, height) in pixels. fps: frames per second. mjpg: compressed frames from a USB camera; None uses them
+    for images above 640x480, for which USB 2 cannot carry 30 raw ones per second.
     """
 
     size: tuple[int, int] | None = None
@@ -40,7 +40,7 @@ DEFAULT_CAPTURE = CaptureOptions()
 def _hush() -> None:
     """Keep OpenCV and FFmpeg from writing to the terminal at every attempt to connect.
 
-    Not edgefer.quiet: connections are made in threads, and it holds back the whole process's stderr.
+    Not with edgefer.quiet: connections are made in threads, and it redirects the whole process's stderr.
     """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
@@ -66,7 +66,7 @@ def connect_v4l2(device: Path, options: CaptureOptions) -> CvCapture:
     check_device(device)
     _hush()
     capture = cv2.VideoCapture(str(device), cv2.CAP_V4L2)
-    # The order matters: the pixel format decides which sizes there are, and the size which frame rates.
+    # The order matters: the available sizes depend on the pixel format, and the frame rates on the size.
     if options.mjpg or (options.mjpg is None and options.size and options.size[0] * options.size[1] > RAW_USB_PIXELS):
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
     if options.size:
@@ -79,14 +79,14 @@ def connect_v4l2(device: Path, options: CaptureOptions) -> CvCapture:
     if not read:
         capture.release()
         raise SourceError(
-            f"The camera {device} gives no picture: it is busy (fuser {device}), or it is a Raspberry Pi CSI camera, "
+            f"The camera {device} gives no images: it is busy (fuser {device}), or it is a Raspberry Pi CSI camera, "
             "which needs --camera csi."
         )
     return CvCapture(capture)
 
 
 def check_device(device: Path) -> None:
-    """Raise SourceError when a /dev/video* is not there or may not be opened."""
+    """Raise SourceError if a /dev/video* does not exist or cannot be opened."""
     name = device.name.removeprefix("video") if device.name.startswith("video") else str(device)
     if not device.exists():
         there = ", ".join(name.name.removeprefix("video") for name in sorted(device.parent.glob("video*")))
@@ -110,16 +110,16 @@ def connect_url(url: str) -> CvCapture:
     )
     if not capture.isOpened():
         raise SourceError(
-            f"The stream {shown_address(url)} cannot be opened: check the address, the password if it needs one, and that its host answers."
+            f"The stream {shown_address(url)} cannot be opened: check the address, the password if it needs one, and that its host responds."
         )
     return CvCapture(capture)
 
 
 def connect_gstreamer(pipeline: str) -> CvCapture:
-    """A GStreamer pipeline; one without an appsink is given the end that edgefer needs."""
+    """A GStreamer pipeline; GSTREAMER_END is appended if it has no appsink."""
     if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         raise MissingDependency(
-            f"This OpenCV ({cv2.__version__}) was built without GStreamer, as pip's always is: sudo apt install -y "
+            f"This OpenCV ({cv2.__version__}) was built without GStreamer, like all of pip's: sudo apt install -y "
             "python3-opencv, and use it in a venv with --system-site-packages after pip uninstall opencv-python."
         )
     whole = pipeline if "appsink" in pipeline else f"{pipeline.rstrip(' !')} ! {GSTREAMER_END}"
@@ -127,14 +127,14 @@ def connect_gstreamer(pipeline: str) -> CvCapture:
     capture = cv2.VideoCapture(whole, cv2.CAP_GSTREAMER)
     if not capture.isOpened():
         raise SourceError(
-            f"GStreamer cannot run {shown_address(whole)!r}: try it with gst-launch-1.0, and fakesink for appsink."
+            f"GStreamer cannot run {shown_address(whole)!r}: try it with gst-launch-1.0, and fakesink instead of appsink."
         )
     return CvCapture(capture)
 
 
 def picamera2():
-    """The class Picamera2. Raises MissingDependency with the line that installs it."""
-    os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")  # it logs every camera at every start otherwise
+    """The class Picamera2. Raises MissingDependency with the command that installs it."""
+    os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")  # by default it logs every camera at every start
     try:
         return import_module("picamera2").Picamera2
     except ImportError as error:
@@ -148,9 +148,9 @@ def picamera2():
 
 
 def csi_cameras() -> list[dict]:
-    """What Picamera2 lists, without the USB cameras that it lists too. `Num` is Picamera2's own number, which counts those.
+    """Picamera2's list without USB cameras. `Num` is Picamera2's own number, which counts USB cameras too.
 
-    Older Picamera2 gives no `Num`, and lists the cameras by number.
+    Older versions of Picamera2 have no `Num`, and list the cameras by number.
     """
     cameras = enumerate(picamera2().global_camera_info())
     return [{"Num": number} | camera for number, camera in cameras if "/usb" not in camera.get("Id", "")]
@@ -163,33 +163,33 @@ class CsiCapture:
         self._camera, self.fps = camera, fps
 
     def read(self) -> np.ndarray:
-        # Without the timeout a camera whose cable came loose would hold this thread forever.
+        # Without the timeout, a camera with a loose cable would block this thread forever.
         return self._camera.wait(self._camera.capture_array("main", wait=False), timeout=READ_MS / 1000)
 
     def close(self) -> None:
         try:
             self._camera.stop()
         finally:
-            self._camera.close()  # or no later attempt can have it
+            self._camera.close()  # or no later attempt can open it
 
 
 def connect_csi(number: int, options: CaptureOptions) -> CsiCapture:
-    """A Raspberry Pi CSI camera by its number among them, through Picamera2."""
+    """A Raspberry Pi CSI camera by its number, through Picamera2."""
     kind = picamera2()
     there = csi_cameras()
     if number >= len(there):
         raise SourceError(
-            f"There is no CSI camera {number}: Picamera2 sees {len(there)}. Check the cable (power off), then "
+            f"There is no CSI camera {number}: Picamera2 finds {len(there)}. Check the cable (power off), then "
             "rpicam-hello --list-cameras."
         )
     fps = options.fps or 30.0
     camera = kind(there[number]["Num"])
     try:
-        # Picamera2's "RGB888" names the order in memory from the far end: its arrays are BGR, which is what is wanted.
+        # Picamera2's "RGB888" names the bytes in reverse memory order: its arrays are BGR, as needed here.
         main = {"size": options.size or (640, 480), "format": "RGB888"}
         camera.configure(camera.create_video_configuration(main=main, controls={"FrameRate": fps}))
         camera.start()
     except BaseException:
-        camera.close()  # or the camera stays taken and no later attempt can have it
+        camera.close()  # or the camera stays busy and no later attempt can open it
         raise
     return CsiCapture(camera, fps)

@@ -1,4 +1,4 @@
-"""Whether a video file is whole, told from the structure of its container: decoders pass over damage in silence."""
+"""Checks from the structure of a video's container whether the file is complete: decoders skip damage silently."""
 
 import re
 from collections.abc import Callable
@@ -14,16 +14,16 @@ ELEMENTS = {
     EBML, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1254C367, 0x1941A469, 0x1043A770, 0xEC, 0xBF,
     0xE7, 0xAB, 0xA7, 0xA3, 0xA0, 0xAF, 0x5854,
 }  # fmt: skip
-MAX_HEAD = 4096  # bytes in which a list of files shows
-MAX_PARTS = 1_000_000  # a film of three hours has about that many with its sound
+MAX_HEAD = 4096  # bytes in which a list of files is recognized
+MAX_PARTS = 1_000_000  # about as many as a film of three hours with sound has
 ASF, ASF_FILE = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
-    """What a container shows. broken: cut short, overwritten, or with parts missing. counts: it says how many frames it has,
-    so that broken parts that take no frame do not matter. announces: it says at its start how long it is. ends: it says where
-    it ends; else its end may be missing though nothing is broken."""
+    """The state of a container. broken: truncated, overwritten, or with parts missing. counts: it states its number of
+    frames, so damage that costs no frame does not matter. announces: its header states its length. ends: it marks its
+    end; otherwise its end may be missing although nothing is broken."""
 
     broken: bool = False
     counts: bool = False
@@ -46,13 +46,13 @@ def examine(file: Path) -> Structure:
             for (at, signature), check in CHECKS.items():
                 if head[at : at + len(signature)] == signature:
                     return replace(check(opened, size), announces=check in ANNOUNCING)
-    except (OSError, IndexError):  # it was shortened while it was looked at
+    except (OSError, IndexError):  # it was truncated while being read
         return BROKEN
     return OPEN
 
 
 def names_others(file: Path) -> bool:
-    """Whether it is a list of files or addresses that a decoder would open in its place: HLS, FFmpeg's concat, SDP, DASH."""
+    """Whether it is a list of files or URLs that a decoder would open instead: HLS, FFmpeg's concat, SDP, DASH."""
     with file.open("rb") as opened:
         head = opened.read(MAX_HEAD)
     return re.search(rb"#EXTM3U|ffconcat version|^c=IN |<MPD", head, re.MULTILINE | re.IGNORECASE) is not None
@@ -78,14 +78,14 @@ def _matroska(opened: BinaryIO, end: int) -> Structure:
         if number == SEGMENT and size != mask:
             if at + size > end:
                 return BROKEN
-            end, known = at + size, True  # what stands behind it is none of it
+            end, known = at + size, True  # anything after it is not part of it
         elif number not in (SEGMENT, CLUSTER):
             at += size
     return OPEN
 
 
 def _mp4(opened: BinaryIO, end: int) -> Structure:
-    """Its index counts the frames, unless it comes in fragments (ISO 14496-12), which end with an index of their own or not."""
+    """The index counts the frames, unless the file is fragmented (ISO 14496-12), with or without an index at the end."""
     at, kinds = 0, set()
     for _ in range(MAX_PARTS):
         if at >= end:
@@ -102,7 +102,7 @@ def _mp4(opened: BinaryIO, end: int) -> Structure:
 
 
 def _program_stream(opened: BinaryIO, end: int) -> Structure:
-    """ISO 13818-1, 2.5: packs and packets behind one another, each with a start code, and an end code if its writer took care."""
+    """ISO 13818-1, 2.5: a sequence of packs and packets, each with a start code, and an optional end code."""
     at = 0
     for _ in range(MAX_PARTS):
         opened.seek(at)
@@ -121,7 +121,7 @@ def _program_stream(opened: BinaryIO, end: int) -> Structure:
 
 
 def _ogg(opened: BinaryIO, end: int) -> Structure:
-    """RFC 3533: pages that are numbered, the last of each stream marked."""
+    """RFC 3533: numbered pages, the last of each stream marked."""
     at, pages, ended = 0, dict[bytes, int](), set[bytes]()
     for _ in range(MAX_PARTS):
         if at == end:
@@ -142,7 +142,7 @@ def _ogg(opened: BinaryIO, end: int) -> Structure:
 
 
 def _flv(opened: BinaryIO, end: int) -> Structure:
-    """Tags, each followed by its own length."""
+    """Tags, each followed by its length."""
     at = 13
     for _ in range(MAX_PARTS):
         if at == end:
@@ -157,7 +157,7 @@ def _flv(opened: BinaryIO, end: int) -> Structure:
 
 
 def _asf(opened: BinaryIO, end: int) -> Structure:
-    """Its header says how long the file is, how many packets are in it, and of which size, each with a mark at its start."""
+    """The header states the file's length, the number of packets and their size; each begins with a marker."""
     head = opened.read(min(end, 1 << 20))
     at = head.find(ASF_FILE)
     header = int.from_bytes(head[16:24], "little")
@@ -165,7 +165,7 @@ def _asf(opened: BinaryIO, end: int) -> Structure:
         return BROKEN
     size, packets = (int.from_bytes(head[at + n : at + n + 8], "little") for n in (40, 56))
     packet = int.from_bytes(head[at + 92 : at + 96], "little")
-    if head[at + 88] & 1 or not packet:  # it was broadcast: nothing was known when the header was written
+    if head[at + 88] & 1 or not packet:  # a broadcast: unknown when the header was written
         return OPEN
     if size > end or header + 50 + packets * packet > end:
         return BROKEN

@@ -1,4 +1,4 @@
-"""Which cameras there are, by what the kernel and Picamera2 report, and whether each gives images."""
+"""Finds the cameras that the kernel and Picamera2 report, and tests whether each gives images."""
 
 import fcntl
 import os
@@ -19,8 +19,8 @@ ROOT = Path("/")
 # linux/videodev2.h: VIDIOC_QUERYCAP fills driver[16] card[32] bus_info[32] version capabilities device_caps reserved[3].
 _QUERYCAP, _QUERYCAP_FORMAT = 0x80685600, "16s32s32s6I"
 _VIDEO_CAPTURE, _VIDEO_CAPTURE_MPLANE = 0x1, 0x1000
-# Nodes of the Raspberry Pi that are no camera to read: codecs, image processors, and the receivers of its CSI port,
-# whose raw sensor data only Picamera2 turns into images.
+# Nodes of the Raspberry Pi that are not usable as cameras: codecs, image processors, and its CSI receivers, whose raw
+# sensor data only Picamera2 converts to images.
 _PI_NODES = ("bcm2835-codec", "bcm2835-isp", "rpi-hevc", "rpivid", "pispbe", "rp1-cfe", "unicam")
 # A CSI sensor on its I2C bus, such as "imx219 10-0010" or "imx708_wide"; lenses (dw9714, ad5398) are not matched.
 _SENSORS = ("imx", "ov", "arducam", "ar0")
@@ -28,7 +28,7 @@ _SENSORS = ("imx", "ov", "arducam", "ar0")
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """A camera that is there: what --camera takes, its name, and how it is reached ("v4l2" or "picamera2")."""
+    """A camera: its argument for --camera, its name, and its interface ("v4l2" or "picamera2")."""
 
     camera: str
     name: str
@@ -37,7 +37,7 @@ class Camera:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What a camera gave: image size in pixels and measured frames a second; or the problem in one sentence."""
+    """A camera's image size in pixels and measured frames per second; or the problem in one sentence."""
 
     width: int = 0
     height: int = 0
@@ -46,8 +46,8 @@ class Trial:
 
 
 def find_cameras(root: Path = ROOT) -> list[Camera]:
-    """The cameras that are there: USB ones by number, then CSI ones where Picamera2 can be asked. Opens no stream."""
-    from edgefer.devices.sources import captures  # here, so that the doctor can look for cameras without OpenCV
+    """All cameras: USB ones by number, then CSI ones if Picamera2 is installed. Opens no stream."""
+    from edgefer.devices.sources import captures  # here, so that the doctor can find cameras without OpenCV
 
     found = usb_cameras(root)
     try:
@@ -55,18 +55,18 @@ def find_cameras(root: Path = ROOT) -> list[Camera]:
             name = "csi" if number == 0 else f"csi:{number}"
             found.append(Camera(camera=name, name=str(info.get("Model", "CSI camera")), reached_by="picamera2"))
     except MissingDependency:
-        pass  # no Pi, or no Picamera2, which is `edgefer doctor`'s to report
+        pass  # no Pi, or no Picamera2, which `edgefer doctor` reports
     return found
 
 
 def usb_cameras(root: Path = ROOT) -> list[Camera]:
-    """The Video4Linux nodes that give images. Metadata nodes and the Raspberry Pi's own are left out."""
+    """The Video4Linux nodes that give images, without metadata nodes and the Raspberry Pi's own."""
     found = []
     for number, name, node in _nodes(root):
         if name.startswith(_PI_NODES):
             continue
         capabilities = _capabilities(root / "dev" / node.name)
-        if capabilities is None:  # it may not be opened: the first node of a camera is the one with images
+        if capabilities is None:  # no permission to open it: a camera's first node is the one with images
             gives_pictures = _text(node / "index") in ("", "0")
         else:
             gives_pictures = bool(capabilities & (_VIDEO_CAPTURE | _VIDEO_CAPTURE_MPLANE))
@@ -76,15 +76,15 @@ def usb_cameras(root: Path = ROOT) -> list[Camera]:
 
 
 def csi_sensors(root: Path = ROOT) -> list[str]:
-    """The names of the CSI camera sensors that the kernel has found, whether Picamera2 is installed or not."""
+    """The names of the CSI camera sensors that the kernel has found, with or without Picamera2."""
     names = [_text(file) for file in sorted(root.glob("sys/class/video4linux/v4l-subdev*/name"))]
     return [name for name in names if name.lower().startswith(_SENSORS)]
 
 
 def try_camera(source: "Source", seconds: float = 1.5, clock=time.monotonic) -> Trial:
-    """Open a source and read it for a while. The first frame's wait is not counted in the frame rate."""
+    """Open a source and read it for a while. The frame rate excludes the wait for the first frame."""
     try:
-        # A camera that hangs after an image would be waited for without an end.
+        # Without a limit, a camera that hangs after an image would be waited for forever.
         with source as opened, closing(Prefetch(opened, limit_s=HANG_S, name="It")) as frames:
             first, count, size = 0.0, 0, (0, 0)
             for frame in frames:
@@ -95,7 +95,7 @@ def try_camera(source: "Source", seconds: float = 1.5, clock=time.monotonic) -> 
                 if now - first >= seconds:
                     break
             if count == 0:
-                return Trial(problem="It gave no picture.")
+                return Trial(problem="It gave no image.")
             spent = now - first
             return Trial(width=size[1], height=size[0], fps=(count - 1) / spent if spent else 0.0)
     except EdgeferError as error:
@@ -112,7 +112,7 @@ def _nodes(root: Path) -> list[tuple[int, str, Path]]:
 
 
 def _capabilities(device: Path) -> int | None:
-    """The device_caps of a Video4Linux node, or None where it cannot be asked."""
+    """The device_caps of a Video4Linux node, or None if it cannot be queried."""
     try:
         handle = os.open(device, os.O_RDWR | os.O_NONBLOCK)
     except OSError:

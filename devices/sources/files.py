@@ -1,4 +1,4 @@
-"""Sources that are read frame by frame: videos, image files, and the built-in drawn faces."""
+"""Recorded sources: videos, image files, and the built-in drawn faces."""
 
 import math
 import threading
@@ -20,20 +20,19 @@ from edgefer.quiet import quiet
 from edgefer.records import Frame
 from edgefer.text import printable
 
-MAX_STEP_S = 3600.0  # a time stamp further on than that is damage, and not a pause
+MAX_STEP_S = 3600.0  # a larger step between time stamps is damage, not a pause
 COUNTING = {".mp4", ".m4v", ".mov", ".avi"}
 MAX_MISSING = 0.01  # share of a video's frames: the count in its header may be off by the few at its ends
 
 
 class Source(Protocol):
-    """Frames to iterate over, inside a `with`: opening fails with SourceError, leaving closes what was opened.
+    """An iterable of frames and a context manager: entering fails with SourceError, leaving closes it.
 
-    name: as it may be shown, without secrets. fps is the rate at which the frames were or will be taken. A `live` source
-    has no end of its own and gives only its newest frame; any other gives every frame, and raises IncompleteError after the
-    last one when there should have been more. skipped: the live ones that were passed over for a newer one. total: how
-    many frames there are to be, None where that is not known. left_out: what could not be read, and why. unchecked: a
-    sentence about what could not be known of it, once it has ended. stills: images that have nothing to do with one another.
-    streams: how many sources it is made of.
+    name: for display, without secrets. fps: the capture rate. A `live` source does not end and gives only its newest
+    frame; any other gives every frame, and raises IncompleteError after the last one if some are missing.
+    skipped: live frames dropped for newer ones. total: the number of frames, None if unknown. left_out: what could not be
+    read, and why. unchecked: once it has ended, a sentence if its completeness could not be checked. stills: independent
+    images. streams: the number of merged sources.
     """
 
     @property
@@ -61,7 +60,7 @@ class Source(Protocol):
 
 
 class Recorded:
-    """What the sources in this module have in common."""
+    """The base class of the sources in this module."""
 
     fps = 1.0
     live = False
@@ -83,9 +82,9 @@ class Recorded:
 
 
 class Video(Recorded):
-    """A video file or the URL of one: every frame in turn, timed by the container's time stamps.
+    """A video file or its URL: every frame in order, timed by the container's time stamps.
 
-    A time stamp that is missing or does not grow is replaced by that of the frame before and one over the frame rate.
+    A time stamp that is missing or does not increase is replaced by the previous one plus 1 / fps.
     """
 
     fps = 30.0
@@ -99,7 +98,7 @@ class Video(Recorded):
     def __enter__(self) -> "Video":
         if isinstance(self._where, Path) and names_others(self._where):
             raise SourceError(
-                f"{self.name} is a list of other files or addresses, not a video: name those that you trust."
+                f"{self.name} is a list of other files or URLs, not a video: name the ones that you trust."
             )
         path = self._open.enter_context(native_path(self._where)) if isinstance(self._where, Path) else self._where
         with quiet():
@@ -107,9 +106,9 @@ class Video(Recorded):
         if not self._capture.isOpened():
             self._open.close()
             fix = (
-                "copy it again if it is not whole, or convert it to MP4 or AVI"
+                "copy it again if it is incomplete, or convert it to MP4 or AVI"
                 if isinstance(self._where, Path)
-                else "check the address and its host, or fetch it first"
+                else "check the address and its host, or download it first"
             )
             raise SourceError(f"{self.name} is not a video that OpenCV can read: {fix}.")
         fps, count = self._capture.get(cv2.CAP_PROP_FPS), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -119,11 +118,11 @@ class Video(Recorded):
         return self
 
     def __exit__(self, *exc: object) -> None:
-        # A read that hangs in another thread must not have its capture taken away: OpenCV would crash.
+        # The capture must not be released during a read in another thread: OpenCV would crash.
         if self._reading.acquire(timeout=1):
             self._capture.release()
             self._open.close()
-            self._reading.release()  # it may be opened again
+            self._reading.release()  # it may be reopened
 
     def __iter__(self) -> Iterator[Frame]:
         index, time_s = 0, 0.0
@@ -137,48 +136,46 @@ class Video(Recorded):
             yield Frame(index=index, time_s=time_s, image_bgr=image, source=self.name)
             index += 1
         if index == 0:
-            raise SourceError(f"{self.name} holds no readable frame: the video is damaged or cut short.")
+            raise SourceError(f"{self.name} holds no readable frame: the video is damaged or truncated.")
         self._judge(index, time_s)
 
     def _judge(self, frames: int, last_s: float) -> None:
-        """IncompleteError when there should have been more frames, by the container's count, its structure or its length."""
+        """IncompleteError if frames are missing, according to the container's count, structure or length."""
         structure = examine(self._where) if isinstance(self._where, Path) else _by_name(self._where)
         total = self.total or 0
         allowed = max(2, math.ceil(MAX_MISSING * total))
         fewer = total - frames > allowed
         if structure.counts:
             damaged = fewer
-        elif (
-            structure.broken
-        ):  # an index or a tag that is broken takes no frame; of what is cut short the count is too low
+        elif structure.broken:  # a broken index or tag costs no frame; in a truncated file the count is too low
             damaged = fewer or not structure.announces or not total
         else:
             damaged = fewer and (total / self.fps - last_s) > max(1.0, 2 * allowed / self.fps)
         if damaged:
             of = f"{frames} of {total} frames" if fewer else f"its {frames} first frames" if frames > 1 else "one frame"
             raise IncompleteError(
-                f"{self.name} is damaged or cut short: {of} could be read. What was read is kept; copy the video again, or "
+                f"{self.name} is damaged or truncated: {of} could be read. These results are kept; copy the video again, or "
                 "repair it with ffmpeg."
             )
         if not structure.ends:
-            self.unchecked = f"Whether {self.name} is whole could not be checked: nothing in it says where it ends. {frames} frames were read."
+            self.unchecked = f"Whether {self.name} is complete could not be checked: its format does not mark the end. {frames} frames were read."
 
 
 def next_time(stamp_s: float, before_s: float, fps: float) -> float:
-    """The time of a frame: its time stamp, or where that is missing, does not grow or leaps, one frame on."""
+    """The time of a frame: its time stamp, or one frame later if that is missing, not increasing or too far ahead."""
     grows = math.isfinite(stamp_s) and before_s < stamp_s <= before_s + MAX_STEP_S
     return stamp_s if grows else before_s + 1 / fps
 
 
 def _by_name(url: str) -> Structure:
-    """What is known of a video that is fetched while it is read."""
+    """What is known of a video that is streamed."""
     return COUNTED if Path(urlsplit(url).path).suffix.lower() in COUNTING else OPEN
 
 
 class Images(Recorded):
     """Image files, one frame each, a second apart; each frame's source is its file's name.
 
-    skip_bad: leave files out that cannot be read, and list them in `left_out`; else the first of them is an ImageError.
+    skip_bad: skip unreadable files and list them in `left_out`; otherwise the first of them is an ImageError.
     """
 
     def __init__(self, files: list[Path], name: str, *, skip_bad: bool = False):
@@ -188,7 +185,7 @@ class Images(Recorded):
 
     @classmethod
     def of_folder(cls, folder: Path, *, skip_bad: bool = False) -> "Images":
-        """The images of a folder in the order of their names; what else is in it is counted in `left_out`."""
+        """The images of a folder, sorted by name; other files are listed in `left_out`."""
         everything = sorted(file for file in folder.iterdir() if not file.name.startswith(".") and not file.is_dir())
         files = [file for file in everything if is_image_file(file)]
         shown = printable(str(folder))
@@ -206,10 +203,10 @@ class Images(Recorded):
                 image = read_image(file)
             except ImageError as error:
                 if not self._skip_bad:
-                    hint = "" if len(self._files) == 1 else ", or leave such files out with --skip-bad"
+                    hint = "" if len(self._files) == 1 else ", or skip such files with --skip-bad"
                     raise ImageError(f"{str(error).rstrip('.')}: repair or remove it{hint}.") from None
                 line = f"{printable(file.name)}: {problem_of(error, file)}"
-                if line not in self.left_out:  # as it is once the folder is read again
+                if line not in self.left_out:  # it may be there if the folder is read a second time
                     self.left_out.append(line)
                 continue
             yield Frame(index=index, time_s=float(index), image_bgr=image, source=printable(file.name))

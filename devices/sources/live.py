@@ -1,7 +1,7 @@
-"""Keeps a live camera or stream going: only the newest frame, and a new connection when the old one stalls or is gone.
+"""Reads a live camera or stream: only the newest frame, with a reconnection when it stalls or is lost.
 
-A thread of its own reads each connection, so that a slow loop never falls behind and a hung driver never hangs the
-program: a reader that gives nothing for a while is left behind, and another one tries again.
+A separate thread reads each connection, so that a slow loop never falls behind and a hung driver never hangs the
+program: a thread that delivers nothing for a while is abandoned, and another one reconnects.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from edgefer.records import Frame
 if TYPE_CHECKING:
     from edgefer.devices.sources.cameras import LiveOptions
 
-MAX_HUNG = 10  # threads that a driver holds, each with its memory; a service is then started again
+MAX_HUNG = 10  # threads that hang in a driver, each with its memory; a service is then restarted
 
 
 class Capture(Protocol):
-    """One connection to a camera. `read` waits for the next image, uint8 BGR [h, w, 3]; None or an exception: gone."""
+    """One connection to a camera. `read` waits for the next image, uint8 BGR [h, w, 3]; None or an exception: disconnected."""
 
     fps: float
 
@@ -35,7 +35,7 @@ class Capture(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _Taken:
-    """An image, uint8 BGR [h, w, 3]. number: counts from 0 in each connection. time_s: time.monotonic when it came."""
+    """An image, uint8 BGR [h, w, 3]. number: counts from 0 in each connection. time_s: time.monotonic of its arrival."""
 
     number: int
     image_bgr: np.ndarray
@@ -43,15 +43,15 @@ class _Taken:
 
 
 class Live:
-    """A live source (see edgefer.devices.sources.cameras.Source) over anything that `connect` connects to.
+    """A live source (see edgefer.devices.sources.files.Source) for anything that `connect` connects to.
 
     connect: makes a Capture, or raises SourceError or MissingDependency with one sentence.
-    title: how a sentence calls it, such as "Camera 0". label: its name in the outputs, such as "0".
-    options: stop ends the frames within a tenth of a second once it is set; log takes a line when the images stop and one when they are
-    back; trying is called at each attempt to connect; with wait a camera that is not there when the source is opened is
-    waited for and not refused.
-    open_s, stall_s: how long the first image and any later one may take. retry_s: the first and the longest pause
-    between two attempts to connect again; it doubles in between.
+    title: its name in messages, such as "Camera 0". label: its name in the outputs, such as "0".
+    options: stop ends the frames within 0.1 s once it is set; log receives a message when the images stop and one when
+    they are back; trying is called at each attempt to connect; wait: if the camera is not connected when the source is
+    opened, wait for it.
+    open_s, stall_s: time limits for the first image and any later one. retry_s: the first and the longest pause
+    between two attempts to reconnect; it doubles in between.
     """
 
     live = True
@@ -85,11 +85,13 @@ class Live:
             self._reader.images.leave()
             why = self._reader.why() or f" within {self._open_s:.0f} s"
             if self._wait and not isinstance(self._reader.images.error, MissingDependency):
-                self._log(f"{self._title} gives no picture{why}: waiting for it.")
+                self._log(f"{self._title} gives no images{why}: waiting for it.")
             elif isinstance(self._reader.images.error, EdgeferError):
                 raise self._reader.images.error
             else:
-                raise SourceError(f"{self._title} gives no picture{why}: is it plugged in, and used by nothing else?")
+                raise SourceError(
+                    f"{self._title} gives no images{why}: is it plugged in, and not in use by another program?"
+                )
         self.fps = self._reader.fps
         return self
 
@@ -97,13 +99,13 @@ class Live:
         self._closed = True
         if self._reader is not None:
             self._reader.images.leave()
-            # A camera is free again once its reader has ended; one that hangs in its driver is not waited for.
+            # A camera is free again once its reader has ended; one that hangs in its driver is abandoned.
             self._reader.join(0.5)
 
     def __iter__(self) -> Iterator[Frame]:
         assert self._reader is not None, "a source is opened by `with`"
         began, index, expected = time.monotonic(), 0, 0
-        missed = self._reader.images.left  # it was not there, which has been logged
+        missed = self._reader.images.left  # it was not connected, which has been logged
         while not self._ended():
             if missed or not self._reader.images.wait(self._stall_s, self._ended):
                 self._reconnect(logged=missed)
@@ -120,11 +122,11 @@ class Live:
         return self._closed or self._stop.is_set()
 
     def _reconnect(self, logged: bool) -> None:
-        """Try until a new reader has an image, or until the stop is set. EdgeferError once MAX_HUNG of them hang."""
+        """Retry until a new reader has an image, or until stop is set. EdgeferError once MAX_HUNG of them hang."""
         assert self._reader is not None
         pause, longest = self._retry_s
         if not self._ended() and not logged:
-            self._log(f"{self._title} stopped giving pictures{self._reader.why()}: trying again until it is back.")
+            self._log(f"{self._title} stopped giving images{self._reader.why()}: retrying until it is back.")
         lost = time.monotonic()
         while not self._ended():
             self._trying()
@@ -146,7 +148,7 @@ class Live:
 
 
 class _Reader(threading.Thread):
-    """Connects, then reads until it is left or there is nothing more. Only the newest image is kept."""
+    """Connects, then reads until it is abandoned or the source ends. Only the newest image is kept."""
 
     def __init__(self, connect: Callable[[], Capture]):
         super().__init__(name="edgefer-camera", daemon=True)  # a hung driver must not keep the program from ending
@@ -165,11 +167,11 @@ class _Reader(threading.Thread):
                         break
                     self.images.push(_Taken(number=number, image_bgr=image, time_s=time.monotonic()))
             self.images.end()
-        except Exception as error:  # whatever a driver raises, the camera is gone; the loop must outlive it
+        except Exception as error:  # no driver's exception may end the loop: the camera counts as lost
             self.images.end(error)
 
     def why(self) -> str:
-        """The error that ended it, in brackets, or nothing."""
+        """The error that ended it, in parentheses, or ""."""
         if (error := self.images.error) is None:
             return ""
         return f" ({' '.join(str(error).split()).rstrip('.') or type(error).__name__})"

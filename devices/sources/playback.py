@@ -1,4 +1,4 @@
-"""How sources are played: turned, over and over, at the pace they were taken, and several at once."""
+"""Plays sources: rotated, in a loop, in real time, and several at once."""
 
 import threading
 import time
@@ -24,8 +24,8 @@ TURNS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Playback:
-    """How to play a source. loop: from its start again when it ends. realtime: no sooner than it was taken, leaving out what
-    comes too late. Both are for files; a camera has its own pace. rotate: turn every image clockwise."""
+    """How to play a source. loop: restart it when it ends. realtime: at its frame rate, dropping late frames. Both are
+    for files; a camera has its own pace. rotate: degrees clockwise."""
 
     loop: bool = False
     realtime: bool = False
@@ -36,7 +36,7 @@ DEFAULT_PLAYBACK = Playback()
 
 
 class PlayedSource:
-    """A source as a Playback wants it. stop: ends a wait for the time of a frame."""
+    """A source played with a Playback. stop: ends a wait for the time of a frame."""
 
     def __init__(self, source: Source, playback: Playback, stop: threading.Event | None = None):
         if source.live and (playback.loop or playback.realtime):
@@ -83,7 +83,7 @@ class PlayedSource:
             yield frame if frame.source else replace(frame, source=self.name)
 
     def _again(self) -> Iterator[Frame]:
-        """The frames over and over, with times and numbers that go on."""
+        """The frames in a loop, with continuing times and numbers."""
         began_s, count = 0.0, 0
         while not self._stop.is_set():
             last_s = began_s
@@ -96,7 +96,7 @@ class PlayedSource:
             self._source.__enter__()
 
     def _paced(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        """Each frame at its time; one that is more than a frame late is left out."""
+        """Each frame at its time; one that is more than a frame late is dropped."""
         began = time.monotonic()
         for frame in frames:
             wait_s = began + frame.time_s - time.monotonic()
@@ -109,12 +109,12 @@ class PlayedSource:
 
 
 class MergedSources:
-    """Several sources at once: whichever has a frame gives the next one. Each frame names its `source` and its `stream`."""
+    """Several sources at once, their frames interleaved as they come. Each frame has its `source` and `stream`."""
 
     def __init__(self, sources: Sequence[Source], stop: threading.Event | None = None):
         names = _names(sources)
         if twice := [name for name in names if names.count(name) > 1]:
-            raise InputError(f"{twice[0]} is named twice: each source must have a name of its own in the outputs.")
+            raise InputError(f"{twice[0]} is named twice: each source needs a unique name in the outputs.")
         self._sources, self._stop, self._names = sources, stop, names
         self.name = ", ".join(names)
         self.live, self.streams = any(source.live for source in sources), len(sources)
@@ -162,7 +162,7 @@ class MergedSources:
 
 
 def _names(sources: Sequence[Source]) -> list[str]:
-    """Their names; those of which a part is hidden, and that may differ in just that, are numbered."""
+    """Their names; equal ones with a hidden part, which may differ in just that, are numbered."""
     names = [source.name for source in sources]
     same = [HIDDEN in name and names.count(name) > 1 for name in names]
     return [f"{name} #{names[:at].count(name) + 1}" if same[at] else name for at, name in enumerate(names)]

@@ -1,17 +1,17 @@
-"""Whether an MPEG-2 transport stream (ISO 13818-1: .ts, .m2ts) is damaged or ends within a frame."""
+"""Checks whether an MPEG-2 transport stream (ISO 13818-1: .ts, .m2ts) is damaged or truncated within a frame."""
 
 from typing import BinaryIO
 
 import numpy as np
 
-SYNC, PACKET, STAMPED = 0x47, 188, 192  # a packet of .m2ts has four bytes of time before it
-TABLES = (0, 17)  # what a stream begins with: the program table, or the service's description before it
+SYNC, PACKET, STAMPED = 0x47, 188, 192  # .m2ts has a 4-byte time stamp before each packet
+TABLES = (0, 17)  # a stream begins with the program table, or the service description before it
 STUFFING_PID = 0x1FFF
 CHUNK = 16_384  # packets read at a time
 
 
 def packet_size(head: bytes) -> int:
-    """Bytes in a packet of the stream that begins so; 0 when it is none."""
+    """The packet size in bytes of a stream with this beginning; 0 if it is not one."""
     for size in (PACKET, STAMPED):
         at = size - PACKET
         if len(head) > at + size and head[at] == head[at + size] == SYNC:
@@ -20,17 +20,17 @@ def packet_size(head: bytes) -> int:
 
 
 class TransportCheck:
-    """Follows the continuity counters of a stream's parts, and whether the last frame of each of its videos is whole."""
+    """Checks the continuity counters of each PID, and whether the last frame of each video is complete."""
 
     def __init__(self) -> None:
-        self._last: dict[int, tuple[int, int]] = {}  # by part: counter and number of its last packet with content
-        self._begun = -1  # number of the packet with which the newest of the streams that were joined begins
+        self._last: dict[int, tuple[int, int]] = {}  # PID -> counter and number of its last packet with content
+        self._begun = -1  # number of the first packet of the latest of several concatenated streams
         self._is_video: dict[int, bool] = {}
         self._ends_full: dict[int, bool] = {}
         self._done = 0
 
     def is_broken(self, opened: BinaryIO, size: int) -> bool:
-        """Whether packets are overwritten, missing or marked as wrong, or a video's last frame is cut off."""
+        """Whether packets are overwritten, missing or marked as faulty, or a video's last frame is truncated."""
         while chunk := opened.read(size * CHUNK):
             if len(chunk) % size:
                 return True
@@ -40,7 +40,7 @@ class TransportCheck:
         return any(full and self._is_video.get(pid, False) for pid, full in self._ends_full.items())
 
     def _gaps(self, packets: np.ndarray) -> bool:
-        """packets: uint8 [n, 188]. Whether one of their counters leaps."""
+        """packets: uint8 [n, 188]. Whether one of their counters is discontinuous."""
         pids = (packets[:, 1].astype(np.int32) & 0x1F) << 8 | packets[:, 2]
         filled = (packets[:, 3] & 0x10) != 0
         found = sorted(set(pids[filled].tolist()) - {STUFFING_PID}, key=lambda pid: pid not in TABLES)
@@ -55,19 +55,19 @@ class TransportCheck:
         before, number = self._last.get(pid, (int(counters[0]) - 1, int(numbers[0])))
         steps = np.diff(counters, prepend=before) & 15
         adapted = (part[:, 3] & 0x20) != 0
-        said = adapted & (part[:, 4] > 0) & ((part[:, 5] & 0x80) != 0)  # its writer says that the counter leaps
-        leaps = (steps > 1) & ~said  # a packet may come twice
+        said = adapted & (part[:, 4] > 0) & ((part[:, 5] & 0x80) != 0)  # marked as a discontinuity
+        leaps = (steps > 1) & ~said  # a packet may be repeated
         self._last[pid] = int(counters[-1]), int(numbers[-1])
         self._look_at_frames(pid, part)
-        if pid in TABLES:  # streams joined one behind the other, as the parts of a live one are: each begins with these
+        if pid in TABLES:  # concatenated streams, such as segments of a live one, each begin with these
             self._begun = max(self._begun, *numbers[leaps].tolist(), -1)
             return False
         earlier = np.concatenate([[number], numbers[:-1]])
         return bool((leaps & ~((earlier < self._begun) & (self._begun <= numbers))).any())
 
     def _look_at_frames(self, pid: int, part: np.ndarray) -> None:
-        """Each frame begins in a packet of its own, so that the last one of the frame before is filled up; were it full to its
-        end, there would be more to come."""
+        """Each frame begins in a new packet, so the last packet of a frame is padded; if it is full, the frame is
+        truncated."""
         starts = part[(part[:, 1] & 0x40) != 0]
         if pid not in self._is_video and len(starts):
             first = starts[0]

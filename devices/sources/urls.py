@@ -1,7 +1,7 @@
-"""Parses every address, and hides what is secret in it: for sources, MQTT and every message.
+"""Parses URLs and redacts their secrets: for sources, MQTT and every message.
 
-Of an address only what is known to be harmless is shown: scheme, host, port, the path without what looks generated, and
-settings of the picture in its query. Everything else may be somebody's password under a name that nobody here knows.
+Only the known harmless parts of a URL are shown: scheme, host, port, the path without generated-looking parts, and image
+settings in its query. Everything else may be a password under an unknown name.
 """
 
 import re
@@ -14,7 +14,7 @@ from edgefer.text import printable
 
 HIDDEN = "..."
 MAX_SHOWN = 4096  # characters
-# Of a query. Their values are shown where they are short and plain.
+# Of a query. Their values are shown if they are short and plain.
 HARMLESS = {
     "action", "bitrate", "brightness", "cam", "camera", "channel", "codec", "compression", "contrast", "dummy",
     "duration", "enablesrtp", "encoding", "expires", "expiry", "format", "fps", "framerate", "h", "height",
@@ -25,20 +25,20 @@ HARMLESS = {
 }  # fmt: skip
 HARMLESS_WORDS = {"h264", "h265", "mjpeg", "mp4", "tcp", "udp", "video"}  # of a query without a name
 PLAIN = re.compile(r"[\w.,:*-]{0,12}")
-# In a message or a pipeline, where most settings matter to whoever reads it: what is hidden.
+# What is hidden in a message or a pipeline, where most settings matter to the reader.
 SECRET_NAME = re.compile(
     r"(?i)(?:^|[^a-z])(?:user-|login|proxy-)?(?:\w*(?:token|auth|authorization|bearer|key|secret|pas|pass\w*|psw|credentials?"
     r"|signature|session\w*|cookies?|ticket|nonce)|pwd?|pw|sig|sid|sas|jwt|otp|pin|user|user-?name|user-?id|login|streamid"
     r"|(?:extra-|http-)?headers|proxy|proxy-id)$"
 )
 KNOWN_SECRET = re.compile(r"(?i)(?:token|auth|key|secret|pas|psw|pw|signature|sig|sas|jwt|ticket|passphrase|hash)\w*$")
-AT = r"(?:@|%(?:25)*40|\uff20|\ufe6b)"  # as it is, percent-coded, and as full-width and small forms of it
+AT = r"(?:@|%(?:25)*40|\uff20|\ufe6b)"  # plain, percent-encoded, full-width and small
 SCHEME = r"[a-zA-Z][a-zA-Z0-9+.-]+:[/\\]+"  # two letters: C:/ is a drive
-# An address may also have its colon and slashes coded, as one within another has.
+# The colon and slashes may also be percent-encoded, as in a URL within a URL.
 CODED_SCHEME = r"[a-zA-Z][a-zA-Z0-9+.-]+%(?:25)*3[aA](?:%(?:25)*2[fF]|/)*"
 USER_INFO = re.compile(rf"(?P<scheme>{SCHEME}|{CODED_SCHEME}|(?<![:/\w])//)(?:[^/?#\s]*?:.*|[^/?#]*){AT}", re.S)
 BARE_USER_INFO = re.compile(rf"[^/?#@:]*:(?![/\\]).*{AT}", re.S)  # me:own@host
-# The same within a sentence, where an address ends at a blank unless a password goes on behind it.
+# The same within a sentence, where a URL ends at a space unless a password continues after it.
 USER_INFO_IN_TEXT = re.compile(
     rf"({SCHEME}|{CODED_SCHEME}|(?<![:/\w])//)"
     rf"(?:[^\s@:'\"]*:\S*{AT}|[^/?#@\s'\"]*{AT}|[^/?#\s'\"]*(?::|%(?:25)*3[aA])[^/?#'\"]*?{AT})"
@@ -59,7 +59,7 @@ RUN = re.compile(r"[A-Za-z0-9]+")
 
 
 def redact(text: str) -> str:
-    """A message or pipeline without its users, passwords and tokens, and safe to show in a terminal."""
+    """A message or pipeline without its users, passwords and tokens, safe to print in a terminal."""
     text = USER_INFO_IN_TEXT.sub(r"\1", _short(text))
     text = BARE_IN_TEXT.sub("", text)
     text = _apart(text, ADDRESS_IN_TEXT, _address, _hide_parameters)
@@ -67,9 +67,9 @@ def redact(text: str) -> str:
 
 
 def shown_address(text: str) -> str:
-    """An address alone, as it may be shown and logged. Blanks, slashes and further @s in its password are understood."""
+    """A single URL redacted for display and logging. Its password may contain spaces, slashes and @."""
     text = _short(text)
-    if re.search(r"\s!\s|\s[\w-]+=", text):  # GStreamer's, which holds addresses among properties
+    if re.search(r"\s!\s|\s[\w-]+=", text):  # a GStreamer pipeline, with URLs among its properties
         return redact(text)
     if match := USER_INFO.match(text):
         text = match["scheme"] + text[match.end() :]
@@ -81,18 +81,18 @@ def shown_address(text: str) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """A sentence for a person, with the addresses in it as they may be shown; what it says of options and names stays."""
+    """A message with its URLs redacted; options and names in it stay."""
     text = re.sub(rf"({SCHEME})[^\s/@:'\"]*:\S*{AT}", r"\1", _short(text))
     return ADDRESS_IN_TEXT.sub(lambda match: _address(match[0]), text)
 
 
 def _short(text: str) -> str:
-    """What is too long to be an address is cut: looking for passwords takes the square of its length."""
+    """The text truncated to MAX_SHOWN: searching for passwords takes quadratic time."""
     return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + HIDDEN
 
 
 def holds_secret(text: str) -> bool:
-    """Whether an address holds a password or what is named like one. What only looks generated is not meant."""
+    """Whether a URL holds a password or a parameter named like one; generated-looking parts do not count."""
     if re.search(rf"//\S*:\S*{AT}", text):
         return True
     names = re.findall(r"[?&;#\s]([^?&;#=\s]+)=", text)
@@ -100,7 +100,7 @@ def holds_secret(text: str) -> bool:
 
 
 def _apart(text: str, part: re.Pattern, inside: Callable[[str], str], outside: Callable[[str], str]) -> str:
-    """The text with `inside` applied to what `part` matches and `outside` to what stands between."""
+    """The text with `inside` applied to matches of `part` and `outside` to the text between them."""
     made, at = [], 0
     for match in part.finditer(text):
         made += [outside(text[at : match.start()]), inside(match[0])]
@@ -109,7 +109,7 @@ def _apart(text: str, part: re.Pattern, inside: Callable[[str], str], outside: C
 
 
 def _address(text: str) -> str:
-    """An address that has no user: its scheme, host and port, and what is harmless of the rest."""
+    """A URL without user info: its scheme, host and port, and the harmless part of the rest."""
     start = re.match(rf"{SCHEME}|//", text)
     assert start is not None
     rest = text[start.end() :]
@@ -131,7 +131,7 @@ def _behind_host(text: str) -> str:
 
 
 def _path(text: str) -> str:
-    """A path without what is coded in it, looks generated, or stands where tokens do: /webhook/...; /film.mp4 is shown."""
+    """A path without parts that are encoded, look generated, or follow names such as /webhook/; /film.mp4 is shown."""
     shown: list[str] = []
     hide = False
     for segment in re.split(r"([/\\])", text):
@@ -146,12 +146,12 @@ def _path(text: str) -> str:
 
 
 def _encloses(segment: str) -> bool:
-    """Whether a part of a path is an address itself, or has a user in it."""
+    """Whether a part of a path is itself a URL or contains a user."""
     return re.search(rf"(?i)%(?:25)*(?:40|2f|3a)|:.*{AT}", segment) is not None
 
 
 def _generated(text: str) -> bool:
-    """Whether a name looks like chance made it, as tokens and keys are: long, and letters, digits and case mixed."""
+    """Whether a name looks random, like tokens and keys: long, and mixing letters, digits and case."""
     stem = re.sub(r"\.\w{1,5}$", "", text)
     runs = RUN.findall(stem)
     if any(len(run) >= LETTERS_OF_A_WORD for run in runs) or sum(map(len, runs)) >= 48:
@@ -164,7 +164,7 @@ def _generated(text: str) -> bool:
 
 
 def _changes(run: str) -> int:
-    """How often letters turn to digits and lower to upper case, and back; a capital before small letters is of one word."""
+    """The number of changes between letters and digits or between cases; a capitalized word counts as one case."""
     kinds = [
         "d" if char.isdigit() else "u" if char.isupper() else "l" for char in re.sub("[A-Z](?=[a-z]{2})", "l", run)
     ]
@@ -172,7 +172,7 @@ def _changes(run: str) -> int:
 
 
 def _hide_query(match: re.Match) -> str:
-    """One part of a query or fragment, with the mark before it."""
+    """One part of a query or fragment, with the separator before it."""
     name, equals, value = match[2].partition("=")
     if not equals:
         shown = not name or (match[1] != "#" and name.lower() in HARMLESS_WORDS)
@@ -184,7 +184,7 @@ def _hide_query(match: re.Match) -> str:
 
 
 def _hide_parameters(text: str) -> str:
-    """Text between addresses, with the values of what is named like a secret hidden, and whole queries as in an address."""
+    """Text between URLs, with the values of parameters named like secrets hidden, and queries redacted as in a URL."""
     return _apart(text, QUERY_IN_TEXT, _behind_host, lambda part: OPTION.sub(_hide, PARAMETER.sub(_hide, part)))
 
 
@@ -194,15 +194,15 @@ def _hide(match: re.Match) -> str:
 
 
 def split_url(text: str, option: str = "--source") -> SplitResult:
-    """The parts of an address with a scheme. InputError, without its secrets, for one that cannot be an address."""
+    """The parts of a URL. InputError, without its secrets, for an invalid one."""
     try:
         parts = urlsplit(text)
         _ = parts.port
         (parts.hostname or "").encode("idna")  # as the sockets will
     except ValueError:  # UnicodeError is one
         raise InputError(
-            f"{option} {shown_address(text)!r} is not an address that can be read: write rtsp://host/path or "
-            "http://host/path, an IPv6 host in brackets, and / # ? @ : of a password as %2F and so on."
+            f"{option} {shown_address(text)!r} is not a valid URL: write rtsp://host/path or "
+            "http://host/path, an IPv6 host in brackets, and percent-encode / # ? @ : in a password (%2F and so on)."
         ) from None
     if unprintable_in(text):
         raise InputError(f"{option} {shown_address(text)!r} holds a control character: write the address without it.")
@@ -210,11 +210,11 @@ def split_url(text: str, option: str = "--source") -> SplitResult:
 
 
 def unprintable_in(text: str) -> bool:
-    """Whether an address holds characters that no address may hold, such as line breaks."""
+    """Whether a URL holds characters that are not allowed, such as line breaks."""
     return any(ord(char) < 32 or ord(char) == 127 for char in text)
 
 
 def with_password(url: str, password: str) -> str:
-    """The URL with the password where it names a user and none: user@host as user:password@host."""
+    """The URL with the password added if it names only a user: user@host becomes user:password@host."""
     user = re.match(r"[^:/?#]+://[^:/?#]*(?=@[^@/?#]*(?:[/?#]|$))", url)
     return f"{user[0]}:{quote(password, safe='')}{url[user.end() :]}" if user and password else url

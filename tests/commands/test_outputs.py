@@ -50,7 +50,7 @@ def test_all_outputs_at_once(edgefer, tmp_path):
     assert [row["label"] for row in rows] == [face["label"] for face in faces]
     assert "The page is at http://127.0.0.1:" in done.stderr and "Metrics at http://127.0.0.1:" in done.stderr
     assert (
-        "MQTT 127.0.0.1:1 refuses connections: nothing listens at port 1." in done.stderr
+        "MQTT 127.0.0.1:1 refuses connections: nothing listens on port 1." in done.stderr
         and f"Saved {files['--save']}" in done.stderr
     )
     assert "secret" not in done.stderr and "Not all was written: MQTT 127.0.0.1:1 (refuses connections" in done.stderr

@@ -143,7 +143,7 @@ def test_a_card_from_a_stranger_is_shown_as_text():
         (lambda: edgefer.load("fer-nano", detector_file=""), "detector_file is an empty text"),
         (lambda: edgefer.load("fer-nano", roi=(1, 2)), "roi .* should be longer"),
         (lambda: edgefer.load("fer-nano", roi=(1, 2, 3, 4, 5)), "roi .* should be shorter"),
-        (lambda: edgefer.load("fer-nano")(""), "'' is no image: give a path"),
+        (lambda: edgefer.load("fer-nano")(""), "'' is not an image: give a path"),
         (lambda: next(edgefer.load("fer-nano").watch("")), "Name a source"),
         (lambda: edgefer.verify("fer-nano", runtimes=3), "runtimes 3 is no list of names"),
         (lambda: edgefer.train("builtin", out=""), "out is an empty text"),

@@ -43,9 +43,9 @@ def test_a_path_an_array_and_a_pil_image_give_the_same_faces(reader, tmp_path):
         (IMAGE[:, :, :2], r"An image of shape \[360, 480, 2\]"),
         (IMAGE[None], r"An image of shape \[1, 360, 480, 3\]"),
         (np.empty((0, 5, 3), np.uint8), r"An image of shape \[0, 5, 3\]"),
-        (None, "None is no image: give a path"),
-        ([1, 2], r"\[1, 2\] is no image"),
-        (b"\xff\xd8", "is no image"),
+        (None, "None is not an image: give a path"),
+        ([1, 2], r"\[1, 2\] is not an image"),
+        (b"\xff\xd8", "is not an image"),
     ],
 )
 def test_what_is_no_image_is_one_sentence(reader, image, said):
@@ -168,7 +168,7 @@ def test_only_a_region_is_searched_and_small_faces_are_left_out():
     assert right.box_xyxy[0] > 240, "in pixels of the whole image"
     sides = sorted(sum(np.subtract(face.box_xyxy[2:], face.box_xyxy[:2])) / 2 for face in whole)
     assert len(edgefer.load("fer-nano", min_face=int(sides[0]) + 2)(IMAGE)) == 1
-    with pytest.raises(InputError, match="lies outside of the frame"):
+    with pytest.raises(InputError, match="is outside of the frame"):
         edgefer.load("fer-nano", roi=(2000, 0, 10, 10))(IMAGE)
 
 

@@ -83,7 +83,7 @@ def test_an_error_comes_after_the_items_before_it():
 
 def test_a_source_that_hangs_is_named_and_left_behind(hang):
     ahead = Prefetch((hang.wait() for _ in range(1)), limit_s=LIMIT_S, name="The source")
-    with pytest.raises(EdgeferError, match=r"The source has given nothing for 0\.3 s"):
+    with pytest.raises(EdgeferError, match=r"The source has not responded for 0\.3 s"):
         next(ahead)
 
 
@@ -153,12 +153,12 @@ def test_a_detector_that_hangs_is_replaced_and_the_frame_is_not_lost(shipped, ha
     watched = WatchedDetector(lambda: left.pop(0), Rules(log=said.append, limit_s=LIMIT_S))
     summary = loop.run(frames(8), Session(shipped, watched), [JsonLines(out)])
     assert summary.faces == 8 and [d.calls for d in detectors] == [3, 6]
-    assert said == ["The face detector has not answered for 0.3 s: it is replaced."]
+    assert said == ["The face detector has not responded for 0.3 s: it is replaced."]
 
 
 def test_a_detector_whose_replacement_hangs_too_ends_the_run(shipped, hang):
     watched = WatchedDetector(lambda: Scripted(hang.wait), Rules(limit_s=LIMIT_S))
-    with pytest.raises(EdgeferError, match=r"has not answered for 0\.3 s, and neither has its replacement"):
+    with pytest.raises(EdgeferError, match=r"has not responded for 0\.3 s, and neither has its replacement"):
         loop.run(frames(3), Session(shipped, watched), [])
 
 
@@ -183,13 +183,13 @@ def test_a_hung_delegate_ends_the_run_with_a_sentence_unless_the_cpu_is_allowed(
     coral = WatchedClassifier(
         Hanging(shipped, hang.wait), None, Rules(name="The Edge TPU", advice="replug it", limit_s=LIMIT_S)
     )
-    with pytest.raises(EdgeferError, match=r"The Edge TPU has not answered for 0\.3 s: replug it"):
+    with pytest.raises(EdgeferError, match=r"The Edge TPU has not responded for 0\.3 s: replug it"):
         loop.run(frames(6), Session(coral, Scripted()), [JsonLines(out)])
     assert len(out.getvalue().splitlines()) == 2, "what was done is kept"
 
 
 def test_a_delegate_that_hangs_or_fails_is_taken_over_by_the_cpu_if_allowed(shipped, hang):
-    for fault, why in ((hang.wait, "has not answered"), (unplugged, "the device is gone")):
+    for fault, why in ((hang.wait, "has not responded"), (unplugged, "the device is gone")):
         said = []
         coral = WatchedClassifier(
             Hanging(shipped, fault),

@@ -211,7 +211,9 @@ def test_no_coral_is_no_trouble(tmp_path):
     says(hardware.check_coral(tmp_path), "pass")
 
 
-@pytest.mark.parametrize(("ids", "word"), [("1a6e:089a", "wakes at its first use"), ("18d1:9302", "ready")])
+@pytest.mark.parametrize(
+    ("ids", "word"), [("1a6e:089a", "firmware is loaded at its first use"), ("18d1:9302", "ready")]
+)
 def test_a_coral_and_its_library(tmp_path, monkeypatch, ids, word):
     root = coral(tmp_path, ids)
     real = hardware.check_coral(root)

@@ -210,7 +210,7 @@ def test_messages_are_those_of_the_protocol(manager):
     notifier.frame()  # too soon for another
     time.sleep(0.6)
     notifier.trying()
-    assert manager.recv(1000) == b"WATCHDOG=1\nSTATUS=no picture from the camera: trying to connect"
+    assert manager.recv(1000) == b"WATCHDOG=1\nSTATUS=no frames from the camera: trying to connect"
 
 
 def test_an_abstract_socket_and_somebody_elses_watchdog():
@@ -309,7 +309,7 @@ def test_a_run_reports_frames_and_attempts_and_its_end(manager, camera, tmp_path
     said = process.communicate(timeout=20)[1]
     assert time.monotonic() - began < 3 and process.returncode == 0, said
     assert "STOPPING=1" in messages_until(manager, "STOPPING=1")[-1]
-    assert said.count("waiting for it") == 1 and said.count("stopped giving pictures") == 1
+    assert said.count("waiting for it") == 1 and said.count("stopped giving images") == 1
     video = cv2.VideoCapture(str(saved))
     assert video.read()[0] and np.ptp(video.read()[1]) > 0
 
@@ -334,9 +334,9 @@ def test_a_detector_that_hangs_for_good_ends_the_run_for_a_restart(manager, came
     process = start(manager, camera, patch=HANGS)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 1 and "Traceback" not in said
-    assert "The face detector has not answered for 1 s: it is replaced." in said
+    assert "The face detector has not responded for 1 s: it is replaced." in said
     assert said.splitlines()[-1] == (
-        "edgefer: The face detector has not answered for 1 s, and neither has its replacement."
+        "edgefer: The face detector has not responded for 1 s, and neither has its replacement."
     )
     manager.settimeout(0.1)
     told = []

@@ -19,7 +19,7 @@ from edgefer.devices.faces import choice
 from edgefer.devices.faces.choice import automatic, own, yunet
 from edgefer.devices.faces.detectors import described
 from edgefer.devices.faces.own import CandidateMiner, Finder, OwnDetector
-from edgefer.devices.faces.pair import Running
+from edgefer.devices.faces.pair import PairOptions
 from edgefer.devices.reader import Reader, detector_maker
 from edgefer.errors import BundleError, EdgeferError, InputError, RuntimeFault
 from edgefer.faces import FINDER_LABELS, REFINER_LABELS, map_shapes
@@ -182,8 +182,8 @@ def test_options_that_do_not_go_together_are_refused(pair, photo, tmp_path):
         ({"finder": pair.finder, "faces": "cat"}, "are for human faces"),
         ({"finder": pair.refiner}, "a network of task 'refine-faces': name one of 'find-faces'"),
         ({"refiner": "fer-small"}, "a network of task 'read': name one of 'refine-faces'"),
-        ({"finder": tmp_path / "none"}, "is not there: name a bundle that"),
-        ({"refiner": "x" * 300}, "is not there: name a bundle that"),
+        ({"finder": tmp_path / "none"}, "does not exist: name a bundle that"),
+        ({"refiner": "x" * 300}, "does not exist: name a bundle that"),
         ({"finder": photo}, "There is no bundle at"),
     ):
         with pytest.raises(EdgeferError, match=said) as refused:
@@ -224,9 +224,9 @@ def test_a_stranger_s_bundle_that_answers_otherwise_is_refused(pair, blind, tmp_
     odd = tuple(f"number {index}" for index in range(17))
     stored = {Form.INT8: b"TFL3" * 100}, {Form.INT8: finder.read(Form.INT8)[:-5000]}, {"parity": b"PK"}
     for which, path, said in (
-        ("refiner", relabelled(tmp_path / "a", reader, task="refine-faces"), "answers with other numbers"),
+        ("refiner", relabelled(tmp_path / "a", reader, task="refine-faces"), "has other outputs"),
         ("refiner", relabelled(tmp_path / "b", reader, task="refine-faces", labels=REFINER_LABELS), "do not belong"),
-        ("refiner", relabelled(tmp_path / "c", refiner, labels=odd), "answers with other numbers"),
+        ("refiner", relabelled(tmp_path / "c", refiner, labels=odd), "has other outputs"),
         ("refiner", relabelled(tmp_path / "d", refiner, swapped), "does not give its bundle's stored answers"),
         ("refiner", relabelled(tmp_path / "e", refiner, input=InputSpec(height=64, width=64)), "of 48x48"),
         ("refiner", relabelled(tmp_path / "f", refiner, input=InputSpec(height=48, width=48, color="rgb")), "gray"),
@@ -239,7 +239,7 @@ def test_a_stranger_s_bundle_that_answers_otherwise_is_refused(pair, blind, tmp_
         with pytest.raises(EdgeferError, match=said) as refused:
             own(DetectorFiles(**{which: path}))
         assert str(refused.value).count("\n") == 0 and str(path) in str(refused.value)
-    own(DetectorFiles(refiner=tmp_path / "d"), Running(check=False))  # as --no-check has it
+    own(DetectorFiles(refiner=tmp_path / "d"), PairOptions(check=False))  # as --no-check has it
     with pytest.raises(EdgeferError, match=str(tmp_path / "i")):
         CandidateMiner.of(Bundle.open(tmp_path / "i"))
 
@@ -258,10 +258,10 @@ def test_a_finder_with_other_maps_is_refused(tmp_path):
     from tf_keras import layers
 
     turned = odd_finder(lambda one, number: layers.Reshape((12, 48, 5))(one) if number == 0 else one)
-    with pytest.raises(BundleError, match="answers with maps of"):
+    with pytest.raises(BundleError, match="outputs maps of"):
         own(DetectorFiles(finder=converted(tmp_path / "turned", "find-faces", turned)))
     loud = odd_finder(lambda one, number: layers.Rescaling(1e6)(one))
-    with pytest.raises(BundleError, match="in steps of"):
+    with pytest.raises(BundleError, match="has output scales of"):
         own(DetectorFiles(finder=converted(tmp_path / "loud", "find-faces", loud)))
 
 
@@ -283,7 +283,7 @@ class SameMaps:
 def test_a_finder_that_does_not_follow_the_frame_s_size_is_a_fault_of_one_sentence():
     finder = Finder(SameMaps())
     finder.find(np.zeros((192, 192, 3), np.uint8), 192)
-    with pytest.raises(RuntimeFault, match=r"^theirs/int8\.tflite does not answer with a map for each stride"):
+    with pytest.raises(RuntimeFault, match=r"^theirs/int8\.tflite does not give a map per stride"):
         finder.find(np.zeros((96, 192, 3), np.uint8), 192)
 
 

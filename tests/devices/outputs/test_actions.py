@@ -76,7 +76,7 @@ def test_a_command_that_fails_or_hangs_is_logged_and_ended_with_what_it_started(
         sink.write(make_frame(number, *(["happy"] if number % 2 else [])))
     assert time.monotonic() - began < 2
     until(lambda: not sink._running, sink, make_frame(30))
-    assert log[0] == "--on happy: sleep took longer than 0 s and was ended."
+    assert log[0] == "--on happy: sleep took longer than 0 s and was killed."
     script = ["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/partial; mv {tmp_path}/partial {tmp_path}/child; wait"]
     sink = CommandOn("happy", script, Timing(hold_s=0, pause_s=0), log=log.append)
     monkeypatch.setattr(actions, "COMMAND_S", 60)
@@ -111,7 +111,7 @@ def test_the_folder_of_snapshots_is_made(tmp_path):
     assert (tmp_path / "new").is_dir()
     (tmp_path / "file").touch()
     for place in ("none/deeper", "file", "a\0b", "n" * 300):
-        with pytest.raises(SourceError, match=r"There can be no folder .*: name another one"):
+        with pytest.raises(SourceError, match=r"The folder .* cannot be made .*: name another one"):
             SnapshotOn("happy", tmp_path / place, Timing())
 
 

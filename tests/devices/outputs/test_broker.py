@@ -115,18 +115,18 @@ def certificates(tmp_path_factory):
 @pytest.mark.parametrize(
     ("scheme", "answer", "certificate", "ca", "reason"),
     [
-        ("mqtt", keeps_silent, None, None, "gives no answer to MQTT (no CONNACK)"),
-        ("mqtt", closes, None, None, "closes the connection without an answer to MQTT (no CONNACK)"),
-        ("mqtt", is_a_web_server, None, None, "is a web server at this port"),
-        ("mqtt", speaks_ssh, None, None, "answers, but not in MQTT (it begins with 53 53 48"),
+        ("mqtt", keeps_silent, None, None, "does not reply in MQTT (no CONNACK)"),
+        ("mqtt", closes, None, None, "closes the connection without a reply in MQTT (no CONNACK)"),
+        ("mqtt", is_a_web_server, None, None, "is a web server on this port"),
+        ("mqtt", speaks_ssh, None, None, "replies, but not in MQTT (it begins with 53 53 48"),
         ("mqtt", refuses, None, None, "refuses the connection (Not authorized)"),
-        ("mqtt", accepts, "right", None, "speaks TLS at this port: write mqtts://"),
+        ("mqtt", accepts, "right", None, "uses TLS on this port: write mqtts://"),
         ("mqtts", accepts, None, None, "TLS"),
-        ("mqtts", is_a_web_server, None, None, "does not speak TLS at this port: write mqtt://"),
-        ("mqtts", accepts, "right", None, "certificate that is not trusted here (self-signed certificate): name its authority's file with --mqtt-ca"),
-        ("mqtts", accepts, "right", "other", "did not sign"),
+        ("mqtts", is_a_web_server, None, None, "does not use TLS on this port: write mqtt://"),
+        ("mqtts", accepts, "right", None, "certificate that is not trusted here (self-signed certificate): name its CA's file with --mqtt-ca"),
+        ("mqtts", accepts, "right", "other", "not signed by"),
         ("mqtts", accepts, "other", "other", "certificate for another name"),
-        ("mqtts", keeps_silent, "right", "right", "gives no answer to MQTT (no CONNACK)"),
+        ("mqtts", keeps_silent, "right", "right", "does not reply in MQTT (no CONNACK)"),
     ],
 )  # fmt: skip
 def test_the_real_reason_is_given_and_counted_and_frames_go_on(
@@ -147,7 +147,7 @@ def test_the_real_reason_is_given_and_counted_and_frames_go_on(
     assert (
         reason in feed.trouble
         and feed.errors == 1
-        and log == [f"{feed.name} {feed.trouble}. Trying again until it is there."]
+        and log == [f"{feed.name} {feed.trouble}. Retrying until it is available."]
     )
     assert "raspberry" not in log[0]
     feed.close()
@@ -175,7 +175,7 @@ def test_an_authority_file_that_is_none_is_said_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (socket.gaierror(-2, "Name or service not known"), "not known by that name"),
+        (socket.gaierror(-2, "Name or service not known"), "cannot be resolved"),
         (TimeoutError("timed out"), "does not answer"),
         (OSError(113, "No route to host"), "cannot be reached (No route to host)"),
         (None, "no reason given"),

@@ -86,7 +86,7 @@ def test_a_stop_is_not_held_up_by_a_sink_that_hangs(make_frame):
     sink.go.set()
     feed.close()
     assert sink.seen == [0, 1, 2], "without a gap"
-    assert said == ["slow was too slow and lacks 3 frames."]
+    assert said == ["slow was too slow: 3 frames were dropped."]
 
 
 def test_a_file_from_a_camera_says_what_it_lacks(make_frame):
@@ -98,7 +98,7 @@ def test_a_file_from_a_camera_says_what_it_lacks(make_frame):
         feed.write(make_frame(number))
     sink.go.set()
     feed.close()
-    assert said == ["slow was too slow and lacks 2 frames."]
+    assert said == ["slow was too slow: 2 frames were dropped."]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_dead_sink_is_said_once_and_the_run_goes_on(make_frame, error, why):
     for number in range(20):
         feed.write(make_frame(number))
     feed.close()
-    assert said == [f"out.csv has ended: {why}. The run goes on without it."]
+    assert said == [f"out.csv has ended: {why}. The run continues without it."]
     assert feed.trouble == why and feed.errors == 1 and sink.ended
 
 
@@ -126,7 +126,7 @@ def test_a_hung_sink_is_left_behind_at_the_end(make_frame, monkeypatch):
     feed.write(make_frame(0))
     began = time.monotonic()
     feed.close()
-    assert time.monotonic() - began < 2 and said == ["slow: it did not take its last results: they are lost."]
+    assert time.monotonic() - began < 2 and said == ["slow: its last results could not be written: they are lost."]
     assert "last results" in feed.trouble, "so that the exit code tells of it"
     sink.go.set()
 

@@ -181,7 +181,7 @@ def test_no_broker_at_all_holds_nothing_up(sinks, make_frame):
     began = time.monotonic()
     feed.close()
     assert time.monotonic() - began < 1.5
-    assert said == ["MQTT 127.0.0.1:1 refuses connections: nothing listens at port 1. Trying again until it is there."]
+    assert said == ["MQTT 127.0.0.1:1 refuses connections: nothing listens on port 1. Retrying until it is available."]
 
 
 def test_labels_that_are_called_as_edgefers_own_words(make_frame):
@@ -218,7 +218,7 @@ def test_two_runs_do_not_mix_under_one_prefix(broker, sinks, make_frame):
     wait_for(lambda: first._connected)
     second = sinks(broker.port, log=log.append)
     wait_for(lambda: second.trouble)
-    with pytest.raises(EdgeferError, match="another edgefer run publishes to home/desk already"):
+    with pytest.raises(EdgeferError, match="another edgefer run already publishes to home/desk"):
         second.write(make_frame(0, "happy"))
     listener = Listener(broker.port)
     second.close()

@@ -37,7 +37,7 @@ def test_shares_moments_and_runs(saved):
     assert first.moments[0].mean_score == pytest.approx(0.8) and not found.bad
     assert sum(sum(one.values()) for one in first.bins) == 100
     page = to_html(found, "run.csv")
-    assert "60.0%" in page and "105 faces read, each in each frame" in page and page.count("<svg") == 2
+    assert "60.0%" in page and "105 faces read, counting each frame" in page and page.count("<svg") == 2
 
 
 def test_a_network_s_own_label_unsure_is_not_taken_for_a_face_that_cannot_be_read(make_frame, tmp_path):
@@ -135,7 +135,7 @@ def test_bad_rows_are_counted_and_named(saved, row, reason):
     ("content", "reason"),
     [
         (b"", "not a CSV that"),
-        (HEADER.encode(), "no face was seen"),
+        (HEADER.encode(), "no face was found"),
         (HEADER.encode() + b"x\n", "line 2"),
         (b"\xff\xfe\x00", "not a CSV that"),
         (b"time,frame\n", "not a CSV that"),

@@ -160,7 +160,7 @@ def test_a_file_that_came_meanwhile_is_not_written_over(tmp_path, make_frame):
     feed.write(make_frame(0))
     (tmp_path / "out.avi").write_bytes(b"another's")
     feed.close()
-    assert (tmp_path / "out.avi").read_bytes() == b"another's" and "made by another program" in log[0]
+    assert (tmp_path / "out.avi").read_bytes() == b"another's" and "another program has made" in log[0]
 
 
 def test_images_of_other_sizes_are_not_stretched():

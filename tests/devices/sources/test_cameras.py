@@ -186,7 +186,7 @@ def test_a_csi_camera_through_picamera2(csi):
     assert frame.image_bgr.shape == (480, 640, 3) and source.fps == 20
     assert FakePicamera2.last.configuration["main"] == {"size": (640, 480), "format": "RGB888"}
     assert FakePicamera2.last.closed and FakePicamera2.last.number == 1, "0 is the USB camera"
-    with pytest.raises(SourceError, match="no CSI camera 1: Picamera2 sees 1"), cameras.open_camera("csi:1"):
+    with pytest.raises(SourceError, match="no CSI camera 1: Picamera2 finds 1"), cameras.open_camera("csi:1"):
         pass
 
 
@@ -269,7 +269,7 @@ def test_a_camera_that_hangs_after_a_picture_is_no_endless_trial(monkeypatch):
     hang = threading.Event()
     trial = discovery.try_camera(live(FakeCapture([1, lambda: hang.wait(20)])))
     hang.set()
-    assert trial.problem == "It has given nothing for 0.2 s: it hangs."
+    assert trial.problem == "It has not responded for 0.2 s: it hangs."
 
 
 def test_the_command_lists_what_works_and_what_does_not(monkeypatch):

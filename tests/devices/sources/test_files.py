@@ -47,7 +47,7 @@ def test_a_video_with_a_damaged_middle_is_no_success(tmp_path, name, codec):
     damaged.write_bytes(content)
     frames = []
     with (
-        pytest.raises(IncompleteError, match=r"is damaged or cut short: (\d+) of 60 frames"),
+        pytest.raises(IncompleteError, match=r"is damaged or truncated: (\d+) of 60 frames"),
         open_source(str(damaged)) as source,
     ):
         for frame in source:
@@ -76,7 +76,7 @@ def test_a_damaged_middle_shows_in_containers_that_do_not_count_their_frames(tmp
     third = len(content) // 3 + 7
     middle = np.random.default_rng(0).bytes(third) if harm == "overwritten" else b""
     (tmp_path / f"damaged.{suffix}").write_bytes(content[:third] + middle + content[2 * third :])
-    with pytest.raises(IncompleteError, match=r"is damaged or cut short: (\d+) of 60 frames"):
+    with pytest.raises(IncompleteError, match=r"is damaged or truncated: (\d+) of 60 frames"):
         read(open_source(str(tmp_path / f"damaged.{suffix}")))
 
 
@@ -263,7 +263,7 @@ def test_damage_on_the_bounds_of_packets_shows(tmp_path, suffix, harm):
     assert bool(source.unchecked) == (suffix in ("ts", "m2ts", "flv", "mpg", "live.webm"))
     damaged = tmp_path / f"damaged.{suffix}"
     damaged.write_bytes(harmed(whole.read_bytes(), harm, 192 if suffix == "m2ts" else 188))
-    with pytest.raises(IncompleteError, match="is damaged or cut short"):
+    with pytest.raises(IncompleteError, match="is damaged or truncated"):
         read(open_source(str(damaged)))
 
 

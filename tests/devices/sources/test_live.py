@@ -114,7 +114,7 @@ def test_an_unplugged_camera_comes_back_and_it_is_said_once(end):
                 stop.set()
     assert numbers == [(0, 1), (1, 50), (2, 51)]
     assert len(said) == 2, said
-    assert "stopped giving pictures" in said[0] and "is back" in said[1]
+    assert "stopped giving images" in said[0] and "is back" in said[1]
     assert first.closed, "the old connection keeps the camera busy unless it is closed"
 
 
@@ -188,9 +188,9 @@ def test_a_stop_ends_a_waiting_source_quickly(hang):
 def test_a_camera_that_never_worked_is_refused_at_once(hang):
     with pytest.raises(SourceError, match="There is no camera 0"), live(SourceError("There is no camera 0.")):
         pass
-    with pytest.raises(SourceError, match=r"gives no picture .libcamera broke"), live(RuntimeError("libcamera broke")):
+    with pytest.raises(SourceError, match=r"gives no images .libcamera broke"), live(RuntimeError("libcamera broke")):
         pass
-    with pytest.raises(SourceError, match="no picture within"), live(FakeCapture([hang.wait]), open_s=0.1):
+    with pytest.raises(SourceError, match="no images within"), live(FakeCapture([hang.wait]), open_s=0.1):
         pass
 
 
