@@ -190,7 +190,8 @@ def test_what_is_not_yunet_is_not_kept(server, tmp_path, content):
 def test_offline_the_message_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(
-        EdgeferError, match=r"could not be downloaded \(.+\): download https://.+ --detector-file, or use --detector haar"
+        EdgeferError,
+        match=r"could not be downloaded \(.+\): download https://.+ --detector-file, or use --detector haar",
     ):
         fetch_yunet(tmp_path / "yunet.onnx", url="http://127.0.0.1:9/")
 
