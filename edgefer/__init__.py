@@ -9,8 +9,8 @@
         if frame.changed:
             print(frame.time_s, [face.label for face in frame])
 
-`import edgefer` loads neither OpenCV nor a runtime nor TensorFlow: each name below loads what it needs when it is used.
-Every failure that is expected is an EdgeferError with one sentence; edgefer.errors draws their tree.
+`import edgefer` loads neither OpenCV nor a runtime nor TensorFlow: each name below loads what it needs on use.
+Every expected failure is an EdgeferError with a one-sentence message; edgefer.errors shows their hierarchy.
 """
 
 import os
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from edgefer.records import Detection, Face, Frame
     from edgefer.verification import Verification
 
-# In a checkout the sub-packages lie beside this folder, which hides the installed package where it is the current one.
+# In a checkout the sub-packages are beside this folder, which hides the installed package if it is the current folder.
 _CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 if all(os.path.exists(os.path.join(_CHECKOUT, name)) for name in ("pyproject.toml", "train", "convert", "devices")):
     __path__.append(_CHECKOUT)

@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C while it is being loaded, which takes a while on a small board, is no traceback."""
+    """Run the command line, without a traceback for Ctrl-C during loading, which takes a while on a small board."""
     try:
         from edgefer.cli import main as run
     except KeyboardInterrupt:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class CallablePackage(ModuleType):
-    """A package that can be called: `edgefer.train` is both the package and the function, whichever was loaded first."""
+    """A callable package: `edgefer.train` is both the package and the function, whichever was loaded first."""
 
     _function: Callable[..., Any]
 
@@ -40,7 +40,7 @@ class CallablePackage(ModuleType):
 
 
 def find_bundle(bundle: "str | Path | Bundle") -> Bundle:
-    """A bundle by the path of its folder, or by the name of one that comes with edgefer. BundleError when there is none.
+    """A bundle by the path of its folder, or by the name of a shipped one. BundleError if there is none.
 
     >>> find_bundle("fer-nano").card.labels[:3]
     ('angry', 'disgust', 'fear')
@@ -58,14 +58,14 @@ def load(
     log: Callable[[str], None] = SILENT.log,
     **options: Any,
 ) -> "Reader":
-    """Load a bundle as a Reader of faces. bundle: its folder, or the name of one that comes with edgefer.
+    """Load a bundle as a Reader of faces. bundle: its folder, or the name of a shipped one.
 
     check: first run the network on the bundle's stored images and compare its answers, which takes milliseconds. log: called
     with a line of text when a camera, detector or runtime is replaced or recovers. options: the fields of
     edgefer.options.ReaderOptions, such as detector="yunet", reject=0.6, smooth="calm", min_face=40.
 
-    Raises BundleError when there is no such bundle or it is damaged, RuntimeFault when the network does not give its stored
-    answers on this machine, MissingDependency without a TFLite runtime, InputError for an option or value that is not valid.
+    Raises BundleError if the bundle does not exist or is damaged, RuntimeFault if the network does not give its stored
+    answers on this machine, MissingDependency without a TFLite runtime, InputError for an invalid option or value.
 
     >>> import edgefer
     >>> from edgefer import drawn
@@ -122,11 +122,11 @@ def verify(
     reference_kernels: bool = False,
     progress: Progress = SILENT,
 ) -> "Verification":
-    """Prove that a bundle is still the same network on this machine, as `edgefer verify` does.
+    """Prove that a bundle is still the same network on this machine, like `edgefer verify`.
 
     Without data it checks the bundle's pixels, its stored answers on each runtime, and its weights, in seconds and without
     TensorFlow. data: labelled images (a CSV or a folder), to measure also how many decisions conversion changed and how much
-    accuracy it cost. skip_bad: leave bad rows and images out. split: of the data; by default "valid". max_drop: points of accuracy that conversion may cost, 0..100.
+    accuracy it cost. skip_bad: skip bad rows and images. split: of the data; by default "valid". max_drop: points of accuracy that conversion may cost, 0..100.
     min_agreement: the smallest share of equal decisions, 0..1. reference_kernels: also run TFLite's reference kernels, which
     takes minutes.
 
@@ -146,7 +146,7 @@ def verify(
     opened = find_bundle(bundle)
     wanted = [runtimes] if isinstance(runtimes, str) else runtimes
     if not isinstance(wanted, list | tuple):
-        raise InputError(f"runtimes {wanted!r} is no list of names, such as ['litert', 'tensorflow'].")
+        raise InputError(f"runtimes {wanted!r} is not a list of names, such as ['litert', 'tensorflow'].")
     names = [str(choice(RuntimeName, one, "runtime")) for one in wanted]
     if not data:
         given = {
@@ -224,10 +224,10 @@ def start_training(
 ) -> "tuple[Path, Result | None]":
     """Start the training that `request` describes; without one, resume the training at `out`, or the only one under runs/.
 
-    Whether the network reads faces or finds them is decided here, for `edgefer train` and edgefer.train alike. files: the
-    detectors whose crops are measured, and the YuNet that teaches finding faces, by default the one that was fetched. Returns
-    the folder and the result, which is None for a network that finds faces and for a worker that is not the chief. Raises
-    DataError, InputError and RecipeError before training begins.
+    Used by `edgefer train` and edgefer.train; the recipe decides whether the network reads faces or detects them. files:
+    the detectors whose crops are measured, and the YuNet that is the teacher for detection, by default the cached one.
+    Returns the folder and the result, which is None for a face-detection network and for a worker that is not the chief.
+    Raises DataError, InputError and RecipeError before training begins.
     """
     from edgefer.train.distribute import SINGLE_WORKER
     from edgefer.train.faces.recipe import is_face_recipe
@@ -262,10 +262,10 @@ def _train_faces(request: "TrainRequest | None", out: Path | None, files: Detect
 
     if files.finder or files.refiner:
         raise InputError(
-            "--finder and --refiner are for networks that read faces: the finder that a refiner learns from is named with --teacher."
+            "--finder and --refiner are for networks that read faces: name the finder for a refiner's training with --teacher."
         )
     if request is None:
-        assert out is not None, "a training goes on in its folder"
+        assert out is not None, "a training continues in its folder"
         folder, config = out, resumed(out)
     else:
         folder, config = new_config(request, files.yunet or cached_yunet(), out)
@@ -285,9 +285,9 @@ def convert(
     progress: Progress = SILENT,
     **options: Any,
 ) -> Bundle:
-    """Convert a trained bundle to TFLite as `edgefer convert` does, int8 by default, and return the new bundle.
+    """Convert a trained bundle to TFLite like `edgefer convert`, int8 by default, and return the new bundle.
 
-    data: calibration images; by default what the network was trained on. skip_bad: leave bad rows and images out. out: the new bundle's folder, by default the old
+    data: calibration images; by default what the network was trained on. skip_bad: skip bad rows and images. out: the new bundle's folder, by default the old
     one's name with "-int8" or the like. edgetpu: also compile for a Coral Edge TPU. ethosu: also compile for this Arm
     accelerator, such as "u55-128". onnx: also write it as ONNX. options: as on the command line: int8=False, float16=True,
     mediapipe=True, qat=True, max_drop=0.5, prune=0.5, slim=0.5, epochs=4, author, license.
@@ -326,16 +326,16 @@ def import_model(
     log: Callable[[str], None] = SILENT.log,
     **options: Any,
 ) -> Bundle:
-    """Import a network that was trained elsewhere (.keras, .h5, a SavedModel folder, .tflite), and return its bundle.
+    """Import a network trained elsewhere (.keras, .h5, a SavedModel folder, .tflite), and return its bundle.
 
-    data: labelled images, on which whatever is not stated is measured. skip_bad: leave bad rows and images out. out: the bundle's folder, by default runs/FILE. log:
-    called with the sentence that says what `trust` means. options: the fields of
+    data: labelled images for measuring what is not stated. skip_bad: skip bad rows and images. out: the bundle's folder,
+    by default runs/FILE. log: receives a warning of what `trust` means. options: the fields of
     edgefer.convert.import_options.ImportOptions, such as labels=["angry", "happy"], scale="-1..1", color="gray",
     outputs="logits", faces="human", trust=False, author, license.
 
-    Raises InputError when how its input is prepared remains undecided, or when the file holds more than plain layers;
-    EdgeferError when the bundle would not give the same answers as the file. With data, the card also says how each
-    detector's boxes are cropped for it.
+    Raises InputError if its preprocessing cannot be determined, or the file holds more than plain layers; EdgeferError if
+    the bundle would not give the same answers as the file. With data, the card also says how each detector's boxes are
+    cropped for it.
 
     >>> import edgefer
     >>> edgefer.import_model("nowhere.h5", color="grey")
@@ -358,9 +358,8 @@ def import_model(
 
 
 def face_detectors(faces: str, files: DetectorFiles = AS_SHIPPED) -> "Mapping[str, Detect]":
-    """The detectors for a kind of faces ("human", "cat"; none for "frame") whose crops a training or an import measures: how
-    their boxes lie around a face. files: YuNet's .onnx, without which it is left out, and a pair in place of the one that
-    ships."""
+    """The detectors for a kind of faces ("human", "cat"; none for "frame") for which a training or an import measures crops.
+    files: YuNet's .onnx, without which it is omitted, and a pair to replace the shipped one."""
     from edgefer.devices.faces.detectors import HaarDetector
     from edgefer.devices.faces.own import OwnDetector
     from edgefer.devices.faces.pair import has_pair, refuse_pair

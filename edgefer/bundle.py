@@ -1,7 +1,7 @@
-"""The bundle: the directory that travels from training to the device, and the only thing that joins the stages.
+"""The bundle: the directory that goes from training to the device, and the only connection between the stages.
 
-card.json            what the network is (edgefer.card); written last, so a directory without it is no bundle yet
-origin.keras         the network as it was trained, where slimming has put a smaller one in its place (edgefer.lineage)
+card.json            what the network is (edgefer.card); written last, so a directory without it is not a bundle yet
+origin.keras         the trained network, if slimming replaced it with a smaller one (edgefer.lineage)
 model.keras          the trained network
 tuned.keras          the same after pruning or quantization-aware training; these three stay on the host
 float32.tflite       the network as TFLite, float
@@ -10,7 +10,7 @@ int8.tflite          the network as TFLite, int8 in and out
 int8_edgetpu.tflite  the same, compiled for a Coral Edge TPU
 int8_ethosu.tflite   the same, compiled for an Arm Ethos-U
 int8.onnx            the same as ONNX
-mediapipe.tflite     the network as MediaPipe's ImageClassifier takes it: RGB uint8 in, probabilities uint8 out
+mediapipe.tflite     the network in the format of MediaPipe's ImageClassifier: RGB uint8 in, probabilities uint8 out
 parity.npz           images and expected answers (edgefer.parity)
 report/              plots and tables; not covered by the card
 """
@@ -32,7 +32,7 @@ from edgefer.files import MAX_CARD, MAX_NETWORK, read_regular, regular_size, wit
 from edgefer.scratch import locked_directory, remove_abandoned
 
 CARD = "card.json"
-EXPORTED = "export.json"  # lies in a folder that `edgefer export` wrote, instead of a card
+EXPORTED = "export.json"  # in a folder that `edgefer export` wrote, instead of a card
 PARITY = "parity"
 
 
@@ -64,38 +64,37 @@ FILES = {
     Form.MEDIAPIPE: "mediapipe.tflite",
     PARITY: "parity.npz",
 }
-EDGETPU_OPERATOR = "edgetpu-custom-op"  # what edgetpu_compiler puts in place of the operators it mapped
+EDGETPU_OPERATOR = "edgetpu-custom-op"  # replaces the operators that edgetpu_compiler mapped
 TFLITE_VARIANTS = (Form.INT8, Form.FLOAT16, Form.FLOAT32)  # the order in which a device prefers them
 
 
-USES: dict[Task, str] = {  # of a bundle without its Keras network
+USES: dict[Task, str] = {  # of a bundle without a Keras network
     "read": "be run, measured, and be a --teacher",
     "find-faces": "be a --finder, and a refiner's --teacher",
     "refine-faces": "be a --refiner",
 }
-TRAINING = "training"  # where a training keeps what it needs to go on
+TRAINING = "training"  # holds what a training needs to resume
 
 
 def is_begun(folder: Path) -> bool:
-    """Whether a training that may go on has begun in a folder."""
+    """Whether a folder holds an unfinished training that can be resumed."""
     return (folder / TRAINING).is_dir()
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: where it lies and what its card says."""
+    """An opened bundle: its path and its card."""
 
     path: Path
     card: ModelCard
 
     @classmethod
     def open(cls, path: str | Path) -> "Bundle":
-        """Open a bundle, checking its card, that each file is a regular one of the size the card says, and the hash of
+        """Open a bundle, checking its card, that each file is a regular one of the size in the card, and the hash of
         each .tflite. Raises BundleError with one sentence.
 
-        The hash of any other file is checked when it is read: a device never reads the networks of the host. A damaged
-        file never reaches a TFLite runtime, whose C++ may crash on it; one that was made to deceive may carry a hash that
-        matches.
+        Other files' hashes are checked when they are read: a device never reads the host's networks. A damaged file never
+        reaches a TFLite runtime, whose C++ code may crash on it; a malicious one may have a matching hash.
         """
         path = Path(path)
         card_file = path / CARD
@@ -103,7 +102,7 @@ class Bundle:
             raise BundleError(
                 f"There is no bundle at {path}, only a file: `edgefer import {path}` makes a bundle of a network."
             )
-        if not os.path.isdir(path):  # pathlib's own raises where a name is too long
+        if not os.path.isdir(path):  # pathlib's is_dir raises for a name that is too long
             raise BundleError(
                 f"There is no bundle at {path}: name a directory that `edgefer train` or `convert` wrote, or one of "
                 f"{', '.join(shipped_bundles())}."
@@ -122,11 +121,11 @@ class Bundle:
 
     @property
     def hash(self) -> str:
-        """What `sha256sum card.json` says. The card holds the hash of each file, so this one stands for them all."""
+        """The sha256 of card.json. The card holds the hash of each file, so this one covers them all."""
         return hashlib.sha256(read_regular(self.path / CARD, MAX_CARD, error=BundleError)).hexdigest()
 
     def to_dict(self) -> dict:
-        """Plain values: where it lies, its hash, and its card."""
+        """Plain values: its path, hash and card."""
         return {"path": str(self.path), "sha256": self.hash, "card": self.card.to_dict()}
 
     def _repr_html_(self) -> str:
@@ -143,12 +142,12 @@ class Bundle:
             what = "parity vectors" if variant == PARITY else f"{variant} network"
             if variant == Form.KERAS:
                 raise BundleError(
-                    f"{self.path} holds no Keras network (it has {have}), which conversion and --init-from begin with: "
+                    f"{self.path} holds no Keras network (it has {have}), which conversion and --init-from need: "
                     f"{self._where_keras_is()}. This one can {USES[self.card.task]}."
                 )
             if Form.KERAS not in self.card.variants:
                 raise BundleError(
-                    f"{self.path} holds no {what} (it has {have}), and no Keras network to make one of: {self._where_keras_is()}."
+                    f"{self.path} holds no {what} (it has {have}), and no Keras network to make one from: {self._where_keras_is()}."
                 )
             command = "edgefer convert --edgetpu" if variant == "int8_edgetpu" else f"edgefer convert {self.path}"
             where = " on an x86-64 Linux host" if variant == "int8_edgetpu" else ""
@@ -159,7 +158,7 @@ class Bundle:
         return self.path / name
 
     def _where_keras_is(self) -> str:
-        """What to name where this bundle holds no Keras network."""
+        """Which bundle to use instead if this one holds no Keras network."""
         if not is_shipped(self):
             return "name the bundle that was trained, or import the network's .keras or .h5 file"
         if self.card.task != "read":
@@ -176,7 +175,7 @@ class Bundle:
         return content
 
     def check_size(self, variant: str) -> None:
-        """BundleError unless a variant's file is there, a regular file, and as large as the card says."""
+        """BundleError unless a variant's file exists, is a regular file, and has the size in the card."""
         file, stated = self.file(variant), self.card.variants[variant].bytes
         if not os.path.lexists(file):
             raise BundleError(f"{file} is missing: copy the bundle again, all of it.")
@@ -187,7 +186,7 @@ class Bundle:
             )
 
     def best_tflite(self) -> str:
-        """The TFLite variant a device should run: the first of TFLITE_VARIANTS that is there."""
+        """The TFLite variant for devices: the first existing one of TFLITE_VARIANTS."""
         for variant in TFLITE_VARIANTS:
             if self.has(variant):
                 return variant
@@ -197,9 +196,9 @@ class Bundle:
 def write_bundle(path: Path, card: ModelCard, files: Mapping[str, bytes], report: Mapping[str, bytes] = {}) -> Bundle:
     """Write a bundle of `files` (variant -> content) and `report` (name -> content) at `path`.
 
-    The card's `variants` are made from `files`. A new directory appears complete or not at all; in a run directory
-    that is already there (training's) the card comes last and makes it a bundle. EdgeferError, which names the file, when
-    it cannot be written; nothing of it is left then.
+    The card's `variants` are made from `files`. A new directory appears atomically; in an existing run directory (of a
+    training) the card is written last and makes it a bundle. EdgeferError, with the file's name, if writing fails; then
+    nothing is left behind.
     """
     card = card.model_copy(update={"variants": {name: _describe(name, content) for name, content in files.items()}})
     contents = {FILES[name]: content for name, content in files.items()}
@@ -223,8 +222,8 @@ def write_bundle(path: Path, card: ModelCard, files: Mapping[str, bytes], report
 
 @contextlib.contextmanager
 def staging_directory(path: Path) -> Iterator[Path]:
-    """A directory beside `path` to write into before it is renamed; gone in the end. Those that killed processes have left
-    there for the same path are removed too: nobody holds their lock any more."""
+    """A temporary directory beside `path`, to be renamed when complete, removed at the end. Those of killed processes for
+    the same path, whose locks are no longer held, are removed too."""
     prefix = f".{path.name}.staging-"
     with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -239,7 +238,7 @@ def staging_directory(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Turn an OSError into one sentence that names `path`, and no temporary file."""
+    """Turn an OSError into a message that names `path`, not a temporary file."""
     try:
         yield
     except OSError as error:
@@ -249,20 +248,20 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it there, so that it is the old one or the new one, never half.
+    """Write a file atomically: to a temporary file, which is then renamed.
 
-    EdgeferError, which names the file, when it cannot be written.
+    EdgeferError, with the file's name, if writing fails.
     """
     with _named(path):
         _write(path, content)
 
 
 def _write(path: Path, content: bytes) -> None:
-    if path.exists() and not path.is_file():  # to rename over a device as root would take it from the system
+    if path.exists() and not path.is_file():  # renaming over a device as root would replace it
         raise OSError(errno.EINVAL, "it is a folder or a device")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    # In a stranger's bundle it may be a link, to write somewhere else through it, or a FIFO, which would be waited for.
+    # In an untrusted bundle it may be a link to another place, or a FIFO, which would block.
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         with os.fdopen(os.open(partial, flags, 0o666), "wb") as out:
@@ -286,7 +285,7 @@ def _describe(variant: str, content: bytes) -> Variant:
 
 
 def new_directory(parent: Path, stem: str) -> Path:
-    """The first `parent/stem-<n>` that is not there yet, n from 1. Not created."""
+    """The first free `parent/stem-<n>`, n from 1. Not created."""
     number = 1
     while (path := parent / f"{stem}-{number}").exists():
         number += 1
@@ -294,14 +293,14 @@ def new_directory(parent: Path, stem: str) -> Path:
 
 
 def newest_bundle(runs: Path = Path("runs"), *, reads: bool = False, trained: bool = False) -> Path | None:
-    """The bundle that was finished last under `runs`, if there is one. reads: leave out those that find faces. trained: leave out those
-    without a Keras network, and those that conversion made."""
+    """The newest finished bundle under `runs`, if there is one. reads: skip face-detection networks. trained: skip those
+    without a Keras network, and converted ones."""
     cards = sorted(runs.glob(f"*/{CARD}"), key=lambda card: -card.stat().st_mtime)
     return next((card.parent for card in cards if _is_wanted(card, reads, trained)), None)
 
 
 def _is_wanted(card_file: Path, reads: bool, trained: bool) -> bool:
-    """Whether it is the card of such a network; one that cannot be read is left to whoever opens the bundle."""
+    """Whether it is the card of such a network; also True for an unreadable one, which opening the bundle will report."""
     if not (reads or trained):
         return True
     try:
@@ -312,36 +311,36 @@ def _is_wanted(card_file: Path, reads: bool, trained: bool) -> bool:
     return (card.task == "read" or not reads) and (as_trained or not trained)
 
 
-FACE_NETWORKS = ("face-finder", "face-refiner")  # what finds faces, among the shipped networks
+FACE_NETWORKS = ("face-finder", "face-refiner")  # the shipped face-detection networks
 
 
 def shipped_bundles() -> dict[str, Path]:
-    """The bundles that come with edgefer to read faces with, by name."""
+    """The shipped bundles that read faces, by name."""
     return {name: path for name, path in shipped_networks().items() if name not in FACE_NETWORKS}
 
 
 def with_keras() -> list[str]:
-    """The names of those of them that ship with a Keras network, which can be trained on and converted."""
+    """The names of those with a Keras network, which can be fine-tuned and converted."""
     return [name for name, path in shipped_bundles().items() if (path / FILES[Form.KERAS]).exists()]
 
 
 def shipped_networks() -> dict[str, Path]:
-    """Every bundle that comes with edgefer, those that find faces too, by name."""
+    """All shipped bundles, including face-detection networks, by name."""
     return {card.parent.name: card.parent for card in sorted((Path(__file__).parent / "models").glob(f"*/{CARD}"))}
 
 
 def path_or_shipped(named: Path, shipped: Mapping[str, Path]) -> Path:
-    """The folder of a bundle that is named: the path where there is something, else the one of `shipped` that has this name."""
+    """The folder of a named bundle: the path if it exists, else the one of `shipped` with this name."""
     return named if os.path.exists(named) else shipped.get(str(named), named)
 
 
 def made_from(bundle: Bundle, suffix: str) -> Path:
-    """Where what is made of a bundle goes: beside it, or for one that came with edgefer under runs/ here."""
+    """The path for something made from a bundle: beside it, or for a shipped one under runs/ in the current folder."""
     path = bundle.path if bundle.path.name.strip(".") else with_name_of_its_own(bundle.path)
     parent = Path("runs") if is_shipped(bundle) else path.parent
     return parent / f"{path.name}-{suffix}"
 
 
 def is_shipped(bundle: Bundle) -> bool:
-    """Whether the bundle lies in the installed package, where nothing is written."""
+    """Whether the bundle is in the installed package, where nothing may be written."""
     return bundle.path in shipped_networks().values()

@@ -1,4 +1,4 @@
-"""card.json: what a bundle says about its network, so that host and device agree without sharing code or memory."""
+"""card.json: a bundle's description of its network, on which host and device agree."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -19,21 +19,20 @@ from edgefer.text import printable, unprintable
 SCHEMA_VERSION: Literal[1] = 1
 
 Task = Literal["read", "find-faces", "refine-faces"]
-Faces = Literal["human", "cat", "frame"]  # what a network reads: a person's face, a cat's, or the middle of the frame
-TAUGHT_BY = {"own": "yunet"}  # edgefer's own detector draws boxes as its teacher does
+Faces = Literal["human", "cat", "frame"]  # what a network reads: a human face, a cat's, or the centre of the frame
+TAUGHT_BY = {"own": "yunet"}  # edgefer's own detector has the boxes of its teacher
 MAX_LABELS = 1000
 Factor = Annotated[float, Field(ge=-1e4, le=1e4, allow_inf_nan=False)]
 Offset = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 
 
 class InputSpec(Part):
-    """The image a network takes, `height` x `width` uint8 pixels of 0..255 in one or three channels, and what it makes of them.
+    """A network's input, `height` x `width` uint8 pixels of 0..255 in one or three channels, and its preprocessing.
 
     color: one gray channel, or three in the order R, G, B or B, G, R.
-    scale, offset: the network computes on pixel * scale + offset, with one number for all channels or one for each. They
-    are stated for a network that comes from elsewhere. Without a scale it is one of edgefer's own, which takes pixels / 255,
-    in int8 with the scale 1/255 and the zero point -128 and nothing else; with one, its int8 or uint8 input may have any
-    scale and zero point.
+    scale, offset: the network's input is pixel * scale + offset, with one number for all channels or one for each. They
+    are stated for an imported network. Without a scale it is one of edgefer's own, which takes pixels / 255, and in int8
+    must have the scale 1/255 and the zero point -128; with one, its int8 or uint8 input may have any scale and zero point.
     """
 
     height: int = Field(ge=16, le=512)
@@ -68,7 +67,7 @@ class InputSpec(Part):
 
     @property
     def stated(self) -> bool:
-        """Whether the card states what the network makes of pixels, which is then not edgefer's own way."""
+        """Whether the card states a preprocessing other than edgefer's own."""
         return self.scale is not None
 
     def per_channel(self) -> tuple[tuple[float, float], ...]:
@@ -84,17 +83,17 @@ class InputSpec(Part):
 
 
 class OutputSpec(Part):
-    """What a network answers with: logits, or the probabilities that its own softmax made of them."""
+    """A network's output: logits, or probabilities from its own softmax."""
 
     values: Literal["logits", "probabilities"] = "logits"
 
 
 class CropSpec(Part):
-    """How a detector's box becomes the square the network was trained on.
+    """How to derive the square that the network was trained on from a detector's box.
 
-    With `side` the mean of the box's width and height, the crop is a square of `scale * side` pixels whose centre lies
-    (`dx * side`, `dy * side`) right of and below the box's centre. `faces` is how many faces it was measured on;
-    0 means nothing was measured and the box is taken as it is.
+    With `side` the mean of the box's width and height, the crop is a square of `scale * side` pixels whose centre is
+    (`dx * side`, `dy * side`) right of and below the box's centre. `faces` is the number of faces it was measured on;
+    0 means that nothing was measured and the box is used unchanged.
     """
 
     scale: float = Field(1.0, ge=0.2, le=5)
@@ -104,10 +103,11 @@ class CropSpec(Part):
 
 
 class Limits(Part):
-    """Where a network cannot read a face: the mean of its pixels (0 to 255) and its sharpness (edgefer.quality).
+    """The limits within which a network can read a face: the mean of its pixels (0 to 255) and its sharpness
+    (edgefer.quality).
 
-    `convert` fits them on the validation split (edgefer.train.limits). Where they are not stated, they are those of a
-    network that saw no dark and no blurred faces in training.
+    `convert` fits them on the validation split (edgefer.train.limits). The defaults are those of a network trained without
+    dark and blurred faces.
     """
 
     min_light: float = Field(13.0, ge=0, le=255)
@@ -125,7 +125,7 @@ NOT_FITTED = Limits()
 
 
 class Variant(Part):
-    """One file of the bundle that holds the network."""
+    """One of the bundle's network files."""
 
     file: Name
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
@@ -134,9 +134,9 @@ class Variant(Part):
 
 
 class Scores(Part):
-    """How well a variant did on one labelled split, one view, no test-time augmentation.
+    """A variant's scores on one labelled split, without test-time augmentation.
 
-    On a split like "5-fold": the pooled answers of the folds' networks, each on the images it was not trained on.
+    On a split like "5-fold": the pooled answers of the folds' networks, each on its held-out images.
     """
 
     count: int = Field(gt=0)
@@ -146,10 +146,10 @@ class Scores(Part):
 
 
 class ModelCard(Part):
-    """All a runtime needs to know about a network, and where the network comes from. Written to card.json.
+    """Everything a runtime needs to know about a network, and its provenance. Written to card.json.
 
-    task: "read" is what edgefer is for, one of `labels` for a face. "find-faces" and "refine-faces" are the networks that find
-    the faces first; their `labels` name the numbers they answer with (edgefer.faces), and nothing is read with them.
+    task: "read" classifies a face as one of `labels`. "find-faces" and "refine-faces" are the networks of the face detector;
+    their `labels` name their outputs (edgefer.faces).
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -177,7 +177,7 @@ class ModelCard(Part):
 
     @model_validator(mode="after")
     def _nothing_acts_on_a_terminal(self) -> "ModelCard":
-        """Labels and names reach terminals, pages, CSV and MQTT: no text of the card holds a control character."""
+        """Labels and names reach terminals, pages, CSV and MQTT, so no text of the card may hold a control character."""
         for where, text in _texts("", self.model_dump()):
             if char := unprintable(text):
                 raise ValueError(f"{printable(where)} holds the control character {char!a}: {printable(text):.80}")
@@ -196,18 +196,18 @@ class ModelCard(Part):
 
     @property
     def answers(self) -> int:
-        """How many numbers the network answers with: one for each label; a finder of faces gives them for every cell of its maps."""
+        """The number of outputs: one per label; a face finder gives these for every cell of its maps."""
         if self.task != "find-faces":
             return len(self.labels)
         return len(self.labels) * sum((self.input.height // s) * (self.input.width // s) for s in STRIDES)
 
     @property
     def measured_on(self) -> str:
-        """The split whose figures speak for the network: the cross-validation's pooled folds, or "valid"."""
+        """The split with the network's main figures: the cross-validation's pooled folds, or "valid"."""
         return f"{self.provenance.folds}-fold" if self.provenance.folds else "valid"
 
     def to_dict(self) -> dict:
-        """Plain values, as card.json has them."""
+        """Plain values, as in card.json."""
         return self.model_dump(mode="json")
 
     def rows(self) -> list[dict]:
@@ -225,7 +225,7 @@ class ModelCard(Part):
         ]
 
     def _repr_html_(self) -> str:
-        """The card as notebooks show it: what the network is, its figures, and how it came about."""
+        """The card for notebooks: what the network is, its figures, and its provenance."""
         from edgefer.html import heading, paragraph, table
 
         shape = "x".join(str(side) for side in self.input.shape[:2])
@@ -248,7 +248,7 @@ class ModelCard(Part):
         return "".join([heading(self.name, 3), table(("", ""), facts), *shown])
 
     def crop_for(self, detector: str) -> CropSpec:
-        """The crop measured for `detector`, or for one whose boxes it was taught to draw; its own box where none was."""
+        """The crop measured for `detector`, or for its teacher, which has the same boxes; the unchanged box if there is none."""
         return self.crops.get(detector) or self.crops.get(TAUGHT_BY.get(detector, "")) or CropSpec()
 
 
@@ -266,7 +266,7 @@ def _texts(where: str, value: object) -> Iterator[tuple[str, str]]:
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first complaint of a pydantic error as `field.path: what is wrong (got value)`, without a path where it is about the whole."""
+    """The first problem of a pydantic error as `field.path: what is wrong (got value)`; no path if it is about the whole."""
     problem = error.errors()[0]
     where = "".join(f"{part}." for part in problem["loc"])[:-1]
     got = problem["input"]
@@ -275,7 +275,7 @@ def first_problem(error: ValidationError) -> str:
 
 
 def parse_card(text: str | bytes, where: str) -> ModelCard:
-    """card.json's text as a ModelCard; raises BundleError with the first thing that is wrong with it."""
+    """card.json's text as a ModelCard; raises BundleError with the first problem."""
     try:
         return ModelCard.model_validate_json(text)
     except ValidationError as error:

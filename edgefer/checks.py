@@ -1,10 +1,10 @@
-"""What verify, doctor, lint and data check have in common: the record of a check, its table, its JSON and the exit code.
+"""Shared by verify, doctor, lint and data check: the record of a check, its table, its JSON and the exit code.
 
 A command makes its checks and ends with
 
     report(title, checks, as_json=as_json, bundle=opened.hash)
 
-which prints the table (or one JSON object that begins with those facts) and leaves with the exit code:
+which prints the table (or one JSON object that begins with those facts) and exits with the exit code:
 
     0  nothing failed
     1  something was checked and failed
@@ -12,14 +12,14 @@ which prints the table (or one JSON object that begins with those facts) and lea
 
 What could not be checked is a row like any other, with the status NOT_CHECKED; it is never left out.
 
-Where to put what a command has to say:
+The fields of a check:
 
-    subject   what was looked at: "int8 on litert", "opencv", "leaks between splits", lint's rule "edgetpu-cpu"
-    status    PASS; WARN: works, but worse than it could; DOUBTFUL: the figures do not decide it; NOT_CHECKED; FAIL
+    subject   what was checked: "int8 on litert", "opencv", "leaks between splits", lint's rule "edgetpu-cpu"
+    status    PASS; WARN: works, but worse than it could; DOUBTFUL: the figures do not settle it; NOT_CHECKED; FAIL
     detail    what was found, with its figures
-    fix       the command (or the step) that fixes it; shown below the table, where it can be copied
+    fix       the command (or the step) that fixes it; shown below the table, for copying
     question  1 pixels, 2 decisions, 3 answers, of the parity suite; 0 elsewhere
-    group     what several checks of one run belong to, such as lint's target; "" where there is only one
+    group     for the checks of a run with several groups, such as lint's target; "" otherwise
     examples  files, rows or operators; the first few are shown, JSON has all of them
 """
 
@@ -37,7 +37,7 @@ MAX_EXAMPLES = 5  # in a terminal
 
 
 class Status(StrEnum):
-    """What came of a check, from the best to the worst."""
+    """The result of a check, from best to worst."""
 
     PASS = "pass"
     WARN = "warn"
@@ -47,14 +47,14 @@ class Status(StrEnum):
 
 
 MEANINGS = {
-    Status.DOUBTFUL: "over the budget, but chance may explain it with so few images; more of them decide.",
-    Status.NOT_CHECKED: "it was not tried here, so it counts neither as a pass nor as a failure.",
+    Status.DOUBTFUL: "over the budget, but chance may explain it with so few images; use more images.",
+    Status.NOT_CHECKED: "it was not run here, so it counts neither as a pass nor as a failure.",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing that was looked at, and what came of it. The fields are explained above."""
+    """A check and its result. The fields are explained above."""
 
     subject: str
     status: Status
@@ -66,7 +66,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether it did not fail: a check that was not made, or decides nothing, stops nobody."""
+        """Whether it did not fail: checks that were not made or are doubtful pass."""
         return self.status is not Status.FAIL
 
     @property
@@ -74,7 +74,7 @@ class Check:
         return self.status is Status.DOUBTFUL
 
     def to_json(self) -> dict[str, object]:
-        """Plain values; question, group, fix and examples only where there are any."""
+        """Plain values; question, group, fix and examples only if present."""
         extra = {"fix": self.fix, "question": self.question, "group": self.group, "examples": list(self.examples)}
         base = {"subject": self.subject, "status": self.status.value, "passed": self.passed, "detail": self.detail}
         return base | {name: value for name, value in extra.items() if value}
@@ -94,7 +94,7 @@ def exit_code(checks: Iterable[Check]) -> int:
 
 
 def summary(checks: Sequence[Check]) -> str:
-    """One line: the verdict, how many passed, and how many of each other status there are."""
+    """One line: the verdict, how many passed, and the count of each other status."""
     counts = Counter(check.status for check in checks)
     verdict = {0: "pass", 1: "FAIL", 2: "NOT CHECKED"}[exit_code(checks)]
     others = [
@@ -106,7 +106,7 @@ def summary(checks: Sequence[Check]) -> str:
 
 
 def table(checks: Sequence[Check]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The columns and rows for a terminal or a page, in the order of the questions; columns that would be empty are left out."""
+    """The columns and rows for a terminal or a page, in the order of the questions, without empty columns."""
     ordered = sorted(checks, key=lambda check: check.question)
     numbered, grouped = any(check.question for check in checks), any(check.group for check in checks)
     columns = (*(["question"] * numbered), *(["for"] * grouped), "check", "", "found")
@@ -121,7 +121,7 @@ def table(checks: Sequence[Check]) -> tuple[tuple[str, ...], list[tuple[str, ...
 
 
 def show(title: str, checks: Sequence[Check]) -> None:
-    """The table on stdout; below it examples, what the statuses mean, the fixes, each on a line of its own, and the verdict."""
+    """Print the table; below it examples, the meaning of statuses, the fixes, each on a separate line, and the verdict."""
     console.show_table(title, *table(checks))
     for check in checks:
         if check.status is Status.PASS:
@@ -131,7 +131,7 @@ def show(title: str, checks: Sequence[Check]) -> None:
             console.show(f"{name}: {example}")
         if len(check.examples) > MAX_EXAMPLES:
             console.show(f"{name}: and {len(check.examples) - MAX_EXAMPLES:,} more (--json lists all)")
-        if check.fix:  # not in a cell: a line that is folded cannot be copied
+        if check.fix:  # not in a cell: a wrapped line cannot be copied
             console.show(f"{name}: {check.fix}")
     for status, meaning in MEANINGS.items():
         if any(check.status is status for check in checks):
@@ -140,7 +140,7 @@ def show(title: str, checks: Sequence[Check]) -> None:
 
 
 def to_json(checks: Sequence[Check], **facts: object) -> dict[str, object]:
-    """The same as plain values: the facts, `passed`, `counts` by status, and every check."""
+    """Plain values: the facts, `passed`, `counts` by status, and every check."""
     counts = Counter(check.status.value for check in checks)
     return {
         **facts,

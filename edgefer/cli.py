@@ -1,4 +1,4 @@
-"""The `edgefer` command. Commands live in edgefer.commands and import what they need inside their bodies, so that `edgefer --help` is quick."""
+"""The `edgefer` command. Commands live in edgefer.commands and import lazily, so that `edgefer --help` is fast."""
 
 import contextlib
 import errno
@@ -49,13 +49,13 @@ app = App(
 def main() -> None:
     """Run the command line; an expected failure is one sentence and an exit code, never a traceback."""
     _repair_streams()
-    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: what was half done is put away
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: unfinished files are removed
         if signal.getsignal(number) == signal.SIG_DFL:  # SIGHUP is ignored under nohup
             signal.signal(number, signal.default_int_handler)
     code = _run()
     if any(thread.daemon for thread in threading.enumerate()):
-        # A camera, detector or sink that hangs. Python would end its thread in the middle of C++, which aborts the
-        # process. All files are closed by now.
+        # A camera, detector or sink hangs. Python would end its thread in the middle of C++ code, which aborts the
+        # process. All files are closed already.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()
@@ -64,8 +64,8 @@ def main() -> None:
 
 
 def _repair_streams() -> None:
-    """Make stdout and stderr take any text: what their encoding cannot write is written as its escape, and where they were
-    closed (`>&-`) it goes nowhere. Their numbers are taken then, or the next file that is opened would get what libraries print."""
+    """Make stdout and stderr accept any text: characters outside their encoding are escaped, and if they were closed
+    (`>&-`) output is discarded. Their descriptors are occupied then, or the next opened file would get what libraries print."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
@@ -90,7 +90,7 @@ def _run() -> int:
         print("edgefer: stopped.", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python does not complain again while it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python does not report it again at exit
         return 1
     except OSError as error:
         where = without_passwords(f"{error.filename}: ") if error.filename else ""

@@ -1,6 +1,6 @@
-"""What the command line shows: results on stdout, lines and bars of progress on stderr.
+"""The command line's output: results on stdout, log lines and progress bars on stderr.
 
-Every text goes through edgefer.text.printable here: names, labels and messages come from strangers' files.
+Every text goes through edgefer.text.printable: names, labels and messages may come from untrusted files.
 """
 
 import contextlib
@@ -34,33 +34,33 @@ err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def log(text: str) -> None:
-    """A line about the work, to stderr; nobody may be there any more to read it."""
+    """Log a line to stderr, which may be closed."""
     with contextlib.suppress(OSError):
         err.print(printable(text, keep="\n"), markup=False)
 
 
 def show(text: str) -> None:
-    """A line of result, to stdout."""
+    """Print a line of results to stdout."""
     out.print(printable(text, keep="\n"), markup=False)
 
 
 def show_json(value: object) -> None:
-    """A value as indented JSON, to stdout; in ASCII where its encoding cannot write the texts."""
+    """Print a value as indented JSON to stdout; in ASCII if its encoding cannot represent the texts."""
     text = json_text(value, indent=2)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:  # the escapes that the stream itself would write are none of JSON's
+    except UnicodeEncodeError:  # the stream's own escapes are not valid JSON
         text = json.dumps(value, indent=2)
     print(text)
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout; columns of figures are set to the right."""
+    """Print a table to stdout; columns of figures are right-aligned."""
     cells = [[printable(str(cell), keep="\n") for cell in row] for row in rows]
     table = Table(title=Text(printable(title)), title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         figures = all(re.fullmatch(r"[+-]?[\d.,]*%?", row[number]) for row in cells)
-        name = number == 0 and all(len(row[0]) <= 16 for row in cells)  # to be typed, so in one piece
+        name = number == 0 and all(len(row[0]) <= 16 for row in cells)  # users type it, so do not wrap it
         table.add_column(printable(column), justify="right" if figures else "left", overflow="fold", no_wrap=name)
     for row in cells:
         table.add_row(*row)
@@ -68,7 +68,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
 
 
 class Terminal(Progress):
-    """Progress as people see it, on stderr: lines, and on a terminal bars and spinners that go away when they are done."""
+    """Progress on stderr: lines and, on a terminal, transient bars and spinners."""
 
     def log(self, text: str) -> None:
         log(text)
@@ -122,10 +122,10 @@ STAGE = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeEl
 
 @contextlib.contextmanager
 def _unheld() -> Iterator[Console]:
-    """stderr on a descriptor of its own, so that edgefer.quiet does not hold back what moves on the terminal meanwhile."""
+    """stderr on a duplicated descriptor, so that edgefer.quiet does not hold back progress bars."""
     try:
         copy = os.fdopen(os.dup(err.file.fileno()), "w", encoding=err.encoding, errors="backslashreplace")
-    except OSError:  # nothing with a descriptor
+    except OSError:  # without a descriptor
         yield err
         return
     with copy:

@@ -1,7 +1,7 @@
-"""Built-in data: faces drawn by program, so that tests, the demo and a board without a camera need no images.
+"""Built-in data: procedurally drawn faces, so that tests, the demo and a board without a camera need no images.
 
-Seven expressions by brows, eyes, nose and mouth, over varied people, light, pose and noise. They are good enough for a
-Haar cascade to find and for a network to learn; a network trained on them knows nothing of real faces.
+Seven expressions of brows, eyes, nose and mouth, with varied people, light, pose and noise. They are good enough for a
+Haar cascade to detect and for a network to learn; a network trained on them does not work on real faces.
 """
 
 import bisect
@@ -15,7 +15,7 @@ import numpy as np
 from edgefer.portrait import CANVAS, Person, draw_face
 from edgefer.records import Frame
 
-PAUSES = 0.12  # how often what comes after a syllable is a pause
+PAUSES = 0.12  # the probability of a pause after a syllable
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 
@@ -27,7 +27,7 @@ def _place(
     matrix = cv2.getRotationMatrix2D((CANVAS / 2, CANVAS / 2), roll_deg, shrink)
     matrix[:, 2] += np.array([x - CANVAS / 2, y - CANVAS / 2])
     to = image.shape[1], image.shape[0]
-    if shrink < 1:  # warpAffine does not average when it shrinks
+    if shrink < 1:  # warpAffine does not average when downscaling
         face, cover = (cv2.GaussianBlur(part, (0, 0), 0.45 / shrink) for part in (face, cover))
     face = cv2.warpAffine(face, matrix, to, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     mask = cv2.warpAffine(cover, matrix, to, flags=cv2.INTER_LINEAR)[..., None]
@@ -35,7 +35,7 @@ def _place(
 
 
 def shaken(frames: Iterable[Frame], sigma: float = 6.0, seed: int = 0) -> Iterator[Frame]:
-    """The frames as from an unsteady hand: shifted at random by about `sigma` pixels, with a jerk of 25 every twenty frames."""
+    """The frames with camera shake: random shifts of about `sigma` pixels, with a jerk of 25 every 20 frames."""
     rng, shift = np.random.default_rng(seed), np.zeros(2)
     for frame in frames:
         shift = 0.6 * shift + rng.normal(0, 25 if frame.index % 20 == 19 else sigma, 2)
@@ -52,13 +52,13 @@ def _background(height: int, width: int, rng: np.random.Generator) -> np.ndarray
 
 
 def _film(image: np.ndarray, rng: np.random.Generator, gain: float, noise: float) -> np.ndarray:
-    """What a camera adds: exposure and noise."""
+    """Simulate a camera's exposure and noise."""
     return np.clip(image * gain + rng.normal(0, noise, image.shape), 0, 255).astype(np.uint8)
 
 
 def face_set(per_class: int, seed: int, size: int = 96) -> tuple[Iterator[np.ndarray], np.ndarray]:
-    """Labelled images, each filled by one face: uint8 BGR [size, size, 3], drawn as they are taken, and their int64
-    labels into EXPRESSIONS."""
+    """Labelled images, each of one face: uint8 BGR [size, size, 3], drawn lazily, and their int64 labels into
+    EXPRESSIONS."""
     labels = np.tile(np.arange(len(EXPRESSIONS), dtype=np.int64), per_class)
     return _faces(labels, np.random.default_rng(seed), size), labels
 
@@ -84,7 +84,7 @@ class Truth:
 
 
 def speech(seconds: float, rng: np.random.Generator) -> Callable[[float], float]:
-    """How far a talking mouth is open, 0..1, by the time in seconds: 3 to 6 syllables a second, as loud as they come, with
+    """How far a talking mouth is open, 0..1, by the time in seconds: 3 to 6 syllables per second, of varied loudness, with
     pauses between some."""
     ends, heights = [0.0], [0.0]
     while ends[-1] <= seconds:
@@ -111,7 +111,7 @@ def scene(
 ) -> Iterator[tuple[Frame, list[Truth]]]:
     """A video of `people` faces moving about, each changing its expression every two seconds, with the truth.
 
-    size is (width, height) in pixels. talking: their mouths open and close as in `speech`, whatever their expressions. The
+    size is (width, height) in pixels. talking: their mouths open and close as in `speech`, with every expression. The
     same arguments give the same pixels.
     """
     rng = np.random.default_rng(seed)
@@ -132,7 +132,7 @@ def scene(
             side = min(lane * 0.6, height * 0.45) * (1 + 0.12 * sway[2])
             x = lane * (number + 0.5) + sway[0] * (lane - side) * 0.4
             y = height / 2 + sway[1] * (height - side * 1.2) * 0.3
-            # One generator per face and expression: a held expression does not tremble from frame to frame.
+            # One generator per face and expression, so that an expression does not jitter from frame to frame.
             held = np.random.default_rng([seed, number, EXPRESSIONS.index(label)])
             jaw = voices[number](time_s) if talking else 0.0
             face, cover = draw_face(person, label, held, yaw=sway[1], pitch=0.5 * sway[2], jaw=jaw)

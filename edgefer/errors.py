@@ -3,7 +3,7 @@
     EdgeferError             exit 1  the work could not be done
     ├── MissingDependency    exit 1  a library this step needs is not installed, or the installed one cannot work
     ├── RuntimeFault         exit 1  a TFLite runtime failed on a model
-    ├── IncompleteError      exit 1  a source ended before its end: what was read of it is kept
+    ├── IncompleteError      exit 1  a source ended too early: results so far are kept
     └── InputError           exit 2  invalid input
         ├── DataError                a data set, one of its rows or images
         ├── RecipeError              a training recipe or one of its fields
@@ -16,7 +16,7 @@ A message says what is wrong, which value it was, and what to do next.
 
 
 class EdgeferError(Exception):
-    """Base of every expected failure; the command line prints its message and leaves with `exit_code`."""
+    """Base of every expected failure; the command line prints its message and exits with `exit_code`."""
 
     exit_code = 1
 
@@ -26,11 +26,11 @@ class MissingDependency(EdgeferError):
 
 
 class RuntimeFault(EdgeferError):
-    """A TFLite runtime refused a model, or failed while running it."""
+    """A TFLite runtime rejected a model, or failed while running it."""
 
 
 class IncompleteError(EdgeferError):
-    """A source gave less than it holds, such as a damaged video; what was read of it is kept."""
+    """A source, such as a damaged video, ended too early; results so far are kept."""
 
 
 class InputError(EdgeferError):

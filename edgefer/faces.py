@@ -1,4 +1,4 @@
-"""What the shipped face networks' outputs mean: the same arithmetic for training, devices and tests."""
+"""Encodes and decodes the face networks' outputs: the same arithmetic for training, devices and tests."""
 
 import math
 from collections.abc import Sequence
@@ -7,19 +7,19 @@ from typing import NamedTuple
 import numpy as np
 
 STRIDES = (8, 16, 32)  # pixels of the image per cell of the finder's maps
-ANCHORS = (16.0, 40.0, 96.0)  # pixels: the side of a face whose size answers are 0
-BOX_GAIN = 4.0  # the network's box answers are this many times the logarithms and the strides they stand for
-FINDER_SIDE = 192  # pixels of the finder's image, as its card has it; it is run on other sizes too
+ANCHORS = (16.0, 40.0, 96.0)  # pixels: the side of a face whose size outputs are 0
+BOX_GAIN = 4.0  # scale of the box outputs, which are logarithms and offsets in strides
+FINDER_SIDE = 192  # pixels of the finder's input, as in its card; it also runs on other sizes
 REFINER_SIDE = 48  # pixels of the refiner's square crop
 REFINER_OUTPUTS = 17  # face or not; box 4; points 10; roll's sine and cosine
 REFINER_MARGIN = 1.6  # the crop's side, in sides of the candidate's box
-POINT_GAIN = 8.0  # the refiner's answers per half of the crop's side
+POINT_GAIN = 8.0  # the refiner's outputs per half of the crop's side
 SIZE_GAIN = 6.0  # and per unit of the logarithm of the box's side / the crop's side * REFINER_MARGIN
 ROLL_GAIN = 5.0  # and per unit of sine and cosine
 
 
 class Refined(NamedTuple):
-    """A candidate after a close look, in pixels of the image: score 0..1, box (left, top, right, bottom), five points (eyes, nose,
+    """A refined candidate, in pixels of the image: score 0..1, box (left, top, right, bottom), five points (eyes, nose,
     corners of the mouth; the left ones of the image first), roll_deg clockwise in the image."""
 
     score: float
@@ -29,12 +29,12 @@ class Refined(NamedTuple):
 
 
 def map_shapes(height: int, width: int) -> tuple[tuple[int, int, int], ...]:
-    """(rows, columns, answers) of each of a finder's maps, for an image of so many pixels."""
+    """(rows, columns, outputs) of each of a finder's maps, for an image of this size."""
     return tuple((height // stride, width // stride, len(FINDER_LABELS)) for stride in STRIDES)
 
 
 def decode_map(cells: np.ndarray, answers: np.ndarray, strides: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """Boxes float64 [n, 4], in pixels of the image, of a finder's answers float64 [n, 5] in `cells` [n, 2] (column, row) of maps
+    """Boxes float64 [n, 4], in pixels of the image, from a finder's outputs float64 [n, 5] in `cells` [n, 2] (column, row) of maps
     with these strides and anchors, each [n, 1]."""
     middle = (cells + 0.5 + answers[:, 1:3] / BOX_GAIN) * strides
     size = np.minimum(np.maximum(answers[:, 3:] / BOX_GAIN, -4), 4)  # np.clip would take three times as long
@@ -43,8 +43,8 @@ def decode_map(cells: np.ndarray, answers: np.ndarray, strides: np.ndarray, anch
 
 
 def decode_refined(answers: Sequence[float], square: tuple[int, int, int]) -> Refined:
-    """A refiner's 17 answers on the crop `square` (left, top, side; pixels of the image). In plain numbers: of the one or two faces
-    of a frame arrays would take three times as long."""
+    """Decode a refiner's 17 outputs for the crop `square` (left, top, side; pixels of the image). Without numpy: for the one
+    or two faces of a frame, arrays would take three times as long."""
     left, top, side = square
     half = side / 2
     centre_x, centre_y = left + half, top + half
@@ -62,11 +62,11 @@ def decode_refined(answers: Sequence[float], square: tuple[int, int, int]) -> Re
 
 
 def _clipped(value: float, most: float) -> float:
-    return max(min(value, most), -most)  # in this order a NaN stays one
+    return max(min(value, most), -most)  # in this order NaN stays NaN
 
 
 def encode_refined(square: np.ndarray, box: np.ndarray, points: np.ndarray, roll_deg: float) -> np.ndarray:
-    """What a refiner should answer on the crop `square` (centre x, y, side), but for the first: float32 [16]; NaN stays NaN."""
+    """The targets of a refiner for the crop `square` (centre x, y, side), without the first: float32 [16]; NaN stays NaN."""
     centre, half = square[:2], square[2] / 2
     middle = ((box[:2] + box[2:]) / 2 - centre) / half * POINT_GAIN
     size = np.log((box[2:] - box[:2]) / square[2] * REFINER_MARGIN) * SIZE_GAIN

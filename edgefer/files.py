@@ -1,5 +1,5 @@
-"""Reads files that a stranger named or sent: regular ones only, of a bounded size, and never waiting for anybody. And tests,
-before long work, whether a place can be written to."""
+"""Reads untrusted files: only regular ones, of a bounded size, and without blocking. Also checks, before long work, whether
+a path is writable."""
 
 import contextlib
 import errno
@@ -18,14 +18,14 @@ MAX_NETWORK = 1 << 30  # of a .tflite, .keras or .npz file
 
 
 def read_regular(path: Path, limit: int, *, error: type[InputError] = InputError) -> bytes:
-    """The whole content of a regular file, or of a link to one, of at most `limit` bytes.
+    """The content of a regular file, or of a link to one, of at most `limit` bytes.
 
-    A FIFO, a device, a socket and a link to one are refused without being opened or waited for. Raises `error` with one
-    sentence, a missing file included.
+    A FIFO, a device, a socket and a link to one are rejected without being opened. Raises `error`, also for a missing
+    file.
     """
     descriptor = -1
     try:
-        regular_size(path, limit, error=error)  # first by its name: opening some devices has effects
+        regular_size(path, limit, error=error)  # by name first: opening some devices has side effects
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         _size(path, os.fstat(descriptor), limit, error)
         with os.fdopen(descriptor, "rb") as file:
@@ -44,7 +44,7 @@ def read_regular(path: Path, limit: int, *, error: type[InputError] = InputError
 
 
 def regular_size(path: Path, limit: int, *, error: type[InputError] = InputError) -> int:
-    """The size of a regular file in bytes; `error` where it is none, cannot be looked at, or has more than `limit` bytes."""
+    """The size of a regular file in bytes; `error` if it is not one, is inaccessible, or has more than `limit` bytes."""
     try:
         return _size(path, path.stat(), limit, error)
     except OSError as trouble:
@@ -54,11 +54,11 @@ def regular_size(path: Path, limit: int, *, error: type[InputError] = InputError
 
 
 def check_writable(path: Path, option: str = "--out") -> None:
-    """InputError unless a file or directory could be written at `path`, whose parents may not be there yet. Leaves nothing."""
+    """InputError unless a file or directory can be written at `path`, whose parents may not exist yet. Leaves no files."""
     place = next((one for one in (path.parent, *path.parent.parents) if one.exists()), Path("."))
     try:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            mode = path.stat().st_mode  # raises for a NUL in the name, and for one that is too long
+            mode = path.stat().st_mode  # raises for a NUL in the name, or a name that is too long
             if stat.S_ISDIR(mode):
                 place = path
             elif not stat.S_ISREG(mode):
@@ -71,13 +71,13 @@ def check_writable(path: Path, option: str = "--out") -> None:
 
 
 def with_name_of_its_own(path: Path) -> Path:
-    """The path as one that ends in a name: "." and ".." are called as the folder is."""
+    """The path with a final name: "." and ".." become the folder's name."""
     return Path(os.path.abspath(path))
 
 
 @contextlib.contextmanager
 def without_empty_folders(path: Path) -> Iterator[None]:
-    """Folders that are made for `path` within this, and are empty at its end, are removed: refused work leaves nothing."""
+    """Remove folders that were made for `path` inside this block and are empty at its end: rejected work leaves nothing."""
     missing = [one for one in (path, *path.parents) if not one.exists()]
     try:
         yield

@@ -1,7 +1,7 @@
-"""What edgefer's reports are built of: one HTML file with its images inside, to look at or send on.
+"""Builds edgefer's reports: self-contained HTML files with embedded images.
 
-A page opens offline, in the light and the dark, on a phone and in print. Parts are HTML; every text that is given to a
-function here is escaped by it, control characters included.
+A page works offline, in light and dark mode, on a phone and in print. Parts are HTML; the functions here escape every text
+argument, control characters included.
 """
 
 import base64
@@ -45,15 +45,15 @@ svg .doubtful { stroke: var(--doubt); fill: var(--doubt) } svg .zero { stroke: v
 @media print { .scroll { overflow: visible } figure { break-inside: avoid } }
 """
 FIGURE = re.compile(r"([+-]?\d[-+\d.,%e/ \[\]]*( to [\d.%]+)?)?")
-STATUSES = {"pass", "FAIL", "doubtful", "warn", "not checked"}  # set in their colour
-SHORT, WIDE = 24, 48  # characters: a column of at most the first is not wrapped, one from the second on gets room
+STATUSES = {"pass", "FAIL", "doubtful", "warn", "not checked"}  # shown in their colour
+SHORT, WIDE = 24, 48  # characters: a column up to SHORT is not wrapped, one from WIDE on gets a minimum width
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     """One image of a contact sheet: uint8 [h, w, 1] gray or [h, w, 3] RGB, lines below it, "good", "bad" or neither.
 
-    file: its name, below the lines; cut off where it is long, with the whole of it as a tooltip.
+    file: its name, below the lines; truncated if it is long, with the full name as a tooltip.
     """
 
     image: np.ndarray
@@ -63,7 +63,7 @@ class Picture:
 
 
 def escape(text: str) -> str:
-    """Text as HTML that is safe as content and inside a quoted attribute: no markup, no control or bidirectional characters."""
+    """Text as HTML, safe as content and in a quoted attribute: no markup, control or bidirectional characters."""
     return escape_html(printable(text))
 
 
@@ -85,13 +85,13 @@ def heading(text: str, level: int = 2) -> str:
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """A paragraph; kind: "faint" for what is explained."""
+    """A paragraph; kind: "faint" for explanations."""
     return f'<p class="{escape(kind)}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; columns of figures are set to the right. On a narrow screen it scrolls in its own box, or one with sentences
-    in it shows the cells of each row below each other."""
+    """A table; columns of figures are right-aligned. On a narrow screen it scrolls in its own box or, with sentences in it,
+    stacks the cells of each row."""
     figures = [all(FIGURE.fullmatch(row[number]) for row in rows) for number in range(len(columns))]
     widest = [max((len(row[number]) for row in rows), default=0) for number in range(len(columns))]
 
@@ -119,17 +119,17 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def image(png: bytes, description: str) -> str:
-    """A picture, inside the page."""
+    """An image, embedded in the page."""
     return f'<img alt="{escape(description)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def plot(png: bytes, description: str) -> str:
-    """A plot, which is drawn on white, inside the page."""
+    """A plot, drawn on white, embedded in the page."""
     return f'<div class="plot">{image(png, description)}</div>'
 
 
 def contact_sheet(pictures: Iterable[Picture]) -> str:
-    """Images in rows, each with its lines and its file's name below it."""
+    """A grid of images, each with its lines and its file's name below it."""
     cells = []
     for one in pictures:
         bgr = cv2.cvtColor(one.image, cv2.COLOR_GRAY2BGR if one.image.shape[2] == 1 else cv2.COLOR_RGB2BGR)
@@ -144,6 +144,6 @@ def contact_sheet(pictures: Iterable[Picture]) -> str:
 
 
 def _caption(text: str, short: str = "") -> str:
-    """A line below an image; short: what is shown of a file's name."""
+    """A line below an image; short: the visible part of a file's name."""
     kind = ' class="file"' if short else ""
     return f'<span{kind} title="{escape(text)}">{escape(short or text)}</span>'

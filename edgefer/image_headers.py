@@ -1,6 +1,6 @@
-"""What an image file's first bytes say of it, read in Python: its type, size, transparency and orientation.
+"""Reads an image file's header in Python: its type, size, transparency and orientation.
 
-It is asked before any decoder is, so that a header that claims 60,000 x 60,000 pixels costs nothing.
+It is read before decoding, so that a header that claims 60,000 x 60,000 pixels costs nothing.
 """
 
 import re
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 ORIENTATION, WIDTH, HEIGHT, SAMPLE_FORMAT = 0x112, 256, 257, 339  # TIFF 6.0 tags; Exif 2.3 is a TIFF directory
 FLOAT_SAMPLES = 3
 MAX_ENTRIES = 4096  # of a TIFF directory
-MAX_CHUNKS = 1 << 18  # of a PNG: they are looked at one by one, and 64 million pixels come in 24,000 of 8 KB
+MAX_CHUNKS = 1 << 18  # of a PNG: they are checked one by one, and 64 million pixels take 24,000 of 8 KB
 FILL = re.compile(rb"\xff{2,}")  # before a JPEG's marker
 
 
@@ -29,7 +29,7 @@ class Header:
 
 
 def read_header(content: bytes) -> Header | None:
-    """The header of an image file; None when it is of no type that is read. ValueError for one that is cut short."""
+    """The header of an image file; None for an unsupported type. ValueError for a truncated file."""
     for signature, parse in PARSERS:
         if signature.match(content):
             try:
@@ -58,7 +58,7 @@ def _png(content: bytes) -> Header:
 
 
 def _jpeg(content: bytes) -> Header:
-    # The last scan must have an end: decoders differ on what they make of one without.
+    # The last scan must have an end: decoders differ in how they handle one without.
     if content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
         raise ValueError("is damaged or cut short")
     at = 2
@@ -70,7 +70,7 @@ def _jpeg(content: bytes) -> Header:
             raise ValueError("is damaged or cut short")
         if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
             height, width = struct.unpack_from(">HH", content, at + 5)
-            return Header(kind="JPEG", width=width, height=height)  # OpenCV turns JPEGs by itself
+            return Header(kind="JPEG", width=width, height=height)  # OpenCV applies the orientation of JPEGs
         at += 2 + length
 
 
@@ -108,12 +108,12 @@ def _tiff(content: bytes) -> Header:
     if WIDTH not in tags or HEIGHT not in tags:
         raise ValueError("is damaged or cut short")
     floats = tags.get(SAMPLE_FORMAT) == FLOAT_SAMPLES
-    # OpenCV turns TIFFs by itself, transparent ones too.
+    # OpenCV applies the orientation of TIFFs, also of transparent ones.
     return Header(kind="TIFF", width=tags[WIDTH], height=tags[HEIGHT], alpha=True, float_samples=floats)
 
 
 def _directory(content: bytes) -> dict[int, int]:
-    """The first directory's tags with the first value of each, as far as that is a whole number."""
+    """The first directory's tags with the first value of each, if it is an integer."""
     end = "<" if content[:2] == b"II" else ">"
     big = struct.unpack_from(f"{end}H", content, 2)[0] == 43  # BigTIFF
     offset, count, entry, inline = ("Q", "Q", 20, 12) if big else ("I", "H", 12, 8)
@@ -135,7 +135,7 @@ def _directory(content: bytes) -> dict[int, int]:
 
 
 def _orientation(exif: bytes) -> int:
-    """Of Exif data, which any program may have written wrongly: then 1."""
+    """The orientation in Exif data; 1 if it is invalid."""
     exif = exif.removeprefix(b"Exif\0\0")
     try:
         value = _directory(exif).get(ORIENTATION, 1)
@@ -159,7 +159,7 @@ def _jpeg2000(content: bytes) -> Header:
     return Header(kind="JPEG 2000", width=right - left, height=bottom - top, alpha=True)
 
 
-# ISO 23008-12: after a rotation, anticlockwise in quarters, perhaps a mirroring (1: left and right).
+# ISO 23008-12: a rotation, anticlockwise in quarters, optionally followed by mirroring (1: left and right).
 AVIF_ORIENTATIONS = {(0, None): 1, (1, None): 8, (2, None): 3, (3, None): 6, (0, 1): 2, (0, 0): 4, (1, 0): 5, (3, 0): 7,
                      (2, 0): 2, (2, 1): 4, (1, 1): 7, (3, 1): 5}  # fmt: skip
 
@@ -193,5 +193,5 @@ MAX_SIGNATURE = 24  # bytes of a file that identify its type
 
 
 def looks_like_image(start: bytes) -> bool:
-    """Whether a file of these first MAX_SIGNATURE bytes is of a type that is read."""
+    """Whether a file with these first MAX_SIGNATURE bytes is of a supported type."""
     return any(signature.match(start) for signature, _ in PARSERS)

@@ -1,8 +1,8 @@
-"""Reads every image file, for training, `data check` and devices: what one of them reads, all read, to the same pixels.
+"""Reads image files, identically for training, `data check` and devices.
 
-Bytes are read in Python and decoded from memory, so that no path reaches C++ and names may be in any encoding. Every
-viewer's rules hold: Exif orientation is obeyed, transparency lies on white, an animation is its first frame, 16 bits
-become 8, CMYK becomes RGB as OpenCV has it (without a colour profile). A file that is cut short is refused.
+Bytes are read in Python and decoded from memory, so that no path reaches C++ and names may be in any encoding. As in image
+viewers, Exif orientation is applied, transparency is blended with white, and an animation gives its first frame. 16 bits
+become 8, and CMYK becomes RGB as in OpenCV (without a colour profile). A truncated file is rejected.
 """
 
 import math
@@ -25,11 +25,11 @@ SUFFIXES = (
 )  # fmt: skip
 WRITTEN = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MAX_BYTES = 256 << 20
-MAX_PIXELS = 64 << 20  # 192 MB as BGR; the largest phone cameras give 50 million
+MAX_PIXELS = 64 << 20  # 192 MB as BGR; the largest phone cameras have 50 million
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether a file is to be read as an image: by its name, or by its first bytes where the name has no suffix."""
+    """Whether a file is an image: by its suffix or, without one, by its first bytes."""
     if path.suffix:
         return path.suffix.lower() in SUFFIXES
     try:
@@ -42,7 +42,7 @@ def is_image_file(path: Path) -> bool:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An image file, upright, as uint8 BGR [h, w, 3]. ImageError is one sentence that begins with the path."""
+    """An image file, upright, as uint8 BGR [h, w, 3]. The message of an ImageError begins with the path."""
     content = read_regular(path, MAX_BYTES, error=ImageError)
     try:
         return decode_image(content)
@@ -51,12 +51,12 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def problem_of(error: ImageError, path: Path) -> str:
-    """What an ImageError says of the file, without its path: "is an empty file"."""
+    """The problem in an ImageError, without the path: "is an empty file"."""
     return str(error).removeprefix(f"{printable(str(path))} ").removesuffix(".")
 
 
 def decode_image(content: bytes) -> np.ndarray:
-    """The content of an image file, upright, as uint8 BGR [h, w, 3]; ValueError says what it is: "is an empty file"."""
+    """The content of an image file, upright, as uint8 BGR [h, w, 3]; ValueError with the problem: "is an empty file"."""
     if not content:
         raise ValueError("is an empty file")
     header = read_header(content)
@@ -74,13 +74,13 @@ def decode_image(content: bytes) -> np.ndarray:
         raise ValueError(
             f"is a file ({header.kind}) that OpenCV cannot read: it is damaged, cut short or of a rare form"
         )
-    # OpenCV obeys the Exif data of all types but AVIF, whose orientation is none of Exif's.
+    # OpenCV applies the Exif orientation of all types but AVIF, which does not store it as Exif.
     return _turned(image, header.orientation) if header.kind == "AVIF" else image
 
 
 def from_pil(image: Any) -> np.ndarray:
-    """A PIL image by the same rules as its file, uint8 BGR [h, w, 3]: on white, 16 bits as 8, and turned as its Exif data says
-    if it was opened from a file; one that was made from another lies as its maker wants it. ValueError says what is wrong."""
+    """A PIL image by the same rules as its file, uint8 BGR [h, w, 3]: on white, 16 bits as 8, and with its Exif orientation
+    applied if it was opened from a file, but not if it was made from another image. ValueError with the problem."""
     if 0 in image.size:
         raise ValueError("has no pixels")
     if image.mode in ("I", "F"):
@@ -95,18 +95,18 @@ def from_pil(image: Any) -> np.ndarray:
             pixels = _on_white(np.asarray(image.convert("RGBA"))[:, :, [2, 1, 0, 3]])
         else:
             pixels = np.asarray(image.convert("RGB"))[:, :, ::-1]
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a file that is damaged, or was closed
+    except (OSError, SyntaxError, ValueError) as error:  # raised by Pillow for a damaged or closed file
         raise ValueError(f"cannot be read: {printable(str(error))}") from None
     return _turned(pixels, orientation)
 
 
 def gray_where_equal(image: np.ndarray) -> np.ndarray:
-    """uint8 BGR [h, w, 3] as gray [h, w] where the three channels are equal, else as it is: a conversion could round."""
+    """uint8 BGR [h, w, 3] as gray [h, w] if the three channels are equal, else unchanged: a conversion could round."""
     return image[:, :, 0] if (image[:, :, :1] == image).all() else image
 
 
 def encode_image(image: np.ndarray, suffix: str) -> bytes:
-    """uint8 BGR [h, w, 3] or gray [h, w] as a file of the type that `suffix` names. EdgeferError when OpenCV cannot."""
+    """Encode uint8 BGR [h, w, 3] or gray [h, w] in the format of `suffix`. EdgeferError if OpenCV cannot."""
     try:
         done, coded = cv2.imencode(suffix.lower(), image)
     except cv2.error:
@@ -120,7 +120,7 @@ def encode_image(image: np.ndarray, suffix: str) -> bytes:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Write uint8 BGR [h, w, 3] or gray [h, w]: encoded in memory, written beside and renamed, whole or not at all."""
+    """Write uint8 BGR [h, w, 3] or gray [h, w] atomically: encoded in memory, written to a temporary file and renamed."""
     write_file(path, encode_image(image, path.suffix))
 
 
@@ -138,7 +138,7 @@ def _check(header: Header) -> None:
 
 
 class _SilentLog:
-    """OpenCV's log, silent while any thread is inside: its level is the process's, so the last to leave sets it back."""
+    """Silences OpenCV's log while any thread is inside: the level is per process, so the last one to leave restores it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -163,7 +163,7 @@ _SILENT_LOG = _SilentLog()
 
 
 def _opencv(coded: np.ndarray, flags: int) -> np.ndarray | None:
-    # A damaged file is our sentence, not ten lines of OpenCV's log.
+    # A damaged file gives our message, not ten lines of OpenCV's log.
     with _SILENT_LOG:
         try:
             return cv2.imdecode(coded, flags)
@@ -172,7 +172,7 @@ def _opencv(coded: np.ndarray, flags: int) -> np.ndarray | None:
 
 
 def _on_white(image: np.ndarray) -> np.ndarray:
-    """uint8 or uint16 BGRA as uint8 BGR over white, as a page of paper or of the web shows it."""
+    """uint8 or uint16 BGRA as uint8 BGR over white."""
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
     if image.dtype != np.uint8:
@@ -184,7 +184,7 @@ def _on_white(image: np.ndarray) -> np.ndarray:
 
 
 def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
-    """The image upright, from how it is stored: Exif's orientations 1 to 8."""
+    """The upright image, from Exif's orientations 1 to 8."""
     if orientation in (5, 6, 7, 8):
         image = image.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):

@@ -1,4 +1,4 @@
-"""Runs a TFLite network on whichever runtime is installed, and turns its answers into probabilities."""
+"""Runs a TFLite network on an installed runtime, and converts its outputs to probabilities."""
 
 import ctypes
 import math
@@ -20,12 +20,12 @@ from edgefer.timeouts import TimedOut, run_with_timeout
 
 DEVICES = ("cpu", "coral")
 EDGETPU_LIBRARY = "libedgetpu.so.1"
-INT8_SCALE, INT8_ZERO = 1 / 255, -128  # of an own int8 network's input: the pixel contract
+INT8_SCALE, INT8_ZERO = 1 / 255, -128  # of the input of edgefer's own int8 networks
 LOGITS = OutputSpec()
 INTEGER_DTYPES = (np.int8, np.uint8, np.int16)  # of inputs and outputs
-MIN_LEVELS = 128  # of 256: a quantized input that keeps fewer pixel values apart is not the one the card describes
-MAX_IMAGE_S = 20.0  # a network that takes longer for one image is not waited for
-MIN_PROBABILITY = 1e-7  # what stands for a float probability of 0; for a quantized one it is half a step
+MIN_LEVELS = 128  # of 256: a quantized input that distinguishes fewer pixel values does not match the card
+MAX_IMAGE_S = 20.0  # time limit for one image
+MIN_PROBABILITY = 1e-7  # replaces a float probability of 0; a quantized one is replaced by half a step
 
 Images = np.ndarray | Sequence[np.ndarray]  # uint8 [n, h, w, c], or a list of [h, w, c]: it need not be stacked
 
@@ -49,7 +49,7 @@ def _runtime_module(runtime: str) -> ModuleType:
 def _edgetpu_delegate(load_delegate: Callable, library: str):
     """The runtime's delegate for a Coral Edge TPU; MissingDependency without its library, RuntimeFault without the device."""
     try:
-        # First by itself: load_delegate does not say which of the two is missing, and prints a traceback on its way out.
+        # The library first: load_delegate does not say which of the two is missing, and prints a traceback.
         _ = ctypes.CDLL(library).tflite_plugin_create_delegate
     except (OSError, AttributeError) as error:
         raise MissingDependency(
@@ -67,11 +67,11 @@ def _edgetpu_delegate(load_delegate: Callable, library: str):
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeOptions:
-    """What a .tflite runs on.
+    """The runtime of a .tflite.
 
-    runtime: "litert", "tflite-runtime", "tensorflow", "openvino", or "auto" for the first that is installed.
+    runtime: "litert", "tflite-runtime", "tensorflow", "openvino", or "auto" for the first installed one.
     kernels, on the CPU: "optimized", or "reference", TFLite's plain C++, slow and the same everywhere.
-    device: "cpu", or "coral" for an Edge TPU, which takes a network compiled for it and never falls back to the CPU.
+    device: "cpu", or "coral" for an Edge TPU, which needs a network compiled for it and never falls back to the CPU.
     """
 
     runtime: str = "auto"
@@ -82,16 +82,15 @@ class RuntimeOptions:
 
 
 ANY_RUNTIME = RuntimeOptions()
-THE_NETWORK = "The network"  # what one without a file is called
+THE_NETWORK = "The network"  # the name of one without a file
 
 
 def open_interpreter(
     content: bytes, options: RuntimeOptions = ANY_RUNTIME, *, name: str = THE_NETWORK, keep_all: bool = False
 ) -> tuple[str, Any]:
-    """A .tflite on a runtime, its tensors allocated: the runtime's name and its interpreter.
+    """Open a .tflite on a runtime and allocate its tensors: the runtime's name and its interpreter.
 
-    name: of the network, in what is said where it is refused. keep_all: every tensor can be read after a run, which makes
-    it slower.
+    name: the network's, for error messages. keep_all: every tensor can be read after a run, which makes it slower.
     """
     runtime = options.runtime
     if runtime == "auto":
@@ -102,7 +101,7 @@ def open_interpreter(
     module = _runtime_module(runtime)
     delegates = None
     if options.device == "coral":
-        if EDGETPU_OPERATOR.encode() not in content:  # the delegate would take it, and leave all of it to the CPU
+        if EDGETPU_OPERATOR.encode() not in content:  # the delegate would accept it, and leave all of it on the CPU
             raise BundleError(f"{name} is not compiled for the Edge TPU: run `edgefer convert --edgetpu` first.")
         delegates = [_edgetpu_delegate(module.load_delegate, options.edgetpu_library)]
     resolvers = module.OpResolverType
@@ -127,10 +126,10 @@ def open_interpreter(
 class Network:
     """One .tflite network on one runtime: uint8 pixels in, logits out.
 
-    content: the .tflite file. spec, classes: what its input and output must be; BundleError when they are not.
-    output: whether it answers with logits or with probabilities, whose logarithms `logits` then gives.
-    maps: whether it answers with several maps, which are read one after the other, the largest first. options: what it
-    runs on. name: of it, in what is said where it is refused or fails.
+    content: the .tflite file. spec, classes: the required input and output; BundleError if they differ.
+    output: whether it returns logits or probabilities, whose logarithms `logits` then gives.
+    maps: whether it returns several maps, which are concatenated, the largest first. options: its runtime.
+    name: for error messages.
     """
 
     def __init__(
@@ -181,16 +180,16 @@ class Network:
         return cls(content, card.input, card.answers, output=card.output, maps=maps, options=options, name=name)
 
     def check_contract(self, inputs: dict, outputs: dict, spec: InputSpec, classes: int) -> None:
-        """BundleError unless the interpreter's details of the ends are those of a network that edgefer runs."""
+        """BundleError unless the interpreter's input and output details are those of a supported network."""
         _check_contract(inputs, outputs, spec, classes, self.name)
 
     @property
     def quantized(self) -> bool:
-        """Whether it answers in quanta."""
+        """Whether its output is quantized."""
         return self.answer_dtype in INTEGER_DTYPES
 
     def feed(self, pixels: np.ndarray) -> np.ndarray:
-        """One image's uint8 pixels [h, w, c] as the network takes them."""
+        """One image's uint8 pixels [h, w, c] as the network's input."""
         if self._table is not None:
             return look_up(pixels, self._table)
         return to_int8(pixels) if self.dtype == np.int8 else to_float(pixels)
@@ -198,8 +197,8 @@ class Network:
     def raw(self, pixels: Images, *, total_s: float = math.inf, watched: bool = False) -> np.ndarray:
         """uint8 [n, h, w, c] -> the network's own output [n, classes]: int8 or uint8 quanta, or float32.
 
-        Of several images each may take MAX_IMAGE_S, and all of them total_s: RuntimeFault then. One image without a limit,
-        and as many as are `watched`, are asked in this thread: a running loop has a watchdog of its own.
+        Several images have a time limit of MAX_IMAGE_S each and total_s in all: RuntimeFault if exceeded. One image
+        without a limit, and any number if `watched`, run in this thread: a running loop has its own watchdog.
         """
         answers: list[np.ndarray] = []
         if watched or (len(pixels) == 1 and math.isinf(total_s)):
@@ -217,7 +216,7 @@ class Network:
             run_with_timeout(work, lambda: len(answers), step_s=MAX_IMAGE_S, total_s=total_s)
         except TimedOut as late:
             raise RuntimeFault(
-                f"{self.name} has answered {len(answers)} of {len(pixels)} images in {late.seconds:.0f} s on {self.runtime}: "
+                f"{self.name} has processed {len(answers)} of {len(pixels)} images in {late.seconds:.0f} s on {self.runtime}: "
                 "it is too slow for this machine, or was made to hang."
             ) from None
 
@@ -231,8 +230,8 @@ class Network:
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def dequantize(self, raw: np.ndarray) -> np.ndarray:
-        """The network's own output as float32 logits, by the scale and zero point in the .tflite; of probabilities their
-        logarithms, whose softmax they are."""
+        """The network's own output as float32 logits, using the scale and zero point in the .tflite; for probabilities,
+        their logarithms, whose softmax gives them back."""
         values = ((raw.astype(np.float32) - self.zero) * self.scale).astype(np.float32) if self.quantized else raw
         if self.output.values == "logits":
             return values
@@ -285,7 +284,7 @@ def _check_contract(inputs: dict, outputs: dict, spec: InputSpec, classes: int, 
 
 
 def _input_table(inputs: dict, spec: InputSpec, name: str) -> np.ndarray:
-    """What a network of a stated contract is fed for each pixel value: [256, c] in its input's dtype."""
+    """The input of a network with a stated contract for each pixel value: [256, c] in its input's dtype."""
     if inputs["dtype"] == np.float32:
         return float_table(spec)
     scale, zero = inputs["quantization"]
@@ -307,7 +306,7 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 class Classifier:
-    """A bundle's network ready to answer: pixels in, labelled probabilities out. `variant`: which of its files it is."""
+    """A bundle's network, loaded: pixels in, labelled probabilities out. `variant`: which of its files it is."""
 
     def __init__(self, network: Network, card: ModelCard, variant: str):
         self.network, self.card, self.variant = network, card, variant
@@ -322,12 +321,12 @@ class Classifier:
         threads: int = 1,
         device: str = "cpu",
     ) -> "Classifier":
-        """The bundle's network on the best runtime installed: its best TFLite form; on "coral" the compiled one."""
+        """The bundle's network on the best installed runtime: its best TFLite form; on "coral" the compiled one."""
         if device not in DEVICES:
             raise InputError(f"There is no device {device!r}: choose {' or '.join(DEVICES)}.")
         if bundle.card.task != "read":
             raise BundleError(
-                f"{bundle.path} finds faces and reads nothing in them: name a network that reads expressions, and this one with "
+                f"{bundle.path} detects faces and does not classify them: name a network that reads expressions, and this one with "
                 f"--{'finder' if bundle.card.task == 'find-faces' else 'refiner'}."
             )
         variant = variant or ("int8_edgetpu" if device == "coral" else bundle.best_tflite())

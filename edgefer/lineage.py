@@ -1,8 +1,8 @@
-"""Which network a bundle's own came from: the trained one, however many conversions ago, and whether the bundle holds it.
+"""The trained network that a bundle's network came from, however many conversions ago, and whether the bundle holds it.
 
-Slimming, pruning and quantization-aware training change the weights. Compared with the float network that such a step left
-behind, any int8 network would do well; so everything is compared with the network as it was trained. The bundle holds that
-one as `keras`, or as `origin` where slimming has put a smaller one in its place, and the card has its hash.
+Slimming, pruning and quantization-aware training change the weights. An int8 network agrees well with the float network
+that such a step produced, so everything is compared with the trained network instead. The bundle holds it as `keras`, or
+as `origin` if slimming replaced it with a smaller one, and the card has its hash.
 """
 
 from edgefer.bundle import Bundle, Form
@@ -12,12 +12,11 @@ from edgefer.options import MAX_DROP
 
 SUBJECT = "the trained network"
 FIX = "convert again from the bundle that was trained"
-MIN_RETRAINED_AGREEMENT = 0.90  # MIN_AGREEMENT of a network whose weights were trained on the way
+MIN_RETRAINED_AGREEMENT = 0.90  # MIN_AGREEMENT of a network whose weights were trained in between
 
 
 def origin_form(card: ModelCard) -> Form | None:
-    """The file that holds the network as it was trained; None when the bundle does not hold it (any more), or its card
-    contradicts itself about it."""
+    """The file with the trained network; None if the bundle does not hold it, or its card contradicts itself about it."""
     if contradiction(card):
         return None
     if card.lineage is None:
@@ -27,7 +26,7 @@ def origin_form(card: ModelCard) -> Form | None:
 
 
 def contradiction(card: ModelCard) -> str:
-    """What in the card cannot be together, as after a change by hand; "" for a card as conversion writes it."""
+    """A contradiction in the card, as after a manual change; "" for a card written by a conversion."""
     named = card.lineage.sha256 if card.lineage else ""
     if Form.ORIGIN in card.variants and card.variants[Form.ORIGIN].sha256 != named:
         return "origin.keras is not the network that the card's lineage names"
@@ -37,18 +36,18 @@ def contradiction(card: ModelCard) -> str:
 
 
 def _slimmed(card: ModelCard) -> bool:
-    """Whether a conversion slimmed it. An edgefer from before 0.2 wrote no lineage, only this step."""
+    """Whether a conversion slimmed it. Versions before 0.2 wrote no lineage, only this step."""
     return any(step.startswith("slim to ") for step in card.provenance.steps)
 
 
 def is_retrained(card: ModelCard) -> bool:
-    """Whether weights were removed or trained after the training itself: by the card, or by the files that only that leaves."""
+    """Whether weights were removed or trained after training: by the card, or by the files that this leaves."""
     kept = Form.TUNED in card.variants or Form.ORIGIN in card.variants
     return kept or _slimmed(card) or (card.lineage is not None and card.lineage.retrained)
 
 
 def check_origin(bundle: Bundle) -> Check:
-    """Is the trained network at hand? A row of question 2, so that a comparison with another one is never taken for it."""
+    """Whether the trained network is available. A row of question 2, so that another comparison is not mistaken for it."""
     card = bundle.card
     form, status, fix = origin_form(card), Status.NOT_CHECKED, FIX
     if form is not None:
@@ -64,19 +63,21 @@ def check_origin(bundle: Bundle) -> Check:
         detail = "the bundle holds no Keras network: its forms can be compared with each other only"
         fix = f"{FIX}, or import the network's .keras or .h5 file"
     elif card.lineage is not None and card.lineage.sha256:
-        detail = f"the bundle does not hold it any more ({card.lineage.sha256:.12}…): what the way from it has cost is not known"
+        detail = f"the bundle no longer holds it ({card.lineage.sha256:.12}…): what conversion cost is not known"
     else:
-        detail = "the network was slimmed, and the bundle does not hold the one it came from: what that has cost is not known"
+        detail = (
+            "the network was slimmed, and the bundle does not hold the one it came from: what that cost is not known"
+        )
     return Check(question=2, subject=SUBJECT, status=status, detail=detail, fix=fix)
 
 
 def check_recorded_cost(bundle: Bundle) -> Check | None:
-    """What the card says a retrained network has lost, for a machine without data; None for one that was only rounded."""
+    """A retrained network's loss according to the card, for a machine without data; None for one that was only rounded."""
     card = bundle.card
     if not is_retrained(card):
         return None
     if card.lineage is None or card.lineage.cost is None:
-        detail = "it was trained on or slimmed, and the card does not say what that has cost"
+        detail = "it was retrained or slimmed, and the card does not say what that cost"
         return Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=FIX)
     cost = card.lineage.cost
     low, high = cost.drop_interval

@@ -7,8 +7,8 @@ import numpy as np
 
 from edgefer.card import Scores
 
-MIN_ANSWERS = 20  # behind a promise: of fewer images a share says nothing
-PROMISES = (0.9, 0.95)  # of accuracy, that a network may reach by answering only where its score is high
+MIN_ANSWERS = 20  # for a target accuracy: with fewer images a share is meaningless
+PROMISES = (0.9, 0.95)  # target accuracies that a network may reach by answering only with a high score
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -19,7 +19,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
 
 
 def per_class(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F1 of each class, float64 [classes]; 0 where a class was never predicted or is absent."""
+    """Precision, recall and F1 of each class, float64 [classes]; 0 if a class was never predicted or is absent."""
     hits = np.diag(matrix).astype(float)
     predicted, true = matrix.sum(axis=0), matrix.sum(axis=1)
     return (
@@ -48,7 +48,7 @@ def nll(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def calibration_bins(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> np.ndarray:
-    """Per equal-width bin of confidence: its count, mean confidence and accuracy; float [bins, 3], zeros where empty."""
+    """Per equal-width bin of confidence: its count, mean confidence and accuracy; float [bins, 3], zeros if empty."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     which = np.minimum((confidence * bins).astype(int), bins - 1)
     count = np.bincount(which, minlength=bins)
@@ -63,26 +63,26 @@ def ece(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
 
 
 def accuracy_by_coverage(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What a network is worth where it may say that it does not know: scores, best first, and the accuracy of the answers
-    with at least that score; both float64 [n]. Entry k - 1 answers for k of the n images."""
+    """Selective accuracy: scores, best first, and the accuracy of the answers with at least that score; both float64 [n].
+    Entry k - 1 is for k of the n images."""
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
-    # int8 networks give many images the very same score: each counts as their mean, so that the data's order does not matter.
+    # int8 networks give many images the same score: each counts as their mean, so that the data's order does not matter.
     _, tied, count = np.unique(confidence, return_inverse=True, return_counts=True)
     right = (np.bincount(tied, probabilities.argmax(axis=1) == labels) / count)[tied][order]
     return confidence[order], np.cumsum(right) / np.arange(1, len(right) + 1)
 
 
 def aurc(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The area under the risk-coverage curve: the share of wrong answers, averaged over every number of answers from the
-    surest one to all (Geifman et al. 2019, arXiv:1805.08206). 0 is best; 1 - accuracy is what scores without meaning give."""
+    """The area under the risk-coverage curve: the error rate, averaged over every coverage from the most confident answer to
+    all (Geifman et al. 2019, arXiv:1805.08206). 0 is best; meaningless scores give 1 - accuracy."""
     return float(1 - accuracy_by_coverage(probabilities, labels)[1].mean())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """What a network answers where a score below `score` is refused: the share of the images, and how many are right of those;
-    a float each, 0..1, the accuracy None where nothing is answered."""
+    """A network that rejects scores below `score`: its coverage, and the accuracy of the answers; each a float, 0..1, the
+    accuracy None if nothing is answered."""
 
     score: float
     answered: float
@@ -90,7 +90,7 @@ class Answered:
 
 
 def answered_from(probabilities: np.ndarray, labels: np.ndarray, score: float) -> Answered:
-    """What is answered where `score` is asked for."""
+    """Coverage and accuracy with the threshold `score`."""
     sure = probabilities.max(axis=1) >= score
     right = probabilities.argmax(axis=1) == labels
     return Answered(
@@ -99,9 +99,9 @@ def answered_from(probabilities: np.ndarray, labels: np.ndarray, score: float) -
 
 
 def answered_with(probabilities: np.ndarray, labels: np.ndarray, accuracy: float) -> Answered | None:
-    """The lowest score to ask for, so that of the answers at least the share `accuracy` is right.
+    """The lowest threshold with at least this accuracy of the answers.
 
-    None where no score does, or only with fewer than MIN_ANSWERS answers.
+    None if there is none with at least MIN_ANSWERS answers.
     """
     scores, reached = accuracy_by_coverage(probabilities, labels)
     last_of_its_score = np.append(scores[1:] < scores[:-1], True)
@@ -113,18 +113,18 @@ def answered_with(probabilities: np.ndarray, labels: np.ndarray, accuracy: float
 
 
 def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """The score interval of a share of `count` trials (Wilson 1927): right near 0 and 1 and for few trials too."""
+    """The score interval of a share of `count` trials (Wilson 1927): also valid near 0 and 1 and for few trials."""
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def paired_interval(lost: int, gained: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """95% for the difference of two shares of the same `count` trials, of which `lost` went only to the first and
-    `gained` only to the second (Bonett & Price 2012, 10.3102/1076998611411915).
+    """The 95% interval of the difference of two shares of the same `count` trials, of which `lost` succeeded only in the
+    first and `gained` only in the second (Bonett & Price 2012, 10.3102/1076998611411915).
 
-    As if one more trial of each kind had been seen: unlike the plain interval it does not shrink to nothing when no
-    trial differs, and it holds for few trials.
+    It adds one trial of each kind: unlike the plain interval it does not vanish when no trial differs, and it is valid for
+    few trials.
     """
     first, second = (lost + 1) / (count + 2), (gained + 1) / (count + 2)
     half = z * ((first + second - (first - second) ** 2) / (count + 2)) ** 0.5

@@ -1,4 +1,4 @@
-"""Paths for libraries in C++, which take UTF-8 and nothing else: OpenCV dies of a name in another encoding."""
+"""Paths for C++ libraries, which accept only UTF-8: OpenCV crashes on a name in another encoding."""
 
 import contextlib
 import tempfile
@@ -10,9 +10,9 @@ from pathlib import Path
 def native_path(path: Path) -> Iterator[str]:
     """The absolute name of `path` for a C++ library, while the block runs.
 
-    A name that is not UTF-8 is reached through a link of a plain name, with the same suffix, in a temporary folder. The
-    file need not exist: a library that creates it creates the one that is meant. Absolute, as FFmpeg takes the 10 of a
-    relative 10:30.mp4 for a protocol.
+    A name that is not UTF-8 is replaced by a symbolic link with the same suffix in a temporary folder. The file need not
+    exist: creating it through the link creates the right file. The name is absolute, since FFmpeg reads the 10 of a
+    relative 10:30.mp4 as a protocol.
     """
     absolute = path.absolute()
     try:

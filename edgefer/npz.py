@@ -1,6 +1,6 @@
-"""Reads named arrays from an .npz file of a stranger, with everything bounded before anything is unpacked.
+"""Reads named arrays from an untrusted .npz file, with all sizes bounded before anything is unpacked.
 
-numpy.load would believe the sizes that the file states, unpack 3 GB from 3 MB, and unpickle if it were let.
+numpy.load would trust the sizes in the file, unpack 3 GB from 3 MB, and unpickle if allowed.
 """
 
 import io
@@ -19,7 +19,7 @@ MAX_DIRECTORY = 64 << 10  # bytes of the zip's directory
 END, END_SIZE = b"PK\x05\x06", 22  # the zip's last record, without a comment
 ZIP64, ZIP64_SIZE = b"PK\x06\x07", 20
 MAGIC = b"\x93NUMPY"
-# What numpy writes before an array, and nothing else: no objects, no records, no expression to evaluate.
+# Exactly the header that numpy writes before an array: no objects, no records, no expression to evaluate.
 HEADER = re.compile(
     rb"\{'descr': '([<>|=]?[a-zA-Z]\d{1,4})', 'fortran_order': (True|False), "
     rb"'shape': \(((?:\d{1,10}, ?){0,7}(?:\d{1,10})?)\), \} *\n"
@@ -29,10 +29,9 @@ MAX_HEADER = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class ArraySpec:
-    """What an array must be: its dtypes as numpy writes them ("|u1"), and its shape with a maximum where it may vary.
+    """The requirements for an array: its dtypes as numpy writes them ("|u1"), and its shape.
 
-    shape: for each dimension its size, or (most,): between 1 and that. An itemsize is bounded where it is part of the
-    dtype: "<U" stands for texts of up to `max_chars` characters.
+    shape: the size of each dimension, or (most,): between 1 and that. "<U": texts of up to `max_chars` characters.
     """
 
     dtypes: tuple[str, ...]
@@ -57,9 +56,9 @@ class ArraySpec:
 def read_arrays(
     content: bytes, wanted: Mapping[str, ArraySpec | tuple[ArraySpec, ...]], max_bytes: int
 ) -> dict[str, np.ndarray]:
-    """The `wanted` arrays that the .npz holds, by name, each as one of its specs says; others in it are not read.
+    """The `wanted` arrays in the .npz, by name, each matching one of its specs; others are not read.
 
-    max_bytes: what all of them may take in memory. Raises ValueError, which names the array, for whatever is not right.
+    max_bytes: limit of their total size in memory. Raises ValueError, with the array's name, for anything invalid.
     """
     check_end(content)
     try:
@@ -88,7 +87,7 @@ def read_arrays(
 
 
 def check_end(content: bytes) -> None:
-    """ValueError unless the zip's directory is bounded: zipfile takes a record of memory for each entry."""
+    """ValueError unless the zip's directory is bounded: zipfile allocates a record for each entry."""
     end = content[-END_SIZE:]
     if end[:4] != END or content[-END_SIZE - ZIP64_SIZE :][:4] == ZIP64:
         raise ValueError("it does not end as a zip does")
@@ -125,9 +124,9 @@ def _read_array(
         if member.file_size != len(begin) + length + count * dtype.itemsize:
             raise ValueError(f"{name} has {member.file_size:,} bytes, which is not what its shape {shape} takes")
         data = file.read(count * dtype.itemsize)
-        if len(data) != count * dtype.itemsize or file.read(1):  # past the end the checksum is compared
+        if len(data) != count * dtype.itemsize or file.read(1):  # reading past the end verifies the checksum
             raise ValueError(f"{name} ends early")
     if dtype.kind == "U" and (np.frombuffer(data, f"{dtype.byteorder}u4") > sys.maxunicode).any():
-        raise ValueError(f"{name} holds a number that is not a character")  # numpy would end in a SystemError
+        raise ValueError(f"{name} holds a number that is not a character")  # numpy would raise a SystemError
     array = np.frombuffer(data, dtype)
     return array.reshape(shape[::-1]).T if header[2] == b"True" else array.reshape(shape)

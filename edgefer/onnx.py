@@ -1,4 +1,4 @@
-"""The int8 network as ONNX, run by ONNX Runtime on the stored images: in a process of its own, for a file may say anything.
+"""Runs a bundle's int8.onnx with ONNX Runtime on the stored images, in a separate process, since the file is untrusted.
 
 `python -m edgefer.onnx FOLDER` is that process: network.onnx and images.npy in, answers.npy out.
 """
@@ -22,14 +22,14 @@ from edgefer.tflite.flatbuffer import read_model
 from edgefer.vectors import Vectors
 
 SUBJECT = "int8.onnx on onnxruntime"
-# Measured on the shipped networks: 1 quantum at worst, 0.00 to 0.03 on average. A fault moves every answer.
+# Measured on the shipped networks: at most 1 quantum, 0.00 to 0.03 on average. An error moves every answer.
 WORST, MEAN = 2, 0.25
 TIMEOUT_S = 60
-MAX_MEMORY = 6 << 30  # of addresses
+MAX_MEMORY = 6 << 30  # of address space
 
 
 def check_onnx(bundle: Bundle, vectors: Vectors) -> list[Check]:
-    """Question 3 for a bundle's int8.onnx; nothing where it has none."""
+    """Question 3 for a bundle's int8.onnx; empty if it has none."""
     if not bundle.has(Form.ONNX):
         return []
     if find_spec("onnxruntime") is None:
@@ -55,8 +55,8 @@ def check_onnx(bundle: Bundle, vectors: Vectors) -> list[Check]:
 
 
 def run_onnx(content: bytes, images: np.ndarray) -> np.ndarray:
-    """Images [n, h, w, c] as the network takes them -> its answers [n, classes], maps one after the other, the largest
-    first. RuntimeFault where ONNX Runtime cannot run it."""
+    """Network inputs [n, h, w, c] -> its answers [n, classes], maps concatenated, the largest first. RuntimeFault if ONNX
+    Runtime cannot run it."""
     with tempfile.TemporaryDirectory(prefix="edgefer-onnx-") as folder:
         (Path(folder) / "network.onnx").write_bytes(content)
         np.save(Path(folder) / "images.npy", images)
@@ -69,7 +69,7 @@ def run_onnx(content: bytes, images: np.ndarray) -> np.ndarray:
         except subprocess.TimeoutExpired:
             raise RuntimeFault(f"ONNX Runtime did not answer within {TIMEOUT_S} s.") from None
         if done.returncode:
-            reason = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
+            reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
             raise RuntimeFault(f"ONNX Runtime cannot run it: {reason[:300]}")
         return np.load(Path(folder) / "answers.npy", allow_pickle=False)
 

@@ -1,6 +1,6 @@
-"""OpenVINO behind the methods of a TFLite interpreter that edgefer calls; it reads .tflite files itself.
+"""OpenVINO with the interface of a TFLite interpreter; it reads .tflite files directly.
 
-Its kernels compute an int8 network in float between roundings of their own, so they are foreign ones: see edgefer.parity.
+Its int8 kernels compute in float and round differently, so they count as foreign ones: see edgefer.parity.
 """
 
 import tempfile
@@ -13,14 +13,14 @@ from edgefer.tflite.flatbuffer import Tensor, read_model
 
 
 class OpResolverType(Enum):
-    """The kernels, as TFLite's runtimes name them; there are no reference ones."""
+    """The kernels, with the names of TFLite's runtimes; there are no reference ones."""
 
     AUTO = 0
     BUILTIN_REF = 1
 
 
 class Interpreter:
-    """One network. ValueError where something is asked for that OpenVINO has not; RuntimeError is its own."""
+    """One network. ValueError for features that OpenVINO lacks; RuntimeError from OpenVINO itself."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Interpreter:
         import openvino
 
         if experimental_delegates or experimental_preserve_all_tensors:
-            raise ValueError("OpenVINO takes no TFLite delegates and keeps no inner tensors: use --runtime litert")
+            raise ValueError("OpenVINO supports no TFLite delegates and keeps no inner tensors: use --runtime litert")
         if experimental_op_resolver_type is not OpResolverType.AUTO:
             raise ValueError("OpenVINO has no reference kernels")
         graph = read_model(model_content, "the network").main
@@ -43,7 +43,7 @@ class Interpreter:
         self._outputs = [tensor.index for tensor in graph.outputs]
         self._core = openvino.Core()
         self._options = {"INFERENCE_NUM_THREADS": num_threads, "PERFORMANCE_HINT": "LATENCY"}
-        with tempfile.TemporaryDirectory(prefix="edgefer-openvino-") as folder:  # it reads .tflite from a file only
+        with tempfile.TemporaryDirectory(prefix="edgefer-openvino-") as folder:  # it reads .tflite only from a file
             file = Path(folder) / "network.tflite"
             file.write_bytes(model_content)
             self._model = self._core.read_model(str(file))

@@ -1,4 +1,4 @@
-"""How faces are read: the choices, as enums that validate, complete and document themselves, and the record of them."""
+"""The options for reading faces: the choices as enums, which validate, complete and document themselves, and their record."""
 
 import os
 import re
@@ -14,13 +14,13 @@ from edgefer.text import printable
 Choice = TypeVar("Choice", bound=StrEnum)
 Record = TypeVar("Record")
 MAX_THREADS, MAX_FPS = 256, 1000.0  # more than any board or camera has
-# What conversion may cost unless a user says otherwise: points of accuracy, and the least share of equal decisions.
+# What conversion may cost by default: points of accuracy, and the minimum share of equal decisions.
 MAX_DROP, MIN_AGREEMENT = 1.0, 0.97
 LENGTHS = {"missing": "longer", "too_long": "shorter"}  # what a tuple should be, by pydantic's kind of error
 
 
 class DetectorName(StrEnum):
-    """What finds faces: auto is the best of what is at hand."""
+    """The face detector; auto is the best available one."""
 
     AUTO = "auto"
     OWN = "own"
@@ -29,7 +29,7 @@ class DetectorName(StrEnum):
 
 
 class FaceKind(StrEnum):
-    """What is read: people's faces, cats', or the middle of the frame as it is."""
+    """What is read: human faces, cats' faces, or the centre of the frame."""
 
     HUMAN = "human"
     CAT = "cat"
@@ -45,7 +45,7 @@ class Smoothing(StrEnum):
 
 
 class RuntimeName(StrEnum):
-    """What runs the network; auto takes the first that is installed."""
+    """What runs the network; auto selects the first installed one."""
 
     AUTO = "auto"
     LITERT = "litert"
@@ -62,7 +62,7 @@ class DeviceName(StrEnum):
 
 
 class Rotation(StrEnum):
-    """How far images are turned, clockwise, in degrees."""
+    """How far images are rotated, clockwise, in degrees."""
 
     NONE = "0"
     RIGHT = "90"
@@ -79,14 +79,14 @@ class Color(StrEnum):
 
 
 class Outputs(StrEnum):
-    """What a network answers with."""
+    """The kind of a network's output."""
 
     LOGITS = "logits"
     PROBABILITIES = "probabilities"
 
 
 def choice(kind: type[Choice], value: Any, name: str) -> Choice:
-    """A member of an enum by its value. InputError names the choices."""
+    """A member of an enum by its value. InputError with the choices."""
     try:
         return kind(str(value))
     except ValueError:
@@ -94,9 +94,9 @@ def choice(kind: type[Choice], value: Any, name: str) -> Choice:
 
 
 def as_path(value: Any, name: str) -> Path:
-    """A path as it was given. InputError for what cannot be one, and for an empty text, which would be the current folder."""
+    """A path from an argument. InputError for an invalid one, and for an empty text, which would be the current folder."""
     if not isinstance(value, str | os.PathLike):
-        raise InputError(f"{name} {printable(repr(value)):.80} is no path: give text or a pathlib.Path.")
+        raise InputError(f"{name} {printable(repr(value)):.80} is not a path: give text or a pathlib.Path.")
     if value == "":
         raise InputError(f"{name} is an empty text: give a path or a name, or leave it out.")
     if "\0" in os.fsdecode(value):
@@ -105,9 +105,9 @@ def as_path(value: Any, name: str) -> Path:
 
 
 def as_record(kind: type[Record], given: Mapping[str, Any], names: Mapping[str, str] = {}) -> Record:
-    """A record of options from keywords, each of its field's type. names: fields that go by another name outside.
+    """A record of options from keywords, each with its field's type. names: fields with another public name.
 
-    InputError names the choices where an option is unknown, and the value where it is of another type.
+    InputError with the choices for an unknown option, and with the value for one of a wrong type.
     """
     hints = get_type_hints(kind)
     outside = {field: name for name, field in names.items()}
@@ -123,10 +123,10 @@ def _of_type(hint: Any, value: Any, name: str) -> Any:
 
     kinds = (hint, *get_args(hint))
     if any(isinstance(one, type) and issubclass(one, StrEnum) for one in kinds):
-        return value  # the record takes the text too, and names the choices
+        return value  # the record accepts text too, and its error names the choices
     if Path in kinds and value is not None:
         return as_path(value, name)
-    if isinstance(value, bool) and not {bool, Any} & set(kinds):  # pydantic would take True for 1
+    if isinstance(value, bool) and not {bool, Any} & set(kinds):  # pydantic would accept True as 1
         raise InputError(f"{name} {value} is not right: it should be no bool.")
     try:
         return TypeAdapter(hint).validate_python(value)
@@ -139,8 +139,8 @@ def _of_type(hint: Any, value: Any, name: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorFiles:
-    """The files of detectors that were named: YuNet's .onnx, and the bundles of a finder and a refiner, by folder or shipped name.
-    None takes the YuNet that was fetched, and the finder and refiner that ship."""
+    """The named files of detectors: YuNet's .onnx, and the bundles of a finder and a refiner, by folder or shipped name.
+    None selects the cached YuNet, and the shipped finder and refiner."""
 
     yunet: Path | None = None
     finder: Path | None = None
@@ -155,12 +155,12 @@ class ReaderOptions:
     """How a Reader reads faces. Choices may be given as plain text, such as detector="yunet".
 
     check: verify the stored answers before anything is read. reject: faces below this score are unsure, 0..1; 0: never.
-    detector_file: YuNet's .onnx. finder, refiner: bundles in place of the pair that ships; the refiner serves YuNet too.
-    faces: the kind to read; None takes the bundle's own. min_face: the smallest side of a face, in pixels; smaller ones are
-    left out. roi: (left, top, width, height) in pixels; faces are searched for inside it only. threads: for the network;
-    None takes this board's. target_fps: search for faces only as often as this rate allows, and track them in between; None
-    takes the board's for live sources, and searches every frame of files. follow: search the whole of every Nth frame only,
-    and in between around the known faces; 1 searches every frame. allow_cpu_fallback: continue with the int8 network on the
+    detector_file: YuNet's .onnx. finder, refiner: bundles that replace the shipped pair; the refiner is also used with YuNet.
+    faces: the kind to read; None: the bundle's own. min_face: the minimum side of a face, in pixels; smaller ones are
+    dropped. roi: (left, top, width, height) in pixels; faces are only detected inside it. threads: for the network; None:
+    this board's default. target_fps: detect faces only as often as this rate allows, and track them in between; None: the
+    board's for live sources, every frame for files. follow: search only every Nth frame in full, and in between near the
+    known faces; 1 searches every frame in full. allow_cpu_fallback: continue with the int8 network on the
     CPU when an Edge TPU fails or hangs.
     """
 
@@ -207,12 +207,12 @@ class ReaderOptions:
 
     @property
     def files(self) -> DetectorFiles:
-        """What its detectors are made of."""
+        """The files of its detectors."""
         return DetectorFiles(yunet=_path(self.detector_file), finder=_path(self.finder), refiner=_path(self.refiner))
 
 
 def _path(named: str | Path | None) -> Path | None:
-    """From Python it may be a name."""
+    """In Python it may be a text."""
     return None if named is None else Path(named)
 
 
@@ -229,7 +229,7 @@ BOUNDS = {"min_face": (0, None), "threads": (1, MAX_THREADS), "target_fps": (0.1
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`640x480` as (640, 480); InputError when it is something else."""
+    """`640x480` as (640, 480); InputError for anything else."""
     match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", text.strip().lower())
     if not match:
         raise InputError(f"{printable(text)!r} is not an image size: write width x height in pixels, such as 640x480.")

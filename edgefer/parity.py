@@ -1,6 +1,6 @@
 """Is it still the same model? Three questions, each with its own tolerance.
 
-1. Same pixels?      This machine cuts and resizes stored images to the very pixels the host did: bit-exact.
+1. Same pixels?      This machine crops and resizes stored images to exactly the host's pixels: bit-exact.
 2. Same decisions?   On labelled images, the converted network against the one it came from: accuracy drop, agreement.
 3. Same answers?     This runtime on this processor gives the stored answers to stored pixels: within a few quanta.
 
@@ -29,17 +29,17 @@ from edgefer.vectors import Vectors, cut_crops, make_vectors, stored_crops
 
 __all__ = ["Vectors", "check_at_load", "check_bundle", "make_vectors", "verify"]
 
-# Int8 kernels of different runtimes and processors round a sum differently by one step now and then, and a network
-# passes that on from layer to layer: tflite-runtime 2.14 against ai-edge-litert 2.1 gave at worst 3 quanta in a logit
-# and 0.37 on average over 210 faces. A fault moves every answer, so the mean is bounded more tightly than the worst.
+# Int8 kernels of different runtimes and processors occasionally round a sum differently by one step, which propagates
+# through the network: tflite-runtime 2.14 against ai-edge-litert 2.1 gave at most 3 quanta in a logit and 0.37 on average
+# over 210 faces. An error moves every answer, so the limit of the mean is tighter than that of the maximum.
 INT8_WORST, INT8_MEAN = 4, 0.5
-# OpenVINO computes in float between roundings of its own: 3 quanta at worst and 0.38 to 0.56 on average, by network.
+# OpenVINO computes in float and rounds differently: at most 3 quanta and 0.38 to 0.56 on average, by network.
 INT8_MEANS = {"openvino": 0.75}
-# Float kernels add in different orders; this is a thousandth of what separates two neighbouring logits in practice.
+# Float kernels add in different orders; this is a thousandth of the usual distance between two neighbouring logits.
 FLOAT_TOLERANCE = 1e-3
-QUICK = 6  # every sixth image is asked for before a run
+QUICK = 6  # every sixth image is checked before a run
 MAX_VERIFY_S = 60.0  # for the stored images of one network: tens of milliseconds are usual
-MAX_EXACT_WORK = 2_000_000_000  # operations an image: numpy takes seconds for them
+MAX_EXACT_WORK = 2_000_000_000  # operations per image, for which numpy takes seconds
 EXACT = 4  # every fourth is computed exactly, a second or two without a runtime
 
 
@@ -50,14 +50,14 @@ def verify(
     variants: Sequence[str] = TFLITE_VARIANTS,
     vectors: Vectors | None = None,
 ) -> list[Check]:
-    """Questions 1 and 3 for the bundle on this machine: needs neither data nor TensorFlow. vectors: the bundle's, if they
-    were loaded already."""
+    """Questions 1 and 3 for the bundle on this machine: needs neither data nor TensorFlow. vectors: the bundle's, if
+    already loaded."""
     vectors = vectors or Vectors.load(bundle)
     return check_pixels(bundle, vectors) + check_answers(bundle, vectors, runtime=runtime, variants=variants)
 
 
 def check_bundle(bundle: Bundle, runtimes: Sequence[str] = ("auto",)) -> list[Check]:
-    """All that can be asked of the bundle alone, with question 3 on each runtime: what `edgefer verify` does without data."""
+    """All checks of the bundle without data, with question 3 on each runtime, as in `edgefer verify` without --data."""
     vectors = Vectors.load(bundle)
     checks = check_pixels(bundle, vectors)
     for runtime in runtimes:
@@ -73,14 +73,14 @@ def check_bundle(bundle: Bundle, runtimes: Sequence[str] = ("auto",)) -> list[Ch
 
 
 def check_pixels(bundle: Bundle, vectors: Vectors) -> list[Check]:
-    """Question 1: a check for the crop of each detector that the card names, and for what it reads faces of."""
+    """Question 1: a check for the crop of each detector in the card, and for the kind of faces."""
     card = bundle.card
     checks = []
     for name, crop in stored_crops(card).items():
         subject = f"pixels of {name}'s crop" if name else "pixels"
         expected = vectors.crops.get(name)
         if expected is None:
-            detail, fix = "the bundle stores no pixels cut with it", "convert the trained bundle again"
+            detail, fix = "the bundle stores no pixels for it", "convert the trained bundle again"
             checks.append(Check(question=1, subject=subject, status=Status.NOT_CHECKED, detail=detail, fix=fix))
             continue
         crops = cut_crops(vectors.frames, vectors.boxes, crop, card)
@@ -91,9 +91,9 @@ def check_pixels(bundle: Bundle, vectors: Vectors) -> list[Check]:
 
 
 def _check_faces(bundle: Bundle, vectors: Vectors) -> Check:
-    """Another `faces` in the card has another detector look for them: no stored pixel or answer would show it."""
+    """A changed `faces` in the card selects another detector, which no stored pixel or answer would show."""
     faces = bundle.card.faces
-    if vectors.faces:  # Vectors.load has compared it
+    if vectors.faces:  # compared by Vectors.load
         return Check(question=1, subject="faces", status=Status.PASS, detail=f"{faces}, as when the vectors were made")
     detail = f"the card says {faces}; the bundle stores nothing to compare it with"
     fix = "convert the trained bundle again"
@@ -114,10 +114,10 @@ def check_answers(
 
 
 def check_exactly(bundle: Bundle, vectors: Vectors) -> list[Check]:
-    """Question 3 for int8 without any runtime: are the stored answers those of the exact whole-number arithmetic?
+    """Question 3 for int8 without any runtime: whether the stored answers are those of the exact integer arithmetic.
 
-    They are, bit for bit, where ai-edge-litert made them on x86-64. Other kernels round otherwise by a step or two, so a
-    difference is doubtful: that is all a changed weight may come to.
+    They are, bit for bit, if ai-edge-litert on x86-64 made them. Other kernels' rounding differs by a step or two, so a
+    difference is doubtful: a changed weight may have no larger effect.
     """
     if not bundle.has("int8"):
         return []
@@ -131,7 +131,7 @@ def check_exactly(bundle: Bundle, vectors: Vectors) -> list[Check]:
         detail = str(error).rstrip(".")
         return [Check(question=3, subject=subject, status=Status.NOT_CHECKED, detail=detail)]
     if network.work > MAX_EXACT_WORK:
-        detail = f"{network.work:,} operations an image are too many to compute without a runtime"
+        detail = f"{network.work:,} operations per image are too many to compute without a runtime"
         return [Check(question=3, subject=subject, status=Status.NOT_CHECKED, detail=detail)]
     table = quantized_table(card.input, np.int8, float(network.input.scale), network.input.zero)
     images = look_up(vectors.pixels[::EXACT], table)
@@ -144,19 +144,19 @@ def check_exactly(bundle: Bundle, vectors: Vectors) -> list[Check]:
 
 
 def check_at_load(bundle: Bundle, network: Network, variant: str) -> None:
-    """Question 3 on a few images, in milliseconds: RuntimeFault when the network does not give its stored answers.
+    """Question 3 on a few images, in milliseconds: RuntimeFault if the network does not give its stored answers.
 
-    It catches a runtime that answers zeros, or other numbers than the host's, before the first frame.
+    It catches a runtime that returns zeros, or other answers than the host's, before the first frame.
     """
     vectors = Vectors.load(bundle)
-    variant = "int8" if network.quantized else variant  # the one compiled for the Edge TPU answers as int8 does
+    variant = "int8" if network.quantized else variant  # the Edge TPU's compiled network has the answers of int8
     if variant not in vectors.answers:
         raise BundleError(f"{bundle.path}: its parity vectors hold no answers of {variant}: convert it again.")
     check = _check_answers(network, variant, vectors.pixels[::QUICK], vectors.answers[variant][::QUICK])
     if not check.passed:
         raise RuntimeFault(
             f"{network.name} does not give its bundle's stored answers on {network.runtime} ({check.detail}): do not trust it "
-            "here. See `edgefer verify`, try another --runtime, or run it all the same with --no-check."
+            "here. See `edgefer verify`, try another --runtime, or run it anyway with --no-check."
         )
 
 

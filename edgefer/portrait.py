@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-CANVAS = 192  # a face is drawn this large, in coordinates -1..1 from its centre, and then shrunk
-JAW = 0.13  # how far talking opens a mouth, in those: half of a rested mouth's width
+CANVAS = 192  # a face is drawn at this size, in coordinates -1..1 from its centre, and then downscaled
+JAW = 0.13  # how far talking opens a mouth, in these coordinates: half of a resting mouth's width
 
 Color = Sequence[float] | np.ndarray  # BGR, 0..255
 Points = Sequence[tuple[float, float]] | np.ndarray  # [n, 2], x and y in -1..1
@@ -15,7 +15,7 @@ Points = Sequence[tuple[float, float]] | np.ndarray  # [n, 2], x and y in -1..1
 
 @dataclass(frozen=True)
 class _Look:
-    """An expression: offsets in face units (half a canvas), y downwards; a rested face is all defaults."""
+    """An expression: offsets in face units (half a canvas), y downwards; a resting face is all defaults."""
 
     brow_y: float = 0.0  # negative: raised
     brow_tilt: float = 0.0  # positive: inner ends down
@@ -57,7 +57,7 @@ class Person:
     long_hair: bool
     glasses: bool
     beard: float
-    light: tuple[float, float]  # where it comes from, -1..1
+    light: tuple[float, float]  # its direction, -1..1
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> "Person":
@@ -118,7 +118,7 @@ class _Canvas:
         color: np.ndarray,
         strength: float,
     ) -> None:
-        """Blend `color` in where `draw` marks the path, working only on the part of the canvas it can touch."""
+        """Blend in `color` where `draw` marks the path, working only on the affected part of the canvas."""
         path = np.round((np.asarray(points) + 1) * (CANVAS * 8)).astype(np.int32)  # in sixteenths of a pixel
         margin = round((reach + 3 * softness) * CANVAS / 2) + 2
         left, top = np.maximum(path.min(axis=0) // 16 - margin, 0)
@@ -129,7 +129,7 @@ class _Canvas:
         draw(mask, path - np.array([left, top], np.int32) * 16)
         if softness:
             width = (max(1, round(softness * CANVAS)),) * 2
-            mask = cv2.blur(cv2.blur(mask, width), width)  # nearly Gaussian, and quick at any width
+            mask = cv2.blur(cv2.blur(mask, width), width)  # nearly Gaussian, and fast at any width
         share = (mask * np.float32(strength / 255))[..., None]
         region = self.image[top:bottom, left:right]
         region += (color - region) * share
@@ -141,7 +141,7 @@ def draw_face(
     """One upright face: uint8 BGR [192, 192, 3] and its coverage, float32 [192, 192] in 0..1.
 
     yaw and pitch, about -1..1, turn it right and down; `rng` varies the expression a little. jaw, 0..1, opens the mouth as
-    talking does.
+    in talking.
     """
     image = np.zeros((CANVAS, CANVAS, 3), np.float32)
     cover = np.zeros((CANVAS, CANVAS), np.float32)
@@ -161,7 +161,7 @@ def draw_face(
 
 
 def _varied(look: _Look, rng: np.random.Generator) -> _Look:
-    """The expression as somebody makes it this time."""
+    """A random variation of the expression."""
     moved = {
         name: value + rng.normal(0, 0.012)
         for name, value in vars(look).items()
@@ -172,7 +172,7 @@ def _varied(look: _Look, rng: np.random.Generator) -> _Look:
 
 @dataclass(frozen=True, kw_only=True)
 class _Portrait:
-    """A face that is being drawn; its parts are drawn from back to front."""
+    """A face being drawn; its parts are drawn from back to front."""
 
     canvas: _Canvas
     person: Person
@@ -182,7 +182,7 @@ class _Portrait:
     turn_y: float
 
     def hair_and_head(self, cover: np.ndarray) -> None:
-        """Both are solid, and all that `cover` marks as the face."""
+        """Draw both, solid; together they are what `cover` marks as the face."""
         person = self.person
         hair_height = 0.95 if person.long_hair else 0.62
         hair_width, hair_y = person.width + 0.1, 0.08 if person.long_hair else -0.12
@@ -196,7 +196,7 @@ class _Portrait:
             cv2.ellipse(cover, middle, axes, 0, 0, 360, 1.0, -1, cv2.LINE_AA, 4)
 
     def shading(self) -> None:
-        """Darker to the rim, in the eye sockets and away from the light, lighter on forehead and cheeks."""
+        """Darken the rim, the eye sockets and the side away from the light; lighten forehead and cheeks."""
         person, blob, turn_x = self.person, self.canvas.blob, self.turn_x
         y, x = np.mgrid[-1 : 1 : CANVAS * 1j, -1 : 1 : CANVAS * 1j].astype(np.float32)
         rim = np.clip(((x / person.width) ** 2 + ((y - 0.02) / 0.86) ** 2), 0, 1.3)

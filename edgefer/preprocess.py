@@ -1,7 +1,6 @@
-"""The preprocessing: the only path from an image to the pixels a network sees, for training, conversion and devices.
+"""The preprocessing: the only path from an image to a network's input, for training, conversion and devices.
 
-A second copy of this arithmetic anywhere is a bug: a network that is fed other pixels than it was trained on still
-answers, only wrongly.
+A second copy of this arithmetic anywhere is a bug: with other pixels than in training, a network fails silently.
 """
 
 import math
@@ -14,13 +13,13 @@ from edgefer.card import CropSpec, InputSpec
 
 
 def prepare(image: np.ndarray, spec: InputSpec) -> np.ndarray:
-    """An image as the network's uint8 pixels.
+    """An image as the network's uint8 input.
 
     image: uint8, [h, w] gray, [h, w, 1] gray or [h, w, 3] BGR (OpenCV's order), any size.
-    Returns uint8 [spec.height, spec.width, spec.channels], three channels in the order of spec.color. Shrinking averages
-    areas, enlarging interpolates linearly; an image of the right size and colour passes unchanged. The same pixels
-    come out on every processor, which OpenCV's INTER_AREA (one pixel in 10,000 to 100,000 off by one on ARM) and
-    INTER_LINEAR (a third of a gray image's pixels, by up to 3) do not promise.
+    Returns uint8 [spec.height, spec.width, spec.channels], three channels in the order of spec.color. Downscaling
+    averages areas, upscaling is bilinear; an image of the right size and colour is unchanged. The result is bit-exact on
+    every CPU, unlike OpenCV's INTER_AREA (one pixel in 10,000 to 100,000 is off by one on ARM) and INTER_LINEAR (a third
+    of a gray image's pixels, by up to 3).
     """
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
@@ -39,12 +38,11 @@ def prepare(image: np.ndarray, spec: InputSpec) -> np.ndarray:
 
 
 def _area_means(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8 [h, w] or [h, w, c] shrunk to [height, width] or [height, width, c]: each pixel the mean of the area it
-    covers, halves up.
+    """uint8 [h, w] or [h, w, c] downscaled to [height, width] or [height, width, c]: each pixel is the mean of its area,
+    rounded half up.
 
-    The sum of all that lies above and left of a point is linear within a pixel, so between four corners of pixels it is
-    their weighted mean. In whole numbers: int32 where the largest sum fits, else float64, which holds those below 2**53
-    exactly. Whatever order a processor adds in, the sums are equal.
+    Uses an integral image, interpolated bilinearly between the corners of pixels. The arithmetic is exact: int32 if the
+    largest sum fits, else float64, which holds integers below 2**53. So the order of additions does not matter.
     """
     rows, columns = image.shape[:2]
     more = (1,) * (image.ndim - 2)
@@ -59,10 +57,10 @@ def _area_means(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return ((areas + rows * columns // 2) // (rows * columns)).astype(np.uint8)
 
 
-@lru_cache(maxsize=64)  # each 10 KB at most, unless a network takes larger images; boxes of one face have few sizes
+@lru_cache(maxsize=64)  # each at most 10 KB, unless a network's input is larger; boxes of one face have few sizes
 def _edges(pixels: int, cells: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Where the edges of `cells` equal cells lie among `pixels`: the pixels' edges around each, int64 [cells + 1], and the
-    weight of each of the two, [cells + 1] of `dtype`, in whole numbers that add up to `cells`."""
+    """The positions of the edges of `cells` equal cells among `pixels`: the two pixel edges around each, int64 [cells + 1],
+    and their integer weights, [cells + 1] of `dtype`, which add up to `cells`."""
     before, past = np.divmod(np.arange(cells + 1) * pixels, cells)
     return before, np.minimum(before + 1, pixels), (cells - past).astype(dtype), past.astype(dtype)
 
@@ -72,9 +70,8 @@ def crop_square(
 ) -> np.ndarray:
     """The square of `frame_bgr` (uint8 [h, w, 3] or [h, w]) that `crop` derives from a detector's box, in pixels.
 
-    roll_deg: how far the head is rolled, clockwise in the image; the square is turned by it about its centre, so that
-    the eyes come out level. None or 0 cuts the pixels as they are. Where the square leaves the frame, the frame's
-    border is repeated.
+    roll_deg: the head's roll, clockwise in the image; the square is rotated by it about its centre, so that the eyes are
+    level. None or 0 crops without rotation. Outside the frame, its border is replicated.
     """
     x0, y0, x1, y1 = box_xyxy
     side = ((x1 - x0) + (y1 - y0)) / 2
@@ -84,7 +81,7 @@ def crop_square(
     size = max(1, round(2 * half))
     left, top = round(centre_x - half), round(centre_y - half)
     if roll_deg:
-        # Pixels' centres have whole coordinates, so the middle of `size` pixels from `left` is at left + (size - 1) / 2.
+        # Pixel centres have integer coordinates, so the centre of `size` pixels from `left` is at left + (size - 1) / 2.
         cos, sin, middle = math.cos(math.radians(roll_deg)), math.sin(math.radians(roll_deg)), (size - 1) / 2
         turn = np.array(
             [
@@ -113,35 +110,35 @@ def face_pixels(
     spec: InputSpec,
     roll_deg: float | None = None,
 ) -> np.ndarray:
-    """One face of a frame as the network's pixels: `crop_square`, then `prepare`."""
+    """One face of a frame as the network's input: `crop_square`, then `prepare`."""
     return prepare(crop_square(frame_bgr, box_xyxy, crop, roll_deg), spec)
 
 
 def to_float(pixels: np.ndarray, spec: InputSpec | None = None) -> np.ndarray:
-    """uint8 pixels [..., c] as a float network takes them: float32, in 0..1 unless `spec` states another scale or offset."""
+    """uint8 pixels [..., c] as a float network's input: float32, in 0..1 unless `spec` has another scale or offset."""
     if spec is None or not spec.stated:
         return pixels.astype(np.float32) * np.float32(1 / 255)
     return look_up(pixels, float_table(spec))
 
 
 def to_int8(pixels: np.ndarray) -> np.ndarray:
-    """uint8 pixels as an int8 network takes them (scale 1/255, zero point -128): pixel - 128, which is one XOR."""
+    """uint8 pixels as an int8 network's input (scale 1/255, zero point -128): pixel - 128, computed by XOR."""
     return (pixels ^ 0x80).view(np.int8)
 
 
 def float_table(spec: InputSpec) -> np.ndarray:
-    """What the network makes of each pixel value in each channel: float32 [256, c], pixel * scale + offset in float32."""
+    """The float input for each pixel value in each channel: float32 [256, c], pixel * scale + offset in float32."""
     scales, offsets = np.array(spec.per_channel(), np.float32).T
     return np.arange(256, dtype=np.float32)[:, None] * scales + offsets
 
 
 def quantized_table(spec: InputSpec, dtype: type, scale: float, zero: int) -> np.ndarray:
-    """The same as a quantized input takes it: integers [256, c], the nearest (halves away from 0) of value / scale + zero."""
+    """The quantized input for each pixel value: integers [256, c], value / scale + zero, rounded half away from 0."""
     steps = float_table(spec).astype(np.float64) / scale
     limits = np.iinfo(dtype)
     return np.clip(np.copysign(np.floor(np.abs(steps) + 0.5), steps) + zero, limits.min, limits.max).astype(dtype)
 
 
 def look_up(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """uint8 pixels [..., c] through a table [256, c]."""
+    """Map uint8 pixels [..., c] through a table [256, c]."""
     return table[pixels, np.arange(table.shape[1])]

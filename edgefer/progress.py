@@ -1,4 +1,4 @@
-"""What long work reports to while it goes on. Library functions take a Progress and are silent without one."""
+"""Progress reports of long work. Library functions take a Progress and are silent without one."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -10,9 +10,9 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch of a fit came to: losses are mean cross-entropies, accuracies fractions; `epoch` counts from 1.
+    """The results of an epoch: losses are mean cross-entropies, accuracies fractions; `epoch` counts from 1.
 
-    val_loss and val_accuracy are NaN where no validation split is held back.
+    val_loss and val_accuracy are NaN without a validation split.
     """
 
     epoch: int
@@ -25,40 +25,40 @@ class Epoch:
 
 
 class Progress:
-    """Reports nothing; edgefer.console.Terminal is the one that people see. Any method may be overridden alone.
+    """Reports nothing; edgefer.console.Terminal shows it to users. Each method may be overridden on its own.
 
-    A fit calls begin, then step after each batch and epoch after each epoch, and end, also when it fails.
+    Training calls begin, then step after each batch and epoch after each epoch, and end, also when it fails.
     """
 
     def __repr__(self) -> str:
         return "SILENT" if type(self) is Progress else super().__repr__()
 
     def log(self, text: str) -> None:
-        """A line about what is being done."""
+        """Log a line."""
 
     def track(self, items: Iterable[Item], total: int, description: str) -> Iterable[Item]:
-        """The items, showing how many of `total` were taken."""
+        """Yield the items, showing how many of `total` are done."""
         return items
 
     def stage(self, description: str) -> AbstractContextManager[None]:
-        """Work goes on inside it that cannot tell how far it has come. Nothing is tracked or fitted meanwhile."""
+        """A context for work of unknown length. Nothing is tracked or trained inside it."""
         return nullcontext()
 
     def begin(self, first_epoch: int, epochs: int, steps: int) -> None:
-        """A network is to be fitted: epochs first_epoch .. epochs - 1, of `steps` batches each."""
+        """Training begins: epochs first_epoch .. epochs - 1, of `steps` batches each."""
 
     def step(self, loss: float, accuracy: float) -> None:
-        """A batch was fitted; the means of the epoch so far."""
+        """A batch is done; the means of the epoch so far."""
 
     def epoch(self, row: Epoch, best: Epoch | None) -> None:
         """An epoch has ended; `best` is the one whose weights are kept."""
 
     def end(self) -> None:
-        """Nothing more is fitted."""
+        """Training has ended."""
 
 
 class Lines(Progress):
-    """Reports lines to a function, and nothing else."""
+    """Passes only logged lines to a function."""
 
     def __init__(self, log: Callable[[str], None]):
         self._log = log

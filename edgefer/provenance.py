@@ -1,4 +1,4 @@
-"""Where a network comes from, as its card says it: data and training, the last conversion, the network it was before that."""
+"""A network's provenance in its card: data and training, the last conversion, and the network it came from."""
 
 from typing import Annotated, Any
 
@@ -9,32 +9,31 @@ Points = Annotated[float, Field(ge=-100, le=100)]  # of accuracy, in percent
 MAX_NAME = 64
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 OLDER_NAMES = {"held_pictures": "held_images"}
-# How notes of conversions begin, which older cards have among the steps.
+# Prefixes of conversions' notes, which older cards have among the steps.
 NOTES = ("prune to ", "int8 ", "kept the ", "temperature ", "limits ", "quantize to int8")
 
 
 class Part(BaseModel):
-    """A part of a card: it does not change, and knows all that is in it."""
+    """A part of a card: immutable, without unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Provenance(Part):
-    """Where the network comes from.
+    """The network's origin.
 
-    group_by: the rule that kept images together that belong together. folds: of the cross-validation that gave the
-    figures, where the network itself was then trained on all images, or all but those that chose its epoch; 0 where a
-    validation split was held back. held_images: a hash of the names of those that were held back, or of all with
-    folds; "" in older cards. steps: what was done to the network. conversion: what the conversion did that made the forms
-    beside it, and fitted to them; the next one begins anew.
+    group_by: the rule for grouping related images. folds: of the cross-validation that gave the figures, after which the
+    network itself was trained on all images, or all but those that chose its epoch; 0 with a held-out validation split.
+    held_images: a hash of the names of the held-out images, or of all with folds; "" in older cards. steps: what was done
+    to the network. conversion: notes of the last conversion, which made the other forms; the next one replaces them.
     """
 
     data: str
-    labels: str = Field("", description="where other labels than the data's own came from, such as ferplus")
+    labels: str = Field("", description="the source of labels other than the data's own, such as ferplus")
     split_sizes: dict[str, int]
     held_images: str = ""
     valid_fraction: float = Field(0.2, gt=0, lt=1)
-    names: str = Field("", description="what labels or class folders that are numbers mean, such as 0=neutral,1=happy")
+    names: str = Field("", description="the names of numeric labels or class folders, such as 0=neutral,1=happy")
     group_by: str = ""
     folds: int = Field(0, ge=0)
     recipe: dict
@@ -47,7 +46,7 @@ class Provenance(Part):
     @model_validator(mode="before")
     @classmethod
     def _as_it_was(cls, fields: Any) -> Any:
-        """Cards that ship, and that lie on devices, have an older name for a field, and a conversion's notes among the steps."""
+        """Older cards have another name for a field, and a conversion's notes among the steps."""
         if not isinstance(fields, dict):
             return fields
         if "held_images" not in fields:
@@ -60,12 +59,12 @@ class Provenance(Part):
 
     @property
     def everything(self) -> tuple[str, ...]:
-        """All that was done, in its order."""
+        """Everything that was done, in order."""
         return (*self.steps, *self.conversion)
 
 
 class Cost(Part):
-    """What a converted network lost against the network it came from, on the `count` images of a labelled split.
+    """What a converted network lost against the trained network, on the `count` images of a labelled split.
 
     variant: the form that was compared. drop: points of accuracy, with the 95% interval. agreement: share of equal decisions.
     """
@@ -81,8 +80,8 @@ class Cost(Part):
 class Lineage(Part):
     """The trained network that a converted one came from, however many conversions ago.
 
-    name: its card's. sha256: of its Keras file; "" when a conversion began from a bundle that did not hold it any more.
-    retrained: whether weights were removed or trained on the way, and not only rounded. cost: of the form that devices run.
+    name: its card's. sha256: of its Keras file; "" if a conversion started from a bundle that no longer held it.
+    retrained: whether weights were removed or trained in between, not only rounded. cost: of the deployed form.
     """
 
     name: Name

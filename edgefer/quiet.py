@@ -1,4 +1,4 @@
-"""Holds back what C++ libraries write straight to the terminal while they start."""
+"""Suppresses what C++ libraries write directly to stderr."""
 
 import contextlib
 import os
@@ -10,9 +10,9 @@ from typing import IO
 
 
 class _Held:
-    """The process's stderr while it is held back: one file descriptor, so that threads that are quiet at once share it.
+    """The process's redirected stderr: a single file descriptor, shared by all threads in `quiet`.
 
-    The first to come takes it, the last to leave gives it back.
+    The first one to enter redirects it, the last one to leave restores it.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class _Held:
         self._file: IO[bytes] | None = None
 
     def take(self) -> int:
-        """Hold stderr back; returns how many bytes of it are held already."""
+        """Redirect stderr; returns how many bytes are already held."""
         with self._lock:
             if self._file is None:
                 self._saved = os.dup(2)
@@ -32,7 +32,7 @@ class _Held:
             return os.fstat(self._file.fileno()).st_size
 
     def give_back(self, show_from: int | None) -> None:
-        """Leave; show what was held after the first `show_from` bytes, unless that is None."""
+        """Leave; print what was held after the first `show_from` bytes, unless that is None."""
         with self._lock:
             assert self._file is not None
             if show_from is not None:
@@ -50,7 +50,7 @@ _HELD = _Held()
 
 
 def _temporary_file() -> IO[bytes]:
-    # In memory where that is possible: on a full disk there is no temporary file, and a camera must run all the same.
+    # In memory if possible: a camera must run even if the disk is too full for a temporary file.
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("edgefer"), "w+b")
     return tempfile.TemporaryFile()
@@ -58,8 +58,8 @@ def _temporary_file() -> IO[bytes]:
 
 @contextlib.contextmanager
 def quiet(*, show_on_failure: bool = True) -> Iterator[None]:
-    """Hold back what is written to the process's stderr, in whichever thread; it is shown after all if the work inside
-    fails, unless the caller says in its own words what failed."""
+    """Hold back the process's stderr, of all threads; it is printed if the work inside fails, unless `show_on_failure` is
+    False because the caller reports the error."""
     sys.stderr.flush()
     start = _HELD.take()
     failed = True

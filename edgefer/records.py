@@ -1,4 +1,4 @@
-"""The records that flow from a source to a sink: a Detection becomes a Face, and a Frame carries its faces.
+"""The records that flow from a source to a sink: a Detection becomes a Face, and a Frame holds its faces.
 
 source -> Frame -> detector -> [Detection] -> tracker -> [Detection] -> network, smoother -> Frame with faces -> sinks
 """
@@ -19,17 +19,17 @@ T = TypeVar("T")
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels; right and bottom are exclusive
 Point = tuple[float, float]  # x, y, in pixels
 
-UNSURE = "unsure"  # the label of a face on which the network is not to be trusted, as own_word writes it
+UNSURE = "unsure"  # the label of a face that cannot be read reliably, written by own_word
 
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """A face that a detector found, before the network has seen it.
+    """A detected face, before classification.
 
-    box_xyxy: in pixels of the frame. score: the detector's confidence, 0..1; 1.0 where it gives none.
+    box_xyxy: in pixels of the frame. score: the detector's confidence, 0..1; 1.0 if it gives none.
     eyes_xy: the eye further left in the image, then the other. nose_xy: the tip of the nose.
-    roll_deg: how far the head is rolled, clockwise in the image; by default the roll of the line through the eyes, None
-    where nothing is known. id: a number that the tracker gives, the same from frame to frame; 0 before that.
+    roll_deg: the head's roll, clockwise in the image; by default that of the line through the eyes, None if unknown.
+    id: given by the tracker, the same from frame to frame; 0 before that.
     """
 
     box_xyxy: Box
@@ -52,9 +52,8 @@ class Detection:
 
     @property
     def turn(self) -> float | None:
-        """How far the head is turned aside: the nose's distance from the middle between the eyes, along the line through
-        them, in distances between the eyes. 0 faces the camera; a nose standing out by 0.45 of that distance gives
-        0.45 * tan(yaw)."""
+        """A measure of yaw: the nose's distance from the midpoint of the eyes, along the line through them, in units of the
+        distance between the eyes. 0 faces the camera; a nose protruding by 0.45 of that distance gives 0.45 * tan(yaw)."""
         if self.eyes_xy is None or self.nose_xy is None:
             return None
         (x0, y0), (x1, y1) = self.eyes_xy
@@ -64,7 +63,7 @@ class Detection:
         return abs((x - (x0 + x1) / 2) * across + (y - (y0 + y1) / 2) * down) / square if square else 0.0
 
     def moved(self, dx: float, dy: float) -> "Detection":
-        """The same face `dx`, `dy` pixels further."""
+        """The same face moved by `dx`, `dy` pixels."""
         x0, y0, x1, y1 = self.box_xyxy
         left, top = round(x0 + dx), round(y0 + dy)  # rounded once, so that the box keeps its size
 
@@ -83,12 +82,12 @@ class Detection:
 class Face:
     """A face in a frame and the decision about it.
 
-    The label and its score are read off the scores, so they can never contradict them.
+    The label and its score are derived from the scores, so they can never contradict them.
 
-    box_xyxy: in pixels of the frame. scores: the probability of each label, after smoothing: the numbers that the
-    decision was made on. unsure: why the network is not to be trusted here, such as "dark" or "low score"; "" when it is.
-    id: a number that the same face keeps from frame to frame; 0 where faces are not tracked.
-    detection: what the detector said of it, where it was detected.
+    box_xyxy: in pixels of the frame. scores: the probability of each label, after smoothing, on which the decision is
+    based. unsure: why the network's answer is unreliable, such as "dark" or "low score"; "" if it is reliable.
+    id: the same from frame to frame; 0 if faces are not tracked.
+    detection: the detector's record, if it was detected.
     """
 
     box_xyxy: Box
@@ -99,21 +98,21 @@ class Face:
 
     @property
     def label(self) -> str:
-        """The likeliest label, or "unsure": "(unsure)" where the network has a label of that name."""
+        """The most likely label, or "unsure": "(unsure)" if the network has a label of that name."""
         return own_word(UNSURE, self.scores) if self.unsure else self.top
 
     @property
     def top(self) -> str:
-        """The likeliest label, also where the face is unsure."""
+        """The most likely label, also for an unsure face."""
         return max(self.scores, key=self.scores.__getitem__)
 
     @property
     def score(self) -> float:
-        """The probability of the likeliest label, 0..1; of an unsure face too."""
+        """The probability of the most likely label, 0..1, also for an unsure face."""
         return max(self.scores.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON lines have it: id, box_xyxy, label, score and scores with four decimals, and why it is unsure if it is."""
+        """As in JSON lines: id, box_xyxy, label, score and scores with four decimals, and the reason if it is unsure."""
         scores = {label: round(score, 4) for label, score in self.scores.items()}
         return {
             "id": self.id,
@@ -126,13 +125,13 @@ class Face:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Frame:
-    """One image of a source, and the faces in it once they have been read. Shared by the sinks: nothing writes to it.
+    """One image of a source, and its faces once they have been read. Shared by the sinks, so it must not be modified.
 
     index: its number in its source, from 0. time_s: seconds since the source began, by the source's own time stamps.
-    image_bgr: uint8 [h, w, 3], OpenCV's channel order. source: the name of where it comes from, such as a file's.
-    faces: the largest first; empty before they are read. changed: whether the labels in view differ from those of the
-    frame before. stream: the number of its source where a run has several, from 0. detector: what found the faces, with the name
-    and hash of each of its networks; "" before.
+    image_bgr: uint8 [h, w, 3], OpenCV's channel order. source: the source's name, such as a file's.
+    faces: the largest first; empty before they are read. changed: whether the labels differ from those of the previous
+    frame. stream: the number of its source if a run has several, from 0. detector: the detector's name, with the name
+    and hash of each of its networks; "" before detection.
 
     A frame is also the sequence of its faces: `for face in frame`, `len(frame)`, `frame[0]`.
     """
@@ -158,16 +157,14 @@ class Frame:
         return self.faces[place]
 
     def once(self, key: str, make: Callable[[], T]) -> T:
-        """What `make` returns, called for the first who asks for `key` and kept for the others: sinks in several threads
-        share one annotated image."""
+        """The result of `make`, computed once per `key`, so that sinks in several threads share one annotated image."""
         with self._keeping:
             if key not in self._kept:
                 self._kept[key] = make()
             return self._kept[key]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON lines have it: frame, time_s, source where it has a name, what found the faces, and the faces as Face.to_dict()
-        gives them."""
+        """As in JSON lines: frame, time_s, source if it has a name, detector, and the faces as from Face.to_dict()."""
         named = {name: value for name in ("source", "detector") if (value := getattr(self, name))}
         head = {"frame": self.index, "time_s": round(self.time_s, 4)} | named
         return head | {"faces": [face.to_dict() for face in self.faces]}

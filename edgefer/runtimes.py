@@ -1,4 +1,4 @@
-"""Which TFLite runtimes there are and which are installed; imports none of them, nor anything heavy."""
+"""The supported TFLite runtimes and which are installed; imports none of them, nor anything heavy."""
 
 import platform
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Runtime(NamedTuple):
-    """module: has the Interpreter. package: what pip installs. needs: the top-level module of that package."""
+    """module: contains the Interpreter. package: its pip package. needs: the top-level module of that package."""
 
     module: str
     package: str
@@ -26,12 +26,12 @@ WITHOUT_REFERENCE = ("openvino",)  # kernels
 
 
 def installed_runtimes() -> list[str]:
-    """The names of the TFLite runtimes that are installed, the preferred one first. Imports none of them."""
+    """The names of the installed TFLite runtimes, the preferred one first. Imports none of them."""
     return [name for name, runtime in RUNTIMES.items() if find_spec(runtime.needs) is not None]
 
 
 def machine(runtimes: Sequence[str]) -> dict[str, str]:
-    """What computes here: system, Python, numpy and the runtimes with their versions, the first that is installed for auto."""
+    """This machine: system, Python, numpy and the runtimes with their versions (auto: the first installed one)."""
     names = dict.fromkeys(name for one in runtimes for name in ((one,) if one != "auto" else installed_runtimes()[:1]))
     return {
         "system": f"{platform.system()} {platform.machine()}",
@@ -42,7 +42,7 @@ def machine(runtimes: Sequence[str]) -> dict[str, str]:
 
 
 def runtime_version(runtime: str) -> str:
-    """The installed version of a runtime's package, "?" where it is unknown."""
+    """The installed version of a runtime's package, "?" if unknown."""
     try:
         return version(RUNTIMES[runtime].package)
     except PackageNotFoundError:

@@ -1,7 +1,7 @@
-"""Directories that a process holds while it writes into them; what a killed process left is removed by the next one.
+"""Locked temporary directories; those of a killed process are removed by the next one.
 
-One of them takes every library's temporary files: TensorFlow's autograph, its converter and HDF5 leave theirs in the system's
-temporary directory when the process is killed.
+One of them holds every library's temporary files: TensorFlow's autograph, its converter and HDF5 leave theirs in the
+system's temporary directory when the process is killed.
 """
 
 import atexit
@@ -18,7 +18,7 @@ _held: list[int] = []  # the lock on this process's own directory, for as long a
 
 
 def use_own_directory() -> Path:
-    """Make tempfile's directory one of this process, gone at exit, and remove those that killed processes left."""
+    """Set tempfile's directory to one of this process, removed at exit, and remove those of killed processes."""
     if _held:
         return Path(tempfile.gettempdir())
     parent = Path(tempfile.gettempdir())
@@ -31,15 +31,15 @@ def use_own_directory() -> Path:
 
 
 def locked_directory(parent: Path, prefix: str) -> tuple[Path, int]:
-    """A new directory in `parent`, and the file descriptor by which this process holds it until that is closed.
+    """A new directory in `parent`, and the file descriptor whose lock holds it until that is closed.
 
-    Where there are no locks, it is not held, and never removed by others either.
+    On a file system without locks it is not held, but never removed by others either.
     """
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         try:
             handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:  # another process took it for abandoned before it was locked
+        except FileNotFoundError:  # another process removed it before it was locked
             continue
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -49,7 +49,7 @@ def locked_directory(parent: Path, prefix: str) -> tuple[Path, int]:
 
 
 def remove_abandoned(parent: Path, prefix: str) -> None:
-    """Remove the directories of that prefix that no process holds."""
+    """Remove the directories with that prefix that no process holds."""
     for left in parent.glob(f"{glob.escape(prefix)}*"):
         _remove_if_left(left)
 

@@ -1,4 +1,4 @@
-"""Text from a stranger, such as a card's labels, a tensor's name or a file's: made safe to show in a terminal."""
+"""Makes untrusted text, such as a card's labels or names of tensors and files, safe to print in a terminal."""
 
 import json
 import re
@@ -8,11 +8,11 @@ from collections.abc import Collection
 # Cc: C0 and C1 control characters, with ESC and the C1 form of it. Cf: bidirectional overrides and isolates, zero-width
 # characters. Cs: half of a surrogate pair, which no terminal can encode. Zl, Zp: line and paragraph separators.
 UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
-JOINERS = "\u200c\u200d"  # of the kind Cf, but Persian, the languages of India and emoji are written with them
+JOINERS = "\u200c\u200d"  # category Cf, but needed for Persian, Indian languages and emoji
 
 
 def unprintable(text: str) -> str:
-    """The first character of `text` that could act on a terminal or hide what is shown, or ""."""
+    """The first character of `text` that could control a terminal or hide text, or ""."""
     if text.isascii() and text.isprintable():
         return ""
     return next((char for char in text if _acts(char)), "")
@@ -23,14 +23,14 @@ def _acts(char: str) -> bool:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """`text` with each such character, but those in `keep`, written as its escape: "\\x1b[31m" becomes "\\\\x1b[31m"."""
+    """`text` with each such character, except those in `keep`, escaped: "\\x1b[31m" becomes "\\\\x1b[31m"."""
     if not unprintable(text):
         return text
     return "".join(ascii(char)[1:-1] if _acts(char) and char not in keep else char for char in text)
 
 
 def json_text(value: object, indent: int | None = None) -> str:
-    """`value` as JSON, in UTF-8, with what is unprintable in its strings as \\u escapes: json.dumps leaves C1 and bidi as they are."""
+    """`value` as JSON, in UTF-8, with unprintable characters as \\u escapes: json.dumps does not escape C1 and bidi."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     if not unprintable(text.replace("\n", "")):
         return text
@@ -38,12 +38,12 @@ def json_text(value: object, indent: int | None = None) -> str:
 
 
 def own_word(word: str, labels: Collection[str]) -> str:
-    """A word of edgefer's own, such as "none", as it is written where labels stand too: in brackets if a label is called so."""
+    """A word of edgefer's own, such as "none", for use among labels: in parentheses if a label has the same name."""
     while word in labels:
         word = f"({word})"
     return word
 
 
 def safe_name(text: str) -> str:
-    """`text` as a part of a file's name: letters, digits, "_" and "-", at most 40."""
+    """`text` for use in a file name: letters, digits, "_" and "-", at most 40."""
     return re.sub(r"[^\w-]+", "_", text)[:40]

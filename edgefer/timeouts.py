@@ -1,14 +1,14 @@
-"""Timeouts for work in C++ that may never return, such as a network made to loop: it is waited for only while it makes progress."""
+"""Timeouts for C++ code that may never return, such as a malicious network that loops: it must keep making progress."""
 
 import threading
 import time
 from collections.abc import Callable
 
-STEP_S = 0.25  # how often it is looked at
+STEP_S = 0.25  # interval of checking
 
 
 class TimedOut(Exception):
-    """The work was given up: it made no progress, or took too long altogether."""
+    """The work was abandoned: it made no progress, or took too long overall."""
 
     def __init__(self, seconds: float):
         super().__init__(seconds)
@@ -16,17 +16,17 @@ class TimedOut(Exception):
 
 
 def run_with_timeout(work: Callable[[], None], progress: Callable[[], int], *, step_s: float, total_s: float) -> None:
-    """Run `work` in a thread of its own, and raise what it raises. TimedOut when `progress()`, a number that grows, stays the
-    same for step_s, or when it all takes longer than total_s.
+    """Run `work` in a separate thread, and raise what it raises. TimedOut when `progress()`, an increasing number, is
+    unchanged for step_s, or everything takes longer than total_s.
 
-    C++ cannot be ended from outside: a thread that is stuck stays behind until the process ends, which does not wait for it.
+    C++ code cannot be interrupted: a stuck thread is abandoned until the process ends, which does not wait for it.
     """
     raised: list[BaseException] = []
 
     def run() -> None:
         try:
             work()
-        except BaseException as error:  # it belongs to the one who waits
+        except BaseException as error:  # raised in the waiting thread
             raised.append(error)
 
     thread = threading.Thread(target=run, name="edgefer-timeout", daemon=True)

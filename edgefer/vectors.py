@@ -1,16 +1,16 @@
-"""parity.npz: images and expected answers, by which a bundle proves on another machine that its network is still the same.
+"""parity.npz: images and expected answers, to prove on another machine that a bundle's network is still the same.
 
 frames         uint8 [m, h, w, 3]             scenes, BGR
 boxes          int64 [m, 4]                   a detector's box in each of them: left, top, right, bottom
-crops          uint8 [m, height, width, c]    what `face_pixels` makes of them with the first of the card's crops
+crops          uint8 [m, height, width, c]    `face_pixels` of them with the first of the card's crops
 crops_<name>   the same                       with the crop of that detector; bundles from before 0.2 have none
-pixels         uint8 [n, height, width, c]    images as the network takes them
+pixels         uint8 [n, height, width, c]    the network's input images
 answers_<variant>  int8 or float32 [n, classes]  that network's own output for `pixels`, on the machine that made it
-quanta_int8    float64 [k, 2]                 scale and zero point of each tensor that int8 computes
-labels, temperature, faces                    the card's: what neither pixels nor answers show
+quanta_int8    float64 [k, 2]                 scale and zero point of each tensor computed in int8
+labels, temperature, faces                    from the card: not visible in pixels or answers
 
-The images are drawn faces and noise, so a bundle carries nobody's photograph. The file is a stranger's: it is read once a
-run, bounded, and compared with the card before anything is computed from it.
+The images are drawn faces and noise, so a bundle contains no photographs. The file is untrusted: it is read once per run,
+with bounded sizes, and compared with the card before it is used.
 """
 
 import io
@@ -32,7 +32,7 @@ from edgefer.tflite.quanta import inner_quanta
 
 MAX_IMAGES = 64
 MAX_FRAME = 4096  # pixels, height and width
-MAX_CROP = 2048  # pixels, the side of what is cut out of a frame
+MAX_CROP = 2048  # pixels, the side of a crop
 MAX_BYTES = 192 << 20  # of all arrays together
 MAX_TEXT = 64
 MAX_TENSORS = 4096
@@ -43,9 +43,9 @@ INTEGER_ANSWERS, FLOAT_ANSWERS = ("|i1", "|u1", "<i2"), ("<f4",)
 
 @dataclass(frozen=True, kw_only=True)
 class Vectors:
-    """The arrays of a bundle's parity.npz, every one checked against its card.
+    """The arrays of a bundle's parity.npz, all checked against its card.
 
-    crops: by the name of the detector; "" where the card has none. answers: by variant. faces and quanta: "" and None in
+    crops: by the name of the detector; "" if the card has none. answers: by variant. faces and quanta: "" and None in
     older bundles.
     """
 
@@ -59,10 +59,10 @@ class Vectors:
 
     @classmethod
     def load(cls, bundle: Bundle) -> "Vectors":
-        """The vectors of a bundle, read and checked; BundleError, in one sentence, when anything about them is wrong."""
+        """The vectors of a bundle, read and checked; BundleError if anything about them is wrong."""
         try:
             content, specs = bundle.read(PARITY), _specs(bundle.card)
-            # What the answers mean comes first: of two networks with other labels nothing else need agree.
+            # The labels first: networks with different labels need not agree in anything else.
             _check_meaning(bundle, read_arrays(content, {name: specs.pop(name) for name in MEANING}, MAX_BYTES))
             return cls(**_checked(read_arrays(content, specs, MAX_BYTES), bundle))
         except ValueError as error:
@@ -75,10 +75,10 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
     """parity.npz for a card and its .tflite files (variant -> content): the images with this machine's answers."""
     rng = np.random.default_rng(seed)
     reads = card.task == "read"
-    grow = max(1, round(card.input.height / 48)) if reads else 1  # what finds faces is given no crops
+    grow = max(1, round(card.input.height / 48)) if reads else 1  # detection networks get no crops
     size = (160 * grow, 120 * grow)
     frames = [frame.image_bgr for frame, _ in drawn.scene(seconds=4, fps=1, size=size, people=1, seed=seed)]
-    # Faces to shrink, beyond the border, and one to enlarge: each takes another path through `prepare`.
+    # Faces to downscale, beyond the border, and one to upscale: each takes another path through `prepare`.
     boxes = grow * np.array([[38, 22, 111, 95], [70, 50, 101, 82], [-9, 10, 60, 82], [100, 61, 171, 140]])
     faces, _ = drawn.face_set(6 if reads else 1, seed)
     pixels = [prepare(face, card.input) for face in faces]
@@ -104,19 +104,19 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
 
 
 def stored_crops(card: ModelCard) -> dict[str, CropSpec]:
-    """The crop of each detector that the card names, the first one stored as `crops`; a box taken as it is where it names none."""
+    """The crop of each detector in the card, the first one stored as `crops`; an unchanged box if there is none."""
     return dict(card.crops) or {"": card.crop_for("")}
 
 
 def cut_crops(frames: Iterable[np.ndarray], boxes: np.ndarray, crop: CropSpec, card: ModelCard) -> np.ndarray:
-    """Each frame's box as the card's network would see it through `crop`: uint8 [m, height, width, channels]."""
+    """The network's input for each frame's box with `crop`: uint8 [m, height, width, channels]."""
     return np.stack(
         [face_pixels(f, tuple(box), crop, card.input) for f, box in zip(frames, boxes.tolist(), strict=True)]
     )
 
 
 def _specs(card: ModelCard) -> dict[str, ArraySpec]:
-    """What each array must be for this card, by name, the required ones first."""
+    """The spec of each array for this card, by name, the required ones first."""
     images = ArraySpec(dtypes=IMAGE, shape=((MAX_IMAGES,), *card.input.shape))
     answers = ArraySpec(dtypes=(*INTEGER_ANSWERS, *FLOAT_ANSWERS), shape=((MAX_IMAGES,), card.answers))
     return {
@@ -134,7 +134,7 @@ def _specs(card: ModelCard) -> dict[str, ArraySpec]:
 
 
 def _checked(arrays: dict[str, np.ndarray], bundle: Bundle) -> dict[str, Any]:
-    """The fields of Vectors; ValueError for what contradicts itself, BundleError for what contradicts the card."""
+    """The fields of Vectors; ValueError if they are inconsistent, BundleError if they contradict the card."""
     card = bundle.card
     expected = [f"answers_{variant}" for variant in TFLITE_VARIANTS if bundle.has(variant)]
     for name in ("frames", "boxes", "crops", "pixels", *expected):
@@ -172,7 +172,7 @@ def _checked(arrays: dict[str, np.ndarray], bundle: Bundle) -> dict[str, Any]:
 
 
 def _check_boxes(boxes: np.ndarray, crop: CropSpec, frame: tuple[int, ...]) -> None:
-    """Boxes lie in or near the frame, and what is cut out is of a size that a detector's box could lead to."""
+    """Check that boxes are in or near the frame, and that crops have a plausible size."""
     most = 2 * max(frame)
     left, top, right, bottom = boxes.T
     if (np.abs(boxes // 2) > most).any() or (left >= right).any() or (top >= bottom).any():
@@ -183,7 +183,7 @@ def _check_boxes(boxes: np.ndarray, crop: CropSpec, frame: tuple[int, ...]) -> N
 
 
 def _check_meaning(bundle: Bundle, arrays: dict[str, np.ndarray]) -> None:
-    """The meaning of the answers: swapped labels or another temperature change no pixel and no quantum."""
+    """Check the meaning of the answers: swapped labels or another temperature change no pixel and no quantum."""
     for name in MEANING:
         if name not in arrays:
             raise ValueError(f"there is no {name}")

@@ -1,4 +1,4 @@
-"""What edgefer.verify answers with: every check, whether all passed, and the certificate where there was data."""
+"""The result of edgefer.verify: every check, whether all passed, and the certificate if there was data."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from edgefer.runtimes import machine
 
 
 class Certificate(Protocol):
-    """What labelled images proved: edgefer.convert.certificate makes it."""
+    """The results on labelled images, made by edgefer.convert.certificate."""
 
     def to_json(self) -> dict[str, Any]: ...
 
@@ -23,7 +23,7 @@ class Certificate(Protocol):
 
 
 def verify_alone(bundle: Bundle, runtimes: Sequence[str] = ()) -> "Verification":
-    """All that can be asked of a bundle without data, with question 3 on each runtime; on the first that is installed for none."""
+    """All checks of a bundle without data, with question 3 on each runtime (none: the first installed one)."""
     from edgefer.c.prove import check_in_c
     from edgefer.parity import check_bundle
 
@@ -33,9 +33,9 @@ def verify_alone(bundle: Bundle, runtimes: Sequence[str] = ()) -> "Verification"
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """The checks of one bundle on this machine; also the sequence of them. It shows itself in notebooks.
+    """The checks of one bundle on this machine, as a sequence. It renders in notebooks.
 
-    runtimes: those that were asked. certificate: with labelled images, the figures behind question 2; None without.
+    runtimes: those that were tested. certificate: with labelled images, the figures of question 2; else None.
     """
 
     bundle: Bundle
@@ -45,7 +45,7 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether something was checked and nothing failed: what exit code 0 says on the command line."""
+        """Whether something was checked and nothing failed, as in exit code 0 of the command."""
         return exit_code(self.checks) == 0
 
     def __iter__(self) -> Iterator[Check]:
@@ -67,7 +67,7 @@ class Verification:
         return to_json(self.checks, **self.facts())
 
     def facts(self) -> dict[str, Any]:
-        """What was proven, and by what: the bundle's hash, edgefer's version, the machine and its runtimes."""
+        """The bundle's hash, edgefer's version, the machine and its runtimes."""
         return {"bundle": self.bundle.hash, "edgefer": __version__, "machine": machine(self.runtimes)}
 
     def rows(self) -> list[dict[str, Any]]:
@@ -82,9 +82,9 @@ class Verification:
         ]  # fmt: skip
 
     def save(self, page: str | Path) -> Path:
-        """Write the certificate as one HTML page, and beside it the .json that `edgefer verify --certificate` takes.
+        """Write the certificate as one HTML page, and beside it the .json for `edgefer verify --certificate`.
 
-        Returns the page's path. InputError without data, of which there is no certificate.
+        Returns the page's path. InputError if there is no certificate, since there was no data.
         """
         import json
 

@@ -95,7 +95,7 @@ def fetch_yunet(to: Path, *, url: str = URL, track: Track = lambda chunks, total
     by_hand = f"download {URL} on another computer and name the file with --detector-file, or use --detector haar"
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
-            content = b"".join(track(_chunks(answer), -(-BYTES // CHUNK), "Fetching the YuNet face detector"))
+            content = b"".join(track(_chunks(answer), -(-BYTES // CHUNK), "Downloading the YuNet face detector"))
     except (OSError, HTTPException) as error:  # URLError is an OSError, and so is a timeout
         raise EdgeferError(f"YuNet could not be downloaded ({getattr(error, 'reason', error)}): {by_hand}.") from None
     if _sha256(content) != SHA256:

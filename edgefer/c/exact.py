@@ -1,4 +1,4 @@
-"""Answers to the last quantum, whatever runtime is installed: by the C where a compiler is here, else in numpy."""
+"""Bit-exact answers, independent of runtimes: by the C code if a compiler is installed, else in numpy."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from edgefer.tflite import arithmetic
 
 
 def exact_answers(program: Program, pixels: np.ndarray) -> np.ndarray:
-    """uint8 [n, h, w, c] -> int8 [n, answers], one output after the other."""
+    """uint8 [n, h, w, c] -> int8 [n, answers], outputs concatenated."""
     if compiler():
         return HostNetwork(program).answers(pixels)
     images = (pixels ^ 0x80).view(np.int8) if program.table is None else look_up(pixels, program.table)
@@ -18,7 +18,7 @@ def exact_answers(program: Program, pixels: np.ndarray) -> np.ndarray:
 
 
 class ExactMaps:
-    """A network as edgefer.devices' detectors run them (edgefer.devices.faces.canvas.MapNetwork): int8 in, maps out."""
+    """A network with the interface that edgefer.devices' detectors use (edgefer.devices.faces.canvas.MapNetwork): int8 in, maps out."""
 
     name, quantized = THE_NETWORK, True
 

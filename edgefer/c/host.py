@@ -1,4 +1,4 @@
-"""The C on this host: compiled by the compiler that is there and called from Python, to be held against the stored answers."""
+"""The C code on this host: compiled with the installed compiler and called from Python, to be compared with stored answers."""
 
 import copy
 import ctypes
@@ -16,27 +16,27 @@ from edgefer.c.program import Program
 from edgefer.errors import MissingDependency, RuntimeFault
 
 COMPILERS = ("cc", "gcc", "clang")
-# Nothing may be reordered that changes a sum's rounding: the kernels are written so that these flags matter only for
-# the pixels' geometry in double.
+# No reordering that changes a sum's rounding is allowed: the kernels are written so that these flags matter only for the
+# pixels' geometry in double.
 FLAGS = ("-std=c99", "-O2", "-ffp-contract=off", "-fno-fast-math")
 TIMEOUT_S = 120
 
 
 def compiler() -> str | None:
-    """The C compiler of this host: $CC, or the first of COMPILERS; None where there is none."""
+    """The C compiler of this host: $CC, or the first of COMPILERS; None if there is none."""
     names = [os.environ["CC"]] if os.environ.get("CC") else list(COMPILERS)
     return next((path for name in names if (path := shutil.which(name))), None)
 
 
 @cache
 def compiler_version(program: str) -> str:
-    """The first line of what a compiler says of itself."""
+    """The first line of a compiler's --version."""
     done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     return done.stdout.partition("\n")[0].strip() or Path(program).name
 
 
 def source(name: str) -> str:
-    """One of the C files that come with edgefer."""
+    """One of the C files shipped with edgefer."""
     return resources.files("edgefer.c").joinpath("source", name).read_text()
 
 
@@ -46,7 +46,7 @@ def compiled(names: tuple[str, ...], flags: tuple[str, ...] = FLAGS) -> ctypes.C
     program = compiler()
     if program is None:
         raise MissingDependency("No C compiler was found (cc, gcc, clang): sudo apt install gcc.")
-    with tempfile.TemporaryDirectory(prefix="edgefer-c-") as folder:  # a library that is loaded needs its file no more
+    with tempfile.TemporaryDirectory(prefix="edgefer-c-") as folder:  # a loaded library no longer needs its file
         for name in (*names, *(name.replace(".c", ".h") for name in names)):
             (Path(folder) / name).write_text(source(name))
         command = [program, *flags, "-shared", "-fPIC", "-o", "edgefer.so", *names]
@@ -61,7 +61,7 @@ def compiled(names: tuple[str, ...], flags: tuple[str, ...] = FLAGS) -> ctypes.C
 
 
 class HostNetwork:
-    """A network's C, compiled here."""
+    """A network's C code, compiled on this host."""
 
     def __init__(self, program: Program, flags: tuple[str, ...] = FLAGS):
         self.program = program
@@ -72,25 +72,25 @@ class HostNetwork:
         self._arena = _aligned(program.plan.size)
 
     def check(self) -> int:
-        """0 where the words are whole; see edgefer_check."""
+        """0 if the words are intact; see edgefer_check."""
         return int(self._library.edgefer_check(address(self.words), ctypes.c_uint32(len(self.words))))
 
     def answers(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 [n, h, w, c] -> int8 [n, classes], one output after the other."""
+        """uint8 [n, h, w, c] -> int8 [n, classes], outputs concatenated."""
         found = np.empty((len(pixels), self._library.edgefer_output_bytes(address(self.words))), np.int8)
         for image, row in zip(np.ascontiguousarray(pixels), found, strict=True):
             self._library.edgefer_run(address(self.words), address(image), address(self._arena), address(row))
         return found
 
     def sized(self, height: int, width: int) -> "HostNetwork":
-        """The same network for images of this size, no larger than its own; for networks of convolutions only."""
+        """The same network for images of this size, no larger than its own; for fully convolutional networks only."""
         other = copy.copy(self)
         other.words = self.words.copy()
         self._library.edgefer_resize_network(address(other.words), ctypes.c_int32(height), ctypes.c_int32(width))
         return other
 
     def inner(self, image: np.ndarray, layers: int) -> np.ndarray:
-        """What layer number `layers`, counted from 1, gives for uint8 [h, w, c]: int8, flat."""
+        """The output of layer number `layers`, counted from 1, for uint8 [h, w, c]: int8, flat."""
         size = ctypes.c_uint32()
         where = self._library.edgefer_inner(
             address(self.words), address(np.ascontiguousarray(image)), address(self._arena), ctypes.c_uint32(layers),
@@ -106,5 +106,5 @@ def _aligned(size: int) -> np.ndarray:
 
 
 def address(array: np.ndarray) -> ctypes.c_void_p:
-    """Where an array lies, for a call of C."""
+    """The address of an array, for a C call."""
     return ctypes.c_void_p(array.ctypes.data)

@@ -1,4 +1,4 @@
-"""The pixel chain in C on this host, called as edgefer.preprocess is, to be held against it."""
+"""The preprocessing in C on this host, with the interface of edgefer.preprocess, to be compared with it."""
 
 import ctypes
 import math
@@ -26,7 +26,7 @@ class _Crop(ctypes.Structure):
 
 
 class HostPixels:
-    """edgefer_pixels.c, compiled here."""
+    """edgefer_pixels.c, compiled on this host."""
 
     def __init__(self, flags: tuple[str, ...] = FLAGS):
         self._library = compiled(("edgefer_pixels.c",), flags)
@@ -34,7 +34,7 @@ class HostPixels:
     def face(
         self, frame: np.ndarray, box_xyxy: Box, crop: CropSpec, spec: InputSpec, roll_deg: float | None = None
     ) -> np.ndarray:
-        """edgefer.preprocess.face_pixels: of uint8 gray [h, w], BGR [h, w, 3] or RGBA [h, w, 4]."""
+        """edgefer.preprocess.face_pixels: for uint8 gray [h, w], BGR [h, w, 3] or RGBA [h, w, 4]."""
         square = (ctypes.c_int32 * 3)()
         measured = _Crop(crop.scale, crop.dx, crop.dy)
         self._library.edgefer_square((ctypes.c_int32 * 4)(*map(int, box_xyxy)), ctypes.byref(measured), square)
@@ -53,7 +53,7 @@ class HostPixels:
         return pixels
 
     def shrunk(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
-        """The gray that edgefer.devices' face finder makes of an image: uint8 [height, width]."""
+        """The gray input of edgefer.devices' face finder for an image: uint8 [height, width]."""
         frame, keep = _frame(image)
         pixels = np.empty((height, width), np.uint8)
         self._library.edgefer_shrunk(ctypes.byref(frame), height, width, width, address(pixels))
@@ -61,7 +61,7 @@ class HostPixels:
         return pixels
 
     def close_up(self, image: np.ndarray, square: tuple[int, int, int], step: int, side: int) -> np.ndarray:
-        """What edgefer.devices' face refiner sees of a square (left, top, side): uint8 [side, side, 1]."""
+        """The input of edgefer.devices' face refiner for a square (left, top, side): uint8 [side, side, 1]."""
         frame, keep = _frame(image)
         pixels = np.empty((side, side, 1), np.uint8)
         self._library.edgefer_close_up(ctypes.byref(frame), (ctypes.c_int32 * 3)(*square), step, side, address(pixels))
@@ -78,14 +78,14 @@ class HostPixels:
         return pixels
 
     def resize(self, gray: np.ndarray, height: int, width: int) -> np.ndarray:
-        """OpenCV's INTER_LINEAR_EXACT of uint8 [h, w]."""
+        """OpenCV's INTER_LINEAR_EXACT for uint8 [h, w]."""
         source, pixels = np.ascontiguousarray(gray), np.empty((height, width), np.uint8)
         self._library.edgefer_resize(address(source), *source.shape, height, width, address(pixels))
         return pixels
 
 
 def _frame(image: np.ndarray) -> tuple[_Frame, np.ndarray]:
-    """The image as C takes it, and the array that must live as long."""
+    """The image as a C struct, and the array that must live as long."""
     whole = np.ascontiguousarray(image)
     channels = whole.shape[2] if whole.ndim == 3 else 1
     return _Frame(whole.ctypes.data, whole.shape[0], whole.shape[1], channels), whole

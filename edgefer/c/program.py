@@ -10,7 +10,7 @@ from edgefer.tflite.int8_network import Int8Network, Layer, UnsupportedNetwork
 
 MAGIC = int.from_bytes(b"EFN1", "little")
 HEADER_WORDS, LAYER_WORDS = 16, 32
-MAX_ARENA = 2**30  # bytes: places in it are 32-bit numbers
+MAX_ARENA = 2**30  # bytes: offsets in it are 32-bit
 KINDS = {
     "CONV_2D": 1, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 3, "ADD": 4, "MEAN": 5, "MAX_POOL_2D": 6,
     "AVERAGE_POOL_2D": 7, "RESHAPE": 8, "PAD": 9, "RELU": 10, "RELU6": 11,
@@ -19,8 +19,8 @@ KINDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """`words`: uint32, what the C takes; `plan`: of its arena; `crc`: of all but the first three words; `table`: int8 [256,
-    channels], what the network takes for each pixel value, None for pixel - 128."""
+    """`words`: uint32, for the C code; `plan`: of its arena; `crc`: of all but the first three words; `table`: int8 [256,
+    channels], the network's input for each pixel value, None for pixel - 128."""
 
     network: Int8Network
     plan: Plan
@@ -33,7 +33,7 @@ class Program:
 
 
 class _Constants:
-    """Appends constants behind the layers' records, each aligned, and returns where they begin, counted in 32-bit words."""
+    """Appends constants after the layers' records, each aligned, and returns their offsets in 32-bit words."""
 
     def __init__(self, start: int):
         self.parts: list[bytes] = []
@@ -50,7 +50,7 @@ class _Constants:
 def make_program(network: Int8Network, table: np.ndarray | None = None) -> Program:
     """The words of a network and the plan of its arena.
 
-    table: int8 [256, channels], what the network takes for each pixel value; None for edgefer's own, pixel - 128.
+    table: int8 [256, channels], the network's input for each pixel value; None for edgefer's own, pixel - 128.
     """
     arena = plan(network)
     if arena.size > MAX_ARENA:
@@ -83,7 +83,7 @@ def make_program(network: Int8Network, table: np.ndarray | None = None) -> Progr
 
 
 def _ends(network: Int8Network) -> dict[int, int]:
-    """For each output where it begins among the answers, counted from 1."""
+    """Each output's offset among the answers, counted from 1."""
     begins, place = {}, 1
     for value in network.outputs:
         begins[value.index] = place
@@ -92,7 +92,7 @@ def _ends(network: Int8Network) -> dict[int, int]:
 
 
 def _record(layer: Layer, number: int, arena: Plan, constants: _Constants) -> list[int]:
-    """One layer's LAYER_WORDS words but for the last, in the order of the struct Layer in edgefer_net.c."""
+    """One layer's LAYER_WORDS words except the last, in the order of the struct Layer in edgefer_net.c."""
     first, last = layer.inputs[0], layer.inputs[-1]
     fixed = [*layer.fixed, 0, 0, 0][:3]
     window = [0] * 8
@@ -119,5 +119,5 @@ def _record(layer: Layer, number: int, arena: Plan, constants: _Constants) -> li
 
 
 def _shape(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Height, width and channels; of what has no height and width, 1, 1 and all its values."""
+    """Height, width and channels; without height and width, 1, 1 and the number of values."""
     return shape if len(shape) == 3 and layer.kind != "FULLY_CONNECTED" else (1, 1, int(np.prod(shape)))

@@ -1,6 +1,6 @@
-"""The first of two steps of proof: the C, compiled on this host, against the stored pixels and answers, to the last quantum.
+"""The first of two steps of proof: the C code, compiled on this host, against the stored pixels and answers, bit-exact.
 
-The second step is each target against the C: its own self-test, which holds the same vectors.
+The second step is each target against the C code, by its own self-test with the same vectors.
 """
 
 import numpy as np
@@ -13,12 +13,12 @@ from edgefer.checks import Check, Status, status_if
 from edgefer.tflite import arithmetic
 from edgefer.tflite.int8_network import UnsupportedNetwork
 
-IN_C, NUMPY = "int8 in C", "int8 in numpy"  # verify asks numpy itself
-NUMPY_IMAGES = 12  # of the stored ones: numpy takes a fifth of a second for one
+IN_C, NUMPY = "int8 in C", "int8 in numpy"  # verify runs numpy itself
+NUMPY_IMAGES = 12  # of the stored ones: numpy takes 0.2 s per image
 
 
 def check_in_c(bundle: Bundle) -> list[Check]:
-    """The same for `edgefer verify`: a row that says why where the network is not one that C covers."""
+    """The checks for `edgefer verify`: a row says why if the C code does not support the network."""
     if not bundle.has("int8"):
         return []
     try:
@@ -28,7 +28,7 @@ def check_in_c(bundle: Bundle) -> list[Check]:
 
 
 def prove_on_host(subject: Subject) -> list[Check]:
-    """Rows of questions 1 and 3. Without a compiler they say so, and numpy answers question 3 on some of the images."""
+    """Rows of questions 1 and 3. Without a compiler they say so, and numpy checks question 3 on some of the images."""
     vectors, program = subject.vectors, compiler()
     if program is None:
         reason = "no C compiler on this host (cc, gcc, clang)"

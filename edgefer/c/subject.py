@@ -1,4 +1,4 @@
-"""What an export is made of: a bundle's int8 network as words, and its stored questions and answers, all checked."""
+"""The input of an export: a bundle's int8 network as words, and its stored images and answers, all checked."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ from edgefer.tflite.int8_network import Int8Network, UnsupportedNetwork
 from edgefer.tflite.layers import read_layers
 from edgefer.vectors import Vectors, stored_crops
 
-MAX_FRAME_BYTES, MAX_PIXEL_BYTES = 2**18, 2**17  # of what a target's self-test carries; one of each at least
+MAX_FRAME_BYTES, MAX_PIXEL_BYTES = 2**18, 2**17  # of a target's self-test, at least one of each
 LOGITS = "logits"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Questions:
-    """The bundle's stored questions: frames uint8 [m, h, w, 3] BGR, boxes int64 [m, 4], crops and pixels uint8
-    [n, h, w, c], answers int8 [n, classes]. `crop`: how the crops were cut out of the boxes."""
+    """The bundle's stored test data: frames uint8 [m, h, w, 3] BGR, boxes int64 [m, 4], crops and pixels uint8
+    [n, h, w, c], answers int8 [n, classes]. `crop`: how the crops were made from the boxes."""
 
     frames: np.ndarray
     boxes: np.ndarray
@@ -31,7 +31,7 @@ class Questions:
     crop: CropSpec
 
     def small(self) -> "Questions":
-        """As many of them, evenly spread, as a small target's memory has room for."""
+        """An evenly spread subset that fits a small target's memory."""
         frames = _spread(len(self.frames), MAX_FRAME_BYTES // self.frames[0].nbytes)
         images = _spread(len(self.pixels), MAX_PIXEL_BYTES // self.pixels[0].nbytes)
         return Questions(
@@ -59,8 +59,8 @@ class Subject:
 
 
 def read_subject(bundle: Bundle) -> Subject:
-    """The bundle's int8 network and vectors. UnsupportedNetwork names an operator or an end that is not covered; BundleError
-    says what else is wrong."""
+    """The bundle's int8 network and vectors. UnsupportedNetwork for an unsupported operator, input or output; BundleError
+    for other problems."""
     card = bundle.card
     content = bundle.read("int8")
     network = read_layers(content, str(bundle.file("int8")))
@@ -82,7 +82,7 @@ def read_subject(bundle: Bundle) -> Subject:
 
 
 def _input_table(bundle: Bundle, network: Int8Network) -> np.ndarray | None:
-    """int8 [256, channels]: what the network takes for each pixel value; None where that is pixel - 128."""
+    """int8 [256, channels]: the network's input for each pixel value; None if it is pixel - 128."""
     spec, scale, zero = bundle.card.input, float(network.input.scale), network.input.zero
     if spec.stated:
         return quantized_table(spec, np.int8, scale, zero).astype(np.int8)

@@ -1,4 +1,4 @@
-"""How commands present themselves: an application whose help shows a type only where a value is to be given."""
+"""The Typer application and its classes: help without redundant types, and messages without passwords."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -10,11 +10,11 @@ from typer.core import TyperCommand, TyperGroup
 from edgefer.errors import InputError
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # of typer's own click, or of click itself in older versions
-GIVEN = "edgefer.given"  # in a context's meta: the arguments as they were given
+GIVEN = "edgefer.given"  # in a context's meta: the original arguments
 
 
 def _plain_types(params: list[Any]) -> list[Any]:
-    """Typer shows `<bool>` beside a flag, as though one had to be given, and Python's types beside arguments that are named."""
+    """Hide types in help: Typer shows `<bool>` beside a flag, and Python's types beside arguments with a metavar."""
     for param in params:
         if getattr(param, "is_flag", False) and param.metavar is None:
             param.metavar = ""
@@ -24,11 +24,11 @@ def _plain_types(params: list[Any]) -> list[Any]:
 
 
 def _no_type(ctx: Any) -> None:
-    """What Typer's help shows as an argument's type: nothing, its name says it."""
+    """Shows no type for an argument in Typer's help, since its name says it."""
 
 
 class Command(TyperCommand):
-    """A command of edgefer. What is given as an empty text is refused: of a path it would be the current folder."""
+    """A command of edgefer. An empty value is rejected: as a path it would be the current folder."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:
@@ -50,10 +50,10 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group of commands of edgefer. What it says of wrong arguments shows no password that one of them holds."""
+    """A group of commands of edgefer. Its messages about wrong arguments hide passwords in them."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        given = tuple(args)  # parsing takes them off
+        given = tuple(args)  # parsing removes them
         with _without_secrets(given):
             context = super().make_context(info_name, args, parent, **extra)
         context.meta.setdefault(GIVEN, given)
@@ -68,7 +68,7 @@ class Group(TyperGroup):
 
 
 class App(typer.Typer):
-    """A Typer application whose commands are of these classes."""
+    """A Typer application that uses these classes for its commands."""
 
     def __init__(self, **options: Any):
         super().__init__(cls=Group, no_args_is_help=True, **options)
@@ -79,7 +79,7 @@ class App(typer.Typer):
 
 @contextlib.contextmanager
 def _without_secrets(given: Sequence[str]) -> Iterator[None]:
-    """Wrong usage raised within this quotes the arguments as they may be shown."""
+    """Redact the arguments quoted in usage errors that are raised inside."""
     try:
         yield
     except UsageError as error:
@@ -88,7 +88,7 @@ def _without_secrets(given: Sequence[str]) -> Iterator[None]:
 
 
 def _quoted(message: str, given: Sequence[str]) -> str:
-    """The message with each argument in it, and each value behind a `=`, as it may be shown."""
+    """The message with each argument in it, and each value after a `=`, redacted."""
     from edgefer.devices.sources import urls
 
     values = {part for one in given for part in (one, one.partition("=")[2]) if part}
@@ -101,7 +101,7 @@ def _quoted(message: str, given: Sequence[str]) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """The sentence, where it names an address: one that was given in the place of a file may hold a password."""
+    """The message with addresses redacted: one given in place of a file may hold a password."""
     if ":/" not in text:
         return text
     from edgefer.devices.sources import urls

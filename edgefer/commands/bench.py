@@ -1,4 +1,4 @@
-"""edgefer bench: every stage measured on this board."""
+"""edgefer bench: measures every stage on this board."""
 
 from typing import Annotated
 
@@ -34,7 +34,7 @@ def bench(
 ) -> None:
     """Measure every stage on this board.
 
-    Median, p95, p99, temperature and memory, as a table ready for an issue. Every frame is searched for faces, as `run` does
+    Median, p95, p99, temperature and memory, as a table ready for an issue. Every frame is searched for faces, as in `run`
     with files.
 
     - `edgefer bench`
@@ -59,7 +59,7 @@ def bench(
     reader = Reader.open(Bundle.open(bundle_path(bundle, reads=True)), options, log=console.log)
     if reason := slow_int8(reader.classifier.network.runtime):
         console.log(f"{reader.classifier.network.runtime} is {reason}: pip install ai-edge-litert")
-    console.log(f"Measuring for {minutes:g} minutes; leave the board alone meanwhile.")
+    console.log(f"Measuring for {minutes:g} minutes; do not use the board meanwhile.")
     result = run_bench(reader, where=source, minutes=minutes)
     if as_json:
         console.show_json(result.to_json())

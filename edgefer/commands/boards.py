@@ -1,4 +1,4 @@
-"""edgefer boards: the boards edgefer is for."""
+"""edgefer boards: the supported boards."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ def boards(
     name: Annotated[str, typer.Argument(metavar="BOARD", help="One board, with its install commands.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """List the boards edgefer is for, or show one.
+    """List the supported boards, or show one.
 
     Settings, install commands, what will not work.
 
@@ -42,7 +42,7 @@ def boards(
             ],
         )
         console.show(
-            "Where to start, not measurements: those are edgefer bench. Install commands: edgefer boards BOARD"
+            "Starting points, not measurements: for those run edgefer bench. Install commands: edgefer boards BOARD"
         )
     else:
         board = BOARDS[name]

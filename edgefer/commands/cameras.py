@@ -1,4 +1,4 @@
-"""edgefer cameras: the cameras of this computer, each tried."""
+"""edgefer cameras: lists and tests this computer's cameras."""
 
 from edgefer.commands.inputs import (
     AsJson,
@@ -6,9 +6,9 @@ from edgefer.commands.inputs import (
 
 
 def cameras(as_json: AsJson = False) -> None:
-    """List this computer's cameras and try each.
+    """List this computer's cameras and test each.
 
-    The first column is what `edgefer run --camera` takes. No image is kept.
+    The first column is the argument for `edgefer run --camera`. No image is saved.
 
     - `edgefer cameras`
     """
@@ -22,7 +22,7 @@ def cameras(as_json: AsJson = False) -> None:
     if as_json:
         console.show_json({"cameras": [asdict(camera) | asdict(trial) for camera, trial in found]})
     elif not found:
-        console.show("No camera was found that can be read. Plug one in; edgefer doctor says what is wrong.")
+        console.show("No usable camera was found. Plug one in; edgefer doctor says what is wrong.")
         console.show("Without one: edgefer run --source builtin")
     else:
         console.show_table(

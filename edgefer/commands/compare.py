@@ -1,4 +1,4 @@
-"""edgefer compare: every form a network can ship in, side by side."""
+"""edgefer compare: every deployable form of a network, side by side."""
 
 from pathlib import Path
 from typing import Annotated
@@ -58,10 +58,10 @@ def compare(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make and measure every form a network can ship in.
+    """Make and measure every deployable form of a network.
 
-    float32, float16, int8, quantization-aware, pruned, slim: a bundle of each under one directory, and one table. Bundles
-    that exist already are measured again, not made again. All are compared with the network as it was trained.
+    float32, float16, int8, quantization-aware, pruned, slim: a bundle of each under one directory, and one table. Existing
+    bundles are measured again, not made again. All are compared with the trained network.
 
     - `edgefer compare runs/small-1`
     - `edgefer compare runs/small-1 --data fer2013.csv --prune 0.7`
@@ -86,7 +86,7 @@ def compare(
     try:
         make_profiles(source, dataset, wanted, target, console.PROGRESS)
     except KeyboardInterrupt:
-        raise EdgeferError("Stopped; what is finished is kept: the same command goes on.") from None
+        raise EdgeferError("Stopped; finished bundles are kept: the same command continues.") from None
     measured = measure_profiles(target, wanted, dataset, console.PROGRESS)
     written = write_profiles(target, measured)
     if as_json:
@@ -94,7 +94,7 @@ def compare(
         console.show_json(facts | {"report": str(written)})
         return
     count = measured[0].comparison.candidate.scores.count
-    title = f"Forms of {source.path}, valid split, {count} images, against the network as it was trained"
+    title = f"Forms of {source.path}, valid split, {count} images, against the trained network"
     console.show_table(title, COLUMNS, [row(one) for one in measured])
-    console.show("Zeros make a file compress better, not an int8 network faster; fewer filters do both.")
+    console.show("Zeros make a file compress better but do not make an int8 network faster; fewer filters do both.")
     console.show(f"The same as JSON: {written}")

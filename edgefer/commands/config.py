@@ -1,4 +1,4 @@
-"""A long command line from a file: `--config run.toml` gives options by their names; what is typed goes before it."""
+"""Options from a file, `--config run.toml`, by their names; the command line takes precedence."""
 
 import tomllib
 from pathlib import Path
@@ -12,7 +12,7 @@ from edgefer.text import printable
 
 
 def read_config(context: typer.Context, file: Path | None) -> Path | None:
-    """Take the options of a TOML file as the command's defaults. InputError for a file or a name that is wrong."""
+    """Use the options in a TOML file as the command's defaults. InputError for an invalid file or name."""
     if file is None or context.resilient_parsing:
         return file
     shown = printable(str(file))
@@ -45,7 +45,7 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
 
 
 def _typed(value: object, *, flag: bool, many: bool) -> bool | str | list[str]:
-    """A TOML value as it would be typed. flag, many: of its option. ValueError with the end of a sentence for what cannot be."""
+    """A TOML value as on the command line. flag, many: of its option. ValueError with the end of a message if invalid."""
     if flag:
         if not isinstance(value, bool):
             raise ValueError("takes true or false")

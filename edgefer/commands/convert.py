@@ -33,9 +33,7 @@ Float16 = Annotated[
 ]
 MediaPipe = Annotated[
     bool,
-    typer.Option(
-        "--mediapipe", help="Also the RGB form that MediaPipe's ImageClassifier takes.", rich_help_panel=FORMS
-    ),
+    typer.Option("--mediapipe", help="Also the RGB form for MediaPipe's ImageClassifier.", rich_help_panel=FORMS),
 ]
 EdgeTpu = Annotated[
     bool,
@@ -64,7 +62,7 @@ Onnx = Annotated[
 Qat = Annotated[
     bool,
     typer.Option(
-        "--qat", help="int8 by quantization-aware training, instead of calibration alone.", rich_help_panel=FORMS
+        "--qat", help="int8 by quantization-aware training, instead of only calibration.", rich_help_panel=FORMS
     ),
 ]
 MaxDrop = Annotated[
@@ -73,7 +71,7 @@ MaxDrop = Annotated[
         min=0,
         max=100,
         metavar="POINTS",
-        help="The most accuracy that int8 may lose against the trained network: the cheapest way that keeps to it is taken; exit code 1 if none does.",
+        help="The maximum accuracy that int8 may lose against the trained network: the cheapest method that satisfies it is used; exit code 1 if none does.",
         rich_help_panel=FORMS,
     ),
 ]
@@ -127,7 +125,7 @@ Out = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class FormFlags:
-    """What the network becomes."""
+    """The forms of the network to make."""
 
     int8: Int8 = True
     float16: Float16 = False
@@ -141,7 +139,7 @@ class FormFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class SmallerFlags:
-    """What is taken from the network first."""
+    """What is removed from the network first."""
 
     prune: Prune = 0.0
     slim: Slim = 0.0
@@ -150,7 +148,7 @@ class SmallerFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenFlags:
-    """What the card names, where the new bundle lies, and how it is shown."""
+    """Fields of the card, the new bundle's path, and the output format."""
 
     author: Author = ""
     license_: License = ""
@@ -170,8 +168,8 @@ def convert(
 ) -> None:
     """Convert a trained bundle to TFLite, int8 by default.
 
-    Writes a new bundle beside the old one. Whatever is done to the network, it is compared with the one that was trained.
-    Exit code 1 when it loses more than --max-drop.
+    Writes a new bundle beside the old one. The result is always compared with the trained network. Exit code 1 if it loses
+    more than --max-drop.
 
     - `edgefer convert --int8`
     - `edgefer convert runs/small-1 --max-drop 0.5`
@@ -226,7 +224,7 @@ def _next(outcome: "Outcome", path: str) -> str:
 
 
 def _show_converted(converted: "Converted", done: Sequence[str]) -> None:
-    """What was done, what every form is worth, and what rounding hurts most where nothing holds."""
+    """Show what was done, every form's figures, and the layers with the largest rounding errors if nothing holds."""
     from edgefer import console
 
     card = converted.bundle.card
@@ -242,7 +240,7 @@ def _show_converted(converted: "Converted", done: Sequence[str]) -> None:
         console.show_table(f"{split} split, {count} images", columns, rows)
     if converted.quantized and converted.quantized.layers:
         console.show_table(
-            "Layers that int8 moves most (root mean square, in steps of the layer's scale; rounding alone gives 0.29)",
+            "Layers with the largest int8 errors (root mean square, in steps of the layer's scale; rounding alone gives 0.29)",
             ("layer", "operator", "error"),
             [(layer.layer, layer.operator, f"{layer.error:.2f}") for layer in converted.quantized.layers[:5]],
         )

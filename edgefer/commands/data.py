@@ -40,9 +40,9 @@ def check(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a data set for what spoils a training: unreadable files, duplicates, leaks between splits.
+    """Check a data set for problems: unreadable files, duplicates, leaks between splits.
 
-    Also whether it can be trained on at all, class balance, sizes and label order. Exit code 1 when something must be fixed.
+    Also whether it can be used for training, class balance, sizes and label order. Exit code 1 if something must be fixed.
 
     - `edgefer data check fer2013.csv`
     - `edgefer data check faces/ --bundle ferplus-small`
@@ -64,7 +64,7 @@ def check(
 
 
 def _show(found: "Audit") -> None:
-    """The classes by split, sizes and colours, and what is ignored."""
+    """Show the classes by split, sizes and colours, and what is ignored."""
     from edgefer import console
 
     rows = [(label, *(f"{counts[label]:,}" for counts in found.counts.values())) for label in found.labels]

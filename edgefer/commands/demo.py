@@ -1,4 +1,4 @@
-"""`edgefer demo`: every stage once, on built-in data, through the very commands a user would type."""
+"""`edgefer demo`: every stage once, on built-in data, with the commands a user would type."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ def demo(
 
     out = out or new_directory(Path("runs"), "demo")
     if out.exists():
-        raise InputError(f"{out} is there already: choose another --out.")
+        raise InputError(f"{out} already exists: choose another --out.")
     began = time.monotonic()
     files = _stages(out)
     right, faces = _score(files["what was seen, frame by frame"])
@@ -43,7 +43,7 @@ def demo(
 
 
 def _stages(out: Path) -> dict[str, Path]:
-    """Every stage once; what it made, by what it is."""
+    """Run every stage once; returns the files by description."""
     from edgefer.commands.convert import convert
     from edgefer.commands.run import run
     from edgefer.commands.train import train
@@ -93,13 +93,13 @@ def _step(number: int, title: str, command: str) -> None:
 
 
 def _score(lines: Path) -> tuple[int, int]:
-    """How many drawn faces of the built-in scene were found and given their label, of how many."""
+    """How many drawn faces of the built-in scene were detected and classified correctly, and of how many."""
     from edgefer import drawn
 
     right = faces = 0
     seen, scene = lines.read_text().splitlines(), [truths for _, truths in drawn.scene()]
     if len(seen) < len(scene):
-        raise EdgeferError(f"Stopped while it read the video; all up to there is in {lines.parent}.")
+        raise EdgeferError(f"Stopped while reading the video; results so far are in {lines.parent}.")
     for line, truths in zip(seen, scene, strict=True):
         found = json.loads(line)["faces"]
         for truth in truths:

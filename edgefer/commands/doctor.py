@@ -1,4 +1,4 @@
-"""edgefer doctor: what is wrong on this computer."""
+"""edgefer doctor: checks this computer for known problems."""
 
 from edgefer.commands.inputs import AsJson
 

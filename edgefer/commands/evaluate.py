@@ -1,4 +1,4 @@
-"""edgefer evaluate: a network measured on labelled images."""
+"""edgefer evaluate: measures a network on labelled images."""
 
 import itertools
 from importlib.util import find_spec
@@ -42,7 +42,7 @@ def evaluate(
         str,
         typer.Option(
             metavar="SPLIT",
-            help="valid, test, train or all; when left out valid, or train where none was held back.",
+            help="valid, test, train or all; by default valid, or train if there is no held-out split.",
             rich_help_panel=INPUT,
         ),
     ] = "",
@@ -59,7 +59,7 @@ def evaluate(
         bool,
         typer.Option(
             "--domain-shift",
-            help="Also under nine kinds of change that cameras make: blur, few pixels, noise and so on.",
+            help="Also under nine kinds of camera degradation: blur, low resolution, noise and so on.",
             rich_help_panel=MEASURE,
         ),
     ] = False,
@@ -68,8 +68,8 @@ def evaluate(
 ) -> None:
     """Measure a network on labelled images.
 
-    Every form of the network, with intervals, calibration and what rejection is worth: tables here, and an HTML page with
-    images and JSON in the bundle's report/, or in report/ here for a shipped one.
+    Every form of the network, with intervals, calibration and the effect of rejection: tables here, and an HTML page with
+    images and JSON in the bundle's report/, or in report/ in the current folder for a shipped one.
 
     - `edgefer evaluate ferplus-small --data faces/`
     - `edgefer evaluate --split test --domain-shift`
@@ -92,20 +92,20 @@ def evaluate(
 
 
 class Views(NamedTuple):
-    """Which views of each image are measured. flip: its mirror image too. shifts: what cameras do to it, too."""
+    """Which views of each image are measured. flip: also its mirror image. shifts: also camera degradations."""
 
     flip: bool
     shifts: bool
 
 
 def _split(opened: "Bundle", dataset: "Dataset") -> str:
-    """The split to measure where none is named; it is logged where it is not all of the data."""
+    """The default split; logged unless it is all of the data."""
     from edgefer import console
 
     split = usual_split(opened.card, dataset)
     measured, total = len(dataset.split(split)), sum(map(len, dataset.splits.values()))
     if dataset.name != opened.card.provenance.data and measured < total:
-        console.log(f"{measured} of {total} images are measured, the {split} split: --split all takes all of them.")
+        console.log(f"{measured} of {total} images are measured, the {split} split: --split all measures all of them.")
     return split
 
 
@@ -165,7 +165,7 @@ def _show(evaluated: "Evaluated") -> None:
 
 
 def _write(evaluated: "Evaluated", folder: Path) -> Path:
-    """The page, which is written with the same as JSON beside it."""
+    """Write the page, and the same data as JSON beside it; returns the page's path."""
     import json
 
     from edgefer.bundle import write_file
@@ -178,6 +178,6 @@ def _write(evaluated: "Evaluated", folder: Path) -> Path:
 
 
 def _new_page(folder: Path, name: str) -> Path:
-    """The page of that name, with a number where there is one already: a report is never lost to the next one."""
+    """The page with that name, numbered if it exists: a report is never overwritten."""
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     return next(page for each in names if not (page := folder / f"{each}.html").exists())

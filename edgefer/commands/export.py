@@ -25,8 +25,8 @@ Prove = Annotated[
 def c(bundle: Bundle_, out: Folder, prove: Prove = False, as_json: AsJson = False) -> None:
     """Write a network as portable C99 with its self-test.
 
-    No heap, no libc. `make test`, `make arm` and `make riscv` in OUT prove it on this host, on a Cortex-M4 and on
-    RV32IMC in QEMU. Exit code 1 when the C does not give the stored answers.
+    No heap, no libc. `make test`, `make arm` and `make riscv` in OUT test it on this host, on a Cortex-M4 and on
+    RV32IMC in QEMU. Exit code 1 if the C code does not give the stored answers.
 
     - `edgefer export c fer-nano out/`
     - `edgefer export c fer-nano out/ --prove`
@@ -68,7 +68,7 @@ def web(
         bool, typer.Option("--serve", help="Then serve it to this machine's browser, until Ctrl-C.")
     ] = False,
     prove: Annotated[
-        bool, typer.Option("--prove", help="Also let the page prove itself in Chromium, if that is installed.")
+        bool, typer.Option("--prove", help="Also run the page's self-test in Chromium, if installed.")
     ] = False,
     port: Annotated[
         int, typer.Option(min=0, max=65535, metavar="PORT", help="Port for --serve; 0 takes any free one.")
@@ -92,8 +92,8 @@ def web(
 ) -> None:
     """Write a network as a static web page that works offline.
 
-    Camera, photos, labels; images never leave the browser. It proves itself before its camera button works. Any static
-    server will do; phones want https for the camera. Exit code 1 when the C does not give the stored answers.
+    Camera, photos, labels; images never leave the browser. It runs its self-test before it enables the camera. Any static
+    server will do; phones need https for the camera. Exit code 1 if the C code does not give the stored answers.
 
     - `edgefer export web ferplus-small site/ --serve`
     - `edgefer export web fer-nano site/ --labels wütend,Ekel,Angst,froh,traurig,überrascht,neutral --reject 0.6`
@@ -118,8 +118,8 @@ def web(
     size = download_bytes(out)
     if not as_json:
         console.show(
-            f"{out}: {size:,} bytes to download, compressed. {out / 'README.md'} says how it gets to a phone."
-            + ("" if serve else " --serve tries it here.")
+            f"{out}: {size:,} bytes to download, compressed. {out / 'README.md'} explains how to get it onto a phone."
+            + ("" if serve else " Try it here with --serve.")
         )
     report(f"{opened.path} as a page", checks, as_json=as_json, bundle=opened.hash, out=str(out), gzip_bytes=size)
     if serve:

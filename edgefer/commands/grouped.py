@@ -1,4 +1,4 @@
-"""Options in records: a command takes a few records, and its command line every field of them as an option."""
+"""Options as records: a command takes a few records, whose fields become options on the command line."""
 
 import inspect
 from collections.abc import Callable
@@ -8,10 +8,10 @@ from typing import Any, get_type_hints
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the fields of each dataclass that it takes in the place of that parameter.
+    """The command with each dataclass parameter replaced by its fields.
 
-    The fields are annotated as Typer's options are, with typing.Annotated, and have defaults. Called from Python it takes
-    them by keyword.
+    The fields are annotated like Typer's options, with typing.Annotated, and have defaults. In Python they are passed by
+    keyword.
     """
     hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []

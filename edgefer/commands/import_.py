@@ -1,4 +1,4 @@
-"""edgefer import: a network from elsewhere becomes a bundle."""
+"""edgefer import: makes a bundle from a network trained elsewhere."""
 
 import shlex
 from dataclasses import dataclass
@@ -41,11 +41,11 @@ Scale = Annotated[
 ColorOption = Annotated[Color | None, typer.Option(help="The order of its channels.", rich_help_panel=CONTRACT)]
 OutputsOption = Annotated[
     Outputs | None,
-    typer.Option(help="What it outputs, where the file does not say.", rich_help_panel=CONTRACT),
+    typer.Option(help="The kind of its output, if the file does not say.", rich_help_panel=CONTRACT),
 ]
 FacesOf = Annotated[
     FaceKind,
-    typer.Option("--faces", help="What it reads: people's faces, cats', or whole images.", rich_help_panel=CARD),
+    typer.Option("--faces", help="What it reads: human faces, cats' faces, or whole images.", rich_help_panel=CARD),
 ]
 Name = Annotated[
     str, typer.Option(metavar="NAME", help="The bundle's name; by default the file's.", rich_help_panel=CARD)
@@ -53,7 +53,7 @@ Name = Annotated[
 Author = Annotated[
     str,
     typer.Option(
-        metavar="NAME", help="Author of the network; by default the one that a .tflite names.", rich_help_panel=CARD
+        metavar="NAME", help="Author of the network; by default the one named in a .tflite.", rich_help_panel=CARD
     ),
 ]
 License = Annotated[str, typer.Option("--license", metavar="NAME", help="Its licence; likewise.", rich_help_panel=CARD)]
@@ -61,7 +61,7 @@ Data = Annotated[
     str,
     typer.Option(
         metavar="PATH",
-        help="Labelled images, on which whatever is not stated is measured: every way to prepare the input is tried, and the one that fits is kept.",
+        help="Labelled images for measuring what is not stated: every way to prepare the input is tried, and the one that fits is used.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -69,7 +69,7 @@ Trust = Annotated[
     bool,
     typer.Option(
         "--trust",
-        help="Keras files with code in them (Lambda layers): let Keras run that code, as you, with your files and your network. "
+        help="Keras files with code in them (Lambda layers): let Keras run that code with your permissions, files and network access. "
         "Only for files from people you trust. The bundle is a plain .tflite without that code, which cannot be quantized again.",
     ),
 ]
@@ -80,7 +80,7 @@ Out = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class ContractFlags:
-    """What the network takes and gives; what is left out is read off the file, or measured."""
+    """The network's input and output; what is left out is read from the file, or measured."""
 
     labels: Labels = ""
     scale: Scale = ""
@@ -90,7 +90,7 @@ class ContractFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class CardFlags:
-    """What the card says besides."""
+    """Other fields of the card."""
 
     faces_of: FacesOf = FaceKind.HUMAN
     name: Name = ""
@@ -111,9 +111,9 @@ def import_(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Import a network that was trained elsewhere, so that every command works on it.
+    """Import a network trained elsewhere, so that every command works on it.
 
-    The file is not trusted: no code in it is run unless you say --trust. How its input is prepared is stated, read from the
+    The file is not trusted: no code in it is run without --trust. How its input is prepared is stated, read from the
     file or measured, never guessed, and the bundle must give the same answers as the file.
 
     - `edgefer import my.h5 --labels angry,happy,sad --data faces/`
@@ -149,7 +149,7 @@ def import_(
 
 
 def _labels(text: str, file: Path) -> tuple[str, ...] | None:
-    """Labels as they were named; else those of a labels.txt beside the file."""
+    """The named labels, else those of a labels.txt beside the file."""
     from edgefer.convert.foreign import parse_labels
     from edgefer.files import MAX_CARD, read_regular
 
@@ -189,7 +189,7 @@ def _show(imported: "Imported") -> None:
     for detector, crop in imported.bundle.card.crops.items():
         if crop.faces:
             console.show(
-                f"Faces that {detector} finds are cut {crop.scale:g} times as large, as in {crop.faces} of these images."
+                f"Boxes of {detector} are cropped {crop.scale:g} times as large, as measured on {crop.faces} of these images."
             )
 
 

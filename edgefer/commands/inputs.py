@@ -1,4 +1,4 @@
-"""What several commands take: a bundle, and the data it was trained on."""
+"""Inputs of several commands: a bundle, and the data it was trained on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ DEFAULT_MODEL = "ferplus-small"
 FacesOption = Annotated[
     FaceKind | None,
     typer.Option(
-        "--faces", help="What to read: people's faces, cats', or the middle of the frame. The bundle's own when left out.",
+        "--faces", help="What to read: human faces, cats' faces, or the centre of the frame. The bundle's own when left out.",
         rich_help_panel=FACES,
     ),
 ]  # fmt: skip
@@ -42,21 +42,21 @@ DetectorOption = Annotated[
     DetectorName,
     typer.Option(
         "--detector",
-        help="auto: YuNet where its file was fetched, else edgefer's own, which needs no download. yunet is fetched on first use; haar is the oldest.",
+        help="auto: YuNet if its file was downloaded, else edgefer's own, which needs no download. yunet is downloaded on first use; haar is the oldest.",
         rich_help_panel=FACES,
     ),
 ]
 DetectorFile = Annotated[
     Path | None,
     typer.Option(
-        "--detector-file", metavar="FILE", help="YuNet's .onnx, instead of fetching it (offline boards).",
+        "--detector-file", metavar="FILE", help="YuNet's .onnx, instead of downloading it (offline boards).",
         rich_help_panel=FACES,
     ),
 ]  # fmt: skip
 FinderOption = Annotated[
     Path | None,
     typer.Option(
-        "--finder", metavar="BUNDLE", help="Your own converted finder, for --detector own; by default the one that ships.",
+        "--finder", metavar="BUNDLE", help="Your own converted finder, for --detector own; by default the shipped one.",
         rich_help_panel=FACES,
     ),
 ]  # fmt: skip
@@ -69,9 +69,7 @@ RefinerOption = Annotated[
 ]  # fmt: skip
 RuntimeOption = Annotated[
     RuntimeName,
-    typer.Option(
-        "--runtime", help="What runs the network; auto is the first that is installed.", rich_help_panel=RUNTIME
-    ),
+    typer.Option("--runtime", help="What runs the network; auto is the first installed one.", rich_help_panel=RUNTIME),
 ]
 ThreadsOption = Annotated[
     int | None,
@@ -96,7 +94,7 @@ class PairFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorFlags(PairFlags):
-    """Which faces are looked for, and by what."""
+    """Which faces are detected, and by which detector."""
 
     faces_of: FacesOption = None
     detector: DetectorOption = DetectorName.AUTO
@@ -105,7 +103,7 @@ class DetectorFlags(PairFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkFlags:
-    """What runs the network."""
+    """The runtime of the network."""
 
     runtime: RuntimeOption = RuntimeName.AUTO
     threads: ThreadsOption = None
@@ -115,8 +113,8 @@ GroupBy = Annotated[
     str,
     typer.Option(
         metavar="REGEX",
-        help="What it captures in an image's path names the image's group; groups never cross a split. `(?P<copy>…)` marks "
-        "copies, which are only trained on.",
+        help="A regular expression whose captures in an image's path name its group; groups never cross a split. "
+        "`(?P<copy>…)` marks copies, which are only used for training.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -125,7 +123,7 @@ Names = Annotated[
     typer.Option(
         "--names",
         metavar="0=NAME,1=NAME,...",
-        help="Names for labels or class folders that are numbers, or other names for them.",
+        help="Names for numeric labels or class folders, or other names for them.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -136,8 +134,8 @@ SkipBad = Annotated[
 
 
 def bundle_path(bundle: Path | None, *, reads: bool = False) -> Path:
-    """The bundle that was named, by path or by the name of a shipped one; else the newest under runs/; else the default
-    of the shipped ones. reads: of those under runs/ only one that reads faces, and does not find them."""
+    """The named bundle, by path or by the name of a shipped one; else the newest under runs/; else the default shipped
+    one. reads: skip face-detection networks under runs/."""
     from edgefer.bundle import newest_bundle, path_or_shipped, shipped_bundles, shipped_networks
 
     if bundle is not None:
@@ -146,7 +144,7 @@ def bundle_path(bundle: Path | None, *, reads: bool = False) -> Path:
 
 
 def trained_bundle_path(bundle: Path | None) -> Path:
-    """The same, and where none is named the newest under runs/ that was trained or imported and is not converted yet."""
+    """The same, but by default the newest under runs/ that was trained or imported and is not converted yet."""
     from edgefer.bundle import newest_bundle, with_keras
 
     if bundle is not None:
@@ -159,7 +157,7 @@ def trained_bundle_path(bundle: Path | None) -> Path:
 
 
 def training_data(bundle: "Bundle", data: str, skip_bad: bool) -> "Dataset":
-    """The data a bundle was trained on, as named or as its training remembers; what is left out of it is shown."""
+    """The data a bundle was trained on, named or recorded by its training; logs what is skipped."""
     from edgefer.console import PROGRESS
     from edgefer.train.data.cache import cache_folder
     from edgefer.train.data.trained import training_data
@@ -168,8 +166,8 @@ def training_data(bundle: "Bundle", data: str, skip_bad: bool) -> "Dataset":
 
 
 def report_folder(bundle: "Bundle") -> Path:
-    """Where a report on a bundle goes: into it, or for one that came with edgefer to report/<name> here. InputError where a
-    stranger's bundle leads it elsewhere by a link."""
+    """The folder of a report on a bundle: inside it, or for a shipped one report/<name> in the current folder. InputError
+    if an untrusted bundle has a link there."""
     from edgefer.bundle import is_shipped
 
     if is_shipped(bundle):
@@ -181,7 +179,7 @@ def report_folder(bundle: "Bundle") -> Path:
 
 
 def usual_split(card: "ModelCard", dataset: "Dataset") -> str:
-    """The split to look at when none is named; what that means is shown where it is not "valid"."""
+    """The default split; logs an explanation if it is not "valid"."""
     from edgefer.console import PROGRESS
     from edgefer.train.data.trained import usual_split
 

@@ -1,4 +1,4 @@
-"""edgefer lint: what a target would refuse in a .tflite file."""
+"""edgefer lint: what a target would reject in a .tflite file."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Target(StrEnum):
-    """What is to run the network."""
+    """The target that will run the network."""
 
     LITERT = "litert"
     TFLITE_RUNTIME = "tflite-runtime"
@@ -31,14 +31,14 @@ def lint(
         Path, typer.Argument(metavar="MODEL", help="A .tflite file, or a bundle: its int8 or float32 one.")
     ],
     target: Annotated[
-        Target | None, typer.Option(help="What is to run it; all of them when left out.", show_default=False)
+        Target | None, typer.Option(help="The target; all of them when left out.", show_default=False)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find what a target would refuse, run slowly or get wrong in a .tflite file.
+    """Find what a target would reject, run slowly or get wrong in a .tflite file.
 
-    From the file alone, and by loading and running it in a process of its own on the runtimes that are installed. Exit code
-    1 when it would not run there; without --target, when it would run nowhere.
+    From the file alone, and by loading and running it in a separate process on the installed runtimes. Exit code 1 if it
+    would not run there; without --target, if it would run nowhere.
 
     - `edgefer lint model.tflite`
     - `edgefer lint ferplus-small --target edgetpu`
@@ -83,7 +83,7 @@ def lint(
 
 
 def _content(model: Path) -> tuple[Path, bytes]:
-    """The file that was named, or the network that a device would run of the bundle that was."""
+    """The named file, or the named bundle's network for devices."""
     from edgefer.bundle import Bundle
     from edgefer.files import MAX_NETWORK, read_regular
 
@@ -98,7 +98,7 @@ def _content(model: Path) -> tuple[Path, bytes]:
 
 
 def _installed() -> list[str]:
-    """The runtimes that are targets and are installed here."""
+    """The installed runtimes that are targets."""
     from edgefer.runtimes import installed_runtimes
 
     return [name for name in installed_runtimes() if name in (Target.LITERT, Target.TFLITE_RUNTIME)]
@@ -109,7 +109,7 @@ def _runs(findings: "tuple[Finding, ...]") -> bool:
 
 
 def _each(findings: "tuple[Finding, ...]", target: Target, trials: dict) -> "list[Check]":
-    """A check for each finding of one target."""
+    """A check per finding of one target."""
     from edgefer.checks import Check, Status
 
     statuses = {"error": Status.FAIL, "warning": Status.WARN, "note": Status.PASS}
@@ -121,7 +121,7 @@ def _each(findings: "tuple[Finding, ...]", target: Target, trials: dict) -> "lis
     ]
     if _runs(findings):
         tried = target in trials and trials[target].runs
-        detail = "it loads, allocates and runs here" if tried else "nothing in the file speaks against it"
+        detail = "it loads, allocates and runs here" if tried else "no problem was found in the file"
         rows.append(Check(subject="runs", status=Status.PASS, detail=detail, group=target))
     if target in (Target.LITERT, Target.TFLITE_RUNTIME) and target not in trials:
         detail = f"{target} is not installed here, so the file was not loaded with it"
@@ -130,7 +130,7 @@ def _each(findings: "tuple[Finding, ...]", target: Target, trials: dict) -> "lis
 
 
 def _overview(findings: "dict[str, tuple[Finding, ...]]", trials: dict) -> "list[Check]":
-    """A check for each target. One that would not run it is a warning, as long as another would."""
+    """A check per target. One that would not run it is only a warning, as long as another would."""
     from edgefer.checks import Check, Status
     from edgefer.tflite.lint import TITLES
 
@@ -148,7 +148,7 @@ def _overview(findings: "dict[str, tuple[Finding, ...]]", trials: dict) -> "list
 
 
 def _where(finding: "Finding") -> str:
-    """The operator and tensor of a finding; converters make names of any length."""
+    """The operator and tensor of a finding; converters can make names of any length."""
     parts = [] if finding.operator is None else [f"operator {finding.operator}"]
     parts += [f"{finding.tensor:.60}"] if finding.tensor else []
     return f"{' '.join(parts)}: " if parts else ""

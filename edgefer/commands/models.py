@@ -1,12 +1,12 @@
-"""edgefer models: the networks that come with edgefer."""
+"""edgefer models: the shipped networks."""
 
 from edgefer.commands.inputs import AsJson
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the networks that come with edgefer.
+    """List the networks shipped with edgefer.
 
-    How well each reads, its labels, and where its card is, which says on what it was trained and where it breaks.
+    The accuracy and labels of each, and the path of its model card, with its training data and limitations.
 
     - `edgefer models`
     - `edgefer models --json`

@@ -1,4 +1,4 @@
-"""Opens what `edgefer run` shows, writes and sends to."""
+"""Opens the outputs of `edgefer run`."""
 
 import os
 import re
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """The run that the outputs are of. bundle_hash: names the network. stop: the run's; it then waits for no slow file.
-    settings: what the page may change."""
+    """The run of the outputs. bundle_hash: identifies the network. stop: the run's; once set, slow files are not waited
+    for. settings: what the page may change."""
 
     source: "Source"
     card: "ModelCard"
@@ -37,7 +37,7 @@ class RunFacts:
 
 
 def open_outputs(wanted: OutputFlags, run: RunFacts) -> "OpenOutputs":
-    """Open all that is wanted; text on stdout where there would be none. InputError or MissingDependency for what cannot be."""
+    """Open all wanted outputs, or text on stdout if there are none. InputError or MissingDependency if one cannot be."""
     opener = _Opener(wanted, run)
     try:
         return opener.open()
@@ -47,7 +47,7 @@ def open_outputs(wanted: OutputFlags, run: RunFacts) -> "OpenOutputs":
 
 
 class _Opener:
-    """Opens the outputs one by one, the ones that are likeliest to be refused first."""
+    """Opens the outputs one by one, those most likely to fail first."""
 
     def __init__(self, wanted: OutputFlags, run: RunFacts):
         from edgefer import __version__
@@ -63,7 +63,7 @@ class _Opener:
         self._generated = "" if wanted.token else new_token()
         self._page_url = ""
         self.fed: list[Feed] = []
-        self.unfed: list[Sink] = []  # what is asked for by others, and needs no queue
+        self.unfed: list[Sink] = []  # sinks that need no queue
 
     def open(self) -> "OpenOutputs":
         if self._wanted.mqtt_ca and not self._wanted.mqtt:
@@ -131,7 +131,7 @@ class _Opener:
         if self._wanted.metrics:
             prometheus = _needing("prometheus", "--metrics", "metrics")
             host, port = parse_address(self._wanted.metrics, "--metrics")
-            # On loopback without one: scrapers that have worked there go on.
+            # On loopback without a token, so that existing scrapers keep working.
             token = "" if _is_loopback(host) else self._token(host)
             labels = (*self._labels, own_word(UNSURE, self._labels))
             served = prometheus.Metrics(
@@ -154,7 +154,7 @@ class _Opener:
         return self._wanted.token or ("" if _is_loopback(host) else self._generated)
 
     def _shown(self, host: str) -> str:
-        """The token as it is printed behind a URL: only one that was generated, as logs need not have the other."""
+        """The token to print after a URL: only a generated one, since the user knows their own."""
         return f"?token={self._generated}" if self._generated and not _is_loopback(host) else ""
 
     def _open_mqtt(self) -> None:
@@ -184,7 +184,7 @@ class _Opener:
         if not self._wanted.headless and Window.possible():
             self.unfed.append(Window(self._view))  # without a queue: a window belongs to the main thread
         elif not self._wanted.headless:
-            console.log("There is no display that a window can open on: running without one.")
+            console.log("There is no display for a window: running without one.")
         if not self.fed and not self.unfed:
             source = self._run.source
             self._feed(FaceLines(sys.stdout) if source.stills else Changes(sys.stdout, named=source.streams > 1))
@@ -192,7 +192,7 @@ class _Opener:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenOutputs:
-    """The sinks, and those of them that are behind a queue."""
+    """The sinks, and those with a queue."""
 
     sinks: "list[Sink]"
     fed: "list[Feed]"
@@ -200,8 +200,8 @@ class OpenOutputs:
     live: bool = False
 
     def conclude(self, frames: int) -> None:
-        """After a run of so many frames: log what was saved. EdgeferError when a file has ended early or a
-        broker never got the last state of a file, BrokenPipeError for stdout."""
+        """Log what was saved after a run. EdgeferError if an output file failed, or the broker did not get the last
+        state of a recorded source, BrokenPipeError for stdout."""
         from edgefer import console
         from edgefer.devices.outputs.video import STILLS
 
@@ -213,11 +213,11 @@ class OpenOutputs:
         for feed in failed:
             if isinstance(feed.error, BrokenPipeError):
                 raise feed.error
-        # A camera's run is ended by somebody who has seen the broker's trouble all along; of a file the end is missing.
+        # For a camera, the broker's trouble was logged during the run; for a file, the last state would be missing.
         failed += [feed for feed in self.fed if feed.unsent and not feed.error and not self.live]
         if failed:
-            reasons = [f"{feed.name} ({feed.trouble or 'no answer before the end'})" for feed in failed]
-            raise EdgeferError(f"Not all was written: {', '.join(reasons)}.")
+            reasons = [f"{feed.name} ({feed.trouble or 'no reply before the end'})" for feed in failed]
+            raise EdgeferError(f"Not all results were written: {', '.join(reasons)}.")
 
 
 def parse_address(text: str, option: str) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""The options of `edgefer run` for what it shows, writes and sends."""
+"""The output options of `edgefer run`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ CsvOption = Annotated[
     typer.Option(
         "--csv",
         metavar="FILE",
-        help="One row per face, added to the file; see `edgefer report`.",
+        help="One row per face, appended to the file; see `edgefer report`.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -34,7 +34,7 @@ On = Annotated[
     typer.Option(
         "--on",
         metavar="LABEL=COMMAND",
-        help="Run a command when this label shows, without a shell; EDGEFER_LABEL, EDGEFER_SCORE, EDGEFER_ID, EDGEFER_TIME_S "
+        help="Run a command when this label appears, without a shell; EDGEFER_LABEL, EDGEFER_SCORE, EDGEFER_ID, EDGEFER_TIME_S "
         "and EDGEFER_SOURCE are in its environment. May be given several times.",
         rich_help_panel=PANEL,
     ),
@@ -44,7 +44,7 @@ SnapshotOn = Annotated[
     typer.Option(
         "--snapshot-on",
         metavar="LABEL=FOLDER",
-        help="Keep the annotated image in this folder when this label shows. May be given several times.",
+        help="Save the annotated image in this folder when this label appears. May be given several times.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -64,7 +64,7 @@ OnPause = Annotated[
         "--on-pause",
         min=0,
         metavar="SECONDS",
-        help="--on, --snapshot-on: then not again for this long.",
+        help="--on, --snapshot-on: minimum time until the next one.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -79,7 +79,7 @@ Serve = Annotated[
     typer.Option(
         "--serve",
         metavar="[HOST:]PORT",
-        help="A web page with image, faces and settings; only this machine may see it, unless HOST is given, and then "
+        help="A web page with image, faces and settings; accessible only from this machine, unless HOST is given, and then "
         "only with the token.",
         rich_help_panel=PANEL,
     ),
@@ -91,7 +91,7 @@ Token = Annotated[
         metavar="TOKEN",
         envvar="EDGEFER_TOKEN",
         show_envvar=True,
-        help="What --serve and --metrics ask for; generated when left out.",
+        help="The token for --serve and --metrics; generated when left out.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -108,7 +108,7 @@ MqttOption = Annotated[
 MqttRate = Annotated[
     float,
     typer.Option(
-        "--mqtt-rate", min=0.01, metavar="N", help="At most this many messages a second.", rich_help_panel=PANEL
+        "--mqtt-rate", min=0.01, metavar="N", help="At most this many messages per second.", rich_help_panel=PANEL
     ),
 ]
 MqttCa = Annotated[
@@ -116,7 +116,7 @@ MqttCa = Annotated[
     typer.Option(
         "--mqtt-ca",
         metavar="FILE",
-        help="mqtts://: the authority (PEM) that signed the broker's certificate.",
+        help="mqtts://: the CA (PEM) of the broker's certificate.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -133,7 +133,7 @@ MetricsOption = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFlags:
-    """Where results go; "" and None: not there."""
+    """Where results go; "" and None: nowhere."""
 
     headless: Headless = False
     save: Save = None

@@ -1,4 +1,4 @@
-"""What `edgefer run` does with a network, for the exported page to do the same."""
+"""The settings of `edgefer run` for a network, for the exported page to work in the same way."""
 
 from typing import TYPE_CHECKING
 
@@ -19,11 +19,11 @@ def device_of(
     reject: float = ReaderOptions.reject,
     files: DetectorFiles = AS_SHIPPED,
 ) -> "Device":
-    """What `edgefer run` does with this card's network, for a page to do the same. Of people it reads the faces that edgefer's
-    own detector finds, of anything else the middle of the frame: the page has no other detector.
+    """The settings of `edgefer run` for this card's network, for a page. Human faces are detected by edgefer's own detector;
+    for anything else it reads the centre of the frame, since the page has no other detector.
 
-    labels: "A,B,...", shown instead of the card's; smooth, reject: what the page's settings begin with; files: the pair, where
-    it is not the one that ships. InputError for labels that are not as many, or not distinct.
+    labels: "A,B,...", shown instead of the card's; smooth, reject: initial settings of the page; files: the pair, if it is
+    not the shipped one. InputError for labels of a wrong number, or that are not distinct.
     """
     from edgefer.convert.web.device import Device
     from edgefer.devices.faces.detectors import FrameDetector
@@ -47,7 +47,7 @@ def device_of(
 
 
 def _rules(people: bool) -> dict[str, object]:
-    """The numbers by which `edgefer run` follows faces, smooths their labels, and finds that one cannot be read."""
+    """The parameters of `edgefer run` for tracking faces, smoothing labels, and rejecting unreadable faces."""
     from dataclasses import asdict
 
     from edgefer.devices.faces import own, quality, smoothing, tracking
@@ -85,7 +85,7 @@ def _shown(text: str, labels: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _face_networks(files: DetectorFiles) -> "FaceNetworks":
-    """The finder and refiner, and the numbers by which `edgefer run` uses them."""
+    """The finder and refiner, and the parameters with which `edgefer run` uses them."""
     from edgefer import faces
     from edgefer.c.subject import read_subject
     from edgefer.convert.web.device import FaceNetworks
@@ -115,7 +115,7 @@ def _face_networks(files: DetectorFiles) -> "FaceNetworks":
 
 
 def _detector(networks: "FaceNetworks"):
-    """edgefer's own detector, to the last quantum: other runtimes than the default one may round otherwise."""
+    """edgefer's own detector, bit-exact: runtimes other than the default one may round differently."""
     from edgefer.c.exact import ExactMaps
     from edgefer.devices.faces.own import OwnDetector
 

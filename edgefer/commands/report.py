@@ -1,4 +1,4 @@
-"""edgefer report: what a run saw, as one HTML page."""
+"""edgefer report: a run's results as one HTML page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ from edgefer.errors import InputError
 
 def report(
     csv: Annotated[
-        list[Path], typer.Argument(metavar="CSV", help="What `edgefer run --csv FILE` wrote; a page for each.")
+        list[Path], typer.Argument(metavar="CSV", help="A file from `edgefer run --csv FILE`; one page per file.")
     ],
     out: Annotated[
         Path | None,
@@ -22,7 +22,7 @@ def report(
 ) -> None:
     """Summarize a run as one HTML page: timeline, share of each label, longest moments.
 
-    It opens in any browser, offline, and holds no images.
+    It works in any browser, offline, and contains no images.
 
     - `edgefer run film.mp4 --csv out.csv && edgefer report out.csv`
     - `edgefer report desk.csv door.csv`

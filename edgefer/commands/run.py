@@ -23,7 +23,7 @@ MAX_LISTED = 20
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What one run reads, how, and where its results go."""
+    """The options of a run: sources, processing and outputs."""
 
     bundle: Path
     sources: tuple[str, ...]
@@ -39,7 +39,7 @@ def run(
 ) -> None:
     """Read faces from cameras, videos and images. No frame is stored or sent unless you ask for it.
 
-    Exit code 1 when a source or an output failed on the way; what was read up to there is kept.
+    Exit code 1 if a source or an output failed during the run; results so far are kept.
 
     - `edgefer run photo.jpg --save out.png`
     - `edgefer run fer-small --camera 0 --serve 8000`
@@ -47,7 +47,7 @@ def run(
     """
     bundle, sources = source.named(inputs or [])
     if outputs.save and len(sources) > 1:
-        raise InputError(f"--save takes one source, and {len(sources)} are named: run it once for each.")
+        raise InputError(f"--save takes one source, but {len(sources)} are named: run it once for each.")
     _run(
         RunOptions(
             bundle=bundle_path(bundle, reads=True),
@@ -61,7 +61,7 @@ def run(
 
 
 def _run(options: RunOptions) -> None:
-    """Open everything that was asked for, read until the end, and log what was seen."""
+    """Open all sources and outputs, read until the end, and log a summary."""
     from dataclasses import replace
 
     from edgefer import console
@@ -105,10 +105,10 @@ def _run(options: RunOptions) -> None:
 
 
 def _end_on_signals(stop: threading.Event, notifier) -> None:
-    """End after the frame at hand on Ctrl-C, SIGTERM, and a closed terminal: what is saved is finished all the same."""
+    """End after the current frame on Ctrl-C, SIGTERM, and a closed terminal, so that output files are finished."""
 
     def end(number: int, at: object) -> None:
-        if stop.is_set():  # the second time: no more waiting
+        if stop.is_set():  # the second time: do not wait
             raise KeyboardInterrupt
         stop.set()
         notifier.send(STOPPING="1")
@@ -120,7 +120,7 @@ def _end_on_signals(stop: threading.Event, notifier) -> None:
 
 
 def _controls(reader: "Reader", session, stats: "RunStats", stop: threading.Event, notifier):
-    """What the page may change while the run goes on, and the sink that puts it into force."""
+    """The settings that the page may change during the run, and the sink that applies them."""
     from edgefer import console
     from edgefer.devices.outputs.settings import Controls, LiveSettings, RunSettings
 
@@ -133,7 +133,7 @@ def _controls(reader: "Reader", session, stats: "RunStats", stop: threading.Even
 
 
 def _with_progress(source: "Source", options: RunOptions):
-    """The frames, with a progress bar where their number is known and nothing else is written to the terminal."""
+    """The frames, with a progress bar if their number is known and nothing else is written to the terminal."""
     import sys
 
     from edgefer import console
@@ -150,7 +150,7 @@ def _log_what_was_seen(stats: "RunStats", source: "Source") -> None:
     from edgefer import console
 
     if source.left_out:
-        console.log(f"Left out {len(source.left_out)} file{'s' * (len(source.left_out) > 1)}:")
+        console.log(f"Skipped {len(source.left_out)} file{'s' * (len(source.left_out) > 1)}:")
         for line in source.left_out[:MAX_LISTED]:
             console.log(f"  {line}")
         if len(source.left_out) > MAX_LISTED:
@@ -166,8 +166,8 @@ def _log_what_was_seen(stats: "RunStats", source: "Source") -> None:
     )
     if not stats.faces:
         console.log(
-            "No face was found: faces must look at the camera and fill a twelfth of the image's longer side or more "
-            "(--min-face PIXELS looks for smaller ones). --faces frame reads the middle of the frame as it is."
+            "No face was found: faces must look at the camera and fill at least a twelfth of the image's longer side "
+            "(--min-face PIXELS detects smaller ones). --faces frame reads the centre of the frame."
         )
         return
     seen = ", ".join(f"{label} {count}" for label, count in sorted(stats.labels.items(), key=lambda item: -item[1]))

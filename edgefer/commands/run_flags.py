@@ -1,4 +1,4 @@
-"""The options of `edgefer run`, but for its outputs, in records: what is read, how faces are, and what runs the network."""
+"""The options of `edgefer run`, except its outputs, as records: sources, faces and runtime."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ Camera = Annotated[
     list[str] | None,
     typer.Option(
         metavar="N|PATH|csi",
-        help="Camera number, /dev path, or csi for a Raspberry Pi's own. May be given several times.",
+        help="Camera number, /dev path, or csi for a Raspberry Pi's CSI camera. May be given several times.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -53,23 +53,23 @@ SourceName = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FILE|FOLDER|URL",
-        help="Video, image, folder, stream, gst:PIPELINE, or 'builtin'; the password of a rtsp://user@host/path may be in "
+        help="Video, image, folder, stream, gst:PIPELINE, or 'builtin'; the password of an rtsp://user@host/path may be in "
         "EDGEFER_SOURCE_PASSWORD. May be given several times.",
         rich_help_panel=INPUT,
     ),
 ]
 Size = Annotated[
-    str, typer.Option(metavar="WxH", help="Image size to ask a camera for, such as 640x480.", rich_help_panel=INPUT)
+    str, typer.Option(metavar="WxH", help="Image size of a camera, such as 640x480.", rich_help_panel=INPUT)
 ]
 Fps = Annotated[
     float | None,
-    typer.Option(min=1, max=MAX_FPS, metavar="FPS", help="Frame rate to ask a camera for.", rich_help_panel=INPUT),
+    typer.Option(min=1, max=MAX_FPS, metavar="FPS", help="Frame rate of a camera.", rich_help_panel=INPUT),
 ]
 Mjpg = Annotated[
     bool | None,
     typer.Option(
         "--mjpg/--no-mjpg",
-        help="USB cameras: ask for compressed frames; the default above 640x480.",
+        help="USB cameras: use compressed frames; the default above 640x480.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -81,7 +81,7 @@ Realtime = Annotated[
     bool, typer.Option("--realtime", help="Files: play at their own frame rate, no faster.", rich_help_panel=INPUT)
 ]
 Wait = Annotated[
-    bool, typer.Option("--wait", help="Wait for a camera or stream that is not there yet.", rich_help_panel=INPUT)
+    bool, typer.Option("--wait", help="Wait for a camera or stream that is not available yet.", rich_help_panel=INPUT)
 ]
 Frames = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Stop after this many frames.", rich_help_panel=INPUT)
@@ -91,7 +91,7 @@ MinFace = Annotated[
     typer.Option(
         min=0,
         metavar="PIXELS",
-        help="The smallest side of a face to look for; by default about 1/12 of the image's longer side. Smaller takes longer.",
+        help="The minimum side of a face to detect; by default about 1/12 of the image's longer side. Smaller takes longer.",
         show_default=False,
         rich_help_panel=FACES,
     ),
@@ -100,7 +100,7 @@ Region = Annotated[
     str,
     typer.Option(
         metavar="LEFT,TOP,WxH",
-        help="Look for faces in this part of the image only, in pixels.",
+        help="Detect faces only in this part of the image, in pixels.",
         rich_help_panel=FACES,
     ),
 ]
@@ -110,7 +110,7 @@ TargetFps = Annotated[
         min=1,
         max=MAX_FPS,
         metavar="FPS",
-        help="Look for faces only as often as this frame rate allows, and follow them in between. By default this board's "
+        help="Detect faces only as often as this frame rate allows, and track them in between. By default this board's "
         "for live sources; files are searched frame by frame.",
         rich_help_panel=FACES,
     ),
@@ -120,8 +120,8 @@ Follow = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Search the whole of every Nth frame only, and in between around the known faces. It pays most with YuNet and "
-        "with --min-face; a new face shows up to N frames later.",
+        help="Search only every Nth frame in full, and in between near the known faces. Most useful with YuNet and with "
+        "--min-face; a new face appears up to N frames later.",
         rich_help_panel=FACES,
     ),
 ]
@@ -134,7 +134,7 @@ Reject = Annotated[
         min=0,
         max=1,
         metavar="SCORE",
-        help="Say `unsure` below this score, or for a face that is too poor to read; 0: never.",
+        help="Show `unsure` below this score, or for a face that cannot be read well; 0: never.",
         rich_help_panel=FACES,
     ),
 ]
@@ -161,7 +161,7 @@ Check = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFlags:
-    """What is read, and how it is opened."""
+    """The sources, and how they are opened."""
 
     bundle: BundleOption = None
     camera: Camera = None
@@ -178,7 +178,7 @@ class SourceFlags:
     config: ConfigOption = None
 
     def named(self, inputs: list[str]) -> tuple[Path | None, list[str]]:
-        """The bundle and the sources, of the arguments and of the options. InputError where they do not go together."""
+        """The bundle and the sources, from arguments and options. InputError if they conflict."""
         from edgefer.devices.sources.cameras import is_csi
 
         bundle, sources = sort_inputs(inputs, self.bundle)
@@ -206,7 +206,7 @@ class SourceFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class FaceFlags(DetectorFlags):
-    """Which faces are looked for, how, and when a label is taken."""
+    """Which faces are detected, how, and when a label is accepted."""
 
     min_face: MinFace = 0
     roi: Region = ""
@@ -218,7 +218,7 @@ class FaceFlags(DetectorFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeFlags(NetworkFlags):
-    """What runs the network, and whether it is checked first."""
+    """The runtime, and whether the network is checked first."""
 
     device: Device = DeviceName.CPU
     allow_cpu_fallback: AllowCpuFallback = False
@@ -238,8 +238,8 @@ def reader_options(faces: FaceFlags, runtime: RuntimeFlags) -> ReaderOptions:
 def sort_inputs(inputs: list[str], bundle: Path | None) -> tuple[Path | None, list[str]]:
     """Which of the arguments is the bundle, and which are sources.
 
-    A folder with a card.json, or with an unfinished training, is a bundle, and so is the name of a shipped one where
-    nothing of that name lies here; anything else is a source.
+    A folder with a card.json, or with an unfinished training, is a bundle, and so is the name of a shipped one unless a
+    file or folder has that name; anything else is a source.
     """
     from edgefer.bundle import CARD, is_begun, shipped_bundles
     from edgefer.devices.sources.cameras import BUILT_IN, GSTREAMER, is_camera

@@ -1,4 +1,4 @@
-"""The commands of a board that is left running: service install, uninstall, status."""
+"""The commands for unattended boards: service install, uninstall, status."""
 
 import itertools
 from pathlib import Path
@@ -10,7 +10,7 @@ from edgefer.commands.app import App, Command
 from edgefer.commands.inputs import AsJson
 from edgefer.errors import EdgeferError, InputError
 
-NO_SYSTEMD = "systemd does not run this computer: `edgefer service install --print` shows the unit."
+NO_SYSTEMD = "systemd is not running on this computer: `edgefer service install --print` shows the unit."
 app = App(help="Run `edgefer run` as a systemd service.")
 
 
@@ -76,7 +76,7 @@ def _unit(program: list[str], words: list[str], user: str) -> str:
 
 
 def _check_files(program: list[str], words: list[str], user: str) -> None:
-    """InputError where the service could not start the program, or read what it is given."""
+    """InputError if the service could not start the program, or read its input files."""
     import sys
 
     from edgefer.devices.board import service
@@ -84,7 +84,7 @@ def _check_files(program: list[str], words: list[str], user: str) -> None:
     interpreter = service.interpreter_of(Path(program[0]))
     if interpreter and not interpreter.exists():
         raise InputError(
-            f"{program[0]} is for {interpreter}, which is not there: install edgefer again, in a new venv."
+            f"{program[0]} is for {interpreter}, which does not exist: install edgefer again, in a new venv."
         )
     needed = [Path(sys.executable), Path(program[0]), *(Path(word) for word in words if word.startswith("/"))]
     needed += [Path(sys.base_prefix), *([interpreter] if interpreter else [])]
@@ -161,8 +161,8 @@ def status(as_json: AsJson = False) -> None:
 
 
 def _run_arguments(arguments: list[str]) -> list[str]:
-    """The arguments of `edgefer run`, seen to be right. What they read is named from the root, as the service runs in a
-    folder of its own; what they write lies there."""
+    """The validated arguments of `edgefer run`. Input files get absolute paths, since the service runs in its own folder;
+    output files are in that folder."""
     from edgefer.bundle import newest_bundle
     from edgefer.commands.run_flags import sort_inputs
     from edgefer.devices.sources.cameras import GSTREAMER, is_camera
@@ -181,7 +181,7 @@ def _run_arguments(arguments: list[str]) -> list[str]:
 
 
 def _words(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """The arguments with files named from the root, and what `edgefer run` makes of them, by parameter."""
+    """The arguments with absolute paths, and the parameters that `edgefer run` parses from them."""
     from edgefer.commands.run import run
 
     one = typer.Typer(add_completion=False)
@@ -210,19 +210,17 @@ def _words(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
 
 
 def _check_outputs(params: dict[str, Any]) -> None:
-    """InputError for an output that a service cannot write, or could not go on with."""
+    """InputError for an output that a service cannot write, or that would end it after a restart."""
     from edgefer.devices.board import service
 
     if params["save"]:
-        raise InputError("A service that is started again would find its --save file there and stop: use --csv.")
+        raise InputError("A restarted service would find its --save file in place and stop: use --csv.")
     for option in params["snapshot_on"] or ():
         if len(Path(option.partition("=")[2]).parts) > 1:
-            raise InputError(
-                f"A service may write nowhere but in /var/lib/{service.NAME}: give --snapshot-on a folder there."
-            )
+            raise InputError(f"A service may only write to /var/lib/{service.NAME}: give --snapshot-on a folder there.")
     if params["csv"] and len(params["csv"].parts) > 1:
         raise InputError(
-            f"A service may write nowhere but in /var/lib/{service.NAME}, where its --csv lies: give it a name alone, "
+            f"A service may only write to /var/lib/{service.NAME}, where its --csv goes: give only a file name, "
             f"such as {params['csv'].name}."
         )
 
@@ -234,12 +232,12 @@ def _check_secrets(words: list[str], addresses: list[str]) -> None:
     if "--token" in words or any(holds_secret(address) for address in addresses):
         raise InputError(
             "All users can read a service's command line: put EDGEFER_TOKEN=..., EDGEFER_MQTT_PASSWORD=... and "
-            f"EDGEFER_SOURCE_PASSWORD=... into {service.SECRETS}, for root alone (chmod 600), and leave them out here."
+            f"EDGEFER_SOURCE_PASSWORD=... into {service.SECRETS}, readable only by root (chmod 600), and leave them out here."
         )
 
 
 def _serves_low_port(words: list[str]) -> bool:
-    """Whether the page or the metrics are at a port that only root, or a capability, may serve at."""
+    """Whether the page or the metrics use a port that needs root or a capability."""
     from edgefer.commands.opening import parse_address
 
     ports = [
@@ -251,7 +249,7 @@ def _serves_low_port(words: list[str]) -> bool:
 
 
 def _program() -> list[str]:
-    """How this very edgefer is started, by its whole path: neither systemd nor sudo looks into a venv."""
+    """The command that starts this edgefer, as an absolute path: neither systemd nor sudo searches a venv."""
     import shutil
     import sys
 
@@ -281,10 +279,10 @@ def _systemctl(*arguments: str) -> str:
     try:
         done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, timeout=60)
     except FileNotFoundError:
-        raise EdgeferError("There is no systemctl here: a service needs systemd.") from None
+        raise EdgeferError("systemctl was not found: a service needs systemd.") from None
     except subprocess.TimeoutExpired:
         raise EdgeferError(
-            f"systemctl {' '.join(arguments)} gave no answer in 60 s: journalctl -u edgefer -n 30"
+            f"systemctl {' '.join(arguments)} did not respond within 60 s: journalctl -u edgefer -n 30"
         ) from None
     if done.returncode:
         if not systemd_is_here():

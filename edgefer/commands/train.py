@@ -73,7 +73,7 @@ def _show(result: "Result | None", run: Path) -> None:
         )
         if missed := [label for label, count, _, recall, _ in rows if count and not recall]:
             console.show(
-                f"Not one image of {', '.join(missed)} was recognised: train longer, on more of them, or with "
+                f"No image of {', '.join(missed)} was recognised: train longer, on more of them, or with "
                 "--set fit.balance=class-weights."
             )
     if crossed := result.cross_validation:

@@ -1,4 +1,4 @@
-"""The options of `edgefer train`, in records."""
+"""The options of `edgefer train`, as records."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,15 +32,13 @@ Labels = Annotated[
 ]
 ValidFraction = Annotated[
     float,
-    typer.Option(
-        metavar="SHARE", help="Share held back where the data has no validation split.", rich_help_panel=INPUT
-    ),
+    typer.Option(metavar="SHARE", help="Share held out if the data has no validation split.", rich_help_panel=INPUT),
 ]
 Folds = Annotated[
     int,
     typer.Option(
         metavar="N",
-        help="Cross-validate first: N networks, each measured on the Nth of the images it never saw. For small data.",
+        help="Cross-validate first: N networks, each measured on its held-out Nth of the images. For small data sets.",
         show_default=False,
         rich_help_panel=INPUT,
     ),
@@ -81,8 +79,8 @@ InitFrom = Annotated[
     str,
     typer.Option(
         metavar="BUNDLE",
-        help="Start from the weights of a bundle that was trained, as far as they fit. Of those that ship, fer-nano, "
-        "fer-small and ferplus-small have theirs.",
+        help="Start from a trained bundle's weights, as far as they fit. Of the shipped ones, fer-nano, fer-small and "
+        "ferplus-small have theirs.",
         rich_help_panel=RECIPE,
     ),
 ]
@@ -134,7 +132,7 @@ Yunet = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class DataFlags:
-    """What is learned from."""
+    """The training data."""
 
     data: Data = ""
     labels: Labels = ""
@@ -148,7 +146,7 @@ class DataFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeFlags:
-    """The recipe, and what is different from it."""
+    """The recipe, and changes to it."""
 
     recipe: RecipeOption = DEFAULT_RECIPE
     epochs: Epochs = None
@@ -160,7 +158,7 @@ class RecipeFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherFlags:
-    """What is learned from beside the labels."""
+    """What is learned from besides the labels."""
 
     teacher: Teacher = ""
     soft_labels: SoftLabels = ""
@@ -169,7 +167,7 @@ class TeacherFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFlags:
-    """Where the training lies, and whether it goes on."""
+    """The training's folder, and whether it is resumed."""
 
     out: Out = None
     resume: Resume = False

@@ -1,4 +1,4 @@
-"""edgefer verify: is this still the same network?"""
+"""edgefer verify: whether this is still the same network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ Runtimes = Annotated[
     typer.Option(
         "--runtime",
         metavar="|".join(RuntimeName),
-        help="The runtime to ask; auto is the first installed, with --data all that are. May be given several times.",
+        help="The runtime to test; auto: the first installed one, with --data all of them. May be given several times.",
         show_default=False,
         rich_help_panel=RUNTIME,
     ),
@@ -46,7 +46,7 @@ Data = Annotated[
     str,
     typer.Option(
         metavar="PATH",
-        help="Labelled images, those it was trained on or like them: does it decide the same?",
+        help="Labelled images, those it was trained on or similar ones: does it make the same decisions?",
         rich_help_panel=INPUT,
     ),
 ]
@@ -54,7 +54,7 @@ SplitOption = Annotated[
     str,
     typer.Option(
         metavar="SPLIT",
-        help="Which split of the data; valid, or train where none was held back.",
+        help="The split of the data; by default valid, or train if there is no held-out one.",
         show_default=False,
         rich_help_panel=INPUT,
     ),
@@ -65,7 +65,7 @@ MaxDrop = Annotated[
         min=0,
         max=100,
         metavar="POINTS",
-        help="The most accuracy that conversion may cost, in points.",
+        help="The maximum accuracy that conversion may cost, in points.",
         rich_help_panel=BUDGET,
     ),
 ]
@@ -77,7 +77,7 @@ Report = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR|FILE",
-        help="Write the certificate, parity.html and .json, with reference kernels and every emulator and browser too; minutes.",
+        help="Write the certificate, parity.html and .json, also with reference kernels, emulators and browsers; takes minutes.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -86,7 +86,7 @@ CertificateFile = Annotated[
     typer.Option(
         "--certificate",
         metavar="FILE",
-        help="Also: is this the bundle of that certificate (.json)?",
+        help="Also check that this is the bundle of that certificate (.json).",
         rich_help_panel=INPUT,
     ),
 ]
@@ -94,7 +94,7 @@ CertificateFile = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyFlags:
-    """What is asked of a bundle."""
+    """The options of the checks."""
 
     data: Data = ""
     split: SplitOption = ""
@@ -109,11 +109,11 @@ class VerifyFlags:
 
 @grouped
 def verify(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
-    """Prove that a bundle still is the same network.
+    """Prove that a bundle is still the same network.
 
-    With the bundle alone, in seconds, without data or TensorFlow: are its pixels, weights and answers on this machine those
-    that it was shipped with? With --data also, on every installed runtime: does it decide as the network it came from?
-    Exit code 1 when it does not, 2 when nothing could be checked. Of a folder that `edgefer export` wrote: are its files those?
+    With the bundle alone, in seconds, without data or TensorFlow: does it have the same pixels, weights and answers on this
+    machine as when it was made? With --data also, on every installed runtime: does it make the same decisions as the network
+    it came from? Exit code 1 if not, 2 if nothing could be checked. A folder from `edgefer export`: are its files unchanged?
 
     - `edgefer verify`
     - `edgefer verify runs/small-1-int8 --data fer2013.csv --report out/`
@@ -141,7 +141,7 @@ def verify(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
 
 
 def _about_images(asked: VerifyFlags) -> str:
-    """The first option that says something of labelled images, "" for none."""
+    """The first given option that needs labelled images, "" for none."""
     options = {
         "--report": asked.report is not None,
         "--split": bool(asked.split),
@@ -159,7 +159,7 @@ def _show_machine(runtimes: Sequence[str]) -> None:
 
 
 def _verify_export(folder: Path, asked: VerifyFlags) -> None:
-    """Ends the command: of an export there is nothing else to ask here, its targets prove themselves."""
+    """Check the files and end the command: nothing else can be checked here, since an export's targets test themselves."""
     from edgefer.checks import report as report_checks
     from edgefer.convert.exported import check_export
 
@@ -171,7 +171,7 @@ def _verify_export(folder: Path, asked: VerifyFlags) -> None:
 
 @grouped
 def parity(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
-    """The older name of `edgefer verify --data`; without --data, on the data that the bundle's training remembers."""
+    """The older name of `edgefer verify --data`; without --data, on the data recorded by the bundle's training."""
     from edgefer.bundle import Bundle
 
     opened = Bundle.open(bundle_path(bundle))
@@ -181,7 +181,7 @@ def parity(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
 
 
 def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
-    """All three questions, with the host's packages; the certificate is written where `report` says, its JSON always."""
+    """All three questions, with the host's packages; the certificate is written to `report`, its JSON always."""
     import json
 
     from edgefer import __version__, console
@@ -196,7 +196,7 @@ def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
 
     if (option := _about_images(asked)) and not asked.data and remembered(opened) is None:
         raise InputError(
-            f"{option} is about decisions on labelled images: name some, like those it was trained on, with --data PATH."
+            f"{option} is about decisions on labelled images: name some, similar to those it was trained on, with --data PATH."
         )
     page = _certificate_file(asked.report) if asked.report else report_folder(opened) / "parity.html"
     check_writable(page, "--report")
@@ -235,12 +235,12 @@ def _show_figures(certificate: "Certificate") -> None:
 
 
 def _certificate_file(report: Path) -> Path:
-    """Where the certificate's page goes: the file that was named, or parity.html in the directory."""
+    """The path of the certificate's page: the named file, or parity.html in the named directory."""
     return report if report.suffix.lower() in (".html", ".htm") else report / "parity.html"
 
 
 def _check_certificate(opened: "Bundle", file: Path) -> None:
-    """BundleError unless the certificate is of this very bundle, and passed."""
+    """BundleError unless the certificate is of this bundle, and passed."""
     import json
 
     try:
@@ -248,11 +248,11 @@ def _check_certificate(opened: "Bundle", file: Path) -> None:
         proven, passed = content["bundle"]["sha256"], content["passed"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(
-            f"{file} is no parity certificate: it is the .json that `edgefer verify --data --report` writes."
+            f"{file} is not a parity certificate: name the .json that `edgefer verify --data --report` writes."
         ) from None
     if proven != opened.hash:
         raise BundleError(
-            f"{file} is about another bundle ({proven!s:.12}…); {opened.path} is {opened.hash:.12}…: what runs here was not proven."
+            f"{file} is about another bundle ({proven!s:.12}…); {opened.path} is {opened.hash:.12}…: this bundle was not certified."
         )
     if passed is not True:
         raise BundleError(f"{file} is about this bundle, and says that it did not pass.")

@@ -1,1 +1,1 @@
-"""What can be said of a .tflite file without TensorFlow: its operators, what a target would refuse, its metadata and weights."""
+"""Analyses .tflite files without TensorFlow: operators, what a target would reject, metadata and weights."""

@@ -1,18 +1,18 @@
-"""Where each activation of a network lies in the arena: known before anything runs, and no larger than what is alive at once."""
+"""Plans a network's arena: the static offset of each activation, with memory reused between lifetimes."""
 
 from dataclasses import dataclass, replace
 
 from edgefer.tflite.int8_network import Int8Network, Layer
 
-ALIGNMENT = 16  # bytes: of the arena and of each place in it
-COLUMNS = 4  # places of a convolution's output that are computed together
-ROW = 8  # weights: a convolution's rows of them are padded to a multiple of it
-IN_PLACE = ("ADD", "RELU", "RELU6", "RESHAPE")  # what may write over an input that nothing else reads
+ALIGNMENT = 16  # bytes: of the arena and of each offset in it
+COLUMNS = 4  # positions of a convolution's output that are computed together
+ROW = 8  # weights: a convolution's rows are padded to a multiple of it
+IN_PLACE = ("ADD", "RELU", "RELU6", "RESHAPE")  # may overwrite an input that nothing else reads
 
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """`size` bytes that are in use from layer `first` to layer `last`; -1 is before the first layer."""
+    """`size` bytes in use from layer `first` to layer `last`; -1 is before the first layer."""
 
     size: int
     first: int
@@ -24,7 +24,7 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """`places`: bytes from the arena's start by tensor; `scratch` by layer, 0 where it needs none."""
+    """`places`: each tensor's offset in bytes; `scratch`: each layer's scratch memory, 0 for none."""
 
     size: int
     places: dict[int, int]
@@ -32,7 +32,7 @@ class Plan:
 
 
 def row_bytes(layer: Layer) -> int:
-    """Bytes from one output channel's weights to the next: all of a window, padded, for a convolution."""
+    """Bytes from one output channel's weights to the next: a whole window, padded, for a convolution."""
     taps = layer.weights.size // max(1, layer.output.shape[-1])
     return -(-taps // ROW) * ROW if layer.kind == "CONV_2D" else taps
 
@@ -67,7 +67,7 @@ def plan(network: Int8Network) -> Plan:
 
 
 def _shared(network: Int8Network, lives: dict[int, Span]) -> dict[int, int]:
-    """For each tensor the one whose bytes it uses: itself, or an input of its layer that ends there."""
+    """The tensor whose memory each tensor uses: itself, or an input of its layer whose lifetime ends there."""
     owners = {tensor: tensor for tensor in lives}
     for number, layer in enumerate(network.layers):
         if layer.kind in IN_PLACE:
@@ -79,7 +79,7 @@ def _shared(network: Int8Network, lives: dict[int, Span]) -> dict[int, int]:
 
 
 def _place(spans: dict[tuple[str, int], Span]) -> tuple[dict[tuple[str, int], int], int]:
-    """The largest first, each at the lowest place where nothing lies that is in use at the same time; and the size of all."""
+    """Greedy by size: each span at the lowest offset that is free during its lifetime; and the total size."""
     places: dict[tuple[str, int], int] = {}
     size = 0
     for key, span in sorted(spans.items(), key=lambda item: (-item[1].size, item[1].first)):

@@ -1,12 +1,12 @@
-"""The int8 arithmetic behind the stored answers, in numpy: every tensor of a network, bit for bit as ai-edge-litert computes it.
+"""The int8 arithmetic of the stored answers, in numpy: every tensor of a network, bit-exact with ai-edge-litert.
 
-Found by trial against ai-edge-litert 2.1 (XNNPACK) on x86-64 and held to it by tests/tflite/test_arithmetic.py. The same
-rules are in C (edgefer.convert.c), so a network's answers in a browser or on a microcontroller are held to 0 quanta.
+Determined by experiment with ai-edge-litert 2.1 (XNNPACK) on x86-64 and tested by tests/tflite/test_arithmetic.py. The same
+rules are in C (edgefer.convert.c), so a network's answers in a browser or on a microcontroller must match exactly.
 
 Products (CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, MEAN): the sum of (x - zero_in) * w and the bias in int32, times
 a float32 multiplier, rounded to nearest, ties to even, plus zero_out, clamped. Padding adds nothing.
-ADD: 20-bit fixed point with one rounding bias. AVERAGE_POOL_2D: whole-number division, halves away from zero, over the
-pixels there are. MAX_POOL_2D, PAD, RESHAPE: no arithmetic. RELU, RELU6: TFLite's 31-bit multiplier, rounded twice.
+ADD: 20-bit fixed point with one rounding bias. AVERAGE_POOL_2D: integer division, halves away from zero, over the pixels
+inside the image. MAX_POOL_2D, PAD, RESHAPE: no arithmetic. RELU, RELU6: TFLite's 31-bit multiplier, rounded twice.
 """
 
 from collections.abc import Callable
@@ -15,22 +15,22 @@ import numpy as np
 
 from edgefer.tflite.int8_network import Int8Network, Layer, Window
 
-ZERO_PIXEL = 0x80  # an int8 network's input is its uint8 pixel - 128, which is one XOR
+ZERO_PIXEL = 0x80  # an int8 network's input is its uint8 pixel - 128, computed by XOR
 
 
 def answers(network: Int8Network, pixels: np.ndarray) -> np.ndarray:
-    """uint8 [n, h, w, c] -> the network's int8 answers [n, classes], one output after the other."""
+    """uint8 [n, h, w, c] -> the network's int8 answers [n, classes], outputs concatenated."""
     return np.stack([outputs(network, (one ^ ZERO_PIXEL).view(np.int8)) for one in pixels])
 
 
 def outputs(network: Int8Network, image: np.ndarray) -> np.ndarray:
-    """One image, int8 [h, w, c] as the network takes it -> int8 [classes], one output after the other."""
+    """One input image, int8 [h, w, c] -> int8 [classes], outputs concatenated."""
     tensors = run(network, image)
     return np.concatenate([tensors[value.index].ravel() for value in network.outputs])
 
 
 def run(network: Int8Network, image: np.ndarray) -> dict[int, np.ndarray]:
-    """Every activation for one image, int8 [h, w, c] as the network takes it: tensor's index -> int8 of its shape."""
+    """Every activation for one input image, int8 [h, w, c]: tensor's index -> int8 of its shape."""
     tensors = {network.input.index: image.reshape(network.input.shape)}
     for layer in network.layers:
         inputs = [tensors[value.index] for value in layer.inputs]
@@ -39,7 +39,7 @@ def run(network: Int8Network, image: np.ndarray) -> dict[int, np.ndarray]:
 
 
 def compute(layer: Layer, inputs: list[np.ndarray]) -> np.ndarray:
-    """One layer's output, int8, of its inputs, int8 in their shapes: inner tensors of a runtime can be given."""
+    """One layer's int8 output from its int8 inputs, which may be inner tensors of a runtime."""
     return np.clip(_COMPUTE[layer.kind](layer, inputs), layer.low, layer.high).astype(np.int8)
 
 
@@ -56,7 +56,7 @@ def _convolution(layer: Layer, inputs: list[np.ndarray]) -> np.ndarray:
     sums = np.zeros(layer.output.shape)
     for row, column, part in _taps(image, window, size):
         if layer.kind == "CONV_2D":
-            sums += part @ layer.weights[:, row, column].T.astype(np.float64)  # whole numbers below 2**53: exact
+            sums += part @ layer.weights[:, row, column].T.astype(np.float64)  # integers below 2**53: exact
         else:
             sums += np.repeat(part, layer.output.shape[2] // part.shape[2], axis=2) * layer.weights[row, column]
     return _rounded(layer, sums.astype(np.int64) + layer.bias)
@@ -128,7 +128,7 @@ _COMPUTE: dict[str, Callable[[Layer, list[np.ndarray]], np.ndarray]] = {
 
 
 def _framed(image: np.ndarray, window: Window, size: tuple[int, ...], value: int) -> np.ndarray:
-    """The image with as many rows and columns of `value` around it as its windows reach beyond it."""
+    """The image padded with rows and columns of `value` as far as its windows reach beyond it."""
     rows = []
     for axis in (0, 1):
         reach = (size[axis] - 1) * window.strides[axis] + (window.kernel[axis] - 1) * window.dilation[axis] + 1
@@ -137,7 +137,7 @@ def _framed(image: np.ndarray, window: Window, size: tuple[int, ...], value: int
 
 
 def _taps(image: np.ndarray, window: Window, size: tuple[int, ...]):
-    """For each row and column of the window, what lies under it at every place: [out height, out width, channels]."""
+    """For each row and column of the window, the image's values at every position: [out height, out width, channels]."""
     (down, across), (step_y, step_x) = window.strides, window.dilation
     for row in range(window.kernel[0]):
         for column in range(window.kernel[1]):

@@ -1,4 +1,4 @@
-"""Reads TFLite Metadata of a stranger's .tflite: what it says of the network's ends, and whose network it is."""
+"""Reads TFLite Metadata of an untrusted .tflite: the network's input and outputs, author and licence."""
 
 import struct
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from edgefer.tflite.metadata import FIELDS, IDENTIFIER, IMAGE, NORMALIZATION
 
 LABELS = 2  # the type of an associated file with labels
-MAX_ITEMS, MAX_TEXT = 1000, 1000  # of a list, and bytes: what is longer is not metadata of a classifier
+MAX_ITEMS, MAX_TEXT = 1000, 1000  # of a list, and bytes: anything longer is not a classifier's metadata
 
 
 @dataclass(frozen=True, kw_only=True)
 class Described:
-    """What the metadata says of the network's first input and of how many outputs, and whose it is.
+    """The metadata of the network's first input, its number of outputs, author and licence.
 
-    author, license: a stranger's words, "" where it names none. inputs, outputs: None where it says nothing of the
-    network. content, color: of the input, None where it says nothing of them. files: of labels. parser: None where it
-    names none. normalizations: means and deviations."""
+    author, license: untrusted text, "" if absent. inputs, outputs: None if the network is not described. content, color:
+    of the input, None if absent. files: of labels. parser: None if absent. normalizations: means and standard
+    deviations."""
 
     author: str
     license: str
@@ -30,7 +30,7 @@ class Described:
 
 
 def read_description(content: bytes) -> Described:
-    """What is asked of TFLite Metadata here; ValueError where it is none or damaged."""
+    """Parse TFLite Metadata; ValueError if it is invalid or damaged."""
     try:
         return _read(content)
     except (IndexError, struct.error, OverflowError, TypeError) as error:
@@ -71,7 +71,7 @@ def _read(content: bytes) -> Described:
 
 
 class _Table:
-    """One table of a flatbuffer, read with Python's struct, which refuses to read beyond the end."""
+    """One table of a flatbuffer, read with Python's struct, which raises at reads beyond the end."""
 
     def __init__(self, content: bytes, kind: str, place: int):
         self.content, self.kind, self.place = content, kind, place
@@ -81,7 +81,7 @@ class _Table:
         self.size = struct.unpack_from("<H", content, self.fields)[0]
 
     def _field(self, name: str) -> int:
-        """Where a field lies, 0 where the table has none."""
+        """The offset of a field, 0 if the table does not have it."""
         at = 4 + 2 * FIELDS[self.kind].index(name)
         offset = struct.unpack_from("<H", self.content, self.fields + at)[0] if at + 2 <= self.size else 0
         return self.place + offset if offset else 0
@@ -94,7 +94,7 @@ class _Table:
         return bool(self._field(name))
 
     def byte(self, name: str) -> int:
-        """A field of one byte, 0 where there is none."""
+        """A field of one byte, 0 if absent."""
         field = self._field(name)
         return self.content[field] if field else 0
 
@@ -103,7 +103,7 @@ class _Table:
         return _Table(self.content, kind, target) if target else None
 
     def _vector(self, name: str) -> tuple[int, int]:
-        """Where a vector's items lie and how many of 4 bytes there are."""
+        """The offset of a vector's items and their number, of 4 bytes each."""
         target = self._target(name)
         if not target:
             return 0, 0
@@ -118,7 +118,7 @@ class _Table:
         return [_Table(self.content, kind, at + struct.unpack_from("<I", self.content, at)[0]) for at in places]
 
     def text(self, name: str) -> str:
-        """A text, "" where there is none."""
+        """A text, "" if absent."""
         target = self._target(name)
         if not target:
             return ""

@@ -1,4 +1,4 @@
-"""What of a network would not run on a Coral Edge TPU, by what edgetpu_compiler 16.0 would do with it."""
+"""What would not run on a Coral Edge TPU, as predicted for edgetpu_compiler 16.0."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,19 +10,19 @@ from edgefer.tflite.placement import AFTER, DTYPE, HEAVY, Placement, place
 EDGETPU_MEMORY = 8 * 2**20  # bytes of on-chip memory for parameters; the compiler keeps a little for itself
 INSTEAD = {
     "HARD_SWISH": "use ReLU6, or SiLU, which becomes LOGISTIC and MUL",
-    "LEAKY_RELU": "use ReLU, or PReLU with one slope a channel (shared_axes=[1, 2])",
+    "LEAKY_RELU": "use ReLU, or PReLU with one slope per channel (shared_axes=[1, 2])",
     "DEQUANTIZE": "convert with int8 or uint8 output",
     "QUANTIZE": "convert with int8 or uint8 input",
 }
 
 
 def edgetpu(model: Model, target: str) -> Iterator[Finding]:
-    """What of the model would not run on the Edge TPU, and how much of it would."""
+    """Which operators would not run on the Edge TPU, and how many would."""
     if compiled(model):
         yield _compiled_already(model)
         return
     if quantization(model) not in ("int8", "mixed") or any(tensor.dynamic for tensor in model.main.tensors):
-        return  # the compiler refuses it as a whole, and another finding says so
+        return  # the compiler rejects it as a whole, and another finding says so
     placements = place(model.main)
     yield from _on_the_cpu(placements)
     yield from _behind(placements)
@@ -43,12 +43,12 @@ def _compiled_already(model: Model) -> Finding:
 
 
 def _severity(placements: Sequence[Placement]) -> Severity:
-    """An operator on the CPU is an error where it keeps a heavy one there."""
+    """An operator on the CPU is an error if it keeps a heavy one there."""
     return "error" if any(not p.mapped and p.operator.name in HEAVY for p in placements) else "warning"
 
 
 def _on_the_cpu(placements: Sequence[Placement]) -> Iterator[Finding]:
-    """One finding for each kind of operator, and reason, that the Edge TPU does not take."""
+    """One finding per kind of operator, and reason, that the Edge TPU does not run."""
     reasons: dict[tuple, list[Placement]] = {}
     for p in placements:
         if not p.mapped and p.status != AFTER:
@@ -71,12 +71,12 @@ def _on_the_cpu(placements: Sequence[Placement]) -> Iterator[Finding]:
 
 
 def _behind(placements: Sequence[Placement]) -> Iterator[Finding]:
-    """Operators that the Edge TPU could run, behind one that it cannot."""
+    """Operators that the Edge TPU could run, after one that it cannot."""
     if behind := [p.operator for p in placements if p.status == AFTER]:
         yield Finding(
             severity=_severity(placements),
             rule="edgetpu-partition",
-            what=f"{len(behind)} operators would run on the CPU for coming after one that must ({tally(behind)})",
+            what=f"{len(behind)} operators would run on the CPU because they follow one that must ({tally(behind)})",
             next="see the findings for edgetpu-cpu: the Edge TPU takes one unbroken run of operators",
             **at(behind[0]),
         )
@@ -94,7 +94,7 @@ def _too_large(model: Model) -> Iterator[Finding]:
 
 
 def _doubtful(placements: Sequence[Placement]) -> Iterator[Finding]:
-    """Operators of which only the compiler knows whether the Edge TPU takes them."""
+    """Operators for which only the compiler knows whether the Edge TPU runs them."""
     for p in placements:
         if p.mapped and p.detail:
             yield Finding(

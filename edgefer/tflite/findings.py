@@ -1,4 +1,4 @@
-"""What lint finds: one record for the rules that look at a file, and for the runtimes that try it."""
+"""Lint's findings, from rules on the file and from runtimes that run it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing a target would stumble over. `operator` is an index in execution order, `tensor` a name; None and "" where it is about the file."""
+    """A problem for a target. `operator`: an index in execution order; `tensor`: a name; None and "" if it concerns the file."""
 
     severity: Severity
     rule: str
@@ -24,7 +24,7 @@ class Finding:
 
 
 def at(operator: Operator) -> dict:
-    """Where a finding about an operator is: its index, and the tensor that it writes."""
+    """The location of a finding about an operator: its index, and its output tensor."""
     return {"operator": operator.index, "tensor": operator.outputs[0].name if operator.outputs else ""}
 
 
@@ -34,5 +34,5 @@ def times(group: Sequence[Operator]) -> str:
 
 
 def tally(operators: Sequence[Operator]) -> str:
-    """The names of operators with how many there are of each, the most frequent first."""
+    """The names of operators with their counts, the most frequent first."""
     return ", ".join(f"{count} {name}" for name, count in Counter(op.name for op in operators).most_common(4))

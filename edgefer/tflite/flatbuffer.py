@@ -1,6 +1,6 @@
-"""Reads what a .tflite file says of its network, without TensorFlow and without running it.
+"""Parses the network in a .tflite file, without TensorFlow and without running it.
 
-The file is not trusted: whatever bytes it holds, reading ends in a Model or in one InputError, in time linear in its size.
+The file is untrusted: parsing always gives a Model or an InputError, in time linear in its size.
 """
 
 import io
@@ -17,7 +17,7 @@ from edgefer.npz import check_end
 
 IDENTIFIER = b"TFL3"
 T = TypeVar("T")
-# The schema's names of what networks compute with.
+# The schema's names of networks' data types.
 INTEGER_TYPES = ("INT8", "UINT8", "INT16", "INT4")
 FLOAT_TYPES = ("FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64")
 
@@ -36,8 +36,8 @@ class Tensor:
     zeros: tuple[int, ...] = ()  # the zero points
     axis: int = 0  # the dimension of the channels
     sparse: bool = False
-    variable: bool = False  # a state that lasts from one run to the next
-    data: memoryview = field(repr=False, compare=False)  # of a constant; empty where the network computes it
+    variable: bool = False  # a state that persists between runs
+    data: memoryview = field(repr=False, compare=False)  # of a constant; empty if computed
 
     @property
     def constant(self) -> bool:
@@ -50,7 +50,7 @@ class Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Operator:
-    """One operator in execution order: `name` is the schema's (CONV_2D), or a custom operator's own."""
+    """One operator in execution order: `name` is the schema's (CONV_2D), or a custom operator's."""
 
     index: int
     name: str
@@ -68,13 +68,13 @@ class Operator:
 
     @property
     def activations(self) -> tuple[Tensor, ...]:
-        """The tensors it computes from and into, without constants."""
+        """Its input and output tensors, without constants."""
         return tuple(tensor for tensor in (*self.inputs, *self.outputs) if not tensor.constant)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subgraph:
-    """One graph of a model; the first is the network, others are the bodies of its control flow."""
+    """One graph of a model; the first is the network, others are bodies of control flow."""
 
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
@@ -84,8 +84,8 @@ class Subgraph:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A .tflite file: `version` of its schema, `min_runtime_version` "" where the converter wrote none, `metadata` the names
-    of its entries, `description` the content of TFLITE_METADATA, `files` the names of those packed behind the network."""
+    """A .tflite file: `version` of its schema, `min_runtime_version` "" if the converter wrote none, `metadata` the names
+    of its entries, `description` the content of TFLITE_METADATA, `files` the names of those packed after the network."""
 
     size: int
     version: int
@@ -105,7 +105,7 @@ class Model:
 
 
 def quantization(model: Model) -> str:
-    """What the network computes in: "int8", "int16x8", "mixed", "dynamic-range", "float16", "float32"."""
+    """The network's arithmetic: "int8", "int16x8", "mixed", "dynamic-range", "float16", "float32"."""
     computing = [operator for operator in model.operators if operator.name not in ("QUANTIZE", "DEQUANTIZE")]
     kinds = {arithmetic(operator) for operator in computing}
     if "integer" in kinds:
@@ -129,7 +129,7 @@ def parameter_bytes(model: Model) -> int:
 
 
 def arithmetic(operator: Operator) -> str:
-    """ "float" or "integer" by what an operator computes from and into; "" where it is neither, as with shapes."""
+    """ "float" or "integer" by the types of an operator's inputs and outputs; "" if neither, as for shapes."""
     dtypes = {tensor.dtype for tensor in operator.activations}
     if dtypes & set(FLOAT_TYPES):
         return "float"
@@ -137,24 +137,24 @@ def arithmetic(operator: Operator) -> str:
 
 
 def read_model(content: bytes, where: str) -> Model:
-    """The network in the bytes of a .tflite file; InputError, which calls the file `where`, when it is none or damaged."""
+    """The network in the bytes of a .tflite file; InputError, naming the file `where`, if it is not one or damaged."""
     if content[4:8] != IDENTIFIER:
         raise InputError(f"{where} is not a .tflite file: bytes 4 to 8 are {content[4:8]!r}, not {IDENTIFIER!r}.")
     try:
         return _Reader(content).model()
     except (IndexError, ValueError) as error:
         reason = str(error)
-    except (struct.error, TypeError, OverflowError):  # what the schema's accessors raise on offsets that lead nowhere
+    except (struct.error, TypeError, OverflowError):  # raised by the schema's accessors for invalid offsets
         reason = "its parts point outside the file"
     raise InputError(f"{where} is a damaged .tflite file ({reason}): copy or convert it again.")
 
 
 class _Reader:
-    """Walks the flatbuffer with the schema's generated accessors, counting what it reads against the file's size.
+    """Walks the flatbuffer with the schema's generated accessors, limiting what it reads by the file's size.
 
-    The accessors check nothing: a mutated length reads on until Python's struct refuses, and vectors may overlap, so
-    that n of them with n elements each take n * n steps. A sound file holds fewer elements (4 bytes each)
-    and letters than it has bytes.
+    The accessors check nothing: with a corrupt length they read on until Python's struct raises, and vectors may overlap,
+    so that n of them with n elements each take n * n steps. A valid file holds fewer elements (4 bytes each) and
+    characters than it has bytes.
     """
 
     def __init__(self, content: bytes):
@@ -165,7 +165,7 @@ class _Reader:
         self.budget = len(content)
 
     def take(self, length: int) -> int:
-        """Count `length` elements as read; ValueError once the file cannot hold so many."""
+        """Count `length` elements as read; ValueError once there are more than the file can hold."""
         self.budget -= length
         if length < 0 or self.budget < 0:
             raise ValueError(f"a length of {length} does not fit into {len(self.content)} bytes")
@@ -198,14 +198,14 @@ class _Reader:
         )
 
     def data(self, buffer) -> memoryview:
-        # A file above 2 GB keeps the bytes behind the flatbuffer, by offset and size.
+        # A file above 2 GB stores the bytes after the flatbuffer, by offset and size.
         if buffer.Offset() > 1 and buffer.Size():
             return memoryview(self.content)[buffer.Offset() : buffer.Offset() + buffer.Size()]
         array = buffer.DataAsNumpy()
         return memoryview(b"") if isinstance(array, int) else array.data
 
     def code(self, code) -> tuple[str, int, bool]:
-        number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())  # old files know only the deprecated field
+        number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())  # old files have only the deprecated field
         name = _name(self.schema.BuiltinOperator, number)
         if name == "CUSTOM":
             return self.text(code.CustomCode()), code.Version(), True
@@ -256,13 +256,13 @@ class _Reader:
             name=name,
             version=version,
             custom=custom,
-            inputs=tuple(_at(tensors, number) for number in inputs if number != -1),  # -1: an optional one left out
+            inputs=tuple(_at(tensors, number) for number in inputs if number != -1),  # -1: an omitted optional input
             outputs=tuple(_at(tensors, number) for number in outputs),
             **self.options(name, operator),
         )
 
     def options(self, name: str, operator) -> dict:
-        """What the checks need to know of an operator's options, by the names of Operator's fields."""
+        """The options of an operator that the checks need, by the names of Operator's fields."""
         classes = {
             "CONV_2D": self.schema.Conv2DOptions,
             "DEPTHWISE_CONV_2D": self.schema.DepthwiseConv2DOptions,
@@ -300,7 +300,7 @@ class _Reader:
 
 
 def _packed_files(content: bytes) -> tuple[str, ...]:
-    """The names in the zip that metadata's files are kept in, at the end of the file; none where it is damaged."""
+    """The names in the zip of metadata files at the end of the file; none if it is damaged."""
     try:
         check_end(content)
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -310,7 +310,7 @@ def _packed_files(content: bytes) -> tuple[str, ...]:
 
 
 def _name(enum: type, number: int) -> str:
-    """The schema's name of a value; one that is newer than the schema keeps its number."""
+    """The schema's name of a value; its number if it is newer than the schema."""
     return _names(enum).get(number, f"UNKNOWN_{number}")
 
 
@@ -320,6 +320,6 @@ def _names(enum: type) -> dict[int, str]:
 
 
 def _at(items: tuple[T, ...], number: int) -> T:
-    if not 0 <= number < len(items):  # Python would take a negative one from the end
+    if not 0 <= number < len(items):  # a negative index would count from the end
         raise IndexError(f"it refers to number {number} of {len(items)}")
     return items[number]

@@ -1,4 +1,4 @@
-"""A network of whole-number arithmetic: the records that edgefer.tflite.arithmetic computes and C is written from."""
+"""A network with integer arithmetic: the records for edgefer.tflite.arithmetic and for C code."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ Pair = tuple[int, int]  # height, width
 
 
 class UnsupportedNetwork(InputError):
-    """A network that the int8 arithmetic does not cover; the message names the operator."""
+    """A network that the int8 arithmetic does not support; the message names the operator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Value:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """How a convolution's or pooling's window moves over its input. `before`: rows and columns it begins outside of it."""
+    """How a convolution's or pooling's window moves over its input. `before`: rows and columns of padding before it."""
 
     kernel: Pair
     strides: Pair
@@ -40,11 +40,11 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Layer:
-    """One operator. The fields after `high` are those its kind needs.
+    """One operator. The fields after `high` depend on its kind.
 
-    low, high: the clamp that its fused activation makes of int8's ends.
+    low, high: the clamp of its fused activation.
     weights: int8; CONV_2D [out, kh, kw, in], DEPTHWISE_CONV_2D [kh, kw, out], FULLY_CONNECTED [out, in].
-    multipliers: what a sum becomes quanta by: float32 [out], or [1] of MEAN.
+    multipliers: from sums to quanta: float32 [out], or [1] for MEAN.
     fixed: ADD: two multipliers and their shift; RELU, RELU6: a multiplier of 31 bits and its shift to the left.
     pads: PAD: (before, after) of rows, columns, channels.
     """
@@ -75,14 +75,14 @@ class Layer:
 
     @property
     def passed(self) -> int:
-        """Values that are read and written beside the multiply-adds; a pooled one counts for each place of its window."""
+        """Values read and written besides the multiply-adds; for pooling, each position of the window counts."""
         taps = math.prod(self.window.kernel) if self.window else 1
         return self.output.size * taps + sum(value.size for value in self.inputs)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Network:
-    """Layers in the order of execution, from `input` to `outputs`: the largest first, as a detector's maps are stored."""
+    """Layers in the order of execution, from `input` to `outputs`: the largest first, like a detector's stored maps."""
 
     layers: tuple[Layer, ...]
     input: Value
@@ -90,17 +90,17 @@ class Int8Network:
 
     @property
     def output(self) -> Value:
-        """Of a network that has one; of others the first."""
+        """The only output, or the first one."""
         return self.outputs[0]
 
     @property
     def answers(self) -> int:
-        """How many numbers it answers with, all outputs together."""
+        """The total size of all outputs."""
         return sum(value.size for value in self.outputs)
 
     def resized(self, height: int, width: int) -> "Int8Network":
-        """The same for images of another size; for networks of convolutions only, whose layers' heights and widths all divide
-        into whole numbers at both sizes."""
+        """The same for images of another size; for fully convolutional networks only, whose layers' heights and widths are
+        integers at both sizes."""
         high, wide = self.input.shape[:2]
 
         def sized(value: Value) -> Value:
@@ -118,5 +118,5 @@ class Int8Network:
 
     @property
     def work(self) -> int:
-        """Operations for one image: multiply-adds, what is pooled, and what every layer reads and writes."""
+        """Operations for one image: multiply-adds, pooled values, and what every layer reads and writes."""
         return sum(layer.macs + layer.passed for layer in self.layers)

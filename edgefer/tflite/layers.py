@@ -1,6 +1,6 @@
-"""An int8 .tflite as a list of layers with whole-number arithmetic (edgefer.tflite.int8_network).
+"""An int8 .tflite as a list of layers with integer arithmetic (edgefer.tflite.int8_network).
 
-Whatever is not in OPERATORS, or lies outside what the arithmetic was proven for, is refused by name in one sentence.
+Operators not in OPERATORS, or outside the range for which the arithmetic was proven, are rejected by name.
 """
 
 import numpy as np
@@ -14,12 +14,12 @@ MAX_ELEMENTS = 2**24  # of one activation: 512x512 pixels with 64 channels
 
 
 def read_layers(content: bytes, where: str) -> Int8Network:
-    """The layers of a .tflite, which errors call `where`; UnsupportedNetwork when the arithmetic does not cover it."""
+    """The layers of a .tflite, named `where` in errors; UnsupportedNetwork if the arithmetic does not support it."""
     return model_layers(read_model(content, where), where)
 
 
 def model_layers(model: Model, where: str) -> Int8Network:
-    """The layers of a model that was read."""
+    """The layers of a parsed model."""
     graph = model.main
     if len(model.subgraphs) > 1:
         raise UnsupportedNetwork(f"{where} has {len(model.subgraphs)} subgraphs; only networks of one can be exported.")
@@ -48,7 +48,7 @@ def model_layers(model: Model, where: str) -> Int8Network:
 
 
 def _layer(operator: Operator, known: dict[int, Value]) -> Layer:
-    """One operator as a Layer; ValueError with what is not covered."""
+    """One operator as a Layer; ValueError with what is not supported."""
     if operator.custom or operator.name not in OPERATORS:
         raise ValueError(f"it is none of {', '.join(OPERATORS)}")
     if len(operator.outputs) != 1 or not operator.inputs:
@@ -64,7 +64,7 @@ def _layer(operator: Operator, known: dict[int, Value]) -> Layer:
             raise ValueError(f"its input {tensor.name!r} is a constant or was not computed yet")
     inputs = tuple(known[tensor.index] for tensor in operator.inputs[:count])
     output = _value(result)
-    with np.errstate(over="ignore", under="ignore"):  # what becomes infinite or 0 is out of range
+    with np.errstate(over="ignore", under="ignore"):  # infinite or 0 is out of range
         fields = FIELDS[operator.name](operator, inputs, output)
     low, high = _clamp(operator, output)
     return Layer(kind=operator.name, number=operator.index, inputs=inputs, output=output, low=low, high=high, **fields)
@@ -87,7 +87,7 @@ def _value(tensor: Tensor) -> Value:
 
 
 def _clamp(operator: Operator, output: Value) -> Pair:
-    """The ends of int8 that the activation leaves: RELU's own, or what is fused into another operator."""
+    """The int8 range after the activation: a RELU operator's, or one fused into another operator."""
     name = operator.name if operator.name in ("RELU", "RELU6") else operator.fused_activation
     if name not in ("NONE", "RELU", "RELU6"):
         raise ValueError(f"its fused activation {name} is none of NONE, RELU, RELU6")

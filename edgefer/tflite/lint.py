@@ -1,6 +1,6 @@
-"""Says before anything is compiled or copied what a target would refuse, slow down or get wrong in a .tflite network.
+"""Reports, before anything is compiled or copied, what a target would reject, run slowly or get wrong in a .tflite network.
 
-No TensorFlow: it looks at the file alone. Where a rule was measured, its comment says on what.
+It needs no TensorFlow, only the file. If a rule was measured, its comment says on what.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from edgefer.tflite.trial import Trial
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What runs the network: its operators with the newest version of each, and the TFLite release it corresponds to."""
+    """A runtime or compiler: its operators with the newest version of each, and the TFLite release it corresponds to."""
 
     title: str
     operators: Mapping[str, int]
@@ -38,7 +38,7 @@ UNKNOWN = ("operator-unknown", "operator-version")
 
 
 def lint(model: Model, target: str) -> tuple[Finding, ...]:
-    """Every finding for one of TARGETS or PORTABLE that the file alone gives, errors first."""
+    """Every finding for one of TARGETS or PORTABLE from the file alone, errors first."""
     if target in PORTABLE:
         return _sorted([*portable(model, target), *uncomputed(model)])
     checks: tuple[Callable[[Model, str], Iterator[Finding]], ...] = (
@@ -59,12 +59,12 @@ def lint(model: Model, target: str) -> tuple[Finding, ...]:
 
 
 def with_trial(findings: Sequence[Finding], target: str, runtime: str, trial: Trial) -> tuple[Finding, ...]:
-    """The findings of `target`, corrected by what `runtime`, a name of edgefer.runtimes, did with the file.
+    """The findings of `target`, corrected by running the file on `runtime`, a name of edgefer.runtimes.
 
-    Of the target's own runtime it is the verdict: what the rules call an error and it runs is only a warning. Others load a
-    file as it does, so that what it refuses they refuse; unless for an operator, which each has its own of.
+    The target's own runtime decides: an error by the rules that runs is only a warning. Other runtimes load files in the
+    same way, so what they reject the target rejects too, except for operators, which differ between runtimes.
     """
-    if target in PORTABLE:  # what a runtime does with a file says nothing of C
+    if target in PORTABLE:  # running it on a runtime says nothing about C
         return tuple(findings)
     if trial.runs is None:
         finding = Finding(
@@ -87,7 +87,7 @@ def with_trial(findings: Sequence[Finding], target: str, runtime: str, trial: Tr
     finding = Finding(
         severity="error",
         rule="does-not-run",
-        what=f"the installed {runtime} refuses it: {trial.reason}"
+        what=f"the installed {runtime} rejects it: {trial.reason}"
         + ("" if runtime == target else "; it loads a file as this target does"),
         next="convert or copy it again",
     )
@@ -114,7 +114,7 @@ def _release(model: Model, target: str) -> Iterator[Finding]:
 def _shapes(model: Model, target: str) -> Iterator[Finding]:
     dynamic = [tensor for tensor in model.main.tensors if tensor.dynamic]
     if dynamic:
-        # Measured: MediaPipe 1.2.2 and both runtimes run a free batch dimension as 1.
+        # Measured: MediaPipe 1.2.2 and both runtimes treat a dynamic batch dimension as 1.
         yield Finding(
             severity="error" if target == "edgetpu" else "warning",
             rule="dynamic-shape",
@@ -160,7 +160,7 @@ def _numbers(model: Model, target: str) -> Iterator[Finding]:
         yield Finding(
             severity="warning",
             rule="dynamic-range",
-            what="int8 weights with float arithmetic: on tflite-runtime 2.14 such networks have been seen to load and answer zeros",
+            what="int8 weights with float arithmetic: on tflite-runtime 2.14 such networks have loaded and returned zeros",
             next="use int8 or float32 there; if not, check its answers on the device first",
         )
 
@@ -170,24 +170,24 @@ def _dense(model: Model, target: str) -> Iterator[Finding]:
     dense = [op for op in dense if any(tensor.constant and tensor.scales > 1 for tensor in op.inputs[1:2])]
     if not dense or target in ("litert", "mediapipe"):
         return
-    # Measured: tflite-runtime 2.14 answers exactly as ai-edge-litert does. TFLM and NNAPI refuse such layers.
+    # Measured: tflite-runtime 2.14 gives the same answers as ai-edge-litert. TFLM and NNAPI reject such layers.
     yield Finding(
         severity="warning" if target == "edgetpu" else "note",
         rule="per-channel-dense",
-        what=f"{len(dense)} dense layers have one scale a channel, which runtimes before 2024 do not expect and may read as one",
+        what=f"{len(dense)} dense layers have one scale per channel, which runtimes before 2024 do not expect and may read as one",
         next="convert with _experimental_disable_per_channel_quantization_for_dense_layers, as edgefer convert does",
         **at(dense[0]),
     )
 
 
-# Measured on 600 networks of one operator, sizes, windows and strides by chance: ai-edge-litert 2.1.6 answers wrongly, by up to
-# 255 quanta, exactly where this says so, int8 and float32; 2.2.0 and 2.3.0 do not; of tflite-runtime 2.14 float32 alone does.
+# Measured on 600 random networks of one operator (sizes, windows, strides): ai-edge-litert 2.1.6 is wrong, by up to 255
+# quanta, in exactly these cases, int8 and float32; 2.2.0 and 2.3.0 are right; tflite-runtime 2.14 is wrong for float32 only.
 SHIFTED = {"litert": ("INT8", "FLOAT32"), "tflite-runtime": ("FLOAT32",)}
 
 
 def _shifted(model: Model, target: str) -> Iterator[Finding]:
-    """Convolutions that XNNPACK computes as if its image were shifted: with padding SAME, where the windows do not reach the
-    image's end in one direction, unless they are of one pixel."""
+    """Convolutions that XNNPACK computes as if the image were shifted: with padding SAME, if the windows do not reach the
+    image's edge in one direction, unless they are one pixel in size."""
     wrong = [op for op in model.operators if op.name in ("CONV_2D", "DEPTHWISE_CONV_2D") and _falls_short(op)]
     wrong = [op for op in wrong if op.inputs[0].dtype in SHIFTED.get(target, ())]
     if not wrong:
@@ -219,7 +219,7 @@ def _falls_short(operator: Operator) -> bool:
 
 
 def _heavy_on_the_cpu(model: Model) -> bool:
-    """Whether an operator that does much of the work would not run on the Edge TPU: a float tail of others is no fault."""
+    """Whether an operator that does much of the work would not run on the Edge TPU: a float tail of others is fine."""
     return any(not p.mapped and p.operator.name in HEAVY for p in place(model.main))
 
 
@@ -228,7 +228,7 @@ def _operators(model: Model, target: str) -> Iterator[Finding]:
 
 
 def _left_on_the_cpu(model: Model, target: str) -> Iterator[Finding]:
-    """Operators that stay on the CPU of an Edge TPU's board run on a TFLite runtime there, which must know them."""
+    """Operators that stay on the CPU run on the board's TFLite runtime, which must support them."""
     if compiled(model):
         left = [op for op in model.operators if op.name != EDGETPU_OPERATOR]
     else:
@@ -238,7 +238,7 @@ def _left_on_the_cpu(model: Model, target: str) -> Iterator[Finding]:
 
 
 def _unknown(operators: Sequence[Operator], target: str) -> Iterator[Finding]:
-    """Operators and versions that the target's runtime does not have."""
+    """Operators and versions that the target's runtime does not support."""
     runtime = TARGETS[target]
     for (name, version, custom), group in _groups(operators).items():
         newest = runtime.operators.get(name, 0)

@@ -1,4 +1,4 @@
-"""What of a network MediaPipe's ImageClassifier would refuse: its ends, and the TFLite Metadata that says what they mean.
+"""What MediaPipe's ImageClassifier would reject in a network: its input and output, and their TFLite Metadata.
 
 The rules were measured on MediaPipe 1.2's ImageClassifier.create_from_options.
 """
@@ -16,8 +16,8 @@ from edgefer.tflite.metadata import IMAGE, RGB
 
 DTYPES = ("UINT8", "FLOAT32")
 PARSER = (1, 5, 0)  # the newest version of the metadata's schema that MediaPipe 1.2 reads
-NUMBER = re.compile(r"\s*[+-]?\d")  # what the C++ that reads a part of it takes for one
-MIN_DEVIATION = 2.0**-23  # a smaller one is 0 to MediaPipe
+NUMBER = re.compile(r"\s*[+-]?\d")  # as MediaPipe's C++ code parses a part of a version
+MIN_DEVIATION = 2.0**-23  # MediaPipe treats a smaller one as 0
 WRITE = "write metadata again, as edgefer convert --mediapipe does"
 
 
@@ -122,7 +122,7 @@ def _normalization(model: Model, described: Described) -> Iterator[Finding]:
 
 
 def _keeps_apart(mean: float, std: float) -> bool:
-    """Whether pixels 0 and 255 are two values in float32 behind a normalization."""
+    """Whether pixels 0 and 255 are different float32 values after a normalization."""
     with np.errstate(over="ignore"):
         low, high = (np.array([0, 255], np.float32) - np.float32(mean)) / np.float32(std)
     return bool(low < high)

@@ -1,8 +1,8 @@
-"""Writes TFLite Metadata into a .tflite file: what its input and output mean, for Android Studio, ML Kit and MediaPipe.
+"""Writes TFLite Metadata into a .tflite file: the meaning of its input and output, for Android Studio, ML Kit and MediaPipe.
 
-It follows metadata_schema.fbs (identifier M001, parser version 1.0.0) with the flatbuffers library alone, because the
-packages that could do it do not serve a training host: tflite-support 0.4.4 wants protobuf below 4, and mediapipe 1.2.2
-brings another OpenCV and a writer that cannot be imported. Runtimes pass over all of it.
+It follows metadata_schema.fbs (identifier M001, parser version 1.0.0) using only the flatbuffers library, because the
+packages for it do not suit a training host: tflite-support 0.4.4 needs protobuf below 4, and mediapipe 1.2.2 brings
+another OpenCV and a writer that cannot be imported. Runtimes ignore the metadata.
 """
 
 import io
@@ -16,7 +16,7 @@ from edgefer.card import ModelCard
 ENTRY = b"TFLITE_METADATA"
 IDENTIFIER, PARSER = b"M001", "1.0.0"
 LABELS = "labels.txt"
-# The schema's tables: the fields in its order, which is their number in the file. A union takes two, its kind first.
+# The schema's tables: the fields in order, which gives their number in the file. A union takes two, its type first.
 FIELDS = {
     "ModelMetadata": (
         "name", "description", "version", "subgraph_metadata", "author", "license", "associated_files",
@@ -41,15 +41,15 @@ RANGES = {"FLOAT32": (0, 1), "INT8": (-128, 127), "UINT8": (0, 255)}  # of an in
 
 
 def with_metadata(content: bytes, card: ModelCard) -> bytes:
-    """The .tflite with metadata after its card and labels.txt at its end, where `unzip -l` finds it.
+    """The .tflite with metadata from its card and labels.txt at its end, where `unzip -l` finds it.
 
-    Metadata it had is replaced. The network itself is unchanged, only that its constants now begin at multiples of 16.
+    Existing metadata is replaced. The network is unchanged, except that its constants now begin at multiples of 16.
     """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     class Aligned(flatbuffers.Builder):
-        # The schema asks for it (force_align: 16), but Python's generated code does not do it.
+        # The schema requires it (force_align: 16), but Python's generated code does not do it.
         def StartVector(self, elemSize, numElems, alignment):
             return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
 
@@ -70,7 +70,7 @@ def with_metadata(content: bytes, card: ModelCard) -> bytes:
     builder = Aligned(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
     out = io.BytesIO(bytes(builder.Output()))
-    with zipfile.ZipFile(out, "a", zipfile.ZIP_STORED) as archive:  # readers expect it not to be compressed
+    with zipfile.ZipFile(out, "a", zipfile.ZIP_STORED) as archive:  # readers expect it uncompressed
         archive.writestr(zipfile.ZipInfo(LABELS), "\n".join(card.labels) + "\n")
     return out.getvalue()
 
@@ -119,7 +119,7 @@ def _table(kind: str, **fields: object) -> dict[int, object]:
 
 
 def _write(builder, value) -> int:
-    """Write a table (dict), a vector of them (list), a vector of numbers or a text; returns where it is."""
+    """Write a table (dict), a vector of them (list), a vector of numbers or a text; returns its offset."""
     if isinstance(value, str):
         return builder.CreateString(value)
     if isinstance(value, np.ndarray):
@@ -130,7 +130,7 @@ def _write(builder, value) -> int:
         for place in reversed(places):
             builder.PrependUOffsetTRelative(place)
         return builder.EndVector()
-    # What a table points to must be written before it is begun.
+    # Objects that a table refers to must be written before it is started.
     fields = {number: part if isinstance(part, np.generic) else _write(builder, part) for number, part in value.items()}
     builder.StartObject(max(fields, default=-1) + 1)
     for number, part in fields.items():

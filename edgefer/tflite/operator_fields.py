@@ -1,4 +1,4 @@
-"""What each kind of operator needs in its Layer, and what the arithmetic was proven for; ValueError says what is wrong."""
+"""The Layer fields of each kind of operator, with checks of the proven range; ValueError says what is wrong."""
 
 from collections.abc import Callable
 
@@ -7,9 +7,9 @@ import numpy as np
 from edgefer.tflite.flatbuffer import Operator, Tensor
 from edgefer.tflite.int8_network import Pair, Value, Window
 
-MAX_SIDE = 2**13  # of an activation, a window or a stride: so that no sum of places leaves 32 bits
-MIN_SCALE, MAX_SCALE = 2.0**-32, 2.0**8  # of a sum's scale; XNNPACK takes no others, so nothing was proven there
-MIN_RATIO, MAX_RATIO = 2.0**-10, 2.0**8  # the same of ADD
+MAX_SIDE = 2**13  # of an activation, a window or a stride, so that no sum of positions exceeds 32 bits
+MIN_SCALE, MAX_SCALE = 2.0**-32, 2.0**8  # of a sum's scale; XNNPACK supports no others, so nothing was proven there
+MIN_RATIO, MAX_RATIO = 2.0**-10, 2.0**8  # the same for ADD
 
 
 def _convolution(operator: Operator, inputs: tuple[Value, ...], output: Value) -> dict:
@@ -136,7 +136,7 @@ FIELDS: dict[str, Callable[[Operator, tuple[Value, ...], Value], dict]] = {
 }
 
 
-# ---- parts of a file that may say anything ----
+# ---- parts of an untrusted file ----
 
 
 def _image(value: Value) -> tuple[int, int, int]:
@@ -147,7 +147,7 @@ def _image(value: Value) -> tuple[int, int, int]:
 
 
 def _window(operator: Operator, kernel: Pair, size: Pair) -> tuple[Window, Pair]:
-    """The window and the height and width of what it makes of `size`."""
+    """The window, and the height and width of its output for `size`."""
     strides, dilation = operator.strides, operator.dilation
     for name, pair in (("window", kernel), ("strides", strides), ("dilation", dilation)):
         if not all(1 <= side <= MAX_SIDE for side in pair):
@@ -209,7 +209,7 @@ def _in_range(multipliers: np.ndarray) -> np.ndarray:
 
 
 def _integers(operator: Operator) -> list[int]:
-    """The constant of whole numbers that is its second input."""
+    """The integer constant that is its second input."""
     if len(operator.inputs) != 2 or operator.inputs[1].dtype not in ("INT32", "INT64"):
         raise ValueError("its second input is not a constant of whole numbers")
     name = operator.inputs[1].dtype

@@ -1,10 +1,10 @@
-"""Which operators each target runs, and up to which version: what lint compares a network with.
+"""The operators and versions that each target supports, for lint.
 
-The tables of the two runtimes were measured: every operator and version of the schema was offered to the runtime's own
-Interpreter(). tests/test_lint.py measures the installed one again. MediaPipe 1.2.2, asked in the same way, knows all that
-ai-edge-litert knows, and more. The Edge TPU's is read from documents, since its
-compiler is closed: Coral's list of supported operators, each with the newest version that TensorFlow 2.5 knew
-(tensorflow/lite/tools/versioning/runtime_version.cc), which is what the last compiler's generation was built with.
+The tables of the two runtimes were measured: every operator and version of the schema was tried with the runtime's
+Interpreter(). tests/test_lint.py measures the installed one again. MediaPipe 1.2.2, tested in the same way, supports all
+that ai-edge-litert supports, and more. The Edge TPU's table is from documents, since its compiler is closed: Coral's list
+of supported operators, each with the newest version in TensorFlow 2.5
+(tensorflow/lite/tools/versioning/runtime_version.cc), which the last compiler was built with.
 """
 
 # fmt: off
@@ -63,9 +63,9 @@ EDGETPU = {
 }
 # fmt: on
 
-# Custom operators that both runtimes bring along: offered to them, neither calls these unresolved.
+# Custom operators in both runtimes: neither reports these as unresolved.
 BUILT_IN_CUSTOM = ("AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess")
 
-# MediaPipe's custom operators that neither runtime has kernels for, but XNNPACK computes in float: it is the default of both,
-# so they run there, and not with reference kernels or with XNNPACK switched off.
+# MediaPipe's custom operators without kernels in either runtime. XNNPACK, the default of both, computes them in float, so
+# they do not run with reference kernels or without XNNPACK.
 XNNPACK_CUSTOM = ("Convolution2DTransposeBias", "MaxPoolingWithArgmax2D", "MaxUnpooling2D")

@@ -1,7 +1,7 @@
-"""Predicts what edgetpu_compiler 16.0 would map to the Edge TPU and what would fall to the CPU, and why.
+"""Predicts which operators edgetpu_compiler 16.0 would map to the Edge TPU, which would stay on the CPU, and why.
 
-Its rules are Coral's: an operator it supports, in a version it knows, on int8 tensors of a fixed size, within that
-operator's own limits. It makes one partition: the first operator it cannot map sends all that follow to the CPU.
+The rules are Coral's: a supported operator and version, on int8 tensors of a fixed size, within that operator's limits.
+The compiler makes one partition: after the first operator that it cannot map, all others run on the CPU.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edgefer.tflite.flatbuffer import FLOAT_TYPES, Operator, Subgraph
 from edgefer.tflite.operators import EDGETPU
 
-# The compiler's own words, as in the log it writes (edgefer.convert.edgetpu reads it).
+# The compiler's own messages in its log (edgefer.convert.edgetpu reads it).
 MAPPED = "Mapped to Edge TPU"
 UNSUPPORTED = "Operation not supported"
 VERSION = "Operation version not supported"
@@ -26,7 +26,7 @@ MAX_FACTOR = 4  # of a resize. A guess: Coral's documents say only "depending on
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where one operator would run: `status` in the compiler's words, `detail` what lint knows beyond them, or "": of a
+    """Where one operator would run: `status` in the compiler's words, `detail` what lint knows in addition, or "": for a
     mapped one, why it may not be."""
 
     operator: Operator
@@ -46,8 +46,8 @@ def place(graph: Subgraph) -> tuple[Placement, ...]:
         status, detail = _judge(operator)
         if status == MAPPED and ended:
             status = AFTER
-        # What comes before the first mapped operator, a CAST or QUANTIZE of the input, stays on the CPU without ending the
-        # partition, which has not begun yet: so in the pairs of files in google-coral/test_data.
+        # An operator before the first mapped one, a CAST or QUANTIZE of the input, stays on the CPU without ending the
+        # partition, which has not begun yet, as in the pairs of files in google-coral/test_data.
         ended = ended or (status != MAPPED and begun)
         begun = begun or status == MAPPED
         placements.append(Placement(operator=operator, status=status, detail=detail))
@@ -55,7 +55,7 @@ def place(graph: Subgraph) -> tuple[Placement, ...]:
 
 
 def _judge(operator: Operator) -> tuple[str, str]:
-    """The compiler's status for an operator on its own, and what more is known."""
+    """The compiler's status for a single operator, and details."""
     floats = [tensor for tensor in operator.activations if tensor.dtype in FLOAT_TYPES]
     if floats:
         return DTYPE, f"{floats[0].name} is {floats[0].dtype}"
@@ -76,17 +76,17 @@ def _judge(operator: Operator) -> tuple[str, str]:
 
 
 def _doubt(operator: Operator) -> str:
-    """Why an operator that is supported may all the same stay on the CPU, or ""."""
+    """Why a supported operator may nevertheless stay on the CPU, or ""."""
     if operator.name not in ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"):
         return ""
     before, after = operator.inputs[0].shape[1:3], operator.outputs[0].shape[1:3]
     if len(before) == len(after) == 2 and any(new > MAX_FACTOR * old for old, new in zip(before, after, strict=True)):
-        return f"it enlarges {before[0]}x{before[1]} to {after[0]}x{after[1]}, where the compiler fears for precision"
+        return f"it upsamples {before[0]}x{before[1]} to {after[0]}x{after[1]}, where the compiler may reject it for precision"
     return ""
 
 
 def _limit(operator: Operator) -> str:
-    """Which of the operator's own limits it breaks, or ""."""
+    """The operator-specific limit that it exceeds, or ""."""
     name = operator.name
     if name in ("AVERAGE_POOL_2D", "MAX_POOL_2D", "CONCATENATION") and operator.fused_activation != "NONE":
         return f"it has a fused {operator.fused_activation}"
@@ -106,7 +106,7 @@ def _limit(operator: Operator) -> str:
 
 
 def _layout_limit(operator: Operator) -> str:
-    """What it does to its inputs' layout that the Edge TPU cannot, or ""."""
+    """The change of its inputs' layout that the Edge TPU does not support, or ""."""
     name, inputs = operator.name, operator.inputs
     constants = [tensor for tensor in inputs if tensor.constant]
     if name == "CONCATENATION" and constants:

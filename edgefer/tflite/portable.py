@@ -1,4 +1,4 @@
-"""What `edgefer export c` and `export web` would refuse in a network, and what a microcontroller has no room for."""
+"""What `edgefer export c` and `export web` would reject in a network, and what does not fit a microcontroller."""
 
 from collections.abc import Iterator
 
@@ -9,8 +9,8 @@ from edgefer.tflite.int8_network import UnsupportedNetwork
 from edgefer.tflite.layers import OPERATORS, model_layers
 
 PORTABLE = {"c": "export c", "web": "export web", "micro": "microcontroller"}  # with titles
-FLASH, RAM = 2**20, 2**17  # bytes of the microcontroller that the self-test is built for, an STM32F405
-CODE, STACK = 16 * 1024, 8 * 1024  # of them, for what is not the network
+FLASH, RAM = 2**20, 2**17  # bytes of the self-test's microcontroller, an STM32F405
+CODE, STACK = 16 * 1024, 8 * 1024  # of these, for everything but the network
 
 
 def portable(model: Model, target: str) -> Iterator[Finding]:
@@ -23,7 +23,7 @@ def portable(model: Model, target: str) -> Iterator[Finding]:
         yield Finding(
             severity="error",
             rule="operator-unknown",
-            what=f"{times(group)}the C has no operator {name}; it has {', '.join(OPERATORS)}",
+            what=f"{times(group)}the C code has no operator {name}; it has {', '.join(OPERATORS)}",
             next="replace the operator; int8 in and out, and logits without a softmax",
             **at(group[0]),
         )

@@ -1,5 +1,5 @@
-"""Scales and zero points of an int8 network's inner tensors, judged where stored answers cannot: another zero point of an inner
-tensor moves what is computed into it and what is read from it alike, so only a value at the end of int8's range is lost.
+"""Checks the scales and zero points of an int8 network's inner tensors, which stored answers cannot: a changed zero point
+cancels between the layers that write and read the tensor, except for values at the limits of int8.
 """
 
 import math
@@ -27,12 +27,12 @@ SCALE_TOLERANCE = 1e-5  # relative: a scale is written in float32
 
 
 def inner_quanta(model: Model) -> np.ndarray:
-    """(scale, zero point) of every quantized tensor that the network computes, in the order of its tensors: float64 [k, 2]."""
+    """(scale, zero point) of every computed quantized tensor, in the order of its tensors: float64 [k, 2]."""
     return np.array([(t.steps[0], t.zeros[0] if t.zeros else 0) for t in _computed(model)], np.float64).reshape(-1, 2)
 
 
 def check_quanta(bundle: Bundle, stored: np.ndarray | None) -> list[Check]:
-    """Question 2 for every scale and zero point of int8. stored: `inner_quanta` from when it was converted, if the bundle has them."""
+    """Question 2 for every scale and zero point of int8. stored: `inner_quanta` at conversion, if the bundle has them."""
     if not bundle.has("int8"):
         return []
     model = read_model(bundle.read("int8"), str(bundle.file("int8")))
@@ -76,7 +76,7 @@ def _changed(tensors: list[Tensor], now: np.ndarray, stored: np.ndarray) -> list
 
 
 def _contradictions(model: Model) -> list[str]:
-    """What of the scales and zero points cannot be as a converter writes them, whatever the network's data were."""
+    """Scales and zero points that no converter writes, for any data."""
     wrong = []
     fixed = _non_negative(model)
     for tensor in _computed(model):
@@ -115,7 +115,7 @@ def _contradiction(operator: Operator) -> list[str]:
 
 
 def _non_negative(model: Model) -> set[int]:
-    """The tensors that cannot hold a negative value: behind a ReLU, or an average, maximum or reshape of such."""
+    """The tensors that cannot hold a negative value: after a ReLU, or an average, maximum or reshape of such."""
     found: set[int] = set()
     for operator in model.main.operators:
         passed_on = operator.name in (*UNCHANGED, *AVERAGES, "CONCATENATION") and all(

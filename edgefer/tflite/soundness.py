@@ -1,7 +1,7 @@
-"""What the loaders of ai-edge-litert and tflite-runtime refuse in a .tflite file, seen from the file alone.
+"""What the loaders of ai-edge-litert and tflite-runtime reject in a .tflite file, determined from the file alone.
 
-They check it when they load it and when they prepare its operators; each rule below names the check it stands for. Some are
-made by one of the two alone. What they check beyond these, edgefer.tflite.trial finds where the runtime is installed.
+They check a file when they load it and when they prepare its operators; each rule below names the check it represents. Some
+are made by only one of the two. Any further checks are found by edgefer.tflite.trial if the runtime is installed.
 """
 
 import math
@@ -20,7 +20,7 @@ QUANTIZED = (
     "FULLY_CONNECTED", "HARD_SWISH", "L2_NORMALIZATION", "LEAKY_RELU", "LOGISTIC", "MEAN", "MUL", "PRELU", "QUANTIZE",
     "SOFTMAX", "SUB", "SUM", "TANH", "TRANSPOSE_CONV",
 )  # fmt: skip  # operators whose kernels read scales
-# By operator with weights, the dimension of them that holds the output channels.
+# The output-channel dimension of the weights of each operator.
 CHANNEL_AXES = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
 STRIDED = ("CONV_2D", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D", "MAX_POOL_2D", "TRANSPOSE_CONV")
 CONVERT_OR_COPY = "convert or copy it again"
@@ -28,7 +28,7 @@ NOT_COMPUTED = "not-computed"
 
 
 def unsound(model: Model, target: str) -> Iterator[Finding]:
-    """An error for each thing that the target's loader would refuse."""
+    """An error for each thing that the target's loader would reject."""
     if model.version != SCHEMA_VERSION:
         yield _error("schema-version", f"its schema version is {model.version}, not {SCHEMA_VERSION}")
     for graph in model.subgraphs[:1]:
@@ -44,8 +44,8 @@ def unsound(model: Model, target: str) -> Iterator[Finding]:
 
 
 def uncomputed(model: Model) -> Iterator[Finding]:
-    """An error for the first operator, and for each output, that reads what nothing has written yet: runtimes take such a
-    file, and its answers mean nothing."""
+    """An error for the first operator that reads a tensor before it is written, and for each output that is never written:
+    runtimes accept such a file, but its answers are meaningless."""
     for graph in model.subgraphs:
         written = {one.index for one in (*graph.inputs, *(t for t in graph.tensors if t.constant or t.variable))}
         written |= {one.index for one in graph.tensors if 0 in one.shape}  # nothing to write
@@ -107,7 +107,7 @@ def _operator(operator: Operator) -> Iterator[Finding]:
 
 
 def _weighted(operator: Operator, axis: int) -> Iterator[Finding]:
-    """A convolution or dense layer: the types of input, weights and bias must fit each other, and so must the channels."""
+    """A convolution or dense layer: the types and channels of input, weights and bias must match."""
     first = 2 if operator.name == "TRANSPOSE_CONV" else 0
     if len(operator.inputs) <= max(1, first) or not operator.outputs:
         yield _error("inputs", f"{operator.name} has {len(operator.inputs)} inputs", **at(operator))

@@ -1,4 +1,4 @@
-"""What a .tflite is called where networks are listed: what it computes in, and its ends where those are something else."""
+"""The title of a .tflite in lists of networks: its arithmetic, and the types of its input and output if they differ."""
 
 from edgefer.bundle import Bundle, Form
 from edgefer.tflite.flatbuffer import Model, quantization, read_model
@@ -15,12 +15,12 @@ def described(model: Model) -> str:
 
 
 def form_title(form: str, content: bytes, *, stated: bool) -> str:
-    """What a form of a network is called. stated: it comes from elsewhere and its card states its input: a bundle keeps as float32
-    whatever answers in floats, so its file says what it is."""
+    """The title of a form of a network. stated: it was imported and its card states its input: a bundle stores any network
+    with float answers as float32, so the title comes from the file."""
     return described(read_model(content, form)) if stated and form in (Form.FLOAT32, Form.INT8) else str(form)
 
 
 def title(bundle: Bundle, form: str) -> str:
-    """The same of a bundle's form."""
+    """The title of a bundle's form."""
     stated = bundle.card.input.stated
     return form_title(form, bundle.read(form) if stated else b"", stated=stated)

@@ -1,5 +1,5 @@
-"""Does the installed runtime load this .tflite, allocate its tensors and run it? Tried in a process of its own, since a runtime
-may crash on a file that lies, never end, or ask for all the memory there is.
+"""Tests whether the installed runtime loads, allocates and runs a .tflite. Done in a separate process, since a malicious file
+may crash the runtime, hang it, or exhaust the memory.
 
 `python -m edgefer.tflite.trial RUNTIME` reads the file from stdin; its last line on stdout is "runs" or the reason why not.
 """
@@ -17,13 +17,13 @@ from edgefer.runtimes import RUNTIMES
 from edgefer.text import printable
 
 SECONDS = 30.0
-MAX_MEMORY = 6 << 30  # of addresses, of which a runtime and numpy take one or two before they begin
+MAX_MEMORY = 6 << 30  # of address space, of which a runtime and numpy take 1 or 2 GB on start
 MAX_REASON = 300
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What came of it. runs: None where it was not decided, as within the time. reason: why it does not run, in one line."""
+    """The result. runs: None if undecided, such as after a timeout. reason: why it does not run, in one line."""
 
     runs: bool | None
     reason: str = ""
@@ -49,11 +49,11 @@ def try_network(content: bytes, runtime: str, *, seconds: float = SECONDS) -> Tr
         answer = json.loads(done.stdout.splitlines()[-1])
         return Trial(runs=answer["runs"], reason=printable(str(answer["reason"]))[:MAX_REASON])
     except (IndexError, ValueError, KeyError, TypeError):
-        return Trial(runs=False, reason=f"the runtime ends with exit code {done.returncode}")
+        return Trial(runs=False, reason=f"the runtime fails with exit code {done.returncode}")
 
 
 def _try(content: bytes, runtime: str) -> tuple[bool | None, str]:
-    """In the child: whether it runs, and why not."""
+    """In the child process: whether it runs, and why not."""
     import numpy as np
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -77,7 +77,7 @@ def _try(content: bytes, runtime: str) -> tuple[bool | None, str]:
             network.get_tensor(tensor["index"])
     except MemoryError:
         return False, f"it asks for more than {MAX_MEMORY >> 30} GB of memory"
-    except Exception as error:  # whatever a runtime raises is its answer
+    except Exception as error:  # any exception of a runtime is the result
         return False, " ".join(str(error).split()) or type(error).__name__
     return True, ""
 
@@ -85,4 +85,4 @@ def _try(content: bytes, runtime: str) -> tuple[bool | None, str]:
 if __name__ == "__main__":
     runs, reason = _try(sys.stdin.buffer.read(), sys.argv[1])
     print("\n" + json.dumps({"runs": runs, "reason": reason}), flush=True)
-    os._exit(0)  # a runtime that was given a file that lies may crash while it is taken down
+    os._exit(0)  # a runtime may crash at exit after a malicious file

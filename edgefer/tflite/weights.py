@@ -1,7 +1,7 @@
-"""Are int8.tflite's constants those of float32.tflite, rounded? Answered from the two files alone, without running them.
+"""Checks that int8.tflite's constants are those of float32.tflite, rounded, from the two files, without running them.
 
-It catches what stored answers cannot, a single changed weight, which moves them by less than two runtimes differ. What
-cannot be compared is a check of its own that says so.
+It detects a single changed weight, which moves stored answers by less than the difference between runtimes. What cannot
+be compared is reported as a separate check.
 """
 
 import math
@@ -15,11 +15,11 @@ from edgefer.errors import BundleError
 from edgefer.tflite.flatbuffer import Operator, Tensor, read_model
 
 SUBJECT = "int8's weights against float32's"
-HALF = 0.5 + 1e-3  # of a step: what rounding may move a weight by, and a little for the division's own rounding,
+HALF = 0.5 + 1e-3  # of a step: the rounding of a weight, with a margin for the rounding of the division,
 FLOAT = 3e-7  # which grows with a bias of millions of steps
 SAME_SCALE = 1e-4  # of the scale, relative
 DTYPES = {"FLOAT32": "<f4", "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8"}
-ENDS = ("QUANTIZE", "DEQUANTIZE")  # what only a quantized network has
+ENDS = ("QUANTIZE", "DEQUANTIZE")  # only in a quantized network
 MAX_NAMED = 4
 CONVERT_AGAIN = "convert the trained bundle again"
 
@@ -79,14 +79,14 @@ def _compare(bundle: Bundle, before: list[Operator], after: list[Operator]) -> C
 
 
 def _differing(floats: Tensor, quanta: Tensor | None) -> int | None:
-    """How many entries of a constant differ from float32's by more than rounding; None where float32 has no constant.
+    """How many entries of a constant differ from float32's by more than rounding; None if float32 has no constant.
 
-    Raises KeyError for a type that is not known, ValueError for data that do not fit their shape.
+    Raises KeyError for an unknown type, ValueError for data that do not match their shape.
     """
     if not floats.constant:
         return None if quanta is None or not quanta.constant else math.prod(quanta.shape)
     values = _values(floats)
-    if quanta is None or not quanta.constant:  # a bias of zeros is left out
+    if quanta is None or not quanta.constant:  # a bias of zeros is omitted
         return int((values != 0).sum())
     if floats.dtype != "FLOAT32":  # a shape or axes
         return int(not np.array_equal(values, _values(quanta)))
@@ -96,12 +96,12 @@ def _differing(floats: Tensor, quanta: Tensor | None) -> int | None:
     zero = np.array(quanta.zeros or (0,), np.float64)
     with np.errstate(all="ignore"):
         off = np.abs(values / _along(quanta, np.array(quanta.steps)) + _along(quanta, zero) - whole)
-    return int((~(off <= HALF + FLOAT * np.abs(whole))).sum())  # a NaN counts
+    return int((~(off <= HALF + FLOAT * np.abs(whole))).sum())  # counts NaN
 
 
 def _quantized_from(old: Operator, new: Operator) -> bool:
-    """Whether an operator's weights have the scales that quantization after training gives to float32's: a 127th of the
-    largest magnitude. In most channels, since a changed weight changes one."""
+    """Whether an operator's weights have the scales of post-training quantization of float32's: 1/127 of the largest
+    magnitude. In most channels, since a changed weight changes one."""
     if old not in _weighted([old]) or new.inputs[1].dtype != "INT8" or not new.inputs[1].steps:
         return False
     quanta, magnitudes = new.inputs[1], np.abs(_values(old.inputs[1]))
@@ -143,7 +143,7 @@ def _values(tensor: Tensor) -> np.ndarray:
 
 
 def _along(tensor: Tensor, numbers: np.ndarray) -> np.ndarray:
-    """Scales or zero points in a shape that works on the tensor; ValueError where they do not fit it."""
+    """Scales or zero points in a shape that broadcasts to the tensor; ValueError if they do not match it."""
     if len(numbers) == 1:
         return numbers
     return numbers.reshape([-1 if axis == tensor.axis else 1 for axis in range(len(tensor.shape))])

@@ -1,4 +1,4 @@
-"""Writes a .tflite of convolutions, pooling, additions and enlargements without TensorFlow."""
+"""Writes a .tflite of convolutions, pooling, additions and upsampling without TensorFlow."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,15 +10,15 @@ import numpy as np
 from edgefer.errors import MissingDependency
 
 Kind = Literal["conv", "depthwise", "pool", "enlarge", "add"]
-VERSIONS = {"conv": 3, "depthwise": 3, "pool": 2, "enlarge": 2, "add": 2}  # the least that take int8
+VERSIONS = {"conv": 3, "depthwise": 3, "pool": 2, "enlarge": 2, "add": 2}  # the lowest that support int8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One operator on NHWC tensors, named by what it reads and writes.
+    """One operator on NHWC tensors, with the names of its inputs and output.
 
-    weights: float32 [out, h, w, in] of a conv, [1, h, w, channels] of a depthwise one; bias: float32 [out]. A pool takes the
-    maximum of 2x2, an enlargement repeats each pixel 2x2.
+    weights: float32 [out, h, w, in] for a conv, [1, h, w, channels] for a depthwise one; bias: float32 [out]. "pool" is 2x2
+    max pooling, "enlarge" repeats each pixel 2x2.
     """
 
     kind: Kind
@@ -177,7 +177,7 @@ class _Writer:
 
     def _weights(self, layer: Layer) -> list[int]:
         name, weights, bias = layer.output, layer.weights, layer.bias
-        assert weights is not None and bias is not None  # of these kinds
+        assert weights is not None and bias is not None  # for these kinds
         if self.steps is None:
             return [
                 self._constant(f"{name}/weights", weights.astype(np.float32)),

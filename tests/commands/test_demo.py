@@ -12,7 +12,7 @@ from edgefer.errors import EdgeferError
 
 def test_a_demo_that_was_stopped_in_its_video_says_so(tmp_path):
     (tmp_path / "faces.jsonl").write_text('{"frame": 0, "time_s": 0.0, "faces": []}\n')
-    with pytest.raises(EdgeferError, match="Stopped while it read the video"):
+    with pytest.raises(EdgeferError, match="Stopped while reading the video"):
         _score(tmp_path / "faces.jsonl")
 
 

@@ -103,7 +103,7 @@ def test_options_that_several_commands_have_lie_in_the_same_panel(name):
 
 
 def test_the_help_names_the_shipped_networks_that_a_training_can_begin_with():
-    assert "that ship, fer-nano, fer-small and ferplus-small have theirs" in " ".join(
+    assert "shipped ones, fer-nano, fer-small and ferplus-small have theirs" in " ".join(
         re.sub("[│╭╮╰╯─]", "", help_of(("train",))).split()
     )
     assert with_keras() == ["fer-nano", "fer-small", "ferplus-small"]

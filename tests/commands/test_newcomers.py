@@ -14,9 +14,9 @@ from edgefer.convert import start
 from edgefer.errors import InputError
 
 LIES = r"fer-small does not say where the images lie that it was trained on \(fer2013\S*\): name them, or .* with --data PATH"
-ABOUT = "is about decisions on labelled images: name some, like those it was trained on, with --data PATH"
+ABOUT = "is about decisions on labelled images: name some, similar to those it was trained on, with --data PATH"
 FINDS = "finds faces, and images labelled by class say nothing of that: `edgefer verify "
-CONVERTED = "which conversion and --init-from begin with: it ships converted, so name "
+CONVERTED = "which conversion and --init-from need: it ships converted, so name "
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_an_older_card_has_a_conversion_s_notes_among_its_steps_and_is_read_as_a
 def test_what_a_bundle_lacks_is_not_to_be_converted_where_it_holds_nothing_to_convert(converted, tmp_path):
     taken_in = write_bundle(tmp_path / "taken", converted.card, {"float32": converted.read("float32")})
     with pytest.raises(
-        BundleError, match="no Keras network to make one of: name the bundle that was trained, or import"
+        BundleError, match="no Keras network to make one from: name the bundle that was trained, or import"
     ):
         taken_in.file("int8")
     trained = write_bundle(tmp_path / "trained", converted.card, {"keras": converted.read("keras")})

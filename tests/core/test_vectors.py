@@ -227,7 +227,7 @@ def test_a_network_that_never_answers_is_a_sentence_in_bounded_time(tmp_path, co
             [sys.executable, "-c", command, *map(str, arguments)], capture_output=True, text=True, timeout=60
         )
         assert done.returncode == 1, done.stderr
-        assert f"edgefer: {made.path / 'float32.tflite'} has answered 0 of " in done.stderr.splitlines()[-1], (
+        assert f"edgefer: {made.path / 'float32.tflite'} has processed 0 of " in done.stderr.splitlines()[-1], (
             done.stderr
         )
         assert "made to hang" in done.stderr and "Traceback" not in done.stderr
@@ -239,7 +239,7 @@ def test_a_huge_int8_network_is_not_computed_in_numpy(monkeypatch):
     bundle = Bundle.open(SHIPPED)
     (check,) = parity.check_exactly(bundle, Vectors.load(bundle))
     assert check.status is Status.NOT_CHECKED and re.search(
-        r"[1-9][\d,]{9} operations an image are too many", check.detail
+        r"[1-9][\d,]{9} operations per image are too many", check.detail
     )
 
 

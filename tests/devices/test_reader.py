@@ -142,7 +142,7 @@ def test_a_network_that_hangs_in_python_too_is_replaced(monkeypatch):
         ({"target_fps": float("inf")}, "target_fps inf is not a number from 0.1 to 1000"),
         ({"threads": True}, "threads True is not right"),
         ({"min_face": -1}, "min_face -1 is not a number from 0 up"),
-        ({"finder": 3}, "finder 3 is no path: give text or a pathlib.Path"),
+        ({"finder": 3}, "finder 3 is not a path: give text or a pathlib.Path"),
         ({"roi": (0, 0, 0, 5)}, "is not a region"),
         ({"detector": "haar", "detector_file": "x.onnx"}, "detector_file is for detector yunet"),
     ],

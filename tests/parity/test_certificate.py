@@ -128,7 +128,7 @@ def test_verify_tells_the_proven_bundle_from_another(edgefer, certificate, conve
     assert "about another bundle" in edgefer("verify", other.path, "--certificate", file, expect=2).stderr
     (tmp_path / "no.json").write_text("{}")
     done = edgefer("verify", converted.path, "--certificate", tmp_path / "no.json", expect=2)
-    assert "is no parity certificate" in done.stderr
+    assert "is not a parity certificate" in done.stderr
     assert Bundle.open(other.path).hash != converted.hash
 
 

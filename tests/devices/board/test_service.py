@@ -146,12 +146,12 @@ def test_a_systemctl_that_hangs_is_a_sentence(monkeypatch):
         raise subprocess.TimeoutExpired(command, 60)
 
     monkeypatch.setattr(subprocess, "run", hangs)
-    with pytest.raises(EdgeferError, match="gave no answer in 60 s"):
+    with pytest.raises(EdgeferError, match="did not respond within 60 s"):
         commands._systemctl("restart", "edgefer")
 
 
 def test_wrong_run_arguments_are_refused(monkeypatch):
-    with pytest.raises(InputError, match="find its --save file there"):
+    with pytest.raises(InputError, match="find its --save file in place"):
         commands._run_arguments(["--camera", "0", "--save", "out.mp4"])
     for secret in (["--serve", "0.0.0.0:80", "--token", "long enough"], ["--mqtt", "mqtt://me:secret@pi/desk"]):
         with pytest.raises(InputError, match=r"can read .* /etc/edgefer\.env"):
@@ -184,7 +184,7 @@ def test_installing_needs_root_and_systemd(monkeypatch):
         commands._check_root("uninstall")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(service, "systemd_is_here", lambda: False)
-    with pytest.raises(EdgeferError, match="systemd does not run this computer"):
+    with pytest.raises(EdgeferError, match="systemd is not running on this computer"):
         commands._check_root("install")
 
 
@@ -206,7 +206,7 @@ def test_messages_are_those_of_the_protocol(manager):
     assert manager.recv(1000) == b"READY=1\nSTATUS=two lines"
     assert notifier.watchdog_s == 2
     notifier.frame()
-    assert manager.recv(1000) == b"WATCHDOG=1\nSTATUS=the first frame is done"
+    assert manager.recv(1000) == b"WATCHDOG=1\nSTATUS=the first frame is processed"
     notifier.frame()  # too soon for another
     time.sleep(0.6)
     notifier.trying()
@@ -220,7 +220,7 @@ def test_an_abstract_socket_and_somebody_elses_watchdog():
         at.settimeout(5)
         notifier = Notifier({"NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "2000000", "WATCHDOG_PID": "1"})
         notifier.frame()
-        assert at.recv(1000) == b"STATUS=the first frame is done"
+        assert at.recv(1000) == b"STATUS=the first frame is processed"
 
 
 def test_without_a_manager_or_with_a_dead_one_nothing_happens(tmp_path):

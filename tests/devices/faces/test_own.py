@@ -65,7 +65,7 @@ def turned(image, angle_deg):
 def test_the_shipped_pair_is_small_and_gives_its_stored_answers():
     assert sum(Bundle.open(shipped_networks()[name]).card.variants["int8"].bytes for name in FACE_NETWORKS) <= 400_000
     assert not set(FACE_NETWORKS) & set(shipped_bundles()), "nothing is read with them"
-    with pytest.raises(BundleError, match="finds faces and reads nothing"):
+    with pytest.raises(BundleError, match="detects faces and does not classify them"):
         Classifier.load(Bundle.open(shipped_networks()["face-refiner"]))
 
 

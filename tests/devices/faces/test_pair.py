@@ -194,7 +194,7 @@ def test_options_that_do_not_go_together_are_refused(pair, photo, tmp_path):
 def test_run_refuses_a_wrong_bundle_with_one_sentence(edgefer, pair, photo):
     done = edgefer("run", "fer-nano", photo, "--headless", "--finder", pair.refiner, expect=2)
     assert len(done.stderr.splitlines()) == 1 and "name one of 'find-faces'" in done.stderr
-    with pytest.raises(BundleError, match=r"finds faces and reads nothing in them: .* --refiner"):
+    with pytest.raises(BundleError, match=r"detects faces and does not classify them: .* --refiner"):
         Reader.open(Bundle.open(pair.refiner), ReaderOptions())
 
 

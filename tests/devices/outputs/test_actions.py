@@ -122,7 +122,7 @@ def test_snapshots_are_whole_pictures_with_safe_names(make_frame, tmp_path):
         sink.write(make_frame(number, *([label] if number in (1, 2, 4) else [])))
     files = sorted(tmp_path.iterdir())
     assert len(files) == 2 and all(cv2.imread(str(file)).shape == (48, 64, 3) for file in files)
-    assert all(file.suffix == ".jpg" and "_happy-" in file.name for file in files) and "2 pictures" in sink.kept()
+    assert all(file.suffix == ".jpg" and "_happy-" in file.name for file in files) and "2 images" in sink.kept()
 
 
 def test_a_blurred_face_is_a_few_cells_in_everything_that_is_shown(make_frame, tmp_path):

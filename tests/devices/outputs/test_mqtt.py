@@ -268,5 +268,5 @@ def test_a_photo_whose_state_reaches_no_broker_is_a_failure(edgefer, tmp_path):
     order = ("run", "fer-nano", tmp_path / "photo.png", "--headless", "--csv", tmp_path / "out.csv")
     done = edgefer(*order, "--mqtt", f"mqtt://127.0.0.1:{port}/home", expect=1)
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("edgefer: Not all was written: MQTT 127.0.0.1:") and "nothing listens" in last
+    assert last.startswith("edgefer: Not all results were written: MQTT 127.0.0.1:") and "nothing listens" in last
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 3  # the other outputs are whole: two faces

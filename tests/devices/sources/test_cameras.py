@@ -290,4 +290,4 @@ def test_the_command_lists_what_works_and_what_does_not(monkeypatch):
     ]
     monkeypatch.setattr(discovery, "find_cameras", lambda: [])
     none = CliRunner().invoke(app, ["cameras"])
-    assert none.exit_code == 0 and "No camera was found" in none.output and "--source builtin" in none.output
+    assert none.exit_code == 0 and "No usable camera was found" in none.output and "--source builtin" in none.output

@@ -310,5 +310,5 @@ def test_a_detector_file_and_an_authority_that_are_no_files_are_not_waited_for(t
 def test_a_file_that_names_others_opens_none_of_them(tmp_path, text):
     write_video(tmp_path / "one.avi", 5, "MJPG")
     (tmp_path / "two.mp4").write_text(text)
-    with pytest.raises(SourceError, match="a list of other files or addresses"), open_source(str(tmp_path / "two.mp4")):
+    with pytest.raises(SourceError, match="a list of other files or URLs"), open_source(str(tmp_path / "two.mp4")):
         pass
