@@ -53,7 +53,10 @@ def test_all_outputs_at_once(edgefer, tmp_path):
         "MQTT 127.0.0.1:1 refuses connections: nothing listens on port 1." in done.stderr
         and f"Saved {files['--save']}" in done.stderr
     )
-    assert "secret" not in done.stderr and "Not all results were written: MQTT 127.0.0.1:1 (refuses connections" in done.stderr
+    assert (
+        "secret" not in done.stderr
+        and "Not all results were written: MQTT 127.0.0.1:1 (refuses connections" in done.stderr
+    )
 
 
 @pytest.mark.parametrize(

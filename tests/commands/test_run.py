@@ -105,7 +105,7 @@ def test_bad_images_of_a_folder_are_counted_and_named(edgefer, here):
     assert "bad.jpg" in refused.stderr and "--skip-bad" in refused.stderr
     done = edgefer("run", "fer-nano", here, "--headless", "--skip-bad", "--json")
     assert [json.loads(line)["source"] for line in done.stdout.splitlines()] == ["photo.jpg"]
-    assert "Left out 3 files" in done.stderr and "bad.jpg: " in done.stderr
+    assert "Skipped 3 files" in done.stderr and "bad.jpg: " in done.stderr
 
 
 def test_options_come_from_a_file_and_what_is_typed_goes_first(edgefer, here):
