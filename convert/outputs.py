@@ -249,7 +249,7 @@ def check_end(end: End, stated: OutputSpec | None, where: str, *, rebuilt: bool)
         return end.output
     if end.name in SIGMOIDS:
         raise InputError(
-            f"{where} ends with a sigmoid: it gives each label a probability of its own, where edgefer wants one label of several. "
+            f"{where} ends with a sigmoid: each label has an independent probability, but edgefer needs one label out of several. "
             "Train it with a softmax, or with none and from_logits=True."
         )
     if stated is None or (rebuilt and stated != LOGITS):

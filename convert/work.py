@@ -51,7 +51,7 @@ class Plan:
         if self.aware and not self.int8:
             raise InputError("--qat is about the int8 network: leave --no-int8 out.")
         if self.aware and self.max_drop is not None:
-            raise InputError("--max-drop tries quantization-aware training by itself where it must: leave --qat out.")
+            raise InputError("--max-drop tries quantization-aware training itself if necessary: leave --qat out.")
         if self.epochs and not (self.slimmed or self.sparsity or self.aware or self.max_drop is not None):
             raise InputError(
                 "--epochs is for fine-tuning, which --slim, --prune, --qat or --max-drop ask for: leave it out."

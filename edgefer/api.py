@@ -81,7 +81,7 @@ def load(
     >>> reader(image / 255.0)
     Traceback (most recent call last):
     ...
-    edgefer.errors.InputError: An image of float64 cannot be read: give a path, a PIL image, or uint8 [height, width, 3] in BGR order or [height, width] in gray, such as (image * 255).astype('uint8') where it is 0..1.
+    edgefer.errors.InputError: An image of float64 cannot be read: give a path, a PIL image, or uint8 [height, width, 3] in BGR order or [height, width] in gray, such as (image * 255).astype('uint8') if it is 0..1.
     """
     from edgefer.devices.reader import Reader
     from edgefer.options import ReaderOptions

@@ -84,7 +84,7 @@ def from_pil(image: Any) -> np.ndarray:
     if 0 in image.size:
         raise ValueError("has no pixels")
     if image.mode in ("I", "F"):
-        raise ValueError(f"is of the mode {image.mode}, whose range nobody states: convert it to L or RGB")
+        raise ValueError(f"is of the mode {image.mode}, whose range is not defined: convert it to L or RGB")
     clear = image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
     try:
         image.load()
@@ -128,7 +128,7 @@ def _check(header: Header) -> None:
     if header.kind == "HEIC":
         raise ValueError("is a HEIC image, which OpenCV cannot read: convert it to JPEG")
     if header.float_samples:
-        raise ValueError("holds floating-point samples, whose range nobody states: save it with 8 or 16 bits")
+        raise ValueError("holds floating-point samples, whose range is not defined: save it with 8 or 16 bits")
     if header.width < 1 or header.height < 1:
         raise ValueError("is damaged: its header says that it has no pixels")
     if math.prod((header.width, header.height)) > MAX_PIXELS:
@@ -176,7 +176,7 @@ def _on_white(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
     if image.dtype != np.uint8:
-        raise ValueError("holds floating-point samples, whose range nobody states: save it with 8 or 16 bits")
+        raise ValueError("holds floating-point samples, whose range is not defined: save it with 8 or 16 bits")
     alpha = image[:, :, 3:].astype(np.uint16)
     if (alpha == 255).all():
         return np.ascontiguousarray(image[:, :, :3])

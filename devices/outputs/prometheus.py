@@ -81,7 +81,7 @@ class StatsCollector(Collector):
         for label in self._labels:
             faces.add_metric([printable(label)], now.labels.get(label, 0))
         yield faces
-        yield GaugeMetricFamily("edgefer_frames_per_second", "Frames read a second, lately", value=now.fps)
+        yield GaugeMetricFamily("edgefer_frames_per_second", "Frames read per second, recently", value=now.fps)
         yield GaugeMetricFamily("edgefer_frame_age_seconds", "Time since the last frame", value=now.age_s)
         if now.temperature_c is not None:
             yield GaugeMetricFamily("edgefer_cpu_temperature_celsius", "Hottest thermal zone", value=now.temperature_c)

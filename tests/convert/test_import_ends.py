@@ -139,7 +139,7 @@ def test_a_sigmoid_over_several_labels_is_refused_whatever_is_stated(keras, tmp_
     (tmp_path / "theirs.tflite").write_bytes(to_float32(network))
     for file in ("theirs.h5", "theirs.tflite"):
         for stated in ({}, {"output": LOGITS}, {"output": PROBABILITIES}):
-            with pytest.raises(InputError, match=rf"{file} ends with a sigmoid: .*one label of several"):
+            with pytest.raises(InputError, match=rf"{file} ends with a sigmoid: .*one label out of several"):
                 taken_in(tmp_path / file, tmp_path / "out", **stated)
 
 

@@ -23,7 +23,7 @@ def test_every_operator_that_is_not_there_is_named_once():
     content = make.finish(make.unary("TANH", make.unary("LOGISTIC", make.unary("TANH", x))))
     found = lint(read_model(content, "net"), "c")
     assert [finding.severity for finding in found] == ["error", "error"]
-    assert "2 times: the C has no operator TANH" in found[0].what and "LOGISTIC" in found[1].what
+    assert "2 times: the C code has no operator TANH" in found[0].what and "LOGISTIC" in found[1].what
 
 
 def test_lint_refuses_what_export_refuses():

@@ -164,7 +164,7 @@ def test_wrong_run_arguments_are_refused(monkeypatch):
         with pytest.raises(InputError, match="EDGEFER_SOURCE_PASSWORD"):
             commands._run_arguments(["--source", secret])
     for folder in ("/home/pi", "/tmp", "logs"):
-        with pytest.raises(InputError, match=r"a name alone, such as faces\.csv"):
+        with pytest.raises(InputError, match=r"only a file name, such as faces\.csv"):
             commands._run_arguments(["--camera", "0", "--csv", f"{folder}/faces.csv"])
     monkeypatch.setenv("EDGEFER_TOKEN", "from elsewhere")
     assert "--csv" in commands._run_arguments(["--camera", "0", "--csv", "faces.csv", "--serve", "8000"])

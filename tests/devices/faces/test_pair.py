@@ -155,7 +155,7 @@ def test_crops_are_measured_with_the_pair(pair, blind):
     assert face_detectors("human", DetectorFiles(refiner=blind))["own"](image) == []
     with pytest.raises(InputError, match="are for human faces"):
         face_detectors("cat", pair)
-    with pytest.raises(InputError, match="named with --teacher"):
+    with pytest.raises(InputError, match="training with --teacher"):
         start_training(TrainRequest(data="scenes", recipe="face-refiner"), None, files=pair)
 
 

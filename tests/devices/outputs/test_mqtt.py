@@ -118,7 +118,7 @@ def test_a_broker_may_go_and_come_back(broker, sinks, make_frame, monkeypatch):
     monkeypatch.setattr(mqtt, "LASTING_S", 0)
     feed.write(make_frame(100, "sad"))
     wait_for(lambda: not sink.trouble)
-    assert sink.errors == len(said) - 1 and "Trying again" in said[0] and "connected again" in said[-1]
+    assert sink.errors == len(said) - 1 and "Retrying" in said[0] and "connected again" in said[-1]
     listener.close()
 
 
