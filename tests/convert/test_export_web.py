@@ -62,7 +62,7 @@ def test_the_browser_gives_a_row_with_its_version(site, tmp_path):
 
 @pytest.mark.parametrize(
     ("dom", "reason"),
-    [("<html></html>", "did not open the page"), ('<body data-state="starting">', "did not end")],
+    [("<html></html>", "did not open the page"), ('<body data-state="starting">', "did not finish")],
 )
 def test_a_browser_that_cannot_open_the_page_or_is_too_slow_is_no_failure_of_it(tmp_path, monkeypatch, dom, reason):
     (tmp_path / "chromium").write_text(f"#!/bin/sh\necho '{dom}'\n")

@@ -144,7 +144,7 @@ def test_a_network_that_hangs_in_python_too_is_replaced(monkeypatch):
         ({"min_face": -1}, "min_face -1 is not a number from 0 up"),
         ({"finder": 3}, "finder 3 is not a path: give text or a pathlib.Path"),
         ({"roi": (0, 0, 0, 5)}, "is not a region"),
-        ({"detector": "haar", "detector_file": "x.onnx"}, "detector_file is for detector yunet"),
+        ({"detector": "haar", "detector_file": "x.onnx"}, 'detector_file is for detector="yunet"'),
     ],
 )
 def test_options_that_cannot_be_are_one_sentence(options, said):
