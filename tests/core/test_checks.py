@@ -45,7 +45,7 @@ def test_the_table_shows_every_check_and_every_fix_can_be_copied(capsys):
     shown = capsys.readouterr().out
     assert f"board cameras: {fix.strip()}" in shown.splitlines()
     assert "leaks: pair 4" in shown and "pair 5" not in shown and "2 more (--json lists all)" in shown
-    assert "3 answers" in shown and "not checked: it was not tried here" in shown
+    assert "3 answers" in shown and "not checked: it was not run here" in shown
     assert checks.table(found)[0] == ("question", "for", "check", "", "found")
     assert checks.table(of(Status.PASS))[0] == ("check", "", "found")
 

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from edgefer.api import face_detectors
 from edgefer.card import CropSpec
+from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.train.framing import MIN_FACES, measure_crop
 
 FACES = np.zeros((MIN_FACES, 48, 48, 1), np.uint8)  # each becomes 192 pixels, 96 from the scene's border
@@ -26,3 +28,8 @@ def test_boxes_that_are_not_of_the_face_measure_nothing():
     """A detector that finds something small in pictures of anything else: no crop, and no lost training."""
     assert measure_crop(FACES, lambda scene: [(100, 100, 124, 124)]) == CropSpec()
     assert measure_crop(FACES[1:], lambda scene: [(96, 96, 288, 288)]) == CropSpec()
+
+
+def test_a_search_for_large_faces_alone_measures_the_same_crop(builtin):
+    images = builtin.split("train").images[:30]
+    assert measure_crop(images, face_detectors("human")["haar"]) == measure_crop(images, HaarDetector().detect)
