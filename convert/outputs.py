@@ -65,7 +65,7 @@ SIGMOIDS = ("sigmoid", "hard_sigmoid", "LOGISTIC")
 CLIPS = {
     "RELU": (0, np.inf), "RELU6": (0, 6), "RELU_0_TO_1": (0, 1), "RELU_N1_TO_1": (-1, 1), "LOGISTIC": (0, 1), "TANH": (-1, 1),
 }  # fmt: skip
-STORED = {"FLOAT32": np.float32, "INT8": np.int8, "UINT8": np.uint8}
+STORED = {"FLOAT32": np.dtype(np.float32), "INT8": np.dtype(np.int8), "UINT8": np.dtype(np.uint8)}
 NEITHER = (
     "{where} ends with {name}: its answers are neither logits nor probabilities, and scores made of them would mean nothing. Train it "
     "with a softmax at the end, or with nothing and from_logits=True; where it was trained so that a softmax of these answers "
@@ -221,7 +221,7 @@ def _number(constants: list[Tensor]) -> float | None:
     if (
         len(constants) != 1
         or constants[0].dtype not in STORED
-        or len(constants[0].data) != STORED[constants[0].dtype]().itemsize
+        or len(constants[0].data) != STORED[constants[0].dtype].itemsize
     ):
         return None
     (tensor,) = constants

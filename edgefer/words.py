@@ -14,7 +14,9 @@ T = TypeVar("T")
 COMMAND = r"`[^`]*`|\b(?:edgefer|pip) [a-z]+(?:(?![.,;:)] |[.;)]?$).)*"
 VALUE = r"[^\s,;:()]*[=./][^\s;:()]*\w|'[^']*'|-?\d+\b|[A-Z][A-Z_]+\b"
 # Options whose values are plain words, which elsewhere in a sentence are no values.
-WORDS = {name: tuple(kind) for name, kind in (CHOICES | {"color": Color, "outputs": Outputs}).items()}
+WORDS: dict[str, tuple[str, ...]] = {
+    name: tuple(kind) for name, kind in (CHOICES | {"color": Color, "outputs": Outputs}).items()
+}
 WORDS |= {"data": ("builtin",), "labels": ("ferplus",), "votes": ("ferplus",)}
 WORD = rf"(?:{'|'.join(sorted({word for words in WORDS.values() for word in words}, key=len, reverse=True))})\b"
 OPTION = re.compile(
