@@ -65,7 +65,7 @@ SIGMOIDS = ("sigmoid", "hard_sigmoid", "LOGISTIC")
 CLIPS = {
     "RELU": (0, np.inf), "RELU6": (0, 6), "RELU_0_TO_1": (0, 1), "RELU_N1_TO_1": (-1, 1), "LOGISTIC": (0, 1), "TANH": (-1, 1),
 }  # fmt: skip
-STORED = {"FLOAT32": np.dtype(np.float32), "INT8": np.dtype(np.int8), "UINT8": np.dtype(np.uint8)}
+STORED: dict[str, np.dtype] = {"FLOAT32": np.dtype(np.float32), "INT8": np.dtype(np.int8), "UINT8": np.dtype(np.uint8)}
 NEITHER = (
     "{where} ends with {name}: its answers are neither logits nor probabilities, and scores made of them would mean nothing. Train it "
     "with a softmax at the end, or with nothing and from_logits=True; where it was trained so that a softmax of these answers "
