@@ -20,7 +20,7 @@ from edgefer.train.batches import batches, epoch_size
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.memory import check_training
-from edgefer.train.objective import apply_clean_statistics, make_optimizer
+from edgefer.train.objective import apply_clean_statistics, create_variables, make_optimizer
 from edgefer.train.recipe_fields import Distill, Recipe
 from edgefer.train.recipes import recipe_of
 
@@ -103,7 +103,7 @@ def tune(network: "tf_keras.Model", task: FineTuning, callbacks: tuple = ()) -> 
     tf = tensorflow()
     check_training(network, epoch_size(task.recipe, task.dataset.split("train")).batch)
     network.compile(task.optimizer(), _distillation(task.recipe.distill), metrics=[_accuracy])
-    network.optimizer.build(network.trainable_variables)
+    create_variables(network, tf.zeros([1, 2, len(task.dataset.labels)]))
     done = tf.Variable(0, dtype=tf.int64)
     checkpoint = tf.train.Checkpoint(network=network, optimizer=network.optimizer, epoch=done)
     manager = tf.train.CheckpointManager(checkpoint, task.folder, max_to_keep=1)

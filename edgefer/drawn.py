@@ -30,8 +30,11 @@ def _place(
     if shrink < 1:  # warpAffine does not average when downscaling
         face, cover = (cv2.GaussianBlur(part, (0, 0), 0.45 / shrink) for part in (face, cover))
     face = cv2.warpAffine(face, matrix, to, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    mask = cv2.warpAffine(cover, matrix, to, flags=cv2.INTER_LINEAR)[..., None]
-    image[:] = (image * (1 - mask) + face * mask).astype(np.uint8)
+    mask = cv2.warpAffine(cover, matrix, to, flags=cv2.INTER_LINEAR)
+    left, top, width, height = cv2.boundingRect((mask > 0).astype(np.uint8))
+    part = np.s_[top : top + height, left : left + width]
+    mask = mask[part][..., None]
+    image[part] = (image[part] * (1 - mask) + face[part] * mask).astype(np.uint8)
 
 
 def shaken(frames: Iterable[Frame], sigma: float = 6.0, seed: int = 0) -> Iterator[Frame]:
@@ -53,7 +56,9 @@ def _background(height: int, width: int, rng: np.random.Generator) -> np.ndarray
 
 def _film(image: np.ndarray, rng: np.random.Generator, gain: float, noise: float) -> np.ndarray:
     """Simulate a camera's exposure and noise."""
-    return np.clip(image * gain + rng.normal(0, noise, image.shape), 0, 255).astype(np.uint8)
+    noisy = rng.normal(0, noise, image.shape)
+    noisy += image * gain
+    return np.clip(noisy, 0, 255, out=noisy).astype(np.uint8)
 
 
 def face_set(per_class: int, seed: int, size: int = 96) -> tuple[Iterator[np.ndarray], np.ndarray]:
@@ -115,29 +120,73 @@ def scene(
     same arguments give the same pixels.
     """
     rng = np.random.default_rng(seed)
-    width, height = size
-    background = _background(height, width, rng)
-    cast = [Person.random(rng) for _ in range(people)]
-    phases = rng.uniform(0, 2 * np.pi, (people, 3))
-    plays = [rng.permutation(len(EXPRESSIONS)) for _ in range(people)]
+    background = _background(size[1], size[0], rng)
+    cast = _Cast.random(people, size, rng)
     voices = [speech(seconds, np.random.default_rng([seed, number])) for number in range(people)]
-    lane = width / people
     for index in range(round(seconds * fps)):
         time_s = index / fps
-        image = background.copy()
-        truths = []
-        for number, (person, phase, play) in enumerate(zip(cast, phases, plays, strict=True)):
+        image, poses = background.copy(), cast.poses(time_s)
+        for pose, person, voice in zip(poses, cast.persons, voices, strict=True):
+            number, label, sway = pose.truth.person, pose.truth.label, pose.sway
+            # One generator per face and expression, so that an expression does not jitter from frame to frame.
+            held = np.random.default_rng([seed, number, EXPRESSIONS.index(label)])
+            jaw = voice(time_s) if talking else 0.0
+            face, cover = draw_face(person, label, held, yaw=sway[1], pitch=0.5 * sway[2], jaw=jaw)
+            _place(image, face, cover, pose.x, pose.y, pose.side * 1.27, 6 * sway[1])
+        frame = Frame(index=index, time_s=time_s, image_bgr=_film(image, rng, 1.0, 2.5))
+        yield frame, [pose.truth for pose in poses]
+
+
+def scene_truths(
+    seconds: float = 8, fps: float = 15, size: tuple[int, int] = (480, 360), people: int = 2, seed: int = 7
+) -> list[list[Truth]]:
+    """The truth of each frame of `scene` with these arguments, without drawing them."""
+    rng = np.random.default_rng(seed)
+    _background(size[1], size[0], rng)  # draws from the generator, as it does in `scene`
+    cast = _Cast.random(people, size, rng)
+    return [[pose.truth for pose in cast.poses(index / fps)] for index in range(round(seconds * fps))]
+
+
+@dataclass(frozen=True)
+class _Pose:
+    """A face at one time: its centre and width in pixels, and its sway, float [3] in -1..1."""
+
+    truth: Truth
+    x: float
+    y: float
+    side: float
+    sway: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Cast:
+    """The people of a scene, and how they move. phases: float [people, 3]; plays: the order of each one's expressions."""
+
+    size: tuple[int, int]
+    persons: list[Person]
+    phases: np.ndarray
+    plays: list[np.ndarray]
+
+    @classmethod
+    def random(cls, people: int, size: tuple[int, int], rng: np.random.Generator) -> "_Cast":
+        return cls(
+            size=size,
+            persons=[Person.random(rng) for _ in range(people)],
+            phases=rng.uniform(0, 2 * np.pi, (people, 3)),
+            plays=[rng.permutation(len(EXPRESSIONS)) for _ in range(people)],
+        )
+
+    def poses(self, time_s: float) -> list[_Pose]:
+        """One for each person."""
+        (width, height), poses = self.size, []
+        lane = width / len(self.persons)
+        for number, (phase, play) in enumerate(zip(self.phases, self.plays, strict=True)):
             label = EXPRESSIONS[play[int(time_s / 2 + number / 2) % len(play)]]
             sway = np.sin(2 * np.pi * np.array([0.11, 0.16, 0.09]) * time_s + phase)
             side = min(lane * 0.6, height * 0.45) * (1 + 0.12 * sway[2])
             x = lane * (number + 0.5) + sway[0] * (lane - side) * 0.4
             y = height / 2 + sway[1] * (height - side * 1.2) * 0.3
-            # One generator per face and expression, so that an expression does not jitter from frame to frame.
-            held = np.random.default_rng([seed, number, EXPRESSIONS.index(label)])
-            jaw = voices[number](time_s) if talking else 0.0
-            face, cover = draw_face(person, label, held, yaw=sway[1], pitch=0.5 * sway[2], jaw=jaw)
-            _place(image, face, cover, x, y, side * 1.27, 6 * sway[1])
             top = y + 0.06 * side
             box = (round(x - side / 2), round(top - side / 2), round(x + side / 2), round(top + side / 2))
-            truths.append(Truth(number, label, box))
-        yield Frame(index=index, time_s=time_s, image_bgr=_film(image, rng, 1.0, 2.5)), truths
+            poses.append(_Pose(Truth(number, label, box), x, y, side, sway))
+        return poses

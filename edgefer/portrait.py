@@ -9,6 +9,9 @@ import numpy as np
 CANVAS = 192  # a face is drawn at this size, in coordinates -1..1 from its centre, and then downscaled
 JAW = 0.13  # how far talking opens a mouth, in these coordinates: half of a resting mouth's width
 
+ANGLES = np.linspace(0, 2 * np.pi, 48)
+CIRCLE = np.column_stack([np.cos(ANGLES), np.sin(ANGLES)])
+
 Color = Sequence[float] | np.ndarray  # BGR, 0..255
 Points = Sequence[tuple[float, float]] | np.ndarray  # [n, 2], x and y in -1..1
 
@@ -83,17 +86,18 @@ class Person:
 
 @dataclass(frozen=True)
 class _Canvas:
-    """Shapes, feathered by `softness` (face units), blended into an image of float32 BGR [CANVAS, CANVAS, 3]."""
+    """Shapes, feathered by `softness` (face units), blended into float32 planes of blue, green and red [3, CANVAS, CANVAS].
 
-    image: np.ndarray
+    Planes, since numpy is slow at a last axis of 3.
+    """
+
+    planes: np.ndarray
 
     def blob(
         self, centre: tuple[float, float], radii: tuple[float, float], color: Color, softness=0.0, strength=1.0
     ) -> None:
         """A filled ellipse."""
-        t = np.linspace(0, 2 * np.pi, 48)
-        points = np.column_stack([centre[0] + radii[0] * np.cos(t), centre[1] + radii[1] * np.sin(t)])
-        self.polygon(points, color, softness, strength)
+        self.polygon(CIRCLE * radii + centre, color, softness, strength)
 
     def polygon(self, points: Points, color: Color, softness=0.012, strength=1.0) -> None:
         def fill(mask: np.ndarray, path: np.ndarray) -> None:
@@ -130,9 +134,9 @@ class _Canvas:
         if softness:
             width = (max(1, round(softness * CANVAS)),) * 2
             mask = cv2.blur(cv2.blur(mask, width), width)  # nearly Gaussian, and fast at any width
-        share = (mask * np.float32(strength / 255))[..., None]
-        region = self.image[top:bottom, left:right]
-        region += (color - region) * share
+        share = mask * np.float32(strength / 255)
+        region = self.planes[:, top:bottom, left:right]
+        region += (color[:, None, None] - region) * share
 
 
 def draw_face(
@@ -143,21 +147,37 @@ def draw_face(
     yaw and pitch, about -1..1, turn it right and down; `rng` varies the expression a little. jaw, 0..1, opens the mouth as
     in talking.
     """
-    image = np.zeros((CANVAS, CANVAS, 3), np.float32)
-    cover = np.zeros((CANVAS, CANVAS), np.float32)
     look = _varied(_LOOKS[expression], rng)
     look = replace(look, mouth_open=look.mouth_open + JAW * jaw)
+    head, cover = _hair_and_head(person, 0.07 * yaw)
+    canvas = _Canvas(np.stack(cv2.split(head)))
     face = _Portrait(
-        canvas=_Canvas(image), person=person, skin=np.array(person.skin), look=look,
-        turn_x=0.07 * yaw, turn_y=0.05 * pitch,
-    )  # fmt: skip
-    face.hair_and_head(cover)
+        canvas=canvas, person=person, skin=np.array(person.skin), look=look, turn_x=0.07 * yaw, turn_y=0.05 * pitch
+    )
     face.shading()
     face.nose()
     face.eyes()
     face.mouth()
     face.fringe()
-    return np.clip(image, 0, 255).astype(np.uint8), np.clip(cover, 0, 1)
+    image = cv2.merge(np.clip(canvas.planes, 0, 255).astype(np.uint8))
+    return image, np.clip(cover, 0, 1)
+
+
+def _hair_and_head(person: Person, turn_x: float) -> tuple[np.ndarray, np.ndarray]:
+    """Both, solid: float32 BGR [CANVAS, CANVAS, 3], and the coverage of the face, float32 [CANVAS, CANVAS]."""
+    image = np.zeros((CANVAS, CANVAS, 3), np.float32)
+    cover = np.zeros((CANVAS, CANVAS), np.float32)
+    hair_height = 0.95 if person.long_hair else 0.62
+    hair_width, hair_y = person.width + 0.1, 0.08 if person.long_hair else -0.12
+    for x, y, width, height, color in (
+        (-turn_x / 2, hair_y, hair_width, hair_height, person.hair),
+        (0, 0.02, person.width, 0.86, person.skin),
+    ):
+        middle = round((x + 1) * CANVAS * 8), round((y + 1) * CANVAS * 8)
+        axes = round(width * CANVAS * 8), round(height * CANVAS * 8)
+        cv2.ellipse(image, middle, axes, 0, 0, 360, color, -1, cv2.LINE_AA, 4)
+        cv2.ellipse(cover, middle, axes, 0, 0, 360, 1.0, -1, cv2.LINE_AA, 4)
+    return image, cover
 
 
 def _varied(look: _Look, rng: np.random.Generator) -> _Look:
@@ -181,27 +201,13 @@ class _Portrait:
     turn_x: float
     turn_y: float
 
-    def hair_and_head(self, cover: np.ndarray) -> None:
-        """Draw both, solid; together they are what `cover` marks as the face."""
-        person = self.person
-        hair_height = 0.95 if person.long_hair else 0.62
-        hair_width, hair_y = person.width + 0.1, 0.08 if person.long_hair else -0.12
-        for x, y, width, height, color in (
-            (-self.turn_x / 2, hair_y, hair_width, hair_height, person.hair),
-            (0, 0.02, person.width, 0.86, person.skin),
-        ):
-            middle = round((x + 1) * CANVAS * 8), round((y + 1) * CANVAS * 8)
-            axes = round(width * CANVAS * 8), round(height * CANVAS * 8)
-            cv2.ellipse(self.canvas.image, middle, axes, 0, 0, 360, color, -1, cv2.LINE_AA, 4)
-            cv2.ellipse(cover, middle, axes, 0, 0, 360, 1.0, -1, cv2.LINE_AA, 4)
-
     def shading(self) -> None:
         """Darken the rim, the eye sockets and the side away from the light; lighten forehead and cheeks."""
         person, blob, turn_x = self.person, self.canvas.blob, self.turn_x
-        y, x = np.mgrid[-1 : 1 : CANVAS * 1j, -1 : 1 : CANVAS * 1j].astype(np.float32)
+        y, x = np.linspace(-1, 1, CANVAS, dtype=np.float32)[:, None], np.linspace(-1, 1, CANVAS, dtype=np.float32)
         rim = np.clip(((x / person.width) ** 2 + ((y - 0.02) / 0.86) ** 2), 0, 1.3)
         shade = 1.04 - 0.30 * rim**2 + 0.16 * (x * person.light[0] + y * person.light[1])
-        self.canvas.image[:] *= shade[..., None]
+        self.canvas.planes[:] *= shade
         blob((turn_x, -0.52), (0.34, 0.16), self.skin * 1.12, 0.12, 0.55)
         for side in (-1, 1):
             blob((side * 0.32 + turn_x, 0.2), (0.15, 0.13), self.skin * 1.14, 0.09, 0.6)

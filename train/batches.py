@@ -72,8 +72,10 @@ def batches(
     images = _Images.of(split, extra, classes)
     sampler = _Sampler(recipe, images, size, shard)
     load = _Loader(recipe, images, size.batch, size.batch // shard.replicas)
-    rows = tensorflow().data.Dataset.range(first_epoch, epochs).flat_map(sampler.epoch).flat_map(sampler.shards)
-    return rows.map(load, num_parallel_calls=2).prefetch(4)
+    tf = tensorflow()
+    graph = tf.autograph.experimental.do_not_convert  # they branch on no tensor, and converting them takes seconds
+    rows = tf.data.Dataset.range(first_epoch, epochs).flat_map(graph(sampler.epoch)).flat_map(graph(sampler.shards))
+    return rows.map(graph(load), num_parallel_calls=2).prefetch(4)
 
 
 @dataclass(frozen=True, kw_only=True)

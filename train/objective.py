@@ -1,10 +1,15 @@
 """Loss, class imbalance, optimizer, learning-rate schedule, averaged weights and batch-norm statistics."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from edgefer.preprocess import to_float
 from edgefer.train.data.dataset import ExtraImages, Split
 from edgefer.train.recipe_fields import Recipe
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 CLEAN_IMAGES = 16_384  # training images that batch-norm statistics are estimated on
 
@@ -71,6 +76,16 @@ def class_prior(split: Split, classes: int) -> np.ndarray:
     """The frequency of each class in the split, float64 [classes], summing to 1; none is 0."""
     counts = np.maximum(1, np.bincount(split.labels, minlength=classes))
     return counts / counts.sum()
+
+
+def create_variables(model, targets: "tf.Tensor") -> None:
+    """Create the variables of a compiled model's optimizer and metrics. targets: of one image, as the loss takes them.
+
+    Where the first training step creates some, TensorFlow traces it twice.
+    """
+    model.optimizer.build(model.trainable_variables)
+    model.compiled_loss.build(targets)
+    model.compiled_metrics.build(targets, targets)
 
 
 def apply_ema(model, batches) -> None:

@@ -14,11 +14,13 @@ import numpy as np
 from edgefer.bundle import Bundle
 from edgefer.interpreter import softmax
 from edgefer.progress import SILENT, Progress
+from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.data.ferplus import votes_of
 from edgefer.train.distill import flip_averaged
 from edgefer.train.evaluate import keras_logits
 from edgefer.train.networks import LOGITS, load_keras
+from edgefer.train.objective import create_variables
 
 if TYPE_CHECKING:
     import tf_keras
@@ -43,9 +45,13 @@ def labels_from_votes(
     inputs = (inputs - inputs.mean(axis=0)) / (inputs.std(axis=0) + 1e-3)
     fold_of = np.random.default_rng(seed).permutation(len(split)) % FOLDS
     predictions = np.zeros((len(split), len(dataset.labels)), np.float32)
+    network = _mlp(inputs, len(dataset.labels), seed)
+    initial = [(variable, variable.numpy()) for variable in (*network.weights, *network.optimizer.variables)]
     for fold in progress.track(range(FOLDS), FOLDS, "Predicting labels from votes"):
         train, holdout = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
-        network = _trained_mlp(inputs[train], split.labels[train], len(dataset.labels), seed)
+        for variable, value in initial:
+            variable.assign(value)
+        network.fit(inputs[train], split.labels[train], batch_size=BATCH, epochs=EPOCHS, verbose=0)
         predictions[holdout] = softmax(np.asarray(network(inputs[holdout], training=False)))
     return predictions
 
@@ -59,14 +65,15 @@ def _features(bundle: Bundle, split: Split, progress: Progress) -> np.ndarray:
     return flip_averaged(bundle, lambda images: keras_logits(features, images), split, progress)
 
 
-def _trained_mlp(inputs: np.ndarray, labels: np.ndarray, classes: int, seed: int) -> "tf_keras.Model":
-    """An MLP from inputs float32 [n, features] to logits [n, classes]."""
+def _mlp(inputs: np.ndarray, classes: int, seed: int) -> "tf_keras.Model":
+    """An MLP from inputs float32 [n, features] to logits [n, classes], compiled to be trained on one fold."""
     from tf_keras import Sequential, layers, losses, optimizers, utils
 
     utils.set_random_seed(seed)
     network = Sequential([layers.Dense(HIDDEN, activation="relu"), layers.Dropout(0.5), layers.Dense(classes)])
-    rate = optimizers.schedules.CosineDecay(3e-3, EPOCHS * -(-len(inputs) // BATCH))
+    network.build(inputs.shape)
+    steps = -(-len(inputs) * (FOLDS - 1) // (FOLDS * BATCH))
     loss = losses.SparseCategoricalCrossentropy(from_logits=True)
-    network.compile(optimizers.AdamW(rate, weight_decay=1e-3), loss)
-    network.fit(inputs, labels, batch_size=BATCH, epochs=EPOCHS, verbose=0)
+    network.compile(optimizers.AdamW(optimizers.schedules.CosineDecay(3e-3, EPOCHS * steps), weight_decay=1e-3), loss)
+    create_variables(network, tensorflow().zeros([1, classes]))
     return network

@@ -97,7 +97,7 @@ def _score(lines: Path) -> tuple[int, int]:
     from edgefer import drawn
 
     right = faces = 0
-    seen, scene = lines.read_text().splitlines(), [truths for _, truths in drawn.scene()]
+    seen, scene = lines.read_text().splitlines(), drawn.scene_truths()
     if len(seen) < len(scene):
         raise EdgeferError(f"Stopped while reading the video; results so far are in {lines.parent}.")
     for line, truths in zip(seen, scene, strict=True):

@@ -67,7 +67,7 @@ def test_run_writes_a_json_line_a_frame_and_a_whole_video(edgefer, converted, vi
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["frame"] for line in lines] == list(range(20))
     assert lines[3]["time_s"] == pytest.approx(1.5)
-    truths = [truths for _, truths in drawn.scene(seconds=10, fps=2)]
+    truths = drawn.scene_truths(seconds=10, fps=2)
     right = total = 0
     for line, truth in zip(lines, truths, strict=True):
         assert len(line["faces"]) == len(truth)

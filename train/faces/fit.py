@@ -139,7 +139,7 @@ def _train_step(model: "tf_keras.Model", optimizer, loss: Callable, averages: li
     """One step as a graph: (uint8 images, targets, EMA decay) -> loss."""
     tf, to_float = tensorflow(), to_float_in_graph()
 
-    @tf.function
+    @tf.function(autograph=False)
     def train_step(images, targets, decay):
         with tf.GradientTape() as tape:
             value = loss(model(to_float(images), training=True), targets)
