@@ -10,6 +10,7 @@ from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from boards import READY as BOARDS_READY
@@ -59,6 +60,12 @@ NEEDS = {  # mark: (is it here, why not)
         "no WebKit: sudo apt install -y libwebkit2gtk-4.1-0 xvfb",
     ),
 }
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker, and no threads that wait for one
+    cv2.setNumThreads(1)
+    for variable in ("TF_NUM_INTRAOP_THREADS", "OPENCV_FOR_THREADS_NUM", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
 
 
 def newest_checkpoint(run: Path) -> int:

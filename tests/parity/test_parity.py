@@ -5,6 +5,7 @@ asked by `edgefer verify --data` in a process of that environment.
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -57,10 +58,14 @@ def test_question_2_conversion_stays_within_the_budget(converted, builtin):
     assert comparisons[0].agreement == 1.0  # float to float decides nothing otherwise
 
 
-def test_all_questions_on_tflite_runtime(converted, tflite_runtime_python, tmp_path):
+def test_all_questions_on_tflite_runtime(converted, tflite_runtime_python, cache, tmp_path):
     command = [tflite_runtime_python, "-m", "edgefer.cli", "verify", converted.path, "--data", "builtin"]
     done = subprocess.run(
-        [*command, "--runtime", "tflite-runtime", "--report", tmp_path], capture_output=True, text=True, cwd=tmp_path
+        [*command, "--runtime", "tflite-runtime", "--report", tmp_path],
+        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     written = json.loads((tmp_path / "parity.json").read_text())

@@ -29,9 +29,13 @@ LABELS = drawn.EXPRESSIONS
 NOTHING = Provenance(data="drawn", split_sizes={}, recipe={}, seed=0, epoch=1, versions={})
 
 
+IMAGES, IMAGE_LABELS = drawn.face_set(30, seed=5, size=64)
+IMAGES = list(IMAGES)
+
+
 def faces(spec: InputSpec) -> Split:
-    images, labels = drawn.face_set(30, seed=5, size=64)
-    return Split(images=np.stack([prepare(i, spec) for i in images]), labels=labels, ids=np.arange(len(labels)))
+    images = np.stack([prepare(image, spec) for image in IMAGES])
+    return Split(images=images, labels=IMAGE_LABELS, ids=np.arange(len(images)))
 
 
 GRAY = faces(InputSpec(height=24, width=24))
