@@ -16,9 +16,13 @@ import pytest
 
 from edgefer.errors import DataError, EdgeferError, InputError
 from edgefer.progress import Progress
+from edgefer.train.backend import tensorflow
 from edgefer.train.config import Supervision, TrainConfig
 from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.history import read_history
+from edgefer.train.journal import Journal
+from edgefer.train.networks import build_for
+from edgefer.train.objective import create_variables, make_optimizer
 from edgefer.train.pipeline import SOFT_TARGETS
 from edgefer.train.recipes import load_recipe
 from edgefer.train.run import FitFolder, RunFolder, unfinished_run
@@ -123,15 +127,50 @@ DAMAGE = {
 }  # fmt: skip
 
 
+def restored(model, folder: Path) -> tuple[list[np.ndarray], list[float], str]:
+    """What a fit of five epochs would continue from: all variables, the losses so far, and what it logs."""
+    lines = Lines()
+    for variable in (*model.weights, *model.optimizer.variables):
+        variable.assign(tensorflow().zeros_like(variable))
+    journal = Journal(folder, model, patience=0)
+    journal.restore(5, lines)
+    values = [variable.numpy() for variable in (*model.weights, *model.optimizer.variables)]
+    return values, [row.loss for row in journal.rows], lines.text
+
+
+@pytest.fixture(scope="module")
+def model(small):
+    recipe = load_recipe("demo", TINY)
+    network = build_for(recipe, small)
+    network.compile(make_optimizer(recipe, 4), "mse")
+    create_variables(network, tensorflow().zeros([1, 2]))
+    return network
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_file_costs_what_it_held_and_no_more(small, three, five, tmp_path, damage):
+def test_a_damaged_file_costs_what_it_held_and_no_more(small, model, three, five, tmp_path, damage):
     act, said = DAMAGE[damage]
+    done = 2 if said and "after epoch 2" in said else 3
     shutil.copytree(three, tmp_path / "fit")
+    shutil.copytree(three, tmp_path / "whole")
+    if done == 2:
+        for file in FitFolder(tmp_path / "whole").checkpoints.glob("ckpt-3.*"):
+            file.unlink()
     act(FitFolder(tmp_path / "fit"))
-    lines = run_fit(small, tmp_path / "fit", 5)
+    (values, losses, text), (expected, *_) = (restored(model, tmp_path / name) for name in ("fit", "whole"))
+    assert losses == pytest.approx(five[:done])
+    assert all(np.array_equal(value, whole) for value, whole in zip(values, expected, strict=True))
+    assert any(value.any() for value in values)
+    assert text == "" if said is None else re.search(said, text), text
+
+
+@pytest.mark.parametrize("damage", ["index cut", "history cut", "weights cut"])
+def test_a_damaged_fit_ends_as_one_that_never_was(small, three, five, tmp_path, damage):
+    shutil.copytree(three, tmp_path / "fit")
+    DAMAGE[damage][0](FitFolder(tmp_path / "fit"))
+    run_fit(small, tmp_path / "fit", 5)
     losses = [row.loss for row in read_history(tmp_path / "fit" / "history.csv")]
     assert losses == pytest.approx(five, rel=1e-3)
-    assert (lines.lines == []) if said is None else re.search(said, lines.text), lines.text
 
 
 def test_weights_that_are_lost_after_the_last_epoch_are_got_by_training_it_again(small, three, tmp_path):
