@@ -15,9 +15,9 @@ from edgefer.convert import search, steps
 from edgefer.convert.comparison import Budget, judge
 from edgefer.convert.pipeline import convert
 from edgefer.convert.prove import prove
-from edgefer.convert.tune import FineTuning
+from edgefer.convert.tune import FineTuning, Tuner, tune
 from edgefer.convert.work import Plan
-from edgefer.errors import InputError
+from edgefer.errors import EdgeferError, InputError
 from edgefer.lineage import check_origin, check_recorded_cost, origin_form
 from edgefer.preprocess import prepare
 from edgefer.progress import SILENT
@@ -179,6 +179,22 @@ def test_fine_tuning_keeps_the_weight_decay_of_the_recipe(faces, tmp_path):
         assert optimizer.weight_decay == 0.001 and not optimizer.use_ema
         schedule = optimizer._learning_rate
         assert float(schedule(0)) == pytest.approx(0.02) and float(schedule(2 * task.steps)) == pytest.approx(0)
+
+
+def test_fine_tuning_continues_for_the_same_data_only_and_names_a_damaged_checkpoint(trained, faces, tmp_path):
+    from edgefer.train.networks import load_keras
+
+    network, tuner = load_keras(trained, Form.KERAS), Tuner(work_dir=tmp_path, progress=SILENT, epochs=1)
+    task = tuner.task("slim-0.5", network, trained.card, faces, network)
+    assert tuner.task("slim-0.5", network, trained.card, faces, network).folder == task.folder
+    train = faces.split("train")
+    other = replace(faces, splits=faces.splits | {"train": replace(train, labels=train.labels[::-1])})
+    assert tuner.task("slim-0.5", network, trained.card, other, network).folder != task.folder
+    tune(network, task)
+    for file in task.folder.glob("ckpt-1.data-*"):
+        file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(EdgeferError, match=r"ckpt-1, .* is damaged: remove .* and run the same command again"):
+        tune(load_keras(trained, Form.KERAS), task)
 
 
 def test_folds_are_compared_with_the_networks_they_came_from(trained, faces, untuned, tmp_path, monkeypatch):
