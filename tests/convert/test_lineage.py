@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edgefer import drawn
-from edgefer.bundle import Bundle, Form, write_bundle
-from edgefer.card import InputSpec, ModelCard, Provenance
+from edgefer.bundle import Bundle, Form, shipped_bundles, write_bundle
+from edgefer.card import InputSpec, ModelCard, OutputSpec, Provenance
 from edgefer.checks import Status
 from edgefer.convert import search, steps
 from edgefer.convert.comparison import Budget, judge
@@ -226,6 +226,19 @@ def test_verify_shows_the_row_and_the_certificate_names_the_lineage(slim, faces,
     assert plain["passed"] is False and plain["bundle"]["lineage"]["sha256"] == slim.card.lineage.sha256
     assert "against origin" in made.to_html() and "Flips: int8 on litert against origin" in made.to_html()
     (tmp_path / "parity.html").write_text(made.to_html())
+
+
+def test_differences_between_logarithms_of_probabilities_are_not_given_in_quanta(tmp_path):
+    shipped = Bundle.open(shipped_bundles()["fer-nano"])
+    files = {name: shipped.read(name) for name in ("keras", "int8")}
+    images = np.random.default_rng(0).integers(0, 256, (16, *shipped.card.input.shape), np.uint8)
+    split = Split(images=images, labels=np.arange(16) % 7, ids=np.arange(16).astype(str))
+    dataset = Dataset(name="noise", labels=shipped.card.labels, splits={"valid": split})
+    for values in ("logits", "probabilities"):
+        card = shipped.card.model_copy(update={"output": OutputSpec(values=values)})
+        bundle = write_bundle(tmp_path / values, card, files)
+        proof = prove(bundle, dataset, "valid", runtimes=["litert"], reference_kernels=True)
+        assert all((one.worst_quanta is None) == (values == "probabilities") for one in (*proof.cost, *proof.spread))
 
 
 def edited(bundle: Bundle, **fields) -> Bundle:
