@@ -21,7 +21,7 @@ from edgefer.train.data.dataset import Dataset
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.journal import checkpoint_manager, load_checkpoint
 from edgefer.train.memory import check_training
-from edgefer.train.objective import apply_clean_statistics, make_optimizer
+from edgefer.train.objective import apply_clean_statistics, make_dropout_resumable, make_optimizer
 from edgefer.train.recipe_fields import Distill, Recipe
 from edgefer.train.recipes import recipe_of
 
@@ -105,6 +105,7 @@ def tune(network: "tf_keras.Model", task: FineTuning, callbacks: tuple = ()) -> 
     check_training(network, epoch_size(task.recipe, task.dataset.split("train")).batch)
     network.compile(task.optimizer(), _distillation(task.recipe.distill), metrics=[_accuracy])
     network.optimizer.build(network.trainable_variables)
+    make_dropout_resumable(network, task.recipe.fit.seed)
     done = tf.Variable(0, dtype=tf.int64)
     checkpoint = tf.train.Checkpoint(network=network, optimizer=network.optimizer, epoch=done)
     manager = checkpoint_manager(checkpoint, task.folder, keep=1)

@@ -1,4 +1,6 @@
-"""Loss, class imbalance, optimizer, learning-rate schedule, averaged weights and batch-norm statistics."""
+"""Loss, class imbalance, optimizer, learning-rate schedule, dropout, averaged weights and batch-norm statistics."""
+
+from functools import partial
 
 import numpy as np
 
@@ -71,6 +73,26 @@ def class_prior(split: Split, classes: int) -> np.ndarray:
     """The frequency of each class in the split, float64 [classes], summing to 1; none is 0."""
     counts = np.maximum(1, np.bincount(split.labels, minlength=classes))
     return counts / counts.sum()
+
+
+def make_dropout_resumable(model, seed: int) -> None:
+    """Make each dropout mask of a compiled model a function of seed, step, layer and replica.
+
+    Keras draws masks from a state that no checkpoint has: a resumed training would draw those of its first epochs again.
+    """
+    import tensorflow as tf
+    from tf_keras.layers import Dropout
+
+    fold_in = tf.random.experimental.stateless_fold_in
+
+    def mask(number: int, inputs, rate: float, noise_shape=None):
+        step = fold_in(tf.stack([tf.constant(seed, tf.int64), model.optimizer.iterations]), number)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return tf.nn.experimental.stateless_dropout(inputs, rate, fold_in(step, replica), noise_shape=noise_shape)
+
+    dropouts = (one for one in model.submodules if isinstance(one, Dropout))
+    for number, layer in enumerate(dropouts):
+        layer._random_generator.dropout = partial(mask, number)
 
 
 def apply_ema(model, batches) -> None:
