@@ -69,7 +69,7 @@ class Comparison:
     retrained: whether weights were removed or trained between the two, not only rounded. drop: the reference's accuracy
     minus the candidate's, in points; lost and gained: images that only the reference, or only the candidate, got right;
     p: McNemar's, exact. mean_dp: mean absolute difference in probability. mean_quanta, worst_quanta: difference in a
-    logit, in steps of the candidate's output; None if it is float. Intervals are 95%.
+    logit, in steps of the candidate's output; None if that is float or probabilities. Intervals are 95%.
     """
 
     reference: Figures
@@ -102,7 +102,8 @@ class Comparison:
 @dataclass(frozen=True, kw_only=True)
 class Answers:
     """A network's answers: float32 logits [n, classes] for images `rows` [n], ascending, of the split (None: all), the
-    median milliseconds per image, the step of its output (None for float), and the temperature of its scores."""
+    median milliseconds per image, the step of its logits (None for float and for probabilities), and the temperature of its
+    scores."""
 
     name: str
     form: Form

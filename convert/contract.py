@@ -92,12 +92,14 @@ class Stated:
 class Hypothesis:
     """A possible contract, and how often the network is right under it on labelled images.
 
-    suggested: the label order that the images suggest; () if they suggest none.
+    suggested: the label order that the images suggest; () if they suggest none. chance: its accuracy if its answers had
+    nothing to do with the images, as in Cohen's kappa.
     """
 
     contract: Contract
     right: np.ndarray = field(repr=False)  # bool [n]
     suggested: tuple[str, ...] = ()
+    chance: float = 0.0
 
     @property
     def accuracy(self) -> float:
@@ -201,8 +203,9 @@ def measure(
         key = (contract.scale, contract.values, contract.color)
         if key not in answers:
             answers[key] = logits(contract).argmax(axis=1)
-        right = np.array(contract.labels)[answers[key]] == truth
-        found.append(Hypothesis(contract, right, _suggested(answers[key], truth, len(contract.labels))))
+        named = np.array(contract.labels)[answers[key]]
+        suggested = _suggested(answers[key], truth, len(contract.labels))
+        found.append(Hypothesis(contract, named == truth, suggested, _chance(named, truth)))
     return sorted(found, key=lambda one: -one.accuracy)
 
 
@@ -217,11 +220,16 @@ def _suggested(answers: np.ndarray, truth: np.ndarray, classes: int) -> tuple[st
     return tuple(names) if decided else ()
 
 
+def _chance(answers: np.ndarray, truth: np.ndarray) -> float:
+    """How often independent answers with these frequencies would be right: for a constant one, its label's share."""
+    return float(sum((answers == label).mean() * (truth == label).mean() for label in np.unique(truth)))
+
+
 def choose(found: list[Hypothesis], where: str) -> Contract:
     """The contract that fits; InputError if the data does not settle it, or none fits."""
     best = found[0]
     low, _ = wilson_interval(best.accuracy, len(best.right))
-    if low <= 1 / len(best.contract.labels):
+    if low <= max(best.chance, 1 / len(best.contract.labels)):
         order = next((one.suggested for one in found if one.suggested), ())
         hint = f" (by these images that is {printable(','.join(order))})" if order else ""
         raise InputError(

@@ -302,6 +302,16 @@ def parse_labels(text: str) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def read_labels(file: Path) -> tuple[str, ...]:
+    """The labels of a text file, see parse_labels. InputError where it cannot be read."""
+    from edgefer.files import MAX_CARD, read_regular
+
+    try:
+        return parse_labels(read_regular(file, MAX_CARD).decode())
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not a UTF-8 text file of labels.") from None
+
+
 def saved_model_as_tflite(folder: Path, progress: Progress) -> bytes:
     """A SavedModel's float32 .tflite, converted in a separate process; its graph may hold arithmetic only."""
     from edgefer.convert.saved_model import check_saved_model, to_tflite

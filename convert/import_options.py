@@ -45,11 +45,12 @@ class Request:
 class ImportOptions:
     """How a network is imported. The first four are read from the file, or measured, if not given.
 
-    labels: a list, in the order of its answers. scale: the range its input expects, "0..1", "0..255", "-1..1",
-    "imagenet", "caffe", or (factor, offset), each a number or one per channel. color: "gray", "rgb" or "bgr".
-    outputs: "logits" or "probabilities". faces: what it reads, "human", "cat" or "frame". trust: if a Keras file holds
-    code (Lambda layers), let Keras run it with your permissions, files and network access; the result is a plain
-    .tflite. name, author, license: for the card; by default the file's name, and a .tflite's metadata.
+    labels: a list, in the order of its answers; by default those in the file, or in the labels.txt beside it. scale: the
+    range its input expects, "0..1", "0..255", "-1..1", "imagenet", "caffe", or (factor, offset), each a number or one per
+    channel. color: "gray", "rgb" or "bgr". outputs: "logits" or "probabilities". faces: what it reads, "human", "cat" or
+    "frame". trust: if a Keras file holds code (Lambda layers), let Keras run it with your permissions, files and network
+    access; the result is a plain .tflite. name, author, license: for the card; by default the file's name, and a
+    .tflite's metadata.
     """
 
     labels: Any = None

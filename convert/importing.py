@@ -18,7 +18,7 @@ from edgefer.card import CropSpec, InputSpec, ModelCard, Scores, first_problem
 from edgefer.checks import Check
 from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, choose, describe, measure
 from edgefer.convert.equivalence import adapt_keras, adapt_tflite
-from edgefer.convert.foreign import Foreign, read_foreign
+from edgefer.convert.foreign import Foreign, read_foreign, read_labels
 from edgefer.convert.import_options import Request
 from edgefer.convert.outputs import check_end
 from edgefer.errors import EdgeferError, InputError
@@ -69,7 +69,8 @@ def _import(request: Request, out: Path) -> Imported:
     progress = request.progress
     foreign = read_foreign(request.path, trust=request.trust, progress=progress)
     where = str(request.path)
-    known = _with_output(request.stated.over(foreign.stated, where), foreign, where)
+    known = _with_labels(request.stated.over(foreign.stated, where), request.path)
+    known = _with_output(known, foreign, where)
     height, width, _ = foreign.shape
     dataset = request.load(_any_spec(foreign)) if request.load else None
     contract, measured = _settle(known, foreign, dataset, request)
@@ -101,6 +102,15 @@ def _import(request: Request, out: Path) -> Imported:
         because=known.because,
         checks=tuple(checks),
     )
+
+
+def _with_labels(known: Stated, file: Path) -> Stated:
+    """With the labels of a labels.txt beside the file, if neither the user nor the file names any."""
+    beside = file.parent / "labels.txt"
+    if known.labels or not (file.is_file() and beside.is_file()):
+        return known
+    because = (*known.because, "its labels are those of the labels.txt beside it")
+    return replace(known, labels=read_labels(beside), because=because)
 
 
 def _with_output(known: Stated, foreign: Foreign, where: str) -> Stated:

@@ -12,7 +12,7 @@ from edgefer.checks import Check, Status
 from edgefer.convert.comparison import Answers, Comparison, compare
 from edgefer.convert.mediapipe import MediaPipeNetwork
 from edgefer.errors import BundleError
-from edgefer.interpreter import Network, RuntimeOptions
+from edgefer.interpreter import LOGITS, Network, RuntimeOptions
 from edgefer.lineage import SUBJECT, check_origin, origin_form
 from edgefer.progress import SILENT, Progress
 from edgefer.runtimes import WITHOUT_REFERENCE
@@ -138,6 +138,11 @@ class FormOnRuntime:
             ", reference kernels" if self.kernels == "reference" else ""
         )
 
+    @property
+    def gives_logits(self) -> bool:
+        """If not, its logits are logarithms of probabilities, whose differences are no steps of its output."""
+        return self.form is not Form.MEDIAPIPE and self.bundle.card.output == LOGITS
+
     def open(self) -> Network:
         options = RuntimeOptions(runtime=self.runtime, kernels=self.kernels)
         kind = MediaPipeNetwork if self.form is Form.MEDIAPIPE else Network
@@ -160,6 +165,6 @@ def _answers(tested: FormOnRuntime, images: Split, rows: np.ndarray | None, prog
         logits=np.concatenate(parts),
         rows=rows,
         ms=float(np.median(ms)) if tested.kernels == "optimized" else None,
-        quantum=network.scale if network.quantized else None,
+        quantum=network.scale if network.quantized and tested.gives_logits else None,
         temperature=1.0 if tested.form is Form.MEDIAPIPE else tested.bundle.card.temperature,
     )

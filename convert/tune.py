@@ -19,8 +19,9 @@ from edgefer.train.backend import tensorflow
 from edgefer.train.batches import batches, epoch_size
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.evaluate import evaluate, keras_logits
+from edgefer.train.journal import checkpoint_manager, load_checkpoint
 from edgefer.train.memory import check_training
-from edgefer.train.objective import apply_clean_statistics, create_variables, make_optimizer
+from edgefer.train.objective import apply_clean_statistics, create_variables, make_dropout_resumable, make_optimizer
 from edgefer.train.recipe_fields import Distill, Recipe
 from edgefer.train.recipes import recipe_of
 
@@ -77,7 +78,7 @@ class Tuner:
         recipe = recipe_of(card)
         epochs = self.epochs or EPOCHS[kind]
         names = [hashlib.sha256(b"".join(weight.tobytes() for weight in one.get_weights())) for one in (model, teacher)]
-        facts = f"{dataset.name} {len(dataset.split('train'))} {[name.hexdigest() for name in names]}"
+        facts = f"{dataset.content_hash} {[name.hexdigest() for name in names]} {recipe.model_dump_json()}"
         folder = self.work_dir / f"{step}-{epochs}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
         return FineTuning(
             recipe=recipe,
@@ -98,17 +99,21 @@ def tune(network: "tf_keras.Model", task: FineTuning, callbacks: tuple = ()) -> 
     """Fine-tune `network` in place on the training split and keep the last epoch.
 
     The teacher gets the same augmented images as the network, and is weighted by the recipe's [distill]. EdgeferError
-    when memory or disk space runs out.
+    when memory or disk space runs out, or the checkpoint to continue from is damaged.
     """
     tf = tensorflow()
     check_training(network, epoch_size(task.recipe, task.dataset.split("train")).batch)
     network.compile(task.optimizer(), _distillation(task.recipe.distill), metrics=[_accuracy])
     create_variables(network, tf.zeros([1, 2, len(task.dataset.labels)]))
+    make_dropout_resumable(network, task.recipe.fit.seed)
     done = tf.Variable(0, dtype=tf.int64)
     checkpoint = tf.train.Checkpoint(network=network, optimizer=network.optimizer, epoch=done)
-    manager = tf.train.CheckpointManager(checkpoint, task.folder, max_to_keep=1)
-    if manager.latest_checkpoint:
-        checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
+    manager = checkpoint_manager(checkpoint, task.folder, keep=1)
+    if manager.latest_checkpoint and not load_checkpoint(checkpoint, Path(manager.latest_checkpoint)):
+        raise EdgeferError(
+            f"{manager.latest_checkpoint}, from which fine-tuning was to continue, is damaged: remove {task.folder} and run the "
+            "same command again; this fine-tuning then starts again."
+        )
     first = int(done)
 
     def save(epochs: int) -> None:

@@ -18,7 +18,14 @@ from edgefer.train.history import COLUMNS
 from edgefer.train.journal import Journal
 from edgefer.train.memory import check_training
 from edgefer.train.networks import build_for, initialize
-from edgefer.train.objective import apply_clean_statistics, apply_ema, create_variables, make_loss, make_optimizer
+from edgefer.train.objective import (
+    apply_clean_statistics,
+    apply_ema,
+    create_variables,
+    make_dropout_resumable,
+    make_loss,
+    make_optimizer,
+)
 from edgefer.train.recipe_fields import Recipe
 
 if TYPE_CHECKING:
@@ -138,6 +145,7 @@ class _Trainer:
         loss = make_loss(recipe, self.train, self.classes, dataset.extra)
         model.compile(optimizer=make_optimizer(recipe, self.size.steps), loss=loss, metrics=["accuracy"])
         create_variables(model, tensorflow().zeros([1, self.classes]))
+        make_dropout_resumable(model, recipe.fit.seed)
         return model
 
     def _fit(self, model: "tf_keras.Model", journal: Journal, done: int) -> None:

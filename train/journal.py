@@ -176,14 +176,14 @@ def _suggesting_resume() -> Iterator[None]:
         raise EdgeferError(f"{error} Finished epochs are kept: --resume goes on from them.") from None
 
 
-def checkpoint_manager(checkpoint, folder: Path):
-    """A tf.train.CheckpointManager that keeps two checkpoints."""
+def checkpoint_manager(checkpoint, folder: Path, keep: int = 2):
+    """A tf.train.CheckpointManager that keeps so many checkpoints."""
     tf = tensorflow()
     try:
-        return tf.train.CheckpointManager(checkpoint, folder, max_to_keep=2)
+        return tf.train.CheckpointManager(checkpoint, folder, max_to_keep=keep)
     except (tf.errors.OpError, ValueError):  # its list of checkpoints is damaged
         (folder / "checkpoint").unlink(missing_ok=True)
-        return tf.train.CheckpointManager(checkpoint, folder, max_to_keep=2)
+        return tf.train.CheckpointManager(checkpoint, folder, max_to_keep=keep)
 
 
 def load_checkpoint(checkpoint, prefix: Path) -> bool:

@@ -1,5 +1,6 @@
-"""Loss, class imbalance, optimizer, learning-rate schedule, averaged weights and batch-norm statistics."""
+"""Loss, class imbalance, optimizer, learning-rate schedule, dropout, averaged weights and batch-norm statistics."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,6 +87,26 @@ def create_variables(model, targets: "tf.Tensor") -> None:
     model.optimizer.build(model.trainable_variables)
     model.compiled_loss.build(targets)
     model.compiled_metrics.build(targets, targets)
+
+
+def make_dropout_resumable(model, seed: int) -> None:
+    """Make each dropout mask of a compiled model a function of seed, step, layer and replica.
+
+    Keras draws masks from a state that no checkpoint has: a resumed training would draw those of its first epochs again.
+    """
+    import tensorflow as tf
+    from tf_keras.layers import Dropout
+
+    fold_in = tf.random.experimental.stateless_fold_in
+
+    def mask(number: int, inputs, rate: float, noise_shape=None):
+        step = fold_in(tf.stack([tf.constant(seed, tf.int64), model.optimizer.iterations]), number)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return tf.nn.experimental.stateless_dropout(inputs, rate, fold_in(step, replica), noise_shape=noise_shape)
+
+    dropouts = (one for one in model.submodules if isinstance(one, Dropout))
+    for number, layer in enumerate(dropouts):
+        layer._random_generator.dropout = partial(mask, number)
 
 
 def apply_ema(model, batches) -> None:

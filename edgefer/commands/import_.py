@@ -1,5 +1,6 @@
 """edgefer import: makes a bundle from a network trained elsewhere."""
 
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,6 @@ import typer
 
 from edgefer.commands.grouped import grouped
 from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, PairFlags, SkipBad
-from edgefer.errors import InputError
 from edgefer.options import Color, DetectorFiles, FaceKind, Outputs
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Labels = Annotated[
     str,
     typer.Option(
         metavar="A,B,...|FILE",
-        help="Labels in the order of its outputs, or a labels.txt; by default the one beside FILE.",
+        help="Labels in the order of its outputs, or a labels.txt; by default those in FILE, or in the labels.txt beside it.",
         rich_help_panel=CONTRACT,
     ),
 ]
@@ -128,7 +128,7 @@ def import_(
 
     files = DetectorFiles(finder=pair.finder, refiner=pair.refiner)
     options = ImportOptions(
-        labels=_labels(contract.labels, file), scale=contract.scale or None, color=contract.color,
+        labels=_labels(contract.labels), scale=contract.scale or None, color=contract.color,
         outputs=contract.outputs, faces=card.faces_of, trust=trust, name=card.name, author=card.author,
         license=card.license_,
     )  # fmt: skip
@@ -148,21 +148,13 @@ def import_(
     console.show(f"Bundle: {target}. Next: {_next(imported, data, skip_bad)}")
 
 
-def _labels(text: str, file: Path) -> tuple[str, ...] | None:
-    """The named labels, else those of a labels.txt beside the file."""
-    from edgefer.convert.foreign import parse_labels
-    from edgefer.files import MAX_CARD, read_regular
+def _labels(text: str) -> tuple[str, ...] | None:
+    """The named labels, or those of the named file."""
+    from edgefer.convert.foreign import read_labels
 
-    beside = file.parent / "labels.txt"
-    if text and not Path(text).is_file():
-        return tuple(label.strip() for label in text.split(","))
-    if text or (file.is_file() and beside.is_file()):
-        source = Path(text) if text else beside
-        try:
-            return parse_labels(read_regular(source, MAX_CARD).decode())
-        except UnicodeDecodeError:
-            raise InputError(f"{source} is not a UTF-8 text file of labels.") from None
-    return None
+    if os.path.isfile(text):  # Path.is_file raises where a list of labels is longer than a name may be
+        return read_labels(Path(text))
+    return tuple(label.strip() for label in text.split(",")) if text else None
 
 
 def _show(imported: "Imported") -> None:

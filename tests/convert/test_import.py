@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edgefer.bundle import Bundle
+from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.card import InputSpec, OutputSpec
 from edgefer.convert.contract import (
     Hypothesis,
@@ -29,7 +29,7 @@ from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Split
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.networks import load_keras
-from tests.convert.foreign_files import labelled
+from tests.convert.foreign_files import changed, labelled
 
 pytestmark = pytest.mark.timeout(900)  # whichever comes first also trains the network, beside whatever else runs
 
@@ -254,6 +254,37 @@ def test_images_that_decide_nothing_are_no_reason():
     assert choose([Hypothesis(contracts[0], right), Hypothesis(contracts[1], worse)], "it") == contracts[0]
     with pytest.raises(InputError, match=r"more often than guessing.* as it is stated, leave --data out\.$"):
         choose([Hypothesis(contracts[0], np.arange(400) % 2 < 1)], "it")
+
+
+def test_a_constant_answer_is_no_better_than_guessing_however_frequent_its_label_is():
+    """A network that is fed wrongly often gives every image the same label, which may be the most frequent one."""
+    names = ("angry", "happy", "sad", "neutral")
+    truth = np.repeat([0, 1, 2, 3], [50, 300, 25, 25])
+    split = Split(images=np.zeros((400, 1)), labels=truth, ids=np.arange(400).astype(str))
+    contracts = candidates(Stated(labels=names, scale=parse_scale("0..1"), output=OutputSpec()), 1, 4, names)
+    constant, informed = np.eye(4)[np.full(400, 1)], np.eye(4)[np.where(np.arange(400) % 10, truth, 1)]
+    with pytest.raises(InputError, match="more often than guessing"):
+        choose(measure(contracts, split, names, lambda contract: constant), "it")
+    assert choose(measure(contracts, split, names, lambda contract: informed), "it") == contracts[0]
+
+
+def test_labels_are_those_stated_then_those_in_the_file_then_those_beside_it_in_python_too(edgefer, tmp_path):
+    from edgefer import import_model
+
+    file, letters = labelled(tmp_path), tuple("abcdefg")
+    own = Bundle.open(shipped_bundles()["fer-nano"]).card.labels
+    (tmp_path / "labels.txt").write_text("\n".join(letters))
+    bare = tmp_path / "bare.tflite"
+    bare.write_bytes(changed(lambda image, answer: None))  # without the appended labels
+    assert import_model(file, out=tmp_path / "1").card.labels == own
+    assert import_model(bare, out=tmp_path / "2").card.labels == letters
+    assert import_model(bare, labels=list(own), out=tmp_path / "3").card.labels == own
+    done = edgefer("import", bare, "--out", tmp_path / "4")
+    assert Bundle.open(tmp_path / "4").card.labels == letters and "the labels.txt beside it" in done.stdout
+    edgefer("import", file, "--out", tmp_path / "5")
+    assert Bundle.open(tmp_path / "5").card.labels == own
+    done = edgefer("import", bare, "--labels", ",".join(f"label{number}" for number in range(60)), expect=2)
+    assert "gives 7 answers, and 60 labels are named" in done.stderr
 
 
 def test_a_few_images_are_all_measured_and_those_held_out_first():

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from edgefer import drawn
-from edgefer.bundle import Bundle, Form, write_bundle
-from edgefer.card import InputSpec, ModelCard, Provenance
+from edgefer.bundle import Bundle, Form, shipped_bundles, write_bundle
+from edgefer.card import InputSpec, ModelCard, OutputSpec, Provenance
 from edgefer.checks import Status
 from edgefer.convert import search, steps
 from edgefer.convert.comparison import Budget, judge
 from edgefer.convert.pipeline import convert
 from edgefer.convert.prove import prove
-from edgefer.convert.tune import FineTuning
+from edgefer.convert.tune import FineTuning, Tuner, tune
 from edgefer.convert.work import Plan
-from edgefer.errors import InputError
+from edgefer.errors import EdgeferError, InputError
 from edgefer.lineage import check_origin, check_recorded_cost, origin_form
 from edgefer.preprocess import prepare
 from edgefer.progress import SILENT
@@ -181,6 +181,22 @@ def test_fine_tuning_keeps_the_weight_decay_of_the_recipe(faces, tmp_path):
         assert float(schedule(0)) == pytest.approx(0.02) and float(schedule(2 * task.steps)) == pytest.approx(0)
 
 
+def test_fine_tuning_continues_for_the_same_data_only_and_names_a_damaged_checkpoint(trained, faces, tmp_path):
+    from edgefer.train.networks import load_keras
+
+    network, tuner = load_keras(trained, Form.KERAS), Tuner(work_dir=tmp_path, progress=SILENT, epochs=1)
+    task = tuner.task("slim-0.5", network, trained.card, faces, network)
+    assert tuner.task("slim-0.5", network, trained.card, faces, network).folder == task.folder
+    train = faces.split("train")
+    other = replace(faces, splits=faces.splits | {"train": replace(train, labels=train.labels[::-1])})
+    assert tuner.task("slim-0.5", network, trained.card, other, network).folder != task.folder
+    tune(network, task)
+    for file in task.folder.glob("ckpt-1.data-*"):
+        file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(EdgeferError, match=r"ckpt-1, .* is damaged: remove .* and run the same command again"):
+        tune(load_keras(trained, Form.KERAS), task)
+
+
 def test_folds_are_compared_with_the_networks_they_came_from(trained, faces, untuned, tmp_path, monkeypatch):
     """A cross-validated network that was slimmed: each fold's slimmed network against the fold's own."""
     from edgefer.convert import pipeline
@@ -210,6 +226,19 @@ def test_verify_shows_the_row_and_the_certificate_names_the_lineage(slim, faces,
     assert plain["passed"] is False and plain["bundle"]["lineage"]["sha256"] == slim.card.lineage.sha256
     assert "against origin" in made.to_html() and "Flips: int8 on litert against origin" in made.to_html()
     (tmp_path / "parity.html").write_text(made.to_html())
+
+
+def test_differences_between_logarithms_of_probabilities_are_not_given_in_quanta(tmp_path):
+    shipped = Bundle.open(shipped_bundles()["fer-nano"])
+    files = {name: shipped.read(name) for name in ("keras", "int8")}
+    images = np.random.default_rng(0).integers(0, 256, (16, *shipped.card.input.shape), np.uint8)
+    split = Split(images=images, labels=np.arange(16) % 7, ids=np.arange(16).astype(str))
+    dataset = Dataset(name="noise", labels=shipped.card.labels, splits={"valid": split})
+    for values in ("logits", "probabilities"):
+        card = shipped.card.model_copy(update={"output": OutputSpec(values=values)})
+        bundle = write_bundle(tmp_path / values, card, files)
+        proof = prove(bundle, dataset, "valid", runtimes=["litert"], reference_kernels=True)
+        assert all((one.worst_quanta is None) == (values == "probabilities") for one in (*proof.cost, *proof.spread))
 
 
 def edited(bundle: Bundle, **fields) -> Bundle:

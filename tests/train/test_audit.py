@@ -86,6 +86,17 @@ def test_leaks_wrong_labels_and_broken_files(folder):
     assert "wrong.png (sad)" in by_name["labels of duplicates"].examples[0]
 
 
+def test_duplicates_leak_into_the_split_that_training_holds_out_unless_they_are_groups(faces, tmp_path):
+    for number, (picture, label) in enumerate(zip(*faces, strict=True)):
+        name = tmp_path / ("angry", "sad", "happy")[label % 3]
+        name.mkdir(exist_ok=True)
+        for copy in "ab":
+            cv2.imwrite(str(name / f"{number:03}{copy}.png"), picture)
+    leaks = {check.subject: check for check in audit(tmp_path).checks}["leaks between splits"]
+    assert not leaks.passed and leaks.examples and "--group-by" in leaks.fix
+    assert status(audit(tmp_path, DataOptions(group_by=r"(\d+)[ab]")))["leaks between splits"] == "pass"
+
+
 def test_groups_that_are_torn_or_too_fine(folder):
     names = [file.name for file in folder.rglob("*.png")]
     assert len(names) == len(set(names))

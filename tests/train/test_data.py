@@ -295,6 +295,14 @@ def test_stratified_rows_keep_the_shares():
     assert np.bincount(labels[stratified_rows(labels, 3, seed=3)]).min() == 1
 
 
+def test_stratified_rows_are_as_many_as_asked_for_among_many_rare_classes():
+    labels = np.repeat(np.arange(40), [2000] + [3] * 39)
+    for count in (40, 64, 128, 256):
+        drawn = labels[stratified_rows(labels, count, seed=0)]
+        assert len(drawn) == count and len(set(drawn.tolist())) == 40
+    assert len(stratified_rows(labels, 10, seed=0)) == 40
+
+
 def test_divide_loses_nothing(builtin):
     rest, held = stratified_split(builtin.split("train"), 0.25, seed=1)
     assert sorted([*rest.ids, *held.ids]) == sorted(builtin.split("train").ids)

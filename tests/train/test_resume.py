@@ -55,12 +55,12 @@ def small() -> Dataset:
     return two_shades()
 
 
-def run_fit(small, folder: Path, epochs: int) -> Lines:
+def run_fit(small, folder: Path, epochs: int, *changes: str) -> Lines:
     from edgefer.train.fit import fit
 
     lines = Lines()
     folder.mkdir(exist_ok=True)
-    fit(load_recipe("demo", (*TINY, f"fit.epochs={epochs}")), small, folder, lines)
+    fit(load_recipe("demo", (*TINY, f"fit.epochs={epochs}", *changes)), small, folder, lines)
     return lines
 
 
@@ -190,6 +190,36 @@ def test_it_never_begins_again_in_silence(small, three, tmp_path):
     shutil.rmtree(tmp_path / "fit" / "checkpoints")
     with pytest.raises(DataError, match="though 3 epochs were finished"):
         run_fit(small, tmp_path / "fit", 5)
+
+
+def test_a_resumed_fit_draws_the_dropout_masks_that_an_uninterrupted_one_draws(small, tmp_path):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    for folder, epochs in ((whole, 2), (resumed, 1), (resumed, 2)):
+        run_fit(small, folder, epochs, "model.dropout=0.5")
+    rows = [[(row.loss, row.val_loss) for row in read_history(folder / "history.csv")] for folder in (whole, resumed)]
+    assert rows[0] == rows[1]
+
+
+def test_dropout_differs_from_step_to_step_layer_to_layer_and_seed_to_seed():
+    from edgefer.train.backend import tensorflow
+    from edgefer.train.objective import make_dropout_resumable
+
+    tensorflow()
+    from tf_keras import Input, Model, layers
+
+    ones = Input((100,))
+
+    def masks(seed: int, step: int) -> list[np.ndarray]:
+        model = Model(ones, [layers.Dropout(0.5)(ones), layers.Dropout(0.5)(ones)])
+        model.compile("sgd")
+        model.optimizer.iterations.assign(step)
+        make_dropout_resumable(model, seed)
+        return [np.asarray(mask[0]) for mask in model(np.ones((1, 100), np.float32), training=True)]
+
+    drawn = [*masks(0, 0), *masks(0, 1), *masks(1, 0)]
+    assert all(set(mask.tolist()) == {0, 2} and 25 < (mask > 0).sum() < 75 for mask in drawn)
+    assert len({mask.tobytes() for mask in drawn}) == len(drawn)
+    assert [mask.tobytes() for mask in masks(0, 1)] == [mask.tobytes() for mask in drawn[2:4]]
 
 
 def test_a_fit_takes_the_pixels_that_everything_else_takes(small):

@@ -83,7 +83,7 @@ def audit(
         _unreadable(scan.bad, options.skip_bad),
         _balance(split),
         _label_order(path, split.labels, options, card),
-        *_duplicates(scan, options.group_by),
+        *_duplicates(scan, split, options.group_by),
     )
     return Audit(
         path=str(path),
@@ -160,22 +160,27 @@ def _label_order(path: str | Path, labels: tuple[str, ...], options: DataOptions
     return Check(subject="label order", status=status, detail=detail)
 
 
-def _duplicates(scan: _Scan, group_by: str) -> list[Check]:
+def _duplicates(scan: _Scan, dataset: Dataset, group_by: str) -> list[Check]:
+    """dataset: as training splits it, with the rows of `scan` in place of images."""
+    split_of = {row: name for name, split in dataset.splits.items() for row in split.images.tolist()}
     pairs = near_duplicates(np.stack(scan.hashes), np.stack(scan.thumbs))
     sets = clusters(pairs)
     ids, splits, classes = zip(*scan.index, strict=True)
 
-    def check(subject: str, chosen: list[tuple[int, int]], status: Status, detail: str) -> Check:
+    def check(subject: str, chosen: list[tuple[int, int]], status: Status, detail: str, fix: str = "") -> Check:
         shown = tuple(f"{ids[i]} ({classes[i]}) = {ids[j]} ({classes[j]})" for i, j in chosen)
-        return Check(subject=subject, status=status if chosen else Status.PASS, detail=detail, examples=shown)
+        if not chosen:
+            status, fix = Status.PASS, ""
+        return Check(subject=subject, status=status, detail=detail, fix=fix, examples=shown)
 
     extra = sum(len(members) - 1 for members in sets)
-    across = [(i, j) for i, j in pairs if splits[i] != splits[j]]
+    across = [pair for pair in pairs if len({split_of[row] for row in pair if row in split_of}) == 2]
     mixed = [(i, j) for i, j in pairs if classes[i] != classes[j]]
+    keep = "remove all but one of each set, or keep those in folders together with --group-by"
     repeat = f"{extra:,} images of {len(ids):,} repeat another, in {len(sets):,} sets"
     checks = [
         check("near-duplicates", pairs, Status.WARN, repeat),
-        check("leaks between splits", across, Status.FAIL, f"{_pairs(across)} in different splits"),
+        check("leaks between splits", across, Status.FAIL, f"{_pairs(across)} in different splits", keep),
         check("labels of duplicates", mixed, Status.WARN, f"{_pairs(mixed)} labelled differently"),
     ]
     if not group_by:

@@ -155,6 +155,8 @@ def stratified_rows(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     for which in np.argsort(quota - ideal, kind="stable"):
         if quota.sum() < count and quota[which] < sizes[which]:
             quota[which] += 1
+    while quota.sum() > count:  # many classes got one that are worth less
+        quota[np.where(quota > 1, quota - ideal, -np.inf).argmax()] -= 1
     rows = [rng.permutation(np.flatnonzero(labels == c))[:q] for c, q in zip(classes, quota, strict=True)]
     return rng.permutation(np.concatenate(rows))
 
