@@ -77,7 +77,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
     assert sorted(one.name for one in tmp_path.iterdir()) == [".bundle.unfinished", "bundle"]
 
 
-def test_hdf5_says_nothing_of_its_own(tmp_path):
+def test_hdf5_prints_no_errors_of_its_own(tmp_path):
     done = in_process(
         """
         import resource, signal

@@ -94,7 +94,7 @@ def test_verify_sees_a_changed_byte_in_every_file_of_an_export(edgefer, project,
 
 
 @pytest.mark.parametrize("listed", ["[]", "{", '{"files": {"../mine": ""}}', '{"files": 3}', '{"files": {}}'])
-def test_a_list_of_a_stranger_s_touches_nothing_outside_its_folder(nano, tmp_path, listed):
+def test_an_untrusted_file_list_touches_nothing_outside_its_folder(nano, tmp_path, listed):
     if listed.startswith('{"f'):
         facts = {"edgefer": "", "target": "", "bundle": "", "bundle_sha256": ""}
         listed = json.dumps(facts | json.loads(listed))

@@ -81,7 +81,7 @@ def test_metadata_that_is_damaged_names_nobody(tmp_path):
     assert (read_foreign(file).author, read_foreign(file).license) == ("", "")
 
 
-def test_code_in_a_keras_file_runs_only_where_somebody_says_so(keras, tmp_path):
+def test_code_in_a_keras_file_runs_only_with_permission(keras, tmp_path):
     """A Lambda leaves a mark where it was run: not without --trust, and then in another process."""
     source = f"lambda x: (__import__('pathlib').Path({str(tmp_path / 'ran')!r}).write_text('it ran'), x * 2.0)[1]"
     pixels = keras.Input((32, 32, 1))

@@ -191,7 +191,7 @@ def test_refused_work_leaves_nothing(tmp_path, refused):
     assert not (tmp_path / "runs" / "one").exists()
 
 
-def test_what_cannot_be_written_is_said_before_any_work(tmp_path):
+def test_an_unwritable_output_is_reported_before_any_work(tmp_path):
     from edgefer.train.pipeline import train
 
     (tmp_path / "file").write_text("x")
@@ -234,7 +234,7 @@ def test_data_that_changed_in_labels_order_or_names_alone_is_noticed(tmp_path, s
         check(run, Dataset(name="small", labels=small.labels, splits={**small.splits, "train": other}))
 
 
-def test_other_soft_labels_are_noticed_and_a_lost_note_is_said(tmp_path, small, three):
+def test_changed_soft_labels_are_detected_and_a_lost_note_is_reported(tmp_path, small, three):
     from edgefer.train.distill import with_soft_targets
 
     run = RunFolder(tmp_path / "run")
