@@ -108,7 +108,7 @@ def test_pruned_weights_stay_zero_in_quantization_aware_training(pruned_aware):
     assert steps[0].startswith("prune to 50% zeros") and "prune-preserving" in steps[1] and "drop" in steps[1]
 
 
-def test_what_goes_on_after_the_last_epoch_is_said_stage_by_stage(watched):
+def test_stages_after_the_last_epoch_are_reported(watched):
     bundle, seen = watched
     last = len(seen) - seen[::-1].index("epoch 2")
     assert [one.partition(" on ")[0] for one in seen[last:]] == [
@@ -210,7 +210,7 @@ def test_the_notes_of_a_conversion_are_of_the_files_beside_them(pruned_aware, so
     assert again.read("int8") == once.read("int8")
 
 
-def test_what_cannot_be_slimmed_is_named(source):
+def test_impossible_slimming_is_refused(source):
     from edgefer.convert.slim import slim
 
     model = load_keras(source, "keras")

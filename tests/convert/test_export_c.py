@@ -1,4 +1,4 @@
-"""`edgefer export c`: the same answers on every target, a flipped bit seen by each, and nothing of a stranger's in the code."""
+"""`edgefer export c`: the same outputs on every target, detection of flipped bits, and no code injection by untrusted names."""
 
 import io
 import os

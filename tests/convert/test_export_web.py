@@ -156,7 +156,7 @@ def test_a_camera_s_face_is_found_read_and_keeps_its_number(site, tmp_path, fake
 
 
 @pytest.mark.chromium
-def test_a_camera_that_comes_late_is_switched_off_and_nothing_of_the_last_image_stays(site, tmp_path):
+def test_a_late_camera_stream_is_stopped_and_the_last_image_is_cleared(site, tmp_path):
     """Two presses while the browser asks for permission open two cameras, of which one would have stayed on."""
     script = """
       const source = document.createElement('canvas'), given = []

@@ -59,7 +59,7 @@ def test_a_file_of_one_s_own_is_not_taken_for_one_of_another_target_s(nano, proj
     assert {file.name for file in (tmp_path / "c").iterdir()} == {"page.js", "README.md", EXPORTED}
 
 
-def test_what_a_killed_export_left_is_removed_by_the_next(nano, tmp_path):
+def test_leftovers_of_a_killed_export_are_removed_by_the_next(nano, tmp_path):
     for left in (tmp_path / ".c.staging-killed", tmp_path / "c" / ".c.staging-killed"):
         left.mkdir()
         (left / "network.c").write_text("half")

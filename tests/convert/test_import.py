@@ -174,7 +174,7 @@ def test_author_and_licence_are_those_of_a_tflite_s_metadata_unless_others_are_n
     assert (card.author, card.license) == ("Me", "MIT")
 
 
-def test_a_saved_model_comes_in(keras, network, labels, tmp_path):
+def test_a_saved_model_is_imported(keras, network, labels, tmp_path):
     network.export(str(tmp_path / "theirs"))
     imported = taken_in(tmp_path / "theirs", tmp_path / "bundle", labels=labels, scale=parse_scale("0..1"))
     images = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 1), dtype=np.uint8)

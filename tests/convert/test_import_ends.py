@@ -1,4 +1,4 @@
-"""What a network from elsewhere answers with is read off its end; what is neither logits nor probabilities is refused, or stated."""
+"""The kind of an imported network's outputs is read from its last layers; neither logits nor probabilities: refused, or stated."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Files from elsewhere that are damaged, made to deceive, or no classifiers: one sentence each, and nothing in them acts."""
+"""Untrusted files that are damaged, malicious or no classifiers: a one-sentence error each, and no code execution."""
 
 import io
 import zipfile
@@ -128,7 +128,7 @@ def test_a_tflite_file_whose_answers_are_no_row_of_labels_is_refused(tmp_path, s
         read_foreign(tmp_path / "odd.tflite")
 
 
-def test_what_is_no_classifier_is_one_sentence(keras, tmp_path):
+def test_a_network_that_is_no_classifier_is_refused_in_one_sentence(keras, tmp_path):
     layers = keras.layers
 
     def save(name, *parts, shape=(32, 32, 1)):

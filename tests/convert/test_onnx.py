@@ -45,7 +45,7 @@ def test_another_network_s_answers_fail_and_a_file_that_is_none_is_a_reason(netw
 
 
 @pytest.mark.onnx
-def test_what_tf2onnx_cannot_convert_is_one_sentence():
+def test_a_tf2onnx_conversion_failure_is_a_one_sentence_error():
     with pytest.raises(RuntimeFault, match="tf2onnx cannot convert the int8 network: ") as raised:
         onnx.to_onnx(b"no network")
     assert "\n" not in str(raised.value)

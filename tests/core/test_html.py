@@ -1,4 +1,4 @@
-"""The pages of reports: nothing from a stranger acts, nothing is cut off, names of files do not overlap."""
+"""HTML reports: untrusted text is escaped, nothing is cut off, file names do not overlap."""
 
 import subprocess
 

@@ -1,4 +1,4 @@
-"""The one Progress: silent for libraries, and nothing of a stranger acts on the terminal that shows it."""
+"""The Progress class: silent for libraries, and untrusted text sends no control codes to the terminal."""
 
 import io
 import os

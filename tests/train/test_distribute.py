@@ -36,7 +36,7 @@ def config(cluster, job, index):
         (config({"chief": HOSTS[:1], "worker": HOSTS}, "chief", 0), 0, 3, True),
     ],
 )
-def test_place_is_what_tf_config_says(monkeypatch, text, index, workers, chief):
+def test_the_workers_place_comes_from_tf_config(monkeypatch, text, index, workers, chief):
     monkeypatch.setenv("TF_CONFIG", text)
     here = this_worker()
     assert (here.index, here.count, here.chief) == (index, workers, chief)

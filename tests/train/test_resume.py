@@ -116,7 +116,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_file_costs_what_it_held_and_no_more(small, three, five, tmp_path, damage):
+def test_resuming_with_a_damaged_file_gives_the_same_losses(small, three, five, tmp_path, damage):
     act, said = DAMAGE[damage]
     shutil.copytree(three, tmp_path / "fit")
     act(FitFolder(tmp_path / "fit"))
@@ -300,7 +300,7 @@ def test_an_order_survives_damage_and_older_ones_are_read(tmp_path):
         TrainConfig.load(run)
 
 
-def test_what_killed_processes_left_is_cleaned_and_nothing_else(tmp_path, monkeypatch):
+def test_only_leftovers_of_killed_processes_are_cleaned(tmp_path, monkeypatch):
     import tempfile
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -1,4 +1,4 @@
-"""`edgefer report`: from a CSV of a run, or of a stranger, to one HTML page."""
+"""`edgefer report`: from a CSV of a run, possibly untrusted, to one HTML page."""
 
 import re
 from dataclasses import replace
