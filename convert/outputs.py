@@ -67,8 +67,8 @@ CLIPS = {
 }  # fmt: skip
 STORED: dict[str, np.dtype] = {"FLOAT32": np.dtype(np.float32), "INT8": np.dtype(np.int8), "UINT8": np.dtype(np.uint8)}
 NEITHER = (
-    "{where} ends with {name}: its answers are neither logits nor probabilities, and scores made of them would mean nothing. Train it "
-    "with a softmax at the end, or with nothing and from_logits=True; where it was trained so that a softmax of these answers "
+    "{where} ends with {name}: its outputs are neither logits nor probabilities, so scores from them would be meaningless. Train it "
+    "with a softmax at the end, or with nothing and from_logits=True; if it was trained so that a softmax of these outputs "
     "gives probabilities, state --outputs logits{other}."
 )
 MIXED = (

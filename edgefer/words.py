@@ -1,4 +1,4 @@
-"""Messages name options as the command line has them, `--max-drop 1`; who calls a function reads its keywords, `max_drop=1`."""
+"""Rewrites options in messages, `--max-drop 1`, as keyword arguments, `max_drop=1`, for callers of the Python API."""
 
 import re
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from edgefer.options import CHOICES, Color, Outputs
 
 P = ParamSpec("P")
 T = TypeVar("T")
-# A command is to be typed and stays as it is: in backticks, or up to the end of its clause.
+# A command for the shell is left unchanged: in backticks, or up to the end of its clause.
 COMMAND = r"`[^`]*`|\b(?:edgefer|pip) [a-z]+(?:(?![.,;:)] |[.;)]?$).)*"
 VALUE = r"[^\s,;:()]*[=./][^\s;:()]*\w|'[^']*'|-?\d+\b|[A-Z][A-Z_]+\b"
-# Options whose values are plain words, which elsewhere in a sentence are no values.
+# Options whose values are ordinary words, which are not values elsewhere in a sentence.
 WORDS: dict[str, tuple[str, ...]] = {
     name: tuple(kind) for name, kind in (CHOICES | {"color": Color, "outputs": Outputs}).items()
 }
@@ -26,7 +26,7 @@ OPTION = re.compile(
 
 
 def in_python(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, whose failures name its keywords and not the options of the command that does the same."""
+    """Decorator: errors of the function name its keyword arguments instead of the command's options."""
 
     @wraps(function)
     def called(*arguments: P.args, **options: P.kwargs) -> T:
@@ -40,7 +40,7 @@ def in_python(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def with_keywords(text: str) -> str:
-    """A message with each option as the keyword that stands for it."""
+    """A message with each option replaced by its keyword argument."""
     return OPTION.sub(_keyword, text)
 
 

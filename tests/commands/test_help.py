@@ -118,7 +118,7 @@ def test_choices_complete_themselves():
     assert CliRunner().invoke(app, [], env=environment, prog_name="edgefer").stdout.split() == ["export"]
 
 
-def test_the_exit_codes_are_said_once_for_all_commands():
+def test_the_exit_codes_are_documented_once_for_all_commands():
     assert re.search(r"0 success; 1 .* failed.*; 2 invalid input", " ".join(help_of(()).split()))
 
 

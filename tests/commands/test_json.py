@@ -28,7 +28,7 @@ def is_of(shown: dict, bundle: Bundle) -> bool:
     )
 
 
-def test_a_training_says_what_it_wrote(edgefer, tmp_path):
+def test_a_training_reports_its_output_files(edgefer, tmp_path):
     out = tmp_path / "run"
     done = edgefer(
         "train", "--data", "builtin", "--recipe", "demo", "--epochs", 1, "--set", "model.layers=C8/2", "--out", out, "--json"

@@ -1,4 +1,4 @@
-"""Who has just installed edgefer and names what ships gets a sentence that is true of it and says what to do next."""
+"""After a fresh install, errors for shipped networks and data are accurate and name the next step."""
 
 import json
 from dataclasses import replace

@@ -146,7 +146,7 @@ def test_an_option_s_opposite_in_a_file_is_its_opposite(tmp_path, text, checked)
     assert command.make_context("run", ["--config", str(tmp_path / "run.toml")]).params["check"] is checked
 
 
-def test_a_run_that_saw_no_image_does_not_speak_of_faces():
+def test_a_run_without_images_does_not_mention_faces():
     from types import SimpleNamespace
 
     from edgefer.commands import run

@@ -68,7 +68,7 @@ def test_a_full_disk_names_the_file_and_nothing_is_left(small_disk, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
+def test_leftovers_of_a_killed_writer_are_removed_by_the_next(tmp_path):
     source = Bundle.open(shipped_bundles()["fer-nano"])
     (tmp_path / ".bundle.staging-killed").mkdir()
     (tmp_path / ".bundle.staging-killed" / "int8.tflite").write_bytes(b"half")
@@ -77,7 +77,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
     assert sorted(one.name for one in tmp_path.iterdir()) == [".bundle.unfinished", "bundle"]
 
 
-def test_hdf5_says_nothing_of_its_own(tmp_path):
+def test_hdf5_prints_no_errors_of_its_own(tmp_path):
     done = in_process(
         """
         import resource, signal
@@ -149,7 +149,7 @@ def test_a_file_system_without_a_size_is_not_full():
 
 
 @pytest.mark.parametrize("options", [{"max_drop": float("nan")}, {"max_drop": -5}, {"epochs": -1}, {"seed": -1}])
-def test_numbers_that_mean_nothing_are_refused_before_the_work(options):
+def test_invalid_numbers_are_refused_before_the_work(options):
     with pytest.raises(InputError, match="is not a number from 0 to"):
         Plan(**options)
 

@@ -100,7 +100,7 @@ def test_quantization_aware_int8_is_pixel_minus_128_and_agrees_with_its_float_tw
     assert np.abs(near - far).mean() < 0.1 * far.std()
 
 
-def test_zeros_outlive_quantization_aware_training(pruned_aware):
+def test_pruned_weights_stay_zero_in_quantization_aware_training(pruned_aware):
     from edgefer.convert.prune import measured_sparsity
 
     assert measured_sparsity(load_keras(pruned_aware, "tuned")) == pytest.approx(0.5, abs=0.02)
@@ -108,7 +108,7 @@ def test_zeros_outlive_quantization_aware_training(pruned_aware):
     assert steps[0].startswith("prune to 50% zeros") and "prune-preserving" in steps[1] and "drop" in steps[1]
 
 
-def test_what_goes_on_after_the_last_epoch_is_said_stage_by_stage(watched):
+def test_stages_after_the_last_epoch_are_reported(watched):
     bundle, seen = watched
     last = len(seen) - seen[::-1].index("epoch 2")
     assert [one.partition(" on ")[0] for one in seen[last:]] == [
@@ -210,7 +210,7 @@ def test_the_notes_of_a_conversion_are_of_the_files_beside_them(pruned_aware, so
     assert again.read("int8") == once.read("int8")
 
 
-def test_what_cannot_be_slimmed_is_named(source):
+def test_impossible_slimming_is_refused(source):
     from edgefer.convert.slim import slim
 
     model = load_keras(source, "keras")
@@ -254,7 +254,7 @@ def test_forms_that_a_network_cannot_have_are_left_out_of_a_comparison(source):
     assert list(plans(recipe_of(source.card), sparsity=0, slimmed=0, epochs=1)) == ["int8", "qat"]
 
 
-def test_a_conversion_that_cannot_slim_so_much_says_so_before_the_data_is_read(source, tmp_path):
+def test_an_impossible_slimming_is_refused_before_the_data_is_read(source, tmp_path):
     from edgefer.convert.start import ConvertRequest, start
 
     request = ConvertRequest(bundle=source, plan=Plan(slimmed=0.95), data="no such data", out=tmp_path / "out")
@@ -285,7 +285,7 @@ def test_the_cheapest_way_that_holds_is_taken(source, tiny, tmp_path):
     assert not converted.quantized.layers
 
 
-def test_where_no_way_holds_the_layers_that_hurt_are_named(source, tiny, tmp_path, monkeypatch):
+def test_int8_that_no_method_keeps_accurate_names_the_layers_responsible(source, tiny, tmp_path, monkeypatch):
     """A drop below -100 points cannot be: everything is tried, and the best is kept."""
     from edgefer.convert import search
     from edgefer.convert.aware import Aware

@@ -78,7 +78,7 @@ def test_a_retrained_network_must_still_be_recognisable():
         assert not judge(pair(wrong, other, labels), Budget()).passed
 
 
-def test_a_budget_as_a_user_asks_for_it():
+def test_a_budget_in_a_users_units():
     assert Budget.of(2.0, 0.97) == Budget(max_drop=2.0)
     assert Budget.of(2.0, 0.5) == Budget(max_drop=2.0, min_agreement=0.5, min_retrained_agreement=0.5)
 
@@ -90,7 +90,7 @@ def test_mcnemar_against_the_binomial_distribution():
     assert 0 < mcnemar_p(900, 700) < 1e-5
 
 
-def test_the_paired_interval_covers_as_it_promises():
+def test_the_paired_interval_has_its_nominal_coverage():
     """Drawn 2000 times: few pictures, few discordant. The plain interval covers far less here."""
     rng = np.random.default_rng(1)
     count, lost, gained = 84, 0.03, 0.01
@@ -101,7 +101,7 @@ def test_the_paired_interval_covers_as_it_promises():
     assert low == -high and 0.02 < high < 0.05
 
 
-def test_a_network_that_says_the_same_of_every_image_never_passes_without_a_remark():
+def test_a_network_with_constant_predictions_never_passes_without_a_warning():
     labels, always = np.arange(700) % 7, np.zeros(700, int)
     check = judge(pair(always, always, labels), Budget())
     assert check.doubtful and "every image the same label" in check.detail

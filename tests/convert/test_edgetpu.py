@@ -200,7 +200,7 @@ def test_compiling_gives_the_network_and_the_log(source, compiled, compiler):
     assert content == compiled and log == parse_log(WHOLE) and text == WHOLE
 
 
-def test_without_a_compiler_it_says_where_one_runs(source, monkeypatch, tmp_path):
+def test_a_missing_compiler_error_names_the_platforms_that_have_one(source, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingDependency, match=r"x86-64 Linux only.*coral.ai/docs/edgetpu/compiler"):
         compile_int8(source.read("int8"))
@@ -265,7 +265,7 @@ def test_convert_stores_the_compiled_network_and_the_log(edgefer, source, compil
     assert "6 operators mapped to the Edge TPU, 0 on the CPU" in done.stdout
 
 
-def test_convert_without_a_compiler_says_so_before_the_work(edgefer, source, pictures, tmp_path):
+def test_convert_reports_a_missing_compiler_before_the_work(edgefer, source, pictures, tmp_path):
     out = tmp_path / "out"
     done = edgefer("convert", source.path, "--edgetpu", "--data", pictures, "--out", out, expect=1, PATH=str(tmp_path))
     (line,) = done.stderr.strip().splitlines()
@@ -273,7 +273,7 @@ def test_convert_without_a_compiler_says_so_before_the_work(edgefer, source, pic
     assert list(tmp_path.iterdir()) == []
 
 
-def test_convert_with_a_compiler_that_fails_writes_the_rest_and_says_so(edgefer, source, compiler, pictures, tmp_path):
+def test_convert_reports_a_failing_compiler_and_writes_the_rest(edgefer, source, compiler, pictures, tmp_path):
     compiler(FAILED, None, 1)
     out = tmp_path / "out"
     done = edgefer("convert", source.path, "--edgetpu", "--data", pictures, "--out", out, expect=1)
@@ -369,5 +369,5 @@ def test_lint_takes_a_bundle(edgefer, source):
     assert "int8.tflite: int8, 3 operators" in edgefer("lint", source.path, "--target", "edgetpu", expect=0).stdout
 
 
-def test_lint_knows_a_compiled_network(compiled):
+def test_lint_recognizes_a_compiled_network(compiled):
     assert [operator.name for operator in read_model(compiled, "x").operators] == ["edgetpu-custom-op"]

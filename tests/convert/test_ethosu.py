@@ -53,7 +53,7 @@ def test_the_compiled_network_and_the_report_are_in_the_bundle(tmp_path):
 
 
 @pytest.mark.vela
-def test_what_vela_cannot_compile_is_one_sentence():
+def test_a_vela_compile_failure_is_a_one_sentence_error():
     with pytest.raises(RuntimeFault, match=r"Vela failed \(exit code 1\): ") as raised:
         compile_int8(b"no network", "u55-128")
     assert "\n" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""`edgefer export c`: the same answers on every target, a flipped bit seen by each, and nothing of a stranger's in the code."""
+"""`edgefer export c`: the same outputs on every target, detection of flipped bits, and no code injection by untrusted names."""
 
 import io
 import os
@@ -127,7 +127,7 @@ def test_an_rv32imc_core_gives_every_stored_answer(project, tmp_path):
 
 
 @pytest.mark.arm
-def test_the_kernels_ask_for_nothing_of_a_c_library(project, tmp_path):
+def test_the_kernels_need_no_c_library(project, tmp_path):
     """No heap, no libc, no division of floats: of the outside only what the compiler itself brings for whole numbers."""
     flags = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", "-std=c99", "-O2", "-ffreestanding"]
     for name, allowed in {"edgefer_net": {"__aeabi_ldivmod"}, "edgefer_pixels": None}.items():
@@ -170,7 +170,7 @@ def test_changed_labels_and_settings_fail_the_self_test(project, tmp_path, chang
 
 
 @pytest.mark.gcc
-def test_a_stranger_s_labels_and_name_do_not_become_code(nano, tmp_path):
+def test_untrusted_labels_and_names_do_not_become_code(nano, tmp_path):
     labels = ('a"; int x = 1; "', "*/ int y; /*", "??/", "\\", "Glück", "日", "#define z")
     files = {name: nano.bundle.read(name) for name in nano.bundle.card.variants}
     with np.load(io.BytesIO(files["parity"])) as stored:
@@ -196,7 +196,7 @@ def test_text_for_c_is_harmless():
 
 
 @pytest.mark.arm
-def test_the_linker_of_the_cortex_m_has_nothing_to_say(project, tmp_path):
+def test_the_cortex_m_linker_gives_no_warnings(project, tmp_path):
     shutil.copytree(project, tmp_path, dirs_exist_ok=True)
     done = subprocess.run(["make", "-s", "selftest_arm.elf"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -222,7 +222,7 @@ def test_every_target_gives_a_row_with_its_compiler_and_emulator(project, tmp_pa
     assert {file.name for file in tmp_path.iterdir()} == {file.name for file in project.iterdir()}
 
 
-def test_a_target_whose_tools_are_missing_is_a_row_that_says_so(project, monkeypatch):
+def test_a_target_with_missing_tools_is_reported_in_its_row(project, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     rows = [*prove_targets(project), prove_page(project)]
     assert {row.status for row in rows} == {Status.NOT_CHECKED}

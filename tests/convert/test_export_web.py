@@ -105,7 +105,7 @@ def test_a_flipped_bit_keeps_the_camera_off(site, tmp_path, part):
 
 
 @pytest.mark.chromium
-def test_a_browser_that_gives_noise_for_a_canvas_is_told_apart_from_images_without_faces(site, tmp_path):
+def test_a_browser_that_randomizes_canvas_pixels_is_distinguished_from_images_without_faces(site, tmp_path):
     """As Firefox does with privacy.resistFingerprinting; a few steps, as other settings add, do no harm."""
     script = """
       const real = CanvasRenderingContext2D.prototype.getImageData
@@ -156,7 +156,7 @@ def test_a_camera_s_face_is_found_read_and_keeps_its_number(site, tmp_path, fake
 
 
 @pytest.mark.chromium
-def test_a_camera_that_comes_late_is_switched_off_and_nothing_of_the_last_image_stays(site, tmp_path):
+def test_a_late_camera_stream_is_stopped_and_the_last_image_is_cleared(site, tmp_path):
     """Two presses while the browser asks for permission open two cameras, of which one would have stayed on."""
     script = """
       const source = document.createElement('canvas'), given = []
@@ -240,7 +240,7 @@ def test_every_control_that_works_is_reached_by_keyboard_and_shows_it(site, tmp_
     assert 'data-reached="camera,photo,smooth,reject"' in browse(with_script(site, tmp_path, script))
 
 
-def test_a_stranger_s_name_and_labels_stay_text(site):
+def test_untrusted_names_and_labels_are_shown_as_plain_text(site):
     script = (site / "page.js").read_text() + (site / "proof.js").read_text()
     assert "innerHTML" not in script and "insertAdjacentHTML" not in script and "document.write" not in script
 
@@ -266,7 +266,7 @@ def test_the_service_worker_keeps_every_file_and_changes_with_them(subject):
     assert json.loads(files["manifest.webmanifest"])["display"] == "standalone"
 
 
-def test_the_page_asks_the_network_for_nothing(site):
+def test_the_page_makes_no_network_requests(site):
     for file in site.iterdir():
         if file.suffix in {".html", ".css", ".js", ".webmanifest"} and file.name != "bundle.js":
             assert not re.search(r"https?://(?!www\.w3\.org)", file.read_text()), file.name

@@ -59,7 +59,7 @@ def test_a_file_of_one_s_own_is_not_taken_for_one_of_another_target_s(nano, proj
     assert {file.name for file in (tmp_path / "c").iterdir()} == {"page.js", "README.md", EXPORTED}
 
 
-def test_what_a_killed_export_left_is_removed_by_the_next(nano, tmp_path):
+def test_leftovers_of_a_killed_export_are_removed_by_the_next(nano, tmp_path):
     for left in (tmp_path / ".c.staging-killed", tmp_path / "c" / ".c.staging-killed"):
         left.mkdir()
         (left / "network.c").write_text("half")
@@ -94,7 +94,7 @@ def test_verify_sees_a_changed_byte_in_every_file_of_an_export(edgefer, project,
 
 
 @pytest.mark.parametrize("listed", ["[]", "{", '{"files": {"../mine": ""}}', '{"files": 3}', '{"files": {}}'])
-def test_a_list_of_a_stranger_s_touches_nothing_outside_its_folder(nano, tmp_path, listed):
+def test_an_untrusted_file_list_touches_nothing_outside_its_folder(nano, tmp_path, listed):
     if listed.startswith('{"f'):
         facts = {"edgefer": "", "target": "", "bundle": "", "bundle_sha256": ""}
         listed = json.dumps(facts | json.loads(listed))

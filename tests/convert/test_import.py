@@ -118,7 +118,7 @@ def test_scaling_is_read_off_it_behind_layers_that_augment_images_too(keras, net
     assert imported.contract.scale == "0..255" and "scale pixels of 0..255 to 0..1" in imported.because[0]
 
 
-def test_what_a_file_does_not_tell_is_asked_for(keras, network, labels, tmp_path):
+def test_an_import_requires_the_options_that_the_file_leaves_open(keras, network, labels, tmp_path):
     network.save(tmp_path / "theirs.keras")
     with pytest.raises(InputError, match=r"state --scale, or give --data"):
         taken_in(tmp_path / "theirs.keras", tmp_path / "bundle", labels=labels)
@@ -174,7 +174,7 @@ def test_author_and_licence_are_those_of_a_tflite_s_metadata_unless_others_are_n
     assert (card.author, card.license) == ("Me", "MIT")
 
 
-def test_a_saved_model_comes_in(keras, network, labels, tmp_path):
+def test_a_saved_model_is_imported(keras, network, labels, tmp_path):
     network.export(str(tmp_path / "theirs"))
     imported = taken_in(tmp_path / "theirs", tmp_path / "bundle", labels=labels, scale=parse_scale("0..1"))
     images = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 1), dtype=np.uint8)
@@ -182,7 +182,7 @@ def test_a_saved_model_comes_in(keras, network, labels, tmp_path):
     assert np.abs(answers - keras_logits(network, images)).max() < 1e-3
 
 
-def test_a_saved_model_is_asked_by_its_one_signature_or_not_at_all(keras, tmp_path):
+def test_a_saved_model_is_run_by_its_only_signature_or_refused(keras, tmp_path):
     tf = tensorflow()
     pixels = keras.Input((16, 16, 1))
     module = tf.Module()
@@ -314,6 +314,6 @@ def test_a_scale_for_each_channel_is_three_scales_and_three_offsets():
 
 
 @pytest.mark.parametrize("text", ["0..2", "1", "nan,0", "0,1", "1,2,3"])
-def test_a_scale_that_says_nothing_is_refused(text):
+def test_an_invalid_scale_is_refused(text):
     with pytest.raises(InputError, match="--scale"):
         parse_scale(text)

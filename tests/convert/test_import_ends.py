@@ -1,4 +1,4 @@
-"""What a network from elsewhere answers with is read off its end; what is neither logits nor probabilities is refused, or stated."""
+"""The kind of an imported network's outputs is read from its last layers; neither logits nor probabilities: refused, or stated."""
 
 from dataclasses import replace
 
@@ -205,7 +205,7 @@ def test_a_softmax_in_a_network_within_is_done_once(keras, tmp_path):
     assert imported.contract.output == PROBABILITIES and all(check.passed for check in imported.checks)
 
 
-def test_answers_that_are_not_what_is_said_are_refused():
+def test_outputs_that_contradict_the_stated_kind_are_refused():
     shares = np.random.default_rng(0).dirichlet(np.ones(7), 24).astype(np.float32)
     check_answers(np.log(shares), PROBABILITIES, "it")
     check_answers(np.log(np.round(shares * 256) / 256 + 1e-7), PROBABILITIES, "it")

@@ -1,4 +1,4 @@
-"""Files from elsewhere that are damaged, made to deceive, or no classifiers: one sentence each, and nothing in them acts."""
+"""Untrusted files that are damaged, malicious or no classifiers: a one-sentence error each, and no code execution."""
 
 import io
 import zipfile
@@ -81,7 +81,7 @@ def test_metadata_that_is_damaged_names_nobody(tmp_path):
     assert (read_foreign(file).author, read_foreign(file).license) == ("", "")
 
 
-def test_code_in_a_keras_file_runs_only_where_somebody_says_so(keras, tmp_path):
+def test_code_in_a_keras_file_runs_only_with_permission(keras, tmp_path):
     """A Lambda leaves a mark where it was run: not without --trust, and then in another process."""
     source = f"lambda x: (__import__('pathlib').Path({str(tmp_path / 'ran')!r}).write_text('it ran'), x * 2.0)[1]"
     pixels = keras.Input((32, 32, 1))
@@ -128,7 +128,7 @@ def test_a_tflite_file_whose_answers_are_no_row_of_labels_is_refused(tmp_path, s
         read_foreign(tmp_path / "odd.tflite")
 
 
-def test_what_is_no_classifier_is_one_sentence(keras, tmp_path):
+def test_a_network_that_is_no_classifier_is_refused_in_one_sentence(keras, tmp_path):
     layers = keras.layers
 
     def save(name, *parts, shape=(32, 32, 1)):

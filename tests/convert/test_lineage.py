@@ -124,7 +124,7 @@ def test_an_ordinary_conversion_needs_no_second_copy(trained, faces, tmp_path):
     assert subjects == ["the trained network", "float32 on litert against keras", "int8 on litert against keras"]
 
 
-def test_an_origin_that_is_not_at_hand_is_said(slim, trained, faces, tmp_path):
+def test_a_missing_origin_is_reported(slim, trained, faces, tmp_path):
     files = {name: slim.read(name) for name in slim.card.variants if name != "origin"}
     without = write_bundle(tmp_path / "without", slim.card, files)
     assert certificate(without, faces)[0].status is Status.NOT_CHECKED

@@ -86,7 +86,7 @@ def test_its_page_proves_itself(odd, tmp_path):
     assert row.status is Status.PASS and "answers differ" in row.detail
 
 
-def test_its_readme_says_what_tensorflow_lite_micro_must_be_given(odd):
+def test_its_readme_states_what_tensorflow_lite_micro_needs(odd):
     """Not the pixel with its top bit flipped, which is edgefer's own way."""
     told = tflm.readme(odd)
     assert "pixel ^ 0x80" not in told

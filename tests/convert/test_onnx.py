@@ -25,7 +25,7 @@ def network() -> bytes:
 
 
 @pytest.mark.onnx
-def test_the_network_answers_as_stored_and_verify_asks_it(network, tmp_path):
+def test_the_network_gives_its_stored_answers_and_verify_runs_it(network, tmp_path):
     bundle = with_onnx(tmp_path, network)
     assert (bundle.path / "int8.onnx").read_bytes() == network
     (row,) = [check for check in check_bundle(bundle) if check.subject == core.SUBJECT]
@@ -45,13 +45,13 @@ def test_another_network_s_answers_fail_and_a_file_that_is_none_is_a_reason(netw
 
 
 @pytest.mark.onnx
-def test_what_tf2onnx_cannot_convert_is_one_sentence():
+def test_a_tf2onnx_conversion_failure_is_a_one_sentence_error():
     with pytest.raises(RuntimeFault, match="tf2onnx cannot convert the int8 network: ") as raised:
         onnx.to_onnx(b"no network")
     assert "\n" not in str(raised.value)
 
 
-def test_without_onnx_runtime_the_row_says_so(tmp_path, monkeypatch):
+def test_a_missing_onnx_runtime_is_reported_in_its_row(tmp_path, monkeypatch):
     bundle = with_onnx(tmp_path, b"not looked at")
     monkeypatch.setattr(core, "find_spec", lambda name: None)
     (row,) = check_onnx(bundle, Vectors.load(bundle))
@@ -63,7 +63,7 @@ def test_a_bundle_without_it_has_no_row():
     assert check_onnx(bundle, Vectors.load(bundle)) == []
 
 
-def test_what_is_missing_is_said_before_the_work(edgefer, monkeypatch, tmp_path):
+def test_missing_dependencies_are_reported_before_the_work(edgefer, monkeypatch, tmp_path):
     monkeypatch.setattr(onnx, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match=r"--onnx needs tf2onnx and onnxruntime.*pip install 'edgefer\[onnx\]'"):
         onnx.to_onnx(b"")

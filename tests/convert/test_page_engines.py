@@ -161,7 +161,7 @@ def test_settings_are_taken_while_the_camera_runs(seen):
     assert seen["settings"] == ["90%", 0.9, True]
 
 
-def test_a_photograph_and_its_csv_say_what_edgefer_run_says(seen, frame):
+def test_a_photo_and_its_csv_agree_with_edgefer_run(seen, frame):
     assert seen["photo"] == ["1 face in the photo", 640, 480] and seen["snapshot"] == "image/png"
     (row,) = csv.DictReader(io.StringIO(seen["csv"]))
     (face,) = edgefer.load("ferplus-small", detector="own", reject=0)(frame)
@@ -170,11 +170,11 @@ def test_a_photograph_and_its_csv_say_what_edgefer_run_says(seen, frame):
     assert {name: float(row[f"p_{name}"]) for name in face.scores} == pytest.approx(face.scores, abs=1e-4)
 
 
-def test_a_photograph_is_turned_as_its_camera_says(seen):
+def test_a_photo_follows_its_exif_orientation(seen):
     assert seen["turned"] == [480, 640]
 
 
-def test_what_cannot_be_opened_is_said_in_a_sentence(seen):
+def test_a_file_that_cannot_be_opened_gets_a_one_sentence_message(seen):
     assert seen["refused"] == "No camera: it was not allowed."
     assert seen["broken"][0] == "me.png cannot be read as an image: choose a JPEG or PNG."
     assert seen["film"][0] == "film.mp4 cannot be read as an image: choose a JPEG or PNG."

@@ -100,7 +100,7 @@ def test_a_camera_that_fails_is_explained_and_the_page_goes_on(site, tmp_path, f
     assert seen["state"] == "ready"
 
 
-def test_a_photograph_is_read_again_when_settings_change_and_turned_as_its_camera_says(site, tmp_path):
+def test_a_photo_follows_its_exif_orientation_and_is_read_again_when_settings_change(site, tmp_path):
     """An orientation of 6 is how phones store upright photographs."""
     script = (
         READY

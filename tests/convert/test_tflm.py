@@ -1,4 +1,4 @@
-"""What the exported folder says of TensorFlow Lite Micro: its operators, its arena, and how far its answers are off."""
+"""TensorFlow Lite Micro in the exported folder's README: operators, arena size, and output differences."""
 
 import re
 

@@ -138,7 +138,7 @@ def test_new_directories_never_collide_and_the_newest_bundle_is_found(converted,
     assert new_directory(runs, "net").name == "net-5"
 
 
-def test_nothing_is_written_through_what_a_stranger_s_bundle_holds(tmp_path):
+def test_nothing_is_written_through_links_of_an_untrusted_bundle(tmp_path):
     mine = tmp_path / "mine"
     mine.write_text("precious")
     report = tmp_path / "theirs" / "report"

@@ -61,7 +61,7 @@ def test_json_begins_with_the_facts_and_holds_every_example(capsys):
     ]
 
 
-def test_what_a_stranger_wrote_reaches_the_terminal_as_escapes(capsys):
+def test_untrusted_text_is_escaped_for_the_terminal(capsys):
     console.show(EVIL)
     console.log(EVIL)
     console.show_table(EVIL, (EVIL, ""), [(EVIL, 1)])

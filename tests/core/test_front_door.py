@@ -128,7 +128,7 @@ def test_a_proof_and_a_card_show_themselves_and_become_rows():
         assert json.loads(json.dumps(shown.to_dict()))
 
 
-def test_a_card_from_a_stranger_is_shown_as_text():
+def test_an_untrusted_card_is_shown_as_plain_text():
     card = edgefer.api.find_bundle("fer-nano").card.model_copy(update={"name": "<script>alert(1)</script>"})
     assert "<script>" not in card._repr_html_()
 

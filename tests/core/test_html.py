@@ -1,4 +1,4 @@
-"""The pages of reports: nothing from a stranger acts, nothing is cut off, names of files do not overlap."""
+"""HTML reports: untrusted text is escaped, nothing is cut off, file names do not overlap."""
 
 import subprocess
 
@@ -11,7 +11,7 @@ from edgefer.html import Picture, contact_sheet, escape, heading, page, paragrap
 NAME = "a folder/with a long name/subject-0011_session-02_camera-07_frame-000011.png"
 
 
-def test_text_from_strangers_is_shown_and_does_nothing():
+def test_untrusted_text_is_shown_as_plain_text():
     evil = '<script>alert(1)</script>" onerror=x \x1b[31m \u202e'
     picture = Picture(image=np.zeros((8, 8, 1), np.uint8), lines=(evil,), kind="bad", file=evil)
     made = page(evil, [heading(evil), paragraph(evil), table((evil,), [(evil,)]), contact_sheet([picture])])

@@ -1,4 +1,4 @@
-"""The wheel holds every file of the tree that a user needs, and its base install asks for no TensorFlow."""
+"""The wheel holds every file that a user needs, and its base install does not require TensorFlow."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""The one Progress: silent for libraries, and nothing of a stranger acts on the terminal that shows it."""
+"""The Progress class: silent for libraries, and untrusted text sends no control codes to the terminal."""
 
 import io
 import os
@@ -75,7 +75,7 @@ def test_one_method_can_be_overridden_alone():
     assert progress.lines == ["one"] and list(progress.track(range(2), 2, "")) == [0, 1]
 
 
-def test_names_from_strangers_do_not_act_on_the_terminal(shown):
+def test_untrusted_names_send_no_control_codes_to_the_terminal(shown):
     terminal = console.Terminal()
     terminal.log(HOSTILE)
     assert list(terminal.track([1], 1, HOSTILE)) == [1]

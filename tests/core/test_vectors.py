@@ -1,4 +1,4 @@
-"""parity.npz and the other files of a bundle are a stranger's: bounded, regular, and as the card says, or one sentence."""
+"""parity.npz and other untrusted files of a bundle: bounded, regular, and consistent with the card, or a one-sentence error."""
 
 import hashlib
 import io

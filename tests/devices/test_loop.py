@@ -96,7 +96,7 @@ def test_run_over_a_picture_saves_a_picture(edgefer, converted, tmp_path):
     assert (annotated != frame.image_bgr).any(axis=2).sum() > 500
 
 
-def test_no_face_is_said_and_is_no_error(edgefer, converted, tmp_path):
+def test_no_face_is_reported_and_is_not_an_error(edgefer, converted, tmp_path):
     cv2.imwrite(str(tmp_path / "wall.png"), np.full((200, 300, 3), 120, np.uint8))
     done = edgefer("run", converted.path, "--source", tmp_path / "wall.png", "--json")
     line = json.loads(done.stdout)

@@ -14,7 +14,7 @@ def test_what_is_pushed_where_there_is_no_room_drops_the_oldest_and_counts_it():
     assert box.dropped == 3 and [box.take(), box.take()] == [3, 4]
 
 
-def test_put_waits_for_room_until_it_is_not_to():
+def test_put_blocks_while_full_unless_told_not_to():
     box, stop = Mailbox(room=1), threading.Event()
     assert box.put(1, stop.is_set)
     threading.Timer(0.1, stop.set).start()
@@ -43,7 +43,7 @@ def test_a_box_ends_with_the_last_of_its_givers():
         box.take(limit_s=0.05)
 
 
-def test_an_error_of_one_giver_is_not_waited_for_behind_the_others():
+def test_an_error_of_one_producer_ends_the_mailbox_at_once():
     box = Mailbox(givers=2)
     box.end(OSError("gone"))
     with pytest.raises(Ended):

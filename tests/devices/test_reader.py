@@ -101,7 +101,7 @@ def test_a_frame_is_drawn_and_shown_and_becomes_rows(reader):
     assert [row["id"] for row in rows] == [1, 2] and rows[0][f"score_{frame[0].top}"] == frame[0].score
 
 
-def test_what_a_stranger_named_is_escaped_where_it_is_shown(reader):
+def test_untrusted_names_are_escaped_for_display(reader):
     from dataclasses import replace
 
     page = replace(reader(IMAGE), source="<script>alert(1)</script>\x1b[31m")._repr_html_()

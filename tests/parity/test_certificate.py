@@ -56,7 +56,7 @@ def test_verify_fails_where_the_answers_are_others(edgefer, converted, tmp_path,
     assert f"FAIL: {outcome}" in done.stdout
 
 
-def test_the_certificate_says_what_was_asked_and_found(certificate, converted):
+def test_the_certificate_states_what_was_tested_and_found(certificate, converted):
     told = json.loads((certificate / "parity.json").read_text())
     assert told["passed"] and told["bundle"]["sha256"] == converted.hash
     assert told["bundle"]["files"]["int8.tflite"] == converted.card.variants["int8"].sha256
@@ -100,7 +100,7 @@ def test_a_conversion_says_whether_the_c_of_its_network_gives_the_stored_answers
     assert {one["status"] for one in written["checks"]} == {"pass" if compiler() else "not checked"}
 
 
-def test_a_target_that_was_not_asked_or_cannot_be_is_a_row_too(converted, tmp_path):
+def test_a_target_that_was_not_or_cannot_be_tested_has_a_row_too(converted, tmp_path):
     rows = unchecked_targets(converted, NOT_ASKED, "verify it with --report")
     assert [row.subject for row in rows] == ["STM32F405 (Cortex-M4)", "RV32IMC", BROWSER]
     assert {(row.status, row.detail) for row in rows} == {(Status.NOT_CHECKED, NOT_ASKED)}
@@ -120,7 +120,7 @@ def test_the_page_stands_alone_and_shows_the_flips(certificate):
     assert "http://" not in page and "https://" not in page
 
 
-def test_verify_tells_the_proven_bundle_from_another(edgefer, certificate, converted, tmp_path):
+def test_verify_distinguishes_the_proven_bundle_from_another(edgefer, certificate, converted, tmp_path):
     file = certificate / "parity.json"
     assert "as in" in edgefer("verify", converted.path, "--certificate", file).stdout
     card = converted.card.model_copy(update={"name": "other"})

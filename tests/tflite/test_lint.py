@@ -125,7 +125,7 @@ def test_what_is_no_fault_is_not_reported(made):
     assert rules(made("float32"), "tflite-runtime") == {}
 
 
-def test_a_finding_says_where(made):
+def test_a_finding_names_its_location(made):
     (cpu,) = (f for f in lint(read_model(made("leaky-relu"), "x"), "edgetpu") if f.rule == "edgetpu-cpu")
     assert cpu.operator == 1 and "LeakyRelu" in cpu.tensor and "shared_axes" in cpu.next
     (shape,) = lint(read_model(made("free-batch"), "x"), "litert")

@@ -50,7 +50,7 @@ def test_a_file_is_described_by_what_it_computes_in_and_by_its_ends(content, sai
     assert described(read_model(content, "made")) == said
 
 
-def test_lint_says_of_a_wide_network_what_it_computes_in():
+def test_lint_names_the_compute_type_of_an_int16x8_network():
     (found,) = (one for one in lint(read_model(with_ends("FLOAT32", "FLOAT32", "INT16"), "made"), "edgetpu") if one.rule == "not-quantized")  # fmt: skip
     assert found.what == "the network computes in int16x8; the Edge TPU runs nothing but int8"
 

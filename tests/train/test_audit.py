@@ -137,7 +137,7 @@ def test_bad_images_warn_only_where_they_are_to_be_left_out(folder):
     assert status(audit(folder, DataOptions(skip_bad=True)))["unreadable"] == "warn"
 
 
-def test_classes_of_one_size_are_not_told_apart(tmp_path):
+def test_equal_class_sizes_are_reported_in_one_sentence(tmp_path):
     noise = np.random.default_rng(0)
     for label in ("happy", "sad"):
         (tmp_path / label).mkdir()

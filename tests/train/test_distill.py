@@ -88,7 +88,7 @@ def test_missing_votes_are_named(tmp_path):
         load_dataset("builtin", GRAY48, DataOptions(labels="ferplus"))
 
 
-def test_a_teacher_speaks_in_the_pupils_order_of_labels(trained, builtin):
+def test_teacher_outputs_are_reordered_to_the_students_labels(trained, builtin):
     teacher, split = Bundle.open(trained), builtin.split("valid")
     given = teacher_probabilities(teacher, split, builtin.labels, 1.0)
     assert given.shape == (len(split), 7) and np.allclose(given.sum(axis=1), 1, atol=1e-5)
@@ -158,7 +158,7 @@ def test_kept_answers_of_teachers_that_are_damaged_are_computed_again(builtin, t
     assert logged == [f"{run.soft_labels} is damaged: it is computed again."]
 
 
-def test_a_pupil_and_a_network_to_begin_with(edgefer, trained, tmp_path):
+def test_distillation_combined_with_init_from(edgefer, trained, tmp_path):
     """One epoch from a trained network's weights is as good as that network; the card says where it comes from."""
     order = ("train", "--data", "builtin", "--recipe", "demo", "--epochs", 1, "--set", "optimizer.rate=0.0001")
     edgefer(*order, "--teacher", trained, "--init-from", trained, "--out", tmp_path / "pupil")

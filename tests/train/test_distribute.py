@@ -36,7 +36,7 @@ def config(cluster, job, index):
         (config({"chief": HOSTS[:1], "worker": HOSTS}, "chief", 0), 0, 3, True),
     ],
 )
-def test_place_is_what_tf_config_says(monkeypatch, text, index, workers, chief):
+def test_the_workers_place_comes_from_tf_config(monkeypatch, text, index, workers, chief):
     monkeypatch.setenv("TF_CONFIG", text)
     here = this_worker()
     assert (here.index, here.count, here.chief) == (index, workers, chief)
@@ -47,13 +47,13 @@ def test_place_is_what_tf_config_says(monkeypatch, text, index, workers, chief):
     "text", ["{", "[]", "{}", '{"cluster": {"worker": ["a:1"]}}', config({"worker": HOSTS}, "worker", 2),
              config({"worker": HOSTS}, "ps", 0), config({"worker": HOSTS}, "worker", "first")],
 )  # fmt: skip
-def test_a_tf_config_that_says_nothing_is_refused(monkeypatch, text):
+def test_an_invalid_tf_config_is_refused(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(InputError, match="TF_CONFIG does not say which worker this is"):
         this_worker()
 
 
-def test_workers_must_be_told_one_folder(edgefer):
+def test_workers_need_an_explicit_common_folder(edgefer):
     said = edgefer("train", "--data", "builtin", expect=2, TF_CONFIG=config({"worker": HOSTS}, "worker", 1)).stderr
     assert "--out DIR" in said
 
@@ -125,7 +125,7 @@ def pictures(tmp_path):
 
 
 @pytest.mark.workers
-def test_two_workers_learn_what_one_does_and_go_on_after_a_kill(pictures, cache, tmp_path):
+def test_two_workers_train_the_same_weights_as_one_and_resume_after_a_kill(pictures, cache, tmp_path):
     """One run of two processes is killed after two epochs and resumed: every epoch is as one process alone has it."""
     from edgefer.bundle import Bundle
     from edgefer.train.fit import fit

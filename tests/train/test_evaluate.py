@@ -64,7 +64,7 @@ def test_the_area_under_the_risk_coverage_curve_is_between_perfect_and_meaningle
     assert metrics.aurc(probabilities, np.where(right[::-1], 0, 1)) > 0.5
 
 
-def test_a_promised_accuracy_is_kept_by_every_answer_of_at_least_its_score():
+def test_a_target_accuracy_holds_for_predictions_at_or_above_its_threshold():
     rng = np.random.default_rng(5)
     score = rng.integers(35, 100, 4000) / 100  # with ties, as int8 gives
     probabilities = np.column_stack([score, np.full(4000, 0.34), 0.66 - score])
@@ -181,7 +181,7 @@ def test_evaluate_reports_both_networks_side_by_side(edgefer, converted):
     assert "has no test split" in missing.stderr
 
 
-def test_a_missing_matplotlib_is_said_before_the_work(monkeypatch):
+def test_a_missing_matplotlib_is_reported_before_the_work(monkeypatch):
     monkeypatch.setattr(command, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match="pip install matplotlib"):
         command.evaluate()

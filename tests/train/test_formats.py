@@ -80,7 +80,7 @@ def test_ck_has_an_eighth_class_and_larger_squares_are_resized(tmp_path):
     assert load_dataset(large, GRAY48).split("train").images.shape == (14, 48, 48, 1)
 
 
-def test_names_say_what_numbers_mean(tmp_path):
+def test_class_names_map_numeric_labels(tmp_path):
     file = write(tmp_path / "data.csv", "label,pixels", LABEL, PIXELS)
     names = ",".join(
         f"{at}={name}" for at, name in enumerate(("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"))
@@ -131,7 +131,7 @@ def test_a_zip_with_a_password_or_of_an_unknown_method_is_one_sentence(tmp_path,
         ("emotion,pixels", (LABEL, lambda *_: "nan " * 2304), "utf-8", "not a whole number"),
     ],
 )  # fmt: skip
-def test_a_csv_that_cannot_be_trained_on_says_why(tmp_path, header, columns, encoding, complaint):
+def test_a_csv_unusable_for_training_is_refused_with_the_reason(tmp_path, header, columns, encoding, complaint):
     with pytest.raises(DataError, match=complaint):
         load_dataset(write(tmp_path / "odd.csv", header, *columns, encoding=encoding), GRAY48)
 

@@ -98,7 +98,7 @@ def test_a_group_in_two_splits_is_refused(animals, tmp_path):
     assert {name: len(split) for name, split in pooled.splits.items()} == {"train": 6}
 
 
-def test_a_bundle_knows_whether_its_data_is_as_it_was(animals, tmp_path, capsys, monkeypatch):
+def test_a_bundle_detects_changes_of_its_data(animals, tmp_path, capsys, monkeypatch):
     """A split is drawn again from a folder that changed, and what was learned from would come back to be measured on."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     rule = r"(?P<copy>aug-\d+-)?(\d+)\.png$"

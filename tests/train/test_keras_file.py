@@ -1,4 +1,4 @@
-"""Keras files from strangers: nothing in them runs, and what is plain comes back as it was."""
+"""Untrusted Keras files: no code in them runs, and plain networks load unchanged."""
 
 import io
 import json

@@ -38,7 +38,7 @@ def test_a_batch_that_no_memory_holds_is_refused_with_one_that_fits(network, mon
     assert "128 images" in str(refused.value)
 
 
-def test_a_large_network_is_asked_for_fewer_images_at_a_time(network, monkeypatch):
+def test_a_large_network_gets_smaller_batches(network, monkeypatch):
     assert memory.batch_for(network) == 256
     monkeypatch.setattr(memory, "MAX_BATCH_ACTIVATIONS", 10 * 2 * 48 * 48 * 8)
     assert memory.batch_for(network) == 10

@@ -189,7 +189,7 @@ def test_a_kill_between_checkpoint_and_history_loses_neither(lopsided, tmp_path,
     ]
 
 
-def test_memory_that_runs_out_is_told_in_a_sentence(lopsided, tmp_path, monkeypatch):
+def test_out_of_memory_is_a_one_sentence_error(lopsided, tmp_path, monkeypatch):
     from edgefer.train.fit import fit
 
     def full(*_):

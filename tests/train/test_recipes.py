@@ -142,7 +142,7 @@ def test_bad_stages_are_named(text, complaint, tmp_path):
     assert complaint in str(error.value)
 
 
-def test_small_is_the_size_it_says():
+def test_small_has_its_documented_size():
     from edgefer.train.backend import tensorflow
 
     tensorflow()

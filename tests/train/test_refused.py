@@ -43,7 +43,7 @@ def test_refused_training_leaves_no_folder(nowhere, recipe, data, out):
     assert list(nowhere.iterdir()) == [] and not [line for line in log.lines if line.startswith("Training")]
 
 
-def test_what_was_there_before_stays(nowhere):
+def test_a_refused_training_keeps_existing_folders(nowhere):
     (nowhere / "runs" / "other").mkdir(parents=True)
     with pytest.raises(EdgeferError):
         train(TrainConfig(recipe=load_recipe("demo"), data="absent"), nowhere / "runs" / "a-1")

@@ -148,7 +148,7 @@ def model(small):
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_file_costs_what_it_held_and_no_more(small, model, three, five, tmp_path, damage):
+def test_the_latest_intact_state_is_restored(small, model, three, five, tmp_path, damage):
     act, said = DAMAGE[damage]
     done = 2 if said and "after epoch 2" in said else 3
     shutil.copytree(three, tmp_path / "fit")
@@ -165,7 +165,7 @@ def test_a_damaged_file_costs_what_it_held_and_no_more(small, model, three, five
 
 
 @pytest.mark.parametrize("damage", ["index cut", "history cut", "weights cut"])
-def test_a_damaged_fit_ends_as_one_that_never_was(small, three, five, tmp_path, damage):
+def test_resuming_with_a_damaged_file_gives_the_same_losses(small, three, five, tmp_path, damage):
     shutil.copytree(three, tmp_path / "fit")
     DAMAGE[damage][0](FitFolder(tmp_path / "fit"))
     run_fit(small, tmp_path / "fit", 5)
@@ -268,7 +268,7 @@ def test_refused_work_leaves_nothing(tmp_path, refused):
     assert not (tmp_path / "runs" / "one").exists()
 
 
-def test_what_cannot_be_written_is_said_before_any_work(tmp_path):
+def test_an_unwritable_output_is_reported_before_any_work(tmp_path):
     from edgefer.train.pipeline import train
 
     (tmp_path / "file").write_text("x")
@@ -311,7 +311,7 @@ def test_data_that_changed_in_labels_order_or_names_alone_is_noticed(tmp_path, s
         check(run, Dataset(name="small", labels=small.labels, splits={**small.splits, "train": other}))
 
 
-def test_other_soft_labels_are_noticed_and_a_lost_note_is_said(tmp_path, small, three):
+def test_changed_soft_labels_are_detected_and_a_lost_note_is_reported(tmp_path, small, three):
     from edgefer.train.distill import with_soft_targets
 
     run = RunFolder(tmp_path / "run")
@@ -377,7 +377,7 @@ def test_an_order_survives_damage_and_older_ones_are_read(tmp_path):
         TrainConfig.load(run)
 
 
-def test_what_killed_processes_left_is_cleaned_and_nothing_else(tmp_path, monkeypatch):
+def test_only_leftovers_of_killed_processes_are_cleaned(tmp_path, monkeypatch):
     import tempfile
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Files that training is given: only regular ones are read, of a bounded size, and nobody waits for a FIFO."""
+"""Untrusted input files of training: only regular files of bounded size are read, and a FIFO never blocks."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def make(kind: str, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["fifo", "endless", "folder"])
-def test_what_is_no_regular_file_is_a_sentence_at_once(tmp_path, kind):
+def test_a_non_regular_file_is_refused_at_once_in_one_sentence(tmp_path, kind):
     for load in (
         lambda f: load_soft_labels(f, SPLIT, ("no", "yes")),
         lambda f: load_recipe(str(f)),

@@ -255,7 +255,7 @@ def order(builtin):
     return lambda **fields: TrainConfig(recipe=load_recipe("demo"), data="builtin", **fields)
 
 
-def test_what_no_card_can_hold_is_said_before_training(order, cache, tmp_path):
+def test_what_no_card_can_hold_is_reported_before_training(order, cache, tmp_path):
     from edgefer.train.pipeline import train
 
     with pytest.raises(InputError, match="valid_fraction"):

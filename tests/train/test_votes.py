@@ -40,7 +40,7 @@ def voted(tmp_path):
     return data, write_votes(tmp_path / "ferplus.csv", votes), chances
 
 
-def test_votes_tell_the_chances_of_each_label(voted):
+def test_votes_give_the_probability_of_each_label(voted):
     data, file, chances = voted
     said = labels_from_votes(data, file, (), 0)
     np.testing.assert_allclose(said.sum(axis=1), 1, atol=1e-5)
@@ -48,8 +48,8 @@ def test_votes_tell_the_chances_of_each_label(voted):
     np.testing.assert_array_equal(labels_from_votes(data, file, (), 0), said)
 
 
-def test_no_picture_is_told_its_own_label(tmp_path):
-    """Votes that say nothing of the label, but are each picture's own: what was learned by heart would show."""
+def test_no_image_receives_its_own_label(tmp_path):
+    """Votes unrelated to the label but unique to each image: memorized labels would show up."""
     rng = np.random.default_rng(0)
     votes = rng.integers(0, 1000, (600, 10))
     labels = rng.integers(0, 3, len(votes))
@@ -58,7 +58,7 @@ def test_no_picture_is_told_its_own_label(tmp_path):
     assert (said.argmax(axis=1) == labels).mean() < 0.40
 
 
-def test_a_witness_tells_what_the_votes_do_not(trained, builtin, tmp_path):
+def test_a_second_network_adds_information_to_the_votes(trained, builtin, tmp_path):
     split = builtin.split("train")
     file = write_votes(tmp_path / "ferplus.csv", np.ones((len(split), 10), int))
     data = data_set(split.images, split.labels, builtin.labels)
@@ -121,6 +121,6 @@ def test_a_resumed_training_needs_its_teachers_no_more(edgefer, trained, picture
         (("--data", "fer2013.csv", "--votes", "ferplus", "--labels", "ferplus"), "leave --labels and --folds out"),
     ],
 )
-def test_votes_that_cannot_be_learnt_from_are_refused(edgefer, arguments, complaint, tmp_path):
+def test_votes_unusable_for_training_are_refused(edgefer, arguments, complaint, tmp_path):
     assert complaint in edgefer("train", *arguments, "--out", tmp_path / "run", expect=2).stderr
     assert not (tmp_path / "run").exists()

@@ -1,9 +1,9 @@
-// The WebAssembly of edgefer's C, and what it runs: networks, and the pixels that they see.
+// The WebAssembly build of edgefer's C code: runs networks and computes their input pixels.
 'use strict'
 
 Object.assign(BUNDLE, JSON.parse(BUNDLE.settings))  // card, rules and so on: as text, so that the proof can take its CRC-32
 
-// The smallest module with an instruction of SIMD128: a browser that takes it runs the faster engine.
+// The smallest module with a SIMD128 instruction: a browser that validates it runs the faster engine.
 const SIMD = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11)
 const FORMAT = { gray: 1, bgr: 3, rgba: 4 }, COLOR = { gray: 0, rgb: 1, bgr: 2 }
 
@@ -15,7 +15,7 @@ async function unpack(text) {
 
 const radians = degrees => degrees * (Math.PI / 180)
 
-// A network in the engine's memory. `input`: where its pixels are put; outputs: scale and zero point of each.
+// A network in the engine's memory. `input`: address of its input pixels; outputs: scale and zero point of each.
 class Network {
   constructor(engine, words, { count, crc, outputs }) {
     Object.assign(this, { engine, count, crc, outputs, place: engine.keep(words) })
@@ -28,17 +28,17 @@ class Network {
     this.arena = engine.room(this.header[3])
   }
 
-  // Whether it is what was exported; to be asked before it is made to take other sizes.
+  // Whether it is the exported network; valid only before the first resize.
   whole() { return this.header[2] === this.crc && this.engine.calls.edgefer_check(this.place, this.count) === 0 }
 
-  // To images of another size, no larger than the first.
+  // Changes the input size, to at most the exported one.
   resize(height, width) {
     if (height === this.height && width === this.width) return
     this.engine.calls.edgefer_resize_network(this.place, height, width)
     Object.assign(this, { height, width, inputBytes: height * width * this.header[13] })
   }
 
-  // int8 answers to pixels, or to those that are at `input` already; a view that the next run overwrites.
+  // int8 outputs for pixels, by default those already at `input`; a view that the next run overwrites.
   run(pixels) {
     const { calls } = this.engine
     if (pixels) this.engine.bytes(this.input, this.inputBytes).set(pixels)
@@ -48,7 +48,7 @@ class Network {
 }
 
 class Engine {
-  // simd: whether to use SIMD128; where left out, if the browser has it.
+  // simd: whether to use SIMD128; by default if the browser supports it.
   static async start(bundle, simd = WebAssembly.validate(SIMD)) {
     const engine = new Engine()
     const code = await unpack(simd ? bundle.engine_simd : bundle.engine)
@@ -77,7 +77,7 @@ class Engine {
     return place
   }
 
-  // A named place of at least so many bytes, taken again only when more are asked for.
+  // A named buffer of at least so many bytes, reallocated only to grow.
   reuse(name, bytes) {
     const had = this.rooms[name]
     if (!had || had.bytes < bytes) this.rooms[name] = { place: this.room(bytes), bytes }
@@ -92,14 +92,14 @@ class Engine {
     return this.calls.edgefer_crc32(place, bytes.length) >>> 0
   }
 
-  // A frame, { pixels, height, width, format }, put into the engine's memory: how the calls below name it.
+  // Copies a frame, { pixels, height, width, format }, into the engine's memory; returns its handle for the calls below.
   take({ pixels, height, width, format }) {
     const place = this.reuse('frame', pixels.length)
     this.bytes(place, pixels.length).set(pixels)
     return { height, width, named: [place, height, width, FORMAT[format]] }
   }
 
-  // One face's pixels, by the crop of the card, { scale, dx, dy }, turned back by the head's roll.
+  // One face's input pixels: the card's crop, { scale, dx, dy }, rotated to level the head's roll.
   face(taken, box, crop, rollDeg = 0) {
     const { height, width, color } = this.spec, { input, inputBytes } = this.reader
     new Int32Array(this.calls.memory.buffer, this.box, 4).set(box)

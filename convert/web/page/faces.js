@@ -1,8 +1,8 @@
-// edgefer's own detector, as `edgefer run` has it (edgefer/devices/faces/own.py): a finder that looks at the whole frame, and a
-// refiner that looks closely at each candidate. What the refiner doubts is no face.
+// edgefer's own detector, the same as in `edgefer run` (edgefer/devices/faces/own.py): a finder on the whole frame, and a
+// refiner on a crop of each candidate, which rejects false detections.
 'use strict'
 
-// To the nearest whole number, ties to even, as Python rounds.
+// Rounds to the nearest integer, ties to even, like Python.
 function even(value) {
   const below = Math.floor(value), rest = value - below
   return below + (rest > 0.5 || (rest === 0.5 && below % 2 !== 0) ? 1 : 0)
@@ -10,7 +10,8 @@ function even(value) {
 
 const clamp = (value, most) => Math.max(-most, Math.min(most, value))
 
-// The numbers of the boxes to keep, the surest first: none overlaps a surer one by more than `most`, nor lies inside one.
+// Non-maximum suppression: indices of the boxes to keep, by descending score; none overlaps a box of higher score by an
+// IoU above `most`, nor lies inside one.
 function distinct(boxes, scores, most, nested, limit) {
   const area = ([x0, y0, x1, y1]) => Math.max((x1 - x0) * (y1 - y0), 1e-9), kept = []
   const order = boxes.map((_, at) => at).sort((a, b) => scores[b] - scores[a]).slice(0, limit)
@@ -31,7 +32,7 @@ class OwnDetector {
     Object.assign(this, { engine, numbers, finder: engine.networks.finder, refiner: engine.networks.refiner })
   }
 
-  // Faces of a frame, the largest first: [{ box, score, rollDeg, turn }].
+  // Faces of a frame, largest first: [{ box, score, rollDeg, turn }].
   find(taken) {
     const { min_score, overlap, nested, max_boxes } = this.numbers
     const seen = this.candidates(taken).map(one => this.refine(taken, one)).filter(face => face.score >= min_score)
@@ -53,7 +54,7 @@ class OwnDetector {
     return kept.map(at => ({ logit: found[at].logit, edges: found[at].edges.map((edge, axis) => edge / shrink[axis % 2]) }))
   }
 
-  // The finder's maps as boxes on its canvas, { edges, logit }.
+  // Decodes the finder's output maps to boxes on its canvas, { edges, logit }.
   decode(answers) {
     const { strides, anchors, box_gain, min_logit } = this.numbers, { finder } = this, found = []
     let cell = 0
@@ -90,7 +91,7 @@ class OwnDetector {
   }
 }
 
-// How far a head is turned aside, in distances between the eyes.
+// Yaw of a head, in units of the distance between the eyes.
 function turn(left, right, nose) {
   const across = [right[0] - left[0], right[1] - left[1]], gap = across[0] ** 2 + across[1] ** 2
   const off = [0, 1].map(axis => nose[axis] - (left[axis] + right[axis]) / 2)

@@ -1,7 +1,7 @@
-// Follows a face by its pixels over frames in which it is not found, as `edgefer run` does (edgefer/devices/faces/tracking.py).
+// Tracks a face by template matching over frames in which it is not detected, as `edgefer run` does (edgefer/devices/faces/tracking.py).
 'use strict'
 
-// For each of `count` new places along an axis of `size` the old ones that it is made of, { first, shares }: OpenCV's INTER_AREA.
+// For each of `count` output pixels along an axis of `size`, its source pixels and weights, { first, shares }: OpenCV's INTER_AREA.
 function areas(size, count, shrinks) {
   const grown = count / size, scale = 1 / grown
   return Array.from({ length: count }, (_, at) => {
@@ -18,7 +18,7 @@ function areas(size, count, shrinks) {
   })
 }
 
-// One channel, uint8 [height][width], as uint8 [newHeight][newWidth]; in the very steps of OpenCV, since ties are common.
+// One channel, uint8 [height][width], resized to uint8 [newHeight][newWidth] with OpenCV's exact arithmetic, since ties are common.
 function resized(plane, height, width, newHeight, newWidth) {
   const shrinks = height >= newHeight && width >= newWidth, halves = height === 2 * newHeight && width === 2 * newWidth
   const across = new Float32Array(height * newWidth), out = new Uint8Array(newHeight * newWidth), { fround } = Math
@@ -61,7 +61,7 @@ function patchOf(frame, box, grow, { patch }) {
   return { gray, height, width, left, top }
 }
 
-// How like a patch each place of a window is, -1..1, [rows][columns]: OpenCV's TM_CCOEFF_NORMED.
+// Normalized correlation of a patch with each position in a window, -1..1, [rows][columns]: OpenCV's TM_CCOEFF_NORMED.
 function likeness(window, patch) {
   const rows = window.height - patch.height + 1, columns = window.width - patch.width + 1, count = patch.gray.length
   const mean = patch.gray.reduce((a, b) => a + b, 0) / count, norm = Math.sqrt(count) * deviation(patch.gray)
@@ -87,11 +87,11 @@ function deviation(gray) {
   return Math.sqrt(gray.reduce((sum, value) => sum + (value - mean) ** 2, 0) / gray.length)
 }
 
-// How far `patch`, once cut at `box`, has moved in a frame, [x, y] in pixels; null where nothing is like it.
+// Displacement in a frame of `patch`, which was cut at `box`, [x, y] in pixels; null if nothing matches it.
 function moveOf(frame, box, patch, rules) {
   const window = patchOf(frame, box, rules.reach, rules)
   if (!patch || !window || window.height < patch.height || window.width < patch.width) return null
-  if (deviation(patch.gray) < rules.min_contrast) return null  // everything is like a patch without any
+  if (deviation(patch.gray) < rules.min_contrast) return null  // a patch without contrast matches everything
   const { values, rows, columns } = likeness(window, patch)
   const best = values.indexOf(values.reduce((a, b) => Math.max(a, b)))
   if (values[best] < rules.min_correlation) return null
@@ -101,7 +101,7 @@ function moveOf(frame, box, patch, rules) {
   return [x - Math.max(0, box[0]), y - Math.max(0, box[1])]
 }
 
-// Where between its neighbours the highest value lies, -0.5..0.5, by a parabola through the three.
+// Subpixel offset of the maximum, -0.5..0.5, by a parabola through it and its neighbours.
 function peak(values, at, step, place, count) {
   if (place === 0 || place === count - 1) return 0
   const before = values[at - step], after = values[at + step], bend = before - 2 * values[at] + after

@@ -63,8 +63,8 @@ async function start() {
   }
 }
 
-// As with Firefox's privacy.resistFingerprinting: no face would ever be found. Other settings move a value by a few steps, which
-// does no harm.
+// As with Firefox's privacy.resistFingerprinting, which would prevent every detection. Other settings change values by a few
+// levels, which is harmless.
 function canvasIsNoise() {
   const pen = element('canvas').getContext('2d'), drawn = [200, 100, 50, 255]
   pen.fillStyle = `rgb(${drawn.slice(0, 3)})`
@@ -72,7 +72,7 @@ function canvasIsNoise() {
   return pen.getImageData(0, 0, 16, 16).data.some((value, at) => Math.abs(value - drawn[at % 4]) > 16)
 }
 
-// What the network takes for one face; the proof has warmed it up.
+// Inference time for one face; the proof has warmed the network up.
 function milliseconds() {
   const before = performance.now(), blank = new Uint8Array(engine.reader.inputBytes)
   for (let number = 0; number < TIMED; number++) engine.reader.run(blank)
@@ -194,7 +194,7 @@ function record(faces, time_s, source) {
 // ---- the camera ----
 
 async function openCamera() {
-  const mine = ++opening  // closing, a photo or a second press while the browser asks makes this one late
+  const mine = ++opening  // closing, a photo or a second press during the permission prompt cancels this one
   let given = null
   if (!navigator.mediaDevices) return setState('ready', 'No camera: a browser opens one only for a page that came over https.')
   try {
@@ -264,7 +264,7 @@ $('photo').onchange = async () => {
   const mine = opening
   let image
   try {
-    if (file.type.startsWith('video/')) throw new TypeError('a video')  // of which WebKit makes an image without anything on it
+    if (file.type.startsWith('video/')) throw new TypeError('a video')  // WebKit decodes it to a blank image
     image = await createImageBitmap(file)
   } catch {
     return setState('ready', `${file.name} cannot be read as an image: choose a JPEG or PNG.`)
@@ -309,7 +309,7 @@ $('snapshot').onclick = () => {
 
 $('csv').onclick = () => {
   const quoted = value => /[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value
-  // A cell that begins like a formula is text to a spreadsheet only after an apostrophe; labels are a stranger's words.
+  // A cell that begins like a formula is text to a spreadsheet only after an apostrophe; labels are untrusted text.
   const safe = value => typeof value === 'string' && /^\s*[=+\-@\t\r]/.test(value) ? `'${value}` : value
   const head = ['time_s', 'source', 'face', 'left', 'top', 'right', 'bottom', 'label', 'score', 'unsure', ...BUNDLE.card.labels.map(label => `p_${label}`)]
   save(new Blob([[head, ...rows].map(row => row.map(safe).map(quoted).join(',')).join('\r\n') + '\r\n'], { type: 'text/csv' }), 'edgefer.csv')
@@ -322,5 +322,5 @@ for (const id of ['smooth', 'reject'])
   }
 window.addEventListener('pagehide', () => stream && closeCamera())
 if ('serviceWorker' in navigator && location.protocol.startsWith('http') && window.isSecureContext)
-  navigator.serviceWorker.register('sw.js').catch(() => {})  // private windows refuse: the page works without
+  navigator.serviceWorker.register('sw.js').catch(() => {})  // fails in private windows: the page works without it
 start()

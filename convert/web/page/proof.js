@@ -1,7 +1,7 @@
-// Is this the network that was exported, and does it answer here as it did there? Asked before any camera is opened.
+// Checks, before any camera is opened, that this is the exported network and that it gives the stored outputs in this browser.
 'use strict'
 
-// How many values of two lists differ; what is missing in one differs.
+// Number of values in which two lists differ; missing ones count as different.
 const differing = (a, b) => Math.abs(a.length - b.length) + Array.from(a).slice(0, b.length).filter((value, at) => value !== b[at]).length
 
 class Tally {
@@ -12,11 +12,11 @@ class Tally {
     this.rows.set(name, { name, wrong: row.wrong + wrong, of: row.of + of })
   }
 
-  // By their CRC-32 alone, which the export stored: all of them count as differing, or none.
+  // Compared by the exported CRC-32 alone: all of them count as different, or none.
   sum(name, engine, values, crc) { this.add(name, engine.crc(values) === crc ? 0 : values.length, values.length) }
 }
 
-// [{ name, wrong, of }]: how many differ, of how many; nothing may.
+// [{ name, wrong, of }]: number of differences and of values compared; passes only if all are equal.
 async function prove(engine, bundle) {
   const asked = bundle.questions, tally = new Tally()
   for (const network of Object.values(engine.networks)) tally.add('Networks and settings', network.whole() ? 0 : 1, 1)
@@ -31,7 +31,7 @@ async function prove(engine, bundle) {
   return [...tally.rows.values()]
 }
 
-// The faces of one frame: their boxes, the pixels that the network sees of each, and what it answers.
+// The faces of one frame: their boxes, input pixels and network outputs.
 function proveFaces(engine, bundle, frame, expected, tally) {
   const taken = engine.take(frame), found = engine.detector.find(taken)
   tally.add('Box edges', differing(found.flatMap(face => face.box), expected.flatMap(face => face.box)), 4 * expected.length)

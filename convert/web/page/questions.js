@@ -1,7 +1,7 @@
-// The frames and images that the page makes by itself for its proof, as the export did (edgefer/convert/web/questions.py).
+// Generates the test frames and images of the page's proof, the same as in the export (edgefer/convert/web/questions.py).
 'use strict'
 
-// Image `number` of those that are made of nothing: squares of 1, 2, 4 or 8 pixels.
+// Synthetic noise image `number`: squares of 1, 2, 4 or 8 pixels.
 function noise(number, height, width, channels) {
   const fold = number % 4, pixels = new Uint8Array(height * width * channels)
   let at = 0
@@ -16,14 +16,14 @@ function noise(number, height, width, channels) {
   return pixels
 }
 
-// The stored frame, gray, in colour: BGR, each channel another.
+// The stored gray frame as BGR with different channels.
 function tinted(gray) {
   const pixels = new Uint8Array(3 * gray.length)
   gray.forEach((value, at) => pixels.set([value - (value >> 2), value, value + (255 - value >> 2)], 3 * at))
   return pixels
 }
 
-// The stored frame, BGR, as another one: [mirrored, left, width, times, tiles], see View in questions.py.
+// A variation of the stored BGR frame: [mirrored, left, width, times, tiles], see View in questions.py.
 function viewOf(stored, [mirrored, left, part, times, tiles]) {
   const columns = part || stored.width - left, height = stored.height * times * tiles, width = columns * times * tiles
   const pixels = new Uint8Array(height * width * 3)

@@ -1,10 +1,10 @@
-// What is made of answers: probabilities, which face is which, steady labels, and when a face cannot be read. The same
-// rules as `edgefer run`, with its numbers: the page gets them from the export.
+// Postprocessing of outputs: probabilities, face tracking, label smoothing, and quality checks. The same rules as
+// `edgefer run`, with the same parameters, which the export provides.
 'use strict'
 
 const UNSURE = 'unsure'
 
-// int8 answers -> probabilities.
+// int8 outputs -> probabilities.
 function softmax(answers, card) {
   const values = Array.from(answers, answer => (answer - card.output_zero) * card.output_scale / card.temperature)
   const top = Math.max(...values), powers = values.map(value => Math.exp(value - top))
@@ -30,13 +30,13 @@ function overlap(a, b) {
 
 const middle = ([x0, y0, x1, y1]) => [(x0 + x1) / 2, (y0 + y1) / 2]
 
-// Whether a face that was lost may have come back as another box.
+// Whether a box may be the same face as a lost track.
 function near(one, other, rules) {
   const [ax, ay] = middle(one), [bx, by] = middle(other), ratio = side(one) / Math.max(side(other), 1e-9)
   return ratio > 0.5 && ratio < 2 && Math.hypot(ax - bx, ay - by) < rules.max_shift * Math.max(side(one), side(other))
 }
 
-// The exponential mean of a head's roll over time, in degrees, the short way round.
+// Exponential moving average of a head's roll, in degrees, along the shorter arc.
 function smoothedRoll(roll, before, apart_s, rules) {
   const step = ((roll - before + 180) % 360 + 360) % 360 - 180
   return before + (1 - Math.exp(-apart_s / rules.level_s)) * step
@@ -73,7 +73,7 @@ class Tracker {
     return shown.map(({ id, face }) => ({ ...face, id })).sort((a, b) => side(b.box) - side(a.box))
   }
 
-  // Moves a face that was not found to where the patch of the last time it was fits best, or loses it.
+  // Moves an undetected face to the best match of the patch from its last detection, or drops it.
   move(track, time_s, frame) {
     const { seen, face } = track
     if (seen.patch === undefined) track.seen = { patch: patchOf(seen.frame, seen.box, 0, this.rules) }
@@ -84,7 +84,7 @@ class Tracker {
     track.face = { ...face, box: [left, top, left + x1 - x0, top + y1 - y0] }
   }
 
-  // Which face is which known one: the greatest overlap first, and what was lost nearby last.
+  // Assigns faces to tracks: greatest overlap first, then lost tracks nearby.
   pairs(tracks, faces) {
     const likely = [], pairs = new Map(), taken = new Set()
     for (const track of tracks)
@@ -104,7 +104,7 @@ class Tracker {
 class LabelSmoother {
   constructor(preset, reject, rules) { Object.assign(this, { preset, reject, rules, states: new Map() }) }
 
-  // Other rules from the next frame on. What is shown was decided by the old ones, and is not held on to.
+  // Changes the rules from the next frame on, and resets the displayed labels, which followed the old rules.
   change(preset, reject) {
     if (preset === this.preset && reject === this.reject) return
     Object.assign(this, { preset, reject })

@@ -1,4 +1,4 @@
-/* What a self-test needs of the place it runs in: one file per place implements it (platform_host.c and others). */
+/* Platform interface of the self-test, implemented by one file per platform (platform_host.c and others). */
 #ifndef EDGEFER_PLATFORM_H
 #define EDGEFER_PLATFORM_H
 

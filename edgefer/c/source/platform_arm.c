@@ -1,4 +1,4 @@
-/* The self-test on a Cortex-M with nothing below it: vectors, memory, and a debugger's console (semihosting).
+/* The self-test on a bare-metal Cortex-M: vectors, memory, and a debugger's console (semihosting).
  *
  * On a board without a debugger the BKPT instruction stops the processor: let platform_print write to your UART there.
  */

@@ -1,4 +1,4 @@
-/* The self-test on a 32-bit RISC-V core with nothing below it, as QEMU's board virt has it. */
+/* The self-test on a bare-metal 32-bit RISC-V core, as in QEMU's virt board. */
 #include "platform.h"
 
 int main(void);
@@ -13,7 +13,7 @@ void platform_print(const char *text) {
 
 uint32_t platform_ticks(void) {
   uint32_t count;
-  __asm__ volatile(".insn i 0x73, 2, %0, x0, -1278" : "=r"(count)); /* csrr minstret, without asking for Zicsr */
+  __asm__ volatile(".insn i 0x73, 2, %0, x0, -1278" : "=r"(count)); /* csrr minstret, without requiring Zicsr */
   return count;
 }
 

@@ -1,4 +1,4 @@
-/* Proves that this processor runs the very network that was exported: its hash, its settings, its pixels and its answers. */
+/* Checks that this processor runs exactly the exported network: hash, settings, pixels and outputs. */
 #include "edgefer_net.h"
 #include "edgefer_pixels.h"
 #include "network.h"

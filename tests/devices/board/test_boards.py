@@ -49,7 +49,7 @@ def test_every_profile_is_whole(board):
 
 
 @pytest.mark.parametrize("key", ["pi3", "pi4", "pi5", "zero2w", "coral-usb"])
-def test_a_pi_is_told_of_its_traps(key):
+def test_known_pitfalls_of_a_pi_are_reported(key):
     text = "\n".join((*BOARDS[key].install, *BOARDS[key].limits))
     for trap in ("--system-site-packages", "'numpy<2'", "Bookworm", "Trixie", "32-bit", "--camera csi"):
         assert trap in text
@@ -76,7 +76,7 @@ def test_what_is_no_throttling_answer_is_refused(answer):
         parse_throttled(answer)
 
 
-def test_vcgencmd_is_asked_where_it_is(tmp_path, monkeypatch):
+def test_vcgencmd_is_used_where_it_exists(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert health.throttling() is None
     program = tmp_path / "vcgencmd"

@@ -257,7 +257,7 @@ def test_power_of_a_pi(tmp_path, answer, status, fix):
     says(hardware.check_power(root, lambda: answer and health.parse_throttled(answer)), status, fix)
 
 
-def test_a_pc_is_not_asked_for_throttling(tmp_path):
+def test_throttling_is_not_checked_on_a_pc(tmp_path):
     says(hardware.check_power(tmp_path, lambda: pytest.fail("asked")), "pass")
 
 
@@ -282,7 +282,7 @@ def test_disk(tmp_path, free, status):
     says(hardware.check_disk(tmp_path, lambda folder: usage(1e12, 0, free)), status)
 
 
-def test_a_check_that_breaks_is_a_row_that_says_so(monkeypatch, tmp_path):
+def test_a_failing_check_is_reported_in_its_row(monkeypatch, tmp_path):
     def broken(*arguments, **named):
         raise PermissionError("no")
 

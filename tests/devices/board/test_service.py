@@ -1,4 +1,4 @@
-"""The service: a unit systemd accepts, and what a real `edgefer run` tells a service manager at its socket."""
+"""The service: a unit systemd accepts, and what a real `edgefer run` sends to a service manager's socket."""
 
 import http.server
 import os

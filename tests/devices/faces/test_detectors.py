@@ -109,7 +109,7 @@ def fake_yunet(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("height", "width"), [(360, 640), (640, 360), (100, 120), (2000, 1500)])
-def test_yunet_tells_boxes_and_eyes_in_the_frames_own_pixels(fake_yunet, height, width):
+def test_yunet_returns_boxes_and_eyes_in_frame_pixels(fake_yunet, height, width):
     frame = np.zeros((height, width, 3), np.uint8)
     box = (width // 4, height // 4, width // 2, height // 2)
     frame[box[1] : box[3], box[0] : box[2]] = 255

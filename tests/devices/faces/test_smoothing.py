@@ -46,7 +46,7 @@ def changes(labels) -> int:
     return sum(one != other for one, other in itertools.pairwise(labels))
 
 
-def test_off_shows_what_the_network_says():
+def test_off_shows_the_networks_output():
     answers = noisy(15, 0.0)
     assert shown(answers, "off", 15) == [max(each, key=each.get) for each in answers]
 

@@ -188,7 +188,7 @@ def test_overlap():
     assert overlap((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
 
 
-def test_the_loop_seeks_less_often_when_the_rate_asks_for_it():
+def test_the_loop_detects_less_often_to_reach_the_rate():
     class Slow(Script):
         def find(self, image_bgr):
             self.calls += 1

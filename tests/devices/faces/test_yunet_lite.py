@@ -1,4 +1,4 @@
-"""YuNet's .onnx as a .tflite that edgefer writes itself: the same answers, and no harm from a stranger's file."""
+"""YuNet's .onnx converted by edgefer to .tflite: the same outputs, and safe handling of untrusted files."""
 
 import os
 import sys
@@ -178,7 +178,7 @@ def test_a_cache_that_cannot_be_written_costs_time_and_no_detector(proven, tmp_p
 
 
 @pytest.mark.parametrize("damaged", [b"", b"PK\x03\x04 damaged"])
-def test_what_was_kept_and_is_damaged_is_made_again(proven, tmp_path, damaged):
+def test_a_damaged_cache_entry_is_rebuilt(proven, tmp_path, damaged):
     first = yunet_lite.YuNetLite(proven, tmp_path / "cache")
     (kept,) = (tmp_path / "cache").rglob("ranges.npz")
     kept.write_bytes(damaged)

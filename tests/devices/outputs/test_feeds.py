@@ -109,7 +109,7 @@ def test_a_file_from_a_camera_says_what_it_lacks(make_frame):
         (KeyError(), "KeyError"),
     ],
 )
-def test_a_dead_sink_is_said_once_and_the_run_goes_on(make_frame, error, why):
+def test_a_failed_sink_is_reported_once_and_the_run_continues(make_frame, error, why):
     sink, said = Dead(error), []
     feed = Feed(sink, wait=True, log=said.append, depth=1)
     for number in range(20):

@@ -82,7 +82,7 @@ def test_what_is_published(broker, sinks, make_frame):
 
 
 @pytest.mark.mosquitto
-def test_only_changes_are_told_and_not_too_often(broker, sinks, make_frame):
+def test_only_changes_are_published_at_a_limited_rate(broker, sinks, make_frame):
     listener = Listener(broker.port)
     sink = sinks(broker.port, rate=5)
     wait_for(lambda: sink._connected)
@@ -122,7 +122,7 @@ def test_a_broker_may_go_and_come_back(broker, sinks, make_frame, monkeypatch):
     listener.close()
 
 
-def test_a_broker_that_ends_every_connection_is_asked_less_and_less_often(monkeypatch, make_frame):
+def test_reconnecting_to_a_failing_broker_backs_off(monkeypatch, make_frame):
     """As some do with who writes to a topic that is not theirs."""
     monkeypatch.setattr(mqtt, "RETRY_S", (0.1, 60))
     said, met = [], []
@@ -163,7 +163,7 @@ def test_a_killed_program_leaves_its_last_will(broker, sinks, make_frame):
 
 
 @pytest.mark.mosquitto
-def test_a_wrong_password_is_said_once(broker, sinks):
+def test_a_wrong_password_is_reported_once(broker, sinks):
     said = []
     sink = sinks(broker.port, user="pi:wrong", log=said.append)
     wait_for(lambda: sink.trouble)

@@ -1,4 +1,4 @@
-"""`edgefer report`: from a CSV of a run, or of a stranger, to one HTML page."""
+"""`edgefer report`: from a CSV of a run, possibly untrusted, to one HTML page."""
 
 import re
 from dataclasses import replace
@@ -99,7 +99,7 @@ def test_the_command_writes_the_page_beside_the_file(edgefer, saved):
     assert "There is no folder" in edgefer("report", saved, "--out", "/none/x.html", expect=2).stderr
 
 
-def test_a_strangers_labels_do_nothing_on_the_page(make_frame, tmp_path):
+def test_untrusted_labels_are_plain_text_on_the_page(make_frame, tmp_path):
     label = "<script>alert(1)</script>\x1b[31m"
     sink = Csv(tmp_path / "run.csv", ("=cmd|' /C calc'!A0", label))
     frame = make_frame(0)

@@ -1,4 +1,4 @@
-"""What a run tells of itself: its figures, and the same as Prometheus scrapes it."""
+"""Statistics of a run: its figures, and the same figures in Prometheus format."""
 
 import urllib.request
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Folders and archives of pictures, from strangers, that networks learn to find faces from."""
+"""Untrusted folders and archives of images for training face detectors."""
 
 import io
 import json
@@ -88,7 +88,7 @@ def test_a_box_may_reach_beyond_its_picture(folder):
     assert len(pictures[0].faces) == 2 and same_photographs(pictures).tolist() == [0]
 
 
-def test_what_was_kept_and_is_damaged_is_made_again(folder):
+def test_a_damaged_cache_entry_is_rebuilt(folder):
     (first,) = read(folder)
     (kept,) = (folder.parent / "cache").glob("own-*.npz")
     for content in (b"", b"PK\x03\x04 damaged", kept.read_bytes()[:-100]):

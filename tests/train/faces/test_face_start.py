@@ -45,7 +45,7 @@ def test_a_finder_has_no_finder_as_its_teacher(scenes):
         new_config(request(scenes, "face-finder", teacher="mine"), scenes / "yunet.onnx", scenes / "run")
 
 
-def test_a_resumed_refiner_learns_from_the_finder_that_it_began_with(scenes):
+def test_a_resumed_refiner_trains_with_its_original_finder(scenes):
     run, config = new_config(request(scenes, teacher="face-finder", seed=3), scenes / "yunet.onnx", scenes / "run")
     config.save(run)
     assert is_face_run(run)
@@ -59,7 +59,7 @@ def test_a_network_for_something_else_is_refused(scenes, option):
 
 
 @pytest.mark.parametrize("recipe", ["face-finder", "face-refiner"])
-def test_a_shipped_network_without_its_weights_says_so(scenes, recipe):
+def test_missing_weights_of_a_shipped_network_are_reported(scenes, recipe):
     with pytest.raises(
         InputError, match=f"{recipe} holds no Keras .* it ships converted, so name one that you trained"
     ) as refused:
