@@ -21,6 +21,7 @@ from edgefer.bundle import (
 from edgefer.checks import Status
 from edgefer.commands.inputs import report_folder
 from edgefer.errors import BundleError, EdgeferError, InputError
+from edgefer.lineage import check_origin
 from edgefer.tflite.weights import check_weights
 
 
@@ -163,6 +164,7 @@ def test_advice_for_a_bundle_is_what_its_user_can_do(converted, tmp_path):
     assert remake(converted) == "convert the trained bundle again"
     (own,) = (check for check in check_weights(Bundle.open(shipped_bundles()["fer-nano"])))
     assert own.status is Status.NOT_CHECKED and not own.fix
+    assert not check_origin(Bundle.open(shipped_bundles()["pets-small"])).fix, "its Keras network ships nowhere"
     card = converted.card.model_copy(update={"lineage": None})
     imported = write_bundle(tmp_path / "imported", card, {"int8": converted.read("int8")})
     assert remake(Bundle.open(imported.path)) == "import the network's file again"
