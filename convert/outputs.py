@@ -65,6 +65,7 @@ SIGMOIDS = ("sigmoid", "hard_sigmoid", "LOGISTIC")
 CLIPS = {
     "RELU": (0, np.inf), "RELU6": (0, 6), "RELU_0_TO_1": (0, 1), "RELU_N1_TO_1": (-1, 1), "LOGISTIC": (0, 1), "TANH": (-1, 1),
 }  # fmt: skip
+CLOSE = 0.02  # to 0 and 1, for the rounding of int8
 STORED: dict[str, np.dtype] = {"FLOAT32": np.dtype(np.float32), "INT8": np.dtype(np.int8), "UINT8": np.dtype(np.uint8)}
 NEITHER = (
     "{where} ends with {name}: its outputs are neither logits nor probabilities, so scores from them would be meaningless. Train it "
@@ -190,7 +191,9 @@ def tflite_end(model: Model) -> End:
 
     answers = model.main.outputs[0].index
     end = _end([answers], step)
-    if end.output is None and not end.mixed and np.allclose(_bounds(answers, made_by, constant), (0, 1), atol=0.02):
+    low, high = _bounds(answers, made_by, constant)
+    # An int8 network stores a clip to 1 that lies beyond the range of its tensor as the end of that range.
+    if end.output is None and not end.mixed and abs(low) <= CLOSE and 0 < high <= 1 + CLOSE:
         return End(None, end.name if end.name in SIGMOIDS else "hard_sigmoid")  # of several operators
     return end
 

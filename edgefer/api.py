@@ -151,7 +151,7 @@ def verify(
     if not data:
         given = {
             "split": split != "", "max_drop": max_drop != MAX_DROP, "min_agreement": min_agreement != MIN_AGREEMENT,
-            "reference_kernels": reference_kernels,
+            "reference_kernels": reference_kernels, "skip_bad": skip_bad,
         }  # fmt: skip
         for name, asked in given.items():
             if asked:

@@ -295,7 +295,7 @@ def new_directory(parent: Path, stem: str) -> Path:
 def newest_bundle(runs: Path = Path("runs"), *, reads: bool = False, trained: bool = False) -> Path | None:
     """The newest finished bundle under `runs`, if there is one. reads: skip face-detection networks. trained: skip those
     without a Keras network, and converted ones."""
-    cards = sorted(runs.glob(f"*/{CARD}"), key=lambda card: -card.stat().st_mtime)
+    cards = sorted(filter(Path.is_file, runs.glob(f"*/{CARD}")), key=lambda card: -card.stat().st_mtime)
     return next((card.parent for card in cards if _is_wanted(card, reads, trained)), None)
 
 
@@ -334,6 +334,15 @@ def path_or_shipped(named: Path, shipped: Mapping[str, Path]) -> Path:
     return named if os.path.exists(named) else shipped.get(str(named), named)
 
 
+def remake(bundle: Bundle) -> str:
+    """Advice for a bundle with a wrong or incomplete file, which its user can follow."""
+    if is_shipped(bundle):
+        return "install edgefer again"
+    if bundle.card.lineage is not None or bundle.has(Form.KERAS):
+        return "convert the trained bundle again"
+    return "import the network's file again"
+
+
 def made_from(bundle: Bundle, suffix: str) -> Path:
     """The path for something made from a bundle: beside it, or for a shipped one under runs/ in the current folder."""
     path = bundle.path if bundle.path.name.strip(".") else with_name_of_its_own(bundle.path)
@@ -343,4 +352,4 @@ def made_from(bundle: Bundle, suffix: str) -> Path:
 
 def is_shipped(bundle: Bundle) -> bool:
     """Whether the bundle is in the installed package, where nothing may be written."""
-    return bundle.path in shipped_networks().values()
+    return bundle.path.resolve() in [path.resolve() for path in shipped_networks().values()]

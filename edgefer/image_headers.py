@@ -1,8 +1,10 @@
 """Reads an image file's header in Python: its type, size, transparency and orientation.
 
-It is read before decoding, so that a header that claims 60,000 x 60,000 pixels costs nothing.
+It is read before decoding, so that a header that claims 60,000 x 60,000 pixels costs nothing. So it must be the one that the
+decoder reads: a file may hold another, for a smaller image, where decoders do not look.
 """
 
+import itertools
 import re
 import struct
 import zlib
@@ -13,6 +15,9 @@ ORIENTATION, WIDTH, HEIGHT, SAMPLE_FORMAT = 0x112, 256, 257, 339  # TIFF 6.0 tag
 FLOAT_SAMPLES = 3
 MAX_ENTRIES = 4096  # of a TIFF directory
 MAX_CHUNKS = 1 << 18  # of a PNG: they are checked one by one, and 64 million pixels take 24,000 of 8 KB
+BARE_MARKERS = (0xFF01, *range(0xFFD0, 0xFFD8))  # of a JPEG, without a length: TEM, RST0 to RST7
+CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000
+PNM = re.compile(rb"P[1-6](?:\s+|#[^\r\n]*[\r\n])+(\d{1,9})(?:\s+|#[^\r\n]*[\r\n])+(\d{1,9})\s")
 FILL = re.compile(rb"\xff{2,}")  # before a JPEG's marker
 
 
@@ -66,6 +71,9 @@ def _jpeg(content: bytes) -> Header:
         if fill := FILL.match(content, at):
             at = fill.end() - 1
         marker, length = struct.unpack_from(">HH", content, at)
+        if marker in BARE_MARKERS:
+            at += 2
+            continue
         if marker >> 8 != 0xFF or length < 2:
             raise ValueError("is damaged or cut short")
         if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
@@ -113,7 +121,8 @@ def _tiff(content: bytes) -> Header:
 
 
 def _directory(content: bytes) -> dict[int, int]:
-    """The first directory's tags with the first value of each, if it is an integer."""
+    """The first directory's tags with the first value of each; 0 for another type than an unsigned integer. As in libtiff the
+    first entry of a tag counts."""
     end = "<" if content[:2] == b"II" else ">"
     big = struct.unpack_from(f"{end}H", content, 2)[0] == 43  # BigTIFF
     offset, count, entry, inline = ("Q", "Q", 20, 12) if big else ("I", "H", 12, 8)
@@ -125,7 +134,8 @@ def _directory(content: bytes) -> dict[int, int]:
         start = at + entry * number
         tag, kind, values = struct.unpack_from(f"{end}HH{offset}", content, start)
         form = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind)
-        if not form:
+        if not form or tag in tags:
+            tags.setdefault(tag, 0)
             continue
         where = start + inline
         if values * struct.calcsize(end + form) > struct.calcsize(end + offset):
@@ -145,18 +155,34 @@ def _orientation(exif: bytes) -> int:
 
 
 def _pnm(content: bytes) -> Header:
-    match = re.match(rb"P[1-6](?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})\s", content[:4096])
+    match = PNM.match(content[:4096])
     if not match:
         raise ValueError("is damaged or cut short")
     return Header(kind="PNM", width=int(match[1]), height=int(match[2]))
 
 
 def _jpeg2000(content: bytes) -> Header:
-    stream = content.find(b"\xff\x4f\xff\x51")
-    if stream < 0:
+    stream = 0 if content.startswith(CODESTREAM) else _codestream(content)
+    if content[stream : stream + 4] != CODESTREAM:
         raise ValueError("is damaged or cut short")
     right, bottom, left, top = struct.unpack_from(">IIII", content, stream + 8)
     return Header(kind="JPEG 2000", width=right - left, height=bottom - top, alpha=True)
+
+
+def _codestream(content: bytes) -> int:
+    """The start of the first codestream among a JPEG 2000 file's boxes; another box may hold bytes that look like one."""
+    at = 0
+    for _ in range(MAX_ENTRIES):
+        length, name = struct.unpack_from(">I4s", content, at)
+        head = 8
+        if length == 1:
+            (length,), head = struct.unpack_from(">Q", content, at + 8), 16
+        if name == b"jp2c":
+            return at + head
+        if length < head:
+            break
+        at += length
+    raise ValueError("is damaged or cut short")
 
 
 # ISO 23008-12: a rotation, anticlockwise in quarters, optionally followed by mirroring (1: left and right).
@@ -167,8 +193,9 @@ AVIF_ORIENTATIONS = {(0, None): 1, (1, None): 8, (2, None): 3, (3, None): 6, (0,
 def _heif(content: bytes) -> Header:
     (length,) = struct.unpack_from(">I", content, 0)
     avif = any(brand in content[8 : min(length, 256)] for brand in (b"avif", b"avis"))
-    sizes = [struct.unpack_from(">II", content, match.end() + 4) for match in re.finditer(b"ispe", content[: 1 << 16])]
-    if not sizes:
+    found = itertools.islice(re.finditer(b"ispe", content), MAX_ENTRIES + 1)
+    sizes = [struct.unpack_from(">II", content, match.end() + 4) for match in found]
+    if not 1 <= len(sizes) <= MAX_ENTRIES:
         raise ValueError("is damaged or cut short")
     width, height = max(sizes, key=lambda size: size[0] * size[1])
     turn = re.search(rb"\0\0\0\x09irot(.)", content[: 1 << 16], re.DOTALL)

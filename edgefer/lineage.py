@@ -5,7 +5,7 @@ that such a step produced, so everything is compared with the trained network in
 as `origin` if slimming replaced it with a smaller one, and the card has its hash.
 """
 
-from edgefer.bundle import Bundle, Form
+from edgefer.bundle import Bundle, Form, is_shipped
 from edgefer.card import ModelCard
 from edgefer.checks import Check, Status
 from edgefer.options import MAX_DROP
@@ -49,7 +49,7 @@ def is_retrained(card: ModelCard) -> bool:
 def check_origin(bundle: Bundle) -> Check:
     """Whether the trained network is available. A row of question 2, so that another comparison is not mistaken for it."""
     card = bundle.card
-    form, status, fix = origin_form(card), Status.NOT_CHECKED, FIX
+    form, status, fix = origin_form(card), Status.NOT_CHECKED, _fix(bundle)
     if form is not None:
         name, status, fix = card.variants[form].file, Status.PASS, ""
         detail = (
@@ -61,7 +61,7 @@ def check_origin(bundle: Bundle) -> Check:
         status = Status.FAIL
     elif not any(variant in card.variants for variant in (Form.KERAS, Form.ORIGIN)):
         detail = "the bundle holds no Keras network: its forms can be compared with each other only"
-        fix = f"{FIX}, or import the network's .keras or .h5 file"
+        fix = fix and f"{fix}, or import the network's .keras or .h5 file"
     elif card.lineage is not None and card.lineage.sha256:
         detail = f"the bundle no longer holds it ({card.lineage.sha256:.12}…): what conversion cost is not known"
     else:
@@ -71,6 +71,11 @@ def check_origin(bundle: Bundle) -> Check:
     return Check(question=2, subject=SUBJECT, status=status, detail=detail, fix=fix)
 
 
+def _fix(bundle: Bundle) -> str:
+    """What its user can do; nothing for a shipped one, whose trained network is not part of edgefer."""
+    return "" if is_shipped(bundle) else FIX
+
+
 def check_recorded_cost(bundle: Bundle) -> Check | None:
     """A retrained network's loss according to the card, for a machine without data; None for one that was only rounded."""
     card = bundle.card
@@ -78,7 +83,7 @@ def check_recorded_cost(bundle: Bundle) -> Check | None:
         return None
     if card.lineage is None or card.lineage.cost is None:
         detail = "it was retrained or slimmed, and the card does not say what that cost"
-        return Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=FIX)
+        return Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=_fix(bundle))
     cost = card.lineage.cost
     low, high = cost.drop_interval
     over = cost.drop > MAX_DROP or cost.agreement < MIN_RETRAINED_AGREEMENT

@@ -14,6 +14,7 @@ from edgefer.text import printable
 Choice = TypeVar("Choice", bound=StrEnum)
 Record = TypeVar("Record")
 MAX_THREADS, MAX_FPS = 256, 1000.0  # more than any board or camera has
+MIN_TARGET_FPS = 0.1
 # What conversion may cost by default: points of accuracy, and the minimum share of equal decisions.
 MAX_DROP, MIN_AGREEMENT = 1.0, 0.97
 LENGTHS = {"missing": "longer", "too_long": "shorter"}  # what a tuple should be, by pydantic's kind of error
@@ -225,7 +226,12 @@ CHOICES: dict[str, type[StrEnum]] = {
 }
 
 
-BOUNDS = {"min_face": (0, None), "threads": (1, MAX_THREADS), "target_fps": (0.1, MAX_FPS), "follow": (1, None)}
+BOUNDS = {
+    "min_face": (0, None),
+    "threads": (1, MAX_THREADS),
+    "target_fps": (MIN_TARGET_FPS, MAX_FPS),
+    "follow": (1, None),
+}
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgefer.bundle import TFLITE_VARIANTS, Bundle
+from edgefer.bundle import TFLITE_VARIANTS, Bundle, remake
 from edgefer.checks import Check, Status, status_if
 from edgefer.errors import BundleError, RuntimeFault
 from edgefer.interpreter import Network, RuntimeOptions
@@ -80,7 +80,7 @@ def check_pixels(bundle: Bundle, vectors: Vectors) -> list[Check]:
         subject = f"pixels of {name}'s crop" if name else "pixels"
         expected = vectors.crops.get(name)
         if expected is None:
-            detail, fix = "the bundle stores no pixels for it", "convert the trained bundle again"
+            detail, fix = "the bundle stores no pixels for it", remake(bundle)
             checks.append(Check(question=1, subject=subject, status=Status.NOT_CHECKED, detail=detail, fix=fix))
             continue
         crops = cut_crops(vectors.frames, vectors.boxes, crop, card)
@@ -96,8 +96,7 @@ def _check_faces(bundle: Bundle, vectors: Vectors) -> Check:
     if vectors.faces:  # compared by Vectors.load
         return Check(question=1, subject="faces", status=Status.PASS, detail=f"{faces}, as when the vectors were made")
     detail = f"the card says {faces}; the bundle stores nothing to compare it with"
-    fix = "convert the trained bundle again"
-    return Check(question=1, subject="faces", status=Status.NOT_CHECKED, detail=detail, fix=fix)
+    return Check(question=1, subject="faces", status=Status.NOT_CHECKED, detail=detail, fix=remake(bundle))
 
 
 def check_answers(

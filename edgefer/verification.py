@@ -22,6 +22,11 @@ class Certificate(Protocol):
     def figures_html(self) -> str: ...
 
 
+def certificate_page(named: Path) -> Path:
+    """The path of a certificate's page: the named file, or parity.html in the named directory."""
+    return named if named.suffix.lower() in (".html", ".htm") else named / "parity.html"
+
+
 def verify_alone(bundle: Bundle, runtimes: Sequence[str] = ()) -> "Verification":
     """All checks of a bundle without data, with question 3 on each runtime (none: the first installed one)."""
     from edgefer.c.prove import check_in_c
@@ -90,7 +95,7 @@ class Verification:
 
         if self.certificate is None:
             raise InputError("There is no certificate without labelled images: edgefer.verify(bundle, data=PATH).")
-        path = Path(page) if Path(page).suffix.lower() in (".html", ".htm") else Path(page) / "parity.html"
+        path = certificate_page(Path(page))
         write_file(path.with_suffix(".json"), json.dumps(self.to_dict(), indent=2).encode() + b"\n")
         write_file(path, self.certificate.to_html().encode())
         return path

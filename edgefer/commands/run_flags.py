@@ -11,6 +11,7 @@ from edgefer.commands.inputs import FACES, INPUT, RUNTIME, DetectorFlags, Networ
 from edgefer.errors import InputError
 from edgefer.options import (
     MAX_FPS,
+    MIN_TARGET_FPS,
     DeviceName,
     ReaderOptions,
     Rotation,
@@ -107,7 +108,7 @@ Region = Annotated[
 TargetFps = Annotated[
     float | None,
     typer.Option(
-        min=1,
+        min=MIN_TARGET_FPS,
         max=MAX_FPS,
         metavar="FPS",
         help="Detect faces only as often as this frame rate allows, and track them in between. By default this board's "

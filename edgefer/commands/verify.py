@@ -147,6 +147,7 @@ def _about_images(asked: VerifyFlags) -> str:
         "--split": bool(asked.split),
         "--max-drop": asked.max_drop != MAX_DROP,
         "--min-agreement": asked.min_agreement != MIN_AGREEMENT,
+        "--skip-bad": asked.skip_bad,
     }
     return next((option for option, given in options.items() if given), "")
 
@@ -163,7 +164,7 @@ def _verify_export(folder: Path, asked: VerifyFlags) -> None:
     from edgefer.checks import report as report_checks
     from edgefer.convert.exported import check_export
 
-    if asked.data or asked.split or asked.report or asked.certificate or asked.runtime:
+    if asked.data or asked.certificate or asked.runtime or _about_images(asked):
         raise InputError(f"{folder} is an export, of which only its files can be checked: name the bundle for more.")
     report_checks(str(folder), check_export(folder), as_json=asked.as_json)
     raise typer.Exit
@@ -193,12 +194,13 @@ def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
     from edgefer.files import check_writable
     from edgefer.runtimes import machine
     from edgefer.train.data.trained import remembered
+    from edgefer.verification import certificate_page
 
     if (option := _about_images(asked)) and not asked.data and remembered(opened) is None:
         raise InputError(
             f"{option} is about decisions on labelled images: name some, similar to those it was trained on, with --data PATH."
         )
-    page = _certificate_file(asked.report) if asked.report else report_folder(opened) / "parity.html"
+    page = certificate_page(asked.report) if asked.report else report_folder(opened) / "parity.html"
     check_writable(page, "--report")
     dataset = training_data(opened, asked.data, asked.skip_bad)
     certificate = certify(
@@ -232,11 +234,6 @@ def _show_figures(certificate: "Certificate") -> None:
     rows = [worth_row(one) for one in certificate.networks]
     console.show_table(f"Accuracy, {certificate.split} split", WORTH_COLUMNS, rows)
     console.show_table("What conversion cost", COST_COLUMNS, [cost_row(one) for one in certificate.proof.cost])
-
-
-def _certificate_file(report: Path) -> Path:
-    """The path of the certificate's page: the named file, or parity.html in the named directory."""
-    return report if report.suffix.lower() in (".html", ".htm") else report / "parity.html"
 
 
 def _check_certificate(opened: "Bundle", file: Path) -> None:

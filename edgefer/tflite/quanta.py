@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from edgefer.bundle import Bundle
+from edgefer.bundle import Bundle, remake
 from edgefer.checks import Check, Status
 from edgefer.tflite.flatbuffer import Model, Operator, Tensor, read_model
-from edgefer.tflite.weights import CONVERT_AGAIN, MAX_NAMED
+from edgefer.tflite.weights import MAX_NAMED
 
 SUBJECT = "int8's scales and zero points"
 LOWEST = {"INT8": -128, "UINT8": 0}
@@ -46,14 +46,14 @@ def check_quanta(bundle: Bundle, stored: np.ndarray | None) -> list[Check]:
         )
         return [
             Check(
-                question=2, subject=SUBJECT, status=Status.FAIL, detail=named, fix=CONVERT_AGAIN, examples=tuple(wrong)
+                question=2, subject=SUBJECT, status=Status.FAIL, detail=named, fix=remake(bundle), examples=tuple(wrong)
             )
         ]
     if stored is None:
         fixed = _non_negative(model)
         free = sum(tensor.index not in fixed for tensor in tensors)
         detail = f"nothing contradicts another; {free} of {len(tensors)} zero points are free, and the bundle stores none to compare them with"
-        return [Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=CONVERT_AGAIN)]
+        return [Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=remake(bundle))]
     return [
         Check(question=2, subject=SUBJECT, status=Status.PASS, detail=f"all {len(tensors)} are as they were converted")
     ]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgefer.bundle import Bundle
+from edgefer.bundle import Bundle, Form, is_shipped, remake
 from edgefer.checks import Check, Status
 from edgefer.errors import BundleError
 from edgefer.tflite.flatbuffer import Operator, Tensor, read_model
@@ -21,7 +21,6 @@ SAME_SCALE = 1e-4  # of the scale, relative
 DTYPES = {"FLOAT32": "<f4", "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8"}
 ENDS = ("QUANTIZE", "DEQUANTIZE")  # only in a quantized network
 MAX_NAMED = 4
-CONVERT_AGAIN = "convert the trained bundle again"
 
 
 def check_weights(bundle: Bundle) -> list[Check]:
@@ -30,14 +29,15 @@ def check_weights(bundle: Bundle) -> list[Check]:
         return []
     if not bundle.has("float32"):
         detail = "the bundle has no float32.tflite to compare them with"
-        return [Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=CONVERT_AGAIN)]
+        fix = remake(bundle) if bundle.has(Form.KERAS) and not is_shipped(bundle) else ""
+        return [Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=fix)]
     before, after = (_operators(bundle, variant) for variant in ("float32", "int8"))
     rest: list[Check] = []
     if _names(before) != _names(after):
         before, after = _weighted(before), _weighted(after)
         if _names(before) != _names(after):
             detail = f"the two are built differently: {_difference(before, after)}"
-            return [Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=CONVERT_AGAIN)]
+            return [Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=remake(bundle))]
         detail = "their operators differ beside the convolutions and dense layers"
         rest = [Check(question=2, subject="int8's other constants", status=Status.NOT_CHECKED, detail=detail)]
     return [_compare(bundle, before, after), *rest]
@@ -74,7 +74,7 @@ def _compare(bundle: Bundle, before: list[Operator], after: list[Operator]) -> C
         return Check(question=2, subject=SUBJECT, status=Status.DOUBTFUL, detail=detail, examples=tuple(wrong))
     detail = f"{named} are not float32's, rounded: one of the two files was changed or damaged after conversion"
     return Check(
-        question=2, subject=SUBJECT, status=Status.FAIL, detail=detail, fix=CONVERT_AGAIN, examples=tuple(wrong)
+        question=2, subject=SUBJECT, status=Status.FAIL, detail=detail, fix=remake(bundle), examples=tuple(wrong)
     )
 
 

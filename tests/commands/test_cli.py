@@ -15,6 +15,7 @@ from typer.main import get_command
 from edgefer.bundle import Bundle, made_from, shipped_bundles, write_bundle
 from edgefer.cli import app
 from edgefer.errors import InputError
+from edgefer.options import MIN_TARGET_FPS
 from edgefer.train.networks import keras_bytes, load_keras
 
 HEAVY = ("cv2", "numpy", "ai_edge_litert", "tensorflow", "pydantic", "rich.progress")
@@ -286,9 +287,15 @@ def test_an_empty_name_is_not_the_current_folder(edgefer, tmp_path):
     assert "empty text" in edgefer("data", "check", "", cwd=tmp_path, expect=2).stderr
 
 
-@pytest.mark.parametrize("option", [["--threads", "100000"], ["--target-fps", "inf"], ["--fps", "1e300"]])
+@pytest.mark.parametrize(
+    "option", [["--threads", "100000"], ["--target-fps", "inf"], ["--target-fps", "0.05"], ["--fps", "1e300"]]
+)
 def test_numbers_that_no_board_has_are_wrong_usage(edgefer, option):
     edgefer("run", "builtin", "--frames", 1, *option, expect=2)
+
+
+def test_the_least_frame_rate_is_that_of_python(edgefer):
+    edgefer("run", "builtin", "--frames", 1, "--target-fps", MIN_TARGET_FPS)
 
 
 @pytest.mark.parametrize("folder", [".", "..", "/"])

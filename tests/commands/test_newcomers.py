@@ -28,6 +28,7 @@ CONVERTED = "which conversion and --init-from need: it ships converted, so name 
         (["parity", "fer-small"], LIES),
         (["verify", "fer-small", "--report", "out"], f"^--report {ABOUT}"),
         (["verify", "fer-small", "--split", "test"], f"^--split {ABOUT}"),
+        (["verify", "fer-small", "--skip-bad"], f"^--skip-bad {ABOUT}"),
         (["verify", "fer-small", "--max-drop", "0.5"], f"^--max-drop {ABOUT}"),
         (["verify", "fer-small", "--min-agreement", "0.9"], f"^--min-agreement {ABOUT}"),
         (["convert", "pets-small"], f"{CONVERTED}fer-nano, fer-small, ferplus-small, or one that you trained"),

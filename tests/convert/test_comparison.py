@@ -1,5 +1,8 @@
 """Question 2's figures against independent ones, and its judgement: chance is no fault, and a fault is no chance."""
 
+import math
+import time
+
 import numpy as np
 import pytest
 
@@ -88,6 +91,9 @@ def test_mcnemar_against_the_binomial_distribution():
     assert mcnemar_p(8, 2) == mcnemar_p(2, 8) == pytest.approx(112 / 1024)
     assert mcnemar_p(0, 0) == mcnemar_p(5, 5) == 1.0
     assert 0 < mcnemar_p(900, 700) < 1e-5
+    began = time.process_time()
+    assert mcnemar_p(5000, 5100) == pytest.approx(math.erfc(99 / math.sqrt(2 * 10_100)), rel=1e-3)
+    assert time.process_time() - began < 2  # it took 14 s
 
 
 def test_the_paired_interval_has_its_nominal_coverage():

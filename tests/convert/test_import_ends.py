@@ -11,7 +11,7 @@ from edgefer.convert.foreign import read_foreign
 from edgefer.convert.import_options import Request
 from edgefer.convert.importing import import_network
 from edgefer.convert.outputs import PROBABILITIES, check_answers, tflite_end
-from edgefer.convert.quantize import to_float16, to_float32
+from edgefer.convert.quantize import to_float16, to_float32, to_int8
 from edgefer.errors import InputError
 from edgefer.interpreter import LOGITS
 from edgefer.tflite.flatbuffer import read_model
@@ -151,6 +151,17 @@ def test_a_hard_sigmoid_is_seen_as_keras_3_computes_it_and_a_clip_to_other_numbe
     make = Chance(0).make
     answers = make.unary("RELU_0_TO_1", make.dense(flat(make, make.input((1, 16, 16, 1))), 3))
     assert tflite_end(read_model(make.finish(answers), "made")).name == "hard_sigmoid"
+
+
+def test_a_hard_sigmoid_in_int8_is_seen_where_its_clip_to_1_is_beyond_the_range_of_its_tensor(keras):
+    pixels = keras.Input((16, 16, 1))
+    small = keras.initializers.RandomNormal(stddev=0.02, seed=0)
+    end = keras.layers.Dense(3, activation="hard_sigmoid", kernel_initializer=small)
+    network = keras.Model(pixels, end(keras.layers.Flatten()(pixels)))
+    images = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 1), np.uint8)
+    model = read_model(to_int8(network, images), "made")
+    assert [one.name for one in model.operators][-2:] == ["MINIMUM", "RELU"]
+    assert tflite_end(model).name == "hard_sigmoid"
 
 
 def test_a_tensor_that_is_made_of_itself_ends_the_search():

@@ -7,9 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from edgefer.bundle import CARD, Bundle, new_directory, newest_bundle, shipped_bundles, write_bundle, write_file
+from edgefer.bundle import (
+    CARD,
+    Bundle,
+    is_shipped,
+    new_directory,
+    newest_bundle,
+    remake,
+    shipped_bundles,
+    write_bundle,
+    write_file,
+)
+from edgefer.checks import Status
 from edgefer.commands.inputs import report_folder
 from edgefer.errors import BundleError, EdgeferError, InputError
+from edgefer.lineage import check_origin
+from edgefer.tflite.weights import check_weights
 
 
 @pytest.fixture
@@ -132,10 +145,29 @@ def test_new_directories_never_collide_and_the_newest_bundle_is_found(converted,
         runs / "trained", converted.card.model_copy(update={"lineage": None}), {"keras": converted.read("keras")}
     )
     os.utime(runs / "trained" / CARD, (1, 1))
+    (runs / "net-4" / CARD).symlink_to("nowhere")
     newest = newest_bundle(runs)
     assert newest_bundle(runs, trained=True) == runs / "trained"
     assert newest and newest.name == "net-3"
     assert new_directory(runs, "net").name == "net-5"
+
+
+def test_a_shipped_bundle_is_one_however_it_is_named(monkeypatch, tmp_path):
+    folder = shipped_bundles()["fer-nano"]
+    monkeypatch.chdir(folder.parent)
+    (tmp_path / "link").symlink_to(folder)
+    for named in (folder, "fer-nano", "../models/fer-nano", tmp_path / "link"):
+        assert is_shipped(Bundle.open(named)) and remake(Bundle.open(named)) == "install edgefer again"
+
+
+def test_advice_for_a_bundle_is_what_its_user_can_do(converted, tmp_path):
+    assert remake(converted) == "convert the trained bundle again"
+    (own,) = (check for check in check_weights(Bundle.open(shipped_bundles()["fer-nano"])))
+    assert own.status is Status.NOT_CHECKED and not own.fix
+    assert not check_origin(Bundle.open(shipped_bundles()["pets-small"])).fix, "its Keras network ships nowhere"
+    card = converted.card.model_copy(update={"lineage": None})
+    imported = write_bundle(tmp_path / "imported", card, {"int8": converted.read("int8")})
+    assert remake(Bundle.open(imported.path)) == "import the network's file again"
 
 
 def test_nothing_is_written_through_links_of_an_untrusted_bundle(tmp_path):

@@ -158,6 +158,7 @@ def test_an_untrusted_card_is_shown_as_plain_text():
         (lambda: edgefer.verify("fer-nano", runtimes="x"), "runtime 'x' is not known"),
         (lambda: edgefer.verify("fer-nano", "builtin", max_drop=-3), "max_drop -3 is not a number from 0 to 100"),
         (lambda: edgefer.verify("fer-nano", runtimes=3), "runtimes 3 is not a list of names"),
+        (lambda: edgefer.verify("fer-nano", skip_bad=True), "^skip_bad is about decisions on labelled images"),
         (lambda: edgefer.verify("fer-nano", split="test"), "^split is about decisions on labelled images"),
         (lambda: edgefer.verify("fer-nano", max_drop=0.5), "^max_drop is about decisions on labelled images"),
         (lambda: edgefer.load("fer\0nano"), "holds a NUL"),

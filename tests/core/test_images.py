@@ -12,6 +12,7 @@ import pytest
 
 from edgefer.drawn import face_set
 from edgefer.errors import EdgeferError, ImageError
+from edgefer.image_headers import read_header
 from edgefer.images import (
     MAX_PIXELS,
     SUFFIXES,
@@ -260,3 +261,60 @@ def test_two_threads_that_read_at_once_leave_opencv_s_log_as_it_was(face, monkey
     first.join(20)
     second.join(20)
     assert cv2.utils.logging.getLogLevel() == level
+
+
+def _tiff_twice(kind: int) -> bytes:
+    """40 x 40 pixels, with a second width and height of 10 that libtiff ignores. kind: the type of the first ones."""
+    pixels = bytes(40 * 40)
+    entries = [(256, kind, 40), (256, 4, 10), (257, kind, 40), (257, 4, 10), (258, 3, 8), (259, 3, 1), (262, 3, 1)]
+    entries += [(273, 4, 8), (277, 3, 1), (278, 4, 40), (279, 4, len(pixels))]
+    table = b"".join(struct.pack("<HHII", tag, form, 1, value) for tag, form, value in entries)
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + struct.pack("<H", len(entries)) + table + bytes(4)
+
+
+def _jpeg2000_with_decoy() -> bytes:
+    content = cv2.imencode(".jp2", np.zeros((40, 40, 3), np.uint8))[1].tobytes()
+    decoy = b"\xff\x4f\xff\x51" + struct.pack(">HHIIII", 41, 0, 10, 10, 0, 0)
+    at = content.index(b"jp2c") - 4
+    return content[:at] + struct.pack(">I", 8 + len(decoy)) + b"free" + decoy + content[at:]
+
+
+def _jpeg_with_decoy() -> bytes:
+    """A marker without a length, then the real header, whose own marker would be taken for that length."""
+    content = cv2.imencode(".jpg", np.zeros((40, 40, 3), np.uint8))[1].tobytes()
+    frame = content.index(b"\xff\xc0")
+    end = frame + 2 + int.from_bytes(content[frame + 2 : frame + 4], "big")
+    rest = content[2:frame] + content[end:]
+    scan = rest.index(b"\xff\xda")
+    start = b"\xff\xd8\xff\x01" + content[frame:end] + rest[:scan]
+    start += b"\xff\xfe" + struct.pack(">H", 60_000) + bytes(59_998)
+    decoy = b"\xff\xc0" + struct.pack(">HBHHB", 17, 8, 10, 10, 3)
+    fill = 4 + 0xFFC0 - len(start) - 4
+    return start + b"\xff\xfe" + struct.pack(">H", 2 + fill + len(decoy)) + bytes(fill) + decoy + rest[scan:]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(_tiff_twice(4), id="a tag twice"),
+        pytest.param(_tiff_twice(9), id="a signed tag first"),
+        pytest.param(_jpeg2000_with_decoy(), id="a codestream in another box"),
+        pytest.param(_jpeg_with_decoy(), id="behind a bare marker"),
+        pytest.param(b"P5\n#x\r40 40\n10 10 255\n" + bytes(1700), id="behind a comment"),
+    ],
+)
+def test_a_second_smaller_size_hides_no_large_image(content):
+    """It must not pass the limit of pixels by claiming to be smaller than the decoder will find it."""
+    assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape == (40, 40, 3)
+    header = read_header(content)
+    assert (header.width, header.height) in ((40, 40), (0, 0)), "none is refused"
+
+
+def test_a_size_far_behind_in_an_avif_counts():
+    content = b"\0\0\0\x10ftypavif" + bytes(4) + b"ispe" + struct.pack(">4xII", 10, 10) + bytes(70_000)
+    content += b"ispe" + struct.pack(">4xII", 60_000, 60_000)
+    assert read_header(content).width == 60_000
+    with pytest.raises(ValueError, match="claims to have 60,000 x 60,000 pixels"):
+        decode_image(content)
+    with pytest.raises(ValueError, match="damaged"):
+        read_header(content + 5000 * b"ispe" + bytes(12))
