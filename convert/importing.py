@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from edgefer.bundle import PARITY, Bundle, write_bundle
-from edgefer.card import CropSpec, InputSpec, ModelCard, Scores, first_problem
+from edgefer.card import InputSpec, ModelCard, first_problem
 from edgefer.checks import Check
 from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, check_labels, choose, describe, measure
 from edgefer.convert.equivalence import adapt_keras, adapt_tflite
@@ -29,7 +29,7 @@ from edgefer.provenance import Provenance
 from edgefer.text import printable
 from edgefer.tflite.titles import form_title
 from edgefer.train import backend
-from edgefer.train.data.dataset import Dataset, Split
+from edgefer.train.data.dataset import Dataset, Split, pool
 from edgefer.train.evaluate import evaluate
 from edgefer.train.framing import measure_crop
 from edgefer.train.limits import Holdout, with_limits
@@ -37,7 +37,6 @@ from edgefer.train.recipe_fields import Recipe
 
 MEASURED = 2000  # images on which a contract is measured
 FRAMED = 200  # images whose framing is measured
-Measured = Mapping[str, CropSpec]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +89,7 @@ def _import(request: Request, out: Path) -> Imported:
         card = card.model_copy(update={"input": contract.spec(height, width), "output": contract.output})
     tflite = {name: content for name, content in files.items() if name != "keras"}
     with progress.stage("Measuring it and storing images and answers for its proof"):
-        card = card.model_copy(update={"metrics": _metrics(card, files, dataset)})
-        card = _limited(card, tflite, dataset)
+        card = _measured(card, tflite, dataset)
         files[PARITY] = make_vectors(card, tflite)
     settled = _settled(contract, measured, known.because) | {"checks": [check.to_json() for check in checks]}
     report = {"import.json": json.dumps(settled, indent=2).encode()}
@@ -180,10 +178,7 @@ def measured_images(dataset: Dataset) -> Split:
     for split in splits or list(dataset.splits.values())[:1]:
         left = MEASURED - sum(map(len, parts))
         parts.append(split.take(np.sort(np.random.default_rng(0).permutation(len(split))[:left])))
-    images, labels, ids = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels", "ids")
-    )
-    return Split(images=images, labels=labels, ids=ids)
+    return pool(parts)
 
 
 def _card(request: Request, foreign: Foreign, contract: Contract, dataset: Dataset | None, known: Stated) -> ModelCard:
@@ -231,28 +226,19 @@ def _card_name(path: Path) -> str:
     return name.strip("-._")[:64] or "imported"
 
 
-def _metrics(card: ModelCard, files: Mapping[str, bytes], dataset: Dataset | None) -> dict[str, dict[str, Scores]]:
+def _measured(card: ModelCard, tflite: Mapping[str, bytes], dataset: Dataset | None) -> ModelCard:
+    """The card with figures and limits from held-out labelled images, if there are any."""
     if dataset is None or set(dataset.labels) != set(card.labels):
-        return {}
-    dataset = dataset.with_labels(card.labels)
-    held = {name: split for name, split in dataset.splits.items() if name != "train"}
-    metrics: dict[str, dict[str, Scores]] = {}
-    for name, split in held.items():
-        metrics[name] = {
-            variant: evaluate(split, Network.of(content, card).logits(split.images))
-            for variant, content in files.items()
-            if variant not in ("keras", PARITY)
-        }
-    return metrics
-
-
-def _limited(card: ModelCard, tflite: Mapping[str, bytes], dataset: Dataset | None) -> ModelCard:
-    """The card with the deployed variant's limits, if there are held-out labelled images."""
-    if dataset is None or set(dataset.labels) != set(card.labels) or "valid" not in dataset.splits:
         return card
     ((form, content),) = tflite.items()
-    held = Holdout(Network.of(content, card).logits, dataset.with_labels(card.labels).split("valid"))
-    card, note = with_limits(card, [held], "valid", form_title(form, content, stated=card.input.stated))
+    logits = Network.of(content, card).logits
+    held = {name: split for name, split in dataset.with_labels(card.labels).splits.items() if name != "train"}
+    metrics = {name: {form: evaluate(split, logits(split.images))} for name, split in held.items()}
+    card = card.model_copy(update={"metrics": metrics})
+    if "valid" not in held:
+        return card
+    title = form_title(form, content, stated=card.input.stated)
+    card, note = with_limits(card, [Holdout(logits, held["valid"])], "valid", title)
     return card.model_copy(update={"provenance": card.provenance.model_copy(update={"conversion": (note,)})})
 
 
