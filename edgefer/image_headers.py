@@ -129,7 +129,7 @@ def _directory(content: bytes) -> dict[int, int]:
     (at,) = struct.unpack_from(end + offset, content, 8 if big else 4)
     (entries,) = struct.unpack_from(end + count, content, at)
     at += struct.calcsize(end + count)
-    tags = {}
+    tags: dict[int, int] = {}
     for number in range(min(entries, MAX_ENTRIES)):
         start = at + entry * number
         tag, kind, values = struct.unpack_from(f"{end}HH{offset}", content, start)
