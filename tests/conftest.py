@@ -28,6 +28,7 @@ pytest_plugins = ["exports"]
 
 GRAY48 = InputSpec(height=48, width=48)
 ROOT = Path(__file__).parent.parent
+LONG = ("convert", "parity", "train")  # rooms whose tests train and convert networks
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
@@ -85,8 +86,13 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_configure(config):
+    config.option.loadscopereorder = False  # pytest-xdist would sort files by their number of tests
+
+
 def pytest_collection_modifyitems(config, items):
     """A skip is not a pass: on the bench, --require=camera makes a missing camera a failure."""
+    _sort_files(items)
     for mark, (here, why) in NEEDS.items():
         if mark == "aarch64" and here and mark not in config.getoption("-m"):
             here, why = False, "minutes of emulation: ask for it with -m aarch64"
@@ -94,6 +100,17 @@ def pytest_collection_modifyitems(config, items):
             for item in items:
                 if item.get_closest_marker(mark):
                     item.add_marker(pytest.mark.skip(reason=why))
+
+
+def _sort_files(items: list[pytest.Item]) -> None:
+    """Put long files first, so that no worker is left alone with one, and what needs the demo after it."""
+    needs_demo = {item.path for item in items if "demo" in item.fixturenames}
+
+    def turn(item: pytest.Item) -> tuple[bool, bool, bool]:
+        room = item.path.relative_to(ROOT / "tests").parts[0]
+        return item.path.stem != "test_demo", room not in LONG, item.path in needs_demo
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")
