@@ -107,9 +107,10 @@ class Bundle:
                 f"There is no bundle at {path}: name a directory that `edgefer train` or `convert` wrote, or one of "
                 f"{', '.join(shipped_bundles())}."
             )
-        if not card_file.exists():
-            hint = " (its training has not finished: `edgefer train --resume`)" if is_begun(path) else ""
-            raise BundleError(f"{path} is not a bundle: it has no {CARD}{hint}.")
+        with contextlib.suppress(PermissionError):  # read_regular reports it
+            if not card_file.exists():
+                hint = " (its training has not finished: `edgefer train --resume`)" if is_begun(path) else ""
+                raise BundleError(f"{path} is not a bundle: it has no {CARD}{hint}.")
         card = parse_card(read_regular(card_file, MAX_CARD, error=BundleError), str(card_file))
         bundle = cls(path, card)
         for variant in card.variants:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -150,6 +151,22 @@ def test_new_directories_never_collide_and_the_newest_bundle_is_found(converted,
     assert newest_bundle(runs, trained=True) == runs / "trained"
     assert newest and newest.name == "net-3"
     assert new_directory(runs, "net").name == "net-5"
+
+
+def test_a_folder_without_permission_is_one_sentence():
+    root = os.geteuid() == 0
+    with TemporaryDirectory(dir="/tmp") as top:
+        (closed := Path(top) / "closed").mkdir(mode=0o600)
+        if root:  # whom no permission stops
+            Path(top).chmod(0o755)
+            os.chown(closed, 65534, 65534)
+            os.seteuid(65534)
+        try:
+            with pytest.raises(BundleError, match=r"closed/card\.json cannot be read: Permission denied"):
+                Bundle.open(closed)
+        finally:
+            if root:
+                os.seteuid(0)
 
 
 def test_a_shipped_bundle_is_one_however_it_is_named(monkeypatch, tmp_path):
