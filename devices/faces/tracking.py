@@ -101,7 +101,7 @@ class _Track:
         a detection in every frame."""
         if self._patch is None:
             assert self._seen is not None
-            image_bgr, (left, top, _, _) = self._seen
+            left, top = self._seen[1][:2]
             self._patch = _Patch(_patch(*self._seen), max(0, -left), max(0, -top))
             self._seen = None  # release the frame
         return self._patch
