@@ -15,7 +15,9 @@ import skimage.data
 
 from edgefer import drawn
 from edgefer.card import InputSpec
+from edgefer.commands.page_rules import device_of
 from edgefer.convert.web.questions import noise
+from edgefer.convert.web.site import make_site
 from edgefer.devices.faces.own import OwnDetector
 from edgefer.devices.faces.quality import quality_fault
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
@@ -82,6 +84,16 @@ def test_a_face_that_cannot_be_read_is_called_as_in_run_also_where_a_label_is_ca
     faces = [Face(box_xyxy=(0, 0, 9, 9), scores=dict.fromkeys(labels, 0.5), unsure="dark") for labels in networks]
     assert told_by(with_script(site, tmp_path, script)) == [face.label for face in faces]
     assert [face.label for face in faces] == ["(unsure)", "unsure", "((unsure))"]
+
+
+@pytest.mark.chromium
+def test_the_page_begins_with_the_threshold_of_the_export(subject, tmp_path):
+    """Also between the steps of its slider."""
+    (tmp_path / "site").mkdir()
+    for name, content in make_site(subject, device_of(subject.bundle.card, reject=0.47)).items():
+        (tmp_path / "site" / name).write_bytes(content)
+    script = "document.body.dataset.told = JSON.stringify(smoother.reject)"
+    assert told_by(with_script(tmp_path / "site", tmp_path, script)) == 0.47
 
 
 FAULTS = """

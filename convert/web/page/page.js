@@ -8,7 +8,7 @@ const WHY = {
   'low score': 'no label is likely enough',
 }
 const NO_CAMERA = { NotAllowedError: 'it was not allowed', NotFoundError: 'none was found', NotReadableError: 'something else uses it' }
-const TIMED = 20, CAMERA_PX = 640, PHOTO_PX = 1280, SPEAK_MS = 4000, MAX_ROWS = 100000
+const TIMED = 20, CAMERA_PX = 640, PHOTO_PX = 1280, SPEAK_MS = 4000, MAX_ROWS = 100000, LATE_MS = 500
 const percent = share => `${Math.round(100 * share)}%`
 const video = document.createElement('video')
 video.playsInline = true
@@ -238,7 +238,21 @@ function tick(mine) {
     showNothing()
     return closeCamera(`The camera was stopped: ${error.message}`)
   }
-  setTimeout(() => requestAnimationFrame(() => tick(mine)), 0)
+  setTimeout(() => nextFrame(() => tick(mine)), 0)
+}
+
+// Calls `then` at the camera's next frame, where the browser reports it: a display refreshes more often than a camera, and a
+// frame that is read twice would count as two detections. LATE_MS: for a browser that reports none.
+function nextFrame(then) {
+  if (!video.requestVideoFrameCallback) return requestAnimationFrame(then)
+  const late = setTimeout(() => {
+    video.cancelVideoFrameCallback(asked)
+    then()
+  }, LATE_MS)
+  const asked = video.requestVideoFrameCallback(() => {
+    clearTimeout(late)
+    then()
+  })
 }
 
 function readCamera() {
