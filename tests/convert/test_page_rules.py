@@ -243,11 +243,21 @@ def tracked(rng) -> list[tuple[list[Detection], float, dict]]:
     return steps
 
 
+def entering() -> list[tuple[list[Detection], float, dict]]:
+    """A face that comes in over the left border, is found once, and then stands still; as tracked()."""
+    frame = {"height": 120, "width": 160, "number": 3}
+    found = [Detection(box_xyxy=(-24, 30, 40, 94), roll_deg=0.0)]
+    return [
+        ([] if number else found, number / 30, {**frame, "people": [(402, 64, left, 30)]})
+        for number, left in enumerate([-24, -16, -16])
+    ]
+
+
 @pytest.mark.chromium
 def test_faces_keep_their_numbers_boxes_and_roll_as_they_do_in_run(site, tmp_path):
     """Also over frames in which they are not found, by their pixels."""
     rng = np.random.default_rng(6)
-    runs, expected, followed = [tracked(rng) for _ in range(80)], [], 0
+    runs, expected, followed = [*(tracked(rng) for _ in range(80)), entering()], [], 0
     for steps in runs:
         tracker = Tracker(Told([found for found, _, _ in steps]))
         shown = [tracker.follow(Frame(index=0, image_bgr=composed(frame), time_s=at)) for _, at, frame in steps]
@@ -267,6 +277,7 @@ def test_faces_keep_their_numbers_boxes_and_roll_as_they_do_in_run(site, tmp_pat
     ]
     got = told_by(with_script(site, tmp_path, TRACKS % json.dumps(given)))
     assert followed > 150
+    assert [[face.box_xyxy[0] for face in shown] for shown in expected[-1]] == [[-24], [-16], [-16]]
     for number, (there, here) in enumerate(zip(got, expected, strict=True)):
         assert [[(one[0], tuple(one[1])) for one in shown] for shown in there] == [
             [(face.id, face.box_xyxy) for face in shown] for shown in here
