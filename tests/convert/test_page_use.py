@@ -155,7 +155,9 @@ def test_a_photo_follows_its_exif_orientation_and_is_read_again_when_settings_ch
         const before = middle(), had = rows.length
         $('reject').value = before.startsWith('unsure') ? 0 : 0.9
         $('reject').oninput()
-        report({ told, changed: middle() !== before, rows: rows.length - had, source: rows[0][1] })
+        const changed = middle() !== before, more = rows.length - had
+        await open([jpeg])
+        report({ told, changed, rows: more, source: rows[0][1], faces: rows.map(row => row[2]), shown: shown[0].id })
       })"""
     )
     with reported(site, tmp_path, script) as told:
@@ -166,6 +168,7 @@ def test_a_photo_follows_its_exif_orientation_and_is_read_again_when_settings_ch
         ["1 face in the photo", 60, 40],
     ]
     assert seen["changed"] and seen["rows"] == 0 and seen["source"] == "me.jpg"
+    assert seen["faces"] == [1, 2] and seen["shown"] == 2, "no two faces of a CSV have the same number"
 
 
 def test_the_page_is_loaded_again_and_proves_itself_where_its_server_is_gone(site, tmp_path):

@@ -121,10 +121,10 @@ function read(source, sourceWidth, sourceHeight, limit) {
   return { pixels: pen.getImageData(0, 0, size.width, size.height).data, ...size, format: 'rgba' }
 }
 
-// [{ id, box, scores, unsure }] of a frame; time_s: null for a photo, of which every face is shown as it is.
+// [{ id, box, scores, unsure }] of a frame; time_s: null for a photo, of which every face is shown as it is, numbered from its `count` on.
 function look(frame, time_s) {
   const taken = engine.take(frame), found = engine.detector.find(taken)
-  const faces = time_s === null ? found.map((face, at) => ({ ...face, id: at + 1 })) : tracker.follow(found, time_s, frame)
+  const faces = time_s === null ? found.map((face, at) => ({ ...face, id: frame.count + at + 1 })) : tracker.follow(found, time_s, frame)
   return faces.map(face => {
     const { id, box } = face, pixels = engine.face(taken, box, BUNDLE.detector.crop, face.rollDeg)
     const fault = qualityFault(face, pixels, BUNDLE.card.input, BUNDLE.rules)
@@ -285,9 +285,10 @@ $('photo').onchange = async () => {
   }
   if (mine !== opening) return image.close()
   try {
-    photo = read(image, image.width, image.height, PHOTO_PX)
+    photo = { ...read(image, image.width, image.height, PHOTO_PX), count: tracker.count }
     image.close()
     const faces = look(photo, null)
+    tracker.count += faces.length  // a phone may give every photo the same name
     show(faces, photo)
     record(faces, seconds(), file.name)
     if (rows.length < MAX_ROWS) setState('ready', `${faces.length || 'No'} face${faces.length === 1 ? '' : 's'} in the photo`)
