@@ -324,8 +324,10 @@ $('snapshot').onclick = () => {
 
 $('csv').onclick = () => {
   const quoted = value => /[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value
-  // A cell that begins like a formula is text to a spreadsheet only after an apostrophe; labels are untrusted text.
-  const safe = value => typeof value === 'string' && /^\s*[=+\-@\t\r]/.test(value) ? `'${value}` : value
+  // A cell that begins like a formula is text to a spreadsheet only after an apostrophe; labels are untrusted text. Spreadsheets of
+  // many countries begin a cell after a semicolon as well, whatever the quotes.
+  const guarded = text => text.replace(/([;\t\r\n][\s"]*)(?=[=+\-@])/g, "$1'")
+  const safe = value => typeof value !== 'string' ? value : /^\s*[=+\-@\t\r]/.test(value) ? `'${guarded(value)}` : guarded(value)
   const head = ['time_s', 'source', 'face', 'left', 'top', 'right', 'bottom', 'label', 'score', 'unsure', ...BUNDLE.card.labels.map(label => `p_${label}`)]
   save(new Blob([[head, ...rows].map(row => row.map(safe).map(quoted).join(',')).join('\r\n') + '\r\n'], { type: 'text/csv' }), 'edgefer.csv')
 }
