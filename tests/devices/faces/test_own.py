@@ -234,6 +234,15 @@ def test_a_cache_that_cannot_be_read_is_one_without_yunet(monkeypatch, tmp_path)
     assert choice.automatic().detector.name == "own"
 
 
+def test_a_user_without_a_home_gets_the_own_detector(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(choice.Path, "home", homeless)
+    assert choice.automatic().detector.name == "own"
+
+
 def test_a_fetched_file_that_is_no_yunet_is_said_and_a_named_one_refused(monkeypatch, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
     monkeypatch.setattr(choice, "cached_yunet", lambda: tmp_path / "bad.onnx")
