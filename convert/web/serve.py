@@ -1,5 +1,6 @@
 """Serves an exported page on this machine only: a phone's camera needs https, which a real server has."""
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -26,10 +27,18 @@ class _Handler(SimpleHTTPRequestHandler):
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(
+            sys.exception(), ConnectionError
+        ):  # a page that is reloaded before it has all files closes its connections
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 def serve(folder: Path, port: int, ready: Callable[[str], None]) -> None:
     """Serve the folder on this machine's loopback until Ctrl-C. ready: called with the address; port 0 takes a free one."""
     try:
-        server = ThreadingHTTPServer((HOST, port), partial(_Handler, directory=str(folder)))
+        server = _Server((HOST, port), partial(_Handler, directory=str(folder)))
     except OSError as error:
         raise InputError(f"Port {port} cannot be used ({error.strerror}): name another with --port.") from None
     with server:

@@ -45,9 +45,15 @@ def make_site(subject: Subject, device: Device) -> dict[str, bytes]:
     names = sorted(files)  # what the page needs, so without the README
     files["README.md"] = _readme(subject).encode()
     version = hashlib.sha256(b"".join(files[name] for name in names)).hexdigest()[:16]
+    hashes = {name: integrity(files[name]) for name in names}
     worker = wasm.committed("sw.js").decode()
-    files["sw.js"] = worker.replace("@VERSION@", version).replace("@FILES@", "', '".join(names)).encode()
+    files["sw.js"] = worker.replace("@VERSION@", version).replace("@FILES@", json.dumps(hashes)).encode()
     return files
+
+
+def integrity(content: bytes) -> str:
+    """A file's hash as browsers check it (W3C Subresource Integrity)."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(content).digest()).decode()}"
 
 
 def _readme(subject: Subject) -> str:
@@ -70,7 +76,8 @@ static and their URLs relative, so any folder of any https host will do:
   open `http://localhost:8080` on the phone.
 
 Open the page there once; "Add to home screen" installs it, and it then works offline. After another export copy all files
-again: the next visit still shows the old ones, while the page fetches the new ones.
+again: the next visit still shows the old ones, while the page fetches the new ones. It keeps files for offline use only once all of
+them are exactly those of one export.
 
 ## Proof and privacy
 

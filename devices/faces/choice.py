@@ -1,5 +1,6 @@
 """Chooses the default detector for human faces, and explains the choice."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def automatic(
         return own(files, options, min_face=min_face)
     found = files.yunet or cached_yunet()
     why = "YuNet, which finds more small faces, is not on this machine (--detector yunet fetches it)"
-    if files.yunet or found.is_file():
+    if files.yunet or os.path.isfile(found):  # False for a folder that may not be read, too
         refiner = _refiner(files, options)
         try:
             return _yunet(found, refiner, options, min_face)

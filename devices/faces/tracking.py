@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -67,6 +68,14 @@ def _mean(old: float, new: float) -> float:
     return old + 0.2 * (new - old) if old else new
 
 
+class _Patch(NamedTuple):
+    """The part of a face's box inside the frame. gray: uint8. left, top: where it begins in the box, in pixels of the frame."""
+
+    gray: np.ndarray
+    left: int
+    top: int
+
+
 @dataclass(eq=False)
 class _Track:
     """A face over time."""
@@ -79,7 +88,7 @@ class _Track:
     lost: bool = False
     seen_s: float = 0.0
     _seen: tuple[np.ndarray, Box] | None = field(default=None, repr=False)
-    _patch: np.ndarray | None = field(default=None, repr=False)
+    _patch: _Patch | None = field(default=None, repr=False)
 
     def see(self, frame: Frame, box: Box) -> None:
         """Record a detection."""
@@ -87,12 +96,14 @@ class _Track:
         self.seen_s, self._seen, self._patch = frame.time_s, (frame.image_bgr, box), None
 
     @property
-    def patch(self) -> np.ndarray:
+    def patch(self) -> _Patch:
         """Its gray image at the last detection, at most PATCH pixels a side. Computed lazily, since it is rarely needed with
         a detection in every frame."""
         if self._patch is None:
             assert self._seen is not None
-            self._patch, self._seen = _patch(*self._seen), None  # and release the frame
+            left, top = self._seen[1][:2]
+            self._patch = _Patch(_patch(*self._seen), max(0, -left), max(0, -top))
+            self._seen = None  # release the frame
         return self._patch
 
 
@@ -260,14 +271,14 @@ def _patch(image_bgr: np.ndarray, box: Box, grow: float = 0.0) -> np.ndarray:
     return cv2.cvtColor(cv2.resize(part, size, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
 
 
-def _follow(image_bgr: np.ndarray, box: Box, patch: np.ndarray) -> tuple[float, float] | None:
-    """How far `patch`, once cropped at `box`, has moved, in pixels (x, y); None without a match."""
-    window = _patch(image_bgr, box, REACH)
-    if not patch.size or window.shape[0] < patch.shape[0] or window.shape[1] < patch.shape[1]:
+def _follow(image_bgr: np.ndarray, box: Box, patch: _Patch) -> tuple[float, float] | None:
+    """How far the face of `patch`, last at `box`, has moved, in pixels (x, y); None without a match."""
+    window, gray = _patch(image_bgr, box, REACH), patch.gray
+    if not gray.size or window.shape[0] < gray.shape[0] or window.shape[1] < gray.shape[1]:
         return None
-    if patch.std() < MIN_CONTRAST:  # a patch without contrast matches everything
+    if gray.std() < MIN_CONTRAST:  # a patch without contrast matches everything
         return None
-    likeness = cv2.matchTemplate(window, patch, cv2.TM_CCOEFF_NORMED)
+    likeness = cv2.matchTemplate(window, gray, cv2.TM_CCOEFF_NORMED)
     _, best, _, (column, row) = cv2.minMaxLoc(likeness)
     if best < MIN_CORRELATION:
         return None
@@ -276,7 +287,7 @@ def _follow(image_bgr: np.ndarray, box: Box, patch: np.ndarray) -> tuple[float, 
     left, top, _, _ = _clipped((box[0] - more, box[1] - more, box[2], box[3]), image_bgr)
     x = left + pixel * (column + _peak(likeness[row], column))
     y = top + pixel * (row + _peak(likeness[:, column], row))
-    return x - max(0, box[0]), y - max(0, box[1])
+    return x - (box[0] + patch.left), y - (box[1] + patch.top)
 
 
 def _peak(values: np.ndarray, at: int) -> float:

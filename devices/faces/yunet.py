@@ -82,7 +82,11 @@ def _detection(row: np.ndarray, score: float) -> Detection:
 
 def cached_yunet() -> Path:
     """The path of the downloaded file: edgefer/ in the user's cache (XDG Base Directory Specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgefer" / "detectors" / FILE
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home, as in a container
+        cache = Path("/nonexistent")  # not a folder that others may write to
+    return cache / "edgefer" / "detectors" / FILE
 
 
 def fetch_yunet(to: Path, *, url: str = URL, track: Track = lambda chunks, total, what: chunks) -> Path:

@@ -7,6 +7,7 @@ from edgefer.records import Frame
 from edgefer.text import printable
 
 FORMULA = re.compile(r"[=+\-@\t\r]")  # characters with which a spreadsheet formula may begin (OWASP)
+NEXT_CELL = re.compile(r"(;[\s\"]*)(?=[=+\-@])")  # where cells are separated by semicolons, as in much of Europe
 
 
 class Sink:
@@ -47,5 +48,5 @@ def utc_now() -> str:
 
 def cell(text: str) -> str:
     """Untrusted text as a CSV cell, without control characters and without formulas."""
-    shown = printable(text)
+    shown = NEXT_CELL.sub(r"\1'", printable(text))
     return f"'{shown}" if FORMULA.match(shown.lstrip()) else shown

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from conftest import CHROMIUM
 
 from edgefer.convert.web.serve import _Handler
+from edgefer.convert.web.site import integrity
 from tests.convert.browsers import opened
 
 REPORT = "const report = told => { new Image().src = 'told?' + encodeURIComponent(JSON.stringify(told)) };"
@@ -37,7 +38,17 @@ def with_script(site, folder, script: str):
     (folder / "page" / "test.js").write_text(script)
     index = folder / "page" / "index.html"
     index.write_text(index.read_text().replace("</head>", '<script src="test.js" defer></script></head>'))
+    _hash_again(folder / "page")
     return index
+
+
+def _hash_again(page) -> None:
+    """The service worker expects the files as a test has changed them."""
+    worker = page / "sw.js"
+    head, _, rest = worker.read_text().partition("FILES = ")
+    listed, _, rest = rest.partition("\n")
+    hashes = {name: integrity((page / name).read_bytes()) for name in json.loads(listed)}
+    worker.write_text(f"{head}FILES = {json.dumps(hashes)}\n{rest}")
 
 
 @contextmanager

@@ -1,9 +1,14 @@
 """What people read and choose of an export: whose network it is, how it is used, labels in their language, JSON for scripts."""
 
 import json
+import queue
 import re
 import shutil
+import socket
+import struct
 import subprocess
+import threading
+import time
 
 import pytest
 from typer.testing import CliRunner
@@ -117,3 +122,21 @@ def test_a_served_page_s_proof_is_shown_first_and_as_json_it_is_alone_on_stdout(
     (out / "CNAME").unlink()
     shown = CliRunner().invoke(app, ["export", "web", "fer-nano", str(out), "--serve"]).stdout
     assert shown.index("checks passed") < shown.index("127.0.0.1:8080")
+
+
+def test_a_browser_that_leaves_before_it_has_a_file_is_no_traceback(tmp_path, capfd):
+    (tmp_path / "bundle.js").write_bytes(bytes(30_000_000))
+    addresses: queue.Queue = queue.Queue()
+    threading.Thread(target=serve.serve, args=(tmp_path, 0, addresses.put), daemon=True).start()
+    port = int(addresses.get(timeout=30).split(":")[2].strip("/"))
+    before = threading.active_count()
+    with socket.create_connection(("127.0.0.1", port)) as left:
+        left.sendall(b"GET /bundle.js HTTP/1.0\r\n\r\n")
+        assert left.recv(100)
+        assert threading.active_count() > before, "it is being sent"
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed by a reset
+    for _ in range(300):
+        if threading.active_count() <= before:
+            break
+        time.sleep(0.1)
+    assert threading.active_count() <= before and capfd.readouterr().err == ""

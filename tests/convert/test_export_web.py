@@ -260,8 +260,8 @@ def test_the_page_s_views_of_its_stored_frame_hold_faces_of_many_sizes(subject, 
 def test_the_service_worker_keeps_every_file_and_changes_with_them(subject):
     files = make_site(subject, device_of(subject.bundle.card))
     worker = files["sw.js"].decode()
-    kept = re.findall(r"'([^']+)'", worker.split("FILES = [")[1].split("]")[0])
-    assert set(kept) == {"./", *files} - {"sw.js", "README.md"}
+    kept = json.loads(re.search(r"FILES = (\{.*\})\n", worker)[1])
+    assert set(kept) == {*files} - {"sw.js", "README.md"}
     assert "@" not in worker
     assert json.loads(files["manifest.webmanifest"])["display"] == "standalone"
 

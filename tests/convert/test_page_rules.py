@@ -15,7 +15,9 @@ import skimage.data
 
 from edgefer import drawn
 from edgefer.card import InputSpec
+from edgefer.commands.page_rules import device_of
 from edgefer.convert.web.questions import noise
+from edgefer.convert.web.site import make_site
 from edgefer.devices.faces.own import OwnDetector
 from edgefer.devices.faces.quality import quality_fault
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
@@ -82,6 +84,16 @@ def test_a_face_that_cannot_be_read_is_called_as_in_run_also_where_a_label_is_ca
     faces = [Face(box_xyxy=(0, 0, 9, 9), scores=dict.fromkeys(labels, 0.5), unsure="dark") for labels in networks]
     assert told_by(with_script(site, tmp_path, script)) == [face.label for face in faces]
     assert [face.label for face in faces] == ["(unsure)", "unsure", "((unsure))"]
+
+
+@pytest.mark.chromium
+def test_the_page_begins_with_the_threshold_of_the_export(subject, tmp_path):
+    """Also between the steps of its slider."""
+    (tmp_path / "site").mkdir()
+    for name, content in make_site(subject, device_of(subject.bundle.card, reject=0.47)).items():
+        (tmp_path / "site" / name).write_bytes(content)
+    script = "document.body.dataset.told = JSON.stringify(smoother.reject)"
+    assert told_by(with_script(tmp_path / "site", tmp_path, script)) == 0.47
 
 
 FAULTS = """
@@ -231,11 +243,21 @@ def tracked(rng) -> list[tuple[list[Detection], float, dict]]:
     return steps
 
 
+def entering() -> list[tuple[list[Detection], float, dict]]:
+    """A face that comes in over the left border, is found once, and then stands still; as tracked()."""
+    frame = {"height": 120, "width": 160, "number": 3}
+    found = [Detection(box_xyxy=(-24, 30, 40, 94), roll_deg=0.0)]
+    return [
+        ([] if number else found, number / 30, {**frame, "people": [(402, 64, left, 30)]})
+        for number, left in enumerate([-24, -16, -16])
+    ]
+
+
 @pytest.mark.chromium
 def test_faces_keep_their_numbers_boxes_and_roll_as_they_do_in_run(site, tmp_path):
     """Also over frames in which they are not found, by their pixels."""
     rng = np.random.default_rng(6)
-    runs, expected, followed = [tracked(rng) for _ in range(80)], [], 0
+    runs, expected, followed = [*(tracked(rng) for _ in range(80)), entering()], [], 0
     for steps in runs:
         tracker = Tracker(Told([found for found, _, _ in steps]))
         shown = [tracker.follow(Frame(index=0, image_bgr=composed(frame), time_s=at)) for _, at, frame in steps]
@@ -255,6 +277,7 @@ def test_faces_keep_their_numbers_boxes_and_roll_as_they_do_in_run(site, tmp_pat
     ]
     got = told_by(with_script(site, tmp_path, TRACKS % json.dumps(given)))
     assert followed > 150
+    assert [[face.box_xyxy[0] for face in shown] for shown in expected[-1]] == [[-24], [-16], [-16]]
     for number, (there, here) in enumerate(zip(got, expected, strict=True)):
         assert [[(one[0], tuple(one[1])) for one in shown] for shown in there] == [
             [(face.id, face.box_xyxy) for face in shown] for shown in here

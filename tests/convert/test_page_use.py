@@ -2,10 +2,13 @@
 
 import csv
 import io
+import os
+import re
 import shutil
 
 import pytest
 
+from edgefer.convert.web.site import integrity
 from tests.convert.pages import reported
 
 pytestmark = pytest.mark.chromium
@@ -43,9 +46,37 @@ def test_a_face_keeps_its_number_when_settings_change_and_no_number_comes_twice(
     assert seen["times"] == sorted(seen["times"]) and set(seen["sources"]) == {"camera"}
 
 
+def test_a_frame_of_the_camera_is_read_once_however_often_the_display_refreshes(site, tmp_path):
+    """Read twice, a false detection of one frame would be shown."""
+    script = (
+        READY
+        + """
+      ready.then(async () => {
+        const source = document.createElement('canvas'), pen = source.getContext('2d')
+        let drawn = 0
+        const draw = () => {
+          pen.fillStyle = drawn++ % 2 ? 'black' : 'white'
+          pen.fillRect(0, 0, source.width, source.height)
+        }
+        draw()
+        setInterval(draw, 200)
+        navigator.mediaDevices.getUserMedia = async () => source.captureStream()
+        engine.detector = new FrameDetector()
+        $('camera').click()
+        await until(() => rows.length)
+        const before = [drawn, rows.length]
+        await pause(3000)
+        report([drawn - before[0], rows.length - before[1]])
+      })"""
+    )
+    with reported(site, tmp_path, script) as told:
+        drawn, read = told.get(timeout=90)
+    assert 1 < read <= drawn + 3
+
+
 def test_cells_of_the_csv_stay_text_whatever_labels_and_files_are_called(site, tmp_path):
     """Also those that begin with a minus and a digit, of which a spreadsheet makes a formula as well."""
-    labels = ["-2+3+cmd|' /C calc'!A0", "=1+1", 'a "b", c', "+x", "@y", " =z", "\u05d0", "-"]
+    labels = ["-2+3+cmd|' /C calc'!A0", "=1+1", 'a "b", c', "+x", "@y", " =z", "\u05d0", "a; =1"]
     script = (
         READY
         + f"""
@@ -59,9 +90,12 @@ def test_cells_of_the_csv_stay_text_whatever_labels_and_files_are_called(site, t
     )
     with reported(site, tmp_path, script) as told:
         head, *rows = csv.reader(io.StringIO(told.get(timeout=90)))
-    assert [row[7] for row in rows] == [one if one in ('a "b", c', "\u05d0") else f"'{one}" for one in labels]
+    plain = {'a "b", c': 'a "b", c', "\u05d0": "\u05d0", "a; =1": "a; '=1"}
+    assert [row[7] for row in rows] == [plain.get(one, f"'{one}") for one in labels]
     assert {row[1] for row in rows} == {'\'=photo, "1".jpg'}
-    assert head[10:] == [f"p_{label}" for label in labels] and {len(row) for row in rows} == {len(head)}
+    assert head[10:] == [f"p_{plain.get(label, label)}" for label in labels] and {len(row) for row in rows} == {
+        len(head)
+    }
 
 
 def test_a_camera_that_fails_is_explained_and_the_page_goes_on(site, tmp_path, fake_camera):
@@ -124,7 +158,9 @@ def test_a_photo_follows_its_exif_orientation_and_is_read_again_when_settings_ch
         const before = middle(), had = rows.length
         $('reject').value = before.startsWith('unsure') ? 0 : 0.9
         $('reject').oninput()
-        report({ told, changed: middle() !== before, rows: rows.length - had, source: rows[0][1] })
+        const changed = middle() !== before, more = rows.length - had
+        await open([jpeg])
+        report({ told, changed, rows: more, source: rows[0][1], faces: rows.map(row => row[2]), shown: shown[0].id })
       })"""
     )
     with reported(site, tmp_path, script) as told:
@@ -135,6 +171,7 @@ def test_a_photo_follows_its_exif_orientation_and_is_read_again_when_settings_ch
         ["1 face in the photo", 60, 40],
     ]
     assert seen["changed"] and seen["rows"] == 0 and seen["source"] == "me.jpg"
+    assert seen["faces"] == [1, 2] and seen["shown"] == 2, "no two faces of a CSV have the same number"
 
 
 def test_the_page_is_loaded_again_and_proves_itself_where_its_server_is_gone(site, tmp_path):
@@ -159,3 +196,33 @@ def test_the_page_is_loaded_again_and_proves_itself_where_its_server_is_gone(sit
         for file in (tmp_path / "page").iterdir():
             file.unlink()
         assert told.get(timeout=90) == "ready"
+
+
+def test_files_of_two_exports_are_never_kept_as_one(site, tmp_path):
+    """While a new export is being copied to its host, the page stays the old one."""
+    script = (
+        READY
+        + """
+      navigator.serviceWorker.ready.then(async registration => {
+        registration.onupdatefound = () => {
+          const worker = registration.installing
+          worker.onstatechange = () => ['activated', 'redundant'].includes(worker.state) && report(worker.state)
+        }
+        report('kept')
+        for (;;) {
+          await pause(300)
+          await registration.update().catch(() => {})
+        }
+      })"""
+    )
+    with reported(site, tmp_path, script) as told:
+        assert told.get(timeout=90) == "kept"
+        worker, rules = tmp_path / "page" / "sw.js", tmp_path / "page" / "rules.js"
+        newer = rules.read_bytes() + b"\n// newer\n"
+        content = re.sub(r'"rules.js": "[^"]+"', f'"rules.js": "{integrity(newer)}"', worker.read_text())
+        (tmp_path / "sw.js").write_text(content)
+        os.replace(tmp_path / "sw.js", worker)
+        assert told.get(timeout=90) == "redundant", "its rules.js is still the old one"
+        rules.write_bytes(newer)
+        states = {told.get(timeout=90)}
+        assert "activated" in states or told.get(timeout=90) == "activated"

@@ -43,7 +43,7 @@ function resized(plane, height, width, newHeight, newWidth) {
 }
 
 // The part of a frame, RGBA, in `box`, grown by so many of its sides each way, as gray whose face has rules.patch pixels a side:
-// { gray, height, width, left, top }; null where it lies outside the frame.
+// { gray, height, width, left, top, inset }; null where it lies outside the frame. inset: where it begins in the box, [x, y].
 function patchOf(frame, box, grow, { patch }) {
   const edge = Math.max(1, side(box)), more = grow * edge, step = Math.max(1, Math.floor(edge / (2 * patch)))
   const left = Math.max(0, even(box[0] - more)), top = Math.max(0, even(box[1] - more))
@@ -58,7 +58,7 @@ function patchOf(frame, box, grow, { patch }) {
     return resized(plane, rows, columns, height, width)
   })
   const gray = red.map((value, at) => (value * 9798 + green[at] * 19235 + blue[at] * 3735 + 16384) >> 15)
-  return { gray, height, width, left, top }
+  return { gray, height, width, left, top, inset: [left - box[0], top - box[1]] }
 }
 
 // Normalized correlation of a patch with each position in a window, -1..1, [rows][columns]: OpenCV's TM_CCOEFF_NORMED.
@@ -87,7 +87,7 @@ function deviation(gray) {
   return Math.sqrt(gray.reduce((sum, value) => sum + (value - mean) ** 2, 0) / gray.length)
 }
 
-// Displacement in a frame of `patch`, which was cut at `box`, [x, y] in pixels; null if nothing matches it.
+// Displacement in a frame of the face of `patch`, last at `box`, [x, y] in pixels; null if nothing matches it.
 function moveOf(frame, box, patch, rules) {
   const window = patchOf(frame, box, rules.reach, rules)
   if (!patch || !window || window.height < patch.height || window.width < patch.width) return null
@@ -98,7 +98,7 @@ function moveOf(frame, box, patch, rules) {
   const row = Math.floor(best / columns), column = best % columns, pixel = Math.max(1, side(box)) / rules.patch
   const x = window.left + pixel * (column + peak(values, best, 1, column, columns))
   const y = window.top + pixel * (row + peak(values, best, columns, row, rows))
-  return [x - Math.max(0, box[0]), y - Math.max(0, box[1])]
+  return [x - (box[0] + patch.inset[0]), y - (box[1] + patch.inset[1])]
 }
 
 // Subpixel offset of the maximum, -0.5..0.5, by a parabola through it and its neighbours.

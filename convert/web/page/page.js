@@ -8,7 +8,7 @@ const WHY = {
   'low score': 'no label is likely enough',
 }
 const NO_CAMERA = { NotAllowedError: 'it was not allowed', NotFoundError: 'none was found', NotReadableError: 'something else uses it' }
-const TIMED = 20, CAMERA_PX = 640, PHOTO_PX = 1280, SPEAK_MS = 4000, MAX_ROWS = 100000
+const TIMED = 20, CAMERA_PX = 640, PHOTO_PX = 1280, SPEAK_MS = 4000, MAX_ROWS = 100000, LATE_MS = 500
 const percent = share => `${Math.round(100 * share)}%`
 const video = document.createElement('video')
 video.playsInline = true
@@ -121,10 +121,10 @@ function read(source, sourceWidth, sourceHeight, limit) {
   return { pixels: pen.getImageData(0, 0, size.width, size.height).data, ...size, format: 'rgba' }
 }
 
-// [{ id, box, scores, unsure }] of a frame; time_s: null for a photo, of which every face is shown as it is.
+// [{ id, box, scores, unsure }] of a frame; time_s: null for a photo, of which every face is shown as it is, numbered from its `count` on.
 function look(frame, time_s) {
   const taken = engine.take(frame), found = engine.detector.find(taken)
-  const faces = time_s === null ? found.map((face, at) => ({ ...face, id: at + 1 })) : tracker.follow(found, time_s, frame)
+  const faces = time_s === null ? found.map((face, at) => ({ ...face, id: frame.count + at + 1 })) : tracker.follow(found, time_s, frame)
   return faces.map(face => {
     const { id, box } = face, pixels = engine.face(taken, box, BUNDLE.detector.crop, face.rollDeg)
     const fault = qualityFault(face, pixels, BUNDLE.card.input, BUNDLE.rules)
@@ -238,7 +238,21 @@ function tick(mine) {
     showNothing()
     return closeCamera(`The camera was stopped: ${error.message}`)
   }
-  setTimeout(() => requestAnimationFrame(() => tick(mine)), 0)
+  setTimeout(() => nextFrame(() => tick(mine)), 0)
+}
+
+// Calls `then` at the camera's next frame, where the browser reports it: a display refreshes more often than a camera, and a
+// frame that is read twice would count as two detections. LATE_MS: for a browser that reports none.
+function nextFrame(then) {
+  if (!video.requestVideoFrameCallback) return requestAnimationFrame(then)
+  const late = setTimeout(() => {
+    video.cancelVideoFrameCallback(asked)
+    then()
+  }, LATE_MS)
+  const asked = video.requestVideoFrameCallback(() => {
+    clearTimeout(late)
+    then()
+  })
 }
 
 function readCamera() {
@@ -271,9 +285,10 @@ $('photo').onchange = async () => {
   }
   if (mine !== opening) return image.close()
   try {
-    photo = read(image, image.width, image.height, PHOTO_PX)
+    photo = { ...read(image, image.width, image.height, PHOTO_PX), count: tracker.count }
     image.close()
     const faces = look(photo, null)
+    tracker.count += faces.length  // a phone may give every photo the same name
     show(faces, photo)
     record(faces, seconds(), file.name)
     if (rows.length < MAX_ROWS) setState('ready', `${faces.length || 'No'} face${faces.length === 1 ? '' : 's'} in the photo`)
@@ -309,8 +324,10 @@ $('snapshot').onclick = () => {
 
 $('csv').onclick = () => {
   const quoted = value => /[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value
-  // A cell that begins like a formula is text to a spreadsheet only after an apostrophe; labels are untrusted text.
-  const safe = value => typeof value === 'string' && /^\s*[=+\-@\t\r]/.test(value) ? `'${value}` : value
+  // A cell that begins like a formula is text to a spreadsheet only after an apostrophe; labels are untrusted text. Spreadsheets of
+  // many countries begin a cell after a semicolon as well, whatever the quotes.
+  const guarded = text => text.replace(/([;\t\r\n][\s"]*)(?=[=+\-@])/g, "$1'")
+  const safe = value => typeof value !== 'string' ? value : /^\s*[=+\-@\t\r]/.test(value) ? `'${guarded(value)}` : guarded(value)
   const head = ['time_s', 'source', 'face', 'left', 'top', 'right', 'bottom', 'label', 'score', 'unsure', ...BUNDLE.card.labels.map(label => `p_${label}`)]
   save(new Blob([[head, ...rows].map(row => row.map(safe).map(quoted).join(',')).join('\r\n') + '\r\n'], { type: 'text/csv' }), 'edgefer.csv')
 }

@@ -228,6 +228,21 @@ def test_without_a_file_the_own_detector_is_chosen_and_nothing_fetched(monkeypat
     assert chosen.detector.name == "own" and "not on this machine" in chosen.reason
 
 
+def test_a_cache_that_cannot_be_read_is_one_without_yunet(monkeypatch, tmp_path):
+    """As of a service whose user may not read its home; a name that is too long is refused to root as well."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ("x" * 300)))
+    assert choice.automatic().detector.name == "own"
+
+
+def test_a_user_without_a_home_gets_the_own_detector(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(choice.Path, "home", homeless)
+    assert choice.automatic().detector.name == "own"
+
+
 def test_a_fetched_file_that_is_no_yunet_is_said_and_a_named_one_refused(monkeypatch, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
     monkeypatch.setattr(choice, "cached_yunet", lambda: tmp_path / "bad.onnx")

@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -144,6 +145,20 @@ def test_a_face_that_leaves_between_detections_is_let_go(monkeypatch):
         index=9, time_s=0.3, image_bgr=np.random.default_rng(1).integers(0, 256, (360, 480, 3), dtype=np.uint8)
     )
     assert tracker.follow(wall) == []
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_face_that_comes_in_over_the_border_is_followed_by_the_part_that_was_seen(axis):
+    """Also once its box is whole in the frame, and while it stands still."""
+    face = cv2.GaussianBlur(np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8), (0, 0), 3)
+    face = cv2.normalize(face, None, 0, 255, cv2.NORM_MINMAX)
+    tracker = Tracker(Script([(-24, 60, 40, 124) if axis == 0 else (60, -24, 124, 40)]), follow=99)
+    for index, edge in enumerate([-24, -16, -16, -16, -8, 0, 8, 16, 24, 24, 24]):
+        image = np.full((200, 300, 3), 90, np.uint8)
+        image[60:124, max(0, edge) : edge + 64] = face[:, max(0, -edge) :]
+        image = image if axis == 0 else np.ascontiguousarray(image.transpose(1, 0, 2))
+        (shown,) = tracker.follow(Frame(index=index, time_s=index / 30, image_bgr=image))
+        assert shown.box_xyxy[axis] == pytest.approx(edge, abs=3)
 
 
 def test_eyes_are_levelled_smoothly():

@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -112,7 +113,20 @@ def test_a_label_called_as_a_column_has_a_column_of_its_own(make_frame, tmp_path
 
 
 @pytest.mark.parametrize(
-    "label", ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", " =1", "sad\x1b[31m", "a\tb", "a\nb", "\u202esad"]
+    "label",
+    [
+        "=cmd|' /C calc'!A0",
+        "+1+1",
+        "-2+3",
+        "@SUM(A1)",
+        " =1",
+        "sad\x1b[31m",
+        "a\tb",
+        "a\nb",
+        "\u202esad",
+        "a; =1",
+        'a;"=1',
+    ],
 )
 def test_no_cell_is_a_formula_or_acts_on_a_terminal(make_frame, tmp_path, label):
     labels = ("happy", label)
@@ -125,6 +139,7 @@ def test_no_cell_is_a_formula_or_acts_on_a_terminal(make_frame, tmp_path, label)
     assert all(character.isprintable() for character in text.replace("\n", "")) and text.count("\n") == 2
     for line in csv.reader(io.StringIO(text)):
         assert not any(cell.lstrip().startswith(("=", "+", "-", "@")) for cell in line), line
+    assert not re.search(r';[\s"]*[=+@-]', text), "nor where a spreadsheet separates cells by semicolons"
     out, talk = io.StringIO(), io.StringIO()
     for sink in (JsonLines(out), Changes(talk)):
         sink.write(replace(make_frame(0), faces=(face,)))
