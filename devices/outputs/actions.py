@@ -22,6 +22,7 @@ from edgefer.text import own_word, printable, safe_name
 
 MAX_RUNNING = 4  # concurrent commands per trigger; more are skipped
 COMMAND_S = 60.0  # a command that takes longer is killed
+GONE_FRAMES = 100  # of the other streams: after so many without one of its own, a stream shows no label any more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +40,18 @@ class Trigger:
 
     label: str
     timing: Timing
-    _since: dict[tuple[str, int], float] = field(default_factory=dict)  # (source, face) -> when the label appeared
+    _since: dict[tuple[int, int], float] = field(default_factory=dict)  # (stream, face) -> when the label appeared
+    _last: dict[int, int] = field(default_factory=dict)  # stream -> the number of its last frame, counting all streams'
+    _count: int = 0
     _ready: bool = True
     _fired_s: float = float("-inf")
 
     def fires(self, frame: Frame) -> Face | None:
         """The face that has now had the label for long enough, or None."""
-        seen = {(frame.source, face.id): face for face in frame.faces if face.label == self.label}
-        ours = {key: since for key, since in self._since.items() if key[0] != frame.source or key in seen}
+        self._count += 1
+        self._last[frame.stream] = self._count
+        seen = {(frame.stream, face.id): face for face in frame.faces if face.label == self.label}
+        ours = {key: since for key, since in self._since.items() if key in seen or self._elsewhere(key[0], frame)}
         self._since = dict.fromkeys(seen, frame.time_s) | ours
         if not self._since:
             self._ready = True
@@ -57,6 +62,10 @@ class Trigger:
         if face is not None:
             self._ready, self._fired_s = False, frame.time_s
         return face
+
+    def _elsewhere(self, stream: int, frame: Frame) -> bool:
+        """Whether it is another stream than the frame's, and still gives frames: a camera may be unplugged."""
+        return stream != frame.stream and self._count - self._last[stream] <= GONE_FRAMES
 
 
 class CommandOn(Sink):

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -35,6 +36,21 @@ def test_a_label_fires_once_it_has_stood_and_once_each_time(make_frame):
     assert fired(make_frame, ["happy"], Timing(hold_s=0, pause_s=0)) == [0]
     slow = Timing(hold_s=0, pause_s=2)
     assert fired(make_frame, ["happy", "sad"] * 25, slow) == [0, 20, 40]
+
+
+def test_each_image_of_a_folder_replaces_the_one_before(make_frame):
+    trigger, names = Trigger("happy", Timing(hold_s=0, pause_s=0)), ["happy", "sad", "happy", "sad", "happy"]
+    frames = [replace(make_frame(n, label, time_s=n), source=f"{n}.jpg") for n, label in enumerate(names)]
+    assert [frame.index for frame in frames if trigger.fires(frame)] == [0, 2, 4]
+
+
+def test_a_stream_that_ends_or_is_unplugged_does_not_hold_up_the_others(make_frame):
+    trigger = Trigger("happy", Timing(hold_s=0.5, pause_s=0))
+    both = [replace(make_frame(n, "happy"), stream=k, source=str(k)) for n in range(100) for k in (0, 1)]
+    assert [(frame.stream, frame.index) for frame in both if trigger.fires(frame)] == [(0, 5)], "one appearance"
+    labels = ["sad"] * 120 + ["happy"] * 20 + ["sad"] * 20 + ["happy"] * 20
+    alone = [replace(make_frame(n, label), stream=1, source="1") for n, label in enumerate(labels, 100)]
+    assert [frame.index for frame in alone if trigger.fires(frame)] == [225, 265]
 
 
 def test_a_command_gets_what_was_seen_in_its_environment_alone(make_frame, tmp_path):
