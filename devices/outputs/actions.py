@@ -28,10 +28,11 @@ GONE_FRAMES = 100  # of the other streams: after so many without one of its own,
 @dataclass(frozen=True, kw_only=True)
 class Timing:
     """hold_s: how long a face must keep the label. pause_s: the minimum time to the next action, before which the label
-    must also have disappeared once."""
+    must also have disappeared once. stills: independent images, in each of which it appears anew, without a duration."""
 
     hold_s: float = 0.5
     pause_s: float = 5.0
+    stills: bool = False
 
 
 @dataclass
@@ -48,6 +49,8 @@ class Trigger:
 
     def fires(self, frame: Frame) -> Face | None:
         """The face that has now had the label for long enough, or None."""
+        if self.timing.stills:
+            return next((face for face in frame.faces if face.label == self.label), None)
         self._count += 1
         self._last[frame.stream] = self._count
         seen = {(frame.stream, face.id): face for face in frame.faces if face.label == self.label}
@@ -73,6 +76,8 @@ class CommandOn(Sink):
 
     EDGEFER_LABEL, EDGEFER_SCORE, EDGEFER_ID, EDGEFER_TIME_S, EDGEFER_SOURCE. log: receives a message if a command fails.
     """
+
+    every_frame = True
 
     def __init__(
         self, label: str, command: Sequence[str], timing: Timing, *, log: Callable[[str], None] = lambda text: None
@@ -129,6 +134,8 @@ class CommandOn(Sink):
 
 class SnapshotOn(Sink):
     """Saves the annotated frame as a .jpg in a folder when a label appears."""
+
+    every_frame = True
 
     def __init__(self, label: str, folder: Path, timing: Timing, *, view: View | None = None):
         self.name = f"--snapshot-on {printable(label)}"

@@ -13,6 +13,7 @@ import pytest
 
 from edgefer.devices.outputs import actions
 from edgefer.devices.outputs.actions import CommandOn, SnapshotOn, Timing, Trigger, parse_command, parse_on
+from edgefer.devices.outputs.feeds import Feed
 from edgefer.devices.outputs.overlay import View, draw, drawable, text_height
 from edgefer.devices.outputs.video import VideoFile
 from edgefer.errors import InputError, SourceError
@@ -42,6 +43,23 @@ def test_each_image_of_a_folder_replaces_the_one_before(make_frame):
     trigger, names = Trigger("happy", Timing(hold_s=0, pause_s=0)), ["happy", "sad", "happy", "sad", "happy"]
     frames = [replace(make_frame(n, label, time_s=n), source=f"{n}.jpg") for n, label in enumerate(names)]
     assert [frame.index for frame in frames if trigger.fires(frame)] == [0, 2, 4]
+
+
+def test_a_label_appears_anew_in_each_image(make_frame):
+    trigger = Trigger("happy", Timing(stills=True))
+    frames = [make_frame(n, label, time_s=n) for n, label in enumerate(["happy", "happy", "sad", "happy"])]
+    assert [frame.index for frame in frames if trigger.fires(frame)] == [0, 1, 3]
+
+
+def test_pictures_of_a_file_are_all_saved_though_the_disk_is_slow(make_frame, monkeypatch, tmp_path):
+    write = actions.write_image
+    monkeypatch.setattr(actions, "write_image", lambda *given: (time.sleep(0.02), write(*given)))
+    sink = SnapshotOn("happy", tmp_path / "out", Timing(stills=True))
+    feed = Feed(sink, wait=sink.every_frame)  # as the command does for a file
+    for number in range(40):
+        feed.write(make_frame(number, "happy"))
+    feed.close()
+    assert sink.saved == 40 and feed.dropped == 0
 
 
 def test_a_stream_that_ends_or_is_unplugged_does_not_hold_up_the_others(make_frame):
