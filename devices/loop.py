@@ -41,11 +41,13 @@ def run(
     frames: int | None = None,
     overlap: bool | None = None,
     stop: threading.Event | None = None,
+    limit_s: float | None = HANG_S,
 ) -> RunStats:
     """Read every face of every frame until the source ends, `frames` are done, a window is closed, `stop` is set, or Ctrl-C.
 
     overlap: capture the next frames and detect their faces in other threads while this one's faces are classified. The
     results and their order are the same. By default on with more than one core.
+    limit_s: time limit for a frame of a file; None for one that is played in real time, whose pauses may be longer.
     stats: counts each frame and its seconds by stage. The sinks are always closed, so that files are complete.
     """
     if overlap is None:
@@ -56,7 +58,7 @@ def run(
         for sink in sinks:
             stack.callback(sink.close)
         try:
-            for detected, watch in _detected(source, session, overlap, stop, stack):
+            for detected, watch in _detected(source, session, overlap, stop, limit_s, stack):
                 watch.start()
                 frame = session.read(detected, watch.lap)
                 for sink in sinks:
@@ -75,12 +77,17 @@ def run(
 
 
 def _detected(
-    source: Iterable[Frame], session: Session, overlap: bool, stop: threading.Event | None, stack: ExitStack
+    source: Iterable[Frame],
+    session: Session,
+    overlap: bool,
+    stop: threading.Event | None,
+    limit_s: float | None,
+    stack: ExitStack,
 ) -> Iterable[tuple[Detected, Stopwatch]]:
     """Each frame with its faces, in separate threads if `overlap`; `stack` closes them."""
     captured: Iterable = _captured(source)
     if overlap and not getattr(source, "live", False):  # a live source only delivers the newest frame
-        captured = Prefetch(captured, room=FRAMES_AHEAD, limit_s=HANG_S, name="The source", stop=stop)
+        captured = Prefetch(captured, room=FRAMES_AHEAD, limit_s=limit_s, name="The source", stop=stop)
         stack.callback(captured.close)
     located: Iterable = _located(captured, session)
     if overlap:

@@ -154,9 +154,11 @@ class Reader:
         >>> frames.close()
         """
         sources = source if isinstance(source, list | tuple) else [source]
-        opened = self.open_sources([str(one) for one in sources], as_record(SourceOptions, settings))
+        options = as_record(SourceOptions, settings)
+        opened = self.open_sources([str(one) for one in sources], options)
         session = self.session(live=opened.live)
-        with opened, closing(Prefetch(opened, limit_s=None if opened.live else HANG_S, name="The source")) as frames:
+        limit_s = None if opened.live or options.playback.realtime else HANG_S
+        with opened, closing(Prefetch(opened, limit_s=limit_s, name="The source")) as frames:
             for frame in frames:
                 yield session.read(session.detect(frame))
 

@@ -18,6 +18,7 @@ Out = TypeVar("Out")
 HANG_S = 10.0  # time limit of a call; the slowest detection on the slowest board takes 0.5 s
 LEAVE_S = 0.5  # how long to wait for a thread at the end
 _LEAVE = object()  # tells a worker to end
+_Answers = SimpleQueue[tuple[Out | None, BaseException | None]]  # the result of one call, or its exception
 
 
 class Prefetch(Generic[T]):
@@ -139,37 +140,44 @@ class _Worker(Generic[In, Out]):
     Mailbox takes three times as long."""
 
     def __init__(self, make: Callable[[], Callable[[In], Out]]):
-        self._asked: SimpleQueue[In | object] = SimpleQueue()
-        self._answers: SimpleQueue[tuple[Out | None, BaseException | None]] = SimpleQueue()
+        self._asked: SimpleQueue[tuple[In | object, _Answers[Out]]] = SimpleQueue()
         self._make = make
         threading.Thread(target=self._run, name="edgefer-worker", daemon=True).start()
 
     def _run(self) -> None:
         function = None
-        while (given := self._asked.get()) is not _LEAVE:
+        while True:
+            given, answers = self._asked.get()
+            if given is _LEAVE:
+                return
             try:
                 function = function or self._make()
-                self._answers.put((function(cast(In, given)), None))
+                answers.put((function(cast(In, given)), None))
             except BaseException as error:  # raised in the caller's thread
-                self._answers.put((None, error))
+                answers.put((None, error))
 
     def ask(self, given: In, limit_s: float, stop: threading.Event | None) -> Out:
         """The result. Late if it exceeds limit_s, after which this worker cannot be used. KeyboardInterrupt on a stop."""
-        self._asked.put(given)
-        answer, error = self._answer(time.monotonic() + limit_s, stop)
+        # A queue per call: after an interrupt, or with callers in several threads, a call must not get another one's answer.
+        answers: _Answers[Out] = SimpleQueue()
+        self._asked.put((given, answers))
+        answer, error = _answer(answers, time.monotonic() + limit_s, stop)
         if error is not None:
             raise error
         return cast(Out, answer)
 
-    def _answer(self, deadline: float, stop: threading.Event | None) -> tuple[Out | None, BaseException | None]:
-        while (left_s := deadline - time.monotonic()) > 0:
-            try:
-                return self._answers.get(timeout=min(TICK_S, left_s))
-            except Empty:
-                if stop is not None and stop.is_set():
-                    raise KeyboardInterrupt from None
-        raise Late
-
     def leave(self) -> None:
         """End the thread after its current call, if that ever returns."""
-        self._asked.put(_LEAVE)
+        self._asked.put((_LEAVE, SimpleQueue()))
+
+
+def _answer(
+    answers: _Answers[Out], deadline: float, stop: threading.Event | None
+) -> tuple[Out | None, BaseException | None]:
+    while (left_s := deadline - time.monotonic()) > 0:
+        try:
+            return answers.get(timeout=min(TICK_S, left_s))
+        except Empty:
+            if stop is not None and stop.is_set():
+                raise KeyboardInterrupt from None
+    raise Late

@@ -22,15 +22,17 @@ from edgefer.text import own_word, printable, safe_name
 
 MAX_RUNNING = 4  # concurrent commands per trigger; more are skipped
 COMMAND_S = 60.0  # a command that takes longer is killed
+GONE_FRAMES = 100  # of the other streams: after so many without one of its own, a stream shows no label any more
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
     """hold_s: how long a face must keep the label. pause_s: the minimum time to the next action, before which the label
-    must also have disappeared once."""
+    must also have disappeared once. stills: independent images, in each of which it appears anew, without a duration."""
 
     hold_s: float = 0.5
     pause_s: float = 5.0
+    stills: bool = False
 
 
 @dataclass
@@ -39,14 +41,20 @@ class Trigger:
 
     label: str
     timing: Timing
-    _since: dict[tuple[str, int], float] = field(default_factory=dict)  # (source, face) -> when the label appeared
+    _since: dict[tuple[int, int], float] = field(default_factory=dict)  # (stream, face) -> when the label appeared
+    _last: dict[int, int] = field(default_factory=dict)  # stream -> the number of its last frame, counting all streams'
+    _count: int = 0
     _ready: bool = True
     _fired_s: float = float("-inf")
 
     def fires(self, frame: Frame) -> Face | None:
         """The face that has now had the label for long enough, or None."""
-        seen = {(frame.source, face.id): face for face in frame.faces if face.label == self.label}
-        ours = {key: since for key, since in self._since.items() if key[0] != frame.source or key in seen}
+        if self.timing.stills:
+            return next((face for face in frame.faces if face.label == self.label), None)
+        self._count += 1
+        self._last[frame.stream] = self._count
+        seen = {(frame.stream, face.id): face for face in frame.faces if face.label == self.label}
+        ours = {key: since for key, since in self._since.items() if key in seen or self._elsewhere(key[0], frame)}
         self._since = dict.fromkeys(seen, frame.time_s) | ours
         if not self._since:
             self._ready = True
@@ -58,12 +66,18 @@ class Trigger:
             self._ready, self._fired_s = False, frame.time_s
         return face
 
+    def _elsewhere(self, stream: int, frame: Frame) -> bool:
+        """Whether it is another stream than the frame's, and still gives frames: a camera may be unplugged."""
+        return stream != frame.stream and self._count - self._last[stream] <= GONE_FRAMES
+
 
 class CommandOn(Sink):
     """Runs a command when a label appears. Never through a shell: the label is passed only in an environment variable.
 
     EDGEFER_LABEL, EDGEFER_SCORE, EDGEFER_ID, EDGEFER_TIME_S, EDGEFER_SOURCE. log: receives a message if a command fails.
     """
+
+    every_frame = True
 
     def __init__(
         self, label: str, command: Sequence[str], timing: Timing, *, log: Callable[[str], None] = lambda text: None
@@ -120,6 +134,8 @@ class CommandOn(Sink):
 
 class SnapshotOn(Sink):
     """Saves the annotated frame as a .jpg in a folder when a label appears."""
+
+    every_frame = True
 
     def __init__(self, label: str, folder: Path, timing: Timing, *, view: View | None = None):
         self.name = f"--snapshot-on {printable(label)}"

@@ -2,9 +2,10 @@
 
 import errno
 import threading
+import time
 from collections.abc import Callable
 
-from edgefer.devices.mailbox import Mailbox
+from edgefer.devices.mailbox import TICK_S, Mailbox
 from edgefer.devices.outputs.sink import Sink
 from edgefer.devices.sources.urls import redact
 from edgefer.errors import EdgeferError
@@ -69,12 +70,24 @@ class Feed(Sink):
     def close(self) -> None:
         """Write the queued frames, then close the sink; one that hangs is abandoned."""
         self._frames.end()
-        self._thread.join(CLOSE_S if self.sink.every_frame else self.sink.close_s)
+        if self.sink.every_frame:
+            self._finish_file()
+        else:
+            self._thread.join(self.sink.close_s)
         if self._thread.is_alive() and self.sink.every_frame:
             self.error = EdgeferError("its last results could not be written: they are lost")
             self._log(f"{self.name}: {self.error}.")
         elif self.dropped and self.sink.every_frame:
             self._log(f"{self.name} was too slow: {self.dropped} frames were dropped.")
+
+    def _finish_file(self) -> None:
+        """Wait for the thread, longer for a long file."""
+        self._thread.join(CLOSE_S)
+        began, limit_s = time.monotonic(), self.sink.finish_s
+        if self._thread.is_alive() and limit_s > 0:
+            self._log(f"{self.name} is being finished, which may take {limit_s:.0f} s more: Ctrl-C would lose it.")
+        while self._thread.is_alive() and time.monotonic() - began < limit_s:
+            self._thread.join(TICK_S)
 
     def _run(self) -> None:
         try:

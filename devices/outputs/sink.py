@@ -17,6 +17,7 @@ class Sink:
     trouble: why it cannot write right now, "" if it can. errors: how often that happened. dropped: frames
     left out because it was too slow. ends_run: closing it ends the run. lost: once closed, whether its output is lost.
     unsent: once closed, whether its last results were not sent. close_s: time limit of closing, if it writes no file.
+    finish_s: how much longer than other files its file may take to finish, known once it is being closed.
     """
 
     name = ""
@@ -29,6 +30,7 @@ class Sink:
     lost = False
     unsent = False
     close_s = 1.0
+    finish_s = 0.0
 
     def write(self, frame: Frame) -> None:
         raise NotImplementedError

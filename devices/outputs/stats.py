@@ -183,6 +183,8 @@ class RunStats:
 
     def read(self) -> Reading:
         """A snapshot of the run."""
+        # Outside the lock, for which the loop waits: a sensor may take a second to answer.
+        temperature_c, memory_mb = health.cpu_temperature_c(), health.memory_mb()
         with self._lock:
             now = time.monotonic()
             recent = sum(now - moment < RATE_S for moment in self._recent)
@@ -197,8 +199,8 @@ class RunStats:
                 labels=dict(self.labels),
                 stages_ms={name: 1000 * statistics.median(stage.recent) for name, stage in self._stages.items()},
                 skipped=self._skipped(),
-                temperature_c=health.cpu_temperature_c(),
-                memory_mb=health.memory_mb(),
+                temperature_c=temperature_c,
+                memory_mb=memory_mb,
                 sinks=tuple(
                     SinkState(name=sink.name, dropped=sink.dropped, errors=sink.errors, trouble=sink.trouble)
                     for sink in self.sinks

@@ -1,6 +1,7 @@
 """Results as an annotated video or image."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from edgefer.text import printable, safe_name
 STILLS = (".png", ".jpg")
 VIDEOS = (".mp4", ".avi")
 INDEX_BYTES = 16  # of a video's index per frame, at most, written at the end: an AVI 16.0, an MP4 4.2 to 4.8
+FINISH_BYTES_S = 1e6  # an MP4 is rewritten at the end, with its index first: a slow SD card reads and writes so fast
 LIVE_GAP_S = 1.0  # longer interruptions of a camera are shortened to this
 
 
@@ -83,6 +85,8 @@ class VideoFile(Sink):
 
     def _finish(self, encoder: Encoder) -> None:
         """Finish the video; EdgeferError if it cannot be played, since an encoder may not report a full disk."""
+        with suppress(OSError):  # someone has removed it
+            self.finish_s = self.partial.file.stat().st_size / FINISH_BYTES_S
         try:
             encoder.close()
         except (EdgeferError, OSError) as error:

@@ -11,7 +11,7 @@ import cv2
 from edgefer.devices.sources.files import Source
 from edgefer.devices.sources.urls import HIDDEN
 from edgefer.devices.threads import Prefetch
-from edgefer.errors import InputError
+from edgefer.errors import IncompleteError, InputError
 from edgefer.options import Rotation
 from edgefer.records import Frame
 
@@ -44,6 +44,10 @@ class PlayedSource:
         self._source, self._playback, self._stop = source, playback, stop or threading.Event()
         self.name, self.live, self.stills, self.streams = source.name, source.live, source.stills, source.streams
         self._late = 0
+
+    @property
+    def ends(self) -> bool:
+        return not self.live and not self._playback.loop
 
     @property
     def fps(self) -> float:
@@ -109,7 +113,10 @@ class PlayedSource:
 
 
 class MergedSources:
-    """Several sources at once, their frames interleaved as they come. Each frame has its `source` and `stream`."""
+    """Several sources at once, their frames interleaved as they come. Each frame has its `source` and `stream`.
+
+    IncompleteError after the last frame of all of them; at once if one of them never ends.
+    """
 
     def __init__(self, sources: Sequence[Source], stop: threading.Event | None = None):
         names = _names(sources)
@@ -153,12 +160,16 @@ class MergedSources:
         self._open.close()
 
     def __iter__(self) -> Iterator[Frame]:
+        damages: list[IncompleteError] = []
+        ends = all(source.ends if isinstance(source, PlayedSource) else not source.live for source in self._sources)
         streams = [_numbered(source, stream, self._names[stream]) for stream, source in enumerate(self._sources)]
-        frames = Prefetch(*streams, stop=self._stop)
+        frames = Prefetch(*(_to_the_end(one, damages) if ends else one for one in streams), stop=self._stop)
         try:
             yield from frames
         finally:
             frames.close()
+        if damages:
+            raise IncompleteError(" ".join(map(str, damages)))
 
 
 def _names(sources: Sequence[Source]) -> list[str]:
@@ -172,3 +183,11 @@ def _numbered(source: Source, stream: int, name: str) -> Iterator[Frame]:
     for frame in source:
         own = frame.source if frame.source != source.name else ""
         yield replace(frame, stream=stream, source=own or name)
+
+
+def _to_the_end(frames: Iterator[Frame], damages: list[IncompleteError]) -> Iterator[Frame]:
+    """The frames; an IncompleteError is added to `damages`, since it would end the other sources too."""
+    try:
+        yield from frames
+    except IncompleteError as error:
+        damages.append(error)

@@ -115,7 +115,9 @@ class _Opener:
         from edgefer import console
         from edgefer.devices.outputs import actions
 
-        timing = actions.Timing(hold_s=self._wanted.on_hold, pause_s=self._wanted.on_pause)
+        timing = actions.Timing(
+            hold_s=self._wanted.on_hold, pause_s=self._wanted.on_pause, stills=self._run.source.stills
+        )
         for text in self._wanted.on or ():
             label, command = actions.parse_on(text, "--on", self._labels)
             self._feed(actions.CommandOn(label, actions.parse_command(command), timing, log=console.log))

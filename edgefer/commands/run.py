@@ -71,6 +71,7 @@ def _run(options: RunOptions) -> None:
     from edgefer.devices.board.notify import Notifier
     from edgefer.devices.outputs.stats import RunStats
     from edgefer.devices.reader import Reader
+    from edgefer.devices.threads import HANG_S
 
     stop, notifier = threading.Event(), Notifier()
     bundle = Bundle.open(options.bundle)
@@ -94,8 +95,9 @@ def _run(options: RunOptions) -> None:
         notifier.send(READY="1")
         try:
             loop.run(
-                _with_progress(source, options), session, outputs.sinks, frames=options.frames, stop=stop, stats=stats
-            )
+                _with_progress(source, options), session, outputs.sinks, frames=options.frames, stop=stop, stats=stats,
+                limit_s=None if source_options.playback.realtime else HANG_S,
+            )  # fmt: skip
         except IncompleteError as error:
             damage = error
     _log_what_was_seen(stats, source)

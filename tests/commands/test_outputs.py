@@ -7,8 +7,10 @@ import subprocess
 import sys
 import tempfile
 
+import cv2
 import pytest
 
+from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.commands.opening import RunFacts, open_outputs, parse_address
 from edgefer.commands.outputs import OutputFlags
@@ -112,3 +114,11 @@ def test_a_disk_that_is_full_ends_one_output_and_not_the_run(tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("stdout has ended: the disk is full.") == 1 and "4 frames in" in done.stderr
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 9
+
+
+def test_a_label_in_an_image_saves_its_picture_though_nothing_lasts_there(edgefer, tmp_path):
+    cv2.imwrite(str(tmp_path / "photo.png"), next(drawn.scene())[0].image_bgr)
+    shown = json.loads(edgefer("run", "fer-nano", tmp_path / "photo.png", "--json", "--headless").stdout)
+    label = shown["faces"][0]["label"]
+    edgefer("run", "fer-nano", tmp_path / "photo.png", "--headless", "--snapshot-on", f"{label}={tmp_path}/out")
+    assert len([*(tmp_path / "out").iterdir()]) == 1

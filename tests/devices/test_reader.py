@@ -11,7 +11,10 @@ import pytest
 import edgefer
 from edgefer import drawn, parity
 from edgefer.card import Limits
+from edgefer.devices import loop
 from edgefer.devices import reader as readers
+from edgefer.devices.reader import SourceOptions
+from edgefer.devices.sources.playback import Playback
 from edgefer.errors import BundleError, EdgeferError, ImageError, InputError, RuntimeFault
 from edgefer.records import UNSURE
 
@@ -259,3 +262,18 @@ def test_readers_leave_no_threads():
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() <= before
+
+
+def test_a_video_in_real_time_may_pause_for_longer_than_a_call_may_take(reader, tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "HANG_S", 0.3)
+    writer = cv2.VideoWriter(str(tmp_path / "slow.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 1, (96, 64))
+    for _ in range(3):
+        writer.write(np.zeros((64, 96, 3), np.uint8))
+    writer.release()
+    slow = Playback(realtime=True)
+    assert [frame.time_s for frame in reader.watch(tmp_path / "slow.avi", playback=slow)] == [0, 1, 2]
+    source = reader.open_sources([str(tmp_path / "slow.avi")], SourceOptions(playback=slow))
+    with source as opened:
+        assert loop.run(opened, reader.session(), [], overlap=True, limit_s=None).frames == 3
+    with pytest.raises(EdgeferError, match="it hangs"), source as opened:
+        loop.run(opened, reader.session(), [], overlap=True, limit_s=0.3)

@@ -4,6 +4,7 @@ import io
 import json
 import threading
 import time
+from _thread import interrupt_main
 
 import numpy as np
 import pytest
@@ -213,6 +214,30 @@ def test_a_stop_is_not_held_up_by_a_call_that_hangs(shipped, hang):
 def test_an_error_of_the_call_itself_is_passed_on():
     with pytest.raises(ZeroDivisionError):
         Watchdog(lambda x: 1 // x, None)(0)
+
+
+def test_after_an_interrupted_call_the_next_one_gets_its_own_answer():
+    watchdog = Watchdog(lambda seconds: time.sleep(seconds) or seconds, None)
+    threading.Timer(0.05, interrupt_main).start()  # as when a notebook's cell is interrupted
+    with pytest.raises(KeyboardInterrupt):
+        watchdog(0.3)
+    assert [watchdog(0.02), watchdog(0.01)] == [0.02, 0.01]
+
+
+def test_each_of_several_threads_gets_its_own_answers():
+    watchdog = Watchdog(lambda given: time.sleep(0.001) or given, None)
+    wrong = []
+
+    def call(thread):
+        asked = [(thread, number) for number in range(50)]
+        wrong.extend(given for given in asked if watchdog(given) != given)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert wrong == []
 
 
 def test_several_sources_are_read_at_once_and_each_in_its_order():

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ import pytest
 
 from edgefer.devices.outputs import actions
 from edgefer.devices.outputs.actions import CommandOn, SnapshotOn, Timing, Trigger, parse_command, parse_on
+from edgefer.devices.outputs.feeds import Feed
 from edgefer.devices.outputs.overlay import View, draw, drawable, text_height
 from edgefer.devices.outputs.video import VideoFile
 from edgefer.errors import InputError, SourceError
@@ -35,6 +37,38 @@ def test_a_label_fires_once_it_has_stood_and_once_each_time(make_frame):
     assert fired(make_frame, ["happy"], Timing(hold_s=0, pause_s=0)) == [0]
     slow = Timing(hold_s=0, pause_s=2)
     assert fired(make_frame, ["happy", "sad"] * 25, slow) == [0, 20, 40]
+
+
+def test_each_image_of_a_folder_replaces_the_one_before(make_frame):
+    trigger, names = Trigger("happy", Timing(hold_s=0, pause_s=0)), ["happy", "sad", "happy", "sad", "happy"]
+    frames = [replace(make_frame(n, label, time_s=n), source=f"{n}.jpg") for n, label in enumerate(names)]
+    assert [frame.index for frame in frames if trigger.fires(frame)] == [0, 2, 4]
+
+
+def test_a_label_appears_anew_in_each_image(make_frame):
+    trigger = Trigger("happy", Timing(stills=True))
+    frames = [make_frame(n, label, time_s=n) for n, label in enumerate(["happy", "happy", "sad", "happy"])]
+    assert [frame.index for frame in frames if trigger.fires(frame)] == [0, 1, 3]
+
+
+def test_pictures_of_a_file_are_all_saved_though_the_disk_is_slow(make_frame, monkeypatch, tmp_path):
+    write = actions.write_image
+    monkeypatch.setattr(actions, "write_image", lambda *given: (time.sleep(0.02), write(*given)))
+    sink = SnapshotOn("happy", tmp_path / "out", Timing(stills=True))
+    feed = Feed(sink, wait=sink.every_frame)  # as the command does for a file
+    for number in range(40):
+        feed.write(make_frame(number, "happy"))
+    feed.close()
+    assert sink.saved == 40 and feed.dropped == 0
+
+
+def test_a_stream_that_ends_or_is_unplugged_does_not_hold_up_the_others(make_frame):
+    trigger = Trigger("happy", Timing(hold_s=0.5, pause_s=0))
+    both = [replace(make_frame(n, "happy"), stream=k, source=str(k)) for n in range(100) for k in (0, 1)]
+    assert [(frame.stream, frame.index) for frame in both if trigger.fires(frame)] == [(0, 5)], "one appearance"
+    labels = ["sad"] * 120 + ["happy"] * 20 + ["sad"] * 20 + ["happy"] * 20
+    alone = [replace(make_frame(n, label), stream=1, source="1") for n, label in enumerate(labels, 100)]
+    assert [frame.index for frame in alone if trigger.fires(frame)] == [225, 265]
 
 
 def test_a_command_gets_what_was_seen_in_its_environment_alone(make_frame, tmp_path):

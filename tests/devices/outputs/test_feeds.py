@@ -2,13 +2,16 @@
 
 import contextlib
 import os
+import re
 import threading
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from edgefer.devices import loop
-from edgefer.devices.outputs import feeds
+from edgefer.devices.outputs import feeds, video
 from edgefer.devices.outputs.feeds import Feed
 from edgefer.devices.outputs.lines import JsonLines
 from edgefer.devices.outputs.sink import Sink
@@ -129,6 +132,22 @@ def test_a_hung_sink_is_left_behind_at_the_end(make_frame, monkeypatch):
     assert time.monotonic() - began < 2 and said == ["slow: its last results could not be written: they are lost."]
     assert "last results" in feed.trouble, "so that the exit code tells of it"
     sink.go.set()
+
+
+def test_a_long_video_that_is_rewritten_at_its_end_is_waited_for(make_frame, monkeypatch, tmp_path):
+    monkeypatch.setattr(feeds, "CLOSE_S", 1.0)
+    monkeypatch.setattr(video, "FINISH_BYTES_S", 1e5)
+    said, sink = [], video.VideoFile(tmp_path / "out.avi", 10)
+    feed = Feed(sink, wait=True, log=said.append)
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)  # so that the file grows
+    finish = sink._finish
+    sink._finish = lambda encoder: (finish(encoder), time.sleep(1.5))
+    for number in range(20):
+        feed.write(replace(make_frame(number), image_bgr=noise))
+    feed.close()
+    assert (tmp_path / "out.avi").exists() and not feed.error
+    (line,) = said
+    assert re.search(r"out\.avi is being finished, which may take \d+ s more: Ctrl-C would lose it\.", line)
 
 
 def test_a_run_ends_when_the_last_reader_of_its_output_has_gone(make_frame):

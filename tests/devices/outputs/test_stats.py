@@ -1,10 +1,13 @@
 """Statistics of a run: its figures, and the same figures in Prometheus format."""
 
+import threading
+import time
 import urllib.request
 from types import SimpleNamespace
 
 import pytest
 
+from edgefer.devices.board import health
 from edgefer.devices.outputs import stats as module
 from edgefer.devices.outputs.sink import Sink
 from edgefer.devices.outputs.stats import RunStats
@@ -87,3 +90,17 @@ def test_prometheus_scrapes_it(make_frame):
     }
     assert {name: float(told[name]) for name in expected} == expected
     assert "process_resident_memory_bytes" in told
+
+
+def test_a_slow_sensor_does_not_hold_up_the_loop(make_frame, monkeypatch):
+    asked, go = threading.Event(), threading.Event()
+    monkeypatch.setattr(health, "cpu_temperature_c", lambda: asked.set() or go.wait(5) or 50.0)
+    stats = RunStats()
+    reader = threading.Thread(target=stats.read)
+    reader.start()
+    assert asked.wait(5)
+    began = time.monotonic()
+    stats.add(make_frame(0), {})
+    assert time.monotonic() - began < 1
+    go.set()
+    reader.join(5)

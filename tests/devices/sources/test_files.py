@@ -209,6 +209,22 @@ def test_several_sources_are_named_and_numbered(tmp_path):
         MergedSources([open_source(str(one)), open_source(str(one))])
 
 
+def test_a_truncated_video_does_not_end_the_others(tmp_path):
+    one, other = write_video(tmp_path / "one.avi", 20, "MJPG"), write_video(tmp_path / "other.avi", 60, "MJPG")
+    one.write_bytes(one.read_bytes()[: one.stat().st_size // 2])
+    frames = []
+    with (
+        pytest.raises(IncompleteError, match=r"one\.avi is damaged"),
+        MergedSources([open_source(str(file)) for file in (one, other)]) as source,
+    ):
+        frames.extend(source)  # as fast as they come, so that their queue is empty at times
+    assert [frame.index for frame in frames if frame.stream == 1] == list(range(60))
+    looped = [PlayedSource(open_source(str(file)), Playback(loop=True)) for file in (one, other)]
+    with pytest.raises(IncompleteError), MergedSources(looped) as source:  # at once: the other one never ends
+        for _ in source:
+            pass
+
+
 def test_only_containers_that_count_their_frames_are_taken_at_their_word(tmp_path):
     assert (
         examine(write_video(tmp_path / "a.mp4", 2)).counts
