@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from edgefer.devices.faces.detectors import Detector
 from edgefer.devices.faces.smoothing import PRESETS
+from edgefer.devices.mailbox import Ended, Late, Mailbox
 from edgefer.devices.outputs.sink import Sink
 from edgefer.devices.session import Session
 from edgefer.errors import EdgeferError, InputError
@@ -79,8 +80,8 @@ class LiveSettings:
 class Controls(Sink):
     """Applies changed settings between two frames, and blocks the loop while it is paused.
 
-    detectors: a function that opens each one, by name. stop: ends a pause. waiting: called during one, for systemd's
-    watchdog. log: receives a message if a detector cannot be opened; the previous one stays.
+    detectors: a function that opens each one, by name. stop: ends a pause. waiting: called during one, and while a
+    detector is opened, for systemd's watchdog. log: receives a message if a detector cannot be opened; the previous one stays.
     """
 
     name = "settings"
@@ -108,10 +109,31 @@ class Controls(Sink):
         self._session.change(PRESETS[wanted.smooth], wanted.reject)
         if wanted.detector != self._in_force.detector:
             try:
-                detector = self._detectors[wanted.detector]()
+                detector = self._opened(wanted.detector)
+            except Ended:  # the run ends
+                return
             except EdgeferError as error:
                 self._log(f"{error} Continuing with {self._in_force.detector}.")
                 wanted = self._settings.change({"detector": self._in_force.detector})
             else:
                 self._session.use(detector)
         self._in_force = wanted
+
+    def _opened(self, name: str) -> Detector:
+        """Open a detector in a thread: it may be downloaded, and meanwhile a stop and systemd's watchdog must be served."""
+        opened: Mailbox[Detector] = Mailbox()
+
+        def run() -> None:
+            try:
+                opened.put(self._detectors[name]())
+            except BaseException as error:  # raised below
+                opened.end(error)
+
+        threading.Thread(target=run, name="edgefer-detector", daemon=True).start()
+        while True:
+            try:
+                return opened.take(TICK_S, self._stop.is_set)
+            except Late:
+                self._waiting()
+            except Ended as end:
+                raise end.error or end from None
