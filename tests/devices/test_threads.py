@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import threading
 import time
 from _thread import interrupt_main
@@ -216,7 +217,15 @@ def test_an_error_of_the_call_itself_is_passed_on():
         Watchdog(lambda x: 1 // x, None)(0)
 
 
-def test_after_an_interrupted_call_the_next_one_gets_its_own_answer():
+@pytest.fixture
+def interruptible():
+    """Ctrl-C interrupts, even if these tests run in the background, where a shell has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_after_an_interrupted_call_the_next_one_gets_its_own_answer(interruptible):
     watchdog = Watchdog(lambda seconds: time.sleep(seconds) or seconds, None)
     threading.Timer(0.05, interrupt_main).start()  # as when a notebook's cell is interrupted
     with pytest.raises(KeyboardInterrupt):
