@@ -149,11 +149,10 @@ def draw_face(
     """
     look = _varied(_LOOKS[expression], rng)
     look = replace(look, mouth_open=look.mouth_open + JAW * jaw)
-    head, cover = _hair_and_head(person, 0.07 * yaw)
+    turn_x, turn_y = 0.07 * yaw, 0.05 * pitch
+    head, cover = _hair_and_head(person, turn_x)
     canvas = _Canvas(np.stack(cv2.split(head)))
-    face = _Portrait(
-        canvas=canvas, person=person, skin=np.array(person.skin), look=look, turn_x=0.07 * yaw, turn_y=0.05 * pitch
-    )
+    face = _Portrait(canvas=canvas, person=person, skin=np.array(person.skin), look=look, turn_x=turn_x, turn_y=turn_y)
     face.shading()
     face.nose()
     face.eyes()

@@ -28,7 +28,7 @@ GONE_FRAMES = 100  # of the other streams: after so many without one of its own,
 @dataclass(frozen=True, kw_only=True)
 class Timing:
     """hold_s: how long a face must keep the label. pause_s: the minimum time to the next action, before which the label
-    must also have disappeared once. stills: independent images, in each of which it appears anew, without a duration."""
+    must also have disappeared once. stills: the frames are independent images, and each one with the label counts."""
 
     hold_s: float = 0.5
     pause_s: float = 5.0

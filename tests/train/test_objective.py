@@ -1,4 +1,4 @@
-"""What a fit minimizes: class balance, mixup, averaged weights, and the plateau schedule; all off unless asked for."""
+"""What a fit minimizes: class balance, mixup, dropout, averaged weights, and the plateau schedule; all off by default."""
 
 from dataclasses import replace
 
@@ -230,3 +230,24 @@ def test_the_rate_falls_on_a_plateau_and_is_the_same_after_a_resume(tmp_path, lo
     fit(recipe, lopsided, tmp_path, Silent())
     rates = [row.rate for row in read_history(tmp_path / "history.csv")]
     assert rates[0] == pytest.approx(1e-9) and min(rates) == pytest.approx(3e-10)
+
+
+def test_dropout_differs_from_step_to_step_layer_to_layer_and_seed_to_seed():
+    from edgefer.train.objective import make_dropout_resumable
+
+    tensorflow()
+    from tf_keras import Input, Model, layers
+
+    ones = Input((100,))
+
+    def masks(seed: int, step: int) -> list[np.ndarray]:
+        model = Model(ones, [layers.Dropout(0.5)(ones), layers.Dropout(0.5)(ones)])
+        model.compile("sgd")
+        model.optimizer.iterations.assign(step)
+        make_dropout_resumable(model, seed)
+        return [np.asarray(mask[0]) for mask in model(np.ones((1, 100), np.float32), training=True)]
+
+    drawn = [*masks(0, 0), *masks(0, 1), *masks(1, 0)]
+    assert all(set(mask.tolist()) == {0, 2} and 25 < (mask > 0).sum() < 75 for mask in drawn)
+    assert len({mask.tobytes() for mask in drawn}) == len(drawn)
+    assert [mask.tobytes() for mask in masks(0, 1)] == [mask.tobytes() for mask in drawn[2:4]]

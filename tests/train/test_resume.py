@@ -200,28 +200,6 @@ def test_a_resumed_fit_draws_the_dropout_masks_that_an_uninterrupted_one_draws(s
     assert rows[0] == rows[1]
 
 
-def test_dropout_differs_from_step_to_step_layer_to_layer_and_seed_to_seed():
-    from edgefer.train.backend import tensorflow
-    from edgefer.train.objective import make_dropout_resumable
-
-    tensorflow()
-    from tf_keras import Input, Model, layers
-
-    ones = Input((100,))
-
-    def masks(seed: int, step: int) -> list[np.ndarray]:
-        model = Model(ones, [layers.Dropout(0.5)(ones), layers.Dropout(0.5)(ones)])
-        model.compile("sgd")
-        model.optimizer.iterations.assign(step)
-        make_dropout_resumable(model, seed)
-        return [np.asarray(mask[0]) for mask in model(np.ones((1, 100), np.float32), training=True)]
-
-    drawn = [*masks(0, 0), *masks(0, 1), *masks(1, 0)]
-    assert all(set(mask.tolist()) == {0, 2} and 25 < (mask > 0).sum() < 75 for mask in drawn)
-    assert len({mask.tobytes() for mask in drawn}) == len(drawn)
-    assert [mask.tobytes() for mask in masks(0, 1)] == [mask.tobytes() for mask in drawn[2:4]]
-
-
 def test_a_fit_takes_the_pixels_that_everything_else_takes(small):
     """All 256 values, bit for bit: dividing by 255 differs from preprocess in 126 of them."""
     from edgefer.preprocess import to_float
@@ -378,8 +356,6 @@ def test_an_order_survives_damage_and_older_ones_are_read(tmp_path):
 
 
 def test_only_leftovers_of_killed_processes_are_cleaned(tmp_path, monkeypatch):
-    import tempfile
-
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     run = RunFolder(tmp_path / "fer-1")
     run.training.checkpoints.mkdir(parents=True)
