@@ -63,11 +63,15 @@ def make_profiles(
             f"{bundle.path} was cross-validated: it has no validation split to compare its variants on. Train it "
             "without --folds, or use edgefer convert and its report."
         )
-    asked = {"bundle": bundle.hash, "plans": {name: asdict(plan) for name, plan in wanted.items()}}
+    asked = {
+        "bundle": bundle.hash,
+        "data": dataset.content_hash,
+        "plans": {name: asdict(plan) for name, plan in wanted.items()},
+    }
     content, file = json.dumps(asked, indent=2).encode() + b"\n", out / "asked.json"
     if file.is_file() and file.read_bytes() != content:
         raise InputError(
-            f"{out} holds variants of another network, or made with other shares or epochs: choose another --out."
+            f"{out} holds variants of another network, or made with other data, shares or epochs: choose another --out."
         )
     write_file(file, content)
     made = []

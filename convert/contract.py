@@ -1,7 +1,6 @@
 """An imported network's input and output conventions: stated, read from its file, or measured."""
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +11,7 @@ from edgefer.card import InputSpec, OutputSpec
 from edgefer.errors import InputError
 from edgefer.metrics import wilson_interval
 from edgefer.options import Color
-from edgefer.provenance import MAX_NAME
-from edgefer.text import printable, unprintable
+from edgefer.text import printable
 from edgefer.train.data.dataset import Split
 
 Affine = tuple[float | tuple[float, ...], float | tuple[float, ...]]  # pixel * scale + offset
@@ -106,19 +104,6 @@ class Hypothesis:
     @property
     def accuracy(self) -> float:
         return float(self.right.mean())
-
-
-def check_labels(labels: Sequence[str]) -> None:
-    """InputError for labels that no card accepts."""
-    for label in labels:
-        if not 1 <= len(label) <= MAX_NAME or unprintable(label):
-            raise InputError(
-                f"labels hold {printable(label)!r:.80}: a label has at least one and at most {MAX_NAME} characters, and no control character."
-            )
-    if repeated := [label for label, count in Counter(labels).items() if count > 1]:
-        raise InputError(
-            f"labels are not unique: {repeated[0]!r} is named more than once. Give each output a name of its own."
-        )
 
 
 def parse_scale(text: str) -> tuple[str, Affine]:

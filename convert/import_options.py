@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from edgefer.bundle import new_directory
-from edgefer.card import InputSpec, OutputSpec
-from edgefer.convert.contract import Stated, any_scale, check_labels
+from edgefer.card import InputSpec, OutputSpec, check_labels
+from edgefer.convert.contract import Stated, any_scale
 from edgefer.errors import InputError
 from edgefer.files import check_writable, with_name_of_its_own
 from edgefer.options import Color, FaceKind, Outputs, choice
@@ -69,7 +69,8 @@ class ImportOptions:
             raise InputError(
                 f"labels {self.labels!r} is not a list of texts: give them in the network's order, such as ['angry', 'happy']."
             )
-        check_labels(labels)
+        if labels:
+            check_labels(labels)
         for name, kind in (("color", Color), ("outputs", Outputs), ("faces", FaceKind)):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, choice(kind, value, name))

@@ -14,9 +14,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from edgefer.bundle import PARITY, Bundle, write_bundle
-from edgefer.card import InputSpec, ModelCard, first_problem
+from edgefer.card import InputSpec, ModelCard, check_labels, first_problem
 from edgefer.checks import Check
-from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, check_labels, choose, describe, measure
+from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, choose, describe, measure
 from edgefer.convert.equivalence import adapt_keras, adapt_tflite
 from edgefer.convert.foreign import Foreign, read_foreign, read_labels
 from edgefer.convert.import_options import Request
@@ -137,7 +137,8 @@ def _settle(
         raise InputError(
             f"{where} gives {foreign.classes} answers, and {len(known.labels)} labels are named: {', '.join(known.labels)}."
         )
-    check_labels(known.labels or ())  # those of the file; stated ones were checked before it was read
+    if known.labels:
+        check_labels(known.labels)  # those of the file; stated ones were checked before it was read
     labels = dataset.labels if dataset else ()
     open_ones = candidates(known, foreign.shape[2], foreign.classes, labels)
     if not open_ones:

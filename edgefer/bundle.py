@@ -21,6 +21,7 @@ import gzip
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -261,7 +262,7 @@ def _write(path: Path, content: bytes) -> None:
     if path.exists() and not path.is_file():  # renaming over a device as root would replace it
         raise OSError(errno.EINVAL, "it is a folder or a device")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{threading.get_native_id()}.partial")  # another process may write it, too
     # In an untrusted bundle it may be a link to another place, or a FIFO, which would block.
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:

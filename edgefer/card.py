@@ -1,9 +1,11 @@
 """card.json: a bundle's description of its network, on which host and device agree."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -11,9 +13,9 @@ from pydantic import (
     model_validator,
 )
 
-from edgefer.errors import BundleError, EdgeferError
+from edgefer.errors import BundleError, EdgeferError, InputError
 from edgefer.faces import STRIDES
-from edgefer.provenance import Fraction, Lineage, Name, Part, Provenance
+from edgefer.provenance import MAX_NAME, Fraction, Lineage, Name, Part, Provenance
 from edgefer.text import printable, unprintable
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -46,6 +48,8 @@ class InputSpec(Part):
         for name, value in (("scale", self.scale), ("offset", self.offset)):
             if isinstance(value, tuple) and len(value) != self.channels:
                 raise ValueError(f"{name} has {len(value)} numbers for {self.channels} channels")
+        if self.stated and not all(scale for scale, _ in self.per_channel()):
+            raise ValueError("scale is 0: the channel would be the same in every image")
         if self.scale is None and self.offset != 0.0:
             raise ValueError("offset is stated without a scale")
         return self
@@ -145,6 +149,20 @@ class Scores(Part):
     macro_f1: Fraction
 
 
+def _unique_and_printable(labels: tuple[str, ...]) -> tuple[str, ...]:
+    _check_printable(labels, "a label")
+    if repeated := [label for label, count in Counter(labels).items() if count > 1]:
+        raise ValueError(f"not unique: {repeated[0]!r} is named more than once")
+    return labels
+
+
+Labels = Annotated[tuple[Name, ...], Field(min_length=2, max_length=MAX_LABELS), AfterValidator(_unique_and_printable)]
+
+
+class _OfLabels(Part):
+    labels: Labels
+
+
 class ModelCard(Part):
     """Everything a runtime needs to know about a network, and its provenance. Written to card.json.
 
@@ -154,7 +172,7 @@ class ModelCard(Part):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Name
-    labels: tuple[Name, ...] = Field(min_length=2, max_length=MAX_LABELS)
+    labels: Labels
     task: Task = "read"
     input: InputSpec
     output: OutputSpec = OutputSpec()
@@ -170,17 +188,9 @@ class ModelCard(Part):
     lineage: Lineage | None = None
 
     @model_validator(mode="after")
-    def _labels_differ(self) -> "ModelCard":
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels are not unique: {list(self.labels)}")
-        return self
-
-    @model_validator(mode="after")
     def _nothing_acts_on_a_terminal(self) -> "ModelCard":
         """Labels and names reach terminals, pages, CSV and MQTT, so no text of the card may hold a control character."""
-        for where, text in _texts("", self.model_dump()):
-            if char := unprintable(text):
-                raise ValueError(f"{printable(where)} holds the control character {char!a}: {printable(text):.80}")
+        _check_printable(self.model_dump())
         return self
 
     @model_serializer(mode="wrap")
@@ -252,6 +262,12 @@ class ModelCard(Part):
         return self.crops.get(detector) or self.crops.get(TAUGHT_BY.get(detector, "")) or CropSpec()
 
 
+def _check_printable(value: object, where: str = "") -> None:
+    for place, text in _texts(where, value):
+        if char := unprintable(text):
+            raise ValueError(f"{printable(place)} holds the control character {char!a}: {printable(text):.80}")
+
+
 def _texts(where: str, value: object) -> Iterator[tuple[str, str]]:
     """Every text in a card's plain values, keys included, with the path to it."""
     if isinstance(value, str):
@@ -272,6 +288,16 @@ def first_problem(error: ValidationError) -> str:
     got = problem["input"]
     what = problem["msg"].removeprefix("Value error, ")
     return (f"{where}: " if where else "") + what + (f" (got {got!r:.80})" if not isinstance(got, dict) else "")
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """InputError for labels that no card accepts."""
+    try:
+        _OfLabels(labels=tuple(labels))
+    except ValidationError as error:
+        raise InputError(
+            f"{first_problem(error)}. Give each output a name of its own, of 1 to {MAX_NAME} characters."
+        ) from None
 
 
 def parse_card(text: str | bytes, where: str) -> ModelCard:

@@ -2,15 +2,23 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Points = Annotated[float, Field(ge=-100, le=100)]  # of accuracy, in percent
 MAX_NAME = 64
-Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 OLDER_NAMES = {"held_pictures": "held_images"}
 # Prefixes of conversions' notes, which older cards have among the steps.
 NOTES = ("prune to ", "int8 ", "kept the ", "temperature ", "limits ", "quantize to int8")
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("only spaces")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_not_blank)]
 
 
 class Part(BaseModel):
@@ -30,7 +38,7 @@ class Provenance(Part):
 
     data: str
     labels: str = Field("", description="the source of labels other than the data's own, such as ferplus")
-    split_sizes: dict[str, int]
+    split_sizes: dict[str, Annotated[int, Field(ge=0)]]
     held_images: str = ""
     valid_fraction: float = Field(0.2, gt=0, lt=1)
     names: str = Field("", description="the names of numeric labels or class folders, such as 0=neutral,1=happy")

@@ -1,6 +1,7 @@
 """Actions when an expression appears: run a command, or save an image."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -22,6 +23,7 @@ from edgefer.text import own_word, printable, safe_name
 
 MAX_RUNNING = 4  # concurrent commands per trigger; more are skipped
 COMMAND_S = 60.0  # a command that takes longer is killed
+SECRET = re.compile(r"EDGEFER_(TOKEN|\w+_PASSWORD)")  # environment variables
 GONE_FRAMES = 100  # of the other streams: after so many without one of its own, a stream shows no label any more
 
 
@@ -74,7 +76,8 @@ class Trigger:
 class CommandOn(Sink):
     """Runs a command when a label appears. Never through a shell: the label is passed only in an environment variable.
 
-    EDGEFER_LABEL, EDGEFER_SCORE, EDGEFER_ID, EDGEFER_TIME_S, EDGEFER_SOURCE. log: receives a message if a command fails.
+    EDGEFER_LABEL, EDGEFER_SCORE, EDGEFER_ID, EDGEFER_TIME_S, EDGEFER_SOURCE; edgefer's own tokens and passwords are left
+    out of its environment. log: receives a message if a command fails or is skipped.
     """
 
     every_frame = True
@@ -92,11 +95,11 @@ class CommandOn(Sink):
         if face is None:
             return
         if len(self._running) >= MAX_RUNNING:
-            self.dropped += 1
+            self._failed(f"is still running {MAX_RUNNING} times, so it was not started again")
             return
         try:
             process = subprocess.Popen(
-                self._command, env=os.environ | facts_of(frame, face), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                self._command, env=_without_secrets() | facts_of(frame, face), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 start_new_session=True,
             )  # fmt: skip
         except (OSError, ValueError) as error:
@@ -154,6 +157,10 @@ class SnapshotOn(Sink):
 
     def kept(self) -> str:
         return f"{self.saved} images are in {printable(str(self._folder))}"
+
+
+def _without_secrets() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not SECRET.fullmatch(name)}
 
 
 def facts_of(frame: Frame, face: Face) -> dict[str, str]:

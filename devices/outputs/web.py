@@ -125,7 +125,10 @@ class WebPage(ServedSink):
         """Motion JPEG, annotated, for Home Assistant's camera."""
         if self._streams >= MAX_STREAMS:
             return PlainTextResponse("Too many clients are watching the stream.", 503, {"Retry-After": "10"})
-        return StreamingResponse(self._parts(), media_type=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
+        media_type = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
+        if request.method == "HEAD":  # Starlette would make images for it and throw them away
+            return Response(media_type=media_type)
+        return StreamingResponse(self._parts(), media_type=media_type)
 
     async def _parts(self) -> AsyncIterator[bytes]:
         self._streams += 1

@@ -320,6 +320,10 @@ def test_profiles_are_made_once_and_measured_side_by_side(interrupted, source, t
     assert make_profiles(source, tiny, wanted, tmp_path, SILENT) == []
     with pytest.raises(InputError, match="with other shares"):
         make_profiles(source, tiny, wanted | {"slim-int8": Plan(slimmed=0.3)}, tmp_path, SILENT)
+    with pytest.raises(InputError, match="with other data"):
+        make_profiles(
+            source, replace(tiny, splits=tiny.splits | {"valid": tiny.split("train")}), wanted, tmp_path, SILENT
+        )
     provenance = source.card.provenance.model_copy(update={"folds": 5})
     crossed = Bundle(source.path, source.card.model_copy(update={"provenance": provenance}))
     with pytest.raises(InputError, match="was cross-validated"):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -58,6 +59,12 @@ def test_every_fault_of_a_bundle_is_named(copy, tmp_path):
     assert "schema_version" in complaint()
     edit(copy, labels=["sad", "sad"])
     assert "not unique" in complaint()
+    edit(copy, labels=["sad", " "])
+    assert "labels.1: only spaces (got ' ')" in complaint()
+    edit(copy, input={"height": 48, "width": 48, "scale": 0})
+    assert "input: scale is 0" in complaint()
+    edit(copy, provenance=json.loads(good)["provenance"] | {"split_sizes": {"train": -1}})
+    assert "provenance.split_sizes.train: Input should be greater" in complaint()
     edit(copy, temperature=0)
     assert "temperature" in complaint()
     edit(copy, surprise=1)
@@ -177,6 +184,19 @@ def test_a_shipped_bundle_is_one_however_it_is_named(monkeypatch, tmp_path):
         assert is_shipped(Bundle.open(named)) and remake(Bundle.open(named)) == "install edgefer again"
 
 
+def test_two_threads_can_write_the_same_file_at_once(tmp_path):
+    contents = [bytes([number]) * 300_000 for number in range(4)]
+    threads = [
+        threading.Thread(target=lambda content=content: [write_file(tmp_path / "a.json", content) for _ in range(20)])
+        for content in contents
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "a.json").read_bytes() in contents and [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
 def test_advice_for_a_bundle_is_what_its_user_can_do(converted, tmp_path):
     assert remake(converted) == "convert the trained bundle again"
     (own,) = (check for check in check_weights(Bundle.open(shipped_bundles()["fer-nano"])))
@@ -192,11 +212,12 @@ def test_nothing_is_written_through_links_of_an_untrusted_bundle(tmp_path):
     mine.write_text("precious")
     report = tmp_path / "theirs" / "report"
     report.mkdir(parents=True)
-    (report / ".parity.json.partial").symlink_to(mine)
+    thread = threading.get_native_id()
+    (report / f".parity.json.{thread}.partial").symlink_to(mine)
     with pytest.raises(EdgeferError, match="could not be written"):
         write_file(report / "parity.json", b"{}")
     write_file(report / "parity.json", b"{}")  # the link is gone
-    os.mkfifo(report / ".other.json.partial")
+    os.mkfifo(report / f".other.json.{thread}.partial")
     with pytest.raises(EdgeferError, match="could not be written"):
         write_file(report / "other.json", b"{}")
     (report / "linked.json").symlink_to(mine)

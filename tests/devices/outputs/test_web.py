@@ -235,6 +235,10 @@ def test_a_snapshot_and_a_stream(serve, make_frame, monkeypatch):
             page.write(make_frame(number, "sad", size=(320, 240)))
             seen += watching.recv(65536)
     assert b"multipart/x-mixed-replace; boundary=edgefer" in seen
+    with socket.create_connection(("127.0.0.1", page.port), timeout=20) as asking:
+        asking.sendall(b"HEAD /stream.mjpg HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        head = asking.makefile("rb").read()  # ends
+    assert b"200 OK" in head and b"multipart/x-mixed-replace" in head
 
 
 def test_only_so_many_watch_the_stream(serve, make_frame, monkeypatch):
