@@ -61,7 +61,7 @@ def readme(subject: Subject) -> str:
         f"It runs in an arena of {measured.arena:,} bytes on tflite-micro for x86-64 (measured; pointers are larger there). It is at most "
         f"{measured.worst} quanta off the stored answers of {measured.images} images, {measured.mean:.2f} on average."
         if measured
-        else f"Its arena was not measured: the Python package tflite-micro is not installed here. Expect it to be {TOLERANCE}."
+        else f"Its arena was not measured: {_not_measured()}. Expect it to be {TOLERANCE}."
     )
     code = "\n".join(f"    {line}" for line in resolver(content).splitlines())
     return f"""`model.h` holds int8.tflite. Register only the operators it needs:
@@ -70,6 +70,12 @@ def readme(subject: Subject) -> str:
 
 {arena} Its reference kernels round differently from the optimized ones that gave
 the stored answers, so test it with a tolerance, not for equality ({len(vectors.pixels)} images are in `vectors.h`). Its input is int8: {_input(subject)}."""
+
+
+def _not_measured() -> str:
+    if find_spec("tflite_micro") is None:
+        return "the Python package tflite-micro is not installed here"
+    return "the Python package tflite-micro cannot run it here"
 
 
 def _input(subject: Subject) -> str:
