@@ -24,7 +24,7 @@ SOURCES = (
 )  # fmt: skip
 
 
-USE = """Each target runs the same self-test, bit for bit, and detects a changed bit in the network, its labels or its settings
+SELF_TESTS = """Each target runs the same self-test, bit for bit, and detects a changed bit in the network, its labels or its settings
 by their CRC-32; `edgefer verify` of this folder compares the hashes of all files:
 
     make test     # this host
@@ -36,7 +36,8 @@ board, write a `platform_print` that prints to its UART. With QEMU's `-icount sh
 and the Cortex-M4's ticks are of a 168 MHz clock: instructions = ticks / 0.168. On hardware they are cycles. QEMU proves
 answers; it does not measure a board's time.
 
-## Use
+"""
+USE = """## Use
 
 ```c
 #include "edgefer_net.h"
@@ -72,8 +73,16 @@ of edgefer's detectors are cropped for this network. Without a detector, have th
 The softmax of the answers, as in `network.h`, is the probability; `edgefer run` also shows "unsure" below @REJECT@ and averages
 over time, which this code does not. Expressions are not feelings.
 
-Compile `edgefer_net.c` with `-O2`, and without `-ffast-math`; `edgefer_pixels.c` also with `-ffp-contract=off`. Cortex-M4 and M7 use SMLAD,
-WebAssembly SIMD128 if enabled; the answers are the same.
+"""
+DETECTOR_USE = """## Use
+
+`edgefer_run(edgefer_network, pixels, arena, answers)` writes the answers that `network.h` describes. Decoding them to boxes is
+not part of this folder; edgefer does it in `edgefer.devices.faces`.
+
+"""
+COMPILE = """Compile `edgefer_net.c` with `-O2`, and without `-ffast-math`; `edgefer_pixels.c` also with `-ffp-contract=off`. Cortex-M4 and
+M7 use SMLAD, WebAssembly SIMD128 if enabled; the answers are the same. The headers can be included from C++; compile the
+`.c` files as C.
 
 """
 
@@ -144,8 +153,16 @@ def _network_header(subject: Subject) -> str:
 /* EdgeferCrop: turns a detector's box into the square that the network was trained on. */
 {crops}
 
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
 extern const uint32_t edgefer_network[EDGEFER_NETWORK_WORDS];
 extern const char *const edgefer_labels[EDGEFER_LABELS]; /* UTF-8 */
+
+#ifdef __cplusplus
+}}
+#endif
 
 #endif
 """
@@ -161,7 +178,7 @@ def _meaning(network: Int8Network) -> str:
     lines, place = [], 0
     for value in network.outputs:
         shape, scale = " x ".join(map(str, value.shape)), text.double(float(value.scale))
-        lines.append(f" * answers[{place}] and on: {shape}, each {scale} * (answer - {value.zero})")
+        lines.append(f" * answers[{place}...]: {shape}, each {scale} * (answer - {value.zero})")
         place += value.size
     return "\n".join(lines)
 
@@ -215,6 +232,14 @@ static const int8_t vector_answers[VECTORS][EDGEFER_ANSWERS] = {{
 """
 
 
+def _logits(subject: Subject) -> str:
+    if len(subject.network.outputs) > 1:
+        return "`network.h` has the scale and zero point of each output"
+    output = subject.network.output
+    temperature = f"temperature {subject.bundle.card.temperature:.6g}"
+    return f"real logit = {float(output.scale):.9g} * (answer - {output.zero}), {temperature}"
+
+
 def _readme(subject: Subject, checks: Sequence[Check]) -> str:
     card, program, network = subject.bundle.card, subject.program, subject.network
     columns, rows = table(checks)
@@ -223,10 +248,11 @@ def _readme(subject: Subject, checks: Sequence[Check]) -> str:
     constants = 4 * len(program.words)
     vectors = sum(a.nbytes for a in (small.frames, small.crops, small.pixels, small.answers)) + 4 * small.boxes.size
     largest = max(network.layers, key=lambda layer: layer.macs)
+    use = USE.replace("@REJECT@", str(ReaderOptions.reject)) if card.task == "read" else DETECTOR_USE
     return f"""# {text.comment(card.name)} in C99
 
 Bundle `{subject.bundle.hash}`, {text.credit(card)}; written by edgefer {__version__}, whose C is Apache-2.0.
-No heap, no libc, no floating-point division while it runs.
+No heap, no libc. The network's kernels divide no floating-point numbers; `edgefer_pixels.c` computes in double.
 
 | | |
 |---|---|
@@ -236,14 +262,15 @@ No heap, no libc, no floating-point division while it runs.
 | flash: the self-test's vectors, not needed afterwards | {vectors:,} bytes |
 | flash: code | `make size`: {", ".join(f"`{name}`" for name in TAKEN)} are what firmware needs |
 | RAM: arena, known at compile time | {program.plan.size:,} bytes |
+| RAM: the input's pixels and the answers | {network.input.size + network.answers:,} bytes |
 | multiply-adds per image | {network.macs:,}; most in {largest.kind} {largest.number + 1} ({largest.macs:,}) |
-| answers | int8; real logit = {float(network.output.scale):.9g} * (answer - {network.output.zero}), temperature {card.temperature:.6g} |
+| answers | int8; {_logits(subject)} |
 
 ## Proof
 
 {proven}
 
-{USE.replace("@REJECT@", str(ReaderOptions.reject))}## TensorFlow Lite Micro instead
+{SELF_TESTS}{use}{COMPILE}## TensorFlow Lite Micro instead
 
 {tflm.readme(subject)}
 """

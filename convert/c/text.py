@@ -28,8 +28,8 @@ def credit(card: ModelCard) -> str:
 
 
 def double(value: float) -> str:
-    """A double or float constant with exactly this value."""
-    return float(value).hex()
+    """A double or float constant with exactly this value, in decimal: C++ has hexadecimal ones only since C++17."""
+    return repr(float(value))
 
 
 def words(values: np.ndarray) -> str:

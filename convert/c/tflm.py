@@ -35,6 +35,9 @@ def model_header(content: bytes) -> str:
     padded = content + bytes(-len(content) % 4)
     lines = resolver(content)
     return f"""/* int8.tflite for TensorFlow Lite Micro. Little-endian. */
+#ifndef EDGEFER_MODEL_H
+#define EDGEFER_MODEL_H
+
 #include <stdint.h>
 
 static const uint32_t model_words[{len(padded) // 4}] __attribute__((aligned(16))) = {{
@@ -43,6 +46,8 @@ static const unsigned char *const model = (const unsigned char *)model_words;
 static const unsigned int model_length = {len(content)};
 
 /* {lines.replace(chr(10), chr(10) + "   ")} */
+
+#endif
 """
 
 

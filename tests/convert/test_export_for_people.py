@@ -67,6 +67,25 @@ def test_the_readme_s_way_from_a_frame_to_a_label_compiles_and_runs(project, tmp
     assert subprocess.run([program]).returncode == 0
 
 
+@pytest.mark.gcc
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler: sudo apt install g++")
+@pytest.mark.parametrize("standard", ["c++11", "c++17"])
+def test_c_plus_plus_can_include_the_headers_and_call_the_c(project, tmp_path, standard):
+    use = re.search(r"```c\n(.*?)```", (project / "README.md").read_text(), re.DOTALL)[1]
+    main = (
+        "int main() { return edgefer_check(edgefer_network, EDGEFER_NETWORK_WORDS) + !edgefer_labels[0] + !model[0]; }"
+    )
+    (tmp_path / "main.cpp").write_text('#include "model.h"\n#include "model.h"\n' + use + main)
+    for name in TAKEN:
+        subprocess.run(["cc", "-std=c99", "-c", project / name, "-o", tmp_path / f"{name}.o"], check=True)
+    warnings = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+    objects = [tmp_path / f"{name}.o" for name in TAKEN]
+    command = ["g++", f"-std={standard}", *warnings, f"-I{project}", tmp_path / "main.cpp", *objects]
+    built = subprocess.run([*command, "-o", tmp_path / "main"], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert subprocess.run([tmp_path / "main"]).returncode == 0
+
+
 @pytest.mark.arm
 def test_make_size_shows_what_a_firmware_takes_apart_from_the_self_test(nano, project, tmp_path):
     project = shutil.copytree(project, tmp_path / "c")
