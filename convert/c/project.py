@@ -249,7 +249,7 @@ def _readme(subject: Subject, checks: Sequence[Check]) -> str:
     vectors = sum(a.nbytes for a in (small.frames, small.crops, small.pixels, small.answers)) + 4 * small.boxes.size
     largest = max(network.layers, key=lambda layer: layer.macs)
     use = USE.replace("@REJECT@", str(ReaderOptions.reject)) if card.task == "read" else DETECTOR_USE
-    return f"""# {text.comment(card.name)} in C99
+    return f"""# {text.readable(card.name)} in C99
 
 Bundle `{subject.bundle.hash}`, {text.credit(card)}; written by edgefer {__version__}, whose C is Apache-2.0.
 No heap, no libc. The network's kernels divide no floating-point numbers; `edgefer_pixels.c` computes in double.
@@ -257,7 +257,7 @@ No heap, no libc. The network's kernels divide no floating-point numbers; `edgef
 | | |
 |---|---|
 | input | {card.input.height} x {card.input.width} {card.input.color}, uint8 |
-| labels | {len(card.labels)}: {", ".join(text.comment(label) for label in card.labels)} |
+| labels | {len(card.labels)}: {", ".join(text.readable(label) for label in card.labels)} |
 | flash: the network | {constants:,} bytes |
 | flash: the self-test's vectors, not needed afterwards | {vectors:,} bytes |
 | flash: code | `make size`: {", ".join(f"`{name}`" for name in TAKEN)} are what firmware needs |

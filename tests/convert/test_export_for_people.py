@@ -9,13 +9,14 @@ import struct
 import subprocess
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
 from edgefer.cli import app
 from edgefer.commands.page_rules import device_of
-from edgefer.convert.c.project import TAKEN
+from edgefer.convert.c.project import TAKEN, make_project
 from edgefer.convert.c.text import credit
 from edgefer.convert.web import serve
 from edgefer.convert.web.site import download_bytes, make_site
@@ -39,6 +40,18 @@ def test_both_exports_name_the_network_s_author_and_licence(nano, project):
         assert "by the edgefer authors, licence Apache-2.0" in readme
     anonymous = nano.bundle.card.model_copy(update={"author": "", "license": "*/ GPL"})
     assert credit(anonymous) == "author not named in its card, licence ?? GPL"
+
+
+def test_readmes_keep_the_letters_of_every_script(nano):
+    labels = ("wütend", "Ekel", "खुश", "שמח", "日本", "a|b", "<i>`x`")
+    card = nano.bundle.card.model_copy(update={"labels": labels, "author": "José Ñandú", "name": "Gefühle"})
+    subject = replace(nano, bundle=replace(nano.bundle, card=card))
+    page = make_site(subject, device_of(card))["README.md"].decode()
+    readme = make_project(subject, [])["README.md"].decode()
+    assert "| labels | 7: wütend, Ekel, खुश, שמח, 日本, a?b, ?i??x? |" in readme
+    assert "--labels 'wütend,Ekel,खुश,שמח,日本,a?b,?i??x?' --smooth" in page
+    for shown in (readme, page):
+        assert shown.startswith("# Gefühle ") and "by José Ñandú, licence Apache-2.0" in shown
 
 
 @pytest.mark.gcc
