@@ -320,10 +320,9 @@ static void pad(const Job *job) {
 
 /* TensorFlow Lite's requantization: a 31-bit multiplier, rounded after the product and again after the right shift. */
 static int32_t scaled_twice(int32_t value, int32_t multiplier, int32_t shift) {
-  const int64_t half = (int64_t)1 << 30;
-  const int32_t right = shift < 0 ? -shift : 0;
-  const int64_t product = (int64_t)value * ((int64_t)1 << (shift > 0 ? shift : 0)) * multiplier;
-  const int32_t high = (int32_t)((product + (product >= 0 ? half : 1 - half)) / (2 * half));
+  const int32_t right = shift < 0 ? -shift : 0, half = (int32_t)1 << 30;
+  const int64_t product = (int64_t)value * (shift > 0 ? (int32_t)1 << shift : 1) * multiplier;
+  const int32_t high = (int32_t)((product + (product >= 0 ? half : 1 - half)) / ((int64_t)1 << 31));
   const int32_t mask = (int32_t)(((int64_t)1 << right) - 1), rest = high & mask;
   return (high >> right) + (rest > (mask >> 1) + (high < 0));
 }
