@@ -31,8 +31,8 @@ by their CRC-32; `edgefer verify` of this folder compares the hashes of all file
     make arm      # STM32F405 (Cortex-M4, 1 MB flash, 128 KB RAM) in QEMU
     make riscv    # RV32IMC in QEMU
 
-Each prints a label for each stored image, how many settings, pixels and answers differ (0), and PASS, and exits with 0. On a
-board, write a `platform_print` that prints to its UART. With QEMU's `-icount shift=0` an instruction takes one nanosecond
+Each prints the label of each stored image, if the network reads faces, how many settings, pixels and answers differ (0), and
+PASS, and exits with 0. On a board, write a `platform_print` that prints to its UART. With QEMU's `-icount shift=0` an instruction takes one nanosecond
 and the Cortex-M4's ticks are of a 168 MHz clock: instructions = ticks / 0.168. On hardware they are cycles. QEMU proves
 answers; it does not measure a board's time.
 
@@ -136,10 +136,12 @@ def _network_header(subject: Subject) -> str:
     if card.task == "read":
         values["READS"] = "1 /* its largest answer is a label; other networks detect or refine faces */"
     defines = "\n".join(f"#define EDGEFER_{name} {value}" for name, value in values.items())
-    crops = "\n".join(
-        f"#define EDGEFER_CROP_{macro} {_crop(card.crops[name])} /* {text.comment(name)} */"
+    crops = "".join(
+        f"\n#define EDGEFER_CROP_{macro} {_crop(card.crops[name])} /* {text.comment(name)} */"
         for name, macro in text.macros(card.crops).items()
     )
+    if crops:
+        crops = f"\n/* EdgeferCrop: turns a detector's box into the square that the network was trained on. */{crops}"
     return f"""/* {_title(subject)}
  *
 {_meaning(network)}
@@ -149,9 +151,7 @@ def _network_header(subject: Subject) -> str:
 
 #include <stdint.h>
 
-{defines}
-/* EdgeferCrop: turns a detector's box into the square that the network was trained on. */
-{crops}
+{defines}{crops}
 
 #ifdef __cplusplus
 extern "C" {{

@@ -38,6 +38,7 @@ def test_a_finder_s_project_proves_itself(tmp_path):
     count = len(subject.vectors.small().pixels) * 3780
     assert done.returncode == 0 and f"answers: 0 of {count} differ" in done.stdout and "image" not in done.stdout
     readme = (tmp_path / "finder" / "README.md").read_text()
+    assert "EdgeferCrop" not in (tmp_path / "finder" / "network.h").read_text()
     assert "read_face" not in readme and "| answers | int8; `network.h` has the scale" in readme
 
 
