@@ -9,6 +9,7 @@ import time
 from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from forks import Fork
 
 from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
+from edgefer.convert import child
 from edgefer.records import Face, Frame
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.data.load import load_dataset
@@ -170,6 +172,17 @@ def edgefer(cache):
         return done
 
     return call
+
+
+@pytest.fixture
+def forked_conversion(monkeypatch):
+    """An untrusted file is converted in a fork, not in a new process, which would import TensorFlow first."""
+
+    def run(command, *, cwd, timeout, **_) -> subprocess.CompletedProcess:
+        _, _, module, *arguments = command
+        return Fork(arguments, dict(os.environ), cwd, module).done(timeout)
+
+    monkeypatch.setattr(child, "subprocess", SimpleNamespace(run=run, TimeoutExpired=TimeoutError))
 
 
 @pytest.fixture(scope="session")

@@ -24,19 +24,20 @@ SOURCES = (
 )  # fmt: skip
 
 
-USE = """Each target runs the same self-test, bit for bit, and detects a changed bit in the network, its labels or its settings
+SELF_TESTS = """Each target runs the same self-test, bit for bit, and detects a changed bit in the network, its labels or its settings
 by their CRC-32; `edgefer verify` of this folder compares the hashes of all files:
 
     make test     # this host
     make arm      # STM32F405 (Cortex-M4, 1 MB flash, 128 KB RAM) in QEMU
     make riscv    # RV32IMC in QEMU
 
-Each prints a label for each stored image, how many settings, pixels and answers differ (0), and PASS, and exits with 0. On a
-board, write a `platform_print` that prints to its UART. With QEMU's `-icount shift=0` an instruction takes one nanosecond
+Each prints the label of each stored image, if the network reads faces, how many settings, pixels and answers differ (0), and
+PASS, and exits with 0. On a board, write a `platform_print` that prints to its UART. With QEMU's `-icount shift=0` an instruction takes one nanosecond
 and the Cortex-M4's ticks are of a 168 MHz clock: instructions = ticks / 0.168. On hardware they are cycles. QEMU proves
 answers; it does not measure a board's time.
 
-## Use
+"""
+USE = """## Use
 
 ```c
 #include "edgefer_net.h"
@@ -72,8 +73,16 @@ of edgefer's detectors are cropped for this network. Without a detector, have th
 The softmax of the answers, as in `network.h`, is the probability; `edgefer run` also shows "unsure" below @REJECT@ and averages
 over time, which this code does not. Expressions are not feelings.
 
-Compile `edgefer_net.c` with `-O2`, and without `-ffast-math`; `edgefer_pixels.c` also with `-ffp-contract=off`. Cortex-M4 and M7 use SMLAD,
-WebAssembly SIMD128 if enabled; the answers are the same.
+"""
+DETECTOR_USE = """## Use
+
+`edgefer_run(edgefer_network, pixels, arena, answers)` writes the answers that `network.h` describes. Decoding them to boxes is
+not part of this folder; edgefer does it in `edgefer.devices.faces`.
+
+"""
+COMPILE = """Compile `edgefer_net.c` with `-O2`, and without `-ffast-math`; `edgefer_pixels.c` also with `-ffp-contract=off`. Cortex-M4 and
+M7 use SMLAD, WebAssembly SIMD128 if enabled; the answers are the same. The headers can be included from C++; compile the
+`.c` files as C.
 
 """
 
@@ -127,10 +136,12 @@ def _network_header(subject: Subject) -> str:
     if card.task == "read":
         values["READS"] = "1 /* its largest answer is a label; other networks detect or refine faces */"
     defines = "\n".join(f"#define EDGEFER_{name} {value}" for name, value in values.items())
-    crops = "\n".join(
-        f"#define EDGEFER_CROP_{macro} {_crop(card.crops[name])} /* {text.comment(name)} */"
+    crops = "".join(
+        f"\n#define EDGEFER_CROP_{macro} {_crop(card.crops[name])} /* {text.comment(name)} */"
         for name, macro in text.macros(card.crops).items()
     )
+    if crops:
+        crops = f"\n/* EdgeferCrop: turns a detector's box into the square that the network was trained on. */{crops}"
     return f"""/* {_title(subject)}
  *
 {_meaning(network)}
@@ -140,12 +151,18 @@ def _network_header(subject: Subject) -> str:
 
 #include <stdint.h>
 
-{defines}
-/* EdgeferCrop: turns a detector's box into the square that the network was trained on. */
-{crops}
+{defines}{crops}
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
 
 extern const uint32_t edgefer_network[EDGEFER_NETWORK_WORDS];
 extern const char *const edgefer_labels[EDGEFER_LABELS]; /* UTF-8 */
+
+#ifdef __cplusplus
+}}
+#endif
 
 #endif
 """
@@ -161,7 +178,7 @@ def _meaning(network: Int8Network) -> str:
     lines, place = [], 0
     for value in network.outputs:
         shape, scale = " x ".join(map(str, value.shape)), text.double(float(value.scale))
-        lines.append(f" * answers[{place}] and on: {shape}, each {scale} * (answer - {value.zero})")
+        lines.append(f" * answers[{place}...]: {shape}, each {scale} * (answer - {value.zero})")
         place += value.size
     return "\n".join(lines)
 
@@ -215,6 +232,14 @@ static const int8_t vector_answers[VECTORS][EDGEFER_ANSWERS] = {{
 """
 
 
+def _logits(subject: Subject) -> str:
+    if len(subject.network.outputs) > 1:
+        return "`network.h` has the scale and zero point of each output"
+    output = subject.network.output
+    temperature = f"temperature {subject.bundle.card.temperature:.6g}"
+    return f"real logit = {float(output.scale):.9g} * (answer - {output.zero}), {temperature}"
+
+
 def _readme(subject: Subject, checks: Sequence[Check]) -> str:
     card, program, network = subject.bundle.card, subject.program, subject.network
     columns, rows = table(checks)
@@ -223,27 +248,29 @@ def _readme(subject: Subject, checks: Sequence[Check]) -> str:
     constants = 4 * len(program.words)
     vectors = sum(a.nbytes for a in (small.frames, small.crops, small.pixels, small.answers)) + 4 * small.boxes.size
     largest = max(network.layers, key=lambda layer: layer.macs)
-    return f"""# {text.comment(card.name)} in C99
+    use = USE.replace("@REJECT@", str(ReaderOptions.reject)) if card.task == "read" else DETECTOR_USE
+    return f"""# {text.readable(card.name)} in C99
 
 Bundle `{subject.bundle.hash}`, {text.credit(card)}; written by edgefer {__version__}, whose C is Apache-2.0.
-No heap, no libc, no floating-point division while it runs.
+No heap, no libc. The network's kernels divide no floating-point numbers; `edgefer_pixels.c` computes in double.
 
 | | |
 |---|---|
 | input | {card.input.height} x {card.input.width} {card.input.color}, uint8 |
-| labels | {len(card.labels)}: {", ".join(text.comment(label) for label in card.labels)} |
+| labels | {len(card.labels)}: {", ".join(text.readable(label) for label in card.labels)} |
 | flash: the network | {constants:,} bytes |
 | flash: the self-test's vectors, not needed afterwards | {vectors:,} bytes |
 | flash: code | `make size`: {", ".join(f"`{name}`" for name in TAKEN)} are what firmware needs |
 | RAM: arena, known at compile time | {program.plan.size:,} bytes |
+| RAM: the input's pixels and the answers | {network.input.size + network.answers:,} bytes |
 | multiply-adds per image | {network.macs:,}; most in {largest.kind} {largest.number + 1} ({largest.macs:,}) |
-| answers | int8; real logit = {float(network.output.scale):.9g} * (answer - {network.output.zero}), temperature {card.temperature:.6g} |
+| answers | int8; {_logits(subject)} |
 
 ## Proof
 
 {proven}
 
-{USE.replace("@REJECT@", str(ReaderOptions.reject))}## TensorFlow Lite Micro instead
+{SELF_TESTS}{use}{COMPILE}## TensorFlow Lite Micro instead
 
 {tflm.readme(subject)}
 """

@@ -1,5 +1,6 @@
 """Arrays and untrusted text as C source."""
 
+import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import chain, count
 
@@ -17,19 +18,24 @@ def string(text: str) -> str:
 
 
 def comment(text: str) -> str:
-    """The characters of a text that are safe in a comment or a Makefile."""
+    """The characters of a text that are safe in a C comment."""
     return "".join(letter if letter in PLAIN else "?" for letter in text)
 
 
+def readable(text: str) -> str:
+    """The same for Markdown and pages, with the letters of every script."""
+    return "".join(letter if letter in PLAIN or unicodedata.category(letter)[0] in "LMN" else "?" for letter in text)
+
+
 def credit(card: ModelCard) -> str:
-    """The network's author and licence, for a comment or a page."""
-    author, license_ = comment(card.author), comment(card.license)
+    """The network's author and licence, for a README or a page."""
+    author, license_ = readable(card.author), readable(card.license)
     return f"{f'by {author}' if author else 'author not named in its card'}, {f'licence {license_}' if license_ else 'no licence named'}"
 
 
 def double(value: float) -> str:
-    """A double or float constant with exactly this value."""
-    return float(value).hex()
+    """A double or float constant with exactly this value, in decimal: C++ has hexadecimal ones only since C++17."""
+    return repr(float(value))
 
 
 def words(values: np.ndarray) -> str:

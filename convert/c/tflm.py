@@ -35,6 +35,9 @@ def model_header(content: bytes) -> str:
     padded = content + bytes(-len(content) % 4)
     lines = resolver(content)
     return f"""/* int8.tflite for TensorFlow Lite Micro. Little-endian. */
+#ifndef EDGEFER_MODEL_H
+#define EDGEFER_MODEL_H
+
 #include <stdint.h>
 
 static const uint32_t model_words[{len(padded) // 4}] __attribute__((aligned(16))) = {{
@@ -43,6 +46,8 @@ static const unsigned char *const model = (const unsigned char *)model_words;
 static const unsigned int model_length = {len(content)};
 
 /* {lines.replace(chr(10), chr(10) + "   ")} */
+
+#endif
 """
 
 
@@ -61,7 +66,7 @@ def readme(subject: Subject) -> str:
         f"It runs in an arena of {measured.arena:,} bytes on tflite-micro for x86-64 (measured; pointers are larger there). It is at most "
         f"{measured.worst} quanta off the stored answers of {measured.images} images, {measured.mean:.2f} on average."
         if measured
-        else f"Its arena was not measured: the Python package tflite-micro is not installed here. Expect it to be {TOLERANCE}."
+        else f"Its arena was not measured: {_not_measured()}. Expect it to be {TOLERANCE}."
     )
     code = "\n".join(f"    {line}" for line in resolver(content).splitlines())
     return f"""`model.h` holds int8.tflite. Register only the operators it needs:
@@ -70,6 +75,12 @@ def readme(subject: Subject) -> str:
 
 {arena} Its reference kernels round differently from the optimized ones that gave
 the stored answers, so test it with a tolerance, not for equality ({len(vectors.pixels)} images are in `vectors.h`). Its input is int8: {_input(subject)}."""
+
+
+def _not_measured() -> str:
+    if find_spec("tflite_micro") is None:
+        return "the Python package tflite-micro is not installed here"
+    return "the Python package tflite-micro cannot run it here"
 
 
 def _input(subject: Subject) -> str:

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from edgefer.tflite.flatbuffer import read_model
+
 TIMEOUT_S = 120
 
 
 def run_in_arena(content: bytes, images: np.ndarray, arena: int) -> np.ndarray | None:
-    """int8 [n, h, w, c] -> int8 [n, classes], with tflite-micro in an arena of so many bytes; None if it does not run."""
+    """int8 [n, h, w, c] -> int8 [n, answers], outputs concatenated, the largest first, with tflite-micro in an arena of so many
+    bytes; None if it does not run."""
     with tempfile.TemporaryDirectory(prefix="edgefer-tflm-") as folder:
         (Path(folder) / "network.tflite").write_bytes(content)
         np.save(Path(folder) / "images.npy", images)
@@ -31,12 +34,15 @@ def run_in_arena(content: bytes, images: np.ndarray, arena: int) -> np.ndarray |
 def _run(folder: Path, arena: int) -> None:
     from tflite_micro import runtime
 
-    interpreter = runtime.Interpreter.from_bytes((folder / "network.tflite").read_bytes(), arena_size=arena)
+    content = (folder / "network.tflite").read_bytes()
+    outputs = range(len(read_model(content, "network.tflite").main.outputs))
+    interpreter = runtime.Interpreter.from_bytes(content, arena_size=arena)
     answers = []
     for image in np.load(folder / "images.npy", allow_pickle=False):
         interpreter.set_input(image[None], 0)
         interpreter.invoke()
-        answers.append(interpreter.get_output(0).ravel().copy())
+        maps = sorted((interpreter.get_output(number) for number in outputs), key=lambda values: -values.size)
+        answers.append(np.concatenate([values.ravel() for values in maps]))
     np.save(folder / "answers.npy", np.array(answers, np.int8))
 
 

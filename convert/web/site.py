@@ -4,6 +4,7 @@ import base64
 import gzip
 import hashlib
 import json
+import shlex
 import zlib
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from edgefer import __version__
 from edgefer.c.prove import prove_on_host
 from edgefer.c.subject import Subject
 from edgefer.checks import Check
-from edgefer.convert.c.text import comment, credit
+from edgefer.convert.c.text import credit, readable
 from edgefer.convert.exported import check_folder, read_list, write_folder
 from edgefer.convert.web import wasm
 from edgefer.convert.web.device import Device
@@ -57,7 +58,8 @@ def integrity(content: bytes) -> str:
 
 
 def _readme(subject: Subject) -> str:
-    return f"""# {comment(subject.bundle.card.name)} as a page
+    labels = ",".join(readable(label) for label in subject.bundle.card.labels)
+    return f"""# {readable(subject.bundle.card.name)} as a page
 
 Bundle `{subject.bundle.hash}`, {credit(subject.bundle.card)}; written by edgefer {__version__}, whose page and C are Apache-2.0.
 
@@ -97,7 +99,7 @@ them are exactly those of one export.
 
 ## Other labels and thresholds
 
-    edgefer export web BUNDLE OUT --labels {",".join(comment(label) for label in subject.bundle.card.labels)} --smooth calm --reject 0.6
+    edgefer export web BUNDLE OUT --labels {shlex.quote(labels)} --smooth calm --reject 0.6
 
 shows other names for the labels, in this order, and starts with other settings. The proof covers them: if they are edited in a
 file, the camera stays off. Expressions are not feelings: show the score with every label.

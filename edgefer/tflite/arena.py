@@ -32,8 +32,10 @@ class Plan:
 
 
 def row_bytes(layer: Layer) -> int:
-    """Bytes from one output channel's weights to the next: a whole window, padded, for a convolution."""
-    taps = layer.weights.size // max(1, layer.output.shape[-1])
+    """Bytes from one output channel's weights to the next, padded for a convolution; 0 for kinds whose weights are not in rows."""
+    if layer.kind not in ("CONV_2D", "FULLY_CONNECTED"):
+        return 0
+    taps = layer.weights.size // len(layer.weights)
     return -(-taps // ROW) * ROW if layer.kind == "CONV_2D" else taps
 
 

@@ -64,9 +64,9 @@ def _layer(operator: Operator, known: dict[int, Value]) -> Layer:
             raise ValueError(f"its input {tensor.name!r} is a constant or was not computed yet")
     inputs = tuple(known[tensor.index] for tensor in operator.inputs[:count])
     output = _value(result)
-    with np.errstate(over="ignore", under="ignore"):  # infinite or 0 is out of range
+    with np.errstate(over="ignore", under="ignore"):  # infinite or 0 is out of range, and no clamp
         fields = FIELDS[operator.name](operator, inputs, output)
-    low, high = _clamp(operator, output)
+        low, high = _clamp(operator, output)
     return Layer(kind=operator.name, number=operator.index, inputs=inputs, output=output, low=low, high=high, **fields)
 
 

@@ -55,6 +55,18 @@ def test_every_inner_tensor_of_random_networks_is_numpys(kind):
 
 
 @pytest.mark.gcc
+def test_a_dense_layer_s_rows_are_its_weights_whatever_the_shape_of_its_output():
+    """Otherwise a file could make the C code read beyond the network's words."""
+    make = Maker(np.random.default_rng(0))
+    y = make.dense(make.input((1, 16, 16, 1)), 10)
+    make.tensors[y].shape = [1, 10, 1]
+    network = read_layers(make.finish(y), "made")
+    image = np.random.default_rng(1).integers(0, 256, (16, 16, 1), np.uint8)
+    expected = run(network, (image ^ 0x80).view(np.int8))[y].ravel()
+    assert np.array_equal(HostNetwork(make_program(network)).answers(image[None])[0], expected)
+
+
+@pytest.mark.gcc
 @pytest.mark.parametrize("name", FACE_NETWORKS)
 def test_networks_that_find_faces_give_all_their_outputs_exactly(name):
     subject = read_subject(Bundle.open(shipped_networks()[name]))

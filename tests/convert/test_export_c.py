@@ -19,6 +19,8 @@ from edgefer.convert.c.project import export_c, make_project
 from edgefer.convert.c.targets import prove_page, prove_targets
 from edgefer.convert.c.text import comment, string
 
+SOURCE = ROOT / "edgefer" / "c" / "source"
+
 
 @pytest.mark.gcc
 def test_the_project_proves_itself_on_this_host_without_a_warning(project, tmp_path):
@@ -35,6 +37,9 @@ def test_a_finder_s_project_proves_itself(tmp_path):
     done = subprocess.run(["make", "-s", "test"], cwd=tmp_path / "finder", capture_output=True, text=True)
     count = len(subject.vectors.small().pixels) * 3780
     assert done.returncode == 0 and f"answers: 0 of {count} differ" in done.stdout and "image" not in done.stdout
+    readme = (tmp_path / "finder" / "README.md").read_text()
+    assert "EdgeferCrop" not in (tmp_path / "finder" / "network.h").read_text()
+    assert "read_face" not in readme and "| answers | int8; `network.h` has the scale" in readme
 
 
 def make(project, folder, target, *options) -> subprocess.CompletedProcess:
@@ -127,6 +132,19 @@ def test_an_rv32imc_core_gives_every_stored_answer(project, tmp_path):
 
 
 @pytest.mark.arm
+@pytest.mark.parametrize("core", ["arm926ej-s", "arm1176jzf-s", "cortex-m0plus", "cortex-m33", "cortex-r5"])
+def test_the_kernels_compile_for_cores_with_and_without_smlad(core, tmp_path):
+    command = ["arm-none-eabi-gcc", f"-mcpu={core}", "-std=c99", "-O1", "-ffreestanding", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run([*command, "-c", SOURCE / "edgefer_net.c", "-o", tmp_path / "net.o"], check=True)
+
+
+@pytest.mark.wasm
+def test_the_kernels_do_not_assume_that_an_int_has_32_bits():
+    command = ["clang", "--target=msp430", "-std=c99", "-ffreestanding", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run([*command, SOURCE / "edgefer_net.c", SOURCE / "edgefer_pixels.c"], check=True)
+
+
+@pytest.mark.arm
 def test_the_kernels_need_no_c_library(project, tmp_path):
     """No heap, no libc, no division of floats: of the outside only what the compiler itself brings for whole numbers."""
     flags = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", "-std=c99", "-O2", "-ffreestanding"]
@@ -148,9 +166,9 @@ def test_the_kernels_need_no_c_library(project, tmp_path):
 SETTINGS = {
     "a label": ("network.c", '"happy"', '"hapqy"'),
     "two labels": ("network.c", '"angry",\n    "disgust"', '"disgust",\n    "angry"'),
-    "the temperature": ("network.h", "TEMPERATURE 0x1.", "TEMPERATURE 0x3."),
+    "the temperature": ("network.h", "TEMPERATURE 1.", "TEMPERATURE 3."),
     "the zero point": ("network.h", "OUTPUT_ZERO ", "OUTPUT_ZERO 1+"),
-    "a crop": ("network.h", "CROP_YUNET {0x1.", "CROP_YUNET {0x2."),
+    "a crop": ("network.h", "CROP_YUNET {1.", "CROP_YUNET {2."),
 }
 
 
@@ -196,10 +214,20 @@ def test_text_for_c_is_harmless():
 
 
 @pytest.mark.arm
-def test_the_cortex_m_linker_gives_no_warnings(project, tmp_path):
-    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
-    done = subprocess.run(["make", "-s", "selftest_arm.elf"], cwd=tmp_path, capture_output=True, text=True)
+def test_the_cortex_m_compiler_and_linker_give_no_warnings(project, tmp_path):
+    flags = "CFLAGS=-std=c99 -O2 -Wall -Wextra -Wpedantic -ffp-contract=off"
+    done = make(project, tmp_path, "selftest_arm.elf", flags)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.arm
+@pytest.mark.parametrize("arena", [126_000, 146_000], ids=["it leaves no stack", "it is larger than the RAM"])
+def test_a_network_too_large_for_the_microcontroller_is_no_failure(project, tmp_path, arena):
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
+    header = (tmp_path / "network.h").read_text()
+    (tmp_path / "network.h").write_text(re.sub("ARENA_BYTES .*", f"ARENA_BYTES {arena}", header))
+    row = prove_targets(tmp_path)[0]
+    assert row.status is Status.NOT_CHECKED and "does not fit" in row.detail
 
 
 def test_the_command_refuses_by_name_in_one_sentence(edgefer, tmp_path):

@@ -9,13 +9,14 @@ import struct
 import subprocess
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
 from edgefer.cli import app
 from edgefer.commands.page_rules import device_of
-from edgefer.convert.c.project import TAKEN
+from edgefer.convert.c.project import TAKEN, make_project
 from edgefer.convert.c.text import credit
 from edgefer.convert.web import serve
 from edgefer.convert.web.site import download_bytes, make_site
@@ -39,6 +40,18 @@ def test_both_exports_name_the_network_s_author_and_licence(nano, project):
         assert "by the edgefer authors, licence Apache-2.0" in readme
     anonymous = nano.bundle.card.model_copy(update={"author": "", "license": "*/ GPL"})
     assert credit(anonymous) == "author not named in its card, licence ?? GPL"
+
+
+def test_readmes_keep_the_letters_of_every_script(nano):
+    labels = ("wütend", "Ekel", "खुश", "שמח", "日本", "a|b", "<i>`x`")
+    card = nano.bundle.card.model_copy(update={"labels": labels, "author": "José Ñandú", "name": "Gefühle"})
+    subject = replace(nano, bundle=replace(nano.bundle, card=card))
+    page = make_site(subject, device_of(card))["README.md"].decode()
+    readme = make_project(subject, [])["README.md"].decode()
+    assert "| labels | 7: wütend, Ekel, खुश, שמח, 日本, a?b, ?i??x? |" in readme
+    assert "--labels 'wütend,Ekel,खुश,שמח,日本,a?b,?i??x?' --smooth" in page
+    for shown in (readme, page):
+        assert shown.startswith("# Gefühle ") and "by José Ñandú, licence Apache-2.0" in shown
 
 
 @pytest.mark.gcc
@@ -65,6 +78,25 @@ def test_the_readme_s_way_from_a_frame_to_a_label_compiles_and_runs(project, tmp
     built = subprocess.run([*command, *sources], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     assert subprocess.run([program]).returncode == 0
+
+
+@pytest.mark.gcc
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler: sudo apt install g++")
+@pytest.mark.parametrize("standard", ["c++11", "c++17"])
+def test_c_plus_plus_can_include_the_headers_and_call_the_c(project, tmp_path, standard):
+    use = re.search(r"```c\n(.*?)```", (project / "README.md").read_text(), re.DOTALL)[1]
+    main = (
+        "int main() { return edgefer_check(edgefer_network, EDGEFER_NETWORK_WORDS) + !edgefer_labels[0] + !model[0]; }"
+    )
+    (tmp_path / "main.cpp").write_text('#include "model.h"\n#include "model.h"\n' + use + main)
+    for name in TAKEN:
+        subprocess.run(["cc", "-std=c99", "-c", project / name, "-o", tmp_path / f"{name}.o"], check=True)
+    warnings = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+    objects = [tmp_path / f"{name}.o" for name in TAKEN]
+    command = ["g++", f"-std={standard}", *warnings, f"-I{project}", tmp_path / "main.cpp", *objects]
+    built = subprocess.run([*command, "-o", tmp_path / "main"], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert subprocess.run([tmp_path / "main"]).returncode == 0
 
 
 @pytest.mark.arm

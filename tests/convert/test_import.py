@@ -1,6 +1,7 @@
 """Networks from elsewhere: how they are fed is found out or asked for, and they answer as they did before."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +20,7 @@ from edgefer.convert.contract import (
     stated_scale,
 )
 from edgefer.convert.foreign import parse_labels, read_foreign
-from edgefer.convert.import_options import Request, data_loader
+from edgefer.convert.import_options import Request
 from edgefer.convert.importing import import_network, measured_images
 from edgefer.errors import EdgeferError, InputError
 from edgefer.interpreter import Network
@@ -45,6 +46,14 @@ def keras():
 @pytest.fixture(scope="module")
 def network(keras, trained):
     return load_keras(Bundle.open(trained), "keras")
+
+
+@pytest.fixture(scope="module")
+def small(keras):
+    """One that nobody trained, where answers do not matter."""
+    pixels = keras.Input((48, 48, 1))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, strides=4, activation="relu")(pixels))
+    return keras.Model(pixels, keras.layers.Dense(7)(x))
 
 
 @pytest.fixture(scope="module")
@@ -83,20 +92,21 @@ def test_how_a_network_is_fed_is_measured_and_it_stays_as_good(keras, network, l
     assert same.mean() > 0.95
 
 
-def test_with_data_the_card_says_how_a_detectors_boxes_are_cut(keras, network, labels, tmp_path):
+def test_with_data_the_card_says_how_a_detectors_boxes_are_cut(keras, network, labels, builtin, tmp_path):
     """The images it is measured on are faces as it was trained on: a box of half their side is cut twice as large."""
     wrapped(keras, network, 0.5, 0.5).save(tmp_path / "theirs.keras")
     request = Request(
-        path=tmp_path / "theirs.keras", stated=Stated(labels=labels), load=data_loader("builtin"),
+        path=tmp_path / "theirs.keras", stated=Stated(labels=labels),
+        load=lambda spec: replace(builtin, splits={name: split.take(np.arange(140)) for name, split in builtin.splits.items()}),
         detectors={"half": lambda image: [(144, 144, 240, 240)], "blind": lambda image: []},
     )  # fmt: skip
     crops = import_network(request, tmp_path / "bundle").bundle.card.crops
     assert list(crops) == ["half"] and crops["half"].scale == 2.0 and crops["half"].faces > 20
 
 
-def test_scaling_within_the_network_is_read_off_it_and_not_done_twice(keras, network, labels, tmp_path):
+def test_scaling_within_the_network_is_read_off_it_and_not_done_twice(keras, small, labels, tmp_path):
     file = tmp_path / "theirs.h5"
-    wrapped(keras, network, 1 / 255, 0.0).save(file)
+    wrapped(keras, small, 1 / 255, 0.0).save(file)
     imported = taken_in(file, tmp_path / "bundle", labels=labels)
     assert imported.contract.scale == "0..255" and "scale pixels of 0..255" in imported.because[0]
     names = [layer.name for layer in load_keras(imported.bundle, "keras").layers]
@@ -108,18 +118,18 @@ def test_scaling_within_the_network_is_read_off_it_and_not_done_twice(keras, net
     assert not (tmp_path / "other").exists()
 
 
-def test_scaling_is_read_off_it_behind_layers_that_augment_images_too(keras, network, labels, tmp_path):
+def test_scaling_is_read_off_it_behind_layers_that_augment_images_too(keras, small, labels, tmp_path):
     """As Keras's tutorial on image classification has them."""
     augment = keras.Sequential([keras.layers.RandomFlip("horizontal"), keras.layers.RandomZoom(0.1)])
     keras.Sequential(
-        [keras.Input((48, 48, 1)), augment, keras.layers.Rescaling(1 / 255), network, keras.layers.Softmax()]
+        [keras.Input((48, 48, 1)), augment, keras.layers.Rescaling(1 / 255), small, keras.layers.Softmax()]
     ).save(tmp_path / "theirs.keras")
     imported = taken_in(tmp_path / "theirs.keras", tmp_path / "bundle", labels=labels)
     assert imported.contract.scale == "0..255" and "scale pixels of 0..255 to 0..1" in imported.because[0]
 
 
-def test_an_import_requires_the_options_that_the_file_leaves_open(keras, network, labels, tmp_path):
-    network.save(tmp_path / "theirs.keras")
+def test_an_import_requires_the_options_that_the_file_leaves_open(small, labels, tmp_path):
+    small.save(tmp_path / "theirs.keras")
     with pytest.raises(InputError, match=r"state --scale, or give --data"):
         taken_in(tmp_path / "theirs.keras", tmp_path / "bundle", labels=labels)
     with pytest.raises(InputError, match="--labels"):
@@ -129,7 +139,7 @@ def test_an_import_requires_the_options_that_the_file_leaves_open(keras, network
     imported = taken_in(
         tmp_path / "theirs.keras", tmp_path / "bundle", labels=labels, scale=parse_scale("0.00392156862745098,0")
     )
-    assert len(load_keras(imported.bundle, "keras").layers) == len(network.layers)
+    assert len(load_keras(imported.bundle, "keras").layers) == len(small.layers)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
@@ -182,7 +192,7 @@ def test_a_saved_model_is_imported(keras, network, labels, tmp_path):
     assert np.abs(answers - keras_logits(network, images)).max() < 1e-3
 
 
-def test_a_saved_model_is_run_by_its_only_signature_or_refused(keras, tmp_path):
+def test_a_saved_model_is_run_by_its_only_signature_or_refused(keras, forked_conversion, tmp_path):
     tf = tensorflow()
     pixels = keras.Input((16, 16, 1))
     module = tf.Module()

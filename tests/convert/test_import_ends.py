@@ -113,7 +113,7 @@ def taken_in(path, out, **stated):
 
 
 @pytest.mark.parametrize("form", ["theirs.keras", "theirs", "theirs.tflite"])
-def test_what_is_neither_is_refused_and_with_a_statement_noted_in_the_card(keras, tmp_path, form):
+def test_what_is_neither_is_refused_and_with_a_statement_noted_in_the_card(keras, forked_conversion, tmp_path, form):
     file, network = tmp_path / form, made(keras, lambda x: keras.layers.Activation("tanh")(x))
     if form == "theirs":
         network.export(str(file))

@@ -72,7 +72,7 @@ def test_each_detector_s_crop_has_a_macro_of_its_own(odd):
     header = make_project(odd, [])["network.h"].decode()
     lines = re.findall(r"#define EDGEFER_CROP_(\w+) \{(\S+), .*\} /\* (.*) \*/", header)
     assert len(lines) == len({macro for macro, _, _ in lines}) == len(odd.bundle.card.crops)
-    scales = {shown: float.fromhex(scale) for _, scale, shown in lines if "?" not in shown}
+    scales = {shown: float(scale) for _, scale, shown in lines if "?" not in shown}
     assert scales == {name: odd.bundle.card.crops[name].scale for name in scales} and "yunet-2" in scales
     assert macros(CROPS) == {
         "*/ x": "___X", "_2": "_2", "yunet": "YUNET", "yunet 2": "YUNET_2", "yunet-2": "YUNET_2_2", "脸": "_", "顔": "__2",

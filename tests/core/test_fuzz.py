@@ -30,10 +30,10 @@ def test_the_fuzz_sees_an_error_that_is_not_edgefers(monkeypatch):
 def test_mutated_vectors_end_in_one_sentence_soon_and_in_little_memory():
     """In a process of its own: a child's memory begins with its parent's, and this one may hold TensorFlow."""
     done = subprocess.run(
-        [sys.executable, fuzz.__file__, "150", "--vectors"], capture_output=True, text=True, check=True
+        [sys.executable, fuzz.__file__, "60", "--vectors"], capture_output=True, text=True, check=True
     )
     slowest_s, largest_mb = map(float, re.match(r"slowest child (.*) s, largest (.*) MB", done.stdout).groups())
     seen = {name: int(count) for count, name in re.findall(r"^ *(\d+) (\w+)$", done.stdout, re.MULTILINE)}
     assert set(seen) == {"EdgeferError", "passes"}, seen
-    assert seen["EdgeferError"] > 80 and seen["passes"] > 5
+    assert seen["EdgeferError"] > 30 and seen["passes"] > 2
     assert slowest_s < 5 and largest_mb < 500

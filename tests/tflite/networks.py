@@ -107,13 +107,14 @@ class Maker:
         out = self._like(x, self.shape(x)) if scale is None else self.tensor(self.shape(x), scale, zero)
         return self._operator(name, None, (x,), out)
 
-    def finish(self, output) -> bytes:
+    def finish(self, outputs: int | list[int]) -> bytes:
+        """The file, with one output or several."""
         import flatbuffers
 
         schema = self.schema
         graph = schema.SubGraphT()
         graph.tensors, graph.operators = self.tensors, self.operators
-        graph.inputs, graph.outputs, graph.name = [self.first], [output], b"main"
+        graph.inputs, graph.outputs, graph.name = [self.first], np.atleast_1d(outputs).tolist(), b"main"
         model = schema.ModelT()
         model.version, model.description = 3, b"made by a test"
         model.subgraphs, model.buffers, model.operatorCodes = [graph], self.buffers, [c for c, _ in self.codes.values()]

@@ -13,6 +13,7 @@ from edgefer.tflite.int8_network import UnsupportedNetwork
 from edgefer.tflite.layers import OPERATORS, read_layers
 from edgefer.tflite.lint import lint
 from tests.tflite.chance import ONE, Chance, everything
+from tests.tflite.networks import Maker
 
 
 def litert(content: bytes, image: np.ndarray, kernels: str = "AUTO") -> np.ndarray:
@@ -184,6 +185,14 @@ def test_damaged_quanta_and_weights_are_refused_not_computed():
     assert "not (8, 8, 4)" in damaged(lambda m, x, w, b, y: setattr(m.tensors[y], "shape", [1, 9, 8, 4]))
     assert "elements" in damaged(lambda m, x, w, b, y: setattr(m.tensors[y], "shape", [1, 9999, 9999, 4]))
     assert "bias" in damaged(lambda m, x, w, b, y: setattr(m.tensors[b], "shape", [2, 2]))
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_activation_s_limit_far_beyond_int8_is_no_clamp():
+    make = Maker(np.random.default_rng(0))
+    content = make.finish(make.pool("MAX", make.input((1, 8, 8, 1), 1e-40, 0), act="RELU6"))
+    (layer,) = read_layers(content, "made").layers
+    assert (layer.low, layer.high) == (0, 127)
 
 
 def test_sums_that_32_bits_do_not_hold_are_refused():

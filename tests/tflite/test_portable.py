@@ -3,11 +3,12 @@
 import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.tflite.arena import plan
 from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.int8_network import UnsupportedNetwork
 from edgefer.tflite.layers import read_layers
 from edgefer.tflite.lint import lint
-from edgefer.tflite.portable import PORTABLE
+from edgefer.tflite.portable import PORTABLE, RAM, STACK
 from tests.tflite.chance import Chance, everything, flat
 
 
@@ -43,6 +44,16 @@ def test_a_network_too_large_for_a_microcontroller_is_told_in_bytes():
     assert {finding.rule for finding in found} == {"micro-ram", "micro-flash"}
     assert all(finding.severity == "warning" and "STM32F405" in finding.what for finding in found)
     assert lint(read_model(content, "net"), "c") == ()
+
+
+def test_the_pixels_of_a_face_count_as_ram():
+    make = Chance(3).make
+    x = make.conv(make.input((1, 160, 160, 3)), 1, (1, 1))
+    content = make.finish(make.dense(flat(make, make.pool("MAX", x, (16, 16), (16, 16))), 7))
+    (finding,) = lint(read_model(content, "net"), "micro")
+    arena, room = plan(read_layers(content, "net")).size, RAM - STACK
+    assert arena <= room < arena + 160 * 160 * 3
+    assert finding.rule == "micro-ram" and f"{arena + 160 * 160 * 3 + 7:,} bytes of RAM" in finding.what
 
 
 def test_random_networks_that_export_takes_have_no_error():

@@ -19,7 +19,7 @@ STAGED = """
 name = "staged"
 base = "demo"
 [model]
-layers = "C16/2 C32/2"
+layers = "C8/2 C8/2"
 [fit]
 epochs = 1
 [[stages]]

@@ -3,7 +3,8 @@
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "networks are written for little-endian processors"
 #endif
-#if defined(__ARM_FEATURE_DSP) && defined(__arm__)
+/* GCC has these intrinsics since version 10. */
+#if defined(__ARM_FEATURE_SIMD32) && defined(__arm__) && (defined(__clang__) || __GNUC__ >= 10)
 #include <arm_acle.h>
 #define SMLAD 1
 #elif defined(__wasm_simd128__)
@@ -11,19 +12,21 @@
 #define SIMD128 1
 #endif
 
-/* ---- a network's words ---- */
+/* ---- the format of a network ---- */
 
 #define MAGIC 0x314E4645u /* "EFN1" */
 enum { WORDS = 1, CRC = 2, ARENA = 3, LAYERS = 4, INPUT_AT = 5, INPUT_BYTES = 6, OUTPUT_BYTES = 8 };
-enum { INPUT_HEIGHT = 11, INPUT_WIDTH = 12, INPUT_DEPTH = 13, INPUT_TABLE = 14 }; /* of the table's place: 0 where the network takes pixels - 128 */
+enum { INPUT_HEIGHT = 11, INPUT_WIDTH = 12, INPUT_DEPTH = 13 };
+enum { INPUT_TABLE = 14 }; /* holds the offset of the input's table, in words; 0 if the input is pixel - 128 */
 enum { HEADER_WORDS = 16, LAYER_WORDS = 32 };
 
 enum {
   CONV_2D = 1, DEPTHWISE_CONV_2D, FULLY_CONNECTED, ADD, MEAN, MAX_POOL_2D, AVERAGE_POOL_2D, RESHAPE, PAD, RELU, RELU6
 };
 
-/* A layer as it lies in the network. Places are bytes of the arena, `weights`, `bias`, `multipliers` words of the network.
- * answers: where what it computes begins among the answers, counted from 1; 0 where it is none of the network's outputs. */
+/* A layer's record in the network. in, in2, out, scratch: offsets in the arena, in bytes. weights, bias, multipliers:
+ * offsets in the network, in words. answers: offset of its output among the answers, counted from 1; 0 if it is no output
+ * of the network. */
 typedef struct {
   int32_t kind, in, in2, out, scratch;
   int32_t in_height, in_width, in_depth, height, width, depth;
@@ -51,8 +54,8 @@ static float float_of(uint32_t bits) {
   return both.value;
 }
 
-/* sum * multiplier, to the nearest whole number, ties to even; then the zero point and the clamp. The clamp comes before
- * the addition that rounds, so that no compiler fuses it with the multiplication. */
+/* sum * multiplier, rounded to the nearest integer, ties to even, plus the zero point, clamped. The clamp comes before the
+ * addition that rounds, so that no compiler can fuse it with the multiplication. */
 static int8_t quantum(int32_t sum, uint32_t multiplier, const Layer *layer) {
   union { float value; uint32_t bits; } both;
   float scaled = (float)sum;
@@ -69,8 +72,8 @@ static int8_t clamped(int32_t value, const Layer *layer) {
 }
 
 /* ---- convolution ----
- * Four places of the output at a time: what lies under their windows becomes four columns of int16 (x - zero_in; 0
- * outside the image), in groups of GROUP values a column, so that one pointer walks through all four and the weights.
+ * Computes four output positions at a time: their windows of the input are copied to four columns of int16 (x - zero_in; 0
+ * outside the image), interleaved in groups of GROUP values, so that all four are read through one pointer.
  */
 
 enum { COLUMNS = 4 };
@@ -80,13 +83,13 @@ enum { GROUP = 8 };
 #else
 enum { GROUP = 4 };
 #ifdef SMLAD
-#define PLACE(k) (((k) & 1) << 1 | (k) >> 1) /* 0 2 1 3: as SXTB16 takes bytes out of a word */
+#define PLACE(k) (((k) & 1) << 1 | (k) >> 1) /* 0 2 1 3: SXTB16 extracts every second byte of a word */
 #else
 #define PLACE(k) (k)
 #endif
 #endif
 
-/* Adds `count` values to a column that has `k` already. from: 0 where the window lies outside the image. */
+/* Appends `count` values to a column that already has `k`. from: null if the window is outside the image. */
 static void fill(int16_t *column, int32_t k, const int8_t *from, int32_t count, int32_t zero) {
   int16_t *group = column + k / GROUP * (COLUMNS * GROUP);
   int32_t at = k % GROUP, i, j;
@@ -190,7 +193,7 @@ static void convolve(const Job *job) {
   for (first = 0; first < places; first += COLUMNS) {
     const int32_t count = places - first < COLUMNS ? places - first : COLUMNS;
     int8_t *out = job->out + first * l->depth;
-    for (at = 0; at < COLUMNS; at++) { /* past the end the last place again, which is not written */
+    for (at = 0; at < COLUMNS; at++) { /* past the end, the last position again; its result is not stored */
       const int32_t place = first + (at < count ? at : count - 1);
       fill_column(job, job->scratch + at * GROUP, place / l->width, place % l->width);
     }
@@ -206,7 +209,7 @@ static void convolve(const Job *job) {
 
 /* ---- the other layers ---- */
 
-/* The part of a window that lies inside the image, in steps of the window: [*from, *to). */
+/* The rows or columns of a window that are inside the image: [*from, *to). */
 static void inside(int32_t start, int32_t step, int32_t kernel, int32_t size, int32_t *from, int32_t *to) {
   *from = start < 0 ? (-start + step - 1) / step : 0;
   *to = start >= size ? 0 : (size - start + step - 1) / step;
@@ -260,7 +263,7 @@ static void connect(const Job *job) {
 static void add(const Job *job) {
   const Layer *l = job->layer;
   const int32_t a = l->fixed[0], b = l->fixed[1], shift = l->fixed[2];
-  const int32_t bias = (1 << (shift - 1)) - a * l->zero_in - b * l->zero_in2;
+  const int32_t bias = ((int32_t)1 << (shift - 1)) - a * l->zero_in - b * l->zero_in2;
   int32_t i;
   for (i = 0; i < l->height * l->width * l->depth; i++)
     job->out[i] = clamped(((bias + a * job->in[i] + b * job->in2[i]) >> shift) + l->zero_out, l);
@@ -295,7 +298,7 @@ static void pool(const Job *job) {
             sum += value;
             if (value > highest) highest = value;
           }
-        if (l->kind == AVERAGE_POOL_2D) /* halves away from zero; C's division is towards zero */
+        if (l->kind == AVERAGE_POOL_2D) /* rounds half away from zero; division in C truncates */
           highest = (sum >= 0 ? sum + count / 2 : sum - count / 2) / count;
         job->out[(y * l->width + x) * l->depth + c] = clamped(highest, l);
       }
@@ -315,11 +318,11 @@ static void pad(const Job *job) {
       }
 }
 
-/* TensorFlow Lite's own way: a multiplier of 31 bits, rounded at the product and again at the shift to the right. */
+/* TensorFlow Lite's requantization: a 31-bit multiplier, rounded after the product and again after the right shift. */
 static int32_t scaled_twice(int32_t value, int32_t multiplier, int32_t shift) {
-  const int32_t right = shift < 0 ? -shift : 0;
-  const int64_t product = (int64_t)value * (shift > 0 ? 1 << shift : 1) * multiplier;
-  const int32_t high = (int32_t)((product + (product >= 0 ? 1 << 30 : 1 - (1 << 30))) / ((int64_t)1 << 31));
+  const int32_t right = shift < 0 ? -shift : 0, half = (int32_t)1 << 30;
+  const int64_t product = (int64_t)value * (shift > 0 ? (int32_t)1 << shift : 1) * multiplier;
+  const int32_t high = (int32_t)((product + (product >= 0 ? half : 1 - half)) / ((int64_t)1 << 31));
   const int32_t mask = (int32_t)(((int64_t)1 << right) - 1), rest = high & mask;
   return (high >> right) + (rest > (mask >> 1) + (high < 0));
 }
@@ -396,7 +399,7 @@ void edgefer_resize_network(uint32_t *network, int32_t height, int32_t width) {
   for (; layer < end; layer++) {
     layer->in_height = layer->in_height * height / high, layer->in_width = layer->in_width * width / wide;
     layer->height = layer->height * height / high, layer->width = layer->width * width / wide;
-    if (layer->answers) { /* the outputs before this one are so much larger or smaller too */
+    if (layer->answers) { /* the outputs before this one scale by the same factor */
       const int64_t before = (int64_t)(layer->answers - 1) * height * width;
       layer->answers = (int32_t)(before / (high * wide)) + 1;
     }
@@ -410,7 +413,7 @@ uint32_t edgefer_arena_bytes(const uint32_t *network) { return network[ARENA]; }
 uint32_t edgefer_input_bytes(const uint32_t *network) { return network[INPUT_BYTES]; }
 uint32_t edgefer_output_bytes(const uint32_t *network) { return network[OUTPUT_BYTES]; }
 
-/* CRC-32 as in zip and PNG, four bits at a time: no table of a kilobyte. */
+/* CRC-32 as in zip and PNG, four bits at a time: its table has 64 bytes, not 1 KB. */
 uint32_t edgefer_crc32(const uint8_t *bytes, uint32_t count) {
   static const uint32_t table[16] = {
       0x00000000u, 0x1db71064u, 0x3b6e20c8u, 0x26d930acu, 0x76dc4190u, 0x6b6b51f4u, 0x4db26158u, 0x5005713cu,

@@ -4,16 +4,16 @@
 #pragma STDC FP_CONTRACT OFF
 #endif
 
-/* What a network's pixels are taken out of: a square of a frame, turned or not, or all of it. step: it has every so many of
- * the frame's rows and columns, where it is not turned. */
+/* The region of a frame that is resized to a network's input: a square, rotated or not, or the whole frame. step: every
+ * step-th row and column is read, if it is not rotated. */
 typedef struct {
   EdgeferFrame frame;
   int32_t left, top, height, width, step;
   int turned;
-  double turn[6]; /* where the view's pixel (x, y) lies in the frame: two rows of x, y, 1 */
+  double turn[6]; /* maps the view's pixel (x, y, 1) to the frame: a matrix of two rows */
 } View;
 
-/* To the nearest whole number, ties to even; |value| < 2^31. */
+/* Rounds to the nearest integer, ties to even; |value| < 2^31. */
 static int32_t rounded(double value) {
   int32_t whole = (int32_t)value;
   double rest;
@@ -29,7 +29,7 @@ static const uint8_t *at(const EdgeferFrame *frame, int32_t y, int32_t x) {
   return frame->pixels + ((int64_t)within(y, frame->height) * frame->width + within(x, frame->width)) * frame->format;
 }
 
-/* One pixel of the frame as blue, green, red; of a gray frame three times the same. */
+/* One pixel of the frame as blue, green, red: three equal values if the frame is gray. */
 static void read_frame(const EdgeferFrame *frame, int32_t y, int32_t x, int32_t bgr[3]) {
   const uint8_t *pixel = at(frame, y, x);
   if (frame->format == EDGEFER_GRAY) bgr[0] = bgr[1] = bgr[2] = pixel[0];
@@ -37,7 +37,7 @@ static void read_frame(const EdgeferFrame *frame, int32_t y, int32_t x, int32_t 
   else bgr[0] = pixel[2], bgr[1] = pixel[1], bgr[2] = pixel[0];
 }
 
-/* OpenCV's warpAffine, INTER_LINEAR with the border repeated: places in 1/32 of a pixel, weights of 15 bits. */
+/* OpenCV's warpAffine, INTER_LINEAR with BORDER_REPLICATE: coordinates in 1/32 of a pixel. */
 static void read_turned(const View *view, int32_t y, int32_t x, int32_t bgr[3]) {
   const double *t = view->turn;
   double row_x = t[1] * y, row_y = t[4] * y;
@@ -58,7 +58,7 @@ static void read_turned(const View *view, int32_t y, int32_t x, int32_t bgr[3]) 
   }
 }
 
-/* One pixel of a view in the network's colours; returns how many values it has. */
+/* One pixel of a view in the network's channels; returns the number of channels. */
 static int32_t read_view(const View *view, int32_t y, int32_t x, int32_t color, int32_t values[3]) {
   int32_t bgr[3];
   if (view->turned) read_turned(view, y, x, bgr);
@@ -73,14 +73,14 @@ static int32_t read_view(const View *view, int32_t y, int32_t x, int32_t color, 
   return 3;
 }
 
-/* How much of pixel `at` of `size` lies in part `number` of `parts`: both in units of which a pixel has `parts`. */
+/* The length of the overlap of pixel `pixel` of `size` with cell `number` of `parts`, in units of 1/parts of a pixel. */
 static int64_t overlap(int64_t pixel, int64_t parts, int64_t number, int64_t size) {
   const int64_t begin = pixel * parts > number * size ? pixel * parts : number * size;
   const int64_t end = (pixel + 1) * parts < (number + 1) * size ? (pixel + 1) * parts : (number + 1) * size;
   return end - begin;
 }
 
-/* Each pixel the mean of the area it covers, halves up. */
+/* Area averaging: each output pixel is the mean of the area it covers, rounded half up. */
 static void shrink(const View *view, int32_t height, int32_t width, int32_t color, uint8_t *out) {
   const int64_t area = (int64_t)view->height * view->width;
   int32_t y, x, row, column, c, count = 1, values[3];
@@ -102,7 +102,7 @@ static void shrink(const View *view, int32_t height, int32_t width, int32_t colo
   }
 }
 
-/* Where between two pixels a new one lies: the first of them, and 1/256 of the way to the next. */
+/* The position of an output pixel in the input: the pixel before it, and in `part` the distance from that in 1/256. */
 static int32_t between(int32_t number, int32_t size, int32_t new_size, int32_t *part) {
   const double scale = 1.0 / ((double)new_size / (double)size);
   double place = scale * ((double)number + 0.5);
@@ -115,7 +115,7 @@ static int32_t between(int32_t number, int32_t size, int32_t new_size, int32_t *
   return whole;
 }
 
-/* stride: bytes from one row of `out` to the next. */
+/* Bilinear interpolation. stride: bytes from one of `rows` to the next. */
 static void interpolate(const View *view, int32_t height, int32_t width, int32_t color, int32_t stride, uint8_t *rows) {
   int32_t y, x, c, count, down, right, corner[4][3];
   for (y = 0; y < height; y++, rows += stride) {
@@ -138,10 +138,10 @@ static void interpolate(const View *view, int32_t height, int32_t width, int32_t
   }
 }
 
-/* edgefer.preprocess.prepare. */
+/* edgefer.preprocess.prepare; at equal size, no pixel changes. */
 static void prepare(const View *view, int32_t height, int32_t width, int32_t color, uint8_t *out) {
   if ((int64_t)view->height * view->width > (int64_t)height * width) shrink(view, height, width, color, out);
-  else interpolate(view, height, width, color, width * (color == EDGEFER_AS_GRAY ? 1 : 3), out); /* of the same size every pixel passes unchanged */
+  else interpolate(view, height, width, color, width * (color == EDGEFER_AS_GRAY ? 1 : 3), out);
 }
 
 void edgefer_square(const int32_t box[4], const EdgeferCrop *crop, int32_t square[3]) {

@@ -1,4 +1,4 @@
-/* Where there is no C library: a compiler may call these even for C that does not. */
+/* For targets without a C library: compilers emit calls of these functions even where the source has none. */
 #include <stddef.h>
 
 void *memcpy(void *to, const void *from, size_t count) {

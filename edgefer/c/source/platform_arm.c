@@ -30,7 +30,7 @@ uint32_t platform_ticks(void) {
 }
 
 static void finish(int code) {
-  const uint32_t reason[2] = {0x20026, (uint32_t)code}; /* the program ended by itself, with this code */
+  const uint32_t reason[2] = {0x20026, (uint32_t)code}; /* ADP_Stopped_ApplicationExit, the exit code */
   semihosting(0x20, reason);
   for (;;) {}
 }
@@ -57,6 +57,9 @@ static void fault(void) {
 
 static void tick(void) { wraps++; }
 
-typedef void (*Handler)(void);
-__attribute__((section(".vectors"), used)) const Handler vectors[16] = {
-    (Handler)(void *)stack_top, reset, fault, fault, fault, fault, fault, 0, 0, 0, 0, fault, fault, 0, fault, tick};
+typedef struct {
+  uint32_t *stack;
+  void (*handlers[15])(void);
+} Vectors;
+__attribute__((section(".vectors"), used)) const Vectors vectors = {
+    stack_top, {reset, fault, fault, fault, fault, fault, 0, 0, 0, 0, fault, fault, 0, fault, tick}};

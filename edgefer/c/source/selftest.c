@@ -7,6 +7,7 @@
 
 static uint8_t arena[EDGEFER_ARENA_BYTES] __attribute__((aligned(16)));
 static uint8_t face[EDGEFER_INPUT_BYTES];
+static int8_t answers[EDGEFER_ANSWERS]; /* too large for the stack if the network finds faces */
 
 static void print_number(uint32_t number) {
   char text[11];
@@ -26,9 +27,10 @@ static int report(const char *name, uint32_t wrong, uint32_t count) {
   return wrong != 0;
 }
 
-/* The labels, and what network.h says of the answers and of each detector's crop. */
+/* The labels, and network.h's output scale, zero point, temperature and crops. */
 static int check_settings(void) {
-  uint32_t label, bytes, wrong = edgefer_crc32((const uint8_t *)vector_settings, sizeof vector_settings) != VECTOR_SETTINGS_CRC;
+  const uint32_t crc = edgefer_crc32((const uint8_t *)vector_settings, sizeof vector_settings);
+  uint32_t label, bytes, wrong = crc != VECTOR_SETTINGS_CRC;
   for (label = 0; label < EDGEFER_LABELS; label++) {
     for (bytes = 0; edgefer_labels[label][bytes]; bytes++) {}
     wrong += edgefer_crc32((const uint8_t *)edgefer_labels[label], bytes) != vector_label_crcs[label];
@@ -52,7 +54,6 @@ static int check_pixels(void) {
 static int check_answers(void) {
   uint32_t vector, i, wrong = 0, ticks = 0;
   for (vector = 0; vector < VECTORS; vector++) {
-    int8_t answers[EDGEFER_ANSWERS];
     uint32_t top = 0;
     const uint32_t began = platform_ticks();
     edgefer_run(edgefer_network, vector_pixels[vector], arena, answers);

@@ -7,7 +7,7 @@
 extern unsigned char __heap_base;
 static uint32_t next;
 
-/* Bytes aligned to 16 that stay until the page is closed; 0 where the browser has no more. */
+/* Allocates memory, aligned to 16 bytes, that is never freed; 0 if the browser has no more. */
 void *web_allocate(uint32_t bytes) {
   const uint32_t begin = ((next ? next : (uint32_t)&__heap_base) + 15) & ~15u, end = begin + bytes;
   const uint32_t have = (uint32_t)__builtin_wasm_memory_size(0) << 16;
@@ -17,7 +17,7 @@ void *web_allocate(uint32_t bytes) {
   return (void *)begin;
 }
 
-/* cosine, sine: of the head's roll; a sine of 0 cuts the square as it is. */
+/* cosine, sine: of the head's roll; a sine of 0 crops without rotation. */
 void web_face(const uint8_t *pixels, int32_t height, int32_t width, int32_t format, const int32_t *box, double scale,
               double dx, double dy, double cosine, double sine, int32_t out_height, int32_t out_width, int32_t color,
               uint8_t *out) {
