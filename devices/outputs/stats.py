@@ -133,7 +133,8 @@ class RunStats:
         """Start the clock."""
         self._began = self._last = time.monotonic()
         self.seconds = 0.0
-        self._done_s = array("d", [self._began])  # and when each frame was done, with keep_laps
+        self._done_s = array("d", [self._began])  # with keep_laps: and when each frame was done,
+        self._faces_in = array("L")  # and its number of faces
 
     def stop(self) -> None:
         """Stop the clock: `seconds` is the run's wall-clock time."""
@@ -162,6 +163,7 @@ class RunStats:
                     stage.all_s.append(seconds)
             if self._keep_laps:
                 self._done_s.append(now)
+                self._faces_in.append(len(labels))
         self._on_frame()
 
     @property
@@ -180,6 +182,10 @@ class RunStats:
     def apart(self, skip: int = 0) -> np.ndarray:
         """Seconds from each frame's end to the next one's, float64 [frames]: less than the stages' sum if they overlap."""
         return np.diff(np.array(self._done_s))[skip:]
+
+    def faces_per_frame(self, skip: int = 0) -> float:
+        """The mean number of faces, without the first `skip` frames. Needs keep_laps."""
+        return float(np.mean(np.array(self._faces_in)[skip:]))
 
     def read(self) -> Reading:
         """A snapshot of the run."""
