@@ -59,7 +59,7 @@ print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
 
 def test_windows_is_refused_in_a_sentence(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
-    with pytest.raises(SystemExit, match="^edgefer: Windows is not supported: use Linux"):
+    with pytest.raises(SystemExit, match=r"^edgefer: Windows is not supported: use Linux"):
         main()
 
 

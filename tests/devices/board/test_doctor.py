@@ -11,7 +11,7 @@ from machines import PI, board_tree, machine
 
 from edgefer.checks import Check, Status
 from edgefer.devices.board import doctor, hardware, health, software
-from edgefer.devices.board.probes import LITERT, run_child
+from edgefer.devices.board.probes import LITERT, pip_command, run_child
 from edgefer.devices.board.software import check_numpy, check_python, check_runtime, check_system
 
 
@@ -24,7 +24,7 @@ def os_release(root, codename):
 def says(check: Check, status: str, fix: str = "") -> None:
     """The check has this status, and its fix holds these words; what is amiss always has a fix, what is well none."""
     assert isinstance(check.status, Status) and check.status == status, check
-    assert fix in check.fix and bool(check.fix) == (status != "pass"), check
+    assert fix in check.fix and (status == "not checked" or bool(check.fix) == (status != "pass")), check
 
 
 def test_the_runtime_that_is_advised_is_the_one_that_edgefer_asks_for():
@@ -77,6 +77,36 @@ def test_numpy_against_what_was_built_for_numpy_1(tmp_path, numpy, codename, pic
     if picamera2:
         (root / "usr/lib/python3/dist-packages/picamera2").mkdir(parents=True)
     says(check_numpy(root, runtimes, numpy=numpy), status, fix)
+
+
+def test_a_numpy_that_is_missing_is_a_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(software, "_version", lambda package: "")
+    says(check_numpy(tmp_path, []), "fail", "install numpy")
+
+
+def test_the_metadata_of_one_damaged_package_hides_no_other(tmp_path, monkeypatch):
+    for name in ("broken", "opencv_contrib_python"):
+        (tmp_path / f"{name}-1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert software._version("broken") == "" and software._version("numpy")
+    says(software.check_opencv(), "pass")
+
+
+def test_the_commands_that_fix_work_in_any_venv(tmp_path):
+    assert pip_command("/opt/my venv/bin/python", installed=True) == "'/opt/my venv/bin/python' -m pip"
+    venv = tmp_path / "a b"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)  # as uv makes it
+    command = f"{pip_command(str(venv / 'bin/python'), installed=False)} --version"
+    shown = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert shown.returncode == 0 and f"from {venv}" in shown.stdout, shown
+
+
+def test_a_file_in_the_current_folder_is_not_taken_for_a_library(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cv2.py", "random.py"):
+        (tmp_path / name).write_text("raise SystemExit('not the library')")
+    says(software.check_opencv(), "pass")
+    says(check_runtime("litert"), "pass")
 
 
 def test_the_installed_runtime_really_runs_the_tiny_network():
@@ -141,7 +171,7 @@ OPENCV = {
 @pytest.mark.parametrize(
     ("works", "said", "packages", "status", "fix"),
     [
-        (True, OPENCV["4.14"], ["opencv-python", "numpy"], "pass", ""),
+        (True, OPENCV["4.14"], ["opencv-python"], "pass", ""),
         (True, OPENCV["4.5.1"], ["opencv-python"], "pass", ""),
         (True, OPENCV["5"], ["opencv-python"], "fail", "opencv-python>=4.8,<5"),
         (
@@ -166,6 +196,8 @@ def test_no_camera_and_a_camera_that_may_not_be_used(tmp_path, monkeypatch):
     says(hardware.check_usb_cameras(root), "pass")
     monkeypatch.setattr(hardware, "may_use", lambda device: device != root / "dev/video2")
     says(hardware.check_usb_cameras(root), "fail", "usermod -aG video")
+    (root / "dev/video2").unlink()  # a container sees the camera in /sys
+    says(hardware.check_usb_cameras(root), "fail", f"--device {root}/dev/video2")
 
 
 @pytest.mark.parametrize(
@@ -231,6 +263,8 @@ def test_coral_troubles(tmp_path, monkeypatch):
     says(hardware.check_coral(coral(tmp_path / "b", speed="480")), "warn", "USB 3")
     monkeypatch.setattr(hardware, "may_use", lambda device: "usb" not in str(device.relative_to(tmp_path)))
     says(hardware.check_coral(coral(tmp_path / "c")), "fail", "plugdev")
+    (tmp_path / "c/dev/bus/usb/002/003").unlink()  # a container sees the Coral in /sys
+    says(hardware.check_coral(tmp_path / "c"), "fail", "-v /dev/bus/usb")
     only_library = tmp_path / "d/usr/lib"
     only_library.mkdir(parents=True)
     (only_library / "libedgetpu.so.1").touch()
@@ -249,7 +283,7 @@ def test_coral_troubles(tmp_path, monkeypatch):
         ("throttled=0x50005", "fail", "power supply"),
         ("throttled=0x50000", "warn", "power supply"),
         ("throttled=0x80008", "warn", "heat sink"),
-        (None, "warn", "raspi-utils"),
+        (None, "not checked", "raspi-utils"),
     ],
 )
 def test_power_of_a_pi(tmp_path, answer, status, fix):
@@ -261,7 +295,7 @@ def test_throttling_is_not_checked_on_a_pc(tmp_path):
     says(hardware.check_power(tmp_path, lambda: pytest.fail("asked")), "pass")
 
 
-@pytest.mark.parametrize(("millidegrees", "status"), [("48000", "pass"), ("82000", "warn"), (None, "pass")])
+@pytest.mark.parametrize(("millidegrees", "status"), [("48000", "pass"), ("82000", "warn"), (None, "not checked")])
 def test_temperature(tmp_path, millidegrees, status):
     if millidegrees:
         (tmp_path / "sys/class/thermal/thermal_zone0").mkdir(parents=True)
@@ -274,12 +308,24 @@ def test_memory(tmp_path, kilobytes, status):
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text(f"MemAvailable: {kilobytes} kB\n")
     says(hardware.check_memory(tmp_path), status)
+    says(hardware.check_memory(tmp_path / "none"), "not checked")
 
 
 @pytest.mark.parametrize(("free", "status"), [(10e6, "fail"), (200e6, "warn"), (9e9, "pass")])
 def test_disk(tmp_path, free, status):
     usage = namedtuple("usage", "total used free")
     says(hardware.check_disk(tmp_path, lambda folder: usage(1e12, 0, free)), status)
+
+
+def test_a_folder_that_takes_no_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(hardware.os, "access", lambda folder, mode: False)
+    says(hardware.check_disk(tmp_path), "warn", "full path")
+    monkeypatch.undo()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    says(hardware.check_disk(), "fail", "cd to another folder")
 
 
 def test_a_failing_check_is_reported_in_its_row(monkeypatch, tmp_path):
