@@ -10,7 +10,7 @@ from pathlib import Path
 from edgefer.checks import Check, Status
 from edgefer.devices.board import health
 from edgefer.devices.board.boards import board_model
-from edgefer.devices.board.probes import NUMPY_1, ROOT, in_closed_venv, may_use, run_child
+from edgefer.devices.board.probes import NUMPY_1, ROOT, in_closed_venv, may_use, opens_window, run_child
 from edgefer.devices.sources import discovery
 
 HOT_C = 75.0  # a Raspberry Pi throttles at 80
@@ -75,9 +75,9 @@ def check_coral(root: Path = ROOT) -> Check:
     usb = _usb_devices(root)
     corals = [(ids, folder) for ids, folder in usb if ids in (CORAL_NEW, CORAL_READY)]
     apex = root / "dev/apex_0"
-    libraries = [
-        file for place in ("usr/lib", "usr/local/lib", "lib") for file in (root / place).glob("**/libedgetpu.so.1")
-    ]
+    # Only where the dynamic linker looks, such as usr/lib/aarch64-linux-gnu: `run` would not find it elsewhere.
+    places = [root / place for place in ("usr/lib", "usr/local/lib", "lib")]
+    libraries = [file for place in places for at in ("", "*/") for file in place.glob(f"{at}libedgetpu.so.1")]
     if not corals and not apex.exists():
         if not libraries:
             return Check(subject="coral", status=Status.PASS, detail="none; the CPU runs the network")
@@ -178,11 +178,18 @@ def check_disk(folder: Path | None = None, usage=shutil.disk_usage) -> Check:
     return Check(subject="disk", status=Status.PASS, detail=f"{free / 1000:.1f} GB free in {folder}")
 
 
-def check_display(environment=os.environ) -> Check:
+def check_display(environment=os.environ, opens=opens_window) -> Check:
     """Whether a window can open. Without a display, edgefer run opens none."""
     display = environment.get("WAYLAND_DISPLAY") or environment.get("DISPLAY")
-    found = display or "none: edgefer run opens no window; --save, --json and text work"
-    return Check(subject="display", status=Status.PASS, detail=found)
+    if not display:
+        found = "none: edgefer run opens no window; --save, --json and text work"
+        return Check(subject="display", status=Status.PASS, detail=found)
+    works, output = opens()
+    if not works:
+        fix = "run edgefer in a terminal of the desktop, with opencv-python, not opencv-python-headless; or use --headless"
+        found = f"no window opens on {display}: {output}"
+        return Check(subject="display", status=Status.WARN, detail=found, fix=fix)
+    return Check(subject="display", status=Status.PASS, detail=f"a window opens on {display}")
 
 
 def _usb_devices(root: Path) -> list[tuple[str, Path]]:

@@ -22,6 +22,7 @@ LITERT = "ai-edge-litert>=2.1.6,<2.4"  # as in pyproject.toml
 NUMPY_1 = f"{PIP} install 'numpy<2' 'opencv-python<4.12'"  # later ones ask for numpy 2
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # a cv2.py in the current folder must not be taken for OpenCV
 CHILD_S = 60  # TensorFlow alone takes 5 to 15 s to import, more from an SD card
+WINDOW_S = 30  # time limit for a window to open
 
 
 def run_child(command: list[str], timeout_s: float = CHILD_S) -> tuple[bool, str]:
@@ -36,6 +37,12 @@ def run_child(command: list[str], timeout_s: float = CHILD_S) -> tuple[bool, str
         return False, f"crashes ({signal.Signals(-done.returncode).name})"
     lines = (done.stdout.strip() or done.stderr.strip() or f"exit code {done.returncode}").splitlines()
     return done.returncode == 0, lines[-1][:300]
+
+
+def opens_window() -> tuple[bool, str]:
+    """Whether OpenCV can open a window on the display, and if not, why. Tried in a separate process: if the display
+    refuses, Qt ends the process."""
+    return run_child([sys.executable, "-c", "import cv2; cv2.namedWindow('edgefer'); cv2.waitKey(1)"], WINDOW_S)
 
 
 def in_closed_venv() -> bool:

@@ -257,6 +257,12 @@ def test_a_coral_and_its_library(tmp_path, monkeypatch, ids, word):
     assert word in good.detail
 
 
+def test_a_library_that_the_linker_does_not_find_is_none(tmp_path):
+    (tmp_path / "usr/lib/python3/dist-packages").mkdir(parents=True)
+    (tmp_path / "usr/lib/python3/dist-packages/libedgetpu.so.1").touch()
+    says(hardware.check_coral(coral(tmp_path, library=False)), "fail", "libedgetpu1-std")
+
+
 def test_coral_troubles(tmp_path, monkeypatch):
     monkeypatch.setattr(hardware, "run_child", lambda command, timeout_s: (True, "ok"))
     says(hardware.check_coral(coral(tmp_path / "a", library=False)), "fail", "libedgetpu1-std")
@@ -326,6 +332,14 @@ def test_a_folder_that_takes_no_files(tmp_path, monkeypatch):
     monkeypatch.chdir(gone)
     gone.rmdir()
     says(hardware.check_disk(), "fail", "cd to another folder")
+
+
+def test_a_display_is_tried_and_not_only_named():
+    says(hardware.check_display({}, lambda: pytest.fail("tried")), "pass")
+    says(hardware.check_display({"DISPLAY": ":0"}, lambda: (True, "")), "pass")
+    refused = hardware.check_display({"DISPLAY": ":4077"}, lambda: (False, "crashes (SIGABRT)"))
+    says(refused, "warn", "--headless")
+    assert refused.detail == "no window opens on :4077: crashes (SIGABRT)"
 
 
 def test_a_failing_check_is_reported_in_its_row(monkeypatch, tmp_path):
