@@ -125,7 +125,7 @@ class RunStats:
         self.frames = self.faces = self.frames_with_faces = 0
         self.labels: Counter[str] = Counter()
         self._stages: dict[str, Stage] = {}
-        self._recent: deque[float] = deque(maxlen=1000)  # when the latest frames were done
+        self._recent: deque[float] = deque()  # when the frames of the last RATE_S were done
         self._fine, self._coarse = History(FINE_S, FINE_BINS), History(COARSE_S, COARSE_BINS)
         self.start()
 
@@ -146,6 +146,8 @@ class RunStats:
         with self._lock:
             self._last = now
             self._recent.append(now)
+            while now - self._recent[0] >= RATE_S:
+                self._recent.popleft()
             self.frames += 1
             self.faces += len(labels)
             self.frames_with_faces += bool(labels)
