@@ -170,13 +170,12 @@ def to_markdown(bench: Benchmark) -> str:
 
 def drawn_video(file: Path, seconds: float = 2) -> Path:
     """Write the built-in scene of drawn faces as Motion JPEG, the format of most USB cameras; returns `file`."""
-    images = [frame.image_bgr for frame, _ in drawn.scene(seconds)]
-    height, width = images[0].shape[:2]
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), 15, (width, height))
-    for image in images:
-        writer.write(image)
+    size, fps = (480, 360), 15
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), fps, size)
+    for frame, _ in drawn.scene(seconds, fps, size):
+        writer.write(frame.image_bgr)
     writer.release()
-    if _count(file) != len(images):  # OpenCV does not report a write that failed
+    if _count(file) != round(seconds * fps):  # OpenCV does not report a write that failed
         raise SourceError(
             f"Cannot write a video to {file.parent}: make room on its disk, or set TMPDIR to another folder."
         )

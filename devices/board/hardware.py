@@ -47,7 +47,7 @@ def check_csi_camera(
     sensors = discovery.csi_sensors(root)
     on_pi = board_model(root).startswith("Raspberry Pi")
     if not sensors and not on_pi:
-        return Check(subject="csi camera", status=Status.PASS, detail="not a Raspberry Pi: none to look for")
+        return Check(subject="csi camera", status=Status.PASS, detail="no sensor, and not a Raspberry Pi")
     found = f"sensor {', '.join(sensors)}" if sensors else "no sensor"
     if picamera2 is None:
         picamera2 = (False, "not installed")
@@ -111,7 +111,7 @@ def check_coral(root: Path = ROOT) -> Check:
 def check_power(root: Path = ROOT, ask=health.throttling) -> Check:
     """Under-voltage and throttling, which the Raspberry Pi's firmware reports."""
     if not board_model(root).startswith("Raspberry Pi"):
-        return Check(subject="power", status=Status.PASS, detail="not a Raspberry Pi: nothing to ask")
+        return Check(subject="power", status=Status.PASS, detail="not a Raspberry Pi: other boards do not report it")
     held = ask()
     if held is None:
         fix = "sudo apt install -y raspi-utils; sudo usermod -aG video $USER   # then log in again"
