@@ -50,7 +50,7 @@ def in_closed_venv() -> bool:
     if sys.prefix == sys.base_prefix:
         return False
     try:
-        settings = (Path(sys.prefix) / "pyvenv.cfg").read_text().lower().replace(" ", "")
+        settings = (Path(sys.prefix) / "pyvenv.cfg").read_text(errors="replace").lower().replace(" ", "")
     except OSError:
         return False
     return "include-system-site-packages=true" not in settings.splitlines()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgefer import __version__
 from edgefer.checks import Check, Status
-from edgefer.devices.board.boards import os_release
+from edgefer.devices.board.boards import cpuinfo, os_release
 from edgefer.devices.board.probes import LITERT, NUMPY_1, PIP, ROOT, run_child
 from edgefer.runtimes import RUNTIMES, runtime_version
 
@@ -105,13 +105,7 @@ def slow_int8(runtime: str, root: Path = ROOT) -> str:
 
     Measured on x86-64 with VNNI: tflite-runtime 2.14 took 7.8 times ai-edge-litert's time, more than its own float32.
     """
-    if runtime != "tflite-runtime":
-        return ""
-    try:
-        flags = (root / "proc/cpuinfo").read_text().split()
-    except OSError:
-        return ""
-    if not {"avx512_vnni", "avx_vnni"}.intersection(flags):
+    if runtime != "tflite-runtime" or not {"avx512_vnni", "avx_vnni"}.intersection(cpuinfo("flags", root).split()):
         return ""
     return "about 8 times slower in int8 than ai-edge-litert on CPUs like this one (with VNNI)"
 
