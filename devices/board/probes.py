@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,9 +18,22 @@ def pip_command(python: str = sys.executable, installed: bool = find_spec("pip")
     return f"{run} pip" if installed else f"{run} ensurepip && {run} pip"
 
 
+def package_version(package: str) -> str:
+    """An installed package's version, "" if it is not installed or its metadata is damaged."""
+    try:
+        return version(package) or ""
+    except (PackageNotFoundError, TypeError, KeyError):
+        return ""
+
+
 PIP = pip_command()
+OPENCV_PACKAGES = (
+    "opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless",
+)  # fmt: skip
+# The installed one: a second one would overwrite its files.
+OPENCV = next(filter(package_version, OPENCV_PACKAGES), OPENCV_PACKAGES[0])
 LITERT = "ai-edge-litert>=2.1.6,<2.4"  # as in pyproject.toml
-NUMPY_1 = f"{PIP} install 'numpy<2' 'opencv-python<4.12'"  # later ones ask for numpy 2
+NUMPY_1 = f"{PIP} install 'numpy<2' '{OPENCV}<4.12'"  # later ones ask for numpy 2
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # a cv2.py in the current folder must not be taken for OpenCV
 CHILD_S = 60  # TensorFlow alone takes 5 to 15 s to import, more from an SD card
 WINDOW_S = 30  # time limit for a window to open

@@ -7,14 +7,13 @@ import platform
 import struct
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from edgefer import __version__
 from edgefer.checks import Check, Status
 from edgefer.devices.board.boards import cpuinfo, os_release
-from edgefer.devices.board.probes import LITERT, NUMPY_1, PIP, ROOT, run_child
+from edgefer.devices.board.probes import LITERT, NUMPY_1, OPENCV, OPENCV_PACKAGES, PIP, ROOT, package_version, run_child
 from edgefer.runtimes import RUNTIMES, runtime_version
 
 
@@ -56,7 +55,7 @@ def check_numpy(
     root: Path, runtimes: list[str], *, numpy: str | None = None, apt_picamera2: bool | None = None
 ) -> Check:
     """Whether numpy suits what was compiled for numpy 1: tflite-runtime, and Bookworm's Picamera2."""
-    numpy = numpy or _version("numpy")
+    numpy = numpy or package_version("numpy")
     if not numpy:
         return Check(subject="numpy", status=Status.FAIL, detail="not installed", fix=f"{PIP} install numpy")
     if apt_picamera2 is None:
@@ -110,16 +109,11 @@ def slow_int8(runtime: str, root: Path = ROOT) -> str:
     return "about 8 times slower in int8 than ai-edge-litert on CPUs like this one (with VNNI)"
 
 
-OPENCV_PACKAGES = (
-    "opencv-contrib-python", "opencv-contrib-python-headless", "opencv-python", "opencv-python-headless",
-)  # fmt: skip
-
-
 def check_opencv(packages: Sequence[str] | None = None) -> Check:
     """Whether OpenCV can be imported, is a single package, and has the Haar cascades that OpenCV 5 removed."""
     if find_spec("cv2") is None:
         return Check(
-            subject="opencv", status=Status.FAIL, detail="not installed", fix=f"{PIP} install 'opencv-python>=4.8,<5'"
+            subject="opencv", status=Status.FAIL, detail="not installed", fix=f"{PIP} install '{OPENCV}>=4.8,<5'"
         )
     code = (
         "import cv2; print(cv2.__version__, *[n for n in ('CascadeClassifier', 'FaceDetectorYN') if hasattr(cv2, n)])"
@@ -127,19 +121,15 @@ def check_opencv(packages: Sequence[str] | None = None) -> Check:
     works, output = run_child([sys.executable, "-c", code])
     if not works:
         library = "libGL" in output or "libgthread" in output or "libglib" in output
-        fix = (
-            "sudo apt install -y libgl1 libglib2.0-0"
-            if library
-            else f"{PIP} install --force-reinstall 'opencv-python<5'"
-        )
+        fix = "sudo apt install -y libgl1 libglib2.0-0" if library else f"{PIP} install --force-reinstall '{OPENCV}<5'"
         return Check(subject="opencv", status=Status.FAIL, detail=output, fix=fix)
     release, *has = output.split()
-    several = [name for name in OPENCV_PACKAGES if _version(name)] if packages is None else packages
+    several = [name for name in OPENCV_PACKAGES if package_version(name)] if packages is None else packages
     if "CascadeClassifier" not in has:
         found = f"{release} has no Haar cascades"
-        return Check(subject="opencv", status=Status.FAIL, detail=found, fix=f"{PIP} install 'opencv-python>=4.8,<5'")
+        return Check(subject="opencv", status=Status.FAIL, detail=found, fix=f"{PIP} install '{OPENCV}>=4.8,<5'")
     if len(several) > 1:
-        fix = f"{PIP} uninstall -y {' '.join(several)} && {PIP} install 'opencv-python>=4.8,<5'"
+        fix = f"{PIP} uninstall -y {' '.join(several)} && {PIP} install '{OPENCV}>=4.8,<5'"
         return Check(
             subject="opencv",
             status=Status.WARN,
@@ -161,11 +151,3 @@ def check_gstreamer() -> Check:
     return Check(
         subject="gstreamer", status=Status.PASS, detail="no, as always with pip's OpenCV; only --source gst: needs it"
     )
-
-
-def _version(package: str) -> str:
-    """An installed package's version, "" if it is not installed or its metadata is damaged."""
-    try:
-        return version(package) or ""
-    except (PackageNotFoundError, TypeError, KeyError):
-        return ""

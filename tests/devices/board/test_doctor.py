@@ -11,7 +11,7 @@ from machines import PI, board_tree, machine
 
 from edgefer.checks import Check, Status
 from edgefer.devices.board import doctor, hardware, health, software
-from edgefer.devices.board.probes import LITERT, pip_command, run_child
+from edgefer.devices.board.probes import LITERT, package_version, pip_command, run_child
 from edgefer.devices.board.software import check_numpy, check_python, check_runtime, check_system
 
 
@@ -80,7 +80,7 @@ def test_numpy_against_what_was_built_for_numpy_1(tmp_path, numpy, codename, pic
 
 
 def test_a_numpy_that_is_missing_is_a_failure(tmp_path, monkeypatch):
-    monkeypatch.setattr(software, "_version", lambda package: "")
+    monkeypatch.setattr(software, "package_version", lambda package: "")
     says(check_numpy(tmp_path, []), "fail", "install numpy")
 
 
@@ -88,8 +88,20 @@ def test_the_metadata_of_one_damaged_package_hides_no_other(tmp_path, monkeypatc
     for name in ("broken", "opencv_contrib_python"):
         (tmp_path / f"{name}-1.0.dist-info").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert software._version("broken") == "" and software._version("numpy")
+    assert package_version("broken") == "" and package_version("numpy")
     says(software.check_opencv(), "pass")
+
+
+@pytest.mark.parametrize("installed", ["opencv-python", "opencv-python-headless"])
+def test_the_fixes_name_the_installed_opencv(tmp_path, installed):
+    """On a board without a display it is the headless one, whose files a second one would overwrite."""
+    code = (
+        "import importlib.metadata as m; found = m.version\n"
+        f"m.version = lambda name: found('none') if name.startswith('opencv') and name != {installed!r} else '4.11'\n"
+        "from edgefer.devices.board.probes import NUMPY_1; print(NUMPY_1)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert f"'numpy<2' '{installed}<4.12'" in shown
 
 
 def test_the_commands_that_fix_work_in_any_venv(tmp_path):
@@ -140,6 +152,12 @@ def test_the_runtime_that_is_slow_in_int8_is_named(tmp_path, runtime, flags, sta
     says(check_runtime(runtime, command=command, root=tmp_path), status, "ai-edge-litert" if status == "warn" else "")
     second = check_runtime(runtime, first=False, command=command, root=tmp_path)
     says(second, "pass")  # it is not the one that is used
+
+
+def test_a_runtime_that_is_not_used_is_not_tried():
+    check = check_runtime("tensorflow", first=False, command=["false"])
+    says(check, "not checked")
+    assert check.detail.endswith("not tried: a better one is installed")
 
 
 def test_a_runtime_that_computes_wrongly_is_found_out(monkeypatch):
