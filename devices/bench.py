@@ -2,10 +2,9 @@
 
 import os
 import platform
-import re
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,41 +15,44 @@ import numpy as np
 from edgefer import __version__, drawn
 from edgefer.devices import loop
 from edgefer.devices.board import health
-from edgefer.devices.board.boards import board_model, os_release, this_board
+from edgefer.devices.board.boards import board_model, cpuinfo, os_release, this_board
 from edgefer.devices.faces.detectors import Detector, described
 from edgefer.devices.outputs.lines import JsonLines
 from edgefer.devices.outputs.stats import RunStats
 from edgefer.devices.reader import Reader
 from edgefer.devices.sources.cameras import BUILT_IN, is_camera, open_source
 from edgefer.devices.sources.files import Source
+from edgefer.devices.sources.playback import Playback, PlayedSource
 from edgefer.devices.sources.urls import shown_address
-from edgefer.errors import EdgeferError, InputError, SourceError
+from edgefer.errors import EdgeferError, IncompleteError, InputError, SourceError
 from edgefer.records import Frame
 from edgefer.runtimes import runtime_version
 
 WARM_UP_FRAMES = 30  # the first frames fill caches and let an idle CPU raise its clock
-END = "end to end"
+ALL_STAGES = "all stages"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """Milliseconds of one stage over all measured frames."""
+    """Milliseconds of one stage over all measured frames. None: too few frames for this percentile, 20 or 100."""
 
     median_ms: float
-    p95_ms: float
-    p99_ms: float
+    p95_ms: float | None
+    p99_ms: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """The measurements and the system. None: not reported by the board. Memory in MB (10^6 bytes).
 
-    detector_reason: which detector and why, "" for a cascade. stages: a frame's time in each, and end to end. fps: the
-    throughput, with several cores working in parallel.
+    core_limit: processor time that a cgroup, such as a container's, allows, in cores; None if unlimited.
+    detector_reason: which detector and why, "" for a cascade. stages: a frame's time in each, and their sum, without the
+    waits between threads. fps: the throughput, with several cores working in parallel.
     """
 
     board: str
     cores: int
+    core_limit: float | None
     system: str
     python: str
     edgefer: str
@@ -101,10 +103,15 @@ def run_bench(
     temperature, held = health.cpu_temperature_c(), health.throttling()
     with tempfile.TemporaryDirectory(prefix="edgefer-bench-") as folder:
         file = str(drawn_video(Path(folder) / "faces.avi")) if where == BUILT_IN else where
-        frames = _over_and_over(lambda: open_source(file), 60 * minutes, warm_up, seen)
+        frames = _repeated(open_source(file), 60 * minutes, warm_up, seen)
         try:
             with open(os.devnull, "w") as nowhere:
                 loop.run(frames, reader.session(), [JsonLines(nowhere)], stats=stats)
+        except IncompleteError:
+            raise SourceError(
+                f"bench repeats its source, but {shown_address(where)} is damaged or truncated: name another video, or repair "
+                "it with ffmpeg."
+            ) from None
         finally:
             with suppress(ValueError):  # if stopped early, the reading thread may still be using it
                 frames.close()
@@ -115,16 +122,16 @@ def run_bench(
     classifier, detector = reader.classifier, reader.detector
     sizes = ", ".join(f"{width}x{height}" for width, height in sorted(seen))
     return Benchmark(
-        board=board_model() or _cpu_name(), cores=len(os.sched_getaffinity(0)),
+        board=board_model() or cpuinfo("model name") or platform.machine(), cores=health.cores(), core_limit=health.core_limit(),
         system=f"{os_release().get('PRETTY_NAME', platform.system())}, {platform.machine()}",
         python=platform.python_version(), edgefer=__version__, opencv=cv2.__version__,
         network=f"{classifier.card.name}, {'int8' if classifier.network.quantized else 'float32'}",
         runtime=f"{classifier.network.runtime} {runtime_version(classifier.network.runtime)}", threads=reader.options.threads or this_board().threads,
         detector=_described(detector), detector_reason=reader.reasons.get(reader.options.detector, ""),
-        source=shown_address(where), frame=sizes, seconds=float(apart.sum()), frames=len(apart), faces_per_frame=stats.faces / stats.frames,
+        source=shown_address(where), frame=sizes, seconds=float(apart.sum()), frames=len(apart), faces_per_frame=stats.faces_per_frame(skip=warm_up),
         fps=len(apart) / float(apart.sum()),
         fps_first_tenth=tenth / float(apart[:tenth].sum()), fps_last_tenth=tenth / float(apart[-tenth:].sum()),
-        stages={stage: _times(laps[:, column]) for column, stage in enumerate(loop.STAGES)} | {END: _times(laps.sum(axis=1))},
+        stages={stage: _times(laps[:, column]) for column, stage in enumerate(loop.STAGES)} | {ALL_STAGES: _times(laps.sum(axis=1))},
         temperature_start_c=temperature, temperature_end_c=health.cpu_temperature_c(),
         throttling_start=_words(held), throttling_end=_words(health.throttling()),
         peak_memory_mb=health.peak_memory_mb(),
@@ -137,15 +144,19 @@ def to_markdown(bench: Benchmark) -> str:
     def degrees(value: float | None) -> str:
         return "unknown" if value is None else f"{value:.0f} °C"
 
+    def ms(value: float | None) -> str:
+        return "" if value is None else f"{value:.2f}"
+
+    limit = "" if bench.core_limit is None else f", limited to {bench.core_limit:g} by a cgroup"
     stages = [
         "| stage | median ms | p95 ms | p99 ms |",
         "|---|--:|--:|--:|",
-        *(f"| {name} | {t.median_ms:.2f} | {t.p95_ms:.2f} | {t.p99_ms:.2f} |" for name, t in bench.stages.items()),
+        *(f"| {name} | {ms(t.median_ms)} | {ms(t.p95_ms)} | {ms(t.p99_ms)} |" for name, t in bench.stages.items()),
     ]
     facts = {
         "frames/s": f"{bench.fps:.1f} (first tenth {bench.fps_first_tenth:.1f}, last tenth {bench.fps_last_tenth:.1f})",
         "measured": f"{bench.frames} frames in {bench.seconds:.0f} s, of {bench.source} ({bench.frame}), {bench.faces_per_frame:.1f} faces per frame",
-        "board": f"{bench.board}, {bench.cores} cores",
+        "board": f"{bench.board}, {bench.cores} core{'s' * (bench.cores > 1)}{limit}",
         "network": f"{bench.network} on {bench.runtime}, {bench.threads} thread{'s' * (bench.threads > 1)}",
         "detector": bench.detector_reason or bench.detector,
         "temperature": f"{degrees(bench.temperature_start_c)} at the start, {degrees(bench.temperature_end_c)} at the end",
@@ -153,42 +164,44 @@ def to_markdown(bench: Benchmark) -> str:
         "peak memory": "unknown" if bench.peak_memory_mb is None else f"{bench.peak_memory_mb:.0f} MB",
         "versions": f"edgefer {bench.edgefer}, Python {bench.python}, OpenCV {bench.opencv}, {bench.system}",
     }
-    rows = [f"| {name} | {fact} |" for name, fact in facts.items()]
+    rows = [f"| {name} | {' '.join(fact.split()).replace('|', '&#124;')} |" for name, fact in facts.items()]
     return "\n".join([*stages, "", "| | |", "|---|---|", *rows])
 
 
 def drawn_video(file: Path, seconds: float = 2) -> Path:
     """Write the built-in scene of drawn faces as Motion JPEG, the format of most USB cameras; returns `file`."""
-    writer = None
-    for frame, _ in drawn.scene(seconds):
-        height, width = frame.image_bgr.shape[:2]
-        writer = writer or cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), 15, (width, height))
-        if not writer.isOpened():
-            raise SourceError(f"Cannot write a video to {file}: is the disk full?")
+    size, fps = (480, 360), 15
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), fps, size)
+    for frame, _ in drawn.scene(seconds, fps, size):
         writer.write(frame.image_bgr)
-    assert writer is not None
     writer.release()
+    if _count(file) != round(seconds * fps):  # OpenCV does not report a write that failed
+        raise SourceError(
+            f"Cannot write a video to {file.parent}: make room on its disk, or set TMPDIR to another folder."
+        )
     return file
 
 
-def _over_and_over(
-    open_again: Callable[[], Source],
-    seconds: float,
-    warm_up: int,
-    seen: set[tuple[int, int]],
-) -> Generator[Frame, None, None]:
+def _count(video: Path) -> int:
+    """The number of its frames that can be read."""
+    try:
+        with open_source(str(video)) as frames:
+            return sum(1 for _ in frames)
+    except EdgeferError:
+        return 0
+
+
+def _repeated(source: Source, seconds: float, warm_up: int, seen: set[tuple[int, int]]) -> Generator[Frame, None, None]:
     """A source's frames, repeated when it ends, for `seconds` after the warm-up."""
-    count, began = 0, 0.0
-    while True:
-        with open_again() as source:
-            for frame in source:
-                if count == warm_up:
-                    began = time.monotonic()
-                elif count > warm_up and time.monotonic() - began >= seconds:
-                    return
-                count += 1
-                seen.add((frame.image_bgr.shape[1], frame.image_bgr.shape[0]))
-                yield frame
+    began = 0.0
+    with PlayedSource(source, Playback(loop=True)) as frames:
+        for frame in frames:
+            if frame.index == warm_up:
+                began = time.monotonic()
+            elif frame.index > warm_up and time.monotonic() - began >= seconds:
+                return
+            seen.add((frame.image_bgr.shape[1], frame.image_bgr.shape[0]))
+            yield frame
 
 
 def _described(detector: Detector) -> str:
@@ -199,16 +212,10 @@ def _described(detector: Detector) -> str:
 
 def _times(seconds: np.ndarray) -> Times:
     median, p95, p99 = (1000 * float(value) for value in np.percentile(seconds, (50, 95, 99)))
-    return Times(median_ms=median, p95_ms=p95, p99_ms=p99)
+    return Times(
+        median_ms=median, p95_ms=p95 if len(seconds) >= 20 else None, p99_ms=p99 if len(seconds) >= 100 else None
+    )
 
 
 def _words(held: health.Throttling | None) -> str | None:
     return None if held is None else str(held)
-
-
-def _cpu_name() -> str:
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1] if found else platform.machine()

@@ -1,11 +1,11 @@
 """The loop on the device: frame, faces, pixels, answers, sinks; and the time of each."""
 
-import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 
+from edgefer.devices.board import health
 from edgefer.devices.outputs.sink import Sink
 from edgefer.devices.outputs.stats import RunStats
 from edgefer.devices.session import Detected, Session
@@ -51,7 +51,7 @@ def run(
     stats: counts each frame and its seconds by stage. The sinks are always closed, so that files are complete.
     """
     if overlap is None:
-        overlap = len(os.sched_getaffinity(0)) > 1
+        overlap = health.cores() > 1
     stats = stats or RunStats()
     stats.start()
     with ExitStack() as stack:

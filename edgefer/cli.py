@@ -48,6 +48,8 @@ app = App(
 
 def main() -> None:
     """Run the command line; an expected failure is one sentence and an exit code, never a traceback."""
+    if sys.platform == "win32":
+        sys.exit("edgefer: Windows is not supported: use Linux, which WSL provides (wsl --install).")
     _repair_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: unfinished files are removed
         if signal.getsignal(number) == signal.SIG_DFL:  # SIGHUP is ignored under nohup

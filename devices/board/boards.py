@@ -132,11 +132,24 @@ BOARDS = {
 
 
 def board_model(root: Path = ROOT) -> str:
-    """The board's model in the device tree, such as "Raspberry Pi 4 Model B Rev 1.4"; "" on a PC."""
+    """The board's model, such as "Raspberry Pi 4 Model B Rev 1.4"; "" on a PC.
+
+    From the device tree, or from /proc/cpuinfo in a container, which hides the device tree.
+    """
     try:
         return (root / "proc/device-tree/model").read_bytes().rstrip(b"\0\n").decode(errors="replace")
     except OSError:
+        return cpuinfo("Model", root)
+
+
+def cpuinfo(field: str, root: Path = ROOT) -> str:
+    """The first value of a field in /proc/cpuinfo, "" if there is none."""
+    try:
+        lines = (root / "proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
         return ""
+    fields = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in fields if name.strip() == field), "")
 
 
 def this_board(root: Path = ROOT) -> Board:
@@ -147,9 +160,11 @@ def this_board(root: Path = ROOT) -> Board:
 
 
 def os_release(root: Path = ROOT) -> dict[str, str]:
-    """/etc/os-release as a dictionary, empty if it does not exist."""
-    try:
-        lines = (root / "etc/os-release").read_text().splitlines()
-    except OSError:
-        return {}
-    return {name: value.strip("\"'") for name, found, value in (line.partition("=") for line in lines) if found}
+    """os-release(5) as a dictionary, empty if it does not exist."""
+    for file in (root / "etc/os-release", root / "usr/lib/os-release"):
+        try:
+            lines = file.read_text(errors="replace").splitlines()
+        except OSError:
+            continue
+        return {name: value.strip("\"'") for name, found, value in (line.partition("=") for line in lines) if found}
+    return {}

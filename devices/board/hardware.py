@@ -1,6 +1,7 @@
 """The doctor's checks of the hardware: cameras, Coral, power, temperature, memory, disk, display."""
 
 import os
+import shlex
 import shutil
 import sys
 from importlib.util import find_spec
@@ -9,7 +10,7 @@ from pathlib import Path
 from edgefer.checks import Check, Status
 from edgefer.devices.board import health
 from edgefer.devices.board.boards import board_model
-from edgefer.devices.board.probes import NUMPY_1, ROOT, in_closed_venv, may_use, run_child
+from edgefer.devices.board.probes import NUMPY_1, ROOT, in_closed_venv, may_use, opens_window, run_child
 from edgefer.devices.sources import discovery
 
 HOT_C = 75.0  # a Raspberry Pi throttles at 80
@@ -26,7 +27,12 @@ def check_usb_cameras(root: Path = ROOT) -> Check:
         fix = "plug one in, then run `edgefer cameras`; without one: edgefer run --source builtin"
         return Check(subject="usb cameras", status=Status.WARN, detail="none", fix=fix)
     found = ", ".join(f"{camera.camera} ({camera.name})" for camera in cameras)
-    denied = [camera.camera for camera in cameras if not may_use(root / f"dev/video{camera.camera}")]
+    nodes = {camera.camera: root / f"dev/video{camera.camera}" for camera in cameras}
+    if missing := [node for node in nodes.values() if not node.exists()]:
+        found = f"{found}; there is no {', '.join(map(str, missing))}"
+        fix = f"in a container, give it access: docker run {' '.join(f'--device {node}' for node in missing)}"
+        return Check(subject="usb cameras", status=Status.FAIL, detail=found, fix=fix)
+    denied = [number for number, node in nodes.items() if not may_use(node)]
     if denied:
         found = f"{found}; you may not use {', '.join(denied)}"
         fix = "sudo usermod -aG video $USER   # then log in again"
@@ -41,7 +47,7 @@ def check_csi_camera(
     sensors = discovery.csi_sensors(root)
     on_pi = board_model(root).startswith("Raspberry Pi")
     if not sensors and not on_pi:
-        return Check(subject="csi camera", status=Status.PASS, detail="not a Raspberry Pi: none to look for")
+        return Check(subject="csi camera", status=Status.PASS, detail="no sensor, and not a Raspberry Pi")
     found = f"sensor {', '.join(sensors)}" if sensors else "no sensor"
     if picamera2 is None:
         picamera2 = (False, "not installed")
@@ -54,7 +60,7 @@ def check_csi_camera(
     if "numpy" in output:
         fix = NUMPY_1
     elif in_closed_venv() if closed_venv is None else closed_venv:
-        fix += f" && python3 -m venv --system-site-packages {sys.prefix}   # this venv does not see apt's packages"
+        fix += f" && python3 -m venv --system-site-packages {shlex.quote(sys.prefix)}   # this venv does not see apt's packages"
     # Without a sensor, there may only be a USB camera.
     return Check(
         subject="csi camera",
@@ -69,9 +75,9 @@ def check_coral(root: Path = ROOT) -> Check:
     usb = _usb_devices(root)
     corals = [(ids, folder) for ids, folder in usb if ids in (CORAL_NEW, CORAL_READY)]
     apex = root / "dev/apex_0"
-    libraries = [
-        file for place in ("usr/lib", "usr/local/lib", "lib") for file in (root / place).glob("**/libedgetpu.so.1")
-    ]
+    # Only where the dynamic linker looks, such as usr/lib/aarch64-linux-gnu: `run` would not find it elsewhere.
+    places = [root / place for place in ("usr/lib", "usr/local/lib", "lib")]
+    libraries = [file for place in places for at in ("", "*/") for file in place.glob(f"{at}libedgetpu.so.1")]
     if not corals and not apex.exists():
         if not libraries:
             return Check(subject="coral", status=Status.PASS, detail="none; the CPU runs the network")
@@ -86,7 +92,10 @@ def check_coral(root: Path = ROOT) -> Check:
     if not libraries:
         return Check(subject="coral", status=Status.FAIL, detail=f"{found}; no libedgetpu.so.1", fix=LIBEDGETPU_FIX)
     nodes = [_usb_node(root, folder) for _, folder in corals] + ([apex] if apex.exists() else [])
-    if any(node.exists() and not may_use(node) for node in nodes):
+    if missing := [node for node in nodes if not node.exists()]:
+        fix = "in a container, give it access: docker run --privileged -v /dev/bus/usb:/dev/bus/usb"
+        return Check(subject="coral", status=Status.FAIL, detail=f"{found}; there is no {missing[0]}", fix=fix)
+    if not all(map(may_use, nodes)):
         group = "plugdev" if corals else "apex"
         fix = f"sudo usermod -aG {group} $USER   # then log in again and replug"
         return Check(subject="coral", status=Status.FAIL, detail=f"{found}; you may not use it", fix=fix)
@@ -102,11 +111,11 @@ def check_coral(root: Path = ROOT) -> Check:
 def check_power(root: Path = ROOT, ask=health.throttling) -> Check:
     """Under-voltage and throttling, which the Raspberry Pi's firmware reports."""
     if not board_model(root).startswith("Raspberry Pi"):
-        return Check(subject="power", status=Status.PASS, detail="not a Raspberry Pi: nothing to ask")
+        return Check(subject="power", status=Status.PASS, detail="not a Raspberry Pi: other boards do not report it")
     held = ask()
     if held is None:
         fix = "sudo apt install -y raspi-utils; sudo usermod -aG video $USER   # then log in again"
-        return Check(subject="power", status=Status.WARN, detail="vcgencmd gives no answer", fix=fix)
+        return Check(subject="power", status=Status.NOT_CHECKED, detail="vcgencmd gives no answer", fix=fix)
     if "under-voltage" in held.now:
         fix = "use the official power supply and a short, thick cable: cameras and Corals fail at this voltage"
         return Check(subject="power", status=Status.FAIL, detail=str(held), fix=fix)
@@ -124,11 +133,14 @@ def check_temperature(root: Path = ROOT) -> Check:
     """The hottest sensor, against the temperature at which boards throttle."""
     hottest = health.cpu_temperature_c(root)
     if hottest is None:
-        return Check(subject="temperature", status=Status.PASS, detail="the kernel shows no sensor")
+        return Check(subject="temperature", status=Status.NOT_CHECKED, detail="the kernel shows no sensor")
     found = f"{hottest:.0f} degrees C"
     if hottest >= HOT_C:
         return Check(
-            subject="temperature", status=Status.WARN, detail=found, fix="fit a heat sink or a fan: it will slow down"
+            subject="temperature",
+            status=Status.WARN,
+            detail=found,
+            fix="fit a heat sink or a fan: boards slow down at about 80",
         )
     return Check(subject="temperature", status=Status.PASS, detail=found)
 
@@ -137,7 +149,7 @@ def check_memory(root: Path = ROOT) -> Check:
     """Available memory."""
     free = health.available_memory_mb(root)
     if free is None:
-        return Check(subject="memory", status=Status.WARN, detail="could not be read")
+        return Check(subject="memory", status=Status.NOT_CHECKED, detail="/proc/meminfo does not say it")
     if free < LOW_MEMORY_MB:
         fix = "close other programs, or use Raspberry Pi OS Lite and --headless"
         return Check(subject="memory", status=Status.WARN, detail=f"{free:.0f} MB free", fix=fix)
@@ -145,8 +157,15 @@ def check_memory(root: Path = ROOT) -> Check:
 
 
 def check_disk(folder: Path | None = None, usage=shutil.disk_usage) -> Check:
-    """Disk space in the current folder, where results are written."""
-    folder = folder or Path.cwd()
+    """Disk space in the current folder, where results are written, and the permission to write there."""
+    try:
+        folder = folder or Path.cwd()
+    except FileNotFoundError:
+        fix = "cd to another folder, and run it again"
+        return Check(subject="disk", status=Status.FAIL, detail="the current folder was deleted", fix=fix)
+    if not os.access(folder, os.W_OK):
+        fix = "cd to a folder of yours, or give outputs a full path, such as --csv ~/out.csv"
+        return Check(subject="disk", status=Status.WARN, detail=f"you may not write in {folder}", fix=fix)
     free = usage(folder).free / 1e6
     if free < LOW_DISK_MB:
         fix = f"make room on the disk of {folder}: sudo apt clean; journalctl --vacuum-size=100M"
@@ -159,11 +178,18 @@ def check_disk(folder: Path | None = None, usage=shutil.disk_usage) -> Check:
     return Check(subject="disk", status=Status.PASS, detail=f"{free / 1000:.1f} GB free in {folder}")
 
 
-def check_display(environment=os.environ) -> Check:
+def check_display(environment=os.environ, opens=opens_window) -> Check:
     """Whether a window can open. Without a display, edgefer run opens none."""
     display = environment.get("WAYLAND_DISPLAY") or environment.get("DISPLAY")
-    found = display or "none: edgefer run opens no window; --save, --json and text work"
-    return Check(subject="display", status=Status.PASS, detail=found)
+    if not display:
+        found = "none: edgefer run opens no window; --save, --json and text work"
+        return Check(subject="display", status=Status.PASS, detail=found)
+    works, output = opens()
+    if not works:
+        fix = "run edgefer in a terminal of the desktop, with opencv-python, not opencv-python-headless; or use --headless"
+        found = f"no window opens on {display}: {output}"
+        return Check(subject="display", status=Status.WARN, detail=found, fix=fix)
+    return Check(subject="display", status=Status.PASS, detail=f"a window opens on {display}")
 
 
 def _usb_devices(root: Path) -> list[tuple[str, Path]]:

@@ -3,7 +3,10 @@
 Every function takes the root of the file system, so that a test can pass a fake one.
 """
 
+import os
+import re
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +23,9 @@ class Throttling:
     since_boot: tuple[str, ...]
 
     def __str__(self) -> str:
-        if self.now:
-            return f"now: {', '.join(self.now)}"
-        return f"since boot: {', '.join(self.since_boot)}" if self.since_boot else "none"
+        before = [one for one in self.since_boot if one not in self.now]
+        parts = [f"{when}: {', '.join(held)}" for when, held in (("now", self.now), ("since boot", before)) if held]
+        return "; ".join(parts) or "none"
 
 
 def parse_throttled(answer: str) -> Throttling:
@@ -57,9 +60,41 @@ def cpu_temperature_c(root: Path = ROOT) -> float | None:
     return max((value for value in readings if 0 < value < 150), default=None)
 
 
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
+
+
+def core_limit(root: Path = ROOT) -> float | None:
+    """The processor time that the cgroups (version 2) allow, in cores; None if unlimited or unknown."""
+    limits = []
+    for folder in _cgroups(root):
+        with suppress(OSError, ValueError):  # "max 100000" is no limit
+            quota, period = (folder / "cpu.max").read_text().split()
+            limits.append(int(quota) / int(period))
+    return min(limits, default=None)
+
+
 def available_memory_mb(root: Path = ROOT) -> float | None:
-    """Memory available without swapping, in MB (10^6 bytes), or None if unknown."""
-    return _kilobytes(root / "proc/meminfo", "MemAvailable")
+    """Memory available without swapping, in MB (10^6 bytes), or None if unknown. Within the limits of the cgroups."""
+    free = [_kilobytes(root / "proc/meminfo", "MemAvailable")]
+    for folder in _cgroups(root):
+        with suppress(OSError, ValueError):  # "max" is no limit
+            limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
+            cached = re.search(r"^inactive_file (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE)
+            free.append((limit - used + int(cached[1] if cached else 0)) / 1e6)  # cached file pages are freed on demand
+    return min((one for one in free if one is not None), default=None)
+
+
+def _cgroups(root: Path) -> list[Path]:
+    """The folders of this process's cgroup (version 2) and of those around it; each may have a limit."""
+    try:
+        found = re.search(r"^0::/(.*)$", (root / "proc/self/cgroup").read_text(errors="replace"), re.MULTILINE)
+    except OSError:
+        return []
+    top = root / "sys/fs/cgroup"
+    own = top / (found[1] if found else "")
+    return [own, *(one for one in own.parents if one.is_relative_to(top))]
 
 
 def memory_mb(root: Path = ROOT) -> float | None:

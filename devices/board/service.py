@@ -5,6 +5,9 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from edgefer.errors import InputError
+from edgefer.text import printable
+
 NAME = "edgefer"
 FILE = Path(f"/etc/systemd/system/{NAME}.service")
 SECRETS = Path(f"/etc/{NAME}.env")  # EDGEFER_TOKEN=..., EDGEFER_*_PASSWORD=...; systemd reads it as root
@@ -87,9 +90,10 @@ def unit(
     """The unit's text. program, arguments: the command line. user: "" for a dynamic one (DynamicUser).
 
     groups: for access to devices, such as video. low_port: it serves on a port below 1024, which needs a capability.
+    InputError for a command line that systemd cannot run.
     """
     return _UNIT.format(
-        command=" ".join(quoted(word) for word in (*program, *arguments)),
+        command=" ".join([executable(program[0]), *(quoted(word) for word in (*program[1:], *arguments))]),
         watchdog=WATCHDOG_S,
         memory=memory_mb,
         user=f"User={user}" if user else "DynamicUser=yes",
@@ -100,10 +104,27 @@ def unit(
     )
 
 
+# systemd.service(5) expands $ and %, and splits at spaces; a new line would begin another setting of the unit.
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "%": "%%", "$": "$$"})
+
+
 def quoted(word: str) -> str:
-    """A word of ExecStart, quoted: systemd.service(5) expands $ and %, and splits at spaces."""
-    word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    return f'"{word}"' if not word or set(word) & set(" \t;'\"\\") else word
+    """A word of ExecStart, quoted so that it reaches the program unchanged. InputError if it is not UTF-8."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{printable(word)} is not UTF-8, which systemd requires: rename it.") from None
+    return f'"{word.translate(_ESCAPES)}"' if not word or set(word) & set(" \t\n\r;'\"\\") else word.translate(_ESCAPES)
+
+
+def executable(path: str) -> str:
+    """The first word of ExecStart, in which systemd expands no $, and accepts no quote or backslash: InputError."""
+    if set(path) & set("'\"\\") or not path.isprintable():
+        raise InputError(
+            f"systemd cannot start {printable(path)}, whose path holds a quote, a backslash or a control character: "
+            "install edgefer in another folder."
+        )
+    return quoted(path).replace("$$", "$")
 
 
 def shut_folder(file: Path) -> Path | None:
@@ -117,6 +138,11 @@ def shut_folder(file: Path) -> Path | None:
         if (stat.S_ISDIR(mode) and not mode & stat.S_IXOTH) or (stat.S_ISREG(mode) and not mode & stat.S_IROTH):
             return step
     return None
+
+
+def in_private_folder(file: Path) -> bool:
+    """Whether the service cannot see `file`, because PrivateTmp gives it folders of its own in that place."""
+    return any(one.is_relative_to(folder) for one in (file, file.resolve()) for folder in ("/tmp", "/var/tmp"))
 
 
 def _steps(file: Path, depth: int = 0) -> Iterator[Path]:

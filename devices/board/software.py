@@ -6,14 +6,14 @@ Neither numpy nor OpenCV is imported here, since the doctor must also run when t
 import platform
 import struct
 import sys
-from importlib.metadata import distributions, version
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from edgefer import __version__
 from edgefer.checks import Check, Status
-from edgefer.devices.board.boards import os_release
-from edgefer.devices.board.probes import LITERT, NUMPY_1, PIP, ROOT, run_child
+from edgefer.devices.board.boards import cpuinfo, os_release
+from edgefer.devices.board.probes import LITERT, NUMPY_1, OPENCV, OPENCV_PACKAGES, PIP, ROOT, package_version, run_child
 from edgefer.runtimes import RUNTIMES, runtime_version
 
 
@@ -55,7 +55,9 @@ def check_numpy(
     root: Path, runtimes: list[str], *, numpy: str | None = None, apt_picamera2: bool | None = None
 ) -> Check:
     """Whether numpy suits what was compiled for numpy 1: tflite-runtime, and Bookworm's Picamera2."""
-    numpy = numpy or version("numpy")
+    numpy = numpy or package_version("numpy")
+    if not numpy:
+        return Check(subject="numpy", status=Status.FAIL, detail="not installed", fix=f"{PIP} install numpy")
     if apt_picamera2 is None:
         apt_picamera2 = (root / "usr/lib/python3/dist-packages/picamera2").is_dir()
     if int(numpy.split(".")[0]) >= 2:
@@ -78,7 +80,7 @@ def check_runtime(name: str, *, first: bool = True, command: list[str] | None = 
     """
     if name == "tensorflow" and not first:
         found = f"{runtime_version(name)}, not tried: a better one is installed"
-        return Check(subject=f"runtime {name}", status=Status.PASS, detail=found)
+        return Check(subject=f"runtime {name}", status=Status.NOT_CHECKED, detail=found)
     command = command or [sys.executable, "-m", "edgefer.devices.board.selftest", name]
     works, output = run_child(command)
     if works and first and (reason := slow_int8(name, root)):
@@ -102,22 +104,16 @@ def slow_int8(runtime: str, root: Path = ROOT) -> str:
 
     Measured on x86-64 with VNNI: tflite-runtime 2.14 took 7.8 times ai-edge-litert's time, more than its own float32.
     """
-    if runtime != "tflite-runtime":
-        return ""
-    try:
-        flags = (root / "proc/cpuinfo").read_text().split()
-    except OSError:
-        return ""
-    if not {"avx512_vnni", "avx_vnni"}.intersection(flags):
+    if runtime != "tflite-runtime" or not {"avx512_vnni", "avx_vnni"}.intersection(cpuinfo("flags", root).split()):
         return ""
     return "about 8 times slower in int8 than ai-edge-litert on CPUs like this one (with VNNI)"
 
 
-def check_opencv(packages: list[str] | None = None) -> Check:
+def check_opencv(packages: Sequence[str] | None = None) -> Check:
     """Whether OpenCV can be imported, is a single package, and has the Haar cascades that OpenCV 5 removed."""
     if find_spec("cv2") is None:
         return Check(
-            subject="opencv", status=Status.FAIL, detail="not installed", fix=f"{PIP} install 'opencv-python>=4.8,<5'"
+            subject="opencv", status=Status.FAIL, detail="not installed", fix=f"{PIP} install '{OPENCV}>=4.8,<5'"
         )
     code = (
         "import cv2; print(cv2.__version__, *[n for n in ('CascadeClassifier', 'FaceDetectorYN') if hasattr(cv2, n)])"
@@ -125,20 +121,15 @@ def check_opencv(packages: list[str] | None = None) -> Check:
     works, output = run_child([sys.executable, "-c", code])
     if not works:
         library = "libGL" in output or "libgthread" in output or "libglib" in output
-        fix = (
-            "sudo apt install -y libgl1 libglib2.0-0"
-            if library
-            else f"{PIP} install --force-reinstall 'opencv-python<5'"
-        )
+        fix = "sudo apt install -y libgl1 libglib2.0-0" if library else f"{PIP} install --force-reinstall '{OPENCV}<5'"
         return Check(subject="opencv", status=Status.FAIL, detail=output, fix=fix)
     release, *has = output.split()
-    names = {(one.metadata["Name"] or "").lower() for one in distributions()} if packages is None else set(packages)
-    several = sorted(name for name in names if name.startswith("opencv-"))
+    several = [name for name in OPENCV_PACKAGES if package_version(name)] if packages is None else packages
     if "CascadeClassifier" not in has:
         found = f"{release} has no Haar cascades"
-        return Check(subject="opencv", status=Status.FAIL, detail=found, fix=f"{PIP} install 'opencv-python>=4.8,<5'")
+        return Check(subject="opencv", status=Status.FAIL, detail=found, fix=f"{PIP} install '{OPENCV}>=4.8,<5'")
     if len(several) > 1:
-        fix = f"{PIP} uninstall -y {' '.join(several)} && {PIP} install 'opencv-python>=4.8,<5'"
+        fix = f"{PIP} uninstall -y {' '.join(several)} && {PIP} install '{OPENCV}>=4.8,<5'"
         return Check(
             subject="opencv",
             status=Status.WARN,
@@ -154,9 +145,7 @@ def check_gstreamer() -> Check:
     code = "import cv2; print(int(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)))"
     works, output = run_child([sys.executable, "-c", code])
     if not works:
-        return Check(
-            subject="gstreamer", status=Status.WARN, detail=f"could not be checked: {output}", fix="fix opencv first"
-        )
+        return Check(subject="gstreamer", status=Status.NOT_CHECKED, detail=output, fix="fix opencv first")
     if output == "1":
         return Check(subject="gstreamer", status=Status.PASS, detail="yes")
     return Check(

@@ -125,7 +125,7 @@ class RunStats:
         self.frames = self.faces = self.frames_with_faces = 0
         self.labels: Counter[str] = Counter()
         self._stages: dict[str, Stage] = {}
-        self._recent: deque[float] = deque(maxlen=1000)  # when the latest frames were done
+        self._recent: deque[float] = deque()  # when the frames of the last RATE_S were done
         self._fine, self._coarse = History(FINE_S, FINE_BINS), History(COARSE_S, COARSE_BINS)
         self.start()
 
@@ -133,7 +133,8 @@ class RunStats:
         """Start the clock."""
         self._began = self._last = time.monotonic()
         self.seconds = 0.0
-        self._done_s = array("d", [self._began])  # and when each frame was done, with keep_laps
+        self._done_s = array("d", [self._began])  # with keep_laps: and when each frame was done,
+        self._faces_in = array("L")  # and its number of faces
 
     def stop(self) -> None:
         """Stop the clock: `seconds` is the run's wall-clock time."""
@@ -145,6 +146,8 @@ class RunStats:
         with self._lock:
             self._last = now
             self._recent.append(now)
+            while now - self._recent[0] >= RATE_S:
+                self._recent.popleft()
             self.frames += 1
             self.faces += len(labels)
             self.frames_with_faces += bool(labels)
@@ -162,6 +165,7 @@ class RunStats:
                     stage.all_s.append(seconds)
             if self._keep_laps:
                 self._done_s.append(now)
+                self._faces_in.append(len(labels))
         self._on_frame()
 
     @property
@@ -180,6 +184,10 @@ class RunStats:
     def apart(self, skip: int = 0) -> np.ndarray:
         """Seconds from each frame's end to the next one's, float64 [frames]: less than the stages' sum if they overlap."""
         return np.diff(np.array(self._done_s))[skip:]
+
+    def faces_per_frame(self, skip: int = 0) -> float:
+        """The mean number of faces, without the first `skip` frames. Needs keep_laps."""
+        return float(np.mean(np.array(self._faces_in)[skip:]))
 
     def read(self) -> Reading:
         """A snapshot of the run."""

@@ -1,16 +1,13 @@
 """Results in a window on the display."""
 
 import os
-import subprocess
-import sys
 
 import cv2
 
+from edgefer.devices.board.probes import opens_window
 from edgefer.devices.outputs.overlay import View
 from edgefer.devices.outputs.sink import Sink
 from edgefer.records import Frame
-
-START_S = 30.0  # time limit for a window to open
 
 
 class Window(Sink):
@@ -25,14 +22,8 @@ class Window(Sink):
 
     @staticmethod
     def possible() -> bool:
-        """Whether a window can open. Tried in a separate process: if the display refuses, Qt ends the process."""
-        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            return False
-        command = [sys.executable, "-c", "import cv2; cv2.namedWindow('edgefer'); cv2.waitKey(1)"]
-        try:
-            return subprocess.run(command, capture_output=True, timeout=START_S).returncode == 0
-        except subprocess.TimeoutExpired:
-            return False
+        """Whether a window can open."""
+        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) and opens_window()[0]
 
     def write(self, frame: Frame) -> None:
         cv2.imshow(self.TITLE, self._view.annotated(frame))

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edgefer.devices.board.probes import NUMPY_1
 from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import MissingDependency, SourceError
 
@@ -142,9 +143,7 @@ def picamera2():
             f"A CSI camera needs Picamera2, which cannot be imported ({error}): {PICAMERA2_FIX}."
         ) from None
     except (ValueError, AttributeError) as error:  # "numpy.dtype size changed": apt's was built for numpy 1
-        raise MissingDependency(
-            f"Picamera2 does not work with numpy {np.__version__} ({error}): pip install 'numpy<2' 'opencv-python<4.12'."
-        ) from None
+        raise MissingDependency(f"Picamera2 does not work with numpy {np.__version__} ({error}): {NUMPY_1}") from None
 
 
 def csi_cameras() -> list[dict]:
@@ -152,7 +151,13 @@ def csi_cameras() -> list[dict]:
 
     Older versions of Picamera2 have no `Num`, and list the cameras by number.
     """
-    cameras = enumerate(picamera2().global_camera_info())
+    kind = picamera2()
+    try:
+        cameras = enumerate(kind.global_camera_info())
+    except Exception as error:  # libcamera's errors have no common type
+        raise SourceError(
+            f"Picamera2 cannot list the CSI cameras ({' '.join(str(error).split())}): try rpicam-hello --list-cameras."
+        ) from None
     return [{"Num": number} | camera for number, camera in cameras if "/usb" not in camera.get("Id", "")]
 
 

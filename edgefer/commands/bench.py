@@ -43,6 +43,7 @@ def bench(
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.devices.bench import run_bench, to_markdown
+    from edgefer.devices.board.probes import LITERT, PIP
     from edgefer.devices.board.software import slow_int8
     from edgefer.devices.reader import Reader
     from edgefer.options import ReaderOptions
@@ -58,7 +59,7 @@ def bench(
     )
     reader = Reader.open(Bundle.open(bundle_path(bundle, reads=True)), options, log=console.log)
     if reason := slow_int8(reader.classifier.network.runtime):
-        console.log(f"{reader.classifier.network.runtime} is {reason}: pip install ai-edge-litert")
+        console.log(f"{reader.classifier.network.runtime} is {reason}: {PIP} install '{LITERT}'")
     console.log(f"Measuring for {minutes:g} minutes; do not use the board meanwhile.")
     result = run_bench(reader, where=source, minutes=minutes)
     if as_json:

@@ -4,9 +4,7 @@ from typing import Annotated
 
 import typer
 
-from edgefer.commands.inputs import (
-    AsJson,
-)
+from edgefer.commands.inputs import AsJson
 from edgefer.errors import InputError
 
 
@@ -35,21 +33,21 @@ def boards(
     elif not name:
         console.show_table(
             "",
-            ("", "name", "threads", "haar's width", "frames/s", ""),
+            ("", "name", "threads", "width for haar", "frames/s", ""),
             [
                 (b.key, b.name, b.threads, b.haar_width, b.target_fps, "this board" if b is here else "")
                 for b in BOARDS.values()
             ],
         )
         console.show(
-            "Starting points, not measurements: for those run edgefer bench. Install commands: edgefer boards BOARD"
+            "These are starting points, not measurements: edgefer bench measures. Install commands: edgefer boards BOARD"
         )
     else:
         board = BOARDS[name]
-        mark = f" (this board: {board_model() or 'it does not say its model'})" if board is here else ""
+        mark = f" (this board: {board_model() or 'its model is unknown'})" if board is here else ""
         console.show(f"{board.name}{mark}\n")
         console.show(
-            f"Network threads {board.threads}, width of --detector haar {board.haar_width} px, aim {board.target_fps} frames/s"
+            f"Network threads: {board.threads}; frame width for --detector haar: {board.haar_width} px; target: {board.target_fps} frames/s"
         )
         console.show("\nInstall:")
         for line in board.install:

@@ -1,6 +1,6 @@
 """The commands for unattended boards: service install, uninstall, status."""
 
-import itertools
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +10,16 @@ from edgefer.commands.app import App, Command
 from edgefer.commands.inputs import AsJson
 from edgefer.errors import EdgeferError, InputError
 
+INPUT_FILES = (
+    "inputs",
+    "bundle",
+    "source",
+    "detector_file",
+    "finder",
+    "refiner",
+    "mqtt_ca",
+    "config",
+)  # parameters of run
 NO_SYSTEMD = "systemd is not running on this computer: `edgefer service install --print` shows the unit."
 app = App(help="Run `edgefer run` as a systemd service.")
 
@@ -39,8 +49,13 @@ def install(
     from edgefer.devices.board import service
 
     words = _run_arguments(arguments)
-    if user and user not in {known.pw_name for known in pwd.getpwall()}:
-        raise InputError(f"There is no user {user!r} here: name one with --user, such as yours, or leave it out.")
+    if user:
+        try:
+            pwd.getpwnam(user)  # pwd.getpwall would not list the users of a directory service
+        except (KeyError, ValueError):
+            raise InputError(
+                f"There is no user {user!r} here: name one with --user, such as yours, or leave it out."
+            ) from None
     program = _program()
     text = _unit(program, words, user)
     if print_only:
@@ -88,10 +103,12 @@ def _check_files(program: list[str], words: list[str], user: str) -> None:
         )
     needed = [Path(sys.executable), Path(program[0]), *(Path(word) for word in words if word.startswith("/"))]
     needed += [Path(sys.base_prefix), *([interpreter] if interpreter else [])]
-    shut = next(
-        (folder for file in needed if not user and file.exists() and (folder := service.shut_folder(file))), None
-    )
-    if shut:
+    needed = [file for file in needed if os.path.exists(file)]
+    if hidden := next((file for file in needed if service.in_private_folder(file)), None):
+        raise InputError(f"A service has its own /tmp and /var/tmp, without {hidden}: move it, such as to /opt.")
+    if user:
+        return
+    if shut := next(filter(None, map(service.shut_folder, needed)), None):
         raise InputError(
             f"A service's own user cannot enter {shut}: name yours with --user, or install edgefer, its Python and the bundle "
             "under /opt."
@@ -127,33 +144,49 @@ def status(as_json: AsJson = False) -> None:
     - `edgefer service status`
     - `edgefer service status --json`
     """
+    import shlex
+
     from edgefer import console
     from edgefer.devices.board import service
 
-    wanted = ("ActiveState", "SubState", "StatusText", "NRestarts", "MemoryCurrent", "ActiveEnterTimestamp")
+    wanted = (
+        "LoadState",
+        "ActiveState",
+        "SubState",
+        "StatusText",
+        "NRestarts",
+        "MemoryCurrent",
+        "StateChangeTimestamp",
+    )
     lines = _systemctl("show", service.NAME, *(f"--property={name}" for name in wanted)).splitlines()
     state = dict(line.split("=", 1) for line in lines if "=" in line)
-    memory, active = state.get("MemoryCurrent", ""), state.get("ActiveState") == "active"
+    installed, active = state.get("LoadState") != "not-found", state.get("ActiveState") == "active"
+    memory, restarts, since = (state.get(name, "") for name in ("MemoryCurrent", "NRestarts", "StateChangeTimestamp"))
     if as_json:
         console.show_json(
             {
                 "service": service.NAME,
                 "passed": active,
+                "installed": installed,
                 "state": state.get("ActiveState", ""),
                 "substate": state.get("SubState", ""),
                 "status": state.get("StatusText", ""),
-                "since": state.get("ActiveEnterTimestamp", ""),
-                "restarts": int(state["NRestarts"]) if state.get("NRestarts", "").isdigit() else 0,
-                "memory_bytes": int(memory) if memory.isdigit() else None,
+                "since": since,
+                "restarts": int(restarts) if restarts.isdecimal() else 0,
+                "memory_bytes": int(memory) if memory.isdecimal() else None,
             }
         )
         raise typer.Exit(0 if active else 1)
+    if not installed:
+        raise EdgeferError(
+            f"The service {service.NAME} is not installed: sudo {shlex.join(_program())} service install -- --camera 0"
+        )
     console.show(
         f"{service.NAME} is {state.get('ActiveState')} ({state.get('SubState')}), {state.get('StatusText') or 'no status'}"
     )
     console.show(
-        f"since {state.get('ActiveEnterTimestamp') or 'never'}, restarted {state.get('NRestarts', '0')} times"
-        + (f", {int(memory) / 1e6:.0f} MB" if memory.isdigit() else "")
+        f"since {since or 'an unknown time'}, restarted {restarts or 0} times"
+        + (f", {int(memory) / 1e6:.0f} MB" if memory.isdecimal() else "")
     )
     if not active:
         console.show(f"Why: journalctl -u {service.NAME} -n 30")
@@ -165,7 +198,7 @@ def _run_arguments(arguments: list[str]) -> list[str]:
     output files are in that folder."""
     from edgefer.bundle import newest_bundle
     from edgefer.commands.run_flags import sort_inputs
-    from edgefer.devices.sources.cameras import GSTREAMER, is_camera
+    from edgefer.devices.sources.cameras import is_camera, open_source
 
     words, params = _words(arguments)
     bundle, sources = sort_inputs(params["inputs"] or [], params["bundle"])
@@ -176,7 +209,7 @@ def _run_arguments(arguments: list[str]) -> list[str]:
     _check_secrets(words, [params["mqtt"], *sources])
     if bundle is None and (newest := newest_bundle(reads=True)):
         words = [str(newest.absolute()), *words]
-    live = all(is_camera(source) or "://" in source or source.startswith(GSTREAMER) for source in sources)
+    live = all(is_camera(source) or open_source(source).live for source in sources)
     return words + ["--headless"] * (not params["headless"]) + ["--wait"] * (live and not params["wait"])
 
 
@@ -195,11 +228,13 @@ def _words(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
             name = str(param.name)
             value: Any = params.get(name)
             source = context.get_parameter_source(name)
+            values = list(value) if isinstance(value, list | tuple) else [value]
+            if source is not None and source.name == "DEFAULT_MAP" and name in INPUT_FILES:
+                _check_in_config(params["config"], values)
             if source is None or source.name != "COMMANDLINE":
                 continue
-            values = list(value) if isinstance(value, list | tuple) else [value]
-            if name in ("inputs", "bundle", "source", "detector_file", "finder", "refiner", "config"):
-                values = [Path(one).absolute() if Path(one).exists() else one for one in values]
+            if name in INPUT_FILES:
+                values = [Path(one).absolute() if os.path.exists(one) else one for one in values]
             if name == "inputs":
                 words = [*map(str, values), *words]
             elif isinstance(value, bool):
@@ -207,6 +242,13 @@ def _words(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
             else:
                 words += [word for one in values for word in (param.opts[0], str(one))]
     return words, params
+
+
+def _check_in_config(config: Path, values: list[Any]) -> None:
+    """InputError for a file that a config file names relative to the current folder, since a service runs in its own."""
+    for value in values:
+        if os.path.exists(value) and not os.path.isabs(value):
+            raise InputError(f"A service runs in its own folder, not here: in {config}, name {Path(value).absolute()}.")
 
 
 def _check_outputs(params: dict[str, Any]) -> None:
@@ -240,32 +282,27 @@ def _serves_low_port(words: list[str]) -> bool:
     """Whether the page or the metrics use a port that needs root or a capability."""
     from edgefer.commands.opening import parse_address
 
-    ports = [
-        parse_address(value, option)[1]
-        for option, value in itertools.pairwise(words)
-        if option in ("--serve", "--metrics")
-    ]
-    return any(0 < port < 1024 for port in ports)
+    _, params = _words(words)  # again, since they may be in a --config
+    addresses = [(params[name], f"--{name}") for name in ("serve", "metrics") if params[name]]
+    return any(0 < parse_address(*address)[1] < 1024 for address in addresses)
 
 
 def _program() -> list[str]:
     """The command that starts this edgefer, as an absolute path: neither systemd nor sudo searches a venv."""
-    import shutil
     import sys
 
     script = Path(sys.argv[0]).absolute()
-    found = str(script) if script.name == "edgefer" else shutil.which("edgefer")
-    return [found] if found else [sys.executable, "-m", "edgefer.cli"]
+    return [str(script)] if script.name == "edgefer" else [sys.executable, "-m", "edgefer.cli"]
 
 
 def _check_root(verb: str) -> None:
-    import os
+    import shlex
 
     from edgefer.devices.board import service
 
     if os.geteuid() != 0:
         raise EdgeferError(
-            f"You must be root to {verb} a service: sudo {' '.join(_program())} service {verb} ... (install --print only shows it)."
+            f"You must be root to {verb} a service: sudo {shlex.join(_program())} service {verb} ... (install --print only shows it)."
         )
     if not service.systemd_is_here():
         raise EdgeferError(NO_SYSTEMD)
@@ -277,7 +314,7 @@ def _systemctl(*arguments: str) -> str:
     from edgefer.devices.board.service import systemd_is_here
 
     try:
-        done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, errors="replace", timeout=60)
     except FileNotFoundError:
         raise EdgeferError("systemctl was not found: a service needs systemd.") from None
     except subprocess.TimeoutExpired:

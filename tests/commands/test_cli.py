@@ -13,7 +13,7 @@ import pytest
 from typer.main import get_command
 
 from edgefer.bundle import Bundle, made_from, shipped_bundles, write_bundle
-from edgefer.cli import app
+from edgefer.cli import app, main
 from edgefer.errors import InputError
 from edgefer.options import MIN_TARGET_FPS
 from edgefer.train.networks import keras_bytes, load_keras
@@ -55,6 +55,12 @@ print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
     runs = [(cpu_seconds(code), cpu_seconds(PEER)[0]) for _ in range(3)]
     assert runs[0][0][1].stderr.strip() == "[]"
     assert min(ours for (ours, _), _ in runs) < 2.5 * min(peer for _, peer in runs)
+
+
+def test_windows_is_refused_in_a_sentence(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit, match=r"^edgefer: Windows is not supported: use Linux"):
+        main()
 
 
 def commands(command, name="edgefer"):

@@ -13,7 +13,7 @@ from edgefer.devices.board.selftest import network_content
 from edgefer.devices.faces.detectors import HaarDetector
 from edgefer.devices.outputs import stats
 from edgefer.devices.reader import Reader
-from edgefer.errors import InputError
+from edgefer.errors import InputError, SourceError
 from edgefer.interpreter import Classifier
 from edgefer.options import ReaderOptions
 from edgefer.records import Detection
@@ -42,6 +42,8 @@ def test_laps_become_percentiles_without_the_warm_up(monkeypatch, make_frame):
     capture = bench._times(laps[:, 0])
     assert (capture.median_ms, capture.p95_ms, capture.p99_ms) == pytest.approx((50.5, 95.05, 99.01), rel=1e-4)
     assert bench._times(laps[:, 4]).median_ms == pytest.approx(4050.5, rel=1e-4)
+    assert bench._times(laps[1:, 0]).p99_ms is None and bench._times(laps[:20, 0]).p95_ms is not None
+    assert bench._times(laps[:19, 0]).p95_ms is None, "19 frames do not show what one in 20 takes"
     assert run.apart(skip=2).tolist() == [0.5] * 100, "however long its stages took"
 
 
@@ -65,7 +67,7 @@ def test_time_is_laid_to_the_stage_that_took_it(tiny, tmp_path):
     result = bench.run_bench(reader(tiny, Slow()), where=str(picture), minutes=0.6 / 60, warm_up=25)
     assert 20 <= result.stages["detect"].median_ms < 40
     assert all(result.stages[stage].median_ms < 10 for stage in ("capture", "crop", "classify", "output"))
-    assert result.stages[bench.END].median_ms >= result.stages["detect"].median_ms
+    assert result.stages[bench.ALL_STAGES].median_ms >= result.stages["detect"].median_ms
     assert 0.4 < result.seconds < 3, "the time asked for, without the warm-up"
     assert result.fps == pytest.approx(result.frames / result.seconds)
     assert result.faces_per_frame == 1 and result.frame == "160x120" and result.threads == 1
@@ -75,11 +77,11 @@ def test_time_is_laid_to_the_stage_that_took_it(tiny, tmp_path):
 def test_the_built_in_video_with_the_real_detector(tiny):
     result = bench.run_bench(reader(tiny, HaarDetector(width=240)), minutes=0.5 / 60, warm_up=2)
     assert result.frames >= 1 and result.frame == "480x360" and result.faces_per_frame > 1
-    assert json.loads(json.dumps(result.to_json()))["stages"]["end to end"]["p99_ms"] > 0
+    assert json.loads(json.dumps(result.to_json()))["stages"]["all stages"]["median_ms"] > 0
     text = bench.to_markdown(result)
     rows = [line for line in text.splitlines() if line]
     assert all(line.startswith("|") and line.endswith("|") for line in rows), "GitHub draws no table otherwise"
-    for name in (*loop.STAGES, bench.END):
+    for name in (*loop.STAGES, bench.ALL_STAGES):
         assert any(line.startswith(f"| {name} |") for line in rows)
     assert "litert 2.1" in text and "haar, 240 px" in text and "1 thread |" in text
 
@@ -87,3 +89,43 @@ def test_the_built_in_video_with_the_real_detector(tiny):
 def test_a_live_source_is_refused(tiny):
     with pytest.raises(InputError, match="sets its own pace"):
         bench.run_bench(reader(tiny, HaarDetector()), where="rtsp://127.0.0.1/none")
+
+
+def test_the_faces_are_those_of_the_measured_frames(tiny, tmp_path):
+    picture = tmp_path / "a|b.png"
+    cv2.imwrite(str(picture), np.full((120, 160, 3), 128, np.uint8))
+    slow = Slow()
+    found, calls = slow.find, []
+
+    def late(image_bgr):
+        calls.append(1)
+        return found(image_bgr) if len(calls) > 10 else []
+
+    slow.find = late
+    result = bench.run_bench(reader(tiny, slow), where=str(picture), minutes=0.1 / 60, warm_up=10)
+    assert result.faces_per_frame == 1, "none was found in the warm-up"
+    assert all(line.count("|") in (3, 5) for line in bench.to_markdown(result).splitlines() if line), "a cell per fact"
+
+
+def test_a_limit_of_the_container_is_shown_with_the_cores(tiny, monkeypatch):
+    monkeypatch.setattr(bench.health, "core_limit", lambda: 0.5)
+    monkeypatch.setattr(bench.health, "cores", lambda: 1)
+    text = bench.to_markdown(bench.run_bench(reader(tiny, HaarDetector(width=240)), minutes=0.1 / 60, warm_up=1))
+    assert ", 1 core, limited to 0.5 by a cgroup |" in text
+
+
+def test_a_video_that_was_not_written_whole_is_not_measured(tmp_path, monkeypatch):
+    count = bench._count
+    monkeypatch.setattr(bench, "_count", lambda video: count(video) - 1)
+    with pytest.raises(SourceError, match=f"Cannot write a video to {tmp_path}: make room"):
+        bench.drawn_video(tmp_path / "faces.avi")
+    monkeypatch.undo()
+    (tmp_path / "faces.avi").write_bytes(b"RIFF")
+    assert bench._count(tmp_path / "faces.avi") == 0
+
+
+def test_a_damaged_video_cannot_be_repeated(tiny, tmp_path):
+    film = bench.drawn_video(tmp_path / "faces.avi")
+    film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    with pytest.raises(SourceError, match=r"bench repeats its source, but .* is damaged"):
+        bench.run_bench(reader(tiny, HaarDetector(width=240)), where=str(film), minutes=1)

@@ -1,6 +1,7 @@
 """Board profiles, and how a board is recognised; what its files say of heat, throttling and memory."""
 
 import json
+import os
 import shlex
 import stat
 
@@ -40,6 +41,24 @@ def test_a_pc_has_no_device_tree(tmp_path):
     assert board_model(tmp_path) == "" and this_board(tmp_path) is BOARDS["generic"]
 
 
+def test_a_container_hides_the_device_tree_but_not_the_model(tmp_path):
+    (tmp_path / "proc").mkdir()
+    text = "processor\t: 0\nRevision\t: c03114\nModel\t\t: Raspberry Pi 4 Model B Rev 1.4\n"
+    (tmp_path / "proc/cpuinfo").write_text(text)
+    assert this_board(tmp_path) is BOARDS["pi4"]
+    (tmp_path / "proc/cpuinfo").write_text("model\t\t: 85\nmodel name\t: Xeon\n")
+    assert board_model(tmp_path) == "" and boards.cpuinfo("model name", tmp_path) == "Xeon"
+
+
+def test_the_system_is_named_in_any_encoding_and_place(tmp_path):
+    assert boards.os_release(tmp_path) == {}
+    (tmp_path / "usr/lib").mkdir(parents=True), (tmp_path / "etc").mkdir()
+    (tmp_path / "usr/lib/os-release").write_bytes(b'NAME="Caf\xe9"\nID=x\n')
+    assert boards.os_release(tmp_path) == {"NAME": "Caf\ufffd", "ID": "x"}
+    (tmp_path / "etc/os-release").write_text("ID='debian'\n")
+    assert boards.os_release(tmp_path) == {"ID": "debian"}
+
+
 @pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
 def test_every_profile_is_whole(board):
     assert 1 <= board.threads <= 4 and 160 <= board.haar_width <= 640 and board.target_fps > 0
@@ -68,6 +87,14 @@ def test_known_pitfalls_of_a_pi_are_reported(key):
 def test_throttling_bits(answer, now, since_boot):
     held = parse_throttled(answer)
     assert (held.now, held.since_boot) == (now, since_boot)
+
+
+def test_what_is_over_is_shown_beside_what_is_not():
+    assert str(parse_throttled("throttled=0x50004")) == "now: throttled; since boot: under-voltage"
+    assert str(parse_throttled("throttled=0x50005")) == "now: under-voltage, throttled"
+    assert (str(parse_throttled("throttled=0x10000")), str(parse_throttled("throttled=0x0"))) == (
+        "since boot: under-voltage", "none",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("answer", ["", "VCHI initialization failed", "throttled=", "temp=48.3'C"])
@@ -103,6 +130,32 @@ def test_memory_is_read_from_proc(tmp_path):
     assert health.available_memory_mb(tmp_path) == pytest.approx(512.0)
     assert health.peak_memory_mb(tmp_path) == pytest.approx(128.0)
     assert health.available_memory_mb(tmp_path / "none") is None
+
+
+def cgroup(root, path, **files):
+    folder = root / "sys/fs/cgroup" / path
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("_", ".", 1)).write_text(text)
+
+
+def test_a_container_has_no_more_than_its_cgroups_allow(tmp_path):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemAvailable:  8000000 kB\n")
+    assert health.available_memory_mb(tmp_path) == pytest.approx(8192) and health.core_limit(tmp_path) is None
+    (tmp_path / "proc/self/cgroup").write_text("1:cpu:/elsewhere\n0::/system.slice/edgefer.service\n")
+    cgroup(tmp_path, "", cpu_stat="usage_usec 5\n")
+    cgroup(tmp_path, "system.slice", memory_max="max\n", memory_current="5\n", cpu_max="50000 100000\n")
+    assert health.available_memory_mb(tmp_path) == pytest.approx(8192) and health.core_limit(tmp_path) == 0.5
+    inside = {"memory_max": "400000000\n", "memory_current": "300000000\n", "cpu_max": "max 100000\n"}
+    cgroup(tmp_path, "system.slice/edgefer.service", **inside, memory_stat="anon 1\ninactive_file 50000000\n")
+    assert health.available_memory_mb(tmp_path) == pytest.approx(150) and health.core_limit(tmp_path) == 0.5
+
+
+def test_the_cores_are_counted_without_an_affinity(monkeypatch):
+    assert health.cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    assert health.cores() == os.cpu_count()
 
 
 def test_peak_memory_sees_what_this_process_held():

@@ -11,7 +11,7 @@ from machines import PI, board_tree, machine
 
 from edgefer.checks import Check, Status
 from edgefer.devices.board import doctor, hardware, health, software
-from edgefer.devices.board.probes import LITERT, run_child
+from edgefer.devices.board.probes import LITERT, package_version, pip_command, run_child
 from edgefer.devices.board.software import check_numpy, check_python, check_runtime, check_system
 
 
@@ -24,7 +24,7 @@ def os_release(root, codename):
 def says(check: Check, status: str, fix: str = "") -> None:
     """The check has this status, and its fix holds these words; what is amiss always has a fix, what is well none."""
     assert isinstance(check.status, Status) and check.status == status, check
-    assert fix in check.fix and bool(check.fix) == (status != "pass"), check
+    assert fix in check.fix and (status == "not checked" or bool(check.fix) == (status != "pass")), check
 
 
 def test_the_runtime_that_is_advised_is_the_one_that_edgefer_asks_for():
@@ -79,6 +79,48 @@ def test_numpy_against_what_was_built_for_numpy_1(tmp_path, numpy, codename, pic
     says(check_numpy(root, runtimes, numpy=numpy), status, fix)
 
 
+def test_a_numpy_that_is_missing_is_a_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(software, "package_version", lambda package: "")
+    says(check_numpy(tmp_path, []), "fail", "install numpy")
+
+
+def test_the_metadata_of_one_damaged_package_hides_no_other(tmp_path, monkeypatch):
+    for name in ("broken", "opencv_contrib_python"):
+        (tmp_path / f"{name}-1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert package_version("broken") == "" and package_version("numpy")
+    says(software.check_opencv(), "pass")
+
+
+@pytest.mark.parametrize("installed", ["opencv-python", "opencv-python-headless"])
+def test_the_fixes_name_the_installed_opencv(tmp_path, installed):
+    """On a board without a display it is the headless one, whose files a second one would overwrite."""
+    code = (
+        "import importlib.metadata as m; found = m.version\n"
+        f"m.version = lambda name: found('none') if name.startswith('opencv') and name != {installed!r} else '4.11'\n"
+        "from edgefer.devices.board.probes import NUMPY_1; print(NUMPY_1)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert f"'numpy<2' '{installed}<4.12'" in shown
+
+
+def test_the_commands_that_fix_work_in_any_venv(tmp_path):
+    assert pip_command("/opt/my venv/bin/python", installed=True) == "'/opt/my venv/bin/python' -m pip"
+    venv = tmp_path / "a b"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)  # as uv makes it
+    command = f"{pip_command(str(venv / 'bin/python'), installed=False)} --version"
+    shown = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert shown.returncode == 0 and f"from {venv}" in shown.stdout, shown
+
+
+def test_a_file_in_the_current_folder_is_not_taken_for_a_library(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cv2.py", "random.py"):
+        (tmp_path / name).write_text("raise SystemExit('not the library')")
+    says(software.check_opencv(), "pass")
+    says(check_runtime("litert"), "pass")
+
+
 def test_the_installed_runtime_really_runs_the_tiny_network():
     check = check_runtime("litert")
     says(check, "pass")
@@ -112,6 +154,12 @@ def test_the_runtime_that_is_slow_in_int8_is_named(tmp_path, runtime, flags, sta
     says(second, "pass")  # it is not the one that is used
 
 
+def test_a_runtime_that_is_not_used_is_not_tried():
+    check = check_runtime("tensorflow", first=False, command=["false"])
+    says(check, "not checked")
+    assert check.detail.endswith("not tried: a better one is installed")
+
+
 def test_a_runtime_that_computes_wrongly_is_found_out(monkeypatch):
     """The all-zero answers of section 3.2 of many a bug report: it loads, runs, and is wrong."""
     from edgefer.devices.board import selftest
@@ -141,7 +189,7 @@ OPENCV = {
 @pytest.mark.parametrize(
     ("works", "said", "packages", "status", "fix"),
     [
-        (True, OPENCV["4.14"], ["opencv-python", "numpy"], "pass", ""),
+        (True, OPENCV["4.14"], ["opencv-python"], "pass", ""),
         (True, OPENCV["4.5.1"], ["opencv-python"], "pass", ""),
         (True, OPENCV["5"], ["opencv-python"], "fail", "opencv-python>=4.8,<5"),
         (
@@ -166,6 +214,8 @@ def test_no_camera_and_a_camera_that_may_not_be_used(tmp_path, monkeypatch):
     says(hardware.check_usb_cameras(root), "pass")
     monkeypatch.setattr(hardware, "may_use", lambda device: device != root / "dev/video2")
     says(hardware.check_usb_cameras(root), "fail", "usermod -aG video")
+    (root / "dev/video2").unlink()  # a container sees the camera in /sys
+    says(hardware.check_usb_cameras(root), "fail", f"--device {root}/dev/video2")
 
 
 @pytest.mark.parametrize(
@@ -225,12 +275,20 @@ def test_a_coral_and_its_library(tmp_path, monkeypatch, ids, word):
     assert word in good.detail
 
 
+def test_a_library_that_the_linker_does_not_find_is_none(tmp_path):
+    (tmp_path / "usr/lib/python3/dist-packages").mkdir(parents=True)
+    (tmp_path / "usr/lib/python3/dist-packages/libedgetpu.so.1").touch()
+    says(hardware.check_coral(coral(tmp_path, library=False)), "fail", "libedgetpu1-std")
+
+
 def test_coral_troubles(tmp_path, monkeypatch):
     monkeypatch.setattr(hardware, "run_child", lambda command, timeout_s: (True, "ok"))
     says(hardware.check_coral(coral(tmp_path / "a", library=False)), "fail", "libedgetpu1-std")
     says(hardware.check_coral(coral(tmp_path / "b", speed="480")), "warn", "USB 3")
     monkeypatch.setattr(hardware, "may_use", lambda device: "usb" not in str(device.relative_to(tmp_path)))
     says(hardware.check_coral(coral(tmp_path / "c")), "fail", "plugdev")
+    (tmp_path / "c/dev/bus/usb/002/003").unlink()  # a container sees the Coral in /sys
+    says(hardware.check_coral(tmp_path / "c"), "fail", "-v /dev/bus/usb")
     only_library = tmp_path / "d/usr/lib"
     only_library.mkdir(parents=True)
     (only_library / "libedgetpu.so.1").touch()
@@ -249,7 +307,7 @@ def test_coral_troubles(tmp_path, monkeypatch):
         ("throttled=0x50005", "fail", "power supply"),
         ("throttled=0x50000", "warn", "power supply"),
         ("throttled=0x80008", "warn", "heat sink"),
-        (None, "warn", "raspi-utils"),
+        (None, "not checked", "raspi-utils"),
     ],
 )
 def test_power_of_a_pi(tmp_path, answer, status, fix):
@@ -261,7 +319,7 @@ def test_throttling_is_not_checked_on_a_pc(tmp_path):
     says(hardware.check_power(tmp_path, lambda: pytest.fail("asked")), "pass")
 
 
-@pytest.mark.parametrize(("millidegrees", "status"), [("48000", "pass"), ("82000", "warn"), (None, "pass")])
+@pytest.mark.parametrize(("millidegrees", "status"), [("48000", "pass"), ("82000", "warn"), (None, "not checked")])
 def test_temperature(tmp_path, millidegrees, status):
     if millidegrees:
         (tmp_path / "sys/class/thermal/thermal_zone0").mkdir(parents=True)
@@ -274,12 +332,32 @@ def test_memory(tmp_path, kilobytes, status):
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text(f"MemAvailable: {kilobytes} kB\n")
     says(hardware.check_memory(tmp_path), status)
+    says(hardware.check_memory(tmp_path / "none"), "not checked")
 
 
 @pytest.mark.parametrize(("free", "status"), [(10e6, "fail"), (200e6, "warn"), (9e9, "pass")])
 def test_disk(tmp_path, free, status):
     usage = namedtuple("usage", "total used free")
     says(hardware.check_disk(tmp_path, lambda folder: usage(1e12, 0, free)), status)
+
+
+def test_a_folder_that_takes_no_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(hardware.os, "access", lambda folder, mode: False)
+    says(hardware.check_disk(tmp_path), "warn", "full path")
+    monkeypatch.undo()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    says(hardware.check_disk(), "fail", "cd to another folder")
+
+
+def test_a_display_is_tried_and_not_only_named():
+    says(hardware.check_display({}, lambda: pytest.fail("tried")), "pass")
+    says(hardware.check_display({"DISPLAY": ":0"}, lambda: (True, "")), "pass")
+    refused = hardware.check_display({"DISPLAY": ":4077"}, lambda: (False, "crashes (SIGABRT)"))
+    says(refused, "warn", "--headless")
+    assert refused.detail == "no window opens on :4077: crashes (SIGABRT)"
 
 
 def test_a_failing_check_is_reported_in_its_row(monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 """The service: a unit systemd accepts, and what a real `edgefer run` sends to a service manager's socket."""
 
 import http.server
+import json
 import os
 import shutil
 import signal
@@ -14,8 +15,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from edgefer import drawn
+from edgefer.cli import app
 from edgefer.commands import service as commands
 from edgefer.devices.board import service
 from edgefer.devices.board.notify import Notifier
@@ -54,6 +57,34 @@ def test_words_reach_the_program_as_they_are():
     assert service.quoted("50%$HOME") == "50%%$$HOME"
     assert service.quoted('rtsp://u:p"w@h/a;b') == '"rtsp://u:p\\"w@h/a;b"'
     assert service.quoted("") == '""'
+    assert service.quoted("happy=echo\nUser=root") == r'"happy=echo\nUser=root"', "one line, or it is another setting"
+    with pytest.raises(InputError, match="is not UTF-8"):
+        service.quoted("caf\udce9.mp4")
+
+
+def executable_line(program):
+    return next(
+        line for line in service.unit([program], [], memory_mb=1, groups=[]).splitlines() if "ExecStart" in line
+    )
+
+
+def test_the_path_of_the_program_is_one_that_systemd_starts():
+    assert executable_line("/opt/a b/50%/$x/edgefer") == 'ExecStart="/opt/a b/50%%/$x/edgefer"'
+    for path in ("/opt/it's/edgefer", '/opt/"a"/edgefer', "/opt/a\\b/edgefer", "/opt/a\nb/edgefer"):
+        with pytest.raises(InputError, match=r"systemd cannot start .*install edgefer in another folder"):
+            service.unit([path], [], memory_mb=1, groups=[])
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
+@pytest.mark.parametrize("folder", ["a b", "50%", "$HOME", "é"])
+def test_systemd_finds_the_program_in_an_odd_folder(tmp_path, folder):
+    program = tmp_path / folder / "edgefer"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    file = tmp_path / "edgefer.service"
+    file.write_text(service.unit([str(program)], ["run", "a\nUser=root"], memory_mb=400, groups=[]))
+    verified = subprocess.run(["systemd-analyze", "verify", file], capture_output=True, text=True)
+    assert verified.returncode == 0 and not verified.stderr, verified.stderr
 
 
 def test_a_folder_others_may_not_enter_is_found(tmp_path):
@@ -111,6 +142,67 @@ def test_a_port_below_1024_gets_the_capability_and_no_other_does(arguments, low,
     lines = unit(low_port=low).splitlines()
     given = "CAP_NET_BIND_SERVICE" if low else ""
     assert f"AmbientCapabilities={given}" in lines and f"CapabilityBoundingSet={given}" in lines
+
+
+def test_a_config_file_is_read_for_the_port_and_may_not_name_files_of_this_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGEFER_TOKEN", "long enough")
+    config = tmp_path / "run.toml"
+    config.write_text('camera = [0]\nserve = "0.0.0.0:80"\ncsv = "out.csv"\n')
+    assert commands._serves_low_port(commands._run_arguments(["--config", "run.toml"]))
+    config.write_text('source = ["film.mp4"]\n')
+    (tmp_path / "film.mp4").touch()
+    with pytest.raises(InputError, match=f"runs in its own folder.*name {tmp_path}/film.mp4"):
+        commands._run_arguments(["--config", "run.toml"])
+    config.write_text(f'source = ["{tmp_path}/film.mp4"]\n')
+    assert commands._run_arguments(["--config", "run.toml"])[:2] == ["--config", str(config)]
+
+
+def test_only_a_live_source_is_waited_for():
+    for source, live in (("http://host/film.mp4", False), ("rtsp://host/live", True), (f"gst:{'x' * 300}", True)):
+        assert ("--wait" in commands._run_arguments(["--source", source])) == live, "run refuses --wait for a film"
+
+
+def test_files_that_the_service_cannot_see_are_refused(tmp_path, monkeypatch):
+    film = tmp_path / "film.mp4"
+    film.touch()
+    monkeypatch.setattr(service, "in_private_folder", lambda file: file == film)
+    with pytest.raises(InputError, match=f"its own /tmp and /var/tmp, without {film}: move it"):
+        commands._check_files([sys.executable], ["--source", str(film)], "root")
+    monkeypatch.undo()
+    (tmp_path / "link").symlink_to("/tmp/film.mp4")
+    assert service.in_private_folder(Path("/var/tmp/film.mp4")) and service.in_private_folder(tmp_path / "link")
+    assert not service.in_private_folder(Path("/opt/tmp/film.mp4"))
+
+
+def test_a_command_on_the_path_is_not_taken_for_this_edgefer(tmp_path, monkeypatch):
+    (tmp_path / "edgefer").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["/opt/edgefer/__main__.py"])
+    assert commands._program() == [sys.executable, "-m", "edgefer.cli"]
+
+
+SHOWN = "LoadState=loaded\nActiveState=failed\nSubState=failed\nNRestarts=5\nMemoryCurrent=[not set]\n"
+
+
+@pytest.mark.parametrize(
+    ("shown", "code", "text"),
+    [
+        ("LoadState=not-found\nActiveState=inactive\nSubState=dead\n", 1, "is not installed: sudo "),
+        (
+            f"{SHOWN}StateChangeTimestamp=Mon 2026-01-05 10:00:00 UTC\n",
+            1,
+            "since Mon 2026-01-05 10:00:00 UTC, restarted 5",
+        ),
+        ("LoadState=loaded\nActiveState=active\nSubState=running\nMemoryCurrent=150000000\n", 0, "150 MB"),
+    ],
+)
+def test_the_status_says_what_it_is_and_since_when(monkeypatch, shown, code, text):
+    monkeypatch.setattr(commands, "_systemctl", lambda *arguments: shown)
+    result = CliRunner().invoke(app, ["service", "status"])
+    assert result.exit_code == code and text in f"{result.output}{result.exception}"
+    told = json.loads(CliRunner().invoke(app, ["service", "status", "--json"]).output)
+    assert told["installed"] == ("not-found" not in shown) and told["passed"] == (code == 0)
 
 
 def test_options_that_are_given_several_times_reach_the_unit(tmp_path, monkeypatch):

@@ -314,6 +314,9 @@ def test_lines_of_many_devices_name_their_network_and_those_of_a_camera_the_time
     assert abs(datetime.fromisoformat(line["time"]) - datetime.now(UTC)) < timedelta(seconds=60)
 
 
-def test_a_display_that_refuses_is_found_out_without_it(monkeypatch):
+def test_a_display_that_refuses_is_found_out_without_it(monkeypatch, tmp_path):
     monkeypatch.setenv("DISPLAY", ":4077")
     assert not Window.possible()
+    (tmp_path / "cv2.py").write_text("namedWindow = waitKey = print")
+    monkeypatch.chdir(tmp_path)
+    assert not Window.possible(), "a file in the current folder is not OpenCV"

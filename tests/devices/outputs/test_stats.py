@@ -44,6 +44,14 @@ def test_a_reading_of_a_run(clock, make_frame):
     assert stats.read().fps == 0
 
 
+def test_a_frame_rate_of_any_size_is_reported(clock, make_frame):
+    stats = RunStats()
+    for number in range(5000):
+        clock.s += 0.001
+        stats.add(make_frame(number), {})
+    assert stats.read().fps == pytest.approx(1000, rel=0.01)
+
+
 def test_the_history_is_five_minutes_of_mean_faces(clock, make_frame):
     stats = RunStats()
     for second in range(400):

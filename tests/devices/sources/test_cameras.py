@@ -257,6 +257,16 @@ def test_csi_cameras_are_found_too(tmp_path, csi):
     assert [(camera.camera, camera.reached_by) for camera in found] == [("2", "v4l2"), ("csi", "picamera2")]
 
 
+def test_a_libcamera_that_fails_is_a_row_with_its_problem(tmp_path, csi, monkeypatch):
+    def fails():
+        raise RuntimeError("Failed to start\nthe camera manager")
+
+    monkeypatch.setattr(FakePicamera2, "global_camera_info", staticmethod(fails))
+    (camera,) = discovery.find_cameras(tmp_path)
+    trial = discovery.try_camera(cameras.open_camera(camera.camera))
+    assert "cannot list the CSI cameras (Failed to start the camera manager): try rpicam-hello" in trial.problem
+
+
 def test_a_camera_is_tried_for_real():
     trial = discovery.try_camera(live(FakeCapture(slowly(*range(60), pause=0.02))), seconds=0.3)
     assert (trial.width, trial.height, trial.problem) == (6, 4, "")
@@ -281,7 +291,9 @@ def test_the_command_lists_what_works_and_what_does_not(monkeypatch):
     connections = {"0": lambda: FakeCapture(slowly(*range(250))), "csi": lambda: SourceError("The camera is busy.")}
     monkeypatch.setattr(cameras, "open_camera", lambda camera: live(connections[camera]()))
     monkeypatch.setattr(discovery.try_camera, "__defaults__", (0.2, time.monotonic))
-    shown = CliRunner().invoke(app, ["cameras"]).output
+    result = CliRunner().invoke(app, ["cameras"])
+    shown = result.output
+    assert result.exit_code == 1, "something that was checked failed"
     assert "6x4" in shown and "The camera is busy." in shown
     told = json.loads(CliRunner().invoke(app, ["cameras", "--json"]).output)["cameras"]
     assert [(camera["camera"], camera["width"], camera["problem"]) for camera in told] == [
