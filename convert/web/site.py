@@ -78,8 +78,8 @@ static and their URLs relative, so any folder of any https host will do:
   open `http://localhost:8080` on the phone.
 
 Open the page there once; "Add to home screen" installs it, and it then works offline. After another export copy all files
-again: the next visit still shows the old ones, while the page fetches the new ones. It keeps files for offline use only once all of
-them are exactly those of one export.
+again: the next visit still shows the old ones, while the page fetches the new ones. It keeps files for offline use only if all of
+them are exactly those of one export, so a host that alters files, by minifying HTML for instance, prevents offline use.
 
 ## Proof and privacy
 
