@@ -27,10 +27,12 @@ def read_regular(path: Path, limit: int, *, error: type[InputError] = InputError
     try:
         regular_size(path, limit, error=error)  # by name first: opening some devices has side effects
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        _size(path, os.fstat(descriptor), limit, error)
+        size = _size(path, os.fstat(descriptor), limit, error)
         with os.fdopen(descriptor, "rb") as file:
             descriptor = -1
-            content = file.read(limit + 1)
+            content = file.read(size + 1)  # not `limit` at once: read() allocates as much, which small boards refuse
+            if len(content) > size:
+                content += file.read(limit + 1 - len(content))
     except OSError as trouble:
         raise error(f"{_shown(path)} cannot be read: {trouble.strerror}.") from None
     except ValueError:  # a NUL in the name

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -164,6 +165,15 @@ def test_a_device_start_reads_no_network_of_the_host_but_minds_its_size(bundle):
     (bundle / "model.keras").write_bytes(content[:-1])
     with pytest.raises(BundleError, match="bytes, not"):
         Bundle.open(bundle)
+
+
+def test_a_small_file_is_read_without_the_memory_of_the_largest(tmp_path):
+    """A board with 512 MB refuses 1 GB, the limit of a network, even where none of it is used."""
+    (tmp_path / "file").write_bytes(b"12345")
+    tracemalloc.start()
+    assert read_regular(tmp_path / "file", 1 << 30) == b"12345"
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
 
 
 def test_a_regular_file_is_read_and_a_large_one_is_not(tmp_path):
