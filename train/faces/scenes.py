@@ -13,17 +13,17 @@ import cv2
 import numpy as np
 
 from edgefer.errors import DataError
-from edgefer.files import read_regular
-from edgefer.images import decode_image
+from edgefer.files import MAX_NETWORK, read_regular
+from edgefer.images import SUFFIXES, decode_image
 from edgefer.train.data.archives import DAMAGE
 from edgefer.train.data.cache import load_arrays, store_arrays
 from edgefer.train.faces.teacher import TaughtFace, Teacher
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm"}
 BOXES = "boxes.json"
 MAX_SIDE = 256  # pixels; larger images are shrunk to it
 MAX_BYTES = 32 << 20  # of an image file, and of boxes.json
-VERSION = 3  # of the cached files
+MAX_EDGE = 1e6  # pixels; a coordinate beyond it is no position in an image
+VERSION = 4  # of the cached files
 
 Track = Callable[[Iterable, int, str], Iterable]
 
@@ -34,7 +34,7 @@ class Source:
 
     images: gray uint8 [h, w] each. taught: the teacher's faces, float32 [n, 17]: image index, x0, y0, x1, y1, five
     points' x and y, score, roll in degrees (NaN: not measured). marked: people's boxes, float32 [n, 5]: image index,
-    x0, y0, x1, y1. has_marks: whether there was a boxes.json.
+    x0, y0, x1, y1. has_marks: whether a boxes.json lists any image.
     """
 
     name: str
@@ -56,7 +56,20 @@ def read_scenes(folder: Path, cache: Path, teacher_file: Path, track: Track) -> 
     entries = [entry for entry in entries if not _is_hidden(entry.name)]
     if not entries:
         raise DataError(f"{folder} holds no archives (.zip) and no folders of images.")
-    return [_source(entry, cache, teacher_file, track) for entry in entries]
+    if len(names := {_name(entry): entry.name for entry in entries}) < len(entries):
+        twice = next(entry for entry in entries if names[_name(entry)] != entry.name)
+        raise DataError(
+            f"{folder} holds both {twice.name} and {names[_name(twice)]}, which would be one source: remove or rename one of them."
+        )
+    if not teacher_file.is_file():
+        raise DataError(f"There is no {teacher_file}: put YuNet's .onnx back there, which is the teacher of this data.")
+    teacher_hash = hashlib.sha256(read_regular(teacher_file, MAX_NETWORK, error=DataError)).hexdigest()
+    return [_source(entry, cache, teacher_file, teacher_hash, track) for entry in entries]
+
+
+def _name(entry: Path) -> str:
+    """The name of a source: its folder's, or its archive's without .zip."""
+    return entry.name if entry.is_dir() else entry.stem
 
 
 def _is_hidden(name: str) -> bool:
@@ -64,16 +77,17 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in PurePath(name).parts)
 
 
-def _source(entry: Path, cache: Path, teacher_file: Path, track: Track) -> Source:
+def _source(entry: Path, cache: Path, teacher_file: Path, teacher_hash: str, track: Track) -> Source:
+    name = _name(entry)
     with closing(open_entry(entry)) as files:
-        names = [name for name in files.names() if Path(name).suffix.lower() in SUFFIXES and not _is_hidden(name)]
-        if not names:
+        images = [file for file in files.names() if file.lower().endswith(SUFFIXES) and not _is_hidden(file)]
+        if not images:
             raise DataError(f"{entry} holds no images: remove it, or put some there.")
-        key = hashlib.sha256(repr((VERSION, files.stamp(), teacher_file.stat().st_size)).encode()).hexdigest()[:12]
-        cached = cache / f"{entry.stem}-{key}.npz"
-        source = _load(entry.stem, cached)
+        key = hashlib.sha256(repr((VERSION, files.stamp(), teacher_hash)).encode()).hexdigest()[:12]
+        cached = cache / f"{name}-{key}.npz"
+        source = _load(name, cached)
         if source is None:
-            source = _annotate(entry.stem, files, names, Teacher(teacher_file), track)
+            source = _annotate(name, files, images, Teacher(teacher_file), track)
             _store(cached, source)
     return source
 
@@ -91,12 +105,14 @@ def _annotate(name: str, files: "_Files", names: list[str], teacher: Teacher, tr
         boxes = marks.get(file, [])
         if any(not _is_inside(box, image.shape) for box in boxes):
             raise DataError(f"{BOXES} of {name} marks a face outside of {file}: remove that box.")
-        scale = min(1.0, MAX_SIDE / max(image.shape[:2]))
+        given = image.shape[1::-1]
+        scale = min(1.0, MAX_SIDE / max(given))
         if scale < 1:
-            size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+            size = [max(1, round(side * scale)) for side in given]
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        ratios = np.tile(np.array(image.shape[1::-1]) / given, 2)  # per axis: the size was rounded
         taught += [_row(len(images), face) for face in teacher.faces(image)]
-        marked += [[len(images), *(float(edge) * scale for edge in box[-4:])] for box in boxes]
+        marked += [[len(images), *(box * ratios)] for box in boxes]
         images.append(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
     return Source(
         name,
@@ -142,18 +158,14 @@ def _load(name: str, file: Path) -> Source | None:
         return None
 
 
-def _marks(name: str, files: "_Files", images: list[str]) -> dict[str, list]:
-    """The boxes of each image that people marked, {} where there is no boxes.json."""
+def _marks(name: str, files: "_Files", images: list[str]) -> dict[str, list[np.ndarray]]:
+    """The boxes of each image that people marked, x0, y0, x1, y1 each, {} where there is no boxes.json."""
     if BOXES not in files.names():
         return {}
     try:
-        marks = json.loads(files.read(BOXES))
-        for boxes in marks.values():
-            if any(len(box) < 4 or not all(np.isfinite(float(edge)) for edge in box[-4:]) for box in boxes):
-                raise ValueError("a box without four numbers")
-            if any(not (float(box[-4]) < float(box[-2]) and float(box[-3]) < float(box[-1])) for box in boxes):
-                raise ValueError("a box whose right or lower edge is not beyond the other")
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        listed = json.loads(files.read(BOXES))
+        marks = {file: [_edges(box, file) for box in boxes] for file, boxes in listed.items()}
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise DataError(f"{BOXES} of {name} is not {{file: [[class, x0, y0, x1, y1]]}}: {error}.") from None
     if marks and not set(marks) & set(images):
         raise DataError(
@@ -163,10 +175,23 @@ def _marks(name: str, files: "_Files", images: list[str]) -> dict[str, list]:
     return marks
 
 
-def _is_inside(box: list, shape: tuple[int, ...]) -> bool:
+def _edges(box: list, file: str) -> np.ndarray:
+    """The last four numbers of an annotated box of an image, float64 [4]. ValueError for anything else."""
+    edges = box[-4:]
+    if len(edges) < 4 or not all(isinstance(edge, int | float) and abs(edge) < MAX_EDGE for edge in edges):
+        raise ValueError(f"{box!r:.80} of {file} is a box without four numbers in pixels")
+    x0, y0, x1, y1 = edges
+    if min(x1 - x0, y1 - y0) < 1:
+        raise ValueError(
+            f"{box} of {file} is a box whose right or lower edge is not beyond the other by a pixel or more"
+        )
+    return np.array(edges, float)
+
+
+def _is_inside(box: np.ndarray, shape: tuple[int, ...]) -> bool:
     """Whether a box overlaps an image of that shape."""
-    x0, y0, x1, y1 = map(float, box[-4:])
-    return x0 < shape[1] and y0 < shape[0] and x1 > 0 and y1 > 0
+    x0, y0, x1, y1 = box
+    return bool(x0 < shape[1] and y0 < shape[0] and x1 > 0 and y1 > 0)
 
 
 class _Files(Protocol):
@@ -192,16 +217,21 @@ class _Archive:
             raise DataError(f"{path} is not a .zip that can be read: {error}.") from None
 
     def names(self) -> list[str]:
-        return sorted(one.filename for one in self._zip.infolist() if not one.is_dir())
+        return sorted({name for name in self._zip.namelist() if name and not name.endswith("/")})
 
     def stamp(self) -> list:
         return [[one.filename, one.file_size, one.CRC] for one in self._zip.infolist()]
 
     def read(self, name: str) -> bytes:
-        if self._zip.getinfo(name).file_size > MAX_BYTES:
+        member = self._zip.getinfo(name)
+        if member.file_size > MAX_BYTES:
             raise DataError(f"{name} in {self.path} unpacks to more than {MAX_BYTES >> 20} MB: remove it.")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(f"{name} in {self.path} is compressed in a rare way: pack it again with deflate.")
         try:
-            return self._zip.read(name)
+            with self._zip.open(member) as file:
+                # The size in the directory may be wrong: with a limit, no more than it is unpacked.
+                return file.read(MAX_BYTES + 1)
         except DAMAGE as error:
             raise DataError(f"{name} in {self.path} cannot be unpacked: {error}.") from None
 

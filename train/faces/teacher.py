@@ -47,8 +47,6 @@ class Teacher:
     def __init__(self, file: Path):
         if not hasattr(cv2, "FaceDetectorYN"):
             raise MissingDependency(f"OpenCV {cv2.__version__} has no YuNet: pip install 'opencv-python>=4.8,<5'.")
-        if not file.is_file():
-            raise InputError(f"There is no file {file}: name YuNet's .onnx with --detector-file.")
         try:
             with native_path(file) as path:
                 self._net = cv2.FaceDetectorYN.create(path, "", (CANVAS, CANVAS), MIN_SCORE, MAX_OVERLAP)
