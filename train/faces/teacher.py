@@ -9,6 +9,7 @@ import numpy as np
 
 from edgefer.errors import InputError, MissingDependency
 from edgefer.native import native_path
+from edgefer.train.faces.geometry import warp_affine
 
 CANVAS = 320  # pixels; the input of YuNet files with a fixed one
 MIN_SCORE = 0.3
@@ -133,7 +134,7 @@ class Teacher:
         for (x, y), angle in zip(corners, angles, strict=True):
             matrix = cv2.getRotationMatrix2D(centre.tolist(), -angle, scale)
             matrix[:, 2] += half / 2 - centre
-            canvas[y : y + half, x : x + half] = cv2.warpAffine(image_bgr, matrix, (half, half))
+            canvas[y : y + half, x : x + half] = warp_affine(image_bgr, matrix, (half, half))
         faces: list[TaughtFace | None] = []
         rows = self._rows(canvas)
         for x, y in corners:
