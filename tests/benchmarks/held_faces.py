@@ -38,6 +38,8 @@ def held_apart(
 ) -> list[Held]:
     sources = read_scenes(folder, cache, teacher_file, track)
     held = split_sources(sources).holdout
+    if not held:
+        raise SystemExit(f"{folder} holds no fddb.zip and no folder fddb: only of its pictures some are held out.")
     source = next(one for one in sources if one.name == "fddb")
     files = open_entry(next(entry for entry in folder.iterdir() if entry.stem == "fddb"))
     where = {name: index for index, name in enumerate(source.names)}

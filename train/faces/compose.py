@@ -10,10 +10,9 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from edgefer.train.faces.gallery import Faces, Picture
+from edgefer.train.faces.gallery import MIN_SIDE, Faces, Picture
 from edgefer.train.faces.geometry import warp_affine
 
-MIN_SIDE = 9.0  # pixels; smaller faces have an unknown target
 # Shares of a face's box inside the image: a face above VISIBLE, an unknown target above PARTLY_VISIBLE, none below.
 VISIBLE, PARTLY_VISIBLE = 0.7, 0.25
 GRIDS, GRID_PROBABILITIES = (1, 2, 3, 4), (0.42, 0.3, 0.18, 0.1)  # cells per side of a mosaic

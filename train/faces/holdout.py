@@ -24,6 +24,17 @@ class FaceData:
         """How many images each part has."""
         return {"train": len(self.train), "held out": len(self.holdout)}
 
+    def summary(self) -> list[str]:
+        """A line per source, and one on the held-out images."""
+        lines = []
+        for source in dict.fromkeys(picture.source for picture in self.train):
+            pictures = [picture for picture in self.train if picture.source == source]
+            faces = sum(bool((picture.faces.target > 0).any()) for picture in pictures)
+            marked = pictures[0].has_marks
+            kind = ", marked by people" if marked else "" if faces else ": taken for a source without any"
+            lines.append(f"{source}: {len(pictures):,} pictures to train on, {faces:,} with faces{kind}")
+        return [*lines, *([f"{len(self.holdout):,} pictures of fddb are held out"] if self.holdout else [])]
+
     @property
     def content_hash(self) -> str:
         """A hash of the names and pixels of all images."""
