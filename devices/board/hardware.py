@@ -1,6 +1,7 @@
 """The doctor's checks of the hardware: cameras, Coral, power, temperature, memory, disk, display."""
 
 import os
+import shlex
 import shutil
 import sys
 from importlib.util import find_spec
@@ -26,7 +27,12 @@ def check_usb_cameras(root: Path = ROOT) -> Check:
         fix = "plug one in, then run `edgefer cameras`; without one: edgefer run --source builtin"
         return Check(subject="usb cameras", status=Status.WARN, detail="none", fix=fix)
     found = ", ".join(f"{camera.camera} ({camera.name})" for camera in cameras)
-    denied = [camera.camera for camera in cameras if not may_use(root / f"dev/video{camera.camera}")]
+    nodes = {camera.camera: root / f"dev/video{camera.camera}" for camera in cameras}
+    if missing := [node for node in nodes.values() if not node.exists()]:
+        found = f"{found}; there is no {', '.join(map(str, missing))}"
+        fix = f"in a container, give it access: docker run {' '.join(f'--device {node}' for node in missing)}"
+        return Check(subject="usb cameras", status=Status.FAIL, detail=found, fix=fix)
+    denied = [number for number, node in nodes.items() if not may_use(node)]
     if denied:
         found = f"{found}; you may not use {', '.join(denied)}"
         fix = "sudo usermod -aG video $USER   # then log in again"
@@ -54,7 +60,7 @@ def check_csi_camera(
     if "numpy" in output:
         fix = NUMPY_1
     elif in_closed_venv() if closed_venv is None else closed_venv:
-        fix += f" && python3 -m venv --system-site-packages {sys.prefix}   # this venv does not see apt's packages"
+        fix += f" && python3 -m venv --system-site-packages {shlex.quote(sys.prefix)}   # this venv does not see apt's packages"
     # Without a sensor, there may only be a USB camera.
     return Check(
         subject="csi camera",
@@ -86,7 +92,10 @@ def check_coral(root: Path = ROOT) -> Check:
     if not libraries:
         return Check(subject="coral", status=Status.FAIL, detail=f"{found}; no libedgetpu.so.1", fix=LIBEDGETPU_FIX)
     nodes = [_usb_node(root, folder) for _, folder in corals] + ([apex] if apex.exists() else [])
-    if any(node.exists() and not may_use(node) for node in nodes):
+    if missing := [node for node in nodes if not node.exists()]:
+        fix = "in a container, give it access: docker run --privileged -v /dev/bus/usb:/dev/bus/usb"
+        return Check(subject="coral", status=Status.FAIL, detail=f"{found}; there is no {missing[0]}", fix=fix)
+    if not all(map(may_use, nodes)):
         group = "plugdev" if corals else "apex"
         fix = f"sudo usermod -aG {group} $USER   # then log in again and replug"
         return Check(subject="coral", status=Status.FAIL, detail=f"{found}; you may not use it", fix=fix)
@@ -106,7 +115,7 @@ def check_power(root: Path = ROOT, ask=health.throttling) -> Check:
     held = ask()
     if held is None:
         fix = "sudo apt install -y raspi-utils; sudo usermod -aG video $USER   # then log in again"
-        return Check(subject="power", status=Status.WARN, detail="vcgencmd gives no answer", fix=fix)
+        return Check(subject="power", status=Status.NOT_CHECKED, detail="vcgencmd gives no answer", fix=fix)
     if "under-voltage" in held.now:
         fix = "use the official power supply and a short, thick cable: cameras and Corals fail at this voltage"
         return Check(subject="power", status=Status.FAIL, detail=str(held), fix=fix)
@@ -124,11 +133,14 @@ def check_temperature(root: Path = ROOT) -> Check:
     """The hottest sensor, against the temperature at which boards throttle."""
     hottest = health.cpu_temperature_c(root)
     if hottest is None:
-        return Check(subject="temperature", status=Status.PASS, detail="the kernel shows no sensor")
+        return Check(subject="temperature", status=Status.NOT_CHECKED, detail="the kernel shows no sensor")
     found = f"{hottest:.0f} degrees C"
     if hottest >= HOT_C:
         return Check(
-            subject="temperature", status=Status.WARN, detail=found, fix="fit a heat sink or a fan: it will slow down"
+            subject="temperature",
+            status=Status.WARN,
+            detail=found,
+            fix="fit a heat sink or a fan: boards slow down at about 80",
         )
     return Check(subject="temperature", status=Status.PASS, detail=found)
 
@@ -137,7 +149,7 @@ def check_memory(root: Path = ROOT) -> Check:
     """Available memory."""
     free = health.available_memory_mb(root)
     if free is None:
-        return Check(subject="memory", status=Status.WARN, detail="could not be read")
+        return Check(subject="memory", status=Status.NOT_CHECKED, detail="/proc/meminfo does not say it")
     if free < LOW_MEMORY_MB:
         fix = "close other programs, or use Raspberry Pi OS Lite and --headless"
         return Check(subject="memory", status=Status.WARN, detail=f"{free:.0f} MB free", fix=fix)
@@ -145,8 +157,15 @@ def check_memory(root: Path = ROOT) -> Check:
 
 
 def check_disk(folder: Path | None = None, usage=shutil.disk_usage) -> Check:
-    """Disk space in the current folder, where results are written."""
-    folder = folder or Path.cwd()
+    """Disk space in the current folder, where results are written, and the permission to write there."""
+    try:
+        folder = folder or Path.cwd()
+    except FileNotFoundError:
+        fix = "cd to another folder, and run it again"
+        return Check(subject="disk", status=Status.FAIL, detail="the current folder was deleted", fix=fix)
+    if not os.access(folder, os.W_OK):
+        fix = "cd to a folder of yours, or give outputs a full path, such as --csv ~/out.csv"
+        return Check(subject="disk", status=Status.WARN, detail=f"you may not write in {folder}", fix=fix)
     free = usage(folder).free / 1e6
     if free < LOW_DISK_MB:
         fix = f"make room on the disk of {folder}: sudo apt clean; journalctl --vacuum-size=100M"

@@ -6,7 +6,8 @@ Neither numpy nor OpenCV is imported here, since the doctor must also run when t
 import platform
 import struct
 import sys
-from importlib.metadata import distributions, version
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -55,7 +56,9 @@ def check_numpy(
     root: Path, runtimes: list[str], *, numpy: str | None = None, apt_picamera2: bool | None = None
 ) -> Check:
     """Whether numpy suits what was compiled for numpy 1: tflite-runtime, and Bookworm's Picamera2."""
-    numpy = numpy or version("numpy")
+    numpy = numpy or _version("numpy")
+    if not numpy:
+        return Check(subject="numpy", status=Status.FAIL, detail="not installed", fix=f"{PIP} install numpy")
     if apt_picamera2 is None:
         apt_picamera2 = (root / "usr/lib/python3/dist-packages/picamera2").is_dir()
     if int(numpy.split(".")[0]) >= 2:
@@ -78,7 +81,7 @@ def check_runtime(name: str, *, first: bool = True, command: list[str] | None = 
     """
     if name == "tensorflow" and not first:
         found = f"{runtime_version(name)}, not tried: a better one is installed"
-        return Check(subject=f"runtime {name}", status=Status.PASS, detail=found)
+        return Check(subject=f"runtime {name}", status=Status.NOT_CHECKED, detail=found)
     command = command or [sys.executable, "-m", "edgefer.devices.board.selftest", name]
     works, output = run_child(command)
     if works and first and (reason := slow_int8(name, root)):
@@ -113,7 +116,12 @@ def slow_int8(runtime: str, root: Path = ROOT) -> str:
     return "about 8 times slower in int8 than ai-edge-litert on CPUs like this one (with VNNI)"
 
 
-def check_opencv(packages: list[str] | None = None) -> Check:
+OPENCV_PACKAGES = (
+    "opencv-contrib-python", "opencv-contrib-python-headless", "opencv-python", "opencv-python-headless",
+)  # fmt: skip
+
+
+def check_opencv(packages: Sequence[str] | None = None) -> Check:
     """Whether OpenCV can be imported, is a single package, and has the Haar cascades that OpenCV 5 removed."""
     if find_spec("cv2") is None:
         return Check(
@@ -132,8 +140,7 @@ def check_opencv(packages: list[str] | None = None) -> Check:
         )
         return Check(subject="opencv", status=Status.FAIL, detail=output, fix=fix)
     release, *has = output.split()
-    names = {(one.metadata["Name"] or "").lower() for one in distributions()} if packages is None else set(packages)
-    several = sorted(name for name in names if name.startswith("opencv-"))
+    several = [name for name in OPENCV_PACKAGES if _version(name)] if packages is None else packages
     if "CascadeClassifier" not in has:
         found = f"{release} has no Haar cascades"
         return Check(subject="opencv", status=Status.FAIL, detail=found, fix=f"{PIP} install 'opencv-python>=4.8,<5'")
@@ -154,11 +161,17 @@ def check_gstreamer() -> Check:
     code = "import cv2; print(int(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)))"
     works, output = run_child([sys.executable, "-c", code])
     if not works:
-        return Check(
-            subject="gstreamer", status=Status.WARN, detail=f"could not be checked: {output}", fix="fix opencv first"
-        )
+        return Check(subject="gstreamer", status=Status.NOT_CHECKED, detail=output, fix="fix opencv first")
     if output == "1":
         return Check(subject="gstreamer", status=Status.PASS, detail="yes")
     return Check(
         subject="gstreamer", status=Status.PASS, detail="no, as always with pip's OpenCV; only --source gst: needs it"
     )
+
+
+def _version(package: str) -> str:
+    """An installed package's version, "" if it is not installed or its metadata is damaged."""
+    try:
+        return version(package) or ""
+    except (PackageNotFoundError, TypeError, KeyError):
+        return ""

@@ -30,7 +30,8 @@ class Window(Sink):
             return False
         command = [sys.executable, "-c", "import cv2; cv2.namedWindow('edgefer'); cv2.waitKey(1)"]
         try:
-            return subprocess.run(command, capture_output=True, timeout=START_S).returncode == 0
+            safe = os.environ | {"PYTHONSAFEPATH": "1"}  # a cv2.py in the current folder is not OpenCV
+            return subprocess.run(command, capture_output=True, timeout=START_S, env=safe).returncode == 0
         except subprocess.TimeoutExpired:
             return False
 

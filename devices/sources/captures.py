@@ -152,7 +152,13 @@ def csi_cameras() -> list[dict]:
 
     Older versions of Picamera2 have no `Num`, and list the cameras by number.
     """
-    cameras = enumerate(picamera2().global_camera_info())
+    kind = picamera2()
+    try:
+        cameras = enumerate(kind.global_camera_info())
+    except Exception as error:  # libcamera's errors have no common type
+        raise SourceError(
+            f"Picamera2 cannot list the CSI cameras ({' '.join(str(error).split())}): try rpicam-hello --list-cameras."
+        ) from None
     return [{"Num": number} | camera for number, camera in cameras if "/usb" not in camera.get("Id", "")]
 
 

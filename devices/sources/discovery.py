@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgefer.devices.threads import HANG_S, Prefetch
-from edgefer.errors import EdgeferError, MissingDependency
+from edgefer.errors import EdgeferError, MissingDependency, SourceError
 
 if TYPE_CHECKING:
     from edgefer.devices.sources.cameras import Source
@@ -56,6 +56,8 @@ def find_cameras(root: Path = ROOT) -> list[Camera]:
             found.append(Camera(camera=name, name=str(info.get("Model", "CSI camera")), reached_by="picamera2"))
     except MissingDependency:
         pass  # no Pi, or no Picamera2, which `edgefer doctor` reports
+    except SourceError:  # trying it will report the problem
+        found.append(Camera(camera="csi", name="CSI cameras", reached_by="picamera2"))
     return found
 
 

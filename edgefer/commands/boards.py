@@ -4,9 +4,7 @@ from typing import Annotated
 
 import typer
 
-from edgefer.commands.inputs import (
-    AsJson,
-)
+from edgefer.commands.inputs import AsJson
 from edgefer.errors import InputError
 
 

@@ -1,14 +1,14 @@
 """edgefer cameras: lists and tests this computer's cameras."""
 
-from edgefer.commands.inputs import (
-    AsJson,
-)
+import typer
+
+from edgefer.commands.inputs import AsJson
 
 
 def cameras(as_json: AsJson = False) -> None:
     """List this computer's cameras and test each.
 
-    The first column is the argument for `edgefer run --camera`. No image is saved.
+    The first column is the argument for `edgefer run --camera`. No image is saved. Exit code 1 when one gives no image.
 
     - `edgefer cameras`
     """
@@ -39,3 +39,5 @@ def cameras(as_json: AsJson = False) -> None:
                 for c, t in found
             ],
         )
+    if any(trial.problem for _, trial in found):
+        raise typer.Exit(1)
