@@ -109,7 +109,9 @@ def train_faces(
         progress.log(note)
     if config.recipe.task == "refine-faces":
         progress.log(
-            f"{len(candidates):,} candidates of the finder to learn from" if candidates else "No finder to learn from"
+            f"{len(candidates):,} candidates of the finder to learn from"
+            if candidates
+            else "The finder proposes no face in these pictures: the refiner learns from random crops alone"
         )
     model = fit(
         fit_task(config, data.train, candidates),

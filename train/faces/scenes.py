@@ -50,26 +50,30 @@ def read_scenes(folder: Path, cache: Path, teacher_file: Path, track: Track) -> 
 
     DataError for what cannot be read, with its name.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder: name one that holds archives or folders of images.")
-    entries = sorted(e for e in folder.iterdir() if e.is_dir() or e.suffix.lower() == ".zip")
-    entries = [entry for entry in entries if not _is_hidden(entry.name)]
-    if not entries:
-        raise DataError(f"{folder} holds no archives (.zip) and no folders of images.")
-    if len(names := {_name(entry): entry.name for entry in entries}) < len(entries):
-        twice = next(entry for entry in entries if names[_name(entry)] != entry.name)
-        raise DataError(
-            f"{folder} holds both {twice.name} and {names[_name(twice)]}, which would be one source: remove or rename one of them."
-        )
+    found = entries(folder)
     if not teacher_file.is_file():
         raise DataError(f"There is no {teacher_file}: put YuNet's .onnx back there, which is the teacher of this data.")
     teacher_hash = hashlib.sha256(read_regular(teacher_file, MAX_NETWORK, error=DataError)).hexdigest()
-    return [_source(entry, cache, teacher_file, teacher_hash, track) for entry in entries]
+    return [_source(name, entry, cache, teacher_file, teacher_hash, track) for name, entry in found.items()]
 
 
-def _name(entry: Path) -> str:
-    """The name of a source: its folder's, or its archive's without .zip."""
-    return entry.name if entry.is_dir() else entry.stem
+def entries(folder: Path) -> dict[str, Path]:
+    """The archives and folders in `folder`, by name without .zip. DataError where there are none, or two of a name."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder: name one that holds archives or folders of images.")
+    named: dict[str, Path] = {}
+    for entry in sorted(folder.iterdir()):
+        is_folder = entry.is_dir()
+        if _is_hidden(entry.name) or not (is_folder or entry.suffix.lower() == ".zip"):
+            continue
+        first = named.setdefault(entry.name if is_folder else entry.stem, entry)
+        if first != entry:
+            raise DataError(
+                f"{folder} holds both {first.name} and {entry.name}, which would be one source: remove or rename one of them."
+            )
+    if not named:
+        raise DataError(f"{folder} holds no archives (.zip) and no folders of images.")
+    return named
 
 
 def _is_hidden(name: str) -> bool:
@@ -77,8 +81,7 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in PurePath(name).parts)
 
 
-def _source(entry: Path, cache: Path, teacher_file: Path, teacher_hash: str, track: Track) -> Source:
-    name = _name(entry)
+def _source(name: str, entry: Path, cache: Path, teacher_file: Path, teacher_hash: str, track: Track) -> Source:
     with closing(open_entry(entry)) as files:
         images = [file for file in files.names() if file.lower().endswith(SUFFIXES) and not _is_hidden(file)]
         if not images:
@@ -106,10 +109,7 @@ def _annotate(name: str, files: "_Files", names: list[str], teacher: Teacher, tr
         if any(not _is_inside(box, image.shape) for box in boxes):
             raise DataError(f"{BOXES} of {name} marks a face outside of {file}: remove that box.")
         given = image.shape[1::-1]
-        scale = min(1.0, MAX_SIDE / max(given))
-        if scale < 1:
-            size = [max(1, round(side * scale)) for side in given]
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        image = shrunk(image)
         ratios = np.tile(np.array(image.shape[1::-1]) / given, 2)  # per axis: the size was rounded
         taught += [_row(len(images), face) for face in teacher.faces(image)]
         marked += [[len(images), *(box * ratios)] for box in boxes]
@@ -122,6 +122,16 @@ def _annotate(name: str, files: "_Files", names: list[str], teacher: Teacher, tr
         np.array(marked, np.float32).reshape(-1, 5),
         bool(marks),
     )
+
+
+def shrunk(image: np.ndarray) -> np.ndarray:
+    """An image with a longer side of at most MAX_SIDE, by area."""
+    height, width = image.shape[:2]
+    scale = MAX_SIDE / max(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _row(image_index: int, face: TaughtFace) -> list[float]:
