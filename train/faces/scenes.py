@@ -60,7 +60,9 @@ def read_scenes(folder: Path, cache: Path, teacher_file: Path, track: Track) -> 
 def entries(folder: Path) -> dict[str, Path]:
     """The archives and folders in `folder`, by name without .zip. DataError where there are none, or two of a name."""
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder: name one that holds archives or folders of images.")
+        raise DataError(
+            f"{folder} is not there or not a folder: name, or put back, one that holds archives or folders of images."
+        )
     named: dict[str, Path] = {}
     for entry in sorted(folder.iterdir()):
         is_folder = entry.is_dir()
@@ -177,10 +179,10 @@ def _marks(name: str, files: "_Files", images: list[str]) -> dict[str, list[np.n
         marks = {file: [_edges(box, file) for box in boxes] for file, boxes in listed.items()}
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise DataError(f"{BOXES} of {name} is not {{file: [[class, x0, y0, x1, y1]]}}: {error}.") from None
-    if marks and not set(marks) & set(images):
+    if missing := sorted(set(marks) - set(images)):
         raise DataError(
-            f"{BOXES} of {name} names no image that is there, such as {next(iter(marks))!r:.80}: write paths within {name}, "
-            f"such as {images[0]!r}."
+            f"{BOXES} of {name} names {len(missing):,} images that are not there, such as {missing[0]!r:.80}: write paths within "
+            f"{name}, such as {images[0]!r}, and remove what has no image."
         )
     return marks
 

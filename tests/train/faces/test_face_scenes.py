@@ -218,11 +218,12 @@ def test_hidden_files_are_no_pictures(folder):
     assert [source.names for source in read(folder)] == [("a.png",), ("b.png",)]
 
 
-def test_boxes_of_no_image_that_is_there_are_refused(folder):
-    """As where the paths in boxes.json begin with the folder's own name: without it every face would be taken for unmarked."""
-    (folder / "own" / "boxes.json").write_text(json.dumps({"own/a.png": [[0, 10, 10, 20, 20]]}))
+@pytest.mark.parametrize("listed", [["own/a.png"], ["a.png", "own/a.png"]])
+def test_boxes_of_an_image_that_is_not_there_are_refused(folder, listed):
+    """As where a path in boxes.json begins with the folder's own name: its faces would be taken for unmarked."""
+    (folder / "own" / "boxes.json").write_text(json.dumps({name: [[0, 10, 10, 20, 20]] for name in listed}))
     with pytest.raises(
-        DataError, match=r"^boxes\.json of own names no image that is there, such as 'own/a\.png'.*'a\.png'"
+        DataError, match=r"^boxes\.json of own names 1 images .* such as 'own/a\.png'.* such as 'a\.png'"
     ):
         read(folder)
 
