@@ -64,4 +64,6 @@ def test_a_training_logs_how_many_pictures_of_each_source_have_faces():
         "many: 4 pictures to train on, 1 with faces",
         "marked: 2 pictures to train on, 1 with faces, marked by people",
     ]
+    many = split_sources([source(str(number)) for number in range(25)]).summary()
+    assert len(many) == 21 and many[-1] == "and 5 more sources"
     assert FaceData([], [picture(1, 1)]).summary() == ["1 pictures of fddb are held out"]
