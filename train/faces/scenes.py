@@ -171,20 +171,29 @@ def _load(name: str, file: Path) -> Source | None:
 
 
 def _marks(name: str, files: "_Files", images: list[str]) -> dict[str, list[np.ndarray]]:
-    """The boxes of each image that people marked, x0, y0, x1, y1 each, {} where there is no boxes.json."""
-    if BOXES not in files.names():
-        return {}
-    try:
-        listed = json.loads(files.read(BOXES))
-        marks = {file: [_edges(box, file) for box in boxes] for file, boxes in listed.items()}
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        raise DataError(f"{BOXES} of {name} is not {{file: [[class, x0, y0, x1, y1]]}}: {error}.") from None
-    if missing := sorted(set(marks) - set(images)):
-        raise DataError(
-            f"{BOXES} of {name} names {len(missing):,} images that are not there, such as {missing[0]!r:.80}: write paths within "
-            f"{name}, such as {images[0]!r}, and remove what has no image."
-        )
+    """The boxes of each image that people marked, x0, y0, x1, y1 each, from every boxes.json; {} where there is none."""
+    marks: dict[str, list[np.ndarray]] = {}
+    for file in files.names():
+        if PurePath(file).name == BOXES and not _is_hidden(file):
+            inside = file.removesuffix(BOXES)
+            beside = {image.removeprefix(inside): image for image in images if image.startswith(inside)}
+            marks |= _listed(f"{file} of {name}", files.read(file), beside)
     return marks
+
+
+def _listed(where: str, content: bytes, images: dict[str, str]) -> dict[str, list[np.ndarray]]:
+    """The boxes of the images that a boxes.json lists. images: path from there -> path within the source."""
+    try:
+        marks = {file: [_edges(box, file) for box in boxes] for file, boxes in json.loads(content).items()}
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        raise DataError(f"{where} is not {{file: [[class, x0, y0, x1, y1]]}}: {error}.") from None
+    if missing := sorted(set(marks) - set(images)):
+        like = f", such as {next(iter(images))!r}" if images else ""
+        raise DataError(
+            f"{where} names {len(missing):,} images that are not there, such as {missing[0]!r:.80}: write paths from its folder{like}, "
+            "and remove what has no image."
+        )
+    return {images[file]: boxes for file, boxes in marks.items()}
 
 
 def _edges(box: list, file: str) -> np.ndarray:

@@ -228,6 +228,16 @@ def test_boxes_of_an_image_that_is_not_there_are_refused(folder, listed):
         read(folder)
 
 
+def test_the_boxes_of_a_zipped_folder_are_found_in_it(folder):
+    """As where "Compress" packs the folder itself: its boxes.json is not at the top."""
+    with zipfile.ZipFile(folder / "zipped.zip", "w") as archive:
+        archive.writestr("zipped/b.png", PNG)
+        archive.writestr("zipped/boxes.json", json.dumps({"b.png": [[0, 10, 10, 30, 30]]}))
+        archive.writestr("__MACOSX/zipped/._boxes.json", b"from a Mac")
+    source = read(folder)[1]
+    assert source.has_marks and source.names == ("zipped/b.png",) and source.marked.tolist() == [[0, 10, 10, 30, 30]]
+
+
 def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(folder):
     (folder.parent / "cache").write_text("a file where the folder should be")
     (source,) = read(folder)
