@@ -4,9 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
+from edgefer.faces import BOX_GAIN, decode_map, map_shapes
 from edgefer.train.faces import compose
 from edgefer.train.faces.compose import Pool
 from edgefer.train.faces.gallery import Faces, Picture
+from edgefer.train.faces.targets import cell_grid, finder_targets
 from edgefer.train.faces.tasks import refiner_sample
 from edgefer.train.faces.teacher import TaughtFace, Teacher
 
@@ -62,6 +64,34 @@ def test_the_boxes_of_a_mosaics_cell_are_where_its_faces_are():
             assert np.abs(middle(gray) - centre).max() < 0.05 and np.abs(faces.points[0] - centre).max() < 0.05
             checked += 1
     assert checked > 20
+
+
+def test_every_face_of_a_mosaic_is_bright_in_its_middle():
+    pool, checked = Pool(((1.0, (picture(),)),)), 0
+    for seed in range(20):
+        canvas, faces = compose.compose(pool, BlackBorders(seed), 192)
+        for box in faces.boxes[faces.target > 0]:
+            x, y = ((box[:2] + box[2:]) / 2).astype(int)
+            assert canvas[y, x] > 200
+            checked += 1
+    assert checked > 40
+
+
+@pytest.mark.parametrize("side", [10, 16, 25, 40, 60, 100, 180])
+def test_a_finders_targets_decode_to_the_box_in_every_positive_cell(side):
+    box = np.array([95 - side / 2, 98 - side / 1.8, 95 + side / 2, 98 + side / 1.8])
+    faces = Faces(box[None].astype(np.float32), np.zeros((1, 5, 2)), np.zeros(1), np.full(1, 0.9))
+    targets, grid = finder_targets(faces, 192), cell_grid(192)
+    code = np.concatenate(
+        [(targets[:, 2:4] - grid[:, :2]) / grid[:, 2:3], np.log(targets[:, 4:] / grid[:, 3:])], axis=1
+    )
+    outputs = np.concatenate([targets[:, :1], code * BOX_GAIN], axis=1)
+    cells = np.concatenate(
+        [np.indices((rows, columns))[::-1].reshape(2, -1).T for rows, columns, _ in map_shapes(192, 192)]
+    )
+    positive = targets[:, 0] > 0
+    boxes = decode_map(cells, outputs, grid[:, 2:3], grid[:, 3:])[positive]
+    assert len(boxes) and np.abs(boxes - box).max() < 1e-3
 
 
 def test_a_refiners_target_is_where_the_face_is(monkeypatch):
