@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from edgefer.errors import DataError
-from edgefer.files import MAX_NETWORK, read_regular
+from edgefer.files import MAX_NETWORK, read_member, read_regular
 from edgefer.images import SUFFIXES, decode_image
 from edgefer.train.data.archives import DAMAGE
 from edgefer.train.data.cache import load_arrays, store_arrays
@@ -244,17 +244,12 @@ class _Archive:
         return [[one.filename, one.file_size, one.CRC] for one in self._zip.infolist()]
 
     def read(self, name: str) -> bytes:
-        member = self._zip.getinfo(name)
-        if member.file_size > MAX_BYTES:
-            raise DataError(f"{name} in {self.path} unpacks to more than {MAX_BYTES >> 20} MB: remove it.")
-        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise DataError(f"{name} in {self.path} is compressed in a rare way: pack it again with deflate.")
         try:
-            with self._zip.open(member) as file:
-                # The size in the directory may be wrong: with a limit, no more than it is unpacked.
-                return file.read(MAX_BYTES + 1)
+            return read_member(self._zip, name, MAX_BYTES)
         except DAMAGE as error:
             raise DataError(f"{name} in {self.path} cannot be unpacked: {error}.") from None
+        except ValueError as error:
+            raise DataError(f"{name} in {self.path} {error}: remove it, or pack it again.") from None
 
     def close(self) -> None:
         self._zip.close()
