@@ -3,7 +3,7 @@
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -83,9 +83,18 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in PurePath(name).parts)
 
 
+def _is_boxes(name: str) -> bool:
+    return PurePath(name).name == BOXES
+
+
+def _is_used(name: str) -> bool:
+    """Whether a file is an image or a boxes.json, by its path within the source."""
+    return (name.lower().endswith(SUFFIXES) or _is_boxes(name)) and not _is_hidden(name)
+
+
 def _source(name: str, entry: Path, cache: Path, teacher_file: Path, teacher_hash: str, track: Track) -> Source:
     with closing(open_entry(entry)) as files:
-        images = [file for file in files.names() if file.lower().endswith(SUFFIXES) and not _is_hidden(file)]
+        images = [file for file in files.names() if not _is_boxes(file)]
         if not images:
             raise DataError(f"{entry} holds no images: remove it, or put some there.")
         key = hashlib.sha256(repr((VERSION, files.stamp(), teacher_hash)).encode()).hexdigest()[:12]
@@ -174,7 +183,7 @@ def _marks(name: str, files: "_Files", images: list[str]) -> dict[str, list[np.n
     """The boxes of each image that people marked, x0, y0, x1, y1 each, from every boxes.json; {} where there is none."""
     marks: dict[str, list[np.ndarray]] = {}
     for file in files.names():
-        if PurePath(file).name == BOXES and not _is_hidden(file):
+        if _is_boxes(file):
             inside = file.removesuffix(BOXES)
             beside = {image.removeprefix(inside): image for image in images if image.startswith(inside)}
             marks |= _listed(f"{file} of {name}", files.read(file), beside)
@@ -216,7 +225,7 @@ def _is_inside(box: np.ndarray, shape: tuple[int, ...]) -> bool:
 
 
 class _Files(Protocol):
-    """The files of an archive or a folder, by their paths within it. stamp: changes when they do."""
+    """The images and boxes.json of an archive or a folder, by their paths within it. stamp: changes when they do."""
 
     def names(self) -> list[str]: ...
     def stamp(self) -> list: ...
@@ -238,10 +247,10 @@ class _Archive:
             raise DataError(f"{path} is not a .zip that can be read: {error}.") from None
 
     def names(self) -> list[str]:
-        return sorted({name for name in self._zip.namelist() if name and not name.endswith("/")})
+        return sorted({name for name in self._zip.namelist() if _is_used(name)})
 
     def stamp(self) -> list:
-        return [[one.filename, one.file_size, one.CRC] for one in self._zip.infolist()]
+        return [[name, (one := self._zip.getinfo(name)).file_size, one.CRC] for name in self.names()]
 
     def read(self, name: str) -> bytes:
         try:
@@ -259,16 +268,13 @@ class _Folder:
     def __init__(self, path: Path):
         self.path = path
 
-    def _files(self) -> Iterator[Path]:
-        return (file for file in sorted(self.path.rglob("*")) if file.is_file())
-
     def names(self) -> list[str]:
-        return [str(file.relative_to(self.path)) for file in self._files()]
+        found = (file for file in sorted(self.path.rglob("*")) if file.is_file())
+        return [name for file in found if _is_used(name := str(file.relative_to(self.path)))]
 
     def stamp(self) -> list:
-        return [
-            [str(file.relative_to(self.path)), file.stat().st_size, file.stat().st_mtime_ns] for file in self._files()
-        ]
+        status = ((name, (self.path / name).stat()) for name in self.names())
+        return [[name, one.st_size, one.st_mtime_ns] for name, one in status]
 
     def read(self, name: str) -> bytes:
         return read_regular(self.path / name, MAX_BYTES, error=DataError)

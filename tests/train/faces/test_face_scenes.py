@@ -168,6 +168,14 @@ def test_another_teacher_of_the_same_size_teaches_again(folder, monkeypatch):
     assert len(made) == 2
 
 
+def test_files_that_are_not_read_teach_nothing_again(folder, monkeypatch):
+    (first,) = read(folder)
+    for name in (".DS_Store", "notes.txt"):
+        (folder / "own" / name).write_bytes(b"opened")
+    monkeypatch.setattr(scenes, "Teacher", lambda file: pytest.fail("it teaches again"))
+    assert read(folder)[0].names == first.names
+
+
 def test_a_damaged_cache_entry_is_rebuilt(folder):
     (first,) = read(folder)
     (kept,) = (folder.parent / "cache").glob("own-*.npz")
