@@ -174,7 +174,7 @@ def occlude(gray: np.ndarray, box: np.ndarray, rng, pool: Pool | None = None) ->
 
 
 def relight(gray: np.ndarray, rng) -> np.ndarray:
-    """Random gamma, contrast and brightness; one image in eight is dark."""
+    """Random gamma, contrast and brightness; one image in ten is dark."""
     if rng.random() < 0.2:
         return gray
     gamma = np.exp(rng.normal(0, 0.3))
