@@ -115,7 +115,7 @@ def _annotate(name: str, files: "_Files", names: list[str], teacher: Teacher, tr
         try:
             image = decode_image(files.read(file))
         except ValueError as error:
-            raise DataError(f"{file} of {name} {error}: remove it.") from None
+            raise DataError(f"{file} of {name} {error}. Repair or remove it.") from None
         boxes = marks.get(file, [])
         if any(not _is_inside(box, image.shape) for box in boxes):
             raise DataError(f"{BOXES} of {name} marks a face outside of {file}: remove that box.")
