@@ -280,14 +280,14 @@ def _packed_labels(content: bytes, classes: int) -> tuple[str, ...] | None:
     import io
     import zipfile
 
+    from edgefer.files import read_member
     from edgefer.train.data.archives import DAMAGE
 
     try:
         check_end(content)
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             name = next(name for name in archive.namelist() if name.endswith(".txt"))
-            with archive.open(name) as part:
-                labels = parse_labels(part.read(1 << 16).decode())
+            labels = parse_labels(read_member(archive, name, 1 << 16).decode())
     except (*DAMAGE, StopIteration, ValueError):
         return None
     return labels if len(labels) == classes else None

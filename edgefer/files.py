@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,10 +28,12 @@ def read_regular(path: Path, limit: int, *, error: type[InputError] = InputError
     try:
         regular_size(path, limit, error=error)  # by name first: opening some devices has side effects
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        _size(path, os.fstat(descriptor), limit, error)
+        size = _size(path, os.fstat(descriptor), limit, error)
         with os.fdopen(descriptor, "rb") as file:
             descriptor = -1
-            content = file.read(limit + 1)
+            content = file.read(size + 1)  # not `limit` at once: read() allocates as much, which small boards refuse
+            if len(content) > size:
+                content += file.read(limit + 1 - len(content))
     except OSError as trouble:
         raise error(f"{_shown(path)} cannot be read: {trouble.strerror}.") from None
     except ValueError:  # a NUL in the name
@@ -51,6 +54,23 @@ def regular_size(path: Path, limit: int, *, error: type[InputError] = InputError
         raise error(f"{_shown(path)} cannot be read: {trouble.strerror}.") from None
     except ValueError:
         raise error(f"{_shown(path)} is not a valid file name.") from None
+
+
+def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """A file in an untrusted archive, of which no more than `limit` bytes are unpacked, whatever its directory says.
+
+    ValueError for a larger one and for rare compressions: bzip2 and LZMA unpack gigabytes from one block. KeyError where it
+    is not there; what zipfile raises where it is damaged.
+    """
+    member = archive.getinfo(name)
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("is compressed by another method than deflate")
+    if member.file_size <= limit:
+        with archive.open(member) as file:
+            content = file.read(limit + 1)
+        if len(content) <= limit:
+            return content
+    raise ValueError(f"unpacks to more than {limit:,} bytes")
 
 
 def check_writable(path: Path, option: str = "--out") -> None:

@@ -7,7 +7,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from edgefer.bundle import Bundle, Form, path_or_shipped, shipped_networks, write_file
+from edgefer.card import first_problem
 from edgefer.errors import InputError
 from edgefer.files import MAX_JSON, read_regular
 from edgefer.options import as_record
@@ -176,7 +179,8 @@ def parse_first(files: Sequence[Path], parse: Callable[[Any], Parsed]) -> Parsed
         try:
             return parse(json.loads(read_regular(file, MAX_JSON)))
         except (InputError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            problem = problem or str(error).rstrip(".")
+            reason = first_problem(error) if isinstance(error, ValidationError) else str(error)
+            problem = problem or reason.rstrip(".")
     if problem:
         raise InputError(problem)
     return None

@@ -7,7 +7,7 @@ import numpy as np
 
 from edgefer.bundle import Bundle
 from edgefer.card import Scores
-from edgefer.errors import BundleError
+from edgefer.errors import BundleError, DataError
 from edgefer.interpreter import softmax
 from edgefer.metrics import confusion_matrix, scores, wilson_interval
 from edgefer.progress import SILENT, Progress
@@ -99,12 +99,18 @@ def divide_folds(dataset: Dataset, recipe: Recipe, *, folds: int, group_by: str,
     on.
 
     Where the recipe needs a validation split (best epoch, patience, plateau), it is held out from each fold's training
-    images, so that its evaluated images choose nothing.
+    images, so that its evaluated images choose nothing. DataError where a class cannot be divided.
     """
     split, seed = dataset.split("train"), recipe.fit.seed
     groups, copies = (
         group_images(split.ids, group_by) if group_by else (np.arange(len(split)), np.zeros(len(split), bool))
     )
+    for index, label in enumerate(dataset.labels):
+        if copies.any() and not (split.labels[~copies] == index).any():
+            raise DataError(
+                f"--group-by {group_by!r} takes every image of class {label!r} for a copy, which is never evaluated on: "
+                "let its group named copy match less."
+            )
     # Originals are divided evenly, since only they are evaluated on; a copy goes to its group's fold.
     fold_of_originals = assign_folds(split.labels[~copies], groups[~copies], folds, seed)
     fold_of_group = dict(zip(groups[~copies].tolist(), fold_of_originals.tolist(), strict=True))

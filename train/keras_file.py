@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgefer.errors import InputError
+from edgefer.files import read_member
 from edgefer.npz import check_end
 from edgefer.train.backend import tensorflow
 from edgefer.train.keras_build import Built, build, connect, first_line
@@ -118,15 +119,10 @@ def open_keras(content: bytes, where: str) -> KerasFile:
 
 
 def _member(archive: zipfile.ZipFile, name: str, limit: int, where: str) -> bytes:
-    if archive.getinfo(name).file_size > limit:
-        raise InputError(f"{where}: {name} claims {archive.getinfo(name).file_size:,} bytes, more than {limit:,}.")
-    if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise InputError(f"{where}: {name} is compressed in a way that Keras does not use.")
-    with archive.open(name) as part:  # the size in the directory may be wrong
-        content = part.read(limit + 1)
-    if len(content) > limit:
-        raise InputError(f"{where}: {name} unpacks to more than {limit:,} bytes.")
-    return content
+    try:
+        return read_member(archive, name, limit)
+    except ValueError as error:
+        raise InputError(f"{where}: {name} {error}.") from None
 
 
 def _open_hdf5(content: bytes, where: str) -> KerasFile:

@@ -139,8 +139,12 @@ class RunFolder:
 
     @property
     def blank(self) -> bool:
-        """Whether it is empty, as a training leaves it that was killed before it wrote anything."""
-        return [*self.path.rglob("*")] == [self.training.path] and self.training.path.is_dir()
+        """Whether it is an empty folder, or has only an empty one for the training, as one leaves it that was killed
+        before it wrote anything."""
+        inside = [*self.path.iterdir()] if self.path.is_dir() else [self.path]
+        if inside == [self.training.path] and self.training.path.is_dir():
+            inside = [*self.training.path.iterdir()]
+        return not inside
 
     @property
     def finds_faces(self) -> bool:

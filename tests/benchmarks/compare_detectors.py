@@ -18,6 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edgefer.train.faces.geometry import warp_affine
+
 MIN_RATIO, MAX_RATIO = 0.4, 1.5
 TILT_DEG = 25.0
 
@@ -67,7 +69,7 @@ def tilted(image: np.ndarray, boxes: np.ndarray, angle_deg: float) -> tuple[np.n
     matrix[:, 2] += np.array(size) / 2 - [width / 2, height / 2]
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2 @ matrix[:, :2].T + matrix[:, 2]
     half = (boxes[:, 2:] - boxes[:, :2]) / 2
-    return cv2.warpAffine(image, matrix, size), np.concatenate([centre - half, centre + half], axis=1)
+    return warp_affine(image, matrix, size), np.concatenate([centre - half, centre + half], axis=1)
 
 
 def roll_errors(detector, images, heads, seed: int = 0) -> list[float]:

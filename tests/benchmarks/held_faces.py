@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from edgefer.images import decode_image
 from edgefer.train.faces.gallery import Faces
 from edgefer.train.faces.holdout import split_sources
-from edgefer.train.faces.scenes import MAX_SIDE, open_entry, read_scenes
+from edgefer.train.faces.scenes import entries, open_entry, read_scenes, shrunk
 from edgefer.train.faces.teacher import overlaps
 
 REAL_SCORE = 0.5  # of the teacher, from which what nobody marked may be a face
@@ -38,13 +38,14 @@ def held_apart(
 ) -> list[Held]:
     sources = read_scenes(folder, cache, teacher_file, track)
     held = split_sources(sources).holdout
+    if not held:
+        raise SystemExit(f"{folder} holds no fddb.zip and no folder fddb: only of its pictures some are held out.")
     source = next(one for one in sources if one.name == "fddb")
-    files = open_entry(next(entry for entry in folder.iterdir() if entry.stem == "fddb"))
+    files = open_entry(entries(folder)["fddb"])
     where = {name: index for index, name in enumerate(source.names)}
     out = []
     for picture in held:
-        image = cv2.imdecode(np.frombuffer(files.read(picture.name), np.uint8), cv2.IMREAD_COLOR)
-        assert image is not None and max(image.shape[:2]) <= MAX_SIDE
+        image = shrunk(decode_image(files.read(picture.name)))
         index = where[picture.name]
         heads = source.marked[source.marked[:, 0] == index, 1:]
         out.append(Held(image, heads, picture.faces, source.taught[source.taught[:, 0] == index]))

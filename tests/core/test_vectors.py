@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from edgefer import parity
 from edgefer.bundle import CARD, Bundle, shipped_bundles, write_bundle
 from edgefer.checks import Status
 from edgefer.errors import BundleError, InputError
-from edgefer.files import read_regular
+from edgefer.files import read_member, read_regular
 from edgefer.parity import check_pixels, verify
 from edgefer.vectors import Vectors, make_vectors
 from tests.tflite.networks import endless
@@ -164,6 +165,31 @@ def test_a_device_start_reads_no_network_of_the_host_but_minds_its_size(bundle):
     (bundle / "model.keras").write_bytes(content[:-1])
     with pytest.raises(BundleError, match="bytes, not"):
         Bundle.open(bundle)
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [(zipfile.ZIP_BZIP2, "another method than deflate"), (zipfile.ZIP_DEFLATED, "cannot|more than|CRC")],
+)
+def test_an_archive_that_unpacks_to_much_more_than_it_says_takes_no_memory(kind, problem):
+    size, out = 20 << 20, io.BytesIO()
+    with zipfile.ZipFile(out, "w", kind) as archive:
+        archive.writestr("a", bytes(size))
+    lying = out.getvalue().replace(size.to_bytes(4, "little"), (1000).to_bytes(4, "little"))
+    tracemalloc.start()
+    with zipfile.ZipFile(io.BytesIO(lying)) as archive, pytest.raises((ValueError, zipfile.BadZipFile), match=problem):
+        read_member(archive, "a", 1 << 16)
+    assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    tracemalloc.stop()
+
+
+def test_a_small_file_is_read_without_the_memory_of_the_largest(tmp_path):
+    """A board with 512 MB refuses 1 GB, the limit of a network, even where none of it is used."""
+    (tmp_path / "file").write_bytes(b"12345")
+    tracemalloc.start()
+    assert read_regular(tmp_path / "file", 1 << 30) == b"12345"
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
 
 
 def test_a_regular_file_is_read_and_a_large_one_is_not(tmp_path):

@@ -10,9 +10,12 @@ import pytest
 from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.commands.inputs import training_data
 from edgefer.errors import DataError
+from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.data.groups import assign_folds, group_images, holdout_mask
 from edgefer.train.data.load import DataOptions, load_dataset
 from edgefer.train.data.trained import has_other_holdout
+from edgefer.train.folds import divide_folds
+from edgefer.train.recipes import load_recipe
 
 RGB32 = InputSpec(height=32, width=32, color="rgb")
 RULE = r"([^/]+)/(?P<copy>aug-\d+-)?([^/]+)$"
@@ -65,6 +68,16 @@ def test_folds_keep_groups_whole_and_classes_even():
 def test_too_few_groups_for_the_folds():
     with pytest.raises(DataError, match="only 3 groups"):
         assign_folds(np.array([0, 0, 0, 1, 1, 1, 1, 1]), np.arange(8), 5, seed=0)
+
+
+@pytest.mark.parametrize("copies", [("cat", "dog"), ("dog",)])
+def test_a_class_of_nothing_but_copies_is_not_divided_into_folds(copies):
+    ids = [f"{name}/{'aug-1-' if name in copies else ''}{number}" for name in ("cat", "dog") for number in range(9)]
+    split = Split(images=np.zeros((18, 16, 16, 1), np.uint8), labels=np.arange(18) // 9, ids=np.array(ids))
+    dataset = Dataset(name="d", labels=("cat", "dog"), splits={"train": split})
+    recipe = load_recipe("cnn-mlp", ("fit.keep=last", "schedule.name=constant"))
+    with pytest.raises(DataError, match=rf"takes every image of class '{copies[0]}' for a copy"):
+        divide_folds(dataset, recipe, folds=2, group_by=RULE, valid_fraction=0.2)
 
 
 def test_a_held_split_has_whole_groups_of_each_class():

@@ -62,11 +62,15 @@ def test_a_folder_that_a_killed_training_left_empty_is_taken_again(tmp_path):
     from edgefer.train.start import new_run
 
     config, run = TrainConfig(recipe=load_recipe("demo"), data="builtin"), tmp_path / "run"
-    (run / "training").mkdir(parents=True)
+    run.mkdir()
+    assert new_run(run, config) == run  # as `mktemp -d` makes one
+    (run / "training").mkdir()
     assert new_run(run, config) == run
     (run / "training" / "config.json").write_text("{}")
-    with pytest.raises(EdgeferError, match="already holds something"):
-        new_run(run, config)
+    (tmp_path / "file").write_bytes(b"")
+    for taken in (run, tmp_path / "file"):
+        with pytest.raises(EdgeferError, match="already holds something"):
+            new_run(taken, config)
 
 
 def test_a_folder_that_was_filled_stays(tmp_path):

@@ -10,9 +10,9 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from edgefer.train.faces.gallery import Faces, Picture
+from edgefer.train.faces.gallery import MIN_SIDE, Faces, Picture
+from edgefer.train.faces.geometry import warp_affine
 
-MIN_SIDE = 9.0  # pixels; smaller faces have an unknown target
 # Shares of a face's box inside the image: a face above VISIBLE, an unknown target above PARTLY_VISIBLE, none below.
 VISIBLE, PARTLY_VISIBLE = 0.7, 0.25
 GRIDS, GRID_PROBABILITIES = (1, 2, 3, 4), (0.42, 0.3, 0.18, 0.1)  # cells per side of a mosaic
@@ -54,11 +54,10 @@ def _cell(picture: Picture, pool: Pool, rng, size: tuple[int, int]) -> tuple[np.
     """One cell of a mosaic, uint8 [height, width] for size (width, height), and its faces."""
     width, height = size
     matrix, flip, tilt_deg = _placement(picture, rng, width, height)
-    gray = warp(picture.gray, matrix, size, rng)
-    faces = mirrored(picture.faces, picture.gray.shape[1]) if flip else picture.faces
-    faces = transformed(faces, matrix, tilt_deg)
+    gray, faces = picture.gray, picture.faces
     if flip:
-        gray = warp(np.ascontiguousarray(picture.gray[:, ::-1]), matrix, size, rng)
+        gray, faces = np.ascontiguousarray(gray[:, ::-1]), mirrored(faces, gray.shape[1])
+    gray, faces = warp(gray, matrix, size, rng), transformed(faces, matrix, tilt_deg)
     for box, target in zip(faces.boxes, faces.target, strict=True):
         if target > 0 and rng.random() < 0.15:
             occlude(gray, box, rng, pool)
@@ -114,7 +113,7 @@ def warp(gray: np.ndarray, matrix: np.ndarray, size: tuple[int, int], rng) -> np
         matrix = np.concatenate([matrix[:, :2] @ enlarge[:, :2], matrix[:, 2:]], axis=1)
     border = cv2.BORDER_REPLICATE if rng.random() < 0.4 else cv2.BORDER_CONSTANT
     fill = int(rng.integers(256))
-    return cv2.warpAffine(gray, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border, borderValue=fill)
+    return warp_affine(gray, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border, borderValue=fill)
 
 
 def mirrored(faces: Faces, width: int) -> Faces:
@@ -175,7 +174,7 @@ def occlude(gray: np.ndarray, box: np.ndarray, rng, pool: Pool | None = None) ->
 
 
 def relight(gray: np.ndarray, rng) -> np.ndarray:
-    """Random gamma, contrast and brightness; one image in eight is dark."""
+    """Random gamma, contrast and brightness; one image in ten is dark."""
     if rng.random() < 0.2:
         return gray
     gamma = np.exp(rng.normal(0, 0.3))

@@ -29,12 +29,13 @@ Batch = Callable[[int], tuple[np.ndarray, np.ndarray]]  # step -> uint8 images [
 
 @dataclass(frozen=True, kw_only=True)
 class FitTask:
-    """What is fitted: `build` makes the network, `loss` maps (outputs, targets) to a scalar, `batch` makes each step's
-    batch."""
+    """What is fitted: `build` makes the network, from random weights of `seed`, `loss` maps (outputs, targets) to a
+    scalar, `batch` makes each step's batch."""
 
     build: Callable[[], "tf_keras.Model"]
     loss: Callable
     batch: Batch
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,7 @@ def _fit(
     tf = tensorflow()
     import tf_keras
 
+    tf_keras.utils.set_random_seed(task.seed)
     with mixed_precision():
         model = task.build()
     optimizer = tf_keras.optimizers.AdamW(schedule.rate, weight_decay=schedule.weight_decay, clipnorm=10.0)

@@ -16,6 +16,7 @@ SURE, SURE_UNMARKED = 0.75, 0.8
 DOUBTFUL, DOUBTFUL_NEGATIVE = 0.45, 0.6
 MAX_FACE_SHARE = 0.25  # of the pictures of an unmarked source: with sure faces in fewer, it is a source without faces
 MARKED_TARGET = 0.85  # target of a face that people marked and the teacher missed; the least of one that it found
+MIN_SIDE = 9.0  # pixels; smaller faces, in a picture or in a training image, have an unknown target
 SAME_PHOTOGRAPH = 0.9  # correlation of two faces' thumbnails
 THUMB_SIDE = 24
 
@@ -109,6 +110,7 @@ def _faces(taught: np.ndarray, marks: np.ndarray, fit: np.ndarray | None) -> Fac
     points[: len(taught)][np.isnan(taught[:, 15])] = np.nan
     roll = np.concatenate([taught[:, 15], np.full(extra, np.nan)])
     target = np.concatenate([target, np.full(extra, MARKED_TARGET)])
+    target[np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) < MIN_SIDE] = np.nan
     kept = np.ones(len(boxes), bool)
     if fit is not None:
         kept[: len(taught)] = matched | (taught[:, 14] >= DOUBTFUL)

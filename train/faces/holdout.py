@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from edgefer.train.faces.gallery import Picture, gallery, same_photographs, spli
 from edgefer.train.faces.scenes import Source
 
 HOLDOUT_SHARE, SEED = 0.32, 5
+MAX_LISTED = 20  # sources in the log
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,18 @@ class FaceData:
     def sizes(self) -> dict[str, int]:
         """How many images each part has."""
         return {"train": len(self.train), "held out": len(self.holdout)}
+
+    def summary(self) -> list[str]:
+        """A line for each of the first sources, and one on the held-out images."""
+        sources: dict[str, list[Picture]] = {}
+        for picture in self.train:
+            sources.setdefault(picture.source, []).append(picture)
+        lines = [_summary(name, pictures) for name, pictures in islice(sources.items(), MAX_LISTED)]
+        if len(sources) > MAX_LISTED:
+            lines.append(f"and {len(sources) - MAX_LISTED:,} more sources")
+        if self.holdout:
+            lines.append(f"{len(self.holdout):,} pictures of fddb are held out")
+        return lines
 
     @property
     def content_hash(self) -> str:
@@ -47,6 +61,12 @@ class FaceData:
             content.update(f"{picture.source}/{picture.name}".encode(errors="surrogateescape"))
             content.update(np.ascontiguousarray(box, np.float64).data)
         return content.hexdigest()[:32]
+
+
+def _summary(source: str, pictures: list[Picture]) -> str:
+    faces = sum(bool((picture.faces.target > 0).any()) for picture in pictures)
+    kind = ", marked by people" if pictures[0].has_marks else "" if faces else ": taken for a source without any"
+    return f"{source}: {len(pictures):,} pictures to train on, {faces:,} with faces{kind}"
 
 
 def split_sources(sources: Sequence[Source]) -> FaceData:

@@ -10,6 +10,7 @@ from edgefer.card import first_problem
 from edgefer.errors import InputError, RecipeError
 from edgefer.files import MAX_CARD, read_regular
 from edgefer.train.faces.fit import Schedule
+from edgefer.train.recipe_fields import merge
 from edgefer.train.recipes import set_field
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -55,8 +56,11 @@ def is_face_recipe(name_or_file: str) -> bool:
     """Whether a recipe, by name or .toml file, is for a face network; an unreadable file is not."""
     if name_or_file in face_recipe_names():
         return True
+    if not name_or_file.endswith(".toml"):
+        return False
     try:
-        return name_or_file.endswith(".toml") and "task" in tomllib.loads(_read(Path(name_or_file)))
+        fields = tomllib.loads(_read(Path(name_or_file)))
+        return "task" in fields or fields.get("base") in face_recipe_names()
     except (InputError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
         return False
 
@@ -66,10 +70,14 @@ def _read(file: Path) -> str:
 
 
 def load_face_recipe(name_or_file: str, overrides: tuple[str, ...] = ()) -> FaceRecipe:
-    """A recipe by name or .toml file, with `fit.field=value` overrides. RecipeError names the invalid field."""
+    """A recipe by name or .toml file, with `fit.field=value` overrides; a file may name one that comes with edgefer as its
+    base. RecipeError names the invalid field."""
     file = Path(name_or_file) if name_or_file.endswith(".toml") else FOLDER / f"{name_or_file}.toml"
     try:
         fields = tomllib.loads(_read(file))
+        if (base := fields.get("base")) in face_recipe_names():
+            del fields["base"]
+            fields = merge(tomllib.loads(_read(FOLDER / f"{base}.toml")), fields)
         for override in overrides:
             field = override.partition("=")[0].strip()
             if field == "fit.epochs":

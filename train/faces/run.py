@@ -98,12 +98,9 @@ def train_faces(
     learn from, or the data has changed since the training was interrupted.
     """
     folder, data = RunFolder(run), load_face_data(config, cache, progress)
-    if not any((picture.faces.target > 0).any() for picture in data.train):
-        raise DataError(
-            f"{config.data} has no face to learn from: YuNet is sure of none in its {len(data.train):,} pictures, and no "
-            "boxes.json marks any. Add pictures of people."
-        )
     progress.log(f"Training {config.recipe.name} on {config.data} into {run}")
+    for line in data.summary():
+        progress.log(line)
     notes = [folder.check_data(data.content_hash, data.sizes)]
     config.save(run)
     candidates = _candidates(config, data, folder, mine_candidates)
@@ -112,7 +109,9 @@ def train_faces(
         progress.log(note)
     if config.recipe.task == "refine-faces":
         progress.log(
-            f"{len(candidates):,} candidates of the finder to learn from" if candidates else "No finder to learn from"
+            f"{len(candidates):,} candidates of the finder to learn from"
+            if candidates
+            else "The finder proposes no face in these pictures: the refiner learns from random crops alone"
         )
     model = fit(
         fit_task(config, data.train, candidates),
@@ -125,8 +124,15 @@ def train_faces(
 
 
 def load_face_data(config: FaceConfig, cache: Path, progress: Progress) -> FaceData:
-    """The annotated images."""
-    return split_sources(read_scenes(Path(config.data), cache, Path(config.teacher), progress.track))
+    """The annotated images. DataError where there is no face to learn from."""
+    data = split_sources(read_scenes(Path(config.data), cache, Path(config.teacher), progress.track))
+    if not any((picture.faces.target > 0).any() for picture in data.train):
+        raise DataError(
+            f"{config.data} has no face to learn from in its {len(data.train):,} pictures: no boxes.json marks one, and YuNet is sure "
+            "of one in less than a quarter of each folder, which is then taken to have none. Add pictures of people, and "
+            "keep those without faces in a folder of their own."
+        )
+    return data
 
 
 def fit_task(config: FaceConfig, pictures: Sequence[Picture], candidates: Candidates) -> FitTask:
@@ -137,6 +143,7 @@ def fit_task(config: FaceConfig, pictures: Sequence[Picture], candidates: Candid
             build=initialized(networks.build_refiner, config.init_from),
             loss=losses.refiner_loss,
             batch=tasks.refiner_batches(pool, candidates, count=recipe.batch_size, seed=recipe.seed),
+            seed=recipe.seed,
         )
     size = networks.FINDER_SIDE
     grid = cell_grid(size)
@@ -144,6 +151,7 @@ def fit_task(config: FaceConfig, pictures: Sequence[Picture], candidates: Candid
         build=initialized(lambda: networks.build_finder(None), config.init_from),
         loss=lambda maps, targets: losses.finder_loss(maps, targets, grid),
         batch=tasks.finder_batches(pool, size=size, count=recipe.batch_size, seed=recipe.seed),
+        seed=recipe.seed,
     )
 
 

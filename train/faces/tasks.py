@@ -19,11 +19,19 @@ FACE_IOU, NO_FACE_IOU = 0.45, 0.25  # of a crop with a face: a positive above, a
 CANDIDATE_SHARE = 0.55  # of a refiner's samples, where there are candidates of a finder
 MAX_TILT_DEG = 40.0  # of a refiner's crops, uniform: with fewer large angles it learned to underestimate them
 MAX_NEGATIVE_IOU = 0.1  # of a random window with a face
+MIN_WINDOW = 12.0  # pixels
+# A crop of a candidate: its middle and side, and the candidate's box in it.
+CROP = np.array([REFINER_SIDE / 2, REFINER_SIDE / 2, REFINER_SIDE])
+CANDIDATE = CROP[[0, 1, 0, 1]] + np.array([-0.5, -0.5, 0.5, 0.5]) * REFINER_SIDE / REFINER_MARGIN
 
 
 def pool_of(pictures: Sequence[Picture]) -> Pool:
-    """The pictures by kind: those with faces of each source, more often where people marked them, and all without
-    faces."""
+    """The pictures by kind: those with faces of each source, more often where people marked them, and those without of
+    sources that nobody marked.
+
+    Left out are pictures whose faces are all of unknown target, and what is without faces in a marked source: people may
+    have missed some.
+    """
     groups: dict[str, list[Picture]] = {}
     weights: dict[str, float] = {}
     for picture in pictures:
@@ -146,7 +154,7 @@ def refiner_sample(picture: Picture, box: np.ndarray, rng: np.random.Generator) 
     crop = compose.warp(gray, matrix.astype(np.float32), (REFINER_SIDE, REFINER_SIDE), rng)
     faces = compose.transformed(faces, matrix.astype(np.float32), tilt)
     if rng.random() < 0.15 and len(faces):
-        compose.occlude(crop, faces.boxes[0], rng)
+        compose.occlude(crop, faces.boxes[overlaps(CANDIDATE, faces.boxes).argmax()], rng)
     crop = compose.degrade(compose.relight(crop, rng), rng)
     return crop, refiner_target(faces)
 
@@ -155,10 +163,7 @@ def refiner_target(faces: Faces) -> np.ndarray:
     """The target for `refiner_loss`, float32 [19], of a crop. faces: in pixels of the crop."""
     target = np.zeros(19, np.float32)
     target[1] = 1
-    middle = np.array([REFINER_SIDE / 2, REFINER_SIDE / 2, REFINER_SIDE])
-    half = REFINER_SIDE / REFINER_MARGIN / 2
-    box = np.concatenate([middle[:2] - half, middle[:2] + half])
-    iou = overlaps(box, faces.boxes) if len(faces) else np.zeros(1)
+    iou = overlaps(CANDIDATE, faces.boxes) if len(faces) else np.zeros(1)
     if iou.max() < NO_FACE_IOU:
         return target
     face = iou.argmax()
@@ -166,15 +171,16 @@ def refiner_target(faces: Faces) -> np.ndarray:
     target[0] = 0.0 if np.isnan(score) else score
     target[1] = 0.0 if np.isnan(score) or iou[face] < FACE_IOU else 1.0
     target[18] = 0.0 if np.isnan(score) else 1.0
-    target[2:18] = encode_refined(middle, faces.boxes[face], faces.points[face], float(faces.roll_deg[face]))
+    target[2:18] = encode_refined(CROP, faces.boxes[face], faces.points[face], float(faces.roll_deg[face]))
     return target
 
 
 def _window(picture: Picture, rng: np.random.Generator) -> np.ndarray:
     """A random square box [4] that hardly overlaps a face; after eight tries, any."""
     h, w = picture.gray.shape
+    largest = 0.9 * min(h, w)
     for _ in range(8):
-        side = float(np.exp(rng.uniform(np.log(12), np.log(0.9 * min(h, w)))))
+        side = float(np.exp(rng.uniform(np.log(min(MIN_WINDOW, largest)), np.log(largest))))
         x, y = rng.uniform(0, w - side), rng.uniform(0, h - side)
         box = np.array([x, y, x + side, y + side])
         if not len(picture.faces) or overlaps(box, picture.faces.boxes).max() < MAX_NEGATIVE_IOU:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgefer.errors import InputError, MissingDependency
 from edgefer.native import native_path
+from edgefer.train.faces.geometry import warp_affine
 
 CANVAS = 320  # pixels; the input of YuNet files with a fixed one
 MIN_SCORE = 0.3
@@ -47,8 +48,6 @@ class Teacher:
     def __init__(self, file: Path):
         if not hasattr(cv2, "FaceDetectorYN"):
             raise MissingDependency(f"OpenCV {cv2.__version__} has no YuNet: pip install 'opencv-python>=4.8,<5'.")
-        if not file.is_file():
-            raise InputError(f"There is no file {file}: name YuNet's .onnx with --detector-file.")
         try:
             with native_path(file) as path:
                 self._net = cv2.FaceDetectorYN.create(path, "", (CANVAS, CANVAS), MIN_SCORE, MAX_OVERLAP)
@@ -135,7 +134,7 @@ class Teacher:
         for (x, y), angle in zip(corners, angles, strict=True):
             matrix = cv2.getRotationMatrix2D(centre.tolist(), -angle, scale)
             matrix[:, 2] += half / 2 - centre
-            canvas[y : y + half, x : x + half] = cv2.warpAffine(image_bgr, matrix, (half, half))
+            canvas[y : y + half, x : x + half] = warp_affine(image_bgr, matrix, (half, half))
         faces: list[TaughtFace | None] = []
         rows = self._rows(canvas)
         for x, y in corners:

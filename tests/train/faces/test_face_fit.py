@@ -81,3 +81,41 @@ def test_a_checkpoint_that_cannot_be_written_is_one_sentence(fitted, tmp_path):
 
     with pytest.raises(EdgeferError, match=r"^/.*checkpoints cannot be written: .*--resume goes on"):
         fitted(2, report=block)
+
+
+def random_task():
+    """A network of random initial weights, on batches that differ from step to step."""
+    tf = tensorflow()
+    import tf_keras
+
+    def build():
+        pixels = tf_keras.Input((16, 16, 1))
+        convolved = tf_keras.layers.Conv2D(2, 3, 4, dtype="float32")(pixels)
+        normed = tf_keras.layers.BatchNormalization(dtype="float32")(convolved)
+        return tf_keras.Model(pixels, tf_keras.layers.Flatten(dtype="float32")(normed))
+
+    def batch(step):
+        rng = np.random.default_rng(step)
+        return rng.integers(0, 256, (4, 16, 16, 1), dtype=np.uint8), rng.random((4, 32), np.float32)
+
+    def loss(outputs, targets):
+        return tf.reduce_mean((outputs - targets) ** 2)
+
+    return FitTask(build=build, loss=loss, batch=batch, seed=3)
+
+
+def weights_after(folder, task, stop_at=0):
+    def report(step, mean):
+        if step == stop_at:
+            raise KeyboardInterrupt
+
+    schedule = Schedule(rate=0.05, steps=4, warmup=1, weight_decay=0.01, every=1)
+    return fit(task, schedule, FitFolder(folder), report).get_weights()
+
+
+def test_the_seed_decides_the_initial_weights_and_an_interrupt_changes_nothing(tmp_path):
+    whole = weights_after(tmp_path / "whole", random_task())
+    with pytest.raises(KeyboardInterrupt):
+        weights_after(tmp_path / "resumed", random_task(), stop_at=2)
+    for one, other in zip(whole, weights_after(tmp_path / "resumed", random_task()), strict=True):
+        np.testing.assert_array_equal(one, other)

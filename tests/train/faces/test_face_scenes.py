@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 import zipfile
 
 import cv2
@@ -72,8 +73,14 @@ def test_an_archive_that_is_damaged_inside_is_one_sentence(folder):
     [
         ([0, 500, 500, 700, 700], "outside of a.png"),
         ([0, -90, 0, -10, 40], "outside of a.png"),
-        ([0, 30, 30, 30, 40], "not beyond the other"),
+        ([0, 30, 30, 30, 40], "of a.png is a box whose .* not beyond the other"),
+        ([0, 0.1, 0.2, 0.3, 0.4], "not beyond the other by a pixel"),
         ([0, 1, 2], "without four numbers"),
+        ("1234", "without four numbers"),
+        ([0, "1", "2", "30", "40"], "without four numbers"),
+        ([0, 1, 1, 10**400, 9], "without four numbers"),
+        ([0, -1e300, -1e300, 1e300, 1e300], "without four numbers"),
+        ({"x0": 1}, "boxes.json of own is not"),
     ],
 )
 def test_a_box_that_is_no_face_of_its_picture_is_refused(folder, box, complaint):
@@ -86,6 +93,87 @@ def test_a_box_may_reach_beyond_its_picture(folder):
     (folder / "own" / "boxes.json").write_text(json.dumps({"a.png": [[0, -40, -40, 0.3, 0.3], [0, 10, 10, 90, 90]]}))
     pictures = gallery(read(folder))
     assert len(pictures[0].faces) == 2 and same_photographs(pictures).tolist() == [0]
+
+
+def test_boxes_shrink_with_their_picture_along_each_axis(folder):
+    image = cv2.imencode(".png", np.zeros((3, 1024, 3), np.uint8))[1].tobytes()
+    (folder / "own" / "a.png").write_bytes(image)
+    (folder / "own" / "boxes.json").write_text(json.dumps({"a.png": [[0, 512, 0, 1024, 3]]}))
+    (source,) = read(folder)
+    assert source.images[0].shape == (1, 256) and source.marked.tolist() == [[0, 128, 0, 256, 1]]
+
+
+def test_an_archive_whose_directory_lies_about_a_size_is_not_unpacked_beyond_the_limit(folder, monkeypatch):
+    size = 8 << 20
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(size))
+    lying = out.getvalue().replace(size.to_bytes(4, "little"), (1000).to_bytes(4, "little"))
+    (folder / "bomb.zip").write_bytes(lying)
+    monkeypatch.setattr(scenes, "MAX_BYTES", 1 << 20)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"a\.png in .*bomb\.zip cannot be unpacked"):
+        read(folder)
+    assert tracemalloc.get_traced_memory()[1] < size
+    tracemalloc.stop()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_picture_that_an_archive_lists_twice_is_one(folder):
+    with zipfile.ZipFile(folder / "zipped.zip", "w") as archive:
+        for _ in range(2):
+            archive.writestr("b.png", PNG)
+    assert read(folder)[1].names == ("b.png",)
+
+
+def test_an_archive_may_list_a_file_without_a_name(folder):
+    with zipfile.ZipFile(folder / "zipped.zip", "w") as archive:
+        archive.writestr("b.png", PNG)
+        archive.writestr("x", b"")
+        archive.filelist[1].filename = ""
+    assert read(folder)[1].names == ("b.png",)
+
+
+def test_pictures_of_every_kind_that_is_read_elsewhere_are_read(folder):
+    (folder / "own" / "b.TIFF").write_bytes(cv2.imencode(".tiff", PIXELS)[1].tobytes())
+    assert [source.names for source in read(folder)] == [("a.png", "b.TIFF")]
+
+
+def test_a_dot_in_a_folders_name_is_part_of_it(folder):
+    for name in ("v1.1", "v1.2"):
+        (folder / name).mkdir()
+        (folder / name / "a.png").write_bytes(PNG)
+    assert [source.name for source in read(folder)] == ["own", "v1.1", "v1.2"]
+
+
+def test_an_archive_beside_its_unpacked_folder_is_refused(folder):
+    with zipfile.ZipFile(folder / "own.zip", "w") as archive:
+        archive.writestr("a.png", PNG)
+    with pytest.raises(DataError, match=r"scenes holds both own and own\.zip, which would be one source: remove"):
+        read(folder)
+
+
+def test_a_teacher_that_is_gone_is_named(folder):
+    (folder.parent / "yunet.onnx").unlink()
+    with pytest.raises(DataError, match=r"There is no .*yunet\.onnx: put YuNet's \.onnx back"):
+        read(folder)
+
+
+def test_another_teacher_of_the_same_size_teaches_again(folder, monkeypatch):
+    made = []
+    monkeypatch.setattr(scenes, "Teacher", lambda file: made.append(file) or Blind(file))
+    for content in (b"a", b"b", b"b"):
+        (folder.parent / "yunet.onnx").write_bytes(content)
+        read(folder)
+    assert len(made) == 2
+
+
+def test_files_that_are_not_read_teach_nothing_again(folder, monkeypatch):
+    (first,) = read(folder)
+    for name in (".DS_Store", "notes.txt"):
+        (folder / "own" / name).write_bytes(b"opened")
+    monkeypatch.setattr(scenes, "Teacher", lambda file: pytest.fail("it teaches again"))
+    assert read(folder)[0].names == first.names
 
 
 def test_a_damaged_cache_entry_is_rebuilt(folder):
@@ -101,7 +189,7 @@ def test_a_damaged_cache_entry_is_rebuilt(folder):
 def test_pictures_without_any_face_are_refused_before_hours_of_training(folder, recipe, monkeypatch):
     monkeypatch.setattr(run, "fit", lambda *arguments: pytest.fail("it trains"))
     config = FaceConfig(recipe=load_face_recipe(recipe), data=str(folder), teacher=str(folder.parent / "yunet.onnx"))
-    with pytest.raises(DataError, match=r"scenes has no face to learn from: .* in its 1 pictures"):
+    with pytest.raises(DataError, match=r"scenes has no face to learn from in its 1 pictures: no boxes"):
         train_faces(config, folder.parent / "run", folder.parent / "cache")
     assert not (folder.parent / "run").exists()
 
@@ -138,13 +226,24 @@ def test_hidden_files_are_no_pictures(folder):
     assert [source.names for source in read(folder)] == [("a.png",), ("b.png",)]
 
 
-def test_boxes_of_no_image_that_is_there_are_refused(folder):
-    """As where the paths in boxes.json begin with the folder's own name: without it every face would be taken for unmarked."""
-    (folder / "own" / "boxes.json").write_text(json.dumps({"own/a.png": [[0, 10, 10, 20, 20]]}))
+@pytest.mark.parametrize("listed", [["own/a.png"], ["a.png", "own/a.png"]])
+def test_boxes_of_an_image_that_is_not_there_are_refused(folder, listed):
+    """As where a path in boxes.json begins with the folder's own name: its faces would be taken for unmarked."""
+    (folder / "own" / "boxes.json").write_text(json.dumps({name: [[0, 10, 10, 20, 20]] for name in listed}))
     with pytest.raises(
-        DataError, match=r"^boxes\.json of own names no image that is there, such as 'own/a\.png'.*'a\.png'"
+        DataError, match=r"^boxes\.json of own names 1 images .* such as 'own/a\.png'.* such as 'a\.png'"
     ):
         read(folder)
+
+
+def test_the_boxes_of_a_zipped_folder_are_found_in_it(folder):
+    """As where "Compress" packs the folder itself: its boxes.json is not at the top."""
+    with zipfile.ZipFile(folder / "zipped.zip", "w") as archive:
+        archive.writestr("zipped/b.png", PNG)
+        archive.writestr("zipped/boxes.json", json.dumps({"b.png": [[0, 10, 10, 30, 30]]}))
+        archive.writestr("__MACOSX/zipped/._boxes.json", b"from a Mac")
+    source = read(folder)[1]
+    assert source.has_marks and source.names == ("zipped/b.png",) and source.marked.tolist() == [[0, 10, 10, 30, 30]]
 
 
 def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(folder):

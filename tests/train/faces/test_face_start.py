@@ -12,6 +12,7 @@ from edgefer.bundle import Form, write_bundle
 from edgefer.errors import InputError
 from edgefer.train.faces.holdout import FaceData
 from edgefer.train.faces.networks import build_finder, build_refiner
+from edgefer.train.faces.recipe import is_face_recipe, load_face_recipe
 from edgefer.train.faces.run import FaceConfig, initialized, make_card
 from edgefer.train.faces.start import is_face_run, new_config
 from edgefer.train.networks import keras_bytes, load_keras
@@ -93,6 +94,31 @@ def test_a_configuration_from_before_finders_and_initial_weights_were_kept_is_re
     assert FaceConfig.load(run) == config
     RunFolder(run).face_config.write_text(json.dumps(fields | {"begin": "a"}))
     assert FaceConfig.load(run).init_from == "a"
+
+
+def test_a_configuration_that_is_not_valid_is_one_sentence(scenes):
+    run, config = new_config(request(scenes), scenes / "yunet.onnx", scenes / "run")
+    config.save(run)
+    for file in (RunFolder(run).face_config, RunFolder(run).spare_face_config):
+        fields = json.loads(file.read_text())
+        fields["recipe"]["fit"]["steps"] = 0
+        file.write_text(json.dumps(fields))
+    with pytest.raises(
+        InputError, match=r"not the configuration of a face training: fit\.steps: .* \(got 0\)\.$"
+    ) as refused:
+        FaceConfig.load(run)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_face_recipe_of_ones_own_says_what_differs_from_its_base(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('base = "face-finder"\nname = "mine"\n[fit]\nsteps = 50\n')
+    mine, base = load_face_recipe(str(file), ("fit.seed=7",)), load_face_recipe("face-finder")
+    assert is_face_recipe(str(file)) and mine.name == "mine" and mine.task == base.task
+    assert mine.fit == base.fit.model_copy(update={"steps": 50, "seed": 7})
+    for other in ('base = "small"', "base = [1]"):
+        file.write_text(other)
+        assert not is_face_recipe(str(file))
 
 
 def test_the_library_trains_face_networks_as_the_command_does(scenes):
