@@ -36,7 +36,7 @@ def test_invalid_address_is_refused(text):
         parse_address(text, "--serve")
 
 
-def test_all_outputs_at_once(edgefer, tmp_path):
+def test_all_outputs_work_at_once(edgefer, tmp_path):
     pytest.importorskip("starlette")
     pytest.importorskip("prometheus_client")
     pytest.importorskip("paho")

@@ -77,7 +77,7 @@ def source(builtin, tmp_path_factory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def watched(source, tiny, tmp_path_factory) -> tuple[Bundle, list[str]]:
-    """A bundle pruned and trained quantization-aware, and what was reported meanwhile."""
+    """A bundle pruned and trained quantization-aware, and what was reported during both."""
     plan, watching = Plan(sparsity=0.5, aware=True, float16=True, epochs=2), Watching()
     bundle = convert(source, tiny, plan, tmp_path_factory.mktemp("out") / "pruned-qat", watching).bundle
     return bundle, watching.seen

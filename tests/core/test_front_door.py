@@ -40,7 +40,7 @@ def python(code: str, **options) -> str:
 
 
 def test_import_is_fast_and_loads_nothing_heavy():
-    """Under 50 ms of the processor (median of seven; about 1 to 16 ms measured), and nothing heavy is loaded."""
+    """Under 50 ms of CPU time (median of seven; about 1 to 16 ms measured), and nothing heavy is loaded."""
     code = (
         "import sys, time; began = time.process_time(); import edgefer; print(1000 * (time.process_time() - began)); "
     )

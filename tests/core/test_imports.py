@@ -50,7 +50,7 @@ def test_no_package_imports_against_the_allowed_direction(room):
 
 
 def test_only_the_command_line_imports_the_commands():
-    """They are thin layers over functions that Python programs call too."""
+    """Commands are thin layers over functions that Python programs call too."""
     outside = [file for room in ROOMS.values() for file in room.rglob("*.py") if file.parent.name != "commands"]
     for file in outside:
         if file != ROOMS["edgefer"] / "cli.py":

@@ -23,7 +23,7 @@ def test_locked_directory_is_kept_and_an_abandoned_one_is_removed(tmp_path):
 
 @pytest.mark.parametrize("locked_by", ["nobody", "the other"])
 def test_directory_that_is_removed_before_it_is_locked_is_created_again(tmp_path, monkeypatch, locked_by):
-    """The other one opens and locks it first, and removes it while this one waits for the lock."""
+    """Another process opens and locks it first, and removes it while this one waits for the lock."""
     make, lock, made = tempfile.mkdtemp, fcntl.flock, []
 
     def mkdtemp(**options):

@@ -158,14 +158,14 @@ def test_a_quantize_at_the_front_does_not_end_the_partition(build):
     assert [p.mapped for p in place(read_model(build(steps), "x").main)] == [False, True]
 
 
-def test_parameters_against_the_edge_tpu_memory(build):
+def test_parameters_beyond_the_edge_tpu_memory_are_reported(build):
     for size, over in ((8 * 2**20, False), (8 * 2**20 + 1, True)):
         weights = {"constants": [((1, size), INT8, bytes(size))]}
         content = build([("FULLY_CONNECTED", 1, (1, size), (1, 1), INT8, weights)])
         assert ("edgetpu-memory" in rules(content, "edgetpu")) is over
 
 
-def test_custom_operators(build):
+def test_unknown_custom_operators_are_errors(build):
     def custom(name):
         return build([(name, 1, (1, 8), (1, 8), INT8, {})])
 

@@ -27,7 +27,7 @@ def saved(make_frame, tmp_path):
     return file
 
 
-def test_shares_moments_and_runs(saved):
+def test_report_has_shares_moments_and_runs(saved):
     found = read_report(saved)
     first, second = found.runs
     assert first.labels == {"happy": 60, "sad": 40} and second.labels == {"happy": 5}
