@@ -22,7 +22,7 @@ SYSTEMS = {
 
 @functools.cache
 def laid_out() -> Path:
-    """The package as a wheel lays it out: the tree's train/ and convert/ are edgefer.train and edgefer.convert."""
+    """The package in the layout of a wheel: the tree's train/ and convert/ are edgefer.train and edgefer.convert."""
     target = Path(tempfile.mkdtemp(prefix="edgefer-aarch64-"))
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", target, ROOT], check=True)
     return target

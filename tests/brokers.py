@@ -1,4 +1,4 @@
-"""A real Mosquitto, and who hears all that is published there."""
+"""A real Mosquitto, and a listener that receives everything published there."""
 
 import queue
 import socket
@@ -41,24 +41,24 @@ class Mosquitto:
 
 
 class Listener:
-    """Hears everything: `next(topic)` waits for the next message of a topic."""
+    """Receives everything: `next(topic)` waits for the next message of a topic."""
 
     def __init__(self, port):
         from paho.mqtt.client import CallbackAPIVersion, Client
 
-        self.heard = {}
+        self.received = {}
         self.client = Client(CallbackAPIVersion.VERSION2)
         self.client.username_pw_set("pi", "raspberry")
         self.client.on_message = lambda client, userdata, m: self.box(m.topic).put(m.payload.decode())
         subscribed = queue.Queue()
-        self.client.on_subscribe = lambda *about: subscribed.put(True)
+        self.client.on_subscribe = lambda *arguments: subscribed.put(True)
         self.client.connect("127.0.0.1", port)
         self.client.subscribe("#")
         self.client.loop_start()
         subscribed.get(timeout=10)
 
     def box(self, topic):
-        return self.heard.setdefault(topic, queue.Queue())
+        return self.received.setdefault(topic, queue.Queue())
 
     def next(self, topic):
         return self.box(topic).get(timeout=10)
@@ -68,8 +68,8 @@ class Listener:
         self.client.loop_stop()
 
 
-def wait_for(what, timeout_s=10):
+def wait_for(condition, timeout_s=10):
     deadline = time.monotonic() + timeout_s
-    while not what():
+    while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.01)

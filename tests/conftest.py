@@ -25,7 +25,7 @@ from edgefer.records import Face, Frame
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.data.load import load_dataset
 
-# Not a second conftest.py: tests import names of this one, and Python knows one module so called.
+# Not a second conftest.py: tests import names of this one, and Python allows only one module of that name.
 pytest_plugins = ["exports"]
 
 GRAY48 = InputSpec(height=48, width=48)
@@ -65,14 +65,14 @@ NEEDS = {  # mark: (is it here, why not)
 }
 
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each worker, and no threads that wait for one
+if "PYTEST_XDIST_WORKER" in os.environ:  # one core per worker, and no threads waiting for one
     cv2.setNumThreads(1)
     for variable in ("TF_NUM_INTRAOP_THREADS", "OPENCV_FOR_THREADS_NUM", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
 
 
 def newest_checkpoint(run: Path) -> int:
-    """The epoch that a training would go on after, 0 for none: of the file that is written after the checkpoint it names."""
+    """The last epoch whose checkpoint is complete, 0 for none: by the file that is written after the checkpoint it names."""
     state = run / "training" / "checkpoints" / "checkpoint"
     return int(re.search(r'model_checkpoint_path: "ckpt-(\d+)"', state.read_text())[1]) if state.exists() else 0
 
@@ -93,7 +93,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """A skip is not a pass: on the bench, --require=camera makes a missing camera a failure."""
+    """A skip is not a pass: on the test bench, --require=camera makes a missing camera a failure."""
     _sort_files(items)
     for mark, (here, why) in NEEDS.items():
         if mark == "aarch64" and here and mark not in config.getoption("-m"):
@@ -105,19 +105,19 @@ def pytest_collection_modifyitems(config, items):
 
 
 def _sort_files(items: list[pytest.Item]) -> None:
-    """Put long files first, so that no worker is left alone with one, and what needs the demo after it."""
+    """Put long files first, so that no worker is left alone with one, and files that need the demo after it."""
     needs_demo = {item.path for item in items if "demo" in item.fixturenames}
 
-    def turn(item: pytest.Item) -> tuple[bool, bool, bool]:
+    def order(item: pytest.Item) -> tuple[bool, bool, bool]:
         room = item.path.relative_to(ROOT / "tests").parts[0]
         return item.path.stem != "test_demo", room not in LONG, item.path in needs_demo
 
-    items.sort(key=turn)
+    items.sort(key=order)
 
 
 @pytest.fixture(scope="session")
 def make_frame():
-    """Makes what sinks get: make_frame(number, "happy", ("unsure", "dark"), ...), a face for each label. known: the network's."""
+    """Makes frames for sinks: make_frame(number, "happy", ("unsure", "dark"), ...), a face per label. known: the network's labels."""
 
     def make(number=0, *labels, time_s=None, score=0.8, size=(64, 48), known=("happy", "sad", "neutral")) -> Frame:
         image = np.full((size[1], size[0], 3), number % 256, np.uint8)
@@ -161,12 +161,12 @@ def edgefer(cache):
 
     def call(*arguments, cwd=None, expect=0, **environment) -> subprocess.CompletedProcess:
         arguments = list(map(str, arguments))
-        told = os.environ | {"XDG_CACHE_HOME": str(cache), "DISPLAY": "", "WAYLAND_DISPLAY": ""} | environment
+        variables = os.environ | {"XDG_CACHE_HOME": str(cache), "DISPLAY": "", "WAYLAND_DISPLAY": ""} | environment
         if environment:  # libraries read some of it while they are imported
             command = [sys.executable, "-c", "from edgefer.cli import main; main()", *arguments]
-            done = subprocess.run(command, cwd=cwd, env=told, capture_output=True, text=True)
+            done = subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True)
         else:
-            done = Fork(arguments, told, cwd).done()
+            done = Fork(arguments, variables, cwd).done()
         assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
         return done
@@ -187,7 +187,7 @@ def forked_conversion(monkeypatch):
 
 @pytest.fixture(scope="session")
 def demo(edgefer, common) -> Path:
-    """The folder in which `edgefer demo` was run; a minute, once for all workers. printed.txt: what it said; seconds.txt."""
+    """The folder in which `edgefer demo` was run; a minute, once for all workers. printed.txt holds its output, seconds.txt its time."""
     with FileLock(common / "demo.lock"):
         if not (common / "seconds.txt").exists():
             began = time.monotonic()

@@ -49,12 +49,12 @@ class Fork:
         ready()
         self._folder = TemporaryDirectory()
         self._outputs = [Path(self._folder.name) / name for name in ("stdout", "stderr")]
-        told = (module, list(map(str, arguments)), Path(cwd or ".").resolve(), environment, self._outputs)
-        self.process = FORKS.Process(target=_main, args=told, daemon=True)
+        start = (module, list(map(str, arguments)), Path(cwd or ".").resolve(), environment, self._outputs)
+        self.process = FORKS.Process(target=_main, args=start, daemon=True)
         self.process.start()
 
     def done(self, timeout: float | None = None) -> subprocess.CompletedProcess:
-        """What subprocess.run would return; TimeoutError where it is not done within the timeout, in seconds."""
+        """What subprocess.run would return; TimeoutError if it takes longer than `timeout` seconds."""
         self.process.join(timeout)
         if self.process.is_alive():
             raise TimeoutError

@@ -41,8 +41,8 @@ def portable(model: Model, target: str) -> Iterator[Finding]:
         return
     if target != "micro":
         return
-    memory = plan(network).size + network.input.size + network.answers  # the pixels and answers are the caller's
-    sizes = {"RAM": (memory, RAM - STACK), "flash": (parameter_bytes(model), FLASH - CODE)}
+    ram = plan(network).size + network.input.size + network.answers  # the pixels and answers are the caller's
+    sizes = {"RAM": (ram, RAM - STACK), "flash": (parameter_bytes(model), FLASH - CODE)}
     for memory, (size, room) in sizes.items():
         if size > room:
             yield Finding(

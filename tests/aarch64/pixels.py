@@ -1,4 +1,4 @@
-"""Prints a hash of what `prepare` makes of many pictures, a line for each way through it: to compare two machines by."""
+"""Prints a hash of the output of `prepare` for many images, one line per code path, to compare two machines."""
 
 import hashlib
 

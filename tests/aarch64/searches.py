@@ -37,7 +37,7 @@ class OpenCVYuNet:
 
 
 def networks_of(find: Find, image_bgr: np.ndarray, kind: type) -> Callable[[], None]:
-    """What asks the runtime's interpreters (of `kind`) again, and in the same order, as a search did; and does nothing else."""
+    """A function that only invokes the runtime's interpreters (of `kind`) again, in the same order as a search did."""
     asked: list = []
     invoke = kind.invoke
     kind.invoke = lambda interpreter: (asked.append(interpreter), invoke(interpreter))[1]

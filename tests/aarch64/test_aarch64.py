@@ -17,7 +17,7 @@ ROWS = ["pixels of haar's crop", "pixels of own's crop", "pixels of yunet's crop
 
 
 def verify_on(core, **where) -> dict[str, dict]:
-    """The rows of `edgefer verify`, by what they are of. There is no compiler there: those of the C say so."""
+    """The rows of `edgefer verify` by subject. There is no compiler there, which the rows of the C code state."""
     done = python_on(core, "-m", "edgefer.cli", "verify", "fer-small", "--json", **where)
     assert done.returncode == 0, done.stdout + done.stderr
     checks = {check["subject"]: check for check in json.loads(done.stdout)["checks"]}
@@ -25,14 +25,14 @@ def verify_on(core, **where) -> dict[str, dict]:
     return checks
 
 
-def test_it_is_an_arm_that_runs_here():
+def test_emulated_machine_is_aarch64():
     done = python_on("cortex-a72", "-c", "import platform, cv2; print(platform.machine(), cv2.__file__)")
     machine, cv2 = done.stdout.split()
     assert machine == "aarch64" and cv2.startswith(str(AARCH64)), done.stderr
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_the_python_is_that_of_the_system(system):
+def test_python_version_is_that_of_the_system(system):
     done = python_on("cortex-a72", "-c", "import sys; print(*sys.version_info[:2], sep='.')", system=system)
     assert done.stdout.strip() == SYSTEMS[system], done.stderr
 
@@ -45,16 +45,16 @@ def same_as_on_the_host(checks: dict[str, dict]) -> None:
 
 
 @pytest.mark.parametrize(("core", "system"), [*((core, "bookworm") for core in CORES), ("cortex-a76", "trixie")])
-def test_the_same_pixels_and_answers_as_on_the_host(core, system):
+def test_pixels_and_answers_are_the_same_as_on_the_host(core, system):
     same_as_on_the_host(verify_on(core, system=system))
 
 
 @pytest.mark.parametrize("version", ["2.2.0", "2.3.0"])
-def test_newer_runtimes_answer_the_same_there(version):
+def test_newer_runtimes_give_the_same_answers(version):
     same_as_on_the_host(verify_on("cortex-a72", wheels=f"litert-{version}"))
 
 
-def test_every_way_to_the_pixels_is_bit_exact():
+def test_every_preprocessing_path_is_bit_exact():
     script = ROOT / "tests" / "aarch64" / "pixels.py"
     here = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout.splitlines()
     there = python_on("cortex-a72", script).stdout.splitlines()

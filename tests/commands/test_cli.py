@@ -33,7 +33,7 @@ app()
 
 
 def cpu_seconds(code: str) -> tuple[float, subprocess.CompletedProcess]:
-    """Of a new Python: other work on this machine is none of the command's."""
+    """CPU time of a new Python process: other work on this machine does not count."""
     began = os.times()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     ended = os.times()
@@ -80,7 +80,7 @@ def test_no_help_holds_words_in_angle_brackets_which_markdown_would_drop():
     assert seen > 150
 
 
-def test_nothing_takes_an_empty_text_which_of_a_path_would_be_the_current_folder():
+def test_no_option_or_argument_accepts_an_empty_text():
     seen = 0
     for name, command in commands(get_command(app)):
         for param in [] if hasattr(command, "commands") else command.params:
@@ -103,9 +103,9 @@ def empty_video(tmp_path):
 
 def test_mistakes_are_named_in_one_sentence(edgefer, tmp_path, trained, empty_video):
     def refuse(*arguments, code=2):
-        said = edgefer(*arguments, cwd=tmp_path, expect=code).stderr.strip().splitlines()
-        assert said[-1].startswith("edgefer: "), said
-        return said[-1]
+        lines = edgefer(*arguments, cwd=tmp_path, expect=code).stderr.strip().splitlines()
+        assert lines[-1].startswith("edgefer: "), lines
+        return lines[-1]
 
     assert "There is no data at nowhere.csv" in refuse("train", "--data", "nowhere.csv")
     assert "no recipe 'huge'" in refuse("train", "--data", "builtin", "--recipe", "huge")
@@ -129,15 +129,15 @@ def test_mistakes_are_named_in_one_sentence(edgefer, tmp_path, trained, empty_vi
     assert "--mjpg is for USB cameras" in refuse("run", "--camera", "csi", "--mjpg")
 
 
-def test_votes_beside_the_data_are_not_a_folder_of_that_name(edgefer, tmp_path):
+def test_ferplus_means_the_votes_file_and_not_a_folder_of_that_name(edgefer, tmp_path):
     (tmp_path / "ferplus").mkdir()
     (tmp_path / "fer.csv").write_text(f"emotion,pixels,Usage\n0,{'7 ' * 2304},Training\n")
-    said = edgefer("train", "--data", "fer.csv", "--labels", "ferplus", cwd=tmp_path, expect=2).stderr
-    assert f"no FER+ votes at {tmp_path / 'ferplus.csv'} or " in said and "instead of ferplus." in said
+    stderr = edgefer("train", "--data", "fer.csv", "--labels", "ferplus", cwd=tmp_path, expect=2).stderr
+    assert f"no FER+ votes at {tmp_path / 'ferplus.csv'} or " in stderr and "instead of ferplus." in stderr
     assert sorted(file.name for file in tmp_path.iterdir()) == ["fer.csv", "ferplus"]
 
 
-def test_folds_are_not_for_several_workers(edgefer, tmp_path):
+def test_folds_with_several_workers_are_refused(edgefer, tmp_path):
     config = '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}'
     order = ("train", "--data", "builtin", "--folds", 2, "--out", tmp_path / "run")
     assert "Leave TF_CONFIG out" in edgefer(*order, expect=2, TF_CONFIG=config).stderr
@@ -158,7 +158,7 @@ def test_bad_sources_are_named_in_one_sentence(edgefer, tmp_path, converted, emp
     assert empty_video.with_suffix(".avi").read_bytes() == b"mine"
 
 
-def test_parity_over_budget_leaves_with_1_and_a_report(edgefer, converted, tmp_path):
+def test_parity_over_budget_exits_with_1_and_writes_a_report(edgefer, converted, tmp_path):
     model = load_keras(converted, "keras")
     model.layers[-1].set_weights([weights[..., ::-1] for weights in model.layers[-1].get_weights()])  # other labels
     files = {name: converted.read(name) for name in converted.card.variants} | {"keras": keras_bytes(model)}
@@ -169,7 +169,7 @@ def test_parity_over_budget_leaves_with_1_and_a_report(edgefer, converted, tmp_p
     assert [check["passed"] for check in written["checks"] if "on litert against" in check["subject"]] == [False, False]
 
 
-def test_ctrl_c_while_it_is_loaded_is_no_traceback(tmp_path):
+def test_ctrl_c_while_loading_prints_no_traceback(tmp_path):
     (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
     done = subprocess.run(
         [sys.executable, "-m", "edgefer", "models"], env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True
@@ -178,8 +178,8 @@ def test_ctrl_c_while_it_is_loaded_is_no_traceback(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_being_ended_is_as_being_stopped(tmp_path, number):
-    """What was half done is put away: the folder that a training has made goes while nothing is in it."""
+def test_termination_signals_clean_up_like_ctrl_c(tmp_path, number):
+    """Unfinished work is cleaned up: the folder that a training has made is removed while it is empty."""
     code = """
 import os, signal, sys
 from edgefer import cli
@@ -203,8 +203,8 @@ def test_broken_pipe_is_quiet(converted):
     assert process.wait() == 1
 
 
-def test_figures_printed_are_those_of_the_bundle(builtin, converted):
-    """What `convert` stored is what the network does, counted again from its predictions."""
+def test_stored_accuracy_is_that_of_the_network(builtin, converted):
+    """The accuracy that `convert` stored equals one computed from the network's predictions."""
     from edgefer.interpreter import Classifier
 
     split = builtin.split("valid")
@@ -214,13 +214,13 @@ def test_figures_printed_are_those_of_the_bundle(builtin, converted):
     assert stored.accuracy > 0.9
 
 
-def test_an_address_is_printed_as_it_is(capsys):
+def test_colons_in_an_address_are_not_printed_as_emoji(capsys):
     from edgefer import console
 
     console.show("http://[fd00:a:b::1]:8000/")
     console.show_table("", ("folder",), [("/data/:dog:/x",)])
-    told = capsys.readouterr().out
-    assert ":a:b:" in told and ":dog:" in told
+    printed = capsys.readouterr().out
+    assert ":a:b:" in printed and ":dog:" in printed
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def start(*arguments, code="", **environment):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_what_a_terminal_cannot_show_is_escaped_and_json_stays_json(encoding, tmp_path):
+def test_characters_that_a_terminal_cannot_show_are_escaped_and_json_stays_valid(encoding, tmp_path):
     name = tmp_path / "喜び.csv"
     name.write_text("emotion,pixels\n0,1 2\n")
     shown = start("data", "check", name, PYTHONIOENCODING=encoding)
@@ -277,7 +277,7 @@ def test_what_a_terminal_cannot_show_is_escaped_and_json_stays_json(encoding, tm
 
 
 @pytest.mark.parametrize("arguments", [["run", "builtin", "--frames", "1"], ["models", "--json"]])
-def test_a_closed_stdout_is_no_traceback_and_no_file_gets_its_number(arguments, tmp_path):
+def test_closed_stdout_causes_no_error(arguments, tmp_path):
     done = subprocess.run(
         ["sh", "-c", '"$0" -c "from edgefer.cli import main; main()" "$@" >&-', sys.executable, *arguments],
         capture_output=True,
@@ -296,22 +296,22 @@ def test_an_empty_name_is_not_the_current_folder(edgefer, tmp_path):
 @pytest.mark.parametrize(
     "option", [["--threads", "100000"], ["--target-fps", "inf"], ["--target-fps", "0.05"], ["--fps", "1e300"]]
 )
-def test_numbers_that_no_board_has_are_wrong_usage(edgefer, option):
+def test_out_of_range_numbers_are_wrong_usage(edgefer, option):
     edgefer("run", "builtin", "--frames", 1, *option, expect=2)
 
 
-def test_the_least_frame_rate_is_that_of_python(edgefer):
+def test_minimum_frame_rate_is_the_same_as_in_python(edgefer):
     edgefer("run", "builtin", "--frames", 1, "--target-fps", MIN_TARGET_FPS)
 
 
 @pytest.mark.parametrize("folder", [".", "..", "/"])
-def test_a_folder_without_a_name_is_no_traceback(edgefer, tmp_path, folder):
+def test_folder_without_a_name_gives_a_clear_error(edgefer, tmp_path, folder):
     (tmp_path / "inner").mkdir()
     for command in ("report", "import"):
         assert edgefer(command, folder, cwd=tmp_path / "inner", expect=2).stderr.startswith("edgefer: ")
 
 
-def test_what_is_made_of_the_current_folder_lies_beside_it(tmp_path, monkeypatch):
+def test_output_made_from_the_current_folder_is_written_beside_it(tmp_path, monkeypatch):
     card = Bundle.open(shipped_bundles()["fer-nano"]).card
     monkeypatch.chdir(tmp_path)
     for named in (Path("."), Path("../mine"), tmp_path / "mine"):

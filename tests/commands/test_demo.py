@@ -10,14 +10,14 @@ from edgefer.commands.demo import _score
 from edgefer.errors import EdgeferError
 
 
-def test_a_demo_that_was_stopped_in_its_video_says_so(tmp_path):
+def test_demo_interrupted_in_its_video_gives_a_clear_error(tmp_path):
     (tmp_path / "faces.jsonl").write_text('{"frame": 0, "time_s": 0.0, "faces": []}\n')
     with pytest.raises(EdgeferError, match="Stopped while reading the video"):
         _score(tmp_path / "faces.jsonl")
 
 
 @pytest.mark.slow
-def test_demo_does_the_main_job_in_three_minutes(demo):
+def test_demo_completes_in_three_minutes(demo):
     printed = (demo / "printed.txt").read_text()
     assert float((demo / "seconds.txt").read_text()) < 180
     right, faces = map(int, re.search(r"In the video (\d+) of (\d+) faces", printed).groups())

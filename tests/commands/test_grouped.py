@@ -1,4 +1,4 @@
-"""Options in records: the command line has each of their fields, and Python gives them by keyword."""
+"""Options grouped in dataclasses: their fields are options on the command line and keywords in Python."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -50,7 +50,7 @@ def test_every_field_is_an_option_with_its_default_and_its_checks(invoke):
     assert "How many." in page and "What it does." in page and "flags" not in page
 
 
-def test_python_gives_the_fields_by_keyword(invoke):
+def test_python_passes_the_fields_by_keyword(invoke):
     command("y", count=2)
     command(loud=True)
     assert [("y", MoreFlags(count=2)), ("none", MoreFlags(loud=True))] == SEEN

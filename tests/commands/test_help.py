@@ -44,18 +44,18 @@ def examples(command) -> list[str]:
 
 
 @pytest.mark.parametrize("name", PAGES, ids=" ".join)
-def test_no_help_shows_a_type_where_there_is_no_value_or_two_words_for_one_thing(name):
+def test_help_shows_no_useless_types_and_uses_one_word_per_thing(name):
     page = help_of(name)
     assert not re.search(r"<bool>| range>|--\S+ +<(str|int|float|path)>", page)
     assert [word for word in WORDS if re.search(rf"\b{word}s?\b", page, re.IGNORECASE)] == []
     assert page.count("default: 0]") == (
         name == ("run",)
-    )  # --rotate 0; elsewhere 0 stands for something that is not said
+    )  # --rotate 0; elsewhere a default of 0 has a special meaning and is not shown
     assert "default: 0.0]" not in page
 
 
 @pytest.mark.parametrize("name", PAGES, ids=" ".join)
-def test_no_help_has_a_gap(name):
+def test_help_has_no_double_blank_lines(name):
     lines = [line.rstrip() for line in help_of(name).strip().splitlines()]
     assert not [number for number, pair in enumerate(pairwise(lines)) if pair == ("", "")]
 
@@ -77,14 +77,14 @@ def parsed(line: str) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("name", COMMANDS, ids=" ".join)
-def test_every_command_has_examples_that_it_takes(name):
+def test_every_command_has_valid_examples(name):
     given = examples(COMMANDS[name])
     assert 1 <= len(given) <= 3
     assert name in [called for line in given for called in parsed(line)]
 
 
 @pytest.mark.parametrize("file", READMES, ids=lambda file: str(file.relative_to(ROOT)))
-def test_every_command_of_a_readme_is_one_that_there_is(file):
+def test_every_command_in_a_readme_is_valid(file):
     text = file.read_text()
     blocks = re.findall(r"^```(?:bash|sh)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
@@ -95,22 +95,22 @@ def test_every_command_of_a_readme_is_one_that_there_is(file):
 
 
 @pytest.mark.parametrize("name", COMMANDS, ids=" ".join)
-def test_options_that_several_commands_have_lie_in_the_same_panel(name):
+def test_options_shared_by_several_commands_are_in_the_same_panel(name):
     homes = {"skip_bad": "Input", "as_json": "Output", "runtime": "Runtime", "detector": "Faces", "out": "Output"}
     for param in COMMANDS[name].params:
         if param.name in homes and param.param_type_name == "option":
             assert param.rich_help_panel == homes[param.name], param.name
 
 
-def test_the_help_names_the_shipped_networks_that_a_training_can_begin_with():
+def test_help_names_the_shipped_networks_that_a_training_can_start_from():
     assert "shipped ones, fer-nano, fer-small and ferplus-small have theirs" in " ".join(
         re.sub("[│╭╮╰╯─]", "", help_of(("train",))).split()
     )
     assert with_keras() == ["fer-nano", "fer-small", "ferplus-small"]
 
 
-def test_choices_complete_themselves():
-    """What the shell asks of `edgefer run --smooth <Tab>`."""
+def test_shell_completion_lists_the_choices():
+    """As the shell asks for `edgefer run --smooth <Tab>`."""
     environment = {"_EDGEFER_COMPLETE": "complete_bash", "COMP_WORDS": "edgefer run --smooth ", "COMP_CWORD": "3"}
     done = CliRunner().invoke(app, [], env=environment, prog_name="edgefer")
     assert done.stdout.split() == ["off", "responsive", "calm"]
@@ -122,7 +122,7 @@ def test_the_exit_codes_are_documented_once_for_all_commands():
     assert re.search(r"0 success; 1 .* failed.*; 2 invalid input", " ".join(help_of(()).split()))
 
 
-def test_models_as_json_are_whole_cards():
+def test_models_as_json_are_complete_cards():
     listed = json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)["models"]
     assert {"fer-nano", "ferplus-small"} <= {one["name"] for one in listed}
     assert all(one["card"]["labels"] and len(one["sha256"]) == 64 for one in listed)

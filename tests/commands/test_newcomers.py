@@ -13,41 +13,41 @@ from edgefer.commands.convert import _next
 from edgefer.convert import start
 from edgefer.errors import InputError
 
-LIES = r"fer-small does not say where the images lie that it was trained on \(fer2013\S*\): name them, or .* with --data PATH"
-ABOUT = "is about decisions on labelled images: name some, similar to those it was trained on, with --data PATH"
-FINDS = "finds faces, and images labelled by class say nothing of that: `edgefer verify "
-CONVERTED = "which conversion and --init-from need: it ships converted, so name "
+NO_DATA = r"fer-small does not say where the images lie that it was trained on \(fer2013\S*\): name them, or .* with --data PATH"
+NEEDS_DATA = "is about decisions on labelled images: name some, similar to those it was trained on, with --data PATH"
+NOT_A_CLASSIFIER = "finds faces, and images labelled by class say nothing of that: `edgefer verify "
+NO_KERAS = "which conversion and --init-from need: it ships converted, so name "
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["convert", "fer-small"], LIES),
-        (["compare", "fer-small"], LIES),
-        (["evaluate", "fer-small"], LIES),
-        (["parity", "fer-small"], LIES),
-        (["verify", "fer-small", "--report", "out"], f"^--report {ABOUT}"),
-        (["verify", "fer-small", "--split", "test"], f"^--split {ABOUT}"),
-        (["verify", "fer-small", "--skip-bad"], f"^--skip-bad {ABOUT}"),
-        (["verify", "fer-small", "--max-drop", "0.5"], f"^--max-drop {ABOUT}"),
-        (["verify", "fer-small", "--min-agreement", "0.9"], f"^--min-agreement {ABOUT}"),
-        (["convert", "pets-small"], f"{CONVERTED}fer-nano, fer-small, ferplus-small, or one that you trained"),
-        (["compare", "pets-small"], f"{CONVERTED}fer-nano, fer-small, ferplus-small, or one that you trained"),
-        (["convert", "face-finder"], f"{CONVERTED}one that you trained, by `edgefer train --recipe face-finder`"),
-        (["convert", "face-refiner"], f"{CONVERTED}one that you trained, by `edgefer train --recipe face-refiner`"),
-        (["evaluate", "face-finder", "--data", "builtin"], f"face-finder {FINDS}"),
-        (["verify", "face-refiner", "--data", "builtin"], f"face-refiner {FINDS}"),
+        (["convert", "fer-small"], NO_DATA),
+        (["compare", "fer-small"], NO_DATA),
+        (["evaluate", "fer-small"], NO_DATA),
+        (["parity", "fer-small"], NO_DATA),
+        (["verify", "fer-small", "--report", "out"], f"^--report {NEEDS_DATA}"),
+        (["verify", "fer-small", "--split", "test"], f"^--split {NEEDS_DATA}"),
+        (["verify", "fer-small", "--skip-bad"], f"^--skip-bad {NEEDS_DATA}"),
+        (["verify", "fer-small", "--max-drop", "0.5"], f"^--max-drop {NEEDS_DATA}"),
+        (["verify", "fer-small", "--min-agreement", "0.9"], f"^--min-agreement {NEEDS_DATA}"),
+        (["convert", "pets-small"], f"{NO_KERAS}fer-nano, fer-small, ferplus-small, or one that you trained"),
+        (["compare", "pets-small"], f"{NO_KERAS}fer-nano, fer-small, ferplus-small, or one that you trained"),
+        (["convert", "face-finder"], f"{NO_KERAS}one that you trained, by `edgefer train --recipe face-finder`"),
+        (["convert", "face-refiner"], f"{NO_KERAS}one that you trained, by `edgefer train --recipe face-refiner`"),
+        (["evaluate", "face-finder", "--data", "builtin"], f"face-finder {NOT_A_CLASSIFIER}"),
+        (["verify", "face-refiner", "--data", "builtin"], f"face-refiner {NOT_A_CLASSIFIER}"),
         (
             ["convert"],
             r"no trained bundle under runs/: name one \(fer-nano, fer-small, ferplus-small ship\), or train one with `edgefer train",
         ),
     ],
 )
-def test_what_ships_without_data_or_weights_is_said_with_what_to_do(arguments, said, tmp_path, monkeypatch):
+def test_error_for_a_network_shipped_without_data_or_weights_says_what_to_do(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, arguments)
     assert isinstance(done.exception, InputError), done.output
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         raise done.exception
     assert list(tmp_path.iterdir()) == []
 
@@ -60,7 +60,7 @@ def test_a_proof_without_data_names_the_machine_and_its_runtime(tmp_path, monkey
     assert f"On {', '.join(shown['machine'].values())}, edgefer {shown['edgefer']}\n" in text
 
 
-def test_after_a_conversion_the_next_command_names_the_data_that_it_knows(trained, converted, tmp_path, monkeypatch):
+def test_next_command_after_a_conversion_names_the_data(trained, converted, tmp_path, monkeypatch):
     monkeypatch.setattr(start, "training_data", lambda *_, **__: None)
     monkeypatch.setattr(start, "convert", lambda *_: SimpleNamespace(bundle=converted, checks=(), complaint=""))
     monkeypatch.setattr(start, "add_extras", lambda extras, bundle, progress: (bundle, []))

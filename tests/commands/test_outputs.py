@@ -1,4 +1,4 @@
-"""The outputs of `edgefer run`: several at once, what is wrong reported in a sentence."""
+"""The outputs of `edgefer run`: several at once, errors reported in one sentence."""
 
 import csv
 import json
@@ -26,17 +26,17 @@ RUN = ("run", "fer-small", "--source", "builtin", "--headless")
     ("text", "address"),
     [("8000", ("127.0.0.1", 8000)), ("0.0.0.0:80", ("0.0.0.0", 80)), ("[::1]:80", ("::1", 80)), ("pi:0", ("pi", 0))],
 )
-def test_an_address_without_a_host_is_this_machine_alone(text, address):
+def test_address_without_a_host_means_loopback(text, address):
     assert parse_address(text, "--serve") == address
 
 
 @pytest.mark.parametrize("text", ["", "pi", "pi:", "::1:80", "99999", "-1", "80 ", "²", "pi..lan:80", "1" * 5000])
-def test_no_address(text):
+def test_invalid_address_is_refused(text):
     with pytest.raises(InputError, match=r"--serve .*0\.0\.0\.0:8000"):
         parse_address(text, "--serve")
 
 
-def test_all_outputs_at_once(edgefer, tmp_path):
+def test_all_outputs_work_at_once(edgefer, tmp_path):
     pytest.importorskip("starlette")
     pytest.importorskip("prometheus_client")
     pytest.importorskip("paho")
@@ -69,7 +69,7 @@ def test_all_outputs_at_once(edgefer, tmp_path):
         ({"mqtt": "mqtt://x/y"}, "mqtt", "paho.mqtt", "--mqtt needs paho: pip install 'edgefer[mqtt]'"),
     ],
 )  # fmt: skip
-def test_a_missing_library_is_one_sentence(monkeypatch, wanted, module, library, line):
+def test_missing_library_gives_a_one_sentence_error(monkeypatch, wanted, module, library, line):
     loaded = (f"{library}.", f"edgefer.devices.outputs.{module}.", "edgefer.devices.outputs.server.")
     for name in [name for name in sys.modules if f"{name}.".startswith(loaded)]:
         monkeypatch.delitem(sys.modules, name)
@@ -83,7 +83,7 @@ def test_a_missing_library_is_one_sentence(monkeypatch, wanted, module, library,
     assert str(caught.value) == line
 
 
-def test_a_picture_of_many_frames_is_the_last(edgefer, tmp_path):
+def test_many_frames_saved_to_one_image_leave_the_last(edgefer, tmp_path):
     done = edgefer(*RUN, "--frames", 3, "--save", tmp_path / "out.png")
     assert f"Saved {tmp_path / 'out.png'}, the last of 3 frames" in done.stderr
 
@@ -96,8 +96,8 @@ def test_a_folder_keeps_every_frame_as_an_image(edgefer, tmp_path):
     assert "holds files already: choose another folder, or empty it first" in again.stderr
 
 
-def test_a_full_disk_keeps_no_run_from_starting(monkeypatch, capfd):
-    def full(*about, **options):
+def test_quiet_works_without_a_usable_temporary_directory(monkeypatch, capfd):
+    def full(*arguments, **options):
         raise FileNotFoundError("No usable temporary directory found")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
@@ -107,7 +107,7 @@ def test_a_full_disk_keeps_no_run_from_starting(monkeypatch, capfd):
     assert capfd.readouterr().err == "held back, then shown"
 
 
-def test_a_disk_that_is_full_ends_one_output_and_not_the_run(tmp_path):
+def test_full_disk_ends_one_output_but_not_the_run(tmp_path):
     command = [sys.executable, "-c", "from edgefer.cli import main; main()", *RUN, "--frames", "4", "--json"]
     with open("/dev/full", "w") as full:
         done = subprocess.run([*command, "--csv", tmp_path / "out.csv"], stdout=full, stderr=subprocess.PIPE, text=True)
@@ -116,7 +116,7 @@ def test_a_disk_that_is_full_ends_one_output_and_not_the_run(tmp_path):
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 9
 
 
-def test_a_label_in_an_image_saves_its_picture_though_nothing_lasts_there(edgefer, tmp_path):
+def test_snapshot_on_saves_a_single_image_without_a_hold_time(edgefer, tmp_path):
     cv2.imwrite(str(tmp_path / "photo.png"), next(drawn.scene())[0].image_bgr)
     shown = json.loads(edgefer("run", "fer-nano", tmp_path / "photo.png", "--json", "--headless").stdout)
     label = shown["faces"][0]["label"]

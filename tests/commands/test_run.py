@@ -1,4 +1,4 @@
-"""`edgefer run` as it is typed: what is a bundle and what a source, several sources, damage, --config."""
+"""The command `edgefer run`: bundles and sources as arguments, several sources, damaged files, --config."""
 
 import csv
 import inspect
@@ -23,7 +23,7 @@ FRAMES = [frame.image_bgr for frame, _ in drawn.scene(seconds=2, fps=5)]
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A folder with photo.jpg and two videos of ten frames, which is the current one."""
+    """The current folder, with photo.jpg and two videos of ten frames."""
     cv2.imwrite(str(tmp_path / "photo.jpg"), FRAMES[0])
     for name in ("one.avi", "other.avi"):
         writer = cv2.VideoWriter(str(tmp_path / name), cv2.VideoWriter.fourcc(*"MJPG"), 5, (480, 360))
@@ -34,7 +34,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_run_a_reader_and_an_exported_page_begin_with_the_same_options():
+def test_run_reader_and_exported_page_have_the_same_defaults():
     plain, typed = ReaderOptions(), reader_options(FaceFlags(), RuntimeFlags())
     assert typed == plain
     rules = device_of(Bundle.open(shipped_bundles()["fer-nano"]).card).rules
@@ -43,18 +43,18 @@ def test_run_a_reader_and_an_exported_page_begin_with_the_same_options():
     assert (page["smooth"].default, page["reject"].default) == (plain.smooth, plain.reject)
 
 
-def test_an_argument_is_a_bundle_or_a_source_without_doubt(here):
+def test_arguments_are_sorted_into_bundle_and_sources(here):
     shipped = shipped_bundles()["fer-nano"]
     (here / "run").mkdir()
     (here / "run" / "card.json").write_text("{}")
-    (here / "pictures").mkdir()
+    (here / "images").mkdir()
     for inputs, bundle, sources in (
         (["photo.jpg"], None, ["photo.jpg"]),
         (["fer-nano"], "fer-nano", []),
         (["fer-nano", "photo.jpg"], "fer-nano", ["photo.jpg"]),
         (["photo.jpg", "fer-nano"], "fer-nano", ["photo.jpg"]),
         ([str(shipped), "0", "csi:1"], str(shipped), ["0", "csi:1"]),
-        (["run", "pictures"], "run", ["pictures"]),
+        (["run", "images"], "run", ["images"]),
         (["rtsp://host/a", "builtin"], None, ["rtsp://host/a", "builtin"]),
     ):
         named, found = sort_inputs(inputs, None)
@@ -112,11 +112,11 @@ def test_bad_images_of_a_folder_are_counted_and_named(edgefer, here):
     assert "Skipped 1 file:\n" in edgefer("run", "fer-nano", here / "few", "--headless").stderr
 
 
-def test_options_come_from_a_file_and_what_is_typed_goes_first(edgefer, here):
+def test_options_come_from_a_config_file_and_the_command_line_wins(edgefer, here):
     (here / "run.toml").write_text('source = ["one.avi"]\nframes = 3\nheadless = true\njson = true\nmin_face = 10\n')
     done = edgefer("run", "fer-nano", "--config", "run.toml", "--frames", "2")
     assert len(done.stdout.splitlines()) == 2
-    for text, said in (
+    for text, message in (
         ("smoth = 1", "smoth"),
         ("frames = [1]", "frames takes one text or number, not a list"),
         ("finder = {path = 'x'}", "finder takes one text or number, not a table"),
@@ -134,13 +134,13 @@ def test_options_come_from_a_file_and_what_is_typed_goes_first(edgefer, here):
     ):
         (here / "run.toml").write_text(text)
         refused = edgefer("run", "fer-nano", "builtin", "--config", "run.toml", expect=2)
-        assert said in refused.stderr and "Traceback" not in refused.stderr
+        assert message in refused.stderr and "Traceback" not in refused.stderr
 
 
 @pytest.mark.parametrize(
     ("text", "checked"), [("check = false", False), ("no-check = true", False), ("no-check = false", True)]
 )
-def test_an_option_s_opposite_in_a_file_is_its_opposite(tmp_path, text, checked):
+def test_negated_option_in_a_config_file_is_understood(tmp_path, text, checked):
     (tmp_path / "run.toml").write_text(text)
     command = get_command(app).commands["run"]
     assert command.make_context("run", ["--config", str(tmp_path / "run.toml")]).params["check"] is checked
@@ -152,14 +152,14 @@ def test_a_run_without_images_does_not_mention_faces():
     from edgefer.commands import run
     from edgefer.devices.outputs.stats import RunStats
 
-    said = []
+    logged = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgefer.console.log", said.append)
+        patch.setattr("edgefer.console.log", logged.append)
         run._log_what_was_seen(RunStats(), SimpleNamespace(name="7", left_out=[], unchecked=""))
-    assert said == ["Nothing was read: 7 gave no image."]
+    assert logged == ["Nothing was read: 7 gave no image."]
 
 
-def test_pictures_of_a_folder_are_not_stretched_in_a_video(edgefer, here):
+def test_images_of_a_folder_are_not_stretched_in_a_video(edgefer, here):
     cv2.imwrite(str(here / "a.png"), FRAMES[0])
     cv2.imwrite(str(here / "b.png"), np.full((480, 120, 3), 255, np.uint8))
     for name in ("one.avi", "other.avi", "photo.jpg"):

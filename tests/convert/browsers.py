@@ -11,7 +11,7 @@ import pytest
 from conftest import CHROMIUM, FIREFOX, MINIBROWSER
 
 ENGINES = [pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("chromium", "firefox", "webkit")]
-FIREFOX_PREFS = {  # its camera is a picture that changes, without a face; nothing is fetched but the page
+FIREFOX_PREFS = {  # its camera shows changing images without a face; nothing but the page is downloaded
     "media.navigator.streams.fake": True,
     "media.navigator.permission.disabled": True,
     "services.settings.server": "data:,",

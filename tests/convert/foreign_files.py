@@ -1,4 +1,4 @@
-"""Networks from elsewhere, as files that tests make."""
+"""Third-party networks, as files that tests make."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ def int8_file() -> bytes:
 
 
 def changed(change) -> bytes:
-    """The same with `change` done to (input tensor, output tensor)."""
+    """The same with `change` applied to (input tensor, output tensor)."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 

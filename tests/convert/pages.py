@@ -16,7 +16,7 @@ from edgefer.convert.web.serve import _Handler
 from edgefer.convert.web.site import integrity
 from tests.convert.browsers import opened
 
-REPORT = "const report = told => { new Image().src = 'told?' + encodeURIComponent(JSON.stringify(told)) };"
+REPORT = "const report = result => { new Image().src = 'result?' + encodeURIComponent(JSON.stringify(result)) };"
 
 
 def browse(page, *flags, budget=20_000) -> str:
@@ -54,14 +54,14 @@ def _hash_again(page) -> None:
 @contextmanager
 def reported(site, folder, script: str, *flags, engine: str = "chromium"):
     """What `script` reports in a running browser, in real time, as JSON: the page comes from a server on this machine,
-    which reads it off the name of an image; nothing else of the page's policy lets out a word."""
+    which reads it from the address of an image, the only request that the page's policy allows."""
     with_script(site, folder, REPORT + script)
-    told: queue.Queue = queue.Queue()
+    result: queue.Queue = queue.Queue()
 
     class Handler(_Handler):
         def do_GET(self):
-            if self.path.startswith("/told?"):
-                told.put(json.loads(unquote(self.path.partition("?")[2])))
+            if self.path.startswith("/result?"):
+                result.put(json.loads(unquote(self.path.partition("?")[2])))
                 self.send_error(404)
             else:
                 super().do_GET()
@@ -71,7 +71,7 @@ def reported(site, folder, script: str, *flags, engine: str = "chromium"):
     address = f"http://localhost:{server.server_address[1]}/"
     try:
         with opened(engine, address, folder / "profile", *flags):
-            yield told
+            yield result
     finally:
         server.shutdown()
         server.server_close()

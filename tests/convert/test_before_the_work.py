@@ -1,4 +1,4 @@
-"""Outputs are tested before the work, a failed write names the file and leaves nothing, and killed processes' rests go."""
+"""Output paths are checked first; a failed write names its file and leaves nothing; killed processes' leftovers are removed."""
 
 import os
 import resource
@@ -25,7 +25,7 @@ def in_process(code: str, **environment) -> subprocess.CompletedProcess:
     )
 
 
-def test_a_place_that_cannot_be_written_is_refused_and_left_alone(tmp_path):
+def test_unwritable_output_path_is_refused_and_left_unchanged(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"")
     for bad in (file / "bundle", Path("/proc/edgefer/bundle"), Path("/sys/bundle"), tmp_path / "a\0b"):
@@ -36,7 +36,7 @@ def test_a_place_that_cannot_be_written_is_refused_and_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [("convert",), ("compare",), ("profiles",)])
-def test_commands_refuse_before_the_work(edgefer, trained, arguments):
+def test_commands_refuse_an_unwritable_output_before_the_work(edgefer, trained, arguments):
     done = edgefer(*arguments, trained, "--out", "/proc/nothing/out", expect=2)
     assert "/proc/nothing/out cannot be written" in done.stderr and "Converting" not in done.stderr
 
@@ -56,7 +56,7 @@ def small_disk():
     signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_names_the_file_and_nothing_is_left(small_disk, tmp_path):
+def test_full_disk_error_names_the_file_and_leaves_nothing(small_disk, tmp_path):
     source = Bundle.open(shipped_bundles()["fer-nano"])
     files = {name: source.read(name) for name in source.card.variants}
     with pytest.raises(EdgeferError) as caught:
@@ -72,7 +72,7 @@ def test_leftovers_of_a_killed_writer_are_removed_by_the_next(tmp_path):
     source = Bundle.open(shipped_bundles()["fer-nano"])
     (tmp_path / ".bundle.staging-killed").mkdir()
     (tmp_path / ".bundle.staging-killed" / "int8.tflite").write_bytes(b"half")
-    (tmp_path / ".bundle.unfinished").mkdir()  # checkpoints, from which a conversion goes on
+    (tmp_path / ".bundle.unfinished").mkdir()  # checkpoints, from which a conversion resumes
     write_bundle(tmp_path / "bundle", source.card, {"int8": source.read("int8")})
     assert sorted(one.name for one in tmp_path.iterdir()) == [".bundle.unfinished", "bundle"]
 
@@ -99,7 +99,7 @@ def test_hdf5_prints_no_errors_of_its_own(tmp_path):
     assert "could not be written as a Keras file" in done.stdout and "HDF5" not in done.stderr, done.stderr
 
 
-def test_temporary_files_of_a_killed_process_go_with_the_next(tmp_path):
+def test_temporary_files_of_a_killed_process_are_removed_by_the_next(tmp_path):
     code = """
         import os, signal, sys, tempfile
         from edgefer.scratch import use_own_directory
@@ -115,8 +115,8 @@ def test_temporary_files_of_a_killed_process_go_with_the_next(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_renamed_over_a_device(tmp_path):
-    """As root it would take /dev/full from the whole system. A FIFO stands for it here."""
+def test_devices_are_never_replaced_by_files(tmp_path):
+    """As root it would remove /dev/full for the whole system. A FIFO stands in for it here."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
     for name in ("pipe", "link"):
@@ -131,14 +131,14 @@ def test_nothing_is_renamed_over_a_device(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["n" * 300, "a\0b"])
-def test_a_name_that_none_can_be_is_a_sentence(tmp_path, name):
+def test_invalid_file_name_gives_a_clear_error(tmp_path, name):
     for check in (check_writable, lambda path: check_folder(path, "write")):
         with pytest.raises(InputError, match="cannot be written"):
             check(tmp_path / name)
 
 
 @pytest.mark.parametrize("out", ["file/net", "n" * 300, "/proc/net-of-mine"])
-def test_import_tests_its_place_before_the_work(tmp_path, out):
+def test_import_checks_its_output_path_before_the_work(tmp_path, out):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         target_folder(Request(path=tmp_path / "absent.keras"), tmp_path / out)
@@ -154,7 +154,7 @@ def test_invalid_numbers_are_refused_before_the_work(options):
         Plan(**options)
 
 
-def test_epochs_of_no_fine_tuning_are_refused():
+def test_epochs_without_fine_tuning_are_refused():
     with pytest.raises(
         InputError, match="--epochs is for fine-tuning, which --slim, --prune, --qat or --max-drop ask for"
     ):
@@ -163,6 +163,6 @@ def test_epochs_of_no_fine_tuning_are_refused():
 
 
 @pytest.mark.parametrize("option", ["author", "license"])
-def test_what_no_card_can_hold_is_refused_before_the_work(option):
+def test_control_characters_in_author_or_license_are_refused_before_the_work(option):
     with pytest.raises(InputError, match=rf"--{option} holds the control character '\\x1b'"):
         Plan(**{option: "Ada\x1b[31m"})

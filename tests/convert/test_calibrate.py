@@ -28,19 +28,19 @@ def test_the_true_temperature_is_found_and_calibrates(temperature):
         assert nll(softmax(logits, found), labels) < nll(softmax(logits), labels)
 
 
-def test_few_pictures_that_are_all_right_make_no_score_certain():
-    """24 pictures, told apart by far: one between two classes must not become a sure one by it."""
+def test_few_correct_images_do_not_make_scores_certain():
+    """24 clearly separated images: an image between two classes must not get a near-certain score."""
     labels = np.arange(24) % 3
     logits = np.eye(3, dtype=np.float32)[labels] * 2
     temperature = fit_temperature(logits, labels)
     assert 0.9 < softmax(logits, temperature).max(axis=1).mean() < 0.97
     assert softmax(np.array([0.6, 0.4, 0.0]), temperature).max() < 0.65
     many = np.tile(labels, 400)
-    assert fit_temperature(np.tile(logits, (400, 1)), many) < temperature, "many that are right are worth more"
+    assert fit_temperature(np.tile(logits, (400, 1)), many) < temperature, "many correct images count for more"
 
 
-def test_a_temperature_that_takes_scores_further_from_the_truth_is_not_kept():
-    """Of a hundred images that a network is fairly sure of, two are mistakes by far: cross-entropy asks for less sure scores on all."""
+def test_temperature_that_increases_the_calibration_error_is_not_kept():
+    """Two of a hundred confident answers are far wrong: cross-entropy asks for lower scores on all."""
     labels = np.zeros(1000, np.int64)
     logits = np.zeros((1000, 3), np.float32)
     logits[:, 0] = 4.6  # 0.98, and 98% are right
@@ -53,7 +53,7 @@ def test_a_temperature_that_takes_scores_further_from_the_truth_is_not_kept():
     assert note.startswith("temperature left at 1: ") and f"ECE {found.error:.3f} with it, " in note
 
 
-def test_a_temperature_that_helps_is_kept_and_its_note_says_what_it_gains():
+def test_temperature_that_helps_is_kept_and_its_note_states_the_gain():
     logits, labels = drawn_from(1.7)
     found = calibrate(logits, labels)
     assert found.value == found.fitted == fit_temperature(logits, labels)
@@ -63,7 +63,7 @@ def test_a_temperature_that_helps_is_kept_and_its_note_says_what_it_gains():
     )
 
 
-def test_of_few_images_that_are_all_right_the_fit_is_kept_though_certain_scores_would_look_better():
+def test_fit_on_few_correct_images_is_kept_although_its_ece_is_higher():
     labels = np.arange(24) % 3
     logits = np.eye(3, dtype=np.float32)[labels] * 20
     found = calibrate(logits, labels)
@@ -85,7 +85,7 @@ def test_a_converted_bundle_is_calibrated(converted):
     step, limits = converted.card.provenance.conversion[-2:]
     assert step.startswith("temperature") and converted.card.temperature != 1.0
     found = converted.card.limits
-    assert found != NOT_FITTED, "on 280 held faces"
+    assert found != NOT_FITTED, "on 280 held-out faces"
     assert limits == (
         f"limits fitted on valid with int8: light {found.min_light:g} to {found.max_light:g}, sharpness {found.min_sharpness:g}"
     )

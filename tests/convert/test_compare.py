@@ -77,7 +77,7 @@ def source(builtin, tmp_path_factory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def watched(source, tiny, tmp_path_factory) -> tuple[Bundle, list[str]]:
-    """A bundle pruned and trained quantization-aware, and what was reported meanwhile."""
+    """A bundle pruned and trained quantization-aware, and what was reported during both."""
     plan, watching = Plan(sparsity=0.5, aware=True, float16=True, epochs=2), Watching()
     bundle = convert(source, tiny, plan, tmp_path_factory.mktemp("out") / "pruned-qat", watching).bundle
     return bundle, watching.seen
@@ -92,7 +92,7 @@ def logits(bundle: Bundle, variant: str, images) -> np.ndarray:
     return Network(bundle.read(variant), bundle.card.input, 7).logits(images)
 
 
-def test_quantization_aware_int8_is_pixel_minus_128_and_agrees_with_its_float_twin(pruned_aware, tiny):
+def test_quantization_aware_int8_is_pixel_minus_128_and_agrees_with_its_float_form(pruned_aware, tiny):
     images = tiny.split("valid").images
     near, far = logits(pruned_aware, "int8", images), logits(pruned_aware, "float32", images)  # the pixel contract held
     assert (near.argmax(axis=1) == far.argmax(axis=1)).mean() > 0.9
@@ -141,9 +141,9 @@ def test_float16_is_half_the_bytes_and_proven_like_any_other(pruned_aware, tiny,
 
 @pytest.fixture(scope="module")
 def interrupted(source, tiny, tmp_path_factory):
-    """A slimming that was stopped in its second epoch of three, and asked for again: its steps after that, its bundle."""
+    """A slimming that was interrupted in the second of three epochs and resumed: the steps after that, and the bundle."""
 
-    class Impatient(Counting):
+    class Interrupting(Counting):
         def step(self, *figures):
             super().step(*figures)
             if self.steps == 3:
@@ -151,13 +151,13 @@ def interrupted(source, tiny, tmp_path_factory):
 
     plan, out = Plan(slimmed=0.5, epochs=3), tmp_path_factory.mktemp("interrupted") / "slim"
     with pytest.raises(KeyboardInterrupt):
-        convert(source, tiny, plan, out, Impatient())
+        convert(source, tiny, plan, out, Interrupting())
     assert not out.exists()
     watcher = Counting()
     return watcher, convert(source, tiny, plan, out, watcher).bundle
 
 
-def test_an_interrupted_conversion_goes_on_after_its_last_epoch(interrupted):
+def test_interrupted_conversion_resumes_after_its_last_epoch(interrupted):
     watcher, bundle = interrupted
     assert watcher.steps == 4 and [file.name for file in bundle.path.parent.iterdir()] == ["slim"]
 
@@ -167,8 +167,8 @@ def test_slimming_keeps_the_best_filters_of_added_layers_together(source):
 
     recipe = recipe_of(source.card)
     model = load_keras(source, "keras")
-    # Filters that give nothing must be the ones that go, the same ones in all layers that are added up, and then
-    # nothing may change.
+    # Filters whose output is zero must be the ones removed, the same ones in all layers that are added, and the
+    # network's output must not change.
     for number, layer in enumerate(layer for layer in model.layers if "batch_normalization" in layer.name):
         gamma, beta, mean, variance = layer.get_weights()
         idle = slice(1, None, 2) if number == 1 else slice(0, None, 2)  # 1: inside the block, where nothing is added
@@ -198,8 +198,8 @@ def test_a_slim_bundle_is_smaller_and_can_be_converted_again(interrupted, source
     )
 
 
-def test_the_notes_of_a_conversion_are_of_the_files_beside_them(pruned_aware, source, tiny, tmp_path):
-    """Of a pruned network too: conversion begins with the trained one, and what an earlier one did is not in its files."""
+def test_conversion_notes_describe_the_files_in_the_bundle(pruned_aware, source, tiny, tmp_path):
+    """Also for a pruned network: conversion starts from the trained one, and earlier conversions leave nothing in its files."""
     again, once = (
         convert(one, tiny, Plan(), tmp_path / name, SILENT).bundle
         for one, name in ((pruned_aware, "again"), (source, "once"))
@@ -226,7 +226,7 @@ def test_impossible_slimming_is_refused(source):
         slim(model, load_recipe("pets-small"), 0.5)
 
 
-def test_the_zeros_of_frozen_layers_count():
+def test_zeros_in_frozen_layers_count_as_sparsity():
     from edgefer.convert.prune import measured_sparsity
 
     tensorflow()
@@ -279,14 +279,14 @@ def test_a_comparison_prints_what_it_writes(source, tiny, tmp_path, monkeypatch)
     assert [(one["variant"], one["count"]) for one in shown["networks"]] == [("float32", 56), ("int8", 56)]
 
 
-def test_the_cheapest_way_that_holds_is_taken(source, tiny, tmp_path):
+def test_cheapest_quantization_within_max_drop_is_chosen(source, tiny, tmp_path):
     converted = convert(source, tiny, Plan(max_drop=100.0), tmp_path / "out", SILENT)
     assert converted.quantized.holds and len(converted.quantized.attempts) == 1
     assert not converted.quantized.layers
 
 
 def test_int8_that_no_method_keeps_accurate_names_the_layers_responsible(source, tiny, tmp_path, monkeypatch):
-    """A drop below -100 points cannot be: everything is tried, and the best is kept."""
+    """A drop below -100 points is impossible: every method is tried, and the best is kept."""
     from edgefer.convert import search
     from edgefer.convert.aware import Aware
     from edgefer.convert.quantize import to_int8
@@ -296,7 +296,7 @@ def test_int8_that_no_method_keeps_accurate_names_the_layers_responsible(source,
 
     monkeypatch.setattr(search, "quantization_aware", train_on)
     plan = Plan(max_drop=0, epochs=1)
-    object.__setattr__(plan, "max_drop", -101.0)  # which no plan from outside can ask for
+    object.__setattr__(plan, "max_drop", -101.0)  # which Plan itself would refuse
     converted = convert(source, tiny, plan, tmp_path / "out", SILENT)
     result = converted.quantized
     assert not result.holds and [attempt.way.split()[1] for attempt in result.attempts] == ["calibrated", "by"]

@@ -1,4 +1,4 @@
-"""Question 2's figures against independent ones, and its judgement: chance is no fault, and a fault is no chance."""
+"""Question 2's figures against independent ones, and its judgement: chance does not fail, and a fault does."""
 
 import math
 import time
@@ -15,16 +15,16 @@ from edgefer.train.data.dataset import Split
 def pair(reference: np.ndarray, candidate: np.ndarray, labels: np.ndarray, quantum=None, retrained=False) -> Comparison:
     """Decisions [n] compared as if they were logits of seven classes."""
     count = len(labels)
-    pictures = Split(images=np.zeros((count, 2, 2, 1), np.uint8), labels=labels, ids=np.arange(count))
+    split = Split(images=np.zeros((count, 2, 2, 1), np.uint8), labels=labels, ids=np.arange(count))
     answers = [
         Answers(name=name, form=Form.INT8, logits=np.eye(7)[choice], quantum=step)
         for name, choice, step in (("a", reference, None), ("b", candidate, quantum))
     ]
-    return compare(*answers, pictures, tuple("abcdefg"), retrained=retrained)
+    return compare(*answers, split, tuple("abcdefg"), retrained=retrained)
 
 
-def test_the_figures_are_those_of_the_differences():
-    """The interval against a bootstrap over pictures (Efron 1979), on decisions with a known drop."""
+def test_comparison_figures_match_independent_calculations():
+    """The interval against a bootstrap over images (Efron 1979), on decisions with a known drop."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 7, 2000)
     reference = np.where(rng.random(2000) < 0.7, labels, (labels + 1) % 7)
@@ -46,18 +46,18 @@ def test_the_figures_are_those_of_the_differences():
     assert not judge(result, Budget(max_drop=1, min_agreement=0.5)).passed
 
 
-def test_a_candidate_that_saw_some_pictures_is_compared_on_those():
+def test_candidate_run_on_some_images_is_compared_on_those_only():
     labels = np.arange(70) % 7
-    pictures = Split(images=np.zeros((70, 2, 2, 1), np.uint8), labels=labels, ids=np.arange(70))
+    split = Split(images=np.zeros((70, 2, 2, 1), np.uint8), labels=labels, ids=np.arange(70))
     rows = np.array([3, 10, 11, 40])
     whole = Answers(name="a", form=Form.KERAS, logits=np.eye(7)[labels])
     some = Answers(name="b", form=Form.INT8, logits=np.eye(7)[(labels[rows] + [0, 0, 1, 0]) % 7], rows=rows)
-    result = compare(whole, some, pictures, tuple("abcdefg"))
+    result = compare(whole, some, split, tuple("abcdefg"))
     assert result.reference.scores.count == result.candidate.scores.count == 4
     assert [flip.row for flip in result.flips] == [11] and result.agreement == 0.75
 
 
-def test_chance_is_doubtful_and_what_chance_cannot_explain_fails():
+def test_difference_within_chance_is_doubtful_and_a_significant_one_fails():
     labels = np.arange(84) % 7
     few = np.where(np.arange(84) < 4, (labels + 1) % 7, labels)  # 4 of 84: 95.2% agree
     check = judge(pair(labels, few, labels), Budget(max_drop=1.0, min_agreement=0.97))
@@ -70,8 +70,8 @@ def test_chance_is_doubtful_and_what_chance_cannot_explain_fails():
     assert check.passed and not check.doubtful
 
 
-def test_a_retrained_network_must_still_be_recognisable():
-    """Decisions that differ without being worse: 93% agree, as pruning may cost, and 62%, another network."""
+def test_retrained_network_needs_a_minimum_agreement():
+    """Decisions that differ without being worse: 93% agreement, as after pruning, passes; 62% is another network."""
     labels = np.arange(7000) % 7
     wrong = (labels + 1) % 7  # of the reference, so that no decision is worth less than another
     for share, passes in ((0.93, True), (0.62, False)):
@@ -81,7 +81,7 @@ def test_a_retrained_network_must_still_be_recognisable():
         assert not judge(pair(wrong, other, labels), Budget()).passed
 
 
-def test_a_budget_in_a_users_units():
+def test_budget_from_user_units():
     assert Budget.of(2.0, 0.97) == Budget(max_drop=2.0)
     assert Budget.of(2.0, 0.5) == Budget(max_drop=2.0, min_agreement=0.5, min_retrained_agreement=0.5)
 
@@ -97,7 +97,7 @@ def test_mcnemar_against_the_binomial_distribution():
 
 
 def test_the_paired_interval_has_its_nominal_coverage():
-    """Drawn 2000 times: few pictures, few discordant. The plain interval covers far less here."""
+    """2000 draws of few images and few discordant pairs, where the plain interval covers far less."""
     rng = np.random.default_rng(1)
     count, lost, gained = 84, 0.03, 0.01
     draws = rng.multinomial(count, [lost, gained, 1 - lost - gained], 2000)

@@ -1,4 +1,4 @@
-"""The Edge TPU's two doors: Coral's compiler (a recorded log, a stand-in program) and its delegate (libraries built here)."""
+"""The Edge TPU's compiler (a recorded log, a stand-in program) and its delegate (libraries built here)."""
 
 import ctypes
 import json
@@ -96,7 +96,7 @@ Compilation failed!
 """
 
 
-def test_a_recorded_log():
+def test_recorded_log_is_parsed():
     log = parse_log(WHOLE)
     assert log.version == "16.0.384591198"
     assert (log.mapped, log.on_cpu) == (6, 0)
@@ -104,17 +104,17 @@ def test_a_recorded_log():
     assert log.outcomes[1] == Outcome(operator="MEAN", count=1, status=MAPPED)
 
 
-def test_a_recorded_log_with_operators_on_the_cpu():
+def test_recorded_log_with_operators_on_the_cpu_is_parsed():
     log = parse_log(PARTLY)
     assert (log.mapped, log.on_cpu) == (37, 125)  # as the log itself says
     assert log.streamed_bytes == round(1.22 * 2**20)
     by_operator = {(outcome.operator, outcome.status): outcome.count for outcome in log.outcomes}
     assert by_operator["PAD", AFTER] == 17 and by_operator["PAD", MAPPED] == 1
-    # lint predicts in the very words of the compiler
+    # lint uses the compiler's own wording
     assert {outcome.status for outcome in log.outcomes} == {UNSUPPORTED, AFTER, MAPPED, DTYPE, LIMIT, VERSION, RANK}
 
 
-def test_a_log_without_sizes_and_what_is_no_log():
+def test_log_without_sizes_is_parsed_and_other_text_is_refused():
     short = parse_log(
         "Edge TPU Compiler version 2.1.302470888\n\nOperator   Count   Status\n\nADD\t3\tMapped to Edge TPU\n"
     )
@@ -141,10 +141,10 @@ def source(tmp_path_factory) -> Bundle:
     hidden = layers.ReLU()(layers.Conv2D(16, 3, strides=4)(pixels))
     hidden = layers.GlobalAveragePooling2D()(hidden)
     model = tf_keras.Model(pixels, layers.Dense(len(EXPRESSIONS), name="logits")(hidden))
-    pictures = np.random.default_rng(0).integers(0, 256, (8, *SPEC.shape), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (8, *SPEC.shape), np.uint8)
     provenance = Provenance(data="none", split_sizes={}, recipe={}, seed=0, epoch=0, versions={})
     card = ModelCard(name="tiny", labels=EXPRESSIONS, input=SPEC, provenance=provenance)
-    files = {"keras": keras_bytes(model), "float32": to_float32(model), "int8": to_int8(model, pictures)}
+    files = {"keras": keras_bytes(model), "float32": to_float32(model), "int8": to_int8(model, images)}
     return write_bundle(tmp_path_factory.mktemp("bundles") / "tiny", card, files)
 
 
@@ -206,7 +206,7 @@ def test_a_missing_compiler_error_names_the_platforms_that_have_one(source, monk
         compile_int8(source.read("int8"))
 
 
-def test_a_compiler_that_fails_is_quoted(source, compiler):
+def test_compiler_error_is_quoted(source, compiler):
     compiler(FAILED, None, 1)
     with pytest.raises(
         RuntimeFault, match=r"exit code 1\): ERROR: Attempting to use a delegate that only supports static"
@@ -214,17 +214,17 @@ def test_a_compiler_that_fails_is_quoted(source, compiler):
         compile_int8(source.read("int8"))
 
 
-def test_a_compiler_that_writes_nothing_or_maps_nothing_has_failed(source, compiler):
+def test_compiler_that_writes_or_maps_nothing_counts_as_failed(source, compiler):
     compiler(WHOLE, None)
     with pytest.raises(RuntimeFault, match="failed"):
         compile_int8(source.read("int8"))
     nothing = WHOLE.replace("Mapped to Edge TPU", "Operation not supported")
-    compiler(nothing, source.read("int8"))  # it then gives the network back as it was
+    compiler(nothing, source.read("int8"))  # then it returns the network unchanged
     with pytest.raises(RuntimeFault, match=r"no operator.*4 CONV_2D Operation not supported"):
         compile_int8(source.read("int8"))
 
 
-def test_a_compiler_for_another_machine(source, compiler):
+def test_compiler_for_another_architecture_gives_a_clear_error(source, compiler):
     program = compiler(WHOLE, None) / "edgetpu_compiler"
     program.write_bytes(b"\x7fELF" + bytes(60))
     with pytest.raises(RuntimeFault, match="cannot be run"):
@@ -242,9 +242,9 @@ def test_only_int8_is_compiled(source, compiler, compiled, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> str:
-    """A folder of noise, a few pictures of each expression."""
-    folder, draw = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+def image_folder(tmp_path_factory) -> str:
+    """A folder of noise, a few images of each expression."""
+    folder, draw = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for label in EXPRESSIONS:
         (folder / label).mkdir()
         for number in range(5):
@@ -252,10 +252,10 @@ def pictures(tmp_path_factory) -> str:
     return str(folder)
 
 
-def test_convert_stores_the_compiled_network_and_the_log(edgefer, source, compiled, compiler, pictures, tmp_path):
+def test_convert_stores_the_compiled_network_and_the_log(edgefer, source, compiled, compiler, image_folder, tmp_path):
     compiler(WHOLE, compiled)
     out = tmp_path / "out"
-    done = edgefer("convert", source.path, "--edgetpu", "--data", pictures, "--out", out, expect=0)
+    done = edgefer("convert", source.path, "--edgetpu", "--data", image_folder, "--out", out, expect=0)
     bundle = Bundle.open(out)
     assert bundle.read("int8_edgetpu") == with_metadata(compiled, bundle.card)
     assert set(bundle.card.variants) == {"keras", "float32", "int8", "parity", "int8_edgetpu"}
@@ -265,18 +265,20 @@ def test_convert_stores_the_compiled_network_and_the_log(edgefer, source, compil
     assert "6 operators mapped to the Edge TPU, 0 on the CPU" in done.stdout
 
 
-def test_convert_reports_a_missing_compiler_before_the_work(edgefer, source, pictures, tmp_path):
+def test_convert_reports_a_missing_compiler_before_the_work(edgefer, source, image_folder, tmp_path):
     out = tmp_path / "out"
-    done = edgefer("convert", source.path, "--edgetpu", "--data", pictures, "--out", out, expect=1, PATH=str(tmp_path))
+    done = edgefer(
+        "convert", source.path, "--edgetpu", "--data", image_folder, "--out", out, expect=1, PATH=str(tmp_path)
+    )
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("edgefer: edgetpu_compiler is not on PATH; it runs on x86-64")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_convert_reports_a_failing_compiler_and_writes_the_rest(edgefer, source, compiler, pictures, tmp_path):
+def test_convert_reports_a_failing_compiler_and_writes_the_rest(edgefer, source, compiler, image_folder, tmp_path):
     compiler(FAILED, None, 1)
     out = tmp_path / "out"
-    done = edgefer("convert", source.path, "--edgetpu", "--data", pictures, "--out", out, expect=1)
+    done = edgefer("convert", source.path, "--edgetpu", "--data", image_folder, "--out", out, expect=1)
     assert set(Bundle.open(out).card.variants) == {"keras", "float32", "int8", "parity"}
     assert "3 of 3 operators would run on it" in done.stdout
     assert "edgetpu_compiler failed (exit code 1)" in done.stderr.strip().splitlines()[-1]
@@ -324,7 +326,7 @@ def coral(content: bytes, library: str) -> Network:
     return Network(content, SPEC, len(EXPRESSIONS), options=options)
 
 
-def test_three_faults_are_three_sentences(source, compiled, library):
+def test_each_delegate_fault_has_its_own_message(source, compiled, library):
     with pytest.raises(MissingDependency, match=r"libnothing\.so\.9 cannot be loaded .*install libedgetpu1-std"):
         coral(compiled, "libnothing.so.9")
     with pytest.raises(RuntimeFault, match=r"found no Edge TPU it can use \(no device in sight\): plug it in"):
@@ -333,19 +335,19 @@ def test_three_faults_are_three_sentences(source, compiled, library):
         coral(source.read("int8"), library("idle"))
 
 
-def test_a_delegate_that_takes_nothing_is_a_failure_and_no_fall_back_to_the_cpu(compiled, library):
+def test_delegate_that_takes_no_operator_fails_without_cpu_fallback(compiled, library):
     with pytest.raises(RuntimeFault, match="unresolved custom op: edgetpu-custom-op"):
         coral(compiled, library("idle"))
 
 
-def test_a_library_that_is_no_delegate(compiled):
+def test_library_that_is_not_a_delegate_is_refused(compiled):
     with pytest.raises(MissingDependency, match=r"libc\.so\.6 cannot be loaded .*tflite_plugin_create_delegate"):
         coral(compiled, "libc.so.6")
 
 
-def test_the_cpu_needs_none_of_it(source):
-    picture = np.zeros((1, *SPEC.shape), np.uint8)
-    assert Classifier.load(source, device="cpu").predict(picture).shape == (1, len(EXPRESSIONS))
+def test_running_on_the_cpu_needs_no_delegate(source):
+    image = np.zeros((1, *SPEC.shape), np.uint8)
+    assert Classifier.load(source, device="cpu").predict(image).shape == (1, len(EXPRESSIONS))
 
 
 def test_run_names_the_fault(edgefer, source, compiled, library, tmp_path):
@@ -355,7 +357,7 @@ def test_run_names_the_fault(edgefer, source, compiled, library, tmp_path):
 
     files = {"int8": source.read("int8"), "int8_edgetpu": compiled}
     bundle = write_bundle(tmp_path / "compiled", source.card, files)
-    assert "holds no int8_edgetpu network" in (said := refuse(source, code=2)) and "convert --edgetpu" in said
+    assert "holds no int8_edgetpu network" in (message := refuse(source, code=2)) and "convert --edgetpu" in message
     assert "'gpu' is not one of" in refuse(bundle, "gpu", code=2)
     folder = str(os.path.dirname(library("missing")))
     assert "found no Edge TPU it can use" in refuse(bundle, LD_LIBRARY_PATH=folder)

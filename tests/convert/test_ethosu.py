@@ -17,7 +17,7 @@ default,int8,Ethos_U55_High_End_Embedded,Shared_Sram,500000000.0,0.00041661,25.7
 """
 
 
-def test_the_report_is_read_off_what_vela_writes(monkeypatch):
+def test_vela_report_is_parsed(monkeypatch):
     monkeypatch.setattr(ethosu, "version", lambda name: "5.2.0")
     report = parse_report("u55-128", SUMMARY, BEFORE, AFTER)
     assert (report.on_npu, report.cpu_operators, report.cycles, report.clock_mhz) == (4, ("CUSTOM",), 208305, 500)
@@ -30,7 +30,7 @@ def test_the_report_is_read_off_what_vela_writes(monkeypatch):
     assert parse_report("u55-128", SUMMARY, BEFORE, BEFORE).on_npu == 0
 
 
-def test_accelerators_that_there_are_not_and_a_missing_compiler_are_sentences(edgefer, monkeypatch, tmp_path):
+def test_unknown_accelerator_and_missing_compiler_give_clear_errors(edgefer, monkeypatch, tmp_path):
     with pytest.raises(InputError, match="--ethosu 'u99' is none of u55-32, "):
         check_accelerator("u99")
     monkeypatch.setattr(ethosu, "find_spec", lambda name: None)

@@ -1,4 +1,4 @@
-"""What people read and choose of an export: whose network it is, how it is used, labels in their language, JSON for scripts."""
+"""What users see and choose in an export: credits, usage, labels in their language, JSON for scripts."""
 
 import json
 import queue
@@ -55,7 +55,7 @@ def test_readmes_keep_the_letters_of_every_script(nano):
 
 
 @pytest.mark.gcc
-def test_the_readme_s_way_from_a_frame_to_a_label_compiles_and_runs(project, tmp_path):
+def test_readme_example_from_frame_to_label_compiles_and_runs(project, tmp_path):
     readme = (project / "README.md").read_text()
     use = re.search(r"```c\n(.*?)```", readme, re.DOTALL)[1]
     lines = re.findall(r"^    ((?:const )?Edgefer(?:Frame|Crop) .*;|const int32_t box.*;)$", readme, re.MULTILINE)
@@ -100,7 +100,7 @@ def test_c_plus_plus_can_include_the_headers_and_call_the_c(project, tmp_path, s
 
 
 @pytest.mark.arm
-def test_make_size_shows_what_a_firmware_takes_apart_from_the_self_test(nano, project, tmp_path):
+def test_make_size_shows_the_firmware_parts_separately_from_the_self_test(nano, project, tmp_path):
     project = shutil.copytree(project, tmp_path / "c")
     done = subprocess.run(["make", "-s", "size"], cwd=project, capture_output=True, text=True, check=True)
     text = {line.split()[-1]: int(line.split()[0]) for line in done.stdout.splitlines()[1:]}
@@ -111,7 +111,7 @@ def test_make_size_shows_what_a_firmware_takes_apart_from_the_self_test(nano, pr
     assert not list(project.glob("*.o"))
 
 
-def test_a_page_shows_labels_in_another_language_and_begins_with_other_settings(nano):
+def test_page_can_have_translated_labels_and_other_initial_settings(nano):
     device = device_of(nano.bundle.card, labels=GERMAN, smooth="calm", reject=0.6)
     bundle = json.loads(make_site(nano, device)["bundle.js"].decode().removeprefix("const BUNDLE = "))
     settings = json.loads(bundle["settings"])
@@ -130,14 +130,14 @@ def test_labels_that_do_not_fit_the_network_are_refused(nano, labels):
 
 
 @pytest.mark.chromium
-def test_the_page_answers_the_question_that_it_asks_of_itself(nano, tmp_path):
+def test_page_shows_its_passed_self_check_and_the_licence(nano, tmp_path):
     for name, content in make_site(nano, device_of(nano.bundle.card, labels=GERMAN)).items():
         (tmp_path / name).write_bytes(content)
     dom = browse(tmp_path / "index.html", budget=60_000)
     assert "Yes: of all this, not one value differs" in dom and "licence Apache-2.0" in dom
 
 
-def test_a_served_page_s_proof_is_shown_first_and_as_json_it_is_alone_on_stdout(tmp_path, monkeypatch):
+def test_export_web_serve_shows_the_proof_first_and_prints_json_alone_on_stdout(tmp_path, monkeypatch):
     served = []
 
     def pretend(folder, port, ready):
@@ -149,14 +149,14 @@ def test_a_served_page_s_proof_is_shown_first_and_as_json_it_is_alone_on_stdout(
     done = CliRunner().invoke(app, ["export", "web", "fer-nano", str(out), "--serve", "--json"])
     assert done.exit_code == 0 and json.loads(done.stdout)["out"] == str(out) and served == [out]
     assert "127.0.0.1:8080" in done.stderr
-    (out / "CNAME").write_text("example.org\n" * 999)  # what a host wants beside the page is no part of it
+    (out / "CNAME").write_text("example.org\n" * 999)  # a file that a host needs beside the page is no part of it
     assert download_bytes(out) == json.loads(done.stdout)["gzip_bytes"]
     (out / "CNAME").unlink()
     shown = CliRunner().invoke(app, ["export", "web", "fer-nano", str(out), "--serve"]).stdout
     assert shown.index("checks passed") < shown.index("127.0.0.1:8080")
 
 
-def test_a_browser_that_leaves_before_it_has_a_file_is_no_traceback(tmp_path, capfd):
+def test_client_disconnect_during_a_download_prints_no_traceback(tmp_path, capfd):
     (tmp_path / "bundle.js").write_bytes(bytes(30_000_000))
     addresses: queue.Queue = queue.Queue()
     threading.Thread(target=serve.serve, args=(tmp_path, 0, addresses.put), daemon=True).start()

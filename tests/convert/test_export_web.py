@@ -21,7 +21,7 @@ LIMIT = 900_000  # bytes to download, compressed
 
 
 def proof(dom: str) -> dict[str, tuple[str, str]]:
-    """What the page's table says: name -> (differ, of)."""
+    """The page's table: name -> (differing, total)."""
     rows = re.findall(r"<tr[^>]*><th[^>]*>([^<]+)</th><td[^>]*>([\d,]+)</td><td[^>]*>([\d,]+)</td></tr>", dom)
     return {name: (wrong, of) for name, wrong, of in rows}
 
@@ -45,7 +45,7 @@ def test_the_page_proves_itself_and_only_then_offers_the_camera(site, subject):
 
 
 @pytest.mark.chromium
-def test_the_browser_gives_a_row_with_its_version(site, tmp_path):
+def test_browser_check_names_its_version_and_fails_on_changed_answers(site, tmp_path):
     row = prove_page(site)
     assert (
         row.status is Status.PASS
@@ -64,7 +64,7 @@ def test_the_browser_gives_a_row_with_its_version(site, tmp_path):
     ("dom", "reason"),
     [("<html></html>", "did not open the page"), ('<body data-state="starting">', "did not finish")],
 )
-def test_a_browser_that_cannot_open_the_page_or_is_too_slow_is_no_failure_of_it(tmp_path, monkeypatch, dom, reason):
+def test_page_is_not_checked_if_the_browser_cannot_open_it_or_is_too_slow(tmp_path, monkeypatch, dom, reason):
     (tmp_path / "chromium").write_text(f"#!/bin/sh\necho '{dom}'\n")
     (tmp_path / "chromium").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
@@ -73,7 +73,7 @@ def test_a_browser_that_cannot_open_the_page_or_is_too_slow_is_no_failure_of_it(
 
 
 @pytest.mark.chromium
-def test_the_engine_without_simd_gives_the_same(site, tmp_path):
+def test_engine_without_simd_gives_the_same_answers(site, tmp_path):
     script = """
       Engine.start(BUNDLE, false).then(engine => prove(engine, BUNDLE)).then(rows => {
         document.body.dataset.plain = JSON.stringify(rows.map(row => row.wrong)) })"""
@@ -146,9 +146,9 @@ CAMERA = """
 
 
 @pytest.mark.chromium
-def test_a_camera_s_face_is_found_read_and_keeps_its_number(site, tmp_path, fake_camera, subject):
-    with reported(site, tmp_path, CAMERA, *fake_camera) as told:
-        seen = told.get(timeout=90)
+def test_face_from_the_camera_is_found_read_and_keeps_its_id(site, tmp_path, fake_camera, subject):
+    with reported(site, tmp_path, CAMERA, *fake_camera) as result:
+        seen = result.get(timeout=90)
     assert seen["rows"] > 5 and len(seen["ids"]) == 1
     assert seen["label"] in (*subject.bundle.card.labels, "unsure")
     left, top, right, bottom = seen["box"]
@@ -181,18 +181,18 @@ def test_a_late_camera_stream_is_stopped_and_the_last_image_is_cleared(site, tmp
         read(red, 20, 20, 100)
         report({ given: given.length, live, left: [...read(clear, 20, 20, 100).pixels].some(Boolean) })
       }, 100)"""
-    with reported(site, tmp_path, script) as told:
-        assert told.get(timeout=90) == {"given": 2, "live": 0, "left": False}
+    with reported(site, tmp_path, script) as result:
+        assert result.get(timeout=90) == {"given": 2, "live": 0, "left": False}
 
 
 @pytest.mark.chromium
-def test_the_page_is_kept_for_use_without_a_network(site, tmp_path, subject):
+def test_page_is_cached_for_offline_use(site, tmp_path, subject):
     script = """
       navigator.serviceWorker.ready.then(async () => {
         const [name] = await caches.keys(), kept = await (await caches.open(name)).keys()
         report({ name, kept: kept.map(request => new URL(request.url).pathname) }) })"""
-    with reported(site, tmp_path, script) as told:
-        seen = told.get(timeout=90)
+    with reported(site, tmp_path, script) as result:
+        seen = result.get(timeout=90)
     assert seen["name"].startswith("edgefer ")
     assert {
         f"/{name}" for name in make_site(subject, device_of(subject.bundle.card)) if name not in ("sw.js", "README.md")
@@ -202,7 +202,7 @@ def test_the_page_is_kept_for_use_without_a_network(site, tmp_path, subject):
 @pytest.mark.chromium
 @pytest.mark.parametrize("width", [320, 1280])
 def test_nothing_is_wider_than_the_window(site, tmp_path, width):
-    """Chromium's own window is never narrower than 500 px, so the page stands in a frame of that width."""
+    """Chromium's own window is never narrower than 500 px, so the page is shown in a frame of that width."""
     script = f"""
       if (window === top) {{
         const frame = document.createElement('iframe')
@@ -219,14 +219,14 @@ def test_nothing_is_wider_than_the_window(site, tmp_path, width):
     shutil.copytree(site, tmp_path / "site")
     index = tmp_path / "site" / "index.html"
     index.write_text(index.read_text().replace("default-src 'none'", "default-src 'none'; frame-src 'self'"))
-    with reported(tmp_path / "site", tmp_path, script, "--window-size=1400,1000") as told:
-        seen = told.get(timeout=90)
-    assert seen["bar"] >= 40, "beside a label of 64 wide letters too"
+    with reported(tmp_path / "site", tmp_path, script, "--window-size=1400,1000") as result:
+        seen = result.get(timeout=90)
+    assert seen["bar"] >= 40, "even beside a label of 64 wide letters"
     assert seen["over"] == 0 and width - 20 <= seen["width"] <= width
 
 
 @pytest.mark.chromium
-def test_every_control_that_works_is_reached_by_keyboard_and_shows_it(site, tmp_path):
+def test_every_enabled_control_is_reachable_by_keyboard_and_shows_focus(site, tmp_path):
     script = """
       const wait = setInterval(() => {
         if (document.body.dataset.state !== 'ready') return
@@ -257,7 +257,7 @@ def test_the_page_s_views_of_its_stored_frame_hold_faces_of_many_sizes(subject, 
     assert len({VIEWS[number].of(subject.vectors.frames[0]).shape for number in range(len(VIEWS))}) == len(VIEWS)
 
 
-def test_the_service_worker_keeps_every_file_and_changes_with_them(subject):
+def test_service_worker_lists_every_file_with_its_hash(subject):
     files = make_site(subject, device_of(subject.bundle.card))
     worker = files["sw.js"].decode()
     kept = json.loads(re.search(r"FILES = (\{.*\})\n", worker)[1])
@@ -277,14 +277,14 @@ def test_the_page_makes_no_network_requests(site):
 # ---- the committed WebAssembly ----
 
 
-def test_the_committed_webassembly_was_made_of_this_very_c():
+def test_committed_webassembly_was_built_from_the_current_c_sources():
     facts = json.loads(wasm.committed(wasm.FACTS))
     assert facts["sources_sha256"] == wasm.sources_sha256(), "python -m edgefer.convert.web.wasm"
 
 
 @pytest.mark.wasm
 @pytest.mark.parametrize("name", wasm.FILES)
-def test_the_committed_webassembly_is_what_this_compiler_makes(name):
+def test_committed_webassembly_is_reproduced_by_its_compiler(name):
     made_by = json.loads(wasm.committed(wasm.FACTS))["compiler"]
     if made_by != wasm.clang_version():
         pytest.skip(f"it was made by {made_by}, here is {wasm.clang_version()}")
@@ -292,7 +292,7 @@ def test_the_committed_webassembly_is_what_this_compiler_makes(name):
     assert len(gzip.compress(wasm.committed(name))) < 12_000
 
 
-def test_the_command_writes_a_page_and_lists_it(edgefer, tmp_path):
+def test_export_web_writes_a_page_and_reports_its_size(edgefer, tmp_path):
     done = edgefer("export", "web", "fer-nano", tmp_path / "page", "--json")
-    told = json.loads(done.stdout)
-    assert told["gzip_bytes"] < LIMIT and (tmp_path / "page" / "index.html").exists()
+    result = json.loads(done.stdout)
+    assert result["gzip_bytes"] < LIMIT and (tmp_path / "page" / "index.html").exists()

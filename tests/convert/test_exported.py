@@ -1,4 +1,4 @@
-"""The folder of an export: listed with hashes, checked by `edgefer verify`, and never written over what is somebody's own."""
+"""An export's folder: listed with hashes, checked by `edgefer verify`, and never overwriting the user's own files."""
 
 import json
 import shutil
@@ -13,13 +13,13 @@ from edgefer.convert.exported import check_export, check_folder, write_folder
 from edgefer.errors import InputError
 
 
-def test_the_list_holds_hashes_and_the_proof(project, nano):
+def test_file_list_holds_hashes_and_the_proof(project, nano):
     listed = json.loads((project / EXPORTED).read_text())
     assert listed["bundle_sha256"] == nano.bundle.hash and listed["passed"]
     assert {file.name for file in project.iterdir()} == {*listed["files"], EXPORTED}
 
 
-def test_only_an_empty_folder_or_an_earlier_export_is_written_over(project, tmp_path):
+def test_only_an_empty_folder_or_an_earlier_export_is_overwritten(project, tmp_path):
     check_folder(tmp_path / "new")
     check_folder(tmp_path)
     check_folder(project)
@@ -30,8 +30,8 @@ def test_only_an_empty_folder_or_an_earlier_export_is_written_over(project, tmp_
         check_folder(tmp_path / "mine.txt")
 
 
-def test_another_export_keeps_what_somebody_put_there_or_changed(nano, project, tmp_path):
-    """A file of one's own for a board, as the README advises, and changes to one of the export's."""
+def test_repeated_export_keeps_files_that_the_user_added_or_changed(nano, project, tmp_path):
+    """A file added for a board, as the README advises, and changes to an exported file."""
     shutil.copytree(project, tmp_path / "c")
     (tmp_path / "c" / "platform_mine.c").write_text("mine")
     (tmp_path / "link").symlink_to("c")
@@ -46,8 +46,8 @@ def test_another_export_keeps_what_somebody_put_there_or_changed(nano, project, 
     assert {file.name for file in tmp_path.iterdir()} == {"c", "link"}
 
 
-def test_a_file_of_one_s_own_is_not_taken_for_one_of_another_target_s(nano, project, tmp_path):
-    """As when a folder of C becomes a page, or a newer edgefer writes a file more."""
+def test_user_file_with_the_name_of_an_exported_file_is_not_overwritten(nano, project, tmp_path):
+    """As when a folder of C becomes a page, or a newer edgefer writes an additional file."""
     shutil.copytree(project, tmp_path / "c")
     (tmp_path / "c" / "page.js").write_text("mine")
     before = {file.name: file.read_bytes() for file in (tmp_path / "c").iterdir()}
@@ -67,8 +67,8 @@ def test_leftovers_of_a_killed_export_are_removed_by_the_next(nano, tmp_path):
         assert not left.exists() and (tmp_path / "c" / "network.c").read_bytes() == b"whole"
 
 
-def test_an_export_goes_into_the_folder_that_one_stands_in(nano, tmp_path, monkeypatch):
-    """Which is not replaced under the shell's feet."""
+def test_export_into_the_current_folder_works(nano, tmp_path, monkeypatch):
+    """The folder is not replaced while the shell is in it."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     for _ in range(2):
@@ -77,7 +77,7 @@ def test_an_export_goes_into_the_folder_that_one_stands_in(nano, tmp_path, monke
     assert {file.name for file in tmp_path.iterdir()} == {"here"}
 
 
-def test_verify_sees_a_changed_byte_in_every_file_of_an_export(edgefer, project, tmp_path):
+def test_verify_detects_a_changed_byte_in_every_file_of_an_export(edgefer, project, tmp_path):
     shutil.copytree(project, tmp_path / "c")
     assert "pass: 1 of 1" in edgefer("verify", tmp_path / "c").stdout
     for name in json.loads((project / EXPORTED).read_text())["files"]:
@@ -103,6 +103,6 @@ def test_an_untrusted_file_list_touches_nothing_outside_its_folder(nano, tmp_pat
     (tmp_path / "c" / EXPORTED).write_text(listed)
     with pytest.raises(InputError):
         export_c(nano, tmp_path / "c")
-    with pytest.raises(InputError):  # nor is it whole where there is nothing to check
+    with pytest.raises(InputError):  # with nothing to check, it does not pass
         check_export(tmp_path / "c")
     assert (tmp_path / "mine").exists()

@@ -1,4 +1,4 @@
-"""Networks from elsewhere: how they are fed is found out or asked for, and they answer as they did before."""
+"""Third-party networks: their input scaling is measured or must be stated, and their answers stay the same."""
 
 import json
 from dataclasses import replace
@@ -32,7 +32,7 @@ from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.networks import load_keras
 from tests.convert.foreign_files import changed, labelled
 
-pytestmark = pytest.mark.timeout(900)  # whichever comes first also trains the network, beside whatever else runs
+pytestmark = pytest.mark.timeout(900)  # the first test also trains the network, while other tests run
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +62,17 @@ def labels(trained) -> tuple[str, ...]:
 
 
 def wrapped(keras, network, scale, offset):
-    """The trained network as somebody else may have made it: pixels / 255 = scale * input + offset, probabilities out."""
+    """The trained network as a third party might have built it: pixels / 255 = scale * input + offset, probabilities out."""
     pixels = keras.Input((48, 48, 1))
     x = keras.layers.Rescaling(scale, offset=offset)(pixels)
     return keras.Model(pixels, keras.layers.Softmax()(network(x)))
 
 
-def taken_in(path, out, **stated):
+def import_file(path, out, **stated):
     return import_network(Request(path=path, stated=Stated(**stated)), out)
 
 
-def test_how_a_network_is_fed_is_measured_and_it_stays_as_good(keras, network, labels, builtin, edgefer, tmp_path):
+def test_input_scaling_is_measured_and_accuracy_is_kept(keras, network, labels, builtin, edgefer, tmp_path):
     wrapped(keras, network, 0.5, 0.5).save(tmp_path / "theirs.keras")
     out = tmp_path / "bundle"
     done = edgefer("import", tmp_path / "theirs.keras", "--data", "builtin", "--labels", ",".join(labels), "--out", out)
@@ -92,8 +92,8 @@ def test_how_a_network_is_fed_is_measured_and_it_stays_as_good(keras, network, l
     assert same.mean() > 0.95
 
 
-def test_with_data_the_card_says_how_a_detectors_boxes_are_cut(keras, network, labels, builtin, tmp_path):
-    """The images it is measured on are faces as it was trained on: a box of half their side is cut twice as large."""
+def test_import_with_data_measures_the_crop_for_each_detector(keras, network, labels, builtin, tmp_path):
+    """The images are faces as the network was trained on: boxes of half their side need a crop scale of 2."""
     wrapped(keras, network, 0.5, 0.5).save(tmp_path / "theirs.keras")
     request = Request(
         path=tmp_path / "theirs.keras", stated=Stated(labels=labels),
@@ -104,46 +104,46 @@ def test_with_data_the_card_says_how_a_detectors_boxes_are_cut(keras, network, l
     assert list(crops) == ["half"] and crops["half"].scale == 2.0 and crops["half"].faces > 20
 
 
-def test_scaling_within_the_network_is_read_off_it_and_not_done_twice(keras, small, labels, tmp_path):
+def test_scaling_inside_the_network_is_detected_and_not_applied_twice(keras, small, labels, tmp_path):
     file = tmp_path / "theirs.h5"
     wrapped(keras, small, 1 / 255, 0.0).save(file)
-    imported = taken_in(file, tmp_path / "bundle", labels=labels)
+    imported = import_file(file, tmp_path / "bundle", labels=labels)
     assert imported.contract.scale == "0..255" and "scale pixels of 0..255" in imported.because[0]
     names = [layer.name for layer in load_keras(imported.bundle, "keras").layers]
     assert "edgefer_scaling" not in names and not any("rescaling" in name or "softmax" in name for name in names)
     with pytest.raises(InputError, match="scaled twice"):
-        taken_in(file, tmp_path / "other", labels=labels, scale=parse_scale("0..1"))
+        import_file(file, tmp_path / "other", labels=labels, scale=parse_scale("0..1"))
     with pytest.raises(InputError, match="softmax would be applied twice"):
-        taken_in(file, tmp_path / "other", labels=labels, output=OutputSpec(values="logits"))
+        import_file(file, tmp_path / "other", labels=labels, output=OutputSpec(values="logits"))
     assert not (tmp_path / "other").exists()
 
 
-def test_scaling_is_read_off_it_behind_layers_that_augment_images_too(keras, small, labels, tmp_path):
-    """As Keras's tutorial on image classification has them."""
+def test_scaling_is_detected_behind_augmentation_layers(keras, small, labels, tmp_path):
+    """As in Keras's tutorial on image classification."""
     augment = keras.Sequential([keras.layers.RandomFlip("horizontal"), keras.layers.RandomZoom(0.1)])
     keras.Sequential(
         [keras.Input((48, 48, 1)), augment, keras.layers.Rescaling(1 / 255), small, keras.layers.Softmax()]
     ).save(tmp_path / "theirs.keras")
-    imported = taken_in(tmp_path / "theirs.keras", tmp_path / "bundle", labels=labels)
+    imported = import_file(tmp_path / "theirs.keras", tmp_path / "bundle", labels=labels)
     assert imported.contract.scale == "0..255" and "scale pixels of 0..255 to 0..1" in imported.because[0]
 
 
 def test_an_import_requires_the_options_that_the_file_leaves_open(small, labels, tmp_path):
     small.save(tmp_path / "theirs.keras")
     with pytest.raises(InputError, match=r"state --scale, or give --data"):
-        taken_in(tmp_path / "theirs.keras", tmp_path / "bundle", labels=labels)
+        import_file(tmp_path / "theirs.keras", tmp_path / "bundle", labels=labels)
     with pytest.raises(InputError, match="--labels"):
-        taken_in(tmp_path / "theirs.keras", tmp_path / "bundle", scale=parse_scale("0..1"))
+        import_file(tmp_path / "theirs.keras", tmp_path / "bundle", scale=parse_scale("0..1"))
     with pytest.raises(InputError, match="2 labels are named"):
-        taken_in(tmp_path / "theirs.keras", tmp_path / "bundle", scale=parse_scale("0..1"), labels=("a", "b"))
-    imported = taken_in(
+        import_file(tmp_path / "theirs.keras", tmp_path / "bundle", scale=parse_scale("0..1"), labels=("a", "b"))
+    imported = import_file(
         tmp_path / "theirs.keras", tmp_path / "bundle", labels=labels, scale=parse_scale("0.00392156862745098,0")
     )
     assert len(load_keras(imported.bundle, "keras").layers) == len(small.layers)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_a_tflite_file_runs_as_it_is(keras, network, labels, builtin, edgefer, tmp_path, dtype):
+def test_tflite_file_is_imported_unchanged(keras, network, labels, builtin, edgefer, tmp_path, dtype):
     import tensorflow as tf
 
     model = wrapped(keras, network, 1.0, 0.0)
@@ -173,7 +173,7 @@ def test_a_tflite_file_runs_as_it_is(keras, network, labels, builtin, edgefer, t
     assert set(json.loads(done.stdout.splitlines()[0])["faces"][0]["scores"]) == set(labels)
 
 
-def test_author_and_licence_are_those_of_a_tflite_s_metadata_unless_others_are_named(edgefer, tmp_path):
+def test_author_and_licence_come_from_tflite_metadata_unless_given(edgefer, tmp_path):
     file = labelled(tmp_path, author="Ada\nLovelace\x1b[31m", license="CC BY 4.0 " + "x" * 500)
     done = edgefer("import", file, "--out", tmp_path / "one")
     card = Bundle.open(tmp_path / "one").card
@@ -186,13 +186,13 @@ def test_author_and_licence_are_those_of_a_tflite_s_metadata_unless_others_are_n
 
 def test_a_saved_model_is_imported(keras, network, labels, tmp_path):
     network.export(str(tmp_path / "theirs"))
-    imported = taken_in(tmp_path / "theirs", tmp_path / "bundle", labels=labels, scale=parse_scale("0..1"))
+    imported = import_file(tmp_path / "theirs", tmp_path / "bundle", labels=labels, scale=parse_scale("0..1"))
     images = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 1), dtype=np.uint8)
     answers = Network.of(imported.bundle.read("float32"), imported.bundle.card).logits(images)
     assert np.abs(answers - keras_logits(network, images)).max() < 1e-3
 
 
-def test_a_saved_model_is_run_by_its_only_signature_or_refused(keras, forked_conversion, tmp_path):
+def test_saved_model_needs_a_signature_with_one_output(keras, forked_conversion, tmp_path):
     tf = tensorflow()
     pixels = keras.Input((16, 16, 1))
     module = tf.Module()
@@ -200,16 +200,16 @@ def test_a_saved_model_is_run_by_its_only_signature_or_refused(keras, forked_con
     image = tf.TensorSpec((1, 16, 16, 1))
     module.one = tf.function(lambda image: {"logits": network(image)}, input_signature=[image])
     module.two = tf.function(lambda image: {"a": network(image), "b": network(image)}, input_signature=[image])
-    for signatures, said in (
+    for signatures, message in (
         ({"other": module.one}, "but other"),
         ({"serving_default": module.two}, "gives 2 outputs"),
     ):
         tf.saved_model.save(module, str(tmp_path / "theirs"), signatures=signatures)
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             read_foreign(tmp_path / "theirs")
 
 
-def test_a_keras_network_that_always_answers_the_same_is_not_taken_in(keras, tmp_path):
+def test_keras_network_with_constant_answers_is_refused(keras, tmp_path):
     pixels = keras.Input((16, 16, 1))
     answers = keras.layers.Dense(3, kernel_initializer="zeros")(keras.layers.Flatten()(pixels))
     keras.Model(pixels, answers).save(tmp_path / "theirs.keras")
@@ -218,8 +218,8 @@ def test_a_keras_network_that_always_answers_the_same_is_not_taken_in(keras, tmp
         import_network(Request(path=tmp_path / "theirs.keras", stated=stated), tmp_path / "out")
 
 
-def test_a_softmax_inside_the_last_dense_layer_is_done_once(keras, tmp_path):
-    """The usual end of a network: it is taken off the layer, and the answers stay."""
+def test_softmax_inside_the_last_dense_layer_is_applied_once(keras, tmp_path):
+    """The usual end of a network: it is removed from the layer, and the answers stay the same."""
     layers = keras.layers
     parts = (
         layers.Rescaling(1 / 127.5, offset=-1),
@@ -228,12 +228,12 @@ def test_a_softmax_inside_the_last_dense_layer_is_done_once(keras, tmp_path):
         layers.Dense(7, activation="softmax"),
     )
     keras.Sequential([keras.Input((24, 24, 1)), *parts]).save(tmp_path / "theirs.h5")
-    imported = taken_in(tmp_path / "theirs.h5", tmp_path / "bundle", labels=tuple("abcdefg"))
+    imported = import_file(tmp_path / "theirs.h5", tmp_path / "bundle", labels=tuple("abcdefg"))
     assert all(check.passed for check in imported.checks) and imported.contract.output.values == "probabilities"
     assert load_keras(imported.bundle, "keras").layers[-1].activation.__name__ == "linear"
 
 
-def test_labels_in_another_order_are_refused_with_the_order_that_the_images_give():
+def test_labels_in_the_wrong_order_are_refused_and_the_right_order_is_suggested():
     names, classes = ("calm", "joy", "wow"), 3
     labels = np.tile(np.arange(classes), 20)
     split = Split(images=np.zeros((60, 1, 1, 1), np.uint8), labels=labels, ids=np.arange(60))
@@ -245,12 +245,12 @@ def test_labels_in_another_order_are_refused_with_the_order_that_the_images_give
     assert [one.suggested for one in blind] == [()]
 
 
-def test_a_scale_is_named_as_people_name_it_also_when_a_file_has_rounded_it():
+def test_scale_of_1_255_in_float32_is_described_as_0_to_1():
     assert describe(stated_scale((np.float32(1 / 255), 0))) == "pixels as 0..1"
     assert describe(stated_scale((0.0039, 0))) == "pixels * 0.0039 + 0"
 
 
-def test_images_that_decide_nothing_are_no_reason():
+def test_contract_is_refused_if_the_images_do_not_decide_it():
     spec = InputSpec(height=48, width=48, color="rgb")
     known = Stated(labels=("a", "b"), output=OutputSpec())
     contracts = candidates(known, spec.channels, 2)
@@ -278,7 +278,7 @@ def test_a_constant_answer_is_no_better_than_guessing_however_frequent_its_label
     assert choose(measure(contracts, split, names, lambda contract: informed), "it") == contracts[0]
 
 
-def test_labels_are_those_stated_then_those_in_the_file_then_those_beside_it_in_python_too(edgefer, tmp_path):
+def test_labels_come_from_the_options_then_the_file_then_labels_txt(edgefer, tmp_path):
     from edgefer import import_model
 
     file, letters = labelled(tmp_path), tuple("abcdefg")
@@ -297,7 +297,7 @@ def test_labels_are_those_stated_then_those_in_the_file_then_those_beside_it_in_
     assert "gives 7 answers, and 60 labels are named" in done.stderr
 
 
-def test_a_few_images_are_all_measured_and_those_held_out_first():
+def test_few_images_are_all_measured_with_held_out_ones_first():
     def split(*values):
         numbers = np.array(values, np.uint8)
         return Split(images=numbers.reshape(-1, 1, 1, 1), labels=numbers.astype(int), ids=numbers.astype(str))
@@ -319,7 +319,7 @@ def test_labels_are_read_from_both_kinds_of_file(text, labels):
     assert parse_labels(text) == labels
 
 
-def test_a_scale_for_each_channel_is_three_scales_and_three_offsets():
+def test_per_channel_scale_is_parsed():
     assert parse_scale("0.01,0.02,0.03,-1,-2,-3") == ("stated", ((0.01, 0.02, 0.03), (-1.0, -2.0, -3.0)))
 
 

@@ -30,7 +30,7 @@ def keras():
 
 
 def ends(keras) -> dict:
-    """By the name of what an end should be taken for, how networks end; an end takes [n, 3] answers of a dense layer."""
+    """Ends of networks, by the kind they should be recognized as; an end takes the [n, 3] outputs of a dense layer."""
     layers = keras.layers
 
     def inner(*parts):
@@ -69,16 +69,16 @@ def made(keras, end):
     return keras.Model(pixels, end(keras.layers.Dense(3)(keras.layers.Flatten()(pixels))))
 
 
-def test_how_a_keras_network_ends_is_seen_behind_layers_that_pass_on_and_in_networks_within(keras, tmp_path):
-    for expected, some in ends(keras).items():
-        for number, end in enumerate(some):
+def test_output_kind_of_a_keras_network_is_found_behind_other_layers_and_in_nested_networks(keras, tmp_path):
+    for expected, variants in ends(keras).items():
+        for number, end in enumerate(variants):
             made(keras, end).save(tmp_path / "theirs.keras")
             found = read_foreign(tmp_path / "theirs.keras").end
             assert (found.output.values if found.output else found.name) == expected, (expected, number)
 
 
-def test_how_a_converted_network_ends_is_seen_too(keras, tmp_path):
-    """Of a SavedModel this is what is read."""
+def test_output_kind_of_a_converted_network_is_found(keras, tmp_path):
+    """This is how a SavedModel is read."""
     names = {
         "relu": "RELU",
         "ReLU": "RELU",
@@ -87,8 +87,8 @@ def test_how_a_converted_network_ends_is_seen_too(keras, tmp_path):
         "Multiply": "MUL",
         "Softmax": "SOFTMAX",
     }
-    for kind, some in ends(keras).items():
-        for number, end in enumerate(some):
+    for kind, variants in ends(keras).items():
+        for number, end in enumerate(variants):
             found = tflite_end(read_model(to_float32(made(keras, end)), "made"))
             assert (found.output.values if found.output else found.name) == names.get(kind, kind), (kind, number)
     half = to_float16(made(keras, lambda x: keras.layers.Rescaling(0.3)(keras.layers.Softmax()(x))))
@@ -99,21 +99,23 @@ def test_how_a_converted_network_ends_is_seen_too(keras, tmp_path):
     ("name", "act", "expected"),
     [("", "NONE", "logits"), ("", "RELU", "RELU"), ("SOFTMAX", "NONE", "probabilities"), ("TANH", "NONE", "TANH"), ("HARD_SWISH", "NONE", "HARD_SWISH")],
 )  # fmt: skip
-def test_how_an_int8_network_ends_is_seen_where_its_output_is_made_and_not_in_its_last_operator(name, act, expected):
+def test_output_kind_of_an_int8_network_is_that_of_the_operator_which_makes_its_output(name, act, expected):
     make = Chance(0).make
     answers = make.dense(flat(make, make.input((1, 16, 16, 1))), 3, act)
     answers = make.unary("QUANTIZE", make.unary(name, answers) if name else answers)
-    make.unary("LOGISTIC", make.first)  # which nothing reads
+    make.unary("LOGISTIC", make.first)  # whose output nothing reads
     found = tflite_end(read_model(make.finish(answers), "made"))
     assert (found.output.values if found.output else found.name) == expected
 
 
-def taken_in(path, out, **stated):
+def import_file(path, out, **stated):
     return import_network(Request(path=path, stated=Stated(labels=LABELS, scale=parse_scale("0..1"), **stated)), out)
 
 
 @pytest.mark.parametrize("form", ["theirs.keras", "theirs", "theirs.tflite"])
-def test_what_is_neither_is_refused_and_with_a_statement_noted_in_the_card(keras, forked_conversion, tmp_path, form):
+def test_output_of_unknown_kind_is_refused_unless_stated_and_then_noted_in_the_card(
+    keras, forked_conversion, tmp_path, form
+):
     file, network = tmp_path / form, made(keras, lambda x: keras.layers.Activation("tanh")(x))
     if form == "theirs":
         network.export(str(file))
@@ -123,11 +125,11 @@ def test_what_is_neither_is_refused_and_with_a_statement_noted_in_the_card(keras
         network.save(file)
     name = "tanh" if form == "theirs.keras" else "TANH"
     with pytest.raises(InputError, match=rf"{form} ends with {name}: .* neither logits nor .* state --outputs logits"):
-        taken_in(file, tmp_path / "out")
+        import_file(file, tmp_path / "out")
     with pytest.raises(InputError, match="neither logits" if form == "theirs.keras" else "gives no probabilities"):
-        taken_in(file, tmp_path / "out", output=PROBABILITIES)
+        import_file(file, tmp_path / "out", output=PROBABILITIES)
     assert not (tmp_path / "out").exists()
-    imported = taken_in(file, tmp_path / "out", output=LOGITS)
+    imported = import_file(file, tmp_path / "out", output=LOGITS)
     assert imported.because[-1] == f"it ends with {name}, and its answers are taken for logits because that was stated"
     step = Bundle.open(tmp_path / "out").card.provenance.steps[0]
     assert step.endswith(f"gives logits, as was stated: it ends with {name}")
@@ -140,10 +142,10 @@ def test_a_sigmoid_over_several_labels_is_refused_whatever_is_stated(keras, tmp_
     for file in ("theirs.h5", "theirs.tflite"):
         for stated in ({}, {"output": LOGITS}, {"output": PROBABILITIES}):
             with pytest.raises(InputError, match=rf"{file} ends with a sigmoid: .*one label out of several"):
-                taken_in(tmp_path / file, tmp_path / "out", **stated)
+                import_file(tmp_path / file, tmp_path / "out", **stated)
 
 
-def test_a_hard_sigmoid_is_seen_as_keras_3_computes_it_and_a_clip_to_other_numbers_is_none(keras):
+def test_hard_sigmoid_of_keras_3_is_recognized_and_other_clips_are_not(keras):
     layers = keras.layers
     for factor, expected in ((1 / 6, "hard_sigmoid"), (1 / 2, "RELU6")):
         network = made(keras, lambda x, by=factor: layers.Rescaling(by)(layers.ReLU(6.0)(layers.Rescaling(1, 3)(x))))
@@ -153,7 +155,7 @@ def test_a_hard_sigmoid_is_seen_as_keras_3_computes_it_and_a_clip_to_other_numbe
     assert tflite_end(read_model(make.finish(answers), "made")).name == "hard_sigmoid"
 
 
-def test_a_hard_sigmoid_in_int8_is_seen_where_its_clip_to_1_is_beyond_the_range_of_its_tensor(keras):
+def test_int8_hard_sigmoid_is_recognized_even_if_its_clip_to_1_is_out_of_range(keras):
     pixels = keras.Input((16, 16, 1))
     small = keras.initializers.RandomNormal(stddev=0.02, seed=0)
     end = keras.layers.Dense(3, activation="hard_sigmoid", kernel_initializer=small)
@@ -164,7 +166,7 @@ def test_a_hard_sigmoid_in_int8_is_seen_where_its_clip_to_1_is_beyond_the_range_
     assert tflite_end(model).name == "hard_sigmoid"
 
 
-def test_a_tensor_that_is_made_of_itself_ends_the_search():
+def test_cyclic_graph_ends_the_search():
     make = Chance(0).make
     answers = make.unary("RELU", make.dense(flat(make, make.input((1, 16, 16, 1))), 3, "NONE"))
     model = read_model(make.finish(answers), "made")
@@ -174,22 +176,24 @@ def test_a_tensor_that_is_made_of_itself_ends_the_search():
     assert tflite_end(replace(model, subgraphs=(main,))).output is None
 
 
-def test_an_average_of_softmaxes_is_taken_in_where_they_are_stated_to_be_probabilities(keras, tmp_path):
+def test_average_of_softmaxes_is_imported_if_stated_as_probabilities(keras, tmp_path):
     layers = keras.layers
     network = made(keras, lambda x: layers.Average()([layers.Softmax()(x), layers.Softmax()(layers.Dense(3)(x))]))
     network.save(tmp_path / "theirs.keras")
     (tmp_path / "theirs.tflite").write_bytes(to_float32(network))
     for stated in ({}, {"output": PROBABILITIES}):
         with pytest.raises(InputError, match=r"average of softmaxes, export it as a SavedModel or \.tflite"):
-            taken_in(tmp_path / "theirs.keras", tmp_path / "out", **stated)
+            import_file(tmp_path / "theirs.keras", tmp_path / "out", **stated)
     with pytest.raises(InputError, match=r"ends with sums or multiples of what SOFTMAX gives.* state --outputs prob"):
-        taken_in(tmp_path / "theirs.tflite", tmp_path / "out")
-    assert taken_in(tmp_path / "theirs.tflite", tmp_path / "out", output=PROBABILITIES).contract.output == PROBABILITIES
+        import_file(tmp_path / "theirs.tflite", tmp_path / "out")
+    assert (
+        import_file(tmp_path / "theirs.tflite", tmp_path / "out", output=PROBABILITIES).contract.output == PROBABILITIES
+    )
 
 
-def test_a_log_softmax_is_taken_off_a_keras_network_s_end(keras, tmp_path):
+def test_log_softmax_is_removed_from_the_end_of_a_keras_network(keras, tmp_path):
     made(keras, lambda x: keras.layers.Dense(3, activation="log_softmax")(x)).save(tmp_path / "theirs.h5")
-    imported = taken_in(tmp_path / "theirs.h5", tmp_path / "out")
+    imported = import_file(tmp_path / "theirs.h5", tmp_path / "out")
     assert imported.contract.output == LOGITS and all(check.passed for check in imported.checks)
     assert b"log_softmax" not in (tmp_path / "out" / "model.keras").read_bytes()
     assert b"LOG_SOFTMAX" not in (tmp_path / "out" / "float32.tflite").read_bytes()
@@ -204,15 +208,15 @@ def test_keras_3_s_hard_sigmoid_is_another_function_and_refused(tmp_path):
     for name in ("theirs.keras", "theirs.h5"):
         network.save(tmp_path / name)
         with pytest.raises(InputError, match=r"'hard_sigmoid' is another function in Keras 3 .* export it as"):
-            taken_in(tmp_path / name, tmp_path / "out")
+            import_file(tmp_path / name, tmp_path / "out")
 
 
-def test_a_softmax_in_a_network_within_is_done_once(keras, tmp_path):
+def test_softmax_in_a_nested_network_is_applied_once(keras, tmp_path):
     layers = keras.layers
-    within = keras.Sequential([keras.Input((3,)), layers.Dense(3), layers.Softmax(name="last")])
-    network = made(keras, within)
+    nested = keras.Sequential([keras.Input((3,)), layers.Dense(3), layers.Softmax(name="last")])
+    network = made(keras, nested)
     network.save(tmp_path / "theirs.keras")
-    imported = taken_in(tmp_path / "theirs.keras", tmp_path / "out")
+    imported = import_file(tmp_path / "theirs.keras", tmp_path / "out")
     assert imported.contract.output == PROBABILITIES and all(check.passed for check in imported.checks)
 
 

@@ -27,36 +27,36 @@ def keras():
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (["a\x1b[31m", *"bcdefg"], "control character"),
         (["x" * 80, *"bcdefg"], "at most 64 characters"),
         (["a", *"abcdef"], "not unique"),
     ],
 )
-def test_labels_that_no_card_can_hold_are_one_sentence_wherever_they_come_from(tmp_path, names, said):
+def test_invalid_labels_give_a_clear_error_whatever_their_source(tmp_path, names, message):
     content = int8_file()
     file = tmp_path / "theirs.tflite"
     file.write_bytes(content)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         import_network(Request(path=file, stated=Stated(labels=tuple(names))), tmp_path / "out")
     out = io.BytesIO(content)
     with zipfile.ZipFile(out, "a") as archive:
         archive.writestr("labels.txt", "\n".join(names))
     file.write_bytes(out.getvalue())
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         import_network(Request(path=file), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("labels", ["a,a", "a,,b", "a, ,b", f"{'x' * 65},b", "a\x1b[31m,b"])
-def test_stated_labels_that_no_card_can_hold_are_refused_before_the_file_is_read(edgefer, tmp_path, labels):
+def test_invalid_stated_labels_are_refused_before_the_file_is_read(edgefer, tmp_path, labels):
     done = edgefer("import", tmp_path / "nowhere.tflite", "--labels", labels, expect=2)
     assert done.stderr.startswith("edgefer: labels") and "nowhere" not in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda image, answer: setattr(image.quantization, "scale", np.float32([np.nan])), "has the scale nan"),
         (lambda image, answer: setattr(image.quantization, "scale", np.float32([np.inf])), "has the scale inf"),
@@ -67,14 +67,14 @@ def test_stated_labels_that_no_card_can_hold_are_refused_before_the_file_is_read
         (lambda image, answer: setattr(answer, "shape", np.int32([1, 1])), "it is not a classifier"),
     ],
 )
-def test_a_tflite_with_ends_that_cannot_be_is_one_sentence(tmp_path, change, said):
+def test_tflite_with_an_invalid_input_or_output_gives_a_clear_error(tmp_path, change, message):
     file = tmp_path / "theirs.tflite"
     file.write_bytes(changed(change))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         import_network(Request(path=file, stated=Stated(labels=tuple("abcdefg"))), tmp_path / "out")
 
 
-def test_metadata_that_is_damaged_names_nobody(tmp_path):
+def test_damaged_metadata_gives_no_author_or_licence(tmp_path):
     file = labelled(tmp_path, author="Ada", license="MIT")
     sound = file.read_bytes()
     assert (read_foreign(file).author, read_foreign(file).license) == ("Ada", "MIT")
@@ -88,7 +88,7 @@ def test_metadata_that_is_damaged_names_nobody(tmp_path):
 
 
 def test_code_in_a_keras_file_runs_only_with_permission(keras, tmp_path):
-    """A Lambda leaves a mark where it was run: not without --trust, and then in another process."""
+    """A Lambda that writes a file: it runs only with --trust, and then in another process."""
     source = f"lambda x: (__import__('pathlib').Path({str(tmp_path / 'ran')!r}).write_text('it ran'), x * 2.0)[1]"
     pixels = keras.Input((32, 32, 1))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(7, 3)(keras.layers.Lambda(eval(source))(pixels)))
@@ -99,15 +99,15 @@ def test_code_in_a_keras_file_runs_only_with_permission(keras, tmp_path):
         read_foreign(tmp_path / "theirs.keras")
     assert not (tmp_path / "ran").exists()
 
-    said: list[str] = []
+    logged: list[str] = []
     request = Request(
         path=tmp_path / "theirs.keras",
         trust=True,
-        progress=Lines(said.append),
+        progress=Lines(logged.append),
         stated=Stated(labels=tuple("abcdefg"), scale=parse_scale("0..1")),
     )
     bundle = import_network(request, tmp_path / "bundle").bundle
-    assert (tmp_path / "ran").exists() and "with your permissions, files" in said[0]
+    assert (tmp_path / "ran").exists() and "with your permissions, files" in logged[0]
     assert not bundle.has("keras") and b"Lambda" not in bundle.read("float32")
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), dtype=np.uint8)
     answers = Network.of(bundle.read("float32"), bundle.card).logits(images)
@@ -115,18 +115,18 @@ def test_code_in_a_keras_file_runs_only_with_permission(keras, tmp_path):
     assert all(check.passed for check in verify(bundle))
 
 
-def test_trust_runs_nothing_where_there_is_nothing_to_run(keras, tmp_path):
+def test_trust_has_no_effect_on_a_plain_keras_file_and_is_refused_for_tflite(keras, tmp_path):
     parts = keras.layers.Flatten(), keras.layers.Dense(3)
     keras.Sequential([keras.Input((32, 32, 1)), *parts]).save(tmp_path / "plain.keras")
-    said: list[str] = []
-    assert read_foreign(tmp_path / "plain.keras", trust=True, progress=Lines(said.append)).layers and not said
+    logged: list[str] = []
+    assert read_foreign(tmp_path / "plain.keras", trust=True, progress=Lines(logged.append)).layers and not logged
     (tmp_path / "theirs.tflite").write_bytes(int8_file())
     with pytest.raises(InputError, match="--trust is for Keras files"):
         read_foreign(tmp_path / "theirs.tflite", trust=True)
 
 
 @pytest.mark.parametrize("shape", [[], [1], [1, 0], [1, -1], [1, 4, 7]])
-def test_a_tflite_file_whose_answers_are_no_row_of_labels_is_refused(tmp_path, shape):
+def test_tflite_file_with_an_invalid_output_shape_is_refused(tmp_path, shape):
     (tmp_path / "odd.tflite").write_bytes(
         changed(lambda _, answer: setattr(answer, "shape", np.array(shape, np.int32)))
     )
@@ -134,7 +134,7 @@ def test_a_tflite_file_whose_answers_are_no_row_of_labels_is_refused(tmp_path, s
         read_foreign(tmp_path / "odd.tflite")
 
 
-def test_a_network_that_is_no_classifier_is_refused_in_one_sentence(keras, tmp_path):
+def test_file_that_is_not_a_classifier_is_refused_with_a_clear_error(keras, tmp_path):
     layers = keras.layers
 
     def save(name, *parts, shape=(32, 32, 1)):
@@ -142,27 +142,27 @@ def test_a_network_that_is_no_classifier_is_refused_in_one_sentence(keras, tmp_p
         model.save(tmp_path / name)
         return tmp_path / name
 
-    for file, said in (
+    for file, message in (
         (save("map.keras", layers.Conv2D(3, 3)), "classifiers"),
         (save("channels.keras", layers.Flatten(), layers.Dense(3), shape=(32, 32, 4)), "1 or 3"),
         (save("large.keras", layers.GlobalAveragePooling2D(), layers.Dense(3), shape=(1024, 1024, 1)), "16 to 512"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             read_foreign(file)
-    for name, content, said in (
+    for name, content, message in (
         ("theirs.onnx", b"\x08\x07\x12", "onnx2tf"),
         ("theirs.pt", b"whatever", "litert-torch"),
         ("theirs.bin", b"", "name a network file"),
         ("theirs.tflite", b"\x1c\x00\x00\x00TFL3", "tflite"),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             read_foreign(tmp_path / name)
     with pytest.raises(InputError, match="No such file"):
         read_foreign(tmp_path / "nowhere.keras")
 
 
-def test_a_saved_model_that_writes_is_refused_and_has_not_written(tmp_path):
+def test_saved_model_that_writes_files_is_refused_without_running_it(tmp_path):
     tf = tensorflow()
 
     class Trap(tf.Module):

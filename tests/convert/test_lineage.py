@@ -1,5 +1,5 @@
-"""Whatever is done to a network, it is compared with the one that was trained: through chains, over folds, and out loud
-where that one is gone."""
+"""A converted network is compared with the trained one, through chains of conversions and over folds; a missing trained
+network is reported."""
 
 import json
 from dataclasses import replace
@@ -79,7 +79,7 @@ def certificate(bundle: Bundle, faces: Dataset, budget: Budget = BUDGET) -> list
 
 
 def test_a_slimmed_network_at_low_agreement_fails_the_certificate(slim, trained, faces):
-    """It answers as its own float form does; that it is another, worse network shows against the trained one alone."""
+    """It agrees with its own float form; only the comparison with the trained network shows that it is worse."""
     assert slim.card.lineage.sha256 == trained.card.variants["keras"].sha256 == slim.card.variants["origin"].sha256
     cost = slim.card.lineage.cost
     assert slim.card.lineage.retrained and cost.agreement < 0.8 and cost.drop > 1 and cost.variant == "int8"
@@ -88,11 +88,11 @@ def test_a_slimmed_network_at_low_agreement_fails_the_certificate(slim, trained,
     assert checks["keras against origin"].status is Status.FAIL
     assert checks["int8 on litert against keras"].status is not Status.FAIL
     lenient = {check.subject: check for check in certificate(slim, faces, Budget(max_drop=100.0))}
-    assert lenient["int8 on litert against origin"].status is Status.FAIL  # no worse is not the same
+    assert lenient["int8 on litert against origin"].status is Status.FAIL  # no worse does not mean the same
     assert check_recorded_cost(slim).status is Status.WARN and check_recorded_cost(trained) is None
 
 
-def test_what_slimming_lost_counts_for_max_drop(trained, faces, untuned, tmp_path, monkeypatch):
+def test_max_drop_includes_the_loss_from_slimming(trained, faces, untuned, tmp_path, monkeypatch):
     # Calibration alone: no way to int8 can give back what slimming lost.
     monkeypatch.setattr(search, "_ways", lambda work, plan, tuner, ways=search._ways: list(ways(work, plan, tuner))[:1])
     converted = convert(trained, faces, Plan(slimmed=0.6, max_drop=0.3), tmp_path / "out", SILENT)
@@ -101,7 +101,9 @@ def test_what_slimming_lost_counts_for_max_drop(trained, faces, untuned, tmp_pat
     assert converted.cost.drop == converted.bundle.card.lineage.cost.drop > 0.3
 
 
-def test_a_chain_of_conversions_is_compared_with_its_beginning(slim, trained, faces, untuned, tmp_path, monkeypatch):
+def test_chain_of_conversions_is_compared_with_the_trained_network(
+    slim, trained, faces, untuned, tmp_path, monkeypatch
+):
     """Slimmed, then pruned, then converted again: the source bundles may be gone."""
     monkeypatch.setattr(steps, "prune_weights", lambda model, sparsity, task: steps.copy_of(model))
     pruned = convert(slim, faces, Plan(sparsity=0.5), tmp_path / "pruned", SILENT).bundle
@@ -116,7 +118,7 @@ def test_a_chain_of_conversions_is_compared_with_its_beginning(slim, trained, fa
     assert pruned.has("tuned") and again.card.lineage.cost.variant == "float16"
 
 
-def test_an_ordinary_conversion_needs_no_second_copy(trained, faces, tmp_path):
+def test_conversion_without_retraining_stores_no_second_copy(trained, faces, tmp_path):
     bundle = convert(trained, faces, Plan(), tmp_path / "int8", SILENT).bundle
     assert not bundle.has("origin") and origin_form(bundle.card) is Form.KERAS and not bundle.card.lineage.retrained
     assert check_recorded_cost(bundle) is None and check_origin(bundle).status is Status.PASS
@@ -148,7 +150,7 @@ def test_another_network_under_the_name_of_the_origin_fails(slim, faces, tmp_pat
     assert origin.status is Status.FAIL and not any("origin" in check.subject for check in others)
 
 
-def test_no_report_of_the_trained_network_travels(trained, slim):
+def test_reports_of_the_trained_network_are_not_copied(trained, slim):
     assert {file.name for file in (trained.path / "report").iterdir()} == {"confusion-valid.png", "history.png"}
     assert {file.name for file in (slim.path / "report").iterdir()} == {"quantization.json"}
 
@@ -242,14 +244,14 @@ def test_differences_between_logarithms_of_probabilities_are_not_given_in_quanta
 
 
 def edited(bundle: Bundle, **fields) -> Bundle:
-    """The bundle as it is after its card was changed by hand; a field of `lineage` where that is a dict."""
+    """The bundle with its card edited by hand; a dict for `lineage` updates its fields."""
     lineage = fields.get("lineage")
     if isinstance(lineage, dict):
         fields["lineage"] = bundle.card.lineage.model_copy(update=lineage)
     return Bundle(bundle.path, bundle.card.model_copy(update=fields))
 
 
-def test_a_card_changed_by_hand_does_not_pass_for_the_trained_network(slim, trained, faces, tmp_path):
+def test_hand_edited_card_does_not_pass_as_the_trained_network(slim, trained, faces, tmp_path):
     """Whatever of the lineage is changed, the files beside it contradict it."""
     own = slim.card.variants["keras"].sha256
     without_steps = slim.card.provenance.model_copy(update={"steps": ()})
@@ -268,8 +270,8 @@ def test_a_card_changed_by_hand_does_not_pass_for_the_trained_network(slim, trai
     assert check.status is Status.FAIL and "slimmed by a step" in check.detail
 
 
-def test_what_a_retrained_network_has_lost_is_a_row_whatever_the_card_says_of_it(slim):
-    """`retrained` set to false by hand: tuned and origin are left only where weights were changed."""
+def test_loss_of_a_retrained_network_is_reported_whatever_its_card_says(slim):
+    """`retrained` set to false by hand: the files `tuned` and `origin` exist only if weights were changed."""
     assert check_recorded_cost(edited(slim, lineage={"retrained": False})).status is Status.WARN
     assert check_recorded_cost(edited(slim, lineage={"retrained": False, "cost": None})).status is Status.NOT_CHECKED
     assert check_recorded_cost(edited(slim, lineage=None)).status is Status.NOT_CHECKED

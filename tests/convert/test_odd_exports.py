@@ -1,4 +1,4 @@
-"""A network from elsewhere: neither square nor gray, with a scale of its own for each channel, and labels of odd characters."""
+"""Exports of an unusual network: neither square nor gray, with per-channel scales and labels of special characters."""
 
 import io
 import re
@@ -58,7 +58,7 @@ def odd(request, nano, tmp_path):
 
 
 @pytest.mark.gcc
-def test_its_c_proves_itself_with_every_sanitizer_and_no_warning(odd, tmp_path):
+def test_exported_c_passes_its_self_test_with_sanitizers_and_without_warnings(odd, tmp_path):
     assert {check.status for check in export_c(odd, tmp_path / "with a space")} == {Status.PASS}
     flags = "-std=c99 -O1 -Wall -Wextra -Wpedantic -Werror -fsanitize=address,undefined -fno-sanitize-recover=all"
     command = ["make", "-s", "test", f"CFLAGS={flags}"]
@@ -68,7 +68,7 @@ def test_its_c_proves_itself_with_every_sanitizer_and_no_warning(odd, tmp_path):
 
 
 def test_each_detector_s_crop_has_a_macro_of_its_own(odd):
-    """Names that differ in signs alone too, and one that is what another would become."""
+    """Even if names differ only in punctuation, or one equals what another would become."""
     header = make_project(odd, [])["network.h"].decode()
     lines = re.findall(r"#define EDGEFER_CROP_(\w+) \{(\S+), .*\} /\* (.*) \*/", header)
     assert len(lines) == len({macro for macro, _, _ in lines}) == len(odd.bundle.card.crops)
@@ -80,14 +80,14 @@ def test_each_detector_s_crop_has_a_macro_of_its_own(odd):
 
 
 @pytest.mark.chromium
-def test_its_page_proves_itself(odd, tmp_path):
+def test_exported_page_passes_its_self_check(odd, tmp_path):
     export_web(odd, device_of(odd.bundle.card), tmp_path / "page")
     row = prove_page(tmp_path / "page")
     assert row.status is Status.PASS and "answers differ" in row.detail
 
 
-def test_its_readme_states_what_tensorflow_lite_micro_needs(odd):
-    """Not the pixel with its top bit flipped, which is edgefer's own way."""
-    told = tflm.readme(odd)
-    assert "pixel ^ 0x80" not in told
-    assert told.count("/ 0.0156999994) + 3`") == len(set(odd.bundle.card.input.per_channel()))
+def test_readme_states_the_quantization_for_tensorflow_lite_micro(odd):
+    """Not the pixel with its top bit flipped, as edgefer's own networks need it."""
+    text = tflm.readme(odd)
+    assert "pixel ^ 0x80" not in text
+    assert text.count("/ 0.0156999994) + 3`") == len(set(odd.bundle.card.input.per_channel()))

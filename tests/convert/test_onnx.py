@@ -1,4 +1,4 @@
-"""`convert --onnx`: int8.onnx answers as stored on ONNX Runtime, and a wrong or missing one is a row that says so."""
+"""`convert --onnx`: int8.onnx answers as stored on ONNX Runtime, and a wrong or missing one is reported in its row."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def network() -> bytes:
 
 
 @pytest.mark.onnx
-def test_the_network_gives_its_stored_answers_and_verify_runs_it(network, tmp_path):
+def test_onnx_network_gives_the_stored_answers_and_verify_checks_it(network, tmp_path):
     bundle = with_onnx(tmp_path, network)
     assert (bundle.path / "int8.onnx").read_bytes() == network
     (row,) = [check for check in check_bundle(bundle) if check.subject == core.SUBJECT]
@@ -33,7 +33,7 @@ def test_the_network_gives_its_stored_answers_and_verify_runs_it(network, tmp_pa
 
 
 @pytest.mark.onnx
-def test_another_network_s_answers_fail_and_a_file_that_is_none_is_a_reason(network, tmp_path):
+def test_wrong_answers_fail_and_an_invalid_onnx_file_is_reported(network, tmp_path):
     weights = bytearray(network)
     middle = len(weights) // 2  # weights make up nearly all of it
     weights[middle : middle + 4000] = bytes(4000)
@@ -58,7 +58,7 @@ def test_a_missing_onnx_runtime_is_reported_in_its_row(tmp_path, monkeypatch):
     assert row.status is Status.NOT_CHECKED and row.fix == "pip install onnxruntime"
 
 
-def test_a_bundle_without_it_has_no_row():
+def test_bundle_without_onnx_has_no_row():
     bundle = Bundle.open(shipped_bundles()["fer-nano"])
     assert check_onnx(bundle, Vectors.load(bundle)) == []
 

@@ -1,5 +1,5 @@
 """An exported page in every engine that is installed: one visit each, with its proof, a camera, photographs, settings, errors, a
-CSV and, once its server is gone, the page again. What is looked at more closely, in Chromium alone, is in the files beside this."""
+CSV and, once its server is gone, the page again. Closer tests, in Chromium only, are in the other test_page files."""
 
 import base64
 import csv
@@ -20,7 +20,7 @@ TIMEOUT_S = 600  # of a visit on a busy machine; on an idle one it takes some se
 VISIT = """
 const pause = ms => new Promise(done => setTimeout(done, ms))
 const until = async test => { while (!test()) await pause(50) }
-const told = {}, REST_MS = 4000  // in which the test takes the server's files away
+const result = {}, REST_MS = 4000  // in which the test takes the server's files away
 let blob = null
 save = made => { blob = made }
 const named = { 'me.png': 'image/png', 'me.jpg': 'image/jpeg', 'film.mp4': 'video/mp4' }
@@ -47,50 +47,50 @@ async function standIn() {
 
 async function visit() {
   await until(() => document.body.dataset.state !== 'starting')
-  told.state = document.body.dataset.state
-  told.proof = [...$('proof').rows].map(row => [...row.cells].map(cell => cell.textContent))
-  told.over = document.documentElement.scrollWidth - document.documentElement.clientWidth
+  result.state = document.body.dataset.state
+  result.proof = [...$('proof').rows].map(row => [...row.cells].map(cell => cell.textContent))
+  result.over = document.documentElement.scrollWidth - document.documentElement.clientWidth
   if (OWN_CAMERA) {
     $('camera').click()
     await until(() => $('canvas').getAttribute('aria-label') !== 'No image yet' || $('status').textContent.startsWith('No'))
-    told.own = [$('status').textContent, $('canvas').width, $('canvas').height]
+    result.own = [$('status').textContent, $('canvas').width, $('canvas').height]
     $('camera').click()
   }
   navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('of its own', 'NotAllowedError') }
   $('camera').click()
   await pause(100)
-  told.refused = $('status').textContent
+  result.refused = $('status').textContent
   await standIn()
   rows.length = 0
   $('camera').click()
   await until(() => rows.length >= 3)
-  told.camera = rows.map(row => row[1])
+  result.camera = rows.map(row => row[1])
   $('reject').value = 0.9
   $('reject').dispatchEvent(new Event('input'))
   $('smooth').value = 'off'
   $('smooth').dispatchEvent(new Event('input'))
-  told.settings = [$('reject-value').textContent, smoother.reject, smoother.preset === BUNDLE.rules.presets.off]
+  result.settings = [$('reject-value').textContent, smoother.reject, smoother.preset === BUNDLE.rules.presets.off]
   $('camera').click()
-  told.off = [$('status').textContent, stream]
+  result.off = [$('status').textContent, stream]
   $('reject').value = 0
   $('reject').dispatchEvent(new Event('input'))
   rows.length = 0
-  told.photo = await openPhoto('me.png', [bytesOf(FACE)])
+  result.photo = await openPhoto('me.png', [bytesOf(FACE)])
   $('snapshot').click()
   await until(() => blob)
-  told.snapshot = blob.type
+  result.snapshot = blob.type
   $('csv').click()
-  told.csv = await blob.text()
+  result.csv = await blob.text()
   const upright = await new Promise(done => $('canvas').toBlob(done, 'image/jpeg'))
   const jpeg = new Uint8Array(await upright.arrayBuffer())
   const exif = [0xFF, 0xE1, 0, 34, 69, 120, 105, 102, 0, 0, 77, 77, 0, 42, 0, 0, 0, 8, 0, 1, 1, 18, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0]
-  told.turned = (await openPhoto('me.jpg', [jpeg.slice(0, 20), Uint8Array.from(exif), jpeg.slice(20)])).slice(1)
-  told.broken = await openPhoto('me.png', ['no image'])
-  told.film = await openPhoto('film.mp4', [bytesOf(FILM)])
+  result.turned = (await openPhoto('me.jpg', [jpeg.slice(0, 20), Uint8Array.from(exif), jpeg.slice(20)])).slice(1)
+  result.broken = await openPhoto('me.png', ['no image'])
+  result.film = await openPhoto('film.mp4', [bytesOf(FILM)])
   await navigator.serviceWorker.ready
   await until(() => navigator.serviceWorker.controller)
   sessionStorage.again = 'yes'
-  report(told)
+  report(result)
   await pause(REST_MS)
   location.reload()
 }
@@ -123,7 +123,7 @@ def film(frame, tmp_path_factory) -> bytes:
 
 @pytest.fixture(scope="module", params=ENGINES)
 def seen(request, site, frame, film, fake_camera, tmp_path_factory) -> dict:
-    """What one engine showed in its visit; `again` is the page's state once its server had lost its files."""
+    """What one engine showed in its visit; `again` is the page's state after its server lost its files."""
     folder, engine = tmp_path_factory.mktemp(request.param), request.param
     shutil.copytree(site, folder / "site")
     given = {"FACE": cv2.imencode(".png", frame)[1].tobytes(), "FILM": film}
@@ -131,12 +131,12 @@ def seen(request, site, frame, film, fake_camera, tmp_path_factory) -> dict:
     with (folder / "site" / "page.js").open("a") as page:
         page.write(f"{{\n{constants}const OWN_CAMERA = {json.dumps(engine != 'webkit')}\n{REPORT}{VISIT}}}\n")
     flags = {"chromium": fake_camera, "firefox": (), "webkit": ("--enable-media-stream=true",)}[engine]
-    with reported(folder / "site", folder, "", *flags, engine=engine) as told:
-        shown = told.get(timeout=TIMEOUT_S)
+    with reported(folder / "site", folder, "", *flags, engine=engine) as result:
+        shown = result.get(timeout=TIMEOUT_S)
         assert "error" not in shown, shown
         for file in (folder / "page").iterdir():
             file.unlink()
-        return shown | {"again": told.get(timeout=TIMEOUT_S)}
+        return shown | {"again": result.get(timeout=TIMEOUT_S)}
 
 
 def test_the_page_proves_itself_and_fits_its_window(seen):
@@ -157,7 +157,7 @@ def test_a_camera_is_read_until_it_is_stopped(seen):
     assert seen["off"] == ["Camera off", None]
 
 
-def test_settings_are_taken_while_the_camera_runs(seen):
+def test_settings_apply_while_the_camera_runs(seen):
     assert seen["settings"] == ["90%", 0.9, True]
 
 
@@ -180,5 +180,5 @@ def test_a_file_that_cannot_be_opened_gets_a_one_sentence_message(seen):
     assert seen["film"][0] == "film.mp4 cannot be read as an image: choose a JPEG or PNG."
 
 
-def test_the_page_opens_again_where_its_server_is_gone(seen):
+def test_page_reloads_without_its_server(seen):
     assert seen["again"] == "ready"

@@ -1,4 +1,4 @@
-"""The rules of an exported page are those of `edgefer run`: detector, tracks, labels, and what cannot be read."""
+"""An exported page follows the rules of `edgefer run`: detector, tracks, labels, unreadable faces."""
 
 import base64
 import html
@@ -30,7 +30,7 @@ from tests.convert.pages import browse, with_script
 
 LABELS = """
   const given = %s
-  document.body.dataset.told = JSON.stringify(given.map(({ steps }) => {
+  document.body.dataset.result = JSON.stringify(given.map(({ steps }) => {
     const smoother = new LabelSmoother(BUNDLE.rules.presets.off, 0, BUNDLE.rules)
     return steps.map(([preset, reject, id, time_s, scores, fault]) => {
       if (preset) smoother.change(BUNDLE.rules.presets[preset], reject)
@@ -40,13 +40,13 @@ LABELS = """
   }))"""
 
 
-def told_by(page: str):
-    """What a script left in the body's data-told, as JSON."""
-    return json.loads(html.unescape(re.search(r'data-told="([^"]*)"', browse(page))[1]))
+def result_of(page: str):
+    """What a script left in the body's data-result, as JSON."""
+    return json.loads(html.unescape(re.search(r'data-result="([^"]*)"', browse(page))[1]))
 
 
 def labelled(rng) -> tuple[list[tuple], list[list]]:
-    """Scores of a few faces over time, with gaps, a clock that goes back, ties and other settings in between, and what `run`
+    """Scores of a few faces over time, with gaps, a clock that jumps back, ties and changes of settings, and what `run`
     shows of them."""
     smoother, names, time_s = LabelSmoother(PRESETS["off"]), "abc", 0.0
     steps, shown = [], []
@@ -67,10 +67,10 @@ def labelled(rng) -> tuple[list[tuple], list[list]]:
 
 
 @pytest.mark.chromium
-def test_smoothing_and_unsure_are_run_s_own_in_2_000_runs(site, tmp_path):
+def test_smoothing_and_unsure_match_run_in_2_000_sequences(site, tmp_path):
     rng = np.random.default_rng(2)
     steps, expected = zip(*(labelled(rng) for _ in range(2000)), strict=True)
-    got = told_by(with_script(site, tmp_path, LABELS % json.dumps([{"steps": one} for one in steps])))
+    got = result_of(with_script(site, tmp_path, LABELS % json.dumps([{"steps": one} for one in steps])))
     for run, shown in zip(got, expected, strict=True):
         assert [unsure for _, unsure in run] == [unsure for _, unsure in shown]
         assert np.allclose([scores for scores, _ in run], [scores for scores, _ in shown], atol=2e-9)
@@ -78,32 +78,32 @@ def test_smoothing_and_unsure_are_run_s_own_in_2_000_runs(site, tmp_path):
 
 
 @pytest.mark.chromium
-def test_a_face_that_cannot_be_read_is_called_as_in_run_also_where_a_label_is_called_unsure(site, tmp_path):
+def test_unsure_faces_are_named_as_in_run_even_if_a_label_is_named_unsure(site, tmp_path):
     networks = [["a", "unsure"], ["a", "b"], ["(unsure)", "unsure"]]
-    script = f"document.body.dataset.told = JSON.stringify({json.dumps(networks)}.map(unsureLabel))"
+    script = f"document.body.dataset.result = JSON.stringify({json.dumps(networks)}.map(unsureLabel))"
     faces = [Face(box_xyxy=(0, 0, 9, 9), scores=dict.fromkeys(labels, 0.5), unsure="dark") for labels in networks]
-    assert told_by(with_script(site, tmp_path, script)) == [face.label for face in faces]
+    assert result_of(with_script(site, tmp_path, script)) == [face.label for face in faces]
     assert [face.label for face in faces] == ["(unsure)", "unsure", "((unsure))"]
 
 
 @pytest.mark.chromium
-def test_the_page_begins_with_the_threshold_of_the_export(subject, tmp_path):
-    """Also between the steps of its slider."""
+def test_page_starts_with_the_threshold_of_the_export(subject, tmp_path):
+    """Even if it lies between the steps of the slider."""
     (tmp_path / "site").mkdir()
     for name, content in make_site(subject, device_of(subject.bundle.card, reject=0.47)).items():
         (tmp_path / "site" / name).write_bytes(content)
-    script = "document.body.dataset.told = JSON.stringify(smoother.reject)"
-    assert told_by(with_script(tmp_path / "site", tmp_path, script)) == 0.47
+    script = "document.body.dataset.result = JSON.stringify(smoother.reject)"
+    assert result_of(with_script(tmp_path / "site", tmp_path, script)) == 0.47
 
 
 FAULTS = """
-  document.body.dataset.told = JSON.stringify(%s.map(({ face, pixels, input }) =>
+  document.body.dataset.result = JSON.stringify(%s.map(({ face, pixels, input }) =>
     qualityFault(face, Uint8Array.from(atob(pixels), letter => letter.charCodeAt(0)), input, BUNDLE.rules)))"""
 
 
 @pytest.mark.chromium
-def test_what_cannot_be_read_is_what_run_cannot_read(site, subject, tmp_path):
-    """Faces in every light and sharpness, for networks of several sizes and colours."""
+def test_unreadable_faces_are_the_same_as_in_run(site, subject, tmp_path):
+    """Faces of many brightness and sharpness levels, for networks of several sizes and colours."""
     rng, given, expected = np.random.default_rng(3), [], []
     for number, image in enumerate([*drawn.face_set(40, 5)[0]] * 5):
         side, color = int(rng.choice([48, 64, 96, 100])), str(rng.choice(["gray", "rgb", "bgr"]))
@@ -123,7 +123,7 @@ def test_what_cannot_be_read_is_what_run_cannot_read(site, subject, tmp_path):
                 "input": {"height": side, "width": side, "color": color, "channels": spec.channels},
             }
         )
-    assert told_by(with_script(site, tmp_path, FAULTS % json.dumps(given))) == expected
+    assert result_of(with_script(site, tmp_path, FAULTS % json.dumps(given))) == expected
     assert set(expected) == {"", "small", "dark", "overexposed", "blurred", "turned away"}
 
 
@@ -132,12 +132,12 @@ FACES = """
   Engine.start(BUNDLE).then(async engine => {
     for (const { pixels, height, width } of given)
       out.push(engine.detector.find(engine.take({ pixels: await unpack(pixels), height, width, format: 'bgr' })))
-    document.body.dataset.told = JSON.stringify(out)
+    document.body.dataset.result = JSON.stringify(out)
   })"""
 
 
 @pytest.mark.chromium
-def test_the_faces_are_those_that_edgefer_s_own_detector_finds(site, tmp_path):
+def test_page_finds_the_same_faces_as_the_own_detector(site, tmp_path):
     """On a photograph at several sizes and tilts, and on drawn people; with the runtime that is installed here."""
     photo = cv2.cvtColor(skimage.data.astronaut(), cv2.COLOR_RGB2BGR)
     turned = cv2.warpAffine(photo, cv2.getRotationMatrix2D((256, 256), 25, 1.0), (512, 400))
@@ -154,13 +154,13 @@ def test_the_faces_are_those_that_edgefer_s_own_detector_finds(site, tmp_path):
     ]
     detector = OwnDetector.shipped()
     expected = [detector.find(frame) for frame in frames]
-    got = told_by(with_script(site, tmp_path, FACES % json.dumps(given)))
+    got = result_of(with_script(site, tmp_path, FACES % json.dumps(given)))
     assert [[tuple(face["box"]) for face in found] for found in got] == [
         [face.box_xyxy for face in found] for found in expected
     ]
     for here, there in zip(chain(*got), chain(*expected), strict=True):
-        told = here["score"], here["rollDeg"], here["turn"]
-        assert told == pytest.approx((there.score, there.roll_deg, there.turn), abs=1e-6)
+        result = here["score"], here["rollDeg"], here["turn"]
+        assert result == pytest.approx((there.score, there.roll_deg, there.turn), abs=1e-6)
     assert [len(found) for found in expected][:4] == [1, 1, 1, 1] and len(expected[4]) >= 2 and not expected[6]
 
 
@@ -178,16 +178,16 @@ TRACKS = """
     for (let at = 0; at < height * width; at++) for (let c = 0; c < 3; c++) pixels[4 * at + c] = made[3 * at + 2 - c]
     return { pixels, height, width }
   }
-  document.body.dataset.told = JSON.stringify(given.map(steps => {
+  document.body.dataset.result = JSON.stringify(given.map(steps => {
     const tracker = new Tracker(BUNDLE.rules)
     return steps.map(([faces, time_s, frame]) => tracker.follow(faces, time_s, compose(frame)).map(face => [face.id, face.box, face.rollDeg]))
   }))"""
 
 
-class Told:
-    """A detector that finds the faces it is given."""
+class Scripted:
+    """A detector that returns scripted faces."""
 
-    name, min_new_score = "told", OwnDetector.min_new_score
+    name, min_new_score = "scripted", OwnDetector.min_new_score
 
     def __init__(self, steps):
         self.steps = iter(steps)
@@ -197,7 +197,7 @@ class Told:
 
 
 def composed(frame: dict) -> np.ndarray:
-    """uint8 BGR [h, w, 3]: faces before a background, both made of nothing."""
+    """uint8 BGR [h, w, 3]: faces in front of a background, both of generated noise."""
     height, width = frame["height"], frame["width"]
     image = noise(4 * frame["number"], height, width, 3).copy()
     for texture, size, left, top in frame["people"]:
@@ -207,8 +207,8 @@ def composed(frame: dict) -> np.ndarray:
 
 
 def tracked(rng) -> list[tuple[list[Detection], float, dict]]:
-    """What a detector finds of up to three faces that move, some quickly, in frames with gaps: it misses one in four, finds
-    one that is not there, and some are covered. (detections, time, frame) of each."""
+    """A detector's output for up to three moving faces, some fast, in frames with gaps: it misses one in four, finds
+    some false ones, and some are covered. (detections, time, frame) of each."""
     height, width = (int(side) for side in rng.integers(90, 160, 2))
     people = [
         {
@@ -254,12 +254,12 @@ def entering() -> list[tuple[list[Detection], float, dict]]:
 
 
 @pytest.mark.chromium
-def test_faces_keep_their_numbers_boxes_and_roll_as_they_do_in_run(site, tmp_path):
-    """Also over frames in which they are not found, by their pixels."""
+def test_ids_boxes_and_roll_match_run(site, tmp_path):
+    """Also over frames in which faces are not detected but tracked by their pixels."""
     rng = np.random.default_rng(6)
     runs, expected, followed = [*(tracked(rng) for _ in range(80)), entering()], [], 0
     for steps in runs:
-        tracker = Tracker(Told([found for found, _, _ in steps]))
+        tracker = Tracker(Scripted([found for found, _, _ in steps]))
         shown = [tracker.follow(Frame(index=0, image_bgr=composed(frame), time_s=at)) for _, at, frame in steps]
         boxes = [{face.box_xyxy for face in found} for found, _, _ in steps]
         followed += sum(face.box_xyxy not in found for faces, found in zip(shown, boxes, strict=True) for face in faces)
@@ -275,7 +275,7 @@ def test_faces_keep_their_numbers_boxes_and_roll_as_they_do_in_run(site, tmp_pat
         ]
         for steps in runs
     ]
-    got = told_by(with_script(site, tmp_path, TRACKS % json.dumps(given)))
+    got = result_of(with_script(site, tmp_path, TRACKS % json.dumps(given)))
     assert followed > 150
     assert [[face.box_xyxy[0] for face in shown] for shown in expected[-1]] == [[-24], [-16], [-16]]
     for number, (there, here) in enumerate(zip(got, expected, strict=True)):
@@ -293,19 +293,19 @@ VIDEO = """
     const shown = []
     for (const { pixels, height, width, time_s } of given)
       shown.push(look({ pixels: await unpack(pixels), height, width, format: 'rgba' }, time_s))
-    document.body.dataset.told = JSON.stringify(shown)
+    document.body.dataset.result = JSON.stringify(shown)
   })"""
 
 
 @pytest.mark.chromium
-def test_a_video_is_read_as_run_reads_it(site, tmp_path, subject):
-    """From the frame to the label: people who move, who are covered for a moment, and one frame that is dark."""
+def test_video_gives_the_same_results_as_run(site, tmp_path, subject):
+    """From frame to label: moving people, a face that is covered for a moment, and one dark frame."""
     frames = [frame.image_bgr for frame, _ in drawn.scene(seconds=2, fps=15, size=(320, 240), people=2, seed=8)]
     boxes = [face.box_xyxy for face in OwnDetector.shipped().find(frames[10])]
     for number in (10, 11, 20):
         x0, y0, x1, y1 = boxes[0]
         frames[number] = frames[number].copy()
-        frames[number][(y0 + y1) // 2 : y1, x0:x1] = 90  # a hand before the mouth
+        frames[number][(y0 + y1) // 2 : y1, x0:x1] = 90  # a hand in front of the mouth
     frames[15] = frames[15] // 30
     classifier = Classifier.load(subject.bundle)
     session = Session(classifier, OwnDetector.shipped(), smooth=PRESETS["responsive"], reject=0.45)
@@ -323,7 +323,7 @@ def test_a_video_is_read_as_run_reads_it(site, tmp_path, subject):
         }
         for frame, at in zip(frames, times, strict=True)
     ]
-    got = told_by(with_script(site, tmp_path, VIDEO % json.dumps(given)))
+    got = result_of(with_script(site, tmp_path, VIDEO % json.dumps(given)))
     for here, there in zip(expected, got, strict=True):
         assert [(face["id"], tuple(face["box"]), face["unsure"]) for face in there] == [
             (face.id, face.box_xyxy, face.unsure) for face in here
@@ -331,5 +331,5 @@ def test_a_video_is_read_as_run_reads_it(site, tmp_path, subject):
         for face, shown in zip(here, there, strict=True):
             assert list(face.scores.values()) == pytest.approx(shown["scores"], abs=1e-6)
     found = [len(OwnDetector.shipped().find(frame)) for frame in frames]
-    assert any(len(here) > seen for here, seen in zip(expected, found, strict=True)), "one is followed by its pixels"
+    assert any(len(here) > seen for here, seen in zip(expected, found, strict=True)), "one is tracked by its pixels"
     assert max(found) == 2

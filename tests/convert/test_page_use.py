@@ -21,7 +21,7 @@ READY = """
 """
 
 
-def test_a_face_keeps_its_number_when_settings_change_and_no_number_comes_twice(site, tmp_path, fake_camera):
+def test_ids_survive_changed_settings_and_are_never_reused(site, tmp_path, fake_camera):
     script = (
         READY
         + """
@@ -40,13 +40,13 @@ def test_a_face_keeps_its_number_when_settings_change_and_no_number_comes_twice(
           times: rows.map(row => Number(row[0])), sources: rows.map(row => row[1]) })
       })"""
     )
-    with reported(site, tmp_path, script, *fake_camera) as told:
-        seen = told.get(timeout=90)
+    with reported(site, tmp_path, script, *fake_camera) as result:
+        seen = result.get(timeout=90)
     assert set(seen["first"]) == {1} and set(seen["then"]) == {2}
     assert seen["times"] == sorted(seen["times"]) and set(seen["sources"]) == {"camera"}
 
 
-def test_a_frame_of_the_camera_is_read_once_however_often_the_display_refreshes(site, tmp_path):
+def test_camera_frame_is_read_once_regardless_of_the_display_refresh_rate(site, tmp_path):
     """Read twice, a false detection of one frame would be shown."""
     script = (
         READY
@@ -69,13 +69,13 @@ def test_a_frame_of_the_camera_is_read_once_however_often_the_display_refreshes(
         report([drawn - before[0], rows.length - before[1]])
       })"""
     )
-    with reported(site, tmp_path, script) as told:
-        drawn, read = told.get(timeout=90)
+    with reported(site, tmp_path, script) as result:
+        drawn, read = result.get(timeout=90)
     assert 1 < read <= drawn + 3
 
 
-def test_cells_of_the_csv_stay_text_whatever_labels_and_files_are_called(site, tmp_path):
-    """Also those that begin with a minus and a digit, of which a spreadsheet makes a formula as well."""
+def test_csv_cells_stay_text_whatever_the_labels_and_file_names(site, tmp_path):
+    """Including those that begin with a minus and a digit, which a spreadsheet takes for a formula as well."""
     labels = ["-2+3+cmd|' /C calc'!A0", "=1+1", 'a "b", c', "+x", "@y", " =z", "\u05d0", "a; =1"]
     script = (
         READY
@@ -88,8 +88,8 @@ def test_cells_of_the_csv_stay_text_whatever_labels_and_files_are_called(site, t
         report(await saved)
       }})"""
     )
-    with reported(site, tmp_path, script) as told:
-        head, *rows = csv.reader(io.StringIO(told.get(timeout=90)))
+    with reported(site, tmp_path, script) as result:
+        head, *rows = csv.reader(io.StringIO(result.get(timeout=90)))
     plain = {'a "b", c': 'a "b", c', "\u05d0": "\u05d0", "a; =1": "a; '=1"}
     assert [row[7] for row in rows] == [plain.get(one, f"'{one}") for one in labels]
     assert {row[1] for row in rows} == {'\'=photo, "1".jpg'}
@@ -98,32 +98,32 @@ def test_cells_of_the_csv_stay_text_whatever_labels_and_files_are_called(site, t
     }
 
 
-def test_a_camera_that_fails_is_explained_and_the_page_goes_on(site, tmp_path, fake_camera):
+def test_camera_failure_is_explained_and_the_page_stays_usable(site, tmp_path, fake_camera):
     script = (
         READY
         + """
       ready.then(async () => {
-        const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices), said = []
+        const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices), messages = []
         for (const name of ['NotAllowedError', 'NotFoundError', 'NotReadableError', 'OddError']) {
           navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('of its own', name) }
           $('camera').click()
           await pause(50)
-          said.push($('status').textContent)
+          messages.push($('status').textContent)
         }
         navigator.mediaDevices.getUserMedia = real
         $('camera').click()
         await until(() => rows.length)
         stream.getVideoTracks()[0].dispatchEvent(new Event('ended'))
-        said.push($('status').textContent)
+        messages.push($('status').textContent)
         Object.defineProperty(navigator, 'mediaDevices', { value: undefined })
         $('camera').click()
         await pause(50)
-        report({ said: [...said, $('status').textContent], state: document.body.dataset.state })
+        report({ messages: [...messages, $('status').textContent], state: document.body.dataset.state })
       })"""
     )
-    with reported(site, tmp_path, script, *fake_camera) as told:
-        seen = told.get(timeout=90)
-    assert seen["said"] == [
+    with reported(site, tmp_path, script, *fake_camera) as result:
+        seen = result.get(timeout=90)
+    assert seen["messages"] == [
         "No camera: it was not allowed.",
         "No camera: none was found.",
         "No camera: something else uses it.",
@@ -151,32 +151,32 @@ def test_a_photo_follows_its_exif_orientation_and_is_read_again_when_settings_ch
           await $('photo').onchange()
           return [$('status').textContent, $('canvas').width, $('canvas').height]
         }
-        const told = [await open([jpeg.slice(0, 2), Uint8Array.from(exif), jpeg.slice(2)]), await open(['no image'])]
+        const result = [await open([jpeg.slice(0, 2), Uint8Array.from(exif), jpeg.slice(2)]), await open(['no image'])]
         engine.detector = new FrameDetector()
         const middle = () => $('faces').textContent
-        told.push(await open([jpeg]))
+        result.push(await open([jpeg]))
         const before = middle(), had = rows.length
         $('reject').value = before.startsWith('unsure') ? 0 : 0.9
         $('reject').oninput()
         const changed = middle() !== before, more = rows.length - had
         await open([jpeg])
-        report({ told, changed, rows: more, source: rows[0][1], faces: rows.map(row => row[2]), shown: shown[0].id })
+        report({ result, changed, rows: more, source: rows[0][1], faces: rows.map(row => row[2]), shown: shown[0].id })
       })"""
     )
-    with reported(site, tmp_path, script) as told:
-        seen = told.get(timeout=90)
-    assert seen["told"] == [
+    with reported(site, tmp_path, script) as result:
+        seen = result.get(timeout=90)
+    assert seen["result"] == [
         ["No faces in the photo", 40, 60],
         ["me.jpg cannot be read as an image: choose a JPEG or PNG.", 40, 60],
         ["1 face in the photo", 60, 40],
     ]
     assert seen["changed"] and seen["rows"] == 0 and seen["source"] == "me.jpg"
-    assert seen["faces"] == [1, 2] and seen["shown"] == 2, "no two faces of a CSV have the same number"
+    assert seen["faces"] == [1, 2] and seen["shown"] == 2, "no two faces of a CSV have the same id"
 
 
-def test_the_page_is_loaded_again_and_proves_itself_where_its_server_is_gone(site, tmp_path):
+def test_page_reloads_and_checks_itself_without_its_server(site, tmp_path):
     script = """
-      const note = told => { new Image().src = 'told?' + encodeURIComponent(JSON.stringify(told)) }
+      const note = result => { new Image().src = 'result?' + encodeURIComponent(JSON.stringify(result)) }
       if (sessionStorage.again) {
         const wait = setInterval(() => {
           if (document.body.dataset.state === 'starting') return
@@ -191,14 +191,14 @@ def test_the_page_is_loaded_again_and_proves_itself_where_its_server_is_gone(sit
     shutil.copytree(site, tmp_path / "site")
     with (tmp_path / "site" / "page.js").open("a") as page:
         page.write(script)
-    with reported(tmp_path / "site", tmp_path, "") as told:
-        assert told.get(timeout=90) == "kept"
+    with reported(tmp_path / "site", tmp_path, "") as result:
+        assert result.get(timeout=90) == "kept"
         for file in (tmp_path / "page").iterdir():
             file.unlink()
-        assert told.get(timeout=90) == "ready"
+        assert result.get(timeout=90) == "ready"
 
 
-def test_files_of_two_exports_are_never_kept_as_one(site, tmp_path):
+def test_files_of_two_exports_are_never_cached_together(site, tmp_path):
     """While a new export is being copied to its host, the page stays the old one."""
     script = (
         READY
@@ -215,14 +215,14 @@ def test_files_of_two_exports_are_never_kept_as_one(site, tmp_path):
         }
       })"""
     )
-    with reported(site, tmp_path, script) as told:
-        assert told.get(timeout=90) == "kept"
+    with reported(site, tmp_path, script) as result:
+        assert result.get(timeout=90) == "kept"
         worker, rules = tmp_path / "page" / "sw.js", tmp_path / "page" / "rules.js"
         newer = rules.read_bytes() + b"\n// newer\n"
         content = re.sub(r'"rules.js": "[^"]+"', f'"rules.js": "{integrity(newer)}"', worker.read_text())
         (tmp_path / "sw.js").write_text(content)
         os.replace(tmp_path / "sw.js", worker)
-        assert told.get(timeout=90) == "redundant", "its rules.js is still the old one"
+        assert result.get(timeout=90) == "redundant", "its rules.js is still the old one"
         rules.write_bytes(newer)
-        states = {told.get(timeout=90)}
-        assert "activated" in states or told.get(timeout=90) == "activated"
+        states = {result.get(timeout=90)}
+        assert "activated" in states or result.get(timeout=90) == "activated"

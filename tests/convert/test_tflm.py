@@ -31,7 +31,7 @@ class Interpreter:
 """
 
 
-def test_the_readme_s_operators_for_tensorflow_lite_micro_are_those_of_the_network(project):
+def test_tflm_operators_in_model_h_are_those_of_the_network(project):
     text = (project / "model.h").read_text()
     methods = re.findall(r"resolver\.(Add\w+)\(\)", text)
     assert methods == ["AddAdd", "AddConv2D", "AddFullyConnected", "AddMean"]
@@ -39,7 +39,7 @@ def test_the_readme_s_operators_for_tensorflow_lite_micro_are_those_of_the_netwo
 
 
 @pytest.mark.tflm
-def test_the_arena_of_tensorflow_lite_micro_is_the_smallest_and_its_tolerance_is_measured(nano):
+def test_tflm_arena_is_minimal_and_its_tolerance_is_measured(nano):
     measured = tflm.measure(nano)
     assert measured.worst <= 3 and 0 < measured.mean < 0.75
     images = to_int8(nano.vectors.pixels[:1])

@@ -1,4 +1,4 @@
-"""Bundles: whole or not at all, and every fault named."""
+"""Bundles are written completely or not at all, and every fault is named."""
 
 import json
 import os
@@ -94,7 +94,7 @@ def test_every_fault_of_a_bundle_is_named(copy, tmp_path):
         Bundle.open(tmp_path / "x.tflite")
 
 
-def test_a_card_with_the_older_name_of_the_held_images_is_read(copy):
+def test_older_card_field_held_pictures_is_read(copy):
     card = json.loads((copy / CARD).read_text())
     held = card["provenance"].pop("held_images")
     edit(copy, provenance=card["provenance"] | {"held_pictures": held})
@@ -104,7 +104,7 @@ def test_a_card_with_the_older_name_of_the_held_images_is_read(copy):
         Bundle.open(copy)
 
 
-def test_an_older_card_has_a_conversion_s_notes_among_its_steps_and_is_read_as_a_newer_one():
+def test_conversion_notes_among_the_steps_of_an_older_card_are_separated():
     provenance = Bundle.open(shipped_bundles()["ferplus-small"]).card.provenance
     assert provenance.steps == ("begin with the weights of pupil", "train, learning from wide-1, wide-2 too")
     assert [one.split()[0] for one in provenance.conversion] == [
@@ -119,12 +119,12 @@ def test_an_older_card_has_a_conversion_s_notes_among_its_steps_and_is_read_as_a
     assert provenance.everything == tuple(written)
 
 
-def test_what_a_bundle_lacks_is_not_to_be_converted_where_it_holds_nothing_to_convert(converted, tmp_path):
-    taken_in = write_bundle(tmp_path / "taken", converted.card, {"float32": converted.read("float32")})
+def test_error_for_a_missing_form_suggests_convert_only_if_it_can_be_made(converted, tmp_path):
+    imported = write_bundle(tmp_path / "imported", converted.card, {"float32": converted.read("float32")})
     with pytest.raises(
         BundleError, match="no Keras network to make one from: name the bundle that was trained, or import"
     ):
-        taken_in.file("int8")
+        imported.file("int8")
     trained = write_bundle(tmp_path / "trained", converted.card, {"keras": converted.read("keras")})
     with pytest.raises(
         BundleError, match=r"holds no int8 network \(it has keras\): run `edgefer convert .*trained` first"
@@ -132,7 +132,7 @@ def test_what_a_bundle_lacks_is_not_to_be_converted_where_it_holds_nothing_to_co
         trained.file("int8")
 
 
-def test_an_interrupted_write_leaves_nothing(converted, tmp_path, monkeypatch):
+def test_failed_write_leaves_nothing(converted, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
@@ -160,11 +160,11 @@ def test_new_directories_never_collide_and_the_newest_bundle_is_found(converted,
     assert new_directory(runs, "net").name == "net-5"
 
 
-def test_a_folder_without_permission_is_one_sentence():
+def test_folder_without_permission_gives_a_clear_error():
     root = os.geteuid() == 0
     with TemporaryDirectory(dir="/tmp") as top:
         (closed := Path(top) / "closed").mkdir(mode=0o600)
-        if root:  # whom no permission stops
+        if root:  # which no permission stops
             Path(top).chmod(0o755)
             os.chown(closed, 65534, 65534)
             os.seteuid(65534)
@@ -176,7 +176,7 @@ def test_a_folder_without_permission_is_one_sentence():
                 os.seteuid(0)
 
 
-def test_a_shipped_bundle_is_one_however_it_is_named(monkeypatch, tmp_path):
+def test_shipped_bundle_is_recognized_however_it_is_named(monkeypatch, tmp_path):
     folder = shipped_bundles()["fer-nano"]
     monkeypatch.chdir(folder.parent)
     (tmp_path / "link").symlink_to(folder)
@@ -197,7 +197,7 @@ def test_two_threads_can_write_the_same_file_at_once(tmp_path):
     assert (tmp_path / "a.json").read_bytes() in contents and [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_advice_for_a_bundle_is_what_its_user_can_do(converted, tmp_path):
+def test_advice_depends_on_where_the_bundle_came_from(converted, tmp_path):
     assert remake(converted) == "convert the trained bundle again"
     (own,) = (check for check in check_weights(Bundle.open(shipped_bundles()["fer-nano"])))
     assert own.status is Status.NOT_CHECKED and not own.fix
@@ -225,7 +225,7 @@ def test_nothing_is_written_through_links_of_an_untrusted_bundle(tmp_path):
     assert mine.read_text() == "precious" and (report / "linked.json").read_bytes() == b"{}"
 
 
-def test_a_report_folder_that_leads_elsewhere_is_refused(tmp_path):
+def test_report_folder_that_is_a_symlink_is_refused(tmp_path):
     bundle = Bundle.open(shipped_bundles()["fer-nano"])
     theirs = Bundle(tmp_path, bundle.card)
     assert report_folder(theirs) == tmp_path / "report" and report_folder(bundle) == Path("report/fer-nano")

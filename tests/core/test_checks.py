@@ -1,4 +1,4 @@
-"""One grammar for what is wrong: statuses, table, JSON and exit codes."""
+"""Checks: their statuses, table, JSON and exit codes."""
 
 import json
 
@@ -53,10 +53,10 @@ def test_the_table_shows_every_check_and_every_fix_can_be_copied(capsys):
 def test_json_begins_with_the_facts_and_holds_every_example(capsys):
     found = [Check(subject="leaks", status=Status.WARN, detail="", examples=tuple("abcdefgh"))]
     checks.report("title", found, as_json=True, bundle="abc")
-    told = json.loads(capsys.readouterr().out)
-    assert list(told) == ["bundle", "passed", "counts", "checks"]
-    assert told["counts"] == {"pass": 0, "warn": 1, "doubtful": 0, "not checked": 0, "fail": 0}
-    assert told["checks"] == [
+    result = json.loads(capsys.readouterr().out)
+    assert list(result) == ["bundle", "passed", "counts", "checks"]
+    assert result["counts"] == {"pass": 0, "warn": 1, "doubtful": 0, "not checked": 0, "fail": 0}
+    assert result["checks"] == [
         {"subject": "leaks", "status": "warn", "passed": True, "detail": "", "examples": list("abcdefgh")}
     ]
 

@@ -1,4 +1,4 @@
-"""A network from elsewhere: its card states what it makes of pixels and what it answers, and the interpreter obeys."""
+"""A third-party network: its card states how it scales pixels and what it outputs, and the interpreter follows it."""
 
 import json
 
@@ -25,13 +25,13 @@ NOTHING = Provenance(data="", split_sizes={}, recipe={}, seed=0, epoch=1, versio
 
 
 def in_float(pixels: np.ndarray, spec: InputSpec) -> np.ndarray:
-    """What the contract says, in float64 and without a table."""
+    """Pixels scaled by the contract, in float64 and without a table."""
     return (pixels * np.array(spec.scale, np.float64) + np.array(spec.offset, np.float64)).astype(np.float32)
 
 
 @pytest.fixture(scope="module", params=SPECS)
 def made(request):
-    """(spec, Keras probabilities [40, 3], .tflite by its ends: "float32", "int8", "uint8", "uint8 in")."""
+    """(spec, Keras probabilities [40, 3], .tflite by input and output types: "float32", "int8", "uint8", "uint8 in")."""
     from edgefer.quiet import quiet
     from edgefer.train.backend import tensorflow
 
@@ -42,45 +42,45 @@ def made(request):
     layers = tf_keras.layers
     tf_keras.utils.set_random_seed(1)
     inputs = layers.Input(spec.shape, batch_size=1)
-    bend = layers.Conv2D(4, 3, strides=4, activation="relu")(inputs)
-    model = tf_keras.Model(inputs, layers.Dense(CLASSES, activation="softmax")(layers.Flatten()(bend)))
+    hidden = layers.Conv2D(4, 3, strides=4, activation="relu")(inputs)
+    model = tf_keras.Model(inputs, layers.Dense(CLASSES, activation="softmax")(layers.Flatten()(hidden)))
     model.layers[-1].set_weights(
         [w * (0.02 if request.param.startswith("raw") else 1) for w in model.layers[-1].get_weights()]
     )
     values = in_float(PIXELS[..., : spec.channels], spec)
     files = {}
-    for ends in ("float32", "int8", "uint8", "uint8 in"):
+    for types in ("float32", "int8", "uint8", "uint8 in"):
         converter = tf.lite.TFLiteConverter.from_keras_model(model)
-        if ends != "float32":
+        if types != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = lambda: ([one[None]] for one in values)
-            kind = tf.uint8 if ends.startswith("uint8") else tf.int8
+            kind = tf.uint8 if types.startswith("uint8") else tf.int8
             converter.inference_input_type = kind
-            converter.inference_output_type = tf.float32 if ends == "uint8 in" else kind
+            converter.inference_output_type = tf.float32 if types == "uint8 in" else kind
         with quiet():
-            files[ends] = converter.convert()
+            files[types] = converter.convert()
     answers = np.concatenate([model(one[None], training=False).numpy() for one in values])
     return spec, answers, files
 
 
-def test_every_end_answers_as_the_network_itself_does(made):
+def test_every_input_and_output_type_gives_the_answers_of_the_network(made):
     spec, expected, files = made
-    for ends, content in files.items():
+    for types, content in files.items():
         network = Network(content, spec, CLASSES, output=OutputSpec(values="probabilities"))
         answers = softmax(network.logits(PIXELS[..., : spec.channels]))
-        assert network.quantized == (ends in ("int8", "uint8"))
-        assert np.abs(answers - expected).max() < (1e-5 if ends == "float32" else 0.03), ends
+        assert network.quantized == (types in ("int8", "uint8"))
+        assert np.abs(answers - expected).max() < (1e-5 if types == "float32" else 0.03), types
 
 
-def test_another_contract_gives_other_answers(made):
-    """What the card says matters: pixels divided by 255 as for an own network are not what these were made for."""
+def test_wrong_contract_gives_wrong_answers(made):
+    """The scaling stated in the card is applied: with another one, the answers differ."""
     spec, expected, files = made
     other = spec.model_copy(update={"scale": 1 / 1000, "offset": 0.5})
     network = Network(files["float32"], other, CLASSES, output=OutputSpec(values="probabilities"))
     assert np.abs(softmax(network.logits(PIXELS[..., : spec.channels])) - expected).max() > 0.02
 
 
-def test_its_bundle_proves_itself_and_predicts_probabilities(made, tmp_path):
+def test_bundle_passes_its_checks_and_predicts_probabilities(made, tmp_path):
     from edgefer.bundle import write_bundle
     from edgefer.parity import check_at_load, verify
 
@@ -109,7 +109,7 @@ def test_a_quantized_input_that_cannot_hold_the_pixels_is_refused(made):
         Network(files["int8"], wrong, CLASSES)
 
 
-def test_an_own_network_takes_pixels_as_before():
+def test_default_contract_divides_pixels_by_255():
     own = InputSpec(height=16, width=16)
     every = np.arange(256, dtype=np.uint8)[:, None]
     assert np.array_equal(look_up(every, float_table(own)), to_float(every))
@@ -119,7 +119,7 @@ def test_an_own_network_takes_pixels_as_before():
     assert to_float(every, stated)[[0, 255]].tolist() == [[-1], [1]]
 
 
-def test_an_own_card_is_written_as_before_and_a_stated_contract_survives():
+def test_default_contract_is_not_written_and_a_stated_one_survives_the_card():
     own = ModelCard(name="n", labels=("a", "b"), input=InputSpec(height=16, width=16), provenance=NOTHING)
     plain = json.loads(own.model_dump_json())
     assert plain["input"] == {"height": 16, "width": 16, "color": "gray"} and "output" not in plain
@@ -139,12 +139,12 @@ def test_an_own_card_is_written_as_before_and_a_stated_contract_survives():
         ({"color": "hsv"}, "color"),
     ],
 )
-def test_a_contract_that_makes_no_sense_is_refused(fields, complaint):
+def test_invalid_contract_is_refused(fields, complaint):
     with pytest.raises(ValueError, match=complaint):
         InputSpec(height=16, width=16, **fields)
 
 
-def test_three_channels_come_in_the_order_of_the_card():
+def test_channels_are_in_the_order_of_the_card():
     bgr = PIXELS[0]
     spec = {color: InputSpec(height=16, width=16, color=color) for color in ("bgr", "rgb")}
     assert np.array_equal(prepare(bgr, spec["bgr"]), bgr)

@@ -33,7 +33,7 @@ def test_haar_finds_every_face_in_95_percent_of_the_frames():
     assert strays / total <= 0.05
 
 
-def test_the_truth_of_a_scene_needs_no_drawing():
+def test_scene_truths_equal_those_of_the_drawn_scene():
     for arguments in ((1, 4), (2, 2, (640, 480), 3, 5)):
         assert drawn.scene_truths(*arguments) == [truths for _, truths in drawn.scene(*arguments)]
 

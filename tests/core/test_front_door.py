@@ -39,8 +39,8 @@ def python(code: str, **options) -> str:
     return done.stdout.strip()
 
 
-def test_the_import_is_free():
-    """Under 50 ms of the processor (median of seven; about 1 to 16 ms measured), and nothing heavy is loaded."""
+def test_import_is_fast_and_loads_nothing_heavy():
+    """Under 50 ms of CPU time (median of seven; about 1 to 16 ms measured), and nothing heavy is loaded."""
     code = (
         "import sys, time; began = time.process_time(); import edgefer; print(1000 * (time.process_time() - began)); "
     )
@@ -48,7 +48,7 @@ def test_the_import_is_free():
     assert statistics.median(float(python(code)) for _ in range(7)) < 50
 
 
-def test_every_name_that_is_offered_is_there():
+def test_every_public_name_exists():
     assert len(edgefer.__all__) <= 14 and edgefer.__all__ == sorted(edgefer.__all__)
     assert all(callable(getattr(edgefer, name)) for name in edgefer.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
@@ -56,7 +56,7 @@ def test_every_name_that_is_offered_is_there():
 
 
 @pytest.mark.parametrize("first", ["import edgefer.train.recipes, edgefer.convert.quantize", "pass"])
-def test_train_and_convert_are_packages_and_functions_in_whatever_order(first):
+def test_train_and_convert_are_packages_and_functions_in_any_import_order(first):
     python(
         f"import edgefer; {first}\nassert callable(edgefer.train) and callable(edgefer.convert)\n"
         "import edgefer.train.recipes\nassert edgefer.train.recipes and callable(edgefer.train)"
@@ -78,17 +78,17 @@ def test_a_callable_package_shows_the_parameters_of_its_function(name, parameter
         "import edgefer; edgefer.load('fer-nano')",
     ],
 )
-def test_the_checkout_as_the_current_folder_is_the_package(code):
-    """Without the installed package, whose finder would help: the folder edgefer/ stands for all of it."""
+def test_package_works_from_a_checkout_as_the_current_folder(code):
+    """Without the finder of the installed package: the folder edgefer/ alone provides all of it."""
     paths = [path for path in sys.path if "site-packages" in path]
     setup = f"import sys; sys.meta_path = [one for one in sys.meta_path if 'ditable' not in repr(one)]; sys.path += {paths!r}\n"
     python(setup + code, cwd=ROOT)
-    told = subprocess.run([sys.executable, "-m", "edgefer", "--version"], capture_output=True, text=True, cwd=ROOT)
-    assert told.stdout.strip() == f"edgefer {edgefer.__version__}"
+    done = subprocess.run([sys.executable, "-m", "edgefer", "--version"], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == f"edgefer {edgefer.__version__}"
 
 
 @pytest.mark.parametrize("module", [edgefer.api, edgefer, edgefer.devices.reader, edgefer.records])
-def test_the_examples_in_the_docstrings_are_true(module):
+def test_docstring_examples_give_their_stated_results(module):
     results = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert results.failed == 0
     assert results.attempted >= {edgefer.api: 20, edgefer: 0}.get(module, 3)
@@ -96,7 +96,7 @@ def test_the_examples_in_the_docstrings_are_true(module):
 
 @pytest.mark.slow
 def test_training_and_conversion_return_bundles_from_python(cache, builtin, tmp_path, monkeypatch):
-    """The same work as the commands', without any: nothing is printed, and the bundle is what is returned."""
+    """The same work as that of the commands: nothing is printed, and the bundle is returned."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setenv("PATH", "")  # compilers, emulators and browsers are the certificate's tests'
@@ -115,7 +115,7 @@ def test_training_and_conversion_return_bundles_from_python(cache, builtin, tmp_
         edgefer.convert(trained, out=converted.path)
 
 
-def test_a_proof_and_a_card_show_themselves_and_become_rows():
+def test_proof_and_card_can_be_displayed_and_converted_to_rows():
     proof = edgefer.verify("fer-nano")
     assert proof.passed and len(proof.rows()) == len(proof) == len(proof.to_dict()["checks"])
     assert str(proof) in proof._repr_html_()
@@ -135,7 +135,7 @@ def test_an_untrusted_card_is_shown_as_plain_text():
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "expected"),
     [
         (lambda: edgefer.load(3), "bundle 3 is not a path: give text or a pathlib.Path"),
         (lambda: edgefer.load(""), "bundle is an empty text"),
@@ -195,8 +195,8 @@ def test_an_untrusted_card_is_shown_as_plain_text():
         (lambda: edgefer.import_model("none.h5", labels=["a", "b"], scale=(1 / 255, 0), color="rgb", outputs="logits", faces="cat", trust=True), "none.h5"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_from_python_is_one_sentence_before_any_work(call, said):
-    with pytest.raises(edgefer.EdgeferError, match=said) as caught:
+def test_invalid_python_arguments_give_one_sentence_before_any_work(call, expected):
+    with pytest.raises(edgefer.EdgeferError, match=expected) as caught:
         call()
     message = str(caught.value)
     assert "\n" not in message and "class" not in message
@@ -204,7 +204,7 @@ def test_what_is_wrong_from_python_is_one_sentence_before_any_work(call, said):
 
 
 @pytest.mark.parametrize(
-    ("message", "said"),
+    ("message", "expected"),
     [
         ("leave such rows out with --skip-bad.", "leave such rows out with skip_bad=True."),
         ("more than --max-drop 1.5: the best is kept", "more than max_drop=1.5: the best is kept"),
@@ -227,11 +227,11 @@ def test_what_is_wrong_from_python_is_one_sentence_before_any_work(call, said):
         ("/a/b--c is there already", "/a/b--c is there already"),
     ],
 )
-def test_a_message_s_options_become_keywords_and_its_commands_stay(message, said):
-    assert with_keywords(message) == said
+def test_options_in_messages_become_keywords_and_commands_stay(message, expected):
+    assert with_keywords(message) == expected
 
 
-def test_a_training_does_not_mind_by_which_name_opencv_was_installed(monkeypatch):
+def test_opencv_version_is_found_under_each_of_its_package_names(monkeypatch):
     import importlib.metadata as metadata
 
     from edgefer.train.backend import versions

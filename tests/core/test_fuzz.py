@@ -9,13 +9,13 @@ import fuzz
 from edgefer.bundle import CARD
 
 
-def test_mutated_bundles_end_in_one_of_edgefers_errors_or_open():
+def test_mutated_bundles_open_or_raise_an_edgefer_error():
     seen = fuzz.fuzz(400, seed=1)
     assert seen["int8.tflite", "BundleError"] > 150 and seen[CARD, "BundleError"] > 100
     assert seen[CARD, "passes"] > 0  # a changed provenance, say: the mutations are not all crude
 
 
-def test_the_fuzz_sees_an_error_that_is_not_edgefers(monkeypatch):
+def test_fuzz_fails_on_any_other_exception(monkeypatch):
     def fail(*_):
         raise KeyError("labels")
 
@@ -27,7 +27,7 @@ def test_the_fuzz_sees_an_error_that_is_not_edgefers(monkeypatch):
     raise AssertionError("a traceback went unseen")
 
 
-def test_mutated_vectors_end_in_one_sentence_soon_and_in_little_memory():
+def test_mutated_vectors_give_one_sentence_in_bounded_time_and_memory():
     """In a process of its own: a child's memory begins with its parent's, and this one may hold TensorFlow."""
     done = subprocess.run(
         [sys.executable, fuzz.__file__, "60", "--vectors"], capture_output=True, text=True, check=True

@@ -19,12 +19,12 @@ def test_untrusted_text_is_shown_as_plain_text():
     assert made.count(escape(evil)) >= 6 and "default-src 'none'" in made
 
 
-def test_a_file_is_named_short_with_the_whole_path_at_hand():
+def test_file_name_is_shown_with_its_whole_path_as_title():
     sheet = contact_sheet([Picture(image=np.zeros((8, 8, 3), np.uint8), lines=("is sad",), file=NAME)])
     assert f'title="{NAME}">subject-0011_session-02_camera-07_frame-000011.png<' in sheet
 
 
-def test_statuses_and_figures_are_set_apart():
+def test_statuses_and_figures_have_their_own_css_classes():
     made = table(("check", "", "figure"), [("a", "not checked", "+1.0"), ("b", "FAIL", "-20.5")])
     assert 'class="status not-checked">not checked<' in made and 'class="status FAIL">FAIL<' in made
     assert made.count('<td class="n">') == 2

@@ -1,4 +1,4 @@
-"""The one door for image files: every viewer's rules, bounded before decoding, and a sentence for what cannot be read."""
+"""Reading image files: as viewers do, with bounds before decoding and a clear error for what cannot be read."""
 
 import os
 import struct
@@ -72,7 +72,7 @@ def test_exif_orientation_is_obeyed_with_and_without_transparency(face, orientat
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".bmp", ".jp2", ".ppm", ".gif"])
-def test_every_type_is_the_same_image(face, suffix):
+def test_every_file_type_decodes_to_the_same_image(face, suffix):
     if suffix == ".gif" and not cv2.haveImageWriter("a.gif"):
         pytest.skip("this OpenCV has no GIF")
     flags = [cv2.IMWRITE_WEBP_QUALITY, 101] if suffix == ".webp" else []
@@ -82,7 +82,7 @@ def test_every_type_is_the_same_image(face, suffix):
     )  # OpenCV writes GIFs coarsely
 
 
-def test_transparency_lies_on_white(face):
+def test_transparent_pixels_become_white(face):
     holes = np.dstack([face, np.full(face.shape[:2], 255, np.uint8)])
     holes[:40, :, :] = 0
     for suffix in (".png", ".tif"):
@@ -90,7 +90,7 @@ def test_transparency_lies_on_white(face):
         assert (image[:40] == 255).all() and np.array_equal(image[40:], face[40:]), suffix
 
 
-def test_16_bits_gray_and_colour(face):
+def test_16_bit_gray_and_colour_images_are_read(face):
     gray = cv2.cvtColor(face, cv2.COLOR_BGR2GRAY)
     for suffix in (".png", ".tif"):
         assert np.array_equal(decode_image(encode_image(face.astype(np.uint16) * 257, suffix)), face)
@@ -113,7 +113,7 @@ def test_16_bits_gray_and_colour(face):
         ("jp2", b"\xff\x4f\xff\x51" + bytes(4) + struct.pack(">IIII", 60000, 60000, 0, 0) + bytes(40)),
     ],
 )  # fmt: skip
-def test_a_header_that_claims_too_much_is_one_sentence_and_costs_nothing(tmp_path, name, header, monkeypatch):
+def test_oversized_image_is_refused_from_its_header_alone(tmp_path, name, header, monkeypatch):
     def decoder(*arguments):
         raise AssertionError("a decoder was asked")
 
@@ -125,7 +125,7 @@ def test_a_header_that_claims_too_much_is_one_sentence_and_costs_nothing(tmp_pat
 
 
 @pytest.mark.timeout(20)
-def test_a_header_without_end_costs_no_time():
+def test_endless_header_is_refused_quickly():
     start = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0))
     with pytest.raises(ValueError, match="more than 262,144 chunks"):
         decode_image(b"\x89PNG\r\n\x1a\n" + start + png_chunk(b"abcd", b"") * (1 << 22))
@@ -142,13 +142,13 @@ def test_a_jpeg_may_have_fill_bytes_before_a_marker(face):
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp", ".jp2", ".ppm"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.98])
-def test_a_file_that_is_cut_short_is_refused_whatever_its_type(face, suffix, share):
+def test_truncated_file_of_any_type_is_refused(face, suffix, share):
     content = encode_image(cv2.resize(face, (120, 180)), suffix)
     with pytest.raises(ValueError, match=r"cut short|of a type"):
         decode_image(content[: int(len(content) * share)])
 
 
-def test_what_is_no_image_is_one_sentence(tmp_path, face):
+def test_file_that_is_not_an_image_gives_a_one_sentence_error(tmp_path, face):
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.jpg").write_bytes(b"hello")
     (tmp_path / "photo.heic").write_bytes(
@@ -172,7 +172,7 @@ def test_what_is_no_image_is_one_sentence(tmp_path, face):
             read_image(tmp_path / name)
 
 
-def test_names_need_not_be_utf_8(tmp_path, face):
+def test_non_utf8_file_names_are_accepted(tmp_path, face):
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
     write_image(file, face)
     assert np.array_equal(read_image(file), face)
@@ -181,7 +181,7 @@ def test_names_need_not_be_utf_8(tmp_path, face):
         read_image(file)
 
 
-def test_types_go_by_name_and_without_a_suffix_by_content(tmp_path, face):
+def test_image_files_are_recognized_by_suffix_or_without_one_by_content(tmp_path, face):
     assert {".jfif", ".jpe", ".gif", ".avif", ".heic", ".jp2", ".pgm"} <= set(SUFFIXES)
     for name, content, expected in (
         ("A.JFIF", b"", True),
@@ -196,7 +196,7 @@ def test_types_go_by_name_and_without_a_suffix_by_content(tmp_path, face):
     assert read_image(wrong_name).shape == face.shape
 
 
-def test_an_image_is_written_whole_or_not_at_all(tmp_path, face):
+def test_image_is_written_completely_or_not_at_all(tmp_path, face):
     write_image(tmp_path / "out.png", face)
     before = (tmp_path / "out.png").read_bytes()
     with pytest.raises(EdgeferError, match=r"cannot be written as \.xyz: name one of"):
@@ -207,7 +207,7 @@ def test_an_image_is_written_whole_or_not_at_all(tmp_path, face):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png"]
 
 
-def test_damaged_images_never_raise_anything_else(face):
+def test_damaged_images_raise_nothing_but_value_error(face):
     rng = np.random.default_rng(0)
     read = refused = 0
     for suffix in (".png", ".jpg", ".webp", ".tif", ".bmp", ".jp2", ".ppm"):
@@ -235,7 +235,7 @@ def test_two_threads_can_read_at_once(face):
     assert len(results) == 4 and all(np.array_equal(image, face) for image in results)
 
 
-def test_two_threads_that_read_at_once_leave_opencv_s_log_as_it_was(face, monkeypatch):
+def test_two_threads_reading_at_once_restore_opencv_s_log_level(face, monkeypatch):
     """The first to begin ends first, while the second is still decoding."""
     content, decode = encode_image(face, ".png"), cv2.imdecode
     second_in, first_out = threading.Event(), threading.Event()
@@ -303,14 +303,14 @@ def _jpeg_with_decoy() -> bytes:
         pytest.param(b"P5\n#x\r40 40\n10 10 255\n" + bytes(1700), id="behind a comment"),
     ],
 )
-def test_a_second_smaller_size_hides_no_large_image(content):
+def test_second_smaller_size_does_not_hide_a_large_image(content):
     """It must not pass the limit of pixels by claiming to be smaller than the decoder will find it."""
     assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape == (40, 40, 3)
     header = read_header(content)
-    assert (header.width, header.height) in ((40, 40), (0, 0)), "none is refused"
+    assert (header.width, header.height) in ((40, 40), (0, 0)), "an image without a size is refused"
 
 
-def test_a_size_far_behind_in_an_avif_counts():
+def test_late_size_in_an_avif_file_counts():
     content = b"\0\0\0\x10ftypavif" + bytes(4) + b"ispe" + struct.pack(">4xII", 10, 10) + bytes(70_000)
     content += b"ispe" + struct.pack(">4xII", 60_000, 60_000)
     assert read_header(content).width == 60_000

@@ -1,4 +1,4 @@
-"""The arrows between the packages, and what a device never imports."""
+"""The direction of imports between the packages, and what a device never imports."""
 
 import ast
 import subprocess
@@ -39,7 +39,7 @@ def imported(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_no_import_goes_against_the_arrows(room):
+def test_no_package_imports_against_the_allowed_direction(room):
     front_door = (ROOMS["edgefer"] / "__init__.py", ROOMS["edgefer"] / "api.py")
     files = [file for file in ROOMS[room].rglob("*.py") if file.parent.name != "commands" and file not in front_door]
     assert files
@@ -49,8 +49,8 @@ def test_no_import_goes_against_the_arrows(room):
             assert not wrong, f"{file.relative_to(ROOT)} imports {name}"
 
 
-def test_only_the_command_line_knows_the_commands():
-    """They are thin layers over functions that Python programs call too."""
+def test_only_the_command_line_imports_the_commands():
+    """Commands are thin layers over functions that Python programs call too."""
     outside = [file for room in ROOMS.values() for file in room.rglob("*.py") if file.parent.name != "commands"]
     for file in outside:
         if file != ROOMS["edgefer"] / "cli.py":

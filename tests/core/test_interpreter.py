@@ -1,4 +1,4 @@
-"""Running a .tflite: the contract is checked before the first picture."""
+"""Running a .tflite: the contract is checked before the first image."""
 
 import numpy as np
 import pytest
@@ -10,11 +10,11 @@ from edgefer.interpreter import Classifier, Network, RuntimeOptions, installed_r
 from edgefer.options import RuntimeName
 
 
-def test_every_runtime_can_be_named():
+def test_every_runtime_is_a_choice_of_the_option():
     assert set(RuntimeName) == {RuntimeName.AUTO, *runtimes.RUNTIMES}
 
 
-def test_a_runtime_that_is_none_is_what_was_given_wrong():
+def test_unknown_runtime_is_an_input_error():
     with pytest.raises(InputError, match="There is no runtime 'foo': choose litert"):
         Network(b"", InputSpec(height=16, width=16), 2, options=RuntimeOptions(runtime="foo"))
 
@@ -36,7 +36,7 @@ def test_int8_and_float_networks_agree_on_drawn_faces(converted):
     assert np.mean(answers["int8"].argmax(axis=1) == answers["float32"].argmax(axis=1)) > 0.95
 
 
-def test_no_faces_no_answers(converted):
+def test_empty_batch_gives_no_answers(converted):
     assert Classifier.load(converted).predict(np.empty((0, 48, 48, 1), np.uint8)).shape == (0, 7)
 
 
@@ -69,7 +69,7 @@ def test_an_int8_network_with_another_pixel_scale_is_refused(converted):
         interpreter._check_contract(details | {"dtype": np.uint8}, answers, converted.card.input, 7)
 
 
-def test_runtimes_that_cannot_work_say_why(converted, monkeypatch):
+def test_error_for_an_unusable_runtime_gives_the_reason(converted, monkeypatch):
     assert installed_runtimes()[0] == "litert"
     with pytest.raises(InputError, match="no runtime 'onnx'"):
         Network(converted.read("int8"), converted.card.input, 7, options=RuntimeOptions(runtime="onnx"))

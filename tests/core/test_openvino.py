@@ -27,7 +27,7 @@ def test_every_shipped_network_gives_its_stored_answers(name):
 
 
 @pytest.mark.openvino
-def test_it_finds_and_reads_the_faces_that_litert_does():
+def test_openvino_finds_and_reads_the_same_faces_as_litert():
     image = next(drawn.scene())[0].image_bgr
     found = {}
     for runtime in ("litert", "openvino"):
@@ -40,8 +40,8 @@ def test_it_finds_and_reads_the_faces_that_litert_does():
 
 
 @pytest.mark.openvino
-def test_what_it_has_not_is_refused_in_a_sentence():
-    assert installed_runtimes()[-1] == "openvino"  # never what auto takes where there is another
+def test_unsupported_use_of_openvino_gives_a_clear_error():
+    assert installed_runtimes()[-1] == "openvino"  # auto prefers every other runtime
     bundle = Bundle.open(shipped_networks()["fer-nano"])
     with pytest.raises(RuntimeFault, match="no reference kernels"):
         Network.of(bundle.read("int8"), bundle.card, RuntimeOptions(runtime="openvino", kernels="reference"))
@@ -52,7 +52,7 @@ def test_what_it_has_not_is_refused_in_a_sentence():
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.zeros((1, 48, 48), np.int8))
 
 
-def test_without_it_a_sentence_says_what_to_install(monkeypatch):
+def test_error_without_openvino_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     bundle = Bundle.open(shipped_networks()["fer-nano"])
     with pytest.raises(MissingDependency, match="pip install openvino"):

@@ -29,7 +29,7 @@ def wheel(tmp_path_factory):
         yield archive
 
 
-def test_the_wheel_holds_the_tree(wheel):
+def test_wheel_holds_every_file_of_the_packages(wheel):
     expected = set()
     for room, package in ROOMS.items():
         for file in (ROOT / room).rglob("*"):
@@ -40,7 +40,7 @@ def test_the_wheel_holds_the_tree(wheel):
     assert len(expected) > 40
 
 
-def test_the_base_install_is_what_a_device_needs(wheel):
+def test_base_install_requires_only_what_a_device_needs(wheel):
     (name,) = (name for name in wheel.namelist() if name.endswith("METADATA"))
     requires = Parser().parsestr(wheel.read(name).decode()).get_all("Requires-Dist")
     base = {

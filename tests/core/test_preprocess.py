@@ -13,7 +13,7 @@ from edgefer.preprocess import crop_square, face_pixels, prepare, to_float, to_i
 RNG = np.random.default_rng(0)
 
 
-def test_a_picture_of_the_right_size_passes_unchanged():
+def test_image_of_the_right_size_is_unchanged():
     gray = RNG.integers(0, 256, (48, 48), dtype=np.uint8)
     assert np.array_equal(prepare(gray, InputSpec(height=48, width=48))[..., 0], gray)
     bgr = RNG.integers(0, 256, (48, 48, 3), dtype=np.uint8)
@@ -26,14 +26,14 @@ def test_gray_is_rec_601_of_bgr():
     assert np.abs(prepare(bgr, InputSpec(height=48, width=48))[..., 0] - expected).max() <= 0.51
 
 
-def test_shrinking_averages():
+def test_shrinking_averages_pixels():
     checker = (np.indices((96, 96)).sum(axis=0) % 2 * 255).astype(np.uint8)
     assert np.unique(prepare(checker, InputSpec(height=48, width=48))).tolist() == [128]
 
 
 @pytest.mark.parametrize(("height", "width"), [(49, 48), (73, 101), (200, 60), (96, 96), (300, 40)])
 def test_shrinking_is_the_exact_mean_of_what_a_pixel_covers(height, width):
-    """Against sums over the picture enlarged to whole cells, in integers: no float takes part. Halves go up."""
+    """Against integer sums over the image enlarged to whole cells, without floats. Halves are rounded up."""
     image = RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
     cells = image[..., ::-1].astype(np.int64).repeat(32, axis=0).repeat(24, axis=1)
     sums = cells.reshape(32, height, 24, width, 3).sum(axis=(1, 3))
@@ -41,11 +41,11 @@ def test_shrinking_is_the_exact_mean_of_what_a_pixel_covers(height, width):
     assert np.array_equal(prepare(image, InputSpec(height=32, width=24, color="rgb")), (2 * sums + area) // (2 * area))
 
 
-@pytest.mark.parametrize("least", [0, 255])
+@pytest.mark.parametrize("min_value", [0, 255])
 @pytest.mark.parametrize(("height", "width"), [(418, 419), (420, 418), (900, 700)])
-def test_shrinking_is_as_exact_where_sums_outgrow_32_bits(height, width, least):
-    """255 * 48 * 418 * 419 is the last product below 2**31. By weights of each axis in 64 bits."""
-    image = RNG.integers(least, 256, (height, width), dtype=np.uint8)
+def test_shrinking_is_exact_where_sums_exceed_32_bits(height, width, min_value):
+    """255 * 48 * 418 * 419 is the last product below 2**31. Against weights per axis in 64 bits."""
+    image = RNG.integers(min_value, 256, (height, width), dtype=np.uint8)
 
     def covered(pixels):
         cell, pixel = np.arange(48)[:, None], np.arange(pixels)
@@ -86,7 +86,7 @@ def test_the_crop_spec_moves_and_scales_the_box(crop, expected):
     assert np.array_equal(crop_square(frame, (20, 30, 40, 50), crop), frame[top:bottom, left:right])
 
 
-def test_beyond_the_frame_the_border_is_repeated():
+def test_crop_beyond_the_frame_repeats_the_border():
     frame = RNG.integers(0, 256, (60, 50, 3), dtype=np.uint8)
     padded = cv2.copyMakeBorder(frame, 20, 20, 20, 20, cv2.BORDER_REPLICATE)
     assert np.array_equal(crop_square(frame, (-15, 30, 25, 70), CropSpec()), padded[50:90, 5:45])
@@ -94,7 +94,7 @@ def test_beyond_the_frame_the_border_is_repeated():
     assert outside.shape == (20, 20, 3) and (outside == frame[-1, -1]).all()
 
 
-def test_a_face_of_any_size_comes_out_as_the_network_takes_it():
+def test_face_of_any_size_is_resized_to_the_network_s_input():
     frame = RNG.integers(0, 256, (480, 640, 3), dtype=np.uint8)
     for box in ((0, 0, 5, 5), (100, 100, 400, 401), (600, 440, 700, 540)):
         assert face_pixels(frame, box, CropSpec(scale=0.9), InputSpec(height=48, width=48)).shape == (48, 48, 1)
@@ -103,8 +103,8 @@ def test_a_face_of_any_size_comes_out_as_the_network_takes_it():
 @pytest.mark.parametrize(("side", "color"), [(48, "gray"), (96, "rgb"), (224, "rgb")])
 def test_parity_vectors_shrink_and_enlarge_at_every_size(side, color):
     spec = InputSpec(height=side, width=side, color=color)
-    about = Provenance(data="", split_sizes={}, recipe={}, seed=0, epoch=1, versions={})
-    card = ModelCard(name="any", labels=("a", "b"), input=spec, provenance=about)
+    provenance = Provenance(data="", split_sizes={}, recipe={}, seed=0, epoch=1, versions={})
+    card = ModelCard(name="any", labels=("a", "b"), input=spec, provenance=provenance)
     with np.load(io.BytesIO(make_vectors(card, {}))) as vectors:
         boxes, crops, frames = vectors["boxes"], vectors["crops"], vectors["frames"]
     sides = (boxes[:, 2] - boxes[:, 0] + boxes[:, 3] - boxes[:, 1]) / 2

@@ -24,7 +24,7 @@ def shown(monkeypatch):
     return text
 
 
-def test_a_library_is_silent_and_loses_nothing(capfd):
+def test_silent_progress_prints_nothing_and_keeps_all_items(capfd):
     assert list(SILENT.track([1, 2, 3], 3, "Counting")) == [1, 2, 3]
     SILENT.log("text")
     with SILENT.stage("Working"):
@@ -34,7 +34,7 @@ def test_a_library_is_silent_and_loses_nothing(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_stage_is_a_line_where_there_is_no_terminal(monkeypatch):
+def test_stage_is_one_line_without_a_terminal(monkeypatch):
     text = io.StringIO()
     monkeypatch.setattr(console, "err", Console(file=text, width=200))
     with console.Terminal().stage("Calibrating int8"):
@@ -42,8 +42,8 @@ def test_a_stage_is_a_line_where_there_is_no_terminal(monkeypatch):
     assert text.getvalue() == "Calibrating int8\n"
 
 
-def test_a_stage_moves_on_a_terminal_though_libraries_are_held_back(monkeypatch):
-    """A terminal of its own: what TensorFlow writes to stderr meanwhile is not on it, the stage and its seconds are."""
+def test_stage_is_animated_on_a_terminal_while_library_output_is_suppressed(monkeypatch):
+    """On a terminal of its own: the stage and its seconds are shown, and what TensorFlow writes to stderr is not."""
     shown, terminal = os.openpty()
     saved = os.dup(2)
     os.dup2(terminal, 2)
@@ -86,13 +86,13 @@ def test_untrusted_names_send_no_control_codes_to_the_terminal(shown):
     assert text.count(r"\x1b[31mred\x07 [bold]x[/bold] \u202eevil") >= 3  # the bar shows brackets as they are, too
 
 
-def test_a_table_shows_brackets_and_escapes_as_they_are(monkeypatch, capsys):
+def test_table_escapes_control_codes_and_keeps_brackets(monkeypatch, capsys):
     console.show_table(HOSTILE, (HOSTILE,), [(HOSTILE,)])
     text = capsys.readouterr().out
     assert "\x1b" not in text and text.count("[bold]x[/bold]") == 3
 
 
-def test_a_fit_is_shown_by_epoch(shown):
+def test_training_progress_is_one_line_per_epoch(shown):
     terminal = console.Terminal()
     terminal.begin(1, 3, 10)
     terminal.step(0.5, 0.25)

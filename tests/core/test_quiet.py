@@ -1,4 +1,4 @@
-"""What C++ writes to stderr while it starts is held back, in one thread or in several."""
+"""What C++ libraries write to stderr while they start is suppressed, in one thread or in several."""
 
 import os
 import threading
@@ -8,7 +8,7 @@ import pytest
 from edgefer.quiet import quiet
 
 
-def test_what_is_written_is_held_back_and_shown_when_the_work_fails(capfd):
+def test_stderr_is_suppressed_and_shown_when_the_work_fails(capfd):
     with quiet():
         os.write(2, b"a greeting")
     with pytest.raises(ValueError), quiet():
@@ -21,8 +21,8 @@ def test_what_is_written_is_held_back_and_shown_when_the_work_fails(capfd):
     assert capfd.readouterr().err == "the reason; afterwards"
 
 
-def test_two_threads_that_are_quiet_at_once_leave_stderr_as_it_was(capfd):
-    """The first to begin ends first: as two videos that begin again at once, each in a thread of its own."""
+def test_two_quiet_threads_at_once_restore_stderr(capfd):
+    """The first to start ends first, as with two looped videos that restart at once, each in its own thread."""
     first_in, second_in, first_out = threading.Event(), threading.Event(), threading.Event()
 
     def first():
@@ -47,7 +47,7 @@ def test_two_threads_that_are_quiet_at_once_leave_stderr_as_it_was(capfd):
     assert capfd.readouterr().err == "shown"
 
 
-def test_a_failure_shows_only_what_was_written_since_its_own_work_began(capfd):
+def test_failure_shows_only_the_output_of_its_own_block(capfd):
     with quiet():
         os.write(2, b"of others")
         with pytest.raises(ValueError), quiet():

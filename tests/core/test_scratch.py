@@ -1,4 +1,4 @@
-"""Directories that a process holds while it writes into them."""
+"""Directories that a process locks while it writes into them."""
 
 import errno
 import fcntl
@@ -12,7 +12,7 @@ from edgefer.bundle import Bundle, shipped_bundles, write_bundle
 from edgefer.scratch import locked_directory, remove_abandoned
 
 
-def test_a_held_directory_stays_and_an_abandoned_one_goes(tmp_path):
+def test_locked_directory_is_kept_and_an_abandoned_one_is_removed(tmp_path):
     (held, handle), (abandoned, other) = (locked_directory(tmp_path, "work-") for _ in range(2))
     os.close(other)
     (tmp_path / "work-link").symlink_to(held)
@@ -22,8 +22,8 @@ def test_a_held_directory_stays_and_an_abandoned_one_goes(tmp_path):
 
 
 @pytest.mark.parametrize("locked_by", ["nobody", "the other"])
-def test_a_directory_that_another_process_removes_before_it_is_locked_is_made_again(tmp_path, monkeypatch, locked_by):
-    """The other one opens and locks it first, and removes it while this one waits for the lock."""
+def test_directory_that_is_removed_before_it_is_locked_is_created_again(tmp_path, monkeypatch, locked_by):
+    """Another process opens and locks it first, and removes it while this one waits for the lock."""
     make, lock, made = tempfile.mkdtemp, fcntl.flock, []
 
     def mkdtemp(**options):
@@ -44,7 +44,7 @@ def test_a_directory_that_another_process_removes_before_it_is_locked_is_made_ag
     os.close(handle)
 
 
-def test_a_bundle_can_be_written_where_there_are_no_locks(tmp_path, monkeypatch):
+def test_bundle_can_be_written_on_a_file_system_without_locks(tmp_path, monkeypatch):
     def flock(handle, operation):
         raise OSError(errno.ENOLCK, "No locks available")
 

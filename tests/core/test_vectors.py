@@ -61,7 +61,7 @@ def complaint(bundle, **changed) -> str:
     return str(error.value)
 
 
-def test_an_array_of_another_type_shape_count_or_range_is_named(bundle):
+def test_array_of_a_wrong_type_shape_count_or_range_is_named(bundle):
     good = arrays()
     assert all(check.passed for check in verify(put(bundle, packed())))
     assert "boxes has the type <f8" in complaint(bundle, boxes=good["boxes"].astype(float))
@@ -94,7 +94,7 @@ def test_float_answers_must_be_finite(bundle):
     assert good["answers_int8"].dtype == np.int8
 
 
-def test_what_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(bundle):
+def test_file_that_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(bundle):
     members = {
         f"{name}.npy": fuzz.as_npy(repr(a.dtype.str), repr(a.shape), a.tobytes()) for name, a in arrays().items()
     }
@@ -108,7 +108,7 @@ def test_what_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(bundle):
     assert time.monotonic() - began < 1
 
 
-def test_a_crop_that_a_card_and_a_box_make_huge_is_refused(bundle):
+def test_huge_crop_from_a_card_and_a_box_is_refused(bundle):
     far = arrays()["boxes"].copy()
     far[0] = (-300, -300, 300, 300)
     opened = put(bundle, packed(boxes=far), crops={"haar": {"scale": 5, "dx": 0, "dy": 0, "faces": 1}})
@@ -116,7 +116,7 @@ def test_a_crop_that_a_card_and_a_box_make_huge_is_refused(bundle):
         Vectors.load(opened)
 
 
-def test_every_crop_of_the_card_and_faces_are_checked_and_what_is_missing_is_said(bundle):
+def test_every_crop_and_the_faces_are_checked_and_missing_ones_are_reported(bundle):
     kept = {name: array for name, array in arrays().items() if not name.startswith(("crops_", "faces", "quanta_"))}
     out = io.BytesIO()
     np.savez_compressed(out, **kept)
@@ -155,7 +155,7 @@ def test_a_bundle_of_anything_but_regular_files_is_refused_at_once(bundle, name)
     assert time.monotonic() - began < 2
 
 
-def test_a_device_start_reads_no_network_of_the_host_but_minds_its_size(bundle):
+def test_opening_a_bundle_checks_the_size_but_not_the_hash_of_the_keras_network(bundle):
     content = bytearray((bundle / "model.keras").read_bytes())
     content[1000] ^= 1
     (bundle / "model.keras").write_bytes(content)
@@ -218,7 +218,7 @@ def test_a_regular_file_is_read_and_a_large_one_is_not(tmp_path):
         {"crops": {"ha\x00ar": {}}},
     ],
 )
-def test_no_text_of_a_card_holds_a_control_character(bundle, fields):
+def test_control_characters_in_a_card_are_refused(bundle, fields):
     card = json.loads((bundle / CARD).read_text()) | fields
     (bundle / CARD).write_text(json.dumps(card))
     with pytest.raises(BundleError, match="holds the control character '") as error:
@@ -226,7 +226,7 @@ def test_no_text_of_a_card_holds_a_control_character(bundle, fields):
     assert str(error.value).isprintable()
 
 
-def test_nor_does_its_provenance_and_every_script_is_allowed(bundle):
+def test_control_characters_in_the_provenance_are_refused_and_every_script_is_allowed(bundle):
     card = json.loads((bundle / CARD).read_text())
     card["provenance"]["recipe"] = {"deep": [{"a\x1b": 1}]}
     (bundle / CARD).write_text(json.dumps(card))
@@ -239,8 +239,8 @@ def test_nor_does_its_provenance_and_every_script_is_allowed(bundle):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_network_that_never_answers_is_a_sentence_in_bounded_time(tmp_path, count):
-    """Its bytes are valid and every runtime loads it: only waiting shows it. In a process, which must end with it."""
+def test_network_that_never_answers_gives_an_error_in_bounded_time(tmp_path, count):
+    """Its bytes are valid and every runtime loads it: only a time limit detects it. In a process, which must end too."""
     good, stored = arrays(), io.BytesIO()
     good["pixels"], answers = good["pixels"][:count], np.zeros((count, 7), np.float32)
     kept = {name: array for name, array in good.items() if not name.startswith(("answers", "quanta"))}
@@ -260,7 +260,7 @@ def test_a_network_that_never_answers_is_a_sentence_in_bounded_time(tmp_path, co
 
 
 def test_a_huge_int8_network_is_not_computed_in_numpy(monkeypatch):
-    """The exact arithmetic is for networks of the size that edgefer makes; another one's row says that it was not made."""
+    """The exact arithmetic is for networks of the size that edgefer makes; the row of a larger one says that the check was not made."""
     monkeypatch.setattr(parity, "MAX_EXACT_WORK", 10_000_000)
     bundle = Bundle.open(SHIPPED)
     (check,) = parity.check_exactly(bundle, Vectors.load(bundle))
@@ -270,8 +270,8 @@ def test_a_huge_int8_network_is_not_computed_in_numpy(monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "shape"), [("labels", (7,)), ("faces", ())])
-def test_text_of_what_is_no_character_is_a_sentence(bundle, name, shape):
-    """Four bytes a character, of which numpy believes any."""
+def test_invalid_code_points_in_text_give_a_clear_error(bundle, name, shape):
+    """Numpy accepts any four bytes as a character."""
     text = np.full(shape, 0x7FFFFFFF, "<u4").view("<U1")
     with pytest.raises(BundleError, match=f"{name} holds a number that is not a character"):
         Vectors.load(put(bundle, packed(**{name: text})))

@@ -1,4 +1,4 @@
-"""The device side: sources, the loop, and what it leaves behind."""
+"""The device side: sources, the loop and its outputs."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ def video(tmp_path_factory):
     return file
 
 
-def test_every_frame_of_a_video_comes_in_turn(video):
+def test_video_frames_are_read_in_order(video):
     with open_source(str(video)) as source:
         assert source.fps == 2 and not source.live
         frames = list(source)
@@ -44,7 +44,7 @@ def test_every_frame_of_a_video_comes_in_turn(video):
     assert frames[0].image_bgr.shape == (360, 480, 3)
 
 
-def test_pictures_come_in_order_of_name_and_a_bad_one_is_named(tmp_path):
+def test_images_are_read_in_name_order_and_a_bad_one_is_named(tmp_path):
     for name in ("b", "a"):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((20, 30, 3), ord(name), np.uint8))
     with open_source(str(tmp_path)) as source:
@@ -61,7 +61,7 @@ def test_a_video_without_frames_is_an_error_not_an_empty_result(tmp_path, video)
         list(source)
 
 
-def test_run_writes_a_json_line_a_frame_and_a_whole_video(edgefer, converted, video, tmp_path):
+def test_run_writes_one_json_line_per_frame_and_the_whole_video(edgefer, converted, video, tmp_path):
     saved = tmp_path / "out.mp4"
     done = edgefer("run", converted.path, "--source", video, "--headless", "--json", "--save", saved)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -87,7 +87,7 @@ def test_run_writes_a_json_line_a_frame_and_a_whole_video(edgefer, converted, vi
     assert not list(tmp_path.glob(".partial*"))
 
 
-def test_run_over_a_picture_saves_a_picture(edgefer, converted, tmp_path):
+def test_run_on_an_image_saves_an_image(edgefer, converted, tmp_path):
     frame, _ = next(drawn.scene())
     cv2.imwrite(str(tmp_path / "in.png"), frame.image_bgr)
     edgefer("run", converted.path, "--source", tmp_path / "in.png", "--headless", "--save", tmp_path / "out.png")
@@ -108,12 +108,12 @@ def test_no_face_is_reported_and_is_not_an_error(edgefer, converted, tmp_path):
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_ctrl_c_and_a_closed_terminal_end_cleanly_and_finish_the_file(converted, tmp_path, ending):
+def test_a_signal_ends_the_run_cleanly_and_finishes_its_files(converted, tmp_path, ending):
     saved, table = tmp_path / "out.mp4", tmp_path / "out.csv"
     command = [sys.executable, "-c", "from edgefer.cli import main; main()", "run", str(converted.path)]
     command += ["--source", "builtin", "--headless", "--json", "--save", str(saved)]
     command += ["--csv", str(table)]
-    # Under nohup these tests ignore SIGHUP, and so would what they start.
+    # Under nohup these tests ignore SIGHUP, and so would the processes they start.
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
@@ -123,10 +123,10 @@ def test_ctrl_c_and_a_closed_terminal_end_cleanly_and_finish_the_file(converted,
     began = time.monotonic()
     os.kill(process.pid, ending)
     lines += process.stdout.readlines()  # not communicate(), which loses what readline has buffered
-    said = process.stderr.read()
+    stderr = process.stderr.read()
     process.wait(timeout=10)
     assert time.monotonic() - began < 2
-    assert process.returncode == 0 and "frames/s" in said and "Traceback" not in said
+    assert process.returncode == 0 and "frames/s" in stderr and "Traceback" not in stderr
     with open_source(str(saved)) as source:
         assert 5 <= len(list(source)) < 120
     last = json.loads(lines[-1])

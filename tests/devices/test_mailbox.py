@@ -1,4 +1,4 @@
-"""Items from thread to thread: in turn, none in silence lost, and nobody waits for one that does not come."""
+"""Items passed between threads: in order, none lost silently, and no reader waits for an item that cannot come."""
 
 import threading
 import time
@@ -8,22 +8,22 @@ import pytest
 from edgefer.devices.mailbox import Ended, Late, Mailbox
 
 
-def test_what_is_pushed_where_there_is_no_room_drops_the_oldest_and_counts_it():
+def test_push_to_a_full_mailbox_drops_the_oldest_item_and_counts_it():
     box = Mailbox(room=2)
     assert all(box.push(number) for number in range(5))
     assert box.dropped == 3 and [box.take(), box.take()] == [3, 4]
 
 
-def test_put_blocks_while_full_unless_told_not_to():
+def test_put_blocks_while_full_until_stopped():
     box, stop = Mailbox(room=1), threading.Event()
     assert box.put(1, stop.is_set)
     threading.Timer(0.1, stop.set).start()
     assert not box.put(2, stop.is_set)
     assert box.dropped == 0 and box.take() == 1
-    assert box.put(3, stop.is_set), "where there is room, a stop does not lose it"
+    assert box.put(3, stop.is_set), "with room left, a stop does not lose the item"
 
 
-def test_what_lies_there_is_taken_after_the_end_and_then_the_error_comes():
+def test_remaining_items_are_delivered_before_the_error():
     box = Mailbox(room=3)
     box.put("a")
     box.end(ValueError("broken"))
@@ -33,7 +33,7 @@ def test_what_lies_there_is_taken_after_the_end_and_then_the_error_comes():
     assert str(ended.value.error) == "broken"
 
 
-def test_a_box_ends_with_the_last_of_its_givers():
+def test_mailbox_ends_when_its_last_producer_ends():
     box = Mailbox(givers=2)
     box.end()
     with pytest.raises(Late):
@@ -50,7 +50,7 @@ def test_an_error_of_one_producer_ends_the_mailbox_at_once():
         box.take(limit_s=60)
 
 
-def test_leaving_lets_whoever_waits_for_room_go_on():
+def test_leave_unblocks_a_waiting_producer():
     box = Mailbox(room=1)
     box.put(1)
     put = []
@@ -61,7 +61,7 @@ def test_leaving_lets_whoever_waits_for_room_go_on():
     assert put == [False] and not box.push(3) and not box.wait(limit_s=1)
 
 
-def test_a_stop_ends_the_waiting_soon_but_an_answer_that_is_nearly_there_is_taken():
+def test_stop_ends_a_wait_but_an_item_about_to_arrive_is_still_taken():
     box, stop = Mailbox(), threading.Event()
     stop.set()
     began = time.monotonic()
@@ -72,7 +72,7 @@ def test_a_stop_ends_the_waiting_soon_but_an_answer_that_is_nearly_there_is_take
     assert box.take(60, stop.is_set) == 1
 
 
-def test_ten_thousand_items_of_two_threads_are_neither_lost_nor_turned_round():
+def test_items_of_two_producers_are_neither_lost_nor_reordered():
     box = Mailbox(room=3, givers=2)
 
     def give(first):

@@ -1,4 +1,4 @@
-"""The public API: one call for an image, a crop, a video; what is wrong is one sentence; the same safety as the command."""
+"""The public API: one call for an image, a crop, a video; each error is one sentence; the same safeguards as the command."""
 
 import itertools
 import json
@@ -39,7 +39,7 @@ def test_a_path_an_array_and_a_pil_image_give_the_same_faces(reader, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("image", "said"),
+    ("image", "message"),
     [
         (IMAGE / 255.0, "An image of float64 cannot be read"),
         (IMAGE.astype(np.int32), "An image of int32 cannot be read"),
@@ -51,27 +51,27 @@ def test_a_path_an_array_and_a_pil_image_give_the_same_faces(reader, tmp_path):
         (b"\xff\xd8", "is not an image"),
     ],
 )
-def test_what_is_no_image_is_one_sentence(reader, image, said):
+def test_invalid_image_gives_a_one_sentence_error(reader, image, message):
     for read in (reader, reader.classify):
-        with pytest.raises(InputError, match=said) as caught:
+        with pytest.raises(InputError, match=message) as caught:
             read(image)
         assert "uint8" in str(caught.value) and str(caught.value).count("\n") == 0
 
 
-def test_a_file_that_is_no_image_is_one_sentence(reader, tmp_path):
+def test_file_that_is_not_an_image_gives_a_one_sentence_error(reader, tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no image")
     for name in ("a.jpg", "missing.jpg"):
         with pytest.raises(ImageError, match=name):
             reader(tmp_path / name)
 
 
-def test_a_folder_is_watched_and_a_reader_says_what_it_reads(reader, tmp_path):
+def test_error_for_a_folder_points_to_watch_and_repr_names_the_network(reader, tmp_path):
     with pytest.raises(InputError, match=r"is a folder: reader\.watch\(folder\) reads the images in it"):
         reader(tmp_path)
     assert repr(reader).startswith(f"<edgefer.Reader of {reader.card.name}: {reader.labels[0]}, ")
 
 
-def test_a_face_that_is_cut_out_is_classified_as_it_is(reader):
+def test_classify_takes_a_cropped_face_as_it_is(reader):
     face = reader(IMAGE)[0]
     left, top, right, bottom = face.box_xyxy
     crop = IMAGE[max(0, top) : bottom, max(0, left) : right]
@@ -80,7 +80,7 @@ def test_a_face_that_is_cut_out_is_classified_as_it_is(reader):
     assert sum(answer.scores.values()) == pytest.approx(1)
 
 
-def test_watching_gives_frames_with_faces_that_keep_their_ids(reader):
+def test_watch_yields_frames_whose_faces_keep_their_ids(reader):
     seen = []
     for frame in reader.watch("builtin"):
         seen.append(frame)
@@ -94,7 +94,7 @@ def test_watching_gives_frames_with_faces_that_keep_their_ids(reader):
         assert now.changed == (labels[0] != labels[1])
 
 
-def test_a_frame_is_drawn_and_shown_and_becomes_rows(reader):
+def test_frame_can_be_drawn_displayed_and_converted_to_rows(reader):
     frame = reader(IMAGE)
     assert (edgefer.draw(frame) != IMAGE).any() and not np.shares_memory(edgefer.draw(frame), edgefer.draw(frame))
     page = frame._repr_html_()
@@ -111,7 +111,7 @@ def test_untrusted_names_are_escaped_for_display(reader):
     assert "<script>" not in page and "\x1b" not in page
 
 
-def test_the_stored_answers_are_proven_first_unless_told_not_to(monkeypatch):
+def test_stored_answers_are_checked_at_load_unless_disabled(monkeypatch):
     asked = []
     monkeypatch.setattr(readers, "check_at_load", lambda *given: asked.append(given) or parity.check_at_load(*given))
     edgefer.load("fer-nano")
@@ -127,14 +127,14 @@ def test_the_stored_answers_are_proven_first_unless_told_not_to(monkeypatch):
         edgefer.load("fer-nano")
 
 
-def test_a_network_that_hangs_in_python_too_is_replaced(monkeypatch):
+def test_reader_puts_watchdogs_around_classifier_and_detector(monkeypatch):
     """The watchdog lives in the Reader and not in the command."""
     assert isinstance(edgefer.load("fer-nano").classifier, readers.WatchedClassifier)
     assert isinstance(edgefer.load("fer-nano").detector, readers.WatchedDetector)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"detector": "hog"}, "detector 'hog' is not known: choose auto, own, yunet, haar"),
         ({"smooth": "very"}, "choose off, responsive, calm"),
@@ -150,18 +150,18 @@ def test_a_network_that_hangs_in_python_too_is_replaced(monkeypatch):
         ({"detector": "haar", "detector_file": "x.onnx"}, 'detector_file is for detector="yunet"'),
     ],
 )
-def test_options_that_cannot_be_are_one_sentence(options, said):
-    with pytest.raises(InputError, match=said):
+def test_invalid_option_gives_a_one_sentence_error(options, message):
+    with pytest.raises(InputError, match=message):
         edgefer.load("fer-nano", **options)
 
 
-def test_a_bundle_that_is_not_there_names_those_that_are():
+def test_unknown_bundle_error_names_the_available_ones():
     with pytest.raises(BundleError, match="ferplus-small"):
         edgefer.load("fer-smal")
     assert issubclass(BundleError, EdgeferError)
 
 
-def test_only_a_region_is_searched_and_small_faces_are_left_out():
+def test_roi_limits_the_search_and_min_face_drops_small_faces():
     whole = edgefer.load("fer-nano")(IMAGE)
     assert len(whole) == 2
     left = min(whole, key=lambda face: face.box_xyxy[0])
@@ -175,13 +175,13 @@ def test_only_a_region_is_searched_and_small_faces_are_left_out():
         edgefer.load("fer-nano", roi=(2000, 0, 10, 10))(IMAGE)
 
 
-def test_a_face_below_the_threshold_is_unsure_and_tells_its_score():
+def test_face_below_the_threshold_is_unsure_and_keeps_its_score():
     (one, other) = edgefer.load("ferplus-small", reject=0.9999)(IMAGE)
     for face in (one, other):
         assert face.label == UNSURE and face.unsure == "low score" and face.score == max(face.scores.values()) < 0.9999
 
 
-def test_what_cannot_be_read_depends_on_the_network_s_limits(reader, monkeypatch):
+def test_unreadable_faces_depend_on_the_limits_of_the_network(reader, monkeypatch):
     assert {face.unsure for face in reader(IMAGE)} <= {"", "low score"}
     for limits, fault in (
         (Limits(min_light=250, max_light=255), "dark"),
@@ -198,7 +198,7 @@ def test_verify_from_python():
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16"])
-def test_a_pil_image_is_read_as_its_file_is(reader, tmp_path, mode):
+def test_pil_image_gives_the_same_result_as_its_file(reader, tmp_path, mode):
     pil = pytest.importorskip("PIL.Image")
     gray = pil.fromarray(IMAGE[:, :, 1])
     if mode == "I;16":
@@ -213,7 +213,7 @@ def test_a_pil_image_is_read_as_its_file_is(reader, tmp_path, mode):
     assert np.array_equal(read.image_bgr, given.image_bgr) and list(read) == list(given)
 
 
-def test_a_pil_image_lies_as_its_exif_data_says_unless_it_was_made_from_another(reader, tmp_path):
+def test_exif_orientation_applies_to_an_opened_pil_image_but_not_to_a_derived_one(reader, tmp_path):
     pil = pytest.importorskip("PIL.Image")
     exif = pil.Exif()
     exif[0x112] = 6
@@ -223,7 +223,7 @@ def test_a_pil_image_lies_as_its_exif_data_says_unless_it_was_made_from_another(
     assert np.array_equal(reader(opened.transpose(pil.Transpose.ROTATE_270)).image_bgr, IMAGE)
 
 
-def test_a_pil_image_that_cannot_be_read_is_one_sentence(reader, tmp_path):
+def test_unreadable_pil_image_gives_a_one_sentence_error(reader, tmp_path):
     pil = pytest.importorskip("PIL.Image")
     cv2.imwrite(str(tmp_path / "photo.jpg"), IMAGE)
     (tmp_path / "photo.jpg").write_bytes((tmp_path / "photo.jpg").read_bytes()[:3000])
@@ -240,7 +240,7 @@ def test_a_pil_image_that_cannot_be_read_is_one_sentence(reader, tmp_path):
             reader(image)
 
 
-def test_a_matrix_and_a_path_in_bytes_are_read(reader, tmp_path):
+def test_matrix_and_bytes_path_are_accepted(reader, tmp_path):
     class Named:
         def __fspath__(self) -> bytes:
             return bytes(tmp_path / "photo.png")
@@ -264,7 +264,7 @@ def test_readers_leave_no_threads():
     assert threading.active_count() <= before
 
 
-def test_a_video_in_real_time_may_pause_for_longer_than_a_call_may_take(reader, tmp_path, monkeypatch):
+def test_pauses_of_realtime_playback_are_not_mistaken_for_a_hang(reader, tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "HANG_S", 0.3)
     writer = cv2.VideoWriter(str(tmp_path / "slow.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 1, (96, 64))
     for _ in range(3):

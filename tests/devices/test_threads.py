@@ -1,4 +1,4 @@
-"""Stages that run ahead, and calls that hang: nothing is lost, nothing is turned round, and nobody waits for ever."""
+"""Stages that run ahead, and calls that hang: no item is lost or reordered, and nobody waits forever."""
 
 import io
 import json
@@ -29,7 +29,7 @@ LIMIT_S = 0.3
 
 @pytest.fixture
 def hang():
-    """What a call that does not come back waits for; let go when the test is over."""
+    """An event that a hung call waits for; set when the test is over."""
     event = threading.Event()
     yield event
     event.set()
@@ -60,10 +60,10 @@ class Scripted:
         return [Detection(box_xyxy=(20, 20, 80, 80))]
 
 
-# ---- ahead ----
+# ---- prefetch ----
 
 
-def test_items_come_in_turn_and_no_more_are_made_than_there_is_room_for():
+def test_prefetch_keeps_order_and_stays_within_its_room():
     made = []
     items = Prefetch((made.append(number) or number for number in range(50)), room=2)
     assert next(items) == 0
@@ -83,7 +83,7 @@ def test_an_error_comes_after_the_items_before_it():
         next(ahead)
 
 
-def test_a_source_that_hangs_is_named_and_left_behind(hang):
+def test_hung_source_is_named_and_abandoned(hang):
     ahead = Prefetch((hang.wait() for _ in range(1)), limit_s=LIMIT_S, name="The source")
     with pytest.raises(EdgeferError, match=r"The source has not responded for 0\.3 s"):
         next(ahead)
@@ -135,7 +135,7 @@ def test_overlapping_stages_take_as_long_as_the_slowest_of_them(shipped):
     assert seconds(True) < 0.8 * seconds(False)
 
 
-def test_the_loop_stops_after_the_frame_at_hand(shipped):
+def test_loop_stops_after_the_current_frame(shipped):
     stop = threading.Event()
     out = io.StringIO()
 
@@ -145,17 +145,17 @@ def test_the_loop_stops_after_the_frame_at_hand(shipped):
     assert len(out.getvalue().splitlines()) == 1
 
 
-# ---- guards ----
+# ---- watchdogs ----
 
 
 def test_a_detector_that_hangs_is_replaced_and_the_frame_is_not_lost(shipped, hang):
     detectors = [Scripted(None, None, hang.wait), Scripted()]
-    said, out = [], io.StringIO()
+    logged, out = [], io.StringIO()
     left = list(detectors)
-    watched = WatchedDetector(lambda: left.pop(0), Rules(log=said.append, limit_s=LIMIT_S))
+    watched = WatchedDetector(lambda: left.pop(0), Rules(log=logged.append, limit_s=LIMIT_S))
     summary = loop.run(frames(8), Session(shipped, watched), [JsonLines(out)])
     assert summary.faces == 8 and [d.calls for d in detectors] == [3, 6]
-    assert said == ["The face detector has not responded for 0.3 s: it is replaced."]
+    assert logged == ["The face detector has not responded for 0.3 s: it is replaced."]
 
 
 def test_a_detector_whose_replacement_hangs_too_ends_the_run(shipped, hang):
@@ -180,7 +180,7 @@ def unplugged():
     raise RuntimeFault("litert failed while running the network: the device is gone.")
 
 
-def test_a_hung_delegate_ends_the_run_with_a_sentence_unless_the_cpu_is_allowed(shipped, hang):
+def test_hung_delegate_ends_the_run_if_no_cpu_fallback_is_allowed(shipped, hang):
     out = io.StringIO()
     coral = WatchedClassifier(
         Hanging(shipped, hang.wait), None, Rules(name="The Edge TPU", advice="replug it", limit_s=LIMIT_S)
@@ -190,17 +190,17 @@ def test_a_hung_delegate_ends_the_run_with_a_sentence_unless_the_cpu_is_allowed(
     assert len(out.getvalue().splitlines()) == 2, "what was done is kept"
 
 
-def test_a_delegate_that_hangs_or_fails_is_taken_over_by_the_cpu_if_allowed(shipped, hang):
-    for fault, why in ((hang.wait, "has not responded"), (unplugged, "the device is gone")):
-        said = []
+def test_cpu_replaces_a_hung_or_failed_delegate_if_allowed(shipped, hang):
+    for fault, reason in ((hang.wait, "has not responded"), (unplugged, "the device is gone")):
+        logged = []
         coral = WatchedClassifier(
             Hanging(shipped, fault),
             lambda: shipped,
-            Rules(name="The Edge TPU", log=said.append, limit_s=LIMIT_S),
+            Rules(name="The Edge TPU", log=logged.append, limit_s=LIMIT_S),
             on_fault=True,
         )
         assert loop.run(frames(6), Session(coral, Scripted()), []).faces == 6
-        assert len(said) == 1 and why in said[0] and said[0].endswith(": it is replaced.")
+        assert len(logged) == 1 and reason in logged[0] and logged[0].endswith(": it is replaced.")
 
 
 def test_a_stop_is_not_held_up_by_a_call_that_hangs(shipped, hang):
@@ -212,14 +212,14 @@ def test_a_stop_is_not_held_up_by_a_call_that_hangs(shipped, hang):
     assert time.monotonic() - began < 3
 
 
-def test_an_error_of_the_call_itself_is_passed_on():
+def test_error_of_the_watched_call_is_raised():
     with pytest.raises(ZeroDivisionError):
         Watchdog(lambda x: 1 // x, None)(0)
 
 
 @pytest.fixture
 def interruptible():
-    """Ctrl-C interrupts, even if these tests run in the background, where a shell has it ignored."""
+    """Ctrl-C interrupts, even if these tests run in the background, where a shell ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -249,7 +249,7 @@ def test_each_of_several_threads_gets_its_own_answers():
     assert wrong == []
 
 
-def test_several_sources_are_read_at_once_and_each_in_its_order():
+def test_several_sources_are_read_concurrently_each_in_order():
     def slowly(numbers):
         for number in numbers:
             time.sleep(0.002)
@@ -258,7 +258,7 @@ def test_several_sources_are_read_at_once_and_each_in_its_order():
     items = list(Prefetch(slowly(range(0, 30)), slowly(range(100, 130)), room=2))
     assert [item for item in items if item < 100] == list(range(30))
     assert [item for item in items if item >= 100] == list(range(100, 130))
-    assert items != sorted(items), "at once, and not one after the other"
+    assert items != sorted(items), "concurrently, not one after the other"
 
 
 def test_the_thread_of_a_watchdog_ends_with_it():

@@ -1,4 +1,4 @@
-"""`edgefer verify` on the device, and the certificate of `edgefer verify --report` that it can be held against."""
+"""`edgefer verify` on the device, and the certificate of `edgefer verify --report` to compare it with."""
 
 import hashlib
 import json
@@ -26,11 +26,11 @@ def certificate(edgefer, converted, tmp_path_factory):
     return folder
 
 
-def test_verify_needs_the_bundle_alone_and_names_it(edgefer, converted, tmp_path):
-    told = json.loads(edgefer("verify", converted.path, "--json", cwd=tmp_path).stdout)
+def test_verify_needs_only_the_bundle_and_states_its_hash(edgefer, converted, tmp_path):
+    result = json.loads(edgefer("verify", converted.path, "--json", cwd=tmp_path).stdout)
     card = (converted.path / "card.json").read_bytes()
-    assert told["passed"] and told["bundle"] == converted.hash == hashlib.sha256(card).hexdigest()
-    own = [check for check in told["checks"] if not check["subject"].endswith(" in C")]  # those need a compiler
+    assert result["passed"] and result["bundle"] == converted.hash == hashlib.sha256(card).hexdigest()
+    own = [check for check in result["checks"] if not check["subject"].endswith(" in C")]  # those need a compiler
     assert [(check["question"], check["subject"]) for check in own] == [
         (1, "pixels of haar's crop"), (1, "pixels of own's crop"), (1, "faces"), (3, "int8 on litert"), (3, "float32 on litert"),
         (3, "int8, computed exactly"), (2, "int8's weights against float32's"), (2, "int8's scales and zero points"),
@@ -45,7 +45,7 @@ def test_verify_needs_the_bundle_alone_and_names_it(edgefer, converted, tmp_path
         ("none-here", "7 of 10 checks passed, 1 fail, 2 not checked."),
     ],
 )
-def test_verify_fails_where_the_answers_are_others(edgefer, converted, tmp_path, monkeypatch, compiler, outcome):
+def test_verify_fails_on_a_changed_crop(edgefer, converted, tmp_path, monkeypatch, compiler, outcome):
     monkeypatch.setenv("CC", compiler)
     stale = shutil.copytree(converted.path, tmp_path / "stale")
     card = json.loads((stale / "card.json").read_text())
@@ -57,11 +57,11 @@ def test_verify_fails_where_the_answers_are_others(edgefer, converted, tmp_path,
 
 
 def test_the_certificate_states_what_was_tested_and_found(certificate, converted):
-    told = json.loads((certificate / "parity.json").read_text())
-    assert told["passed"] and told["bundle"]["sha256"] == converted.hash
-    assert told["bundle"]["files"]["int8.tflite"] == converted.card.variants["int8"].sha256
-    assert told["data"]["images"] == 280 and set(told["machine"]) == {"system", "python", "numpy", "litert"}
-    compared = {one["candidate"]["name"]: one for one in told["comparisons"]}
+    result = json.loads((certificate / "parity.json").read_text())
+    assert result["passed"] and result["bundle"]["sha256"] == converted.hash
+    assert result["bundle"]["files"]["int8.tflite"] == converted.card.variants["int8"].sha256
+    assert result["data"]["images"] == 280 and set(result["machine"]) == {"system", "python", "numpy", "litert"}
+    compared = {one["candidate"]["name"]: one for one in result["comparisons"]}
     assert list(compared) == ["float32 on litert", "int8 on litert"]
     for variant, one in zip(("float32", "int8"), compared.values(), strict=True):
         assert one["reference"]["name"] == "keras" and (one["mean_quanta"] is None) == (variant == "float32")
@@ -69,14 +69,14 @@ def test_the_certificate_states_what_was_tested_and_found(certificate, converted
             converted.card.metrics["valid"][variant].accuracy
         )
         assert len(one["candidate"]["f1"]) == 7
-    elsewhere = told["runtimes"]
+    elsewhere = result["runtimes"]
     assert [one["candidate"]["name"] for one in elsewhere] == [f"{name}, reference kernels" for name in compared]
     for one in elsewhere:
         assert one["candidate"]["scores"]["count"] == one["reference"]["scores"]["count"] == 256
         assert one["agreement"] > 0.98 and (one["worst_quanta"] is None or one["worst_quanta"] <= 4)
 
 
-def test_the_certificate_has_a_row_for_every_target_with_its_tools_or_the_reason(certificate):
+def test_certificate_has_a_row_for_every_target_with_its_tools_or_the_reason(certificate):
     rows = {one["subject"]: one for one in json.loads((certificate / "parity.json").read_text())["checks"]}
     tools = {
         ("pixels in C", "int8 in C"): compiler() is not None,
@@ -93,14 +93,14 @@ def test_the_certificate_has_a_row_for_every_target_with_its_tools_or_the_reason
     assert not CHROMIUM or re.search(r"0 of [\d,]+ answers differ.*\(WebAssembly with", browser["detail"])
 
 
-def test_a_conversion_says_whether_the_c_of_its_network_gives_the_stored_answers(converted):
+def test_conversion_reports_whether_the_c_code_gives_the_stored_answers(converted):
     written = json.loads((converted.path / "report" / "c.json").read_text())
     assert written["bundle"] == converted.hash
     assert [one["subject"] for one in written["checks"]] == ["pixels in C", "int8 in C"]
     assert {one["status"] for one in written["checks"]} == {"pass" if compiler() else "not checked"}
 
 
-def test_a_target_that_was_not_or_cannot_be_tested_has_a_row_too(converted, tmp_path):
+def test_untested_and_untestable_targets_have_a_row_too(converted, tmp_path):
     rows = unchecked_targets(converted, NOT_ASKED, "verify it with --report")
     assert [row.subject for row in rows] == ["STM32F405 (Cortex-M4)", "RV32IMC", BROWSER]
     assert {(row.status, row.detail) for row in rows} == {(Status.NOT_CHECKED, NOT_ASKED)}
@@ -111,12 +111,12 @@ def test_a_target_that_was_not_or_cannot_be_tested_has_a_row_too(converted, tmp_
     assert all("answers with probabilities" in row.detail for row in rows)
 
 
-def test_the_page_stands_alone_and_shows_the_flips(certificate):
+def test_certificate_page_is_self_contained_and_shows_the_flips(certificate):
     page = (certificate / "parity.html").read_text()
-    told = json.loads((certificate / "parity.json").read_text())
-    flips = next(one for one in told["comparisons"] if one["candidate"]["name"] == "int8 on litert")["flips"]
+    result = json.loads((certificate / "parity.json").read_text())
+    flips = next(one for one in result["comparisons"] if one["candidate"]["name"] == "int8 on litert")["flips"]
     assert page.count("<figure") == min(64, len(flips))
-    assert told["bundle"]["sha256"] in page and "<svg" in page
+    assert result["bundle"]["sha256"] in page and "<svg" in page
     assert "http://" not in page and "https://" not in page
 
 
@@ -132,14 +132,14 @@ def test_verify_distinguishes_the_proven_bundle_from_another(edgefer, certificat
     assert Bundle.open(other.path).hash != converted.hash
 
 
-def test_a_certificate_that_counts_pictures_as_older_ones_do_is_taken(edgefer, tmp_path):
+def test_certificate_with_the_older_field_pictures_is_accepted(edgefer, tmp_path):
     bundle = Bundle.open(shipped_bundles()["fer-nano"])
     older = {"passed": True, "bundle": {"sha256": bundle.hash}, "data": {"pictures": 280}}
     (tmp_path / "parity.json").write_text(json.dumps(older))
     assert "as in" in edgefer("verify", bundle.path, "--certificate", tmp_path / "parity.json").stdout
 
 
-def test_no_line_of_the_chart_runs_through_the_name_of_a_row():
+def test_no_line_of_the_chart_crosses_the_name_of_a_row():
     from types import SimpleNamespace
 
     rows = [
@@ -156,4 +156,4 @@ def test_no_line_of_the_chart_runs_through_the_name_of_a_row():
     lines = re.findall(r'<line x1="([\d.]+)" x2="\1" y1="([\d.]+)" y2="([\d.]+)"', chart)
     assert len(names) == 4 and len(lines) == 8  # zero and the budget, beside each interval
     for _, top, bottom in lines:
-        assert not [y for y in names if float(top) < y + 3 and float(bottom) > y - 10]  # a letter's depth and height
+        assert not [y for y in names if float(top) < y + 3 and float(bottom) > y - 10]  # a letter's descent and ascent

@@ -55,7 +55,7 @@ def test_question_2_conversion_stays_within_the_budget(converted, builtin):
     ]  # fmt: skip
     for comparison in comparisons:
         assert judge(comparison, BUDGET).passed, comparison
-    assert comparisons[0].agreement == 1.0  # float to float decides nothing otherwise
+    assert comparisons[0].agreement == 1.0  # float to float changes no decision
 
 
 def test_all_questions_on_tflite_runtime(converted, tflite_runtime_python, cache, tmp_path):
@@ -137,7 +137,7 @@ def failed(checks) -> list[int]:
     return [check.question for check in checks if not check.passed]
 
 
-def test_another_way_to_cut_and_resize_is_caught_by_question_1(converted, tmp_path, monkeypatch):
+def test_changed_crop_or_resize_is_caught_by_question_1(converted, tmp_path, monkeypatch):
     import cv2
 
     from edgefer import parity, preprocess
@@ -158,7 +158,7 @@ def test_another_way_to_cut_and_resize_is_caught_by_question_1(converted, tmp_pa
     assert failed(parity.verify(converted)) == [1, 1]
 
 
-def test_stale_answers_and_a_lying_runtime_are_caught_by_question_3(converted, tmp_path, monkeypatch):
+def test_stale_answers_and_a_runtime_that_returns_zeros_are_caught_by_question_3(converted, tmp_path, monkeypatch):
     def stale(vectors):
         vectors["answers_int8"] = np.roll(vectors["answers_int8"], 1, axis=0)
 
@@ -176,7 +176,7 @@ def test_stale_answers_and_a_lying_runtime_are_caught_by_question_3(converted, t
 
 
 def test_rounding_passes_and_a_shift_of_every_answer_does_not(converted, tmp_path):
-    """What runtimes differ by, a few quanta here and there, is no fault; one quantum everywhere is."""
+    """A few quanta here and there, by which runtimes differ, are no fault; one quantum everywhere is."""
     rng = np.random.default_rng(0)
     scattered = (rng.random((48, 7)) < 0.1) * 3
     lone = np.zeros((48, 7), int)
@@ -215,7 +215,7 @@ def narrowed(network: bytes, times: int) -> bytes:
 
 @pytest.mark.parametrize(("times", "caught"), [(1, []), (16, ["int8 on litert"])])
 def test_ranges_that_are_too_narrow_are_caught_by_question_2(converted, builtin, tmp_path, times, caught):
-    """Its own vectors cannot know: the network answers on every board as it answered on the host."""
+    """Its own vectors cannot detect it: the network answers on every board as it answered on the host."""
     broken = narrowed(converted.read("int8"), times)
     bundle = rebuilt(
         converted,
@@ -240,7 +240,7 @@ def test_permuted_labels_are_caught_by_question_2(converted, builtin):
     assert comparison.reference.scores.accuracy < 0.2 and comparison.candidate.scores.accuracy < 0.2
 
 
-def test_vectors_that_cannot_be_read_are_named(converted, tmp_path):
+def test_unreadable_and_missing_vectors_are_reported(converted, tmp_path):
     with pytest.raises(BundleError, match="parity vectors cannot be read"):
         verify(rebuilt(converted, tmp_path / "garbage", parity=b"garbage"))
     with pytest.raises(BundleError, match="holds no parity vectors"):

@@ -1,6 +1,6 @@
-"""The proof of the proof: every sabotage is caught by the question that should catch it, and no healthy bundle is.
+"""Tests of the proof itself: every sabotage is caught by the question that should catch it, and healthy bundles pass.
 
-The networks are small and hardly trained: what is tried here is the judge, not the judged.
+The networks are small and hardly trained: the checks are tested here, not the networks.
 """
 
 import io
@@ -84,7 +84,7 @@ WRONG = (Status.FAIL, Status.DOUBTFUL)
 
 
 def complaints(path, split: Split = GRAY) -> list[tuple[object, str]]:
-    """(question, what it said) for all that `edgefer verify --data` finds wrong; ("error", sentence) where it stops."""
+    """(question, message) for all that `edgefer verify --data` finds wrong; ("error", message) if it stops."""
     try:
         bundle = Bundle.open(path)
         checks = check_bundle(bundle, ["litert"])
@@ -96,7 +96,7 @@ def complaints(path, split: Split = GRAY) -> list[tuple[object, str]]:
 
 
 class Saboteur:
-    """A copy of a bundle to spoil. Each method rewrites the hashes, so that it is not they that catch it."""
+    """A copy of a bundle to sabotage. Each method rewrites the hashes, so that they do not catch it."""
 
     def __init__(self, bundle: Bundle, path):
         self.bundle, self.path = bundle, path
@@ -132,7 +132,7 @@ class Saboteur:
         self.write()
 
     def card(self, **fields):
-        """Fields of card.json itself, past the checks of ModelCard."""
+        """Set fields of card.json directly, without the checks of ModelCard."""
         file = self.path / CARD
         file.write_text(json.dumps(json.loads(file.read_text()) | fields))
 
@@ -173,7 +173,7 @@ def zero_the_answers(graph, buffers):
 
 
 def flip_bit(saboteur):
-    """In the middle of the file and past the hash: it lies."""
+    """In the middle of the file, without rewriting the hash."""
     content = bytearray(saboteur.files["int8"])
     content[len(content) // 2] ^= 1
     (saboteur.path / "int8.tflite").write_bytes(content)
@@ -188,7 +188,7 @@ def flip_bias(graph, buffers):
 
 
 def flip_weight(graph, buffers):
-    """The lowest bit of one weight: it drowns in question 3's tolerance."""
+    """The lowest bit of one weight: it is within question 3's tolerance."""
     data = np.array(buffers[convolution_weights(graph).buffer].data)
     data[100] ^= 1
     buffers[convolution_weights(graph).buffer].data = data
@@ -262,11 +262,11 @@ def stale(vectors):
     vectors["answers_int8"] = np.roll(vectors["answers_int8"], 1, axis=0)
 
 
-def calibrated_on(saboteur, pictures):
-    """As if conversion itself had gone wrong: the vectors are made with the spoilt network, so they cannot know."""
+def calibrated_on(saboteur, images):
+    """As if conversion itself had gone wrong: the vectors are made with the faulty network, so they cannot detect it."""
     from edgefer.train.evaluate import load_keras
 
-    int8 = to_int8(load_keras(saboteur.bundle, "keras"), pictures)
+    int8 = to_int8(load_keras(saboteur.bundle, "keras"), images)
     networks = {"float32": saboteur.files["float32"], "int8": int8}
     saboteur.files |= {"int8": int8, "parity": make_vectors(saboteur.bundle.card, networks)}
     saboteur.write()
@@ -274,7 +274,7 @@ def calibrated_on(saboteur, pictures):
 
 NOISE = np.random.default_rng(0).normal(128, 4, GRAY.images.shape).astype(np.uint8)
 SWAPPED = (LABELS[1], LABELS[0], *LABELS[2:])
-# What is done, who must catch it ("error": refused before any question), and a word of the message that names the fault.
+# The sabotage, the question that must catch it ("error": refused before any question), and part of the message.
 SABOTAGES = {
     "labels permuted": (lambda s: s.write(labels=SWAPPED), "error", "labels are"),
     "temperature absurd": (lambda s: s.write(temperature=50.0), "error", "temperature is 50"),
@@ -324,17 +324,17 @@ SABOTAGES = {
 }
 
 
-def test_a_copy_that_is_not_spoilt_passes(healthy, tmp_path):
+def test_unchanged_copy_passes(healthy, tmp_path):
     assert complaints(Saboteur(healthy, tmp_path / "bundle").path) == []
 
 
 @pytest.mark.parametrize("name", SABOTAGES)
-def test_a_sabotage_is_caught_by_the_question_that_should(healthy, tmp_path, name):
+def test_sabotage_is_caught_by_the_right_question(healthy, tmp_path, name):
     spoil, question, word = SABOTAGES[name]
     saboteur = Saboteur(healthy, tmp_path / "bundle")
     spoil(saboteur)
     found = complaints(saboteur.path)
-    assert any(by == question and word in said for by, said in found), found
+    assert any(by == question and word in message for by, message in found), found
 
 
 def test_vectors_of_another_network_of_the_same_shape_are_caught(healthy, tmp_path):
@@ -344,7 +344,7 @@ def test_vectors_of_another_network_of_the_same_shape_are_caught(healthy, tmp_pa
     assert {by for by, _ in complaints(saboteur.path)} == {2, 3}  # its answers, and its scales
 
 
-def test_blue_for_red_is_caught_by_question_1(healthy_rgb, monkeypatch):
+def test_swapped_colour_channels_are_caught_by_question_1(healthy_rgb, monkeypatch):
     assert complaints(healthy_rgb.path, RGB) == []
     monkeypatch.setattr(preprocess.cv2, "cvtColor", lambda image, code: image)
     assert [by for by, _ in complaints(healthy_rgb.path, RGB)] == [1]
@@ -370,7 +370,7 @@ def test_a_runtime_that_answers_zeros_is_caught_by_question_3(healthy, monkeypat
 
 @pytest.mark.parametrize("seed", range(10))
 def test_no_false_alarm_over_ten_networks(tmp_path, seed):
-    """All that needs the bundle alone. An untrained network may decide otherwise in int8, so data are not asked."""
+    """All checks that need only the bundle. An untrained network may decide otherwise in int8, so no data is used."""
     bundle = make_bundle(tmp_path / "healthy", GRAY, seed, epochs=0)
     checks = check_bundle(bundle, ["litert", "tensorflow"])
     assert [(check.question, check.status) for check in checks] == [

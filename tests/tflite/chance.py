@@ -1,4 +1,4 @@
-"""Networks by chance: of one operator, or of every one, with sizes, strides, paddings, activations and quanta that are drawn."""
+"""Random networks: of one operator, or of every one, with random sizes, strides, paddings, activations and quanta."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ ACTIVATIONS = ("NONE", "RELU", "RELU6")
 
 
 class Chance:
-    """Draws what a made network is of."""
+    """Draws the properties of a generated network."""
 
     def __init__(self, seed: int):
         self.rng = np.random.default_rng(seed)
@@ -24,7 +24,7 @@ class Chance:
         return int(self.rng.integers(low, high)), int(self.rng.integers(low, high))
 
     def moves(self):
-        """Window, strides and padding: no window smaller than its stride, see the test of that."""
+        """Window, strides and padding: no window smaller than its stride, which has a test of its own."""
         strides = self.pair(1, 3)
         kernel = tuple(int(self.rng.integers(side, 5)) for side in strides)
         return kernel, strides, self.one_of("SAME", "VALID")
@@ -57,7 +57,7 @@ ONE = {
 
 
 def everything(chance: Chance) -> bytes:
-    """A network of every operator, with sizes, strides, paddings, activations and quanta by chance."""
+    """A network of every operator, with random sizes, strides, paddings, activations and quanta."""
     make, one_of = chance.make, chance.one_of
     x = make.conv(chance.input(), one_of(5, 8, 16), *chance.moves(), chance.act())
     a = make.conv(x, 12, (3, 3), (1, 1), "SAME", chance.act(), dilation=one_of((1, 1), (2, 2)), per=one_of(True, False))

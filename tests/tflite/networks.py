@@ -1,4 +1,4 @@
-"""Makes small int8 .tflite files operator by operator, with any scales and zero points, by the schema alone."""
+"""Makes small int8 .tflite files operator by operator, with any scales and zero points, using only the schema."""
 
 from dataclasses import dataclass, field
 
@@ -185,7 +185,7 @@ class Maker:
 
 
 def _sizes(size, kernel, strides, padding, dilation) -> tuple[int, ...]:
-    """Height and width of what a window makes of an input."""
+    """Height and width of a window's output."""
     if padding == "SAME":
         return tuple(-(-n // s) for n, s in zip(size, strides, strict=True))
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]

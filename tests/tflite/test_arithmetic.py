@@ -17,7 +17,7 @@ from tests.tflite.networks import Maker
 
 
 def litert(content: bytes, image: np.ndarray, kernels: str = "AUTO") -> np.ndarray:
-    """What ai-edge-litert answers to int8 [h, w, c]: int8, flat."""
+    """The answers of ai-edge-litert to int8 [h, w, c]: int8, flat."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(model_content=content, experimental_op_resolver_type=getattr(OpResolverType, kernels))
@@ -54,7 +54,7 @@ def differing(content: bytes, rng, images: int = 3, kernels: str = "AUTO") -> in
 
 
 @pytest.mark.parametrize("name", shipped_bundles())
-def test_every_stored_answer_of_the_shipped_networks_is_met_exactly(name):
+def test_every_stored_answer_of_the_shipped_networks_is_reproduced_exactly(name):
     bundle = Bundle.open(shipped_bundles()[name])
     with np.load(io.BytesIO(bundle.read("parity"))) as stored:
         got = answers(read_layers(bundle.read("int8"), name), stored["pixels"])
@@ -62,7 +62,7 @@ def test_every_stored_answer_of_the_shipped_networks_is_met_exactly(name):
         assert got.dtype == np.int8
 
 
-def test_every_inner_tensor_of_a_shipped_network_is_met_exactly():
+def test_every_inner_tensor_of_a_shipped_network_is_reproduced_exactly():
     bundle = Bundle.open(shipped_bundles()["fer-nano"])
     content, rng = bundle.read("int8"), np.random.default_rng(3)
     network = read_layers(content, "fer-nano")
@@ -95,7 +95,7 @@ def test_networks_of_every_operator_equal_ai_edge_litert(seed):
 
 
 def one_convolution(seed: int) -> tuple[Chance, bytes, int]:
-    """A network of one convolution with padding SAME, its size, window and strides by chance; its quanta off litert's."""
+    """A network of one random convolution with padding SAME, and by how many quanta it differs from litert at most."""
     chance = Chance(seed)
     size, kernel, strides = chance.pair(5, 20), chance.pair(1, 5), chance.pair(1, 4)
     x = chance.make.input((1, *size, 3))
@@ -108,7 +108,7 @@ def one_convolution(seed: int) -> tuple[Chance, bytes, int]:
     return chance, content, int(np.abs(ours - litert(content, image)).max())
 
 
-def test_lint_warns_exactly_where_xnnpack_of_today_or_of_2_1_shifts_the_image():
+def test_lint_warns_exactly_where_xnnpack_shifts_the_image():
     fixed = tuple(int(part) for part in version("ai-edge-litert").split(".")[:2]) >= (2, 2)
     warned = 0
     for seed in range(80):
@@ -120,7 +120,7 @@ def test_lint_warns_exactly_where_xnnpack_of_today_or_of_2_1_shifts_the_image():
     assert 10 < warned < 40
 
 
-def test_where_a_window_is_smaller_than_its_stride_only_reference_kernels_can_be_compared():
+def test_window_smaller_than_its_stride_matches_the_reference_kernels():
     """ai-edge-litert 2.1's XNNPACK shifts the image there, with padding SAME and a larger window the other way: its
     answers are off by more than a hundred. TFLite's reference kernels, which round elsewhere, are off by one at most."""
     chance = Chance(20)
@@ -158,7 +158,7 @@ def test_another_operator_is_refused_by_name(name):
         ("of its output's", lambda make, x: make.unary("RELU", x, 1e9, 0)),
     ],
 )
-def test_what_lies_outside_the_arithmetic_is_refused_with_the_value(words, build):
+def test_unsupported_values_are_refused_and_named(words, build):
     make = Chance(1).make
     assert words in refused(make.finish(build(make, make.input((1, 8, 8, 2)))))
 
@@ -195,7 +195,7 @@ def test_an_activation_s_limit_far_beyond_int8_is_no_clamp():
     assert (layer.low, layer.high) == (0, 127)
 
 
-def test_sums_that_32_bits_do_not_hold_are_refused():
+def test_sums_beyond_32_bits_are_refused():
     make = Chance(3).make
     y = make.conv(make.input((1, 8, 8, 2)), 4)
     bias = make.operators[0].inputs[2]

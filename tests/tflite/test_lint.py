@@ -1,4 +1,4 @@
-"""lint finds each fault it claims to find, in networks made to have it, and nothing in a sound one; garbage is one sentence."""
+"""lint finds each fault in networks that are built with it, and nothing in a valid one; garbage gives one sentence."""
 
 import json
 import random
@@ -42,7 +42,7 @@ def _convert(name: str) -> bytes:
     import tf_keras
 
     layers = tf_keras.layers
-    bend = {
+    activation = {
         "hard-swish": lambda x: x * tf.nn.relu6(x + 3) / 6,
         "silu": tf.nn.silu,
         "leaky-relu": layers.LeakyReLU(),
@@ -50,7 +50,7 @@ def _convert(name: str) -> bytes:
     }.get(name, tf.nn.relu)
     rgb = name.startswith("rgb")
     pixels = tf_keras.Input((12, 12, 3 if rgb else 1))
-    hidden = bend(layers.Conv2D(8, 3)(pixels))
+    hidden = activation(layers.Conv2D(8, 3)(pixels))
     model = tf_keras.Model(pixels, layers.Dense(40)(layers.Flatten()(hidden)))
     batch = {"free-batch": None, "batch-4": 4}.get(name, 1)
     signature = tf.TensorSpec((batch, *model.input_shape[1:]), tf.float32)
@@ -75,7 +75,7 @@ def rules(content: bytes, target: str) -> dict[str, str]:
     return {finding.rule: finding.severity for finding in lint(read_model(content, "x.tflite"), target)}
 
 
-def test_a_sound_int8_network_passes_where_it_runs(made):
+def test_valid_int8_network_passes_for_the_targets_that_run_it(made):
     model = read_model(made("int8"), "x.tflite")
     assert quantization(model) == "int8"
     assert lint(model, "litert") == lint(model, "tflite-runtime") == ()
@@ -111,14 +111,14 @@ def test_a_sound_int8_network_passes_where_it_runs(made):
         ("rgb-uint8", "mediapipe", "mediapipe-labels", "warning"),
     ],
 )
-def test_each_fault_is_found_where_it_matters_and_not_in_a_sound_network(made, name, target, rule, severity):
+def test_each_fault_is_found_for_its_target_and_not_in_a_valid_network(made, name, target, rule, severity):
     assert rules(made(name), target).get(rule) == severity
-    sound = "rgb-uint8" if target == "mediapipe" else "int8"
-    if name != sound:
-        assert rule not in rules(made(sound), target)
+    valid = "rgb-uint8" if target == "mediapipe" else "int8"
+    if name != valid:
+        assert rule not in rules(made(valid), target)
 
 
-def test_what_is_no_fault_is_not_reported(made):
+def test_supported_properties_are_not_reported(made):
     assert rules(made("silu"), "edgetpu") == {"edgetpu-map": "note"}  # LOGISTIC and MUL, both mapped
     assert rules(made("rgb-uint8"), "mediapipe") == {"mediapipe-labels": "warning"}  # opens in MediaPipe 1.2.2
     assert rules(made("per-channel-dynamic-range"), "litert") == {}
@@ -135,7 +135,7 @@ def test_a_finding_names_its_location(made):
 # ---- what is not trusted ----
 
 
-def test_mutated_files_end_in_one_sentence_or_in_findings(made):
+def test_mutated_files_give_one_sentence_or_findings(made):
     draw = random.Random(5)
     seeds = [made("int8"), made("hard-swish"), made("float-island")]
     refused = passed = 0
@@ -166,13 +166,13 @@ def test_mutated_files_end_in_one_sentence_or_in_findings(made):
 # ---- the command ----
 
 
-def test_the_command_says_pass_or_fail(edgefer, made, tmp_path):
-    sound, faulty = tmp_path / "int8.tflite", tmp_path / "leaky.tflite"
-    sound.write_bytes(made("int8"))
+def test_lint_command_reports_pass_or_fail(edgefer, made, tmp_path):
+    valid, faulty = tmp_path / "int8.tflite", tmp_path / "leaky.tflite"
+    valid.write_bytes(made("int8"))
     faulty.write_bytes(made("leaky-relu"))
-    table = edgefer("lint", sound, expect=0).stdout  # one row for each target, one of which it passes
+    table = edgefer("lint", valid, expect=0).stdout  # one row for each target, one of which it passes
     assert all(title in table for title in TITLES.values()) and "mediapipe-input" in table
-    edgefer("lint", sound, "--target", "edgetpu", expect=0)
+    edgefer("lint", valid, "--target", "edgetpu", expect=0)
     assert "edgetpu-cpu" in edgefer("lint", faulty, "--target", "edgetpu", expect=1).stdout
     report = json.loads(edgefer("lint", faulty, "--target", "edgetpu", "--json", expect=1).stdout)
     assert report["computes_in"] == "int8" and not report["targets"]["edgetpu"]["runs"]
@@ -185,7 +185,7 @@ def test_the_command_says_pass_or_fail(edgefer, made, tmp_path):
     }  # fmt: skip
 
 
-def test_the_command_refuses_what_is_no_network(edgefer, made, tmp_path):
+def test_lint_command_refuses_files_that_are_not_networks(edgefer, made, tmp_path):
     def refuse(content: bytes) -> str:
         file = tmp_path / "x.tflite"
         file.write_bytes(content)
@@ -201,7 +201,7 @@ def test_the_command_refuses_what_is_no_network(edgefer, made, tmp_path):
     assert f"'npu' is not one of {', '.join(repr(str(target)) for target in Target)}." in refused
 
 
-def test_it_needs_no_tensorflow(made, tmp_path):
+def test_lint_loads_no_tensorflow(made, tmp_path):
     file = tmp_path / "int8.tflite"
     file.write_bytes(made("int8"))
     code = f"""

@@ -1,4 +1,4 @@
-"""lint and the runtimes agree: a sound network with one thing changed is refused by lint where the installed runtime refuses it."""
+"""lint and the runtimes agree: a valid network with one thing changed is refused by lint where the installed runtime refuses it."""
 
 import struct
 import sys
@@ -21,7 +21,7 @@ Types, Operators = schema.TensorType, schema.BuiltinOperator
 
 
 @pytest.fixture(scope="module")
-def sound() -> bytes:
+def valid() -> bytes:
     return Bundle.open(shipped_bundles()["fer-nano"]).read("int8")
 
 
@@ -82,7 +82,7 @@ CHANGES = {
         "quantization",
     ),
     "a scale of 0": (lambda m, g: put(written(m).quantization, scale=np.zeros(1, np.float32)), "quantization"),
-    "a scale without end": (lambda m, g: put(written(m).quantization, scale=np.float32([np.inf])), "quantization"),
+    "an infinite scale": (lambda m, g: put(written(m).quantization, scale=np.float32([np.inf])), "quantization"),
     "zero points of weights": (
         lambda m, g: put(weights(m)[0].quantization, zeroPoint=weights(m)[0].quantization.zeroPoint + 3),
         "quantization",
@@ -122,9 +122,9 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_lint_refuses_what_the_installed_runtime_refuses_and_nothing_else(sound, name):
+def test_lint_refuses_what_the_installed_runtime_refuses_and_nothing_else(valid, name):
     change, rule = CHANGES[name]
-    content = changed(sound, change)
+    content = changed(valid, change)
     tried = try_network(content, "litert")
     model = read_model(content, "x.tflite")
     for target in ("litert", "tflite-runtime"):
@@ -142,41 +142,41 @@ def swapped(graph):
 
 @pytest.mark.parametrize("target", ["litert", "tflite-runtime", "edgetpu", "c"])
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda m, g: swapped(g), "before anything has written it"),
         (lambda m, g: put(g, operators=g.operators[:-1]), "an output that nothing writes"),
     ],
 )
-def test_answers_of_what_was_never_computed_are_an_error_though_runtimes_give_them(sound, target, change, said):
-    content = changed(sound, change)
+def test_outputs_that_are_never_computed_are_an_error_although_runtimes_return_them(valid, target, change, message):
+    content = changed(valid, change)
     found = lint(read_model(content, "x"), target)
     if target == "litert":
         found = with_trial(found, target, "litert", try_network(content, "litert"))
-    assert [said in one.what for one in found if one.rule == "not-computed" and one.severity == "error"] == [True]
-    assert not [one for one in lint(read_model(sound, "x"), target) if one.rule == "not-computed"]
+    assert [message in one.what for one in found if one.rule == "not-computed" and one.severity == "error"] == [True]
+    assert not [one for one in lint(read_model(valid, "x"), target) if one.rule == "not-computed"]
 
 
-def test_a_crash_an_endless_load_and_a_missing_runtime_are_findings(sound, monkeypatch, tmp_path):
+def test_a_crash_an_endless_load_and_a_missing_runtime_are_findings(valid, monkeypatch, tmp_path):
     def instead(code: str) -> Trial:
         fake = tmp_path / "python"
         fake.write_text(f"#!{PYTHON}\nimport os, signal, time\n{code}\n")
         fake.chmod(0o755)
         monkeypatch.setattr(trial.sys, "executable", str(fake))
-        return try_network(sound, "litert", seconds=1)
+        return try_network(valid, "litert", seconds=1)
 
     crash = instead("os.kill(os.getpid(), signal.SIGSEGV)")
     assert crash == Trial(runs=False, reason="it crashes the runtime (SIGSEGV)")
     endless = instead("time.sleep(9)")
     assert endless == Trial(runs=None, reason="it did not load and run within 1 s")
-    model = read_model(sound, "x")
+    model = read_model(valid, "x")
     assert [one.rule for one in with_trial((), "litert", "litert", endless)] == ["not-tried"]
     assert [one.rule for one in with_trial(lint(model, "litert"), "litert", "litert", crash)] == ["does-not-run"]
 
 
-def test_the_verdict_of_the_installed_runtime_is_the_last_word(sound):
-    """A constant longer than its shape: ai-edge-litert takes it, tflite-runtime 2.14 does not."""
-    content = changed(sound, lambda m, g: put(bias(m)[1], data=np.append(bias(m)[1].data, np.zeros(4, np.uint8))))
+def test_verdict_of_the_installed_runtime_takes_precedence(valid):
+    """A constant longer than its shape: ai-edge-litert accepts it, tflite-runtime 2.14 does not."""
+    content = changed(valid, lambda m, g: put(bias(m)[1], data=np.append(bias(m)[1].data, np.zeros(4, np.uint8))))
     tried = try_network(content, "litert")
     assert tried.runs
     for target, severities in (("litert", set()), ("tflite-runtime", {"error"})):
@@ -207,7 +207,7 @@ def custom(name: str, shapes: list[tuple[int, ...]], options: bytes) -> bytes:
     return bytes(builder.Output())
 
 
-def test_mediapipes_custom_operators_run_on_the_default_of_litert_and_lint_says_which():
+def test_custom_operators_of_mediapipe_run_on_litert_with_a_warning():
     shapes = [(1, 4, 4, 8), (4, 2, 2, 8), (4,), (1, 8, 8, 4)]
     content = custom("Convolution2DTransposeBias", shapes, struct.pack("<iii", 1, 2, 2))
     tried = try_network(content, "litert")
@@ -223,14 +223,14 @@ def test_mediapipes_custom_operators_run_on_the_default_of_litert_and_lint_says_
     assert "operator-unknown" in [one.rule for one in lint(read_model(unknown, "x"), "litert")]
 
 
-def test_names_of_tensors_reach_the_terminal_as_escapes(sound, tmp_path, capfd):
+def test_tensor_names_are_escaped_on_the_terminal(valid, tmp_path, capfd):
     from edgefer.commands.lint import lint as command
 
     def evil(model, graph):
         graph.tensors[graph.inputs[0]].name = b"x\x1b[31m\xc2\x9b2J"
 
     file = tmp_path / "x.tflite"
-    file.write_bytes(changed(sound, evil))
+    file.write_bytes(changed(valid, evil))
     command(file)
     shown = capfd.readouterr().out
     assert "\\x1b[31m\\x9b2J" in shown and "\x1b[31m" not in shown and "\x9b" not in shown

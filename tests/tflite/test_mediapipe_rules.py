@@ -1,4 +1,4 @@
-"""lint's verdict for MediaPipe is MediaPipe's: each description below was tried on 1.2.3's ImageClassifier, and its answer noted."""
+"""lint's verdict for MediaPipe: each description below was tried on 1.2.3's ImageClassifier, and the result recorded."""
 
 from importlib import import_module
 
@@ -75,7 +75,7 @@ def network(description: bytes, inputs: int = 1, outputs: int = 1) -> bytes:
 
 
 OPENS = {
-    "sound": network(described()),
+    "valid": network(described()),
     "the same for each channel": network(described([image(unit([1] * 3, [2] * 3))])),
     "two inputs described, one there": network(described([image(unit([0], [1]))] * 2)),
     "two outputs": network(described(outputs=[OUTPUT] * 2), outputs=2),
@@ -91,7 +91,7 @@ OPENS = {
             ]
         )
     ),
-    "a description that is not there": network(described(outputs=[answer("x.txt", 1)])),
+    "a missing associated file": network(described(outputs=[answer("x.txt", 1)])),
     "labels without a file": network(described(outputs=[answer("", 2)])),
     "the smallest deviation": network(described([image(unit([0], [1.2e-7]))])),
     "a dot behind the parser's version": network(described(min_parser_version="1.0.")),
@@ -102,10 +102,10 @@ REFUSED = {
     "another deviation by channel": (network(described([image(unit([1] * 3, [58, 57, 58]))])), "by channel"),
     "no normalization": (network(described([image()])), "needs NormalizationOptions"),
     "a deviation too small": (network(described([image(unit([0], [1.1e-7]))])), "divides by 1.1e-07"),
-    "content of no kind": (network(described([image(unit([0], [1]), kind=np.uint8(0))])), "is not an image"),
-    "a mean beside which pixels are nothing": (network(described([image(unit([1e30], [1]))])), "leaves nothing"),
-    "a parser of words": (network(described(min_parser_version="abc")), "'abc' is not a version"),
-    "a parser of nothing": (network(described(min_parser_version="")), "'' is not a version"),
+    "content of an unknown kind": (network(described([image(unit([0], [1]), kind=np.uint8(0))])), "is not an image"),
+    "a mean far beyond the pixels": (network(described([image(unit([1e30], [1]))])), "leaves nothing"),
+    "a parser version that is a word": (network(described(min_parser_version="abc")), "'abc' is not a version"),
+    "an empty parser version": (network(described(min_parser_version="")), "'' is not a version"),
     "deviation 0": (network(described([image(unit([0], [0]))])), "divides by 0"),
     "a negative deviation": (network(described([image(unit([0], [-1]))])), "divides by -1"),
     "deviation NaN": (network(described([image(unit([0], [NAN]))])), "divides by nan"),
@@ -115,7 +115,7 @@ REFUSED = {
     "two of each": (network(described([image(unit([0] * 2, [1] * 2))])), "2 means and 2 deviations"),
     "two normalizations": (network(described([image(unit([0], [1]), unit([0], [1]))])), "2 normalizations"),
     "gray": (network(described([image(unit([0], [1]), color=GRAYSCALE)])), "not RGB"),
-    "a colour that is not said": (network(described([image(unit([0], [1]), color=np.uint8(0))])), "not RGB"),
+    "an unknown colour space": (network(described([image(unit([0], [1]), color=np.uint8(0))])), "not RGB"),
     "no image": (network(described([image(unit([0], [1]), kind=FEATURE)])), "is not an image"),
     "no input described": (network(described([])), "describes no input"),
     "two outputs described, one there": (network(described(outputs=[OUTPUT] * 2)), "about 2 outputs"),
@@ -135,17 +135,17 @@ def errors(content: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("name", OPENS)
-def test_what_mediapipe_opens_is_no_error(name):
+def test_networks_that_mediapipe_opens_have_no_error(name):
     assert errors(OPENS[name]) == []
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_mediapipe_refuses_is_an_error(name):
+def test_networks_that_mediapipe_refuses_have_an_error(name):
     content, words = REFUSED[name]
     assert any(words in what for what in errors(content)), errors(content)
 
 
-def test_mutated_descriptions_end_in_findings():
+def test_mutated_descriptions_give_findings_and_no_exception():
     rng = np.random.default_rng(0)
     good = described()
     for _ in range(500):

@@ -1,4 +1,4 @@
-"""The .tflite's metadata says what the network takes and gives, and disturbs nobody; MediaPipe's form opens in MediaPipe."""
+"""The .tflite's metadata describes input and output without affecting runtimes; MediaPipe's form opens in MediaPipe."""
 
 import json
 import subprocess
@@ -44,21 +44,21 @@ def in_mediapipe(environment: dict[str, str], code: str) -> dict:
 def with_mediapipe(converted, builtin, tmp_path_factory) -> Bundle:
     """The converted bundle with the form for MediaPipe, as `convert --mediapipe` adds it."""
     card = converted.card
-    pictures = builtin.split("train").images[:100]
-    content = to_mediapipe(load_keras(converted, "keras"), card.input, card.temperature, pictures)
+    images = builtin.split("train").images[:100]
+    content = to_mediapipe(load_keras(converted, "keras"), card.input, card.temperature, images)
     files = {name: converted.read(name) for name in converted.card.variants}
     files["mediapipe"] = with_metadata(content, converted.card)
     return write_bundle(tmp_path_factory.mktemp("mediapipe") / "bundle", converted.card, files)
 
 
-def test_the_description_is_of_what_the_network_looks_at():
+def test_metadata_describes_the_kind_of_input_image():
     bundle = Bundle.open(shipped_bundles()["fer-small"])
     for faces, described in {"human": b"A picture of a face, 48x48", "frame": b"A picture, 48x48"}.items():
         assert described in with_metadata(bundle.read("int8"), bundle.card.model_copy(update={"faces": faces}))
 
 
 @pytest.mark.parametrize("variant", ["float32", "int8"])
-def test_converted_files_carry_their_labels_and_answer_as_before(converted, variant, tmp_path):
+def test_converted_files_hold_their_labels_and_give_the_same_answers(converted, variant, tmp_path):
     content, card = converted.read(variant), converted.card
     with zipfile.ZipFile(converted.file(variant)) as archive:
         assert archive.read("labels.txt").decode().split() == list(card.labels)
@@ -76,7 +76,7 @@ def test_converted_files_carry_their_labels_and_answer_as_before(converted, vari
         assert np.array_equal(*answers)
 
 
-def test_constants_are_aligned_as_the_schema_asks(converted):
+def test_constants_are_aligned_as_the_schema_requires(converted):
     content = converted.read("int8")
     whole = np.frombuffer(content, np.uint8)
     constants = [t.data for op in read_model(content, "x").operators for t in op.inputs if t.constant]
@@ -85,7 +85,7 @@ def test_constants_are_aligned_as_the_schema_asks(converted):
         assert (np.frombuffer(data, np.uint8).ctypes.data - whole.ctypes.data) % 16 == 0
 
 
-def test_the_official_schema_reads_it(with_mediapipe, mediapipe):
+def test_metadata_is_read_by_the_official_schema(with_mediapipe, mediapipe):
     code = f"""
 import json
 from mediapipe.tasks.metadata import metadata_schema_py_generated as meta, schema_py_generated as schema
@@ -95,11 +95,11 @@ for name in ("int8", "float32", "mediapipe"):
     (entry,) = [e for e in model.metadata if e.name == b"TFLITE_METADATA"]
     content = bytes(model.buffers[entry.buffer].data)
     assert meta.ModelMetadata.ModelMetadataBufferHasIdentifier(content, 0)
-    told = meta.ModelMetadataT.InitFromObj(meta.ModelMetadata.GetRootAs(content))
-    (graph,) = told.subgraphMetadata
+    metadata = meta.ModelMetadataT.InitFromObj(meta.ModelMetadata.GetRootAs(content))
+    (graph,) = metadata.subgraphMetadata
     (image,), (answer,) = graph.inputTensorMetadata, graph.outputTensorMetadata
     (unit,), (labels,) = image.processUnits, answer.associatedFiles
-    found[name] = [told.name.decode(), told.minParserVersion.decode(), image.content.contentProperties.colorSpace,
+    found[name] = [metadata.name.decode(), metadata.minParserVersion.decode(), image.content.contentProperties.colorSpace,
         image.content.contentProperties.defaultSize.width, list(map(float, unit.options.mean)),
         list(map(float, unit.options.std)), list(map(float, image.stats.min)), list(map(float, image.stats.max)),
         answer.name.decode(), labels.name.decode(), labels.type]
@@ -127,8 +127,8 @@ def test_the_mediapipe_form_keeps_the_decisions(with_mediapipe, builtin):
         MediaPipeNetwork(with_mediapipe.read("int8"), card.input, len(card.labels), options=LITERT)
 
 
-def test_it_turns_colours_to_gray_as_opencv_does(with_mediapipe):
-    """Strongly coloured pictures, so that swapped or equal weights would show."""
+def test_mediapipe_form_converts_colours_to_gray_as_opencv_does(with_mediapipe):
+    """Strongly coloured images, so that swapped or equal weights would show."""
     card = with_mediapipe.card
     rng = np.random.default_rng(0)
     faces = np.stack([prepare(face, card.input) for face in drawn.face_set(4, seed=8)[0]])
@@ -136,18 +136,18 @@ def test_it_turns_colours_to_gray_as_opencv_does(with_mediapipe):
     rgb = np.clip(faces * tint, 0, 255).astype(np.uint8)
     gray = np.stack([cv2.cvtColor(one, cv2.COLOR_RGB2GRAY)[:, :, None] for one in rgb])
     network = MediaPipeNetwork(with_mediapipe.read("mediapipe"), card.input, len(card.labels), options=LITERT)
-    from_gray, from_rgb = (np.exp(network.logits(pictures)) for pictures in (gray, rgb))
+    from_gray, from_rgb = (np.exp(network.logits(images)) for images in (gray, rgb))
     assert np.abs(from_gray - from_rgb).mean() < 0.01
     wrong = np.exp(network.logits(rgb[..., ::-1]))
     assert np.abs(from_gray - wrong).mean() > 2 * np.abs(from_gray - from_rgb).mean()
 
 
-def test_mediapipe_itself_opens_it_and_gives_the_same_labels(with_mediapipe, mediapipe, tmp_path):
+def test_mediapipe_itself_opens_its_form_and_gives_the_same_labels(with_mediapipe, mediapipe, tmp_path):
     card = with_mediapipe.card
-    pictures = np.stack(
+    images = np.stack(
         [cv2.cvtColor(cv2.cvtColor(f, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2RGB) for f in drawn.face_set(6, seed=3)[0]]
     )
-    np.save(tmp_path / "faces.npy", pictures)
+    np.save(tmp_path / "faces.npy", images)
     code = f"""
 import json, numpy as np, mediapipe as mp
 from mediapipe.tasks.python import BaseOptions, vision
@@ -159,7 +159,7 @@ with vision.ImageClassifier.create_from_options(options) as classifier:
 print(json.dumps({{"labels": [one.category_name for one in top], "scores": [one.score for one in top]}}))
 """
     found = in_mediapipe(mediapipe, code)
-    ours = Classifier.load(with_mediapipe).predict(np.stack([prepare(face, card.input) for face in pictures]))
+    ours = Classifier.load(with_mediapipe).predict(np.stack([prepare(face, card.input) for face in images]))
     same = [card.labels[row.argmax()] == label for row, label in zip(ours, found["labels"], strict=True)]
-    assert len(same) == 42 and np.mean(same) >= 0.9  # MediaPipe shrinks pictures in its own way
+    assert len(same) == 42 and np.mean(same) >= 0.9  # MediaPipe shrinks images in its own way
     assert np.median(np.abs(ours.max(axis=1) - found["scores"])) < 0.05

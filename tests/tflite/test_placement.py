@@ -158,14 +158,14 @@ def test_a_quantize_at_the_front_does_not_end_the_partition(build):
     assert [p.mapped for p in place(read_model(build(steps), "x").main)] == [False, True]
 
 
-def test_parameters_against_the_edge_tpu_memory(build):
+def test_parameters_beyond_the_edge_tpu_memory_are_reported(build):
     for size, over in ((8 * 2**20, False), (8 * 2**20 + 1, True)):
         weights = {"constants": [((1, size), INT8, bytes(size))]}
         content = build([("FULLY_CONNECTED", 1, (1, size), (1, 1), INT8, weights)])
         assert ("edgetpu-memory" in rules(content, "edgetpu")) is over
 
 
-def test_custom_operators(build):
+def test_unknown_custom_operators_are_errors(build):
     def custom(name):
         return build([(name, 1, (1, 8), (1, 8), INT8, {})])
 
@@ -200,7 +200,7 @@ def test_the_runtime_knows_exactly_the_versions_of_the_table(build, schema, runt
     interpreter = import_module(RUNTIMES[runtime][0]).Interpreter
 
     def knows(name, version):
-        # An operator that no graph uses: the runtime looks it up all the same, and runs none of it.
+        # An operator that no graph uses: the runtime looks it up anyway, and does not run it.
         try:
             with quiet():
                 interpreter(model_content=_with_code(build, schema, name, version))
@@ -232,7 +232,7 @@ def _with_code(build, schema, name, version):
     return bytes(builder.Output())
 
 
-def test_lengths_cannot_make_it_read_more_than_the_file_holds(schema):
+def test_overlapping_vectors_cannot_cause_excessive_reading(schema):
     """Vectors that overlap: n operators that each claim the same n inputs would take n * n steps."""
     import flatbuffers
 
@@ -282,7 +282,7 @@ def statuses(build, *steps) -> list[str]:
 PIXELS = (1, 8, 8, 8)
 
 
-def test_what_comes_first_and_cannot_be_mapped_stays_on_the_cpu_and_the_rest_is_mapped(build):
+def test_leading_unsupported_operators_stay_on_the_cpu_and_the_rest_is_mapped(build):
     conv = ("RELU", 1, PIXELS, PIXELS, INT8, {})
     cast = ("CAST", 1, PIXELS, PIXELS, FLOAT32, {"gives": FLOAT32})
     quantize = ("QUANTIZE", 1, PIXELS, PIXELS, FLOAT32, {"gives": INT8})
@@ -314,7 +314,7 @@ def test_a_large_resize_may_stay_on_the_cpu(build, size, doubt):
 
 
 def test_a_float_tail_is_a_warning(build):
-    """As an SSD: int8 up to its boxes, then DEQUANTIZE and a custom operator in float."""
+    """As in an SSD: int8 up to its boxes, then DEQUANTIZE and a custom operator in float."""
     relu, back = ("RELU", 1, PIXELS, PIXELS, INT8, {}), ("DEQUANTIZE", 2, PIXELS, PIXELS, INT8, {"gives": FLOAT32})
     tail = [back, ("TFLite_Detection_PostProcess", 1, PIXELS, PIXELS, FLOAT32, {})]
     found = {finding.rule: finding.severity for finding in lint(read_model(build([relu, relu, *tail]), "x"), "edgetpu")}
@@ -322,13 +322,13 @@ def test_a_float_tail_is_a_warning(build):
     assert "error" not in found.values() and found["edgetpu-cpu"] == "warning" and "float-island" in found
 
 
-def test_nothing_mapped_is_no_pass(build):
+def test_network_without_a_mapped_operator_fails(build):
     swish = ("HARD_SWISH", 1, PIXELS, PIXELS, INT8, {})
     assert rules(build([swish, swish]), "edgetpu")["edgetpu-nothing"] == "error"
     assert "edgetpu-nothing" not in rules(build([("RELU", 1, PIXELS, PIXELS, INT8, {}), swish]), "edgetpu")
 
 
-def test_what_is_left_on_the_cpu_must_be_known_there(build):
+def test_operators_left_on_the_cpu_must_be_known_there(build):
     relu = ("RELU", 1, PIXELS, PIXELS, INT8, {})
     assert rules(build([relu, ("Nobody", 1, PIXELS, PIXELS, INT8, {})]), "edgetpu")["operator-unknown"] == "error"
     assert rules(build([relu, ("CAST", 99, PIXELS, PIXELS, INT8, {})]), "edgetpu")["operator-version"] == "error"

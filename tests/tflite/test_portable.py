@@ -1,4 +1,4 @@
-"""lint says beforehand what `export c` and `export web` would refuse, and what a microcontroller has no room for."""
+"""lint predicts what `export c` and `export web` would refuse, and what is too large for a microcontroller."""
 
 import pytest
 
@@ -13,12 +13,12 @@ from tests.tflite.chance import Chance, everything, flat
 
 
 @pytest.mark.parametrize("target", PORTABLE)
-def test_a_shipped_network_goes_everywhere(target):
+def test_shipped_network_passes_for_every_portable_target(target):
     content = Bundle.open(shipped_bundles()["ferplus-small"]).read("int8")
     assert lint(read_model(content, "net"), target) == ()
 
 
-def test_every_operator_that_is_not_there_is_named_once():
+def test_every_unsupported_operator_is_named_once():
     make = Chance(0).make
     x = make.input((1, 8, 8, 1))
     content = make.finish(make.unary("TANH", make.unary("LOGISTIC", make.unary("TANH", x))))
@@ -36,7 +36,7 @@ def test_lint_refuses_what_export_refuses():
     assert finding.severity == "error" and finding.what == str(refused.value).rstrip(".")
 
 
-def test_a_network_too_large_for_a_microcontroller_is_told_in_bytes():
+def test_network_too_large_for_a_microcontroller_gives_warnings():
     make = Chance(2).make
     x = make.conv(make.input((1, 96, 96, 1)), 32)
     content = make.finish(make.dense(flat(make, make.pool("MAX", x, (8, 8), (8, 8))), 300))
@@ -56,6 +56,6 @@ def test_the_pixels_of_a_face_count_as_ram():
     assert finding.rule == "micro-ram" and f"{arena + 160 * 160 * 3 + 7:,} bytes of RAM" in finding.what
 
 
-def test_random_networks_that_export_takes_have_no_error():
+def test_random_networks_that_export_accepts_have_no_error():
     for seed in range(10):
         assert not [f for f in lint(read_model(everything(Chance(seed)), "net"), "micro") if f.severity == "error"]

@@ -1,4 +1,4 @@
-"""A network is listed as what it is: what it computes in, and its ends where those are something else."""
+"""Titles of networks: the type that they compute in, and their input and output types where those differ."""
 
 import pytest
 
@@ -37,7 +37,7 @@ def with_ends(first: str, last: str, inside: str = "INT8") -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         (with_ends("INT8", "INT8"), "int8"),
         (with_ends("FLOAT32", "FLOAT32"), "int8 with float32 ends"),
@@ -46,8 +46,8 @@ def with_ends(first: str, last: str, inside: str = "INT8") -> bytes:
         (with_ends("FLOAT32", "FLOAT32", "INT16"), "int16x8 with float32 ends"),
     ],
 )
-def test_a_file_is_described_by_what_it_computes_in_and_by_its_ends(content, said):
-    assert described(read_model(content, "made")) == said
+def test_file_is_described_by_its_compute_type_and_its_input_and_output_types(content, expected):
+    assert described(read_model(content, "made")) == expected
 
 
 def test_lint_names_the_compute_type_of_an_int16x8_network():
@@ -55,7 +55,7 @@ def test_lint_names_the_compute_type_of_an_int16x8_network():
     assert found.what == "the network computes in int16x8; the Edge TPU runs nothing but int8"
 
 
-def test_a_network_that_is_int8_inside_is_listed_as_that_everywhere(tmp_path):
+def test_network_that_computes_in_int8_is_listed_as_such_everywhere(tmp_path):
     (tmp_path / "theirs.tflite").write_bytes(with_ends("FLOAT32", "FLOAT32"))
     stated = Stated(labels=LABELS, scale=parse_scale("0..1"))
     imported = import_network(Request(path=tmp_path / "theirs.tflite", stated=stated), tmp_path / "bundle")

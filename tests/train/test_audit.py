@@ -1,4 +1,4 @@
-"""edgefer data check: what it finds, and that it does not cry wolf."""
+"""edgefer data check: what it finds, and no false alarms."""
 
 import json
 import re
@@ -18,37 +18,37 @@ from edgefer.train.data.load import DataOptions, load_dataset
 
 @pytest.fixture(scope="module")
 def faces():
-    pictures, labels = drawn.face_set(8, seed=5)
-    return [cv2.resize(face, (64, 64)) for face in pictures], labels
+    images, labels = drawn.face_set(8, seed=5)
+    return [cv2.resize(face, (64, 64)) for face in images], labels
 
 
 @pytest.fixture
 def folder(faces, tmp_path):
-    pictures, labels = faces
-    for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+    images, labels = faces
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         name = ("Angry", "Sad", "happy")[label % 3]
         split = "valid" if number % 4 == 0 else "train"
         (tmp_path / split / name).mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(tmp_path / split / name / f"{number:03}.png"), picture)
+        cv2.imwrite(str(tmp_path / split / name / f"{number:03}.png"), image)
     return tmp_path
 
 
-def test_altered_pictures_are_found_and_others_are_not(faces):
-    pictures, _ = faces
+def test_altered_copies_are_found_and_other_images_are_not(faces):
+    images, _ = faces
     altered = [
-        cv2.resize(pictures[0], (48, 48), interpolation=cv2.INTER_AREA),
-        pictures[1][:, ::-1],
-        np.clip(pictures[2] * 0.9 + 8, 0, 255).astype(np.uint8),
-        cv2.imdecode(cv2.imencode(".jpg", pictures[3], [cv2.IMWRITE_JPEG_QUALITY, 60])[1], cv2.IMREAD_COLOR),
+        cv2.resize(images[0], (48, 48), interpolation=cv2.INTER_AREA),
+        images[1][:, ::-1],
+        np.clip(images[2] * 0.9 + 8, 0, 255).astype(np.uint8),
+        cv2.imdecode(cv2.imencode(".jpg", images[3], [cv2.IMWRITE_JPEG_QUALITY, 60])[1], cv2.IMREAD_COLOR),
     ]
-    count = len(pictures)
-    hashes, thumbs = zip(*map(fingerprint, [*pictures, *altered]), strict=True)
+    count = len(images)
+    hashes, thumbs = zip(*map(fingerprint, [*images, *altered]), strict=True)
     pairs = near_duplicates(np.stack(hashes), np.stack(thumbs))
     assert pairs == [(i, count + i) for i in range(4)]
 
 
-def test_a_still_video_does_not_eat_the_memory():
-    """400 frames alike are 79,800 pairs: 650 MB of thumbnails, were they compared all at once."""
+def test_many_equal_images_take_bounded_memory():
+    """400 equal frames are 79,800 pairs: 650 MB of thumbnails if they were compared all at once."""
     code, thumb = fingerprint(np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8))
     tracemalloc.start()
     pairs = near_duplicates(np.stack([code] * 400), np.stack([thumb] * 400))
@@ -65,7 +65,7 @@ def status(found):
     return {check.subject: check.status.value for check in found.checks}
 
 
-def test_a_sound_folder_passes(folder):
+def test_valid_folder_passes(folder):
     found = audit(folder)
     assert found.passed and found.labels == ("angry", "happy", "sad")
     assert sum(sum(counts.values()) for counts in found.counts.values()) == sum(found.sizes.values()) == 56
@@ -73,11 +73,11 @@ def test_a_sound_folder_passes(folder):
     assert status(found)["label order"] == "warn"  # Angry, Sad, happy in ASCII
 
 
-def test_leaks_wrong_labels_and_broken_files(folder):
+def test_leaks_wrong_labels_and_broken_files_are_found(folder):
     happy, sad = sorted((folder / "train" / "happy").iterdir()), folder / "train" / "Sad"
     (folder / "valid" / "happy" / "leak.png").write_bytes(happy[0].read_bytes())
     (sad / "wrong.png").write_bytes(happy[1].read_bytes())
-    (sad / "broken.jpg").write_bytes(b"no picture")
+    (sad / "broken.jpg").write_bytes(b"no image")
     found = audit(folder)
     by_name = {check.subject: check for check in found.checks}
     assert not found.passed
@@ -86,18 +86,18 @@ def test_leaks_wrong_labels_and_broken_files(folder):
     assert "wrong.png (sad)" in by_name["labels of duplicates"].examples[0]
 
 
-def test_duplicates_leak_into_the_split_that_training_holds_out_unless_they_are_groups(faces, tmp_path):
-    for number, (picture, label) in enumerate(zip(*faces, strict=True)):
+def test_duplicates_count_as_leaks_into_validation_unless_grouped(faces, tmp_path):
+    for number, (image, label) in enumerate(zip(*faces, strict=True)):
         name = tmp_path / ("angry", "sad", "happy")[label % 3]
         name.mkdir(exist_ok=True)
         for copy in "ab":
-            cv2.imwrite(str(name / f"{number:03}{copy}.png"), picture)
+            cv2.imwrite(str(name / f"{number:03}{copy}.png"), image)
     leaks = {check.subject: check for check in audit(tmp_path).checks}["leaks between splits"]
     assert not leaks.passed and leaks.examples and "--group-by" in leaks.fix
     assert status(audit(tmp_path, DataOptions(group_by=r"(\d+)[ab]")))["leaks between splits"] == "pass"
 
 
-def test_groups_that_are_torn_or_too_fine(folder):
+def test_groups_in_two_splits_fail(folder):
     names = [file.name for file in folder.rglob("*.png")]
     assert len(names) == len(set(names))
     assert status(audit(folder, DataOptions(group_by=r"(\d+)\.png")))["groups"] == "pass"
@@ -105,7 +105,7 @@ def test_groups_that_are_torn_or_too_fine(folder):
     assert status(found)["groups"] == "fail" and not found.passed
 
 
-def test_the_command(edgefer, folder):
+def test_data_check_command_reports_leaks_and_label_order(edgefer, folder):
     happy = sorted((folder / "train" / "happy").iterdir())[0]
     (folder / "valid" / "happy" / "leak.png").write_bytes(happy.read_bytes())
     done = edgefer("data", "check", folder, expect=1)
@@ -117,7 +117,7 @@ def test_the_command(edgefer, folder):
         audit(folder / "nothing")
 
 
-def test_what_training_refuses_fails_here_with_the_same_reason(tmp_path):
+def test_data_that_training_refuses_fails_with_the_same_reason(tmp_path):
     """At least as strict as training: one image of a class cannot be in training and validation both."""
     for name, count in {"happy": 5, "sad": 1}.items():
         (tmp_path / name).mkdir()
@@ -131,7 +131,7 @@ def test_what_training_refuses_fails_here_with_the_same_reason(tmp_path):
     assert not found.passed and check.detail == str(refused.value) and "'sad'" in check.detail
 
 
-def test_bad_images_warn_only_where_they_are_to_be_left_out(folder):
+def test_bad_images_are_a_warning_only_with_skip_bad(folder):
     (folder / "train" / "Sad" / "cut.png").write_bytes(next((folder / "train" / "Sad").iterdir()).read_bytes()[:200])
     assert status(audit(folder))["unreadable"] == "fail"
     assert status(audit(folder, DataOptions(skip_bad=True)))["unreadable"] == "warn"

@@ -13,7 +13,7 @@ from edgefer.train import backend
         ("fpu avx2 avx512f avx512_vnni", "float32"),
     ],
 )
-def test_bfloat16_wherever_the_cpu_multiplies_it_natively(flags, policy, tmp_path, monkeypatch):
+def test_bfloat16_is_used_if_the_cpu_multiplies_it_natively(flags, policy, tmp_path, monkeypatch):
     (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
     monkeypatch.setattr(backend, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(backend.tensorflow().config, "list_physical_devices", lambda kind: [])

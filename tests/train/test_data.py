@@ -1,4 +1,4 @@
-"""Reading FER2013 CSVs and picture folders, and keeping labels with their pictures."""
+"""Reading FER2013 CSVs and image folders, and keeping labels with their images."""
 
 import csv
 import gzip
@@ -20,14 +20,14 @@ from edgefer.train.data.load import DataOptions, load_dataset
 USAGES = ("Training", "PublicTest", "PrivateTest")
 
 
-def picture(label: int, number: int) -> np.ndarray:
-    """A picture that carries its own label: its mean says which class it is."""
+def labelled_image(label: int, number: int) -> np.ndarray:
+    """An image that encodes its own label: its mean says which class it is."""
     return np.random.default_rng([label, number]).integers(30 * label, 30 * label + 20, (48, 48), dtype=np.uint8)
 
 
 def rows(per_class: int = 4) -> list[tuple[str, str, str]]:
     return [
-        (str(label), " ".join(map(str, picture(label, 10 * u + n).ravel())), usage)
+        (str(label), " ".join(map(str, labelled_image(label, 10 * u + n).ravel())), usage)
         for u, usage in enumerate(USAGES)
         for n in range(per_class)
         for label in range(7)
@@ -42,12 +42,12 @@ def write_csv(path, table, header=("emotion", "pixels", "Usage"), order=(0, 1, 2
     return path
 
 
-def assert_in_step(dataset):
+def assert_labels_match(dataset):
     for split in dataset.splits.values():
         assert np.array_equal(split.images.mean(axis=(1, 2, 3)) // 30, split.labels)
 
 
-def test_both_kaggle_forms_plain_gz_and_zip(tmp_path):
+def test_both_kaggle_csv_forms_are_read_plain_gz_and_zip(tmp_path):
     plain = write_csv(tmp_path / "fer2013.csv", rows())
     icml = write_csv(tmp_path / "icml_face_data.csv", rows(), (" emotion", " pixels", " Usage"), (0, 2, 1))
     packed = tmp_path / "fer2013.csv.gz"
@@ -62,7 +62,7 @@ def test_both_kaggle_forms_plain_gz_and_zip(tmp_path):
     for dataset in loaded:
         assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 28, "valid": 28, "test": 28}
         assert dataset.labels == ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-        assert_in_step(dataset)
+        assert_labels_match(dataset)
         assert np.array_equal(dataset.splits["test"].images, loaded[0].splits["test"].images)
 
 
@@ -88,7 +88,7 @@ def test_a_bad_row_is_named_or_skipped(tmp_path, row, complaint):
     assert len(dataset.splits["train"]) == 28
 
 
-def test_files_that_are_no_fer2013(tmp_path):
+def test_invalid_fer2013_files_are_refused(tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"emotion,pixels,Usage\n")[:-9])
     (tmp_path / "noise.csv").write_bytes(bytes(range(256)) * 20)
@@ -126,21 +126,21 @@ def write_folder(top, classes=("Angry", "happy", "Sad"), count=5):
     for label, name in enumerate(classes):
         (top / name).mkdir(parents=True)
         for number in range(count):
-            cv2.imwrite(str(top / name / f"{number}.png"), picture(label, number))
+            cv2.imwrite(str(top / name / f"{number}.png"), labelled_image(label, number))
     return top
 
 
-def test_folders_with_and_without_splits(tmp_path):
+def test_folders_with_and_without_splits_are_read(tmp_path):
     one_level = load_dataset(write_folder(tmp_path / "flat"), GRAY48)
     assert one_level.labels == ("angry", "happy", "sad")
     assert {name: len(split) for name, split in one_level.splits.items()} == {"train": 12, "valid": 3}
-    assert_in_step(one_level)
+    assert_labels_match(one_level)
 
     for split in ("train", "Validation", "test"):
         write_folder(tmp_path / "full" / split)
     full = load_dataset(tmp_path / "full", GRAY48)
     assert {name: len(split) for name, split in full.splits.items()} == {"train": 15, "valid": 15, "test": 15}
-    assert_in_step(full)
+    assert_labels_match(full)
 
     for split in ("train", "test"):
         write_folder(tmp_path / "kaggle" / split)
@@ -148,11 +148,11 @@ def test_folders_with_and_without_splits(tmp_path):
     assert {name: len(split) for name, split in kaggle.splits.items()} == {"train": 12, "valid": 3, "test": 15}
 
 
-def test_no_split_is_left_without_pictures_or_a_class(tmp_path, cache):
+def test_no_split_may_lack_images_or_a_class(tmp_path, cache):
     together = load_dataset("builtin", GRAY48, DataOptions(pooled=True), cache=cache / "edgefer" / "datasets")
     assert {name: len(split) for name, split in together.splits.items()} == {"train": 1120}
     files = write_folder(tmp_path / "flat", count=6)
-    one_sad = r"(Sad|\d)\.?"  # all pictures of a class are one group, which cannot be divided
+    one_sad = r"(Sad|\d)\.?"  # all images of a class are one group, which cannot be divided
     with pytest.raises(DataError, match=r"too few groups of images of class 'sad'"):
         load_dataset(files, GRAY48, DataOptions(group_by=one_sad))
     for split in ("train", "test"):
@@ -177,7 +177,7 @@ def test_colour_and_size_follow_the_input_spec(tmp_path):
 def test_bad_folders_are_named(tmp_path):
     flat = write_folder(tmp_path / "flat")
     (flat / "happy" / "3.png").write_bytes(b"")
-    (flat / "Sad" / "1.png").write_bytes(b"not a picture")
+    (flat / "Sad" / "1.png").write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"Sad/1\.png is not an image of a type"):
         load_dataset(flat, GRAY48)
     dataset = load_dataset(flat, GRAY48, DataOptions(skip_bad=True))
@@ -208,7 +208,7 @@ def test_two_folders_of_one_split_are_named(tmp_path):
         load_dataset(tmp_path, GRAY48)
 
 
-def test_a_header_that_claims_too_much_is_a_bad_picture(tmp_path):
+def test_image_that_claims_a_huge_size_is_refused(tmp_path):
     flat = write_folder(tmp_path / "flat")
     header = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
     png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
@@ -218,7 +218,7 @@ def test_a_header_that_claims_too_much_is_a_bad_picture(tmp_path):
     assert len(load_dataset(flat, GRAY48, DataOptions(skip_bad=True)).skipped) == 1
 
 
-def test_hidden_files_are_no_pictures(tmp_path):
+def test_hidden_files_are_ignored(tmp_path):
     flat = write_folder(tmp_path)
     (flat / "happy" / ".ipynb_checkpoints").mkdir()
     for copy in (".ipynb_checkpoints/3-checkpoint.png", "._3.png"):
@@ -226,7 +226,7 @@ def test_hidden_files_are_no_pictures(tmp_path):
     assert sum(len(split) for split in load_dataset(flat, GRAY48).splits.values()) == 15
 
 
-def test_linked_folders_are_read_anew_when_they_change(tmp_path):
+def test_changes_in_linked_folders_are_detected(tmp_path):
     write_folder(tmp_path / "disk")
     (tmp_path / "data").mkdir()
     for top in (tmp_path / "disk").iterdir():
@@ -238,7 +238,7 @@ def test_linked_folders_are_read_anew_when_they_change(tmp_path):
     assert first.holdout_hash != second.holdout_hash
 
 
-def test_labels_follow_their_pictures_through_every_shuffle(tmp_path):
+def test_labels_follow_their_images_through_every_shuffle(tmp_path):
     """The older system's fault: labels and predictions out of step. A perfect reader must score 100% in any order."""
     from edgefer.train.evaluate import evaluate
 
@@ -259,7 +259,7 @@ def test_labels_follow_their_pictures_through_every_shuffle(tmp_path):
 
 
 def test_the_second_load_comes_from_the_cache(tmp_path):
-    """Rows are parsed once; the second load takes less than a fifth of the work, and a changed file is read anew."""
+    """Rows are parsed once; the second load takes less than a fifth of the work, and a changed file is read again."""
     file = write_csv(tmp_path / "fer2013.csv", rows(10) * 30)
     began = time.process_time()
     first = load_dataset(file, GRAY48, cache=tmp_path / "cache")
@@ -287,7 +287,7 @@ def test_built_in_faces_are_drawn_once_for_all_folders(cache, builtin, tmp_path,
     assert sorted((cache / "edgefer" / "datasets").iterdir()) == stored
 
 
-def test_stratified_rows_keep_the_shares():
+def test_stratified_rows_keep_the_class_shares():
     labels = np.repeat([0, 1, 2], [700, 290, 10])
     drawn = stratified_rows(labels, 100, seed=3)
     assert np.array_equal(np.bincount(labels[drawn]), [70, 29, 1])
@@ -295,7 +295,7 @@ def test_stratified_rows_keep_the_shares():
     assert np.bincount(labels[stratified_rows(labels, 3, seed=3)]).min() == 1
 
 
-def test_stratified_rows_are_as_many_as_asked_for_among_many_rare_classes():
+def test_stratified_rows_have_the_requested_count_with_many_rare_classes():
     labels = np.repeat(np.arange(40), [2000] + [3] * 39)
     for count in (40, 64, 128, 256):
         drawn = labels[stratified_rows(labels, count, seed=0)]
@@ -303,7 +303,7 @@ def test_stratified_rows_are_as_many_as_asked_for_among_many_rare_classes():
     assert len(stratified_rows(labels, 10, seed=0)) == 40
 
 
-def test_divide_loses_nothing(builtin):
+def test_stratified_split_loses_no_image(builtin):
     rest, held = stratified_split(builtin.split("train"), 0.25, seed=1)
     assert sorted([*rest.ids, *held.ids]) == sorted(builtin.split("train").ids)
     assert len(held) == 210

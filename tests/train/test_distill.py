@@ -1,4 +1,4 @@
-"""Targets other than a label: FER+ votes, teachers, soft labels from a file; and weights to begin with."""
+"""Targets other than a label: FER+ votes, teachers, soft labels from a file; and initial weights."""
 
 import json
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ VOTES = [  # usage, votes; FER2013's own label is 0 throughout
     ("Training", "0,0,8,0,0,0,2,0,0,0"),
     ("Training", "0,0,3,0,0,0,7,0,0,0"),
     ("PublicTest", "6,4,0,0,0,0,0,0,0,0"),
-    ("PublicTest", "5,5,0,0,0,0,0,0,0,0"),  # no majority: not measured on
+    ("PublicTest", "5,5,0,0,0,0,0,0,0,0"),  # no majority: not used for measuring
     ("PublicTest", "0,0,0,0,0,0,0,0,0,10"),
 ]
 
@@ -73,7 +73,7 @@ def test_votes_become_targets_joined_by_row(voted):
         (lambda lines: [*lines[:3], lines[3].replace(",5", ",-5", 1), *lines[4:]], "row 3 .*-5 votes"),
     ],
 )
-def test_votes_that_do_not_belong_to_the_pictures_are_refused(voted, change, complaint):
+def test_votes_that_do_not_belong_to_the_images_are_refused(voted, change, complaint):
     file = voted.with_name("fer2013new.csv")
     file.write_text("\n".join(change(file.read_text().splitlines())))
     with pytest.raises(DataError, match=complaint):
@@ -104,15 +104,15 @@ def test_teacher_outputs_are_reordered_to_the_students_labels(trained, builtin):
         teacher_probabilities(teacher, split, ("happy", "bored"), 1.0)
 
 
-def test_soft_labels_are_found_by_picture_and_by_label(tmp_path):
+def test_soft_labels_are_matched_by_image_and_label(tmp_path):
     split = Split(images=np.zeros((3, 48, 48, 1), np.uint8), labels=np.array([0, 1, 1]), ids=np.array(["a", "b", "c"]))
-    said = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]], np.float32)
-    save_soft_labels(tmp_path / "soft.npz", split, ("no", "yes"), said)
+    soft = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]], np.float32)
+    save_soft_labels(tmp_path / "soft.npz", split, ("no", "yes"), soft)
     turned = split.take(np.array([2, 0]))
-    np.testing.assert_allclose(load_soft_labels(tmp_path / "soft.npz", turned, ("yes", "no")), said[[2, 0], ::-1])
-    np.savez(tmp_path / "other.npz", probabilities=said * 2, labels=["no", "yes"])
-    np.testing.assert_allclose(load_soft_labels(tmp_path / "other.npz", split, ("no", "yes")), said)
-    np.testing.assert_allclose(with_soft_targets(split, said, 0.5).targets[0], [0.95, 0.05])
+    np.testing.assert_allclose(load_soft_labels(tmp_path / "soft.npz", turned, ("yes", "no")), soft[[2, 0], ::-1])
+    np.savez(tmp_path / "other.npz", probabilities=soft * 2, labels=["no", "yes"])
+    np.testing.assert_allclose(load_soft_labels(tmp_path / "other.npz", split, ("no", "yes")), soft)
+    np.testing.assert_allclose(with_soft_targets(split, soft, 0.5).targets[0], [0.95, 0.05])
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_soft_labels_that_do_not_fit_are_refused(tmp_path, content, complaint):
             load_soft_labels(tmp_path / file, split, ("no", "yes"))
 
 
-def test_kept_answers_of_teachers_that_are_damaged_are_computed_again(builtin, tmp_path, monkeypatch):
+def test_damaged_teacher_answers_are_computed_again(builtin, tmp_path, monkeypatch):
     run, logged, calls = RunFolder(tmp_path), [], []
 
     def answers(teacher, split, labels, temperature, progress):
@@ -161,14 +161,14 @@ def test_kept_answers_of_teachers_that_are_damaged_are_computed_again(builtin, t
 def test_distillation_combined_with_init_from(edgefer, trained, tmp_path):
     """One epoch from a trained network's weights is as good as that network; the card says where it comes from."""
     order = ("train", "--data", "builtin", "--recipe", "demo", "--epochs", 1, "--set", "optimizer.rate=0.0001")
-    edgefer(*order, "--teacher", trained, "--init-from", trained, "--out", tmp_path / "pupil")
-    card, parent = Bundle.open(tmp_path / "pupil").card, Bundle.open(trained).card
+    edgefer(*order, "--teacher", trained, "--init-from", trained, "--out", tmp_path / "student")
+    card, parent = Bundle.open(tmp_path / "student").card, Bundle.open(trained).card
     assert card.metrics["valid"]["keras"].accuracy > parent.metrics["valid"]["keras"].accuracy - 0.1
     assert card.provenance.steps == ("begin with the weights of trained", "train, learning from trained too")
-    assert (tmp_path / "pupil" / "training" / "soft-labels.npz").is_file()
+    assert (tmp_path / "student" / "training" / "soft-labels.npz").is_file()
 
 
-def test_a_gray_kernel_serves_rgb(trained, builtin):
+def test_gray_weights_initialize_an_rgb_network(trained, builtin):
     from edgefer.train.evaluate import keras_logits
     from edgefer.train.networks import build, initialize, load_keras
     from edgefer.train.recipes import load_recipe
@@ -188,7 +188,7 @@ def test_a_gray_kernel_serves_rgb(trained, builtin):
         initialize(build(frozen.model, frozen.input, 7), builtin.labels, source)
 
 
-def test_a_network_with_more_residual_blocks_begins_where_the_smaller_one_ended():
+def test_deeper_network_initialized_from_a_smaller_one_gives_the_same_answers():
     from edgefer.train.evaluate import keras_logits
     from edgefer.train.networks import build, initialize, load_keras
     from edgefer.train.recipes import load_recipe

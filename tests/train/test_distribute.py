@@ -1,4 +1,4 @@
-"""Several workers: they see the pictures one alone would and learn the same, and when one is killed all can go on."""
+"""Several workers: they see the same images and learn the same as one alone, and resume after one is killed."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def config(cluster, job, index):
         (config({"chief": HOSTS[:1], "worker": HOSTS}, "chief", 0), 0, 3, True),
     ],
 )
-def test_the_workers_place_comes_from_tf_config(monkeypatch, text, index, workers, chief):
+def test_worker_index_and_count_come_from_tf_config(monkeypatch, text, index, workers, chief):
     monkeypatch.setenv("TF_CONFIG", text)
     here = this_worker()
     assert (here.index, here.count, here.chief) == (index, workers, chief)
@@ -54,12 +54,12 @@ def test_an_invalid_tf_config_is_refused(monkeypatch, text):
 
 
 def test_workers_need_an_explicit_common_folder(edgefer):
-    said = edgefer("train", "--data", "builtin", expect=2, TF_CONFIG=config({"worker": HOSTS}, "worker", 1)).stderr
-    assert "--out DIR" in said
+    stderr = edgefer("train", "--data", "builtin", expect=2, TF_CONFIG=config({"worker": HOSTS}, "worker", 1)).stderr
+    assert "--out DIR" in stderr
 
 
 @pytest.mark.parametrize("balance", ["class-weights", "oversample"])
-def test_replicas_together_see_the_pictures_that_one_would(balance):
+def test_replicas_together_see_the_same_images_as_one_worker(balance):
     from edgefer.train.batches import UNSHARDED, EpochSize, Shard, batches
 
     rng = np.random.default_rng(0)
@@ -83,7 +83,7 @@ def test_replicas_together_see_the_pictures_that_one_would(balance):
     for step, parts in enumerate(whole):
         quarters = [*first[2 * step : 2 * step + 2], *second[2 * step : 2 * step + 2]]
         for part, together in zip(parts, map(np.concatenate, zip(*quarters, strict=True)), strict=True):
-            # Vectorized sines round the last elements of an array otherwise: 4e-6 of a picture's range was seen.
+            # Vectorized sines round the last elements of an array differently: 4e-6 of an image's range was seen.
             np.testing.assert_allclose(together, part, atol=5e-5)
 
 
@@ -112,32 +112,32 @@ class Silent:
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A folder of two classes of noise, darker and lighter: 128 pictures to learn from, 32 to validate."""
+def image_folder(tmp_path):
+    """A folder of two classes of noise, darker and lighter: 128 images for training, 32 for validation."""
     rng = np.random.default_rng(0)
     for number in range(160):
         label = ("dark", "light")[number % 2]
-        folder = tmp_path / "pictures" / label
+        folder = tmp_path / "images" / label
         folder.mkdir(parents=True, exist_ok=True)
         noise = rng.integers(0, 160, (48, 48)) + 20 * (number % 2)
         cv2.imwrite(str(folder / f"{number}.png"), noise.astype(np.uint8))
-    return tmp_path / "pictures"
+    return tmp_path / "images"
 
 
 @pytest.mark.workers
-def test_two_workers_train_the_same_weights_as_one_and_resume_after_a_kill(pictures, cache, tmp_path):
-    """One run of two processes is killed after two epochs and resumed: every epoch is as one process alone has it."""
+def test_two_workers_train_the_same_weights_as_one_and_resume_after_a_kill(image_folder, cache, tmp_path):
+    """One run of two processes is killed after two epochs and resumed: every epoch matches that of a single process."""
     from edgefer.bundle import Bundle
     from edgefer.train.fit import fit
 
     (tmp_path / "alone").mkdir()
     recipe = load_recipe("demo", TINY)
-    fit(recipe, load_dataset(pictures, recipe.input), tmp_path / "alone", Silent())
+    fit(recipe, load_dataset(image_folder, recipe.input), tmp_path / "alone", Silent())
     alone = read_history(tmp_path / "alone" / "history.csv")
 
     run = tmp_path / "run"
     settings = [part for setting in TINY for part in ("--set", setting)]
-    order = ["train", "--data", pictures, "--recipe", "demo", *settings, "--out", run]
+    order = ["train", "--data", image_folder, "--recipe", "demo", *settings, "--out", run]
     ports = free_ports(2)
     chief, worker = (start(order, cache, which, ports) for which in range(2))
     try:
@@ -171,7 +171,7 @@ def test_two_workers_train_the_same_weights_as_one_and_resume_after_a_kill(pictu
 
     together = read_history(run / "training" / "history.csv")
     assert [row.epoch for row in together] == [1, 2, 3, 4]
-    # The same pictures, the same weights to begin with, batch norm over the whole batch: only float sums come in another
+    # The same images, the same initial weights, batch norm over the whole batch: only float sums are taken in another
     # order. Over such runs losses were seen to differ by up to 0.001 of theirs, and by 0.014 when batch norm took each
     # replica's statistics.
     for ours, theirs in zip(together, alone, strict=True):

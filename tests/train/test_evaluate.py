@@ -1,4 +1,4 @@
-"""What a network is worth: figures against independent ones, and the report a user looks at."""
+"""Evaluation: figures against independent calculations, and the report for the user."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from edgefer.preprocess import prepare
 from edgefer.train import shift
 
 
-def test_scores_are_those_of_their_definitions():
+def test_scores_match_their_definitions():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 5, 500)
     predicted = np.where(rng.random(500) < 0.6, labels, rng.integers(0, 5, 500))
@@ -54,7 +54,7 @@ def test_equal_scores_count_as_their_mean_in_any_order_of_the_data():
         assert accuracy[scores >= score][-1] == pytest.approx(np.mean(labels[top >= score] == 0))
 
 
-def test_the_area_under_the_risk_coverage_curve_is_between_perfect_and_meaningless_scores():
+def test_aurc_of_perfect_constant_and_reversed_scores():
     right = np.arange(10) < 7  # 7 of 10, and the scores know which
     score = np.linspace(0.95, 0.55, 10)
     probabilities = np.column_stack([score, 1 - score])
@@ -77,7 +77,7 @@ def test_a_target_accuracy_holds_for_predictions_at_or_above_its_threshold():
         lower = np.unique(score[score < found.score])
         assert all(metrics.answered_from(probabilities, labels, one).accuracy < promise for one in lower)
     assert metrics.answered_with(probabilities, np.full(4000, 2), 0.9) is None
-    few = metrics.MIN_ANSWERS - 1  # surer than all others, and right
+    few = metrics.MIN_ANSWERS - 1  # with higher scores than all others, and right
     sure, right = np.tile([0.9, 0.1], (few, 1)), np.zeros(few, int)
     wrong = np.tile([0.6, 0.4], (200, 1)), np.ones(200, int)
     assert metrics.answered_with(np.vstack([sure, wrong[0]]), np.append(right, wrong[1]), 0.9) is None
@@ -108,8 +108,8 @@ def test_every_domain_shift_does_something_and_keeps_the_shape():
                 np.testing.assert_array_equal(result, shift.apply_change(images, change))
 
 
-def test_the_headline_is_the_mean_over_kinds_of_means_over_strengths_of_means_over_ways(monkeypatch):
-    """A network that reads its answer off the first pixel: each change says by it how many of ten images stay right."""
+def test_domain_shift_figure_averages_variants_then_strengths_then_kinds(monkeypatch):
+    """A network that takes its answer from the first pixel, where each change sets how many of ten images stay right."""
 
     def leaves(right: int):
         return lambda image: np.full_like(image, 1 if image[0, 0, 0] < right else 2)
@@ -131,7 +131,7 @@ def test_the_headline_is_the_mean_over_kinds_of_means_over_strengths_of_means_ov
     assert found.mean_of_kinds == pytest.approx(0.55) and found.worst_kind == ("two", 0.5)
 
 
-def test_motion_and_noise_are_of_the_stated_strength():
+def test_motion_and_noise_have_the_stated_strength():
     point = np.zeros((49, 49, 1), np.uint8)
     point[24, 24] = 210
     across, down = (change(point).reshape(49, 49) for change in shift.KINDS["motion blur"][1].variants)
@@ -168,14 +168,14 @@ def test_evaluate_reports_both_networks_side_by_side(edgefer, converted):
         kinds = [kind["accuracy"] for kind in shifted["kinds"].values()]
         assert shifted["worst_kind"]["accuracy"] == min(kinds) < shifted["mean_of_kinds"]
         assert f"{shifted['mean_of_kinds']:.1%}" in done.stdout
-    told = edgefer("evaluate", converted.path, "--data", "builtin", "--json")
-    figures = json.loads(told.stdout)
+    result = edgefer("evaluate", converted.path, "--data", "builtin", "--json")
+    figures = json.loads(result.stdout)
     assert figures.pop("report").endswith("evaluation-valid-2.html")
     assert figures["networks"] == written["networks"] and figures["domain_shift"] == {}
     page = (report / "evaluation-valid.html").read_text()
     assert (
         len(re.findall(r'<img alt="[^"]+" src="data:image/png;base64,iVBOR', page)) >= 5
-    )  # two plots a network, mistakes
+    )  # two plots per network, and the mistakes
     assert "http://" not in page and "https://" not in page  # opens anywhere, offline
     missing = edgefer("evaluate", converted.path, "--data", "builtin", "--split", "test", expect=2)
     assert "has no test split" in missing.stderr
@@ -187,8 +187,8 @@ def test_a_missing_matplotlib_is_reported_before_the_work(monkeypatch):
         command.evaluate()
 
 
-def test_a_shipped_network_is_measured_on_a_folder_and_its_own_folder_stays_as_it_is(edgefer, tmp_path):
-    """The votes that it learned from are FER2013's, and edgefer's own files are not the user's to write to."""
+def test_evaluating_a_shipped_network_writes_to_the_current_folder_only(edgefer, tmp_path):
+    """It was trained on FER2013's votes, which other data does not have; edgefer's installed files are not written to."""
     shipped = Bundle.open(shipped_bundles()["ferplus-small"])
     before = sorted(shipped.path.rglob("*"))
     rng = np.random.default_rng(0)
@@ -213,7 +213,7 @@ def test_a_shipped_network_is_measured_on_a_folder_and_its_own_folder_stays_as_i
 
 
 def test_a_blur_is_as_strong_on_a_large_input_as_on_a_small_one():
-    """What a camera does is stated in pixels of a face of 48: 224 pixels of input do not make a network look robust."""
+    """Camera effects are stated in pixels of a 48-pixel face, so that a 224-pixel input does not make a network look robust."""
     large = cv2.resize(next(iter(drawn.face_set(1, 3)[0])), (224, 224), interpolation=cv2.INTER_CUBIC).reshape(
         224, 224, -1
     )

@@ -12,12 +12,12 @@ MODULES = [one.name for one in pkgutil.walk_packages(edgefer.train.__path__, "ed
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_are_true(name):
+def test_docstring_examples_give_their_stated_results(name):
     results = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert results.failed == 0
 
 
-def test_there_are_examples():
+def test_docstrings_have_examples():
     modules = [importlib.import_module(name) for name in MODULES]
     assert len(modules) > 50
     assert sum(len(test.examples) for module in modules for test in doctest.DocTestFinder().find(module)) > 10

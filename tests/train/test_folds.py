@@ -1,4 +1,4 @@
-"""Small colour pictures through the whole path: z-score, cross-validation, conversion, parity, the device."""
+"""Small colour images through the whole pipeline: z-score, cross-validation, conversion, parity, the device."""
 
 import json
 
@@ -29,7 +29,7 @@ SHORT = (
 
 @pytest.fixture(scope="module")
 def animals(tmp_path_factory):
-    """Red and blue pictures, 12 of each class, with a copy of each."""
+    """Red and blue images, 12 of each class, with a copy of each."""
     root, rng = tmp_path_factory.mktemp("animals"), np.random.default_rng(0)
     for channel, name in enumerate(("angry", "happy")):
         (root / name).mkdir()
@@ -55,7 +55,7 @@ def crossed(edgefer, animals, tmp_path_factory):
     return Bundle.open(out), Bundle.open(out.with_name("int8"))
 
 
-def test_each_picture_is_measured_once_and_never_a_copy(crossed):
+def test_each_image_is_measured_once_and_copies_never(crossed):
     trained, _ = crossed
     report = json.loads((trained.path / "report" / "cross-validation.json").read_text())
     ids = [image["id"] for image in report["images"]]
@@ -67,7 +67,7 @@ def test_each_picture_is_measured_once_and_never_a_copy(crossed):
     assert card.provenance.split_sizes == {"train": 48} and "valid" not in card.metrics
 
 
-def test_zscore_is_folded_and_the_folds_judge_int8(crossed):
+def test_zscore_is_folded_into_the_weights_and_int8_is_measured_on_the_folds(crossed):
     from edgefer.interpreter import Network
     from edgefer.train.evaluate import keras_logits
     from edgefer.train.networks import load_keras
@@ -88,7 +88,7 @@ def test_zscore_is_folded_and_the_folds_judge_int8(crossed):
     assert all(check.passed for check in verify(converted))
 
 
-def test_parity_and_evaluate_say_what_they_look_at(edgefer, crossed, animals):
+def test_parity_and_evaluate_state_what_they_measure(edgefer, crossed, animals):
     _, converted = crossed
     done = edgefer("parity", converted.path, "--data", animals, "--min-agreement", 0.9)
     assert "was trained on these images" in done.stderr
@@ -96,25 +96,25 @@ def test_parity_and_evaluate_say_what_they_look_at(edgefer, crossed, animals):
     assert "int8, two views" in (converted.path / "report" / "evaluation-train.json").read_text()
 
 
-def test_the_device_reads_what_the_card_says(edgefer, crossed, animals):
+def test_run_reads_the_part_of_the_frame_that_the_card_states(edgefer, crossed, animals):
     _, converted = crossed
     assert converted.card.faces == "frame"
-    picture = animals / "angry" / "00.png"
-    done = edgefer("run", converted.path, "--source", picture, "--headless", "--json", "--reject", 0)
+    image = animals / "angry" / "00.png"
+    done = edgefer("run", converted.path, "--source", image, "--headless", "--json", "--reject", 0)
     (face,) = json.loads(done.stdout)["faces"]
     assert face["box_xyxy"] == [0, 0, 36, 36] and face["label"] == "angry"
 
 
-def test_a_folded_strided_convolution_is_the_same():
+def test_folding_zscore_into_a_strided_convolution_keeps_its_output():
     from edgefer.train.networks import build
     from edgefer.train.zscore import fold_zscore, pixel_statistics
 
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (4, 31, 24, 3), dtype=np.uint8)
+    images = rng.integers(0, 256, (4, 31, 24, 3), dtype=np.uint8)
     model = Model(family="plain", layers="C8/2 R8 C16/2", zscore=True)
-    network = build(model, InputSpec(height=31, width=24, color="rgb"), 3, pixel_statistics(pictures))
+    network = build(model, InputSpec(height=31, width=24, color="rgb"), 3, pixel_statistics(images))
     folded = fold_zscore(network)
-    pixels = pictures.astype(np.float32) / 255
+    pixels = images.astype(np.float32) / 255
     assert "zscore" not in [layer.name for layer in folded.layers]
     assert np.abs(network(pixels).numpy() - folded(pixels).numpy()).max() < 1e-4
     plain = build(Model(family="plain", layers="C8"), InputSpec(height=31, width=24), 3)
@@ -157,8 +157,8 @@ def test_zscore_is_folded_for_quantization_aware_training_mediapipe_and_slimming
     assert np.array_equal(before.mean, after.mean) and np.array_equal(before.variance, after.variance)
 
 
-def test_conversion_sees_the_folds_as_training_did_in_every_form(animals, tmp_path, monkeypatch):
-    """Without copies where the recipe leaves them out, for a fold's z-score is of its own pictures; float16 too."""
+def test_conversion_uses_the_same_folds_as_training(animals, tmp_path, monkeypatch):
+    """Without copies if the recipe leaves them out: a fold's z-score is computed from its own images; float16 too."""
     from edgefer.bundle import write_bundle
     from edgefer.card import ModelCard, Provenance, Scores
     from edgefer.convert import pipeline
@@ -187,7 +187,7 @@ def test_conversion_sees_the_folds_as_training_did_in_every_form(animals, tmp_pa
     assert set(made.bundle.card.metrics["2-fold"]) == {"keras", "float16", "float32"}
 
 
-def test_conversion_measures_the_very_networks_of_the_folds(animals, tmp_path):
+def test_conversion_measures_the_networks_of_the_folds(animals, tmp_path):
     """Clean statistics are taken after a fold's weights are written, and again when they are read."""
     from types import SimpleNamespace
 
@@ -210,7 +210,7 @@ def test_conversion_measures_the_very_networks_of_the_folds(animals, tmp_path):
     assert np.allclose(np.concatenate(again), crossed.logits, atol=1e-4)
 
 
-def test_a_backbone_takes_a_local_file(tmp_path, monkeypatch):
+def test_backbone_weights_can_come_from_a_local_file(tmp_path, monkeypatch):
     import tf_keras
 
     from edgefer.train.networks import build, build_for
@@ -230,7 +230,7 @@ def test_a_backbone_takes_a_local_file(tmp_path, monkeypatch):
     recipe = load_recipe("cnn-mlp", ("input.height=48", "input.width=48")).model_copy(
         update={"model": Model(**fields, weights=str(tmp_path / "none.h5"))}
     )
-    network = build_for(recipe, dataset, pretrained=False)  # as before the weights that training kept are loaded
+    network = build_for(recipe, dataset, pretrained=False)  # as before the weights kept by training are loaded
     assert network.output_shape == (None, 2)
 
     def offline(*_, **__):
@@ -241,7 +241,7 @@ def test_a_backbone_takes_a_local_file(tmp_path, monkeypatch):
         build(Model(**fields, weights="imagenet"), spec, 4)
 
 
-def test_recipes_that_cannot_be():
+def test_impossible_recipes_are_refused():
     with pytest.raises(RecipeError, match="needs a backbone"):
         load_recipe("pets-small", ("model.family=keras-applications",))
     with pytest.raises(RecipeError, match="needs widths"):

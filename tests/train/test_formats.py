@@ -1,4 +1,4 @@
-"""The CSVs and folders that circulate: read, or refused with a sentence that says what to do."""
+"""The CSV and folder formats in use: read, or refused with a sentence that says what to do."""
 
 import os
 import tarfile
@@ -54,7 +54,7 @@ CSVS = {
 
 
 @pytest.mark.parametrize("name", CSVS)
-def test_a_csv_is_read_in_every_form_that_circulates(tmp_path, name):
+def test_common_csv_variants_are_read(tmp_path, name):
     header, columns, separator = CSVS[name]
     dataset = load_dataset(write(tmp_path / "faces.csv", header, *columns, separator=separator), GRAY48)
     assert dataset.labels == FER2013
@@ -64,7 +64,7 @@ def test_a_csv_is_read_in_every_form_that_circulates(tmp_path, name):
         assert dataset.split(split).labels[3] == 3
 
 
-def test_a_csv_without_usage_is_divided_as_folders_are_and_says_so(tmp_path):
+def test_csv_without_usage_is_split_like_folders_and_reports_it(tmp_path):
     dataset = load_dataset(write(tmp_path / "train.csv", "emotion,pixels", LABEL, PIXELS), GRAY48)
     assert {split: len(part) for split, part in dataset.splits.items()} == {"train": 21, "valid": 7}
     lines = summary(dataset)
@@ -72,7 +72,7 @@ def test_a_csv_without_usage_is_divided_as_folders_are_and_says_so(tmp_path):
     assert "7 of its training images (20% of each class) are held out" in lines[-1]
 
 
-def test_ck_has_an_eighth_class_and_larger_squares_are_resized(tmp_path):
+def test_ck_csv_has_an_eighth_class_and_larger_images_are_resized(tmp_path):
     column = lambda row, label, usage: str(row % 8 if usage == "Training" else label)  # noqa: E731
     dataset = load_dataset(write(tmp_path / "ck.csv", "emotion,pixels,Usage", column, PIXELS, USAGE), GRAY48)
     assert dataset.labels == (*FER2013, "contempt")
@@ -93,7 +93,7 @@ def test_class_names_map_numeric_labels(tmp_path):
         load_dataset(file, GRAY48, DataOptions(names="0:happy"))
 
 
-def test_tar_gz_as_kaggle_packed_it(tmp_path):
+def test_kaggle_tar_gz_is_read_and_a_truncated_one_is_refused(tmp_path):
     write(tmp_path / "fer2013.csv", "emotion,pixels,Usage", LABEL, PIXELS, USAGE)
     (tmp_path / "readme").write_text("x")
     with tarfile.open(tmp_path / "fer2013.tar.gz", "w:gz") as archive:
@@ -107,8 +107,8 @@ def test_tar_gz_as_kaggle_packed_it(tmp_path):
 
 
 @pytest.mark.parametrize(("directory", "local", "value"), [(8, 6, 1), (10, 8, 99)])
-def test_a_zip_with_a_password_or_of_an_unknown_method_is_one_sentence(tmp_path, directory, local, value):
-    """directory, local: where the flags, or the method, stand in the two headers of a file."""
+def test_encrypted_or_unsupported_zip_gives_a_clear_error(tmp_path, directory, local, value):
+    """directory, local: offsets of the flags, or of the method, in the two headers of a file."""
     with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
         archive.writestr("fer2013.csv", "emotion,pixels\n0,1 2 3\n")
     content = bytearray((tmp_path / "odd.zip").read_bytes())
@@ -144,7 +144,7 @@ def test_rows_that_are_all_bad_keep_their_reason(tmp_path):
         load_dataset(file, GRAY48, DataOptions(skip_bad=True))
 
 
-def test_a_line_without_end_does_not_fill_the_memory(tmp_path):
+def test_very_long_line_and_fifo_are_refused(tmp_path):
     (tmp_path / "endless.csv").write_bytes(b"emotion,pixels\n" + b"1 " * (20 << 20))
     with pytest.raises(DataError, match=r"a line of more than 16,777,216 characters"):
         load_dataset(tmp_path / "endless.csv", GRAY48)
@@ -165,7 +165,7 @@ def classes(top: Path, names=("happy", "sad"), count: int = 5, name: str = "{}.p
             put(top / folder / name.format(number), 100 * label + number)
 
 
-def test_split_folders_may_lie_deeper_and_beside_other_files(tmp_path):
+def test_split_folders_may_be_nested_and_beside_other_files(tmp_path):
     for split in ("train", "validation"):
         classes(tmp_path / "set" / "images" / split)
     (tmp_path / "set" / "labels.csv").write_text("x")
@@ -174,7 +174,7 @@ def test_split_folders_may_lie_deeper_and_beside_other_files(tmp_path):
     assert dataset.split("train").ids[0] == "set/images/train/happy/0.png"
 
 
-def test_a_doubled_copy_is_read_once_and_another_set_is_asked_about(tmp_path):
+def test_second_copy_of_a_dataset_is_ignored_and_a_different_one_is_refused(tmp_path):
     for top in (tmp_path, tmp_path / "images"):
         classes(top / "train")
         classes(top / "test")
@@ -185,7 +185,7 @@ def test_a_doubled_copy_is_read_once_and_another_set_is_asked_about(tmp_path):
         load_dataset(tmp_path, GRAY48)
 
 
-def test_numbers_as_class_folders_are_sorted_as_numbers_and_can_be_named(tmp_path):
+def test_numeric_class_folders_are_sorted_as_numbers_and_can_be_named(tmp_path):
     classes(tmp_path / "train", [str(number) for number in range(12)], count=2)
     dataset = load_dataset(tmp_path, GRAY48)
     assert dataset.labels == tuple(str(number) for number in range(12))
@@ -196,7 +196,7 @@ def test_numbers_as_class_folders_are_sorted_as_numbers_and_can_be_named(tmp_pat
         load_dataset(tmp_path, GRAY48, DataOptions(names="0=happy"))
 
 
-def test_every_type_is_read_and_what_is_not_is_counted_and_named(tmp_path):
+def test_every_image_type_is_read_and_other_files_are_counted_and_named(tmp_path):
     for name in ("{}.jfif", "{}.jpg", "without{}"):
         classes(tmp_path, name=name)
     (tmp_path / "sad" / "notes.txt").write_text("x")
@@ -222,14 +222,14 @@ def test_every_type_is_read_and_what_is_not_is_counted_and_named(tmp_path):
         ),
     ],
 )
-def test_a_layout_that_cannot_be_read_is_named_with_what_to_do(tmp_path, files, complaint):
+def test_unsupported_layout_is_named_with_what_to_do(tmp_path, files, complaint):
     for number, file in enumerate(files):
         put(tmp_path / file, number)
     with pytest.raises(DataError, match=complaint):
         load_dataset(tmp_path, GRAY48)
 
 
-def test_folders_and_files_need_not_be_called_in_utf_8(tmp_path):
+def test_non_utf8_folder_and_file_names_are_read(tmp_path):
     top = os.fsencode(tmp_path) + b"/d\xe9part"
     for label in (b"d\xe9go\xfbt", b"joie"):
         os.makedirs(top + b"/" + label)
@@ -246,7 +246,7 @@ def test_folders_and_files_need_not_be_called_in_utf_8(tmp_path):
         load_dataset(path, GRAY48)
 
 
-def test_links_that_lead_nowhere_are_bad_images_like_any_other(tmp_path):
+def test_broken_links_count_as_bad_images(tmp_path):
     for label in ("dark", "light"):
         (tmp_path / label).mkdir()
         for number in range(6):
@@ -260,7 +260,7 @@ def test_links_that_lead_nowhere_are_bad_images_like_any_other(tmp_path):
 
 
 def zipped(tmp_path, change=lambda content: content, name="fer2013.csv") -> Path:
-    """A zip of a CSV with `change` done to its bytes: a bytearray, and where its local and its central entry begin."""
+    """A zip of a CSV, with `change` applied to its bytes."""
     csv = write(tmp_path / "plain.csv", "emotion,pixels,Usage", LABEL, PIXELS, USAGE)
     file = tmp_path / "faces.zip"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -276,25 +276,25 @@ def encrypted(content: bytearray) -> None:
     content[content.find(b"PK\1\2") + 8] |= 1
 
 
-def packed_otherwise(content: bytearray) -> None:
+def with_another_method(content: bytearray) -> None:
     content[8] = content[content.find(b"PK\1\2") + 10] = 93  # Zstandard
 
 
-def of_a_later_version(content: bytearray) -> None:
+def with_a_later_version(content: bytearray) -> None:
     content[content.find(b"PK\1\2") + 6] = 99
 
 
-@pytest.mark.parametrize("change", [encrypted, packed_otherwise, of_a_later_version])
-def test_an_archive_that_cannot_be_unpacked_is_one_sentence(tmp_path, change):
+@pytest.mark.parametrize("change", [encrypted, with_another_method, with_a_later_version])
+def test_archive_that_cannot_be_unpacked_gives_a_clear_error(tmp_path, change):
     with pytest.raises(DataError, match=r"cannot be read as a FER2013 CSV: .*\. Name one, or a folder of images\.$"):
         load_dataset(zipped(tmp_path, change), GRAY48)
 
 
-def test_archives_may_name_their_csv_in_capitals(tmp_path):
+def test_csv_name_in_an_archive_may_be_uppercase(tmp_path):
     assert len(load_dataset(zipped(tmp_path, name="FER2013.CSV"), GRAY48)) == 28
 
 
-def test_a_link_in_an_archive_leads_nowhere(tmp_path):
+def test_symlink_in_an_archive_is_not_followed(tmp_path):
     csv = write(tmp_path / "plain.csv", "emotion,pixels,Usage", LABEL, PIXELS, USAGE)
     link = tarfile.TarInfo("fer2013.csv")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
@@ -304,7 +304,7 @@ def test_a_link_in_an_archive_leads_nowhere(tmp_path):
     assert len(load_dataset(tmp_path / "faces.tar", GRAY48)) == 28
 
 
-def test_names_of_classes_may_be_written_with_marks(tmp_path):
+def test_class_names_may_contain_combining_marks(tmp_path):
     names = ["खुश", "İyi", "می‌خندد", "sad", "angry", "fear", "neutral"]
     csv = write(tmp_path / "faces.csv", "emotion,pixels,Usage", lambda r, label, u: names[label], PIXELS, USAGE)
     assert {"खुश", "می‌خندد"} < set(load_dataset(csv, GRAY48).labels)
@@ -313,7 +313,7 @@ def test_names_of_classes_may_be_written_with_marks(tmp_path):
         load_dataset(formula, GRAY48)
 
 
-def test_a_cell_without_end_does_not_fill_the_sentence(tmp_path):
+def test_unterminated_cell_gives_a_short_error(tmp_path):
     csv = write(tmp_path / "faces.csv", "emotion,pixels,Usage", LABEL, PIXELS, USAGE)
     csv.write_text(csv.read_text().replace("\n0,", '\n"0,', 1))
     with pytest.raises(DataError) as refused:
@@ -330,7 +330,7 @@ def folder(tmp_path, *classes) -> Path:
 
 
 @pytest.mark.parametrize("name", ["x" * 70, "a\x1b[31m", "a\nb", "\u202ehappy"])
-def test_a_class_that_no_card_can_hold_is_refused_by_training_and_named_by_data_check(tmp_path, name):
+def test_invalid_class_name_is_refused_by_training_and_by_data_check(tmp_path, name):
     faces = folder(tmp_path, name, "sad")
     with pytest.raises(DataError, match="a label has at most 64 characters"):
         load_dataset(faces, GRAY48)
@@ -338,11 +338,11 @@ def test_a_class_that_no_card_can_hold_is_refused_by_training_and_named_by_data_
     assert not trainable.passed and "a label has at most 64 characters" in trainable.detail
 
 
-def test_a_digit_that_is_no_number_is_a_name_like_any_other(tmp_path):
+def test_digit_that_is_not_a_number_is_a_class_name(tmp_path):
     assert load_dataset(folder(tmp_path, "²", "3"), GRAY48).labels == ("3", "²")
 
 
-def test_links_to_folders_and_images_beside_the_classes_are_not_left_out_in_silence(tmp_path):
+def test_skipped_links_and_stray_images_are_reported(tmp_path):
     faces = folder(tmp_path, "happy", "sad")
     (faces / "happy" / "more").symlink_to(faces / "sad", target_is_directory=True)
     (faces / "happy" / "up").symlink_to("..", target_is_directory=True)
@@ -353,7 +353,7 @@ def test_links_to_folders_and_images_beside_the_classes_are_not_left_out_in_sile
     assert "3 files are not read as images: stray.png, happy/more, happy/up" in dataset.notes
 
 
-def test_warnings_of_other_code_stay_warnings_while_rows_are_read(tmp_path):
+def test_reading_rows_does_not_change_the_warning_filters(tmp_path):
     before = list(warnings.filters)
     rows = iter(open_csv(write(tmp_path / "a.csv", "emotion,pixels,Usage", LABEL, PIXELS, USAGE)).stream)
     assert next(rows).image is not None and warnings.filters == before

@@ -1,4 +1,4 @@
-"""How a detector's box relates to a data set's pictures."""
+"""How a detector's box relates to a data set's images."""
 
 import numpy as np
 import pytest
@@ -11,25 +11,25 @@ from edgefer.train.framing import MIN_FACES, measure_crop
 FACES = np.zeros((MIN_FACES, 48, 48, 1), np.uint8)  # each becomes 192 pixels, 96 from the scene's border
 
 
-def test_the_crop_makes_the_picture_of_the_box():
+def test_crop_is_measured_from_the_detectors_box():
     crop = measure_crop(FACES, lambda scene: [(112, 120, 272, 280)])
     assert (crop.scale, crop.faces) == (1.2, MIN_FACES)
     assert (crop.dx, crop.dy) == pytest.approx((0, -0.05))
 
 
-def test_the_mirrored_border_has_no_faces_of_its_own():
+def test_boxes_in_the_mirrored_border_are_ignored():
     mirrored = [(112, 0, 272, 60), (300, 120, 384, 280)]
     crop = measure_crop(FACES, lambda scene: [*mirrored, (112, 120, 272, 280)])
     assert (crop.scale, crop.faces) == (1.2, MIN_FACES)
     assert measure_crop(FACES, lambda scene: mirrored) == CropSpec()
 
 
-def test_boxes_that_are_not_of_the_face_measure_nothing():
-    """A detector that finds something small in pictures of anything else: no crop, and no lost training."""
+def test_boxes_that_miss_the_face_give_no_crop():
+    """A detector that finds something small in images of other things: no crop, and the training is not lost."""
     assert measure_crop(FACES, lambda scene: [(100, 100, 124, 124)]) == CropSpec()
     assert measure_crop(FACES[1:], lambda scene: [(96, 96, 288, 288)]) == CropSpec()
 
 
-def test_a_search_for_large_faces_alone_measures_the_same_crop(builtin):
+def test_searching_only_for_large_faces_gives_the_same_crop(builtin):
     images = builtin.split("train").images[:30]
     assert measure_crop(images, face_detectors("human")["haar"]) == measure_crop(images, HaarDetector().detect)

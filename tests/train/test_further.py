@@ -38,7 +38,7 @@ def others(tmp_path):
     return folder(tmp_path / "others", ("angry", "sad"), 5)
 
 
-def test_a_share_follows_the_path_and_is_half_where_none_is_named(tmp_path):
+def test_share_is_parsed_after_the_path_and_defaults_to_half(tmp_path):
     assert parse_also("") == ("", 0.5)
     assert parse_also(str(tmp_path)) == (str(tmp_path), 0.5)
     assert parse_also(f"{tmp_path}:0.75") == (str(tmp_path), 0.75)
@@ -47,60 +47,60 @@ def test_a_share_follows_the_path_and_is_half_where_none_is_named(tmp_path):
             parse_also(f"{tmp_path}:{share}")
 
 
-def test_a_path_with_a_colon_in_it_is_taken_as_it_is(tmp_path):
+def test_path_may_contain_a_colon(tmp_path):
     odd = tmp_path / "dogs:2"
     odd.mkdir()
     assert parse_also(str(odd)) == (str(odd), 0.5)
 
 
-def test_further_images_are_matched_by_class_name_and_stay_out_of_every_fold(own, others):
+def test_extra_images_are_matched_by_class_name_and_stay_out_of_every_fold(own, others):
     dataset = load_dataset(own, GRAY48, DataOptions(pooled=True))
-    further = load_extra(others, 0.5, dataset, GRAY48)
-    assert [dataset.labels[label] for label in further.split.labels] == ["angry"] * 5 + ["sad"] * 5
+    extra = load_extra(others, 0.5, dataset, GRAY48)
+    assert [dataset.labels[label] for label in extra.split.labels] == ["angry"] * 5 + ["sad"] * 5
     alone = dataset.content_hash
-    dataset = replace(dataset, extra=further)
+    dataset = replace(dataset, extra=extra)
     assert dataset.content_hash != alone
     assert any("10 images for training only" in line for line in summary(dataset))
     recipe = load_recipe("demo", ("fit.keep=last", "schedule.name=constant"))
     folds = divide_folds(dataset, recipe, folds=2, group_by="", valid_fraction=0.2)
     assert sum(len(fold.holdout) for fold in folds) == 24
-    assert all(fold.dataset.extra is further for fold in folds)
+    assert all(fold.dataset.extra is extra for fold in folds)
 
 
-def test_a_class_that_the_data_does_not_have_is_refused(own, others):
+def test_extra_images_of_an_unknown_class_are_refused(own, others):
     dataset = load_dataset(others, GRAY48, DataOptions(pooled=True))
     with pytest.raises(DataError, match="class 'happy'"):
         load_extra(own, 0.5, dataset, GRAY48)
 
 
-def test_images_that_the_data_has_too_are_left_out_so_that_none_is_measured_on(own, others):
-    """Among them those that are held out: trained on, they would look better than they are."""
+def test_extra_images_that_the_data_has_too_are_left_out(own, others):
+    """Otherwise held-out images would be trained on, and the measured accuracy would be too high."""
     dataset = load_dataset(own, GRAY48)
     for source, name in ((own / "angry", "angry"), (own / "sad", "sad")):
         for file in source.iterdir():
             (others / name / f"copy-{file.name}").write_bytes(file.read_bytes())
-    further = load_extra(others, 0.5, dataset, GRAY48)
-    assert len(further.split) == 10 and further.repeated == 16
+    extra = load_extra(others, 0.5, dataset, GRAY48)
+    assert len(extra.split) == 10 and extra.repeated == 16
     held_out = {image.tobytes() for image in dataset.split("valid").images}
-    assert not held_out & {image.tobytes() for image in further.split.images}
-    lines = summary(replace(dataset, extra=further))
+    assert not held_out & {image.tobytes() for image in extra.split.images}
+    lines = summary(replace(dataset, extra=extra))
     assert "16 images of others are in own too, and are left out." in lines
     with pytest.raises(DataError, match="own has no images that own does not have: leave --also out"):
         load_extra(own, 0.5, dataset, GRAY48)
 
 
-def test_bad_images_among_them_are_skipped_where_that_is_asked(own, others):
+def test_bad_extra_images_are_skipped_with_skip_bad(own, others):
     (others / "sad" / "cut.png").write_bytes(b"")
     dataset = load_dataset(own, GRAY48)
     with pytest.raises(DataError, match=r"sad/cut\.png is an empty file.*--skip-bad"):
         load_extra(others, 0.5, dataset, GRAY48)
-    further = load_extra(others, 0.5, dataset, GRAY48, skip_bad=True)
-    assert len(further.split) == 10 and further.skipped == ("sad/cut.png is an empty file",)
-    lines = summary(replace(dataset, extra=further))
+    extra = load_extra(others, 0.5, dataset, GRAY48, skip_bad=True)
+    assert len(extra.split) == 10 and extra.skipped == ("sad/cut.png is an empty file",)
+    lines = summary(replace(dataset, extra=extra))
     assert "1 bad rows or images of others are left out, the first: sad/cut.png is an empty file." in lines
 
 
-def test_a_training_takes_them_and_its_card_says_so(edgefer, own, others, tmp_path):
+def test_training_uses_extra_images_and_its_card_names_them(edgefer, own, others, tmp_path):
     out = tmp_path / "run"
     edgefer(
         "train", "--data", own, "--also", f"{others}:0.25", "--recipe", "demo", "--epochs", 2, "--batch-size", 8,

@@ -23,7 +23,7 @@ RULE = r"([^/]+)/(?P<copy>aug-\d+-)?([^/]+)$"
 
 @pytest.fixture(scope="module")
 def animals(tmp_path_factory):
-    """Two classes of 20 pictures and two copies of each; a picture's colour is its class, its brightness its number."""
+    """Two classes of 20 images and two copies of each; an image's colour is its class, its brightness its number."""
     root = tmp_path_factory.mktemp("animals")
     for label, name in enumerate(("Cat", "dog")):
         (root / name).mkdir()
@@ -47,7 +47,7 @@ def test_a_rule_names_groups_and_copies():
     ("rule", "complaint"),
     [("(", "not a regular expression"), ("Sad", "captures nothing"), ("(?P<copy>a)", "captures nothing"), (r"(\d{9})", "does not match")],
 )  # fmt: skip
-def test_a_rule_that_groups_nothing(rule, complaint):
+def test_invalid_grouping_rule_is_refused(rule, complaint):
     with pytest.raises(DataError, match=complaint):
         group_images(np.array(["Sad/aug-1-2.jpg"]), rule)
 
@@ -65,7 +65,7 @@ def test_folds_keep_groups_whole_and_classes_even():
     assert not np.array_equal(folds, assign_folds(labels, groups, 5, seed=4))
 
 
-def test_too_few_groups_for_the_folds():
+def test_too_few_groups_for_the_folds_are_refused():
     with pytest.raises(DataError, match="only 3 groups"):
         assign_folds(np.array([0, 0, 0, 1, 1, 1, 1, 1]), np.arange(8), 5, seed=0)
 
@@ -80,7 +80,7 @@ def test_a_class_of_nothing_but_copies_is_not_divided_into_folds(copies):
         divide_folds(dataset, recipe, folds=2, group_by=RULE, valid_fraction=0.2)
 
 
-def test_a_held_split_has_whole_groups_of_each_class():
+def test_held_out_split_has_whole_groups_of_each_class():
     groups = np.repeat(np.arange(30), 4)
     held = holdout_mask(groups % 3, groups, 0.2, seed=1)
     assert all(len(set(held[groups == group])) == 1 for group in range(30))
@@ -112,36 +112,36 @@ def test_a_group_in_two_splits_is_refused(animals, tmp_path):
 
 
 def test_a_bundle_detects_changes_of_its_data(animals, tmp_path, capsys, monkeypatch):
-    """A split is drawn again from a folder that changed, and what was learned from would come back to be measured on."""
+    """A changed folder is split differently, so that training images could end up in the measured split."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     rule = r"(?P<copy>aug-\d+-)?(\d+)\.png$"
     copied = shutil.copytree(animals, tmp_path / "pets")
-    about = {"split_sizes": {}, "recipe": {}, "seed": 0, "epoch": 1, "versions": {}, "group_by": rule}
+    fields = {"split_sizes": {}, "recipe": {}, "seed": 0, "epoch": 1, "versions": {}, "group_by": rule}
     dataset = load_dataset(copied, RGB32, DataOptions(group_by=rule))
     card = ModelCard(
         name="pets",
         labels=("cat", "dog"),
         input=RGB32,
-        provenance=Provenance(data="pets", held_images=dataset.holdout_hash, **about),
+        provenance=Provenance(data="pets", held_images=dataset.holdout_hash, **fields),
     )
     bundle = SimpleNamespace(path=tmp_path, card=card)
 
-    def said(folder):
+    def warning(folder):
         training_data(bundle, str(folder), False)
         return " ".join(capsys.readouterr().err.split())
 
-    assert said(copied) == ""
+    assert warning(copied) == ""
     (copied / dataset.split("valid").ids[0]).unlink()
-    assert "has changed since pets was trained on it" in said(copied)
+    assert "has changed since pets was trained on it" in warning(copied)
     changed = load_dataset(copied, RGB32, DataOptions(group_by=rule))
     assert has_other_holdout(card, changed) and not has_other_holdout(card, dataset)
     for label in ("Cat", "dog"):
         (tmp_path / "others" / label).mkdir(parents=True)
         for number in range(5):
             shutil.copy(animals / label / "01.png", tmp_path / "others" / label / f"{'abcde'[number]}.png")
-    assert said(tmp_path / "others") == "", "other data is taken without the rule for the names of these"
+    assert warning(tmp_path / "others") == "", "the grouping rule is not applied to other data"
 
 
-def test_grouping_is_for_folders():
+def test_grouping_is_only_for_folders():
     with pytest.raises(DataError, match="is not a folder"):
         load_dataset("builtin", RGB32, DataOptions(group_by=RULE))

@@ -41,7 +41,7 @@ def saved(model, tmp_path, name="model.keras") -> bytes:
 
 
 def changed(content: bytes, change) -> bytes:
-    """A .keras file with `change` done to its architecture."""
+    """A .keras file with `change` applied to its architecture."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     config = json.loads(parts["config.json"])
@@ -62,14 +62,14 @@ def layer_of(config, name):
     return next(one for one in config["config"]["layers"] if one["config"]["name"] == name)
 
 
-def same(keras, model, content, tolerance=0.0):
+def assert_same(keras, model, content, tolerance=0.0):
     images = np.random.default_rng(0).random((3, *model.input_shape[1:]), np.float32)
     again = read_keras(content, "a file")
     assert np.abs(again(images, training=False).numpy() - model(images, training=False).numpy()).max() <= tolerance
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.h5"])
-def test_a_plain_network_comes_back_as_it_was(keras, tmp_path, name):
+def test_plain_network_is_loaded_unchanged(keras, tmp_path, name):
     layers = keras.layers
     pixels = keras.Input((24, 24, 3))
     x = layers.Rescaling(1 / 127.5, offset=-1)(pixels)
@@ -79,17 +79,17 @@ def test_a_plain_network_comes_back_as_it_was(keras, tmp_path, name):
     trunk = keras.Sequential([keras.Input((12, 12, 8)), layers.DepthwiseConv2D(3), layers.PReLU(shared_axes=[1, 2])])
     x = layers.Dropout(0.5)(layers.Flatten()(layers.MaxPooling2D()(trunk(x))))
     model = keras.Model(pixels, layers.Dense(4, activation="softmax")(x))
-    same(keras, model, saved(model, tmp_path, name))
+    assert_same(keras, model, saved(model, tmp_path, name))
 
 
-def test_each_layer_gets_its_own_weights_whatever_it_is_called(keras, tmp_path):
-    """Keras 2 files the arrays of the first Dense under `dense`, which is the second one's name here."""
+def test_each_layer_gets_its_own_weights_whatever_its_name(keras, tmp_path):
+    """Keras 2 stores the arrays of the first Dense under `dense`, which is the second one's name here."""
     layers = keras.layers
     pixels = keras.Input((24, 24, 1))
     x = layers.Flatten()(layers.Conv2D(3, 3, name="conv2d")(pixels))
     x = layers.Dense(4, name="dense")(layers.Dense(4, name="dense_1")(layers.Dense(4, name="dense_2")(x)))
     model = keras.Model(pixels, x)
-    same(keras, model, saved(model, tmp_path, "model.keras"))
+    assert_same(keras, model, saved(model, tmp_path, "model.keras"))
 
 
 KINDS = ("functional", "sequential", "nested", "names", "h5")
@@ -99,7 +99,7 @@ from keras import layers
 for kind in sys.argv[2:]:
     trunk = [keras.Input((20, 20, 1)), layers.Conv2D(4, 3, use_bias=False), layers.BatchNormalization(), layers.LeakyReLU(0.1)]
     head = [layers.GlobalAveragePooling2D(), layers.Dense(5, activation="softmax")]
-    if kind == "names":  # the first one has the name that Keras files the second one's arrays under
+    if kind == "names":  # the first one has the name under which Keras stores the second one's arrays
         head = [head[0], layers.Dense(5, name="dense_2"), layers.Dense(5, name="dense_1"), layers.Dense(5, name="dense")]
     if kind == "sequential":
         model = keras.Sequential([trunk[0], layers.RandomFlip(), *trunk[1:], *head])
@@ -114,20 +114,20 @@ for kind in sys.argv[2:]:
             weight.assign(np.random.default_rng(1).random(weight.shape) + 0.5)
     model.save(f"{sys.argv[1]}/{kind}.{'h5' if kind == 'h5' else 'keras'}")
     np.savez(f"{sys.argv[1]}/{kind}.npz", images=images, answers=model.predict(images, verbose=0))
-    keras.backend.clear_session()  # names are counted anew
+    keras.backend.clear_session()  # names are counted from the start again
 """
 
 
 @pytest.fixture(scope="module")
 def of_keras_3(tmp_path_factory) -> Path:
-    """Saved and asked by Keras 3 in a process of its own, as tf_keras and Keras 3 do not share one."""
+    """Networks and their answers, saved by Keras 3 in a separate process: tf_keras and Keras 3 cannot share one."""
     folder = tmp_path_factory.mktemp("keras-3")
     subprocess.run([sys.executable, "-c", KERAS_3, folder, *KINDS], check=True, capture_output=True)
     return folder
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_of_keras_3_answers_as_keras_3_does(keras, of_keras_3, kind):
+def test_keras_3_file_gives_the_same_answers_as_in_keras_3(keras, of_keras_3, kind):
     file = of_keras_3 / f"{kind}.{'h5' if kind == 'h5' else 'keras'}"
     network = read_keras(file.read_bytes(), "a file")
     stored = np.load(of_keras_3 / f"{kind}.npz")
@@ -169,7 +169,7 @@ def test_a_tensorflow_operator_in_a_network_never_runs(keras, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda c: layer(c, "logits")["config"].update(units=2_000_000_000), "out of range"),
         (lambda c: layer(c, "logits")["config"].update(units=900_000), "declares"),
@@ -194,9 +194,9 @@ def test_a_tensorflow_operator_in_a_network_never_runs(keras, tmp_path):
         (lambda c: c.clear(), "not of Keras's form"),
     ],
 )  # fmt: skip
-def test_what_is_not_a_plain_layer_is_refused_in_one_sentence(keras, tmp_path, change, said):
+def test_anything_but_plain_layers_is_refused_in_one_sentence(keras, tmp_path, change, message):
     content = changed(saved(small(keras), tmp_path), change)
-    with pytest.raises(InputError, match=said) as refused:
+    with pytest.raises(InputError, match=message) as refused:
         read_keras(content, "a file")
     assert "\n" not in str(refused.value) and "\x1b" not in str(refused.value)
 
@@ -211,7 +211,7 @@ def test_layers_that_would_need_gigabytes_for_one_image_are_refused(keras, tmp_p
 
 
 def test_layers_that_would_need_gigabytes_together_are_refused(keras, tmp_path):
-    """Each may be small enough alone: a training keeps what all of them give."""
+    """Each may be small enough alone, but training keeps the outputs of all of them."""
     layers = keras.layers
     chain = [layers.ReLU(name=f"relu{number}") for number in range(40)]
     model = keras.Sequential(
@@ -223,8 +223,8 @@ def test_layers_that_would_need_gigabytes_together_are_refused(keras, tmp_path):
         read_keras(content, "a file")
 
 
-def test_a_network_within_a_network_is_bounded_too(keras, tmp_path):
-    """What is small at both ends may be large within."""
+def test_size_limit_applies_to_nested_networks_too(keras, tmp_path):
+    """A network with a small input and output may be large in between."""
     layers = keras.layers
     inner = [keras.Input((16, 16, 1)), layers.UpSampling2D(2, name="large"), layers.GlobalAveragePooling2D()]
     model = keras.Sequential([keras.Input((16, 16, 1)), keras.Sequential(inner, name="inner"), layers.Dense(3)])
@@ -240,10 +240,10 @@ def test_a_layer_may_be_shared_at_several_sizes(keras, tmp_path):
     layers, shared, pixels = keras.layers, keras.layers.ReLU(), keras.Input((16, 16, 1))
     small_one = shared(layers.MaxPooling2D()(shared(layers.Conv2D(2, 3)(pixels))))
     model = keras.Model(pixels, layers.Dense(3)(layers.Flatten()(small_one)))
-    same(keras, model, saved(model, tmp_path))
+    assert_same(keras, model, saved(model, tmp_path))
 
 
-def test_weights_that_lie_elsewhere_are_refused(tmp_path):
+def test_linked_external_or_oversized_weights_are_refused(tmp_path):
     import h5py
 
     secret = tmp_path / "secret"
@@ -275,7 +275,7 @@ def test_a_small_file_that_unpacks_to_gigabytes_is_refused(tmp_path):
         read_keras(out.getvalue(), "a file")
 
 
-def test_a_file_that_is_packed_otherwise_than_by_keras_is_refused(keras, tmp_path):
+def test_zip_with_other_compression_or_too_many_files_is_refused(keras, tmp_path):
     with zipfile.ZipFile(io.BytesIO(saved(small(keras), tmp_path))) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     out = io.BytesIO()
@@ -292,7 +292,7 @@ def test_a_file_that_is_packed_otherwise_than_by_keras_is_refused(keras, tmp_pat
         read_keras(out.getvalue(), "a file")
 
 
-def test_weights_that_are_no_numbers_are_refused(keras, tmp_path):
+def test_nan_weights_are_refused(keras, tmp_path):
     model = small(keras)
     model.get_layer("logits").set_weights([np.full((4, 3), np.nan), np.zeros(3)])
     with pytest.raises(InputError, match="not numbers"):
@@ -300,7 +300,7 @@ def test_weights_that_are_no_numbers_are_refused(keras, tmp_path):
 
 
 @pytest.mark.parametrize("config", [5, np.ones(2), np.array(["{}"], "S2"), b"\xff\xfe", "[]", "5"])
-def test_an_architecture_that_is_no_text_is_one_sentence(tmp_path, config):
+def test_architecture_that_is_not_text_gives_a_clear_error(tmp_path, config):
     import h5py
 
     with h5py.File(tmp_path / "odd.h5", "w") as out:
@@ -310,7 +310,7 @@ def test_an_architecture_that_is_no_text_is_one_sentence(tmp_path, config):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 but no more", b"\x89HDF\r\n\x1a\n and then nothing", b"{}"])
-def test_a_broken_file_is_one_sentence(content):
+def test_broken_file_gives_a_clear_error(content):
     with pytest.raises(InputError) as refused:
         read_keras(content, "a file")
     assert str(refused.value).startswith("a file")

@@ -1,4 +1,4 @@
-"""The light and the sharpness where a network cannot read a face, fitted on one that is known to fail."""
+"""Limits of brightness and sharpness, fitted on a network that is known to fail beyond them."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def stripes(count: int, side: int = 48) -> Split:
 
 
 def reads_what_it_sees(images: np.ndarray) -> np.ndarray:
-    """Logits of stripes: sure and right where there is enough light and sharpness, else sure and by chance."""
+    """Logits of stripes: confident and right with enough light and sharpness, else confident and random."""
     rows = []
     for image in images[..., 0]:
         across, down = (np.abs(np.diff(image.astype(float), axis=axis)).sum() for axis in (1, 0))
@@ -35,7 +35,7 @@ def reads_what_it_sees(images: np.ndarray) -> np.ndarray:
     return np.array(rows, np.float32)
 
 
-def test_limits_are_where_a_network_begins_to_guess():
+def test_limits_are_where_a_network_starts_to_guess():
     found = fit_limits([Holdout(reads_what_it_sees, stripes(600))], 1.0, "gray")
     assert found.min_light == pytest.approx(LIGHT, abs=12) and found.min_sharpness == pytest.approx(SHARP, rel=0.4)
     assert found.max_light > 240
@@ -53,14 +53,14 @@ def test_too_few_answers_fit_no_limits():
     assert fit_limits([unsure], 1.0, "gray") is None
 
 
-def test_a_weak_bin_among_good_ones_is_no_limit():
+def test_single_weak_bin_among_good_ones_sets_no_limit():
     found = [Bin(value, 0.9, right) for value, right in ((90, 0.4), (50, 0.9), (30, 0.8), (20, 0.4), (10, 0.3))]
     assert breaking_value(found, 0.5) == 20
-    assert breaking_value(found[:3], 0.5) == 30, "where nothing breaks, what was tried"
-    assert breaking_value(found[3:], 0.5) == 20, "where nothing is read, everything"
+    assert breaking_value(found[:3], 0.5) == 30, "if nothing breaks, the last value that was tried"
+    assert breaking_value(found[3:], 0.5) == 20, "if nothing is readable, the first value"
 
 
-def test_limits_that_leave_no_light_are_refused():
+def test_min_light_above_max_light_is_refused():
     with pytest.raises(ValueError, match="min_light 200 is not below max_light 100"):
         Limits(min_light=200, max_light=100)
     assert Limits(min_light=13, max_light=235, min_sharpness=30) == NOT_FITTED

@@ -71,12 +71,12 @@ def test_half_an_adjustment_raises_logits_by_half_the_log_share(lopsided):
     np.testing.assert_allclose(answers, -np.log(raised / raised.sum()), rtol=1e-5)
 
 
-def test_an_adjustment_of_nothing_is_refused():
+def test_adjustment_without_logit_adjustment_is_refused():
     with pytest.raises(RecipeError, match="no effect without balance=logit-adjustment"):
         load_recipe("demo", (*TINY, "fit.adjustment=0.7"))
 
 
-def test_statistics_measured_again_leave_frozen_layers_as_they_are():
+def test_reestimated_statistics_leave_frozen_layers_unchanged():
     tensorflow()
     import tf_keras
 
@@ -92,48 +92,48 @@ def test_statistics_measured_again_leave_frozen_layers_as_they_are():
     assert free.moving_mean.numpy() == pytest.approx(5, rel=1e-3)
 
 
-def test_further_images_fill_their_share_of_each_batch_and_each_is_seen_before_any_twice(lopsided):
+def test_extra_images_fill_their_share_of_each_batch_and_are_used_evenly(lopsided):
     from edgefer.train.batches import batches, epoch_size
 
     own, others = lopsided.split("train"), lopsided.split("train").take(np.arange(20))
-    further = ExtraImages(name="others", split=replace(others, images=np.full_like(others.images, 255)), share=0.75)
+    extra = ExtraImages(name="others", split=replace(others, images=np.full_like(others.images, 255)), share=0.75)
     recipe = load_recipe("demo", (*TINY, "augment.flip=false", "augment.rotate_deg=0", "augment.zoom=0",
                                   "augment.shift=0", "augment.brightness=0", "augment.contrast=0",
                                   "augment.erase=0"))  # fmt: skip
-    size = epoch_size(recipe, own, further)
+    size = epoch_size(recipe, own, extra)
     assert size == (16, 32)  # 4 of the split's 128 in each
-    given = batches(recipe, own, 2, size, first_epoch=0, epochs=1, extra=further)
+    given = batches(recipe, own, 2, size, first_epoch=0, epochs=1, extra=extra)
     pixels, targets = zip(*given.as_numpy_iterator(), strict=True)
     white = np.array([part.min(axis=(1, 2, 3)) > 0.99 for part in pixels])
     assert white.sum(axis=1).tolist() == [12] * 32
     seen = np.concatenate([part[~row] for part, row in zip(pixels, white, strict=True)])
     assert len(np.unique(seen.reshape(128, -1), axis=0)) == 128
-    # 20 further images, 384 places: 3 of the 20 are light, and each is seen 19 or 20 times.
+    # 20 extra images, 384 places: 3 of the 20 are light, and each is seen 19 or 20 times.
     light = sum(part[row, 1].sum() for part, row in zip(targets, white, strict=True))
     assert 57 <= light <= 60
 
 
-def test_logit_adjustment_counts_the_further_images_by_their_share(lopsided):
+def test_logit_adjustment_counts_extra_images_by_their_share(lopsided):
     tensorflow()
     from edgefer.train.objective import make_loss
 
     split = lopsided.split("train")
-    further = ExtraImages(name="light", split=split.take(np.flatnonzero(split.labels == 1)), share=0.5)
+    extra = ExtraImages(name="light", split=split.take(np.flatnonzero(split.labels == 1)), share=0.5)
     recipe = load_recipe("demo", (*TINY, "fit.balance=logit-adjustment", "fit.label_smoothing=0"))
-    loss = make_loss(recipe, split, 2, further)(np.eye(2, dtype=np.float32), np.zeros((2, 2), np.float32)).numpy()
+    loss = make_loss(recipe, split, 2, extra)(np.eye(2, dtype=np.float32), np.zeros((2, 2), np.float32)).numpy()
     np.testing.assert_allclose(loss, -np.log([7 / 16, 9 / 16]), rtol=1e-4)
 
 
-def test_mixup_blends_pictures_and_targets_by_the_same_share(lopsided):
+def test_mixup_blends_images_and_targets_by_the_same_share(lopsided):
     from edgefer.train.augment import Draws, mix
 
     tf = tensorflow()
     targets = np.eye(2, dtype=np.float32)[lopsided.split("train").labels]
-    images = np.repeat(targets[:, 1], 4).reshape(-1, 2, 2, 1)  # a picture says what its target is
+    images = np.repeat(targets[:, 1], 4).reshape(-1, 2, 2, 1)  # each image encodes its target
     draws = Draws(seed=(0, 1), count=len(targets), rows=range(len(targets)))
-    pictures, blended = (part.numpy() for part in mix(tf.constant(images), tf.constant(targets), 0.4, draws))
-    assert len(pictures) == len(blended) == len(targets) - 1  # the first was there for the second
-    np.testing.assert_allclose(pictures[:, 0, 0, 0], blended[:, 1], atol=1e-6)
+    mixed, blended = (part.numpy() for part in mix(tf.constant(images), tf.constant(targets), 0.4, draws))
+    assert len(mixed) == len(blended) == len(targets) - 1  # the first only serves as partner of the second
+    np.testing.assert_allclose(mixed[:, 0, 0, 0], blended[:, 1], atol=1e-6)
     np.testing.assert_allclose(blended.sum(axis=1), 1, atol=1e-6)
     own = targets[1:].argmax(axis=1)
     assert len(np.unique(blended)) > 20 and ((blended.argmax(axis=1) == own) | (blended == 0.5).any(1)).all()
@@ -200,8 +200,8 @@ def test_out_of_memory_is_a_one_sentence_error(lopsided, tmp_path, monkeypatch):
         fit(load_recipe("demo", (*TINY, "fit.epochs=1")), lopsided, tmp_path, Silent())
 
 
-def test_batch_norm_belongs_to_the_averaged_weights(lopsided):
-    """With statistics estimated anew, the network that is judged sees its features at mean 0 and variance 1."""
+def test_batch_norm_statistics_match_the_averaged_weights(lopsided):
+    """With re-estimated statistics, the evaluated network has its features at mean 0 and variance 1."""
     tf = tensorflow()
     from edgefer.train.networks import build
     from edgefer.train.objective import apply_ema, make_optimizer

@@ -1,4 +1,4 @@
-"""What a report's images show."""
+"""The plots of a report."""
 
 import cv2
 import numpy as np
@@ -8,7 +8,7 @@ from edgefer.train.plots import confusion_plot
 
 
 @pytest.mark.parametrize("labels", [("no", "smile"), ("happy", "sad", "angry", "surprise")])
-def test_nothing_of_a_confusion_matrix_is_cut_off_at_its_edges(labels):
+def test_confusion_plot_is_not_cut_off_at_its_edges(labels):
     png = confusion_plot(np.eye(len(labels), dtype=int), labels, "float32: accuracy 100.0%")
     image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     edges = (image[:3], image[-3:], image[:, :3], image[:, -3:])

@@ -22,7 +22,7 @@ def test_any_field_can_be_overridden_with_toml_values():
     )
 
 
-def test_a_recipe_file_of_ones_own(tmp_path):
+def test_user_recipe_file_is_loaded(tmp_path):
     file = tmp_path / "tiny.toml"
     file.write_text(
         'name = "tiny"\n[input]\nheight = 32\nwidth = 40\ncolor = "rgb"\n[model]\nfamily = "plain"\nlayers = "C8 R8"\n'
@@ -82,7 +82,7 @@ teachers = ["first", "second"]
 """
 
 
-def test_a_base_gives_what_a_recipe_leaves_out(tmp_path):
+def test_missing_fields_come_from_the_base_recipe(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text('base = "demo"\nname = "mine"\n[augment]\nrotate_deg = 3\n')
     mine, demo = load_recipe(str(file)), load_recipe("demo")
@@ -102,8 +102,8 @@ def test_stages_change_the_recipe_and_overrides_change_every_stage(tmp_path):
     assert [one_epoch.of_stage(stage).fit.epochs for stage in one_epoch.stages] == [1, 1, 1]
 
 
-def test_a_recipe_within_a_recipe_is_trained_as_if_alone(tmp_path):
-    """What the inner one leaves out has its defaults, not what the outer one says; its stages keep their order."""
+def test_nested_recipe_is_trained_as_if_alone(tmp_path):
+    """Fields missing in the inner recipe take their defaults, not the outer one's values; its stages keep their order."""
     (tmp_path / "inner.toml").write_text(STAGED)
     outer = f'''name = "outer"\nbase = "demo"\n[fit]\nclean_statistics = true\n[distill]\nweight = 0.1\n
 [[stages]]\nname = "in"\nrecipe = "{tmp_path}/inner.toml"\n

@@ -1,4 +1,4 @@
-"""Training that is refused leaves nothing behind, and says nothing of beginning."""
+"""A refused training leaves nothing behind, and does not report that it started."""
 
 import pytest
 
@@ -24,7 +24,7 @@ class Log(Progress):
 
 
 @pytest.fixture
-def nowhere(tmp_path, monkeypatch):
+def workdir(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     (tmp_path / "staged.toml").write_text(STAGED)
     (tmp_path / "empty.csv").write_text("emotion,pixels,Usage\n")
@@ -35,30 +35,30 @@ def nowhere(tmp_path, monkeypatch):
 @pytest.mark.parametrize("recipe", ["demo", "../staged.toml"])
 @pytest.mark.parametrize("data", ["absent", "../empty.csv"])
 @pytest.mark.parametrize("out", ["runs/a-1", "x/y/z"])
-def test_refused_training_leaves_no_folder(nowhere, recipe, data, out):
+def test_refused_training_leaves_no_folder(workdir, recipe, data, out):
     log = Log()
     config = TrainConfig(recipe=load_recipe(recipe), data=data)
     with pytest.raises(EdgeferError):
-        (train_in_stages if config.recipe.stages else train)(config, nowhere / out, progress=log)
-    assert list(nowhere.iterdir()) == [] and not [line for line in log.lines if line.startswith("Training")]
+        (train_in_stages if config.recipe.stages else train)(config, workdir / out, progress=log)
+    assert list(workdir.iterdir()) == [] and not [line for line in log.lines if line.startswith("Training")]
 
 
-def test_a_refused_training_keeps_existing_folders(nowhere):
-    (nowhere / "runs" / "other").mkdir(parents=True)
+def test_a_refused_training_keeps_existing_folders(workdir):
+    (workdir / "runs" / "other").mkdir(parents=True)
     with pytest.raises(EdgeferError):
-        train(TrainConfig(recipe=load_recipe("demo"), data="absent"), nowhere / "runs" / "a-1")
-    assert [one.name for one in (nowhere / "runs").iterdir()] == ["other"]
+        train(TrainConfig(recipe=load_recipe("demo"), data="absent"), workdir / "runs" / "a-1")
+    assert [one.name for one in (workdir / "runs").iterdir()] == ["other"]
 
 
-def test_refused_training_of_a_face_network_leaves_no_folder(nowhere, tmp_path):
+def test_refused_training_of_a_face_network_leaves_no_folder(workdir, tmp_path):
     (tmp_path / "scenes").mkdir()
     config = FaceConfig(recipe=load_face_recipe("face-finder", ()), data=str(tmp_path / "scenes"), teacher="absent")
     with pytest.raises(EdgeferError):
-        train_faces(config, nowhere / "runs" / "a-1", tmp_path / "cache")
-    assert list(nowhere.iterdir()) == []
+        train_faces(config, workdir / "runs" / "a-1", tmp_path / "cache")
+    assert list(workdir.iterdir()) == []
 
 
-def test_a_folder_that_a_killed_training_left_empty_is_taken_again(tmp_path):
+def test_empty_folder_of_a_killed_training_is_reused(tmp_path):
     from edgefer.train.start import new_run
 
     config, run = TrainConfig(recipe=load_recipe("demo"), data="builtin"), tmp_path / "run"
@@ -73,7 +73,7 @@ def test_a_folder_that_a_killed_training_left_empty_is_taken_again(tmp_path):
             new_run(taken, config)
 
 
-def test_a_folder_that_was_filled_stays(tmp_path):
+def test_folder_that_is_not_empty_is_kept(tmp_path):
     with without_empty_folders(tmp_path / "a" / "b"):
         (tmp_path / "a" / "b").mkdir(parents=True)
         (tmp_path / "a" / "file").write_text("")

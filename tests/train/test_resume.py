@@ -1,4 +1,4 @@
-"""Nothing lost: damaged checkpoints, weights and histories, changed data, refused work, full disks."""
+"""Resuming a training: damaged checkpoints, weights and histories, changed data, refused work, full disks."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def run_fit(small, folder: Path, epochs: int, *changes: str) -> Lines:
 
 @pytest.fixture(scope="module")
 def three(small, tmp_path_factory) -> Path:
-    """A fit of three epochs that is to have five."""
+    """A fit after three of its five epochs."""
     folder = tmp_path_factory.mktemp("three")
     run_fit(small, folder, 3)
     return folder
@@ -98,7 +98,7 @@ def another() -> Path:
 
 
 def exchange(fit: FitFolder, *files: Path) -> None:
-    """As whole as those that belong there, and of the same shapes: of another run."""
+    """Replace files with intact ones of the same shapes from another run."""
     for file in files:
         shutil.copy(another() / file.relative_to(fit.path), file)
 
@@ -118,9 +118,9 @@ DAMAGE = {
     "history cut": (lambda fit: cut(fit.history), None),
     "history missing": (lambda fit: fit.history.unlink(), None),
     "weights cut": (lambda fit: cut(fit.best_weights), "best weights of the first 3 epochs are lost"),
-    "weights of another": (lambda fit: exchange(fit, fit.best_weights), "best weights of the first 3 epochs are lost"),
-    "checkpoint of another": (lambda fit: exchange(fit, *fit.checkpoints.glob("ckpt-3.*")), "ckpt-3 is damaged.*after epoch 2"),
-    "history of another": (lambda fit: fit.history.write_bytes(re.sub(rb"0[.]5", b"0.6", fit.history.read_bytes())), None),
+    "weights of another run": (lambda fit: exchange(fit, fit.best_weights), "best weights of the first 3 epochs are lost"),
+    "checkpoint of another run": (lambda fit: exchange(fit, *fit.checkpoints.glob("ckpt-3.*")), "ckpt-3 is damaged.*after epoch 2"),
+    "history of another run": (lambda fit: fit.history.write_bytes(re.sub(rb"0[.]5", b"0.6", fit.history.read_bytes())), None),
     "sums missing": (lambda fit: fit.sums.unlink(), None),
     "sums garbled": (lambda fit: garble(fit.sums), None),
     "weights missing": (lambda fit: fit.best_weights.unlink(), "best weights of the first 3 epochs are lost"),
@@ -149,8 +149,8 @@ def model(small):
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_the_latest_intact_state_is_restored(small, model, three, five, tmp_path, damage):
-    act, said = DAMAGE[damage]
-    done = 2 if said and "after epoch 2" in said else 3
+    act, message = DAMAGE[damage]
+    done = 2 if message and "after epoch 2" in message else 3
     shutil.copytree(three, tmp_path / "fit")
     shutil.copytree(three, tmp_path / "whole")
     if done == 2:
@@ -161,7 +161,7 @@ def test_the_latest_intact_state_is_restored(small, model, three, five, tmp_path
     assert losses == pytest.approx(five[:done])
     assert all(np.array_equal(value, whole) for value, whole in zip(values, expected, strict=True))
     assert any(value.any() for value in values)
-    assert text == "" if said is None else re.search(said, text), text
+    assert text == "" if message is None else re.search(message, text), text
 
 
 @pytest.mark.parametrize("damage", ["index cut", "history cut", "weights cut"])
@@ -173,7 +173,7 @@ def test_resuming_with_a_damaged_file_gives_the_same_losses(small, three, five, 
     assert losses == pytest.approx(five, rel=1e-3)
 
 
-def test_weights_that_are_lost_after_the_last_epoch_are_got_by_training_it_again(small, three, tmp_path):
+def test_weights_lost_after_the_last_epoch_are_trained_again(small, three, tmp_path):
     shutil.copytree(three, tmp_path / "fit")
     FitFolder(tmp_path / "fit").best_weights.unlink()
     lines = run_fit(small, tmp_path / "fit", 3)
@@ -181,7 +181,7 @@ def test_weights_that_are_lost_after_the_last_epoch_are_got_by_training_it_again
     assert FitFolder(tmp_path / "fit").best_weights.is_file()
 
 
-def test_it_never_begins_again_in_silence(small, three, tmp_path):
+def test_unreadable_checkpoints_are_an_error_and_not_a_silent_restart(small, three, tmp_path):
     shutil.copytree(three, tmp_path / "fit")
     for file in (tmp_path / "fit" / "checkpoints").glob("ckpt-*"):
         cut(file)
@@ -192,7 +192,7 @@ def test_it_never_begins_again_in_silence(small, three, tmp_path):
         run_fit(small, tmp_path / "fit", 5)
 
 
-def test_a_resumed_fit_draws_the_dropout_masks_that_an_uninterrupted_one_draws(small, tmp_path):
+def test_resumed_fit_draws_the_same_dropout_masks(small, tmp_path):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     for folder, epochs in ((whole, 2), (resumed, 1), (resumed, 2)):
         run_fit(small, folder, epochs, "model.dropout=0.5")
@@ -200,7 +200,7 @@ def test_a_resumed_fit_draws_the_dropout_masks_that_an_uninterrupted_one_draws(s
     assert rows[0] == rows[1]
 
 
-def test_a_fit_takes_the_pixels_that_everything_else_takes(small):
+def test_training_scales_pixels_exactly_as_preprocess_does(small):
     """All 256 values, bit for bit: dividing by 255 differs from preprocess in 126 of them."""
     from edgefer.preprocess import to_float
     from edgefer.train.batches import EpochSize, batches, validation_batches
@@ -238,7 +238,7 @@ def order(data: Path, *overrides, **fields) -> TrainConfig:
         {"valid_fraction": 0.0},
     ],
 )
-def test_refused_work_leaves_nothing(tmp_path, refused):
+def test_refused_training_leaves_no_folder(tmp_path, refused):
     from edgefer.train.pipeline import train
 
     with pytest.raises(EdgeferError):
@@ -254,7 +254,7 @@ def test_an_unwritable_output_is_reported_before_any_work(tmp_path):
         train(order(tmp_path / "nowhere"), tmp_path / "file" / "run")
 
 
-def test_data_that_changed_since_the_stop_is_noticed(tmp_path, small):
+def test_data_changed_since_the_interruption_is_detected(tmp_path, small):
     run = RunFolder(tmp_path / "run")
     run.training.path.mkdir(parents=True)
     check(run, small)
@@ -274,7 +274,7 @@ def test_data_that_changed_since_the_stop_is_noticed(tmp_path, small):
 
 
 @pytest.mark.parametrize("change", ["labels", "order", "names"])
-def test_data_that_changed_in_labels_order_or_names_alone_is_noticed(tmp_path, small, change):
+def test_changed_labels_order_or_names_are_detected(tmp_path, small, change):
     run = RunFolder(tmp_path / "run")
     run.training.path.mkdir(parents=True)
     assert check(run, small) == ""
@@ -296,12 +296,12 @@ def test_changed_soft_labels_are_detected_and_a_lost_note_is_reported(tmp_path, 
     shutil.copytree(three, run.training.path)
 
     def taught(share: float) -> Dataset:
-        said = np.full((64, 2), [share, 1 - share], np.float32)
+        soft = np.full((64, 2), [share, 1 - share], np.float32)
         return Dataset(
-            name="small", labels=small.labels, splits={"train": with_soft_targets(small.split("train"), said, 0.5)}
+            name="small", labels=small.labels, splits={"train": with_soft_targets(small.split("train"), soft, 0.5)}
         )
 
-    assert "is not known" in check(run, taught(0.3), derived=SOFT_TARGETS)  # an epoch is done, and nothing was noted
+    assert "is not known" in check(run, taught(0.3), derived=SOFT_TARGETS)  # an epoch is done, and no hash was stored
     assert check(run, taught(0.3), derived=SOFT_TARGETS) == ""
     with pytest.raises(DataError, match="what teachers, votes or --soft-labels say"):
         check(run, taught(0.4), derived=SOFT_TARGETS)
@@ -312,7 +312,7 @@ def test_changed_soft_labels_are_detected_and_a_lost_note_is_reported(tmp_path, 
         assert check(run, small) == ""
 
 
-def test_resume_names_the_runs_it_could_mean(tmp_path, monkeypatch):
+def test_resume_lists_the_unfinished_runs_if_there_are_several(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="no unfinished training under runs/"):
         unfinished_run()
@@ -337,7 +337,7 @@ def test_resume_names_the_runs_it_could_mean(tmp_path, monkeypatch):
         unfinished_run()
 
 
-def test_an_order_survives_damage_and_older_ones_are_read(tmp_path):
+def test_order_file_survives_damage_and_older_ones_are_read(tmp_path):
     run = RunFolder(tmp_path)
     asked = order(tmp_path, supervision=Supervision(teachers=("a", "b"), init_from="c"), names="0=x,1=y", skip_bad=True)
     asked.save(run)
@@ -389,7 +389,7 @@ print(dict(H5IOStore(__import__("io").BytesIO(), mode="w").h5_file))
 
 
 def test_a_full_disk_names_the_file_in_one_sentence(tmp_path):
-    """In a process of its own, whose HDF5 must go on: it crashes on any file once it could not write one."""
+    """In a separate process, whose HDF5 must keep working: after a failed write it would crash on any file."""
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, __file__, tmp_path / "fit"], capture_output=True, text=True, timeout=240
     )

@@ -1,4 +1,4 @@
-"""Recipes of several trainings: one after the other, each from the ones before, and resumed where they stopped."""
+"""Recipes of several stages: trained in order, each from earlier ones, and resumed where they stopped."""
 
 import numpy as np
 import pytest
@@ -59,10 +59,10 @@ class Recorded(Progress):
             raise KeyboardInterrupt
 
 
-def test_stages_are_trained_in_turn_and_resumed_where_they_stopped(staged, builtin, cache, tmp_path):
+def test_stages_are_trained_in_order_and_resumed_where_they_stopped(staged, builtin, cache, tmp_path):
     run, kept = tmp_path / "run", cache / "edgefer" / "datasets"
     plan = TrainConfig(recipe=load_recipe(str(staged)), data="builtin")
-    first = Recorded(stop_after=3)  # in the first of the last stage's two
+    first = Recorded(stop_after=3)  # in the first of the last stage's two epochs
     with pytest.raises(KeyboardInterrupt):
         train_in_stages(plan, run, progress=first, cache=kept)
     assert first.logged == ["Stage 1 of 3: first", "Stage 2 of 3: second", "Stage 3 of 3: last"]
@@ -78,7 +78,7 @@ def test_stages_are_trained_in_turn_and_resumed_where_they_stopped(staged, built
 
 
 def test_all_stages_hold_out_the_same_images_whatever_their_seeds(tmp_path):
-    """A stage of another seed would be trained on what the next one holds out, and teach it those."""
+    """Otherwise a stage with another seed would be trained on images that the next stage holds out."""
     rng = np.random.default_rng(0)
     for label in ("happy", "sad"):
         for number in range(10):
@@ -106,7 +106,7 @@ def test_a_damaged_plan_is_read_from_its_copy(staged, tmp_path):
     assert run.resumable and TrainConfig.load(run) == plan
 
 
-def test_what_has_no_meaning_over_stages_is_refused(edgefer, staged, tmp_path):
+def test_options_without_meaning_for_stages_are_refused(edgefer, staged, tmp_path):
     for option, value in (("--teacher", "fer-nano"), ("--init-from", "fer-nano"), ("--folds", "3")):
         done = edgefer(
             "train", "--data", "builtin", "--recipe", staged, option, value, "--out", tmp_path / "run", expect=2
@@ -115,7 +115,7 @@ def test_what_has_no_meaning_over_stages_is_refused(edgefer, staged, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_votes_that_are_not_there_are_missed_before_the_first_stage(tmp_path):
+def test_missing_votes_are_reported_before_the_first_stage(tmp_path):
     plan = TrainConfig(recipe=load_recipe("fer-small"), data="builtin")
     with pytest.raises(DataError, match="belong to a FER2013 CSV"):
         train_in_stages(plan, tmp_path / "run")
@@ -126,7 +126,7 @@ def test_votes_that_are_not_there_are_missed_before_the_first_stage(tmp_path):
 
 @pytest.mark.parametrize("name", ["fer-nano", "fer-small", "ferplus-small"])
 def test_a_shipped_network_was_trained_by_the_last_stage_of_its_recipe(name):
-    """The recipe of that name says all that its card says, but for strengths of what it does to no image."""
+    """The recipe matches the card, except for strengths of augmentations that are switched off."""
     card = Bundle.open(shipped_bundles()[name]).card
     stored = Recipe.model_validate(card.provenance.recipe).model_dump(mode="json")  # with fields that are newer than it
     recipe = load_recipe(name)

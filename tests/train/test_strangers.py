@@ -52,7 +52,7 @@ def test_a_non_regular_file_is_refused_at_once_in_one_sentence(tmp_path, kind):
 
 
 @pytest.mark.parametrize("data", [5, None, ["a"], {"a": 1}])
-def test_a_configuration_of_other_types_is_a_sentence(tmp_path, data):
+def test_configuration_with_wrong_types_gives_a_clear_error(tmp_path, data):
     run = RunFolder(tmp_path / "run")
     run.config.parent.mkdir(parents=True)
     config = {"recipe": load_recipe("demo").model_dump(mode="json"), "data": data}
@@ -89,7 +89,7 @@ def as_npy(descr: str, shape: str, data: bytes) -> bytes:
         b"",
     ],
 )
-def test_soft_labels_that_lie_of_their_size_take_no_memory(tmp_path, probabilities):
+def test_soft_labels_with_a_false_size_take_no_memory(tmp_path, probabilities):
     labels = io.BytesIO()
     np.save(labels, np.array(["no", "yes"]))
     (tmp_path / "soft.npz").write_bytes(as_npz(probabilities=probabilities, labels=labels.getvalue()))

@@ -46,7 +46,7 @@ def test_augmentation_is_off_by_default_and_a_function_of_its_seed(pixels):
     assert not np.array_equal(first, augmented(pixels, ALL, seed=(1, 0)))
 
 
-def test_flip_mirrors_about_half_of_the_pictures(pixels):
+def test_flip_mirrors_about_half_of_the_images(pixels):
     flipped = augmented(pixels, Augment(flip=True))
     same = np.abs(flipped - pixels).max(axis=(1, 2, 3)) < 1e-4
     mirrored = np.abs(flipped - pixels[:, :, ::-1]).max(axis=(1, 2, 3)) < 1e-4
@@ -55,7 +55,7 @@ def test_flip_mirrors_about_half_of_the_pictures(pixels):
 
 
 def test_shift_and_zoom_stay_within_their_bounds():
-    # A bright dot off the centre; where it goes tells what was done to the picture.
+    # A bright dot off the centre; its new position shows what was done to the image.
     dots = np.zeros((64, 49, 49, 1), np.float32)
     dots[:, 23:26, 35:38] = 1
     grid = np.arange(49)
@@ -84,7 +84,7 @@ def steepest(images, axis: int = 2) -> np.ndarray:
     return np.abs(np.diff(images, axis=axis)).max(axis=(1, 2, 3))
 
 
-def test_blur_softens_some_pictures_and_noise_roughens_them():
+def test_blur_and_noise_have_the_stated_strength():
     blurred = augmented(edges(), Augment(blur=0.5))
     assert 0.35 < (steepest(blurred) < 0.999).mean() < 0.65 and 0.15 < steepest(blurred).min() < 0.3
     np.testing.assert_allclose(blurred.mean(axis=(1, 2, 3)), 0.5, atol=1e-3)
@@ -94,7 +94,7 @@ def test_blur_softens_some_pictures_and_noise_roughens_them():
 
 
 def test_blur_is_gaussian():
-    """Of one point: what cv2.GaussianBlur gives, of a spread within the stated bounds."""
+    """One point is blurred as by cv2.GaussianBlur, with a sigma within the stated bounds."""
     points = np.zeros((64, 49, 49, 1), np.float32)
     points[:, 24, 24] = 1
     for spot in augmented(points, Augment(blur=1))[..., 0]:
@@ -103,7 +103,7 @@ def test_blur_is_gaussian():
         np.testing.assert_allclose(spot, cv2.GaussianBlur(points[0, ..., 0], (0, 0), sigma), atol=0.02 * spot.max())
 
 
-def test_few_pixels_are_those_of_shrinking_by_area_and_enlarging_linearly():
+def test_low_resolution_equals_area_shrinking_and_linear_enlarging():
     noise = np.random.default_rng(0).uniform(size=(48, 48)).astype(np.float32)
     for side in (16, 24, 31, 48):
         matrix = resampling_matrices(48)[side - 1]
@@ -113,7 +113,7 @@ def test_few_pixels_are_those_of_shrinking_by_area_and_enlarging_linearly():
     assert steepest(augmented(edges(), Augment(pixels=1))).min() < 0.4
 
 
-def test_motion_smears_along_a_line_of_any_direction():
+def test_motion_blur_smears_along_lines_of_all_directions():
     points = np.zeros((200, 49, 49, 1), np.float32)
     points[:, 24, 24] = 1
     smeared = augmented(points, Augment(motion=1))[..., 0]
@@ -129,7 +129,7 @@ def test_motion_smears_along_a_line_of_any_direction():
     assert np.histogram(angles, bins=4, range=(0, 180))[0].min() > 20
 
 
-def test_light_is_lost_contrast_is_flattened_and_jpeg_leaves_blocks(pixels):
+def test_dark_flat_and_jpeg_have_the_stated_strength(pixels):
     gain = augmented(pixels, Augment(dark=1)).mean(axis=(1, 2, 3)) / pixels.mean(axis=(1, 2, 3))
     assert 0.19 < gain.min() < 0.4 and 0.6 < gain.max() < 0.81
     ramps = np.tile(np.linspace(0.3, 0.5, 48, dtype=np.float32)[None, None, :, None], (200, 48, 1, 1))
@@ -140,7 +140,7 @@ def test_light_is_lost_contrast_is_flattened_and_jpeg_leaves_blocks(pixels):
     assert np.abs(coded - noise).mean(axis=(1, 2, 3)).min() > 0.02 and np.abs(coded.mean() - noise.mean()) < 0.02
 
 
-def test_a_share_of_the_pictures_is_spared_by_what_a_camera_does():
+def test_camera_effects_apply_to_the_stated_share_of_images():
     harsh = Augment(camera=0.5, blur=1, motion=1, pixels=1, noise=0.1, jpeg=1, dark=1, tilt_deg=40)
     noise = np.random.default_rng(0).uniform(size=(200, 48, 48, 1)).astype(np.float32)
     spared = np.isclose(augmented(noise, harsh), noise, atol=1e-5).all(axis=(1, 2, 3))
@@ -184,7 +184,7 @@ def test_learning_rate_schedules(overrides, expected):
         assert float(rate(step) if callable(rate) else rate) == pytest.approx(value, rel=1e-3)
 
 
-def test_adamw_goes_without_decay_too():
+def test_adamw_works_without_weight_decay():
     tensorflow()
     from edgefer.train.objective import make_optimizer
 
@@ -226,8 +226,8 @@ def test_kill_9_and_resume_gives_the_uninterrupted_run(edgefer, cache, tmp_path)
     done = newest_checkpoint(killed)
     assert 2 <= done < 5
     edgefer("convert", killed, expect=2)  # not a bundle yet, and it says so
-    said = edgefer("train", "--resume", "--out", killed).stderr
-    assert f"epoch   {done}/5" not in said and f"epoch   {done + 1}/5" in said
+    stderr = edgefer("train", "--resume", "--out", killed).stderr
+    assert f"epoch   {done}/5" not in stderr and f"epoch   {done + 1}/5" in stderr
 
     assert [row["epoch"] for row in history(killed)] == [1, 2, 3, 4, 5]
     for ours, theirs in zip(history(killed), history(whole), strict=True):
@@ -249,13 +249,13 @@ def test_a_training_ends_with_a_bundle_plots_and_logs(trained):
 
 @pytest.fixture
 def order(builtin):
-    """Makes orders of a training on the built-in data, which is drawn already."""
+    """Makes configurations of a training on the built-in data, which is drawn already."""
     from edgefer.train.config import TrainConfig
 
     return lambda **fields: TrainConfig(recipe=load_recipe("demo"), data="builtin", **fields)
 
 
-def test_what_no_card_can_hold_is_reported_before_training(order, cache, tmp_path):
+def test_invalid_valid_fraction_is_refused_before_training(order, cache, tmp_path):
     from edgefer.train.pipeline import train
 
     with pytest.raises(InputError, match="valid_fraction"):
@@ -285,8 +285,8 @@ def test_patience_stops_early_and_keeps_the_best(edgefer, tmp_path):
     assert len(rows) == best["epoch"] + 2 < 9
 
 
-def test_clean_statistics_are_those_of_the_pictures_as_they_are(builtin, tmp_path):
-    """The first batch norm's mean is that of its convolution's answers to the training pictures themselves."""
+def test_clean_statistics_are_those_of_unaugmented_images(builtin, tmp_path):
+    """The first batch norm's mean is that of its convolution's outputs for the unaugmented training images."""
     import tf_keras
 
     from edgefer.preprocess import to_float

@@ -16,7 +16,7 @@ HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear
 
 
 def write_votes(file, votes):
-    """The votes [n, 10] of training pictures, as FER+ has them."""
+    """Write the votes [n, 10] of training images in FER+'s format."""
     lines = [f"Training,fer{row:07d}.png,{','.join(map(str, counts))}" for row, counts in enumerate(votes)]
     file.write_text("\n".join([HEADER, *lines]))
     return file
@@ -29,23 +29,23 @@ def data_set(images, labels, names):
 
 @pytest.fixture
 def voted(tmp_path):
-    """1,500 pictures of nothing, labelled "no", "yes" or "maybe" by chances that their votes alone decide."""
+    """1,500 blank images, labelled "no", "yes" or "maybe" with probabilities that depend only on their votes."""
     rng = np.random.default_rng(0)
     votes = np.zeros((1500, 10), int)
     votes[:, 0] = rng.integers(0, 11, len(votes))
     votes[:, 8] = 10 - votes[:, 0]
-    chances = np.stack([votes[:, 0] / 20, 1 - votes[:, 0] / 10, votes[:, 0] / 20], axis=1)
-    labels = np.array([rng.choice(3, p=row) for row in chances])
+    probabilities = np.stack([votes[:, 0] / 20, 1 - votes[:, 0] / 10, votes[:, 0] / 20], axis=1)
+    labels = np.array([rng.choice(3, p=row) for row in probabilities])
     data = data_set(np.zeros((len(votes), 1, 1, 1), np.uint8), labels, ("no", "yes", "maybe"))
-    return data, write_votes(tmp_path / "ferplus.csv", votes), chances
+    return data, write_votes(tmp_path / "ferplus.csv", votes), probabilities
 
 
 def test_votes_give_the_probability_of_each_label(voted):
-    data, file, chances = voted
-    said = labels_from_votes(data, file, (), 0)
-    np.testing.assert_allclose(said.sum(axis=1), 1, atol=1e-5)
-    assert np.abs(said - chances).mean() < 0.05
-    np.testing.assert_array_equal(labels_from_votes(data, file, (), 0), said)
+    data, file, probabilities = voted
+    soft_labels = labels_from_votes(data, file, (), 0)
+    np.testing.assert_allclose(soft_labels.sum(axis=1), 1, atol=1e-5)
+    assert np.abs(soft_labels - probabilities).mean() < 0.05
+    np.testing.assert_array_equal(labels_from_votes(data, file, (), 0), soft_labels)
 
 
 def test_no_image_receives_its_own_label(tmp_path):
@@ -54,8 +54,8 @@ def test_no_image_receives_its_own_label(tmp_path):
     votes = rng.integers(0, 1000, (600, 10))
     labels = rng.integers(0, 3, len(votes))
     data = data_set(np.zeros((len(votes), 1, 1, 1), np.uint8), labels, ("no", "yes", "maybe"))
-    said = labels_from_votes(data, write_votes(tmp_path / "ferplus.csv", votes), (), 0)
-    assert (said.argmax(axis=1) == labels).mean() < 0.40
+    soft_labels = labels_from_votes(data, write_votes(tmp_path / "ferplus.csv", votes), (), 0)
+    assert (soft_labels.argmax(axis=1) == labels).mean() < 0.40
 
 
 def test_a_second_network_adds_information_to_the_votes(trained, builtin, tmp_path):
@@ -74,8 +74,8 @@ def test_a_second_network_adds_information_to_the_votes(trained, builtin, tmp_pa
 
 
 @pytest.fixture
-def pictures(builtin, tmp_path):
-    """140 drawn faces as a FER2013 CSV, with votes beside it that say nothing."""
+def fer_csv(builtin, tmp_path):
+    """140 drawn faces as a FER2013 CSV, with uninformative votes beside it."""
     rows = np.random.default_rng(0).permutation(len(builtin.split("train")))[:140]
     split = builtin.split("train").take(rows)
     lines = [
@@ -87,30 +87,30 @@ def pictures(builtin, tmp_path):
     return tmp_path / "fer2013.csv"
 
 
-def test_a_training_learns_from_votes(edgefer, trained, builtin, pictures, tmp_path):
-    """A teacher answers itself, and the votes beside it; the card names what was learned from."""
-    order = ("train", "--data", pictures, "--recipe", "demo", "--epochs", 1, "--teacher", trained)
+def test_a_training_learns_from_votes(edgefer, trained, builtin, fer_csv, tmp_path):
+    """From a teacher's answers and from votes; the card names both."""
+    order = ("train", "--data", fer_csv, "--recipe", "demo", "--epochs", 1, "--teacher", trained)
     edgefer(*order, "--votes", "ferplus", "--out", tmp_path / "run")
     assert Bundle.open(tmp_path / "run").card.provenance.steps == ("train, learning from trained, FER+ votes too",)
     with np.load(tmp_path / "run" / "training" / "votes.npz") as stored:
         assert stored["probabilities"].shape[1] == 7 and json.loads(str(stored["labels"])) == list(builtin.labels)
 
 
-def test_a_resumed_training_needs_its_teachers_no_more(edgefer, trained, pictures, tmp_path):
-    """One that learned from votes only helps to translate them; both were asked before training."""
-    teacher, witness = tmp_path / "teacher", tmp_path / "witness"
+def test_resumed_training_does_not_need_its_teachers(edgefer, trained, fer_csv, tmp_path):
+    """A network that was trained on votes only helps to translate them; both were used before training started."""
+    teacher, auxiliary = tmp_path / "teacher", tmp_path / "auxiliary"
     shutil.copytree(trained, teacher)
-    shutil.copytree(shipped_bundles()["ferplus-small"], witness)
-    order = ("train", "--data", pictures, "--recipe", "demo", "--epochs", 1, "--teacher", f"{teacher},{witness}")
+    shutil.copytree(shipped_bundles()["ferplus-small"], auxiliary)
+    order = ("train", "--data", fer_csv, "--recipe", "demo", "--epochs", 1, "--teacher", f"{teacher},{auxiliary}")
     run = tmp_path / "run"
     edgefer(*order, "--votes", "ferplus", "--out", run)
     kept = json.loads((run / "training" / "order.json").read_text())
-    assert kept["teachers"] == [str(teacher)] and kept["auxiliary"] == [str(witness)]
+    assert kept["teachers"] == [str(teacher)] and kept["auxiliary"] == [str(auxiliary)]
     shutil.rmtree(teacher)
-    shutil.rmtree(witness)
+    shutil.rmtree(auxiliary)
     (run / "card.json").unlink()
     edgefer("train", "--resume", "--out", run)
-    assert Bundle.open(run).card.provenance.steps == ("train, learning from teacher, witness, FER+ votes too",)
+    assert Bundle.open(run).card.provenance.steps == ("train, learning from teacher, auxiliary, FER+ votes too",)
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,11 @@ from edgefer.errors import EdgeferError, InputError
 
 
 def unit(**settings):
-    how = {"memory_mb": 400, "groups": ["video"]} | settings
-    return service.unit([sys.executable, "-m", "edgefer.cli"], ["run", "--camera", "0", "--headless"], **how)
+    options = {"memory_mb": 400, "groups": ["video"]} | settings
+    return service.unit([sys.executable, "-m", "edgefer.cli"], ["run", "--camera", "0", "--headless"], **options)
 
 
-def test_the_unit_restarts_watches_and_confines():
+def test_unit_has_restart_watchdog_and_sandbox_settings():
     lines = unit().splitlines()
     for line in (
         "Type=notify", f"WatchdogSec={service.WATCHDOG_S}", "Restart=on-failure", "StartLimitBurst=5", "DynamicUser=yes",
@@ -41,7 +41,7 @@ def test_the_unit_restarts_watches_and_confines():
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
-def test_systemd_accepts_the_unit_and_finds_it_confined(tmp_path):
+def test_systemd_accepts_the_unit_and_rates_it_sandboxed(tmp_path):
     file = tmp_path / "edgefer.service"
     file.write_text(unit())
     verified = subprocess.run(["systemd-analyze", "verify", file], capture_output=True, text=True)
@@ -51,7 +51,7 @@ def test_systemd_accepts_the_unit_and_finds_it_confined(tmp_path):
     assert judged.returncode == 0, judged.stdout[-500:]  # an exposure of 2.5 of 10 or less
 
 
-def test_words_reach_the_program_as_they_are():
+def test_arguments_are_quoted_for_systemd():
     assert service.quoted("--camera") == "--camera"
     assert service.quoted("a b") == '"a b"'
     assert service.quoted("50%$HOME") == "50%%$$HOME"
@@ -87,7 +87,7 @@ def test_systemd_finds_the_program_in_an_odd_folder(tmp_path, folder):
     assert verified.returncode == 0 and not verified.stderr, verified.stderr
 
 
-def test_a_folder_others_may_not_enter_is_found(tmp_path):
+def test_folder_that_other_users_may_not_enter_is_found(tmp_path):
     shut = tmp_path / "home" / "pi"
     (shut / "venv").mkdir(parents=True)
     tmp_path.chmod(0o755), (tmp_path / "home").chmod(0o755), shut.chmod(0o750)
@@ -98,7 +98,7 @@ def test_a_folder_others_may_not_enter_is_found(tmp_path):
     assert service.shut_folder(shut / "venv" / "python") == shut
 
 
-def test_what_lies_behind_a_link_counts(tmp_path):
+def test_permissions_behind_a_symlink_are_checked(tmp_path):
     """A venv's python is a link to an interpreter that may lie in somebody's home, as pyenv's and uv's do."""
     home, opt = tmp_path / "home", tmp_path / "opt"
     (home / "python/bin").mkdir(parents=True), opt.mkdir()
@@ -115,10 +115,10 @@ def test_what_lies_behind_a_link_counts(tmp_path):
     if outer is None:
         assert service.shut_folder(opt / "again") == home
     assert home in list(service._steps(opt / "again")) and home not in list(service._steps(opt))
-    assert service.shut_folder(opt / "loop") == outer, "and a circle ends"
+    assert service.shut_folder(opt / "loop") == outer, "and a loop of links ends"
 
 
-def test_the_interpreter_of_a_script(tmp_path):
+def test_interpreter_is_read_from_the_shebang(tmp_path):
     script = tmp_path / "edgefer"
     for line, interpreter in (
         ("#!/opt/venv/bin/python3 -I\n", "/opt/venv/bin/python3"), ("#!relative\n", None), ("\x7fELF", None), ("", None)
@@ -135,7 +135,7 @@ def test_the_interpreter_of_a_script(tmp_path):
         (["--serve", "0"], False), ([], False),
     ],
 )  # fmt: skip
-def test_a_port_below_1024_gets_the_capability_and_no_other_does(arguments, low, monkeypatch):
+def test_only_a_port_below_1024_gets_the_capability(arguments, low, monkeypatch):
     monkeypatch.setenv("EDGEFER_TOKEN", "long enough")
     words = commands._run_arguments(["--camera", "0", *arguments])
     assert commands._serves_low_port(words) == low
@@ -205,7 +205,7 @@ def test_the_status_says_what_it_is_and_since_when(monkeypatch, shown, code, tex
     assert told["installed"] == ("not-found" not in shown) and told["passed"] == (code == 0)
 
 
-def test_options_that_are_given_several_times_reach_the_unit(tmp_path, monkeypatch):
+def test_repeated_options_reach_the_unit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # away from what was trained under runs/
     words = commands._run_arguments(["--camera", "0", "--on", "happy=true", "--on", "sad=echo a b"])
     assert words[:6] == ["--camera", "0", "--on", "happy=true", "--on", "sad=echo a b"]
@@ -220,7 +220,7 @@ def test_the_command_prints_the_unit_of_the_given_run(edgefer, tmp_path):
     assert f" run --source {tmp_path / 'film.mp4'} --headless\n" in printed
 
 
-def test_only_what_is_read_is_named_from_the_root(tmp_path, monkeypatch):
+def test_only_input_files_become_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("0", "cat", "out.csv", "yunet.onnx", "bundle"):
         (tmp_path / name).touch()
@@ -230,11 +230,11 @@ def test_only_what_is_read_is_named_from_the_root(tmp_path, monkeypatch):
     assert words[words.index("--csv") + 1] == "out.csv" and words[words.index("--faces") + 1] == "cat"
     assert words[words.index("--detector-file") + 1] == str(tmp_path / "yunet.onnx")
     assert words[words.index("--smooth") + 1] == "calm" and "--no-check" in words and "--check" not in words
-    assert sorted(words) == sorted(commands._run_arguments(["run", *words])), "they say the same again"
+    assert sorted(words) == sorted(commands._run_arguments(["run", *words])), "a second pass changes nothing"
 
 
-def test_a_systemctl_that_hangs_is_a_sentence(monkeypatch):
-    def hangs(command, **how):
+def test_hung_systemctl_gives_a_clear_error(monkeypatch):
+    def hangs(command, **options):
         raise subprocess.TimeoutExpired(command, 60)
 
     monkeypatch.setattr(subprocess, "run", hangs)
@@ -292,7 +292,7 @@ def manager(tmp_path):
         yield at
 
 
-def test_messages_are_those_of_the_protocol(manager):
+def test_notifier_sends_sd_notify_messages(manager):
     notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "2000000"})
     notifier.send(READY="1", STATUS="two\nlines")
     assert manager.recv(1000) == b"READY=1\nSTATUS=two lines"
@@ -305,7 +305,7 @@ def test_messages_are_those_of_the_protocol(manager):
     assert manager.recv(1000) == b"WATCHDOG=1\nSTATUS=no frames from the camera: trying to connect"
 
 
-def test_an_abstract_socket_and_somebody_elses_watchdog():
+def test_abstract_socket_works_and_the_watchdog_of_another_process_is_ignored():
     name = f"edgefer-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as at:
         at.bind(f"\0{name}")
@@ -315,7 +315,7 @@ def test_an_abstract_socket_and_somebody_elses_watchdog():
         assert at.recv(1000) == b"STATUS=the first frame is processed"
 
 
-def test_without_a_manager_or_with_a_dead_one_nothing_happens(tmp_path):
+def test_notifier_does_nothing_without_a_running_manager(tmp_path):
     Notifier({}).send(READY="1")
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone"), "WATCHDOG_USEC": "nonsense"}).frame()
 
@@ -324,7 +324,7 @@ def test_without_a_manager_or_with_a_dead_one_nothing_happens(tmp_path):
 
 
 class Camera(http.server.BaseHTTPRequestHandler):
-    """Drawn faces over HTTP while the server is `on`; then the connection breaks off, and none is made."""
+    """Drawn faces over HTTP while the server is `on`; otherwise connections break off and new ones are refused."""
 
     def do_GET(self):
         if not self.server.on.is_set():
@@ -358,7 +358,7 @@ def camera():
 
 
 def start(manager, camera, *arguments, patch=""):
-    """`edgefer run` on the camera under a service manager whose watchdog wants a sign every 0.4 s."""
+    """`edgefer run` on the camera under a service manager whose watchdog expects a message every 0.4 s."""
     code = f"{patch}\nfrom edgefer.cli import main; main()"
     command = [
         sys.executable,
@@ -371,21 +371,21 @@ def start(manager, camera, *arguments, patch=""):
         "--headless",
         *map(str, arguments),
     ]
-    told = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "400000"}
+    variables = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "400000"}
     return subprocess.Popen(
-        command, env=os.environ | told, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command, env=os.environ | variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
 
 
 def messages_until(manager, wanted):
-    """What comes at the socket up to the first message with `wanted` in it."""
+    """The messages at the socket up to the first that holds `wanted`."""
     seen = []
     while not seen or wanted not in seen[-1]:
         seen.append(manager.recv(1000).decode())
     return seen
 
 
-def test_a_run_reports_frames_and_attempts_and_its_end(manager, camera, tmp_path):
+def test_run_reports_frames_reconnects_and_its_end(manager, camera, tmp_path):
     saved = tmp_path / "out.mp4"
     process = start(manager, camera, "--wait", "--save", saved)
     assert "READY=1" in messages_until(manager, "READY=1")[-1], "it is up though there is no camera yet"
@@ -398,10 +398,10 @@ def test_a_run_reports_frames_and_attempts_and_its_end(manager, camera, tmp_path
     messages_until(manager, "frames/s")
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
-    said = process.communicate(timeout=20)[1]
-    assert time.monotonic() - began < 3 and process.returncode == 0, said
+    stderr = process.communicate(timeout=20)[1]
+    assert time.monotonic() - began < 3 and process.returncode == 0, stderr
     assert "STOPPING=1" in messages_until(manager, "STOPPING=1")[-1]
-    assert said.count("waiting for it") == 1 and said.count("stopped giving images") == 1
+    assert stderr.count("waiting for it") == 1 and stderr.count("stopped giving images") == 1
     video = cv2.VideoCapture(str(saved))
     assert video.read()[0] and np.ptp(video.read()[1]) > 0
 
@@ -421,19 +421,19 @@ faces.OwnDetector.find = hung
 """
 
 
-def test_a_detector_that_hangs_for_good_ends_the_run_for_a_restart(manager, camera):
+def test_permanently_hung_detector_ends_the_run_so_that_systemd_restarts_it(manager, camera):
     camera.on.set()
     process = start(manager, camera, patch=HANGS)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 1 and "Traceback" not in said
-    assert "The face detector has not responded for 1 s: it is replaced." in said
-    assert said.splitlines()[-1] == (
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 1 and "Traceback" not in stderr
+    assert "The face detector has not responded for 1 s: it is replaced." in stderr
+    assert stderr.splitlines()[-1] == (
         "edgefer: The face detector has not responded for 1 s, and neither has its replacement."
     )
     manager.settimeout(0.1)
-    told = []
+    reported = []
     with pytest.raises(TimeoutError):
         while True:
-            told.append(manager.recv(1000))
-    # The first frames' and, on a machine too slow for 1 s a frame, a few more; none for the seconds nothing was done.
-    assert len(told) <= 8, told
+            reported.append(manager.recv(1000))
+    # One per early frame and, on a machine slower than 1 s per frame, a few more; none while the detector hangs.
+    assert len(reported) <= 8, reported

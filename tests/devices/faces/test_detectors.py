@@ -1,4 +1,4 @@
-"""The detectors, the levelled crop, and how YuNet comes to the device."""
+"""The detectors, the levelled crop, and the download of YuNet."""
 
 import functools
 import hashlib
@@ -31,17 +31,17 @@ BOX = (60, 40, 140, 120)
 
 
 @pytest.mark.parametrize("size", [(1, 10000), (5, 5000), (5000, 5), (1, 1)])
-def test_a_sliver_of_a_picture_holds_no_face(size):
+def test_no_face_is_found_in_a_very_narrow_image(size):
     assert HaarDetector().find(np.zeros((*size, 3), np.uint8)) == []
 
 
-def test_no_roll_cuts_the_very_same_pixels():
+def test_zero_roll_crops_the_same_pixels():
     frame = RNG.integers(0, 256, (160, 200, 3), dtype=np.uint8)
     for box in (BOX, (-20, 100, 60, 180)):
         plain = crop_square(frame, box, CropSpec(scale=1.1))
         assert np.array_equal(crop_square(frame, box, CropSpec(scale=1.1), 0.0), plain)
         assert np.array_equal(crop_square(frame, box, CropSpec(scale=1.1), None), plain)
-        # By next to nothing, the other way through the code meets the same pixels to within a rounding.
+        # A tiny roll takes the other code path: the same pixels to within one rounding step.
         nearly = crop_square(frame, box, CropSpec(scale=1.1), 1e-6)
         assert nearly.shape == plain.shape and np.abs(nearly.astype(int) - plain).max() <= 1
 
@@ -53,8 +53,8 @@ def test_a_quarter_turn_is_exact():
 
 
 @pytest.mark.parametrize("roll_deg", [-30, -12, 12, 30])
-def test_a_rolled_face_comes_out_as_the_level_one(roll_deg):
-    """The eyes' roll, as Detection tells it, undoes the roll of a picture."""
+def test_rolled_face_is_levelled(roll_deg):
+    """The roll that Detection computes from the eyes undoes the roll of the image."""
     face, _ = portrait.draw_face(portrait.Person.random(np.random.default_rng(1)), "neutral", np.random.default_rng(2))
     level = cv2.copyMakeBorder(face, 64, 64, 64, 64, cv2.BORDER_CONSTANT, value=(90, 90, 90))
     middle = (level.shape[0] - 1) / 2
@@ -86,7 +86,7 @@ def test_roll_and_turn_of_a_face():
 
 
 class FakeNet:
-    """cv2.FaceDetectorYN with one face in the square it is shown, wherever that square is bright."""
+    """A cv2.FaceDetectorYN that finds one face: the bright part of the square it is given."""
 
     def detect(self, image):
         assert image.shape == (320, 320, 3) and image.dtype == np.uint8
@@ -117,17 +117,17 @@ def test_yunet_returns_boxes_and_eyes_in_frame_pixels(fake_yunet, height, width)
     pixel = max(1, height / 320, width / 320)
     assert np.abs(np.array(largest.box_xyxy) - box).max() <= 1 + pixel
     (x0, y0), (x1, y1) = largest.eyes_xy
-    assert x0 < x1, "the eye further left first, whichever the network told first"
+    assert x0 < x1, "the eye further left first, whichever the network gave first"
     side_x, side_y = box[2] - box[0], box[3] - box[1]
     assert np.allclose([x0, y0], [box[0] + 0.3 * side_x, box[1] + 0.3 * side_y], atol=2 * pixel)
     assert np.allclose([x1, y1], [box[0] + 0.7 * side_x, box[1] + 0.4 * side_y], atol=2 * pixel)
     roll_deg = math.degrees(math.atan2(0.1 * side_y, 0.4 * side_x))
     assert largest.roll_deg == pytest.approx(roll_deg, abs=3) and smallest.side < largest.side
-    assert fake_yunet.find(np.zeros_like(frame)) == [], "nothing is left of the frame before"
+    assert fake_yunet.find(np.zeros_like(frame)) == [], "nothing remains of the previous frame"
     assert fake_yunet.detect(frame) == [largest.box_xyxy, smallest.box_xyxy]
 
 
-def test_a_file_that_is_no_yunet_is_named(tmp_path):
+def test_error_names_a_file_that_is_not_yunet(tmp_path):
     with pytest.raises(SourceError, match=r"There is no file .*none\.onnx"):
         YuNetDetector(tmp_path / "none.onnx")
     (tmp_path / "other.onnx").write_bytes(b"something else")
@@ -137,7 +137,7 @@ def test_a_file_that_is_no_yunet_is_named(tmp_path):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A folder served on the loopback, and the addresses of its files."""
+    """A folder served on loopback, and its URL."""
     folder = tmp_path / "served"
     folder.mkdir()
 
@@ -155,30 +155,30 @@ def server(tmp_path, monkeypatch):
 CONTENT = RNG.integers(0, 256, yunet.BYTES, dtype=np.uint8).tobytes()
 
 
-def test_yunet_is_fetched_once_checked_and_kept_whole(server, tmp_path, monkeypatch):
+def test_yunet_is_downloaded_once_verified_and_stored(server, tmp_path, monkeypatch):
     folder, url = server
     (folder / "a.onnx").write_bytes(CONTENT)
     monkeypatch.setattr(yunet, "SHA256", hashlib.sha256(CONTENT).hexdigest())
-    told = []
+    reported = []
 
     def track(chunks, total, what):
         for count, chunk in enumerate(chunks, 1):
-            told.append((count, total))
+            reported.append((count, total))
             yield chunk
 
     target = tmp_path / "cache" / "deep" / "yunet.onnx"
     assert fetch_yunet(target, url=f"{url}/a.onnx", track=track) == target
     assert target.read_bytes() == CONTENT and [file.name for file in target.parent.iterdir()] == ["yunet.onnx"]
-    assert told[-1] == (15, 15)
+    assert reported[-1] == (15, 15)
     (folder / "a.onnx").unlink()
-    assert fetch_yunet(target, url=f"{url}/a.onnx") == target, "the second time nothing is fetched"
+    assert fetch_yunet(target, url=f"{url}/a.onnx") == target, "the second time nothing is downloaded"
     target.write_bytes(CONTENT[:-1])
     with pytest.raises(EdgeferError, match=r"Not Found|File not found"):
         fetch_yunet(target, url=f"{url}/a.onnx")
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1] + b"!", CONTENT[:1000], CONTENT * 3, b""])
-def test_what_is_not_yunet_is_not_kept(server, tmp_path, content):
+def test_download_that_is_not_yunet_is_discarded(server, tmp_path, content):
     folder, url = server
     (folder / "a.onnx").write_bytes(content)
     target = tmp_path / "cache" / "yunet.onnx"
@@ -187,7 +187,7 @@ def test_what_is_not_yunet_is_not_kept(server, tmp_path, content):
     assert not target.exists()
 
 
-def test_offline_the_message_says_what_to_do(tmp_path, monkeypatch):
+def test_offline_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(
         EdgeferError,
@@ -199,36 +199,36 @@ def test_offline_the_message_says_what_to_do(tmp_path, monkeypatch):
 # The command line
 
 
-def test_a_card_without_a_crop_for_the_detector_is_said_once():
+def test_missing_crop_for_the_detector_is_logged_once():
     card = Bundle.open(shipped_bundles()["fer-small"]).card
     measured = card.model_copy(update={"crops": card.crops | {"own": CropSpec(scale=1.02, faces=200)}})
     bare = card.model_copy(update={"crops": {"haar": CropSpec(faces=200)}})
-    said = []
-    make = detector_maker(ReaderOptions(detector="own"), bare, said.append)
+    logged = []
+    make = detector_maker(ReaderOptions(detector="own"), bare, logged.append)
     assert make(DetectorName.OWN).name == make(DetectorName.OWN).name == "own"
-    assert sum("was not measured for own" in line for line in said) == 1
-    detector_maker(ReaderOptions(detector="own"), measured, said.append)(DetectorName.OWN)
-    assert detector_maker(ReaderOptions(), bare, said.append)(DetectorName.HAAR).name == "haar"
-    assert sum("was not measured" in line for line in said) == 1
+    assert sum("was not measured for own" in line for line in logged) == 1
+    detector_maker(ReaderOptions(detector="own"), measured, logged.append)(DetectorName.OWN)
+    assert detector_maker(ReaderOptions(), bare, logged.append)(DetectorName.HAAR).name == "haar"
+    assert sum("was not measured" in line for line in logged) == 1
 
 
 @pytest.fixture(scope="module")
 def cat(tmp_path_factory):
-    """A photograph of a cat in the public domain; its ears are cut off, so the cascade does not know it."""
+    """A public-domain photograph of a cat; its ears are cut off, so the cascade does not detect it."""
     data = pytest.importorskip("skimage.data")
     file = tmp_path_factory.mktemp("cat") / "chelsea.png"
     cv2.imwrite(str(file), cv2.cvtColor(data.chelsea(), cv2.COLOR_RGB2BGR))
     return file
 
 
-def test_the_middle_of_the_frame_needs_no_detector(edgefer, cat):
+def test_faces_frame_reads_the_centre_without_a_detector(edgefer, cat):
     done = edgefer("run", "fer-small", "--faces", "frame", "--source", cat, "--headless", "--json")
     (face,) = json.loads(done.stdout)["faces"]
     assert face["box_xyxy"] == [75, 0, 375, 300]
     assert "was not measured" not in done.stderr
 
 
-def test_cats_are_sought_by_their_own_cascade(edgefer, cat):
+def test_cats_are_detected_with_their_own_cascade(edgefer, cat):
     done = edgefer("run", "fer-small", "--faces", "cat", "--source", cat, "--headless", "--json")
     assert "not measured for haar-cat" in done.stderr and "--faces frame" in done.stderr
     people = next(frame.image_bgr for frame, _ in drawn.scene(seconds=1, fps=1, size=(320, 240), people=1, seed=1))
@@ -237,24 +237,30 @@ def test_cats_are_sought_by_their_own_cascade(edgefer, cat):
     assert of_cats.detect(np.full_like(people, 128)) == []
 
 
-def test_the_card_says_whose_faces(tmp_path):
+def test_card_selects_the_detector_for_its_faces(tmp_path):
     card = Bundle.open(shipped_bundles()["fer-small"]).card
 
     def opened(card, **options):
         options = ReaderOptions(**options)
         return detector_maker(options, card)(options.detector).name
 
-    assert opened(card, detector="haar") == "haar" and opened(card) in ("own", "yunet")  # as YuNet's file is at hand
+    assert opened(card, detector="haar") == "haar" and opened(card) in (
+        "own",
+        "yunet",
+    )  # depends on whether YuNet's file is here
     of_cats = card.model_copy(update={"faces": "cat"})
     assert opened(of_cats) == "haar-cat"
     assert opened(of_cats, faces="frame") == "frame"
-    for faces, detector, said in (("dog", "haar", "choose human, cat, frame"), ("cat", "yunet", "finds human faces")):
-        with pytest.raises(InputError, match=said):
+    for faces, detector, message in (
+        ("dog", "haar", "choose human, cat, frame"),
+        ("cat", "yunet", "finds human faces"),
+    ):
+        with pytest.raises(InputError, match=message):
             opened(card, detector=detector, faces=faces)
 
 
-def test_run_refuses_what_does_not_go_together(edgefer, tmp_path):
-    for arguments, said in (
+def test_run_refuses_invalid_detector_options(edgefer, tmp_path):
+    for arguments, message in (
         (["--detector", "hog"], "is not one of"),
         (["--detector", "haar", "--detector-file", tmp_path / "x.onnx"], "--detector-file is for --detector yunet"),
         (["--detector-file", tmp_path / "x.onnx"], "There is no file"),
@@ -262,4 +268,4 @@ def test_run_refuses_what_does_not_go_together(edgefer, tmp_path):
         (["--smooth", "very"], "is not one of"),
     ):
         done = edgefer("run", "fer-small", "--source", "builtin", "--headless", *arguments, expect=2)
-        assert said in done.stderr
+        assert message in done.stderr

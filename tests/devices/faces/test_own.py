@@ -1,4 +1,4 @@
-"""edgefer's own detector: what it finds, how it lays frames, and which detector is chosen where none is named."""
+"""edgefer's own detector: what it finds, how it crops, and which detector is chosen by default."""
 
 import io
 import json
@@ -62,15 +62,15 @@ def turned(image, angle_deg):
     return cv2.warpAffine(image, matrix, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
 
 
-def test_the_shipped_pair_is_small_and_gives_its_stored_answers():
+def test_shipped_pair_is_small_and_cannot_be_used_as_a_classifier():
     assert sum(Bundle.open(shipped_networks()[name]).card.variants["int8"].bytes for name in FACE_NETWORKS) <= 400_000
-    assert not set(FACE_NETWORKS) & set(shipped_bundles()), "nothing is read with them"
+    assert not set(FACE_NETWORKS) & set(shipped_bundles()), "they are not classifiers"
     with pytest.raises(BundleError, match="detects faces and does not classify them"):
         Classifier.load(Bundle.open(shipped_networks()["face-refiner"]))
 
 
 @pytest.mark.parametrize("scale", [0.35, 0.5, 1.0, 2.0])
-def test_a_face_is_found_once_in_its_own_pixels_at_every_size(own, astronaut, scale):
+def test_face_is_found_once_at_every_image_size(own, astronaut, scale):
     image = cv2.resize(
         astronaut, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     )
@@ -87,7 +87,7 @@ def test_roll_follows_the_head(own, astronaut, angle_deg):
     assert face.roll_deg - level.roll_deg == pytest.approx(angle_deg, abs=7)
 
 
-def test_a_small_face_in_a_large_frame_is_found_when_asked_for(own, astronaut):
+def test_small_face_in_a_large_frame_is_found_with_min_face(own, astronaut):
     frame = np.full((1080, 1920, 3), 90, np.uint8)
     small = cv2.resize(astronaut, None, fx=0.42, fy=0.42, interpolation=cv2.INTER_AREA)  # her face: 44 pixels
     frame[500 : 500 + small.shape[0], 1200 : 1200 + small.shape[1]] = small
@@ -96,7 +96,7 @@ def test_a_small_face_in_a_large_frame_is_found_when_asked_for(own, astronaut):
     assert own.sides(frame.shape) == [192] and OwnDetector.shipped(min_face=40).sides(frame.shape) == [192, 768]
 
 
-def test_a_drawn_face_in_the_background_of_full_hd_is_found_when_asked_for():
+def test_small_drawn_face_in_full_hd_is_found_with_min_face():
     frame = np.repeat(np.tile(np.linspace(60, 190, 1920).astype(np.uint8), (1080, 1))[..., None], 3, axis=2)
     small, truths = next(iter(drawn.scene(0.1, size=(160, 98), people=1)))
     frame[300:398, 1300:1460] = small.image_bgr
@@ -113,7 +113,7 @@ def test_a_drawn_face_in_the_background_of_full_hd_is_found_when_asked_for():
     assert overlap(face.box_xyxy, np.add(box, [1300, 300, 1300, 300])) > 0.5
 
 
-def test_the_refiner_skips_what_cannot_become_a_face_and_the_faces_stay_the_same(astronaut, monkeypatch):
+def test_skipping_low_score_candidates_does_not_change_the_faces(astronaut, monkeypatch):
     detector = OwnDetector.shipped(min_face=12)
     asked: list[int] = []
     refine = detector._refiner.refine
@@ -136,11 +136,11 @@ def test_a_face_too_large_for_the_fine_canvas_is_found_on_the_coarse_one(astrona
 @pytest.mark.parametrize(
     "image", [np.zeros((240, 320, 3)), np.full((1, 900, 3), 128), np.full((900, 1, 3), 200), np.zeros((1, 1, 3))]
 )
-def test_nothing_is_found_in_nothing(own, image):
+def test_no_face_is_found_in_a_uniform_image(own, image):
     assert own.find(image.astype(np.uint8)) == []
 
 
-def test_a_square_beyond_the_frame_repeats_its_border():
+def test_crop_beyond_the_frame_repeats_the_border():
     frame = np.full((100, 100, 3), 200, np.uint8)
     for square in (
         Square(-40, -40, 80, 1), Square(185, 35, 30, 1), Square(-505, -505, 10, 1), Square(-450, -450, 1000, 10)
@@ -149,21 +149,23 @@ def test_a_square_beyond_the_frame_repeats_its_border():
         assert crop.shape == (48, 48, 1) and (crop == 200).all()
 
 
-def test_the_refiners_crop_is_the_square_it_is_asked_for():
+def test_refiner_crop_is_the_requested_square():
     ramp = np.tile(np.arange(200, dtype=np.uint8), (200, 1))
     frame = np.repeat(ramp[..., None], 3, 2)
     square = square_around(np.array([85.0, 85.0, 115.0, 115.0]))
     assert square == Square(76, 76, 48, 1)
-    assert (cut(frame, square)[24, :, 0] == np.arange(76, 124)).all(), "of its own size, pixels stay as they are"
+    assert (cut(frame, square)[24, :, 0] == np.arange(76, 124)).all(), "at its own size, pixels are unchanged"
     wide = square_around(np.array([55.0, 55.0, 145.0, 145.0]))
     assert wide == Square(28, 28, 144, 1)
     shown = cut(frame, wide)[24, :, 0].astype(float)
-    assert abs(shown - (29 + 3 * np.arange(48))).max() <= 1, "a larger one is shrunk about its middle"
-    assert square_around(np.array([0.0, 0.0, 305.0, 300.0])).side % 5 == 0, "of a large one every few rows are read"
+    assert abs(shown - (29 + 3 * np.arange(48))).max() <= 1, "a larger one is shrunk about its centre"
+    assert square_around(np.array([0.0, 0.0, 305.0, 300.0])).side % 5 == 0, (
+        "of a large one, only every few rows are read"
+    )
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
-def test_the_refiners_crop_is_every_so_many_pixels_of_the_frame_in_gray(channels):
+def test_refiner_crop_equals_a_shrunk_strided_gray_crop(channels):
     rng = np.random.default_rng(5)
     frame = rng.integers(0, 256, (210, 330, *channels), dtype=np.uint8)
     gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if channels else frame
@@ -175,7 +177,7 @@ def test_the_refiners_crop_is_every_so_many_pixels_of_the_frame_in_gray(channels
 
 
 class Claims:
-    """A detector that gives the answers it is given."""
+    """A detector that returns fixed faces."""
 
     name = "claims"
 
@@ -186,14 +188,14 @@ class Claims:
         return self.faces
 
 
-def test_the_refiner_gives_roll_to_anothers_faces_and_drops_what_is_none(astronaut):
+def test_refiner_adds_roll_and_drops_false_faces_of_another_detector(astronaut):
     face = Detection(box_xyxy=ASTRONAUT, score=0.95, eyes_xy=((204, 105), (246, 105)), nose_xy=(222, 128))
     ghost = Detection(box_xyxy=(380, 380, 460, 470), score=0.75)
     (kept,) = RefinedDetector(Claims(face, ghost), Refiner.of()).find(turned(astronaut, 20))
     assert kept.box_xyxy == face.box_xyxy and abs(kept.roll_deg - 20) < 10
 
 
-def test_what_the_refiner_doubts_is_no_person_in_any_output(astronaut, tmp_path):
+def test_faces_dropped_by_the_refiner_appear_in_no_output(astronaut, tmp_path):
     face = Detection(box_xyxy=ASTRONAUT, score=0.95)
     ghost = Detection(box_xyxy=(380, 380, 460, 470), score=0.75)
     detector = RefinedDetector(Claims(face, ghost), Refiner.of())
@@ -221,15 +223,15 @@ def test_what_the_refiner_doubts_is_no_person_in_any_output(astronaut, tmp_path)
 # Which detector
 
 
-def test_without_a_file_the_own_detector_is_chosen_and_nothing_fetched(monkeypatch, tmp_path):
+def test_without_a_yunet_file_own_is_chosen_and_nothing_is_downloaded(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(choice, "fetch_yunet", lambda to: pytest.fail("nothing may be fetched"))
+    monkeypatch.setattr(choice, "fetch_yunet", lambda to: pytest.fail("nothing may be downloaded"))
     chosen = choice.automatic()
     assert chosen.detector.name == "own" and "not on this machine" in chosen.reason
 
 
-def test_a_cache_that_cannot_be_read_is_one_without_yunet(monkeypatch, tmp_path):
-    """As of a service whose user may not read its home; a name that is too long is refused to root as well."""
+def test_unreadable_cache_counts_as_having_no_yunet(monkeypatch, tmp_path):
+    """As for a service whose user may not read its home; a name that is too long fails for root as well."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ("x" * 300)))
     assert choice.automatic().detector.name == "own"
 
@@ -243,7 +245,7 @@ def test_a_user_without_a_home_gets_the_own_detector(monkeypatch):
     assert choice.automatic().detector.name == "own"
 
 
-def test_a_fetched_file_that_is_no_yunet_is_said_and_a_named_one_refused(monkeypatch, tmp_path):
+def test_bad_cached_yunet_falls_back_to_own_and_a_bad_named_one_is_refused(monkeypatch, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
     monkeypatch.setattr(choice, "cached_yunet", lambda: tmp_path / "bad.onnx")
     chosen = choice.automatic()
@@ -254,27 +256,27 @@ def test_a_fetched_file_that_is_no_yunet_is_said_and_a_named_one_refused(monkeyp
         choice.automatic(DetectorFiles(yunet=tmp_path / "none.onnx"))
 
 
-def test_the_choice_is_logged_once_and_cats_keep_their_cascade(monkeypatch, tmp_path):
+def test_detector_choice_is_logged_once_and_cats_keep_their_cascade(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    card, said = Bundle.open(shipped_bundles()["fer-small"]).card, []
-    make = detector_maker(ReaderOptions(), card, said.append)
+    card, logged = Bundle.open(shipped_bundles()["fer-small"]).card, []
+    make = detector_maker(ReaderOptions(), card, logged.append)
     assert make(DetectorName.AUTO).name == make(DetectorName.AUTO).name == "own"
-    assert len(said) == 1 and "own detector" in said[0]
+    assert len(logged) == 1 and "own detector" in logged[0]
     reader = Reader.open(Bundle.open(shipped_bundles()["fer-small"]), ReaderOptions())
-    assert reader.reasons == {"auto": said[0]}
+    assert reader.reasons == {"auto": logged[0]}
     settings = RunSettings(smooth="off", reject=0.0, detector="auto")
     live = LiveSettings(settings, smooths=("off",), detectors=("auto", "own"), reasons=reader.reasons)
-    assert live.to_json()["detector_reason"] == said[0], "the page shows it"
+    assert live.to_json()["detector_reason"] == logged[0], "the page shows it"
     live.change({"detector": "own"})
-    assert live.to_json()["detector_reason"] == "", "nothing is known of what was not opened"
+    assert live.to_json()["detector_reason"] == "", "no reason is known for a detector that was not opened"
     result = run_bench(reader, minutes=0.1 / 60, warm_up=1)
-    assert result.detector_reason == said[0] and f"| detector | {said[0]} |" in to_markdown(result)
+    assert result.detector_reason == logged[0] and f"| detector | {logged[0]} |" in to_markdown(result)
     assert isinstance(detector_maker(ReaderOptions(faces="cat"), card)(DetectorName.AUTO), HaarDetector)
     with pytest.raises(InputError, match="finds human faces"):
         detector_maker(ReaderOptions(faces="cat"), card)(DetectorName.OWN)
 
 
-def test_own_boxes_are_cropped_as_its_teachers_where_theirs_were_not_measured():
+def test_crop_of_own_falls_back_to_that_of_its_teacher():
     card = Bundle.open(shipped_bundles()["fer-small"]).card
     older = card.model_copy(update={"crops": {"yunet": CropSpec(scale=1.3, faces=200)}})
     assert older.crop_for("own").scale == 1.3 and older.crop_for("nothing") == CropSpec()
@@ -282,9 +284,9 @@ def test_own_boxes_are_cropped_as_its_teachers_where_theirs_were_not_measured():
 
 
 @pytest.mark.parametrize("name", ["fer-nano", "fer-small", "ferplus-small"])
-def test_shipped_cards_hold_the_crop_of_every_detector_of_people_and_its_pixels(name):
+def test_shipped_cards_hold_a_crop_for_every_face_detector_and_pass_the_pixel_check(name):
     bundle = Bundle.open(shipped_bundles()[name])
     crops = bundle.card.crops
     assert {"haar", "yunet", "own"} <= set(crops) and all(crop.faces >= 60 for crop in crops.values())
-    assert crops["own"].scale == pytest.approx(crops["yunet"].scale, abs=0.1), "its boxes are drawn as its teacher's"
+    assert crops["own"].scale == pytest.approx(crops["yunet"].scale, abs=0.1), "its boxes are like its teacher's"
     assert {check.status for check in check_pixels(bundle, Vectors.load(bundle))} == {Status.PASS}

@@ -1,4 +1,4 @@
-"""A finder and a refiner of the user's own: what takes them, what names them, and which bundles are refused."""
+"""The user's own finder and refiner: where they are used and named, and which bundles are refused."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def converted(folder, task, model, name="mine"):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """The shipped pair as bundles of a user, by their own names."""
+    """The shipped pair as a user's bundles, under other names."""
     folder, paths = tmp_path_factory.mktemp("pair"), []
     for name in FACE_NETWORKS:
         bundle = Bundle.open(shipped_networks()[name])
@@ -70,7 +70,7 @@ def pair(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def blind(tmp_path_factory):
-    """A refiner, converted, that takes nothing for a face."""
+    """A converted refiner that accepts no face."""
     return converted(tmp_path_factory.mktemp("blind"), "refine-faces", blind_network(), "blind")
 
 
@@ -81,27 +81,27 @@ def photo(tmp_path_factory):
     return file
 
 
-def named(pair):
+def pair_flags(pair):
     return ["--finder", pair.finder, "--refiner", pair.refiner]
 
 
-def traced(pair):
+def description_of(pair):
     return f"own (my face-finder {Bundle.open(pair.finder).hash[:12]}, my face-refiner {Bundle.open(pair.refiner).hash[:12]})"
 
 
-def test_run_names_the_pair_in_every_line_and_finds_with_it(edgefer, pair, blind, photo):
-    done = edgefer("run", "fer-nano", photo, "--headless", "--json", *named(pair))
+def test_run_uses_the_pair_and_names_it_in_every_line(edgefer, pair, blind, photo):
+    done = edgefer("run", "fer-nano", photo, "--headless", "--json", *pair_flags(pair))
     line = json.loads(done.stdout)
-    assert line["detector"] == traced(pair) and len(line["faces"]) == 1
-    assert traced(pair).removeprefix("own ") in done.stderr, "and once for a person"
+    assert line["detector"] == description_of(pair) and len(line["faces"]) == 1
+    assert description_of(pair).removeprefix("own ") in done.stderr, "and once on stderr"
     done = edgefer("run", "fer-nano", photo, "--headless", "--json", "--refiner", blind, "--detector", "own")
     line = json.loads(done.stdout)
     assert line["faces"] == [] and re.search(r"face-finder [0-9a-f]{12}, blind [0-9a-f]{12}\)$", line["detector"])
 
 
-def test_a_named_finder_is_what_auto_takes_and_a_refiner_serves_yunet(pair, blind, monkeypatch, tmp_path):
+def test_auto_uses_a_given_finder_and_yunet_a_given_refiner(pair, blind, monkeypatch, tmp_path):
     class Lite:
-        """Stands for YuNet, which knows where the astronaut's face is."""
+        """A stand-in for YuNet that knows where the astronaut's face is."""
 
         name, networks = "yunet", ("yunet.onnx 0123456789ab",)
 
@@ -115,33 +115,39 @@ def test_a_named_finder_is_what_auto_takes_and_a_refiner_serves_yunet(pair, blin
     monkeypatch.setattr(choice, "cached_yunet", lambda: tmp_path / "yunet.onnx")
     (tmp_path / "yunet.onnx").touch()
     image = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR)
-    assert automatic(pair).detector.name == "own" and traced(pair).removeprefix("own ") in automatic(pair).reason
+    assert (
+        automatic(pair).detector.name == "own" and description_of(pair).removeprefix("own ") in automatic(pair).reason
+    )
     assert automatic().detector.name == "yunet" and len(automatic().detector.find(image)) == 1
     doubting = yunet(DetectorFiles(yunet=tmp_path / "yunet.onnx", refiner=blind))
     assert doubting.detector.find(image) == []
     assert re.search(r"yunet \(yunet\.onnx 0123456789ab, blind [0-9a-f]{12}\)", doubting.reason)
 
 
-def test_the_same_pair_finds_the_same_faces_as_bundles_of_a_user(pair):
+def test_copies_of_the_shipped_pair_find_the_same_faces(pair):
     image = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR)
     mine, shipped = OwnDetector.of(pair, min_face=30), OwnDetector.shipped(min_face=30)
     assert mine.find(image) == shipped.find(image) != []
-    assert described(mine) == traced(pair) != described(shipped)
+    assert described(mine) == description_of(pair) != described(shipped)
 
 
-def test_bench_the_page_and_python_name_the_pair(edgefer, pair):
-    result = json.loads(edgefer("bench", "fer-nano", "--minutes", "0.01", "--json", *named(pair)).stdout)
-    assert result["detector"] == traced(pair)
+def test_bench_web_page_and_python_api_name_the_pair(edgefer, pair):
+    result = json.loads(edgefer("bench", "fer-nano", "--minutes", "0.01", "--json", *pair_flags(pair)).stdout)
+    assert result["detector"] == description_of(pair)
     reader = Reader.open(
         Bundle.open(shipped_bundles()["fer-nano"]), ReaderOptions(finder=str(pair.finder), refiner=str(pair.refiner))
     )
     frame = reader(cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR))
-    assert frame.detector == traced(pair) and traced(pair).removeprefix("own ") in reader.reasons["auto"]
+    assert (
+        frame.detector == description_of(pair) and description_of(pair).removeprefix("own ") in reader.reasons["auto"]
+    )
     reader.detectors()["own"]()
-    assert traced(pair).removeprefix("own ") in reader.reasons["own"], "what the page shows when it is chosen there"
+    assert description_of(pair).removeprefix("own ") in reader.reasons["own"], (
+        "what the page shows when it is chosen there"
+    )
 
 
-def test_a_service_names_the_pair_from_the_root(monkeypatch, pair):
+def test_service_uses_absolute_paths_for_the_pair(monkeypatch, pair):
     monkeypatch.chdir(pair.finder.parent)
     words = service._run_arguments(["--camera", "0", "--finder", pair.finder.name, "--refiner", "face-nothing"])
     assert words[words.index("--finder") + 1] == str(pair.finder) and "face-nothing" in words
@@ -159,7 +165,7 @@ def test_crops_are_measured_with_the_pair(pair, blind):
         start_training(TrainRequest(data="scenes", recipe="face-refiner"), None, files=pair)
 
 
-def test_an_exported_page_finds_with_the_pair(pair, blind):
+def test_exported_page_detects_with_the_pair(pair, blind):
     card = Bundle.open(shipped_bundles()["fer-nano"]).card
     image = cv2.resize(cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR), (192, 192))
     assert len(device_of(card, files=pair).find(image)) == 1
@@ -172,9 +178,9 @@ def test_an_exported_page_finds_with_the_pair(pair, blind):
 # What is refused
 
 
-def test_options_that_do_not_go_together_are_refused(pair, photo, tmp_path):
+def test_incompatible_options_are_refused(pair, photo, tmp_path):
     card = Bundle.open(shipped_bundles()["fer-nano"]).card
-    for options, said in (
+    for options, message in (
         ({"finder": pair.finder, "detector": "yunet"}, "--finder is for --detector own"),
         ({"finder": pair.finder, "detector": "haar"}, "--finder is for --detector own"),
         ({"refiner": pair.refiner, "detector": "haar"}, "haar's faces are not refined"),
@@ -186,7 +192,7 @@ def test_options_that_do_not_go_together_are_refused(pair, photo, tmp_path):
         ({"refiner": "x" * 300}, "does not exist: name a bundle that"),
         ({"finder": photo}, "There is no bundle at"),
     ):
-        with pytest.raises(EdgeferError, match=said) as refused:
+        with pytest.raises(EdgeferError, match=message) as refused:
             detector_maker(ReaderOptions(**options), card)(ReaderOptions(**options).detector)
         assert "\n" not in str(refused.value)
 
@@ -198,7 +204,7 @@ def test_run_refuses_a_wrong_bundle_with_one_sentence(edgefer, pair, photo):
         Reader.open(Bundle.open(pair.refiner), ReaderOptions())
 
 
-def test_a_damaged_bundle_and_one_that_is_not_converted_are_refused(pair, tmp_path):
+def test_damaged_and_unconverted_bundles_are_refused(pair, tmp_path):
     shutil.copytree(pair.finder, tmp_path / "damaged")
     file = tmp_path / "damaged" / "int8.tflite"
     content = bytearray(file.read_bytes())
@@ -212,18 +218,18 @@ def test_a_damaged_bundle_and_one_that_is_not_converted_are_refused(pair, tmp_pa
 
 
 def relabelled(folder, bundle, files=(), **card):
-    """A bundle of a stranger, whose card and hashes fit its files, whatever those hold."""
+    """An untrusted bundle whose card and hashes match its files, whatever those hold."""
     contents = {form: bundle.read(form) for form in bundle.card.variants} | dict(files)
     return write_bundle(folder, bundle.card.model_copy(update=card), contents).path
 
 
-def test_a_stranger_s_bundle_that_answers_otherwise_is_refused(pair, blind, tmp_path):
+def test_inconsistent_third_party_bundle_is_refused(pair, blind, tmp_path):
     finder, refiner = Bundle.open(pair.finder), Bundle.open(pair.refiner)
     reader = Bundle.open(shipped_bundles()["fer-nano"])
     swapped = {Form.INT8: Bundle.open(blind).read(Form.INT8)}
     odd = tuple(f"number {index}" for index in range(17))
     stored = {Form.INT8: b"TFL3" * 100}, {Form.INT8: finder.read(Form.INT8)[:-5000]}, {"parity": b"PK"}
-    for which, path, said in (
+    for which, path, message in (
         ("refiner", relabelled(tmp_path / "a", reader, task="refine-faces"), "has other outputs"),
         ("refiner", relabelled(tmp_path / "b", reader, task="refine-faces", labels=REFINER_LABELS), "do not belong"),
         ("refiner", relabelled(tmp_path / "c", refiner, labels=odd), "has other outputs"),
@@ -236,7 +242,7 @@ def test_a_stranger_s_bundle_that_answers_otherwise_is_refused(pair, blind, tmp_
         ("finder", relabelled(tmp_path / "j", finder, stored[1]), "cannot be loaded by litert"),
         ("finder", relabelled(tmp_path / "k", finder, stored[2]), "parity"),
     ):
-        with pytest.raises(EdgeferError, match=said) as refused:
+        with pytest.raises(EdgeferError, match=message) as refused:
             own(DetectorFiles(**{which: path}))
         assert str(refused.value).count("\n") == 0 and str(path) in str(refused.value)
     own(DetectorFiles(refiner=tmp_path / "d"), PairOptions(check=False))  # as --no-check has it
@@ -245,7 +251,7 @@ def test_a_stranger_s_bundle_that_answers_otherwise_is_refused(pair, blind, tmp_
 
 
 def odd_finder(change):
-    """A finder that was built to confuse: change(map, number) is put over each of its outputs."""
+    """A malformed finder: change(map, number) is applied to each of its outputs."""
     tensorflow()
     import tf_keras
 
@@ -254,7 +260,7 @@ def odd_finder(change):
     return tf_keras.Model(pixels, [change(one, number) for number, one in enumerate(maps)])
 
 
-def test_a_finder_with_other_maps_is_refused(tmp_path):
+def test_finder_with_unexpected_output_maps_is_refused(tmp_path):
     from tf_keras import layers
 
     turned = odd_finder(lambda one, number: layers.Reshape((12, 48, 5))(one) if number == 0 else one)
@@ -266,7 +272,7 @@ def test_a_finder_with_other_maps_is_refused(tmp_path):
 
 
 class SameMaps:
-    """A network whose maps are those of 192x192 pixels, whatever it is given."""
+    """A network whose output maps are those of 192x192 pixels, whatever its input."""
 
     name, quantized = "theirs/int8.tflite", True
 
@@ -280,14 +286,14 @@ class SameMaps:
         return 0.1, 0
 
 
-def test_a_finder_that_does_not_follow_the_frame_s_size_is_a_fault_of_one_sentence():
+def test_finder_that_ignores_the_frame_size_gives_a_one_sentence_error():
     finder = Finder(SameMaps())
     finder.find(np.zeros((192, 192, 3), np.uint8), 192)
     with pytest.raises(RuntimeFault, match=r"^theirs/int8\.tflite does not give a map per stride"):
         finder.find(np.zeros((96, 192, 3), np.uint8), 192)
 
 
-def test_the_newest_bundle_to_read_with_is_none_that_finds_faces(pair, tmp_path):
+def test_newest_bundle_for_reading_skips_face_detectors(pair, tmp_path):
     for name, source in (("a", shipped_bundles()["fer-nano"]), ("b", pair.finder)):
         shutil.copytree(source, tmp_path / name, copy_function=shutil.copy)
     assert newest_bundle(tmp_path).name == "b" and newest_bundle(tmp_path, reads=True).name == "a"

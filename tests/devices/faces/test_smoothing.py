@@ -1,4 +1,4 @@
-"""Steady labels: how often they change on a face that does not, how late they follow one that does, and `unsure`."""
+"""Label smoothing: how often labels change on a steady face, how quickly they follow a change, and `unsure`."""
 
 import itertools
 
@@ -13,7 +13,7 @@ from edgefer.records import UNSURE, Detection, Face
 LABELS = ("happy", "sad", "neutral")
 
 
-def says(scores) -> dict[str, float]:
+def by_label(scores) -> dict[str, float]:
     """A frame's scores by label."""
     return dict(zip(LABELS, map(float, scores), strict=True))
 
@@ -24,9 +24,9 @@ def settle(smoother, track, time_s, scores, fault="") -> Face:
 
 
 def noisy(fps: float, held_s: float, seconds: float = 60, lead: float = 1.2) -> list[dict[str, float]]:
-    """What a network says of one face when its logits tremble about as much as the right one leads.
+    """A network's scores of one face, with noise on the logits about as large as the right one's lead.
 
-    held_s: how long a tremble lasts; a camera's noise is new in every frame, a head's sway is not.
+    held_s: the correlation time of the noise; a camera's noise is new in every frame, a head's sway is not.
     """
     rng = np.random.default_rng(1)
     kept = np.exp(-1 / fps / held_s) if held_s else 0.0
@@ -34,7 +34,7 @@ def noisy(fps: float, held_s: float, seconds: float = 60, lead: float = 1.2) -> 
     for before, row in itertools.pairwise(logits):
         row += kept * before + np.sqrt(1 - kept**2) * rng.normal(0, 1, len(LABELS))
     logits[:, 0] += lead
-    return [says(row) for row in softmax(1.5 * logits)]
+    return [by_label(row) for row in softmax(1.5 * logits)]
 
 
 def shown(answers, preset: str, fps: float, reject: float = 0.0) -> list[str]:
@@ -53,7 +53,7 @@ def test_off_shows_the_networks_output():
 
 @pytest.mark.parametrize("fps", [10, 15, 30])
 @pytest.mark.parametrize("held_s", [0.0, 0.1, 0.4])
-def test_a_steady_face_flickers_a_sixth_as_often_when_calm(fps, held_s):
+def test_calm_flickers_at_most_a_sixth_as_often_on_a_steady_face(fps, held_s):
     answers = noisy(fps, held_s)
     plain, responsive, calm = (changes(shown(answers, preset, fps)) for preset in PRESETS)
     assert plain > 60, "the noise must make it flicker, or nothing is tested"
@@ -64,7 +64,7 @@ def test_a_steady_face_flickers_a_sixth_as_often_when_calm(fps, held_s):
 @pytest.mark.parametrize(("preset", "most_s"), [("off", 0.01), ("responsive", 0.4), ("calm", 0.6)])
 def test_a_clear_change_is_shown_in_time(preset, most_s, fps):
     """From the first frame of the new expression to the first that shows it."""
-    before, after = [says([0.9, 0.05, 0.05])] * (2 * fps), [says([0.05, 0.9, 0.05])] * (2 * fps)
+    before, after = [by_label([0.9, 0.05, 0.05])] * (2 * fps), [by_label([0.05, 0.9, 0.05])] * (2 * fps)
     labels = shown(before + after, preset, fps)
     assert labels[2 * fps - 1] == "happy" and changes(labels) == 1
     assert (labels.index("sad") - 2 * fps) / fps <= most_s
@@ -72,9 +72,9 @@ def test_a_clear_change_is_shown_in_time(preset, most_s, fps):
 
 @pytest.mark.parametrize("fps", [10, 15, 30])
 @pytest.mark.parametrize("preset", ["responsive", "calm"])
-def test_syllables_do_not_change_a_label_and_an_expression_as_clear_as_they_does(preset, fps):
-    """A mouth that opens for a seventh of a second, three times a second, looks surprised while it does."""
-    resting, open_mouth = says([0.75, 0.15, 0.1]), says([0.15, 0.75, 0.1])
+def test_talking_does_not_change_the_label_but_an_equally_clear_expression_does(preset, fps):
+    """A mouth that opens for a seventh of a second, three times a second, looks surprised while it is open."""
+    resting, open_mouth = by_label([0.75, 0.15, 0.1]), by_label([0.15, 0.75, 0.1])
     talk = [open_mouth if index / fps % 0.34 < 0.14 else resting for index in range(10 * fps)]
     assert changes(shown([resting] * fps + talk, "off", fps)) > 40
     labels = shown([resting] * fps + talk + [open_mouth] * fps, preset, fps)
@@ -82,9 +82,9 @@ def test_syllables_do_not_change_a_label_and_an_expression_as_clear_as_they_does
 
 
 @pytest.mark.parametrize("preset", ["responsive", "calm"])
-def test_a_newcomer_that_barely_leads_is_shown_within_the_patience(preset):
+def test_new_label_with_a_small_lead_is_shown_within_the_patience(preset):
     fps = 15
-    labels = shown([says([0.9, 0.05, 0.05])] * fps + [says([0.45, 0.47, 0.08])] * (4 * fps), preset, fps)
+    labels = shown([by_label([0.9, 0.05, 0.05])] * fps + [by_label([0.45, 0.47, 0.08])] * (4 * fps), preset, fps)
     delay_s = (labels.index("sad") - fps) / fps
     settings = PRESETS[preset]
     # The mean must cross first: 0.85 e^(-t / mean_s) = 0.02.
@@ -92,27 +92,27 @@ def test_a_newcomer_that_barely_leads_is_shown_within_the_patience(preset):
 
 
 def test_one_odd_frame_changes_nothing():
-    good, odd = says([0.8, 0.1, 0.1]), says([0.01, 0.98, 0.01])
+    good, odd = by_label([0.8, 0.1, 0.1]), by_label([0.01, 0.98, 0.01])
     assert set(shown([good] * 10 + [odd] + [good] * 10, "responsive", 15)) == {"happy"}
 
 
-def test_each_face_has_a_voice_of_its_own_and_a_gap_makes_it_new():
+def test_each_face_is_smoothed_separately_and_a_gap_resets_it():
     smoother = LabelSmoother(PRESETS["calm"])
     for index in range(15):
-        assert settle(smoother, 1, index / 15, says([0.9, 0.1, 0])).label == "happy"
-        assert settle(smoother, 2, index / 15, says([0.1, 0.9, 0])).label == "sad"
-    later = settle(smoother, 1, 2.0, says([0, 0.1, 0.9]))
+        assert settle(smoother, 1, index / 15, by_label([0.9, 0.1, 0])).label == "happy"
+        assert settle(smoother, 2, index / 15, by_label([0.1, 0.9, 0])).label == "sad"
+    later = settle(smoother, 1, 2.0, by_label([0, 0.1, 0.9]))
     assert later.label == "neutral" and later.scores["happy"] == 0
-    rewound = settle(smoother, 1, 0.0, says([0, 0.9, 0.1]))
+    rewound = settle(smoother, 1, 0.0, by_label([0, 0.9, 0.1]))
     assert rewound.label == "sad" and rewound.score == 0.9
 
 
-def test_unsure_below_the_threshold_and_not_to_and_fro_at_it():
-    low, high = says([0.43, 0.3, 0.27]), says([0.47, 0.3, 0.23])
+def test_unsure_below_the_threshold_without_flickering_at_it():
+    low, high = by_label([0.43, 0.3, 0.27]), by_label([0.47, 0.3, 0.23])
     alternating = [low, high] * 60
     assert changes(shown(alternating, "off", 15, reject=0.45)) == 119
     assert changes(shown(alternating, "responsive", 15, reject=0.45)) <= 1
-    slowly = ([low] * 15 + [high] * 15) * 4  # too slow for the mean: here the threshold itself must give
+    slowly = ([low] * 15 + [high] * 15) * 4  # too slow for the mean to help: only hysteresis at the threshold does
     assert changes(shown(slowly, "off", 15, reject=0.45)) == 7
     assert changes(shown(slowly, "responsive", 15, reject=0.45)) <= 1
     smoother = LabelSmoother(PRESETS["responsive"], reject=0.45)
@@ -121,12 +121,12 @@ def test_unsure_below_the_threshold_and_not_to_and_fro_at_it():
     assert shown([low], "responsive", 15, reject=0) == ["happy"]
 
 
-def test_pictures_that_cannot_be_read_leave_the_mean_alone():
+def test_unreadable_frames_do_not_change_the_mean():
     smoother = LabelSmoother(PRESETS["calm"], reject=0.45)
-    good, nonsense = says([0.9, 0.05, 0.05]), says([0.0, 1.0, 0.0])
+    good, nonsense = by_label([0.9, 0.05, 0.05]), by_label([0.0, 1.0, 0.0])
     settle(smoother, 1, 0.0, good)
     one = settle(smoother, 1, 0.07, nonsense, "blurred")
-    assert (one.label, one.scores) == ("happy", good), "one blurred frame is passed over"
+    assert (one.label, one.scores) == ("happy", good), "one blurred frame is ignored"
     for index in range(2, 10):
         last = settle(smoother, 1, 0.07 * index, nonsense, "blurred")
     assert (last.label, last.unsure, last.scores) == (UNSURE, "blurred", good)
@@ -141,7 +141,7 @@ EYES = {"eyes_xy": ((30.0, 40.0), (70.0, 40.0))}
 
 
 @pytest.mark.parametrize(
-    ("found", "pixels", "wrong"),
+    ("found", "pixels", "fault"),
     [
         (Detection(box_xyxy=(0, 0, 100, 100)), FACE, ""),
         (Detection(box_xyxy=(0, 0, 20, 20)), FACE, "small"),
@@ -154,17 +154,17 @@ EYES = {"eyes_xy": ((30.0, 40.0), (70.0, 40.0))}
         (Detection(box_xyxy=(0, 0, 100, 100)), np.repeat(FACE // 20, 3, axis=2), "dark"),
     ],
 )
-def test_quality_fault_with_a_picture(found, pixels, wrong):
-    assert quality_fault(found, pixels) == wrong
+def test_quality_fault_of_a_face_image(found, pixels, fault):
+    assert quality_fault(found, pixels) == fault
 
 
-def test_the_light_of_a_face_is_that_of_its_colours_in_the_network_s_order():
+def test_brightness_respects_the_channel_order_of_the_network():
     blue = (FACE * np.array([0.4, 0, 0])).astype(np.uint8)  # a ninth of what is seen, where red is a third
     found = Detection(box_xyxy=(0, 0, 100, 100))
     assert quality_fault(found, blue, "bgr") == "dark" and quality_fault(found, blue, "rgb") != "dark"
 
 
-def test_what_is_shown_agrees_with_its_numbers_whatever_the_network_says():
+def test_shown_label_always_agrees_with_its_scores():
     """On replayed score sequences: the label is the likeliest of its scores, never below --reject, and never stale."""
     for preset, reject, fps, seed in itertools.product(PRESETS, (0.0, 0.45, 0.6), (5, 15, 30), range(3)):
         rng = np.random.default_rng(seed)
@@ -174,7 +174,7 @@ def test_what_is_shown_agrees_with_its_numbers_whatever_the_network_says():
         smoother, held_s, before = LabelSmoother(PRESETS[preset], reject=reject), 0.0, None
         for index, row in enumerate(softmax(steps - steps.mean(axis=1, keepdims=True), 1.5)):
             fault = "dark" if rng.random() < 0.1 else ""
-            face = settle(smoother, 1, index / fps, says(row), fault)
+            face = settle(smoother, 1, index / fps, by_label(row), fault)
             assert face.score == max(face.scores.values()) and face.top == max(face.scores, key=face.scores.get)
             if face.unsure:
                 assert face.label == UNSURE and reject > 0
@@ -186,29 +186,31 @@ def test_what_is_shown_agrees_with_its_numbers_whatever_the_network_says():
             assert held_s <= PRESETS[preset].patience_s + 1 / fps, "scores are held for the patience and no longer"
 
 
-def test_a_label_may_be_called_unsure():
-    """The decisions are those of the same network with other names, and the label cannot be taken for edgefer's own word."""
+def test_label_named_unsure_is_distinguished_from_edgefers_own():
+    """The decisions are those of the same network with other names, and the label cannot be confused with edgefer's own `unsure`."""
     rng, names = np.random.default_rng(4), ("unsure", "sad", "neutral")
     for preset, reject in itertools.product(PRESETS, (0.0, 0.45, 0.6)):
         one, other = (LabelSmoother(PRESETS[preset], reject=reject) for _ in range(2))
         for index, row in enumerate(rng.dirichlet((0.7, 0.5, 0.5), 400)):
             fault = "dark" if rng.random() < 0.1 else ""
-            plain = settle(one, 1, index / 15, says(row), fault)
+            plain = settle(one, 1, index / 15, by_label(row), fault)
             named = settle(other, 1, index / 15, dict(zip(names, row.tolist(), strict=True)), fault)
             assert [*named.scores.values()] == [*plain.scores.values()] and named.unsure == plain.unsure
             assert named.label == ("(unsure)" if plain.unsure else names[LABELS.index(plain.top)])
 
 
-def test_rivals_that_take_turns_do_not_hold_a_label_for_ever():
-    shown_labels = shown([says([0.8, 0.1, 0.1])] * 15 + [says([0.3, 0.4, 0.3]), says([0.3, 0.3, 0.4])] * 30, "calm", 15)
+def test_alternating_rivals_do_not_hold_a_label_forever():
+    shown_labels = shown(
+        [by_label([0.8, 0.1, 0.1])] * 15 + [by_label([0.3, 0.4, 0.3]), by_label([0.3, 0.3, 0.4])] * 30, "calm", 15
+    )
     patience = round(15 * (PRESETS["calm"].patience_s + 0.2))
     assert shown_labels[14] == "happy" and "happy" not in shown_labels[15 + patience :]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_rules_that_are_changed_hold_from_the_next_frame(preset):
+def test_changed_settings_apply_from_the_next_frame(preset):
     """A label that was decided under a lower --reject is not shown as certain under the new one, nor the other way round."""
-    smoother, scores = LabelSmoother(PRESETS[preset], reject=0.45), says([0.6, 0.3, 0.1])
+    smoother, scores = LabelSmoother(PRESETS[preset], reject=0.45), by_label([0.6, 0.3, 0.1])
     assert [settle(smoother, 1, at / 15, scores).label for at in range(10)] == ["happy"] * 10
     smoother.change(PRESETS[preset], 0.9)
     assert settle(smoother, 1, 10 / 15, scores).unsure == LOW

@@ -1,4 +1,4 @@
-"""Faces keep their numbers: between detections, over a detector's lapses, side by side, and not for longer than they should."""
+"""Faces keep their ids: between detections, when the detector misses them, side by side, and no longer than they should."""
 
 import io
 import json
@@ -33,7 +33,7 @@ ONE, OTHER = (40, 60, 120, 140), (200, 60, 280, 140)
 
 
 class Script:
-    """A detector that finds what it is told, frame by frame."""
+    """A detector that returns scripted boxes, frame by frame."""
 
     name = "haar"
 
@@ -45,7 +45,7 @@ class Script:
         return [Detection(box_xyxy=box) for box in self.frames.pop(0)]
 
 
-def numbers(tracker, times_s):
+def ids(tracker, times_s):
     return [
         [face.id for face in tracker.follow(Frame(index=i, time_s=t, image_bgr=BLANK))] for i, t in enumerate(times_s)
     ]
@@ -59,12 +59,12 @@ def at(count, fps=15.0):
     return [index / fps for index in range(count)]
 
 
-def test_a_false_alarm_of_one_frame_is_not_shown_and_a_new_face_is_in_its_second():
+def test_one_frame_false_alarm_is_hidden_and_a_new_face_appears_in_its_second_frame():
     tracker = Tracker(Script([ONE], [ONE, OTHER], [ONE], [ONE, OTHER], [ONE, OTHER], [ONE, OTHER]))
-    assert numbers(tracker, at(6)) == [[1], [1], [1], [1], [1, 3], [1, 3]]
+    assert ids(tracker, at(6)) == [[1], [1], [1], [1], [1, 3], [1, 3]]
 
 
-def test_a_face_that_was_never_sure_is_shown_in_a_first_frame_only_and_one_that_was_once_stays():
+def test_low_score_face_is_shown_only_in_the_first_frame_until_it_scored_high_once():
     class Scored(Script):
         min_new_score = 0.7
 
@@ -73,34 +73,34 @@ def test_a_face_that_was_never_sure_is_shown_in_a_first_frame_only_and_one_that_
             return [Detection(box_xyxy=box, score=score) for box, score in self.frames.pop(0)]
 
     doubted = [[(ONE, 0.65)] for _ in range(4)]
-    assert numbers(Tracker(Scored(*doubted)), at(4)) == [[1], [], [], []]
+    assert ids(Tracker(Scored(*doubted)), at(4)) == [[1], [], [], []]
     once = [[(ONE, 0.65)], [(ONE, 0.65)], [(ONE, 0.71)], [(ONE, 0.61)], [(ONE, 0.6)]]
     detector = Scored(*once)
     tracker = Tracker(WatchedDetector(lambda: detector))
-    assert numbers(tracker, at(5)) == [[1], [], [1], [1], [1]], "through the watchdog too"
+    assert ids(tracker, at(5)) == [[1], [], [1], [1], [1]], "through the watchdog too"
 
 
-def test_a_lapse_of_the_detector_is_bridged_and_a_lasting_one_is_not():
+def test_short_detector_misses_are_bridged_and_long_ones_are_not():
     tracker = Tracker(Script([ONE], [ONE], [], [], [ONE], [], [], [], []))
-    assert numbers(tracker, at(9)) == [[1], [1], [1], [1], [1], [1], [1], [], []]
+    assert ids(tracker, at(9)) == [[1], [1], [1], [1], [1], [1], [1], [], []]
 
 
-def test_a_face_found_again_within_a_second_keeps_its_number_even_where_it_has_moved():
+def test_face_found_again_within_a_second_keeps_its_id_even_if_it_moved():
     moved = tuple(edge + 50 for edge in ONE)
     tracker = Tracker(Script([ONE], *[[]] * 10, [moved]))
-    assert numbers(tracker, at(12))[-1] == [1]
+    assert ids(tracker, at(12))[-1] == [1]
     tracker = Tracker(Script([ONE], *[[]] * 20, [ONE], [ONE]))
-    assert numbers(tracker, at(23))[-2:] == [[], [2]]
+    assert ids(tracker, at(23))[-2:] == [[], [2]]
     tracker = Tracker(Script([ONE], *[[]] * 10, [OTHER], [OTHER]))
-    assert numbers(tracker, at(13))[-2:] == [[], [2]], "another face elsewhere is not it"
+    assert ids(tracker, at(13))[-2:] == [[], [2]], "a face elsewhere is another one"
 
 
-def test_a_gap_or_a_jump_back_in_time_starts_anew():
+def test_gap_or_jump_back_in_time_gives_new_ids():
     tracker = Tracker(Script([ONE], [ONE], [ONE]))
-    assert numbers(tracker, [0.0, FORGET_S, 0.5]) == [[1], [2], [3]]
+    assert ids(tracker, [0.0, FORGET_S, 0.5]) == [[1], [2], [3]]
 
 
-def test_two_faces_that_come_close_keep_their_numbers():
+def test_two_faces_that_come_close_keep_their_ids():
     def pair(step):
         return [(40 + 8 * step, 60, 120 + 8 * step, 140), (280 - 8 * step, 60, 360 - 8 * step, 140)]
 
@@ -109,13 +109,13 @@ def test_two_faces_that_come_close_keep_their_numbers():
     tracker = Tracker(script)
     for index, step in enumerate(steps):
         faces = tracker.follow(Frame(index=index, time_s=index / 15, image_bgr=np.zeros((240, 400, 3), np.uint8)))
-        by_number = {face.id: face.box_xyxy for face in faces}
-        assert [by_number[1], by_number[2]] == pair(step)
+        by_id = {face.id: face.box_xyxy for face in faces}
+        assert [by_id[1], by_id[2]] == pair(step)
 
 
 @pytest.mark.parametrize("every", [2, 4])
 def test_between_detections_the_boxes_follow_the_faces(every, monkeypatch):
-    """Against a Haar search of every frame: hardly further from the truth, by the same two numbers throughout."""
+    """The boxes stay close to the truth, with the same two ids throughout."""
     monkeypatch.setattr(Pace, "apart", every)
     detector = HaarDetector(width=240)
     calls = []
@@ -136,7 +136,7 @@ def middle(box):
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
-def test_a_face_that_leaves_between_detections_is_let_go(monkeypatch):
+def test_face_that_leaves_between_detections_is_dropped(monkeypatch):
     monkeypatch.setattr(Pace, "apart", 7)
     frames = [frame for frame, _ in drawn.scene(seconds=0.2, people=1)]
     tracker = Tracker(HaarDetector(width=240))
@@ -148,7 +148,7 @@ def test_a_face_that_leaves_between_detections_is_let_go(monkeypatch):
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_a_face_that_comes_in_over_the_border_is_followed_by_the_part_that_was_seen(axis):
+def test_face_entering_at_the_border_is_tracked_by_its_visible_part(axis):
     """Also once its box is whole in the frame, and while it stands still."""
     face = cv2.GaussianBlur(np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8), (0, 0), 3)
     face = cv2.normalize(face, None, 0, 255, cv2.NORM_MINMAX)
@@ -161,7 +161,7 @@ def test_a_face_that_comes_in_over_the_border_is_followed_by_the_part_that_was_s
         assert shown.box_xyxy[axis] == pytest.approx(edge, abs=3)
 
 
-def test_eyes_are_levelled_smoothly():
+def test_roll_is_smoothed():
     def eyes(roll_deg):
         dx, dy = 20 * math.cos(math.radians(roll_deg)), 20 * math.sin(math.radians(roll_deg))
         return Detection(box_xyxy=ONE, eyes_xy=((80 - dx, 90 - dy), (80 + dx, 90 + dy)))
@@ -172,11 +172,11 @@ def test_eyes_are_levelled_smoothly():
     tracker = Tracker(detector)
     seen = [tracker.follow(Frame(index=i, time_s=i / 15, image_bgr=BLANK))[0].roll_deg for i in range(40)]
     assert seen[0] == pytest.approx(10)
-    assert np.ptp(seen[8:]) < 4 and np.mean(seen[8:]) == pytest.approx(10, abs=0.3), "of 8 degrees of trembling"
+    assert np.ptp(seen[8:]) < 4 and np.mean(seen[8:]) == pytest.approx(10, abs=0.3), "out of 8 degrees of jitter"
 
 
 @pytest.mark.parametrize(
-    ("seek_ms", "rest_ms", "target_fps", "apart"),
+    ("detect_ms", "rest_ms", "target_fps", "apart"),
     [
         (40, 3, None, 1),
         (40, 3, 15, 1),
@@ -187,15 +187,15 @@ def test_eyes_are_levelled_smoothly():
         (350, 20, 5, 2),
     ],
 )
-def test_faces_are_sought_as_often_as_the_frame_rate_allows(seek_ms, rest_ms, target_fps, apart):
+def test_detection_interval_follows_the_target_frame_rate(detect_ms, rest_ms, target_fps, apart):
     pace = Pace(target_fps)
     for _ in range(50):
-        pace.detected(seek_ms / 1000)
+        pace.detected(detect_ms / 1000)
         pace.rest(rest_ms / 1000)
     pace.followed(0.001)
     assert pace.apart == apart
     if target_fps and rest_ms < 50:
-        assert (seek_ms / apart + 1 + rest_ms) / 1000 <= 1.1 / target_fps, "and so the rate is kept"
+        assert (detect_ms / apart + 1 + rest_ms) / 1000 <= 1.1 / target_fps, "and so the rate is kept"
 
 
 def test_overlap():
@@ -216,7 +216,7 @@ def test_the_loop_detects_less_often_to_reach_the_rate():
     assert summary.faces == 60 and 8 <= detector.calls <= 40
 
 
-def test_a_dark_face_is_unsure_and_says_why_with_its_number_in_each_line():
+def test_dark_face_is_unsure_with_reason_and_id_in_every_line():
     frames = [
         Frame(index=i, time_s=i / 15, image_bgr=np.where(BLANK > 230, BLANK // 5, 0).astype(np.uint8)) for i in range(3)
     ]
@@ -236,7 +236,7 @@ def test_a_dark_face_is_unsure_and_says_why_with_its_number_in_each_line():
     assert face.label in face.scores and face.unsure == ""
 
 
-def test_a_frame_names_the_detector_that_was_in_use_for_it():
+def test_frame_names_the_detector_used_for_it():
     session, frame = Session(shipped(), Script([ONE])), Frame(index=0, time_s=0, image_bgr=BLANK)
     before = session.detect(frame)
     other = Script([ONE])
@@ -258,7 +258,7 @@ def test_an_unsure_face_is_drawn_in_gray_with_its_reason():
 
 
 class Counted:
-    """A detector, and how many whole frames and windows it was asked for."""
+    """Counts a detector's searches of whole frames and of windows."""
 
     looks_near = True
 
@@ -271,7 +271,7 @@ class Counted:
 
 
 @pytest.mark.parametrize("steady", [True, False])
-def test_around_known_faces_is_found_what_a_search_of_every_frame_finds(steady):
+def test_searching_around_known_faces_finds_the_same_as_searching_every_frame(steady):
     frames = [frame for frame, _ in drawn.scene(seconds=4, size=(640, 480))]
     frames = frames if steady else list(drawn.shaken(frames))
     own = Counted(OwnDetector.shipped())
@@ -284,7 +284,7 @@ def test_around_known_faces_is_found_what_a_search_of_every_frame_finds(steady):
     assert len(shared) == 2 * len(frames) and np.mean(shared) > 0.95 and min(shared) > 0.8
 
 
-def test_a_face_that_leaves_its_window_is_looked_for_in_the_whole_frame_at_once():
+def test_face_lost_from_its_window_triggers_a_whole_frame_search_at_once():
     frames = [frame for frame, _ in drawn.scene(seconds=1, people=1, size=(640, 480))]
     own = Counted(OwnDetector.shipped())
     tracker = Tracker(own, follow=100)
@@ -295,10 +295,12 @@ def test_a_face_that_leaves_its_window_is_looked_for_in_the_whole_frame_at_once(
     assert own.whole == 2, "it was not in the window, so the whole frame was searched in the same call"
     wall = replace(frames[7], image_bgr=np.full_like(frames[7].image_bgr, 90))
     left = [tracker.follow(replace(wall, index=number, time_s=number / 15)) for number in range(7, 40)]
-    assert left[-1] == [] and 2 + 13 <= own.whole <= 2 + 16, "looked for everywhere for a second, and then let go"
+    assert left[-1] == [] and 2 + 13 <= own.whole <= 2 + 16, (
+        "whole frames are searched for a second, then the face is dropped"
+    )
 
 
-def test_a_new_face_is_seen_at_the_next_whole_search():
+def test_new_face_is_found_at_the_next_whole_frame_search():
     first, both = [ONE], [ONE, OTHER]
 
     class Scripted(Script):
@@ -309,10 +311,10 @@ def test_a_new_face_is_seen_at_the_next_whole_search():
             return found if near is None else found[: len(near)]
 
     tracker = Tracker(Scripted(first, *[both] * 9), follow=5)
-    assert numbers(tracker, at(10)) == [[1]] * 6 + [[1, 2]] * 4
+    assert ids(tracker, at(10)) == [[1]] * 6 + [[1, 2]] * 4
 
 
-def test_a_file_is_searched_in_every_frame_unless_following_is_asked_for():
+def test_files_are_searched_in_every_frame_unless_follow_is_set():
     reader = Reader.open(Bundle.open(shipped_bundles()["fer-small"]), ReaderOptions(detector="own", follow=10))
     plain = Reader.open(Bundle.open(shipped_bundles()["fer-small"]), ReaderOptions(detector="own"))
     assert reader.session().follow == 10 and plain.session().follow == 1
@@ -322,7 +324,7 @@ def test_a_file_is_searched_in_every_frame_unless_following_is_asked_for():
         ReaderOptions(follow=0)
 
 
-def test_a_region_moves_the_windows_with_it():
+def test_search_windows_are_shifted_into_the_region():
     frame = next(iter(drawn.scene(seconds=0.1, people=1, size=(640, 480))))[0].image_bgr
     wide = np.zeros((700, 900, 3), np.uint8)
     wide[100:580, 200:840] = frame

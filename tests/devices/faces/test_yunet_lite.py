@@ -43,8 +43,8 @@ def images(count, side=64):
     return [cv2.resize(RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8), (side, side)) for _ in range(count)]
 
 
-def opencvs(content, image):
-    """OpenCV's answers to an image, as the maps of the .tflite: float32 [h, w, 16] by stride."""
+def opencv_maps(content, image):
+    """OpenCV's outputs for an image, as the maps of the .tflite: float32 [h, w, 16] by stride."""
     net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
     net.setInput(cv2.dnn.blobFromImage(image))
     names = [f"{head}_{stride}" for stride in STRIDES for head, _ in HEADS]
@@ -58,16 +58,16 @@ def with_probabilities(maps):
     return [np.concatenate([1 / (1 + np.exp(-one[..., :2])), one[..., 2:]], axis=2) for one in maps]
 
 
-def test_float_answers_are_opencvs(content, layers):
+def test_float_outputs_match_opencv(content, layers):
     network = MapNetwork(write_tflite(layers, INPUT, (65, 65, 3), OUTPUTS))
     for image in images(3):
         maps = with_probabilities(network.run(canvas_of(image).astype(np.float32)))
-        for ours, theirs in zip(maps, opencvs(content, image), strict=True):
+        for ours, theirs in zip(maps, opencv_maps(content, image), strict=True):
             assert np.abs(ours - theirs).max() < 2e-4 * max(1, np.abs(theirs).max())
 
 
-def test_int8_answers_are_close_and_need_equalizing(content, layers):
-    """Per channel: an answer is off by a few percent of what it ranges over, though all share one int8 scale."""
+def test_int8_outputs_are_close_after_equalizing(content, layers):
+    """Per channel: outputs are off by a few percent of their range, though all share one int8 scale."""
     every = images(12)
     _, interpreter = open_interpreter(write_tflite(layers, INPUT, (65, 65, 3), OUTPUTS), keep_all=True)
     (where,) = interpreter.get_input_details()
@@ -96,16 +96,16 @@ def test_int8_answers_are_close_and_need_equalizing(content, layers):
     assert np.mean(off) < 0.03 and np.max(np.mean(off, axis=0)) < 0.08
 
 
-def test_float_answers_are_opencvs_on_a_canvas_of_another_shape_too(layers):
+def test_float_outputs_match_opencv_on_a_canvas_of_another_shape(layers):
     image = cv2.resize(images(1)[0], (128, 64))
     network = MapNetwork(write_tflite(layers, INPUT, (65, 129, 3), OUTPUTS))
     maps = with_probabilities(network.run(canvas_of(image).astype(np.float32)))
-    for ours, theirs in zip(maps, opencvs(small_yunet(64, 128), image), strict=True):
+    for ours, theirs in zip(maps, opencv_maps(small_yunet(64, 128), image), strict=True):
         assert np.abs(ours - theirs).max() < 2e-4 * max(1, np.abs(theirs).max())
     assert shapes_of(layers, INPUT, (65, 129, 3))["faces_32"] == (2, 4, 16)
 
 
-def test_a_damaged_file_ends_in_one_sentence(content):
+def test_damaged_file_gives_a_one_sentence_error(content):
     rng = np.random.default_rng(1)
     for _ in range(150):
         damaged = bytearray(content)
@@ -121,12 +121,12 @@ def test_a_damaged_file_ends_in_one_sentence(content):
 @pytest.mark.parametrize(
     "content", [b"", b"\x00" * 1000, b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f", bytes(MAX_BYTES + 1)]
 )
-def test_what_is_no_network_ends_in_one_sentence(content):
+def test_file_without_a_network_gives_a_one_sentence_error(content):
     with pytest.raises(SourceError, match=r"bad\.onnx"):
         read_layers(read_onnx(content, "bad.onnx"), "bad.onnx")
 
 
-def test_operators_in_a_circle_end(content):
+def test_cyclic_graph_is_rejected(content):
     from small_yunet import end, field, node
 
     loop = b"".join([node("Add", ["a", "b"], "c"), node("Add", ["c", "b"], "a"), end(12, "cls_8", (1,))])
@@ -134,12 +134,12 @@ def test_operators_in_a_circle_end(content):
         read_layers(read_onnx(field(7, loop), "loop.onnx"), "loop.onnx")
 
 
-def test_yunet_is_proven_at_first_use_and_kept(tmp_path):
-    """With random weights nothing sure is found: a network that proves nothing is refused, not run."""
+def test_network_that_fails_the_proof_is_refused_and_not_cached(tmp_path):
+    """Random weights find no face with a high score: without faces to compare, the network is refused."""
     (tmp_path / "small.onnx").write_bytes(small_yunet(320, 320))
     with pytest.raises(Exception, match="use --detector own"):
         yunet_lite.YuNetLite(tmp_path / "small.onnx", tmp_path / "cache")
-    assert not (tmp_path / "cache").exists(), "what was not proven is not kept"
+    assert not (tmp_path / "cache").exists(), "an unproven network is not cached"
 
 
 def test_faces_that_differ_from_opencvs_fail_the_proof():
@@ -159,18 +159,18 @@ def test_faces_that_differ_from_opencvs_fail_the_proof():
     assert not yunet_lite.compared([(None, np.empty((0, 15), np.float32))]).passes("int8"), "nothing was compared"
 
 
-# What is kept
+# The cache
 
 
 @pytest.fixture
 def proven(content, monkeypatch, tmp_path):
-    """A small YuNet's file, whose proof is taken for granted."""
+    """A small YuNet's file, with the proof patched to pass."""
     monkeypatch.setattr(yunet_lite._Build, "_prove", lambda build, file, dtype: yunet_lite.Proof(1, 1.0, 0.0, 0))
     (tmp_path / "small.onnx").write_bytes(content)
     return tmp_path / "small.onnx"
 
 
-def test_a_cache_that_cannot_be_written_costs_time_and_no_detector(proven, tmp_path):
+def test_unwritable_cache_does_not_prevent_detection(proven, tmp_path):
     (tmp_path / "a file").write_bytes(b"")
     detector = yunet_lite.YuNetLite(proven, tmp_path / "a file")
     assert isinstance(detector.find(images(1, side=320)[0]), list)
@@ -180,15 +180,15 @@ def test_a_cache_that_cannot_be_written_costs_time_and_no_detector(proven, tmp_p
 @pytest.mark.parametrize("damaged", [b"", b"PK\x03\x04 damaged"])
 def test_a_damaged_cache_entry_is_rebuilt(proven, tmp_path, damaged):
     first = yunet_lite.YuNetLite(proven, tmp_path / "cache")
-    (kept,) = (tmp_path / "cache").rglob("ranges.npz")
-    kept.write_bytes(damaged)
+    (cached,) = (tmp_path / "cache").rglob("ranges.npz")
+    cached.write_bytes(damaged)
     again = yunet_lite.YuNetLite(proven, tmp_path / "cache")
     assert again._build.tflite("int8", (64, 64)) == first._build.tflite("int8", (64, 64))
-    assert kept.read_bytes() != damaged
+    assert cached.read_bytes() != damaged
 
 
-def test_a_file_need_not_be_called_in_utf_8(content, tmp_path):
-    """The small network is none that OpenCV's YuNet runs: it says so, and does not crash."""
+def test_non_utf8_file_name_is_accepted(content, tmp_path):
+    """OpenCV cannot run the small network as YuNet: the error says so, without a crash."""
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/small-\xff.onnx"))
     file.write_bytes(content)
     with pytest.raises(SourceError, match="not a YuNet that OpenCV"):
@@ -201,23 +201,23 @@ def test_a_file_need_not_be_called_in_utf_8(content, tmp_path):
 @pytest.mark.parametrize(
     ("shape", "canvas"), [((720, 1280), (192, 320)), ((480, 640), (256, 320)), ((640, 360), (320, 192))]
 )
-def test_a_canvas_has_the_frames_own_shape(shape, canvas):
+def test_canvas_has_the_shape_of_the_frame(shape, canvas):
     layout = Layout.of(shape, 320)
     assert layout.canvas == canvas and max(layout.size) == 320
 
 
-def test_nothing_is_enlarged():
+def test_small_frames_are_not_enlarged():
     layout = Layout.of((60, 80, 3), 320)
     assert layout.scale == 1 and layout.size == (80, 60) and layout.canvas == (64, 96)
 
 
 @pytest.mark.parametrize("size", [(1, 10000), (5, 5000), (1, 1)])
-def test_slivers_fit_a_canvas(size):
+def test_very_narrow_frames_fit_a_canvas(size):
     layout = Layout.of(size, 320)
     assert shrunk(thinned(np.zeros(size, np.uint8), layout.size), layout.size).shape == layout.size[::-1]
 
 
-def test_a_large_frame_is_shrunk_coarsely_to_the_same_picture():
+def test_coarse_shrinking_of_a_large_frame_is_close_to_area_interpolation():
     image = cv2.resize(RNG.integers(0, 256, (9, 16, 3), dtype=np.uint8), (1920, 1080), interpolation=cv2.INTER_CUBIC)
     coarse, fine = (
         shrunk(thinned(image, (320, 180)), (320, 180)),
@@ -233,8 +233,8 @@ def test_a_thinned_frame_has_every_fifth_row_and_column(channels):
     assert np.array_equal(thin, image[2::5, 2::5]) and thin.flags.c_contiguous
 
 
-def test_a_frame_is_thinned_in_gray_to_the_same_pixels_whatever_its_size():
-    for width in range(384, 1300, 97):  # every place of the last pixel that is read, the frame's very last too
+def test_thinning_in_gray_gives_the_same_pixels_at_every_size():
+    for width in range(384, 1300, 97):  # every position of the last pixel that is read, the frame's last one included
         for height in (width * 9 // 16, width * 3 // 4, width):
             image = RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
             size = Layout.of(image.shape, 192).size
@@ -247,17 +247,17 @@ def test_a_frame_is_thinned_in_gray_to_the_same_pixels_whatever_its_size():
             assert np.array_equal(thinned_gray(image[..., 0], size), thinned(image[..., 0], size))
 
 
-def test_one_face_is_kept_once():
+def test_overlapping_boxes_are_reduced_to_one():
     boxes = np.array([[0, 0, 100, 100], [5, 5, 100, 105], [20, 20, 60, 60], [150, 0, 200, 50]], np.float32)
     scores = np.array([0.9, 0.8, 0.95, 0.5])
-    assert non_max_suppression(boxes, scores, 0.4) == [2, 3], "the surest stays, also where it is the inner one"
+    assert non_max_suppression(boxes, scores, 0.4) == [2, 3], "the highest score stays, even if it is the inner box"
     assert non_max_suppression(boxes, np.array([0.9, 0.8, 0.7, 0.5]), 0.4) == [0, 3], (
         "an overlapping and a nested box are gone"
     )
     assert non_max_suppression(boxes[:0], scores[:0], 0.4) == []
 
 
-def test_what_is_kept_is_alone_and_what_is_not_lies_on_a_surer_box_that_is():
+def test_dropped_boxes_overlap_a_kept_box_with_a_higher_score_and_kept_ones_do_not_overlap():
     corners = RNG.uniform(0, 200, (150, 2))
     boxes = np.concatenate([corners, corners + RNG.uniform(10, 60, (150, 2))], axis=1)
     scores = RNG.uniform(size=150)

@@ -1,4 +1,4 @@
-"""What happens when an expression shows: hold and pause, commands without a shell, pictures, and faces that are blurred."""
+"""Actions on an expression: hold and pause, commands without a shell, snapshots, and blurred faces."""
 
 import json
 import os
@@ -28,10 +28,10 @@ def fired(make_frame, labels, timing, step_s=0.1):
     return [frame.index for frame in frames if trigger.fires(frame)]
 
 
-def test_a_label_fires_once_it_has_stood_and_once_each_time(make_frame):
+def test_label_fires_after_its_hold_time_and_once_per_appearance(make_frame):
     once = Timing(hold_s=0.5, pause_s=0)
     assert fired(make_frame, ["happy"] * 40, once) == [5]
-    assert fired(make_frame, ["happy", "sad"] * 20, once) == [], "a flicker is nothing"
+    assert fired(make_frame, ["happy", "sad"] * 20, once) == [], "a flicker does not fire"
     assert fired(make_frame, ["happy"] * 10 + ["sad"] * 3 + ["happy"] * 10, once) == [5, 18]
     assert fired(make_frame, ["happy"] * 10 + [""] * 3 + ["happy"] * 10, once) == [5, 18]
     assert fired(make_frame, ["happy"], Timing(hold_s=0, pause_s=0)) == [0]
@@ -45,13 +45,13 @@ def test_each_image_of_a_folder_replaces_the_one_before(make_frame):
     assert [frame.index for frame in frames if trigger.fires(frame)] == [0, 2, 4]
 
 
-def test_a_label_appears_anew_in_each_image(make_frame):
+def test_each_still_image_counts_as_a_new_appearance(make_frame):
     trigger = Trigger("happy", Timing(stills=True))
     frames = [make_frame(n, label, time_s=n) for n, label in enumerate(["happy", "happy", "sad", "happy"])]
     assert [frame.index for frame in frames if trigger.fires(frame)] == [0, 1, 3]
 
 
-def test_pictures_of_a_file_are_all_saved_though_the_disk_is_slow(make_frame, monkeypatch, tmp_path):
+def test_all_snapshots_of_a_file_are_saved_even_to_a_slow_disk(make_frame, monkeypatch, tmp_path):
     write = actions.write_image
     monkeypatch.setattr(actions, "write_image", lambda *given: (time.sleep(0.02), write(*given)))
     sink = SnapshotOn("happy", tmp_path / "out", Timing(stills=True))
@@ -71,7 +71,7 @@ def test_a_stream_that_ends_or_is_unplugged_does_not_hold_up_the_others(make_fra
     assert [frame.index for frame in alone if trigger.fires(frame)] == [225, 265]
 
 
-def test_a_command_gets_what_was_seen_in_its_environment_alone(make_frame, tmp_path, monkeypatch):
+def test_command_gets_its_data_only_through_environment_variables(make_frame, tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEFER_TOKEN", "secret")
     monkeypatch.setenv("EDGEFER_MQTT_PASSWORD", "secret")
     out = tmp_path / "out"
@@ -91,15 +91,15 @@ def test_a_command_gets_what_was_seen_in_its_environment_alone(make_frame, tmp_p
     assert not {"EDGEFER_TOKEN", "EDGEFER_MQTT_PASSWORD"} & set(environment)
 
 
-def until(what, sink, frame):
+def until(condition, sink, frame):
     deadline = time.monotonic() + 20
-    while not what():
+    while not condition():
         assert time.monotonic() < deadline
         sink.write(frame)
         time.sleep(0.02)
 
 
-def test_a_command_that_fails_or_hangs_is_logged_and_ended_with_what_it_started(make_frame, monkeypatch, tmp_path):
+def test_failed_or_hung_command_is_logged_and_killed_with_its_children(make_frame, monkeypatch, tmp_path):
     log = []
     sink = CommandOn("happy", ["false"], Timing(hold_s=0, pause_s=0), log=log.append)
     sink.write(make_frame(0, "happy"))
@@ -109,7 +109,7 @@ def test_a_command_that_fails_or_hangs_is_logged_and_ended_with_what_it_started(
     log.clear()
     sink = CommandOn("happy", ["sleep", "60"], Timing(hold_s=0, pause_s=0), log=log.append)
     began = time.monotonic()
-    for number in range(20):  # more often than there may be at a time
+    for number in range(20):  # more than may run at a time
         sink.write(make_frame(number, *(["happy"] if number % 2 else [])))
     assert time.monotonic() - began < 2
     until(lambda: not sink._running, sink, make_frame(30))
@@ -133,7 +133,7 @@ def test_a_command_that_fails_or_hangs_is_logged_and_ended_with_what_it_started(
     assert "cannot be run: No such file" in gone.trouble
 
 
-def test_what_cannot_be_done_is_said_at_the_start(tmp_path):
+def test_invalid_actions_are_refused_at_the_start(tmp_path):
     assert parse_on("happy=say 'hello you' --loud", "--on", LABELS) == ("happy", "say 'hello you' --loud")
     assert parse_on("unsure=x", "--on", LABELS) == ("unsure", "x")
     assert parse_on("(unsure)=x", "--on", ("unsure", "happy")) == ("(unsure)", "x")
@@ -146,7 +146,7 @@ def test_what_cannot_be_done_is_said_at_the_start(tmp_path):
             parse_command(wrong)
 
 
-def test_the_folder_of_snapshots_is_made(tmp_path):
+def test_snapshot_folder_is_created(tmp_path):
     SnapshotOn("happy", tmp_path / "new", Timing())
     assert (tmp_path / "new").is_dir()
     (tmp_path / "file").touch()
@@ -155,7 +155,7 @@ def test_the_folder_of_snapshots_is_made(tmp_path):
             SnapshotOn("happy", tmp_path / place, Timing())
 
 
-def test_snapshots_are_whole_pictures_with_safe_names(make_frame, tmp_path):
+def test_snapshots_are_complete_images_with_safe_names(make_frame, tmp_path):
     label = "../../happy"
     sink = SnapshotOn(label, tmp_path, Timing(hold_s=0, pause_s=0))
     for number in range(6):
@@ -165,7 +165,7 @@ def test_snapshots_are_whole_pictures_with_safe_names(make_frame, tmp_path):
     assert all(file.suffix == ".jpg" and "_happy-" in file.name for file in files) and "2 images" in sink.kept()
 
 
-def test_a_blurred_face_is_a_few_cells_in_everything_that_is_shown(make_frame, tmp_path):
+def test_blurred_faces_are_pixelated_in_every_output(make_frame, tmp_path):
     frame = make_frame(0, "happy", size=(320, 240))
     rng = np.random.default_rng(0)
     frame.image_bgr[:] = rng.integers(0, 255, frame.image_bgr.shape, np.uint8)
@@ -184,7 +184,7 @@ def test_a_blurred_face_is_a_few_cells_in_everything_that_is_shown(make_frame, t
 @pytest.mark.parametrize(
     ("size", "smallest", "largest"), [((320, 240), 10, 12), ((1280, 720), 12, 16), ((3840, 2160), 36, 50)]
 )
-def test_text_is_as_large_as_the_image_asks_for(make_frame, size, smallest, largest):
+def test_text_size_follows_the_image_size(make_frame, size, smallest, largest):
     frame = make_frame(0, "happy", size=size)
     assert smallest <= text_height(frame.image_bgr) <= largest
     shown = View().annotated(frame)
@@ -210,6 +210,6 @@ def test_faces_at_every_edge_can_be_drawn(make_frame):
             assert view.annotated(replace(frame, faces=faces)).shape == (80, 100, 3)
 
 
-def test_labels_in_the_letters_that_can_be_drawn():
+def test_labels_are_reduced_to_drawable_characters():
     assert drawable("fröhlich") == "frohlich" and drawable("sad\x1b[31m") == "sad\\x1b[31m" and drawable("喜") == "?"
     assert os.linesep not in drawable("a\nb")

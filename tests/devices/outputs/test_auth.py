@@ -1,4 +1,4 @@
-"""Who gets in and who is kept out: tokens, guesses by host, crowds of connections, for the page and for the metrics."""
+"""Access to the page and the metrics: tokens, wrong guesses per host, and many connections."""
 
 import base64
 import http.client
@@ -53,7 +53,7 @@ def cookie_of(served):
     return ask(served, "/?token=correct%20horse").headers["set-cookie"].split(";")[0]
 
 
-def test_from_elsewhere_only_with_the_token(servers):
+def test_remote_access_needs_the_token(servers):
     page = servers()
     for path in (
         "/",
@@ -80,7 +80,7 @@ def test_from_elsewhere_only_with_the_token(servers):
 
 
 @pytest.mark.parametrize("kind", ["page", "metrics"])
-def test_a_public_address_needs_a_token_and_a_good_one(servers, kind):
+def test_public_address_needs_a_token_of_at_least_8_characters(servers, kind):
     with pytest.raises(InputError, match="needs a token"):
         servers(kind, token="")
     with pytest.raises(InputError, match="8 characters"):
@@ -94,12 +94,12 @@ def test_metrics_take_the_token_as_prometheus_sends_it(servers):
     assert b"edgefer_frames_total" in ask(metrics, "/metrics", Authorization=f"Bearer {TOKEN}").content
     assert b"edgefer_frames_total" in ask(metrics, "/metrics?token=correct%20horse").content
     ask(metrics, "/metrics?token=wrong%20horse")
-    told = ask(metrics, "/metrics", Authorization=f"Bearer {TOKEN}").content.decode()
-    assert float(re.search(r"^edgefer_wrong_tokens_total (.*)$", told, re.MULTILINE)[1]) == 1
+    reported = ask(metrics, "/metrics", Authorization=f"Bearer {TOKEN}").content.decode()
+    assert float(re.search(r"^edgefer_wrong_tokens_total (.*)$", reported, re.MULTILINE)[1]) == 1
 
 
 @pytest.mark.parametrize("kind", ["page", "metrics"])
-def test_guesses_are_refused_at_once_and_logged_and_shut_nobody_out(servers, kind):
+def test_guesses_are_limited_and_logged_without_locking_out_signed_in_clients(servers, kind):
     log = []
     served = servers(kind, log=log.append)
     path = "/health" if kind == "page" else "/metrics"
@@ -109,15 +109,17 @@ def test_guesses_are_refused_at_once_and_logged_and_shut_nobody_out(servers, kin
     assert statuses == [401] * tokens.MAX_GUESSES + [429] * 5
     assert time.monotonic() - began < 5, "no guess holds a connection"
     right = ask(served, f"{path}?token=correct%20horse")
-    assert right.status == 429 and int(right.headers["retry-after"]) <= 61, "or the limit could be tried out"
+    assert right.status == 429 and int(right.headers["retry-after"]) <= 61, (
+        "otherwise the limit would not stop guessing"
+    )
     if cookie:
-        assert ask(served, path, Cookie=cookie).status == 200, "who was let in stays in"
+        assert ask(served, path, Cookie=cookie).status == 200, "a client with a cookie keeps its access"
     assert len(log) == 2 and "A wrong token came from 127.0.0.1" in log[0] and "refused for up to 60 s" in log[1]
     assert "guess" not in "".join(log), "a wrong token may be a right one elsewhere"
 
 
-def test_an_old_token_over_and_over_is_one_guess(servers):
-    """As a browser tab or a scraper sends it that was not told of the new one."""
+def test_repeating_an_old_token_counts_as_one_guess(servers):
+    """As sent by a browser tab or a scraper that does not have the new one."""
     page = servers()
     old = f"edgefer-{page.port}=abc.def"
     assert {ask(page, "/live", Cookie=old).status for _ in range(30)} == {401}
@@ -125,14 +127,14 @@ def test_an_old_token_over_and_over_is_one_guess(servers):
     assert ask(page, "/?token=correct%20horse").status == 303
 
 
-def test_a_cookie_outlives_the_program_but_not_the_token(servers):
+def test_cookie_survives_a_restart_but_not_a_new_token(servers):
     cookie = cookie_of(servers()).partition("=")[2]
     later, other = servers(), servers(token="another horse")
     assert ask(later, "/health", Cookie=f"edgefer-{later.port}={cookie}").status == 200
     assert ask(other, "/health", Cookie=f"edgefer-{other.port}={cookie}").status == 401
 
 
-def test_hosts_are_counted_apart_and_forgotten_in_time(monkeypatch):
+def test_guesses_are_counted_per_host_and_expire(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(tokens.time, "monotonic", lambda: now[0])
     limit = GuessLimit()
@@ -156,12 +158,12 @@ def test_hosts_are_counted_apart_and_forgotten_in_time(monkeypatch):
         ("", "somewhere"),
     ],
 )
-def test_one_host_is_an_address_or_its_network(address, host):
+def test_host_is_an_ipv4_address_or_an_ipv6_network(address, host):
     assert host_of(address) == host
 
 
-def test_a_header_cannot_name_another_host(servers):
-    """A proxy's header would give each guess a host of its own."""
+def test_forwarding_headers_do_not_change_the_host(servers):
+    """Otherwise each guess could claim a host of its own."""
     page = servers()
     statuses = [
         ask(page, f"/?token=guess{n}", X_Forwarded_For=f"10.0.0.{n}", Forwarded=f"for=10.0.0.{n}").status
@@ -172,14 +174,14 @@ def test_a_header_cannot_name_another_host(servers):
 
 @pytest.mark.parametrize("kind", ["page", "metrics"])
 @pytest.mark.parametrize("start", [b"", b"GET / HTTP/1.1\r\nHost: pi\r\nX-Slow: "])
-def test_half_open_requests_take_no_threads_and_no_place(servers, kind, start):
+def test_half_open_requests_do_not_use_up_threads_or_connections(servers, kind, start):
     served = servers(kind)
     before, crowd = threading.active_count(), []
     for _ in range(300):
         crowd.append(socket.create_connection(("127.0.0.1", served.port), timeout=20))
         crowd[-1].sendall(start)
     answer = ask(served, "/metrics" if kind == "metrics" else "/health", Authorization=f"Bearer {TOKEN}")
-    assert answer.status == 200, "who asks gets the place of one who does not"
+    assert answer.status == 200, "a real request takes the place of an idle connection"
     assert threading.active_count() <= before + 5
     assert len(served._server._server.server_state.connections) <= server.MAX_HOST_CONNECTIONS
     for one in crowd:
@@ -187,7 +189,7 @@ def test_half_open_requests_take_no_threads_and_no_place(servers, kind, start):
 
 
 @pytest.mark.parametrize("second", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: 1"])
-def test_who_asks_nothing_more_is_sent_away(servers, monkeypatch, second):
+def test_idle_connection_is_closed(servers, monkeypatch, second):
     monkeypatch.setattr(server, "REQUEST_S", 0.3)
     page = servers(host="127.0.0.1", token="")
     with socket.create_connection(("127.0.0.1", page.port), timeout=20) as slow:
@@ -198,7 +200,7 @@ def test_who_asks_nothing_more_is_sent_away(servers, monkeypatch, second):
     assert read.count(b"HTTP/1.1 200") == 1
 
 
-def test_who_reads_nothing_is_sent_away(servers, monkeypatch, make_frame):
+def test_connection_that_reads_nothing_is_closed(servers, monkeypatch, make_frame):
     monkeypatch.setattr(server, "REQUEST_S", 0.3)
     page = servers(host="127.0.0.1", token="")
     page.write(make_frame(0, size=(960, 540)))
@@ -223,13 +225,13 @@ def change(page, value, **headers):
     return ask(page, "/settings", "POST", body, **{"Content-Type": "application/json"} | headers)
 
 
-def test_settings_are_changed_behind_the_token_by_the_page_alone(servers):
+def test_settings_can_be_changed_only_with_the_token_and_from_the_page(servers):
     live = settings()
     page = servers(settings=live)
     assert change(page, {"reject": 0.6}).status == 401 and live.read().reject == 0.45
     inside = {"Authorization": f"Bearer {TOKEN}"}
-    told = json.loads(change(page, {"reject": 0.6, "paused": True}, **inside).content)
-    assert told["reject"] == 0.6 and told["paused"] and told["choices"]["smooth"] == ["off", "calm"]
+    result = json.loads(change(page, {"reject": 0.6, "paused": True}, **inside).content)
+    assert result["reject"] == 0.6 and result["paused"] and result["choices"]["smooth"] == ["off", "calm"]
     for odd in (
         {"Origin": "http://evil.example"},
         {"Content-Type": "text/plain"},
@@ -246,7 +248,7 @@ def test_settings_are_changed_behind_the_token_by_the_page_alone(servers):
         {"detector": None}, b"{", b"\xff", b"[" * 3000, b"0" * 5000, {"reject": 0.5, "paused": None},
     ],
 )  # fmt: skip
-def test_wrong_settings_are_a_sentence_and_change_nothing(servers, wrong):
+def test_invalid_settings_give_one_sentence_and_change_nothing(servers, wrong):
     live = settings()
     before = live.read()
     answer = change(servers(host="127.0.0.1", token="", settings=live), wrong)

@@ -1,4 +1,4 @@
-"""The broker's address, and why a connection to it does not come about, against servers on loopback that are none."""
+"""The broker's address, and the reason given when a connection fails, against fake brokers on loopback."""
 
 import shutil
 import socket
@@ -18,7 +18,7 @@ mqtt = pytest.importorskip("edgefer.devices.outputs.mqtt", reason="paho-mqtt is 
 LABELS = ("happy", "sad", "neutral")
 
 
-def test_addresses_and_passwords():
+def test_broker_address_and_password_are_parsed():
     broker = parse_broker("mqtt://pi@broker.local/home/desk/", "from the environment")
     assert (broker.host, broker.port, broker.prefix, broker.user) == ("broker.local", 1883, "home/desk", "pi")
     assert broker.password == "from the environment" and "environment" not in repr(broker)
@@ -29,14 +29,14 @@ def test_addresses_and_passwords():
 @pytest.mark.parametrize(
     "url", ["mqtt://broker", "mqtt://broker/a/#", "mqtt://broker/a b", "http://broker/a", "broker/a", "mqtt://b:x/a", "mqtt:///a", "mqtt://home..lan/a", "mqtt://me:secret/1@b/a"]
 )  # fmt: skip
-def test_no_mqtt_address(url):
+def test_invalid_mqtt_address_is_refused_without_its_password(url):
     with pytest.raises(InputError, match="mqtt://host/topic-prefix") as refused:
         parse_broker(url)
     assert "secret" not in str(refused.value)
 
 
 class Server:
-    """A TCP server on loopback: `answer(connection)` for each who connects, behind TLS where there is a certificate."""
+    """A TCP server on loopback: `answer(connection)` for each client, behind TLS if it has a certificate."""
 
     def __init__(self, answer, certificate=None):
         self._answer, self._context = answer, None
@@ -129,7 +129,7 @@ def certificates(tmp_path_factory):
         ("mqtts", keeps_silent, "right", "right", "does not reply in MQTT (no CONNACK)"),
     ],
 )  # fmt: skip
-def test_the_real_reason_is_given_and_counted_and_frames_go_on(
+def test_real_connection_error_is_logged_and_counted_without_blocking_frames(
     certificates, make_frame, monkeypatch, scheme, answer, certificate, ca, reason
 ):
     monkeypatch.setattr(mqtt, "RETRY_S", (1, 1))
@@ -154,7 +154,7 @@ def test_the_real_reason_is_given_and_counted_and_frames_go_on(
     server.close()
 
 
-def test_a_broker_with_its_own_authority_is_trusted_with_its_file(certificates, monkeypatch):
+def test_broker_with_a_private_ca_is_trusted_with_its_ca_file(certificates, monkeypatch):
     server = Server(accepts, certificates["right"])
     sink = mqtt.Mqtt(parse_broker(f"mqtts://127.0.0.1:{server.port}/desk", ca=certificates["right"][0]), LABELS)
     wait_for(lambda: sink._connected)
@@ -163,7 +163,7 @@ def test_a_broker_with_its_own_authority_is_trusted_with_its_file(certificates, 
     server.close()
 
 
-def test_an_authority_file_that_is_none_is_said_at_once(tmp_path):
+def test_invalid_ca_file_is_refused_at_once(tmp_path):
     (tmp_path / "ca.pem").write_text("no certificate")
     for file, reason in (("ca.pem", "no certificate in PEM"), ("none.pem", "No such file")):
         with pytest.raises(InputError, match=reason):
@@ -181,6 +181,6 @@ def test_an_authority_file_that_is_none_is_said_at_once(tmp_path):
         (None, "no reason given"),
     ],
 )
-def test_every_error_has_a_sentence(error, reason):
+def test_every_connection_error_has_a_clear_message(error, reason):
     assert reason in connection_problem(error, parse_broker("mqtt://broker/desk"))
     assert "refuses connections" in answer_problem(parse_broker("mqtt://127.0.0.1:1/desk"))

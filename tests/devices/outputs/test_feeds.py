@@ -49,7 +49,7 @@ class Dead(Sink):
         self.ended = True
 
 
-def test_a_slow_live_sink_gets_the_newest_and_holds_nobody_up(make_frame):
+def test_slow_live_sink_gets_the_newest_frames_and_does_not_block(make_frame):
     sink = Slow()
     feed = Feed(sink, depth=3)
     feed.write(make_frame(0))
@@ -64,9 +64,9 @@ def test_a_slow_live_sink_gets_the_newest_and_holds_nobody_up(make_frame):
     assert feed.dropped == 96
 
 
-def test_a_file_from_a_file_gets_every_frame(make_frame):
-    sink, said = Slow(every_frame=True), []
-    feed = Feed(sink, wait=True, log=said.append, depth=3)
+def test_file_output_of_a_file_source_gets_every_frame(make_frame):
+    sink, logged = Slow(every_frame=True), []
+    feed = Feed(sink, wait=True, log=logged.append, depth=3)
     writer = threading.Thread(target=lambda: [feed.write(make_frame(number)) for number in range(50)])
     writer.start()
     assert sink.taking.wait(5)
@@ -75,12 +75,12 @@ def test_a_file_from_a_file_gets_every_frame(make_frame):
     sink.go.set()
     writer.join(5)
     feed.close()
-    assert sink.seen == list(range(50)) and feed.dropped == 0 and not said
+    assert sink.seen == list(range(50)) and feed.dropped == 0 and not logged
 
 
 def test_a_stop_is_not_held_up_by_a_sink_that_hangs(make_frame):
-    sink, stop, said = Slow(every_frame=True), threading.Event(), []
-    feed = Feed(sink, wait=True, stop=stop, log=said.append, depth=2)
+    sink, stop, logged = Slow(every_frame=True), threading.Event(), []
+    feed = Feed(sink, wait=True, stop=stop, log=logged.append, depth=2)
     threading.Timer(0.2, stop.set).start()
     began = time.monotonic()
     for number in range(6):
@@ -89,56 +89,56 @@ def test_a_stop_is_not_held_up_by_a_sink_that_hangs(make_frame):
     sink.go.set()
     feed.close()
     assert sink.seen == [0, 1, 2], "without a gap"
-    assert said == ["slow was too slow: 3 frames were dropped."]
+    assert logged == ["slow was too slow: 3 frames were dropped."]
 
 
-def test_a_file_from_a_camera_says_what_it_lacks(make_frame):
-    sink, said = Slow(every_frame=True), []
-    feed = Feed(sink, log=said.append, depth=1)
+def test_file_output_of_a_camera_logs_dropped_frames(make_frame):
+    sink, logged = Slow(every_frame=True), []
+    feed = Feed(sink, log=logged.append, depth=1)
     feed.write(make_frame(0))
     assert sink.taking.wait(5)
     for number in range(1, 4):
         feed.write(make_frame(number))
     sink.go.set()
     feed.close()
-    assert said == ["slow was too slow: 2 frames were dropped."]
+    assert logged == ["slow was too slow: 2 frames were dropped."]
 
 
 @pytest.mark.parametrize(
-    ("error", "why"),
+    ("error", "reason"),
     [
         (OSError(28, os.strerror(28)), "the disk is full"),
         (ValueError("odd\n number."), "odd number"),
         (KeyError(), "KeyError"),
     ],
 )
-def test_a_failed_sink_is_reported_once_and_the_run_continues(make_frame, error, why):
-    sink, said = Dead(error), []
-    feed = Feed(sink, wait=True, log=said.append, depth=1)
+def test_a_failed_sink_is_reported_once_and_the_run_continues(make_frame, error, reason):
+    sink, logged = Dead(error), []
+    feed = Feed(sink, wait=True, log=logged.append, depth=1)
     for number in range(20):
         feed.write(make_frame(number))
     feed.close()
-    assert said == [f"out.csv has ended: {why}. The run continues without it."]
-    assert feed.trouble == why and feed.errors == 1 and sink.ended
+    assert logged == [f"out.csv has ended: {reason}. The run continues without it."]
+    assert feed.trouble == reason and feed.errors == 1 and sink.ended
 
 
-def test_a_hung_sink_is_left_behind_at_the_end(make_frame, monkeypatch):
+def test_hung_sink_is_abandoned_at_the_end(make_frame, monkeypatch):
     monkeypatch.setattr(feeds, "CLOSE_S", 0.1)
-    sink, said = Slow(every_frame=True), []
-    feed = Feed(sink, log=said.append)
+    sink, logged = Slow(every_frame=True), []
+    feed = Feed(sink, log=logged.append)
     feed.write(make_frame(0))
     began = time.monotonic()
     feed.close()
-    assert time.monotonic() - began < 2 and said == ["slow: its last results could not be written: they are lost."]
-    assert "last results" in feed.trouble, "so that the exit code tells of it"
+    assert time.monotonic() - began < 2 and logged == ["slow: its last results could not be written: they are lost."]
+    assert "last results" in feed.trouble, "so that the exit code reflects it"
     sink.go.set()
 
 
-def test_a_long_video_that_is_rewritten_at_its_end_is_waited_for(make_frame, monkeypatch, tmp_path):
+def test_run_waits_while_a_long_video_is_finished(make_frame, monkeypatch, tmp_path):
     monkeypatch.setattr(feeds, "CLOSE_S", 1.0)
     monkeypatch.setattr(video, "FINISH_BYTES_S", 1e5)
-    said, sink = [], video.VideoFile(tmp_path / "out.avi", 10)
-    feed = Feed(sink, wait=True, log=said.append)
+    logged, sink = [], video.VideoFile(tmp_path / "out.avi", 10)
+    feed = Feed(sink, wait=True, log=logged.append)
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)  # so that the file grows
     finish = sink._finish
     sink._finish = lambda encoder: (finish(encoder), time.sleep(1.5))
@@ -146,17 +146,17 @@ def test_a_long_video_that_is_rewritten_at_its_end_is_waited_for(make_frame, mon
         feed.write(replace(make_frame(number), image_bgr=noise))
     feed.close()
     assert (tmp_path / "out.avi").exists() and not feed.error
-    (line,) = said
+    (line,) = logged
     assert re.search(r"out\.avi is being finished, which may take \d+ s more: Ctrl-C would lose it\.", line)
 
 
-def test_a_run_ends_when_the_last_reader_of_its_output_has_gone(make_frame):
+def test_run_ends_when_its_output_pipe_is_closed(make_frame):
     read, write = os.pipe()
     os.close(read)
-    said = []
+    logged = []
     with contextlib.suppress(BrokenPipeError), os.fdopen(write, "w") as out:
-        feed = Feed(JsonLines(out), log=said.append)
+        feed = Feed(JsonLines(out), log=logged.append)
         feed.write(make_frame(0))
         feed.close()
-        assert feed.closed and isinstance(feed.error, BrokenPipeError) and not said
+        assert feed.closed and isinstance(feed.error, BrokenPipeError) and not logged
         assert loop._ended([feed]) and not loop._ended([feed, Dead(ValueError())]) and not loop._ended([])

@@ -7,7 +7,7 @@ from edgefer.devices.outputs.homeassistant import discovery, node_id
 LABELS = ("happy", "sad", "neutral")
 
 
-def test_no_two_prefixes_are_one_device():
+def test_different_prefixes_give_different_devices():
     prefixes = [
         "a/b",
         "a_b",

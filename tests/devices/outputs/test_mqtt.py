@@ -1,4 +1,4 @@
-"""MQTT against a real Mosquitto: what is published and how often, a broker that goes and comes back, one that refuses."""
+"""MQTT against a real Mosquitto: what is published and how often, a broker that disappears and returns, one that refuses."""
 
 import itertools
 import json
@@ -41,7 +41,7 @@ def sinks(monkeypatch):
         sink.close()
 
 
-def test_news_is_another_face_or_label_or_a_score_that_moved(make_frame):
+def test_only_a_changed_face_label_or_score_is_news(make_frame):
     calm = mqtt.state_of(make_frame(0, "happy", "sad"))
     assert calm["count"] == 2 and calm["label"] == "happy" and calm["score"] == 0.8
     assert not mqtt.is_news(calm, mqtt.state_of(make_frame(1, "happy", "sad")))
@@ -54,7 +54,7 @@ def test_news_is_another_face_or_label_or_a_score_that_moved(make_frame):
 
 
 @pytest.mark.mosquitto
-def test_what_is_published(broker, sinks, make_frame):
+def test_state_discovery_and_availability_are_published(broker, sinks, make_frame):
     listener = Listener(broker.port)
     sink = sinks(broker.port, rate=1000)
     assert listener.next("home/desk/availability") == "online"
@@ -94,16 +94,16 @@ def test_only_changes_are_published_at_a_limited_rate(broker, sinks, make_frame)
     sink.write(make_frame(0, "neutral"))
     sink.close()
     states = [json.loads(listener.next("home/desk/state"))["label"]]
-    while states[-1] != "neutral":  # what was held back is told at the end
+    while states[-1] != "neutral":  # the last state is published at the end
         states.append(json.loads(listener.next("home/desk/state"))["label"])
     assert 2 <= len(states) <= 7 and number > 20
     listener.close()
 
 
 @pytest.mark.mosquitto
-def test_a_broker_may_go_and_come_back(broker, sinks, make_frame, monkeypatch):
-    said = []
-    sink = sinks(broker.port, rate=1000, log=said.append)
+def test_publishing_resumes_when_the_broker_returns(broker, sinks, make_frame, monkeypatch):
+    logged = []
+    sink = sinks(broker.port, rate=1000, log=logged.append)
     feed = Feed(sink)
     wait_for(lambda: sink._connected)
     broker.stop()
@@ -118,14 +118,14 @@ def test_a_broker_may_go_and_come_back(broker, sinks, make_frame, monkeypatch):
     monkeypatch.setattr(mqtt, "LASTING_S", 0)
     feed.write(make_frame(100, "sad"))
     wait_for(lambda: not sink.trouble)
-    assert sink.errors == len(said) - 1 and "Retrying" in said[0] and "connected again" in said[-1]
+    assert sink.errors == len(logged) - 1 and "Retrying" in logged[0] and "connected again" in logged[-1]
     listener.close()
 
 
 def test_reconnecting_to_a_failing_broker_backs_off(monkeypatch, make_frame):
-    """As some do with who writes to a topic that is not theirs."""
+    """As a broker that disconnects a client which writes to a forbidden topic."""
     monkeypatch.setattr(mqtt, "RETRY_S", (0.1, 60))
-    said, met = [], []
+    logged, met = [], []
 
     def serve():
         while True:
@@ -142,14 +142,14 @@ def test_reconnecting_to_a_failing_broker_backs_off(monkeypatch, make_frame):
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=serve, daemon=True).start()
         broker = parse_broker(f"mqtt://127.0.0.1:{server.getsockname()[1]}/home/desk")
-        sink = mqtt.Mqtt(broker, LABELS, log=said.append)
+        sink = mqtt.Mqtt(broker, LABELS, log=logged.append)
         wait_for(lambda: len(met) == 5)
         kept = len(sink._client._out_messages)
         sink.close()
         server.shutdown(socket.SHUT_RDWR)
     pauses = [after - before for before, after in itertools.pairwise(met)]
     assert pauses[3] > 2 * pauses[1] and kept == 0
-    assert len(said) == 1 and "may this user write to home/desk/# and homeassistant/#?" in said[0]
+    assert len(logged) == 1 and "may this user write to home/desk/# and homeassistant/#?" in logged[0]
 
 
 @pytest.mark.mosquitto
@@ -164,27 +164,29 @@ def test_a_killed_program_leaves_its_last_will(broker, sinks, make_frame):
 
 @pytest.mark.mosquitto
 def test_a_wrong_password_is_reported_once(broker, sinks):
-    said = []
-    sink = sinks(broker.port, user="pi:wrong", log=said.append)
+    logged = []
+    sink = sinks(broker.port, user="pi:wrong", log=logged.append)
     wait_for(lambda: sink.trouble)
     time.sleep(1.5)  # for a second attempt
-    assert len(said) == 1 and "Not authorized" in said[0] and "wrong" not in said[0]
+    assert len(logged) == 1 and "Not authorized" in logged[0] and "wrong" not in logged[0]
 
 
-def test_no_broker_at_all_holds_nothing_up(sinks, make_frame):
-    said = []
-    sink = sinks(1, log=said.append)
+def test_missing_broker_does_not_block_the_run(sinks, make_frame):
+    logged = []
+    sink = sinks(1, log=logged.append)
     feed = Feed(sink)
     for number in range(100):
         feed.write(make_frame(number, "happy"))
-    wait_for(lambda: said)
+    wait_for(lambda: logged)
     began = time.monotonic()
     feed.close()
     assert time.monotonic() - began < 1.5
-    assert said == ["MQTT 127.0.0.1:1 refuses connections: nothing listens on port 1. Retrying until it is available."]
+    assert logged == [
+        "MQTT 127.0.0.1:1 refuses connections: nothing listens on port 1. Retrying until it is available."
+    ]
 
 
-def test_labels_that_are_called_as_edgefers_own_words(make_frame):
+def test_edgefers_own_states_are_bracketed_if_a_label_has_their_name(make_frame):
     labels = ("none", "unsure", "(none)")
     options = discovery("desk", labels)["homeassistant/sensor/desk/expression/config"]["options"]
     assert options == ["none", "unsure", "(none)", "(unsure)", "((none))"]
@@ -206,8 +208,8 @@ def test_diagnostics_of_a_run(make_frame):
     sink = mqtt.Sink()
     sink.name, sink.trouble = "out.csv", "the disk is full"
     stats.sinks = [sink]
-    told = mqtt.diagnostics_of(stats, "MQTT broker:1883")
-    assert told["problem"] == "out.csv: the disk is full" and told["fps"] > 0 and told["memory_mb"] > 10
+    reported = mqtt.diagnostics_of(stats, "MQTT broker:1883")
+    assert reported["problem"] == "out.csv: the disk is full" and reported["fps"] > 0 and reported["memory_mb"] > 10
     assert mqtt.diagnostics_of(stats, "out.csv")["problem"] == "none"
 
 
@@ -230,11 +232,11 @@ def test_two_runs_do_not_mix_under_one_prefix(broker, sinks, make_frame):
 
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"[]", b"null", b"[" * 290, b'{"run": 1}', b'{"run": "a", "since": "x"}', b'{"run": "a", "since": NaN}', b'{"run": "a", "since": -1e999}', b"\xff", b'{"run":"a","since":1,"x":"' + b"y" * 400 + b'"}'])  # fmt: skip
-def test_what_is_no_claim_is_nothing(payload):
+def test_invalid_claim_is_ignored(payload):
     assert mqtt._parse_claim(payload) is None
 
 
-def test_a_claim_that_the_broker_kept_is_of_nobody(sinks):
+def test_retained_claim_is_ignored(sinks):
     sink = sinks(9)  # where nothing listens
     message = mqtt.paho.MQTTMessage(topic=b"home/desk/run")
     message.payload, message.retain = b'{"run": "other", "since": 1, "established": true}', True
@@ -246,8 +248,8 @@ def test_a_claim_that_the_broker_kept_is_of_nobody(sinks):
 
 
 @pytest.mark.mosquitto
-def test_a_run_that_is_over_at_once_waits_for_the_broker(broker, sinks, make_frame):
-    """One photo is read sooner than a broker accepts: its state is published all the same."""
+def test_short_run_waits_for_the_broker(broker, sinks, make_frame):
+    """A photo is read before the broker has accepted the connection; its state is published anyway."""
     listener = Listener(broker.port)
     feed = Feed(sinks(broker.port))
     feed.write(make_frame(0, "happy"))
@@ -257,7 +259,7 @@ def test_a_run_that_is_over_at_once_waits_for_the_broker(broker, sinks, make_fra
     listener.close()
 
 
-def test_a_photo_whose_state_reaches_no_broker_is_a_failure(edgefer, tmp_path):
+def test_run_fails_if_the_state_of_a_photo_reaches_no_broker(edgefer, tmp_path):
     import cv2
 
     from edgefer import drawn
@@ -269,4 +271,4 @@ def test_a_photo_whose_state_reaches_no_broker_is_a_failure(edgefer, tmp_path):
     done = edgefer(*order, "--mqtt", f"mqtt://127.0.0.1:{port}/home", expect=1)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("edgefer: Not all results were written: MQTT 127.0.0.1:") and "nothing listens" in last
-    assert len((tmp_path / "out.csv").read_text().splitlines()) == 3  # the other outputs are whole: two faces
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 3  # the other outputs are complete: two faces

@@ -27,7 +27,7 @@ def saved(make_frame, tmp_path):
     return file
 
 
-def test_shares_moments_and_runs(saved):
+def test_report_has_shares_moments_and_runs(saved):
     found = read_report(saved)
     first, second = found.runs
     assert first.labels == {"happy": 60, "sad": 40} and second.labels == {"happy": 5}
@@ -40,7 +40,7 @@ def test_shares_moments_and_runs(saved):
     assert "60.0%" in page and "105 faces read, counting each frame" in page and page.count("<svg") == 2
 
 
-def test_a_network_s_own_label_unsure_is_not_taken_for_a_face_that_cannot_be_read(make_frame, tmp_path):
+def test_label_named_unsure_is_counted_apart_from_unsure_faces(make_frame, tmp_path):
     sink = Csv(tmp_path / "run.csv", ("unsure", "sad"))
     for number in range(60):
         label = "unsure" if number < 40 else ("unsure", "dark")
@@ -48,7 +48,7 @@ def test_a_network_s_own_label_unsure_is_not_taken_for_a_face_that_cannot_be_rea
     sink.close()
     found = read_report(tmp_path / "run.csv")
     assert found.runs[0].labels == {"unsure": 40, "(unsure)": 20}
-    assert [one.label for one in found.runs[0].moments] == ["unsure"], "what cannot be read is no moment"
+    assert [one.label for one in found.runs[0].moments] == ["unsure"], "an unsure face is no moment"
     assert "(unsure)" in to_html(found, "run.csv")
 
 
@@ -143,13 +143,13 @@ def test_bad_rows_are_counted_and_named(saved, row, reason):
         (b"a" * 300_000, "not a CSV that|cannot be read"),
     ],
 )
-def test_what_is_no_such_file_is_a_sentence(tmp_path, content, reason):
+def test_file_that_is_not_a_run_csv_is_refused(tmp_path, content, reason):
     (tmp_path / "run.csv").write_bytes(content)
     with pytest.raises(InputError, match=reason):
         read_report(tmp_path / "run.csv")
 
 
-def test_a_file_without_end_takes_bounded_memory(tmp_path):
+def test_very_long_file_takes_bounded_memory(tmp_path):
     """Ten thousand runs, faces and labels."""
     lines = (f"t,0,{n % 7},{n},0,0,9,9,label{n},0.5,\n" for n in range(30_000))
     (tmp_path / "run.csv").write_text(HEADER + "".join(lines))

@@ -12,7 +12,7 @@ from edgefer.errors import EdgeferError
 
 @pytest.fixture
 def controls():
-    """Makes Controls whose detector `other` is opened by a function, and `own` is asked to be left for it."""
+    """Makes Controls that are asked to switch from the detector `own` to `other`, which a function opens."""
 
     def make(opens):
         settings = LiveSettings(
@@ -29,7 +29,7 @@ def controls():
     return make
 
 
-def test_a_detector_is_changed_and_one_that_cannot_be_opened_is_not(controls, make_frame):
+def test_detector_is_changed_unless_the_new_one_cannot_be_opened(controls, make_frame):
     good = controls(lambda: "detector")
     good.write(make_frame(0))
     assert good.used == ["detector"]
@@ -43,7 +43,7 @@ def test_a_detector_is_changed_and_one_that_cannot_be_opened_is_not(controls, ma
     assert bad.settings.read().detector == "own"
 
 
-def test_while_a_detector_is_downloaded_the_watchdog_is_served_and_a_stop_ends_it(controls, make_frame):
+def test_detector_download_serves_the_watchdog_and_can_be_stopped(controls, make_frame):
     slow = controls(lambda: time.sleep(0.5) or "detector")
     slow.write(make_frame(0))
     assert slow.used == ["detector"] and len(slow.waited) >= 2

@@ -1,4 +1,4 @@
-"""Files that stay whole: CSV rows, videos that keep time, a disk that fills up."""
+"""Output files: complete CSV rows, videos with correct timing, full disks."""
 
 import csv
 import errno
@@ -54,7 +54,7 @@ def test_a_csv_row_for_each_face(make_frame, tmp_path):
     assert (third["frame"], third["sad"], third["neutral"]) == ("2", "0.8000", "0.1000")
 
 
-def test_a_csv_is_gone_on_with_and_a_row_that_was_cut_short_is_taken_off(make_frame, tmp_path):
+def test_csv_is_appended_to_and_a_truncated_row_is_removed(make_frame, tmp_path):
     file = tmp_path / "out.csv"
     for number in range(2):
         sink = Csv(file, LABELS)
@@ -73,7 +73,7 @@ def test_a_csv_is_gone_on_with_and_a_row_that_was_cut_short_is_taken_off(make_fr
 
 
 @pytest.mark.parametrize("content", [b"no newline at all", b"time", b"time,frame,x\n", b"\xff\xfe" * 9000, b"\n"])
-def test_a_file_that_is_something_else_is_left_alone(tmp_path, content):
+def test_csv_output_leaves_an_unrelated_file_unchanged(tmp_path, content):
     file = tmp_path / "notes.txt"
     file.write_bytes(content)
     if content == b"time":  # what a kill may leave of the first line
@@ -86,7 +86,7 @@ def test_a_file_that_is_something_else_is_left_alone(tmp_path, content):
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "/tmp"])
-def test_what_is_no_file_is_said(path):
+def test_path_that_is_not_a_file_is_refused(path):
     with pytest.raises(SourceError, match="name a file"):
         Csv(Path(path), LABELS)
 
@@ -101,7 +101,7 @@ def test_a_label_with_a_comma_is_one_column(make_frame, tmp_path):
     assert row["so, so"] == "0.2500" and None not in row
 
 
-def test_a_label_called_as_a_column_has_a_column_of_its_own(make_frame, tmp_path):
+def test_label_named_like_a_column_gets_its_own_column(make_frame, tmp_path):
     labels = ("unsure", "time")
     sink = Csv(tmp_path / "out.csv", labels)
     face = Face(box_xyxy=(0, 0, 9, 9), scores={"unsure": 0.25, "time": 0.75}, unsure="low score", id=1)
@@ -128,7 +128,7 @@ def test_a_label_called_as_a_column_has_a_column_of_its_own(make_frame, tmp_path
         'a;"=1',
     ],
 )
-def test_no_cell_is_a_formula_or_acts_on_a_terminal(make_frame, tmp_path, label):
+def test_cells_hold_no_formulas_or_control_characters(make_frame, tmp_path, label):
     labels = ("happy", label)
     sink = Csv(tmp_path / "out.csv", labels)
     face = Face(box_xyxy=(0, 0, 9, 9), scores={"happy": 0.2, label: 0.8}, unsure="", id=1)
@@ -140,10 +140,10 @@ def test_no_cell_is_a_formula_or_acts_on_a_terminal(make_frame, tmp_path, label)
     for line in csv.reader(io.StringIO(text)):
         assert not any(cell.lstrip().startswith(("=", "+", "-", "@")) for cell in line), line
     assert not re.search(r';[\s"]*[=+@-]', text), "nor where a spreadsheet separates cells by semicolons"
-    out, talk = io.StringIO(), io.StringIO()
-    for sink in (JsonLines(out), Changes(talk)):
+    out, log = io.StringIO(), io.StringIO()
+    for sink in (JsonLines(out), Changes(log)):
         sink.write(replace(make_frame(0), faces=(face,)))
-    for text in (out.getvalue(), talk.getvalue()):
+    for text in (out.getvalue(), log.getvalue()):
         assert text[:-1].isprintable() and text[-1] == "\n"
     assert json.loads(out.getvalue())["faces"][0]["label"] == label
 
@@ -158,15 +158,15 @@ def test_two_runs_do_not_mix_in_one_csv(make_frame, tmp_path):
     assert len(rows(tmp_path / "out.csv")) == 1
 
 
-def test_label_score_and_scores_agree_everywhere(make_frame, tmp_path):
+def test_label_score_and_scores_agree_in_every_output(make_frame, tmp_path):
     from edgefer.devices.outputs.mqtt import state_of
 
     frame = make_frame(0, "sad", ("unsure", "low score"), score=0.41)
     sink = Csv(tmp_path / "out.csv", LABELS)
     sink.write(frame)
     sink.close()
-    told = frame.to_dict()["faces"]
-    for row, face in zip(rows(tmp_path / "out.csv"), told, strict=True):
+    reported = frame.to_dict()["faces"]
+    for row, face in zip(rows(tmp_path / "out.csv"), reported, strict=True):
         assert row["label"] == face["label"] and float(row["score"]) == face["score"] == max(face["scores"].values())
         assert {label: float(row[label]) for label in LABELS} == face["scores"] and row["unsure"] == face.get(
             "unsure", ""
@@ -175,12 +175,12 @@ def test_label_score_and_scores_agree_everywhere(make_frame, tmp_path):
         assert face["label"] == ("unsure" if face.get("unsure") else top)
     published = state_of(frame, LABELS)
     assert [(one["label"], one["score"]) for one in published["faces"]] == [
-        (one["label"], one["score"]) for one in told
+        (one["label"], one["score"]) for one in reported
     ]
-    assert (published["label"], published["score"]) == (told[0]["label"], told[0]["score"])
+    assert (published["label"], published["score"]) == (reported[0]["label"], reported[0]["score"])
 
 
-def test_a_csv_is_whole_when_the_disk_takes_half_a_row(make_frame, tmp_path):
+def test_csv_stays_valid_if_a_row_is_written_only_in_part(make_frame, tmp_path):
     sink = Csv(tmp_path / "out.csv", LABELS)
     sink.write(make_frame(0, "happy"))
 
@@ -202,7 +202,7 @@ def test_a_csv_is_whole_when_the_disk_takes_half_a_row(make_frame, tmp_path):
     assert (tmp_path / "out.csv").read_bytes().endswith(b"\n")
 
 
-def test_a_video_ends_whole_before_the_disk_is_full(make_frame, tmp_path, monkeypatch):
+def test_video_is_finished_before_the_disk_is_full(make_frame, tmp_path, monkeypatch):
     free = iter([10**9] * 21 + [10**6] * 9)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(total=1 << 40, free=next(free)))
     sink = VideoFile(tmp_path / "out.avi", 10)
@@ -214,7 +214,7 @@ def test_a_video_ends_whole_before_the_disk_is_full(make_frame, tmp_path, monkey
     assert not list(tmp_path.glob(".edgefer*"))
 
 
-def test_a_disk_that_is_full_at_the_start_is_said_at_once_and_left_clean(make_frame, tmp_path, monkeypatch):
+def test_full_disk_is_reported_at_once_and_no_file_is_left(make_frame, tmp_path, monkeypatch):
     free = [10**6]
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(total=1 << 40, free=free[0]))
     with pytest.raises(
@@ -230,7 +230,7 @@ def test_a_disk_that_is_full_at_the_start_is_said_at_once_and_left_clean(make_fr
     assert not list(tmp_path.iterdir())
 
 
-def test_a_csv_leaves_the_disk_some_room(make_frame, tmp_path, monkeypatch):
+def test_csv_stops_before_the_disk_is_full(make_frame, tmp_path, monkeypatch):
     sink = Csv(tmp_path / "out.csv", LABELS)
     sink.write(make_frame(0, "happy"))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(total=1 << 40, free=10**6))
@@ -240,8 +240,8 @@ def test_a_csv_leaves_the_disk_some_room(make_frame, tmp_path, monkeypatch):
     assert [row["frame"] for row in rows(tmp_path / "out.csv")] == ["0"]
 
 
-def test_a_video_may_be_named_by_the_time_of_day(make_frame, tmp_path, monkeypatch):
-    """FFmpeg takes what stands before a colon for a protocol."""
+def test_video_name_may_contain_a_colon(make_frame, tmp_path, monkeypatch):
+    """FFmpeg would take the part before the colon for a protocol."""
     monkeypatch.chdir(tmp_path)
     sink = VideoFile(Path("10:30.mp4"), 10)
     for number in range(3):
@@ -252,19 +252,19 @@ def test_a_video_may_be_named_by_the_time_of_day(make_frame, tmp_path, monkeypat
     assert [file.name for file in tmp_path.iterdir()] == ["10:30.mp4"]
 
 
-def test_a_video_that_could_not_be_finished_is_not_left(make_frame, tmp_path):
+def test_video_that_could_not_be_finished_is_removed(make_frame, tmp_path):
     sink = VideoFile(tmp_path / "out.avi", 10)
     for number in range(5):
         sink.write(make_frame(number))
     sink.partial.file.unlink()
-    sink.partial.file.write_bytes(b"what a full disk has of it")
+    sink.partial.file.write_bytes(b"truncated by a full disk")
     with pytest.raises(EdgeferError, match="could not be finished"):
         sink.close()
     assert not list(tmp_path.iterdir())
 
 
-def test_a_live_video_plays_as_fast_as_it_was_seen(make_frame, tmp_path):
-    """A camera of 10 frames a second of which the loop reads five, then twenty, and which is away for a minute: of a file that pause is real."""
+def test_live_video_plays_at_real_speed(make_frame, tmp_path):
+    """A 10 frames/s camera is read at 5, then at 20 frames/s, then unplugged for a minute; in a file, that pause is real."""
     moments = [*np.arange(0, 2, 0.2), *np.arange(2, 4, 0.05), 64.0]
     for live, seconds in ((True, (4.5, 5.5)), (False, (63.5, 64.5))):
         file = tmp_path / f"{live}.avi"
@@ -275,7 +275,7 @@ def test_a_live_video_plays_as_fast_as_it_was_seen(make_frame, tmp_path):
         assert seconds[0] <= frames_of(file) / 10 <= seconds[1]
 
 
-def test_a_folder_that_may_not_be_written_to_is_said_at_once(tmp_path, monkeypatch):
+def test_unwritable_folder_is_refused_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(SourceError, match="may not write"):
         VideoFile(tmp_path / "out.mp4", 10)
@@ -283,7 +283,7 @@ def test_a_folder_that_may_not_be_written_to_is_said_at_once(tmp_path, monkeypat
         Csv(tmp_path / "none" / "out.csv", LABELS)
 
 
-def test_the_annotated_image_is_drawn_once_and_only_if_asked_for(make_frame, monkeypatch):
+def test_annotated_image_is_drawn_once_and_only_on_demand(make_frame, monkeypatch):
     drawn = []
     monkeypatch.setattr(overlay, "draw", lambda image, faces: drawn.append(faces) or image)
     seen = make_frame(0, "happy")
@@ -292,21 +292,21 @@ def test_the_annotated_image_is_drawn_once_and_only_if_asked_for(make_frame, mon
 
 
 def test_lines_for_programs_and_for_people(make_frame):
-    out, talk = io.StringIO(), io.StringIO()
+    out, log = io.StringIO(), io.StringIO()
     for number, labels in enumerate([(), ("happy",), ("happy",), ("sad", ("unsure", "dark"))]):
         JsonLines(out).write(make_frame(number, *labels))
     assert [len(json.loads(line)["faces"]) for line in out.getvalue().splitlines()] == [0, 1, 1, 2]
-    changes = Changes(talk)
+    changes = Changes(log)
     for number, labels in enumerate([(), ("happy",), ("happy",), ("sad", ("unsure", "dark"))]):
         changes.write(make_frame(number, *labels))
-    assert talk.getvalue().splitlines() == [
+    assert log.getvalue().splitlines() == [
         "    0.00 s  no face",
         "    0.10 s  happy 80%",
         "    0.30 s  sad 80%, unsure (dark)",
     ]
 
 
-def test_lines_of_many_devices_name_their_network_and_those_of_a_camera_the_time(make_frame):
+def test_json_lines_can_hold_the_network_and_the_time_of_day(make_frame):
     out = io.StringIO()
     JsonLines(out, network="fer-small 19458d2a38b6", clock=True).write(make_frame(0, "happy"))
     line = json.loads(out.getvalue())
@@ -314,7 +314,7 @@ def test_lines_of_many_devices_name_their_network_and_those_of_a_camera_the_time
     assert abs(datetime.fromisoformat(line["time"]) - datetime.now(UTC)) < timedelta(seconds=60)
 
 
-def test_a_display_that_refuses_is_found_out_without_it(monkeypatch, tmp_path):
+def test_unavailable_display_is_detected(monkeypatch, tmp_path):
     monkeypatch.setenv("DISPLAY", ":4077")
     assert not Window.possible()
     (tmp_path / "cv2.py").write_text("namedWindow = waitKey = print")

@@ -22,7 +22,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_reading_of_a_run(clock, make_frame):
+def test_statistics_of_a_run(clock, make_frame):
     sink = Sink()
     sink.name, sink.dropped, sink.errors, sink.trouble = "MQTT broker:1883", 3, 1, "does not answer"
     stats = RunStats(skipped=lambda: 7)
@@ -65,7 +65,7 @@ def test_the_history_is_five_minutes_of_mean_faces(clock, make_frame):
     assert stats.history() == []
 
 
-def test_prometheus_scrapes_it(make_frame):
+def test_prometheus_can_scrape_the_statistics(make_frame):
     prometheus = pytest.importorskip("edgefer.devices.outputs.prometheus", reason="prometheus-client is not installed")
     sink = Sink()
     sink.name, sink.dropped = "out.csv", 2
@@ -79,7 +79,7 @@ def test_prometheus_scrapes_it(make_frame):
     with pytest.raises(SourceError, match="in use"):
         prometheus.Metrics(stats, "127.0.0.1", metrics.port, labels=(), about={})
     with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics") as answer:
-        told = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[0] != "#")
+        reported = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[0] != "#")
     metrics.close()
     expected = {
         'edgefer_info{network="fer-small"}': 1,
@@ -96,8 +96,8 @@ def test_prometheus_scrapes_it(make_frame):
         'edgefer_sink_errors_total{sink="out.csv"}': 0,
         'edgefer_sink_up{sink="out.csv"}': 1,
     }
-    assert {name: float(told[name]) for name in expected} == expected
-    assert "process_resident_memory_bytes" in told
+    assert {name: float(reported[name]) for name in expected} == expected
+    assert "process_resident_memory_bytes" in reported
 
 
 def test_a_slow_sensor_does_not_hold_up_the_loop(make_frame, monkeypatch):

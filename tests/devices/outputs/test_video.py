@@ -1,4 +1,4 @@
-"""Videos: H.264 through each encoder that is here, times, sizes, names, disks that fill up, two runs at once."""
+"""Videos: H.264 with each available encoder, times, sizes, names, full disks, two runs at once."""
 
 import json
 import os
@@ -28,10 +28,10 @@ KINDS = [
 
 
 def probe(file):
-    """What ffprobe says of the video stream, and of each frame's time."""
+    """The video stream and the time of each frame, by ffprobe."""
     command = ["ffprobe", "-v", "error", "-show_entries", "stream=codec_name,pix_fmt,width,height:frame=pts_time"]
-    told = subprocess.run([*command, "-of", "json", str(file)], check=True, capture_output=True, text=True).stdout
-    found = json.loads(told)
+    result = subprocess.run([*command, "-of", "json", str(file)], check=True, capture_output=True, text=True).stdout
+    found = json.loads(result)
     return found["streams"][0], [float(one["pts_time"]) for one in found["frames"]]
 
 
@@ -46,8 +46,8 @@ def written(file, kind, monkeypatch, make_frame, times, size=(64, 48)):
 
 @pytest.mark.skipif(not shutil.which("ffprobe"), reason="no ffprobe to look with")
 @pytest.mark.parametrize(("kind", "codec"), KINDS)
-def test_each_encoder_writes_what_it_says_and_keeps_time(tmp_path, monkeypatch, make_frame, kind, codec):
-    times = [*np.arange(0, 2, 0.1), *np.arange(3, 5, 0.1)]  # with a second in which nothing came
+def test_each_encoder_writes_its_codec_and_keeps_frame_times(tmp_path, monkeypatch, make_frame, kind, codec):
+    times = [*np.arange(0, 2, 0.1), *np.arange(3, 5, 0.1)]  # with a gap of one second
     sink = written(tmp_path / "out.mp4", kind, monkeypatch, make_frame, times, size=(65, 49))
     stream, seen = probe(tmp_path / "out.mp4")
     assert stream["codec_name"] == codec and seen[-1] == pytest.approx(4.9, abs=0.15)
@@ -62,7 +62,7 @@ def test_each_encoder_writes_what_it_says_and_keeps_time(tmp_path, monkeypatch, 
 
 @pytest.mark.chromium
 @pytest.mark.parametrize(("kind", "codec"), KINDS[:2])
-def test_a_browser_plays_it(tmp_path, monkeypatch, make_frame, kind, codec):
+def test_browser_plays_the_video(tmp_path, monkeypatch, make_frame, kind, codec):
     written(tmp_path / "out.mp4", kind, monkeypatch, make_frame, np.arange(0, 2, 0.1))
     (tmp_path / "page.html").write_text(
         "<video src=out.mp4 muted autoplay onloadeddata='document.title=\"plays \"+videoWidth' onerror='document.title=\"no\"'></video>"
@@ -76,7 +76,7 @@ def test_a_browser_plays_it(tmp_path, monkeypatch, make_frame, kind, codec):
 
 @pytest.mark.parametrize(("kind", "codec"), KINDS)
 @pytest.mark.parametrize("name", ["10:30.mp4", "größe.mp4", "-x.mp4", "a b%d.mp4", b"nicht \xff utf8.mp4"])
-def test_names_that_trouble_libraries(tmp_path, monkeypatch, make_frame, kind, codec, name):
+def test_unusual_file_names_work_with_every_encoder(tmp_path, monkeypatch, make_frame, kind, codec, name):
     folder = tmp_path / os.fsdecode(b"f\xfe")
     folder.mkdir()
     file = folder / os.fsdecode(name)
@@ -86,10 +86,8 @@ def test_names_that_trouble_libraries(tmp_path, monkeypatch, make_frame, kind, c
 
 
 @pytest.mark.parametrize(("kind", "codec"), KINDS)
-def test_a_disk_that_is_full_is_named_and_a_file_that_is_gone_has_not_ended(
-    tmp_path, monkeypatch, make_frame, kind, codec
-):
-    """In a process of its own whose files may have 4 kB: what a full disk does to an encoder, which may not say so."""
+def test_full_disk_is_reported_and_no_partial_video_is_left(tmp_path, monkeypatch, make_frame, kind, codec):
+    """In a process whose files are limited to 4 kB: like a full disk, which an encoder may not report."""
     code = f"""
 import resource, signal, sys
 sys.path.insert(0, {str(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))!r})
@@ -119,7 +117,7 @@ print(bool(feed.error))
     assert not list(tmp_path.iterdir())
 
 
-def test_what_could_be_kept_is_said(tmp_path, monkeypatch, make_frame):
+def test_log_says_how_many_frames_were_kept(tmp_path, monkeypatch, make_frame):
     from types import SimpleNamespace
 
     free = iter([10**9] * 6 + [10**6] * 99)
@@ -134,7 +132,7 @@ def test_what_could_be_kept_is_said(tmp_path, monkeypatch, make_frame):
     )
 
 
-def test_two_runs_do_not_write_one_file(tmp_path, make_frame):
+def test_two_runs_cannot_write_the_same_file(tmp_path, make_frame):
     first = VideoFile(tmp_path / "out.avi", 10)
     with pytest.raises(SourceError, match="Another edgefer run is writing to"):
         VideoFile(tmp_path / "out.avi", 10)
@@ -144,7 +142,7 @@ def test_two_runs_do_not_write_one_file(tmp_path, make_frame):
         VideoFile(tmp_path / "out.avi", 10)
 
 
-def test_what_a_killed_run_left_is_in_nobodys_way(tmp_path, make_frame):
+def test_leftovers_of_a_killed_run_are_replaced(tmp_path, make_frame):
     code = f"from pathlib import Path; from edgefer.devices.outputs.video import VideoFile; VideoFile(Path({str(tmp_path / 'out.avi')!r}), 10); import os; os._exit(1)"
     subprocess.run([sys.executable, "-c", code])
     assert len(list(tmp_path.iterdir())) == 1
@@ -154,7 +152,7 @@ def test_what_a_killed_run_left_is_in_nobodys_way(tmp_path, make_frame):
     assert [one.name for one in tmp_path.iterdir()] == ["out.avi"]
 
 
-def test_a_file_that_came_meanwhile_is_not_written_over(tmp_path, make_frame):
+def test_file_created_meanwhile_is_not_overwritten(tmp_path, make_frame):
     log = []
     feed = Feed(VideoFile(tmp_path / "out.avi", 10), wait=True, log=log.append)
     feed.write(make_frame(0))
@@ -171,7 +169,7 @@ def test_images_of_other_sizes_are_not_stretched():
     assert fitted(square, (100, 100)) is square
 
 
-def test_the_best_encoder_that_works_is_taken(monkeypatch):
+def test_best_available_encoder_is_chosen(monkeypatch):
     for kind in (PyavEncoder, FfmpegEncoder, encoders.CvH264Encoder):
         monkeypatch.setattr(kind, "here", staticmethod(lambda: False))
     assert encoders.h264_encoder() is None
@@ -180,7 +178,7 @@ def test_the_best_encoder_that_works_is_taken(monkeypatch):
     assert cv2.__version__
 
 
-def test_an_ffmpeg_that_dies_is_a_sentence(tmp_path, monkeypatch, make_frame):
+def test_crashing_ffmpeg_gives_a_clear_error(tmp_path, monkeypatch, make_frame):
     program = tmp_path / "bin/ffmpeg"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\necho 'out.mp4: No space left on device' >&2; exit 1\n")

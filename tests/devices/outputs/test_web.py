@@ -1,4 +1,4 @@
-"""The page: what it serves, to whom, what many or slow viewers cost, and how it looks to a real browser."""
+"""The page: what it serves, to whom, the cost of many or slow viewers, and how it looks in a real browser."""
 
 import asyncio
 import http.client
@@ -56,7 +56,7 @@ def get(page, path="/", **headers):
     return answer
 
 
-def test_the_page_and_what_it_needs(serve):
+def test_page_and_its_files_are_served(serve):
     page = serve()
     for path, kind in (("/", "text/html"), ("/page.js", "javascript"), ("/page.css", "text/css"), ("/icon.svg", "svg")):
         answer = get(page, path)
@@ -68,7 +68,7 @@ def test_the_page_and_what_it_needs(serve):
         web.WebPage(RunStats(), "127.0.0.1", page.port, web.PageOptions())
 
 
-def test_a_picture_comes_with_its_faces(serve, make_frame):
+def test_live_image_comes_with_its_faces(serve, make_frame):
     page = serve()
     page.write(make_frame(200, "happy", ("unsure", "dark"), size=(1920, 1080)))
     answer = get(page, "/live")
@@ -81,7 +81,7 @@ def test_a_picture_comes_with_its_faces(serve, make_frame):
     assert get(page, "/live?after=x").status == 400
 
 
-def test_a_newer_picture_is_waited_for_and_there_may_be_none(serve, make_frame, monkeypatch):
+def test_live_waits_for_a_newer_image(serve, make_frame, monkeypatch):
     monkeypatch.setattr(web, "WAIT_S", 0.3)
     page = serve()
     assert get(page, "/live").status == 204
@@ -90,12 +90,12 @@ def test_a_newer_picture_is_waited_for_and_there_may_be_none(serve, make_frame, 
     monkeypatch.setattr(web, "WAIT_S", 20)
     threading.Timer(0.1, lambda: page.write(make_frame(1))).start()
     assert json.loads(get(page, "/live?after=1").headers["x-edgefer"])["number"] == 2
-    # A browser that slept while the program was started again: its number is the old run's.
+    # A browser that slept while the program was restarted: its number is from the old run.
     assert json.loads(get(page, "/live?after=100000").headers["x-edgefer"])["number"] == 2
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
-def test_any_address_is_ipv4_too_and_all_of_loopback_is_this_machine(serve):
+def test_ipv6_any_address_serves_ipv4_too_and_every_loopback_host_is_accepted(serve):
     page = serve("::", token="long enough")
     assert get(page, "/health?token=long%20enough").status == 200
     assert get(serve("127.0.0.1"), "/health", Host="127.0.1.1:80").status == 200
@@ -104,16 +104,16 @@ def test_any_address_is_ipv4_too_and_all_of_loopback_is_this_machine(serve):
 def test_health_and_history(serve, make_frame):
     stats = RunStats()
     stats.add(make_frame(0, "happy"), {})
-    told = json.loads(get(serve(stats=stats), "/health").content)
+    result = json.loads(get(serve(stats=stats), "/health").content)
     assert (
-        told["state"] == "running"
-        and told["frames"] == 1
-        and told["history"] == [{"ago_s": 0, "faces": {"happy": 1.0}}]
+        result["state"] == "running"
+        and result["frames"] == 1
+        and result["history"] == [{"ago_s": 0, "faces": {"happy": 1.0}}]
     )
-    assert told["about"]["colors"] == {"happy": "#d55e00", "sad": "#cc79a7", "neutral": "#0072b2"}
+    assert result["about"]["colors"] == {"happy": "#d55e00", "sad": "#cc79a7", "neutral": "#0072b2"}
 
 
-def test_pictures_are_encoded_only_while_somebody_looks_and_once_for_all(serve, make_frame, monkeypatch):
+def test_images_are_encoded_once_and_only_while_somebody_watches(serve, make_frame, monkeypatch):
     encoded, encode = [], web._encode
     monkeypatch.setattr(web, "_encode", lambda *seen: encoded.append(1) or encode(*seen))
     page = serve()
@@ -128,7 +128,7 @@ def test_pictures_are_encoded_only_while_somebody_looks_and_once_for_all(serve, 
     assert len(encoded) == 1
 
 
-def test_viewers_that_read_nothing_hold_nobody_up(serve, make_frame):
+def test_viewers_that_read_nothing_do_not_block(serve, make_frame):
     page = serve()
     sleepers = []
     for _ in range(20):
@@ -150,7 +150,7 @@ def test_viewers_that_read_nothing_hold_nobody_up(serve, make_frame):
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "[bad", ""])
-def test_a_name_that_was_made_to_lead_here_is_refused(serve, host):
+def test_dns_rebinding_is_refused(serve, host):
     page = serve()
     assert get(page, "/live", Host=host).status == 421
     for good in ("localhost:1234", f"127.0.0.1:{page.port}", "[::1]"):
@@ -158,15 +158,15 @@ def test_a_name_that_was_made_to_lead_here_is_refused(serve, host):
 
 
 @pytest.mark.parametrize(
-    ("host", "is_it"),
+    ("host", "expected"),
     [("127.0.0.1", True), ("127.0.0.2", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("pi", False)],
 )
-def test_what_is_loopback(host, is_it):
-    assert is_loopback(host) == is_it
+def test_is_loopback(host, expected):
+    assert is_loopback(host) == expected
 
 
 class Browser:
-    """Chromium without a window, led over the pipe of its DevTools protocol."""
+    """Headless Chromium, controlled over the pipe of its DevTools protocol."""
 
     def __init__(self, folder):
         flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
@@ -218,7 +218,7 @@ class Browser:
         self.process.wait(10)
 
 
-def test_a_snapshot_and_a_stream(serve, make_frame, monkeypatch):
+def test_snapshot_and_stream_are_served(serve, make_frame, monkeypatch):
     monkeypatch.setattr(web, "WAIT_S", 0.2)
     page = serve()
     assert get(page, "/snapshot.jpg").status == 503
@@ -241,7 +241,7 @@ def test_a_snapshot_and_a_stream(serve, make_frame, monkeypatch):
     assert b"200 OK" in head and b"multipart/x-mixed-replace" in head
 
 
-def test_only_so_many_watch_the_stream(serve, make_frame, monkeypatch):
+def test_number_of_stream_viewers_is_limited(serve, make_frame, monkeypatch):
     monkeypatch.setattr(web, "MAX_STREAMS", 1)
     page = serve()
     page.write(make_frame(0))
@@ -251,7 +251,7 @@ def test_only_so_many_watch_the_stream(serve, make_frame, monkeypatch):
         assert get(page, "/stream.mjpg").status == 503
     deadline = time.monotonic() + 20
     while page._streams:
-        assert time.monotonic() < deadline, "who has gone makes room"
+        assert time.monotonic() < deadline, "a viewer that left makes room"
         page.write(make_frame(1))
         time.sleep(0.05)
 
@@ -265,7 +265,7 @@ def test_blurred_faces_are_blurred_on_the_page(serve, make_frame):
     assert np.abs(np.diff(image[8:20, 8].astype(int), axis=0)).max() < 100
 
 
-def test_the_history_as_csv_and_over_a_longer_time(serve, make_frame, monkeypatch):
+def test_history_is_served_as_csv_and_over_a_longer_time(serve, make_frame, monkeypatch):
     from edgefer.devices.outputs import stats as module
 
     now = [0.0]
@@ -285,7 +285,7 @@ def test_the_history_as_csv_and_over_a_longer_time(serve, make_frame, monkeypatc
 
 
 @pytest.mark.chromium
-def test_bars_have_their_colours_however_late_the_first_health_answer_comes(serve, make_frame, tmp_path, monkeypatch):
+def test_bars_have_their_colours_even_if_the_first_health_answer_is_late(serve, make_frame, tmp_path, monkeypatch):
     health = web.WebPage._health
 
     async def late(self, request):

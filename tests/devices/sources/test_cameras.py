@@ -1,4 +1,4 @@
-"""What is a camera and what is on this machine; how each kind is asked for pictures; videos frame by frame."""
+"""Which cameras a machine has, how each kind is opened and configured, and videos read frame by frame."""
 
 import json
 import struct
@@ -21,14 +21,14 @@ from edgefer.errors import InputError, MissingDependency, SourceError
 from edgefer.options import parse_size
 
 
-def test_only_a_web_address_that_ends_like_a_video_is_one():
+def test_only_http_urls_with_a_video_suffix_are_videos():
     assert not cameras.open_source("http://host/film.mp4?x=1").live
     assert cameras.open_source("rtsp://camera/live.mp4").live
     with pytest.raises(SourceError, match="check the address"), cameras.open_source("http://127.0.0.1:9/film.mp4"):
         pass
 
 
-def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+def test_unreadable_file_is_reported_as_a_permission_error(tmp_path, monkeypatch):
     (tmp_path / "film.mp4").write_bytes(b"film")
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(SourceError, match="You may not read"):
@@ -50,7 +50,7 @@ def test_a_file_gives_every_frame_even_to_a_slow_loop(tmp_path):
 
 
 @pytest.mark.parametrize("camera", ["usb", "csi:", "csi:x", "", "/tmp/video", "-1"])
-def test_what_is_no_camera_is_refused(camera):
+def test_invalid_camera_name_is_refused(camera):
     with pytest.raises(InputError, match="There is no camera"):
         cameras.open_camera(camera)
 
@@ -58,7 +58,7 @@ def test_what_is_no_camera_is_refused(camera):
 @pytest.mark.parametrize(
     ("text", "size"), [("640x480", (640, 480)), ("1280X720", (1280, 720)), ("640", None), ("0x0", None), ("axb", None)]
 )
-def test_picture_sizes(text, size):
+def test_image_sizes_are_parsed(text, size):
     if size:
         assert parse_size(text) == size
     else:
@@ -67,7 +67,7 @@ def test_picture_sizes(text, size):
 
 
 class FakeVideoCapture:
-    """cv2.VideoCapture as far as it is used; notes the order of what it is asked."""
+    """A minimal cv2.VideoCapture that records its settings in order."""
 
     def __init__(self, *arguments):
         self.arguments, self.asked = arguments, []
@@ -79,10 +79,10 @@ class FakeVideoCapture:
     def read(self):
         return True, np.zeros((4, 4, 3), np.uint8)
 
-    def set(self, what, value):
-        self.asked.append((what, value))
+    def set(self, prop, value):
+        self.asked.append((prop, value))
 
-    def get(self, what):
+    def get(self, prop):
         return 30.0
 
     def release(self):
@@ -99,27 +99,27 @@ class FakeVideoCapture:
         ({"mjpg": True, "fps": 60}, True),
     ],
 )
-def test_a_usb_camera_is_asked_for_format_then_size_then_rate(monkeypatch, tmp_path, options, compressed):
+def test_usb_camera_is_set_to_format_then_size_then_rate(monkeypatch, tmp_path, options, compressed):
     monkeypatch.setattr(captures.cv2, "VideoCapture", FakeVideoCapture)
     (tmp_path / "video3").touch()
     captures.connect_v4l2(tmp_path / "video3", CaptureOptions(**options))
     asked = FakeVideoCapture.last
     assert asked.arguments == (str(tmp_path / "video3"), cv2.CAP_V4L2)
     order = [cv2.CAP_PROP_FOURCC, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FPS]
-    kinds = [what for what, _ in asked.asked if what in order]
+    kinds = [prop for prop, _ in asked.asked if prop in order]
     assert kinds == sorted(kinds, key=order.index)
     assert ((cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG")) in asked.asked) == compressed
     if "size" in options:
         assert (cv2.CAP_PROP_FRAME_WIDTH, options["size"][0]) in asked.asked
 
 
-def test_a_missing_camera_names_those_that_are_there(tmp_path):
+def test_missing_camera_error_names_the_available_ones(tmp_path):
     (tmp_path / "video2").touch()
     with pytest.raises(SourceError, match=r"There is no camera 0 .*the cameras here are 2"):
         captures.connect_v4l2(tmp_path / "video0", CaptureOptions())
 
 
-def test_gstreamer_where_opencv_has_none_and_where_it_has(monkeypatch):
+def test_gstreamer_needs_an_opencv_built_with_it(monkeypatch):
     monkeypatch.setattr(captures.cv2.videoio_registry, "hasBackend", lambda backend: False)
     with (
         pytest.raises(MissingDependency, match=r"without GStreamer.*python3-opencv"),
@@ -135,7 +135,7 @@ def test_gstreamer_where_opencv_has_none_and_where_it_has(monkeypatch):
 
 
 class FakePicamera2:
-    """Picamera2 as far as it is used (raspberrypi/picamera2, picamera2.py)."""
+    """A minimal Picamera2 (raspberrypi/picamera2, picamera2.py)."""
 
     cameras = (
         {"Model": "imx708_wide", "Id": "/base/axi/pcie@120000/rp1/i2c@88000/imx708@1a", "Num": 1},
@@ -180,7 +180,7 @@ def csi(monkeypatch):
     monkeypatch.setitem(sys.modules, "picamera2", types.SimpleNamespace(Picamera2=FakePicamera2))
 
 
-def test_a_csi_camera_through_picamera2(csi):
+def test_csi_camera_is_read_through_picamera2(csi):
     with cameras.open_camera("csi", CaptureOptions(size=(640, 480), fps=20)) as source:
         frame = next(iter(source))
     assert frame.image_bgr.shape == (480, 640, 3) and source.fps == 20
@@ -190,7 +190,7 @@ def test_a_csi_camera_through_picamera2(csi):
         pass
 
 
-def test_an_older_picamera2_lists_the_cameras_by_number(csi, monkeypatch):
+def test_csi_camera_is_found_with_an_older_picamera2(csi, monkeypatch):
     usb, sensor = {"Model": "uvcvideo", "Id": "/base/usb@1"}, {"Model": "imx219", "Id": "/base/i2c@1"}
     monkeypatch.setattr(FakePicamera2, "cameras", (usb, sensor))
     with cameras.open_camera("csi") as source:
@@ -198,7 +198,7 @@ def test_an_older_picamera2_lists_the_cameras_by_number(csi, monkeypatch):
     assert FakePicamera2.last.number == 1
 
 
-def test_a_csi_camera_that_fails_to_stop_is_given_back(csi, monkeypatch):
+def test_csi_camera_that_fails_to_stop_is_released(csi, monkeypatch):
     def stop(self):
         raise TimeoutError
 
@@ -208,7 +208,7 @@ def test_a_csi_camera_that_fails_to_stop_is_given_back(csi, monkeypatch):
     assert FakePicamera2.last.closed
 
 
-def test_a_csi_camera_that_fails_to_start_is_given_back(csi):
+def test_csi_camera_that_fails_to_start_is_released(csi):
     with (
         pytest.raises(SourceError, match="bad size"),
         cameras.open_camera("csi", CaptureOptions(size=(13, 13))),
@@ -217,7 +217,7 @@ def test_a_csi_camera_that_fails_to_start_is_given_back(csi):
     assert FakePicamera2.last.closed
 
 
-def test_csi_without_picamera2_says_how_to_get_it(monkeypatch):
+def test_csi_without_picamera2_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "picamera2", None)
     with (
         pytest.raises(MissingDependency, match=r"apt install -y python3-picamera2.*--system-site-packages"),
@@ -226,14 +226,14 @@ def test_csi_without_picamera2_says_how_to_get_it(monkeypatch):
         pass
 
 
-def test_the_cameras_of_a_pi_are_told_from_its_other_nodes(tmp_path):
+def test_cameras_of_a_pi_are_distinguished_from_its_other_video_nodes(tmp_path):
     root = machine(tmp_path, PI)
     assert [(camera.camera, camera.name) for camera in discovery.usb_cameras(root)] == [("2", "HD Pro Webcam C920")]
     assert discovery.csi_sensors(root) == ["imx219 10-0010"]
 
 
-def test_capabilities_are_asked_of_the_kernel_where_it_answers(tmp_path, monkeypatch):
-    """A depth camera has its colour pictures on a node that is not its first; a metadata node gives no pictures."""
+def test_camera_nodes_are_identified_by_their_kernel_capabilities(tmp_path, monkeypatch):
+    """A depth camera has its colour images on a node that is not its first; a metadata node gives no images."""
     root = machine(tmp_path, {f"video{n}": ("Depth Camera", str(n)) for n in range(3)})
     capabilities = iter([0x04A00000, 0x04200001, 0x04A00000])  # metadata capture; video capture; metadata capture
 
@@ -247,7 +247,7 @@ def test_capabilities_are_asked_of_the_kernel_where_it_answers(tmp_path, monkeyp
     assert [camera.camera for camera in discovery.usb_cameras(root)] == ["1"]
 
 
-def test_no_cameras(tmp_path, monkeypatch):
+def test_no_cameras_are_found(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "picamera2", None)
     assert discovery.find_cameras(tmp_path) == []
 
@@ -267,14 +267,14 @@ def test_a_libcamera_that_fails_is_a_row_with_its_problem(tmp_path, csi, monkeyp
     assert "cannot list the CSI cameras (Failed to start the camera manager): try rpicam-hello" in trial.problem
 
 
-def test_a_camera_is_tried_for_real():
+def test_camera_trial_measures_size_and_rate():
     trial = discovery.try_camera(live(FakeCapture(slowly(*range(60), pause=0.02))), seconds=0.3)
     assert (trial.width, trial.height, trial.problem) == (6, 4, "")
     assert 5 < trial.fps < 55
     assert "no camera 9" in discovery.try_camera(live(SourceError("There is no camera 9."))).problem
 
 
-def test_a_camera_that_hangs_after_a_picture_is_no_endless_trial(monkeypatch):
+def test_trial_of_a_camera_that_hangs_ends(monkeypatch):
     monkeypatch.setattr(discovery, "HANG_S", 0.2)
     hang = threading.Event()
     trial = discovery.try_camera(live(FakeCapture([1, lambda: hang.wait(20)])))
@@ -295,8 +295,8 @@ def test_the_command_lists_what_works_and_what_does_not(monkeypatch):
     shown = result.output
     assert result.exit_code == 1, "something that was checked failed"
     assert "6x4" in shown and "The camera is busy." in shown
-    told = json.loads(CliRunner().invoke(app, ["cameras", "--json"]).output)["cameras"]
-    assert [(camera["camera"], camera["width"], camera["problem"]) for camera in told] == [
+    result = json.loads(CliRunner().invoke(app, ["cameras", "--json"]).output)["cameras"]
+    assert [(camera["camera"], camera["width"], camera["problem"]) for camera in result] == [
         ("0", 6, ""),
         ("csi", 0, "The camera is busy."),
     ]

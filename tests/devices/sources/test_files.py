@@ -1,4 +1,4 @@
-"""Videos and images as they come: damaged, of variable rate, oddly named, of all sizes, and unreadable ones among them."""
+"""Video and image files: damaged, of variable frame rate, with unusual names, of mixed sizes, unreadable."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ def read(source) -> list:
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "mp4v"), ("a.avi", "MJPG")])
-def test_a_video_with_a_damaged_middle_is_no_success(tmp_path, name, codec):
+def test_video_with_a_damaged_middle_is_reported_as_incomplete(tmp_path, name, codec):
     whole = write_video(tmp_path / name, codec=codec)
     assert len(read(open_source(str(whole)))) == 60
     content = bytearray(whole.read_bytes())
@@ -55,7 +55,7 @@ def test_a_video_with_a_damaged_middle_is_no_success(tmp_path, name, codec):
     assert 0 < len(frames) < 60 and IncompleteError("").exit_code == 1
 
 
-def test_a_video_that_is_cut_short_is_no_success(tmp_path):
+def test_truncated_video_is_reported_as_incomplete(tmp_path):
     whole = write_video(tmp_path / "a.avi", codec="MJPG")
     content = whole.read_bytes()
     (tmp_path / "cut.avi").write_bytes(content[: len(content) // 2])
@@ -65,8 +65,8 @@ def test_a_video_that_is_cut_short_is_no_success(tmp_path):
 
 @pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg to make other containers")
 @pytest.mark.parametrize("suffix", ["mkv", "webm", "ts"])
-@pytest.mark.parametrize("harm", ["overwritten", "taken out"])
-def test_a_damaged_middle_shows_in_containers_that_do_not_count_their_frames(tmp_path, suffix, harm):
+@pytest.mark.parametrize("damage", ["overwritten", "taken out"])
+def test_damaged_middle_is_detected_in_containers_without_a_frame_count(tmp_path, suffix, damage):
     whole = tmp_path / f"a.{suffix}"
     made = [str(FFMPEG), "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=96x64:rate=10:duration=6", "-b:v", "300k"]
     codec = "libvpx" if suffix == "webm" else "mpeg4"
@@ -74,7 +74,7 @@ def test_a_damaged_middle_shows_in_containers_that_do_not_count_their_frames(tmp
     assert len(read(open_source(str(whole)))) == 60
     content = whole.read_bytes()
     third = len(content) // 3 + 7
-    middle = np.random.default_rng(0).bytes(third) if harm == "overwritten" else b""
+    middle = np.random.default_rng(0).bytes(third) if damage == "overwritten" else b""
     (tmp_path / f"damaged.{suffix}").write_bytes(content[:third] + middle + content[2 * third :])
     with pytest.raises(IncompleteError, match=r"is damaged or truncated: (\d+) of 60 frames"):
         read(open_source(str(tmp_path / f"damaged.{suffix}")))
@@ -82,7 +82,7 @@ def test_a_damaged_middle_shows_in_containers_that_do_not_count_their_frames(tmp
 
 @pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg to make a video of variable rate")
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_times_are_those_of_the_container_and_a_variable_rate_is_no_damage(tmp_path, suffix):
+def test_times_come_from_the_container_and_a_variable_rate_is_not_damage(tmp_path, suffix):
     """Twenty frames at 20 a second, then ten at 5: index / fps is wrong by more than a second at the end."""
     file = tmp_path / f"vfr.{suffix}"
     select = "setpts='if(lt(N,20),N/20,1+(N-20)/5)/TB'"
@@ -104,13 +104,13 @@ def test_times_are_those_of_the_container_and_a_variable_rate_is_no_damage(tmp_p
     assert times_s == pytest.approx(expected, abs=0.06)
 
 
-def test_a_time_stamp_that_is_missing_or_wrong_is_one_frame_on():
+def test_missing_or_wrong_timestamp_is_replaced_by_one_frame_step():
     assert next_time(1.5, 1.0, 10) == 1.5
     for stamp_s in (0.0, 1.0, 0.9, float("nan"), float("inf"), 1e9):
         assert next_time(stamp_s, 1.0, 10) == pytest.approx(1.1)
 
 
-def test_names_that_are_not_utf_8_are_read(tmp_path):
+def test_non_utf8_file_names_are_read(tmp_path):
     video = write_video(tmp_path / "a.mp4", 5).rename(tmp_path / f"{NOT_UTF8}.mp4")
     cv2.imwrite(str(tmp_path / "a.png"), np.full((20, 30, 3), 7, np.uint8))
     image = (tmp_path / "a.png").rename(tmp_path / f"{NOT_UTF8}.png")
@@ -120,7 +120,7 @@ def test_names_that_are_not_utf_8_are_read(tmp_path):
     frame.source.encode()  # it may be shown and written anywhere
 
 
-def test_a_network_of_a_detector_may_have_any_name(tmp_path):
+def test_detector_file_may_have_a_non_utf8_name(tmp_path):
     from edgefer.devices.faces.yunet import YuNetDetector
 
     file = tmp_path / f"{NOT_UTF8}.onnx"
@@ -145,7 +145,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_one_unreadable_image_ends_a_folder_only_unless_told_to_skip_it(folder):
+def test_unreadable_image_ends_a_folder_unless_skip_bad_is_set(folder):
     with pytest.raises(ImageError, match=r"0bomb\.png .*--skip-bad"):
         read(open_source(str(folder)))
     source = open_source(str(folder), skip_bad=True)
@@ -155,7 +155,7 @@ def test_one_unreadable_image_ends_a_folder_only_unless_told_to_skip_it(folder):
     named = [line.split(":")[0] for line in source.left_out]
     assert sorted(named) == ["0bomb.png", "0half.jpg", "notes.txt"]
     read(source)
-    assert len(source.left_out) == 3, "read again, as with --loop, it names them once"
+    assert len(source.left_out) == 3, "reading again, as with --loop, does not list them twice"
 
 
 def test_a_folder_of_nothing_but_unreadable_images_is_an_error(tmp_path):
@@ -164,13 +164,13 @@ def test_a_folder_of_nothing_but_unreadable_images_is_an_error(tmp_path):
         read(open_source(str(tmp_path), skip_bad=True))
 
 
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+def test_pipe_is_refused_without_blocking(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(SourceError, match="neither a file nor a folder"):
         open_source(str(tmp_path / "pipe.mp4"))
 
 
-def test_a_loop_goes_on_in_time_and_number(tmp_path):
+def test_loop_continues_frame_numbers_and_times(tmp_path):
     video = write_video(tmp_path / "a.mp4", 4, fps=10)
     with PlayedSource(open_source(str(video)), Playback(loop=True)) as source:
         frames = [frame for frame, _ in zip(source, range(10), strict=False)]
@@ -179,7 +179,7 @@ def test_a_loop_goes_on_in_time_and_number(tmp_path):
     assert [frame.time_s for frame in frames] == pytest.approx([n / 10 for n in range(10)])
 
 
-def test_real_time_is_no_faster_than_it_was_taken(tmp_path):
+def test_realtime_playback_is_not_faster_than_the_recording(tmp_path):
     import time
 
     video = write_video(tmp_path / "a.mp4", 10, fps=20)
@@ -189,7 +189,7 @@ def test_real_time_is_no_faster_than_it_was_taken(tmp_path):
     assert time.monotonic() - began >= last.time_s > 0.4
 
 
-def test_images_are_turned(tmp_path):
+def test_images_are_rotated(tmp_path):
     image = np.zeros((20, 30, 3), np.uint8)
     image[:5, :5] = 255  # top left
     cv2.imwrite(str(tmp_path / "a.png"), image)
@@ -225,7 +225,7 @@ def test_a_truncated_video_does_not_end_the_others(tmp_path):
             pass
 
 
-def test_only_containers_that_count_their_frames_are_taken_at_their_word(tmp_path):
+def test_frame_count_is_used_only_from_containers_that_store_it(tmp_path):
     assert (
         examine(write_video(tmp_path / "a.mp4", 2)).counts
         and examine(write_video(tmp_path / "a.avi", 2, "MJPG")).counts
@@ -234,7 +234,7 @@ def test_only_containers_that_count_their_frames_are_taken_at_their_word(tmp_pat
     assert not examine(tmp_path / "a.webm").counts
 
 
-MAKE = {  # how ffmpeg is asked for each: codec and container options
+MAKE = {  # ffmpeg's codec and container options for each suffix
     "ts": ["-c:v", "mpeg2video"],
     "m2ts": ["-c:v", "mpeg2video"],
     "flv": ["-c:v", "flv"],
@@ -255,10 +255,10 @@ def made_by_ffmpeg(folder: Path, suffix: str) -> Path:
     return file
 
 
-def harmed(content: bytes, harm: str, packet: int) -> bytes:
-    """packet: harm begins and ends at a multiple of it, where no packet is cut."""
+def with_damage(content: bytes, damage: str, packet: int) -> bytes:
+    """packet: damage begins and ends at a multiple of it, so that no packet is cut."""
     at = [len(content) * tenths // 10 // packet * packet for tenths in range(11)]
-    match harm:
+    match damage:
         case "cut":
             return content[: at[4] + 6 * packet]  # within a frame
         case "zeros to its end":
@@ -271,20 +271,20 @@ def harmed(content: bytes, harm: str, packet: int) -> bytes:
 
 @pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg to make other containers")
 @pytest.mark.parametrize("suffix", MAKE)
-@pytest.mark.parametrize("harm", ["cut", "zeros to its end", "middle missing", "zeros in its middle"])
-def test_damage_on_the_bounds_of_packets_shows(tmp_path, suffix, harm):
+@pytest.mark.parametrize("damage", ["cut", "zeros to its end", "middle missing", "zeros in its middle"])
+def test_damage_at_packet_boundaries_is_detected(tmp_path, suffix, damage):
     whole = made_by_ffmpeg(tmp_path, suffix)
     source = open_source(str(whole))
     assert len(read(source)) == 60
     assert bool(source.unchecked) == (suffix in ("ts", "m2ts", "flv", "mpg", "live.webm"))
     damaged = tmp_path / f"damaged.{suffix}"
-    damaged.write_bytes(harmed(whole.read_bytes(), harm, 192 if suffix == "m2ts" else 188))
+    damaged.write_bytes(with_damage(whole.read_bytes(), damage, 192 if suffix == "m2ts" else 188))
     with pytest.raises(IncompleteError, match="is damaged or truncated"):
         read(open_source(str(damaged)))
 
 
 @pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg to make other containers")
-def test_streams_that_are_joined_are_no_damage(tmp_path):
+def test_joined_streams_are_not_reported_as_damaged(tmp_path):
     content = made_by_ffmpeg(tmp_path, "ts").read_bytes()
     (tmp_path / "joined.ts").write_bytes(content + content)
     source = open_source(str(tmp_path / "joined.ts"))
@@ -294,7 +294,7 @@ def test_streams_that_are_joined_are_no_damage(tmp_path):
 @pytest.mark.parametrize(
     "head", [b"G" * 400, b"FLV\1", b"OggS", b"\0\0\1\xba", b"0&\xb2u\x8ef\xcf\x11\xa6\xd9\0\xaa\0b\xcel"]
 )
-def test_a_container_of_nonsense_is_looked_at_in_a_moment(tmp_path, head):
+def test_random_container_content_is_examined_without_an_error(tmp_path, head):
     rng = np.random.default_rng(0)
     for size in (0, 1, 20, 100_000):
         (tmp_path / "a").write_bytes(head + rng.bytes(size))
@@ -302,7 +302,7 @@ def test_a_container_of_nonsense_is_looked_at_in_a_moment(tmp_path, head):
 
 
 @pytest.mark.parametrize("kind", ["fifo", "endless"])
-def test_a_detector_file_and_an_authority_that_are_no_files_are_not_waited_for(tmp_path, kind):
+def test_detector_file_and_ca_file_must_be_regular_files(tmp_path, kind):
     from edgefer.devices.faces.yunet_lite import YuNetLite
     from edgefer.devices.outputs.broker import parse_broker
 
@@ -323,7 +323,7 @@ def test_a_detector_file_and_an_authority_that_are_no_files_are_not_waited_for(t
         '<?xml version="1.0"?>\n<MPD type="static"></MPD>\n',
     ],
 )
-def test_a_file_that_names_others_opens_none_of_them(tmp_path, text):
+def test_playlist_is_refused_and_opens_no_other_file(tmp_path, text):
     write_video(tmp_path / "one.avi", 5, "MJPG")
     (tmp_path / "two.mp4").write_text(text)
     with pytest.raises(SourceError, match="a list of other files or URLs"), open_source(str(tmp_path / "two.mp4")):

@@ -1,4 +1,4 @@
-"""Live sources with cameras that stall, hang, go and come back, and a stream over loopback that breaks off."""
+"""Live sources: cameras that stall, hang, disconnect and return, and a stream over loopback that breaks off."""
 
 import base64
 import http.server
@@ -18,9 +18,9 @@ from edgefer.errors import EdgeferError, SourceError
 
 
 class FakeCapture:
-    """A camera whose pictures carry their number in every pixel; reads follow `script`.
+    """A camera whose images hold their number in every pixel; reads follow `script`.
 
-    A number is a picture, None the end, an exception is raised; a function is called first, a float slept for first.
+    A number is an image, None the end, an exception is raised; a function is called first, a float is slept for first.
     """
 
     def __init__(self, script, fps=25.0):
@@ -44,7 +44,7 @@ class FakeCapture:
 
 @pytest.fixture
 def hang():
-    """What a read that does not come back waits for; let go at the end of the test at the latest."""
+    """An event that a hung read waits for; set at the end of the test at the latest."""
     event = threading.Event()
     yield event
     event.set()
@@ -101,10 +101,10 @@ def test_no_frame_is_given_twice():
 @pytest.mark.parametrize(
     "end", [None, OSError("No such device"), cv2.error("select() timeout")], ids=["ends", "unplugged", "cv2 error"]
 )
-def test_an_unplugged_camera_comes_back_and_it_is_said_once(end):
-    said, gone, stop, back = [], SourceError("There is no camera 0."), threading.Event(), threading.Event()
+def test_unplugged_camera_is_reconnected_and_logged_once(end):
+    logged, gone, stop, back = [], SourceError("There is no camera 0."), threading.Event(), threading.Event()
     first, second = FakeCapture([1, end]), FakeCapture([50, back.wait, 51, stop.wait])
-    with live(first, gone, gone, gone, second, log=said.append, stop=stop) as source:
+    with live(first, gone, gone, gone, second, log=logged.append, stop=stop) as source:
         numbers = []
         for frame in source:
             numbers.append((frame.index, number_of(frame)))
@@ -113,21 +113,21 @@ def test_an_unplugged_camera_comes_back_and_it_is_said_once(end):
             if number_of(frame) == 51:
                 stop.set()
     assert numbers == [(0, 1), (1, 50), (2, 51)]
-    assert len(said) == 2, said
-    assert "stopped giving images" in said[0] and "is back" in said[1]
+    assert len(logged) == 2, logged
+    assert "stopped giving images" in logged[0] and "is back" in logged[1]
     assert first.closed, "the old connection keeps the camera busy unless it is closed"
 
 
-def test_a_camera_that_hangs_in_its_driver_is_left_behind(hang):
-    said = []
-    with live(FakeCapture([1, hang.wait]), FakeCapture([2, hang.wait]), log=said.append, stall_s=0.1) as source:
+def test_camera_that_hangs_in_its_driver_is_reconnected(hang):
+    logged = []
+    with live(FakeCapture([1, hang.wait]), FakeCapture([2, hang.wait]), log=logged.append, stall_s=0.1) as source:
         frames = iter(source)
         assert [number_of(next(frames)) for _ in range(2)] == [1, 2]
         hang.set()
-    assert len(said) == 2
+    assert len(logged) == 2
 
 
-def test_a_driver_that_hangs_at_every_attempt_ends_the_run_before_it_holds_too_many_threads(hang):
+def test_driver_that_always_hangs_ends_the_run_before_threads_pile_up(hang):
     stop, threads = threading.Event(), threading.active_count()
     dead = FakeCapture([hang.wait] * 100)
     threading.Timer(20, stop.set).start()
@@ -141,7 +141,7 @@ def test_a_driver_that_hangs_at_every_attempt_ends_the_run_before_it_holds_too_m
     hang.set()
 
 
-def test_fifty_unpluggings_lose_no_frame_and_leave_no_thread():
+def test_fifty_reconnects_lose_no_frame_and_leave_no_thread():
     stop, before = threading.Event(), set(threading.enumerate())  # an earlier test's hung thread may end meanwhile
     with live(*[FakeCapture([n]) for n in range(1, 52)], retry_s=(0.001, 0.001), stop=stop) as source:
         numbers = []
@@ -152,8 +152,8 @@ def test_fifty_unpluggings_lose_no_frame_and_leave_no_thread():
     assert numbers == list(range(1, 52)) and before.issuperset(threading.enumerate())
 
 
-class Patience(threading.Event):
-    """A stop event that notes how long it is waited for, waits for nothing, and is set after `attempts`."""
+class RecordedWaits(threading.Event):
+    """A stop event that records the timeout of each wait, returns at once, and is set after `attempts` waits."""
 
     def __init__(self, attempts):
         super().__init__()
@@ -166,8 +166,8 @@ class Patience(threading.Event):
         return self.is_set()
 
 
-def test_attempts_are_paced_with_a_longer_and_longer_pause():
-    stop = Patience(attempts=7)
+def test_reconnect_attempts_back_off():
+    stop = RecordedWaits(attempts=7)
     with live(FakeCapture([1]), SourceError("gone"), stop=stop, retry_s=(0.5, 10)) as source:
         assert len(list(source)) == 1
     assert stop.waits == [0.5, 1, 2, 4, 8, 10, 10]
@@ -194,7 +194,7 @@ def test_a_camera_that_never_worked_is_refused_at_once(hang):
         pass
 
 
-def test_the_camera_is_free_again_when_the_source_is_left():
+def test_camera_is_released_when_the_source_is_closed():
     capture = FakeCapture(slowly(*range(200)))
     with live(capture) as source:
         next(iter(source))
@@ -202,7 +202,7 @@ def test_the_camera_is_free_again_when_the_source_is_left():
 
 
 class Mjpeg(http.server.BaseHTTPRequestHandler):
-    """A camera's HTTP stream: JPEG after JPEG, brighter and brighter; for those who know the password if it has one."""
+    """A camera's HTTP stream: JPEG after JPEG, brighter and brighter; behind a password if it has one."""
 
     def do_GET(self):
         login = base64.b64encode(b"me:" + self.server.password.encode()).decode()
@@ -238,17 +238,17 @@ def server():
     server.server_close()
 
 
-def test_an_http_stream_is_read_and_taken_up_again_when_it_breaks_off(server):
+def test_http_stream_is_reconnected_when_it_breaks_off(server):
     stream = f"http://127.0.0.1:{server.server_port}/stream.mjpg"
-    said, stop = [], threading.Event()
-    with cameras.open_source(stream, live=LiveOptions(log=said.append, stop=stop)) as source:
+    logged, stop = [], threading.Event()
+    with cameras.open_source(stream, live=LiveOptions(log=logged.append, stop=stop)) as source:
         shapes = set()
         for frame in source:
             shapes.add(frame.image_bgr.shape)
-            if any("is back" in line for line in said):
+            if any("is back" in line for line in logged):
                 break
     assert source.live and shapes == {(48, 64, 3)}
-    assert len(said) == 2 and stream in said[0]
+    assert len(logged) == 2 and stream in logged[0]
 
 
 def test_a_stream_is_opened_with_its_password_and_shown_without(server):
@@ -283,7 +283,7 @@ def test_a_stream_is_opened_with_its_password_and_shown_without(server):
         ),
     ],
 )
-def test_a_password_belongs_to_a_user_that_has_none_and_is_never_shown(url, opened, shown):
+def test_password_is_added_to_a_user_without_one_and_never_shown(url, opened, shown):
     assert (urls.with_password(url, "s@/"), urls.shown_address(url)) == (opened, shown)
 
 

@@ -64,13 +64,13 @@ def test_a_message_is_shown_without_the_secrets_in_it(message, shown):
 @pytest.mark.parametrize(
     "address", ["http://me:own@[::1/x.mp4", "rtsp://host:99999/a", "rtsp://host:own/a", "http://h\x00/a"]
 )
-def test_an_address_that_cannot_be_one_is_a_sentence_without_its_password(address):
+def test_error_for_an_invalid_address_does_not_show_its_password(address):
     with pytest.raises(InputError) as caught:
         split_url(address)
     assert "me:" not in str(caught.value) and "\x00" not in str(caught.value)
 
 
-HIDDEN_ANYWHERE = [  # each holds "own", and alone as well as within a sentence it must not be shown
+HIDDEN_ANYWHERE = [  # each holds "own", which must not be shown, neither alone nor within a sentence
     "http://host/a?user=own&p=own&hash=own&code=own&nonce=own&x=own",
     "srt://host:9000?mode=caller&latency=200&streamid=own&passphrase=own&s=own",
     "https://host/api/webhook/ownownown",
@@ -116,7 +116,7 @@ HIDDEN_ANYWHERE = [  # each holds "own", and alone as well as within a sentence 
 
 
 @pytest.mark.parametrize("text", HIDDEN_ANYWHERE)
-def test_what_may_be_secret_is_hidden_alone_and_within_a_sentence(text):
+def test_possible_secrets_are_hidden_alone_and_within_a_sentence(text):
     for shown in (shown_address(text), redact(text), redact(f"The stream {text} has ended."), redact(f"'{text}'")):
         assert "own" not in shown
 
@@ -137,20 +137,20 @@ def test_what_may_be_secret_is_hidden_alone_and_within_a_sentence(text):
         "gst:rtspsrc location=rtsp://host/a protocols=tcp latency=0 ! x264enc key-int-max=30 ! mux",
     ],
 )
-def test_what_tells_one_camera_from_another_is_shown(text):
+def test_parts_that_distinguish_cameras_are_shown(text):
     assert shown_address(text) == redact(text) == text and not holds_secret(text)
 
 
 @pytest.mark.parametrize(
     "text", ["a:" * 50_000, "http://" * 20_000, "//a" * 30_000, "x=" * 50_000, "?a" * 50_000, "%40" * 30_000]
 )
-def test_a_long_text_takes_no_long_time(text):
+def test_long_text_is_redacted_quickly(text):
     began = time.process_time()
     redact(text), shown_address(text)
     assert time.process_time() - began < 2
 
 
-def test_a_service_refuses_a_known_secret_and_not_all_that_is_hidden():
+def test_only_known_secrets_are_refused_for_a_service():
     assert holds_secret("rtsp://me:own@host") and holds_secret("http://host/a?api_key=own")
     assert holds_secret("srt://h:1?passphrase=own") and holds_secret("rtspsrc location=x user-pw=own ! y")
     assert not holds_secret("http://host/a?cmd=Snap") and "..." in shown_address("http://host/a?cmd=Snap")
@@ -166,7 +166,7 @@ def test_a_service_refuses_a_known_secret_and_not_all_that_is_hidden():
         ("The page at http://127.0.0.1:8080/ needs EDGEFER_TOKEN=...", None),
     ],
 )  # fmt: skip
-def test_a_sentence_keeps_all_but_what_is_secret_in_its_addresses(sentence, shown):
+def test_only_the_secrets_within_a_sentence_are_removed(sentence, shown):
     assert without_passwords(sentence) == (shown or sentence)
 
 
@@ -174,7 +174,7 @@ def test_a_sentence_keeps_all_but_what_is_secret_in_its_addresses(sentence, show
     "command",
     [("train", "--data"), ("evaluate", "fer-nano", "--data"), ("lint",), ("verify",), ("import",), ("data", "check")],
 )
-def test_no_command_shows_the_password_of_an_address_that_it_does_not_take(command, monkeypatch, capsys):
+def test_no_command_shows_the_password_of_an_address_that_it_refuses(command, monkeypatch, capsys):
     from edgefer import cli
 
     monkeypatch.setattr("sys.argv", ["edgefer", *command, "https://me:own@host/x.csv?token=own"])
