@@ -318,9 +318,9 @@ def test_profiles_are_made_once_and_measured_side_by_side(interrupted, source, t
     wanted = {"int8": Plan(float16=True), "slim-int8": Plan(slimmed=0.5)}
     assert make_profiles(source, tiny, wanted, tmp_path, SILENT) == ["int8"]
     assert make_profiles(source, tiny, wanted, tmp_path, SILENT) == []
-    with pytest.raises(InputError, match="with other shares"):
+    with pytest.raises(InputError, match="with other data, shares or epochs"):
         make_profiles(source, tiny, wanted | {"slim-int8": Plan(slimmed=0.3)}, tmp_path, SILENT)
-    with pytest.raises(InputError, match="with other data"):
+    with pytest.raises(InputError, match="with other data, shares or epochs"):
         make_profiles(
             source, replace(tiny, splits=tiny.splits | {"valid": tiny.split("train")}), wanted, tmp_path, SILENT
         )
