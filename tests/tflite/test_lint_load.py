@@ -104,6 +104,19 @@ CHANGES = {
     "an int16 bias": (lambda m, g: put(bias(m)[0], type=Types.INT16), "type"),
     "float answers": (lambda m, g: put(g.tensors[g.outputs[0]], type=Types.FLOAT32), "type"),
     "a convolution without weights": (lambda m, g: put(first(m), inputs=first(m).inputs[:1]), "inputs"),
+    "a convolution without a bias": (lambda m, g: put(first(m), inputs=first(m).inputs[:2]), "inputs"),
+    "weights left out before the bias": (
+        lambda m, g: put(first(m), inputs=[first(m).inputs[0], -1, first(m).inputs[1]]),
+        "inputs",
+    ),
+    "an addition of nothing": (lambda m, g: put(first(m, Operators.ADD), inputs=[]), "inputs"),
+    "a convolution without options": (lambda m, g: put(first(m), builtinOptions=None, builtinOptionsType=0), "stride"),
+    "a convolution with an addition's options": (
+        lambda m, g: put(
+            first(m), builtinOptions=schema.AddOptionsT(), builtinOptionsType=schema.BuiltinOptions.AddOptions
+        ),
+        "stride",
+    ),
     "an operator's version": (lambda m, g: put(m.operatorCodes[0], version=99), "operator-version"),
     # What only the runtime itself knows:
     "axes beyond the shape": (
