@@ -33,6 +33,7 @@ OPTIONS = {
     "SUB": "SubOptions",
     "MUL": "MulOptions",
     "DIV": "DivOptions",
+    "MEAN": "ReducerOptions",
     "RESHAPE": "ReshapeOptions",
     "STRIDED_SLICE": "StridedSliceOptions",
     "TRANSPOSE_CONV": "TransposeConvOptions",
@@ -84,8 +85,10 @@ class Operator:
     strides: tuple[int, int] = (1, 1)  # height, width
     padding: str = ""  # "SAME" or "VALID"
     window: tuple[int, int] = (0, 0)  # of a pooling: height, width
+    depth_multiplier: int = 0  # of a DEPTHWISE_CONV_2D
     shuffled_weights: bool = False
-    keeps_shape: bool = False  # of a FULLY_CONNECTED: one product for each row of its input's last dimension
+    # Of a FULLY_CONNECTED: one product for each row of its input's last dimension. Of a MEAN: what it averages over stays, as 1.
+    keeps_shape: bool = False
     new_shape: tuple[int, ...] | None = None  # of a RESHAPE that has it in its options
     slice_masks: tuple[int, int] = (0, 0)  # of a STRIDED_SLICE: ellipsis, new axis
 
@@ -300,6 +303,8 @@ class _Reader:
             return {"strides": (0, 0), "dilation": (0, 0)} if name in STRIDED else {}
         options = getattr(self.schema, OPTIONS[name])()
         options.Init(table.Bytes, table.Pos)
+        if name == "MEAN":
+            return {"keeps_shape": options.KeepDims()}
         if name == "RESHAPE":
             return {"new_shape": self.each(options.NewShapeLength(), options.NewShape)}
         if name == "STRIDED_SLICE":
@@ -314,6 +319,8 @@ class _Reader:
             found["dilation"] = options.DilationHFactor(), options.DilationWFactor()
         if name.endswith("POOL_2D"):
             found["window"] = options.FilterHeight(), options.FilterWidth()
+        if name == "DEPTHWISE_CONV_2D":
+            found["depth_multiplier"] = options.DepthMultiplier()
         if name == "FULLY_CONNECTED":
             found["shuffled_weights"] = options.WeightsFormat() != 0
             found["keeps_shape"] = options.KeepNumDims()

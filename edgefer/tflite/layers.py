@@ -83,6 +83,8 @@ def _value(tensor: Tensor) -> Value:
     size = int(np.prod(tensor.shape, dtype=np.float64))
     if size > MAX_ELEMENTS:
         raise ValueError(f"has {size:,} elements, more than {MAX_ELEMENTS:,}")
+    if tensor.axis:  # XNNPACK leaves it to TFLite's own kernels, which round otherwise
+        raise ValueError(f"has the scale of dimension {tensor.axis}; an activation's is of dimension 0")
     if len(tensor.steps) != 1 or len(tensor.zeros) > 1:
         raise ValueError(f"has {len(tensor.steps)} scales; an activation has one")
     scale, zero = np.float32(tensor.steps[0]), tensor.zeros[0] if tensor.zeros else 0

@@ -19,6 +19,12 @@ def _convolution(operator: Operator, inputs: tuple[Value, ...], output: Value) -
     height, width, depth = _image(inputs[0])
     if depthwise and (weights.shape[0] != 1 or weights.shape[3] % depth):
         raise ValueError(f"its weights {weights.shape} do not fit {depth} channels")
+    if depthwise and operator.depth_multiplier != weights.shape[3] // depth:
+        # XNNPACK leaves it to TFLite's own kernel, which rounds otherwise.
+        raise ValueError(f"its depth multiplier is {operator.depth_multiplier}, its weights {weights.shape}")
+    for bias in operator.inputs[2:]:
+        if not bias.steps or any(bias.zeros):  # the same, or refused
+            raise ValueError("its bias has no scale, or a zero point other than 0")
     if not depthwise and weights.shape[3] != depth:
         raise ValueError(f"it is a grouped convolution, {depth} channels by {weights.shape[3]}")
     channels = weights.shape[3 if depthwise else 0]
@@ -62,11 +68,10 @@ def _products(
 
 def _mean(operator: Operator, inputs: tuple[Value, ...], output: Value) -> dict:
     height, width, depth = _image(inputs[0])
-    axes = sorted({axis + 4 if axis < 0 else axis for axis in _integers(operator)})
+    axes = sorted({axis + 4 if axis < 0 else axis for axis in _integers(operator, 1)})
     if axes != [1, 2]:
         raise ValueError(f"it averages over the dimensions {axes}, not over rows and columns [1, 2]")
-    if output.shape not in ((depth,), (1, 1, depth)):
-        raise ValueError(f"its output has the shape {output.shape}, not {depth} channels")
+    _same_shape(output, (1, 1, depth) if operator.keeps_shape else (depth,))
     if height * width * 255 >= 2**31:
         raise ValueError(f"its sums of {height}x{width} values do not fit 32 bits")
     scale = inputs[0].scale / (output.scale * np.float32(height * width))
@@ -99,7 +104,7 @@ def _pool(operator: Operator, inputs: tuple[Value, ...], output: Value) -> dict:
 def _reshape(operator: Operator, inputs: tuple[Value, ...], output: Value) -> dict:
     if inputs[0].size != output.size:
         raise ValueError(f"it makes {output.shape} of {inputs[0].shape}")
-    asked = _integers(operator) if len(operator.inputs) > 1 else operator.new_shape or ()
+    asked = _integers(operator, 1) if len(operator.inputs) > 1 else operator.new_shape or ()
     if not _leads_to(asked, (1, *output.shape)):
         raise ValueError(f"its output has the shape {(1, *output.shape)}, its constant asks for {list(asked)[:8]}")
     _same_quanta(inputs[0], output)
@@ -117,7 +122,7 @@ def _leads_to(asked: Sequence[int], shape: tuple[int, ...]) -> bool:
 
 def _pad(operator: Operator, inputs: tuple[Value, ...], output: Value) -> dict:
     height, width, depth = _image(inputs[0])
-    rows = _integers(operator)
+    rows = _integers(operator, 2)
     if len(rows) != 8 or any(rows[:2]) or not all(0 <= row <= MAX_SIDE for row in rows):
         raise ValueError(f"it pads {len(rows) // 2} dimensions by {rows[:8]}; rows, columns and channels can be padded")
     pads = tuple((rows[at], rows[at + 1]) for at in (2, 4, 6))
@@ -230,11 +235,13 @@ def _in_range(multipliers: np.ndarray) -> np.ndarray:
     return multipliers
 
 
-def _integers(operator: Operator) -> list[int]:
-    """The integer constant that is its second input."""
+def _integers(operator: Operator, rank: int) -> list[int]:
+    """The integer constant of `rank` dimensions that is its second input."""
     if len(operator.inputs) != 2 or operator.inputs[1].dtype not in ("INT32", "INT64"):
         raise ValueError("its second input is not a constant of whole numbers")
-    name = operator.inputs[1].dtype
+    name, shape = operator.inputs[1].dtype, operator.inputs[1].shape
+    if len(shape) != rank or (rank == 2 and shape[1] != 2):
+        raise ValueError(f"its second input has the shape {shape}")
     return [int(n) for n in _constant(operator.inputs[1], name, np.dtype("<i4" if name == "INT32" else "<i8")).ravel()]
 
 

@@ -71,9 +71,9 @@ def _error(rule: str, what: str, **where) -> Finding:
 def _tensor(tensor: Tensor, exact: bool) -> Iterator[Finding]:
     """exact: constants must not be longer than their shape either."""
     rank, scales, zeros = len(tensor.shape), len(tensor.steps), len(tensor.zeros)
-    if scales and zeros and scales != zeros:
+    if scales and scales != zeros:
         yield _error("quantization", f"it has {scales} scales and {zeros} zero points", tensor=tensor.name)
-    elif scales and zeros and not (tensor.axis >= 0 and (not rank or tensor.axis < rank)):
+    elif scales and not (tensor.axis >= 0 and (not rank or tensor.axis < rank)):
         what = f"its scales are of dimension {tensor.axis}, and it has the shape {tensor.shape}"
         yield _error("quantization", what, tensor=tensor.name)
     elif scales > 1 and rank and scales != tensor.shape[tensor.axis if 0 <= tensor.axis < rank else 0]:
@@ -143,6 +143,8 @@ def _weighted(operator: Operator, axis: int) -> Iterator[Finding]:
         bias = operator.inputs[place]
         if bias.dtype != "INT32":
             yield _error("type", f"the bias of {operator.name} is {bias.dtype}, not INT32", **at(operator))
+        elif operator.name.endswith("CONV_2D") and any(bias.zeros):
+            yield _error("quantization", f"the bias of {operator.name} has zero points other than 0", **at(operator))
     if operator.name.endswith("CONV_2D") and weights.dtype == "INT8" and source.dtype == "INT8" and any(weights.zeros):
         yield _error("quantization", f"the weights of {operator.name} have zero points other than 0", **at(operator))
     if source.dtype == "INT8" and operator.outputs[0].dtype in FLOAT_TYPES:

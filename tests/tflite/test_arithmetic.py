@@ -198,6 +198,12 @@ def with_constant(make: Maker, output: int, values: list[int]) -> int:
     return output
 
 
+def with_shape(make: Maker, output: int, shape: tuple[int, ...]) -> int:
+    """The last operator with another shape of its second input."""
+    make.tensors[make.operators[-1].inputs[1]].shape = list(shape)
+    return output
+
+
 def with_options(make: Maker, output: int, **options) -> int:
     for name, value in options.items():
         setattr(make.operators[-1].builtinOptions, name, value)
@@ -226,6 +232,13 @@ def with_inputs(make: Maker, output: int, change) -> int:
         ("asks for [1, 4, 16, 2]", lambda make, x: with_constant(make, make.reshape(x, (1, 8, 8, 2)), [1, 4, 16, 2])),
         ("asks for [-1, -1]", lambda make, x: with_constant(make, make.reshape(x, (1, 128)), [-1, -1])),
         ("each of (8, 8) places", lambda make, x: with_options(make, make.dense(x, 4), keepNumDims=True)),
+        ("depth multiplier is 3", lambda make, x: with_options(make, make.depthwise(x), depthMultiplier=3)),
+        ("not (2,)", lambda make, x: with_options(make, make.mean(x, keep=True), keepDims=False)),
+        (
+            "has the shape (2, 4)",
+            lambda make, x: with_shape(make, make.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (2, 4)),
+        ),
+        ("has the shape (1, 2)", lambda make, x: with_shape(make, make.mean(x), (1, 2))),
         ("leaves out an input", lambda make, x: with_inputs(make, make.dense(x, 4), lambda x, w, b: [x, -1, w])),
         ("it has the strides (0, 0)", lambda make, x: with_type(make, make.conv(x, 4), "Pool2DOptions")),
         ("pads (8, 8, 2) to", lambda make, x: make.pool("MAX", x, (8000, 8000), (1, 1), "SAME")),
@@ -254,6 +267,10 @@ def test_damaged_quanta_and_weights_are_refused_not_computed():
     assert "far apart" in damaged(lambda m, x, w, b, y: setattr(quanta(m, y), "scale", [1e-20]))
     assert "batch size 1" in damaged(lambda m, x, w, b, y: setattr(m.tensors[x], "shape", [3, 8, 8, 2]))
     assert "2 scales" in damaged(lambda m, x, w, b, y: setattr(quanta(m, y), "scale", [1.0, 2.0]))
+    assert "of dimension 1" in damaged(lambda m, x, w, b, y: setattr(quanta(m, x), "quantizedDimension", 1))
+    assert "of dimension 3" in damaged(lambda m, x, w, b, y: setattr(quanta(m, y), "quantizedDimension", 3))
+    assert "its bias has no scale" in damaged(lambda m, x, w, b, y: setattr(m.tensors[b], "quantization", None))
+    assert "its bias has no scale" in damaged(lambda m, x, w, b, y: setattr(quanta(m, b), "zeroPoint", [1, 0, 0, 0]))
     assert "zero points" in damaged(lambda m, x, w, b, y: setattr(quanta(m, w), "zeroPoint", [1, 0, 0, 0]))
     assert "dimension 3" in damaged(lambda m, x, w, b, y: setattr(quanta(m, w), "quantizedDimension", 3))
     assert "bytes" in damaged(lambda m, x, w, b, y: setattr(m.tensors[w], "shape", [4, 3, 3, 3]))

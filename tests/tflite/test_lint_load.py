@@ -74,6 +74,11 @@ CHANGES = {
         "quantization",
     ),
     "fewer zero points than scales": (lambda m, g: fewer(weights(m)[0].quantization, "zeroPoint"), "quantization"),
+    "scales without zero points": (lambda m, g: put(written(m).quantization, zeroPoint=None), "quantization"),
+    "zero points of a bias": (
+        lambda m, g: put(bias(m)[0].quantization, zeroPoint=bias(m)[0].quantization.zeroPoint + 3),
+        "quantization",
+    ),
     "a dimension beyond the shape": (lambda m, g: put(bias(m)[0].quantization, quantizedDimension=3), "quantization"),
     "a negative dimension": (lambda m, g: put(weights(m)[0].quantization, quantizedDimension=-1), "quantization"),
     "another dimension": (lambda m, g: put(weights(m)[0].quantization, quantizedDimension=1), "quantization"),
