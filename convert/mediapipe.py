@@ -1,6 +1,6 @@
 """The network in the format of MediaPipe's ImageClassifier: RGB uint8 pixels in, uint8 probabilities out.
 
-The graph includes what edgefer otherwise does around a network: conversion to gray, and the softmax with its temperature.
+The graph includes what edgefer otherwise does around a network: conversion from RGB, and the softmax with its temperature.
 """
 
 from typing import TYPE_CHECKING
@@ -17,7 +17,8 @@ from edgefer.train.zscore import fold_zscore
 if TYPE_CHECKING:
     import tf_keras
 
-GRAY = (0.299, 0.587, 0.114)  # of R, G and B: ITU-R BT.601, as in OpenCV
+# What the network's own channels are of R, G and B. Gray: ITU-R BT.601, as in OpenCV.
+FROM_RGB = {"gray": np.array([[0.299], [0.587], [0.114]]), "bgr": np.eye(3)[::-1]}
 MIN_PROBABILITY = 1 / 512  # replaces a probability of 0, which may be anything up to half a step of 1/256
 
 
@@ -32,14 +33,21 @@ def to_mediapipe(model: "tf_keras.Model", spec: InputSpec, temperature: float, c
 
     layers = tf_keras.layers
     pixels = tf_keras.Input((spec.height, spec.width, 3))
-    gray = layers.Conv2D(1, 1, use_bias=False, name="gray")
-    logits = fold_zscore(model)(gray(pixels) if spec.channels == 1 else pixels)
+    own = pixels
+    if spec.color in FROM_RGB:
+        mixed = layers.Conv2D(spec.channels, 1, use_bias=False, name=spec.color)
+        own = mixed(pixels)
+        mixed.set_weights([FROM_RGB[spec.color].reshape(1, 1, 3, spec.channels)])
+    logits = fold_zscore(model)(own)
     whole = tf_keras.Model(pixels, layers.Softmax()(layers.Rescaling(1 / temperature)(logits)))
-    if spec.channels == 1:
-        gray.set_weights([np.reshape(GRAY, (1, 1, 3, 1))])
-    converter = int8_converter(whole, np.broadcast_to(calibration, (*calibration.shape[:3], 3)))
+    converter = int8_converter(whole, _rgb(calibration, spec))
     converter.inference_input_type = converter.inference_output_type = tf.uint8
     return run_converter(converter)
+
+
+def _rgb(pixels: np.ndarray, spec: InputSpec) -> np.ndarray:
+    """The network's own pixels [..., c] as the form's: R, G, B."""
+    return pixels[..., ::-1] if spec.color == "bgr" else np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
 
 
 class MediaPipeNetwork(Network):
@@ -51,7 +59,7 @@ class MediaPipeNetwork(Network):
             raise BundleError(f"{self.name} is not a mediapipe.tflite of edgefer: convert it again.")
 
     def feed(self, pixels: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+        return _rgb(pixels, self.spec)
 
     def dequantize(self, raw: np.ndarray) -> np.ndarray:
         """The log probabilities: logits with a temperature of 1."""

@@ -82,8 +82,10 @@ def _add(layer: Layer, inputs: list[np.ndarray]) -> np.ndarray:
 def _max_pool(layer: Layer, inputs: list[np.ndarray]) -> np.ndarray:
     window, size = layer.window, layer.output.shape[:2]
     assert window is not None
-    image = _framed(inputs[0], window, size, -128)
-    return np.max([part for _, _, part in _taps(image, window, size)], axis=0).astype(np.int64)
+    largest = np.full(layer.output.shape, -128, np.int8)
+    for _, _, part in _taps(_framed(inputs[0], window, size, -128), window, size):
+        np.maximum(largest, part, out=largest)
+    return largest.astype(np.int64)
 
 
 def _average_pool(layer: Layer, inputs: list[np.ndarray]) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from edgefer.tflite.metadata import FIELDS, IDENTIFIER, IMAGE, NORMALIZATION
 
 LABELS = 2  # the type of an associated file with labels
+MAX_READ = 10_000  # items of all lists
 MAX_ITEMS, MAX_TEXT = 1000, 1000  # of a list, and bytes: anything longer is not a classifier's metadata
 
 
@@ -40,7 +41,7 @@ def read_description(content: bytes) -> Described:
 def _read(content: bytes) -> Described:
     if content[4:8] != IDENTIFIER:
         raise ValueError("it does not begin as TFLite metadata")
-    model = _Table(content, "ModelMetadata", struct.unpack_from("<I", content)[0])
+    model = _Table(_Content(content), "ModelMetadata", struct.unpack_from("<I", content)[0])
     graphs = model.tables("subgraph_metadata", "SubGraphMetadata")
     inputs = graphs[0].tables("input_tensor_metadata", "TensorMetadata") if graphs else []
     outputs = graphs[0].tables("output_tensor_metadata", "TensorMetadata") if graphs else []
@@ -70,11 +71,25 @@ def _read(content: bytes) -> Described:
     )
 
 
+class _Content:
+    """The bytes of a flatbuffer, and how many more items may be read from it: lists may overlap, so that a list of 1000
+    that are all one list of 1000 is a million items in few bytes."""
+
+    def __init__(self, content: bytes):
+        self.bytes, self.left = content, MAX_READ
+
+    def take(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise ValueError("its lists are longer than they may be")
+
+
 class _Table:
     """One table of a flatbuffer, read with Python's struct, which raises at reads beyond the end."""
 
-    def __init__(self, content: bytes, kind: str, place: int):
-        self.content, self.kind, self.place = content, kind, place
+    def __init__(self, whole: _Content, kind: str, place: int):
+        self.whole, self.content, self.kind, self.place = whole, whole.bytes, kind, place
+        content = whole.bytes
         self.fields = place - struct.unpack_from("<i", content, place)[0]
         if self.fields < 0:
             raise ValueError("a table points before the file")
@@ -100,7 +115,7 @@ class _Table:
 
     def table(self, name: str, kind: str) -> "_Table | None":
         target = self._target(name)
-        return _Table(self.content, kind, target) if target else None
+        return _Table(self.whole, kind, target) if target else None
 
     def _vector(self, name: str) -> tuple[int, int]:
         """The offset of a vector's items and their number, of 4 bytes each."""
@@ -110,12 +125,13 @@ class _Table:
         count = struct.unpack_from("<I", self.content, target)[0]
         if count > MAX_ITEMS or target + 4 + 4 * count > len(self.content):
             raise ValueError("a list is longer than it may be")
+        self.whole.take(count)
         return target + 4, count
 
     def tables(self, name: str, kind: str) -> list["_Table"]:
         begin, count = self._vector(name)
         places = (begin + 4 * number for number in range(count))
-        return [_Table(self.content, kind, at + struct.unpack_from("<I", self.content, at)[0]) for at in places]
+        return [_Table(self.whole, kind, at + struct.unpack_from("<I", self.content, at)[0]) for at in places]
 
     def text(self, name: str) -> str:
         """A text, "" if absent."""

@@ -16,10 +16,29 @@ from edgefer.errors import InputError
 from edgefer.npz import check_end
 
 IDENTIFIER = b"TFL3"
+MAX_RANK = 64  # of a tensor, as in numpy; operators support 8 at most
 T = TypeVar("T")
 # The schema's names of networks' data types.
 INTEGER_TYPES = ("INT8", "UINT8", "INT16", "INT4")
 FLOAT_TYPES = ("FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64")
+# Operators whose options are read, with the schema's tables of them.
+OPTIONS = {
+    "CONV_2D": "Conv2DOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "AVERAGE_POOL_2D": "Pool2DOptions",
+    "MAX_POOL_2D": "Pool2DOptions",
+    "CONCATENATION": "ConcatenationOptions",
+    "FULLY_CONNECTED": "FullyConnectedOptions",
+    "ADD": "AddOptions",
+    "SUB": "SubOptions",
+    "MUL": "MulOptions",
+    "DIV": "DivOptions",
+    "MEAN": "ReducerOptions",
+    "RESHAPE": "ReshapeOptions",
+    "STRIDED_SLICE": "StridedSliceOptions",
+    "TRANSPOSE_CONV": "TransposeConvOptions",
+}
+STRIDED = ("CONV_2D", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D", "MAX_POOL_2D", "TRANSPOSE_CONV")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +77,19 @@ class Operator:
     custom: bool
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    shifted: bool = (
+        False  # an optional input before a given one is omitted: those after it are not in their usual place
+    )
     fused_activation: str = "NONE"
     dilation: tuple[int, int] = (1, 1)  # height, width
     strides: tuple[int, int] = (1, 1)  # height, width
     padding: str = ""  # "SAME" or "VALID"
     window: tuple[int, int] = (0, 0)  # of a pooling: height, width
+    depth_multiplier: int = 0  # of a DEPTHWISE_CONV_2D
     shuffled_weights: bool = False
+    # Of a FULLY_CONNECTED: one product for each row of its input's last dimension. Of a MEAN: what it averages over stays, as 1.
+    keeps_shape: bool = False
+    new_shape: tuple[int, ...] | None = None  # of a RESHAPE that has it in its options
     slice_masks: tuple[int, int] = (0, 0)  # of a STRIDED_SLICE: ellipsis, new axis
 
     @property
@@ -200,7 +226,10 @@ class _Reader:
     def data(self, buffer) -> memoryview:
         # A file above 2 GB stores the bytes after the flatbuffer, by offset and size.
         if buffer.Offset() > 1 and buffer.Size():
-            return memoryview(self.content)[buffer.Offset() : buffer.Offset() + buffer.Size()]
+            begin, end = buffer.Offset(), buffer.Offset() + buffer.Size()
+            if end > len(self.content):
+                raise ValueError(f"a constant ends at byte {end:,} of {len(self.content):,}")
+            return memoryview(self.content)[begin:end]
         array = buffer.DataAsNumpy()
         return memoryview(b"") if isinstance(array, int) else array.data
 
@@ -227,6 +256,8 @@ class _Reader:
 
     def tensor(self, index: int, tensor) -> Tensor:
         shape = self.each(tensor.ShapeLength(), tensor.Shape)
+        if len(shape) > MAX_RANK:
+            raise ValueError(f"a tensor has {len(shape):,} dimensions")
         signature = self.each(tensor.ShapeSignatureLength(), tensor.ShapeSignature) or shape
         quantization = tensor.Quantization()
         data = _at(self.buffers, tensor.Buffer())
@@ -258,30 +289,24 @@ class _Reader:
             custom=custom,
             inputs=tuple(_at(tensors, number) for number in inputs if number != -1),  # -1: an omitted optional input
             outputs=tuple(_at(tensors, number) for number in outputs),
-            **self.options(name, operator),
+            shifted=-1 in inputs and any(number != -1 for number in inputs[inputs.index(-1) :]),
+            **({} if custom else self.options(name, operator)),
         )
 
     def options(self, name: str, operator) -> dict:
         """The options of an operator that the checks need, by the names of Operator's fields."""
-        classes = {
-            "CONV_2D": self.schema.Conv2DOptions,
-            "DEPTHWISE_CONV_2D": self.schema.DepthwiseConv2DOptions,
-            "AVERAGE_POOL_2D": self.schema.Pool2DOptions,
-            "MAX_POOL_2D": self.schema.Pool2DOptions,
-            "CONCATENATION": self.schema.ConcatenationOptions,
-            "FULLY_CONNECTED": self.schema.FullyConnectedOptions,
-            "ADD": self.schema.AddOptions,
-            "SUB": self.schema.SubOptions,
-            "MUL": self.schema.MulOptions,
-            "DIV": self.schema.DivOptions,
-            "STRIDED_SLICE": self.schema.StridedSliceOptions,
-            "TRANSPOSE_CONV": self.schema.TransposeConvOptions,
-        }
-        table = operator.BuiltinOptions()
-        if name not in classes or table is None:
+        if name not in OPTIONS:
             return {}
-        options = classes[name]()
+        table = operator.BuiltinOptions()
+        if table is None or operator.BuiltinOptionsType() != getattr(self.schema.BuiltinOptions, OPTIONS[name]):
+            # Runtimes ignore options of another operator, and take zeros where there are none.
+            return {"strides": (0, 0), "dilation": (0, 0)} if name in STRIDED else {}
+        options = getattr(self.schema, OPTIONS[name])()
         options.Init(table.Bytes, table.Pos)
+        if name == "MEAN":
+            return {"keeps_shape": options.KeepDims()}
+        if name == "RESHAPE":
+            return {"new_shape": self.each(options.NewShapeLength(), options.NewShape)}
         if name == "STRIDED_SLICE":
             return {"slice_masks": (options.EllipsisMask(), options.NewAxisMask())}
         if name == "TRANSPOSE_CONV":
@@ -294,8 +319,11 @@ class _Reader:
             found["dilation"] = options.DilationHFactor(), options.DilationWFactor()
         if name.endswith("POOL_2D"):
             found["window"] = options.FilterHeight(), options.FilterWidth()
+        if name == "DEPTHWISE_CONV_2D":
+            found["depth_multiplier"] = options.DepthMultiplier()
         if name == "FULLY_CONNECTED":
             found["shuffled_weights"] = options.WeightsFormat() != 0
+            found["keeps_shape"] = options.KeepNumDims()
         return found
 
 

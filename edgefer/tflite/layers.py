@@ -10,6 +10,7 @@ from edgefer.tflite.int8_network import Int8Network, Layer, Pair, UnsupportedNet
 from edgefer.tflite.operator_fields import FIELDS
 
 OPERATORS = tuple(FIELDS)
+MAX_LAYERS = 2000  # the arena's plan takes time that grows with their square
 MAX_ELEMENTS = 2**24  # of one activation: 512x512 pixels with 64 channels
 
 
@@ -26,6 +27,8 @@ def model_layers(model: Model, where: str) -> Int8Network:
     if len(graph.inputs) != 1 or not graph.outputs or not graph.operators:
         ends = f"{len(graph.operators)} operators, {len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
         raise UnsupportedNetwork(f"{where} has {ends}; one input, an output and an operator between them are needed.")
+    if len(graph.operators) > MAX_LAYERS:
+        raise UnsupportedNetwork(f"{where} has {len(graph.operators):,} operators, more than {MAX_LAYERS:,}.")
     known: dict[int, Value] = {}
     try:
         known[graph.inputs[0].index] = _value(graph.inputs[0])
@@ -53,6 +56,8 @@ def _layer(operator: Operator, known: dict[int, Value]) -> Layer:
         raise ValueError(f"it is none of {', '.join(OPERATORS)}")
     if len(operator.outputs) != 1 or not operator.inputs:
         raise ValueError(f"it has {len(operator.inputs)} inputs and {len(operator.outputs)} outputs")
+    if operator.shifted:
+        raise ValueError("it leaves out an input before others")
     result = operator.outputs[0]
     if result.constant or result.index in known:
         raise ValueError(f"it writes {result.name!r}, which is there already")
@@ -78,6 +83,8 @@ def _value(tensor: Tensor) -> Value:
     size = int(np.prod(tensor.shape, dtype=np.float64))
     if size > MAX_ELEMENTS:
         raise ValueError(f"has {size:,} elements, more than {MAX_ELEMENTS:,}")
+    if tensor.axis:  # XNNPACK leaves it to TFLite's own kernels, which round otherwise
+        raise ValueError(f"has the scale of dimension {tensor.axis}; an activation's is of dimension 0")
     if len(tensor.steps) != 1 or len(tensor.zeros) > 1:
         raise ValueError(f"has {len(tensor.steps)} scales; an activation has one")
     scale, zero = np.float32(tensor.steps[0]), tensor.zeros[0] if tensor.zeros else 0
@@ -94,5 +101,9 @@ def _clamp(operator: Operator, output: Value) -> Pair:
     low = max(-128, output.zero) if name != "NONE" else -128
     high = 127
     if name == "RELU6":
-        high = int(min(127, np.rint(np.float32(6) / output.scale) + output.zero))
+        steps = np.float32(6) / output.scale
+        # XNNPACK rounds the sum to even; TFLite's own kernels, which compute these two, round the steps, halves away from 0.
+        own = operator.name in ("AVERAGE_POOL_2D", "RELU6")
+        limit = np.floor(np.float64(steps) + 0.5) + output.zero if own else np.rint(steps + np.float32(output.zero))
+        high = int(min(127, limit))
     return low, high

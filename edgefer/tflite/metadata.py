@@ -36,6 +36,7 @@ FIELDS = {
     "AssociatedFile": ("name", "description", "type"),
 }  # fmt: skip
 FEATURE, IMAGE, NORMALIZATION, RGB, GRAYSCALE, AXIS_LABELS = map(np.uint8, (1, 2, 1, 1, 2, 2))
+COLORS = {"RGB": RGB, "GRAY": GRAYSCALE, "BGR": np.uint8(0)}  # 0: unknown, since the schema has no BGR
 SUBJECTS = {"human": "a picture of a face", "cat": "a picture of a cat's face", "frame": "a picture"}
 RANGES = {"FLOAT32": (0, 1), "INT8": (-128, 127), "UINT8": (0, 255)}  # of an input's values, by its type
 
@@ -43,8 +44,11 @@ RANGES = {"FLOAT32": (0, 1), "INT8": (-128, 127), "UINT8": (0, 255)}  # of an in
 def with_metadata(content: bytes, card: ModelCard) -> bytes:
     """The .tflite with metadata from its card and labels.txt at its end, where `unzip -l` finds it.
 
-    Existing metadata is replaced. The network is unchanged, except that its constants now begin at multiples of 16.
+    Existing metadata is replaced. The network is unchanged, except that its constants now begin at multiples of 16. A face
+    detector's file stays as it is: the schema has no words for its answers.
     """
+    if card.task != "read":
+        return content
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
@@ -79,12 +83,15 @@ def _model(card: ModelCard, shape: tuple[int, ...], dtype: str, *, probabilities
     _, height, width, channels = shape
     least, most = RANGES[dtype]
     size = _table("ImageSize", width=np.uint32(width), height=np.uint32(height))
-    color = _table("ImageProperties", color_space=RGB if channels == 3 else GRAYSCALE, default_size=size)
+    order = (
+        "RGB" if probabilities else card.input.color.upper()
+    )  # MediaPipe's form takes RGB, whatever the card's takes
+    color = _table("ImageProperties", color_space=COLORS[order], default_size=size)
     norm = _table("NormalizationOptions", mean=np.zeros(1, np.float32), std=np.full(1, 255, np.float32))
     image = _table(
         "TensorMetadata",
         name="image",
-        description=f"{SUBJECTS[card.faces].capitalize()}, {width}x{height}, {'RGB' if channels == 3 else 'gray'}; values {least} to {most} for pixels 0 to 255.",
+        description=f"{SUBJECTS[card.faces].capitalize()}, {width}x{height}, {order if channels == 3 else 'gray'}; values {least} to {most} for pixels 0 to 255.",
         content=_table("Content", content_properties_type=IMAGE, content_properties=color),
         process_units=[_table("ProcessUnit", options_type=NORMALIZATION, options=norm)],
         stats=_table("Stats", max=np.full(1, most, np.float32), min=np.full(1, least, np.float32)),

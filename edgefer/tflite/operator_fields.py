@@ -1,6 +1,6 @@
 """The Layer fields of each kind of operator, with checks of the proven range; ValueError says what is wrong."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from edgefer.tflite.flatbuffer import Operator, Tensor
 from edgefer.tflite.int8_network import Pair, Value, Window
 
 MAX_SIDE = 2**13  # of an activation, a window or a stride, so that no sum of positions exceeds 32 bits
+MAX_FRAMED = 2**26  # values of an activation with the padding of its window
 MIN_SCALE, MAX_SCALE = 2.0**-32, 2.0**8  # of a sum's scale; XNNPACK supports no others, so nothing was proven there
 MIN_RATIO, MAX_RATIO = 2.0**-10, 2.0**8  # the same for ADD
 
@@ -18,10 +19,16 @@ def _convolution(operator: Operator, inputs: tuple[Value, ...], output: Value) -
     height, width, depth = _image(inputs[0])
     if depthwise and (weights.shape[0] != 1 or weights.shape[3] % depth):
         raise ValueError(f"its weights {weights.shape} do not fit {depth} channels")
+    if depthwise and operator.depth_multiplier != weights.shape[3] // depth:
+        # XNNPACK leaves it to TFLite's own kernel, which rounds otherwise.
+        raise ValueError(f"its depth multiplier is {operator.depth_multiplier}, its weights {weights.shape}")
+    for bias in operator.inputs[2:]:
+        if not bias.steps or any(bias.zeros):  # the same, or refused
+            raise ValueError("its bias has no scale, or a zero point other than 0")
     if not depthwise and weights.shape[3] != depth:
         raise ValueError(f"it is a grouped convolution, {depth} channels by {weights.shape[3]}")
     channels = weights.shape[3 if depthwise else 0]
-    window, size = _window(operator, weights.shape[1:3], (height, width))
+    window, size = _window(operator, weights.shape[1:3], (height, width, depth))
     _same_shape(output, (*size, channels))
     weights = weights[0] if depthwise else weights
     sums = np.abs(weights.astype(np.int64)).sum((0, 1) if depthwise else (1, 2, 3))
@@ -34,6 +41,8 @@ def _dense(operator: Operator, inputs: tuple[Value, ...], output: Value) -> dict
         raise ValueError("its weights are shuffled")
     if weights.shape[1] != inputs[0].size:
         raise ValueError(f"its weights {weights.shape} do not fit {inputs[0].size} inputs")
+    if operator.keeps_shape and weights.shape[1] != inputs[0].shape[-1]:
+        raise ValueError(f"it is a product for each of {inputs[0].shape[:-1]} places, not for the whole input")
     if output.size != weights.shape[0]:
         raise ValueError(f"its output has {output.size} values, its weights give {weights.shape[0]}")
     return _products(operator, inputs[0], output, weights, np.abs(weights.astype(np.int64)).sum(1), 0)
@@ -59,13 +68,12 @@ def _products(
 
 def _mean(operator: Operator, inputs: tuple[Value, ...], output: Value) -> dict:
     height, width, depth = _image(inputs[0])
-    axes = sorted({int(axis) % 4 for axis in _integers(operator)})
+    axes = sorted({axis + 4 if axis < 0 else axis for axis in _integers(operator, 1)})
     if axes != [1, 2]:
         raise ValueError(f"it averages over the dimensions {axes}, not over rows and columns [1, 2]")
-    if output.shape not in ((depth,), (1, 1, depth)):
-        raise ValueError(f"its output has the shape {output.shape}, not {depth} channels")
+    _same_shape(output, (1, 1, depth) if operator.keeps_shape else (depth,))
     if height * width * 255 >= 2**31:
-        raise ValueError("its sums do not fit 32 bits")
+        raise ValueError(f"its sums of {height}x{width} values do not fit 32 bits")
     scale = inputs[0].scale / (output.scale * np.float32(height * width))
     return {"multipliers": _in_range(np.array([scale], np.float32))}
 
@@ -85,24 +93,36 @@ def _add(operator: Operator, inputs: tuple[Value, ...], output: Value) -> dict:
 
 def _pool(operator: Operator, inputs: tuple[Value, ...], output: Value) -> dict:
     height, width, depth = _image(inputs[0])
-    window, size = _window(operator, operator.window, (height, width))
+    window, size = _window(operator, operator.window, (height, width, depth))
     _same_shape(output, (*size, depth))
     _same_quanta(inputs[0], output)
     if operator.window[0] * operator.window[1] * 128 >= 2**30:
-        raise ValueError("its window is too large")
+        raise ValueError(f"it has the window {operator.window}, whose sums do not fit 32 bits")
     return {"window": window}
 
 
 def _reshape(operator: Operator, inputs: tuple[Value, ...], output: Value) -> dict:
     if inputs[0].size != output.size:
         raise ValueError(f"it makes {output.shape} of {inputs[0].shape}")
+    asked = _integers(operator, 1) if len(operator.inputs) > 1 else operator.new_shape or ()
+    if not _leads_to(asked, (1, *output.shape)):
+        raise ValueError(f"its output has the shape {(1, *output.shape)}, its constant asks for {list(asked)[:8]}")
     _same_quanta(inputs[0], output)
     return {}
 
 
+def _leads_to(asked: Sequence[int], shape: tuple[int, ...]) -> bool:
+    """Whether a RESHAPE to `asked`, where one -1 is what remains, makes `shape`."""
+    return (
+        len(asked) == len(shape)
+        and list(asked).count(-1) <= 1
+        and all(a in (-1, b) for a, b in zip(asked, shape, strict=True))
+    )
+
+
 def _pad(operator: Operator, inputs: tuple[Value, ...], output: Value) -> dict:
     height, width, depth = _image(inputs[0])
-    rows = _integers(operator)
+    rows = _integers(operator, 2)
     if len(rows) != 8 or any(rows[:2]) or not all(0 <= row <= MAX_SIDE for row in rows):
         raise ValueError(f"it pads {len(rows) // 2} dimensions by {rows[:8]}; rows, columns and channels can be padded")
     pads = tuple((rows[at], rows[at + 1]) for at in (2, 4, 6))
@@ -146,12 +166,14 @@ def _image(value: Value) -> tuple[int, int, int]:
     return height, width, depth
 
 
-def _window(operator: Operator, kernel: Pair, size: Pair) -> tuple[Window, Pair]:
-    """The window, and the height and width of its output for `size`."""
+def _window(operator: Operator, kernel: Pair, image: tuple[int, int, int]) -> tuple[Window, Pair]:
+    """The window, and the height and width of its output for an image of height, width and channels."""
+    height, width, depth = image
+    size = height, width
     strides, dilation = operator.strides, operator.dilation
     for name, pair in (("window", kernel), ("strides", strides), ("dilation", dilation)):
         if not all(1 <= side <= MAX_SIDE for side in pair):
-            raise ValueError(f"its {name} is {pair}")
+            raise ValueError(f"it has the {name} {pair}, not 1 to {MAX_SIDE}")
     reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
     if operator.padding == "SAME":
         result = tuple(-(-n // s) for n, s in zip(size, strides, strict=True))
@@ -164,7 +186,12 @@ def _window(operator: Operator, kernel: Pair, size: Pair) -> tuple[Window, Pair]
     else:
         raise ValueError(f"its padding is {operator.padding or 'not stated'}")
     if min(result) < 1:
-        raise ValueError(f"its window of {reach} does not fit {size}")
+        raise ValueError(f"its window of {reach} does not fit {(height, width)}")
+    framed = (height + reach[0]) * (width + reach[1]) * depth
+    if framed > MAX_FRAMED:
+        raise ValueError(
+            f"its window of {reach} pads {(height, width, depth)} to {framed:,} values, more than {MAX_FRAMED:,}"
+        )
     return Window(kernel=(kernel[0], kernel[1]), strides=strides, dilation=dilation, before=(before[0], before[1])), (
         result[0],
         result[1],
@@ -208,11 +235,13 @@ def _in_range(multipliers: np.ndarray) -> np.ndarray:
     return multipliers
 
 
-def _integers(operator: Operator) -> list[int]:
-    """The integer constant that is its second input."""
+def _integers(operator: Operator, rank: int) -> list[int]:
+    """The integer constant of `rank` dimensions that is its second input."""
     if len(operator.inputs) != 2 or operator.inputs[1].dtype not in ("INT32", "INT64"):
         raise ValueError("its second input is not a constant of whole numbers")
-    name = operator.inputs[1].dtype
+    name, shape = operator.inputs[1].dtype, operator.inputs[1].shape
+    if len(shape) != rank or (rank == 2 and shape[1] != 2):
+        raise ValueError(f"its second input has the shape {shape}")
     return [int(n) for n in _constant(operator.inputs[1], name, np.dtype("<i4" if name == "INT32" else "<i8")).ravel()]
 
 

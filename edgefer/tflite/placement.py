@@ -6,7 +6,7 @@ The compiler makes one partition: after the first operator that it cannot map, a
 
 from dataclasses import dataclass
 
-from edgefer.tflite.flatbuffer import FLOAT_TYPES, Operator, Subgraph
+from edgefer.tflite.flatbuffer import FLOAT_TYPES, MAX_RANK, Operator, Subgraph
 from edgefer.tflite.operators import EDGETPU
 
 # The compiler's own messages in its log (edgefer.convert.edgetpu reads it).
@@ -21,6 +21,7 @@ LIMIT = "Operation is otherwise supported, but not mapped due to some unspecifie
 HEAVY = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM")
 RECURRENT = ("LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM")  # the cell's state is INT16 beside INT8 activations
 MAX_SOFTMAX = 16_000
+MAX_READ = 2**12  # bytes of a constant: thousands of operators may share a large one
 MAX_FACTOR = 4  # of a resize. A guess: Coral's documents say only "depending on input/output size"
 
 
@@ -56,6 +57,8 @@ def place(graph: Subgraph) -> tuple[Placement, ...]:
 
 def _judge(operator: Operator) -> tuple[str, str]:
     """The compiler's status for a single operator, and details."""
+    if not operator.inputs or not operator.outputs:
+        return UNSUPPORTED, f"it has {len(operator.inputs)} inputs and {len(operator.outputs)} outputs"
     floats = [tensor for tensor in operator.activations if tensor.dtype in FLOAT_TYPES]
     if floats:
         return DTYPE, f"{floats[0].name} is {floats[0].dtype}"
@@ -112,7 +115,7 @@ def _layout_limit(operator: Operator) -> str:
     if name == "CONCATENATION" and constants:
         if len(inputs) > 2:
             return f"one of its {len(inputs)} inputs is a constant"
-        if any(len(set(tensor.data)) > 1 for tensor in constants):
+        if not all(_of_one_value(tensor.data[:MAX_READ]) for tensor in constants):
             return "it adds a constant that is not all zeros"
     if name == "STRIDED_SLICE" and len(inputs) > 3:
         strides = _integers(inputs[3].data)
@@ -123,6 +126,10 @@ def _layout_limit(operator: Operator) -> str:
     if name == "SQUEEZE" and _without_leading_ones(inputs[0].shape) != _without_leading_ones(operator.outputs[0].shape):
         return f"it takes more than leading ones from {inputs[0].shape}"
     return ""
+
+
+def _of_one_value(data: memoryview) -> bool:
+    return not bytes(data).strip(bytes(data[:1]))
 
 
 def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -146,5 +153,6 @@ def _batch_limit(operator: Operator) -> str:
 
 
 def _integers(data: memoryview) -> list[int]:
-    """A constant of int32, little-endian, as TFLite stores it."""
-    return [int.from_bytes(data[at : at + 4], "little", signed=True) for at in range(0, len(data), 4)]
+    """A constant of int32, little-endian, as TFLite stores it: axes, strides or paddings, which are few."""
+    few = data[: 4 * MAX_RANK]
+    return [int.from_bytes(few[at : at + 4], "little", signed=True) for at in range(0, len(few), 4)]

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from edgefer.tflite.arena import plan
+from edgefer.c.program import make_program
 from edgefer.tflite.findings import Finding, at, times
-from edgefer.tflite.flatbuffer import Model, Operator, parameter_bytes
+from edgefer.tflite.flatbuffer import Model, Operator
 from edgefer.tflite.int8_network import UnsupportedNetwork
 from edgefer.tflite.layers import OPERATORS, model_layers
 
@@ -30,7 +30,7 @@ def portable(model: Model, target: str) -> Iterator[Finding]:
     if groups:
         return
     try:
-        network = model_layers(model, "it")
+        program = make_program(model_layers(model, "it"))
     except UnsupportedNetwork as error:
         yield Finding(
             severity="error",
@@ -41,13 +41,14 @@ def portable(model: Model, target: str) -> Iterator[Finding]:
         return
     if target != "micro":
         return
-    ram = plan(network).size + network.input.size + network.answers  # the pixels and answers are the caller's
-    sizes = {"RAM": (ram, RAM - STACK), "flash": (parameter_bytes(model), FLASH - CODE)}
-    for memory, (size, room) in sizes.items():
+    network = program.network
+    memory = program.plan.size + network.input.size + network.answers  # the pixels and answers are the caller's
+    sizes = {"RAM": (memory, RAM - STACK), "flash": (program.words.nbytes, FLASH - CODE)}
+    for kind, (size, room) in sizes.items():
         if size > room:
             yield Finding(
                 severity="warning",
-                rule=f"micro-{memory.lower()}",
-                what=f"it needs {size:,} bytes of {memory}; an STM32F405 has {room:,} for it",
+                rule=f"micro-{kind.lower()}",
+                what=f"it needs {size:,} bytes of {kind}; an STM32F405 has {room:,} for it",
                 next="take a larger microcontroller, or a network with fewer channels or a smaller input",
             )

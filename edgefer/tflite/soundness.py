@@ -8,7 +8,8 @@ import math
 from collections.abc import Iterator
 
 from edgefer.tflite.findings import Finding, at
-from edgefer.tflite.flatbuffer import FLOAT_TYPES, INTEGER_TYPES, Model, Operator, Tensor
+from edgefer.tflite.flatbuffer import FLOAT_TYPES, INTEGER_TYPES, STRIDED, Model, Operator, Tensor
+from edgefer.tflite.operators import EDGETPU
 
 SCHEMA_VERSION = 3
 BITS = {
@@ -22,7 +23,6 @@ QUANTIZED = (
 )  # fmt: skip  # operators whose kernels read scales
 # The output-channel dimension of the weights of each operator.
 CHANNEL_AXES = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
-STRIDED = ("CONV_2D", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D", "MAX_POOL_2D", "TRANSPOSE_CONV")
 CONVERT_OR_COPY = "convert or copy it again"
 NOT_COMPUTED = "not-computed"
 
@@ -71,12 +71,12 @@ def _error(rule: str, what: str, **where) -> Finding:
 def _tensor(tensor: Tensor, exact: bool) -> Iterator[Finding]:
     """exact: constants must not be longer than their shape either."""
     rank, scales, zeros = len(tensor.shape), len(tensor.steps), len(tensor.zeros)
-    if scales and zeros and scales != zeros:
+    if scales and scales != zeros:
         yield _error("quantization", f"it has {scales} scales and {zeros} zero points", tensor=tensor.name)
-    elif scales and zeros and not (tensor.axis >= 0 and (not rank or tensor.axis < rank)):
+    elif scales and not (tensor.axis >= 0 and (not rank or tensor.axis < rank)):
         what = f"its scales are of dimension {tensor.axis}, and it has the shape {tensor.shape}"
         yield _error("quantization", what, tensor=tensor.name)
-    elif scales > 1 and rank and scales != tensor.shape[tensor.axis if tensor.axis < rank else 0]:
+    elif scales > 1 and rank and scales != tensor.shape[tensor.axis if 0 <= tensor.axis < rank else 0]:
         what = f"it has {scales} scales for the shape {tensor.shape}, channels in dimension {tensor.axis}"
         yield _error("quantization", what, tensor=tensor.name)
     if any(not 0 < scale < math.inf for scale in tensor.steps) and tensor.dtype in INTEGER_TYPES:
@@ -94,10 +94,16 @@ def _tensor(tensor: Tensor, exact: bool) -> Iterator[Finding]:
 
 def _operator(operator: Operator) -> Iterator[Finding]:
     name = operator.name
+    if operator.custom:
+        return
+    if name in EDGETPU and not (operator.inputs and operator.outputs):
+        what = f"{name} has {len(operator.inputs)} inputs and {len(operator.outputs)} outputs"
+        yield _error("inputs", what, **at(operator))
+        return
     if name in STRIDED and not all(step > 0 for step in (*operator.strides, *operator.dilation)):
         what = f"the strides of {name} are {operator.strides}, its dilation is {operator.dilation}"
         yield _error("stride", what, **at(operator))
-    if name in QUANTIZED and not operator.custom:
+    if name in QUANTIZED:
         for tensor in operator.activations:
             if tensor.dtype in INTEGER_TYPES and not tensor.steps:
                 yield _error("no-scale", f"{name} computes with {tensor.dtype} without a scale", operator=operator.index, tensor=tensor.name)  # fmt: skip
@@ -109,9 +115,15 @@ def _operator(operator: Operator) -> Iterator[Finding]:
 def _weighted(operator: Operator, axis: int) -> Iterator[Finding]:
     """A convolution or dense layer: the types and channels of input, weights and bias must match."""
     first = 2 if operator.name == "TRANSPOSE_CONV" else 0
-    if len(operator.inputs) <= max(1, first) or not operator.outputs:
+    if operator.shifted:
+        yield _error("inputs", f"{operator.name} leaves out an input before others", **at(operator))
+        return
+    if len(operator.inputs) <= max(1, first):
         yield _error("inputs", f"{operator.name} has {len(operator.inputs)} inputs", **at(operator))
         return
+    if operator.name in ("CONV_2D", "DEPTHWISE_CONV_2D") and len(operator.inputs) < 3:
+        # Measured: ai-edge-litert 2.1.6 rejects such a CONV_2D and crashes on such a DEPTHWISE_CONV_2D.
+        yield _error("inputs", f"{operator.name} has no bias", **at(operator))
     source, weights = operator.inputs[first], operator.inputs[1]
     allowed = {
         "FLOAT32": ("FLOAT32", "FLOAT16", "INT8", "UINT8", "INT4", "INT2"),
@@ -126,10 +138,13 @@ def _weighted(operator: Operator, axis: int) -> Iterator[Finding]:
     elif len(weights.steps) > 1 and source.dtype != "FLOAT32" and weights.axis != axis:
         what = f"the scales of {operator.name}'s weights are of dimension {weights.axis}, not {axis}"
         yield _error("quantization", what, **at(operator))
-    if len(operator.inputs) > 2 + first and source.dtype in ("INT8", "UINT8"):
-        bias = operator.inputs[2 + (1 if first else 0)]
-        if bias.dtype != "INT32" and bias is not source:
+    place = max(2, first + 1)
+    if len(operator.inputs) > place and source.dtype in ("INT8", "UINT8"):
+        bias = operator.inputs[place]
+        if bias.dtype != "INT32":
             yield _error("type", f"the bias of {operator.name} is {bias.dtype}, not INT32", **at(operator))
+        elif operator.name.endswith("CONV_2D") and any(bias.zeros):
+            yield _error("quantization", f"the bias of {operator.name} has zero points other than 0", **at(operator))
     if operator.name.endswith("CONV_2D") and weights.dtype == "INT8" and source.dtype == "INT8" and any(weights.zeros):
         yield _error("quantization", f"the weights of {operator.name} have zero points other than 0", **at(operator))
     if source.dtype == "INT8" and operator.outputs[0].dtype in FLOAT_TYPES:

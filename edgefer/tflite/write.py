@@ -46,11 +46,11 @@ def shapes_of(layers: Sequence[Layer], name: str, shape: tuple[int, int, int]) -
         height, width, channels = shapes[layer.inputs[0]]
         if layer.kind == "enlarge":
             height, width = 2 * height, 2 * width
-        elif layer.kind == "pool":
-            height, width = height // 2, width // 2
-        elif layer.weights is not None:
-            reach = layer.weights.shape[1] - 1 if layer.padding == "valid" else 0
-            height, width = -(-(height - reach) // layer.stride), -(-(width - reach) // layer.stride)
+        elif layer.kind != "add":
+            kernel, stride = ((2, 2), 2) if layer.weights is None else (layer.weights.shape[1:3], layer.stride)
+            reach = (kernel[0] - 1, kernel[1] - 1) if layer.padding == "valid" else (0, 0)
+            height, width = -(-(height - reach[0]) // stride), -(-(width - reach[1]) // stride)
+        if layer.weights is not None:
             channels = layer.weights.shape[3 if layer.kind == "depthwise" else 0]
         shapes[layer.output] = height, width, channels
     return shapes

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.tflite import layers
 from edgefer.tflite.arithmetic import answers, compute, run
 from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.int8_network import UnsupportedNetwork
@@ -132,6 +133,46 @@ def test_window_smaller_than_its_stride_matches_the_reference_kernels():
     assert np.abs(ours - litert(content, image, "BUILTIN_REF")).max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["conv", "dense", "add", "MAX", "AVERAGE", "RELU6"])
+@pytest.mark.parametrize("zero", [-128, -127])
+def test_a_limit_of_relu6_between_two_quanta_is_rounded_as_the_operator_s_kernel_does(kind, zero):
+    make, scale = Chance(0).make, float(np.float32(6 / 100.5))
+    assert np.float32(6) / np.float32(scale) == 100.5
+    x = make.input((1, 6, 6, 4), 0.05, -128)
+    if kind in ("MAX", "AVERAGE"):
+        y = make.pool(kind, make.unary("RELU", x, scale, zero), act="RELU6")
+    elif kind == "RELU6":
+        y = make.unary("RELU6", x, scale, zero)
+    else:
+        y = (
+            {"conv": make.conv, "dense": make.dense}[kind](x, 40, act="RELU6")
+            if kind != "add"
+            else make.add(x, x, "RELU6")
+        )
+        put = make.tensors[y].quantization
+        put.scale, put.zeroPoint = [scale], [zero]
+    content = make.finish(y)
+    assert differing(content, make.rng) == 0
+    assert run(read_layers(content, "made"), np.full((6, 6, 4), 127, np.int8))[y].max() <= zero + 101
+
+
+@pytest.mark.parametrize("asked", [[-1, 192], [1, -1]])
+def test_a_reshape_may_leave_one_size_open_and_state_its_shape_in_its_options(asked):
+    make = Chance(0).make
+    x = make.input((1, 8, 8, 3))
+    y = make.dense(with_constant(make, make.reshape(x, (1, 192)), asked), 5)
+    assert differing(make.finish(y), make.rng) == 0
+    make.operators[0].inputs = [x]
+    assert differing(make.finish(y), make.rng) == 0
+
+
+def test_options_of_another_operator_are_ignored_as_the_runtime_does():
+    make = Chance(0).make
+    x = make.input((1, 8, 8, 3))
+    y = with_type(make, make.add(x, x, "RELU"), "SubOptions")
+    assert differing(make.finish(y), make.rng) == 0
+
+
 # ---- what is not covered is refused by name ----
 
 
@@ -149,6 +190,37 @@ def test_another_operator_is_refused_by_name(name):
     assert f"operator 1, {name}" in refused(make.finish(make.unary(name, make.input((1, 8, 8, 1)))))
 
 
+def with_constant(make: Maker, output: int, values: list[int]) -> int:
+    """The last operator with other values in its second input, an int32 constant."""
+    tensor = make.tensors[make.operators[-1].inputs[1]]
+    tensor.shape = [len(values)]
+    make.buffers[tensor.buffer].data = np.frombuffer(np.array(values, np.int32).tobytes(), np.uint8)
+    return output
+
+
+def with_shape(make: Maker, output: int, shape: tuple[int, ...]) -> int:
+    """The last operator with another shape of its second input."""
+    make.tensors[make.operators[-1].inputs[1]].shape = list(shape)
+    return output
+
+
+def with_options(make: Maker, output: int, **options) -> int:
+    for name, value in options.items():
+        setattr(make.operators[-1].builtinOptions, name, value)
+    return output
+
+
+def with_type(make: Maker, output: int, name: str) -> int:
+    """The last operator with its options stated to be another operator's."""
+    make.operators[-1].builtinOptionsType = getattr(make.schema.BuiltinOptions, name)
+    return output
+
+
+def with_inputs(make: Maker, output: int, change) -> int:
+    make.operators[-1].inputs = change(*make.operators[-1].inputs)
+    return output
+
+
 @pytest.mark.parametrize(
     ("words", "build"),
     [
@@ -156,9 +228,25 @@ def test_another_operator_is_refused_by_name(name):
         ("RELU_N1_TO_1", lambda make, x: make.conv(x, 4, act="RELU_N1_TO_1")),
         ("2^-10 to 2^8", lambda make, x: make.add(x, x, scale=1e4)),
         ("of its output's", lambda make, x: make.unary("RELU", x, 1e9, 0)),
+        ("the dimensions [1, 6]", lambda make, x: with_constant(make, make.mean(x), [1, 6])),
+        ("asks for [1, 4, 16, 2]", lambda make, x: with_constant(make, make.reshape(x, (1, 8, 8, 2)), [1, 4, 16, 2])),
+        ("asks for [-1, -1]", lambda make, x: with_constant(make, make.reshape(x, (1, 128)), [-1, -1])),
+        ("each of (8, 8) places", lambda make, x: with_options(make, make.dense(x, 4), keepNumDims=True)),
+        ("depth multiplier is 3", lambda make, x: with_options(make, make.depthwise(x), depthMultiplier=3)),
+        ("not (2,)", lambda make, x: with_options(make, make.mean(x, keep=True), keepDims=False)),
+        (
+            "has the shape (2, 4)",
+            lambda make, x: with_shape(make, make.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (2, 4)),
+        ),
+        ("has the shape (1, 2)", lambda make, x: with_shape(make, make.mean(x), (1, 2))),
+        ("leaves out an input", lambda make, x: with_inputs(make, make.dense(x, 4), lambda x, w, b: [x, -1, w])),
+        ("it has the strides (0, 0)", lambda make, x: with_type(make, make.conv(x, 4), "Pool2DOptions")),
+        ("pads (8, 8, 2) to", lambda make, x: make.pool("MAX", x, (8000, 8000), (1, 1), "SAME")),
+        ("1,000 operators", lambda make, x: [x := make.unary("RELU", x) for _ in range(1000)][-1]),
     ],
 )
-def test_unsupported_values_are_refused_and_named(words, build):
+def test_unsupported_values_are_refused_and_named(words, build, monkeypatch):
+    monkeypatch.setattr(layers, "MAX_LAYERS", 999)
     make = Chance(1).make
     assert words in refused(make.finish(build(make, make.input((1, 8, 8, 2)))))
 
@@ -179,6 +267,10 @@ def test_damaged_quanta_and_weights_are_refused_not_computed():
     assert "far apart" in damaged(lambda m, x, w, b, y: setattr(quanta(m, y), "scale", [1e-20]))
     assert "batch size 1" in damaged(lambda m, x, w, b, y: setattr(m.tensors[x], "shape", [3, 8, 8, 2]))
     assert "2 scales" in damaged(lambda m, x, w, b, y: setattr(quanta(m, y), "scale", [1.0, 2.0]))
+    assert "of dimension 1" in damaged(lambda m, x, w, b, y: setattr(quanta(m, x), "quantizedDimension", 1))
+    assert "of dimension 3" in damaged(lambda m, x, w, b, y: setattr(quanta(m, y), "quantizedDimension", 3))
+    assert "its bias has no scale" in damaged(lambda m, x, w, b, y: setattr(m.tensors[b], "quantization", None))
+    assert "its bias has no scale" in damaged(lambda m, x, w, b, y: setattr(quanta(m, b), "zeroPoint", [1, 0, 0, 0]))
     assert "zero points" in damaged(lambda m, x, w, b, y: setattr(quanta(m, w), "zeroPoint", [1, 0, 0, 0]))
     assert "dimension 3" in damaged(lambda m, x, w, b, y: setattr(quanta(m, w), "quantizedDimension", 3))
     assert "bytes" in damaged(lambda m, x, w, b, y: setattr(m.tensors[w], "shape", [4, 3, 3, 3]))

@@ -74,6 +74,11 @@ CHANGES = {
         "quantization",
     ),
     "fewer zero points than scales": (lambda m, g: fewer(weights(m)[0].quantization, "zeroPoint"), "quantization"),
+    "scales without zero points": (lambda m, g: put(written(m).quantization, zeroPoint=None), "quantization"),
+    "zero points of a bias": (
+        lambda m, g: put(bias(m)[0].quantization, zeroPoint=bias(m)[0].quantization.zeroPoint + 3),
+        "quantization",
+    ),
     "a dimension beyond the shape": (lambda m, g: put(bias(m)[0].quantization, quantizedDimension=3), "quantization"),
     "a negative dimension": (lambda m, g: put(weights(m)[0].quantization, quantizedDimension=-1), "quantization"),
     "another dimension": (lambda m, g: put(weights(m)[0].quantization, quantizedDimension=1), "quantization"),
@@ -104,6 +109,19 @@ CHANGES = {
     "an int16 bias": (lambda m, g: put(bias(m)[0], type=Types.INT16), "type"),
     "float answers": (lambda m, g: put(g.tensors[g.outputs[0]], type=Types.FLOAT32), "type"),
     "a convolution without weights": (lambda m, g: put(first(m), inputs=first(m).inputs[:1]), "inputs"),
+    "a convolution without a bias": (lambda m, g: put(first(m), inputs=first(m).inputs[:2]), "inputs"),
+    "weights left out before the bias": (
+        lambda m, g: put(first(m), inputs=[first(m).inputs[0], -1, first(m).inputs[1]]),
+        "inputs",
+    ),
+    "an addition of nothing": (lambda m, g: put(first(m, Operators.ADD), inputs=[]), "inputs"),
+    "a convolution without options": (lambda m, g: put(first(m), builtinOptions=None, builtinOptionsType=0), "stride"),
+    "a convolution with an addition's options": (
+        lambda m, g: put(
+            first(m), builtinOptions=schema.AddOptionsT(), builtinOptionsType=schema.BuiltinOptions.AddOptions
+        ),
+        "stride",
+    ),
     "an operator's version": (lambda m, g: put(m.operatorCodes[0], version=99), "operator-version"),
     # What only the runtime itself knows:
     "axes beyond the shape": (

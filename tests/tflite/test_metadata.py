@@ -11,14 +11,17 @@ import pytest
 
 from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles, write_bundle
+from edgefer.card import InputSpec
 from edgefer.convert.mediapipe import MediaPipeNetwork, to_mediapipe
 from edgefer.errors import BundleError
 from edgefer.interpreter import Classifier, Network, RuntimeOptions
 from edgefer.preprocess import prepare
+from edgefer.tflite.description import read_description
 from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.lint import lint
 from edgefer.tflite.metadata import with_metadata
 from edgefer.train.networks import load_keras
+from tests.tflite.chance import Chance
 
 LITERT = RuntimeOptions(runtime="litert")
 
@@ -163,3 +166,40 @@ print(json.dumps({{"labels": [one.category_name for one in top], "scores": [one.
     same = [card.labels[row.argmax()] == label for row, label in zip(ours, found["labels"], strict=True)]
     assert len(same) == 42 and np.mean(same) >= 0.9  # MediaPipe shrinks images in its own way
     assert np.median(np.abs(ours.max(axis=1) - found["scores"])) < 0.05
+
+
+@pytest.mark.parametrize("color", ["gray", "rgb", "bgr"])
+def test_mediapipes_form_takes_rgb_whatever_the_network_s_own_order_is(color):
+    from edgefer.train.backend import tensorflow
+
+    tensorflow()
+    import tf_keras
+
+    spec = InputSpec(height=16, width=16, color=color)
+    pixels, dense = tf_keras.Input(spec.shape), tf_keras.layers.Dense(3, use_bias=False)
+    model = tf_keras.Model(pixels, dense(tf_keras.layers.GlobalAveragePooling2D()(pixels)))
+    dense.set_weights([5 * np.eye(spec.channels, 3)])  # its answer is the brightest of its channels
+    plain = 255 * np.eye(3, dtype=np.uint8)  # red, green, blue
+    own = {"gray": plain[:, :1], "rgb": plain, "bgr": plain[:, ::-1]}[color]
+    images = np.tile(own[:, None, None], (4, 16, 16, 1))
+    content = to_mediapipe(model, spec, 1.0, images)
+    expected = model.predict(images[:3] / 255, verbose=0).argmax(1)
+    network = MediaPipeNetwork(content, spec, 3, options=LITERT)
+    assert np.array_equal(network.logits(images[:3]).argmax(1), expected)
+    if color != "gray":  # what MediaPipe itself feeds: RGB
+        as_rgb = MediaPipeNetwork(content, InputSpec(height=16, width=16, color="rgb"), 3, options=LITERT)
+        assert np.array_equal(as_rgb.logits(np.tile(plain[:, None, None], (1, 16, 16, 1))).argmax(1), expected)
+
+
+def test_the_metadata_of_a_bgr_network_says_no_rgb_and_a_face_detector_has_none():
+    bundle = Bundle.open(shipped_bundles()["fer-small"])
+    for color, space in {"rgb": 1, "bgr": 0}.items():
+        card = bundle.card.model_copy(update={"input": InputSpec(height=16, width=16, color=color)})
+        make = Chance(0).make
+        content = make.finish(make.dense(make.mean(make.input((1, 16, 16, 3))), 8))
+        described = read_model(with_metadata(content, card), "x").description
+        assert (read_description(bytes(described)).color or 0) == space
+        assert f"16x16, {color.upper()}; values".encode() in bytes(described)
+    for name in ("face-finder", "face-refiner"):  # the first has three outputs
+        faces = Bundle.open(shipped_bundles()["fer-small"].parent / name)
+        assert with_metadata(faces.read("int8"), faces.card) == faces.read("int8")

@@ -3,6 +3,7 @@
 import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.c.program import make_program
 from edgefer.tflite.arena import plan
 from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.int8_network import UnsupportedNetwork
@@ -43,6 +44,8 @@ def test_network_too_large_for_a_microcontroller_gives_warnings():
     found = lint(read_model(content, "net"), "micro")
     assert {finding.rule for finding in found} == {"micro-ram", "micro-flash"}
     assert all(finding.severity == "warning" and "STM32F405" in finding.what for finding in found)
+    flash = next(finding for finding in found if finding.rule == "micro-flash")
+    assert f"{make_program(read_layers(content, 'net')).words.nbytes:,} bytes of flash" in flash.what  # as exported
     assert lint(read_model(content, "net"), "c") == ()
 
 
