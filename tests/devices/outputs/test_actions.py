@@ -137,6 +137,9 @@ def test_what_cannot_be_done_is_said_at_the_start(tmp_path):
     assert parse_on("happy=say 'hello you' --loud", "--on", LABELS) == ("happy", "say 'hello you' --loud")
     assert parse_on("unsure=x", "--on", LABELS) == ("unsure", "x")
     assert parse_on("(unsure)=x", "--on", ("unsure", "happy")) == ("(unsure)", "x")
+    for option, form in {"--on": "LABEL=COMMAND", "--snapshot-on": "LABEL=FOLDER"}.items():
+        with pytest.raises(InputError, match=f"{option} 'happy' must be {form}, such as {option} happy="):
+            parse_on("happy", option, LABELS)
     for wrong in ("happy", "happy=", "=x", "joy=x"):
         with pytest.raises(InputError, match=r"LABEL=|no such label\. Choose happy, sad, neutral, unsure"):
             parse_on(wrong, "--on", LABELS)
