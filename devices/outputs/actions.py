@@ -177,7 +177,7 @@ def facts_of(frame: Frame, face: Face) -> dict[str, str]:
 
 def parse_on(text: str, option: str, labels: Sequence[str]) -> tuple[str, str]:
     """LABEL=REST as (label, rest). InputError for an unknown label, or without a rest."""
-    kind, example = ("COMMAND", "'aplay yay.wav'") if option == "--on" else ("FOLDER", "pictures/")
+    kind, example = ("COMMAND", "'mpg123 yay.mp3'") if option == "--on" else ("FOLDER", "pictures/")
     known = (*labels, own_word(UNSURE, labels))
     label, found, rest = text.partition("=")
     if not found or not rest.strip():
@@ -193,8 +193,11 @@ def parse_command(text: str, option: str = "--on") -> list[str]:
         words = shlex.split(text)
     except ValueError as error:
         raise InputError(f"{option}: the command {printable(text)!r} cannot be read ({error}).") from None
-    if not words or not shutil.which(words[0]):
-        raise InputError(
-            f"{option}: there is no program {printable(words[0] if words else text)!r} that can be run here."
-        )
+    program = words[0] if words else ""
+    if not shutil.which(program):
+        shown = printable(program or text)
+        if Path(program).is_file():
+            folder = "" if "/" in program else f", and name it with its folder, ./{shown}"
+            raise InputError(f"{option}: {shown} is not a program yet: run `chmod +x` on it{folder}.")
+        raise InputError(f"{option}: there is no program {shown!r} that can be run here.")
     return words

@@ -144,6 +144,9 @@ def test_what_cannot_be_done_is_said_at_the_start(tmp_path):
         with pytest.raises(InputError, match=r"LABEL=|no such label\. Choose happy, sad, neutral, unsure"):
             parse_on(wrong, "--on", LABELS)
     assert parse_command("true 'a b'") == ["true", "a b"]
+    (tmp_path / "play.sh").touch(mode=0o644)
+    with pytest.raises(InputError, match=r"play\.sh is not a program yet: run `chmod \+x` on it"):
+        parse_command(f"{tmp_path}/play.sh loud")
     for wrong in ("no-such-program x", "true 'a", " "):
         with pytest.raises(InputError, match=r"no program|cannot be read"):
             parse_command(wrong)
