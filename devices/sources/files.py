@@ -191,7 +191,8 @@ class Images(Recorded):
         files = [file for file in everything if is_image_file(file)]
         shown = printable(str(folder))
         if not files:
-            raise SourceError(f"The folder {shown} holds no images ({', '.join(SUFFIXES)}).")
+            hint = " Its subfolders are not read: name one of them." if any(map(Path.is_dir, folder.iterdir())) else ""
+            raise SourceError(f"The folder {shown} holds no images ({', '.join(SUFFIXES)}).{hint}")
         source = cls(files, shown, skip_bad=skip_bad)
         known = set(files)
         source.left_out = [f"{printable(file.name)}: not an image" for file in everything if file not in known]

@@ -363,9 +363,7 @@ def test_a_real_browser_shows_faces_and_then_a_lost_camera(serve, make_frame, tm
 def test_a_port_or_host_that_cannot_be_used_is_named_with_what_to_do():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(
-            SourceError, match=f"at 127.0.0.1:{port}: that port is in use, so choose another"
-        ):
+        with pytest.raises(SourceError, match=f"at 127.0.0.1:{port}: that port is in use, so choose another"):
             _listen("127.0.0.1", port, "page")
     with pytest.raises(SourceError, match=r"at 203\.0\.113\.9:0: this machine does not have that address"):
         _listen("203.0.113.9", 0, "page")
