@@ -28,7 +28,7 @@ from edgefer.devices.sources.files import Source
 from edgefer.devices.sources.playback import DEFAULT_PLAYBACK, MergedSources, Playback, PlayedSource
 from edgefer.devices.threads import HANG_S, Prefetch, Rules
 from edgefer.devices.watchdogs import WatchedClassifier, WatchedDetector
-from edgefer.errors import InputError
+from edgefer.errors import EdgeferError, InputError
 from edgefer.images import from_pil, read_image
 from edgefer.interpreter import Classifier, RuntimeOptions
 from edgefer.options import DetectorName, DeviceName, FaceKind, ReaderOptions, Smoothing, as_record, choice
@@ -36,6 +36,7 @@ from edgefer.parity import check_at_load
 from edgefer.preprocess import prepare
 from edgefer.records import Face, Frame
 from edgefer.text import printable
+from edgefer.words import with_keywords
 
 Log = Callable[[str], None]
 
@@ -143,7 +144,7 @@ class Reader:
         """Yield the frames of a source in order, with tracked faces and temporally smoothed labels.
 
         source: a camera's number, "csi", a video, image or folder, a URL, "gst:PIPELINE" or "builtin"; or a list of them,
-        read at once. settings: fields of SourceOptions. Live sources give their newest frame, files every one; they are read
+        read at once. settings: fields of SourceOptions, such as `playback=Playback(loop=True)` from edgefer.devices.sources.playback. Live sources give their newest frame, files every one; they are read
         in a separate thread. The source is opened when the first frame is requested: SourceError if that fails, and
         IncompleteError after the last frame of a damaged video.
 
@@ -153,7 +154,13 @@ class Reader:
         [(0, (360, 480, 3)), (1, (360, 480, 3))]
         >>> frames.close()
         """
-        sources = source if isinstance(source, list | tuple) else [source]
+        try:
+            yield from self._watch(source if isinstance(source, list | tuple) else [source], settings)
+        except EdgeferError as error:
+            error.args = (with_keywords(str(error)),)
+            raise
+
+    def _watch(self, sources: Sequence[Any], settings: dict[str, Any]) -> Iterator[Frame]:
         options = as_record(SourceOptions, settings)
         opened = self.open_sources([str(one) for one in sources], options)
         session = self.session(live=opened.live)

@@ -244,7 +244,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def parse_region(text: str) -> tuple[int, int, int, int]:
     """`100,50,640x480` as (100, 50, 640, 480): left, top, width and height in pixels; InputError for anything else."""
-    match = re.fullmatch(r"(\d{1,5}),(\d{1,5}),(\d{1,5})x(\d{1,5})", text.strip().lower())
+    match = re.fullmatch(r"(\d{1,5}),(\d{1,5}),([1-9]\d{0,4})x([1-9]\d{0,4})", text.strip().lower())
     if not match:
         raise InputError(
             f"{printable(text)!r} is not a region: write LEFT,TOP,WIDTHxHEIGHT in pixels, such as 100,50,640x480."

@@ -49,6 +49,15 @@ class _Held:
 _HELD = _Held()
 
 
+def hush_codecs() -> None:
+    """Keep OpenCV and FFmpeg from writing to the terminal at every damaged frame or attempt to connect, from the next opened
+    video on. Not with `quiet`: videos are read in threads, and it redirects the whole process's stderr."""
+    import cv2
+
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+
+
 def _temporary_file() -> IO[bytes]:
     # In memory if possible: a camera must run even if the disk is too full for a temporary file.
     if hasattr(os, "memfd_create"):

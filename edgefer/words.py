@@ -17,7 +17,7 @@ VALUE = r"[^\s,;:()]*[=./][^\s;:()]*\w|'[^']*'|-?\d+\b|[A-Z][A-Z_]+\b"
 WORDS: dict[str, tuple[str, ...]] = {
     name: tuple(kind) for name, kind in (CHOICES | {"color": Color, "outputs": Outputs}).items()
 }
-WORDS |= {"data": ("builtin",), "labels": ("ferplus",), "votes": ("ferplus",)}
+WORDS |= {"data": ("builtin",), "source": ("builtin",), "labels": ("ferplus",), "votes": ("ferplus",)}
 WORD = rf"(?:{'|'.join(sorted({word for words in WORDS.values() for word in words}, key=len, reverse=True))})\b"
 OPTION = re.compile(
     rf"(?P<command>{COMMAND})|(?<![\w-])(?P<out>(?<=\b[lL]eave ))?--(?P<no>no-)?(?P<name>[a-z][a-z0-9]*(?:-[a-z0-9]+)*)"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edgefer.devices.outputs.files import check_room, make_folder
+from edgefer.devices.outputs.files import check_room, images_in, make_folder
 from edgefer.devices.outputs.overlay import View
 from edgefer.devices.outputs.sink import Sink
 from edgefer.errors import InputError
@@ -156,7 +156,7 @@ class SnapshotOn(Sink):
         self.saved += 1
 
     def kept(self) -> str:
-        return f"{self.saved} images are in {printable(str(self._folder))}"
+        return images_in(self.saved, printable(str(self._folder)))
 
 
 def _without_secrets() -> dict[str, str]:
@@ -177,10 +177,11 @@ def facts_of(frame: Frame, face: Face) -> dict[str, str]:
 
 def parse_on(text: str, option: str, labels: Sequence[str]) -> tuple[str, str]:
     """LABEL=REST as (label, rest). InputError for an unknown label, or without a rest."""
+    kind, example = ("COMMAND", "'mpg123 yay.mp3'") if option == "--on" else ("FOLDER", "pictures/")
     known = (*labels, own_word(UNSURE, labels))
     label, found, rest = text.partition("=")
     if not found or not rest.strip():
-        raise InputError(f"{option} {printable(text)!r} must be LABEL=..., such as {option} {known[0]}=...")
+        raise InputError(f"{option} {printable(text)!r} must be LABEL={kind}, such as {option} {known[0]}={example}.")
     if label not in known:
         raise InputError(f"{option} {printable(label)!r}: this network has no such label. Choose {', '.join(known)}.")
     return label, rest
@@ -192,8 +193,11 @@ def parse_command(text: str, option: str = "--on") -> list[str]:
         words = shlex.split(text)
     except ValueError as error:
         raise InputError(f"{option}: the command {printable(text)!r} cannot be read ({error}).") from None
-    if not words or not shutil.which(words[0]):
-        raise InputError(
-            f"{option}: there is no program {printable(words[0] if words else text)!r} that can be run here."
-        )
+    program = words[0] if words else ""
+    if not shutil.which(program):
+        shown = printable(program or text)
+        if Path(program).is_file():
+            folder = "" if "/" in program else f", and name it with its folder, ./{shown}"
+            raise InputError(f"{option}: {shown} is not a program yet: run `chmod +x` on it{folder}.")
+        raise InputError(f"{option}: there is no program {shown!r} that can be run here.")
     return words

@@ -1,6 +1,8 @@
 """Video encoders: H.264 with any available encoder, since browsers play only that."""
 
 import contextlib
+import errno
+import os
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +15,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from edgefer.devices.outputs.feeds import reason_of
 from edgefer.errors import EdgeferError
 from edgefer.quiet import quiet
 from edgefer.text import printable
@@ -68,7 +71,7 @@ class PyavEncoder:
             for packet in self._stream.encode(frame):
                 self._container.mux(packet)
         except (OSError, ValueError) as error:  # av.FFmpegError is one or the other
-            raise EdgeferError(_reason(error)) from None
+            raise EdgeferError(reason_of(error)) from None
 
     def close(self) -> None:
         try:
@@ -145,8 +148,9 @@ class FfmpegEncoder:
         self._process.wait(PROBE_S)
         self._errors.seek(0)
         lines = printable(self._errors.read(4000).decode(errors="replace"), keep="\n").strip().splitlines()
-        if any("No space left" in line for line in lines):
-            return "the disk is full"
+        for number in (errno.ENOSPC, errno.EFBIG):
+            if any(os.strerror(number) in line for line in lines):
+                return reason_of(OSError(number, ""))
         return f"ffmpeg ended: {lines[-1][:200]}" if lines else f"ffmpeg failed (exit code {self._process.returncode})"
 
 
@@ -200,8 +204,3 @@ def _padded(image_bgr: np.ndarray) -> np.ndarray:
     if height % 2 == 0 and width % 2 == 0:
         return np.ascontiguousarray(image_bgr)
     return cv2.copyMakeBorder(image_bgr, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-
-
-def _reason(error: Exception) -> str:
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return "the disk is full" if "No space left" in text else printable(" ".join(text.split()))[:200]

@@ -45,6 +45,11 @@ def check_folder(path: Path, verb: str) -> None:
         ) from None
 
 
+def images_in(count: int, place: str) -> str:
+    """How many images a folder has: "1 image is in it"."""
+    return f"{count} image{' is' if count == 1 else 's are'} in {place}"
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder for images if it does not exist. SourceError if that fails, or it is not writable."""
     try:

@@ -50,7 +50,7 @@ def _run_parts(run: Run, colors: dict[str, str]) -> list[str]:
         for one in sorted(run.moments, key=lambda one: one.start_s)
     ]
     return [
-        f"<h2>{escape(_title(run))}, {_clock(length_s)} long</h2>",
+        f"<h2>{escape(_title(run))}, {_clock(round(length_s))} long</h2>",
         _timeline(run, colors),
         _legend(run, colors),
         shared,
@@ -84,7 +84,7 @@ def _timeline(run: Run, colors: dict[str, str]) -> str:
                 parts.append(f'<rect {place} fill="{colors[label]}"/>')
     length_s = run.last.time_s - run.first.time_s
     ticks = "".join(
-        f'<text x="{width * share:.0f}" y="{height + 16}" text-anchor="{anchor}">{_clock(length_s * share)}</text>'
+        f'<text x="{width * share:.0f}" y="{height + 16}" text-anchor="{anchor}">{_clock(round(length_s * share))}</text>'
         for share, anchor in ((0, "start"), (0.5, "middle"), (1, "end"))
     )
     return (

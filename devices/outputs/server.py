@@ -1,6 +1,7 @@
 """The small HTTP server of the page and the metrics: one thread, bounded connections, time-limited requests."""
 
 import asyncio
+import errno
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -165,7 +166,17 @@ def _listen(host: str, port: int, name: str) -> socket.socket:
         both = host == "::" and socket.has_dualstack_ipv6()  # the printed address is IPv4
         return socket.create_server((host, port), family=family, dualstack_ipv6=both)
     except OSError as error:
-        raise SourceError(f"The {name} cannot be served at {host}:{port}: {error.strerror or error}.") from None
+        raise SourceError(f"The {name} cannot be served at {host}:{port}: {_problem(error)}.") from None
+
+
+def _problem(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "that port is in use, so choose another one"
+    if error.errno == errno.EACCES:
+        return "ports below 1024 need root, so choose a higher one"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine does not have that address, so leave the host out, or name 0.0.0.0"
+    return (error.strerror or str(error)).partition(" (while attempting")[0]
 
 
 def _own_address() -> str:

@@ -38,6 +38,10 @@ class Sink:
     def close(self) -> None:
         """Finish the output."""
 
+    def summary(self) -> str:
+        """Once closed: what a file or folder holds, such as "out, 20 images", or "" without one."""
+        return ""
+
     def kept(self) -> str:
         """Once closed: what was saved, such as "its first 20 frames are in out.mp4", or ""."""
         return ""

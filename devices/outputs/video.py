@@ -8,11 +8,13 @@ import cv2
 import numpy as np
 
 from edgefer.devices.outputs.encoders import NO_H264, CvEncoder, Encoder, MotionJpegEncoder, h264_encoder
-from edgefer.devices.outputs.files import PartialFile, check_folder, check_room, make_folder
+from edgefer.devices.outputs.feeds import reason_of
+from edgefer.devices.outputs.files import PartialFile, check_folder, check_room, images_in, make_folder
 from edgefer.devices.outputs.overlay import View
 from edgefer.devices.outputs.sink import Sink
 from edgefer.errors import EdgeferError, SourceError
 from edgefer.images import encode_image, write_image
+from edgefer.quiet import hush_codecs
 from edgefer.records import Frame
 from edgefer.text import printable, safe_name
 
@@ -49,13 +51,16 @@ class VideoFile(Sink):
         self.notice = "" if kind or self._still else f"{self.name} {NO_H264}."
         self._open: Callable[[str, tuple[int, int], float], Encoder] = kind or CvEncoder
         self.partial = PartialFile(path)
+        hush_codecs()
         self._encoder: Encoder | None = None
         self._last: Frame | None = None
-        self._written, self._time_s, self._size, self._closed = 0, 0.0, (0, 0), False
+        self._written, self._time_s, self._size = 0, 0.0, (0, 0)
+        self._closed, self._whole = False, True
 
     def write(self, frame: Frame) -> None:
         last, self._last = self._last, frame
         if self._still:
+            self._written += 1
             return
         check_room(self.path.parent, INDEX_BYTES * self._written)
         image = self._view.annotated(frame)
@@ -82,20 +87,29 @@ class VideoFile(Sink):
             self.partial.publish()
         finally:
             self.partial.close()
+        if not self._whole:
+            raise EdgeferError("its end is missing, since the disk is full or allows no larger file")
 
     def _finish(self, encoder: Encoder) -> None:
-        """Finish the video; EdgeferError if it cannot be played, since an encoder may not report a full disk."""
+        """Finish the video; EdgeferError if it cannot be played. OpenCV does not report a full disk: an AVI is then playable up
+        to there, but its header, which is completed last, counts no frames."""
         with suppress(OSError):  # someone has removed it
             self.finish_s = self.partial.file.stat().st_size / FINISH_BYTES_S
         try:
             encoder.close()
         except (EdgeferError, OSError) as error:
-            raise EdgeferError(f"the video could not be finished and is lost: {error}") from None
+            raise EdgeferError(f"the video could not be finished and is lost: {reason_of(error)}") from None
         video = cv2.VideoCapture(self.partial.for_libraries)
         readable = video.isOpened() and video.read()[0]
+        self._whole = video.get(cv2.CAP_PROP_FRAME_COUNT) > 0
         video.release()
         if not readable:
             raise EdgeferError("the video could not be finished and is lost: is the disk full?")
+
+    def summary(self) -> str:
+        if not self._written:
+            return ""
+        return f"{self.name}, the last of {self._written} frames" if self._still and self._written > 1 else self.name
 
     @property
     def lost(self) -> bool:  # type: ignore[override]
@@ -104,7 +118,9 @@ class VideoFile(Sink):
     def kept(self) -> str:
         if self.lost:
             return "nothing of it is left"
-        return "the last frame before that is in it" if self._still else f"its first {self._written} frames are in it"
+        if self._still:
+            return "the last frame before that is in it"
+        return f"its first {self._written} frames are in it" if self._whole else "what was written before that is in it"
 
 
 class ImageFolder(Sink):
@@ -124,8 +140,11 @@ class ImageFolder(Sink):
         write_image(self._folder / file, self._view.annotated(frame))
         self.saved += 1
 
+    def summary(self) -> str:
+        return f"{self.name}, {self.saved} image{'s' * (self.saved > 1)}" if self.saved else ""
+
     def kept(self) -> str:
-        return f"{self.saved} images are in it"
+        return images_in(self.saved, "it")
 
 
 def fitted(image_bgr: np.ndarray, size: tuple[int, int]) -> np.ndarray:

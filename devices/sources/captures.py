@@ -15,6 +15,7 @@ import numpy as np
 from edgefer.devices.board.probes import NUMPY_1
 from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import MissingDependency, SourceError
+from edgefer.quiet import hush_codecs
 
 OPEN_MS = READ_MS = 5000  # OpenCV waits 30 s for a silent host, too long for a stop or a retry
 RAW_USB_PIXELS = 640 * 480  # USB 2 carries 30 uncompressed frames per second up to this size
@@ -38,15 +39,6 @@ class CaptureOptions:
 DEFAULT_CAPTURE = CaptureOptions()
 
 
-def _hush() -> None:
-    """Keep OpenCV and FFmpeg from writing to the terminal at every attempt to connect.
-
-    Not with edgefer.quiet: connections are made in threads, and it redirects the whole process's stderr.
-    """
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-
-
 class CvCapture:
     """A cv2.VideoCapture as a Capture."""
 
@@ -65,7 +57,7 @@ class CvCapture:
 def connect_v4l2(device: Path, options: CaptureOptions) -> CvCapture:
     """A USB camera, such as /dev/video0, through Video4Linux."""
     check_device(device)
-    _hush()
+    hush_codecs()
     capture = cv2.VideoCapture(str(device), cv2.CAP_V4L2)
     # The order matters: the available sizes depend on the pixel format, and the frame rates on the size.
     if options.mjpg or (options.mjpg is None and options.size and options.size[0] * options.size[1] > RAW_USB_PIXELS):
@@ -105,7 +97,7 @@ def check_device(device: Path) -> None:
 
 def connect_url(url: str) -> CvCapture:
     """A stream by URL, such as rtsp://host/path or http://host/stream.mjpg."""
-    _hush()
+    hush_codecs()
     capture = cv2.VideoCapture(
         url, cv2.CAP_FFMPEG, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_MS]
     )
@@ -124,7 +116,7 @@ def connect_gstreamer(pipeline: str) -> CvCapture:
             "python3-opencv, and use it in a venv with --system-site-packages after pip uninstall opencv-python."
         )
     whole = pipeline if "appsink" in pipeline else f"{pipeline.rstrip(' !')} ! {GSTREAMER_END}"
-    _hush()
+    hush_codecs()
     capture = cv2.VideoCapture(whole, cv2.CAP_GSTREAMER)
     if not capture.isOpened():
         raise SourceError(

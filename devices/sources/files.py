@@ -16,7 +16,7 @@ from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import ImageError, IncompleteError, SourceError
 from edgefer.images import SUFFIXES, is_image_file, problem_of, read_image
 from edgefer.native import native_path
-from edgefer.quiet import quiet
+from edgefer.quiet import hush_codecs, quiet
 from edgefer.records import Frame
 from edgefer.text import printable
 
@@ -101,6 +101,7 @@ class Video(Recorded):
                 f"{self.name} is a list of other files or URLs, not a video: name the ones that you trust."
             )
         path = self._open.enter_context(native_path(self._where)) if isinstance(self._where, Path) else self._where
+        hush_codecs()
         with quiet():
             self._capture = cv2.VideoCapture(path)
         if not self._capture.isOpened():
@@ -158,7 +159,7 @@ class Video(Recorded):
                 "repair it with ffmpeg."
             )
         if not structure.ends:
-            self.unchecked = f"Whether {self.name} is complete could not be checked: its format does not mark the end. {frames} frames were read."
+            self.unchecked = f"Whether {self.name} is complete could not be checked: its format does not mark the end. {frames} frame{'s were' if frames > 1 else ' was'} read."
 
 
 def next_time(stamp_s: float, before_s: float, fps: float) -> float:
@@ -190,7 +191,8 @@ class Images(Recorded):
         files = [file for file in everything if is_image_file(file)]
         shown = printable(str(folder))
         if not files:
-            raise SourceError(f"The folder {shown} holds no images ({', '.join(SUFFIXES)}).")
+            hint = " Its subfolders are not read: name one of them." if any(map(Path.is_dir, folder.iterdir())) else ""
+            raise SourceError(f"The folder {shown} holds no images ({', '.join(SUFFIXES)}).{hint}")
         source = cls(files, shown, skip_bad=skip_bad)
         known = set(files)
         source.left_out = [f"{printable(file.name)}: not an image" for file in everything if file not in known]

@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from edgefer.commands.config import typed_first
 from edgefer.errors import InputError
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # of typer's own click, or of click itself in older versions
@@ -33,7 +34,10 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:
             self._refuse_empty(ctx, args)
-        return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, args)
+        if ctx.params.get("config"):
+            typed_first(ctx)
+        return rest
 
     def _refuse_empty(self, ctx: Any, args: Sequence[str]) -> None:
         given, _, _ = self.make_parser(ctx).parse_args(args=list(args))

@@ -1,6 +1,8 @@
 """Options from a file, `--config run.toml`, by their names; the command line takes precedence."""
 
+import difflib
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -30,10 +32,16 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
     for name, value in given.items():
         option = name.replace("_", "-")
         parameter = options.get(option)
+        if parameter is None and isinstance(value, dict):
+            raise InputError(
+                f"{shown} has a section [{printable(name)}]: write its options without the section's line."
+            )
         if parameter is None:
             raise InputError(
-                f"{shown} holds {printable(name)!r}, which is not an option of run: choose {', '.join(sorted(options))}."
+                f"{shown} holds {printable(name)!r}, which is not an option of run: {_meant(option, options)}"
             )
+        if parameter.name in defaults:
+            raise InputError(f"{shown} gives {printable(name)} a second time, in another spelling: leave one out.")
         try:
             typed = _typed(value, flag=getattr(parameter, "is_flag", False), many=getattr(parameter, "multiple", False))
         except ValueError as error:
@@ -42,6 +50,30 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
         defaults[str(parameter.name)] = not typed if opposite else typed
     context.default_map = {**(context.default_map or {}), **defaults}
     return file
+
+
+def _meant(option: str, options: Iterable[str]) -> str:
+    near = difflib.get_close_matches(option, options, 1)
+    return f"did you mean {near[0]}?" if near else f"choose {', '.join(sorted(options))}."
+
+
+def typed_first(context: typer.Context) -> None:
+    """Drop the file's sources if the command line names any, and its bundle if the command line names one: arguments and
+    options alike. Otherwise a typed source would be read in addition."""
+    from edgefer.commands.run_flags import sort_inputs
+
+    params = context.params
+    in_file = {name for name in ("bundle", "camera", "source") if _source_of(context, name) == "DEFAULT_MAP"}
+    bundle, sources = sort_inputs(params["inputs"] or [], None)
+    if sources or any(params[name] for name in {"camera", "source"} - in_file):
+        params.update(dict.fromkeys(in_file & {"camera", "source"}))
+    if bundle and "bundle" in in_file:
+        params["bundle"] = None
+
+
+def _source_of(context: typer.Context, name: str) -> str:
+    source = context.get_parameter_source(name)
+    return source.name if source else ""
 
 
 def _typed(value: object, *, flag: bool, many: bool) -> bool | str | list[str]:

@@ -62,6 +62,7 @@ class _Opener:
         self._view: View = View(blur_faces=wanted.blur_faces)
         self._generated = "" if wanted.token else new_token()
         self._page_url = ""
+        self._saved: Feed | None = None
         self.fed: list[Feed] = []
         self.unfed: list[Sink] = []  # sinks that need no queue
 
@@ -74,21 +75,20 @@ class _Opener:
         self._open_mqtt()
         self._open_screen()
         self._run.stats.sinks = self.fed
-        return OpenOutputs(
-            sinks=[*self.fed, *self.unfed], fed=self.fed, saved=self._wanted.save, live=self._run.source.live
-        )
+        return OpenOutputs(sinks=[*self.fed, *self.unfed], fed=self.fed, saved=self._saved, live=self._run.source.live)
 
     def close(self) -> None:
         for sink in (*self.fed, *self.unfed):
             sink.close()
 
-    def _feed(self, sink: "Sink") -> None:
+    def _feed(self, sink: "Sink") -> "Feed":
         from edgefer import console
         from edgefer.devices.outputs.feeds import Feed
 
         # From a file every frame is written; a camera does not wait for a slow disk.
         wait = sink.every_frame and not self._run.source.live
         self.fed.append(Feed(sink, wait=wait, stop=self._run.stop, log=console.log))
+        return self.fed[-1]
 
     def _open_files(self) -> None:
         from edgefer import console
@@ -104,12 +104,12 @@ class _Opener:
             if not self._wanted.save.suffix:
                 if source.live:
                     raise InputError("--save FOLDER keeps every frame, and is for files: name a video, out.mp4.")
-                self._feed(ImageFolder(self._wanted.save, view=self._view))
+                self._saved = self._feed(ImageFolder(self._wanted.save, view=self._view))
                 return
             video = VideoFile(self._wanted.save, source.fps, live=source.live, view=self._view)
             if video.notice:
                 console.log(video.notice)
-            self._feed(video)
+            self._saved = self._feed(video)
 
     def _open_actions(self) -> None:
         from edgefer import console
@@ -194,23 +194,20 @@ class _Opener:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenOutputs:
-    """The sinks, and those with a queue."""
+    """The sinks, those with a queue, and the one of --save."""
 
     sinks: "list[Sink]"
     fed: "list[Feed]"
-    saved: Path | None
+    saved: "Feed | None"
     live: bool = False
 
-    def conclude(self, frames: int) -> None:
+    def conclude(self) -> None:
         """Log what was saved after a run. EdgeferError if an output file failed, or the broker did not get the last
         state of a recorded source, BrokenPipeError for stdout."""
         from edgefer import console
-        from edgefer.devices.outputs.video import STILLS
 
-        if self.saved and self.saved.exists():
-            last = f", the last of {frames} frames" if self.saved.suffix.lower() in STILLS and frames > 1 else ""
-            many = "" if self.saved.suffix else f", {frames} image{'s' * (frames > 1)}"
-            console.log(f"Saved {self.saved}{last}{many}")
+        if self.saved and not self.saved.error and (saved := self.saved.sink.summary()):
+            console.log(f"Saved {saved}")
         failed = [feed for feed in self.fed if feed.error]
         for feed in failed:
             if isinstance(feed.error, BrokenPipeError):

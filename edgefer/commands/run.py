@@ -100,8 +100,8 @@ def _run(options: RunOptions) -> None:
             )  # fmt: skip
         except IncompleteError as error:
             damage = error
-    _log_what_was_seen(stats, source)
-    outputs.conclude(stats.frames)
+    _log_what_was_seen(stats, source, options.reader)
+    outputs.conclude()
     if damage:
         raise damage
 
@@ -148,7 +148,7 @@ def _with_progress(source: "Source", options: RunOptions):
     return console.PROGRESS.track(source, total, source.name)
 
 
-def _log_what_was_seen(stats: "RunStats", source: "Source") -> None:
+def _log_what_was_seen(stats: "RunStats", source: "Source", options: ReaderOptions) -> None:
     from edgefer import console
 
     if source.left_out:
@@ -167,13 +167,17 @@ def _log_what_was_seen(stats: "RunStats", source: "Source") -> None:
         f"{_count(stats.frames, 'frame')} in {stats.seconds:.1f} s: {stats.fps:.1f} frames/s. Milliseconds per frame: {stages}"
     )
     if not stats.faces:
-        console.log(
-            "No face was found: faces must look at the camera and fill at least a twelfth of the image's longer side "
-            "(--min-face PIXELS detects smaller ones). --faces frame reads the centre of the frame."
-        )
+        console.log(_no_face(options))
         return
     seen = ", ".join(f"{label} {count}" for label, count in sorted(stats.labels.items(), key=lambda item: -item[1]))
     console.log(f"{_count(stats.faces, 'face')} in {_count(stats.frames_with_faces, 'frame')}: {seen}")
+
+
+def _no_face(options: ReaderOptions) -> str:
+    size = f"fill at least a twelfth of the {'region' if options.roi else 'image'}'s longer side (--min-face PIXELS detects smaller ones)"
+    if options.min_face:
+        size = f"measure at least {options.min_face} pixels (--min-face)"
+    return f"No face was found: faces must look at the camera and {size}. --faces frame reads the centre of the frame."
 
 
 def _count(number: int, noun: str) -> str:

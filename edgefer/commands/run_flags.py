@@ -180,9 +180,16 @@ class SourceFlags:
 
     def named(self, inputs: list[str]) -> tuple[Path | None, list[str]]:
         """The bundle and the sources, from arguments and options. InputError if they conflict."""
-        from edgefer.devices.sources.cameras import is_csi
+        from edgefer.devices.sources.cameras import is_camera, is_csi
+        from edgefer.devices.sources.urls import shown_address
 
         bundle, sources = sort_inputs(inputs, self.bundle)
+        for name in self.camera or []:
+            if not is_camera(name):
+                raise InputError(
+                    f"--camera {shown_address(name)!r} is not a camera: name a number, a path such as /dev/video0, or csi; other "
+                    "sources are named with --source."
+                )
         sources += [*(self.camera or []), *(self.source or [])]
         if not sources:
             raise InputError(

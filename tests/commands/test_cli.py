@@ -151,6 +151,7 @@ def test_bad_sources_are_named_in_one_sentence(edgefer, tmp_path, converted, emp
     assert "is not a video" in refuse("--source", empty_video)
     assert "holds no images" in refuse("--source", tmp_path / "." if not list(tmp_path.glob("*.png")) else tmp_path)
     assert "There is no camera 97" in refuse("--camera", "97")
+    assert "--camera 'front' is not a camera: name a number" in refuse("--camera", "front")
     assert "cannot be opened" in refuse("--source", "http://127.0.0.1:9/none.mjpg")
     assert "name a .mp4" in refuse("--source", "builtin", "--save", tmp_path / "faces.gif")
     empty_video.with_suffix(".avi").write_bytes(b"mine")

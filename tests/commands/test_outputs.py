@@ -3,9 +3,11 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -16,7 +18,7 @@ from edgefer.commands.opening import RunFacts, open_outputs, parse_address
 from edgefer.commands.outputs import OutputFlags
 from edgefer.devices.outputs.stats import RunStats
 from edgefer.devices.sources.cameras import open_source
-from edgefer.errors import InputError, MissingDependency
+from edgefer.errors import EdgeferError, InputError, MissingDependency
 from edgefer.quiet import quiet
 
 RUN = ("run", "fer-small", "--source", "builtin", "--headless")
@@ -94,6 +96,21 @@ def test_a_folder_keeps_every_frame_as_an_image(edgefer, tmp_path):
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [f"00000{n}-builtin.jpg" for n in range(3)]
     again = edgefer(*RUN, "--frames", 3, "--save", tmp_path / "out", expect=2)
     assert "holds files already: choose another folder, or empty it first" in again.stderr
+
+
+def test_an_output_that_failed_is_not_called_saved(monkeypatch, tmp_path, make_frame, capsys):
+    card = Bundle.open(shipped_bundles()["fer-small"]).card
+    facts = RunFacts(source=open_source("builtin"), card=card, runtime="litert", bundle_hash="", stats=RunStats())
+    outputs = open_outputs(OutputFlags(save=tmp_path / "out", headless=True), facts)
+    free = iter([10**9, 0])
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(total=1 << 40, free=next(free)))
+    for number in range(2):
+        outputs.sinks[0].write(make_frame(number))
+    outputs.sinks[0].close()
+    with pytest.raises(EdgeferError, match=r"Not all results were written: \S+out \(the disk is full"):
+        outputs.conclude()
+    shown = capsys.readouterr().err
+    assert "1 image is in it" in shown and "Saved" not in shown
 
 
 def test_quiet_works_without_a_usable_temporary_directory(monkeypatch, capfd):

@@ -117,7 +117,10 @@ def test_options_come_from_a_config_file_and_the_command_line_wins(edgefer, here
     done = edgefer("run", "fer-nano", "--config", "run.toml", "--frames", "2")
     assert len(done.stdout.splitlines()) == 2
     for text, message in (
-        ("smoth = 1", "smoth"),
+        ("smoth = 1", "'smoth', which is not an option of run: did you mean smooth?"),
+        ("[run]", "has a section [run]: write its options without"),
+        ("zzz = 1", "choose allow-cpu-fallback, blur-faces,"),
+        ("min-face = 1\nmin_face = 2", "gives min_face a second time"),
         ("frames = [1]", "frames takes one text or number, not a list"),
         ("finder = {path = 'x'}", "finder takes one text or number, not a table"),
         ("[finder]", "finder takes one text or number, not a table"),
@@ -135,6 +138,25 @@ def test_options_come_from_a_config_file_and_the_command_line_wins(edgefer, here
         (here / "run.toml").write_text(text)
         refused = edgefer("run", "fer-nano", "builtin", "--config", "run.toml", expect=2)
         assert message in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_a_typed_source_or_bundle_replaces_those_of_the_file(here, tmp_path):
+    config = tmp_path / "run.toml"
+    command = get_command(app).commands["run"]
+
+    def read(*typed):
+        given = command.make_context("run", ["--config", str(config), *typed]).params
+        names = ("inputs", "bundle", "camera", "source")
+        return {
+            name: [*map(str, [*given[name]] if name != "bundle" else [given[name]])] for name in names if given[name]
+        }
+
+    config.write_text('bundle = "fer-nano"\ncamera = [0]\nsource = ["builtin"]\n')
+    assert read() == {"bundle": ["fer-nano"], "camera": ["0"], "source": ["builtin"]}
+    assert read("one.avi") == {"inputs": ["one.avi"], "bundle": ["fer-nano"]}
+    assert read("--camera", "1") == {"camera": ["1"], "bundle": ["fer-nano"]}
+    assert read("fer-small") == {"inputs": ["fer-small"], "camera": ["0"], "source": ["builtin"]}
+    assert read("--bundle", "fer-small") == {"bundle": ["fer-small"], "camera": ["0"], "source": ["builtin"]}
 
 
 @pytest.mark.parametrize(
@@ -155,7 +177,7 @@ def test_a_run_without_images_does_not_mention_faces():
     logged = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgefer.console.log", logged.append)
-        run._log_what_was_seen(RunStats(), SimpleNamespace(name="7", left_out=[], unchecked=""))
+        run._log_what_was_seen(RunStats(), SimpleNamespace(name="7", left_out=[], unchecked=""), ReaderOptions())
     assert logged == ["Nothing was read: 7 gave no image."]
 
 

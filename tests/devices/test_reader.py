@@ -15,7 +15,7 @@ from edgefer.devices import loop
 from edgefer.devices import reader as readers
 from edgefer.devices.reader import SourceOptions
 from edgefer.devices.sources.playback import Playback
-from edgefer.errors import BundleError, EdgeferError, ImageError, InputError, RuntimeFault
+from edgefer.errors import BundleError, EdgeferError, ImageError, InputError, RuntimeFault, SourceError
 from edgefer.records import UNSURE
 
 IMAGE = next(drawn.scene())[0].image_bgr
@@ -78,6 +78,13 @@ def test_classify_takes_a_cropped_face_as_it_is(reader):
     answer = reader.classify(crop)
     assert set(answer.scores) == set(reader.labels) and answer.box_xyxy[2:] == (crop.shape[1], crop.shape[0])
     assert sum(answer.scores.values()) == pytest.approx(1)
+
+
+def test_watching_names_arguments_and_not_options(reader):
+    with pytest.raises(SourceError, match=r'no camera is connected; try source="builtin"|is connected'):
+        next(reader.watch(97))
+    with pytest.raises(InputError, match="wait=True is for cameras and streams: builtin"):
+        next(reader.watch("builtin", wait=True))
 
 
 def test_watch_yields_frames_whose_faces_keep_their_ids(reader):

@@ -137,10 +137,16 @@ def test_invalid_actions_are_refused_at_the_start(tmp_path):
     assert parse_on("happy=say 'hello you' --loud", "--on", LABELS) == ("happy", "say 'hello you' --loud")
     assert parse_on("unsure=x", "--on", LABELS) == ("unsure", "x")
     assert parse_on("(unsure)=x", "--on", ("unsure", "happy")) == ("(unsure)", "x")
+    for option, form in {"--on": "LABEL=COMMAND", "--snapshot-on": "LABEL=FOLDER"}.items():
+        with pytest.raises(InputError, match=f"{option} 'happy' must be {form}, such as {option} happy="):
+            parse_on("happy", option, LABELS)
     for wrong in ("happy", "happy=", "=x", "joy=x"):
         with pytest.raises(InputError, match=r"LABEL=|no such label\. Choose happy, sad, neutral, unsure"):
             parse_on(wrong, "--on", LABELS)
     assert parse_command("true 'a b'") == ["true", "a b"]
+    (tmp_path / "play.sh").touch(mode=0o644)
+    with pytest.raises(InputError, match=r"play\.sh is not a program yet: run `chmod \+x` on it"):
+        parse_command(f"{tmp_path}/play.sh loud")
     for wrong in ("no-such-program x", "true 'a", " "):
         with pytest.raises(InputError, match=r"no program|cannot be read"):
             parse_command(wrong)

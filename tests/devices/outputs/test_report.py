@@ -40,6 +40,15 @@ def test_report_has_shares_moments_and_runs(saved):
     assert "60.0%" in page and "105 faces read, counting each frame" in page and page.count("<svg") == 2
 
 
+def test_a_length_is_rounded(make_frame, tmp_path):
+    sink = Csv(tmp_path / "run.csv", LABELS)
+    for number in range(40):
+        sink.write(make_frame(number, "happy"))
+    sink.close()
+    page = to_html(read_report(tmp_path / "run.csv"), "run.csv")
+    assert "0:04 long" in page and ">0:00<" in page and ">0:02<" in page and ">0:04<" in page  # 3.9 s
+
+
 def test_label_named_unsure_is_counted_apart_from_unsure_faces(make_frame, tmp_path):
     sink = Csv(tmp_path / "run.csv", ("unsure", "sad"))
     for number in range(60):

@@ -117,6 +117,30 @@ print(bool(feed.error))
     assert not list(tmp_path.iterdir())
 
 
+def test_an_avi_whose_end_did_not_fit_is_not_called_saved(tmp_path):
+    """FFmpeg's AVI in OpenCV reports no failed write: a USB stick with FAT32 holds no file beyond 4 GB."""
+    code = f"""
+import resource, signal
+import numpy as np
+from pathlib import Path
+from edgefer.devices.outputs.feeds import Feed
+from edgefer.devices.outputs.video import VideoFile
+from edgefer.records import Frame
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+feed = Feed(VideoFile(Path({str(tmp_path / "out.avi")!r}), 10), wait=True, log=print)
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+noise = np.random.default_rng(0)
+for number in range(20):
+    feed.write(Frame(index=number, time_s=number / 10, image_bgr=noise.integers(0, 255, (240, 320, 3), np.uint8)))
+feed.close()
+assert feed.error
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert "out.avi has ended: its end is missing, since the disk is full" in done.stdout
+    assert "What was written before that is in it." in done.stdout and not done.stderr
+    assert cv2.VideoCapture(str(tmp_path / "out.avi")).read()[0]
+
+
 def test_log_says_how_many_frames_were_kept(tmp_path, monkeypatch, make_frame):
     from types import SimpleNamespace
 

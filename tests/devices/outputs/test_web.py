@@ -16,6 +16,7 @@ import pytest
 from conftest import CHROMIUM
 
 from edgefer.devices.outputs.overlay import View
+from edgefer.devices.outputs.server import _listen
 from edgefer.devices.outputs.settings import LiveSettings, RunSettings
 from edgefer.devices.outputs.stats import RunStats
 from edgefer.devices.outputs.tokens import is_loopback
@@ -357,3 +358,12 @@ def test_a_real_browser_shows_faces_and_then_a_lost_camera(serve, make_frame, tm
     page.close()
     browser.see('data-state="gone"', "edgefer does not answer")
     browser.close()
+
+
+def test_a_port_or_host_that_cannot_be_used_is_named_with_what_to_do():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SourceError, match=f"at 127.0.0.1:{port}: that port is in use, so choose another"):
+            _listen("127.0.0.1", port, "page")
+    with pytest.raises(SourceError, match=r"at 203\.0\.113\.9:0: this machine does not have that address"):
+        _listen("203.0.113.9", 0, "page")

@@ -328,3 +328,19 @@ def test_playlist_is_refused_and_opens_no_other_file(tmp_path, text):
     (tmp_path / "two.mp4").write_text(text)
     with pytest.raises(SourceError, match="a list of other files or URLs"), open_source(str(tmp_path / "two.mp4")):
         pass
+
+
+def test_a_folder_of_folders_says_that_these_are_not_read(tmp_path):
+    with pytest.raises(SourceError, match=r"holds no images \(.*\)\.$"):
+        open_source(str(tmp_path))
+    (tmp_path / "happy").mkdir()
+    with pytest.raises(SourceError, match="Its subfolders are not read: name one of them"):
+        open_source(str(tmp_path))
+
+
+def test_one_frame_is_not_said_in_the_plural(tmp_path):
+    ok, jpeg = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))
+    (tmp_path / "image.mp4").write_bytes(jpeg)  # FFmpeg plays an image as a video
+    with open_source(str(tmp_path / "image.mp4")) as source:
+        assert ok and len(list(source)) == 1
+    assert source.unchecked.endswith("1 frame was read.")
