@@ -1,5 +1,6 @@
 """Reads untrusted network files: what they are, what they say about themselves, and what they answer."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgefer.card import InputSpec, OutputSpec
-from edgefer.convert.contract import SCALES, Stated
+from edgefer.convert.contract import SCALES, Quanta, Stated
 from edgefer.convert.outputs import End, keras_end, tflite_end
 from edgefer.errors import InputError
 from edgefer.interpreter import LOGITS, Network
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 1 << 30
 MAX_ORIGIN = 200  # characters of an author or a licence
 KERAS, TFLITE = (".keras", ".h5", ".hdf5"), (".tflite", ".lite")
-PIXEL_TYPES = {"UINT8": np.uint8, "INT8": np.int8}  # of inputs whose quanta are pixels
+NUMBERED = re.compile(r"(\d{1,4})(?:\s*[:,]\s*|\s+)(\S.*)")
+INTEGERS: dict[str, type] = {"UINT8": np.uint8, "INT8": np.int8, "INT16": np.int16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,24 +221,28 @@ def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
             "image in and one row of answers out."
         )
     image, answer = model.main.inputs[0], model.main.outputs[0]
+    if image.shape and image.shape[0] > 1:
+        raise InputError(f"{where} takes {image.shape[0]} images at once: convert it again with a batch size of 1.")
     shape, classes = _shape(image.shape, where), int(answer.shape[-1]) if answer.shape else 0
     if classes < 2 or any(size != 1 for size in answer.shape[:-1]):
         raise InputError(f"{where} answers with {list(answer.shape)}, not one row of labels: it is not a classifier.")
 
     def logits(pixels: np.ndarray, spec: InputSpec, output: OutputSpec) -> np.ndarray:
-        return Network(content, spec, classes, output=output).logits(pixels)
+        return Network(content, spec, classes, output=output, name=where).logits(pixels)
 
-    scale, end = _quantized_scale(image, where), tflite_end(model)
+    quanta, end = _quanta(image, where), tflite_end(model)
+    usual = quanta is not None and quanta.usual
     author, license_ = _origin(model)
-    because: tuple[str, ...] = (f"its {image.dtype} input stands for {_range(scale[1])}",) if scale else ()
+    because: tuple[str, ...] = (f"its {image.dtype} input stands for {quanta}",) if quanta else ()
     if author or license_:
         because += (f"its metadata says: author {author or 'not named'}, licence {license_ or 'not named'}",)
     stated = Stated(
-        scale=scale,
+        scale=("stated", quanta.filled) if quanta and usual else None,
         output=end.output,
         labels=_packed_labels(content, classes),
         color=Color.GRAY if shape[2] == 1 else None,
         because=because,
+        quanta=None if usual else quanta,
     )
     return Foreign(
         **common, kind=kind, shape=shape, classes=classes, stated=stated, logits=logits, end=end, content=content,
@@ -256,23 +262,17 @@ def _origin(model: Model) -> tuple[str, str]:
     return author, license_
 
 
-def _quantized_scale(image: Tensor, where: str) -> tuple | None:
-    """The scale of an integer input: quanta q stand for (q - zero) * step, and q is the pixel, or pixel - 128.
-    InputError for an invalid scale or zero point."""
-    if image.dtype not in PIXEL_TYPES or len(image.steps) != 1:
+def _quanta(image: Tensor, where: str) -> Quanta | None:
+    """What the quanta of an integer input stand for. InputError for an invalid scale or zero point."""
+    if image.dtype not in INTEGERS or len(image.steps) != 1:
         return None
     step, zero = image.steps[0], (image.zeros or (0,))[0]
-    range_ = np.iinfo(PIXEL_TYPES[image.dtype])
+    range_ = np.iinfo(INTEGERS[image.dtype])
     if not (0 < step < np.inf and range_.min <= zero <= range_.max):
         raise InputError(
             f"{where} is damaged: its {image.dtype} input has the scale {step} and the zero point {zero}. Convert or copy it again."
         )
-    offset = -zero * step if image.dtype == "UINT8" else -(zero + 128) * step
-    return "stated", (step, offset)
-
-
-def _range(values: tuple) -> str:
-    return f"{values[1]:.4g}..{255 * values[0] + values[1]:.4g}"
+    return Quanta(dtype=INTEGERS[image.dtype], step=step, zero=zero)
 
 
 def _packed_labels(content: bytes, classes: int) -> tuple[str, ...] | None:
@@ -287,18 +287,19 @@ def _packed_labels(content: bytes, classes: int) -> tuple[str, ...] | None:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             name = next(name for name in archive.namelist() if name.endswith(".txt"))
             with archive.open(name) as part:
-                labels = parse_labels(part.read(1 << 16).decode())
+                labels = parse_labels(part.read(1 << 16).decode("utf-8-sig"))
     except (*DAMAGE, StopIteration, ValueError):
         return None
     return labels if len(labels) == classes else None
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
-    """The labels of a file with one per line, as "happy" or, from Teachable Machine, "0 happy"."""
+    """The labels of a file with one per line, as "happy" or numbered from 0, as "0 happy" (Teachable Machine), "0: happy" or
+    "0,happy"."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    numbered = [line.partition(" ") for line in lines]
-    if lines and all(number == str(at) and rest for at, (number, _, rest) in enumerate(numbered)):
-        return tuple(rest.strip() for _, _, rest in numbered)
+    numbered = [NUMBERED.fullmatch(line) for line in lines]
+    if all(found and int(found[1]) == at for at, found in enumerate(numbered)):
+        return tuple(found[2] for found in numbered if found)
     return tuple(lines)
 
 
@@ -307,7 +308,9 @@ def read_labels(file: Path) -> tuple[str, ...]:
     from edgefer.files import MAX_CARD, read_regular
 
     try:
-        return parse_labels(read_regular(file, MAX_CARD).decode())
+        return parse_labels(
+            read_regular(file, MAX_CARD).decode("utf-8-sig")
+        )  # Windows' editors begin a file with a BOM
     except UnicodeDecodeError:
         raise InputError(f"{file} is not a UTF-8 text file of labels.") from None
 

@@ -72,6 +72,7 @@ def _main(module: str, arguments: list[str], cwd: Path, environment: dict[str, s
         os.close(descriptor)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
     sys.argv = ["-c", *arguments]
+    sys.modules.pop(module, None)  # runpy warns of one that is imported already
     try:
         runpy.run_module(module, run_name="__main__")
     finally:

@@ -19,7 +19,7 @@ from edgefer.convert.contract import (
     parse_scale,
     stated_scale,
 )
-from edgefer.convert.foreign import parse_labels, read_foreign
+from edgefer.convert.foreign import parse_labels, read_foreign, read_labels
 from edgefer.convert.import_options import Request
 from edgefer.convert.importing import import_network, measured_images
 from edgefer.errors import EdgeferError, InputError
@@ -30,7 +30,7 @@ from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Split
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.networks import load_keras
-from tests.convert.foreign_files import changed, labelled
+from tests.convert.foreign_files import changed, int8_file, labelled
 
 pytestmark = pytest.mark.timeout(900)  # whichever comes first also trains the network, beside whatever else runs
 
@@ -313,10 +313,91 @@ def test_a_few_images_are_all_measured_and_those_held_out_first():
 
 @pytest.mark.parametrize(
     ("text", "labels"),
-    [("happy\nsad\n", ("happy", "sad")), ("0 happy\n1 very sad\n", ("happy", "very sad")), ("0\n1\n", ("0", "1"))],
+    [
+        ("happy\nsad\n", ("happy", "sad")),
+        ("0 happy\n1 very sad\n", ("happy", "very sad")),
+        ("0\thappy\n1\tsad\n", ("happy", "sad")),
+        ("0: happy\n1: sad\n", ("happy", "sad")),
+        ("0,happy\r\n\r\n1,sad\r\n", ("happy", "sad")),
+        ("0\n1\n", ("0", "1")),
+        ("1 happy\n2 sad\n", ("1 happy", "2 sad")),
+        ("", ()),
+    ],
 )
-def test_labels_are_read_from_both_kinds_of_file(text, labels):
+def test_labels_are_read_from_every_usual_kind_of_file(text, labels, tmp_path):
     assert parse_labels(text) == labels
+    (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())  # as Windows' editors write it
+    assert read_labels(tmp_path / "labels.txt") == labels
+
+
+def test_a_labels_file_that_is_missing_is_no_label(edgefer, tmp_path):
+    (tmp_path / "theirs.tflite").write_bytes(int8_file())
+    done = edgefer("import", tmp_path / "theirs.tflite", "--labels", "lables.txt", "--out", tmp_path / "out", expect=2)
+    assert "There is no labels file 'lables.txt'" in done.stderr and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("channels", "color"), [(1, "rgb"), (1, "bgr"), (3, "gray")])
+def test_a_color_that_is_not_that_of_its_input_is_refused(keras, tmp_path, channels, color):
+    pixels = keras.Input((16, 16, channels))
+    keras.Model(pixels, keras.layers.Dense(2)(keras.layers.Flatten()(pixels))).save(tmp_path / "theirs.keras")
+    stated = {"scale": parse_scale("0..1"), "labels": ("a", "b"), "color": Color(color)}
+    with pytest.raises(InputError, match=f"takes images of {channels} channels?, not {color} ones"):
+        taken_in(tmp_path / "theirs.keras", tmp_path / "out", **stated)
+
+
+def quantized(tmp_path, step, zero):
+    """fer-nano, with an integer input of another scale."""
+
+    def change(image, _):
+        image.quantization.scale, image.quantization.zeroPoint = np.float32([step]), np.int64([zero])
+
+    (tmp_path / "theirs.tflite").write_bytes(changed(change))
+    return tmp_path / "theirs.tflite"
+
+
+LETTERS = tuple("abcdefg")
+
+
+@pytest.mark.parametrize(
+    ("step", "zero"), [(2 / 255, 0), (2 / 255, -1), (1 / 128, 0), (0.996 / 255, -128), (1.0, -128)]
+)
+def test_an_integer_input_of_a_usual_range_takes_pixels_and_the_name_of_the_range_is_no_contradiction(
+    tmp_path, step, zero
+):
+    file = quantized(tmp_path, step, zero)
+    card = taken_in(file, tmp_path / "silent", labels=LETTERS).bundle.card
+    assert np.allclose((card.input.scale, card.input.offset), (step, -(zero + 128) * step))
+    name = "-1..1" if zero > -128 else "0..1" if step < 1 else "0..255"
+    card = taken_in(file, tmp_path / "stated", labels=LETTERS, scale=parse_scale(name)).bundle.card
+    assert (card.input.scale, card.input.offset) == parse_scale(name)[1]
+    with pytest.raises(InputError, match="itself says that it takes"):
+        taken_in(file, tmp_path / "wrong", labels=LETTERS, scale=parse_scale("0..255" if step < 1 else "0..1"))
+
+
+@pytest.mark.parametrize(("step", "zero"), [(0.5 / 255, -128), (0.0186577, -14)])
+def test_an_integer_input_of_another_range_only_says_what_numbers_calibration_saw(tmp_path, step, zero):
+    """Such as 0..0.5, on dark images, or -2.1..2.6, the ends of three channels that are scaled differently."""
+    file = quantized(tmp_path, step, zero)
+    with pytest.raises(
+        InputError, match=r"does not say how it is fed \(its INT8 input stands for [^)]*\): state --scale"
+    ):
+        taken_in(file, tmp_path / "silent", labels=LETTERS)
+    scale = parse_scale("0..1") if zero == -128 else parse_scale("0.0171,-2.1")
+    card = taken_in(file, tmp_path / "stated", labels=LETTERS, scale=scale).bundle.card
+    assert (card.input.scale, card.input.offset) == scale[1]
+    with pytest.raises(InputError, match=r"and pixels as 0\.\.255 would fill too little of it: state the --scale"):
+        taken_in(file, tmp_path / "wrong", labels=LETTERS, scale=parse_scale("0..255"))
+
+
+def test_what_an_integer_input_of_another_range_takes_is_measured(tmp_path):
+    foreign = read_foreign(quantized(tmp_path, 0.5 / 255, -128))
+    open_ones = candidates(replace(foreign.stated, labels=LETTERS), 1, 7)
+    spec = [one.spec(48, 48) for one in open_ones]
+    fitting = [one.scale for one, spec in zip(open_ones, spec, strict=True) if foreign.stated.quanta.holds(spec)]
+    assert [one.scale for one in open_ones] == ["0..1", "0..255", "-1..1", "quantized"] and fitting == [
+        "0..1",
+        "quantized",
+    ]
 
 
 def test_a_scale_for_each_channel_is_three_scales_and_three_offsets():
