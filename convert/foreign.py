@@ -4,13 +4,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgefer.card import InputSpec, OutputSpec
-from edgefer.convert.contract import SCALES, Quanta, Stated
+from edgefer.convert.contract import Quanta, Stated
 from edgefer.convert.outputs import End, keras_end, tflite_end
+from edgefer.convert.scaling import keras_contract
 from edgefer.errors import InputError
 from edgefer.interpreter import LOGITS, Network
 from edgefer.npz import check_end
@@ -38,7 +39,7 @@ class Foreign:
 
     shape: height, width, channels of its input. logits: (uint8 [n, h, w, c], InputSpec, OutputSpec) -> float32 [n, classes],
     of the unchanged network. stated: what its file says of its contract. end: how it ends.
-    layers: its Keras layers and their connections, if it has them; passes: names of those that only scale pixels.
+    layers: its Keras layers and their connections, if it has them; passes: those that only scale pixels.
     content, computes: the .tflite file, if it is one, and its arithmetic. author, license: from its metadata, or "".
     """
 
@@ -51,7 +52,7 @@ class Foreign:
     logits: Callable[[np.ndarray, InputSpec, OutputSpec], np.ndarray] = field(repr=False)
     end: End
     layers: "tuple[Built, dict] | None" = field(default=None, repr=False)
-    passes: frozenset[str] = frozenset()
+    passes: tuple[Any, ...] = ()
     content: bytes = field(default=b"", repr=False)
     computes: str = ""
     author: str = ""
@@ -146,7 +147,7 @@ def _keras(content: bytes, where: str, common: dict) -> Foreign:
             "runs classifiers, of one image in and one row of answers out."
         )
     shape = _shape(network.input_shape, where)
-    passes, stated = _keras_contract(built, shape[2])
+    passes, stated = keras_contract(built, architecture, shape[2])
     end = keras_end(built, architecture)
 
     def logits(pixels: np.ndarray, spec: InputSpec, kind: OutputSpec) -> np.ndarray:
@@ -163,54 +164,6 @@ def _keras(content: bytes, where: str, common: dict) -> Foreign:
 def _as_logits(answers: np.ndarray, kind: OutputSpec) -> np.ndarray:
     answers = answers.astype(np.float32)
     return answers if kind == LOGITS else np.log(np.maximum(answers, 1e-7)).astype(np.float32)
-
-
-def flat_layers(built: "Built") -> list:
-    """The Keras layers of a network, those of networks within it too, in the file's order."""
-    return [layer for part in built.parts for layer in (flat_layers(part) if part.parts else [part.layer])]
-
-
-def _keras_contract(built: "Built", channels: int) -> tuple[frozenset[str], Stated]:
-    """Which first layers only scale pixels, and what these say of the contract: the network expects their input."""
-    scaling = []
-    for layer in flat_layers(built):
-        kind = type(layer).__name__
-        if kind in ("Rescaling", "Normalization"):
-            scaling.append(layer)
-        elif kind != "InputLayer" and not _is_linear(layer):
-            break
-    if not scaling:
-        return frozenset(), Stated()
-    scale, offset = affine_of(scaling, channels)
-    low, high = float(np.min(offset)), float(np.max(255 * scale + offset))
-    if high - low > 64:  # after its own scaling the range is still that of bytes, so it scales something else
-        return frozenset(), Stated()
-    names = ", ".join(layer.name for layer in scaling)
-    largest = float(np.max(np.abs(255 * scale + offset)))
-    if largest < 0.5:  # expects 0..1 or less: 0..255 scaled twice would be nearly 0
-        return frozenset(), Stated()
-    return frozenset(layer.name for layer in scaling), Stated(
-        scale=("0..255", SCALES["0..255"]),
-        because=(f"its first layers ({names}) scale pixels of 0..255 to {low:.3g}..{high:.3g}",),
-    )
-
-
-def _is_linear(layer) -> bool:
-    """Whether it is the identity, such as what remains of a training-only augmentation layer."""
-    return type(layer).__name__ == "Activation" and getattr(layer.activation, "__name__", "") == "linear"
-
-
-def affine_of(layers: list, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """The combined scale and offset, float64 [channels], of Rescaling and Normalization layers."""
-    scale, offset = np.ones(channels), np.zeros(channels)
-    for layer in layers:
-        if type(layer).__name__ == "Rescaling":
-            factor, shift = np.asarray(layer.scale, float), np.asarray(layer.offset, float)
-        else:
-            deviation = np.maximum(np.sqrt(np.asarray(layer.variance, float).ravel()), 1e-7)
-            factor, shift = 1 / deviation, -np.asarray(layer.mean, float).ravel() / deviation
-        scale, offset = scale * factor, offset * factor + shift
-    return scale, offset
 
 
 def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
@@ -264,8 +217,12 @@ def _origin(model: Model) -> tuple[str, str]:
 
 def _quanta(image: Tensor, where: str) -> Quanta | None:
     """What the quanta of an integer input stand for. InputError for an invalid scale or zero point."""
-    if image.dtype not in INTEGERS or len(image.steps) != 1:
+    if image.dtype not in INTEGERS:
         return None
+    if len(image.steps) != 1:
+        raise InputError(
+            f"{where} takes {image.dtype} without the scale that says what its integers mean: convert it again with a float32 input."
+        )
     step, zero = image.steps[0], (image.zeros or (0,))[0]
     range_ = np.iinfo(INTEGERS[image.dtype])
     if not (0 < step < np.inf and range_.min <= zero <= range_.max):

@@ -23,7 +23,7 @@ from edgefer.convert.foreign import parse_labels, read_foreign, read_labels
 from edgefer.convert.import_options import Request
 from edgefer.convert.importing import import_network, measured_images
 from edgefer.errors import EdgeferError, InputError
-from edgefer.interpreter import Network
+from edgefer.interpreter import Network, softmax
 from edgefer.options import Color
 from edgefer.parity import verify
 from edgefer.train.backend import tensorflow
@@ -128,6 +128,54 @@ def test_scaling_is_read_off_it_behind_layers_that_augment_images_too(keras, sma
     assert imported.contract.scale == "0..255" and "scale pixels of 0..255 to 0..1" in imported.because[0]
 
 
+def classifier(keras, pixels, x):
+    """A small network of three labels from `pixels`, with random weights for `x`."""
+    x = keras.layers.Conv2D(4, 3, strides=4, activation="relu")(x)
+    return keras.Model(pixels, keras.layers.Dense(3, activation="softmax")(keras.layers.GlobalMaxPooling2D()(x)))
+
+
+@pytest.mark.parametrize("kind", ["branch", "two", "shared", "per pixel", "inverted"])
+def test_layers_that_do_not_scale_all_pixels_alike_stay_in_the_network(keras, tmp_path, kind):
+    layers, pixels = keras.layers, keras.Input((16, 16, 3))
+    rescaling = layers.Rescaling(0.5, offset=-1.0)
+    if kind == "branch":
+        x = layers.Concatenate()([rescaling(pixels), pixels])
+    elif kind == "two":
+        x = layers.Concatenate()([rescaling(pixels), layers.Rescaling(1 / 128)(pixels)])
+    elif kind == "shared":
+        x = rescaling(rescaling(pixels))
+    elif kind == "per pixel":
+        x = layers.Normalization(axis=(1, 2, 3))
+        x.adapt(np.random.default_rng(0).random((8, 16, 16, 3)).astype(np.float32) * 255)
+        x = x(pixels)
+    else:
+        x = layers.Normalization(mean=0.5, variance=0.25, invert=True)(pixels)
+    network = classifier(keras, pixels, x)
+    network.save(tmp_path / "theirs.keras")
+    stated = {"labels": ("a", "b", "c"), "color": Color.RGB}
+    with pytest.raises(InputError, match="state --scale"):
+        taken_in(tmp_path / "theirs.keras", tmp_path / "silent", **stated)
+    bundle = taken_in(tmp_path / "theirs.keras", tmp_path / "out", scale=parse_scale("-1..1"), **stated).bundle
+    images = np.random.default_rng(1).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    expected = network(images / np.float32(127.5) - 1, training=False).numpy()
+    answers = softmax(Network.of(bundle.read("float32"), bundle.card).logits(images))
+    assert np.abs(answers - expected).max() < 1e-5
+
+
+def test_layers_within_that_have_the_names_of_those_left_out_stay(keras, tmp_path):
+    layers, inside, pixels = keras.layers, keras.Input((16, 16, 3)), keras.Input((16, 16, 3))
+    attention = layers.Softmax(name="softmax")(layers.Rescaling(2.0, name="rescaling")(inside))
+    within = keras.Model(inside, layers.Multiply()([inside, attention]))
+    x = layers.Conv2D(3, 3, padding="same")(layers.Rescaling(1 / 255, name="rescaling")(pixels))
+    x = layers.Dense(3)(layers.GlobalAveragePooling2D()(within(x)))
+    network = keras.Model(pixels, layers.Softmax(name="softmax")(x))
+    network.save(tmp_path / "theirs.keras")
+    bundle = taken_in(tmp_path / "theirs.keras", tmp_path / "out", labels=("a", "b", "c"), color=Color.BGR).bundle
+    images = np.random.default_rng(1).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    answers = softmax(Network.of(bundle.read("float32"), bundle.card).logits(images))
+    assert np.abs(answers - network(images.astype(np.float32)).numpy()).max() < 1e-5
+
+
 def test_an_import_requires_the_options_that_the_file_leaves_open(small, labels, tmp_path):
     small.save(tmp_path / "theirs.keras")
     with pytest.raises(InputError, match=r"state --scale, or give --data"):
@@ -199,10 +247,16 @@ def test_a_saved_model_is_run_by_its_only_signature_or_refused(keras, forked_con
     module.network = network = keras.Model(pixels, keras.layers.Dense(3)(keras.layers.Flatten()(pixels)))
     image = tf.TensorSpec((1, 16, 16, 1))
     module.one = tf.function(lambda image: {"logits": network(image)}, input_signature=[image])
+    module.batch = tf.function(network.call, input_signature=[tf.TensorSpec((8, 16, 16, 1))])
+    module.any_size = tf.function(
+        lambda image: network(tf.image.resize(image, (16, 16))), input_signature=[tf.TensorSpec((1, None, None, 1))]
+    )
     module.two = tf.function(lambda image: {"a": network(image), "b": network(image)}, input_signature=[image])
     for signatures, said in (
         ({"other": module.one}, "but other"),
         ({"serving_default": module.two}, "gives 2 outputs"),
+        ({"serving_default": module.batch}, r"takes \(8, 16, 16, 1\), not one image"),
+        ({"serving_default": module.any_size}, r"takes \(1, None, None, 1\), not one image"),
     ):
         tf.saved_model.save(module, str(tmp_path / "theirs"), signatures=signatures)
         with pytest.raises(InputError, match=said):
