@@ -22,7 +22,7 @@ from edgefer.convert.contract import (
 from edgefer.convert.foreign import parse_labels, read_foreign, read_labels
 from edgefer.convert.import_options import Request
 from edgefer.convert.importing import import_network, measured_images
-from edgefer.errors import EdgeferError, InputError
+from edgefer.errors import BundleError, EdgeferError, InputError
 from edgefer.interpreter import Network, softmax
 from edgefer.options import Color
 from edgefer.parity import verify
@@ -441,6 +441,16 @@ def test_an_integer_input_of_another_range_only_says_what_numbers_calibration_sa
     assert (card.input.scale, card.input.offset) == scale[1]
     with pytest.raises(InputError, match=r"and pixels as 0\.\.255 would fill too little of it: state the --scale"):
         taken_in(file, tmp_path / "wrong", labels=LETTERS, scale=parse_scale("0..255"))
+
+
+def test_another_kind_of_output_in_its_card_fails_the_proof(tmp_path):
+    bundle = taken_in(quantized(tmp_path, 1 / 255, -128), tmp_path / "out", labels=LETTERS).bundle
+    assert verify(bundle)
+    card = json.loads((bundle.path / "card.json").read_text())
+    card["output"] = {"values": "probabilities"}
+    (bundle.path / "card.json").write_text(json.dumps(card))
+    with pytest.raises(BundleError, match="output is probabilities but its parity vectors were made with logits"):
+        verify(Bundle.open(bundle.path))
 
 
 def test_what_an_integer_input_of_another_range_takes_is_measured(tmp_path):
