@@ -162,6 +162,16 @@ def test_layers_that_do_not_scale_all_pixels_alike_stay_in_the_network(keras, tm
     assert np.abs(answers - expected).max() < 1e-5
 
 
+def test_an_operator_that_tflite_lacks_is_named_in_the_message(keras, tmp_path):
+    pixels = keras.Input((16, 16, 3))
+    network = classifier(keras, pixels, keras.layers.Resizing(20, 20, interpolation="bicubic")(pixels))
+    network.save(tmp_path / "theirs.keras")
+    stated = {"labels": ("a", "b", "c"), "color": Color.RGB, "scale": parse_scale("0..1")}
+    with pytest.raises(EdgeferError, match=r"could not convert the network: 'tf\.ResizeBicubic' op is neither"):
+        taken_in(tmp_path / "theirs.keras", tmp_path / "out", **stated)
+    assert not (tmp_path / "out").exists()
+
+
 def test_layers_within_that_have_the_names_of_those_left_out_stay(keras, tmp_path):
     layers, inside, pixels = keras.layers, keras.Input((16, 16, 3)), keras.Input((16, 16, 3))
     attention = layers.Softmax(name="softmax")(layers.Rescaling(2.0, name="rescaling")(inside))
