@@ -1,5 +1,6 @@
 """Converts a network to .tflite in a separate process, which isolates what TensorFlow does with an untrusted file."""
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -42,4 +43,11 @@ def serve(convert: Callable[[str], tuple[Any, Any, Callable]]) -> None:
         function = tf.function(answer).get_concrete_function(image)
         Path(out).write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([function], network).convert())
     except Exception as error:
-        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        sys.exit(f"{type(error).__name__}: {reason(error)}")
+
+
+def reason(error: Exception) -> str:
+    """What an error of the converter says, as one line: the first error that its compiler names, without where in the code
+    that was, if there is one."""
+    found = re.search(r"error: *(\S.*)", text := str(error))
+    return " ".join((found[1] if found else text).split())[:300]

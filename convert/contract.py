@@ -9,6 +9,7 @@ import numpy as np
 
 from edgefer.card import InputSpec, OutputSpec
 from edgefer.errors import InputError
+from edgefer.interpreter import MIN_LEVELS, levels
 from edgefer.metrics import wilson_interval
 from edgefer.options import Color
 from edgefer.text import printable
@@ -34,11 +35,44 @@ LABEL_ORDERS = {
 }
 
 
+QUANTIZED = "quantized"  # a scaling under which pixels are the quanta of an integer input
+NEAR = 0.01  # of a range: rounded zero points and calibration shift its ends by up to two quanta of 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quanta:
+    """An integer input: quanta q stand for (q - zero) * step. Calibration set the step, so it says what range of numbers the
+    network saw, not how pixels became these numbers."""
+
+    dtype: type
+    step: float
+    zero: int
+
+    @property
+    def filled(self) -> Affine:
+        """The scaling under which pixels 0..255 are the 256 quanta of 8 bits."""
+        return self.step, (int(np.iinfo(self.dtype).min) - self.zero) * self.step
+
+    @property
+    def usual(self) -> bool:
+        """Whether its range is that of a usual scaling, so that the quanta are the pixels."""
+        one_number = (values for values in SCALES.values() if not isinstance(values[1], tuple))
+        return any(same_affine(self.filled, values, NEAR) for values in one_number)
+
+    def holds(self, spec: InputSpec) -> bool:
+        """Whether it distinguishes the pixels that `spec` scales."""
+        return levels(spec, self.dtype, self.step, self.zero) >= MIN_LEVELS
+
+    def __str__(self) -> str:
+        low, high = np.iinfo(self.dtype).min, np.iinfo(self.dtype).max
+        return f"{(low - self.zero) * self.step:.4g}..{(high - self.zero) * self.step:.4g}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contract:
     """A network's preprocessing, the kind of its output, and its labels.
 
-    scale: a name of SCALES, or "stated" for other numbers. values: its input is pixel * values[0] + values[1].
+    scale: a name of SCALES, "stated" for other numbers, or QUANTIZED. values: its input is pixel * values[0] + values[1].
     labels: in the order of its answers. order: where that order comes from.
     """
 
@@ -58,7 +92,7 @@ class Contract:
 class Stated:
     """What is known of a contract, from the command line or from the file; None: not known.
 
-    because: a sentence for each fact read from the file.
+    because: a sentence for each fact read from the file. quanta: its integer input, if that does not settle the scale.
     """
 
     scale: tuple[str, Affine] | None = None
@@ -66,6 +100,7 @@ class Stated:
     output: OutputSpec | None = None
     labels: tuple[str, ...] | None = None
     because: tuple[str, ...] = ()
+    quanta: Quanta | None = None
 
     def over(self, file: "Stated", where: str) -> "Stated":
         """These values, completed with the file's; InputError if the two contradict each other."""
@@ -74,7 +109,7 @@ class Stated:
                 f"{where} answers with {file.output.values}, not {self.output.values}: leave --outputs out, or the softmax "
                 "would be applied twice or never."
             )
-        if self.scale and file.scale and not same_affine(self.scale[1], file.scale[1]):
+        if self.scale and file.scale and not same_affine(self.scale[1], file.scale[1], NEAR):
             raise InputError(
                 f"{where} itself says that it takes {describe(file.scale)}, not {describe(self.scale)}: leave --scale out, or "
                 "pixels would be scaled twice."
@@ -85,6 +120,7 @@ class Stated:
             output=self.output or file.output,
             labels=self.labels or file.labels,
             because=file.because,
+            quanta=file.quanta,
         )
 
 
@@ -152,7 +188,7 @@ def describe(scale: tuple[str, Affine]) -> str:
     name, (factor, offset) = scale
     if name == "stated":  # or read from a file, with its rounding
         name = next((known for known, values in SCALES.items() if same_affine(values, scale[1], 1e-6)), name)
-    return f"pixels * {_numbers(factor)} + {_numbers(offset)}" if name == "stated" else f"pixels as {name}"
+    return f"pixels as {name}" if name in SCALES else f"pixels * {_numbers(factor)} + {_numbers(offset)}"
 
 
 def _numbers(value: float | tuple[float, ...]) -> str:
@@ -170,6 +206,8 @@ def candidates(known: Stated, channels: int, classes: int, data_labels: Sequence
     """Every contract consistent with what is known. Without data labels, only those that need no measurement."""
     colors = [known.color] if known.color else [Color.GRAY] if channels == 1 else [Color.RGB, Color.BGR]
     scales = [known.scale] if known.scale else [(name, values) for name, values in SCALES.items() if channels == 3 or name in ("0..1", "0..255", "-1..1")]  # fmt: skip
+    if known.quanta and not known.scale and known.quanta.dtype in (np.int8, np.uint8):
+        scales.append((QUANTIZED, known.quanta.filled))
     orders = {"stated": known.labels} if known.labels else _orders(classes, data_labels)
     return [
         Contract(

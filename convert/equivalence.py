@@ -8,9 +8,10 @@ from edgefer import drawn
 from edgefer.card import InputSpec, ModelCard
 from edgefer.checks import Check, status_if
 from edgefer.convert.contract import Contract
-from edgefer.convert.foreign import Foreign, affine_of, flat_layers
+from edgefer.convert.foreign import Foreign
 from edgefer.convert.outputs import check_answers
 from edgefer.convert.quantize import to_float32
+from edgefer.convert.scaling import affine_of
 from edgefer.interpreter import INTEGER_DTYPES, Network, softmax
 from edgefer.preprocess import prepare
 from edgefer.train.evaluate import keras_logits
@@ -75,8 +76,7 @@ def adapted_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":
     built, architecture = foreign.layers
     channels = foreign.shape[2]
     scale, offset = (np.broadcast_to(np.asarray(part, float), (channels,)) for part in contract.values)
-    skipped = [layer for layer in flat_layers(built) if layer.name in foreign.passes]
-    own_scale, own_offset = affine_of(skipped, channels)
+    own_scale, own_offset = affine_of(list(foreign.passes), channels)
     scale, offset = 255 * scale * own_scale, offset * own_scale + own_offset
     pixels = x = tf_keras.Input(foreign.shape, name="pixels")
     if not (np.allclose(scale, 1, atol=1e-6) and np.allclose(offset, 0, atol=1e-6)):
@@ -86,7 +86,7 @@ def adapted_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":
     passes = set(foreign.passes)
     if (last := foreign.end.softmax) is not None:
         if type(last).__name__ in ("Softmax", "Activation"):
-            passes.add(last.name)
+            passes.add(last)
         else:
             last.activation = tf_keras.activations.linear
     (logits,) = connect(built, architecture, [x], skip=frozenset(passes))

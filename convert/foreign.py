@@ -1,15 +1,17 @@
 """Reads untrusted network files: what they are, what they say about themselves, and what they answer."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgefer.card import InputSpec, OutputSpec
-from edgefer.convert.contract import SCALES, Stated
+from edgefer.convert.contract import Quanta, Stated
 from edgefer.convert.outputs import End, keras_end, tflite_end
+from edgefer.convert.scaling import keras_contract
 from edgefer.errors import InputError
 from edgefer.interpreter import LOGITS, Network
 from edgefer.npz import check_end
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 1 << 30
 MAX_ORIGIN = 200  # characters of an author or a licence
 KERAS, TFLITE = (".keras", ".h5", ".hdf5"), (".tflite", ".lite")
-PIXEL_TYPES = {"UINT8": np.uint8, "INT8": np.int8}  # of inputs whose quanta are pixels
+NUMBERED = re.compile(r"(\d{1,4})(?:\s*[:,]\s*|\s+)(\S.*)")
+INTEGERS: dict[str, type] = {"UINT8": np.uint8, "INT8": np.int8, "INT16": np.int16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,7 @@ class Foreign:
 
     shape: height, width, channels of its input. logits: (uint8 [n, h, w, c], InputSpec, OutputSpec) -> float32 [n, classes],
     of the unchanged network. stated: what its file says of its contract. end: how it ends.
-    layers: its Keras layers and their connections, if it has them; passes: names of those that only scale pixels.
+    layers: its Keras layers and their connections, if it has them; passes: those that only scale pixels.
     content, computes: the .tflite file, if it is one, and its arithmetic. author, license: from its metadata, or "".
     """
 
@@ -49,7 +52,7 @@ class Foreign:
     logits: Callable[[np.ndarray, InputSpec, OutputSpec], np.ndarray] = field(repr=False)
     end: End
     layers: "tuple[Built, dict] | None" = field(default=None, repr=False)
-    passes: frozenset[str] = frozenset()
+    passes: tuple[Any, ...] = ()
     content: bytes = field(default=b"", repr=False)
     computes: str = ""
     author: str = ""
@@ -144,7 +147,7 @@ def _keras(content: bytes, where: str, common: dict) -> Foreign:
             "runs classifiers, of one image in and one row of answers out."
         )
     shape = _shape(network.input_shape, where)
-    passes, stated = _keras_contract(built, shape[2])
+    passes, stated = keras_contract(built, architecture, shape[2])
     end = keras_end(built, architecture)
 
     def logits(pixels: np.ndarray, spec: InputSpec, kind: OutputSpec) -> np.ndarray:
@@ -163,54 +166,6 @@ def _as_logits(answers: np.ndarray, kind: OutputSpec) -> np.ndarray:
     return answers if kind == LOGITS else np.log(np.maximum(answers, 1e-7)).astype(np.float32)
 
 
-def flat_layers(built: "Built") -> list:
-    """The Keras layers of a network, those of networks within it too, in the file's order."""
-    return [layer for part in built.parts for layer in (flat_layers(part) if part.parts else [part.layer])]
-
-
-def _keras_contract(built: "Built", channels: int) -> tuple[frozenset[str], Stated]:
-    """Which first layers only scale pixels, and what these say of the contract: the network expects their input."""
-    scaling = []
-    for layer in flat_layers(built):
-        kind = type(layer).__name__
-        if kind in ("Rescaling", "Normalization"):
-            scaling.append(layer)
-        elif kind != "InputLayer" and not _is_linear(layer):
-            break
-    if not scaling:
-        return frozenset(), Stated()
-    scale, offset = affine_of(scaling, channels)
-    low, high = float(np.min(offset)), float(np.max(255 * scale + offset))
-    if high - low > 64:  # after its own scaling the range is still that of bytes, so it scales something else
-        return frozenset(), Stated()
-    names = ", ".join(layer.name for layer in scaling)
-    largest = float(np.max(np.abs(255 * scale + offset)))
-    if largest < 0.5:  # expects 0..1 or less: 0..255 scaled twice would be nearly 0
-        return frozenset(), Stated()
-    return frozenset(layer.name for layer in scaling), Stated(
-        scale=("0..255", SCALES["0..255"]),
-        because=(f"its first layers ({names}) scale pixels of 0..255 to {low:.3g}..{high:.3g}",),
-    )
-
-
-def _is_linear(layer) -> bool:
-    """Whether it is the identity, such as what remains of a training-only augmentation layer."""
-    return type(layer).__name__ == "Activation" and getattr(layer.activation, "__name__", "") == "linear"
-
-
-def affine_of(layers: list, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """The combined scale and offset, float64 [channels], of Rescaling and Normalization layers."""
-    scale, offset = np.ones(channels), np.zeros(channels)
-    for layer in layers:
-        if type(layer).__name__ == "Rescaling":
-            factor, shift = np.asarray(layer.scale, float), np.asarray(layer.offset, float)
-        else:
-            deviation = np.maximum(np.sqrt(np.asarray(layer.variance, float).ravel()), 1e-7)
-            factor, shift = 1 / deviation, -np.asarray(layer.mean, float).ravel() / deviation
-        scale, offset = scale * factor, offset * factor + shift
-    return scale, offset
-
-
 def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
     model = read_model(content, where)
     if len(model.main.inputs) != 1 or len(model.main.outputs) != 1:
@@ -219,24 +174,28 @@ def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
             "image in and one row of answers out."
         )
     image, answer = model.main.inputs[0], model.main.outputs[0]
+    if image.shape and image.shape[0] > 1:
+        raise InputError(f"{where} takes {image.shape[0]} images at once: convert it again with a batch size of 1.")
     shape, classes = _shape(image.shape, where), int(answer.shape[-1]) if answer.shape else 0
     if classes < 2 or any(size != 1 for size in answer.shape[:-1]):
         raise InputError(f"{where} answers with {list(answer.shape)}, not one row of labels: it is not a classifier.")
 
     def logits(pixels: np.ndarray, spec: InputSpec, output: OutputSpec) -> np.ndarray:
-        return Network(content, spec, classes, output=output).logits(pixels)
+        return Network(content, spec, classes, output=output, name=where).logits(pixels)
 
-    scale, end = _quantized_scale(image, where), tflite_end(model)
+    quanta, end = _quanta(image, where), tflite_end(model)
+    usual = quanta is not None and quanta.usual
     author, license_ = _origin(model)
-    because: tuple[str, ...] = (f"its {image.dtype} input stands for {_range(scale[1])}",) if scale else ()
+    because: tuple[str, ...] = (f"its {image.dtype} input stands for {quanta}",) if quanta else ()
     if author or license_:
         because += (f"its metadata says: author {author or 'not named'}, licence {license_ or 'not named'}",)
     stated = Stated(
-        scale=scale,
+        scale=("stated", quanta.filled) if quanta and usual else None,
         output=end.output,
         labels=_packed_labels(content, classes),
         color=Color.GRAY if shape[2] == 1 else None,
         because=because,
+        quanta=None if usual else quanta,
     )
     return Foreign(
         **common, kind=kind, shape=shape, classes=classes, stated=stated, logits=logits, end=end, content=content,
@@ -256,23 +215,21 @@ def _origin(model: Model) -> tuple[str, str]:
     return author, license_
 
 
-def _quantized_scale(image: Tensor, where: str) -> tuple | None:
-    """The scale of an integer input: quanta q stand for (q - zero) * step, and q is the pixel, or pixel - 128.
-    InputError for an invalid scale or zero point."""
-    if image.dtype not in PIXEL_TYPES or len(image.steps) != 1:
+def _quanta(image: Tensor, where: str) -> Quanta | None:
+    """What the quanta of an integer input stand for. InputError for an invalid scale or zero point."""
+    if image.dtype not in INTEGERS:
         return None
+    if len(image.steps) != 1:
+        raise InputError(
+            f"{where} takes {image.dtype} without the scale that says what its integers mean: convert it again with a float32 input."
+        )
     step, zero = image.steps[0], (image.zeros or (0,))[0]
-    range_ = np.iinfo(PIXEL_TYPES[image.dtype])
+    range_ = np.iinfo(INTEGERS[image.dtype])
     if not (0 < step < np.inf and range_.min <= zero <= range_.max):
         raise InputError(
             f"{where} is damaged: its {image.dtype} input has the scale {step} and the zero point {zero}. Convert or copy it again."
         )
-    offset = -zero * step if image.dtype == "UINT8" else -(zero + 128) * step
-    return "stated", (step, offset)
-
-
-def _range(values: tuple) -> str:
-    return f"{values[1]:.4g}..{255 * values[0] + values[1]:.4g}"
+    return Quanta(dtype=INTEGERS[image.dtype], step=step, zero=zero)
 
 
 def _packed_labels(content: bytes, classes: int) -> tuple[str, ...] | None:
@@ -287,18 +244,19 @@ def _packed_labels(content: bytes, classes: int) -> tuple[str, ...] | None:
         check_end(content)
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             name = next(name for name in archive.namelist() if name.endswith(".txt"))
-            labels = parse_labels(read_member(archive, name, 1 << 16).decode())
+            labels = parse_labels(read_member(archive, name, 1 << 16).decode("utf-8-sig"))
     except (*DAMAGE, StopIteration, ValueError):
         return None
     return labels if len(labels) == classes else None
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
-    """The labels of a file with one per line, as "happy" or, from Teachable Machine, "0 happy"."""
+    """The labels of a file with one per line, as "happy" or numbered from 0, as "0 happy" (Teachable Machine), "0: happy" or
+    "0,happy"."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    numbered = [line.partition(" ") for line in lines]
-    if lines and all(number == str(at) and rest for at, (number, _, rest) in enumerate(numbered)):
-        return tuple(rest.strip() for _, _, rest in numbered)
+    numbered = [NUMBERED.fullmatch(line) for line in lines]
+    if all(found and int(found[1]) == at for at, found in enumerate(numbered)):
+        return tuple(found[2] for found in numbered if found)
     return tuple(lines)
 
 
@@ -307,7 +265,9 @@ def read_labels(file: Path) -> tuple[str, ...]:
     from edgefer.files import MAX_CARD, read_regular
 
     try:
-        return parse_labels(read_regular(file, MAX_CARD).decode())
+        return parse_labels(
+            read_regular(file, MAX_CARD).decode("utf-8-sig")
+        )  # Windows' editors begin a file with a BOM
     except UnicodeDecodeError:
         raise InputError(f"{file} is not a UTF-8 text file of labels.") from None
 

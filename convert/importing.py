@@ -24,6 +24,7 @@ from edgefer.convert.outputs import check_end
 from edgefer.errors import EdgeferError, InputError
 from edgefer.files import with_name_of_its_own
 from edgefer.interpreter import Network
+from edgefer.options import Color
 from edgefer.parity import make_vectors
 from edgefer.provenance import Provenance
 from edgefer.text import printable
@@ -133,6 +134,11 @@ def _settle(
 ) -> tuple[Contract, list[Hypothesis]]:
     """The contract, and the measurements that settled it."""
     where = str(request.path)
+    if known.color and (known.color is Color.GRAY) != (foreign.shape[2] == 1):
+        raise InputError(
+            f"{where} takes images of {foreign.shape[2]} channel{'s' if foreign.shape[2] > 1 else ''}, not {known.color} ones: "
+            f"{'state --color rgb or bgr' if foreign.shape[2] > 1 else 'leave --color out'}."
+        )
     if known.labels and len(known.labels) != foreign.classes:
         raise InputError(
             f"{where} gives {foreign.classes} answers, and {len(known.labels)} labels are named: {', '.join(known.labels)}."
@@ -145,8 +151,16 @@ def _settle(
         raise InputError(
             f"{where} gives {foreign.classes} answers: name them in their order with --labels angry,happy,... or a labels.txt."
         )
+    if known.quanta:
+        open_ones = [one for one in open_ones if known.quanta.holds(one.spec(*foreign.shape[:2]))]
+        if not open_ones:
+            given = describe(known.scale) if known.scale else "no usual scaling of pixels"
+            raise InputError(
+                f"{where} has an integer input that stands for {known.quanta}, and {given} would fill too little of it: state the --scale "
+                "with which it was quantized."
+            )
     if dataset is None:
-        if len(open_ones) > 1:
+        if len(open_ones) > 1 or not known.scale:
             missing = [
                 option
                 for option, is_known in (
@@ -157,8 +171,8 @@ def _settle(
                 if not is_known
             ]
             raise InputError(
-                f"{where} does not say how it is fed: state {' and '.join(missing)}, or give --data with labelled images, and what fits is "
-                "measured."
+                f"{where} does not say how it is fed{f' ({known.because[0]})' if known.quanta else ''}: state {' and '.join(missing)}, or "
+                "give --data with labelled images, and what fits is measured."
             )
         return open_ones[0], []
     split = measured_images(dataset)

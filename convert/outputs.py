@@ -126,10 +126,10 @@ def _end(last: Iterable[Place], step: Callable[[Place], _Step]) -> End:
 
 def keras_end(built: "Built", architecture: dict) -> End:
     """How a Keras network ends. InputError, without its name, for a sigmoid."""
-    places = _places(built, architecture, (), ())
+    layers = places(built, architecture)
 
     def step(place: tuple[str, ...]) -> _Step:
-        layer, before = places[place]
+        layer, before = layers[place]
         if layer is None:  # a nested network
             return _Step(_Does.PASSES, "", before)
         kind, activation = type(layer).__name__, getattr(getattr(layer, "activation", None), "__name__", "linear")
@@ -148,7 +148,9 @@ def keras_end(built: "Built", architecture: dict) -> End:
     return _end([()], step)
 
 
-def _places(built: "Built", architecture: dict, path: tuple[str, ...], before: tuple) -> dict[tuple[str, ...], tuple]:
+def places(
+    built: "Built", architecture: dict, path: tuple[str, ...] = (), before: tuple = ()
+) -> dict[tuple[str, ...], tuple]:
     """Each layer by its path through nested networks, with the paths of its inputs; a network (None) with those of its
     outputs. before: the paths of the network's own inputs."""
     config = architecture["config"]
@@ -166,7 +168,7 @@ def _places(built: "Built", architecture: dict, path: tuple[str, ...], before: t
     for part, one in zip(built.parts, config["layers"], strict=True):
         name = one["name"]
         if part.parts:
-            found |= _places(part, one, (*path, name), taken[name])
+            found |= places(part, one, (*path, name), taken[name])
         else:
             found[*path, name] = (part.layer, taken[name])
     return found

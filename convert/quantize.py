@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgefer.convert.child import reason
 from edgefer.errors import RuntimeFault
 from edgefer.preprocess import to_float
 from edgefer.quiet import quiet
@@ -95,6 +96,4 @@ def run_converter(converter) -> bytes:
         with quiet():
             return converter.convert()
     except Exception as error:  # its C++ code may raise any exception
-        raise RuntimeFault(
-            f"TensorFlow could not convert the network: {str(error).strip().splitlines()[-1]}"
-        ) from error
+        raise RuntimeFault(f"TensorFlow could not convert the network: {reason(error)}") from error

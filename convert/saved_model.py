@@ -105,6 +105,8 @@ def _network(folder: str) -> tuple[Any, Any, Callable]:
             f"its serving_default takes {len(inputs)} inputs and gives {len(outputs)} outputs, not one each"
         )
     ((name, spec),) = inputs.items()
+    if spec.shape.rank is None or spec.shape[0] not in (None, 1) or None in spec.shape[1:]:
+        raise ValueError(f"it takes {spec.shape}, not one image of a known size, or any number of them")
     image = tf.TensorSpec((1, *spec.shape[1:]), spec.dtype)
     return loaded, image, lambda pixels: next(iter(signature(**{name: pixels}).values()))
 

@@ -80,7 +80,7 @@ def _make_functional(layer: dict) -> Built:
 
 
 def connect(
-    built: Built, architecture: dict, inputs: list, *, skip: frozenset[str] = frozenset(), flat: bool = True
+    built: Built, architecture: dict, inputs: list, *, skip: frozenset[Any] = frozenset(), flat: bool = True
 ) -> list:
     """Call a network's layers on Keras tensors in topological order; returns its outputs.
 
@@ -90,7 +90,7 @@ def connect(
     config = architecture["config"]
     if architecture["class_name"] == "Sequential":
         for part, one in zip(built.parts, config["layers"], strict=True):
-            if type(part.layer).__name__ != "InputLayer" and one["name"] not in skip:
+            if type(part.layer).__name__ != "InputLayer" and part.layer not in skip:
                 inputs = _call(part, one, inputs, skip, flat)
         return inputs
     parts = {one["name"]: (part, one) for part, one in zip(built.parts, config["layers"], strict=True)}
@@ -116,12 +116,14 @@ def connect(
         for name, number, node in ready:
             if node:
                 arguments = [tensor(reference) for reference in node]
-                tensors[name, number] = arguments if name in skip else _call(*parts[name], arguments, skip, flat)
+                tensors[name, number] = (
+                    arguments if parts[name][0].layer in skip else _call(*parts[name], arguments, skip, flat)
+                )
         calls = [call for call in calls if call not in ready]
     return [tensor(reference) for reference in config["output_layers"]]
 
 
-def _call(part: Built, architecture: dict, inputs: list, skip: frozenset[str], flat: bool) -> list:
+def _call(part: Built, architecture: dict, inputs: list, skip: frozenset[Any], flat: bool) -> list:
     if part.parts and flat:
         return connect(part, architecture, inputs, skip=skip)
     outputs = part.layer(_one_or_all(inputs))

@@ -49,6 +49,7 @@ KERAS_3_NAMES = {
     ("InputLayer", "batch_shape"): "batch_input_shape",
     ("LeakyReLU", "negative_slope"): "alpha",
 }
+KERAS_3_DEFAULTS = {"data_format": "channels_last", "fill_mode": "constant"}  # where Keras 2 has no choice
 CHOICES = {
     "padding": {"valid", "same"},
     "data_format": {"channels_last"},
@@ -73,7 +74,10 @@ class Architecture:
         """A Functional or Sequential network as {"class_name", "config"} of plain values."""
         kind, settings = self._parts(config, "the network")
         if kind not in NETWORKS or depth > MAX_DEPTH:
-            raise InputError(f"{self.where} is a {kind!r}: edgefer reads Functional and Sequential Keras networks.")
+            raise InputError(
+                f"{self.where} is a {kind!r}: edgefer reads Functional and Sequential Keras networks; "
+                "export others with model.export(), and name the folder."
+            )
         layers = settings.get("layers")
         if not isinstance(layers, list) or not 0 < len(layers) <= MAX_LAYERS:
             raise InputError(f"{self.where} has no list of 1 to {MAX_LAYERS:,} layers.")
@@ -132,7 +136,7 @@ class Architecture:
             key = KERAS_3_NAMES.get((kind, key), key)
             if key in known:
                 plain[key] = self._value(kind, key, value)
-            elif value:  # Keras 3 writes many settings that are off
+            elif value and KERAS_3_DEFAULTS.get(key) != value:  # Keras 3 writes many settings that are off
                 raise InputError(f"{self.where}: Keras 2 has no {kind}.{key} (= {value!r:.60}): rebuild it without.")
         return plain
 

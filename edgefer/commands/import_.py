@@ -10,6 +10,7 @@ import typer
 
 from edgefer.commands.grouped import grouped
 from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, PairFlags, SkipBad
+from edgefer.errors import InputError
 from edgefer.options import Color, DetectorFiles, FaceKind, Outputs
 
 if TYPE_CHECKING:
@@ -154,6 +155,10 @@ def _labels(text: str) -> tuple[str, ...] | None:
 
     if os.path.isfile(text):  # Path.is_file raises where a list of labels is longer than a name may be
         return read_labels(Path(text))
+    if text.lower().endswith(".txt"):
+        raise InputError(
+            f"There is no labels file {text!r}: name one, or the labels themselves as --labels angry,happy,..."
+        )
     return tuple(label.strip() for label in text.split(",")) if text else None
 
 

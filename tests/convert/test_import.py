@@ -19,18 +19,18 @@ from edgefer.convert.contract import (
     parse_scale,
     stated_scale,
 )
-from edgefer.convert.foreign import parse_labels, read_foreign
+from edgefer.convert.foreign import parse_labels, read_foreign, read_labels
 from edgefer.convert.import_options import Request
 from edgefer.convert.importing import import_network, measured_images
-from edgefer.errors import EdgeferError, InputError
-from edgefer.interpreter import Network
+from edgefer.errors import BundleError, EdgeferError, InputError
+from edgefer.interpreter import Network, softmax
 from edgefer.options import Color
 from edgefer.parity import verify
 from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Split
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.networks import load_keras
-from tests.convert.foreign_files import changed, labelled
+from tests.convert.foreign_files import changed, int8_file, labelled
 
 pytestmark = pytest.mark.timeout(900)  # the first test also trains the network, while other tests run
 
@@ -128,6 +128,64 @@ def test_scaling_is_detected_behind_augmentation_layers(keras, small, labels, tm
     assert imported.contract.scale == "0..255" and "scale pixels of 0..255 to 0..1" in imported.because[0]
 
 
+def classifier(keras, pixels, x):
+    """A small network of three labels from `pixels`, with random weights for `x`."""
+    x = keras.layers.Conv2D(4, 3, strides=4, activation="relu")(x)
+    return keras.Model(pixels, keras.layers.Dense(3, activation="softmax")(keras.layers.GlobalMaxPooling2D()(x)))
+
+
+@pytest.mark.parametrize("kind", ["branch", "two", "shared", "per pixel", "inverted"])
+def test_layers_that_do_not_scale_all_pixels_alike_stay_in_the_network(keras, tmp_path, kind):
+    layers, pixels = keras.layers, keras.Input((16, 16, 3))
+    rescaling = layers.Rescaling(0.5, offset=-1.0)
+    if kind == "branch":
+        x = layers.Concatenate()([rescaling(pixels), pixels])
+    elif kind == "two":
+        x = layers.Concatenate()([rescaling(pixels), layers.Rescaling(1 / 128)(pixels)])
+    elif kind == "shared":
+        x = rescaling(rescaling(pixels))
+    elif kind == "per pixel":
+        x = layers.Normalization(axis=(1, 2, 3))
+        x.adapt(np.random.default_rng(0).random((8, 16, 16, 3)).astype(np.float32) * 255)
+        x = x(pixels)
+    else:
+        x = layers.Normalization(mean=0.5, variance=0.25, invert=True)(pixels)
+    network = classifier(keras, pixels, x)
+    network.save(tmp_path / "theirs.keras")
+    stated = {"labels": ("a", "b", "c"), "color": Color.RGB}
+    with pytest.raises(InputError, match="state --scale"):
+        taken_in(tmp_path / "theirs.keras", tmp_path / "silent", **stated)
+    bundle = taken_in(tmp_path / "theirs.keras", tmp_path / "out", scale=parse_scale("-1..1"), **stated).bundle
+    images = np.random.default_rng(1).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    expected = network(images / np.float32(127.5) - 1, training=False).numpy()
+    answers = softmax(Network.of(bundle.read("float32"), bundle.card).logits(images))
+    assert np.abs(answers - expected).max() < 1e-5
+
+
+def test_an_operator_that_tflite_lacks_is_named_in_the_message(keras, tmp_path):
+    pixels = keras.Input((16, 16, 3))
+    network = classifier(keras, pixels, keras.layers.Resizing(20, 20, interpolation="bicubic")(pixels))
+    network.save(tmp_path / "theirs.keras")
+    stated = {"labels": ("a", "b", "c"), "color": Color.RGB, "scale": parse_scale("0..1")}
+    with pytest.raises(EdgeferError, match=r"could not convert the network: 'tf\.ResizeBicubic' op is neither"):
+        taken_in(tmp_path / "theirs.keras", tmp_path / "out", **stated)
+    assert not (tmp_path / "out").exists()
+
+
+def test_layers_within_that_have_the_names_of_those_left_out_stay(keras, tmp_path):
+    layers, inside, pixels = keras.layers, keras.Input((16, 16, 3)), keras.Input((16, 16, 3))
+    attention = layers.Softmax(name="softmax")(layers.Rescaling(2.0, name="rescaling")(inside))
+    within = keras.Model(inside, layers.Multiply()([inside, attention]))
+    x = layers.Conv2D(3, 3, padding="same")(layers.Rescaling(1 / 255, name="rescaling")(pixels))
+    x = layers.Dense(3)(layers.GlobalAveragePooling2D()(within(x)))
+    network = keras.Model(pixels, layers.Softmax(name="softmax")(x))
+    network.save(tmp_path / "theirs.keras")
+    bundle = taken_in(tmp_path / "theirs.keras", tmp_path / "out", labels=("a", "b", "c"), color=Color.BGR).bundle
+    images = np.random.default_rng(1).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    answers = softmax(Network.of(bundle.read("float32"), bundle.card).logits(images))
+    assert np.abs(answers - network(images.astype(np.float32)).numpy()).max() < 1e-5
+
+
 def test_an_import_requires_the_options_that_the_file_leaves_open(small, labels, tmp_path):
     small.save(tmp_path / "theirs.keras")
     with pytest.raises(InputError, match=r"state --scale, or give --data"):
@@ -199,10 +257,16 @@ def test_saved_model_needs_a_signature_with_one_output(keras, forked_conversion,
     module.network = network = keras.Model(pixels, keras.layers.Dense(3)(keras.layers.Flatten()(pixels)))
     image = tf.TensorSpec((1, 16, 16, 1))
     module.one = tf.function(lambda image: {"logits": network(image)}, input_signature=[image])
+    module.batch = tf.function(network.call, input_signature=[tf.TensorSpec((8, 16, 16, 1))])
+    module.any_size = tf.function(
+        lambda image: network(tf.image.resize(image, (16, 16))), input_signature=[tf.TensorSpec((1, None, None, 1))]
+    )
     module.two = tf.function(lambda image: {"a": network(image), "b": network(image)}, input_signature=[image])
     for signatures, message in (
         ({"other": module.one}, "but other"),
         ({"serving_default": module.two}, "gives 2 outputs"),
+        ({"serving_default": module.batch}, r"takes \(8, 16, 16, 1\), not one image"),
+        ({"serving_default": module.any_size}, r"takes \(1, None, None, 1\), not one image"),
     ):
         tf.saved_model.save(module, str(tmp_path / "theirs"), signatures=signatures)
         with pytest.raises(InputError, match=message):
@@ -313,10 +377,101 @@ def test_few_images_are_all_measured_with_held_out_ones_first():
 
 @pytest.mark.parametrize(
     ("text", "labels"),
-    [("happy\nsad\n", ("happy", "sad")), ("0 happy\n1 very sad\n", ("happy", "very sad")), ("0\n1\n", ("0", "1"))],
+    [
+        ("happy\nsad\n", ("happy", "sad")),
+        ("0 happy\n1 very sad\n", ("happy", "very sad")),
+        ("0\thappy\n1\tsad\n", ("happy", "sad")),
+        ("0: happy\n1: sad\n", ("happy", "sad")),
+        ("0,happy\r\n\r\n1,sad\r\n", ("happy", "sad")),
+        ("0\n1\n", ("0", "1")),
+        ("1 happy\n2 sad\n", ("1 happy", "2 sad")),
+        ("", ()),
+    ],
 )
-def test_labels_are_read_from_both_kinds_of_file(text, labels):
+def test_labels_are_read_from_every_usual_kind_of_file(text, labels, tmp_path):
     assert parse_labels(text) == labels
+    (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())  # as Windows' editors write it
+    assert read_labels(tmp_path / "labels.txt") == labels
+
+
+def test_a_labels_file_that_is_missing_is_no_label(edgefer, tmp_path):
+    (tmp_path / "theirs.tflite").write_bytes(int8_file())
+    done = edgefer("import", tmp_path / "theirs.tflite", "--labels", "lables.txt", "--out", tmp_path / "out", expect=2)
+    assert "There is no labels file 'lables.txt'" in done.stderr and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("channels", "color"), [(1, "rgb"), (1, "bgr"), (3, "gray")])
+def test_a_color_that_is_not_that_of_its_input_is_refused(keras, tmp_path, channels, color):
+    pixels = keras.Input((16, 16, channels))
+    keras.Model(pixels, keras.layers.Dense(2)(keras.layers.Flatten()(pixels))).save(tmp_path / "theirs.keras")
+    stated = {"scale": parse_scale("0..1"), "labels": ("a", "b"), "color": Color(color)}
+    with pytest.raises(InputError, match=f"takes images of {channels} channels?, not {color} ones"):
+        taken_in(tmp_path / "theirs.keras", tmp_path / "out", **stated)
+
+
+def quantized(tmp_path, step, zero):
+    """fer-nano, with an integer input of another scale."""
+
+    def change(image, _):
+        image.quantization.scale, image.quantization.zeroPoint = np.float32([step]), np.int64([zero])
+
+    (tmp_path / "theirs.tflite").write_bytes(changed(change))
+    return tmp_path / "theirs.tflite"
+
+
+LETTERS = tuple("abcdefg")
+
+
+@pytest.mark.parametrize(
+    ("step", "zero"), [(2 / 255, 0), (2 / 255, -1), (1 / 128, 0), (0.996 / 255, -128), (1.0, -128)]
+)
+def test_an_integer_input_of_a_usual_range_takes_pixels_and_the_name_of_the_range_is_no_contradiction(
+    tmp_path, step, zero
+):
+    file = quantized(tmp_path, step, zero)
+    card = taken_in(file, tmp_path / "silent", labels=LETTERS).bundle.card
+    assert np.allclose((card.input.scale, card.input.offset), (step, -(zero + 128) * step))
+    name = "-1..1" if zero > -128 else "0..1" if step < 1 else "0..255"
+    card = taken_in(file, tmp_path / "stated", labels=LETTERS, scale=parse_scale(name)).bundle.card
+    assert (card.input.scale, card.input.offset) == parse_scale(name)[1]
+    with pytest.raises(InputError, match="itself says that it takes"):
+        taken_in(file, tmp_path / "wrong", labels=LETTERS, scale=parse_scale("0..255" if step < 1 else "0..1"))
+
+
+@pytest.mark.parametrize(("step", "zero"), [(0.5 / 255, -128), (0.0186577, -14)])
+def test_an_integer_input_of_another_range_only_says_what_numbers_calibration_saw(tmp_path, step, zero):
+    """Such as 0..0.5, on dark images, or -2.1..2.6, the ends of three channels that are scaled differently."""
+    file = quantized(tmp_path, step, zero)
+    with pytest.raises(
+        InputError, match=r"does not say how it is fed \(its INT8 input stands for [^)]*\): state --scale"
+    ):
+        taken_in(file, tmp_path / "silent", labels=LETTERS)
+    scale = parse_scale("0..1") if zero == -128 else parse_scale("0.0171,-2.1")
+    card = taken_in(file, tmp_path / "stated", labels=LETTERS, scale=scale).bundle.card
+    assert (card.input.scale, card.input.offset) == scale[1]
+    with pytest.raises(InputError, match=r"and pixels as 0\.\.255 would fill too little of it: state the --scale"):
+        taken_in(file, tmp_path / "wrong", labels=LETTERS, scale=parse_scale("0..255"))
+
+
+def test_another_kind_of_output_in_its_card_fails_the_proof(tmp_path):
+    bundle = taken_in(quantized(tmp_path, 1 / 255, -128), tmp_path / "out", labels=LETTERS).bundle
+    assert verify(bundle)
+    card = json.loads((bundle.path / "card.json").read_text())
+    card["output"] = {"values": "probabilities"}
+    (bundle.path / "card.json").write_text(json.dumps(card))
+    with pytest.raises(BundleError, match="output is probabilities but its parity vectors were made with logits"):
+        verify(Bundle.open(bundle.path))
+
+
+def test_what_an_integer_input_of_another_range_takes_is_measured(tmp_path):
+    foreign = read_foreign(quantized(tmp_path, 0.5 / 255, -128))
+    open_ones = candidates(replace(foreign.stated, labels=LETTERS), 1, 7)
+    spec = [one.spec(48, 48) for one in open_ones]
+    fitting = [one.scale for one, spec in zip(open_ones, spec, strict=True) if foreign.stated.quanta.holds(spec)]
+    assert [one.scale for one in open_ones] == ["0..1", "0..255", "-1..1", "quantized"] and fitting == [
+        "0..1",
+        "quantized",
+    ]
 
 
 def test_per_channel_scale_is_parsed():

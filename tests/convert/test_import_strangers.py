@@ -61,6 +61,8 @@ def test_invalid_stated_labels_are_refused_before_the_file_is_read(edgefer, tmp_
         (lambda image, answer: setattr(image.quantization, "scale", np.float32([np.nan])), "has the scale nan"),
         (lambda image, answer: setattr(image.quantization, "scale", np.float32([np.inf])), "has the scale inf"),
         (lambda image, answer: setattr(image.quantization, "scale", np.float32([1e30])), "cannot be imported: scale"),
+        (lambda image, answer: setattr(image, "quantization", None), "takes INT8 without the scale"),
+        (lambda image, answer: setattr(image, "shape", np.int32([8, 48, 48, 1])), "takes 8 images at once"),
         (lambda image, answer: setattr(image.quantization, "zeroPoint", np.int64([200])), "the zero point 200"),
         (lambda image, answer: setattr(answer, "shape", np.int32([])), "it is not a classifier"),
         (lambda image, answer: setattr(answer, "shape", np.int32([1, 0])), "it is not a classifier"),

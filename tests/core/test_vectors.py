@@ -70,6 +70,9 @@ def test_array_of_a_wrong_type_shape_count_or_range_is_named(bundle):
     assert "pixels has the shape (48, 48, 48)" in complaint(bundle, pixels=good["pixels"][..., 0])
     assert "temperature has the shape (1,)" in complaint(bundle, temperature=np.ones(1))
     assert "temperature is" in complaint(bundle, temperature=np.array(np.nan))
+    assert "output is logits but its parity vectors were made with p" in complaint(
+        bundle, output=np.array("probabilities")
+    )
     assert "labels has the type <U4000" in complaint(bundle, labels=good["labels"].astype("U4000"))
     assert "there are 3 boxes for 4 frames" in complaint(bundle, boxes=good["boxes"][:3])
     assert "there are 47 answers of int8 for 48 images" in complaint(bundle, answers_int8=good["answers_int8"][1:])
@@ -269,7 +272,7 @@ def test_a_huge_int8_network_is_not_computed_in_numpy(monkeypatch):
     )
 
 
-@pytest.mark.parametrize(("name", "shape"), [("labels", (7,)), ("faces", ())])
+@pytest.mark.parametrize(("name", "shape"), [("labels", (7,)), ("faces", ()), ("output", ())])
 def test_invalid_code_points_in_text_give_a_clear_error(bundle, name, shape):
     """Numpy accepts any four bytes as a character."""
     text = np.full(shape, 0x7FFFFFFF, "<u4").view("<U1")

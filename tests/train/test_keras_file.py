@@ -92,7 +92,7 @@ def test_each_layer_gets_its_own_weights_whatever_its_name(keras, tmp_path):
     assert_same(keras, model, saved(model, tmp_path, "model.keras"))
 
 
-KINDS = ("functional", "sequential", "nested", "names", "h5")
+KINDS = ("functional", "sequential", "nested", "names", "resized", "h5")
 KERAS_3 = """
 import sys, keras, numpy as np
 from keras import layers
@@ -101,6 +101,8 @@ for kind in sys.argv[2:]:
     head = [layers.GlobalAveragePooling2D(), layers.Dense(5, activation="softmax")]
     if kind == "names":  # the first one has the name under which Keras stores the second one's arrays
         head = [head[0], layers.Dense(5, name="dense_2"), layers.Dense(5, name="dense_1"), layers.Dense(5, name="dense")]
+    if kind == "resized":  # Keras 3 writes what it pads with, whether it pads or not
+        head = [layers.Resizing(9, 9), layers.CenterCrop(7, 7), *head]
     if kind == "sequential":
         model = keras.Sequential([trunk[0], layers.RandomFlip(), *trunk[1:], *head])
     else:
