@@ -154,8 +154,8 @@ def test_layers_that_do_not_scale_all_pixels_alike_stay_in_the_network(keras, tm
     network.save(tmp_path / "theirs.keras")
     stated = {"labels": ("a", "b", "c"), "color": Color.RGB}
     with pytest.raises(InputError, match="state --scale"):
-        taken_in(tmp_path / "theirs.keras", tmp_path / "silent", **stated)
-    bundle = taken_in(tmp_path / "theirs.keras", tmp_path / "out", scale=parse_scale("-1..1"), **stated).bundle
+        import_file(tmp_path / "theirs.keras", tmp_path / "silent", **stated)
+    bundle = import_file(tmp_path / "theirs.keras", tmp_path / "out", scale=parse_scale("-1..1"), **stated).bundle
     images = np.random.default_rng(1).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
     expected = network(images / np.float32(127.5) - 1, training=False).numpy()
     answers = softmax(Network.of(bundle.read("float32"), bundle.card).logits(images))
@@ -168,7 +168,7 @@ def test_an_operator_that_tflite_lacks_is_named_in_the_message(keras, tmp_path):
     network.save(tmp_path / "theirs.keras")
     stated = {"labels": ("a", "b", "c"), "color": Color.RGB, "scale": parse_scale("0..1")}
     with pytest.raises(EdgeferError, match=r"could not convert the network: 'tf\.ResizeBicubic' op is neither"):
-        taken_in(tmp_path / "theirs.keras", tmp_path / "out", **stated)
+        import_file(tmp_path / "theirs.keras", tmp_path / "out", **stated)
     assert not (tmp_path / "out").exists()
 
 
@@ -180,7 +180,7 @@ def test_layers_within_that_have_the_names_of_those_left_out_stay(keras, tmp_pat
     x = layers.Dense(3)(layers.GlobalAveragePooling2D()(within(x)))
     network = keras.Model(pixels, layers.Softmax(name="softmax")(x))
     network.save(tmp_path / "theirs.keras")
-    bundle = taken_in(tmp_path / "theirs.keras", tmp_path / "out", labels=("a", "b", "c"), color=Color.BGR).bundle
+    bundle = import_file(tmp_path / "theirs.keras", tmp_path / "out", labels=("a", "b", "c"), color=Color.BGR).bundle
     images = np.random.default_rng(1).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
     answers = softmax(Network.of(bundle.read("float32"), bundle.card).logits(images))
     assert np.abs(answers - network(images.astype(np.float32)).numpy()).max() < 1e-5
@@ -406,7 +406,7 @@ def test_a_color_that_is_not_that_of_its_input_is_refused(keras, tmp_path, chann
     keras.Model(pixels, keras.layers.Dense(2)(keras.layers.Flatten()(pixels))).save(tmp_path / "theirs.keras")
     stated = {"scale": parse_scale("0..1"), "labels": ("a", "b"), "color": Color(color)}
     with pytest.raises(InputError, match=f"takes images of {channels} channels?, not {color} ones"):
-        taken_in(tmp_path / "theirs.keras", tmp_path / "out", **stated)
+        import_file(tmp_path / "theirs.keras", tmp_path / "out", **stated)
 
 
 def quantized(tmp_path, step, zero):
@@ -429,13 +429,13 @@ def test_an_integer_input_of_a_usual_range_takes_pixels_and_the_name_of_the_rang
     tmp_path, step, zero
 ):
     file = quantized(tmp_path, step, zero)
-    card = taken_in(file, tmp_path / "silent", labels=LETTERS).bundle.card
+    card = import_file(file, tmp_path / "silent", labels=LETTERS).bundle.card
     assert np.allclose((card.input.scale, card.input.offset), (step, -(zero + 128) * step))
     name = "-1..1" if zero > -128 else "0..1" if step < 1 else "0..255"
-    card = taken_in(file, tmp_path / "stated", labels=LETTERS, scale=parse_scale(name)).bundle.card
+    card = import_file(file, tmp_path / "stated", labels=LETTERS, scale=parse_scale(name)).bundle.card
     assert (card.input.scale, card.input.offset) == parse_scale(name)[1]
     with pytest.raises(InputError, match="itself says that it takes"):
-        taken_in(file, tmp_path / "wrong", labels=LETTERS, scale=parse_scale("0..255" if step < 1 else "0..1"))
+        import_file(file, tmp_path / "wrong", labels=LETTERS, scale=parse_scale("0..255" if step < 1 else "0..1"))
 
 
 @pytest.mark.parametrize(("step", "zero"), [(0.5 / 255, -128), (0.0186577, -14)])
@@ -445,16 +445,16 @@ def test_an_integer_input_of_another_range_only_says_what_numbers_calibration_sa
     with pytest.raises(
         InputError, match=r"does not say how it is fed \(its INT8 input stands for [^)]*\): state --scale"
     ):
-        taken_in(file, tmp_path / "silent", labels=LETTERS)
+        import_file(file, tmp_path / "silent", labels=LETTERS)
     scale = parse_scale("0..1") if zero == -128 else parse_scale("0.0171,-2.1")
-    card = taken_in(file, tmp_path / "stated", labels=LETTERS, scale=scale).bundle.card
+    card = import_file(file, tmp_path / "stated", labels=LETTERS, scale=scale).bundle.card
     assert (card.input.scale, card.input.offset) == scale[1]
     with pytest.raises(InputError, match=r"and pixels as 0\.\.255 would fill too little of it: state the --scale"):
-        taken_in(file, tmp_path / "wrong", labels=LETTERS, scale=parse_scale("0..255"))
+        import_file(file, tmp_path / "wrong", labels=LETTERS, scale=parse_scale("0..255"))
 
 
 def test_another_kind_of_output_in_its_card_fails_the_proof(tmp_path):
-    bundle = taken_in(quantized(tmp_path, 1 / 255, -128), tmp_path / "out", labels=LETTERS).bundle
+    bundle = import_file(quantized(tmp_path, 1 / 255, -128), tmp_path / "out", labels=LETTERS).bundle
     assert verify(bundle)
     card = json.loads((bundle.path / "card.json").read_text())
     card["output"] = {"values": "probabilities"}
