@@ -13,7 +13,7 @@ LEVEL_POINTS = np.array([[-20.0, -15], [20, -15], [0, 5], [-12, 25], [12, 25]])
 
 
 class LeaningYuNet(Teacher):
-    """Finds one face, whose roll is the first pixel's value, or in the mirror image that of the first row's last pixel."""
+    """Finds one face. Its roll is the value of the first pixel, or in the mirror image of the last in the row."""
 
     def __init__(self):
         pass
