@@ -1,4 +1,4 @@
-"""The pixels that the C makes of a frame are those of edgefer.preprocess and of the detectors, bit for bit."""
+"""The C code makes the same pixels of a frame as edgefer.preprocess and the detectors, bit for bit."""
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ def scene(rng) -> np.ndarray:
 
 
 @pytest.mark.gcc
-def test_what_the_face_networks_see_is_what_devices_make_of_a_frame():
+def test_pixels_for_the_face_networks_are_those_of_the_devices():
     rng, pixels, count = np.random.default_rng(9), HostPixels(), 0
     while count < 200_000:
         frame = cv2.resize(scene(rng), tuple(int(side) for side in rng.integers(20, 900, 2)))
@@ -37,9 +37,9 @@ def test_what_the_face_networks_see_is_what_devices_make_of_a_frame():
 @pytest.mark.gcc
 @pytest.mark.parametrize("color", ["gray", "rgb", "bgr"])
 @pytest.mark.parametrize("turned", [False, True], ids=["level", "turned"])
-def test_200_000_random_pixels_of_crops_are_preprocess_own(color, turned):
+def test_200_000_random_pixels_of_crops_are_those_of_preprocess(color, turned):
     rng = np.random.default_rng(5)
-    wrong = count = 0
+    differing = count = 0
     pixels = HostPixels()
     while count < 200_000:
         frame = scene(rng)
@@ -51,25 +51,25 @@ def test_200_000_random_pixels_of_crops_are_preprocess_own(color, turned):
         crop = CropSpec(scale=float(rng.uniform(0.5, 1.8)), dx=float(dx), dy=float(dy), faces=3)
         roll = float(rng.uniform(-60, 60)) if turned else None
         expected = face_pixels(frame, box, crop, spec, roll)
-        wrong += int((pixels.face(frame, box, crop, spec, roll) != expected).sum())
+        differing += int((pixels.face(frame, box, crop, spec, roll) != expected).sum())
         if not turned:
             rgba = np.dstack([frame[..., ::-1], np.full(frame.shape[:2], 255, np.uint8)])
-            wrong += int((pixels.face(rgba, box, crop, spec) != expected).sum())
+            differing += int((pixels.face(rgba, box, crop, spec) != expected).sum())
         count += expected.size
-    assert wrong == 0
+    assert differing == 0
 
 
 @pytest.mark.gcc
-def test_200_000_random_pixels_of_resizing_are_opencvs_exact_ones():
+def test_200_000_random_pixels_of_resizing_are_those_of_opencv_linear_exact():
     rng = np.random.default_rng(6)
-    wrong = count = 0
+    differing = count = 0
     pixels = HostPixels()
     while count < 200_000:
         gray = np.ascontiguousarray(scene(rng)[..., 0])
         height, width = (int(side) for side in rng.integers(1, 300, 2))
         expected = cv2.resize(gray, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
-        wrong += int((pixels.resize(gray, height, width) != expected).sum())
+        differing += int((pixels.resize(gray, height, width) != expected).sum())
         spec = InputSpec(height=max(16, height), width=max(16, width))
-        wrong += int((pixels.prepare(gray, spec) != prepare(gray, spec)).sum())
+        differing += int((pixels.prepare(gray, spec) != prepare(gray, spec)).sum())
         count += expected.size
-    assert wrong == 0
+    assert differing == 0

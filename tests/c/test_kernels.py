@@ -1,4 +1,4 @@
-"""The C kernels on this host: numpy's answers for every layer, whatever the compiler's flags, in an arena that is planned."""
+"""The C kernels on this host: the answers of numpy for every layer, whatever the compiler flags; and their arena."""
 
 import cv2
 import numpy as np
@@ -17,10 +17,10 @@ from edgefer.tflite.arena import plan
 from edgefer.tflite.arithmetic import run
 from edgefer.tflite.int8_network import UnsupportedNetwork
 from edgefer.tflite.layers import read_layers
-from tests.tflite.chance import ONE, Chance, everything
 from tests.tflite.networks import Maker
+from tests.tflite.random_networks import ONE_OPERATOR, RandomNetwork, every_operator
 
-HARSH = (
+EXTREME_FLAGS = (
     ("-std=c99", "-O0"),
     ("-std=c99", "-O1", "-fsanitize=undefined", "-fno-sanitize-recover=all"),
     ("-std=c99", "-O3", "-march=native", "-ffast-math", "-ffp-contract=fast"),
@@ -29,25 +29,27 @@ HARSH = (
 
 @pytest.mark.gcc
 @pytest.mark.parametrize("name", shipped_bundles())
-def test_every_stored_answer_and_pixel_is_met_exactly_on_this_host(name):
+def test_every_stored_answer_and_pixel_is_reproduced_exactly_on_this_host(name):
     checks = prove.prove_on_host(read_subject(Bundle.open(shipped_bundles()[name])))
     assert [check.status for check in checks] == [Status.PASS, Status.PASS]
     assert all(check.detail.startswith("0 of ") for check in checks)
 
 
 @pytest.mark.gcc
-@pytest.mark.parametrize("kind", [*ONE, "everything"])
-def test_every_inner_tensor_of_random_networks_is_numpys(kind):
+@pytest.mark.parametrize("kind", [*ONE_OPERATOR, "every operator"])
+def test_every_inner_tensor_of_random_networks_is_the_same_as_in_numpy(kind):
     for seed in range(6):
-        chance = Chance(seed)
-        if kind == "everything":
-            content = everything(chance)
+        draw = RandomNetwork(seed)
+        if kind == "every operator":
+            content = every_operator(draw)
         else:
-            x = chance.input()
-            content = chance.make.finish(ONE[kind](chance, chance.make.conv(x, 7) if seed % 2 else x))
+            x = draw.input()
+            content = draw.make.finish(ONE_OPERATOR[kind](draw, draw.make.conv(x, 7) if seed % 2 else x))
         network = read_layers(content, "made")
-        compiled = HostNetwork(make_program(network), HARSH[seed % len(HARSH)] if seed < 3 else host.FLAGS)
-        image = chance.rng.integers(0, 256, network.input.shape, np.uint8)
+        compiled = HostNetwork(
+            make_program(network), EXTREME_FLAGS[seed % len(EXTREME_FLAGS)] if seed < 3 else host.FLAGS
+        )
+        image = draw.rng.integers(0, 256, network.input.shape, np.uint8)
         tensors = run(network, (image ^ 0x80).view(np.int8))
         for number, layer in enumerate(network.layers, start=1):
             expected = tensors[layer.output.index].ravel()
@@ -55,7 +57,7 @@ def test_every_inner_tensor_of_random_networks_is_numpys(kind):
 
 
 @pytest.mark.gcc
-def test_a_dense_layer_s_rows_are_its_weights_whatever_the_shape_of_its_output():
+def test_number_of_rows_of_a_dense_layer_is_that_of_its_weights():
     """Otherwise a file could make the C code read beyond the network's words."""
     make = Maker(np.random.default_rng(0))
     y = make.dense(make.input((1, 16, 16, 1)), 10)
@@ -68,36 +70,36 @@ def test_a_dense_layer_s_rows_are_its_weights_whatever_the_shape_of_its_output()
 
 @pytest.mark.gcc
 @pytest.mark.parametrize("name", FACE_NETWORKS)
-def test_networks_that_find_faces_give_all_their_outputs_exactly(name):
+def test_face_networks_reproduce_all_their_outputs_exactly(name):
     subject = read_subject(Bundle.open(shipped_networks()[name]))
     answers = HostNetwork(subject.program).answers(subject.vectors.pixels)
     assert answers.shape[1] == subject.bundle.card.answers and (answers != subject.vectors.answers).sum() == 0
-    few = subject.vectors.pixels[:1]
-    assert (arithmetic.answers(subject.network, few) != subject.vectors.answers[:1]).sum() == 0
+    first = subject.vectors.pixels[:1]
+    assert (arithmetic.answers(subject.network, first) != subject.vectors.answers[:1]).sum() == 0
 
 
 @pytest.mark.gcc
-def test_a_finder_takes_canvases_of_every_shape_as_its_runtime_does():
+def test_finder_gives_the_same_answers_as_its_runtime_for_any_canvas_size():
     content = Bundle.open(shipped_networks()["face-finder"]).read("int8")
-    whole, runtime = HostNetwork(make_program(read_layers(content, "finder"))), MapNetwork(content)
+    full, runtime = HostNetwork(make_program(read_layers(content, "finder"))), MapNetwork(content)
     rng = np.random.default_rng(4)
     for height, width in ((32, 192), (160, 192), (192, 96), (64, 64), (192, 192)):
         image = cv2.resize(rng.integers(0, 256, (height // 8, width // 8), np.uint8), (width, height))[..., None]
         expected = np.concatenate([one.ravel() for one in runtime.sized(height, width).run(to_int8(image))])
-        sized = whole.sized(height, width)
+        sized = full.sized(height, width)
         assert np.array_equal(sized.answers(image[None])[0], expected)
-        assert np.array_equal(sized.sized(192, 192).words, whole.words)
+        assert np.array_equal(sized.sized(192, 192).words, full.words)
 
 
 @pytest.mark.gcc
-@pytest.mark.parametrize("flags", HARSH, ids=" ".join)
-def test_no_compiler_flag_changes_an_answer(nano, flags):
+@pytest.mark.parametrize("flags", EXTREME_FLAGS, ids=" ".join)
+def test_compiler_flags_change_no_answer(nano, flags):
     compiled = HostNetwork(nano.program, flags)
     assert (compiled.answers(nano.vectors.pixels) != nano.vectors.answers).sum() == 0
 
 
 @pytest.mark.gcc
-def test_a_single_flipped_bit_of_the_network_is_seen(nano):
+def test_any_flipped_bit_of_the_network_is_detected(nano):
     compiled = HostNetwork(nano.program)
     assert compiled.check() == 0
     rng = np.random.default_rng(0)
@@ -108,7 +110,7 @@ def test_a_single_flipped_bit_of_the_network_is_seen(nano):
 
 
 @pytest.mark.gcc
-def test_a_card_that_states_its_own_scale_gets_a_table(nano):
+def test_custom_input_scale_is_applied_by_a_table(nano):
     rng = np.random.default_rng(1)
     table = rng.integers(-128, 128, (256, 1)).astype(np.int8)
     image = rng.integers(0, 256, nano.network.input.shape, np.uint8)
@@ -117,9 +119,9 @@ def test_a_card_that_states_its_own_scale_gets_a_table(nano):
     assert np.array_equal(compiled.answers(image[None])[0], expected.ravel())
 
 
-def test_nothing_in_the_arena_overlaps_while_it_is_in_use():
+def test_tensors_in_use_do_not_overlap_in_the_arena():
     for seed in range(20):
-        network = read_layers(everything(Chance(seed)), "made")
+        network = read_layers(every_operator(RandomNetwork(seed)), "made")
         arena = plan(network)
         last = {network.output.index: len(network.layers)}
         for number, layer in enumerate(network.layers):
@@ -140,7 +142,7 @@ def test_nothing_in_the_arena_overlaps_while_it_is_in_use():
             alive[output.index] = output
 
 
-def test_a_network_that_no_memory_holds_is_refused():
+def test_network_too_large_for_any_memory_is_refused():
     """130 activations of 16 MB that are all in use at once, in a file of a few kilobytes."""
     make = Maker(np.random.default_rng(0))
     x = make.input((1, 64, 64, 1))
@@ -151,7 +153,7 @@ def test_a_network_that_no_memory_holds_is_refused():
         make_program(network)
 
 
-def test_the_arena_of_the_shipped_networks_is_no_larger_than_measured():
+def test_arena_sizes_of_the_shipped_networks_are_the_measured_ones():
     sizes = {}
     for name in ("fer-nano", "fer-small"):
         bundle = Bundle.open(shipped_bundles()[name])
@@ -159,7 +161,7 @@ def test_the_arena_of_the_shipped_networks_is_no_larger_than_measured():
     assert sizes == {"fer-nano": 19_584, "fer-small": 57_600}
 
 
-def test_without_a_compiler_the_rows_say_so_and_numpy_answers(nano, monkeypatch):
+def test_without_a_compiler_the_c_rows_are_not_checked_and_numpy_is(nano, monkeypatch):
     monkeypatch.setattr(prove, "compiler", lambda: None)
     checks = prove.prove_on_host(nano)
     assert [check.status for check in checks] == [Status.NOT_CHECKED, Status.NOT_CHECKED, Status.PASS]

@@ -1,4 +1,4 @@
-"""`edgefer export c`: the same outputs on every target, detection of flipped bits, and no code injection by untrusted names."""
+"""`edgefer export c`: the same outputs on every target, detection of flipped bits, and no code injection by names."""
 
 import io
 import os
@@ -23,15 +23,19 @@ SOURCE = ROOT / "edgefer" / "c" / "source"
 
 
 @pytest.mark.gcc
-def test_the_project_proves_itself_on_this_host_without_a_warning(project, tmp_path):
+def test_project_passes_its_self_test_on_this_host_without_warnings(project, tmp_path):
     done = make(project, tmp_path, "test", "CFLAGS=-std=c99 -O2 -Wall -Wextra -Wpedantic -Werror -ffp-contract=off")
     assert done.returncode == 0 and done.stderr == ""
-    assert says(done.stdout) == ["network: whole, as exported", "pixels: 0 of 9216 differ", "answers: 0 of 336 differ"]
+    assert results(done.stdout) == [
+        "network: whole, as exported",
+        "pixels: 0 of 9216 differ",
+        "answers: 0 of 336 differ",
+    ]
     assert done.stdout.count("image ") == 48 and done.stdout.endswith("PASS\n")
 
 
 @pytest.mark.gcc
-def test_a_finder_s_project_proves_itself(tmp_path):
+def test_project_of_a_finder_passes_its_self_test(tmp_path):
     subject = read_subject(Bundle.open(shipped_networks()["face-finder"]))
     export_c(subject, tmp_path / "finder")
     done = subprocess.run(["make", "-s", "test"], cwd=tmp_path / "finder", capture_output=True, text=True)
@@ -49,7 +53,7 @@ def make(project, folder, target, *options) -> subprocess.CompletedProcess:
     return subprocess.run(["make", "-s", target, *options], cwd=folder, capture_output=True, text=True, timeout=200)
 
 
-def says(output: str) -> list[str]:
+def results(output: str) -> list[str]:
     return [line for line in output.splitlines() if line.startswith(("network:", "pixels:", "answers:"))]
 
 
@@ -61,7 +65,7 @@ TARGETS = [
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_flipped_weight_fails_the_self_test_of_every_target(project, tmp_path, target):
+def test_flipped_weight_fails_the_self_test_on_every_target(project, tmp_path, target):
     shutil.copytree(project, tmp_path, dirs_exist_ok=True)
     source = (tmp_path / "network.c").read_text()
     weights = [place.start() for place in re.finditer("0x[0-9a-f]{8}u", source)]
@@ -76,11 +80,11 @@ def test_a_flipped_weight_fails_the_self_test_of_every_target(project, tmp_path,
 
 @pytest.mark.arm
 @pytest.mark.parametrize("name", ["fer-nano", "ferplus-small"])
-def test_an_stm32f405_gives_every_stored_answer_in_its_flash_and_ram(name, tmp_path):
+def test_stm32f405_reproduces_every_stored_answer_in_its_flash_and_ram(name, tmp_path):
     export_c(read_subject(Bundle.open(shipped_bundles()[name])), tmp_path)
     done = make(tmp_path, tmp_path, "arm")  # the linker script has 1 MB of flash, 128 KB of RAM
     assert done.returncode == 0, done.stderr
-    assert [line.split(" of ")[0] for line in says(done.stdout)[1:]] == ["pixels: 0", "answers: 0"]
+    assert [line.split(" of ")[0] for line in results(done.stdout)[1:]] == ["pixels: 0", "answers: 0"]
     instructions = int(re.search(r"per image: (\d+)", done.stdout)[1]) / 0.168
     assert instructions < {"fer-nano": 21e6, "ferplus-small": 86e6}[name]
 
@@ -94,8 +98,8 @@ CORES = {
 
 @pytest.mark.gcc
 @pytest.mark.arm
-def test_the_readme_s_six_commands_end_in_labels(tmp_path):
-    """Word for word, but for the first, which installs."""
+def test_six_commands_of_the_readme_print_labels(tmp_path):
+    """Exactly as they are there, except the first, which installs packages."""
     readme = (ROOT / "convert" / "README.md").read_text()
     block = re.search(r"in six commands\n.*?```bash\n(.*?)```", readme, re.DOTALL)[1]
     install, *commands = block.splitlines()
@@ -114,39 +118,39 @@ def test_the_readme_s_six_commands_end_in_labels(tmp_path):
 
 @pytest.mark.arm
 @pytest.mark.parametrize("core", CORES)
-def test_other_cores_give_every_stored_answer(project, tmp_path, core):
+def test_other_cores_reproduce_every_stored_answer(project, tmp_path, core):
     shutil.copytree(project, tmp_path, dirs_exist_ok=True)
     script = (tmp_path / "stm32f405.ld").read_text().replace("0x08000000, LENGTH = 1024K", "0, LENGTH = 4096K")
     (tmp_path / "stm32f405.ld").write_text(script)
     flags, machine = CORES[core]
     done = make(project, tmp_path, "arm", f"ARM_CPU={flags}", f"ARM_MACHINE={machine}")
     assert done.returncode == 0, done.stderr
-    assert says(done.stdout)[1:] == ["pixels: 0 of 9216 differ", "answers: 0 of 336 differ"]
+    assert results(done.stdout)[1:] == ["pixels: 0 of 9216 differ", "answers: 0 of 336 differ"]
 
 
 @pytest.mark.riscv
-def test_an_rv32imc_core_gives_every_stored_answer(project, tmp_path):
+def test_rv32imc_core_reproduces_every_stored_answer(project, tmp_path):
     done = make(project, tmp_path, "riscv")
     assert done.returncode == 0, done.stderr
-    assert says(done.stdout)[1:] == ["pixels: 0 of 9216 differ", "answers: 0 of 336 differ"]
+    assert results(done.stdout)[1:] == ["pixels: 0 of 9216 differ", "answers: 0 of 336 differ"]
 
 
 @pytest.mark.arm
 @pytest.mark.parametrize("core", ["arm926ej-s", "arm1176jzf-s", "cortex-m0plus", "cortex-m33", "cortex-r5"])
-def test_the_kernels_compile_for_cores_with_and_without_smlad(core, tmp_path):
+def test_kernels_compile_for_cores_with_and_without_smlad(core, tmp_path):
     command = ["arm-none-eabi-gcc", f"-mcpu={core}", "-std=c99", "-O1", "-ffreestanding", "-Wall", "-Wextra", "-Werror"]
     subprocess.run([*command, "-c", SOURCE / "edgefer_net.c", "-o", tmp_path / "net.o"], check=True)
 
 
 @pytest.mark.wasm
-def test_the_kernels_do_not_assume_that_an_int_has_32_bits():
+def test_kernels_do_not_assume_that_an_int_has_32_bits():
     command = ["clang", "--target=msp430", "-std=c99", "-ffreestanding", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
     subprocess.run([*command, SOURCE / "edgefer_net.c", SOURCE / "edgefer_pixels.c"], check=True)
 
 
 @pytest.mark.arm
-def test_the_kernels_need_no_c_library(project, tmp_path):
-    """No heap, no libc, no division of floats: of the outside only what the compiler itself brings for whole numbers."""
+def test_kernels_need_no_c_library(project, tmp_path):
+    """No heap, no libc, no division of floats: the only external symbols are the compiler's own integer functions."""
     flags = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", "-std=c99", "-O2", "-ffreestanding"]
     for name, allowed in {"edgefer_net": {"__aeabi_ldivmod"}, "edgefer_pixels": None}.items():
         subprocess.run(
@@ -175,7 +179,7 @@ SETTINGS = {
 @pytest.mark.gcc
 @pytest.mark.parametrize("changed", SETTINGS)
 def test_changed_labels_and_settings_fail_the_self_test(project, tmp_path, changed):
-    """They decide what is said of a face as much as the weights do."""
+    """They determine the label of a face as much as the weights do."""
     name, old, new = SETTINGS[changed]
     shutil.copytree(project, tmp_path, dirs_exist_ok=True)
     source = (tmp_path / name).read_text()
@@ -214,15 +218,15 @@ def test_text_for_c_is_harmless():
 
 
 @pytest.mark.arm
-def test_the_cortex_m_compiler_and_linker_give_no_warnings(project, tmp_path):
+def test_cortex_m_compiler_and_linker_give_no_warnings(project, tmp_path):
     flags = "CFLAGS=-std=c99 -O2 -Wall -Wextra -Wpedantic -ffp-contract=off"
     done = make(project, tmp_path, "selftest_arm.elf", flags)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.arm
-@pytest.mark.parametrize("arena", [126_000, 146_000], ids=["it leaves no stack", "it is larger than the RAM"])
-def test_a_network_too_large_for_the_microcontroller_is_no_failure(project, tmp_path, arena):
+@pytest.mark.parametrize("arena", [126_000, 146_000], ids=["leaves no stack", "larger than the RAM"])
+def test_network_too_large_for_the_microcontroller_is_not_checked(project, tmp_path, arena):
     shutil.copytree(project, tmp_path, dirs_exist_ok=True)
     header = (tmp_path / "network.h").read_text()
     (tmp_path / "network.h").write_text(re.sub("ARENA_BYTES .*", f"ARENA_BYTES {arena}", header))
@@ -230,7 +234,7 @@ def test_a_network_too_large_for_the_microcontroller_is_no_failure(project, tmp_
     assert row.status is Status.NOT_CHECKED and "does not fit" in row.detail
 
 
-def test_the_command_refuses_by_name_in_one_sentence(edgefer, tmp_path):
+def test_export_c_reports_its_proof_and_refuses_a_folder_with_other_files(edgefer, tmp_path):
     done = edgefer("export", "c", "fer-nano", tmp_path / "out")
     assert "pass: 2 of 2" in done.stdout or "not checked" in done.stdout
     (tmp_path / "full").mkdir()
@@ -241,7 +245,7 @@ def test_the_command_refuses_by_name_in_one_sentence(edgefer, tmp_path):
 
 @pytest.mark.arm
 @pytest.mark.riscv
-def test_every_target_gives_a_row_with_its_compiler_and_emulator(project, tmp_path):
+def test_every_target_has_a_row_with_its_compiler_and_emulator(project, tmp_path):
     shutil.copytree(project, tmp_path, dirs_exist_ok=True)
     arm, riscv = prove_targets(tmp_path)
     assert arm.status is riscv.status is Status.PASS
@@ -250,7 +254,7 @@ def test_every_target_gives_a_row_with_its_compiler_and_emulator(project, tmp_pa
     assert {file.name for file in tmp_path.iterdir()} == {file.name for file in project.iterdir()}
 
 
-def test_a_target_with_missing_tools_is_reported_in_its_row(project, monkeypatch):
+def test_missing_tools_of_a_target_are_reported_in_its_row(project, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     rows = [*prove_targets(project), prove_page(project)]
     assert {row.status for row in rows} == {Status.NOT_CHECKED}

@@ -16,7 +16,7 @@ from edgefer.errors import InputError
 from edgefer.interpreter import LOGITS
 from edgefer.tflite.flatbuffer import read_model
 from edgefer.train.backend import tensorflow
-from tests.tflite.chance import Chance, flat
+from tests.tflite.random_networks import RandomNetwork, flat
 
 LABELS = ("angry", "happy", "sad")
 
@@ -100,7 +100,7 @@ def test_output_kind_of_a_converted_network_is_found(keras, tmp_path):
     [("", "NONE", "logits"), ("", "RELU", "RELU"), ("SOFTMAX", "NONE", "probabilities"), ("TANH", "NONE", "TANH"), ("HARD_SWISH", "NONE", "HARD_SWISH")],
 )  # fmt: skip
 def test_output_kind_of_an_int8_network_is_that_of_the_operator_which_makes_its_output(name, act, expected):
-    make = Chance(0).make
+    make = RandomNetwork(0).make
     answers = make.dense(flat(make, make.input((1, 16, 16, 1))), 3, act)
     answers = make.unary("QUANTIZE", make.unary(name, answers) if name else answers)
     make.unary("LOGISTIC", make.first)  # whose output nothing reads
@@ -150,7 +150,7 @@ def test_hard_sigmoid_of_keras_3_is_recognized_and_other_clips_are_not(keras):
     for factor, expected in ((1 / 6, "hard_sigmoid"), (1 / 2, "RELU6")):
         network = made(keras, lambda x, by=factor: layers.Rescaling(by)(layers.ReLU(6.0)(layers.Rescaling(1, 3)(x))))
         assert tflite_end(read_model(to_float32(network), "made")).name == expected
-    make = Chance(0).make
+    make = RandomNetwork(0).make
     answers = make.unary("RELU_0_TO_1", make.dense(flat(make, make.input((1, 16, 16, 1))), 3))
     assert tflite_end(read_model(make.finish(answers), "made")).name == "hard_sigmoid"
 
@@ -167,7 +167,7 @@ def test_int8_hard_sigmoid_is_recognized_even_if_its_clip_to_1_is_out_of_range(k
 
 
 def test_cyclic_graph_ends_the_search():
-    make = Chance(0).make
+    make = RandomNetwork(0).make
     answers = make.unary("RELU", make.dense(flat(make, make.input((1, 16, 16, 1))), 3, "NONE"))
     model = read_model(make.finish(answers), "made")
     last = model.main.operators[-1]

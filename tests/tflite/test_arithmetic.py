@@ -13,8 +13,8 @@ from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.int8_network import UnsupportedNetwork
 from edgefer.tflite.layers import OPERATORS, read_layers
 from edgefer.tflite.lint import lint
-from tests.tflite.chance import ONE, Chance, everything
 from tests.tflite.networks import Maker
+from tests.tflite.random_networks import ONE_OPERATOR, RandomNetwork, every_operator
 
 
 def litert(content: bytes, image: np.ndarray, kernels: str = "AUTO") -> np.ndarray:
@@ -76,37 +76,37 @@ def test_every_inner_tensor_of_a_shipped_network_is_reproduced_exactly():
         assert np.array_equal(again.ravel(), expected)
 
 
-@pytest.mark.parametrize("kind", ONE)
+@pytest.mark.parametrize("kind", ONE_OPERATOR)
 def test_each_operator_equals_ai_edge_litert(kind):
     for seed in range(12):
-        chance = Chance(seed)
-        x = chance.input()
+        draw = RandomNetwork(seed)
+        x = draw.input()
         if seed % 2:
-            x = chance.make.conv(x, 7)
-        content = chance.make.finish(ONE[kind](chance, x))
-        assert differing(content, chance.rng) == 0, seed
+            x = draw.make.conv(x, 7)
+        content = draw.make.finish(ONE_OPERATOR[kind](draw, x))
+        assert differing(content, draw.rng) == 0, seed
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_networks_of_every_operator_equal_ai_edge_litert(seed):
-    chance = Chance(seed)
-    content = everything(chance)
+    draw = RandomNetwork(seed)
+    content = every_operator(draw)
     assert {layer.kind for layer in read_layers(content, "made").layers} <= set(OPERATORS)
-    assert differing(content, chance.rng) == 0
+    assert differing(content, draw.rng) == 0
 
 
-def one_convolution(seed: int) -> tuple[Chance, bytes, int]:
+def one_convolution(seed: int) -> tuple[RandomNetwork, bytes, int]:
     """A network of one random convolution with padding SAME, and by how many quanta it differs from litert at most."""
-    chance = Chance(seed)
-    size, kernel, strides = chance.pair(5, 20), chance.pair(1, 5), chance.pair(1, 4)
-    x = chance.make.input((1, *size, 3))
-    content = chance.make.finish(
-        chance.make.depthwise(x, 1, kernel, strides) if seed % 2 else chance.make.conv(x, 8, kernel, strides)
+    draw = RandomNetwork(seed)
+    size, kernel, strides = draw.pair(5, 20), draw.pair(1, 5), draw.pair(1, 4)
+    x = draw.make.input((1, *size, 3))
+    content = draw.make.finish(
+        draw.make.depthwise(x, 1, kernel, strides) if seed % 2 else draw.make.conv(x, 8, kernel, strides)
     )
     network = read_layers(content, "made")
-    image = image_for(network, chance.rng)
+    image = image_for(network, draw.rng)
     ours = run(network, image)[network.output.index].ravel().astype(int)
-    return chance, content, int(np.abs(ours - litert(content, image)).max())
+    return draw, content, int(np.abs(ours - litert(content, image)).max())
 
 
 def test_lint_warns_exactly_where_xnnpack_shifts_the_image():
@@ -124,11 +124,11 @@ def test_lint_warns_exactly_where_xnnpack_shifts_the_image():
 def test_window_smaller_than_its_stride_matches_the_reference_kernels():
     """ai-edge-litert 2.1's XNNPACK shifts the image there, with padding SAME and a larger window the other way: its
     answers are off by more than a hundred. TFLite's reference kernels, which round elsewhere, are off by one at most."""
-    chance = Chance(20)
-    make = chance.make
+    draw = RandomNetwork(20)
+    make = draw.make
     content = make.finish(make.conv(make.input((1, 18, 12, 1)), 8, (4, 1), (1, 2), "SAME"))
     network = read_layers(content, "made")
-    image = image_for(network, chance.rng)
+    image = image_for(network, draw.rng)
     ours = run(network, image)[network.output.index].ravel().astype(int)
     assert np.abs(ours - litert(content, image, "BUILTIN_REF")).max() <= 1
 
@@ -136,7 +136,7 @@ def test_window_smaller_than_its_stride_matches_the_reference_kernels():
 @pytest.mark.parametrize("kind", ["conv", "dense", "add", "MAX", "AVERAGE", "RELU6"])
 @pytest.mark.parametrize("zero", [-128, -127])
 def test_a_limit_of_relu6_between_two_quanta_is_rounded_as_the_operator_s_kernel_does(kind, zero):
-    make, scale = Chance(0).make, float(np.float32(6 / 100.5))
+    make, scale = RandomNetwork(0).make, float(np.float32(6 / 100.5))
     assert np.float32(6) / np.float32(scale) == 100.5
     x = make.input((1, 6, 6, 4), 0.05, -128)
     if kind in ("MAX", "AVERAGE"):
@@ -158,7 +158,7 @@ def test_a_limit_of_relu6_between_two_quanta_is_rounded_as_the_operator_s_kernel
 
 @pytest.mark.parametrize("asked", [[-1, 192], [1, -1]])
 def test_a_reshape_may_leave_one_size_open_and_state_its_shape_in_its_options(asked):
-    make = Chance(0).make
+    make = RandomNetwork(0).make
     x = make.input((1, 8, 8, 3))
     y = make.dense(with_constant(make, make.reshape(x, (1, 192)), asked), 5)
     assert differing(make.finish(y), make.rng) == 0
@@ -167,7 +167,7 @@ def test_a_reshape_may_leave_one_size_open_and_state_its_shape_in_its_options(as
 
 
 def test_options_of_another_operator_are_ignored_as_the_runtime_does():
-    make = Chance(0).make
+    make = RandomNetwork(0).make
     x = make.input((1, 8, 8, 3))
     y = with_type(make, make.add(x, x, "RELU"), "SubOptions")
     assert differing(make.finish(y), make.rng) == 0
@@ -186,7 +186,7 @@ def refused(content: bytes) -> str:
 
 @pytest.mark.parametrize("name", ["SOFTMAX", "LOGISTIC", "HARD_SWISH", "QUANTIZE", "TANH"])
 def test_another_operator_is_refused_by_name(name):
-    make = Chance(0).make
+    make = RandomNetwork(0).make
     assert f"operator 1, {name}" in refused(make.finish(make.unary(name, make.input((1, 8, 8, 1)))))
 
 
@@ -247,13 +247,13 @@ def with_inputs(make: Maker, output: int, change) -> int:
 )
 def test_unsupported_values_are_refused_and_named(words, build, monkeypatch):
     monkeypatch.setattr(layers, "MAX_LAYERS", 999)
-    make = Chance(1).make
+    make = RandomNetwork(1).make
     assert words in refused(make.finish(build(make, make.input((1, 8, 8, 2)))))
 
 
 def test_damaged_quanta_and_weights_are_refused_not_computed():
     def damaged(change) -> str:
-        make = Chance(2).make
+        make = RandomNetwork(2).make
         x = make.input((1, 8, 8, 2))
         y = make.conv(x, 4)
         change(make, *make.operators[0].inputs, y)
@@ -288,7 +288,7 @@ def test_an_activation_s_limit_far_beyond_int8_is_no_clamp():
 
 
 def test_sums_beyond_32_bits_are_refused():
-    make = Chance(3).make
+    make = RandomNetwork(3).make
     y = make.conv(make.input((1, 8, 8, 2)), 4)
     bias = make.operators[0].inputs[2]
     make.buffers[make.tensors[bias].buffer].data = np.frombuffer(np.full(4, 2**31 - 1, np.int32).tobytes(), np.uint8)

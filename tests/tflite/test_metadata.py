@@ -21,7 +21,7 @@ from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.lint import lint
 from edgefer.tflite.metadata import with_metadata
 from edgefer.train.networks import load_keras
-from tests.tflite.chance import Chance
+from tests.tflite.random_networks import RandomNetwork
 
 LITERT = RuntimeOptions(runtime="litert")
 
@@ -195,7 +195,7 @@ def test_the_metadata_of_a_bgr_network_says_no_rgb_and_a_face_detector_has_none(
     bundle = Bundle.open(shipped_bundles()["fer-small"])
     for color, space in {"rgb": 1, "bgr": 0}.items():
         card = bundle.card.model_copy(update={"input": InputSpec(height=16, width=16, color=color)})
-        make = Chance(0).make
+        make = RandomNetwork(0).make
         content = make.finish(make.dense(make.mean(make.input((1, 16, 16, 3))), 8))
         described = read_model(with_metadata(content, card), "x").description
         assert (read_description(bytes(described)).color or 0) == space

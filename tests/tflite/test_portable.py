@@ -10,7 +10,7 @@ from edgefer.tflite.int8_network import UnsupportedNetwork
 from edgefer.tflite.layers import read_layers
 from edgefer.tflite.lint import lint
 from edgefer.tflite.portable import PORTABLE, RAM, STACK
-from tests.tflite.chance import Chance, everything, flat
+from tests.tflite.random_networks import RandomNetwork, every_operator, flat
 
 
 @pytest.mark.parametrize("target", PORTABLE)
@@ -20,7 +20,7 @@ def test_shipped_network_passes_for_every_portable_target(target):
 
 
 def test_every_unsupported_operator_is_named_once():
-    make = Chance(0).make
+    make = RandomNetwork(0).make
     x = make.input((1, 8, 8, 1))
     content = make.finish(make.unary("TANH", make.unary("LOGISTIC", make.unary("TANH", x))))
     found = lint(read_model(content, "net"), "c")
@@ -29,7 +29,7 @@ def test_every_unsupported_operator_is_named_once():
 
 
 def test_lint_refuses_what_export_refuses():
-    make = Chance(1).make
+    make = RandomNetwork(1).make
     content = make.finish(make.mean(make.input((1, 8, 8, 2)), axes=(2,)))
     with pytest.raises(UnsupportedNetwork) as refused:
         read_layers(content, "it")
@@ -38,7 +38,7 @@ def test_lint_refuses_what_export_refuses():
 
 
 def test_network_too_large_for_a_microcontroller_gives_warnings():
-    make = Chance(2).make
+    make = RandomNetwork(2).make
     x = make.conv(make.input((1, 96, 96, 1)), 32)
     content = make.finish(make.dense(flat(make, make.pool("MAX", x, (8, 8), (8, 8))), 300))
     found = lint(read_model(content, "net"), "micro")
@@ -50,7 +50,7 @@ def test_network_too_large_for_a_microcontroller_gives_warnings():
 
 
 def test_the_pixels_of_a_face_count_as_ram():
-    make = Chance(3).make
+    make = RandomNetwork(3).make
     x = make.conv(make.input((1, 160, 160, 3)), 1, (1, 1))
     content = make.finish(make.dense(flat(make, make.pool("MAX", x, (16, 16), (16, 16))), 7))
     (finding,) = lint(read_model(content, "net"), "micro")
@@ -61,4 +61,5 @@ def test_the_pixels_of_a_face_count_as_ram():
 
 def test_random_networks_that_export_accepts_have_no_error():
     for seed in range(10):
-        assert not [f for f in lint(read_model(everything(Chance(seed)), "net"), "micro") if f.severity == "error"]
+        model = read_model(every_operator(RandomNetwork(seed)), "net")
+        assert not [f for f in lint(model, "micro") if f.severity == "error"]

@@ -11,14 +11,14 @@ from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.lint import lint
 from edgefer.tflite.titles import described, title
 from edgefer.train.evaluate import networks
-from tests.tflite.chance import Chance, flat
+from tests.tflite.random_networks import RandomNetwork, flat
 
 LABELS = ("angry", "happy", "sad")
 
 
 def with_ends(first: str, last: str, inside: str = "INT8") -> bytes:
     """An int8 network of one dense layer with an image of `first` in and answers of `last` out."""
-    make = Chance(0).make
+    make = RandomNetwork(0).make
     image = make.input((1, 16, 16, 1))
     answers = make.dense(flat(make, image), len(LABELS))
     types = make.schema.TensorType

@@ -1,4 +1,4 @@
-"""Board profiles, and how a board is recognised; what its files say of heat, throttling and memory."""
+"""Board profiles, and how a board is recognised; what its files report about temperature, throttling and memory."""
 
 import json
 import os
@@ -31,17 +31,17 @@ from edgefer.errors import InputError
         ("Radxa ROCK 5B", "generic"),
     ],
 )
-def test_a_board_is_known_by_its_device_tree(tmp_path, model, key):
+def test_board_is_recognised_by_its_device_tree(tmp_path, model, key):
     root = board_tree(tmp_path, model)
     assert board_model(root) == model
     assert this_board(root) is BOARDS[key]
 
 
-def test_a_pc_has_no_device_tree(tmp_path):
+def test_computer_without_a_device_tree_is_generic(tmp_path):
     assert board_model(tmp_path) == "" and this_board(tmp_path) is BOARDS["generic"]
 
 
-def test_a_container_hides_the_device_tree_but_not_the_model(tmp_path):
+def test_model_is_read_from_cpuinfo_when_the_device_tree_is_hidden(tmp_path):
     (tmp_path / "proc").mkdir()
     text = "processor\t: 0\nRevision\t: c03114\nModel\t\t: Raspberry Pi 4 Model B Rev 1.4\n"
     (tmp_path / "proc/cpuinfo").write_text(text)
@@ -50,7 +50,7 @@ def test_a_container_hides_the_device_tree_but_not_the_model(tmp_path):
     assert board_model(tmp_path) == "" and boards.cpuinfo("model name", tmp_path) == "Xeon"
 
 
-def test_the_system_is_named_in_any_encoding_and_place(tmp_path):
+def test_os_release_is_read_in_any_encoding_and_from_both_places(tmp_path):
     assert boards.os_release(tmp_path) == {}
     (tmp_path / "usr/lib").mkdir(parents=True), (tmp_path / "etc").mkdir()
     (tmp_path / "usr/lib/os-release").write_bytes(b'NAME="Caf\xe9"\nID=x\n')
@@ -60,23 +60,23 @@ def test_the_system_is_named_in_any_encoding_and_place(tmp_path):
 
 
 @pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
-def test_every_profile_is_whole(board):
+def test_every_profile_is_complete(board):
     assert 1 <= board.threads <= 4 and 160 <= board.haar_width <= 640 and board.target_fps > 0
     assert any("edgefer" in line for line in board.install) and board.limits
     for line in board.install:
-        assert shlex.split(line, comments=True), f"not a shell line: {line}"
+        assert shlex.split(line, comments=True), f"not a shell command: {line}"
 
 
 @pytest.mark.parametrize("key", ["pi3", "pi4", "pi5", "zero2w", "coral-usb"])
-def test_known_pitfalls_of_a_pi_are_reported(key):
+def test_profiles_of_a_pi_mention_its_known_pitfalls(key):
     text = "\n".join((*BOARDS[key].install, *BOARDS[key].limits))
-    for trap in ("--system-site-packages", "'numpy<2'", "Bookworm", "Trixie", "32-bit", "--camera csi"):
-        assert trap in text
+    for pitfall in ("--system-site-packages", "'numpy<2'", "Bookworm", "Trixie", "32-bit", "--camera csi"):
+        assert pitfall in text
 
 
 @pytest.mark.parametrize(
     ("answer", "now", "since_boot"),
-    [  # bits as the Raspberry Pi documentation has them
+    [  # bits as in the Raspberry Pi documentation
         ("throttled=0x0\n", (), ()),
         ("throttled=0x1", ("under-voltage",), ()),
         ("throttled=0x50000", (), ("under-voltage", "throttled")),
@@ -84,12 +84,12 @@ def test_known_pitfalls_of_a_pi_are_reported(key):
         ("throttled=0xe0008", ("soft temperature limit",), ("frequency capped", "throttled", "soft temperature limit")),
     ],
 )
-def test_throttling_bits(answer, now, since_boot):
-    held = parse_throttled(answer)
-    assert (held.now, held.since_boot) == (now, since_boot)
+def test_throttling_bits_are_decoded(answer, now, since_boot):
+    throttling = parse_throttled(answer)
+    assert (throttling.now, throttling.since_boot) == (now, since_boot)
 
 
-def test_what_is_over_is_shown_beside_what_is_not():
+def test_past_throttling_is_shown_beside_current_throttling():
     assert str(parse_throttled("throttled=0x50004")) == "now: throttled; since boot: under-voltage"
     assert str(parse_throttled("throttled=0x50005")) == "now: under-voltage, throttled"
     assert (str(parse_throttled("throttled=0x10000")), str(parse_throttled("throttled=0x0"))) == (
@@ -98,7 +98,7 @@ def test_what_is_over_is_shown_beside_what_is_not():
 
 
 @pytest.mark.parametrize("answer", ["", "VCHI initialization failed", "throttled=", "temp=48.3'C"])
-def test_what_is_no_throttling_answer_is_refused(answer):
+def test_invalid_throttling_answers_are_refused(answer):
     with pytest.raises(ValueError):
         parse_throttled(answer)
 
@@ -114,7 +114,7 @@ def test_vcgencmd_is_used_where_it_exists(tmp_path, monkeypatch):
     assert health.throttling() is None
 
 
-def test_the_hottest_zone_counts_and_a_dead_sensor_does_not(tmp_path):
+def test_temperature_is_that_of_the_hottest_zone_with_a_plausible_value(tmp_path):
     for zone, text in enumerate(("48312", "61000", "-274000", "", "999999")):
         folder = tmp_path / f"sys/class/thermal/thermal_zone{zone}"
         folder.mkdir(parents=True)
@@ -139,7 +139,7 @@ def cgroup(root, path, **files):
         (folder / name.replace("_", ".", 1)).write_text(text)
 
 
-def test_a_container_has_no_more_than_its_cgroups_allow(tmp_path):
+def test_memory_and_core_limits_of_the_cgroups_apply(tmp_path):
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/meminfo").write_text("MemAvailable:  8000000 kB\n")
     assert health.available_memory_mb(tmp_path) == pytest.approx(8192) and health.core_limit(tmp_path) is None
@@ -152,20 +152,20 @@ def test_a_container_has_no_more_than_its_cgroups_allow(tmp_path):
     assert health.available_memory_mb(tmp_path) == pytest.approx(150) and health.core_limit(tmp_path) == 0.5
 
 
-def test_the_cores_are_counted_without_an_affinity(monkeypatch):
+def test_cores_are_counted_where_the_system_has_no_affinity(monkeypatch):
     assert health.cores() == len(os.sched_getaffinity(0))
     monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
     assert health.cores() == os.cpu_count()
 
 
-def test_peak_memory_sees_what_this_process_held():
+def test_peak_memory_includes_memory_of_this_process():
     before = health.peak_memory_mb()
-    held = bytearray(int((before + 100) * 1e6))  # more than the peak so far, whatever the tests before took
-    held[::4096] = b"\1" * len(held[::4096])
+    block = bytearray(int((before + 100) * 1e6))  # more than the peak so far, whatever earlier tests used
+    block[::4096] = b"\1" * len(block[::4096])
     assert health.peak_memory_mb() > before + 90
 
 
-def test_the_command_prints_install_lines_that_can_be_copied(monkeypatch):
+def test_boards_command_prints_install_commands_on_unbroken_lines(monkeypatch):
     monkeypatch.setattr(boards, "this_board", lambda: BOARDS["pi4"])
     monkeypatch.setattr(boards, "board_model", lambda: "Raspberry Pi 4 Model B Rev 1.4")
     shown = CliRunner().invoke(app, ["boards", "pi4"])
@@ -176,10 +176,10 @@ def test_the_command_prints_install_lines_that_can_be_copied(monkeypatch):
     assert [line for line in listed.splitlines() if "this board" in line] == [
         line for line in listed.splitlines() if " pi4 " in line
     ]
-    told = json.loads(CliRunner().invoke(app, ["boards", "--json"]).output)["boards"]
-    assert [board["key"] for board in told if board["this_board"]] == ["pi4"] and len(told) == len(BOARDS)
+    rows = json.loads(CliRunner().invoke(app, ["boards", "--json"]).output)["boards"]
+    assert [board["key"] for board in rows if board["this_board"]] == ["pi4"] and len(rows) == len(BOARDS)
 
 
-def test_an_unknown_board_is_refused():
+def test_unknown_board_is_refused():
     refused = CliRunner().invoke(app, ["boards", "pi9"])
     assert isinstance(refused.exception, InputError) and "choose pi5, pi4" in str(refused.exception)

@@ -1,4 +1,4 @@
-"""The service: a unit systemd accepts, and what a real `edgefer run` sends to a service manager's socket."""
+"""The service: a unit that systemd accepts, and the messages of a real `edgefer run` to a service manager's socket."""
 
 import http.server
 import json
@@ -47,8 +47,8 @@ def test_systemd_accepts_the_unit_and_rates_it_sandboxed(tmp_path):
     verified = subprocess.run(["systemd-analyze", "verify", file], capture_output=True, text=True)
     assert verified.returncode == 0 and not verified.stderr, verified.stderr
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=25", "--no-pager", file]
-    judged = subprocess.run(command, capture_output=True, text=True)
-    assert judged.returncode == 0, judged.stdout[-500:]  # an exposure of 2.5 of 10 or less
+    rated = subprocess.run(command, capture_output=True, text=True)
+    assert rated.returncode == 0, rated.stdout[-500:]  # an exposure of 2.5 of 10 or less
 
 
 def test_arguments_are_quoted_for_systemd():
@@ -57,7 +57,7 @@ def test_arguments_are_quoted_for_systemd():
     assert service.quoted("50%$HOME") == "50%%$$HOME"
     assert service.quoted('rtsp://u:p"w@h/a;b') == '"rtsp://u:p\\"w@h/a;b"'
     assert service.quoted("") == '""'
-    assert service.quoted("happy=echo\nUser=root") == r'"happy=echo\nUser=root"', "one line, or it is another setting"
+    assert service.quoted("happy=echo\nUser=root") == r'"happy=echo\nUser=root"', "or it starts another setting"
     with pytest.raises(InputError, match="is not UTF-8"):
         service.quoted("caf\udce9.mp4")
 
@@ -68,7 +68,7 @@ def executable_line(program):
     )
 
 
-def test_the_path_of_the_program_is_one_that_systemd_starts():
+def test_program_path_that_systemd_cannot_start_is_refused():
     assert executable_line("/opt/a b/50%/$x/edgefer") == 'ExecStart="/opt/a b/50%%/$x/edgefer"'
     for path in ("/opt/it's/edgefer", '/opt/"a"/edgefer', "/opt/a\\b/edgefer", "/opt/a\nb/edgefer"):
         with pytest.raises(InputError, match=r"systemd cannot start .*install edgefer in another folder"):
@@ -88,18 +88,18 @@ def test_systemd_finds_the_program_in_an_odd_folder(tmp_path, folder):
 
 
 def test_folder_that_other_users_may_not_enter_is_found(tmp_path):
-    shut = tmp_path / "home" / "pi"
-    (shut / "venv").mkdir(parents=True)
-    tmp_path.chmod(0o755), (tmp_path / "home").chmod(0o755), shut.chmod(0o750)
+    private = tmp_path / "home" / "pi"
+    (private / "venv").mkdir(parents=True)
+    tmp_path.chmod(0o755), (tmp_path / "home").chmod(0o755), private.chmod(0o750)
     for folder in tmp_path.parents:
         if not folder.stat().st_mode & 1:
-            assert service.shut_folder(shut / "venv" / "python") == folder or folder in tmp_path.parents
+            assert service.shut_folder(private / "venv" / "python") == folder or folder in tmp_path.parents
             return
-    assert service.shut_folder(shut / "venv" / "python") == shut
+    assert service.shut_folder(private / "venv" / "python") == private
 
 
 def test_permissions_behind_a_symlink_are_checked(tmp_path):
-    """A venv's python is a link to an interpreter that may lie in somebody's home, as pyenv's and uv's do."""
+    """A venv's python is a link to an interpreter that may be in somebody's home, as those of pyenv and uv are."""
     home, opt = tmp_path / "home", tmp_path / "opt"
     (home / "python/bin").mkdir(parents=True), opt.mkdir()
     (home / "python/bin/python3").write_text("")
@@ -109,7 +109,7 @@ def test_permissions_behind_a_symlink_are_checked(tmp_path):
     for folder in (tmp_path, home, home / "python", home / "python/bin", opt):
         folder.chmod(0o755)
     (home / "python/bin/python3").chmod(0o755)
-    outer = service.shut_folder(tmp_path)  # pytest's own folder may be shut
+    outer = service.shut_folder(tmp_path)  # pytest's own folder may be private
     assert service.shut_folder(opt / "again") == outer
     home.chmod(0o700)
     if outer is None:
@@ -140,11 +140,11 @@ def test_only_a_port_below_1024_gets_the_capability(arguments, low, monkeypatch)
     words = commands._run_arguments(["--camera", "0", *arguments])
     assert commands._serves_low_port(words) == low
     lines = unit(low_port=low).splitlines()
-    given = "CAP_NET_BIND_SERVICE" if low else ""
-    assert f"AmbientCapabilities={given}" in lines and f"CapabilityBoundingSet={given}" in lines
+    capability = "CAP_NET_BIND_SERVICE" if low else ""
+    assert f"AmbientCapabilities={capability}" in lines and f"CapabilityBoundingSet={capability}" in lines
 
 
-def test_a_config_file_is_read_for_the_port_and_may_not_name_files_of_this_folder(tmp_path, monkeypatch):
+def test_config_file_gives_the_port_and_relative_input_files_in_it_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDGEFER_TOKEN", "long enough")
     config = tmp_path / "run.toml"
@@ -158,9 +158,9 @@ def test_a_config_file_is_read_for_the_port_and_may_not_name_files_of_this_folde
     assert commands._run_arguments(["--config", "run.toml"])[:2] == ["--config", str(config)]
 
 
-def test_only_a_live_source_is_waited_for():
+def test_service_waits_only_for_a_live_source():
     for source, live in (("http://host/film.mp4", False), ("rtsp://host/live", True), (f"gst:{'x' * 300}", True)):
-        assert ("--wait" in commands._run_arguments(["--source", source])) == live, "run refuses --wait for a film"
+        assert ("--wait" in commands._run_arguments(["--source", source])) == live, "run refuses --wait for a video"
 
 
 def test_files_that_the_service_cannot_see_are_refused(tmp_path, monkeypatch):
@@ -175,7 +175,7 @@ def test_files_that_the_service_cannot_see_are_refused(tmp_path, monkeypatch):
     assert not service.in_private_folder(Path("/opt/tmp/film.mp4"))
 
 
-def test_a_command_on_the_path_is_not_taken_for_this_edgefer(tmp_path, monkeypatch):
+def test_another_edgefer_on_the_path_is_not_used(tmp_path, monkeypatch):
     (tmp_path / "edgefer").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["/opt/edgefer/__main__.py"])
@@ -197,21 +197,21 @@ SHOWN = "LoadState=loaded\nActiveState=failed\nSubState=failed\nNRestarts=5\nMem
         ("LoadState=loaded\nActiveState=active\nSubState=running\nMemoryCurrent=150000000\n", 0, "150 MB"),
     ],
 )
-def test_the_status_says_what_it_is_and_since_when(monkeypatch, shown, code, text):
+def test_status_reports_the_state_and_its_start(monkeypatch, shown, code, text):
     monkeypatch.setattr(commands, "_systemctl", lambda *arguments: shown)
     result = CliRunner().invoke(app, ["service", "status"])
     assert result.exit_code == code and text in f"{result.output}{result.exception}"
-    told = json.loads(CliRunner().invoke(app, ["service", "status", "--json"]).output)
-    assert told["installed"] == ("not-found" not in shown) and told["passed"] == (code == 0)
+    status = json.loads(CliRunner().invoke(app, ["service", "status", "--json"]).output)
+    assert status["installed"] == ("not-found" not in shown) and status["passed"] == (code == 0)
 
 
-def test_repeated_options_reach_the_unit(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # away from what was trained under runs/
+def test_repeated_options_are_all_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no bundles under runs/ here
     words = commands._run_arguments(["--camera", "0", "--on", "happy=true", "--on", "sad=echo a b"])
     assert words[:6] == ["--camera", "0", "--on", "happy=true", "--on", "sad=echo a b"]
 
 
-def test_the_command_prints_the_unit_of_the_given_run(edgefer, tmp_path):
+def test_service_command_prints_the_unit_of_the_given_run(edgefer, tmp_path):
     (tmp_path / "film.mp4").write_bytes(b"film")
     printed = edgefer("service", "install", "--print", "--", "--camera", "0", "--csv", "out.csv", cwd=tmp_path).stdout
     (line,) = (line for line in printed.splitlines() if line.startswith("ExecStart="))
@@ -224,8 +224,8 @@ def test_only_input_files_become_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("0", "cat", "out.csv", "yunet.onnx", "bundle"):
         (tmp_path / name).touch()
-    given = ["bundle", "--camera", "0", "--faces", "cat", "--csv", "out.csv", "--no-check", "--smooth=calm"]
-    words = commands._run_arguments([*given, "--detector-file=yunet.onnx"])
+    arguments = ["bundle", "--camera", "0", "--faces", "cat", "--csv", "out.csv", "--no-check", "--smooth=calm"]
+    words = commands._run_arguments([*arguments, "--detector-file=yunet.onnx"])
     assert words[0] == str(tmp_path / "bundle") and words[words.index("--camera") + 1] == "0"
     assert words[words.index("--csv") + 1] == "out.csv" and words[words.index("--faces") + 1] == "cat"
     assert words[words.index("--detector-file") + 1] == str(tmp_path / "yunet.onnx")
@@ -286,10 +286,10 @@ def test_installing_needs_root_and_systemd(monkeypatch):
 @pytest.fixture
 def manager(tmp_path):
     """A service manager's socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as at:
-        at.bind(str(tmp_path / "notify"))
-        at.settimeout(60)
-        yield at
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(tmp_path / "notify"))
+        receiver.settimeout(60)
+        yield receiver
 
 
 def test_notifier_sends_sd_notify_messages(manager):
@@ -307,12 +307,12 @@ def test_notifier_sends_sd_notify_messages(manager):
 
 def test_abstract_socket_works_and_the_watchdog_of_another_process_is_ignored():
     name = f"edgefer-{os.getpid()}"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as at:
-        at.bind(f"\0{name}")
-        at.settimeout(5)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(f"\0{name}")
+        receiver.settimeout(5)
         notifier = Notifier({"NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "2000000", "WATCHDOG_PID": "1"})
         notifier.frame()
-        assert at.recv(1000) == b"STATUS=the first frame is processed"
+        assert receiver.recv(1000) == b"STATUS=the first frame is processed"
 
 
 def test_notifier_does_nothing_without_a_running_manager(tmp_path):
@@ -388,7 +388,7 @@ def messages_until(manager, wanted):
 def test_run_reports_frames_reconnects_and_its_end(manager, camera, tmp_path):
     saved = tmp_path / "out.mp4"
     process = start(manager, camera, "--wait", "--save", saved)
-    assert "READY=1" in messages_until(manager, "READY=1")[-1], "it is up though there is no camera yet"
+    assert "READY=1" in messages_until(manager, "READY=1")[-1], "it is ready although there is no camera yet"
     messages_until(manager, "trying to connect")
     camera.on.set()
     messages_until(manager, "frames/s")

@@ -1,4 +1,4 @@
-"""What face networks are trained on: pictures of any size, and only faces that can be seen."""
+"""The training data of face networks: images of any size, and only faces that are large enough."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from edgefer.train.faces.holdout import FaceData, split_sources
 from edgefer.train.faces.scenes import Source
 from edgefer.train.faces.tasks import pool_of, refiner_batches, refiner_sample
 
-TAUGHT = [0, *[30.0] * 10, 0.9, 0.0]  # but for the box
+TAUGHT = [0, *[30.0] * 10, 0.9, 0.0]  # all of a row but its box
 
 
 def picture(height, width, boxes=()):
@@ -20,7 +20,7 @@ def picture(height, width, boxes=()):
 
 
 def source(name, taught=(), marked=(), count=1, has_marks=False):
-    """Source of `count` gray images with a teacher's boxes [image, x0, y0, x1, y1] and people's."""
+    """Source of `count` gray images with a teacher's boxes [image, x0, y0, x1, y1] and boxes marked by people."""
     rows = [[row[0], *row[1:5], *TAUGHT[1:]] for row in taught]
     return Source(
         name=name,
@@ -33,27 +33,27 @@ def source(name, taught=(), marked=(), count=1, has_marks=False):
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 256), (10, 10), (200, 12)])
-def test_a_refiner_learns_from_pictures_of_any_size(height, width):
+def test_refiner_batches_accept_images_of_any_size(height, width):
     batch = refiner_batches(pool_of([picture(height, width)]), [], count=6, seed=0)
     images, targets = batch(0)
     assert images.shape == (6, 48, 48, 1) and np.isfinite(targets[:, :2]).all()
 
 
-def test_the_face_of_a_refiners_crop_is_occluded_and_not_another_of_the_picture(monkeypatch):
+def test_occlusion_in_a_refiners_crop_is_of_its_own_face(monkeypatch):
     occluded = []
     monkeypatch.setattr(compose, "occlude", lambda crop, box, rng: occluded.append((box[:2] + box[2:]) / 2))
-    two = picture(200, 200, [(10, 10, 40, 40), (140, 140, 170, 170)])
+    image = picture(200, 200, [(10, 10, 40, 40), (140, 140, 170, 170)])
     for seed in range(200):
-        refiner_sample(two, two.faces.boxes[1], np.random.default_rng(seed))
+        refiner_sample(image, image.faces.boxes[1], np.random.default_rng(seed))
     assert len(occluded) > 15 and np.median(np.abs(np.array(occluded) - 24).max(axis=1)) < 8
 
 
-def test_a_face_of_a_few_pixels_is_no_example_of_a_face():
+def test_face_of_a_few_pixels_is_not_a_training_example():
     (one,) = gallery([source("own", [[0, 1, 1, 5, 5]], [[0, 30, 30, 34, 36], [0, 10, 10, 30, 30]], has_marks=True)])
     assert np.isnan(one.faces.target).tolist() == [True, True, False]
 
 
-def test_a_training_logs_how_many_pictures_of_each_source_have_faces():
+def test_summary_counts_the_images_with_faces_of_each_source():
     sources = [
         source("few", [[0, 9, 9, 50, 50]], count=5),
         source("many", [[0, 9, 9, 50, 50]], count=4),

@@ -1,4 +1,4 @@
-"""How networks that find faces are fitted: on the pixels that every other part of edgefer makes, resumable."""
+"""Fitting of face networks: on the same pixels as every other part of edgefer, and resumable."""
 
 import itertools
 import shutil
@@ -18,7 +18,7 @@ GRAYS = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
 
 @pytest.fixture
 def fitted(tmp_path):
-    """Fit a network of one weight, which gives its pixels back times it, for so many steps; returns it and the losses."""
+    """Fit a network that multiplies pixels by its one weight, for `steps` steps; returns it and the reported losses."""
     tensorflow()
     import tf_keras
 
@@ -37,32 +37,32 @@ def fitted(tmp_path):
     def run(steps, rate=0.0, report=lambda step, mean: None):
         seen = []
 
-        def note(*row):
+        def record(*row):
             seen.append(row)
             report(*row)
 
         schedule = Schedule(rate=rate, steps=steps, warmup=0, weight_decay=0.0, every=1)
         task = FitTask(build=build, loss=loss, batch=lambda step: (GRAYS, to_float(GRAYS)))
-        model = fit(task, schedule, FitFolder(tmp_path), note)
+        model = fit(task, schedule, FitFolder(tmp_path), record)
         return model, seen
 
     return run
 
 
-def test_pixels_are_what_every_runtime_makes_of_them_to_the_last_bit(fitted):
-    """A division by 255 gives another number than the multiplication for 126 of the 256 values."""
+def test_pixels_are_scaled_bit_for_bit_as_in_every_runtime(fitted):
+    """Division by 255 differs from multiplication by 1/255 for 126 of the 256 values."""
     _, seen = fitted(2)
     assert seen == [(1, 0.0), (2, 0.0)]
 
 
-def test_a_fit_that_was_stopped_goes_on_after_its_last_checkpoint(fitted):
+def test_stopped_fit_resumes_after_its_last_checkpoint(fitted):
     fitted(2)
     _, seen = fitted(4)
     assert [step for step, _ in seen] == [3, 4]
     assert list(itertools.chain(*(row[1:] for row in seen))) == [0.0, 0.0]
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(fitted, tmp_path):
+def test_damaged_checkpoint_is_skipped_for_the_previous_one(fitted, tmp_path):
     fitted(3)
     (tmp_path / "checkpoints" / "ckpt-3.index").write_bytes(b"cut off")
     (tmp_path / "checkpoints" / "checkpoint").write_bytes(b"\xff")
@@ -74,17 +74,17 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(fitted, tmp_path
         fitted(5)
 
 
-def test_a_checkpoint_that_cannot_be_written_is_one_sentence(fitted, tmp_path):
-    def block(step, mean):
+def test_unwritable_checkpoint_is_an_error_of_one_sentence(fitted, tmp_path):
+    def make_unwritable(step, mean):
         shutil.rmtree(tmp_path / "checkpoints")
         (tmp_path / "checkpoints").write_bytes(b"")
 
     with pytest.raises(EdgeferError, match=r"^/.*checkpoints cannot be written: .*--resume goes on"):
-        fitted(2, report=block)
+        fitted(2, report=make_unwritable)
 
 
 def random_task():
-    """A network of random initial weights, on batches that differ from step to step."""
+    """A network with random initial weights, on batches that differ from step to step."""
     tf = tensorflow()
     import tf_keras
 
@@ -113,9 +113,9 @@ def weights_after(folder, task, stop_at=0):
     return fit(task, schedule, FitFolder(folder), report).get_weights()
 
 
-def test_the_seed_decides_the_initial_weights_and_an_interrupt_changes_nothing(tmp_path):
-    whole = weights_after(tmp_path / "whole", random_task())
+def test_seed_determines_the_weights_even_after_an_interrupt(tmp_path):
+    uninterrupted = weights_after(tmp_path / "uninterrupted", random_task())
     with pytest.raises(KeyboardInterrupt):
         weights_after(tmp_path / "resumed", random_task(), stop_at=2)
-    for one, other in zip(whole, weights_after(tmp_path / "resumed", random_task()), strict=True):
+    for one, other in zip(uninterrupted, weights_after(tmp_path / "resumed", random_task()), strict=True):
         np.testing.assert_array_equal(one, other)

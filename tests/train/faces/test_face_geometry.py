@@ -1,4 +1,4 @@
-"""Where the faces of a training image are said to be is where they are, to a twentieth of a pixel."""
+"""The boxes and points of a training image match its faces to a twentieth of a pixel."""
 
 import cv2
 import numpy as np
@@ -22,8 +22,8 @@ def disk(side=SIDE, centre=CENTRE, radius=RADIUS):
     return cv2.resize(255 * inside.astype(np.uint8), (side, side), interpolation=cv2.INTER_AREA)
 
 
-def middle(gray):
-    """The centre of gravity of what is bright."""
+def centroid(gray):
+    """The centroid of the brightness."""
     at, weights = np.arange(len(gray)) + 0.5, gray.astype(float)
     return np.array([(weights.sum(axis=0) * at).sum(), (weights.sum(axis=1) * at).sum()]) / weights.sum()
 
@@ -35,7 +35,7 @@ def picture():
 
 
 class BlackBorders:
-    """A generator whose integers are 0: what lies outside of a picture is black."""
+    """A generator whose integers are 0: the area outside of an image is black."""
 
     def __init__(self, seed):
         self._rng = np.random.default_rng(seed)
@@ -54,19 +54,19 @@ def only_geometry(monkeypatch):
         monkeypatch.setattr(compose, effect, lambda gray, rng: gray)
 
 
-def test_the_boxes_of_a_mosaics_cell_are_where_its_faces_are():
+def test_boxes_of_a_mosaic_cell_match_its_faces():
     own, checked = picture(), 0
     for seed in range(60):
         gray, faces = compose._cell(own, Pool(()), BlackBorders(seed), (192, 192))
         (box,) = faces.boxes
         if box.min() > 0 and box.max() < 192:
             centre = (box[:2] + box[2:]) / 2
-            assert np.abs(middle(gray) - centre).max() < 0.05 and np.abs(faces.points[0] - centre).max() < 0.05
+            assert np.abs(centroid(gray) - centre).max() < 0.05 and np.abs(faces.points[0] - centre).max() < 0.05
             checked += 1
     assert checked > 20
 
 
-def test_every_face_of_a_mosaic_is_bright_in_its_middle():
+def test_every_box_of_a_mosaic_is_centred_on_a_face():
     pool, checked = Pool(((1.0, (picture(),)),)), 0
     for seed in range(20):
         canvas, faces = compose.compose(pool, BlackBorders(seed), 192)
@@ -78,7 +78,7 @@ def test_every_face_of_a_mosaic_is_bright_in_its_middle():
 
 
 @pytest.mark.parametrize("side", [10, 16, 25, 40, 60, 100, 180])
-def test_a_finders_targets_decode_to_the_box_in_every_positive_cell(side):
+def test_finder_targets_decode_to_the_box_in_every_positive_cell(side):
     box = np.array([95 - side / 2, 98 - side / 1.8, 95 + side / 2, 98 + side / 1.8])
     faces = Faces(box[None].astype(np.float32), np.zeros((1, 5, 2)), np.zeros(1), np.full(1, 0.9))
     targets, grid = finder_targets(faces, 192), cell_grid(192)
@@ -94,7 +94,7 @@ def test_a_finders_targets_decode_to_the_box_in_every_positive_cell(side):
     assert len(boxes) and np.abs(boxes - box).max() < 1e-3
 
 
-def test_a_refiners_target_is_where_the_face_is(monkeypatch):
+def test_refiner_target_matches_the_face(monkeypatch):
     seen = []
     monkeypatch.setattr("edgefer.train.faces.tasks.refiner_target", lambda faces: seen.append(faces) or np.zeros(19))
     own, checked = picture(), 0
@@ -102,16 +102,16 @@ def test_a_refiners_target_is_where_the_face_is(monkeypatch):
         crop, _ = refiner_sample(own, own.faces.boxes[0], BlackBorders(seed))
         box = seen[-1].boxes[0]
         if box.min() > 0 and box.max() < 48:
-            assert np.abs(middle(crop) - (box[:2] + box[2:]) / 2).max() < 0.05
+            assert np.abs(centroid(crop) - (box[:2] + box[2:]) / 2).max() < 0.05
             checked += 1
     assert checked > 20
 
 
-def test_what_the_teacher_finds_in_a_rotated_crop_is_mapped_back_to_where_it_is(monkeypatch):
+def test_points_found_in_a_rotated_crop_are_mapped_back(monkeypatch):
     teacher = Teacher.__new__(Teacher)
 
     def rows(canvas):
-        left, top = middle(canvas[:160, :160, 0]) - 5
+        left, top = centroid(canvas[:160, :160, 0]) - 5
         return np.array([[left, top, 10, 10, *[left + 5, top + 5] * 5, 0.9]], np.float32)
 
     monkeypatch.setattr(teacher, "_rows", rows)
@@ -122,7 +122,7 @@ def test_what_the_teacher_finds_in_a_rotated_crop_is_mapped_back_to_where_it_is(
         assert np.abs(found.points - CENTRE).max() < 0.05
 
 
-def test_a_mirrored_face_has_its_left_and_right_points_exchanged():
+def test_mirroring_swaps_the_left_and_right_points():
     points = np.array([[[10.0, 5], [20, 6], [15, 10], [11, 15], [19, 16]]], np.float32)
     faces = Faces(np.array([[5.0, 0, 25, 20]], np.float32), points, np.array([7.0]), np.ones(1))
     mirrored = compose.mirrored(faces, 40)

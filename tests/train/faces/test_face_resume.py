@@ -1,4 +1,4 @@
-"""Face trainings that are interrupted and resumed: on the data that they began with, or not at all."""
+"""Face trainings that are interrupted and resumed: only with the data that they began with."""
 
 import json
 
@@ -56,18 +56,18 @@ def write(file, seed):
 
 @pytest.fixture
 def interrupted(folder, monkeypatch):
-    """A training of the recipe that was interrupted after its first checkpoint: how to start or resume it."""
-    path, seen = folder / "run", []
+    """A function that starts or resumes a training of a recipe and interrupts it after its first checkpoint."""
+    path, batches = folder / "run", []
 
     def fit(task, schedule, training, report):
-        seen.append(task.batch(0))
+        batches.append(task.batch(0))
         training.checkpoints.mkdir(exist_ok=True)
         (training.checkpoints / "ckpt-1.index").write_bytes(b"")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "fit", fit)
 
-    def go(recipe="face-finder", miner=None):
+    def train(recipe="face-finder", miner=None):
         if RunFolder(path).resumable:
             config = resumed(path)
         else:
@@ -82,17 +82,17 @@ def interrupted(folder, monkeypatch):
             raise
         except EdgeferError as stopped:
             assert str(stopped) == f"Stopped. Continue with: edgefer train --resume --out {path}"
-        return seen[-1] if seen else None
+        return batches[-1] if batches else None
 
-    return go
+    return train
 
 
-def test_a_resumed_training_sees_the_same_batches(interrupted):
+def test_resumed_training_gets_the_same_batches(interrupted):
     for first, again in zip(interrupted(), interrupted(), strict=True):
         np.testing.assert_array_equal(first, again)
 
 
-def test_an_image_that_changed_since_the_stop_is_refused(interrupted, folder):
+def test_images_changed_since_the_interrupt_are_refused(interrupted, folder):
     interrupted()
     write(folder / "scenes" / "own" / "a.png", seed=5)
     with pytest.raises(DataError, match=r"data has changed since .*run was stopped: as many images .* not the same"):
@@ -105,14 +105,14 @@ def test_an_image_that_changed_since_the_stop_is_refused(interrupted, folder):
     assert RunFolder(folder / "run").resumable
 
 
-def test_boxes_that_changed_since_the_stop_are_refused(interrupted, folder):
+def test_boxes_changed_since_the_interrupt_are_refused(interrupted, folder):
     interrupted()
     (folder / "scenes" / "own" / "boxes.json").write_text(json.dumps({"a.png": [[0, 0, 0, 9, 12]]}))
     with pytest.raises(DataError, match=r"the images are the same, but the annotation of their faces \(boxes.json"):
         interrupted()
 
 
-def test_a_finders_candidates_are_mined_once_and_noticed_where_others_are_mined(interrupted, folder):
+def test_candidates_are_mined_once_and_other_candidates_are_refused(interrupted, folder):
     miner = Miner()
     first = interrupted("face-refiner", miner)
     again = interrupted(miner=miner)
@@ -127,17 +127,17 @@ def test_a_finders_candidates_are_mined_once_and_noticed_where_others_are_mined(
         interrupted(miner=miner)
 
 
-def test_an_interrupt_while_candidates_are_mined_can_be_resumed(folder, interrupted):
-    class Slow(Miner):
+def test_training_interrupted_during_mining_can_be_resumed(folder, interrupted):
+    class InterruptedMiner(Miner):
         def __call__(self, pictures):
             raise KeyboardInterrupt
 
-    assert interrupted("face-refiner", Slow()) is None
+    assert interrupted("face-refiner", InterruptedMiner()) is None
     assert RunFolder(folder / "run").resumable and not RunFolder(folder / "run").started()
     assert interrupted() is not None
 
 
-def test_a_face_training_that_fails_before_its_first_checkpoint_leaves_nothing(folder, monkeypatch):
+def test_failed_training_without_a_checkpoint_leaves_no_files(folder, monkeypatch):
     def fit(*arguments):
         raise DataError("The loss is nan after 100 steps")
 
@@ -150,14 +150,14 @@ def test_a_face_training_that_fails_before_its_first_checkpoint_leaves_nothing(f
     assert not (folder / "runs").exists()
 
 
-def test_the_configuration_of_a_face_training_is_kept_twice(interrupted, folder):
+def test_configuration_is_read_from_its_second_copy_if_the_first_is_damaged(interrupted, folder):
     interrupted()
-    kept = RunFolder(folder / "run")
-    config = FaceConfig.load(kept.path)
-    kept.face_config.write_bytes(b"{")
-    assert FaceConfig.load(kept.path) == config
-    kept.face_config.unlink()
-    assert kept.resumable and FaceConfig.load(kept.path) == config
-    kept.spare_face_config.write_bytes(b"{")
+    run_folder = RunFolder(folder / "run")
+    config = FaceConfig.load(run_folder.path)
+    run_folder.face_config.write_bytes(b"{")
+    assert FaceConfig.load(run_folder.path) == config
+    run_folder.face_config.unlink()
+    assert run_folder.resumable and FaceConfig.load(run_folder.path) == config
+    run_folder.spare_face_config.write_bytes(b"{")
     with pytest.raises(InputError, match="is not the configuration of a face training"):
-        FaceConfig.load(kept.path)
+        FaceConfig.load(run_folder.path)

@@ -1,4 +1,4 @@
-"""Trainings of networks that find faces, as people ask for them."""
+"""Starting trainings of face networks: their options, configurations and recipes."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ from edgefer.train.start import TrainRequest
 
 @pytest.fixture
 def scenes(tmp_path):
-    """A folder of scenes and a file that stands for YuNet's."""
+    """A folder that contains a folder of scenes and a placeholder for YuNet's file."""
     (tmp_path / "scenes").mkdir()
     (tmp_path / "yunet.onnx").write_bytes(b"")
     return tmp_path
@@ -36,17 +36,17 @@ def request(scenes, recipe="face-refiner", **options):
     "option",
     [{"labels": "ferplus"}, {"folds": 5}, {"soft_labels": "votes.npz"}, {"skip_bad": True}, {"valid_fraction": 0.1}],
 )
-def test_an_option_that_has_no_meaning_for_a_face_network_is_refused(scenes, option):
+def test_options_without_a_meaning_for_face_networks_are_refused(scenes, option):
     with pytest.raises(InputError, match=next(iter(option)).replace("_", "-")):
         new_config(request(scenes, **option), scenes / "yunet.onnx", scenes / "run")
 
 
-def test_a_finder_has_no_finder_as_its_teacher(scenes):
+def test_teacher_option_is_refused_for_a_finder(scenes):
     with pytest.raises(InputError, match="leave it out for a finder"):
         new_config(request(scenes, "face-finder", teacher="mine"), scenes / "yunet.onnx", scenes / "run")
 
 
-def test_a_resumed_refiner_trains_with_its_original_finder(scenes):
+def test_resumed_refiner_trains_with_its_original_finder(scenes):
     run, config = new_config(request(scenes, teacher="face-finder", seed=3), scenes / "yunet.onnx", scenes / "run")
     config.save(run)
     assert is_face_run(run)
@@ -54,7 +54,7 @@ def test_a_resumed_refiner_trains_with_its_original_finder(scenes):
 
 
 @pytest.mark.parametrize("option", ["init_from", "teacher"])
-def test_a_network_for_something_else_is_refused(scenes, option):
+def test_network_for_another_task_is_refused(scenes, option):
     with pytest.raises(InputError, match="a network of task 'read': name one of '"):
         new_config(request(scenes, **{option: "fer-nano"}), scenes / "yunet.onnx", scenes / "run")
 
@@ -68,24 +68,24 @@ def test_missing_weights_of_a_shipped_network_are_reported(scenes, recipe):
     assert f"be a --{recipe.removeprefix('face-')}" in str(refused.value)
 
 
-def a_bundle(config, folder, model):
+def trained_bundle(config, folder, model):
     card = make_card(config, FaceData([], []))
     return write_bundle(folder, card, {Form.KERAS: keras_bytes(model)})
 
 
-def test_a_training_begins_with_the_weights_of_another(scenes):
+def test_training_begins_with_the_weights_of_init_from(scenes):
     _, config = new_config(request(scenes), scenes / "yunet.onnx", scenes / "run")
-    bundle = a_bundle(config, scenes / "before", build_refiner())
+    bundle = trained_bundle(config, scenes / "before", build_refiner())
     _, config = new_config(request(scenes, init_from=str(bundle.path)), scenes / "yunet.onnx", scenes / "run")
-    begun = initialized(build_refiner, config.init_from)().get_weights()
-    for given, kept in zip(begun, load_keras(bundle, "keras").get_weights(), strict=True):
-        np.testing.assert_array_equal(given, kept)
+    weights = initialized(build_refiner, config.init_from)().get_weights()
+    for initial, stored in zip(weights, load_keras(bundle, "keras").get_weights(), strict=True):
+        np.testing.assert_array_equal(initial, stored)
     assert make_card(config, FaceData([], [])).provenance.steps == ("begin with the weights of before", "train")
     with pytest.raises(InputError, match="has other layers"):
         initialized(lambda: build_finder(None), config.init_from)()
 
 
-def test_a_configuration_from_before_finders_and_initial_weights_were_kept_is_read(scenes):
+def test_older_configuration_without_finder_and_initial_weights_is_read(scenes):
     run, config = new_config(request(scenes), scenes / "yunet.onnx", scenes / "run")
     config.save(run)
     fields = json.loads(RunFolder(run).face_config.read_text())
@@ -96,7 +96,7 @@ def test_a_configuration_from_before_finders_and_initial_weights_were_kept_is_re
     assert FaceConfig.load(run).init_from == "a"
 
 
-def test_a_configuration_that_is_not_valid_is_one_sentence(scenes):
+def test_invalid_configuration_is_an_error_of_one_sentence(scenes):
     run, config = new_config(request(scenes), scenes / "yunet.onnx", scenes / "run")
     config.save(run)
     for file in (RunFolder(run).face_config, RunFolder(run).spare_face_config):
@@ -110,7 +110,7 @@ def test_a_configuration_that_is_not_valid_is_one_sentence(scenes):
     assert "\n" not in str(refused.value)
 
 
-def test_a_face_recipe_of_ones_own_says_what_differs_from_its_base(tmp_path):
+def test_custom_face_recipe_changes_only_the_given_fields_of_its_base(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text('base = "face-finder"\nname = "mine"\n[fit]\nsteps = 50\n')
     mine, base = load_face_recipe(str(file), ("fit.seed=7",)), load_face_recipe("face-finder")
@@ -121,13 +121,13 @@ def test_a_face_recipe_of_ones_own_says_what_differs_from_its_base(tmp_path):
         assert not is_face_recipe(str(file))
 
 
-def test_the_library_trains_face_networks_as_the_command_does(scenes):
+def test_library_accepts_face_recipes_and_refuses_other_data(scenes):
     with pytest.raises(InputError, match="name a folder that holds archives"):
         edgefer.train("builtin", recipe="face-finder", out=scenes / "run")
     assert not (scenes / "run").exists()
 
 
-def test_resume_without_a_folder_finds_a_face_training_too(scenes, monkeypatch):
+def test_resume_without_a_folder_finds_a_face_training(scenes, monkeypatch):
     monkeypatch.chdir(scenes)
     _, config = new_config(request(scenes), scenes / "yunet.onnx", None)
     config.save(scenes / "runs" / "face-refiner-1")

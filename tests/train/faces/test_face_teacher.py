@@ -1,4 +1,4 @@
-"""What YuNet is taken to say of a face's roll and points, with a stand-in for it that leans to one side as YuNet does."""
+"""The roll and points that the teacher derives from YuNet, with a fake YuNet that is biased to one side as YuNet is."""
 
 import math
 
@@ -8,12 +8,12 @@ import pytest
 from edgefer.train.faces.teacher import TaughtFace, Teacher
 
 CENTRE = np.array([100.0, 80.0])
-GAIN, LEAN_DEG = 0.4, 4.0  # of a roll, what YuNet's eyes follow; and what they say of a level head
+GAIN, LEAN_DEG = 0.4, 4.0  # the share of a roll that YuNet's eyes follow; the roll derived for a level head
 LEVEL_POINTS = np.array([[-20.0, -15], [20, -15], [0, 5], [-12, 25], [12, 25]])
 
 
 class LeaningYuNet(Teacher):
-    """Sees one face, of a roll that the first pixel says, and of the mirror image the last of its row."""
+    """Finds one face. Its roll is the value of the first pixel, or in the mirror image of the last in the row."""
 
     def __init__(self):
         pass
@@ -35,7 +35,7 @@ def rotated(points, angle_deg):
 
 
 @pytest.mark.parametrize("roll", [5, 20])
-def test_a_lean_that_the_mirror_image_has_to_the_other_side_is_not_taught(roll):
+def test_lean_is_cancelled_by_the_mirror_image(roll):
     image = np.zeros((160, 240, 3), np.uint8)
     image[0, 0] = roll
     box = np.concatenate([CENTRE - 40, CENTRE + 40])
