@@ -111,10 +111,10 @@ def main() -> None:
         (recipe.name, name): lambda steps, feed=feed: time_training(model, feed, steps)
         for name, feed in sources.items()
     }
-    times: dict[tuple[str, str], list[tuple[float, float]]] = {name: [] for name in measurements}
+    times: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in measurements}
     for _ in range(args.rounds):
-        for name, run in measurements.items():
-            times[name].append(run(args.steps))
+        for key, run in measurements.items():
+            times[key].append(run(args.steps))
 
     print(
         f"{recipe.fit.batch_size} pictures of {shape} a batch, {args.rounds} rounds of {args.steps} batches (alone: twice that), medians"
