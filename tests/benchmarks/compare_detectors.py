@@ -1,11 +1,11 @@
-"""Recall, inventions, roll and speed of every face detector, on pictures with marked heads that no own network was trained on.
+"""Recall, false detections, roll and speed of every face detector, on images with marked heads that are held out of training.
 
     python tests/benchmarks/compare_detectors.py SCENES YUNET.onnx --out report/
 
-SCENES: the folder of archives that the face networks were trained on; the part of one of them that training held apart is used.
-A detection counts for a head when its centre lies in the head's box and its side is 0.4 to 1.5 of the box's; each head and each
-detection once. Outside: detections whose centre lies in no head's box; doubtful: those of them which YuNet, looking several times
-at the enlarged picture, does not take for a face either (score below 0.5). Heads below 30 pixels are neither demanded nor wrong.
+SCENES: the folder of archives that the face networks were trained on; the images of one of them that training holds out are used.
+A detection matches a head if its centre lies in the head's box and its side is 0.4 to 1.5 times the box's; each head and each
+detection is matched at most once. Outside: detections whose centre lies in no head's box; doubtful: those of them in which YuNet,
+run several times on the enlarged image, finds no face either (score below 0.5). Heads below 30 pixels are left out.
 """
 
 import argparse
@@ -26,8 +26,8 @@ TILT_DEG = 25.0
 
 @dataclass
 class Tally:
-    hits: list[tuple[float, float, int]]  # head's side, score or -1, picture
-    outside: list[tuple[float, int, tuple]]  # score, picture, box
+    hits: list[tuple[float, float, int]]  # head's side, score or -1, image
+    outside: list[tuple[float, int, tuple]]  # score, image, box
 
     def recall(self, low: float, high: float, min_score: float = 0.0) -> float:
         found = [score >= min_score and score >= 0 for side, score, _ in self.hits if low <= side < high]
@@ -38,19 +38,19 @@ def tally(detector, images, heads) -> Tally:
     out = Tally([], [])
     for index, (image, boxes) in enumerate(zip(images, heads, strict=True)):
         found = detector.find(image)
-        taken: set[int] = set()
+        matched: set[int] = set()
         sides = (boxes[:, 2:] - boxes[:, :2]).mean(axis=1)
         for box, side in sorted(zip(boxes, sides, strict=True), key=lambda pair: -pair[1]):
             fits = [
                 (face.score, number)
                 for number, face in enumerate(found)
-                if number not in taken and inside(face, box) and MIN_RATIO < face.side / side < MAX_RATIO
+                if number not in matched and inside(face, box) and MIN_RATIO < face.side / side < MAX_RATIO
             ]
             score, number = max(fits, default=(-1.0, -1))
-            taken.add(number)
+            matched.add(number)
             out.hits.append((float(side), float(score), index))
         for number, face in enumerate(found):
-            if number not in taken and not any(inside(face, box) for box in boxes):
+            if number not in matched and not any(inside(face, box) for box in boxes):
                 out.outside.append((face.score, index, face.box_xyxy))
     return out
 
@@ -61,7 +61,7 @@ def inside(face, box) -> bool:
 
 
 def tilted(image: np.ndarray, boxes: np.ndarray, angle_deg: float) -> tuple[np.ndarray, np.ndarray]:
-    """The picture turned clockwise about its middle on a canvas that holds all of it; boxes keep their size."""
+    """The image rotated clockwise about its centre on a canvas that contains all of it; boxes keep their size."""
     height, width = image.shape[:2]
     cos, sin = abs(math.cos(math.radians(angle_deg))), abs(math.sin(math.radians(angle_deg)))
     size = math.ceil(width * cos + height * sin), math.ceil(width * sin + height * cos)
@@ -73,14 +73,14 @@ def tilted(image: np.ndarray, boxes: np.ndarray, angle_deg: float) -> tuple[np.n
 
 
 def roll_errors(detector, images, heads, seed: int = 0) -> list[float]:
-    """By how much the roll of the largest face misses the tilt, in degrees: against the same face's roll in the upright picture, as
-    the levelled teacher measures it (NaN: not)."""
+    """Absolute errors of the detected roll in degrees. The true roll is the tilt plus the roll that the teacher, averaged over
+    rotations, measured in the upright image (NaN if it could not)."""
     errors = []
     for image, boxes, rolls in heads_with_roll(images, heads):
         for box, roll in zip(boxes, rolls, strict=True):
             for angle in (-TILT_DEG, TILT_DEG):
-                turned, moved = tilted(image, box[None], angle)
-                near = [face for face in detector.find(turned) if inside(face, moved[0]) and face.roll_deg is not None]
+                rotated, moved = tilted(image, box[None], angle)
+                near = [face for face in detector.find(rotated) if inside(face, moved[0]) and face.roll_deg is not None]
                 if near:
                     best = max(near, key=lambda face: face.score)
                     errors.append(abs(best.roll_deg - roll - angle))
@@ -96,17 +96,17 @@ def heads_with_roll(images, heads):
 
 
 def seconds(detector, images) -> float:
-    """The median over pictures of the time to search one."""
-    taken = []
+    """The median time to search an image."""
+    times = []
     for image in images:
         began = time.perf_counter()
         detector.find(image)
-        taken.append(time.perf_counter() - began)
-    return float(np.median(taken))
+        times.append(time.perf_counter() - began)
+    return float(np.median(times))
 
 
 def main() -> None:
-    from held_faces import held_apart
+    from held_faces import held_out_images
 
     from edgefer.devices.faces.detectors import HaarDetector
     from edgefer.devices.faces.own import OwnDetector, RefinedDetector, Refiner
@@ -122,11 +122,11 @@ def main() -> None:
     parser.add_argument("--only", default="", help="detectors whose name begins so")
     parser.add_argument("--finder", type=Path, help="instead of the one that ships")
     parser.add_argument("--refiner", type=Path)
-    asked = parser.parse_args()
-    files = DetectorFiles(finder=asked.finder, refiner=asked.refiner)
+    args = parser.parse_args()
+    files = DetectorFiles(finder=args.finder, refiner=args.refiner)
     cv2.setNumThreads(1)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    held = held_apart(asked.scenes, asked.cache, asked.yunet)
+    args.out.mkdir(parents=True, exist_ok=True)
+    held = held_out_images(args.scenes, args.cache, args.yunet)
     images = [one.image_bgr for one in held]
     heads = [one.heads for one in held]
     tilts = [
@@ -136,23 +136,23 @@ def main() -> None:
 
     makers = {
         "haar": HaarDetector,
-        "yunet opencv": lambda: YuNetDetector(asked.yunet),
-        "yunet litert float32": lambda: YuNetLite(asked.yunet, asked.cache, dtype="float32"),
-        "yunet litert int8": lambda: YuNetLite(asked.yunet, asked.cache),
-        "yunet litert int8, refined": lambda: RefinedDetector(YuNetLite(asked.yunet, asked.cache), Refiner.of(files)),
+        "yunet opencv": lambda: YuNetDetector(args.yunet),
+        "yunet litert float32": lambda: YuNetLite(args.yunet, args.cache, dtype="float32"),
+        "yunet litert int8": lambda: YuNetLite(args.yunet, args.cache),
+        "yunet litert int8, refined": lambda: RefinedDetector(YuNetLite(args.yunet, args.cache), Refiner.of(files)),
         "own": lambda: OwnDetector.of(files),
         "own, min-face 12": lambda: OwnDetector.of(files, min_face=12),
     }
     table, curves = {}, {}
     for name, make in makers.items():
-        if not name.startswith(asked.only):
+        if not name.startswith(args.only):
             continue
         detector = make()
-        plain, turned = tally(detector, images, heads), tally(detector, *map(list, zip(*tilts, strict=True)))
+        plain, rotated = tally(detector, images, heads), tally(detector, *map(list, zip(*tilts, strict=True)))
         ghosts = [one for one in plain.outside if not held[one[1]].is_face(one[2])]
         errors = roll_errors(detector, images[::2], [one.faces for one in held][::2])
         table[name] = {
-            "recall_60": plain.recall(60, 1e9), "recall_30_60": plain.recall(30, 60), "recall_tilted_60": turned.recall(60, 1e9),
+            "recall_60": plain.recall(60, 1e9), "recall_30_60": plain.recall(30, 60), "recall_tilted_60": rotated.recall(60, 1e9),
             "outside_per_100": 100 * len(plain.outside) / len(images), "doubtful_per_100": 100 * len(ghosts) / len(images),
             "roll_error_deg": float(np.mean(errors)) if errors else math.nan,
             "roll_error_median_deg": float(np.median(errors)) if errors else math.nan, "ms": 1000 * seconds(detector, images[:150]),
@@ -164,25 +164,25 @@ def main() -> None:
         curves[name] = curve(tally(low, images, heads))
         print(name, {key: round(value, 3) for key, value in table[name].items()}, flush=True)
         sheet(
-            asked.out / f"missed-{name.replace(' ', '-')}.jpg",
+            args.out / f"missed-{name.replace(' ', '-')}.jpg",
             [(images[i], heads[i], []) for i in sorted({p for s, c, p in plain.hits if c < 0 and s >= 60})],
         )
         sheet(
-            asked.out / f"ghosts-{name.replace(' ', '-')}.jpg",
+            args.out / f"ghosts-{name.replace(' ', '-')}.jpg",
             [(images[i], np.empty((0, 4)), [box]) for _, i, box in ghosts],
         )
     print(
         f"{len(images)} pictures, {sum(s >= 60 for s, _, _ in plain.hits)} heads of 60 px and more, {sum(30 <= s < 60 for s, _, _ in plain.hits)} of 30 to 60"
     )
-    (asked.out / "detectors.json").write_text(json.dumps(table, indent=2))
-    plot(asked.out / "precision-recall.png", curves)
+    (args.out / "detectors.json").write_text(json.dumps(table, indent=2))
+    plot(args.out / "precision-recall.png", curves)
 
 
-def curve(found: Tally) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall at every score, of heads of 30 pixels and more; detections outside given boxes count as wrong, though
-    some are faces that nobody marked."""
-    hits = np.array([score for side, score, _ in found.hits if side >= 30])
-    wrong = np.array([score for score, _, _ in found.outside])
+def curve(result: Tally) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall at every score, for heads of 30 pixels and more. Detections outside the marked boxes count as wrong,
+    although some are unmarked faces."""
+    hits = np.array([score for side, score, _ in result.hits if side >= 30])
+    wrong = np.array([score for score, _, _ in result.outside])
     scores = np.unique(hits[hits >= 0])
     right = np.array([(hits >= score).sum() for score in scores])
     return right / np.maximum(1, right + np.array([(wrong >= score).sum() for score in scores])), right / len(hits)
@@ -209,7 +209,7 @@ def plot(file: Path, curves) -> None:
 
 
 def sheet(file: Path, rows) -> None:
-    """A contact sheet: marked heads in yellow, what was found in red."""
+    """A contact sheet: marked heads in yellow, detections in red."""
     cells = []
     for image, boxes, found in rows[:48]:
         cell = image.copy()

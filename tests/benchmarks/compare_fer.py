@@ -1,13 +1,13 @@
-"""edgefer beside the PyPI package `fer`, on one core of this machine, in one run. Not a test: it takes minutes.
+"""Compares edgefer with the PyPI package `fer`, on one core of this machine, in one run. Not a test: it takes minutes.
 
     python -m venv /tmp/fer && /tmp/fer/bin/pip install fer==25.10.3 tensorflow 'moviepy<2' 'setuptools<81'
     python tests/benchmarks/compare_fer.py /tmp/fer/bin/python [--yunet FILE] [--rounds 5]
 
-Each measurement is a process of its own, pinned to core 0, the packages in turn; a figure is the median of the rounds. Both decode
+Each measurement runs in its own process on core 0, and the packages alternate; a figure is the median of the rounds. Both decode
 the same video of drawn faces, steady and shaken, and search every frame; edgefer also writes its JSON lines. With following, the
-boxes are compared with those of a search of every frame: mean intersection over union, a lost face counting 0. The bound is what
-the same run would reach if it did nothing but decode the video and ask the networks as often as it did. Times are the
-processor's, which other programs on the machine change less than the clock's; cold start is also reported as it is waited for.
+boxes are compared with those of a search of every frame: mean intersection over union, where a lost face counts 0. The bound is
+the speed of the same run if it only decoded the video and ran the same networks. Times are CPU time, on which other programs have
+less influence than on wall-clock time; for the cold start both are reported.
 """
 
 import argparse
@@ -20,9 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
-FOLLOW = 15  # frames from one search of the whole frame to the next
+FOLLOW = 15  # frames between two searches of the whole frame
 
-# What both measurements share; run by either Python, so it may import neither package.
+# Shared by both measurements; run by either Python, so it may import neither package.
 COMMON = """
 import json, os, re, sys, time
 from importlib.metadata import PackageNotFoundError, distribution
@@ -32,8 +32,8 @@ video, count = sys.argv[1], int(sys.argv[2])
 
 def frames():
     capture = cv2.VideoCapture(video)
-    while (got := capture.read())[0]:
-        yield got[1]
+    while (result := capture.read())[0]:
+        yield result[1]
 
 def milliseconds(work, times):
     for _ in range(5):
@@ -62,7 +62,7 @@ def installed_mb(*names):
         left += [re.split(r"[^A-Za-z0-9._-]", need, maxsplit=1)[0] for need in found.requires or () if "extra ==" not in need]
     return sum(seen.values()) / 1e6
 
-def tell(**figures):
+def report(**figures):
     print(json.dumps(figures))
 """
 
@@ -71,15 +71,15 @@ FER = (
     + """
 from fer.fer import FER
 detector = FER(mtcnn=False)
-first, box = next((picture, boxes[0]) for picture in frames() if len(boxes := detector.find_faces(picture)))
+first, box = next((image, boxes[0]) for image in frames() if len(boxes := detector.find_faces(image)))
 detector.detect_emotions(first)
-began, faces, pictures = time.process_time(), 0, []
-for number, picture in zip(range(count), frames()):
-    faces += len(detector.detect_emotions(picture))
-    pictures.append(number)
+began, faces, images = time.process_time(), 0, []
+for number, image in zip(range(count), frames()):
+    faces += len(detector.detect_emotions(image))
+    images.append(number)
 spent = time.process_time() - began
 one = milliseconds(lambda: detector.detect_emotions(first, face_rectangles=[box]), 20)
-tell(fps=len(pictures) / spent, faces=faces / len(pictures), face_ms=one, resident_mb=resident_mb(), installed_mb=installed_mb("fer", "tensorflow"))
+report(fps=len(images) / spent, faces=faces / len(images), face_ms=one, resident_mb=resident_mb(), installed_mb=installed_mb("fer", "tensorflow"))
 """
 )
 
@@ -104,13 +104,13 @@ class Boxes(Sink):
     def write(self, frame):
         self.frames.append([face.box_xyxy for face in frame])
 
-class Calls(Sink):  # which networks were asked for each frame, in turn
+class Calls(Sink):  # the networks that were run for each frame, in order
     def __init__(self, kind):
-        self.frames, self.asked, self.kind, self.invoke = [], [], kind, kind.invoke
-        kind.invoke = lambda network: (self.asked.append(network), self.invoke(network))[1]
+        self.frames, self.called, self.kind, self.invoke = [], [], kind, kind.invoke
+        kind.invoke = lambda network: (self.called.append(network), self.invoke(network))[1]
     def write(self, frame):
-        self.frames.append(self.asked)
-        self.asked = []
+        self.frames.append(self.called)
+        self.called = []
     def close(self):
         self.kind.invoke = self.invoke
 
@@ -123,27 +123,27 @@ def run(every, sinks):
         stats = loop.run(source, reader.session(), sinks, frames=count, overlap=False)
         return reader, stats, stats.frames / (time.process_time() - began)
 
-kept = Boxes()
-reader, stats, fps = run(follow, [JsonLines(open(os.devnull, "w")), kept])
-picture = next(frames())
-(box, *_) = (face.box_xyxy for face in reader.detector.find(picture))
+followed = Boxes()
+reader, stats, fps = run(follow, [JsonLines(open(os.devnull, "w")), followed])
+image = next(frames())
+(box, *_) = (face.box_xyxy for face in reader.detector.find(image))
 crop, spec = reader.card.crop_for(reader.detector.name), reader.card.input
-one = milliseconds(lambda: reader.classifier.predict(face_pixels(picture, box, crop, spec)[None]), 200)
+one = milliseconds(lambda: reader.classifier.predict(face_pixels(image, box, crop, spec)[None]), 200)
 calls = Calls(type(reader.classifier.network._interpreter))
 run(follow, [calls])
-needed = calls.frames[1:]  # before the first frame others were read, in proof
+needed = calls.frames[1:]  # before the first frame, the self-check also runs networks
 began = time.process_time()
-for picture, asked in zip(frames(), needed):
-    for network in asked:
+for image, called in zip(frames(), needed):
+    for network in called:
         network.invoke()
 figures = {"bound_fps": len(needed) / (time.process_time() - began)}
 if follow > 1:
     every = Boxes()
     run(1, [every])
-    shared = [max((overlap(box, other) for other in near), default=0.0)
-              for wanted, near in zip(every.frames, kept.frames) for box in wanted]
+    shared = [max((overlap(box, other) for other in boxes), default=0.0)
+              for expected, boxes in zip(every.frames, followed.frames) for box in expected]
     figures["iou"] = sum(shared) / len(shared)
-tell(fps=fps, faces=stats.faces / stats.frames, face_ms=one, resident_mb=resident_mb(), installed_mb=installed_mb("edgefer"), **figures)
+report(fps=fps, faces=stats.faces / stats.frames, face_ms=one, resident_mb=resident_mb(), installed_mb=installed_mb("edgefer"), **figures)
 """
 )
 
@@ -155,7 +155,7 @@ print(FER(mtcnn=False).detect_emotions(cv2.VideoCapture(sys.argv[1]).read()[1]))
 
 
 def pinned(command: list[str]) -> tuple[str, float, float]:
-    """What a command on core 0 printed, the processor's seconds it took, and the seconds waited."""
+    """The output of a command on core 0, its CPU time and its wall-clock time in seconds."""
     began, before = time.monotonic(), os.times()
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "DISPLAY": ""}
     done = subprocess.run(
@@ -188,41 +188,43 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--people", type=int, default=2, help="faces in the video")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     runs: dict[str, list[dict]] = {}
     with tempfile.TemporaryDirectory() as folder:
         video, shaken = (str(Path(folder) / name) for name in ("steady.mp4", "shaken.mp4"))
         for file in (video, shaken):
-            drawn_video(Path(file), asked.frames / 15 + 1, asked.people, shaken=file == shaken)
-        count = str(asked.frames)
-        start = [sys.executable, "-c", "from edgefer.cli import main; main()", "run", asked.network, "--source", video]
+            drawn_video(Path(file), args.frames / 15 + 1, args.people, shaken=file == shaken)
+        count = str(args.frames)
+        start = [sys.executable, "-c", "from edgefer.cli import main; main()", "run", args.network, "--source", video]
         start += ["--headless", "--json", "--frames", "1"]
 
         def edgefer(clip: str, detector: str, file: str, follow: int) -> list[str]:
-            return [sys.executable, "-c", EDGEFER, clip, count, detector, file, str(follow), asked.network]
+            return [sys.executable, "-c", EDGEFER, clip, count, detector, file, str(follow), args.network]
 
-        fer = [asked.python, "-c", FER]
+        fer = [args.python, "-c", FER]
         kinds: dict[str, tuple[list[str], list[str]]] = {
-            "fer": ([*fer, video, count], [asked.python, "-c", FER_START, video]),
+            "fer": ([*fer, video, count], [args.python, "-c", FER_START, video]),
             "own": (edgefer(video, "own", "", 1), [*start, "--detector", "own"]),
             "own, following": (edgefer(video, "own", "", FOLLOW), []),
             "fer, shaken": ([*fer, shaken, count], []),
             "own, shaken": (edgefer(shaken, "own", "", 1), []),
             "own, following, shaken": (edgefer(shaken, "own", "", FOLLOW), []),
         }
-        if asked.yunet:
-            file = str(asked.yunet)
+        if args.yunet:
+            file = str(args.yunet)
             named = ["--detector", "yunet", "--detector-file", file]
             kinds["yunet"] = (edgefer(video, "yunet", file, 1), [*start, *named])
             kinds["yunet, following"] = (edgefer(video, "yunet", file, FOLLOW), [])
             kinds["yunet, following, shaken"] = (edgefer(shaken, "yunet", file, FOLLOW), [])
-        for number in range(asked.rounds):
+        for number in range(args.rounds):
             for kind, (measure, start) in kinds.items():
-                told = json.loads(pinned(measure)[0].strip().splitlines()[-1])
+                figures = json.loads(pinned(measure)[0].strip().splitlines()[-1])
                 if start:
-                    _, told["start_cpu_s"], told["start_s"] = pinned(start)
-                runs.setdefault(kind, []).append(told)
-                print(number, kind, {key: round(value, 3) for key, value in told.items()}, file=sys.stderr, flush=True)
+                    _, figures["start_cpu_s"], figures["start_s"] = pinned(start)
+                runs.setdefault(kind, []).append(figures)
+                print(
+                    number, kind, {key: round(value, 3) for key, value in figures.items()}, file=sys.stderr, flush=True
+                )
     names = {
         "fps": "frames a processor second", "bound_fps": "bound: decoding and networks alone", "faces": "faces found a frame", "face_ms": "one face, box given, ms",
         "start_cpu_s": "cold start to first result, processor s", "start_s": "the same, waited s",
@@ -235,11 +237,11 @@ def main() -> None:
         for kind, rows in runs.items():
             base = runs["fer, shaken" if "shaken" in kind else "fer"]
             measured = "fps" if key == "bound_fps" else key
-            theirs = statistics.median(told[measured] for told in base) if measured in base[0] else None
+            theirs = statistics.median(figures[measured] for figures in base) if measured in base[0] else None
             if key not in rows[0]:
                 cells.append("")
                 continue
-            value = statistics.median(told[key] for told in rows)
+            value = statistics.median(figures[key] for figures in rows)
             ratio = f" ({value / theirs:.3g}x)" if theirs and rows is not base else ""
             cells.append(f"{value:.3g}{ratio}")
         print(f"| {name} | {' | '.join(cells)} |")

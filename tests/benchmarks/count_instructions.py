@@ -1,12 +1,12 @@
-"""Instructions that a search for faces takes on the boards' processors, emulated: edgefer's detectors beside OpenCV's YuNet.
+"""Instructions of a face search on the boards' processors, emulated: edgefer's detectors compared with OpenCV's YuNet.
 
     apt-get install qemu-user gcc && sudo tests/aarch64/setup.sh
     python tests/benchmarks/count_instructions.py YUNET.onnx [--pictures ARCHIVE.zip --count 4]
 
-qemu-user runs every instruction of the arm64 wheels as the named core would, and `tests/aarch64/count.c` counts them, for the searches
-alone: no start-up, no other program, and the same number in every run to 20,000. OpenCV and the runtime have one thread.
-An instruction is no time: a core does one multiply-add or sixteen in one, and waits for memory in none. Frames are drawn by program,
-and pictures of your own as they are.
+qemu-user runs every instruction of the arm64 wheels as on the named core, and `tests/aarch64/count.c` counts those of the searches
+only, without start-up or other programs: runs differ by at most 20,000. OpenCV and the runtime have one thread.
+An instruction count is not a time: one instruction does one to sixteen multiply-adds, and waiting for memory is not counted.
+Frames are drawn, or your own images as they are.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def drawn_frames() -> dict[str, np.ndarray]:
 
 
 def pictures(archive: Path, count: int) -> dict[str, np.ndarray]:
-    """The first pictures of an archive, as uint8 BGR [h, w, 3]."""
+    """The first images of an archive, as uint8 BGR [h, w, 3]."""
     with ZipFile(archive) as files:
         names = [name for name in sorted(files.namelist()) if name.lower().endswith((".jpg", ".jpeg", ".png"))]
         read = (cv2.imdecode(np.frombuffer(files.read(name), np.uint8), cv2.IMREAD_COLOR) for name in names[:count])
@@ -48,7 +48,7 @@ def pictures(archive: Path, count: int) -> dict[str, np.ndarray]:
 
 
 def compile_counter(folder: Path) -> Path:
-    """count.c as this qemu takes it."""
+    """Compile count.c for the plugin API of the installed qemu."""
     version = subprocess.run(["qemu-aarch64", "-version"], capture_output=True, text=True, check=True).stdout.split()[2]
     api = 1 if int(version.split(".")[0]) < 9 else 2
     library = folder / "count.so"
@@ -67,7 +67,7 @@ def count(core: str, counter: Path, *arguments) -> list[dict]:
 
 
 def joined(printed: str, counted: str) -> list[dict]:
-    """What searches.py printed, with what the counter wrote before and after each."""
+    """The rows printed by searches.py, with the counts written before and after each."""
     rows = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
     counts = [int(line[1:]) for line in counted.splitlines() if line.startswith("#")]
     for row, began, ended in zip(rows, counts[::2], counts[1::2], strict=True):
@@ -76,7 +76,7 @@ def joined(printed: str, counted: str) -> list[dict]:
 
 
 def table(rows: list[dict]) -> str:
-    """Millions of instructions of one search by frame and detector, and in brackets its share of OpenCV's."""
+    """Millions of instructions per search by frame and detector, and in brackets the ratio to OpenCV's."""
     frames, detectors = (list(dict.fromkeys(row[key] for row in rows)) for key in ("frame", "detector"))
     millions = {(row["frame"], row["detector"]): row["millions"] for row in rows}
     lines = [f"| | {' | '.join(frames)} |", "|---|" + "--:|" * len(frames)]
@@ -97,20 +97,20 @@ def main() -> None:
     parser.add_argument("--searches", type=int, default=1, help="counted of each frame by each detector (%(default)s)")
     parser.add_argument("--core", choices=CORES, action="append", help="all of them if not given")
     parser.add_argument("--json", type=Path, help="keeps the counts in this file")
-    asked = parser.parse_args()
-    kept = {}
+    args = parser.parse_args()
+    counts = {}
     with tempfile.TemporaryDirectory() as folder:
         frames, cache, counter = Path(folder, "frames.npz"), Path(folder, "cache"), compile_counter(Path(folder))
-        shown = drawn_frames() | (pictures(asked.pictures, asked.count) if asked.pictures else {})
+        shown = drawn_frames() | (pictures(args.pictures, args.count) if args.pictures else {})
         np.savez(frames, **shown)  # type: ignore[arg-type]
-        YuNetLite(asked.yunet, cache)  # made and proven here: emulated that takes minutes
-        for core in asked.core or CORES:
-            kept[core] = count(core, counter, asked.yunet.resolve(), cache, frames, asked.searches)
+        YuNetLite(args.yunet, cache)  # converted and verified here, since that takes minutes in emulation
+        for core in args.core or CORES:
+            counts[core] = count(core, counter, args.yunet.resolve(), cache, frames, args.searches)
             print(
-                f"\n{core} ({CORES[core]}), millions of instructions a search (of those of {BASE}):\n\n{table(kept[core])}"
+                f"\n{core} ({CORES[core]}), millions of instructions a search (of those of {BASE}):\n\n{table(counts[core])}"
             )
-    if asked.json:
-        asked.json.write_text(json.dumps(kept, indent=1))
+    if args.json:
+        args.json.write_text(json.dumps(counts, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Fits when a face cannot be read, and measures what that is worth: `python tests/benchmarks/fit_quality.py BUNDLE --data
-fer2013.csv.gz`. Not a test: it takes minutes and prints tables.
+"""Fits the limits beyond which a face is not classified, and measures their benefit. Not a test: it takes minutes and prints
+tables.
 
-1. The limits as `convert` fits them (edgefer.train.limits), on one half of the validation split, and by light and sharpness
-   what is right.
-2. What the limits in use are worth under each kind of change, against refusing as many faces by their score alone, on the other half.
-3. What a temperature that follows the image would be worth: log T = log T_card + w . x, with x the sharpness, noise, contrast,
+    python tests/benchmarks/fit_quality.py BUNDLE --data fer2013.csv.gz
+
+1. The limits as fitted by `convert` (edgefer.train.limits), on one half of the validation split, and the accuracy by light and
+   sharpness.
+2. The benefit of the limits in use for each kind of change, compared with refusing as many faces by score alone, on the other half.
+3. The benefit of a temperature that depends on the image: log T = log T_card + w . x, with x the sharpness, noise, contrast,
    light and direction of the edges, fitted over all kinds on images of the training split. Not in use: see devices/README.md.
 """
 
@@ -29,7 +31,7 @@ NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # Im
 
 
 def refused(images: np.ndarray, limits: Limits) -> np.ndarray:
-    """Which gray images the limits refuse, whatever their score: bool [n]."""
+    """Which gray images the limits refuse, regardless of their score: bool [n]."""
     lights = np.array([light(image[..., 0]) for image in images])
     blurry = np.array([sharpness(image[..., 0]) < limits.min_sharpness for image in images])
     return blurry | (lights < limits.min_light) | (lights > limits.max_light)
@@ -50,8 +52,8 @@ def show_bins(held: Holdout, temperature: float) -> None:
 
 
 def statistics(images: np.ndarray) -> np.ndarray:
-    """Float [n, 5] of uint8 [n, h, w, 1]: logarithms of sharpness, noise and contrast; light; how much more one direction of
-    edges there is than the other."""
+    """Float [n, 5] of uint8 [n, h, w, 1]: logarithms of sharpness, noise and contrast; light; and by how much one direction
+    of edges dominates."""
     rows = []
     for image in images[..., 0].astype(np.float32):
         noise = np.abs(cv2.filter2D(image, -1, NOISE_KERNEL))[1:-1, 1:-1].mean()
@@ -72,12 +74,12 @@ def statistics(images: np.ndarray) -> np.ndarray:
 def by_kind(
     network: Network, split: Split, limits: Limits
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Under each kind of change and none: logits, statistics, labels, and what the limits refuse, of all strengths together."""
-    ways = {"none": [lambda image: image]} | {
-        kind: [way for strength in strengths for way in strength.variants] for kind, strengths in KINDS.items()
+    """For each kind of change and none, over all its strengths: logits, statistics, labels, and which images the limits refuse."""
+    variants = {"none": [lambda image: image]} | {
+        kind: [change for strength in strengths for change in strength.variants] for kind, strengths in KINDS.items()
     }
     found = {}
-    for kind, changes in ways.items():
+    for kind, changes in variants.items():
         images = np.concatenate([apply_change(split.images, change) for change in changes])
         labels = np.tile(split.labels, len(changes))
         found[kind] = network.logits(images), statistics(images), labels, refused(images, limits)
@@ -85,8 +87,8 @@ def by_kind(
 
 
 def fitted(found: dict, temperature: float, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """w, by the negative log-likelihood over all kinds, each counting the same. An offset is fitted too and thrown away: the
-    training split, which the network knows, says nothing about the temperature as such."""
+    """w, by the negative log-likelihood over all kinds, each counting the same. An offset is fitted too and discarded: the
+    network has seen the training split, so that gives no information about the temperature itself."""
     parts = [
         (logits / temperature, (x - mean) / deviation, labels, 1 / len(labels))
         for logits, x, labels, _ in found.values()
@@ -109,15 +111,15 @@ def show_limits(found: dict, temperature: float) -> None:
         f"\n| change | refused | right of those | their mean score | score >= {MIN_SCORE} | and limits | as many by score alone |"
     )
     print("|---|--:|--:|--:|--:|--:|--:|")
-    for kind, (logits, _, labels, out) in found.items():
+    for kind, (logits, _, labels, rejected) in found.items():
         probabilities = softmax(logits, temperature)
         score, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
         sure = score >= MIN_SCORE
-        kept = sure & ~out
+        kept = sure & ~rejected
         alone = np.argsort(-score, kind="stable")[: kept.sum()]
-        of_those = (f"{right[out].mean():.1%}", f"{score[out].mean():.1%}") if out.any() else ("", "")
-        cells = (f"{right[some].mean():.1%} of {some.mean():.1%}" for some in (sure, kept))
-        print("|", " | ".join([kind, f"{out.mean():.1%}", *of_those, *cells, f"{right[alone].mean():.1%}"]), "|")
+        of_those = (f"{right[rejected].mean():.1%}", f"{score[rejected].mean():.1%}") if rejected.any() else ("", "")
+        cells = (f"{right[mask].mean():.1%} of {mask.mean():.1%}" for mask in (sure, kept))
+        print("|", " | ".join([kind, f"{rejected.mean():.1%}", *of_those, *cells, f"{right[alone].mean():.1%}"]), "|")
 
 
 def show_temperature(found: dict, temperature: float, factors: dict[str, np.ndarray]) -> None:
@@ -136,7 +138,7 @@ def _share(probabilities: np.ndarray, labels: np.ndarray) -> str:
 
 
 def some_of(split: Split, count: int) -> Split:
-    """`count` random images; of those with votes, ones on which more than half agree, as held images are."""
+    """`count` random images; of a split with votes, only images with a majority of the votes, as in the validation split."""
     rows = np.random.default_rng(0).permutation(len(split))
     if split.targets is not None:
         rows = rows[split.targets[rows].max(axis=1) > 0.5]
@@ -153,11 +155,11 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--data", required=True)
     parser.add_argument("--images", type=int, default=1500, help="of the training split")
-    asked = parser.parse_args()
-    bundle = Bundle.open(asked.bundle)
-    dataset, temperature = training_data(bundle, asked.data, False), bundle.card.temperature
+    args = parser.parse_args()
+    bundle = Bundle.open(args.bundle)
+    dataset, temperature = training_data(bundle, args.data, False), bundle.card.temperature
     network = Network.of(bundle.read("int8"), bundle.card)
-    train, (known, valid) = some_of(dataset.split("train"), asked.images), halves(dataset.split("valid"))
+    train, (known, valid) = some_of(dataset.split("train"), args.images), halves(dataset.split("valid"))
     held = Holdout(network.logits, known)
     limits = fit_limits([held], temperature, "gray")
     print(f"fitted: {limits}; in use: {bundle.card.limits}")
@@ -165,8 +167,8 @@ def main() -> None:
     measured = by_kind(network, valid, bundle.card.limits)
     show_limits(measured, temperature)
     learned = by_kind(network, train, bundle.card.limits)
-    usual = learned["none"][1]
-    mean, deviation = usual.mean(axis=0), usual.std(axis=0)
+    unchanged = learned["none"][1]
+    mean, deviation = unchanged.mean(axis=0), unchanged.std(axis=0)
     weights = fitted(learned, temperature, mean, deviation)
     factors = {
         kind: np.exp(np.clip((x - mean) / deviation @ weights, -1.5, 1.5)) for kind, (_, x, _, _) in measured.items()

@@ -1,4 +1,4 @@
-"""The pictures with marked heads that the face networks are not trained on, as they are measured."""
+"""The images with marked heads that are held out of the training of the face networks."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from edgefer.train.faces.holdout import split_sources
 from edgefer.train.faces.scenes import entries, open_entry, read_scenes, shrunk
 from edgefer.train.faces.teacher import overlaps
 
-REAL_SCORE = 0.5  # of the teacher, from which what nobody marked may be a face
+REAL_SCORE = 0.5  # from this score of the teacher, an unmarked detection may be a face
 
 
 @dataclass(frozen=True)
 class Held:
-    """A picture uint8 BGR; the heads people marked float32 [n, 4]; and the faces as training would have seen them."""
+    """An image uint8 BGR; the heads marked by people, float32 [n, 4]; the faces as training would get them; the teacher's rows."""
 
     image_bgr: np.ndarray
     heads: np.ndarray
@@ -25,16 +25,16 @@ class Held:
     taught: np.ndarray
 
     def is_face(self, box) -> bool:
-        """Whether the teacher takes what is in the box for a face."""
+        """Whether the teacher finds a face in the box."""
         sure = self.taught[self.taught[:, 15] >= REAL_SCORE, 1:5]
         return bool(len(sure) and overlaps(np.array(box, float), sure).max() > 0.3)
 
 
-def held_apart(
+def held_out_images(
     folder: Path,
     cache: Path,
     teacher_file: Path,
-    track: Callable[[Iterable, int, str], Iterable] = lambda it, n, what: it,
+    track: Callable[[Iterable, int, str], Iterable] = lambda items, total, description: items,
 ) -> list[Held]:
     sources = read_scenes(folder, cache, teacher_file, track)
     held = split_sources(sources).holdout
@@ -42,11 +42,11 @@ def held_apart(
         raise SystemExit(f"{folder} holds no fddb.zip and no folder fddb: only of its pictures some are held out.")
     source = next(one for one in sources if one.name == "fddb")
     files = open_entry(entries(folder)["fddb"])
-    where = {name: index for index, name in enumerate(source.names)}
+    index_of = {name: index for index, name in enumerate(source.names)}
     out = []
     for picture in held:
         image = shrunk(decode_image(files.read(picture.name)))
-        index = where[picture.name]
+        index = index_of[picture.name]
         heads = source.marked[source.marked[:, 0] == index, 1:]
         out.append(Held(image, heads, picture.faces, source.taught[source.taught[:, 0] == index]))
     return out

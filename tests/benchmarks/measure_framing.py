@@ -1,16 +1,16 @@
-"""Measures what framing a face wrongly costs, and how each detector frames faces. Not a test: it needs FER2013, takes a minute
-or two, and prints two tables.
+"""Measures the loss of accuracy from wrong framing, and how each detector frames faces. Not a test: it needs FER2013, takes a
+minute or two, and prints two tables.
 
     python tests/benchmarks/measure_framing.py --data fer2013.csv --yunet FILE.onnx [--bundle DIR] [--tilt 30]
     python tests/benchmarks/measure_framing.py --data fer2013.csv --yunet FILE.onnx --write DIR DIR ...
 
-With --write the crop of every detector is measured on training pictures and put into the card of each bundle, trained or
-converted, with the pixels to check it by; nothing else of a bundle changes, and a conversion of a trained one keeps its crops.
---tilt turns every picture by so many degrees first. --labels ferplus reads the pictures' FER+ labels.
+With --write the crop of every detector is measured on training images and written into the card of each bundle, trained or
+converted, with the pixels to check it; nothing else in a bundle changes, and a conversion of a trained one keeps its crops.
+--tilt first rotates every image by that many degrees. --labels ferplus reads the images' FER+ labels.
 
-The scenes are validation pictures, enlarged with their borders mirrored (edgefer.train.framing.scene_of), so the frame that
-the data set's makers chose is known. What lies outside it is a mirror image, not the hair and background of a camera's
-picture: crops that are too wide or shifted look stranger than life in places, and plainer in others.
+The scenes are validation images, enlarged with their borders mirrored (edgefer.train.framing.scene_of), so the frame that
+the authors of the data set chose is known. Outside it is a mirror image, not the hair and background of a camera's
+image: crops that are too wide or shifted look less natural than real ones in some places, and plainer in others.
 """
 
 import argparse
@@ -46,7 +46,7 @@ MOVES = {
     "15% down": (0.0, 0.15),
 }
 
-Judge = Callable[[list[np.ndarray], np.ndarray], np.ndarray]  # pixels, labels -> bool: which are told right
+Judge = Callable[[list[np.ndarray], np.ndarray], np.ndarray]  # pixels, labels -> bool: which answers are right
 
 
 def judge_of(classifier: Classifier) -> Judge:
@@ -54,7 +54,7 @@ def judge_of(classifier: Classifier) -> Judge:
 
 
 def sensitivity(scenes: list, labels: np.ndarray, spec: InputSpec, judge: Judge) -> Iterator[str]:
-    """A table of accuracy where the true frame is cut `scale` times as large and moved by a share of its side."""
+    """A table of accuracy when the true frame is scaled by `scale` and moved by a share of its side."""
     yield "| cut | " + " | ".join(f"{scale:.1f}" for scale in SCALES) + " |"
     yield "|---|" + "---|" * len(SCALES)
     for name, (dx, dy) in MOVES.items():
@@ -66,15 +66,15 @@ def sensitivity(scenes: list, labels: np.ndarray, spec: InputSpec, judge: Judge)
         yield f"| {name} | " + " | ".join(cells) + " |"
 
 
-def turned(scene: np.ndarray, angle_deg: float) -> np.ndarray:
-    """A scene turned clockwise about its middle."""
+def rotated(scene: np.ndarray, angle_deg: float) -> np.ndarray:
+    """A scene rotated clockwise about its centre."""
     height, width = scene.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -angle_deg, 1)
     return cv2.warpAffine(scene, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
 
 
 def put_crops(bundle: Bundle, crops: dict[str, CropSpec]) -> None:
-    """Write the crops into a bundle's card, and what they cut out of its stored frames into its vectors."""
+    """Write the crops into a bundle's card, and their cut-outs of its stored frames into its vectors."""
     card = bundle.card.model_copy(update={"crops": bundle.card.crops | crops})
     files = {name: bundle.read(name) for name in card.variants}
     if "parity" in files:
@@ -94,28 +94,28 @@ def face_in(found: list[Detection], frame_xyxy: Box) -> Detection | None:
 
 
 def live(detector, crop: CropSpec, scenes: list, labels: np.ndarray, spec: InputSpec, judge: Judge) -> Iterator[str]:
-    """Rows of the faces one detector finds: cut as the data set cut them, by the bare box, and by `crop`."""
+    """Rows for the faces that one detector finds: cut by the data set's frame, by the detected box, and by `crop`."""
     faces = [face_in(detector.find(scene), frame) for scene, frame in scenes]
     seen = [(*scene, face) for scene, face in zip(scenes, faces, strict=True) if face]
     known = labels[[face is not None for face in faces]]
     needed = np.array([relation(face.box_xyxy, frame) for _, frame, face in seen])
 
-    makers = judge([face_pixels(scene, frame, AS_FOUND, spec) for scene, frame, _ in seen], known)
+    reference = judge([face_pixels(scene, frame, AS_FOUND, spec) for scene, frame, _ in seen], known)
 
-    def row(what: str, used: CropSpec | None, right: np.ndarray) -> str:
+    def row(name: str, used: CropSpec | None, right: np.ndarray) -> str:
         error = "0 | 0"
         if used:
             scale = np.abs(used.scale / needed[:, 0] - 1)
             moved = np.hypot(used.dx - needed[:, 1], used.dy - needed[:, 2]) / needed[:, 0]
             error = " | ".join(f"{np.median(part):.1%}, {np.quantile(part, 0.9):.1%}" for part in (scale, moved))
-        lost, won = (makers & ~right).sum(), (right & ~makers).sum()
+        lost, won = (reference & ~right).sum(), (right & ~reference).sum()
         found = f"{len(seen)} of {len(scenes)}"
-        return f"| {detector.name} | {found} | {what} | {error} | {right.mean():.2%} | {lost} | {won} |"
+        return f"| {detector.name} | {found} | {name} | {error} | {right.mean():.2%} | {lost} | {won} |"
 
-    yield row("as the data set's makers", None, makers)
-    for what, used in (("the bare box", AS_FOUND), (f"scale {crop.scale}, {crop.dx:+}, {crop.dy:+}", crop)):
+    yield row("as the data set's makers", None, reference)
+    for name, used in (("the bare box", AS_FOUND), (f"scale {crop.scale}, {crop.dx:+}, {crop.dy:+}", crop)):
         pixels = [face_pixels(scene, face.box_xyxy, used, spec) for scene, _, face in seen]
-        yield row(what, used, judge(pixels, known))
+        yield row(name, used, judge(pixels, known))
     if any(face.roll_deg for _, _, face in seen):
         level = [face_pixels(scene, face.box_xyxy, crop, spec, face.roll_deg) for scene, _, face in seen]
         yield row("the same, levelled", crop, judge(level, known))
@@ -132,26 +132,26 @@ def main() -> None:
     parser.add_argument("--yunet", type=Path, required=True, help="YuNet's .onnx")
     parser.add_argument("--pictures", type=int, default=600)
     parser.add_argument("--searches", type=int, default=100, help="training pictures that a crop is measured on")
-    parser.add_argument("--tilt", type=float, default=0.0, help="degrees by which pictures are turned clockwise")
+    parser.add_argument("--tilt", type=float, default=0.0, help="degrees by which pictures are rotated clockwise")
     parser.add_argument("--labels", default="")
     parser.add_argument("--write", type=Path, nargs="*", default=[], help="bundles whose crops to measure and write")
-    asked = parser.parse_args()
-    classifier = Classifier.load(Bundle.open(asked.bundle))
+    args = parser.parse_args()
+    classifier = Classifier.load(Bundle.open(args.bundle))
     card, judge = classifier.card, judge_of(classifier)
-    options = DataOptions(labels=asked.labels)
-    dataset = load_dataset(asked.data, card.input, options, cache=cache_folder())
-    taught = rows_of(dataset.split("train"), asked.searches).images
-    detectors = (HaarDetector(), yunet(DetectorFiles(yunet=asked.yunet)).detector, OwnDetector.shipped())
-    if asked.write:
+    options = DataOptions(labels=args.labels)
+    dataset = load_dataset(args.data, card.input, options, cache=cache_folder())
+    taught = rows_of(dataset.split("train"), args.searches).images
+    detectors = (HaarDetector(), yunet(DetectorFiles(yunet=args.yunet)).detector, OwnDetector.shipped())
+    if args.write:
         crops = {one.name: measure_crop(taught, one.detect) for one in detectors}  # type: ignore[attr-defined]
         for name, crop in crops.items():
             print(name, crop)
-        for path in asked.write:
+        for path in args.write:
             put_crops(Bundle.open(path), crops)
         return
     dataset = dataset.with_labels(card.labels)
-    sample = rows_of(dataset.split("valid"), asked.pictures)
-    scenes = [(turned(scene, asked.tilt), frame) for scene, frame in map(scene_of, sample.images)]
+    sample = rows_of(dataset.split("valid"), args.pictures)
+    scenes = [(rotated(scene, args.tilt), frame) for scene, frame in map(scene_of, sample.images)]
 
     print("| detector | faces found | cut by | scale off: median, p90 | moved: median, p90 | accuracy | lost | won |")
     print("|---|---|---|---|---|---|---|---|")

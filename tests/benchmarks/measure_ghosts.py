@@ -1,13 +1,13 @@
-"""How often something that is no face is shown in a video, and what hides it. Not a test: it needs the face networks' pictures.
+"""How often a false detection is shown in a video, and what prevents it. Not a test: it needs the face networks' images.
 
     python tests/benchmarks/measure_ghosts.py SCENES YUNET.onnx --cache CACHE [--finder BUNDLE] [--refiner BUNDLE]
 
-Every second picture that training held apart (SCENES: the folder of archives that the networks were trained on) comes into an
-empty video for 14 frames, 15 a second: moved, turned, zoomed and with noise, every frame searched and tracked as `run` does. A row
-for each score that a face which comes into the video must reach once (MIN_NEW_SCORE in devices/faces/own.py; 0: no such rule).
+Every second image that is held out of training (SCENES: the folder of archives that the networks were trained on) appears in an
+empty video for 14 frames at 15 per second: moved, rotated, zoomed and with noise; every frame is searched and tracked as in `run`.
+One row per score that a new face must reach once (MIN_NEW_SCORE in devices/faces/own.py; 0: no such rule).
 
-No face: what is shown with its centre in no head that people marked, and what YuNet, looking several times at the enlarged picture,
-does not take for a face either. So it counts what is certainly wrong, by another detector's judgement.
+A false detection is one whose centre lies in no head marked by people, and in which YuNet, run several times on the enlarged image,
+finds no face either. So only detections that another detector rejects as well are counted.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from held_faces import Held, held_apart
+from held_faces import Held, held_out_images
 
 from edgefer.devices.faces.choice import yunet
 from edgefer.devices.faces.detectors import Detector, described, min_new_score
@@ -32,14 +32,14 @@ SCORES = (0.0, 0.65, 0.7, 0.75, 0.8)
 
 @dataclass
 class Shown:
-    """frames: how many showed something that is no face. faces: how many times one was shown."""
+    """frames: how many showed a false detection. faces: how many times a true face was shown."""
 
     frames: int = 0
     faces: int = 0
 
 
-class Told:
-    """A detector that was asked already, under another rule for new faces."""
+class Replay:
+    """Returns the detections in `found`, with another rule for new faces."""
 
     looks_near = False
 
@@ -51,7 +51,7 @@ class Told:
 
 
 def clip(image_bgr: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Frames uint8 BGR of the picture's size, and for each the matrix [2, 3] from the picture to it."""
+    """Frames uint8 BGR of the image's size, and for each the matrix [2, 3] from the image to it."""
     height, width = image_bgr.shape[:2]
     side = max(height, width)
     ends = rng.uniform(-1, 1, (2, 4)) * (0.08 * side, 0.08 * side, 10, 0.1)  # pixels right and down, degrees, zoom
@@ -64,8 +64,8 @@ def clip(image_bgr: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[np.n
         yield np.clip(noisy, 0, 255).astype(np.uint8), matrix
 
 
-def in_picture(face: Detection, matrix: np.ndarray) -> np.ndarray:
-    """The face's box in the picture that the frame was made of: float64 [4], upright."""
+def in_image(face: Detection, matrix: np.ndarray) -> np.ndarray:
+    """The face's box in the image that the frame was made of: float64 [4], upright."""
     back = cv2.invertAffineTransform(matrix)
     x0, y0, x1, y1 = face.box_xyxy
     centre = back[:, :2] @ ((x0 + x1) / 2, (y0 + y1) / 2) + back[:, 2]
@@ -80,20 +80,20 @@ def is_face(box: np.ndarray, held: Held) -> bool:
 
 
 def watch(detector: Detector, held: Held, scores: tuple[float, ...], rng: np.random.Generator) -> list[Shown]:
-    """One picture's clip, under each rule."""
-    told = [Told(detector.name, score) for score in scores]
-    trackers, seen = [Tracker(one) for one in told], [Shown() for _ in scores]
+    """What is shown of one image's clip, with each rule."""
+    replays = [Replay(detector.name, score) for score in scores]
+    trackers, seen = [Tracker(one) for one in replays], [Shown() for _ in scores]
     empty = Frame(index=0, time_s=0.0, image_bgr=np.full_like(held.image_bgr, 110))
     for tracker in trackers:
         tracker.follow(empty)
     for number, (image, matrix) in enumerate(clip(held.image_bgr, rng), 1):
         found = detector.find(image)
-        for one, tracker, shown in zip(told, trackers, seen, strict=True):
+        for one, tracker, shown in zip(replays, trackers, seen, strict=True):
             one.found = found
             faces = tracker.follow(Frame(index=number, time_s=number / FPS, image_bgr=image))
-            real = [is_face(in_picture(face, matrix), held) for face in faces]
-            shown.faces += sum(real)
-            shown.frames += not all(real)
+            true = [is_face(in_image(face, matrix), held) for face in faces]
+            shown.faces += sum(true)
+            shown.frames += not all(true)
     return seen
 
 
@@ -107,10 +107,10 @@ def main() -> None:
     parser.add_argument("--finder", type=Path)
     parser.add_argument("--refiner", type=Path)
     parser.add_argument("--only", default="", help="detectors whose name begins so: own, yunet")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     cv2.setNumThreads(1)
-    held = held_apart(asked.scenes, asked.cache, asked.yunet)[::2]
-    files = DetectorFiles(yunet=asked.yunet, finder=asked.finder, refiner=asked.refiner)
+    held = held_out_images(args.scenes, args.cache, args.yunet)[::2]
+    files = DetectorFiles(yunet=args.yunet, finder=args.finder, refiner=args.refiner)
     makers = {"own": lambda: OwnDetector.of(files), "yunet": lambda: yunet(files).detector}
     print(f"{len(held)} clips of {FRAMES} frames")
     print(
@@ -118,7 +118,7 @@ def main() -> None:
     )
     print("|---|--:|--:|--:|--:|")
     for name, make in makers.items():
-        if not name.startswith(asked.only):
+        if not name.startswith(args.only):
             continue
         detector, rng = make(), np.random.default_rng(0)
         scores = SCORES if min_new_score(detector) else SCORES[:1]
@@ -126,8 +126,8 @@ def main() -> None:
         for score, *by_clip in zip(scores, *every, strict=True):
             frames, faces = sum(one.frames for one in by_clip), sum(one.faces for one in by_clip)
             if not score:
-                most = frames, faces
-            gone = [1 - part / max(1, whole) for part, whole in zip((frames, faces), most, strict=True)]
+                baseline = frames, faces
+            gone = [1 - part / max(1, whole) for part, whole in zip((frames, faces), baseline, strict=True)]
             share = frames / (FRAMES * len(held))
             print(f"| {described(detector)} | {score:g} | {share:.2%} | {gone[0]:.0%} | {gone[1]:.1%} |", flush=True)
 

@@ -1,8 +1,8 @@
-"""Measures the input pipeline against Keras's ImageDataGenerator: `python tests/measure_input.py`. Not a test: it takes
-a few minutes and prints a table.
+"""Measures the input pipeline against Keras's ImageDataGenerator: `python tests/benchmarks/measure_input.py`. Not
+a test: it takes a few minutes and prints a table.
 
-The same pictures, the same changes (rotation, shifts, zoom, flip, brightness) and the same network for both, by turns in
-one process. On a busy machine the images a second of processor time say more than those a second of the clock.
+The same images, the same changes (rotation, shifts, zoom, flip, brightness) and the same network for both, alternating in
+one process. On a busy machine, images per second of CPU time are more reliable than images per second of wall-clock time.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from edgefer.train.recipe_fields import Augment, Recipe
 from edgefer.train.recipes import load_recipe
 
 CLASSES = 7
-WARM = 4  # steps before the clock starts: tracing, and buffers that fill
-Feed = Callable[[int], Iterable]  # how many batches -> them
+WARM = 4  # steps before the measurement: tracing, and filling of buffers
+Feed = Callable[[int], Iterable]  # number of batches -> the batches
 
 
 def feeds(recipe: Recipe, split: Split) -> dict[str, Feed]:
@@ -33,7 +33,7 @@ def feeds(recipe: Recipe, split: Split) -> dict[str, Feed]:
 
     def edgefer(changes: Augment) -> Feed:
         changed = recipe.model_copy(update={"augment": changes})
-        # More epochs than are read: a stream that ends would be measured with its buffers running empty.
+        # More epochs than are read, since the buffers of a stream run empty at its end.
         return lambda steps: batches(changed, split, CLASSES, EpochSize(batch, steps), first_epoch=0, epochs=1000)
 
     def keras(steps: int):
@@ -56,8 +56,8 @@ def feeds(recipe: Recipe, split: Split) -> dict[str, Feed]:
     }
 
 
-def bare(feed: Feed, steps: int) -> tuple[float, float]:
-    """Clock and processor seconds of `steps` batches."""
+def time_alone(feed: Feed, steps: int) -> tuple[float, float]:
+    """Wall-clock and CPU seconds of `steps` batches."""
     source = iter(feed(WARM + steps))
     for _ in itertools.islice(source, WARM):
         pass
@@ -67,8 +67,8 @@ def bare(feed: Feed, steps: int) -> tuple[float, float]:
     return time.perf_counter() - began, time.process_time() - busy
 
 
-def fed(model, feed: Feed, steps: int) -> tuple[float, float]:
-    """The same while the network learns from them."""
+def time_training(model, feed: Feed, steps: int) -> tuple[float, float]:
+    """The same while the network is trained on them."""
     import tf_keras
 
     marks = []
@@ -86,10 +86,10 @@ def main() -> None:
     parser.add_argument("--recipe", default="fer-small")
     parser.add_argument("--steps", type=int, default=16, help="batches in each of the rounds")
     parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     tensorflow()
-    recipe = load_recipe(asked.recipe)
-    rng, count = np.random.default_rng(0), (WARM + 2 * asked.steps) * recipe.fit.batch_size
+    recipe = load_recipe(args.recipe)
+    rng, count = np.random.default_rng(0), (WARM + 2 * args.steps) * recipe.fit.batch_size
     shape = recipe.input.shape
     split = Split(
         images=rng.integers(0, 256, (count, *shape), np.uint8),
@@ -97,29 +97,34 @@ def main() -> None:
         ids=np.arange(count).astype(str),
     )
     model = build(recipe.model, recipe.input, CLASSES)
-    model.compile(make_optimizer(recipe, asked.steps), make_loss(recipe, split, CLASSES), metrics=["accuracy"])
+    model.compile(make_optimizer(recipe, args.steps), make_loss(recipe, split, CLASSES), metrics=["accuracy"])
 
     sources = feeds(recipe, split)
-    still = next(iter(sources["edgefer, all of the recipe's"](1)))
-    ways = {("alone", name): lambda steps, feed=feed: bare(feed, 2 * steps) for name, feed in sources.items()}
+    batch = next(iter(sources["edgefer, all of the recipe's"](1)))
+    measurements = {
+        ("alone", name): lambda steps, feed=feed: time_alone(feed, 2 * steps) for name, feed in sources.items()
+    }
     sources["the same batch again and again"] = lambda steps: (
-        tensorflow().data.Dataset.from_tensors(still).repeat(steps)
+        tensorflow().data.Dataset.from_tensors(batch).repeat(steps)
     )
-    ways |= {(recipe.name, name): lambda steps, feed=feed: fed(model, feed, steps) for name, feed in sources.items()}
-    taken: dict[tuple[str, str], list[tuple[float, float]]] = {way: [] for way in ways}
-    for _ in range(asked.rounds):
-        for way, run in ways.items():
-            taken[way].append(run(asked.steps))
+    measurements |= {
+        (recipe.name, name): lambda steps, feed=feed: time_training(model, feed, steps)
+        for name, feed in sources.items()
+    }
+    times: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in measurements}
+    for _ in range(args.rounds):
+        for key, run in measurements.items():
+            times[key].append(run(args.steps))
 
     print(
-        f"{recipe.fit.batch_size} pictures of {shape} a batch, {asked.rounds} rounds of {asked.steps} batches (alone: twice that), medians"
+        f"{recipe.fit.batch_size} pictures of {shape} a batch, {args.rounds} rounds of {args.steps} batches (alone: twice that), medians"
     )
     print("| network | fed by | images/s | images per processor second |")
     print("|---|---|---|---|")
-    for (network, name), seconds in taken.items():
+    for (network, name), seconds in times.items():
         clock, busy = (statistics.median(part) for part in zip(*seconds, strict=True))
-        pictures = recipe.fit.batch_size * asked.steps * (2 if network == "alone" else 1)
-        print(f"| {network} | {name} | {pictures / clock:,.0f} | {pictures / busy:,.0f} |")
+        images = recipe.fit.batch_size * args.steps * (2 if network == "alone" else 1)
+        print(f"| {network} | {name} | {images / clock:,.0f} | {images / busy:,.0f} |")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Measures how steady labels are and how late: `python tests/benchmarks/measure_steadiness.py BUNDLE`. Not a test: it takes
+"""Measures how steady labels are, and their delay: `python tests/benchmarks/measure_steadiness.py BUNDLE`. Not a test: it takes
 minutes and prints a table.
 
-Two kinds of faces, both with the truth. Drawn ones, for a bundle trained on them (`edgefer train --data builtin --recipe demo`,
-then convert): they move, talk, and change their expression every two seconds, small, darkened and with a camera's noise until
-the network wavers. With `--photos lfw150.zip`: photographs that talk (see talking_photos), for a network of real faces; the
-truth is what the network says of the same face when it is silent, averaged over its noise: so it measures what talking,
-noise and swaying change, not who is right.
+Two kinds of faces, both with known labels. Drawn ones, for a bundle trained on them (`edgefer train --data builtin --recipe demo`,
+then convert): they move, talk, and change their expression every two seconds, and are small, dark and noisy enough that the
+network's answers vary. With `--photos lfw150.zip`: animated photographs (see talking_photos), for a network of real faces; the
+truth is the network's label of the same face with its mouth at rest, averaged over noise: this measures the effect of talking,
+noise and swaying, not accuracy.
 
-Every preset sees the same answers. A label may change within SETTLING_S of a change of the truth; after it, it may not.
+Every preset gets the same answers. A label may change within SETTLING_S of a change of the truth, and not after that.
 """
 
 import argparse
@@ -39,7 +39,7 @@ DOUBTFUL = 0.8  # a score below which talking often leads to another label
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a network says of one face in one frame; truth: its label, which began `since_s` ago, in the clip `clip`."""
+    """A network's answer for one face in one frame of the clip `clip`; truth: its label, which began `since_s` ago."""
 
     clip: int
     track: int
@@ -53,7 +53,7 @@ class Answer:
 @dataclass(frozen=True, kw_only=True)
 class Steadiness:
     """changes_per_s, flashes_per_s: of the labels shown while the truth does not change. late_s: from each change of the truth
-    to the first right label, infinite if never. Shares of frames: right, unsure."""
+    to the first correct label, infinite if none. Shares of frames: right, unsure."""
 
     changes_per_s: float
     flashes_per_s: float
@@ -63,7 +63,7 @@ class Steadiness:
 
 
 def read(classifier: Classifier, detector: str, image_bgr: np.ndarray, face: Detection) -> tuple[dict[str, float], str]:
-    """The scores of a face, and why it cannot be read."""
+    """The scores of a face, and its quality fault, if any."""
     card = classifier.card
     pixels = face_pixels(image_bgr, face.box_xyxy, card.crop_for(detector), card.input, face.roll_deg)
     scores = classifier.predict(pixels[None])[0].tolist()
@@ -73,8 +73,8 @@ def read(classifier: Classifier, detector: str, image_bgr: np.ndarray, face: Det
 def drawn_answers(
     classifier: Classifier, seconds: float, fps: float, *, gain: float, noise: float, talking: bool
 ) -> Iterator[Answer]:
-    """Of two drawn people. Faces are found before the noise is added: a detector that loses them would leave nothing to be
-    measured."""
+    """Answers for two drawn people. Faces are detected before the noise is added, since a face that the detector loses cannot
+    be measured."""
     rng, tracker = np.random.default_rng(0), Tracker(HaarDetector())
     began: dict[int, tuple[str, float]] = {}
     for frame, truths in drawn.scene(seconds, fps, (240, 180), talking=talking):
@@ -83,10 +83,10 @@ def drawn_answers(
             if began.get(truth.person, ("",))[0] != truth.label:
                 began[truth.person] = truth.label, frame.time_s
         for face in tracker.follow(frame):
-            middle = (face.box_xyxy[0] + face.box_xyxy[2]) / 2
-            here = [truth for truth in truths if truth.box_xyxy[0] < middle < truth.box_xyxy[2]]
-            if here:
-                label, since_s = began[here[0].person]
+            centre_x = (face.box_xyxy[0] + face.box_xyxy[2]) / 2
+            matching = [truth for truth in truths if truth.box_xyxy[0] < centre_x < truth.box_xyxy[2]]
+            if matching:
+                label, since_s = began[matching[0].person]
                 scores, fault = read(classifier, "haar", np.clip(image, 0, 255).astype(np.uint8), face)
                 yield Answer(
                     clip=0, track=face.id, time_s=frame.time_s, scores=scores, fault=fault, truth=label,
@@ -95,7 +95,7 @@ def drawn_answers(
 
 
 def silent_label(classifier: Classifier, detector: Detector, photo: Photo, below: float) -> str:
-    """What the network says of the silent face; "" where that is on average under 0.5, not under `below`, or the face is not
+    """The network's label of the silent face; "" if its mean score is under 0.5 or not under `below`, or the face is not
     found."""
     frames = list(clip((photo, photo), 1.0, 4, seed=0, speaks=False))
     rows = [
@@ -110,14 +110,14 @@ def silent_label(classifier: Classifier, detector: Detector, photo: Photo, below
 
 
 def main_face(found: list[Detection]) -> list[Detection]:
-    """The largest one, in a list; none where there is none."""
+    """A list of the largest face, or an empty list."""
     return sorted(found, key=lambda face: -face.side)[:1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cast:
-    """Which photographs talk: `pairs` clips of two people each, from `archive` in the order of `seed`; `below`: only faces of
-    which the network is less sure than that while they are silent."""
+    """The photographs to animate: `pairs` clips of two people each, from `archive` in the order of `seed`; only faces whose
+    mean score while silent is under `below`."""
 
     archive: Path
     pairs: int
@@ -126,7 +126,7 @@ class Cast:
 
 
 def photo_answers(classifier: Classifier, cast: Cast, fps: float) -> Iterator[Answer]:
-    """Of clips of two people each, whose silent faces have different labels."""
+    """Answers for clips of two people each, whose silent faces have different labels."""
     detector = OwnDetector.shipped()
     waiting: list[tuple[Photo, str]] = []
     number = 0
@@ -163,7 +163,7 @@ def _clip_answers(
 def shown_labels(
     answers: list[Answer], preset: Preset, reject: float
 ) -> dict[tuple[int, int], list[tuple[Answer, str]]]:
-    """By clip and track: each answer with the label that is shown."""
+    """By clip and track: each answer with the label shown for it."""
     shown = defaultdict(list)
     smoother, playing = LabelSmoother(preset, reject=reject), 0
     for one in answers:
@@ -210,12 +210,12 @@ def plot(answers: list[Answer], labels: tuple[str, ...], reject: float, file: Pa
     names = [*labels, UNSURE]
     figure = Figure(figsize=(13, 2.6 * clips), layout="constrained")
     for number, axes in enumerate(figure.subplots(clips, 1, squeeze=False)[:, 0]):
-        some = [one for one in answers if one.clip == number]
-        times = [one.time_s for one in some]
-        axes.plot(times, [names.index(one.truth) for one in some], color="0.85", linewidth=11, label="truth")
-        for at, (name, preset) in enumerate(PRESETS.items()):
-            shown = [row for line in shown_labels(some, preset, reject).values() for row in line]
-            ys = [names.index(label) + 0.14 * (at - 1) for _, label in shown]
+        shown_clip = [one for one in answers if one.clip == number]
+        times = [one.time_s for one in shown_clip]
+        axes.plot(times, [names.index(one.truth) for one in shown_clip], color="0.85", linewidth=11, label="truth")
+        for place, (name, preset) in enumerate(PRESETS.items()):
+            shown = [row for line in shown_labels(shown_clip, preset, reject).values() for row in line]
+            ys = [names.index(label) + 0.14 * (place - 1) for _, label in shown]
             axes.step([one.time_s for one, _ in shown], ys, where="post", label=name, linewidth=1.2)
         axes.set_yticks(range(len(names)), names, fontsize=7)
         axes.set_xlabel("s")
@@ -240,33 +240,33 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=15, help="of drawn faces: standard deviation, of 255")
     parser.add_argument("--reject", type=float, default=0.45)
     parser.add_argument("--plot", type=Path, metavar="PNG", help="labels over time")
-    asked = parser.parse_args()
-    classifier = Classifier.load(Bundle.open(asked.bundle))
+    args = parser.parse_args()
+    classifier = Classifier.load(Bundle.open(args.bundle))
     seen: dict[str, list[Answer]] = {}
-    if asked.photos:
+    if args.photos:
         for name, below in (("photographs that talk", 2.0), ("those it is not sure of", DOUBTFUL)):
-            cast = Cast(archive=asked.photos, pairs=asked.pairs, seed=asked.seed, below=below)
-            seen[name] = list(photo_answers(classifier, cast, asked.fps))
+            cast = Cast(archive=args.photos, pairs=args.pairs, seed=args.seed, below=below)
+            seen[name] = list(photo_answers(classifier, cast, args.fps))
     else:
         for talking in (False, True):
-            for gain, noise in ((1.0, 0.0), (asked.gain, asked.noise)):
+            for gain, noise in ((1.0, 0.0), (args.gain, args.noise)):
                 name = f"drawn{', talking' * talking}{f', light x{gain}, noise {noise}' * (noise > 0)}"
                 seen[name] = list(
-                    drawn_answers(classifier, asked.seconds, asked.fps, gain=gain, noise=noise, talking=talking)
+                    drawn_answers(classifier, args.seconds, args.fps, gain=gain, noise=noise, talking=talking)
                 )
     print(COLUMNS, "|---|---|" + "--:|" * 8, sep="\n")
     for name, answers in seen.items():
         for preset_name, preset in PRESETS.items():
-            found = steadiness(answers, preset, asked.reject)
+            found = steadiness(answers, preset, args.reject)
             median, p95 = np.percentile(found.late_s, (50, 95), method="lower")
             print(
                 f"| {name} | {preset_name} | {found.changes_per_s:.2f} | {found.flashes_per_s:.2f} | {median:.2f} | {p95:.2f} "
                 f"| {np.isinf(found.late_s).sum()}/{len(found.late_s)} | {found.right:.1%} | {found.unsure:.1%} "
                 f"| {1 - found.right - found.unsure:.1%} |"
             )
-    if asked.plot:
+    if args.plot:
         answers = next(reversed(seen.values()))
-        plot(answers, classifier.card.labels, asked.reject, asked.plot, clips=min(4, 1 + answers[-1].clip))
+        plot(answers, classifier.card.labels, args.reject, args.plot, clips=min(4, 1 + answers[-1].clip))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What a board on a shelf lives through. Not tests: they take minutes and print what happened; exit code 1 if one failed.
+"""Faults of boards in long operation. Not tests: they take minutes and print the outcomes; exit code 1 if one failed.
 
-python tests/soak.py frames [--count 200000]   memory and lost frames over a long replay of a video
-python tests/soak.py faults                    a camera that comes and goes, a killed reader, a full disk, a damaged
-                                               model, SIGKILL: each against a real `edgefer run`
+python tests/benchmarks/soak.py frames [--count 200000]   memory and lost frames over a long replay of a video
+python tests/benchmarks/soak.py faults                    a camera that comes and goes, a killed reader, a full disk, a damaged
+                                                          model, SIGKILL: each against a real `edgefer run`
 """
 
 import argparse
@@ -36,7 +36,7 @@ from edgefer.devices.sources.cameras import open_source
 from edgefer.interpreter import Classifier, Network
 from edgefer.records import Frame
 
-APART = 25  # frames between two searches for faces in the soak; they are followed in between
+APART = 25  # frames between two face searches in the soak; faces are tracked in between
 FLAT_MB = 5
 TIMES_UNPLUGGED = 50
 
@@ -59,26 +59,26 @@ def video(file: Path, seconds: float, size: tuple[int, int], people: int = 1) ->
 
 
 class Lines:
-    """A text file that is only counted: each line must be the next frame's."""
+    """A text file that only counts its lines: each must be of the next frame."""
 
     def __init__(self) -> None:
         self.count, self.faces = 0, 0
 
     def write(self, text: str) -> int:
         for line in text.splitlines():
-            told = json.loads(line)
-            if told["frame"] != self.count:
-                raise SystemExit(f"Frame {told['frame']} came after {self.count - 1} frames: one was lost.")
+            record = json.loads(line)
+            if record["frame"] != self.count:
+                raise SystemExit(f"Frame {record['frame']} came after {self.count - 1} frames: one was lost.")
             self.count += 1
-            self.faces += len(told["faces"])
+            self.faces += len(record["faces"])
         return len(text)
 
     def flush(self) -> None:
         pass
 
 
-def over_and_over(file: Path, count: int) -> Iterator[Frame]:
-    """The video's frames, from the start again and again, numbered and timed as one long video."""
+def repeated(file: Path, count: int) -> Iterator[Frame]:
+    """The video's frames, repeated, with the numbers and times of one long video."""
     index = 0
     while index < count:
         with open_source(str(file)) as source:
@@ -88,7 +88,7 @@ def over_and_over(file: Path, count: int) -> Iterator[Frame]:
 
 
 def soak_frames(count: int, real: bool) -> bool:
-    """Whether memory stayed flat after the first tenth, and no frame was lost."""
+    """Whether memory use was constant after the first tenth, and no frame was lost."""
     setattr(Pace, "apart", APART)  # noqa: B010
     if real:
         classifier = Classifier.load(Bundle.open(shipped_bundles()["fer-small"]))
@@ -108,7 +108,7 @@ def soak_frames(count: int, real: bool) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         file = video(Path(folder) / "faces.mp4", 10, (160, 120))
         summary = loop.run(
-            over_and_over(file, count), Session(classifier, HaarDetector(width=160), smooth=PRESETS["responsive"], reject=0.45),
+            repeated(file, count), Session(classifier, HaarDetector(width=160), smooth=PRESETS["responsive"], reject=0.45),
             [JsonLines(lines)], frames=count, stats=RunStats(on_frame=on_frame),
         )  # fmt: skip
     warm = [megabytes for done, megabytes in rows if done >= count // 10]
@@ -122,7 +122,7 @@ def soak_frames(count: int, real: bool) -> bool:
 
 
 class Camera(http.server.BaseHTTPRequestHandler):
-    """Drawn faces over HTTP while the server is `on`; then the connection breaks off, and none is made."""
+    """Drawn faces over HTTP while the server is `on`; otherwise connections break off and new ones are refused."""
 
     def do_GET(self) -> None:
         if not self.server.on.is_set():  # type: ignore[attr-defined]
@@ -152,10 +152,10 @@ def camera() -> http.server.ThreadingHTTPServer:
     return server
 
 
-def run(*arguments: object, **how) -> subprocess.Popen:
+def run(*arguments: object, **options) -> subprocess.Popen:
     code = "from edgefer.cli import main; main()"
     command = [sys.executable, "-c", code, "run", *map(str, arguments), "--headless"]
-    return subprocess.Popen(command, **({"stderr": subprocess.PIPE, "text": True} | how))
+    return subprocess.Popen(command, **({"stderr": subprocess.PIPE, "text": True} | options))
 
 
 def playable(file: Path) -> int:
@@ -164,11 +164,11 @@ def playable(file: Path) -> int:
         return sum(1 for _ in source)
 
 
-def ended(process: subprocess.Popen, codes: tuple[int, ...] = (0,)) -> str:
-    """What a run said that came to its end."""
-    _, said = process.communicate(timeout=300)
-    assert process.returncode in codes and "Traceback" not in said, f"exit {process.returncode}: {said}"
-    return said
+def output_of(process: subprocess.Popen, codes: tuple[int, ...] = (0,)) -> str:
+    """The error output of a run that has ended."""
+    _, output = process.communicate(timeout=300)
+    assert process.returncode in codes and "Traceback" not in output, f"exit {process.returncode}: {output}"
+    return output
 
 
 def camera_removed(folder: Path) -> str:
@@ -182,34 +182,32 @@ def camera_removed(folder: Path) -> str:
         server.on.clear()  # type: ignore[attr-defined]
         time.sleep(0.3)
         server.on.set()  # type: ignore[attr-defined]
-        for _ in range(10):  # more than were on their way
+        for _ in range(10):  # more than were in the buffers
             assert json.loads(process.stdout.readline())["frame"] == lines
             lines += 1
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
-    said = ended(process)
-    return (
-        f"{said.count('is back')} times back, {playable(saved)} frames saved, ended in {time.monotonic() - began:.1f} s"
-    )
+    output = output_of(process)
+    return f"{output.count('is back')} times back, {playable(saved)} frames saved, ended in {time.monotonic() - began:.1f} s"
 
 
 def reader_killed(folder: Path) -> str:
-    film, saved = video(folder / "film.mp4", 10, (160, 120)), folder / "out.mp4"
-    process = run("fer-small", "--source", film, "--json", "--save", saved, stdout=subprocess.PIPE)
+    clip, saved = video(folder / "clip.mp4", 10, (160, 120)), folder / "out.mp4"
+    process = run("fer-small", "--source", clip, "--json", "--save", saved, stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()
     process.stdout = None
-    said = ended(process, (0, 1))  # 1: not everything was written
-    assert playable(saved) == 150, f"{playable(saved)} of 150 frames are in the video: {said}"
+    output = output_of(process, (0, 1))  # 1: not everything was written
+    assert playable(saved) == 150, f"{playable(saved)} of 150 frames are in the video: {output}"
     return "all 150 frames saved"
 
 
 def disk_full(folder: Path) -> str:
     small, outcomes = folder / "small", []
     small.mkdir()
-    film, lines = video(folder / "film.mp4", 20, (480, 360), 2), folder / "lines.jsonl"
-    for megabytes, codes in ((5, (2,)), (21, (0, 1))):  # full from the start, and as it goes
+    clip, lines = video(folder / "clip.mp4", 20, (480, 360), 2), folder / "lines.jsonl"
+    for megabytes, codes in ((5, (2,)), (21, (0, 1))):  # full from the start, and full during the run
         try:
             subprocess.run(
                 ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", small], check=True, capture_output=True
@@ -218,71 +216,71 @@ def disk_full(folder: Path) -> str:
             return "not tried: needs root, to mount a small disk"
         try:
             with lines.open("w") as out:
-                process = run("fer-small", "--source", film, "--json", "--save", small / "out.mp4", stdout=out)
-                said = ended(process, codes)
-            assert codes == (2,) or len(lines.read_text().splitlines()) == 300, "the other results are whole"
+                process = run("fer-small", "--source", clip, "--json", "--save", small / "out.mp4", stdout=out)
+                output = output_of(process, codes)
+            assert codes == (2,) or len(lines.read_text().splitlines()) == 300, "the other results are complete"
             left = [file.name for file in small.iterdir()]
             assert left == ([] if codes == (2,) else ["out.mp4"]), f"on the disk {left}"
             frames = playable(small / "out.mp4") if left else 0
-            outcomes.append(f"{megabytes} MB: {frames} frames; said: {' '.join(said.split())[:160]}")
+            outcomes.append(f"{megabytes} MB: {frames} frames; said: {' '.join(output.split())[:160]}")
         finally:
             subprocess.run(["umount", small], check=True)
     return "; ".join(outcomes)
 
 
 def model_damaged(folder: Path) -> str:
-    film, bundle, lines = video(folder / "film.mp4", 10, (160, 120)), folder / "bundle", folder / "lines.jsonl"
+    clip, bundle, lines = video(folder / "clip.mp4", 10, (160, 120)), folder / "bundle", folder / "lines.jsonl"
     shutil.copytree(shipped_bundles()["fer-small"], bundle)
     with lines.open("w") as out:
-        process = run(bundle, "--source", film, "--json", stdout=out)
+        process = run(bundle, "--source", clip, "--json", stdout=out)
         while not lines.read_text():
             time.sleep(0.05)
         (bundle / "int8.tflite").write_bytes(b"damaged")
         (bundle / "card.json").unlink()
-        ended(process)
+        output_of(process)
     assert len(lines.read_text().splitlines()) == 150
-    again = run(bundle, "--source", film)
-    said = again.communicate(timeout=60)[1].strip()
-    assert again.returncode == 2 and "Traceback" not in said
-    return f"all 150 results; started again: {said}"
+    again = run(bundle, "--source", clip)
+    output = again.communicate(timeout=60)[1].strip()
+    assert again.returncode == 2 and "Traceback" not in output
+    return f"all 150 results; started again: {output}"
 
 
 def killed_and_restarted(folder: Path) -> str:
-    film, saved, lines = video(folder / "film.mp4", 10, (160, 120)), folder / "out.mp4", folder / "lines.jsonl"
+    clip, saved, lines = video(folder / "clip.mp4", 10, (160, 120)), folder / "out.mp4", folder / "lines.jsonl"
     with lines.open("w") as out:
-        first = run("fer-small", "--source", film, "--json", "--save", saved, stdout=out)
+        first = run("fer-small", "--source", clip, "--json", "--save", saved, stdout=out)
         while len(lines.read_text().splitlines()) < 20:
             time.sleep(0.05)
         first.kill()
         first.wait()
-    assert not saved.exists(), "half a video under the name of a whole one"
+    assert not saved.exists(), "an incomplete video under the name of a complete one"
     half = [file.name for file in folder.glob(".partial*")]
-    ended(run("fer-small", "--source", film, "--save", saved, stdout=subprocess.DEVNULL))
+    output_of(run("fer-small", "--source", clip, "--save", saved, stdout=subprocess.DEVNULL))
     assert playable(saved) == 150
     return f"no half video; again: all 150 frames. Left by the killed one: {half}, then {[f.name for f in folder.glob('.partial*')]}"
 
 
 def faults() -> bool:
     print("| fault | outcome |\n|---|---|")
-    well = True  # however loaded the machine is: nothing here is timed
+    passed = True  # also on a busy machine: no time limit is checked
     for fault in (reader_killed, disk_full, model_damaged, killed_and_restarted, camera_removed):
         with tempfile.TemporaryDirectory() as folder:
             try:
                 outcome = fault(Path(folder))
             except Exception as error:
-                outcome, well = f"FAILED: {type(error).__name__}: {error}", False
+                outcome, passed = f"FAILED: {type(error).__name__}: {error}", False
         print(f"| {fault.__name__.replace('_', ' ')} | {outcome} |", flush=True)
-    return well
+    return passed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("frames", "faults"))
+    parser.add_argument("mode", choices=("frames", "faults"))
     parser.add_argument("--count", type=int, default=200_000)
     parser.add_argument("--real", action="store_true", help="frames: fer-small, not a network of 2 kB")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     os.environ["DISPLAY"] = ""
-    sys.exit(0 if (soak_frames(asked.count, asked.real) if asked.what == "frames" else faults()) else 1)
+    sys.exit(0 if (soak_frames(args.count, args.real) if args.mode == "frames" else faults()) else 1)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Photographs that talk: a still face whose jaw is made to open and close, before a camera that sways, adds noise and
-compresses. Nearer to a real talking face than drawn ones: its skin, light and ambiguity are real, and the face is found and cut
-out as in `edgefer run`. What it lacks: lips that form sounds, cheeks and eyes that move along, heads that turn.
+"""Animated photographs of faces: the jaw opens and closes as in speech, and the simulated camera sways, adds noise and compresses.
+Closer to a real talking face than drawn ones: skin, light and ambiguity are real, and the face is detected and cut out as in
+`edgefer run`. Not simulated: lips that form sounds, movement of cheeks and eyes, heads that turn.
 
-Of each clip the first half shows one person and the second another in the same place, so that the moment of the change is known.
+The first half of each clip shows one person and the second half another in the same place, so the time of the change is known.
 """
 
 import zipfile
@@ -19,15 +19,15 @@ from edgefer.devices.faces.canvas import MapNetwork
 from edgefer.devices.faces.own import OwnDetector, Refiner
 from edgefer.records import Frame
 
-SIZE = 240, 180  # of the camera's picture
-EYES_AT, EYES_APART = (120.0, 78.0), 30.0  # in it, so that a face has about 70 pixels
-GAP = 0.38  # of the mouth's width: how far the loudest syllable opens it
-NOISE, QUALITY = 4.0, 80  # standard deviation of 255; JPEG
+SIZE = 240, 180  # of the camera's image
+EYES_AT, EYES_APART = (120.0, 78.0), 30.0  # in the image: a face is about 70 pixels wide
+GAP = 0.38  # share of the mouth's width by which the loudest syllable opens it
+NOISE, QUALITY = 4.0, 80  # standard deviation on the scale of 255; JPEG quality
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A face moved to EYES_AT: uint8 BGR of SIZE; its mouth's middle, and the vector from there to its right corner."""
+    """A face moved to EYES_AT: uint8 BGR of SIZE; the centre of its mouth, and the vector from there to its right corner."""
 
     image_bgr: np.ndarray
     mouth_xy: np.ndarray
@@ -35,15 +35,15 @@ class Photo:
 
 
 def photos(archive: Path, count: int, seed: int) -> Iterator[Photo]:
-    """`count` of the archive's pictures in a random order, those in which one face is found for sure."""
+    """`count` of the archive's images in random order, only those in which exactly one face is detected with a high score."""
     detector = OwnDetector.shipped()
     refiner = Refiner(MapNetwork.open(Bundle.open(shipped_networks()["face-refiner"])))
     with zipfile.ZipFile(archive) as files:
         names = sorted(name for name in files.namelist() if name.endswith(".jpg"))
-        for at in np.random.default_rng(seed).permutation(len(names)):
+        for index in np.random.default_rng(seed).permutation(len(names)):
             if not count:
                 return
-            image = cv2.imdecode(np.frombuffer(files.read(names[at]), np.uint8), cv2.IMREAD_COLOR)
+            image = cv2.imdecode(np.frombuffer(files.read(names[index]), np.uint8), cv2.IMREAD_COLOR)
             found = detector.find(image)
             if len(found) == 1 and found[0].score > 0.9:
                 points = refiner.refine(image, np.array([found[0].box_xyxy], np.float32)).points[0]
@@ -55,17 +55,17 @@ def _placed(image: np.ndarray, points: np.ndarray) -> Photo:
     """points: of edgefer.faces.Refined, [5, 2]."""
     across = points[1] - points[0]
     angle_deg, scale = float(np.degrees(np.arctan2(across[1], across[0]))), EYES_APART / float(np.hypot(*across))
-    middle = (points[0] + points[1]) / 2
-    matrix = cv2.getRotationMatrix2D((float(middle[0]), float(middle[1])), angle_deg, scale)
-    matrix[:, 2] += np.array(EYES_AT) - middle
+    centre = (points[0] + points[1]) / 2
+    matrix = cv2.getRotationMatrix2D((float(centre[0]), float(centre[1])), angle_deg, scale)
+    matrix[:, 2] += np.array(EYES_AT) - centre
     left, right = points[3:] @ matrix[:, :2].T + matrix[:, 2]
     moved = cv2.warpAffine(image, matrix, SIZE, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
     return Photo(moved, (left + right) / 2, (right - left) / 2)
 
 
 def talking(photo: Photo, jaw: float) -> np.ndarray:
-    """The photo with its mouth opened by `jaw`, 0..1: what lies below the line between the lips moves down, less the farther
-    it is, over a dark mouth."""
+    """The photo with its mouth opened by `jaw`, 0..1: the part below the line between the lips moves down, less with greater
+    distance, over a dark mouth."""
     half = float(np.hypot(*photo.corner_xy))
     x_axis = photo.corner_xy / half
     y, x = np.mgrid[: SIZE[1], : SIZE[0]].astype(np.float32)
@@ -90,7 +90,7 @@ def talking(photo: Photo, jaw: float) -> np.ndarray:
 
 
 def clip(pair: tuple[Photo, Photo], seconds: float, fps: float, seed: int, speaks: bool = True) -> Iterator[Frame]:
-    """Half of `seconds` the first, then the second, both in the midst of their talk, before one swaying camera."""
+    """Frames of the first person for half of `seconds`, then of the second, both already talking, from one swaying camera."""
     rng = np.random.default_rng(seed)
     jaw = drawn.speech(seconds, rng)
     phase, rate = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0.1, 0.35, 4)
