@@ -55,7 +55,7 @@ def test_oversized_network_is_refused_before_it_is_built(tmp_path, layers, monke
     from edgefer.train.recipes import load_recipe
 
     changes = (f"model.layers={layers}", "fit.batch_size=65536", "input.height=128", "input.width=128")
-    monkeypatch.setattr("edgefer.train.data.load.PER_CLASS", 40)
+    monkeypatch.setattr("edgefer.train.data.load.PER_CLASS", 8)
     with pytest.raises(InputError, match="GB"):
         train(TrainConfig(recipe=load_recipe("demo", changes), data="builtin"), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -211,7 +211,7 @@ def test_kill_9_and_resume_gives_the_uninterrupted_run(edgefer, cache, tmp_path)
         "--epochs",
         "5",
         "--set",
-        'model.layers="C16/2 C16 C32/2"',
+        'model.layers="C8/2 C8/2"',
     )
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     edgefer(*order, "--out", whole)
