@@ -1,4 +1,4 @@
-"""The memory that a network needs is computed before it is allocated."""
+"""What a network would take of memory is known before it is taken."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_activations_are_counted_at_every_call(keras, network):
     assert memory.activations(iter(twice.layers))[1] == 3 * 48 * 48  # the input itself is one
 
 
-def test_batch_too_large_for_the_memory_is_refused_and_one_that_fits_is_suggested(network, monkeypatch):
+def test_a_batch_that_no_memory_holds_is_refused_with_one_that_fits(network, monkeypatch):
     monkeypatch.setattr(memory, "installed_bytes", lambda: 10_000_000)
     memory.check_training(network, 64)
     with pytest.raises(InputError, match=r"--batch-size 3\d,") as refused:
@@ -44,18 +44,18 @@ def test_a_large_network_gets_smaller_batches(network, monkeypatch):
     assert memory.batch_for(network) == 10
 
 
-def test_installed_memory_is_read():
+def test_there_is_memory_here():
     assert memory.installed_bytes() > 100_000_000
 
 
 @pytest.mark.parametrize("layers", ["C99999999", "C512 C512 C512"])
-def test_oversized_network_is_refused_before_it_is_built(tmp_path, layers, monkeypatch):
+def test_a_recipe_of_an_absurd_network_is_refused_before_it_is_made(tmp_path, layers, monkeypatch):
     from edgefer.train.config import TrainConfig
     from edgefer.train.pipeline import train
     from edgefer.train.recipes import load_recipe
 
     changes = (f"model.layers={layers}", "fit.batch_size=65536", "input.height=128", "input.width=128")
-    monkeypatch.setattr("edgefer.train.data.load.PER_CLASS", 8)
+    monkeypatch.setattr("edgefer.train.data.load.PER_CLASS", 40)
     with pytest.raises(InputError, match="GB"):
         train(TrainConfig(recipe=load_recipe("demo", changes), data="builtin"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
