@@ -7,7 +7,8 @@ crops_<name>   the same                       with the crop of that detector; bu
 pixels         uint8 [n, height, width, c]    the network's input images
 answers_<variant>  int8 or float32 [n, classes]  that network's own output for `pixels`, on the machine that made it
 quanta_int8    float64 [k, 2]                 scale and zero point of each tensor computed in int8
-labels, temperature, faces, output            from the card: not visible in pixels or answers; older bundles have no output
+labels, temperature, faces, output, limits    from the card: not visible in pixels or answers; older bundles have no output
+                                              and no limits
 
 The images are drawn faces and noise, so a bundle contains no photographs. The file is untrusted: it is read once per run,
 with bounded sizes, and compared with the card before it is used.
@@ -94,6 +95,7 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
         "temperature": np.array(card.temperature),
         "faces": np.array(card.faces),
         "output": np.array(card.output.values),
+        "limits": np.array(_limits(card)),
     }
     for variant, content in networks.items():
         arrays[f"answers_{variant}"] = Network.of(content, card, RuntimeOptions(runtime=runtime)).raw(arrays["pixels"])
@@ -125,6 +127,7 @@ def _specs(card: ModelCard) -> dict[str, ArraySpec]:
         "temperature": ArraySpec(dtypes=("<f8",), shape=()),
         "faces": ArraySpec(dtypes=TEXT, shape=(), max_chars=MAX_TEXT),
         "output": ArraySpec(dtypes=TEXT, shape=(), max_chars=MAX_TEXT),
+        "limits": ArraySpec(dtypes=("<f8",), shape=(3,)),
         "frames": ArraySpec(dtypes=IMAGE, shape=((MAX_IMAGES,), (MAX_FRAME,), (MAX_FRAME,), 3)),
         "boxes": ArraySpec(dtypes=("<i8", "<i4"), shape=((MAX_IMAGES,), 4)),
         "crops": images,
@@ -142,9 +145,13 @@ def _checked(arrays: dict[str, np.ndarray], bundle: Bundle) -> dict[str, Any]:
     for name in ("frames", "boxes", "crops", "pixels", *expected):
         if name not in arrays:
             raise ValueError(f"there is no {name}")
-    for name, what, here in (("faces", "faces are", card.faces), ("output", "output is", card.output.values)):
-        if name in arrays and arrays[name].item() != here:
-            raise _other(bundle, what, here, arrays[name].item())
+    for name, what, here in (
+        ("faces", "faces are", card.faces),
+        ("output", "output is", card.output.values),
+        ("limits", "limits are", _limits(card)),
+    ):
+        if name in arrays and arrays[name].tolist() != here:
+            raise _other(bundle, what, here, arrays[name].tolist())
     frames, boxes, pixels = arrays["frames"], arrays["boxes"], arrays["pixels"]
     names = list(stored_crops(card))
     crops = {names[0]: arrays["crops"]}
@@ -172,6 +179,10 @@ def _checked(arrays: dict[str, np.ndarray], bundle: Bundle) -> dict[str, Any]:
         "faces": str(arrays["faces"].item()) if "faces" in arrays else "",
         "quanta": quanta,
     }
+
+
+def _limits(card: ModelCard) -> list[float]:
+    return [card.limits.min_light, card.limits.max_light, card.limits.min_sharpness]
 
 
 def _check_boxes(boxes: np.ndarray, crop: CropSpec, frame: tuple[int, ...]) -> None:

@@ -73,6 +73,7 @@ def test_array_of_a_wrong_type_shape_count_or_range_is_named(bundle):
     assert "output is logits but its parity vectors were made with p" in complaint(
         bundle, output=np.array("probabilities")
     )
+    assert "but its parity vectors were made with [0.0, 1.0, 2.0]" in complaint(bundle, limits=np.arange(3.0))
     assert "labels has the type <U4000" in complaint(bundle, labels=good["labels"].astype("U4000"))
     assert "there are 3 boxes for 4 frames" in complaint(bundle, boxes=good["boxes"][:3])
     assert "there are 47 answers of int8 for 48 images" in complaint(bundle, answers_int8=good["answers_int8"][1:])
