@@ -24,7 +24,7 @@ NO_SYSTEMD = "systemd is not running on this computer: `edgefer service install 
 app = App(help="Run `edgefer run` as a systemd service.")
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # run's options are taken without "--", too
 def install(
     arguments: Annotated[
         list[str],

@@ -211,6 +211,17 @@ def test_repeated_options_are_all_kept(tmp_path, monkeypatch):
     assert words[:6] == ["--camera", "0", "--on", "happy=true", "--on", "sad=echo a b"]
 
 
+def test_options_of_run_are_accepted_without_a_double_dash(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    units = [
+        CliRunner().invoke(app, ["service", "install", "--print", *dashes, "--camera", "0", "--blur-faces"]).output
+        for dashes in ([], ["--"])
+    ]
+    assert "run --camera 0 --blur-faces" in units[0] and units[0] == units[1]
+    refused = CliRunner().invoke(app, ["service", "install", "--prnt", "--camera", "0"])
+    assert refused.exit_code == 2 and "No such option: --prnt" in refused.output
+
+
 def test_service_command_prints_the_unit_of_the_given_run(edgefer, tmp_path):
     (tmp_path / "film.mp4").write_bytes(b"film")
     printed = edgefer("service", "install", "--print", "--", "--camera", "0", "--csv", "out.csv", cwd=tmp_path).stdout
