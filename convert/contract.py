@@ -12,6 +12,7 @@ from edgefer.errors import InputError
 from edgefer.interpreter import MIN_LEVELS, levels
 from edgefer.metrics import wilson_interval
 from edgefer.options import Color
+from edgefer.preprocess import quantized_table
 from edgefer.text import printable
 from edgefer.train.data.dataset import Split
 
@@ -61,7 +62,7 @@ class Quanta:
 
     def holds(self, spec: InputSpec) -> bool:
         """Whether it distinguishes the pixels that `spec` scales."""
-        return levels(spec, self.dtype, self.step, self.zero) >= MIN_LEVELS
+        return levels(quantized_table(spec, self.dtype, self.step, self.zero)) >= MIN_LEVELS
 
     def __str__(self) -> str:
         low, high = np.iinfo(self.dtype).min, np.iinfo(self.dtype).max

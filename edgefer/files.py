@@ -18,6 +18,15 @@ MAX_JSON = 64 << 20
 MAX_NETWORK = 1 << 30  # of a .tflite, .keras or .npz file
 
 
+def user_cache() -> Path:
+    """edgefer/ in the user's cache (XDG Base Directory Specification); nothing can be kept there for a user without a home."""
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # as in a container
+        cache = Path("/nonexistent")  # not a folder that others may write to
+    return cache / "edgefer"
+
+
 def read_regular(path: Path, limit: int, *, error: type[InputError] = InputError) -> bytes:
     """The content of a regular file, or of a link to one, of at most `limit` bytes.
 

@@ -288,17 +288,18 @@ def _input_table(inputs: dict, spec: InputSpec, name: str) -> np.ndarray:
     if inputs["dtype"] == np.float32:
         return float_table(spec)
     scale, zero = inputs["quantization"]
-    if (found := levels(spec, inputs["dtype"], scale, zero)) < MIN_LEVELS:
+    table = quantized_table(spec, inputs["dtype"], scale, zero)
+    if (found := levels(table)) < MIN_LEVELS:
         raise BundleError(
             f"{name} has a {np.dtype(inputs['dtype']).name} input (scale {scale:.6g}, zero point {zero}) that distinguishes only "
             f"{found} of the 256 pixel values under the scale and offset of its card: they do not belong together."
         )
-    return quantized_table(spec, inputs["dtype"], scale, zero)
+    return table
 
 
-def levels(spec: InputSpec, dtype: type, scale: float, zero: int) -> int:
-    """How many of the 256 pixel values a quantized input distinguishes under a stated contract, in its worst channel."""
-    return min(len(np.unique(channel)) for channel in quantized_table(spec, dtype, scale, zero).T)
+def levels(table: np.ndarray) -> int:
+    """How many of the 256 pixel values a quantized input distinguishes, in its worst channel. table: `quantized_table`'s."""
+    return min(len(np.unique(channel)) for channel in table.T)
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:

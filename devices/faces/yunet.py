@@ -1,7 +1,6 @@
 """YuNet through OpenCV: a small, fast face detector that also locates the eyes. Downloaded on first use."""
 
 import hashlib
-import os
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from http.client import HTTPException
@@ -12,6 +11,7 @@ import numpy as np
 
 from edgefer.bundle import write_file
 from edgefer.errors import EdgeferError, MissingDependency, SourceError
+from edgefer.files import user_cache
 from edgefer.native import native_path
 from edgefer.records import Box, Detection
 from edgefer.text import printable
@@ -82,11 +82,7 @@ def _detection(row: np.ndarray, score: float) -> Detection:
 
 def cached_yunet() -> Path:
     """The path of the downloaded file: edgefer/ in the user's cache (XDG Base Directory Specification)."""
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # a user without a home, as in a container
-        cache = Path("/nonexistent")  # not a folder that others may write to
-    return cache / "edgefer" / "detectors" / FILE
+    return user_cache() / "detectors" / FILE
 
 
 def fetch_yunet(to: Path, *, url: str = URL, track: Track = lambda chunks, total, what: chunks) -> Path:

@@ -4,7 +4,6 @@ import os
 
 import cv2
 
-from edgefer.devices.board.probes import opens_window
 from edgefer.devices.outputs.overlay import View
 from edgefer.devices.outputs.sink import Sink
 from edgefer.records import Frame
@@ -23,7 +22,11 @@ class Window(Sink):
     @staticmethod
     def possible() -> bool:
         """Whether a window can open."""
-        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) and opens_window()[0]
+        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            return False
+        from edgefer.devices.board.probes import opens_window  # which looks for installed packages
+
+        return opens_window()[0]
 
     def write(self, frame: Frame) -> None:
         cv2.imshow(self.TITLE, self._view.annotated(frame))

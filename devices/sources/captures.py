@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgefer.devices.board.probes import NUMPY_1
 from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import MissingDependency, SourceError
 from edgefer.quiet import hush_codecs
@@ -135,6 +134,8 @@ def picamera2():
             f"A CSI camera needs Picamera2, which cannot be imported ({error}): {PICAMERA2_FIX}."
         ) from None
     except (ValueError, AttributeError) as error:  # "numpy.dtype size changed": apt's was built for numpy 1
+        from edgefer.devices.board.probes import NUMPY_1  # which looks for installed packages
+
         raise MissingDependency(f"Picamera2 does not work with numpy {np.__version__} ({error}): {NUMPY_1}") from None
 
 

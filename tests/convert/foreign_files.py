@@ -3,6 +3,9 @@
 from pathlib import Path
 
 from edgefer.bundle import Bundle, shipped_bundles
+from edgefer.convert.contract import Stated
+from edgefer.convert.import_options import Request
+from edgefer.convert.importing import import_network
 from edgefer.tflite.metadata import with_metadata
 
 
@@ -29,3 +32,7 @@ def labelled(folder: Path, **origin: str) -> Path:
     card = Bundle.open(shipped_bundles()["fer-nano"]).card.model_copy(update=origin)
     (folder / "theirs.tflite").write_bytes(with_metadata(int8_file(), card))
     return folder / "theirs.tflite"
+
+
+def import_file(path, out, **stated):
+    return import_network(Request(path=path, stated=Stated(**stated)), out)

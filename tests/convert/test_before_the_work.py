@@ -166,3 +166,20 @@ def test_epochs_without_fine_tuning_are_refused():
 def test_control_characters_in_author_or_license_are_refused_before_the_work(option):
     with pytest.raises(InputError, match=rf"--{option} holds the control character '\\x1b'"):
         Plan(**{option: "Ada\x1b[31m"})
+
+
+def test_user_without_a_home_only_goes_without_a_cache(monkeypatch):
+    """Path.home() raises RuntimeError for one, as in a container."""
+    from edgefer.devices.faces.yunet import cached_yunet
+    from edgefer.train.data.cache import cache_folder, store_arrays
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert not cached_yunet().exists()
+    monkeypatch.setattr(
+        Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(PermissionError())
+    )  # tests may run as root
+    store_arrays(cache_folder() / "kept.npz", {})

@@ -2,35 +2,27 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles
-from edgefer.card import InputSpec, OutputSpec
+from edgefer.card import OutputSpec
 from edgefer.convert.contract import (
-    Hypothesis,
     Stated,
-    candidates,
-    choose,
-    describe,
-    measure,
     parse_scale,
-    stated_scale,
 )
-from edgefer.convert.foreign import parse_labels, read_foreign, read_labels
+from edgefer.convert.foreign import read_foreign
 from edgefer.convert.import_options import Request
-from edgefer.convert.importing import import_network, measured_images
-from edgefer.errors import BundleError, EdgeferError, InputError
+from edgefer.convert.importing import import_network
+from edgefer.errors import EdgeferError, InputError
 from edgefer.interpreter import Network, softmax
 from edgefer.options import Color
 from edgefer.parity import verify
 from edgefer.train.backend import tensorflow
-from edgefer.train.data.dataset import Split
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.networks import load_keras
-from tests.convert.foreign_files import changed, int8_file, labelled
+from tests.convert.foreign_files import changed, import_file, int8_file, labelled
 
 pytestmark = pytest.mark.timeout(900)  # the first test also trains the network, while other tests run
 
@@ -66,10 +58,6 @@ def wrapped(keras, network, scale, offset):
     pixels = keras.Input((48, 48, 1))
     x = keras.layers.Rescaling(scale, offset=offset)(pixels)
     return keras.Model(pixels, keras.layers.Softmax()(network(x)))
-
-
-def import_file(path, out, **stated):
-    return import_network(Request(path=path, stated=Stated(**stated)), out)
 
 
 def test_input_scaling_is_measured_and_accuracy_is_kept(keras, network, labels, builtin, edgefer, tmp_path):
@@ -297,51 +285,6 @@ def test_softmax_inside_the_last_dense_layer_is_applied_once(keras, tmp_path):
     assert load_keras(imported.bundle, "keras").layers[-1].activation.__name__ == "linear"
 
 
-def test_labels_in_the_wrong_order_are_refused_and_the_right_order_is_suggested():
-    names, classes = ("calm", "joy", "wow"), 3
-    labels = np.tile(np.arange(classes), 20)
-    split = Split(images=np.zeros((60, 1, 1, 1), np.uint8), labels=labels, ids=np.arange(60))
-    known = Stated(scale=parse_scale("0..1"), color=Color.GRAY, labels=("joy", "wow", "calm"))
-    found = measure(candidates(known, 1, classes, names), split, names, lambda _: np.eye(classes)[labels])
-    with pytest.raises(InputError, match=r"0\.0%.*by these images that is calm,joy,wow"):
-        choose(found, "x.h5")
-    blind = measure(candidates(known, 1, classes, names), split, names, lambda _: np.eye(classes)[0 * labels])
-    assert [one.suggested for one in blind] == [()]
-
-
-def test_scale_of_1_255_in_float32_is_described_as_0_to_1():
-    assert describe(stated_scale((np.float32(1 / 255), 0))) == "pixels as 0..1"
-    assert describe(stated_scale((0.0039, 0))) == "pixels * 0.0039 + 0"
-
-
-def test_contract_is_refused_if_the_images_do_not_decide_it():
-    spec = InputSpec(height=48, width=48, color="rgb")
-    known = Stated(labels=("a", "b"), output=OutputSpec())
-    contracts = candidates(known, spec.channels, 2)
-    assert {one.color for one in contracts} == {Color.RGB, Color.BGR} and len(contracts) == 10
-    right = np.arange(400) % 10 < 9
-    with pytest.raises(InputError, match=r"do not decide .*\. State --color, or give images in color\.$"):
-        choose([Hypothesis(contracts[0], right), Hypothesis(contracts[1], right)], "it")
-    with pytest.raises(InputError, match=r"\. State --scale and --color, or give more images\.$"):
-        choose([Hypothesis(one, right) for one in contracts], "it")
-    worse = right & (np.arange(400) % 7 > 0)
-    assert choose([Hypothesis(contracts[0], right), Hypothesis(contracts[1], worse)], "it") == contracts[0]
-    with pytest.raises(InputError, match=r"more often than guessing.* as it is stated, leave --data out\.$"):
-        choose([Hypothesis(contracts[0], np.arange(400) % 2 < 1)], "it")
-
-
-def test_a_constant_answer_is_no_better_than_guessing_however_frequent_its_label_is():
-    """A network that is fed wrongly often gives every image the same label, which may be the most frequent one."""
-    names = ("angry", "happy", "sad", "neutral")
-    truth = np.repeat([0, 1, 2, 3], [50, 300, 25, 25])
-    split = Split(images=np.zeros((400, 1)), labels=truth, ids=np.arange(400).astype(str))
-    contracts = candidates(Stated(labels=names, scale=parse_scale("0..1"), output=OutputSpec()), 1, 4, names)
-    constant, informed = np.eye(4)[np.full(400, 1)], np.eye(4)[np.where(np.arange(400) % 10, truth, 1)]
-    with pytest.raises(InputError, match="more often than guessing"):
-        choose(measure(contracts, split, names, lambda contract: constant), "it")
-    assert choose(measure(contracts, split, names, lambda contract: informed), "it") == contracts[0]
-
-
 def test_labels_come_from_the_options_then_the_file_then_labels_txt(edgefer, tmp_path):
     from edgefer import import_model
 
@@ -361,39 +304,6 @@ def test_labels_come_from_the_options_then_the_file_then_labels_txt(edgefer, tmp
     assert "gives 7 answers, and 60 labels are named" in done.stderr
 
 
-def test_few_images_are_all_measured_with_held_out_ones_first():
-    def split(*values):
-        numbers = np.array(values, np.uint8)
-        return Split(images=numbers.reshape(-1, 1, 1, 1), labels=numbers.astype(int), ids=numbers.astype(str))
-
-    splits = {"train": split(*range(3, 9)), "valid": split(0, 1, 2), "test": split(9)}
-    measured = measured_images(SimpleNamespace(splits=splits))
-    assert list(measured.labels) == list(range(9)) == measured.images.ravel().tolist()
-    assert list(measured_images(SimpleNamespace(splits={"test": split(9)})).labels) == [9]
-    assert (
-        len(measured_images(SimpleNamespace(splits={"valid": split(*range(200)).take(np.arange(3000) % 200)}))) == 2000
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "labels"),
-    [
-        ("happy\nsad\n", ("happy", "sad")),
-        ("0 happy\n1 very sad\n", ("happy", "very sad")),
-        ("0\thappy\n1\tsad\n", ("happy", "sad")),
-        ("0: happy\n1: sad\n", ("happy", "sad")),
-        ("0,happy\r\n\r\n1,sad\r\n", ("happy", "sad")),
-        ("0\n1\n", ("0", "1")),
-        ("1 happy\n2 sad\n", ("1 happy", "2 sad")),
-        ("", ()),
-    ],
-)
-def test_labels_are_read_from_every_usual_kind_of_file(text, labels, tmp_path):
-    assert parse_labels(text) == labels
-    (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())  # as Windows' editors write it
-    assert read_labels(tmp_path / "labels.txt") == labels
-
-
 def test_a_labels_file_that_is_missing_is_no_label(edgefer, tmp_path):
     (tmp_path / "theirs.tflite").write_bytes(int8_file())
     done = edgefer("import", tmp_path / "theirs.tflite", "--labels", "lables.txt", "--out", tmp_path / "out", expect=2)
@@ -407,78 +317,3 @@ def test_a_color_that_is_not_that_of_its_input_is_refused(keras, tmp_path, chann
     stated = {"scale": parse_scale("0..1"), "labels": ("a", "b"), "color": Color(color)}
     with pytest.raises(InputError, match=f"takes images of {channels} channels?, not {color} ones"):
         import_file(tmp_path / "theirs.keras", tmp_path / "out", **stated)
-
-
-def quantized(tmp_path, step, zero):
-    """fer-nano, with an integer input of another scale."""
-
-    def change(image, _):
-        image.quantization.scale, image.quantization.zeroPoint = np.float32([step]), np.int64([zero])
-
-    (tmp_path / "theirs.tflite").write_bytes(changed(change))
-    return tmp_path / "theirs.tflite"
-
-
-LETTERS = tuple("abcdefg")
-
-
-@pytest.mark.parametrize(
-    ("step", "zero"), [(2 / 255, 0), (2 / 255, -1), (1 / 128, 0), (0.996 / 255, -128), (1.0, -128)]
-)
-def test_an_integer_input_of_a_usual_range_takes_pixels_and_the_name_of_the_range_is_no_contradiction(
-    tmp_path, step, zero
-):
-    file = quantized(tmp_path, step, zero)
-    card = import_file(file, tmp_path / "silent", labels=LETTERS).bundle.card
-    assert np.allclose((card.input.scale, card.input.offset), (step, -(zero + 128) * step))
-    name = "-1..1" if zero > -128 else "0..1" if step < 1 else "0..255"
-    card = import_file(file, tmp_path / "stated", labels=LETTERS, scale=parse_scale(name)).bundle.card
-    assert (card.input.scale, card.input.offset) == parse_scale(name)[1]
-    with pytest.raises(InputError, match="itself says that it takes"):
-        import_file(file, tmp_path / "wrong", labels=LETTERS, scale=parse_scale("0..255" if step < 1 else "0..1"))
-
-
-@pytest.mark.parametrize(("step", "zero"), [(0.5 / 255, -128), (0.0186577, -14)])
-def test_an_integer_input_of_another_range_only_says_what_numbers_calibration_saw(tmp_path, step, zero):
-    """Such as 0..0.5, on dark images, or -2.1..2.6, the ends of three channels that are scaled differently."""
-    file = quantized(tmp_path, step, zero)
-    with pytest.raises(
-        InputError, match=r"does not say how it is fed \(its INT8 input stands for [^)]*\): state --scale"
-    ):
-        import_file(file, tmp_path / "silent", labels=LETTERS)
-    scale = parse_scale("0..1") if zero == -128 else parse_scale("0.0171,-2.1")
-    card = import_file(file, tmp_path / "stated", labels=LETTERS, scale=scale).bundle.card
-    assert (card.input.scale, card.input.offset) == scale[1]
-    with pytest.raises(InputError, match=r"and pixels as 0\.\.255 would fill too little of it: state the --scale"):
-        import_file(file, tmp_path / "wrong", labels=LETTERS, scale=parse_scale("0..255"))
-
-
-def test_another_kind_of_output_in_its_card_fails_the_proof(tmp_path):
-    bundle = import_file(quantized(tmp_path, 1 / 255, -128), tmp_path / "out", labels=LETTERS).bundle
-    assert verify(bundle)
-    card = json.loads((bundle.path / "card.json").read_text())
-    card["output"] = {"values": "probabilities"}
-    (bundle.path / "card.json").write_text(json.dumps(card))
-    with pytest.raises(BundleError, match="output is probabilities but its parity vectors were made with logits"):
-        verify(Bundle.open(bundle.path))
-
-
-def test_what_an_integer_input_of_another_range_takes_is_measured(tmp_path):
-    foreign = read_foreign(quantized(tmp_path, 0.5 / 255, -128))
-    open_ones = candidates(replace(foreign.stated, labels=LETTERS), 1, 7)
-    spec = [one.spec(48, 48) for one in open_ones]
-    fitting = [one.scale for one, spec in zip(open_ones, spec, strict=True) if foreign.stated.quanta.holds(spec)]
-    assert [one.scale for one in open_ones] == ["0..1", "0..255", "-1..1", "quantized"] and fitting == [
-        "0..1",
-        "quantized",
-    ]
-
-
-def test_per_channel_scale_is_parsed():
-    assert parse_scale("0.01,0.02,0.03,-1,-2,-3") == ("stated", ((0.01, 0.02, 0.03), (-1.0, -2.0, -3.0)))
-
-
-@pytest.mark.parametrize("text", ["0..2", "1", "nan,0", "0,1", "1,2,3"])
-def test_an_invalid_scale_is_refused(text):
-    with pytest.raises(InputError, match="--scale"):
-        parse_scale(text)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from edgefer.files import user_cache
 from edgefer.train.data.dataset import Dataset, Split
 
 FORMAT = 2  # of the files; those of another format are not found
@@ -23,8 +24,8 @@ ARRAYS = ("images", "labels", "ids")
 
 
 def cache_folder() -> Path:
-    """The folder of parsed data sets: edgefer/ in the user's cache (XDG Base Directory Specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgefer" / "datasets"
+    """The folder of parsed data sets, in the user's cache."""
+    return user_cache() / "datasets"
 
 
 def cache_file(cache: Path | None, fingerprint: list) -> Path | None:

@@ -1,0 +1,111 @@
+"""The contract of an imported network: labels and scales as they are given, and the choice that labelled images settle."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from edgefer.card import InputSpec, OutputSpec
+from edgefer.convert.contract import (
+    Hypothesis,
+    Stated,
+    candidates,
+    choose,
+    describe,
+    measure,
+    parse_scale,
+    stated_scale,
+)
+from edgefer.convert.foreign import parse_labels, read_labels
+from edgefer.convert.importing import measured_images
+from edgefer.errors import InputError
+from edgefer.options import Color
+from edgefer.train.data.dataset import Split
+
+
+def test_labels_in_the_wrong_order_are_refused_and_the_right_order_is_suggested():
+    names, classes = ("calm", "joy", "wow"), 3
+    labels = np.tile(np.arange(classes), 20)
+    split = Split(images=np.zeros((60, 1, 1, 1), np.uint8), labels=labels, ids=np.arange(60))
+    known = Stated(scale=parse_scale("0..1"), color=Color.GRAY, labels=("joy", "wow", "calm"))
+    found = measure(candidates(known, 1, classes, names), split, names, lambda _: np.eye(classes)[labels])
+    with pytest.raises(InputError, match=r"0\.0%.*by these images that is calm,joy,wow"):
+        choose(found, "x.h5")
+    blind = measure(candidates(known, 1, classes, names), split, names, lambda _: np.eye(classes)[0 * labels])
+    assert [one.suggested for one in blind] == [()]
+
+
+def test_scale_of_1_255_in_float32_is_described_as_0_to_1():
+    assert describe(stated_scale((np.float32(1 / 255), 0))) == "pixels as 0..1"
+    assert describe(stated_scale((0.0039, 0))) == "pixels * 0.0039 + 0"
+
+
+def test_contract_is_refused_if_the_images_do_not_decide_it():
+    spec = InputSpec(height=48, width=48, color="rgb")
+    known = Stated(labels=("a", "b"), output=OutputSpec())
+    contracts = candidates(known, spec.channels, 2)
+    assert {one.color for one in contracts} == {Color.RGB, Color.BGR} and len(contracts) == 10
+    right = np.arange(400) % 10 < 9
+    with pytest.raises(InputError, match=r"do not decide .*\. State --color, or give images in color\.$"):
+        choose([Hypothesis(contracts[0], right), Hypothesis(contracts[1], right)], "it")
+    with pytest.raises(InputError, match=r"\. State --scale and --color, or give more images\.$"):
+        choose([Hypothesis(one, right) for one in contracts], "it")
+    worse = right & (np.arange(400) % 7 > 0)
+    assert choose([Hypothesis(contracts[0], right), Hypothesis(contracts[1], worse)], "it") == contracts[0]
+    with pytest.raises(InputError, match=r"more often than guessing.* as it is stated, leave --data out\.$"):
+        choose([Hypothesis(contracts[0], np.arange(400) % 2 < 1)], "it")
+
+
+def test_a_constant_answer_is_no_better_than_guessing_however_frequent_its_label_is():
+    """A network that is fed wrongly often gives every image the same label, which may be the most frequent one."""
+    names = ("angry", "happy", "sad", "neutral")
+    truth = np.repeat([0, 1, 2, 3], [50, 300, 25, 25])
+    split = Split(images=np.zeros((400, 1)), labels=truth, ids=np.arange(400).astype(str))
+    contracts = candidates(Stated(labels=names, scale=parse_scale("0..1"), output=OutputSpec()), 1, 4, names)
+    constant, informed = np.eye(4)[np.full(400, 1)], np.eye(4)[np.where(np.arange(400) % 10, truth, 1)]
+    with pytest.raises(InputError, match="more often than guessing"):
+        choose(measure(contracts, split, names, lambda contract: constant), "it")
+    assert choose(measure(contracts, split, names, lambda contract: informed), "it") == contracts[0]
+
+
+def test_few_images_are_all_measured_with_held_out_ones_first():
+    def split(*values):
+        numbers = np.array(values, np.uint8)
+        return Split(images=numbers.reshape(-1, 1, 1, 1), labels=numbers.astype(int), ids=numbers.astype(str))
+
+    splits = {"train": split(*range(3, 9)), "valid": split(0, 1, 2), "test": split(9)}
+    measured = measured_images(SimpleNamespace(splits=splits))
+    assert list(measured.labels) == list(range(9)) == measured.images.ravel().tolist()
+    assert list(measured_images(SimpleNamespace(splits={"test": split(9)})).labels) == [9]
+    assert (
+        len(measured_images(SimpleNamespace(splits={"valid": split(*range(200)).take(np.arange(3000) % 200)}))) == 2000
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("happy\nsad\n", ("happy", "sad")),
+        ("0 happy\n1 very sad\n", ("happy", "very sad")),
+        ("0\thappy\n1\tsad\n", ("happy", "sad")),
+        ("0: happy\n1: sad\n", ("happy", "sad")),
+        ("0,happy\r\n\r\n1,sad\r\n", ("happy", "sad")),
+        ("0\n1\n", ("0", "1")),
+        ("1 happy\n2 sad\n", ("1 happy", "2 sad")),
+        ("", ()),
+    ],
+)
+def test_labels_are_read_from_every_usual_kind_of_file(text, labels, tmp_path):
+    assert parse_labels(text) == labels
+    (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())  # as Windows' editors write it
+    assert read_labels(tmp_path / "labels.txt") == labels
+
+
+def test_per_channel_scale_is_parsed():
+    assert parse_scale("0.01,0.02,0.03,-1,-2,-3") == ("stated", ((0.01, 0.02, 0.03), (-1.0, -2.0, -3.0)))
+
+
+@pytest.mark.parametrize("text", ["0..2", "1", "nan,0", "0,1", "1,2,3"])
+def test_an_invalid_scale_is_refused(text):
+    with pytest.raises(InputError, match="--scale"):
+        parse_scale(text)
