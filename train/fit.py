@@ -100,6 +100,8 @@ class _Trainer:
         """Train until the last epoch, or until patience runs out."""
         import tf_keras
 
+        if self.recipe.model.freeze and not (self.init_from or self.recipe.model.weights):
+            raise InputError("A frozen network needs initial weights: --init-from BUNDLE.")
         batch = self._batch_per_replica()
         with tensorflow().Graph().as_default():  # takes no memory; before the seed is set, since building draws from it
             check_training(build_for(self.recipe, self.dataset, pretrained=False), batch)
@@ -140,8 +142,6 @@ class _Trainer:
         model = build_for(recipe, dataset)
         if self.init_from:
             initialize(model, dataset.labels, self.init_from)
-        elif recipe.model.freeze and not recipe.model.weights:
-            raise InputError("A frozen network needs initial weights: --init-from BUNDLE.")
         loss = make_loss(recipe, self.train, self.classes, dataset.extra)
         model.compile(optimizer=make_optimizer(recipe, self.size.steps), loss=loss, metrics=["accuracy"])
         create_variables(model, tensorflow().zeros([1, self.classes]))
