@@ -10,7 +10,7 @@ from edgefer.progress import Epoch
 
 def _png(figure) -> bytes:
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=110)
+    figure.savefig(out, format="png", dpi=110, bbox_inches="tight")
     return out.getvalue()
 
 
