@@ -43,6 +43,20 @@ def test_balance_is_off_by_default_and_oversampling_evens_the_classes(lopsided):
     assert even.mean(axis=0) == pytest.approx([0.5, 0.5], abs=0.05)
 
 
+def test_limited_batches_are_the_first_of_every_epoch(lopsided):
+    """On them the batch-norm statistics of averaged weights are estimated, epoch by epoch."""
+    from edgefer.train.batches import batches
+
+    recipe, train = load_recipe("demo", TINY), lopsided.split("train")
+    every, first = (
+        list(batches(recipe, train, 2, EpochSize(16, 3), first_epoch=1, epochs=3, limit=limit).as_numpy_iterator())
+        for limit in (None, 2)
+    )
+    assert len(every) == 6 and len(first) == 4
+    for (pixels, targets), (own, theirs) in zip(first, [*every[0:2], *every[3:5]], strict=True):
+        assert np.array_equal(pixels, own) and np.array_equal(targets, theirs)
+
+
 def test_class_weights_make_every_class_count_the_same(lopsided):
     parts = stream(lopsided, "fit.balance=class-weights")
     targets, weights = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
