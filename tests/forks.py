@@ -43,13 +43,15 @@ def _own_modules() -> list[str]:
 
 
 class Fork:
-    """A process that runs `python -m MODULE ARGS`, as subprocess.Popen would, its text captured."""
+    """A process that runs `python -m MODULE ARGS`, or `python FILE ARGS`, as subprocess.Popen would, its text captured."""
 
-    def __init__(self, arguments, environment: dict[str, str], cwd: Path | None = None, module: str = "edgefer.cli"):
+    def __init__(
+        self, arguments, environment: dict[str, str], cwd: Path | None = None, program: str | Path = "edgefer.cli"
+    ):
         ready()
         self._folder = TemporaryDirectory()
         self._outputs = [Path(self._folder.name) / name for name in ("stdout", "stderr")]
-        start = (module, list(map(str, arguments)), Path(cwd or ".").resolve(), environment, self._outputs)
+        start = (program, list(map(str, arguments)), Path(cwd or ".").resolve(), environment, self._outputs)
         self.process = FORKS.Process(target=_main, args=start, daemon=True)
         self.process.start()
 
@@ -62,7 +64,9 @@ class Fork:
         return subprocess.CompletedProcess("edgefer", self.process.exitcode, stdout, stderr)
 
 
-def _main(module: str, arguments: list[str], cwd: Path, environment: dict[str, str], outputs: list[Path]) -> None:
+def _main(
+    program: str | Path, arguments: list[str], cwd: Path, environment: dict[str, str], outputs: list[Path]
+) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
@@ -72,8 +76,11 @@ def _main(module: str, arguments: list[str], cwd: Path, environment: dict[str, s
         os.close(descriptor)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
     sys.argv = ["-c", *arguments]
-    sys.modules.pop(module, None)  # or runpy warns that it has been imported already
     try:
-        runpy.run_module(module, run_name="__main__")
+        if isinstance(program, Path):
+            runpy.run_path(str(program), run_name="__main__")
+        else:
+            sys.modules.pop(program, None)  # or runpy warns that it has been imported already
+            runpy.run_module(program, run_name="__main__")
     finally:
         atexit._run_exitfuncs()  # multiprocessing leaves them out

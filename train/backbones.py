@@ -1,5 +1,7 @@
 """Backbones from keras.applications. Their weights do not ship: they are a local file, or Keras's own download."""
 
+from pathlib import Path
+
 from edgefer.errors import InputError
 from edgefer.train.recipe_fields import Model
 
@@ -15,6 +17,8 @@ def mobilenet_v2(model: Model, pixels):
     import tf_keras
     from tf_keras import layers
 
+    if model.weights and model.weights != IMAGENET and not Path(model.weights).is_file():
+        raise _misfit(model, "there is no such file")
     scaled = layers.Rescaling(2.0, offset=-1.0)(pixels)  # it takes pixels in -1..1
     downloaded = IMAGENET if model.weights == IMAGENET else None
     try:
@@ -31,11 +35,15 @@ def mobilenet_v2(model: Model, pixels):
         try:
             backbone.load_weights(model.weights)
         except (OSError, ValueError) as error:
-            raise InputError(
-                f"{model.weights} does not fit {model.backbone} with alpha {model.alpha:g}: {_short(error)}. Name Keras's "
-                "file for include_top=False (.h5) of that alpha."
-            ) from None
+            raise _misfit(model, _short(error)) from None
     return layers.GlobalAveragePooling2D()(backbone.output)
+
+
+def _misfit(model: Model, reason: str) -> InputError:
+    return InputError(
+        f"{model.weights} does not fit {model.backbone} with alpha {model.alpha:g}: {reason}. Name Keras's file for "
+        "include_top=False (.h5) of that alpha."
+    )
 
 
 def _short(error: Exception) -> str:

@@ -60,6 +60,7 @@ def batches(
     *,
     first_epoch: int,
     epochs: int,
+    limit: int | None = None,
     shard: Shard = UNSHARDED,
     extra: ExtraImages | None = None,
 ) -> "tf.data.Dataset":
@@ -67,10 +68,11 @@ def batches(
 
     A tf.data.Dataset of (float32 pixels [batch, h, w, c] in 0..1, float32 targets [batch, classes]), with class weights
     also float32 weights [batch] of mean 1. With a shard each element is the part of one replica: together, the replicas
-    see the images that a single one would. Extra images come last in each batch.
+    see the images that a single one would. Extra images come last in each batch. limit: only so many batches of each
+    epoch, its first.
     """
     images = _Images.of(split, extra, classes)
-    sampler = _Sampler(recipe, images, size, shard)
+    sampler = _Sampler(recipe, images, size, shard, limit)
     load = _Loader(recipe, images, size.batch, size.batch // shard.replicas)
     tf = tensorflow()
     graph = tf.autograph.experimental.do_not_convert  # they branch on no tensor, and converting them takes seconds
@@ -105,9 +107,9 @@ class _Images:
 class _Sampler:
     """Chooses the rows of each batch, and divides a batch among replicas."""
 
-    def __init__(self, recipe: Recipe, images: _Images, size: EpochSize, shard: Shard):
+    def __init__(self, recipe: Recipe, images: _Images, size: EpochSize, shard: Shard, limit: int | None):
         self._seed, self._oversamples = recipe.fit.seed, recipe.fit.balance == "oversample"
-        self._images, self._size, self._shard = images, size, shard
+        self._images, self._size, self._shard, self._limit = images, size, shard, limit
 
     def epoch(self, epoch: "tf.Tensor") -> "tf.data.Dataset":
         """The batches of an epoch: (step, int32 rows [batch])."""
@@ -117,7 +119,7 @@ class _Sampler:
         if images.extra and extra:
             seed = tf.random.experimental.stateless_fold_in(seed, images.count)
             rows = tf.concat([rows, self._sample(images.count, len(images.extra.split), extra, seed)], axis=1)
-        return tf.data.Dataset.from_tensor_slices(rows).enumerate(start=epoch * self._size.steps)
+        return tf.data.Dataset.from_tensor_slices(rows[: self._limit]).enumerate(start=epoch * self._size.steps)
 
     def shards(self, step: "tf.Tensor", rows: "tf.Tensor") -> "tf.data.Dataset":
         """(step, rows of the whole batch, start of the replica's part) for each replica of this process."""

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +100,8 @@ class _Trainer:
         """Train until the last epoch, or until patience runs out."""
         import tf_keras
 
+        if self.recipe.model.freeze and not (self.init_from or self.recipe.model.weights):
+            raise InputError("A frozen network needs initial weights: --init-from BUNDLE.")
         batch = self._batch_per_replica()
         with tensorflow().Graph().as_default():  # takes no memory; before the seed is set, since building draws from it
             check_training(build_for(self.recipe, self.dataset, pretrained=False), batch)
@@ -140,8 +142,6 @@ class _Trainer:
         model = build_for(recipe, dataset)
         if self.init_from:
             initialize(model, dataset.labels, self.init_from)
-        elif recipe.model.freeze and not recipe.model.weights:
-            raise InputError("A frozen network needs initial weights: --init-from BUNDLE.")
         loss = make_loss(recipe, self.train, self.classes, dataset.extra)
         model.compile(optimizer=make_optimizer(recipe, self.size.steps), loss=loss, metrics=["accuracy"])
         create_variables(model, tensorflow().zeros([1, self.classes]))
@@ -152,7 +152,7 @@ class _Trainer:
         import tf_keras
 
         epochs = self.recipe.fit.epochs
-        callbacks = [_callback(self.recipe, journal, self.progress, lambda epoch: self._batches(epoch, epoch + 1))]
+        callbacks = [_callback(self.recipe, journal, self.progress, self._norm_batches(done))]
         if self.output == self.folder:
             callbacks.append(tf_keras.callbacks.TensorBoard(journal.output.tensorboard, write_graph=False))
         model.fit(
@@ -165,7 +165,14 @@ class _Trainer:
             callbacks=callbacks,
         )
 
-    def _batches(self, first_epoch: int, epochs: int) -> "tf.distribute.DistributedDataset":
+    def _norm_batches(self, done: int) -> Iterator[Iterator]:
+        """Each epoch's first EMA_NORM_BATCHES batches, for averaged weights."""
+        if self.recipe.fit.ema:
+            epoch_by_epoch = iter(self._batches(done, self.recipe.fit.epochs, EMA_NORM_BATCHES))
+            while True:
+                yield itertools.islice(epoch_by_epoch, min(EMA_NORM_BATCHES, self.size.steps))
+
+    def _batches(self, first_epoch: int, epochs: int, limit: int | None = None) -> "tf.distribute.DistributedDataset":
         return self.strategy.distribute_datasets_from_function(
             lambda context: batches(
                 self.recipe,
@@ -174,6 +181,7 @@ class _Trainer:
                 self.size,
                 first_epoch=first_epoch,
                 epochs=epochs,
+                limit=limit,
                 shard=Shard.of(context),
                 extra=self.dataset.extra,
             )
@@ -191,31 +199,31 @@ def _check_workers_agree(done: int, folder: Path, strategy) -> None:
 
 
 def _callback(
-    recipe: Recipe, journal: Journal, progress: Progress, epoch_batches: Callable[[int], Iterable]
+    recipe: Recipe, journal: Journal, progress: Progress, norm_batches: Iterator[Iterable]
 ) -> "tf_keras.callbacks.Callback":
     import tf_keras
 
     class Callback(_EpochCallback, tf_keras.callbacks.Callback):
         """With Keras's base class, which cannot be imported at the top of the module."""
 
-    return Callback(recipe, journal, progress, epoch_batches)
+    return Callback(recipe, journal, progress, norm_batches)
 
 
 class _EpochCallback:
     """Sets the learning rate of a plateau schedule, evaluates averaged weights, and records and saves each epoch.
 
-    epoch_batches: the training batches of an epoch, on which the averaged network's batch-norm statistics are
+    norm_batches: for each epoch the training batches on which the averaged network's batch-norm statistics are
     estimated.
     """
 
     model: "tf_keras.Model"  # set by Keras
 
-    def __init__(self, recipe: Recipe, journal: Journal, progress: Progress, epoch_batches: Callable[[int], Iterable]):
+    def __init__(self, recipe: Recipe, journal: Journal, progress: Progress, norm_batches: Iterator[Iterable]):
         super().__init__()
-        self._recipe, self._journal, self._progress, self._epoch_batches = recipe, journal, progress, epoch_batches
+        self._recipe, self._journal, self._progress, self._norm_batches = recipe, journal, progress, norm_batches
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._started, self._epoch = time.monotonic(), epoch
+        self._started = time.monotonic()
         recipe = self._recipe
         if recipe.schedule.name == "plateau":
             reductions = self._journal.plateau_count(recipe.schedule.every_epochs)
@@ -250,7 +258,7 @@ class _EpochCallback:
         """Replace the weights by their moving averages, where the recipe has them."""
         if self._recipe.fit.ema:
             self._trained_weights = self.model.get_weights()
-            apply_ema(self.model, itertools.islice(self._epoch_batches(self._epoch), EMA_NORM_BATCHES))
+            apply_ema(self.model, next(self._norm_batches))
 
     def _rate(self) -> float:
         """The current learning rate."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import Fork
 from typer.main import get_command
 
 from edgefer.bundle import Bundle, made_from, shipped_bundles, write_bundle
@@ -181,16 +182,18 @@ def test_ctrl_c_while_loading_prints_no_traceback(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_termination_signals_clean_up_like_ctrl_c(tmp_path, number):
     """Unfinished work is cleaned up: the folder that a training has made is removed while it is empty."""
-    code = """
-import os, signal, sys
+    code = f"""
+import os
 from edgefer import cli
 from edgefer.train import pipeline
-pipeline.load_dataset = lambda *args, **more: os.kill(os.getpid(), number)
-number, sys.argv = int(sys.argv[1]), ["edgefer", "train", "--data", "builtin", "--recipe", "demo", "--out", "run"]
+pipeline.load_dataset = lambda *args, **more: os.kill(os.getpid(), {int(number)})
 cli.main()
 """
-    done = subprocess.run([sys.executable, "-c", code, str(int(number))], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, list(tmp_path.iterdir())) == (1, []) and "nothing is left of it" in done.stderr
+    (tmp_path / "ends.py").write_text(code)
+    (tmp_path / "here").mkdir()
+    order = ("train", "--data", "builtin", "--recipe", "demo", "--out", "run")
+    done = Fork(order, dict(os.environ), tmp_path / "here", tmp_path / "ends.py").done()
+    assert (done.returncode, list((tmp_path / "here").iterdir())) == (1, []) and "nothing is left of it" in done.stderr
 
 
 def test_broken_pipe_is_quiet(converted):

@@ -17,6 +17,7 @@ from edgefer.train.distill import load_soft_labels, save_soft_labels, teacher_pr
 from edgefer.train.recipes import load_recipe
 from edgefer.train.run import RunFolder
 from edgefer.train.soft_targets import soft_targets
+from edgefer.train.start import TrainRequest
 
 GRAY48 = InputSpec(height=48, width=48)
 HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
@@ -158,10 +159,13 @@ def test_damaged_teacher_answers_are_computed_again(builtin, tmp_path, monkeypat
     assert logged == [f"{run.soft_labels} is damaged: it is computed again."]
 
 
-def test_distillation_combined_with_init_from(edgefer, trained, tmp_path):
+def test_distillation_combined_with_init_from(trained, cache, tmp_path):
     """One epoch from a trained network's weights is as good as that network; the card says where it comes from."""
-    order = ("train", "--data", "builtin", "--recipe", "demo", "--epochs", 1, "--set", "optimizer.rate=0.0001")
-    edgefer(*order, "--teacher", trained, "--init-from", trained, "--out", tmp_path / "student")
+    from edgefer.train.pipeline import train
+
+    fields = {"recipe": "demo", "epochs": 1, "set": ("optimizer.rate=0.0001",)}
+    order = TrainRequest(data="builtin", **fields, teacher=str(trained), init_from=str(trained)).config()
+    train(order, tmp_path / "student", cache=cache / "edgefer" / "datasets")
     card, parent = Bundle.open(tmp_path / "student").card, Bundle.open(trained).card
     assert card.metrics["valid"]["keras"].accuracy > parent.metrics["valid"]["keras"].accuracy - 0.1
     assert card.provenance.steps == ("begin with the weights of trained", "train, learning from trained too")

@@ -70,6 +70,8 @@ def test_replicas_together_see_the_same_images_as_one_worker(balance):
     )
     changes = ("augment.mixup=0.3", "augment.erase=0.5", "augment.noise=0.1", "augment.blur=0.5", "augment.jpeg=0.5",
                "augment.motion=0.5", "augment.camera=0.5")  # fmt: skip
+    # Not twice: all augmentations draw in the same way.
+    changes = changes if balance == "class-weights" else tuple(f"{change.split('=')[0]}=0" for change in changes)
     recipe = load_recipe("fer-small", (*changes, f"fit.balance={balance}"))
 
     def stream(shard):

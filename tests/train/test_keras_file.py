@@ -2,13 +2,13 @@
 
 import io
 import json
-import subprocess
-import sys
+import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import Fork
 
 from edgefer.errors import InputError
 from edgefer.train.backend import tensorflow
@@ -115,16 +115,18 @@ for kind in sys.argv[2:]:
         if "moving" in weight.path:
             weight.assign(np.random.default_rng(1).random(weight.shape) + 0.5)
     model.save(f"{sys.argv[1]}/{kind}.{'h5' if kind == 'h5' else 'keras'}")
-    np.savez(f"{sys.argv[1]}/{kind}.npz", images=images, answers=model.predict(images, verbose=0))
+    np.savez(f"{sys.argv[1]}/{kind}.npz", images=images, answers=np.array(model(images, training=False)))
     keras.backend.clear_session()  # names are counted from the start again
 """
 
 
 @pytest.fixture(scope="module")
 def of_keras_3(tmp_path_factory) -> Path:
-    """Networks and their answers, saved by Keras 3 in a separate process: tf_keras and Keras 3 cannot share one."""
+    """Networks and their answers, saved by Keras 3 in a process of its own."""
     folder = tmp_path_factory.mktemp("keras-3")
-    subprocess.run([sys.executable, "-c", KERAS_3, folder, *KINDS], check=True, capture_output=True)
+    (folder / "save.py").write_text(KERAS_3)
+    done = Fork((folder, *KINDS), dict(os.environ), folder, folder / "save.py").done()
+    assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -48,8 +48,14 @@ def test_there_is_memory_here():
     assert memory.installed_bytes() > 100_000_000
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A cache for the faces that both of these trainings load."""
+    return tmp_path_factory.mktemp("drawn")
+
+
 @pytest.mark.parametrize("layers", ["C99999999", "C512 C512 C512"])
-def test_a_recipe_of_an_absurd_network_is_refused_before_it_is_made(tmp_path, layers, monkeypatch):
+def test_a_recipe_of_an_absurd_network_is_refused_before_it_is_made(tmp_path, drawn, layers, monkeypatch):
     from edgefer.train.config import TrainConfig
     from edgefer.train.pipeline import train
     from edgefer.train.recipes import load_recipe
@@ -57,5 +63,5 @@ def test_a_recipe_of_an_absurd_network_is_refused_before_it_is_made(tmp_path, la
     changes = (f"model.layers={layers}", "fit.batch_size=65536", "input.height=128", "input.width=128")
     monkeypatch.setattr("edgefer.train.data.load.PER_CLASS", 40)
     with pytest.raises(InputError, match="GB"):
-        train(TrainConfig(recipe=load_recipe("demo", changes), data="builtin"), tmp_path / "run")
+        train(TrainConfig(recipe=load_recipe("demo", changes), data="builtin"), tmp_path / "run", cache=drawn)
     assert not (tmp_path / "run").exists()

@@ -146,22 +146,6 @@ class Silent:
     def end(self): ...
 
 
-def test_averaged_weights_survive_a_resume(lopsided, tmp_path):
-    from edgefer.train.fit import fit
-
-    def run(folder, epochs):
-        folder.mkdir(exist_ok=True)
-        recipe = load_recipe("demo", (*TINY, "fit.ema=0.9", f"fit.epochs={epochs}"))
-        fit(recipe, lopsided, folder, Silent())
-        return read_history(folder / "history.csv")
-
-    whole = run(tmp_path / "whole", 3)
-    run(tmp_path / "parts", 2)
-    resumed = run(tmp_path / "parts", 3)
-    assert [row.val_loss for row in resumed] == pytest.approx([row.val_loss for row in whole], rel=1e-3)
-    assert [row.loss for row in resumed] == pytest.approx([row.loss for row in whole], rel=1e-3)
-
-
 def test_a_kill_between_checkpoint_and_history_loses_neither(lopsided, tmp_path, monkeypatch):
     from edgefer.train import journal
     from edgefer.train.fit import fit
@@ -195,7 +179,7 @@ def test_out_of_memory_is_a_one_sentence_error(lopsided, tmp_path, monkeypatch):
     def full(*_):
         raise tensorflow().errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nand ten lines more")
 
-    monkeypatch.setattr(Journal, "record", full)
+    monkeypatch.setattr(Journal, "restore", full)
     with pytest.raises(EdgeferError, match=r"ran out \(OOM when allocating tensor\).*smaller --batch-size"):
         fit(load_recipe("demo", (*TINY, "fit.epochs=1")), lopsided, tmp_path, Silent())
 

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from functools import cache
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import Fork
 
 from edgefer.errors import DataError, EdgeferError, InputError
 from edgefer.progress import Progress
@@ -55,30 +54,45 @@ def small() -> Dataset:
     return two_shades()
 
 
-def run_fit(small, folder: Path, epochs: int, *changes: str) -> Lines:
+class Copied(Lines):
+    """Copies the folder after so many epochs, as a kill would leave it."""
+
+    def __init__(self, folder: Path, copy: Path, after: int):
+        super().__init__()
+        self.folder, self.copy, self.after = folder, copy, after
+
+    def epoch(self, row, best):
+        if row.epoch == self.after:
+            shutil.copytree(self.folder, self.copy)
+
+
+def run_fit(small, folder: Path, epochs: int, *changes: str, progress: Lines | None = None) -> Lines:
     from edgefer.train.fit import fit
 
-    lines = Lines()
+    progress = progress or Lines()
     folder.mkdir(exist_ok=True)
-    fit(load_recipe("demo", (*TINY, f"fit.epochs={epochs}", *changes)), small, folder, lines)
-    return lines
+    fit(load_recipe("demo", (*TINY, f"fit.epochs={epochs}", *changes)), small, folder, progress)
+    return progress
 
 
 @pytest.fixture(scope="module")
-def three(small, tmp_path_factory) -> Path:
-    """A fit after three of its five epochs."""
-    folder = tmp_path_factory.mktemp("three")
-    run_fit(small, folder, 3)
+def whole(small, tmp_path_factory) -> Path:
+    """A fit of five epochs, which was never interrupted, and beside it, as "three", what was there after three."""
+    folder = tmp_path_factory.mktemp("whole") / "five"
+    run_fit(small, folder, 5, progress=Copied(folder, folder.with_name("three"), after=3))
     return folder
 
 
 @pytest.fixture(scope="module")
-def five(small, three, tmp_path_factory) -> list[float]:
+def three(whole) -> Path:
+    """A fit after three of its five epochs."""
+    return whole.with_name("three")
+
+
+@pytest.fixture(scope="module")
+def five(whole) -> list[float]:
     """The losses of the fit that was never damaged."""
-    folder = tmp_path_factory.mktemp("five") / "fit"
-    shutil.copytree(three, folder)
-    assert run_fit(small, folder, 5).lines == []
-    return [row.loss for row in read_history(folder / "history.csv")]
+    return [row.loss for row in read_history(whole / "history.csv")]
 
 
 def cut(file: Path) -> None:
@@ -192,10 +206,12 @@ def test_unreadable_checkpoints_are_an_error_and_not_a_silent_restart(small, thr
         run_fit(small, tmp_path / "fit", 5)
 
 
-def test_resumed_fit_draws_the_same_dropout_masks(small, tmp_path):
+def test_resumed_fit_draws_the_same_dropout_masks_and_goes_on_averaging_weights(small, tmp_path):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    for folder, epochs in ((whole, 2), (resumed, 1), (resumed, 2)):
-        run_fit(small, folder, epochs, "model.dropout=0.5")
+    changes = ("model.dropout=0.5", "fit.ema=0.9")
+    run_fit(small, whole, 2, *changes, progress=Copied(whole, resumed, after=1))
+    assert len(read_history(resumed / "history.csv")) == 1
+    run_fit(small, resumed, 2, *changes)
     rows = [[(row.loss, row.val_loss) for row in read_history(folder / "history.csv")] for folder in (whole, resumed)]
     assert rows[0] == rows[1]
 
@@ -374,9 +390,7 @@ def test_only_leftovers_of_killed_processes_are_cleaned(tmp_path, monkeypatch):
 
 FULL_DISK = """
 import pathlib, resource, runpy, sys
-from edgefer.train.backend import tensorflow
 here = runpy.run_path(sys.argv[1])
-tensorflow()
 data = here["two_shades"]()
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))  # as on a full disk: no file grows beyond it
 try:
@@ -390,9 +404,8 @@ print(dict(H5IOStore(__import__("io").BytesIO(), mode="w").h5_file))
 
 def test_a_full_disk_names_the_file_in_one_sentence(tmp_path):
     """In a separate process, whose HDF5 must keep working: after a failed write it would crash on any file."""
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, __file__, tmp_path / "fit"], capture_output=True, text=True, timeout=240
-    )
+    (tmp_path / "full.py").write_text(FULL_DISK)
+    done = Fork((__file__, tmp_path / "fit"), dict(os.environ), tmp_path, tmp_path / "full.py").done(timeout=240)
     sentence, after = done.stdout.splitlines()
     assert re.match(
         r"/.*(best\.weights\.h5|checkpoints|history\.csv) (could not|cannot) be written: .*--resume", sentence

@@ -1,5 +1,7 @@
 """Recipes of several stages: trained in order, each from earlier ones, and resumed where they stopped."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,15 @@ change.fit.epochs = 2
 """
 
 
+def noise(folder: Path) -> Path:
+    """A folder of images of two classes."""
+    rng = np.random.default_rng(0)
+    for label in ("happy", "sad"):
+        for number in range(10):
+            write_image(folder / label / f"{number}.png", rng.integers(0, 256, (48, 48), np.uint8))
+    return folder
+
+
 @pytest.fixture
 def staged(tmp_path):
     file = tmp_path / "staged.toml"
@@ -59,16 +70,16 @@ class Recorded(Progress):
             raise KeyboardInterrupt
 
 
-def test_stages_are_trained_in_order_and_resumed_where_they_stopped(staged, builtin, cache, tmp_path):
-    run, kept = tmp_path / "run", cache / "edgefer" / "datasets"
-    plan = TrainConfig(recipe=load_recipe(str(staged)), data="builtin")
+def test_stages_are_trained_in_order_and_resumed_where_they_stopped(staged, tmp_path):
+    run = tmp_path / "run"
+    plan = TrainConfig(recipe=load_recipe(str(staged)), data=str(noise(tmp_path / "data")))
     first = Recorded(stop_after=3)  # in the first of the last stage's two epochs
     with pytest.raises(KeyboardInterrupt):
-        train_in_stages(plan, run, progress=first, cache=kept)
+        train_in_stages(plan, run, progress=first)
     assert first.logged == ["Stage 1 of 3: first", "Stage 2 of 3: second", "Stage 3 of 3: last"]
     assert RunFolder(run).resumable and TrainConfig.load(RunFolder(run)) == plan
     rest = Recorded()
-    train_in_stages(TrainConfig.load(RunFolder(run)), run, progress=rest, cache=kept)
+    train_in_stages(TrainConfig.load(RunFolder(run)), run, progress=rest)
     assert rest.logged == ["Stage 3 of 3: last"] and rest.epochs == 1
     card = Bundle.open(run).card
     assert card.name == "staged" and card.provenance.recipe["fit"]["epochs"] == 2
@@ -79,13 +90,9 @@ def test_stages_are_trained_in_order_and_resumed_where_they_stopped(staged, buil
 
 def test_all_stages_hold_out_the_same_images_whatever_their_seeds(tmp_path):
     """Otherwise a stage with another seed would be trained on images that the next stage holds out."""
-    rng = np.random.default_rng(0)
-    for label in ("happy", "sad"):
-        for number in range(10):
-            write_image(tmp_path / "data" / label / f"{number}.png", rng.integers(0, 256, (48, 48), np.uint8))
     (tmp_path / "own.toml").write_text(STAGED.replace('name = "second"', 'name = "second"\nchange.fit.seed = 1'))
     plan = TrainConfig(
-        recipe=load_recipe(str(tmp_path / "own.toml"), ("input.height=48",)), data=str(tmp_path / "data")
+        recipe=load_recipe(str(tmp_path / "own.toml"), ("input.height=48",)), data=str(noise(tmp_path / "data"))
     )
     folders = dict.fromkeys(("first", "second"), tmp_path)
     configs = [stage_config(plan, stage, folders) for stage in plan.recipe.stages]

@@ -195,26 +195,19 @@ def test_adamw_works_without_weight_decay():
     assert rates == [None, 0.01]
 
 
-def history(run):
-    with (run / "training" / "history.csv").open() as text:
+def history(folder):
+    with (folder / "history.csv").open() as text:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(text)]
 
 
-def test_kill_9_and_resume_gives_the_uninterrupted_run(edgefer, cache, tmp_path):
+def test_kill_9_and_resume_gives_the_uninterrupted_run(edgefer, builtin, cache, tmp_path):
     """The same epochs, batches and optimizer state: the histories agree to float noise, and no epoch is lost or run twice."""
-    order = (
-        "train",
-        "--data",
-        "builtin",
-        "--recipe",
-        "demo",
-        "--epochs",
-        "5",
-        "--set",
-        'model.layers="C8/2 C8/2"',
-    )
+    from edgefer.train.fit import fit
+
+    changes = ("model.layers=C8/2 C8/2", "fit.epochs=4")
+    order = ["train", "--data", "builtin", "--recipe", "demo", *(part for one in changes for part in ("--set", one))]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    edgefer(*order, "--out", whole)
+    fit(load_recipe("demo", changes), builtin, whole)
 
     fork = Fork([*order, "--out", killed], os.environ | {"XDG_CACHE_HOME": str(cache)})
     deadline = time.monotonic() + 200
@@ -224,13 +217,13 @@ def test_kill_9_and_resume_gives_the_uninterrupted_run(edgefer, cache, tmp_path)
     fork.process.kill()
     fork.process.join()
     done = newest_checkpoint(killed)
-    assert 2 <= done < 5
+    assert 2 <= done < 4
     edgefer("convert", killed, expect=2)  # not a bundle yet, and it says so
     stderr = edgefer("train", "--resume", "--out", killed).stderr
-    assert f"epoch   {done}/5" not in stderr and f"epoch   {done + 1}/5" in stderr
+    assert f"epoch   {done}/4" not in stderr and f"epoch   {done + 1}/4" in stderr
 
-    assert [row["epoch"] for row in history(killed)] == [1, 2, 3, 4, 5]
-    for ours, theirs in zip(history(killed), history(whole), strict=True):
+    assert [row["epoch"] for row in history(killed / "training")] == [1, 2, 3, 4]
+    for ours, theirs in zip(history(killed / "training"), history(whole), strict=True):
         for name in ("rate", "loss", "accuracy", "val_loss", "val_accuracy"):
             assert ours[name] == pytest.approx(theirs[name], rel=0.02, abs=0.02), (name, ours, theirs)
 
@@ -274,31 +267,37 @@ def test_two_trainings_never_write_into_one_run(order, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_patience_stops_early_and_keeps_the_best(edgefer, tmp_path):
-    out = tmp_path / "run"
-    edgefer(
-        "train", "--data", "builtin", "--recipe", "demo", "--out", out, "--set", 'model.layers="C16/2"',
-        "--set", "optimizer.rate=1e-9", "--set", "fit.patience=2", "--epochs", "9",
-    )  # fmt: skip
-    rows = history(out)
+@pytest.fixture
+def few(builtin):
+    """140 of the built-in faces."""
+    return replace(builtin, splits={name: split.take(np.arange(140)) for name, split in builtin.splits.items()})
+
+
+def test_patience_stops_early_and_keeps_the_best(few, tmp_path):
+    from edgefer.train.fit import fit
+
+    changes = ("model.layers=C16/2", "optimizer.rate=1e-9", "fit.patience=2", "fit.epochs=9")
+    _, kept = fit(load_recipe("demo", changes), few, tmp_path)
+    rows = history(tmp_path)
     best = max(rows, key=lambda row: row["val_accuracy"])
-    assert len(rows) == best["epoch"] + 2 < 9
+    assert len(rows) == best["epoch"] + 2 < 9 and kept.epoch == best["epoch"]
 
 
-def test_clean_statistics_are_those_of_unaugmented_images(builtin, tmp_path):
+def test_clean_statistics_are_those_of_unaugmented_images(few, tmp_path):
     """The first batch norm's mean is that of its convolution's outputs for the unaugmented training images."""
     import tf_keras
 
     from edgefer.preprocess import to_float
-    from edgefer.train.fit import fit
+    from edgefer.train.fit import fit, trained_network
+    from edgefer.train.run import FitFolder
 
-    less = replace(builtin, splits={name: split.take(np.arange(140)) for name, split in builtin.splits.items()})
-    means = {}
-    for clean in ("true", "false"):
-        changes = ("model.layers=C8/2 C8/2", "fit.epochs=1", "augment.brightness=0.5")
-        recipe = load_recipe("demo", (*changes, f"fit.clean_statistics={clean}"))
-        network, _ = fit(recipe, less, tmp_path / clean, console.Terminal())
+    changes = ("model.layers=C8/2 C8/2", "fit.epochs=1", "augment.brightness=0.5")
+    recipes = [load_recipe("demo", (*changes, f"fit.clean_statistics={clean}")) for clean in ("true", "false")]
+    clean, _ = fit(recipes[0], few, tmp_path, console.Terminal())
+    augmented = trained_network(recipes[1], few, FitFolder(tmp_path).best_weights)
+    means = []
+    for network in (clean, augmented):
         norm = next(layer for layer in network.layers if isinstance(layer, tf_keras.layers.BatchNormalization))
-        answers = tf_keras.Model(network.input, norm.input)(to_float(less.split("train").images)).numpy()
-        means[clean] = np.abs(norm.moving_mean.numpy() - answers.mean(axis=(0, 1, 2))).max()
-    assert means["true"] < 1e-4 and means["false"] > 1e-2
+        answers = tf_keras.Model(network.input, norm.input)(to_float(few.split("train").images)).numpy()
+        means.append(np.abs(norm.moving_mean.numpy() - answers.mean(axis=(0, 1, 2))).max())
+    assert means[0] < 1e-4 and means[1] > 1e-2

@@ -1,5 +1,6 @@
 """Video and image files: damaged, of variable frame rate, with unusual names, of mixed sizes, unreadable."""
 
+import functools
 import os
 import shutil
 import struct
@@ -269,14 +270,25 @@ def with_damage(content: bytes, damage: str, packet: int) -> bytes:
             return content[: at[4]] + bytes(at[6] - at[4]) + content[at[6] :]
 
 
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    """made_by_ffmpeg, which encodes each file once."""
+    return functools.cache(functools.partial(made_by_ffmpeg, tmp_path_factory.mktemp("made")))
+
+
+@pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg to make other containers")
+@pytest.mark.parametrize("suffix", MAKE)
+def test_whole_videos_are_read_to_their_end(made_once, suffix):
+    source = open_source(str(made_once(suffix)))
+    assert len(read(source)) == 60
+    assert bool(source.unchecked) == (suffix in ("ts", "m2ts", "flv", "mpg", "live.webm"))
+
+
 @pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg to make other containers")
 @pytest.mark.parametrize("suffix", MAKE)
 @pytest.mark.parametrize("damage", ["cut", "zeros to its end", "middle missing", "zeros in its middle"])
-def test_damage_at_packet_boundaries_is_detected(tmp_path, suffix, damage):
-    whole = made_by_ffmpeg(tmp_path, suffix)
-    source = open_source(str(whole))
-    assert len(read(source)) == 60
-    assert bool(source.unchecked) == (suffix in ("ts", "m2ts", "flv", "mpg", "live.webm"))
+def test_damage_at_packet_boundaries_is_detected(made_once, tmp_path, suffix, damage):
+    whole = made_once(suffix)
     damaged = tmp_path / f"damaged.{suffix}"
     damaged.write_bytes(with_damage(whole.read_bytes(), damage, 192 if suffix == "m2ts" else 188))
     with pytest.raises(IncompleteError, match="is damaged or truncated"):
