@@ -85,7 +85,10 @@ def test_output_kind_is_found_behind_other_layers_in_nested_networks_and_once_co
             network.save(tmp_path / "theirs.keras")
             found = read_foreign(tmp_path / "theirs.keras").end
             assert (found.output.values if found.output else found.name) == expected, (expected, number)
-            found, expected_of_it = tflite_end(read_model(to_float32(network), "made")), operators.get(expected, expected)
+            found, expected_of_it = (
+                tflite_end(read_model(to_float32(network), "made")),
+                operators.get(expected, expected),
+            )
             assert (found.output.values if found.output else found.name) == expected_of_it, (expected, number)
     half = to_float16(made(keras, lambda x: keras.layers.Rescaling(0.3)(keras.layers.Softmax()(x))))
     assert tflite_end(read_model(half, "made")).name == "SOFTMAX"

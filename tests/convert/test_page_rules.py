@@ -91,10 +91,10 @@ def test_unsure_faces_are_named_as_in_run_even_if_a_label_is_named_unsure(site, 
 
 
 @pytest.mark.chromium
-def test_page_starts_with_the_threshold_of_the_export(subject, tmp_path):
+def test_page_starts_with_the_threshold_of_the_export(nano, tmp_path):
     """Even if it lies between the steps of the slider."""
     (tmp_path / "site").mkdir()
-    for name, content in make_site(subject, device_of(subject.bundle.card, reject=0.47)).items():
+    for name, content in make_site(nano, device_of(nano.bundle.card, reject=0.47)).items():
         (tmp_path / "site" / name).write_bytes(content)
     script = "document.body.dataset.result = JSON.stringify(smoother.reject)"
     assert result_of(with_script(tmp_path / "site", tmp_path, script)) == 0.47
