@@ -11,7 +11,7 @@ import numpy as np
 
 from edgefer.convert.prune import copy_of, optimization_toolkit
 from edgefer.convert.quantize import aware_to_int8
-from edgefer.convert.tune import FineTuning, tune
+from edgefer.convert.tune import FineTuning, tune, unconverted
 from edgefer.errors import RuntimeFault
 from edgefer.preprocess import to_float
 from edgefer.train.memory import batch_for
@@ -51,7 +51,7 @@ def _with_rounding(model: "tf_keras.Model", *, keep_zeros: bool) -> "tf_keras.Mo
     try:
         annotated = tfmot.quantization.keras.quantize_annotate_model(copy_of(model))
         scheme = [tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()] if keep_zeros else []
-        return tfmot.quantization.keras.quantize_apply(annotated, *scheme)
+        return unconverted(tfmot.quantization.keras.quantize_apply)(annotated, *scheme)
     except (ValueError, RuntimeError) as error:
         raise RuntimeFault(
             f"tensorflow-model-optimization cannot train this network quantization-aware: {error}"

@@ -6,7 +6,7 @@ It makes the file compress better. It does not make int8 inference faster: no in
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from edgefer.convert.tune import FineTuning, tune
+from edgefer.convert.tune import FineTuning, tune, unconverted
 from edgefer.errors import MissingDependency
 from edgefer.train.backend import tensorflow
 from edgefer.train.networks import LOGITS
@@ -49,7 +49,7 @@ def prune(model: "tf_keras.Model", sparsity: float, task: FineTuning) -> "tf_ker
             return tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=schedule)
         return layer
 
-    wrapped = tf_keras.models.clone_model(copy_of(model), clone_function=wrap)
+    wrapped = unconverted(tf_keras.models.clone_model)(copy_of(model), clone_function=wrap)
     tune(wrapped, task, (tfmot.sparsity.keras.UpdatePruningStep(),))
     return copy_of(tfmot.sparsity.keras.strip_pruning(wrapped))
 

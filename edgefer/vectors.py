@@ -17,6 +17,7 @@ with bounded sizes, and compared with the card before it is used.
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -77,11 +78,9 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
     rng = np.random.default_rng(seed)
     reads = card.task == "read"
     grow = max(1, round(card.input.height / 48)) if reads else 1  # detection networks get no crops
-    size = (160 * grow, 120 * grow)
-    frames = [frame.image_bgr for frame, _ in drawn.scene(seconds=4, fps=1, size=size, people=1, seed=seed)]
+    frames, faces = _draw((160 * grow, 120 * grow), 6 if reads else 1, seed)
     # Faces to downscale, beyond the border, and one to upscale: each takes another path through `prepare`.
     boxes = grow * np.array([[38, 22, 111, 95], [70, 50, 101, 82], [-9, 10, 60, 82], [100, 61, 171, 140]])
-    faces, _ = drawn.face_set(6 if reads else 1, seed)
     pixels = [prepare(face, card.input) for face in faces]
     pixels += list(rng.integers(0, 256, (6 if reads else 2, *card.input.shape), dtype=np.uint8))
     by_detector = {name: cut_crops(frames, boxes, crop, card) for name, crop in stored_crops(card).items()}
@@ -104,6 +103,14 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
     out = io.BytesIO()
     np.savez_compressed(out, **arrays)
     return out.getvalue()
+
+
+@lru_cache(maxsize=1)  # `edgefer compare` makes the vectors of several networks
+def _draw(size: tuple[int, int], per_class: int, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The frames of a scene, and faces."""
+    scene = drawn.scene(seconds=4, fps=1, size=size, people=1, seed=seed)
+    faces, _ = drawn.face_set(per_class, seed)
+    return [frame.image_bgr for frame, _ in scene], list(faces)
 
 
 def stored_crops(card: ModelCard) -> dict[str, CropSpec]:

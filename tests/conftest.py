@@ -147,6 +147,24 @@ def common(tmp_path_factory, worker_id) -> Path:
 
 
 @pytest.fixture(scope="session")
+def wheel(common) -> Path:
+    """The wheel of the package, built once for all workers."""
+    out = common / "wheel"
+    with FileLock(common / "wheel.lock"):
+        if not out.exists():
+            # From a copy: setuptools would pack whatever an earlier build left in build/.
+            tree = common / "wheel-tree"
+            for room in ("edgefer", "train", "convert", "devices"):
+                shutil.copytree(ROOT / room, tree / room, ignore=shutil.ignore_patterns("__pycache__"))
+            for name in ("pyproject.toml", "README.md", "LICENSE"):
+                shutil.copy(ROOT / name, tree)
+            command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", out, tree]
+            subprocess.run(command, check=True, capture_output=True)
+    (file,) = out.glob("*.whl")
+    return file
+
+
+@pytest.fixture(scope="session")
 def cache(common) -> Path:
     """The user's cache for all processes of this run, so that the built-in faces are drawn once."""
     (common / "cache").mkdir(exist_ok=True)

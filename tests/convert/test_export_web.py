@@ -10,11 +10,11 @@ import zlib
 import pytest
 
 from edgefer.checks import Status
-from edgefer.commands.page_rules import device_of
 from edgefer.convert.c.targets import prove_page
+from edgefer.convert.exported import read_list
 from edgefer.convert.web import wasm
 from edgefer.convert.web.questions import VIEWS
-from edgefer.convert.web.site import gzip_bytes, make_site
+from edgefer.convert.web.site import gzip_bytes
 from tests.convert.pages import browse, reported, with_script
 
 LIMIT = 900_000  # bytes to download, compressed
@@ -24,6 +24,11 @@ def proof(dom: str) -> dict[str, tuple[str, str]]:
     """The page's table: name -> (differing, total)."""
     rows = re.findall(r"<tr[^>]*><th[^>]*>([^<]+)</th><td[^>]*>([\d,]+)</td><td[^>]*>([\d,]+)</td></tr>", dom)
     return {name: (wrong, of) for name, wrong, of in rows}
+
+
+def files_of(site) -> dict[str, bytes]:
+    """The exported files by name."""
+    return {name: (site / name).read_bytes() for name in read_list(site).files}
 
 
 # ---- the page ----
@@ -186,7 +191,7 @@ def test_a_late_camera_stream_is_stopped_and_the_last_image_is_cleared(site, tmp
 
 
 @pytest.mark.chromium
-def test_page_is_cached_for_offline_use(site, tmp_path, subject):
+def test_page_is_cached_for_offline_use(site, tmp_path):
     script = """
       navigator.serviceWorker.ready.then(async () => {
         const [name] = await caches.keys(), kept = await (await caches.open(name)).keys()
@@ -194,9 +199,7 @@ def test_page_is_cached_for_offline_use(site, tmp_path, subject):
     with reported(site, tmp_path, script) as result:
         seen = result.get(timeout=90)
     assert seen["name"].startswith("edgefer ")
-    assert {
-        f"/{name}" for name in make_site(subject, device_of(subject.bundle.card)) if name not in ("sw.js", "README.md")
-    } <= set(seen["kept"])
+    assert {f"/{name}" for name in files_of(site) if name not in ("sw.js", "README.md")} <= set(seen["kept"])
 
 
 @pytest.mark.chromium
@@ -245,9 +248,9 @@ def test_untrusted_names_and_labels_are_shown_as_plain_text(site):
     assert "innerHTML" not in script and "insertAdjacentHTML" not in script and "document.write" not in script
 
 
-def test_the_whole_page_is_small_enough_to_download(subject):
-    files = make_site(subject, device_of(subject.bundle.card))
-    assert gzip_bytes(files) < LIMIT, gzip_bytes(files)
+def test_the_whole_page_is_small_enough_to_download(site):
+    size = gzip_bytes(files_of(site))
+    assert size < LIMIT, size
 
 
 def test_the_page_s_views_of_its_stored_frame_hold_faces_of_many_sizes(subject, site):
@@ -257,8 +260,8 @@ def test_the_page_s_views_of_its_stored_frame_hold_faces_of_many_sizes(subject, 
     assert len({VIEWS[number].of(subject.vectors.frames[0]).shape for number in range(len(VIEWS))}) == len(VIEWS)
 
 
-def test_service_worker_lists_every_file_with_its_hash(subject):
-    files = make_site(subject, device_of(subject.bundle.card))
+def test_service_worker_lists_every_file_with_its_hash(site):
+    files = files_of(site)
     worker = files["sw.js"].decode()
     kept = json.loads(re.search(r"FILES = (\{.*\})\n", worker)[1])
     assert set(kept) == {*files} - {"sw.js", "README.md"}

@@ -15,6 +15,7 @@ from edgefer.convert.contract import (
 from edgefer.convert.foreign import read_foreign
 from edgefer.convert.import_options import Request
 from edgefer.convert.importing import import_network
+from edgefer.convert.quantize import converter_of
 from edgefer.errors import EdgeferError, InputError
 from edgefer.interpreter import Network, softmax
 from edgefer.options import Color
@@ -193,7 +194,8 @@ def test_tflite_file_is_imported_unchanged(keras, network, labels, builtin, edge
     import tensorflow as tf
 
     model = wrapped(keras, network, 1.0, 0.0)
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    function = tf.function(model, autograph=False).get_concrete_function(tf.TensorSpec((1, 48, 48, 1)))
+    converter = converter_of(function)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]  # float32 ends: dynamic range
     if dtype == "uint8":
         images = builtin.split("train").images[::8].astype(np.float32) / 255

@@ -89,7 +89,7 @@ def test_damaged_metadata_gives_no_author_or_licence(tmp_path):
     assert (read_foreign(file).author, read_foreign(file).license) == ("", "")
 
 
-def test_code_in_a_keras_file_runs_only_with_permission(keras, tmp_path):
+def test_code_in_a_keras_file_runs_only_with_permission(keras, forked_conversion, tmp_path):
     """A Lambda that writes a file: it runs only with --trust, and then in another process."""
     source = f"lambda x: (__import__('pathlib').Path({str(tmp_path / 'ran')!r}).write_text('it ran'), x * 2.0)[1]"
     pixels = keras.Input((32, 32, 1))

@@ -32,6 +32,7 @@ def in_float(pixels: np.ndarray, spec: InputSpec) -> np.ndarray:
 @pytest.fixture(scope="module", params=SPECS)
 def made(request):
     """(spec, Keras probabilities [40, 3], .tflite by input and output types: "float32", "int8", "uint8", "uint8 in")."""
+    from edgefer.convert.quantize import converter_of
     from edgefer.quiet import quiet
     from edgefer.train.backend import tensorflow
 
@@ -48,9 +49,10 @@ def made(request):
         [w * (0.02 if request.param.startswith("raw") else 1) for w in model.layers[-1].get_weights()]
     )
     values = in_float(PIXELS[..., : spec.channels], spec)
+    function = tf.function(model, autograph=False).get_concrete_function(tf.TensorSpec((1, *spec.shape)))
     files = {}
     for types in ("float32", "int8", "uint8", "uint8 in"):
-        converter = tf.lite.TFLiteConverter.from_keras_model(model)
+        converter = converter_of(function)
         if types != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = lambda: ([one[None]] for one in values)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from edgefer import parity
-from edgefer.bundle import CARD, Bundle, shipped_bundles, write_bundle
+from edgefer.bundle import CARD, Bundle, shipped_bundles, shipped_networks, write_bundle
 from edgefer.checks import Status
 from edgefer.errors import BundleError, InputError
 from edgefer.files import read_member, read_regular
@@ -59,6 +59,13 @@ def complaint(bundle, **changed) -> str:
         verify(put(bundle, packed(**changed)))
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+@pytest.mark.parametrize("name", shipped_networks())
+def test_shipped_vectors_hold_what_new_ones_do(name):
+    bundle = Bundle.open(shipped_networks()[name])
+    with np.load(bundle.path / "parity.npz") as stored, np.load(io.BytesIO(make_vectors(bundle.card, {}))) as new:
+        assert set(new.files) <= set(stored.files)
 
 
 def test_array_of_a_wrong_type_shape_count_or_range_is_named(bundle):

@@ -21,12 +21,11 @@ from edgefer.errors import BundleError
 from edgefer.interpreter import Network
 from edgefer.parity import make_vectors, verify
 
-ROOT = Path(__file__).parents[2]
 BUDGET = Budget(max_drop=1.0, min_agreement=0.97)
 
 
 @pytest.fixture(scope="session")
-def tflite_runtime_python(tmp_path_factory) -> str:
+def tflite_runtime_python(wheel, tmp_path_factory) -> str:
     """A Python with edgefer[tflite-runtime] installed."""
     if sys.version_info[:2] != (3, 11):
         pytest.skip("tflite-runtime 2.14 has wheels up to Python 3.11 only")
@@ -34,7 +33,7 @@ def tflite_runtime_python(tmp_path_factory) -> str:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     python = str(venv / "bin" / "python")
     pip = [sys.executable, "-m", "pip", "--python", python]
-    subprocess.run([*pip, "install", "-q", "--no-compile", f"{ROOT}[tflite-runtime]"], check=True)
+    subprocess.run([*pip, "install", "-q", "--no-compile", f"{wheel}[tflite-runtime]"], check=True)
     return python
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgefer.commands.lint import Target
+from edgefer.convert.quantize import converter_of
 from edgefer.errors import InputError
 from edgefer.tflite.flatbuffer import parameter_bytes, quantization, read_model
 from edgefer.tflite.lint import TARGETS, TITLES, lint
@@ -55,7 +56,7 @@ def _convert(name: str) -> bytes:
     batch = {"free-batch": None, "batch-4": 4}.get(name, 1)
     signature = tf.TensorSpec((batch, *model.input_shape[1:]), tf.float32)
     function = tf.function(lambda x: model(x, training=False)).get_concrete_function(signature)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], model)
+    converter = converter_of(function)
     if "float32" not in name:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if "float32" not in name and "dynamic-range" not in name:

@@ -30,17 +30,22 @@ LITERT = RuntimeOptions(runtime="litert")
 def mediapipe(tmp_path_factory) -> dict[str, str]:
     """The environment of a process that can import the mediapipe package. Its OpenCV must not meet ours: no dependencies."""
     folder = tmp_path_factory.mktemp("mediapipe")
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", folder, "mediapipe"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-compile",
+        "--target",
+        folder,
+        "mediapipe",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"mediapipe cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
     return {"PYTHONPATH": str(folder)}
-
-
-def in_mediapipe(environment: dict[str, str], code: str) -> dict:
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +57,53 @@ def with_mediapipe(converted, builtin, tmp_path_factory) -> Bundle:
     files = {name: converted.read(name) for name in converted.card.variants}
     files["mediapipe"] = with_metadata(content, converted.card)
     return write_bundle(tmp_path_factory.mktemp("mediapipe") / "bundle", converted.card, files)
+
+
+@pytest.fixture(scope="module")
+def drawn_faces() -> np.ndarray:
+    return np.stack(
+        [cv2.cvtColor(cv2.cvtColor(f, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2RGB) for f in drawn.face_set(6, seed=3)[0]]
+    )
+
+
+IN_MEDIAPIPE = """
+import json, sys, numpy as np, mediapipe as mp
+from mediapipe.tasks.metadata import metadata_schema_py_generated as meta, schema_py_generated as schema
+from mediapipe.tasks.python import BaseOptions, vision
+bundle, faces = sys.argv[1:]
+metadata_of = {}
+for name in ("int8", "float32", "mediapipe"):
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(open(f"{bundle}/{name}.tflite", "rb").read()))
+    (entry,) = [e for e in model.metadata if e.name == b"TFLITE_METADATA"]
+    content = bytes(model.buffers[entry.buffer].data)
+    assert meta.ModelMetadata.ModelMetadataBufferHasIdentifier(content, 0)
+    metadata = meta.ModelMetadataT.InitFromObj(meta.ModelMetadata.GetRootAs(content))
+    (graph,) = metadata.subgraphMetadata
+    (image,), (answer,) = graph.inputTensorMetadata, graph.outputTensorMetadata
+    (unit,), (labels,) = image.processUnits, answer.associatedFiles
+    metadata_of[name] = [metadata.name.decode(), metadata.minParserVersion.decode(), image.content.contentProperties.colorSpace,
+        image.content.contentProperties.defaultSize.width, list(map(float, unit.options.mean)),
+        list(map(float, unit.options.std)), list(map(float, image.stats.min)), list(map(float, image.stats.max)),
+        answer.name.decode(), labels.name.decode(), labels.type]
+options = vision.ImageClassifierOptions(
+    base_options=BaseOptions(model_asset_path=f"{bundle}/mediapipe.tflite"), max_results=1)
+with vision.ImageClassifier.create_from_options(options) as classifier:
+    top = [classifier.classify(mp.Image(image_format=mp.ImageFormat.SRGB, data=face)).classifications[0].categories[0]
+           for face in np.load(faces)]
+classified = {"labels": [one.category_name for one in top], "scores": [one.score for one in top]}
+print(json.dumps({"metadata": metadata_of, "classified": classified}))
+"""
+
+
+@pytest.fixture(scope="module")
+def in_mediapipe(with_mediapipe, mediapipe, drawn_faces, tmp_path_factory) -> dict:
+    """What the mediapipe package reads from the bundle's files, and its answers to drawn_faces."""
+    faces = tmp_path_factory.mktemp("faces") / "faces.npy"
+    np.save(faces, drawn_faces)
+    command = [sys.executable, "-c", IN_MEDIAPIPE, with_mediapipe.path, faces]
+    done = subprocess.run(command, env=mediapipe, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def test_metadata_describes_the_kind_of_input_image():
@@ -88,27 +140,8 @@ def test_constants_are_aligned_as_the_schema_requires(converted):
         assert (np.frombuffer(data, np.uint8).ctypes.data - whole.ctypes.data) % 16 == 0
 
 
-def test_metadata_is_read_by_the_official_schema(with_mediapipe, mediapipe):
-    code = f"""
-import json
-from mediapipe.tasks.metadata import metadata_schema_py_generated as meta, schema_py_generated as schema
-found = {{}}
-for name in ("int8", "float32", "mediapipe"):
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(open(f"{with_mediapipe.path}/{{name}}.tflite", "rb").read()))
-    (entry,) = [e for e in model.metadata if e.name == b"TFLITE_METADATA"]
-    content = bytes(model.buffers[entry.buffer].data)
-    assert meta.ModelMetadata.ModelMetadataBufferHasIdentifier(content, 0)
-    metadata = meta.ModelMetadataT.InitFromObj(meta.ModelMetadata.GetRootAs(content))
-    (graph,) = metadata.subgraphMetadata
-    (image,), (answer,) = graph.inputTensorMetadata, graph.outputTensorMetadata
-    (unit,), (labels,) = image.processUnits, answer.associatedFiles
-    found[name] = [metadata.name.decode(), metadata.minParserVersion.decode(), image.content.contentProperties.colorSpace,
-        image.content.contentProperties.defaultSize.width, list(map(float, unit.options.mean)),
-        list(map(float, unit.options.std)), list(map(float, image.stats.min)), list(map(float, image.stats.max)),
-        answer.name.decode(), labels.name.decode(), labels.type]
-print(json.dumps(found))
-"""
-    found = in_mediapipe(mediapipe, code)
+def test_metadata_is_read_by_the_official_schema(with_mediapipe, in_mediapipe):
+    found = in_mediapipe["metadata"]
     name = with_mediapipe.card.name
     head, tail = [name, "1.0.0"], ["labels.txt", 2]
     assert found == {  # color spaces: 1 is RGB, 2 gray; file type 2: labels of a tensor's axis
@@ -145,24 +178,9 @@ def test_mediapipe_form_converts_colours_to_gray_as_opencv_does(with_mediapipe):
     assert np.abs(from_gray - wrong).mean() > 2 * np.abs(from_gray - from_rgb).mean()
 
 
-def test_mediapipe_itself_opens_its_form_and_gives_the_same_labels(with_mediapipe, mediapipe, tmp_path):
-    card = with_mediapipe.card
-    images = np.stack(
-        [cv2.cvtColor(cv2.cvtColor(f, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2RGB) for f in drawn.face_set(6, seed=3)[0]]
-    )
-    np.save(tmp_path / "faces.npy", images)
-    code = f"""
-import json, numpy as np, mediapipe as mp
-from mediapipe.tasks.python import BaseOptions, vision
-options = vision.ImageClassifierOptions(
-    base_options=BaseOptions(model_asset_path={str(with_mediapipe.file("mediapipe"))!r}), max_results=1)
-with vision.ImageClassifier.create_from_options(options) as classifier:
-    top = [classifier.classify(mp.Image(image_format=mp.ImageFormat.SRGB, data=face)).classifications[0].categories[0]
-           for face in np.load({str(tmp_path / "faces.npy")!r})]
-print(json.dumps({{"labels": [one.category_name for one in top], "scores": [one.score for one in top]}}))
-"""
-    found = in_mediapipe(mediapipe, code)
-    ours = Classifier.load(with_mediapipe).predict(np.stack([prepare(face, card.input) for face in images]))
+def test_mediapipe_itself_opens_its_form_and_gives_the_same_labels(with_mediapipe, in_mediapipe, drawn_faces):
+    card, found = with_mediapipe.card, in_mediapipe["classified"]
+    ours = Classifier.load(with_mediapipe).predict(np.stack([prepare(face, card.input) for face in drawn_faces]))
     same = [card.labels[row.argmax()] == label for row, label in zip(ours, found["labels"], strict=True)]
     assert len(same) == 42 and np.mean(same) >= 0.9  # MediaPipe shrinks images in its own way
     assert np.median(np.abs(ours.max(axis=1) - found["scores"])) < 0.05

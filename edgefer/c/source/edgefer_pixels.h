@@ -1,6 +1,7 @@
 /* From a frame and a face's box to a network's input pixels, bit-exact with the host (edgefer/preprocess.py).
  *
- * No heap and no scratch memory: every pixel is computed from the frame when it is needed.
+ * No heap and no scratch memory: every pixel is computed from the frame when it is needed. Coordinates of boxes and sides
+ * of frames must be below 2^20 in magnitude; this is not checked.
  */
 #ifndef EDGEFER_PIXELS_H
 #define EDGEFER_PIXELS_H
