@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from edgefer.devices.outputs.csvfile import COLUMNS, label_column
@@ -20,7 +21,8 @@ MAX_MOMENTS = 15
 MAX_FACES = 10_000  # faces followed at a time; an untrusted file may have any number
 MAX_LABELS = 200
 GAP_S = 1.0  # after a longer absence a face begins another stretch
-
+# How far the clock may run ahead of a run's own time: a pause, and a video read more slowly than it plays.
+MAX_PAUSE_S, MAX_SLOWNESS = 600.0, 30.0
 
 Span = tuple[str, int]  # a source, and how often it had restarted
 
@@ -201,11 +203,23 @@ def _spans(path: Path) -> Iterator[tuple[Span, Row | str]]:
             yield ("", 0), row
             continue
         last, starts = going.pop(row.source, (row, 0))
-        starts += row.frame < last.frame or row.time_s < last.time_s
+        starts += _restarted(last, row)
         going[row.source] = row, starts
         if len(going) > MAX_SPANS:
             del going[next(iter(going))]
         yield (row.source, starts), row
+
+
+def _restarted(last: Row, row: Row) -> bool:
+    """Whether a row is from a later run than the one before it, whose first face may come later than that one's last."""
+    passed_s = row.time_s - last.time_s
+    if row.frame < last.frame or passed_s < 0:
+        return True
+    try:
+        clock_s = (datetime.fromisoformat(row.clock) - datetime.fromisoformat(last.clock)).total_seconds()
+    except (ValueError, TypeError):  # a spreadsheet has changed them
+        return False
+    return clock_s > MAX_PAUSE_S + MAX_SLOWNESS * passed_s
 
 
 def _labels(path: Path) -> tuple[str, ...]:
