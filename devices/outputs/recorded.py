@@ -2,7 +2,6 @@
 
 import csv
 import heapq
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ MAX_SPANS = 20_000  # sources and their starts; each image of a folder is one
 MAX_MOMENTS = 15
 MAX_FACES = 10_000  # faces followed at a time; an untrusted file may have any number
 MAX_LABELS = 200
+MAX_TIME_S = 1e10
 GAP_S = 1.0  # after a longer absence a face begins another stretch
 # How far the clock may run ahead of a run's own time: a pause, and a video read more slowly than it plays.
 MAX_PAUSE_S, MAX_SLOWNESS = 600.0, 30.0
@@ -244,7 +244,7 @@ def _rows(path: Path) -> Iterator[Row | str]:
                 clock=printable(values["time"][:40]), source=_plain(values.get("source", "")), frame=int(values["frame"]), time_s=float(values["time_s"]),
                 id=int(values["id"]), label=_plain(values["label"]), score=float(values["score"]),
             )  # fmt: skip
-            if not math.isfinite(row.time_s) or not 0 <= row.score <= 1:
+            if not 0 <= row.time_s <= MAX_TIME_S or not 0 <= row.score <= 1:
                 raise ValueError(f"time_s {row.time_s:g}, score {row.score:g}")
         except (ValueError, KeyError) as error:
             missing = f"no column {error}" if isinstance(error, KeyError) else printable(str(error))[:100]

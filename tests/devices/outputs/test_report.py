@@ -139,6 +139,8 @@ def test_untrusted_labels_are_plain_text_on_the_page(make_frame, tmp_path):
         ("t,x,0.1,1,0,0,9,9,happy,0.5,\n", "invalid literal"),
         ("t,0,nan,1,0,0,9,9,happy,0.5,\n", "time_s nan"),
         ("t,0,1e400,1,0,0,9,9,happy,0.5,\n", "time_s inf"),
+        ("t,0,1e308,1,0,0,9,9,happy,0.5,\n", "time_s 1e+308"),
+        ("t,0,-1e308,1,0,0,9,9,happy,0.5,\n", "time_s -1e+308"),
         ("t,0,0.1,1,0,0,9,9,happy,7,\n", "score 7"),
         ("t,0\n", "no column"),
         ("\n", "no column"),
