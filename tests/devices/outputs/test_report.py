@@ -114,12 +114,12 @@ def test_the_command_writes_the_page_beside_the_file(edgefer, saved):
     other.write_text(saved.read_text())
     assert edgefer("report", saved, other).stdout.count("Wrote ") == 2
     assert "2 files are named" in edgefer("report", saved, other, "--out", "x.html", expect=2).stderr
-    rotated = saved.rename(saved.with_name("run.csv-20261128"))  # as logrotate names it
-    edgefer("report", rotated)
-    assert rotated.with_name("run.csv-20261128.html").is_file()
     assert "not a CSV that `edgefer run --csv` wrote" in edgefer("report", saved.with_suffix(".html"), expect=2).stderr
     assert "There is no file" in edgefer("report", "none.csv", expect=2).stderr
     assert "There is no folder" in edgefer("report", saved, "--out", "/none/x.html", expect=2).stderr
+    rotated = saved.rename(saved.with_name("run.csv-20261128"))  # as logrotate names it
+    edgefer("report", rotated)
+    assert rotated.with_name("run.csv-20261128.html").is_file()
 
 
 def test_untrusted_labels_are_plain_text_on_the_page(make_frame, tmp_path):
