@@ -204,8 +204,6 @@ class Reader:
             if options.wait and not source.live:
                 raise InputError(f"--wait is for cameras and streams: {source.name} is read immediately.")
             opened.append(PlayedSource(source, options.playback, self._stop))
-        if not opened:
-            raise InputError("Name a source: a camera's number, a video, an image, a folder, a URL or builtin.")
         return opened[0] if len(opened) == 1 else MergedSources(opened, self._stop)
 
 

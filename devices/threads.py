@@ -1,5 +1,6 @@
 """Threads of the loop: stages that run in parallel, and calls that may never return."""
 
+import os
 import threading
 import time
 import weakref
@@ -97,7 +98,9 @@ class Rules:
 class Watchdog(Generic[In, Out]):
     """Calls a function in a separate thread, and replaces both when a call does not return.
 
-    A thread that hangs in a driver cannot be ended: it is abandoned, with everything it holds.
+    A thread that hangs in a driver cannot be ended: it is abandoned, with everything it holds. Threads that call at once
+    wait for each other, which does not count against the time limit. A forked process, which has none of its parent's
+    threads, begins with a replacement.
 
     function: the initial one. spare: makes a replacement; called in the new thread, since it may hang too. None: there
     is no replacement.
@@ -107,7 +110,13 @@ class Watchdog(Generic[In, Out]):
         self, function: Callable[[In], Out], spare: Callable[[], Callable[[In], Out]] | None, rules: Rules | None = None
     ):
         self._spare, self._rules = spare, rules or Rules()
-        self._worker: _Worker[In, Out] = self._begin(lambda: function)
+        self._make_in_child = spare or (lambda: function)
+        self._start(lambda: function)
+
+    def _start(self, make: Callable[[], Callable[[In], Out]]) -> None:
+        """Begin in this process. A forked one needs its own lock too: its parent's may be held by a thread that it lacks."""
+        self._pid, self._turn = os.getpid(), threading.Lock()
+        self._worker: _Worker[In, Out] = self._begin(make)
 
     def _begin(self, make: Callable[[], Callable[[In], Out]]) -> "_Worker[In, Out]":
         """A worker whose thread ends with this watchdog, since a program may load many networks."""
@@ -117,7 +126,12 @@ class Watchdog(Generic[In, Out]):
 
     def __call__(self, given: In) -> Out:
         """The function's result. EdgeferError when it hangs and cannot be replaced, or its replacement hangs too."""
-        rules = self._rules
+        if self._pid != os.getpid():
+            self._start(self._make_in_child)
+        with self._turn:
+            return self._ask(given, self._rules)
+
+    def _ask(self, given: In, rules: Rules) -> Out:
         try:
             return self._worker.ask(given, rules.limit_s, rules.stop)
         except Late:

@@ -69,6 +69,9 @@ def _temporary_file() -> IO[bytes]:
 def quiet(*, show_on_failure: bool = True) -> Iterator[None]:
     """Hold back the process's stderr, of all threads; it is printed if the work inside fails, unless `show_on_failure` is
     False because the caller reports the error."""
+    if sys.stderr is None:  # closed, as in a daemon: descriptor 2 may be any file of the program
+        yield
+        return
     sys.stderr.flush()
     start = _HELD.take()
     failed = True

@@ -147,6 +147,13 @@ class Frame:
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _keeping: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the lock, which cannot be copied or sent to another process."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_kept", "_keeping")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _kept={}, _keeping=threading.Lock())
+
     def __iter__(self) -> Iterator[Face]:
         return iter(self.faces)
 

@@ -60,7 +60,8 @@ class Trigger:
         self._since = dict.fromkeys(seen, frame.time_s) | ours
         if not self._since:
             self._ready = True
-        if not self._ready or frame.time_s - self._fired_s < self.timing.pause_s:
+        # Before it: by the clock of another source, such as a video that is read faster than a camera.
+        if not self._ready or 0 <= frame.time_s - self._fired_s < self.timing.pause_s:
             return None
         held = (face for key, face in seen.items() if frame.time_s - self._since[key] >= self.timing.hold_s)
         face = next(held, None)

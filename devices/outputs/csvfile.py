@@ -25,7 +25,8 @@ class Csv(Sink):
     """One row per face, appended to the file, so that a restarted program continues it.
 
     COLUMNS, with `time` in UTC, then each label's probability (label_column). A cell that a spreadsheet would run as a
-    formula begins with an apostrophe. One run at a time: SourceError for a second one.
+    formula begins with an apostrophe. One run at a time: SourceError for a second one. A file that is renamed, removed or
+    emptied during the run, as by logrotate, is begun again, with its header.
     """
 
     every_frame = True
@@ -33,24 +34,25 @@ class Csv(Sink):
     def __init__(self, path: Path, labels: tuple[str, ...]):
         shown = printable(str(path))
         check_folder(path, "write")
-        self.name, self.path, self._labels, self._rows = shown, path, labels, 0
-        self._file = self._open(path)
+        self.name, self.path, self._labels = shown, path, labels
+        self._open()
+
+    def _open(self) -> None:
         try:
-            lock(self._file.fileno(), path)
-            self._start(_row([*COLUMNS, *(cell(label_column(label)) for label in labels)]))
+            self._file = self.path.open("ab+", buffering=0)
+        except OSError as error:
+            raise SourceError(f"{self.name} cannot be written: {error.strerror}.") from None
+        try:
+            lock(self._file.fileno(), self.path)
+            self._start()
         except BaseException:
             self._file.close()
             raise
 
-    @staticmethod
-    def _open(path: Path):
-        try:
-            return path.open("ab+", buffering=0)
-        except OSError as error:
-            raise SourceError(f"{printable(str(path))} cannot be written: {error.strerror}.") from None
-
-    def _start(self, header: bytes) -> None:
+    def _start(self) -> None:
         """Write the header, or check that it is the same."""
+        self._rows = 0
+        header = _row([*COLUMNS, *(cell(label_column(label)) for label in self._labels)])
         self._file.seek(0)
         # A spreadsheet may have saved it with other line endings.
         there = self._file.read(len(header) + 1).replace(b"\r\n", b"\n")[: len(header)]
@@ -66,6 +68,19 @@ class Csv(Sink):
         tail_at = max(0, self._file.seek(0, os.SEEK_END) - 65536)
         self._file.seek(tail_at)
         self._file.truncate(tail_at + self._file.read().rfind(b"\n") + 1)
+
+    def _follow_rotation(self) -> None:
+        """Begin the file again if it is no longer at its path, or is empty."""
+        ours = os.fstat(self._file.fileno())
+        try:
+            moved = not os.path.samestat(ours, self.path.stat())
+        except OSError:
+            moved = True
+        if moved:
+            self._file.close()
+            self._open()
+        elif not ours.st_size:
+            self._start()
 
     def _append(self, lines: bytes) -> None:
         """Write all of it, or nothing and an OSError: a disk may be full after half a row."""
@@ -87,6 +102,7 @@ class Csv(Sink):
             ]
             rows += _row(row)
         if rows:
+            self._follow_rotation()
             check_room(self.path.parent)
             self._append(rows)
             self._rows += len(frame.faces)

@@ -106,9 +106,9 @@ class PartialFile:
         """Rename it to `path`. EdgeferError when that now exists: nothing is overwritten."""
         try:
             os.link(self.file, self.path)
-        except FileExistsError:
-            raise EdgeferError("another program has made a file of that name in the meantime") from None
-        except OSError:  # a file system without links, as on many SD cards
+        except OSError as error:  # FileExistsError, or a file system without links, as on many SD cards
+            if isinstance(error, FileExistsError) or os.path.lexists(self.path):
+                raise EdgeferError("another program has made a file of that name in the meantime") from None
             self.file.replace(self.path)
 
     def close(self) -> None:

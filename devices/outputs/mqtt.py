@@ -96,7 +96,8 @@ class Mqtt(Sink):
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
-        client.on_message = self._on_claim
+        client.message_callback_add(self._topic("run"), self._on_claim)
+        client.message_callback_add(self._topic("availability"), self._on_availability)
         client.connect_async(broker.host, broker.port, keepalive=30)
         return client
 
@@ -173,7 +174,7 @@ class Mqtt(Sink):
             self._failed(f"refuses the connection ({reason})")
             return
         self._accepted_s = time.monotonic()
-        client.subscribe(self._topic("run"))
+        client.subscribe([(self._topic(name), 0) for name in ("run", "availability")])
         self._publish("run", asdict(self._claim))
         _later(CLAIM_S, self._establish, self._attempt)
 
@@ -184,7 +185,7 @@ class Mqtt(Sink):
         self._claim = Claim(run=self._claim.run, since=self._claim.since, established=True)
         for topic, config in discovery(self._broker.prefix, self._labels, self._page_url).items():
             self._client.publish(topic, json.dumps(config), retain=True)
-        self._client.publish(self._topic("availability"), "online", retain=True)
+        self._say_online()
         self._published, self._diagnostics_s, self._connected = None, 0.0, True
 
     def _on_claim(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
@@ -198,6 +199,14 @@ class Mqtt(Sink):
         elif not self._rival:
             self._rival, self._connected = True, False
             self._failed(f"has another edgefer run under {self._broker.prefix}: give each run its own topic prefix")
+
+    def _on_availability(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
+        """Correct the last will of an earlier run: after a power cut or a new address, a broker notices its end a minute later."""
+        if self._connected and not message.retain and message.payload == b"offline":
+            self._say_online()
+
+    def _say_online(self) -> None:
+        self._client.publish(self._topic("availability"), "online", retain=True)
 
     def _on_connect_fail(self, client: paho.Client, userdata: Any) -> None:
         self._failed(connection_problem(sys.exception(), self._broker))  # paho calls this while it handles the error

@@ -2,10 +2,10 @@
 
 import csv
 import heapq
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from edgefer.devices.outputs.csvfile import COLUMNS, label_column
@@ -19,8 +19,10 @@ MAX_SPANS = 20_000  # sources and their starts; each image of a folder is one
 MAX_MOMENTS = 15
 MAX_FACES = 10_000  # faces followed at a time; an untrusted file may have any number
 MAX_LABELS = 200
+MAX_TIME_S = 1e10
 GAP_S = 1.0  # after a longer absence a face begins another stretch
-
+# How far the clock may run ahead of a run's own time: a pause, and a video read more slowly than it plays.
+MAX_PAUSE_S, MAX_SLOWNESS = 600.0, 30.0
 
 Span = tuple[str, int]  # a source, and how often it had restarted
 
@@ -201,11 +203,23 @@ def _spans(path: Path) -> Iterator[tuple[Span, Row | str]]:
             yield ("", 0), row
             continue
         last, starts = going.pop(row.source, (row, 0))
-        starts += row.frame < last.frame or row.time_s < last.time_s
+        starts += _restarted(last, row)
         going[row.source] = row, starts
         if len(going) > MAX_SPANS:
             del going[next(iter(going))]
         yield (row.source, starts), row
+
+
+def _restarted(last: Row, row: Row) -> bool:
+    """Whether a row is from a later run than the one before it, whose first face may come later than that one's last."""
+    passed_s = row.time_s - last.time_s
+    if row.frame < last.frame or passed_s < 0:
+        return True
+    try:
+        clock_s = (datetime.fromisoformat(row.clock) - datetime.fromisoformat(last.clock)).total_seconds()
+    except (ValueError, TypeError):  # a spreadsheet has changed them
+        return False
+    return clock_s > MAX_PAUSE_S + MAX_SLOWNESS * passed_s
 
 
 def _labels(path: Path) -> tuple[str, ...]:
@@ -230,7 +244,7 @@ def _rows(path: Path) -> Iterator[Row | str]:
                 clock=printable(values["time"][:40]), source=_plain(values.get("source", "")), frame=int(values["frame"]), time_s=float(values["time_s"]),
                 id=int(values["id"]), label=_plain(values["label"]), score=float(values["score"]),
             )  # fmt: skip
-            if not math.isfinite(row.time_s) or not 0 <= row.score <= 1:
+            if not 0 <= row.time_s <= MAX_TIME_S or not 0 <= row.score <= 1:
                 raise ValueError(f"time_s {row.time_s:g}, score {row.score:g}")
         except (ValueError, KeyError) as error:
             missing = f"no column {error}" if isinstance(error, KeyError) else printable(str(error))[:100]

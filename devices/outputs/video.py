@@ -55,7 +55,7 @@ class VideoFile(Sink):
         self._encoder: Encoder | None = None
         self._last: Frame | None = None
         self._written, self._time_s, self._size = 0, 0.0, (0, 0)
-        self._closed, self._whole = False, True
+        self._closed, self._published, self._whole = False, False, True
 
     def write(self, frame: Frame) -> None:
         last, self._last = self._last, frame
@@ -85,6 +85,7 @@ class VideoFile(Sink):
             else:
                 return
             self.partial.publish()
+            self._published = True
         finally:
             self.partial.close()
         if not self._whole:
@@ -113,7 +114,7 @@ class VideoFile(Sink):
 
     @property
     def lost(self) -> bool:  # type: ignore[override]
-        return self._closed and not self.path.exists()
+        return self._closed and not self._published
 
     def kept(self) -> str:
         if self.lost:

@@ -33,6 +33,7 @@ class Playback:
 
 
 DEFAULT_PLAYBACK = Playback()
+MAX_DROPPED_S = 1.0  # after dropping for so long, a late frame is played after all
 
 
 class PlayedSource:
@@ -100,16 +101,21 @@ class PlayedSource:
             self._source.__enter__()
 
     def _paced(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        """Each frame at its time; one that is more than a frame late is dropped."""
-        began = time.monotonic()
+        """Each frame at its time; one that is more than a frame late is dropped. Not all of them: where reading alone is
+        slower than playing, every frame is late."""
+        began = played = None
         for frame in frames:
-            wait_s = began + frame.time_s - time.monotonic()
-            if wait_s < -1 / self.fps:
+            now = time.monotonic()
+            if began is None or played is None:
+                began, played = now - frame.time_s, now
+            wait_s = began + frame.time_s - now
+            if wait_s < -1 / self.fps and now - played < MAX_DROPPED_S:
                 self._late += 1
                 continue
             if wait_s > 0 and self._stop.wait(wait_s):
                 return
             yield frame
+            played = time.monotonic()
 
 
 class MergedSources:

@@ -69,6 +69,11 @@ class _Opener:
     def open(self) -> "OpenOutputs":
         if self._wanted.mqtt_ca and not self._wanted.mqtt:
             raise InputError("--mqtt-ca is for --mqtt mqtts://...: give both or neither.")
+        source = self._run.source
+        if self._wanted.mqtt and source.streams > 1 and not source.stills:  # each would overwrite the other's state
+            raise InputError(
+                f"--mqtt takes one source, but {source.streams} are named: run it once for each, with its own topic prefix."
+            )
         self._open_files()
         self._open_actions()
         self._open_servers()

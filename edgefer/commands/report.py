@@ -38,7 +38,8 @@ def report(
         raise InputError(f"--out is one page, and {len(csv)} files are named: leave it out, or give one file.")
     for file in csv:
         found = read_report(file)
-        target = out or file.parent / f"{file.stem}.html"
+        name = file.stem if file.suffix.lower() == ".csv" else file.name  # desk.csv-20261128, as logrotate names it
+        target = out or file.parent / f"{name}.html"
         if target.exists() and target.samefile(file):
             raise InputError(f"{target} is the CSV itself: name another page with --out.")
         check_folder(target, "write")

@@ -85,6 +85,16 @@ def test_missing_library_gives_a_one_sentence_error(monkeypatch, wanted, module,
     assert str(caught.value) == line
 
 
+@pytest.mark.parametrize(("streams", "stills", "refused"), [(1, False, False), (2, False, True), (2, True, False)])
+def test_mqtt_takes_one_source_since_each_would_overwrite_the_state_of_the_other(streams, stills, refused):
+    card = Bundle.open(shipped_bundles()["fer-small"]).card
+    source = SimpleNamespace(streams=streams, stills=stills, live=False)
+    facts = RunFacts(source=source, card=card, runtime="litert", bundle_hash="", stats=RunStats())
+    wanted = OutputFlags(mqtt="no address", headless=True)
+    with pytest.raises(InputError, match="run it once for each, with its own" if refused else "not an MQTT address"):
+        open_outputs(wanted, facts)
+
+
 def test_many_frames_saved_to_one_image_leave_the_last(edgefer, tmp_path):
     done = edgefer(*RUN, "--frames", 3, "--save", tmp_path / "out.png")
     assert f"Saved {tmp_path / 'out.png'}, the last of 3 frames" in done.stderr

@@ -1,6 +1,7 @@
 """What C++ libraries write to stderr while they start is suppressed, in one thread or in several."""
 
 import os
+import sys
 import threading
 
 import pytest
@@ -54,3 +55,11 @@ def test_failure_shows_only_the_output_of_its_own_block(capfd):
             os.write(2, b"of its own")
             raise ValueError
     assert capfd.readouterr().err == "of its own"
+
+
+def test_a_program_without_stderr_keeps_what_it_writes_to_descriptor_2(capfd, monkeypatch):
+    """As in a daemon, whose descriptor 2 may be any file."""
+    monkeypatch.setattr(sys, "stderr", None)
+    with quiet():
+        os.write(2, b"its own")
+    assert capfd.readouterr().err == "its own"

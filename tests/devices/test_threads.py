@@ -2,6 +2,7 @@
 
 import io
 import json
+import multiprocessing
 import signal
 import threading
 import time
@@ -271,3 +272,29 @@ def test_the_thread_of_a_watchdog_ends_with_it():
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() <= before
+
+
+def test_threads_that_wait_for_their_turn_do_not_count_as_hung():
+    replaced, right = [], []
+    watchdog = Watchdog(
+        lambda given: time.sleep(LIMIT_S / 4) or given, lambda: replaced.append(1) or str, Rules(limit_s=LIMIT_S)
+    )
+    threads = [threading.Thread(target=lambda own=own: right.append(watchdog(own) == own)) for own in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert right == [True] * 8 and not replaced
+
+
+@pytest.mark.parametrize("spare", [None, lambda: lambda given: given + 1])
+def test_a_forked_process_needs_no_time_limit_to_notice_that_it_lacks_the_thread(spare):
+    watchdog = Watchdog(lambda given: given + 1, spare, Rules(limit_s=60))
+    assert watchdog(1) == 2
+    answers = multiprocessing.get_context("fork").SimpleQueue()
+    child = multiprocessing.get_context("fork").Process(target=lambda: answers.put(watchdog(1)))
+    child.start()
+    child.join(10)
+    hung = child.is_alive()
+    child.kill()
+    assert not hung and answers.get() == 2

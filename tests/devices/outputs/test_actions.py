@@ -62,6 +62,14 @@ def test_all_snapshots_of_a_file_are_saved_even_to_a_slow_disk(make_frame, monke
     assert sink.saved == 40 and feed.dropped == 0
 
 
+def test_a_source_is_not_paused_by_one_that_is_further_ahead_in_its_own_time(make_frame):
+    """As a camera beside a video, which is read as fast as it can be."""
+    trigger = Trigger("happy", Timing(hold_s=0, pause_s=5))
+    film = [make_frame(n, label, time_s=600 + n) for n, label in enumerate(("happy", "sad"))]
+    camera = [replace(make_frame(n, "happy", time_s=60 + n), stream=1) for n in range(3)]
+    assert [frame.time_s for frame in (*film, *camera) if trigger.fires(frame)] == [600, 60]
+
+
 def test_a_stream_that_ends_or_is_unplugged_does_not_hold_up_the_others(make_frame):
     trigger = Trigger("happy", Timing(hold_s=0.5, pause_s=0))
     both = [replace(make_frame(n, "happy"), stream=k, source=str(k)) for n in range(100) for k in (0, 1)]

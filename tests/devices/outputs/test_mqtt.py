@@ -163,6 +163,24 @@ def test_a_killed_program_leaves_its_last_will(broker, sinks, make_frame):
 
 
 @pytest.mark.mosquitto
+def test_a_late_last_will_of_an_earlier_run_is_corrected(broker, sinks):
+    """As after a power cut: the board is back before the broker notices that the earlier connection is gone."""
+    earlier = sinks(broker.port)
+    wait_for(lambda: earlier._connected)
+    earlier._client.disable_logger()
+    earlier._client.loop_stop()  # it answers no more
+    sink = sinks(broker.port)
+    wait_for(lambda: sink._connected)
+    listener = Listener(broker.port)
+    assert listener.next("home/desk/availability") == "online"
+    earlier._client._sock.shutdown(socket.SHUT_RDWR)
+    assert listener.next("home/desk/availability") == "offline"
+    assert listener.next("home/desk/availability") == "online"
+    assert not sink.trouble
+    listener.close()
+
+
+@pytest.mark.mosquitto
 def test_a_wrong_password_is_reported_once(broker, sinks):
     logged = []
     sink = sinks(broker.port, user="pi:wrong", log=logged.append)

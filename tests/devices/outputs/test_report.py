@@ -40,6 +40,17 @@ def test_report_has_shares_moments_and_runs(saved):
     assert "60.0%" in page and "105 faces read, counting each frame" in page and page.count("<svg") == 2
 
 
+@pytest.mark.parametrize(
+    ("later", "runs"), [("2026-11-28T09:00:00.000Z", 2), ("2026-11-27T10:12:00.000Z", 1), ("11/28", 1)]
+)
+def test_a_later_run_whose_first_face_comes_late_is_its_own(tmp_path, later, runs):
+    """The second run is in front of an empty room for longer than the first one lasted."""
+    rows = [("2026-11-27T10:00:00.000Z", 10, 1.0), ("2026-11-27T10:00:01.000Z", 20, 2.0), (later, 500, 50.0)]
+    lines = [f"{clock},{frame},{time_s},1,0,0,9,9,happy,0.8,,0,0.8,0.1,0.1\n" for clock, frame, time_s in rows]
+    (tmp_path / "run.csv").write_text(HEADER + "".join(lines))
+    assert len(read_report(tmp_path / "run.csv").runs) == runs
+
+
 def test_a_length_is_rounded(make_frame, tmp_path):
     sink = Csv(tmp_path / "run.csv", LABELS)
     for number in range(40):
@@ -106,6 +117,9 @@ def test_the_command_writes_the_page_beside_the_file(edgefer, saved):
     assert "not a CSV that `edgefer run --csv` wrote" in edgefer("report", saved.with_suffix(".html"), expect=2).stderr
     assert "There is no file" in edgefer("report", "none.csv", expect=2).stderr
     assert "There is no folder" in edgefer("report", saved, "--out", "/none/x.html", expect=2).stderr
+    rotated = saved.rename(saved.with_name("run.csv-20261128"))  # as logrotate names it
+    edgefer("report", rotated)
+    assert rotated.with_name("run.csv-20261128.html").is_file()
 
 
 def test_untrusted_labels_are_plain_text_on_the_page(make_frame, tmp_path):
@@ -128,6 +142,8 @@ def test_untrusted_labels_are_plain_text_on_the_page(make_frame, tmp_path):
         ("t,x,0.1,1,0,0,9,9,happy,0.5,\n", "invalid literal"),
         ("t,0,nan,1,0,0,9,9,happy,0.5,\n", "time_s nan"),
         ("t,0,1e400,1,0,0,9,9,happy,0.5,\n", "time_s inf"),
+        ("t,0,1e308,1,0,0,9,9,happy,0.5,\n", "time_s 1e+308"),
+        ("t,0,-1e308,1,0,0,9,9,happy,0.5,\n", "time_s -1e+308"),
         ("t,0,0.1,1,0,0,9,9,happy,7,\n", "score 7"),
         ("t,0\n", "no column"),
         ("\n", "no column"),

@@ -5,8 +5,10 @@ import errno
 import io
 import json
 import os
+import pickle
 import re
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -156,6 +158,29 @@ def test_two_runs_do_not_mix_in_one_csv(make_frame, tmp_path):
     first.close()
     Csv(tmp_path / "out.csv", LABELS).close()
     assert len(rows(tmp_path / "out.csv")) == 1
+
+
+@pytest.mark.parametrize("rotate", [
+    lambda file: file.rename(file.with_suffix(".csv.1")), lambda file: file.unlink(), lambda file: file.write_bytes(b""),
+])  # fmt: skip
+def test_csv_continues_with_a_header_after_a_log_rotation(make_frame, tmp_path, rotate):
+    sink = Csv(tmp_path / "out.csv", LABELS)
+    sink.write(make_frame(0, "happy"))
+    rotate(tmp_path / "out.csv")
+    sink.write(make_frame(1, "sad"))
+    with pytest.raises(SourceError, match="Another edgefer run is writing"):
+        Csv(tmp_path / "out.csv", LABELS)
+    sink.close()
+    Csv(tmp_path / "out.csv", LABELS).close()  # a restarted run continues it
+    assert [row["label"] for row in rows(tmp_path / "out.csv")] == ["sad"] and sink.kept().startswith("1 row")
+
+
+def test_a_frame_can_be_sent_to_another_process(make_frame):
+    frame = make_frame(0, "happy", "sad")
+    frame.once("drawn", list)
+    for other in (pickle.loads(pickle.dumps(frame)), deepcopy(frame)):
+        assert other.to_dict() == frame.to_dict() and np.array_equal(other.image_bgr, frame.image_bgr)
+        assert other.once("drawn", lambda: "again") == "again"
 
 
 def test_label_score_and_scores_agree_in_every_output(make_frame, tmp_path):

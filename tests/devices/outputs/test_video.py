@@ -1,5 +1,6 @@
 """Videos: H.264 with each available encoder, times, sizes, names, full disks, two runs at once."""
 
+import errno
 import json
 import os
 import shutil
@@ -216,3 +217,19 @@ def test_crashing_ffmpeg_gives_a_clear_error(tmp_path, monkeypatch, make_frame):
         feed.write(make_frame(number, size=(320, 240)))
     feed.close()
     assert "out.mp4 could not be written: the disk is full. Nothing of it is left." in log[0]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_made_by_another_program_in_the_meantime_is_kept(tmp_path, monkeypatch, make_frame, links):
+    def no_links(*paths):
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # as on FAT
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    logged = []
+    feed = Feed(VideoFile(tmp_path / "out.png", 10), wait=True, log=logged.append)
+    feed.write(make_frame(0, "happy"))
+    (tmp_path / "out.png").write_bytes(b"another's")
+    feed.close()
+    assert (tmp_path / "out.png").read_bytes() == b"another's" and [*tmp_path.iterdir()] == [tmp_path / "out.png"]
+    assert "could not be written: another program has made a file" in logged[0] and "Nothing of it is left" in logged[0]

@@ -5,18 +5,21 @@ import os
 import shutil
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from edgefer.devices.sources import playback
 from edgefer.devices.sources.cameras import open_source
 from edgefer.devices.sources.containers import examine
-from edgefer.devices.sources.files import next_time
+from edgefer.devices.sources.files import Drawn, next_time
 from edgefer.devices.sources.playback import MergedSources, Playback, PlayedSource
 from edgefer.errors import ImageError, IncompleteError, InputError, SourceError
 from edgefer.options import Rotation
+from edgefer.records import Frame
 
 FFMPEG = shutil.which("ffmpeg")
 NOT_UTF8 = os.fsdecode(b"f\xfclm")
@@ -181,13 +184,26 @@ def test_loop_continues_frame_numbers_and_times(tmp_path):
 
 
 def test_realtime_playback_is_not_faster_than_the_recording(tmp_path):
-    import time
-
     video = write_video(tmp_path / "a.mp4", 10, fps=20)
     began = time.monotonic()
     with PlayedSource(open_source(str(video)), Playback(realtime=True)) as source:
         last = list(source)[-1]
     assert time.monotonic() - began >= last.time_s > 0.4
+
+
+def test_realtime_playback_of_what_is_read_more_slowly_than_it_plays_still_gives_frames(monkeypatch):
+    monkeypatch.setattr(playback, "MAX_DROPPED_S", 0.1)
+    source = Drawn()
+
+    def slow():
+        for index in range(40):
+            time.sleep(0.02)
+            yield Frame(index=index, time_s=index / 100, image_bgr=np.zeros((4, 4, 3), np.uint8))
+
+    monkeypatch.setattr(Drawn, "__iter__", lambda self: slow())
+    monkeypatch.setattr(source, "fps", 100.0)
+    indices = [frame.index for frame in PlayedSource(source, Playback(realtime=True))]
+    assert indices[0] == 0 and len(indices) >= 5 and max(np.diff(indices)) < 20, indices
 
 
 def test_images_are_rotated(tmp_path):
