@@ -183,12 +183,10 @@ def test_very_long_file_takes_bounded_memory(tmp_path):
     assert len(re.findall("<svg", to_html(found, "x"))) == recorded.MAX_RUNS
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [("run.html", []), ("run.csv", ["--out", "run.csv"]), ("run.csv", ["--out", "link.html"])]
-)
-def test_the_page_is_never_written_over_the_csv(saved, edgefer, name, options):
-    file = saved.rename(saved.with_name(name))
-    saved.with_name("link.html").symlink_to(name)
+@pytest.mark.parametrize("out", ["run.csv", "link.html"])
+def test_the_page_is_never_written_over_the_csv(saved, edgefer, out):
+    file = saved.rename(saved.with_name("run.csv"))
+    saved.with_name("link.html").symlink_to("run.csv")
     before = file.read_bytes()
-    assert "is the CSV itself" in edgefer("report", name, *options, cwd=file.parent, expect=2).stderr
+    assert "is the CSV itself" in edgefer("report", "run.csv", "--out", out, cwd=file.parent, expect=2).stderr
     assert file.read_bytes() == before
