@@ -39,8 +39,8 @@ def is_csi(where: int | str) -> bool:
 
 
 def is_camera(where: str | int) -> bool:
-    """Whether it names a camera: a number, a /dev path, csi or csi:1."""
-    return is_csi(where) or re.fullmatch(r"\d+|/dev/.+", str(where)) is not None
+    """Whether it names a camera: a number, a /dev path (but /dev/shm, which holds files), csi or csi:1."""
+    return is_csi(where) or re.fullmatch(r"\d+|/dev/(?!shm/).+", str(where)) is not None
 
 
 def open_camera(
