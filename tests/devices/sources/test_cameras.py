@@ -1,6 +1,7 @@
 """Which cameras a machine has, how each kind is opened and configured, and videos read frame by frame."""
 
 import json
+import os
 import struct
 import sys
 import threading
@@ -47,6 +48,13 @@ def test_unreadable_file_is_reported_as_a_permission_error(tmp_path, monkeypatch
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(SourceError, match="You may not read"):
         cameras.open_source(str(tmp_path / "film.mp4"))
+
+
+def test_folder_that_may_be_listed_but_not_entered_is_reported_as_a_permission_error(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").touch()
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.X_OK)
+    with pytest.raises(SourceError, match="You may not read"):
+        cameras.open_source(str(tmp_path))
 
 
 def test_a_file_gives_every_frame_even_to_a_slow_loop(tmp_path):
