@@ -4,13 +4,16 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 
 import cv2
 import numpy as np
 import pytest
+from brokers import wait_for
 from conftest import CHROMIUM
 
 from edgefer.devices.outputs import encoders, video
@@ -233,3 +236,22 @@ def test_a_file_made_by_another_program_in_the_meantime_is_kept(tmp_path, monkey
     feed.close()
     assert (tmp_path / "out.png").read_bytes() == b"another's" and [*tmp_path.iterdir()] == [tmp_path / "out.png"]
     assert "could not be written: another program has made a file" in logged[0] and "Nothing of it is left" in logged[0]
+
+
+@FFMPEG
+def test_video_is_kept_when_ffmpeg_gets_the_signal_that_ends_a_service(tmp_path, monkeypatch, make_frame):
+    monkeypatch.setattr(video, "h264_encoder", lambda: FfmpegEncoder)
+    sink, log = VideoFile(tmp_path / "out.mp4", 10), []
+    feed = Feed(sink, wait=True, log=log.append)
+    for number in range(20):
+        feed.write(make_frame(number, size=(320, 240)))
+    wait_for(lambda: sink._written == 20, 20)
+    sink._encoder._process.send_signal(signal.SIGTERM)
+    for number in range(20, 1000):  # it notices the signal at one of the next frames
+        feed.write(make_frame(number, size=(320, 240)))
+        time.sleep(0.01)
+        if feed.error:
+            break
+    feed.close()
+    assert "out.mp4 has ended: ffmpeg was ended by a signal. Its first " in log[0]
+    assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) > 0
