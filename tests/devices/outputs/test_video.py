@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 
 import cv2
@@ -195,6 +196,21 @@ def test_images_of_other_sizes_are_not_stretched():
     columns = np.flatnonzero(wide.max(axis=(0, 2)))
     assert wide.shape == (50, 200, 3) and len(columns) == 50 and columns[0] == 75
     assert fitted(square, (100, 100)) is square
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+@pytest.mark.parametrize(("kind", "codec"), KINDS)
+def test_no_frame_of_a_time_lapse_is_lost(tmp_path, monkeypatch, make_frame, kind, codec, suffix):
+    monkeypatch.setattr(video, "h264_encoder", lambda: None if kind is CvEncoder else kind)
+    sink = VideoFile(tmp_path / f"out{suffix}", 1 / 3600)
+    for number in range(10):
+        image = np.full((48, 64, 3), 25 * number, np.uint8)
+        sink.write(replace(make_frame(number, time_s=3600 * number), image_bgr=image))
+    sink.close()
+    capture, grays = cv2.VideoCapture(str(sink.path)), set()
+    while (read := capture.read())[0]:
+        grays.add(round(read[1].mean() / 25))
+    assert grays == set(range(10))
 
 
 def test_best_available_encoder_is_chosen(monkeypatch):
