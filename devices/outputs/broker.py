@@ -130,7 +130,7 @@ def answer_problem(broker: Broker) -> str:
         return connection_problem(error, broker)
     except (ConnectionResetError, BrokenPipeError):  # reset before it had read everything
         answer = b""
-    except OSError as error:
+    except (OSError, InputError) as error:  # the --mqtt-ca file may be gone by now
         return connection_problem(error, broker)
     if answer is None:
         return "accepts the connection but does not reply in MQTT (no CONNACK): is another service on this port?"

@@ -21,6 +21,7 @@ from edgefer.quiet import quiet
 from edgefer.text import printable
 
 MAX_GAP_S = 60.0  # longer pauses between two frames are shortened to this
+ENDED_BY_SIGNAL = 255  # ffmpeg's exit code; it has finished the file
 CRF = "23"  # libx264's own default quality
 PROBE_S = 20.0
 NO_H264 = (
@@ -141,7 +142,8 @@ class FfmpegEncoder:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
-        if self._process.wait() != 0:
+        # The end of a service or a session signals all of its processes.
+        if self._process.wait() not in (0, ENDED_BY_SIGNAL):
             raise EdgeferError(self._reason())
 
     def _reason(self) -> str:
@@ -151,6 +153,8 @@ class FfmpegEncoder:
         for number in (errno.ENOSPC, errno.EFBIG):
             if any(os.strerror(number) in line for line in lines):
                 return reason_of(OSError(number, ""))
+        if self._process.returncode == ENDED_BY_SIGNAL and not lines:
+            return "ffmpeg was ended by a signal"
         return f"ffmpeg ended: {lines[-1][:200]}" if lines else f"ffmpeg failed (exit code {self._process.returncode})"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgefer.devices.outputs.encoders import NO_H264, CvEncoder, Encoder, MotionJpegEncoder, h264_encoder
+from edgefer.devices.outputs.encoders import MAX_GAP_S, NO_H264, CvEncoder, Encoder, MotionJpegEncoder, h264_encoder
 from edgefer.devices.outputs.feeds import reason_of
 from edgefer.devices.outputs.files import PartialFile, check_folder, check_room, images_in, make_folder
 from edgefer.devices.outputs.overlay import View
@@ -36,7 +36,9 @@ class VideoFile(Sink):
     every_frame = True
 
     def __init__(self, path: Path, fps: float, *, live: bool = False, view: View | None = None):
-        self.name, self.path, self.fps, self.live = printable(str(path)), path, fps, live
+        self.name, self.path, self.live = printable(str(path)), path, live
+        # Pauses are shortened to MAX_GAP_S: at a lower rate, frames of a time-lapse would fall between two of the video's.
+        self.fps = max(fps, 1 / MAX_GAP_S)
         self._view = view or View()
         suffix = path.suffix.lower()
         if suffix not in (*VIDEOS, *STILLS):

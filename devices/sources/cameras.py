@@ -39,8 +39,8 @@ def is_csi(where: int | str) -> bool:
 
 
 def is_camera(where: str | int) -> bool:
-    """Whether it names a camera: a number, a /dev path, csi or csi:1."""
-    return is_csi(where) or re.fullmatch(r"\d+|/dev/.+", str(where)) is not None
+    """Whether it names a camera: a number, a /dev path (but /dev/shm, which holds files), csi or csi:1."""
+    return is_csi(where) or re.fullmatch(r"\d+|/dev/(?!shm/).+", str(where)) is not None
 
 
 def open_camera(
@@ -93,7 +93,7 @@ def _open_path(path: Path, skip_bad: bool) -> Source:
         raise SourceError(
             f"There is no file or folder {shown}: name a video, an image, a folder of images, or builtin.{hint}"
         ) from None
-    if not os.access(path, os.R_OK):
+    if not os.access(path, os.R_OK | os.X_OK if stat.S_ISDIR(mode) else os.R_OK):
         raise SourceError(f"You may not read {shown}: change its rights (chmod), or name another.")
     if stat.S_ISDIR(mode):
         return Images.of_folder(path, skip_bad=skip_bad)

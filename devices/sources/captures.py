@@ -81,7 +81,8 @@ def check_device(device: Path) -> None:
     """Raise SourceError if a /dev/video* does not exist or cannot be opened."""
     name = device.name.removeprefix("video") if device.name.startswith("video") else str(device)
     if not device.exists():
-        there = ", ".join(name.name.removeprefix("video") for name in sorted(device.parent.glob("video*")))
+        folder = Path("/dev") if device.is_relative_to("/dev") else device.parent  # also for /dev/v4l/by-id/NAME
+        there = ", ".join(name.name.removeprefix("video") for name in sorted(folder.glob("video*")))
         hint = f"the cameras here are {there}" if there else "no camera is connected; try --source builtin"
         raise SourceError(f"There is no camera {name} ({device}): {hint}.")
     try:

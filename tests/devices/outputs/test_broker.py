@@ -163,6 +163,22 @@ def test_broker_with_a_private_ca_is_trusted_with_its_ca_file(certificates, monk
     server.close()
 
 
+def test_a_ca_file_that_is_removed_during_the_run_does_not_end_the_attempts_to_connect(
+    certificates, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(mqtt, "RETRY_S", (1, 1))
+    server, ca = Server(closes, certificates["right"]), tmp_path / "ca.pem"
+    shutil.copy(certificates["right"][0], ca)
+    sink = mqtt.Mqtt(parse_broker(f"mqtts://127.0.0.1:{server.port}/desk", ca=ca), LABELS)
+    ca.unlink()
+    wait_for(lambda: sink.trouble, 20)
+    assert "cannot be read: No such file" in sink.trouble
+    attempt = sink._attempt
+    wait_for(lambda: sink._attempt > attempt + 1, 20)
+    sink.close()
+    server.close()
+
+
 def test_invalid_ca_file_is_refused_at_once(tmp_path):
     (tmp_path / "ca.pem").write_text("no certificate")
     for file, reason in (("ca.pem", "no certificate in PEM"), ("none.pem", "No such file")):

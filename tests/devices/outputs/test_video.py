@@ -4,13 +4,17 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from importlib.util import find_spec
 
 import cv2
 import numpy as np
 import pytest
+from brokers import wait_for
 from conftest import CHROMIUM
 
 from edgefer.devices.outputs import encoders, video
@@ -194,6 +198,21 @@ def test_images_of_other_sizes_are_not_stretched():
     assert fitted(square, (100, 100)) is square
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+@pytest.mark.parametrize(("kind", "codec"), KINDS)
+def test_no_frame_of_a_time_lapse_is_lost(tmp_path, monkeypatch, make_frame, kind, codec, suffix):
+    monkeypatch.setattr(video, "h264_encoder", lambda: None if kind is CvEncoder else kind)
+    sink = VideoFile(tmp_path / f"out{suffix}", 1 / 3600)
+    for number in range(10):
+        image = np.full((48, 64, 3), 25 * number, np.uint8)
+        sink.write(replace(make_frame(number, time_s=3600 * number), image_bgr=image))
+    sink.close()
+    capture, grays = cv2.VideoCapture(str(sink.path)), set()
+    while (read := capture.read())[0]:
+        grays.add(round(read[1].mean() / 25))
+    assert grays == set(range(10))
+
+
 def test_best_available_encoder_is_chosen(monkeypatch):
     for kind in (PyavEncoder, FfmpegEncoder, encoders.CvH264Encoder):
         monkeypatch.setattr(kind, "here", staticmethod(lambda: False))
@@ -233,3 +252,22 @@ def test_a_file_made_by_another_program_in_the_meantime_is_kept(tmp_path, monkey
     feed.close()
     assert (tmp_path / "out.png").read_bytes() == b"another's" and [*tmp_path.iterdir()] == [tmp_path / "out.png"]
     assert "could not be written: another program has made a file" in logged[0] and "Nothing of it is left" in logged[0]
+
+
+@FFMPEG
+def test_video_is_kept_when_ffmpeg_gets_the_signal_that_ends_a_service(tmp_path, monkeypatch, make_frame):
+    monkeypatch.setattr(video, "h264_encoder", lambda: FfmpegEncoder)
+    sink, log = VideoFile(tmp_path / "out.mp4", 10), []
+    feed = Feed(sink, wait=True, log=log.append)
+    for number in range(20):
+        feed.write(make_frame(number, size=(320, 240)))
+    wait_for(lambda: sink._written == 20, 20)
+    sink._encoder._process.send_signal(signal.SIGTERM)
+    for number in range(20, 1000):  # it notices the signal at one of the next frames
+        feed.write(make_frame(number, size=(320, 240)))
+        time.sleep(0.01)
+        if feed.error:
+            break
+    feed.close()
+    assert "out.mp4 has ended: ffmpeg was ended by a signal. Its first " in log[0]
+    assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) > 0

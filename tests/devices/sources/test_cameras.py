@@ -1,6 +1,7 @@
 """Which cameras a machine has, how each kind is opened and configured, and videos read frame by frame."""
 
 import json
+import os
 import struct
 import sys
 import threading
@@ -28,11 +29,32 @@ def test_only_http_urls_with_a_video_suffix_are_videos():
         pass
 
 
+@pytest.mark.parametrize(
+    ("name", "camera"), [("/dev/video0", True), ("/dev/v4l/by-id/usb-1", True), ("/dev/shm/a.png", False)]
+)
+def test_path_under_dev_is_a_camera_unless_it_is_in_shared_memory(name, camera):
+    assert cameras.is_camera(name) == camera
+
+
+def test_unplugged_camera_s_message_lists_the_others_also_for_a_path_by_id(monkeypatch):
+    devices = {"/dev": [captures.Path("/dev/video2")]}
+    monkeypatch.setattr(captures.Path, "glob", lambda folder, pattern: devices.get(str(folder), []))
+    with pytest.raises(SourceError, match=r"There is no camera /dev/v4l/by-id/usb-1 .*the cameras here are 2"):
+        captures.check_device(captures.Path("/dev/v4l/by-id/usb-1"))
+
+
 def test_unreadable_file_is_reported_as_a_permission_error(tmp_path, monkeypatch):
     (tmp_path / "film.mp4").write_bytes(b"film")
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(SourceError, match="You may not read"):
         cameras.open_source(str(tmp_path / "film.mp4"))
+
+
+def test_folder_that_may_be_listed_but_not_entered_is_reported_as_a_permission_error(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").touch()
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.X_OK)
+    with pytest.raises(SourceError, match="You may not read"):
+        cameras.open_source(str(tmp_path))
 
 
 def test_a_file_gives_every_frame_even_to_a_slow_loop(tmp_path):
