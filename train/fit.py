@@ -16,7 +16,7 @@ from edgefer.train.batches import EpochSize, Shard, batches, epoch_size, validat
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.history import COLUMNS
 from edgefer.train.journal import Journal
-from edgefer.train.memory import check_training
+from edgefer.train.memory import check_training, outline
 from edgefer.train.networks import build_for, initialize
 from edgefer.train.objective import (
     apply_clean_statistics,
@@ -103,7 +103,7 @@ class _Trainer:
         if self.recipe.model.freeze and not (self.init_from or self.recipe.model.weights):
             raise InputError("A frozen network needs initial weights: --init-from BUNDLE.")
         batch = self._batch_per_replica()
-        with tensorflow().Graph().as_default():  # takes no memory; before the seed is set, since building draws from it
+        with outline():  # before the seed is set, since building draws from it
             check_training(build_for(self.recipe, self.dataset, pretrained=False), batch)
         tf_keras.utils.set_random_seed(self.recipe.fit.seed)
         try:

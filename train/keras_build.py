@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefer.errors import InputError
-from edgefer.train.memory import activations
+from edgefer.train.memory import activations, outline
 
 MAX_ACTIVATIONS = 1 << 28  # of one layer for one image
 MAX_ALL_ACTIVATIONS = 1 << 29  # of all layers together: 2 GB
@@ -25,13 +25,11 @@ def build(architecture: dict, stored: int, where: str) -> Built:
 
     stored: the weights that the file holds. InputError where layers do not fit together, or are too large.
     """
-    import tensorflow as tf
-
     try:
-        with tf.Graph().as_default():
-            outline = _make(architecture)
-            weights = outline.layer.count_params()
-            largest, total = activations(_layers(outline))
+        with outline():
+            sizes = _make(architecture)
+            weights = sizes.layer.count_params()
+            largest, total = activations(_layers(sizes))
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     except Exception as error:  # Keras raises many kinds for inconsistent settings

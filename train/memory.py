@@ -2,8 +2,9 @@
 
 import math
 import os
+import warnings
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,19 @@ def installed_bytes() -> int:
     with suppress(OSError, ValueError):  # ValueError: "max"
         installed = min(installed, int(CGROUP.read_text()))
     return installed
+
+
+@contextmanager
+def outline() -> Iterator[None]:
+    """Networks that are built here have sizes, and take no memory: in a graph of its own, as for inference."""
+    import tensorflow as tf
+    import tf_keras
+
+    with tf.Graph().as_default(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated since all layers are called by hand, which Sequential does not allow
+        # Otherwise each layer that differs in training is built for both, with a branch: half of the time.
+        with tf_keras.backend.learning_phase_scope(0):
+            yield
 
 
 def activations(layers: "Iterator[Any]") -> tuple[int, int]:
