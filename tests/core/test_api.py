@@ -8,7 +8,9 @@ import re
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -113,6 +115,15 @@ def test_training_and_conversion_return_bundles_from_python(cache, builtin, tmp_
         edgefer.train("builtin", recipe="demo", out=trained.path)
     with pytest.raises(edgefer.EdgeferError, match="there already"):
         edgefer.convert(trained, out=converted.path)
+
+
+def test_a_certificate_is_never_written_over_a_file_that_is_not_one(tmp_path):
+    notes = tmp_path / "notes.html"
+    notes.write_text("mine")
+    proof = replace(edgefer.verify("fer-nano"), certificate=mock.Mock())
+    with pytest.raises(edgefer.EdgeferError, match="not a page of edgefer"):
+        proof.save(notes)
+    assert notes.read_text() == "mine" and not notes.with_suffix(".json").exists()
 
 
 def test_proof_and_card_can_be_displayed_and_converted_to_rows():

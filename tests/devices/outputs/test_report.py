@@ -141,6 +141,23 @@ def test_the_command_writes_the_page_beside_the_file(edgefer, saved):
     assert rotated.with_name("run.csv-20261128.html").is_file()
 
 
+def test_an_earlier_page_is_replaced_and_no_other_file(edgefer, saved):
+    page = saved.with_suffix(".html")
+    edgefer("report", saved)
+    first = page.read_text()
+    with saved.open("a") as opened:  # one more run
+        opened.write("2026-11-27T10:00:00.000Z,0,0.0,1,0,0,9,9,sad,0.8,,0,0.1,0.8,0.1\n")
+    edgefer("report", saved)
+    assert page.read_text() != first
+    for content in ("", "my own notes"):
+        page.write_text(content)
+        assert "not a page of edgefer" in edgefer("report", saved, expect=2).stderr
+        assert "not a page of edgefer" in edgefer("report", saved, "--out", page, expect=2).stderr
+        asked = ("verify", "fer-nano", "--data", "builtin", "--report", page)
+        assert "not a page of edgefer" in edgefer(*asked, expect=2).stderr
+        assert page.read_text() == content
+
+
 def test_untrusted_labels_are_plain_text_on_the_page(make_frame, tmp_path):
     label = "<script>alert(1)</script>\x1b[31m"
     sink = Csv(tmp_path / "run.csv", ("=cmd|' /C calc'!A0", label))
