@@ -136,6 +136,8 @@ def verify(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
     proof = verify_alone(opened, [*map(str, asked.runtime or ())])
     if not asked.as_json:
         console.show(f"Bundle {opened.hash}" + (f", as in {asked.certificate}" if asked.certificate else ""))
+        if (opened.path / "report").exists():
+            console.show("Not covered by this hash, nor checked: the plots and tables in report/.")
         _show_machine(proof.runtimes)
     report_checks(str(opened.path), proof.checks, as_json=asked.as_json, **proof.facts())
 
