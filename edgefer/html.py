@@ -46,7 +46,10 @@ svg .doubtful { stroke: var(--doubt); fill: var(--doubt) } svg .zero { stroke: v
 }
 @media print { .scroll { overflow: visible } figure { break-inside: avoid } }
 """
-GENERATOR = "<meta name=generator content=edgefer>"
+START = (  # of every page, by which it is recognized
+    '<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1">'
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
+)
 FIGURE = re.compile(r"([+-]?\d[-+\d.,%e/ \[\]]*( to [\d.%]+)?)?")
 STATUSES = {"pass", "FAIL", "doubtful", "warn", "not checked"}  # shown in their colour
 SHORT, WIDE = 24, 48  # characters: a column up to SHORT is not wrapped, one from WIDE on gets a minimum width
@@ -72,14 +75,8 @@ def escape(text: str) -> str:
 
 def page(title: str, parts: Iterable[str]) -> str:
     """The whole file: its parts are HTML."""
-    head = (
-        f'<meta charset=utf-8>{GENERATOR}<meta name=viewport content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
-        f"<title>{escape(title)}</title>"
-    )
-    return (
-        f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
-    )
+    head = f"<title>{escape(title)}</title><style>{STYLE}</style>"
+    return f"{START}{head}</head><body>{''.join(parts)}</body></html>\n"
 
 
 def check_replaceable(path: Path, option: str) -> None:
@@ -88,7 +85,7 @@ def check_replaceable(path: Path, option: str) -> None:
         return
     try:
         with path.open("rb") as opened:
-            ours = GENERATOR.encode() in opened.read(1024)
+            ours = opened.read(len(START)) == START.encode()
     except OSError:  # not readable
         ours = False
     if not ours:
