@@ -302,10 +302,12 @@ def test_what_run_would_refuse_at_boot_is_refused_at_install(tmp_path, monkeypat
         commands.install(arguments.split(), print_only=True)
 
 
-def test_programs_that_the_service_cannot_see_are_refused(tmp_path, monkeypatch):
+def test_a_program_of_on_that_the_service_cannot_see_is_refused(tmp_path, monkeypatch):
     bell = tmp_path / "bell"
     bell.touch(mode=0o755)
-    assert commands._check_run(["--camera", "0", "--on", f"happy={bell} twice"]) == [str(bell)]
+    monkeypatch.setattr(service, "in_private_folder", lambda file: file == bell)
+    with pytest.raises(InputError, match=f"without {bell}: move it"):
+        commands.install(["--camera", "0", "--on", f"happy={bell} twice"], user="root")
 
 
 def test_installing_needs_root_and_systemd(monkeypatch):
