@@ -190,21 +190,26 @@ class Reader:
         """One source for all that are named; opened by `with`. InputError for options that do not suit them."""
         options = options or SourceOptions()
         live = LiveOptions(stop=self._stop, log=self._log, trying=options.trying, wait=options.wait)
-        password = os.environ.get("EDGEFER_SOURCE_PASSWORD", "")
-        if not names or "" in names:
-            raise InputError("Name a source: a camera's number, a video, an image, a folder, a URL or builtin.")
-        opened: list[Source] = []
-        for name in names:
-            if is_camera(name):
-                source: Source = open_camera(name, options.capture, live)
-            else:
-                if options.capture != DEFAULT_CAPTURE:
-                    raise InputError("--size, --fps and --mjpg are for cameras: a file or stream has its own.")
-                source = open_source(name, password=password, skip_bad=options.skip_bad, live=live)
-            if options.wait and not source.live:
-                raise InputError(f"--wait is for cameras and streams: {source.name} is read immediately.")
-            opened.append(PlayedSource(source, options.playback, self._stop))
-        return opened[0] if len(opened) == 1 else MergedSources(opened, self._stop)
+        return closed_source(names, options, live)
+
+
+def closed_source(names: Sequence[str], options: SourceOptions, live: LiveOptions) -> Source:
+    """One source for all that are named, to be opened by `with`. InputError for options that do not suit them."""
+    password = os.environ.get("EDGEFER_SOURCE_PASSWORD", "")
+    if not names or "" in names:
+        raise InputError("Name a source: a camera's number, a video, an image, a folder, a URL or builtin.")
+    made: list[Source] = []
+    for name in names:
+        if is_camera(name):
+            source: Source = open_camera(name, options.capture, live)
+        else:
+            if options.capture != DEFAULT_CAPTURE:
+                raise InputError("--size, --fps and --mjpg are for cameras: a file or stream has its own.")
+            source = open_source(name, password=password, skip_bad=options.skip_bad, live=live)
+        if options.wait and not source.live:
+            raise InputError(f"--wait is for cameras and streams: {source.name} is read immediately.")
+        made.append(PlayedSource(source, options.playback, live.stop))
+    return made[0] if len(made) == 1 else MergedSources(made, live.stop)
 
 
 def as_image(image: Any) -> tuple[np.ndarray, str]:

@@ -9,10 +9,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape as escape_html
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from edgefer.errors import InputError
 from edgefer.text import printable
 
 STYLE = """
@@ -44,6 +46,10 @@ svg .doubtful { stroke: var(--doubt); fill: var(--doubt) } svg .zero { stroke: v
 }
 @media print { .scroll { overflow: visible } figure { break-inside: avoid } }
 """
+START = (  # of every page, by which it is recognized
+    '<!doctype html><html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1">'
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
+)
 FIGURE = re.compile(r"([+-]?\d[-+\d.,%e/ \[\]]*( to [\d.%]+)?)?")
 STATUSES = {"pass", "FAIL", "doubtful", "warn", "not checked"}  # shown in their colour
 SHORT, WIDE = 24, 48  # characters: a column up to SHORT is not wrapped, one from WIDE on gets a minimum width
@@ -69,14 +75,23 @@ def escape(text: str) -> str:
 
 def page(title: str, parts: Iterable[str]) -> str:
     """The whole file: its parts are HTML."""
-    head = (
-        '<meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
-        f"<title>{escape(title)}</title>"
-    )
-    return (
-        f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
-    )
+    head = f"<title>{escape(title)}</title><style>{STYLE}</style>"
+    return f"{START}{head}</head><body>{''.join(parts)}</body></html>\n"
+
+
+def check_replaceable(path: Path, option: str) -> None:
+    """InputError for a file that is not a page of edgefer: it would be lost."""
+    if not path.is_file():
+        return
+    try:
+        with path.open("rb") as opened:
+            ours = opened.read(len(START)) == START.encode()
+    except OSError:  # not readable
+        ours = False
+    if not ours:
+        raise InputError(
+            f"{printable(str(path))} is there already and is not a page of edgefer: name another one with {option}, or remove it first."
+        )
 
 
 def heading(text: str, level: int = 2) -> str:

@@ -3,9 +3,10 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from enum import StrEnum
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from edgefer.errors import InputError
@@ -105,6 +106,13 @@ def as_path(value: Any, name: str) -> Path:
     return Path(value)
 
 
+def as_flag(value: Any, name: str) -> bool:
+    """A flag from an argument. InputError for anything but True and False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} {printable(repr(value)):.80} is not right: give True or False.")
+    return value
+
+
 def as_record(kind: type[Record], given: Mapping[str, Any], names: Mapping[str, str] = {}) -> Record:
     """A record of options from keywords, each with its field's type. names: fields with another public name.
 
@@ -123,10 +131,14 @@ def _of_type(hint: Any, value: Any, name: str) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
     kinds = (hint, *get_args(hint))
-    if any(isinstance(one, type) and issubclass(one, StrEnum) for one in kinds):
-        return value  # the record accepts text too, and its error names the choices
+    if choices := [one for one in kinds if isinstance(one, type) and issubclass(one, StrEnum)]:
+        return value if value is None and NoneType in kinds else choice(choices[0], value, name)
+    if is_dataclass(hint) and isinstance(value, hint):  # pydantic would not look into it
+        return as_record(hint, vars(value))
     if Path in kinds and value is not None:
         return as_path(value, name)
+    if hint is bool:  # pydantic would accept "yes"
+        return as_flag(value, name)
     if isinstance(value, bool) and not {bool, Any} & set(kinds):  # pydantic would accept True as 1
         raise InputError(f"{name} {value} is not right: it should be no bool.")
     try:

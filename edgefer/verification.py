@@ -89,13 +89,17 @@ class Verification:
     def save(self, page: str | Path) -> Path:
         """Write the certificate as one HTML page, and beside it the .json for `edgefer verify --certificate`.
 
-        Returns the page's path. InputError if there is no certificate, since there was no data.
+        Returns the page's path. InputError if there is no certificate, since there was no data, or if the page exists and
+        is not one of edgefer.
         """
         import json
+
+        from edgefer.html import check_replaceable
 
         if self.certificate is None:
             raise InputError("There is no certificate without labelled images: edgefer.verify(bundle, data=PATH).")
         path = certificate_page(Path(page))
+        check_replaceable(path, "save(PAGE)")
         write_file(path.with_suffix(".json"), json.dumps(self.to_dict(), indent=2).encode() + b"\n")
         write_file(path, self.certificate.to_html().encode())
         return path

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Callable
 from functools import cache, wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_origin
 
-from edgefer.errors import EdgeferError
-from edgefer.options import CHOICES, Color, Outputs
+from edgefer.errors import EdgeferError, InputError
+from edgefer.options import CHOICES, Color, Outputs, as_flag
+from edgefer.progress import Progress
+from edgefer.text import printable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,17 +28,28 @@ OPTION = re.compile(
 
 
 def in_python(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorator: errors of the function name its keyword arguments instead of the command's options."""
+    """Decorator: errors of the function name its keyword arguments instead of the command's options. Its flags, `log` and
+    `progress` are checked, which Python does not do."""
 
     @wraps(function)
     def called(*arguments: P.args, **options: P.kwargs) -> T:
         try:
+            for name, value in options.items():
+                _check(name, value, function.__annotations__.get(name))
             return function(*arguments, **options)
         except EdgeferError as error:
             error.args = (with_keywords(str(error)),)
             raise
 
     return called
+
+
+def _check(name: str, value: Any, hint: Any) -> None:
+    if hint is bool:
+        as_flag(value, name)
+    if (hint is Progress and not isinstance(value, Progress)) or (get_origin(hint) is Callable and not callable(value)):
+        wanted = "an edgefer.progress.Progress" if hint is Progress else "a function of one text"
+        raise InputError(f"{name} {printable(repr(value)):.80} is not right: give {wanted}.")
 
 
 def with_keywords(text: str) -> str:

@@ -1,5 +1,6 @@
 """Actions when an expression appears: run a command, or save an image."""
 
+import math
 import os
 import re
 import shlex
@@ -47,26 +48,27 @@ class Trigger:
     _last: dict[int, int] = field(default_factory=dict)  # stream -> the number of its last frame, counting all streams'
     _count: int = 0
     _ready: bool = True
-    _fired_s: float = float("-inf")
+    # stream -> the time of its last frame, and that at the last action: the times of two files have nothing in common
+    _now_s: dict[int, float] = field(default_factory=dict)
+    _fired_s: dict[int, float] = field(default_factory=dict)
 
     def fires(self, frame: Frame) -> Face | None:
         """The face that has now had the label for long enough, or None."""
         if self.timing.stills:
             return next((face for face in frame.faces if face.label == self.label), None)
         self._count += 1
-        self._last[frame.stream] = self._count
+        self._last[frame.stream], self._now_s[frame.stream] = self._count, frame.time_s
         seen = {(frame.stream, face.id): face for face in frame.faces if face.label == self.label}
         ours = {key: since for key, since in self._since.items() if key in seen or self._elsewhere(key[0], frame)}
         self._since = dict.fromkeys(seen, frame.time_s) | ours
         if not self._since:
             self._ready = True
-        # Before it: by the clock of another source, such as a video that is read faster than a camera.
-        if not self._ready or 0 <= frame.time_s - self._fired_s < self.timing.pause_s:
+        if not self._ready or frame.time_s - self._fired_s.get(frame.stream, -math.inf) < self.timing.pause_s:
             return None
         held = (face for key, face in seen.items() if frame.time_s - self._since[key] >= self.timing.hold_s)
         face = next(held, None)
         if face is not None:
-            self._ready, self._fired_s = False, frame.time_s
+            self._ready, self._fired_s = False, dict(self._now_s)
         return face
 
     def _elsewhere(self, stream: int, frame: Frame) -> bool:

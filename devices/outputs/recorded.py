@@ -5,7 +5,6 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 from edgefer.devices.outputs.csvfile import COLUMNS, label_column
@@ -21,8 +20,8 @@ MAX_FACES = 10_000  # faces followed at a time; an untrusted file may have any n
 MAX_LABELS = 200
 MAX_TIME_S = 1e10
 GAP_S = 1.0  # after a longer absence a face begins another stretch
-# How far the clock may run ahead of a run's own time: a pause, and a video read more slowly than it plays.
-MAX_PAUSE_S, MAX_SLOWNESS = 600.0, 30.0
+ABSENT_S = 10.0  # a tracker never gives an id again after so long: its counting has restarted
+FIRST_IDS = 100  # remembered to see that
 
 Span = tuple[str, int]  # a source, and how often it had restarted
 
@@ -70,6 +69,25 @@ class Stretch:
             mean_score=self.score_sum / self.rows,
             clock=self.first.clock,
         )
+
+
+@dataclass
+class _Source:
+    """A source's last row, how often it had restarted, and when each of its first faces was last seen."""
+
+    last: Row
+    starts: int = 0
+    seen_s: dict[int, float] = field(default_factory=dict)  # id -> time of its last row
+
+    def add(self, row: Row) -> None:
+        """The next row. The clock does not tell a restart from a pause, or from a video that is read slowly; ids do."""
+        absent_s = row.time_s - self.seen_s.get(row.id, row.time_s)
+        if row.frame < self.last.frame or row.time_s < self.last.time_s or absent_s > ABSENT_S:
+            self.starts += 1
+            self.seen_s.clear()
+        if 0 < row.id <= FIRST_IDS:
+            self.seen_s[row.id] = row.time_s
+        self.last = row
 
 
 @dataclass
@@ -197,29 +215,17 @@ def _keep(run: Run, stretch: Stretch) -> None:
 
 def _spans(path: Path) -> Iterator[tuple[Span, Row | str]]:
     """Each row with its span, or the reason why it cannot be read."""
-    going: dict[str, tuple[Row, int]] = {}  # source -> its last row, and how often it had restarted
+    going: dict[str, _Source] = {}
     for row in _rows(path):
         if isinstance(row, str):
             yield ("", 0), row
             continue
-        last, starts = going.pop(row.source, (row, 0))
-        starts += _restarted(last, row)
-        going[row.source] = row, starts
+        source = going.pop(row.source, None) or _Source(row)
+        source.add(row)
+        going[row.source] = source
         if len(going) > MAX_SPANS:
             del going[next(iter(going))]
-        yield (row.source, starts), row
-
-
-def _restarted(last: Row, row: Row) -> bool:
-    """Whether a row is from a later run than the one before it, whose first face may come later than that one's last."""
-    passed_s = row.time_s - last.time_s
-    if row.frame < last.frame or passed_s < 0:
-        return True
-    try:
-        clock_s = (datetime.fromisoformat(row.clock) - datetime.fromisoformat(last.clock)).total_seconds()
-    except (ValueError, TypeError):  # a spreadsheet has changed them
-        return False
-    return clock_s > MAX_PAUSE_S + MAX_SLOWNESS * passed_s
+        yield (row.source, source.starts), row
 
 
 def _labels(path: Path) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -46,6 +47,33 @@ def open_outputs(wanted: OutputFlags, run: RunFacts) -> "OpenOutputs":
         raise
 
 
+def check_outputs(wanted: OutputFlags, source: "Source", labels: Sequence[str]) -> None:
+    """InputError or MissingDependency for outputs that do not suit the source, the network's labels or this installation.
+    Opens none, and the source may be closed."""
+    from edgefer.devices.outputs import actions
+    from edgefer.devices.outputs.broker import parse_broker
+
+    if wanted.mqtt_ca and not wanted.mqtt:
+        raise InputError("--mqtt-ca is for --mqtt mqtts://...: give both or neither.")
+    if wanted.mqtt and source.streams > 1 and not source.stills:  # each would overwrite the other's state
+        raise InputError(
+            f"--mqtt takes one source, but {source.streams} are named: run it once for each, with its own topic prefix."
+        )
+    for text in wanted.on or ():
+        actions.parse_command(actions.parse_on(text, "--on", labels)[1])
+    for text in wanted.snapshot_on or ():
+        actions.parse_on(text, "--snapshot-on", labels)
+    if wanted.metrics:
+        _needing("prometheus", "--metrics", "metrics")
+        parse_address(wanted.metrics, "--metrics")
+    if wanted.serve:
+        _needing("web", "--serve", "web")
+        parse_address(wanted.serve, "--serve")
+    if wanted.mqtt:
+        _needing("mqtt", "--mqtt", "mqtt")
+        parse_broker(wanted.mqtt, ca=wanted.mqtt_ca)
+
+
 class _Opener:
     """Opens the outputs one by one, those most likely to fail first."""
 
@@ -67,13 +95,7 @@ class _Opener:
         self.unfed: list[Sink] = []  # sinks that need no queue
 
     def open(self) -> "OpenOutputs":
-        if self._wanted.mqtt_ca and not self._wanted.mqtt:
-            raise InputError("--mqtt-ca is for --mqtt mqtts://...: give both or neither.")
-        source = self._run.source
-        if self._wanted.mqtt and source.streams > 1 and not source.stills:  # each would overwrite the other's state
-            raise InputError(
-                f"--mqtt takes one source, but {source.streams} are named: run it once for each, with its own topic prefix."
-            )
+        check_outputs(self._wanted, self._run.source, self._labels)
         self._open_files()
         self._open_actions()
         self._open_servers()

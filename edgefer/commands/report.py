@@ -16,7 +16,9 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="The page; by default beside the CSV, ending in .html.", rich_help_panel=OUTPUT
+            metavar="FILE",
+            help="The page; by default beside the CSV, ending in .html. An earlier page is replaced, no other file.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
 ) -> None:
@@ -32,6 +34,7 @@ def report(
     from edgefer.devices.outputs.files import check_folder
     from edgefer.devices.outputs.recorded import read_report
     from edgefer.devices.outputs.report import to_html
+    from edgefer.html import check_replaceable
     from edgefer.text import printable
 
     if out and len(csv) > 1:
@@ -43,5 +46,6 @@ def report(
         if target.exists() and target.samefile(file):
             raise InputError(f"{target} is the CSV itself: name another page with --out.")
         check_folder(target, "write")
+        check_replaceable(target, "--out")
         write_file(target, to_html(found, printable(file.name)).encode())
         console.show(f"Wrote {printable(str(target))}: open it in a browser.")

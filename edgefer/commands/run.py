@@ -45,18 +45,23 @@ def run(
     - `edgefer run fer-small --camera 0 --serve 8000`
     - `edgefer run film.mp4 --csv out.csv && edgefer report out.csv`
     """
+    _run(run_options(inputs, source, faces, outputs, runtime))
+
+
+def run_options(
+    inputs: list[str] | None, source: SourceFlags, faces: FaceFlags, outputs: OutputFlags, runtime: RuntimeFlags
+) -> RunOptions:
+    """What the command line means. InputError for options that conflict."""
     bundle, sources = source.named(inputs or [])
     if outputs.save and len(sources) > 1:
         raise InputError(f"--save takes one source, but {len(sources)} are named: run it once for each.")
-    _run(
-        RunOptions(
-            bundle=bundle_path(bundle, reads=True),
-            sources=tuple(sources),
-            reader=reader_options(faces, runtime),
-            source_options=source.options(),
-            outputs=outputs,
-            frames=source.frames,
-        )
+    return RunOptions(
+        bundle=bundle_path(bundle, reads=True),
+        sources=tuple(sources),
+        reader=reader_options(faces, runtime),
+        source_options=source.options(),
+        outputs=outputs,
+        frames=source.frames,
     )
 
 

@@ -1,13 +1,16 @@
 """The commands for unattended boards: service install, uninstall, status."""
 
 import os
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from edgefer.commands.app import App, Command
 from edgefer.commands.inputs import AsJson
+from edgefer.commands.outputs import OutputFlags
+from edgefer.commands.run_flags import FaceFlags, RuntimeFlags, SourceFlags
 from edgefer.errors import EdgeferError, InputError
 
 INPUT_FILES = (
@@ -20,6 +23,7 @@ INPUT_FILES = (
     "mqtt_ca",
     "config",
 )  # parameters of run
+Flags = TypeVar("Flags", SourceFlags, FaceFlags, OutputFlags, RuntimeFlags)
 NO_SYSTEMD = "systemd is not running on this computer: `edgefer service install --print` shows the unit."
 app = App(help="Run `edgefer run` as a systemd service.")
 
@@ -49,6 +53,7 @@ def install(
     from edgefer.devices.board import service
 
     words = _run_arguments(arguments)
+    commands = _check_run(words)
     if user:
         try:
             pwd.getpwnam(user)  # pwd.getpwall would not list the users of a directory service
@@ -61,7 +66,7 @@ def install(
     if print_only:
         console.show(text.rstrip())
         return
-    _check_files(program, words, user)
+    _check_files(program, [*words, *commands], user)
     _check_root("install")
     write_file(service.FILE, text.encode())
     service.FILE.chmod(0o644)
@@ -213,6 +218,42 @@ def _run_arguments(arguments: list[str]) -> list[str]:
     return words + ["--headless"] * (not params["headless"]) + ["--wait"] * (live and not params["wait"])
 
 
+def _check_run(words: list[str]) -> list[str]:
+    """The programs of --on. InputError for what `edgefer run` would refuse at its start, as far as nothing need be opened."""
+    from edgefer.bundle import Bundle, Form
+    from edgefer.commands.opening import check_outputs
+    from edgefer.commands.run import run_options
+    from edgefer.devices.faces.pair import pair_bundles
+    from edgefer.devices.outputs.actions import parse_command
+    from edgefer.devices.reader import closed_source
+    from edgefer.devices.sources.cameras import LiveOptions
+    from edgefer.options import DeviceName
+
+    _, params = _words(words)
+
+    def flags(kind: type[Flags]) -> Flags:
+        return kind(**{one.name: params[one.name] for one in fields(kind)})
+
+    options = run_options(
+        params["inputs"], flags(SourceFlags), flags(FaceFlags), flags(OutputFlags), flags(RuntimeFlags)
+    )
+    bundle = Bundle.open(options.bundle)
+    if options.reader.device is DeviceName.CORAL:
+        bundle.file(Form.INT8_EDGETPU)
+    files = options.reader.files
+    if files.finder or files.refiner:
+        pair_bundles(files)
+    if files.yunet and not files.yunet.is_file():
+        raise InputError(f"There is no file {files.yunet}: name YuNet's .onnx, or leave --detector-file out.")
+    check_outputs(
+        options.outputs, closed_source(options.sources, options.source_options, LiveOptions()), bundle.card.labels
+    )
+    programs = [parse_command(text.partition("=")[2])[0] for text in options.outputs.on or ()]
+    if relative := next((one for one in programs if "/" in one and not os.path.isabs(one)), None):
+        raise InputError(f"A service runs in its own folder, not here: name {Path(relative).absolute()} in --on.")
+    return programs
+
+
 def _words(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
     """The arguments with absolute paths, and the parameters that `edgefer run` parses from them."""
     from edgefer.commands.run import run
@@ -258,13 +299,17 @@ def _check_outputs(params: dict[str, Any]) -> None:
     if params["save"]:
         raise InputError("A restarted service would find its --save file in place and stop: use --csv.")
     for option in params["snapshot_on"] or ():
-        if len(Path(option.partition("=")[2]).parts) > 1:
+        if _is_elsewhere(Path(option.partition("=")[2])):
             raise InputError(f"A service may only write to /var/lib/{service.NAME}: give --snapshot-on a folder there.")
-    if params["csv"] and len(params["csv"].parts) > 1:
+    if params["csv"] and _is_elsewhere(params["csv"]):
         raise InputError(
             f"A service may only write to /var/lib/{service.NAME}, where its --csv goes: give only a file name, "
             f"such as {params['csv'].name}."
         )
+
+
+def _is_elsewhere(path: Path) -> bool:
+    return len(path.parts) > 1 or path.parts in (("/",), ("..",))
 
 
 def _check_secrets(words: list[str], addresses: list[str]) -> None:

@@ -136,6 +136,8 @@ def verify(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
     proof = verify_alone(opened, [*map(str, asked.runtime or ())])
     if not asked.as_json:
         console.show(f"Bundle {opened.hash}" + (f", as in {asked.certificate}" if asked.certificate else ""))
+        if (opened.path / "report").exists():
+            console.show("Not covered by this hash, nor checked: the plots and tables in report/.")
         _show_machine(proof.runtimes)
     report_checks(str(opened.path), proof.checks, as_json=asked.as_json, **proof.facts())
 
@@ -192,6 +194,7 @@ def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
     from edgefer.convert.certificate import certify
     from edgefer.convert.comparison import Budget
     from edgefer.files import check_writable
+    from edgefer.html import check_replaceable
     from edgefer.runtimes import machine
     from edgefer.train.data.trained import remembered
     from edgefer.verification import certificate_page
@@ -202,6 +205,8 @@ def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
         )
     page = certificate_page(asked.report) if asked.report else report_folder(opened) / "parity.html"
     check_writable(page, "--report")
+    if asked.report:
+        check_replaceable(page, "--report")
     dataset = training_data(opened, asked.data, asked.skip_bad)
     certificate = certify(
         opened,

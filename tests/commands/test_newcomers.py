@@ -35,6 +35,7 @@ NO_KERAS = "which conversion and --init-from need: it ships converted, so name "
         (["compare", "pets-small"], f"{NO_KERAS}fer-nano, fer-small, ferplus-small, or one that you trained"),
         (["convert", "face-finder"], f"{NO_KERAS}one that you trained, by `edgefer train --recipe face-finder`"),
         (["convert", "face-refiner"], f"{NO_KERAS}one that you trained, by `edgefer train --recipe face-refiner`"),
+        (["evaluate", "ferplus-small", "--data", "none/"], "^There is no data at none/: name a fer2013.csv"),
         (["evaluate", "face-finder", "--data", "builtin"], f"face-finder {NOT_A_CLASSIFIER}"),
         (["verify", "face-refiner", "--data", "builtin"], f"face-refiner {NOT_A_CLASSIFIER}"),
         (

@@ -8,13 +8,18 @@ import re
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import pytest
 
 import edgefer
 import edgefer.api
 import edgefer.devices.reader
+from edgefer.devices.sources.captures import CaptureOptions
+from edgefer.devices.sources.playback import Playback
 from edgefer.words import with_keywords
 
 ROOT = Path(__file__).parents[2]
@@ -115,6 +120,15 @@ def test_training_and_conversion_return_bundles_from_python(cache, builtin, tmp_
         edgefer.convert(trained, out=converted.path)
 
 
+def test_a_certificate_is_never_written_over_a_file_that_is_not_one(tmp_path):
+    notes = tmp_path / "notes.html"
+    notes.write_text("mine")
+    proof = replace(edgefer.verify("fer-nano"), certificate=mock.Mock())
+    with pytest.raises(edgefer.EdgeferError, match="not a page of edgefer"):
+        proof.save(notes)
+    assert notes.read_text() == "mine" and not notes.with_suffix(".json").exists()
+
+
 def test_proof_and_card_can_be_displayed_and_converted_to_rows():
     proof = edgefer.verify("fer-nano")
     assert proof.passed and len(proof.rows()) == len(proof) == len(proof.to_dict()["checks"])
@@ -156,6 +170,21 @@ def test_an_untrusted_card_is_shown_as_plain_text():
         (lambda: edgefer.load("fer-nano", roi=(1.5, 0, 9, 9)), "fractional"),
         (lambda: edgefer.load("fer-nano", detector="x"), "choose auto, own, yunet, haar"),
         (lambda: next(edgefer.load("fer-nano").watch("builtin", lop=True)), "no option 'lop'"),
+        (lambda: next(edgefer.load("fer-nano").watch("builtin", skip_bad="yes")), "skip_bad 'yes' is not right: give True or False"),
+        (lambda: next(edgefer.load("fer-nano").watch("builtin", playback=Playback(loop=1))), "loop 1 is not right: give True or False"),
+        (lambda: next(edgefer.load("fer-nano").watch("builtin", playback=Playback(rotate="left"))), "rotate 'left' is not known: choose 0, 90"),
+        (lambda: next(edgefer.load("fer-nano").watch(0, capture=CaptureOptions(size=3))), "size 3 is not right"),
+        (lambda: edgefer.load("fer-nano", check="no"), "check 'no' is not right: give True or False"),
+        (lambda: edgefer.load("fer-nano", log=3), "log 3 is not right: give a function of one text"),
+        (lambda: edgefer.draw(edgefer.Frame(index=0, time_s=0, image_bgr=np.zeros((9, 9, 3), np.uint8)), blur_faces="no"), "blur_faces 'no' is not right"),
+        (lambda: edgefer.verify("fer-nano", "builtin", reference_kernels="no"), "reference_kernels 'no' is not right"),
+        (lambda: edgefer.verify("fer-nano", "builtin", progress=print), "progress .* is not right: give an edgefer.progress.Progress"),
+        (lambda: edgefer.train("builtin", resume="no"), "resume 'no' is not right"),
+        (lambda: edgefer.train("builtin", skip_bad="no"), "skip_bad 'no' is not right"),
+        (lambda: edgefer.convert("fer-nano", onnx="no"), "onnx 'no' is not right"),
+        (lambda: edgefer.convert("fer-nano", int8="no"), "int8 'no' is not right"),
+        (lambda: edgefer.import_model("x.h5", skip_bad=1), "skip_bad 1 is not right"),
+        (lambda: edgefer.import_model("x.h5", trust="no"), "trust 'no' is not right"),
         (lambda: edgefer.verify("fer-nano", runtimes="x"), "runtime 'x' is not known"),
         (lambda: edgefer.verify("fer-nano", "builtin", max_drop=-3), "max_drop -3 is not a number from 0 to 100"),
         (lambda: edgefer.verify("fer-nano", runtimes=3), "runtimes 3 is not a list of names"),

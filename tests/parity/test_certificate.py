@@ -132,6 +132,13 @@ def test_verify_distinguishes_the_proven_bundle_from_another(edgefer, certificat
     assert Bundle.open(other.path).hash != converted.hash
 
 
+def test_verify_says_that_a_bundle_s_plots_are_not_covered_by_its_hash(edgefer, tmp_path):
+    bundle = shutil.copytree(shipped_bundles()["fer-nano"], tmp_path / "fer-nano")
+    assert "Not covered" not in edgefer("verify", bundle).stdout
+    (bundle / "report").mkdir()
+    assert "Not covered by this hash, nor checked: the plots and tables in report/." in edgefer("verify", bundle).stdout
+
+
 def test_certificate_with_the_older_field_pictures_is_accepted(edgefer, tmp_path):
     bundle = Bundle.open(shipped_bundles()["fer-nano"])
     older = {"passed": True, "bundle": {"sha256": bundle.hash}, "data": {"pictures": 280}}

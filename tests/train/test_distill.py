@@ -87,6 +87,12 @@ def test_missing_votes_are_named(tmp_path):
         votes_file("ferplus", tmp_path / "fer2013.csv")
     with pytest.raises(DataError, match="labels of its own"):
         load_dataset("builtin", GRAY48, DataOptions(labels="ferplus"))
+    for read in (
+        lambda: votes_file("ferplus", "none.csv"),
+        lambda: load_dataset("none.csv", GRAY48, DataOptions(labels="ferplus")),
+    ):
+        with pytest.raises(DataError, match=r"There is no data at none\.csv"):
+            read()
 
 
 def test_teacher_outputs_are_reordered_to_the_students_labels(trained, builtin):

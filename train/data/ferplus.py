@@ -13,7 +13,7 @@ import numpy as np
 
 from edgefer.errors import DataError
 from edgefer.train.data.dataset import Dataset
-from edgefer.train.data.rows import SPLITS
+from edgefer.train.data.rows import SPLITS, check_there
 
 NAME = "ferplus"
 FILES = ("ferplus.csv", "fer2013new.csv")
@@ -27,6 +27,7 @@ NO_EMOTION = ("unknown", "NF")
 
 def votes_file(votes: str, data: str | Path) -> Path:
     """The file of votes: `votes` itself, or for "ferplus" the one beside the data. DataError where there is none."""
+    check_there(data)
     if not Path(data).is_file():
         raise DataError(f"FER+ votes ({votes}) belong to a FER2013 CSV: {data} has labels of its own.")
     candidates = [Path(data).parent / name for name in FILES] if votes == NAME else [Path(votes)]

@@ -19,9 +19,8 @@ from edgefer.train.data.cache import cache_file, cached
 from edgefer.train.data.csv import open_csv
 from edgefer.train.data.dataset import Dataset, ExtraImages, Split, check_classes, check_groups, hold_out, pool
 from edgefer.train.data.folders import open_folder
-from edgefer.train.data.rows import Row, Rows
+from edgefer.train.data.rows import BUILT_IN, Row, Rows, check_there
 
-BUILT_IN = "builtin"
 PER_CLASS = 120  # drawn training faces of each expression; a third as many to validate
 
 
@@ -106,23 +105,18 @@ def _load(path: str | Path, spec: InputSpec, options: DataOptions, progress: Pro
 
 def open_rows(path: str | Path, options: DataOptions) -> Rows:
     """Open the data as a stream of rows. DataError where there is none, or an option does not apply to it."""
+    check_there(path)
     if options.labels:
         ferplus.votes_file(options.labels, path)
     if options.labels and options.names:
         raise DataError("--labels brings names of its own: leave --names out.")
     file = Path(path)
-    if options.group_by and not os.path.isdir(file) and (os.path.exists(file) or str(path) == BUILT_IN):
+    if options.group_by and not os.path.isdir(file):
         raise DataError(f"--group-by reads the paths of images: {path} is not a folder.")
     if str(path) == BUILT_IN:
         if options.names:
             raise DataError("--names is for labels that are numbers: the built-in faces have names.")
         return _drawn_rows(options.seed)
-    if not str(path):  # Path("") is the current folder
-        raise DataError("The data has an empty name: name a fer2013.csv, a folder of images, or builtin.")
-    if not os.path.exists(file):  # Path.exists raises where a name is too long
-        raise DataError(
-            f"There is no data at {path}: name a fer2013.csv (or .gz, .zip, .tar.gz), a folder of images, or builtin."
-        )
     return (open_folder if file.is_dir() else open_csv)(file, options.names)
 
 

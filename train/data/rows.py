@@ -3,16 +3,28 @@
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from edgefer.errors import DataError
 
+BUILT_IN = "builtin"
 SPLITS = {
     "train": "train", "training": "train",
     "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid", "publictest": "valid",
     "test": "test", "testing": "test", "privatetest": "test",
 }  # fmt: skip
+
+
+def check_there(data: str | Path) -> None:
+    """DataError unless `data` names a file, a folder or the built-in faces."""
+    if not str(data):  # Path("") is the current folder
+        raise DataError("The data has an empty name: name a fer2013.csv, a folder of images, or builtin.")
+    if str(data) != BUILT_IN and not os.path.exists(data):  # Path.exists raises where a name is too long
+        raise DataError(
+            f"There is no data at {data}: name a fer2013.csv (or .gz, .zip, .tar.gz), a folder of images, or builtin."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

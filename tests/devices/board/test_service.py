@@ -272,6 +272,44 @@ def test_wrong_run_arguments_are_refused(monkeypatch):
         commands._run_arguments(["--json"])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ("--camera 0 --camera 0", "named twice"),
+        ("--camera 0 --roi 1,2", "not a region"),
+        ("--camera 0 --size big", "not an image size"),
+        ("--camera 0 --loop", "are for files"),
+        ("--camera csi --mjpg", "for USB cameras"),
+        ("--camera 0 --on joy=true", "no such label"),
+        ("--camera 0 --on happy=nowhere", "no program 'nowhere'"),
+        ("--camera 0 --on happy=./bell", "in its own folder.*/bell in --on"),
+        ("--camera 0 --snapshot-on joy=faces", "no such label"),
+        ("--camera 0 --snapshot-on happy=..", "give --snapshot-on a folder there"),
+        ("--camera 0 --mqtt pi", "not an MQTT address"),
+        ("--camera 0 --camera 1 --mqtt mqtt://pi/desk", "takes one source"),
+        ("--camera 0 --mqtt-ca ca.pem", "give both or neither"),
+        ("--camera 0 --serve page", "not an address"),
+        ("--camera 0 --bundle nowhere", "no bundle at nowhere"),
+        ("--camera 0 --device coral", "holds no int8_edgetpu"),
+        ("--camera 0 --finder nowhere", "--finder nowhere does not exist"),
+        ("--camera 0 --detector-file none.onnx", "no file none.onnx"),
+    ],
+)
+def test_what_run_would_refuse_at_boot_is_refused_at_install(tmp_path, monkeypatch, arguments, reason):
+    monkeypatch.chdir(tmp_path)
+    Path("bell").touch(mode=0o755)
+    with pytest.raises(EdgeferError, match=reason):
+        commands.install(arguments.split(), print_only=True)
+
+
+def test_a_program_of_on_that_the_service_cannot_see_is_refused(tmp_path, monkeypatch):
+    bell = tmp_path / "bell"
+    bell.touch(mode=0o755)
+    monkeypatch.setattr(service, "in_private_folder", lambda file: file == bell)
+    with pytest.raises(InputError, match=f"without {bell}: move it"):
+        commands.install(["--camera", "0", "--on", f"happy={bell} twice"], user="root")
+
+
 def test_installing_needs_root_and_systemd(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(EdgeferError, match=r"must be root to uninstall a service: sudo /.* service uninstall"):

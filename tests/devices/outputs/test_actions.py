@@ -70,6 +70,17 @@ def test_a_source_is_not_paused_by_one_that_is_further_ahead_in_its_own_time(mak
     assert [frame.time_s for frame in (*film, *camera) if trigger.fires(frame)] == [600, 60]
 
 
+def test_pause_is_measured_by_each_source_s_own_clock(make_frame):
+    trigger = Trigger("happy", Timing(hold_s=0, pause_s=2))
+    happy = {0: (5, 100), 1: (6, 50, 102)}  # frames; the first source is a recording whose clock begins at 10 hours
+    both = [
+        replace(make_frame(n, *["happy"] * (n in happy[k]), time_s=began_s + n / 10), stream=k, source=str(k))
+        for n in range(120)
+        for k, began_s in ((0, 36000), (1, 0))
+    ]
+    assert [(frame.stream, frame.index) for frame in both if trigger.fires(frame)] == [(0, 5), (1, 50), (0, 100)]
+
+
 def test_a_stream_that_ends_or_is_unplugged_does_not_hold_up_the_others(make_frame):
     trigger = Trigger("happy", Timing(hold_s=0.5, pause_s=0))
     both = [replace(make_frame(n, "happy"), stream=k, source=str(k)) for n in range(100) for k in (0, 1)]

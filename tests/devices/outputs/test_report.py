@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -40,15 +41,33 @@ def test_report_has_shares_moments_and_runs(saved):
     assert "60.0%" in page and "105 faces read, counting each frame" in page and page.count("<svg") == 2
 
 
-@pytest.mark.parametrize(
-    ("later", "runs"), [("2026-11-28T09:00:00.000Z", 2), ("2026-11-27T10:12:00.000Z", 1), ("11/28", 1)]
-)
-def test_a_later_run_whose_first_face_comes_late_is_its_own(tmp_path, later, runs):
-    """The second run is in front of an empty room for longer than the first one lasted."""
-    rows = [("2026-11-27T10:00:00.000Z", 10, 1.0), ("2026-11-27T10:00:01.000Z", 20, 2.0), (later, 500, 50.0)]
-    lines = [f"{clock},{frame},{time_s},1,0,0,9,9,happy,0.8,,0,0.8,0.1,0.1\n" for clock, frame, time_s in rows]
-    (tmp_path / "run.csv").write_text(HEADER + "".join(lines))
-    assert len(read_report(tmp_path / "run.csv").runs) == runs
+@pytest.fixture
+def write_runs(tmp_path):
+    """Write a CSV of several runs, each a list of spans: (first frame, last frame, the face's id), ten frames per second.
+    slowness: seconds by the clock per second of the source."""
+
+    def write(*runs, slowness=1):
+        began, lines = datetime(2026, 11, 27, 10), []
+        for spans in runs:
+            for number, face in ((n, face) for first, last, face in spans for n in range(first, last + 1)):
+                clock = began + timedelta(seconds=number * slowness / 10)
+                lines.append(f"{clock},{number},{number / 10},{face},0,0,9,9,happy,0.8,,0,0.8,0.1,0.1\n")
+            began = clock + timedelta(seconds=5)
+        (tmp_path / "run.csv").write_text(HEADER + "".join(lines))
+        return tmp_path / "run.csv"
+
+    return write
+
+
+def test_a_restart_within_seconds_is_another_run_even_if_its_first_face_comes_late(write_runs):
+    file = write_runs([(10, 50, 1)], [(300, 330, 1)])
+    assert [run.rows for run in read_report(file).runs] == [41, 31]
+
+
+@pytest.mark.parametrize("slowness", [1, 60, 1000])
+def test_a_run_without_a_face_for_long_is_one_run_however_slowly_it_is_read(write_runs, slowness):
+    file = write_runs([(10, 50, 1), (300, 330, 2), (50000, 50030, 3)], slowness=slowness)
+    assert [run.rows for run in read_report(file).runs] == [103]
 
 
 def test_a_length_is_rounded(make_frame, tmp_path):
@@ -120,6 +139,23 @@ def test_the_command_writes_the_page_beside_the_file(edgefer, saved):
     rotated = saved.rename(saved.with_name("run.csv-20261128"))  # as logrotate names it
     edgefer("report", rotated)
     assert rotated.with_name("run.csv-20261128.html").is_file()
+
+
+def test_an_earlier_page_is_replaced_and_no_other_file(edgefer, saved):
+    page = saved.with_suffix(".html")
+    edgefer("report", saved)
+    first = page.read_text()
+    with saved.open("a") as opened:  # one more run
+        opened.write("2026-11-27T10:00:00.000Z,0,0.0,1,0,0,9,9,sad,0.8,,0,0.1,0.8,0.1\n")
+    edgefer("report", saved)
+    assert page.read_text() != first
+    for content in ("", "my own notes"):
+        page.write_text(content)
+        assert "not a page of edgefer" in edgefer("report", saved, expect=2).stderr
+        assert "not a page of edgefer" in edgefer("report", saved, "--out", page, expect=2).stderr
+        asked = ("verify", "fer-nano", "--data", "builtin", "--report", page)
+        assert "not a page of edgefer" in edgefer(*asked, expect=2).stderr
+        assert page.read_text() == content
 
 
 def test_untrusted_labels_are_plain_text_on_the_page(make_frame, tmp_path):
