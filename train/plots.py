@@ -14,6 +14,11 @@ def _png(figure) -> bytes:
     return out.getvalue()
 
 
+def _no_math(text: str) -> str:
+    """For matplotlib, which reads what stands between two dollar signs as TeX, and fails where it is not."""
+    return text.replace("$", r"\$")
+
+
 def confusion_plot(matrix: np.ndarray, labels: tuple[str, ...], title: str) -> bytes:
     """A confusion matrix, int64 [classes, classes] with true classes as rows, coloured by row share, with counts."""
     from matplotlib.figure import Figure
@@ -27,8 +32,9 @@ def confusion_plot(matrix: np.ndarray, labels: tuple[str, ...], title: str) -> b
         count = matrix[row, column]
         color = "white" if share[row, column] > 0.5 else "black"
         axes.text(column, row, f"{share[row, column]:.0%}\n{count}", ha="center", va="center", fontsize=7, color=color)
-    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
-    axes.set_yticks(range(len(labels)), labels)
+    names = [_no_math(label) for label in labels]
+    axes.set_xticks(range(len(labels)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(labels)), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(title, fontsize=10)
