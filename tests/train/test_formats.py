@@ -123,6 +123,8 @@ def test_encrypted_or_unsupported_zip_gives_a_clear_error(tmp_path, directory, l
     ("header", "columns", "encoding", "complaint"),
     [
         ("pixels", (PIXELS,), "utf-8", "pixels but no labels"),
+        (f"0,{pixels(0)},Training", (LABEL, PIXELS, USAGE), "utf-8", r"no column 'emotion': .{1,200}$"),
+        (f"emotion,pixel{'1' * 5000}", (LABEL, LABEL), "utf-8", "no column 'pixels'"),
         ("emotion,pixels,Usage", (LABEL, PIXELS, USAGE), "utf-16", "is UTF-16 text: save it as UTF-8"),
         ("Usage,Image name,neutral,happiness,contempt,NF", (USAGE, *[LABEL] * 5), "utf-8", "FER\\+'s votes and no pixels"),
         ("image,label", (LABEL, LABEL), "utf-8", "no column 'pixels'.*a folder per class"),
@@ -134,6 +136,13 @@ def test_encrypted_or_unsupported_zip_gives_a_clear_error(tmp_path, directory, l
 def test_a_csv_unusable_for_training_is_refused_with_the_reason(tmp_path, header, columns, encoding, complaint):
     with pytest.raises(DataError, match=complaint):
         load_dataset(write(tmp_path / "odd.csv", header, *columns, encoding=encoding), GRAY48)
+
+
+def test_a_csv_of_some_numeric_classes_is_trained_on_by_their_names(tmp_path):
+    file = write(tmp_path / "two.csv", "emotion,pixels", lambda row, *_: str(3 + row % 2), PIXELS)
+    with pytest.raises(DataError, match=r"no training image of class 'angry'.*--names 3=happy,4=sad"):
+        load_dataset(file, GRAY48)
+    assert load_dataset(file, GRAY48, DataOptions(names="3=happy,4=sad")).labels == ("happy", "sad")
 
 
 def test_rows_that_are_all_bad_keep_their_reason(tmp_path):
