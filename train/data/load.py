@@ -101,7 +101,8 @@ def _load(path: str | Path, spec: InputSpec, options: DataOptions, progress: Pro
     rows = open_rows(path, options)
     where = BUILT_IN if str(path) == BUILT_IN else str(Path(path).absolute())
     file = cache_file(cache, [where, rows.fingerprint, spec.model_dump(), options.skip_bad])
-    return cached(file, lambda: _read(rows, path, spec, options.skip_bad, progress))
+    dataset = cached(file, lambda: _read(rows, path, spec, options.skip_bad, progress))
+    return replace(dataset, notes=rows.notes)  # which are of other files, too
 
 
 def open_rows(path: str | Path, options: DataOptions) -> Rows:
