@@ -2,6 +2,7 @@
 
 import os
 import tarfile
+import unicodedata
 import warnings
 import zipfile
 from pathlib import Path
@@ -253,6 +254,18 @@ def test_non_utf8_folder_and_file_names_are_read(tmp_path):
     (path / "joie" / os.fsdecode(b"bad\xe9.png")).write_bytes(b"")
     with pytest.raises(EdgeferError, match=r"is an empty file"):
         load_dataset(path, GRAY48)
+
+
+def test_accents_match_in_either_unicode_form(tmp_path):
+    names = {form: unicodedata.normalize(form, "Überrascht") for form in ("NFC", "NFD")}
+    for split, form in (("train", "NFD"), ("valid", "NFC")):
+        for number, label in enumerate((names[form], "froh")):
+            put(tmp_path / "faces" / split / label / "1.png", number)
+    folder = load_dataset(tmp_path / "faces", GRAY48)
+    assert folder.labels == ("froh", "überrascht") and folder.sizes == {"train": 2, "valid": 2}
+    labels = ("froh", names["NFC"], names["NFD"], "froh")
+    file = write(tmp_path / "faces.csv", "emotion,pixels", lambda row, *_: labels[row % 4], PIXELS)
+    assert load_dataset(file, GRAY48).labels == folder.labels
 
 
 def test_broken_links_count_as_bad_images(tmp_path):

@@ -141,7 +141,7 @@ class _Labels:
     def name_of(self, text: str) -> str:
         """The class name; ValueError for an invalid label."""
         number = _integer(text)
-        key = text.lower() if number is None else str(number)
+        key = unicodedata.normalize("NFC", text).lower() if number is None else str(number)
         if self.names:
             if key not in self.names and key not in self.names.values():
                 raise ValueError(f"label {_shown(text)} is not in --names ({', '.join(self.names)})")

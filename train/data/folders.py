@@ -1,5 +1,6 @@
 """Images in folders: <split>/<class>/image, or <class>/image."""
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,11 +101,16 @@ def list_images(path: Path, names: str = "") -> Listing:
         more = f" and {len(ignored) - SHOWN:,} more" if len(ignored) > SHOWN else ""
         notes.append(f"{len(ignored):,} files are not read as images: {', '.join(ignored[:SHOWN])}{more}")
     labels = tuple(dict.fromkeys(label_of[key] for key in keys))
-    return Listing(labels, files, tuple(folder.name for folder in training), tuple(notes))
+    return Listing(labels, files, tuple(_class_name(folder) for folder in training), tuple(notes))
 
 
 def _key(folder: Path) -> str:
-    return utf8(folder.name).lower()
+    return _class_name(folder).lower()
+
+
+def _class_name(folder: Path) -> str:
+    # In archives made on macOS, accents are characters of their own.
+    return unicodedata.normalize("NFC", utf8(folder.name))
 
 
 def _images_in(folder: Path) -> tuple[list[Path], list[Path]]:
