@@ -6,6 +6,7 @@ import unicodedata
 import warnings
 import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -254,6 +255,25 @@ def test_non_utf8_folder_and_file_names_are_read(tmp_path):
     (path / "joie" / os.fsdecode(b"bad\xe9.png")).write_bytes(b"")
     with pytest.raises(EdgeferError, match=r"is an empty file"):
         load_dataset(path, GRAY48)
+
+
+def test_a_folder_that_may_not_be_read_is_named():
+    """Its images would be missing without a message."""
+    root = os.geteuid() == 0
+    with TemporaryDirectory(dir="/tmp") as top:
+        for number, label in enumerate(("happy", "sad", "sad/closed")):
+            put(Path(top) / label / "1.png", number)
+        Path(top).chmod(0o755)
+        (Path(top) / "sad" / "closed").chmod(0)
+        if root:  # which no permission stops
+            os.seteuid(65534)
+        try:
+            with pytest.raises(DataError, match=r"sad/closed cannot be read \(Permission denied\)"):
+                load_dataset(top, GRAY48)
+        finally:
+            if root:
+                os.seteuid(0)
+            (Path(top) / "sad" / "closed").chmod(0o755)
 
 
 def test_accents_match_in_either_unicode_form(tmp_path):
