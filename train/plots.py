@@ -7,6 +7,8 @@ import numpy as np
 from edgefer.metrics import PROMISES, accuracy_by_coverage, answered_with, aurc, calibration_bins, ece
 from edgefer.progress import Epoch
 
+MAX_NAMED = 40  # classes of a confusion matrix with names and counts: those of hundreds take minutes and gigabytes
+
 
 def _png(figure) -> bytes:
     out = io.BytesIO()
@@ -14,26 +16,38 @@ def _png(figure) -> bytes:
     return out.getvalue()
 
 
+def _no_math(text: str) -> str:
+    """For matplotlib, which reads what stands between two dollar signs as TeX, and fails where it is not."""
+    return text.replace("$", r"\$")
+
+
 def confusion_plot(matrix: np.ndarray, labels: tuple[str, ...], title: str) -> bytes:
-    """A confusion matrix, int64 [classes, classes] with true classes as rows, coloured by row share, with counts."""
+    """A confusion matrix, int64 [classes, classes] with true classes as rows, coloured by row share; with names
+    and counts where it has at most MAX_NAMED classes."""
     from matplotlib.figure import Figure
 
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = 2.2 + 0.62 * len(labels)
+    side = 2.2 + 0.62 * min(len(labels), MAX_NAMED)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axes = figure.add_subplot()
     shown = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.argwhere(matrix):
-        count = matrix[row, column]
-        color = "white" if share[row, column] > 0.5 else "black"
-        axes.text(column, row, f"{share[row, column]:.0%}\n{count}", ha="center", va="center", fontsize=7, color=color)
-    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
-    axes.set_yticks(range(len(labels)), labels)
+    if len(labels) <= MAX_NAMED:
+        _write_names_and_counts(axes, matrix, share, labels)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(title, fontsize=10)
     figure.colorbar(shown, ax=axes, fraction=0.046, label="share of the true class")
     return _png(figure)
+
+
+def _write_names_and_counts(axes, matrix: np.ndarray, share: np.ndarray, labels: tuple[str, ...]) -> None:
+    for row, column in np.argwhere(matrix):
+        count = matrix[row, column]
+        color = "white" if share[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{share[row, column]:.0%}\n{count}", ha="center", va="center", fontsize=7, color=color)
+    names = [_no_math(label) for label in labels]
+    axes.set_xticks(range(len(labels)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(labels)), names)
 
 
 def history_plot(rows: list[Epoch], best: Epoch) -> bytes:

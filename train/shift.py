@@ -34,12 +34,13 @@ def _warp(
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian blur. sigma: in pixels of a face of SIDE pixels, whatever the size of the network's input."""
-    return cv2.GaussianBlur(image, (0, 0), sigma * image.shape[0] / SIDE)
+    height, width = image.shape[:2]
+    return cv2.GaussianBlur(image, (0, 0), sigmaX=sigma * width / SIDE, sigmaY=sigma * height / SIDE)
 
 
 def _motion_blur(image: np.ndarray, length: int, vertical: bool) -> np.ndarray:
     """length: in pixels of a face of SIDE pixels."""
-    length = round(length * image.shape[0] / SIDE)
+    length = round(length * image.shape[0 if vertical else 1] / SIDE)
     size = (1, length) if vertical else (length, 1)
     return cv2.blur(image, size, borderType=cv2.BORDER_REPLICATE)
 

@@ -280,6 +280,19 @@ def test_the_second_load_comes_from_the_cache(tmp_path):
     assert len(load_dataset(file, GRAY48, cache=tmp_path / "cache").splits["train"]) == 21
 
 
+def test_notes_on_other_files_are_not_those_of_an_earlier_load(tmp_path):
+    for name in ("happy", "sad"):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        for number in range(5):
+            cv2.imwrite(str(tmp_path / "faces" / name / f"{number}.png"), labelled_image(len(name), number))
+    for other in ("notes.txt", "list.txt"):
+        file = tmp_path / "faces" / "sad" / other
+        file.write_text("of no image")
+        notes = load_dataset(tmp_path / "faces", GRAY48, cache=tmp_path / "cache").notes
+        assert f"1 files are not read as images: sad/{other}" in notes
+        file.unlink()
+
+
 def test_built_in_faces_are_drawn_once_for_all_folders(cache, builtin, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stored = sorted((cache / "edgefer" / "datasets").iterdir())

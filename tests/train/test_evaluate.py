@@ -224,3 +224,12 @@ def test_a_blur_is_as_strong_on_a_large_input_as_on_a_small_one():
                 shrunk = cv2.resize(way(large), (48, 48), interpolation=cv2.INTER_AREA).reshape(small.shape)
                 gap = np.abs(shrunk.astype(int) - way(small).reshape(small.shape)).mean()
                 assert gap < 0.25 * np.abs(small.astype(int) - way(small).reshape(small.shape)).mean(), strength.name
+
+
+def test_a_blur_follows_each_side_of_an_input_that_is_not_square():
+    face = next(iter(drawn.face_set(1, 3)[0]))
+    square, wide = (cv2.resize(face, (width, 48), interpolation=cv2.INTER_AREA) for width in (48, 144))
+    for way in (way for kind in ("blur", "motion blur") for strength in shift.KINDS[kind] for way in strength.variants):
+        shrunk = cv2.resize(way(wide), (48, 48), interpolation=cv2.INTER_AREA).astype(int)
+        changed = way(square).astype(int)
+        assert np.abs(shrunk - changed).mean() < 0.4 * np.abs(square.astype(int) - changed).mean()

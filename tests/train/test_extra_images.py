@@ -73,6 +73,15 @@ def test_extra_images_of_an_unknown_class_are_refused(own, others):
         load_extra(own, 0.5, dataset, GRAY48)
 
 
+def test_an_extra_csv_may_lack_classes_that_the_data_lacks_too(own, tmp_path):
+    rng = np.random.default_rng(1)
+    rows = [f"{label},{' '.join(map(str, rng.integers(0, 256, 48 * 48)))}" for label in (3, 4, 4)]
+    (tmp_path / "some.csv").write_text("emotion,pixels\n" + "\n".join(rows) + "\n")
+    dataset = load_dataset(own, GRAY48)
+    extra = load_extra(tmp_path / "some.csv", 0.5, dataset, GRAY48)
+    assert [dataset.labels[label] for label in extra.split.labels] == ["happy", "sad", "sad"]
+
+
 def test_extra_images_that_the_data_has_too_are_left_out(own, others):
     """Otherwise held-out images would be trained on, and the measured accuracy would be too high."""
     dataset = load_dataset(own, GRAY48)

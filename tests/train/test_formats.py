@@ -2,9 +2,11 @@
 
 import os
 import tarfile
+import unicodedata
 import warnings
 import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -123,6 +125,8 @@ def test_encrypted_or_unsupported_zip_gives_a_clear_error(tmp_path, directory, l
     ("header", "columns", "encoding", "complaint"),
     [
         ("pixels", (PIXELS,), "utf-8", "pixels but no labels"),
+        (f"0,{pixels(0)},Training", (LABEL, PIXELS, USAGE), "utf-8", r"no column 'emotion': .{1,200}$"),
+        (f"emotion,pixel{'1' * 5000}", (LABEL, LABEL), "utf-8", "no column 'pixels'"),
         ("emotion,pixels,Usage", (LABEL, PIXELS, USAGE), "utf-16", "is UTF-16 text: save it as UTF-8"),
         ("Usage,Image name,neutral,happiness,contempt,NF", (USAGE, *[LABEL] * 5), "utf-8", "FER\\+'s votes and no pixels"),
         ("image,label", (LABEL, LABEL), "utf-8", "no column 'pixels'.*a folder per class"),
@@ -134,6 +138,13 @@ def test_encrypted_or_unsupported_zip_gives_a_clear_error(tmp_path, directory, l
 def test_a_csv_unusable_for_training_is_refused_with_the_reason(tmp_path, header, columns, encoding, complaint):
     with pytest.raises(DataError, match=complaint):
         load_dataset(write(tmp_path / "odd.csv", header, *columns, encoding=encoding), GRAY48)
+
+
+def test_a_csv_of_some_numeric_classes_is_trained_on_by_their_names(tmp_path):
+    file = write(tmp_path / "two.csv", "emotion,pixels", lambda row, *_: str(3 + row % 2), PIXELS)
+    with pytest.raises(DataError, match=r"no training image of class 'angry'.*--names 3=happy,4=sad"):
+        load_dataset(file, GRAY48)
+    assert load_dataset(file, GRAY48, DataOptions(names="3=happy,4=sad")).labels == ("happy", "sad")
 
 
 def test_rows_that_are_all_bad_keep_their_reason(tmp_path):
@@ -244,6 +255,37 @@ def test_non_utf8_folder_and_file_names_are_read(tmp_path):
     (path / "joie" / os.fsdecode(b"bad\xe9.png")).write_bytes(b"")
     with pytest.raises(EdgeferError, match=r"is an empty file"):
         load_dataset(path, GRAY48)
+
+
+def test_a_folder_that_may_not_be_read_is_named():
+    """Its images would be missing without a message."""
+    root = os.geteuid() == 0
+    with TemporaryDirectory(dir="/tmp") as top:
+        for number, label in enumerate(("happy", "sad", "sad/closed")):
+            put(Path(top) / label / "1.png", number)
+        Path(top).chmod(0o755)
+        (Path(top) / "sad" / "closed").chmod(0)
+        if root:  # which no permission stops
+            os.seteuid(65534)
+        try:
+            with pytest.raises(DataError, match=r"sad/closed cannot be read \(Permission denied\)"):
+                load_dataset(top, GRAY48)
+        finally:
+            if root:
+                os.seteuid(0)
+            (Path(top) / "sad" / "closed").chmod(0o755)
+
+
+def test_accents_match_in_either_unicode_form(tmp_path):
+    names = {form: unicodedata.normalize(form, "Überrascht") for form in ("NFC", "NFD")}
+    for split, form in (("train", "NFD"), ("valid", "NFC")):
+        for number, label in enumerate((names[form], "froh")):
+            put(tmp_path / "faces" / split / label / "1.png", number)
+    folder = load_dataset(tmp_path / "faces", GRAY48)
+    assert folder.labels == ("froh", "überrascht") and folder.sizes == {"train": 2, "valid": 2}
+    labels = ("froh", names["NFC"], names["NFD"], "froh")
+    file = write(tmp_path / "faces.csv", "emotion,pixels", lambda row, *_: labels[row % 4], PIXELS)
+    assert load_dataset(file, GRAY48).labels == folder.labels
 
 
 def test_broken_links_count_as_bad_images(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgefer.card import InputSpec, ModelCard, Provenance
-from edgefer.commands.inputs import training_data
+from edgefer.commands.inputs import training_data, usual_split
 from edgefer.errors import DataError
 from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.data.groups import assign_folds, group_images, holdout_mask
@@ -140,6 +140,23 @@ def test_a_bundle_detects_changes_of_its_data(animals, tmp_path, capsys, monkeyp
         for number in range(5):
             shutil.copy(animals / label / "01.png", tmp_path / "others" / label / f"{'abcde'[number]}.png")
     assert warning(tmp_path / "others") == "", "the grouping rule is not applied to other data"
+    for split in ("train", "test"):
+        shutil.copytree(animals, tmp_path / "same names" / split)
+    assert warning(tmp_path / "same names") == "", "nor where it would put two splits into one group"
+
+
+def test_only_the_training_images_of_a_cross_validated_network_are_called_so(capsys):
+    provenance = Provenance(
+        data="pets", folds=5, held_images="1f", split_sizes={}, recipe={}, seed=0, epoch=1, versions={}
+    )
+    card = ModelCard(name="pets", labels=("cat", "dog"), input=RGB32, provenance=provenance)
+    split = Split(images=np.zeros((2, 32, 32, 3), np.uint8), labels=np.arange(2), ids=np.array(["cat/1", "dog/1"]))
+
+    def logged(name):
+        assert usual_split(card, Dataset(name=name, labels=card.labels, splits={"train": split})) == "train"
+        return capsys.readouterr().err
+
+    assert "was trained on these images" in logged("pets") and logged("mine") == ""
 
 
 def test_grouping_is_only_for_folders():

@@ -13,3 +13,13 @@ def test_confusion_plot_is_not_cut_off_at_its_edges(labels):
     image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     edges = (image[:3], image[-3:], image[:, :3], image[:, -3:])
     assert all((edge > 200).all() for edge in edges)
+
+
+def test_dollar_signs_in_a_label_are_no_formula():
+    assert confusion_plot(np.eye(2, dtype=int), ("a$^$b", "$\\frac$"), "valid")
+
+
+def test_confusion_plot_of_many_classes_stays_small():
+    labels = tuple(f"class {number}" for number in range(1000))
+    png = confusion_plot(np.eye(len(labels), dtype=int), labels, "valid")
+    assert max(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).shape) < 4000

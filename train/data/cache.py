@@ -18,7 +18,7 @@ import numpy as np
 from edgefer.files import user_cache
 from edgefer.train.data.dataset import Dataset, Split
 
-FORMAT = 2  # of the files; those of another format are not found
+FORMAT = 3  # of the files; those of another format are not found
 STALE_S = 24 * 3600  # age of a partial file whose process must have been killed
 ARRAYS = ("images", "labels", "ids")
 
@@ -78,7 +78,6 @@ def _load_dataset(file: Path) -> Dataset | None:
             labels=tuple(about["labels"]),
             splits={name: Split(**{part: arrays[f"{name}.{part}"] for part in ARRAYS}) for name in about["splits"]},
             skipped=tuple(about["skipped"]),
-            notes=tuple(about["notes"]),
         )
     except (ValueError, KeyError):
         return None
@@ -90,7 +89,6 @@ def _store_dataset(file: Path, dataset: Dataset) -> None:
         "labels": dataset.labels,
         "splits": list(dataset.splits),
         "skipped": dataset.skipped,
-        "notes": dataset.notes,
     }
     arrays = {f"{name}.{part}": getattr(split, part) for name, split in dataset.splits.items() for part in ARRAYS}
     store_arrays(file, {"about": np.array(json.dumps(about)), **arrays})

@@ -107,21 +107,21 @@ def _columns(header: list[str], path: Path) -> _Columns:
     numbered = sorted(
         (int(match[1]), index)
         for index, name in enumerate(header)
-        if (match := re.fullmatch(r"(?:pixel|px)?[ _]?(\d+)", name))
+        if (match := re.fullmatch(r"(?:pixel|px)?[ _]?(\d{1,9})", name))
     )
     pixels = (found["pixels"],) if found["pixels"] is not None else tuple(index for _, index in numbered)
     if {"happiness", "contempt", "nf"} <= set(header):
         raise DataError(
             f"{path} holds FER+'s votes and no pixels: name fer2013.csv with --data, and this file with --labels or --votes."
         )
-    if label is None and pixels:
+    if label is None and (found["pixels"] is not None or len(pixels) >= MIN_SIDE**2):
         raise DataError(
             f"{path} has pixels but no labels (no column 'emotion'), like the test.csv of Kaggle's challenge: train on the file "
             "that has them, such as train.csv or icml_face_data.csv."
         )
     if label is None or not pixels:
         missing = "emotion" if label is None else "pixels"
-        shown = ", ".join(printable(name) for name in header[:8])
+        shown = ", ".join(printable(_shortened(name)) for name in header[:8])
         hint = " It lists image files: put them into a folder per class, and name the folder above." if set(header) & {"image", "file", "filename", "path", "pth"} else ""  # fmt: skip
         raise DataError(
             f"{path} has no column {missing!r}: its first line must name emotion, pixels and perhaps Usage; it names "
@@ -141,7 +141,7 @@ class _Labels:
     def name_of(self, text: str) -> str:
         """The class name; ValueError for an invalid label."""
         number = _integer(text)
-        key = text.lower() if number is None else str(number)
+        key = unicodedata.normalize("NFC", text).lower() if number is None else str(number)
         if self.names:
             if key not in self.names and key not in self.names.values():
                 raise ValueError(f"label {_shown(text)} is not in --names ({', '.join(self.names)})")
@@ -174,8 +174,13 @@ def _is_name(text: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    """A cell for a message, shortened: one with an unclosed quote may be the rest of the file."""
-    return repr(text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}...")
+    """A cell for a message."""
+    return repr(_shortened(text))
+
+
+def _shortened(text: str) -> str:
+    """A cell with an unclosed quote may be the rest of the file."""
+    return text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}..."
 
 
 def _integer(text: str) -> int | None:

@@ -193,7 +193,10 @@ def check_classes(dataset: Dataset, path: object) -> None:
         raise DataError(f"{path} has no training images: it has only {', '.join(dataset.splits) or 'nothing'}.")
     for index, label in enumerate(dataset.labels):
         if not (dataset.splits["train"].labels == index).any():
-            raise DataError(f"{path} has no training image of class {label!r}: add some, or drop the class.")
+            raise DataError(
+                f"{path} has no training image of class {label!r}: add some, remove its folder, or where labels are numbers name "
+                "only the classes that occur, such as --names 3=happy,4=sad."
+            )
     if empty := [name for name, split in dataset.splits.items() if not len(split)]:
         raise DataError(
             f"No image of the {empty[0]} split of {path} is left to measure on: add some, or drop the split."

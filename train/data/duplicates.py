@@ -31,19 +31,28 @@ def near_duplicates(hashes: np.ndarray, thumbs: np.ndarray) -> list[tuple[int, i
     """Pairs (i < j) of near-duplicate or mirrored images, from stacked fingerprints.
 
     hashes: int8 [n, 64]; thumbs: uint8 [n, 32, 32]. The hashes of a pair differ in at most 6 of 64 bits, and its
-    thumbnails have a correlation of at least 0.97.
+    thumbnails have a correlation of at least 0.97. Of images with equal thumbnails only the first is compared with
+    others, and each of the rest makes one pair, with the first: all pairs of a thousand blank frames take minutes.
     """
+    rows = np.ascontiguousarray(thumbs).reshape(len(thumbs), THUMB_SIDE**2)
+    _, firsts, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    first = firsts[inverse.ravel()].tolist()
+    kept = np.sort(firsts)
+    equal = [(i, j) for j, i in enumerate(first) if i != j]
+    similar = _similar_pairs(hashes[kept], thumbs[kept])
+    return sorted([*equal, *((int(kept[i]), int(kept[j])) for i, j in similar)])
+
+
+def _similar_pairs(hashes: np.ndarray, thumbs: np.ndarray) -> set[tuple[int, int]]:
     flipped = np.ascontiguousarray(thumbs[:, :, ::-1])
     mirrored = np.stack([_hash(thumb) for thumb in flipped]) if len(flipped) else hashes
     found = set()
     for left, left_hashes in ((thumbs, hashes), (flipped, mirrored)):
         pairs = _close_pairs(left_hashes, hashes)
-        for chunk in np.array_split(
-            pairs, len(pairs) // CHUNK + 1
-        ):  # a thousand equal frames make half a million pairs
+        for chunk in np.array_split(pairs, len(pairs) // CHUNK + 1):
             similar = _correlations(left[chunk[:, 0]], thumbs[chunk[:, 1]]) >= MIN_CORRELATION
             found |= {(int(i), int(j)) for i, j in chunk[similar]}
-    return sorted(found)
+    return found
 
 
 def _close_pairs(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Images in folders: <split>/<class>/image, or <class>/image."""
 
+import os
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,27 +102,41 @@ def list_images(path: Path, names: str = "") -> Listing:
         more = f" and {len(ignored) - SHOWN:,} more" if len(ignored) > SHOWN else ""
         notes.append(f"{len(ignored):,} files are not read as images: {', '.join(ignored[:SHOWN])}{more}")
     labels = tuple(dict.fromkeys(label_of[key] for key in keys))
-    return Listing(labels, files, tuple(folder.name for folder in training), tuple(notes))
+    return Listing(labels, files, tuple(_class_name(folder) for folder in training), tuple(notes))
 
 
 def _key(folder: Path) -> str:
-    return utf8(folder.name).lower()
+    return _class_name(folder).lower()
+
+
+def _class_name(folder: Path) -> str:
+    # In archives made on macOS, accents are characters of their own.
+    return unicodedata.normalize("NFC", utf8(folder.name))
 
 
 def _images_in(folder: Path) -> tuple[list[Path], list[Path]]:
     """The images, and the files that are not read as images: by their suffix, or since they are hidden or in a hidden
     folder, such as .ipynb_checkpoints/ or macOS's ._picture.jpg. Links to folders are not followed, and count among
     those."""
-    images: list[Path] = []
-    others: list[Path] = []
-    for file in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        if file.is_dir():
-            if file.is_symlink():
-                others.append(file)
-            continue
-        (images if not hidden and is_image_file(file) else others).append(file)
-    return images, others
+    files, links = files_below(folder)
+    visible = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    images = sorted(file for file in visible if is_image_file(file))
+    return images, sorted({*files, *links}.difference(images))
+
+
+def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files in a folder and its subfolders, and the links to folders, which are not followed. DataError for a
+    folder that may not be read: its files would be missing without a message."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"The folder {error.filename} cannot be read ({error.strerror}): allow it, or move it away.")
+
+    files: list[Path] = []
+    links: list[Path] = []
+    for top, folders, names in os.walk(folder, onerror=refuse):
+        files += [Path(top, name) for name in names]
+        links += [Path(top, name) for name in folders if os.path.islink(os.path.join(top, name))]
+    return files, links
 
 
 def _is_stray_image(file: Path) -> bool:

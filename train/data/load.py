@@ -76,18 +76,18 @@ def load_extra(
     training. DataError where `path` cannot be read, has a class that the data set does not have, or nothing is left.
     """
     loaded = _load(path, spec, DataOptions(skip_bad=skip_bad), progress, cache)
-    if unknown := [label for label in loaded.labels if label not in dataset.labels]:
+    split = pool(list(loaded.splits.values()))
+    names = [loaded.labels[index] for index in split.labels]  # a CSV may lack some of FER2013's classes
+    if unknown := sorted(set(names) - set(dataset.labels)):
         raise DataError(
             f"{path} has images of class {unknown[0]!r}, which {dataset.name} does not have ({', '.join(dataset.labels)}): "
             "rename or remove them."
         )
-    split = pool(list(loaded.splits.values()))
-    index = np.array([dataset.labels.index(label) for label in loaded.labels])
     own = {_digest(image) for one in dataset.splits.values() for image in one.images}
     fresh = np.array([_digest(image) not in own for image in split.images])
     if not fresh.any():
         raise DataError(f"{path} has no images that {dataset.name} does not have: leave --also out.")
-    split = replace(split, labels=index[split.labels]).take(np.flatnonzero(fresh))
+    split = replace(split, labels=np.array([dataset.labels.index(name) for name in names])).take(np.flatnonzero(fresh))
     return ExtraImages(name=loaded.name, split=split, share=share, skipped=loaded.skipped, repeated=int((~fresh).sum()))
 
 
@@ -100,7 +100,8 @@ def _load(path: str | Path, spec: InputSpec, options: DataOptions, progress: Pro
     rows = open_rows(path, options)
     where = BUILT_IN if str(path) == BUILT_IN else str(Path(path).absolute())
     file = cache_file(cache, [where, rows.fingerprint, spec.model_dump(), options.skip_bad])
-    return cached(file, lambda: _read(rows, path, spec, options.skip_bad, progress))
+    dataset = cached(file, lambda: _read(rows, path, spec, options.skip_bad, progress))
+    return replace(dataset, notes=rows.notes)  # which are of other files, too
 
 
 def open_rows(path: str | Path, options: DataOptions) -> Rows:

@@ -1,6 +1,7 @@
 """The stream of rows that every reader of data returns, and that training and `data check` both consume."""
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +66,7 @@ def parse_names(text: str) -> dict[str, str]:
     {'0': 'neutral', '1': 'happy'}
     """
     names: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    for part in filter(None, (part.strip() for part in unicodedata.normalize("NFC", text).split(","))):
         key, separator, name = (piece.strip().lower() for piece in part.partition("="))
         if not (separator and key and name) or key in names:
             raise DataError(f"--names {text!r}: write each label once with its class, such as 0=neutral,1=happy.")

@@ -1,16 +1,18 @@
 """The data that a bundle was trained on, split again as in training."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from edgefer.bundle import Bundle
 from edgefer.card import ModelCard
-from edgefer.errors import InputError
+from edgefer.errors import DataError, InputError
 from edgefer.progress import SILENT, Progress
 from edgefer.train.config import TrainConfig
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.data.folders import list_images, name_in
+from edgefer.train.data.groups import group_images
 from edgefer.train.data.load import BUILT_IN, DataOptions, load_dataset
 from edgefer.train.run import RunFolder
 
@@ -73,20 +75,32 @@ def _options(card: ModelCard, data: str, skip_bad: bool) -> DataOptions:
         return options
     if not folder.is_dir():  # only CSVs have votes
         return replace(options, labels=card.provenance.labels)
-    # The pattern is of the training data's paths: other data, in which no path matches, is read without groups.
-    pattern, files = card.provenance.group_by, list_images(folder, options.names).files
-    matches = pattern and any(re.search(pattern, name_in(folder, file)) for _, _, file in files)
-    return replace(options, group_by=pattern if matches else "")
+    pattern = card.provenance.group_by
+    return replace(options, group_by=pattern) if pattern and _has_groups(folder, pattern, options) else options
+
+
+def _has_groups(folder: Path, pattern: str, options: DataOptions) -> bool:
+    """Whether the pattern, which is of the training data's paths, names groups here too: of other data it may match no
+    path, or put files of the same name in two splits into one group."""
+    files = list_images(folder, options.names).files
+    try:
+        groups, _ = group_images(np.array([name_in(folder, file) for _, _, file in files]), pattern)
+    except DataError:
+        return False
+    splits = ["train" if options.pooled and split == "valid" else split for split, _, _ in files]
+    return len(set(zip(groups.tolist(), splits, strict=True))) == len(set(groups.tolist()))
 
 
 def usual_split(card: ModelCard, dataset: Dataset, progress: Progress = SILENT) -> str:
-    """The split to evaluate on by default: "valid", or "train" where the network was trained on all images."""
+    """The split to evaluate on by default: "valid", or "train" where the network was trained on all images; logs it if
+    these are the images."""
     if "valid" in dataset.splits or not card.provenance.folds:
         return "valid"
-    progress.log(
-        f"{card.name} was trained on these images, or most of them: figures on them show what conversion changed, not how good it "
-        f"is. For that see {card.measured_on} in its card."
-    )
+    if card.provenance.data == dataset.name or card.provenance.held_images == dataset.holdout_hash:
+        progress.log(
+            f"{card.name} was trained on these images, or most of them: figures on them show what conversion changed, not how "
+            f"good it is. For that see {card.measured_on} in its card."
+        )
     return "train"
 
 

@@ -17,6 +17,7 @@ from edgefer.files import MAX_NETWORK, read_member, read_regular
 from edgefer.images import SUFFIXES, decode_image
 from edgefer.train.data.archives import DAMAGE
 from edgefer.train.data.cache import load_arrays, store_arrays
+from edgefer.train.data.folders import files_below
 from edgefer.train.faces.teacher import TaughtFace, Teacher
 
 BOXES = "boxes.json"
@@ -269,7 +270,7 @@ class _Folder:
         self.path = path
 
     def names(self) -> list[str]:
-        found = (file for file in sorted(self.path.rglob("*")) if file.is_file())
+        found = (file for file in sorted(files_below(self.path)[0]) if file.is_file())
         return [name for file in found if _is_used(name := str(file.relative_to(self.path)))]
 
     def stamp(self) -> list:
