@@ -18,6 +18,7 @@ from edgefer.convert.comparison import Answers, compare
 from edgefer.convert.quantize import CALIBRATION_IMAGES, calibration_images, int8_converter, to_int8
 from edgefer.convert.tune import FineTuning, Tuner
 from edgefer.convert.work import Attempt, LayerError, Plan, Quantized, Work
+from edgefer.errors import RuntimeFault
 from edgefer.interpreter import Network
 from edgefer.preprocess import to_float
 from edgefer.quiet import quiet
@@ -41,7 +42,13 @@ def search_int8(work: Work, plan: Plan, tuner: Tuner) -> Quantized:
     attempts: list[Attempt] = []
     holds = plan.max_drop is None
     for way, make in _ways(work, plan, tuner):
-        content, network = make()
+        try:
+            content, network = make()
+        except RuntimeFault as error:
+            if not attempts:
+                raise
+            tuner.progress.log(f"Not tried: {way}. {error}")
+            continue
         with stage(f"Measuring int8 on {len(images):,} images"):
             logits = Network.of(content, work.card).logits(images.images)
         answers = Answers(name="int8", form=Form.INT8, logits=logits)
@@ -82,14 +89,18 @@ def _ways(work: Work, plan: Plan, tuner: Tuner) -> Iterator[tuple[str, Callable[
 
 
 def worst_layers(model: "tf_keras.Model", calibration: np.ndarray) -> tuple[LayerError, ...]:
-    """The network's layers by the quantization error of their outputs, the worst first."""
+    """The network's layers by the quantization error of their outputs, the worst first; none if TFLite's debugger cannot
+    run the network, as one with a layer whose outputs are all zero."""
     tf = tensorflow()
-    with quiet():
-        debugger = tf.lite.experimental.QuantizationDebugger(
-            converter=int8_converter(model, calibration),
-            debug_dataset=lambda: ([to_float(one)[None]] for one in calibration[:DEBUG_IMAGES]),
-        )
-        debugger.run()
+    try:
+        with quiet(show_on_failure=False):
+            debugger = tf.lite.experimental.QuantizationDebugger(
+                converter=int8_converter(model, calibration),
+                debug_dataset=lambda: ([to_float(one)[None]] for one in calibration[:DEBUG_IMAGES]),
+            )
+            debugger.run()
+    except RuntimeError:
+        return ()
     table = io.StringIO()
     debugger.layer_statistics_dump(table)
     table.seek(0)

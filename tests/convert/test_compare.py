@@ -12,7 +12,7 @@ from edgefer.bundle import Bundle, write_bundle
 from edgefer.card import ModelCard, Provenance
 from edgefer.convert.pipeline import convert
 from edgefer.convert.work import Plan
-from edgefer.errors import InputError
+from edgefer.errors import InputError, RuntimeFault
 from edgefer.interpreter import Classifier, Network
 from edgefer.parity import verify
 from edgefer.progress import SILENT, Progress
@@ -335,3 +335,50 @@ def test_profiles_are_made_once_and_measured_side_by_side(interrupted, source, t
     assert all(profile.ms > 0 and profile.comparison.reference.name == "the trained network" for profile in measured)
     rows = json.loads(write_profiles(tmp_path, measured).read_text())
     assert [row["gzip_bytes"] for row in rows] == [profile.gzip_bytes for profile in measured]
+
+
+def test_networks_that_cannot_be_trained_quantization_aware_keep_the_calibrated_int8(
+    source, tiny, tmp_path, monkeypatch
+):
+    """After hours of calibration and pruning a refusal by tfmot must not be the end of it."""
+    from edgefer.convert import aware, search
+    from edgefer.convert.compare import make_profiles, measure_profiles
+
+    def refuse(*_, **__):
+        raise ValueError("Layer p_re_lu is not supported. You can quantize this layer by passing a config.")
+
+    monkeypatch.setattr(aware, "copy_of", refuse)
+    monkeypatch.setattr(search, "OTHER_CALIBRATIONS", ())
+    plan = Plan(max_drop=0, epochs=1)
+    object.__setattr__(plan, "max_drop", -101.0)
+    converted = convert(source, tiny, plan, tmp_path / "out", SILENT)
+    assert not converted.holds and len(converted.quantized.attempts) == 1
+    with pytest.raises(RuntimeFault, match=r"\(Layer p_re_lu is not supported\): convert it by calibration"):
+        convert(source, tiny, Plan(aware=True, epochs=1), tmp_path / "aware", SILENT)
+
+    wanted = {"int8": Plan(), "qat": Plan(aware=True, epochs=1)}
+    assert make_profiles(source, tiny, wanted, tmp_path / "all") == ["int8"]
+    assert [one.name for one in measure_profiles(tmp_path / "all", wanted, tiny)] == ["float32", "int8"]
+
+
+def test_layers_are_not_ranked_where_all_outputs_of_one_are_zero(tiny):
+    from edgefer.convert.search import worst_layers
+
+    tensorflow()
+    from tf_keras import Input, Model, initializers, layers
+
+    pixels = Input((48, 48, 1))
+    dead = layers.Conv2D(8, 3, strides=2, activation="relu", bias_initializer=initializers.Constant(-500))(pixels)
+    features = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, activation="relu")(dead))
+    assert worst_layers(Model(pixels, layers.Dense(7)(features)), tiny.split("valid").images) == ()
+
+
+def test_comparison_without_the_trained_network_is_refused_before_the_work(interrupted, tiny, tmp_path):
+    from edgefer.convert.compare import make_profiles
+
+    slim = interrupted[1]
+    files = {name: slim.read(name) for name in slim.card.variants if name != "origin"}
+    without = write_bundle(tmp_path / "without", slim.card, files)
+    with pytest.raises(InputError, match="does not hold its trained network"):
+        make_profiles(without, tiny, {"int8": Plan()}, tmp_path / "all")
+    assert not (tmp_path / "all").exists()
