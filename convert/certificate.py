@@ -6,7 +6,7 @@ that this is the bundle that was certified.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -41,7 +41,7 @@ COST_EXPLAINED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """The checks and their results; `data` and `split` name the images of question 2."""
+    """The checks and their results; `data` and `split` name the images of question 2. made: when, in UTC."""
 
     bundle: Bundle
     checks: tuple[Check, ...]
@@ -50,6 +50,7 @@ class Certificate:
     data: str
     split: str
     runtimes: tuple[str, ...]
+    made: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property
     def passed(self) -> bool:
@@ -68,7 +69,7 @@ class Certificate:
         content = hashlib.sha256(np.ascontiguousarray(images.images).tobytes() + images.labels.tobytes())
         return {
             "edgefer": __version__,
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "made": self.made,
             "passed": self.passed,
             "bundle": {
                 "name": card.name,
@@ -218,22 +219,24 @@ def interval_plot(comparisons: Sequence[Comparison], max_drop: float) -> str:
     ends = [end for one in comparisons for end in one.drop_interval]
     low, high = min([*ends, 0.0]), max([*ends, max_drop])
     width, row, margin, top = 620, 44, 10, 26
+    right = 100  # room for the name of the budget, which may be at the end of the axis
     bottom = 14 + row * len(comparisons)
 
     def x(points: float) -> float:
-        return margin + (width - 2 * margin) * (points - low) / (high - low)
+        return margin + (width - margin - right) * (points - low) / (high - low)
 
-    def rule(points: float, text: str, kind: str) -> str:
+    def rule(points: float, text: str, kind: str, anchor: str) -> str:
         """A vertical line in pieces, one beside each interval, leaving room for the row names."""
         at = f"{x(points):.1f}"
         pieces = "".join(
             f'<line x1="{at}" x2="{at}" y1="{top + row * number}" y2="{top + row * number + 24}" class="{kind}"/>'
             for number in range(len(comparisons))
         )
-        anchor = "start" if points and x(points) < width - 90 else "end"
-        return f'{pieces}<text x="{at}" y="{bottom + 15}" text-anchor="{anchor}" class="faint">{escape(text)}</text>'
+        gap = 4 if anchor == "start" else 0
+        return f'{pieces}<text x="{at}" dx="{gap}" y="{bottom + 15}" text-anchor="{anchor}" class="faint">{escape(text)}</text>'
 
-    marks = [rule(0, "0", "zero"), rule(max_drop, f"allowed {max_drop:g}", "limit")]
+    # To the left and right of their lines, which coincide if nothing is allowed.
+    marks = [rule(0, "0", "zero", "end"), rule(max_drop, f"allowed {max_drop:g}", "limit", "start")]
     for number, one in enumerate(comparisons):
         y = top + 12 + row * number
         kind = "bad" if one.drop_interval[0] > max_drop else "doubtful" if one.drop > max_drop else "good"
