@@ -382,3 +382,41 @@ def test_comparison_without_the_trained_network_is_refused_before_the_work(inter
     with pytest.raises(InputError, match="does not hold its trained network"):
         make_profiles(without, tiny, {"int8": Plan()}, tmp_path / "all")
     assert not (tmp_path / "all").exists()
+
+
+def test_the_logits_of_an_imported_network_are_not_pruned(tiny, tmp_path):
+    """Its last layer has any name."""
+    from edgefer.convert.prune import measured_sparsity, prune
+    from edgefer.convert.tune import FineTuning
+
+    tensorflow()
+    from tf_keras import Input, Model, layers
+
+    pixels = Input((48, 48, 1))
+    task = FineTuning(
+        recipe=load_recipe("demo"), dataset=tiny, teacher=None, epochs=1, rate=1e-4, folder=tmp_path, progress=SILENT
+    )
+    linear = Model(pixels, layers.Dense(7, name="dense")(layers.Flatten()(pixels)))
+    with pytest.raises(InputError, match=r"no convolution or hidden dense layer.*: leave --prune out"):
+        prune(linear, 0.5, task)
+    hidden = layers.Dense(8, activation="relu", name="dense")(layers.Flatten()(pixels))
+    network = Model(pixels, layers.Dense(7, name="dense_1")(hidden))
+    pruned = prune(network, 0.5, replace(task, teacher=network))
+    assert measured_sparsity(pruned) == pytest.approx(0.5, abs=0.01)
+    assert (pruned.get_layer("dense_1").kernel.numpy() != 0).all()
+
+
+def test_ranges_of_a_network_with_one_layer_are_those_of_all_calibration_images(tiny):
+    """Keras gives the outputs of such a probe without the list around them."""
+    from edgefer.convert.aware import _range_of, _set_ranges, _with_rounding, _wrapped
+
+    tensorflow()
+    from tf_keras import Input, Model, layers
+
+    pixels = Input((48, 48, 1))
+    linear = Model(pixels, layers.Dense(7)(layers.Flatten()(pixels)))
+    aware, images = _with_rounding(linear, keep_zeros=False), tiny.split("valid").images
+    _set_ranges(aware, linear, images)
+    (pair,) = filter(None, (_range_of(layer, "output", "post_activation") for layer in _wrapped(aware)))
+    logits = np.asarray(linear(images / np.float32(255)))
+    assert [part.numpy() for part in pair] == pytest.approx([logits.min(), logits.max()], rel=1e-4)
