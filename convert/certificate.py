@@ -17,7 +17,7 @@ from edgefer.c.prove import check_in_c
 from edgefer.checks import Check
 from edgefer.convert.comparison import Budget, Comparison, Figures, Flip, judge
 from edgefer.convert.portable import check_targets, unchecked_targets
-from edgefer.convert.prove import REFERENCE_IMAGES, Proof, prove
+from edgefer.convert.prove import REFERENCE_IMAGES, Proof, check_comparable, prove
 from edgefer.convert.web.site import Device
 from edgefer.html import Picture, contact_sheet, escape, heading, page, paragraph, table
 from edgefer.options import RuntimeName
@@ -268,9 +268,11 @@ def certify(
     dataset: labelled images in the card's input format; its `split` answers question 2. device: the settings of
     `edgefer run`, for exports that run on every installed emulator and browser, which takes minutes; None runs none.
     """
-    names = [str(name) for name in runtimes if name != RuntimeName.AUTO] or installed_runtimes()
+    names = list(dict.fromkeys(str(name) for name in runtimes if name != RuntimeName.AUTO)) or installed_runtimes()
     budget = budget or Budget()
-    dataset.with_labels(bundle.card.labels).split(split)  # raises before the work starts
+    # These raise before the work starts.
+    check_comparable(bundle, names)
+    dataset.with_labels(bundle.card.labels).split(split)
     with progress.stage("Comparing pixels, weights and stored answers"):
         found = check_bundle(bundle, names) + check_in_c(bundle)
     if device:

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 from conftest import CHROMIUM
 
@@ -16,6 +17,8 @@ from edgefer.checks import Status
 from edgefer.commands.page_rules import device_of
 from edgefer.convert.certificate import NOT_ASKED, interval_plot
 from edgefer.convert.portable import BROWSER, check_targets, unchecked_targets
+from edgefer.errors import BundleError
+from edgefer.train.data.dataset import Dataset, Split
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +122,20 @@ def test_certificate_page_is_self_contained_and_shows_the_flips(certificate):
     assert page.count("<figure") == min(64, len(flips))
     assert result["bundle"]["sha256"] in page and "<svg" in page
     assert "http://" not in page and "https://" not in page
+
+
+def test_a_network_in_one_form_on_one_runtime_is_refused_before_the_work(monkeypatch):
+    """Emulators and browsers take minutes. A runtime named twice is one."""
+    from edgefer.convert import certificate
+
+    bundle = Bundle.open(shipped_bundles()["pets-small"])
+    monkeypatch.setattr(certificate, "check_bundle", lambda *_: pytest.fail("it began"))
+    split = Split(
+        images=np.zeros((1, *bundle.card.input.shape), np.uint8), labels=np.zeros(1, int), ids=np.array(["a"])
+    )
+    images = Dataset(name="images", labels=bundle.card.labels, splits={"valid": split})
+    with pytest.raises(BundleError, match="holds only one form of its network"):
+        certificate.certify(bundle, images, "valid", runtimes=["litert", "litert"])
 
 
 def test_verify_distinguishes_the_proven_bundle_from_another(edgefer, certificate, converted, tmp_path):
