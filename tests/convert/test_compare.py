@@ -361,16 +361,22 @@ def test_networks_that_cannot_be_trained_quantization_aware_keep_the_calibrated_
     assert [one.name for one in measure_profiles(tmp_path / "all", wanted, tiny)] == ["float32", "int8"]
 
 
-def test_layers_are_not_ranked_where_all_outputs_of_one_are_zero(tiny):
-    from edgefer.convert.search import worst_layers
+def test_a_layer_whose_outputs_are_all_zero_is_named(source, tiny):
+    """Its scale is too small for XNNPACK, in int8 and in TFLite's debugger."""
+    from edgefer.convert.quantize import to_int8
+    from edgefer.convert.search import _loaded, worst_layers
 
     tensorflow()
     from tf_keras import Input, Model, initializers, layers
 
-    pixels = Input((48, 48, 1))
-    dead = layers.Conv2D(8, 3, strides=2, activation="relu", bias_initializer=initializers.Constant(-500))(pixels)
+    pixels, images = Input((48, 48, 1)), tiny.split("valid").images
+    bias = initializers.Constant(-500)
+    dead = layers.Conv2D(8, 3, strides=2, activation="relu", bias_initializer=bias, name="dead")(pixels)
     features = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, activation="relu")(dead))
-    assert worst_layers(Model(pixels, layers.Dense(7)(features)), tiny.split("valid").images) == ()
+    network = Model(pixels, layers.Dense(7)(features))
+    with pytest.raises(RuntimeFault, match=r"all outputs of .*dead/Relu.* are 0 .*: train the network again"):
+        _loaded(to_int8(network, images), source.card)
+    assert worst_layers(network, images) == ()
 
 
 def test_comparison_without_the_trained_network_is_refused_before_the_work(interrupted, tiny, tmp_path):
