@@ -53,8 +53,9 @@ def _with_rounding(model: "tf_keras.Model", *, keep_zeros: bool) -> "tf_keras.Mo
         scheme = [tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()] if keep_zeros else []
         return unconverted(tfmot.quantization.keras.quantize_apply)(annotated, *scheme)
     except (ValueError, RuntimeError) as error:
+        reason = str(error).partition(". ")[0].rstrip(".")  # advice for programs follows
         raise RuntimeFault(
-            f"tensorflow-model-optimization cannot train this network quantization-aware: {error}"
+            f"tensorflow-model-optimization cannot train this network quantization-aware ({reason}): convert it by calibration."
         ) from None
 
 
@@ -70,12 +71,12 @@ def _set_ranges(aware: "tf_keras.Model", model: "tf_keras.Model", calibration: n
     ranges = {
         layer.layer.name: pair for layer in _wrapped(aware) if (pair := _range_of(layer, "output", "post_activation"))
     }
-    probe = tf_keras.Model(model.input, [model.get_layer(name).output for name in ranges])
+    probe = tf_keras.Model(model.input, {name: model.get_layer(name).output for name in ranges})
     size = min(64, batch_for(model))
     batches = [probe(to_float(calibration[at : at + size]), training=False) for at in range(0, len(calibration), size)]
-    for number, (low, high) in enumerate(ranges.values()):
-        low.assign(min(0.0, float(np.mean([np.min(batch[number]) for batch in batches]))))
-        high.assign(max(0.0, float(np.mean([np.max(batch[number]) for batch in batches]))))
+    for name, (low, high) in ranges.items():
+        low.assign(min(0.0, float(np.mean([np.min(batch[name]) for batch in batches]))))
+        high.assign(max(0.0, float(np.mean([np.max(batch[name]) for batch in batches]))))
 
 
 def _set_input_range(aware: "tf_keras.Model") -> None:

@@ -6,7 +6,7 @@ that this is the bundle that was certified.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -17,7 +17,7 @@ from edgefer.c.prove import check_in_c
 from edgefer.checks import Check
 from edgefer.convert.comparison import Budget, Comparison, Figures, Flip, judge
 from edgefer.convert.portable import check_targets, unchecked_targets
-from edgefer.convert.prove import REFERENCE_IMAGES, Proof, prove
+from edgefer.convert.prove import REFERENCE_IMAGES, Proof, check_comparable, prove
 from edgefer.convert.web.site import Device
 from edgefer.html import Picture, contact_sheet, escape, heading, page, paragraph, table
 from edgefer.options import RuntimeName
@@ -41,7 +41,7 @@ COST_EXPLAINED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """The checks and their results; `data` and `split` name the images of question 2."""
+    """The checks and their results; `data` and `split` name the images of question 2. made: when, in UTC."""
 
     bundle: Bundle
     checks: tuple[Check, ...]
@@ -50,6 +50,7 @@ class Certificate:
     data: str
     split: str
     runtimes: tuple[str, ...]
+    made: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property
     def passed(self) -> bool:
@@ -68,7 +69,7 @@ class Certificate:
         content = hashlib.sha256(np.ascontiguousarray(images.images).tobytes() + images.labels.tobytes())
         return {
             "edgefer": __version__,
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "made": self.made,
             "passed": self.passed,
             "bundle": {
                 "name": card.name,
@@ -218,22 +219,24 @@ def interval_plot(comparisons: Sequence[Comparison], max_drop: float) -> str:
     ends = [end for one in comparisons for end in one.drop_interval]
     low, high = min([*ends, 0.0]), max([*ends, max_drop])
     width, row, margin, top = 620, 44, 10, 26
+    right = 100  # room for the name of the budget, which may be at the end of the axis
     bottom = 14 + row * len(comparisons)
 
     def x(points: float) -> float:
-        return margin + (width - 2 * margin) * (points - low) / (high - low)
+        return margin + (width - margin - right) * (points - low) / (high - low)
 
-    def rule(points: float, text: str, kind: str) -> str:
+    def rule(points: float, text: str, kind: str, anchor: str) -> str:
         """A vertical line in pieces, one beside each interval, leaving room for the row names."""
         at = f"{x(points):.1f}"
         pieces = "".join(
             f'<line x1="{at}" x2="{at}" y1="{top + row * number}" y2="{top + row * number + 24}" class="{kind}"/>'
             for number in range(len(comparisons))
         )
-        anchor = "start" if points and x(points) < width - 90 else "end"
-        return f'{pieces}<text x="{at}" y="{bottom + 15}" text-anchor="{anchor}" class="faint">{escape(text)}</text>'
+        gap = 4 if anchor == "start" else 0
+        return f'{pieces}<text x="{at}" dx="{gap}" y="{bottom + 15}" text-anchor="{anchor}" class="faint">{escape(text)}</text>'
 
-    marks = [rule(0, "0", "zero"), rule(max_drop, f"allowed {max_drop:g}", "limit")]
+    # To the left and right of their lines, which coincide if nothing is allowed.
+    marks = [rule(0, "0", "zero", "end"), rule(max_drop, f"allowed {max_drop:g}", "limit", "start")]
     for number, one in enumerate(comparisons):
         y = top + 12 + row * number
         kind = "bad" if one.drop_interval[0] > max_drop else "doubtful" if one.drop > max_drop else "good"
@@ -265,9 +268,11 @@ def certify(
     dataset: labelled images in the card's input format; its `split` answers question 2. device: the settings of
     `edgefer run`, for exports that run on every installed emulator and browser, which takes minutes; None runs none.
     """
-    names = [str(name) for name in runtimes if name != RuntimeName.AUTO] or installed_runtimes()
+    names = list(dict.fromkeys(str(name) for name in runtimes if name != RuntimeName.AUTO)) or installed_runtimes()
     budget = budget or Budget()
-    dataset.with_labels(bundle.card.labels).split(split)  # raises before the work starts
+    # These raise before the work starts.
+    check_comparable(bundle, names)
+    dataset.with_labels(bundle.card.labels).split(split)
     with progress.stage("Comparing pixels, weights and stored answers"):
         found = check_bundle(bundle, names) + check_in_c(bundle)
     if device:

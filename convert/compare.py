@@ -14,7 +14,7 @@ from edgefer.convert.comparison import Answers, Comparison, compare
 from edgefer.convert.pipeline import convert
 from edgefer.convert.slim import why_not
 from edgefer.convert.work import Plan
-from edgefer.errors import InputError
+from edgefer.errors import InputError, RuntimeFault
 from edgefer.interpreter import Network
 from edgefer.lineage import origin_form
 from edgefer.progress import SILENT, Progress
@@ -56,8 +56,14 @@ def make_profiles(
 ) -> list[str]:
     """Convert into `out`/<name>, keeping finished bundles so that an interrupted run continues. Returns the new ones.
 
-    InputError if existing bundles were made with other settings, and for a cross-validated bundle.
+    A form that cannot be trained quantization-aware is logged and left out. InputError if existing bundles were made with
+    other settings, for a cross-validated bundle, and for one that does not hold its trained network.
     """
+    if origin_form(bundle.card) is None:
+        raise InputError(
+            f"{bundle.path} does not hold its trained network, so its variants cannot be compared with it: name the bundle "
+            "that was trained."
+        )
     if bundle.card.provenance.folds:
         raise InputError(
             f"{bundle.path} was cross-validated: it has no validation split to compare its variants on. Train it "
@@ -78,7 +84,13 @@ def make_profiles(
     for name, plan in wanted.items():
         if not (out / name / CARD).is_file():
             progress.log(f"{name}:")
-            convert(bundle, dataset, plan, out / name, progress, work_dir=out / ".unfinished")
+            try:
+                convert(bundle, dataset, plan, out / name, progress, work_dir=out / ".unfinished")
+            except RuntimeFault as error:
+                if not plan.aware:
+                    raise
+                progress.log(f"No {name} form. {error}")
+                continue
             made.append(name)
     shutil.rmtree(out / ".unfinished", ignore_errors=True)
     return made
@@ -110,6 +122,7 @@ def measure_profiles(
     forms = [
         _Form(title=_title(plan, form), folder=name, bundle=bundle, form=form)
         for name, plan in wanted.items()
+        if (out / name / CARD).is_file()
         for bundle in (Bundle.open(out / name),)
         for form in reversed(TFLITE_VARIANTS)
         # The float network of quantization-aware training is not meant to be deployed.
@@ -141,13 +154,9 @@ def measure_profiles(
 
 
 def _origin_answers(bundle: Bundle, images: Split) -> Answers:
-    """The answers of the trained network; InputError when the bundles do not hold it."""
+    """The answers of the trained network."""
     form = origin_form(bundle.card)
-    if form is None:
-        raise InputError(
-            f"{bundle.path} does not hold its trained network, so its variants cannot be compared with it: name the bundle "
-            "that was trained."
-        )
+    assert form  # or make_profiles would have refused it
     logits = keras_logits(load_keras(bundle, form), images.images)
     return Answers(name="the trained network", form=form, logits=logits)
 

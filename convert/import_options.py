@@ -1,5 +1,6 @@
 """The options of an import, as users give them and as the import needs them."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +110,6 @@ def target_folder(request: Request, out: Path | None) -> Path:
         check_writable(folder)
         return folder
     check_writable(out)
-    if out.exists():
+    if os.path.lexists(out):  # a link to nothing too: no folder can be renamed to it
         raise InputError(f"{out} is there already: choose another --out.")
     return out

@@ -52,21 +52,38 @@ def prove(
     Without the trained network, or TensorFlow to run it, forms are compared with the nearest one available, and `origin`
     says so. reference_kernels: run them too, on a stratified sample of REFERENCE_IMAGES.
     """
+    check_comparable(bundle, runtimes)
     card = bundle.card
     images = dataset.with_labels(card.labels).split(split)
     with progress.stage(f"Measuring the trained network on {len(images):,} images"):
         keras = _keras_answers(bundle, images)
     forms, spread = _tflite_answers(bundle, images, runtimes, reference_kernels, progress)
-    if len(keras) + len(forms) < 2:
-        raise BundleError(
-            f"{bundle.path} holds only one form of its network, so there is nothing to compare it with: `edgefer verify {bundle.path}` "
-            f"proves it without data, and `edgefer evaluate {bundle.path}` measures it on data."
-        )
     cost = tuple(
         compare(before, after, images, card.labels, retrained=retrained)
         for before, after, retrained in _pairs(keras, forms)
     )
     return Proof(images=images, origin=_origin(bundle), cost=cost, spread=spread)
+
+
+def check_comparable(bundle: Bundle, runtimes: Sequence[str]) -> None:
+    """BundleError if there is nothing to compare: the bundle holds one form of its network, for one runtime."""
+    if len(_keras_forms(bundle)) + len(_tflite_forms(bundle)) * len(runtimes) < 2:
+        raise BundleError(
+            f"{bundle.path} holds only one form of its network, so there is nothing to compare it with: `edgefer verify {bundle.path}` "
+            f"proves it without data, and `edgefer evaluate {bundle.path}` measures it on data."
+        )
+
+
+def _keras_forms(bundle: Bundle) -> list[Form]:
+    """The Keras networks that can be run here: first the trained network, last the one TFLite was made from."""
+    if not find_spec("tensorflow"):
+        return []
+    origin = [Form.ORIGIN] if origin_form(bundle.card) is Form.ORIGIN else []
+    return [form for form in (*origin, Form.KERAS, Form.TUNED) if bundle.has(form)]
+
+
+def _tflite_forms(bundle: Bundle) -> list[Form]:
+    return [form for form in (*reversed(TFLITE_VARIANTS), Form.MEDIAPIPE) if bundle.has(form)]
 
 
 def _origin(bundle: Bundle) -> Check:
@@ -80,12 +97,11 @@ def _origin(bundle: Bundle) -> Check:
 
 
 def _keras_answers(bundle: Bundle, images: Split) -> list[Answers]:
-    """The answers of the bundle's Keras networks: first the trained network, last the one TFLite was made from."""
+    """The answers of the bundle's Keras networks, as in _keras_forms."""
     found = []
-    for form in (Form.ORIGIN, Form.KERAS, Form.TUNED) if find_spec("tensorflow") else ():
-        if bundle.has(form) and not (form is Form.ORIGIN and origin_form(bundle.card) is not form):
-            logits = keras_logits(load_keras(bundle, form), images.images)
-            found.append(Answers(name=form.value, form=form, logits=logits, temperature=bundle.card.temperature))
+    for form in _keras_forms(bundle):
+        logits = keras_logits(load_keras(bundle, form), images.images)
+        found.append(Answers(name=form.value, form=form, logits=logits, temperature=bundle.card.temperature))
     return found
 
 
@@ -108,9 +124,7 @@ def _tflite_answers(
     kernels = {"optimized": None} | ({"reference": some} if reference_kernels else {})
     forms: list[Answers] = []
     spread: list[Comparison] = []
-    for form in (*reversed(TFLITE_VARIANTS), Form.MEDIAPIPE):
-        if not bundle.has(form):
-            continue
+    for form in _tflite_forms(bundle):
         answers = {
             (runtime, kind): _answers(FormOnRuntime(bundle, form, runtime, kind), images, rows, progress)
             for runtime in runtimes

@@ -7,9 +7,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from edgefer.convert.tune import FineTuning, tune, unconverted
-from edgefer.errors import MissingDependency
+from edgefer.errors import InputError, MissingDependency
 from edgefer.train.backend import tensorflow
-from edgefer.train.networks import LOGITS
 
 if TYPE_CHECKING:
     import tf_keras
@@ -31,8 +30,14 @@ def optimization_toolkit() -> ModuleType:
 def prune(model: "tf_keras.Model", sparsity: float, task: FineTuning) -> "tf_keras.Model":
     """A copy with `sparsity` (0..1) of the weights of each convolution and hidden dense layer set to zero.
 
-    Sparsity rises over the first half of the epochs and is held for the second half.
+    Sparsity rises over the first half of the epochs and is held for the second half. InputError if the network has no such
+    layer.
     """
+    pruned = {layer.name for layer in _prunable(model)}
+    if not pruned:
+        raise InputError(
+            "--prune: the network has no convolution or hidden dense layer, whose weights could be removed: leave --prune out."
+        )
     tfmot = optimization_toolkit()
     import tf_keras
 
@@ -45,9 +50,11 @@ def prune(model: "tf_keras.Model", sparsity: float, task: FineTuning) -> "tf_ker
     )
 
     def wrap(layer):  # returns the layer itself, bare or wrapped, to keep the copy's weights
-        if isinstance(layer, tf_keras.layers.Conv2D | tf_keras.layers.Dense) and layer.name != LOGITS:
-            return tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=schedule)
-        return layer
+        return (
+            tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=schedule)
+            if layer.name in pruned
+            else layer
+        )
 
     wrapped = unconverted(tf_keras.models.clone_model)(copy_of(model), clone_function=wrap)
     tune(wrapped, task, (tfmot.sparsity.keras.UpdatePruningStep(),))
@@ -64,7 +71,14 @@ def copy_of(model: "tf_keras.Model") -> "tf_keras.Model":
 
 
 def measured_sparsity(model: "tf_keras.Model") -> float:
-    """The share of zeros in the kernels of convolutions and dense layers, except the logits layer."""
-    layers = [layer for layer in model.layers if layer.name != LOGITS]
-    kernels = [weight.numpy() for layer in layers for weight in layer.weights if "kernel" in weight.name]
+    """The share of zeros in the kernels of convolutions and hidden dense layers."""
+    kernels = [layer.get_weights()[0] for layer in _prunable(model)]
     return float(sum((kernel == 0).sum() for kernel in kernels) / sum(kernel.size for kernel in kernels))
+
+
+def _prunable(model: "tf_keras.Model") -> list:
+    """The convolutions and dense layers, except the last one, which gives the logits: in an imported network it may have
+    any name."""
+    import tf_keras
+
+    return [one for one in model.layers if isinstance(one, tf_keras.layers.Conv2D | tf_keras.layers.Dense)][:-1]

@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgefer.bundle import Form
+from edgefer.card import ModelCard
 from edgefer.convert.aware import quantization_aware
 from edgefer.convert.comparison import Answers, compare
 from edgefer.convert.quantize import CALIBRATION_IMAGES, calibration_images, int8_converter, to_int8
 from edgefer.convert.tune import FineTuning, Tuner
 from edgefer.convert.work import Attempt, LayerError, Plan, Quantized, Work
+from edgefer.errors import RuntimeFault
 from edgefer.interpreter import Network
 from edgefer.preprocess import to_float
 from edgefer.quiet import quiet
+from edgefer.tflite.flatbuffer import read_model
 from edgefer.train.backend import tensorflow
 from edgefer.train.evaluate import keras_logits
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 OTHER_CALIBRATIONS = (2048, 128)  # images
 DEBUG_IMAGES = 64
+DEAD_SCALE = 1e-8  # TFLite gives 2e-6 / 255 to a tensor that is always 0, too little for XNNPACK
 Made = tuple[bytes, "tf_keras.Model | None"]  # the .tflite, and the float network if its weights are new
 
 
@@ -39,23 +43,47 @@ def search_int8(work: Work, plan: Plan, tuner: Tuner) -> Quantized:
     with stage(f"Measuring the trained network on {len(images):,} images"):
         reference = Answers(name="trained", form=Form.ORIGIN, logits=keras_logits(work.origin, images.images))
     attempts: list[Attempt] = []
+    failures: list[tuple[str, RuntimeFault]] = []
     holds = plan.max_drop is None
     for way, make in _ways(work, plan, tuner):
-        content, network = make()
-        with stage(f"Measuring int8 on {len(images):,} images"):
-            logits = Network.of(content, work.card).logits(images.images)
+        try:
+            content, network = make()
+            with stage(f"Measuring int8 on {len(images):,} images"):
+                logits = _loaded(content, work.card).logits(images.images)
+        except RuntimeFault as error:
+            failures.append((way, error))
+            continue
         answers = Answers(name="int8", form=Form.INT8, logits=logits)
         comparison = compare(reference, answers, images, work.card.labels)
         attempts.append(Attempt(way=way, int8=content, comparison=comparison, network=network))
         if plan.max_drop is not None and comparison.drop <= plan.max_drop:
             holds = True
             break
+    if not attempts:
+        raise failures[0][1]
+    for way, error in failures:
+        tuner.progress.log(f"Not possible: {way}. {error}")
     best = min(attempts, key=lambda attempt: attempt.comparison.drop)
     layers: tuple[LayerError, ...] = ()
     if not holds:
         with stage("Finding the layers with the largest rounding errors"):
             layers = worst_layers(work.tuned, calibration_images(work.dataset.split("train"), plan.seed))
     return Quantized(attempts=tuple(attempts), best=best, holds=holds, layers=layers)
+
+
+def _loaded(content: bytes, card: ModelCard) -> Network:
+    """The int8 network; a RuntimeFault names the layers that are the reason."""
+    try:
+        return Network.of(content, card)
+    except RuntimeFault as error:
+        outputs = (one for operator in read_model(content, "int8.tflite").operators for one in operator.outputs)
+        dead = dict.fromkeys(one.name.split(";")[0] for one in outputs if one.steps and one.steps[0] < DEAD_SCALE)
+        if not dead:
+            raise
+        raise RuntimeFault(
+            f"int8 cannot run, since all outputs of {', '.join(dead)} are 0 on the calibration images, which leaves them no scale: "
+            "train the network again, or convert it with --no-int8."
+        ) from error
 
 
 def _ways(work: Work, plan: Plan, tuner: Tuner) -> Iterator[tuple[str, Callable[[], Made]]]:
@@ -82,14 +110,18 @@ def _ways(work: Work, plan: Plan, tuner: Tuner) -> Iterator[tuple[str, Callable[
 
 
 def worst_layers(model: "tf_keras.Model", calibration: np.ndarray) -> tuple[LayerError, ...]:
-    """The network's layers by the quantization error of their outputs, the worst first."""
+    """The network's layers by the quantization error of their outputs, the worst first; none if TFLite's debugger cannot
+    run the network, as one with a layer whose outputs are all zero."""
     tf = tensorflow()
-    with quiet():
-        debugger = tf.lite.experimental.QuantizationDebugger(
-            converter=int8_converter(model, calibration),
-            debug_dataset=lambda: ([to_float(one)[None]] for one in calibration[:DEBUG_IMAGES]),
-        )
-        debugger.run()
+    try:
+        with quiet(show_on_failure=False):
+            debugger = tf.lite.experimental.QuantizationDebugger(
+                converter=int8_converter(model, calibration),
+                debug_dataset=lambda: ([to_float(one)[None]] for one in calibration[:DEBUG_IMAGES]),
+            )
+            debugger.run()
+    except RuntimeError:
+        return ()
     table = io.StringIO()
     debugger.layer_statistics_dump(table)
     table.seek(0)

@@ -1,5 +1,6 @@
 """Starts a conversion from names and paths, for both `edgefer convert` and edgefer.convert."""
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class ConvertRequest:
         target = self.out or made_from(self.bundle, self.plan.suffix)
         if self.out is None and target.exists():
             return new_directory(target.parent, target.name)
-        if target.exists():
+        if os.path.lexists(target):  # a link to nothing too: no folder can be renamed to it
             raise InputError(f"{target} is there already: choose another --out.")
         return target
 

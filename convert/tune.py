@@ -21,8 +21,14 @@ from edgefer.train.data.dataset import Dataset
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.journal import checkpoint_manager, load_checkpoint
 from edgefer.train.memory import check_training
-from edgefer.train.objective import apply_clean_statistics, create_variables, make_dropout_resumable, make_optimizer
-from edgefer.train.recipe_fields import Distill, Recipe
+from edgefer.train.objective import (
+    apply_clean_statistics,
+    create_variables,
+    logit_adjustment,
+    make_dropout_resumable,
+    make_optimizer,
+)
+from edgefer.train.recipe_fields import Recipe
 from edgefer.train.recipes import recipe_of
 
 if TYPE_CHECKING:
@@ -103,7 +109,7 @@ def tune(network: "tf_keras.Model", task: FineTuning, callbacks: tuple = ()) -> 
     """
     tf = tensorflow()
     check_training(network, epoch_size(task.recipe, task.dataset.split("train")).batch)
-    network.compile(task.optimizer(), _distillation(task.recipe.distill), metrics=[_accuracy])
+    network.compile(task.optimizer(), _distillation(task), metrics=[_accuracy])
     create_variables(network, tf.zeros([1, 2, len(task.dataset.labels)]))
     network.train_step = unconverted(network.train_step)
     make_dropout_resumable(network, task.recipe.fit.seed)
@@ -195,18 +201,23 @@ def _report(task: FineTuning, save):
     return Report()
 
 
-def _distillation(share: Distill):
-    """The loss for targets float32 [n, 2, classes], the label and the teacher's logits, against logits [n, classes]."""
+def _distillation(task: FineTuning):
+    """The loss for targets float32 [n, 2, classes], the label and the teacher's logits, against logits [n, classes].
+
+    The recipe's logit adjustment is for the labels: the teacher was trained with it, so its logits need none.
+    """
     import tensorflow as tf
 
+    share, data = task.recipe.distill, task.dataset
     entropy, temperature = tf.nn.softmax_cross_entropy_with_logits, share.temperature
+    adjustment = logit_adjustment(task.recipe, data.split("train"), len(data.labels))
 
     def loss(targets, logits):
         label, taught = targets[:, 0], targets[:, 1] / temperature
         expected = tf.nn.softmax(taught)
         divergence = entropy(expected, logits / temperature) - entropy(expected, taught)
         # Its gradients scale with 1 / temperature².
-        return (1 - share.weight) * entropy(label, logits) + share.weight * temperature**2 * divergence
+        return (1 - share.weight) * entropy(label, logits + adjustment) + share.weight * temperature**2 * divergence
 
     return loss
 

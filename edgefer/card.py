@@ -305,6 +305,10 @@ def parse_card(text: str | bytes, where: str) -> ModelCard:
     try:
         return ModelCard.model_validate_json(text)
     except ValidationError as error:
-        raise BundleError(f"{where} is not a valid model card: {first_problem(error)}.") from None
+        newer = any(
+            problem["type"] == "extra_forbidden" or "schema_version" in problem["loc"] for problem in error.errors()
+        )
+        hint = " If a newer edgefer wrote it, install that here." if newer else ""
+        raise BundleError(f"{where} is not a valid model card: {first_problem(error)}.{hint}") from None
     except (ValueError, RecursionError, EdgeferError) as error:
         raise BundleError(f"{where} cannot be read as JSON: {error}.") from None

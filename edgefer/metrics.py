@@ -115,7 +115,8 @@ def wilson_interval(share: float, count: int, z: float = 1.96) -> tuple[float, f
     """The score interval of a share of `count` trials (Wilson 1927): also valid near 0 and 1 and for few trials."""
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Exactly 0 and 1 at the ends, where rounding gives 0.9999999999999999.
+    return max(0.0, middle - half) if share > 0 else 0.0, min(1.0, middle + half) if share < 1 else 1.0
 
 
 def paired_interval(lost: int, gained: int, count: int, z: float = 1.96) -> tuple[float, float]:

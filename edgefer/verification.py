@@ -32,7 +32,7 @@ def verify_alone(bundle: Bundle, runtimes: Sequence[str] = ()) -> "Verification"
     from edgefer.c.prove import check_in_c
     from edgefer.parity import check_bundle
 
-    names = tuple(runtimes) or ("auto",)
+    names = tuple(dict.fromkeys(runtimes)) or ("auto",)
     return Verification(bundle=bundle, checks=(*check_bundle(bundle, names), *check_in_c(bundle)), runtimes=names)
 
 

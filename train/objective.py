@@ -50,27 +50,34 @@ def make_optimizer(recipe: Recipe, steps: int):
 
 
 def make_loss(recipe: Recipe, split: Split, classes: int, extra: ExtraImages | None = None):
-    """Cross-entropy on logits, with the recipe's label smoothing: (targets [n, classes], logits [n, classes]) -> [n] or
-    scalar.
-
-    With logit adjustment (Menon et al. 2021, arXiv:2007.07314) `fit.adjustment` times the log prior of its class is
-    added to each logit in training only, so that with 1 the network predicts as if all classes were equally frequent.
-    """
+    """Cross-entropy on logits, with the recipe's label smoothing and logit adjustment: (targets [n, classes], logits [n,
+    classes]) -> [n] or scalar."""
     from tf_keras import losses
 
     smoothing = recipe.fit.label_smoothing
     if recipe.fit.balance != "logit-adjustment":
         return losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
-    prior = class_prior(split, classes)
-    if extra:
-        extra_prior = np.bincount(extra.split.labels, minlength=classes) / len(extra.split)
-        prior = (1 - extra.share) * prior + extra.share * extra_prior
-    offset = (recipe.fit.adjustment * np.log(prior)).astype(np.float32)
+    offset = logit_adjustment(recipe, split, classes, extra)
 
     def adjusted(targets, logits):
         return losses.categorical_crossentropy(targets, logits + offset, from_logits=True, label_smoothing=smoothing)
 
     return adjusted
+
+
+def logit_adjustment(recipe: Recipe, split: Split, classes: int, extra: ExtraImages | None = None) -> np.ndarray:
+    """What is added to each class's logit in training only: float32 [classes], zeros without logit adjustment.
+
+    It is `fit.adjustment` times the log prior of the class (Menon et al. 2021, arXiv:2007.07314), so that with 1 the
+    network predicts as if all classes were equally frequent.
+    """
+    if recipe.fit.balance != "logit-adjustment":
+        return np.zeros(classes, np.float32)
+    prior = class_prior(split, classes)
+    if extra:
+        extra_prior = np.bincount(extra.split.labels, minlength=classes) / len(extra.split)
+        prior = (1 - extra.share) * prior + extra.share * extra_prior
+    return (recipe.fit.adjustment * np.log(prior)).astype(np.float32)
 
 
 def class_prior(split: Split, classes: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from edgefer.bundle import Bundle, write_bundle
 from edgefer.card import ModelCard, Provenance
 from edgefer.convert.pipeline import convert
 from edgefer.convert.work import Plan
-from edgefer.errors import InputError
+from edgefer.errors import InputError, RuntimeFault
 from edgefer.interpreter import Classifier, Network
 from edgefer.parity import verify
 from edgefer.progress import SILENT, Progress
@@ -335,3 +335,94 @@ def test_profiles_are_made_once_and_measured_side_by_side(interrupted, source, t
     assert all(profile.ms > 0 and profile.comparison.reference.name == "the trained network" for profile in measured)
     rows = json.loads(write_profiles(tmp_path, measured).read_text())
     assert [row["gzip_bytes"] for row in rows] == [profile.gzip_bytes for profile in measured]
+
+
+def test_networks_that_cannot_be_trained_quantization_aware_keep_the_calibrated_int8(
+    source, tiny, tmp_path, monkeypatch
+):
+    """After hours of calibration and pruning a refusal by tfmot must not be the end of it."""
+    from edgefer.convert import aware, search
+    from edgefer.convert.compare import make_profiles, measure_profiles
+
+    def refuse(*_, **__):
+        raise ValueError("Layer p_re_lu is not supported. You can quantize this layer by passing a config.")
+
+    monkeypatch.setattr(aware, "copy_of", refuse)
+    monkeypatch.setattr(search, "OTHER_CALIBRATIONS", ())
+    plan = Plan(max_drop=0, epochs=1)
+    object.__setattr__(plan, "max_drop", -101.0)
+    converted = convert(source, tiny, plan, tmp_path / "out", SILENT)
+    assert not converted.holds and len(converted.quantized.attempts) == 1
+    with pytest.raises(RuntimeFault, match=r"\(Layer p_re_lu is not supported\): convert it by calibration"):
+        convert(source, tiny, Plan(aware=True, epochs=1), tmp_path / "aware", SILENT)
+
+    wanted = {"int8": Plan(), "qat": Plan(aware=True, epochs=1)}
+    assert make_profiles(source, tiny, wanted, tmp_path / "all") == ["int8"]
+    assert [one.name for one in measure_profiles(tmp_path / "all", wanted, tiny)] == ["float32", "int8"]
+
+
+def test_a_layer_whose_outputs_are_all_zero_is_named(source, tiny):
+    """Its scale is too small for XNNPACK, in int8 and in TFLite's debugger."""
+    from edgefer.convert.quantize import to_int8
+    from edgefer.convert.search import _loaded, worst_layers
+
+    tensorflow()
+    from tf_keras import Input, Model, initializers, layers
+
+    pixels, images = Input((48, 48, 1)), tiny.split("valid").images
+    bias = initializers.Constant(-500)
+    dead = layers.Conv2D(8, 3, strides=2, activation="relu", bias_initializer=bias, name="dead")(pixels)
+    features = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, activation="relu")(dead))
+    network = Model(pixels, layers.Dense(7)(features))
+    with pytest.raises(RuntimeFault, match=r"all outputs of .*dead/Relu.* are 0 .*: train the network again"):
+        _loaded(to_int8(network, images), source.card)
+    assert worst_layers(network, images) == ()
+
+
+def test_comparison_without_the_trained_network_is_refused_before_the_work(interrupted, tiny, tmp_path):
+    from edgefer.convert.compare import make_profiles
+
+    slim = interrupted[1]
+    files = {name: slim.read(name) for name in slim.card.variants if name != "origin"}
+    without = write_bundle(tmp_path / "without", slim.card, files)
+    with pytest.raises(InputError, match="does not hold its trained network"):
+        make_profiles(without, tiny, {"int8": Plan()}, tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+
+
+def test_the_logits_of_an_imported_network_are_not_pruned(tiny, tmp_path):
+    """Its last layer has any name."""
+    from edgefer.convert.prune import measured_sparsity, prune
+    from edgefer.convert.tune import FineTuning
+
+    tensorflow()
+    from tf_keras import Input, Model, layers
+
+    pixels = Input((48, 48, 1))
+    task = FineTuning(
+        recipe=load_recipe("demo"), dataset=tiny, teacher=None, epochs=1, rate=1e-4, folder=tmp_path, progress=SILENT
+    )
+    linear = Model(pixels, layers.Dense(7, name="dense")(layers.Flatten()(pixels)))
+    with pytest.raises(InputError, match=r"no convolution or hidden dense layer.*: leave --prune out"):
+        prune(linear, 0.5, task)
+    hidden = layers.Dense(8, activation="relu", name="dense")(layers.Flatten()(pixels))
+    network = Model(pixels, layers.Dense(7, name="dense_1")(hidden))
+    pruned = prune(network, 0.5, replace(task, teacher=network))
+    assert measured_sparsity(pruned) == pytest.approx(0.5, abs=0.01)
+    assert (pruned.get_layer("dense_1").kernel.numpy() != 0).all()
+
+
+def test_ranges_of_a_network_with_one_layer_are_those_of_all_calibration_images(tiny):
+    """Keras gives the outputs of such a probe without the list around them."""
+    from edgefer.convert.aware import _range_of, _set_ranges, _with_rounding, _wrapped
+
+    tensorflow()
+    from tf_keras import Input, Model, layers
+
+    pixels = Input((48, 48, 1))
+    linear = Model(pixels, layers.Dense(7)(layers.Flatten()(pixels)))
+    aware, images = _with_rounding(linear, keep_zeros=False), tiny.split("valid").images
+    _set_ranges(aware, linear, images)
+    (pair,) = filter(None, (_range_of(layer, "output", "post_activation") for layer in _wrapped(aware)))
+    logits = np.asarray(linear(images / np.float32(255)))
+    assert [part.numpy() for part in pair] == pytest.approx([logits.min(), logits.max()], rel=1e-4)

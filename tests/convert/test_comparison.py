@@ -111,5 +111,8 @@ def test_a_network_with_constant_predictions_never_passes_without_a_warning():
     labels, always = np.arange(700) % 7, np.zeros(700, int)
     check = judge(pair(always, always, labels), Budget())
     assert check.doubtful and "every image the same label" in check.detail
+    assert judge(
+        pair(always[:6], always[:6], labels[:6]), Budget.of(1.0, 1.0)
+    ).doubtful  # the interval ends at exactly 1
     assert not judge(pair(always, always, always), Budget()).doubtful  # images of one label
     assert "same label" not in judge(pair(labels, labels, labels), Budget()).detail

@@ -13,6 +13,7 @@ import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles, write_bundle, write_file
 from edgefer.convert.import_options import Request, target_folder
+from edgefer.convert.start import ConvertRequest
 from edgefer.convert.work import Plan
 from edgefer.devices.outputs.files import check_folder, check_room
 from edgefer.errors import EdgeferError, InputError, SourceError
@@ -183,3 +184,13 @@ def test_user_without_a_home_only_goes_without_a_cache(monkeypatch):
         Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(PermissionError())
     )  # tests may run as root
     store_arrays(cache_folder() / "kept.npz", {})
+
+
+def test_a_link_to_nothing_is_refused_before_the_work(tmp_path):
+    """A finished bundle could not be renamed to it."""
+    link, source = tmp_path / "link", Bundle.open(shipped_bundles()["fer-nano"])
+    link.symlink_to(tmp_path / "absent")
+    with pytest.raises(InputError, match="is there already"):
+        _ = ConvertRequest(bundle=source, out=link).target
+    with pytest.raises(InputError, match="is there already"):
+        target_folder(Request(path=tmp_path / "absent.keras"), link)

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 from conftest import CHROMIUM
 
@@ -16,6 +17,8 @@ from edgefer.checks import Status
 from edgefer.commands.page_rules import device_of
 from edgefer.convert.certificate import NOT_ASKED, interval_plot
 from edgefer.convert.portable import BROWSER, check_targets, unchecked_targets
+from edgefer.errors import BundleError
+from edgefer.train.data.dataset import Dataset, Split
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,7 @@ def test_verify_fails_on_a_changed_crop(edgefer, converted, tmp_path, monkeypatc
 def test_the_certificate_states_what_was_tested_and_found(certificate, converted):
     result = json.loads((certificate / "parity.json").read_text())
     assert result["passed"] and result["bundle"]["sha256"] == converted.hash
+    assert result["made"] in (certificate / "parity.html").read_text()
     assert result["bundle"]["files"]["int8.tflite"] == converted.card.variants["int8"].sha256
     assert result["data"]["images"] == 280 and set(result["machine"]) == {"system", "python", "numpy", "litert"}
     compared = {one["candidate"]["name"]: one for one in result["comparisons"]}
@@ -120,6 +124,20 @@ def test_certificate_page_is_self_contained_and_shows_the_flips(certificate):
     assert "http://" not in page and "https://" not in page
 
 
+def test_a_network_in_one_form_on_one_runtime_is_refused_before_the_work(monkeypatch):
+    """Emulators and browsers take minutes. A runtime named twice is one."""
+    from edgefer.convert import certificate
+
+    bundle = Bundle.open(shipped_bundles()["pets-small"])
+    monkeypatch.setattr(certificate, "check_bundle", lambda *_: pytest.fail("it began"))
+    split = Split(
+        images=np.zeros((1, *bundle.card.input.shape), np.uint8), labels=np.zeros(1, int), ids=np.array(["a"])
+    )
+    images = Dataset(name="images", labels=bundle.card.labels, splits={"valid": split})
+    with pytest.raises(BundleError, match="holds only one form of its network"):
+        certificate.certify(bundle, images, "valid", runtimes=["litert", "litert"])
+
+
 def test_verify_distinguishes_the_proven_bundle_from_another(edgefer, certificate, converted, tmp_path):
     file = certificate / "parity.json"
     assert "as in" in edgefer("verify", converted.path, "--certificate", file).stdout
@@ -146,19 +164,32 @@ def test_certificate_with_the_older_field_pictures_is_accepted(edgefer, tmp_path
     assert "as in" in edgefer("verify", bundle.path, "--certificate", tmp_path / "parity.json").stdout
 
 
-def test_no_line_of_the_chart_crosses_the_name_of_a_row():
+def drops(*points: float) -> list:
+    """Comparisons with these drops, as the chart needs them."""
     from types import SimpleNamespace
 
-    rows = [
+    return [
         SimpleNamespace(
             drop=drop,
             drop_interval=(drop - 0.4, drop + 0.4),
             candidate=SimpleNamespace(name=f"int8 on runtime {drop}"),
             reference=SimpleNamespace(name="keras"),
         )
-        for drop in (-0.3, 0.0, 0.2, 1.7)
+        for drop in points
     ]
-    chart = interval_plot(rows, 1.0)
+
+
+@pytest.mark.parametrize("allowed", [0, 0.5, 1, 100])
+def test_zero_and_the_budget_are_named_beside_each_other(allowed):
+    chart = interval_plot(drops(-20, 0.1), allowed)
+    found = re.findall(r'<text x="([\d.]+)" dx="(\d)" y="[\d.]+" text-anchor="(\w+)" class="faint">([^<]+)<', chart)
+    (zero, _, left, _), (limit, gap, right, name) = found
+    assert (left, right) == ("end", "start") and float(zero) <= float(limit)
+    assert float(limit) + int(gap) + 8 * len(name) < 620
+
+
+def test_no_line_of_the_chart_crosses_the_name_of_a_row():
+    chart = interval_plot(drops(-0.3, 0.0, 0.2, 1.7), 1.0)
     names = [float(y) for y in re.findall(r'<text x="10" y="([\d.]+)">', chart)]
     lines = re.findall(r'<line x1="([\d.]+)" x2="\1" y1="([\d.]+)" y2="([\d.]+)"', chart)
     assert len(names) == 4 and len(lines) == 8  # zero and the budget, beside each interval
