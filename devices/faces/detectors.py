@@ -10,7 +10,6 @@ from edgefer.devices.faces.canvas import MAX_SIDE
 from edgefer.errors import InputError, MissingDependency
 from edgefer.records import Box, Detection
 
-
 HAAR_SIDE = 24  # pixels: the smallest face that the cascades find
 
 

@@ -126,7 +126,9 @@ class CandidateMiner:
 
     def __call__(self, pictures: Iterable) -> list[tuple]:
         """pictures: with `gray` uint8 [h, w] each -> an image and a box float64 [4], for each candidate."""
-        return [(one, np.array(found.box)) for one in pictures for found in self._finder.find(one.gray, SIDE)[:MAX_MINED]]
+        return [
+            (one, np.array(found.box)) for one in pictures for found in self._finder.find(one.gray, SIDE)[:MAX_MINED]
+        ]
 
 
 class Refiner:
