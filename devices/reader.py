@@ -285,7 +285,7 @@ def detector_maker(
 
     def named(name: DetectorName) -> Detector:
         if name is DetectorName.HAAR or kind is not FaceKind.HUMAN:  # for animals there are only cascades
-            return HaarDetector(faces=str(kind), width=board.haar_width)
+            return HaarDetector(faces=str(kind), width=board.haar_width, min_face=options.min_face)
         choice = choose.get(name, automatic)(options.files, pair_options, min_face=options.min_face or 0)
         if reasons.get(name) != choice.reason:
             reasons[name] = choice.reason
@@ -295,6 +295,10 @@ def detector_maker(
     def make(name: DetectorName) -> Detector:
         if kind is not FaceKind.HUMAN:
             refuse_pair(options.files, str(kind), card.name)
+            if options.detector_file is not None:
+                raise InputError(
+                    f"--detector-file is for human faces, but {card.name} reads {kind}: leave --detector-file out."
+                )
         if kind is FaceKind.FRAME:
             return FrameDetector()
         if kind is not FaceKind.HUMAN and name in (DetectorName.YUNET, DetectorName.OWN):

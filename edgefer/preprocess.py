@@ -11,6 +11,8 @@ import numpy as np
 
 from edgefer.card import CropSpec, InputSpec
 
+MAX_TURNED = 2**15 - 1  # pixels a side, exclusive: the limit of cv2.warpAffine
+
 
 def prepare(image: np.ndarray, spec: InputSpec) -> np.ndarray:
     """An image as the network's uint8 input.
@@ -81,6 +83,7 @@ def crop_square(
     size = max(1, round(2 * half))
     left, top = round(centre_x - half), round(centre_y - half)
     if roll_deg:
+        frame_bgr, left, top = _part_to_turn(frame_bgr, left, top, size)
         # Pixel centres have integer coordinates, so the centre of `size` pixels from `left` is at left + (size - 1) / 2.
         cos, sin, middle = math.cos(math.radians(roll_deg)), math.sin(math.radians(roll_deg)), (size - 1) / 2
         turn = np.array(
@@ -96,6 +99,15 @@ def crop_square(
         return frame_bgr[top : top + size, left : left + size]
     rows, columns = clipped_range(top, top + size, 1, height), clipped_range(left, left + size, 1, width)
     return frame_bgr[rows].take(columns, axis=1)
+
+
+def _part_to_turn(image: np.ndarray, left: int, top: int, size: int) -> tuple[np.ndarray, int, int]:
+    """The image and a square's place in it; of a very wide or high one, such as a panorama, the part around the square."""
+    height, width = image.shape[:2]
+    if max(height, width) < MAX_TURNED:
+        return image, left, top
+    x, y = max(0, min(left - size, width - 1)), max(0, min(top - size, height - 1))
+    return image[y : max(y + 1, top + 2 * size), x : max(x + 1, left + 2 * size)], left - x, top - y
 
 
 def clipped_range(start: int, stop: int, step: int, size: int) -> np.ndarray:

@@ -43,7 +43,8 @@ def automatic(
             why = f"YuNet cannot be used: {str(error).removesuffix('.')}"
     if not has_shipped_pair():
         return Choice(
-            HaarDetector(), "Faces are found by OpenCV's Haar cascade: this installation lacks edgefer's own detector."
+            HaarDetector(min_face=min_face),
+            "Faces are found by OpenCV's Haar cascade: this installation lacks edgefer's own detector.",
         )
     return own(files, options, min_face=min_face, why=f": {why}")
 

@@ -6,8 +6,11 @@ from typing import ClassVar, Protocol, TypeGuard
 import cv2
 import numpy as np
 
+from edgefer.devices.faces.canvas import MAX_SIDE
 from edgefer.errors import InputError, MissingDependency
 from edgefer.records import Box, Detection
+
+HAAR_SIDE = 24  # pixels: the smallest face that the cascades find
 
 
 class Detector(Protocol):
@@ -62,17 +65,18 @@ class HaarDetector:
 
     faces: "human", or "cat" (Howse's cascade for frontal faces of cats). For people it is `alt2`: compared with `default` it found 157 instead of 127 of 200 FER2013 faces, and every drawn face of 112
     frames instead of 93 of 100, in the same time. `width`: larger frames are downscaled to it. `least`: the smallest
-    face, as a share of the frame's shorter side.
+    face, as a share of the frame's shorter side. `min_face`: the smallest face in pixels of the frame instead, which is
+    then downscaled less, as far as MAX_SIDE allows; 0 is `least`.
     """
 
     name = "haar"
     CASCADES: ClassVar = {"human": "haarcascade_frontalface_alt2.xml", "cat": "haarcascade_frontalcatface.xml"}
 
-    def __init__(self, *, faces: str = "human", width: int = 480, least: float = 0.12):
+    def __init__(self, *, faces: str = "human", width: int = 480, least: float = 0.12, min_face: int = 0):
         if not hasattr(cv2, "CascadeClassifier"):
             raise MissingDependency(f"OpenCV {cv2.__version__} has no Haar cascades: pip install 'opencv-python<5'.")
         self.name = "haar" if faces == "human" else f"haar-{faces}"
-        self.width, self.least = width, least
+        self.width, self.least, self.min_face = width, least, min_face
         self._cascade = cv2.CascadeClassifier(cv2.data.haarcascades + self.CASCADES[faces])  # type: ignore[attr-defined]
 
     def find(self, image_bgr: np.ndarray) -> list[Detection]:
@@ -81,23 +85,30 @@ class HaarDetector:
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
         """Only the boxes, from which training measures the crop."""
         gray = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
-        shrink = min(
-            1.0, max(self.width, gray.shape[1] / gray.shape[0]) / gray.shape[1]
-        )  # at least a pixel of height remains
+        shrink = self._shrink(*gray.shape)
         if shrink < 1:
             gray = cv2.resize(gray, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-        least = max(24, round(self.least * min(gray.shape)))
-        found = self._cascade.detectMultiScale(gray, 1.1, 4, minSize=(least, least))
+        least = round(self.min_face * shrink if self.min_face else self.least * min(gray.shape))
+        found = self._cascade.detectMultiScale(gray, 1.1, 4, minSize=(max(HAAR_SIDE, least),) * 2)
         boxes = [tuple(round(edge / shrink) for edge in (x, y, x + w, y + h)) for x, y, w, h in found]
-        return sorted(boxes, key=lambda box: (box[0] - box[2]) * (box[3] - box[1]))
+        # OpenCV's threads give the boxes in any order: among equally large ones, too, it must be the same in every run.
+        return sorted(boxes, key=lambda box: ((box[0] - box[2]) * (box[3] - box[1]), box))
+
+    def _shrink(self, height: int, width: int) -> float:
+        """How far a frame is downscaled, at most 1. At least a pixel of its height remains."""
+        shrink = max(self.width / width, 1 / height)
+        if self.min_face:
+            shrink = max(shrink, min(HAAR_SIDE / self.min_face, MAX_SIDE / max(height, width)))
+        return min(1.0, shrink)
 
 
 class FrameDetector:
     """No detector: the centre square of the frame, for animals without a cascade."""
 
     name = "frame"
+    looks_near = True  # it is the same square near any box: tracked by its pixels, it would leave the centre
 
-    def find(self, image_bgr: np.ndarray) -> list[Detection]:
+    def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
         height, width = image_bgr.shape[:2]
         side = min(height, width)
         left, top = (width - side) // 2, (height - side) // 2

@@ -46,7 +46,8 @@ MAX_MOVE = 0.05  # of a known face's side: after a larger move it is refined onc
 MIN_REFINED_SCORE = 0.3  # another detector's faces are dropped below this
 SIDE = 192  # pixels of the canvas's longer side
 MIN_CANVAS_FACE = 16.0  # pixels of a face on the canvas: of real faces, 90% were found at 16, half at 12
-MAX_CANDIDATES = 24  # to be refined, those with the highest scores
+MAX_CANDIDATES = 100  # to be refined, those with the highest scores: a group of 50 has that many on two canvases
+MAX_MINED = 24  # of an image for a refiner's training, those with the highest scores
 MAX_CANDIDATE_IOU = 0.5  # for the NMS of candidates
 MAX_IOU = 0.4  # for the NMS of faces
 
@@ -125,7 +126,9 @@ class CandidateMiner:
 
     def __call__(self, pictures: Iterable) -> list[tuple]:
         """pictures: with `gray` uint8 [h, w] each -> an image and a box float64 [4], for each candidate."""
-        return [(one, np.array(found.box)) for one in pictures for found in self._finder.find(one.gray, SIDE)]
+        return [
+            (one, np.array(found.box)) for one in pictures for found in self._finder.find(one.gray, SIDE)[:MAX_MINED]
+        ]
 
 
 class Refiner:

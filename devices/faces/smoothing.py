@@ -7,7 +7,7 @@ from edgefer.devices.faces.tracking import FORGET_S
 
 LOW = "low score"
 UNSURE_LEAD = 0.5  # the assumed lead of or over `unsure`, which has no score
-EASE = 0.05  # by how much a score must exceed the reject threshold again before an unsure face gets its label back
+EASE = 0.05  # by how much, or half as far as possible, a score must exceed `reject` again before an unsure face gets its label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,8 @@ class LabelSmoother:
     While a label is held against a rival, its scores are held too, for at most `patience_s`, so that the label is always
     the one with the highest shown score, and never below `reject`.
 
-    reject: a face is unsure if its highest probability is below this, until it exceeds it by EASE; with 0 a face is never
-    unsure, for any reason.
+    reject: a face is unsure if its highest probability is below this, until it exceeds it by EASE, or by half of what is
+    left to 1 if that is less; with 0 a face is never unsure, for any reason.
     """
 
     def __init__(self, preset: Preset, *, reject: float = 0.0):
@@ -103,7 +103,8 @@ class LabelSmoother:
 
     def _wanted(self, state: _State, top: str, fault: str) -> tuple[str | None, str]:
         """The label for this moment, None for `unsure`, and the reason for unsure."""
-        ease = EASE if state.shown and state.label is None and self.preset.lead_s else 0.0
+        eased = state.shown and state.label is None and self.preset.lead_s
+        ease = min(EASE, (1 - self.reject) / 2) if eased else 0.0
         if fault:
             return None, fault
         if state.mean[top] < self.reject + ease:

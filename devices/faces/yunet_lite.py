@@ -33,7 +33,7 @@ from edgefer.interpreter import ANY_RUNTIME, RuntimeOptions, open_interpreter
 from edgefer.native import native_path
 from edgefer.records import Box, Detection
 from edgefer.text import printable
-from edgefer.tflite.write import write_tflite
+from edgefer.tflite.write import Layer, write_tflite
 
 SIDE = 320  # pixels of the canvas's longer side
 MIN_CANVAS_FACE = 20.0  # pixels of a face on the canvas: of real faces, 90% were found at 20, 5% at 10
@@ -162,7 +162,7 @@ def _detection(row: np.ndarray) -> Detection:
 
 
 class _Build:
-    """The networks made from one .onnx: the cache holds its int8 ranges and proofs, and a .tflite per canvas."""
+    """The networks made from one .onnx; the cache holds its int8 ranges and proofs."""
 
     def __init__(self, file: Path, cache: Path, runtime: str):
         if not file.exists():
@@ -183,7 +183,7 @@ class _Build:
             self._keep(ranges)
 
     def tflite(self, dtype: str, canvas: tuple[int, int]) -> bytes:
-        """The network for a canvas (height, width), cached or new."""
+        """The network for a canvas (height, width)."""
         shape = canvas[0] + 1, canvas[1] + 1, 3
         outputs = [f"faces_{stride}" for stride in STRIDES]
         if dtype == "int8":
@@ -236,9 +236,13 @@ class _Build:
             if facts["version"] != VERSION or facts["opencv"] != cv2.__version__:
                 return None
             with np.load(self.folder / "ranges.npz", allow_pickle=False) as arrays:
-                ranges = {layer.output: tuple(arrays[layer.output]) for layer in self.layers}
-            return ranges, {dtype: Proof(**facts["proofs"][dtype]) for dtype in MIN_IOU}
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+                pairs = {layer: arrays[layer.output] for layer in self.layers}
+            proofs = {dtype: Proof(**facts["proofs"][dtype]) for dtype in MIN_IOU}
+            intact = all(_are_ranges(pair, layer) for layer, pair in pairs.items())
+            if not intact or not all(proof.passes(dtype) for dtype, proof in proofs.items()):
+                return None
+            return {layer.output: (pair[0], pair[1]) for layer, pair in pairs.items()}, proofs
+        except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, zipfile.BadZipFile):
             return None
 
     def _keep(self, ranges: Ranges) -> None:
@@ -253,11 +257,17 @@ class _Build:
         }
         try:
             write_file(self.folder / "ranges.npz", out.getvalue())
-            for dtype in MIN_IOU:
-                write_file(self.folder / f"{dtype}-{SIDE}x{SIDE}.tflite", self.tflite(dtype, (SIDE, SIDE)))
             write_file(self.folder / "proof.json", json.dumps(facts, indent=2).encode())
         except EdgeferError:
             return
+
+
+def _are_ranges(pair: np.ndarray, layer: Layer) -> bool:
+    """Whether a cached array is the minimum and maximum of each of a layer's channels."""
+    fits = pair.ndim == 2 and len(pair) == 2 and pair.dtype.kind == "f"
+    if not fits or (layer.bias is not None and pair.shape[1] != len(layer.bias)):
+        return False
+    return bool(np.isfinite(pair).all() and (pair[0] <= pair[1]).all())
 
 
 def compared(pairs: Sequence[tuple[np.ndarray | None, np.ndarray]]) -> Proof:

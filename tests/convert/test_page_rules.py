@@ -54,7 +54,7 @@ def labelled(rng) -> tuple[list[tuple], list[list]]:
     smoother, names, leaning = LabelSmoother(PRESETS["off"]), "abc", rng.dirichlet((1, 1, 1))
     presets = np.where(rng.random(STEPS) < 0.04, rng.choice(list(PRESETS), STEPS), "")
     presets[0] = rng.choice(list(PRESETS))
-    rejects = rng.choice([0.0, 0.45, 0.9], STEPS)
+    rejects = rng.choice([0.0, 0.45, 0.9, 0.97], STEPS)
     times = np.cumsum(rng.choice([0.0, 0.03, 0.1, 0.3, 1.2, -0.5], STEPS, p=[0.1, 0.4, 0.3, 0.14, 0.04, 0.02]))
     leanings = np.array([leaning, *rng.dirichlet((0.5, 0.5, 0.5), 2)])[np.arange(1, STEPS + 1) // 9]
     scores = 0.6 * leanings + 0.4 * rng.dirichlet((1, 1, 1), STEPS)

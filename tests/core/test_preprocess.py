@@ -94,6 +94,20 @@ def test_crop_beyond_the_frame_repeats_the_border():
     assert outside.shape == (20, 20, 3) and (outside == frame[-1, -1]).all()
 
 
+@pytest.mark.parametrize("left", [-30, 100, 32_900, 33_090, 33_400])
+@pytest.mark.parametrize("top", [-30, 20])
+def test_tilted_face_is_levelled_in_a_panorama(left, top):
+    """OpenCV rotates no image of 32,767 or more pixels a side; the crop is that of the panorama's part."""
+    image = RNG.integers(0, 256, (80, 33_100, 3), dtype=np.uint8)
+    start = left - 200
+    part = image.take(np.clip(np.arange(start, start + 500), 0, 33_099), axis=1)
+    found = crop_square(image, (left, top, left + 50, top + 50), CropSpec(), 25.0)
+    assert np.array_equal(found, crop_square(part, (200, top, 250, top + 50), CropSpec(), 25.0))
+    found = crop_square(np.rot90(image), (top, left, top + 50, left + 50), CropSpec(), 25.0)
+    part = np.rot90(image).take(np.clip(np.arange(start, start + 500), 0, 33_099), axis=0)
+    assert np.array_equal(found, crop_square(part, (top, 200, top + 50, 250), CropSpec(), 25.0))
+
+
 def test_face_of_any_size_is_resized_to_the_network_s_input():
     frame = RNG.integers(0, 256, (480, 640, 3), dtype=np.uint8)
     for box in ((0, 0, 5, 5), (100, 100, 400, 401), (600, 440, 700, 540)):

@@ -127,7 +127,8 @@ class LabelSmoother {
       } else state.mean = scores
       state.mean_s = time_s
     }
-    const top = largest(state.mean), ease = state.label === UNSURE && this.preset.lead_s ? this.rules.ease : 0
+    const top = largest(state.mean), eased = state.label === UNSURE && this.preset.lead_s
+    const ease = eased ? Math.min(this.rules.ease, (1 - this.reject) / 2) : 0
     const low = state.mean[top] < this.reject + ease
     const wanted = fault || low ? UNSURE : top, unsure = fault || (low ? 'low score' : '')
     if (this.agreed(state, wanted, passed_s)) Object.assign(state, { label: wanted, unsure, decided: state.mean })

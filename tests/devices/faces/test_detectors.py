@@ -228,6 +228,42 @@ def test_faces_frame_reads_the_centre_without_a_detector(edgefer, cat):
     assert "was not measured" not in done.stderr
 
 
+def test_centre_of_the_frame_stays_the_centre_between_full_searches(edgefer):
+    done = edgefer("run", "fer-small", "builtin", "--faces", "frame", "--follow", 10, "--frames", 25, "--json")
+    frames = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [face["box_xyxy"] for frame in frames for face in frame["faces"]] == [[60, 0, 420, 360]] * 25
+
+
+@pytest.fixture(scope="module")
+def person():
+    """A square of 200 pixels with a public-domain photograph of a face of about 93."""
+    data = pytest.importorskip("skimage.data")
+    return cv2.resize(cv2.cvtColor(data.astronaut()[20:219, 125:324], cv2.COLOR_RGB2BGR), (200, 200))
+
+
+def test_haar_finds_the_smaller_faces_of_min_face(person):
+    frame = np.full((1080, 1920, 3), 128, np.uint8)
+    frame[400:600, 800:1000] = person
+    frame[100:160, 100:160] = cv2.resize(person, (60, 60), interpolation=cv2.INTER_AREA)
+    card = Bundle.open(shipped_bundles()["fer-small"]).card
+
+    def found(min_face):
+        options = ReaderOptions(detector="haar", min_face=min_face)
+        return [round(face.side) for face in detector_maker(options, card)(options.detector).find(frame)]
+
+    assert found(0) == [] and len(found(60)) == 1 and len(found(24)) == 2
+
+
+def test_haar_gives_equally_large_faces_in_the_same_order(person, monkeypatch):
+    found, detector = np.array([[300, 0, 60, 60], [0, 300, 60, 60], [0, 0, 60, 60], [9, 9, 90, 90]]), HaarDetector()
+    orders = []
+    for rows in (found, found[::-1]):
+        cascade = type("Cascade", (), {"detectMultiScale": lambda *_, rows=rows, **options: rows})
+        monkeypatch.setattr(detector, "_cascade", cascade())
+        orders.append(detector.detect(np.zeros((400, 400, 3), np.uint8)))
+    assert orders[0] == orders[1] and orders[0][0] == (9, 9, 99, 99)
+
+
 def test_cats_are_detected_with_their_own_cascade(edgefer, cat):
     done = edgefer("run", "fer-small", "--faces", "cat", "--source", cat, "--headless", "--json")
     assert "not measured for haar-cat" in done.stderr and "--faces frame" in done.stderr
@@ -265,6 +301,8 @@ def test_run_refuses_invalid_detector_options(edgefer, tmp_path):
         (["--detector", "haar", "--detector-file", tmp_path / "x.onnx"], "--detector-file is for --detector yunet"),
         (["--detector-file", tmp_path / "x.onnx"], "There is no file"),
         (["--detector", "yunet", "--detector-file", tmp_path / "x.onnx"], "There is no file"),
+        (["--faces", "cat", "--detector-file", tmp_path / "x.onnx"], "--detector-file is for human faces"),
+        (["--faces", "frame", "--detector-file", tmp_path / "x.onnx"], "leave --detector-file out"),
         (["--smooth", "very"], "is not one of"),
     ):
         done = edgefer("run", "fer-small", "--source", "builtin", "--headless", *arguments, expect=2)

@@ -113,6 +113,12 @@ def test_small_drawn_face_in_full_hd_is_found_with_min_face():
     assert overlap(face.box_xyxy, np.add(box, [1300, 300, 1300, 300])) > 0.5
 
 
+def test_every_face_of_a_large_group_is_found(astronaut):
+    left, top, right, bottom = ASTRONAUT
+    person = cv2.resize(astronaut[top - 40 : bottom + 40, left - 40 : right + 40], (192, 192))
+    assert len(OwnDetector.shipped(min_face=40).find(np.tile(person, (5, 10, 1)))) == 50
+
+
 def test_skipping_low_score_candidates_does_not_change_the_faces(astronaut, monkeypatch):
     detector = OwnDetector.shipped(min_face=12)
     asked: list[int] = []

@@ -186,6 +186,16 @@ def test_shown_label_always_agrees_with_its_scores():
             assert held_s <= PRESETS[preset].patience_s + 1 / fps, "scores are held for the patience and no longer"
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("reject", [0.94, 0.97, 0.995])
+def test_unsure_face_gets_its_label_back_at_any_reject_threshold(preset, reject):
+    """A fixed margin above a threshold near 1 would exceed every probability."""
+    smoother = LabelSmoother(PRESETS[preset], reject=reject)
+    scores = [(0.5, 0.3, 0.2)] * 5 + [(0.999, 0.001, 0.0)] * 30
+    labels = [settle(smoother, 1, index / 15, by_label(row)).label for index, row in enumerate(scores)]
+    assert labels[4] == UNSURE and labels[-1] == "happy"
+
+
 def test_label_named_unsure_is_distinguished_from_edgefers_own():
     """The decisions are those of the same network with other names, and the label cannot be confused with edgefer's own `unsure`."""
     rng, names = np.random.default_rng(4), ("unsure", "sad", "neutral")

@@ -187,6 +187,28 @@ def test_a_damaged_cache_entry_is_rebuilt(proven, tmp_path):
         assert cached.read_bytes() != damaged
 
 
+@pytest.mark.parametrize("change", [np.negative, np.ravel, lambda pair: pair[:, :1], lambda pair: pair * np.nan])
+def test_cached_ranges_that_are_none_are_rebuilt(proven, tmp_path, change):
+    first = yunet_lite.YuNetLite(proven, tmp_path / "cache")
+    (cached,) = (tmp_path / "cache").rglob("ranges.npz")
+    content = cached.read_bytes()
+    with np.load(cached) as arrays:
+        np.savez(cached, **{name: change(pair) for name, pair in arrays.items()})
+    again = yunet_lite.YuNetLite(proven, tmp_path / "cache")
+    assert again._build.tflite("int8", (64, 64)) == first._build.tflite("int8", (64, 64))
+    assert cached.read_bytes() == content
+
+
+@pytest.mark.parametrize("change", [lambda text: "[" * 100_000, lambda text: text.replace('"faces": 1', '"faces": 0')])
+def test_cached_proof_that_does_not_pass_is_made_again(proven, tmp_path, change):
+    yunet_lite.YuNetLite(proven, tmp_path / "cache")
+    (cached,) = (tmp_path / "cache").rglob("proof.json")
+    text = cached.read_text()
+    cached.write_text(change(text))
+    yunet_lite.YuNetLite(proven, tmp_path / "cache")
+    assert cached.read_text() == text and change(text) != text
+
+
 def test_non_utf8_file_name_is_accepted(content, tmp_path):
     """OpenCV cannot run the small network as YuNet: the error says so, without a crash."""
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/small-\xff.onnx"))
