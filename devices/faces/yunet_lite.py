@@ -32,6 +32,7 @@ from edgefer.files import read_regular
 from edgefer.interpreter import ANY_RUNTIME, RuntimeOptions, open_interpreter
 from edgefer.native import native_path
 from edgefer.records import Box, Detection
+from edgefer.runtimes import machine
 from edgefer.text import printable
 from edgefer.tflite.write import Layer, write_tflite
 
@@ -233,7 +234,7 @@ class _Build:
     def _kept(self) -> tuple[Ranges, dict[str, Proof]] | None:
         try:
             facts = json.loads((self.folder / "proof.json").read_text())
-            if facts["version"] != VERSION or facts["opencv"] != cv2.__version__:
+            if facts["version"] != VERSION or facts["proven_on"] != self._here():
                 return None
             with np.load(self.folder / "ranges.npz", allow_pickle=False) as arrays:
                 pairs = {layer: arrays[layer.output] for layer in self.layers}
@@ -245,6 +246,10 @@ class _Build:
         except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, zipfile.BadZipFile):
             return None
 
+    def _here(self) -> dict[str, str]:
+        """What a proof holds for: the cache may be in a home folder that several machines share."""
+        return machine([self.options.runtime]) | {"opencv": f"opencv {cv2.__version__}"}
+
     def _keep(self, ranges: Ranges) -> None:
         """Write the cache, ignoring a full disk: the next use then makes it again."""
         out = io.BytesIO()
@@ -252,7 +257,7 @@ class _Build:
         np.savez(out, **arrays)
         facts = {
             "version": VERSION,
-            "opencv": cv2.__version__,
+            "proven_on": self._here(),
             "proofs": {name: asdict(proof) for name, proof in self.proofs.items()},
         }
         try:
