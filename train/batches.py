@@ -149,6 +149,7 @@ class _Loader:
 
     def __init__(self, recipe: Recipe, images: _Images, batch: int, part: int):
         self._augment, self._seed = recipe.augment, recipe.fit.seed
+        self._bgr = recipe.input.color == "bgr"
         self._weighted = recipe.fit.balance == "class-weights"
         self._images, self._batch, self._part, self._to_float = images, batch, part, to_float_in_graph()
 
@@ -159,7 +160,9 @@ class _Loader:
         draws = Draws(seed=tf.stack([self._seed, step]), count=self._batch, rows=positions)
         rows = tf.gather(rows, positions)
         pixels, targets = self._to_float(tf.gather(images.pixels, rows)), tf.gather(images.targets, rows)
+        pixels = pixels[..., ::-1] if self._bgr else pixels
         pixels = augment_batch(pixels, self._augment, draws)
+        pixels = pixels[..., ::-1] if self._bgr else pixels
         if mixup:
             pixels, targets = mix(pixels, targets, mixup, draws)
         if self._weighted:

@@ -43,6 +43,18 @@ def test_balance_is_off_by_default_and_oversampling_evens_the_classes(lopsided):
     assert even.mean(axis=0) == pytest.approx([0.5, 0.5], abs=0.05)
 
 
+def test_augmentation_sees_the_colours_of_a_bgr_input(lopsided):
+    """JPEG and saturation weight red, green and blue: an input that is BGR is augmented as the same in RGB."""
+    images = np.random.default_rng(0).integers(0, 256, (128, 48, 48, 3), np.uint8)
+    augment = ("augment.saturation=1", "augment.jpeg=1")
+
+    def fed(color: str, images: np.ndarray) -> np.ndarray:
+        split = replace(lopsided.split("train"), images=images)
+        return stream(replace(lopsided, splits={"train": split}), f"input.color={color}", *augment, steps=1)[0][0]
+
+    assert np.array_equal(fed("bgr", images[..., ::-1])[..., ::-1], fed("rgb", images))
+
+
 def test_limited_batches_are_the_first_of_every_epoch(lopsided):
     """On them the batch-norm statistics of averaged weights are estimated, epoch by epoch."""
     from edgefer.train.batches import batches
