@@ -131,6 +131,7 @@ def _fit(training: _Training) -> _Fitted | None:
         f"Training {recipe.name} on {config.data} into {training.run.path}",
         *summary(dataset),
         *_holdout_warnings(config, dataset),
+        recipe.warmup_note,
     )
     holdout_hash = dataset.holdout_hash
     if training.worker.chief:

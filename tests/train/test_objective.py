@@ -240,6 +240,7 @@ def test_the_rate_falls_on_a_plateau_and_is_the_same_after_a_resume(tmp_path, lo
     fit(recipe, lopsided, tmp_path, Silent())
     rates = [row.rate for row in read_history(tmp_path / "history.csv")]
     assert rates[0] == pytest.approx(1e-9) and min(rates) == pytest.approx(3e-10)
+    assert load_recipe("demo", overrides).final_rate == 1e-9  # fine-tuning: never raised to the default
 
 
 def test_dropout_differs_from_step_to_step_layer_to_layer_and_seed_to_seed():

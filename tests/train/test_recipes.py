@@ -42,7 +42,15 @@ def test_user_recipe_file_is_loaded(tmp_path):
         ("model.layers=C16 X9", "not 'X9'"),
         ("model.layers=C16 R32", "R32 adds to its input"),
         ("model.family=four-block", "needs widths"),
+        ("model.layers=C0", "not 'C0'"),
+        ("model.layers=C9999999999", "not 'C9999999999'"),
+        ("model.widths=[0]", "model.widths"),
+        ("model.widths=[99999999999]", "model.widths"),
+        ("model.dense=99999999999999999999", "model.dense"),
         ("schedule.name=sometimes", "schedule.name"),
+        ("schedule.warmup_epochs=inf", "schedule.warmup_epochs"),
+        ("schedule.every_epochs=1e99", "schedule.every_epochs"),
+        ("schedule.final_rate=inf", "schedule.final_rate"),
         ("name=../escape", "name"),
         ("rate", "section.field=value"),
         ("name.first=x", "is a value, not a section"),
@@ -52,6 +60,16 @@ def test_a_bad_field_is_named(override, complaint):
     with pytest.raises(RecipeError) as error:
         load_recipe("fer-small", (override,))
     assert complaint in str(error.value)
+
+
+def test_a_training_that_is_all_warm_up_is_noted():
+    from edgefer.train.faces.recipe import load_face_recipe
+
+    assert "warmup_epochs=3" in load_recipe("small", ("fit.epochs=3",)).warmup_note
+    assert not load_recipe("small", ("fit.epochs=4",)).warmup_note
+    assert not load_recipe("small", ("fit.epochs=3", "schedule.name=step")).warmup_note
+    assert "fit.warmup=200" in load_face_recipe("face-finder", ("fit.steps=200",)).fit.warmup_note
+    assert not load_face_recipe("face-finder", ("fit.steps=201",)).fit.warmup_note
 
 
 def test_a_missing_or_broken_recipe_is_named(tmp_path):

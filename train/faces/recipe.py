@@ -31,6 +31,16 @@ class FaceFit(_Section):
     weight_decay: float = Field(ge=0, le=1)
     seed: int = Field(0, ge=0, lt=2**31)
 
+    @property
+    def warmup_note(self) -> str:
+        """A sentence where the training ends before its warm-up does, else ""."""
+        if self.warmup < self.steps:
+            return ""
+        return (
+            f"The warm-up (fit.warmup={self.warmup}) is as long as the training ({self.steps} steps): the learning rate rises to the "
+            "end, and never decays. Train longer, or set a shorter one."
+        )
+
     def schedule(self) -> Schedule:
         """The learning-rate schedule, with the steps of checkpoints."""
         return Schedule(
