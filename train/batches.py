@@ -98,10 +98,15 @@ class _Images:
         return cls(
             count=len(split),
             extra=extra,
-            pixels=tf.constant(np.concatenate([source.images for source in sources])),
-            targets=tf.constant(np.concatenate([source.soft_labels(classes) for source in sources])),
+            pixels=tf.constant(_joined([source.images for source in sources])),
+            targets=tf.constant(_joined([source.soft_labels(classes) for source in sources])),
             weights=tf.constant(np.concatenate([weight / weight.mean() for weight in weights]), tf.float32),
         )
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    """The arrays, one after another; a single one is not copied, since it may be most of the memory."""
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
 
 class _Sampler:

@@ -11,7 +11,7 @@ from conftest import GRAY48
 from edgefer import drawn, metrics
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.commands import evaluate as command
-from edgefer.errors import MissingDependency
+from edgefer.errors import EdgeferError, MissingDependency
 from edgefer.preprocess import prepare
 from edgefer.train import shift
 from edgefer.train.data.dataset import Split
@@ -96,6 +96,14 @@ def test_wilson_interval_against_published_values():
         (1, 29, 0.0061, 0.1718),
     ):
         assert metrics.wilson_interval(hits / count, count) == pytest.approx((low, high), abs=5e-4)
+
+
+def test_scores_that_are_not_numbers_are_reported():
+    """A ValueError of numpy's bins says nothing about the network."""
+    probabilities = np.full((30, 3), 1 / 3)
+    probabilities[7] = np.nan
+    with pytest.raises(EdgeferError, match="1 of 30 images are not numbers"):
+        metrics.ece(probabilities, np.zeros(30, np.int64))
 
 
 def test_every_domain_shift_does_something_and_keeps_the_shape():

@@ -262,3 +262,10 @@ def test_dropout_differs_from_step_to_step_layer_to_layer_and_seed_to_seed():
     assert all(set(mask.tolist()) == {0, 2} and 25 < (mask > 0).sum() < 75 for mask in drawn)
     assert len({mask.tobytes() for mask in drawn}) == len(drawn)
     assert [mask.tobytes() for mask in masks(0, 1)] == [mask.tobytes() for mask in drawn[2:4]]
+
+
+def test_images_that_are_all_of_one_source_are_not_copied_to_join_them():
+    from edgefer.train.batches import _joined
+
+    one = np.zeros(3)
+    assert _joined([one]) is one and len(_joined([one, one])) == 6
