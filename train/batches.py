@@ -168,10 +168,13 @@ class _Loader:
         pixels = pixels[..., ::-1] if self._bgr else pixels
         pixels = augment_batch(pixels, self._augment, draws)
         pixels = pixels[..., ::-1] if self._bgr else pixels
+        if self._weighted:  # before mixup: each part of a blend counts by its own class
+            targets *= tf.gather(images.weights, rows)[:, None]
         if mixup:
             pixels, targets = mix(pixels, targets, mixup, draws)
         if self._weighted:
-            return pixels, targets, tf.gather(images.weights, rows[-self._part :])
+            weights = tf.reduce_sum(targets, axis=1)
+            return pixels, targets / weights[:, None], weights
         return pixels, targets
 
 

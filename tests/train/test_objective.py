@@ -76,6 +76,15 @@ def test_class_weights_make_every_class_count_the_same(lopsided):
     assert (weights @ targets) == pytest.approx([len(weights) / 2] * 2, rel=1e-4)
 
 
+def test_class_weights_do_so_with_mixup(lopsided):
+    """The part of an image that is blended into another counts by its own class, not by the other's."""
+    parts = stream(lopsided, "fit.balance=class-weights", "augment.mixup=2")
+    targets, weights = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+    assert targets.sum(axis=1) == pytest.approx(np.ones(len(targets)), abs=1e-5)
+    assert weights.mean() == pytest.approx(1, abs=0.02)
+    assert (weights @ targets) == pytest.approx([len(weights) / 2] * 2, rel=0.03)
+
+
 def test_logit_adjustment_raises_logits_by_the_log_share(lopsided):
     tensorflow()
     from edgefer.train.objective import make_loss
