@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from edgefer.bundle import Bundle, write_bundle
 from edgefer.card import ModelCard, Provenance, Scores, first_problem
-from edgefer.errors import BundleError, InputError
+from edgefer.errors import BundleError, EdgeferError, InputError
 from edgefer.files import without_empty_folders
 from edgefer.metrics import confusion_matrix
 from edgefer.progress import SILENT, Epoch, Progress
@@ -119,7 +119,12 @@ def train(
                 scratch=None if worker.chief else Path(scratch),
             )  # fmt: skip
             fitted = _fit(training)
-        return _finish(training, fitted, detectors) if fitted else None
+        if fitted is None:
+            return None
+        try:
+            return _finish(training, fitted, detectors)
+        except EdgeferError as error:  # such as a full disk, after hours
+            raise type(error)(f"{error} The training itself is kept: --resume finishes it.") from None
 
 
 def _fit(training: _Training) -> _Fitted | None:
