@@ -71,12 +71,12 @@ def is_face_recipe(name_or_file: str) -> bool:
     try:
         fields = tomllib.loads(_read(Path(name_or_file)))
         return "task" in fields or fields.get("base") in face_recipe_names()
-    except (InputError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
+    except (InputError, ValueError, RecursionError):
         return False
 
 
 def _read(file: Path) -> str:
-    return read_regular(file, MAX_CARD, error=RecipeError).decode()
+    return read_regular(file, MAX_CARD, error=RecipeError).decode("utf-8-sig")
 
 
 def load_face_recipe(name_or_file: str, overrides: tuple[str, ...] = ()) -> FaceRecipe:
@@ -98,7 +98,7 @@ def load_face_recipe(name_or_file: str, overrides: tuple[str, ...] = ()) -> Face
                 raise RecipeError(f"Cannot set {override!r}: write fit.field=value, such as fit.steps=3000.")
             set_field(fields, override)
         return FaceRecipe.model_validate(fields)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise RecipeError(f"The recipe {file} cannot be read: {error}.") from None
     except ValidationError as error:
         raise RecipeError(f"Recipe {name_or_file}: {first_problem(error)}.") from None
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"The recipe {file} cannot be read: {error}.") from None
