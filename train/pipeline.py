@@ -18,7 +18,7 @@ from edgefer.metrics import confusion_matrix
 from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train import backend, distribute, plots
 from edgefer.train.config import TrainConfig
-from edgefer.train.data.dataset import Dataset, hold_out, stratified_rows, without_copies
+from edgefer.train.data.dataset import Dataset, Split, hold_out, stratified_rows, without_copies
 from edgefer.train.data.load import load_dataset, load_extra, summary
 from edgefer.train.data.trained import has_other_holdout
 from edgefer.train.distill import with_soft_targets
@@ -29,6 +29,7 @@ from edgefer.train.folds import CROSS_VALIDATION, CrossValidation, cross_validat
 from edgefer.train.framing import measure_crop
 from edgefer.train.history import read_history
 from edgefer.train.networks import keras_bytes
+from edgefer.train.recipe_fields import Recipe
 from edgefer.train.run import RunFolder
 from edgefer.train.soft_targets import soft_targets
 
@@ -232,8 +233,7 @@ def _finish(training: _Training, fitted: _Fitted, detectors: Mapping[str, Detect
     if crossed:
         report[CROSS_VALIDATION] = crossed.to_json(dataset.labels)
 
-    train = dataset.split("train")
-    sample = train.take(stratified_rows(train.labels, min(CROP_IMAGES, len(train)), config.recipe.fit.seed)).images
+    sample = _crop_sample(dataset.split("train"), config.recipe)
     card = make_card(config, dataset)
     card = card.model_copy(
         update={
@@ -251,6 +251,13 @@ def _finish(training: _Training, fitted: _Fitted, detectors: Mapping[str, Detect
         cross_validation=crossed,
         skipped=dataset.skipped,
     )
+
+
+def _crop_sample(train: Split, recipe: Recipe) -> np.ndarray:
+    """The images that crops are measured on: uint8 [n, h, w, c], gray or RGB."""
+    rows = stratified_rows(train.labels, min(CROP_IMAGES, len(train)), recipe.fit.seed)
+    images = train.images[rows]
+    return np.ascontiguousarray(images[..., ::-1]) if recipe.input.color == "bgr" else images
 
 
 def make_card(config: TrainConfig, dataset: Dataset) -> ModelCard:
