@@ -26,7 +26,7 @@ from edgefer.train.distribute import SINGLE_WORKER, Worker
 from edgefer.train.evaluate import class_table, evaluate, keras_logits
 from edgefer.train.fit import fit
 from edgefer.train.folds import CROSS_VALIDATION, CrossValidation, cross_validate, divide_folds
-from edgefer.train.framing import measure_crop
+from edgefer.train.framing import in_rgb, measure_crop
 from edgefer.train.history import read_history
 from edgefer.train.networks import keras_bytes
 from edgefer.train.recipe_fields import Recipe
@@ -256,8 +256,7 @@ def _finish(training: _Training, fitted: _Fitted, detectors: Mapping[str, Detect
 def _crop_sample(train: Split, recipe: Recipe) -> np.ndarray:
     """The images that crops are measured on: uint8 [n, h, w, c], gray or RGB."""
     rows = stratified_rows(train.labels, min(CROP_IMAGES, len(train)), recipe.fit.seed)
-    images = train.images[rows]
-    return np.ascontiguousarray(images[..., ::-1]) if recipe.input.color == "bgr" else images
+    return in_rgb(train.images[rows], recipe.input.color)
 
 
 def make_card(config: TrainConfig, dataset: Dataset) -> ModelCard:
