@@ -154,7 +154,7 @@ class Certificate:
         if not shown.flips:
             return [title, paragraph("None: every decision is the same.")]
         flips = sorted(shown.flips, key=lambda f: (_kind(f) != "bad", _kind(f) != "good", -f.candidate_score))
-        sheet = contact_sheet(
+        pictures = [
             Picture(
                 image=self.proof.images.images[f.row],
                 lines=(
@@ -166,7 +166,8 @@ class Certificate:
                 file=f.id,
             )
             for f in flips[:SHOWN]
-        )
+        ]
+        sheet = contact_sheet(pictures, self.bundle.card.input.color)
         both_wrong = len(flips) - shown.lost - shown.gained
         text = (
             f"{len(flips)} images get another label: {shown.lost} lost (red), {shown.gained} gained (green), "

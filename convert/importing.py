@@ -32,7 +32,7 @@ from edgefer.tflite.titles import form_title
 from edgefer.train import backend
 from edgefer.train.data.dataset import Dataset, Split, pool
 from edgefer.train.evaluate import evaluate
-from edgefer.train.framing import measure_crop
+from edgefer.train.framing import in_rgb, measure_crop
 from edgefer.train.limits import Holdout, with_limits
 from edgefer.train.recipe_fields import Recipe
 
@@ -79,7 +79,7 @@ def _import(request: Request, out: Path) -> Imported:
         dataset = request.load(spec)
     card = _card(request, foreign, contract, dataset, known)
     if dataset is not None:
-        images = measured_images(dataset).images[:FRAMED]
+        images = in_rgb(measured_images(dataset).images[:FRAMED], spec.color)
         crops = {name: measure_crop(images, detect, progress) for name, detect in request.detectors.items()}
         card = card.model_copy(update={"crops": {name: crop for name, crop in crops.items() if crop.faces}})
     with progress.stage("Comparing its answers with the file's"):

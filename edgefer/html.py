@@ -57,7 +57,7 @@ SHORT, WIDE = 24, 48  # characters: a column up to SHORT is not wrapped, one fro
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One image of a contact sheet: uint8 [h, w, 1] gray or [h, w, 3] RGB, lines below it, "good", "bad" or neither.
+    """One image of a contact sheet: uint8 [h, w, 1] gray or [h, w, 3], lines below it, "good", "bad" or neither.
 
     file: its name, below the lines; truncated if it is long, with the full name as a tooltip.
     """
@@ -143,12 +143,12 @@ def plot(png: bytes, description: str) -> str:
     return f'<div class="plot">{image(png, description)}</div>'
 
 
-def contact_sheet(pictures: Iterable[Picture]) -> str:
-    """A grid of images, each with its lines and its file's name below it."""
+def contact_sheet(pictures: Iterable[Picture], color: str = "rgb") -> str:
+    """A grid of images, each with its lines and its file's name below it. color: "bgr" if blue comes first."""
     cells = []
     for one in pictures:
-        bgr = cv2.cvtColor(one.image, cv2.COLOR_GRAY2BGR if one.image.shape[2] == 1 else cv2.COLOR_RGB2BGR)
-        png = cv2.imencode(".png", cv2.resize(bgr, (120, 120), interpolation=cv2.INTER_CUBIC))[1].tobytes()
+        image_bgr = np.ascontiguousarray(one.image[..., ::-1] if color == "rgb" else one.image)
+        png = cv2.imencode(".png", cv2.resize(image_bgr, (120, 120), interpolation=cv2.INTER_CUBIC))[1].tobytes()
         lines = [_caption(text) for text in one.lines]
         if one.file:
             lines.append(_caption(one.file, short=one.file.replace("\\", "/").rpartition("/")[2]))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgefer.card import Scores
+from edgefer.errors import EdgeferError
 
 MIN_ANSWERS = 20  # for a target accuracy: with fewer images a share is meaningless
 PROMISES = (0.9, 0.95)  # target accuracies that a network may reach by answering only with a high score
@@ -48,6 +49,11 @@ def nll(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def calibration_bins(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> np.ndarray:
     """Per equal-width bin of confidence: its count, mean confidence and accuracy; float [bins, 3], zeros if empty."""
+    if bad := int(np.isnan(probabilities).any(axis=1).sum()):
+        raise EdgeferError(
+            f"The network's scores of {bad} of {len(labels)} images are not numbers (NaN): its weights or activations overflow. "
+            "Train it again at a lower learning rate, or convert it again from a copy that works."
+        )
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     which = np.minimum((confidence * bins).astype(int), bins - 1)
     count = np.bincount(which, minlength=bins)

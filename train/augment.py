@@ -50,7 +50,7 @@ class Draws:
 
 
 def augment_batch(images, recipe: Augment, draws: Draws):
-    """Augment images: float32 [n, h, w, c] in 0..1 -> the same."""
+    """Augment images, gray or RGB: float32 [n, h, w, c] in 0..1 -> the same."""
     import tensorflow as tf
 
     uniform = draws.uniform

@@ -98,10 +98,15 @@ class _Images:
         return cls(
             count=len(split),
             extra=extra,
-            pixels=tf.constant(np.concatenate([source.images for source in sources])),
-            targets=tf.constant(np.concatenate([source.soft_labels(classes) for source in sources])),
+            pixels=tf.constant(_joined([source.images for source in sources])),
+            targets=tf.constant(_joined([source.soft_labels(classes) for source in sources])),
             weights=tf.constant(np.concatenate([weight / weight.mean() for weight in weights]), tf.float32),
         )
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    """The arrays, one after another; a single one is not copied, since it may be most of the memory."""
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
 
 class _Sampler:
@@ -149,6 +154,7 @@ class _Loader:
 
     def __init__(self, recipe: Recipe, images: _Images, batch: int, part: int):
         self._augment, self._seed = recipe.augment, recipe.fit.seed
+        self._bgr = recipe.input.color == "bgr"
         self._weighted = recipe.fit.balance == "class-weights"
         self._images, self._batch, self._part, self._to_float = images, batch, part, to_float_in_graph()
 
@@ -159,11 +165,16 @@ class _Loader:
         draws = Draws(seed=tf.stack([self._seed, step]), count=self._batch, rows=positions)
         rows = tf.gather(rows, positions)
         pixels, targets = self._to_float(tf.gather(images.pixels, rows)), tf.gather(images.targets, rows)
+        pixels = pixels[..., ::-1] if self._bgr else pixels
         pixels = augment_batch(pixels, self._augment, draws)
+        pixels = pixels[..., ::-1] if self._bgr else pixels
+        if self._weighted:  # before mixup: each part of a blend counts by its own class
+            targets *= tf.gather(images.weights, rows)[:, None]
         if mixup:
             pixels, targets = mix(pixels, targets, mixup, draws)
         if self._weighted:
-            return pixels, targets, tf.gather(images.weights, rows[-self._part :])
+            weights = tf.reduce_sum(targets, axis=1)
+            return pixels, targets / weights[:, None], weights
         return pixels, targets
 
 

@@ -228,7 +228,7 @@ class _EpochCallback:
         if recipe.schedule.name == "plateau":
             reductions = self._journal.plateau_count(recipe.schedule.every_epochs)
             rate = recipe.optimizer.rate * recipe.schedule.factor**reductions
-            self.model.optimizer.learning_rate = max(recipe.schedule.final_rate, rate)
+            self.model.optimizer.learning_rate = max(recipe.final_rate, rate)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._progress.step(logs["loss"], logs["accuracy"])

@@ -112,7 +112,7 @@ def divide_folds(dataset: Dataset, recipe: Recipe, *, folds: int, group_by: str,
                 "let its group named copy match less."
             )
     # Originals are divided evenly, since only they are evaluated on; a copy goes to its group's fold.
-    fold_of_originals = assign_folds(split.labels[~copies], groups[~copies], folds, seed)
+    fold_of_originals = assign_folds(split.labels[~copies], groups[~copies], dataset.labels, folds=folds, seed=seed)
     fold_of_group = dict(zip(groups[~copies].tolist(), fold_of_originals.tolist(), strict=True))
     fold_of = np.array([fold_of_group.get(group, -1) for group in groups.tolist()])
     divided = []

@@ -30,6 +30,11 @@ def scene_of(image: np.ndarray) -> tuple[np.ndarray, Box]:
     return scene, (pad, pad, pad + width, pad + height)
 
 
+def in_rgb(images: np.ndarray, color: str) -> np.ndarray:
+    """A network's inputs, uint8 [n, h, w, c], with three channels in RGB. color: as in the card's input."""
+    return np.ascontiguousarray(images[..., ::-1]) if color == "bgr" else images
+
+
 def relation(box_xyxy: Box, frame_xyxy: Box) -> tuple[float, float, float]:
     """The scale, dx and dy of the crop (edgefer.card.CropSpec) that maps the detector's box to the frame of the image.
 

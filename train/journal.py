@@ -1,7 +1,6 @@
 """The checkpoints, kept weights and history of a fit, from which an interrupted training resumes."""
 
 import csv
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -117,7 +116,7 @@ class Journal:
         """Add an epoch, and write the network's current weights where this is the epoch to keep."""
         self.rows.append(row)
         if self.kept_epoch() is row:
-            with _suggesting_resume():
+            with self._suggesting_resume():
                 content = weights_bytes(self.model)
                 self.checksums.record("weights", [content], self.best_weights)
                 write_file(self.best_weights, content)
@@ -125,14 +124,23 @@ class Journal:
     def save(self) -> None:
         """Write history and checkpoint after the last recorded epoch."""
         self.output.checkpoints.mkdir(parents=True, exist_ok=True)
-        with _suggesting_resume():
+        with self._suggesting_resume():
             self.checksums.record("history", [history_bytes(self.rows)], self.output.history)
             for file in (self.output.history, self.output.spare_history):
                 write_history(file, self.rows)
         self.epoch.assign(self.rows[-1].epoch)
         saved = save_checkpoint(self.manager)
-        with _suggesting_resume():
+        with self._suggesting_resume():
             self.checksums.record(saved.name, [file.read_bytes() for file in _files_of(saved) if file.exists()])
+
+    @contextmanager
+    def _suggesting_resume(self) -> Iterator[None]:
+        """Adds to the message of a file that cannot be written that the training can be resumed, after a first epoch."""
+        try:
+            yield
+        except EdgeferError as error:
+            advice = " Finished epochs are kept: --resume goes on from them." if len(self.rows) > 1 else ""
+            raise EdgeferError(f"{error}{advice}") from None
 
     def kept_epoch(self) -> Epoch:
         """The epoch whose weights are kept."""
@@ -167,15 +175,6 @@ def _files_of(checkpoint: Path) -> list[Path]:
     return [Path(f"{checkpoint}{suffix}") for suffix in (".index", ".data-00000-of-00001")]
 
 
-@contextmanager
-def _suggesting_resume() -> Iterator[None]:
-    """Adds to the message of a file that cannot be written that the training can be resumed."""
-    try:
-        yield
-    except EdgeferError as error:
-        raise EdgeferError(f"{error} Finished epochs are kept: --resume goes on from them.") from None
-
-
 def checkpoint_manager(checkpoint, folder: Path, keep: int = 2):
     """A tf.train.CheckpointManager that keeps so many checkpoints."""
     tf = tensorflow()
@@ -205,10 +204,9 @@ def save_checkpoint(manager) -> Path:
 
 def _unwritable(file: Path, error: Exception) -> EdgeferError:
     """One sentence for the ten lines that TensorFlow writes about a full disk."""
-    number = getattr(error, "errno", None)
-    if number is None and (match := re.search(r"errno = (\d+)", str(error))):
-        number = int(match[1])
-    reason = os.strerror(number) if number else str(error).strip().splitlines()[0][-160:] or type(error).__name__
+    first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    named = re.search(r"; ([^;]+?)(?: \[Op:\w+\])?$", first_line)  # after "<node> <temporary file>"
+    reason = named[1] if named else first_line[-160:]
     return EdgeferError(
         f"{file} cannot be written: {reason}. Make room there: finished work is kept, and --resume goes on from it."
     )

@@ -88,7 +88,7 @@ def answers(parts: Sequence[Holdout], temperature: float, color: str, change: Ch
     """The answers to the images, after the change where there is one."""
     faces, scores, correct = [], [], []
     for part in parts:
-        images = part.split.images if change is None else apply_change(part.split.images, change)
+        images = part.split.images if change is None else apply_change(part.split.images, change, color)
         probabilities = softmax(part.logits(images), temperature)
         sure = np.flatnonzero(probabilities.max(axis=1) >= MIN_SCORE)
         faces += [gray_face(images[row], color) for row in sure]

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 FLOAT_BYTES = 4
 COPIES = 3  # weights, gradients, and one optimizer slot
-CGROUP = Path("/sys/fs/cgroup/memory.max")
+CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # version 2, 1
 MAX_BATCH, MAX_BATCH_ACTIVATIONS = 256, 1 << 29
 
 
 def installed_bytes() -> int:
-    """The memory of the machine, or of its container (cgroup v2) where that is less."""
+    """The memory of the machine, or of its container where that is less."""
     installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, ValueError):  # ValueError: "max"
-        installed = min(installed, int(CGROUP.read_text()))
+    for limit in CGROUPS:
+        with suppress(OSError, ValueError):  # ValueError: "max"
+            installed = min(installed, int(limit.read_text()))
     return installed
 
 

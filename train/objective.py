@@ -28,13 +28,13 @@ def make_optimizer(recipe: Recipe, steps: int):
         rate = optimizers.schedules.CosineDecay(
             rate / 10 if warmup else rate,
             max(1, recipe.fit.epochs * steps - warmup),
-            alpha=schedule.final_rate / recipe.optimizer.rate,
+            alpha=recipe.final_rate / recipe.optimizer.rate,
             warmup_target=rate if warmup else None,
             warmup_steps=warmup,
         )
     elif schedule.name in ("exponential", "step"):
         rate = optimizers.schedules.ExponentialDecay(
-            rate, round(schedule.every_epochs * steps), schedule.factor, staircase=schedule.name == "step"
+            rate, max(1, round(schedule.every_epochs * steps)), schedule.factor, staircase=schedule.name == "step"
         )
     decay = recipe.optimizer.weight_decay or None
     ema = {"use_ema": True, "ema_momentum": recipe.fit.ema} if recipe.fit.ema else {}

@@ -12,13 +12,13 @@ from pydantic import ValidationError
 
 from edgefer.bundle import Bundle, write_bundle
 from edgefer.card import ModelCard, Provenance, Scores, first_problem
-from edgefer.errors import BundleError, InputError
+from edgefer.errors import BundleError, EdgeferError, InputError
 from edgefer.files import without_empty_folders
 from edgefer.metrics import confusion_matrix
 from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train import backend, distribute, plots
 from edgefer.train.config import TrainConfig
-from edgefer.train.data.dataset import Dataset, hold_out, stratified_rows, without_copies
+from edgefer.train.data.dataset import Dataset, Split, hold_out, stratified_rows, without_copies
 from edgefer.train.data.load import load_dataset, load_extra, summary
 from edgefer.train.data.trained import has_other_holdout
 from edgefer.train.distill import with_soft_targets
@@ -26,9 +26,10 @@ from edgefer.train.distribute import SINGLE_WORKER, Worker
 from edgefer.train.evaluate import class_table, evaluate, keras_logits
 from edgefer.train.fit import fit
 from edgefer.train.folds import CROSS_VALIDATION, CrossValidation, cross_validate, divide_folds
-from edgefer.train.framing import measure_crop
+from edgefer.train.framing import in_rgb, measure_crop
 from edgefer.train.history import read_history
 from edgefer.train.networks import keras_bytes
+from edgefer.train.recipe_fields import Recipe
 from edgefer.train.run import RunFolder
 from edgefer.train.soft_targets import soft_targets
 
@@ -119,7 +120,12 @@ def train(
                 scratch=None if worker.chief else Path(scratch),
             )  # fmt: skip
             fitted = _fit(training)
-        return _finish(training, fitted, detectors) if fitted else None
+        if fitted is None:
+            return None
+        try:
+            return _finish(training, fitted, detectors)
+        except EdgeferError as error:  # such as a full disk, after hours
+            raise type(error)(f"{error} The training itself is kept: --resume finishes it.") from None
 
 
 def _fit(training: _Training) -> _Fitted | None:
@@ -131,6 +137,7 @@ def _fit(training: _Training) -> _Fitted | None:
         f"Training {recipe.name} on {config.data} into {training.run.path}",
         *summary(dataset),
         *_holdout_warnings(config, dataset),
+        recipe.warmup_note,
     )
     holdout_hash = dataset.holdout_hash
     if training.worker.chief:
@@ -226,8 +233,7 @@ def _finish(training: _Training, fitted: _Fitted, detectors: Mapping[str, Detect
     if crossed:
         report[CROSS_VALIDATION] = crossed.to_json(dataset.labels)
 
-    train = dataset.split("train")
-    sample = train.take(stratified_rows(train.labels, min(CROP_IMAGES, len(train)), config.recipe.fit.seed)).images
+    sample = _crop_sample(dataset.split("train"), config.recipe)
     card = make_card(config, dataset)
     card = card.model_copy(
         update={
@@ -245,6 +251,12 @@ def _finish(training: _Training, fitted: _Fitted, detectors: Mapping[str, Detect
         cross_validation=crossed,
         skipped=dataset.skipped,
     )
+
+
+def _crop_sample(train: Split, recipe: Recipe) -> np.ndarray:
+    """The images that crops are measured on: uint8 [n, h, w, c], gray or RGB."""
+    rows = stratified_rows(train.labels, min(CROP_IMAGES, len(train)), recipe.fit.seed)
+    return in_rgb(train.images[rows], recipe.input.color)
 
 
 def make_card(config: TrainConfig, dataset: Dataset) -> ModelCard:

@@ -1,6 +1,9 @@
 """Plots of training and evaluation, as PNG bytes."""
 
 import io
+import warnings
+from collections.abc import Iterable
+from contextlib import suppress
 
 import numpy as np
 
@@ -12,13 +15,36 @@ MAX_NAMED = 40  # classes of a confusion matrix with names and counts: those of 
 
 def _png(figure) -> bytes:
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=110, bbox_inches="tight")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a label in a script of no font here: boxes
+        figure.savefig(out, format="png", dpi=110, bbox_inches="tight")
     return out.getvalue()
 
 
 def _no_math(text: str) -> str:
     """For matplotlib, which reads what stands between two dollar signs as TeX, and fails where it is not."""
     return text.replace("$", r"\$")
+
+
+def _fonts_for(texts: Iterable[str]) -> list[str]:
+    """The families of matplotlib's own font and of those installed ones that have the characters it lacks."""
+    from matplotlib import font_manager, rcParams
+    from matplotlib.ft2font import FT2Font
+
+    families = list(rcParams["font.family"])
+    missing = {ord(character) for text in texts for character in text}
+    missing -= FT2Font(font_manager.findfont(font_manager.FontProperties())).get_charmap().keys()
+    for font in font_manager.fontManager.ttflist:
+        if not missing:
+            break
+        if font.name.startswith("Last Resort"):  # has a box for every character
+            continue
+        with suppress(OSError, RuntimeError):  # removed since, or damaged
+            face = FT2Font(font.fname)
+            if face.scalable and missing & face.get_charmap().keys():  # emoji in bitmaps cannot be drawn
+                families.append(font.name)
+                missing -= face.get_charmap().keys()
+    return families
 
 
 def confusion_plot(matrix: np.ndarray, labels: tuple[str, ...], title: str) -> bytes:
@@ -46,8 +72,9 @@ def _write_names_and_counts(axes, matrix: np.ndarray, share: np.ndarray, labels:
         color = "white" if share[row, column] > 0.5 else "black"
         axes.text(column, row, f"{share[row, column]:.0%}\n{count}", ha="center", va="center", fontsize=7, color=color)
     names = [_no_math(label) for label in labels]
-    axes.set_xticks(range(len(labels)), names, rotation=45, ha="right")
-    axes.set_yticks(range(len(labels)), names)
+    fonts = _fonts_for(labels)
+    axes.set_xticks(range(len(labels)), names, rotation=45, ha="right", fontfamily=fonts)
+    axes.set_yticks(range(len(labels)), names, fontfamily=fonts)
 
 
 def history_plot(rows: list[Epoch], best: Epoch) -> bytes:

@@ -1,15 +1,17 @@
 """The fields of a recipe, by section, as pydantic models that refuse unknown ones."""
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgefer.card import Faces, InputSpec, first_problem
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+MAX_EPOCHS = 10_000
 SCRATCH = "scratch"  # init_from of a stage with random initial weights
-LAYER = re.compile(r"C(\d+)(/2)?|R(\d+)")
+MAX_WIDTH = 999_999_999  # of a layer; memory ends earlier
+LAYER = re.compile(r"C([1-9]\d{0,8})(/2)?|R([1-9]\d{0,8})")
 
 
 class _Section(BaseModel):
@@ -35,8 +37,8 @@ class Model(_Section):
 
     family: Literal["plain", "four-block", "cnn-mlp", "keras-applications", "imported"]
     layers: str = ""
-    widths: tuple[int, ...] = ()
-    dense: int = Field(256, ge=2)
+    widths: tuple[Annotated[int, Field(ge=1, le=MAX_WIDTH)], ...] = ()
+    dense: int = Field(256, ge=2, le=MAX_WIDTH)
     dropout: float = Field(0.0, ge=0, lt=1)
     pooling: Literal["global", "grid"] = "global"
     backbone: Literal["", "mobilenet_v2"] = ""
@@ -62,7 +64,7 @@ class Model(_Section):
                 raise ValueError('the keras-applications family needs a backbone, such as "mobilenet_v2"')
             if self.zscore:
                 raise ValueError("a keras-applications backbone has a normalization of its own: leave zscore out")
-        elif self.family != "imported" and (not self.widths or min(self.widths) < 1):
+        elif self.family != "imported" and not self.widths:
             raise ValueError(f"the {self.family} family needs widths, such as [32, 64, 128, 256]")
         return self
 
@@ -112,13 +114,13 @@ class Optimizer(_Section):
 class Schedule(_Section):
     """The learning-rate schedule: cosine decay to `final_rate` after a linear warm-up; times `factor` every
     `every_epochs`, smoothly (exponential) or at once (step); or times `factor`, down to `final_rate`, after
-    `every_epochs` without a better validation accuracy (plateau)."""
+    `every_epochs` without a better validation accuracy (plateau). A `final_rate` above the optimizer's is that one."""
 
     name: Literal["constant", "cosine", "exponential", "step", "plateau"] = "constant"
-    warmup_epochs: float = Field(0, ge=0)
-    final_rate: float = Field(1e-4, ge=0)
+    warmup_epochs: float = Field(0, ge=0, le=MAX_EPOCHS)
+    final_rate: float = Field(1e-4, ge=0, le=10)
     factor: float = Field(0.5, gt=0, le=1)
-    every_epochs: float = Field(10, gt=0)
+    every_epochs: float = Field(10, gt=0, le=MAX_EPOCHS)
 
 
 class Distill(_Section):
@@ -131,7 +133,7 @@ class Distill(_Section):
 class Fit(_Section):
     """Epochs and batches, class imbalance, and which epoch is kept."""
 
-    epochs: int = Field(ge=1, le=10000)
+    epochs: int = Field(ge=1, le=MAX_EPOCHS)
     batch_size: int = Field(ge=1, le=65536)
     label_smoothing: float = Field(0, ge=0, lt=1)
     ema: float = Field(0, ge=0, lt=1, description="decay of the weights' moving average, such as 0.999; 0: none")
@@ -220,6 +222,22 @@ class Recipe(_Section):
     def needs_validation(self) -> bool:
         """Whether training depends on a validation split."""
         return self.fit.keep == "best" or self.fit.patience > 0 or self.schedule.name == "plateau"
+
+    @property
+    def final_rate(self) -> float:
+        """The lowest learning rate of a cosine or plateau schedule."""
+        return min(self.schedule.final_rate, self.optimizer.rate)
+
+    @property
+    def warmup_note(self) -> str:
+        """A sentence where the training ends before its warm-up does, else ""."""
+        warmup, epochs = self.schedule.warmup_epochs, self.fit.epochs
+        if self.schedule.name != "cosine" or warmup < epochs:
+            return ""
+        return (
+            f"The warm-up (schedule.warmup_epochs={warmup:g}) is as long as the training ({epochs} epochs): the learning rate rises "
+            "to the end, and never decays. Train longer, or set a shorter one."
+        )
 
 
 def merge(fields: dict, changes: dict) -> dict:

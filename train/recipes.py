@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from edgefer.card import ModelCard, first_problem
 from edgefer.errors import RecipeError
 from edgefer.files import MAX_CARD, read_regular
-from edgefer.train.recipe_fields import SCRATCH, Recipe, merge
+from edgefer.train.recipe_fields import SCRATCH, Recipe, Stage, merge
 
 BUILT_IN = Path(__file__).parent / "recipes"
 
@@ -52,8 +52,8 @@ def _fields(name_or_file: str, opened: tuple[str, ...]) -> dict:
         if not file.exists():
             known = ", ".join(recipe_names())
             raise RecipeError(f"There is no recipe {name_or_file!r}: choose {known}, or name a .toml file.")
-        fields = tomllib.loads(read_regular(file, MAX_CARD, error=RecipeError).decode())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        fields = tomllib.loads(read_regular(file, MAX_CARD, error=RecipeError).decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:  # ValueError also for a number of 5,000 digits
         raise RecipeError(f"The recipe {file} cannot be read: {error}.") from None
     opened = (*opened, name_or_file)
     if "base" in fields:
@@ -74,6 +74,10 @@ def _expanded(stage: dict, file: Path, opened: tuple[str, ...]) -> list[dict]:
     if "begin" in stage:  # its name in older recipes
         stage = {"init_from": stage["begin"], **{key: value for key, value in stage.items() if key != "begin"}}
     if "recipe" not in stage:
+        try:
+            Stage.model_validate(stage)
+        except ValidationError as error:
+            raise RecipeError(f"The recipe {file} cannot be read: a stage's {first_problem(error)}.") from None
         return [stage]
     if set(stage) != {"name", "recipe"}:
         raise RecipeError(f"The recipe {file} cannot be read: a stage that is a recipe has a name and nothing else.")
@@ -124,5 +128,5 @@ def set_field(fields: dict, override: str) -> None:
             raise RecipeError(f"Cannot set {override!r}: {key} is a value, not a section.")
     try:
         fields[keys[-1]] = tomllib.loads(f"value = {value}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         fields[keys[-1]] = value.strip()

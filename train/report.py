@@ -67,7 +67,7 @@ def html_report(evaluated: Evaluated) -> str:
     parts += [
         heading(f"Most confident mistakes of {last.name}"),
         paragraph("Below each image: its label; the predicted label with its score; its file."),
-        contact_sheet(most_confident_mistakes(split, last.probabilities, card.labels)),
+        contact_sheet(most_confident_mistakes(split, last.probabilities, card.labels), card.input.color),
     ]
     if shifts:
         parts += [heading("Where it breaks"), table(shift_columns(shifts), shift_rows(shifts))]

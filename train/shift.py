@@ -13,12 +13,14 @@ from functools import partial
 import cv2
 import numpy as np
 
+from edgefer.card import ModelCard
 from edgefer.interpreter import softmax
 from edgefer.metrics import Answered, answered_from, ece
 from edgefer.options import ReaderOptions
 from edgefer.quality import SIDE
+from edgefer.train.data.dataset import Split
 
-Change = Callable[[np.ndarray], np.ndarray]  # uint8 [h, w, c] -> the same shape
+Change = Callable[[np.ndarray], np.ndarray]  # uint8 [h, w, 1] gray or [h, w, 3] BGR -> the same shape
 Logits = Callable[[np.ndarray], np.ndarray]  # uint8 [n, h, w, c] -> float32 [n, classes]
 
 
@@ -181,13 +183,9 @@ class Shift:
 
 
 def domain_shift(
-    images: np.ndarray,
-    labels: np.ndarray,
-    networks: dict[str, Logits],
-    temperature: float,
-    track: Callable[..., Iterable],
+    split: Split, networks: dict[str, Logits], card: ModelCard, track: Callable[..., Iterable]
 ) -> dict[str, Shift]:
-    """Evaluate each network under every change: name -> Shift. images: uint8 [n, h, w, c]; labels: int64 [n].
+    """Evaluate each network, a form of the card's, under every change: name -> Shift.
 
     track: reports progress, as edgefer.progress.Progress.track.
     """
@@ -197,12 +195,12 @@ def domain_shift(
     }
     for kind, strength in track(runs, len(runs), "Domain shift"):
         for change in strength.variants:
-            shifted = apply_change(images, change)
+            shifted = apply_change(split.images, change, card.input.color)
             for name, logits in networks.items():
                 by_strength = probabilities[name][kind].setdefault(strength.name, [])
-                by_strength.append(softmax(logits(shifted), temperature))
+                by_strength.append(softmax(logits(shifted), card.temperature))
     return {
-        name: _shift(softmax(logits(images), temperature), probabilities[name], labels)
+        name: _shift(softmax(logits(split.images), card.temperature), probabilities[name], split.labels)
         for name, logits in networks.items()
     }
 
@@ -233,6 +231,7 @@ def _calibrated(probabilities: np.ndarray, labels: np.ndarray) -> Calibrated:
     )
 
 
-def apply_change(images: np.ndarray, change: Change) -> np.ndarray:
-    """`change` on each image: uint8 [n, h, w, c] -> the same shape."""
-    return np.stack([change(image).reshape(image.shape) for image in images])
+def apply_change(images: np.ndarray, change: Change, color: str) -> np.ndarray:
+    """`change` on each image: uint8 [n, h, w, c] -> the same shape. color: as in the card's input."""
+    order = slice(None, None, -1 if color == "rgb" else 1)  # JPEG weights colours, and OpenCV takes them as BGR
+    return np.stack([change(np.ascontiguousarray(one[..., order])).reshape(one.shape) for one in images])[..., order]

@@ -143,6 +143,10 @@ def start(
     try:
         return train(config, run, progress=progress, detectors=measured, cache=cache_folder(), worker=worker)
     except KeyboardInterrupt:
+        if RunFolder(run).finished:
+            raise EdgeferError(
+                f"Stopped; {run} is a finished bundle, without the figures here: edgefer evaluate {run}."
+            ) from None
         if not RunFolder(run).resumable:
             raise EdgeferError("Stopped before training began: nothing is left of it.") from None
         raise EdgeferError(

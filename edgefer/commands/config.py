@@ -19,8 +19,8 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
         return file
     shown = printable(str(file))
     try:
-        given = tomllib.loads(read_regular(file, MAX_CARD).decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        given = tomllib.loads(read_regular(file, MAX_CARD).decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise InputError(f'{shown} is not TOML ({error}): write lines such as smooth = "calm".') from None
     options = {
         name.lstrip("-"): parameter

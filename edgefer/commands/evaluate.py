@@ -132,9 +132,7 @@ def _evaluated(opened: "Bundle", dataset: "Dataset", split: str, runtime: Runtim
         split_name=split,
         split=chosen,
         evaluations=[evaluated(name) for name in forms],
-        shifts=domain_shift(chosen.images, chosen.labels, forms, card.temperature, PROGRESS.track)
-        if views.shifts
-        else {},
+        shifts=domain_shift(chosen, forms, card, PROGRESS.track) if views.shifts else {},
     )
 
 

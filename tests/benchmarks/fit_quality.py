@@ -80,7 +80,7 @@ def by_kind(
     }
     found = {}
     for kind, changes in variants.items():
-        images = np.concatenate([apply_change(split.images, change) for change in changes])
+        images = np.concatenate([apply_change(split.images, change, "gray") for change in changes])
         labels = np.tile(split.labels, len(changes))
         found[kind] = network.logits(images), statistics(images), labels, refused(images, limits)
     return found

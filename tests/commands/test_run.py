@@ -192,3 +192,12 @@ def test_images_of_a_folder_are_not_stretched_in_a_video(edgefer, here):
     _, tall = capture.read()
     white = (tall.min(axis=2) > 128).any(axis=0).sum()
     assert tall.shape[:2] == (360, 480) and abs(white - 90) <= 4, "120x480 in 360 lines is 90 wide"
+
+
+def test_config_files_of_notepad_and_numbers_of_thousands_of_digits(tmp_path):
+    file, command = tmp_path / "run.toml", get_command(app).commands["run"]
+    file.write_text("check = false", encoding="utf-8-sig")
+    assert command.make_context("run", ["--config", str(file)]).params["check"] is False
+    file.write_text(f"frames = {'9' * 5000}")
+    with pytest.raises(InputError, match="is not TOML"):
+        command.make_context("run", ["--config", str(file)])

@@ -1,7 +1,10 @@
 """HTML reports: untrusted text is escaped, nothing is cut off, file names do not overlap."""
 
+import base64
+import re
 import subprocess
 
+import cv2
 import numpy as np
 import pytest
 from conftest import CHROMIUM
@@ -22,6 +25,15 @@ def test_untrusted_text_is_shown_as_plain_text():
 def test_file_name_is_shown_with_its_whole_path_as_title():
     sheet = contact_sheet([Picture(image=np.zeros((8, 8, 3), np.uint8), lines=("is sad",), file=NAME)])
     assert f'title="{NAME}">subject-0011_session-02_camera-07_frame-000011.png<' in sheet
+
+
+@pytest.mark.parametrize(("color", "pixel"), [("rgb", (255, 0, 0)), ("bgr", (0, 0, 255)), ("gray", (90,))])
+def test_images_are_shown_in_their_own_colours(color, pixel):
+    image = np.full((8, 8, len(pixel)), pixel, np.uint8)
+    sheet = contact_sheet([Picture(image=image, lines=("is red",))], color)
+    png = base64.b64decode(re.search('base64,([^"]+)', sheet)[1])
+    shown = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert (shown == ((90, 90, 90) if color == "gray" else (0, 0, 255))).all()
 
 
 def test_statuses_and_figures_have_their_own_css_classes():

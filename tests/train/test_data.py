@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import os
 import struct
 import time
 import zipfile
@@ -14,6 +15,7 @@ from conftest import GRAY48
 
 from edgefer.card import InputSpec
 from edgefer.errors import DataError
+from edgefer.train.data import cache as cache_module
 from edgefer.train.data.dataset import stratified_rows, stratified_split
 from edgefer.train.data.load import DataOptions, load_dataset
 
@@ -291,6 +293,20 @@ def test_notes_on_other_files_are_not_those_of_an_earlier_load(tmp_path):
         notes = load_dataset(tmp_path / "faces", GRAY48, cache=tmp_path / "cache").notes
         assert f"1 files are not read as images: sad/{other}" in notes
         file.unlink()
+
+
+def test_the_cache_forgets_what_was_not_used_for_longest(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_module, "MAX_BYTES", 100_000)
+    long_ago = time.time() - 2 * cache_module.STALE_S
+    for age, name in enumerate(("newest", "used", "older", "oldest")):
+        cache_module.store_arrays(tmp_path / f"{name}.npz", {"pixels": np.zeros(40_000, np.uint8)})
+        os.utime(tmp_path / f"{name}.npz", (long_ago, long_ago - age))
+    assert cache_module.load_arrays(tmp_path / "used.npz")
+    cache_module.store_arrays(tmp_path / "new.npz", {})
+    assert {file.stem for file in tmp_path.iterdir()} == {"new", "used", "newest"}
+    monkeypatch.setattr(cache_module, "MAX_BYTES", 0)
+    cache_module.store_arrays(tmp_path / "new.npz", {})
+    assert {file.stem for file in tmp_path.iterdir()} == {"new", "used"}  # a training may need more than is kept
 
 
 def test_built_in_faces_are_drawn_once_for_all_folders(cache, builtin, tmp_path, monkeypatch):

@@ -11,9 +11,10 @@ from conftest import GRAY48
 from edgefer import drawn, metrics
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.commands import evaluate as command
-from edgefer.errors import MissingDependency
+from edgefer.errors import EdgeferError, MissingDependency
 from edgefer.preprocess import prepare
 from edgefer.train import shift
+from edgefer.train.data.dataset import Split
 
 
 def test_scores_match_their_definitions():
@@ -97,15 +98,32 @@ def test_wilson_interval_against_published_values():
         assert metrics.wilson_interval(hits / count, count) == pytest.approx((low, high), abs=5e-4)
 
 
+def test_scores_that_are_not_numbers_are_reported():
+    """A ValueError of numpy's bins says nothing about the network."""
+    probabilities = np.full((30, 3), 1 / 3)
+    probabilities[7] = np.nan
+    with pytest.raises(EdgeferError, match="1 of 30 images are not numbers"):
+        metrics.ece(probabilities, np.zeros(30, np.int64))
+
+
 def test_every_domain_shift_does_something_and_keeps_the_shape():
     for spec in (GRAY48, GRAY48.model_copy(update={"color": "rgb"})):
         images = np.stack([prepare(face, spec) for face in drawn.face_set(1, seed=1)[0]])
         for strength in (one for strengths in shift.KINDS.values() for one in strengths):
             for change in strength.variants:
-                result = shift.apply_change(images, change)
+                result = shift.apply_change(images, change, spec.color)
                 assert result.shape == images.shape and result.dtype == np.uint8
                 assert not np.array_equal(result, images), strength.name
-                np.testing.assert_array_equal(result, shift.apply_change(images, change))
+                np.testing.assert_array_equal(result, shift.apply_change(images, change, spec.color))
+
+
+def test_jpeg_codes_an_rgb_image_as_what_it_is():
+    """Coded as BGR, its blue would keep the detail of its red."""
+    rgb = np.random.default_rng(0).integers(0, 256, (1, 48, 48, 3), np.uint8)
+    (coarse, *_) = shift.KINDS["JPEG"][-1].variants
+    bgr = coarse(np.ascontiguousarray(rgb[0, ..., ::-1]))
+    assert np.array_equal(shift.apply_change(rgb, coarse, "rgb")[0], bgr[..., ::-1])
+    assert np.array_equal(shift.apply_change(rgb[..., ::-1], coarse, "bgr")[0], bgr)
 
 
 def test_domain_shift_figure_averages_variants_then_strengths_then_kinds(monkeypatch):
@@ -121,7 +139,9 @@ def test_domain_shift_figure_averages_variants_then_strengths_then_kinds(monkeyp
     monkeypatch.setattr(shift, "KINDS", kinds)
     images = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
     answers = {"net": lambda seen: np.eye(3, dtype=np.float32)[np.minimum(2, seen[:, 0, 0, 0])]}
-    found = shift.domain_shift(images, np.ones(10, np.int64), answers, 1.0, lambda items, total, what: items)["net"]
+    split = Split(images=images, labels=np.ones(10, np.int64), ids=np.arange(10))
+    card = Bundle.open(shipped_bundles()["fer-nano"]).card.model_copy(update={"temperature": 1.0})
+    found = shift.domain_shift(split, answers, card, lambda items, total, what: items)["net"]
     assert found.clean.accuracy == pytest.approx(0.1)
     assert found.strengths == {"one": {"a": pytest.approx(0.9), "b": pytest.approx(0.3)}, "two": {"c": 0.5}}
     assert {kind: one.accuracy for kind, one in found.kinds.items()} == {"one": pytest.approx(0.6), "two": 0.5}

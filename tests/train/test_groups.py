@@ -56,18 +56,21 @@ def test_folds_keep_groups_whole_and_classes_even():
     rng = np.random.default_rng(0)
     groups = rng.integers(0, 150, 600)
     labels = groups % 4
-    folds = assign_folds(labels, groups, 5, seed=3)
+    folds = assign_folds(labels, groups, tuple("abcd"), folds=5, seed=3)
     assert all(len(set(folds[groups == group])) == 1 for group in set(groups))
     for label in range(4):
         shares = np.bincount(folds[labels == label], minlength=5) / (labels == label).sum()
         assert shares.min() > 0.15 and shares.max() < 0.25
-    assert np.array_equal(folds, assign_folds(labels, groups, 5, seed=3))
-    assert not np.array_equal(folds, assign_folds(labels, groups, 5, seed=4))
+    assert np.array_equal(folds, assign_folds(labels, groups, tuple("abcd"), folds=5, seed=3))
+    assert not np.array_equal(folds, assign_folds(labels, groups, tuple("abcd"), folds=5, seed=4))
 
 
 def test_too_few_groups_for_the_folds_are_refused():
-    with pytest.raises(DataError, match="only 3 groups"):
-        assign_folds(np.array([0, 0, 0, 1, 1, 1, 1, 1]), np.arange(8), 5, seed=0)
+    labels = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1])
+    with pytest.raises(DataError, match="'sad' has only 4 images to divide: too few for --folds 5"):
+        assign_folds(labels, np.arange(9), ("happy", "sad"), folds=5, seed=0)
+    with pytest.raises(DataError, match="'sad' has only 3 groups of images"):
+        assign_folds(labels, np.array([0, 1, 2, 3, 4, 5, 6, 7, 7]), ("happy", "sad"), folds=4, seed=0)
 
 
 @pytest.mark.parametrize("copies", [("cat", "dog"), ("dog",)])

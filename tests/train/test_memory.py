@@ -44,6 +44,20 @@ def test_a_large_network_gets_smaller_batches(network, monkeypatch):
     assert memory.batch_for(network) == 10
 
 
+@pytest.mark.parametrize("texts", [("200000000\n", None), (None, "200000000\n"), ("max\n", "200000000\n")])
+def test_a_container_s_memory_is_its_limit(tmp_path, monkeypatch, texts):
+    """In either version of cgroups; without a limit version 1 has a number that no machine reaches."""
+    files = [tmp_path / name for name in ("memory.max", "memory.limit_in_bytes")]
+    monkeypatch.setattr(memory, "CGROUPS", files)
+    for file, text in zip(files, texts, strict=True):
+        if text:
+            file.write_text(text)
+    assert memory.installed_bytes() == 200_000_000
+    files[0].write_text("max\n")
+    files[1].write_text("9223372036854771712\n")
+    assert memory.installed_bytes() > 200_000_000
+
+
 def test_there_is_memory_here():
     assert memory.installed_bytes() > 100_000_000
 

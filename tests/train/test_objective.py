@@ -43,6 +43,18 @@ def test_balance_is_off_by_default_and_oversampling_evens_the_classes(lopsided):
     assert even.mean(axis=0) == pytest.approx([0.5, 0.5], abs=0.05)
 
 
+def test_augmentation_sees_the_colours_of_a_bgr_input(lopsided):
+    """JPEG and saturation weight red, green and blue: an input that is BGR is augmented as the same in RGB."""
+    images = np.random.default_rng(0).integers(0, 256, (128, 48, 48, 3), np.uint8)
+    augment = ("augment.saturation=1", "augment.jpeg=1")
+
+    def fed(color: str, images: np.ndarray) -> np.ndarray:
+        split = replace(lopsided.split("train"), images=images)
+        return stream(replace(lopsided, splits={"train": split}), f"input.color={color}", *augment, steps=1)[0][0]
+
+    assert np.array_equal(fed("bgr", images[..., ::-1])[..., ::-1], fed("rgb", images))
+
+
 def test_limited_batches_are_the_first_of_every_epoch(lopsided):
     """On them the batch-norm statistics of averaged weights are estimated, epoch by epoch."""
     from edgefer.train.batches import batches
@@ -62,6 +74,15 @@ def test_class_weights_make_every_class_count_the_same(lopsided):
     targets, weights = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
     assert weights.mean() == pytest.approx(1, abs=1e-5)
     assert (weights @ targets) == pytest.approx([len(weights) / 2] * 2, rel=1e-4)
+
+
+def test_class_weights_do_so_with_mixup(lopsided):
+    """The part of an image that is blended into another counts by its own class, not by the other's."""
+    parts = stream(lopsided, "fit.balance=class-weights", "augment.mixup=2")
+    targets, weights = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
+    assert targets.sum(axis=1) == pytest.approx(np.ones(len(targets)), abs=1e-5)
+    assert weights.mean() == pytest.approx(1, abs=0.02)
+    assert (weights @ targets) == pytest.approx([len(weights) / 2] * 2, rel=0.03)
 
 
 def test_logit_adjustment_raises_logits_by_the_log_share(lopsided):
@@ -228,6 +249,7 @@ def test_the_rate_falls_on_a_plateau_and_is_the_same_after_a_resume(tmp_path, lo
     fit(recipe, lopsided, tmp_path, Silent())
     rates = [row.rate for row in read_history(tmp_path / "history.csv")]
     assert rates[0] == pytest.approx(1e-9) and min(rates) == pytest.approx(3e-10)
+    assert load_recipe("demo", overrides).final_rate == 1e-9  # fine-tuning: never raised to the default
 
 
 def test_dropout_differs_from_step_to_step_layer_to_layer_and_seed_to_seed():
@@ -249,3 +271,10 @@ def test_dropout_differs_from_step_to_step_layer_to_layer_and_seed_to_seed():
     assert all(set(mask.tolist()) == {0, 2} and 25 < (mask > 0).sum() < 75 for mask in drawn)
     assert len({mask.tobytes() for mask in drawn}) == len(drawn)
     assert [mask.tobytes() for mask in masks(0, 1)] == [mask.tobytes() for mask in drawn[2:4]]
+
+
+def test_images_that_are_all_of_one_source_are_not_copied_to_join_them():
+    from edgefer.train.batches import _joined
+
+    one = np.zeros(3)
+    assert _joined([one]) is one and len(_joined([one, one])) == 6

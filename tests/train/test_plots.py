@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgefer.train import plots
 from edgefer.train.plots import confusion_plot
 
 
@@ -23,3 +24,24 @@ def test_confusion_plot_of_many_classes_stays_small():
     labels = tuple(f"class {number}" for number in range(1000))
     png = confusion_plot(np.eye(len(labels), dtype=int), labels, "valid")
     assert max(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).shape) < 4000
+
+
+@pytest.mark.parametrize("labels", [("高兴", "悲しい"), ("😀", "👩\u200d🚀"), ("ሰላም", "happy")])
+def test_labels_in_any_script_are_drawn_without_a_warning(labels, recwarn):
+    assert confusion_plot(np.eye(2, dtype=int), labels, "valid")
+    assert not recwarn.list
+
+
+def test_a_font_that_has_a_label_s_letters_is_used(monkeypatch, tmp_path):
+    """On a machine where the first family lacks them."""
+    from matplotlib import font_manager, rcParams
+
+    assert plots._fonts_for(["happy"]) == list(rcParams["font.family"])
+    lacks_greek = font_manager.findfont("cmr10")
+    monkeypatch.setattr(font_manager, "findfont", lambda *given, **options: lacks_greek)
+    broken = font_manager.FontEntry(fname=str(tmp_path / "gone.ttf"), name="Gone")
+    last_resort = font_manager.FontEntry(fname=font_manager.findfont("DejaVu Sans"), name="Last Resort")
+    fonts = [broken, last_resort, *font_manager.fontManager.ttflist]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", fonts)
+    *families, found = plots._fonts_for(["χαρά"])
+    assert families == rcParams["font.family"] and "Last Resort" not in found

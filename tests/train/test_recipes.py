@@ -42,7 +42,15 @@ def test_user_recipe_file_is_loaded(tmp_path):
         ("model.layers=C16 X9", "not 'X9'"),
         ("model.layers=C16 R32", "R32 adds to its input"),
         ("model.family=four-block", "needs widths"),
+        ("model.layers=C0", "not 'C0'"),
+        ("model.layers=C9999999999", "not 'C9999999999'"),
+        ("model.widths=[0]", "model.widths"),
+        ("model.widths=[99999999999]", "model.widths"),
+        ("model.dense=99999999999999999999", "model.dense"),
         ("schedule.name=sometimes", "schedule.name"),
+        ("schedule.warmup_epochs=inf", "schedule.warmup_epochs"),
+        ("schedule.every_epochs=1e99", "schedule.every_epochs"),
+        ("schedule.final_rate=inf", "schedule.final_rate"),
         ("name=../escape", "name"),
         ("rate", "section.field=value"),
         ("name.first=x", "is a value, not a section"),
@@ -52,6 +60,16 @@ def test_a_bad_field_is_named(override, complaint):
     with pytest.raises(RecipeError) as error:
         load_recipe("fer-small", (override,))
     assert complaint in str(error.value)
+
+
+def test_a_training_that_is_all_warm_up_is_noted():
+    from edgefer.train.faces.recipe import load_face_recipe
+
+    assert "warmup_epochs=3" in load_recipe("small", ("fit.epochs=3",)).warmup_note
+    assert not load_recipe("small", ("fit.epochs=4",)).warmup_note
+    assert not load_recipe("small", ("fit.epochs=3", "schedule.name=step")).warmup_note
+    assert "fit.warmup=200" in load_face_recipe("face-finder", ("fit.steps=200",)).fit.warmup_note
+    assert not load_face_recipe("face-finder", ("fit.steps=201",)).fit.warmup_note
 
 
 def test_a_missing_or_broken_recipe_is_named(tmp_path):
@@ -157,3 +175,31 @@ def test_small_has_its_documented_size():
     )
     assert 0.47e6 < network.count_params() < 0.49e6
     assert 38e6 < macs < 42e6
+
+
+@pytest.mark.parametrize("wrong", ["change = 3", "teachers = 3", "teachers = [[1]]", "init_from = [1]", "name = [1]"])
+@pytest.mark.parametrize("overrides", [(), ("fit.epochs=3",)])
+def test_a_stage_of_wrong_types_is_named_also_in_another_recipe_s_stage(tmp_path, monkeypatch, wrong, overrides):
+    monkeypatch.chdir(tmp_path)
+    name = "" if wrong.startswith("name") else 'name = "a"\n'
+    (tmp_path / "inner.toml").write_text(f'base = "demo"\nname = "inner"\n[[stages]]\n{name}{wrong}\n')
+    (tmp_path / "outer.toml").write_text('base = "demo"\nname = "o"\n[[stages]]\nname = "i"\nrecipe = "inner.toml"\n')
+    for file in ("inner.toml", "outer.toml"):
+        with pytest.raises(RecipeError, match=f"stage's {wrong.split()[0]}"):
+            load_recipe(file, overrides)
+
+
+def test_numbers_of_thousands_of_digits_and_byte_order_marks(tmp_path):
+    """tomllib raises a plain ValueError for the first; Windows' Notepad writes the second."""
+    from edgefer.train.faces.recipe import is_face_recipe, load_face_recipe
+
+    file, digits = tmp_path / "mine.toml", "9" * 5000
+    for base, load, field in (("demo", load_recipe, "epochs"), ("face-finder", load_face_recipe, "steps")):
+        with pytest.raises(RecipeError, match=f"fit.{field}"):
+            load(base, (f"fit.{field}={digits}",))
+        file.write_text(f'base = "{base}"\n[fit]\n{field} = {digits}\n')
+        assert not is_face_recipe(str(file))
+        with pytest.raises(RecipeError, match=r"mine\.toml cannot be read"):
+            load(str(file))
+        file.write_text(f'base = "{base}"\n[fit]\n{field} = 7\n', encoding="utf-8-sig")
+        assert getattr(load(str(file)).fit, field) == 7

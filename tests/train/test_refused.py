@@ -78,3 +78,16 @@ def test_folder_that_is_not_empty_is_kept(tmp_path):
         (tmp_path / "a" / "b").mkdir(parents=True)
         (tmp_path / "a" / "file").write_text("")
     assert [one.name for one in (tmp_path / "a").iterdir()] == ["file"]
+
+
+def test_an_interrupt_of_a_finished_training_says_that_it_is_finished(tmp_path, monkeypatch):
+    from edgefer.train import start
+
+    def finish(config, run, **_):
+        run.mkdir()
+        (run / "card.json").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, "train_once", finish)
+    with pytest.raises(EdgeferError, match="run is a finished bundle"):
+        start.start(TrainConfig(recipe=load_recipe("demo"), data="builtin"), tmp_path / "run")

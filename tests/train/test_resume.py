@@ -270,6 +270,40 @@ def test_an_unwritable_output_is_reported_before_any_work(tmp_path):
         train(order(tmp_path / "nowhere"), tmp_path / "file" / "run")
 
 
+def test_a_full_disk_after_the_last_epoch_leaves_a_training_to_finish(tmp_path, monkeypatch):
+    from edgefer.train import pipeline
+
+    def full(*_):
+        raise EdgeferError("history.png could not be written: No space left on device.")
+
+    monkeypatch.setattr(pipeline, "write_bundle", full)
+    with pytest.raises(EdgeferError, match=r"No space left on device\. .* kept: --resume finishes it"):
+        pipeline.train(order(folder_of(tmp_path / "data")), tmp_path / "run")
+    assert RunFolder(tmp_path / "run").resumable
+
+
+def test_a_full_disk_is_named_in_one_sentence():
+    """TensorFlow's own has the node, and a temporary file."""
+    from edgefer.train.journal import _unwritable
+
+    text = "{{node /job:localhost/device:CPU:0}} /runs/a/ckpt-1_temp/part-0.tempstate1; No space left on device [Op:SaveV2]"
+    message = str(_unwritable(Path("checkpoints"), OSError(text)))
+    assert message.startswith("checkpoints cannot be written: No space left on device. Make room")
+
+
+def test_resuming_is_not_suggested_before_a_first_epoch_is_kept(tmp_path, small, monkeypatch):
+    from edgefer.train import journal
+    from edgefer.train.fit import fit
+
+    def full(*_):
+        raise EdgeferError("best.weights.h5 could not be written.")
+
+    monkeypatch.setattr(journal, "write_file", full)
+    with pytest.raises(EdgeferError) as error:
+        fit(load_recipe("demo", TINY), small, tmp_path)
+    assert "--resume" not in str(error.value)
+
+
 def test_data_changed_since_the_interruption_is_detected(tmp_path, small):
     run = RunFolder(tmp_path / "run")
     run.training.path.mkdir(parents=True)
@@ -408,6 +442,7 @@ def test_a_full_disk_names_the_file_in_one_sentence(tmp_path):
     done = Fork((__file__, tmp_path / "fit"), dict(os.environ), tmp_path, tmp_path / "full.py").done(timeout=240)
     sentence, after = done.stdout.splitlines()
     assert re.match(
-        r"/.*(best\.weights\.h5|checkpoints|history\.csv) (could not|cannot) be written: .*--resume", sentence
+        r"/.*(best\.weights\.h5|checkpoints|history\.csv) (could not|cannot) be written: File too large\. Make room",
+        sentence,
     )
     assert len(sentence) < 400 and after == "{}" and done.returncode == 0 and "HDF5" not in done.stderr, done.stderr

@@ -167,6 +167,8 @@ def test_erasing_blanks_one_rectangle_of_the_stated_size(pixels):
             ("schedule.name=cosine", "schedule.warmup_epochs=2", "schedule.final_rate=0.001"),
             {0: 0.01, 200: 0.1, 4200: 0.001},
         ),
+        (("schedule.name=cosine", "schedule.final_rate=1"), {0: 0.1, 4000: 0.1, 9000: 0.1}),
+        (("schedule.name=step", "schedule.factor=0.5", "schedule.every_epochs=0.001"), {1: 0.05, 2: 0.025}),
         (("schedule.name=step", "schedule.factor=0.5", "schedule.every_epochs=3"), {299: 0.1, 300: 0.05, 600: 0.025}),
         (
             ("schedule.name=exponential", "schedule.factor=0.5", "schedule.every_epochs=3"),

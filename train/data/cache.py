@@ -20,6 +20,7 @@ from edgefer.train.data.dataset import Dataset, Split
 
 FORMAT = 3  # of the files; those of another format are not found
 STALE_S = 24 * 3600  # age of a partial file whose process must have been killed
+MAX_BYTES = 8 << 30  # of a folder's files, but for those that were used within STALE_S: one training may need more
 ARRAYS = ("images", "labels", "ids")
 
 
@@ -47,10 +48,13 @@ def cached(file: Path | None, read: Callable[[], Dataset]) -> Dataset:
 def load_arrays(file: Path) -> dict[str, np.ndarray] | None:
     """The arrays of an .npz; None where there is none, or it is damaged."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = dict(archive)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
+    with suppress(OSError):
+        os.utime(file)  # when it was last used, for _clean
+    return arrays
 
 
 def store_arrays(file: Path, arrays: Mapping[str, Any]) -> None:
@@ -95,8 +99,14 @@ def _store_dataset(file: Path, dataset: Dataset) -> None:
 
 
 def _clean(folder: Path) -> None:
-    """Remove the partial files of killed processes."""
-    for file in folder.glob("*.partial"):
-        with suppress(OSError):
-            if time.time() - file.stat().st_mtime > STALE_S:
+    """Remove the partial files of killed processes, and the files beyond MAX_BYTES that were not used for longest."""
+    found = []
+    for file in (*folder.glob("*.partial"), *folder.glob("*.npz")):
+        with suppress(OSError):  # another process has removed it
+            found.append((file.stat().st_mtime, file.stat().st_size, file))
+    total = 0
+    for used, size, file in sorted(found, reverse=True):
+        total += size
+        if time.time() - used > STALE_S and (file.suffix == ".partial" or total > MAX_BYTES):
+            with suppress(OSError):
                 file.unlink()

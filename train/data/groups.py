@@ -41,23 +41,30 @@ def group_images(ids: np.ndarray, pattern: str) -> tuple[np.ndarray, np.ndarray]
     return np.array(groups), np.array(copies)
 
 
-def assign_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
+def assign_folds(
+    labels: np.ndarray, groups: np.ndarray, names: tuple[str, ...], *, folds: int, seed: int
+) -> np.ndarray:
     """The fold of each image, 0 .. folds - 1, int64 [n]: groups stay whole, and classes are spread evenly.
 
     Greedy, as scikit-learn's StratifiedGroupKFold: each group, shuffled and the largest first, goes to the fold that
-    leaves the classes most even. DataError where a class has fewer groups than there are folds.
+    leaves the classes most even. names: of the classes. DataError where one has fewer groups than there are folds.
     """
-    names, group_of = np.unique(groups, return_inverse=True)
-    counts = np.zeros((len(names), int(labels.max()) + 1), np.int64)
+    unique, group_of = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(unique), len(names)), np.int64)
     np.add.at(counts, (group_of, labels), 1)
-    fewest = (counts > 0).sum(axis=0).min()
-    if fewest < folds:
-        raise DataError(f"A class has only {fewest} groups of images: too few for {folds} folds.")
-    shuffled = np.random.default_rng(seed).permutation(len(names))
+    groups_of_class = (counts > 0).sum(axis=0)
+    fewest = int(groups_of_class.argmin())
+    if groups_of_class[fewest] < folds:
+        images = "images" if len(unique) == len(labels) else "groups of images"
+        raise DataError(
+            f"The class {names[fewest]!r} has only {groups_of_class[fewest]} {images} to divide: too few for --folds {folds}. "
+            "Add some, or name fewer folds."
+        )
+    shuffled = np.random.default_rng(seed).permutation(len(unique))
     order = shuffled[np.argsort(-counts[shuffled].sum(axis=1), kind="stable")]
     shares = np.zeros((folds, counts.shape[1]))
     total = counts.sum(axis=0)
-    fold_of = np.zeros(len(names), np.int64)
+    fold_of = np.zeros(len(unique), np.int64)
     for group in order:
         candidates = np.repeat(shares[None], folds, axis=0)
         candidates[np.arange(folds), np.arange(folds)] += counts[group] / total

@@ -31,6 +31,16 @@ class FaceFit(_Section):
     weight_decay: float = Field(ge=0, le=1)
     seed: int = Field(0, ge=0, lt=2**31)
 
+    @property
+    def warmup_note(self) -> str:
+        """A sentence where the training ends before its warm-up does, else ""."""
+        if self.warmup < self.steps:
+            return ""
+        return (
+            f"The warm-up (fit.warmup={self.warmup}) is as long as the training ({self.steps} steps): the learning rate rises to the "
+            "end, and never decays. Train longer, or set a shorter one."
+        )
+
     def schedule(self) -> Schedule:
         """The learning-rate schedule, with the steps of checkpoints."""
         return Schedule(
@@ -61,12 +71,12 @@ def is_face_recipe(name_or_file: str) -> bool:
     try:
         fields = tomllib.loads(_read(Path(name_or_file)))
         return "task" in fields or fields.get("base") in face_recipe_names()
-    except (InputError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
+    except (InputError, ValueError, RecursionError):
         return False
 
 
 def _read(file: Path) -> str:
-    return read_regular(file, MAX_CARD, error=RecipeError).decode()
+    return read_regular(file, MAX_CARD, error=RecipeError).decode("utf-8-sig")
 
 
 def load_face_recipe(name_or_file: str, overrides: tuple[str, ...] = ()) -> FaceRecipe:
@@ -88,7 +98,7 @@ def load_face_recipe(name_or_file: str, overrides: tuple[str, ...] = ()) -> Face
                 raise RecipeError(f"Cannot set {override!r}: write fit.field=value, such as fit.steps=3000.")
             set_field(fields, override)
         return FaceRecipe.model_validate(fields)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise RecipeError(f"The recipe {file} cannot be read: {error}.") from None
     except ValidationError as error:
         raise RecipeError(f"Recipe {name_or_file}: {first_problem(error)}.") from None
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"The recipe {file} cannot be read: {error}.") from None

@@ -101,7 +101,7 @@ def train_faces(
     progress.log(f"Training {config.recipe.name} on {config.data} into {run}")
     for line in data.summary():
         progress.log(line)
-    notes = [folder.check_data(data.content_hash, data.sizes)]
+    notes = [config.recipe.fit.warmup_note, folder.check_data(data.content_hash, data.sizes)]
     config.save(run)
     candidates = _candidates(config, data, folder, mine_candidates)
     notes.append(folder.check_data(data.annotation_hash(candidates), data.sizes, derived=ANNOTATIONS))

@@ -87,6 +87,8 @@ def start(
                 config, folder, cache_folder() / "faces", mine_candidates=mine_candidates, progress=progress
             )
     except KeyboardInterrupt:
+        if RunFolder(folder).finished:
+            raise EdgeferError(f"Stopped; {folder} is a finished bundle.") from None
         if not is_face_run(folder):
             raise EdgeferError("Stopped before training began: start it again with the same command.") from None
         raise EdgeferError(f"Stopped. Continue with: edgefer train --resume --out {folder}") from None
