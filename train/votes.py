@@ -19,7 +19,7 @@ from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.data.ferplus import votes_of
 from edgefer.train.distill import flip_averaged
 from edgefer.train.evaluate import keras_logits
-from edgefer.train.networks import LOGITS, load_keras
+from edgefer.train.networks import load_keras
 from edgefer.train.objective import create_variables
 
 if TYPE_CHECKING:
@@ -57,11 +57,12 @@ def labels_from_votes(
 
 
 def _features(bundle: Bundle, split: Split, progress: Progress) -> np.ndarray:
-    """The inputs of a network's last layer: float32 [n, features]."""
+    """The inputs of a network's last layer if that is dense, as in all trained here, or its logits: float32 [n, features]."""
     import tf_keras
 
     model = load_keras(bundle, "keras")
-    features = tf_keras.Model(model.input, model.get_layer(LOGITS).input)
+    last = model.layers[-1]
+    features = tf_keras.Model(model.input, last.input if isinstance(last, tf_keras.layers.Dense) else last.output)
     return flip_averaged(bundle, lambda images: keras_logits(features, images), split, progress)
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.errors import InputError
+from edgefer.progress import SILENT
 from edgefer.train.data.dataset import Dataset, Split
-from edgefer.train.votes import labels_from_votes
+from edgefer.train.votes import _features, labels_from_votes
 
 HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
 
@@ -77,6 +78,22 @@ def test_a_second_network_adds_information_to_the_votes(two_folds, trained, buil
     )
     with pytest.raises(InputError, match=r"takes images of .*: train with --set input\.height=\d+ --set input\.width="):
         labels_from_votes(small, file, [Bundle.open(trained)], 0)
+
+
+@pytest.mark.parametrize("last", ["dense", "pooled"])
+def test_a_second_network_may_be_imported(monkeypatch, last):
+    """Its last layer may have any name, and need not be dense."""
+    from tf_keras import Sequential, layers
+
+    filters = 5 if last == "dense" else 3
+    end = [layers.Dense(3, name="predictions")] if last == "dense" else []
+    network = Sequential([layers.Conv2D(filters, 3, input_shape=(8, 8, 1)), layers.GlobalAveragePooling2D(), *end])
+    monkeypatch.setattr("edgefer.train.votes.load_keras", lambda bundle, form: network)
+    monkeypatch.setattr(
+        "edgefer.train.votes.flip_averaged", lambda bundle, predict, split, progress: predict(split.images)
+    )
+    split = data_set(np.zeros((4, 8, 8, 1), np.uint8), np.arange(4) % 3, ("no", "yes", "maybe")).split("train")
+    assert _features(None, split, SILENT).shape == (4, filters)
 
 
 @pytest.fixture
