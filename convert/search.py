@@ -61,8 +61,8 @@ def search_int8(work: Work, plan: Plan, tuner: Tuner) -> Quantized:
             break
     if not attempts:
         raise failures[0][1]
-    for way, error in failures:
-        tuner.progress.log(f"Not possible: {way}. {error}")
+    for way, failure in failures:
+        tuner.progress.log(f"Not possible: {way}. {failure}")
     best = min(attempts, key=lambda attempt: attempt.comparison.drop)
     layers: tuple[LayerError, ...] = ()
     if not holds:

@@ -133,7 +133,7 @@ def _of_type(hint: Any, value: Any, name: str) -> Any:
     kinds = (hint, *get_args(hint))
     if choices := [one for one in kinds if isinstance(one, type) and issubclass(one, StrEnum)]:
         return value if value is None and NoneType in kinds else choice(choices[0], value, name)
-    if is_dataclass(hint) and isinstance(value, hint):  # pydantic would not look into it
+    if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, hint):  # pydantic would not look into it
         return as_record(hint, vars(value))
     if Path in kinds and value is not None:
         return as_path(value, name)

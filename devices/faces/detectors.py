@@ -90,7 +90,10 @@ class HaarDetector:
             gray = cv2.resize(gray, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         least = round(self.min_face * shrink if self.min_face else self.least * min(gray.shape))
         found = self._cascade.detectMultiScale(gray, 1.1, 4, minSize=(max(HAAR_SIDE, least),) * 2)
-        boxes = [tuple(round(edge / shrink) for edge in (x, y, x + w, y + h)) for x, y, w, h in found]
+        boxes: list[Box] = [
+            (round(x / shrink), round(y / shrink), round((x + w) / shrink), round((y + h) / shrink))
+            for x, y, w, h in found
+        ]
         # OpenCV's threads give the boxes in any order: among equally large ones, too, it must be the same in every run.
         return sorted(boxes, key=lambda box: ((box[0] - box[2]) * (box[3] - box[1]), box))
 
