@@ -35,9 +35,7 @@ def outline() -> Iterator[None]:
     import tf_keras
 
     with tf.Graph().as_default(), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # deprecated since all layers are called by hand, which Sequential does not allow
+        warnings.simplefilter("ignore")  # Keras 2 calls the scope deprecated: Sequential takes no `training`
         # Otherwise each layer that differs in training is built for both, with a branch: half of the time.
         with tf_keras.backend.learning_phase_scope(0):
             yield
