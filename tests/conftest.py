@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
@@ -176,6 +177,13 @@ def builtin(cache) -> Dataset:
     """The built-in data as the demo network takes it."""
     with FileLock(cache / "builtin.lock"):
         return load_dataset("builtin", GRAY48, cache=cache / "edgefer" / "datasets")
+
+
+@pytest.fixture(scope="session")
+def tiny(builtin) -> Dataset:
+    """Few enough drawn faces for an epoch of two steps."""
+    train, valid = builtin.split("train"), builtin.split("valid")
+    return replace(builtin, splits={"train": train.take(np.arange(64)), "valid": valid.take(np.arange(56))})
 
 
 @pytest.fixture(scope="session")

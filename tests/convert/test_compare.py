@@ -49,13 +49,6 @@ class Watching(Progress):
 
 
 @pytest.fixture(scope="module")
-def tiny(builtin):
-    """Few enough drawn faces for an epoch of two steps."""
-    train, valid = builtin.split("train"), builtin.split("valid")
-    return replace(builtin, splits={"train": train.take(np.arange(64)), "valid": valid.take(np.arange(56))})
-
-
-@pytest.fixture(scope="module")
 def source(builtin, tmp_path_factory) -> Bundle:
     """A tiny network, trained for a few steps so that its batch norms know the data."""
     tensorflow()
@@ -226,17 +219,6 @@ def test_impossible_slimming_is_refused(source):
         slim(model, load_recipe("pets-small"), 0.5)
 
 
-def test_zeros_in_frozen_layers_count_as_sparsity():
-    from edgefer.convert.prune import measured_sparsity
-
-    tensorflow()
-    recipe = load_recipe("demo", (f'model.layers="{LAYERS}"', "model.freeze=true"))
-    network = build(recipe.model, recipe.input, 7)
-    first, *others = (layer for layer in network.layers if "conv" in layer.name)
-    first.set_weights([np.zeros(first.kernel.shape)])
-    assert measured_sparsity(network) == 9 * 16 / (9 * 16 + len(others) * 9 * 16 * 16)
-
-
 # Accuracy control
 
 
@@ -361,24 +343,6 @@ def test_networks_that_cannot_be_trained_quantization_aware_keep_the_calibrated_
     assert [one.name for one in measure_profiles(tmp_path / "all", wanted, tiny)] == ["float32", "int8"]
 
 
-def test_a_layer_whose_outputs_are_all_zero_is_named(source, tiny):
-    """Its scale is too small for XNNPACK, in int8 and in TFLite's debugger."""
-    from edgefer.convert.quantize import to_int8
-    from edgefer.convert.search import _loaded, worst_layers
-
-    tensorflow()
-    from tf_keras import Input, Model, initializers, layers
-
-    pixels, images = Input((48, 48, 1)), tiny.split("valid").images
-    bias = initializers.Constant(-500)
-    dead = layers.Conv2D(8, 3, strides=2, activation="relu", bias_initializer=bias, name="dead")(pixels)
-    features = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, activation="relu")(dead))
-    network = Model(pixels, layers.Dense(7)(features))
-    with pytest.raises(RuntimeFault, match=r"all outputs of .*dead/Relu.* are 0 .*: train the network again"):
-        _loaded(to_int8(network, images), source.card)
-    assert worst_layers(network, images) == ()
-
-
 def test_comparison_without_the_trained_network_is_refused_before_the_work(interrupted, tiny, tmp_path):
     from edgefer.convert.compare import make_profiles
 
@@ -388,41 +352,3 @@ def test_comparison_without_the_trained_network_is_refused_before_the_work(inter
     with pytest.raises(InputError, match="does not hold its trained network"):
         make_profiles(without, tiny, {"int8": Plan()}, tmp_path / "all")
     assert not (tmp_path / "all").exists()
-
-
-def test_the_logits_of_an_imported_network_are_not_pruned(tiny, tmp_path):
-    """Its last layer has any name."""
-    from edgefer.convert.prune import measured_sparsity, prune
-    from edgefer.convert.tune import FineTuning
-
-    tensorflow()
-    from tf_keras import Input, Model, layers
-
-    pixels = Input((48, 48, 1))
-    task = FineTuning(
-        recipe=load_recipe("demo"), dataset=tiny, teacher=None, epochs=1, rate=1e-4, folder=tmp_path, progress=SILENT
-    )
-    linear = Model(pixels, layers.Dense(7, name="dense")(layers.Flatten()(pixels)))
-    with pytest.raises(InputError, match=r"no convolution or hidden dense layer.*: leave --prune out"):
-        prune(linear, 0.5, task)
-    hidden = layers.Dense(8, activation="relu", name="dense")(layers.Flatten()(pixels))
-    network = Model(pixels, layers.Dense(7, name="dense_1")(hidden))
-    pruned = prune(network, 0.5, replace(task, teacher=network))
-    assert measured_sparsity(pruned) == pytest.approx(0.5, abs=0.01)
-    assert (pruned.get_layer("dense_1").kernel.numpy() != 0).all()
-
-
-def test_ranges_of_a_network_with_one_layer_are_those_of_all_calibration_images(tiny):
-    """Keras gives the outputs of such a probe without the list around them."""
-    from edgefer.convert.aware import _range_of, _set_ranges, _with_rounding, _wrapped
-
-    tensorflow()
-    from tf_keras import Input, Model, layers
-
-    pixels = Input((48, 48, 1))
-    linear = Model(pixels, layers.Dense(7)(layers.Flatten()(pixels)))
-    aware, images = _with_rounding(linear, keep_zeros=False), tiny.split("valid").images
-    _set_ranges(aware, linear, images)
-    (pair,) = filter(None, (_range_of(layer, "output", "post_activation") for layer in _wrapped(aware)))
-    logits = np.asarray(linear(images / np.float32(255)))
-    assert [part.numpy() for part in pair] == pytest.approx([logits.min(), logits.max()], rel=1e-4)
