@@ -1,6 +1,5 @@
 """The options of an import, as users give them and as the import needs them."""
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from edgefer.bundle import new_directory
 from edgefer.card import InputSpec, OutputSpec, check_labels
 from edgefer.convert.contract import Stated, any_scale
 from edgefer.errors import InputError
-from edgefer.files import check_writable, with_name_of_its_own
+from edgefer.files import check_absent, check_writable, with_name_of_its_own
 from edgefer.options import Color, FaceKind, Outputs, choice
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.cache import cache_folder
@@ -110,6 +109,5 @@ def target_folder(request: Request, out: Path | None) -> Path:
         check_writable(folder)
         return folder
     check_writable(out)
-    if os.path.lexists(out):  # a link to nothing too: no folder can be renamed to it
-        raise InputError(f"{out} is there already: choose another --out.")
+    check_absent(out)
     return out

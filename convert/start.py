@@ -1,6 +1,5 @@
 """Starts a conversion from names and paths, for both `edgefer convert` and edgefer.convert."""
 
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from edgefer.convert.pipeline import Converted, convert
 from edgefer.convert.slim import why_not
 from edgefer.convert.work import Plan
 from edgefer.errors import EdgeferError, InputError
-from edgefer.files import check_writable
+from edgefer.files import check_absent, check_writable
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.cache import cache_folder
 from edgefer.train.data.trained import remembered, training_data
@@ -38,8 +37,7 @@ class ConvertRequest:
         target = self.out or made_from(self.bundle, self.plan.suffix)
         if self.out is None and target.exists():
             return new_directory(target.parent, target.name)
-        if os.path.lexists(target):  # a link to nothing too: no folder can be renamed to it
-            raise InputError(f"{target} is there already: choose another --out.")
+        check_absent(target)
         return target
 
 

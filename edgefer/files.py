@@ -99,6 +99,13 @@ def check_writable(path: Path, option: str = "--out") -> None:
         raise InputError(f"{_shown(path)} cannot be written ({reason}): choose another {option}.") from None
 
 
+def check_absent(path: Path) -> None:
+    """InputError if there is something at `path`, where a folder is to be made: a link to nothing, too, cannot be replaced by
+    renaming a folder."""
+    if os.path.lexists(path):
+        raise InputError(f"{path} is there already: choose another --out.")
+
+
 def with_name_of_its_own(path: Path) -> Path:
     """The path with a final name: "." and ".." become the folder's name."""
     return Path(os.path.abspath(path))

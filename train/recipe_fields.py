@@ -234,10 +234,15 @@ class Recipe(_Section):
         warmup, epochs = self.schedule.warmup_epochs, self.fit.epochs
         if self.schedule.name != "cosine" or warmup < epochs:
             return ""
-        return (
-            f"The warm-up (schedule.warmup_epochs={warmup:g}) is as long as the training ({epochs} epochs): the learning rate rises "
-            "to the end, and never decays. Train longer, or set a shorter one."
-        )
+        return long_warmup(f"schedule.warmup_epochs={warmup:g}", f"{epochs} epochs")
+
+
+def long_warmup(setting: str, training: str) -> str:
+    """Says that a training ends before its warm-up does."""
+    return (
+        f"The warm-up ({setting}) is as long as the training ({training}): the learning rate rises to the end, and never decays. "
+        "Train longer, or set a shorter one."
+    )
 
 
 def merge(fields: dict, changes: dict) -> dict:

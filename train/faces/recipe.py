@@ -10,7 +10,7 @@ from edgefer.card import first_problem
 from edgefer.errors import InputError, RecipeError
 from edgefer.files import MAX_CARD, read_regular
 from edgefer.train.faces.fit import Schedule
-from edgefer.train.recipe_fields import merge
+from edgefer.train.recipe_fields import long_warmup, merge
 from edgefer.train.recipes import set_field
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -36,10 +36,7 @@ class FaceFit(_Section):
         """A sentence where the training ends before its warm-up does, else ""."""
         if self.warmup < self.steps:
             return ""
-        return (
-            f"The warm-up (fit.warmup={self.warmup}) is as long as the training ({self.steps} steps): the learning rate rises to the "
-            "end, and never decays. Train longer, or set a shorter one."
-        )
+        return long_warmup(f"fit.warmup={self.warmup}", f"{self.steps} steps")
 
     def schedule(self) -> Schedule:
         """The learning-rate schedule, with the steps of checkpoints."""
