@@ -66,7 +66,7 @@ class Session:
         if frame.stream not in self._trackers:
             self._trackers[frame.stream] = Tracker(detector, target_fps=self.target_fps, follow=self.follow)
         tracker = self._trackers[frame.stream]
-        tracker.detector = detector
+        tracker.use(detector)
         detections = tracker.follow(frame)
         return Detected(frame=frame, detections=detections, detector=detector.name, described=description)
 
