@@ -12,7 +12,7 @@ from edgefer.errors import DataError
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data import folders
 from edgefer.train.data.dataset import Dataset
-from edgefer.train.data.duplicates import clusters, fingerprint, near_duplicates
+from edgefer.train.data.duplicates import MAX_SET, clusters, fingerprint, near_duplicates
 from edgefer.train.data.groups import group_images
 from edgefer.train.data.load import BUILT_IN, DataOptions, build_dataset, make_splits, open_rows
 
@@ -178,6 +178,8 @@ def _duplicates(scan: _Scan, dataset: Dataset, group_by: str) -> list[Check]:
     mixed = [(i, j) for i, j in pairs if classes[i] != classes[j]]
     keep = "remove all but one of each set, or keep those in folders together with --group-by"
     repeat = f"{extra:,} images of {len(ids):,} repeat another, in {len(sets):,} sets"
+    if sets and len(sets[0]) > MAX_SET:
+        repeat += f"; of a set of over {MAX_SET} not every pair is listed"
     checks = [
         check("near-duplicates", pairs, Status.WARN, repeat),
         check("leaks between splits", across, Status.FAIL, f"{_pairs(across)} in different splits", keep),
