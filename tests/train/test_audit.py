@@ -73,6 +73,20 @@ def test_a_leak_in_a_large_set_is_found(folder):
     assert by_name["leaks between splits"].detail == "1 pair is in different splits"
 
 
+def test_a_leak_between_images_that_equal_a_copy_left_out_is_found(faces, tmp_path):
+    images, labels = faces
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (tmp_path / "train" / str(label)).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "train" / str(label) / f"{number:03}.png"), image)
+    other = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8), (9, 9), 0)
+    for name in ("test/0/aug-1.png", "test/0/two.png", "valid/0/one.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), other)
+    found = audit(tmp_path, DataOptions(group_by=r"(?P<copy>aug-)?([^/]+)$"))
+    (leaks,) = [check for check in found.checks if check.subject == "leaks between splits"]
+    assert leaks.examples == ("test/0/two.png (0) = valid/0/one.png (0)",)
+
+
 def test_clusters_join_pairs():
     assert clusters([(0, 5), (5, 9), (2, 3)]) == [[0, 5, 9], [2, 3]]
 
