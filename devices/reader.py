@@ -264,6 +264,25 @@ def _classifier(bundle: Bundle, options: ReaderOptions, rules: Rules) -> Classif
     )
 
 
+def face_kind(options: ReaderOptions, card: ModelCard) -> FaceKind:
+    """The kind of faces that are found: the one of the options, else of the network."""
+    return options.faces or choice(FaceKind, card.faces, "faces")
+
+
+def check_detector(name: DetectorName, options: ReaderOptions, card: ModelCard) -> None:
+    """InputError for a detector or its files that do not find the kind of faces. Opens nothing."""
+    kind = face_kind(options, card)
+    if kind is FaceKind.HUMAN:
+        return
+    refuse_pair(options.files, str(kind), card.name)
+    if options.detector_file is not None:
+        raise InputError(
+            f"--detector-file is for human faces, but {card.name} reads {kind}: leave --detector-file out."
+        )
+    if kind is not FaceKind.FRAME and name in (DetectorName.YUNET, DetectorName.OWN):
+        raise InputError(f"--detector {name} finds human faces, but {card.name} reads {kind}: leave it out.")
+
+
 def detector_maker(
     options: ReaderOptions,
     card: ModelCard,
@@ -276,7 +295,7 @@ def detector_maker(
     InputError for a detector that cannot find such faces.
     """
     reasons = {} if reasons is None else reasons
-    kind = options.faces or choice(FaceKind, card.faces, "faces")
+    kind = face_kind(options, card)
     logged: set[str] = set()
     board = this_board()
     on = RuntimeOptions(runtime=str(options.runtime), threads=options.threads or board.threads)
@@ -293,16 +312,9 @@ def detector_maker(
         return choice.detector
 
     def make(name: DetectorName) -> Detector:
-        if kind is not FaceKind.HUMAN:
-            refuse_pair(options.files, str(kind), card.name)
-            if options.detector_file is not None:
-                raise InputError(
-                    f"--detector-file is for human faces, but {card.name} reads {kind}: leave --detector-file out."
-                )
+        check_detector(name, options, card)
         if kind is FaceKind.FRAME:
             return FrameDetector()
-        if kind is not FaceKind.HUMAN and name in (DetectorName.YUNET, DetectorName.OWN):
-            raise InputError(f"--detector {name} finds human faces, but {card.name} reads {kind}: leave it out.")
         detector = named(name)
         key = detector.name
         if not card.crop_for(key).faces and key not in logged:

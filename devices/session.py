@@ -7,6 +7,7 @@ from edgefer.devices.faces.detectors import Detector, described
 from edgefer.devices.faces.quality import quality_fault
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother, Preset
 from edgefer.devices.faces.tracking import Tracker
+from edgefer.errors import InputError
 from edgefer.interpreter import Classifier
 from edgefer.preprocess import face_pixels
 from edgefer.records import Detection, Face, Frame
@@ -61,13 +62,19 @@ class Session:
         self._in_use = detector, described(detector)  # a single assignment, since another thread detects
 
     def detect(self, frame: Frame) -> Detected:
-        """The faces of a frame, with the ids they had in the previous frame."""
+        """The faces of a frame, with the ids they had in the previous frame.
+
+        InputError, with the name of its source, for a frame that the detector cannot search.
+        """
         detector, description = self._in_use
         if frame.stream not in self._trackers:
             self._trackers[frame.stream] = Tracker(detector, target_fps=self.target_fps, follow=self.follow)
         tracker = self._trackers[frame.stream]
-        tracker.detector = detector
-        detections = tracker.follow(frame)
+        tracker.use(detector)
+        try:
+            detections = tracker.follow(frame)
+        except InputError as error:
+            raise type(error)(f"{frame.source}: {error}" if frame.source else str(error)) from None
         return Detected(frame=frame, detections=detections, detector=detector.name, described=description)
 
     def read(self, detected: Detected, lap: Callable[[str], None] = lambda stage: None) -> Frame:

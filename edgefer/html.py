@@ -79,18 +79,18 @@ def page(title: str, parts: Iterable[str]) -> str:
     return f"{START}{head}</head><body>{''.join(parts)}</body></html>\n"
 
 
-def check_replaceable(path: Path, option: str) -> None:
-    """InputError for a file that is not a page of edgefer: it would be lost."""
+def check_replaceable(path: Path, option: str, *, start: str = START, kind: str = "page") -> None:
+    """InputError for a file that is not one of edgefer, by its start: it would be lost."""
     if not path.is_file():
         return
     try:
         with path.open("rb") as opened:
-            ours = opened.read(len(START)) == START.encode()
+            ours = opened.read(len(start)) == start.encode()
     except OSError:  # not readable
         ours = False
     if not ours:
         raise InputError(
-            f"{printable(str(path))} is there already and is not a page of edgefer: name another one with {option}, or remove it first."
+            f"{printable(str(path))} is there already and is not a {kind} of edgefer: name another one with {option}, or remove it first."
         )
 
 

@@ -11,6 +11,8 @@ from edgefer.checks import Check, exit_code, summary, table, to_json
 from edgefer.errors import InputError
 from edgefer.runtimes import machine
 
+JSON_START = '{\n  "edgefer": '  # of every certificate, by which it is recognized
+
 
 class Certificate(Protocol):
     """The results on labelled images, made by edgefer.convert.certificate."""
@@ -25,6 +27,14 @@ class Certificate(Protocol):
 def certificate_page(named: Path) -> Path:
     """The path of a certificate's page: the named file, or parity.html in the named directory."""
     return named if named.suffix.lower() in (".html", ".htm") else named / "parity.html"
+
+
+def check_certificate_replaceable(page: Path, option: str) -> None:
+    """InputError if the page, or the .json beside it, is not one of edgefer: it would be lost."""
+    from edgefer.html import check_replaceable
+
+    check_replaceable(page, option)
+    check_replaceable(page.with_suffix(".json"), option, start=JSON_START, kind="certificate")
 
 
 def verify_alone(bundle: Bundle, runtimes: Sequence[str] = ()) -> "Verification":
@@ -89,17 +99,15 @@ class Verification:
     def save(self, page: str | Path) -> Path:
         """Write the certificate as one HTML page, and beside it the .json for `edgefer verify --certificate`.
 
-        Returns the page's path. InputError if there is no certificate, since there was no data, or if the page exists and
-        is not one of edgefer.
+        Returns the page's path. InputError if there is no certificate, since there was no data, or if a file that
+        is not one of edgefer would be replaced.
         """
         import json
-
-        from edgefer.html import check_replaceable
 
         if self.certificate is None:
             raise InputError("There is no certificate without labelled images: edgefer.verify(bundle, data=PATH).")
         path = certificate_page(Path(page))
-        check_replaceable(path, "save(PAGE)")
+        check_certificate_replaceable(path, "save(PAGE)")
         write_file(path.with_suffix(".json"), json.dumps(self.to_dict(), indent=2).encode() + b"\n")
         write_file(path, self.certificate.to_html().encode())
         return path

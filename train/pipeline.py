@@ -25,7 +25,7 @@ from edgefer.train.distill import with_soft_targets
 from edgefer.train.distribute import SINGLE_WORKER, Worker
 from edgefer.train.evaluate import class_table, evaluate, keras_logits
 from edgefer.train.fit import fit
-from edgefer.train.folds import CROSS_VALIDATION, CrossValidation, cross_validate, divide_folds
+from edgefer.train.folds import CROSS_VALIDATION, CrossValidation, Fold, cross_validate, divide_folds
 from edgefer.train.framing import in_rgb, measure_crop
 from edgefer.train.history import read_history
 from edgefer.train.networks import keras_bytes
@@ -133,6 +133,8 @@ def _fit(training: _Training) -> _Fitted | None:
     config, recipe = training.config, training.config.recipe
     dataset = _load(training)
     make_card(config, dataset)  # raises before hours of training where the card cannot be written after them
+    if config.folds:
+        _divided(config, _trained_on(config, _with_row_numbers(dataset)))  # raises before anything is logged or written
     training.log(
         f"Training {recipe.name} on {config.data} into {training.run.path}",
         *summary(dataset),
@@ -143,8 +145,7 @@ def _fit(training: _Training) -> _Fitted | None:
     if training.worker.chief:
         training.log(training.run.check_data(dataset.content_hash, dataset.sizes))
         config.save(training.run)
-    if config.group_by and not recipe.augment.copies:
-        dataset = without_copies(dataset, config.group_by)
+    dataset = _trained_on(config, dataset)
     if config.supervision.soft:
         dataset = _with_soft_targets(training, dataset)
     cross_validation = None
@@ -164,6 +165,12 @@ def _fit(training: _Training) -> _Fitted | None:
     return _Fitted(
         dataset=dataset, holdout_hash=holdout_hash, model=model, best=best, cross_validation=cross_validation
     )
+
+
+def _trained_on(config: TrainConfig, dataset: Dataset) -> Dataset:
+    """The data set, without copies unless the recipe trains on them."""
+    leaves_out = config.group_by and not config.recipe.augment.copies
+    return without_copies(dataset, config.group_by) if leaves_out else dataset
 
 
 def _load(training: _Training) -> Dataset:
@@ -206,13 +213,22 @@ def _with_soft_targets(training: _Training, dataset: Dataset) -> Dataset:
 
 
 def _cross_validate(training: _Training, dataset: Dataset) -> CrossValidation:
-    config = training.config
-    folds = divide_folds(
+    folds, recipe = _divided(training.config, dataset), training.config.recipe
+    return cross_validate(
+        folds, recipe, training.run, training.progress, init_from=training.init_from, strategy=training.strategy
+    )
+
+
+def _divided(config: TrainConfig, dataset: Dataset) -> list[Fold]:
+    return divide_folds(
         dataset, config.recipe, folds=config.folds, group_by=config.group_by, valid_fraction=config.valid_fraction
     )
-    return cross_validate(
-        folds, config.recipe, training.run, training.progress, init_from=training.init_from, strategy=training.strategy
-    )
+
+
+def _with_row_numbers(dataset: Dataset) -> Dataset:
+    """The training images as their row numbers, which are divided without copying images."""
+    train = dataset.split("train")
+    return replace(dataset, splits={"train": replace(train, images=np.arange(len(train)))})
 
 
 def _finish(training: _Training, fitted: _Fitted, detectors: Mapping[str, Detect]) -> Result:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgefer.card import Faces, InputSpec, first_problem
 
@@ -180,6 +180,13 @@ class Stage(_Section):
     labels: str = ""
     votes: str = ""
     change: dict[str, Any] = {}
+
+    @field_validator("change")
+    @classmethod
+    def _is_one_training(cls, change: dict[str, Any]) -> dict[str, Any]:
+        if "stages" in change:
+            raise ValueError("a stage has no stages of its own: put them into the recipe's [[stages]]")
+        return change
 
 
 class Recipe(_Section):

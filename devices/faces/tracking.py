@@ -125,6 +125,11 @@ class Tracker:
         self._last_s: float | None = None
         self._since = 0  # frames since faces were last detected
 
+    def use(self, detector: Detector) -> None:
+        """Detect with this one; if it is another, in the whole next frame: a crop is measured for its own boxes."""
+        if detector is not self.detector:
+            self.detector, self._since = detector, self.pace.apart
+
     def follow(self, frame: Frame) -> list[Detection]:
         """The faces of the next frame, the largest first, each with its `id`."""
         began = time.perf_counter()

@@ -109,7 +109,7 @@ class YuNetLite:
         canvas = np.zeros((layout.canvas[0] + 1, layout.canvas[1] + 1, 3), np.uint8)
         canvas[1 : layout.size[1] + 1, 1 : layout.size[0] + 1] = shrunk(thinned(image_bgr, layout.size), layout.size)
         gains = self._build.gains if self.dtype == "int8" else None
-        parts = []
+        parts = [np.empty((0, 15), np.float32)]  # near no face there is no window
         for x0, y0, x1, y1 in layout.windows(near):
             part = decode(self._network((y1 - y0, x1 - x0)), canvas[y0 : y1 + 1, x0 : x1 + 1], gains, MIN_SCORE)
             part[:, :14] += np.tile(np.array([x0, y0], np.float32), 7)

@@ -71,6 +71,7 @@ def open_source(where: str, *, password: str = "", skip_bad: bool = False, live:
         raise SourceError("A source has an empty name: name a video, an image, a folder of images, or builtin.")
     live = live or LiveOptions()
     if where.startswith(GSTREAMER):
+        captures.check_gstreamer()
         pipeline = where.removeprefix(GSTREAMER).strip()
         return Live(
             partial(captures.connect_gstreamer, pipeline), "The GStreamer pipeline", live, label=shown_address(where)

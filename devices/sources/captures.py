@@ -108,13 +108,17 @@ def connect_url(url: str) -> CvCapture:
     return CvCapture(capture)
 
 
-def connect_gstreamer(pipeline: str) -> CvCapture:
-    """A GStreamer pipeline; GSTREAMER_END is appended if it has no appsink."""
+def check_gstreamer() -> None:
+    """MissingDependency if OpenCV was built without it."""
     if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         raise MissingDependency(
             f"This OpenCV ({cv2.__version__}) was built without GStreamer, like all of pip's: sudo apt install -y "
             "python3-opencv, and use it in a venv with --system-site-packages after pip uninstall opencv-python."
         )
+
+
+def connect_gstreamer(pipeline: str) -> CvCapture:
+    """A GStreamer pipeline; GSTREAMER_END is appended if it has no appsink."""
     whole = pipeline if "appsink" in pipeline else f"{pipeline.rstrip(' !')} ! {GSTREAMER_END}"
     hush_codecs()
     capture = cv2.VideoCapture(whole, cv2.CAP_GSTREAMER)

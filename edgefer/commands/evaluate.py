@@ -176,6 +176,7 @@ def _write(evaluated: "Evaluated", folder: Path) -> Path:
 
 
 def _new_page(folder: Path, name: str) -> Path:
-    """The page with that name, numbered if it exists: a report is never overwritten."""
+    """The page with that name, numbered if it or its .json exists: a report is never overwritten."""
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    return next(page for each in names if not (page := folder / f"{each}.html").exists())
+    pages = (folder / f"{each}.html" for each in names)
+    return next(page for page in pages if not page.exists() and not page.with_suffix(".json").exists())

@@ -225,7 +225,7 @@ def _check_run(words: list[str]) -> list[str]:
     from edgefer.commands.run import run_options
     from edgefer.devices.faces.pair import pair_bundles
     from edgefer.devices.outputs.actions import parse_command
-    from edgefer.devices.reader import closed_source
+    from edgefer.devices.reader import check_detector, closed_source
     from edgefer.devices.sources.cameras import LiveOptions
     from edgefer.options import DeviceName
 
@@ -240,6 +240,7 @@ def _check_run(words: list[str]) -> list[str]:
     bundle = Bundle.open(options.bundle)
     if options.reader.device is DeviceName.CORAL:
         bundle.file(Form.INT8_EDGETPU)
+    check_detector(options.reader.detector, options.reader, bundle.card)
     files = options.reader.files
     if files.finder or files.refiner:
         pair_bundles(files)

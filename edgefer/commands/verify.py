@@ -194,10 +194,9 @@ def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
     from edgefer.convert.certificate import certify
     from edgefer.convert.comparison import Budget
     from edgefer.files import check_writable
-    from edgefer.html import check_replaceable
     from edgefer.runtimes import machine
     from edgefer.train.data.trained import remembered
-    from edgefer.verification import certificate_page
+    from edgefer.verification import certificate_page, check_certificate_replaceable
 
     if (option := _about_images(asked)) and not asked.data and remembered(opened) is None:
         raise InputError(
@@ -206,7 +205,7 @@ def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
     page = certificate_page(asked.report) if asked.report else report_folder(opened) / "parity.html"
     check_writable(page, "--report")
     if asked.report:
-        check_replaceable(page, "--report")
+        check_certificate_replaceable(page, "--report")
     dataset = training_data(opened, asked.data, asked.skip_bad)
     certificate = certify(
         opened,

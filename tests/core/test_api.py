@@ -127,6 +127,10 @@ def test_a_certificate_is_never_written_over_a_file_that_is_not_one(tmp_path):
     with pytest.raises(edgefer.EdgeferError, match="not a page of edgefer"):
         proof.save(notes)
     assert notes.read_text() == "mine" and not notes.with_suffix(".json").exists()
+    notes.rename(notes.with_suffix(".json"))
+    with pytest.raises(edgefer.EdgeferError, match="not a certificate of edgefer"):
+        proof.save(notes)
+    assert notes.with_suffix(".json").read_text() == "mine" and not notes.exists()
 
 
 def test_proof_and_card_can_be_displayed_and_converted_to_rows():

@@ -143,6 +143,29 @@ def test_failed_write_leaves_nothing(converted, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_interrupted_between_two_files_a_bundle_stays_whole(converted, tmp_path, monkeypatch):
+    """A form is added in place: the card comes last, so what it describes is there before and after."""
+    old = write_bundle(tmp_path / "old", converted.card, {"int8": converted.read("int8")})
+    forms = {name: converted.read(name) for name in ("int8", "float32")}
+    replace, left = Path.replace, 0
+
+    def stops(path, target):
+        nonlocal left
+        left -= Path(target).parent == old.path
+        if left < 0 and Path(target).parent == old.path:
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", stops)
+    for count in range(3):
+        left = count
+        with pytest.raises(KeyboardInterrupt):
+            write_bundle(old.path, converted.card, forms)
+        assert Bundle.open(old.path) == old and not list(tmp_path.glob(".*")), "nor is anything else left"
+    left = 3
+    assert Bundle.open(write_bundle(old.path, converted.card, forms).path).has("float32")
+
+
 def test_new_directories_never_collide_and_the_newest_bundle_is_found(converted, tmp_path):
     runs = tmp_path / "runs"
     assert newest_bundle(runs) is None

@@ -182,6 +182,15 @@ def test_roi_limits_the_search_and_min_face_drops_small_faces():
         edgefer.load("fer-nano", roi=(2000, 0, 10, 10))(IMAGE)
 
 
+def test_the_image_that_a_region_is_outside_of_is_named(tmp_path):
+    for name, width in (("a.png", 300), ("small.png", 90)):
+        cv2.imwrite(str(tmp_path / name), np.zeros((120, width, 3), np.uint8))
+    frames = edgefer.load("fer-nano", roi=(100, 0, 100, 100)).watch(tmp_path)
+    assert next(frames).faces == ()
+    with pytest.raises(InputError, match=r"^small\.png: The region 100,0,100x100 is outside of the frame"):
+        next(frames)
+
+
 def test_face_below_the_threshold_is_unsure_and_keeps_its_score():
     (one, other) = edgefer.load("ferplus-small", reject=0.9999)(IMAGE)
     for face in (one, other):

@@ -48,16 +48,43 @@ def test_altered_copies_are_found_and_other_images_are_not(faces):
 
 
 def test_many_equal_or_similar_images_take_bounded_time_and_memory():
-    """All pairs of 3,000 equal frames are 4.5 million, which take minutes. 300 similar ones are 44,850 pairs."""
+    """All pairs of 3,000 frames are 4.5 million, which take minutes: only those that connect them are listed."""
     frame = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
-    similar = [np.clip(frame, number % 17, 255 - number // 17).astype(np.uint8) for number in range(300)]
+    similar = [np.clip(frame, number % 17, 255 - number // 17).astype(np.uint8) for number in range(3000)]
     hashes, thumbs = (np.stack(part) for part in zip(*map(fingerprint, similar), strict=True))
     tracemalloc.start()
     pairs = near_duplicates(hashes, thumbs)
-    assert len(pairs) == 300 * 299 / 2 and tracemalloc.get_traced_memory()[1] < 150e6
+    assert (
+        clusters(pairs) == [list(range(3000))] and len(pairs) < 2 * 3000 and tracemalloc.get_traced_memory()[1] < 150e6
+    )
     tracemalloc.stop()
     equal = near_duplicates(np.repeat(hashes[:2], 1500, axis=0), np.repeat(thumbs[:2], 1500, axis=0))
     assert len(clusters(equal)) == 1 and len(equal) == 2999
+
+
+def test_a_leak_in_a_large_set_is_found(folder):
+    frame = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
+    for number in range(150):
+        split = "valid" if number == 149 else "train"
+        similar = np.clip(frame, number % 17, 255 - number // 17).astype(np.uint8)
+        cv2.imwrite(str(folder / split / "happy" / f"film-{number:03}.png"), similar)
+    by_name = {check.subject: check for check in audit(folder).checks}
+    assert "not every pair is listed" in by_name["near-duplicates"].detail
+    assert by_name["leaks between splits"].detail == "1 pair is in different splits"
+
+
+def test_a_leak_between_images_that_equal_a_copy_left_out_is_found(faces, tmp_path):
+    images, labels = faces
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (tmp_path / "train" / str(label)).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "train" / str(label) / f"{number:03}.png"), image)
+    other = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8), (9, 9), 0)
+    for name in ("test/0/aug-1.png", "test/0/two.png", "valid/0/one.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), other)
+    found = audit(tmp_path, DataOptions(group_by=r"(?P<copy>aug-)?([^/]+)$"))
+    (leaks,) = [check for check in found.checks if check.subject == "leaks between splits"]
+    assert leaks.examples == ("test/0/two.png (0) = valid/0/one.png (0)",)
 
 
 def test_clusters_join_pairs():

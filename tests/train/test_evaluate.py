@@ -207,6 +207,12 @@ def test_a_missing_matplotlib_is_reported_before_the_work(monkeypatch):
         command.evaluate()
 
 
+def test_a_report_replaces_neither_a_page_nor_its_json(tmp_path):
+    (tmp_path / "all.html").touch()
+    (tmp_path / "all-2.json").touch()
+    assert command._new_page(tmp_path, "all") == tmp_path / "all-3.html"
+
+
 def test_evaluating_a_shipped_network_writes_to_the_current_folder_only(edgefer, tmp_path):
     """It was trained on FER2013's votes, which other data does not have; edgefer's installed files are not written to."""
     shipped = Bundle.open(shipped_bundles()["ferplus-small"])

@@ -55,6 +55,15 @@ def crossed(edgefer, animals, tmp_path_factory):
     return Bundle.open(out), Bundle.open(out.with_name("int8"))
 
 
+@pytest.mark.parametrize("rule", [(), ("--group-by", RULE)])
+def test_too_few_images_are_refused_before_anything_is_logged_or_written(edgefer, animals, tmp_path, rule):
+    out = tmp_path / "out"
+    asked = ("--data", animals, "--recipe", "cnn-mlp", "--folds", 25, "--out", out, *rule, *SHORT)
+    done = edgefer("train", *asked, expect=2)
+    assert "too few for --folds 25" in done.stderr and "Training" not in done.stderr + done.stdout
+    assert not out.exists()
+
+
 def test_each_image_is_measured_once_and_copies_never(crossed):
     trained, _ = crossed
     report = json.loads((trained.path / "report" / "cross-validation.json").read_text())

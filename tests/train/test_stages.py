@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles
-from edgefer.errors import DataError, InputError
+from edgefer.errors import DataError, InputError, RecipeError
 from edgefer.images import write_image
 from edgefer.progress import Progress
 from edgefer.train.config import TrainConfig
@@ -120,6 +120,13 @@ def test_options_without_meaning_for_stages_are_refused(edgefer, staged, tmp_pat
         )
         assert "is 3 trainings, which name their own" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_stages_in_a_stage_are_refused(tmp_path):
+    nested = tmp_path / "nested.toml"
+    nested.write_text(STAGED.replace("change.fit.epochs = 2", "change.stages = [{ name = 'inner' }]"))
+    with pytest.raises(RecipeError, match="a stage has no stages of its own"):
+        load_recipe(str(nested))
 
 
 def test_missing_votes_are_reported_before_the_first_stage(tmp_path):

@@ -12,7 +12,7 @@ from edgefer.errors import DataError
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data import folders
 from edgefer.train.data.dataset import Dataset
-from edgefer.train.data.duplicates import clusters, fingerprint, near_duplicates
+from edgefer.train.data.duplicates import MAX_SET, clusters, fingerprint, near_duplicates
 from edgefer.train.data.groups import group_images
 from edgefer.train.data.load import BUILT_IN, DataOptions, build_dataset, make_splits, open_rows
 
@@ -160,6 +160,15 @@ def _label_order(path: str | Path, labels: tuple[str, ...], options: DataOptions
     return Check(subject="label order", status=status, detail=detail)
 
 
+def _pairs_of(scan: _Scan, rows: list[int], pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The near-duplicates among these rows; pairs: those among all. Two that are connected only by an image that is not
+    among the rows are compared again, since near_duplicates does not list every pair."""
+    if len(rows) == len(scan.index):
+        return pairs
+    among = near_duplicates(np.stack(scan.hashes)[rows], np.stack(scan.thumbs)[rows])
+    return [(rows[i], rows[j]) for i, j in among]
+
+
 def _duplicates(scan: _Scan, dataset: Dataset, group_by: str) -> list[Check]:
     """dataset: as training splits it, with the rows of `scan` in place of images."""
     split_of = {row: name for name, split in dataset.splits.items() for row in split.images.tolist()}
@@ -174,10 +183,12 @@ def _duplicates(scan: _Scan, dataset: Dataset, group_by: str) -> list[Check]:
         return Check(subject=subject, status=status, detail=detail, fix=fix, examples=shown)
 
     extra = sum(len(members) - 1 for members in sets)
-    across = [pair for pair in pairs if len({split_of[row] for row in pair if row in split_of}) == 2]
+    across = [(i, j) for i, j in _pairs_of(scan, sorted(split_of), pairs) if split_of[i] != split_of[j]]
     mixed = [(i, j) for i, j in pairs if classes[i] != classes[j]]
     keep = "remove all but one of each set, or keep those in folders together with --group-by"
     repeat = f"{extra:,} images of {len(ids):,} repeat another, in {len(sets):,} sets"
+    if sets and len(sets[0]) > MAX_SET:
+        repeat += f"; of a set of over {MAX_SET} not every pair is listed"
     checks = [
         check("near-duplicates", pairs, Status.WARN, repeat),
         check("leaks between splits", across, Status.FAIL, f"{_pairs(across)} in different splits", keep),

@@ -1,5 +1,7 @@
 """Near-duplicate images by perceptual hash: recompressed, resized, slightly cropped or relit, mirrored."""
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 
@@ -9,6 +11,7 @@ THUMB_SIDE = 32  # pixels
 MAX_BITS = 6
 MIN_CORRELATION = 0.97
 CHUNK = 2048
+MAX_SET = 100  # images of a set of which all pairs are listed
 
 
 def fingerprint(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -31,8 +34,10 @@ def near_duplicates(hashes: np.ndarray, thumbs: np.ndarray) -> list[tuple[int, i
     """Pairs (i < j) of near-duplicate or mirrored images, from stacked fingerprints.
 
     hashes: int8 [n, 64]; thumbs: uint8 [n, 32, 32]. The hashes of a pair differ in at most 6 of 64 bits, and its
-    thumbnails have a correlation of at least 0.97. Of images with equal thumbnails only the first is compared with
-    others, and each of the rest makes one pair, with the first: all pairs of a thousand blank frames take minutes.
+    thumbnails have a correlation of at least 0.97. All pairs of thousands of frames of a video would take hours: of images
+    with equal thumbnails only the first is compared with others, and each of the rest makes one pair, with the first; of
+    more than MAX_SET similar images only pairs that connect them are listed. So the sets are complete, and one whose
+    images differ in any property, such as their split, has a pair that does.
     """
     rows = np.ascontiguousarray(thumbs).reshape(len(thumbs), THUMB_SIDE**2)
     _, firsts, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
@@ -46,30 +51,49 @@ def near_duplicates(hashes: np.ndarray, thumbs: np.ndarray) -> list[tuple[int, i
 def _similar_pairs(hashes: np.ndarray, thumbs: np.ndarray) -> set[tuple[int, int]]:
     flipped = np.ascontiguousarray(thumbs[:, :, ::-1])
     mirrored = np.stack([_hash(thumb) for thumb in flipped]) if len(flipped) else hashes
-    found = set()
+    sets, found = _Sets(len(thumbs)), set()
     for left, left_hashes in ((thumbs, hashes), (flipped, mirrored)):
-        pairs = _close_pairs(left_hashes, hashes)
-        for chunk in np.array_split(pairs, len(pairs) // CHUNK + 1):
-            similar = _correlations(left[chunk[:, 0]], thumbs[chunk[:, 1]]) >= MIN_CORRELATION
-            found |= {(int(i), int(j)) for i, j in chunk[similar]}
+        for i, close in _close_rows(left_hashes, hashes):
+            for chunk in np.array_split(close, len(close) // CHUNK + 1):
+                chunk = chunk[sets.unlisted(i, chunk)]
+                similar = chunk[_correlations(left[i : i + 1], thumbs[chunk]) >= MIN_CORRELATION]
+                found |= {(i, j) for j in similar.tolist()}
+                sets.join(i, similar)
     return found
 
 
-def _close_pairs(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Pairs i < j whose hashes differ in at most MAX_BITS bits, int64 [m, 2].
+class _Sets:
+    """Which of `count` images are connected by pairs so far."""
+
+    def __init__(self, count: int):
+        self._set_of, self._size = np.arange(count), np.ones(count, np.int64)
+
+    def unlisted(self, i: int, others: np.ndarray) -> np.ndarray:
+        """bool [n], which images would make a pair with i that is to be listed."""
+        own = self._set_of[i]
+        return (self._set_of[others] != own) | (self._size[own] <= MAX_SET)
+
+    def join(self, i: int, others: np.ndarray) -> None:
+        own = self._set_of[i]
+        if (self._set_of[others] != own).any():
+            joined = np.isin(self._set_of, self._set_of[others]) | (self._set_of == own)
+            self._set_of[joined], self._size[own] = own, joined.sum()
+
+
+def _close_rows(left: np.ndarray, right: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(i, every j > i whose hash differs from that of i in at most MAX_BITS bits, int64 [m]), where there are any.
 
     The dot product of two hashes is 64 less twice the bits that differ: as matrix products 30,000 images take seconds.
     """
     a, b = left.astype(np.float32), right.astype(np.float32)
-    pairs = [np.empty((0, 2), np.int64)]
     for at in range(0, len(a), CHUNK):
-        rows, columns = np.nonzero(a[at : at + CHUNK] @ b[at:].T >= a.shape[1] - 2 * MAX_BITS)
-        pairs.append(np.column_stack([rows, columns])[columns > rows] + at)
-    return np.concatenate(pairs)
+        close = np.triu(a[at : at + CHUNK] @ b[at:].T >= a.shape[1] - 2 * MAX_BITS, k=1)
+        for row in np.flatnonzero(close.any(axis=1)).tolist():
+            yield at + row, at + np.flatnonzero(close[row])
 
 
 def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson correlation of each thumbnail in `a` with the one in `b`, float32 [n]; 1 where both are constant."""
+    """Pearson correlation of each thumbnail in `a`, or of its only one, with the one in `b`, float32 [n]; 1 where both are constant."""
     left, right = (thumbs.reshape(len(thumbs), THUMB_SIDE**2).astype(np.float32) for thumbs in (a, b))
     left, right = (rows - rows.mean(axis=1, keepdims=True) for rows in (left, right))
     scale = np.sqrt((left**2).sum(axis=1) * (right**2).sum(axis=1))

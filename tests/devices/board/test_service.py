@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 from typer.testing import CliRunner
 
@@ -293,10 +294,15 @@ def test_wrong_run_arguments_are_refused(monkeypatch):
         ("--camera 0 --device coral", "holds no int8_edgetpu"),
         ("--camera 0 --finder nowhere", "--finder nowhere does not exist"),
         ("--camera 0 --detector-file none.onnx", "no file none.onnx"),
+        ("--camera 0 --faces cat --refiner face-refiner", "are for human faces"),
+        ("--camera 0 --faces frame --detector-file none.onnx", "is for human faces"),
+        ("--camera 0 --faces cat --detector own", "finds human faces"),
+        ("--source gst:videotestsrc", "without GStreamer"),
     ],
 )
 def test_what_run_would_refuse_at_boot_is_refused_at_install(tmp_path, monkeypatch, arguments, reason):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: False)
     Path("bell").touch(mode=0o755)
     with pytest.raises(EdgeferError, match=reason):
         commands.install(arguments.split(), print_only=True)

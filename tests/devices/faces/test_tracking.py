@@ -246,6 +246,16 @@ def test_frame_names_the_detector_used_for_it():
     assert session.read(session.detect(frame)).detector == "own (finder 0123, refiner 4567)"
 
 
+def test_another_detector_searches_its_first_frame():
+    session = Session(shipped(), Script(*[[ONE]] * 9), follow=5)
+    larger = (35, 55, 125, 145)
+    first, second = (Frame(index=index, time_s=time_s, image_bgr=BLANK) for index, time_s in enumerate(at(2)))
+    session.detect(first)
+    session.use(Script([larger]))
+    (face,) = session.detect(second).detections
+    assert face.box_xyxy == larger and face.id == 1
+
+
 def test_an_unsure_face_is_drawn_in_gray_with_its_reason():
     face = Face(box_xyxy=ONE, scores={"happy": 0.4, "sad": 0.3}, unsure="dark", id=1)
     image = draw(np.zeros_like(BLANK), [face])

@@ -12,6 +12,7 @@ import pytest
 from edgefer.devices.faces import yunet_lite
 from edgefer.devices.faces.canvas import Layout, MapNetwork, non_max_suppression, shrunk, thinned, thinned_gray
 from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
+from edgefer.devices.faces.own import OwnDetector
 from edgefer.devices.faces.yunet_graph import HEADS, INPUT, STRIDES, equalize, measure, read_layers, steps_of
 from edgefer.errors import SourceError
 from edgefer.interpreter import open_interpreter
@@ -169,6 +170,12 @@ def proven(content, monkeypatch, tmp_path):
     monkeypatch.setattr(yunet_lite._Build, "_prove", lambda build, file, dtype: yunet_lite.Proof(1, 1.0, 0.0, 0))
     (tmp_path / "small.onnx").write_bytes(content)
     return tmp_path / "small.onnx"
+
+
+def test_near_no_known_face_none_is_found(proven, tmp_path):
+    image = images(1, side=320)[0]
+    assert yunet_lite.YuNetLite(proven, tmp_path / "cache").find(image, near=[]) == []
+    assert OwnDetector.shipped().find(image, near=[]) == []
 
 
 def test_unwritable_cache_does_not_prevent_detection(proven, tmp_path):

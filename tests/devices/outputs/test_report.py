@@ -156,6 +156,11 @@ def test_an_earlier_page_is_replaced_and_no_other_file(edgefer, saved):
         asked = ("verify", "fer-nano", "--data", "builtin", "--report", page)
         assert "not a page of edgefer" in edgefer(*asked, expect=2).stderr
         assert page.read_text() == content
+    notes = page.with_name("notes.json")
+    notes.write_text("[]")
+    asked = ("verify", "fer-nano", "--data", "builtin", "--report", notes.with_suffix(".html"))
+    assert "notes.json is there already and is not a certificate" in edgefer(*asked, expect=2).stderr
+    assert notes.read_text() == "[]"
 
 
 def test_untrusted_labels_are_plain_text_on_the_page(make_frame, tmp_path):
