@@ -185,10 +185,20 @@ def judge(comparison: Comparison, budget: Budget) -> Check:
     reason = ", since weights were trained in between" if comparison.retrained else ""
     constant = comparison.candidate.constant
     note = ". It gives every image the same label, so agreement says nothing: train it longer, or balance the classes"
+    status = Status.PASS if within and not constant else Status.DOUBTFUL if passed else Status.FAIL
     return Check(
         question=2,
         subject=f"{comparison.candidate.name} against {comparison.reference.name}",
-        status=Status.PASS if within and not constant else Status.DOUBTFUL if passed else Status.FAIL,
+        status=status,
         detail=f"drop {comparison.drop:+.2f} points [{low:+.2f}, {high:+.2f}] (allowed {budget.max_drop:g}), "
         f"agreement {comparison.agreement:.2%} [{least:.1%}, {most:.1%}] (at least {needed:.0%}{reason}){note if constant else ''}",
+        fix=_fix(comparison) if status is Status.FAIL else "",
     )
+
+
+def _fix(comparison: Comparison) -> str:
+    """How a conversion costs less; "" if nothing was rounded or trained, which should cost nothing."""
+    if comparison.retrained:
+        return "convert it again with more --epochs, or remove less with --prune or --slim"
+    accept = "convert it again with --qat, or accept more with --max-drop or --min-agreement"
+    return accept if comparison.candidate.form is Form.INT8 else ""

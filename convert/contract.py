@@ -287,6 +287,17 @@ def choose(found: list[Hypothesis], where: str) -> Contract:
     return best.contract
 
 
+def doubt(stated: Hypothesis, best: Hypothesis) -> str:
+    """A warning if what was stated fits the images worse than another contract; "" if it does not."""
+    if not _is_better(best, stated):
+        return ""
+    options = [name for name in ("scale", "color", "labels") if _differs(stated, best, (name,))]
+    return (
+        f"Check {' and '.join(f'--{name}' for name in options)}: on these images it is right in {_words(stated)}, but in "
+        f"{_words(best)} ({printable(','.join(best.contract.labels))})."
+    )
+
+
 def _is_better(best: Hypothesis, other: Hypothesis) -> bool:
     """McNemar's view: only images on which the two differ say anything."""
     better, worse = int((best.right & ~other.right).sum()), int((other.right & ~best.right).sum())

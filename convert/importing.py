@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from edgefer.bundle import PARITY, Bundle, write_bundle
 from edgefer.card import InputSpec, ModelCard, check_labels, first_problem
 from edgefer.checks import Check
-from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, choose, describe, measure
+from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, choose, describe, doubt, measure
 from edgefer.convert.equivalence import adapt_keras, adapt_tflite
 from edgefer.convert.foreign import Foreign, read_foreign, read_labels
 from edgefer.convert.import_options import Request
@@ -181,9 +181,24 @@ def _settle(
         images = split.images[..., ::-1] if contract.color == "bgr" else split.images
         return foreign.logits(images, contract.spec(*foreign.shape[:2]), contract.output)
 
-    with request.progress.stage(f"Measuring {len(open_ones)} ways to feed it on {len(split):,} images"):
-        found = measure(open_ones, split, dataset.labels, ask)
-    return choose(found, where), found
+    tried = [*open_ones, *_unstated(open_ones, known, foreign, labels)]
+    ways = "1 way" if len(tried) == 1 else f"{len(tried)} ways"
+    with request.progress.stage(f"Measuring {ways} to feed it on {len(split):,} images"):
+        measured = measure(tried, split, labels, ask)
+    found = [one for one in measured if one.contract in open_ones]
+    contract = choose(found, where)
+    if warning := doubt(found[0], measured[0]):
+        request.progress.log(warning)
+    return contract, found
+
+
+def _unstated(open_ones: Sequence[Contract], known: Stated, foreign: Foreign, labels: Sequence[str]) -> list[Contract]:
+    """What else would be measured if the user had stated nothing, for a warning; an integer input has its own check."""
+    if known.quanta:
+        return []
+    read = replace(known, scale=foreign.stated.scale, color=foreign.stated.color, labels=foreign.stated.labels)
+    others = candidates(read, foreign.shape[2], foreign.classes, labels)
+    return [one for one in others if one not in open_ones]
 
 
 def measured_images(dataset: Dataset) -> Split:

@@ -320,7 +320,7 @@ def detector_maker(
         if not card.crop_for(key).faces and key not in logged:
             logged.add(key)
             log(
-                f"{card.name} was not measured for {key}: its boxes are used unchanged, which may cost accuracy. "
+                f"{card.name} was not measured with the detector {key}: its boxes are used unchanged, which may cost accuracy. "
                 f"{'Training with --yunet FILE' if key == DetectorName.YUNET else 'Training, or importing with --data,'} measures it."
             )
         return detector

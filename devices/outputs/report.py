@@ -49,13 +49,14 @@ def _run_parts(run: Run, colors: dict[str, str]) -> list[str]:
         )
         for one in sorted(run.moments, key=lambda one: one.start_s)
     ]
+    listed = html.table(("at", "read at (UTC)", "label", "face", "seconds", "mean score"), moments)
     return [
         f"<h2>{escape(_title(run))}, {_clock(round(length_s))} long</h2>",
         _timeline(run, colors),
         _legend(run, colors),
         shared,
         "<h3>Longest moments</h3>",
-        html.table(("at", "read at (UTC)", "label", "face", "seconds", "mean score"), moments),
+        listed if moments else "<p>none: no face had one label, other than unsure, in successive frames</p>",
     ]
 
 

@@ -28,7 +28,11 @@ class Target(StrEnum):
 
 def lint(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A .tflite file, or a bundle: its int8 or float32 one.")
+        Path,
+        typer.Argument(
+            metavar="MODEL",
+            help="A .tflite file, or a bundle: its int8 or float32 one, its MediaPipe one for that target.",
+        ),
     ],
     target: Annotated[
         Target | None, typer.Option(help="The target; all of them when left out.", show_default=False)
@@ -52,7 +56,7 @@ def lint(
     from edgefer.tflite.titles import described
     from edgefer.tflite.trial import try_network
 
-    file, content = _content(model)
+    file, content = _content(model, target)
     network = read_model(content, str(file))
     trials = {name: try_network(content, name) for name in _installed()}
     findings: dict[str, tuple[Finding, ...]] = {}
@@ -82,9 +86,9 @@ def lint(
     )
 
 
-def _content(model: Path) -> tuple[Path, bytes]:
-    """The named file, or the named bundle's network for devices."""
-    from edgefer.bundle import Bundle
+def _content(model: Path, target: Target | None) -> tuple[Path, bytes]:
+    """The named file, or the named bundle's network for the target."""
+    from edgefer.bundle import Bundle, Form
     from edgefer.files import MAX_NETWORK, read_regular
 
     model = bundle_path(model)
@@ -92,7 +96,8 @@ def _content(model: Path) -> tuple[Path, bytes]:
         raise InputError(f"There is no {model}: name a .tflite file or a bundle.")
     if model.is_dir():
         bundle = Bundle.open(model)
-        variant = bundle.best_tflite()
+        wanted = Form.MEDIAPIPE if target is Target.MEDIAPIPE else None
+        variant = wanted if wanted and bundle.has(wanted) else bundle.best_tflite()
         return bundle.file(variant), bundle.read(variant)
     return model, read_regular(model, MAX_NETWORK)
 
@@ -148,7 +153,7 @@ def _overview(findings: "dict[str, tuple[Finding, ...]]", trials: dict) -> "list
 
 
 def _where(finding: "Finding") -> str:
-    """The operator and tensor of a finding; converters can make names of any length."""
-    parts = [] if finding.operator is None else [f"operator {finding.operator}"]
+    """The operator, counted from 1 as in export's messages, and the tensor of a finding; converters can make names of any length."""
+    parts = [] if finding.operator is None else [f"operator {finding.operator + 1}"]
     parts += [f"{finding.tensor:.60}"] if finding.tensor else []
     return f"{' '.join(parts)}: " if parts else ""

@@ -10,6 +10,14 @@ from edgefer.tflite.int8_network import Int8Network, Layer, Pair, UnsupportedNet
 from edgefer.tflite.operator_fields import FIELDS
 
 OPERATORS = tuple(FIELDS)
+HINTS = {  # for operators that common Keras layers become
+    "MUL": "put BatchNormalization between a layer and its activation, and use ReLU in place of swish",
+    "LOGISTIC": "use ReLU in place of swish, or end with logits",
+    "HARD_SWISH": "use ReLU in place of it",
+    "SOFTMAX": "end with logits, without a softmax",
+    "QUANTIZE": "convert with int8 input and output",
+    "DEQUANTIZE": "convert with int8 input and output",
+}
 MAX_LAYERS = 2000  # the arena's plan takes time that grows with their square
 MAX_ELEMENTS = 2**24  # of one activation: 512x512 pixels with 64 channels
 
@@ -50,10 +58,15 @@ def model_layers(model: Model, where: str) -> Int8Network:
     return Int8Network(layers=tuple(layers), input=known[graph.inputs[0].index], outputs=tuple(outputs))
 
 
+def hint(name: str) -> str:
+    """What to do about an operator that is not in OPERATORS."""
+    return HINTS.get(name, "replace the operator")
+
+
 def _layer(operator: Operator, known: dict[int, Value]) -> Layer:
     """One operator as a Layer; ValueError with what is not supported."""
     if operator.custom or operator.name not in OPERATORS:
-        raise ValueError(f"it is none of {', '.join(OPERATORS)}")
+        raise ValueError(f"it is none of {', '.join(OPERATORS)}; {hint(operator.name)}")
     if len(operator.outputs) != 1 or not operator.inputs:
         raise ValueError(f"it has {len(operator.inputs)} inputs and {len(operator.outputs)} outputs")
     if operator.shifted:

@@ -18,7 +18,7 @@ DTYPES = ("UINT8", "FLOAT32")
 PARSER = (1, 5, 0)  # the newest version of the metadata's schema that MediaPipe 1.2 reads
 NUMBER = re.compile(r"\s*[+-]?\d")  # as MediaPipe's C++ code parses a part of a version
 MIN_DEVIATION = 2.0**-23  # MediaPipe treats a smaller one as 0
-WRITE = "write metadata again, as edgefer convert --mediapipe does"
+WRITE = "write metadata again, as `edgefer convert --mediapipe` does"
 
 
 def mediapipe(model: Model, target: str) -> Iterator[Finding]:
@@ -48,7 +48,7 @@ def _ends(model: Model) -> Iterator[Finding]:
     for tensor in inputs[:1]:
         if len(tensor.shape) != 4 or tensor.shape[3] != 3:
             what = f"it wants an RGB input [1, height, width, 3]; this one is {tensor.shape}"
-            yield _error("mediapipe-input", what, "train with an RGB input", tensor)
+            yield _error("mediapipe-input", what, "give it an RGB input, as `edgefer convert --mediapipe` does", tensor)
     for tensor in (*inputs, *outputs):
         if tensor.dtype not in DTYPES:
             what = f"it takes and gives uint8 or float32; this tensor is {tensor.dtype}"

@@ -6,7 +6,7 @@ from edgefer.c.program import make_program
 from edgefer.tflite.findings import Finding, at, times
 from edgefer.tflite.flatbuffer import Model, Operator
 from edgefer.tflite.int8_network import UnsupportedNetwork
-from edgefer.tflite.layers import OPERATORS, model_layers
+from edgefer.tflite.layers import OPERATORS, hint, model_layers
 
 PORTABLE = {"c": "export c", "web": "export web", "micro": "microcontroller"}  # with titles
 FLASH, RAM = 2**20, 2**17  # bytes of the self-test's microcontroller, an STM32F405
@@ -24,7 +24,7 @@ def portable(model: Model, target: str) -> Iterator[Finding]:
             severity="error",
             rule="operator-unknown",
             what=f"{times(group)}the C code has no operator {name}; it has {', '.join(OPERATORS)}",
-            next="replace the operator; int8 in and out, and logits without a softmax",
+            next=hint(name),
             **at(group[0]),
         )
     if groups:

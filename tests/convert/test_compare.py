@@ -327,7 +327,9 @@ def test_networks_that_cannot_be_trained_quantization_aware_keep_the_calibrated_
     from edgefer.convert.compare import make_profiles, measure_profiles
 
     def refuse(*_, **__):
-        raise ValueError("Layer p_re_lu is not supported. You can quantize this layer by passing a config.")
+        raise ValueError(
+            "Layer p_re_lu:<class 'a.b.PReLU'> is not supported. You can quantize this layer by passing a config."
+        )
 
     monkeypatch.setattr(aware, "copy_of", refuse)
     monkeypatch.setattr(search, "OTHER_CALIBRATIONS", ())
@@ -335,7 +337,7 @@ def test_networks_that_cannot_be_trained_quantization_aware_keep_the_calibrated_
     object.__setattr__(plan, "max_drop", -101.0)
     converted = convert(source, tiny, plan, tmp_path / "out", SILENT)
     assert not converted.holds and len(converted.quantized.attempts) == 1
-    with pytest.raises(RuntimeFault, match=r"\(Layer p_re_lu is not supported\): convert it by calibration"):
+    with pytest.raises(RuntimeFault, match=r"\(Layer p_re_lu \(PReLU\) is not supported\): convert it by calibration"):
         convert(source, tiny, Plan(aware=True, epochs=1), tmp_path / "aware", SILENT)
 
     wanted = {"int8": Plan(), "qat": Plan(aware=True, epochs=1)}

@@ -12,6 +12,7 @@ from edgefer.convert.contract import (
     candidates,
     choose,
     describe,
+    doubt,
     measure,
     parse_scale,
     stated_scale,
@@ -33,6 +34,14 @@ def test_labels_in_the_wrong_order_are_refused_and_the_right_order_is_suggested(
         choose(found, "x.h5")
     blind = measure(candidates(known, 1, classes, names), split, names, lambda _: np.eye(classes)[0 * labels])
     assert [one.suggested for one in blind] == [()]
+
+
+def test_stated_values_that_fit_worse_than_others_give_a_warning():
+    stated, other = candidates(Stated(color=Color.GRAY, labels=("a", "b")), 1, 2)[:2]
+    right = np.arange(400) % 10 < 9
+    worse = Hypothesis(stated, right & (np.arange(400) % 3 > 0))
+    assert doubt(worse, Hypothesis(other, right)).startswith("Check --scale: on these images it is right in 6")
+    assert doubt(Hypothesis(stated, right), Hypothesis(other, right)) == ""
 
 
 def test_scale_of_1_255_in_float32_is_described_as_0_to_1():

@@ -11,7 +11,7 @@ from edgefer.tflite import layers
 from edgefer.tflite.arithmetic import answers, compute, run
 from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.int8_network import UnsupportedNetwork
-from edgefer.tflite.layers import OPERATORS, read_layers
+from edgefer.tflite.layers import OPERATORS, hint, read_layers
 from edgefer.tflite.lint import lint
 from tests.tflite.networks import Maker
 from tests.tflite.random_networks import ONE_OPERATOR, RandomNetwork, every_operator
@@ -187,7 +187,8 @@ def refused(content: bytes) -> str:
 @pytest.mark.parametrize("name", ["SOFTMAX", "LOGISTIC", "HARD_SWISH", "QUANTIZE", "TANH"])
 def test_another_operator_is_refused_by_name(name):
     make = RandomNetwork(0).make
-    assert f"operator 1, {name}" in refused(make.finish(make.unary(name, make.input((1, 8, 8, 1)))))
+    message = refused(make.finish(make.unary(name, make.input((1, 8, 8, 1)))))
+    assert f"operator 1, {name}" in message and message.endswith(f"; {hint(name)}.")
 
 
 def with_constant(make: Maker, output: int, values: list[int]) -> int:

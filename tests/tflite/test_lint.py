@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from edgefer.bundle import Bundle, shipped_bundles, write_bundle
 from edgefer.commands.lint import Target
 from edgefer.convert.quantize import converter_of
 from edgefer.errors import InputError
@@ -180,10 +181,20 @@ def test_lint_command_reports_pass_or_fail(edgefer, made, tmp_path):
     first = report["targets"]["edgetpu"]["findings"][0]
     assert (first["rule"], first["severity"], first["operator"]) == ("edgetpu-cpu", "error", 1)
     assert "LEAKY_RELU would run on the CPU" in first["what"]
+    assert report["checks"][0]["detail"].startswith("operator 2 ")  # counted from 1, as in export's messages
     assert report["passed"] is False and report["checks"][0] == {
         "subject": "edgetpu-cpu", "status": "fail", "passed": False, "detail": report["checks"][0]["detail"],
         "fix": first["next"], "group": "edgetpu",
     }  # fmt: skip
+
+
+def test_lint_command_takes_the_network_of_a_bundle_that_is_for_the_target(edgefer, tmp_path):
+    shipped = Bundle.open(shipped_bundles()["fer-nano"])
+    files = {name: shipped.read(name) for name in shipped.card.variants}
+    bundle = write_bundle(tmp_path / "bundle", shipped.card, files | {"mediapipe": files["int8"]})
+    report = edgefer("lint", bundle.path, "--target", "mediapipe", "--json", expect=1).stdout
+    assert json.loads(report)["file"].endswith("mediapipe.tflite")
+    assert "int8.tflite: " in edgefer("lint", shipped.path, "--target", "mediapipe", expect=1).stdout
 
 
 def test_lint_command_refuses_files_that_are_not_networks(edgefer, made, tmp_path):

@@ -26,6 +26,7 @@ def test_every_unsupported_operator_is_named_once():
     found = lint(read_model(content, "net"), "c")
     assert [finding.severity for finding in found] == ["error", "error"]
     assert "2 times: the C code has no operator TANH" in found[0].what and "LOGISTIC" in found[1].what
+    assert found[0].next == "replace the operator" and "swish" in found[1].next
 
 
 def test_lint_refuses_what_export_refuses():

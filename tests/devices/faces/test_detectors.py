@@ -206,7 +206,7 @@ def test_missing_crop_for_the_detector_is_logged_once():
     logged = []
     make = detector_maker(ReaderOptions(detector="own"), bare, logged.append)
     assert make(DetectorName.OWN).name == make(DetectorName.OWN).name == "own"
-    assert sum("was not measured for own" in line for line in logged) == 1
+    assert sum("was not measured with the detector own" in line for line in logged) == 1
     detector_maker(ReaderOptions(detector="own"), measured, logged.append)(DetectorName.OWN)
     assert detector_maker(ReaderOptions(), bare, logged.append)(DetectorName.HAAR).name == "haar"
     assert sum("was not measured" in line for line in logged) == 1

@@ -91,6 +91,15 @@ def test_label_named_unsure_is_counted_apart_from_unsure_faces(make_frame, tmp_p
     assert "(unsure)" in to_html(found, "run.csv")
 
 
+def test_run_without_a_sure_face_has_no_empty_table(make_frame, tmp_path):
+    sink = Csv(tmp_path / "run.csv", LABELS)
+    for number in range(20):
+        sink.write(make_frame(number, ("sad", "dark"), known=LABELS))
+    sink.close()
+    page = to_html(read_report(tmp_path / "run.csv"), "run.csv")
+    assert "<p>none: no face" in page and '<th class="n">at</th>' not in page
+
+
 def test_one_photo_has_shares_and_no_timeline(make_frame, tmp_path):
     sink = Csv(tmp_path / "photo.csv", LABELS)
     sink.write(make_frame(0, "happy", "sad"))
