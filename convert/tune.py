@@ -204,16 +204,16 @@ def _report(task: FineTuning, save):
 def _distillation(task: FineTuning):
     """The loss for targets float32 [n, 2, classes], the label and the teacher's logits, against logits [n, classes].
 
-    The recipe's logit adjustment is for the labels: the teacher was trained with it, so its logits need none.
+    The recipe's label smoothing and logit adjustment are for the labels: the teacher was trained with them.
     """
     import tensorflow as tf
 
-    share, data = task.recipe.distill, task.dataset
+    share, data, smoothing = task.recipe.distill, task.dataset, task.recipe.fit.label_smoothing
     entropy, temperature = tf.nn.softmax_cross_entropy_with_logits, share.temperature
     adjustment = logit_adjustment(task.recipe, data.split("train"), len(data.labels))
 
     def loss(targets, logits):
-        label, taught = targets[:, 0], targets[:, 1] / temperature
+        label, taught = targets[:, 0] * (1 - smoothing) + smoothing / len(data.labels), targets[:, 1] / temperature
         expected = tf.nn.softmax(taught)
         divergence = entropy(expected, logits / temperature) - entropy(expected, taught)
         # Its gradients scale with 1 / temperature².

@@ -183,21 +183,23 @@ def test_fine_tuning_keeps_the_weight_decay_of_the_recipe(faces, tmp_path):
         assert float(schedule(0)) == pytest.approx(0.02) and float(schedule(2 * task.steps)) == pytest.approx(0)
 
 
-def test_fine_tuning_keeps_the_logit_adjustment_of_the_recipe(faces, tmp_path):
-    """Or it would teach a network that predicts rare classes as often as frequent ones to neglect them again."""
+@pytest.mark.parametrize("balance", ["none", "logit-adjustment"])
+def test_fine_tuning_learns_labels_with_the_loss_of_training(balance, faces, tmp_path):
+    """Label smoothing and logit adjustment: without the second, a network would learn again to neglect rare classes."""
     from edgefer.convert.tune import _distillation
+    from edgefer.train.objective import make_loss
 
     tensorflow()
     train = faces.split("train")
     rare = train.take(np.flatnonzero((train.labels != 0) | (np.arange(len(train)) % 4 == 0)))
     task = FineTuning(
-        recipe=load_recipe("demo", ("fit.balance=logit-adjustment", "distill.weight=0")),
+        recipe=load_recipe("demo", (f"fit.balance={balance}", "distill.weight=0", "fit.label_smoothing=0.1")),
         dataset=replace(faces, splits={"train": rare}),
         teacher=None, epochs=1, rate=0.02, folder=tmp_path, progress=SILENT,
     )  # fmt: skip
-    targets = np.stack([np.eye(7, dtype=np.float32), np.zeros((7, 7), np.float32)], axis=1)
-    loss = _distillation(task)(targets, np.zeros((7, 7), np.float32)).numpy()
-    assert loss == pytest.approx(-np.log(np.bincount(rare.labels) / len(rare)), rel=1e-4)
+    labels, logits = np.eye(7, dtype=np.float32), np.arange(7, dtype=np.float32)[None] * np.ones((7, 1), np.float32)
+    tuned = _distillation(task)(np.stack([labels, np.zeros_like(labels)], axis=1), logits).numpy()
+    assert tuned.mean() == pytest.approx(np.mean(make_loss(task.recipe, rare, 7)(labels, logits)), rel=1e-5)
 
 
 def test_fine_tuning_continues_for_the_same_data_only_and_names_a_damaged_checkpoint(trained, faces, tmp_path):
