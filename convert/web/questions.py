@@ -18,7 +18,7 @@ from edgefer.preprocess import face_pixels
 ROLLS_DEG = (0.0, 23.0, -41.0)  # of the crops of the stored boxes
 STORED_BYTES = 5_000  # of the bundle's stored images, at least one
 READER_WORK = 4_000_000_000  # operations for the generated images: a large network gets fewer
-FINDER_SIZES = ((192, 192), (96, 192), (160, 128))  # canvases
+FINDER_SIZES = ((160, 160), (96, 160), (160, 128))  # canvases
 REFINER_IMAGES = 12
 
 

@@ -25,6 +25,7 @@ from edgefer.devices.faces.pair import DEFAULT_OPTIONS, PairOptions, open_finder
 from edgefer.errors import RuntimeFault
 from edgefer.faces import (
     ANCHORS,
+    FINDER_SIDE,
     REFINER_MARGIN,
     REFINER_SIDE,
     STRIDES,
@@ -38,13 +39,13 @@ from edgefer.preprocess import clipped_range
 from edgefer.records import Box, Detection
 
 MIN_CANDIDATE_SCORE = 0.2  # the finder's, for a refiner's training
-MIN_SCORE = 0.6  # of a face
+MIN_SCORE = 0.55  # of a face
 # The score that a new face in a video must reach once to be shown: it hides 29% of the frames with a false detection, and
 # 1.8% of the faces' frames (tests/benchmarks/measure_ghosts.py).
 MIN_NEW_SCORE = 0.7
 MAX_MOVE = 0.05  # of a known face's side: after a larger move it is refined once more at its new position
 MIN_REFINED_SCORE = 0.3  # another detector's faces are dropped below this
-SIDE = 192  # pixels of the canvas's longer side
+SIDE = 160  # pixels of the canvas's longer side
 MIN_CANVAS_FACE = 16.0  # pixels of a face on the canvas: of real faces, 90% were found at 16, half at 12
 MAX_CANDIDATES = 100  # to be refined, those with the highest scores: a group of 50 has that many on two canvases
 MAX_MINED = 24  # of an image for a refiner's training, those with the highest scores
@@ -127,7 +128,9 @@ class CandidateMiner:
     def __call__(self, pictures: Iterable) -> list[tuple]:
         """pictures: with `gray` uint8 [h, w] each -> an image and a box float64 [4], for each candidate."""
         return [
-            (one, np.array(found.box)) for one in pictures for found in self._finder.find(one.gray, SIDE)[:MAX_MINED]
+            (one, np.array(found.box))
+            for one in pictures
+            for found in self._finder.find(one.gray, FINDER_SIDE)[:MAX_MINED]
         ]
 
 
@@ -209,7 +212,7 @@ def as_input(pixels: np.ndarray, quantized: bool) -> np.ndarray:
 class OwnDetector:
     """The finder on the frame, scaled so that the smallest wanted face has 16 pixels; then the refiner on its candidates.
 
-    min_face: pixels of the frame; 0 uses a canvas of 192 pixels. networks: their names and hashes.
+    min_face: pixels of the frame; 0 uses a canvas of 160 pixels. networks: their names and hashes.
     """
 
     name = "own"
