@@ -179,7 +179,7 @@ def _log_what_was_seen(stats: "RunStats", source: "Source", options: ReaderOptio
 
 
 def _no_face(options: ReaderOptions) -> str:
-    size = f"fill at least a twelfth of the {'region' if options.roi else 'image'}'s longer side (--min-face PIXELS detects smaller ones)"
+    size = f"fill at least a tenth of the {'region' if options.roi else 'image'}'s longer side (--min-face PIXELS detects smaller ones)"
     if options.min_face:
         size = f"measure at least {options.min_face} pixels (--min-face)"
     return f"No face was found: faces must look at the camera and {size}. --faces frame reads the centre of the frame."

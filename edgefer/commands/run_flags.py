@@ -92,7 +92,7 @@ MinFace = Annotated[
     typer.Option(
         min=0,
         metavar="PIXELS",
-        help="The minimum side of a face to detect; by default about 1/12 of the image's longer side. Smaller takes longer.",
+        help="The minimum side of a face to detect; by default about 1/10 of the image's longer side. Smaller takes longer.",
         show_default=False,
         rich_help_panel=FACES,
     ),

@@ -105,13 +105,13 @@ def test_no_face_is_reported_and_is_not_an_error(edgefer, converted, tmp_path):
     assert line.pop("detector").startswith(("own (face-finder ", "yunet ("))
     assert line.pop("network").startswith("demo ")
     assert line == {"frame": 0, "time_s": 0.0, "source": "wall.png", "faces": []}
-    assert "No face was found: faces must look at the camera and fill at least a twelfth of the image's" in done.stderr
+    assert "No face was found: faces must look at the camera and fill at least a tenth of the image's" in done.stderr
     assert "no display for a window: running without one" in done.stderr
 
 
 def test_why_no_face_was_found_follows_from_the_options():
     assert "measure at least 400 pixels (--min-face)" in _no_face(ReaderOptions(min_face=400))
-    assert "a twelfth of the region's longer side" in _no_face(ReaderOptions(roi=(0, 0, 9, 9)))
+    assert "a tenth of the region's longer side" in _no_face(ReaderOptions(roi=(0, 0, 9, 9)))
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
