@@ -250,7 +250,7 @@ class OwnDetector:
         if not self.min_face:
             return [SIDE]
         wanted = 32 * round(max(frame_shape[:2]) * MIN_CANVAS_FACE / self.min_face / 32)
-        return [SIDE] if wanted <= SIDE else [SIDE, wanted]
+        return [max(SIDE, wanted)] if wanted <= FINDER_SIDE else [SIDE, wanted]
 
     def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
         """near: boxes of known faces, for which only the refiner runs."""
