@@ -2,19 +2,22 @@
 
 import shutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from edgefer.bundle import PARITY, Bundle, Form, write_bundle
 from edgefer.card import ModelCard
 from edgefer.checks import Check, status_if
 from edgefer.convert import steps
+from edgefer.convert.aware import can_train_aware
 from edgefer.convert.calibrate import calibrate
-from edgefer.convert.comparison import Comparison
+from edgefer.convert.comparison import IN_FLOAT, WITH_QAT, Budget, Comparison, judge
 from edgefer.convert.measure import Measured, held_by, measure, networks
 from edgefer.convert.tune import Tuner
 from edgefer.convert.work import Plan, Quantized, Work
 from edgefer.errors import InputError
 from edgefer.lineage import is_retrained, origin_form
+from edgefer.options import MAX_DROP, MIN_AGREEMENT
 from edgefer.parity import make_vectors
 from edgefer.progress import Progress
 from edgefer.provenance import Lineage
@@ -30,12 +33,13 @@ __all__ = ["Converted", "Plan", "convert"]
 @dataclass(frozen=True, kw_only=True)
 class Converted:
     """The new bundle; how int8 was made, if it was; what the deployed form lost against the trained network, and how much
-    was allowed."""
+    was allowed. decisions: question 2 of `edgefer verify`, on the held-out images."""
 
     bundle: Bundle
     quantized: Quantized | None
     cost: Comparison
     max_drop: float | None
+    decisions: tuple[Check, ...]
 
     @property
     def holds(self) -> bool:
@@ -65,6 +69,16 @@ class Converted:
             worst = ", ".join(layer.layer for layer in self.quantized.layers[:3])
             text += f" Rounding hurts most in {worst}; all layers are in report/quantization.json."
         return text
+
+    @property
+    def warning(self) -> str:
+        """One sentence if `edgefer verify` would fail on these images, "" if not."""
+        failed = [check for check in self.decisions if not check.passed]
+        if not failed:
+            return ""
+        which = f"{self.cost.candidate.scores.count:,} images of {self.bundle.card.measured_on}"
+        fix = next((check.fix for check in reversed(failed) if check.fix), "")
+        return f"`edgefer verify` would fail on these {which}: {failed[-1].subject}, {failed[-1].detail}{fix and f': {fix}'}."
 
 
 def convert(
@@ -175,7 +189,18 @@ def _publish(bundle: Bundle, work: Work, measured: Measured, out: Path, plan: Pl
     written = write_bundle(
         out, card, {form.value: content for form, content in files.items()} | {PARITY: vectors}, report
     )
-    return Converted(bundle=written, quantized=work.quantized, cost=cost, max_drop=plan.max_drop)
+    decisions = _decisions(measured.every_comparison(split, card.labels), work, plan)
+    return Converted(bundle=written, quantized=work.quantized, cost=cost, max_drop=plan.max_drop, decisions=decisions)
+
+
+def _decisions(comparisons: tuple[Comparison, ...], work: Work, plan: Plan) -> tuple[Check, ...]:
+    budget = Budget.of(MAX_DROP if plan.max_drop is None else plan.max_drop, MIN_AGREEMENT)
+
+    @cache
+    def int8_fix() -> str:
+        return WITH_QAT if not plan.aware and can_train_aware(work.trained) else IN_FLOAT
+
+    return tuple(judge(one, budget, int8_fix) for one in comparisons)
 
 
 def _lineage(card: ModelCard) -> Lineage:

@@ -116,6 +116,4 @@ def _drop(work: Work, network, tuner: Tuner) -> str:
     with tuner.progress.stage(f"Measuring the accuracy lost on {len(images):,} images"):
         before, after = (keras_logits(one, images.images) for one in (work.origin, network))
     reference = Answers(name="trained", form=Form.ORIGIN, logits=before)
-    cost = compare(reference, Answers(name="tuned", form=Form.TUNED, logits=after), images, work.card.labels)
-    low, high = cost.drop_interval
-    return f"drop {cost.drop:+.2f} points [{low:+.2f}, {high:+.2f}]"
+    return compare(reference, Answers(name="tuned", form=Form.TUNED, logits=after), images, work.card.labels).summary
