@@ -51,8 +51,10 @@ def lint(
 
     from edgefer import checks, console
     from edgefer.tflite.flatbuffer import parameter_bytes, quantization, read_model
+    from edgefer.tflite.layers import OPERATORS
     from edgefer.tflite.lint import lint as find
     from edgefer.tflite.lint import with_trial
+    from edgefer.tflite.portable import PORTABLE, unsupported
     from edgefer.tflite.titles import described
     from edgefer.tflite.trial import try_network
 
@@ -71,6 +73,8 @@ def lint(
             f"{file}: {described(network)}, {len(network.operators)} operators, "
             f"{parameter_bytes(network):,} bytes of parameters"
         )
+        if unsupported(network) and PORTABLE.keys() & findings.keys():
+            console.show(f"The C code of `edgefer export` has the operators {', '.join(OPERATORS)}.")
     checks.report(
         "",
         rows,
