@@ -126,6 +126,10 @@ class Bundle:
         """The sha256 of card.json. The card holds the hash of each file, so this one covers them all."""
         return hashlib.sha256(read_regular(self.path / CARD, MAX_CARD, error=BundleError)).hexdigest()
 
+    def __repr__(self) -> str:
+        forms = ", ".join(variant for variant in self.card.variants if variant != PARITY)
+        return f"<edgefer.Bundle {self.card.name}: {forms}; {self.path}>"
+
     def to_dict(self) -> dict:
         """Plain values: its path, hash and card."""
         return {"path": str(self.path), "sha256": self.hash, "card": self.card.to_dict()}
