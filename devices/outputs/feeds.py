@@ -10,6 +10,7 @@ from edgefer.devices.outputs.sink import Sink
 from edgefer.devices.sources.urls import redact
 from edgefer.errors import EdgeferError
 from edgefer.records import Frame
+from edgefer.text import counted
 
 DEPTH = 8  # frames: half a second of a camera, a few MB
 CLOSE_S = 10.0  # to finish a file; other sinks have their own close_s
@@ -78,7 +79,7 @@ class Feed(Sink):
             self.error = EdgeferError("its last results could not be written: they are lost")
             self._log(f"{self.name}: {self.error}.")
         elif self.dropped and self.sink.every_frame:
-            self._log(f"{self.name} was too slow: {self.dropped} frames were dropped.")
+            self._log(f"{self.name} was too slow: {counted(self.dropped, 'frame was', 'frames were')} dropped.")
 
     def _finish_file(self) -> None:
         """Wait for the thread, longer for a long file."""

@@ -8,6 +8,7 @@ import typer
 
 from edgefer.commands.inputs import AsJson, bundle_path
 from edgefer.errors import InputError
+from edgefer.text import counted
 
 if TYPE_CHECKING:
     from edgefer.checks import Check
@@ -70,7 +71,7 @@ def lint(
     rows = _each(findings[target], target, trials) if target else _overview(findings, trials)
     if not as_json:
         console.show(
-            f"{file}: {described(network)}, {len(network.operators)} operators, "
+            f"{file}: {described(network)}, {counted(len(network.operators), 'operator')}, "
             f"{parameter_bytes(network):,} bytes of parameters"
         )
         if unsupported(network) and PORTABLE.keys() & findings.keys():
@@ -147,10 +148,10 @@ def _overview(findings: "dict[str, tuple[Finding, ...]]", trials: dict) -> "list
     rows = []
     for name, found in findings.items():
         counts = {severity: sum(one.severity == severity for one in found) for severity in ("error", "warning")}
-        counted = ", ".join(f"{n} {severity}s" if n > 1 else f"{n} {severity}" for severity, n in counts.items() if n)
-        status = Status.PASS if not counted else Status.FAIL if nowhere and counts["error"] else Status.WARN
+        problems = ", ".join(counted(n, severity) for severity, n in counts.items() if n)
+        status = Status.PASS if not problems else Status.FAIL if nowhere and counts["error"] else Status.WARN
         tried = " (loaded and run here)" if name in trials and trials[name].runs is not None else ""
-        detail = ("would not run" if counts["error"] else "runs") + tried + (f": {counted}" if counted else "")
+        detail = ("would not run" if counts["error"] else "runs") + tried + (f": {problems}" if problems else "")
         lines = tuple(f"{one.severity} {one.rule}: {_where(one)}{one.what}; next: {one.next}" for one in found)
         rows.append(Check(subject=TITLES[name], status=status, detail=detail, examples=lines))
     return rows

@@ -12,6 +12,7 @@ from edgefer.commands.outputs import OutputFlags
 from edgefer.commands.run_flags import FaceFlags, Inputs, RuntimeFlags, SourceFlags, reader_options
 from edgefer.errors import IncompleteError, InputError
 from edgefer.options import ReaderOptions, Smoothing
+from edgefer.text import counted
 
 if TYPE_CHECKING:
     from edgefer.devices.outputs.stats import RunStats
@@ -169,13 +170,13 @@ def _log_what_was_seen(stats: "RunStats", source: "Source", options: ReaderOptio
         return
     stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in stats.stage_ms().items())
     console.log(
-        f"{_count(stats.frames, 'frame')} in {stats.seconds:.1f} s: {stats.fps:.1f} frames/s. Milliseconds per frame: {stages}"
+        f"{counted(stats.frames, 'frame')} in {stats.seconds:.1f} s: {stats.fps:.1f} frames/s. Milliseconds per frame: {stages}"
     )
     if not stats.faces:
         console.log(_no_face(options))
         return
     seen = ", ".join(f"{label} {count}" for label, count in sorted(stats.labels.items(), key=lambda item: -item[1]))
-    console.log(f"{_count(stats.faces, 'face')} in {_count(stats.frames_with_faces, 'frame')}: {seen}")
+    console.log(f"{counted(stats.faces, 'face')} in {counted(stats.frames_with_faces, 'frame')}: {seen}")
 
 
 def _no_face(options: ReaderOptions) -> str:
@@ -183,7 +184,3 @@ def _no_face(options: ReaderOptions) -> str:
     if options.min_face:
         size = f"measure at least {options.min_face} pixels (--min-face)"
     return f"No face was found: faces must look at the camera and {size}. --faces frame reads the centre of the frame."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
