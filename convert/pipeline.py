@@ -1,6 +1,8 @@
 """`edgefer convert`, from a trained bundle to a deployable one: slim, prune, quantize, export, judge, publish."""
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -88,7 +90,7 @@ def convert(
 
     dataset: what the network was trained on; the training split is for calibration and fine-tuning, held-out splits for
     measuring. work_dir: holds the checkpoints of fine-tuning, so that an interrupted conversion can continue; by default
-    a directory beside `out`, removed at the end. InputError if max_drop cannot be checked because the bundle does not
+    a directory beside `out`, removed at the end, or when interrupted before an epoch is finished. InputError if max_drop cannot be checked because the bundle does not
     hold its trained network.
     """
     if plan.max_drop is not None and origin_form(bundle.card) is None:
@@ -100,9 +102,36 @@ def convert(
         raise InputError(
             f"{dataset.name} has no {bundle.card.measured_on} split to measure on: name data that has one."
         )
-    tuner = Tuner(work_dir=work_dir or out.with_name(f".{out.name}.unfinished"), progress=progress, epochs=plan.epochs)
+    with contextlib.nullcontext(work_dir) if work_dir else _work_folder(out) as folder:
+        return _convert(bundle, dataset, plan, out, Tuner(work_dir=folder, progress=progress, epochs=plan.epochs))
+
+
+def unfinished(out: Path) -> Path | None:
+    """The folder from which an interrupted conversion to `out` continues; None if no epoch of it was finished."""
+    folder = _folder_beside(out)
+    return folder if any(folder.glob("*/ckpt-*.index")) else None
+
+
+def _folder_beside(out: Path) -> Path:
+    return out.with_name(f".{out.name}.unfinished")
+
+
+@contextlib.contextmanager
+def _work_folder(out: Path) -> Iterator[Path]:
+    """The folder for the checkpoints of fine-tuning. It stays only after an interruption that can be continued."""
+    folder = _folder_beside(out)
+    try:
+        yield folder
+    except BaseException:
+        if unfinished(out) is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _convert(bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, tuner: Tuner) -> Converted:
     works = [_shaped(work, plan, tuner) for work in _works(bundle, dataset)]
-    judged_on, stage = bundle.card.measured_on, progress.stage
+    judged_on, stage = bundle.card.measured_on, tuner.progress.stage
     with stage(f"Fitting the temperature of its scores on {judged_on}"):
         temperature, note = _temperature(works, judged_on)
         works = [steps.stamp(work, plan, temperature).noted(note) for work in works]
@@ -112,10 +141,7 @@ def convert(
     with stage(f"Measuring every form on {' and '.join(splits)}"):
         measured = measure(works, splits)
     with stage(f"Storing images and answers for its proof, and writing {out}"):
-        converted = _publish(bundle, works[0], measured, out, plan)
-    if work_dir is None:
-        shutil.rmtree(tuner.work_dir, ignore_errors=True)
-    return converted
+        return _publish(bundle, works[0], measured, out, plan)
 
 
 def _works(bundle: Bundle, dataset: Dataset) -> list[Work]:
