@@ -18,6 +18,7 @@ from edgefer.convert.measure import Measured, held_by, measure, networks
 from edgefer.convert.tune import Tuner
 from edgefer.convert.work import Plan, Quantized, Work
 from edgefer.errors import InputError
+from edgefer.files import beside
 from edgefer.lineage import is_retrained, origin_form
 from edgefer.options import MAX_DROP, MIN_AGREEMENT
 from edgefer.parity import make_vectors
@@ -108,18 +109,14 @@ def convert(
 
 def unfinished(out: Path) -> Path | None:
     """The folder from which an interrupted conversion to `out` continues; None if no epoch of it was finished."""
-    folder = _folder_beside(out)
+    folder = beside(out, "unfinished")
     return folder if any(folder.glob("*/ckpt-*.index")) else None
-
-
-def _folder_beside(out: Path) -> Path:
-    return out.with_name(f".{out.name}.unfinished")
 
 
 @contextlib.contextmanager
 def _work_folder(out: Path) -> Iterator[Path]:
     """The folder for the checkpoints of fine-tuning. It stays only after an interruption that can be continued."""
-    folder = _folder_beside(out)
+    folder = beside(out, "unfinished")
     try:
         yield folder
     except BaseException:
