@@ -246,7 +246,7 @@ class RunFolder:
         if not changed:
             return ""
         if before != now:
-            found = f"it had {counted(before, 'image')}, and has {now}"
+            found = f"it had {before} images, and has {now}"
         elif derived:
             found = f"the images are the same, but {derived} is not"
         else:
