@@ -19,8 +19,9 @@ MAX_MOMENTS = 15
 MAX_FACES = 10_000  # faces followed at a time; an untrusted file may have any number
 MAX_LABELS = 200
 MAX_TIME_S = 1e10
-GAP_S = 1.0  # after a longer absence a face begins another stretch
-ABSENT_S = 10.0  # a tracker never gives an id again after so long: its counting has restarted
+GAP_S = 1.0  # after a longer absence, of more than one frame, a face begins another stretch
+# A tracker never gives an id again after so long, in so many frames: its counting has restarted.
+ABSENT_S, ABSENT_FRAMES = 10.0, 10
 FIRST_IDS = 100  # remembered to see that
 
 Span = tuple[str, int]  # a source, and how often it had restarted
@@ -73,20 +74,21 @@ class Stretch:
 
 @dataclass
 class _Source:
-    """A source's last row, how often it had restarted, and when each of its first faces was last seen."""
+    """A source's last row, how often it had restarted, and the last row of each of its first faces."""
 
     last: Row
     starts: int = 0
-    seen_s: dict[int, float] = field(default_factory=dict)  # id -> time of its last row
+    seen: dict[int, Row] = field(default_factory=dict)  # by id
 
     def add(self, row: Row) -> None:
         """The next row. The clock does not tell a restart from a pause, or from a video that is read slowly; ids do."""
-        absent_s = row.time_s - self.seen_s.get(row.id, row.time_s)
-        if row.frame < self.last.frame or row.time_s < self.last.time_s or absent_s > ABSENT_S:
+        seen = self.seen.get(row.id, row)
+        absent = row.time_s - seen.time_s > ABSENT_S and row.frame - seen.frame > ABSENT_FRAMES
+        if row.frame < self.last.frame or row.time_s < self.last.time_s or absent:
             self.starts += 1
-            self.seen_s.clear()
+            self.seen.clear()
         if 0 < row.id <= FIRST_IDS:
-            self.seen_s[row.id] = row.time_s
+            self.seen[row.id] = row
         self.last = row
 
 
@@ -192,7 +194,8 @@ def _follow(
 ) -> None:
     """Continue the face's stretch, or end it and begin another."""
     going = stretches.get(face)
-    if going and going.first.label == row.label and row.time_s - going.last.time_s <= GAP_S:
+    near = going and (row.time_s - going.last.time_s <= GAP_S or row.frame == going.last.frame + 1)
+    if going and near and going.first.label == row.label:
         going.last = row
         going.score_sum += row.score
         going.rows += 1

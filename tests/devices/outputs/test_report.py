@@ -133,6 +133,13 @@ def test_a_folder_of_images_has_shares_of_all_and_no_timeline(make_frame, tmp_pa
     assert "<h2>4 images, read at" in page and "<svg" not in page and "Longest" not in page
 
 
+def test_a_time_lapse_is_one_run_with_moments_though_its_rows_are_far_apart(tmp_path):
+    rows = [f"2026-11-27T10:0{n},{n},{60 * n},2,0,0,9,9,happy,0.8,,0,0.8,0.1,0.1\n" for n in (0, 1, 2, 4, 5)]
+    (tmp_path / "run.csv").write_text(HEADER + "".join(rows))
+    (run,) = read_report(tmp_path / "run.csv").runs
+    assert sorted(moment.seconds for moment in run.moments) == [60, 120]
+
+
 def test_the_command_writes_the_page_beside_the_file(edgefer, saved):
     done = edgefer("report", saved)
     assert f"Wrote {saved.with_suffix('.html')}" in done.stdout and saved.with_suffix(".html").read_text().startswith(
