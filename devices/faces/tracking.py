@@ -168,7 +168,7 @@ class Tracker:
         """The time since the last frame, infinite if there is none of this source; and the time to forget a face."""
         same = self._last is not None and self._last[0] == frame.source
         gap_s = frame.time_s - self._last[1] if self._last and same else math.inf
-        usual_s = statistics.median(self._gaps_s) if self._gaps_s else 0.0
+        usual_s = statistics.median_low(self._gaps_s) if self._gaps_s else 0.0
         if 0 < gap_s < math.inf:
             self._gaps_s.append(gap_s)
         self._last = frame.source, frame.time_s
