@@ -95,7 +95,7 @@ class Reader:
             wanted = options.roi or options.min_face
             return RegionDetector(detector, options.roi, options.min_face) if wanted else detector
 
-        reader = cls(_classifier(bundle, options, rules), watched, options, log=log, stop=stop)
+        reader = cls(load_classifier(bundle, options, rules), watched, options, log=log, stop=stop)
         reader.reasons = reasons
         return reader
 
@@ -241,7 +241,7 @@ def as_image(image: Any) -> tuple[np.ndarray, str]:
     return (np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else np.ascontiguousarray(image)), ""
 
 
-def _classifier(bundle: Bundle, options: ReaderOptions, rules: Rules) -> Classifier:
+def load_classifier(bundle: Bundle, options: ReaderOptions, rules: Rules) -> Classifier:
     """The bundle's network with a watchdog, its stored answers verified."""
 
     def load(device: DeviceName, check: bool) -> Classifier:
