@@ -24,7 +24,8 @@ class Detector(Protocol):
 
 
 class WindowDetector(Detector, Protocol):
-    """A detector that can also search only near known faces, with the same results there as in the whole frame."""
+    """A detector that can also search only near known faces. Boxes there may differ by a few pixels from those in the whole
+    frame, of which a network sees more."""
 
     looks_near: bool
 
