@@ -64,6 +64,14 @@ def test_a_restart_within_seconds_is_another_run_even_if_its_first_face_comes_la
     assert [run.rows for run in read_report(file).runs] == [41, 31]
 
 
+def test_a_restart_whose_first_face_comes_soon_is_another_run_by_the_clock(write_runs):
+    assert [run.rows for run in read_report(write_runs([(10, 50, 1)], [(70, 90, 1)])).runs] == [41, 21]
+    file = write_runs([(10, 50, 1), (70, 90, 1)])
+    assert [run.rows for run in read_report(file).runs] == [62], "a slow disk cost the rows in between"
+    file.write_text(file.read_text().replace("2026-11-27", "someday"))
+    assert [run.rows for run in read_report(file).runs] == [62]
+
+
 @pytest.mark.parametrize("slowness", [1, 60, 1000])
 def test_a_run_without_a_face_for_long_is_one_run_however_slowly_it_is_read(write_runs, slowness):
     file = write_runs([(10, 50, 1), (300, 330, 2), (50000, 50030, 3)], slowness=slowness)
