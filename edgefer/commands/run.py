@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +47,17 @@ def run(
     - `edgefer run fer-small --camera 0 --serve 8000`
     - `edgefer run film.mp4 --csv out.csv && edgefer report out.csv`
     """
-    _run(run_options(inputs, source, faces, outputs, runtime))
+    _on_termination(_terminate)
+    try:
+        _run(run_options(inputs, source, faces, outputs, runtime))
+    except Terminated:
+        from edgefer import console
+
+        console.log("Stopped before the first frame.")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP while the run is being prepared: not a failure to a service manager, as it is none later."""
 
 
 def run_options(
@@ -87,7 +98,7 @@ def _run(options: RunOptions) -> None:
     damage: IncompleteError | None = None
     with reader.open_sources(options.sources, source_options) as source:
         stats = RunStats(skipped=lambda: source.skipped, on_frame=notifier.frame)
-        session = reader.session(live=source.live)
+        session = reader.session(live=source.live, stills=source.stills)
         settings, controls = _controls(reader, session, stats, stop, notifier)
         facts = RunFacts(
             source=source, card=reader.card, runtime=reader.classifier.network.runtime, bundle_hash=bundle.hash,
@@ -122,9 +133,17 @@ def _end_on_signals(stop: threading.Event, notifier) -> None:
         notifier.send(STOPPING="1")
 
     signal.signal(signal.SIGINT, end)
-    signal.signal(signal.SIGTERM, end)
+    _on_termination(end)
+
+
+def _on_termination(handler: Callable[[int, object], None]) -> None:
+    signal.signal(signal.SIGTERM, handler)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        signal.signal(signal.SIGHUP, end)
+        signal.signal(signal.SIGHUP, handler)
+
+
+def _terminate(number: int, at: object) -> None:
+    raise Terminated
 
 
 def _controls(reader: "Reader", session, stats: "RunStats", stop: threading.Event, notifier):

@@ -266,7 +266,7 @@ def test_haar_gives_equally_large_faces_in_the_same_order(person, monkeypatch):
 
 def test_cats_are_detected_with_their_own_cascade(edgefer, cat):
     done = edgefer("run", "fer-small", "--faces", "cat", "--source", cat, "--headless", "--json")
-    assert "not measured for haar-cat" in done.stderr and "--faces frame" in done.stderr
+    assert "not measured with the detector haar-cat" in done.stderr and "--faces frame" in done.stderr
     people = next(frame.image_bgr for frame, _ in drawn.scene(seconds=1, fps=1, size=(320, 240), people=1, seed=1))
     of_people, of_cats = HaarDetector(), HaarDetector(faces="cat")
     assert of_people.detect(people) != of_cats.detect(people)
