@@ -47,6 +47,15 @@ def quantization_aware(
         return Aware(int8=aware_to_int8(aware), network=_without_rounding(aware, model))
 
 
+def can_train_aware(model: "tf_keras.Model") -> bool:
+    """Whether quantization-aware training supports the network's layers and their order."""
+    try:
+        _with_rounding(fold_zscore(model), keep_zeros=False)
+    except RuntimeFault:
+        return False
+    return True
+
+
 def _with_rounding(model: "tf_keras.Model", *, keep_zeros: bool) -> "tf_keras.Model":
     tfmot = optimization_toolkit()
     try:

@@ -1,5 +1,6 @@
 """Question 2 of parity, whether the converted network makes the same decisions: the figures and the verdict."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +14,10 @@ from edgefer.metrics import confusion_matrix, mcnemar_p, paired_interval, per_cl
 from edgefer.options import MAX_DROP, MIN_AGREEMENT
 from edgefer.provenance import Cost
 from edgefer.train.data.dataset import Split
+
+WITH_QAT = "convert it again with --qat"
+IN_FLOAT = "convert it in float, with --no-int8 --float16"
+FROM_KERAS = "convert the bundle that was trained, or import the network's .keras or .h5 file and convert that"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +92,12 @@ class Comparison:
     worst_quanta: float | None
     flips: tuple[Flip, ...] = field(repr=False)
 
+    @property
+    def summary(self) -> str:
+        """The drop with its interval, and the agreement."""
+        low, high = self.drop_interval
+        return f"drop {self.drop:+.2f} points [{low:+.2f}, {high:+.2f}], agreement {self.agreement:.2%}"
+
     def cost(self, split: str) -> Cost:
         """The figures for the card."""
         return Cost(
@@ -160,6 +171,20 @@ def compare(
     )
 
 
+def pairs(keras: Sequence[Answers], forms: Sequence[Answers]) -> list[tuple[Answers, Answers, bool]]:
+    """What question 2 compares: (reference, candidate, whether weights were removed or trained in between).
+
+    keras: first the trained network, last the one that the TFLite forms were made from; it may be empty.
+    """
+    first = [*keras, *forms][0]
+    made_of = keras[-1] if keras else first
+    found = [(first, one, True) for one in keras[1:]]
+    found += [(made_of, one, False) for one in forms if one is not made_of]
+    if made_of is not first:
+        found += [(first, one, True) for one in forms]
+    return found
+
+
 def _figures(answers: Answers, labels: np.ndarray, choice: np.ndarray, classes: int) -> Figures:
     result = scores(labels, choice, classes)
     f1 = per_class(confusion_matrix(labels, choice, classes))[2]
@@ -170,8 +195,8 @@ def _figures(answers: Answers, labels: np.ndarray, choice: np.ndarray, classes: 
     )  # fmt: skip
 
 
-def judge(comparison: Comparison, budget: Budget) -> Check:
-    """Check a comparison against the budget.
+def judge(comparison: Comparison, budget: Budget, int8_fix: Callable[[], str] = lambda: WITH_QAT) -> Check:
+    """Check a comparison against the budget. int8_fix: what makes this network's int8 form more accurate; called on failure.
 
     It fails if even the favourable end of the 95% interval exceeds the budget, since chance does not explain that. If
     only the estimate exceeds it, the result is doubtful, and more images are needed. A network that gives every image
@@ -192,13 +217,14 @@ def judge(comparison: Comparison, budget: Budget) -> Check:
         status=status,
         detail=f"drop {comparison.drop:+.2f} points [{low:+.2f}, {high:+.2f}] (allowed {budget.max_drop:g}), "
         f"agreement {comparison.agreement:.2%} [{least:.1%}, {most:.1%}] (at least {needed:.0%}{reason}){note if constant else ''}",
-        fix=_fix(comparison) if status is Status.FAIL else "",
+        fix=_fix(comparison, int8_fix) if status is Status.FAIL else "",
     )
 
 
-def _fix(comparison: Comparison) -> str:
+def _fix(comparison: Comparison, int8_fix: Callable[[], str]) -> str:
     """How a conversion costs less; "" if nothing was rounded or trained, which should cost nothing."""
     if comparison.retrained:
         return "convert it again with more --epochs, or remove less with --prune or --slim"
-    accept = "convert it again with --qat, or accept more with --max-drop or --min-agreement"
-    return accept if comparison.candidate.form is Form.INT8 else ""
+    if comparison.candidate.form is not Form.INT8:
+        return ""
+    return ", or ".join(filter(None, (int8_fix(), "accept more with --max-drop or --min-agreement")))

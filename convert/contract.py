@@ -189,7 +189,10 @@ def describe(scale: tuple[str, Affine]) -> str:
     name, (factor, offset) = scale
     if name == "stated":  # or read from a file, with its rounding
         name = next((known for known, values in SCALES.items() if same_affine(values, scale[1], 1e-6)), name)
-    return f"pixels as {name}" if name in SCALES else f"pixels * {_numbers(factor)} + {_numbers(offset)}"
+    if name in SCALES:
+        return f"pixels as {name}"
+    added = f"- {-offset:.6g}" if isinstance(offset, float | int) and offset < 0 else f"+ {_numbers(offset)}"
+    return f"pixels * {_numbers(factor)} {added}"
 
 
 def _numbers(value: float | tuple[float, ...]) -> str:

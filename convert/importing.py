@@ -27,7 +27,7 @@ from edgefer.interpreter import Network
 from edgefer.options import Color
 from edgefer.parity import make_vectors
 from edgefer.provenance import Provenance
-from edgefer.text import printable
+from edgefer.text import counted, printable
 from edgefer.tflite.titles import form_title
 from edgefer.train import backend
 from edgefer.train.data.dataset import Dataset, Split, pool
@@ -136,7 +136,7 @@ def _settle(
     where = str(request.path)
     if known.color and (known.color is Color.GRAY) != (foreign.shape[2] == 1):
         raise InputError(
-            f"{where} takes images of {foreign.shape[2]} channel{'s' if foreign.shape[2] > 1 else ''}, not {known.color} ones: "
+            f"{where} takes images of {counted(foreign.shape[2], 'channel')}, not {known.color} ones: "
             f"{'state --color rgb or bgr' if foreign.shape[2] > 1 else 'leave --color out'}."
         )
     if known.labels and len(known.labels) != foreign.classes:
@@ -182,8 +182,7 @@ def _settle(
         return foreign.logits(images, contract.spec(*foreign.shape[:2]), contract.output)
 
     tried = [*open_ones, *_unstated(open_ones, known, foreign, labels)]
-    ways = "1 way" if len(tried) == 1 else f"{len(tried)} ways"
-    with request.progress.stage(f"Measuring {ways} to feed it on {len(split):,} images"):
+    with request.progress.stage(f"Measuring {counted(len(tried), 'way')} to feed it on {len(split):,} images"):
         measured = measure(tried, split, labels, ask)
     found = [one for one in measured if one.contract in open_ones]
     contract = choose(found, where)

@@ -10,9 +10,9 @@ from functools import partial
 
 import numpy as np
 
-from edgefer.bundle import Form
+from edgefer.bundle import TFLITE_VARIANTS, Form
 from edgefer.card import Scores
-from edgefer.convert.comparison import Answers, Comparison, compare
+from edgefer.convert.comparison import Answers, Comparison, compare, pairs
 from edgefer.convert.mediapipe import MediaPipeNetwork
 from edgefer.convert.work import Work
 from edgefer.interpreter import Network
@@ -43,6 +43,20 @@ class Measured:
         before = Answers(name="the trained network", form=origin, logits=logits[origin])
         after = Answers(name=form.value, form=form, logits=logits[form])
         return compare(before, after, self.splits[split], labels, retrained=retrained)
+
+    def every_comparison(self, split: str, labels: tuple[str, ...]) -> tuple[Comparison, ...]:
+        """The comparisons that `edgefer verify` will make of the new bundle on these images."""
+        answers = {
+            form: Answers(name=form.value, form=form, logits=found) for form, found in self.logits[split].items()
+        }
+        keras, tflite = (
+            [answers[form] for form in forms if form in answers]
+            for forms in ((Form.ORIGIN, Form.KERAS, Form.TUNED), (*reversed(TFLITE_VARIANTS), Form.MEDIAPIPE))
+        )
+        return tuple(
+            compare(before, after, self.splits[split], labels, retrained=retrained)
+            for before, after, retrained in pairs(keras, tflite)
+        )
 
 
 def measure(works: Sequence[Work], splits: Iterable[str], forms: Sequence[Form] = tuple(Form)) -> Measured:

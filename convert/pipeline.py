@@ -1,20 +1,26 @@
 """`edgefer convert`, from a trained bundle to a deployable one: slim, prune, quantize, export, judge, publish."""
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from edgefer.bundle import PARITY, Bundle, Form, write_bundle
 from edgefer.card import ModelCard
 from edgefer.checks import Check, status_if
 from edgefer.convert import steps
+from edgefer.convert.aware import can_train_aware
 from edgefer.convert.calibrate import calibrate
-from edgefer.convert.comparison import Comparison
+from edgefer.convert.comparison import IN_FLOAT, WITH_QAT, Budget, Comparison, judge
 from edgefer.convert.measure import Measured, held_by, measure, networks
 from edgefer.convert.tune import Tuner
 from edgefer.convert.work import Plan, Quantized, Work
 from edgefer.errors import InputError
+from edgefer.files import beside
 from edgefer.lineage import is_retrained, origin_form
+from edgefer.options import MAX_DROP, MIN_AGREEMENT
 from edgefer.parity import make_vectors
 from edgefer.progress import Progress
 from edgefer.provenance import Lineage
@@ -30,12 +36,13 @@ __all__ = ["Converted", "Plan", "convert"]
 @dataclass(frozen=True, kw_only=True)
 class Converted:
     """The new bundle; how int8 was made, if it was; what the deployed form lost against the trained network, and how much
-    was allowed."""
+    was allowed. decisions: question 2 of `edgefer verify`, on the held-out images."""
 
     bundle: Bundle
     quantized: Quantized | None
     cost: Comparison
     max_drop: float | None
+    decisions: tuple[Check, ...]
 
     @property
     def holds(self) -> bool:
@@ -66,6 +73,16 @@ class Converted:
             text += f" Rounding hurts most in {worst}; all layers are in report/quantization.json."
         return text
 
+    @property
+    def warning(self) -> str:
+        """One sentence if `edgefer verify` would fail on these images, "" if not."""
+        failed = [check for check in self.decisions if not check.passed]
+        if not failed:
+            return ""
+        which = f"{self.cost.candidate.scores.count:,} images of {self.bundle.card.measured_on}"
+        fix = next((check.fix for check in reversed(failed) if check.fix), "")
+        return f"`edgefer verify` would fail on these {which}: {failed[-1].subject}, {failed[-1].detail}{fix and f': {fix}'}."
+
 
 def convert(
     bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, progress: Progress, *, work_dir: Path | None = None
@@ -74,7 +91,7 @@ def convert(
 
     dataset: what the network was trained on; the training split is for calibration and fine-tuning, held-out splits for
     measuring. work_dir: holds the checkpoints of fine-tuning, so that an interrupted conversion can continue; by default
-    a directory beside `out`, removed at the end. InputError if max_drop cannot be checked because the bundle does not
+    a directory beside `out`, removed at the end, or when interrupted before an epoch is finished. InputError if max_drop cannot be checked because the bundle does not
     hold its trained network.
     """
     if plan.max_drop is not None and origin_form(bundle.card) is None:
@@ -86,9 +103,32 @@ def convert(
         raise InputError(
             f"{dataset.name} has no {bundle.card.measured_on} split to measure on: name data that has one."
         )
-    tuner = Tuner(work_dir=work_dir or out.with_name(f".{out.name}.unfinished"), progress=progress, epochs=plan.epochs)
+    with contextlib.nullcontext(work_dir) if work_dir else _work_folder(out) as folder:
+        return _convert(bundle, dataset, plan, out, Tuner(work_dir=folder, progress=progress, epochs=plan.epochs))
+
+
+def unfinished(out: Path) -> Path | None:
+    """The folder from which an interrupted conversion to `out` continues; None if no epoch of it was finished."""
+    folder = beside(out, "unfinished")
+    return folder if any(folder.glob("*/ckpt-*.index")) else None
+
+
+@contextlib.contextmanager
+def _work_folder(out: Path) -> Iterator[Path]:
+    """The folder for the checkpoints of fine-tuning. It stays only after an interruption that can be continued."""
+    folder = beside(out, "unfinished")
+    try:
+        yield folder
+    except BaseException:
+        if unfinished(out) is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _convert(bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, tuner: Tuner) -> Converted:
     works = [_shaped(work, plan, tuner) for work in _works(bundle, dataset)]
-    judged_on, stage = bundle.card.measured_on, progress.stage
+    judged_on, stage = bundle.card.measured_on, tuner.progress.stage
     with stage(f"Fitting the temperature of its scores on {judged_on}"):
         temperature, note = _temperature(works, judged_on)
         works = [steps.stamp(work, plan, temperature).noted(note) for work in works]
@@ -98,10 +138,7 @@ def convert(
     with stage(f"Measuring every form on {' and '.join(splits)}"):
         measured = measure(works, splits)
     with stage(f"Storing images and answers for its proof, and writing {out}"):
-        converted = _publish(bundle, works[0], measured, out, plan)
-    if work_dir is None:
-        shutil.rmtree(tuner.work_dir, ignore_errors=True)
-    return converted
+        return _publish(bundle, works[0], measured, out, plan)
 
 
 def _works(bundle: Bundle, dataset: Dataset) -> list[Work]:
@@ -175,7 +212,18 @@ def _publish(bundle: Bundle, work: Work, measured: Measured, out: Path, plan: Pl
     written = write_bundle(
         out, card, {form.value: content for form, content in files.items()} | {PARITY: vectors}, report
     )
-    return Converted(bundle=written, quantized=work.quantized, cost=cost, max_drop=plan.max_drop)
+    decisions = _decisions(measured.every_comparison(split, card.labels), work, plan)
+    return Converted(bundle=written, quantized=work.quantized, cost=cost, max_drop=plan.max_drop, decisions=decisions)
+
+
+def _decisions(comparisons: tuple[Comparison, ...], work: Work, plan: Plan) -> tuple[Check, ...]:
+    budget = Budget.of(MAX_DROP if plan.max_drop is None else plan.max_drop, MIN_AGREEMENT)
+
+    @cache
+    def int8_fix() -> str:
+        return WITH_QAT if not plan.aware and can_train_aware(work.trained) else IN_FLOAT
+
+    return tuple(judge(one, budget, int8_fix) for one in comparisons)
 
 
 def _lineage(card: ModelCard) -> Lineage:

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgefer.bundle import TFLITE_VARIANTS, Bundle, Form
 from edgefer.checks import Check, Status
-from edgefer.convert.comparison import Answers, Comparison, compare
+from edgefer.convert.comparison import Answers, Comparison, compare, pairs
 from edgefer.convert.mediapipe import MediaPipeNetwork
 from edgefer.errors import BundleError
 from edgefer.interpreter import LOGITS, Network, RuntimeOptions
@@ -60,7 +60,7 @@ def prove(
     forms, spread = _tflite_answers(bundle, images, runtimes, reference_kernels, progress)
     cost = tuple(
         compare(before, after, images, card.labels, retrained=retrained)
-        for before, after, retrained in _pairs(keras, forms)
+        for before, after, retrained in pairs(keras, forms)
     )
     return Proof(images=images, origin=_origin(bundle), cost=cost, spread=spread)
 
@@ -103,17 +103,6 @@ def _keras_answers(bundle: Bundle, images: Split) -> list[Answers]:
         logits = keras_logits(load_keras(bundle, form), images.images)
         found.append(Answers(name=form.value, form=form, logits=logits, temperature=bundle.card.temperature))
     return found
-
-
-def _pairs(keras: list[Answers], forms: list[Answers]) -> list[tuple[Answers, Answers, bool]]:
-    """(reference, candidate, whether weights were removed or trained in between)."""
-    first = [*keras, *forms][0]
-    made_of = keras[-1] if keras else first  # what the TFLite forms were made from
-    pairs = [(first, one, True) for one in keras[1:]]
-    pairs += [(made_of, one, False) for one in forms if one is not made_of]
-    if made_of is not first:
-        pairs += [(first, one, True) for one in forms]
-    return pairs
 
 
 def _tflite_answers(

@@ -23,6 +23,7 @@ from edgefer.errors import RuntimeFault
 from edgefer.interpreter import Network
 from edgefer.preprocess import to_float
 from edgefer.quiet import quiet
+from edgefer.text import counted
 from edgefer.tflite.flatbuffer import read_model
 from edgefer.train.backend import tensorflow
 from edgefer.train.evaluate import keras_logits
@@ -102,11 +103,11 @@ def _ways(work: Work, plan: Plan, tuner: Tuner) -> Iterator[tuple[str, Callable[
     if not plan.aware:
         counts = (CALIBRATION_IMAGES, *(OTHER_CALIBRATIONS if controlled else ()))
         for count in dict.fromkeys(min(count, len(train)) for count in counts):
-            yield f"int8 calibrated on {count} training images", partial(calibrated, count)
+            yield f"int8 calibrated on {counted(count, 'training image')}", partial(calibrated, count)
     if plan.aware or controlled:
         task = tuner.task("aware", work.tuned, work.card, work.dataset, work.origin)
         kept = "prune-preserving " if plan.sparsity else ""
-        yield f"int8 by {kept}quantization-aware training, {task.epochs} epochs", partial(trained, task)
+        yield f"int8 by {kept}quantization-aware training, {counted(task.epochs, 'epoch')}", partial(trained, task)
 
 
 def worst_layers(model: "tf_keras.Model", calibration: np.ndarray) -> tuple[LayerError, ...]:

@@ -7,7 +7,7 @@ from edgefer.bundle import Bundle, Form, made_from, new_directory
 from edgefer.checks import Check
 from edgefer.convert.extras import Added, Extras, add_extras
 from edgefer.convert.faces import convert_faces
-from edgefer.convert.pipeline import Converted, convert
+from edgefer.convert.pipeline import Converted, convert, unfinished
 from edgefer.convert.slim import why_not
 from edgefer.convert.work import Plan
 from edgefer.errors import EdgeferError, InputError
@@ -86,8 +86,14 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
         try:
             converted = convert(source, dataset, request.plan, target, progress)
         except KeyboardInterrupt:
+            kept = unfinished(target)
             raise EdgeferError(
-                f"Stopped; {source.path} is unchanged, and finished epochs of fine-tuning are kept: the same command continues."
+                f"Stopped; {source.path} is unchanged, and "
+                + (
+                    f"{kept} holds the finished epochs: the same command continues."
+                    if kept
+                    else "nothing is left behind."
+                )
             ) from None
         made = converted.bundle
     made, added = add_extras(request.extras, made, progress)

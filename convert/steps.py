@@ -13,6 +13,7 @@ from edgefer.convert.search import search_int8
 from edgefer.convert.slim import slim as remove_filters
 from edgefer.convert.tune import Tuner, tune
 from edgefer.convert.work import Plan, Quantized, Work
+from edgefer.text import counted
 from edgefer.tflite.metadata import with_metadata
 from edgefer.train.evaluate import keras_logits
 from edgefer.train.networks import keras_bytes
@@ -30,7 +31,7 @@ def slim(work: Work, plan: Plan, tuner: Tuner) -> Work:
     network = copy_of(slimmed.network)
     step = (
         f"slim to {slimmed.recipe.model.layers}, {slimmed.multiply_adds_before / 1e6:.1f} to "
-        f"{slimmed.multiply_adds / 1e6:.1f} million multiply-adds, {task.epochs} epochs of fine-tuning: {_drop(work, network, tuner)}"
+        f"{slimmed.multiply_adds / 1e6:.1f} million multiply-adds, {counted(task.epochs, 'epoch')} of fine-tuning: {_drop(work, network, tuner)}"
     )
     before = work.card.provenance
     changes = {"recipe": slimmed.recipe.model_dump(mode="json"), "steps": (*before.steps, step)}
@@ -45,7 +46,7 @@ def prune(work: Work, plan: Plan, tuner: Tuner) -> Work:
         return work
     task = tuner.task(f"prune-{plan.sparsity:g}", work.tuned, work.card, work.dataset, work.origin)
     network = prune_weights(work.tuned, plan.sparsity, task)
-    note = f"prune to {measured_sparsity(network):.0%} zeros, {task.epochs} epochs of fine-tuning: {_drop(work, network, tuner)}"
+    note = f"prune to {measured_sparsity(network):.0%} zeros, {counted(task.epochs, 'epoch')} of fine-tuning: {_drop(work, network, tuner)}"
     return work.noted(note, tuned=network)
 
 
@@ -116,6 +117,4 @@ def _drop(work: Work, network, tuner: Tuner) -> str:
     with tuner.progress.stage(f"Measuring the accuracy lost on {len(images):,} images"):
         before, after = (keras_logits(one, images.images) for one in (work.origin, network))
     reference = Answers(name="trained", form=Form.ORIGIN, logits=before)
-    cost = compare(reference, Answers(name="tuned", form=Form.TUNED, logits=after), images, work.card.labels)
-    low, high = cost.drop_interval
-    return f"drop {cost.drop:+.2f} points [{low:+.2f}, {high:+.2f}]"
+    return compare(reference, Answers(name="tuned", form=Form.TUNED, logits=after), images, work.card.labels).summary

@@ -75,8 +75,7 @@ class Attempt:
     network: "tf_keras.Model | None" = None
 
     def __str__(self) -> str:
-        drop, (low, high) = self.comparison.drop, self.comparison.drop_interval
-        return f"{self.way}: drop {drop:+.2f} points [{low:+.2f}, {high:+.2f}]"
+        return f"{self.way}: {self.comparison.summary}"
 
 
 @dataclass(frozen=True, kw_only=True)

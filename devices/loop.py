@@ -10,7 +10,9 @@ from edgefer.devices.outputs.sink import Sink
 from edgefer.devices.outputs.stats import RunStats
 from edgefer.devices.session import Detected, Session
 from edgefer.devices.threads import HANG_S, Prefetch
+from edgefer.errors import IncompleteError, RegionError
 from edgefer.records import Frame
+from edgefer.text import counted
 
 STAGES = ("capture", "detect", "crop", "classify", "output")
 FRAMES_AHEAD = 2  # of a file, to be read ahead
@@ -85,18 +87,18 @@ def _detected(
     stack: ExitStack,
 ) -> Iterable[tuple[Detected, Stopwatch]]:
     """Each frame with its faces, in separate threads if `overlap`; `stack` closes them."""
-    captured: Iterable = _captured(source)
+    captured: Iterable = captured_from(source)
     if overlap and not getattr(source, "live", False):  # a live source only delivers the newest frame
         captured = Prefetch(captured, room=FRAMES_AHEAD, limit_s=limit_s, name="The source", stop=stop)
         stack.callback(captured.close)
-    located: Iterable = _located(captured, session)
+    located: Iterable = located_in(captured, session)
     if overlap:
         located = Prefetch(located, stop=stop)
         stack.callback(located.close)
     return located
 
 
-def _captured(source: Iterable[Frame]) -> Iterator[tuple[Frame, Stopwatch]]:
+def captured_from(source: Iterable[Frame]) -> Iterator[tuple[Frame, Stopwatch]]:
     watch = Stopwatch()
     for frame in source:
         watch.lap("capture")
@@ -104,12 +106,28 @@ def _captured(source: Iterable[Frame]) -> Iterator[tuple[Frame, Stopwatch]]:
         watch = Stopwatch()
 
 
-def _located(captured: Iterable[tuple[Frame, Stopwatch]], session: Session) -> Iterator[tuple[Detected, Stopwatch]]:
+def located_in(captured: Iterable[tuple[Frame, Stopwatch]], session: Session) -> Iterator[tuple[Detected, Stopwatch]]:
+    """Each frame with its faces. RegionError for one outside of --roi; of images, the others are searched, and
+    IncompleteError is raised after the last one."""
+    refused: list[RegionError] = []
+    searched = False
     for frame, watch in captured:
         watch.start()
-        detected = session.detect(frame)
+        try:
+            detected = session.detect(frame)
+        except RegionError as error:
+            if not session.stills:
+                raise
+            refused.append(error)
+            continue
+        searched = True
         watch.lap("detect")
         yield detected, watch
+    if refused and not searched:
+        raise refused[0]
+    if refused:
+        count = counted(len(refused), "image was", "images were")
+        raise IncompleteError(f"{refused[0]} {count} not searched; the results of the others are kept.")
 
 
 def _ended(sinks: list[Sink]) -> bool:

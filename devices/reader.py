@@ -21,6 +21,7 @@ from edgefer.devices.faces.choice import Choice, automatic, own, yunet
 from edgefer.devices.faces.detectors import Detector, FrameDetector, HaarDetector, RegionDetector
 from edgefer.devices.faces.pair import PairOptions, refuse_pair
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
+from edgefer.devices.loop import captured_from, located_in
 from edgefer.devices.session import Session
 from edgefer.devices.sources.cameras import LiveOptions, is_camera, open_camera, open_source
 from edgefer.devices.sources.captures import DEFAULT_CAPTURE, CaptureOptions
@@ -94,7 +95,7 @@ class Reader:
             wanted = options.roi or options.min_face
             return RegionDetector(detector, options.roi, options.min_face) if wanted else detector
 
-        reader = cls(_classifier(bundle, options, rules), watched, options, log=log, stop=stop)
+        reader = cls(load_classifier(bundle, options, rules), watched, options, log=log, stop=stop)
         reader.reasons = reasons
         return reader
 
@@ -146,7 +147,8 @@ class Reader:
         source: a camera's number, "csi", a video, image or folder, a URL, "gst:PIPELINE" or "builtin"; or a list of them,
         read at once. settings: fields of SourceOptions, such as `playback=Playback(loop=True)` from edgefer.devices.sources.playback. Live sources give their newest frame, files every one; they are read
         in a separate thread. The source is opened when the first frame is requested: SourceError if that fails, and
-        IncompleteError after the last frame of a damaged video.
+        IncompleteError after the last frame of a damaged video, or of images of which some are outside
+        of the region.
 
         >>> import edgefer
         >>> frames = edgefer.load("fer-nano").watch("builtin")
@@ -163,14 +165,14 @@ class Reader:
     def _watch(self, sources: Sequence[Any], settings: dict[str, Any]) -> Iterator[Frame]:
         options = as_record(SourceOptions, settings)
         opened = self.open_sources([str(one) for one in sources], options)
-        session = self.session(live=opened.live)
+        session = self.session(live=opened.live, stills=opened.stills)
         limit_s = None if opened.live or options.playback.realtime else HANG_S
         with opened, closing(Prefetch(opened, limit_s=limit_s, name="The source")) as frames:
-            for frame in frames:
-                yield session.read(session.detect(frame))
+            for detected, _ in located_in(captured_from(frames), session):
+                yield session.read(detected)
 
-    def session(self, *, live: bool = False) -> Session:
-        """The Session of one run. live: adapt the detection rate to this board's speed."""
+    def session(self, *, live: bool = False, stills: bool = False) -> Session:
+        """The Session of one run. live: adapt the detection rate to this board's speed. stills: see Session."""
         return Session(
             self.classifier,
             self.detector,
@@ -178,6 +180,7 @@ class Reader:
             reject=self.options.reject,
             target_fps=self.options.target_fps or (this_board().target_fps if live else None),
             follow=self.options.follow,
+            stills=stills,
         )
 
     def detectors(self) -> dict[str, Callable[[], Detector]]:
@@ -238,7 +241,7 @@ def as_image(image: Any) -> tuple[np.ndarray, str]:
     return (np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else np.ascontiguousarray(image)), ""
 
 
-def _classifier(bundle: Bundle, options: ReaderOptions, rules: Rules) -> Classifier:
+def load_classifier(bundle: Bundle, options: ReaderOptions, rules: Rules) -> Classifier:
     """The bundle's network with a watchdog, its stored answers verified."""
 
     def load(device: DeviceName, check: bool) -> Classifier:

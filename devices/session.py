@@ -7,7 +7,7 @@ from edgefer.devices.faces.detectors import Detector, described
 from edgefer.devices.faces.quality import quality_fault
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother, Preset
 from edgefer.devices.faces.tracking import Tracker
-from edgefer.errors import InputError
+from edgefer.errors import RegionError
 from edgefer.interpreter import Classifier
 from edgefer.preprocess import face_pixels
 from edgefer.records import Detection, Face, Frame
@@ -30,7 +30,8 @@ class Session:
     `detect` and `read` may be called in two threads, each with frames in order.
 
     smooth, reject: see LabelSmoother. target_fps: detect faces only as often as this rate allows, and track them in
-    between; None detects in every frame. follow: search only every `follow`th frame in full.
+    between; None detects in every frame. follow: search only every `follow`th frame in full. stills: the frames are
+    independent images.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class Session:
         reject: float = 0.0,
         target_fps: float | None = None,
         follow: int = 1,
+        stills: bool = False,
     ):
         self.classifier = classifier
         self.use(detector)
-        self.target_fps, self.follow = target_fps, follow
+        self.target_fps, self.follow, self.stills = target_fps, follow, stills
         self._smooth, self._reject = smooth, reject
         self._trackers: dict[int, Tracker] = {}
         self._smoothers: dict[int, LabelSmoother] = {}
@@ -64,7 +66,7 @@ class Session:
     def detect(self, frame: Frame) -> Detected:
         """The faces of a frame, with the ids they had in the previous frame.
 
-        InputError, with the name of its source, for a frame that the detector cannot search.
+        RegionError, with the name of its source, for a frame outside of the region to be searched.
         """
         detector, description = self._in_use
         if frame.stream not in self._trackers:
@@ -73,8 +75,8 @@ class Session:
         tracker.use(detector)
         try:
             detections = tracker.follow(frame)
-        except InputError as error:
-            raise type(error)(f"{frame.source}: {error}" if frame.source else str(error)) from None
+        except RegionError as error:
+            raise RegionError(f"{frame.source}: {error}" if frame.source else str(error)) from None
         return Detected(frame=frame, detections=detections, detector=detector.name, described=description)
 
     def read(self, detected: Detected, lap: Callable[[str], None] = lambda stage: None) -> Frame:

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from edgefer.card import ModelCard, Task, Variant, parse_card
 from edgefer.errors import BundleError, EdgeferError
-from edgefer.files import MAX_CARD, MAX_NETWORK, read_regular, regular_size, with_name_of_its_own
+from edgefer.files import MAX_CARD, MAX_NETWORK, beside, read_regular, regular_size, with_name_of_its_own
 from edgefer.scratch import locked_directory, remove_abandoned
 
 CARD = "card.json"
@@ -125,6 +125,10 @@ class Bundle:
     def hash(self) -> str:
         """The sha256 of card.json. The card holds the hash of each file, so this one covers them all."""
         return hashlib.sha256(read_regular(self.path / CARD, MAX_CARD, error=BundleError)).hexdigest()
+
+    def __repr__(self) -> str:
+        forms = ", ".join(variant for variant in self.card.variants if variant != PARITY)
+        return f"<edgefer.Bundle {self.card.name}: {forms}; {self.path}>"
 
     def to_dict(self) -> dict:
         """Plain values: its path, hash and card."""
@@ -226,7 +230,7 @@ def write_bundle(path: Path, card: ModelCard, files: Mapping[str, bytes], report
 def staging_directory(path: Path) -> Iterator[Path]:
     """A temporary directory beside `path`, to be renamed when complete, removed at the end. Those of killed processes for
     the same path, whose locks are no longer held, are removed too."""
-    prefix = f".{path.name}.staging-"
+    prefix = beside(path, "staging-").name
     with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path.parent, prefix)
@@ -262,7 +266,7 @@ def _write(path: Path, content: bytes) -> None:
     if path.exists() and not path.is_file():  # renaming over a device as root would replace it
         raise OSError(errno.EINVAL, "it is a folder or a device")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{threading.get_native_id()}.partial")  # another process may write it, too
+    partial = beside(path, f"{threading.get_native_id()}.partial")  # another process may write it, too
     # In an untrusted bundle it may be a link to another place, or a FIFO, which would block.
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import io
 import os
-import signal
 import sys
 import threading
 from typing import Annotated
@@ -51,9 +50,6 @@ def main() -> None:
     if sys.platform == "win32":
         sys.exit("edgefer: Windows is not supported: use Linux, which WSL provides (wsl --install).")
     _repair_streams()
-    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: unfinished files are removed
-        if signal.getsignal(number) == signal.SIG_DFL:  # SIGHUP is ignored under nohup
-            signal.signal(number, signal.default_int_handler)
     code = _run()
     if any(thread.daemon for thread in threading.enumerate()):
         # A camera, detector or sink hangs. Python would end its thread in the middle of C++ code, which aborts the

@@ -9,6 +9,7 @@
         ├── RecipeError              a training recipe or one of its fields
         ├── BundleError              a bundle, its card or one of its files
         ├── ImageError               an image file
+        ├── RegionError              a region outside of the image to be searched
         └── SourceError              a camera, video, image or sink
 
 A message says what is wrong, which value it was, and what to do next.
@@ -45,6 +46,10 @@ class DataError(InputError):
 
 class ImageError(InputError):
     """An image file that cannot be read; the sentence begins with its path."""
+
+
+class RegionError(InputError):
+    """A region outside of the image to be searched; another image may be larger."""
 
 
 class RecipeError(InputError):

@@ -3,6 +3,7 @@ a path is writable."""
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 import tempfile
@@ -15,6 +16,7 @@ from edgefer.text import printable
 
 MAX_CARD = 1 << 20  # bytes
 MAX_JSON = 64 << 20
+MAX_BESIDE = 100  # bytes of a name
 MAX_NETWORK = 1 << 30  # of a .tflite, .keras or .npz file
 
 
@@ -82,9 +84,17 @@ def read_member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     raise ValueError(f"unpacks to more than {limit:,} bytes")
 
 
+def beside(path: Path, ending: str) -> Path:
+    """A hidden name beside `path`, for what will be renamed to it. A long name is replaced by its hash, since file systems
+    limit names to 255 bytes."""
+    name = os.fsencode(path.name)
+    return path.parent / f".{path.name if len(name) <= MAX_BESIDE else hashlib.sha256(name).hexdigest()}.{ending}"
+
+
 def check_writable(path: Path, option: str = "--out") -> None:
     """InputError unless a file or directory can be written at `path`, whose parents may not exist yet. Leaves no files."""
-    place = next((one for one in (path.parent, *path.parent.parents) if one.exists()), Path("."))
+    parents = (path.parent, *path.parent.parents)
+    place = next((one for one in parents if os.path.exists(one)), Path("."))  # Path.exists raises for a long name
     try:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             mode = path.stat().st_mode  # raises for a NUL in the name, or a name that is too long
@@ -92,6 +102,9 @@ def check_writable(path: Path, option: str = "--out") -> None:
                 place = path
             elif not stat.S_ISREG(mode):
                 raise OSError(errno.EINVAL, "it is a device")
+        for name in set(path.parts) - set(place.parts):  # of folders that do not exist yet, too
+            with contextlib.suppress(FileNotFoundError):
+                (place / name).lstat()
         with tempfile.TemporaryFile(dir=place) as probe:
             probe.write(b"\0")
     except (OSError, ValueError) as trouble:  # ValueError: a NUL in the name

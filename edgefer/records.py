@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from html import escape
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -123,8 +123,31 @@ class Face:
         } | ({"unsure": self.unsure} if self.unsure else {})
 
 
+class _Shared:
+    """Results that several threads share. Not fields of the dataclass: `asdict` cannot copy a lock."""
+
+    _kept: dict[str, Any]
+    _keeping: threading.Lock
+
+    def __new__(cls, *args: Any, **settings: Any) -> Self:
+        made = super().__new__(cls)
+        made.__dict__.update(_kept={}, _keeping=threading.Lock())  # a frozen dataclass has no setattr
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the lock, which cannot be copied or sent to another process."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_kept", "_keeping")}
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """The result of `make`, computed once per `key`, so that sinks in several threads share one annotated image."""
+        with self._keeping:
+            if key not in self._kept:
+                self._kept[key] = make()
+            return self._kept[key]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Frame:
+class Frame(_Shared):
     """One image of a source, and its faces once they have been read. Shared by the sinks, so it must not be modified.
 
     index: its number in its source, from 0. time_s: seconds since the source began, by the source's own time stamps.
@@ -144,15 +167,6 @@ class Frame:
     changed: bool = False
     stream: int = 0
     detector: str = ""
-    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
-    _keeping: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the lock, which cannot be copied or sent to another process."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_kept", "_keeping")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _kept={}, _keeping=threading.Lock())
 
     def __iter__(self) -> Iterator[Face]:
         return iter(self.faces)
@@ -162,13 +176,6 @@ class Frame:
 
     def __getitem__(self, place: int) -> Face:
         return self.faces[place]
-
-    def once(self, key: str, make: Callable[[], T]) -> T:
-        """The result of `make`, computed once per `key`, so that sinks in several threads share one annotated image."""
-        with self._keeping:
-            if key not in self._kept:
-                self._kept[key] = make()
-            return self._kept[key]
 
     def to_dict(self) -> dict[str, Any]:
         """As in JSON lines: frame, time_s, source if it has a name, detector, and the faces as from Face.to_dict()."""

@@ -44,6 +44,11 @@ def own_word(word: str, labels: Collection[str]) -> str:
     return word
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun, and a verb if it has one: "1 epoch", "2 epochs", "1 file is", "2 files are"."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def safe_name(text: str) -> str:
     """`text` for use in a file name: letters, digits, "_" and "-", at most 40."""
     return re.sub(r"[^\w-]+", "_", text)[:40]

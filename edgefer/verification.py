@@ -72,6 +72,9 @@ class Verification:
     def __getitem__(self, place: int) -> Check:
         return self.checks[place]
 
+    def __repr__(self) -> str:
+        return f"<edgefer.Verification of {self.bundle.card.name}: {self}>"
+
     def __str__(self) -> str:
         return summary(self.checks)
 

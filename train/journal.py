@@ -9,6 +9,7 @@ from pathlib import Path
 from edgefer.bundle import write_file
 from edgefer.errors import DataError, EdgeferError
 from edgefer.progress import SILENT, Epoch, Progress
+from edgefer.text import counted
 from edgefer.train.backend import tensorflow
 from edgefer.train.checksums import Checksums
 from edgefer.train.history import history_bytes, read_history, write_history
@@ -68,7 +69,7 @@ class Journal:
         if weights_lost:
             self.first_with_weights = done + 1
             progress.log(
-                f"{self.folder.best_weights} is damaged or missing: the best weights of the first {done} epochs are lost, and the best "
+                f"{self.folder.best_weights} is damaged or missing: the best weights of the first {counted(done, 'epoch')} are lost, and the best "
                 "of those that follow will be kept."
             )
         return done

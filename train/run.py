@@ -15,6 +15,7 @@ from pathlib import Path
 from edgefer.bundle import CARD, TRAINING, write_file
 from edgefer.errors import DataError, EdgeferError, InputError
 from edgefer.files import MAX_CARD, read_regular
+from edgefer.text import counted
 from edgefer.train.history import read_history
 
 STALE_S = 24 * 3600  # age of a temporary file whose process must have been killed
@@ -277,7 +278,7 @@ def unfinished_run(runs: Path = Path("runs")) -> RunFolder:
 def _done(run: RunFolder) -> str:
     """How far a training is, such as "2 stages, 7 epochs"."""
     if run.finds_faces:
-        return f"{max([0, *run.training.checkpoint_numbers()])} checkpoints"
+        return counted(max([0, *run.training.checkpoint_numbers()]), "checkpoint")
     stages = run.stages()
     finished = sum(stage.finished for stage in stages)
     current = next((stage for stage in stages if not stage.finished), run)
@@ -285,4 +286,4 @@ def _done(run: RunFolder) -> str:
         epochs = len(read_history(current.training.history))
     except (OSError, ValueError, KeyError, TypeError):
         epochs = 0
-    return f"{finished} stages, {epochs} epochs" if stages else f"{epochs} epochs"
+    return f"{counted(finished, 'stage')}, {counted(epochs, 'epoch')}" if stages else counted(epochs, "epoch")

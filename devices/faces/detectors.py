@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from edgefer.devices.faces.canvas import MAX_SIDE
-from edgefer.errors import InputError, MissingDependency
+from edgefer.errors import MissingDependency, RegionError
 from edgefer.records import Box, Detection
 
 HAAR_SIDE = 24  # pixels: the smallest face that the cascades find
@@ -24,7 +24,8 @@ class Detector(Protocol):
 
 
 class WindowDetector(Detector, Protocol):
-    """A detector that can also search only near known faces, with the same results there as in the whole frame."""
+    """A detector that can also search only near known faces. Boxes there may differ by a few pixels from those in the whole
+    frame, of which a network sees more."""
 
     looks_near: bool
 
@@ -135,7 +136,7 @@ class RegionDetector:
             left, top, width, height = self._roi
             image_bgr = np.ascontiguousarray(image_bgr[top : top + height, left : left + width])
             if not image_bgr.size:
-                raise InputError(
+                raise RegionError(
                     f"The region {left},{top},{width}x{height} is outside of the frame: name one within it."
                 )
         inside = near and [(x0 - left, y0 - top, x1 - left, y1 - top) for x0, y0, x1, y1 in near]

@@ -1,7 +1,9 @@
 """Keeps each face's id from frame to frame, and moves its box in frames without detection."""
 
 import math
+import statistics
 import time
+from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -17,8 +19,11 @@ MAX_SHIFT = 1.0  # of a face's side: how far away a lost face may reappear
 MIN_HITS = 2  # consecutive detections before a new face is shown: a cascade's false positives last one frame
 MAX_MISSES = 3  # consecutive detections without a face before it is lost
 FOLLOW_S = 0.6  # how long a face is tracked without being detected
-# A lost face that is found again sooner keeps its id; after a longer gap between frames, tracking restarts.
+# A lost face that is found again sooner keeps its id; after a longer gap between frames, tracking restarts. Of a source
+# whose frames are far apart, as of a time-lapse camera, the longer of this and FORGET_FRAMES counts.
 FORGET_S = 1.0
+FORGET_FRAMES = 2.5  # times the median of the latest gaps
+GAPS = 5  # as many: a single pause does not make a source slow
 PATCH = 32  # pixels of a face's side while it is tracked
 REACH = 0.5  # of a face's side: search margin around its last box
 MIN_CORRELATION = 0.5  # minimum correlation with the patch of the last detection
@@ -113,8 +118,8 @@ class Tracker:
     Between searches of the whole frame, a WindowDetector searches near the known faces, and the whole frame while one is
     lost; another detector's faces are tracked by their pixels.
 
-    A new face is shown after two consecutive detections, one of them with min_new_score, except in a first frame; a face
-    missed by three detections is lost. So a single missed or false detection has no effect.
+    A new face is shown after two consecutive detections, one of them with min_new_score, except in a first frame, or where
+    frames are FORGET_S apart; a face missed by three detections is lost. So a single missed or false detection has no effect.
     """
 
     def __init__(self, detector: Detector, *, target_fps: float | None = None, follow: int = 1):
@@ -122,7 +127,8 @@ class Tracker:
         self.pace = Pace(target_fps, follow)
         self._tracks: list[_Track] = []
         self._count = 0
-        self._last_s: float | None = None
+        self._last: tuple[str, float] | None = None  # the last frame's source, by which images differ, and time
+        self._gaps_s: deque[float] = deque(maxlen=GAPS)
         self._since = 0  # frames since faces were last detected
 
     def use(self, detector: Detector) -> None:
@@ -133,11 +139,10 @@ class Tracker:
     def follow(self, frame: Frame) -> list[Detection]:
         """The faces of the next frame, the largest first, each with its `id`."""
         began = time.perf_counter()
-        gap_s = math.inf if self._last_s is None else frame.time_s - self._last_s
-        fresh = not 0 <= gap_s < FORGET_S
-        if fresh:
+        gap_s, forget_s = self._next(frame)
+        if not 0 <= gap_s < forget_s:
             self._tracks.clear()
-        self._last_s = frame.time_s
+        fresh = not 0 <= gap_s < FORGET_S
         self._since += 1
         followed = [track for track in self._tracks if not track.lost]
         due = fresh or self._since >= self.pace.apart or any(track.hits < MIN_HITS for track in followed)
@@ -150,7 +155,7 @@ class Tracker:
         self._tracks = [
             track
             for track in self._tracks
-            if frame.time_s - track.seen_s < FORGET_S and not (track.lost and track.hits < MIN_HITS)
+            if frame.time_s - track.seen_s < forget_s and not (track.lost and track.hits < MIN_HITS)
         ]
         (self.pace.detected if detected else self.pace.followed)(time.perf_counter() - began)
         least = 0.0 if fresh else min_new_score(self.detector)
@@ -158,6 +163,16 @@ class Tracker:
             track.face for track in self._tracks if track.hits >= MIN_HITS and not track.lost and track.best >= least
         ]
         return sorted(shown, key=lambda face: -face.side)
+
+    def _next(self, frame: Frame) -> tuple[float, float]:
+        """The time since the last frame, infinite if there is none of this source; and the time to forget a face."""
+        same = self._last is not None and self._last[0] == frame.source
+        gap_s = frame.time_s - self._last[1] if self._last and same else math.inf
+        usual_s = statistics.median_low(self._gaps_s) if self._gaps_s else 0.0
+        if 0 < gap_s < math.inf:
+            self._gaps_s.append(gap_s)
+        self._last = frame.source, frame.time_s
+        return gap_s, max(FORGET_S, FORGET_FRAMES * usual_s)
 
     def _move(self, track: _Track, frame: Frame) -> None:
         """Move a face to the best match of its patch, or lose it."""

@@ -11,7 +11,7 @@ from edgefer.devices.outputs.files import check_folder, check_room, lock
 from edgefer.devices.outputs.sink import Sink, cell, utc_now
 from edgefer.errors import SourceError
 from edgefer.records import Frame
-from edgefer.text import printable
+from edgefer.text import counted, printable
 
 COLUMNS = ("time", "frame", "time_s", "id", "left", "top", "right", "bottom", "label", "score", "unsure", "source")
 
@@ -111,7 +111,7 @@ class Csv(Sink):
         self._file.close()
 
     def kept(self) -> str:
-        return f"{self._rows} rows of this run are in it"
+        return f"{counted(self._rows, 'row of this run is', 'rows of this run are')} in it"
 
 
 def _row(cells: Sequence) -> bytes:

@@ -1,6 +1,7 @@
 """Keeps a slow or dead sink from blocking the loop, with a short queue and a thread per sink."""
 
 import errno
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -10,8 +11,11 @@ from edgefer.devices.outputs.sink import Sink
 from edgefer.devices.sources.urls import redact
 from edgefer.errors import EdgeferError
 from edgefer.records import Frame
+from edgefer.text import counted
 
 DEPTH = 8  # frames: half a second of a camera, a few MB
+HUNG_S = 10.0  # a sink that takes no frame for so long hangs
+REPORT_S = 600.0  # the shortest pause between two messages about dropped frames
 CLOSE_S = 10.0  # to finish a file; other sinks have their own close_s
 
 
@@ -36,6 +40,8 @@ class Feed(Sink):
         self._stop = stop or threading.Event()
         self.error: Exception | None = None
         self._missed = 0  # frames without room after the stop
+        self._taken_s = time.monotonic()  # when the sink took its last frame
+        self._reported_s = -math.inf  # when dropped frames were last reported
         self._frames: Mailbox[Frame] = Mailbox(depth)
         # A daemon: a sink that hangs, on a network drive for instance, must not keep the program from ending.
         self._thread = threading.Thread(target=self._run, name=f"edgefer-sink-{sink.name}", daemon=True)
@@ -63,9 +69,22 @@ class Feed(Sink):
 
     def write(self, frame: Frame) -> None:
         if not self._wait:
+            before = self.dropped
             self._frames.push(frame)
+            if self.dropped > before:
+                self._report_dropped()
         elif not self._frames.put(frame, self._stop.is_set) and not self.error:
             self._missed += 1  # only frames at the end may be missing
+
+    def _report_dropped(self) -> None:
+        """Log that frames are being dropped, at most once in REPORT_S. MQTT may drop frames, unless it hangs."""
+        now = time.monotonic()
+        if now - self._reported_s < REPORT_S or not (self.sink.every_frame or now - self._taken_s >= HUNG_S):
+            return
+        self._reported_s = now
+        text = f"{self.name} is too slow or hangs: {frames_dropped(self.dropped)} so far."
+        # In a thread: stderr may be the very pipe that is full, and must not block the loop.
+        threading.Thread(target=self._log, args=(text,), daemon=True).start()
 
     def close(self) -> None:
         """Write the queued frames, then close the sink; one that hangs is abandoned."""
@@ -74,11 +93,12 @@ class Feed(Sink):
             self._finish_file()
         else:
             self._thread.join(self.sink.close_s)
-        if self._thread.is_alive() and self.sink.every_frame:
+        hangs = self._thread.is_alive()
+        if self.dropped and (self.sink.every_frame or hangs):
+            self._log(f"{self.name} was too slow: {frames_dropped(self.dropped)}.")
+        if hangs and self.sink.every_frame:
             self.error = EdgeferError("its last results could not be written: they are lost")
             self._log(f"{self.name}: {self.error}.")
-        elif self.dropped and self.sink.every_frame:
-            self._log(f"{self.name} was too slow: {self.dropped} frames were dropped.")
 
     def _finish_file(self) -> None:
         """Wait for the thread, longer for a long file."""
@@ -92,7 +112,9 @@ class Feed(Sink):
     def _run(self) -> None:
         try:
             while self._frames.wait():
-                self.sink.write(self._frames.take())
+                frame = self._frames.take()
+                self._taken_s = time.monotonic()
+                self.sink.write(frame)
         except Exception as error:  # no library's exception may end the loop and the other sinks
             self._stop_taking(error)
         try:
@@ -110,6 +132,10 @@ class Feed(Sink):
     def _stop_taking(self, error: Exception) -> None:
         self.error = error
         self._frames.leave()
+
+
+def frames_dropped(count: int) -> str:
+    return f"{counted(count, 'frame was', 'frames were')} dropped"
 
 
 def reason_of(error: Exception) -> str:

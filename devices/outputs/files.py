@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from edgefer.errors import EdgeferError, SourceError
-from edgefer.text import printable
+from edgefer.text import counted, printable
 
 KEEP_FREE_BYTES = 20_000_000  # of the disk, for the rest of the system
 
@@ -47,7 +47,7 @@ def check_folder(path: Path, verb: str) -> None:
 
 def images_in(count: int, place: str) -> str:
     """How many images a folder has: "1 image is in it"."""
-    return f"{count} image{' is' if count == 1 else 's are'} in {place}"
+    return f"{counted(count, 'image is', 'images are')} in {place}"
 
 
 def make_folder(folder: Path) -> None:

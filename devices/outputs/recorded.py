@@ -5,6 +5,7 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from edgefer.devices.outputs.csvfile import COLUMNS, label_column
@@ -19,8 +20,11 @@ MAX_MOMENTS = 15
 MAX_FACES = 10_000  # faces followed at a time; an untrusted file may have any number
 MAX_LABELS = 200
 MAX_TIME_S = 1e10
-GAP_S = 1.0  # after a longer absence a face begins another stretch
-ABSENT_S = 10.0  # a tracker never gives an id again after so long: its counting has restarted
+GAP_S = 1.0  # after a longer absence, of more than one frame, a face begins another stretch
+# A tracker never gives an id again after so long, in so many frames: its counting has restarted.
+ABSENT_S, ABSENT_FRAMES = 10.0, 10
+# Nor after so long, but a slow disk may have cost the rows in between. It is a restart if the clock went on for longer.
+LOST_S, LOST_FRAMES, RESTART_S = 1.5, 3, 1.0
 FIRST_IDS = 100  # remembered to see that
 
 Span = tuple[str, int]  # a source, and how often it had restarted
@@ -73,21 +77,35 @@ class Stretch:
 
 @dataclass
 class _Source:
-    """A source's last row, how often it had restarted, and when each of its first faces was last seen."""
+    """A source's last row, how often it had restarted, and the last row of each of its first faces."""
 
     last: Row
     starts: int = 0
-    seen_s: dict[int, float] = field(default_factory=dict)  # id -> time of its last row
+    seen: dict[int, Row] = field(default_factory=dict)  # by id
 
     def add(self, row: Row) -> None:
-        """The next row. The clock does not tell a restart from a pause, or from a video that is read slowly; ids do."""
-        absent_s = row.time_s - self.seen_s.get(row.id, row.time_s)
-        if row.frame < self.last.frame or row.time_s < self.last.time_s or absent_s > ABSENT_S:
+        """The next row. The clock alone does not tell a restart from a pause, or from a video that is read slowly; ids do."""
+        back = row.frame < self.last.frame or row.time_s < self.last.time_s
+        if back or _given_again(self.seen.get(row.id, row), row):
             self.starts += 1
-            self.seen_s.clear()
+            self.seen.clear()
         if 0 < row.id <= FIRST_IDS:
-            self.seen_s[row.id] = row.time_s
+            self.seen[row.id] = row
         self.last = row
+
+
+def _given_again(seen: Row, row: Row) -> bool:
+    """Whether the id of `seen` has been given to another face, in `row`: the tracker's counting has restarted."""
+    absent_s, frames = row.time_s - seen.time_s, row.frame - seen.frame
+    if absent_s > ABSENT_S and frames > ABSENT_FRAMES:
+        return True
+    if absent_s <= LOST_S or frames <= LOST_FRAMES:
+        return False
+    try:
+        passed = datetime.fromisoformat(row.clock) - datetime.fromisoformat(seen.clock)
+    except (ValueError, TypeError):  # edited, or with and without a time zone
+        return False
+    return passed.total_seconds() - absent_s > RESTART_S
 
 
 @dataclass
@@ -192,7 +210,8 @@ def _follow(
 ) -> None:
     """Continue the face's stretch, or end it and begin another."""
     going = stretches.get(face)
-    if going and going.first.label == row.label and row.time_s - going.last.time_s <= GAP_S:
+    near = going and (row.time_s - going.last.time_s <= GAP_S or row.frame == going.last.frame + 1)
+    if going and near and going.first.label == row.label:
         going.last = row
         going.score_sum += row.score
         going.rows += 1

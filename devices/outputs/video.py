@@ -16,7 +16,7 @@ from edgefer.errors import EdgeferError, SourceError
 from edgefer.images import encode_image, write_image
 from edgefer.quiet import hush_codecs
 from edgefer.records import Frame
-from edgefer.text import printable, safe_name
+from edgefer.text import counted, printable, safe_name
 
 STILLS = (".png", ".jpg")
 VIDEOS = (".mp4", ".avi")
@@ -123,7 +123,11 @@ class VideoFile(Sink):
             return "nothing of it is left"
         if self._still:
             return "the last frame before that is in it"
-        return f"its first {self._written} frames are in it" if self._whole else "what was written before that is in it"
+        return (
+            f"its first {counted(self._written, 'frame is', 'frames are')} in it"
+            if self._whole
+            else "what was written before that is in it"
+        )
 
 
 class ImageFolder(Sink):

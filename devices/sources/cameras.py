@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Event
+from urllib.parse import unquote
 
 from edgefer.devices.sources import captures
 from edgefer.devices.sources.captures import DEFAULT_CAPTURE, CaptureOptions
@@ -21,6 +22,11 @@ from edgefer.text import printable
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 BUILT_IN = "builtin"
 GSTREAMER = "gst:"
+# FFmpeg's other protocols (concat:, subfile:, crypto:, data:) read local files, past the check for lists of files.
+NETWORK = {
+    "ftp", "http", "https", "mmsh", "mmst", "rist", "rtmp", "rtmpe", "rtmps", "rtmpt", "rtmpte", "rtmpts", "rtp", "rtsp",
+    "rtsps", "satip", "sftp", "srt", "srtp", "tcp", "tls", "udp", "udplite",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +84,15 @@ def open_source(where: str, *, password: str = "", skip_bad: bool = False, live:
         )
     if "://" in where:
         parts, shown = split_url(where), shown_address(where)
+        if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+            return _open_path(Path(unquote(parts.path)), skip_bad)
+        # The text decides, not `parts`: urlsplit drops leading spaces, behind which FFmpeg reads a local file.
+        if where.partition("://")[0].lower() not in NETWORK:
+            raise InputError(
+                f"{shown} is not the address of a stream: write rtsp://host/path or http://host/path, and a file as its path."
+            )
         url = with_password(where, password)
-        if parts.scheme in ("http", "https", "file") and Path(parts.path).suffix.lower() in VIDEOS:
+        if parts.scheme in ("http", "https") and Path(parts.path).suffix.lower() in VIDEOS:
             return Video(url, shown)
         return Live(partial(captures.connect_url, url), f"The stream {shown}", live, label=shown)
     return _open_path(Path(where), skip_bad)

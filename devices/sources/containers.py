@@ -14,7 +14,9 @@ ELEMENTS = {
     EBML, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1254C367, 0x1941A469, 0x1043A770, 0xEC, 0xBF,
     0xE7, 0xAB, 0xA7, 0xA3, 0xA0, 0xAF, 0x5854,
 }  # fmt: skip
-MAX_HEAD = 4096  # bytes in which a list of files is recognized
+MAX_HEAD = 1 << 20  # bytes in which FFmpeg recognizes a list of files
+ID3_HEAD = 10  # bytes (id3.org, ID3v2.4, 3.1)
+LISTS = re.compile(rb"#EXTM3U|ffconcat version|^\r?c=IN |<MPD|<CompositionPlaylist", re.MULTILINE | re.IGNORECASE)
 MAX_PARTS = 1_000_000  # about as many as a film of three hours with sound has
 ASF, ASF_FILE = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
@@ -52,10 +54,19 @@ def examine(file: Path) -> Structure:
 
 
 def names_others(file: Path) -> bool:
-    """Whether it is a list of files or URLs that a decoder would open instead: HLS, FFmpeg's concat, SDP, DASH."""
+    """Whether it is a list of files or URLs that a decoder would open instead: HLS, FFmpeg's concat, SDP, DASH, IMF."""
     with file.open("rb") as opened:
-        head = opened.read(MAX_HEAD)
-    return re.search(rb"#EXTM3U|ffconcat version|^c=IN |<MPD", head, re.MULTILINE | re.IGNORECASE) is not None
+        opened.seek(_id3_bytes(opened.read(ID3_HEAD)))  # FFmpeg skips such a tag before any format
+        text, _, _ = opened.read(MAX_HEAD).partition(b"\0")  # which a list does not contain, and any video does
+    return LISTS.search(text) is not None
+
+
+def _id3_bytes(head: bytes) -> int:
+    """The length of the ID3v2 tag that begins with `head`, 0 if it is none."""
+    if not head.startswith(b"ID3") or len(head) < ID3_HEAD:
+        return 0
+    content = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+    return ID3_HEAD + content + ID3_HEAD * bool(head[5] & 0x10)  # with a footer
 
 
 def _matroska(opened: BinaryIO, end: int) -> Structure:

@@ -47,14 +47,14 @@ def prove_on_host(subject: Subject) -> list[Check]:
     answers = HostNetwork(subject.program).answers(vectors.pixels)
     return [
         _row(1, "pixels in C", "pixels", np.stack(crops), vectors.crops, method),
-        _row(3, IN_C, "quanta", answers, vectors.answers, method),
+        _row(3, IN_C, "answers", answers, vectors.answers, method),
     ]
 
 
 def _against_numpy(subject: Subject) -> Check:
     some = subject.vectors.pixels[:: max(1, len(subject.vectors.pixels) // NUMPY_IMAGES)]
     expected = subject.vectors.answers[:: max(1, len(subject.vectors.pixels) // NUMPY_IMAGES)]
-    return _row(3, NUMPY, "quanta", arithmetic.answers(subject.network, some), expected, "")
+    return _row(3, NUMPY, "answers", arithmetic.answers(subject.network, some), expected, "")
 
 
 def _row(question: int, subject: str, unit: str, got: np.ndarray, expected: np.ndarray, method: str) -> Check:

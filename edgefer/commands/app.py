@@ -1,6 +1,7 @@
 """The Typer application and its classes: help without redundant types, and messages without passwords."""
 
 import contextlib
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -48,6 +49,12 @@ class Command(TyperCommand):
                 raise InputError(
                     f"{name} is given an empty text: give it a value{'' if param.required else ', or leave it out'}."
                 )
+
+    def invoke(self, ctx: Any) -> Any:
+        for number in (signal.SIGTERM, signal.SIGHUP):  # from here on as Ctrl-C: unfinished files are removed
+            if signal.getsignal(number) == signal.SIG_DFL:  # SIGHUP is ignored under nohup
+                signal.signal(number, signal.default_int_handler)
+        return super().invoke(ctx)
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _plain_types(super().get_params(ctx))

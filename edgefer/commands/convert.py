@@ -197,6 +197,8 @@ def convert(
     done = outcome.bundle.card.provenance.everything[len(source.card.provenance.steps) :]
     if written.as_json:
         shown = to_json(outcome.checks, **bundle_json(outcome.bundle), steps=list(done))
+        if outcome.converted:
+            shown["decisions"] = [check.to_json() for check in outcome.converted.decisions]
         console.show_json(shown | {"passed": not outcome.complaint})  # without a compiler nothing may have been checked
     else:
         _show(outcome, done)
@@ -211,6 +213,8 @@ def _show(outcome: "Outcome", done: Sequence[str]) -> None:
         _show_converted(outcome.converted, done)
     for added in outcome.added:
         _show_added(added)
+    if outcome.converted and outcome.converted.holds and outcome.converted.warning:
+        console.show(outcome.converted.warning)
     path = outcome.bundle.path
     console.show(f"Bundle: {path}. Next: {_next(outcome, shlex.quote(str(path)))}")
 
@@ -220,7 +224,9 @@ def _next(outcome: "Outcome", path: str) -> str:
         named = "finder" if outcome.bundle.card.task == "find-faces" else "refiner"
         return f"edgefer verify {path}; edgefer run --{named} {path} --camera 0"
     data = f"{shlex.quote(outcome.data)}{' --skip-bad' if outcome.skip_bad else ''}"
-    return f"edgefer verify {path} --data {data}; edgefer run {path} --camera 0"
+    allowed = outcome.converted.max_drop
+    budget = "" if allowed is None else f" --max-drop {allowed:g}"
+    return f"edgefer verify {path} --data {data}{budget}; edgefer run {path} --camera 0"
 
 
 def _show_converted(converted: "Converted", done: Sequence[str]) -> None:

@@ -146,6 +146,8 @@ def import_(
         return
     _show(imported)
     checks.show(f"Import of {file}", imported.checks)
+    if unsupported := _unsupported(imported):
+        console.show(f"Not supported by `edgefer export c` and `export web`: {unsupported}.")
     console.show(f"Bundle: {target}. Next: {_next(imported, data, skip_bad)}")
 
 
@@ -188,6 +190,17 @@ def _show(imported: "Imported") -> None:
             console.show(
                 f"Boxes of {detector} are cropped {crop.scale:g} times as large, as measured on {crop.faces} of these images."
             )
+
+
+def _unsupported(imported: "Imported") -> str:
+    """Its operators that the portable C code lacks, each with its count and what to do about it."""
+    from edgefer.tflite.flatbuffer import read_model
+    from edgefer.tflite.layers import hint
+    from edgefer.tflite.portable import unsupported
+
+    form = imported.bundle.best_tflite()
+    found = unsupported(read_model(imported.bundle.read(form), form))
+    return ", ".join(f"{len(group)} {name} ({hint(name)})" for name, group in found.items())
 
 
 def _words(contract: "Contract") -> str:

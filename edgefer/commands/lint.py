@@ -8,6 +8,7 @@ import typer
 
 from edgefer.commands.inputs import AsJson, bundle_path
 from edgefer.errors import InputError
+from edgefer.text import counted
 
 if TYPE_CHECKING:
     from edgefer.checks import Check
@@ -51,8 +52,10 @@ def lint(
 
     from edgefer import checks, console
     from edgefer.tflite.flatbuffer import parameter_bytes, quantization, read_model
+    from edgefer.tflite.layers import OPERATORS
     from edgefer.tflite.lint import lint as find
     from edgefer.tflite.lint import with_trial
+    from edgefer.tflite.portable import PORTABLE, unsupported
     from edgefer.tflite.titles import described
     from edgefer.tflite.trial import try_network
 
@@ -68,9 +71,11 @@ def lint(
     rows = _each(findings[target], target, trials) if target else _overview(findings, trials)
     if not as_json:
         console.show(
-            f"{file}: {described(network)}, {len(network.operators)} operators, "
+            f"{file}: {described(network)}, {counted(len(network.operators), 'operator')}, "
             f"{parameter_bytes(network):,} bytes of parameters"
         )
+        if unsupported(network) and PORTABLE.keys() & findings.keys():
+            console.show(f"The C code of `edgefer export` has the operators {', '.join(OPERATORS)}.")
     checks.report(
         "",
         rows,
@@ -143,10 +148,10 @@ def _overview(findings: "dict[str, tuple[Finding, ...]]", trials: dict) -> "list
     rows = []
     for name, found in findings.items():
         counts = {severity: sum(one.severity == severity for one in found) for severity in ("error", "warning")}
-        counted = ", ".join(f"{n} {severity}s" if n > 1 else f"{n} {severity}" for severity, n in counts.items() if n)
-        status = Status.PASS if not counted else Status.FAIL if nowhere and counts["error"] else Status.WARN
+        problems = ", ".join(counted(n, severity) for severity, n in counts.items() if n)
+        status = Status.PASS if not problems else Status.FAIL if nowhere and counts["error"] else Status.WARN
         tried = " (loaded and run here)" if name in trials and trials[name].runs is not None else ""
-        detail = ("would not run" if counts["error"] else "runs") + tried + (f": {counted}" if counted else "")
+        detail = ("would not run" if counts["error"] else "runs") + tried + (f": {problems}" if problems else "")
         lines = tuple(f"{one.severity} {one.rule}: {_where(one)}{one.what}; next: {one.next}" for one in found)
         rows.append(Check(subject=TITLES[name], status=status, detail=detail, examples=lines))
     return rows

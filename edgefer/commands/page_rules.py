@@ -62,6 +62,8 @@ def _rules(people: bool) -> dict[str, object]:
         "max_misses": tracking.MAX_MISSES,
         "max_shift": tracking.MAX_SHIFT,
         "forget_s": tracking.FORGET_S,
+        "forget_frames": tracking.FORGET_FRAMES,
+        "gaps": tracking.GAPS,
         "follow_s": tracking.FOLLOW_S,
         "patch": tracking.PATCH,
         "reach": tracking.REACH,

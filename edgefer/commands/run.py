@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from edgefer.commands.outputs import OutputFlags
 from edgefer.commands.run_flags import FaceFlags, Inputs, RuntimeFlags, SourceFlags, reader_options
 from edgefer.errors import IncompleteError, InputError
 from edgefer.options import ReaderOptions, Smoothing
+from edgefer.text import counted
 
 if TYPE_CHECKING:
     from edgefer.devices.outputs.stats import RunStats
@@ -45,7 +47,17 @@ def run(
     - `edgefer run fer-small --camera 0 --serve 8000`
     - `edgefer run film.mp4 --csv out.csv && edgefer report out.csv`
     """
-    _run(run_options(inputs, source, faces, outputs, runtime))
+    _on_termination(_terminate)
+    try:
+        _run(run_options(inputs, source, faces, outputs, runtime))
+    except Terminated:
+        from edgefer import console
+
+        console.log("Stopped before the first frame.")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP while the run is being prepared: not a failure to a service manager, as it is none later."""
 
 
 def run_options(
@@ -86,7 +98,7 @@ def _run(options: RunOptions) -> None:
     damage: IncompleteError | None = None
     with reader.open_sources(options.sources, source_options) as source:
         stats = RunStats(skipped=lambda: source.skipped, on_frame=notifier.frame)
-        session = reader.session(live=source.live)
+        session = reader.session(live=source.live, stills=source.stills)
         settings, controls = _controls(reader, session, stats, stop, notifier)
         facts = RunFacts(
             source=source, card=reader.card, runtime=reader.classifier.network.runtime, bundle_hash=bundle.hash,
@@ -121,9 +133,17 @@ def _end_on_signals(stop: threading.Event, notifier) -> None:
         notifier.send(STOPPING="1")
 
     signal.signal(signal.SIGINT, end)
-    signal.signal(signal.SIGTERM, end)
+    _on_termination(end)
+
+
+def _on_termination(handler: Callable[[int, object], None]) -> None:
+    signal.signal(signal.SIGTERM, handler)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        signal.signal(signal.SIGHUP, end)
+        signal.signal(signal.SIGHUP, handler)
+
+
+def _terminate(number: int, at: object) -> None:
+    raise Terminated
 
 
 def _controls(reader: "Reader", session, stats: "RunStats", stop: threading.Event, notifier):
@@ -169,13 +189,13 @@ def _log_what_was_seen(stats: "RunStats", source: "Source", options: ReaderOptio
         return
     stages = "  ".join(f"{stage} {ms:.1f}" for stage, ms in stats.stage_ms().items())
     console.log(
-        f"{_count(stats.frames, 'frame')} in {stats.seconds:.1f} s: {stats.fps:.1f} frames/s. Milliseconds per frame: {stages}"
+        f"{counted(stats.frames, 'frame')} in {stats.seconds:.1f} s: {stats.fps:.1f} frames/s. Milliseconds per frame: {stages}"
     )
     if not stats.faces:
         console.log(_no_face(options))
         return
     seen = ", ".join(f"{label} {count}" for label, count in sorted(stats.labels.items(), key=lambda item: -item[1]))
-    console.log(f"{_count(stats.faces, 'face')} in {_count(stats.frames_with_faces, 'frame')}: {seen}")
+    console.log(f"{counted(stats.faces, 'face')} in {counted(stats.frames_with_faces, 'frame')}: {seen}")
 
 
 def _no_face(options: ReaderOptions) -> str:
@@ -183,7 +203,3 @@ def _no_face(options: ReaderOptions) -> str:
     if options.min_face:
         size = f"measure at least {options.min_face} pixels (--min-face)"
     return f"No face was found: faces must look at the camera and {size}. --faces frame reads the centre of the frame."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

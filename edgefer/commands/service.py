@@ -225,8 +225,9 @@ def _check_run(words: list[str]) -> list[str]:
     from edgefer.commands.run import run_options
     from edgefer.devices.faces.pair import pair_bundles
     from edgefer.devices.outputs.actions import parse_command
-    from edgefer.devices.reader import check_detector, closed_source
+    from edgefer.devices.reader import check_detector, closed_source, load_classifier
     from edgefer.devices.sources.cameras import LiveOptions
+    from edgefer.devices.threads import Rules
     from edgefer.options import DeviceName
 
     _, params = _words(words)
@@ -240,6 +241,8 @@ def _check_run(words: list[str]) -> list[str]:
     bundle = Bundle.open(options.bundle)
     if options.reader.device is DeviceName.CORAL:
         bundle.file(Form.INT8_EDGETPU)
+    else:
+        load_classifier(bundle, options.reader, Rules())
     check_detector(options.reader.detector, options.reader, bundle.card)
     files = options.reader.files
     if files.finder or files.refiner:
@@ -249,10 +252,26 @@ def _check_run(words: list[str]) -> list[str]:
     check_outputs(
         options.outputs, closed_source(options.sources, options.source_options, LiveOptions()), bundle.card.labels
     )
+    for source in options.sources:
+        _check_source(source)
     programs = [parse_command(text.partition("=")[2])[0] for text in options.outputs.on or ()]
     if relative := next((one for one in programs if "/" in one and not os.path.isabs(one)), None):
         raise InputError(f"A service runs in its own folder, not here: name {Path(relative).absolute()} in --on.")
     return programs
+
+
+def _check_source(name: str) -> None:
+    """SourceError or MissingDependency for a source that cannot be read here. Opens no camera and no address."""
+    from edgefer.devices.sources.cameras import is_camera, is_csi, open_source
+    from edgefer.devices.sources.captures import picamera2
+
+    if is_csi(name):
+        picamera2()
+    elif not is_camera(name) and not name.lower().startswith(("http:", "https:")):
+        source = open_source(name)
+        if not source.live:
+            with source:
+                pass
 
 
 def _words(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:

@@ -203,7 +203,8 @@ def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
             f"{option} is about decisions on labelled images: name some, similar to those it was trained on, with --data PATH."
         )
     page = certificate_page(asked.report) if asked.report else report_folder(opened) / "parity.html"
-    check_writable(page, "--report")
+    for file in (page, page.with_suffix(".json")):
+        check_writable(file, "--report")
     if asked.report:
         check_certificate_replaceable(page, "--report")
     dataset = training_data(opened, asked.data, asked.skip_bad)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from edgefer.bundle import EDGETPU_OPERATOR
+from edgefer.text import counted
 from edgefer.tflite.findings import Finding, Severity, at, tally, times
 from edgefer.tflite.flatbuffer import Model, compiled, parameter_bytes, quantization
 from edgefer.tflite.placement import AFTER, DTYPE, HEAVY, Placement, place
@@ -36,7 +37,7 @@ def _compiled_already(model: Model) -> Finding:
     return Finding(
         severity="note",
         rule="edgetpu-compiled",
-        what=f"it is compiled already; {len(rest)} operators of it run on the CPU"
+        what=f"it is compiled already; {counted(len(rest), 'operator of it runs', 'operators of it run')} on the CPU"
         + (f" ({tally(rest)})" if rest else ""),
         next="run it with --device coral",
     )
@@ -76,7 +77,7 @@ def _behind(placements: Sequence[Placement]) -> Iterator[Finding]:
         yield Finding(
             severity=_severity(placements),
             rule="edgetpu-partition",
-            what=f"{len(behind)} operators would run on the CPU because they follow one that must ({tally(behind)})",
+            what=f"{counted(len(behind), 'operator')} would run on the CPU, after one that must ({tally(behind)})",
             next="see the findings for edgetpu-cpu: the Edge TPU takes one unbroken run of operators",
             **at(behind[0]),
         )

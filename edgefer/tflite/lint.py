@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgefer.bundle import EDGETPU_OPERATOR
+from edgefer.text import counted
 from edgefer.tflite.edgetpu_rules import edgetpu
 from edgefer.tflite.findings import ORDER, Finding, at, tally, times
 from edgefer.tflite.flatbuffer import Model, Operator, arithmetic, compiled, quantization
@@ -118,7 +119,7 @@ def _shapes(model: Model, target: str) -> Iterator[Finding]:
         yield Finding(
             severity="error" if target == "edgetpu" else "warning",
             rule="dynamic-shape",
-            what=f"{len(dynamic)} tensors have a dimension that is not fixed, the first is {dynamic[0].signature}",
+            what=f"{counted(len(dynamic), 'tensor has', 'tensors have')} a dimension that is not fixed, the first is {dynamic[0].signature}",
             next="convert with a fixed input shape and batch size 1",
             tensor=dynamic[0].name,
         )
@@ -144,7 +145,7 @@ def _numbers(model: Model, target: str) -> Iterator[Finding]:
         yield Finding(
             severity="error" if target == "edgetpu" and _heavy_on_the_cpu(model) else "warning",
             rule="float-island",
-            what=f"{len(islands)} operators of an int8 network compute in float ({tally(islands)})",
+            what=f"{counted(len(islands), 'operator of an int8 network computes', 'operators of an int8 network compute')} in float ({tally(islands)})",
             next="give the converter representative data and TFLITE_BUILTINS_INT8 alone, or replace the operator",
             **at(islands[0]),
         )
@@ -174,7 +175,7 @@ def _dense(model: Model, target: str) -> Iterator[Finding]:
     yield Finding(
         severity="warning" if target == "edgetpu" else "note",
         rule="per-channel-dense",
-        what=f"{len(dense)} dense layers have one scale per channel, which runtimes before 2024 do not expect and may read as one",
+        what=f"{counted(len(dense), 'dense layer has', 'dense layers have')} one scale per channel, which runtimes before 2024 do not expect and may read as one",
         next="convert with _experimental_disable_per_channel_quantization_for_dense_layers, as edgefer convert does",
         **at(dense[0]),
     )

@@ -13,17 +13,23 @@ FLASH, RAM = 2**20, 2**17  # bytes of the self-test's microcontroller, an STM32F
 CODE, STACK = 16 * 1024, 8 * 1024  # of these, for everything but the network
 
 
-def portable(model: Model, target: str) -> Iterator[Finding]:
-    """Every finding of one of PORTABLE."""
+def unsupported(model: Model) -> dict[str, list[Operator]]:
+    """The operators, by name, for which there is no C code."""
     groups: dict[str, list[Operator]] = {}
     for operator in model.operators:
         if operator.custom or operator.name not in OPERATORS:
             groups.setdefault(operator.name, []).append(operator)
+    return groups
+
+
+def portable(model: Model, target: str) -> Iterator[Finding]:
+    """Every finding of one of PORTABLE."""
+    groups = unsupported(model)
     for name, group in groups.items():
         yield Finding(
             severity="error",
             rule="operator-unknown",
-            what=f"{times(group)}the C code has no operator {name}; it has {', '.join(OPERATORS)}",
+            what=f"{times(group)}the C code has no operator {name}",
             next=hint(name),
             **at(group[0]),
         )

@@ -196,6 +196,20 @@ cli.main()
     assert (done.returncode, list((tmp_path / "here").iterdir())) == (1, []) and "nothing is left of it" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)], ids=["term", "hup", "int"]
+)
+def test_run_that_is_terminated_while_it_loads_exits_as_one_terminated_later(tmp_path, number, code):
+    (tmp_path / "ends.py").write_text(f"""
+import os
+from edgefer import bundle, cli
+bundle.Bundle.open = lambda *args, **more: os.kill(os.getpid(), {int(number)})
+cli.main()
+""")
+    done = Fork(("run", "fer-nano", "builtin"), dict(os.environ), tmp_path, tmp_path / "ends.py").done()
+    assert done.returncode == code and "Traceback" not in done.stderr
+
+
 def test_broken_pipe_is_quiet(converted):
     code = "from edgefer.cli import main; main()"
     command = [sys.executable, "-c", code, "run", str(converted.path), "--source", "builtin", "--headless", "--json"]

@@ -52,7 +52,7 @@ def test_conversion_reports_its_output_its_cost_and_its_checks(edgefer, trained,
 
 
 def test_failed_conversion_is_reported_on_stdout_and_by_the_exit_code(converted, monkeypatch):
-    row = Check(subject="int8 in C", status=Status.FAIL, detail="3 of 336 quanta differ")
+    row = Check(subject="int8 in C", status=Status.FAIL, detail="3 of 336 answers differ")
     outcome = Outcome(bundle=converted, added=(Added(failure="It gives other answers there.", checks=(row,)),))
     monkeypatch.setattr("edgefer.convert.start.start", lambda *_: outcome)
     done = CliRunner().invoke(app, ["convert", str(converted.path), "--json"])

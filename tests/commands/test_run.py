@@ -201,3 +201,12 @@ def test_config_files_of_notepad_and_numbers_of_thousands_of_digits(tmp_path):
     file.write_text(f"frames = {'9' * 5000}")
     with pytest.raises(InputError, match="is not TOML"):
         command.make_context("run", ["--config", str(file)])
+
+
+def test_image_outside_of_the_region_is_left_out_and_named_at_the_end(edgefer, here):
+    for name, width in (("a.png", 300), ("b.png", 90), ("c.png", 300)):
+        (here / "images").mkdir(exist_ok=True)
+        cv2.imwrite(str(here / "images" / name), np.zeros((120, width, 3), np.uint8))
+    done = edgefer("run", "fer-nano", "images", "--roi", "100,0,100x100", "--headless", "--json", expect=1)
+    assert [json.loads(line)["source"] for line in done.stdout.splitlines()] == ["a.png", "c.png"]
+    assert "b.png: The region 100,0,100x100 is outside" in done.stderr

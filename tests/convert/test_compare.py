@@ -11,8 +11,9 @@ import pytest
 from edgefer.bundle import Bundle, write_bundle
 from edgefer.card import ModelCard, Provenance
 from edgefer.convert.pipeline import convert
+from edgefer.convert.start import ConvertRequest, start
 from edgefer.convert.work import Plan
-from edgefer.errors import InputError, RuntimeFault
+from edgefer.errors import EdgeferError, InputError, RuntimeFault
 from edgefer.interpreter import Classifier, Network
 from edgefer.parity import verify
 from edgefer.progress import SILENT, Progress
@@ -153,6 +154,21 @@ def interrupted(source, tiny, tmp_path_factory):
 def test_interrupted_conversion_resumes_after_its_last_epoch(interrupted):
     watcher, bundle = interrupted
     assert watcher.steps == 4 and [file.name for file in bundle.path.parent.iterdir()] == ["slim"]
+
+
+@pytest.mark.parametrize(("steps", "left"), [(1, []), (3, [".slim.unfinished"])])
+def test_interruption_leaves_only_what_the_same_command_continues(source, tiny, tmp_path, monkeypatch, steps, left):
+    class Interrupting(Counting):
+        def step(self, *figures):
+            super().step(*figures)
+            if self.steps == steps:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgefer.convert.start.training_data", lambda *_, **__: tiny)
+    request = ConvertRequest(bundle=source, plan=Plan(slimmed=0.5, epochs=2), data="tiny", out=tmp_path / "slim")
+    with pytest.raises(EdgeferError, match=f"Stopped; .* and .*{left[0] if left else 'nothing is left behind'}"):
+        start(request, Interrupting())
+    assert [file.name for file in tmp_path.iterdir()] == left
 
 
 def test_slimming_keeps_the_best_filters_of_added_layers_together(source):

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.card import OutputSpec
+from edgefer.cli import app
 from edgefer.convert.contract import (
     Stated,
     parse_scale,
@@ -219,6 +221,20 @@ def test_tflite_file_is_imported_unchanged(keras, network, labels, builtin, edge
     edgefer("verify", bundle.path)
     done = edgefer("run", bundle.path, "--source", "builtin", "--headless", "--frames", "2", "--json")
     assert set(json.loads(done.stdout.splitlines()[0])["faces"][0]["scores"]) == set(labels)
+
+
+@pytest.mark.parametrize(
+    ("activation", "names"), [("relu", ()), ("swish", ("1 LOGISTIC (use ReLU in place of swish", "1 MUL (put Batch"))]
+)
+def test_import_names_the_operators_that_export_will_refuse(keras, tmp_path, activation, names):
+    pixels = keras.Input((16, 16, 1))
+    features = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3, padding="same")(pixels))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Activation(activation)(features))
+    keras.Model(pixels, keras.layers.Dense(3, activation="softmax")(pooled)).save(tmp_path / "theirs.keras")
+    stated = ("--labels", "a,b,c", "--scale", "-1..1", "--out", str(tmp_path / "bundle"))
+    shown = CliRunner().invoke(app, ["import", str(tmp_path / "theirs.keras"), *stated])
+    assert shown.exit_code == 0 and ("Not supported by `edgefer export c` and" in shown.stdout) is bool(names)
+    assert all(name in shown.stdout for name in names)
 
 
 def test_author_and_licence_come_from_tflite_metadata_unless_given(edgefer, tmp_path):

@@ -47,6 +47,7 @@ def test_stated_values_that_fit_worse_than_others_give_a_warning():
 def test_scale_of_1_255_in_float32_is_described_as_0_to_1():
     assert describe(stated_scale((np.float32(1 / 255), 0))) == "pixels as 0..1"
     assert describe(stated_scale((0.0039, 0))) == "pixels * 0.0039 + 0"
+    assert describe(stated_scale((1 / 127.5, -0.996078))) == "pixels * 0.00784314 - 0.996078"
 
 
 def test_contract_is_refused_if_the_images_do_not_decide_it():

@@ -6,15 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from edgefer import drawn
 from edgefer.bundle import Bundle, Form, shipped_bundles, write_bundle
 from edgefer.card import InputSpec, ModelCard, OutputSpec, Provenance
 from edgefer.checks import Status
+from edgefer.cli import app
 from edgefer.convert import search, steps
 from edgefer.convert.comparison import Budget, judge
-from edgefer.convert.pipeline import convert
+from edgefer.convert.pipeline import Converted, convert
 from edgefer.convert.prove import prove
+from edgefer.convert.start import Outcome
 from edgefer.convert.tune import FineTuning, Tuner, tune
 from edgefer.convert.work import Plan
 from edgefer.errors import EdgeferError, InputError
@@ -67,10 +70,15 @@ def untuned(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def slim(trained, faces, tmp_path_factory) -> Bundle:
+def slimmed(trained, faces, tmp_path_factory) -> Converted:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steps, "tune", lambda network, task: None)
-        return convert(trained, faces, Plan(slimmed=0.6), tmp_path_factory.mktemp("out") / "slim", SILENT).bundle
+        return convert(trained, faces, Plan(slimmed=0.6), tmp_path_factory.mktemp("out") / "slim", SILENT)
+
+
+@pytest.fixture(scope="module")
+def slim(slimmed) -> Bundle:
+    return slimmed.bundle
 
 
 def certificate(bundle: Bundle, faces: Dataset, budget: Budget = BUDGET) -> list:
@@ -90,6 +98,25 @@ def test_a_slimmed_network_at_low_agreement_fails_the_certificate(slim, trained,
     lenient = {check.subject: check for check in certificate(slim, faces, Budget(max_drop=100.0))}
     assert lenient["int8 on litert against origin"].status is Status.FAIL  # no worse does not mean the same
     assert check_recorded_cost(slim).status is Status.WARN and check_recorded_cost(trained) is None
+
+
+def test_conversion_says_if_verify_would_fail(slimmed, faces, monkeypatch):
+    """By the same rows as `edgefer verify` will give on the same images, and before the command that runs it."""
+    rows = certificate(slimmed.bundle, faces)[1:]
+    assert [(one.subject.replace(" on litert", ""), one.status, one.detail) for one in rows] == [
+        (one.subject, one.status, one.detail) for one in slimmed.decisions
+    ]
+    outcome = Outcome(bundle=slimmed.bundle, converted=slimmed, data="faces")
+    monkeypatch.setattr("edgefer.convert.start.start", lambda *_: outcome)
+    shown = CliRunner().invoke(app, ["convert", str(slimmed.bundle.path)]).stdout
+    warning = shown.index("`edgefer verify` would fail on these 140 images of valid: int8 against origin, drop +")
+    agreement = f"agreement {slimmed.cost.agreement:.2%}"
+    assert agreement in shown[:warning] and agreement in shown[warning:] and "(at least 90%" in shown
+    assert warning < shown.index("convert it again with more --epochs") < shown.index("Next: edgefer verify")
+    allowed = replace(slimmed, max_drop=99.0, decisions=())
+    monkeypatch.setattr("edgefer.convert.start.start", lambda *_: replace(outcome, converted=allowed))
+    shown = CliRunner().invoke(app, ["convert", str(slimmed.bundle.path)]).stdout
+    assert "would fail" not in shown and "--data faces --max-drop 99;" in shown
 
 
 def test_max_drop_includes_the_loss_from_slimming(trained, faces, untuned, tmp_path, monkeypatch):
@@ -119,7 +146,9 @@ def test_chain_of_conversions_is_compared_with_the_trained_network(
 
 
 def test_conversion_without_retraining_stores_no_second_copy(trained, faces, tmp_path):
-    bundle = convert(trained, faces, Plan(), tmp_path / "int8", SILENT).bundle
+    converted = convert(trained, faces, Plan(), tmp_path / "int8", SILENT)
+    bundle = converted.bundle
+    assert converted.warning == "" and len(converted.decisions) == 2
     assert not bundle.has("origin") and origin_form(bundle.card) is Form.KERAS and not bundle.card.lineage.retrained
     assert check_recorded_cost(bundle) is None and check_origin(bundle).status is Status.PASS
     subjects = [check.subject for check in certificate(bundle, faces)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import GRAY48
 
+from edgefer.bundle import Bundle, Form, shipped_bundles, write_bundle
 from edgefer.card import ModelCard, Provenance
 from edgefer.errors import InputError, RuntimeFault
 from edgefer.progress import SILENT
@@ -81,3 +82,28 @@ def test_ranges_of_a_network_with_one_layer_are_those_of_all_calibration_images(
     (pair,) = filter(None, (_range_of(layer, "output", "post_activation") for layer in _wrapped(aware)))
     logits = np.asarray(linear(images / np.float32(255)))
     assert [part.numpy() for part in pair] == pytest.approx([logits.min(), logits.max()], rel=1e-4)
+
+
+def test_quantization_aware_training_is_recommended_only_where_it_can_work(tiny, tmp_path):
+    """tfmot supports no BatchNormalization after an activation; without a Keras network nothing can be trained."""
+    from edgefer.convert.certificate import _int8_fix
+    from edgefer.train.networks import keras_bytes
+
+    tensorflow()
+    from tf_keras import Input, Model, layers
+
+    pixels = Input((48, 48, 1))
+    convolved = layers.Conv2D(8, 3, strides=4)(pixels)
+    activated = layers.Conv2D(8, 3, strides=4, activation="relu")(pixels)
+    ends = {
+        "--qat": layers.ReLU()(layers.BatchNormalization()(convolved)),
+        "--no-int8": layers.BatchNormalization()(activated),
+        "import the network's .keras": None,
+    }
+    origin = Provenance(data="builtin", split_sizes={}, recipe={}, seed=0, epoch=1, versions={})
+    card = ModelCard(name="odd", labels=tiny.labels, input=GRAY48, provenance=origin)
+    for fix, end in ends.items():
+        files = {} if end is None else {Form.KERAS: keras_bytes(Model(pixels, layers.Dense(7)(layers.Flatten()(end))))}
+        bundle = write_bundle(tmp_path / fix[:12], card, files)
+        assert fix in _int8_fix(bundle)
+    assert _int8_fix(Bundle.open(shipped_bundles()["pets-small"])) == ""

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from edgefer.bundle import Bundle, shipped_bundles, write_bundle, write_file
+from edgefer.convert.exported import write_folder
 from edgefer.convert.import_options import Request, target_folder
 from edgefer.convert.start import ConvertRequest
 from edgefer.convert.work import Plan
 from edgefer.devices.outputs.files import check_folder, check_room
 from edgefer.errors import EdgeferError, InputError, SourceError
-from edgefer.files import check_writable
+from edgefer.files import beside, check_writable
 
 
 def in_process(code: str, **environment) -> subprocess.CompletedProcess:
@@ -32,8 +33,22 @@ def test_unwritable_output_path_is_refused_and_left_unchanged(tmp_path):
     for bad in (file / "bundle", Path("/proc/edgefer/bundle"), Path("/sys/bundle"), tmp_path / "a\0b"):
         with pytest.raises(InputError, match=r"cannot be written .*choose another --out"):
             check_writable(bad)
+    for parts in (("x" * 256,), ("new", "x" * 256), ("x" * 256, "new")):
+        with pytest.raises(InputError, match=r"cannot be written \(File name too long\): choose another --out"):
+            check_writable(tmp_path.joinpath(*parts))
     check_writable(tmp_path / "new" / "deep" / "bundle")
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_longest_name_that_a_file_system_takes_can_be_written(tmp_path):
+    """Its temporary name is longer, and would be refused after the work."""
+    source, longest = Bundle.open(shipped_bundles()["fer-nano"]), tmp_path / ("é" * 127 + "x")
+    check_writable(longest)
+    write_bundle(longest, source.card, {"int8": source.read("int8")})
+    write_file(longest.with_name("x" * 255), b"")
+    write_folder(longest.with_name("y" * 255), "c", source, {"README.md": b""}, [])
+    assert len(beside(longest, "unfinished").name) < 143  # the limit of eCryptfs
+    assert sorted(len(os.fsencode(one.name)) for one in tmp_path.iterdir()) == [255, 255, 255]
 
 
 @pytest.mark.parametrize("arguments", [("convert",), ("compare",), ("profiles",)])

@@ -137,6 +137,9 @@ def test_proof_and_card_can_be_displayed_and_converted_to_rows():
     proof = edgefer.verify("fer-nano")
     assert proof.passed and len(proof.rows()) == len(proof) == len(proof.to_dict()["checks"])
     assert str(proof) in proof._repr_html_()
+    assert not any("quanta differ" in check.detail for check in proof)
+    assert repr(proof) == f"<edgefer.Verification of fer-nano: {proof}>"
+    assert repr(proof.bundle) == f"<edgefer.Bundle fer-nano: int8, keras; {proof.bundle.path}>"
     with pytest.raises(edgefer.EdgeferError, match="no certificate without labelled images"):
         proof.save("out")
     bundle = edgefer.load("fer-nano", check=False)

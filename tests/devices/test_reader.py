@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import time
 
 import cv2
@@ -15,7 +16,7 @@ from edgefer.devices import loop
 from edgefer.devices import reader as readers
 from edgefer.devices.reader import SourceOptions
 from edgefer.devices.sources.playback import Playback
-from edgefer.errors import BundleError, EdgeferError, ImageError, InputError, RuntimeFault, SourceError
+from edgefer.errors import BundleError, EdgeferError, ImageError, IncompleteError, InputError, RuntimeFault, SourceError
 from edgefer.records import UNSURE
 
 IMAGE = next(drawn.scene())[0].image_bgr
@@ -182,13 +183,21 @@ def test_roi_limits_the_search_and_min_face_drops_small_faces():
         edgefer.load("fer-nano", roi=(2000, 0, 10, 10))(IMAGE)
 
 
-def test_the_image_that_a_region_is_outside_of_is_named(tmp_path):
-    for name, width in (("a.png", 300), ("small.png", 90)):
+def test_images_outside_of_the_region_are_named_after_the_others_were_read(tmp_path):
+    for name, width in (("a.png", 300), ("b.png", 90), ("c.png", 300)):
         cv2.imwrite(str(tmp_path / name), np.zeros((120, width, 3), np.uint8))
-    frames = edgefer.load("fer-nano", roi=(100, 0, 100, 100)).watch(tmp_path)
-    assert next(frames).faces == ()
-    with pytest.raises(InputError, match=r"^small\.png: The region 100,0,100x100 is outside of the frame"):
+    reader = edgefer.load("fer-nano", roi=(100, 0, 100, 100))
+    frames = reader.watch(tmp_path)
+    assert [next(frames).source, next(frames).source] == ["a.png", "c.png"]
+    with pytest.raises(IncompleteError, match=r"^b\.png: The region 100,0,100x100 is outside .* 1 image was not"):
         next(frames)
+    shutil.copy(tmp_path / "b.png", tmp_path / "d.png")
+    with pytest.raises(IncompleteError, match=r"^b\.png: .* 2 images were not searched; the results of the others are"):
+        list(reader.watch(tmp_path))
+    for name in ("a.png", "c.png", "d.png"):
+        (tmp_path / name).unlink()
+    with pytest.raises(InputError, match=r"^b\.png: The region 100,0,100x100 is outside of the frame: name one.*it\.$"):
+        next(reader.watch(tmp_path))
 
 
 def test_face_below_the_threshold_is_unsure_and_keeps_its_score():

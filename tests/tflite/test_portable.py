@@ -1,9 +1,11 @@
 """lint predicts what `export c` and `export web` would refuse, and what is too large for a microcontroller."""
 
 import pytest
+from typer.testing import CliRunner
 
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.c.program import make_program
+from edgefer.cli import app
 from edgefer.tflite.arena import plan
 from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.int8_network import UnsupportedNetwork
@@ -27,6 +29,15 @@ def test_every_unsupported_operator_is_named_once():
     assert [finding.severity for finding in found] == ["error", "error"]
     assert "2 times: the C code has no operator TANH" in found[0].what and "LOGISTIC" in found[1].what
     assert found[0].next == "replace the operator" and "swish" in found[1].next
+
+
+def test_lint_lists_the_supported_operators_once(tmp_path):
+    make = RandomNetwork(0).make
+    file = tmp_path / "net.tflite"
+    file.write_bytes(make.finish(make.unary("TANH", make.unary("LOGISTIC", make.input((1, 8, 8, 1))))))
+    for target in ((), ("--target", "c"), ("--target", "web")):
+        assert CliRunner().invoke(app, ["lint", str(file), *target]).stdout.count("DEPTHWISE_CONV_2D") == 1
+    assert "DEPTHWISE_CONV_2D" not in CliRunner().invoke(app, ["lint", str(file), "--target", "litert"]).stdout
 
 
 def test_lint_refuses_what_export_refuses():

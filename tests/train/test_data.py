@@ -291,7 +291,7 @@ def test_notes_on_other_files_are_not_those_of_an_earlier_load(tmp_path):
         file = tmp_path / "faces" / "sad" / other
         file.write_text("of no image")
         notes = load_dataset(tmp_path / "faces", GRAY48, cache=tmp_path / "cache").notes
-        assert f"1 files are not read as images: sad/{other}" in notes
+        assert f"1 file is not read as images: sad/{other}" in notes
         file.unlink()
 
 

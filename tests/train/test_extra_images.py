@@ -93,7 +93,7 @@ def test_extra_images_that_the_data_has_too_are_left_out(own, others):
     held_out = {image.tobytes() for image in dataset.split("valid").images}
     assert not held_out & {image.tobytes() for image in extra.split.images}
     lines = summary(replace(dataset, extra=extra))
-    assert "16 images of others are in own too, and are left out." in lines
+    assert "16 images of others are in own too, and left out." in lines
     with pytest.raises(DataError, match="own has no images that own does not have: leave --also out"):
         load_extra(own, 0.5, dataset, GRAY48)
 
@@ -106,7 +106,7 @@ def test_bad_extra_images_are_skipped_with_skip_bad(own, others):
     extra = load_extra(others, 0.5, dataset, GRAY48, skip_bad=True)
     assert len(extra.split) == 10 and extra.skipped == ("sad/cut.png is an empty file",)
     lines = summary(replace(dataset, extra=extra))
-    assert "1 bad rows or images of others are left out, the first: sad/cut.png is an empty file." in lines
+    assert "1 bad row or image of others is left out, the first: sad/cut.png is an empty file." in lines
 
 
 def test_training_uses_extra_images_and_its_card_names_them(edgefer, own, others, tmp_path):

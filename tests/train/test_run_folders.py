@@ -87,7 +87,7 @@ def test_resume_lists_the_unfinished_runs_if_there_are_several(tmp_path, monkeyp
     faces.face_config.write_text("{}")
     (faces.training.checkpoints / "ckpt-3.index").write_bytes(b"")
     with pytest.raises(
-        InputError, match=r"runs/a-1 \(1 stages, 0 epochs done\), runs/face-finder-1 \(3 checkpoints done\)"
+        InputError, match=r"runs/a-1 \(1 stage, 0 epochs done\), runs/face-finder-1 \(3 checkpoints done\)"
     ):
         unfinished_run()
 

@@ -10,6 +10,7 @@ from edgefer.card import ModelCard
 from edgefer.checks import Check, Status, status_if
 from edgefer.errors import DataError
 from edgefer.progress import SILENT, Progress
+from edgefer.text import counted
 from edgefer.train.data import folders
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.data.duplicates import MAX_SET, clusters, fingerprint, near_duplicates
@@ -109,7 +110,7 @@ def _trainable(dataset: Dataset, path: str | Path, options: DataOptions) -> tupl
 def _unreadable(bad: list[str], skip_bad: bool) -> Check:
     status = Status.PASS if not bad else Status.WARN if skip_bad else Status.FAIL
     fix = "fix or remove them, or leave them out with edgefer train --skip-bad" if bad else ""
-    detail = f"{len(bad):,} rows or files"
+    detail = counted(len(bad), "row or file", "rows or files")
     return Check(subject="unreadable", status=status, detail=detail, fix=fix, examples=tuple(bad))
 
 
@@ -134,7 +135,7 @@ def _balance(dataset: Dataset) -> Check:
 
 
 def _pairs(pairs: list) -> str:
-    return f"{len(pairs):,} {'pair is' if len(pairs) == 1 else 'pairs are'}"
+    return counted(len(pairs), "pair is", "pairs are")
 
 
 def _label_order(path: str | Path, labels: tuple[str, ...], options: DataOptions, card: ModelCard | None) -> Check:
@@ -186,7 +187,7 @@ def _duplicates(scan: _Scan, dataset: Dataset, group_by: str) -> list[Check]:
     across = [(i, j) for i, j in _pairs_of(scan, sorted(split_of), pairs) if split_of[i] != split_of[j]]
     mixed = [(i, j) for i, j in pairs if classes[i] != classes[j]]
     keep = "remove all but one of each set, or keep those in folders together with --group-by"
-    repeat = f"{extra:,} images of {len(ids):,} repeat another, in {len(sets):,} sets"
+    repeat = f"{counted(extra, 'image repeats', 'images repeat')} another of the {len(ids):,}, in {counted(len(sets), 'set')}"
     if sets and len(sets[0]) > MAX_SET:
         repeat += f"; of a set of over {MAX_SET} not every pair is listed"
     checks = [
@@ -202,9 +203,7 @@ def _duplicates(scan: _Scan, dataset: Dataset, group_by: str) -> list[Check]:
     for group, split in zip(groups.tolist(), splits, strict=True):
         splits_of.setdefault(group, set()).add(split)
     divided = tuple(group for group, own in splits_of.items() if len(own) > 1)
-    detail = (
-        f"{len(splits_of):,} groups, {int(copies.sum()):,} copies; {len(divided):,} groups are in more than one split"
-    )
+    detail = f"{len(splits_of):,} groups, {int(copies.sum()):,} copies; {counted(len(divided), 'group is', 'groups are')} in more than one split"
     return [
         *checks,
         Check(subject="groups", status=status_if(not divided), detail=detail, examples=divided),

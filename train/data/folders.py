@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgefer.errors import DataError, ImageError
 from edgefer.images import gray_where_equal, is_image_file, problem_of, read_image
-from edgefer.text import printable
+from edgefer.text import counted, printable
 from edgefer.train.data.layouts import find_root, folders_in, is_split
 from edgefer.train.data.rows import SPLITS, Row, Rows, parse_names, utf8
 
@@ -100,7 +100,9 @@ def list_images(path: Path, names: str = "") -> Listing:
             ignored += [name_in(path, file) for file in others]
     if ignored:
         more = f" and {len(ignored) - SHOWN:,} more" if len(ignored) > SHOWN else ""
-        notes.append(f"{len(ignored):,} files are not read as images: {', '.join(ignored[:SHOWN])}{more}")
+        notes.append(
+            f"{counted(len(ignored), 'file is', 'files are')} not read as images: {', '.join(ignored[:SHOWN])}{more}"
+        )
     labels = tuple(dict.fromkeys(label_of[key] for key in keys))
     return Listing(labels, files, tuple(_class_name(folder) for folder in training), tuple(notes))
 

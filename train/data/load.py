@@ -13,7 +13,7 @@ from edgefer.card import InputSpec
 from edgefer.errors import DataError
 from edgefer.preprocess import prepare
 from edgefer.progress import SILENT, Progress
-from edgefer.text import printable
+from edgefer.text import counted, printable
 from edgefer.train.data import ferplus
 from edgefer.train.data.cache import cache_file, cached
 from edgefer.train.data.csv import open_csv
@@ -187,7 +187,9 @@ def make_splits(dataset: Dataset, path: str | Path, options: DataOptions) -> Dat
             "are held out for one"
         )
     if unused := count - len(dataset):
-        notes.append(f"{unused:,} images are not used: copies outside the training split, or no clear label")
+        notes.append(
+            f"{counted(unused, 'image is', 'images are')} not used: copies outside the training split, or no clear label"
+        )
     return replace(dataset, notes=tuple(notes))
 
 
@@ -204,13 +206,15 @@ def summary(dataset: Dataset) -> list[str]:
             f"{extra.share:.0%} of each batch from {extra.name}: {len(extra.split):,} images for training only."
         )
         if extra.repeated:
-            lines.append(f"{extra.repeated:,} images of {extra.name} are in {dataset.name} too, and are left out.")
+            repeated = counted(extra.repeated, f"image of {extra.name} is", f"images of {extra.name} are")
+            lines.append(f"{repeated} in {dataset.name} too, and left out.")
         if extra.skipped:
-            lines.append(
-                f"{len(extra.skipped):,} bad rows or images of {extra.name} are left out, the first: {extra.skipped[0]}."
-            )
+            bad = f"bad row or image of {extra.name} is", f"bad rows or images of {extra.name} are"
+            lines.append(f"{counted(len(extra.skipped), *bad)} left out, the first: {extra.skipped[0]}.")
     if dataset.skipped:
-        lines.append(f"{len(dataset.skipped):,} bad rows or images are left out, the first: {dataset.skipped[0]}.")
+        lines.append(
+            f"{counted(len(dataset.skipped), 'bad row or image is', 'bad rows or images are')} left out, the first: {dataset.skipped[0]}."
+        )
     return [*lines, *(f"{note}." for note in dataset.notes)]
 
 

@@ -9,6 +9,7 @@ from edgefer.bundle import Bundle
 from edgefer.card import ModelCard
 from edgefer.errors import DataError, InputError
 from edgefer.progress import SILENT, Progress
+from edgefer.text import counted
 from edgefer.train.config import TrainConfig
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.data.folders import list_images, name_in
@@ -107,7 +108,7 @@ def usual_split(card: ModelCard, dataset: Dataset, progress: Progress = SILENT) 
 def log_skipped(skipped: tuple[str, ...], progress: Progress) -> None:
     """Log how many rows or images were skipped, and the first SHOWN of them."""
     if skipped:
-        progress.log(f"Left out {len(skipped)} bad rows or images:")
+        progress.log(f"Left out {counted(len(skipped), 'bad row or image', 'bad rows or images')}:")
         for line in skipped[:SHOWN]:
             progress.log(f"  {line}")
         if len(skipped) > SHOWN:

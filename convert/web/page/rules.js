@@ -43,13 +43,14 @@ function smoothedRoll(roll, before, apart_s, rules) {
 }
 
 class Tracker {
-  constructor(rules, count = 0) { Object.assign(this, { rules, count, tracks: [], last_s: null }) }
+  constructor(rules, count = 0) { Object.assign(this, { rules, count, tracks: [], gaps: [], last_s: null }) }
 
   // The faces of one frame, { box, score, rollDeg, turn } -> those to show, the largest first, each with its number in `id`.
   follow(faces, time_s, frame) {
     const { min_hits, max_misses, forget_s, min_new_score } = this.rules
     const gap = this.last_s === null ? Infinity : time_s - this.last_s, fresh = !(gap >= 0 && gap < forget_s)
-    if (fresh) this.tracks = []
+    const forgotten_s = this.forgottenAfter(gap)
+    if (!(gap >= 0 && gap < forgotten_s)) this.tracks = []
     this.last_s = time_s
     const pairs = this.pairs(this.tracks.filter(track => !track.lost), faces), taken = new Set(pairs.values())
     const rest = this.tracks.filter(track => !pairs.has(track))
@@ -68,9 +69,17 @@ class Tracker {
         const hits = fresh ? min_hits : 1, seen = { frame, box: face.box }
         this.tracks.push({ id: ++this.count, face, best: face.score, hits, misses: 0, lost: false, seen_s: time_s, seen })
       }
-    this.tracks = this.tracks.filter(t => time_s - t.seen_s < forget_s && !(t.lost && t.hits < min_hits))
+    this.tracks = this.tracks.filter(t => time_s - t.seen_s < forgotten_s && !(t.lost && t.hits < min_hits))
     const shown = this.tracks.filter(t => t.hits >= min_hits && !t.lost && t.best >= (fresh ? 0 : min_new_score))
     return shown.map(({ id, face }) => ({ ...face, id })).sort((a, b) => side(b.box) - side(a.box))
+  }
+
+  // When a face is forgotten, in seconds: later where frames are far apart, by the median of the latest gaps.
+  forgottenAfter(gap) {
+    const { forget_s, forget_frames, gaps } = this.rules, sorted = [...this.gaps].sort((a, b) => a - b)
+    const usual_s = sorted.length ? sorted[(sorted.length - 1) >> 1] : 0
+    if (gap > 0 && gap < Infinity) this.gaps = [...this.gaps, gap].slice(-gaps)
+    return Math.max(forget_s, forget_frames * usual_s)
   }
 
   // Moves an undetected face to the best match of the patch from its last detection, or drops it.

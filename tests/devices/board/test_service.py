@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -150,7 +151,8 @@ def test_config_file_gives_the_port_and_relative_input_files_in_it_are_refused(t
     assert commands._run_arguments(["--config", "run.toml"])[:2] == ["--config", str(config)]
 
 
-def test_service_waits_only_for_a_live_source():
+def test_service_waits_only_for_a_live_source(monkeypatch):
+    monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: True)
     for source, live in (("http://host/film.mp4", False), ("rtsp://host/live", True), (f"gst:{'x' * 300}", True)):
         assert ("--wait" in commands._run_arguments(["--source", source])) == live, "run refuses --wait for a video"
 
@@ -215,12 +217,14 @@ def test_options_of_run_are_accepted_without_a_double_dash(tmp_path, monkeypatch
 
 
 def test_service_command_prints_the_unit_of_the_given_run(edgefer, tmp_path):
-    (tmp_path / "film.mp4").write_bytes(b"film")
+    writer = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5, (64, 48))
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
     printed = edgefer("service", "install", "--print", "--", "--camera", "0", "--csv", "out.csv", cwd=tmp_path).stdout
     (line,) = (line for line in printed.splitlines() if line.startswith("ExecStart="))
     assert line.endswith(" run --camera 0 --csv out.csv --headless --wait")
-    printed = edgefer("service", "install", "--print", "--", "run", "--source", "film.mp4", cwd=tmp_path).stdout
-    assert f" run --source {tmp_path / 'film.mp4'} --headless\n" in printed
+    printed = edgefer("service", "install", "--print", "--", "run", "--source", "film.avi", cwd=tmp_path).stdout
+    assert f" run --source {tmp_path / 'film.avi'} --headless\n" in printed
 
 
 def test_only_input_files_become_absolute_paths(tmp_path, monkeypatch):
@@ -298,12 +302,20 @@ def test_wrong_run_arguments_are_refused(monkeypatch):
         ("--camera 0 --faces frame --detector-file none.onnx", "is for human faces"),
         ("--camera 0 --faces cat --detector own", "finds human faces"),
         ("--source gst:videotestsrc", "without GStreamer"),
+        ("--camera csi", "needs Picamera2, which cannot be imported"),
+        ("film.mp4", "film.mp4 is not a video that OpenCV can read"),
+        ("--source list.mp4 --camera 0", "is a list of other files"),
+        ("--camera 0 --runtime openvino", "runtime cannot be loaded .*: pip install openvino"),
     ],
 )
 def test_what_run_would_refuse_at_boot_is_refused_at_install(tmp_path, monkeypatch, arguments, reason):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: False)
+    for module in ("openvino", "picamera2"):
+        monkeypatch.setitem(sys.modules, module, None)
     Path("bell").touch(mode=0o755)
+    Path("film.mp4").write_bytes(b"no film")
+    Path("list.mp4").write_text("#EXTM3U\n")
     with pytest.raises(EdgeferError, match=reason):
         commands.install(arguments.split(), print_only=True)
 

@@ -100,6 +100,26 @@ def test_gap_or_jump_back_in_time_gives_new_ids():
     assert ids(tracker, [0.0, FORGET_S, 0.5]) == [[1], [2], [3]]
 
 
+@pytest.mark.parametrize("apart_s", [1.5, 10.0, 600.0])
+def test_face_keeps_its_id_in_a_source_whose_frames_are_far_apart(apart_s):
+    times_s = [number * apart_s for number in range(7)]
+    tracker = Tracker(Script([ONE], [ONE], [ONE], [], [ONE], [ONE, OTHER], [ONE]))
+    assert ids(tracker, times_s) == [[1], [2], [2], [], [2], [2, 3], [2]], "known after two frames; a new face at once"
+    tracker = Tracker(Script(*[[ONE]] * 3, [], [], [], [ONE]))
+    assert ids(tracker, times_s) == [[1], [2], [2], [], [], [], [3]]
+
+
+def test_one_pause_does_not_make_a_source_slow():
+    tracker = Tracker(Script(*[[ONE]] * 6))
+    assert ids(tracker, [0.0, 0.1, 0.2, 9.0, 9.1, 12.0]) == [[1], [1], [1], [2], [2], [3]]
+
+
+def test_faces_of_images_a_second_apart_have_ids_of_their_own():
+    tracker = Tracker(Script(*[[ONE]] * 4))
+    frames = [Frame(index=i, time_s=float(i), image_bgr=BLANK, source=f"{i}.jpg") for i in range(4)]
+    assert [[face.id for face in tracker.follow(frame)] for frame in frames] == [[1], [2], [3], [4]]
+
+
 def test_two_faces_that_come_close_keep_their_ids():
     def pair(step):
         return [(40 + 8 * step, 60, 120 + 8 * step, 140), (280 - 8 * step, 60, 360 - 8 * step, 140)]

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from dataclasses import replace
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -92,16 +93,61 @@ def test_a_stop_is_not_held_up_by_a_sink_that_hangs(make_frame):
     assert logged == ["slow was too slow: 3 frames were dropped."]
 
 
-def test_file_output_of_a_camera_logs_dropped_frames(make_frame):
-    sink, logged = Slow(every_frame=True), []
-    feed = Feed(sink, log=logged.append, depth=1)
+def dropping(sink, log, frames, make_frame):
+    """A feed whose queue was full after the second of `frames` frames of a camera, and the sink hanging at the first."""
+    feed = Feed(sink, log=log, depth=1)
     feed.write(make_frame(0))
     assert sink.taking.wait(5)
-    for number in range(1, 4):
+    for number in range(1, frames):
         feed.write(make_frame(number))
+    return feed
+
+
+def test_file_output_of_a_camera_logs_dropped_frames_at_once_then_rarely_and_at_the_end(make_frame, monkeypatch):
+    sink, logged = Slow(every_frame=True), SimpleQueue()
+    feed = dropping(sink, logged.put, 4, make_frame)
+    assert logged.get(timeout=5) == "slow is too slow or hangs: 1 frame was dropped so far."
+    monkeypatch.setattr(feeds, "REPORT_S", 0.0)
+    feed.write(make_frame(4))
+    assert logged.get(timeout=5) == "slow is too slow or hangs: 3 frames were dropped so far."
     sink.go.set()
     feed.close()
-    assert logged == ["slow was too slow: 2 frames were dropped."]
+    assert logged.get(timeout=5) == "slow was too slow: 3 frames were dropped." and logged.empty()
+
+
+def test_output_that_hangs_to_the_end_reports_how_many_frames_were_dropped(make_frame, monkeypatch):
+    monkeypatch.setattr(feeds, "CLOSE_S", 0.1)
+    sink, logged = Slow(every_frame=True), []
+    dropping(sink, logged.append, 5, make_frame).close()
+    assert [line for line in logged if "so far" not in line] == [
+        "slow was too slow: 3 frames were dropped.",
+        "slow: its last results could not be written: they are lost.",
+    ]
+    sink.go.set()
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_broker_may_drop_frames_without_a_message_unless_it_hangs(make_frame, monkeypatch, hangs):
+    monkeypatch.setattr(feeds, "HUNG_S", 0.0 if hangs else 60.0)
+    sink, logged = Slow(), SimpleQueue()
+    sink.close_s = 0.1 if hangs else 5.0
+    feed = dropping(sink, logged.put, 4, make_frame)
+    if hangs:
+        assert "hangs: 1 frame was dropped so far" in logged.get(timeout=5)
+    else:
+        sink.go.set()
+    feed.close()
+    assert logged.empty() is not hangs
+    sink.go.set()
+
+
+def test_message_about_dropped_frames_does_not_block_the_loop(make_frame):
+    sink, read = Slow(every_frame=True), threading.Event()  # stderr may be the pipe that is full
+    feed = dropping(sink, lambda text: read.wait(20), 4, make_frame)
+    assert feed.dropped == 2
+    read.set()
+    sink.go.set()
+    feed.close()
 
 
 @pytest.mark.parametrize(

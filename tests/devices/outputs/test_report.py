@@ -64,6 +64,14 @@ def test_a_restart_within_seconds_is_another_run_even_if_its_first_face_comes_la
     assert [run.rows for run in read_report(file).runs] == [41, 31]
 
 
+def test_a_restart_whose_first_face_comes_soon_is_another_run_by_the_clock(write_runs):
+    assert [run.rows for run in read_report(write_runs([(10, 50, 1)], [(70, 90, 1)])).runs] == [41, 21]
+    file = write_runs([(10, 50, 1), (70, 90, 1)])
+    assert [run.rows for run in read_report(file).runs] == [62], "a slow disk cost the rows in between"
+    file.write_text(file.read_text().replace("2026-11-27", "someday"))
+    assert [run.rows for run in read_report(file).runs] == [62]
+
+
 @pytest.mark.parametrize("slowness", [1, 60, 1000])
 def test_a_run_without_a_face_for_long_is_one_run_however_slowly_it_is_read(write_runs, slowness):
     file = write_runs([(10, 50, 1), (300, 330, 2), (50000, 50030, 3)], slowness=slowness)
@@ -131,6 +139,13 @@ def test_a_folder_of_images_has_shares_of_all_and_no_timeline(make_frame, tmp_pa
     assert images.labels == {"happy": 1, "sad": 3} and images.images == 4
     page = to_html(read_report(tmp_path / "run.csv"), "run.csv")
     assert "<h2>4 images, read at" in page and "<svg" not in page and "Longest" not in page
+
+
+def test_a_time_lapse_is_one_run_with_moments_though_its_rows_are_far_apart(tmp_path):
+    rows = [f"2026-11-27T10:0{n},{n},{60 * n},2,0,0,9,9,happy,0.8,,0,0.8,0.1,0.1\n" for n in (0, 1, 2, 4, 5)]
+    (tmp_path / "run.csv").write_text(HEADER + "".join(rows))
+    (run,) = read_report(tmp_path / "run.csv").runs
+    assert sorted(moment.seconds for moment in run.moments) == [60, 120]
 
 
 def test_the_command_writes_the_page_beside_the_file(edgefer, saved):

@@ -9,7 +9,7 @@ import pickle
 import re
 import shutil
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ from edgefer.devices.outputs.video import VideoFile
 from edgefer.devices.outputs.window import Window
 from edgefer.devices.sources.cameras import open_source
 from edgefer.errors import EdgeferError, SourceError
-from edgefer.records import Face
+from edgefer.records import Face, Frame
 
 LABELS = ("happy", "sad", "neutral")
 
@@ -181,6 +181,11 @@ def test_a_frame_can_be_sent_to_another_process(make_frame):
     for other in (pickle.loads(pickle.dumps(frame)), deepcopy(frame)):
         assert other.to_dict() == frame.to_dict() and np.array_equal(other.image_bgr, frame.image_bgr)
         assert other.once("drawn", lambda: "again") == "again"
+
+
+def test_frame_converts_to_a_dict_of_its_fields(make_frame):
+    converted = asdict(make_frame(3))
+    assert set(converted) == {field.name for field in fields(Frame)} and converted["index"] == 3
 
 
 def test_label_score_and_scores_agree_in_every_output(make_frame, tmp_path):
