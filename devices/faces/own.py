@@ -40,8 +40,8 @@ from edgefer.records import Box, Detection
 
 MIN_CANDIDATE_SCORE = 0.2  # the finder's, for a refiner's training
 MIN_SCORE = 0.55  # of a face
-# The score that a new face in a video must reach once to be shown: it hides 29% of the frames with a false detection, and
-# 1.8% of the faces' frames (tests/benchmarks/measure_ghosts.py).
+# The score that a new face in a video must reach once to be shown: it hides 55% of the frames with a false detection, and
+# 2.8% of the faces' frames (tests/benchmarks/measure_ghosts.py).
 MIN_NEW_SCORE = 0.7
 MAX_MOVE = 0.05  # of a known face's side: after a larger move it is refined once more at its new position
 MIN_REFINED_SCORE = 0.3  # another detector's faces are dropped below this
