@@ -19,13 +19,13 @@ from edgefer.checks import Check, Status, status_if
 from edgefer.errors import RuntimeFault
 from edgefer.preprocess import look_up, quantized_table
 from edgefer.tflite.flatbuffer import read_model
+from edgefer.tflite.trial import limit_memory
 from edgefer.vectors import Vectors
 
 SUBJECT = "int8.onnx on onnxruntime"
 # Measured on the shipped networks: at most 1 quantum, 0.00 to 0.03 on average. An error moves every answer.
 WORST, MEAN = 2, 0.25
 TIMEOUT_S = 60
-MAX_MEMORY = 6 << 30  # of address space
 
 
 def check_onnx(bundle: Bundle, vectors: Vectors) -> list[Check]:
@@ -78,7 +78,7 @@ def _run(folder: Path) -> None:
     import onnxruntime
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    limit_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     content = (folder / "network.onnx").read_bytes()
