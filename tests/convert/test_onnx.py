@@ -90,6 +90,15 @@ def test_onnx_runtime_from_a_package_of_another_name_is_named_with_its_version(t
     assert row.status is Status.FAIL and row.detail.endswith("differ (onnxruntime 9.9)")
 
 
+def test_an_onnx_network_that_answers_with_text_fails_in_one_sentence(tmp_path, monkeypatch):
+    bundle = with_onnx(tmp_path, b"not looked at")
+    fake_onnxruntime(
+        tmp_path, ZEROS.replace("np.zeros((1, 7), np.int8)", "np.full((1, 7), 'happy', object)"), monkeypatch
+    )
+    (row,) = check_onnx(bundle, Vectors.load(bundle))
+    assert row.status is Status.FAIL and "ONNX Runtime cannot run it: ValueError" in row.detail
+
+
 def test_bundle_without_onnx_has_no_row():
     bundle = Bundle.open(shipped_bundles()["fer-nano"])
     assert check_onnx(bundle, Vectors.load(bundle)) == []
