@@ -103,6 +103,8 @@ def open_interpreter(
     if options.device == "coral":
         if EDGETPU_OPERATOR.encode() not in content:  # the delegate would accept it, and leave all of it on the CPU
             raise BundleError(f"{name} is not compiled for the Edge TPU: run `edgefer convert --edgetpu` first.")
+        if not hasattr(module, "load_delegate"):
+            raise InputError(f"--device coral needs a TFLite runtime, and {runtime} is none: use --runtime litert.")
         delegates = [_edgetpu_delegate(module.load_delegate, options.edgetpu_library)]
     resolvers = module.OpResolverType
     try:

@@ -13,11 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
+from edgefer import openvino_interpreter
 from edgefer.bundle import Bundle, write_bundle
 from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.convert.edgetpu import Outcome, add_compiled, compile_int8, parse_log
 from edgefer.drawn import EXPRESSIONS
-from edgefer.errors import BundleError, MissingDependency, RuntimeFault
+from edgefer.errors import BundleError, InputError, MissingDependency, RuntimeFault
 from edgefer.interpreter import EDGETPU_LIBRARY, Classifier, Network, RuntimeOptions
 from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.metadata import with_metadata
@@ -333,6 +334,14 @@ def test_each_delegate_fault_has_its_own_message(source, compiled, library):
         coral(compiled, library("missing"))
     with pytest.raises(BundleError, match="not compiled for the Edge TPU"):
         coral(source.read("int8"), library("idle"))
+
+
+def test_a_runtime_without_delegates_is_refused(compiled, monkeypatch):
+    monkeypatch.setattr("edgefer.interpreter._runtime_module", lambda name: openvino_interpreter)
+    with pytest.raises(
+        InputError, match="--device coral needs a TFLite runtime, and openvino is none: use --runtime litert"
+    ):
+        Network(compiled, SPEC, len(EXPRESSIONS), options=RuntimeOptions(runtime="openvino", device="coral"))
 
 
 def test_delegate_that_takes_no_operator_fails_without_cpu_fallback(compiled, library):
