@@ -17,7 +17,7 @@ from pathlib import Path
 
 from edgefer.bundle import Bundle, Form, write_bundle
 from edgefer.errors import BundleError, InputError, MissingDependency, RuntimeFault
-from edgefer.tflite.flatbuffer import read_model
+from edgefer.tflite.flatbuffer import Model, ends, read_model
 from edgefer.tflite.metadata import with_metadata
 
 ACCELERATORS = (
@@ -92,14 +92,17 @@ def compile_int8(content: bytes, accelerator: str) -> tuple[bytes, VelaReport, s
             lines = [line for line in text.splitlines() if line.strip()] or ["it wrote nothing"]
             raise RuntimeFault(f"Vela failed (exit code {done.returncode}): {lines[-1].strip().rstrip('.')}.")
         result = target.read_bytes()
-        report = parse_report(accelerator, summaries[0].read_text(), _operators(content), _operators(result))
+        before, after = read_model(content, source.name), read_model(result, target.name)
+        report = parse_report(accelerator, summaries[0].read_text(), _operators(before), _operators(after))
     if not report.on_npu:
         raise RuntimeFault(f"Vela leaves every operator on the CPU: {', '.join(report.cpu_operators)}.")
+    if ends(before) != ends(after):
+        raise RuntimeFault(f"Vela {report.version} wrote a network with another input or output.")
     return result, report, text
 
 
-def _operators(content: bytes) -> list[str]:
-    return [operator.name for operator in read_model(content, "int8.tflite").operators]
+def _operators(model: Model) -> list[str]:
+    return [operator.name for operator in model.operators]
 
 
 def parse_report(accelerator: str, summary: str, before: Sequence[str], after: Sequence[str]) -> VelaReport:
