@@ -1,6 +1,7 @@
 """The Edge TPU's compiler (a recorded log, a stand-in program) and its delegate (libraries built here)."""
 
 import ctypes
+import errno
 import inspect
 import json
 import os
@@ -18,9 +19,10 @@ from edgefer import openvino_interpreter
 from edgefer.bundle import Bundle, write_bundle
 from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.checks import Check, Status
+from edgefer.convert import extras, start
 from edgefer.convert.edgetpu import Outcome, add_compiled, compile_int8, parse_log
 from edgefer.drawn import EXPRESSIONS
-from edgefer.errors import BundleError, InputError, MissingDependency, RuntimeFault
+from edgefer.errors import BundleError, EdgeferError, InputError, MissingDependency, RuntimeFault
 from edgefer.interpreter import EDGETPU_LIBRARY, Classifier, Network, RuntimeOptions
 from edgefer.parity import check_bundle, make_vectors
 from edgefer.tflite.flatbuffer import read_model
@@ -347,6 +349,26 @@ def test_convert_reports_a_failing_compiler_and_writes_the_rest(edgefer, source,
     assert set(Bundle.open(out).card.variants) == {"keras", "float32", "int8", "parity"}
     assert "3 of 3 operators would run on it" in done.stdout
     assert "edgetpu_compiler failed (exit code 1)" in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_full_disk_while_compiling_is_a_failed_extra_and_stops_no_other(source, monkeypatch):
+    def full(bundle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(extras.edgetpu, "add_compiled", full)
+    monkeypatch.setattr(extras, "check_in_c", lambda bundle: [])
+    _, added = extras.add_extras(extras.Extras(edgetpu=True), source)
+    assert [one.failure for one in added] == ["Compiling it for the Edge TPU failed: No space left on device.", ""]
+
+
+def test_ctrl_c_while_compiling_names_the_finished_bundle(source, monkeypatch, image_folder, tmp_path):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, "add_extras", stop)
+    with pytest.raises(EdgeferError, match=f"Stopped; {tmp_path}/out is complete"):
+        start.start(start.ConvertRequest(bundle=source, data=image_folder, out=tmp_path / "out"))
+    assert Bundle.open(tmp_path / "out").has("int8")
 
 
 def test_verify_has_a_row_for_each_form_that_it_cannot_run(compiled, source, tmp_path):
