@@ -481,5 +481,12 @@ def test_lint_takes_a_bundle(edgefer, source):
     assert "int8.tflite: int8, 3 operators" in edgefer("lint", source.path, "--target", "edgetpu", expect=0).stdout
 
 
+def test_a_compiled_network_is_not_imported(edgefer, compiled, tmp_path):
+    file = tmp_path / "net_edgetpu.tflite"
+    file.write_bytes(compiled)
+    done = edgefer("import", file, "--labels", ",".join(EXPRESSIONS), "--out", tmp_path / "out", expect=2)
+    assert f"{file} is compiled for the Edge TPU: import the file it was compiled from." in done.stderr
+
+
 def test_lint_recognizes_a_compiled_network(compiled):
     assert [operator.name for operator in read_model(compiled, "x").operators] == ["edgetpu-custom-op"]
