@@ -24,6 +24,7 @@ NO_REASON = re.compile(
     r"Edge TPU Compiler version |Started a compilation timeout timer|Compilation child process completed|"
     r"Compilation failed!|ERROR: Restored original execution plan"
 )
+START_S = 60
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -81,7 +82,7 @@ def parse_log(text: str) -> CompilerLog:
 
 
 def find_compiler() -> str:
-    """The compiler's path; MissingDependency if it is not installed."""
+    """The compiler's path; MissingDependency if it is not installed, or cannot run on this machine."""
     program = shutil.which(COMPILER)
     if program is None:
         raise MissingDependency(
@@ -89,6 +90,13 @@ def find_compiler() -> str:
             "repository, https://coral.ai/docs/edgetpu/compiler, and convert there, or leave --edgetpu out and see "
             "`edgefer lint BUNDLE --target edgetpu` for what it would do."
         )
+    try:
+        subprocess.run([program, "--version"], capture_output=True, timeout=START_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = getattr(error, "strerror", None) or f"it does not answer in {START_S} s"
+        raise MissingDependency(
+            f"{program} cannot be run ({reason}): it needs x86-64 Linux; convert there, or leave --edgetpu out."
+        ) from None
     return program
 
 
@@ -108,8 +116,6 @@ def compile_int8(content: bytes) -> tuple[bytes, CompilerLog, str]:
             )
         except subprocess.TimeoutExpired:
             raise RuntimeFault(f"{COMPILER} did not finish in {TIMEOUT_S} s: the network may be too large.") from None
-        except OSError as error:
-            raise RuntimeFault(f"{program} cannot be run ({error.strerror}): it needs x86-64 Linux.") from None
         text = done.stdout.decode(errors="replace").replace(folder, ".")
         if done.returncode or not target.is_file():
             raise RuntimeFault(f"{COMPILER} failed (exit code {done.returncode}): {_complaint(text)}.")
