@@ -13,12 +13,18 @@ from pathlib import Path
 
 from edgefer.bundle import Bundle, Form, write_bundle
 from edgefer.errors import BundleError, MissingDependency, RuntimeFault
-from edgefer.tflite.flatbuffer import compiled, read_model
+from edgefer.tflite.flatbuffer import compiled, ends, read_model
 from edgefer.tflite.metadata import with_metadata
 from edgefer.tflite.placement import MAPPED, place
 
 COMPILER = "edgetpu_compiler"
 TIMEOUT_S = 600  # the compiler gives up on its own after 180 s
+# Lines of a failed log that do not say why.
+NO_REASON = re.compile(
+    r"Edge TPU Compiler version |Started a compilation timeout timer|Compilation child process completed|"
+    r"Compilation failed!|ERROR: Restored original execution plan"
+)
+START_S = 60
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -76,7 +82,7 @@ def parse_log(text: str) -> CompilerLog:
 
 
 def find_compiler() -> str:
-    """The compiler's path; MissingDependency if it is not installed."""
+    """The compiler's path; MissingDependency if it is not installed, or cannot run on this machine."""
     program = shutil.which(COMPILER)
     if program is None:
         raise MissingDependency(
@@ -84,6 +90,13 @@ def find_compiler() -> str:
             "repository, https://coral.ai/docs/edgetpu/compiler, and convert there, or leave --edgetpu out and see "
             "`edgefer lint BUNDLE --target edgetpu` for what it would do."
         )
+    try:
+        subprocess.run([program, "--version"], capture_output=True, timeout=START_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = getattr(error, "strerror", None) or f"it does not answer in {START_S} s"
+        raise MissingDependency(
+            f"{program} cannot be run ({reason}): it needs x86-64 Linux; convert there, or leave --edgetpu out."
+        ) from None
     return program
 
 
@@ -103,16 +116,17 @@ def compile_int8(content: bytes) -> tuple[bytes, CompilerLog, str]:
             )
         except subprocess.TimeoutExpired:
             raise RuntimeFault(f"{COMPILER} did not finish in {TIMEOUT_S} s: the network may be too large.") from None
-        except OSError as error:
-            raise RuntimeFault(f"{program} cannot be run ({error.strerror}): it needs x86-64 Linux.") from None
         text = done.stdout.decode(errors="replace").replace(folder, ".")
         if done.returncode or not target.is_file():
-            raise RuntimeFault(f"{COMPILER} failed (exit code {done.returncode}): {_complaint(text)}")
+            raise RuntimeFault(f"{COMPILER} failed (exit code {done.returncode}): {_complaint(text)}.")
         result = target.read_bytes()
     log = parse_log(text)
-    if not compiled(read_model(result, target.name)):
+    model = read_model(result, target.name)
+    if not compiled(model):
         reasons = ", ".join(f"{o.count} {o.operator} {o.status}" for o in log.outcomes) or _complaint(text)
         raise RuntimeFault(f"{COMPILER} mapped no operator to the Edge TPU: {reasons}.")
+    if ends(model) != ends(read_model(content, source.name)):
+        raise RuntimeFault(f"{COMPILER} {log.version} wrote a network with another input or output.")
     return result, log, text
 
 
@@ -146,7 +160,6 @@ def _bytes(text: str, what: str) -> int | None:
 
 
 def _complaint(text: str) -> str:
-    """The most informative line of a failed log: the first error, else the last line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it wrote nothing"]
-    errors = [line for line in lines if re.match(r"(ERROR|Compilation failed:|Internal compiler error|Invalid)", line)]
-    return (errors or lines[-1:])[0].rstrip(".") + "."
+    """Why it failed: the last two lines of its log that say anything."""
+    lines = [line.strip().rstrip(".!") for line in text.splitlines() if line.strip() and not NO_REASON.match(line)]
+    return "; ".join(lines[-2:]) or "it gives no reason"

@@ -15,15 +15,14 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from edgefer.bundle import Bundle, Form, write_bundle
+from edgefer.bundle import ETHOSU_OPERATOR, Bundle, Form, write_bundle
 from edgefer.errors import BundleError, InputError, MissingDependency, RuntimeFault
-from edgefer.tflite.flatbuffer import read_model
+from edgefer.tflite.flatbuffer import Model, ends, read_model
 from edgefer.tflite.metadata import with_metadata
 
 ACCELERATORS = (
     "u55-32", "u55-64", "u55-128", "u55-256", "u65-256", "u65-512", "u85-128", "u85-256", "u85-512", "u85-1024", "u85-2048",
 )  # fmt: skip
-OPERATOR = "ethos-u"  # what Vela puts in place of the operators that the NPU runs
 TIMEOUT_S = 600
 
 
@@ -92,20 +91,23 @@ def compile_int8(content: bytes, accelerator: str) -> tuple[bytes, VelaReport, s
             lines = [line for line in text.splitlines() if line.strip()] or ["it wrote nothing"]
             raise RuntimeFault(f"Vela failed (exit code {done.returncode}): {lines[-1].strip().rstrip('.')}.")
         result = target.read_bytes()
-        report = parse_report(accelerator, summaries[0].read_text(), _operators(content), _operators(result))
+        before, after = read_model(content, source.name), read_model(result, target.name)
+        report = parse_report(accelerator, summaries[0].read_text(), _operators(before), _operators(after))
     if not report.on_npu:
         raise RuntimeFault(f"Vela leaves every operator on the CPU: {', '.join(report.cpu_operators)}.")
+    if ends(before) != ends(after):
+        raise RuntimeFault(f"Vela {report.version} wrote a network with another input or output.")
     return result, report, text
 
 
-def _operators(content: bytes) -> list[str]:
-    return [operator.name for operator in read_model(content, "int8.tflite").operators]
+def _operators(model: Model) -> list[str]:
+    return [operator.name for operator in model.operators]
 
 
 def parse_report(accelerator: str, summary: str, before: Sequence[str], after: Sequence[str]) -> VelaReport:
     """Parse Vela's summary .csv (tested with 5.2). before, after: the operators' names before and after compiling, since
     Vela counts its own intermediate operators. RuntimeFault for any other .csv."""
-    left = [name for name in after if name != OPERATOR]
+    left = [name for name in after if name != ETHOSU_OPERATOR]
     try:
         (row,) = csv.DictReader(summary.splitlines())
         return VelaReport(
@@ -113,7 +115,7 @@ def parse_report(accelerator: str, summary: str, before: Sequence[str], after: S
             accelerator=accelerator,
             system=row["system_config"],
             memory=row["memory_mode"],
-            on_npu=max(0, len(before) - len(left)) if OPERATOR in after else 0,
+            on_npu=max(0, len(before) - len(left)) if ETHOSU_OPERATOR in after else 0,
             cpu_operators=tuple(left),
             cycles=round(float(row["cycles_total"])),
             clock_mhz=float(row["core_clock"]) / 1e6,

@@ -62,6 +62,8 @@ def add_extras(extras: Extras, bundle: Bundle, progress: Progress = SILENT) -> t
                 bundle, one = step(bundle)
         except EdgeferError as error:
             one = _failed(str(error))
+        except OSError as error:  # such as a full /tmp
+            one = _failed(f"{description} failed: {error.strerror or error}.")
         added.append(one)
     return bundle, added
 

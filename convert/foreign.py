@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgefer.bundle import COMPILED_FOR
 from edgefer.card import InputSpec, OutputSpec
 from edgefer.convert.contract import Quanta, Stated
 from edgefer.convert.outputs import End, keras_end, tflite_end
@@ -168,6 +169,8 @@ def _as_logits(answers: np.ndarray, kind: OutputSpec) -> np.ndarray:
 
 def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
     model = read_model(content, where)
+    if accelerators := [COMPILED_FOR[one.name] for one in model.operators if one.name in COMPILED_FOR]:
+        raise InputError(f"{where} is compiled for {accelerators[0]}: import the file it was compiled from.")
     if len(model.main.inputs) != 1 or len(model.main.outputs) != 1:
         raise InputError(
             f"{where} has {len(model.main.inputs)} inputs and {len(model.main.outputs)} outputs: edgefer runs classifiers, of one "

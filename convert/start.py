@@ -96,7 +96,10 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
                 )
             ) from None
         made = converted.bundle
-    made, added = add_extras(request.extras, made, progress)
+    try:
+        made, added = add_extras(request.extras, made, progress)
+    except KeyboardInterrupt:
+        raise EdgeferError(f"Stopped; {made.path} is complete, but for what was still to be added to it.") from None
     return Outcome(bundle=made, converted=converted, added=tuple(added), data=data, skip_bad=skip_bad)
 
 

@@ -66,6 +66,8 @@ FILES = {
     PARITY: "parity.npz",
 }
 EDGETPU_OPERATOR = "edgetpu-custom-op"  # replaces the operators that edgetpu_compiler mapped
+ETHOSU_OPERATOR = "ethos-u"  # replaces those that the NPU runs
+COMPILED_FOR = {EDGETPU_OPERATOR: "the Edge TPU", ETHOSU_OPERATOR: "an Arm Ethos-U"}
 TFLITE_VARIANTS = (Form.INT8, Form.FLOAT16, Form.FLOAT32)  # the order in which a device prefers them
 
 

@@ -34,16 +34,17 @@ def _runtime_module(runtime: str) -> ModuleType:
     if runtime not in RUNTIMES:
         raise InputError(f"There is no runtime {runtime!r}: choose {', '.join(RUNTIMES)}, or auto.")
     module, package, needs = RUNTIMES[runtime]
+    fix = f"pip install {package}"
+    if runtime == "tflite-runtime":  # the extra asks for numpy and OpenCV as old as it needs, too
+        fix = "pip install 'edgefer[tflite-runtime]' on Python 3.11, or use --runtime litert"
     if runtime == "tflite-runtime" and int(np.__version__.split(".")[0]) >= 2:
-        raise MissingDependency(
-            f"tflite-runtime cannot work with numpy {np.__version__}: pip install 'numpy<2', or use ai-edge-litert."
-        )
+        raise MissingDependency(f"tflite-runtime cannot work with numpy {np.__version__}: {fix}.")
     try:
         with quiet():
             import_module(needs)
             return import_module(module)
     except ImportError as error:
-        raise MissingDependency(f"The {runtime} runtime cannot be loaded ({error}): pip install {package}.") from None
+        raise MissingDependency(f"The {runtime} runtime cannot be loaded ({error}): {fix}.") from None
 
 
 def _edgetpu_delegate(load_delegate: Callable, library: str):
@@ -103,6 +104,8 @@ def open_interpreter(
     if options.device == "coral":
         if EDGETPU_OPERATOR.encode() not in content:  # the delegate would accept it, and leave all of it on the CPU
             raise BundleError(f"{name} is not compiled for the Edge TPU: run `edgefer convert --edgetpu` first.")
+        if not hasattr(module, "load_delegate"):
+            raise InputError(f"--device coral needs a TFLite runtime, and {runtime} is none: use --runtime litert.")
         delegates = [_edgetpu_delegate(module.load_delegate, options.edgetpu_library)]
     resolvers = module.OpResolverType
     try:

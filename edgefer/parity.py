@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgefer.bundle import TFLITE_VARIANTS, Bundle, remake
+from edgefer.bundle import TFLITE_VARIANTS, Bundle, Form, remake
 from edgefer.checks import Check, Status, status_if
 from edgefer.errors import BundleError, RuntimeFault
 from edgefer.interpreter import Network, RuntimeOptions
@@ -20,6 +20,7 @@ from edgefer.lineage import check_recorded_cost
 from edgefer.onnx import check_onnx
 from edgefer.preprocess import look_up, quantized_table
 from edgefer.tflite.arithmetic import outputs
+from edgefer.tflite.flatbuffer import ends, read_model
 from edgefer.tflite.int8_network import UnsupportedNetwork
 from edgefer.tflite.layers import read_layers
 from edgefer.tflite.quanta import check_quanta
@@ -40,6 +41,12 @@ FLOAT_TOLERANCE = 1e-3
 QUICK = 6  # every sixth image is checked before a run
 MAX_VERIFY_S = 60.0  # for the stored images of one network: tens of milliseconds are usual
 MAX_EXACT_WORK = 2_000_000_000  # operations per image, for which numpy takes seconds
+# The forms that `verify` does not run, and why.
+NOT_RUN = {
+    Form.INT8_EDGETPU: "only an Edge TPU runs it: `edgefer run --device coral` compares its answers before the first frame",
+    Form.INT8_ETHOSU: "only an Arm Ethos-U runs it: compare its answers on the device with those in parity.npz",
+    Form.MEDIAPIPE: "the bundle stores no answers of it: `edgefer verify --data` compares its decisions",
+}
 EXACT = 4  # every fourth is computed exactly, a second or two without a runtime
 
 
@@ -65,6 +72,7 @@ def check_bundle(bundle: Bundle, runtimes: Sequence[str] = ("auto",)) -> list[Ch
     checks += (
         check_exactly(bundle, vectors)
         + check_onnx(bundle, vectors)
+        + check_not_run(bundle)
         + check_weights(bundle)
         + check_quanta(bundle, vectors.quanta)
     )
@@ -109,6 +117,25 @@ def check_answers(
             network = Network.open(bundle, variant, RuntimeOptions(runtime=runtime))
             check = _check_answers(network, variant, vectors.pixels, vectors.answers[variant])
             checks.append(replace(check, subject=f"{title(bundle, variant)} on {network.runtime}"))
+    return checks
+
+
+def check_not_run(bundle: Bundle) -> list[Check]:
+    """Question 3 for the forms that are not run here: whether those compiled from int8 at least take and give the same."""
+    checks = []
+    for form, reason in NOT_RUN.items():
+        if not bundle.has(form):
+            continue
+        status, detail = Status.NOT_CHECKED, reason
+        if form is not Form.MEDIAPIPE and bundle.has(Form.INT8):
+            own, source = (ends(read_model(bundle.read(one), bundle.file(one).name)) for one in (form, Form.INT8))
+            if own != source:
+                status, detail = (
+                    Status.FAIL,
+                    "its input or output is not that of int8: it was compiled from another network",
+                )
+        fix = remake(bundle) if status is Status.FAIL else ""
+        checks.append(Check(question=3, subject=form.value, status=status, detail=detail, fix=fix))
     return checks
 
 

@@ -148,6 +148,12 @@ def compiled(model: Model) -> bool:
     return any(operator.custom and operator.name == EDGETPU_OPERATOR for operator in model.operators)
 
 
+def ends(model: Model) -> list[list[tuple]]:
+    """What it takes and gives: the shape, type and quantization of its inputs and of its outputs, in no order."""
+    both = (model.main.inputs, model.main.outputs)
+    return [sorted((one.shape, one.dtype, one.steps, one.zeros) for one in some) for some in both]
+
+
 def parameter_bytes(model: Model) -> int:
     """The bytes of all constants, each buffer once."""
     constants = {id(t.data): len(t.data) for op in model.operators for t in op.inputs if t.constant}

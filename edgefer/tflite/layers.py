@@ -5,6 +5,7 @@ Operators not in OPERATORS, or outside the range for which the arithmetic was pr
 
 import numpy as np
 
+from edgefer.bundle import COMPILED_FOR
 from edgefer.tflite.flatbuffer import Model, Operator, Tensor, read_model
 from edgefer.tflite.int8_network import Int8Network, Layer, Pair, UnsupportedNetwork, Value
 from edgefer.tflite.operator_fields import FIELDS
@@ -17,6 +18,7 @@ HINTS = {  # for operators that common Keras layers become
     "SOFTMAX": "end with logits, without a softmax",
     "QUANTIZE": "convert with int8 input and output",
     "DEQUANTIZE": "convert with int8 input and output",
+    **dict.fromkeys(COMPILED_FOR, "use the file it was compiled from"),
 }
 MAX_LAYERS = 2000  # the arena's plan takes time that grows with their square
 MAX_ELEMENTS = 2**24  # of one activation: 512x512 pixels with 64 channels

@@ -6,11 +6,12 @@ It needs no TensorFlow, only the file. If a rule was measured, its comment says 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgefer.bundle import EDGETPU_OPERATOR
+from edgefer.bundle import COMPILED_FOR, EDGETPU_OPERATOR
 from edgefer.text import counted
 from edgefer.tflite.edgetpu_rules import edgetpu
 from edgefer.tflite.findings import ORDER, Finding, at, tally, times
 from edgefer.tflite.flatbuffer import Model, Operator, arithmetic, compiled, quantization
+from edgefer.tflite.layers import HINTS
 from edgefer.tflite.mediapipe_rules import mediapipe
 from edgefer.tflite.operators import BUILT_IN_CUSTOM, EDGETPU, LITERT, LITERT_2_2, TFLITE_RUNTIME, XNNPACK_CUSTOM
 from edgefer.tflite.placement import HEAVY, place
@@ -263,11 +264,9 @@ def _unknown(operators: Sequence[Operator], target: str) -> Iterator[Finding]:
                     **at(group[0]),
                 )
             continue
-        if custom and name == EDGETPU_OPERATOR:
-            what, hint = (
-                "it is compiled for the Edge TPU, and nothing else runs it",
-                "use the file it was compiled from",
-            )
+        if custom and name in COMPILED_FOR:
+            what = f"it is compiled for {COMPILED_FOR[name]}, and nothing else runs it"
+            hint = HINTS[name]
         elif custom:
             flex = name.startswith("Flex")
             what = f"{runtime.title} has no operator {name}" + (", which is TensorFlow's own" if flex else "")

@@ -112,7 +112,7 @@ def _model(card: ModelCard, shape: tuple[int, ...], dtype: str, *, probabilities
     return _table(
         "ModelMetadata",
         name=card.name,
-        description=f"Classifies {SUBJECTS[card.faces]} as {SUBJECTS[card.faces]}. Trained on {card.provenance.data}.",
+        description=f"Classifies {SUBJECTS[card.faces]} as {', '.join(card.labels)}. Trained on {card.provenance.data}.",
         version=f"edgefer {__version__}",
         subgraph_metadata=[_table("SubGraphMetadata", input_tensor_metadata=[image], output_tensor_metadata=[answer])],
         min_parser_version=PARSER,

@@ -7,6 +7,7 @@ are made by only one of the two. Any further checks are found by edgefer.tflite.
 import math
 from collections.abc import Iterator
 
+from edgefer.bundle import ETHOSU_OPERATOR
 from edgefer.tflite.findings import Finding, at
 from edgefer.tflite.flatbuffer import FLOAT_TYPES, INTEGER_TYPES, STRIDED, Model, Operator, Tensor
 from edgefer.tflite.operators import EDGETPU
@@ -51,7 +52,7 @@ def uncomputed(model: Model) -> Iterator[Finding]:
         written |= {one.index for one in graph.tensors if 0 in one.shape}  # nothing to write
         for operator in graph.operators:
             missing = [one for one in operator.inputs if one.index not in written]
-            if missing:
+            if missing and operator.name != ETHOSU_OPERATOR:  # the NPU's scratch memory
                 yield _error(
                     NOT_COMPUTED,
                     f"{operator.name} reads {missing[0].name!r} before anything has written it",

@@ -52,6 +52,13 @@ def try_network(content: bytes, runtime: str, *, seconds: float = SECONDS) -> Tr
         return Trial(runs=False, reason=f"the runtime fails with exit code {done.returncode}")
 
 
+def limit_memory() -> None:
+    """Limit this process to MAX_MEMORY, or to less where the system allows less."""
+    _, allowed = resource.getrlimit(resource.RLIMIT_AS)
+    most = MAX_MEMORY if allowed == resource.RLIM_INFINITY else min(MAX_MEMORY, allowed)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
 def _try(content: bytes, runtime: str) -> tuple[bool | None, str]:
     """In the child process: whether it runs, and why not."""
     import numpy as np
@@ -61,7 +68,7 @@ def _try(content: bytes, runtime: str) -> tuple[bool | None, str]:
         module = import_module(RUNTIMES[runtime][0])
     except ImportError as error:
         return None, f"the runtime cannot be loaded: {error}"
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    limit_memory()
     try:
         network = module.Interpreter(model_content=content, num_threads=1)
         network.allocate_tensors()

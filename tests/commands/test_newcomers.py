@@ -63,7 +63,9 @@ def test_a_proof_without_data_names_the_machine_and_its_runtime(tmp_path, monkey
 
 def test_next_command_after_a_conversion_names_the_data(trained, converted, tmp_path, monkeypatch):
     monkeypatch.setattr(start, "training_data", lambda *_, **__: None)
-    monkeypatch.setattr(start, "convert", lambda *_: SimpleNamespace(bundle=converted, checks=(), complaint=""))
+    monkeypatch.setattr(
+        start, "convert", lambda *_: SimpleNamespace(bundle=converted, checks=(), complaint="", max_drop=None)
+    )
     monkeypatch.setattr(start, "add_extras", lambda extras, bundle, progress: (bundle, []))
     request = start.ConvertRequest(bundle=Bundle.open(trained), out=tmp_path / "out")
     remembered, named = start.start(request), start.start(replace(request, data="my faces", skip_bad=True))

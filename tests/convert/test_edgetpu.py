@@ -1,6 +1,8 @@
 """The Edge TPU's compiler (a recorded log, a stand-in program) and its delegate (libraries built here)."""
 
 import ctypes
+import errno
+import inspect
 import json
 import os
 import shutil
@@ -13,12 +15,16 @@ import cv2
 import numpy as np
 import pytest
 
+from edgefer import openvino_interpreter
 from edgefer.bundle import Bundle, write_bundle
 from edgefer.card import InputSpec, ModelCard, Provenance
+from edgefer.checks import Check, Status
+from edgefer.convert import extras, start
 from edgefer.convert.edgetpu import Outcome, add_compiled, compile_int8, parse_log
 from edgefer.drawn import EXPRESSIONS
-from edgefer.errors import BundleError, MissingDependency, RuntimeFault
+from edgefer.errors import BundleError, EdgeferError, InputError, MissingDependency, RuntimeFault
 from edgefer.interpreter import EDGETPU_LIBRARY, Classifier, Network, RuntimeOptions
+from edgefer.parity import check_bundle, make_vectors
 from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.metadata import with_metadata
 from edgefer.tflite.placement import AFTER, DTYPE, LIMIT, MAPPED, RANK, UNSUPPORTED, VERSION
@@ -148,13 +154,14 @@ def source(tmp_path_factory) -> Bundle:
     return write_bundle(tmp_path_factory.mktemp("bundles") / "tiny", card, files)
 
 
-@pytest.fixture(scope="module")
-def compiled(source) -> bytes:
-    """The int8 network with all operators replaced by the compiler's custom one, as the compiler does."""
+def as_compiled(content: bytes) -> bytes:
+    """The network with all operators replaced by the compiler's custom one, as the compiler does."""
+    from importlib import import_module
+
     import flatbuffers
 
     schema = import_module("ai_edge_litert.schema_py_generated")
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(source.read("int8"), 0))
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     code, operator, graph = schema.OperatorCodeT(), schema.OperatorT(), model.subgraphs[0]
     code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
     code.customCode, code.version = b"edgetpu-custom-op", 1
@@ -165,11 +172,17 @@ def compiled(source) -> bytes:
     return bytes(builder.Output())
 
 
+@pytest.fixture(scope="module")
+def compiled(source) -> bytes:
+    return as_compiled(source.read("int8"))
+
+
 @pytest.fixture
 def compiler(tmp_path, monkeypatch):
-    """Put a stand-in for edgetpu_compiler on PATH: compiler(log, output, exit_code) makes it; returns its folder."""
+    """Put a stand-in for edgetpu_compiler on PATH: compiler(log, output, exit_code) makes it; returns its folder. Without an
+    output it compiles what it is given."""
 
-    def make(log: str, output: bytes | None, exit_code: int = 0):
+    def make(log: str, output: bytes | None = b"", exit_code: int = 0):
         folder = tmp_path / "bin"
         folder.mkdir(exist_ok=True)
         (folder / "log").write_text(log)
@@ -178,12 +191,14 @@ def compiler(tmp_path, monkeypatch):
         program = folder / "edgetpu_compiler"
         program.write_text(f"""#!{sys.executable}
 import pathlib, sys
+{inspect.getsource(as_compiled)}
 here = pathlib.Path(__file__).parent
 flag, out, folder, source = sys.argv[1:]
 assert (flag, out) == ("-s", "-o") and pathlib.Path(source).read_bytes()[4:8] == b"TFL3"
 if (here / "output").exists():
     name = pathlib.Path(source).stem + "_edgetpu.tflite"
-    pathlib.Path(folder, name).write_bytes((here / "output").read_bytes())
+    written = (here / "output").read_bytes() or as_compiled(pathlib.Path(source).read_bytes())
+    pathlib.Path(folder, name).write_bytes(written)
 print((here / "log").read_text(), end="")
 sys.exit({exit_code})
 """)
@@ -214,6 +229,58 @@ def test_compiler_error_is_quoted(source, compiler):
         compile_int8(source.read("int8"))
 
 
+BEGIN = "Edge TPU Compiler version 16.0.384591198\nStarted a compilation timeout timer of 180 seconds.\n"
+END = "Compilation child process completed within timeout period.\nCompilation failed! \n"
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [  # as users posted them
+        (
+            BEGIN + "ERROR: Restored original execution plan after delegate application failure.\n"
+            "Compilation failed: Compilation failed due to large activation tensors in model.\n" + END,
+            "Compilation failed: Compilation failed due to large activation tensors in model.",
+        ),
+        (
+            BEGIN + "Compilation timeout. This is usually caused by large activations.\nCompilation failed! \n",
+            "Compilation timeout. This is usually caused by large activations.",
+        ),
+        (
+            BEGIN + "libc++abi: terminating with uncaught exception of type std::out_of_range: vector\n" + END,
+            "libc++abi: terminating with uncaught exception of type std::out_of_range: vector.",
+        ),
+        ("Edge TPU Compiler version 14.1.317412892\n\nInternal compiler error. Aborting! \n", "Internal compiler error. Aborting."),
+        (BEGIN + END, "it gives no reason."),
+        ("", "it gives no reason."),
+    ],
+)  # fmt: skip
+def test_the_reason_in_the_log_is_quoted_without_its_other_lines(source, compiler, log, reason):
+    compiler(log, None, 1)
+    with pytest.raises(RuntimeFault) as raised:
+        compile_int8(source.read("int8"))
+    assert str(raised.value) == f"edgetpu_compiler failed (exit code 1): {reason}"
+
+
+def changed_end(content: bytes) -> bytes:
+    """The network with another scale of its output."""
+    import flatbuffers
+
+    schema = import_module("ai_edge_litert.schema_py_generated")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    graph = model.subgraphs[0]
+    quantization = graph.tensors[graph.outputs[0]].quantization
+    quantization.scale = quantization.scale * 2
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_a_compiled_file_of_another_network_is_refused(source, compiler, compiled):
+    compiler(WHOLE, changed_end(compiled))
+    with pytest.raises(RuntimeFault, match=r"edgetpu_compiler 16\.0\.\d+ wrote a network with another input or output"):
+        compile_int8(source.read("int8"))
+
+
 def test_compiler_that_writes_or_maps_nothing_counts_as_failed(source, compiler):
     compiler(WHOLE, None)
     with pytest.raises(RuntimeFault, match="failed"):
@@ -227,8 +294,8 @@ def test_compiler_that_writes_or_maps_nothing_counts_as_failed(source, compiler)
 def test_compiler_for_another_architecture_gives_a_clear_error(source, compiler):
     program = compiler(WHOLE, None) / "edgetpu_compiler"
     program.write_bytes(b"\x7fELF" + bytes(60))
-    with pytest.raises(RuntimeFault, match="cannot be run"):
-        compile_int8(source.read("int8"))
+    with pytest.raises(MissingDependency, match=r"cannot be run \(Exec format error\): it needs x86-64 Linux"):
+        extras.Extras(edgetpu=True).check(int8=True)  # before the work
 
 
 def test_only_int8_is_compiled(source, compiler, compiled, tmp_path):
@@ -252,12 +319,12 @@ def image_folder(tmp_path_factory) -> str:
     return str(folder)
 
 
-def test_convert_stores_the_compiled_network_and_the_log(edgefer, source, compiled, compiler, image_folder, tmp_path):
-    compiler(WHOLE, compiled)
+def test_convert_stores_the_compiled_network_and_the_log(edgefer, source, compiler, image_folder, tmp_path):
+    compiler(WHOLE)
     out = tmp_path / "out"
     done = edgefer("convert", source.path, "--edgetpu", "--data", image_folder, "--out", out, expect=0)
     bundle = Bundle.open(out)
-    assert bundle.read("int8_edgetpu") == with_metadata(compiled, bundle.card)
+    assert bundle.read("int8_edgetpu") == with_metadata(as_compiled(bundle.read("int8")), bundle.card)
     assert set(bundle.card.variants) == {"keras", "float32", "int8", "parity", "int8_edgetpu"}
     assert (out / "report" / "edgetpu.log").read_text() == WHOLE
     figures = json.loads((out / "report" / "edgetpu.json").read_text())
@@ -282,6 +349,41 @@ def test_convert_reports_a_failing_compiler_and_writes_the_rest(edgefer, source,
     assert set(Bundle.open(out).card.variants) == {"keras", "float32", "int8", "parity"}
     assert "3 of 3 operators would run on it" in done.stdout
     assert "edgetpu_compiler failed (exit code 1)" in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_full_disk_while_compiling_is_a_failed_extra_and_stops_no_other(source, monkeypatch):
+    def full(bundle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(extras.edgetpu, "add_compiled", full)
+    monkeypatch.setattr(extras, "check_in_c", lambda bundle: [])
+    _, added = extras.add_extras(extras.Extras(edgetpu=True), source)
+    assert [one.failure for one in added] == ["Compiling it for the Edge TPU failed: No space left on device.", ""]
+
+
+def test_ctrl_c_while_compiling_names_the_finished_bundle(source, monkeypatch, image_folder, tmp_path):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, "add_extras", stop)
+    with pytest.raises(EdgeferError, match=f"Stopped; {tmp_path}/out is complete"):
+        start.start(start.ConvertRequest(bundle=source, data=image_folder, out=tmp_path / "out"))
+    assert Bundle.open(tmp_path / "out").has("int8")
+
+
+def test_verify_has_a_row_for_each_form_that_it_cannot_run(compiled, source, tmp_path):
+    vectors = make_vectors(source.card, {"int8": source.read("int8")})
+    networks = {"int8": source.read("int8"), "parity": vectors, "int8_ethosu": compiled, "mediapipe": compiled}
+
+    def rows(edgetpu: bytes) -> dict[str, Check]:
+        bundle = write_bundle(tmp_path / "bundle", source.card, networks | {"int8_edgetpu": edgetpu})
+        return {row.subject: row for row in check_bundle(bundle)}
+
+    found = rows(compiled)
+    assert {found[form].status for form in ("int8_edgetpu", "int8_ethosu", "mediapipe")} == {Status.NOT_CHECKED}
+    assert "run --device coral" in found["int8_edgetpu"].detail
+    other = rows(changed_end(compiled))["int8_edgetpu"]
+    assert other.status is Status.FAIL and "compiled from another network" in other.detail and other.fix
 
 
 # ---- run --device coral ----
@@ -335,6 +437,14 @@ def test_each_delegate_fault_has_its_own_message(source, compiled, library):
         coral(source.read("int8"), library("idle"))
 
 
+def test_a_runtime_without_delegates_is_refused(compiled, monkeypatch):
+    monkeypatch.setattr("edgefer.interpreter._runtime_module", lambda name: openvino_interpreter)
+    with pytest.raises(
+        InputError, match="--device coral needs a TFLite runtime, and openvino is none: use --runtime litert"
+    ):
+        Network(compiled, SPEC, len(EXPRESSIONS), options=RuntimeOptions(runtime="openvino", device="coral"))
+
+
 def test_delegate_that_takes_no_operator_fails_without_cpu_fallback(compiled, library):
     with pytest.raises(RuntimeFault, match="unresolved custom op: edgetpu-custom-op"):
         coral(compiled, library("idle"))
@@ -369,6 +479,13 @@ def test_run_names_the_fault(edgefer, source, compiled, library, tmp_path):
 
 def test_lint_takes_a_bundle(edgefer, source):
     assert "int8.tflite: int8, 3 operators" in edgefer("lint", source.path, "--target", "edgetpu", expect=0).stdout
+
+
+def test_a_compiled_network_is_not_imported(edgefer, compiled, tmp_path):
+    file = tmp_path / "net_edgetpu.tflite"
+    file.write_bytes(compiled)
+    done = edgefer("import", file, "--labels", ",".join(EXPRESSIONS), "--out", tmp_path / "out", expect=2)
+    assert f"{file} is compiled for the Edge TPU: import the file it was compiled from." in done.stderr
 
 
 def test_lint_recognizes_a_compiled_network(compiled):

@@ -1,6 +1,7 @@
 """`convert --ethosu`: Vela's report, the compiled network in the bundle, and what is refused before the work."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,7 +9,8 @@ from edgefer.bundle import Bundle, shipped_bundles, write_bundle
 from edgefer.convert import ethosu
 from edgefer.convert.ethosu import add_compiled, check_accelerator, compile_int8, parse_report
 from edgefer.errors import InputError, MissingDependency, RuntimeFault
-from edgefer.tflite.flatbuffer import read_model
+from edgefer.tflite.flatbuffer import Operator, read_model
+from edgefer.tflite.lint import lint
 
 BEFORE, AFTER = ["CONV_2D", "ADD", "CONV_2D", "MEAN", "CUSTOM"], ["ethos-u", "CUSTOM", "ethos-u"]
 SUMMARY = """experiment,network,system_config,memory_mode,core_clock,inference_time,sram_memory_used,dram_memory_used,\
@@ -36,6 +38,18 @@ def test_unknown_accelerator_and_missing_compiler_give_clear_errors(edgefer, mon
     monkeypatch.setattr(ethosu, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match="pip install ethos-u-vela"):
         check_accelerator("u55-128")
+
+
+@pytest.mark.parametrize("target", ["litert", "c"])
+def test_lint_knows_a_compiled_file(target):
+    shipped = Bundle.open(shipped_bundles()["fer-nano"])
+    model = read_model(shipped.read("int8"), "int8.tflite")
+    (source,), (answer,) = model.main.inputs, model.main.outputs
+    scratch = replace(source, index=len(model.main.tensors), name="scratch")
+    npu = Operator(index=0, name="ethos-u", version=1, custom=True, inputs=(source, scratch), outputs=(answer,))
+    graph = replace(model.main, operators=(npu,), tensors=(*model.main.tensors, scratch))
+    (finding,) = lint(replace(model, subgraphs=(graph,)), target)
+    assert finding.rule == "operator-unknown" and finding.next == "use the file it was compiled from"
 
 
 @pytest.mark.vela

@@ -58,6 +58,47 @@ def test_a_missing_onnx_runtime_is_reported_in_its_row(tmp_path, monkeypatch):
     assert row.status is Status.NOT_CHECKED and row.fix == "pip install onnxruntime"
 
 
+def fake_onnxruntime(folder, code: str, monkeypatch) -> None:
+    (folder / "onnxruntime.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setattr(core, "find_spec", lambda name: True)
+
+
+def test_an_onnx_runtime_that_does_not_load_says_nothing_about_the_network(tmp_path, monkeypatch):
+    bundle = with_onnx(tmp_path, b"not looked at")
+    fake_onnxruntime(tmp_path, "raise ImportError('numpy.core.multiarray failed to import')", monkeypatch)
+    (row,) = check_onnx(bundle, Vectors.load(bundle))
+    assert row.status is Status.NOT_CHECKED and "cannot be loaded (numpy.core.multiarray failed" in row.detail
+    assert row.fix
+
+
+ZEROS = """
+import numpy as np
+__version__ = "9.9"
+class SessionOptions: pass
+class InferenceSession:
+    def __init__(self, content, options, providers): self.name = "pixels"
+    def get_inputs(self): return [self]
+    def run(self, names, feeds): return [np.zeros((1, 7), np.int8)]
+"""
+
+
+def test_onnx_runtime_from_a_package_of_another_name_is_named_with_its_version(tmp_path, monkeypatch):
+    bundle = with_onnx(tmp_path, b"not looked at")
+    fake_onnxruntime(tmp_path, ZEROS, monkeypatch)  # as onnxruntime-gpu installs it: no package `onnxruntime`
+    (row,) = check_onnx(bundle, Vectors.load(bundle))
+    assert row.status is Status.FAIL and row.detail.endswith("differ (onnxruntime 9.9)")
+
+
+def test_an_onnx_network_that_answers_with_text_fails_in_one_sentence(tmp_path, monkeypatch):
+    bundle = with_onnx(tmp_path, b"not looked at")
+    fake_onnxruntime(
+        tmp_path, ZEROS.replace("np.zeros((1, 7), np.int8)", "np.full((1, 7), 'happy', object)"), monkeypatch
+    )
+    (row,) = check_onnx(bundle, Vectors.load(bundle))
+    assert row.status is Status.FAIL and "ONNX Runtime cannot run it: ValueError" in row.detail
+
+
 def test_bundle_without_onnx_has_no_row():
     bundle = Bundle.open(shipped_bundles()["fer-nano"])
     assert check_onnx(bundle, Vectors.load(bundle)) == []
@@ -76,7 +117,6 @@ def test_answers_are_compared_in_quanta(monkeypatch, tmp_path):
     vectors = Vectors.load(bundle)
     stored = vectors.answers["int8"].astype(np.int64)
     monkeypatch.setattr(core, "find_spec", lambda name: True)
-    monkeypatch.setattr(core, "version", lambda name: "1")
     for off, status in ((0, Status.PASS), (1, Status.FAIL), (np.eye(*stored.shape, dtype=int) * 4, Status.FAIL)):
-        monkeypatch.setattr(core, "run_onnx", lambda content, images, off=off: stored + off)
+        monkeypatch.setattr(core, "run_onnx", lambda content, images, off=off: (stored + off, "1"))
         assert check_onnx(bundle, vectors)[0].status is status

@@ -74,7 +74,14 @@ def test_error_for_an_unusable_runtime_gives_the_reason(converted, monkeypatch):
     with pytest.raises(InputError, match="no runtime 'onnx'"):
         Network(converted.read("int8"), converted.card.input, 7, options=RuntimeOptions(runtime="onnx"))
     monkeypatch.setattr(np, "__version__", "2.1.0")
-    with pytest.raises(MissingDependency, match="pip install 'numpy<2'"):
+    with pytest.raises(
+        MissingDependency, match=r"numpy 2\.1\.0: pip install 'edgefer\[tflite-runtime\]' on Python 3\.11"
+    ):
+        Network(converted.read("int8"), converted.card.input, 7, options=RuntimeOptions(runtime="tflite-runtime"))
+    monkeypatch.setattr(np, "__version__", "1.26.4")
+    with pytest.raises(
+        MissingDependency, match=r"cannot be loaded .*: pip install 'edgefer\[tflite-runtime\]' on Python"
+    ):
         Network(converted.read("int8"), converted.card.input, 7, options=RuntimeOptions(runtime="tflite-runtime"))
     monkeypatch.setattr(runtimes, "find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match="pip install ai-edge-litert"):

@@ -1,6 +1,8 @@
 """lint and the runtimes agree: a valid network with one thing changed is refused by lint where the installed runtime refuses it."""
 
+import json
 import struct
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -190,6 +192,21 @@ def test_a_crash_an_endless_load_and_a_missing_runtime_are_findings(valid, monke
     model = read_model(valid, "x")
     assert [one.rule for one in with_trial((), "litert", "litert", endless)] == ["not-tried"]
     assert [one.rule for one in with_trial(lint(model, "litert"), "litert", "litert", crash)] == ["does-not-run"]
+
+
+def test_a_process_with_a_lower_memory_limit_tries_the_file_within_it(valid):
+    limited = [
+        "bash",
+        "-c",
+        'ulimit -v 5000000; exec "$@"',
+        "bash",
+        sys.executable,
+        "-m",
+        "edgefer.tflite.trial",
+        "litert",
+    ]
+    done = subprocess.run(limited, input=valid, capture_output=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == {"runs": True, "reason": ""}
 
 
 def test_verdict_of_the_installed_runtime_takes_precedence(valid):

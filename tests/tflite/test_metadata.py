@@ -218,6 +218,7 @@ def test_the_metadata_of_a_bgr_network_says_no_rgb_and_a_face_detector_has_none(
         described = read_model(with_metadata(content, card), "x").description
         assert (read_description(bytes(described)).color or 0) == space
         assert f"16x16, {color.upper()}; values".encode() in bytes(described)
+        assert f"Classifies a picture of a face as {', '.join(card.labels)}. Trained".encode() in bytes(described)
     for name in ("face-finder", "face-refiner"):  # the first has three outputs
         faces = Bundle.open(shipped_bundles()["fer-small"].parent / name)
         assert with_metadata(faces.read("int8"), faces.card) == faces.read("int8")
