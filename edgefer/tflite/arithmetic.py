@@ -3,8 +3,9 @@
 Determined by experiment with ai-edge-litert 2.1 (XNNPACK) on x86-64 and tested by tests/tflite/test_arithmetic.py. The same
 rules are in C (edgefer.convert.c), so a network's answers in a browser or on a microcontroller must match exactly.
 
-Products (CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, MEAN): the sum of (x - zero_in) * w and the bias in int32, times
-a float32 multiplier, rounded to nearest, ties to even, plus zero_out, clamped. Padding adds nothing.
+Products (CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED): the sum of (x - zero_in) * w and the bias in int32, times a float32
+multiplier, rounded to nearest, ties to even, plus zero_out, clamped. Padding adds nothing.
+MEAN: the sum of x in int32, times a multiplier, plus what both zero points make, each rounded to float32; then to nearest.
 ADD: 20-bit fixed point with one rounding bias. AVERAGE_POOL_2D: integer division, halves away from zero, over the pixels
 inside the image. MAX_POOL_2D, PAD, RESHAPE: no arithmetic. RELU, RELU6: TFLite's 31-bit multiplier, rounded twice.
 """
@@ -68,7 +69,8 @@ def _dense(layer: Layer, inputs: list[np.ndarray]) -> np.ndarray:
 
 
 def _mean(layer: Layer, inputs: list[np.ndarray]) -> np.ndarray:
-    return _rounded(layer, (inputs[0].astype(np.int64) - layer.inputs[0].zero).sum((0, 1)))
+    scale, zero = layer.multipliers
+    return np.rint(inputs[0].sum((0, 1), np.int32).astype(np.float32) * scale + zero)
 
 
 def _add(layer: Layer, inputs: list[np.ndarray]) -> np.ndarray:

@@ -44,7 +44,7 @@ class Layer:
 
     low, high: the clamp of its fused activation.
     weights: int8; CONV_2D [out, kh, kw, in], DEPTHWISE_CONV_2D [kh, kw, out], FULLY_CONNECTED [out, in].
-    multipliers: from sums to quanta: float32 [out], or [1] for MEAN.
+    multipliers: from sums to quanta: float32 [out]; MEAN: the multiplier of its sums, and what is added then.
     fixed: ADD: two multipliers and their shift; RELU, RELU6: a multiplier of 31 bits and its shift to the left.
     pads: PAD: (before, after) of rows, columns, channels.
     """

@@ -74,8 +74,10 @@ def _mean(operator: Operator, inputs: tuple[Value, ...], output: Value) -> dict:
     _same_shape(output, (1, 1, depth) if operator.keeps_shape else (depth,))
     if height * width * 255 >= 2**31:
         raise ValueError(f"its sums of {height}x{width} values do not fit 32 bits")
-    scale = inputs[0].scale / (output.scale * np.float32(height * width))
-    return {"multipliers": _in_range(np.array([scale], np.float32))}
+    places = np.float32(height * width)
+    (scale,) = _in_range(np.array([inputs[0].scale / output.scale * (1 / places)], np.float32))
+    zero = -places * inputs[0].zero * scale + np.float32(output.zero)
+    return {"multipliers": np.array([scale, zero], np.float32)}
 
 
 def _add(operator: Operator, inputs: tuple[Value, ...], output: Value) -> dict:

@@ -17,7 +17,7 @@ from edgefer.tflite.arena import plan
 from edgefer.tflite.arithmetic import run
 from edgefer.tflite.int8_network import UnsupportedNetwork
 from edgefer.tflite.layers import read_layers
-from tests.tflite.networks import Maker
+from tests.tflite.networks import Maker, every_mean
 from tests.tflite.random_networks import ONE_OPERATOR, RandomNetwork, every_operator
 
 EXTREME_FLAGS = (
@@ -33,6 +33,15 @@ def test_every_stored_answer_and_pixel_is_reproduced_exactly_on_this_host(name):
     checks = prove.prove_on_host(read_subject(Bundle.open(shipped_bundles()[name])))
     assert [check.status for check in checks] == [Status.PASS, Status.PASS]
     assert all(check.detail.startswith("0 of ") for check in checks)
+
+
+@pytest.mark.gcc
+@pytest.mark.parametrize("flags", [host.FLAGS, *EXTREME_FLAGS], ids=" ".join)
+def test_mean_near_a_tie_is_rounded_as_in_numpy(flags):
+    content, image = every_mean()
+    network = read_layers(content, "made")
+    answers = HostNetwork(make_program(network), flags).answers((image.view(np.uint8) ^ 0x80)[None])
+    assert np.array_equal(answers[0], run(network, image)[network.output.index].ravel())
 
 
 @pytest.mark.gcc

@@ -201,9 +201,9 @@ cli.main()
 )
 def test_run_that_is_terminated_while_it_loads_exits_as_one_terminated_later(tmp_path, number, code):
     (tmp_path / "ends.py").write_text(f"""
-import os
+import os, time
 from edgefer import bundle, cli
-bundle.Bundle.open = lambda *args, **more: os.kill(os.getpid(), {int(number)})
+bundle.Bundle.open = lambda *args, **more: os.kill(os.getpid(), {int(number)}) or time.sleep(60)
 cli.main()
 """)
     done = Fork(("run", "fer-nano", "builtin"), dict(os.environ), tmp_path, tmp_path / "ends.py").done()

@@ -13,7 +13,7 @@ from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.int8_network import UnsupportedNetwork
 from edgefer.tflite.layers import OPERATORS, hint, read_layers
 from edgefer.tflite.lint import lint
-from tests.tflite.networks import Maker
+from tests.tflite.networks import Maker, every_mean
 from tests.tflite.random_networks import ONE_OPERATOR, RandomNetwork, every_operator
 
 
@@ -52,6 +52,12 @@ def differing(content: bytes, rng, images: int = 3, kernels: str = "AUTO") -> in
         image = image_for(network, rng)
         count += int((run(network, image)[network.output.index].ravel() != litert(content, image, kernels)).sum())
     return count
+
+
+def test_mean_near_a_tie_is_rounded_as_by_the_runtime():
+    content, image = every_mean()
+    network = read_layers(content, "made")
+    assert np.array_equal(run(network, image)[network.output.index].ravel(), litert(content, image))
 
 
 @pytest.mark.parametrize("name", shipped_bundles())

@@ -54,17 +54,20 @@ static float float_of(uint32_t bits) {
   return both.value;
 }
 
-/* sum * multiplier, rounded to the nearest integer, ties to even, plus the zero point, clamped. The clamp comes before the
- * addition that rounds, so that no compiler can fuse it with the multiplication. */
-static int8_t quantum(int32_t sum, uint32_t multiplier, const Layer *layer) {
+/* A value rounded to the nearest integer, ties to even, plus `zero`, clamped. The clamp comes before the addition that
+ * rounds, so that no compiler can fuse it with a multiplication. */
+static int8_t nearest(float value, int32_t zero, const Layer *layer) {
   union { float value; uint32_t bits; } both;
-  float scaled = (float)sum;
-  const float low = (float)(layer->low - layer->zero_out), high = (float)(layer->high - layer->zero_out);
-  scaled = scaled * float_of(multiplier);
-  if (scaled < low) scaled = low;
-  if (scaled > high) scaled = high;
-  both.value = scaled + 12582912.0f; /* 1.5 * 2^23: the last bit of a float is then 1 */
-  return (int8_t)((int32_t)(both.bits - 0x4B400000u) + layer->zero_out);
+  const float low = (float)(layer->low - zero), high = (float)(layer->high - zero);
+  if (value < low) value = low;
+  if (value > high) value = high;
+  both.value = value + 12582912.0f; /* 1.5 * 2^23: the last bit of a float is then 1 */
+  return (int8_t)((int32_t)(both.bits - 0x4B400000u) + zero);
+}
+
+/* sum * multiplier, rounded, plus the zero point, clamped. */
+static int8_t quantum(int32_t sum, uint32_t multiplier, const Layer *layer) {
+  return nearest((float)sum * float_of(multiplier), layer->zero_out, layer);
 }
 
 static int8_t clamped(int32_t value, const Layer *layer) {
@@ -272,11 +275,14 @@ static void add(const Job *job) {
 static void mean(const Job *job) {
   const Layer *l = job->layer;
   const int32_t places = l->in_height * l->in_width;
+  const float multiplier = float_of(job->multipliers[0]), zero = float_of(job->multipliers[1]);
   int32_t channel, i;
   for (channel = 0; channel < l->in_depth; channel++) {
-    int32_t sum = -places * l->zero_in;
+    int32_t sum = 0;
+    volatile float scaled; /* or a compiler may fuse the product with the addition */
     for (i = 0; i < places; i++) sum += job->in[i * l->in_depth + channel];
-    job->out[channel] = quantum(sum, job->multipliers[0], l);
+    scaled = (float)sum * multiplier;
+    job->out[channel] = nearest(scaled + zero, 0, l);
   }
 }
 
