@@ -43,6 +43,7 @@ MIN_SCORE = 0.55  # of a face
 # The score that a new face in a video must reach once to be shown: it hides 55% of the frames with a false detection, and
 # 2.8% of the faces' frames (tests/benchmarks/measure_ghosts.py).
 MIN_NEW_SCORE = 0.7
+MAX_ROLL_DEG = 15.0  # a face with a larger roll is refined once more: the finder's box of it is less exact
 MAX_MOVE = 0.05  # of a known face's side: after a larger move it is refined once more at its new position
 MIN_REFINED_SCORE = 0.3  # another detector's faces are dropped below this
 SIDE = 160  # pixels of the canvas's longer side
@@ -267,6 +268,11 @@ class OwnDetector:
         scores = [
             math.sqrt(close.score * (1 / (1 + math.exp(-one.logit)))) for close, one in zip(seen, found, strict=True)
         ]
+        tilted = [
+            row for row, one in enumerate(seen) if scores[row] >= self.min_score and abs(one.roll_deg) > MAX_ROLL_DEG
+        ]
+        for row in tilted:
+            seen[row] = self._refiner.refine(image_bgr, seen[row].box)
         return sure_faces(seen, scores, self.min_score)
 
     def detect(self, image_bgr: np.ndarray) -> list[Box]:

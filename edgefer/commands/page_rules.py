@@ -100,6 +100,7 @@ def _face_networks(files: DetectorFiles) -> "FaceNetworks":
         "multiple": canvas.MULTIPLE,
         "min_logit": canvas.logit(own.min_candidate_score(own.MIN_SCORE)),
         "min_score": own.MIN_SCORE,
+        "max_roll_deg": own.MAX_ROLL_DEG,
         "candidates": own.MAX_CANDIDATES,
         "alike": own.MAX_CANDIDATE_IOU,
         "overlap": own.MAX_IOU,

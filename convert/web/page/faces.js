@@ -34,8 +34,10 @@ class OwnDetector {
 
   // Faces of a frame, largest first: [{ box, score, rollDeg, turn }].
   find(taken) {
-    const { min_score, overlap, nested, max_boxes } = this.numbers
-    const seen = this.candidates(taken).map(one => this.refine(taken, one)).filter(face => face.score >= min_score)
+    const { min_score, max_roll_deg, overlap, nested, max_boxes } = this.numbers
+    const once = this.candidates(taken).map(one => this.refine(taken, one)).filter(face => face.score >= min_score)
+    const tilted = face => Math.abs(face.rollDeg) > max_roll_deg
+    const seen = once.map(face => tilted(face) ? { ...this.refine(taken, { ...face, logit: 0 }), score: face.score } : face)
     const kept = distinct(seen.map(face => face.edges), seen.map(face => face.score), overlap, nested, max_boxes)
     const faces = kept.map(at => ({ ...seen[at], box: seen[at].edges.map(even) }))
     return faces.sort((a, b) => side(b.box) - side(a.box))

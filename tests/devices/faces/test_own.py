@@ -87,6 +87,19 @@ def test_roll_follows_the_head(own, astronaut, angle_deg):
     assert face.roll_deg - level.roll_deg == pytest.approx(angle_deg, abs=7)
 
 
+@pytest.mark.parametrize(("angle_deg", "again"), [(0, False), (30, True)])
+def test_only_a_tilted_face_is_refined_again_where_it_was_found(astronaut, monkeypatch, angle_deg, again):
+    detector, looked, image = OwnDetector.shipped(), [], turned(astronaut, angle_deg)
+    refine = detector._refiner.refine
+    monkeypatch.setattr(detector._refiner, "refine", lambda image, box: looked.append(box) or refine(image, box))
+    (face,) = detector.find(image)
+    assert not again or overlap(looked[-1], face.box_xyxy) > 0.8
+    refined = len(looked)
+    monkeypatch.setattr(own_module, "MAX_ROLL_DEG", 180.0)
+    detector.find(image)
+    assert (refined > len(looked) - refined) == again
+
+
 def test_small_face_in_a_large_frame_is_found_with_min_face(own, astronaut):
     frame = np.full((1080, 1920, 3), 90, np.uint8)
     small = cv2.resize(astronaut, None, fx=0.42, fy=0.42, interpolation=cv2.INTER_AREA)  # her face: 44 pixels
