@@ -201,8 +201,9 @@ cli.main()
 )
 def test_run_that_is_terminated_while_it_loads_exits_as_one_terminated_later(tmp_path, number, code):
     (tmp_path / "ends.py").write_text(f"""
-import os, time
+import os, signal, time
 from edgefer import bundle, cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 bundle.Bundle.open = lambda *args, **more: os.kill(os.getpid(), {int(number)}) or time.sleep(60)
 cli.main()
 """)
