@@ -1,4 +1,4 @@
-"""The Edge TPU's compiler (a recorded log, a stand-in program) and its delegate (libraries built here)."""
+"""The Edge TPU's compiler (a stand-in program) and its delegate (libraries built here)."""
 
 import ctypes
 import errno
@@ -20,116 +20,16 @@ from edgefer.bundle import Bundle, write_bundle
 from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.checks import Check, Status
 from edgefer.convert import extras, start
-from edgefer.convert.edgetpu import Outcome, add_compiled, compile_int8, parse_log
+from edgefer.convert.edgetpu import add_compiled, compile_int8, parse_log
 from edgefer.drawn import EXPRESSIONS
 from edgefer.errors import BundleError, EdgeferError, InputError, MissingDependency, RuntimeFault
 from edgefer.interpreter import EDGETPU_LIBRARY, Classifier, Network, RuntimeOptions
 from edgefer.parity import check_bundle, make_vectors
 from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.metadata import with_metadata
-from edgefer.tflite.placement import AFTER, DTYPE, LIMIT, MAPPED, RANK, UNSUPPORTED, VERSION
+from tests.convert.edgetpu_logs import FAILED, WHOLE
 
 SPEC = InputSpec(height=48, width=48)
-
-# What edgetpu_compiler 16.0 -s prints; tables and figures as in logs that users posted.
-WHOLE = """\
-Edge TPU Compiler version 16.0.384591198
-Started a compilation timeout timer of 180 seconds.
-
-Model compiled successfully in 371 ms.
-
-Input model: ./int8.tflite
-Input size: 3.11MiB
-Output model: ./int8_edgetpu.tflite
-Output size: 3.17MiB
-On-chip memory used for caching model parameters: 3.00MiB
-On-chip memory remaining for caching model parameters: 7.75KiB
-Off-chip memory used for streaming uncached model parameters: 0.00B
-Number of Edge TPU subgraphs: 1
-Total number of operations: 6
-Operation log: ./int8_edgetpu.log
-
-Operator                       Count      Status
-
-CONV_2D                        4          Mapped to Edge TPU
-MEAN                           1          Mapped to Edge TPU
-FULLY_CONNECTED                1          Mapped to Edge TPU
-Compilation child process completed within timeout period.
-Compilation succeeded!
-"""
-PARTLY = """\
-Edge TPU Compiler version 16.0.384591198
-Started a compilation timeout timer of 180 seconds.
-
-Model compiled successfully in 12264 ms.
-
-Input model: model2.tflite
-Input size: 8.11MiB
-Output model: model2_edgetpu.tflite
-Output size: 9.47MiB
-On-chip memory used for caching model parameters: 6.86MiB
-On-chip memory remaining for caching model parameters: 0.00B
-Off-chip memory used for streaming uncached model parameters: 1.22MiB
-Number of Edge TPU subgraphs: 1
-Total number of operations: 162
-Operation log: model2_edgetpu.log
-
-Model successfully compiled but not all operations are supported by the Edge TPU. A percentage of the model will instead run on the CPU, which is slower. If possible, consider updating your model to use only operations supported by the Edge TPU. For details, visit g.co/coral/model-reqs.
-Number of operations that will run on Edge TPU: 37
-Number of operations that will run on CPU: 125
-
-Operator                       Count      Status
-
-TRANSPOSE                      70         Operation not supported
-PAD                            17         More than one subgraph is not supported
-PAD                            1          Mapped to Edge TPU
-DEQUANTIZE                     2          Operation is working on an unsupported data type
-QUANTIZE                       1          Operation is otherwise supported, but not mapped due to some unspecified limitation
-RESIZE_NEAREST_NEIGHBOR        1          Operation version not supported
-PACK                           24         Tensor has unsupported rank (up to 3 innermost dimensions mapped)
-CONV_2D                        36         Mapped to Edge TPU
-ADD                            10         More than one subgraph is not supported
-Compilation child process completed within timeout period.
-Compilation succeeded!
-"""
-FAILED = """\
-Edge TPU Compiler version 16.0.384591198
-Started a compilation timeout timer of 180 seconds.
-ERROR: Attempting to use a delegate that only supports static-sized tensors with a graph that has dynamic-sized tensors.
-Compilation failed: Model failed in Tflite interpreter. Please ensure model can be loaded/run in Tflite interpreter.
-Compilation child process completed within timeout period.
-Compilation failed!
-"""
-
-
-def test_recorded_log_is_parsed():
-    log = parse_log(WHOLE)
-    assert log.version == "16.0.384591198"
-    assert (log.mapped, log.on_cpu) == (6, 0)
-    assert (log.cached_bytes, log.cache_left_bytes, log.streamed_bytes) == (3 * 2**20, 7936, 0)
-    assert log.outcomes[1] == Outcome(operator="MEAN", count=1, status=MAPPED)
-
-
-def test_recorded_log_with_operators_on_the_cpu_is_parsed():
-    log = parse_log(PARTLY)
-    assert (log.mapped, log.on_cpu) == (37, 125)  # as the log itself says
-    assert log.streamed_bytes == round(1.22 * 2**20)
-    by_operator = {(outcome.operator, outcome.status): outcome.count for outcome in log.outcomes}
-    assert by_operator["PAD", AFTER] == 17 and by_operator["PAD", MAPPED] == 1
-    # lint uses the compiler's own wording
-    assert {outcome.status for outcome in log.outcomes} == {UNSUPPORTED, AFTER, MAPPED, DTYPE, LIMIT, VERSION, RANK}
-
-
-def test_log_without_sizes_is_parsed_and_other_text_is_refused():
-    short = parse_log(
-        "Edge TPU Compiler version 2.1.302470888\n\nOperator   Count   Status\n\nADD\t3\tMapped to Edge TPU\n"
-    )
-    assert (short.mapped, short.on_cpu, short.cached_bytes) == (3, 0, None)
-    with pytest.raises(RuntimeFault, match="no log that edgefer can read"):
-        parse_log("segmentation fault")
-
-
-# ---- a bundle, and a stand-in for the compiler ----
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -16,6 +15,7 @@ from edgefer.cli import app
 from edgefer.commands import service as commands
 from edgefer.devices.board import service
 from edgefer.errors import EdgeferError, InputError
+from tests.devices.sources.videos import write_video
 
 
 def unit(**settings):
@@ -217,9 +217,7 @@ def test_options_of_run_are_accepted_without_a_double_dash(tmp_path, monkeypatch
 
 
 def test_service_command_prints_the_unit_of_the_given_run(edgefer, tmp_path):
-    writer = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5, (64, 48))
-    writer.write(np.zeros((48, 64, 3), np.uint8))
-    writer.release()
+    write_video(tmp_path / "film.avi", 1, "MJPG")
     printed = edgefer("service", "install", "--print", "--", "--camera", "0", "--csv", "out.csv", cwd=tmp_path).stdout
     (line,) = (line for line in printed.splitlines() if line.startswith("ExecStart="))
     assert line.endswith(" run --camera 0 --csv out.csv --headless --wait")
