@@ -1,7 +1,7 @@
 """The int8 arithmetic of the stored answers, in numpy: every tensor of a network, bit-exact with ai-edge-litert.
 
 Determined by experiment with ai-edge-litert 2.1 (XNNPACK) on x86-64 and tested by tests/tflite/test_arithmetic.py. The same
-rules are in C (edgefer.convert.c), so a network's answers in a browser or on a microcontroller must match exactly.
+rules are in C (edgefer.c), so a network's answers in a browser or on a microcontroller must match exactly.
 
 Products (CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED): the sum of (x - zero_in) * w and the bias in int32, times a float32
 multiplier, rounded to nearest, ties to even, plus zero_out, clamped. Padding adds nothing.
