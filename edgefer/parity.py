@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgefer.bundle import TFLITE_VARIANTS, Bundle, Form, remake
+from edgefer.card import CropSpec
 from edgefer.checks import Check, Status, status_if
 from edgefer.errors import BundleError, RuntimeFault
 from edgefer.interpreter import Network, RuntimeOptions
@@ -26,7 +27,7 @@ from edgefer.tflite.layers import read_layers
 from edgefer.tflite.quanta import check_quanta
 from edgefer.tflite.titles import title
 from edgefer.tflite.weights import check_weights
-from edgefer.vectors import Vectors, cut_crops, make_vectors, stored_crops
+from edgefer.vectors import ROLLS_DEG, Vectors, cut_crops, first_crop, make_vectors, stored_crops
 
 __all__ = ["Vectors", "check_at_load", "check_bundle", "make_vectors", "verify"]
 
@@ -81,21 +82,29 @@ def check_bundle(bundle: Bundle, runtimes: Sequence[str] = ("auto",)) -> list[Ch
 
 
 def check_pixels(bundle: Bundle, vectors: Vectors) -> list[Check]:
-    """Question 1: a check for the crop of each detector in the card, and for the kind of faces."""
+    """Question 1: a check for the crop of each detector in the card, for levelled heads, and for the kind of faces."""
     card = bundle.card
-    checks = []
-    for name, crop in stored_crops(card).items():
-        subject = f"pixels of {name}'s crop" if name else "pixels"
-        expected = vectors.crops.get(name)
-        if expected is None:
-            detail, fix = "the bundle stores no pixels for it", remake(bundle)
-            checks.append(Check(question=1, subject=subject, status=Status.NOT_CHECKED, detail=detail, fix=fix))
-            continue
-        crops = cut_crops(vectors.frames, vectors.boxes, crop, card)
-        wrong = int((crops != expected).sum())
-        detail = f"{wrong:,} of {crops.size:,} pixels of {len(crops)} crops differ"
-        checks.append(Check(question=1, subject=subject, status=status_if(wrong == 0), detail=detail))
+
+    def cut(crop: CropSpec, rolls_deg: Sequence[float] = (0.0,)) -> np.ndarray:
+        return cut_crops(vectors.frames, vectors.boxes, crop, card, rolls_deg)
+
+    checks = [
+        _check_crops(bundle, f"pixels of {name}'s crop" if name else "pixels", cut(crop), vectors.crops.get(name))
+        for name, crop in stored_crops(card).items()
+    ]
+    if card.task == "read":
+        levelled = cut(first_crop(card), ROLLS_DEG)
+        checks.append(_check_crops(bundle, "pixels of levelled heads", levelled, vectors.levelled))
     return [*checks, _check_faces(bundle, vectors)]
+
+
+def _check_crops(bundle: Bundle, subject: str, crops: np.ndarray, expected: np.ndarray | None) -> Check:
+    if expected is None:
+        detail, fix = "the bundle stores no pixels for it", remake(bundle)
+        return Check(question=1, subject=subject, status=Status.NOT_CHECKED, detail=detail, fix=fix)
+    wrong = int((crops != expected).sum())
+    detail = f"{wrong:,} of {crops.size:,} pixels of {len(crops)} crops differ"
+    return Check(question=1, subject=subject, status=status_if(wrong == 0), detail=detail)
 
 
 def _check_faces(bundle: Bundle, vectors: Vectors) -> Check:

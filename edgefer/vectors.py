@@ -4,6 +4,7 @@ frames         uint8 [m, h, w, 3]             scenes, BGR
 boxes          int64 [m, 4]                   a detector's box in each of them: left, top, right, bottom
 crops          uint8 [m, height, width, c]    `face_pixels` of them with the first of the card's crops
 crops_<name>   the same                       with the crop of that detector; bundles from before 0.2 have none
+levelled       the same                       with the first crop, levelled by ROLLS_DEG; older bundles have none
 pixels         uint8 [n, height, width, c]    the network's input images
 answers_<variant>  int8 or float32 [n, classes]  that network's own output for `pixels`, on the machine that made it
 quanta_int8    float64 [k, 2]                 scale and zero point of each tensor computed in int8
@@ -15,9 +16,10 @@ with bounded sizes, and compared with the card before it is used.
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,7 @@ MAX_CROP = 2048  # pixels, the side of a crop
 MAX_BYTES = 192 << 20  # of all arrays together
 MAX_TEXT = 64
 MAX_TENSORS = 4096
+ROLLS_DEG = (-24.0, 9.5, 33.0, -71.0)  # of the levelled crops: the frames' in turn
 MEANING = ("labels", "temperature")
 IMAGE, TEXT = ("|u1",), ("<U",)
 INTEGER_ANSWERS, FLOAT_ANSWERS = ("|i1", "|u1", "<i2"), ("<f4",)
@@ -47,8 +50,8 @@ INTEGER_ANSWERS, FLOAT_ANSWERS = ("|i1", "|u1", "<i2"), ("<f4",)
 class Vectors:
     """The arrays of a bundle's parity.npz, all checked against its card.
 
-    crops: by the name of the detector; "" if the card has none. answers: by variant. faces and quanta: "" and None in
-    older bundles.
+    crops: by the name of the detector; "" if the card has none. answers: by variant. faces, levelled and quanta: "", None
+    and None in older bundles; a detection network has no `levelled`.
     """
 
     frames: np.ndarray
@@ -57,6 +60,7 @@ class Vectors:
     pixels: np.ndarray
     answers: dict[str, np.ndarray]
     faces: str
+    levelled: np.ndarray | None = None
     quanta: np.ndarray | None = None
 
     @classmethod
@@ -96,6 +100,8 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
         "output": np.array(card.output.values),
         "limits": np.array(_limits(card)),
     }
+    if reads:
+        arrays["levelled"] = cut_crops(frames, boxes, first_crop(card), card, ROLLS_DEG)
     for variant, content in networks.items():
         arrays[f"answers_{variant}"] = Network.of(content, card, RuntimeOptions(runtime=runtime)).raw(arrays["pixels"])
     if "int8" in networks:
@@ -118,11 +124,21 @@ def stored_crops(card: ModelCard) -> dict[str, CropSpec]:
     return dict(card.crops) or {"": card.crop_for("")}
 
 
-def cut_crops(frames: Iterable[np.ndarray], boxes: np.ndarray, crop: CropSpec, card: ModelCard) -> np.ndarray:
-    """The network's input for each frame's box with `crop`: uint8 [m, height, width, channels]."""
-    return np.stack(
-        [face_pixels(f, tuple(box), crop, card.input) for f, box in zip(frames, boxes.tolist(), strict=True)]
-    )
+def first_crop(card: ModelCard) -> CropSpec:
+    return next(iter(stored_crops(card).values()))
+
+
+def cut_crops(
+    frames: Iterable[np.ndarray],
+    boxes: np.ndarray,
+    crop: CropSpec,
+    card: ModelCard,
+    rolls_deg: Sequence[float] = (0.0,),
+) -> np.ndarray:
+    """The network's input for each frame's box with `crop`: uint8 [m, height, width, channels]. rolls_deg: the heads', in
+    turn."""
+    heads = zip(frames, boxes.tolist(), cycle(rolls_deg), strict=False)  # the rolls never end
+    return np.stack([face_pixels(frame, tuple(box), crop, card.input, roll) for frame, box, roll in heads])
 
 
 def _specs(card: ModelCard) -> dict[str, ArraySpec]:
@@ -139,6 +155,7 @@ def _specs(card: ModelCard) -> dict[str, ArraySpec]:
         "boxes": ArraySpec(dtypes=("<i8", "<i4"), shape=((MAX_IMAGES,), 4)),
         "crops": images,
         **{f"crops_{name}": images for name in list(stored_crops(card))[1:]},
+        "levelled": images,
         "pixels": images,
         **{f"answers_{variant}": answers for variant in TFLITE_VARIANTS},
         "quanta_int8": ArraySpec(dtypes=("<f8",), shape=((MAX_TENSORS,), 2)),
@@ -163,7 +180,10 @@ def _checked(arrays: dict[str, np.ndarray], bundle: Bundle) -> dict[str, Any]:
     names = list(stored_crops(card))
     crops = {names[0]: arrays["crops"]}
     crops |= {name: arrays[f"crops_{name}"] for name in names[1:] if f"crops_{name}" in arrays}
-    for what, array in (("boxes", boxes), *((f"crops of {name}", some) for name, some in crops.items())):
+    levelled = {"levelled crops": arrays["levelled"]} if "levelled" in arrays else {}
+    for what, array in (
+        {"boxes": boxes} | {f"crops of {name}": some for name, some in crops.items()} | levelled
+    ).items():
         if len(array) != len(frames):
             raise ValueError(f"there are {len(array)} {what} for {len(frames)} frames")
     for crop in stored_crops(card).values():
@@ -184,6 +204,7 @@ def _checked(arrays: dict[str, np.ndarray], bundle: Bundle) -> dict[str, Any]:
         "pixels": pixels,
         "answers": answers,
         "faces": str(arrays["faces"].item()) if "faces" in arrays else "",
+        "levelled": arrays.get("levelled"),
         "quanta": quanta,
     }
 

@@ -3,6 +3,8 @@
 The second step is each target against the C code, by its own self-test with the same vectors.
 """
 
+from itertools import cycle
+
 import numpy as np
 
 from edgefer.bundle import Bundle
@@ -12,6 +14,7 @@ from edgefer.c.subject import Subject, read_subject
 from edgefer.checks import Check, Status, status_if
 from edgefer.tflite import arithmetic
 from edgefer.tflite.int8_network import UnsupportedNetwork
+from edgefer.vectors import ROLLS_DEG
 
 IN_C, NUMPY = "int8 in C", "int8 in numpy"  # verify runs numpy itself
 NUMPY_IMAGES = 12  # of the stored ones: numpy takes 0.2 s per image
@@ -39,16 +42,23 @@ def prove_on_host(subject: Subject) -> list[Check]:
         return [*missing, _against_numpy(subject)]
     version = compiler_version(program)
     method = f"{version}, {' '.join(FLAGS)}"
-    pixels, spec = HostPixels(), subject.bundle.card.input
-    crops = [
-        pixels.face(frame, tuple(box), vectors.crop, spec)
-        for frame, box in zip(vectors.frames, vectors.boxes, strict=True)
-    ]
     answers = HostNetwork(subject.program).answers(vectors.pixels)
     return [
-        _row(1, "pixels in C", "pixels", np.stack(crops), vectors.crops, method),
+        _row(1, "pixels in C", "pixels", *_crops(subject), method),
         _row(3, IN_C, "answers", answers, vectors.answers, method),
     ]
+
+
+def _crops(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+    """The C code's crops, and the stored ones: uint8 [n, h, w, c]; the levelled ones too, where they are stored."""
+    vectors, spec, pixels = subject.vectors, subject.bundle.card.input, HostPixels()
+    stored = [(vectors.crops, (0.0,))] + ([] if vectors.levelled is None else [(vectors.levelled, ROLLS_DEG)])
+    crops = [
+        pixels.face(frame, tuple(box), vectors.crop, spec, roll)
+        for _, rolls_deg in stored
+        for frame, box, roll in zip(vectors.frames, vectors.boxes, cycle(rolls_deg), strict=False)
+    ]
+    return np.stack(crops), np.concatenate([expected for expected, _ in stored])
 
 
 def _against_numpy(subject: Subject) -> Check:

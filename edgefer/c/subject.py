@@ -21,7 +21,7 @@ LOGITS = "logits"
 @dataclass(frozen=True, kw_only=True)
 class Questions:
     """The bundle's stored test data: frames uint8 [m, h, w, 3] BGR, boxes int64 [m, 4], crops and pixels uint8
-    [n, h, w, c], answers int8 [n, classes]. `crop`: how the crops were made from the boxes."""
+    [n, h, w, c], answers int8 [n, classes]. `crop`: how the crops were made from the boxes. levelled: see Vectors."""
 
     frames: np.ndarray
     boxes: np.ndarray
@@ -29,9 +29,10 @@ class Questions:
     pixels: np.ndarray
     answers: np.ndarray
     crop: CropSpec
+    levelled: np.ndarray | None = None
 
     def small(self) -> "Questions":
-        """An evenly spread subset that fits a small target's memory."""
+        """An evenly spread subset that fits a small target's memory, without the levelled crops."""
         frames = _spread(len(self.frames), MAX_FRAME_BYTES // self.frames[0].nbytes)
         images = _spread(len(self.pixels), MAX_PIXEL_BYTES // self.pixels[0].nbytes)
         return Questions(
@@ -106,6 +107,7 @@ def _questions(bundle: Bundle) -> Questions:
         pixels=stored.pixels,
         answers=stored.answers["int8"],
         crop=crop,
+        levelled=stored.levelled,
     )
 
 

@@ -1,11 +1,11 @@
-"""Prints a hash of the output of `prepare` for many images, one line per code path, to compare two machines."""
+"""Prints a hash of the output of `prepare` and `crop_square` for many images, one line per code path, to compare two machines."""
 
 import hashlib
 
 import numpy as np
 
-from edgefer.card import InputSpec
-from edgefer.preprocess import prepare
+from edgefer.card import CropSpec, InputSpec
+from edgefer.preprocess import crop_square, prepare
 
 RNG = np.random.default_rng(3)
 for size in (48, 64, 112):
@@ -18,3 +18,10 @@ for size in (48, 64, 112):
                     image = RNG.integers(0, 256, (height, width, channels), dtype=np.uint8)
                     seen.update(prepare(image, InputSpec(height=size, width=size, color=color)).tobytes())
                 print(size, color, way, channels, seen.hexdigest()[:16])
+frame = RNG.integers(0, 256, (240, 320, 3), dtype=np.uint8)
+for way, image in (("gray", np.ascontiguousarray(frame[..., 0])), ("bgr", frame)):
+    seen = hashlib.sha256()
+    for roll_deg in np.linspace(-90, 90, 31):
+        left, top, side = map(int, RNG.integers((-20, -20, 20), (300, 220, 200)))
+        seen.update(crop_square(image, (left, top, left + side, top + side), CropSpec(scale=1.1), roll_deg).tobytes())
+    print("level", way, seen.hexdigest()[:16])

@@ -34,7 +34,7 @@ from edgefer.train.data.cache import cache_folder
 from edgefer.train.data.dataset import Split, stratified_rows
 from edgefer.train.data.load import DataOptions, load_dataset
 from edgefer.train.framing import Box, centre_in, measure_crop, relation, scene_of
-from edgefer.vectors import cut_crops, stored_crops
+from edgefer.vectors import ROLLS_DEG, cut_crops, first_crop, stored_crops
 
 AS_FOUND = CropSpec()
 SCALES = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
@@ -82,6 +82,7 @@ def put_crops(bundle: Bundle, crops: dict[str, CropSpec]) -> None:
             arrays = {name: stored[name] for name in stored if not name.startswith("crops")}
         cut = [cut_crops(arrays["frames"], arrays["boxes"], crop, card) for crop in stored_crops(card).values()]
         arrays |= {f"crops_{name}" if place else "crops": cut[place] for place, name in enumerate(stored_crops(card))}
+        arrays["levelled"] = cut_crops(arrays["frames"], arrays["boxes"], first_crop(card), card, ROLLS_DEG)
         out = io.BytesIO()
         np.savez_compressed(out, **arrays)
         files["parity"] = out.getvalue()

@@ -128,23 +128,34 @@ def test_huge_crop_from_a_card_and_a_box_is_refused(bundle):
 
 
 def test_every_crop_and_the_faces_are_checked_and_missing_ones_are_reported(bundle):
-    kept = {name: array for name, array in arrays().items() if not name.startswith(("crops_", "faces", "quanta_"))}
+    kept = {
+        name: array
+        for name, array in arrays().items()
+        if not name.startswith(("crops_", "levelled", "faces", "quanta_"))
+    }
     out = io.BytesIO()
     np.savez_compressed(out, **kept)
     old = put(bundle, out.getvalue())
     assert [(check.subject, check.status) for check in check_pixels(old, Vectors.load(old))] == [
         ("pixels of haar's crop", "pass"), ("pixels of yunet's crop", "not checked"),
-        ("pixels of own's crop", "not checked"), ("faces", "not checked"),
+        ("pixels of own's crop", "not checked"), ("pixels of levelled heads", "not checked"),
+        ("faces", "not checked"),
     ]  # fmt: skip
     content = make_vectors(old.card, {"int8": old.read("int8")})
     new = put(bundle, content)
-    assert {check.status for check in verify(new)} == {"pass"} and len(verify(new)) == 5
+    assert {check.status for check in verify(new)} == {"pass"} and len(verify(new)) == 6
     crops = json.loads((bundle / CARD).read_text())["crops"]
     crops["yunet"]["scale"] *= 1.1
     wrong = put(bundle, content, crops=crops)
     assert [check.subject for check in verify(wrong) if not check.passed] == ["pixels of yunet's crop"]
     with pytest.raises(BundleError, match="faces are cat but its parity vectors were made with human"):
         verify(put(bundle, content, faces="cat"))
+
+
+def test_every_shipped_network_proves_levelled_heads():
+    for path in shipped_bundles().values():
+        stored = Vectors.load(Bundle.open(path))
+        assert stored.levelled is not None and (stored.levelled != next(iter(stored.crops.values()))).any()
 
 
 @pytest.mark.parametrize("name", ["card.json", "int8.tflite", "parity.npz", "model.keras"])

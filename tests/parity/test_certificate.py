@@ -35,7 +35,7 @@ def test_verify_needs_only_the_bundle_and_states_its_hash(edgefer, converted, tm
     assert result["passed"] and result["bundle"] == converted.hash == hashlib.sha256(card).hexdigest()
     own = [check for check in result["checks"] if not check["subject"].endswith(" in C")]  # those need a compiler
     assert [(check["question"], check["subject"]) for check in own] == [
-        (1, "pixels of haar's crop"), (1, "pixels of own's crop"), (1, "faces"), (3, "int8 on litert"), (3, "float32 on litert"),
+        (1, "pixels of haar's crop"), (1, "pixels of own's crop"), (1, "pixels of levelled heads"), (1, "faces"), (3, "int8 on litert"), (3, "float32 on litert"),
         (3, "int8, computed exactly"), (2, "int8's weights against float32's"), (2, "int8's scales and zero points"),
     ]  # fmt: skip
     assert converted.hash in edgefer("verify", converted.path, "--runtime", "auto").stdout
@@ -44,8 +44,8 @@ def test_verify_needs_only_the_bundle_and_states_its_hash(edgefer, converted, tm
 @pytest.mark.parametrize(
     ("compiler", "outcome"),
     [
-        pytest.param("cc", "8 of 10 checks passed, 2 fail.", marks=pytest.mark.gcc),
-        ("none-here", "7 of 10 checks passed, 1 fail, 2 not checked."),
+        pytest.param("cc", "8 of 11 checks passed, 3 fail.", marks=pytest.mark.gcc),
+        ("none-here", "7 of 11 checks passed, 2 fail, 2 not checked."),
     ],
 )
 def test_verify_fails_on_a_changed_crop(edgefer, converted, tmp_path, monkeypatch, compiler, outcome):

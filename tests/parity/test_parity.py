@@ -41,7 +41,7 @@ def tflite_runtime_python(wheel, tmp_path_factory) -> str:
 def test_questions_1_and_3_on_the_runtimes_of_the_host(converted, runtime):
     checks = verify(converted, runtime=runtime)
     assert [(check.question, check.subject) for check in checks] == [
-        (1, "pixels of haar's crop"), (1, "pixels of own's crop"), (1, "faces"), (3, f"int8 on {runtime}"), (3, f"float32 on {runtime}"),
+        (1, "pixels of haar's crop"), (1, "pixels of own's crop"), (1, "pixels of levelled heads"), (1, "faces"), (3, f"int8 on {runtime}"), (3, f"float32 on {runtime}"),
     ]  # fmt: skip
     assert all(check.passed for check in checks), checks
 
@@ -72,7 +72,7 @@ def test_all_questions_on_tflite_runtime(converted, tflite_runtime_python, cache
     elsewhere = ("in C", "STM32", "RV32", "rowser", "Chrom")
     own = [check for check in written["checks"] if not any(part in check["subject"] for part in elsewhere)]
     assert [(check["question"], check["subject"]) for check in own] == [
-        (1, "pixels of haar's crop"), (1, "pixels of own's crop"), (1, "faces"),
+        (1, "pixels of haar's crop"), (1, "pixels of own's crop"), (1, "pixels of levelled heads"), (1, "faces"),
         (3, "int8 on tflite-runtime"), (3, "float32 on tflite-runtime"), (3, "int8, computed exactly"),
         (2, "int8's weights against float32's"), (2, "int8's scales and zero points"),
         (2, "the trained network"),
@@ -146,7 +146,7 @@ def test_changed_crop_or_resize_is_caught_by_question_1(converted, tmp_path, mon
     card = converted.card.model_copy(
         update={"crops": {**converted.card.crops, "haar": crop.model_copy(update={"scale": crop.scale * 1.1})}}
     )
-    assert failed(verify(rebuilt(converted, tmp_path / "crop", card=card))) == [1]
+    assert failed(verify(rebuilt(converted, tmp_path / "crop", card=card))) == [1, 1]  # level and levelled
 
     # A resize kernel other than the host's.
     shrink = cv2.resize
@@ -155,7 +155,7 @@ def test_changed_crop_or_resize_is_caught_by_question_1(converted, tmp_path, mon
         "resize",
         lambda image, size, interpolation: shrink(image, size, interpolation=cv2.INTER_NEAREST),
     )
-    assert failed(parity.verify(converted)) == [1, 1]
+    assert failed(parity.verify(converted)) == [1, 1, 1]
 
 
 def test_stale_answers_and_a_runtime_that_returns_zeros_are_caught_by_question_3(converted, tmp_path, monkeypatch):

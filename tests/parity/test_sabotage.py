@@ -347,7 +347,7 @@ def test_vectors_of_another_network_of_the_same_shape_are_caught(healthy, tmp_pa
 def test_swapped_colour_channels_are_caught_by_question_1(healthy_rgb, monkeypatch):
     assert complaints(healthy_rgb.path, RGB) == []
     monkeypatch.setattr(preprocess.cv2, "cvtColor", lambda image, code: image)
-    assert [by for by, _ in complaints(healthy_rgb.path, RGB)] == [1]
+    assert [by for by, _ in complaints(healthy_rgb.path, RGB)] == [1, 1]
 
 
 def test_another_resize_kernel_is_caught_by_question_1(healthy, monkeypatch):
@@ -358,7 +358,19 @@ def test_another_resize_kernel_is_caught_by_question_1(healthy, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(preprocess, "_area_means", lambda image, height, width: nearest(image, (width, height)))
-        assert [by for by, _ in complaints(healthy.path)] == [1]
+        assert [by for by, _ in complaints(healthy.path)] == [1, 1]
+
+
+def test_heads_levelled_the_wrong_way_are_caught_by_question_1(healthy, monkeypatch):
+    turn = preprocess.cv2.warpAffine
+
+    def other_way(image, matrix, size, **how):
+        matrix[[0, 1], [1, 0]] *= -1
+        return turn(image, matrix, size, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess.cv2, "warpAffine", other_way)
+        assert [message.split(":")[0] for _, message in complaints(healthy.path)] == ["pixels of levelled heads"]
 
 
 def test_a_runtime_that_answers_zeros_is_caught_by_question_3(healthy, monkeypatch):
@@ -374,5 +386,5 @@ def test_no_false_alarm_over_ten_networks(tmp_path, seed):
     bundle = make_bundle(tmp_path / "healthy", GRAY, seed, epochs=0)
     checks = check_bundle(bundle, ["litert", "tensorflow"])
     assert [(check.question, check.status) for check in checks] == [
-        (1, "pass"), (1, "pass"), (3, "pass"), (3, "pass"), (3, "pass"), (3, "pass"), (3, "pass"), (2, "pass"), (2, "pass"),
+        (1, "pass"), (1, "pass"), (1, "pass"), (3, "pass"), (3, "pass"), (3, "pass"), (3, "pass"), (3, "pass"), (2, "pass"), (2, "pass"),
     ], checks  # fmt: skip
