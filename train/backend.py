@@ -14,6 +14,7 @@ from edgefer.preprocess import to_float
 from edgefer.quiet import quiet
 from edgefer.scratch import use_own_directory
 
+MAX_PYTHON = (3, 13)  # of TensorFlow 2.21
 CPUINFO = Path("/proc/cpuinfo")
 BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}  # CPU flags of native bfloat16 multiplication
 
@@ -34,11 +35,16 @@ def tensorflow():
             for gpu in tf.config.list_physical_devices("GPU"):
                 tf.config.experimental.set_memory_growth(gpu, True)
     except ImportError as error:
-        raise MissingDependency(
-            f"Training and conversion need TensorFlow ({error}): pip install 'edgefer[train]' (on the host, not the device)."
-        ) from None
+        raise MissingDependency(f"Training and conversion need TensorFlow ({error}): {_to_install()}.") from None
     tf.get_logger().setLevel("ERROR")
     return tf
+
+
+def _to_install() -> str:
+    if sys.version_info[:2] > MAX_PYTHON:
+        newest, here = (".".join(map(str, version[:2])) for version in (MAX_PYTHON, sys.version_info))
+        return f"it has no package for Python {here}, so train and convert in an environment of Python 3.11 to {newest}"
+    return "pip install 'edgefer[train]' (on the host, not the device)"
 
 
 def precision() -> str:

@@ -108,7 +108,7 @@ BOARDS = {
                 ". ~/edgefer/bin/activate",
             ),
             limits=(
-                "Mendel's own Python 3.7: edgefer needs 3.11 to 3.13.",
+                "Mendel's own Python 3.7: edgefer needs 3.11 to 3.14.",
                 _EDGE_TPU,
                 "The Coral camera module as --camera csi: Picamera2 is for the Raspberry Pi. Try --camera 0.",
             ),

@@ -43,9 +43,9 @@ def check_system(
 
 
 def check_python(running: tuple[int, ...] = tuple(sys.version_info[:3])) -> Check:
-    """Python 3.11 to 3.13."""
+    """Python 3.11 to 3.14."""
     found = f"{'.'.join(map(str, running))} in {sys.prefix}, edgefer {__version__}"
-    if (3, 11) <= running[:2] <= (3, 13):
+    if (3, 11) <= running[:2] <= (3, 14):
         return Check(subject="python", status=Status.PASS, detail=found)
     fix = "python3.11 -m venv ~/edgefer   # Bookworm has 3.11, Trixie 3.13; elsewhere: uv venv --python 3.11"
     return Check(subject="python", status=Status.FAIL, detail=found, fix=fix)

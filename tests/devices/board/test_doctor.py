@@ -55,7 +55,14 @@ def test_unsupported_systems_are_reported(tmp_path, difference, status, fix):
 
 @pytest.mark.parametrize(
     ("version", "status"),
-    [((3, 10, 9), "fail"), ((3, 11, 2), "pass"), ((3, 13, 5), "pass"), ((3, 14, 0), "fail"), ((3, 9, 2), "fail")],
+    [
+        ((3, 10, 9), "fail"),
+        ((3, 11, 2), "pass"),
+        ((3, 13, 5), "pass"),
+        ((3, 14, 0), "pass"),
+        ((3, 15, 0), "fail"),
+        ((3, 9, 2), "fail"),
+    ],
 )
 def test_unsupported_python_versions_are_a_failure(version, status):
     expect(check_python(version), status, "venv" if status == "fail" else "")
