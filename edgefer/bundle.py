@@ -111,9 +111,11 @@ class Bundle:
                 f"{', '.join(shipped_bundles())}."
             )
         with contextlib.suppress(PermissionError):  # read_regular reports it
-            if not card_file.exists():
+            try:
+                card_file.stat()  # exists() says no where it may not look, from Python 3.14 on
+            except FileNotFoundError:
                 hint = " (its training has not finished: `edgefer train --resume`)" if is_begun(path) else ""
-                raise BundleError(f"{path} is not a bundle: it has no {CARD}{hint}.")
+                raise BundleError(f"{path} is not a bundle: it has no {CARD}{hint}.") from None
         card = parse_card(read_regular(card_file, MAX_CARD, error=BundleError), str(card_file))
         bundle = cls(path, card)
         for variant in card.variants:
