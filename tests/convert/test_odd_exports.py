@@ -20,7 +20,7 @@ from edgefer.convert.web.site import export_web
 from edgefer.preprocess import look_up, quantized_table
 from edgefer.tflite.arithmetic import run
 from edgefer.tflite.layers import read_layers
-from edgefer.vectors import cut_crops, stored_crops
+from edgefer.vectors import ROLLS_DEG, cut_crops, stored_crops
 from tests.tflite.networks import Maker
 
 CROPS = ("yunet 2", "yunet-2", "yunet", "顔", "脸", "_2", "*/ x")
@@ -51,6 +51,7 @@ def odd(request, nano, tmp_path):
     for name in [name for name in parity if name.startswith("crops")]:
         crop = card.crop_for(name.partition("_")[2] or first)
         parity[name] = cut_crops(parity["frames"], parity["boxes"], crop, card)
+    parity["levelled"] = cut_crops(parity["frames"], parity["boxes"], card.crop_for(first), card, ROLLS_DEG)
     parity |= {"labels": np.array(LABELS), "pixels": pixels, "answers_int8": np.stack(answers)}
     np.savez_compressed(out := io.BytesIO(), **parity)
     files = {"int8": content, "parity": out.getvalue()}
