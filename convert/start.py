@@ -10,7 +10,7 @@ from edgefer.convert.faces import convert_faces
 from edgefer.convert.pipeline import Converted, convert, unfinished
 from edgefer.convert.slim import why_not
 from edgefer.convert.work import Plan
-from edgefer.errors import EdgeferError, InputError
+from edgefer.errors import InputError, Interrupted
 from edgefer.files import check_absent, check_writable
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.cache import cache_folder
@@ -68,7 +68,7 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
     """Convert a bundle into a new one; whatever can be checked beforehand is checked before the work begins.
 
     BundleError without a Keras network, DataError, InputError; MissingDependency without what an extra needs.
-    EdgeferError on Ctrl-C; finished epochs of fine-tuning are kept.
+    Interrupted on Ctrl-C; finished epochs of fine-tuning are kept.
     """
     source, target, data, skip_bad = request.bundle, request.target, request.data, request.skip_bad
     source.file(Form.KERAS)
@@ -87,7 +87,7 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
             converted = convert(source, dataset, request.plan, target, progress)
         except KeyboardInterrupt:
             kept = unfinished(target)
-            raise EdgeferError(
+            raise Interrupted(
                 f"Stopped; {source.path} is unchanged, and "
                 + (
                     f"{kept} holds the finished epochs: the same command continues."
@@ -99,7 +99,7 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
     try:
         made, added = add_extras(request.extras, made, progress)
     except KeyboardInterrupt:
-        raise EdgeferError(f"Stopped; {made.path} is complete, but for what was still to be added to it.") from None
+        raise Interrupted(f"Stopped; {made.path} is complete, but for what was still to be added to it.") from None
     return Outcome(bundle=made, converted=converted, added=tuple(added), data=data, skip_bad=skip_bad)
 
 

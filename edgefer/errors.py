@@ -4,6 +4,7 @@
     ├── MissingDependency    exit 1  a library this step needs is not installed, or the installed one cannot work
     ├── RuntimeFault         exit 1  a TFLite runtime failed on a model
     ├── IncompleteError      exit 1  a source ended too early: results so far are kept
+    ├── Interrupted          exit 130  Ctrl-C during a training or conversion: the message says what is kept
     └── InputError           exit 2  invalid input
         ├── DataError                a data set, one of its rows or images
         ├── RecipeError              a training recipe or one of its fields
@@ -32,6 +33,12 @@ class RuntimeFault(EdgeferError):
 
 class IncompleteError(EdgeferError):
     """A source, such as a damaged video, ended too early; results so far are kept."""
+
+
+class Interrupted(EdgeferError):
+    """Ctrl-C during long work; the sentence says what is kept and how to continue."""
+
+    exit_code = 130
 
 
 class InputError(EdgeferError):

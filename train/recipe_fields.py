@@ -117,7 +117,7 @@ class Schedule(_Section):
     `every_epochs` without a better validation accuracy (plateau). A `final_rate` above the optimizer's is that one."""
 
     name: Literal["constant", "cosine", "exponential", "step", "plateau"] = "constant"
-    warmup_epochs: float = Field(0, ge=0, le=MAX_EPOCHS)
+    warmup_epochs: float = Field(0, ge=0, le=MAX_EPOCHS, description="of cosine; the others have none")
     final_rate: float = Field(1e-4, ge=0, le=10)
     factor: float = Field(0.5, gt=0, le=1)
     every_epochs: float = Field(10, gt=0, le=MAX_EPOCHS)
@@ -237,9 +237,11 @@ class Recipe(_Section):
 
     @property
     def warmup_note(self) -> str:
-        """A sentence where the training ends before its warm-up does, else ""."""
+        """A sentence where a warm-up has no effect, or the training ends before it does, else ""."""
         warmup, epochs = self.schedule.warmup_epochs, self.fit.epochs
-        if self.schedule.name != "cosine" or warmup < epochs:
+        if warmup and self.schedule.name != "cosine":
+            return f"No warm-up (schedule.warmup_epochs={warmup:g}): only schedule.name=cosine has one, not {self.schedule.name}."
+        if warmup < epochs:
             return ""
         return long_warmup(f"schedule.warmup_epochs={warmup:g}", f"{epochs} epochs")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgefer.bundle import new_directory
-from edgefer.errors import EdgeferError, InputError
+from edgefer.errors import InputError, Interrupted
 from edgefer.progress import SILENT, Progress
 from edgefer.train.config import Supervision, TrainConfig, absolute_path
 from edgefer.train.data.cache import cache_folder
@@ -134,7 +134,7 @@ def start(
 ) -> Result | None:
     """Train into the folder `run`, in stages where the recipe has them; see edgefer.train.pipeline.train.
 
-    EdgeferError with the command to resume by where it is interrupted by Ctrl-C; every finished epoch is kept.
+    Interrupted, with the command to resume by, on Ctrl-C; every finished epoch is kept.
     """
     measured = detectors(config)
     if worker.count > 1:
@@ -144,11 +144,11 @@ def start(
         return train(config, run, progress=progress, detectors=measured, cache=cache_folder(), worker=worker)
     except KeyboardInterrupt:
         if RunFolder(run).finished:
-            raise EdgeferError(
+            raise Interrupted(
                 f"Stopped; {run} is a finished bundle, without the figures here: edgefer evaluate {run}."
             ) from None
         if not RunFolder(run).resumable:
-            raise EdgeferError("Stopped before training began: nothing is left of it.") from None
-        raise EdgeferError(
+            raise Interrupted("Stopped before training began: nothing is left of it.") from None
+        raise Interrupted(
             f"Stopped; every finished epoch is kept. Continue with: edgefer train --resume --out {run}"
         ) from None

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, SkipBad, TrainedBundle, trained_bundle_path, training_data
-from edgefer.errors import EdgeferError
+from edgefer.errors import Interrupted
 
 FORMS = "Forms"
 
@@ -86,7 +86,7 @@ def compare(
     try:
         make_profiles(source, dataset, wanted, target, console.PROGRESS)
     except KeyboardInterrupt:
-        raise EdgeferError("Stopped; finished bundles are kept: the same command continues.") from None
+        raise Interrupted("Stopped; finished bundles are kept: the same command continues.") from None
     measured = measure_profiles(target, wanted, dataset, console.PROGRESS)
     written = write_profiles(target, measured)
     if as_json:

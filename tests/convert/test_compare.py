@@ -13,7 +13,7 @@ from edgefer.card import ModelCard, Provenance
 from edgefer.convert.pipeline import convert
 from edgefer.convert.start import ConvertRequest, start
 from edgefer.convert.work import Plan
-from edgefer.errors import EdgeferError, InputError, RuntimeFault
+from edgefer.errors import InputError, Interrupted, RuntimeFault
 from edgefer.interpreter import Classifier, Network
 from edgefer.parity import verify
 from edgefer.progress import SILENT, Progress
@@ -166,7 +166,7 @@ def test_interruption_leaves_only_what_the_same_command_continues(source, tiny, 
 
     monkeypatch.setattr("edgefer.convert.start.training_data", lambda *_, **__: tiny)
     request = ConvertRequest(bundle=source, plan=Plan(slimmed=0.5, epochs=2), data="tiny", out=tmp_path / "slim")
-    with pytest.raises(EdgeferError, match=f"Stopped; .* and .*{left[0] if left else 'nothing is left behind'}"):
+    with pytest.raises(Interrupted, match=f"Stopped; .* and .*{left[0] if left else 'nothing is left behind'}"):
         start(request, Interrupting())
     assert [file.name for file in tmp_path.iterdir()] == left
 

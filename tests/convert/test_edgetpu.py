@@ -22,7 +22,7 @@ from edgefer.checks import Check, Status
 from edgefer.convert import extras, start
 from edgefer.convert.edgetpu import add_compiled, compile_int8, parse_log
 from edgefer.drawn import EXPRESSIONS
-from edgefer.errors import BundleError, EdgeferError, InputError, MissingDependency, RuntimeFault
+from edgefer.errors import BundleError, InputError, Interrupted, MissingDependency, RuntimeFault
 from edgefer.interpreter import EDGETPU_LIBRARY, Classifier, Network, RuntimeOptions
 from edgefer.parity import check_bundle, make_vectors
 from edgefer.tflite.flatbuffer import read_model
@@ -266,7 +266,7 @@ def test_ctrl_c_while_compiling_names_the_finished_bundle(source, monkeypatch, i
         raise KeyboardInterrupt
 
     monkeypatch.setattr(start, "add_extras", stop)
-    with pytest.raises(EdgeferError, match=f"Stopped; {tmp_path}/out is complete"):
+    with pytest.raises(Interrupted, match=f"Stopped; {tmp_path}/out is complete"):
         start.start(start.ConvertRequest(bundle=source, data=image_folder, out=tmp_path / "out"))
     assert Bundle.open(tmp_path / "out").has("int8")
 

@@ -67,7 +67,8 @@ def test_a_training_that_is_all_warm_up_is_noted():
 
     assert "warmup_epochs=3" in load_recipe("small", ("fit.epochs=3",)).warmup_note
     assert not load_recipe("small", ("fit.epochs=4",)).warmup_note
-    assert not load_recipe("small", ("fit.epochs=3", "schedule.name=step")).warmup_note
+    assert "only schedule.name=cosine" in load_recipe("small", ("schedule.name=step",)).warmup_note
+    assert not load_recipe("four-block").warmup_note
     assert "fit.warmup=200" in load_face_recipe("face-finder", ("fit.steps=200",)).fit.warmup_note
     assert not load_face_recipe("face-finder", ("fit.steps=201",)).fit.warmup_note
 

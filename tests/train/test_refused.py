@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgefer.errors import EdgeferError
+from edgefer.errors import EdgeferError, Interrupted
 from edgefer.files import without_empty_folders
 from edgefer.progress import Progress
 from edgefer.train.config import TrainConfig
@@ -89,5 +89,6 @@ def test_an_interrupt_of_a_finished_training_says_that_it_is_finished(tmp_path, 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(start, "train_once", finish)
-    with pytest.raises(EdgeferError, match="run is a finished bundle"):
+    with pytest.raises(Interrupted, match="run is a finished bundle") as stopped:
         start.start(TrainConfig(recipe=load_recipe("demo"), data="builtin"), tmp_path / "run")
+    assert stopped.value.exit_code == 130  # as wherever Ctrl-C ends a command

@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from edgefer.bundle import Bundle, Form, new_directory, path_or_shipped, shipped_networks
-from edgefer.errors import EdgeferError, InputError
+from edgefer.errors import InputError, Interrupted
 from edgefer.files import without_empty_folders
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.cache import cache_folder
@@ -75,7 +75,7 @@ def start(
 ) -> Bundle:
     """Train into `folder`. miner: makes a function that mines candidates from a finder's bundle.
 
-    EdgeferError with the command to resume by when it is interrupted.
+    Interrupted, with the command to resume by, on Ctrl-C.
     """
     mine_candidates = None
     if config.recipe.task == "refine-faces":
@@ -88,7 +88,7 @@ def start(
             )
     except KeyboardInterrupt:
         if RunFolder(folder).finished:
-            raise EdgeferError(f"Stopped; {folder} is a finished bundle.") from None
+            raise Interrupted(f"Stopped; {folder} is a finished bundle.") from None
         if not is_face_run(folder):
-            raise EdgeferError("Stopped before training began: start it again with the same command.") from None
-        raise EdgeferError(f"Stopped. Continue with: edgefer train --resume --out {folder}") from None
+            raise Interrupted("Stopped before training began: start it again with the same command.") from None
+        raise Interrupted(f"Stopped. Continue with: edgefer train --resume --out {folder}") from None

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefer.errors import DataError, EdgeferError, InputError
+from edgefer.errors import DataError, InputError, Interrupted
 from edgefer.train.faces import run, scenes
 from edgefer.train.faces.recipe import load_face_recipe
 from edgefer.train.faces.run import FaceConfig
@@ -80,7 +80,7 @@ def interrupted(folder, monkeypatch):
             start(config, path, lambda bundle: miner or Miner())
         except DataError:
             raise
-        except EdgeferError as stopped:
+        except Interrupted as stopped:
             assert str(stopped) == f"Stopped. Continue with: edgefer train --resume --out {path}"
         return batches[-1] if batches else None
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefer.errors import DataError, EdgeferError, InputError
+from edgefer.errors import DataError, InputError, Interrupted
 from edgefer.train.faces import run, scenes
 from edgefer.train.faces.gallery import gallery, same_photographs
 from edgefer.train.faces.recipe import load_face_recipe
@@ -211,7 +211,7 @@ def test_training_stopped_before_its_first_step_leaves_nothing_to_resume(folder,
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "read_scenes", interrupt)
-    with pytest.raises(EdgeferError, match=r"^Stopped before training began: start it again with the same command"):
+    with pytest.raises(Interrupted, match=r"^Stopped before training began: start it again with the same command"):
         start(config_of(folder), folder.parent / "runs" / "face-finder-1", lambda bundle: None)
     assert not (folder.parent / "runs").exists()
 
