@@ -12,6 +12,7 @@ import cv2
 
 from edgefer import drawn
 from edgefer.devices.sources.containers import COUNTED, OPEN, Structure, examine, names_others
+from edgefer.devices.sources.counts import frames_not_shown
 from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import ImageError, IncompleteError, SourceError
 from edgefer.images import SUFFIXES, is_image_file, problem_of, read_image
@@ -146,8 +147,10 @@ class Video(Recorded):
     def _judge(self, frames: int, last_s: float) -> None:
         """IncompleteError if frames are missing, according to the container's count, structure or length."""
         structure = examine(self._where) if isinstance(self._where, Path) else _by_name(self._where)
-        total = self.total or 0
+        total = max(0, (self.total or 0) - round(structure.start_s * self.fps))
         allowed = max(2, math.ceil(MAX_MISSING * total))
+        if structure.counts and total - frames > allowed and isinstance(self._where, Path):
+            total -= frames_not_shown(self._where)
         fewer = total - frames > allowed
         if structure.counts:
             damaged = fewer
