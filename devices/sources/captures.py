@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edgefer.devices.sources.aspect import square_pixels
 from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import MissingDependency, SourceError
 from edgefer.quiet import hush_codecs
@@ -47,7 +48,7 @@ class CvCapture:
 
     def read(self) -> np.ndarray | None:
         read, image = self._capture.read()
-        return image if read else None
+        return square_pixels(image, self._capture) if read else None
 
     def close(self) -> None:
         self._capture.release()

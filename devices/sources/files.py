@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import cv2
 
 from edgefer import drawn
+from edgefer.devices.sources.aspect import square_pixels
 from edgefer.devices.sources.containers import COUNTED, OPEN, Structure, examine, names_others
 from edgefer.devices.sources.counts import frames_not_shown
 from edgefer.devices.sources.urls import shown_address
@@ -86,7 +87,7 @@ class Recorded:
 
 
 class Video(Recorded):
-    """A video file or its URL: every frame in order, timed by the container's time stamps.
+    """A video file or its URL: every frame in order, upright and with square pixels, timed by the container's time stamps.
 
     A time stamp that is missing or does not increase is replaced by the previous one plus 1 / fps.
     """
@@ -134,6 +135,7 @@ class Video(Recorded):
         while True:
             with self._reading:
                 read, image = self._capture.read()
+                image = square_pixels(image, self._capture) if read else image
                 stamp_s = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if not read:
                 break
