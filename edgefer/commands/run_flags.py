@@ -252,16 +252,18 @@ def sort_inputs(inputs: list[str], bundle: Path | None) -> tuple[Path | None, li
     from edgefer.bundle import CARD, is_begun, shipped_bundles
     from edgefer.devices.sources.cameras import BUILT_IN, GSTREAMER, VIDEOS, is_camera
     from edgefer.devices.sources.urls import shown_address
+    from edgefer.files import mode_of
     from edgefer.images import SUFFIXES
 
     shipped = shipped_bundles()
     bundles, sources = ([] if bundle is None else [bundle]), []
     for name in inputs:
         path = Path(name)
-        made_here = (path / CARD).exists() or is_begun(path)
-        if made_here or (name in shipped and not path.exists()):
+        there = mode_of(path)
+        made_here = mode_of(path / CARD) or is_begun(path)
+        if made_here or (name in shipped and not there):
             bundles.append(path)
-        elif path.exists() or is_camera(name) or "://" in name or name.startswith(GSTREAMER) or name == BUILT_IN:
+        elif there or is_camera(name) or "://" in name or name.startswith(GSTREAMER) or name == BUILT_IN:
             sources.append(name)
         elif path.suffix.lower() in {*VIDEOS, *SUFFIXES}:
             sources.append(name)  # the others are read if it is one of several
