@@ -221,6 +221,9 @@ class Unreadable(Recorded):
     def __enter__(self):
         raise self._error
 
+    def __iter__(self) -> Iterator[Frame]:
+        raise self._error
+
 
 def _names(sources: Sequence[Source]) -> list[str]:
     """Their names; equal ones with a hidden part, which may differ in just that, are numbered."""
