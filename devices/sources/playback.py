@@ -139,6 +139,7 @@ class MergedSources:
         self._stop, self._names, self._log = stop, names, log
         self.name, self.streams = ", ".join(names), len(sources)
         self.failed: list[str] = []
+        self._going: set[int] = set()  # streams that may still give frames
         self._open = ExitStack()
 
     @property
@@ -172,12 +173,13 @@ class MergedSources:
 
     def __enter__(self) -> Source:
         opened: dict[int, Source] = {}
+        self._going = set(self._named)
         with ExitStack() as stack:
             for stream, source in self._named.items():
                 try:
                     opened[stream] = stack.enter_context(source)
                 except UNREADABLE as error:
-                    self._fail(error)
+                    self._fail(stream, error)
             if not opened:
                 raise SourceError(" ".join(self.failed))
             self._open = stack.pop_all()
@@ -188,8 +190,7 @@ class MergedSources:
         self._open.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        streams = [_numbered(source, stream, self._names[stream]) for stream, source in self._sources.items()]
-        frames = Prefetch(*map(self._to_the_end, streams), stop=self._stop)
+        frames = Prefetch(*map(self._to_the_end, self._sources), stop=self._stop)
         gave = False
         try:
             for frame in frames:
@@ -200,15 +201,19 @@ class MergedSources:
         if self.failed:
             raise (IncompleteError if gave else SourceError)(" ".join(self.failed))
 
-    def _to_the_end(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+    def _to_the_end(self, stream: int) -> Iterator[Frame]:
         try:
-            yield from frames
+            yield from _numbered(self._sources[stream], stream, self._names[stream])
+            self._going.discard(stream)
         except UNREADABLE as error:
-            self._fail(error)
+            self._fail(stream, error)
 
-    def _fail(self, error: EdgeferError) -> None:
+    def _fail(self, stream: int, error: EdgeferError) -> None:
+        """Log the error, unless no other source is left: it is raised then."""
         self.failed.append(str(error))
-        self._log(f"{error} The other sources are read.")
+        self._going.discard(stream)
+        if self._going:
+            self._log(f"{error} The other sources are read.")
 
 
 class Unreadable(Recorded):
