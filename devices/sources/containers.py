@@ -27,13 +27,14 @@ class Structure:
     """The state of a container. broken: truncated, overwritten, or with parts missing. counts: it states its number of
     frames, so damage that costs no frame does not matter. announces: its header states its length. ends: it marks its
     end; otherwise its end may be missing although nothing is broken. start_s: the time of its first frame, if its length
-    counts from 0: that of a segment of a longer video."""
+    counts from 0: that of a segment of a longer video. proven: it counts its parts, and each is there, whatever its length."""
 
     broken: bool = False
     counts: bool = False
     announces: bool = False
     ends: bool = True
     start_s: float = 0.0
+    proven: bool = False
 
 
 COUNTED, BROKEN, WHOLE, OPEN = Structure(counts=True), Structure(broken=True), Structure(), Structure(ends=False)
@@ -190,7 +191,7 @@ def _asf(opened: BinaryIO, end: int) -> Structure:
         opened.seek(header + 50 + number * packet)
         if not opened.read(1)[0] & 0x80:
             return BROKEN
-    return WHOLE
+    return Structure(proven=packets <= MAX_PARTS)
 
 
 CHECKS: dict[tuple[int, bytes], Callable[[BinaryIO, int], Structure]] = {

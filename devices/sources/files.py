@@ -159,7 +159,7 @@ class Video(Recorded):
         elif structure.broken:  # a broken index or tag costs no frame; in a truncated file the count is too low
             damaged = fewer or not structure.announces or not total
         else:
-            damaged = fewer and (total / self.fps - last_s) > max(1.0, 2 * allowed / self.fps)
+            damaged = fewer and not structure.proven and (total / self.fps - last_s) > max(1.0, 2 * allowed / self.fps)
         if damaged:
             of = f"{frames} of {total} frames" if fewer else f"its {frames} first frames" if frames > 1 else "one frame"
             raise IncompleteError(

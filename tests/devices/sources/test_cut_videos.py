@@ -29,6 +29,7 @@ CUT = {  # what ffmpeg does with a whole video without encoding it again, and th
     "with empty chunks.avi": (["-ss", "2", "-i", "WHOLE"], 30),
     "segment 1.mp4": (["-i", "WHOLE", "-f", "segment", "-segment_time", "2"], 30),
     "segment 1.mkv": (["-i", "WHOLE", "-f", "segment", "-segment_time", "2"], 30),
+    "segment 1.wmv": (["-i", "WHOLE", "-f", "segment", "-segment_time", "2"], 30),
     "segment 1.ts": (["-i", "WHOLE", "-f", "segment", "-segment_time", "2"], 30),
 }
 
