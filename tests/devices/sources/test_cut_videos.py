@@ -29,7 +29,6 @@ CUT = {  # what ffmpeg does with a whole video without encoding it again, and th
     "with empty chunks.avi": (["-ss", "2", "-i", "WHOLE"], 30),
     "segment 1.mp4": (["-i", "WHOLE", "-f", "segment", "-segment_time", "2"], 30),
     "segment 1.mkv": (["-i", "WHOLE", "-f", "segment", "-segment_time", "2"], 30),
-    "segment 1.wmv": (["-i", "WHOLE", "-f", "segment", "-segment_time", "2"], 30),
     "segment 1.ts": (["-i", "WHOLE", "-f", "segment", "-segment_time", "2"], 30),
 }
 
@@ -76,6 +75,28 @@ def test_videos_cut_without_encoding_are_whole_and_their_truncated_copies_are_no
     file.write_bytes(content[: len(content) * 6 // 10])
     with pytest.raises(IncompleteError, match="is damaged or truncated"):
         read(open_source(str(file)))
+
+
+def test_a_segment_of_a_wmv_whose_length_counts_from_the_start_of_the_whole_is_whole(tmp_path):
+    command = [
+        str(FFMPEG),
+        "-v",
+        "error",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=size=320x240:rate=15:duration=9",
+        "-c:v",
+        "wmv2",
+    ]
+    subprocess.run([*command, "-g", "15", "-f", "segment", "-segment_time", "3", str(tmp_path / "%d.wmv")], check=True)
+    for number in range(3):
+        source = open_source(str(tmp_path / f"{number}.wmv"))
+        assert abs(len(read(source)) - 45) <= 2 and not source.unchecked
+    content = (tmp_path / "2.wmv").read_bytes()
+    (tmp_path / "2.wmv").write_bytes(content[: len(content) // 2])
+    with pytest.raises(IncompleteError, match="is damaged or truncated"):
+        read(source)
 
 
 def test_a_video_whose_end_is_cut_off_by_its_edit_list_is_whole(whole_h264, tmp_path):
