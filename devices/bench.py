@@ -109,8 +109,8 @@ def run_bench(
                 loop.run(frames, reader.session(), [JsonLines(nowhere)], stats=stats)
         except IncompleteError:
             raise SourceError(
-                f"bench repeats its source, but {shown_address(where)} is damaged or truncated: name another video, or repair "
-                "it with ffmpeg."
+                f"bench repeats its source, but {shown_address(where)} is damaged, truncated or holds a damaged image: name another "
+                "one, or repair it."
             ) from None
         finally:
             with suppress(ValueError):  # if stopped early, the reading thread may still be using it

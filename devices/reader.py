@@ -26,7 +26,15 @@ from edgefer.devices.session import Session
 from edgefer.devices.sources.cameras import LiveOptions, is_camera, open_camera, open_source
 from edgefer.devices.sources.captures import DEFAULT_CAPTURE, CaptureOptions
 from edgefer.devices.sources.files import Source
-from edgefer.devices.sources.playback import DEFAULT_PLAYBACK, MergedSources, Playback, PlayedSource
+from edgefer.devices.sources.playback import (
+    DEFAULT_PLAYBACK,
+    UNREADABLE,
+    MergedSources,
+    Playback,
+    PlayedSource,
+    Unreadable,
+)
+from edgefer.devices.sources.urls import shown_address
 from edgefer.devices.threads import HANG_S, Prefetch, Rules
 from edgefer.devices.watchdogs import WatchedClassifier, WatchedDetector
 from edgefer.errors import EdgeferError, InputError
@@ -147,8 +155,8 @@ class Reader:
         source: a camera's number, "csi", a video, image or folder, a URL, "gst:PIPELINE" or "builtin"; or a list of them,
         read at once. settings: fields of SourceOptions, such as `playback=Playback(loop=True)` from edgefer.devices.sources.playback. Live sources give their newest frame, files every one; they are read
         in a separate thread. The source is opened when the first frame is requested: SourceError if that fails, and
-        IncompleteError after the last frame of a damaged video, or of images of which some are outside
-        of the region.
+        IncompleteError after the last frame of a damaged video, of images of which some cannot be read or are outside of
+        the region, or of several sources of which one cannot be read.
 
         >>> import edgefer
         >>> frames = edgefer.load("fer-nano").watch("builtin")
@@ -198,21 +206,30 @@ class Reader:
 
 def closed_source(names: Sequence[str], options: SourceOptions, live: LiveOptions) -> Source:
     """One source for all that are named, to be opened by `with`. InputError for options that do not suit them."""
-    password = os.environ.get("EDGEFER_SOURCE_PASSWORD", "")
     if not names or "" in names:
         raise InputError("Name a source: a camera's number, a video, an image, a folder, a URL or builtin.")
     made: list[Source] = []
     for name in names:
-        if is_camera(name):
-            source: Source = open_camera(name, options.capture, live)
-        else:
-            if options.capture != DEFAULT_CAPTURE:
-                raise InputError("--size, --fps and --mjpg are for cameras: a file or stream has its own.")
-            source = open_source(name, password=password, skip_bad=options.skip_bad, live=live)
+        if not is_camera(name) and options.capture != DEFAULT_CAPTURE:
+            raise InputError("--size, --fps and --mjpg are for cameras: a file or stream has its own.")
+        source = _named_source(name, options, live, alone=len(names) == 1)
         if options.wait and not source.live:
             raise InputError(f"--wait is for cameras and streams: {source.name} is read immediately.")
         made.append(PlayedSource(source, options.playback, live.stop))
-    return made[0] if len(made) == 1 else MergedSources(made, live.stop)
+    return made[0] if len(made) == 1 else MergedSources(made, live.stop, live.log)
+
+
+def _named_source(name: str, options: SourceOptions, live: LiveOptions, alone: bool) -> Source:
+    """The source of a name. One that cannot be read is an error if it is `alone`; otherwise the others are read."""
+    if is_camera(name):
+        return open_camera(name, options.capture, live)
+    password = os.environ.get("EDGEFER_SOURCE_PASSWORD", "")
+    try:
+        return open_source(name, password=password, skip_bad=options.skip_bad, live=live)
+    except UNREADABLE as error:
+        if alone:
+            raise
+        return Unreadable(shown_address(name), error)
 
 
 def as_image(image: Any) -> tuple[np.ndarray, str]:

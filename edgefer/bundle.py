@@ -21,6 +21,7 @@ import gzip
 import hashlib
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from pathlib import Path
 
 from edgefer.card import ModelCard, Task, Variant, parse_card
 from edgefer.errors import BundleError, EdgeferError
-from edgefer.files import MAX_CARD, MAX_NETWORK, beside, read_regular, regular_size, with_name_of_its_own
+from edgefer.files import MAX_CARD, MAX_NETWORK, beside, mode_of, read_regular, regular_size, with_name_of_its_own
 from edgefer.scratch import locked_directory, remove_abandoned
 
 CARD = "card.json"
@@ -101,21 +102,19 @@ class Bundle:
         """
         path = Path(path)
         card_file = path / CARD
-        if os.path.isfile(path):
+        mode = mode_of(path, error=BundleError)
+        if stat.S_ISREG(mode):
             raise BundleError(
                 f"There is no bundle at {path}, only a file: `edgefer import {path}` makes a bundle of a network."
             )
-        if not os.path.isdir(path):  # pathlib's is_dir raises for a name that is too long
+        if not stat.S_ISDIR(mode):
             raise BundleError(
                 f"There is no bundle at {path}: name a directory that `edgefer train` or `convert` wrote, or one of "
                 f"{', '.join(shipped_bundles())}."
             )
-        with contextlib.suppress(PermissionError):  # read_regular reports it
-            try:
-                card_file.stat()  # exists() says no where it may not look, from Python 3.14 on
-            except FileNotFoundError:
-                hint = " (its training has not finished: `edgefer train --resume`)" if is_begun(path) else ""
-                raise BundleError(f"{path} is not a bundle: it has no {CARD}{hint}.") from None
+        if not mode_of(card_file, error=BundleError):
+            hint = " (its training has not finished: `edgefer train --resume`)" if is_begun(path) else ""
+            raise BundleError(f"{path} is not a bundle: it has no {CARD}{hint}.")
         card = parse_card(read_regular(card_file, MAX_CARD, error=BundleError), str(card_file))
         bundle = cls(path, card)
         for variant in card.variants:

@@ -33,6 +33,7 @@ from edgefer.commands import (
 )
 from edgefer.commands.app import App, without_passwords
 from edgefer.errors import EdgeferError
+from edgefer.shortage import shortage_of
 from edgefer.text import printable
 
 app = App(
@@ -90,11 +91,21 @@ def _run() -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python does not report it again at exit
         return 1
-    except OSError as error:
+    except Exception as error:
+        return _report(error)
+    return 0
+
+
+def _report(error: Exception) -> int:
+    """The exit code, after a sentence about a shortage or an OSError; any other error is raised."""
+    if sentence := shortage_of(error):
+        print(f"edgefer: {sentence}", file=sys.stderr)
+        return 1
+    if isinstance(error, OSError):
         where = without_passwords(f"{error.filename}: ") if error.filename else ""
         print(f"edgefer: {printable(where)}{error.strerror or error}.", file=sys.stderr)
         return 2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1
-    return 0
+    raise error
 
 
 def _version(wanted: bool) -> None:

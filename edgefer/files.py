@@ -57,6 +57,22 @@ def read_regular(path: Path, limit: int, *, error: type[InputError] = InputError
     return content
 
 
+def mode_of(path: Path, *, error: type[InputError] = InputError) -> int:
+    """The st_mode of what is at `path`, 0 if nothing is; `error` if this user may not look there.
+
+    For "there is no ..." messages: pathlib's exists(), is_file() and is_dir() raise a PermissionError before Python 3.14,
+    and say no from then on, as those of os.path always do.
+    """
+    try:
+        return path.stat().st_mode
+    except PermissionError:
+        raise error(
+            f"{_shown(path)} cannot be read: Permission denied. Change the rights of its folder (chmod), or name another."
+        ) from None
+    except (OSError, ValueError):
+        return 0
+
+
 def regular_size(path: Path, limit: int, *, error: type[InputError] = InputError) -> int:
     """The size of a regular file in bytes; `error` if it is not one, is inaccessible, or has more than `limit` bytes."""
     try:

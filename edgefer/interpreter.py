@@ -12,10 +12,11 @@ import numpy as np
 
 from edgefer.bundle import EDGETPU_OPERATOR, Bundle
 from edgefer.card import InputSpec, ModelCard, OutputSpec
-from edgefer.errors import BundleError, InputError, MissingDependency, RuntimeFault
+from edgefer.errors import BundleError, EdgeferError, InputError, MissingDependency, RuntimeFault
 from edgefer.preprocess import float_table, look_up, quantized_table, to_float, to_int8
 from edgefer.quiet import quiet
 from edgefer.runtimes import RUNTIMES, installed_runtimes
+from edgefer.shortage import shortage_of
 from edgefer.timeouts import TimedOut, run_with_timeout
 
 DEVICES = ("cpu", "coral")
@@ -44,6 +45,8 @@ def _runtime_module(runtime: str) -> ModuleType:
             import_module(needs)
             return import_module(module)
     except ImportError as error:
+        if sentence := shortage_of(error):
+            raise EdgeferError(sentence) from None
         raise MissingDependency(f"The {runtime} runtime cannot be loaded ({error}): {fix}.") from None
 
 

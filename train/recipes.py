@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from edgefer.card import ModelCard, first_problem
 from edgefer.errors import RecipeError
-from edgefer.files import MAX_CARD, read_regular
+from edgefer.files import MAX_CARD, mode_of, read_regular
 from edgefer.train.recipe_fields import SCRATCH, Recipe, Stage, merge
 
 BUILT_IN = Path(__file__).parent / "recipes"
@@ -49,7 +49,7 @@ def _fields(name_or_file: str, opened: tuple[str, ...]) -> dict:
     if name_or_file in opened:
         raise RecipeError(f"The recipe {file} refers to itself: {' to '.join((*opened, name_or_file))}.")
     try:
-        if not file.exists():
+        if not mode_of(file, error=RecipeError):
             known = ", ".join(recipe_names())
             raise RecipeError(f"There is no recipe {name_or_file!r}: choose {known}, or name a .toml file.")
         fields = tomllib.loads(read_regular(file, MAX_CARD, error=RecipeError).decode("utf-8-sig"))

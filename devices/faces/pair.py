@@ -1,6 +1,5 @@
 """Opens the two networks of edgefer's own detector: the shipped pair, or bundles named by the user."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from edgefer.card import InputSpec, Task
 from edgefer.devices.faces.canvas import MapNetwork
 from edgefer.errors import BundleError, InputError
 from edgefer.faces import FINDER_LABELS, FINDER_SIDE, REFINER_LABELS, REFINER_SIDE, map_shapes
+from edgefer.files import mode_of
 from edgefer.interpreter import ANY_RUNTIME, Network, RuntimeOptions
 from edgefer.options import DetectorFiles
 from edgefer.parity import check_at_load
@@ -75,7 +75,7 @@ def pair_bundles(files: DetectorFiles) -> tuple[Bundle, Bundle]:
 def _bundle(named: Path | None, which: str) -> Bundle:
     shipped = shipped_networks()
     path = shipped[which] if named is None else path_or_shipped(named, shipped)
-    if not os.path.exists(path):
+    if not mode_of(path):
         raise InputError(
             f"--{which.removeprefix('face-')} {printable(str(path))} does not exist: name a bundle that `edgefer convert` wrote, or {which}."
         )

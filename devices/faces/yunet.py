@@ -1,6 +1,7 @@
 """YuNet through OpenCV: a small, fast face detector that also locates the eyes. Downloaded on first use."""
 
 import hashlib
+import stat
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from http.client import HTTPException
@@ -11,7 +12,7 @@ import numpy as np
 
 from edgefer.bundle import write_file
 from edgefer.errors import EdgeferError, MissingDependency, SourceError
-from edgefer.files import user_cache
+from edgefer.files import mode_of, user_cache
 from edgefer.native import native_path
 from edgefer.records import Box, Detection
 from edgefer.text import printable
@@ -40,7 +41,7 @@ class YuNetDetector:
     def __init__(self, file: Path):
         if not hasattr(cv2, "FaceDetectorYN"):
             raise MissingDependency(f"OpenCV {cv2.__version__} has no YuNet: pip install 'opencv-python>=4.8,<5'.")
-        if not file.is_file():
+        if not stat.S_ISREG(mode_of(file, error=SourceError)):
             raise SourceError(
                 f"There is no file {printable(str(file))}: name YuNet's .onnx, or leave --detector-file out to fetch it."
             )

@@ -28,7 +28,7 @@ from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
 from edgefer.devices.faces.yunet import MIN_SCORE
 from edgefer.devices.faces.yunet_graph import ANSWERS, INPUT, STRIDES, Ranges, equalize, measure, read_layers, steps_of
 from edgefer.errors import EdgeferError, RuntimeFault, SourceError
-from edgefer.files import read_regular
+from edgefer.files import mode_of, read_regular
 from edgefer.interpreter import ANY_RUNTIME, RuntimeOptions, open_interpreter
 from edgefer.native import native_path
 from edgefer.records import Box, Detection
@@ -166,7 +166,7 @@ class _Build:
     """The networks made from one .onnx; the cache holds its int8 ranges and proofs."""
 
     def __init__(self, file: Path, cache: Path, runtime: str):
-        if not file.exists():
+        if not mode_of(file, error=SourceError):
             raise SourceError(
                 f"There is no file {file}: name YuNet's .onnx, or leave --detector-file out to download it."
             )

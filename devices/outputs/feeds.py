@@ -11,6 +11,7 @@ from edgefer.devices.outputs.sink import Sink
 from edgefer.devices.sources.urls import redact
 from edgefer.errors import EdgeferError
 from edgefer.records import Frame
+from edgefer.shortage import shortage_of
 from edgefer.text import counted
 
 DEPTH = 8  # frames: half a second of a camera, a few MB
@@ -142,6 +143,8 @@ def reason_of(error: Exception) -> str:
     """Why a sink failed, for the end of a message."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full"
+    if sentence := shortage_of(error):
+        return sentence[0].lower() + sentence[1:].rstrip(".")
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         return "the file has reached the maximum file size"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -5,9 +5,11 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 from pathlib import Path
 
 from edgefer.errors import EdgeferError, SourceError
+from edgefer.files import mode_of
 from edgefer.text import counted, printable
 
 KEEP_FREE_BYTES = 20_000_000  # of the disk, for the rest of the system
@@ -33,7 +35,7 @@ def check_folder(path: Path, verb: str) -> None:
         ) from None
     if "\0" in str(path):
         raise SourceError(f"{printable(str(path))} cannot be written (it holds a NUL): choose another name.")
-    if not path.parent.is_dir():
+    if not stat.S_ISDIR(mode_of(path.parent, error=SourceError)):
         raise SourceError(f"There is no folder {folder} to {verb} {shown} in: make it first, or name another one.")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise SourceError(f"You may not write to the folder {folder}: name another one to {verb} {shown} in.")

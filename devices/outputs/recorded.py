@@ -2,6 +2,7 @@
 
 import csv
 import heapq
+import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from edgefer.devices.outputs.csvfile import COLUMNS, label_column
 from edgefer.errors import InputError
+from edgefer.files import mode_of
 from edgefer.records import UNSURE
 from edgefer.text import own_word, printable
 
@@ -279,7 +281,7 @@ def _rows(path: Path) -> Iterator[Row | str]:
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
-    if not path.is_file():
+    if not stat.S_ISREG(mode_of(path)):
         raise InputError(f"There is no file {printable(str(path))}: name the CSV that `edgefer run --csv` wrote.")
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as opened:

@@ -1,10 +1,9 @@
 """A run's results as one HTML page: shares, a timeline and the most notable moments."""
 
-from html import escape
-
 from edgefer import html
 from edgefer.devices.outputs.overlay import web_color
 from edgefer.devices.outputs.recorded import Report, Run
+from edgefer.html import escape
 from edgefer.records import UNSURE
 from edgefer.text import own_word
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import select
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -112,7 +113,7 @@ class HttpServer:
             proxy_headers=False,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
-        self.loop = asyncio.new_event_loop()
+        self.loop = _new_loop()
         self._thread = threading.Thread(target=self._serve, name=f"edgefer-{name}", daemon=True)
 
     def start(self) -> None:
@@ -158,6 +159,14 @@ class ServedSink(Sink):
 def in_url(host: str) -> str:
     """A host for a URL: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """An event loop; OSError without a traceback on stderr, which asyncio prints if it gets no descriptors."""
+    with select.epoll():
+        for one in socket.socketpair():
+            one.close()
+    return asyncio.new_event_loop()
 
 
 def _listen(host: str, port: int, name: str) -> socket.socket:

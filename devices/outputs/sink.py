@@ -6,8 +6,11 @@ from datetime import UTC, datetime
 from edgefer.records import Frame
 from edgefer.text import printable
 
-FORMULA = re.compile(r"[=+\-@\t\r]")  # characters with which a spreadsheet formula may begin (OWASP)
-NEXT_CELL = re.compile(r"(;[\s\"]*)(?=[=+\-@])")  # where cells are separated by semicolons, as in much of Europe
+BEGINS = (
+    r"[=+\-@\uff1d\uff0b\uff0d\uff20]"  # characters with which a spreadsheet formula may begin, also full-width (OWASP)
+)
+FORMULA = re.compile(BEGINS)
+NEXT_CELL = re.compile(rf"(;[\s\"]*)(?={BEGINS})")  # where cells are separated by semicolons, as in much of Europe
 
 
 class Sink:

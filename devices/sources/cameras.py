@@ -16,6 +16,7 @@ from edgefer.devices.sources.files import Drawn, Images, Source, Video
 from edgefer.devices.sources.live import Live
 from edgefer.devices.sources.urls import shown_address, split_url, with_password
 from edgefer.errors import InputError, SourceError
+from edgefer.files import mode_of
 from edgefer.images import is_image_file
 from edgefer.text import printable
 
@@ -100,13 +101,11 @@ def open_source(where: str, *, password: str = "", skip_bad: bool = False, live:
 
 def _open_path(path: Path, skip_bad: bool) -> Source:
     shown = shown_address(str(path))
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError):
+    if not (mode := mode_of(path, error=SourceError)):
         hint = " An address begins with a scheme, such as rtsp:// or http://." if "@" in str(path) else ""
         raise SourceError(
             f"There is no file or folder {shown}: name a video, an image, a folder of images, or builtin.{hint}"
-        ) from None
+        )
     if not os.access(path, os.R_OK | os.X_OK if stat.S_ISDIR(mode) else os.R_OK):
         raise SourceError(f"You may not read {shown}: change its rights (chmod), or name another.")
     if stat.S_ISDIR(mode):

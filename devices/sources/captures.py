@@ -12,8 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edgefer.devices.sources.aspect import square_pixels
 from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import MissingDependency, SourceError
+from edgefer.files import mode_of
 from edgefer.quiet import hush_codecs
 
 OPEN_MS = READ_MS = 5000  # OpenCV waits 30 s for a silent host, too long for a stop or a retry
@@ -47,7 +49,7 @@ class CvCapture:
 
     def read(self) -> np.ndarray | None:
         read, image = self._capture.read()
-        return image if read else None
+        return square_pixels(image, self._capture) if read else None
 
     def close(self) -> None:
         self._capture.release()
@@ -80,7 +82,7 @@ def connect_v4l2(device: Path, options: CaptureOptions) -> CvCapture:
 def check_device(device: Path) -> None:
     """Raise SourceError if a /dev/video* does not exist or cannot be opened."""
     name = device.name.removeprefix("video") if device.name.startswith("video") else str(device)
-    if not device.exists():
+    if not mode_of(device, error=SourceError):
         folder = Path("/dev") if device.is_relative_to("/dev") else device.parent  # also for /dev/v4l/by-id/NAME
         there = ", ".join(name.name.removeprefix("video") for name in sorted(folder.glob("video*")))
         hint = f"the cameras here are {there}" if there else "no camera is connected; try --source builtin"

@@ -10,9 +10,10 @@ from edgefer.devices.sources.transport import PACKET, STAMPED, TransportCheck, p
 
 # RFC 8794, RFC 9559: an element is its ID, its size, and its content.
 EBML, SEGMENT, CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
+CLUSTER_TIME = 0xE7  # in milliseconds, unless the file has another scale, which video files do not have
 ELEMENTS = {
     EBML, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1254C367, 0x1941A469, 0x1043A770, 0xEC, 0xBF,
-    0xE7, 0xAB, 0xA7, 0xA3, 0xA0, 0xAF, 0x5854,
+    CLUSTER_TIME, 0xAB, 0xA7, 0xA3, 0xA0, 0xAF, 0x5854,
 }  # fmt: skip
 MAX_HEAD = 1 << 20  # bytes in which FFmpeg recognizes a list of files
 ID3_HEAD = 10  # bytes (id3.org, ID3v2.4, 3.1)
@@ -25,12 +26,15 @@ ASF, ASF_FILE = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), bytes.fromhex
 class Structure:
     """The state of a container. broken: truncated, overwritten, or with parts missing. counts: it states its number of
     frames, so damage that costs no frame does not matter. announces: its header states its length. ends: it marks its
-    end; otherwise its end may be missing although nothing is broken."""
+    end; otherwise its end may be missing although nothing is broken. start_s: the time of its first frame, if its length
+    counts from 0: that of a segment of a longer video. proven: it counts its parts, and each is there, whatever its length."""
 
     broken: bool = False
     counts: bool = False
     announces: bool = False
     ends: bool = True
+    start_s: float = 0.0
+    proven: bool = False
 
 
 COUNTED, BROKEN, WHOLE, OPEN = Structure(counts=True), Structure(broken=True), Structure(), Structure(ends=False)
@@ -70,10 +74,11 @@ def _id3_bytes(head: bytes) -> int:
 
 
 def _matroska(opened: BinaryIO, end: int) -> Structure:
-    at, known = 0, False
+    at, known, start_ms = 0, False, -1
     for _ in range(MAX_PARTS):
         if at >= end:
-            return BROKEN if at > end else WHOLE if known else OPEN
+            whole = WHOLE if known else OPEN
+            return BROKEN if at > end else replace(whole, start_s=max(0, start_ms) / 1000)
         opened.seek(at)
         head = opened.read(12)
         id_bytes = 9 - head[0].bit_length()
@@ -91,6 +96,8 @@ def _matroska(opened: BinaryIO, end: int) -> Structure:
                 return BROKEN
             end, known = at + size, True  # anything after it is not part of it
         elif number not in (SEGMENT, CLUSTER):
+            if number == CLUSTER_TIME and start_ms < 0:
+                start_ms = int.from_bytes(rest[size_bytes : size_bytes + size])
             at += size
     return OPEN
 
@@ -184,7 +191,7 @@ def _asf(opened: BinaryIO, end: int) -> Structure:
         opened.seek(header + 50 + number * packet)
         if not opened.read(1)[0] & 0x80:
             return BROKEN
-    return WHOLE
+    return Structure(proven=packets <= MAX_PARTS)
 
 
 CHECKS: dict[tuple[int, bytes], Callable[[BinaryIO, int], Structure]] = {

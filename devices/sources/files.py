@@ -11,14 +11,16 @@ from urllib.parse import urlsplit
 import cv2
 
 from edgefer import drawn
+from edgefer.devices.sources.aspect import square_pixels
 from edgefer.devices.sources.containers import COUNTED, OPEN, Structure, examine, names_others
+from edgefer.devices.sources.counts import frames_not_shown
 from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import ImageError, IncompleteError, SourceError
 from edgefer.images import SUFFIXES, is_image_file, problem_of, read_image
 from edgefer.native import native_path
 from edgefer.quiet import hush_codecs, quiet
 from edgefer.records import Frame
-from edgefer.text import printable
+from edgefer.text import counted, printable
 
 MAX_STEP_S = 3600.0  # a larger step between time stamps is damage, not a pause
 COUNTING = {".mp4", ".m4v", ".mov", ".avi"}
@@ -31,7 +33,7 @@ class Source(Protocol):
     name: for display, without secrets. fps: the capture rate. A `live` source does not end and gives only its newest
     frame; any other gives every frame, and raises IncompleteError after the last one if some are missing.
     skipped: live frames dropped for newer ones. total: the number of frames, None if unknown. left_out: what could not be
-    read, and why. unchecked: once it has ended, a sentence if its completeness could not be checked. stills: independent
+    read, and why. failed: sentences about merged sources that could not be read. unchecked: once it has ended, a sentence if its completeness could not be checked. stills: independent
     images. streams: the number of merged sources.
     """
 
@@ -47,6 +49,8 @@ class Source(Protocol):
     def total(self) -> int | None: ...
     @property
     def left_out(self) -> list[str]: ...
+    @property
+    def failed(self) -> list[str]: ...
     @property
     def unchecked(self) -> str: ...
     @property
@@ -73,6 +77,7 @@ class Recorded:
     def __init__(self, name: str):
         self.name = name
         self.left_out: list[str] = []
+        self.failed: list[str] = []
 
     def __enter__(self):
         return self
@@ -82,7 +87,7 @@ class Recorded:
 
 
 class Video(Recorded):
-    """A video file or its URL: every frame in order, timed by the container's time stamps.
+    """A video file or its URL: every frame in order, upright and with square pixels, timed by the container's time stamps.
 
     A time stamp that is missing or does not increase is replaced by the previous one plus 1 / fps.
     """
@@ -130,6 +135,7 @@ class Video(Recorded):
         while True:
             with self._reading:
                 read, image = self._capture.read()
+                image = square_pixels(image, self._capture) if read else image
                 stamp_s = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if not read:
                 break
@@ -143,15 +149,17 @@ class Video(Recorded):
     def _judge(self, frames: int, last_s: float) -> None:
         """IncompleteError if frames are missing, according to the container's count, structure or length."""
         structure = examine(self._where) if isinstance(self._where, Path) else _by_name(self._where)
-        total = self.total or 0
+        total = max(0, (self.total or 0) - round(structure.start_s * self.fps))
         allowed = max(2, math.ceil(MAX_MISSING * total))
+        if structure.counts and total - frames > allowed and isinstance(self._where, Path):
+            total -= frames_not_shown(self._where)
         fewer = total - frames > allowed
         if structure.counts:
             damaged = fewer
         elif structure.broken:  # a broken index or tag costs no frame; in a truncated file the count is too low
             damaged = fewer or not structure.announces or not total
         else:
-            damaged = fewer and (total / self.fps - last_s) > max(1.0, 2 * allowed / self.fps)
+            damaged = fewer and not structure.proven and (total / self.fps - last_s) > max(1.0, 2 * allowed / self.fps)
         if damaged:
             of = f"{frames} of {total} frames" if fewer else f"its {frames} first frames" if frames > 1 else "one frame"
             raise IncompleteError(
@@ -176,7 +184,7 @@ def _by_name(url: str) -> Structure:
 class Images(Recorded):
     """Image files, one frame each, a second apart; each frame's source is its file's name.
 
-    skip_bad: skip unreadable files and list them in `left_out`; otherwise the first of them is an ImageError.
+    Unreadable ones are listed in `left_out`; unless skip_bad, IncompleteError is raised after the last image.
     """
 
     def __init__(self, files: list[Path], name: str, *, skip_bad: bool = False):
@@ -200,21 +208,28 @@ class Images(Recorded):
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0
+        bad: list[ImageError] = []
         for file in self._files:
             try:
                 image = read_image(file)
             except ImageError as error:
-                if not self._skip_bad:
-                    hint = "" if len(self._files) == 1 else ", or skip such files with --skip-bad"
-                    raise ImageError(f"{str(error).rstrip('.')}: repair or remove it{hint}.") from None
+                bad.append(error)
                 line = f"{printable(file.name)}: {problem_of(error, file)}"
                 if line not in self.left_out:  # it may be there if the folder is read a second time
                     self.left_out.append(line)
                 continue
             yield Frame(index=index, time_s=float(index), image_bgr=image, source=printable(file.name))
             index += 1
+        if bad and len(self._files) == 1 and not self._skip_bad:
+            raise ImageError(f"{str(bad[0]).rstrip('.')}: repair or remove it.")
         if index == 0:
             raise SourceError(f"{self.name}: none of {len(self._files)} images could be read ({self.left_out[-1]}).")
+        if bad and not self._skip_bad:
+            count = counted(len(bad), "image was", "images were")
+            raise IncompleteError(
+                f"{str(bad[0]).rstrip('.')}: repair or remove it, or skip such files with --skip-bad. {count} not read; the "
+                "results of the others are kept."
+            )
 
 
 class Drawn(Recorded):

@@ -71,6 +71,7 @@ class Live:
         self.total: int | None = None
         self.stills, self.streams = False, 1
         self.left_out: list[str] = []
+        self.failed: list[str] = []
         self.unchecked = ""
         self._connect, self._stop, self._log = connect, options.stop, options.log
         self._trying, self._wait = options.trying, options.wait

@@ -2,16 +2,16 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import cv2
 
-from edgefer.devices.sources.files import Source
+from edgefer.devices.sources.files import Recorded, Source
 from edgefer.devices.sources.urls import HIDDEN
 from edgefer.devices.threads import Prefetch
-from edgefer.errors import IncompleteError, InputError
+from edgefer.errors import EdgeferError, ImageError, IncompleteError, InputError, MissingDependency, SourceError
 from edgefer.options import Rotation
 from edgefer.records import Frame
 
@@ -33,6 +33,7 @@ class Playback:
 
 
 DEFAULT_PLAYBACK = Playback()
+UNREADABLE = (SourceError, ImageError, IncompleteError, MissingDependency)  # these end one source, not the others
 MAX_DROPPED_S = 1.0  # after dropping for so long, a late frame is played after all
 
 
@@ -45,10 +46,6 @@ class PlayedSource:
         self._source, self._playback, self._stop = source, playback, stop or threading.Event()
         self.name, self.live, self.stills, self.streams = source.name, source.live, source.stills, source.streams
         self._late = 0
-
-    @property
-    def ends(self) -> bool:
-        return not self.live and not self._playback.loop
 
     @property
     def fps(self) -> float:
@@ -69,6 +66,10 @@ class PlayedSource:
     @property
     def unchecked(self) -> str:
         return self._source.unchecked
+
+    @property
+    def failed(self) -> list[str]:
+        return self._source.failed
 
     def __enter__(self) -> Source:
         self._source.__enter__()
@@ -121,61 +122,112 @@ class PlayedSource:
 class MergedSources:
     """Several sources at once, their frames interleaved as they come. Each frame has its `source` and `stream`.
 
-    IncompleteError after the last frame of all of them; at once if one of them never ends.
+    One that cannot be opened or read to its end does not end the others: that is logged at once, and IncompleteError is
+    raised after the last frame of all of them; SourceError if none gave a frame.
     """
 
-    def __init__(self, sources: Sequence[Source], stop: threading.Event | None = None):
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        stop: threading.Event | None = None,
+        log: Callable[[str], None] = lambda text: None,
+    ):
         names = _names(sources)
         if twice := [name for name in names if names.count(name) > 1]:
             raise InputError(f"{twice[0]} is named twice: each source needs a unique name in the outputs.")
-        self._sources, self._stop, self._names = sources, stop, names
-        self.name = ", ".join(names)
-        self.live, self.streams = any(source.live for source in sources), len(sources)
-        self.stills = all(source.stills for source in sources)
+        self._named = self._sources = dict(enumerate(sources))  # by stream; later only those that could be opened
+        self._stop, self._names, self._log = stop, names, log
+        self.name, self.streams = ", ".join(names), len(sources)
+        self.failed: list[str] = []
+        self._going: set[int] = set()  # streams that may still give frames
         self._open = ExitStack()
 
     @property
+    def live(self) -> bool:
+        return any(source.live for source in self._sources.values())
+
+    @property
+    def stills(self) -> bool:
+        return all(source.stills for source in self._sources.values())
+
+    @property
     def fps(self) -> float:
-        return min(source.fps for source in self._sources)
+        return min(source.fps for source in self._sources.values())
 
     @property
     def skipped(self) -> int:
-        return sum(source.skipped for source in self._sources)
+        return sum(source.skipped for source in self._sources.values())
 
     @property
     def total(self) -> int | None:
-        totals = [source.total for source in self._sources]
+        totals = [source.total for source in self._sources.values()]
         return None if None in totals else sum(total for total in totals if total)
 
     @property
     def left_out(self) -> list[str]:
-        return [line for source in self._sources for line in source.left_out]
+        return [line for source in self._sources.values() for line in source.left_out]
 
     @property
     def unchecked(self) -> str:
-        return " ".join(source.unchecked for source in self._sources if source.unchecked)
+        return " ".join(source.unchecked for source in self._sources.values() if source.unchecked)
 
     def __enter__(self) -> Source:
+        opened: dict[int, Source] = {}
+        self._going = set(self._named)
         with ExitStack() as stack:
-            for source in self._sources:
-                stack.enter_context(source)
+            for stream, source in self._named.items():
+                try:
+                    opened[stream] = stack.enter_context(source)
+                except UNREADABLE as error:
+                    self._fail(stream, error)
+            if not opened:
+                raise SourceError(" ".join(self.failed))
             self._open = stack.pop_all()
+        self._sources = opened
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._open.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        damages: list[IncompleteError] = []
-        ends = all(source.ends if isinstance(source, PlayedSource) else not source.live for source in self._sources)
-        streams = [_numbered(source, stream, self._names[stream]) for stream, source in enumerate(self._sources)]
-        frames = Prefetch(*(_to_the_end(one, damages) if ends else one for one in streams), stop=self._stop)
+        frames = Prefetch(*map(self._to_the_end, self._sources), stop=self._stop)
+        gave = False
         try:
-            yield from frames
+            for frame in frames:
+                gave = True
+                yield frame
         finally:
             frames.close()
-        if damages:
-            raise IncompleteError(" ".join(map(str, damages)))
+        if self.failed:
+            raise (IncompleteError if gave else SourceError)(" ".join(self.failed))
+
+    def _to_the_end(self, stream: int) -> Iterator[Frame]:
+        try:
+            yield from _numbered(self._sources[stream], stream, self._names[stream])
+            self._going.discard(stream)
+        except UNREADABLE as error:
+            self._fail(stream, error)
+
+    def _fail(self, stream: int, error: EdgeferError) -> None:
+        """Log the error, unless no other source is left: it is raised then."""
+        self.failed.append(str(error))
+        self._going.discard(stream)
+        if self._going:
+            self._log(f"{error} The other sources are read.")
+
+
+class Unreadable(Recorded):
+    """A source that is named but cannot be read, for a reason known before it is opened."""
+
+    def __init__(self, name: str, error: EdgeferError):
+        super().__init__(name)
+        self._error = error
+
+    def __enter__(self):
+        raise self._error
+
+    def __iter__(self) -> Iterator[Frame]:
+        raise self._error
 
 
 def _names(sources: Sequence[Source]) -> list[str]:
@@ -189,11 +241,3 @@ def _numbered(source: Source, stream: int, name: str) -> Iterator[Frame]:
     for frame in source:
         own = frame.source if frame.source != source.name else ""
         yield replace(frame, stream=stream, source=own or name)
-
-
-def _to_the_end(frames: Iterator[Frame], damages: list[IncompleteError]) -> Iterator[Frame]:
-    """The frames; an IncompleteError is added to `damages`, since it would end the other sources too."""
-    try:
-        yield from frames
-    except IncompleteError as error:
-        damages.append(error)

@@ -1,7 +1,7 @@
 """edgefer import: makes a bundle from a network trained elsewhere."""
 
-import os
 import shlex
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +11,7 @@ import typer
 from edgefer.commands.grouped import grouped
 from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, PairFlags, SkipBad
 from edgefer.errors import InputError
+from edgefer.files import mode_of
 from edgefer.options import Color, DetectorFiles, FaceKind, Outputs
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _labels(text: str) -> tuple[str, ...] | None:
     """The named labels, or those of the named file."""
     from edgefer.convert.foreign import read_labels
 
-    if os.path.isfile(text):  # Path.is_file raises where a list of labels is longer than a name may be
+    if stat.S_ISREG(mode_of(Path(text))):
         return read_labels(Path(text))
     if text.lower().endswith(".txt"):
         raise InputError(

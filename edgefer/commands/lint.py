@@ -93,13 +93,15 @@ def lint(
 
 def _content(model: Path, target: Target | None) -> tuple[Path, bytes]:
     """The named file, or the named bundle's network for the target."""
+    import stat
+
     from edgefer.bundle import Bundle, Form
-    from edgefer.files import MAX_NETWORK, read_regular
+    from edgefer.files import MAX_NETWORK, mode_of, read_regular
 
     model = bundle_path(model)
-    if not model.exists():
+    if not (mode := mode_of(model)):
         raise InputError(f"There is no {model}: name a .tflite file or a bundle.")
-    if model.is_dir():
+    if stat.S_ISDIR(mode):
         bundle = Bundle.open(model)
         wanted = Form.MEDIAPIPE if target is Target.MEDIAPIPE else None
         variant = wanted if wanted and bundle.has(wanted) else bundle.best_tflite()

@@ -121,6 +121,8 @@ def _run(options: RunOptions) -> None:
     outputs.conclude()
     if damage:
         raise damage
+    if source.failed:  # of a run that was stopped before its end
+        raise IncompleteError(" ".join(source.failed))
 
 
 def _end_on_signals(stop: threading.Event, notifier) -> None:

@@ -247,21 +247,26 @@ def sort_inputs(inputs: list[str], bundle: Path | None) -> tuple[Path | None, li
     """Which of the arguments is the bundle, and which are sources.
 
     A folder with a card.json, or with an unfinished training, is a bundle, and so is the name of a shipped one unless a
-    file or folder has that name; anything else is a source.
+    file or folder has that name; anything else is a source, also a missing file with a video's or image's suffix.
     """
     from edgefer.bundle import CARD, is_begun, shipped_bundles
-    from edgefer.devices.sources.cameras import BUILT_IN, GSTREAMER, is_camera
+    from edgefer.devices.sources.cameras import BUILT_IN, GSTREAMER, VIDEOS, is_camera
     from edgefer.devices.sources.urls import shown_address
+    from edgefer.files import mode_of
+    from edgefer.images import SUFFIXES
 
     shipped = shipped_bundles()
     bundles, sources = ([] if bundle is None else [bundle]), []
     for name in inputs:
         path = Path(name)
-        made_here = (path / CARD).exists() or is_begun(path)
-        if made_here or (name in shipped and not path.exists()):
+        there = mode_of(path)
+        made_here = mode_of(path / CARD) or is_begun(path)
+        if made_here or (name in shipped and not there):
             bundles.append(path)
-        elif path.exists() or is_camera(name) or "://" in name or name.startswith(GSTREAMER) or name == BUILT_IN:
+        elif there or is_camera(name) or "://" in name or name.startswith(GSTREAMER) or name == BUILT_IN:
             sources.append(name)
+        elif path.suffix.lower() in {*VIDEOS, *SUFFIXES}:
+            sources.append(name)  # the others are read if it is one of several
         else:
             raise InputError(
                 f"There is no bundle, file or folder {shown_address(name)}: name a bundle or one of {', '.join(shipped)}; and a "

@@ -1,6 +1,7 @@
 """The commands for unattended boards: service install, uninstall, status."""
 
 import os
+import stat
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -12,6 +13,7 @@ from edgefer.commands.inputs import AsJson
 from edgefer.commands.outputs import OutputFlags
 from edgefer.commands.run_flags import FaceFlags, RuntimeFlags, SourceFlags
 from edgefer.errors import EdgeferError, InputError
+from edgefer.files import mode_of
 
 INPUT_FILES = (
     "inputs",
@@ -247,7 +249,7 @@ def _check_run(words: list[str]) -> list[str]:
     files = options.reader.files
     if files.finder or files.refiner:
         pair_bundles(files)
-    if files.yunet and not files.yunet.is_file():
+    if files.yunet and not stat.S_ISREG(mode_of(files.yunet)):
         raise InputError(f"There is no file {files.yunet}: name YuNet's .onnx, or leave --detector-file out.")
     check_outputs(
         options.outputs, closed_source(options.sources, options.source_options, LiveOptions()), bundle.card.labels

@@ -99,10 +99,36 @@ def test_a_damaged_video_exits_1_after_its_frames(edgefer, here):
     assert "of 10 frames could be read" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
 
+def test_unreadable_sources_do_not_end_the_others(edgefer, here):
+    (here / "broken.mp4").write_bytes(b"no video")
+    (here / "broken.jpg").write_bytes(b"no image")
+    (here / "empty").mkdir()
+    bad = {
+        "missing.mp4": "no file or folder",
+        "broken.mp4": "not a video",
+        "broken.jpg": "not an image",
+        "empty": "holds no images",
+    }
+    done = edgefer(
+        "run", "fer-nano", "one.avi", *bad, "other.avi", "--headless", "--json", "--csv", "out.csv", expect=1
+    )
+    frames = [json.loads(line)["source"] for line in done.stdout.splitlines()]
+    assert sorted(frames) == ["one.avi"] * 10 + ["other.avi"] * 10
+    *logged, last = done.stderr.splitlines()
+    for name, reason in bad.items():
+        assert name in last and reason in last
+    at_once = [line for line in logged if line.endswith("The other sources are read.")]
+    assert len(at_once) >= 3, "all but the image, which may be read last"
+    assert "Traceback" not in done.stderr
+    assert {row["source"] for row in csv.DictReader((here / "out.csv").open())} == {"one.avi", "other.avi"}
+    edgefer("run", "fer-nano", *bad, "--headless", expect=2)
+
+
 def test_bad_images_of_a_folder_are_counted_and_named(edgefer, here):
     (here / "bad.jpg").write_bytes(b"no image")
-    refused = edgefer("run", "fer-nano", here, "--headless", expect=2)
-    assert "bad.jpg" in refused.stderr and "--skip-bad" in refused.stderr
+    failed = edgefer("run", "fer-nano", here, "--headless", "--json", expect=1)
+    assert [json.loads(line)["source"] for line in failed.stdout.splitlines()] == ["photo.jpg"]
+    assert "bad.jpg" in failed.stderr.splitlines()[-1] and "--skip-bad" in failed.stderr
     done = edgefer("run", "fer-nano", here, "--headless", "--skip-bad", "--json")
     assert [json.loads(line)["source"] for line in done.stdout.splitlines()] == ["photo.jpg"]
     assert "Skipped 3 files:" in done.stderr and "bad.jpg: " in done.stderr

@@ -20,7 +20,7 @@ from edgefer.devices.outputs.overlay import draw
 from edgefer.devices.outputs.sink import Sink
 from edgefer.devices.session import Session
 from edgefer.devices.sources.cameras import open_camera, open_source
-from edgefer.errors import ImageError, SourceError
+from edgefer.errors import IncompleteError, SourceError
 from edgefer.interpreter import Classifier
 from edgefer.options import ReaderOptions
 from edgefer.records import Face, Frame
@@ -52,7 +52,7 @@ def test_images_are_read_in_name_order_and_a_bad_one_is_named(tmp_path):
     with open_source(str(tmp_path)) as source:
         assert [int(frame.image_bgr[0, 0, 0]) for frame in source] == [ord("a"), ord("b")]
     (tmp_path / "c.jpg").write_bytes(b"no picture")
-    with open_source(str(tmp_path)) as source, pytest.raises(ImageError, match=r"c\.jpg is not an image"):
+    with open_source(str(tmp_path)) as source, pytest.raises(IncompleteError, match=r"c\.jpg is not an image"):
         list(source)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgefer.errors import DataError
+from edgefer.files import mode_of
 
 BUILT_IN = "builtin"
 SPLITS = {
@@ -22,7 +23,7 @@ def check_there(data: str | Path) -> None:
     """DataError unless `data` names a file, a folder or the built-in faces."""
     if not str(data):  # Path("") is the current folder
         raise DataError("The data has an empty name: name a fer2013.csv, a folder of images, or builtin.")
-    if str(data) != BUILT_IN and not os.path.exists(data):  # Path.exists raises where a name is too long
+    if str(data) != BUILT_IN and not mode_of(Path(data), error=DataError):
         raise DataError(
             f"There is no data at {data}: name a fer2013.csv (or .gz, .zip, .tar.gz), a folder of images, or builtin."
         )

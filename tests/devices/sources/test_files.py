@@ -1,6 +1,7 @@
 """Video and image files: damaged, of variable frame rate, with unusual names, of mixed sizes, unreadable."""
 
 import functools
+import itertools
 import os
 import shutil
 import struct
@@ -17,7 +18,7 @@ from edgefer.devices.sources.cameras import open_source
 from edgefer.devices.sources.containers import examine
 from edgefer.devices.sources.files import Drawn, next_time
 from edgefer.devices.sources.playback import MergedSources, Playback, PlayedSource
-from edgefer.errors import ImageError, IncompleteError, InputError, SourceError
+from edgefer.errors import ImageError, IncompleteError, InputError, MissingDependency, SourceError
 from edgefer.options import Rotation
 from edgefer.records import Frame
 from tests.devices.sources.videos import write_video
@@ -140,9 +141,14 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_unreadable_image_ends_a_folder_unless_skip_bad_is_set(folder):
-    with pytest.raises(ImageError, match=r"0bomb\.png .*--skip-bad"):
-        read(open_source(str(folder)))
+def test_unreadable_images_of_a_folder_are_named_after_the_others_unless_skip_bad_is_set(folder):
+    frames = []
+    with (
+        pytest.raises(IncompleteError, match=r"0bomb\.png .*--skip-bad\. 2 images were not read"),
+        open_source(str(folder)) as source,
+    ):
+        frames.extend(source)
+    assert [frame.source for frame in frames] == ["0.png", "1.png"]
     source = open_source(str(folder), skip_bad=True)
     frames = read(source)
     assert [frame.source for frame in frames] == ["0.png", "1.png"]
@@ -228,9 +234,52 @@ def test_a_truncated_video_does_not_end_the_others(tmp_path):
         frames.extend(source)  # as fast as they come, so that their queue is empty at times
     assert [frame.index for frame in frames if frame.stream == 1] == list(range(60))
     looped = [PlayedSource(open_source(str(file)), Playback(loop=True)) for file in (one, other)]
-    with pytest.raises(IncompleteError), MergedSources(looped) as source:  # at once: the other one never ends
-        for _ in source:
-            pass
+    logged: list[str] = []
+    with MergedSources(looped, log=logged.append) as source:  # the other one never ends
+        for frame in source:
+            if logged and frame.stream == 1 and frame.index > 130:
+                break
+    assert len(logged) == len(source.failed) == 1 and "one.avi is damaged" in logged[0]
+
+
+class Broken(Drawn):
+    """A source that fails when it is opened, or after a number of frames."""
+
+    def __init__(self, name: str, error: Exception, frames: int | None):
+        super().__init__()
+        self.name, self._error, self._frames = name, error, frames
+
+    def __enter__(self):
+        if self._frames is None:
+            raise self._error
+        return self
+
+    def __iter__(self):
+        yield from itertools.islice(super().__iter__(), self._frames)
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [SourceError("gone."), ImageError("gone."), MissingDependency("gone.")])
+@pytest.mark.parametrize("frames", [None, 0, 2])
+def test_a_source_that_cannot_be_read_does_not_end_the_others(error, frames):
+    frames_read, logged = [], []
+    sources = [Broken("first", error, frames), Drawn(1), Broken("last", error, frames)]
+    with (
+        pytest.raises(IncompleteError, match=r"^gone\. gone\.$"),
+        MergedSources(sources, log=logged.append) as source,
+    ):
+        frames_read.extend(source)
+    assert [frame.index for frame in frames_read if frame.stream == 1] == list(range(15))
+    assert set(logged) <= {"gone. The other sources are read."} and (logged or frames is not None)
+
+
+@pytest.mark.parametrize("frames", [None, 0])
+def test_sources_of_which_none_can_be_read_are_invalid_input(frames):
+    logged: list[str] = []
+    broken = [Broken(name, SourceError(f"{name} gone."), frames) for name in ("first", "second")]
+    with pytest.raises(SourceError, match=r"(first|second) gone\. (first|second) gone\.$"):
+        read(MergedSources(broken, log=logged.append))
+    assert len(logged) <= 1, "of the last one, no other is left"
 
 
 def test_frame_count_is_used_only_from_containers_that_store_it(tmp_path):
