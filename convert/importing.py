@@ -16,10 +16,21 @@ from pydantic import ValidationError
 from edgefer.bundle import PARITY, Bundle, write_bundle
 from edgefer.card import InputSpec, ModelCard, check_labels, first_problem
 from edgefer.checks import Check
-from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, choose, describe, doubt, measure
+from edgefer.convert.contract import (
+    Contract,
+    Hypothesis,
+    Stated,
+    best_order,
+    candidates,
+    choose,
+    describe,
+    doubt,
+    measure,
+)
 from edgefer.convert.equivalence import adapt_keras, adapt_tflite
 from edgefer.convert.foreign import Foreign, read_foreign, read_labels
 from edgefer.convert.import_options import Request
+from edgefer.convert.label_order import is_unusual
 from edgefer.convert.outputs import check_end
 from edgefer.errors import EdgeferError, InputError
 from edgefer.files import with_name_of_its_own
@@ -38,6 +49,7 @@ from edgefer.train.recipe_fields import Recipe
 
 MEASURED = 2000  # images on which a contract is measured
 FRAMED = 200  # images whose framing is measured
+UNUSUAL = "Check --labels: no known data set has its labels in the order {labels}, and without --data the order cannot be measured."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +186,8 @@ def _settle(
                 f"{where} does not say how it is fed{f' ({known.because[0]})' if known.quanta else ''}: state {' and '.join(missing)}, or "
                 "give --data with labelled images, and what fits is measured."
             )
+        if is_unusual(open_ones[0].labels):
+            request.progress.log(UNUSUAL.format(labels=",".join(open_ones[0].labels)))
         return open_ones[0], []
     split = measured_images(dataset)
 
@@ -186,7 +200,9 @@ def _settle(
         measured = measure(tried, split, labels, ask)
     found = [one for one in measured if one.contract in open_ones]
     contract = choose(found, where)
-    if warning := doubt(found[0], measured[0]):
+    # Of equal ones the first: an order that is known.
+    best = max(filter(None, (measured[0], best_order(measured))), key=lambda one: one.accuracy)
+    if warning := doubt(found[0], best):
         request.progress.log(warning)
     return contract, found
 
