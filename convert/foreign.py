@@ -31,6 +31,10 @@ MAX_BYTES = 1 << 30
 MAX_ORIGIN = 200  # characters of an author or a licence
 KERAS, TFLITE = (".keras", ".h5", ".hdf5"), (".tflite", ".lite")
 NUMBERED = re.compile(r"(\d{1,4})(?:\s*[:,]\s*|\s+)(\S.*)")
+PYTORCH = (
+    "{path} is a PyTorch file, which edgefer does not load, since that may run code: convert the network in PyTorch with litert-torch "
+    "(formerly ai-edge-torch) to a .tflite whose input is channels last (litert_torch.to_channel_last_io), and import that."
+)
 INTEGERS: dict[str, type] = {"UINT8": np.uint8, "INT8": np.int8, "INT16": np.int16}
 
 
@@ -73,6 +77,8 @@ def read_foreign(path: Path, *, trust: bool = False, progress: Progress = SILENT
     else:
         content, kind = _read(path), path.suffix.lower()
     common = {"path": str(path), "sha256": hashlib.sha256(content).hexdigest()}
+    if _is_pytorch(path, content):
+        raise InputError(PYTORCH.format(path=path))
     if content[4:8] == b"TFL3" and not trust:
         return _tflite(content, kind, str(path), common)
     if content[:4] == b"PK\x03\x04" or content[:8] == b"\x89HDF\r\n\x1a\n":
@@ -111,16 +117,21 @@ def _read(path: Path) -> bytes:
     return read_regular(path, MAX_BYTES, error=InputError)
 
 
+def _is_pytorch(path: Path, content: bytes) -> bool:
+    """Whether torch.save, TorchScript or torch.export wrote it: a zip with these names, or by its suffix."""
+    if content[:4] == b"PK\x03\x04" and (b"/data.pkl" in content or b"/archive_format" in content):
+        return True
+    return path.suffix.lower() in (".pt", ".pth", ".pt2", ".ckpt") and content[4:8] != b"TFL3"
+
+
 def _what_instead(path: Path) -> str:
     if path.suffix.lower() == ".onnx":
         return (
             "no maintained ONNX converter installs beside TensorFlow 2.21, so convert it to .tflite elsewhere (pip install onnx2tf in a "
             "separate environment; onnx2tf -i FILE) and import that."
         )
-    if path.suffix.lower() in (".pt", ".pth", ".ckpt"):
-        return (
-            "a PyTorch file holds code and no architecture: export it with litert-torch to a .tflite and import that."
-        )
+    if path.name == "saved_model.pb":
+        return f"name its folder, {path.absolute().parent.name}, which holds the weights too."
     return "name a network file."
 
 
@@ -130,9 +141,10 @@ def _shape(shape: tuple, where: str) -> tuple[int, int, int]:
     if len(sides) == 2:
         sides = (*sides, 1)
     if len(sides) != 3 or sides[2] not in (1, 3) or not all(16 <= side <= 512 for side in sides[:2]):
+        first = len(sides) == 3 and sides[0] in (1, 3)
         raise InputError(
             f"{where} takes {list(shape)}: edgefer runs networks of one image [1, height, width, 1 or 3] of 16 to 512 pixels a "
-            "side, channels last."
+            f"side, channels last{'; of a PyTorch network, litert_torch.to_channel_last_io makes one' if first else ''}."
         )
     return sides[0], sides[1], sides[2]
 

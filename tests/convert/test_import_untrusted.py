@@ -155,6 +155,7 @@ def test_file_that_is_not_a_classifier_is_refused_with_a_clear_error(keras, tmp_
         ("theirs.onnx", b"\x08\x07\x12", "onnx2tf"),
         ("theirs.pt", b"whatever", "litert-torch"),
         ("theirs.bin", b"", "name a network file"),
+        ("saved_model.pb", b"\x08\x01", f"name its folder, {tmp_path.name}, which"),
         ("theirs.tflite", b"\x1c\x00\x00\x00TFL3", "tflite"),
     ):
         (tmp_path / name).write_bytes(content)
@@ -162,6 +163,36 @@ def test_file_that_is_not_a_classifier_is_refused_with_a_clear_error(keras, tmp_
             read_foreign(tmp_path / name)
     with pytest.raises(InputError, match="No such file"):
         read_foreign(tmp_path / "nowhere.keras")
+
+
+@pytest.mark.parametrize("trust", [False, True])
+@pytest.mark.parametrize(
+    ("name", "members"),
+    [
+        ("weights.pth", ("data.pkl", "byteorder", "data/0", "version", ".data/serialization_id")),
+        ("scripted.bin", ("data.pkl", "code/__torch__.py", "constants.pkl", "data/0", "version")),
+        ("exported.pt2", ("archive_format", "byteorder", "models/model.json", "version")),
+        ("renamed.keras", ("data.pkl", "data/0", "version")),
+    ],
+)
+def test_pytorch_s_zips_are_recognized_and_the_way_to_a_tflite_is_named(tmp_path, name, members, trust):
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        for member in members:
+            archive.writestr(f"archive/{member}", b"cos\nsystem\n(S'touch ran'\ntR.")
+    with pytest.raises(
+        InputError, match=rf"{name} is a PyTorch file, .* litert-torch \(formerly ai-edge-torch\) to a \.tflite"
+    ):
+        read_foreign(tmp_path / name, trust=trust)
+
+
+def test_channels_first_input_is_refused_with_the_function_that_makes_it_channels_last(tmp_path):
+    (tmp_path / "odd.tflite").write_bytes(
+        changed(lambda image, _: setattr(image, "shape", np.array([1, 1, 48, 48], np.int32)))
+    )
+    with pytest.raises(
+        InputError, match=r"takes \[1, 1, 48, 48\]: .* channels last; .* litert_torch.to_channel_last_io"
+    ):
+        read_foreign(tmp_path / "odd.tflite")
 
 
 def test_saved_model_that_writes_files_is_refused_without_running_it(tmp_path):

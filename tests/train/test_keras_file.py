@@ -111,7 +111,9 @@ def test_a_base_called_with_training_false_is_loaded_and_one_with_training_true_
     model = with_base(package, training=False)
     assert_same(keras, model, saved(model, tmp_path, name), tolerance=1e-6)
     content = saved(with_base(package, training=True), tmp_path, name)
-    with pytest.raises(InputError, match=r"^a file: 'base' is called with training=True, .* so build it without training=True"):
+    with pytest.raises(
+        InputError, match=r"^a file: 'base' is called with training=True, .* so build it without training=True"
+    ):
         read_keras(content, "a file")
 
 
