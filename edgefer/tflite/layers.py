@@ -30,7 +30,7 @@ def read_layers(content: bytes, where: str) -> Int8Network:
 
 
 def model_layers(model: Model, where: str) -> Int8Network:
-    """The layers of a parsed model."""
+    """The layers of a parsed network."""
     graph = model.main
     if len(model.subgraphs) > 1:
         raise UnsupportedNetwork(f"{where} has {len(model.subgraphs)} subgraphs; only networks of one can be exported.")
