@@ -77,6 +77,8 @@ def read_foreign(path: Path, *, trust: bool = False, progress: Progress = SILENT
     else:
         content, kind = _read(path), path.suffix.lower()
     common = {"path": str(path), "sha256": hashlib.sha256(content).hexdigest()}
+    if not content:
+        raise InputError(f"{path} is empty: copy it again.")
     if _is_pytorch(path, content):
         raise InputError(PYTORCH.format(path=path))
     if content[4:8] == b"TFL3" and not trust:

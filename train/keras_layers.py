@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefer.errors import InputError
+from edgefer.train.keras_operators import as_layer, keras_history
 
 MAX_LAYERS = 4000
 MAX_DEPTH = 8  # of nested networks
@@ -105,6 +106,9 @@ class Architecture:
 
     def _layer(self, config: Any, depth: int) -> dict:
         kind, settings = self._parts(config, "a layer")
+        if operator := as_layer(config):
+            config = operator
+            kind, settings = operator["class_name"], operator["config"]
         registered = config.get("registered_name")
         if kind in NETWORKS:
             layer = self.network(config, depth + 1)
@@ -120,7 +124,8 @@ class Architecture:
         else:
             raise UnknownLayer(
                 f"{self.where} holds a layer of the kind {kind!r:.60}, which edgefer does not load: it may run code or is not "
-                "for images. Rebuild the network with plain Keras layers and save it again."
+                "for images. Rebuild the network with plain Keras layers and save it again, or export it as a SavedModel (model.export) "
+                "and name that folder."
             )
         name = config.get("name", settings.get("name"))
         layer["name"] = self._name(name)
@@ -172,7 +177,10 @@ class Architecture:
             )
         if name is None or (isinstance(name, str) and name in ACTIVATIONS):
             return name
-        raise InputError(f"{what} is not an activation that edgefer loads: {', '.join(sorted(ACTIVATIONS))}.")
+        raise InputError(
+            f"{what} is not an activation that edgefer loads ({', '.join(sorted(ACTIVATIONS))}): rebuild the network with one of them, or "
+            "export it as a SavedModel (model.export) and name that folder."
+        )
 
     def _name(self, name: Any) -> str:
         if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -194,7 +202,7 @@ class Architecture:
             if not isinstance(arguments, list) or len(arguments) != 1:
                 raise InputError(f"{self.where}: {layer['name']!r} is called with more than its input: refused.")
             sources = arguments[0] if isinstance(arguments[0], list) else [arguments[0]]
-            return [self._tensor(_keras_history(one), layer) for one in self._list(sources)]
+            return [self._tensor(keras_history(one), layer) for one in self._list(sources)]
         node = self._list(node)
         if node and isinstance(node[0], str):
             node = [node]
@@ -221,18 +229,14 @@ class Architecture:
         return [self._name(value[0]), value[1], value[2], {}]
 
     def _ends(self, value: Any) -> list:
+        if isinstance(value, dict):  # Keras 3: of a network that takes or gives a dict
+            value = list(value.values())
         value = self._list(value)
         if value and isinstance(value[0], str):
             value = [value]
         if not value:
             raise InputError(f"{self.where} names no inputs or no outputs.")
         return [self._tensor(one, {"name": "the output", "kind": ""})[:3] for one in value]
-
-
-def _keras_history(tensor: Any) -> Any:
-    """The [layer, call, output] of a Keras 3 tensor, {"config": {"keras_history": [...]}}."""
-    config = tensor.get("config") if isinstance(tensor, dict) else None
-    return config.get("keras_history") if isinstance(config, dict) else tensor
 
 
 def _arguments(kind: str) -> set[str]:

@@ -10,7 +10,8 @@ from edgefer.convert.contract import Stated, parse_scale
 from edgefer.convert.foreign import read_foreign
 from edgefer.convert.import_options import Request
 from edgefer.convert.importing import import_network
-from edgefer.errors import InputError
+from edgefer.convert.quantize import converter_of
+from edgefer.errors import EdgeferError, InputError
 from edgefer.interpreter import Network
 from edgefer.parity import verify
 from edgefer.progress import Lines
@@ -154,7 +155,8 @@ def test_file_that_is_not_a_classifier_is_refused_with_a_clear_error(keras, tmp_
     for name, content, message in (
         ("theirs.onnx", b"\x08\x07\x12", "onnx2tf"),
         ("theirs.pt", b"whatever", "litert-torch"),
-        ("theirs.bin", b"", "name a network file"),
+        ("theirs.bin", b"?", "name a network file"),
+        ("empty.tflite", b"", "is empty: copy it again"),
         ("saved_model.pb", b"\x08\x01", f"name its folder, {tmp_path.name}, which"),
         ("theirs.tflite", b"\x1c\x00\x00\x00TFL3", "tflite"),
     ):
@@ -193,6 +195,25 @@ def test_channels_first_input_is_refused_with_the_function_that_makes_it_channel
         InputError, match=r"takes \[1, 1, 48, 48\]: .* channels last; .* litert_torch.to_channel_last_io"
     ):
         read_foreign(tmp_path / "odd.tflite")
+
+
+def test_network_that_answers_otherwise_the_second_time_is_refused(keras, tmp_path):
+    """Monte Carlo dropout: nothing could prove it, since no device would give the stored answers."""
+    layers, pixels = keras.layers, keras.Input((16, 16, 1))
+    x = layers.Dropout(0.5)(layers.Flatten()(pixels), training=True)
+    model = keras.Model(pixels, layers.Dense(3, activation="softmax")(x))
+    function = (
+        tensorflow()
+        .function(lambda pixels: model(pixels))
+        .get_concrete_function(tensorflow().TensorSpec((1, 16, 16, 1)))
+    )
+    (tmp_path / "theirs.tflite").write_bytes(converter_of(function).convert())
+    stated = Stated(labels=("a", "b", "c"), scale=parse_scale("0..1"))
+    with pytest.raises(
+        EdgeferError, match=r"other answers to the same images again, .* training=True: build it without"
+    ):
+        import_network(Request(path=tmp_path / "theirs.tflite", stated=stated), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_saved_model_that_writes_files_is_refused_without_running_it(tmp_path):

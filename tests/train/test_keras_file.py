@@ -117,6 +117,16 @@ def test_a_base_called_with_training_false_is_loaded_and_one_with_training_true_
         read_keras(content, "a file")
 
 
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_keras_3_networks_of_dictionaries_are_loaded(keras, tmp_path, name):
+    import keras as third
+
+    layers, pixels = third.layers, third.Input((16, 16, 1), name="image")
+    logits = layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(pixels)))
+    content = saved(third.Model({"image": pixels}, {"emotion": logits}), tmp_path, name)
+    assert_same(keras, third.Model(pixels, logits), content, tolerance=1e-6)
+
+
 KINDS = ("functional", "sequential", "nested", "names", "resized", "augmented", "h5")
 KERAS_3 = """
 import sys, keras, numpy as np
