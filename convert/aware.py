@@ -75,7 +75,7 @@ def _with_rounding(model: "tf_keras.Model", *, keep_zeros: bool) -> "tf_keras.Mo
         scheme = [tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()] if keep_zeros else []
         return unconverted(tfmot.quantization.keras.quantize_apply)(annotated, *scheme)
     except (ValueError, RuntimeError) as error:
-        reason = re.sub(r":<class '[^']*?(\w+)'>", r" (\1)", str(error))  # layers are named as name:<class ...>
+        reason = re.sub(r"[: ]<class '[^']*?(\w+)'>", r" (\1)", str(error))  # layers are named as name:<class ...>
         reason = reason.partition(". ")[0].rstrip(".")  # advice for programs follows
         raise RuntimeFault(
             f"tensorflow-model-optimization cannot train this network quantization-aware ({reason}): convert it by calibration."

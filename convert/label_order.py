@@ -49,12 +49,12 @@ def _fitting(answers: np.ndarray, truth: np.ndarray, given: Sequence[str]) -> tu
     that this leaves without a label keeps the given one if it is free."""
     names = list(dict.fromkeys([*given, *np.unique(truth).tolist()]))
     number = {name: at for at, name in enumerate(names)}
-    counts = np.zeros((len(given), len(names)), int)
-    np.add.at(counts, (answers, [number[name] for name in truth.tolist()]), 1)
+    pairs = answers * len(names) + np.array([number[name] for name in truth.tolist()], int)
+    counts = np.bincount(pairs, minlength=len(given) * len(names))
     order: dict[int, str] = {}
-    for at in np.argsort(-counts.ravel(), kind="stable"):
+    for at in np.argsort(-counts, kind="stable"):
         answer, name = int(at) // len(names), names[at % len(names)]
-        if counts.flat[at] and answer not in order and name not in order.values():
+        if counts[at] and answer not in order and name not in order.values():
             order[answer] = name
     for answer, name in enumerate(given):
         if answer not in order and name not in order.values():

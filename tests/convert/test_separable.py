@@ -97,13 +97,13 @@ def test_the_pointwise_weights_of_separable_convolutions_are_pruned_and_stay_zer
 
 def test_qat_that_cannot_work_is_refused_before_pruning(keras, tiny, tmp_path, monkeypatch):
     layers, pixels = keras.layers, keras.Input((48, 48, 1))
-    x = layers.PReLU(shared_axes=[1, 2])(layers.SeparableConv2D(4, 3, strides=4)(pixels))
+    x = layers.SeparableConv2D(4, 3, strides=4)(layers.Resizing(40, 40)(pixels))
     model = keras.Model(pixels, layers.Dense(7)(layers.GlobalAveragePooling2D()(x)))
     recipe = load_recipe("demo").model_dump(mode="json")
     origin = Provenance(data="builtin", split_sizes={}, recipe=recipe, seed=0, epoch=1, versions={})
     card = ModelCard(name="mini", labels=tiny.labels, input=GRAY48, provenance=origin)
     source = write_bundle(tmp_path / "source", card, {"keras": keras_bytes(model)})
     monkeypatch.setattr(steps, "prune_weights", None)  # fails if it is called
-    with pytest.raises(RuntimeFault, match=r"PReLU.*convert it by calibration"):
+    with pytest.raises(RuntimeFault, match=r"unsupported layer \(Resizing\)\): convert it by calibration"):
         convert(source, tiny, Plan(aware=True, sparsity=0.5, epochs=1), tmp_path / "out", SILENT)
     assert not (tmp_path / "out").exists()
