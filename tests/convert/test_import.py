@@ -115,6 +115,11 @@ def test_labels_in_another_order_than_the_network_s_give_a_warning_with_the_orde
 
     stated = (order[1], order[0], *order[2:])
     imported, (warning,) = import_with(stated, "swapped", load=lambda spec: builtin)
+    assert (
+        imported.settled()["warning"]
+        == warning
+        == json.loads((imported.bundle.path / "report" / "import.json").read_text())["warning"]
+    )
     assert imported.contract.labels == stated and f", labels as they suggest ({','.join(order)})." in warning
     assert import_with(order, "right", load=lambda spec: builtin)[1] == []
     assert import_with(stated, "unmeasured")[1][0].startswith("Check --labels: no known data set has")

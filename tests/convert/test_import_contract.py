@@ -80,6 +80,16 @@ def test_the_right_order_of_a_network_that_is_often_wrong_gives_no_warning():
     assert sorted(order) == sorted(EMOTIONS) and right.mean() < 0.2  # each half by the order of the other
 
 
+def test_a_network_that_knows_little_suggests_no_order():
+    truth = np.arange(2000) % 7
+    rng = np.random.default_rng(0)
+    answers = np.where(rng.random(2000) < 1 / 15, (truth + 1) % 7, rng.integers(0, 7, 2000))
+    split = Split(images=np.zeros((2000, 1, 1, 1), np.uint8), labels=truth, ids=np.arange(2000))
+    known = Stated(scale=parse_scale("0..1"), color=Color.GRAY, labels=EMOTIONS)
+    found = measure(candidates(known, 1, 7, EMOTIONS), split, EMOTIONS, lambda _: np.eye(7)[answers])
+    assert found[0].accuracy < 0.15 and best_order(found) is None
+
+
 def test_few_images_suggest_no_order():
     given = [EMOTIONS[1], EMOTIONS[0], *EMOTIONS[2:]]
     assert best_order(measured_order(given, count=12)) is None
