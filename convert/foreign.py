@@ -1,7 +1,7 @@
 """Reads untrusted network files: what they are, what they say about themselves, and what they answer."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from edgefer.npz import check_end
 from edgefer.options import Color
 from edgefer.preprocess import to_float
 from edgefer.progress import SILENT, Progress
-from edgefer.text import printable
+from edgefer.text import counted, printable
 from edgefer.tflite.description import read_description
 from edgefer.tflite.flatbuffer import Model, Tensor, read_model
 from edgefer.tflite.titles import described
@@ -31,6 +31,7 @@ MAX_BYTES = 1 << 30
 MAX_ORIGIN = 200  # characters of an author or a licence
 KERAS, TFLITE = (".keras", ".h5", ".hdf5"), (".tflite", ".lite")
 NUMBERED = re.compile(r"(\d{1,4})(?:\s*[:,]\s*|\s+)(\S.*)")
+NO_CLASSIFIER = "edgefer runs classifiers, of one image in and one row of answers out"
 PYTORCH = (
     "{path} is a PyTorch file, which edgefer does not load, since that may run code: convert the network in PyTorch with litert-torch "
     "(formerly ai-edge-torch) to a .tflite whose input is channels last (litert_torch.to_channel_last_io), and import that."
@@ -137,6 +138,12 @@ def _what_instead(path: Path) -> str:
     return "name a network file."
 
 
+def _check_ends(inputs: Sized, outputs: Sized, where: str) -> None:
+    if len(inputs) != 1 or len(outputs) != 1:
+        found = f"{counted(len(inputs), 'input')} and {counted(len(outputs), 'output')}"
+        raise InputError(f"{where} has {found}: {NO_CLASSIFIER}; build a network of the one output with the labels.")
+
+
 def _shape(shape: tuple, where: str) -> tuple[int, int, int]:
     """Height, width and channels of an input [n, h, w, c] or [n, h, w]."""
     sides = tuple(int(side) if side else 0 for side in shape[1:])
@@ -156,11 +163,9 @@ def _keras(content: bytes, where: str, common: dict) -> Foreign:
 
     built, architecture = read_layers(content, where)
     network = built.layer
-    if len(network.inputs) != 1 or len(network.outputs) != 1 or len(network.output_shape) != 2:
-        raise InputError(
-            f"{where} has {len(network.inputs)} inputs and {len(network.outputs)} outputs of the shape {network.output_shape}: edgefer "
-            "runs classifiers, of one image in and one row of answers out."
-        )
+    _check_ends(network.inputs, network.outputs, where)
+    if len(network.output_shape) != 2:
+        raise InputError(f"{where} answers with {list(network.output_shape)}, not one row of labels: {NO_CLASSIFIER}.")
     shape = _shape(network.input_shape, where)
     passes, stated = keras_contract(built, architecture, shape[2])
     end = keras_end(built, architecture)
@@ -185,11 +190,7 @@ def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
     model = read_model(content, where)
     if accelerators := [COMPILED_FOR[one.name] for one in model.operators if one.name in COMPILED_FOR]:
         raise InputError(f"{where} is compiled for {accelerators[0]}: import the file it was compiled from.")
-    if len(model.main.inputs) != 1 or len(model.main.outputs) != 1:
-        raise InputError(
-            f"{where} has {len(model.main.inputs)} inputs and {len(model.main.outputs)} outputs: edgefer runs classifiers, of one "
-            "image in and one row of answers out."
-        )
+    _check_ends(model.main.inputs, model.main.outputs, where)
     image, answer = model.main.inputs[0], model.main.outputs[0]
     if image.shape and image.shape[0] > 1:
         raise InputError(f"{where} takes {image.shape[0]} images at once: convert it again with a batch size of 1.")

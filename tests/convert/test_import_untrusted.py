@@ -145,8 +145,12 @@ def test_file_that_is_not_a_classifier_is_refused_with_a_clear_error(keras, tmp_
         model.save(tmp_path / name)
         return tmp_path / name
 
+    two, pixels = tmp_path / "two.keras", keras.Input((32, 32, 1))
+    flat = layers.Flatten()(pixels)
+    keras.Model(pixels, [layers.Dense(3)(flat), layers.Dense(2)(flat)]).save(two)
     for file, message in (
         (save("map.keras", layers.Conv2D(3, 3)), "classifiers"),
+        (two, r"has 1 input and 2 outputs: edgefer runs classifiers, .* of the one output with the labels"),
         (save("channels.keras", layers.Flatten(), layers.Dense(3), shape=(32, 32, 4)), "1 or 3"),
         (save("large.keras", layers.GlobalAveragePooling2D(), layers.Dense(3), shape=(1024, 1024, 1)), "16 to 512"),
     ):
