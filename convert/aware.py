@@ -12,6 +12,7 @@ import numpy as np
 
 from edgefer.convert.prune import copy_of, optimization_toolkit
 from edgefer.convert.quantize import aware_to_int8
+from edgefer.convert.separable import split_separable
 from edgefer.convert.tune import FineTuning, tune, unconverted
 from edgefer.errors import RuntimeFault
 from edgefer.preprocess import to_float
@@ -33,11 +34,12 @@ class Aware:
 def quantization_aware(
     model: "tf_keras.Model", calibration: np.ndarray, task: FineTuning, *, keep_zeros: bool
 ) -> Aware:
-    """Fine-tune a copy of the network, its z-score folded, with simulated int8 rounding of weights and activations.
+    """Fine-tune a copy of the network, its z-score folded and its separable convolutions split, with simulated int8 rounding
+    of weights and activations.
 
     calibration: uint8 [n, h, w, c], images that initialize the activation ranges. keep_zeros: zero weights stay zero.
     """
-    model = fold_zscore(model)  # tfmot does not support this layer
+    model = _plain(model)
     with task.progress.stage("Preparing quantization-aware training"):
         aware = _with_rounding(model, keep_zeros=keep_zeros)
         _set_ranges(aware, model, calibration)
@@ -47,13 +49,23 @@ def quantization_aware(
         return Aware(int8=aware_to_int8(aware), network=_without_rounding(aware, model))
 
 
+def check_aware(model: "tf_keras.Model", *, keep_zeros: bool = False) -> None:
+    """RuntimeFault if quantization-aware training does not support the network's layers, or their order."""
+    _with_rounding(_plain(model), keep_zeros=keep_zeros)
+
+
 def can_train_aware(model: "tf_keras.Model") -> bool:
     """Whether quantization-aware training supports the network's layers and their order."""
     try:
-        _with_rounding(fold_zscore(model), keep_zeros=False)
+        check_aware(model)
     except RuntimeFault:
         return False
     return True
+
+
+def _plain(model: "tf_keras.Model") -> "tf_keras.Model":
+    """The same network, of layers that tfmot supports and does not rename."""
+    return split_separable(fold_zscore(model))
 
 
 def _with_rounding(model: "tf_keras.Model", *, keep_zeros: bool) -> "tf_keras.Model":
@@ -63,7 +75,7 @@ def _with_rounding(model: "tf_keras.Model", *, keep_zeros: bool) -> "tf_keras.Mo
         scheme = [tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()] if keep_zeros else []
         return unconverted(tfmot.quantization.keras.quantize_apply)(annotated, *scheme)
     except (ValueError, RuntimeError) as error:
-        reason = re.sub(r":<class '[^']*?(\w+)'>", r" (\1)", str(error))  # layers are named as name:<class ...>
+        reason = re.sub(r"[: ]<class '[^']*?(\w+)'>", r" (\1)", str(error))  # layers are named as name:<class ...>
         reason = reason.partition(". ")[0].rstrip(".")  # advice for programs follows
         raise RuntimeFault(
             f"tensorflow-model-optimization cannot train this network quantization-aware ({reason}): convert it by calibration."

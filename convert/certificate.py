@@ -116,7 +116,7 @@ class Certificate:
             heading(f"Parity certificate: {self.bundle.card.name}", 1),
             f'<p><span class="{verdict}">{verdict}</span> · bundle <code>{escape(self.bundle.hash)}</code></p>',
             paragraph(about, "faint"),
-            heading("Is it still the same model?"),
+            heading("Is it still the same network?"),
             table(*checks.table(self.checks)),
             paragraph(EXPLAINED, "faint"),
         ]

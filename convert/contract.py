@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from edgefer.card import InputSpec, OutputSpec
+from edgefer.convert.label_order import possible_orders, suggested_order
 from edgefer.errors import InputError
 from edgefer.interpreter import MIN_LEVELS, levels
 from edgefer.metrics import wilson_interval
@@ -28,15 +29,9 @@ SCALES: dict[str, Affine] = {
     ),
     "caffe": (1.0, (-103.939, -116.779, -123.68)),  # with color bgr
 }
-LABEL_ORDERS = {
-    "FER2013": ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
-    "RAF-DB": ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"),
-    "AffectNet": ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry"),
-    "alphabetical": ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"),
-}
-
 
 QUANTIZED = "quantized"  # a scaling under which pixels are the quanta of an integer input
+FAR = 0.05  # of accuracy: labels that are only confused gain less in another order, and a bad network is no witness
 NEAR = 0.01  # of a range: rounded zero points and calibration shift its ends by up to two quanta of 256
 
 
@@ -129,14 +124,14 @@ class Stated:
 class Hypothesis:
     """A possible contract, and how often the network is right under it on labelled images.
 
-    suggested: the label order that the images suggest; () if they suggest none. chance: its accuracy if its answers had
-    nothing to do with the images, as in Cohen's kappa.
+    chance: its accuracy if its answers had nothing to do with the images, as in Cohen's kappa. reordered: the same contract
+    with the label order that the images suggest, if its accuracy is far higher with it.
     """
 
     contract: Contract
     right: np.ndarray = field(repr=False)  # bool [n]
-    suggested: tuple[str, ...] = ()
     chance: float = 0.0
+    reordered: "Hypothesis | None" = None
 
     @property
     def accuracy(self) -> float:
@@ -212,25 +207,13 @@ def candidates(known: Stated, channels: int, classes: int, data_labels: Sequence
     scales = [known.scale] if known.scale else [(name, values) for name, values in SCALES.items() if channels == 3 or name in ("0..1", "0..255", "-1..1")]  # fmt: skip
     if known.quanta and not known.scale and known.quanta.dtype in (np.int8, np.uint8):
         scales.append((QUANTIZED, known.quanta.filled))
-    orders = {"stated": known.labels} if known.labels else _orders(classes, data_labels)
+    orders = {"stated": known.labels} if known.labels else possible_orders(classes, data_labels)
     return [
         Contract(
             scale=name, values=values, color=color, output=known.output or OutputSpec(), labels=labels, order=order
         )
         for (name, values), color, (order, labels) in itertools.product(scales, colors, orders.items())
     ]
-
-
-def _orders(classes: int, data_labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    orders = {"of the data": tuple(data_labels)} if len(data_labels) == classes else {}
-    if orders:
-        orders |= {"alphabetical": tuple(sorted(data_labels))}
-    known = {name: labels for name, labels in LABEL_ORDERS.items() if set(labels) == set(data_labels)}
-    different: dict[str, tuple[str, ...]] = {}
-    for name, labels in (known | orders).items():
-        if labels not in different.values():
-            different[name] = labels
-    return different
 
 
 def measure(
@@ -245,21 +228,28 @@ def measure(
         key = (contract.scale, contract.values, contract.color)
         if key not in answers:
             answers[key] = logits(contract).argmax(axis=1)
-        named = np.array(contract.labels)[answers[key]]
-        suggested = _suggested(answers[key], truth, len(contract.labels))
-        found.append(Hypothesis(contract, named == truth, suggested, _chance(named, truth)))
+        one = _hypothesis(contract, answers[key], truth)
+        found.append(replace(one, reordered=_reordered(one, answers[key], truth)))
     return sorted(found, key=lambda one: -one.accuracy)
 
 
-def _suggested(answers: np.ndarray, truth: np.ndarray, classes: int) -> tuple[str, ...]:
-    """The majority label of each answer's images, if these are distinct and right more often than guessing."""
-    names = []
-    for answer in range(classes):
-        seen, counts = np.unique(truth[answers == answer], return_counts=True)
-        names.append(str(seen[counts.argmax()]) if len(seen) else "")
-    right = float((np.array(names)[answers] == truth).mean())
-    decided = len(set(names)) == classes and all(names) and wilson_interval(right, len(truth))[0] > 1 / classes
-    return tuple(names) if decided else ()
+def _hypothesis(contract: Contract, answers: np.ndarray, truth: np.ndarray) -> Hypothesis:
+    named = np.array(contract.labels)[answers]
+    return Hypothesis(contract, named == truth, _chance(named, truth))
+
+
+def _reordered(one: Hypothesis, answers: np.ndarray, truth: np.ndarray) -> Hypothesis | None:
+    labels, right = suggested_order(answers, truth, one.contract.labels)
+    other = replace(
+        _hypothesis(replace(one.contract, labels=labels, order="as they suggest"), answers, truth), right=right
+    )
+    informed = wilson_interval(other.accuracy, len(right))[0] > _guessing(other) + FAR
+    return other if informed and other.accuracy - one.accuracy >= FAR and _is_better(other, one) else None
+
+
+def best_order(found: Sequence[Hypothesis]) -> Hypothesis | None:
+    """The best of the hypotheses with another label order, None if no other order is far better."""
+    return max(filter(None, (one.reordered for one in found)), key=lambda one: one.accuracy, default=None)
 
 
 def _chance(answers: np.ndarray, truth: np.ndarray) -> float:
@@ -267,13 +257,17 @@ def _chance(answers: np.ndarray, truth: np.ndarray) -> float:
     return float(sum((answers == label).mean() * (truth == label).mean() for label in np.unique(truth)))
 
 
+def _guessing(one: Hypothesis) -> float:
+    return max(one.chance, 1 / len(one.contract.labels))
+
+
 def choose(found: list[Hypothesis], where: str) -> Contract:
     """The contract that fits; InputError if the data does not settle it, or none fits."""
     best = found[0]
     low, _ = wilson_interval(best.accuracy, len(best.right))
-    if low <= max(best.chance, 1 / len(best.contract.labels)):
-        order = next((one.suggested for one in found if one.suggested), ())
-        hint = f" (by these images that is {printable(','.join(order))})" if order else ""
+    if low <= _guessing(best):
+        other = best_order(found)
+        hint = f" (by these images that is {printable(','.join(other.contract.labels))})" if other else ""
         raise InputError(
             f"No way to feed {where} is right more often than guessing: the best, {_words(best)}. Are --labels in the order of its "
             f"answers{hint}, and are these images like those it was trained on?"

@@ -1,7 +1,7 @@
 """Reads untrusted network files: what they are, what they say about themselves, and what they answer."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from edgefer.npz import check_end
 from edgefer.options import Color
 from edgefer.preprocess import to_float
 from edgefer.progress import SILENT, Progress
-from edgefer.text import printable
+from edgefer.text import counted, printable
 from edgefer.tflite.description import read_description
 from edgefer.tflite.flatbuffer import Model, Tensor, read_model
 from edgefer.tflite.titles import described
@@ -31,6 +31,11 @@ MAX_BYTES = 1 << 30
 MAX_ORIGIN = 200  # characters of an author or a licence
 KERAS, TFLITE = (".keras", ".h5", ".hdf5"), (".tflite", ".lite")
 NUMBERED = re.compile(r"(\d{1,4})(?:\s*[:,]\s*|\s+)(\S.*)")
+NO_CLASSIFIER = "edgefer runs classifiers, of one image in and one row of answers out"
+PYTORCH = (
+    "{path} is a PyTorch file, which edgefer does not load, since that may run code: convert the network in PyTorch with litert-torch "
+    "(formerly ai-edge-torch) to a .tflite whose input is channels last (litert_torch.to_channel_last_io), and import that."
+)
 INTEGERS: dict[str, type] = {"UINT8": np.uint8, "INT8": np.int8, "INT16": np.int16}
 
 
@@ -73,6 +78,10 @@ def read_foreign(path: Path, *, trust: bool = False, progress: Progress = SILENT
     else:
         content, kind = _read(path), path.suffix.lower()
     common = {"path": str(path), "sha256": hashlib.sha256(content).hexdigest()}
+    if not content:
+        raise InputError(f"{path} is empty: copy it again.")
+    if _is_pytorch(path, content):
+        raise InputError(PYTORCH.format(path=path))
     if content[4:8] == b"TFL3" and not trust:
         return _tflite(content, kind, str(path), common)
     if content[:4] == b"PK\x03\x04" or content[:8] == b"\x89HDF\r\n\x1a\n":
@@ -111,17 +120,28 @@ def _read(path: Path) -> bytes:
     return read_regular(path, MAX_BYTES, error=InputError)
 
 
+def _is_pytorch(path: Path, content: bytes) -> bool:
+    """Whether torch.save, TorchScript or torch.export wrote it: a zip with these names, or by its suffix."""
+    if content[:4] == b"PK\x03\x04" and (b"/data.pkl" in content or b"/archive_format" in content):
+        return True
+    return path.suffix.lower() in (".pt", ".pth", ".pt2", ".ckpt") and content[4:8] != b"TFL3"
+
+
 def _what_instead(path: Path) -> str:
     if path.suffix.lower() == ".onnx":
         return (
             "no maintained ONNX converter installs beside TensorFlow 2.21, so convert it to .tflite elsewhere (pip install onnx2tf in a "
             "separate environment; onnx2tf -i FILE) and import that."
         )
-    if path.suffix.lower() in (".pt", ".pth", ".ckpt"):
-        return (
-            "a PyTorch file holds code and no architecture: export it with litert-torch to a .tflite and import that."
-        )
+    if path.name == "saved_model.pb":
+        return f"name its folder, {path.absolute().parent.name}, which holds the weights too."
     return "name a network file."
+
+
+def _check_ends(inputs: Sized, outputs: Sized, where: str) -> None:
+    if len(inputs) != 1 or len(outputs) != 1:
+        found = f"{counted(len(inputs), 'input')} and {counted(len(outputs), 'output')}"
+        raise InputError(f"{where} has {found}: {NO_CLASSIFIER}; build a network of the one output with the labels.")
 
 
 def _shape(shape: tuple, where: str) -> tuple[int, int, int]:
@@ -130,9 +150,10 @@ def _shape(shape: tuple, where: str) -> tuple[int, int, int]:
     if len(sides) == 2:
         sides = (*sides, 1)
     if len(sides) != 3 or sides[2] not in (1, 3) or not all(16 <= side <= 512 for side in sides[:2]):
+        first = len(sides) == 3 and sides[0] in (1, 3)
         raise InputError(
             f"{where} takes {list(shape)}: edgefer runs networks of one image [1, height, width, 1 or 3] of 16 to 512 pixels a "
-            "side, channels last."
+            f"side, channels last{'; of a PyTorch network, litert_torch.to_channel_last_io makes one' if first else ''}."
         )
     return sides[0], sides[1], sides[2]
 
@@ -142,11 +163,9 @@ def _keras(content: bytes, where: str, common: dict) -> Foreign:
 
     built, architecture = read_layers(content, where)
     network = built.layer
-    if len(network.inputs) != 1 or len(network.outputs) != 1 or len(network.output_shape) != 2:
-        raise InputError(
-            f"{where} has {len(network.inputs)} inputs and {len(network.outputs)} outputs of the shape {network.output_shape}: edgefer "
-            "runs classifiers, of one image in and one row of answers out."
-        )
+    _check_ends(network.inputs, network.outputs, where)
+    if len(network.output_shape) != 2:
+        raise InputError(f"{where} answers with {list(network.output_shape)}, not one row of labels: {NO_CLASSIFIER}.")
     shape = _shape(network.input_shape, where)
     passes, stated = keras_contract(built, architecture, shape[2])
     end = keras_end(built, architecture)
@@ -171,11 +190,7 @@ def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
     model = read_model(content, where)
     if accelerators := [COMPILED_FOR[one.name] for one in model.operators if one.name in COMPILED_FOR]:
         raise InputError(f"{where} is compiled for {accelerators[0]}: import the file it was compiled from.")
-    if len(model.main.inputs) != 1 or len(model.main.outputs) != 1:
-        raise InputError(
-            f"{where} has {len(model.main.inputs)} inputs and {len(model.main.outputs)} outputs: edgefer runs classifiers, of one "
-            "image in and one row of answers out."
-        )
+    _check_ends(model.main.inputs, model.main.outputs, where)
     image, answer = model.main.inputs[0], model.main.outputs[0]
     if image.shape and image.shape[0] > 1:
         raise InputError(f"{where} takes {image.shape[0]} images at once: convert it again with a batch size of 1.")

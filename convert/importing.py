@@ -16,10 +16,21 @@ from pydantic import ValidationError
 from edgefer.bundle import PARITY, Bundle, write_bundle
 from edgefer.card import InputSpec, ModelCard, check_labels, first_problem
 from edgefer.checks import Check
-from edgefer.convert.contract import Contract, Hypothesis, Stated, candidates, choose, describe, doubt, measure
+from edgefer.convert.contract import (
+    Contract,
+    Hypothesis,
+    Stated,
+    best_order,
+    candidates,
+    choose,
+    describe,
+    doubt,
+    measure,
+)
 from edgefer.convert.equivalence import adapt_keras, adapt_tflite
 from edgefer.convert.foreign import Foreign, read_foreign, read_labels
 from edgefer.convert.import_options import Request
+from edgefer.convert.label_order import is_unusual
 from edgefer.convert.outputs import check_end
 from edgefer.errors import EdgeferError, InputError
 from edgefer.files import with_name_of_its_own
@@ -38,22 +49,24 @@ from edgefer.train.recipe_fields import Recipe
 
 MEASURED = 2000  # images on which a contract is measured
 FRAMED = 200  # images whose framing is measured
+UNUSUAL = "Check --labels: no known data set has its labels in the order {labels}, and without --data the order cannot be measured."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
     """The new bundle, its contract, the measured contracts (the best first), and the proof that it gives the same answers
-    as the original file."""
+    as the original file. warning: what of the contract is doubtful, "" if nothing is."""
 
     bundle: Bundle
     contract: Contract
     measured: tuple[Hypothesis, ...]
     because: tuple[str, ...]
     checks: tuple[Check, ...]
+    warning: str = ""
 
     def settled(self) -> dict[str, object]:
         """The contract as plain values, with how it is known and what was measured."""
-        return _settled(self.contract, self.measured, self.because)
+        return _settled(self.contract, self.measured, self.because, self.warning)
 
 
 def import_network(request: Request, out: Path) -> Imported:
@@ -73,7 +86,7 @@ def _import(request: Request, out: Path) -> Imported:
     known = _with_output(known, foreign, where)
     height, width, _ = foreign.shape
     dataset = request.load(_any_spec(foreign)) if request.load else None
-    contract, measured = _settle(known, foreign, dataset, request)
+    contract, measured, warning = _settle(known, foreign, dataset, request)
     spec = InputSpec(height=height, width=width, color=contract.color.value)
     if dataset is not None and spec != _any_spec(foreign) and request.load:
         dataset = request.load(spec)
@@ -92,7 +105,7 @@ def _import(request: Request, out: Path) -> Imported:
     with progress.stage("Measuring it and storing images and answers for its proof"):
         card = _measured(card, tflite, dataset)
         files[PARITY] = make_vectors(card, tflite)
-    settled = _settled(contract, measured, known.because) | {"checks": [check.to_json() for check in checks]}
+    settled = _settled(contract, measured, known.because, warning) | {"checks": [check.to_json() for check in checks]}
     report = {"import.json": json.dumps(settled, indent=2).encode()}
     return Imported(
         bundle=write_bundle(out, card, files, report),
@@ -100,6 +113,7 @@ def _import(request: Request, out: Path) -> Imported:
         measured=tuple(measured),
         because=known.because,
         checks=tuple(checks),
+        warning=warning,
     )
 
 
@@ -131,8 +145,8 @@ def _any_spec(foreign: Foreign) -> InputSpec:
 
 def _settle(
     known: Stated, foreign: Foreign, dataset: Dataset | None, request: Request
-) -> tuple[Contract, list[Hypothesis]]:
-    """The contract, and the measurements that settled it."""
+) -> tuple[Contract, list[Hypothesis], str]:
+    """The contract, the measurements that settled it, and a warning, "" if nothing is doubtful; it is logged, too."""
     where = str(request.path)
     if known.color and (known.color is Color.GRAY) != (foreign.shape[2] == 1):
         raise InputError(
@@ -174,7 +188,11 @@ def _settle(
                 f"{where} does not say how it is fed{f' ({known.because[0]})' if known.quanta else ''}: state {' and '.join(missing)}, or "
                 "give --data with labelled images, and what fits is measured."
             )
-        return open_ones[0], []
+        labels = open_ones[0].labels
+        warning = UNUSUAL.format(labels=",".join(labels)) if is_unusual(labels) else ""
+        if warning:
+            request.progress.log(warning)
+        return open_ones[0], [], warning
     split = measured_images(dataset)
 
     def ask(contract: Contract) -> np.ndarray:
@@ -186,9 +204,11 @@ def _settle(
         measured = measure(tried, split, labels, ask)
     found = [one for one in measured if one.contract in open_ones]
     contract = choose(found, where)
-    if warning := doubt(found[0], measured[0]):
+    # Of equal ones the first: an order that is known.
+    best = max(filter(None, (measured[0], best_order(measured))), key=lambda one: one.accuracy)
+    if warning := doubt(found[0], best):
         request.progress.log(warning)
-    return contract, found
+    return contract, found, warning
 
 
 def _unstated(open_ones: Sequence[Contract], known: Stated, foreign: Foreign, labels: Sequence[str]) -> list[Contract]:
@@ -271,7 +291,9 @@ def _measured(card: ModelCard, tflite: Mapping[str, bytes], dataset: Dataset | N
     return card.model_copy(update={"provenance": card.provenance.model_copy(update={"conversion": (note,)})})
 
 
-def _settled(contract: Contract, measured: Sequence[Hypothesis], because: Sequence[str]) -> dict[str, object]:
+def _settled(
+    contract: Contract, measured: Sequence[Hypothesis], because: Sequence[str], warning: str
+) -> dict[str, object]:
     return {
         "scale": contract.scale,
         "values": contract.values,
@@ -279,6 +301,7 @@ def _settled(contract: Contract, measured: Sequence[Hypothesis], because: Sequen
         "output": contract.output.values,
         "labels": contract.labels,
         "because": list(because),
+        "warning": warning,
         "measured": [
             {
                 "scale": one.contract.scale,

@@ -11,7 +11,7 @@ from edgefer.bundle import PARITY, Bundle, Form, write_bundle
 from edgefer.card import ModelCard
 from edgefer.checks import Check, status_if
 from edgefer.convert import steps
-from edgefer.convert.aware import can_train_aware
+from edgefer.convert.aware import can_train_aware, check_aware
 from edgefer.convert.calibrate import calibrate
 from edgefer.convert.comparison import IN_FLOAT, WITH_QAT, Budget, Comparison, judge
 from edgefer.convert.measure import Measured, held_by, measure, networks
@@ -127,7 +127,10 @@ def _work_folder(out: Path) -> Iterator[Path]:
 
 
 def _convert(bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, tuner: Tuner) -> Converted:
-    works = [_shaped(work, plan, tuner) for work in _works(bundle, dataset)]
+    works = _works(bundle, dataset)
+    if plan.aware and plan.sparsity:  # before hours of pruning
+        check_aware(works[0].trained, keep_zeros=True)
+    works = [_shaped(work, plan, tuner) for work in works]
     judged_on, stage = bundle.card.measured_on, tuner.progress.stage
     with stage(f"Fitting the temperature of its scores on {judged_on}"):
         temperature, note = _temperature(works, judged_on)

@@ -6,6 +6,7 @@ It makes the file compress better. It does not make int8 inference faster: no in
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from edgefer.convert.separable import split_separable
 from edgefer.convert.tune import FineTuning, tune, unconverted
 from edgefer.errors import InputError, MissingDependency
 from edgefer.train.backend import tensorflow
@@ -28,11 +29,13 @@ def optimization_toolkit() -> ModuleType:
 
 
 def prune(model: "tf_keras.Model", sparsity: float, task: FineTuning) -> "tf_keras.Model":
-    """A copy with `sparsity` (0..1) of the weights of each convolution and hidden dense layer set to zero.
+    """A copy with `sparsity` (0..1) of the weights of each convolution and hidden dense layer set to zero, the 1x1 part of
+    separable convolutions included.
 
     Sparsity rises over the first half of the epochs and is held for the second half. InputError if the network has no such
     layer.
     """
+    model = split_separable(model)
     pruned = {layer.name for layer in _prunable(model)}
     if not pruned:
         raise InputError(

@@ -35,7 +35,7 @@ class Slim:
 def why_not(recipe: Recipe, share: float) -> str:
     """One sentence on why a network of that recipe cannot lose `share` (0..1) of its multiply-adds; "" if it can."""
     if recipe.model.family != "plain":
-        return f"--slim supports networks of the plain family only; this one is {recipe.model.family}."
+        return f"--slim supports networks of the plain family only; this one is {recipe.model.family}: leave --slim out, or use --prune."
     if recipe.model.freeze:
         return f"--slim does not support the frozen layers of {recipe.name}: slim the bundle that it started from."
     if _narrowed(recipe, share) is not None:

@@ -23,7 +23,7 @@ def run_and_convert(file: Path) -> bytes:
 
 
 def _load(file: str) -> Any:
-    """The model, loaded by Keras 2 or, if that fails, by Keras 3."""
+    """The network, loaded by Keras 2 or, if that fails, by Keras 3."""
     from edgefer.train.backend import tensorflow
 
     tensorflow()
@@ -45,11 +45,11 @@ def _load(file: str) -> Any:
 def _network(file: str) -> tuple[Any, Any, Callable]:
     import tensorflow as tf
 
-    model = _load(file)
-    shape = model.input_shape
+    network = _load(file)
+    shape = network.input_shape
     if isinstance(shape, list) or any(side is None for side in shape[1:]):
         raise ValueError(f"it takes {shape}, not one image of a known size")
-    return model, tf.TensorSpec((1, *shape[1:]), tf.float32), lambda pixels: model(pixels, training=False)
+    return network, tf.TensorSpec((1, *shape[1:]), tf.float32), lambda pixels: network(pixels, training=False)
 
 
 if __name__ == "__main__":

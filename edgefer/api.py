@@ -329,7 +329,8 @@ def import_model(
     """Import a network trained elsewhere (.keras, .h5, a SavedModel folder, .tflite), and return its bundle.
 
     data: labelled images for measuring what is not stated. skip_bad: skip bad rows and images. out: the bundle's folder,
-    by default runs/FILE. log: receives a warning of what `trust` means. options: the fields of
+    by default runs/FILE. log: receives warnings: of what `trust` means, and of labels or values that fit the images worse
+    than others, which the bundle's report/import.json has, too. options: the fields of
     edgefer.convert.import_options.ImportOptions, such as labels=["angry", "happy"], scale="-1..1", color="gray",
     outputs="logits", faces="human", trust=False, author, license.
 

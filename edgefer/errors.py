@@ -2,7 +2,7 @@
 
     EdgeferError             exit 1  the work could not be done
     ├── MissingDependency    exit 1  a library this step needs is not installed, or the installed one cannot work
-    ├── RuntimeFault         exit 1  a TFLite runtime failed on a model
+    ├── RuntimeFault         exit 1  a TFLite runtime failed on a network
     ├── IncompleteError      exit 1  a source ended too early: results so far are kept
     ├── Interrupted          exit 130  Ctrl-C during a training or conversion: the message says what is kept
     └── InputError           exit 2  invalid input
@@ -28,7 +28,7 @@ class MissingDependency(EdgeferError):
 
 
 class RuntimeFault(EdgeferError):
-    """A TFLite runtime rejected a model, or failed while running it."""
+    """A TFLite runtime rejected a network, or failed while running it."""
 
 
 class IncompleteError(EdgeferError):

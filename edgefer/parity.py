@@ -1,4 +1,4 @@
-"""Is it still the same model? Three questions, each with its own tolerance.
+"""Is it still the same network? Three questions, each with its own tolerance.
 
 1. Same pixels?      This machine crops and resizes stored images to exactly the host's pixels: bit-exact.
 2. Same decisions?   On labelled images, the converted network against the one it came from: accuracy drop, agreement.

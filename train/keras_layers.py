@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefer.errors import InputError
+from edgefer.train.keras_operators import as_layer, keras_history
 
 MAX_LAYERS = 4000
 MAX_DEPTH = 8  # of nested networks
@@ -28,6 +29,8 @@ TRAINING_ONLY = {
     "AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization", "RandomFlip", "RandomRotation",
     "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness",
 }  # fmt: skip
+# Keras 3 calls them with training=True unless told otherwise, and stores that; its predict() calls them without.
+IMAGE_LAYERS = {"Resizing", "CenterCrop", *(kind for kind in TRAINING_ONLY if kind.startswith("Random"))}
 ACTIVATIONS = {
     "linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "sigmoid", "hard_sigmoid", "tanh", "softmax",
     "softplus", "softsign", "swish", "silu", "exponential", "mish", "log_softmax",
@@ -103,6 +106,9 @@ class Architecture:
 
     def _layer(self, config: Any, depth: int) -> dict:
         kind, settings = self._parts(config, "a layer")
+        if operator := as_layer(config):
+            config = operator
+            kind, settings = operator["class_name"], operator["config"]
         registered = config.get("registered_name")
         if kind in NETWORKS:
             layer = self.network(config, depth + 1)
@@ -118,13 +124,14 @@ class Architecture:
         else:
             raise UnknownLayer(
                 f"{self.where} holds a layer of the kind {kind!r:.60}, which edgefer does not load: it may run code or is not "
-                "for images. Rebuild the network with plain Keras layers and save it again."
+                "for images. Rebuild the network with plain Keras layers and save it again, or export it as a SavedModel (model.export) "
+                "and name that folder."
             )
         name = config.get("name", settings.get("name"))
         layer["name"] = self._name(name)
         layer["kind"] = config["class_name"]
         if "inbound_nodes" in config:
-            layer["inbound_nodes"] = [self._node(node, layer["name"]) for node in self._list(config["inbound_nodes"])]
+            layer["inbound_nodes"] = [self._node(node, layer) for node in self._list(config["inbound_nodes"])]
         return layer
 
     def _settings(self, kind: str, settings: dict) -> dict:
@@ -170,7 +177,10 @@ class Architecture:
             )
         if name is None or (isinstance(name, str) and name in ACTIVATIONS):
             return name
-        raise InputError(f"{what} is not an activation that edgefer loads: {', '.join(sorted(ACTIVATIONS))}.")
+        raise InputError(
+            f"{what} is not an activation that edgefer loads ({', '.join(sorted(ACTIVATIONS))}): rebuild the network with one of them, or "
+            "export it as a SavedModel (model.export) and name that folder."
+        )
 
     def _name(self, name: Any) -> str:
         if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -184,45 +194,49 @@ class Architecture:
             raise InputError(f"{self.where}: how its layers are connected cannot be read.")
         return value
 
-    def _node(self, node: Any, layer: str) -> list:
+    def _node(self, node: Any, layer: dict) -> list:
         """The inputs of one call of a layer: [[layer, call, output, {}], ...]."""
         if isinstance(node, dict):  # Keras 3
-            arguments, options = node.get("args"), node.get("kwargs") or {}
-            if not isinstance(options, dict) or not set(options) <= {"training", "mask"}:
-                raise InputError(f"{self.where}: {layer!r} is called with more than its input: refused.")
+            arguments = node.get("args")
+            self._check_options(node.get("kwargs") or {}, layer)
             if not isinstance(arguments, list) or len(arguments) != 1:
-                raise InputError(f"{self.where}: {layer!r} is called with more than its input: refused.")
+                raise InputError(f"{self.where}: {layer['name']!r} is called with more than its input: refused.")
             sources = arguments[0] if isinstance(arguments[0], list) else [arguments[0]]
-            return [self._tensor(_keras_history(one)) for one in self._list(sources)]
+            return [self._tensor(keras_history(one), layer) for one in self._list(sources)]
         node = self._list(node)
         if node and isinstance(node[0], str):
             node = [node]
-        return [self._tensor(one) for one in node]
+        return [self._tensor(one, layer) for one in node]
 
-    def _tensor(self, value: Any) -> list:
+    def _check_options(self, options: Any, layer: dict) -> None:
+        """InputError if a layer is called with more than its input: only training=False and None change nothing."""
+        called = f"{self.where}: {layer['name']!r} is called with"
+        if not isinstance(options, dict) or not set(options) <= {"training", "mask"} or options.get("mask") is not None:
+            raise InputError(f"{called} more than its input: refused.")
+        usual = self.keras_3 and layer["kind"] in IMAGE_LAYERS
+        if options.get("training") not in (None, False) and not usual:
+            raise InputError(
+                f"{called} training=True, as is Monte Carlo dropout or batch norm with the statistics of each batch: edgefer runs networks "
+                "as at inference, so build it without training=True, and save it again."
+            )
+
+    def _tensor(self, value: Any, layer: dict) -> list:
+        """layer: whose input it is."""
         value = self._list(value)
-        options = value[3] if len(value) > 3 else {}
-        if (
-            len(value) < 3
-            or options
-            or not all(isinstance(number, int) and 0 <= number < MAX_LAYERS for number in value[1:3])
-        ):
+        self._check_options(value[3] if len(value) > 3 else {}, layer)
+        if len(value) < 3 or not all(isinstance(number, int) and 0 <= number < MAX_LAYERS for number in value[1:3]):
             raise InputError(f"{self.where}: a layer's input {value!r:.80} cannot be read.")
         return [self._name(value[0]), value[1], value[2], {}]
 
     def _ends(self, value: Any) -> list:
+        if isinstance(value, dict):  # Keras 3: of a network that takes or gives a dict
+            value = list(value.values())
         value = self._list(value)
         if value and isinstance(value[0], str):
             value = [value]
         if not value:
             raise InputError(f"{self.where} names no inputs or no outputs.")
-        return [self._tensor(one)[:3] for one in value]
-
-
-def _keras_history(tensor: Any) -> Any:
-    """The [layer, call, output] of a Keras 3 tensor, {"config": {"keras_history": [...]}}."""
-    config = tensor.get("config") if isinstance(tensor, dict) else None
-    return config.get("keras_history") if isinstance(config, dict) else tensor
+        return [self._tensor(one, {"name": "the output", "kind": ""})[:3] for one in value]
 
 
 def _arguments(kind: str) -> set[str]:

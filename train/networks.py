@@ -199,7 +199,7 @@ def _weighted(model: "tf_keras.Model") -> list:
 
 
 def keras_bytes(model: "tf_keras.Model") -> bytes:
-    """A model as the bytes of a .keras file. EdgeferError where temporary files cannot be written."""
+    """A network as the bytes of a .keras file. EdgeferError where temporary files cannot be written."""
     try:
         with tempfile.TemporaryDirectory() as folder, quiet(show_on_failure=False):  # HDF5 prints errors itself
             file = Path(folder) / "model.keras"

@@ -16,4 +16,4 @@ def square_pixels(image: np.ndarray, capture: cv2.VideoCapture) -> np.ndarray:
         wide, tall = tall, wide
     height, width = image.shape[:2]
     shown = (round(width * wide / tall), height) if wide > tall else (width, round(height * tall / wide))
-    return cv2.resize(image, shown, interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(image, shown, interpolation=cv2.INTER_LINEAR_EXACT)

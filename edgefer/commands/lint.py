@@ -28,10 +28,10 @@ class Target(StrEnum):
 
 
 def lint(
-    model: Annotated[
+    network: Annotated[
         Path,
         typer.Argument(
-            metavar="MODEL",
+            metavar="FILE|BUNDLE",
             help="A .tflite file, or a bundle: its int8 or float32 one, its MediaPipe one for that target.",
         ),
     ],
@@ -59,31 +59,31 @@ def lint(
     from edgefer.tflite.titles import described
     from edgefer.tflite.trial import try_network
 
-    file, content = _content(model, target)
-    network = read_model(content, str(file))
+    file, content = _content(network, target)
+    parsed = read_model(content, str(file))
     trials = {name: try_network(content, name) for name in _installed()}
     findings: dict[str, tuple[Finding, ...]] = {}
     for name in [target] if target else Target:
-        found = find(network, name)
+        found = find(parsed, name)
         for runtime, trial in trials.items():
             found = with_trial(found, name, runtime, trial)
         findings[name] = found
     rows = _each(findings[target], target, trials) if target else _overview(findings, trials)
     if not as_json:
         console.show(
-            f"{file}: {described(network)}, {counted(len(network.operators), 'operator')}, "
-            f"{parameter_bytes(network):,} bytes of parameters"
+            f"{file}: {described(parsed)}, {counted(len(parsed.operators), 'operator')}, "
+            f"{parameter_bytes(parsed):,} bytes of parameters"
         )
-        if unsupported(network) and PORTABLE.keys() & findings.keys():
+        if unsupported(parsed) and PORTABLE.keys() & findings.keys():
             console.show(f"The C code of `edgefer export` has the operators {', '.join(OPERATORS)}.")
     checks.report(
         "",
         rows,
         as_json=as_json,
         file=str(file),
-        bytes=network.size,
-        computes_in=quantization(network),
-        parameter_bytes=parameter_bytes(network),
+        bytes=parsed.size,
+        computes_in=quantization(parsed),
+        parameter_bytes=parameter_bytes(parsed),
         targets={
             name: {"runs": _runs(found), "findings": [asdict(finding) for finding in found]}
             for name, found in findings.items()
@@ -91,22 +91,22 @@ def lint(
     )
 
 
-def _content(model: Path, target: Target | None) -> tuple[Path, bytes]:
+def _content(named: Path, target: Target | None) -> tuple[Path, bytes]:
     """The named file, or the named bundle's network for the target."""
     import stat
 
     from edgefer.bundle import Bundle, Form
     from edgefer.files import MAX_NETWORK, mode_of, read_regular
 
-    model = bundle_path(model)
-    if not (mode := mode_of(model)):
-        raise InputError(f"There is no {model}: name a .tflite file or a bundle.")
+    named = bundle_path(named)
+    if not (mode := mode_of(named)):
+        raise InputError(f"There is no {named}: name a .tflite file or a bundle.")
     if stat.S_ISDIR(mode):
-        bundle = Bundle.open(model)
+        bundle = Bundle.open(named)
         wanted = Form.MEDIAPIPE if target is Target.MEDIAPIPE else None
         variant = wanted if wanted and bundle.has(wanted) else bundle.best_tflite()
         return bundle.file(variant), bundle.read(variant)
-    return model, read_regular(model, MAX_NETWORK)
+    return named, read_regular(named, MAX_NETWORK)
 
 
 def _installed() -> list[str]:

@@ -30,7 +30,7 @@ def read_layers(content: bytes, where: str) -> Int8Network:
 
 
 def model_layers(model: Model, where: str) -> Int8Network:
-    """The layers of a parsed model."""
+    """The layers of a parsed network."""
     graph = model.main
     if len(model.subgraphs) > 1:
         raise UnsupportedNetwork(f"{where} has {len(model.subgraphs)} subgraphs; only networks of one can be exported.")
@@ -39,6 +39,8 @@ def model_layers(model: Model, where: str) -> Int8Network:
         raise UnsupportedNetwork(f"{where} has {ends}; one input, an output and an operator between them are needed.")
     if len(graph.operators) > MAX_LAYERS:
         raise UnsupportedNetwork(f"{where} has {len(graph.operators):,} operators, more than {MAX_LAYERS:,}.")
+    if (kind := graph.inputs[0].dtype) != "INT8":
+        raise UnsupportedNetwork(f"{where}: its input is {kind}, not INT8: {HINTS['QUANTIZE']}.")
     known: dict[int, Value] = {}
     try:
         known[graph.inputs[0].index] = _value(graph.inputs[0])

@@ -229,7 +229,7 @@ def test_impossible_slimming_is_refused(source):
         slim(model, recipe_of(source.card), 0.95)
     with pytest.raises(InputError, match=r"\(C8/2\) has no more than 8 filters per layer, the minimum: leave --slim"):
         slim(model, load_recipe("demo", ('model.layers="C8/2"',)), 0.1)
-    with pytest.raises(InputError, match="four-block"):
+    with pytest.raises(InputError, match=r"this one is four-block: leave --slim out, or use --prune"):
         slim(model, load_recipe("four-block"), 0.5)
     with pytest.raises(InputError, match="frozen layers"):
         slim(model, load_recipe("pets-small"), 0.5)

@@ -22,6 +22,7 @@ from edgefer.errors import EdgeferError, InputError
 from edgefer.interpreter import Network, softmax
 from edgefer.options import Color
 from edgefer.parity import verify
+from edgefer.progress import Lines
 from edgefer.train.backend import tensorflow
 from edgefer.train.evaluate import evaluate, keras_logits
 from edgefer.train.networks import load_keras
@@ -93,6 +94,36 @@ def test_import_with_data_measures_the_crop_for_each_detector(keras, network, la
     )  # fmt: skip
     crops = import_network(request, tmp_path / "bundle").bundle.card.crops
     assert list(crops) == ["half"] and crops["half"].scale == 2.0 and crops["half"].faces > 20
+
+
+def test_labels_in_another_order_than_the_network_s_give_a_warning_with_the_order_that_fits(
+    keras, network, labels, builtin, tmp_path
+):
+    """Its order is that of no known data set, and the stated one is: FER2013's."""
+    order, logged = (*labels[::-2], *labels[1::2]), []
+    swap = keras.layers.Dense(7, use_bias=False)
+    model = keras.Sequential([network, swap])
+    swap.set_weights([np.eye(7)[:, [labels.index(label) for label in order]]])
+    model.save(tmp_path / "theirs.keras")
+
+    def import_with(stated, out, **data):
+        logged.clear()
+        stated = Stated(labels=stated, scale=parse_scale("0..1"))
+        request = Request(path=tmp_path / "theirs.keras", stated=stated, progress=Lines(logged.append), **data)
+        imported = import_network(request, tmp_path / out)
+        return imported, [line for line in logged if line.startswith("Check --labels")]
+
+    stated = (order[1], order[0], *order[2:])
+    imported, (warning,) = import_with(stated, "swapped", load=lambda spec: builtin)
+    assert (
+        imported.settled()["warning"]
+        == warning
+        == json.loads((imported.bundle.path / "report" / "import.json").read_text())["warning"]
+    )
+    assert imported.contract.labels == stated and f", labels as they suggest ({','.join(order)})." in warning
+    assert import_with(order, "right", load=lambda spec: builtin)[1] == []
+    assert import_with(stated, "unmeasured")[1][0].startswith("Check --labels: no known data set has")
+    assert import_with(labels, "known")[1] == []
 
 
 def test_scaling_inside_the_network_is_detected_and_not_applied_twice(keras, small, labels, tmp_path):

@@ -9,6 +9,7 @@ from edgefer.card import InputSpec, OutputSpec
 from edgefer.convert.contract import (
     Hypothesis,
     Stated,
+    best_order,
     candidates,
     choose,
     describe,
@@ -19,6 +20,7 @@ from edgefer.convert.contract import (
 )
 from edgefer.convert.foreign import parse_labels, read_labels
 from edgefer.convert.importing import measured_images
+from edgefer.convert.label_order import LABEL_ORDERS, is_unusual, suggested_order
 from edgefer.errors import InputError
 from edgefer.options import Color
 from edgefer.train.data.dataset import Split
@@ -33,7 +35,75 @@ def test_labels_in_the_wrong_order_are_refused_and_the_right_order_is_suggested(
     with pytest.raises(InputError, match=r"0\.0%.*by these images that is calm,joy,wow"):
         choose(found, "x.h5")
     blind = measure(candidates(known, 1, classes, names), split, names, lambda _: np.eye(classes)[0 * labels])
-    assert [one.suggested for one in blind] == [()]
+    assert [one.reordered for one in blind] == [None]
+
+
+EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+
+
+def confused(count: int, labels=EMOTIONS) -> tuple[Split, np.ndarray]:
+    """Images and logits of a network that is right in two of three, and otherwise gives the next label."""
+    truth = np.random.default_rng(0).choice(len(labels), count, p=np.array([4, 1, 4, 7, 5, 3, 5]) / 29)
+    answers = np.where(np.arange(count) % 3 > 0, truth, (truth + 1) % len(labels))
+    return Split(images=np.zeros((count, 1, 1, 1), np.uint8), labels=truth, ids=np.arange(count)), np.eye(len(labels))[
+        answers
+    ]
+
+
+def measured_order(given, count=600):
+    split, logits = confused(count)
+    known = Stated(scale=parse_scale("0..1"), color=Color.GRAY, labels=tuple(given))
+    return measure(candidates(known, 1, len(given), EMOTIONS), split, EMOTIONS, lambda _: logits)
+
+
+@pytest.mark.parametrize("pair", [(0, 6), (1, 3), (2, 4)])
+def test_two_labels_in_each_other_s_place_give_a_warning_with_the_order_that_fits(pair):
+    """It is still right more often than guessing, so the import goes on."""
+    given, (one, other) = list(EMOTIONS), pair
+    given[one], given[other] = given[other], given[one]
+    found = measured_order(given)
+    assert choose(found, "x.h5").labels == tuple(given)
+    warning = doubt(found[0], best_order(found))
+    assert warning.startswith("Check --labels: on these images it is right in ")
+    assert f"but in 66.7% with 0..1, gray, labels as they suggest ({','.join(EMOTIONS)})." in warning
+
+
+def test_a_label_that_the_data_call_otherwise_gives_a_warning_too():
+    found = measured_order([*EMOTIONS[:3], "happiness", *EMOTIONS[4:]])
+    assert ",".join(EMOTIONS) in doubt(found[0], best_order(found))
+
+
+def test_the_right_order_of_a_network_that_is_often_wrong_gives_no_warning():
+    assert best_order(measured_order(EMOTIONS)) is None
+    blind = np.random.default_rng(0).integers(0, 7, 600)
+    order, right = suggested_order(blind, np.array(EMOTIONS)[np.arange(600) % 7], EMOTIONS)
+    assert sorted(order) == sorted(EMOTIONS) and right.mean() < 0.2  # each half by the order of the other
+
+
+def test_a_network_that_knows_little_suggests_no_order():
+    truth = np.arange(2000) % 7
+    rng = np.random.default_rng(0)
+    answers = np.where(rng.random(2000) < 1 / 15, (truth + 1) % 7, rng.integers(0, 7, 2000))
+    split = Split(images=np.zeros((2000, 1, 1, 1), np.uint8), labels=truth, ids=np.arange(2000))
+    known = Stated(scale=parse_scale("0..1"), color=Color.GRAY, labels=EMOTIONS)
+    found = measure(candidates(known, 1, 7, EMOTIONS), split, EMOTIONS, lambda _: np.eye(7)[answers])
+    assert found[0].accuracy < 0.15 and best_order(found) is None
+
+
+def test_few_images_suggest_no_order():
+    given = [EMOTIONS[1], EMOTIONS[0], *EMOTIONS[2:]]
+    assert best_order(measured_order(given, count=12)) is None
+
+
+def test_answers_that_are_never_given_keep_their_label_if_it_is_free():
+    truth = np.array(["a", "b"] * 20)
+    assert suggested_order(np.array([1, 0] * 20), truth, ("a", "b", "c"))[0] == ("b", "a", "c")
+    assert suggested_order(np.array([2, 0] * 20), truth, ("a", "b", "c"))[0] == ("b", "c", "a")
+
+
+def test_labels_of_a_known_data_set_in_an_order_of_none_are_unusual():
+    assert is_unusual(("happy", *(label for label in EMOTIONS if label != "happy")))
+    assert not any(is_unusual(order) for order in (*LABEL_ORDERS.values(), ("calm", "joy"), EMOTIONS[:3]))
 
 
 def test_stated_values_that_fit_worse_than_others_give_a_warning():

@@ -10,7 +10,8 @@ from edgefer.convert.contract import Stated, parse_scale
 from edgefer.convert.foreign import read_foreign
 from edgefer.convert.import_options import Request
 from edgefer.convert.importing import import_network
-from edgefer.errors import InputError
+from edgefer.convert.quantize import converter_of
+from edgefer.errors import EdgeferError, InputError
 from edgefer.interpreter import Network
 from edgefer.parity import verify
 from edgefer.progress import Lines
@@ -144,8 +145,12 @@ def test_file_that_is_not_a_classifier_is_refused_with_a_clear_error(keras, tmp_
         model.save(tmp_path / name)
         return tmp_path / name
 
+    two, pixels = tmp_path / "two.keras", keras.Input((32, 32, 1))
+    flat = layers.Flatten()(pixels)
+    keras.Model(pixels, [layers.Dense(3)(flat), layers.Dense(2)(flat)]).save(two)
     for file, message in (
         (save("map.keras", layers.Conv2D(3, 3)), "classifiers"),
+        (two, r"has 1 input and 2 outputs: edgefer runs classifiers, .* of the one output with the labels"),
         (save("channels.keras", layers.Flatten(), layers.Dense(3), shape=(32, 32, 4)), "1 or 3"),
         (save("large.keras", layers.GlobalAveragePooling2D(), layers.Dense(3), shape=(1024, 1024, 1)), "16 to 512"),
     ):
@@ -154,7 +159,9 @@ def test_file_that_is_not_a_classifier_is_refused_with_a_clear_error(keras, tmp_
     for name, content, message in (
         ("theirs.onnx", b"\x08\x07\x12", "onnx2tf"),
         ("theirs.pt", b"whatever", "litert-torch"),
-        ("theirs.bin", b"", "name a network file"),
+        ("theirs.bin", b"?", "name a network file"),
+        ("empty.tflite", b"", "is empty: copy it again"),
+        ("saved_model.pb", b"\x08\x01", f"name its folder, {tmp_path.name}, which"),
         ("theirs.tflite", b"\x1c\x00\x00\x00TFL3", "tflite"),
     ):
         (tmp_path / name).write_bytes(content)
@@ -162,6 +169,55 @@ def test_file_that_is_not_a_classifier_is_refused_with_a_clear_error(keras, tmp_
             read_foreign(tmp_path / name)
     with pytest.raises(InputError, match="No such file"):
         read_foreign(tmp_path / "nowhere.keras")
+
+
+@pytest.mark.parametrize("trust", [False, True])
+@pytest.mark.parametrize(
+    ("name", "members"),
+    [
+        ("weights.pth", ("data.pkl", "byteorder", "data/0", "version", ".data/serialization_id")),
+        ("scripted.bin", ("data.pkl", "code/__torch__.py", "constants.pkl", "data/0", "version")),
+        ("exported.pt2", ("archive_format", "byteorder", "models/model.json", "version")),
+        ("renamed.keras", ("data.pkl", "data/0", "version")),
+    ],
+)
+def test_pytorch_s_zips_are_recognized_and_the_way_to_a_tflite_is_named(tmp_path, name, members, trust):
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        for member in members:
+            archive.writestr(f"archive/{member}", b"cos\nsystem\n(S'touch ran'\ntR.")
+    with pytest.raises(
+        InputError, match=rf"{name} is a PyTorch file, .* litert-torch \(formerly ai-edge-torch\) to a \.tflite"
+    ):
+        read_foreign(tmp_path / name, trust=trust)
+
+
+def test_channels_first_input_is_refused_with_the_function_that_makes_it_channels_last(tmp_path):
+    (tmp_path / "odd.tflite").write_bytes(
+        changed(lambda image, _: setattr(image, "shape", np.array([1, 1, 48, 48], np.int32)))
+    )
+    with pytest.raises(
+        InputError, match=r"takes \[1, 1, 48, 48\]: .* channels last; .* litert_torch.to_channel_last_io"
+    ):
+        read_foreign(tmp_path / "odd.tflite")
+
+
+def test_network_that_answers_otherwise_the_second_time_is_refused(keras, tmp_path):
+    """Monte Carlo dropout: nothing could prove it, since no device would give the stored answers."""
+    layers, pixels = keras.layers, keras.Input((16, 16, 1))
+    x = layers.Dropout(0.5)(layers.Flatten()(pixels), training=True)
+    model = keras.Model(pixels, layers.Dense(3, activation="softmax")(x))
+    function = (
+        tensorflow()
+        .function(lambda pixels: model(pixels))
+        .get_concrete_function(tensorflow().TensorSpec((1, 16, 16, 1)))
+    )
+    (tmp_path / "theirs.tflite").write_bytes(converter_of(function).convert())
+    stated = Stated(labels=("a", "b", "c"), scale=parse_scale("0..1"))
+    with pytest.raises(
+        EdgeferError, match=r"other answers to the same images again, .* training=True: build it without"
+    ):
+        import_network(Request(path=tmp_path / "theirs.tflite", stated=stated), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_saved_model_that_writes_files_is_refused_without_running_it(tmp_path):

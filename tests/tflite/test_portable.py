@@ -13,6 +13,7 @@ from edgefer.tflite.layers import read_layers
 from edgefer.tflite.lint import lint
 from edgefer.tflite.portable import PORTABLE, RAM, STACK
 from tests.tflite.random_networks import RandomNetwork, every_operator, flat
+from tests.tflite.test_titles import with_ends
 
 
 @pytest.mark.parametrize("target", PORTABLE)
@@ -47,6 +48,15 @@ def test_lint_refuses_what_export_refuses():
         read_layers(content, "it")
     (finding,) = lint(read_model(content, "net"), "web")
     assert finding.severity == "error" and finding.what == str(refused.value).rstrip(".")
+
+
+@pytest.mark.parametrize("kind", ["UINT8", "INT16", "FLOAT32"])
+def test_an_input_of_another_type_is_refused_with_what_to_do(kind):
+    content = with_ends(kind, "INT8")
+    with pytest.raises(
+        UnsupportedNetwork, match=f"^it: its input is {kind}, not INT8: convert with int8 input and output"
+    ):
+        read_layers(content, "it")
 
 
 def test_network_too_large_for_a_microcontroller_gives_warnings():

@@ -92,7 +92,42 @@ def test_each_layer_gets_its_own_weights_whatever_its_name(keras, tmp_path):
     assert_same(keras, model, saved(model, tmp_path, "model.keras"))
 
 
-KINDS = ("functional", "sequential", "nested", "names", "resized", "h5")
+def with_base(keras, **options):
+    """A network on a frozen base, as in transfer learning."""
+    layers, pixels = keras.layers, keras.Input((24, 24, 1))
+    inner = [keras.Input((24, 24, 1)), layers.Conv2D(4, 3), layers.BatchNormalization(), layers.Dropout(0.5)]
+    x = keras.Sequential(inner, name="base")(pixels, **options)
+    x = layers.Add()([x, layers.BatchNormalization()(x, **options)])
+    return keras.Model(pixels, layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Dropout(0.2)(x, **options))))
+
+
+@pytest.mark.parametrize("keras_3", [False, True])
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_a_base_called_with_training_false_is_loaded_and_one_with_training_true_refused(keras, tmp_path, name, keras_3):
+    import keras as third
+
+    package = third if keras_3 else keras
+    assert package.__version__.startswith("3.") is keras_3
+    model = with_base(package, training=False)
+    assert_same(keras, model, saved(model, tmp_path, name), tolerance=1e-6)
+    content = saved(with_base(package, training=True), tmp_path, name)
+    with pytest.raises(
+        InputError, match=r"^a file: 'base' is called with training=True, .* so build it without training=True"
+    ):
+        read_keras(content, "a file")
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_keras_3_networks_of_dictionaries_are_loaded(keras, tmp_path, name):
+    import keras as third
+
+    layers, pixels = third.layers, third.Input((16, 16, 1), name="image")
+    logits = layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(pixels)))
+    content = saved(third.Model({"image": pixels}, {"emotion": logits}), tmp_path, name)
+    assert_same(keras, third.Model(pixels, logits), content, tolerance=1e-6)
+
+
+KINDS = ("functional", "sequential", "nested", "names", "resized", "augmented", "h5")
 KERAS_3 = """
 import sys, keras, numpy as np
 from keras import layers
@@ -105,6 +140,11 @@ for kind in sys.argv[2:]:
         head = [layers.Resizing(9, 9), layers.CenterCrop(7, 7), *head]
     if kind == "sequential":
         model = keras.Sequential([trunk[0], layers.RandomFlip(), *trunk[1:], *head])
+    elif kind == "augmented":  # functional: Keras 3 writes training=True for what augments
+        x = pixels = keras.Input((20, 20, 1))
+        for one in (layers.RandomFlip(), layers.RandomZoom(0.2), *trunk[1:], *head):
+            x = one(x)
+        model = keras.Model(pixels, x)
     else:
         x = pixels = keras.Input((20, 20, 1))
         for one in ([keras.Sequential(trunk)] if kind == "nested" else trunk[1:]) + head:
@@ -192,6 +232,10 @@ def test_a_tensorflow_operator_in_a_network_never_runs(keras, tmp_path):
         (lambda c: layer(c, "logits").update(inbound_nodes=[{"args": [{"config": [1]}], "kwargs": {}}]), "connected"),
         (lambda c: layer(c, "logits").update(inbound_nodes=[{"args": [{"config": 5}], "kwargs": [1]}]), "more than"),
         (lambda c: layer(c, "logits").update(inbound_nodes=[{"args": [], "kwargs": "x"}]), "more than"),
+        (lambda c: layer(c, "logits").update(inbound_nodes=[{"args": [], "kwargs": {"mask": {"config": 5}}}]), "more than"),
+        (lambda c: layer(c, "logits").update(inbound_nodes=[[["first", 0, 0, {"mask": ["first", 0, 0]}]]]), "more than"),
+        (lambda c: layer(c, "logits").update(inbound_nodes=[[["first", 0, 0, {"training": [0]}]]]), "training=True"),
+        (lambda c: layer(c, "logits").update(inbound_nodes=[[["first", 0, 0, 5]]]), "more than"),
         (lambda c: c["config"].update(output_layers=[]), "no outputs"),
         (lambda c: c["config"].update(layers=c["config"]["layers"] * 2000), "list of 1 to"),
         (lambda c: c["config"].update(output_layers=[["logits", 0, 5]]), "fit together"),
