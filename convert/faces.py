@@ -6,8 +6,8 @@ import numpy as np
 
 from edgefer.bundle import PARITY, Bundle, Form, write_bundle
 from edgefer.convert.quantize import to_float32, to_int8
-from edgefer.parity import make_vectors
 from edgefer.train.keras_file import read_keras
+from edgefer.vectors import make_vectors
 
 
 def convert_faces(

@@ -36,7 +36,6 @@ from edgefer.errors import EdgeferError, InputError
 from edgefer.files import with_name_of_its_own
 from edgefer.interpreter import Network
 from edgefer.options import Color
-from edgefer.parity import make_vectors
 from edgefer.provenance import Provenance
 from edgefer.text import counted, printable
 from edgefer.tflite.titles import form_title
@@ -46,6 +45,7 @@ from edgefer.train.evaluate import evaluate
 from edgefer.train.framing import in_rgb, measure_crop
 from edgefer.train.limits import Holdout, with_limits
 from edgefer.train.recipe_fields import Recipe
+from edgefer.vectors import make_vectors
 
 MEASURED = 2000  # images on which a contract is measured
 FRAMED = 200  # images whose framing is measured

@@ -21,7 +21,6 @@ from edgefer.errors import InputError
 from edgefer.files import beside
 from edgefer.lineage import is_retrained, origin_form
 from edgefer.options import MAX_DROP, MIN_AGREEMENT
-from edgefer.parity import make_vectors
 from edgefer.progress import Progress
 from edgefer.provenance import Lineage
 from edgefer.train.data.dataset import Dataset, without_copies
@@ -29,6 +28,7 @@ from edgefer.train.folds import divide_folds, fold_network
 from edgefer.train.limits import Holdout, with_limits
 from edgefer.train.networks import load_keras
 from edgefer.train.recipes import recipe_of
+from edgefer.vectors import make_vectors
 
 __all__ = ["Converted", "Plan", "convert"]
 

@@ -27,9 +27,7 @@ from edgefer.tflite.layers import read_layers
 from edgefer.tflite.quanta import check_quanta
 from edgefer.tflite.titles import title
 from edgefer.tflite.weights import check_weights
-from edgefer.vectors import ROLLS_DEG, Vectors, cut_crops, first_crop, make_vectors, stored_crops
-
-__all__ = ["Vectors", "check_at_load", "check_bundle", "make_vectors", "verify"]
+from edgefer.vectors import ROLLS_DEG, Vectors, cut_crops, first_crop, stored_crops
 
 # Int8 kernels of different runtimes and processors occasionally round a sum differently by one step, which propagates
 # through the network: tflite-runtime 2.14 against ai-edge-litert 2.1 gave at most 3 quanta in a logit and 0.37 on average

@@ -193,7 +193,10 @@ cli.main()
     (tmp_path / "here").mkdir()
     order = ("train", "--data", "builtin", "--recipe", "demo", "--out", "run")
     done = Fork(order, dict(os.environ), tmp_path / "here", tmp_path / "ends.py").done()
-    assert (done.returncode, list((tmp_path / "here").iterdir())) == (130, []) and "nothing is left of it" in done.stderr
+    assert (done.returncode, list((tmp_path / "here").iterdir())) == (
+        130,
+        [],
+    ) and "nothing is left of it" in done.stderr
 
 
 @pytest.mark.parametrize(

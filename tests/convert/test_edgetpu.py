@@ -24,9 +24,10 @@ from edgefer.convert.edgetpu import add_compiled, compile_int8, parse_log
 from edgefer.drawn import EXPRESSIONS
 from edgefer.errors import BundleError, InputError, Interrupted, MissingDependency, RuntimeFault
 from edgefer.interpreter import EDGETPU_LIBRARY, Classifier, Network, RuntimeOptions
-from edgefer.parity import check_bundle, make_vectors
+from edgefer.parity import check_bundle
 from edgefer.tflite.flatbuffer import read_model
 from edgefer.tflite.metadata import with_metadata
+from edgefer.vectors import make_vectors
 from tests.convert.edgetpu_logs import FAILED, WHOLE
 
 SPEC = InputSpec(height=48, width=48)

@@ -8,8 +8,8 @@ import pytest
 from edgefer.card import InputSpec, ModelCard, OutputSpec, Provenance
 from edgefer.errors import BundleError
 from edgefer.interpreter import Classifier, Network, softmax
-from edgefer.parity import make_vectors
 from edgefer.preprocess import float_table, look_up, prepare, quantized_table, to_float, to_int8
+from edgefer.vectors import make_vectors
 
 CLASSES = 3
 SPECS = {

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from edgefer.card import CropSpec, InputSpec, ModelCard, Provenance
-from edgefer.parity import make_vectors
 from edgefer.preprocess import crop_square, face_pixels, prepare, to_float, to_int8
+from edgefer.vectors import make_vectors
 
 RNG = np.random.default_rng(0)
 

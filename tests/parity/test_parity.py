@@ -19,7 +19,8 @@ from edgefer.convert.comparison import Budget, judge
 from edgefer.convert.prove import prove
 from edgefer.errors import BundleError
 from edgefer.interpreter import Network
-from edgefer.parity import make_vectors, verify
+from edgefer.parity import verify
+from edgefer.vectors import make_vectors
 
 BUDGET = Budget(max_drop=1.0, min_agreement=0.97)
 

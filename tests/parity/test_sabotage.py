@@ -18,12 +18,13 @@ from edgefer.convert.prove import prove
 from edgefer.convert.quantize import to_float32, to_int8
 from edgefer.errors import EdgeferError
 from edgefer.interpreter import Network
-from edgefer.parity import check_bundle, make_vectors, verify
+from edgefer.parity import check_bundle, verify
 from edgefer.preprocess import prepare, to_float
 from edgefer.tflite.metadata import with_metadata
 from edgefer.train.backend import tensorflow
 from edgefer.train.data.dataset import Dataset, Split
 from edgefer.train.networks import keras_bytes
+from edgefer.vectors import make_vectors
 
 LABELS = drawn.EXPRESSIONS
 NOTHING = Provenance(data="drawn", split_sizes={}, recipe={}, seed=0, epoch=1, versions={})
