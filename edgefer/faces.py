@@ -1,4 +1,4 @@
-"""Encodes and decodes the face networks' outputs: the same arithmetic for training, devices and tests."""
+"""Encodes and decodes the face networks' outputs, and compares boxes: the same arithmetic for training, devices and tests."""
 
 import math
 from collections.abc import Sequence
@@ -63,6 +63,17 @@ def decode_refined(answers: Sequence[float], square: tuple[int, int, int]) -> Re
 
 def _clipped(value: float, most: float) -> float:
     return max(min(value, most), -most)  # in this order NaN stays NaN
+
+
+def overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of a box [4] with boxes [n, 4]: float [n].
+
+    >>> overlaps(np.array([0, 0, 2, 2]), np.array([[0, 0, 2, 2], [1, 0, 3, 2], [5, 5, 6, 6]])).round(2).tolist()
+    [1.0, 0.33, 0.0]
+    """
+    sides = np.clip(np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0, None)
+    both = sides.prod(axis=1)
+    return both / (np.prod(box[2:] - box[:2]) + (others[:, 2:] - others[:, :2]).prod(axis=1) - both)
 
 
 def encode_refined(square: np.ndarray, box: np.ndarray, points: np.ndarray, roll_deg: float) -> np.ndarray:

@@ -28,6 +28,7 @@ from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
 from edgefer.devices.faces.yunet import MIN_SCORE
 from edgefer.devices.faces.yunet_graph import ANSWERS, INPUT, STRIDES, Ranges, equalize, measure, read_layers, steps_of
 from edgefer.errors import EdgeferError, RuntimeFault, SourceError
+from edgefer.faces import overlaps
 from edgefer.files import mode_of, read_regular
 from edgefer.interpreter import ANY_RUNTIME, RuntimeOptions, open_interpreter
 from edgefer.native import native_path
@@ -284,7 +285,7 @@ def compared(pairs: Sequence[tuple[np.ndarray | None, np.ndarray]]) -> Proof:
         faces += len(sure)
         taken = set()
         for row in sure:
-            shared = _overlaps(row, ours)
+            shared = overlaps(row[:4], ours[:, :4])
             if not len(shared) or shared.max() < 0.5:
                 unmatched += 1
                 continue
@@ -293,12 +294,6 @@ def compared(pairs: Sequence[tuple[np.ndarray | None, np.ndarray]]) -> Proof:
             worst, gap = min(worst, float(shared[best])), max(gap, abs(float(row[14] - ours[best, 14])))
         unmatched += sum(index not in taken and row[14] >= MIN_SCORE + 0.1 for index, row in enumerate(ours))
     return Proof(faces, float(worst), float(gap), int(unmatched))
-
-
-def _overlaps(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    sides = np.clip(np.minimum(one[2:4], others[:, 2:4]) - np.maximum(one[:2], others[:, :2]), 0, None)
-    both = sides.prod(axis=1)
-    return both / (np.prod(one[2:4] - one[:2]) + (others[:, 2:4] - others[:, :2]).prod(axis=1) - both)
 
 
 def scenes(count: int, seed: int) -> Iterator[np.ndarray]:

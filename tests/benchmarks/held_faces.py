@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from edgefer.faces import overlaps
 from edgefer.images import decode_image
 from edgefer.train.faces.gallery import Faces
 from edgefer.train.faces.holdout import split_sources
 from edgefer.train.faces.scenes import entries, open_entry, read_scenes, shrunk
-from edgefer.train.faces.teacher import overlaps
 
 REAL_SCORE = 0.5  # from this score of the teacher, an unmarked detection may be a face
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from edgefer.faces import overlaps
 from edgefer.train.faces.scenes import Source
-from edgefer.train.faces.teacher import overlaps
 
 MIN_MATCH_IOU = 0.35  # of a teacher's box with a person's, mapped to where the teacher would draw it
 # Teacher scores from which its faces are positives, in sources with and without marks; below, their targets are unknown.

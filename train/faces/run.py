@@ -14,7 +14,7 @@ import numpy as np
 from edgefer.bundle import Bundle, Form, write_bundle, write_file
 from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.errors import DataError, InputError
-from edgefer.faces import FINDER_LABELS, REFINER_LABELS, REFINER_SIDE
+from edgefer.faces import FINDER_LABELS, REFINER_LABELS, REFINER_SIDE, overlaps
 from edgefer.options import as_record
 from edgefer.progress import SILENT, Progress
 from edgefer.text import printable
@@ -28,7 +28,6 @@ from edgefer.train.faces.holdout import FaceData, split_sources
 from edgefer.train.faces.recipe import CHECKPOINT_STEPS, FaceRecipe
 from edgefer.train.faces.scenes import read_scenes
 from edgefer.train.faces.targets import cell_grid
-from edgefer.train.faces.teacher import overlaps
 from edgefer.train.networks import keras_bytes, load_keras
 from edgefer.train.run import RunFolder
 

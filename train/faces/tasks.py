@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from edgefer.faces import REFINER_MARGIN, REFINER_SIDE, encode_refined
+from edgefer.faces import REFINER_MARGIN, REFINER_SIDE, encode_refined, overlaps
 from edgefer.train.faces import compose
 from edgefer.train.faces.compose import Pool
 from edgefer.train.faces.gallery import Faces, Picture
 from edgefer.train.faces.targets import finder_targets
-from edgefer.train.faces.teacher import overlaps
 
 SAMPLES_PER_NEW = 3  # one sample of so many in a batch is new; the others are reused
 BUFFER_SIZE = 6000  # samples kept for reuse

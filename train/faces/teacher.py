@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from edgefer.errors import InputError, MissingDependency
+from edgefer.faces import overlaps
 from edgefer.native import native_path
 from edgefer.train.faces.geometry import warp_affine
 
@@ -188,14 +189,3 @@ def _without_duplicates(faces: list[TaughtFace]) -> list[TaughtFace]:
         if not kept or overlaps(face.box, np.array([one.box for one in kept])).max() < MAX_OVERLAP:
             kept.append(face)
     return kept
-
-
-def overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of a box [4] with boxes [n, 4]: float [n].
-
-    >>> overlaps(np.array([0, 0, 2, 2]), np.array([[0, 0, 2, 2], [1, 0, 3, 2], [5, 5, 6, 6]])).round(2).tolist()
-    [1.0, 0.33, 0.0]
-    """
-    sides = np.clip(np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0, None)
-    both = sides.prod(axis=1)
-    return both / (np.prod(box[2:] - box[:2]) + (others[:, 2:] - others[:, :2]).prod(axis=1) - both)
