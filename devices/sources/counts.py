@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 MAX_INDEX = 64 << 20  # bytes of an MP4's index: about 4 million frames
-MAX_CHUNKS = 1_000_000
+MAX_CHUNKS = 1_000_000  # of an AVI, and boxes of an MP4 around its index
 NOT_TRIMMED = -1  # media time of an empty edit, a pause before the first frame
 TO_ITS_END = 0  # duration of an edit
 VIDEO_CHUNK = re.compile(rb"[0-9]{2}d[bc]")
-Runs = list[tuple[int, int]]
 
 
 def frames_not_shown(file: Path) -> int:
@@ -23,14 +24,16 @@ def frames_not_shown(file: Path) -> int:
             if head[4:8] == b"ftyp":
                 return _outside_of_edits(_index(opened, size))
             return _dropped_chunks(opened, size) if head[:4] == b"RIFF" else 0
-    except (OSError, struct.error, KeyError):
+    except (OSError, struct.error, KeyError, IndexError):
         return 0
 
 
 def _index(opened: BinaryIO, end: int) -> memoryview:
     """The content of `moov` (ISO 14496-12); KeyError if there is none."""
     at = 0
-    while at < end:
+    for _ in range(MAX_CHUNKS):
+        if at >= end:
+            break
         opened.seek(at)
         size, kind, long_size = struct.unpack(">I4sQ", opened.read(16))
         head, size = (16, long_size) if size == 1 else (8, size)
@@ -64,20 +67,38 @@ def _box(content: memoryview, *path: bytes) -> memoryview:
 
 def _outside_of_edits(moov: memoryview) -> int:
     """By decoding times, which precede the times of display by the first frame's delay, or a few frames."""
-    tracks = [inner for kind, inner in _boxes(moov) if kind == b"trak"]
+    tracks = (inner for kind, inner in _boxes(moov) if kind == b"trak")
     video = next((one for one in tracks if _box(one, b"mdia", b"hdlr")[8:12] == b"vide"), None)
     if video is None:
         return 0
     movie_scale, scale = _timescale(_box(moov, b"mvhd")), _timescale(_box(video, b"mdia", b"mdhd"))
-    table = _box(video, b"mdia", b"minf", b"stbl", b"stts")
-    runs = [(count, step) for count, step in struct.iter_unpack(">II", table[8 : 8 + 8 * _entries(table)])]
-    total, shown, delay = sum(count for count, _ in runs), 0, _delay(video)
-    for duration, start in _edits(_box(video, b"edts", b"elst")):
-        if start != NOT_TRIMMED:
-            start -= delay
-            end = start + duration * scale / movie_scale if duration != TO_ITS_END else float("inf")
-            shown += _frames_before(end, runs) - _frames_before(start, runs)
-    return max(0, total - shown)
+    counts, steps = _rows(_box(video, b"mdia", b"minf", b"stbl", b"stts"), ">u4", ">u4")
+    table = _box(video, b"edts", b"elst")
+    layout = (">u8", ">i8", ">i4") if table[0] == 1 else (">u4", ">i4", ">i4")
+    durations, starts, _ = _rows(table, *layout)  # in the movie's units, and in the media's
+    ends = np.where(durations == TO_ITS_END, np.inf, starts + durations * (scale / movie_scale))
+    times = np.stack([starts, ends])[:, starts != NOT_TRIMMED] - _delay(video)
+    if not len(starts):
+        return 0
+    before = _frames_before(np.maximum(times, 0), counts, steps)
+    return max(0, int(counts.sum() - (before[1] - before[0]).sum()))
+
+
+def _rows(table: memoryview, *layout: str) -> list[np.ndarray]:
+    """The columns of a table of numbers of these types, float64 [n] each."""
+    row = np.dtype(",".join(layout))
+    content = table[8 : 8 + row.itemsize * _entries(table)]
+    rows = np.frombuffer(content[: len(content) // row.itemsize * row.itemsize], row)
+    return [rows[name].astype(float) for name in row.names or ()]
+
+
+def _frames_before(times: np.ndarray, counts: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """How many frames begin before each time, at least 0. counts: numbers of frames that last `steps` each."""
+    until, total = np.cumsum(counts * steps), np.cumsum(counts)
+    runs = np.searchsorted(until, times)  # the first run that ends no earlier
+    inside = np.minimum(runs, len(counts) - 1)
+    begun = np.ceil((times - (until - counts * steps)[inside]) / np.maximum(steps[inside], 1))
+    return np.where(runs < len(counts), (total - counts)[inside] + begun, total[-1])
 
 
 def _delay(video: memoryview) -> int:
@@ -99,23 +120,6 @@ def _timescale(header: memoryview) -> int:
 
 def _entries(table: memoryview) -> int:
     return struct.unpack_from(">I", table, 4)[0]
-
-
-def _edits(table: memoryview) -> Iterator[tuple[int, int]]:
-    """Each edit's duration, in the movie's units, and its start in the media's."""
-    layout = ">Qqi" if table[0] == 1 else ">Iii"
-    for duration, start, _ in struct.iter_unpack(layout, table[8 : 8 + struct.calcsize(layout) * _entries(table)]):
-        yield duration, start
-
-
-def _frames_before(end: float, runs: Runs) -> int:
-    """runs: numbers of frames with the duration of each."""
-    count, time = 0, 0
-    for frames, step in runs:
-        if time + frames * step > end:
-            return count + max(0, -int(-(end - time) // step))
-        count, time = count + frames, time + frames * step
-    return count
 
 
 def _dropped_chunks(opened: BinaryIO, end: int) -> int:

@@ -124,3 +124,48 @@ def test_damaged_index_is_counted_without_an_error(whole_h264, tmp_path, name):
             damaged[at] = rng.integers(256)
         (tmp_path / "a").write_bytes(damaged)
         frames_not_shown(tmp_path / "a")
+
+
+def mp4(edits: list[tuple[int, int]], runs: list[tuple[int, int]]) -> bytes:
+    """An index of edits (duration, start) and runs (frames, duration of each), without a video, all times in milliseconds."""
+
+    def box(kind: bytes, *parts: bytes) -> bytes:
+        content = b"".join(parts)
+        return struct.pack(">I4s", 8 + len(content), kind) + content
+
+    def table(kind: bytes, rows: list[tuple[int, ...]], layout: str) -> bytes:
+        return box(kind, struct.pack(">II", 0, len(rows)), *(struct.pack(layout, *row) for row in rows))
+
+    header = struct.pack(">IIII", 0, 0, 0, 1000)
+    media = (
+        box(b"hdlr", bytes(8), b"vide"),
+        box(b"mdhd", header),
+        box(b"minf", box(b"stbl", table(b"stts", runs, ">II"))),
+    )
+    track = box(b"edts", table(b"elst", [(*one, 1 << 16) for one in edits], ">Iii")), box(b"mdia", *media)
+    return box(b"ftyp", b"isom") + box(b"moov", box(b"mvhd", header), box(b"trak", *track))
+
+
+@pytest.mark.parametrize(
+    ("edits", "runs", "hidden"),
+    [
+        ([(1000, 500)], [(20, 100)], 10),
+        ([(0, 500)], [(20, 100)], 5),  # to its end
+        ([(400, -1), (1000, 0)], [(5, 100), (10, 200)], 7),  # after a pause; frames of two durations
+        ([(300, 0), (300, 1000)], [(20, 100)], 14),
+        ([(1000, 0)], [(3, 0), (5, 100), (0, 7)], 0),
+        ([(1000, 500)], [], 0),
+        ([], [(20, 100)], 0),
+    ],
+)
+def test_frames_outside_of_an_edit_list_are_counted(tmp_path, edits, runs, hidden):
+    (tmp_path / "a.mp4").write_bytes(mp4(edits, runs))
+    assert frames_not_shown(tmp_path / "a.mp4") == hidden
+
+
+@pytest.mark.timeout(60)
+def test_a_long_edit_list_of_a_long_video_is_counted_in_seconds(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(
+        mp4([(1, at) for at in range(300_000)], [(1, 1 + at % 2) for at in range(300_000)])
+    )
+    assert frames_not_shown(tmp_path / "a.mp4") == 100_000
