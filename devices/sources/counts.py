@@ -76,10 +76,10 @@ def _outside_of_edits(moov: memoryview) -> int:
     table = _box(video, b"edts", b"elst")
     layout = (">u8", ">i8", ">i4") if table[0] == 1 else (">u4", ">i4", ">i4")
     durations, starts, _ = _rows(table, *layout)  # in the movie's units, and in the media's
-    ends = np.where(durations == TO_ITS_END, np.inf, starts + durations * (scale / movie_scale))
-    times = np.stack([starts, ends])[:, starts != NOT_TRIMMED] - _delay(video)
     if not len(starts):
         return 0
+    ends = np.where(durations == TO_ITS_END, np.inf, starts + durations * (scale / movie_scale))
+    times = np.stack([starts, ends])[:, starts != NOT_TRIMMED] - _delay(video)
     before = _frames_before(np.maximum(times, 0), counts, steps)
     return max(0, int(counts.sum() - (before[1] - before[0]).sum()))
 
