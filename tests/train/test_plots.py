@@ -1,5 +1,7 @@
 """The plots of a report."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -34,10 +36,10 @@ def test_labels_in_any_script_are_drawn_without_a_warning(labels, recwarn):
 
 def test_a_font_that_has_a_label_s_letters_is_used(monkeypatch, tmp_path):
     """On a machine where the first family lacks them."""
-    from matplotlib import font_manager, rcParams
+    from matplotlib import font_manager, get_data_path, rcParams
 
     assert plots._fonts_for(["happy"]) == list(rcParams["font.family"])
-    lacks_greek = font_manager.findfont("cmr10")
+    lacks_greek = str(Path(get_data_path(), "fonts", "ttf", "cmr10.ttf"))
     monkeypatch.setattr(font_manager, "findfont", lambda *given, **options: lacks_greek)
     broken = font_manager.FontEntry(fname=str(tmp_path / "gone.ttf"), name="Gone")
     last_resort = font_manager.FontEntry(fname=font_manager.findfont("DejaVu Sans"), name="Last Resort")
