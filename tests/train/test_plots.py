@@ -39,10 +39,11 @@ def test_a_font_that_has_a_label_s_letters_is_used(monkeypatch, tmp_path):
     from matplotlib import font_manager, get_data_path, rcParams
 
     assert plots._fonts_for(["happy"]) == list(rcParams["font.family"])
-    lacks_greek = str(Path(get_data_path(), "fonts", "ttf", "cmr10.ttf"))
+    own = Path(get_data_path(), "fonts", "ttf")
+    lacks_greek, has_greek = str(own / "cmr10.ttf"), str(own / "DejaVuSans.ttf")
     monkeypatch.setattr(font_manager, "findfont", lambda *given, **options: lacks_greek)
     broken = font_manager.FontEntry(fname=str(tmp_path / "gone.ttf"), name="Gone")
-    last_resort = font_manager.FontEntry(fname=font_manager.findfont("DejaVu Sans"), name="Last Resort")
+    last_resort = font_manager.FontEntry(fname=has_greek, name="Last Resort")
     fonts = [broken, last_resort, *font_manager.fontManager.ttflist]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", fonts)
     *families, found = plots._fonts_for(["χαρά"])
