@@ -33,8 +33,8 @@ class Source(Protocol):
     name: for display, without secrets. fps: the capture rate. A `live` source does not end and gives only its newest
     frame; any other gives every frame, and raises IncompleteError after the last one if some are missing.
     skipped: live frames dropped for newer ones. total: the number of frames, None if unknown. left_out: what could not be
-    read, and why. failed: sentences about merged sources that could not be read. unchecked: once it has ended, a sentence if its completeness could not be checked. stills: independent
-    images. streams: the number of merged sources.
+    read, and why. failed: sentences about merged sources that could not be read. unchecked: once it has ended, a sentence
+    if its completeness could not be checked. stills: independent images. streams: the number of merged sources.
     """
 
     @property

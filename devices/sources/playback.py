@@ -173,7 +173,7 @@ class MergedSources:
 
     def __enter__(self) -> Source:
         opened: dict[int, Source] = {}
-        self._going = set(self._named)
+        self.failed, self._going = [], set(self._named)
         with ExitStack() as stack:
             for stream, source in self._named.items():
                 try:

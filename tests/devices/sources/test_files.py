@@ -263,12 +263,11 @@ class Broken(Drawn):
 @pytest.mark.parametrize("frames", [None, 0, 2])
 def test_a_source_that_cannot_be_read_does_not_end_the_others(error, frames):
     frames_read, logged = [], []
-    sources = [Broken("first", error, frames), Drawn(1), Broken("last", error, frames)]
-    with (
-        pytest.raises(IncompleteError, match=r"^gone\. gone\.$"),
-        MergedSources(sources, log=logged.append) as source,
-    ):
-        frames_read.extend(source)
+    merged = MergedSources([Broken("first", error, frames), Drawn(1), Broken("last", error, frames)], log=logged.append)
+    for _ in range(2):  # bench repeats its source
+        frames_read.clear()
+        with pytest.raises(IncompleteError, match=r"^gone\. gone\.$"), merged as source:
+            frames_read.extend(source)
     assert [frame.index for frame in frames_read if frame.stream == 1] == list(range(15))
     assert set(logged) <= {"gone. The other sources are read."} and (logged or frames is not None)
 
