@@ -1,7 +1,6 @@
 """Untrusted Keras files: no code in them runs, and plain networks load unchanged."""
 
 import io
-import json
 import os
 import zipfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from edgefer.errors import InputError
 from edgefer.train.backend import tensorflow
 from edgefer.train.keras_build import MAX_ACTIVATIONS
 from edgefer.train.keras_file import open_weights, read_keras
+from tests.train.keras_files import changed, saved
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -33,25 +33,6 @@ def small(keras, shape=(16, 16, 1)):
     x = layers.BatchNormalization()(x)
     x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
     return keras.Model(pixels, layers.Dense(3, name="logits")(x))
-
-
-def saved(model, tmp_path, name="model.keras") -> bytes:
-    model.save(tmp_path / name)
-    return (tmp_path / name).read_bytes()
-
-
-def changed(content: bytes, change) -> bytes:
-    """A .keras file with `change` applied to its architecture."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    config = json.loads(parts["config.json"])
-    change(config)
-    parts["config.json"] = json.dumps(config).encode()
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, part in parts.items():
-            archive.writestr(name, part)
-    return out.getvalue()
 
 
 def layer(config, name):

@@ -1,6 +1,5 @@
 """Video whose pixels are not square, also where it is rotated as well, from files and from streams."""
 
-import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -17,8 +16,8 @@ from edgefer.devices.sources.aspect import square_pixels
 from edgefer.devices.sources.cameras import open_source
 from edgefer.devices.sources.captures import CvCapture
 from edgefer.options import ReaderOptions
+from tests.devices.sources.videos import FFMPEG
 
-FFMPEG = shutil.which("ffmpeg")
 needs_ffmpeg = pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg to make anamorphic videos")
 
 

@@ -1,6 +1,5 @@
 """Parts of videos, cut without encoding them again: their containers count frames that are not shown."""
 
-import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -11,8 +10,8 @@ import pytest
 from edgefer.devices.sources.cameras import open_source
 from edgefer.devices.sources.counts import frames_not_shown
 from edgefer.errors import IncompleteError
+from tests.devices.sources.videos import FFMPEG, of_pattern
 
-FFMPEG = shutil.which("ffmpeg")
 pytestmark = pytest.mark.skipif(FFMPEG is None, reason="no ffmpeg to make and cut videos")
 
 
@@ -37,17 +36,7 @@ CUT = {  # what ffmpeg does with a whole video without encoding it again, and th
 def whole_h264(tmp_path_factory):
     """60 frames of H.264 in another order than they are shown in, a key frame every 2 s, the index at its beginning."""
     file = tmp_path_factory.mktemp("whole") / "whole.mp4"
-    command = [
-        str(FFMPEG),
-        "-v",
-        "error",
-        "-f",
-        "lavfi",
-        "-i",
-        "testsrc2=size=320x240:rate=15:duration=4",
-        "-c:v",
-        "libx264",
-    ]
+    command = [*of_pattern("testsrc2=size=320x240:rate=15:duration=4"), "-c:v", "libx264"]
     done = subprocess.run(
         [*command, "-g", "30", "-bf", "2", "-movflags", "faststart", str(file)], capture_output=True, text=True
     )
@@ -78,17 +67,7 @@ def test_videos_cut_without_encoding_are_whole_and_their_truncated_copies_are_no
 
 
 def test_a_segment_of_a_wmv_whose_length_counts_from_the_start_of_the_whole_is_whole(tmp_path):
-    command = [
-        str(FFMPEG),
-        "-v",
-        "error",
-        "-f",
-        "lavfi",
-        "-i",
-        "testsrc2=size=320x240:rate=15:duration=9",
-        "-c:v",
-        "wmv2",
-    ]
+    command = [*of_pattern("testsrc2=size=320x240:rate=15:duration=9"), "-c:v", "wmv2"]
     subprocess.run([*command, "-g", "15", "-f", "segment", "-segment_time", "3", str(tmp_path / "%d.wmv")], check=True)
     for number in range(3):
         source = open_source(str(tmp_path / f"{number}.wmv"))

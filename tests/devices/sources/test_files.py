@@ -3,7 +3,6 @@
 import functools
 import itertools
 import os
-import shutil
 import struct
 import subprocess
 import time
@@ -21,9 +20,8 @@ from edgefer.devices.sources.playback import MergedSources, Playback, PlayedSour
 from edgefer.errors import ImageError, IncompleteError, InputError, MissingDependency, SourceError
 from edgefer.options import Rotation
 from edgefer.records import Frame
-from tests.devices.sources.videos import write_video
+from tests.devices.sources.videos import FFMPEG, of_pattern, write_video
 
-FFMPEG = shutil.which("ffmpeg")
 NOT_UTF8 = os.fsdecode(b"f\xfclm")
 
 
@@ -64,7 +62,7 @@ def test_truncated_video_is_reported_as_incomplete(tmp_path):
 @pytest.mark.parametrize("damage", ["overwritten", "taken out"])
 def test_damaged_middle_is_detected_in_containers_without_a_frame_count(tmp_path, suffix, damage):
     whole = tmp_path / f"a.{suffix}"
-    made = [str(FFMPEG), "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=96x64:rate=10:duration=6", "-b:v", "300k"]
+    made = [*of_pattern("testsrc2=size=96x64:rate=10:duration=6"), "-b:v", "300k"]
     codec = "libvpx" if suffix == "webm" else "mpeg4"
     subprocess.run([*made, "-c:v", codec, str(whole)], check=True)
     assert len(read(open_source(str(whole)))) == 60
@@ -82,17 +80,7 @@ def test_times_come_from_the_container_and_a_variable_rate_is_not_damage(tmp_pat
     """Twenty frames at 20 a second, then ten at 5: index / fps is wrong by more than a second at the end."""
     file = tmp_path / f"vfr.{suffix}"
     select = "setpts='if(lt(N,20),N/20,1+(N-20)/5)/TB'"
-    command = [
-        str(FFMPEG),
-        "-v",
-        "error",
-        "-f",
-        "lavfi",
-        "-i",
-        "testsrc=size=96x64:rate=20:duration=1.5",
-        "-vf",
-        select,
-    ]
+    command = [*of_pattern("testsrc=size=96x64:rate=20:duration=1.5"), "-vf", select]
     subprocess.run([*command, "-fps_mode", "vfr", "-c:v", "mpeg4", str(file)], check=True)
     times_s = [frame.time_s for frame in read(open_source(str(file)))]
     assert len(times_s) == 30
@@ -304,7 +292,7 @@ MAKE = {  # ffmpeg's codec and container options for each suffix
 
 def made_by_ffmpeg(folder: Path, suffix: str) -> Path:
     file = folder / f"whole.{suffix}"
-    command = [str(FFMPEG), "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=320x240:rate=15:duration=4"]
+    command = of_pattern("testsrc2=size=320x240:rate=15:duration=4")
     done = subprocess.run([*command, *MAKE[suffix], "-b:v", "400k", str(file)], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"ffmpeg cannot make it: {done.stderr[-100:]}")

@@ -1,9 +1,12 @@
 """Videos for the tests of sources."""
 
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+FFMPEG = shutil.which("ffmpeg")
 
 
 def write_video(file: Path, frames: int = 60, codec: str = "mp4v", fps: float = 20) -> Path:
@@ -14,3 +17,8 @@ def write_video(file: Path, frames: int = 60, codec: str = "mp4v", fps: float = 
         writer.write(rng.integers(0, 255, (64, 96, 3), np.uint8))
     writer.release()
     return file
+
+
+def of_pattern(source: str) -> list[str]:
+    """The beginning of an ffmpeg command that encodes a test pattern, such as testsrc2=size=96x64:rate=10:duration=6."""
+    return [str(FFMPEG), "-v", "error", "-f", "lavfi", "-i", source]
