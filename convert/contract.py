@@ -31,7 +31,7 @@ SCALES: dict[str, Affine] = {
 }
 
 QUANTIZED = "quantized"  # a scaling under which pixels are the quanta of an integer input
-FAR = 0.05  # of accuracy: labels that are only confused gain less in another order, and a bad network is no witness
+MIN_GAIN = 0.05  # of accuracy: of another label order, and over guessing; merely confused labels gain less
 NEAR = 0.01  # of a range: rounded zero points and calibration shift its ends by up to two quanta of 256
 
 
@@ -243,8 +243,8 @@ def _reordered(one: Hypothesis, answers: np.ndarray, truth: np.ndarray) -> Hypot
     other = replace(
         _hypothesis(replace(one.contract, labels=labels, order="as they suggest"), answers, truth), right=right
     )
-    informed = wilson_interval(other.accuracy, len(right))[0] > _guessing(other) + FAR
-    return other if informed and other.accuracy - one.accuracy >= FAR and _is_better(other, one) else None
+    informed = wilson_interval(other.accuracy, len(right))[0] > _guessing(other) + MIN_GAIN
+    return other if informed and other.accuracy - one.accuracy >= MIN_GAIN and _is_better(other, one) else None
 
 
 def best_order(found: Sequence[Hypothesis]) -> Hypothesis | None:

@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 from edgefer.records import Frame
 from edgefer.text import printable
 
-BEGINS = (
-    r"[=+\-@\uff1d\uff0b\uff0d\uff20]"  # characters with which a spreadsheet formula may begin, also full-width (OWASP)
-)
+# Characters with which a spreadsheet formula may begin, also full-width ones (OWASP).
+BEGINS = r"[=+\-@\uff1d\uff0b\uff0d\uff20]"
 FORMULA = re.compile(BEGINS)
 NEXT_CELL = re.compile(rf"(;[\s\"]*)(?={BEGINS})")  # where cells are separated by semicolons, as in much of Europe
 

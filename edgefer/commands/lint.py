@@ -1,5 +1,6 @@
 """edgefer lint: what a target would reject in a .tflite file."""
 
+import stat
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -93,8 +94,6 @@ def lint(
 
 def _content(named: Path, target: Target | None) -> tuple[Path, bytes]:
     """The named file, or the named bundle's network for the target."""
-    import stat
-
     from edgefer.bundle import Bundle, Form
     from edgefer.files import MAX_NETWORK, mode_of, read_regular
 
