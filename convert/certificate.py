@@ -18,11 +18,22 @@ from edgefer.bundle import TFLITE_VARIANTS, Bundle, Form, is_shipped
 from edgefer.c.prove import check_in_c
 from edgefer.checks import Check
 from edgefer.convert.aware import can_train_aware
-from edgefer.convert.comparison import FROM_KERAS, IN_FLOAT, WITH_QAT, Budget, Comparison, Figures, Flip, judge
+from edgefer.convert.comparison import (
+    AS_FLOAT,
+    FROM_KERAS,
+    IN_FLOAT,
+    WITH_QAT,
+    Budget,
+    Comparison,
+    Figures,
+    Flip,
+    judge,
+)
 from edgefer.convert.portable import check_targets, unchecked_targets
 from edgefer.convert.prove import REFERENCE_IMAGES, Proof, check_comparable, prove
 from edgefer.convert.web.site import Device
 from edgefer.html import Picture, contact_sheet, escape, heading, page, paragraph, table
+from edgefer.lineage import origin_form
 from edgefer.options import RuntimeName
 from edgefer.parity import check_bundle
 from edgefer.progress import SILENT, Progress
@@ -302,6 +313,8 @@ def certify(
 def _int8_fix(bundle: Bundle) -> str:
     """How its int8 form becomes more accurate, as far as the bundle tells."""
     if not bundle.has(Form.KERAS):
+        if origin_form(bundle.card) is Form.FLOAT32:
+            return AS_FLOAT
         return "" if is_shipped(bundle) else FROM_KERAS
     possible = not find_spec("tensorflow") or can_train_aware(load_keras(bundle, Form.KERAS))
     return WITH_QAT if possible else IN_FLOAT

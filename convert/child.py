@@ -19,18 +19,30 @@ def tflite_of(source: Path, module: str, library: str) -> bytes:
     """The float32 .tflite that `python -m module SOURCE OUT` writes. library: names the converter in error messages.
     InputError when it fails, or takes longer than TIMEOUT_S."""
     with tempfile.TemporaryDirectory() as work:
-        out = Path(work) / "network.tflite"
-        command = [sys.executable, "-m", module, str(source.absolute()), str(out)]
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=TIMEOUT_S, errors="replace", cwd=work
-            )
-        except subprocess.TimeoutExpired:
+            return made_apart(module, source.absolute(), Path(work), TIMEOUT_S)
+        except TimeoutError:
             raise InputError(f"{source} was not converted within {TIMEOUT_S} s.") from None
-        if done.returncode or not out.is_file():
-            reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise InputError(f"{library} cannot convert {source} to .tflite: {printable(reason):.300}")
-        return read_regular(out, MAX_NETWORK, error=InputError)
+        except Failed as failed:
+            raise InputError(f"{library} cannot convert {source} to .tflite: {failed}") from None
+
+
+class Failed(Exception):
+    """Of the separate process; its text is the reason, as one printable line."""
+
+
+def made_apart(module: str, source: Path, work: Path, timeout_s: float) -> bytes:
+    """The .tflite that `python -m module SOURCE OUT` writes in the folder `work`. Failed, or TimeoutError."""
+    out = work / "network.tflite"
+    command = [sys.executable, "-m", module, str(source), str(out)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, errors="replace", cwd=work)
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    if done.returncode or not out.is_file():
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise Failed(f"{printable(last):.300}")
+    return read_regular(out, MAX_NETWORK, error=InputError)
 
 
 def serve(convert: Callable[[str], tuple[Any, Any, Callable]]) -> None:

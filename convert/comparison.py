@@ -16,6 +16,7 @@ from edgefer.provenance import Cost
 from edgefer.train.data.dataset import Split
 
 WITH_QAT = "convert it again with --qat"
+AS_FLOAT = "run its float32 form, or import the network's .keras or .h5 file, which can be trained quantization-aware"
 IN_FLOAT = "convert it in float, with --no-int8 --float16"
 FROM_KERAS = "convert the bundle that was trained, or import the network's .keras or .h5 file and convert that"
 

@@ -37,9 +37,9 @@ class Measured:
         }
 
     def against_origin(self, form: Form, split: str, labels: tuple[str, ...], *, retrained: bool) -> Comparison:
-        """Compare a form with the trained network, which is `keras` unless that was replaced."""
+        """Compare a form with the trained network: `keras` unless that was replaced, `float32` without a Keras network."""
         logits = self.logits[split]
-        origin = Form.ORIGIN if Form.ORIGIN in logits else Form.KERAS
+        origin = next(one for one in (Form.ORIGIN, Form.KERAS, Form.FLOAT32) if one in logits)
         before = Answers(name="the trained network", form=origin, logits=logits[origin])
         after = Answers(name=form.value, form=form, logits=logits[form])
         return compare(before, after, self.splits[split], labels, retrained=retrained)
@@ -80,7 +80,7 @@ def held_by(works: Sequence[Work], split: str) -> list[tuple[Work, Split]]:
 
 def networks(work: Work, forms: Sequence[Form]) -> dict[Form, Ask]:
     """Those of `forms` that the network has, ready to run."""
-    keras = {Form.KERAS: work.trained}
+    keras = {} if work.trained is None else {Form.KERAS: work.trained}
     if work.origin is not work.trained:
         keras[Form.ORIGIN] = work.origin
     if work.tuned is not work.trained:

@@ -13,7 +13,7 @@ from edgefer.checks import Check, status_if
 from edgefer.convert import steps
 from edgefer.convert.aware import can_train_aware, check_aware
 from edgefer.convert.calibrate import calibrate
-from edgefer.convert.comparison import IN_FLOAT, WITH_QAT, Budget, Comparison, judge
+from edgefer.convert.comparison import AS_FLOAT, IN_FLOAT, WITH_QAT, Budget, Comparison, judge
 from edgefer.convert.measure import Measured, held_by, measure, networks
 from edgefer.convert.tune import Tuner
 from edgefer.convert.work import Plan, Quantized, Work
@@ -87,7 +87,8 @@ class Converted:
 def convert(
     bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, progress: Progress, *, work_dir: Path | None = None
 ) -> Converted:
-    """Write a new bundle at `out` with the bundle's Keras network and its TFLite forms.
+    """Write a new bundle at `out` with the bundle's Keras network and its TFLite forms; of a network that was imported as a
+    .tflite, with that and int8.
 
     dataset: what the network was trained on; the training split is for calibration and fine-tuning, held-out splits for
     measuring. work_dir: holds the checkpoints of fine-tuning, so that an interrupted conversion can continue; by default
@@ -152,9 +153,13 @@ def _works(bundle: Bundle, dataset: Dataset) -> list[Work]:
         card.provenance.group_by and not recipe_of(card).augment.copies
     ):  # as in training, which computes its z-score on these
         dataset = without_copies(dataset, card.provenance.group_by)
-    trained, form = load_keras(bundle, Form.KERAS), origin_form(card)
-    origin = trained if form in (None, Form.KERAS) else load_keras(bundle, form)
     held = {name: split for name, split in dataset.splits.items() if name != "train"}
+    form = origin_form(card)
+    if form is Form.FLOAT32:
+        files = {form: bundle.read(form)}
+        return [Work(card=card, origin=None, trained=None, tuned=None, dataset=dataset, held=held, files=files)]
+    trained = load_keras(bundle, Form.KERAS)
+    origin = trained if form in (None, Form.KERAS) else load_keras(bundle, form)
     files = {Form.KERAS: bundle.read(Form.KERAS)}
     own = Work(card=card, origin=origin, trained=trained, tuned=trained, dataset=dataset, held=held, files=files)
     return [own, *_fold_works(bundle, dataset)] if card.provenance.folds else [own]
@@ -224,6 +229,8 @@ def _decisions(comparisons: tuple[Comparison, ...], work: Work, plan: Plan) -> t
 
     @cache
     def int8_fix() -> str:
+        if work.trained is None:
+            return AS_FLOAT
         return WITH_QAT if not plan.aware and can_train_aware(work.trained) else IN_FLOAT
 
     return tuple(judge(one, budget, int8_fix) for one in comparisons)

@@ -89,7 +89,7 @@ def _tflite_forms(bundle: Bundle) -> list[Form]:
 def _origin(bundle: Bundle) -> Check:
     """check_origin, and whether TensorFlow is installed to run it."""
     check = check_origin(bundle)
-    if check.status is Status.PASS and not find_spec("tensorflow"):
+    if check.status is Status.PASS and origin_form(bundle.card) is not Form.FLOAT32 and not find_spec("tensorflow"):
         detail = "it needs TensorFlow, which is not installed here: the forms are compared with float32.tflite"
         fix = "run the same command on the host"
         return Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=fix)

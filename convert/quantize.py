@@ -52,15 +52,22 @@ def aware_to_int8(aware: "tf_keras.Model") -> bytes:
 
 def int8_converter(model: "tf_keras.Model", calibration: np.ndarray):
     """The converter used by `to_int8`, for further use."""
-    calibration = calibration.copy()
-    # The input range is calibrated from the extremes seen, and must be exactly 0..255.
-    calibration[0].flat[calibration[0].argmin()] = 0
-    calibration[0].flat[calibration[0].argmax()] = 255
+    calibration = with_extremes(calibration)
     converter = _int8_converter(model)
     tf = tensorflow()
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.representative_dataset = lambda: ([to_float(one)[None]] for one in calibration)
     return converter
+
+
+def with_extremes(calibration: np.ndarray) -> np.ndarray:
+    """The images uint8 [n, h, w, c] with a 0 and a 255 in each channel of the first: the input's range is calibrated from
+    the extremes seen, and must be that of all pixels."""
+    calibration = calibration.copy()
+    for channel in np.moveaxis(calibration[0], -1, 0):
+        channel[np.unravel_index(channel.argmin(), channel.shape)] = 0
+        channel[np.unravel_index(channel.argmax(), channel.shape)] = 255
+    return calibration
 
 
 def _int8_converter(model):

@@ -17,6 +17,7 @@ from edgefer.card import ModelCard
 from edgefer.convert.aware import quantization_aware
 from edgefer.convert.comparison import Answers, compare
 from edgefer.convert.quantize import CALIBRATION_IMAGES, calibration_images, int8_converter, to_int8
+from edgefer.convert.requantize import tflite_to_int8
 from edgefer.convert.tune import FineTuning, Tuner
 from edgefer.convert.work import Attempt, LayerError, Plan, Quantized, Work
 from edgefer.errors import RuntimeFault
@@ -42,7 +43,7 @@ def search_int8(work: Work, plan: Plan, tuner: Tuner) -> Quantized:
     until the accuracy drops by no more points than that against the trained network."""
     images, stage = work.choosing, tuner.progress.stage
     with stage(f"Measuring the trained network on {len(images):,} images"):
-        reference = Answers(name="trained", form=Form.ORIGIN, logits=keras_logits(work.origin, images.images))
+        reference = Answers(name="trained", form=Form.ORIGIN, logits=_trained_logits(work, images.images))
     attempts: list[Attempt] = []
     failures: list[tuple[str, RuntimeFault]] = []
     holds = plan.max_drop is None
@@ -68,8 +69,14 @@ def search_int8(work: Work, plan: Plan, tuner: Tuner) -> Quantized:
     layers: tuple[LayerError, ...] = ()
     if not holds:
         with stage("Finding the layers with the largest rounding errors"):
-            layers = worst_layers(work.tuned, calibration_images(work.dataset.split("train"), plan.seed))
+            layers = worst_layers(work, calibration_images(work.dataset.split("train"), plan.seed))
     return Quantized(attempts=tuple(attempts), best=best, holds=holds, layers=layers)
+
+
+def _trained_logits(work: Work, images: np.ndarray) -> np.ndarray:
+    if work.origin is not None:
+        return keras_logits(work.origin, images)
+    return Network.of(work.files[Form.FLOAT32], work.card).logits(images)
 
 
 def _loaded(content: bytes, card: ModelCard) -> Network:
@@ -93,7 +100,10 @@ def _ways(work: Work, plan: Plan, tuner: Tuner) -> Iterator[tuple[str, Callable[
 
     def calibrated(count: int) -> Made:
         with tuner.progress.stage(f"Calibrating int8 on {count:,} training images"):
-            return to_int8(work.tuned, calibration_images(train, plan.seed, count)), None
+            images = calibration_images(train, plan.seed, count)
+            if work.tuned is not None:
+                return to_int8(work.tuned, images), None
+            return tflite_to_int8(work.files[Form.FLOAT32], work.card.input, images), None
 
     def trained(task: FineTuning) -> Made:
         calibration = calibration_images(train, plan.seed)
@@ -104,24 +114,28 @@ def _ways(work: Work, plan: Plan, tuner: Tuner) -> Iterator[tuple[str, Callable[
         counts = (CALIBRATION_IMAGES, *(OTHER_CALIBRATIONS if controlled else ()))
         for count in dict.fromkeys(min(count, len(train)) for count in counts):
             yield f"int8 calibrated on {counted(count, 'training image')}", partial(calibrated, count)
-    if plan.aware or controlled:
+    if work.tuned is not None and (plan.aware or controlled):
         task = tuner.task("aware", work.tuned, work.card, work.dataset, work.origin)
         kept = "prune-preserving " if plan.sparsity else ""
         yield f"int8 by {kept}quantization-aware training, {counted(task.epochs, 'epoch')}", partial(trained, task)
 
 
-def worst_layers(model: "tf_keras.Model", calibration: np.ndarray) -> tuple[LayerError, ...]:
+def worst_layers(work: Work, calibration: np.ndarray) -> tuple[LayerError, ...]:
     """The network's layers by the quantization error of their outputs, the worst first; none if TFLite's debugger cannot
     run the network, as one with a layer whose outputs are all zero."""
-    tf = tensorflow()
+    tf, spec = tensorflow(), work.card.input
     try:
+        if work.tuned is not None:
+            network = {"converter": int8_converter(work.tuned, calibration)}
+        else:
+            content = tflite_to_int8(work.files[Form.FLOAT32], spec, calibration, debug=True)
+            network = {"quant_debug_model_content": content}
         with quiet(show_on_failure=False):
             debugger = tf.lite.experimental.QuantizationDebugger(
-                converter=int8_converter(model, calibration),
-                debug_dataset=lambda: ([to_float(one)[None]] for one in calibration[:DEBUG_IMAGES]),
+                **network, debug_dataset=lambda: ([to_float(one, spec)[None]] for one in calibration[:DEBUG_IMAGES])
             )
             debugger.run()
-    except RuntimeError:
+    except (RuntimeError, RuntimeFault):
         return ()
     table = io.StringIO()
     debugger.layer_statistics_dump(table)

@@ -12,7 +12,9 @@ from edgefer.convert.slim import why_not
 from edgefer.convert.work import Plan
 from edgefer.errors import InputError, Interrupted
 from edgefer.files import check_absent, check_writable
+from edgefer.lineage import origin_form
 from edgefer.progress import SILENT, Progress
+from edgefer.tflite.flatbuffer import quantization, read_model
 from edgefer.train.data.cache import cache_folder
 from edgefer.train.data.trained import remembered, training_data
 from edgefer.train.faces.run import FaceConfig, calibration_images
@@ -71,7 +73,7 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
     Interrupted on Ctrl-C; finished epochs of fine-tuning are kept.
     """
     source, target, data, skip_bad = request.bundle, request.target, request.data, request.skip_bad
-    source.file(Form.KERAS)
+    _check_source(source, request.plan)
     check_writable(target)
     request.extras.check(request.plan.int8)
     if source.card.task != "read":
@@ -101,6 +103,35 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
     except KeyboardInterrupt:
         raise Interrupted(f"Stopped; {made.path} is complete, but for what was still to be added to it.") from None
     return Outcome(bundle=made, converted=converted, added=tuple(added), data=data, skip_bad=skip_bad)
+
+
+def is_convertible(source: Bundle) -> bool:
+    """Whether a bundle holds its Keras network, or the float32 .tflite as which it was imported."""
+    if source.has(Form.KERAS):
+        return True
+    return origin_form(source.card) is Form.FLOAT32 and _arithmetic(source) == "float32"
+
+
+def _arithmetic(imported: Bundle) -> str:
+    return quantization(read_model(imported.read(Form.FLOAT32), str(imported.file(Form.FLOAT32))))
+
+
+def _check_source(source: Bundle, plan: Plan) -> None:
+    """BundleError unless it holds its Keras network, or the float32 .tflite as which it was imported; InputError for what
+    cannot be made of that."""
+    if source.has(Form.KERAS) or origin_form(source.card) is not Form.FLOAT32:
+        source.file(Form.KERAS)
+        return
+    if (computes := _arithmetic(source)) != "float32":
+        raise InputError(
+            f"{source.path} holds a network that was quantized before it was imported ({computes}): import the float32 .tflite that it "
+            "was made from."
+        )
+    if option := plan.needs_keras:
+        raise InputError(
+            f"{option} needs the Keras network, and {source.path} was imported as a .tflite, of which int8 can be made: leave {option} "
+            "out, or import the network's .keras or .h5 file."
+        )
 
 
 def _convert_faces(request: ConvertRequest, target: Path, progress: Progress) -> Bundle:

@@ -64,6 +64,8 @@ def quantize(work: Work, plan: Plan, tuner: Tuner) -> Work:
 
 def export(work: Work, plan: Plan) -> Work:
     """Write the float forms."""
+    if work.tuned is None:
+        return work
     files = {Form.FLOAT32: to_float32(work.tuned)}
     if plan.float16:
         files[Form.FLOAT16] = to_float16(work.tuned)
@@ -79,12 +81,16 @@ def stamp(work: Work, plan: Plan, temperature: float) -> Work:
     if plan.mediapipe:
         calibration = calibration_images(work.dataset.split("train"), plan.seed)
         files = files | {Form.MEDIAPIPE: to_mediapipe(work.tuned, card.input, temperature, calibration)}
-    stamped = {form: with_metadata(content, card) for form, content in files.items()}
+    # The trained network, whose hash the card's lineage has, stays as it is.
+    kept = () if work.trained else (Form.FLOAT32,)
+    stamped = {form: with_metadata(content, card) for form, content in files.items() if form not in kept}
     return replace(work, card=card, files=work.files | stamped)
 
 
 def host_files(work: Work, origin: bytes | None) -> dict[Form, bytes]:
     """The Keras networks of the new bundle. origin: the trained network's file, None if it is not available."""
+    if work.trained is None:
+        return {}
     files = {Form.KERAS: work.files[Form.KERAS]}
     if origin is not None and origin != files[Form.KERAS]:
         files[Form.ORIGIN] = origin

@@ -58,6 +58,15 @@ class Plan:
             )
 
     @property
+    def needs_keras(self) -> str:
+        """The first option that needs the Keras network, "" for none."""
+        options = {
+            "--slim": self.slimmed, "--prune": self.sparsity, "--qat": self.aware, "--epochs": self.epochs,
+            "--float16": self.float16, "--mediapipe": self.mediapipe, "--no-int8": not self.int8,
+        }  # fmt: skip
+        return next((option for option, given in options.items() if given), "")
+
+    @property
     def suffix(self) -> str:
         """The suffix of the new bundle's name."""
         last = "qat" if self.aware else "int8" if self.int8 else "float16" if self.float16 else "float32"
@@ -108,12 +117,14 @@ class Work:
     slimmed version. tuned: what the TFLite forms are made from: `trained`, or its version after pruning and
     quantization-aware training. dataset: its training split is for calibration and fine-tuning. held: held-out images
     by the name of the split. notes: how the TFLite forms were made, for the card.
+
+    A network that was imported as a .tflite has no Keras networks (None): its float32 form is the trained network.
     """
 
     card: ModelCard
-    origin: "tf_keras.Model"
-    trained: "tf_keras.Model"
-    tuned: "tf_keras.Model"
+    origin: "tf_keras.Model | None"
+    trained: "tf_keras.Model | None"
+    tuned: "tf_keras.Model | None"
     dataset: Dataset
     held: dict[str, Split]
     files: dict[Form, bytes] = field(default_factory=dict)

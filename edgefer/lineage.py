@@ -2,7 +2,8 @@
 
 Slimming, pruning and quantization-aware training change the weights. An int8 network agrees well with the float network
 that such a step produced, so everything is compared with the trained network instead. The bundle holds it as `keras`, or
-as `origin` if slimming replaced it with a smaller one, and the card has its hash.
+as `origin` if slimming replaced it with a smaller one, or as `float32` if it was imported as a .tflite, and the card has its
+hash.
 """
 
 from edgefer.bundle import Bundle, Form, is_shipped
@@ -20,8 +21,10 @@ def origin_form(card: ModelCard) -> Form | None:
     if contradiction(card):
         return None
     if card.lineage is None:
-        return Form.KERAS if Form.KERAS in card.variants and not _slimmed(card) else None
-    forms = (Form.ORIGIN, Form.KERAS)
+        if Form.KERAS in card.variants:
+            return None if _slimmed(card) else Form.KERAS
+        return Form.FLOAT32 if Form.FLOAT32 in card.variants and card.input.stated else None  # imported as it is
+    forms = (Form.ORIGIN, Form.KERAS, Form.FLOAT32)
     return next((f for f in forms if f in card.variants and card.variants[f].sha256 == card.lineage.sha256), None)
 
 

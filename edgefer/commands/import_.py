@@ -72,7 +72,7 @@ Trust = Annotated[
     typer.Option(
         "--trust",
         help="Keras files with code in them (Lambda layers): let Keras run that code with your permissions, files and network access. "
-        "Only for files from people you trust. The bundle is a plain .tflite without that code, which cannot be quantized again.",
+        "Only for files from people you trust. The bundle is a plain float32 .tflite without that code.",
     ),
 ]
 Out = Annotated[
@@ -211,8 +211,10 @@ def _words(contract: "Contract") -> str:
 
 
 def _next(imported: "Imported", data: str, skip_bad: bool) -> str:
+    from edgefer.convert.start import is_convertible
+
     path = shlex.quote(str(imported.bundle.path))
-    if imported.bundle.has("keras"):
+    if is_convertible(imported.bundle):
         named = f"{shlex.quote(data or 'PATH')}{' --skip-bad' if data and skip_bad else ''}"
         return f"edgefer convert {path} --int8 --data {named}; edgefer run {path} --camera 0"
     return f"edgefer verify {path}; edgefer run {path} --camera 0"

@@ -30,6 +30,7 @@ def test_a_layer_whose_outputs_are_all_zero_is_named(tiny):
     """Its scale is too small for XNNPACK, in int8 and in TFLite's debugger."""
     from edgefer.convert.quantize import to_int8
     from edgefer.convert.search import _loaded, worst_layers
+    from edgefer.convert.work import Work
 
     tensorflow()
     from tf_keras import Input, Model, initializers, layers
@@ -43,7 +44,8 @@ def test_a_layer_whose_outputs_are_all_zero_is_named(tiny):
     card = ModelCard(name="dead", labels=tiny.labels, input=GRAY48, provenance=origin)
     with pytest.raises(RuntimeFault, match=r"all outputs of .*dead/Relu.* are 0 .*: train the network again"):
         _loaded(to_int8(network, images), card)
-    assert worst_layers(network, images) == ()
+    work = Work(card=card, origin=network, trained=network, tuned=network, dataset=tiny, held={})
+    assert worst_layers(work, images) == ()
 
 
 def test_the_logits_of_an_imported_network_are_not_pruned(tiny, tmp_path):

@@ -1,0 +1,76 @@
+"""int8 from a float .tflite, for imported networks that have no Keras file: TensorFlow Lite's own quantizer, which is also
+the second half of its converter.
+
+As a program (python -m edgefer.convert.requantize FOLDER OUT) it works in a separate process, which isolates what TensorFlow
+does with an untrusted file.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from edgefer.card import InputSpec
+from edgefer.convert.child import Failed, made_apart, reason
+from edgefer.convert.quantize import with_extremes
+from edgefer.errors import RuntimeFault
+from edgefer.preprocess import float_table, look_up
+
+SOURCE, IMAGES, TABLE, DEBUG = "float.tflite", "images.npy", "table.npy", "debug"
+TIMEOUT_S = 3600
+
+
+def tflite_to_int8(content: bytes, spec: InputSpec, calibration: np.ndarray, *, debug: bool = False) -> bytes:
+    """The float .tflite with int8 input, output and arithmetic: per channel for convolutions, per tensor for dense layers,
+    as edgefer.convert.quantize.to_int8 makes it.
+
+    calibration: uint8 [n, h, w, c], images as the network will see them. debug: instead the network for TFLite's
+    QuantizationDebugger. RuntimeFault if TensorFlow cannot quantize it.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / SOURCE).write_bytes(content)
+        np.save(folder / IMAGES, with_extremes(calibration))
+        np.save(folder / TABLE, float_table(spec))
+        if debug:
+            (folder / DEBUG).touch()
+        try:
+            return made_apart("edgefer.convert.requantize", folder, folder, TIMEOUT_S)
+        except TimeoutError:
+            raise RuntimeFault(f"TensorFlow did not quantize the network within {TIMEOUT_S} s.") from None
+        except Failed as failed:
+            raise RuntimeFault(f"TensorFlow could not quantize the network: {failed}") from None
+
+
+def _quantize(folder: Path) -> bytes:
+    from edgefer.train.backend import tensorflow
+
+    tf = tensorflow()
+    # What tf.lite.TFLiteConverter does after it has made a float .tflite; there is no public name for it.
+    from tensorflow.lite.python.convert import mlir_quantize
+    from tensorflow.lite.python.optimize.calibrator import Calibrator, add_intermediate_tensors
+
+    images, table = np.load(folder / IMAGES), np.load(folder / TABLE)
+    calibrator = Calibrator(add_intermediate_tensors((folder / SOURCE).read_bytes()))
+    calibrated = calibrator.calibrate(lambda: ([look_up(one, table)[None]] for one in images))
+    debug = (folder / DEBUG).exists()
+    return mlir_quantize(
+        calibrated,
+        input_data_type=tf.float32 if debug else tf.int8,
+        output_data_type=tf.float32 if debug else tf.int8,
+        disable_per_channel_for_dense_layers=True,
+        enable_numeric_verify=debug,
+    )
+
+
+def main() -> None:
+    folder, out = map(Path, sys.argv[1:3])
+    try:
+        out.write_bytes(_quantize(folder))
+    except Exception as error:  # its C++ code may raise any exception
+        sys.exit(f"{type(error).__name__}: {reason(error)}")
+
+
+if __name__ == "__main__":
+    main()

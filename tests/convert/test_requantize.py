@@ -1,0 +1,146 @@
+"""int8 of networks that were imported as a float32 .tflite, with no Keras file."""
+
+import json
+
+import numpy as np
+import pytest
+
+from edgefer.bundle import Bundle, Form
+from edgefer.card import InputSpec
+from edgefer.convert import pipeline
+from edgefer.convert.calibrate import calibrate
+from edgefer.convert.contract import parse_scale
+from edgefer.convert.pipeline import convert
+from edgefer.convert.quantize import run_converter, to_float32, to_int8
+from edgefer.convert.requantize import tflite_to_int8
+from edgefer.convert.work import Plan
+from edgefer.errors import RuntimeFault
+from edgefer.interpreter import Network
+from edgefer.lineage import origin_form
+from edgefer.parity import verify
+from edgefer.progress import SILENT
+from edgefer.train.backend import tensorflow
+from edgefer.train.evaluate import keras_logits
+from edgefer.train.networks import load_keras
+from tests.convert.foreign_files import import_file, int8_file
+
+pytestmark = pytest.mark.timeout(900)  # the first test also trains the network, while other tests run
+
+
+@pytest.fixture(scope="module")
+def network(trained):
+    tensorflow()
+    return load_keras(Bundle.open(trained), Form.KERAS)
+
+
+@pytest.fixture(scope="module")
+def labels(trained) -> tuple[str, ...]:
+    return Bundle.open(trained).card.labels
+
+
+@pytest.fixture(scope="module")
+def theirs(network, labels, tmp_path_factory) -> Bundle:
+    """The trained network as a third party's .tflite: -1..1 in, probabilities out."""
+    import tf_keras
+
+    folder, pixels = tmp_path_factory.mktemp("theirs"), tf_keras.Input((48, 48, 1))
+    rescaled = tf_keras.layers.Rescaling(0.5, offset=0.5)(pixels)
+    model = tf_keras.Model(pixels, tf_keras.layers.Softmax()(network(rescaled)))
+    (folder / "theirs.tflite").write_bytes(to_float32(model))
+    stated = {"scale": parse_scale("-1..1"), "labels": labels}
+    return import_file(folder / "theirs.tflite", folder / "bundle", **stated).bundle
+
+
+def test_the_same_int8_as_from_the_keras_network(network, labels, builtin):
+    images, spec = builtin.split("train").images[:200], InputSpec(height=48, width=48)
+    answers = []
+    for content in (to_int8(network, images), tflite_to_int8(to_float32(network), spec, images)):
+        made = Network(content, spec, len(labels))  # which refuses an input other than pixels - 128
+        answers.append(made.raw(builtin.split("valid").images))
+    assert np.abs(answers[0].astype(int) - answers[1]).max() <= 1
+    assert (answers[0] == answers[1]).mean() > 0.95
+
+
+def test_a_float_tflite_becomes_int8_and_is_compared_with_itself(theirs, network, builtin, edgefer, tmp_path):
+    out = tmp_path / "int8"
+    done = edgefer("convert", theirs.path, "--int8", "--data", "builtin", "--out", out)
+    assert "int8 calibrated on 512 training images" in done.stdout
+    bundle, images = Bundle.open(out), builtin.split("valid").images
+    assert bundle.read(Form.FLOAT32) == theirs.read(Form.FLOAT32) and not bundle.has(Form.KERAS)
+    assert origin_form(bundle.card) is Form.FLOAT32
+    made = Network.open(bundle, Form.INT8)
+    assert made.dtype == made.answer_dtype == np.int8
+    expected = keras_logits(network, images).argmax(axis=1)
+    assert (made.logits(images).argmax(axis=1) == expected).mean() > 0.95
+    assert bundle.card.lineage.cost.variant == "int8" and not bundle.card.lineage.retrained
+    held = builtin.with_labels(bundle.card.labels).split("valid")
+    assert bundle.card.temperature == pytest.approx(calibrate(made.logits(held.images), held.labels).value)
+    assert all(check.passed for check in verify(bundle))
+    proof = json.loads(edgefer("verify", out, "--data", "builtin", "--json").stdout)
+    rows = {row["subject"]: row for row in proof["checks"]}
+    assert rows["the trained network"]["status"] == "pass" and "float32.tflite" in rows["the trained network"]["detail"]
+    assert rows["int8 on litert against float32 on litert"]["status"] == "pass"
+
+
+def test_conversion_again_begins_with_the_imported_network(theirs, builtin, tmp_path):
+    first = convert(theirs, builtin, Plan(), tmp_path / "first", SILENT).bundle
+    again = convert(first, builtin, Plan(), tmp_path / "again", SILENT).bundle
+    assert again.read(Form.INT8) == first.read(Form.INT8) and again.card.lineage == first.card.lineage
+
+
+def test_what_needs_the_keras_network_is_refused(theirs, edgefer, tmp_path):
+    for option in ("--qat", "--float16", "--prune=0.5", "--no-int8"):
+        refused = edgefer("convert", theirs.path, option, "--data", "builtin", "--out", tmp_path / "out", expect=2)
+        assert f"{option.split('=')[0]} needs the Keras network" in refused.stderr and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["int8", "dynamic-range"])
+def test_a_quantized_tflite_is_not_quantized_again(kind, network, labels, edgefer, tmp_path):
+    import tensorflow as tf
+
+    file = tmp_path / "theirs.tflite"
+    converter = tf.lite.TFLiteConverter.from_keras_model(network)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    file.write_bytes(int8_file() if kind == "int8" else run_converter(converter))
+    import_file(file, tmp_path / "bundle", scale=parse_scale("0..1"), labels=labels)
+    refused = edgefer("convert", tmp_path / "bundle", "--data", "builtin", expect=2)
+    expected = "holds no Keras network" if kind == "int8" else "quantized before it was imported (dynamic-range)"
+    assert expected in refused.stderr
+
+
+def test_the_worst_layers_are_named_if_int8_loses_too_much(theirs, builtin, tmp_path):
+    plan = Plan(max_drop=0)
+    object.__setattr__(plan, "max_drop", -101.0)  # which Plan itself would refuse
+    converted = convert(theirs, builtin, plan, tmp_path / "out", SILENT)
+    quantized = converted.quantized
+    assert not quantized.holds and all("calibrated" in attempt.way for attempt in quantized.attempts)
+    errors = [layer.error for layer in quantized.layers]
+    assert len(errors) >= 4 and errors == sorted(errors, reverse=True)
+    assert {layer.operator for layer in quantized.layers} >= {"CONV_2D", "FULLY_CONNECTED"}
+
+
+def test_verify_names_what_is_possible_without_a_keras_network(theirs, builtin, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "MIN_AGREEMENT", 1.1)
+    converted = convert(theirs, builtin, Plan(), tmp_path / "out", SILENT)
+    assert "run its float32 form" in converted.warning
+
+
+def test_what_tensorflow_cannot_quantize_is_one_sentence(builtin):
+    images = builtin.split("train").images[:2]
+    with pytest.raises(RuntimeFault, match=r"^TensorFlow could not quantize the network: [^\n]+$"):
+        tflite_to_int8(b"\x1c\0\0\0TFL3" + bytes(64), InputSpec(height=48, width=48), images)
+
+
+def test_each_channel_s_range_is_that_of_all_its_pixels():
+    """ImageNet's scaling gives each channel another range; the input's scale must hold them all, whatever the images hold."""
+    import tf_keras
+
+    pixels = tf_keras.Input((32, 32, 3))
+    pooled = tf_keras.layers.GlobalAveragePooling2D()(tf_keras.layers.Conv2D(4, 3, strides=2)(pixels))
+    content = to_float32(tf_keras.Model(pixels, tf_keras.layers.Dense(3)(pooled)))
+    scale, offset = parse_scale("imagenet")[1]
+    spec = InputSpec(height=32, width=32, color="rgb", scale=scale, offset=offset)
+    gray = np.full((4, 32, 32, 3), 128, np.uint8)
+    made = Network(tflite_to_int8(content, spec, gray), spec, 3)
+    ends = [made.feed(np.full((32, 32, 3), value, np.uint8)) for value in (0, 255)]
+    assert ends[0].min() == -128 and ends[1].max() == 127
