@@ -16,8 +16,11 @@ from edgefer.convert.child import Failed, made_apart, reason
 from edgefer.convert.quantize import with_extremes
 from edgefer.errors import RuntimeFault
 from edgefer.preprocess import float_table, look_up
+from edgefer.tflite.flatbuffer import arithmetic, read_model
+from edgefer.tflite.metadata import without_metadata
 
 SOURCE, IMAGES, TABLE, DEBUG = "float.tflite", "images.npy", "table.npy", "debug"
+ENDS = ("QUANTIZE", "DEQUANTIZE")
 TIMEOUT_S = 3600
 
 
@@ -26,21 +29,30 @@ def tflite_to_int8(content: bytes, spec: InputSpec, calibration: np.ndarray, *, 
     as edgefer.convert.quantize.to_int8 makes it.
 
     calibration: uint8 [n, h, w, c], images as the network will see them. debug: instead the network for TFLite's
-    QuantizationDebugger. RuntimeFault if TensorFlow cannot quantize it.
+    QuantizationDebugger. RuntimeFault if TensorFlow cannot quantize it, or leaves part of it in float.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / SOURCE).write_bytes(content)
+        # TensorFlow would quantize no constant of a file whose metadata is litert-torch's "keep_stablehlo_constant".
+        (folder / SOURCE).write_bytes(without_metadata(content))
         np.save(folder / IMAGES, with_extremes(calibration))
         np.save(folder / TABLE, float_table(spec))
         if debug:
             (folder / DEBUG).touch()
         try:
-            return made_apart("edgefer.convert.requantize", folder, folder, TIMEOUT_S)
+            made = made_apart("edgefer.convert.requantize", folder, folder, TIMEOUT_S)
         except TimeoutError:
             raise RuntimeFault(f"TensorFlow did not quantize the network within {TIMEOUT_S} s.") from None
         except Failed as failed:
             raise RuntimeFault(f"TensorFlow could not quantize the network: {failed}") from None
+    operators = read_model(made, "int8.tflite").operators
+    left = dict.fromkeys(one.name for one in operators if one.name not in ENDS and arithmetic(one) == "float")
+    if left and not debug:
+        raise RuntimeFault(
+            f"TensorFlow leaves {', '.join(left)} in float32, so the network would not be int8: replace {'it' if len(left) == 1 else 'them'} "
+            "in the network, or run it in float32."
+        )
+    return made
 
 
 def _quantize(folder: Path) -> bytes:

@@ -52,11 +52,6 @@ def with_metadata(content: bytes, card: ModelCard) -> bytes:
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    class Aligned(flatbuffers.Builder):
-        # The schema requires it (force_align: 16), but Python's generated code does not do it.
-        def StartVector(self, elemSize, numElems, alignment):
-            return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
-
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
     graph = model.subgraphs[0]
     types = {value: name for name, value in vars(schema.TensorType).items()}
@@ -71,12 +66,33 @@ def with_metadata(content: bytes, card: ModelCard) -> bytes:
         model.buffers.append(schema.BufferT())
     model.buffers[entries[ENTRY].buffer].data = np.frombuffer(bytes(builder.Output()), np.uint8)
     model.metadata = list(entries.values())
-    builder = Aligned(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    out = io.BytesIO(bytes(builder.Output()))
+    out = io.BytesIO(_packed(model, len(content)))
     with zipfile.ZipFile(out, "a", zipfile.ZIP_STORED) as archive:  # readers expect it uncompressed
         archive.writestr(zipfile.ZipInfo(LABELS), "\n".join(card.labels) + "\n")
     return out.getvalue()
+
+
+def without_metadata(content: bytes) -> bytes:
+    """The .tflite without any metadata, nor files at its end."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    model.metadata = []
+    return _packed(model, len(content))
+
+
+def _packed(model, size: int) -> bytes:
+    """A schema.ModelT as the bytes of a .tflite, about `size` of them."""
+    import flatbuffers
+
+    class Aligned(flatbuffers.Builder):
+        # The schema requires it (force_align: 16), but Python's generated code does not do it.
+        def StartVector(self, elemSize, numElems, alignment):
+            return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
+
+    builder = Aligned(size)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 def _model(card: ModelCard, shape: tuple[int, ...], dtype: str, *, probabilities: bool) -> dict:

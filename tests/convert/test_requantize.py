@@ -19,12 +19,14 @@ from edgefer.interpreter import Network
 from edgefer.lineage import origin_form
 from edgefer.parity import verify
 from edgefer.progress import SILENT
+from edgefer.tflite.flatbuffer import quantization, read_model
 from edgefer.train.backend import tensorflow
 from edgefer.train.evaluate import keras_logits
 from edgefer.train.networks import load_keras
 from tests.convert.foreign_files import import_file, int8_file
 
-pytestmark = pytest.mark.timeout(900)  # the first test also trains the network, while other tests run
+# The first test also trains the network, while other tests run.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("forked_conversion")]
 
 
 @pytest.fixture(scope="module")
@@ -125,10 +127,57 @@ def test_verify_names_what_is_possible_without_a_keras_network(theirs, builtin, 
     assert "run its float32 form" in converted.warning
 
 
+def with_note(content: bytes, name: bytes) -> bytes:
+    """The .tflite with a metadata entry of this name."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = name, 0
+    model.metadata = [*model.metadata, entry]
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_litert_torch_s_files_are_quantized_whole(network, builtin):
+    """Their metadata makes TensorFlow's quantizer leave all convolutions in float, and say nothing."""
+    content, images = to_float32(network), builtin.split("train").images[:50]
+    spec = InputSpec(height=48, width=48)
+    theirs = with_note(content, b"keep_stablehlo_constant")
+    made = tflite_to_int8(theirs, spec, images)
+    assert quantization(read_model(made, "made")) == "int8"
+    assert made == tflite_to_int8(content, spec, images)
+
+
+def test_an_operator_that_stays_in_float_is_named(builtin):
+    import tf_keras
+
+    pixels = tf_keras.Input((48, 48, 1))
+    x = tf_keras.layers.Conv2D(4, 3, strides=4)(pixels)
+    x = tf_keras.layers.GlobalAveragePooling2D()(tensorflow().math.sin(x))
+    content = to_float32(tf_keras.Model(pixels, tf_keras.layers.Dense(7)(x)))
+    with pytest.raises(RuntimeFault, match=r"^TensorFlow leaves SIN in float32, .* replace it in the network"):
+        tflite_to_int8(content, InputSpec(height=48, width=48), builtin.split("train").images[:2])
+
+
 def test_what_tensorflow_cannot_quantize_is_one_sentence(builtin):
     images = builtin.split("train").images[:2]
     with pytest.raises(RuntimeFault, match=r"^TensorFlow could not quantize the network: [^\n]+$"):
-        tflite_to_int8(b"\x1c\0\0\0TFL3" + bytes(64), InputSpec(height=48, width=48), images)
+        tflite_to_int8(empty(), InputSpec(height=48, width=48), images)
+
+
+def empty() -> bytes:
+    """A .tflite without anything to compute."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT()
+    model.version, model.subgraphs, model.buffers, model.operatorCodes = 3, [], [], []
+    builder = flatbuffers.Builder(64)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 def test_each_channel_s_range_is_that_of_all_its_pixels():
