@@ -156,8 +156,8 @@ def _works(bundle: Bundle, dataset: Dataset) -> list[Work]:
     held = {name: split for name, split in dataset.splits.items() if name != "train"}
     form = origin_form(card)
     if form is Form.FLOAT32:
-        files = {form: bundle.read(form)}
-        return [Work(card=card, origin=None, trained=None, tuned=None, dataset=dataset, held=held, files=files)]
+        imported: dict[Form, bytes] = {form: bundle.read(form)}
+        return [Work(card=card, origin=None, trained=None, tuned=None, dataset=dataset, held=held, files=imported)]
     trained = load_keras(bundle, Form.KERAS)
     origin = trained if form in (None, Form.KERAS) else load_keras(bundle, form)
     files = {Form.KERAS: bundle.read(Form.KERAS)}
