@@ -157,7 +157,7 @@ def check_exactly(bundle: Bundle, vectors: Vectors) -> list[Check]:
     subject = "int8, computed exactly"
     card, stored = bundle.card, vectors.answers["int8"][::EXACT]
     try:
-        network = read_layers(bundle.read("int8"), str(bundle.file("int8").name))
+        network = read_layers(bundle.read("int8"), bundle.file("int8").name)
         if network.input.shape != card.input.shape or network.answers != card.answers:
             raise UnsupportedNetwork("its ends are not those of its card.")
     except UnsupportedNetwork as error:

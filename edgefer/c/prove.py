@@ -62,9 +62,10 @@ def _crops(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _against_numpy(subject: Subject) -> Check:
-    some = subject.vectors.pixels[:: max(1, len(subject.vectors.pixels) // NUMPY_IMAGES)]
-    expected = subject.vectors.answers[:: max(1, len(subject.vectors.pixels) // NUMPY_IMAGES)]
-    return _row(3, NUMPY, "answers", arithmetic.answers(subject.network, some), expected, "")
+    vectors = subject.vectors
+    some = slice(None, None, max(1, len(vectors.pixels) // NUMPY_IMAGES))
+    answers = arithmetic.answers(subject.network, vectors.pixels[some])
+    return _row(3, NUMPY, "answers", answers, vectors.answers[some], "")
 
 
 def _row(question: int, subject: str, unit: str, got: np.ndarray, expected: np.ndarray, method: str) -> Check:
