@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from edgefer.bundle import Bundle, path_or_shipped, shipped_networks
+from edgefer.bundle import Bundle, open_named
 from edgefer.errors import EdgeferError, InputError
 from edgefer.options import AS_SHIPPED, MAX_DROP, MIN_AGREEMENT, DetectorFiles, as_path, as_record
 from edgefer.progress import SILENT, Lines, Progress
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from edgefer.devices.reader import Reader
     from edgefer.train.distribute import Worker
-    from edgefer.train.pipeline import Detect, Result
+    from edgefer.train.framing import Detect
+    from edgefer.train.pipeline import Result
     from edgefer.train.start import TrainRequest
     from edgefer.verification import Verification
 
@@ -47,7 +48,7 @@ def find_bundle(bundle: "str | Path | Bundle") -> Bundle:
     """
     if isinstance(bundle, Bundle):
         return bundle
-    return Bundle.open(path_or_shipped(as_path(bundle, "bundle"), shipped_networks()))
+    return open_named(as_path(bundle, "bundle"))
 
 
 @in_python

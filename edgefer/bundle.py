@@ -349,6 +349,11 @@ def path_or_shipped(named: Path, shipped: Mapping[str, Path]) -> Path:
     return named if os.path.exists(named) else shipped.get(str(named), named)
 
 
+def open_named(named: Path) -> Bundle:
+    """The bundle in this folder, or the shipped one of this name. BundleError if there is none or it is damaged."""
+    return Bundle.open(path_or_shipped(named, shipped_networks()))
+
+
 def remake(bundle: Bundle) -> str:
     """Advice for a bundle with a wrong or incomplete file, which its user can follow."""
     if is_shipped(bundle):

@@ -137,10 +137,8 @@ def check_not_run(bundle: Bundle) -> list[Check]:
         if form is not Form.MEDIAPIPE and bundle.has(Form.INT8):
             own, source = (ends(read_model(bundle.read(one), bundle.file(one).name)) for one in (form, Form.INT8))
             if own != source:
-                status, detail = (
-                    Status.FAIL,
-                    "its input or output is not that of int8: it was compiled from another network",
-                )
+                status = Status.FAIL
+                detail = "its input or output is not that of int8: it was compiled from another network"
         fix = remake(bundle) if status is Status.FAIL else ""
         checks.append(Check(question=3, subject=form.value, status=status, detail=detail, fix=fix))
     return checks

@@ -11,7 +11,8 @@ from edgefer.progress import SILENT, Progress
 from edgefer.train.config import Supervision, TrainConfig, absolute_path
 from edgefer.train.data.cache import cache_folder
 from edgefer.train.distribute import SINGLE_WORKER, Worker
-from edgefer.train.pipeline import Detect, Result
+from edgefer.train.framing import Detect
+from edgefer.train.pipeline import Result
 from edgefer.train.pipeline import train as train_once
 from edgefer.train.recipes import load_recipe
 from edgefer.train.run import RunFolder

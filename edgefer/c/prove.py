@@ -8,7 +8,7 @@ from itertools import cycle
 import numpy as np
 
 from edgefer.bundle import Bundle
-from edgefer.c.host import FLAGS, HostNetwork, compiler, compiler_version
+from edgefer.c.host import FLAGS, HostNetwork, compiler, program_version
 from edgefer.c.pixels import HostPixels
 from edgefer.c.subject import Subject, read_subject
 from edgefer.checks import Check, Status, status_if
@@ -40,7 +40,7 @@ def prove_on_host(subject: Subject) -> list[Check]:
             for question, name in ((1, "pixels in C"), (3, IN_C))
         ]
         return [*missing, _against_numpy(subject)]
-    version = compiler_version(program)
+    version = program_version(program)
     method = f"{version}, {' '.join(FLAGS)}"
     answers = HostNetwork(subject.program).answers(vectors.pixels)
     return [
