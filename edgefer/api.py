@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgefer.bundle import Bundle, open_named
 from edgefer.errors import EdgeferError, InputError
-from edgefer.options import AS_SHIPPED, MAX_DROP, MIN_AGREEMENT, DetectorFiles, as_path, as_record
+from edgefer.options import AS_SHIPPED, DEFAULT_MODEL, MAX_DROP, MIN_AGREEMENT, DetectorFiles, as_path, as_record
 from edgefer.progress import SILENT, Lines, Progress
 from edgefer.records import Frame
 from edgefer.words import in_python
@@ -53,7 +53,7 @@ def find_bundle(bundle: "str | Path | Bundle") -> Bundle:
 
 @in_python
 def load(
-    bundle: "str | Path | Bundle" = "ferplus-small",
+    bundle: "str | Path | Bundle" = DEFAULT_MODEL,
     *,
     check: bool = True,
     log: Callable[[str], None] = SILENT.log,

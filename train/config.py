@@ -13,7 +13,7 @@ from edgefer.bundle import Bundle, Form, open_named, write_file
 from edgefer.card import first_problem
 from edgefer.errors import InputError
 from edgefer.files import MAX_JSON, read_regular
-from edgefer.options import as_record
+from edgefer.options import DEFAULT_VALID_FRACTION, as_record
 from edgefer.text import printable
 from edgefer.train.data.ferplus import NAME as FERPLUS
 from edgefer.train.data.load import DataOptions
@@ -107,7 +107,7 @@ class TrainConfig:
     supervision: Supervision = Supervision()
     names: str = ""
     skip_bad: bool = False
-    valid_fraction: float = 0.2
+    valid_fraction: float = DEFAULT_VALID_FRACTION
     group_by: str = ""
     folds: int = 0
     also: str = ""

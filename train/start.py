@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgefer.bundle import new_directory
 from edgefer.errors import InputError, Interrupted
+from edgefer.options import DEFAULT_RECIPE, DEFAULT_VALID_FRACTION
 from edgefer.progress import SILENT, Progress
 from edgefer.train.config import Supervision, TrainConfig, absolute_path
 from edgefer.train.data.cache import cache_folder
@@ -33,7 +34,7 @@ class TrainRequest:
     """
 
     data: str
-    recipe: str = "small"
+    recipe: str = DEFAULT_RECIPE
     epochs: int | None = None
     batch_size: int | None = None
     seed: int | None = None
@@ -41,7 +42,7 @@ class TrainRequest:
     labels: str = ""
     names: str = ""
     group_by: str = ""
-    valid_fraction: float = 0.2
+    valid_fraction: float = DEFAULT_VALID_FRACTION
     folds: int = 0
     also: str = ""
     skip_bad: bool = False
