@@ -204,7 +204,8 @@ def same_affine(one: Affine, other: Affine, tolerance: float = 1e-3) -> bool:
 def candidates(known: Stated, channels: int, classes: int, data_labels: Sequence[str] = ()) -> list[Contract]:
     """Every contract consistent with what is known. Without data labels, only those that need no measurement."""
     colors = [known.color] if known.color else [Color.GRAY] if channels == 1 else [Color.RGB, Color.BGR]
-    scales = [known.scale] if known.scale else [(name, values) for name, values in SCALES.items() if channels == 3 or name in ("0..1", "0..255", "-1..1")]  # fmt: skip
+    plain = [(name, values) for name, values in SCALES.items() if channels == 3 or name in ("0..1", "0..255", "-1..1")]
+    scales = [known.scale] if known.scale else plain
     if known.quanta and not known.scale and known.quanta.dtype in (np.int8, np.uint8):
         scales.append((QUANTIZED, known.quanta.filled))
     orders = {"stated": known.labels} if known.labels else possible_orders(classes, data_labels)

@@ -6,8 +6,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from edgefer.bundle import new_directory
 from edgefer.card import InputSpec, OutputSpec, check_labels
 from edgefer.convert.contract import Stated, any_scale
@@ -18,9 +16,9 @@ from edgefer.progress import SILENT, Progress
 from edgefer.train.data.cache import cache_folder
 from edgefer.train.data.dataset import Dataset
 from edgefer.train.data.load import DataOptions, load_dataset
+from edgefer.train.framing import Detect
 
 Load = Callable[[InputSpec], Dataset]
-Detect = Callable[[np.ndarray], list[tuple[int, int, int, int]]]
 
 
 @dataclass(frozen=True, kw_only=True)

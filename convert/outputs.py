@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 Place = TypeVar("Place", bound=Hashable)
 PROBABILITIES = OutputSpec(values="probabilities")
 ROUNDING = 1 / 512  # of a probability: half a step of uint8
-TOLERANCE = 0.03  # of the sum of an image's probabilities, beside the rounding: those of an int8 average of softmaxes add up to 0.975
+# Of the sum of an image's probabilities, beside the rounding: those of an int8 average of softmaxes add up to 0.975.
+TOLERANCE = 0.03
 
 
 class _Does(Enum):
@@ -223,15 +224,13 @@ def _bounds(
 
 def _number(constants: list[Tensor]) -> float | None:
     """The one number that scales or clips; None where there is none."""
-    if (
-        len(constants) != 1
-        or constants[0].dtype not in STORED
-        or len(constants[0].data) != STORED[constants[0].dtype].itemsize
-    ):
+    if len(constants) != 1:
         return None
     (tensor,) = constants
+    if tensor.dtype not in STORED or len(tensor.data) != STORED[tensor.dtype].itemsize:
+        return None
     value = float(np.frombuffer(tensor.data, STORED[tensor.dtype])[0])
-    return (value - (tensor.zeros or (0,))[0]) * tensor.steps[0] if tensor.steps else value
+    return (value - tensor.zero) * tensor.steps[0] if tensor.steps else value
 
 
 def _does(operator: Operator, taken: int) -> _Does:

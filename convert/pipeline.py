@@ -92,8 +92,9 @@ def convert(
 
     dataset: what the network was trained on; the training split is for calibration and fine-tuning, held-out splits for
     measuring. work_dir: holds the checkpoints of fine-tuning, so that an interrupted conversion can continue; by default
-    a directory beside `out`, removed at the end, or when interrupted before an epoch is finished. InputError if max_drop cannot be checked because the bundle does not
-    hold its trained network.
+    a directory beside `out`, removed at the end, or when interrupted before an epoch is finished.
+
+    InputError if max_drop cannot be checked because the bundle does not hold its trained network.
     """
     if plan.max_drop is not None and origin_form(bundle.card) is None:
         raise InputError(

@@ -109,8 +109,8 @@ def run_bench(
                 loop.run(frames, reader.session(), [JsonLines(nowhere)], stats=stats)
         except IncompleteError:
             raise SourceError(
-                f"bench repeats its source, but {shown_address(where)} is damaged, truncated or holds a damaged image: name another "
-                "one, or repair it."
+                f"bench repeats its source, but {shown_address(where)} is damaged, truncated or holds a damaged image: "
+                "name another one, or repair it."
             ) from None
         finally:
             with suppress(ValueError):  # if stopped early, the reading thread may still be using it
@@ -120,22 +120,37 @@ def run_bench(
     laps, apart = stats.laps(loop.STAGES, skip=warm_up), stats.apart(skip=warm_up)
     tenth = max(1, len(apart) // 10)
     classifier, detector = reader.classifier, reader.detector
+    network = classifier.network
     sizes = ", ".join(f"{width}x{height}" for width, height in sorted(seen))
     return Benchmark(
-        board=board_model() or cpuinfo("model name") or platform.machine(), cores=health.cores(), core_limit=health.core_limit(),
+        board=board_model() or cpuinfo("model name") or platform.machine(),
+        cores=health.cores(),
+        core_limit=health.core_limit(),
         system=f"{os_release().get('PRETTY_NAME', platform.system())}, {platform.machine()}",
-        python=platform.python_version(), edgefer=__version__, opencv=cv2.__version__,
-        network=f"{classifier.card.name}, {'int8' if classifier.network.quantized else 'float32'}",
-        runtime=f"{classifier.network.runtime} {runtime_version(classifier.network.runtime)}", threads=reader.options.threads or this_board().threads,
-        detector=_described(detector), detector_reason=reader.reasons.get(reader.options.detector, ""),
-        source=shown_address(where), frame=sizes, seconds=float(apart.sum()), frames=len(apart), faces_per_frame=stats.faces_per_frame(skip=warm_up),
+        python=platform.python_version(),
+        edgefer=__version__,
+        opencv=cv2.__version__,
+        network=f"{classifier.card.name}, {'int8' if network.quantized else 'float32'}",
+        runtime=f"{network.runtime} {runtime_version(network.runtime)}",
+        threads=reader.options.threads or this_board().threads,
+        detector=_described(detector),
+        detector_reason=reader.reasons.get(reader.options.detector, ""),
+        source=shown_address(where),
+        frame=sizes,
+        seconds=float(apart.sum()),
+        frames=len(apart),
+        faces_per_frame=stats.faces_per_frame(skip=warm_up),
         fps=len(apart) / float(apart.sum()),
-        fps_first_tenth=tenth / float(apart[:tenth].sum()), fps_last_tenth=tenth / float(apart[-tenth:].sum()),
-        stages={stage: _times(laps[:, column]) for column, stage in enumerate(loop.STAGES)} | {ALL_STAGES: _times(laps.sum(axis=1))},
-        temperature_start_c=temperature, temperature_end_c=health.cpu_temperature_c(),
-        throttling_start=_words(held), throttling_end=_words(health.throttling()),
+        fps_first_tenth=tenth / float(apart[:tenth].sum()),
+        fps_last_tenth=tenth / float(apart[-tenth:].sum()),
+        stages={stage: _times(laps[:, column]) for column, stage in enumerate(loop.STAGES)}
+        | {ALL_STAGES: _times(laps.sum(axis=1))},
+        temperature_start_c=temperature,
+        temperature_end_c=health.cpu_temperature_c(),
+        throttling_start=_words(held),
+        throttling_end=_words(health.throttling()),
         peak_memory_mb=health.peak_memory_mb(),
-    )  # fmt: skip
+    )
 
 
 def to_markdown(bench: Benchmark) -> str:

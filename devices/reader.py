@@ -52,8 +52,11 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """How sources are opened. capture: settings of cameras. skip_bad: skip unreadable images of a folder. wait: for a
-    camera that is not connected yet. trying: called at each attempt to connect."""
+    """How sources are opened.
+
+    capture: settings of cameras. playback: how files are played. skip_bad: skip unreadable images of a folder. wait: wait
+    for a camera that is not connected yet. trying: called at each attempt to connect.
+    """
 
     capture: CaptureOptions = DEFAULT_CAPTURE
     playback: Playback = DEFAULT_PLAYBACK
@@ -65,8 +68,12 @@ class SourceOptions:
 class Reader:
     """Finds the faces in images and says what each expresses. Made by `edgefer.load`.
 
-    classifier: the network, with its watchdog. make_detector: makes the detector of a name. log: receives a message about
-    any problem during a run. stop: when set, ends waiting for a source.
+    Call it with an image, or give `watch` a source. classifier: the network, with its watchdog. make_detector: makes the
+    detector of a name. log: receives a message about any problem during a run. stop: when set, ends waiting for a source.
+
+    >>> import edgefer
+    >>> edgefer.load("fer-nano", check=False).labels
+    ('angry', 'disgust', 'fear', 'happy', 'sad', 'surprise', 'neutral')
     """
 
     def __init__(
@@ -124,6 +131,11 @@ class Reader:
 
         image: a path, a PIL image, or uint8 [h, w, 3] BGR or [h, w] gray. Returns a Frame, which is a sequence of Face
         records. Raises ImageError for a file that cannot be read, InputError for anything else.
+
+        >>> import edgefer, numpy as np
+        >>> frame = edgefer.load("fer-nano", faces="frame", reject=0)(np.full((60, 80, 3), 128, np.uint8))
+        >>> len(frame), frame[0].box_xyxy
+        (1, (10, 0, 70, 60))
         """
         pixels, name = as_image(image)
         frame = Frame(index=0, time_s=0.0, image_bgr=pixels, source=name)
@@ -153,10 +165,13 @@ class Reader:
         """Yield the frames of a source in order, with tracked faces and temporally smoothed labels.
 
         source: a camera's number, "csi", a video, image or folder, a URL, "gst:PIPELINE" or "builtin"; or a list of them,
-        read at once. settings: fields of SourceOptions, such as `playback=Playback(loop=True)` from edgefer.devices.sources.playback. Live sources give their newest frame, files every one; they are read
-        in a separate thread. The source is opened when the first frame is requested: SourceError if that fails, and
-        IncompleteError after the last frame of a damaged video, of images of which some cannot be read or are outside of
-        the region, or of several sources of which one cannot be read.
+        read at once. settings: fields of edgefer.devices.reader.SourceOptions, such as `playback=Playback(loop=True)`,
+        with Playback from edgefer.devices.sources.playback.
+
+        A live source gives its newest frame, a file every frame; they are read in a separate thread. The source is opened
+        when the first frame is requested. Raises InputError for options that do not suit the source, SourceError if it
+        cannot be opened, and IncompleteError after the last frame of a damaged video, of images of which some cannot be
+        read or are outside of the region, or of several sources of which one cannot be read.
 
         >>> import edgefer
         >>> frames = edgefer.load("fer-nano").watch("builtin")
@@ -193,7 +208,7 @@ class Reader:
 
     def detectors(self) -> dict[str, Callable[[], Detector]]:
         """A function that opens each detector for this network's kind of faces, by name."""
-        human = (self.options.faces or self.card.faces) == FaceKind.HUMAN
+        human = face_kind(self.options, self.card) is FaceKind.HUMAN
         names = list(DetectorName) if human else [self.options.detector]
         return {str(name): partial(self._make_detector, name) for name in names}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from edgefer.bundle import Bundle, path_or_shipped, shipped_networks
+from edgefer.bundle import Bundle, open_named
 from edgefer.errors import EdgeferError, InputError
-from edgefer.options import AS_SHIPPED, MAX_DROP, MIN_AGREEMENT, DetectorFiles, as_path, as_record
+from edgefer.options import AS_SHIPPED, DEFAULT_MODEL, MAX_DROP, MIN_AGREEMENT, DetectorFiles, as_path, as_record
 from edgefer.progress import SILENT, Lines, Progress
 from edgefer.records import Frame
 from edgefer.words import in_python
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from edgefer.devices.reader import Reader
     from edgefer.train.distribute import Worker
-    from edgefer.train.pipeline import Detect, Result
+    from edgefer.train.framing import Detect
+    from edgefer.train.pipeline import Result
     from edgefer.train.start import TrainRequest
     from edgefer.verification import Verification
 
@@ -47,22 +48,23 @@ def find_bundle(bundle: "str | Path | Bundle") -> Bundle:
     """
     if isinstance(bundle, Bundle):
         return bundle
-    return Bundle.open(path_or_shipped(as_path(bundle, "bundle"), shipped_networks()))
+    return open_named(as_path(bundle, "bundle"))
 
 
 @in_python
 def load(
-    bundle: "str | Path | Bundle" = "ferplus-small",
+    bundle: "str | Path | Bundle" = DEFAULT_MODEL,
     *,
     check: bool = True,
     log: Callable[[str], None] = SILENT.log,
     **options: Any,
 ) -> "Reader":
-    """Load a bundle as a Reader of faces. bundle: its folder, or the name of a shipped one.
+    """Load a bundle as a Reader of faces.
 
-    check: first run the network on the bundle's stored images and compare its answers, which takes milliseconds. log: called
-    with a line of text when a camera, detector or runtime is replaced or recovers. options: the fields of
-    edgefer.options.ReaderOptions, such as detector="yunet", reject=0.6, smooth="calm", min_face=40.
+    bundle: its folder, or the name of a shipped one. check: first run the network on the bundle's stored images and
+    compare its answers, which takes milliseconds. log: called with a line of text when a camera, detector or runtime is
+    replaced or recovers. options: the fields of edgefer.options.ReaderOptions, such as detector="yunet", reject=0.6,
+    smooth="calm", min_face=40.
 
     Raises BundleError if the bundle does not exist or is damaged, RuntimeFault if the network does not give its stored
     answers on this machine, MissingDependency without a TFLite runtime, InputError for an invalid option or value.
@@ -78,10 +80,10 @@ def load(
     True
     >>> edgefer.draw(faces).shape
     (360, 480, 3)
-    >>> reader(image / 255.0)
+    >>> reader(image / 255.0)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    edgefer.errors.InputError: An image of float64 cannot be read: give a path, a PIL image, or uint8 [height, width, 3] in BGR order or [height, width] in gray, such as (image * 255).astype('uint8') if it is 0..1.
+    edgefer.errors.InputError: An image of float64 cannot be read: give a path, a PIL image, or uint8 [height, width, 3]...
     """
     from edgefer.devices.reader import Reader
     from edgefer.options import ReaderOptions
@@ -125,10 +127,14 @@ def verify(
     """Prove that a bundle is still the same network on this machine, like `edgefer verify`.
 
     Without data it checks the bundle's pixels, its stored answers on each runtime, and its weights, in seconds and without
-    TensorFlow. data: labelled images (a CSV or a folder), to measure also how many decisions conversion changed and how much
-    accuracy it cost. skip_bad: skip bad rows and images. split: of the data; by default "valid". max_drop: points of accuracy that conversion may cost, 0..100.
-    min_agreement: the smallest share of equal decisions, 0..1. reference_kernels: also run TFLite's reference kernels, which
-    takes minutes.
+    TensorFlow.
+
+    data: labelled images (a CSV or a folder), to also measure how many decisions conversion changed and how much accuracy
+    it cost. runtimes: those to test, of "auto" (the first installed one), "litert", "tflite-runtime", "tensorflow",
+    "openvino". skip_bad: skip bad rows and images. split: of the data; by default "valid", or "train" if no images are
+    held out. max_drop: points of accuracy that conversion may cost, 0..100. min_agreement: the smallest share of equal
+    decisions, 0..1. reference_kernels: also run TFLite's reference kernels, which takes minutes. progress: receives
+    progress reports, such as edgefer.console.PROGRESS.
 
     Returns a Verification: `.passed`, the sequence of its checks, `.to_dict()`, `.rows()` for pandas, `.save(page)`.
     Raises BundleError, DataError, MissingDependency, InputError.
@@ -206,7 +212,7 @@ def train(
     """
     from edgefer.train.start import TrainRequest
 
-    folder = as_path(out, "out") if out is not None else None
+    folder = _folder(out)
     files = {one.name: options.pop(one.name) for one in fields(DetectorFiles) if one.name in options}
     if resume and (folder is None or data or options):
         raise InputError("A resumed training keeps its data and recipe: give resume=True and out alone.")
@@ -287,9 +293,10 @@ def convert(
 ) -> Bundle:
     """Convert a trained bundle to TFLite like `edgefer convert`, int8 by default, and return the new bundle.
 
-    data: calibration images; by default what the network was trained on. skip_bad: skip bad rows and images. out: the new bundle's folder, by default the old
-    one's name with "-int8" or the like. edgetpu: also compile for a Coral Edge TPU. ethosu: also compile for this Arm
-    accelerator, such as "u55-128". onnx: also write it as ONNX. options: as on the command line: int8=False, float16=True,
+    data: calibration images; by default what the network was trained on. skip_bad: skip bad rows and images. out: the new
+    bundle's folder, by default the old one's name with "-int8" or the like. edgetpu: also compile for a Coral Edge TPU.
+    ethosu: also compile for this Arm accelerator, such as "u55-128". onnx: also write it as ONNX. progress: receives
+    progress reports, such as edgefer.console.PROGRESS. options: as on the command line: int8=False, float16=True,
     mediapipe=True, qat=True, max_drop=0.5, prune=0.5, slim=0.5, epochs=4, author, license.
 
     Raises BundleError, DataError, InputError; EdgeferError when it loses more than max_drop (the bundle is kept).
@@ -306,9 +313,8 @@ def convert(
 
     plan = as_record(Plan, options, {"qat": "aware", "prune": "sparsity", "slim": "slimmed"})
     extras = Extras(edgetpu=edgetpu, ethosu=ethosu, onnx=onnx)
-    place = as_path(out, "out") if out is not None else None
     request = ConvertRequest(
-        bundle=find_bundle(bundle), plan=plan, data=str(data), skip_bad=skip_bad, out=place, extras=extras
+        bundle=find_bundle(bundle), plan=plan, data=str(data), skip_bad=skip_bad, out=_folder(out), extras=extras
     )
     outcome = start(request, progress)
     if outcome.complaint:
@@ -355,12 +361,15 @@ def import_model(
         detectors=face_detectors(wanted.faces.value) if data else {},
         progress=Lines(log),
     )
-    return import_network(request, target_folder(request, as_path(out, "out") if out is not None else None)).bundle
+    return import_network(request, target_folder(request, _folder(out))).bundle
 
 
 def face_detectors(faces: str, files: DetectorFiles = AS_SHIPPED) -> "Mapping[str, Detect]":
-    """The detectors for a kind of faces ("human", "cat"; none for "frame") for which a training or an import measures crops.
-    files: YuNet's .onnx, without which it is omitted, and a pair to replace the shipped one."""
+    """The detectors whose crops a training or an import measures, by name, for a kind of faces: "human", "cat", "frame"
+    (which has none).
+
+    files: YuNet's .onnx, without which it is omitted, and a finder and refiner to replace the shipped pair.
+    """
     from edgefer.devices.faces.detectors import HaarDetector
     from edgefer.devices.faces.own import OwnDetector
     from edgefer.devices.faces.pair import has_pair, refuse_pair
@@ -378,6 +387,11 @@ def face_detectors(faces: str, files: DetectorFiles = AS_SHIPPED) -> "Mapping[st
     if files.yunet:
         detectors[YuNetDetector.name] = YuNetDetector(files.yunet).detect
     return detectors
+
+
+def _folder(out: str | Path | None) -> Path | None:
+    """The named output folder; None if it is left out."""
+    return None if out is None else as_path(out, "out")
 
 
 def _check_share(name: str, value: Any, most: int) -> None:

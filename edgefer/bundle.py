@@ -72,7 +72,7 @@ COMPILED_FOR = {EDGETPU_OPERATOR: "the Edge TPU", ETHOSU_OPERATOR: "an Arm Ethos
 TFLITE_VARIANTS = (Form.INT8, Form.FLOAT16, Form.FLOAT32)  # the order in which a device prefers them
 
 
-USES: dict[Task, str] = {  # of a bundle without a Keras network
+USES: dict[Task, str] = {  # what a bundle without a Keras network can still be used for, by its task
     "read": "be run, measured, and be a --teacher",
     "find-faces": "be a --finder, and a refiner's --teacher",
     "refine-faces": "be a --refiner",
@@ -87,7 +87,12 @@ def is_begun(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its path and its card."""
+    """An opened bundle: its path and its card.
+
+    >>> bundle = Bundle.open(shipped_bundles()["fer-nano"])
+    >>> bundle.card.input.shape, len(bundle.card.labels), bundle.has("int8")
+    ((48, 48, 1), 7, True)
+    """
 
     path: Path
     card: ModelCard
@@ -158,8 +163,9 @@ class Bundle:
                 raise BundleError(
                     f"{self.path} holds no {what} (it has {have}), and no Keras network to make one from: {self._where_keras_is()}."
                 )
-            command = "edgefer convert --edgetpu" if variant == "int8_edgetpu" else f"edgefer convert {self.path}"
-            where = " on an x86-64 Linux host" if variant == "int8_edgetpu" else ""
+            edgetpu = variant == Form.INT8_EDGETPU
+            command = "edgefer convert --edgetpu" if edgetpu else f"edgefer convert {self.path}"
+            where = " on an x86-64 Linux host" if edgetpu else ""
             raise BundleError(f"{self.path} holds no {what} (it has {have}): run `{command}`{where} first.")
         name = self.card.variants[variant].file
         if name != FILES.get(variant):
@@ -341,6 +347,11 @@ def shipped_networks() -> dict[str, Path]:
 def path_or_shipped(named: Path, shipped: Mapping[str, Path]) -> Path:
     """The folder of a named bundle: the path if it exists, else the one of `shipped` with this name."""
     return named if os.path.exists(named) else shipped.get(str(named), named)
+
+
+def open_named(named: Path) -> Bundle:
+    """The bundle in this folder, or the shipped one of this name. BundleError if there is none or it is damaged."""
+    return Bundle.open(path_or_shipped(named, shipped_networks()))
 
 
 def remake(bundle: Bundle) -> str:

@@ -258,7 +258,7 @@ class ModelCard(Part):
         return "".join([heading(self.name, 3), table(("", ""), facts), *shown])
 
     def crop_for(self, detector: str) -> CropSpec:
-        """The crop measured for `detector`, or for its teacher, which has the same boxes; the unchanged box if there is none."""
+        """The crop measured for `detector`, or for its teacher, which has the same boxes; without one, the box itself."""
         return self.crops.get(detector) or self.crops.get(TAUGHT_BY.get(detector, "")) or CropSpec()
 
 

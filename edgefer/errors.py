@@ -18,7 +18,15 @@ A message says what is wrong, which value it was, and what to do next.
 
 
 class EdgeferError(Exception):
-    """Base of every expected failure; the command line prints its message and exits with `exit_code`."""
+    """Base of every expected failure; the command line prints its message and exits with `exit_code`.
+
+    >>> import edgefer
+    >>> try:
+    ...     edgefer.load("nowhere")
+    ... except edgefer.EdgeferError as error:
+    ...     print(type(error).__name__, error.exit_code)
+    BundleError 2
+    """
 
     exit_code = 1
 

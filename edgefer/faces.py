@@ -34,8 +34,8 @@ def map_shapes(height: int, width: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def decode_map(cells: np.ndarray, answers: np.ndarray, strides: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """Boxes float64 [n, 4], in pixels of the image, from a finder's outputs float64 [n, 5] in `cells` [n, 2] (column, row) of maps
-    with these strides and anchors, each [n, 1]."""
+    """Boxes float64 [n, 4], in pixels of the image, from a finder's outputs float64 [n, 5] in `cells` [n, 2] (column, row)
+    of maps with these strides and anchors, each [n, 1]."""
     middle = (cells + 0.5 + answers[:, 1:3] / BOX_GAIN) * strides
     size = np.minimum(np.maximum(answers[:, 3:] / BOX_GAIN, -4), 4)  # np.clip would take three times as long
     half = 0.5 * anchors * np.exp(size)

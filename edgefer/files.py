@@ -73,6 +73,11 @@ def mode_of(path: Path, *, error: type[InputError] = InputError) -> int:
         return 0
 
 
+def is_regular(path: Path) -> bool:
+    """Whether `path` is a regular file or a link to one; InputError if this user may not look there (see `mode_of`)."""
+    return stat.S_ISREG(mode_of(path))
+
+
 def regular_size(path: Path, limit: int, *, error: type[InputError] = InputError) -> int:
     """The size of a regular file in bytes; `error` if it is not one, is inaccessible, or has more than `limit` bytes."""
     try:

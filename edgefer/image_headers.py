@@ -19,6 +19,7 @@ BARE_MARKERS = (0xFF01, *range(0xFFD0, 0xFFD8))  # of a JPEG, without a length: 
 CODESTREAM = b"\xff\x4f\xff\x51"  # of JPEG 2000
 PNM = re.compile(rb"P[1-6](?:\s+|#[^\r\n]*[\r\n])+(\d{1,9})(?:\s+|#[^\r\n]*[\r\n])+(\d{1,9})\s")
 FILL = re.compile(rb"\xff{2,}")  # before a JPEG's marker
+DAMAGED = "is damaged or cut short"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ def read_header(content: bytes) -> Header | None:
             try:
                 return parse(content)
             except (struct.error, IndexError):
-                raise ValueError("is damaged or cut short") from None
+                raise ValueError(DAMAGED) from None
     return None
 
 
@@ -52,7 +53,7 @@ def _png(content: bytes) -> Header:
         body = memoryview(content)[at + 8 : at + 8 + length]
         (expected,) = struct.unpack_from(">I", content, at + 8 + length)
         if zlib.crc32(body, zlib.crc32(name)) != expected:
-            raise ValueError("is damaged or cut short")
+            raise ValueError(DAMAGED)
         alpha |= name == b"tRNS"
         if name == b"eXIf":
             orientation = _orientation(bytes(body))
@@ -65,7 +66,7 @@ def _png(content: bytes) -> Header:
 def _jpeg(content: bytes) -> Header:
     # The last scan must have an end: decoders differ in how they handle one without.
     if content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
-        raise ValueError("is damaged or cut short")
+        raise ValueError(DAMAGED)
     at = 2
     while True:
         if fill := FILL.match(content, at):
@@ -75,7 +76,7 @@ def _jpeg(content: bytes) -> Header:
             at += 2
             continue
         if marker >> 8 != 0xFF or length < 2:
-            raise ValueError("is damaged or cut short")
+            raise ValueError(DAMAGED)
         if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
             height, width = struct.unpack_from(">HH", content, at + 5)
             return Header(kind="JPEG", width=width, height=height)  # OpenCV applies the orientation of JPEGs
@@ -96,7 +97,7 @@ def _bmp(content: bytes) -> Header:
 def _webp(content: bytes) -> Header:
     (length,) = struct.unpack_from("<I", content, 4)
     if length + 8 > len(content) + 1:  # an odd length may lack its padding
-        raise ValueError("is damaged or cut short")
+        raise ValueError(DAMAGED)
     form = content[12:16]
     if form == b"VP8X":
         width, height = (int.from_bytes(content[at : at + 3], "little") + 1 for at in (24, 27))
@@ -114,7 +115,7 @@ def _webp(content: bytes) -> Header:
 def _tiff(content: bytes) -> Header:
     tags = _directory(content)
     if WIDTH not in tags or HEIGHT not in tags:
-        raise ValueError("is damaged or cut short")
+        raise ValueError(DAMAGED)
     floats = tags.get(SAMPLE_FORMAT) == FLOAT_SAMPLES
     # OpenCV applies the orientation of TIFFs, also of transparent ones.
     return Header(kind="TIFF", width=tags[WIDTH], height=tags[HEIGHT], alpha=True, float_samples=floats)
@@ -157,14 +158,14 @@ def _orientation(exif: bytes) -> int:
 def _pnm(content: bytes) -> Header:
     match = PNM.match(content[:4096])
     if not match:
-        raise ValueError("is damaged or cut short")
+        raise ValueError(DAMAGED)
     return Header(kind="PNM", width=int(match[1]), height=int(match[2]))
 
 
 def _jpeg2000(content: bytes) -> Header:
     stream = 0 if content.startswith(CODESTREAM) else _codestream(content)
     if content[stream : stream + 4] != CODESTREAM:
-        raise ValueError("is damaged or cut short")
+        raise ValueError(DAMAGED)
     right, bottom, left, top = struct.unpack_from(">IIII", content, stream + 8)
     return Header(kind="JPEG 2000", width=right - left, height=bottom - top, alpha=True)
 
@@ -182,7 +183,7 @@ def _codestream(content: bytes) -> int:
         if length < head:
             break
         at += length
-    raise ValueError("is damaged or cut short")
+    raise ValueError(DAMAGED)
 
 
 # ISO 23008-12: a rotation, anticlockwise in quarters, optionally followed by mirroring (1: left and right).
@@ -196,7 +197,7 @@ def _heif(content: bytes) -> Header:
     found = itertools.islice(re.finditer(b"ispe", content), MAX_ENTRIES + 1)
     sizes = [struct.unpack_from(">II", content, match.end() + 4) for match in found]
     if not 1 <= len(sizes) <= MAX_ENTRIES:
-        raise ValueError("is damaged or cut short")
+        raise ValueError(DAMAGED)
     width, height = max(sizes, key=lambda size: size[0] * size[1])
     turn = re.search(rb"\0\0\0\x09irot(.)", content[: 1 << 16], re.DOTALL)
     mirror = re.search(rb"\0\0\0\x09imir(.)", content[: 1 << 16], re.DOTALL)

@@ -23,6 +23,7 @@ SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif",
     ".jp2", ".pgm", ".ppm", ".pbm", ".pnm",
 )  # fmt: skip
+FLOATS = "holds floating-point samples, whose range is not defined: save it with 8 or 16 bits"
 WRITTEN = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MAX_BYTES = 256 << 20
 MAX_PIXELS = 64 << 20  # 192 MB as BGR; the largest phone cameras have 50 million
@@ -128,7 +129,7 @@ def _check(header: Header) -> None:
     if header.kind == "HEIC":
         raise ValueError("is a HEIC image, which OpenCV cannot read: convert it to JPEG")
     if header.float_samples:
-        raise ValueError("holds floating-point samples, whose range is not defined: save it with 8 or 16 bits")
+        raise ValueError(FLOATS)
     if header.width < 1 or header.height < 1:
         raise ValueError("is damaged: its header says that it has no pixels")
     if math.prod((header.width, header.height)) > MAX_PIXELS:
@@ -176,7 +177,7 @@ def _on_white(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
     if image.dtype != np.uint8:
-        raise ValueError("holds floating-point samples, whose range is not defined: save it with 8 or 16 bits")
+        raise ValueError(FLOATS)
     alpha = image[:, :, 3:].astype(np.uint16)
     if (alpha == 255).all():
         return np.ascontiguousarray(image[:, :, :3])

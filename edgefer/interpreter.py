@@ -51,7 +51,7 @@ def _runtime_module(runtime: str) -> ModuleType:
 
 
 def _edgetpu_delegate(load_delegate: Callable, library: str):
-    """The runtime's delegate for a Coral Edge TPU; MissingDependency without its library, RuntimeFault without the device."""
+    """The runtime's delegate for a Coral Edge TPU. MissingDependency without its library, RuntimeFault without the device."""
     try:
         # The library first: load_delegate does not say which of the two is missing, and prints a traceback.
         _ = ctypes.CDLL(library).tflite_plugin_create_delegate
@@ -110,16 +110,14 @@ def open_interpreter(
         if not hasattr(module, "load_delegate"):
             raise InputError(f"--device coral needs a TFLite runtime, and {runtime} is none: use --runtime litert.")
         delegates = [_edgetpu_delegate(module.load_delegate, options.edgetpu_library)]
-    resolvers = module.OpResolverType
+    resolver = module.OpResolverType.BUILTIN_REF if options.kernels == "reference" else module.OpResolverType.AUTO
     try:
         with quiet():
             interpreter = module.Interpreter(
                 model_content=content,
                 num_threads=options.threads,
                 experimental_delegates=delegates,
-                experimental_op_resolver_type=resolvers.BUILTIN_REF
-                if options.kernels == "reference"
-                else resolvers.AUTO,
+                experimental_op_resolver_type=resolver,
                 experimental_preserve_all_tensors=keep_all,
             )
             interpreter.allocate_tensors()
@@ -282,11 +280,16 @@ def _check_contract(inputs: dict, outputs: dict, spec: InputSpec, classes: int, 
     if dtypes != (np.int8, np.int8):
         raise BundleError(f"{name} is {names} out; edgefer runs float32 or int8 in and out.")
     scale, zero = inputs["quantization"]
-    if zero != INT8_ZERO or not abs(scale / INT8_SCALE - 1) <= 1e-4:
+    if not is_own_int8_input(scale, zero):
         raise BundleError(
             f"{name} has an int8 input of scale {scale:.6g} and zero point {zero}, not 1/255 and -128: "
             "it would see other pixels than it was trained on; convert it again with `edgefer convert`."
         )
+
+
+def is_own_int8_input(scale: float, zero: int) -> bool:
+    """Whether this is the quantization of the input of edgefer's own int8 networks: pixel - 128."""
+    return zero == INT8_ZERO and abs(scale / INT8_SCALE - 1) <= 1e-4
 
 
 def _input_table(inputs: dict, spec: InputSpec, name: str) -> np.ndarray:
@@ -304,7 +307,7 @@ def _input_table(inputs: dict, spec: InputSpec, name: str) -> np.ndarray:
 
 
 def levels(table: np.ndarray) -> int:
-    """How many of the 256 pixel values a quantized input distinguishes, in its worst channel. table: `quantized_table`'s."""
+    """How many of the 256 pixel values a `quantized_table` distinguishes, in its worst channel."""
     return min(len(np.unique(channel)) for channel in table.T)
 
 

@@ -62,13 +62,13 @@ class Interpreter:
         return [self._details(self._tensors[index], self._compiled.output) for index in self._outputs]
 
     def _details(self, tensor: Tensor, port) -> dict:
-        step, zero = (tensor.steps[0], tensor.zeros[0] if tensor.zeros else 0) if tensor.scales == 1 else (0.0, 0)
+        quantization = (tensor.steps[0], tensor.zero) if tensor.scales == 1 else (0.0, 0)
         return {
             "name": tensor.name,
             "index": tensor.index,
             "shape": np.array(port(tensor.name).shape, np.int32),
             "dtype": port(tensor.name).get_element_type().to_dtype().type,
-            "quantization": (step, zero),
+            "quantization": quantization,
         }
 
     def set_tensor(self, index: int, value: np.ndarray) -> None:

@@ -16,6 +16,8 @@ Choice = TypeVar("Choice", bound=StrEnum)
 Record = TypeVar("Record")
 MAX_THREADS, MAX_FPS = 256, 1000.0  # more than any board or camera has
 MIN_TARGET_FPS = 0.1
+# What is read with when no bundle is named, and trained by, with the share held out, when no recipe is.
+DEFAULT_MODEL, DEFAULT_RECIPE, DEFAULT_VALID_FRACTION = "ferplus-small", "small", 0.2
 # What conversion may cost by default: points of accuracy, and the minimum share of equal decisions.
 MAX_DROP, MIN_AGREEMENT = 1.0, 0.97
 LENGTHS = {"missing": "longer", "too_long": "shorter"}  # what a tuple should be, by pydantic's kind of error

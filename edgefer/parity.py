@@ -137,10 +137,8 @@ def check_not_run(bundle: Bundle) -> list[Check]:
         if form is not Form.MEDIAPIPE and bundle.has(Form.INT8):
             own, source = (ends(read_model(bundle.read(one), bundle.file(one).name)) for one in (form, Form.INT8))
             if own != source:
-                status, detail = (
-                    Status.FAIL,
-                    "its input or output is not that of int8: it was compiled from another network",
-                )
+                status = Status.FAIL
+                detail = "its input or output is not that of int8: it was compiled from another network"
         fix = remake(bundle) if status is Status.FAIL else ""
         checks.append(Check(question=3, subject=form.value, status=status, detail=detail, fix=fix))
     return checks
@@ -157,7 +155,7 @@ def check_exactly(bundle: Bundle, vectors: Vectors) -> list[Check]:
     subject = "int8, computed exactly"
     card, stored = bundle.card, vectors.answers["int8"][::EXACT]
     try:
-        network = read_layers(bundle.read("int8"), str(bundle.file("int8").name))
+        network = read_layers(bundle.read("int8"), bundle.file("int8").name)
         if network.input.shape != card.input.shape or network.answers != card.answers:
             raise UnsupportedNetwork("its ends are not those of its card.")
     except UnsupportedNetwork as error:

@@ -30,6 +30,10 @@ class Detection:
     eyes_xy: the eye further left in the image, then the other. nose_xy: the tip of the nose.
     roll_deg: the head's roll, clockwise in the image; by default that of the line through the eyes, None if unknown.
     id: given by the tracker, the same from frame to frame; 0 before that.
+
+    >>> face = Detection(box_xyxy=(10, 20, 50, 80), eyes_xy=((20, 40), (40, 60)))
+    >>> face.side, face.roll_deg
+    (50.0, 45.0)
     """
 
     box_xyxy: Box
@@ -88,6 +92,10 @@ class Face:
     based. unsure: why the network's answer is unreliable, such as "dark" or "low score"; "" if it is reliable.
     id: the same from frame to frame; 0 if faces are not tracked.
     detection: the detector's record, if it was detected.
+
+    >>> face = Face(box_xyxy=(8, 8, 40, 40), scores={"happy": 0.25, "sad": 0.5, "neutral": 0.25}, unsure="low score")
+    >>> face.label, face.top, face.score
+    ('unsure', 'sad', 0.5)
     """
 
     box_xyxy: Box

@@ -51,6 +51,11 @@ class Verification:
     """The checks of one bundle on this machine, as a sequence. It renders in notebooks.
 
     runtimes: those that were tested. certificate: with labelled images, the figures of question 2; else None.
+
+    >>> import edgefer
+    >>> proof = edgefer.verify("fer-nano")
+    >>> len(proof) == len(proof.rows()) and {check.question for check in proof} == {1, 2, 3}
+    True
     """
 
     bundle: Bundle

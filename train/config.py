@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from edgefer.bundle import Bundle, Form, path_or_shipped, shipped_networks, write_file
+from edgefer.bundle import Bundle, Form, open_named, write_file
 from edgefer.card import first_problem
 from edgefer.errors import InputError
 from edgefer.files import MAX_JSON, read_regular
-from edgefer.options import as_record
+from edgefer.options import DEFAULT_VALID_FRACTION, as_record
 from edgefer.text import printable
 from edgefer.train.data.ferplus import NAME as FERPLUS
 from edgefer.train.data.load import DataOptions
@@ -47,12 +47,12 @@ class Supervision:
 
         Every bundle is opened once, so that an invalid one is refused before any work. BundleError, InputError.
         """
-        bundles = [_teacher(name.strip()) for name in teachers.split(",") if name.strip()]
+        bundles = [bundle_for("read", name.strip(), "--teacher") for name in teachers.split(",") if name.strip()]
         # With votes, a teacher that was trained on votes is not a teacher: its features help to predict labels from them.
         auxiliary = tuple(str(one.path.absolute()) for one in bundles if votes and one.card.provenance.labels)
         paths = (str(one.path.absolute()) for one in bundles)
         if init_from:
-            initial = _bundle(init_from)
+            initial = open_named(Path(init_from))
             initial.file(Form.KERAS)  # raises where there is none
             init_from = str(initial.path.absolute())
         return cls(
@@ -83,15 +83,12 @@ def absolute_path(path: str) -> str:
     return str(Path(path).absolute()) if path and os.path.exists(path) else path
 
 
-def _bundle(name: str) -> Bundle:
-    return Bundle.open(path_or_shipped(Path(name), shipped_networks()))
-
-
-def _teacher(name: str) -> Bundle:
-    bundle = _bundle(name)
-    if bundle.card.task != "read":
+def bundle_for(task: str, name: str, option: str) -> Bundle:
+    """The bundle that an option names, by its folder or as a shipped one. InputError if it is one of another task."""
+    bundle = open_named(Path(name))
+    if bundle.card.task != task:
         raise InputError(
-            f"--teacher {printable(name)!r} is a network of task {bundle.card.task!r}: name one of 'read'."
+            f"{option} {printable(name)!r} is a network of task {bundle.card.task!r}: name one of {task!r}."
         )
     return bundle
 
@@ -110,7 +107,7 @@ class TrainConfig:
     supervision: Supervision = Supervision()
     names: str = ""
     skip_bad: bool = False
-    valid_fraction: float = 0.2
+    valid_fraction: float = DEFAULT_VALID_FRACTION
     group_by: str = ""
     folds: int = 0
     also: str = ""

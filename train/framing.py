@@ -9,11 +9,12 @@ from pydantic import ValidationError
 
 from edgefer.card import CropSpec
 from edgefer.progress import SILENT, Progress
+from edgefer.records import Box
 
 SIDE = 192  # pixels; smaller faces are enlarged to it, for detectors to find them
 MIN_FACES = 20  # for a median
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
+Detect = Callable[[np.ndarray], list[Box]]  # the boxes of the faces in an image, uint8 BGR [h, w, 3]
 
 
 def scene_of(image: np.ndarray) -> tuple[np.ndarray, Box]:
@@ -56,9 +57,7 @@ def centre_in(box_xyxy: Box, frame_xyxy: Box) -> bool:
     return left < (x0 + x1) / 2 < right and top < (y0 + y1) / 2 < bottom
 
 
-def measure_crop(
-    images: np.ndarray, detect: Callable[[np.ndarray], list[Box]], progress: Progress = SILENT
-) -> CropSpec:
+def measure_crop(images: np.ndarray, detect: Detect, progress: Progress = SILENT) -> CropSpec:
     """The median crop, relative to `detect`'s boxes, that gives face images.
 
     images: uint8 [n, h, w, c] (gray or RGB), each of one face. detect: uint8 BGR [h, w, 3] -> boxes x0, y0, x1, y1 in

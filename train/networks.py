@@ -81,8 +81,8 @@ def _plain(model: Model, pixels):
     and on the Edge TPU, and batch norm folds into the convolution."""
     from tf_keras import layers
 
-    # As in most published recipes: with Keras's 0.99 the statistics lag behind on small data sets, whose epochs have few steps, and
-    # validation accuracy is that of another network than the trained one.
+    # As in most published recipes: with Keras's 0.99 the statistics lag behind on small data sets, whose epochs have few
+    # steps, and validation accuracy is that of another network than the trained one.
     def conv(x, filters, stride=1, relu=True, padding="same"):
         x = layers.Conv2D(filters, 3, strides=stride, padding=padding, use_bias=False)(x)
         x = batch_norm(momentum=0.9)(x)

@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from edgefer.train.distribute import SINGLE_WORKER, Worker
 from edgefer.train.evaluate import class_table, evaluate, keras_logits
 from edgefer.train.fit import fit
 from edgefer.train.folds import CROSS_VALIDATION, CrossValidation, Fold, cross_validate, divide_folds
-from edgefer.train.framing import in_rgb, measure_crop
+from edgefer.train.framing import Detect, in_rgb, measure_crop
 from edgefer.train.history import read_history
 from edgefer.train.networks import keras_bytes
 from edgefer.train.recipe_fields import Recipe
@@ -36,9 +36,7 @@ from edgefer.train.soft_targets import soft_targets
 if TYPE_CHECKING:
     import tf_keras
 
-Detect = Callable[
-    [np.ndarray], list[tuple[int, int, int, int]]
-]  # uint8 BGR [h, w, 3] -> boxes x0, y0, x1, y1 in pixels
+
 SOFT_TARGETS = "what teachers, votes or --soft-labels say of them"  # in the message that they have changed
 CROP_IMAGES = 100  # training images that each detector's crop is measured on
 

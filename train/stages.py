@@ -14,7 +14,8 @@ from edgefer.progress import SILENT, Progress
 from edgefer.train.config import Supervision, TrainConfig
 from edgefer.train.data.ferplus import votes_file
 from edgefer.train.distribute import SINGLE_WORKER, Worker
-from edgefer.train.pipeline import Detect, Result, train
+from edgefer.train.framing import Detect
+from edgefer.train.pipeline import Result, train
 from edgefer.train.recipe_fields import SCRATCH, Stage
 from edgefer.train.run import RunFolder
 

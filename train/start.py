@@ -7,11 +7,13 @@ from pathlib import Path
 
 from edgefer.bundle import new_directory
 from edgefer.errors import InputError, Interrupted
+from edgefer.options import DEFAULT_RECIPE, DEFAULT_VALID_FRACTION
 from edgefer.progress import SILENT, Progress
 from edgefer.train.config import Supervision, TrainConfig, absolute_path
 from edgefer.train.data.cache import cache_folder
 from edgefer.train.distribute import SINGLE_WORKER, Worker
-from edgefer.train.pipeline import Detect, Result
+from edgefer.train.framing import Detect
+from edgefer.train.pipeline import Result
 from edgefer.train.pipeline import train as train_once
 from edgefer.train.recipes import load_recipe
 from edgefer.train.run import RunFolder
@@ -32,7 +34,7 @@ class TrainRequest:
     """
 
     data: str
-    recipe: str = "small"
+    recipe: str = DEFAULT_RECIPE
     epochs: int | None = None
     batch_size: int | None = None
     seed: int | None = None
@@ -40,7 +42,7 @@ class TrainRequest:
     labels: str = ""
     names: str = ""
     group_by: str = ""
-    valid_fraction: float = 0.2
+    valid_fraction: float = DEFAULT_VALID_FRACTION
     folds: int = 0
     also: str = ""
     skip_bad: bool = False

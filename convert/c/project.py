@@ -22,19 +22,17 @@ SOURCES = (
     "edgefer_net.h", "edgefer_net.c", "edgefer_pixels.h", "edgefer_pixels.c", "selftest.c", "platform.h",
     "platform_host.c", "platform_arm.c", "platform_riscv.c", "memory.c", "stm32f405.ld", "riscv.ld", "Makefile",
 )  # fmt: skip
-
-
-SELF_TESTS = """Each target runs the same self-test, bit for bit, and detects a changed bit in the network, its labels or its settings
-by their CRC-32; `edgefer verify` of this folder compares the hashes of all files:
+SELF_TESTS = """Each target runs the same self-test, bit for bit, and detects a changed bit in the network, its labels or
+its settings by their CRC-32; `edgefer verify` of this folder compares the hashes of all files:
 
     make test     # this host
     make arm      # STM32F405 (Cortex-M4, 1 MB flash, 128 KB RAM) in QEMU
     make riscv    # RV32IMC in QEMU
 
-Each prints the label of each stored image, if the network reads faces, how many settings, pixels and answers differ (0), and
-PASS, and exits with 0. On a board, write a `platform_print` that prints to its UART. With QEMU's `-icount shift=0` an instruction takes one nanosecond
-and the Cortex-M4's ticks are of a 168 MHz clock: instructions = ticks / 0.168. On hardware they are cycles. QEMU proves
-answers; it does not measure a board's time.
+Each prints the label of each stored image, if the network reads faces, how many settings, pixels and answers differ
+(0), and PASS, and exits with 0. On a board, write a `platform_print` that prints to its UART. With QEMU's
+`-icount shift=0` an instruction takes one nanosecond and the Cortex-M4's ticks are of a 168 MHz clock: instructions =
+ticks / 0.168. On hardware they are cycles. QEMU proves answers; it does not measure a board's time.
 
 """
 USE = """## Use
@@ -76,17 +74,15 @@ over time, which this code does not. Expressions are not feelings.
 """
 DETECTOR_USE = """## Use
 
-`edgefer_run(edgefer_network, pixels, arena, answers)` writes the answers that `network.h` describes. Decoding them to boxes is
-not part of this folder; edgefer does it in `edgefer.devices.faces`.
+`edgefer_run(edgefer_network, pixels, arena, answers)` writes the answers that `network.h` describes. Decoding them to boxes
+is not part of this folder; edgefer does it in `edgefer.devices.faces`.
 
 """
-COMPILE = """Compile `edgefer_net.c` with `-O2`, and without `-ffast-math`; `edgefer_pixels.c` also with `-ffp-contract=off`. Cortex-M4 and
-M7 use SMLAD, WebAssembly SIMD128 if enabled; the answers are the same. The headers can be included from C++; compile the
-`.c` files as C.
+COMPILE = """Compile `edgefer_net.c` with `-O2`, and without `-ffast-math`; `edgefer_pixels.c` also with
+`-ffp-contract=off`. Cortex-M4 and M7 use SMLAD, WebAssembly SIMD128 if enabled; the answers are the same. The headers
+can be included from C++; compile the `.c` files as C.
 
 """
-
-
 TAKEN = ("edgefer_net.c", "edgefer_pixels.c", "network.c")
 
 
@@ -200,6 +196,7 @@ def _vectors_header(subject: Subject) -> str:
     vectors, card, output = subject.vectors.small(), subject.bundle.card, subject.network.output
     crop = vectors.crop
     macros = text.macros(card.crops)
+    crops = "".join(f",\nEDGEFER_CROP_{macro}" for macro in macros.values())
     settings = [[float(output.scale), output.zero, card.temperature]]
     settings += [[card.crops[name].scale, card.crops[name].dx, card.crops[name].dy] for name in macros]
     labels = [zlib.crc32(label.encode()) for label in card.labels]
@@ -215,7 +212,7 @@ def _vectors_header(subject: Subject) -> str:
 
 /* The settings of network.h, and the CRC-32 of each label. */
 static const double vector_settings[][3] = {{
-{{EDGEFER_OUTPUT_SCALE, EDGEFER_OUTPUT_ZERO, EDGEFER_TEMPERATURE}}{"".join(f",{chr(10)}EDGEFER_CROP_{macro}" for macro in macros.values())}}};
+{{EDGEFER_OUTPUT_SCALE, EDGEFER_OUTPUT_ZERO, EDGEFER_TEMPERATURE}}{crops}}};
 static const uint32_t vector_label_crcs[EDGEFER_LABELS] = {{
 {text.words(np.array(labels, np.uint32))}}};
 

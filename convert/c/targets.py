@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgefer.c.host import program_version
 from edgefer.checks import Check, Status, status_if
 
 TIMEOUT_S = 300
@@ -68,7 +69,7 @@ def _prove(target: Target, project: Path) -> Check:
         return _not_checked(target.title, f"no answer within {TIMEOUT_S} s", f"make {target.name} in an export")
     finally:
         subprocess.run(["make", "-s", "clean"], cwd=project, capture_output=True, timeout=TIMEOUT_S, check=False)
-    how = f"{_version(target.compiler)}, {target.flags}; {_version(target.emulator)}"
+    how = f"{program_version(target.compiler)}, {target.flags}; {program_version(target.emulator)}"
     counts = {name: (wrong, total) for name, wrong, total in COUNTS.findall(done.stdout)}
     if set(counts) != {"settings", "pixels", "answers"}:
         if any(message in done.stderr for message in TOO_LARGE):
@@ -95,7 +96,7 @@ def prove_page(page: Path) -> Check:
                 break
     except subprocess.TimeoutExpired:
         return _not_checked("browser", f"no answer within {TIMEOUT_S} s", "open index.html of an export")
-    version = _version(browser)
+    version = program_version(browser)
     rows = re.findall(r"<th[^>]*>([^<]+)</th><td[^>]*>([\d,]+)</td><td[^>]*>([\d,]+)</td>", done.stdout)
     state = re.search(r'<body data-state="(\w+)"', done.stdout)
     if state is None or state[1] == "starting":  # such as Ubuntu's snap of Chromium, which cannot read /tmp
@@ -111,8 +112,3 @@ def prove_page(page: Path) -> Check:
 
 def _not_checked(subject: str, reason: str, fix: str) -> Check:
     return Check(question=3, subject=subject, status=Status.NOT_CHECKED, detail=reason, fix=fix)
-
-
-def _version(program: str) -> str:
-    done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    return done.stdout.partition("\n")[0].strip() or Path(program).name

@@ -30,7 +30,8 @@ def readable(text: str) -> str:
 def credit(card: ModelCard) -> str:
     """The network's author and licence, for a README or a page."""
     author, license_ = readable(card.author), readable(card.license)
-    return f"{f'by {author}' if author else 'author not named in its card'}, {f'licence {license_}' if license_ else 'no licence named'}"
+    by = f"by {author}" if author else "author not named in its card"
+    return f"{by}, licence {license_}" if license_ else f"{by}, no licence named"
 
 
 def double(value: float) -> str:

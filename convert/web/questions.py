@@ -13,7 +13,7 @@ import numpy as np
 from edgefer.c.exact import ExactMaps, exact_answers
 from edgefer.c.subject import Subject
 from edgefer.convert.web.device import Device
-from edgefer.preprocess import face_pixels
+from edgefer.preprocess import face_pixels, to_int8
 
 ROLLS_DEG = (0.0, 23.0, -41.0)  # of the crops of the stored boxes
 STORED_BYTES = 5_000  # of the bundle's stored images, at least one
@@ -84,7 +84,7 @@ def make_questions(subject: Subject, device: Device) -> dict:
         images = np.stack([noise(number, *refiner.network.input.shape) for number in range(REFINER_IMAGES)])
         maps = []
         for number, (height, width) in enumerate(FINDER_SIZES):
-            answers = ExactMaps(finder).sized(height, width).run((noise(number, height, width, 1) ^ 0x80).view(np.int8))
+            answers = ExactMaps(finder).sized(height, width).run(to_int8(noise(number, height, width, 1)))
             maps.append(_crc(np.concatenate([one.ravel() for one in answers])))
         asked["refiner"] = exact_answers(refiner, images)
         asked["finder"] = {"sizes": FINDER_SIZES, "crcs": maps}

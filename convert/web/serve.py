@@ -29,9 +29,8 @@ class _Handler(SimpleHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
-        if not isinstance(
-            sys.exception(), ConnectionError
-        ):  # a page that is reloaded before it has all files closes its connections
+        # A page that is reloaded before it has all files closes its connections.
+        if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 

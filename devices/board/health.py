@@ -77,7 +77,7 @@ def core_limit(root: Path = ROOT) -> float | None:
 
 def available_memory_mb(root: Path = ROOT) -> float | None:
     """Memory available without swapping, in MB (10^6 bytes), or None if unknown. Within the limits of the cgroups."""
-    free = [_kilobytes(root / "proc/meminfo", "MemAvailable")]
+    free = [_megabytes(root / "proc/meminfo", "MemAvailable")]
     for folder in _cgroups(root):
         with suppress(OSError, ValueError):  # "max" is no limit
             limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
@@ -99,7 +99,7 @@ def _cgroups(root: Path) -> list[Path]:
 
 def memory_mb(root: Path = ROOT) -> float | None:
     """This process's current memory, in MB, or None if unknown."""
-    return _kilobytes(root / "proc/self/status", "VmRSS")
+    return _megabytes(root / "proc/self/status", "VmRSS")
 
 
 def peak_memory_mb(root: Path = ROOT) -> float | None:
@@ -107,10 +107,10 @@ def peak_memory_mb(root: Path = ROOT) -> float | None:
 
     Not getrusage's ru_maxrss, which starts at the parent's memory when it started this process.
     """
-    return _kilobytes(root / "proc/self/status", "VmHWM")
+    return _megabytes(root / "proc/self/status", "VmHWM")
 
 
-def _kilobytes(file: Path, field: str) -> float | None:
+def _megabytes(file: Path, field: str) -> float | None:
     """A `Field:   123 kB` line of a /proc file, in MB."""
     try:
         for line in file.read_text().splitlines():

@@ -203,8 +203,10 @@ class MapNetwork:
 def non_max_suppression(
     boxes: Sequence[Sequence[float]], scores: Sequence[float], max_iou: float, nested: float = MAX_NESTED
 ) -> list[int]:
-    """The rows to keep of boxes (left, top, right, bottom), the highest score first: none overlaps one with a higher score by more
-    than `max_iou` (intersection over union), nor by more than the share `nested` of the smaller of the two.
+    """The rows to keep of boxes (left, top, right, bottom), the highest score first.
+
+    None overlaps one with a higher score by more than `max_iou` (intersection over union), nor by more than the share
+    `nested` of the smaller of the two.
 
     Without numpy: for the usual few boxes, arrays would take three times as long.
     """

@@ -64,10 +64,12 @@ def look(detector: Detector, image_bgr: np.ndarray, near: Sequence[Box] | None) 
 class HaarDetector:
     """OpenCV's frontal-face cascades (Viola & Jones 2001), which are part of the opencv-python wheel.
 
-    faces: "human", or "cat" (Howse's cascade for frontal faces of cats). For people it is `alt2`: compared with `default` it found 157 instead of 127 of 200 FER2013 faces, and every drawn face of 112
-    frames instead of 93 of 100, in the same time. `width`: larger frames are downscaled to it. `least`: the smallest
-    face, as a share of the frame's shorter side. `min_face`: the smallest face in pixels of the frame instead, which is
-    then downscaled less, as far as MAX_SIDE allows; 0 is `least`.
+    faces: "human", or "cat" (Howse's cascade for frontal faces of cats). width: larger frames are downscaled to it.
+    least: the smallest face, as a share of the frame's shorter side. min_face: the smallest face in pixels of the frame
+    instead, which is then downscaled less, as far as MAX_SIDE allows; 0 is `least`.
+
+    For people the cascade is `alt2`: compared with `default` it found 157 instead of 127 of 200 FER2013 faces, and every
+    drawn face of 112 frames instead of 93 of 100, in the same time.
     """
 
     name = "haar"

@@ -207,7 +207,10 @@ def measure(images: Iterable[Mapping[str, np.ndarray]]) -> Ranges:
 
 
 def steps_of(layers: Sequence[Layer], ranges: Ranges) -> dict[str, Step]:
-    """The int8 quantization of every tensor. The canvas is uint8 pixels minus 128; pooling and upsampling keep their input's."""
+    """The int8 quantization of every tensor.
+
+    The canvas is uint8 pixels minus 128; pooling and upsampling keep their input's quantization.
+    """
     steps = {INPUT: Step(1.0, -128)}
     for layer in layers:
         if layer.kind in ("pool", "enlarge"):

@@ -190,17 +190,17 @@ def parse_on(text: str, option: str, labels: Sequence[str]) -> tuple[str, str]:
     return label, rest
 
 
-def parse_command(text: str, option: str = "--on") -> list[str]:
-    """A command line as words, with the program's path. InputError if it cannot be run."""
+def parse_command(text: str) -> list[str]:
+    """The command of --on as words. InputError if its program cannot be run."""
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise InputError(f"{option}: the command {printable(text)!r} cannot be read ({error}).") from None
+        raise InputError(f"--on: the command {printable(text)!r} cannot be read ({error}).") from None
     program = words[0] if words else ""
     if not shutil.which(program):
         shown = printable(program or text)
         if Path(program).is_file():
             folder = "" if "/" in program else f", and name it with its folder, ./{shown}"
-            raise InputError(f"{option}: {shown} is not a program yet: run `chmod +x` on it{folder}.")
-        raise InputError(f"{option}: there is no program {shown!r} that can be run here.")
+            raise InputError(f"--on: {shown} is not a program yet: run `chmod +x` on it{folder}.")
+        raise InputError(f"--on: there is no program {shown!r} that can be run here.")
     return words

@@ -163,8 +163,8 @@ def _speaks_tls(broker: Broker) -> bool:
 
 
 def _text(error: BaseException | None) -> str:
-    reason = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else getattr(error, "strerror", None)
-    text = str(reason or error or "no reason given").replace("_", " ") if isinstance(error, ssl.SSLError) else str(
-        reason or error or "no reason given"
-    )  # fmt: skip
+    in_tls = isinstance(error, ssl.SSLError)
+    text = str(getattr(error, "reason" if in_tls else "strerror", None) or error or "no reason given")
+    if in_tls:
+        text = text.replace("_", " ")  # such as TLSV1_ALERT_UNKNOWN_CA
     return printable(" ".join(text.split()))[:200].rstrip(".")

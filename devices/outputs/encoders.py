@@ -81,7 +81,7 @@ class PyavEncoder:
             self._container.close()
 
 
-class Steady:
+class ConstantRate:
     """Converts a variable to a constant frame rate by repeating frames until the next one's time."""
 
     def __init__(self, fps: float, write: Callable[[np.ndarray], None]):
@@ -118,7 +118,7 @@ class FfmpegEncoder:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors, start_new_session=True
         )
-        self.write = Steady(fps, self._write).write
+        self.write = ConstantRate(fps, self._write).write
 
     @staticmethod
     def here() -> bool:
@@ -167,7 +167,7 @@ class CvEncoder:
         self._writer = _cv_writer(path, self.code, size, fps)
         if not self._writer.isOpened():
             raise EdgeferError("a video cannot be written there: is the folder writable and the disk not full?")
-        self.write = Steady(fps, self._writer.write).write
+        self.write = ConstantRate(fps, self._writer.write).write
 
     def close(self) -> None:
         self._writer.release()

@@ -26,7 +26,8 @@ class TextSink(Sink):
 
 
 class JsonLines(TextSink):
-    """One JSON object per frame: frame, time_s, source, detector, faces with id, box_xyxy, label, score, scores, and the reason if unsure.
+    """One JSON object per frame: frame, time_s, source, detector, and faces, each with id, box_xyxy, label, score, scores,
+    and the reason if it is unsure.
 
     network: the network's name, for lines of many devices; omitted if "". clock: begin with `time`, the current UTC time
     as in the CSV; not for files, for which a second run must write the same lines.

@@ -201,7 +201,7 @@ class Mqtt(Sink):
             self._failed(f"has another edgefer run under {self._broker.prefix}: give each run its own topic prefix")
 
     def _on_availability(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
-        """Correct the last will of an earlier run: after a power cut or a new address, a broker notices its end a minute later."""
+        """Correct the last will of an earlier run, whose end a broker notices a minute late after a power cut."""
         if self._connected and not message.retain and message.payload == b"offline":
             self._say_online()
 
@@ -232,11 +232,7 @@ class Mqtt(Sink):
         if problem not in self._logged:
             self._logged.add(problem)
             self.errors += 1
-            self._log(
-                f"{self.name} {problem}. Retrying until it is available."
-                if not self._rival
-                else f"{self.name} {problem}."
-            )
+            self._log(f"{self.name} {problem}." + ("" if self._rival else " Retrying until it is available."))
         self.trouble = problem
 
 

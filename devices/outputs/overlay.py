@@ -46,11 +46,6 @@ class View:
         return frame.once(key, lambda: draw(image, frame.faces))
 
 
-def annotated(frame: Frame) -> np.ndarray:
-    """The frame with its faces drawn on it, uint8 BGR [h, w, 3]; do not modify it."""
-    return View().annotated(frame)
-
-
 def draw(image_bgr: np.ndarray, faces: tuple[Face, ...]) -> np.ndarray:
     """A copy of the image (uint8 BGR [h, w, 3]) with a box, a label with its score, and a named bar per label for each face.
 

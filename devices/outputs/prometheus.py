@@ -40,9 +40,8 @@ class Metrics(ServedSink):
         log: Callable[[str], None] = lambda text: None,
     ):
         self._registry = CollectorRegistry()
-        self._server = HttpServer(
-            [Route("/metrics", self._metrics)], host, port, name="metrics", token=token, log=log
-        )  # fmt: skip
+        routes = [Route("/metrics", self._metrics)]
+        self._server = HttpServer(routes, host, port, name="metrics", token=token, log=log)
         self._registry.register(StatsCollector(stats, tuple(labels), about, lambda: self._server.limit.guesses))
         ProcessCollector(registry=self._registry)
         self.name, self.port = self._server.name, self._server.port

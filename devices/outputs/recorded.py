@@ -2,7 +2,6 @@
 
 import csv
 import heapq
-import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from edgefer.devices.outputs.csvfile import COLUMNS, label_column
 from edgefer.errors import InputError
-from edgefer.files import mode_of
+from edgefer.files import is_regular
 from edgefer.records import UNSURE
 from edgefer.text import own_word, printable
 
@@ -268,8 +267,9 @@ def _rows(path: Path) -> Iterator[Row | str]:
         try:
             values = dict(zip(COLUMNS, cells, strict=False))
             row = Row(
-                clock=printable(values["time"][:40]), source=_plain(values.get("source", "")), frame=int(values["frame"]), time_s=float(values["time_s"]),
-                id=int(values["id"]), label=_plain(values["label"]), score=float(values["score"]),
+                clock=printable(values["time"][:40]), source=_plain(values.get("source", "")), frame=int(values["frame"]),
+                time_s=float(values["time_s"]), id=int(values["id"]), label=_plain(values["label"]),
+                score=float(values["score"]),
             )  # fmt: skip
             if not 0 <= row.time_s <= MAX_TIME_S or not 0 <= row.score <= 1:
                 raise ValueError(f"time_s {row.time_s:g}, score {row.score:g}")
@@ -281,7 +281,7 @@ def _rows(path: Path) -> Iterator[Row | str]:
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
-    if not stat.S_ISREG(mode_of(path)):
+    if not is_regular(path):
         raise InputError(f"There is no file {printable(str(path))}: name the CSV that `edgefer run --csv` wrote.")
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as opened:

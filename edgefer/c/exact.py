@@ -5,7 +5,7 @@ import numpy as np
 from edgefer.c.host import HostNetwork, compiler
 from edgefer.c.program import Program
 from edgefer.interpreter import THE_NETWORK
-from edgefer.preprocess import look_up
+from edgefer.preprocess import look_up, to_int8
 from edgefer.tflite import arithmetic
 
 
@@ -13,12 +13,12 @@ def exact_answers(program: Program, pixels: np.ndarray) -> np.ndarray:
     """uint8 [n, h, w, c] -> int8 [n, answers], outputs concatenated."""
     if compiler():
         return HostNetwork(program).answers(pixels)
-    images = (pixels ^ 0x80).view(np.int8) if program.table is None else look_up(pixels, program.table)
+    images = to_int8(pixels) if program.table is None else look_up(pixels, program.table)
     return np.stack([arithmetic.outputs(program.network, image) for image in images])
 
 
 class ExactMaps:
-    """A network with the interface that edgefer.devices' detectors use (edgefer.devices.faces.canvas.MapNetwork): int8 in, maps out."""
+    """A network with the interface of the detectors' networks (edgefer.devices.faces.canvas.MapNetwork): int8 in, maps out."""
 
     name, quantized = THE_NETWORK, True
 
@@ -37,7 +37,7 @@ class ExactMaps:
     def run(self, image: np.ndarray) -> list[np.ndarray]:
         """int8 [h, w, c] -> each output in its shape, the largest first."""
         if self._host is not None:
-            flat = self._host.answers((image.view(np.uint8) ^ 0x80)[None])[0]
+            flat = self._host.answers((image.view(np.uint8) ^ 0x80)[None])[0]  # the inverse of to_int8
         else:
             flat = arithmetic.outputs(self._network, image)
         sizes = np.cumsum([value.size for value in self._network.outputs])[:-1]

@@ -29,8 +29,8 @@ def compiler() -> str | None:
 
 
 @cache
-def compiler_version(program: str) -> str:
-    """The first line of a compiler's --version."""
+def program_version(program: str) -> str:
+    """The first line that a program prints for --version, such as a compiler; its name if it prints nothing."""
     done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     return done.stdout.partition("\n")[0].strip() or Path(program).name
 

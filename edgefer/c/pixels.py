@@ -7,9 +7,9 @@ import numpy as np
 
 from edgefer.c.host import FLAGS, address, compiled
 from edgefer.card import CropSpec, InputSpec
+from edgefer.records import Box
 
 COLORS = {"gray": 0, "rgb": 1, "bgr": 2}
-Box = tuple[int, int, int, int]
 
 
 class _Frame(ctypes.Structure):

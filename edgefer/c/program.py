@@ -68,7 +68,7 @@ def make_program(network: Int8Network, table: np.ndarray | None = None) -> Progr
     body = b"".join([np.array(records, "<i4").tobytes(), *constants.parts])
     shape = (*source.shape, 1, 1)[:3]
     header = np.zeros(HEADER_WORDS, "<u4")
-    header[:1] = MAGIC
+    header[0] = MAGIC
     header[1] = HEADER_WORDS + len(body) // 4
     header[3:7] = arena.size, len(records), arena.places[source.index], source.size
     header[8] = network.answers
@@ -76,8 +76,7 @@ def make_program(network: Int8Network, table: np.ndarray | None = None) -> Progr
     header[10] = np.int64(result.zero) & 0xFFFFFFFF
     header[11:14] = shape
     header[14] = table_at
-    content = header.tobytes() + body
-    header[2] = zlib.crc32(content[12:])
+    header[2] = zlib.crc32(header[3:].tobytes() + body)
     words = np.frombuffer(header.tobytes() + body, "<u4")
     return Program(network=network, plan=arena, words=words, table=table)
 

@@ -8,7 +8,7 @@ from itertools import cycle
 import numpy as np
 
 from edgefer.bundle import Bundle
-from edgefer.c.host import FLAGS, HostNetwork, compiler, compiler_version
+from edgefer.c.host import FLAGS, HostNetwork, compiler, program_version
 from edgefer.c.pixels import HostPixels
 from edgefer.c.subject import Subject, read_subject
 from edgefer.checks import Check, Status, status_if
@@ -40,7 +40,7 @@ def prove_on_host(subject: Subject) -> list[Check]:
             for question, name in ((1, "pixels in C"), (3, IN_C))
         ]
         return [*missing, _against_numpy(subject)]
-    version = compiler_version(program)
+    version = program_version(program)
     method = f"{version}, {' '.join(FLAGS)}"
     answers = HostNetwork(subject.program).answers(vectors.pixels)
     return [
@@ -62,9 +62,10 @@ def _crops(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _against_numpy(subject: Subject) -> Check:
-    some = subject.vectors.pixels[:: max(1, len(subject.vectors.pixels) // NUMPY_IMAGES)]
-    expected = subject.vectors.answers[:: max(1, len(subject.vectors.pixels) // NUMPY_IMAGES)]
-    return _row(3, NUMPY, "answers", arithmetic.answers(subject.network, some), expected, "")
+    vectors = subject.vectors
+    some = slice(None, None, max(1, len(vectors.pixels) // NUMPY_IMAGES))
+    answers = arithmetic.answers(subject.network, vectors.pixels[some])
+    return _row(3, NUMPY, "answers", answers, vectors.answers[some], "")
 
 
 def _row(question: int, subject: str, unit: str, got: np.ndarray, expected: np.ndarray, method: str) -> Check:

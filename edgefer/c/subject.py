@@ -8,7 +8,7 @@ from edgefer.bundle import Bundle
 from edgefer.c.program import Program, make_program
 from edgefer.card import CropSpec
 from edgefer.errors import BundleError
-from edgefer.interpreter import INT8_SCALE, INT8_ZERO
+from edgefer.interpreter import is_own_int8_input
 from edgefer.preprocess import quantized_table
 from edgefer.tflite.int8_network import Int8Network, UnsupportedNetwork
 from edgefer.tflite.layers import read_layers
@@ -87,7 +87,7 @@ def _input_table(bundle: Bundle, network: Int8Network) -> np.ndarray | None:
     spec, scale, zero = bundle.card.input, float(network.input.scale), network.input.zero
     if spec.stated:
         return quantized_table(spec, np.int8, scale, zero).astype(np.int8)
-    if zero != INT8_ZERO or not abs(scale / INT8_SCALE - 1) <= 1e-4:
+    if not is_own_int8_input(scale, zero):
         raise UnsupportedNetwork(
             f"{bundle.path}: the int8 network's input has scale {scale:.6g} and zero point {zero}, not 1/255 and -128, and "
             "its card states no others: convert it again with `edgefer convert`."

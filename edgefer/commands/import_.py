@@ -1,7 +1,6 @@
 """edgefer import: makes a bundle from a network trained elsewhere."""
 
 import shlex
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ import typer
 from edgefer.commands.grouped import grouped
 from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, PairFlags, SkipBad
 from edgefer.errors import InputError
-from edgefer.files import mode_of
+from edgefer.files import is_regular
 from edgefer.options import Color, DetectorFiles, FaceKind, Outputs
 
 if TYPE_CHECKING:
@@ -156,7 +155,7 @@ def _labels(text: str) -> tuple[str, ...] | None:
     """The named labels, or those of the named file."""
     from edgefer.convert.foreign import read_labels
 
-    if stat.S_ISREG(mode_of(Path(text))):
+    if is_regular(Path(text)):
         return read_labels(Path(text))
     if text.lower().endswith(".txt"):
         raise InputError(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefer.errors import InputError
-from edgefer.options import MAX_THREADS, DetectorName, FaceKind, RuntimeName
+from edgefer.options import DEFAULT_MODEL, MAX_THREADS, DetectorName, FaceKind, RuntimeName
 
 if TYPE_CHECKING:
     from edgefer.bundle import Bundle
@@ -30,7 +30,7 @@ TrainedBundle = Annotated[
         help="A trained bundle's folder; the newest under runs/ that is not converted yet, when left out.",
     ),
 ]
-DEFAULT_MODEL = "ferplus-small"
+
 FacesOption = Annotated[
     FaceKind | None,
     typer.Option(

@@ -159,7 +159,7 @@ def _overview(findings: "dict[str, tuple[Finding, ...]]", trials: dict) -> "list
 
 
 def _where(finding: "Finding") -> str:
-    """The operator, counted from 1 as in export's messages, and the tensor of a finding; converters can make names of any length."""
+    """The location of a finding: its operator, counted from 1 as in export's messages, and its tensor."""
     parts = [] if finding.operator is None else [f"operator {finding.operator + 1}"]
-    parts += [f"{finding.tensor:.60}"] if finding.tensor else []
+    parts += [f"{finding.tensor:.60}"] if finding.tensor else []  # converters make names of any length
     return f"{' '.join(parts)}: " if parts else ""

@@ -1,7 +1,6 @@
 """The commands for unattended boards: service install, uninstall, status."""
 
 import os
-import stat
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -13,18 +12,10 @@ from edgefer.commands.inputs import AsJson
 from edgefer.commands.outputs import OutputFlags
 from edgefer.commands.run_flags import FaceFlags, RuntimeFlags, SourceFlags
 from edgefer.errors import EdgeferError, InputError
-from edgefer.files import mode_of
+from edgefer.files import is_regular
 
-INPUT_FILES = (
-    "inputs",
-    "bundle",
-    "source",
-    "detector_file",
-    "finder",
-    "refiner",
-    "mqtt_ca",
-    "config",
-)  # parameters of run
+# The parameters of run that may name input files.
+INPUT_FILES = ("inputs", "bundle", "source", "detector_file", "finder", "refiner", "mqtt_ca", "config")
 Flags = TypeVar("Flags", SourceFlags, FaceFlags, OutputFlags, RuntimeFlags)
 NO_SYSTEMD = "systemd is not running on this computer: `edgefer service install --print` shows the unit."
 app = App(help="Run `edgefer run` as a systemd service.")
@@ -156,19 +147,12 @@ def status(as_json: AsJson = False) -> None:
     from edgefer import console
     from edgefer.devices.board import service
 
-    wanted = (
-        "LoadState",
-        "ActiveState",
-        "SubState",
-        "StatusText",
-        "NRestarts",
-        "MemoryCurrent",
-        "StateChangeTimestamp",
-    )
+    figures = ("MemoryCurrent", "NRestarts", "StateChangeTimestamp")
+    wanted = ("LoadState", "ActiveState", "SubState", "StatusText", *figures)
     lines = _systemctl("show", service.NAME, *(f"--property={name}" for name in wanted)).splitlines()
     state = dict(line.split("=", 1) for line in lines if "=" in line)
     installed, active = state.get("LoadState") != "not-found", state.get("ActiveState") == "active"
-    memory, restarts, since = (state.get(name, "") for name in ("MemoryCurrent", "NRestarts", "StateChangeTimestamp"))
+    memory, restarts, since = (state.get(name, "") for name in figures)
     if as_json:
         console.show_json(
             {
@@ -249,7 +233,7 @@ def _check_run(words: list[str]) -> list[str]:
     files = options.reader.files
     if files.finder or files.refiner:
         pair_bundles(files)
-    if files.yunet and not stat.S_ISREG(mode_of(files.yunet)):
+    if files.yunet and not is_regular(files.yunet):
         raise InputError(f"There is no file {files.yunet}: name YuNet's .onnx, or leave --detector-file out.")
     check_outputs(
         options.outputs, closed_source(options.sources, options.source_options, LiveOptions()), bundle.card.labels

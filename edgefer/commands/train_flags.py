@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, GroupBy, Names, SkipBad
+from edgefer.options import DEFAULT_RECIPE, DEFAULT_VALID_FRACTION
 
 if TYPE_CHECKING:
     from edgefer.train.start import TrainRequest
 
-DEFAULT_RECIPE, DEFAULT_FRACTION = "small", 0.2
+
 RECIPE, TEACHERS = "Recipe", "Teachers"
 
 Data = Annotated[
@@ -138,7 +139,7 @@ class DataFlags:
     labels: Labels = ""
     names: Names = ""
     group_by: GroupBy = ""
-    valid_fraction: ValidFraction = DEFAULT_FRACTION
+    valid_fraction: ValidFraction = DEFAULT_VALID_FRACTION
     folds: Folds = 0
     also: Also = ""
     skip_bad: SkipBad = False

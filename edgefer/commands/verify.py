@@ -127,6 +127,7 @@ def verify(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
     path = bundle_path(bundle)
     if (path / EXPORTED).is_file() and not (path / CARD).exists():
         _verify_export(path, asked)
+        return
     opened = Bundle.open(path)
     if asked.certificate:
         _check_certificate(opened, asked.certificate)
@@ -162,14 +163,13 @@ def _show_machine(runtimes: Sequence[str]) -> None:
 
 
 def _verify_export(folder: Path, asked: VerifyFlags) -> None:
-    """Check the files and end the command: nothing else can be checked here, since an export's targets test themselves."""
+    """Check the files; nothing else can be checked here, since an export's targets test themselves."""
     from edgefer.checks import report as report_checks
     from edgefer.convert.exported import check_export
 
     if asked.data or asked.certificate or asked.runtime or _about_images(asked):
         raise InputError(f"{folder} is an export, of which only its files can be checked: name the bundle for more.")
     report_checks(str(folder), check_export(folder), as_json=asked.as_json)
-    raise typer.Exit
 
 
 @grouped

@@ -32,7 +32,7 @@ class Plan:
 
 
 def row_bytes(layer: Layer) -> int:
-    """Bytes from one output channel's weights to the next, padded for a convolution; 0 for kinds whose weights are not in rows."""
+    """Bytes from one output channel's weights to the next, padded for a convolution; 0 for a kind without such rows."""
     if layer.kind not in ("CONV_2D", "FULLY_CONNECTED"):
         return 0
     taps = layer.weights.size // len(layer.weights)

@@ -15,14 +15,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edgefer.preprocess import to_int8
 from edgefer.tflite.int8_network import Int8Network, Layer, Window
-
-ZERO_PIXEL = 0x80  # an int8 network's input is its uint8 pixel - 128, computed by XOR
 
 
 def answers(network: Int8Network, pixels: np.ndarray) -> np.ndarray:
     """uint8 [n, h, w, c] -> the network's int8 answers [n, classes], outputs concatenated."""
-    return np.stack([outputs(network, (one ^ ZERO_PIXEL).view(np.int8)) for one in pixels])
+    return np.stack([outputs(network, to_int8(image)) for image in pixels])
 
 
 def outputs(network: Int8Network, image: np.ndarray) -> np.ndarray:

@@ -14,13 +14,13 @@ MAX_ITEMS, MAX_TEXT = 1000, 1000  # of a list, and bytes: anything longer is not
 class Described:
     """The metadata of the network's first input, its number of outputs, author and licence.
 
-    author, license: untrusted text, "" if absent. inputs, outputs: None if the network is not described. content, color:
-    of the input, None if absent. files: of labels. parser: None if absent. normalizations: means and standard
-    deviations."""
+    author, license: untrusted text, "" if absent. inputs, outputs: their numbers, None if the network is not described.
+    content, color: of the input, None if absent. files: of labels. parser: its version, None if absent. normalizations:
+    means and standard deviations.
+    """
 
     author: str
     license: str
-
     inputs: int | None
     outputs: int | None
     content: int | None

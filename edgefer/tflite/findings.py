@@ -13,7 +13,10 @@ ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A problem for a target. `operator`: an index in execution order; `tensor`: a name; None and "" if it concerns the file."""
+    """A problem for a target. operator: an index in execution order; tensor: a name; None and "" if it concerns the file.
+
+    what: the problem. next: what to do about it.
+    """
 
     severity: Severity
     rule: str

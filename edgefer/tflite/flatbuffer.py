@@ -63,6 +63,11 @@ class Tensor:
         return len(self.data) > 0
 
     @property
+    def zero(self) -> int:
+        """The zero point of a tensor with one scale, 0 if the file states none."""
+        return self.zeros[0] if self.zeros else 0
+
+    @property
     def dynamic(self) -> bool:
         return any(size < 0 for size in self.signature)
 
@@ -77,9 +82,7 @@ class Operator:
     custom: bool
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    shifted: bool = (
-        False  # an optional input before a given one is omitted: those after it are not in their usual place
-    )
+    shifted: bool = False  # an omitted optional input precedes a given one, which is not in its usual place
     fused_activation: str = "NONE"
     dilation: tuple[int, int] = (1, 1)  # height, width
     strides: tuple[int, int] = (1, 1)  # height, width
@@ -87,8 +90,7 @@ class Operator:
     window: tuple[int, int] = (0, 0)  # of a pooling: height, width
     depth_multiplier: int = 0  # of a DEPTHWISE_CONV_2D
     shuffled_weights: bool = False
-    # Of a FULLY_CONNECTED: one product for each row of its input's last dimension. Of a MEAN: what it averages over stays, as 1.
-    keeps_shape: bool = False
+    keeps_shape: bool = False  # keep_num_dims of a FULLY_CONNECTED, keep_dims of a MEAN
     new_shape: tuple[int, ...] | None = None  # of a RESHAPE that has it in its options
     slice_masks: tuple[int, int] = (0, 0)  # of a STRIDED_SLICE: ellipsis, new axis
 

@@ -104,7 +104,7 @@ def _value(tensor: Tensor) -> Value:
         raise ValueError(f"has the scale of dimension {tensor.axis}; an activation's is of dimension 0")
     if len(tensor.steps) != 1 or len(tensor.zeros) > 1:
         raise ValueError(f"has {len(tensor.steps)} scales; an activation has one")
-    scale, zero = np.float32(tensor.steps[0]), tensor.zeros[0] if tensor.zeros else 0
+    scale, zero = np.float32(tensor.steps[0]), tensor.zero
     if not (np.isfinite(scale) and scale > 0) or not -128 <= zero <= 127:
         raise ValueError(f"has the scale {scale} and zero point {zero}")
     return Value(index=tensor.index, shape=tensor.shape[1:], scale=scale, zero=zero)

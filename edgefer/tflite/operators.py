@@ -1,7 +1,7 @@
 """The operators and versions that each target supports, for lint.
 
 The tables of the two runtimes were measured: every operator and version of the schema was tried with the runtime's
-Interpreter(). tests/test_lint.py measures the installed one again. MediaPipe 1.2.2, tested in the same way, supports all
+Interpreter(). tests/tflite/test_lint.py measures the installed one again. MediaPipe 1.2.2, tested in the same way, supports all
 that ai-edge-litert supports, and more. The Edge TPU's table is from documents, since its compiler is closed: Coral's list
 of supported operators, each with the newest version in TensorFlow 2.5
 (tensorflow/lite/tools/versioning/runtime_version.cc), which the last compiler was built with.

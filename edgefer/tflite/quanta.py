@@ -28,7 +28,7 @@ SCALE_TOLERANCE = 1e-5  # relative: a scale is written in float32
 
 def inner_quanta(model: Model) -> np.ndarray:
     """(scale, zero point) of every computed quantized tensor, in the order of its tensors: float64 [k, 2]."""
-    return np.array([(t.steps[0], t.zeros[0] if t.zeros else 0) for t in _computed(model)], np.float64).reshape(-1, 2)
+    return np.array([_quanta(tensor) for tensor in _computed(model)], np.float64).reshape(-1, 2)
 
 
 def check_quanta(bundle: Bundle, stored: np.ndarray | None) -> list[Check]:
@@ -80,11 +80,11 @@ def _contradictions(model: Model) -> list[str]:
     wrong = []
     fixed = _non_negative(model)
     for tensor in _computed(model):
-        zero, lowest = (tensor.zeros[0] if tensor.zeros else 0), LOWEST.get(tensor.dtype)
+        lowest = LOWEST.get(tensor.dtype)
         if not (math.isfinite(tensor.steps[0]) and tensor.steps[0] > 0):
             wrong.append(f"{tensor.name:.60} has the scale {tensor.steps[0]:g}")
-        elif tensor.index in fixed and lowest is not None and zero != lowest:
-            wrong.append(f"{tensor.name:.60} is never negative, but its zero point is {zero}, not {lowest}")
+        elif tensor.index in fixed and lowest is not None and tensor.zero != lowest:
+            wrong.append(f"{tensor.name:.60} is never negative, but its zero point is {tensor.zero}, not {lowest}")
     for operator in model.main.operators:
         wrong += _contradiction(operator)
     return wrong
@@ -99,7 +99,7 @@ def _contradiction(operator: Operator) -> list[str]:
         return [f"{where} passes values on, but its input has {_shown(source)} and its output {_shown(result)}"]
     if operator.name in FIXED and result.dtype == "INT8" and result.steps:
         scale, zero = FIXED[operator.name]
-        if abs(result.steps[0] / scale - 1) > SCALE_TOLERANCE or _quanta(result)[1] != zero:
+        if abs(result.steps[0] / scale - 1) > SCALE_TOLERANCE or result.zero != zero:
             return [f"{where} must have scale {scale:.6g} and zero point {zero}, not {_shown(result)}"]
     if operator.name in PRODUCTS and len(operator.inputs) > 2 and source.steps:
         weights, bias = operator.inputs[1:3]
@@ -127,7 +127,8 @@ def _non_negative(model: Model) -> set[int]:
 
 
 def _quanta(tensor: Tensor) -> tuple[float, int]:
-    return (tensor.steps[0] if tensor.steps else 0.0), (tensor.zeros[0] if tensor.zeros else 0)
+    """Scale and zero point."""
+    return (tensor.steps[0] if tensor.steps else 0.0), tensor.zero
 
 
 def _shown(tensor: Tensor) -> str:

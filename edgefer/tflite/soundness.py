@@ -107,7 +107,8 @@ def _operator(operator: Operator) -> Iterator[Finding]:
     if name in QUANTIZED:
         for tensor in operator.activations:
             if tensor.dtype in INTEGER_TYPES and not tensor.steps:
-                yield _error("no-scale", f"{name} computes with {tensor.dtype} without a scale", operator=operator.index, tensor=tensor.name)  # fmt: skip
+                what = f"{name} computes with {tensor.dtype} without a scale"
+                yield _error("no-scale", what, operator=operator.index, tensor=tensor.name)
                 break
     if name in CHANNEL_AXES:
         yield from _weighted(operator, CHANNEL_AXES[name])

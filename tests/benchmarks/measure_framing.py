@@ -29,11 +29,11 @@ from edgefer.devices.faces.own import OwnDetector
 from edgefer.interpreter import Classifier
 from edgefer.options import DetectorFiles
 from edgefer.preprocess import face_pixels
-from edgefer.records import Detection
+from edgefer.records import Box, Detection
 from edgefer.train.data.cache import cache_folder
 from edgefer.train.data.dataset import Split, stratified_rows
 from edgefer.train.data.load import DataOptions, load_dataset
-from edgefer.train.framing import Box, centre_in, measure_crop, relation, scene_of
+from edgefer.train.framing import centre_in, measure_crop, relation, scene_of
 from edgefer.vectors import ROLLS_DEG, cut_crops, first_crop, stored_crops
 
 AS_FOUND = CropSpec()

@@ -35,9 +35,8 @@ def open_lines(path: Path) -> Iterator[Iterator[str]]:
                 yield _lines(raw, name, path)
     elif tarfile.is_tarfile(path):
         with tarfile.open(path) as tar:
-            files = {
-                member.name: member for member in tar if member.isreg()
-            }  # not by getmember(), which may find a link
+            # Not by getmember(), which may find a link.
+            files = {member.name: member for member in tar if member.isreg()}
             name = _only_csv(path, list(files))
             member = tar.extractfile(files[name])
             assert member  # a regular file

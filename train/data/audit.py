@@ -127,10 +127,8 @@ def _balance(dataset: Dataset) -> Check:
         status = Status.WARN
         fix = f"try edgefer train --set fit.balance=class-weights, and look at the recall of {labels[rare]}"
     elif counts[rare] < MIN_CLASS:
-        status, fix = (
-            Status.WARN,
-            "with so few images a single split is imprecise: cross-validate with edgefer train --folds 5",
-        )
+        status = Status.WARN
+        fix = "with so few images a single split is imprecise: cross-validate with edgefer train --folds 5"
     return Check(subject="balance", status=status, detail=detail, fix=fix)
 
 

@@ -28,7 +28,12 @@ ALIASES = {
     "anger": "angry", "disgusted": "disgust", "afraid": "fear", "fearful": "fear", "happiness": "happy",
     "sadness": "sad", "surprised": "surprise", "neutrality": "neutral",
 }  # fmt: skip
-COLUMNS = {"label": ("emotion", "label", "emotions", "class"), "pixels": ("pixels", "pixel"), "usage": ("usage", "split", "set")}  # fmt: skip
+COLUMNS = {
+    "label": ("emotion", "label", "emotions", "class"),
+    "pixels": ("pixels", "pixel"),
+    "usage": ("usage", "split", "set"),
+}
+FILE_COLUMNS = {"image", "file", "filename", "path", "pth"}  # those of a list of image files
 FER2013_SIDE, MIN_SIDE = 48, 8
 MAX_NAME, NAME_CHARS = 60, f"_ .'/-{JOINERS}"
 FER2013_ROWS = 35887  # for the progress bar
@@ -122,7 +127,9 @@ def _columns(header: list[str], path: Path) -> _Columns:
     if label is None or not pixels:
         missing = "emotion" if label is None else "pixels"
         shown = ", ".join(printable(_shortened(name)) for name in header[:8])
-        hint = " It lists image files: put them into a folder per class, and name the folder above." if set(header) & {"image", "file", "filename", "path", "pth"} else ""  # fmt: skip
+        hint = ""
+        if FILE_COLUMNS & set(header):
+            hint = " It lists image files: put them into a folder per class, and name the folder above."
         raise DataError(
             f"{path} has no column {missing!r}: its first line must name emotion, pixels and perhaps Usage; it names "
             f"{shown or 'nothing'}.{hint}"

@@ -11,6 +11,7 @@ import numpy as np
 from edgefer import drawn, portrait
 from edgefer.card import InputSpec
 from edgefer.errors import DataError
+from edgefer.options import DEFAULT_VALID_FRACTION
 from edgefer.preprocess import prepare
 from edgefer.progress import SILENT, Progress
 from edgefer.text import counted, printable
@@ -38,7 +39,7 @@ class DataOptions:
     labels: str = ""
     names: str = ""
     skip_bad: bool = False
-    valid_fraction: float = 0.2
+    valid_fraction: float = DEFAULT_VALID_FRACTION
     seed: int = 0
     group_by: str = ""
     pooled: bool = False

@@ -58,7 +58,7 @@ def remembered(bundle: Bundle) -> TrainConfig | None:
 
 
 def has_other_holdout(card: ModelCard, dataset: Dataset) -> bool:
-    """Whether a network was trained on this data with other images held out than now, so that it may have seen some of these."""
+    """Whether a network was trained on this data with other images held out, so that it may have seen some of these."""
     return dataset.name == card.provenance.data and card.provenance.held_images not in ("", dataset.holdout_hash)
 
 

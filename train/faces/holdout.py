@@ -12,6 +12,7 @@ from edgefer.train.faces.scenes import Source
 
 HOLDOUT_SHARE, SEED = 0.32, 5
 MAX_LISTED = 20  # sources in the log
+NEWS = ("fddb", "lfw150")  # sources of news pictures, which may have photographs in common
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,9 @@ def split_sources(sources: Sequence[Source]) -> FaceData:
     What shares a photograph with a held-out image, in fddb or lfw150, is neither trained on nor held out.
     """
     pictures = gallery(sources)
-    news = [picture for picture in pictures if picture.source in ("fddb", "lfw150")]
+    news = [picture for picture in pictures if picture.source in NEWS]
     if not any(picture.source == "fddb" for picture in news):
         return FaceData(pictures, [])
     part = split(news, same_photographs(news), source="fddb", share=HOLDOUT_SHARE, seed=SEED)
     train, holdout = ([picture for picture, one in zip(news, part, strict=True) if one == wanted] for wanted in (0, 1))
-    return FaceData(train + [picture for picture in pictures if picture.source not in ("fddb", "lfw150")], holdout)
+    return FaceData(train + [picture for picture in pictures if picture.source not in NEWS], holdout)

@@ -65,16 +65,13 @@ class FaceConfig:
     @classmethod
     def load(cls, run: Path) -> "FaceConfig":
         """The configuration of a run, from the copy where the first is damaged. InputError when neither can be read."""
-        folder, config = RunFolder(run), None
+        folder, problem = RunFolder(run), "it is not there"
         try:
-            config = parse_first((folder.face_config, folder.spare_face_config), cls._parse)
+            if config := parse_first((folder.face_config, folder.spare_face_config), cls._parse):
+                return config
         except InputError as error:
             problem = str(error)
-        else:
-            problem = "it is not there"
-        if config is None:
-            raise InputError(f"{folder.face_config} is not the configuration of a face training: {problem}.")
-        return config
+        raise InputError(f"{folder.face_config} is not the configuration of a face training: {problem}.")
 
     @classmethod
     def _parse(cls, fields: dict) -> "FaceConfig":

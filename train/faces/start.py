@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from edgefer.bundle import Bundle, Form, new_directory, path_or_shipped, shipped_networks
+from edgefer.bundle import Bundle, Form, new_directory, shipped_networks
 from edgefer.errors import InputError, Interrupted
 from edgefer.files import without_empty_folders
 from edgefer.progress import SILENT, Progress
+from edgefer.train.config import bundle_for
 from edgefer.train.data.cache import cache_folder
 from edgefer.train.faces.recipe import load_face_recipe
 from edgefer.train.faces.run import FaceConfig, MineCandidates, train_faces
@@ -50,9 +51,7 @@ def _bundle_path(name: str, task: str, option: str) -> str:
     """The path of a bundle of that task, "" for none."""
     if not name:
         return ""
-    bundle = Bundle.open(path_or_shipped(Path(name), shipped_networks()))
-    if bundle.card.task != task:
-        raise InputError(f"{option} {name!r} is a network of task {bundle.card.task!r}: name one of {task!r}.")
+    bundle = bundle_for(task, name, option)
     if option == "--init-from":
         bundle.file(Form.KERAS)  # raises where there is none
     return str(bundle.path.absolute())

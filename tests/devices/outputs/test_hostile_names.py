@@ -18,7 +18,7 @@ from edgefer.devices.outputs.actions import CommandOn, SnapshotOn, Timing, facts
 from edgefer.devices.outputs.csvfile import COLUMNS, Csv
 from edgefer.devices.outputs.homeassistant import discovery
 from edgefer.devices.outputs.lines import Changes, FaceLines, JsonLines
-from edgefer.devices.outputs.overlay import annotated
+from edgefer.devices.outputs.overlay import View
 from edgefer.devices.outputs.prometheus import StatsCollector
 from edgefer.devices.outputs.recorded import read_report
 from edgefer.devices.outputs.report import to_html
@@ -132,4 +132,4 @@ def test_files_named_after_it_stay_in_their_folder(frame, name, tmp_path):
 
 
 def test_overlay(frame):
-    assert annotated(frame).any()
+    assert View().annotated(frame).any()

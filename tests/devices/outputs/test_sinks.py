@@ -318,7 +318,7 @@ def test_annotated_image_is_drawn_once_and_only_on_demand(make_frame, monkeypatc
     monkeypatch.setattr(overlay, "draw", lambda image, faces: drawn.append(faces) or image)
     seen = make_frame(0, "happy")
     assert not drawn
-    assert overlay.annotated(seen) is overlay.annotated(seen) and drawn == [seen.faces]
+    assert overlay.View().annotated(seen) is overlay.View().annotated(seen) and drawn == [seen.faces]
 
 
 def test_lines_for_programs_and_for_people(make_frame):
