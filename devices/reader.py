@@ -156,7 +156,8 @@ class Reader:
         read at once. settings: fields of SourceOptions, such as `playback=Playback(loop=True)` from edgefer.devices.sources.playback. Live sources give their newest frame, files every one; they are read
         in a separate thread. The source is opened when the first frame is requested: SourceError if that fails, and
         IncompleteError after the last frame of a damaged video, of images of which some cannot be read or are outside of
-        the region, or of several sources of which one cannot be read.
+        the region, or of several sources of which one cannot be read. In a loop, which has no last frame, what is damaged is
+        logged once.
 
         >>> import edgefer
         >>> frames = edgefer.load("fer-nano").watch("builtin")
@@ -215,7 +216,7 @@ def closed_source(names: Sequence[str], options: SourceOptions, live: LiveOption
         source = _named_source(name, options, live, alone=len(names) == 1)
         if options.wait and not source.live:
             raise InputError(f"--wait is for cameras and streams: {source.name} is read immediately.")
-        made.append(PlayedSource(source, options.playback, live.stop))
+        made.append(PlayedSource(source, options.playback, live.stop, live.log))
     return made[0] if len(made) == 1 else MergedSources(made, live.stop, live.log)
 
 

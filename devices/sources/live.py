@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from edgefer.devices.mailbox import Mailbox
+from edgefer.devices.sources.state import SourceState, SourceStatus
 from edgefer.errors import EdgeferError, MissingDependency, SourceError
 from edgefer.records import Frame
 
@@ -73,6 +74,7 @@ class Live:
         self.left_out: list[str] = []
         self.failed: list[str] = []
         self.unchecked = ""
+        self._trouble = ""  # a sentence while it gives no images
         self._connect, self._stop, self._log = connect, options.stop, options.log
         self._trying, self._wait = options.trying, options.wait
         self._open_s, self._stall_s, self._retry_s = open_s, stall_s, retry_s
@@ -80,13 +82,19 @@ class Live:
         self._hung: list[_Reader] = []
         self._closed = False
 
+    @property
+    def states(self) -> tuple[SourceState, ...]:
+        status = SourceStatus.LOST if self._trouble else SourceStatus.OK
+        return (SourceState(name=self.name, state=status, trouble=self._trouble),)
+
     def __enter__(self) -> "Live":
         self._reader = _Reader(self._connect)
         if not self._reader.images.wait(self._open_s, self._ended) and not self._ended():
             self._reader.images.leave()
             why = self._reader.why() or f" within {self._open_s:.0f} s"
             if self._wait and not isinstance(self._reader.images.error, MissingDependency):
-                self._log(f"{self._title} gives no images{why}: waiting for it.")
+                self._trouble = f"{self._title} gives no images{why}: waiting for it."
+                self._log(self._trouble)
             elif isinstance(self._reader.images.error, EdgeferError):
                 raise self._reader.images.error
             else:
@@ -127,7 +135,8 @@ class Live:
         assert self._reader is not None
         pause, longest = self._retry_s
         if not self._ended() and not logged:
-            self._log(f"{self._title} stopped giving images{self._reader.why()}: retrying until it is back.")
+            self._trouble = f"{self._title} stopped giving images{self._reader.why()}: retrying until it is back."
+            self._log(self._trouble)
         lost = time.monotonic()
         while not self._ended():
             self._trying()
@@ -144,6 +153,7 @@ class Live:
             self._reader = _Reader(self._connect)
             if self._reader.images.wait(self._open_s, self._ended):
                 self.fps = self._reader.fps
+                self._trouble = ""
                 self._log(f"{self._title} is back after {time.monotonic() - lost:.0f} s.")
                 return
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import cv2
 
 from edgefer.devices.sources.files import Recorded, Source
+from edgefer.devices.sources.state import SourceState, SourceStatus
 from edgefer.devices.sources.urls import HIDDEN
 from edgefer.devices.threads import Prefetch
 from edgefer.errors import EdgeferError, ImageError, IncompleteError, InputError, MissingDependency, SourceError
@@ -38,14 +39,25 @@ MAX_DROPPED_S = 1.0  # after dropping for so long, a late frame is played after 
 
 
 class PlayedSource:
-    """A source played with a Playback. stop: ends a wait for the time of a frame."""
+    """A source played with a Playback.
 
-    def __init__(self, source: Source, playback: Playback, stop: threading.Event | None = None):
+    In a loop, frames that are missing do not end it: that is logged once, and `failed` has it. stop: ends a wait for the time
+    of a frame.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        playback: Playback,
+        stop: threading.Event | None = None,
+        log: Callable[[str], None] = lambda text: None,
+    ):
         if source.live and (playback.loop or playback.realtime):
             raise InputError(f"--loop and --realtime are for files: {source.name} has its own pace.")
         self._source, self._playback, self._stop = source, playback, stop or threading.Event()
         self.name, self.live, self.stills, self.streams = source.name, source.live, source.stills, source.streams
-        self._late = 0
+        self._late, self._log = 0, log
+        self._missing = ""  # in a loop: a sentence about missing frames
 
     @property
     def fps(self) -> float:
@@ -69,7 +81,13 @@ class PlayedSource:
 
     @property
     def failed(self) -> list[str]:
-        return self._source.failed
+        return [*self._source.failed, self._missing] if self._missing else self._source.failed
+
+    @property
+    def states(self) -> tuple[SourceState, ...]:
+        if self._missing:
+            return (SourceState(name=self.name, state=SourceStatus.INCOMPLETE, trouble=self._missing),)
+        return self._source.states
 
     def __enter__(self) -> Source:
         self._source.__enter__()
@@ -92,11 +110,18 @@ class PlayedSource:
         """The frames in a loop, with continuing times and numbers."""
         began_s, count = 0.0, 0
         while not self._stop.is_set():
-            last_s = began_s
-            for frame in self._source:
-                last_s = began_s + frame.time_s
-                yield replace(frame, index=count, time_s=last_s)
-                count += 1
+            last_s, before = began_s, count
+            try:
+                for frame in self._source:
+                    last_s = began_s + frame.time_s
+                    yield replace(frame, index=count, time_s=last_s)
+                    count += 1
+            except IncompleteError as error:
+                if count == before:
+                    raise
+                if not self._missing:
+                    self._log(f"{error} It is played again.")
+                self._missing = str(error)
             began_s = last_s + 1 / self._source.fps
             self._source.__exit__(None, None, None)
             self._source.__enter__()
@@ -138,8 +163,8 @@ class MergedSources:
         self._named = self._sources = dict(enumerate(sources))  # by stream; later only those that could be opened
         self._stop, self._names, self._log = stop, names, log
         self.name, self.streams = ", ".join(names), len(sources)
-        self.failed: list[str] = []
-        self._going: set[int] = set()  # streams that may still give frames
+        self._failures: dict[int, str] = {}  # sentences by stream
+        self._going = set(self._named)  # streams that may still give frames
         self._open = ExitStack()
 
     @property
@@ -168,12 +193,29 @@ class MergedSources:
         return [line for source in self._sources.values() for line in source.left_out]
 
     @property
+    def failed(self) -> list[str]:
+        return [*self._failures.values(), *(text for source in self._sources.values() for text in source.failed)]
+
+    @property
+    def states(self) -> tuple[SourceState, ...]:
+        return tuple(self._state(stream) for stream in self._named)
+
+    def _state(self, stream: int) -> SourceState:
+        name = self._names[stream]
+        if trouble := self._failures.get(stream):
+            return SourceState(name=name, state=SourceStatus.FAILED, trouble=trouble)
+        if stream not in self._going:
+            return SourceState(name=name, state=SourceStatus.ENDED)
+        (state,) = self._named[stream].states
+        return replace(state, name=name)
+
+    @property
     def unchecked(self) -> str:
         return " ".join(source.unchecked for source in self._sources.values() if source.unchecked)
 
     def __enter__(self) -> Source:
         opened: dict[int, Source] = {}
-        self.failed, self._going = [], set(self._named)
+        self._failures, self._going = {}, set(self._named)
         with ExitStack() as stack:
             for stream, source in self._named.items():
                 try:
@@ -210,7 +252,7 @@ class MergedSources:
 
     def _fail(self, stream: int, error: EdgeferError) -> None:
         """Log the error, unless no other source is left: it is raised then."""
-        self.failed.append(str(error))
+        self._failures[stream] = str(error)
         self._going.discard(stream)
         if self._going:
             self._log(f"{error} The other sources are read.")

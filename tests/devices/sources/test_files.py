@@ -168,6 +168,24 @@ def test_loop_continues_frame_numbers_and_times(tmp_path):
     assert [frame.time_s for frame in frames] == pytest.approx([n / 10 for n in range(10)])
 
 
+def test_a_loop_goes_on_after_what_cannot_be_read_and_names_it_once(folder):
+    logged: list[str] = []
+    with PlayedSource(open_source(str(folder)), Playback(loop=True), log=logged.append) as source:
+        frames = list(itertools.islice(source, 7))
+    assert [frame.source for frame in frames] == [*["0.png", "1.png"] * 3, "0.png"]
+    assert [frame.index for frame in frames] == list(range(7))
+    assert len(logged) == len(source.failed) == 1 and "0bomb.png" in logged[0] and "It is played again." in logged[0]
+    (state,) = source.states
+    assert state.state == "incomplete" and state.up and state.trouble == source.failed[0]
+
+
+def test_a_loop_of_what_gives_no_frame_any_more_ends(folder):
+    source = PlayedSource(open_source(str(folder)), Playback(loop=True))
+    with pytest.raises(SourceError, match="none of 4 images could be read"), source:
+        for frame in source:
+            (folder / frame.source).unlink()
+
+
 def test_realtime_playback_is_not_faster_than_the_recording(tmp_path):
     video = write_video(tmp_path / "a.mp4", 10, fps=20)
     began = time.monotonic()
@@ -221,12 +239,12 @@ def test_a_truncated_video_does_not_end_the_others(tmp_path):
     ):
         frames.extend(source)  # as fast as they come, so that their queue is empty at times
     assert [frame.index for frame in frames if frame.stream == 1] == list(range(60))
-    looped = [PlayedSource(open_source(str(file)), Playback(loop=True)) for file in (one, other)]
     logged: list[str] = []
-    with MergedSources(looped, log=logged.append) as source:  # the other one never ends
-        for frame in source:
-            if logged and frame.stream == 1 and frame.index > 130:
-                break
+    looped = [PlayedSource(open_source(str(file)), Playback(loop=True), log=logged.append) for file in (one, other)]
+    with MergedSources(looped, log=logged.append) as source:  # both are played again
+        for _ in itertools.takewhile(lambda frame: frame.stream == 1 or frame.index < 100, source):
+            pass
+        assert [state.state for state in source.states] == ["incomplete", "ok"]
     assert len(logged) == len(source.failed) == 1 and "one.avi is damaged" in logged[0]
 
 
@@ -258,6 +276,8 @@ def test_a_source_that_cannot_be_read_does_not_end_the_others(error, frames):
             frames_read.extend(source)
     assert [frame.index for frame in frames_read if frame.stream == 1] == list(range(15))
     assert set(logged) <= {"gone. The other sources are read."} and (logged or frames is not None)
+    states = [(state.name, state.state, state.trouble) for state in merged.states]
+    assert states == [("first", "failed", "gone."), ("builtin", "ended", ""), ("last", "failed", "gone.")]
 
 
 @pytest.mark.parametrize("frames", [None, 0])

@@ -104,7 +104,13 @@ def test_no_frame_is_given_twice():
 def test_unplugged_camera_is_reconnected_and_logged_once(end):
     logged, gone, stop, back = [], SourceError("There is no camera 0."), threading.Event(), threading.Event()
     first, second = FakeCapture([1, end]), FakeCapture([50, back.wait, 51, stop.wait])
-    with live(first, gone, gone, gone, second, log=logged.append, stop=stop) as source:
+    states = []
+
+    def log(text):
+        logged.append(text)
+        states.extend(source.states)
+
+    with live(first, gone, gone, gone, second, log=log, stop=stop) as source:
         numbers = []
         for frame in source:
             numbers.append((frame.index, number_of(frame)))
@@ -115,6 +121,7 @@ def test_unplugged_camera_is_reconnected_and_logged_once(end):
     assert numbers == [(0, 1), (1, 50), (2, 51)]
     assert len(logged) == 2, logged
     assert "stopped giving images" in logged[0] and "is back" in logged[1]
+    assert [(state.state, state.trouble) for state in states] == [("lost", logged[0]), ("ok", "")]
     assert first.closed, "the old connection keeps the camera busy unless it is closed"
 
 
