@@ -5,6 +5,7 @@ Each `connect_...` opens one and returns a Capture (edgefer.devices.sources.live
 
 import errno
 import os
+import time
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +19,10 @@ from edgefer.errors import MissingDependency, SourceError
 from edgefer.files import mode_of
 from edgefer.quiet import hush_codecs
 
-OPEN_MS = READ_MS = 5000  # OpenCV waits 30 s for a silent host, too long for a stop or a retry
+OPEN_MS = 5000  # OpenCV waits 30 s for a silent host, too long for a stop or a retry
+READ_MS = 30_000  # for an image of a slow stream; Live decides earlier whether a stream has stalled
+MAX_BAD = 30  # damaged images in a row; each takes as long as a good one, while after the end all reads fail at once
+BAD_S = 5.0  # how long to skip them
 RAW_USB_PIXELS = 640 * 480  # USB 2 carries 30 uncompressed frames per second up to this size
 GSTREAMER_END = "videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1"
 PICAMERA2_FIX = "sudo apt install -y python3-picamera2, and make the venv with python3 -m venv --system-site-packages"
@@ -48,8 +52,19 @@ class CvCapture:
         self.fps = capture.get(cv2.CAP_PROP_FPS)
 
     def read(self) -> np.ndarray | None:
+        """The next image, after skipping up to MAX_BAD damaged ones."""
         read, image = self._capture.read()
-        return square_pixels(image, self._capture) if read else None
+        return square_pixels(image, self._capture) if read else self._after_damage()
+
+    def _after_damage(self) -> np.ndarray | None:
+        until = time.monotonic() + BAD_S
+        for _ in range(MAX_BAD):
+            read, image = self._capture.read()
+            if read:
+                return square_pixels(image, self._capture)
+            if time.monotonic() > until:
+                break
+        return None
 
     def close(self) -> None:
         self._capture.release()

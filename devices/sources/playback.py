@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -216,10 +217,14 @@ class MergedSources:
     def __enter__(self) -> Source:
         opened: dict[int, Source] = {}
         self._failures, self._going = {}, set(self._named)
-        with ExitStack() as stack:
+        with ExitStack() as stack, ThreadPoolExecutor(len(self._named), "edgefer-open") as pool:
+            # Cameras all at once: each that is dead takes some seconds.
+            begun = {stream: pool.submit(source.__enter__) for stream, source in self._named.items() if source.live}
+            for stream in begun:
+                stack.push(self._named[stream].__exit__)
             for stream, source in self._named.items():
                 try:
-                    opened[stream] = stack.enter_context(source)
+                    opened[stream] = begun[stream].result() if stream in begun else stack.enter_context(source)
                 except UNREADABLE as error:
                     self._fail(stream, error)
             if not opened:

@@ -178,8 +178,7 @@ function showHealth(now) {
   const reason = now.sources.length === 1 ? now.sources[0].trouble : bad.length ? `${bad.length} of ${now.sources.length} sources have a problem: see Sources.` : ''
   document.body.dataset.sources = bad.length ? 'bad' : 'good'
   if (now.state === 'lost') {
-    const why = reason || 'The source is tried again until it is back.'
-    setState('lost', 'No picture', `No picture for ${duration(now.age_s)}. ${why}`)
+    setState('lost', 'No picture', `No picture for ${duration(now.age_s)}. ${reason}`.trim())
   } else if (now.state === 'paused') {
     setState('paused', 'Paused', 'Paused: nothing is read, shown or written.')
   } else if (now.state === 'starting') {

@@ -5,6 +5,7 @@ import itertools
 import os
 import struct
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -278,6 +279,33 @@ def test_a_source_that_cannot_be_read_does_not_end_the_others(error, frames):
     assert set(logged) <= {"gone. The other sources are read."} and (logged or frames is not None)
     states = [(state.name, state.state, state.trouble) for state in merged.states]
     assert states == [("first", "failed", "gone."), ("builtin", "ended", ""), ("last", "failed", "gone.")]
+
+
+class Camera(Drawn):
+    """A live source that opens when all of `together` are being opened."""
+
+    live = True
+
+    def __init__(self, name: str, together: threading.Barrier):
+        super().__init__(0.1)
+        self.name, self._together, self.closed = name, together, False
+
+    def __enter__(self):
+        self._together.wait(10)
+        if self.name == "dead":
+            raise SourceError("dead is no camera.")
+        return self
+
+    def __exit__(self, *exc):
+        self.closed = True
+
+
+def test_cameras_are_opened_at_once_since_each_dead_one_takes_seconds():
+    together = threading.Barrier(3)
+    cameras = [Camera(name, together) for name in ("a", "dead", "b")]
+    with pytest.raises(IncompleteError, match=r"^dead is no camera\.$"), MergedSources(cameras) as source:
+        assert {frame.source for frame in source} == {"a", "b"}
+    assert all(camera.closed for camera in cameras)
 
 
 @pytest.mark.parametrize("frames", [None, 0])

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefer.devices.sources import cameras, urls
+from edgefer.devices.sources import cameras, captures, urls
 from edgefer.devices.sources.cameras import LiveOptions
 from edgefer.devices.sources.live import Live
 from edgefer.errors import EdgeferError, SourceError
@@ -206,6 +206,61 @@ def test_camera_is_released_when_the_source_is_closed():
     with live(capture) as source:
         next(iter(source))
     assert capture.closed
+
+
+def test_a_stream_slower_than_the_limit_is_given_more_time():
+    logged, stop, numbers = [], threading.Event(), []
+    slow = [FakeCapture(slowly(*range(start, start + 40), pause=0.25)) for start in (1, 50, 100, 150)]
+    with live(*slow, log=logged.append, stop=stop, stall_s=0.1) as source:
+        for frame in source:
+            numbers.append(number_of(frame))
+            if len(numbers) == 8:
+                stop.set()
+    assert len(logged) == 4 and all("stopped giving images" in line for line in logged[::2])
+    assert numbers == [1, 50, 100, 101, 102, 103, 104, 105], "0.1 and 0.2 s are too short, 0.4 is not"
+
+
+def test_a_source_that_comes_and_goes_does_not_fill_the_log(monkeypatch):
+    logged, stop = [], threading.Event()
+    connections = [FakeCapture([number]) for number in range(1, 32)]
+    with live(*connections, retry_s=(0.001, 0.001), log=logged.append, stop=stop) as source:
+        for frame in source:
+            if number_of(frame) == 30:
+                monkeypatch.setattr("edgefer.devices.sources.live.LOGGED_S", 0.0)
+            if number_of(frame) == 31:
+                stop.set()
+    assert [line.split(":")[0] for line in logged[10:]] == [
+        "Camera 0 is interrupted again and again",
+        "Camera 0 was interrupted 24 more times until now.",
+        "Camera 0 stopped giving images",
+        "Camera 0 is back after 0 s.",
+    ]
+
+
+def test_a_long_interruption_is_logged_in_any_case(monkeypatch):
+    monkeypatch.setattr("edgefer.devices.sources.live.MAX_LOGGED", 0)
+    monkeypatch.setattr("edgefer.devices.sources.live.LONG_S", 0.0)
+    logged, stop = [], threading.Event()
+    with live(FakeCapture([1]), FakeCapture([2]), log=logged.append, stop=stop) as source:
+        for frame in source:
+            if number_of(frame) == 2:
+                stop.set()
+    assert [line.split(" ")[2] for line in logged] == ["is", "stopped", "is"] and "is back" in logged[-1]
+
+
+@pytest.mark.parametrize(("damaged", "images"), [(29, 2), (40, 1)])
+def test_damaged_images_do_not_end_a_stream(damaged, images):
+    class Stream:
+        answers = iter([True, *[False] * damaged, True])
+
+        def get(self, number):
+            return 0.0
+
+        def read(self):
+            return next(self.answers, False), np.zeros((4, 6, 3), np.uint8)
+
+    capture = captures.CvCapture(Stream())
+    assert sum(capture.read() is not None for _ in range(2)) == images
 
 
 class Mjpeg(http.server.BaseHTTPRequestHandler):
