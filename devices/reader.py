@@ -210,6 +210,7 @@ def closed_source(names: Sequence[str], options: SourceOptions, live: LiveOption
     if not names or "" in names:
         raise InputError("Name a source: a camera's number, a video, an image, a folder, a URL or builtin.")
     made: list[Source] = []
+    live = replace(live, queue=max(0, sum("://" in name for name in names) - 1))
     for name in names:
         if not is_camera(name) and options.capture != DEFAULT_CAPTURE:
             raise InputError("--size, --fps and --mjpg are for cameras: a file or stream has its own.")

@@ -24,6 +24,7 @@ from edgefer.text import counted
 if TYPE_CHECKING:
     from edgefer.devices.sources.cameras import LiveOptions
 
+QUEUE_S = 5.0  # for each other URL that may be opened before this one
 MAX_STALL_S = 30.0  # for a stream that is known to be slow
 FEW = 2  # images of a connection before it stalls: the stream may be a slow one
 QUICK = 100  # images in a row that are not slow
@@ -86,7 +87,7 @@ class Live:
         self._trouble = ""  # a sentence while it gives no images
         self._connect, self._stop, self._log = connect, options.stop, options.log
         self._trying, self._wait = options.trying, options.wait
-        self._open_s, self._stall_s, self._retry_s = open_s, stall_s, retry_s
+        self._open_s, self._stall_s, self._retry_s = open_s + QUEUE_S * options.queue, stall_s, retry_s
         self._patience_s = stall_s  # the current limit
         self._interruptions, self._counted_s = 0, -math.inf  # in this LOGGED_S, and when it began
         self._reader: _Reader | None = None

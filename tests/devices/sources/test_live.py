@@ -2,6 +2,7 @@
 
 import base64
 import http.server
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgefer.devices.reader import SourceOptions, closed_source
 from edgefer.devices.sources import cameras, captures, urls
 from edgefer.devices.sources.cameras import LiveOptions
 from edgefer.devices.sources.live import Live
@@ -322,6 +324,35 @@ def test_a_stream_is_opened_with_its_password_and_shown_without(server):
     with cameras.open_source(f"http://me@{host}", password=server.password) as source:
         assert next(iter(source)).image_bgr.shape == (48, 64, 3)
     assert source.name == f"http://{host}"
+
+
+def test_a_url_is_opened_while_the_hosts_of_others_do_not_answer(server):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        urls_of = [f"http://127.0.0.1:{port}/a.mjpg?n={n}" for n, port in enumerate([silent.getsockname()[1]] * 4)]
+        urls_of.append(f"http://127.0.0.1:{server.server_port}/a.mjpg")
+        server.frames = 1000
+        logged, stop = [], threading.Event()
+        with closed_source(urls_of, SourceOptions(), LiveOptions(log=logged.append, stop=stop)) as source:
+            assert next(iter(source)).stream == 4
+            stop.set()
+        assert [state.state for state in source.states] == [*["failed"] * 4, "ok"]
+        assert len(logged) == 4 and all("cannot be opened" in line for line in logged)
+
+
+def test_a_host_that_cannot_be_reached_is_named_with_the_reason(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(SourceError, match=rf"rtsp://127.0.0.1:{port}/a cannot be opened \(Connection refused\)"):
+        captures.connect_url(f"rtsp://me:own@127.0.0.1:{port}/a")
+
+    def never(address, timeout):
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", never)
+    with pytest.raises(SourceError, match=r"\(no answer within 5 s\)"):
+        captures.connect_url("rtsp://192.0.2.1/a")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    captures.check_host("http://192.0.2.1/a")  # the proxy may reach it
 
 
 @pytest.mark.parametrize(
