@@ -220,8 +220,7 @@ class MergedSources:
         with ExitStack() as stack, ThreadPoolExecutor(len(self._named), "edgefer-open") as pool:
             # Cameras all at once: each that is dead takes some seconds.
             begun = {stream: pool.submit(source.__enter__) for stream, source in self._named.items() if source.live}
-            for stream in begun:
-                stack.push(self._named[stream].__exit__)
+            stack.callback(_close_at_once, [self._named[stream] for stream in begun])
             for stream, source in self._named.items():
                 try:
                     opened[stream] = begun[stream].result() if stream in begun else stack.enter_context(source)
@@ -261,6 +260,20 @@ class MergedSources:
         self._going.discard(stream)
         if self._going:
             self._log(f"{error} The other sources are read.")
+
+
+def _close_at_once(sources: Sequence[Source]) -> None:
+    """Close live sources in threads: each that hangs in its driver is waited for."""
+    threads: list[threading.Thread] = []
+    for source in sources:
+        thread = threading.Thread(target=source.__exit__, args=(None, None, None), daemon=True)
+        try:
+            thread.start()
+            threads.append(thread)
+        except RuntimeError:  # no further thread, or the interpreter is ending
+            source.__exit__(None, None, None)
+    for thread in threads:
+        thread.join()
 
 
 class Unreadable(Recorded):

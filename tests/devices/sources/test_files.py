@@ -297,10 +297,11 @@ class Camera(Drawn):
         return self
 
     def __exit__(self, *exc):
+        self._together.wait(10)
         self.closed = True
 
 
-def test_cameras_are_opened_at_once_since_each_dead_one_takes_seconds():
+def test_cameras_are_opened_and_closed_at_once_since_each_dead_one_takes_seconds():
     together = threading.Barrier(3)
     cameras = [Camera(name, together) for name in ("a", "dead", "b")]
     with pytest.raises(IncompleteError, match=r"^dead is no camera\.$"), MergedSources(cameras) as source:
