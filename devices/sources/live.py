@@ -17,7 +17,7 @@ import numpy as np
 
 from edgefer.devices.mailbox import Mailbox
 from edgefer.devices.sources.state import SourceState, SourceStatus
-from edgefer.errors import EdgeferError, MissingDependency, SourceError
+from edgefer.errors import EdgeferError, IncompleteError, MissingDependency, SourceError
 from edgefer.records import Frame
 from edgefer.text import counted
 
@@ -31,7 +31,7 @@ QUICK = 100  # images in a row that are not slow
 MAX_LOGGED = 5  # interruptions that are logged one by one in LOGGED_S
 LOGGED_S = 600.0
 LONG_S = 60.0  # an interruption that is logged in any case
-MAX_HUNG = 10  # threads that hang in a driver, each with its memory; a service is then restarted
+MAX_HUNG = 10  # threads that hang in a driver, each with its memory; a service with this source alone is then restarted
 
 
 class Capture(Protocol):
@@ -150,7 +150,7 @@ class Live:
         return self._closed or self._stop.is_set()
 
     def _reconnect(self, logged: bool) -> None:
-        """Retry until a new reader has an image, or until stop is set. EdgeferError once MAX_HUNG of them hang."""
+        """Retry until a new reader has an image, or until stop is set. IncompleteError once MAX_HUNG of them hang."""
         assert self._reader is not None
         pause, longest = self._retry_s
         shown = True
@@ -171,7 +171,7 @@ class Live:
                 self._log(self._trouble)
             self._hung = [reader for reader in (*self._hung, self._reader) if reader.is_alive()]
             if len(self._hung) >= MAX_HUNG:
-                raise EdgeferError(
+                raise IncompleteError(
                     f"{self._title} hangs: {MAX_HUNG} connections did not end. Replug it, or restart this computer."
                 )
             self._reader = _Reader(self._connect)

@@ -16,7 +16,8 @@ from edgefer.devices.reader import SourceOptions, closed_source
 from edgefer.devices.sources import cameras, captures, urls
 from edgefer.devices.sources.cameras import LiveOptions
 from edgefer.devices.sources.live import Live
-from edgefer.errors import EdgeferError, SourceError
+from edgefer.devices.sources.playback import MergedSources
+from edgefer.errors import IncompleteError, SourceError
 
 
 class FakeCapture:
@@ -142,12 +143,26 @@ def test_driver_that_always_hangs_ends_the_run_before_threads_pile_up(hang):
     threading.Timer(20, stop.set).start()
     with (
         live(FakeCapture([1]), dead, stop=stop, open_s=0.02, retry_s=(0.001, 0.001)) as source,
-        pytest.raises(EdgeferError, match="Camera 0 hangs: 10 connections did not end"),
+        pytest.raises(IncompleteError, match="Camera 0 hangs: 10 connections did not end"),
     ):
         for _ in source:
             pass
     assert threading.active_count() <= threads + 11
     hang.set()
+
+
+def test_a_driver_that_always_hangs_does_not_end_the_other_sources(hang):
+    dead, alive, logged = FakeCapture([hang.wait] * 100), FakeCapture(slowly(*range(1, 200), pause=0.02)), []
+    hanging = live(FakeCapture([1]), dead, open_s=0.02, retry_s=(0.001, 0.001))
+    other = live(alive)
+    other.name = "other"
+    with MergedSources([hanging, other], log=logged.append) as source:
+        for _ in source:
+            if logged:
+                break
+        assert [state.state for state in source.states] == ["failed", "ok"]
+    hang.set()
+    assert logged[0].startswith("Camera 0 hangs") and logged[0].endswith("The other sources are read.")
 
 
 def test_fifty_reconnects_lose_no_frame_and_leave_no_thread():
