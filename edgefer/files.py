@@ -18,7 +18,8 @@ MAX_CARD = 1 << 20  # bytes
 MAX_JSON = 64 << 20
 MAX_BESIDE = 100  # bytes of a name
 MAX_NETWORK = 1 << 30  # of a .tflite, .keras or .npz file
-ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}  # why there is nothing at a path
+# Why there is nothing at a path; the last two where the file system cannot hold such a name.
+ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
 
 
 def user_cache() -> Path:

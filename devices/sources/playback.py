@@ -128,21 +128,23 @@ class PlayedSource:
             self._source.__enter__()
 
     def _paced(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        """Each frame at its time; one that is more than a frame late is dropped. Not all of them: where reading alone is
-        slower than playing, every frame is late."""
-        began = played = None
+        """Each frame at its time; one that is more than a frame late is dropped, unless reading alone is slower than playing:
+        every frame is late then, and dropping it gains nothing."""
+        began, read = None, 0
+        played = time.monotonic()
         for frame in frames:
-            now = time.monotonic()
-            if began is None or played is None:
-                began, played = now - frame.time_s, now
+            now, read = time.monotonic(), read + 1
+            if began is None:
+                began, played, read = now - frame.time_s, now, 0
             wait_s = began + frame.time_s - now
-            if wait_s < -1 / self.fps and now - played < MAX_DROPPED_S:
+            catches_up = now - played < min(read / self.fps, MAX_DROPPED_S)
+            if wait_s < -1 / self.fps and catches_up:
                 self._late += 1
                 continue
             if wait_s > 0 and self._stop.wait(wait_s):
                 return
             yield frame
-            played = time.monotonic()
+            played, read = time.monotonic(), 0
 
 
 class MergedSources:

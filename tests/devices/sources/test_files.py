@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -208,6 +209,33 @@ def test_realtime_playback_of_what_is_read_more_slowly_than_it_plays_still_gives
     monkeypatch.setattr(source, "fps", 100.0)
     indices = [frame.index for frame in PlayedSource(source, Playback(realtime=True))]
     assert indices[0] == 0 and len(indices) >= 5 and max(np.diff(indices)) < 20, indices
+
+
+@pytest.mark.parametrize(("read_s", "used_s", "dropped"), [(0.03, 0.0, False), (0.0, 0.1, True)])
+def test_realtime_playback_drops_frames_only_where_that_gains_time(monkeypatch, read_s, used_s, dropped):
+    """At 50 frames a second, by a clock that only the reading, the use and the waits of frames advance."""
+    now = [0.0]
+    monkeypatch.setattr(playback, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def pause(seconds):
+        now[0] += seconds
+
+    class Film(Drawn):
+        fps = 50.0
+
+        def __iter__(self):
+            for index in range(200):
+                pause(read_s)
+                yield Frame(index=index, time_s=index / 50, image_bgr=np.zeros((2, 2, 3), np.uint8))
+
+    stop = threading.Event()
+    monkeypatch.setattr(stop, "wait", pause)
+    played = []
+    for frame in PlayedSource(Film(), Playback(realtime=True), stop):
+        played.append(frame.index)
+        pause(used_s)
+    assert (len(played) < 60) if dropped else played == list(range(200))
+    assert played[-1] > 190, "what is late is caught up with"
 
 
 def test_images_are_rotated(tmp_path):
