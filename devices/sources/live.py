@@ -24,6 +24,7 @@ from edgefer.text import counted
 if TYPE_CHECKING:
     from edgefer.devices.sources.cameras import LiveOptions
 
+PING_S = 5.0  # a longer wait is reported as a new attempt: systemd's watchdog allows 30 s
 QUEUE_S = 5.0  # for each other URL that may be opened before this one
 MAX_STALL_S = 30.0  # for a stream that is known to be slow
 FEW = 2  # images of a connection before it stalls: the stream may be a slow one
@@ -58,7 +59,7 @@ class Live:
     connect: makes a Capture, or raises SourceError or MissingDependency with one sentence.
     title: its name in messages, such as "Camera 0". label: its name in the outputs, such as "0".
     options: stop ends the frames within 0.1 s once it is set; log receives a message when the images stop and one when
-    they are back; trying is called at each attempt to connect; wait: if the camera is not connected when the source is
+    they are back; trying is called at each attempt to connect, and during long ones; wait: if the camera is not connected when the source is
     opened, wait for it.
     open_s, stall_s: time limits for the first image and any later one; the latter grows to MAX_STALL_S for a stream that
     proves to be slower. retry_s: the first and the longest pause
@@ -129,7 +130,7 @@ class Live:
         missed = self._reader.images.left  # it was not connected, which has been logged
         last_s, quick = began, 0
         while not self._ended():
-            if missed or not self._reader.images.wait(self._patience_s, self._ended):
+            if missed or not self._waited(self._reader, self._patience_s):
                 if expected <= FEW and self._reader.is_alive():  # it may be a slow stream
                     self._patience_s = min(2 * self._patience_s, max(MAX_STALL_S, self._stall_s))
                 self._reconnect(logged=missed)
@@ -148,6 +149,19 @@ class Live:
 
     def _ended(self) -> bool:
         return self._closed or self._stop.is_set()
+
+    def _waited(self, reader: "_Reader", limit_s: float) -> bool:
+        """Whether there is an image in time."""
+        until = time.monotonic() + limit_s
+        while limit_s > PING_S:
+            began = time.monotonic()
+            if reader.images.wait(PING_S, self._ended):
+                return True
+            if time.monotonic() - began < PING_S:  # it has ended
+                return False
+            self._trying()
+            limit_s = until - time.monotonic()
+        return reader.images.wait(max(0.0, limit_s), self._ended)
 
     def _reconnect(self, logged: bool) -> None:
         """Retry until a new reader has an image, or until stop is set. IncompleteError once MAX_HUNG of them hang."""
@@ -175,7 +189,7 @@ class Live:
                     f"{self._title} hangs: {MAX_HUNG} connections did not end. Replug it, or restart this computer."
                 )
             self._reader = _Reader(self._connect)
-            if self._reader.images.wait(self._open_s, self._ended):
+            if self._waited(self._reader, self._open_s):
                 self.fps = self._reader.fps
                 self._trouble = ""
                 if shown:

@@ -237,6 +237,17 @@ def test_a_stream_slower_than_the_limit_is_given_more_time():
     assert numbers == [1, 50, 100, 101, 102, 103, 104, 105], "0.1 and 0.2 s are too short, 0.4 is not"
 
 
+def test_long_waits_are_reported_to_the_watchdog(hang, monkeypatch):
+    monkeypatch.setattr("edgefer.devices.sources.live.PING_S", 0.05)
+    tried, stop = [], threading.Event()
+    slow = [FakeCapture([1, hang.wait]), FakeCapture([hang.wait])]
+    threading.Timer(1.5, stop.set).start()
+    with live(*slow, stop=stop, stall_s=0.5, open_s=5, trying=lambda: tried.append(1)) as source:
+        assert len(list(source)) == 1
+        hang.set()
+    assert len(tried) > 8, "not only one or two for each attempt"
+
+
 def test_a_source_that_comes_and_goes_does_not_fill_the_log(monkeypatch):
     logged, stop = [], threading.Event()
     connections = [FakeCapture([number]) for number in range(1, 32)]
